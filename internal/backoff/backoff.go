@@ -1,0 +1,37 @@
+// Package backoff spaces retries. It holds no clock and no random source of its own.
+package backoff
+
+import (
+	"context"
+	"time"
+)
+
+// Policy doubles the wait from Min with every failure in a row, up to Max.
+type Policy struct {
+	Min time.Duration
+	Max time.Duration
+}
+
+// After is how long to wait after so many failures in a row, at least 1.
+func (p Policy) After(failures int) time.Duration {
+	wait := p.Min
+	for i := 1; i < failures; i++ {
+		wait *= 2
+		if wait >= p.Max || wait <= 0 {
+			return p.Max
+		}
+	}
+	return min(wait, p.Max)
+}
+
+// Sleep waits unless ctx ends first, and then says why it ended.
+func Sleep(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}

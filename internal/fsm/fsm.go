@@ -1,0 +1,95 @@
+// Package fsm makes state machines out of data. A table has no callbacks, no locks and no clock: it says which
+// state follows, its owner stores that, and then performs what is due.
+package fsm
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// State and Event are small integer types that can name themselves.
+type (
+	State interface {
+		~uint8
+		fmt.Stringer
+	}
+	Event interface {
+		~uint8
+		fmt.Stringer
+	}
+)
+
+// Rule says that in any of From, On leads to To. To may be among From: the event is then expected and
+// changes nothing.
+type Rule[S State, E Event] struct {
+	From []S
+	On   E
+	To   S
+}
+
+// Table is a state machine.
+type Table[S State, E Event] struct {
+	name string
+	next map[pair[S, E]]S
+}
+
+type pair[S State, E Event] struct {
+	state S
+	event E
+}
+
+// New builds a table. It panics on two rules for one pair, which is a mistake in the program.
+func New[S State, E Event](name string, rules []Rule[S, E]) Table[S, E] {
+	table := Table[S, E]{name: name, next: map[pair[S, E]]S{}}
+	for _, rule := range rules {
+		for _, from := range rule.From {
+			key := pair[S, E]{from, rule.On}
+			if to, ok := table.next[key]; ok {
+				panic(fmt.Sprintf("%s: in %v, %v leads to both %v and %v", name, from, rule.On, to, rule.To))
+			}
+			table.next[key] = rule.To
+		}
+	}
+	return table
+}
+
+// Next is the state that follows. It is false where the table has no rule; the state is then unchanged.
+func (t Table[S, E]) Next(state S, event E) (S, bool) {
+	next, ok := t.next[pair[S, E]{state, event}]
+	if !ok {
+		return state, false
+	}
+	return next, true
+}
+
+// Mermaid draws the table for the documentation, one arrow for each pair of states.
+func (t Table[S, E]) Mermaid() string {
+	type arrow struct{ from, to S }
+	events := map[arrow][]E{}
+	for key, to := range t.next {
+		if key.state != to {
+			events[arrow{key.state, to}] = append(events[arrow{key.state, to}], key.event)
+		}
+	}
+	arrows := make([]arrow, 0, len(events))
+	for a := range events {
+		arrows = append(arrows, a)
+	}
+	slices.SortFunc(arrows, func(a, b arrow) int {
+		return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to))
+	})
+	var text strings.Builder
+	text.WriteString("stateDiagram-v2\n")
+	for _, a := range arrows {
+		names := events[a]
+		slices.Sort(names)
+		labels := make([]string, len(names))
+		for i, event := range names {
+			labels[i] = event.String()
+		}
+		fmt.Fprintf(&text, "    %v --> %v: %s\n", a.from, a.to, strings.Join(labels, ", "))
+	}
+	return text.String()
+}

@@ -1,0 +1,134 @@
+// Package id holds the typed identifiers of the zone. Their text forms are YARN's, so that a gateway can pass
+// them on unchanged.
+package id
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Node names a host. It is stable over restarts of its NodeManager.
+type Node string
+
+// Queue names a queue; names are unique in the zone.
+type Queue string
+
+// App identifies one installation of an app.
+type App struct {
+	// ClusterStart is when the zone was first started, in milliseconds since 1970.
+	ClusterStart int64
+	// Seq rises by one with every app of the zone.
+	Seq int64
+}
+
+// Attempt identifies one run of an app's master.
+type Attempt struct {
+	App App
+	// N starts at 1.
+	N int32
+}
+
+// Container identifies a lease. It is never reused, not even by a ResourceManager that lost its memory: the
+// epoch rises with each of its starts.
+type Container struct {
+	Epoch int64
+	App   App
+	// Seq rises by one with every container of the app in the epoch.
+	Seq int64
+}
+
+// String is application_<cluster-start-ms>_<seq>, seq with at least four digits.
+func (a App) String() string { return fmt.Sprintf("application_%d_%04d", a.ClusterStart, a.Seq) }
+
+// IsZero reports whether a names no app.
+func (a App) IsZero() bool { return a == App{} }
+
+// Compare orders apps by their submission.
+func (a App) Compare(b App) int {
+	if a.ClusterStart != b.ClusterStart {
+		return compare(a.ClusterStart, b.ClusterStart)
+	}
+	return compare(a.Seq, b.Seq)
+}
+
+// String is appattempt_<cluster-start-ms>_<seq>_<n>, n with six digits.
+func (t Attempt) String() string {
+	return fmt.Sprintf("appattempt_%d_%04d_%06d", t.App.ClusterStart, t.App.Seq, t.N)
+}
+
+// String is container_e<epoch>_<cluster-start-ms>_<app>_<seq>.
+func (c Container) String() string {
+	return fmt.Sprintf("container_e%d_%d_%04d_%06d", c.Epoch, c.App.ClusterStart, c.App.Seq, c.Seq)
+}
+
+// IsZero reports whether c names no container.
+func (c Container) IsZero() bool { return c == Container{} }
+
+// Compare orders containers by app, then by age.
+func (c Container) Compare(d Container) int {
+	if n := c.App.Compare(d.App); n != 0 {
+		return n
+	}
+	if c.Epoch != d.Epoch {
+		return compare(c.Epoch, d.Epoch)
+	}
+	return compare(c.Seq, d.Seq)
+}
+
+// ParseApp reads what App.String writes.
+func ParseApp(text string) (App, error) {
+	n, err := fields(text, "application", 2)
+	if err != nil {
+		return App{}, err
+	}
+	return App{ClusterStart: n[0], Seq: n[1]}, nil
+}
+
+// ParseAttempt reads what Attempt.String writes.
+func ParseAttempt(text string) (Attempt, error) {
+	n, err := fields(text, "appattempt", 3)
+	if err != nil {
+		return Attempt{}, err
+	}
+	return Attempt{App: App{ClusterStart: n[0], Seq: n[1]}, N: int32(n[2])}, nil
+}
+
+// ParseContainer reads what Container.String writes.
+func ParseContainer(text string) (Container, error) {
+	rest, ok := strings.CutPrefix(text, "container_e")
+	if !ok {
+		return Container{}, fmt.Errorf("%q is not a container id (container_e<epoch>_<start>_<app>_<seq>)", text)
+	}
+	n, err := fields("container_"+rest, "container", 4)
+	if err != nil {
+		return Container{}, fmt.Errorf("%q is not a container id (container_e<epoch>_<start>_<app>_<seq>)", text)
+	}
+	return Container{Epoch: n[0], App: App{ClusterStart: n[1], Seq: n[2]}, Seq: n[3]}, nil
+}
+
+func fields(text, prefix string, count int) ([]int64, error) {
+	parts := strings.Split(text, "_")
+	if len(parts) != count+1 || parts[0] != prefix {
+		return nil, fmt.Errorf("%q is not an id of the form %s%s", text, prefix, strings.Repeat("_<number>", count))
+	}
+	numbers := make([]int64, count)
+	for i, part := range parts[1:] {
+		n, err := strconv.ParseInt(part, 10, 64)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("%q is not an id of the form %s%s", text, prefix, strings.Repeat("_<number>", count))
+		}
+		numbers[i] = n
+	}
+	return numbers, nil
+}
+
+func compare(a, b int64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

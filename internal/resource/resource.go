@@ -1,0 +1,213 @@
+// Package resource holds quantities of what a node has: a fixed vector for the core to compute with, and the
+// text forms that people write.
+package resource
+
+import "math"
+
+// Places of the vector. The places from Extended on belong to a zone's other countable resources, by Schema.
+const (
+	CPU      = iota // millicores
+	Memory          // bytes
+	Disk            // bytes
+	Ports           // host ports
+	Extended        // the first of the named ones
+	Size     = 8
+)
+
+// Vector is a quantity of every resource, by place. Arithmetic saturates and never wraps.
+type Vector [Size]int64
+
+// Add is v + w.
+func (v Vector) Add(w Vector) Vector {
+	for i := range v {
+		v[i] = add(v[i], w[i])
+	}
+	return v
+}
+
+// Sub is v - w; it may go below zero, which means over-committed.
+func (v Vector) Sub(w Vector) Vector {
+	for i := range v {
+		v[i] = add(v[i], -w[i])
+	}
+	return v
+}
+
+// Scale is v times n.
+func (v Vector) Scale(n int64) Vector {
+	for i := range v {
+		v[i] = mul(v[i], n)
+	}
+	return v
+}
+
+// Fits reports whether v is at most w in every place.
+func (v Vector) Fits(w Vector) bool {
+	for i := range v {
+		if v[i] > w[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Lacking is the first place in which v exceeds w, or -1 if it fits.
+func (v Vector) Lacking(w Vector) int {
+	for i := range v {
+		if v[i] > w[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+// IsZero reports whether every place is zero.
+func (v Vector) IsZero() bool { return v == Vector{} }
+
+// Min is the smaller of both in every place.
+func (v Vector) Min(w Vector) Vector {
+	for i := range v {
+		v[i] = min(v[i], w[i])
+	}
+	return v
+}
+
+// Max is the larger of both in every place.
+func (v Vector) Max(w Vector) Vector {
+	for i := range v {
+		v[i] = max(v[i], w[i])
+	}
+	return v
+}
+
+// Percent is v times percent / 100, rounded down.
+func (v Vector) Percent(percent float64) Vector {
+	for i := range v {
+		product := float64(v[i]) * percent / 100
+		switch {
+		case product >= math.MaxInt64:
+			v[i] = math.MaxInt64
+		default:
+			v[i] = int64(product)
+		}
+	}
+	return v
+}
+
+// DominantShare is the largest v[i]/w[i] over the places that w has. A place that v uses and w lacks counts as infinite.
+func (v Vector) DominantShare(w Vector) float64 {
+	share := 0.0
+	for i := range v {
+		switch {
+		case v[i] <= 0:
+		case w[i] <= 0:
+			return math.Inf(1)
+		default:
+			share = max(share, float64(v[i])/float64(w[i]))
+		}
+	}
+	return share
+}
+
+// Unlimited is more than any node has, in every place.
+func Unlimited() Vector {
+	var v Vector
+	for i := range v {
+		v[i] = math.MaxInt64
+	}
+	return v
+}
+
+func add(a, b int64) int64 {
+	sum := a + b
+	switch {
+	case b > 0 && sum < a:
+		return math.MaxInt64
+	case b < 0 && sum > a:
+		return math.MinInt64
+	}
+	return sum
+}
+
+func mul(a, b int64) int64 {
+	if a == 0 || b == 0 {
+		return 0
+	}
+	product := a * b
+	if product/b != a {
+		if (a < 0) != (b < 0) {
+			return math.MinInt64
+		}
+		return math.MaxInt64
+	}
+	return product
+}
+
+// Schema names the places from Extended on. The zero Schema has none. It is a value: Place returns a grown copy.
+type Schema struct {
+	names [Size - Extended]string
+}
+
+// Place is the vector place of a named resource.
+func (s Schema) Place(name string) (int, bool) {
+	for i, known := range s.names {
+		if known == name && name != "" {
+			return Extended + i, true
+		}
+	}
+	return 0, false
+}
+
+// With is a schema that also has name, and its place. It reports false when all places are taken.
+func (s Schema) With(name string) (Schema, int, bool) {
+	if place, ok := s.Place(name); ok {
+		return s, place, true
+	}
+	for i, known := range s.names {
+		if known == "" {
+			s.names[i] = name
+			return s, Extended + i, true
+		}
+	}
+	return s, 0, false
+}
+
+// Name is what a place is called.
+func (s Schema) Name(place int) string {
+	switch place {
+	case CPU:
+		return "cpu"
+	case Memory:
+		return "memory"
+	case Disk:
+		return "disk"
+	case Ports:
+		return "ports"
+	}
+	if place >= Extended && place < Size {
+		return s.names[place-Extended]
+	}
+	return ""
+}
+
+// Names are the names of the extended places in use, in place order.
+func (s Schema) Names() []string {
+	var names []string
+	for _, name := range s.names {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Format writes the quantity at a place for a person.
+func (s Schema) Format(place int, amount int64) string {
+	switch place {
+	case CPU:
+		return FormatCPU(amount)
+	case Memory, Disk:
+		return FormatBytes(amount)
+	}
+	return formatInt(amount)
+}

@@ -1,0 +1,95 @@
+package resource_test
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+func vectors() *rapid.Generator[resource.Vector] {
+	return rapid.Custom(func(t *rapid.T) resource.Vector {
+		var v resource.Vector
+		for i := range v {
+			v[i] = rapid.Int64().Draw(t, "place")
+		}
+		return v
+	})
+}
+
+func TestArithmeticNeverWraps(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v, w := vectors().Draw(t, "v"), vectors().Draw(t, "w")
+		sum := v.Add(w)
+		for i := range sum {
+			if w[i] >= 0 && sum[i] < v[i] || w[i] <= 0 && sum[i] > v[i] {
+				t.Fatalf("%d + %d = %d", v[i], w[i], sum[i])
+			}
+		}
+		n := rapid.Int64().Draw(t, "n")
+		product := v.Scale(n)
+		for i := range product {
+			if v[i] > 0 && n > 0 && product[i] < v[i] {
+				t.Fatalf("%d × %d = %d", v[i], n, product[i])
+			}
+		}
+	})
+}
+
+func TestLackingNamesThePlaceThatDoesNotFit(t *testing.T) {
+	free := resource.Vector{resource.CPU: 1000, resource.Memory: 64}
+	if got := (resource.Vector{resource.CPU: 500, resource.Memory: 65}).Lacking(free); got != resource.Memory {
+		t.Errorf("got place %d, want memory", got)
+	}
+	if !(resource.Vector{resource.CPU: 1000}).Fits(free) {
+		t.Error("an exact fit was refused")
+	}
+}
+
+func TestDominantShare(t *testing.T) {
+	total := resource.Vector{resource.CPU: 1000, resource.Memory: 100}
+	if got := (resource.Vector{resource.CPU: 100, resource.Memory: 50}).DominantShare(total); got != 0.5 {
+		t.Errorf("got %v, want 0.5", got)
+	}
+	if got := (resource.Vector{resource.Disk: 1}).DominantShare(total); !math.IsInf(got, 1) {
+		t.Errorf("using what the total lacks gave %v, want infinity", got)
+	}
+}
+
+func TestParse(t *testing.T) {
+	for text, want := range map[string]int64{"64MiB": 64 << 20, "1Gi": 1 << 30, "1.5GiB": 3 << 29, "500MB": 5e8, "0": 0, "12 KiB": 12 << 10, "7B": 7} {
+		if got, err := resource.ParseBytes(text); err != nil || got != want {
+			t.Errorf("ParseBytes(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for text, want := range map[string]int64{"0.5": 500, "500m": 500, "2": 2000, "0": 0, "1.25": 1250} {
+		if got, err := resource.ParseCPU(text); err != nil || got != want {
+			t.Errorf("ParseCPU(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+}
+
+func TestBadQuantitiesAreRefusedWithAHint(t *testing.T) {
+	for text, hint := range map[string]string{"5": "did you mean 5MiB or 5GiB", "-1MiB": "64MiB", "": "64MiB", "MiB": "64MiB", "1e3MiB": "64MiB", "99999999PiB": "more bytes"} {
+		if _, err := resource.ParseBytes(text); err == nil || !strings.Contains(err.Error(), hint) {
+			t.Errorf("ParseBytes(%q): %v, want a hint with %q", text, err, hint)
+		}
+	}
+	for _, text := range []string{"-1", "", "half", "0.0001", "Inf", "1e3", "m"} {
+		if _, err := resource.ParseCPU(text); err == nil {
+			t.Errorf("ParseCPU accepted %q", text)
+		}
+	}
+}
+
+func TestFormattedBytesReadBack(t *testing.T) {
+	for _, n := range []int64{0, 1, 1023, 64 << 20, 3 << 29, 1 << 50} {
+		text := resource.FormatBytes(n)
+		if got, err := resource.ParseBytes(text); err != nil || got != n {
+			t.Errorf("%d was written %s and read %d, %v", n, text, got, err)
+		}
+	}
+}

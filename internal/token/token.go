@@ -1,0 +1,65 @@
+// Package token signs and verifies the container tokens by which a NodeManager knows that the ResourceManager
+// granted what it is asked to do.
+package token
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// Key is a secret that the ResourceManager shares with its NodeManagers and nobody else.
+type Key struct {
+	ID     int32
+	Secret []byte
+}
+
+// NewKey makes a key from the system's random source.
+func NewKey(id int32) Key {
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // crypto/rand never fails; it ends the program instead
+	return Key{ID: id, Secret: secret}
+}
+
+// Sign attests claims under key.
+func Sign(key Key, claims *corev1.TokenClaims) (*corev1.ContainerToken, error) {
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(claims)
+	if err != nil {
+		return nil, fmt.Errorf("encode the claims of a container token: %w", err)
+	}
+	return &corev1.ContainerToken{Claims: raw, Mac: mac(key, raw), KeyId: key.ID}, nil
+}
+
+// Verify gives the claims of a token that one of keys signed. It fails with errdefs.ErrUnauthenticated
+// otherwise. Expiry is the caller's to check with Expired: it bars a start, not a look.
+func Verify(keys []Key, token *corev1.ContainerToken) (*corev1.TokenClaims, error) {
+	for _, key := range keys {
+		if key.ID != token.GetKeyId() || !hmac.Equal(token.GetMac(), mac(key, token.GetClaims())) {
+			continue
+		}
+		claims := &corev1.TokenClaims{}
+		if err := proto.Unmarshal(token.GetClaims(), claims); err != nil {
+			return nil, fmt.Errorf("decode the claims of a container token: %w", errdefs.ErrUnauthenticated)
+		}
+		return claims, nil
+	}
+	return nil, fmt.Errorf("the container token is not signed by this zone's ResourceManager: %w", errdefs.ErrUnauthenticated)
+}
+
+// Expired reports whether claims no longer allow a start.
+func Expired(claims *corev1.TokenClaims, now time.Time) bool {
+	return claims.GetExpiresAt() != nil && now.After(claims.GetExpiresAt().AsTime())
+}
+
+func mac(key Key, raw []byte) []byte {
+	h := hmac.New(sha256.New, key.Secret)
+	h.Write(raw)
+	return h.Sum(nil)
+}

@@ -1,0 +1,88 @@
+package wire
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+var taxonomy = []struct {
+	err  error
+	code codes.Code
+}{
+	{errdefs.ErrInvalidArgument, codes.InvalidArgument},
+	{errdefs.ErrNotFound, codes.NotFound},
+	{errdefs.ErrAlreadyExists, codes.AlreadyExists},
+	{errdefs.ErrPermissionDenied, codes.PermissionDenied},
+	{errdefs.ErrUnauthenticated, codes.Unauthenticated},
+	{errdefs.ErrResourceExhausted, codes.ResourceExhausted},
+	{errdefs.ErrFailedPrecondition, codes.FailedPrecondition},
+	{errdefs.ErrConflict, codes.FailedPrecondition},
+	{errdefs.ErrAborted, codes.Aborted},
+	{errdefs.ErrOutOfRange, codes.OutOfRange},
+	{errdefs.ErrNotImplemented, codes.Unimplemented},
+	{errdefs.ErrUnavailable, codes.Unavailable},
+	{errdefs.ErrDataLoss, codes.DataLoss},
+	{context.Canceled, codes.Canceled},
+	{context.DeadlineExceeded, codes.DeadlineExceeded},
+}
+
+// Status turns an error of the errdefs taxonomy into a gRPC status. The class's own word ("not found") is cut
+// from the end of the sentence, since the code says it.
+func Status(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	for _, class := range taxonomy {
+		if errors.Is(err, class.err) {
+			return status.Error(class.code, Sentence(err))
+		}
+	}
+	return status.Error(codes.Internal, err.Error())
+}
+
+// Sentence is an error's text for a person: without the taxonomy's word behind it, and without gRPC's prefix.
+func Sentence(err error) string {
+	text := err.Error()
+	if s, ok := status.FromError(err); ok {
+		text = s.Message()
+	}
+	for _, class := range taxonomy {
+		suffix := ": " + class.err.Error()
+		if len(text) > len(suffix) && text[len(text)-len(suffix):] == suffix {
+			return text[:len(text)-len(suffix)]
+		}
+	}
+	return text
+}
+
+// Error turns a gRPC status back into an error of the errdefs taxonomy; other errors stay as they are.
+func Error(err error) error {
+	if err == nil {
+		return nil
+	}
+	s, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	for _, class := range taxonomy {
+		if class.code == s.Code() {
+			return &remote{message: s.Message(), class: class.err}
+		}
+	}
+	return err
+}
+
+type remote struct {
+	message string
+	class   error
+}
+
+func (r *remote) Error() string { return r.message }
+func (r *remote) Unwrap() error { return r.class }

@@ -1,0 +1,56 @@
+// Package wire turns the values of the core into protobuf messages and back, and errors into gRPC's.
+package wire
+
+import (
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// Resources writes a vector as a message.
+func Resources(schema resource.Schema, v resource.Vector) *corev1.Resources {
+	message := &corev1.Resources{
+		CpuMillis:   v[resource.CPU],
+		MemoryBytes: v[resource.Memory],
+		DiskBytes:   v[resource.Disk],
+		Ports:       v[resource.Ports],
+	}
+	for _, name := range schema.Names() {
+		place, _ := schema.Place(name)
+		if v[place] == 0 {
+			continue
+		}
+		if message.Extended == nil {
+			message.Extended = map[string]int64{}
+		}
+		message.Extended[name] = v[place]
+	}
+	return message
+}
+
+// Vector reads a message. It fails with errdefs.ErrInvalidArgument on a negative amount or an extended
+// resource that the schema does not know.
+func Vector(schema resource.Schema, message *corev1.Resources) (resource.Vector, error) {
+	v := resource.Vector{
+		resource.CPU:    message.GetCpuMillis(),
+		resource.Memory: message.GetMemoryBytes(),
+		resource.Disk:   message.GetDiskBytes(),
+		resource.Ports:  message.GetPorts(),
+	}
+	for name, amount := range message.GetExtended() {
+		place, ok := schema.Place(name)
+		if !ok {
+			return v, fmt.Errorf("no node has a resource named %q: %w", name, errdefs.ErrInvalidArgument)
+		}
+		v[place] = amount
+	}
+	for place, amount := range v {
+		if amount < 0 {
+			return v, fmt.Errorf("%s must not be negative, but is %d: %w", schema.Name(place), amount, errdefs.ErrInvalidArgument)
+		}
+	}
+	return v, nil
+}

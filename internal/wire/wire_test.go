@@ -1,0 +1,43 @@
+package wire_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+func TestResourcesReadBack(t *testing.T) {
+	schema, gpu, _ := resource.Schema{}.With("gpu")
+	v := resource.Vector{resource.CPU: 500, resource.Memory: 64 << 20, resource.Disk: 1, resource.Ports: 2}
+	v[gpu] = 3
+	if got, err := wire.Vector(schema, wire.Resources(schema, v)); err != nil || got != v {
+		t.Errorf("got %v, %v; want %v", got, err, v)
+	}
+}
+
+func TestBadResourcesAreRefused(t *testing.T) {
+	for _, message := range []*corev1.Resources{{CpuMillis: -1}, {Extended: map[string]int64{"gpu": 1}}} {
+		if _, err := wire.Vector(resource.Schema{}, message); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("%v: got %v, want an invalid argument", message, err)
+		}
+	}
+}
+
+func TestAnErrorKeepsItsClassAndSentenceOverTheWire(t *testing.T) {
+	err := wire.Status(fmt.Errorf("no app is named %q: %w", "web", errdefs.ErrNotFound))
+	if status.Code(err) != codes.NotFound {
+		t.Errorf("code %v", status.Code(err))
+	}
+	back := wire.Error(err)
+	if !errors.Is(back, errdefs.ErrNotFound) || back.Error() != `no app is named "web"` {
+		t.Errorf("came back as %v", back)
+	}
+}
