@@ -1,0 +1,62 @@
+# Every target works at a desk and in .ci/run alike. `make` prints this file's targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# A toolchain that scripts/need fetched comes before an older one on the path.
+export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LISTEN ?= 127.0.0.1:7070
+DIR ?= /var/lib/mammoth
+
+# Packages whose tests need neither root nor a server: the race detector runs on these.
+PLAIN = $$(go list ./... | grep -v -E '/(test|runtime/docker|runtime/process|cgroup|disk|network|internal/zk|companions/(nginx|haproxy|dns)|companions/registry/zookeeper|companions/zookeeper|cmd/mammoth)(/|$$)')
+
+.PHONY: help
+help: ## Print this list.
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: ## Start a zone on this machine, deploy the example app with three instances, print where both answer.
+	@scripts/need go docker programs
+	@$(MAKE) --no-print-directory build
+	@DIR=$(DIR) LISTEN=$(LISTEN) scripts/up
+
+.PHONY: down
+down: ## Undo `make up`: end the zone and its instances, delete its folder.
+	@DIR=$(DIR) LISTEN=$(LISTEN) scripts/down
+
+.PHONY: build
+build: ## Build bin/mammoth, one static binary.
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/mammoth ./cmd/mammoth
+
+.PHONY: test
+test: ## Install what the tests need, and run them all.
+	@scripts/need go docker programs servers
+	MAMMOTH_CI=1 go test -timeout 30m ./...
+
+.PHONY: race
+race: ## Run the race detector on everything that needs neither root nor a server.
+	@scripts/need go race
+	CGO_ENABLED=1 go test -race -timeout 20m $(PLAIN)
+
+.PHONY: lint
+lint: ## vet, staticcheck, gofumpt, go.mod tidy, generated code up to date.
+	@scripts/need go
+	@scripts/lint
+
+.PHONY: generate
+generate: ## Regenerate protobuf code, the REST gateway, OpenAPI and the diagrams in docs/.
+	@scripts/need go
+	scripts/generate
+
+.PHONY: bench-deploy
+bench-deploy: build ## Time deployments, replacements, re-attachment and memory against bare Docker.
+	@scripts/need go docker programs
+	go run ./test/bench/deploy
+
+.PHONY: bench-scheduler
+bench-scheduler: ## Time the scheduler core over nodes × apps × asks (BENCH_NODES, BENCH_APPS, BENCH_ASKS narrow it).
+	@scripts/need go
+	go run ./test/bench/scheduler

@@ -1,0 +1,250 @@
+package arch_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/mammoth-os/mammoth"
+
+// source is one parsed Go file of the main module.
+type source struct {
+	// path is relative to the repository, with slashes.
+	path    string
+	test    bool
+	imports []string
+	syntax  *ast.File
+	text    string
+	files   *token.FileSet
+}
+
+func (s source) dir() string { return path.Dir(s.path) }
+
+func (s source) at(pos token.Pos) string {
+	return fmt.Sprintf("%s:%d", s.path, s.files.Position(pos).Line)
+}
+
+func (s source) generated() bool {
+	return ast.IsGenerated(s.syntax)
+}
+
+func load(t *testing.T) []source {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	var sources []source
+	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, name)
+		rel = filepath.ToSlash(rel)
+		if entry.IsDir() {
+			if rel != "." && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || isModule(name)) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if filepath.Ext(name) != ".go" {
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		files := token.NewFileSet()
+		syntax, err := parser.ParseFile(files, name, text, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		file := source{path: rel, test: strings.HasSuffix(rel, "_test.go"), syntax: syntax, text: string(text), files: files}
+		for _, spec := range syntax.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			file.imports = append(file.imports, imported)
+		}
+		sources = append(sources, file)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(sources) < 20 {
+		t.Fatalf("found only %d Go files: the walk looks in the wrong place", len(sources))
+	}
+	return sources
+}
+
+// isModule reports whether a folder is a Go module of its own, which other rules govern.
+func isModule(name string) bool {
+	_, err := os.Stat(filepath.Join(name, "go.mod"))
+	return err == nil
+}
+
+// within reports whether dir is the folder or below it.
+func within(dir, folder string) bool {
+	return dir == folder || strings.HasPrefix(dir, folder+"/")
+}
+
+// layers says what each top-level folder may import of this module. What is not listed may be imported by nobody.
+var layers = map[string][]string{
+	"cmd":             {"resourcemanager", "nodemanager", "dynamicdeploy", "companions", "appmaster", "proto", "internal", "cmd"},
+	"resourcemanager": {"resourcemanager", "proto", "internal"},
+	"nodemanager":     {"nodemanager", "proto", "internal"},
+	"dynamicdeploy":   {"dynamicdeploy", "appmaster", "proto", "internal"},
+	"companions":      {"companions", "proto", "internal"},
+	"appmaster":       {"appmaster", "proto", "internal"},
+	"proto":           {"proto"},
+	"internal":        {"internal", "proto"},
+}
+
+func TestImportsRunOneWay(t *testing.T) {
+	for _, file := range load(t) {
+		top, _, _ := strings.Cut(file.path, "/")
+		allowed, governed := layers[top]
+		if !governed {
+			continue
+		}
+		for _, imported := range file.imports {
+			rest, ours := strings.CutPrefix(imported, module+"/")
+			if !ours {
+				continue
+			}
+			layer, _, _ := strings.Cut(rest, "/")
+			if !slices.Contains(allowed, layer) {
+				t.Errorf("%s imports %s: %s may import only %s", file.path, rest, top, strings.Join(allowed, ", "))
+			}
+		}
+	}
+}
+
+// pure lists the packages that decide: facts in, decisions out, time as an argument.
+var pure = []string{"resourcemanager/scheduler", "resourcemanager/lifecycle", "nodemanager/container", "dynamicdeploy/plan"}
+
+// clean is what the pure ring may import of the standard library: nothing that blocks, logs or reaches outside.
+var clean = []string{"cmp", "container/heap", "container/list", "errors", "fmt", "hash/fnv", "iter", "maps", "math", "math/bits", "math/rand/v2", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8"}
+
+var pureOwn = []string{"internal/id", "internal/resource", "internal/fsm"}
+
+func TestThePureRingTouchesNothing(t *testing.T) {
+	clocks := []string{"Now", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Since", "Until", "Tick"}
+	for _, file := range load(t) {
+		if file.test || !slices.Contains(pure, file.dir()) {
+			continue
+		}
+		for _, imported := range file.imports {
+			rest, ours := strings.CutPrefix(imported, module+"/")
+			switch {
+			case ours && (slices.Contains(pureOwn, rest) || slices.Contains(pure, rest)):
+			case !ours && (slices.Contains(clean, imported) || imported == "github.com/containerd/errdefs"):
+			default:
+				t.Errorf("%s imports %s, which the pure ring may not", file.path, imported)
+			}
+		}
+		ast.Inspect(file.syntax, func(node ast.Node) bool {
+			switch node := node.(type) {
+			case *ast.SelectorExpr:
+				if pkg, ok := node.X.(*ast.Ident); ok && pkg.Name == "time" && slices.Contains(clocks, node.Sel.Name) {
+					t.Errorf("%s calls time.%s: the pure ring is told the time", file.at(node.Pos()), node.Sel.Name)
+				}
+			case *ast.GoStmt:
+				t.Errorf("%s starts a goroutine in the pure ring", file.at(node.Pos()))
+			}
+			return true
+		})
+	}
+}
+
+func TestOnlyOnePackageKnowsEachEngine(t *testing.T) {
+	owners := map[string][]string{
+		"go.etcd.io/bbolt":                {"resourcemanager/store", "nodemanager/recovery"},
+		"github.com/docker/docker/client": {"nodemanager/runtime/docker", "test"},
+		"github.com/go-zookeeper/zk":      {"internal/zk"},
+	}
+	for _, file := range load(t) {
+		if file.test {
+			continue
+		}
+		for _, imported := range file.imports {
+			dirs, governed := owners[imported]
+			if governed && !slices.ContainsFunc(dirs, func(dir string) bool { return within(file.dir(), dir) }) {
+				t.Errorf("%s imports %s, which only %s may", file.path, imported, strings.Join(dirs, " and "))
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	documented := map[string]bool{}
+	for _, file := range load(t) {
+		if file.test || file.generated() {
+			continue
+		}
+		documented[file.dir()] = documented[file.dir()] || file.syntax.Doc != nil
+	}
+	for dir, ok := range documented {
+		if !ok {
+			t.Errorf("%s has no package comment", dir)
+		}
+	}
+}
+
+func TestFoldersAreNounsOfTheDomain(t *testing.T) {
+	for _, file := range load(t) {
+		for part := range strings.SplitSeq(file.dir(), "/") {
+			if slices.Contains([]string{"util", "utils", "common", "helpers", "helper", "base", "types", "models", "misc"}, part) {
+				t.Errorf("%s: a folder named %s says nothing", file.path, part)
+			}
+		}
+	}
+}
+
+func TestHabits(t *testing.T) {
+	for _, file := range load(t) {
+		if file.generated() {
+			continue
+		}
+		if lines := strings.Count(file.text, "\n"); lines > 700 {
+			t.Errorf("%s has %d lines: split it near 500", file.path, lines)
+		}
+		ast.Inspect(file.syntax, func(node ast.Node) bool {
+			switch node := node.(type) {
+			case *ast.FuncDecl:
+				if node.Name.Name == "init" && node.Recv == nil {
+					t.Errorf("%s: init hides wiring that belongs into main", file.at(node.Pos()))
+				}
+			case *ast.CallExpr:
+				called, ok := node.Fun.(*ast.SelectorExpr)
+				if !ok {
+					return true
+				}
+				pkg, _ := called.X.(*ast.Ident)
+				if pkg == nil {
+					return true
+				}
+				if file.test && pkg.Name == "time" && called.Sel.Name == "Sleep" && !within(file.dir(), "test") && !strings.Contains(file.text, "testing/synctest") {
+					t.Errorf("%s sleeps: wait for what is awaited, or use testing/synctest", file.at(node.Pos()))
+				}
+				if pkg.Name == "t" && strings.HasPrefix(called.Sel.Name, "Skip") && file.dir() != "internal/testenv" {
+					t.Errorf("%s skips: ask for what is needed with testenv.Need", file.at(node.Pos()))
+				}
+			}
+			return true
+		})
+		for _, group := range file.syntax.Comments {
+			for _, word := range []string{"TODO", "FIXME", "XXX"} {
+				if strings.Contains(group.Text(), word) {
+					t.Errorf("%s: %s in a comment: do it, or say why not", file.at(group.Pos()), word)
+				}
+			}
+		}
+	}
+}
