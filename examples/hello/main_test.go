@@ -1,0 +1,67 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func get(t *testing.T, app http.Handler, path string) (int, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	app.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w.Code, w.Body.String()
+}
+
+func TestSaysWhoItIs(t *testing.T) {
+	t.Setenv("MAMMOTH_APP", "web")
+	t.Setenv("MAMMOTH_INSTANCE", "web-2")
+	status, body := get(t, newApp(), "/")
+	if status != http.StatusOK {
+		t.Fatalf("status %d", status)
+	}
+	for _, want := range []string{"app: web\n", "instance: web-2\n", "version: " + version + "\n", "hostname: "} {
+		if !strings.Contains(body, want) {
+			t.Errorf("%q lacks %q", body, want)
+		}
+	}
+}
+
+func TestFallsSickAndRecovers(t *testing.T) {
+	app := newApp()
+	for _, step := range []struct {
+		path   string
+		status int
+	}{
+		{"/healthz", 200}, {"/sick", 200}, {"/healthz", 503}, {"/well", 200}, {"/healthz", 200}, {"/nothing", 404},
+	} {
+		if status, _ := get(t, app, step.path); status != step.status {
+			t.Errorf("%s: status %d, want %d", step.path, status, step.status)
+		}
+	}
+}
+
+func TestBurnsDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "burn.dat")
+	if status, body := get(t, newApp(), "/burn/disk?mib=2&path="+path); status != http.StatusOK {
+		t.Fatalf("status %d: %s", status, body)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Size() != 2*mebibyte {
+		t.Fatalf("file: %v, %v", info, err)
+	}
+	if status, _ := get(t, newApp(), "/burn/disk?mib=two"); status == http.StatusOK {
+		t.Error("a count that is none was accepted")
+	}
+}
+
+func TestRefusesUnknownCommands(t *testing.T) {
+	for _, args := range [][]string{{"dance"}, {"burn", "money", "1"}, {"exit", "x"}, {"lines", "-1"}} {
+		if err := run("0", args); err == nil {
+			t.Errorf("%q was accepted", args)
+		}
+	}
+}
