@@ -1,0 +1,155 @@
+package registry
+
+import (
+	"time"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// Patience is how long a balancer that is connected, but does not confirm, can hold back the removal of an
+// instance. Every wait has a deadline, this one too.
+const Patience = time.Minute
+
+// balancers is who routes to what. Registry.mu guards it.
+type balancers struct {
+	// Services that balancers route to.
+	exposed map[string]*apiv1.Expose
+	// The newest change that balancers are told of. They confirm nothing above it.
+	routed   int64
+	sessions map[string]*Balancer
+	waits    map[*wait]struct{}
+}
+
+// Balancer is one balancer's standing with the registry, over all its connections.
+type Balancer struct {
+	registry  *Registry
+	name      string
+	confirmed int64
+	// How long it is waited for after its connection was lost.
+	lostAfter time.Duration
+	// Counts connections: a timer that belongs to an earlier one does nothing.
+	connection int
+}
+
+// wait is one caller of AwaitBalancers and what it waits for.
+type wait struct {
+	generation int64
+	// The balancers that have yet to confirm.
+	missing map[*Balancer]struct{}
+	done    func()
+	timer   *time.Timer
+}
+
+func newBalancers(firstGeneration int64) balancers {
+	return balancers{
+		exposed:  map[string]*apiv1.Expose{},
+		routed:   firstGeneration,
+		sessions: map[string]*Balancer{},
+		waits:    map[*wait]struct{}{},
+	}
+}
+
+// AwaitBalancers calls done once every balancer that serves the service has confirmed the generation, or has
+// been away for longer than it asked to be waited for, or has kept silent for Patience. If no balancer serves the
+// service that is at once. done runs on a goroutine of its own: neither the caller nor the registry waits for it.
+func (r *Registry) AwaitBalancers(name string, generation int64, done func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := &r.balancers
+	generation = min(generation, b.routed)
+	w := &wait{generation: generation, missing: map[*Balancer]struct{}{}, done: done}
+	if b.exposed[name] != nil {
+		for _, session := range b.sessions {
+			if session.confirmed < generation {
+				w.missing[session] = struct{}{}
+			}
+		}
+	}
+	if len(w.missing) == 0 {
+		go done()
+		return
+	}
+	b.waits[w] = struct{}{}
+	w.timer = time.AfterFunc(Patience, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		clear(w.missing)
+		b.settle(w)
+	})
+}
+
+// ConnectBalancer begins a connection of the named balancer; one that it still has is replaced. After the
+// connection's loss the balancer goes on being waited for, for lostAfter: its proxy may well be serving still.
+func (r *Registry) ConnectBalancer(name string, lostAfter time.Duration) (balancer *Balancer, connection int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	session := r.balancers.sessions[name]
+	if session == nil {
+		session = &Balancer{registry: r, name: name}
+		r.balancers.sessions[name] = session
+	}
+	session.lostAfter = lostAfter
+	session.connection++
+	return session, session.connection
+}
+
+// Confirm says that the balancer routes by the state of this generation, and by nothing older.
+func (b *Balancer) Confirm(generation int64) {
+	b.registry.mu.Lock()
+	defer b.registry.mu.Unlock()
+	if generation <= b.confirmed {
+		return
+	}
+	b.confirmed = generation
+	for w := range b.registry.balancers.waits {
+		if w.generation <= generation {
+			delete(w.missing, b)
+			b.registry.balancers.settle(w)
+		}
+	}
+}
+
+// Lost says that a connection has ended without a word. A newer connection makes it meaningless.
+func (b *Balancer) Lost(connection int) {
+	b.registry.mu.Lock()
+	defer b.registry.mu.Unlock()
+	if connection != b.connection {
+		return
+	}
+	time.AfterFunc(b.lostAfter, func() {
+		b.registry.mu.Lock()
+		defer b.registry.mu.Unlock()
+		if connection == b.connection {
+			b.forget()
+		}
+	})
+}
+
+// Leave says that the balancer routes to nothing any more: nobody has to wait for it.
+func (b *Balancer) Leave() {
+	b.registry.mu.Lock()
+	defer b.registry.mu.Unlock()
+	b.connection++
+	b.forget()
+}
+
+func (b *Balancer) forget() {
+	all := &b.registry.balancers
+	if all.sessions[b.name] == b {
+		delete(all.sessions, b.name)
+	}
+	for w := range all.waits {
+		delete(w.missing, b)
+		all.settle(w)
+	}
+}
+
+// settle ends a wait that nothing is missing from.
+func (b *balancers) settle(w *wait) {
+	if _, open := b.waits[w]; !open || len(w.missing) > 0 {
+		return
+	}
+	delete(b.waits, w)
+	w.timer.Stop()
+	go w.done()
+}

@@ -1,0 +1,123 @@
+package registry_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mammoth-os/mammoth/companions/registry"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// await reports whether every balancer has confirmed.
+func await(r *registry.Registry, service string, generation int64) (done func() bool) {
+	ended := make(chan struct{})
+	r.AwaitBalancers(service, generation, func() { close(ended) })
+	return func() bool {
+		synctest.Wait()
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	}
+}
+
+func exposed() *apiv1.Expose {
+	return &apiv1.Expose{Http: &apiv1.Expose_Http{Host: "web.example.test", Path: "/"}}
+}
+
+func TestNobodyToWaitFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := registry.New(epoch)
+		r.Expose("web", exposed())
+		generation := r.Publish("web", endpoints("web-1"))
+		if done := await(r, "web", generation); !done() {
+			t.Error("waits though there is no balancer")
+		}
+		balancer, _ := r.ConnectBalancer("nginx", time.Minute)
+		other := r.Publish("db", endpoints("db-1"))
+		if done := await(r, "db", other); !done() {
+			t.Error("waits though no balancer serves db")
+		}
+		balancer.Confirm(generation)
+		if done := await(r, "web", other); !done() {
+			t.Error("waits for a generation that changed nothing a balancer is told of")
+		}
+	})
+}
+
+func TestEveryBalancerConfirms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := registry.New(epoch)
+		r.Expose("web", exposed())
+		nginx, _ := r.ConnectBalancer("nginx", time.Minute)
+		haproxy, _ := r.ConnectBalancer("haproxy", time.Minute)
+		first := r.Publish("web", endpoints("web-1", "web-2"))
+		second := r.Publish("web", endpoints("web-1"))
+		added, removed := await(r, "web", first), await(r, "web", second)
+		nginx.Confirm(second)
+		if added() || removed() {
+			t.Error("done though haproxy has confirmed nothing")
+		}
+		haproxy.Confirm(first)
+		if !added() || removed() {
+			t.Error("want the first generation confirmed and the second waited for")
+		}
+		haproxy.Confirm(second)
+		if !removed() {
+			t.Error("waits though both have confirmed")
+		}
+	})
+}
+
+func TestLostBalancerIsWaitedForUntilItsDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := registry.New(epoch)
+		r.Expose("web", exposed())
+		nginx, connection := r.ConnectBalancer("nginx", 10*time.Second)
+		generation := r.Publish("web", endpoints("web-1"))
+		done := await(r, "web", generation)
+		nginx.Lost(connection)
+		time.Sleep(9 * time.Second)
+		again, connection := r.ConnectBalancer("nginx", 10*time.Second)
+		time.Sleep(9 * time.Second)
+		if done() {
+			t.Fatal("the balancer was given up though it is connected again")
+		}
+		again.Lost(connection)
+		time.Sleep(9 * time.Second)
+		if late := await(r, "web", generation); done() || late() {
+			t.Fatal("the balancer was given up before its deadline")
+		}
+		time.Sleep(time.Second)
+		if !done() {
+			t.Fatal("the balancer is waited for after its deadline")
+		}
+		if late := await(r, "web", generation); !late() {
+			t.Fatal("a balancer that was given up is waited for")
+		}
+	})
+}
+
+func TestBalancerThatLeavesOrKeepsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := registry.New(epoch)
+		r.Expose("web", exposed())
+		nginx, connection := r.ConnectBalancer("nginx", time.Hour)
+		_, _ = r.ConnectBalancer("silent", time.Hour)
+		generation := r.Publish("web", endpoints("web-1"))
+		done := await(r, "web", generation)
+		nginx.Leave()
+		nginx.Lost(connection)
+		time.Sleep(registry.Patience - time.Second)
+		if done() {
+			t.Fatal("a silent balancer was given up too early")
+		}
+		time.Sleep(time.Second)
+		if !done() {
+			t.Fatal("a silent balancer is waited for without end")
+		}
+	})
+}

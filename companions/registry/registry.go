@@ -1,0 +1,155 @@
+// Package registry is the zone's embedded registry: from a service's name to its endpoints. It is a projection
+// that the ResourceManager publishes and could rebuild at any time; whoever watches it sees the newest state,
+// not every state in between. Beside the endpoints it knows which balancers have applied what, so that an
+// instance is stopped only once nobody routes to it any more.
+package registry
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// Registry holds every service of a zone, and answers look-ups over gRPC. Its methods are safe for concurrent use;
+// no publisher ever waits for a watcher or a balancer.
+type Registry struct {
+	apiv1.UnimplementedRegistryServer
+
+	mu sync.Mutex
+	// Rises by one with every change in the zone.
+	generation int64
+	// When a service was last removed. It stands in for the index of services that do not exist, so that a
+	// watcher that was not looking at that moment still learns of it.
+	removedAt int64
+	services  map[string]*service
+	// Closed and replaced with every change, while somebody watches the whole registry.
+	changed chan struct{}
+
+	balancers balancers
+}
+
+// service is one name that is published or waited for.
+type service struct {
+	// The published state; nil when there is none. It is never changed, only replaced.
+	current *apiv1.Service
+	// Closed and forgotten with every change; nil when nobody waits.
+	changed chan struct{}
+	// Watches that hold on to this name.
+	watches int
+}
+
+// New returns an empty registry whose generations are above firstGeneration. A ResourceManager passes its epoch
+// shifted left by 32, so that they rise over restarts too.
+func New(firstGeneration int64) *Registry {
+	return &Registry{
+		generation: firstGeneration,
+		services:   map[string]*service{},
+		balancers:  newBalancers(firstGeneration),
+	}
+}
+
+// Publish makes endpoints the whole truth about a service; nil removes it, while an empty list that is not nil
+// says that it exists and has no instance just now. It returns the generation that holds this truth: a new one,
+// or the one of the last change when this is none. The endpoints belong to the registry afterwards. Publish
+// takes microseconds, however many watch.
+func (r *Registry) Publish(name string, endpoints []*apiv1.Endpoint) int64 {
+	sorted := slices.SortedFunc(slices.Values(endpoints), byID)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entry := r.services[name]
+	switch {
+	case endpoints == nil:
+		if entry == nil || entry.current == nil {
+			return r.generation
+		}
+		r.generation++
+		r.removedAt = r.generation
+		entry.current = nil
+		if entry.watches == 0 {
+			delete(r.services, name)
+		}
+	default:
+		if entry == nil {
+			entry = &service{}
+			r.services[name] = entry
+		}
+		if entry.current != nil && slices.EqualFunc(entry.current.GetEndpoints(), sorted, same) {
+			return entry.current.GetIndex()
+		}
+		r.generation++
+		entry.current = &apiv1.Service{Name: name, Endpoints: sorted, Index: r.generation, Generation: r.generation}
+	}
+	if r.balancers.exposed[name] != nil {
+		r.balancers.routed = r.generation
+	}
+	wake(&entry.changed)
+	wake(&r.changed)
+	return r.generation
+}
+
+// Expose says how balancers reach a service; nil says that they do not. It returns the generation that holds this.
+func (r *Registry) Expose(name string, expose *apiv1.Expose) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := &r.balancers
+	if proto.Equal(b.exposed[name], expose) {
+		return b.routed
+	}
+	if expose == nil {
+		delete(b.exposed, name)
+	} else {
+		b.exposed[name] = expose
+	}
+	r.generation++
+	b.routed = r.generation
+	wake(&r.changed)
+	return r.generation
+}
+
+// Generation is the number of the newest change in the zone.
+func (r *Registry) Generation() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.generation
+}
+
+// Services returns every service by name, and the generation that this is the state of. The answer must not be
+// changed.
+func (r *Registry) Services() ([]*apiv1.Service, int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]*apiv1.Service, 0, len(r.services))
+	for _, name := range slices.Sorted(maps.Keys(r.services)) {
+		if current := r.services[name].current; current != nil {
+			list = append(list, current)
+		}
+	}
+	return list, r.generation
+}
+
+// state is the service as a watcher sees it, and whether it exists. Callers hold the lock.
+func (r *Registry) state(name string, entry *service) (*apiv1.Service, bool) {
+	if entry != nil && entry.current != nil {
+		return entry.current, true
+	}
+	return &apiv1.Service{Name: name, Index: r.removedAt, Generation: r.removedAt}, false
+}
+
+// wake tells everybody who waits on a channel, and forgets the channel. Closing wakes each waiter in turn, so a
+// goroutine of its own does it: it ends at once, and a publisher does not pay for a thousand watchers.
+func wake(changed *chan struct{}) {
+	if *changed == nil {
+		return
+	}
+	go close(*changed)
+	*changed = nil
+}
+
+func byID(a, b *apiv1.Endpoint) int { return cmp.Compare(a.GetId(), b.GetId()) }
+
+func same(a, b *apiv1.Endpoint) bool { return a == b || proto.Equal(a, b) }

@@ -1,0 +1,133 @@
+package registry
+
+import (
+	"context"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// Watch follows one service. The snapshot and what comes after it are one thing: nothing can change unseen
+// between the two. One goroutine uses a Watch at a time.
+type Watch struct {
+	registry *Registry
+	name     string
+	entry    *service
+	seen     int64
+	started  bool
+}
+
+// Watch begins to follow a service that may or may not exist. Next answers as soon as the service's index is
+// above after; a negative after lets the first Next answer at once.
+func (r *Registry) Watch(name string, after int64) *Watch {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entry := r.services[name]
+	if entry == nil {
+		entry = &service{}
+		r.services[name] = entry
+	}
+	entry.watches++
+	return &Watch{registry: r, name: name, entry: entry, seen: after, started: after >= 0}
+}
+
+// Next waits for a state that is newer than the one it returned before, and returns the newest there is; states
+// in between are passed over. A service that does not exist has no endpoints, and exists says so. The answer
+// must not be changed. When ctx ends, Next returns the present state and the cause.
+func (w *Watch) Next(ctx context.Context) (current *apiv1.Service, exists bool, err error) {
+	for {
+		w.registry.mu.Lock()
+		current, exists := w.registry.state(w.name, w.entry)
+		if !w.started || current.GetIndex() > w.seen {
+			w.registry.mu.Unlock()
+			w.started = true
+			w.seen = current.GetIndex()
+			return current, exists, nil
+		}
+		if w.entry.changed == nil {
+			w.entry.changed = make(chan struct{})
+		}
+		changed := w.entry.changed
+		w.registry.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return current, exists, context.Cause(ctx)
+		}
+	}
+}
+
+// Close lets go of the service.
+func (w *Watch) Close() {
+	w.registry.mu.Lock()
+	defer w.registry.mu.Unlock()
+	w.entry.watches--
+	if w.entry.watches == 0 && w.entry.current == nil {
+		delete(w.registry.services, w.name)
+	}
+}
+
+// Changes is what has happened to a set of services.
+type Changes struct {
+	// Services that are new or changed.
+	Changed []*apiv1.Service
+	// Names of services that were there and are no more.
+	Removed []string
+	// The state that this leads to.
+	Generation int64
+}
+
+// WatchAll follows every service of the zone. One goroutine uses it at a time.
+type WatchAll struct {
+	registry *Registry
+	known    map[string]int64
+	started  bool
+}
+
+// WatchAll begins to follow every service.
+func (r *Registry) WatchAll() *WatchAll {
+	return &WatchAll{registry: r, known: map[string]int64{}}
+}
+
+// Next returns what differs from what it returned before: at first, at once, everything; later it waits for a
+// change. When ctx ends it returns the cause.
+func (w *WatchAll) Next(ctx context.Context) (Changes, error) {
+	for {
+		changes, changed := w.poll()
+		if changed == nil {
+			w.started = true
+			return changes, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return Changes{}, context.Cause(ctx)
+		}
+	}
+}
+
+// poll returns what is new, or else a channel that is closed when something is.
+func (w *WatchAll) poll() (Changes, <-chan struct{}) {
+	r := w.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changes := Changes{Generation: r.generation}
+	for name, entry := range r.services {
+		if entry.current != nil && entry.current.GetIndex() != w.known[name] {
+			w.known[name] = entry.current.GetIndex()
+			changes.Changed = append(changes.Changed, entry.current)
+		}
+	}
+	for name := range w.known {
+		if entry := r.services[name]; entry == nil || entry.current == nil {
+			delete(w.known, name)
+			changes.Removed = append(changes.Removed, name)
+		}
+	}
+	if !w.started || len(changes.Changed)+len(changes.Removed) > 0 {
+		return changes, nil
+	}
+	if r.changed == nil {
+		r.changed = make(chan struct{})
+	}
+	return Changes{}, r.changed
+}
