@@ -607,8 +607,10 @@ type AllocateRequest struct {
 	Memo []byte `protobuf:"bytes,8,opt,name=memo,proto3" json:"memo,omitempty"`
 	// The revision that instances have been judged by.
 	ObservedVersion int32 `protobuf:"varint,9,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The newest Wanted.generation that was acted upon.
+	ObservedGeneration int64 `protobuf:"varint,10,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *AllocateRequest) Reset() {
@@ -700,6 +702,13 @@ func (x *AllocateRequest) GetMemo() []byte {
 func (x *AllocateRequest) GetObservedVersion() int32 {
 	if x != nil {
 		return x.ObservedVersion
+	}
+	return 0
+}
+
+func (x *AllocateRequest) GetObservedGeneration() int64 {
+	if x != nil {
+		return x.ObservedGeneration
 	}
 	return 0
 }
@@ -1246,7 +1255,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\x0e2\x1d.mammoth.api.v1.Rollout.StateR\x05state\x12\x18\n" +
 	"\aupdated\x18\x03 \x01(\x05R\aupdated\x12\x14\n" +
 	"\x05total\x18\x04 \x01(\x05R\x05total\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"\x89\x03\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xba\x03\n" +
 	"\x0fAllocateRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12*\n" +
 	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x12\x18\n" +
@@ -1256,7 +1265,9 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\arollout\x18\x06 \x01(\v2 .mammoth.master.v1.RolloutReportR\arollout\x121\n" +
 	"\x06revert\x18\a \x01(\v2\x19.mammoth.master.v1.RevertR\x06revert\x12\x12\n" +
 	"\x04memo\x18\b \x01(\fR\x04memo\x12)\n" +
-	"\x10observed_version\x18\t \x01(\x05R\x0fobservedVersion\"C\n" +
+	"\x10observed_version\x18\t \x01(\x05R\x0fobservedVersion\x12/\n" +
+	"\x13observed_generation\x18\n" +
+	" \x01(\x03R\x12observedGeneration\"C\n" +
 	"\x06Revert\x12!\n" +
 	"\ffrom_version\x18\x01 \x01(\x05R\vfromVersion\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x9f\x03\n" +

@@ -1,0 +1,8 @@
+package apiv1
+
+import _ "embed"
+
+// OpenAPI describes the REST face of the services of this package (OpenAPI 2, JSON).
+//
+//go:embed openapi.swagger.json
+var OpenAPI string
