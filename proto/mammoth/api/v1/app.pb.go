@@ -133,6 +133,103 @@ func (AppSpec_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{0, 0}
 }
 
+type Expose_Balance int32
+
+const (
+	Expose_ROUND_ROBIN       Expose_Balance = 0
+	Expose_LEAST_CONNECTIONS Expose_Balance = 1
+	// By the client's address.
+	Expose_HASH Expose_Balance = 2
+)
+
+// Enum value maps for Expose_Balance.
+var (
+	Expose_Balance_name = map[int32]string{
+		0: "ROUND_ROBIN",
+		1: "LEAST_CONNECTIONS",
+		2: "HASH",
+	}
+	Expose_Balance_value = map[string]int32{
+		"ROUND_ROBIN":       0,
+		"LEAST_CONNECTIONS": 1,
+		"HASH":              2,
+	}
+)
+
+func (x Expose_Balance) Enum() *Expose_Balance {
+	p := new(Expose_Balance)
+	*p = x
+	return p
+}
+
+func (x Expose_Balance) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Expose_Balance) Descriptor() protoreflect.EnumDescriptor {
+	return file_mammoth_api_v1_app_proto_enumTypes[2].Descriptor()
+}
+
+func (Expose_Balance) Type() protoreflect.EnumType {
+	return &file_mammoth_api_v1_app_proto_enumTypes[2]
+}
+
+func (x Expose_Balance) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Expose_Balance.Descriptor instead.
+func (Expose_Balance) EnumDescriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 0}
+}
+
+type Expose_Retry int32
+
+const (
+	// A request that an instance did not answer is tried on another one, if it is idempotent.
+	Expose_IDEMPOTENT Expose_Retry = 0
+	Expose_OFF        Expose_Retry = 1
+)
+
+// Enum value maps for Expose_Retry.
+var (
+	Expose_Retry_name = map[int32]string{
+		0: "IDEMPOTENT",
+		1: "OFF",
+	}
+	Expose_Retry_value = map[string]int32{
+		"IDEMPOTENT": 0,
+		"OFF":        1,
+	}
+)
+
+func (x Expose_Retry) Enum() *Expose_Retry {
+	p := new(Expose_Retry)
+	*p = x
+	return p
+}
+
+func (x Expose_Retry) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Expose_Retry) Descriptor() protoreflect.EnumDescriptor {
+	return file_mammoth_api_v1_app_proto_enumTypes[3].Descriptor()
+}
+
+func (Expose_Retry) Type() protoreflect.EnumType {
+	return &file_mammoth_api_v1_app_proto_enumTypes[3]
+}
+
+func (x Expose_Retry) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Expose_Retry.Descriptor instead.
+func (Expose_Retry) EnumDescriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 1}
+}
+
 type Placement_Policy int32
 
 const (
@@ -167,11 +264,11 @@ func (x Placement_Policy) String() string {
 }
 
 func (Placement_Policy) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_app_proto_enumTypes[2].Descriptor()
+	return file_mammoth_api_v1_app_proto_enumTypes[4].Descriptor()
 }
 
 func (Placement_Policy) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_app_proto_enumTypes[2]
+	return &file_mammoth_api_v1_app_proto_enumTypes[4]
 }
 
 func (x Placement_Policy) Number() protoreflect.EnumNumber {
@@ -216,11 +313,11 @@ func (x UpdatePolicy_Strategy) String() string {
 }
 
 func (UpdatePolicy_Strategy) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_app_proto_enumTypes[3].Descriptor()
+	return file_mammoth_api_v1_app_proto_enumTypes[5].Descriptor()
 }
 
 func (UpdatePolicy_Strategy) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_app_proto_enumTypes[3]
+	return &file_mammoth_api_v1_app_proto_enumTypes[5]
 }
 
 func (x UpdatePolicy_Strategy) Number() protoreflect.EnumNumber {
@@ -284,11 +381,11 @@ func (x App_State) String() string {
 }
 
 func (App_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_app_proto_enumTypes[4].Descriptor()
+	return file_mammoth_api_v1_app_proto_enumTypes[6].Descriptor()
 }
 
 func (App_State) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_app_proto_enumTypes[4]
+	return &file_mammoth_api_v1_app_proto_enumTypes[6]
 }
 
 func (x App_State) Number() protoreflect.EnumNumber {
@@ -343,11 +440,11 @@ func (x Master_State) String() string {
 }
 
 func (Master_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_app_proto_enumTypes[5].Descriptor()
+	return file_mammoth_api_v1_app_proto_enumTypes[7].Descriptor()
 }
 
 func (Master_State) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_app_proto_enumTypes[5]
+	return &file_mammoth_api_v1_app_proto_enumTypes[7]
 }
 
 func (x Master_State) Number() protoreflect.EnumNumber {
@@ -421,11 +518,11 @@ func (x Instance_State) String() string {
 }
 
 func (Instance_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_app_proto_enumTypes[6].Descriptor()
+	return file_mammoth_api_v1_app_proto_enumTypes[8].Descriptor()
 }
 
 func (Instance_State) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_app_proto_enumTypes[6]
+	return &file_mammoth_api_v1_app_proto_enumTypes[8]
 }
 
 func (x Instance_State) Number() protoreflect.EnumNumber {
@@ -480,11 +577,11 @@ func (x Rollout_State) String() string {
 }
 
 func (Rollout_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_mammoth_api_v1_app_proto_enumTypes[7].Descriptor()
+	return file_mammoth_api_v1_app_proto_enumTypes[9].Descriptor()
 }
 
 func (Rollout_State) Type() protoreflect.EnumType {
-	return &file_mammoth_api_v1_app_proto_enumTypes[7]
+	return &file_mammoth_api_v1_app_proto_enumTypes[9]
 }
 
 func (x Rollout_State) Number() protoreflect.EnumNumber {
@@ -847,10 +944,14 @@ func (x *ScheduleEntry) GetInstances() int32 {
 	return 0
 }
 
-// Expose says how a balancer reaches the role's instances.
+// Expose says how balancers reach the role's instances.
 type Expose struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Http          *Expose_Http           `protobuf:"bytes,1,opt,name=http,proto3" json:"http,omitempty"`
+	Tcp           []*Expose_Tcp          `protobuf:"bytes,2,rep,name=tcp,proto3" json:"tcp,omitempty"`
+	Balance       Expose_Balance         `protobuf:"varint,3,opt,name=balance,proto3,enum=mammoth.api.v1.Expose_Balance" json:"balance,omitempty"`
+	Timeouts      *Expose_Timeouts       `protobuf:"bytes,4,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
+	Retry         Expose_Retry           `protobuf:"varint,5,opt,name=retry,proto3,enum=mammoth.api.v1.Expose_Retry" json:"retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -890,6 +991,34 @@ func (x *Expose) GetHttp() *Expose_Http {
 		return x.Http
 	}
 	return nil
+}
+
+func (x *Expose) GetTcp() []*Expose_Tcp {
+	if x != nil {
+		return x.Tcp
+	}
+	return nil
+}
+
+func (x *Expose) GetBalance() Expose_Balance {
+	if x != nil {
+		return x.Balance
+	}
+	return Expose_ROUND_ROBIN
+}
+
+func (x *Expose) GetTimeouts() *Expose_Timeouts {
+	if x != nil {
+		return x.Timeouts
+	}
+	return nil
+}
+
+func (x *Expose) GetRetry() Expose_Retry {
+	if x != nil {
+		return x.Retry
+	}
+	return Expose_IDEMPOTENT
 }
 
 type Placement struct {
@@ -990,9 +1119,16 @@ type UpdatePolicy struct {
 	// Go back when the new version does not become healthy.
 	AutoRevert bool `protobuf:"varint,4,opt,name=auto_revert,json=autoRevert,proto3" json:"auto_revert,omitempty"`
 	// A rollout without progress for so long has failed. Default 5m.
-	Deadline      *durationpb.Duration `protobuf:"bytes,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Deadline *durationpb.Duration `protobuf:"bytes,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// With CANARY: the share of requests that the new version is given until it is promoted, in percent. 1 to 100.
+	CanaryPercent int32 `protobuf:"varint,6,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	// With BLUE_GREEN: the new version is routed to only once the old one is closed. False: both for a moment.
+	Exclusive bool `protobuf:"varint,7,opt,name=exclusive,proto3" json:"exclusive,omitempty"`
+	// Go back when balancers count more than this share of the new version's answers as 5xx, in percent, over at
+	// least 20 requests; zero does not look.
+	MaxErrorPercent float64 `protobuf:"fixed64,8,opt,name=max_error_percent,json=maxErrorPercent,proto3" json:"max_error_percent,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *UpdatePolicy) Reset() {
@@ -1058,6 +1194,27 @@ func (x *UpdatePolicy) GetDeadline() *durationpb.Duration {
 		return x.Deadline
 	}
 	return nil
+}
+
+func (x *UpdatePolicy) GetCanaryPercent() int32 {
+	if x != nil {
+		return x.CanaryPercent
+	}
+	return 0
+}
+
+func (x *UpdatePolicy) GetExclusive() bool {
+	if x != nil {
+		return x.Exclusive
+	}
+	return false
+}
+
+func (x *UpdatePolicy) GetMaxErrorPercent() float64 {
+	if x != nil {
+		return x.MaxErrorPercent
+	}
+	return 0
 }
 
 // RestartPolicy holds back the replacement of instances that keep failing. Failures are counted in a sliding window.
@@ -1578,12 +1735,14 @@ func (x *Instance) GetRuntimeId() string {
 }
 
 type Rollout struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	State         Rollout_State          `protobuf:"varint,1,opt,name=state,proto3,enum=mammoth.api.v1.Rollout_State" json:"state,omitempty"`
-	Version       int32                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	Updated       int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
-	Total         int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
-	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	State   Rollout_State          `protobuf:"varint,1,opt,name=state,proto3,enum=mammoth.api.v1.Rollout_State" json:"state,omitempty"`
+	Version int32                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Updated int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
+	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The share of requests that the new version is given, in percent.
+	Percent       int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1651,6 +1810,13 @@ func (x *Rollout) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Rollout) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
 }
 
 type DeployRequest struct {
@@ -2209,6 +2375,147 @@ func (x *RollbackAppRequest) GetVersion() int32 {
 	return 0
 }
 
+type PauseAppRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseAppRequest) Reset() {
+	*x = PauseAppRequest{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseAppRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseAppRequest) ProtoMessage() {}
+
+func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseAppRequest.ProtoReflect.Descriptor instead.
+func (*PauseAppRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PauseAppRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type ResumeAppRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeAppRequest) Reset() {
+	*x = ResumeAppRequest{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeAppRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeAppRequest) ProtoMessage() {}
+
+func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeAppRequest.ProtoReflect.Descriptor instead.
+func (*ResumeAppRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ResumeAppRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type PromoteAppRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The share of requests for the canary from now on; zero is 100.
+	Percent       int32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PromoteAppRequest) Reset() {
+	*x = PromoteAppRequest{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PromoteAppRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PromoteAppRequest) ProtoMessage() {}
+
+func (x *PromoteAppRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PromoteAppRequest.ProtoReflect.Descriptor instead.
+func (*PromoteAppRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *PromoteAppRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PromoteAppRequest) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
 type AppHistory struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Versions      []*AppHistory_Version  `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
@@ -2218,7 +2525,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2537,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2550,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -2270,7 +2577,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2589,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2602,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -2352,7 +2659,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2671,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2684,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -2411,7 +2718,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2423,7 +2730,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2436,7 +2743,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -2474,18 +2781,31 @@ func (x *Obstacle) GetLimit() string {
 	return ""
 }
 
+// Http is reached by host name and path on the balancers' front ports.
 type Expose_Http struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
-	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	Port          string                 `protobuf:"bytes,3,opt,name=port,proto3" json:"port,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lower-case DNS name, or "*." before one for any name one label deeper. Adds to hosts.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// Requests whose path is this, or continues it after a "/", are routed. Empty is "/". Adds to paths.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Name of a port of the role; empty is its first.
+	Port  string   `protobuf:"bytes,3,opt,name=port,proto3" json:"port,omitempty"`
+	Hosts []string `protobuf:"bytes,4,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Paths []string `protobuf:"bytes,5,rep,name=paths,proto3" json:"paths,omitempty"`
+	// Name of a certificate that the balancer's operator has put into its folder of certificates; the hosts are then
+	// served on the TLS front port too. Empty is no TLS.
+	Certificate string `protobuf:"bytes,6,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// Largest request body; zero is 1 MiB, negative is no limit.
+	MaxBodyBytes int64 `protobuf:"varint,7,opt,name=max_body_bytes,json=maxBodyBytes,proto3" json:"max_body_bytes,omitempty"`
+	// Name of the cookie that keeps a client with the instance it met first; empty is none.
+	StickyCookie  string `protobuf:"bytes,8,opt,name=sticky_cookie,json=stickyCookie,proto3" json:"sticky_cookie,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2497,7 +2817,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,6 +2854,150 @@ func (x *Expose_Http) GetPort() string {
 	return ""
 }
 
+func (x *Expose_Http) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Expose_Http) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *Expose_Http) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+func (x *Expose_Http) GetMaxBodyBytes() int64 {
+	if x != nil {
+		return x.MaxBodyBytes
+	}
+	return 0
+}
+
+func (x *Expose_Http) GetStickyCookie() string {
+	if x != nil {
+		return x.StickyCookie
+	}
+	return ""
+}
+
+// Tcp passes connections on as they are.
+type Expose_Tcp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The balancer's port, 1024 to 65535.
+	Listen int32 `protobuf:"varint,1,opt,name=listen,proto3" json:"listen,omitempty"`
+	// Name of a port of the role; empty is its first.
+	Port          string `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Expose_Tcp) Reset() {
+	*x = Expose_Tcp{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Expose_Tcp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Expose_Tcp) ProtoMessage() {}
+
+func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Expose_Tcp.ProtoReflect.Descriptor instead.
+func (*Expose_Tcp) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 1}
+}
+
+func (x *Expose_Tcp) GetListen() int32 {
+	if x != nil {
+		return x.Listen
+	}
+	return 0
+}
+
+func (x *Expose_Tcp) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+type Expose_Timeouts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Default 1s.
+	Connect *durationpb.Duration `protobuf:"bytes,1,opt,name=connect,proto3" json:"connect,omitempty"`
+	// Between two reads or writes. Default 60s.
+	Idle          *durationpb.Duration `protobuf:"bytes,2,opt,name=idle,proto3" json:"idle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Expose_Timeouts) Reset() {
+	*x = Expose_Timeouts{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Expose_Timeouts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Expose_Timeouts) ProtoMessage() {}
+
+func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Expose_Timeouts.ProtoReflect.Descriptor instead.
+func (*Expose_Timeouts) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{3, 2}
+}
+
+func (x *Expose_Timeouts) GetConnect() *durationpb.Duration {
+	if x != nil {
+		return x.Connect
+	}
+	return nil
+}
+
+func (x *Expose_Timeouts) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
+}
+
 type AppHistory_Version struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Version   int32                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -2548,7 +3012,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +3024,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +3037,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -2624,7 +3088,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2636,7 +3100,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2649,7 +3113,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -2717,13 +3181,36 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\rScheduleEntry\x12\x12\n" +
 	"\x04cron\x18\x01 \x01(\tR\x04cron\x12\x1a\n" +
 	"\btimezone\x18\x02 \x01(\tR\btimezone\x12\x1c\n" +
-	"\tinstances\x18\x03 \x01(\x05R\tinstances\"}\n" +
+	"\tinstances\x18\x03 \x01(\x05R\tinstances\"\xf2\x05\n" +
 	"\x06Expose\x12/\n" +
-	"\x04http\x18\x01 \x01(\v2\x1b.mammoth.api.v1.Expose.HttpR\x04http\x1aB\n" +
+	"\x04http\x18\x01 \x01(\v2\x1b.mammoth.api.v1.Expose.HttpR\x04http\x12,\n" +
+	"\x03tcp\x18\x02 \x03(\v2\x1a.mammoth.api.v1.Expose.TcpR\x03tcp\x128\n" +
+	"\abalance\x18\x03 \x01(\x0e2\x1e.mammoth.api.v1.Expose.BalanceR\abalance\x12;\n" +
+	"\btimeouts\x18\x04 \x01(\v2\x1f.mammoth.api.v1.Expose.TimeoutsR\btimeouts\x122\n" +
+	"\x05retry\x18\x05 \x01(\x0e2\x1c.mammoth.api.v1.Expose.RetryR\x05retry\x1a\xdb\x01\n" +
 	"\x04Http\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\tR\x04port\"\x98\x02\n" +
+	"\x04port\x18\x03 \x01(\tR\x04port\x12\x14\n" +
+	"\x05hosts\x18\x04 \x03(\tR\x05hosts\x12\x14\n" +
+	"\x05paths\x18\x05 \x03(\tR\x05paths\x12 \n" +
+	"\vcertificate\x18\x06 \x01(\tR\vcertificate\x12$\n" +
+	"\x0emax_body_bytes\x18\a \x01(\x03R\fmaxBodyBytes\x12#\n" +
+	"\rsticky_cookie\x18\b \x01(\tR\fstickyCookie\x1a1\n" +
+	"\x03Tcp\x12\x16\n" +
+	"\x06listen\x18\x01 \x01(\x05R\x06listen\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\x1an\n" +
+	"\bTimeouts\x123\n" +
+	"\aconnect\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\aconnect\x12-\n" +
+	"\x04idle\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04idle\";\n" +
+	"\aBalance\x12\x0f\n" +
+	"\vROUND_ROBIN\x10\x00\x12\x15\n" +
+	"\x11LEAST_CONNECTIONS\x10\x01\x12\b\n" +
+	"\x04HASH\x10\x02\" \n" +
+	"\x05Retry\x12\x0e\n" +
+	"\n" +
+	"IDEMPOTENT\x10\x00\x12\a\n" +
+	"\x03OFF\x10\x01\"\x98\x02\n" +
 	"\tPlacement\x128\n" +
 	"\x06policy\x18\x01 \x01(\x0e2 .mammoth.api.v1.Placement.PolicyR\x06policy\x12 \n" +
 	"\vconstraints\x18\x02 \x03(\tR\vconstraints\x12 \n" +
@@ -2737,14 +3224,17 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\aDEFAULT\x10\x00\x12\n" +
 	"\n" +
 	"\x06SPREAD\x10\x01\x12\b\n" +
-	"\x04PACK\x10\x02\"\xa4\x02\n" +
+	"\x04PACK\x10\x02\"\x95\x03\n" +
 	"\fUpdatePolicy\x12A\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2%.mammoth.api.v1.UpdatePolicy.StrategyR\bstrategy\x12\x1b\n" +
 	"\tmax_surge\x18\x02 \x01(\x05R\bmaxSurge\x12'\n" +
 	"\x0fmax_unavailable\x18\x03 \x01(\x05R\x0emaxUnavailable\x12\x1f\n" +
 	"\vauto_revert\x18\x04 \x01(\bR\n" +
 	"autoRevert\x125\n" +
-	"\bdeadline\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\"3\n" +
+	"\bdeadline\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12%\n" +
+	"\x0ecanary_percent\x18\x06 \x01(\x05R\rcanaryPercent\x12\x1c\n" +
+	"\texclusive\x18\a \x01(\bR\texclusive\x12*\n" +
+	"\x11max_error_percent\x18\b \x01(\x01R\x0fmaxErrorPercent\"3\n" +
 	"\bStrategy\x12\v\n" +
 	"\aROLLING\x10\x00\x12\n" +
 	"\n" +
@@ -2836,13 +3326,14 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\bSTOPPING\x10\b\x12\v\n" +
 	"\aBACKOFF\x10\t\x12\x0f\n" +
 	"\vUNREACHABLE\x10\n" +
-	"\"\xf4\x01\n" +
+	"\"\x8e\x02\n" +
 	"\aRollout\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1d.mammoth.api.v1.Rollout.StateR\x05state\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x18\n" +
 	"\aupdated\x18\x03 \x01(\x05R\aupdated\x12\x14\n" +
 	"\x05total\x18\x04 \x01(\x05R\x05total\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"R\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
+	"\apercent\x18\x06 \x01(\x05R\apercent\"R\n" +
 	"\x05State\x12\b\n" +
 	"\x04NONE\x10\x00\x12\x0f\n" +
 	"\vPROGRESSING\x10\x01\x12\b\n" +
@@ -2883,7 +3374,14 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"B\n" +
 	"\x12RollbackAppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x05R\aversion\"\x8a\x02\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\"%\n" +
+	"\x0fPauseAppRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"&\n" +
+	"\x10ResumeAppRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
+	"\x11PromoteAppRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\x05R\apercent\"\x8a\x02\n" +
 	"\n" +
 	"AppHistory\x12>\n" +
 	"\bversions\x18\x01 \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x1a\xbb\x01\n" +
@@ -2921,7 +3419,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\tUNHEALTHY\x10\x02\x12\f\n" +
 	"\bDRAINING\x10\x03\x12\v\n" +
 	"\aDRAINED\x10\x04\x12\b\n" +
-	"\x04LOST\x10\x052\xf9\t\n" +
+	"\x04LOST\x10\x052\xae\f\n" +
 	"\x04Apps\x12\\\n" +
 	"\x06Deploy\x12\x1d.mammoth.api.v1.DeployRequest\x1a\x1e.mammoth.api.v1.DeployResponse\"\x13\x82\xd3\xe4\x93\x02\r:\x01*\"\b/v1/apps\x12_\n" +
 	"\bListApps\x12\x1f.mammoth.api.v1.ListAppsRequest\x1a .mammoth.api.v1.ListAppsResponse\"\x10\x82\xd3\xe4\x93\x02\n" +
@@ -2933,7 +3431,11 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"RestartApp\x12!.mammoth.api.v1.RestartAppRequest\x1a\x13.mammoth.api.v1.App\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/apps/{name}/restart\x12_\n" +
 	"\aStopApp\x12\x1e.mammoth.api.v1.StopAppRequest\x1a\x13.mammoth.api.v1.App\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/apps/{name}/stop\x12[\n" +
 	"\tRemoveApp\x12 .mammoth.api.v1.RemoveAppRequest\x1a\x13.mammoth.api.v1.App\"\x17\x82\xd3\xe4\x93\x02\x11*\x0f/v1/apps/{name}\x12k\n" +
-	"\vRollbackApp\x12\".mammoth.api.v1.RollbackAppRequest\x1a\x13.mammoth.api.v1.App\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/apps/{name}/rollback\x12k\n" +
+	"\vRollbackApp\x12\".mammoth.api.v1.RollbackAppRequest\x1a\x13.mammoth.api.v1.App\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/apps/{name}/rollback\x12b\n" +
+	"\bPauseApp\x12\x1f.mammoth.api.v1.PauseAppRequest\x1a\x13.mammoth.api.v1.App\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/apps/{name}/pause\x12e\n" +
+	"\tResumeApp\x12 .mammoth.api.v1.ResumeAppRequest\x1a\x13.mammoth.api.v1.App\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/apps/{name}/resume\x12h\n" +
+	"\n" +
+	"PromoteApp\x12!.mammoth.api.v1.PromoteAppRequest\x1a\x13.mammoth.api.v1.App\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/apps/{name}/promote\x12k\n" +
 	"\rGetAppHistory\x12\x1d.mammoth.api.v1.GetAppRequest\x1a\x1a.mammoth.api.v1.AppHistory\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/apps/{name}/history\x12i\n" +
 	"\n" +
 	"ExplainApp\x12\x1d.mammoth.api.v1.GetAppRequest\x1a\x1b.mammoth.api.v1.Explanation\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/apps/{name}/explain\x12d\n" +
@@ -2952,139 +3454,158 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 	return file_mammoth_api_v1_app_proto_rawDescData
 }
 
-var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),             // 1: mammoth.api.v1.AppSpec.Kind
-	(Placement_Policy)(0),         // 2: mammoth.api.v1.Placement.Policy
-	(UpdatePolicy_Strategy)(0),    // 3: mammoth.api.v1.UpdatePolicy.Strategy
-	(App_State)(0),                // 4: mammoth.api.v1.App.State
-	(Master_State)(0),             // 5: mammoth.api.v1.Master.State
-	(Instance_State)(0),           // 6: mammoth.api.v1.Instance.State
-	(Rollout_State)(0),            // 7: mammoth.api.v1.Rollout.State
-	(*AppSpec)(nil),               // 8: mammoth.api.v1.AppSpec
-	(*RoleSpec)(nil),              // 9: mammoth.api.v1.RoleSpec
-	(*ScheduleEntry)(nil),         // 10: mammoth.api.v1.ScheduleEntry
-	(*Expose)(nil),                // 11: mammoth.api.v1.Expose
-	(*Placement)(nil),             // 12: mammoth.api.v1.Placement
-	(*UpdatePolicy)(nil),          // 13: mammoth.api.v1.UpdatePolicy
-	(*RestartPolicy)(nil),         // 14: mammoth.api.v1.RestartPolicy
-	(*StopPolicy)(nil),            // 15: mammoth.api.v1.StopPolicy
-	(*App)(nil),                   // 16: mammoth.api.v1.App
-	(*Master)(nil),                // 17: mammoth.api.v1.Master
-	(*Instance)(nil),              // 18: mammoth.api.v1.Instance
-	(*Rollout)(nil),               // 19: mammoth.api.v1.Rollout
-	(*DeployRequest)(nil),         // 20: mammoth.api.v1.DeployRequest
-	(*DeployResponse)(nil),        // 21: mammoth.api.v1.DeployResponse
-	(*PlannedPlacement)(nil),      // 22: mammoth.api.v1.PlannedPlacement
-	(*ListAppsRequest)(nil),       // 23: mammoth.api.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),      // 24: mammoth.api.v1.ListAppsResponse
-	(*GetAppRequest)(nil),         // 25: mammoth.api.v1.GetAppRequest
-	(*ScaleAppRequest)(nil),       // 26: mammoth.api.v1.ScaleAppRequest
-	(*RestartAppRequest)(nil),     // 27: mammoth.api.v1.RestartAppRequest
-	(*StopAppRequest)(nil),        // 28: mammoth.api.v1.StopAppRequest
-	(*RemoveAppRequest)(nil),      // 29: mammoth.api.v1.RemoveAppRequest
-	(*RollbackAppRequest)(nil),    // 30: mammoth.api.v1.RollbackAppRequest
-	(*AppHistory)(nil),            // 31: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),        // 32: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),           // 33: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),              // 34: mammoth.api.v1.Obstacle
-	nil,                           // 35: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),           // 36: mammoth.api.v1.Expose.Http
-	(*AppHistory_Version)(nil),    // 37: mammoth.api.v1.AppHistory.Version
-	(*Obstacle_FailedTest)(nil),   // 38: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),          // 39: mammoth.core.v1.Resources
-	(*v1.Port)(nil),               // 40: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),        // 41: mammoth.core.v1.HealthCheck
-	(v1.ContainerSpec_Network)(0), // 42: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),        // 45: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),              // 46: mammoth.core.v1.Phase
-	(*v1.ExecInput)(nil),          // 47: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),           // 48: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),         // 49: mammoth.core.v1.ExecOutput
+	(Expose_Balance)(0),           // 2: mammoth.api.v1.Expose.Balance
+	(Expose_Retry)(0),             // 3: mammoth.api.v1.Expose.Retry
+	(Placement_Policy)(0),         // 4: mammoth.api.v1.Placement.Policy
+	(UpdatePolicy_Strategy)(0),    // 5: mammoth.api.v1.UpdatePolicy.Strategy
+	(App_State)(0),                // 6: mammoth.api.v1.App.State
+	(Master_State)(0),             // 7: mammoth.api.v1.Master.State
+	(Instance_State)(0),           // 8: mammoth.api.v1.Instance.State
+	(Rollout_State)(0),            // 9: mammoth.api.v1.Rollout.State
+	(*AppSpec)(nil),               // 10: mammoth.api.v1.AppSpec
+	(*RoleSpec)(nil),              // 11: mammoth.api.v1.RoleSpec
+	(*ScheduleEntry)(nil),         // 12: mammoth.api.v1.ScheduleEntry
+	(*Expose)(nil),                // 13: mammoth.api.v1.Expose
+	(*Placement)(nil),             // 14: mammoth.api.v1.Placement
+	(*UpdatePolicy)(nil),          // 15: mammoth.api.v1.UpdatePolicy
+	(*RestartPolicy)(nil),         // 16: mammoth.api.v1.RestartPolicy
+	(*StopPolicy)(nil),            // 17: mammoth.api.v1.StopPolicy
+	(*App)(nil),                   // 18: mammoth.api.v1.App
+	(*Master)(nil),                // 19: mammoth.api.v1.Master
+	(*Instance)(nil),              // 20: mammoth.api.v1.Instance
+	(*Rollout)(nil),               // 21: mammoth.api.v1.Rollout
+	(*DeployRequest)(nil),         // 22: mammoth.api.v1.DeployRequest
+	(*DeployResponse)(nil),        // 23: mammoth.api.v1.DeployResponse
+	(*PlannedPlacement)(nil),      // 24: mammoth.api.v1.PlannedPlacement
+	(*ListAppsRequest)(nil),       // 25: mammoth.api.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),      // 26: mammoth.api.v1.ListAppsResponse
+	(*GetAppRequest)(nil),         // 27: mammoth.api.v1.GetAppRequest
+	(*ScaleAppRequest)(nil),       // 28: mammoth.api.v1.ScaleAppRequest
+	(*RestartAppRequest)(nil),     // 29: mammoth.api.v1.RestartAppRequest
+	(*StopAppRequest)(nil),        // 30: mammoth.api.v1.StopAppRequest
+	(*RemoveAppRequest)(nil),      // 31: mammoth.api.v1.RemoveAppRequest
+	(*RollbackAppRequest)(nil),    // 32: mammoth.api.v1.RollbackAppRequest
+	(*PauseAppRequest)(nil),       // 33: mammoth.api.v1.PauseAppRequest
+	(*ResumeAppRequest)(nil),      // 34: mammoth.api.v1.ResumeAppRequest
+	(*PromoteAppRequest)(nil),     // 35: mammoth.api.v1.PromoteAppRequest
+	(*AppHistory)(nil),            // 36: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),        // 37: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),           // 38: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),              // 39: mammoth.api.v1.Obstacle
+	nil,                           // 40: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),           // 41: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),            // 42: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),       // 43: mammoth.api.v1.Expose.Timeouts
+	(*AppHistory_Version)(nil),    // 44: mammoth.api.v1.AppHistory.Version
+	(*Obstacle_FailedTest)(nil),   // 45: mammoth.api.v1.Obstacle.FailedTest
+	(*v1.Resources)(nil),          // 46: mammoth.core.v1.Resources
+	(*v1.Port)(nil),               // 47: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),        // 48: mammoth.core.v1.HealthCheck
+	(v1.ContainerSpec_Network)(0), // 49: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),        // 52: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),              // 53: mammoth.core.v1.Phase
+	(*v1.ExecInput)(nil),          // 54: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),           // 55: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),         // 56: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
-	9,  // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
-	10, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	39, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	40, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	35, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	41, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
-	12, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
-	13, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
-	14, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
-	15, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	42, // 11: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
-	11, // 12: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	36, // 13: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	2,  // 14: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
-	3,  // 15: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	43, // 16: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	43, // 17: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	43, // 18: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	43, // 19: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	43, // 20: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	43, // 21: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
-	4,  // 22: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	18, // 23: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	19, // 24: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	17, // 25: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	44, // 26: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	8,  // 27: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	5,  // 28: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	44, // 29: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	6,  // 30: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	45, // 31: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	46, // 32: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	44, // 33: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	44, // 34: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	7,  // 35: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	8,  // 36: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	16, // 37: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	22, // 38: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	33, // 39: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	16, // 40: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	37, // 41: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	44, // 42: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	34, // 43: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	38, // 44: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	44, // 45: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	8,  // 46: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	20, // 47: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	23, // 48: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	25, // 49: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	25, // 50: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	26, // 51: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	27, // 52: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	28, // 53: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	29, // 54: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	30, // 55: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	25, // 56: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	25, // 57: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	32, // 58: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	47, // 59: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	21, // 60: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	24, // 61: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	16, // 62: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	16, // 63: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	16, // 64: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	16, // 65: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	16, // 66: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	16, // 67: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	16, // 68: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	31, // 69: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	33, // 70: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	48, // 71: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	49, // 72: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	60, // [60:73] is the sub-list for method output_type
-	47, // [47:60] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	11, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
+	12, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
+	46, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	47, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	40, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	48, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	14, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
+	15, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
+	16, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
+	17, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
+	49, // 11: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	13, // 12: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
+	41, // 13: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	42, // 14: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	2,  // 15: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
+	43, // 16: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	3,  // 17: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
+	4,  // 18: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
+	5,  // 19: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	50, // 20: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	50, // 21: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	50, // 22: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	50, // 23: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	50, // 24: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	50, // 25: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	6,  // 26: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
+	20, // 27: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	21, // 28: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	19, // 29: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	51, // 30: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	10, // 31: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	7,  // 32: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	51, // 33: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	8,  // 34: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	52, // 35: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	53, // 36: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	51, // 37: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	51, // 38: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	9,  // 39: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
+	10, // 40: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	18, // 41: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	24, // 42: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	38, // 43: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	18, // 44: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	44, // 45: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	51, // 46: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	39, // 47: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	45, // 48: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	50, // 49: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	50, // 50: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	51, // 51: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	10, // 52: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	22, // 53: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	25, // 54: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	27, // 55: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	27, // 56: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	28, // 57: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	29, // 58: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	30, // 59: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	31, // 60: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	32, // 61: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	33, // 62: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
+	34, // 63: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
+	35, // 64: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
+	27, // 65: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	27, // 66: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	37, // 67: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	54, // 68: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	23, // 69: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	26, // 70: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	18, // 71: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	18, // 72: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	18, // 73: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	18, // 74: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	18, // 75: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	18, // 76: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	18, // 77: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	18, // 78: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
+	18, // 79: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
+	18, // 80: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
+	36, // 81: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	38, // 82: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	55, // 83: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	56, // 84: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	69, // [69:85] is the sub-list for method output_type
+	53, // [53:69] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -3097,8 +3618,8 @@ func file_mammoth_api_v1_app_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   31,
+			NumEnums:      10,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

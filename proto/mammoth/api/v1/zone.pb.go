@@ -1301,14 +1301,18 @@ type Endpoint struct {
 	Id      string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// The first port's.
-	Port          int32                  `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
-	Weight        int32                  `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
-	State         Endpoint_State         `protobuf:"varint,5,opt,name=state,proto3,enum=mammoth.api.v1.Endpoint_State" json:"state,omitempty"`
-	Ports         map[string]int32       `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	ContainerId   string                 `protobuf:"bytes,7,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	Node          string                 `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
-	Version       int32                  `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`
-	RegisteredAt  *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	Port         int32                  `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	Weight       int32                  `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	State        Endpoint_State         `protobuf:"varint,5,opt,name=state,proto3,enum=mammoth.api.v1.Endpoint_State" json:"state,omitempty"`
+	Ports        map[string]int32       `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	ContainerId  string                 `protobuf:"bytes,7,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	Node         string                 `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
+	Version      int32                  `protobuf:"varint,9,opt,name=version,proto3" json:"version,omitempty"`
+	RegisteredAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	// Key/values that the app has set.
+	Values map[string]string `protobuf:"bytes,11,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The app registered it itself; otherwise it is an instance that the zone runs.
+	AppOwned      bool `protobuf:"varint,12,opt,name=app_owned,json=appOwned,proto3" json:"app_owned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1413,6 +1417,266 @@ func (x *Endpoint) GetRegisteredAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Endpoint) GetValues() map[string]string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *Endpoint) GetAppOwned() bool {
+	if x != nil {
+		return x.AppOwned
+	}
+	return false
+}
+
+type RegisterEndpointRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Letters, digits, "-", "_" and ".", at most 64. An instance's id adds values to that instance.
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// An IP address. Empty, as port and ports, when the id is an instance's.
+	Address string           `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Port    int32            `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
+	Ports   map[string]int32 `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Zero is 100.
+	Weight int32 `protobuf:"varint,6,opt,name=weight,proto3" json:"weight,omitempty"`
+	// At most 4 KiB in all.
+	Values map[string]string `protobuf:"bytes,7,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How long the endpoint stays without being registered again: 2s to 10m, default 30s.
+	Lease         *durationpb.Duration `protobuf:"bytes,8,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterEndpointRequest) Reset() {
+	*x = RegisterEndpointRequest{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterEndpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterEndpointRequest) ProtoMessage() {}
+
+func (x *RegisterEndpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterEndpointRequest.ProtoReflect.Descriptor instead.
+func (*RegisterEndpointRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RegisterEndpointRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RegisterEndpointRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RegisterEndpointRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RegisterEndpointRequest) GetPort() int32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *RegisterEndpointRequest) GetPorts() map[string]int32 {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *RegisterEndpointRequest) GetWeight() int32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *RegisterEndpointRequest) GetValues() map[string]string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *RegisterEndpointRequest) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+type RegisterEndpointResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Endpoint *Endpoint              `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	// When it is forgotten unless it is registered again.
+	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterEndpointResponse) Reset() {
+	*x = RegisterEndpointResponse{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterEndpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterEndpointResponse) ProtoMessage() {}
+
+func (x *RegisterEndpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterEndpointResponse.ProtoReflect.Descriptor instead.
+func (*RegisterEndpointResponse) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RegisterEndpointResponse) GetEndpoint() *Endpoint {
+	if x != nil {
+		return x.Endpoint
+	}
+	return nil
+}
+
+func (x *RegisterEndpointResponse) GetExpiresAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return nil
+}
+
+type UnregisterEndpointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnregisterEndpointRequest) Reset() {
+	*x = UnregisterEndpointRequest{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnregisterEndpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnregisterEndpointRequest) ProtoMessage() {}
+
+func (x *UnregisterEndpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnregisterEndpointRequest.ProtoReflect.Descriptor instead.
+func (*UnregisterEndpointRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *UnregisterEndpointRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *UnregisterEndpointRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type UnregisterEndpointResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnregisterEndpointResponse) Reset() {
+	*x = UnregisterEndpointResponse{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnregisterEndpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnregisterEndpointResponse) ProtoMessage() {}
+
+func (x *UnregisterEndpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnregisterEndpointResponse.ProtoReflect.Descriptor instead.
+func (*UnregisterEndpointResponse) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{20}
+}
+
 type ListServicesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1421,7 +1685,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1697,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1710,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{21}
 }
 
 type ListServicesResponse struct {
@@ -1459,7 +1723,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1735,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1748,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListServicesResponse) GetServices() []*Service {
@@ -1514,7 +1778,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1790,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1803,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{19}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetServiceRequest) GetName() string {
@@ -1579,7 +1843,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +1855,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +1868,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{20}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Image) GetName() string {
@@ -1659,7 +1923,7 @@ type Layer struct {
 
 func (x *Layer) Reset() {
 	*x = Layer{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1935,7 @@ func (x *Layer) String() string {
 func (*Layer) ProtoMessage() {}
 
 func (x *Layer) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1948,7 @@ func (x *Layer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layer.ProtoReflect.Descriptor instead.
 func (*Layer) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{21}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Layer) GetDigest() string {
@@ -1709,7 +1973,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1985,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1998,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{22}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{26}
 }
 
 type ListImagesResponse struct {
@@ -1748,7 +2012,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +2024,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2037,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{23}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -1800,7 +2064,7 @@ type RemoveImageRequest struct {
 
 func (x *RemoveImageRequest) Reset() {
 	*x = RemoveImageRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +2076,7 @@ func (x *RemoveImageRequest) String() string {
 func (*RemoveImageRequest) ProtoMessage() {}
 
 func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +2089,7 @@ func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
 func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{24}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveImageRequest) GetName() string {
@@ -1844,7 +2108,7 @@ type RemoveImageResponse struct {
 
 func (x *RemoveImageResponse) Reset() {
 	*x = RemoveImageResponse{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +2120,7 @@ func (x *RemoveImageResponse) String() string {
 func (*RemoveImageResponse) ProtoMessage() {}
 
 func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +2133,7 @@ func (x *RemoveImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveImageResponse.ProtoReflect.Descriptor instead.
 func (*RemoveImageResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{25}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoveImageResponse) GetFreedBytes() int64 {
@@ -1887,7 +2151,7 @@ type GetZoneRequest struct {
 
 func (x *GetZoneRequest) Reset() {
 	*x = GetZoneRequest{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2163,7 @@ func (x *GetZoneRequest) String() string {
 func (*GetZoneRequest) ProtoMessage() {}
 
 func (x *GetZoneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2176,7 @@ func (x *GetZoneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetZoneRequest.ProtoReflect.Descriptor instead.
 func (*GetZoneRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{26}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{30}
 }
 
 type Zone struct {
@@ -1934,7 +2198,7 @@ type Zone struct {
 
 func (x *Zone) Reset() {
 	*x = Zone{}
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2210,7 @@ func (x *Zone) String() string {
 func (*Zone) ProtoMessage() {}
 
 func (x *Zone) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_zone_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2223,7 @@ func (x *Zone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Zone.ProtoReflect.Descriptor instead.
 func (*Zone) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{27}
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Zone) GetName() string {
@@ -2145,7 +2409,7 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\x05index\x18\x03 \x01(\x03R\x05index\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x04 \x01(\x03R\n" +
-	"generation\"\xd9\x03\n" +
+	"generation\"\xef\x04\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -2157,15 +2421,44 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\x04node\x18\b \x01(\tR\x04node\x12\x18\n" +
 	"\aversion\x18\t \x01(\x05R\aversion\x12?\n" +
 	"\rregistered_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x1a8\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12<\n" +
+	"\x06values\x18\v \x03(\v2$.mammoth.api.v1.Endpoint.ValuesEntryR\x06values\x12\x1b\n" +
+	"\tapp_owned\x18\f \x01(\bR\bappOwned\x1a8\n" +
 	"\n" +
 	"PortsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\":\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\x1a9\n" +
+	"\vValuesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\":\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aHEALTHY\x10\x01\x12\r\n" +
-	"\tUNHEALTHY\x10\x02\"\x15\n" +
+	"\tUNHEALTHY\x10\x02\"\xc6\x03\n" +
+	"\x17RegisterEndpointRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\x05R\x04port\x12H\n" +
+	"\x05ports\x18\x05 \x03(\v22.mammoth.api.v1.RegisterEndpointRequest.PortsEntryR\x05ports\x12\x16\n" +
+	"\x06weight\x18\x06 \x01(\x05R\x06weight\x12K\n" +
+	"\x06values\x18\a \x03(\v23.mammoth.api.v1.RegisterEndpointRequest.ValuesEntryR\x06values\x12/\n" +
+	"\x05lease\x18\b \x01(\v2\x19.google.protobuf.DurationR\x05lease\x1a8\n" +
+	"\n" +
+	"PortsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\x1a9\n" +
+	"\vValuesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x01\n" +
+	"\x18RegisterEndpointResponse\x124\n" +
+	"\bendpoint\x18\x01 \x01(\v2\x18.mammoth.api.v1.EndpointR\bendpoint\x129\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"E\n" +
+	"\x19UnregisterEndpointRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\x1c\n" +
+	"\x1aUnregisterEndpointResponse\"\x15\n" +
 	"\x13ListServicesRequest\"k\n" +
 	"\x14ListServicesResponse\x123\n" +
 	"\bservices\x18\x01 \x03(\v2\x17.mammoth.api.v1.ServiceR\bservices\x12\x1e\n" +
@@ -2228,12 +2521,14 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"/v1/queues2h\n" +
 	"\x06Events\x12^\n" +
 	"\vWatchEvents\x12\".mammoth.api.v1.WatchEventsRequest\x1a\x15.mammoth.api.v1.Event\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
-	"/v1/events0\x012\xee\x02\n" +
+	"/v1/events0\x012\xb7\x05\n" +
 	"\bRegistry\x12x\n" +
 	"\fListServices\x12#.mammoth.api.v1.ListServicesRequest\x1a$.mammoth.api.v1.ListServicesResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/registry/services\x12n\n" +
 	"\n" +
 	"GetService\x12!.mammoth.api.v1.GetServiceRequest\x1a\x17.mammoth.api.v1.Service\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/registry/services/{name}\x12x\n" +
-	"\fWatchService\x12!.mammoth.api.v1.GetServiceRequest\x1a\x17.mammoth.api.v1.Service\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/registry/services/{name}/watch0\x012\xe7\x01\n" +
+	"\fWatchService\x12!.mammoth.api.v1.GetServiceRequest\x1a\x17.mammoth.api.v1.Service\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/registry/services/{name}/watch0\x01\x12\xa0\x01\n" +
+	"\x10RegisterEndpoint\x12'.mammoth.api.v1.RegisterEndpointRequest\x1a(.mammoth.api.v1.RegisterEndpointResponse\"9\x82\xd3\xe4\x93\x023:\x01*\x1a./v1/registry/services/{service}/endpoints/{id}\x12\xa3\x01\n" +
+	"\x12UnregisterEndpoint\x12).mammoth.api.v1.UnregisterEndpointRequest\x1a*.mammoth.api.v1.UnregisterEndpointResponse\"6\x82\xd3\xe4\x93\x020*./v1/registry/services/{service}/endpoints/{id}2\xe7\x01\n" +
 	"\x06Images\x12g\n" +
 	"\n" +
 	"ListImages\x12!.mammoth.api.v1.ListImagesRequest\x1a\".mammoth.api.v1.ListImagesResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
@@ -2256,117 +2551,134 @@ func file_mammoth_api_v1_zone_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_zone_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_mammoth_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_mammoth_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_mammoth_api_v1_zone_proto_goTypes = []any{
-	(QueueSpec_State)(0),          // 0: mammoth.api.v1.QueueSpec.State
-	(QueueSpec_Order)(0),          // 1: mammoth.api.v1.QueueSpec.Order
-	(Endpoint_State)(0),           // 2: mammoth.api.v1.Endpoint.State
-	(*Node)(nil),                  // 3: mammoth.api.v1.Node
-	(*NodeContainer)(nil),         // 4: mammoth.api.v1.NodeContainer
-	(*ListNodesRequest)(nil),      // 5: mammoth.api.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),     // 6: mammoth.api.v1.ListNodesResponse
-	(*GetNodeRequest)(nil),        // 7: mammoth.api.v1.GetNodeRequest
-	(*DrainNodeRequest)(nil),      // 8: mammoth.api.v1.DrainNodeRequest
-	(*QueueSpec)(nil),             // 9: mammoth.api.v1.QueueSpec
-	(*Capacity)(nil),              // 10: mammoth.api.v1.Capacity
-	(*Queue)(nil),                 // 11: mammoth.api.v1.Queue
-	(*ListQueuesRequest)(nil),     // 12: mammoth.api.v1.ListQueuesRequest
-	(*ListQueuesResponse)(nil),    // 13: mammoth.api.v1.ListQueuesResponse
-	(*GetQueueRequest)(nil),       // 14: mammoth.api.v1.GetQueueRequest
-	(*SetQueuesRequest)(nil),      // 15: mammoth.api.v1.SetQueuesRequest
-	(*Event)(nil),                 // 16: mammoth.api.v1.Event
-	(*WatchEventsRequest)(nil),    // 17: mammoth.api.v1.WatchEventsRequest
-	(*Service)(nil),               // 18: mammoth.api.v1.Service
-	(*Endpoint)(nil),              // 19: mammoth.api.v1.Endpoint
-	(*ListServicesRequest)(nil),   // 20: mammoth.api.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),  // 21: mammoth.api.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),     // 22: mammoth.api.v1.GetServiceRequest
-	(*Image)(nil),                 // 23: mammoth.api.v1.Image
-	(*Layer)(nil),                 // 24: mammoth.api.v1.Layer
-	(*ListImagesRequest)(nil),     // 25: mammoth.api.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 26: mammoth.api.v1.ListImagesResponse
-	(*RemoveImageRequest)(nil),    // 27: mammoth.api.v1.RemoveImageRequest
-	(*RemoveImageResponse)(nil),   // 28: mammoth.api.v1.RemoveImageResponse
-	(*GetZoneRequest)(nil),        // 29: mammoth.api.v1.GetZoneRequest
-	(*Zone)(nil),                  // 30: mammoth.api.v1.Zone
-	nil,                           // 31: mammoth.api.v1.Node.AttributesEntry
-	nil,                           // 32: mammoth.api.v1.Endpoint.PortsEntry
-	(NodeState)(0),                // 33: mammoth.api.v1.NodeState
-	(*v1.Resources)(nil),          // 34: mammoth.core.v1.Resources
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
-	(*v1.Attribute)(nil),          // 37: mammoth.core.v1.Attribute
+	(QueueSpec_State)(0),               // 0: mammoth.api.v1.QueueSpec.State
+	(QueueSpec_Order)(0),               // 1: mammoth.api.v1.QueueSpec.Order
+	(Endpoint_State)(0),                // 2: mammoth.api.v1.Endpoint.State
+	(*Node)(nil),                       // 3: mammoth.api.v1.Node
+	(*NodeContainer)(nil),              // 4: mammoth.api.v1.NodeContainer
+	(*ListNodesRequest)(nil),           // 5: mammoth.api.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),          // 6: mammoth.api.v1.ListNodesResponse
+	(*GetNodeRequest)(nil),             // 7: mammoth.api.v1.GetNodeRequest
+	(*DrainNodeRequest)(nil),           // 8: mammoth.api.v1.DrainNodeRequest
+	(*QueueSpec)(nil),                  // 9: mammoth.api.v1.QueueSpec
+	(*Capacity)(nil),                   // 10: mammoth.api.v1.Capacity
+	(*Queue)(nil),                      // 11: mammoth.api.v1.Queue
+	(*ListQueuesRequest)(nil),          // 12: mammoth.api.v1.ListQueuesRequest
+	(*ListQueuesResponse)(nil),         // 13: mammoth.api.v1.ListQueuesResponse
+	(*GetQueueRequest)(nil),            // 14: mammoth.api.v1.GetQueueRequest
+	(*SetQueuesRequest)(nil),           // 15: mammoth.api.v1.SetQueuesRequest
+	(*Event)(nil),                      // 16: mammoth.api.v1.Event
+	(*WatchEventsRequest)(nil),         // 17: mammoth.api.v1.WatchEventsRequest
+	(*Service)(nil),                    // 18: mammoth.api.v1.Service
+	(*Endpoint)(nil),                   // 19: mammoth.api.v1.Endpoint
+	(*RegisterEndpointRequest)(nil),    // 20: mammoth.api.v1.RegisterEndpointRequest
+	(*RegisterEndpointResponse)(nil),   // 21: mammoth.api.v1.RegisterEndpointResponse
+	(*UnregisterEndpointRequest)(nil),  // 22: mammoth.api.v1.UnregisterEndpointRequest
+	(*UnregisterEndpointResponse)(nil), // 23: mammoth.api.v1.UnregisterEndpointResponse
+	(*ListServicesRequest)(nil),        // 24: mammoth.api.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),       // 25: mammoth.api.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),          // 26: mammoth.api.v1.GetServiceRequest
+	(*Image)(nil),                      // 27: mammoth.api.v1.Image
+	(*Layer)(nil),                      // 28: mammoth.api.v1.Layer
+	(*ListImagesRequest)(nil),          // 29: mammoth.api.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),         // 30: mammoth.api.v1.ListImagesResponse
+	(*RemoveImageRequest)(nil),         // 31: mammoth.api.v1.RemoveImageRequest
+	(*RemoveImageResponse)(nil),        // 32: mammoth.api.v1.RemoveImageResponse
+	(*GetZoneRequest)(nil),             // 33: mammoth.api.v1.GetZoneRequest
+	(*Zone)(nil),                       // 34: mammoth.api.v1.Zone
+	nil,                                // 35: mammoth.api.v1.Node.AttributesEntry
+	nil,                                // 36: mammoth.api.v1.Endpoint.PortsEntry
+	nil,                                // 37: mammoth.api.v1.Endpoint.ValuesEntry
+	nil,                                // 38: mammoth.api.v1.RegisterEndpointRequest.PortsEntry
+	nil,                                // 39: mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
+	(NodeState)(0),                     // 40: mammoth.api.v1.NodeState
+	(*v1.Resources)(nil),               // 41: mammoth.core.v1.Resources
+	(*timestamppb.Timestamp)(nil),      // 42: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 43: google.protobuf.Duration
+	(*v1.Attribute)(nil),               // 44: mammoth.core.v1.Attribute
 }
 var file_mammoth_api_v1_zone_proto_depIdxs = []int32{
-	33, // 0: mammoth.api.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	34, // 1: mammoth.api.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	34, // 2: mammoth.api.v1.Node.used:type_name -> mammoth.core.v1.Resources
-	31, // 3: mammoth.api.v1.Node.attributes:type_name -> mammoth.api.v1.Node.AttributesEntry
+	40, // 0: mammoth.api.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	41, // 1: mammoth.api.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	41, // 2: mammoth.api.v1.Node.used:type_name -> mammoth.core.v1.Resources
+	35, // 3: mammoth.api.v1.Node.attributes:type_name -> mammoth.api.v1.Node.AttributesEntry
 	4,  // 4: mammoth.api.v1.Node.containers:type_name -> mammoth.api.v1.NodeContainer
-	35, // 5: mammoth.api.v1.Node.last_report_at:type_name -> google.protobuf.Timestamp
-	35, // 6: mammoth.api.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	34, // 7: mammoth.api.v1.NodeContainer.resources:type_name -> mammoth.core.v1.Resources
+	42, // 5: mammoth.api.v1.Node.last_report_at:type_name -> google.protobuf.Timestamp
+	42, // 6: mammoth.api.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	41, // 7: mammoth.api.v1.NodeContainer.resources:type_name -> mammoth.core.v1.Resources
 	3,  // 8: mammoth.api.v1.ListNodesResponse.nodes:type_name -> mammoth.api.v1.Node
 	10, // 9: mammoth.api.v1.QueueSpec.guaranteed:type_name -> mammoth.api.v1.Capacity
 	10, // 10: mammoth.api.v1.QueueSpec.maximum:type_name -> mammoth.api.v1.Capacity
 	0,  // 11: mammoth.api.v1.QueueSpec.state:type_name -> mammoth.api.v1.QueueSpec.State
 	1,  // 12: mammoth.api.v1.QueueSpec.order:type_name -> mammoth.api.v1.QueueSpec.Order
-	34, // 13: mammoth.api.v1.Capacity.absolute:type_name -> mammoth.core.v1.Resources
+	41, // 13: mammoth.api.v1.Capacity.absolute:type_name -> mammoth.core.v1.Resources
 	9,  // 14: mammoth.api.v1.Queue.spec:type_name -> mammoth.api.v1.QueueSpec
-	34, // 15: mammoth.api.v1.Queue.used:type_name -> mammoth.core.v1.Resources
-	34, // 16: mammoth.api.v1.Queue.pending:type_name -> mammoth.core.v1.Resources
-	34, // 17: mammoth.api.v1.Queue.guaranteed:type_name -> mammoth.core.v1.Resources
-	34, // 18: mammoth.api.v1.Queue.maximum:type_name -> mammoth.core.v1.Resources
+	41, // 15: mammoth.api.v1.Queue.used:type_name -> mammoth.core.v1.Resources
+	41, // 16: mammoth.api.v1.Queue.pending:type_name -> mammoth.core.v1.Resources
+	41, // 17: mammoth.api.v1.Queue.guaranteed:type_name -> mammoth.core.v1.Resources
+	41, // 18: mammoth.api.v1.Queue.maximum:type_name -> mammoth.core.v1.Resources
 	11, // 19: mammoth.api.v1.ListQueuesResponse.queues:type_name -> mammoth.api.v1.Queue
 	9,  // 20: mammoth.api.v1.SetQueuesRequest.queues:type_name -> mammoth.api.v1.QueueSpec
-	35, // 21: mammoth.api.v1.Event.time:type_name -> google.protobuf.Timestamp
+	42, // 21: mammoth.api.v1.Event.time:type_name -> google.protobuf.Timestamp
 	19, // 22: mammoth.api.v1.Service.endpoints:type_name -> mammoth.api.v1.Endpoint
 	2,  // 23: mammoth.api.v1.Endpoint.state:type_name -> mammoth.api.v1.Endpoint.State
-	32, // 24: mammoth.api.v1.Endpoint.ports:type_name -> mammoth.api.v1.Endpoint.PortsEntry
-	35, // 25: mammoth.api.v1.Endpoint.registered_at:type_name -> google.protobuf.Timestamp
-	18, // 26: mammoth.api.v1.ListServicesResponse.services:type_name -> mammoth.api.v1.Service
-	36, // 27: mammoth.api.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
-	24, // 28: mammoth.api.v1.Image.layers:type_name -> mammoth.api.v1.Layer
-	35, // 29: mammoth.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	23, // 30: mammoth.api.v1.ListImagesResponse.images:type_name -> mammoth.api.v1.Image
-	35, // 31: mammoth.api.v1.Zone.started_at:type_name -> google.protobuf.Timestamp
-	34, // 32: mammoth.api.v1.Zone.capacity:type_name -> mammoth.core.v1.Resources
-	34, // 33: mammoth.api.v1.Zone.used:type_name -> mammoth.core.v1.Resources
-	36, // 34: mammoth.api.v1.Zone.node_timeout:type_name -> google.protobuf.Duration
-	37, // 35: mammoth.api.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	5,  // 36: mammoth.api.v1.Nodes.ListNodes:input_type -> mammoth.api.v1.ListNodesRequest
-	7,  // 37: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
-	8,  // 38: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
-	7,  // 39: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
-	12, // 40: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
-	14, // 41: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
-	15, // 42: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
-	17, // 43: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
-	20, // 44: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
-	22, // 45: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
-	22, // 46: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
-	25, // 47: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
-	27, // 48: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
-	29, // 49: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
-	6,  // 50: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
-	3,  // 51: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
-	3,  // 52: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
-	3,  // 53: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
-	13, // 54: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	11, // 55: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
-	13, // 56: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	16, // 57: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
-	21, // 58: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
-	18, // 59: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
-	18, // 60: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
-	26, // 61: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
-	28, // 62: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
-	30, // 63: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
-	50, // [50:64] is the sub-list for method output_type
-	36, // [36:50] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	36, // 24: mammoth.api.v1.Endpoint.ports:type_name -> mammoth.api.v1.Endpoint.PortsEntry
+	42, // 25: mammoth.api.v1.Endpoint.registered_at:type_name -> google.protobuf.Timestamp
+	37, // 26: mammoth.api.v1.Endpoint.values:type_name -> mammoth.api.v1.Endpoint.ValuesEntry
+	38, // 27: mammoth.api.v1.RegisterEndpointRequest.ports:type_name -> mammoth.api.v1.RegisterEndpointRequest.PortsEntry
+	39, // 28: mammoth.api.v1.RegisterEndpointRequest.values:type_name -> mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
+	43, // 29: mammoth.api.v1.RegisterEndpointRequest.lease:type_name -> google.protobuf.Duration
+	19, // 30: mammoth.api.v1.RegisterEndpointResponse.endpoint:type_name -> mammoth.api.v1.Endpoint
+	42, // 31: mammoth.api.v1.RegisterEndpointResponse.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 32: mammoth.api.v1.ListServicesResponse.services:type_name -> mammoth.api.v1.Service
+	43, // 33: mammoth.api.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
+	28, // 34: mammoth.api.v1.Image.layers:type_name -> mammoth.api.v1.Layer
+	42, // 35: mammoth.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	27, // 36: mammoth.api.v1.ListImagesResponse.images:type_name -> mammoth.api.v1.Image
+	42, // 37: mammoth.api.v1.Zone.started_at:type_name -> google.protobuf.Timestamp
+	41, // 38: mammoth.api.v1.Zone.capacity:type_name -> mammoth.core.v1.Resources
+	41, // 39: mammoth.api.v1.Zone.used:type_name -> mammoth.core.v1.Resources
+	43, // 40: mammoth.api.v1.Zone.node_timeout:type_name -> google.protobuf.Duration
+	44, // 41: mammoth.api.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	5,  // 42: mammoth.api.v1.Nodes.ListNodes:input_type -> mammoth.api.v1.ListNodesRequest
+	7,  // 43: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
+	8,  // 44: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
+	7,  // 45: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
+	12, // 46: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
+	14, // 47: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
+	15, // 48: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
+	17, // 49: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
+	24, // 50: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
+	26, // 51: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
+	26, // 52: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
+	20, // 53: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
+	22, // 54: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
+	29, // 55: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
+	31, // 56: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
+	33, // 57: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
+	6,  // 58: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
+	3,  // 59: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
+	3,  // 60: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
+	3,  // 61: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
+	13, // 62: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	11, // 63: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
+	13, // 64: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	16, // 65: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
+	25, // 66: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
+	18, // 67: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
+	18, // 68: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
+	21, // 69: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
+	23, // 70: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
+	30, // 71: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
+	32, // 72: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
+	34, // 73: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
+	58, // [58:74] is the sub-list for method output_type
+	42, // [42:58] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_zone_proto_init() }
@@ -2382,7 +2694,7 @@ func file_mammoth_api_v1_zone_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_zone_proto_rawDesc), len(file_mammoth_api_v1_zone_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   30,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   6,
 		},

@@ -536,9 +536,11 @@ var Events_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Registry_ListServices_FullMethodName = "/mammoth.api.v1.Registry/ListServices"
-	Registry_GetService_FullMethodName   = "/mammoth.api.v1.Registry/GetService"
-	Registry_WatchService_FullMethodName = "/mammoth.api.v1.Registry/WatchService"
+	Registry_ListServices_FullMethodName       = "/mammoth.api.v1.Registry/ListServices"
+	Registry_GetService_FullMethodName         = "/mammoth.api.v1.Registry/GetService"
+	Registry_WatchService_FullMethodName       = "/mammoth.api.v1.Registry/WatchService"
+	Registry_RegisterEndpoint_FullMethodName   = "/mammoth.api.v1.Registry/RegisterEndpoint"
+	Registry_UnregisterEndpoint_FullMethodName = "/mammoth.api.v1.Registry/UnregisterEndpoint"
 )
 
 // RegistryClient is the client API for Registry service.
@@ -552,6 +554,12 @@ type RegistryClient interface {
 	GetService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (*Service, error)
 	// WatchService sends the service now and after each change.
 	WatchService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Service], error)
+	// RegisterEndpoint adds an endpoint that the app owns, or key/values to an instance of it, for as long as the
+	// lease is renewed by calling this again. The service is the app's name, or NAME.app for one beside it. The
+	// caller shows the app's registry key: "authorization: Bearer KEY", or Basic with the app's name and KEY.
+	RegisterEndpoint(ctx context.Context, in *RegisterEndpointRequest, opts ...grpc.CallOption) (*RegisterEndpointResponse, error)
+	// UnregisterEndpoint ends the lease at once. Idempotent.
+	UnregisterEndpoint(ctx context.Context, in *UnregisterEndpointRequest, opts ...grpc.CallOption) (*UnregisterEndpointResponse, error)
 }
 
 type registryClient struct {
@@ -601,6 +609,26 @@ func (c *registryClient) WatchService(ctx context.Context, in *GetServiceRequest
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Registry_WatchServiceClient = grpc.ServerStreamingClient[Service]
 
+func (c *registryClient) RegisterEndpoint(ctx context.Context, in *RegisterEndpointRequest, opts ...grpc.CallOption) (*RegisterEndpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RegisterEndpointResponse)
+	err := c.cc.Invoke(ctx, Registry_RegisterEndpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *registryClient) UnregisterEndpoint(ctx context.Context, in *UnregisterEndpointRequest, opts ...grpc.CallOption) (*UnregisterEndpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnregisterEndpointResponse)
+	err := c.cc.Invoke(ctx, Registry_UnregisterEndpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RegistryServer is the server API for Registry service.
 // All implementations must embed UnimplementedRegistryServer
 // for forward compatibility.
@@ -612,6 +640,12 @@ type RegistryServer interface {
 	GetService(context.Context, *GetServiceRequest) (*Service, error)
 	// WatchService sends the service now and after each change.
 	WatchService(*GetServiceRequest, grpc.ServerStreamingServer[Service]) error
+	// RegisterEndpoint adds an endpoint that the app owns, or key/values to an instance of it, for as long as the
+	// lease is renewed by calling this again. The service is the app's name, or NAME.app for one beside it. The
+	// caller shows the app's registry key: "authorization: Bearer KEY", or Basic with the app's name and KEY.
+	RegisterEndpoint(context.Context, *RegisterEndpointRequest) (*RegisterEndpointResponse, error)
+	// UnregisterEndpoint ends the lease at once. Idempotent.
+	UnregisterEndpoint(context.Context, *UnregisterEndpointRequest) (*UnregisterEndpointResponse, error)
 	mustEmbedUnimplementedRegistryServer()
 }
 
@@ -630,6 +664,12 @@ func (UnimplementedRegistryServer) GetService(context.Context, *GetServiceReques
 }
 func (UnimplementedRegistryServer) WatchService(*GetServiceRequest, grpc.ServerStreamingServer[Service]) error {
 	return status.Error(codes.Unimplemented, "method WatchService not implemented")
+}
+func (UnimplementedRegistryServer) RegisterEndpoint(context.Context, *RegisterEndpointRequest) (*RegisterEndpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RegisterEndpoint not implemented")
+}
+func (UnimplementedRegistryServer) UnregisterEndpoint(context.Context, *UnregisterEndpointRequest) (*UnregisterEndpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UnregisterEndpoint not implemented")
 }
 func (UnimplementedRegistryServer) mustEmbedUnimplementedRegistryServer() {}
 func (UnimplementedRegistryServer) testEmbeddedByValue()                  {}
@@ -699,6 +739,42 @@ func _Registry_WatchService_Handler(srv interface{}, stream grpc.ServerStream) e
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Registry_WatchServiceServer = grpc.ServerStreamingServer[Service]
 
+func _Registry_RegisterEndpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RegisterEndpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServer).RegisterEndpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registry_RegisterEndpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServer).RegisterEndpoint(ctx, req.(*RegisterEndpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Registry_UnregisterEndpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnregisterEndpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RegistryServer).UnregisterEndpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Registry_UnregisterEndpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RegistryServer).UnregisterEndpoint(ctx, req.(*UnregisterEndpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Registry_ServiceDesc is the grpc.ServiceDesc for Registry service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -713,6 +789,14 @@ var Registry_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetService",
 			Handler:    _Registry_GetService_Handler,
+		},
+		{
+			MethodName: "RegisterEndpoint",
+			Handler:    _Registry_RegisterEndpoint_Handler,
+		},
+		{
+			MethodName: "UnregisterEndpoint",
+			Handler:    _Registry_UnregisterEndpoint_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -100,7 +100,10 @@ type RegisterResponse struct {
 	// The largest container that any node could hold.
 	Largest *v11.Resources `protobuf:"bytes,6,opt,name=largest,proto3" json:"largest,omitempty"`
 	// Opaque bytes that the last attempt saved with AllocateRequest.memo.
-	Memo          []byte `protobuf:"bytes,7,opt,name=memo,proto3" json:"memo,omitempty"`
+	Memo []byte `protobuf:"bytes,7,opt,name=memo,proto3" json:"memo,omitempty"`
+	// What instances are told as MAMMOTH_REGISTRY: http://APP:KEY@host:port. The key lets the app register endpoints
+	// under its own name and nothing else.
+	Registry      string `protobuf:"bytes,8,opt,name=registry,proto3" json:"registry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -182,6 +185,13 @@ func (x *RegisterResponse) GetMemo() []byte {
 		return x.Memo
 	}
 	return nil
+}
+
+func (x *RegisterResponse) GetRegistry() string {
+	if x != nil {
+		return x.Registry
+	}
+	return ""
 }
 
 // Ask is an absolute wish: so many containers of one shape in total under this id. The ResourceManager
@@ -513,12 +523,14 @@ func (x *InstanceReport) GetNextAttemptAt() *timestamppb.Timestamp {
 
 // RolloutReport is how far the change to the wanted revision has come.
 type RolloutReport struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       int32                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
-	State         v1.Rollout_State       `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.Rollout_State" json:"state,omitempty"`
-	Updated       int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
-	Total         int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
-	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version int32                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	State   v1.Rollout_State       `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.Rollout_State" json:"state,omitempty"`
+	Updated int32                  `protobuf:"varint,3,opt,name=updated,proto3" json:"updated,omitempty"`
+	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The share of requests that the new version is given, in percent.
+	Percent       int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -586,6 +598,13 @@ func (x *RolloutReport) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *RolloutReport) GetPercent() int32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
 }
 
 type AllocateRequest struct {
@@ -783,7 +802,11 @@ type Wanted struct {
 	// The spec of each revision that may still run, by version.
 	Versions map[int32]*v1.AppSpec `protobuf:"bytes,7,rep,name=versions,proto3" json:"versions,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Whether this revision came from a revert, so that it is not reverted again.
-	Reverted      bool `protobuf:"varint,8,opt,name=reverted,proto3" json:"reverted,omitempty"`
+	Reverted bool `protobuf:"varint,8,opt,name=reverted,proto3" json:"reverted,omitempty"`
+	// The rollout is held where it is.
+	Paused bool `protobuf:"varint,9,opt,name=paused,proto3" json:"paused,omitempty"`
+	// The share of requests that the canary is to be given, in percent; 100 once it is promoted.
+	CanaryPercent int32 `protobuf:"varint,10,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -874,6 +897,20 @@ func (x *Wanted) GetReverted() bool {
 	return false
 }
 
+func (x *Wanted) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Wanted) GetCanaryPercent() int32 {
+	if x != nil {
+		return x.CanaryPercent
+	}
+	return 0
+}
+
 type AllocateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The newest request whose content is stored and published.
@@ -887,7 +924,9 @@ type AllocateResponse struct {
 	// Instances that are out of the registry and, where balancers route to them, out of every balancer.
 	Withdrawn []string `protobuf:"bytes,7,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	// This attempt was replaced by a newer one: it must end without touching anything.
-	Superseded    bool `protobuf:"varint,8,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	Superseded bool `protobuf:"varint,8,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// What balancers have counted for instances of the app since the stream was opened; only what changed.
+	Traffic       []*Traffic `protobuf:"bytes,9,rep,name=traffic,proto3" json:"traffic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -978,6 +1017,75 @@ func (x *AllocateResponse) GetSuperseded() bool {
 	return false
 }
 
+func (x *AllocateResponse) GetTraffic() []*Traffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+// Traffic is what balancers have seen of one instance. Counts only rise.
+type Traffic struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Instance string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	Requests int64                  `protobuf:"varint,2,opt,name=requests,proto3" json:"requests,omitempty"`
+	// Answers with status 500 to 599, and requests without an answer.
+	Errors        int64 `protobuf:"varint,3,opt,name=errors,proto3" json:"errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Traffic) Reset() {
+	*x = Traffic{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Traffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Traffic) ProtoMessage() {}
+
+func (x *Traffic) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
+func (*Traffic) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Traffic) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *Traffic) GetRequests() int64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *Traffic) GetErrors() int64 {
+	if x != nil {
+		return x.Errors
+	}
+	return 0
+}
+
 type PreemptionNotice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ContainerId   string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
@@ -989,7 +1097,7 @@ type PreemptionNotice struct {
 
 func (x *PreemptionNotice) Reset() {
 	*x = PreemptionNotice{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1109,7 @@ func (x *PreemptionNotice) String() string {
 func (*PreemptionNotice) ProtoMessage() {}
 
 func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1122,7 @@ func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreemptionNotice.ProtoReflect.Descriptor instead.
 func (*PreemptionNotice) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PreemptionNotice) GetContainerId() string {
@@ -1051,7 +1159,7 @@ type NodeUpdate struct {
 
 func (x *NodeUpdate) Reset() {
 	*x = NodeUpdate{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1171,7 @@ func (x *NodeUpdate) String() string {
 func (*NodeUpdate) ProtoMessage() {}
 
 func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1184,7 @@ func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeUpdate.ProtoReflect.Descriptor instead.
 func (*NodeUpdate) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NodeUpdate) GetNodeId() string {
@@ -1117,7 +1225,7 @@ type FinishRequest struct {
 
 func (x *FinishRequest) Reset() {
 	*x = FinishRequest{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1237,7 @@ func (x *FinishRequest) String() string {
 func (*FinishRequest) ProtoMessage() {}
 
 func (x *FinishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1250,7 @@ func (x *FinishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
 func (*FinishRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FinishRequest) GetSucceeded() bool {
@@ -1167,7 +1275,7 @@ type FinishResponse struct {
 
 func (x *FinishResponse) Reset() {
 	*x = FinishResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1287,7 @@ func (x *FinishResponse) String() string {
 func (*FinishResponse) ProtoMessage() {}
 
 func (x *FinishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1300,7 @@ func (x *FinishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishResponse.ProtoReflect.Descriptor instead.
 func (*FinishResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
 }
 
 var File_mammoth_master_v1_master_proto protoreflect.FileDescriptor
@@ -1203,7 +1311,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x0fRegisterRequest\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12!\n" +
-	"\ftracking_url\x18\x03 \x01(\tR\vtrackingUrl\"\xa5\x02\n" +
+	"\ftracking_url\x18\x03 \x01(\tR\vtrackingUrl\"\xc1\x02\n" +
 	"\x10RegisterResponse\x12\x12\n" +
 	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12+\n" +
@@ -1213,7 +1321,8 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"containers\x18\x05 \x03(\v2\x1d.mammoth.master.v1.AllocationR\n" +
 	"containers\x124\n" +
 	"\alargest\x18\x06 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\alargest\x12\x12\n" +
-	"\x04memo\x18\a \x01(\fR\x04memo\"\xbc\x02\n" +
+	"\x04memo\x18\a \x01(\fR\x04memo\x12\x1a\n" +
+	"\bregistry\x18\b \x01(\tR\bregistry\"\xbc\x02\n" +
 	"\x03Ask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x128\n" +
@@ -1249,13 +1358,14 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\brestarts\x18\b \x01(\x05R\brestarts\x12\x16\n" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12B\n" +
 	"\x0fnext_attempt_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\"\xa6\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\"\xc0\x01\n" +
 	"\rRolloutReport\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x05R\aversion\x123\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1d.mammoth.api.v1.Rollout.StateR\x05state\x12\x18\n" +
 	"\aupdated\x18\x03 \x01(\x05R\aupdated\x12\x14\n" +
 	"\x05total\x18\x04 \x01(\x05R\x05total\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xba\x03\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
+	"\apercent\x18\x06 \x01(\x05R\apercent\"\xba\x03\n" +
 	"\x0fAllocateRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12*\n" +
 	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x12\x18\n" +
@@ -1270,7 +1380,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	" \x01(\x03R\x12observedGeneration\"C\n" +
 	"\x06Revert\x12!\n" +
 	"\ffrom_version\x18\x01 \x01(\x05R\vfromVersion\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x9f\x03\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xde\x03\n" +
 	"\x06Wanted\x12+\n" +
 	"\x04spec\x18\x01 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x1e\n" +
@@ -1281,10 +1391,13 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\bremoving\x18\x05 \x01(\bR\bremoving\x12A\n" +
 	"\x0erestart_before\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rrestartBefore\x12C\n" +
 	"\bversions\x18\a \x03(\v2'.mammoth.master.v1.Wanted.VersionsEntryR\bversions\x12\x1a\n" +
-	"\breverted\x18\b \x01(\bR\breverted\x1aT\n" +
+	"\breverted\x18\b \x01(\bR\breverted\x12\x16\n" +
+	"\x06paused\x18\t \x01(\bR\x06paused\x12%\n" +
+	"\x0ecanary_percent\x18\n" +
+	" \x01(\x05R\rcanaryPercent\x1aT\n" +
 	"\rVersionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x05value:\x028\x01\"\xa7\x03\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x05value:\x028\x01\"\xdd\x03\n" +
 	"\x10AllocateResponse\x12)\n" +
 	"\x10applied_sequence\x18\x01 \x01(\x03R\x0fappliedSequence\x12;\n" +
 	"\tallocated\x18\x02 \x03(\v2\x1d.mammoth.master.v1.AllocationR\tallocated\x12>\n" +
@@ -1295,7 +1408,12 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\twithdrawn\x18\a \x03(\tR\twithdrawn\x12\x1e\n" +
 	"\n" +
 	"superseded\x18\b \x01(\bR\n" +
-	"superseded\"\x85\x01\n" +
+	"superseded\x124\n" +
+	"\atraffic\x18\t \x03(\v2\x1a.mammoth.master.v1.TrafficR\atraffic\"Y\n" +
+	"\aTraffic\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x1a\n" +
+	"\brequests\x18\x02 \x01(\x03R\brequests\x12\x16\n" +
+	"\x06errors\x18\x03 \x01(\x03R\x06errors\"\x85\x01\n" +
 	"\x10PreemptionNotice\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x126\n" +
 	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12\x16\n" +
@@ -1327,7 +1445,7 @@ func file_mammoth_master_v1_master_proto_rawDescGZIP() []byte {
 	return file_mammoth_master_v1_master_proto_rawDescData
 }
 
-var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: mammoth.master.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: mammoth.master.v1.RegisterResponse
@@ -1339,65 +1457,67 @@ var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*Revert)(nil),                // 7: mammoth.master.v1.Revert
 	(*Wanted)(nil),                // 8: mammoth.master.v1.Wanted
 	(*AllocateResponse)(nil),      // 9: mammoth.master.v1.AllocateResponse
-	(*PreemptionNotice)(nil),      // 10: mammoth.master.v1.PreemptionNotice
-	(*NodeUpdate)(nil),            // 11: mammoth.master.v1.NodeUpdate
-	(*FinishRequest)(nil),         // 12: mammoth.master.v1.FinishRequest
-	(*FinishResponse)(nil),        // 13: mammoth.master.v1.FinishResponse
-	nil,                           // 14: mammoth.master.v1.Allocation.LabelsEntry
-	nil,                           // 15: mammoth.master.v1.Wanted.VersionsEntry
-	(*v1.AppSpec)(nil),            // 16: mammoth.api.v1.AppSpec
-	(*v11.Resources)(nil),         // 17: mammoth.core.v1.Resources
-	(*v1.Placement)(nil),          // 18: mammoth.api.v1.Placement
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*v11.Lease)(nil),             // 20: mammoth.core.v1.Lease
-	(*v11.ContainerToken)(nil),    // 21: mammoth.core.v1.ContainerToken
-	(v1.Instance_State)(0),        // 22: mammoth.api.v1.Instance.State
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(v1.Rollout_State)(0),         // 24: mammoth.api.v1.Rollout.State
-	(*v11.ContainerStatus)(nil),   // 25: mammoth.core.v1.ContainerStatus
-	(v1.NodeState)(0),             // 26: mammoth.api.v1.NodeState
+	(*Traffic)(nil),               // 10: mammoth.master.v1.Traffic
+	(*PreemptionNotice)(nil),      // 11: mammoth.master.v1.PreemptionNotice
+	(*NodeUpdate)(nil),            // 12: mammoth.master.v1.NodeUpdate
+	(*FinishRequest)(nil),         // 13: mammoth.master.v1.FinishRequest
+	(*FinishResponse)(nil),        // 14: mammoth.master.v1.FinishResponse
+	nil,                           // 15: mammoth.master.v1.Allocation.LabelsEntry
+	nil,                           // 16: mammoth.master.v1.Wanted.VersionsEntry
+	(*v1.AppSpec)(nil),            // 17: mammoth.api.v1.AppSpec
+	(*v11.Resources)(nil),         // 18: mammoth.core.v1.Resources
+	(*v1.Placement)(nil),          // 19: mammoth.api.v1.Placement
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
+	(*v11.Lease)(nil),             // 21: mammoth.core.v1.Lease
+	(*v11.ContainerToken)(nil),    // 22: mammoth.core.v1.ContainerToken
+	(v1.Instance_State)(0),        // 23: mammoth.api.v1.Instance.State
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(v1.Rollout_State)(0),         // 25: mammoth.api.v1.Rollout.State
+	(*v11.ContainerStatus)(nil),   // 26: mammoth.core.v1.ContainerStatus
+	(v1.NodeState)(0),             // 27: mammoth.api.v1.NodeState
 }
 var file_mammoth_master_v1_master_proto_depIdxs = []int32{
-	16, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
+	17, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
 	8,  // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	3,  // 2: mammoth.master.v1.RegisterResponse.containers:type_name -> mammoth.master.v1.Allocation
-	17, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
-	17, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
-	18, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
-	19, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
-	20, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
-	21, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
-	14, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
-	21, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
-	22, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
-	23, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
-	24, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
+	18, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
+	18, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
+	19, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
+	20, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
+	21, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
+	22, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
+	15, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
+	22, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
+	23, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
+	24, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
+	25, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
 	2,  // 14: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
 	4,  // 15: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
 	5,  // 16: mammoth.master.v1.AllocateRequest.rollout:type_name -> mammoth.master.v1.RolloutReport
 	7,  // 17: mammoth.master.v1.AllocateRequest.revert:type_name -> mammoth.master.v1.Revert
-	16, // 18: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	23, // 19: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	15, // 20: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	17, // 18: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	24, // 19: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	16, // 20: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
 	3,  // 21: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	25, // 22: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
-	10, // 23: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
-	11, // 24: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
+	26, // 22: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	11, // 23: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
+	12, // 24: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
 	8,  // 25: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
-	23, // 26: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	26, // 27: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
-	16, // 28: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
-	0,  // 29: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
-	6,  // 30: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
-	12, // 31: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 32: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	9,  // 33: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	13, // 34: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	32, // [32:35] is the sub-list for method output_type
-	29, // [29:32] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	10, // 26: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
+	24, // 27: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	27, // 28: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	17, // 29: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	0,  // 30: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
+	6,  // 31: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
+	13, // 32: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 33: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	9,  // 34: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	14, // 35: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	33, // [33:36] is the sub-list for method output_type
+	30, // [30:33] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_master_v1_master_proto_init() }
@@ -1411,7 +1531,7 @@ func file_mammoth_master_v1_master_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_master_v1_master_proto_rawDesc), len(file_mammoth_master_v1_master_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
