@@ -1,0 +1,381 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// maxBytes is more than any manifest that a person wrote.
+const maxBytes = 1 << 20
+
+// Error is one mistake.
+type Error struct {
+	// Line counts from 1; zero is the file as a whole.
+	Line int
+	// Message is one sentence.
+	Message string
+}
+
+func (e Error) Error() string {
+	if e.Line == 0 {
+		return e.Message
+	}
+	return fmt.Sprintf("line %d: %s", e.Line, e.Message)
+}
+
+// Errors are all mistakes of a file, by line, at least one.
+type Errors []Error
+
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, one := range e {
+		lines[i] = one.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// A rule reads one value into its place, or tells what is wrong with it.
+type rule func(*yaml.Node)
+
+// A fields names the keys that an object may have.
+type fields map[string]rule
+
+// decoder walks a YAML tree and gathers what is wrong with it.
+type decoder struct {
+	errors Errors
+}
+
+func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
+	d.errors = append(d.errors, Error{Line: n.Line, Message: fmt.Sprintf(format, args...)})
+}
+
+func (d *decoder) err() error {
+	if len(d.errors) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(d.errors, func(a, b Error) int { return a.Line - b.Line })
+	return d.errors
+}
+
+// failedIn reports whether a mistake was found within the lines of n, so that what follows from it is not told too.
+func (d *decoder) failedIn(n *yaml.Node) bool {
+	last := lastLine(n)
+	return slices.ContainsFunc(d.errors, func(e Error) bool { return e.Line >= n.Line && e.Line <= last })
+}
+
+func lastLine(n *yaml.Node) int {
+	last := n.Line
+	for _, child := range n.Content {
+		last = max(last, lastLine(child))
+	}
+	return last
+}
+
+// document gives the root of a file with exactly one document, or nil.
+func (d *decoder) document(data []byte, what string) *yaml.Node {
+	whole := &yaml.Node{}
+	if len(data) > maxBytes {
+		d.fail(whole, "the file has more than %d bytes, which is too much for %s", maxBytes, what)
+		return nil
+	}
+	reader := yaml.NewDecoder(bytes.NewReader(data))
+	var document, second yaml.Node
+	switch err := reader.Decode(&document); {
+	case errors.Is(err, io.EOF):
+		d.fail(whole, "the file is empty")
+		return nil
+	case err != nil:
+		d.errors = append(d.errors, syntaxError(err))
+		return nil
+	}
+	if err := reader.Decode(&second); !errors.Is(err, io.EOF) {
+		d.fail(&second, "the file has more than one document; a file is %s", what)
+		return nil
+	}
+	root := document.Content[0]
+	if !d.plain(root) {
+		return nil
+	}
+	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
+		d.fail(whole, "the file is empty")
+		return nil
+	}
+	return root
+}
+
+// plain refuses anchors and aliases: with them a small file can stand for a huge one.
+func (d *decoder) plain(n *yaml.Node) bool {
+	if n.Kind == yaml.AliasNode || n.Anchor != "" {
+		d.fail(n, "anchors and aliases are not supported; write the value out")
+		return false
+	}
+	for _, child := range n.Content {
+		if !d.plain(child) {
+			return false
+		}
+	}
+	return true
+}
+
+// syntaxError turns the YAML library's "yaml: line 3: did not find expected key" into an Error.
+func syntaxError(err error) Error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(text, "line "); ok {
+		if number, message, ok := strings.Cut(rest, ": "); ok {
+			if line, err := strconv.Atoi(number); err == nil {
+				return Error{Line: line, Message: "this is not YAML: " + message}
+			}
+		}
+	}
+	return Error{Message: "this is not YAML: " + text}
+}
+
+// entries calls each for every entry of a mapping, refusing what is not one, and keys that are there twice.
+func (d *decoder) entries(n *yaml.Node, what string, each func(name string, key, value *yaml.Node)) {
+	if n.Kind != yaml.MappingNode {
+		d.fail(n, "%s must be a mapping of keys to values, not %s", what, kindOf(n))
+		return
+	}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if key.Kind != yaml.ScalarNode {
+			d.fail(key, "a key of %s must be a word, not %s", what, kindOf(key))
+			continue
+		}
+		if first, twice := seen[key.Value]; twice {
+			d.fail(key, "key %q is here a second time; it stands in line %d already", key.Value, first)
+			continue
+		}
+		seen[key.Value] = key.Line
+		each(key.Value, key, value)
+	}
+}
+
+// object reads a mapping with known keys and returns the value of each key that is there.
+func (d *decoder) object(n *yaml.Node, what string, known fields) map[string]*yaml.Node {
+	present := map[string]*yaml.Node{}
+	d.entries(n, what, func(name string, key, value *yaml.Node) {
+		read, ok := known[name]
+		switch {
+		case !ok:
+			d.fail(key, "unknown key %q%s", name, suggest(name, keys(known)))
+		case value.Kind == yaml.ScalarNode && value.Tag == "!!null":
+			present[name] = value
+			d.fail(key, "%s has no value; give it one or take the key out", name)
+		default:
+			present[name] = value
+			read(value)
+		}
+	})
+	return present
+}
+
+func (d *decoder) require(n *yaml.Node, present map[string]*yaml.Node, what string, names ...string) {
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	for _, name := range names {
+		if present[name] == nil {
+			d.fail(n, "%s has no %s", what, name)
+		}
+	}
+}
+
+func (d *decoder) list(n *yaml.Node, what string, each rule) {
+	if n.Kind != yaml.SequenceNode {
+		d.fail(n, "%s must be a list, not %s", what, kindOf(n))
+		return
+	}
+	for _, item := range n.Content {
+		each(item)
+	}
+}
+
+// text reads a text for which every check gives no error.
+func (d *decoder) text(what string, into *string, checks ...func(string) error) rule {
+	return func(n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+			d.fail(n, "%s must be a text, not %s", what, kindOf(n))
+			return
+		}
+		for _, check := range checks {
+			if err := check(n.Value); err != nil {
+				d.fail(n, "%v", err)
+				return
+			}
+		}
+		*into = n.Value
+	}
+}
+
+func (d *decoder) texts(what string, into *[]string) rule {
+	return func(n *yaml.Node) {
+		d.list(n, what, func(n *yaml.Node) {
+			var text string
+			d.text("an item of "+what, &text)(n)
+			*into = append(*into, text)
+		})
+	}
+}
+
+func (d *decoder) integer(what string, low, high int64, set func(int64)) rule {
+	return func(n *yaml.Node) {
+		value, err := strconv.ParseInt(n.Value, 10, 64)
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil {
+			d.fail(n, "%s must be a whole number, not %s", what, kindOf(n))
+			return
+		}
+		if value < low || value > high {
+			d.fail(n, "%s must be between %d and %d, but is %d", what, low, high, value)
+			return
+		}
+		set(value)
+	}
+}
+
+func (d *decoder) number(what string, low, high float64, into *float64) rule {
+	return func(n *yaml.Node) {
+		value, err := strconv.ParseFloat(strings.TrimSuffix(n.Value, "%"), 64)
+		if n.Kind != yaml.ScalarNode || err != nil {
+			d.fail(n, "%s must be a number, not %s", what, kindOf(n))
+			return
+		}
+		if !(value >= low && value <= high) {
+			d.fail(n, "%s must be between %g and %g, but is %s", what, low, high, n.Value)
+			return
+		}
+		*into = value
+	}
+}
+
+func (d *decoder) flag(what string, into *bool) rule {
+	return func(n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
+			d.fail(n, "%s must be true or false, not %s", what, kindOf(n))
+			return
+		}
+		*into = strings.EqualFold(n.Value, "true")
+	}
+}
+
+func (d *decoder) duration(what string, into **durationpb.Duration) rule {
+	return func(n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode {
+			d.fail(n, "%s must be a duration as in 10s or 5m, not %s", what, kindOf(n))
+			return
+		}
+		value, err := time.ParseDuration(n.Value)
+		if err != nil || value < 0 {
+			d.fail(n, "%s must be a duration as in 500ms, 10s or 5m, not %q", what, n.Value)
+			return
+		}
+		*into = durationpb.New(value)
+	}
+}
+
+// quantity reads an amount of a resource, which is more than nothing.
+func (d *decoder) quantity(what string, parse func(string) (int64, error), into *int64) rule {
+	return func(n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode {
+			d.fail(n, "%s must be an amount, not %s", what, kindOf(n))
+			return
+		}
+		value, err := parse(n.Value)
+		switch {
+		case err != nil:
+			d.fail(n, "%s: %v", what, err)
+		case value == 0:
+			d.fail(n, "%s is 0, and nothing runs without any", what)
+		default:
+			*into = value
+		}
+	}
+}
+
+func choice[T any](d *decoder, what string, choices map[string]T, into *T) rule {
+	return func(n *yaml.Node) {
+		value, ok := choices[n.Value]
+		if n.Kind != yaml.ScalarNode || !ok {
+			d.fail(n, "%s must be one of %s, not %s", what, strings.Join(keys(choices), ", "), kindOf(n))
+			return
+		}
+		*into = value
+	}
+}
+
+func kindOf(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "a mapping"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Tag == "!!null":
+		return "nothing"
+	}
+	return strconv.Quote(n.Value)
+}
+
+func keys[V any](of map[string]V) []string {
+	names := make([]string, 0, len(of))
+	for name := range of {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// suggest is the hint behind an unknown key: the nearest known one, or all when there are few.
+func suggest(name string, known []string) string {
+	best, distance := "", len(name)/3+2
+	if len(name) > 64 {
+		return ""
+	}
+	for _, candidate := range known {
+		if n := editDistance(strings.ToLower(name), strings.ToLower(candidate)); n < distance {
+			best, distance = candidate, n
+		}
+	}
+	switch {
+	case best != "":
+		return fmt.Sprintf("; did you mean %q?", best)
+	case len(known) <= 8:
+		return fmt.Sprintf("; known are %s", strings.Join(known, ", "))
+	}
+	return ""
+}
+
+// editDistance counts the letters to add, drop, change or swap with their neighbour to make a into b: the optimal
+// string alignment distance.
+func editDistance(a, b string) int {
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)][len(b)]
+}

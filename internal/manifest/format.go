@@ -1,0 +1,256 @@
+package manifest
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// FormatApp writes a spec as the manifest that ParseApp reads back to the same spec. Every value is written out,
+// defaults too.
+func FormatApp(spec *apiv1.AppSpec) ([]byte, error) {
+	m := &mapping{}
+	m.text("name", spec.GetName())
+	m.text("queue", spec.GetQueue())
+	m.number("priority", int64(spec.GetPriority()))
+	if spec.GetKind() == apiv1.AppSpec_FRAMEWORK {
+		m.text("kind", "framework")
+	}
+	if roles := spec.GetRoles(); len(roles) == 1 && roles[0].GetName() == "" {
+		m.role(roles[0])
+	} else {
+		all := &mapping{}
+		for _, role := range roles {
+			one := &mapping{}
+			one.role(role)
+			all.add(role.GetName(), &one.node)
+		}
+		m.object("roles", all)
+	}
+	var out bytes.Buffer
+	encoder := yaml.NewEncoder(&out)
+	encoder.SetIndent(2)
+	m.node.Kind = yaml.MappingNode
+	if err := encoder.Encode(&m.node); err != nil {
+		return nil, fmt.Errorf("write the manifest of %q: %w", spec.GetName(), err)
+	}
+	return out.Bytes(), encoder.Close()
+}
+
+// A mapping is a YAML mapping under construction. Empty values are left out, except by always.
+type mapping struct{ node yaml.Node }
+
+func (m *mapping) role(r *apiv1.RoleSpec) {
+	m.text("image", r.GetImage())
+	m.number("instances", int64(r.GetInstances()))
+	var schedule []*mapping
+	for _, entry := range r.GetSchedule() {
+		one := &mapping{}
+		one.text("cron", entry.GetCron())
+		one.text("timezone", entry.GetTimezone())
+		one.always("instances", int64(entry.GetInstances()))
+		schedule = append(schedule, one)
+	}
+	m.list("schedule", schedule)
+	m.texts("command", r.GetCommand())
+	m.texts("args", r.GetArgs())
+	m.resources(r)
+	var ports []*mapping
+	for _, port := range r.GetPorts() {
+		one := &mapping{}
+		one.text("name", port.GetName())
+		one.number("container", int64(port.GetContainerPort()))
+		ports = append(ports, one)
+	}
+	m.list("ports", ports)
+	env := &mapping{}
+	for _, name := range keys(r.GetEnv()) {
+		env.add(name, scalar("!!str", r.GetEnv()[name]))
+	}
+	m.object("env", env)
+	m.health(r.GetHealth())
+	if http := r.GetExpose().GetHttp(); http != nil {
+		inner, outer := &mapping{}, &mapping{}
+		inner.text("host", http.GetHost())
+		inner.text("path", http.GetPath())
+		inner.text("port", http.GetPort())
+		outer.object("http", inner)
+		m.object("expose", outer)
+	}
+	if r.GetNetwork() == corev1.ContainerSpec_HOST {
+		m.text("network", "host")
+	}
+	if r.GetReadOnlyRoot() {
+		m.add("readOnlyRoot", scalar("!!bool", "true"))
+	}
+	m.text("workingDir", r.GetWorkingDir())
+	m.text("user", r.GetUser())
+	m.policies(r)
+}
+
+func (m *mapping) resources(r *apiv1.RoleSpec) {
+	given, amounts := r.GetResources(), &mapping{}
+	if given.GetCpuMillis() > 0 {
+		amounts.text("cpu", strconv.FormatInt(given.GetCpuMillis(), 10)+"m")
+	}
+	amounts.bytes("memory", given.GetMemoryBytes())
+	amounts.bytes("disk", given.GetDiskBytes())
+	amounts.number("pids", r.GetPids())
+	extended := &mapping{}
+	for _, name := range keys(given.GetExtended()) {
+		extended.always(name, given.GetExtended()[name])
+	}
+	amounts.object("extended", extended)
+	m.object("resources", amounts)
+}
+
+func (m *mapping) health(check *corev1.HealthCheck) {
+	if check == nil {
+		return
+	}
+	outer, probe := &mapping{}, &mapping{}
+	switch kind := check.GetProbe().(type) {
+	case *corev1.HealthCheck_Http_:
+		probe.text("path", kind.Http.GetPath())
+		probe.text("port", kind.Http.GetPort())
+		outer.object("http", probe)
+	case *corev1.HealthCheck_Tcp_:
+		probe.text("port", kind.Tcp.GetPort())
+		outer.add("tcp", probe.whole())
+	case *corev1.HealthCheck_Exec_:
+		probe.texts("command", kind.Exec.GetCommand())
+		outer.object("exec", probe)
+	}
+	outer.duration("interval", check.GetInterval())
+	outer.duration("timeout", check.GetTimeout())
+	outer.number("healthy", int64(check.GetHealthy()))
+	outer.number("unhealthy", int64(check.GetUnhealthy()))
+	outer.duration("startPeriod", check.GetStartPeriod())
+	m.object("health", outer)
+}
+
+func (m *mapping) policies(r *apiv1.RoleSpec) {
+	placement := &mapping{}
+	placement.text("policy", nameOf(policies, r.GetPlacement().GetPolicy()))
+	placement.texts("constraints", r.GetPlacement().GetConstraints())
+	placement.number("maxPerNode", int64(r.GetPlacement().GetMaxPerNode()))
+	placement.text("spreadOver", r.GetPlacement().GetSpreadOver())
+	placement.texts("affinity", r.GetPlacement().GetAffinity())
+	placement.texts("antiAffinity", r.GetPlacement().GetAntiAffinity())
+	m.object("placement", placement)
+	if u := r.GetUpdate(); u != nil {
+		update := &mapping{}
+		update.text("strategy", nameOf(strategies, u.GetStrategy()))
+		update.always("maxSurge", int64(u.GetMaxSurge()))
+		update.always("maxUnavailable", int64(u.GetMaxUnavailable()))
+		update.add("autoRevert", scalar("!!bool", strconv.FormatBool(u.GetAutoRevert())))
+		update.duration("deadline", u.GetDeadline())
+		m.object("update", update)
+	}
+	if p := r.GetRestart(); p != nil {
+		restart := &mapping{}
+		restart.duration("window", p.GetWindow())
+		restart.number("maxFailures", int64(p.GetMaxFailures()))
+		restart.duration("backoff", p.GetBackoff())
+		restart.duration("maxBackoff", p.GetMaxBackoff())
+		m.object("restart", restart)
+	}
+	stop := &mapping{}
+	stop.duration("grace", r.GetStop().GetGrace())
+	stop.duration("drain", r.GetStop().GetDrain())
+	m.object("stop", stop)
+}
+
+func (m *mapping) add(key string, value *yaml.Node) {
+	m.node.Kind = yaml.MappingNode
+	m.node.Content = append(m.node.Content, scalar("!!str", key), value)
+}
+
+func (m *mapping) whole() *yaml.Node {
+	m.node.Kind = yaml.MappingNode
+	return &m.node
+}
+
+func (m *mapping) object(key string, value *mapping) {
+	if len(value.node.Content) > 0 {
+		m.add(key, &value.node)
+	}
+}
+
+func (m *mapping) list(key string, items []*mapping) {
+	if len(items) == 0 {
+		return
+	}
+	list := &yaml.Node{Kind: yaml.SequenceNode}
+	for _, item := range items {
+		item.node.Style = yaml.FlowStyle
+		list.Content = append(list.Content, item.whole())
+	}
+	m.add(key, list)
+}
+
+func (m *mapping) text(key, value string) {
+	if value != "" {
+		m.add(key, scalar("!!str", value))
+	}
+}
+
+func (m *mapping) texts(key string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	list := &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
+	for _, value := range values {
+		list.Content = append(list.Content, scalar("!!str", value))
+	}
+	m.add(key, list)
+}
+
+func (m *mapping) number(key string, value int64) {
+	if value != 0 {
+		m.always(key, value)
+	}
+}
+
+func (m *mapping) always(key string, value int64) {
+	m.add(key, scalar("!!int", strconv.FormatInt(value, 10)))
+}
+
+// bytes writes an amount exactly, in the largest unit that has no fraction.
+func (m *mapping) bytes(key string, value int64) {
+	if value == 0 {
+		return
+	}
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	unit := 0
+	for value%1024 == 0 && unit < len(units)-1 {
+		value /= 1024
+		unit++
+	}
+	m.text(key, strconv.FormatInt(value, 10)+units[unit])
+}
+
+func (m *mapping) duration(key string, value *durationpb.Duration) {
+	if value != nil {
+		m.text(key, value.AsDuration().String())
+	}
+}
+
+func scalar(tag, value string) *yaml.Node {
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value}
+}
+
+func nameOf[T comparable](names map[string]T, value T) string {
+	for name, candidate := range names {
+		if candidate == value {
+			return name
+		}
+	}
+	return ""
+}

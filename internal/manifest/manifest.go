@@ -1,0 +1,357 @@
+// Package manifest reads the files that people write for a zone: an app's manifest and a zone's queues. Every
+// mistake is told with its line, in one sentence, and all mistakes of a file are told together.
+package manifest
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// MaxInstances is the largest instance count that a manifest or a scaling may ask for.
+const MaxInstances = 100_000
+
+var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
+
+// CheckName says in one sentence why name cannot be an app's or a role's; what is "an app" or "a role".
+func CheckName(what, name string) error {
+	if namePattern.MatchString(name) && !strings.HasSuffix(name, "-") {
+		return nil
+	}
+	return fmt.Errorf("%q cannot be the name of %s: a name has 1 to 40 lower-case letters, digits and \"-\", and starts with a letter", name, what)
+}
+
+func checkAppName(name string) error { return CheckName("an app", name) }
+
+// CheckInstances says in one sentence why n cannot be an instance count.
+func CheckInstances(n int64) error {
+	switch {
+	case n < 1:
+		return fmt.Errorf("instances is %d, but an app has at least 1; `mammoth app stop` ends them all and keeps the app", n)
+	case n > MaxInstances:
+		return fmt.Errorf("instances is %d, but an app has at most %d", n, MaxInstances)
+	}
+	return nil
+}
+
+// Role is a role with the defaults of a manifest that says nothing but its image.
+func Role() *apiv1.RoleSpec {
+	return &apiv1.RoleSpec{
+		Instances: 1,
+		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 256 << 20, DiskBytes: 1 << 30},
+		Pids:      1024,
+		Placement: &apiv1.Placement{},
+		Update:    &apiv1.UpdatePolicy{MaxSurge: 1, AutoRevert: true, Deadline: durationpb.New(5 * time.Minute)},
+		Restart: &apiv1.RestartPolicy{
+			Window: durationpb.New(10 * time.Minute), MaxFailures: 5,
+			Backoff: durationpb.New(time.Second), MaxBackoff: durationpb.New(time.Minute),
+		},
+		Stop: &apiv1.StopPolicy{Grace: durationpb.New(10 * time.Second)},
+	}
+}
+
+// Probe is a health check with the defaults of a manifest that says nothing but what to probe.
+func Probe() *corev1.HealthCheck {
+	return &corev1.HealthCheck{
+		Interval: durationpb.New(time.Second), Timeout: durationpb.New(time.Second),
+		Healthy: 1, Unhealthy: 3, StartPeriod: durationpb.New(time.Minute),
+	}
+}
+
+// ParseApp reads an app's manifest. A role's image is left as it is written: a file beside the manifest, or a name
+// in the zone's store. What the manifest does not say is filled with the defaults. The error is of type Errors.
+func ParseApp(data []byte) (*apiv1.AppSpec, error) {
+	d := &decoder{}
+	root := d.document(data, "a manifest")
+	if root == nil {
+		return nil, d.err()
+	}
+	spec := &apiv1.AppSpec{}
+	single := Role()
+	var roles *yaml.Node
+	fields := d.roleFields(single)
+	roleKeys := keys(fields)
+	fields["name"] = d.text("name", &spec.Name, checkAppName)
+	fields["queue"] = d.text("queue", &spec.Queue)
+	fields["priority"] = d.integer("priority", -1_000_000, 1_000_000, func(n int64) { spec.Priority = int32(n) })
+	fields["kind"] = choice(d, "kind", map[string]apiv1.AppSpec_Kind{"app": apiv1.AppSpec_APP, "framework": apiv1.AppSpec_FRAMEWORK}, &spec.Kind)
+	fields["roles"] = func(n *yaml.Node) { roles = n }
+	present := d.object(root, "a manifest", fields)
+
+	d.require(root, present, "the manifest", "name")
+	if roles == nil {
+		d.require(root, present, "the manifest", "image")
+		d.checkRole(root, present, single)
+		spec.Roles = []*apiv1.RoleSpec{single}
+		return spec, d.err()
+	}
+	for _, key := range roleKeys {
+		if n := present[key]; n != nil {
+			d.fail(n, "%q stands beside roles; an app with roles has it inside each role", key)
+		}
+	}
+	d.entries(roles, "roles", func(name string, key, value *yaml.Node) {
+		if err := CheckName("a role", name); err != nil {
+			d.fail(key, "%v", err)
+		}
+		role := Role()
+		role.Name = name
+		what := fmt.Sprintf("role %q", name)
+		present := d.object(value, what, d.roleFields(role))
+		d.require(value, present, what, "image")
+		d.checkRole(value, present, role)
+		spec.Roles = append(spec.Roles, role)
+	})
+	if len(spec.Roles) == 0 && roles.Kind == yaml.MappingNode {
+		d.fail(roles, "roles is empty; an app has at least one")
+	}
+	return spec, d.err()
+}
+
+func (d *decoder) roleFields(r *apiv1.RoleSpec) fields {
+	return fields{
+		"image":        d.text("image", &r.Image),
+		"instances":    func(n *yaml.Node) { d.instances(n, r) },
+		"schedule":     func(n *yaml.Node) { d.schedule(n, r) },
+		"resources":    func(n *yaml.Node) { d.resources(n, r) },
+		"ports":        func(n *yaml.Node) { d.ports(n, r) },
+		"env":          func(n *yaml.Node) { d.env(n, r) },
+		"health":       func(n *yaml.Node) { r.Health = d.health(n) },
+		"expose":       func(n *yaml.Node) { d.expose(n, r) },
+		"placement":    func(n *yaml.Node) { d.placement(n, r.Placement) },
+		"update":       func(n *yaml.Node) { d.update(n, r.Update) },
+		"restart":      func(n *yaml.Node) { d.restart(n, r.Restart) },
+		"stop":         func(n *yaml.Node) { d.stop(n, r.Stop) },
+		"command":      d.texts("command", &r.Command),
+		"args":         d.texts("args", &r.Args),
+		"network":      choice(d, "network", networks, &r.Network),
+		"readOnlyRoot": d.flag("readOnlyRoot", &r.ReadOnlyRoot),
+		"workingDir":   d.text("workingDir", &r.WorkingDir),
+		"user":         d.text("user", &r.User),
+	}
+}
+
+func (d *decoder) instances(n *yaml.Node, r *apiv1.RoleSpec) {
+	d.integer("instances", math.MinInt64, math.MaxInt64, func(count int64) {
+		if err := CheckInstances(count); err != nil {
+			d.fail(n, "%v", err)
+			return
+		}
+		r.Instances = int32(count)
+	})(n)
+}
+
+var networks = map[string]corev1.ContainerSpec_Network{"bridge": corev1.ContainerSpec_BRIDGE, "host": corev1.ContainerSpec_HOST}
+
+var policies = map[string]apiv1.Placement_Policy{"spread": apiv1.Placement_SPREAD, "pack": apiv1.Placement_PACK}
+
+var strategies = map[string]apiv1.UpdatePolicy_Strategy{
+	"rolling": apiv1.UpdatePolicy_ROLLING, "canary": apiv1.UpdatePolicy_CANARY, "blue-green": apiv1.UpdatePolicy_BLUE_GREEN,
+}
+
+// checkRole tells what is wrong between the parts of a role, unless one of them is wrong already.
+func (d *decoder) checkRole(n *yaml.Node, present map[string]*yaml.Node, r *apiv1.RoleSpec) {
+	if d.failedIn(n) {
+		return
+	}
+	if key, err := mismatch(r); err != nil {
+		d.fail(present[key], "%v", err)
+	}
+}
+
+// CheckRole says in one sentence what does not go together in a role: a port name that is there twice, or that a
+// probe or a balancer is told and the role does not have.
+func CheckRole(r *apiv1.RoleSpec) error {
+	_, err := mismatch(r)
+	return err
+}
+
+// mismatch also gives the manifest key where the mistake is.
+func mismatch(r *apiv1.RoleSpec) (key string, err error) {
+	have := map[string]bool{}
+	for _, port := range r.GetPorts() {
+		if have[port.GetName()] {
+			return "ports", fmt.Errorf("two ports are named %q", port.GetName())
+		}
+		have[port.GetName()] = true
+	}
+	check := func(user, port string) error {
+		switch {
+		case port != "" && !have[port]:
+			return fmt.Errorf("%s names the port %q, but the role has %s", user, port, portNames(r))
+		case len(have) == 0:
+			return fmt.Errorf("%s needs a port, but the role has none", user)
+		}
+		return nil
+	}
+	switch probe := r.GetHealth().GetProbe().(type) {
+	case *corev1.HealthCheck_Http_:
+		err = check("the health check", probe.Http.GetPort())
+	case *corev1.HealthCheck_Tcp_:
+		err = check("the health check", probe.Tcp.GetPort())
+	}
+	if err != nil {
+		return "health", err
+	}
+	if http := r.GetExpose().GetHttp(); http != nil {
+		return "expose", check("expose", http.GetPort())
+	}
+	return "", nil
+}
+
+func portNames(r *apiv1.RoleSpec) string {
+	var names []string
+	for _, port := range r.GetPorts() {
+		names = append(names, fmt.Sprintf("%q", port.GetName()))
+	}
+	if len(names) == 0 {
+		return "no ports"
+	}
+	return "only " + strings.Join(names, ", ")
+}
+
+func (d *decoder) schedule(n *yaml.Node, r *apiv1.RoleSpec) {
+	d.list(n, "schedule", func(n *yaml.Node) {
+		entry := &apiv1.ScheduleEntry{}
+		present := d.object(n, "an entry of schedule", fields{
+			"cron":     d.text("cron", &entry.Cron, checkCron),
+			"timezone": d.text("timezone", &entry.Timezone, checkTimezone),
+			// Unlike the count itself, a schedule may close an app for the night.
+			"instances": d.integer("instances", 0, MaxInstances, func(n int64) { entry.Instances = int32(n) }),
+		})
+		d.require(n, present, "an entry of schedule", "cron", "instances")
+		r.Schedule = append(r.Schedule, entry)
+	})
+}
+
+func (d *decoder) resources(n *yaml.Node, r *apiv1.RoleSpec) {
+	d.object(n, "resources", fields{
+		"cpu":      d.quantity("cpu", resource.ParseCPU, &r.Resources.CpuMillis),
+		"memory":   d.quantity("memory", resource.ParseBytes, &r.Resources.MemoryBytes),
+		"disk":     d.quantity("disk", resource.ParseBytes, &r.Resources.DiskBytes),
+		"pids":     d.integer("pids", 1, 1<<22, func(n int64) { r.Pids = n }),
+		"extended": d.extended(r.Resources),
+	})
+}
+
+func (d *decoder) extended(r *corev1.Resources) rule {
+	return func(n *yaml.Node) {
+		d.entries(n, "extended", func(name string, _, value *yaml.Node) {
+			d.integer(name, 0, 1<<53, func(n int64) {
+				if r.Extended == nil {
+					r.Extended = map[string]int64{}
+				}
+				r.Extended[name] = n
+			})(value)
+		})
+	}
+}
+
+func (d *decoder) ports(n *yaml.Node, r *apiv1.RoleSpec) {
+	d.list(n, "ports", func(n *yaml.Node) {
+		port := &corev1.Port{}
+		if n.Kind == yaml.ScalarNode {
+			parsed, err := ParsePort(n.Value, len(r.Ports))
+			if err != nil {
+				d.fail(n, "%v", err)
+				return
+			}
+			r.Ports = append(r.Ports, parsed)
+			return
+		}
+		present := d.object(n, "a port", fields{
+			"name":      d.text("name", &port.Name, checkPortName),
+			"container": d.integer("container", 0, 65535, func(n int64) { port.ContainerPort = int32(n) }),
+		})
+		d.require(n, present, "a port", "name")
+		r.Ports = append(r.Ports, port)
+	})
+}
+
+func (d *decoder) env(n *yaml.Node, r *apiv1.RoleSpec) {
+	d.entries(n, "env", func(name string, key, value *yaml.Node) {
+		if err := CheckEnvName(name); err != nil {
+			d.fail(key, "%v", err)
+			return
+		}
+		if value.Kind != yaml.ScalarNode {
+			d.fail(value, "%s in env must be a text, not %s", name, kindOf(value))
+			return
+		}
+		if r.Env == nil {
+			r.Env = map[string]string{}
+		}
+		// The text as it is written: DEBUG: true is the word true, VERSION: 1.10 keeps its zero.
+		if value.Tag != "!!null" {
+			r.Env[name] = value.Value
+		} else {
+			r.Env[name] = ""
+		}
+	})
+}
+
+func (d *decoder) expose(n *yaml.Node, r *apiv1.RoleSpec) {
+	http := &apiv1.Expose_Http{}
+	present := d.object(n, "expose", fields{"http": func(n *yaml.Node) {
+		present := d.object(n, "http", fields{
+			"host": d.text("host", &http.Host),
+			"path": d.text("path", &http.Path, checkPath),
+			"port": d.text("port", &http.Port),
+		})
+		d.require(n, present, "http", "host")
+		if http.Path == "" {
+			http.Path = "/"
+		}
+	}})
+	d.require(n, present, "expose", "http")
+	r.Expose = &apiv1.Expose{Http: http}
+}
+
+func (d *decoder) placement(n *yaml.Node, p *apiv1.Placement) {
+	d.object(n, "placement", fields{
+		"policy":       choice(d, "policy", policies, &p.Policy),
+		"constraints":  d.texts("constraints", &p.Constraints),
+		"maxPerNode":   d.integer("maxPerNode", 0, MaxInstances, func(n int64) { p.MaxPerNode = int32(n) }),
+		"spreadOver":   d.text("spreadOver", &p.SpreadOver),
+		"affinity":     d.texts("affinity", &p.Affinity),
+		"antiAffinity": d.texts("antiAffinity", &p.AntiAffinity),
+	})
+}
+
+func (d *decoder) update(n *yaml.Node, u *apiv1.UpdatePolicy) {
+	d.object(n, "update", fields{
+		"strategy":       choice(d, "strategy", strategies, &u.Strategy),
+		"maxSurge":       d.integer("maxSurge", 0, MaxInstances, func(n int64) { u.MaxSurge = int32(n) }),
+		"maxUnavailable": d.integer("maxUnavailable", 0, MaxInstances, func(n int64) { u.MaxUnavailable = int32(n) }),
+		"autoRevert":     d.flag("autoRevert", &u.AutoRevert),
+		"deadline":       d.duration("deadline", &u.Deadline),
+	})
+	if u.MaxSurge == 0 && u.MaxUnavailable == 0 && !d.failedIn(n) {
+		d.fail(n, "maxSurge and maxUnavailable are both 0, which leaves a rollout no room; set one of them to 1 or more")
+	}
+}
+
+func (d *decoder) restart(n *yaml.Node, r *apiv1.RestartPolicy) {
+	d.object(n, "restart", fields{
+		"window":      d.duration("window", &r.Window),
+		"maxFailures": d.integer("maxFailures", 1, 1_000_000, func(n int64) { r.MaxFailures = int32(n) }),
+		"backoff":     d.duration("backoff", &r.Backoff),
+		"maxBackoff":  d.duration("maxBackoff", &r.MaxBackoff),
+	})
+}
+
+func (d *decoder) stop(n *yaml.Node, s *apiv1.StopPolicy) {
+	d.object(n, "stop", fields{
+		"grace": d.duration("grace", &s.Grace),
+		"drain": d.duration("drain", &s.Drain),
+	})
+}

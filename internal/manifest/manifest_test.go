@@ -1,0 +1,123 @@
+package manifest_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/manifest"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// The transcripts under testdata read as what a person writes and what is understood, or what is answered.
+func TestTranscripts(t *testing.T) {
+	datadriven.Walk(t, "testdata/transcripts", func(t *testing.T, path string) {
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			switch d.Cmd {
+			case "app":
+				spec, err := manifest.ParseApp([]byte(d.Input))
+				if err != nil {
+					return err.Error() + "\n"
+				}
+				return text(t, spec)
+			case "queues":
+				queues, err := manifest.ParseQueues([]byte(d.Input))
+				if err != nil {
+					return err.Error() + "\n"
+				}
+				return text(t, &apiv1.SetQueuesRequest{Queues: queues})
+			case "health":
+				check, err := manifest.ParseHealth(d.Input)
+				if err != nil {
+					return err.Error() + "\n"
+				}
+				return text(t, check)
+			case "port":
+				port, err := manifest.ParsePort(d.Input, 0)
+				if err != nil {
+					return err.Error() + "\n"
+				}
+				return text(t, port)
+			}
+			t.Fatalf("unknown command %q", d.Cmd)
+			return ""
+		})
+	})
+}
+
+func text(t *testing.T, message proto.Message) string {
+	t.Helper()
+	raw, err := protojson.Marshal(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, raw, "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	return indented.String() + "\n"
+}
+
+func TestAHugeFileIsRefused(t *testing.T) {
+	_, err := manifest.ParseApp([]byte("name: web\nimage: " + strings.Repeat("x", 1<<20)))
+	if err == nil || !strings.Contains(err.Error(), "more than 1048576 bytes") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A manifest that is accepted is written back as a manifest that means the same; one that is refused says why.
+func FuzzApp(f *testing.F) {
+	example, err := os.ReadFile("testdata/web.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(example)
+	f.Add([]byte("name: zoo\nroles:\n  a: {image: a:1, health: http:/}\n  b: {image: b:1}\n"))
+	f.Add([]byte("name: [a, &x b]\nimage: *x\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		spec, err := manifest.ParseApp(data)
+		if err != nil {
+			if err.Error() == "" {
+				t.Fatal("refused without a word")
+			}
+			return
+		}
+		written, err := manifest.FormatApp(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := manifest.ParseApp(written)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, written)
+		}
+		if !proto.Equal(spec, again) {
+			t.Fatalf("%v\nwas written\n%s\nand read\n%v", spec, written, again)
+		}
+	})
+}
+
+// Whatever the queue file, the answer is a tree under one root or a reason.
+func FuzzQueues(f *testing.F) {
+	f.Add([]byte("queues:\n- {name: apps, guaranteed: 60%}\n- {name: batch, maximum: {cpu: 4, memory: 8GiB}}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		queues, err := manifest.ParseQueues(data)
+		if err != nil {
+			return
+		}
+		roots := 0
+		for _, queue := range queues {
+			if queue.GetParent() == "" {
+				roots++
+			}
+		}
+		if roots != 1 {
+			t.Fatalf("%d roots in %v", roots, queues)
+		}
+	})
+}

@@ -1,0 +1,117 @@
+package manifest
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// Root is the queue above all that do not name another parent.
+const Root = "root"
+
+var queueNamePattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`)
+
+var queueStates = map[string]apiv1.QueueSpec_State{
+	"running": apiv1.QueueSpec_RUNNING, "draining": apiv1.QueueSpec_DRAINING, "stopped": apiv1.QueueSpec_STOPPED,
+}
+
+var queueOrders = map[string]apiv1.QueueSpec_Order{"fifo": apiv1.QueueSpec_FIFO, "fair": apiv1.QueueSpec_FAIR}
+
+// ParseQueues reads a zone's whole queue tree:
+//
+//	queues:
+//	  - {name: apps, guaranteed: 60%, maximum: 100%}
+//	  - {name: batch, guaranteed: {cpu: 4, memory: 8GiB}, maxApps: 20}
+//
+// A queue without a parent is a child of "root", which is added when the file does not have it. The error is of
+// type Errors. Whether the shares add up is for the zone to say.
+func ParseQueues(data []byte) ([]*apiv1.QueueSpec, error) {
+	d := &decoder{}
+	root := d.document(data, "one queue tree")
+	if root == nil {
+		return nil, d.err()
+	}
+	var queues []*apiv1.QueueSpec
+	lines := map[string]*yaml.Node{}
+	present := d.object(root, "a queue file", fields{"queues": func(n *yaml.Node) {
+		d.list(n, "queues", func(n *yaml.Node) {
+			queue := d.queue(n)
+			if first := lines[queue.Name]; first != nil && queue.Name != "" {
+				d.fail(n, "queue %q is here a second time; it stands in line %d already", queue.Name, first.Line)
+			}
+			lines[queue.Name] = n
+			queues = append(queues, queue)
+		})
+	}})
+	d.require(root, present, "the queue file", "queues")
+	if lines[Root] == nil {
+		queues = append([]*apiv1.QueueSpec{{Name: Root}}, queues...)
+	}
+	for _, queue := range queues {
+		if queue.Parent != "" && queue.Parent != Root && lines[queue.Parent] == nil {
+			d.fail(lines[queue.Name], "queue %q has the parent %q, which is not in the file", queue.Name, queue.Parent)
+		}
+	}
+	return queues, d.err()
+}
+
+func (d *decoder) queue(n *yaml.Node) *apiv1.QueueSpec {
+	q := &apiv1.QueueSpec{}
+	present := d.object(n, "a queue", fields{
+		"name":             d.text("name", &q.Name, checkQueueName),
+		"parent":           d.text("parent", &q.Parent, checkQueueName),
+		"guaranteed":       func(n *yaml.Node) { q.Guaranteed = d.capacity(n, "guaranteed") },
+		"maximum":          func(n *yaml.Node) { q.Maximum = d.capacity(n, "maximum") },
+		"state":            choice(d, "state", queueStates, &q.State),
+		"order":            choice(d, "order", queueOrders, &q.Order),
+		"maxApps":          d.integer("maxApps", 0, 1_000_000, func(n int64) { q.MaxApps = int32(n) }),
+		"maxMasterPercent": d.number("maxMasterPercent", 0, 100, &q.MaxMasterPercent),
+		"userLimitPercent": d.number("userLimitPercent", 0, 100, &q.UserLimitPercent),
+		"submit":           d.texts("submit", &q.Submit),
+		"admin":            d.texts("admin", &q.Admin),
+	})
+	d.require(n, present, "the queue", "name")
+	switch {
+	case q.Name == Root && q.Parent != "":
+		d.fail(n, "the queue %q stands above all others and has no parent", Root)
+	case q.Name != Root && q.Parent == "":
+		q.Parent = Root
+	}
+	return q
+}
+
+// capacity reads 30% or {cpu: 4, memory: 8GiB, disk: 100GiB}.
+func (d *decoder) capacity(n *yaml.Node, what string) *apiv1.Capacity {
+	if n.Kind == yaml.MappingNode {
+		absolute := &corev1.Resources{}
+		d.object(n, what, fields{
+			"cpu":      d.quantity("cpu", resource.ParseCPU, &absolute.CpuMillis),
+			"memory":   d.quantity("memory", resource.ParseBytes, &absolute.MemoryBytes),
+			"disk":     d.quantity("disk", resource.ParseBytes, &absolute.DiskBytes),
+			"ports":    d.integer("ports", 0, 1<<40, func(n int64) { absolute.Ports = n }),
+			"extended": d.extended(absolute),
+		})
+		return &apiv1.Capacity{Absolute: absolute}
+	}
+	number, isPercent := strings.CutSuffix(n.Value, "%")
+	percent, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if n.Kind != yaml.ScalarNode || !isPercent || err != nil || !(percent >= 0 && percent <= 100) {
+		d.fail(n, "%s must be a share as in 30%%, between 0%% and 100%%, or amounts as in {cpu: 4, memory: 8GiB}, not %s", what, kindOf(n))
+		return nil
+	}
+	return &apiv1.Capacity{Percent: &percent}
+}
+
+func checkQueueName(name string) error {
+	if !queueNamePattern.MatchString(name) {
+		return fmt.Errorf("%q cannot be the name of a queue: a name has 1 to 40 letters, digits, \"-\" and \"_\", and starts with a letter", name)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	_ "time/tzdata" // a zone name must be checkable on a machine without the database
+
+	"github.com/adhocore/gronx"
+
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+var (
+	portNamePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
+	envNamePattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
+)
+
+// ParsePort reads 8080 or NAME=8080. Without a name the first port is called "http", a later one after its number.
+// index is its place among the role's ports.
+func ParsePort(text string, index int) (*corev1.Port, error) {
+	name, number, named := strings.Cut(text, "=")
+	if !named {
+		name, number = "", text
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(number))
+	if err != nil || n < 0 || n > 65535 {
+		return nil, fmt.Errorf("%q is not a port; write for example 8080 or http=8080", text)
+	}
+	switch {
+	case !named && index == 0:
+		name = "http"
+	case !named:
+		name = fmt.Sprintf("port%d", n)
+	}
+	if err := checkPortName(name); err != nil {
+		return nil, err
+	}
+	return &corev1.Port{Name: name, ContainerPort: int32(n)}, nil
+}
+
+// ParseHealth reads the short form of a health check: http:/healthz, http:PORT/healthz, tcp, tcp:PORT,
+// exec:/bin/check argument, or none, which gives nil. PORT is a port's name.
+func ParseHealth(text string) (*corev1.HealthCheck, error) {
+	kind, rest, _ := strings.Cut(text, ":")
+	check := Probe()
+	switch kind {
+	case "none":
+		if rest == "" {
+			return nil, nil
+		}
+	case "http":
+		port, path, ok := strings.Cut(rest, "/")
+		if ok && port != "" {
+			if err := checkPortName(port); err != nil {
+				return nil, err
+			}
+		}
+		if ok {
+			if err := checkPath("/" + path); err != nil {
+				return nil, err
+			}
+			check.Probe = &corev1.HealthCheck_Http_{Http: &corev1.HealthCheck_Http{Path: "/" + path, Port: port}}
+			return check, nil
+		}
+	case "tcp":
+		if rest != "" {
+			if err := checkPortName(rest); err != nil {
+				return nil, err
+			}
+		}
+		check.Probe = &corev1.HealthCheck_Tcp_{Tcp: &corev1.HealthCheck_Tcp{Port: rest}}
+		return check, nil
+	case "exec":
+		if command := strings.Fields(rest); len(command) > 0 {
+			check.Probe = &corev1.HealthCheck_Exec_{Exec: &corev1.HealthCheck_Exec{Command: command}}
+			return check, nil
+		}
+	}
+	return nil, fmt.Errorf("%q is not a health check; write for example http:/healthz, tcp:http, \"exec:/bin/check argument\" or none", text)
+}
+
+// ParseEnv reads NAME=VALUE.
+func ParseEnv(text string) (name, value string, err error) {
+	name, value, ok := strings.Cut(text, "=")
+	if !ok {
+		return "", "", fmt.Errorf("%q is not a variable; write NAME=VALUE", text)
+	}
+	return name, value, CheckEnvName(name)
+}
+
+// CheckEnvName says in one sentence why name cannot be an environment variable's.
+func CheckEnvName(name string) error {
+	if !envNamePattern.MatchString(name) {
+		return fmt.Errorf("%q cannot be the name of an environment variable", name)
+	}
+	return nil
+}
+
+func checkPortName(name string) error {
+	if !portNamePattern.MatchString(name) {
+		return fmt.Errorf("%q cannot be the name of a port: a name has 1 to 15 lower-case letters, digits and \"-\", and starts with a letter", name)
+	}
+	return nil
+}
+
+func checkPath(path string) error {
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " \t\r\n") {
+		return fmt.Errorf("path must start with \"/\" and have no spaces, but is %q", path)
+	}
+	return nil
+}
+
+func checkCron(expression string) error {
+	if len(strings.Fields(expression)) != 5 || !gronx.IsValid(expression) {
+		return fmt.Errorf("%q is not a five-field cron expression as in \"0 22 * * *\"", expression)
+	}
+	return nil
+}
+
+func checkTimezone(name string) error {
+	if _, err := time.LoadLocation(name); err != nil || name == "Local" {
+		return errors.New(strconv.Quote(name) + " is not a time zone as in \"Europe/Berlin\"")
+	}
+	return nil
+}
