@@ -34,8 +34,8 @@ func (r Reference) String() string {
 }
 
 // ParseReference reads NAME, NAME:TAG, NAME@DIGEST or NAME:TAG@DIGEST as a person writes it. Without tag and digest
-// the tag is "latest". A registry's host in front of the name is dropped, and so is the "library/" behind it: the
-// store is the registry. It fails with errdefs.ErrInvalidArgument.
+// the tag is "latest". What stands in front of a name only to find a registry is dropped: an address with a port,
+// and a host before "library/". It fails with errdefs.ErrInvalidArgument.
 func ParseReference(text string) (Reference, error) {
 	var ref Reference
 	name, sum, hasDigest := strings.Cut(text, "@")
@@ -54,15 +54,28 @@ func ParseReference(text string) (Reference, error) {
 	} else if !hasDigest {
 		ref.Tag = "latest"
 	}
-	if host, path, ok := strings.Cut(name, "/"); ok && (host == "localhost" || strings.ContainsAny(host, ".:")) {
-		name = strings.TrimPrefix(path, "library/")
-	}
+	name = withoutHost(name)
 	if !ValidName(name) {
 		return ref, fmt.Errorf("%q is not an image name: it must be of small letters, digits, single dots, dashes and slashes, as in team/web:1.0: %w",
 			text, errdefs.ErrInvalidArgument)
 	}
 	ref.Repository = name
 	return ref, nil
+}
+
+func withoutHost(name string) string {
+	for {
+		host, path, ok := strings.Cut(name, "/")
+		official, isOfficial := strings.CutPrefix(path, "library/")
+		switch {
+		case ok && isOfficial && strings.ContainsAny(host, ".:"):
+			name = official
+		case ok && (host == "localhost" || strings.Contains(host, ":")):
+			name = path
+		default:
+			return name
+		}
+	}
 }
 
 // ValidName reports whether name is a repository's: components joined by slashes, each of small letters and digits
