@@ -31,8 +31,8 @@ type Manifest struct {
 // Blob is a layer or a config, open for reading.
 type Blob struct {
 	Size int64
-	// Content is positioned at the blob's start. The handler reads only what was asked for and closes it; it asks
-	// for the size by seeking to the end, and a HEAD request reads nothing at all.
+	// Content is positioned at the blob's start. The handler reads only the range that was asked for, and closes
+	// it; it learns the size by seeking to the end.
 	Content io.ReadSeekCloser
 }
 
@@ -41,6 +41,9 @@ type Blob struct {
 type Store interface {
 	// Manifest finds a manifest of a repository by its tag or digest.
 	Manifest(ctx context.Context, repository, reference string) (Manifest, error)
+	// BlobSize tells how large a blob is, if the store holds it. Who pushes asks, and leaves out what is there: a
+	// writable store keeps the blob for a manifest that is still to come.
+	BlobSize(ctx context.Context, repository string, blob digest.Digest) (int64, error)
 	// Blob opens a blob of a repository.
 	Blob(ctx context.Context, repository string, blob digest.Digest) (Blob, error)
 }

@@ -130,6 +130,17 @@ func (h *handler) blob(w http.ResponseWriter, r *http.Request, repository, refer
 		refuse(w, http.StatusBadRequest, codeDigestInvalid, fmt.Sprintf("%q is not a digest: %v", reference, err))
 		return
 	}
+	if r.Method == http.MethodHead {
+		size, err := h.store.BlobSize(r.Context(), repository, sum)
+		if err != nil {
+			fail(w, err, codeBlobUnknown, codeDigestInvalid)
+			return
+		}
+		describe(w, sum, "application/octet-stream")
+		w.Header().Set("Accept-Ranges", "bytes")
+		w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+		return
+	}
 	blob, err := h.store.Blob(r.Context(), repository, sum)
 	if err != nil {
 		fail(w, err, codeBlobUnknown, codeDigestInvalid)
@@ -141,10 +152,14 @@ func (h *handler) blob(w http.ResponseWriter, r *http.Request, repository, refer
 
 // serve answers GET and HEAD, whole or a range.
 func serve(w http.ResponseWriter, r *http.Request, sum digest.Digest, mediaType string, content io.ReadSeeker) {
+	describe(w, sum, mediaType)
+	http.ServeContent(w, r, "", time.Time{}, content)
+}
+
+func describe(w http.ResponseWriter, sum digest.Digest, mediaType string) {
 	w.Header().Set("Docker-Content-Digest", sum.String())
 	w.Header().Set("Content-Type", mediaType)
 	w.Header().Set("Etag", strconv.Quote(sum.String()))
-	http.ServeContent(w, r, "", time.Time{}, content)
 }
 
 func (h *handler) tags(w http.ResponseWriter, r *http.Request, repository string) {
