@@ -1,0 +1,265 @@
+// Package expose holds the rules for how apps are exposed: what may be said in an Expose, and when two apps want
+// the same thing. Balancers render from what passed Check, so that nothing in it can break out of a
+// configuration file.
+package expose
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// AnyHost is the host of requests that no other app claims.
+const AnyHost = "*"
+
+// Defaults of what an Expose leaves out.
+const (
+	DefaultConnect = time.Second
+	DefaultIdle    = time.Minute
+	DefaultBody    = 1 << 20
+)
+
+const (
+	maxNames    = 64
+	maxPath     = 256
+	maxHost     = 253
+	maxBody     = 1 << 50
+	lowestPort  = 1024
+	highestPort = 65535
+)
+
+// Hosts is every host name of h, sorted, each once.
+func Hosts(h *apiv1.Expose_Http) []string { return names(h.GetHost(), h.GetHosts()) }
+
+// Paths is every path prefix of h without a closing "/", sorted, each once; "/" if it names none.
+func Paths(h *apiv1.Expose_Http) []string {
+	var list []string
+	for _, path := range names(h.GetPath(), h.GetPaths()) {
+		if path != "/" {
+			path = strings.TrimSuffix(path, "/")
+		}
+		list = append(list, path)
+	}
+	if len(list) == 0 {
+		return []string{"/"}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// Connect is the time to reach an instance.
+func Connect(e *apiv1.Expose) time.Duration {
+	return orDefault(e.GetTimeouts().GetConnect(), DefaultConnect)
+}
+
+// Idle is the time between two reads or writes.
+func Idle(e *apiv1.Expose) time.Duration { return orDefault(e.GetTimeouts().GetIdle(), DefaultIdle) }
+
+// Body is the largest request body; negative is no limit.
+func Body(h *apiv1.Expose_Http) int64 {
+	if h.GetMaxBodyBytes() == 0 {
+		return DefaultBody
+	}
+	return h.GetMaxBodyBytes()
+}
+
+// Check says in one sentence what is wrong with an Expose, as errdefs.ErrInvalidArgument. A nil one is right: the
+// service is not exposed. ports are the names of the role's ports.
+func Check(e *apiv1.Expose, ports []string) error {
+	if e == nil {
+		return nil
+	}
+	if why := problem(e, ports); why != "" {
+		return fmt.Errorf("expose: %s: %w", why, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+func problem(e *apiv1.Expose, ports []string) string {
+	if e.GetHttp() == nil && len(e.GetTcp()) == 0 {
+		return "names neither http nor tcp"
+	}
+	if _, known := apiv1.Expose_Balance_name[int32(e.GetBalance())]; !known {
+		return "balance must be round robin, least connections or hash"
+	}
+	if _, known := apiv1.Expose_Retry_name[int32(e.GetRetry())]; !known {
+		return "retry must be idempotent or off"
+	}
+	if connect := Connect(e); connect < 10*time.Millisecond || connect > time.Minute {
+		return fmt.Sprintf("the connect timeout must be between 10ms and 1m, but is %s", connect)
+	}
+	if idle := Idle(e); idle < time.Second || idle > 24*time.Hour {
+		return fmt.Sprintf("the idle timeout must be between 1s and 24h, but is %s", idle)
+	}
+	if len(e.GetTcp()) > maxNames {
+		return fmt.Sprintf("has %d tcp ports, at most %d are allowed", len(e.GetTcp()), maxNames)
+	}
+	for _, tcp := range e.GetTcp() {
+		if tcp.GetListen() < lowestPort || tcp.GetListen() > highestPort {
+			return fmt.Sprintf("a tcp port must be between %d and %d, but is %d", lowestPort, highestPort, tcp.GetListen())
+		}
+		if why := portProblem(tcp.GetPort(), ports); why != "" {
+			return why
+		}
+	}
+	if e.GetHttp() == nil {
+		return ""
+	}
+	return httpProblem(e.GetHttp(), ports)
+}
+
+func httpProblem(h *apiv1.Expose_Http, ports []string) string {
+	hosts, paths := Hosts(h), Paths(h)
+	if len(hosts) == 0 {
+		return `http needs a host; "*" takes the requests that no other app claims`
+	}
+	if len(hosts) > maxNames || len(paths) > maxNames {
+		return fmt.Sprintf("has %d hosts and %d paths, at most %d of each are allowed", len(hosts), len(paths), maxNames)
+	}
+	for _, host := range hosts {
+		if why := hostProblem(host); why != "" {
+			return fmt.Sprintf("the host %s %s", quote(host), why)
+		}
+	}
+	for _, path := range paths {
+		if why := pathProblem(path); why != "" {
+			return fmt.Sprintf("the path %s %s", quote(path), why)
+		}
+	}
+	if why := portProblem(h.GetPort(), ports); why != "" {
+		return why
+	}
+	if name := h.GetCertificate(); name != "" && (!only(name, "abcdefghijklmnopqrstuvwxyz0123456789-._") || name[0] == '.' || len(name) > maxNames) {
+		return fmt.Sprintf("the certificate %s must be a name of lower-case letters, digits, \"-\", \"_\" and \".\", at most %d", quote(name), maxNames)
+	}
+	if name := h.GetStickyCookie(); name != "" && (!only(name, letters+digits+"-_") || len(name) > maxNames) {
+		return fmt.Sprintf("the cookie %s must be a name of letters, digits, \"-\" and \"_\", at most %d", quote(name), maxNames)
+	}
+	if h.GetMaxBodyBytes() > maxBody {
+		return fmt.Sprintf("the largest body is %d bytes, at most %d are allowed; negative is no limit", h.GetMaxBodyBytes(), int64(maxBody))
+	}
+	return ""
+}
+
+const (
+	digits  = "0123456789"
+	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
+
+func hostProblem(host string) string {
+	if host == AnyHost {
+		return ""
+	}
+	if len(host) > maxHost {
+		return fmt.Sprintf("is longer than %d characters", maxHost)
+	}
+	name := strings.TrimPrefix(host, "*.")
+	for label := range strings.SplitSeq(name, ".") {
+		switch {
+		case strings.ToLower(label) != label:
+			return "must be in lower case"
+		case label == "" || len(label) > 63 || !only(label, "abcdefghijklmnopqrstuvwxyz0123456789-"),
+			label[0] == '-', label[len(label)-1] == '-':
+			return `is not a DNS name (letters, digits and "-" between dots; "*." may stand before it)`
+		}
+	}
+	return ""
+}
+
+func pathProblem(path string) string {
+	switch {
+	case len(path) > maxPath:
+		return fmt.Sprintf("is longer than %d characters", maxPath)
+	case !strings.HasPrefix(path, "/"):
+		return `must start with "/"`
+	case path == "/":
+		return ""
+	}
+	for segment := range strings.SplitSeq(path[1:], "/") {
+		if segment == "" || segment == "." || segment == ".." || !only(segment, letters+digits+"-._~") {
+			return `is not a plain prefix (letters, digits, "-", ".", "_" and "~" between single slashes; no patterns)`
+		}
+	}
+	return ""
+}
+
+func portProblem(port string, ports []string) string {
+	switch {
+	case port == "" && len(ports) == 0:
+		return "the role has no port to route to"
+	case port == "" || slices.Contains(ports, port):
+		return ""
+	}
+	return fmt.Sprintf("the role has no port named %s, only %s", quote(port), strings.Join(ports, ", "))
+}
+
+// Conflict says in one sentence which of the others already has what name claims, as errdefs.ErrAlreadyExists.
+// Everything must have passed Check.
+func Conflict(name string, e *apiv1.Expose, others map[string]*apiv1.Expose) error {
+	taken := map[string]string{}
+	for _, other := range slices.Sorted(maps.Keys(others)) {
+		if other == name {
+			continue
+		}
+		for _, claim := range claims(others[other]) {
+			if _, earlier := taken[claim]; !earlier {
+				taken[claim] = other
+			}
+		}
+	}
+	for _, claim := range claims(e) {
+		if other, ok := taken[claim]; ok {
+			return fmt.Errorf("%s is already routed to app %q; choose another one, or remove it there first: %w", claim, other, errdefs.ErrAlreadyExists)
+		}
+	}
+	return nil
+}
+
+// claims is what an app wants to itself, each in the words that a person is told.
+func claims(e *apiv1.Expose) []string {
+	var list []string
+	if h := e.GetHttp(); h != nil {
+		for _, host := range Hosts(h) {
+			for _, path := range Paths(h) {
+				list = append(list, fmt.Sprintf("host %q with path %q", host, path))
+			}
+		}
+	}
+	for _, tcp := range e.GetTcp() {
+		list = append(list, fmt.Sprintf("tcp port %d", tcp.GetListen()))
+	}
+	return list
+}
+
+func names(one string, more []string) []string {
+	list := slices.Clone(more)
+	if one != "" {
+		list = append(list, one)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+func only(text, allowed string) bool { return text != "" && strings.Trim(text, allowed) == "" }
+
+// quote shows what a person wrote, cut to what fits a sentence.
+func quote(text string) string {
+	if len(text) > 80 {
+		return fmt.Sprintf("%q…", text[:80])
+	}
+	return fmt.Sprintf("%q", text)
+}
+
+func orDefault(d *durationpb.Duration, otherwise time.Duration) time.Duration {
+	if d == nil {
+		return otherwise
+	}
+	return d.AsDuration()
+}
