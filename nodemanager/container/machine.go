@@ -1,0 +1,532 @@
+package container
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// Machine decides. Its fields are the deadlines that all containers of a node share.
+type Machine struct {
+	// Retention is how long the logs of an ended container are kept.
+	Retention time.Duration
+	// RetryMin and RetryMax space the tries of what an engine did not answer.
+	RetryMin, RetryMax time.Duration
+	// LaunchWithin is how long an engine may be away before a start is given up.
+	LaunchWithin time.Duration
+	// ExitWithin is how long after a stop the exit code is waited for.
+	ExitWithin time.Duration
+}
+
+// Accept begins the life of c.
+func (m Machine) Accept(now time.Time, c *Container) []Effect {
+	c.State, c.Since, c.op = New, now, recording
+	c.Health = NoProbe
+	if c.Probed {
+		c.Health = Starting
+	}
+	return append([]Effect{{Kind: Record}}, c.publish(now))
+}
+
+// Refuse is Accept for a container that never gets to run, so that its lease can be seen to end.
+func (m Machine) Refuse(now time.Time, c *Container, exit Exit) []Effect {
+	c.Removed = true
+	return append(c.finish(now, exit), c.publish(now))
+}
+
+// Recover takes up a container that was read back after a restart. What has become of its process is told by
+// Found, Missing or Ended as soon as its engine answers.
+func (m Machine) Recover(now time.Time, c *Container) []Effect {
+	c.op, c.failures, c.ended, c.trouble = idle, 0, nil, ""
+	c.retryAt, c.launchBy, c.healthBy, c.exitBy, c.answeredAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	switch c.State {
+	case Stopping:
+		c.Launched = true
+		return []Effect{c.stop(m.grace(c))}
+	case Done:
+		if c.Forgotten && !c.Removed {
+			c.op = removing
+			return []Effect{{Kind: Remove}}
+		}
+	default:
+		c.Launched = true // until the engine says that it has never heard of it
+		if c.State == Running && c.Probed && c.Health != Healthy {
+			c.healthBy = now.Add(c.StartPeriod)
+		}
+	}
+	return nil
+}
+
+// Apply takes in one fact.
+func (m Machine) Apply(now time.Time, c *Container, fact Fact) []Effect {
+	event, believed := c.refine(fact)
+	next, ok := table.Next(c.State, event)
+	if !believed || !ok {
+		return nil
+	}
+	from := c.State
+	if from != next {
+		c.State, c.Since, c.Reason = next, now, ""
+	}
+	return m.act(now, c, from, event, fact)
+}
+
+// refine makes the fact an event that leads to one state only, and says whether it is to be believed.
+func (c *Container) refine(fact Fact) (Event, bool) {
+	switch fact.Event {
+	case Ended:
+		if c.op == starting {
+			return EndedEarly, true
+		}
+	case Found, Missing:
+		underway := c.op == recording || c.op == preparing || c.op == starting
+		return fact.Event, !underway && (c.answeredAt.IsZero() || c.answeredAt.Before(fact.AsOf))
+	case Stopped:
+		if !c.Seen.StartedAt.IsZero() && c.ended == nil {
+			return ExitAwaited, true
+		}
+	}
+	return fact.Event, true
+}
+
+func (m Machine) act(now time.Time, c *Container, from State, event Event, fact Fact) []Effect {
+	switch event {
+	case Recorded, RecordFailed, Prepared, PrepareFailed, PrepareUnavailable, Started, StartFailed, StartUnavailable,
+		Stopped, StopFailed, ExitAwaited, Removed, RemoveFailed, Purged, PurgeFailed:
+		c.op = idle
+	}
+	switch event {
+	case Started, StartFailed, StartUnavailable:
+		c.answeredAt = now
+	}
+	switch event {
+	case Recorded, Prepared, Started, Stopped, Removed, Found, Missing:
+		c.failures, c.retryAt, c.launchBy = 0, time.Time{}, time.Time{}
+	}
+	switch {
+	case c.State == Done && from != Done:
+		return m.end(now, c, event, fact)
+	case c.State == Stopping:
+		return m.goDown(now, c, from, event, fact)
+	case c.State == Done:
+		return m.tidy(now, c, event)
+	}
+	return m.goUp(now, c, from, event, fact)
+}
+
+// goUp is everything on the way to running and while it runs.
+func (m Machine) goUp(now time.Time, c *Container, from State, event Event, fact Fact) []Effect {
+	switch event {
+	case Recorded:
+		return c.prepare(now)
+	case Progress:
+		return c.progress(now, fact)
+	case Prepared:
+		c.progress(now, Fact{Phase: "load", Bytes: fact.Bytes})
+		c.closePhase(now, "")
+		return c.start(now)
+	case PrepareUnavailable, StartUnavailable:
+		if c.ended != nil {
+			return m.Apply(now, c, Fact{Event: Ended, Ending: Ending{Code: c.ended.Code}})
+		}
+		m.retryLater(now, c)
+		if c.launchBy.IsZero() {
+			c.launchBy = now.Add(m.LaunchWithin)
+		}
+		if c.Reason == fact.Detail {
+			return nil
+		}
+		c.Reason, c.trouble = fact.Detail, fact.Detail
+		return []Effect{c.publish(now)}
+	case RetryDue:
+		if c.State == Localizing {
+			return c.prepare(now)
+		}
+		return c.start(now)
+	case Missing:
+		if c.State == Localizing {
+			c.Launched = false
+			return c.prepare(now)
+		}
+		return c.start(now)
+	case Started, Found:
+		return m.run(now, c, from, fact.Seen)
+	case EndedEarly:
+		exit := c.exit(fact.Ending)
+		c.ended = &exit
+	case Passed, Failing:
+		return m.judge(now, c, event == Passed, fact.Detail)
+	case Forgotten:
+		c.Forgotten = true
+		return []Effect{{Kind: Save}}
+	}
+	return nil
+}
+
+// goDown is everything while its end is wanted. Stop is asked for only once no start is under way, so that no
+// process can appear behind it.
+func (m Machine) goDown(now time.Time, c *Container, from State, event Event, fact Fact) []Effect {
+	switch event {
+	case StopWanted:
+		return m.wantStop(now, c, from, fact.Stop)
+	case HealthOverdue:
+		message := fmt.Sprintf("did not become healthy within %v", c.StartPeriod)
+		if c.Health == Unhealthy {
+			message = fmt.Sprintf("was unhealthy for %v", c.StartPeriod)
+		}
+		if c.HealthDetail != "" {
+			message += ": " + c.HealthDetail
+		}
+		return m.wantStop(now, c, from, Stop{Reason: NotHealthy, Message: message})
+	case LaunchOverdue:
+		message := fmt.Sprintf("could not be started within %v", m.LaunchWithin)
+		if c.trouble != "" {
+			message += ": " + c.trouble
+		}
+		return m.wantStop(now, c, from, Stop{Reason: LaunchFailed, Message: message})
+	case Started:
+		c.see(fact.Seen)
+		return []Effect{c.stop(m.grace(c))}
+	case StartFailed, StartUnavailable:
+		return []Effect{c.stop(m.grace(c))}
+	case EndedEarly:
+		exit := c.exit(fact.Ending)
+		c.ended = &exit
+	case ExitAwaited:
+		if c.exitBy.IsZero() {
+			c.exitBy = now.Add(m.ExitWithin)
+		}
+	case StopFailed:
+		m.retryLater(now, c)
+		if c.Reason == fact.Detail {
+			return nil
+		}
+		c.Reason = fact.Detail
+		return []Effect{c.publish(now)}
+	case RetryDue:
+		return []Effect{c.stop(m.grace(c))}
+	case Found: // the engine is back
+		if c.op == idle && c.exitBy.IsZero() {
+			return []Effect{c.stop(m.grace(c))}
+		}
+	case Forgotten:
+		c.Forgotten = true
+		return []Effect{{Kind: Save}}
+	}
+	return nil
+}
+
+func (m Machine) wantStop(now time.Time, c *Container, from State, stop Stop) []Effect {
+	if from == Stopping {
+		if stop.Grace == nil || *stop.Grace >= m.grace(c) || !c.exitBy.IsZero() {
+			return nil
+		}
+		c.Wanted.Grace = stop.Grace
+		if c.op != stopping {
+			return nil // the wish is heeded when Stop is due
+		}
+		return []Effect{c.stop(m.grace(c)), {Kind: Save}}
+	}
+	c.Wanted = &stop
+	c.Reason = stop.Message
+	c.healthBy, c.launchBy, c.retryAt, c.failures = time.Time{}, time.Time{}, time.Time{}, 0
+	effects := []Effect{{Kind: Save}}
+	if from == Running {
+		effects = append(effects, Effect{Kind: Unprobe})
+	}
+	switch {
+	case c.op == preparing || c.op == starting:
+		effects = append(effects, Effect{Kind: Cancel})
+	case c.op == recording:
+	case c.Launched:
+		effects = append(effects, c.stop(m.grace(c)))
+	default:
+		return append(append(effects, c.publish(now)), m.Apply(now, c, Fact{Event: Stopped})...)
+	}
+	return append(effects, c.publish(now))
+}
+
+// end is the step into Done.
+func (m Machine) end(now time.Time, c *Container, event Event, fact Fact) []Effect {
+	var exit Exit
+	switch event {
+	case Ended:
+		exit = c.exit(fact.Ending)
+		if c.ended != nil {
+			exit = *c.ended
+		}
+	case RecordFailed, PrepareFailed, StartFailed:
+		if c.Wanted != nil {
+			exit = c.exit(Ending{Code: -1})
+			break
+		}
+		exit = Exit{Reason: LaunchFailed, Code: -1, Message: fact.Detail}
+	case Missing:
+		if c.Wanted == nil {
+			exit = Exit{Reason: Vanished, Code: -1, Message: "it ended while nobody watched, and its exit code could not be learned"}
+			break
+		}
+		exit = c.exit(Ending{Code: -1})
+	default:
+		exit = c.exit(Ending{Code: -1})
+		if c.ended != nil {
+			exit = *c.ended
+		}
+	}
+	ended := now
+	if event == Ended && !fact.Ending.At.IsZero() {
+		ended = fact.Ending.At
+	}
+	effects := c.finish(ended, exit)
+	c.Since = now
+	effects = append(effects, Effect{Kind: Unprobe}, c.publish(now))
+	if c.Forgotten {
+		c.op = removing
+		effects = append(effects, Effect{Kind: Remove})
+	}
+	return effects
+}
+
+// tidy is everything after the end: remove what is left once the end was heard, purge the logs later.
+func (m Machine) tidy(now time.Time, c *Container, event Event) []Effect {
+	switch event {
+	case Forgotten:
+		if c.Forgotten {
+			return nil
+		}
+		c.Forgotten = true
+		if c.Removed {
+			return []Effect{{Kind: Save}}
+		}
+		c.op = removing
+		return []Effect{{Kind: Save}, {Kind: Remove}}
+	case Removed:
+		c.Removed = true
+		return []Effect{{Kind: Save}}
+	case RemoveFailed, PurgeFailed:
+		m.retryLater(now, c)
+	case RetryDue:
+		switch {
+		case c.Forgotten && !c.Removed:
+			c.op = removing
+			return []Effect{{Kind: Remove}}
+		case c.Removed:
+			return c.purge()
+		}
+	case PurgeDue:
+		return c.purge()
+	case Purged:
+		c.op = purging // for good
+		return []Effect{{Kind: Drop}}
+	}
+	return nil
+}
+
+func (m Machine) run(now time.Time, c *Container, from State, seen Seen) []Effect {
+	c.see(seen)
+	c.Launched = true
+	if c.ended != nil {
+		return m.Apply(now, c, Fact{Event: Ended, Ending: Ending{Code: c.ended.Code}})
+	}
+	if from == Running {
+		return c.probe()
+	}
+	effects := []Effect{{Kind: Save}}
+	if c.Probed {
+		c.Health = Starting
+		c.healthBy = now.Add(c.StartPeriod)
+	} else {
+		c.closePhase(now, "")
+	}
+	return append(append(effects, c.probe()...), c.publish(now))
+}
+
+func (m Machine) judge(now time.Time, c *Container, passed bool, detail string) []Effect {
+	before, beforeDetail := c.Health, c.HealthDetail
+	c.HealthDetail = detail
+	switch {
+	case passed:
+		if c.Health == Starting {
+			c.closePhase(now, "")
+		}
+		c.Health, c.HealthDetail, c.healthBy = Healthy, "", time.Time{}
+	case c.Health == Healthy:
+		c.Health, c.healthBy = Unhealthy, now.Add(c.StartPeriod)
+	}
+	if c.Health == before && c.HealthDetail == beforeDetail {
+		return nil
+	}
+	effects := []Effect{c.publish(now)}
+	if c.Health != before {
+		effects = append(effects, Effect{Kind: Save})
+	}
+	return effects
+}
+
+// Deadline is when Tick has something to say; zero if never.
+func (m Machine) Deadline(c *Container) time.Time {
+	var first time.Time
+	for _, at := range []time.Time{c.retryAt, c.launchBy, c.healthBy, c.exitBy, m.purgeAt(c)} {
+		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first
+}
+
+// Tick applies what the time of day alone decides.
+func (m Machine) Tick(now time.Time, c *Container) []Effect {
+	var effects []Effect
+	due := func(at time.Time) bool { return !at.IsZero() && !now.Before(at) }
+	for _, deadline := range []struct {
+		at    *time.Time
+		event Event
+	}{{&c.exitBy, ExitOverdue}, {&c.healthBy, HealthOverdue}, {&c.launchBy, LaunchOverdue}, {&c.retryAt, RetryDue}} {
+		if due(*deadline.at) {
+			*deadline.at = time.Time{}
+			effects = append(effects, m.Apply(now, c, Fact{Event: deadline.event})...)
+		}
+	}
+	if due(m.purgeAt(c)) {
+		effects = append(effects, m.Apply(now, c, Fact{Event: PurgeDue})...)
+	}
+	return effects
+}
+
+// purgeAt is when nothing of an ended container needs to be kept any more.
+func (m Machine) purgeAt(c *Container) time.Time {
+	if c.State != Done || !c.Forgotten || !c.Removed || c.op != idle || !c.retryAt.IsZero() {
+		return time.Time{}
+	}
+	at := c.FinishedAt.Add(m.Retention)
+	if at.Before(c.KeepUntil) {
+		return c.KeepUntil
+	}
+	return at
+}
+
+func (m Machine) retryLater(now time.Time, c *Container) {
+	c.failures++
+	wait := m.RetryMin
+	for i := 1; i < c.failures && wait < m.RetryMax; i++ {
+		wait *= 2
+	}
+	c.retryAt = now.Add(min(wait, m.RetryMax))
+}
+
+func (m Machine) grace(c *Container) time.Duration {
+	if c.Wanted != nil && c.Wanted.Grace != nil {
+		return *c.Wanted.Grace
+	}
+	return c.Grace
+}
+
+func (c *Container) prepare(now time.Time) []Effect {
+	c.op = preparing
+	c.Phases = nil
+	c.openPhase(now, "download")
+	return []Effect{{Kind: Save}, {Kind: Prepare}, c.publish(now)}
+}
+
+func (c *Container) start(now time.Time) []Effect {
+	c.op, c.Launched = starting, true
+	if last := len(c.Phases) - 1; last < 0 || c.Phases[last].Name != "run" {
+		c.openPhase(now, "run")
+	}
+	return []Effect{{Kind: Start}, {Kind: Save}, c.publish(now)}
+}
+
+func (c *Container) stop(grace time.Duration) Effect {
+	c.op = stopping
+	return Effect{Kind: StopProcess, Grace: grace}
+}
+
+func (c *Container) purge() []Effect {
+	c.op = purging
+	return []Effect{{Kind: Purge}}
+}
+
+func (c *Container) probe() []Effect {
+	if !c.Probed {
+		return nil
+	}
+	return []Effect{{Kind: Probe, Healthy: c.Health == Healthy}}
+}
+
+func (c *Container) see(seen Seen) {
+	if c.Seen.StartedAt.IsZero() || !seen.StartedAt.IsZero() {
+		c.Seen = seen
+	}
+}
+
+// publish numbers the change. The clock takes part so that a number lost with a crash is not given out again.
+func (c *Container) publish(now time.Time) Effect {
+	c.Sequence = max(c.Sequence+1, now.UnixMicro())
+	return Effect{Kind: Publish}
+}
+
+func (c *Container) finish(at time.Time, exit Exit) []Effect {
+	c.State, c.Since, c.Reason = Done, at, exit.Message
+	c.Exit, c.FinishedAt, c.op = &exit, at, idle
+	c.retryAt, c.launchBy, c.healthBy, c.exitBy, c.failures = time.Time{}, time.Time{}, time.Time{}, time.Time{}, 0
+	failure := ""
+	if exit.Reason == LaunchFailed {
+		failure = exit.Message
+	}
+	c.closePhase(at, failure)
+	return []Effect{{Kind: Save}}
+}
+
+// exit is why it ended: what was asked of it first, else what became of it.
+func (c *Container) exit(ending Ending) Exit {
+	exit := Exit{Reason: Exited, Code: ending.Code, Message: ending.Message}
+	switch {
+	case c.Wanted != nil:
+		exit.Reason, exit.Message = c.Wanted.Reason, c.Wanted.Message
+	case ending.DiskQuota:
+		exit.Reason = DiskQuotaExceeded
+	case ending.OOM:
+		exit.Reason = OOMKilled
+		exit.Message = "OOMKilled: it reached its memory quota"
+		if c.MemoryBytes > 0 {
+			exit.Message += " of " + resource.FormatBytes(c.MemoryBytes)
+		}
+	case exit.Message != "":
+	case ending.Code > 128:
+		exit.Message = fmt.Sprintf("was killed by signal %d", ending.Code-128)
+	default:
+		exit.Message = fmt.Sprintf("exited with code %d", ending.Code)
+	}
+	return exit
+}
+
+func (c *Container) progress(now time.Time, fact Fact) []Effect {
+	last := len(c.Phases) - 1
+	if last < 0 {
+		return nil
+	}
+	if fact.Bytes > 0 {
+		c.Phases[0].Bytes = fact.Bytes
+	}
+	if fact.Phase == "" || c.Phases[last].Name == fact.Phase || fact.Phase == "download" {
+		return nil
+	}
+	c.closePhase(now, "")
+	c.openPhase(now, fact.Phase)
+	return []Effect{c.publish(now)}
+}
+
+func (c *Container) openPhase(now time.Time, name string) {
+	c.Phases = append(c.Phases, Phase{Name: name, StartedAt: now, Duration: -1})
+}
+
+func (c *Container) closePhase(now time.Time, failure string) {
+	if len(c.Phases) == 0 {
+		return
+	}
+	last := &c.Phases[len(c.Phases)-1]
+	if last.Duration < 0 {
+		last.Duration, last.Error = max(0, now.Sub(last.StartedAt)), failure
+	}
+}
