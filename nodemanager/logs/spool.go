@@ -1,0 +1,117 @@
+package logs
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+)
+
+// Spool is a file that a process writes its output into directly, so that neither notices when the NodeManager
+// is gone. Transfer moves what is new into a Log, where each line has the time at which it was read, and frees
+// the disk blocks behind it by punching a hole: unlike truncation that cannot lose what is written meanwhile.
+// How far it has come is kept beside the file. A kill between the two writes repeats at most one batch of lines.
+type Spool struct {
+	file   *os.File
+	mark   *os.File
+	stderr bool
+	offset int64
+	// partial is the start of a line whose end has not been written yet; offset is behind it.
+	partial []byte
+}
+
+// OpenSpool opens or creates the file at path for reading what a process appends to it.
+func OpenSpool(path string, stderr bool) (*Spool, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	mark, err := os.OpenFile(path+".read", os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	s := &Spool{file: file, mark: mark, stderr: stderr}
+	var stored [8]byte
+	if _, err := mark.ReadAt(stored[:], 0); err == nil {
+		s.offset = int64(binary.LittleEndian.Uint64(stored[:]))
+	}
+	return s, nil
+}
+
+// Close closes the files; they stay.
+func (s *Spool) Close() error { return errors.Join(s.file.Close(), s.mark.Close()) }
+
+// batch is how much is read at once.
+const batch = 64 << 10
+
+// Transfer appends every whole line that is new to log, with last also the beginning of an unfinished one.
+func (s *Spool) Transfer(log *Log, now time.Time, last bool) error {
+	buffer := make([]byte, batch)
+	for {
+		n, err := s.file.ReadAt(buffer, s.offset+int64(len(s.partial)))
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		data := append(s.partial, buffer[:n]...)
+		var lines []runtime.LogLine
+		taken := 0
+		for {
+			end := bytes.IndexByte(data[taken:], '\n')
+			next := taken + end + 1
+			if end < 0 {
+				if len(data)-taken == 0 || !last && len(data)-taken < maxText || last && n > 0 {
+					break
+				}
+				end, next = len(data)-taken, len(data)
+			}
+			lines = append(lines, runtime.LogLine{Time: now, Stderr: s.stderr, Text: string(data[taken : taken+end])})
+			taken = next
+		}
+		if err := log.Append(lines); err != nil {
+			return err
+		}
+		s.partial = bytes.Clone(data[taken:])
+		if err := s.advance(int64(taken)); err != nil {
+			return err
+		}
+		if n == 0 {
+			return nil
+		}
+	}
+}
+
+func (s *Spool) advance(taken int64) error {
+	if taken == 0 {
+		return nil
+	}
+	s.offset += taken
+	var stored [8]byte
+	binary.LittleEndian.PutUint64(stored[:], uint64(s.offset))
+	if _, err := s.mark.WriteAt(stored[:], 0); err != nil {
+		return err
+	}
+	// A file system that cannot punch holes keeps the blocks until the container is removed.
+	err := unix.Fallocate(int(s.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, s.offset)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	return nil
+}
+
+// DeleteSpool removes a spool's files. One that does not exist is not an error.
+func DeleteSpool(path string) error {
+	var failed error
+	for _, file := range []string{path, path + ".read"} {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = err
+		}
+	}
+	return failed
+}

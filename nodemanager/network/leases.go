@@ -1,0 +1,141 @@
+package network
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+// Leases says which ports of a node's range are spoken for. The runtimes of one node share one. It holds nothing
+// that a restart would lose: each runtime tells it again what its containers hold.
+type Leases struct {
+	ports Range
+	inUse func() (map[int]bool, error)
+
+	mu sync.Mutex
+	// held are the ports leased to containers with the host's network.
+	held map[int]id.Container
+	// offered counts, for each port, the offers to an engine that are not settled yet.
+	offered map[int]int
+}
+
+// NewLeases leases out of ports. inUse tells the ports that somebody on the host has bound; nil reads /proc.
+func NewLeases(ports Range, inUse func() (map[int]bool, error)) *Leases {
+	if inUse == nil {
+		inUse = InUse
+	}
+	return &Leases{ports: ports, inUse: inUse, held: make(map[int]id.Container), offered: make(map[int]int)}
+}
+
+// Hold records that a container that is already there holds ports.
+func (l *Leases) Hold(container id.Container, ports ...int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, port := range ports {
+		l.held[port] = container
+	}
+}
+
+// Lease takes count random ports that no container holds and nobody uses. ErrResourceExhausted if there are not
+// so many.
+func (l *Leases) Lease(container id.Container, count int) ([]int, error) {
+	if count == 0 {
+		return nil, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	used, err := l.inUse()
+	if err != nil {
+		return nil, err
+	}
+	leased := make([]int, 0, count)
+	l.walk(func(port int) bool {
+		if !used[port] && l.held[port].IsZero() && l.offered[port] == 0 {
+			leased = append(leased, port)
+		}
+		return len(leased) < count
+	})
+	if len(leased) < count {
+		return nil, fmt.Errorf("no %d free host ports in %s: %w", count, l.ports, errdefs.ErrResourceExhausted)
+	}
+	for _, port := range leased {
+		l.held[port] = container
+	}
+	return leased, nil
+}
+
+// Release gives back every port that a container holds.
+func (l *Leases) Release(container id.Container) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for port, holder := range l.held {
+		if holder == container {
+			delete(l.held, port)
+		}
+	}
+}
+
+// Offer is a short random stretch of the range for an engine to bind one of: it begins at a port that looks
+// free and holds none that is leased. The engine binds, so that whoever is faster wins and the other is told.
+// settle must be called once the engine has bound or refused.
+func (l *Leases) Offer() (offer Range, settle func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	used, err := l.inUse()
+	if err != nil {
+		return Range{}, nil, err
+	}
+	// Two starts at a time rather get different ports at once than have the engine sort it out.
+	first := 0
+	for _, avoid := range []bool{true, false} {
+		l.walk(func(port int) bool {
+			if !used[port] && l.held[port].IsZero() && !(avoid && l.offered[port] > 0) {
+				first = port
+			}
+			return first == 0
+		})
+		if first != 0 {
+			break
+		}
+	}
+	if first == 0 {
+		return Range{}, nil, fmt.Errorf("no free host port in %s: %w", l.ports, errdefs.ErrResourceExhausted)
+	}
+	offer = Range{First: first, Last: first}
+	size := min(32, max(1, l.ports.Len()/8))
+	for offer.Len() < size && offer.Last < l.ports.Last && l.held[offer.Last+1].IsZero() {
+		offer.Last++
+	}
+	for port := offer.First; port <= offer.Last; port++ {
+		l.offered[port]++
+	}
+	return offer, func() { l.settle(offer) }, nil
+}
+
+func (l *Leases) settle(offer Range) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for port := offer.First; port <= offer.Last; port++ {
+		if l.offered[port]--; l.offered[port] <= 0 {
+			delete(l.offered, port)
+		}
+	}
+}
+
+// walk visits every port once, from a random one on, until visit returns false.
+func (l *Leases) walk(visit func(port int) bool) {
+	size := l.ports.Len()
+	if size == 0 {
+		return
+	}
+	start := rand.IntN(size)
+	for i := range size {
+		if !visit(l.ports.First + (start+i)%size) {
+			return
+		}
+	}
+}

@@ -1,0 +1,38 @@
+package runtime
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Environment is what a container finds in its environment, as sorted KEY=VALUE: the spec's own, and for ports
+// (those of Spec.Ports, as bound) PORT, the first, and PORT_<NAME> for each. With Bridge that is the port inside
+// the container and the spec's own value goes first; with Host it is the leased one, which cannot be overridden.
+func Environment(spec Spec, ports []Port) []string {
+	env := make(map[string]string, len(spec.Env)+len(ports)+1)
+	for key, value := range spec.Env {
+		env[key] = value
+	}
+	set := func(key string, port Port) {
+		if spec.Network == Host {
+			env[key] = strconv.Itoa(port.Host)
+		} else if _, own := env[key]; !own {
+			env[key] = strconv.Itoa(port.Container)
+		}
+	}
+	for i, port := range ports {
+		if i == 0 {
+			set("PORT", port)
+		}
+		if port.Name != "" {
+			set("PORT_"+strings.ToUpper(strings.ReplaceAll(port.Name, "-", "_")), port)
+		}
+	}
+	list := make([]string, 0, len(env))
+	for key, value := range env {
+		list = append(list, key+"="+value)
+	}
+	slices.Sort(list)
+	return list
+}
