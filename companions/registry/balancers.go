@@ -65,17 +65,16 @@ func (r *Registry) AwaitBalancers(name string, generation int64, done func()) {
 			}
 		}
 	}
-	if len(w.missing) == 0 {
-		go done()
-		return
-	}
 	b.waits[w] = struct{}{}
 	w.timer = time.AfterFunc(Patience, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		clear(w.missing)
-		b.settle(w)
+		b.finish(w)
 	})
+	if !r.held {
+		b.finish(w)
+	}
 }
 
 // ConnectBalancer begins a connection of the named balancer; one that it still has is replaced. After the
@@ -104,7 +103,7 @@ func (b *Balancer) Confirm(generation int64) {
 	for w := range b.registry.balancers.waits {
 		if w.generation <= generation {
 			delete(w.missing, b)
-			b.registry.balancers.settle(w)
+			b.registry.finish(w)
 		}
 	}
 }
@@ -140,12 +139,18 @@ func (b *Balancer) forget() {
 	}
 	for w := range all.waits {
 		delete(w.missing, b)
-		all.settle(w)
+		b.registry.finish(w)
 	}
 }
 
-// settle ends a wait that nothing is missing from.
-func (b *balancers) settle(w *wait) {
+// finish ends a wait that nothing is missing from, unless the registry is held.
+func (r *Registry) finish(w *wait) {
+	if !r.held {
+		r.balancers.finish(w)
+	}
+}
+
+func (b *balancers) finish(w *wait) {
 	if _, open := b.waits[w]; !open || len(w.missing) > 0 {
 		return
 	}

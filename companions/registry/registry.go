@@ -13,12 +13,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
 // Registry holds every service of a zone, and answers look-ups over gRPC. Its methods are safe for concurrent use;
 // no publisher ever waits for a watcher or a balancer.
 type Registry struct {
 	apiv1.UnimplementedRegistryServer
+	companionv1.UnimplementedCompanionsServer
 
 	mu sync.Mutex
 	// Rises by one with every change in the zone.
@@ -30,12 +32,34 @@ type Registry struct {
 	// Closed and replaced with every change, while somebody watches the whole registry.
 	changed chan struct{}
 
+	// Companions are told nothing, and nobody is told that they confirmed.
+	held bool
+
 	balancers balancers
+	observer  Observer
+	// Signs the keys that apps register endpoints with; empty while they may not.
+	secret []byte
 }
 
-// service is one name that is published or waited for.
+// Observer hears what balancers say. Its methods are called by whoever serves the balancer, one call at a time for
+// each balancer, and must not block.
+type Observer interface {
+	// BalancerConnected and BalancerLost tell about a balancer's connection.
+	BalancerConnected(balancer string)
+	BalancerLost(balancer, why string)
+	// Refused says which services a balancer cannot route, and why; nil once it routes all.
+	Refused(balancer string, refusals []*companionv1.Refusal)
+	// Counted says what a balancer has counted since the last call.
+	Counted(balancer string, traffic []*companionv1.Traffic)
+}
+
+// service is one name that is published, registered or waited for.
 type service struct {
-	// The published state; nil when there is none. It is never changed, only replaced.
+	// What the ResourceManager published; nil when it has not.
+	instances []*apiv1.Endpoint
+	// What the app itself registered, by endpoint id.
+	leases map[string]*lease
+	// Both together; nil when the service does not exist. It is never changed, only replaced.
 	current *apiv1.Service
 	// Closed and forgotten with every change; nil when nobody waits.
 	changed chan struct{}
@@ -53,43 +77,68 @@ func New(firstGeneration int64) *Registry {
 	}
 }
 
-// Publish makes endpoints the whole truth about a service; nil removes it, while an empty list that is not nil
+// Publish makes endpoints the instances of a service; nil removes the service, while an empty list that is not nil
 // says that it exists and has no instance just now. It returns the generation that holds this truth: a new one,
 // or the one of the last change when this is none. The endpoints belong to the registry afterwards. Publish
 // takes microseconds, however many watch.
 func (r *Registry) Publish(name string, endpoints []*apiv1.Endpoint) int64 {
-	sorted := slices.SortedFunc(slices.Values(endpoints), byID)
+	var sorted []*apiv1.Endpoint
+	if endpoints != nil {
+		sorted = slices.Clone(endpoints)
+		slices.SortFunc(sorted, byID)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	entry := r.entry(name)
+	entry.instances = sorted
+	if sorted == nil {
+		entry.dropLeases()
+	}
+	return r.settle(name, entry)
+}
+
+// entry is what is kept under a name. Callers hold the lock, and settle or watch the entry afterwards.
+func (r *Registry) entry(name string) *service {
 	entry := r.services[name]
+	if entry == nil {
+		entry = &service{}
+		r.services[name] = entry
+	}
+	return entry
+}
+
+// settle makes an entry's present state the published one, if they differ, tells those who watch, and returns the
+// generation that holds it. Callers hold the lock.
+func (r *Registry) settle(name string, entry *service) int64 {
+	merged := entry.merged()
 	switch {
-	case endpoints == nil:
-		if entry == nil || entry.current == nil {
-			return r.generation
-		}
-		r.generation++
+	case merged == nil && entry.current == nil:
+		r.discard(name, entry)
+		return r.generation
+	case merged != nil && entry.current != nil && slices.EqualFunc(entry.current.GetEndpoints(), merged, same):
+		return entry.current.GetIndex()
+	}
+	r.generation++
+	entry.current = nil
+	if merged == nil {
 		r.removedAt = r.generation
-		entry.current = nil
-		if entry.watches == 0 {
-			delete(r.services, name)
-		}
-	default:
-		if entry == nil {
-			entry = &service{}
-			r.services[name] = entry
-		}
-		if entry.current != nil && slices.EqualFunc(entry.current.GetEndpoints(), sorted, same) {
-			return entry.current.GetIndex()
-		}
-		r.generation++
-		entry.current = &apiv1.Service{Name: name, Endpoints: sorted, Index: r.generation, Generation: r.generation}
+	} else {
+		entry.current = &apiv1.Service{Name: name, Endpoints: merged, Index: r.generation, Generation: r.generation}
 	}
 	if r.balancers.exposed[name] != nil {
 		r.balancers.routed = r.generation
 	}
 	wake(&entry.changed)
 	wake(&r.changed)
+	r.discard(name, entry)
 	return r.generation
+}
+
+// discard forgets a name that nothing is known of and nobody waits for.
+func (r *Registry) discard(name string, entry *service) {
+	if entry.current == nil && entry.watches == 0 && len(entry.leases) == 0 {
+		delete(r.services, name)
+	}
 }
 
 // Expose says how balancers reach a service; nil says that they do not. It returns the generation that holds this.
@@ -109,6 +158,29 @@ func (r *Registry) Expose(name string, expose *apiv1.Expose) int64 {
 	b.routed = r.generation
 	wake(&r.changed)
 	return r.generation
+}
+
+// Observe makes o the one who hears what balancers say. It is called before any balancer can connect.
+func (r *Registry) Observe(o Observer) { r.observer = o }
+
+// Hold keeps back what companions would be told, until Release: after a restart the registry is empty until the
+// nodes have reported, and a balancer that believed it would drop every instance. Whoever waits for balancers
+// goes on waiting.
+func (r *Registry) Hold() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = true
+}
+
+// Release ends Hold: the registry is as whole as it will be.
+func (r *Registry) Release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = false
+	wake(&r.changed)
+	for w := range r.balancers.waits {
+		r.balancers.finish(w)
+	}
 }
 
 // Generation is the number of the newest change in the zone.

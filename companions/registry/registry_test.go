@@ -20,6 +20,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/companions/registry"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
 const epoch = 7 << 32
@@ -238,6 +239,7 @@ func serve(t *testing.T, r *registry.Registry) *grpc.ClientConn {
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer()
 	apiv1.RegisterRegistryServer(server, r)
+	companionv1.RegisterCompanionsServer(server, r)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

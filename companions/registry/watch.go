@@ -21,11 +21,7 @@ type Watch struct {
 func (r *Registry) Watch(name string, after int64) *Watch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	entry := r.services[name]
-	if entry == nil {
-		entry = &service{}
-		r.services[name] = entry
-	}
+	entry := r.entry(name)
 	entry.watches++
 	return &Watch{registry: r, name: name, entry: entry, seen: after, started: after >= 0}
 }
@@ -61,9 +57,7 @@ func (w *Watch) Close() {
 	w.registry.mu.Lock()
 	defer w.registry.mu.Unlock()
 	w.entry.watches--
-	if w.entry.watches == 0 && w.entry.current == nil {
-		delete(w.registry.services, w.name)
-	}
+	w.registry.discard(w.name, w.entry)
 }
 
 // Changes is what has happened to a set of services.
@@ -110,6 +104,9 @@ func (w *WatchAll) poll() (Changes, <-chan struct{}) {
 	r := w.registry
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.held {
+		return Changes{}, r.change()
+	}
 	changes := Changes{Generation: r.generation}
 	for name, entry := range r.services {
 		if entry.current != nil && entry.current.GetIndex() != w.known[name] {
@@ -126,8 +123,13 @@ func (w *WatchAll) poll() (Changes, <-chan struct{}) {
 	if !w.started || len(changes.Changed)+len(changes.Removed) > 0 {
 		return changes, nil
 	}
+	return Changes{}, r.change()
+}
+
+// change is a channel that is closed with the next change. Callers hold the lock.
+func (r *Registry) change() <-chan struct{} {
 	if r.changed == nil {
 		r.changed = make(chan struct{})
 	}
-	return Changes{}, r.changed
+	return r.changed
 }

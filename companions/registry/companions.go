@@ -1,0 +1,165 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+)
+
+const (
+	defaultLostAfter = 30 * time.Second
+	longestLostAfter = 10 * time.Minute
+)
+
+// routes follows what balancers are to route.
+type routes struct {
+	registry *Registry
+	known    map[string]known
+	started  bool
+}
+
+// known is what a balancer was told of a service.
+type known struct {
+	index  int64
+	expose *apiv1.Expose
+}
+
+// poll returns what is new, or else a channel that is closed when something may be.
+func (w *routes) poll() (*companionv1.RouteUpdate, <-chan struct{}) {
+	r := w.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held {
+		return nil, r.change()
+	}
+	update := &companionv1.RouteUpdate{Generation: r.balancers.routed, Snapshot: !w.started}
+	for name, expose := range r.balancers.exposed {
+		// A service that is exposed and does not exist yet is routed to nobody.
+		service := &apiv1.Service{Name: name}
+		if entry := r.services[name]; entry != nil && entry.current != nil {
+			service = entry.current
+		}
+		if now := (known{service.GetIndex(), expose}); !w.started || w.known[name] != now {
+			w.known[name] = now
+			update.Routes = append(update.Routes, &companionv1.Route{Service: service, Expose: expose})
+		}
+	}
+	for name := range w.known {
+		if r.balancers.exposed[name] == nil {
+			delete(w.known, name)
+			update.Removed = append(update.Removed, name)
+		}
+	}
+	if w.started && len(update.Routes)+len(update.Removed) == 0 {
+		return nil, r.change()
+	}
+	w.started = true
+	return update, nil
+}
+
+// Route serves one connection of a balancer.
+func (r *Registry) Route(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate]) error {
+	hello, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	name := hello.GetBalancer()
+	if !isName(name) {
+		return wire.Status(fmt.Errorf("the balancer's name %.64q must be of letters, digits, \"-\", \"_\" and \".\": %w", name, errdefs.ErrInvalidArgument))
+	}
+	lostAfter := defaultLostAfter
+	if asked := hello.GetLostAfter(); asked != nil {
+		lostAfter = min(max(asked.AsDuration(), 0), longestLostAfter)
+	}
+	balancer, connection := r.ConnectBalancer(name, lostAfter)
+	if r.observer != nil {
+		r.observer.BalancerConnected(name)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.hear(stream, balancer) }()
+	err = r.tell(stream, ended)
+	if !errors.Is(err, errLeft) {
+		balancer.Lost(connection)
+	}
+	if r.observer != nil {
+		r.observer.BalancerLost(name, wire.Sentence(err))
+	}
+	if errors.Is(err, errLeft) {
+		return nil
+	}
+	return wire.Status(err)
+}
+
+var errLeft = errors.New("it has left")
+
+// tell sends what is to be routed until the connection ends.
+func (r *Registry) tell(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], ended <-chan error) error {
+	watch := &routes{registry: r, known: map[string]known{}}
+	for {
+		update, changed := watch.poll()
+		if update != nil {
+			if err := stream.Send(update); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case err := <-ended:
+			return err
+		}
+	}
+}
+
+// hear takes in what the balancer says until it says no more.
+func (r *Registry) hear(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], balancer *Balancer) error {
+	for {
+		report, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("the balancer closed its connection: %w", errdefs.ErrUnavailable)
+		}
+		if err != nil {
+			return err
+		}
+		if r.observer != nil {
+			if report.GetApplied() > 0 {
+				r.observer.Refused(balancer.name, report.GetRefusals())
+			}
+			if len(report.GetTraffic()) > 0 {
+				r.observer.Counted(balancer.name, report.GetTraffic())
+			}
+		}
+		if report.GetApplied() > 0 {
+			balancer.Confirm(report.GetApplied())
+		}
+		if report.GetLeaving() {
+			balancer.Leave()
+			return errLeft
+		}
+	}
+}
+
+// Mirror sends every service, then each change.
+func (r *Registry) Mirror(_ *companionv1.MirrorRequest, stream grpc.ServerStreamingServer[companionv1.MirrorUpdate]) error {
+	watch := r.WatchAll()
+	for snapshot := true; ; snapshot = false {
+		changes, err := watch.Next(stream.Context())
+		if err != nil {
+			return wire.Status(err)
+		}
+		update := &companionv1.MirrorUpdate{
+			Generation: changes.Generation, Snapshot: snapshot, Services: changes.Changed, Removed: changes.Removed,
+		}
+		if err := stream.Send(update); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,269 @@
+package registry
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// What an app may register.
+const (
+	maxLeases     = 1000
+	maxValues     = 4 << 10
+	maxID         = 64
+	shortestLease = 2 * time.Second
+	longestLease  = 10 * time.Minute
+	defaultLease  = 30 * time.Second
+	normalWeight  = 100
+	highestWeight = 10000
+)
+
+// lease is one endpoint that an app registered, or the key/values that it set on an instance.
+type lease struct {
+	endpoint *apiv1.Endpoint
+	timer    *time.Timer
+}
+
+// AllowRegistration lets apps register endpoints with the keys that are made from secret. It is called before the
+// registry is served.
+func (r *Registry) AllowRegistration(secret []byte) { r.secret = slices.Clone(secret) }
+
+// AppKey is what an app shows to register endpoints under its name; it is good for nothing else.
+func (r *Registry) AppKey(app string) string {
+	mac := hmac.New(sha256.New, r.secret)
+	mac.Write([]byte("registry key of " + app))
+	return hex.EncodeToString(mac.Sum(nil)[:20])
+}
+
+// RegisterEndpoint adds or renews an endpoint that the app owns, or key/values of an instance.
+func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.RegisterEndpointRequest) (*apiv1.RegisterEndpointResponse, error) {
+	if err := r.authorize(ctx, request.GetService()); err != nil {
+		return nil, wire.Status(err)
+	}
+	ttl, err := checkRegistration(request)
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	name, id := request.GetService(), request.GetId()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entry := r.entry(name)
+	defer r.discard(name, entry)
+	instance := slices.ContainsFunc(entry.instances, func(e *apiv1.Endpoint) bool { return e.GetId() == id })
+	endpoint, err := registered(request, instance)
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	old := entry.leases[id]
+	switch {
+	case old == nil && len(entry.leases) >= maxLeases:
+		return nil, wire.Status(fmt.Errorf("%q has %d registered endpoints, more are not allowed: %w", name, maxLeases, errdefs.ErrResourceExhausted))
+	case old != nil:
+		old.timer.Stop()
+		endpoint.RegisteredAt = old.endpoint.GetRegisteredAt()
+	default:
+		endpoint.RegisteredAt = timestamppb.Now()
+	}
+	held := &lease{endpoint: endpoint}
+	held.timer = time.AfterFunc(ttl, func() { r.expire(name, id, held) })
+	if entry.leases == nil {
+		entry.leases = map[string]*lease{}
+	}
+	entry.leases[id] = held
+	r.settle(name, entry)
+	shown := endpoint
+	if i, found := slices.BinarySearchFunc(entry.current.GetEndpoints(), endpoint, byID); found {
+		shown = entry.current.GetEndpoints()[i]
+	}
+	return &apiv1.RegisterEndpointResponse{Endpoint: shown, ExpiresAt: timestamppb.New(time.Now().Add(ttl))}, nil
+}
+
+// UnregisterEndpoint ends a lease at once.
+func (r *Registry) UnregisterEndpoint(ctx context.Context, request *apiv1.UnregisterEndpointRequest) (*apiv1.UnregisterEndpointResponse, error) {
+	if err := r.authorize(ctx, request.GetService()); err != nil {
+		return nil, wire.Status(err)
+	}
+	r.mu.Lock()
+	held := r.entry(request.GetService()).leases[request.GetId()]
+	r.mu.Unlock()
+	r.expire(request.GetService(), request.GetId(), held)
+	return &apiv1.UnregisterEndpointResponse{}, nil
+}
+
+// expire ends a lease unless another one has taken its place.
+func (r *Registry) expire(name, id string, held *lease) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entry := r.entry(name)
+	if held != nil && entry.leases[id] == held {
+		held.timer.Stop()
+		delete(entry.leases, id)
+	}
+	r.settle(name, entry)
+}
+
+// dropLeases ends every lease of a service that was removed.
+func (s *service) dropLeases() {
+	for _, held := range s.leases {
+		held.timer.Stop()
+	}
+	s.leases = nil
+}
+
+// merged is the service's endpoints, sorted: its instances with the values that the app set on them, and what the
+// app registered beside them. It is nil when the service does not exist.
+func (s *service) merged() []*apiv1.Endpoint {
+	if len(s.leases) == 0 {
+		return s.instances
+	}
+	list := make([]*apiv1.Endpoint, 0, len(s.instances)+len(s.leases))
+	for _, instance := range s.instances {
+		if held := s.leases[instance.GetId()]; held != nil {
+			instance = proto.Clone(instance).(*apiv1.Endpoint)
+			instance.Values = held.endpoint.GetValues()
+		}
+		list = append(list, instance)
+	}
+	for _, held := range s.leases {
+		if held.endpoint.GetAppOwned() && !slices.ContainsFunc(s.instances, func(e *apiv1.Endpoint) bool { return e.GetId() == held.endpoint.GetId() }) {
+			list = append(list, held.endpoint)
+		}
+	}
+	if len(list) == 0 && s.instances == nil {
+		return nil
+	}
+	slices.SortFunc(list, byID)
+	return list
+}
+
+// registered is the endpoint that a request describes. Of an instance it holds only values.
+func registered(request *apiv1.RegisterEndpointRequest, instance bool) (*apiv1.Endpoint, error) {
+	id, values := request.GetId(), maps.Clone(request.GetValues())
+	plain := request.GetAddress() == "" && request.GetPort() == 0 && len(request.GetPorts()) == 0 && request.GetWeight() == 0
+	if instance {
+		if !plain {
+			return nil, fmt.Errorf("%q is an instance that the zone runs: only values can be set on it, not where it is: %w", id, errdefs.ErrInvalidArgument)
+		}
+		return &apiv1.Endpoint{Id: id, Values: values}, nil
+	}
+	if plain {
+		return nil, fmt.Errorf("no instance is named %q; an endpoint of your own needs an address and a port: %w", id, errdefs.ErrNotFound)
+	}
+	address, err := netip.ParseAddr(request.GetAddress())
+	if err != nil || address.IsUnspecified() || address.IsMulticast() || address.Zone() != "" {
+		return nil, fmt.Errorf("the address %.64q is not the IP address of a host: %w", request.GetAddress(), errdefs.ErrInvalidArgument)
+	}
+	weight := request.GetWeight()
+	if weight == 0 {
+		weight = normalWeight
+	}
+	return &apiv1.Endpoint{
+		Id: id, Address: address.String(), Port: request.GetPort(), Ports: maps.Clone(request.GetPorts()),
+		Weight: weight, State: apiv1.Endpoint_HEALTHY, Values: values, AppOwned: true,
+	}, nil
+}
+
+// checkRegistration returns how long a registration is good for, or one sentence on what is wrong with it.
+func checkRegistration(request *apiv1.RegisterEndpointRequest) (time.Duration, error) {
+	if id := request.GetId(); !isName(id) {
+		return 0, fmt.Errorf("the id %.64q must be of letters, digits, \"-\", \"_\" and \".\", at most %d: %w", id, maxID, errdefs.ErrInvalidArgument)
+	}
+	ports := []int32{}
+	if request.GetAddress() != "" || request.GetPort() != 0 {
+		ports = append(ports, request.GetPort())
+	}
+	for name, port := range request.GetPorts() {
+		if !isName(name) {
+			return 0, fmt.Errorf("the port name %.64q must be of letters, digits, \"-\", \"_\" and \".\": %w", name, errdefs.ErrInvalidArgument)
+		}
+		ports = append(ports, port)
+	}
+	for _, port := range ports {
+		if port < 1 || port > 65535 {
+			return 0, fmt.Errorf("a port must be between 1 and 65535, but is %d: %w", port, errdefs.ErrInvalidArgument)
+		}
+	}
+	if weight := request.GetWeight(); weight < 0 || weight > highestWeight {
+		return 0, fmt.Errorf("the weight must be between 0 and %d, but is %d: %w", highestWeight, weight, errdefs.ErrInvalidArgument)
+	}
+	size := 0
+	for key, value := range request.GetValues() {
+		size += len(key) + len(value)
+		if key == "" || !printable(key) || !printable(value) {
+			return 0, fmt.Errorf("values must be text without control characters, but %.64q is not: %w", key, errdefs.ErrInvalidArgument)
+		}
+	}
+	if size > maxValues {
+		return 0, fmt.Errorf("the values have %d bytes, at most %d are allowed: %w", size, maxValues, errdefs.ErrInvalidArgument)
+	}
+	ttl := defaultLease
+	if request.GetLease() != nil {
+		ttl = request.GetLease().AsDuration()
+	}
+	if ttl < shortestLease || ttl > longestLease {
+		return 0, fmt.Errorf("the lease must be between %s and %s, but is %s: %w", shortestLease, longestLease, ttl, errdefs.ErrInvalidArgument)
+	}
+	return ttl, nil
+}
+
+// authorize lets an app touch its own services, and nobody else.
+func (r *Registry) authorize(ctx context.Context, service string) error {
+	if len(r.secret) == 0 {
+		return fmt.Errorf("this zone does not let apps register endpoints: %w", errdefs.ErrNotImplemented)
+	}
+	app := service[strings.LastIndexByte(service, '.')+1:]
+	if !isName(service) || app == "" {
+		return fmt.Errorf("%.64q is not the name of a service: %w", service, errdefs.ErrInvalidArgument)
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	for _, value := range md.Get("authorization") {
+		scheme, credential, _ := strings.Cut(value, " ")
+		user, key := app, credential
+		if strings.EqualFold(scheme, "basic") {
+			decoded, err := base64.StdEncoding.DecodeString(credential)
+			if err != nil {
+				continue
+			}
+			user, key, _ = strings.Cut(string(decoded), ":")
+		}
+		if user == app && hmac.Equal([]byte(key), []byte(r.AppKey(app))) {
+			return nil
+		}
+		return fmt.Errorf("this key does not belong to app %q; an app registers endpoints only under its own name, with the key in MAMMOTH_REGISTRY: %w", app, errdefs.ErrPermissionDenied)
+	}
+	return fmt.Errorf("registering an endpoint needs the app's key; instances have it in MAMMOTH_REGISTRY: %w", errdefs.ErrUnauthenticated)
+}
+
+func isName(text string) bool {
+	if text == "" || len(text) > maxID || text[0] == '.' {
+		return false
+	}
+	for _, c := range []byte(text) {
+		if !(c == '-' || c == '_' || c == '.' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z') {
+			return false
+		}
+	}
+	return true
+}
+
+func printable(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
+}
