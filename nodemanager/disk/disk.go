@@ -1,0 +1,113 @@
+// Package disk measures what containers write, holds them to their quota where the storage driver cannot, and
+// makes data volumes of a fixed size.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// Free is how many bytes a process without privileges can still write to the file system of path, and its size.
+func Free(path string) (free, total int64, err error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(path, &stat); err != nil {
+		return 0, 0, fmt.Errorf("free space of %s: %w", path, err)
+	}
+	return int64(stat.Bavail) * stat.Bsize, int64(stat.Blocks) * stat.Bsize, nil
+}
+
+// file tells files apart.
+type file struct{ device, inode uint64 }
+
+// Usage is how much disk is allocated for everything at and below paths: holes do not count, and a file with
+// several names counts once. What disappears during the walk is passed over.
+func Usage(paths ...string) (int64, error) {
+	var total int64
+	seen := make(map[file]bool)
+	for _, path := range paths {
+		err := filepath.WalkDir(path, func(name string, _ fs.DirEntry, err error) error {
+			var stat unix.Stat_t
+			if err == nil {
+				err = unix.Lstat(name, &stat)
+			}
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if stat.Nlink > 1 && stat.Mode&unix.S_IFMT == unix.S_IFREG {
+				if seen[file{stat.Dev, stat.Ino}] {
+					return nil
+				}
+				seen[file{stat.Dev, stat.Ino}] = true
+			}
+			total += stat.Blocks * 512
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return total, nil
+}
+
+// Deleted is how much disk processes hold in files that have no name any more, which no walk finds.
+func Deleted(pids []int) int64 {
+	var total int64
+	seen := make(map[file]bool)
+	for _, pid := range pids {
+		folder := "/proc/" + strconv.Itoa(pid) + "/fd"
+		descriptors, err := os.ReadDir(folder)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, descriptor := range descriptors {
+			path := filepath.Join(folder, descriptor.Name())
+			target, err := os.Readlink(path)
+			if err != nil || !strings.HasSuffix(target, " (deleted)") {
+				continue
+			}
+			var stat unix.Stat_t
+			var system unix.Statfs_t
+			if unix.Stat(path, &stat) != nil || unix.Statfs(path, &system) != nil {
+				continue
+			}
+			onDisk := stat.Mode&unix.S_IFMT == unix.S_IFREG && stat.Nlink == 0 &&
+				system.Type != unix.TMPFS_MAGIC && system.Type != unix.HUGETLBFS_MAGIC
+			if key := (file{stat.Dev, stat.Ino}); onDisk && !seen[key] {
+				seen[key] = true
+				total += stat.Blocks * 512
+			}
+		}
+	}
+	return total
+}
+
+// Exceeded is the sentence for a container that wrote too much.
+func Exceeded(used, quota int64) string {
+	return fmt.Sprintf("disk quota exceeded (%s of %s)", resource.FormatBytes(used), resource.FormatBytes(quota))
+}
+
+// DriverMayQuota reports whether Docker's storage driver, by what the engine says of it, may be able to hold a
+// container to a size. Whether it does is known once it has accepted one.
+func DriverMayQuota(driver string, status [][2]string) bool {
+	switch driver {
+	case "btrfs", "zfs":
+		return true
+	case "overlay2", "vfs":
+		// xfs with project quotas; the mount option is not in the status.
+		return slices.Contains(status, [2]string{"Backing Filesystem", "xfs"})
+	}
+	return false
+}

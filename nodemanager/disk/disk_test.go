@@ -1,0 +1,192 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/testenv"
+)
+
+func fill(t *testing.T, path string, size int64) *os.File {
+	t.Helper()
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	block := make([]byte, 64<<10)
+	for i := range block {
+		block[i] = byte(i) | 1
+	}
+	for ; size > 0; size -= int64(len(block)) {
+		if _, err := file.Write(block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return file
+}
+
+func near(got, want int64) bool { return got >= want && got < want+want/4+(64<<10) }
+
+func TestUsageCountsBlocksOnce(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, filepath.Join(dir, "a/b/one"), 1<<20)
+	if err := os.Link(filepath.Join(dir, "a/b/one"), filepath.Join(dir, "two")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/proc", filepath.Join(dir, "elsewhere")); err != nil {
+		t.Fatal(err)
+	}
+	sparse := fill(t, filepath.Join(dir, "sparse"), 0)
+	if err := sparse.Truncate(1 << 40); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Usage(dir, filepath.Join(dir, "gone")); err != nil || !near(got, 1<<20) {
+		t.Errorf("usage %d, %v", got, err)
+	}
+}
+
+func TestDeletedFilesAreFound(t *testing.T) {
+	before := Deleted([]int{os.Getpid()})
+	file := fill(t, filepath.Join(t.TempDir(), "file"), 2<<20)
+	if err := os.Remove(file.Name()); err != nil {
+		t.Fatal(err)
+	}
+	if got := Deleted([]int{os.Getpid(), 1 << 30}); !near(got-before, 2<<20) {
+		t.Errorf("%d bytes before, %d after", before, got)
+	}
+}
+
+func TestDriverMayQuota(t *testing.T) {
+	xfs := [][2]string{{"Backing Filesystem", "xfs"}, {"Supports d_type", "true"}}
+	ext := [][2]string{{"Backing Filesystem", "extfs"}}
+	for _, c := range []struct {
+		driver string
+		status [][2]string
+		want   bool
+	}{{"overlay2", xfs, true}, {"overlay2", ext, false}, {"btrfs", nil, true}, {"overlayfs", xfs, false}} {
+		if got := DriverMayQuota(c.driver, c.status); got != c.want {
+			t.Errorf("%s on %v: %v", c.driver, c.status, got)
+		}
+	}
+}
+
+// Whoever writes past the quota is ended within five seconds, however idle it was before.
+func TestWatcherEndsWithinFiveSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := NewWatcher(slog.New(slog.DiscardHandler))
+		defer w.Close()
+		used := make(chan int64, 1)
+		used <- 0
+		ended := make(chan int64, 10)
+		c := id.Container{Epoch: 1}
+		w.Add(Subject{
+			ID: c, Quota: 100,
+			Measure: func(context.Context) (int64, error) {
+				n := <-used
+				used <- n
+				return n, nil
+			},
+			Exceeded: func(_ context.Context, n int64) { ended <- n },
+		})
+		<-time.After(time.Hour)
+		<-used
+		used <- 101
+		over := time.Now()
+		if n := <-ended; n != 101 || time.Since(over) > 5*time.Second {
+			t.Errorf("ended with %d after %v", n, time.Since(over))
+		}
+		// A container that could not be ended is ended again.
+		if n := <-ended; n != 101 || time.Since(over) > 10*time.Second {
+			t.Errorf("ended again with %d after %v", n, time.Since(over))
+		}
+		w.Remove(c)
+		<-time.After(time.Minute)
+		if len(ended) != 0 {
+			t.Error("ended after its removal")
+		}
+	})
+}
+
+func TestExceededSentence(t *testing.T) {
+	if got := Exceeded(72<<20, 64<<20); got != "disk quota exceeded (72MiB of 64MiB)" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestVolumeHasItsSizeAndGrows(t *testing.T) {
+	testenv.Need(t, "root", "program:mkfs.ext4", "program:losetup", "program:resize2fs")
+	dir := t.TempDir()
+	v := Volume{File: filepath.Join(dir, "data.img"), Dir: filepath.Join(dir, "data")}
+	ctx := t.Context()
+	if err := v.Create(ctx, 1<<20); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("a volume of 1MiB: %v", err)
+	}
+	if err := v.Create(ctx, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := v.Delete(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	file, err := os.Create(filepath.Join(v.Dir, "fill"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := []byte(strings.Repeat("x", 1<<20))
+	write := func() (mebibytes int) {
+		t.Helper()
+		for {
+			if _, err := file.Write(block); errors.Is(err, unix.ENOSPC) {
+				return mebibytes
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			mebibytes++
+		}
+	}
+	first := write()
+	if first < 16 || first > 32 {
+		t.Errorf("%dMiB fit into 32MiB", first)
+	}
+	if err := v.Grow(ctx, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	if more := write(); more < 24 || more > 34 {
+		t.Errorf("%dMiB more fit after it grew by 32MiB", more)
+	}
+	if err := v.Grow(ctx, 32<<20); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		t.Errorf("made smaller: %v", err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := v.Unmount(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := v.Create(ctx, 32<<20); err != nil { // it exists: the data is still there
+			t.Fatal(err)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(v.Dir, "fill")); err != nil || info.Size() < 40<<20 {
+		t.Errorf("after the remount: %v, %v", info, err)
+	}
+}
