@@ -144,13 +144,14 @@ func TestVolumeHasItsSizeAndGrows(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	file, err := os.Create(filepath.Join(v.Dir, "fill"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	block := []byte(strings.Repeat("x", 1<<20))
 	write := func() (mebibytes int) {
 		t.Helper()
+		file, err := os.OpenFile(filepath.Join(v.Dir, "fill"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
 		for {
 			if _, err := file.Write(block); errors.Is(err, unix.ENOSPC) {
 				return mebibytes
@@ -172,9 +173,6 @@ func TestVolumeHasItsSizeAndGrows(t *testing.T) {
 	}
 	if err := v.Grow(ctx, 32<<20); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Errorf("made smaller: %v", err)
-	}
-	if err := file.Close(); err != nil {
-		t.Fatal(err)
 	}
 	for range 2 {
 		if err := v.Unmount(ctx); err != nil {

@@ -84,7 +84,8 @@ func (v Volume) mounted() (bool, error) {
 	return dir.Dev != parent.Dev, nil
 }
 
-// Grow makes a mounted volume larger while it is in use. It is never made smaller.
+// Grow makes a mounted volume larger, while it is in use where the kernel lets this process do that (it asks for
+// CAP_SYS_RESOURCE), else between an unmount and a mount. It is never made smaller.
 func (v Volume) Grow(ctx context.Context, size int64) error {
 	info, err := os.Stat(v.File)
 	if err != nil {
@@ -103,7 +104,18 @@ func (v Volume) Grow(ctx context.Context, size int64) error {
 	if err := tool(ctx, "losetup", "--set-capacity", device); err != nil {
 		return err
 	}
-	return tool(ctx, "resize2fs", device)
+	if tool(ctx, "resize2fs", device) == nil {
+		return nil
+	}
+	if err := v.Unmount(ctx); err != nil {
+		return fmt.Errorf("a data volume in use cannot grow without CAP_SYS_RESOURCE (%w): %w", err, errdefs.ErrFailedPrecondition)
+	}
+	// resize2fs wants to see a checked file system.
+	checked := tool(ctx, "e2fsck", "-f", "-p", v.File)
+	if checked == nil {
+		checked = tool(ctx, "resize2fs", v.File)
+	}
+	return errors.Join(checked, v.Mount(ctx))
 }
 
 func (v Volume) device(ctx context.Context) (string, error) {
@@ -144,8 +156,8 @@ func (v Volume) Delete(ctx context.Context) error {
 func tool(ctx context.Context, name string, args ...string) error {
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {
-		said, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-		return fmt.Errorf("%s: %w: %s", name, err, said)
+		said := strings.TrimSpace(string(out))
+		return fmt.Errorf("%s: %w: %s", name, err, said[strings.LastIndexByte(said, '\n')+1:])
 	}
 	return nil
 }
