@@ -1,0 +1,292 @@
+package images
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	// freeExpansion is how much anything may expand to whatever its ratio.
+	freeExpansion = 64 << 20
+	// maxName is how long a name in an archive may be.
+	maxName = 1024
+)
+
+// archive is an unpacked image archive: the content of its files by digest, in a folder of its own.
+type archive struct {
+	limits Limits
+	// files and links by name.
+	files map[string]part
+	links map[string]string
+}
+
+// part is one file's content on the store's disk.
+type part struct {
+	digest digest.Digest
+	size   int64
+	path   string
+}
+
+// unpack reads an archive, a tar that may be gzip-compressed, and puts its files' content into dir. Nothing in the
+// archive chooses a name on the store's disk. It fails with errdefs.ErrInvalidArgument for what is not an archive
+// or tries to get out of it, and with errdefs.ErrResourceExhausted for one that is too large.
+func unpack(content io.Reader, dir string, limits Limits) (*archive, error) {
+	a := &archive{limits: limits, files: map[string]part{}, links: map[string]string{}}
+	expanded, err := limits.expand("the archive", content)
+	if err != nil {
+		return nil, err
+	}
+	reader := tar.NewReader(expanded)
+	for entries := 0; ; entries++ {
+		header, err := reader.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil && entries == 0 && errors.Is(err, tar.ErrHeader) {
+			return nil, invalid("this is not an image archive: it is neither a tar nor a gzip-compressed tar")
+		}
+		if err != nil {
+			return nil, damaged("the archive", err)
+		}
+		if entries == limits.Entries {
+			return nil, fmt.Errorf("the archive has more than %d entries: %w", limits.Entries, errdefs.ErrResourceExhausted)
+		}
+		if err := a.add(header, reader, filepath.Join(dir, strconv.Itoa(entries))); err != nil {
+			return nil, err
+		}
+	}
+	// What follows the tar's end is nothing to us, but a compressed stream's checksum is there.
+	if _, err := io.Copy(io.Discard, expanded); err != nil {
+		return nil, damaged("the archive", err)
+	}
+	return a, nil
+}
+
+// add takes in one entry.
+func (a *archive) add(header *tar.Header, content io.Reader, place string) error {
+	if header.Typeflag == tar.TypeXGlobalHeader {
+		return nil
+	}
+	if len(header.Name) > maxName || len(header.Linkname) > maxName {
+		return invalid("the archive holds a name of more than %d bytes", maxName)
+	}
+	name, err := inside(header.Name)
+	if err != nil {
+		return err
+	}
+	switch header.Typeflag {
+	case tar.TypeDir:
+		return nil
+	case tar.TypeReg, tar.TypeSymlink, tar.TypeLink:
+	default:
+		return invalid("the archive holds %q, which is neither a file, a folder nor a link", header.Name)
+	}
+	if a.has(name) {
+		return invalid("the archive holds %q twice", name)
+	}
+	switch header.Typeflag {
+	case tar.TypeSymlink:
+		return a.addLink(name, path.Join(path.Dir(name), header.Linkname), header.Linkname)
+	case tar.TypeLink:
+		return a.addLink(name, path.Clean(header.Linkname), header.Linkname)
+	}
+	if isSparse(header) {
+		return invalid("the archive's %q is stored as a sparse file, which no image needs", header.Name)
+	}
+	stored, err := store(content, place)
+	if err != nil {
+		return err
+	}
+	if hex, ok := strings.CutPrefix(name, ocispec.ImageBlobsDir+"/sha256/"); ok && hex != stored.digest.Encoded() {
+		return invalid("the archive's %s does not have the digest that its name says, but %s", name, stored.digest)
+	}
+	a.files[name] = stored
+	return nil
+}
+
+func (a *archive) addLink(name, target, written string) error {
+	if path.IsAbs(written) || target == ".." || strings.HasPrefix(target, "../") {
+		return invalid("the archive holds the link %q to %q, which is outside of it", name, written)
+	}
+	a.links[name] = target
+	return nil
+}
+
+func (a *archive) has(name string) bool {
+	_, file := a.files[name]
+	_, link := a.links[name]
+	return file || link
+}
+
+// isSparse reports whether an entry may be larger than what the archive holds of it.
+func isSparse(header *tar.Header) bool {
+	for key := range header.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return header.Typeflag == tar.TypeGNUSparse
+}
+
+// file finds a file's content by its name, through links.
+func (a *archive) file(name string) (part, bool) {
+	name = path.Clean(name)
+	for range 8 {
+		if found, ok := a.files[name]; ok {
+			return found, true
+		}
+		target, ok := a.links[name]
+		if !ok {
+			break
+		}
+		name = target
+	}
+	return part{}, false
+}
+
+// json reads a small file whole.
+func (a *archive) json(name string) ([]byte, bool, error) {
+	found, ok := a.file(name)
+	if !ok {
+		return nil, false, nil
+	}
+	if found.size > maxJSON {
+		return nil, true, invalid("the archive's %s is %d bytes long, too long for what it should be", name, found.size)
+	}
+	content, err := os.ReadFile(found.path)
+	return content, true, err
+}
+
+// inside is an entry's clean name. It refuses names that lead out of the archive.
+func inside(name string) (string, error) {
+	clean := path.Clean(name)
+	if path.IsAbs(name) {
+		return "", invalid("the archive holds the absolute name %q", name)
+	}
+	for element := range strings.SplitSeq(name, "/") {
+		if element == ".." {
+			return "", invalid("the archive holds the name %q, which leads out of it", name)
+		}
+	}
+	return clean, nil
+}
+
+// store writes content to a new file.
+func store(content io.Reader, place string) (part, error) {
+	file, err := os.OpenFile(place, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return part{}, fmt.Errorf("unpack the archive: %w", diskError(err))
+	}
+	sum := sha256.New()
+	size, err := copyContent(io.MultiWriter(file, sum), content)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return part{}, err
+	}
+	return part{digest: digest.NewDigest(digest.SHA256, sum), size: size, path: place}, nil
+}
+
+// copyContent tells apart a source that is damaged and a disk that is full.
+func copyContent(to io.Writer, from io.Reader) (int64, error) {
+	size, err := io.Copy(to, from)
+	if err == nil {
+		return size, nil
+	}
+	if full := diskError(err); errors.Is(full, errdefs.ErrResourceExhausted) {
+		return size, full
+	}
+	return size, damaged("the archive", err)
+}
+
+// damaged says what is wrong with content that could not be read to its end.
+func damaged(what string, err error) error {
+	switch {
+	case errors.Is(err, errdefs.ErrResourceExhausted):
+		return err
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return invalid("%s is truncated", what)
+	case errors.Is(err, gzip.ErrChecksum), errors.Is(err, gzip.ErrHeader), errors.Is(err, tar.ErrHeader):
+		return invalid("%s is damaged (%v)", what, err)
+	}
+	if onDisk := (*os.PathError)(nil); errors.As(err, &onDisk) {
+		return fmt.Errorf("unpack %s: %w", what, err)
+	}
+	return invalid("%s is damaged (%v)", what, err)
+}
+
+// expand reads content, decompressed if it is compressed, and fails with errdefs.ErrResourceExhausted when that
+// becomes more than the limits allow.
+func (l Limits) expand(what string, content io.Reader) (*guard, error) {
+	source := &counter{reader: content}
+	buffered := bufio.NewReaderSize(source, 64<<10)
+	// Fewer bytes than asked for are all there are.
+	start, err := buffered.Peek(6)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	if len(start) == 0 {
+		return nil, invalid("%s is empty", what)
+	}
+	guarded := &guard{what: what, limits: l, source: source, reader: buffered}
+	switch {
+	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
+		unzipped, err := gzip.NewReader(buffered)
+		if err != nil {
+			return nil, damaged("the archive", err)
+		}
+		guarded.reader, guarded.compressed = unzipped, true
+	case bytes.HasPrefix(start, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		return nil, invalid("%s is compressed with zstd, which not every node's engine reads; use gzip or no compression", what)
+	case bytes.HasPrefix(start, []byte("\xfd7zXZ\x00")), bytes.HasPrefix(start, []byte("BZh")):
+		return nil, invalid("%s is compressed with xz or bzip2; use gzip or no compression", what)
+	}
+	return guarded, nil
+}
+
+// guard ends the reading of what expands too much.
+type guard struct {
+	what     string
+	limits   Limits
+	source   *counter
+	reader   io.Reader
+	produced int64
+	// compressed says that reader decompresses.
+	compressed bool
+}
+
+func (g *guard) Read(p []byte) (int, error) {
+	n, err := g.reader.Read(p)
+	g.produced += int64(n)
+	switch {
+	case g.produced > g.limits.ExpandedBytes:
+		return n, fmt.Errorf("%s expands to more than %d bytes, which is the limit: %w", g.what, g.limits.ExpandedBytes, errdefs.ErrResourceExhausted)
+	case g.produced > freeExpansion && g.produced/g.limits.ExpandRatio > g.source.n:
+		return n, fmt.Errorf("%s expands to more than %d times its size, as no honest image does: %w", g.what, g.limits.ExpandRatio, errdefs.ErrResourceExhausted)
+	}
+	return n, err
+}
+
+type counter struct {
+	reader io.Reader
+	n      int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.reader.Read(p)
+	c.n += int64(n)
+	return n, err
+}

@@ -1,0 +1,147 @@
+package images
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func blobPath(dir string, sum digest.Digest) string {
+	return filepath.Join(dir, ocispec.ImageBlobsDir, "sha256", sum.Encoded())
+}
+
+// checkDigest refuses what cannot be the name of a blob of the store.
+func checkDigest(sum digest.Digest) error {
+	if err := sum.Validate(); err != nil {
+		return fmt.Errorf("%q is not a digest: %w", sum, errdefs.ErrInvalidArgument)
+	}
+	if sum.Algorithm() != digest.SHA256 {
+		return fmt.Errorf("%s is not a sha256 digest, the only ones that the store knows: %w", sum, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// blobSize fails with errdefs.ErrNotFound unless the store holds the blob.
+func (s *Store) blobSize(sum digest.Digest) (int64, error) {
+	if err := checkDigest(sum); err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(blobPath(s.dir, sum))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, fmt.Errorf("the store has no blob %s: %w", sum, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look for a blob: %w", err)
+	}
+	return info.Size(), nil
+}
+
+// adopt makes files, which are synced and whose digests are known, blobs. Those that are there already are left
+// alone. The caller holds mu, so that nothing is collected before the catalog names them.
+func (s *Store) adopt(files map[digest.Digest]string) error {
+	for sum, path := range files {
+		target := blobPath(s.dir, sum)
+		if _, err := os.Stat(target); err == nil {
+			continue
+		}
+		if err := os.Rename(path, target); err != nil {
+			return fmt.Errorf("store a blob: %w", diskError(err))
+		}
+	}
+	if err := syncDir(s.blobDir()); err != nil {
+		return fmt.Errorf("store blobs: %w", diskError(err))
+	}
+	return nil
+}
+
+// deleteBlobs deletes every blob that is not kept. The caller holds mu.
+func (s *Store) deleteBlobs(keep map[digest.Digest]bool) (freed int64, err error) {
+	entries, err := os.ReadDir(s.blobDir())
+	if err != nil {
+		return 0, fmt.Errorf("list the blobs: %w", err)
+	}
+	for _, entry := range entries {
+		if keep[digest.NewDigestFromEncoded(digest.SHA256, entry.Name())] {
+			continue
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return freed, fmt.Errorf("look at a blob: %w", err)
+		}
+		if err := os.Remove(filepath.Join(s.blobDir(), entry.Name())); err != nil {
+			return freed, fmt.Errorf("delete a blob: %w", err)
+		}
+		freed += info.Size()
+	}
+	return freed, nil
+}
+
+// StoredBytes is what the store's blobs take up on disk, every one counted once.
+func (s *Store) StoredBytes() (int64, error) {
+	entries, err := os.ReadDir(s.blobDir())
+	if err != nil {
+		return 0, fmt.Errorf("list the blobs: %w", err)
+	}
+	var total int64
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("look at a blob: %w", err)
+		}
+		total += info.Size()
+	}
+	return total, nil
+}
+
+// writeNew writes a synced file of a new name and tells the name.
+func writeNew(dir string, content []byte) (path string, err error) {
+	file, err := os.CreateTemp(dir, "new-*")
+	if err != nil {
+		return "", err
+	}
+	_, err = file.Write(content)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(file.Name()))
+	}
+	return file.Name(), nil
+}
+
+// replaceFile puts a file in another's place, durably and at once. New is written under incoming first.
+func replaceFile(dir, name string, content []byte) error {
+	path, err := writeNew(filepath.Join(dir, incoming), content)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(path, filepath.Join(dir, name)); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return syncDir(dir)
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// diskError gives a full disk its class.
+func diskError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("the image store's disk is full (%w): %w", err, errdefs.ErrResourceExhausted)
+	}
+	return err
+}

@@ -1,0 +1,139 @@
+package images
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// catalog says what the store holds. A published catalog never changes: who changes it makes a clone.
+type catalog struct {
+	// tags by NAME:TAG.
+	tags      map[string]tag
+	manifests map[digest.Digest]manifest
+}
+
+type tag struct {
+	digest    digest.Digest
+	createdAt time.Time
+}
+
+type manifest struct {
+	mediaType string
+	size      int64
+	// children are the blobs and manifests that it names.
+	children []digest.Digest
+}
+
+func (c catalog) clone() catalog {
+	return catalog{tags: maps.Clone(c.tags), manifests: maps.Clone(c.manifests)}
+}
+
+func (c catalog) equal(other catalog) bool {
+	return maps.Equal(c.tags, other.tags) && maps.EqualFunc(c.manifests, other.manifests, func(a, b manifest) bool {
+		return a.mediaType == b.mediaType && a.size == b.size
+	})
+}
+
+// reach is everything that the roots lead to, themselves included.
+func (c catalog) reach(roots []digest.Digest) map[digest.Digest]bool {
+	reached := map[digest.Digest]bool{}
+	for len(roots) > 0 {
+		sum := roots[len(roots)-1]
+		roots = roots[:len(roots)-1]
+		if !reached[sum] {
+			reached[sum] = true
+			roots = append(roots, c.manifests[sum].children...)
+		}
+	}
+	return reached
+}
+
+// loadCatalog reads index.json, and the manifests that it names for what they name. A manifest that was lost with
+// its file is left out, so that one damaged image does not keep the zone from starting.
+func loadCatalog(dir string) (catalog, error) {
+	c := catalog{tags: map[string]tag{}, manifests: map[digest.Digest]manifest{}}
+	content, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, err
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(content, &index); err != nil {
+		return c, fmt.Errorf("%s is damaged: %w", ocispec.ImageIndexFile, err)
+	}
+	for _, descriptor := range index.Manifests {
+		if _, known := c.manifests[descriptor.Digest]; !known {
+			content, err := os.ReadFile(blobPath(dir, descriptor.Digest))
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return c, err
+			}
+			parsed, err := parseManifest(content, descriptor.MediaType)
+			if err != nil {
+				continue
+			}
+			c.manifests[descriptor.Digest] = parsed.entry()
+		}
+		if name := descriptor.Annotations[ocispec.AnnotationRefName]; name != "" {
+			// A time that cannot be read is a zero time, which harms nobody.
+			createdAt, _ := time.Parse(time.RFC3339Nano, descriptor.Annotations[ocispec.AnnotationCreated])
+			c.tags[name] = tag{digest: descriptor.Digest, createdAt: createdAt}
+		}
+	}
+	return c, nil
+}
+
+// save writes index.json whole, so that it is either the old or the new one after a crash.
+func (c catalog) save(dir string) error {
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	index.Manifests = []ocispec.Descriptor{}
+	tagged := map[digest.Digest]bool{}
+	for _, name := range slices.Sorted(maps.Keys(c.tags)) {
+		tag := c.tags[name]
+		tagged[tag.digest] = true
+		descriptor := c.descriptor(tag.digest)
+		descriptor.Annotations = map[string]string{
+			ocispec.AnnotationRefName: name,
+			ocispec.AnnotationCreated: tag.createdAt.UTC().Format(time.RFC3339Nano),
+		}
+		index.Manifests = append(index.Manifests, descriptor)
+	}
+	for _, sum := range slices.Sorted(maps.Keys(c.manifests)) {
+		if !tagged[sum] {
+			index.Manifests = append(index.Manifests, c.descriptor(sum))
+		}
+	}
+	content, err := json.MarshalIndent(index, "", " ")
+	if err != nil {
+		return err
+	}
+	layout, err := json.Marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, ocispec.ImageLayoutFile)); errors.Is(err, os.ErrNotExist) {
+		if err := replaceFile(dir, ocispec.ImageLayoutFile, layout); err != nil {
+			return err
+		}
+	}
+	return replaceFile(dir, ocispec.ImageIndexFile, content)
+}
+
+func (c catalog) descriptor(sum digest.Digest) ocispec.Descriptor {
+	entry := c.manifests[sum]
+	return ocispec.Descriptor{MediaType: entry.mediaType, Digest: sum, Size: entry.size}
+}

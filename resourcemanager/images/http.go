@@ -1,0 +1,228 @@
+package images
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/mammoth-os/mammoth/internal/distribution"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+const (
+	// offsetHeader says where a chunk belongs, and in answers where the upload goes on.
+	offsetHeader = "Upload-Offset"
+	// silence is how long an upload's connection may bring nothing before it is given up. The upload goes on.
+	silence = time.Minute
+)
+
+// Handler serves archive uploads under /v1/uploads and the OCI distribution API under /v2/:
+//
+//	POST   /v1/uploads                       201 {"id", "offset"}
+//	PATCH  /v1/uploads/{id}                  Upload-Offset: where the body belongs; 200 {"id", "offset"}; 409 if it does not
+//	GET    /v1/uploads/{id}                  200 {"id", "offset"}; HEAD answers with Upload-Offset alone
+//	DELETE /v1/uploads/{id}                  204
+//	POST   /v1/uploads/{id}/import?name=     200 the image; the name may be left out
+//
+// Errors are {"code", "message"} with gRPC's codes.
+func (s *Store) Handler() http.Handler {
+	mux := http.NewServeMux()
+	registry := distribution.NewWritable(repositories{s})
+	mux.Handle("/v2/", registry)
+	mux.Handle("/v2", registry)
+	mux.HandleFunc("POST /v1/uploads", s.handleStart)
+	mux.HandleFunc("GET /v1/uploads/{id}", s.handleOffset)
+	mux.HandleFunc("PATCH /v1/uploads/{id}", s.handleAppend)
+	mux.HandleFunc("DELETE /v1/uploads/{id}", s.handleCancel)
+	mux.HandleFunc("POST /v1/uploads/{id}/import", s.handleImport)
+	return mux
+}
+
+func (s *Store) handleStart(w http.ResponseWriter, _ *http.Request) {
+	u, err := s.startUpload("")
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	w.Header().Set("Location", "/v1/uploads/"+u.id)
+	writeOffset(w, http.StatusCreated, u.id, 0)
+}
+
+func (s *Store) handleOffset(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	size, err := s.uploadSize("", id)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeOffset(w, http.StatusOK, id, size)
+}
+
+func (s *Store) handleAppend(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	offset, err := strconv.ParseInt(r.Header.Get(offsetHeader), 10, 64)
+	if err != nil || offset < 0 {
+		writeError(w, invalid("the header %s must be where the content belongs, but is %q", offsetHeader, r.Header.Get(offsetHeader)))
+		return
+	}
+	u, err := s.findUpload("", id)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	body := &patientBody{body: r.Body, control: http.NewResponseController(w)}
+	size, err := s.appendUpload(r.Context(), u, offset, body, body.interrupt)
+	if errors.Is(err, errdefs.ErrOutOfRange) {
+		w.Header().Set(offsetHeader, strconv.FormatInt(size, 10))
+	}
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeOffset(w, http.StatusOK, id, size)
+}
+
+func (s *Store) handleCancel(w http.ResponseWriter, r *http.Request) {
+	if err := s.cancelUpload(r.Context(), "", r.PathValue("id")); err != nil {
+		writeError(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Store) handleImport(w http.ResponseWriter, r *http.Request) {
+	image, err := s.importUpload(r, r.PathValue("id"), r.FormValue("name"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	content, err := protojson.Marshal(image)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(content)
+}
+
+// importUpload takes in an uploaded archive. The archive is dropped unless the fault may be the store's own or
+// lies in the name, when the client can try again. A client that asks twice is told the same image.
+func (s *Store) importUpload(r *http.Request, id, name string) (*apiv1.Image, error) {
+	if _, err := importName(name); err != nil {
+		return nil, err
+	}
+	u, err := s.findUpload("", id)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.take(r.Context(), u, nil); err != nil {
+		return nil, err
+	}
+	defer s.giveBack(u)
+	if u.image != nil {
+		return u.image, nil
+	}
+	file, err := os.Open(u.path)
+	if err != nil {
+		return nil, fmt.Errorf("read the upload: %w", err)
+	}
+	defer file.Close()
+	image, err := s.Import(r.Context(), io.NewSectionReader(file, 0, u.size), name)
+	if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) {
+		s.drop(u)
+	}
+	if err != nil {
+		return nil, err
+	}
+	u.image = image
+	_ = os.Remove(u.path) // What cannot be deleted now is deleted when the upload is dropped.
+	return image, nil
+}
+
+// patientBody reads a request's body for as long as something comes.
+type patientBody struct {
+	body    io.Reader
+	control *http.ResponseController
+
+	mu          sync.Mutex
+	interrupted bool
+}
+
+var errInterrupted = errors.New("another connection took over")
+
+func (b *patientBody) Read(p []byte) (int, error) {
+	if err := b.wait(time.Now().Add(silence)); err != nil {
+		return 0, err
+	}
+	n, err := b.body.Read(p)
+	if err == io.EOF {
+		// The connection may serve other requests.
+		_ = b.wait(time.Time{})
+	}
+	return n, err
+}
+
+// wait sets until when the next bytes must come.
+func (b *patientBody) wait(until time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.interrupted {
+		return errInterrupted
+	}
+	// A server that cannot set deadlines only lacks the protection.
+	_ = b.control.SetReadDeadline(until)
+	return nil
+}
+
+// interrupt ends a read that goes on, and all that follow.
+func (b *patientBody) interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.interrupted = true
+	_ = b.control.SetReadDeadline(time.Unix(1, 0))
+}
+
+func writeOffset(w http.ResponseWriter, status int, id string, offset int64) {
+	w.Header().Set(offsetHeader, strconv.FormatInt(offset, 10))
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(struct {
+		ID     string `json:"id"`
+		Offset int64  `json:"offset"`
+	}{id, offset})
+}
+
+// writeError answers in the form of the zone's REST API.
+func writeError(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, errdefs.ErrInvalidArgument):
+		code = http.StatusBadRequest
+	case errors.Is(err, errdefs.ErrNotFound):
+		code = http.StatusNotFound
+	case errors.Is(err, errdefs.ErrOutOfRange), errors.Is(err, errdefs.ErrFailedPrecondition), errors.Is(err, errdefs.ErrAborted):
+		code = http.StatusConflict
+	case errors.Is(err, errdefs.ErrResourceExhausted):
+		code = http.StatusRequestEntityTooLarge
+	case errors.Is(err, errdefs.ErrUnavailable):
+		code = http.StatusServiceUnavailable
+	}
+	answer := status.Convert(wire.Status(err))
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	}{int(answer.Code()), answer.Message()})
+}

@@ -1,0 +1,256 @@
+// Package images is the zone's image store: every layer once, by its digest. Images come in as uploaded archives or
+// are pushed with the OCI distribution API, by which the nodes read them too.
+//
+// The directory is an OCI image layout (https://github.com/opencontainers/image-spec/blob/main/image-layout.md):
+// index.json names every tag and manifest, blobs/sha256 holds manifests, configs and layers. Only index.json ever
+// changes, and a blob that it leads to is on disk before it is named there, so that a crash at any point leaves a
+// consistent store. What is under incoming has not arrived whole, or was not taken in yet.
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/mammoth-os/mammoth/internal/distribution"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// Limits say what the store takes in and how long it keeps what nobody uses. Zero values are the defaults.
+type Limits struct {
+	// ArchiveBytes is how large one upload may be. Default 16 GiB.
+	ArchiveBytes int64
+	// ExpandedBytes is how large an archive, or one layer, may become when it is expanded. Default 32 GiB.
+	ExpandedBytes int64
+	// ExpandRatio is how many times its size an archive or layer may become, once that is above 64 MiB. Default 200.
+	ExpandRatio int64
+	// Entries is how many files an archive may hold. Default 16384.
+	Entries int
+	// Uploads is how many uploads may be under way. Default 256.
+	Uploads int
+	// UploadIdle is how long an upload may rest before it is dropped, and how long a blob is kept for a manifest that
+	// a client is about to push. Default 1h.
+	UploadIdle time.Duration
+	// Architecture is that of the zone's nodes, in Go's words; others are refused. Default the program's own.
+	Architecture string
+	// Pinned lists manifest digests that must stay, tagged or not: those that apps run or may go back to. While it
+	// fails nothing is deleted. It may block, and must not call the store.
+	Pinned func(context.Context) ([]string, error)
+}
+
+func (l *Limits) setDefaults() {
+	setDefault(&l.ArchiveBytes, 16<<30)
+	setDefault(&l.ExpandedBytes, 32<<30)
+	setDefault(&l.ExpandRatio, 200)
+	setDefault(&l.Entries, 1<<14)
+	setDefault(&l.Uploads, 256)
+	setDefault(&l.UploadIdle, time.Hour)
+	setDefault(&l.Architecture, runtime.GOARCH)
+	if l.Pinned == nil {
+		l.Pinned = func(context.Context) ([]string, error) { return nil, nil }
+	}
+}
+
+func setDefault[T comparable](value *T, otherwise T) {
+	var zero T
+	if *value == zero {
+		*value = otherwise
+	}
+}
+
+// incoming is the folder of what is on its way in. Open empties it, except for archives that can still be resumed.
+const incoming = "incoming"
+
+// Store is the image store. Its methods may be called from many goroutines.
+type Store struct {
+	dir    string
+	limits Limits
+
+	// mu is held while the catalog changes and while blobs are named by it or deleted; never while content arrives.
+	mu      sync.Mutex
+	catalog catalog
+	// promised keeps blobs that a client was told it need not push, or has pushed, until its manifest arrives.
+	promised map[promise]time.Time
+	uploads  map[string]*upload
+
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+// promise is a blob that a manifest of the repository is expected to name.
+type promise struct {
+	repository string
+	blob       digest.Digest
+}
+
+// Open opens the store in a directory, which it creates if need be, and removes what a crash left behind there.
+// The caller closes it.
+func Open(dir string, limits Limits) (*Store, error) {
+	limits.setDefaults()
+	s := &Store{
+		dir:      dir,
+		limits:   limits,
+		promised: map[promise]time.Time{},
+		uploads:  map[string]*upload{},
+		stopped:  make(chan struct{}),
+	}
+	for _, sub := range []string{s.blobDir(), s.incomingDir()} {
+		if err := os.MkdirAll(sub, 0o700); err != nil {
+			return nil, fmt.Errorf("open the image store: %w", err)
+		}
+	}
+	var err error
+	if s.catalog, err = loadCatalog(dir); err != nil {
+		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
+	}
+	if err := s.recoverUploads(); err != nil {
+		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	go s.sweep(ctx)
+	return s, nil
+}
+
+// Close ends the store's own work. What is being uploaded can go on after the next Open.
+func (s *Store) Close() error {
+	s.stop()
+	<-s.stopped
+	return nil
+}
+
+// sweep drops, now and then, what nobody came back for.
+func (s *Store) sweep(ctx context.Context) {
+	defer close(s.stopped)
+	ticker := time.NewTicker(max(s.limits.UploadIdle/6, time.Second))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			s.dropIdleUploads(now)
+			// A failure is one to read the pins or the directory; the next round tries again.
+			_, _ = s.collect(ctx, now, func(*catalog) error { return nil })
+		}
+	}
+}
+
+// Remove forgets a tag and deletes what only it needed. It tells how many bytes that freed: none while an app
+// runs the image or may go back to it.
+func (s *Store) Remove(ctx context.Context, name string) (freed int64, err error) {
+	ref, err := distribution.ParseReference(name)
+	if err != nil {
+		return 0, err
+	}
+	if ref.Digest != "" {
+		return 0, fmt.Errorf("%q is removed by its tag, not by its digest: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return s.collect(ctx, time.Now(), func(next *catalog) error {
+		if _, ok := next.tags[ref.String()]; !ok {
+			return s.noImage(next, ref)
+		}
+		delete(next.tags, ref.String())
+		return nil
+	})
+}
+
+// collect changes the catalog and deletes the blobs that nothing leads to any more.
+func (s *Store) collect(ctx context.Context, now time.Time, change func(*catalog) error) (freed int64, err error) {
+	pinned, err := s.limits.Pinned(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("learn which images are in use: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.catalog.clone()
+	if err := change(&next); err != nil {
+		return 0, err
+	}
+	roots := make([]digest.Digest, 0, len(next.tags)+len(pinned)+len(s.promised))
+	for _, tag := range next.tags {
+		roots = append(roots, tag.digest)
+	}
+	for _, sum := range pinned {
+		roots = append(roots, digest.Digest(sum))
+	}
+	for key, until := range s.promised {
+		if now.After(until) {
+			delete(s.promised, key)
+			continue
+		}
+		roots = append(roots, key.blob)
+	}
+	keep := next.reach(roots)
+	maps.DeleteFunc(next.manifests, func(sum digest.Digest, _ manifest) bool { return !keep[sum] })
+	if err := s.commit(next); err != nil {
+		return 0, err
+	}
+	return s.deleteBlobs(keep)
+}
+
+// commit makes a changed catalog the store's, on disk first. The caller holds mu.
+func (s *Store) commit(next catalog) error {
+	if !next.equal(s.catalog) {
+		if err := next.save(s.dir); err != nil {
+			return fmt.Errorf("write the image store's index: %w", diskError(err))
+		}
+	}
+	s.catalog = next
+	return nil
+}
+
+// List tells every tag, sorted by name.
+func (s *Store) List(context.Context) ([]*apiv1.Image, error) {
+	s.mu.Lock()
+	current := s.catalog
+	s.mu.Unlock()
+	list := make([]*apiv1.Image, 0, len(current.tags))
+	for _, name := range slices.Sorted(maps.Keys(current.tags)) {
+		image, err := s.describe(current, name)
+		if errors.Is(err, errdefs.ErrNotFound) {
+			continue // Deleted meanwhile.
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, image)
+	}
+	return list, nil
+}
+
+// noImage says that a name means nothing here, and what there is instead.
+func (s *Store) noImage(current *catalog, ref distribution.Reference) error {
+	var same, others []string
+	for _, name := range slices.Sorted(maps.Keys(current.tags)) {
+		if strings.HasPrefix(name, ref.Repository+":") {
+			same = append(same, name)
+		} else {
+			others = append(others, name)
+		}
+	}
+	has := "the store is empty"
+	if known := append(same, others...); len(known) > 0 {
+		const most = 8
+		has = "the store has " + strings.Join(known[:min(len(known), most)], ", ")
+		if len(known) > most {
+			has += fmt.Sprintf(" and %d more", len(known)-most)
+		}
+	}
+	return fmt.Errorf("no image is named %q; %s: %w", ref, has, errdefs.ErrNotFound)
+}
+
+func (s *Store) blobDir() string     { return filepath.Join(s.dir, ocispec.ImageBlobsDir, "sha256") }
+func (s *Store) incomingDir() string { return filepath.Join(s.dir, incoming) }

@@ -1,0 +1,296 @@
+package images
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// archiveSuffix marks the files of archives: they outlive a restart, so that their uploads can be resumed.
+const archiveSuffix = ".archive"
+
+// upload is content on its way in: an archive, or a blob that is pushed to a repository.
+type upload struct {
+	id string
+	// repository is empty for an archive.
+	repository string
+	path       string
+	// turn is held by the one who reads or writes the content.
+	turn chan struct{}
+
+	// The turn's holder alone uses these.
+	hash hash.Hash // Of the content, for a blob.
+	gone bool      // Dropped while others waited for their turn.
+	// image is what the archive became, kept for a client that did not hear the answer and asks again.
+	image *apiv1.Image
+
+	// The store's mu guards these.
+	size      int64
+	usedAt    time.Time
+	busy      bool
+	interrupt func() // Ends the reading of the writer whose turn it is; may be nil.
+}
+
+// startUpload begins an upload: of a blob for a repository, of an archive without one.
+func (s *Store) startUpload(repository string) (*upload, error) {
+	var raw [16]byte
+	rand.Read(raw[:])
+	u := &upload{id: hex.EncodeToString(raw[:]), repository: repository, turn: make(chan struct{}, 1), usedAt: time.Now()}
+	u.path = filepath.Join(s.incomingDir(), u.id)
+	if repository == "" {
+		u.path += archiveSuffix
+	} else {
+		u.hash = sha256.New()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.uploads) >= s.limits.Uploads {
+		return nil, fmt.Errorf("%d uploads are under way, which is the limit; try again later: %w", len(s.uploads), errdefs.ErrUnavailable)
+	}
+	file, err := os.OpenFile(u.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("start an upload: %w", diskError(err))
+	}
+	if err := file.Close(); err != nil {
+		return nil, fmt.Errorf("start an upload: %w", diskError(err))
+	}
+	s.uploads[u.id] = u
+	return u, nil
+}
+
+// recoverUploads finds the archives that can be resumed and deletes whatever else is under incoming.
+func (s *Store) recoverUploads() error {
+	entries, err := os.ReadDir(s.incomingDir())
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		path := filepath.Join(s.incomingDir(), entry.Name())
+		id, isArchive := strings.CutSuffix(entry.Name(), archiveSuffix)
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		if !isArchive || !info.Mode().IsRegular() || time.Since(info.ModTime()) > s.limits.UploadIdle {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+			continue
+		}
+		s.uploads[id] = &upload{id: id, path: path, turn: make(chan struct{}, 1), size: info.Size(), usedAt: info.ModTime()}
+	}
+	return nil
+}
+
+// findUpload fails with errdefs.ErrNotFound unless the upload is one of the repository.
+func (s *Store) findUpload(repository, id string) (*upload, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.uploads[id]
+	if u == nil || u.repository != repository {
+		return nil, fmt.Errorf("no upload has the id %q; it may have rested too long: %w", id, errdefs.ErrNotFound)
+	}
+	return u, nil
+}
+
+// uploadSize tells how much of an upload has arrived.
+func (s *Store) uploadSize(repository, id string) (int64, error) {
+	u, err := s.findUpload(repository, id)
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return u.size, nil
+}
+
+// take waits for one's turn on an upload. Interrupt, which may be nil, makes the new holder's own reading end, for
+// the sake of one who comes later.
+func (s *Store) take(ctx context.Context, u *upload, interrupt func()) error {
+	select {
+	case u.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if u.gone {
+		<-u.turn
+		return fmt.Errorf("the upload %q has ended: %w", u.id, errdefs.ErrNotFound)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u.busy, u.interrupt, u.usedAt = true, interrupt, time.Now()
+	return nil
+}
+
+func (s *Store) giveBack(u *upload) {
+	s.mu.Lock()
+	u.busy, u.interrupt, u.usedAt = false, nil, time.Now()
+	s.mu.Unlock()
+	<-u.turn
+}
+
+// appendUpload adds content at an offset, or where the upload is when the offset is negative. What arrived before an
+// error stays; an upload that grows too large is dropped.
+func (s *Store) appendUpload(ctx context.Context, u *upload, offset int64, content io.Reader, interrupt func()) (size int64, err error) {
+	s.mu.Lock()
+	earlier := u.interrupt
+	s.mu.Unlock()
+	if earlier != nil {
+		// The same client on a new connection: the old one may hang until somebody ends it.
+		earlier()
+	}
+	if err := s.take(ctx, u, interrupt); err != nil {
+		return 0, err
+	}
+	defer s.giveBack(u)
+	if u.image != nil {
+		return u.size, fmt.Errorf("the upload has become an image already: %w", errdefs.ErrFailedPrecondition)
+	}
+	if offset >= 0 && offset != u.size {
+		return u.size, fmt.Errorf("the upload goes on at %d, not at %d: %w", u.size, offset, errdefs.ErrOutOfRange)
+	}
+	file, err := os.OpenFile(u.path, os.O_WRONLY, 0)
+	if err != nil {
+		return u.size, fmt.Errorf("write to the upload: %w", err)
+	}
+	err = s.fill(u, file, content)
+	err = errors.Join(err, file.Close())
+	if errors.Is(err, errTooLarge) {
+		s.drop(u)
+	}
+	return u.size, err
+}
+
+var errTooLarge = fmt.Errorf("the upload is too large: %w", errdefs.ErrResourceExhausted)
+
+// fill writes content behind what the file holds.
+func (s *Store) fill(u *upload, file *os.File, content io.Reader) error {
+	buffer := make([]byte, 256<<10)
+	for {
+		n, readErr := content.Read(buffer)
+		if u.size+int64(n) > s.limits.ArchiveBytes {
+			return fmt.Errorf("%w: the limit is %d bytes", errTooLarge, s.limits.ArchiveBytes)
+		}
+		if n > 0 {
+			// Behind what counts as arrived: a write that failed half-way is overwritten by the next.
+			if _, err := file.WriteAt(buffer[:n], u.size); err != nil {
+				return fmt.Errorf("write to the upload: %w", diskError(err))
+			}
+			if u.hash != nil {
+				u.hash.Write(buffer[:n])
+			}
+			s.mu.Lock()
+			u.size += int64(n)
+			s.mu.Unlock()
+		}
+		if readErr == io.EOF {
+			return nil
+		}
+		if readErr != nil {
+			return fmt.Errorf("the upload broke off after %d bytes: %w: %w", u.size, readErr, errdefs.ErrAborted)
+		}
+	}
+}
+
+// finishBlob makes an upload the blob that is wanted. The upload ends in any case.
+func (s *Store) finishBlob(ctx context.Context, u *upload, want digest.Digest) error {
+	if err := s.take(ctx, u, nil); err != nil {
+		return err
+	}
+	defer s.giveBack(u)
+	defer s.drop(u)
+	if err := checkDigest(want); err != nil {
+		return err
+	}
+	if got := digest.NewDigest(digest.SHA256, u.hash); got != want {
+		return invalid("what was uploaded has the digest %s, not %s", got, want)
+	}
+	if err := syncFile(u.path, u.size); err != nil {
+		return fmt.Errorf("store a blob: %w", diskError(err))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.adopt(map[digest.Digest]string{want: u.path}); err != nil {
+		return err
+	}
+	s.promise(u.repository, want)
+	return nil
+}
+
+// syncFile cuts off what was written but does not count, and makes the rest durable.
+func syncFile(path string, size int64) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Truncate(size), file.Sync(), file.Close())
+}
+
+// promise keeps a blob for a manifest of the repository that is to come. The caller holds mu.
+func (s *Store) promise(repository string, blob digest.Digest) {
+	s.promised[promise{repository, blob}] = time.Now().Add(s.limits.UploadIdle)
+}
+
+// cancelUpload ends an upload and forgets what arrived.
+func (s *Store) cancelUpload(ctx context.Context, repository, id string) error {
+	u, err := s.findUpload(repository, id)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	interrupt := u.interrupt
+	s.mu.Unlock()
+	if interrupt != nil {
+		interrupt()
+	}
+	if err := s.take(ctx, u, nil); err != nil {
+		return err
+	}
+	defer s.giveBack(u)
+	s.drop(u)
+	return nil
+}
+
+// drop forgets an upload and deletes its file, if it is still there. The caller has the turn.
+func (s *Store) drop(u *upload) {
+	u.gone = true
+	s.mu.Lock()
+	delete(s.uploads, u.id)
+	s.mu.Unlock()
+	// What cannot be deleted now is deleted by the next Open.
+	_ = os.Remove(u.path)
+}
+
+// dropIdleUploads ends the uploads that nobody has touched for too long.
+func (s *Store) dropIdleUploads(now time.Time) {
+	var idle []*upload
+	s.mu.Lock()
+	for _, u := range s.uploads {
+		if !u.busy && now.Sub(u.usedAt) > s.limits.UploadIdle {
+			idle = append(idle, u)
+		}
+	}
+	s.mu.Unlock()
+	for _, u := range idle {
+		select {
+		case u.turn <- struct{}{}:
+			s.drop(u)
+			<-u.turn
+		default: // Somebody came back for it after all.
+		}
+	}
+}
