@@ -1,0 +1,239 @@
+package appmaster
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+// outbox holds what the ResourceManager is to know. Wishes (asks, reports) are absolute and sent again in full on
+// every new stream; deeds (releases, a memo, a revert) are kept until they are acknowledged.
+//
+// An entry's sequence is that of the request which carried it on the present stream, zero if none did yet.
+type outbox struct {
+	mu sync.Mutex
+	// wake holds a token while something may be due.
+	wake chan struct{}
+	// sequence is that of the newest request on the present stream.
+	sequence int64
+	greeted  bool
+
+	asks      map[string]*askEntry
+	releases  map[string]int64
+	instances map[string]*instanceEntry
+	gone      map[string]int64
+	rollout   entry[*masterv1.RolloutReport]
+	revert    entry[*masterv1.Revert]
+	memo      entry[[]byte]
+	observed  entry[observed]
+}
+
+type askEntry struct {
+	ask      *masterv1.Ask
+	granted  int32
+	sequence int64
+}
+
+type instanceEntry struct {
+	report *masterv1.InstanceReport
+	sent   bool
+}
+
+type entry[T any] struct {
+	value    T
+	set      bool
+	sequence int64
+}
+
+type observed struct {
+	version    int32
+	generation int64
+}
+
+func newOutbox() *outbox {
+	return &outbox{
+		wake:      make(chan struct{}, 1),
+		asks:      map[string]*askEntry{},
+		releases:  map[string]int64{},
+		instances: map[string]*instanceEntry{},
+		gone:      map[string]int64{},
+	}
+}
+
+// change runs f on the outbox and sees to it that the outcome is sent.
+func (o *outbox) change(f func()) {
+	o.mu.Lock()
+	f()
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outbox) setAsk(ask *masterv1.Ask) {
+	o.change(func() {
+		old, ok := o.asks[ask.GetId()]
+		if !ok {
+			old = &askEntry{}
+			o.asks[ask.GetId()] = old
+		}
+		old.ask, old.sequence = ask, 0
+	})
+}
+
+func (o *outbox) withdrawAsk(id string) {
+	o.change(func() {
+		if old, ok := o.asks[id]; ok {
+			old.ask, old.sequence = &masterv1.Ask{Id: id}, 0
+		}
+	})
+}
+
+// granted counts a new container towards its ask. An ask that has all it wanted is not sent again: the
+// ResourceManager that forgot it would grant it twice.
+func (o *outbox) granted(ask string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	entry, ok := o.asks[ask]
+	if !ok {
+		return
+	}
+	entry.granted++
+	if entry.ask.GetCount() > 0 && entry.granted >= entry.ask.GetCount() {
+		delete(o.asks, ask)
+	}
+}
+
+func (o *outbox) release(container string) {
+	o.change(func() { o.releases[container] = 0 })
+}
+
+// ended forgets what concerns a container whose lease is over.
+func (o *outbox) ended(container string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.releases, container)
+}
+
+func (o *outbox) reportInstance(report *masterv1.InstanceReport) {
+	o.change(func() {
+		delete(o.gone, report.GetId())
+		o.instances[report.GetId()] = &instanceEntry{report: report}
+	})
+}
+
+func (o *outbox) forgetInstance(id string) {
+	o.change(func() {
+		delete(o.instances, id)
+		o.gone[id] = 0
+	})
+}
+
+// reset prepares for a new stream, on which nothing has been said yet.
+func (o *outbox) reset() {
+	o.change(func() {
+		o.sequence, o.greeted = 0, false
+		for _, entry := range o.asks {
+			entry.sequence = 0
+		}
+		for id := range o.releases {
+			o.releases[id] = 0
+		}
+		for _, entry := range o.instances {
+			entry.sent = false
+		}
+		for id := range o.gone {
+			o.gone[id] = 0
+		}
+		o.rollout.sequence, o.revert.sequence, o.memo.sequence, o.observed.sequence = 0, 0, 0, 0
+	})
+}
+
+// next is the request that says all that is due, or nil when nothing is. What was changed together is sent together.
+func (o *outbox) next() *masterv1.AllocateRequest {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	sequence := o.sequence + 1
+	request := &masterv1.AllocateRequest{Sequence: sequence}
+	due := !o.greeted
+	for _, id := range slices.Sorted(maps.Keys(o.asks)) {
+		if entry := o.asks[id]; entry.sequence == 0 {
+			entry.sequence = sequence
+			request.Asks = append(request.Asks, entry.ask)
+			due = true
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(o.instances)) {
+		if entry := o.instances[id]; !entry.sent {
+			entry.sent = true
+			request.Instances = append(request.Instances, entry.report)
+			due = true
+		}
+	}
+	request.Release, due = unsent(o.releases, sequence, due)
+	request.GoneInstances, due = unsent(o.gone, sequence, due)
+	if o.rollout.take(sequence) {
+		request.Rollout, due = o.rollout.value, true
+	}
+	if o.revert.take(sequence) {
+		request.Revert, due = o.revert.value, true
+	}
+	if o.memo.take(sequence) {
+		request.Memo, due = o.memo.value, true
+	}
+	if o.observed.take(sequence) {
+		due = true
+	}
+	if !due {
+		return nil
+	}
+	request.ObservedVersion, request.ObservedGeneration = o.observed.value.version, o.observed.value.generation
+	o.sequence, o.greeted = sequence, true
+	return request
+}
+
+// acknowledge forgets the deeds that the ResourceManager has stored.
+func (o *outbox) acknowledge(applied int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	stored := func(_ string, sequence int64) bool { return sequence > 0 && sequence <= applied }
+	maps.DeleteFunc(o.releases, stored)
+	maps.DeleteFunc(o.gone, stored)
+	maps.DeleteFunc(o.asks, func(id string, entry *askEntry) bool {
+		return entry.ask.GetCount() == 0 && stored(id, entry.sequence)
+	})
+	o.revert.drop(applied)
+	o.memo.drop(applied)
+}
+
+func (e *entry[T]) put(value T) { *e = entry[T]{value: value, set: true} }
+
+// take marks the entry as carried by a request and reports whether it was due.
+func (e *entry[T]) take(sequence int64) bool {
+	if !e.set || e.sequence != 0 {
+		return false
+	}
+	e.sequence = sequence
+	return true
+}
+
+func (e *entry[T]) drop(applied int64) {
+	if e.set && e.sequence > 0 && e.sequence <= applied {
+		*e = entry[T]{}
+	}
+}
+
+func unsent(sequences map[string]int64, sequence int64, due bool) ([]string, bool) {
+	var ids []string
+	for id, carried := range sequences {
+		if carried == 0 {
+			sequences[id] = sequence
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids, due || len(ids) > 0
+}

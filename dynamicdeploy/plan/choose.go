@@ -1,0 +1,117 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// outdated slots run another version than the wanted one, or were started before the wanted restart.
+func (r *Role) outdated(s *slot) bool {
+	if s.version != r.wanted.Version {
+		return true
+	}
+	return s.current != nil && s.current.grantedAt.Before(r.wanted.RestartBefore)
+}
+
+// evicted slots are to be moved: their node is drained, or their container will be taken away.
+func (r *Role) evicted(s *slot) bool {
+	return s.current != nil && (r.node(s.current.node).state == Draining || !s.current.preemptBy.IsZero())
+}
+
+// leaveBy is when a container that will be taken away must begin to leave, replaced or not; zero is never.
+func (r *Role) leaveBy(s *slot) time.Time {
+	if s.current == nil || s.current.preemptBy.IsZero() {
+		return time.Time{}
+	}
+	return s.current.preemptBy.Add(-r.wanted.Drain - time.Second)
+}
+
+// choose says which slots leave and opens new ones.
+//
+// Surplus slots leave first. Outdated and evicted ones leave when they serve nobody, or when enough healthy ones
+// remain without them: count−MaxUnavailable for outdated ones, the whole count for evicted ones. Then slots are opened
+// until there are count new ones, but never more than count+MaxSurge of all kinds.
+func (r *Role) choose(now time.Time) {
+	count := r.wanted.Count
+	surge := r.wanted.Update.MaxSurge
+	var fresh, stale []*slot
+	available := 0
+	for _, s := range r.sorted() {
+		if s.leaving {
+			continue
+		}
+		if r.phase(s, now) == healthy {
+			available++
+		}
+		switch {
+		case r.outdated(s):
+			stale = append(stale, s)
+		case r.evicted(s):
+			stale = append(stale, s)
+			surge = max(surge, 1)
+		default:
+			fresh = append(fresh, s)
+		}
+	}
+
+	if surplus := len(fresh) - count; surplus > 0 {
+		slices.SortStableFunc(fresh, func(a, b *slot) int {
+			return cmp.Or(cmp.Compare(r.worth(a, now), r.worth(b, now)), cmp.Compare(b.number, a.number))
+		})
+		for _, s := range fresh[:surplus] {
+			if s.leaving = true; r.phase(s, now) == healthy {
+				available--
+			}
+		}
+		fresh = fresh[surplus:]
+	}
+
+	slices.SortStableFunc(stale, func(a, b *slot) int {
+		return cmp.Or(cmp.Compare(a.version, b.version), cmp.Compare(a.number, b.number))
+	})
+	for _, s := range stale {
+		floor := count
+		if r.outdated(s) {
+			floor -= r.wanted.Update.MaxUnavailable
+		}
+		by := r.leaveBy(s)
+		forced := count == 0 || !by.IsZero() && !now.Before(by)
+		switch r.phase(s, now) {
+		case healthy:
+			if forced || available > floor {
+				s.leaving = true
+				available--
+			}
+		case unseen, returned:
+			s.leaving = forced
+		default:
+			s.leaving = true
+		}
+	}
+
+	for missing := count - len(fresh); missing > 0 && len(r.slots) < count+surge; missing-- {
+		r.open(r.lowestFree(), r.wanted.Version)
+	}
+}
+
+// worth orders slots for scale-in: those that serve nobody go first.
+func (r *Role) worth(s *slot, now time.Time) int {
+	switch r.phase(s, now) {
+	case healthy:
+		return 3
+	case unseen, returned:
+		return 2
+	case starting:
+		return 1
+	}
+	return 0
+}
+
+func (r *Role) lowestFree() int {
+	number := 1
+	for r.slots[number] != nil {
+		number++
+	}
+	return number
+}

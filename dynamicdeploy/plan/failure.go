@@ -1,0 +1,102 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+const (
+	// blamed is how many failures in the window make a node one to avoid.
+	blamed = 2
+	// patience is how long an ask avoids nodes before it takes any.
+	patience = 3 * time.Second
+)
+
+// fail counts a failure of a slot's container, and says when the next one may be started.
+func (r *Role) fail(s *slot, exit Exit, now time.Time) {
+	s.current.failed = true
+	s.reason = exit.Reason
+	if exit.Blame == Nobody {
+		return
+	}
+	s.shunned = ""
+	if exit.Blame == Node {
+		s.shunned = s.current.node
+		n := r.node(s.current.node)
+		n.failures = r.recent(append(n.failures, now), now)
+	}
+	s.indifferent = false
+	s.failures = r.recent(append(s.failures, now), now)
+	s.notBefore = now.Add(r.wanted.Restart.wait(len(s.failures)))
+	if s.version == r.wanted.Version {
+		r.rollout.failed(exit.Reason, now)
+	}
+}
+
+// recent are the failures that still count. More than MaxFailures+1 of them would change nothing.
+func (r *Role) recent(failures []time.Time, now time.Time) []time.Time {
+	policy := r.wanted.Restart
+	failures = slices.DeleteFunc(failures, func(at time.Time) bool { return !at.Add(policy.Window).After(now) })
+	if extra := len(failures) - max(policy.MaxFailures+1, blamed); extra > 0 {
+		failures = slices.Clone(failures[extra:])
+	}
+	return failures
+}
+
+// wait is how long a slot with so many failures in the window is held back after the last: not at all after the first,
+// then longer each time.
+func (p Restart) wait(failures int) time.Duration {
+	switch {
+	case failures <= 1:
+		return 0
+	case p.MaxFailures > 0 && failures > p.MaxFailures:
+		return p.MaxBackoff
+	}
+	wait := p.Backoff
+	for range failures - 2 {
+		if wait *= 2; wait >= p.MaxBackoff {
+			return p.MaxBackoff
+		}
+	}
+	return min(wait, p.MaxBackoff)
+}
+
+// avoid are the nodes that a slot should not be put on: those where starts keep failing, and the one to blame for its
+// own last failure. Nodes are avoided only while another one is left.
+func (r *Role) avoid(s *slot, now time.Time) []id.Node {
+	if s.indifferent {
+		return nil
+	}
+	var avoid []id.Node
+	others := false
+	for _, name := range slices.Sorted(maps.Keys(r.nodes)) {
+		n := r.nodes[name]
+		n.failures = r.recent(n.failures, now)
+		switch {
+		case name == s.shunned, len(n.failures) >= blamed:
+			avoid = append(avoid, name)
+		case n.state == Ready:
+			others = true
+		}
+	}
+	if !others {
+		return nil
+	}
+	return avoid
+}
+
+// backoffReason is the sentence for an instance that is held back.
+func (r *Role) backoffReason(s *slot) string {
+	times := "once"
+	if n := len(s.failures); n > 1 {
+		times = fmt.Sprintf("%d times", n)
+		if limit := r.wanted.Restart.MaxFailures; limit > 0 && n > limit {
+			times = fmt.Sprintf("more than %d times", limit)
+		}
+	}
+	return fmt.Sprintf("failed %s within %v, last: %s", times, r.wanted.Restart.Window, s.reason)
+}

@@ -1,0 +1,249 @@
+package plan
+
+import "time"
+
+// confirmation is how long a withdrawal may stay unconfirmed before it is asked for again.
+const confirmation = 5 * time.Second
+
+// Next decides all that can be decided at now. It is to be called again after every fact, and at the instant it names,
+// unless that is zero.
+func (r *Role) Next(now time.Time) ([]Action, time.Time) {
+	for _, s := range r.sorted() {
+		if s.current != nil && s.current.released && r.lost(s.current) {
+			r.fence(s)
+		}
+		if s.current != nil && !s.current.failed && r.phase(s, now) == failing {
+			r.fail(s, Exit{Blame: App, Reason: r.failingReason(s)}, now)
+		}
+	}
+	actions := r.due
+	r.due = nil
+	for before := -1; before != len(r.slots); {
+		// A slot that was closed makes room for another.
+		r.choose(now)
+		before = len(r.slots)
+		for _, s := range r.sorted() {
+			actions = r.advance(s, now, actions)
+		}
+	}
+	r.judge(now)
+	actions, r.due = append(actions, r.due...), nil
+	return actions, r.deadline(now)
+}
+
+// advance takes steps with a slot until it has to wait.
+func (r *Role) advance(s *slot, now time.Time, actions []Action) []Action {
+	for {
+		switch steps[r.goal(s, now)][r.phase(s, now)] {
+		case ask:
+			avoid := r.avoid(s, now)
+			s.ask, s.askedAt, s.choosy = r.newAsk(s), now, len(avoid) > 0
+			actions = append(actions, Ask{ID: s.ask, Instance: r.instance(s), Number: s.number, Version: s.version, Avoid: avoid})
+		case unask:
+			actions = append(actions, Unask{ID: s.ask})
+			s.ask = ""
+		case start:
+			s.current.started = true
+			if s.ran {
+				s.restarts++
+			}
+			s.ran = true
+			actions = append(actions, Start{Container: s.current.id, Instance: r.instance(s), Number: s.number, Version: s.version})
+		case takeOut:
+			s.current.outAt = now
+			actions = append(actions, TakeOut{Instance: r.instance(s)})
+		case release:
+			actions = append(actions, Release{Container: s.current.id})
+			switch {
+			case !s.current.started:
+				s.current = nil
+			case r.lost(s.current):
+				s.current.released = true
+				r.fence(s)
+			default:
+				s.current.released = true
+			}
+		case closeSlot:
+			delete(r.slots, s.number)
+			return append(actions, Close{Instance: r.instance(s)})
+		case undecided:
+			panic("plan: a slot is in a phase that nobody thought of")
+		case wait:
+			if again, ok := r.impatient(s, now); ok {
+				actions = append(actions, again)
+				continue
+			}
+			return actions
+		}
+	}
+}
+
+// impatient is what is done when a wait has been too long.
+func (r *Role) impatient(s *slot, now time.Time) (Action, bool) {
+	switch r.phase(s, now) {
+	case withdrawing:
+		if !now.Before(s.current.outAt.Add(confirmation)) {
+			s.current.outAt = now
+			return TakeOut{Instance: r.instance(s)}, true
+		}
+	case asked, replacing:
+		if s.choosy && !now.Before(s.askedAt.Add(patience)) {
+			withdrawn := Unask{ID: s.ask}
+			s.ask, s.choosy, s.indifferent = "", false, true
+			return withdrawn, true
+		}
+	}
+	return nil, false
+}
+
+// deadline is the next instant at which time alone changes something.
+func (r *Role) deadline(now time.Time) time.Time {
+	var next time.Time
+	at := func(t time.Time) {
+		if t.After(now) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for _, s := range r.slots {
+		at(s.notBefore)
+		if !s.leaving {
+			at(r.leaveBy(s))
+		}
+		switch r.phase(s, now) {
+		case starting:
+			if c := s.current; r.wanted.StartPeriod > 0 && c.status.Stage == Running {
+				at(c.status.RunningSince.Add(r.wanted.StartPeriod))
+			}
+		case withdrawing:
+			at(s.current.outAt.Add(confirmation))
+		case draining:
+			at(s.current.drainedAt)
+		case asked, replacing:
+			if s.choosy {
+				at(s.askedAt.Add(patience))
+			}
+		}
+	}
+	if r.rollout.state == Progressing && r.wanted.Update.Deadline > 0 {
+		at(r.rollout.progressAt.Add(r.wanted.Update.Deadline))
+	}
+	return next
+}
+
+func (r *Role) goal(s *slot, now time.Time) goal {
+	switch {
+	case s.leaving:
+		return leave
+	case now.Before(s.notBefore):
+		return hold
+	}
+	return serve
+}
+
+func (r *Role) phase(s *slot, now time.Time) phase {
+	c := s.current
+	switch {
+	case c == nil && s.ask == "":
+		return empty
+	case c == nil:
+		return asked
+	case c.released, c.seen && c.status.Stage == Ending:
+		return stopping
+	case c.withdrawn && (r.lost(c) || !now.Before(c.drainedAt)):
+		return drained
+	case c.withdrawn:
+		return draining
+	case !c.outAt.IsZero():
+		return withdrawing
+	case r.lost(c) && s.ask == "":
+		return lost
+	case r.lost(c):
+		return replacing
+	case s.ask != "":
+		return returned
+	case !c.started:
+		return granted
+	case !c.seen:
+		return unseen
+	case c.status.Health == Bad, r.overdue(c, now):
+		return failing
+	case c.status.Stage == Running && c.status.Health == Good:
+		return healthy
+	}
+	return starting
+}
+
+// overdue containers run for longer than they may without having been healthy.
+func (r *Role) overdue(c *container, now time.Time) bool {
+	return r.wanted.StartPeriod > 0 && c.status.Stage == Running && c.status.Health == Unproven &&
+		!now.Before(c.status.RunningSince.Add(r.wanted.StartPeriod))
+}
+
+func (r *Role) failingReason(s *slot) string {
+	switch c := s.current; {
+	case c.status.Reason != "":
+		return c.status.Reason
+	case c.status.Health == Bad:
+		return "its health check fails"
+	}
+	return "it did not become healthy within " + r.wanted.StartPeriod.String()
+}
+
+// Instances are what is to be reported, by number.
+func (r *Role) Instances(now time.Time) []Instance {
+	slots := r.sorted()
+	instances := make([]Instance, len(slots))
+	for i, s := range slots {
+		instance := Instance{
+			Name: r.instance(s), Number: s.number, Version: s.version, Restarts: s.restarts, State: r.state(s, now),
+		}
+		if c := s.current; c != nil {
+			instance.Container = c.id
+			instance.InService = c.started && c.outAt.IsZero() && !c.released
+		}
+		switch instance.State {
+		case Backoff:
+			instance.Reason, instance.NextAttempt = r.backoffReason(s), s.notBefore
+		case Pending, Unhealthy, IsDraining, Stopping:
+			instance.Reason = s.reason
+		case Unreachable:
+			instance.Reason = "node " + string(s.current.node) + " does not answer"
+		}
+		instances[i] = instance
+	}
+	return instances
+}
+
+func (r *Role) state(s *slot, now time.Time) State {
+	switch r.phase(s, now) {
+	case empty:
+		if now.Before(s.notBefore) {
+			return Backoff
+		}
+		return Pending
+	case asked, granted:
+		return Pending
+	case unseen:
+		return Unseen
+	case healthy, returned:
+		return IsRunning
+	case failing:
+		return Unhealthy
+	case withdrawing, draining, drained:
+		return IsDraining
+	case stopping:
+		return Stopping
+	case lost, replacing:
+		return Unreachable
+	}
+	switch s.current.status.Stage {
+	case Downloading:
+		return IsDownloading
+	case Loading:
+		return IsLoading
+	}
+	if !s.current.seen {
+		return Pending
+	}
+	return Starting
+}

@@ -1,0 +1,230 @@
+// Package plan decides what becomes of the instances of one role: facts go in, actions come out, time is an argument.
+//
+// An instance is a slot with a number ("web-3"). It is opened with the lowest free number, is given one container after
+// another as they fail, and is closed when it is no longer wanted. What is done with a slot follows from one table
+// (table.go): the goal it has × the phase it is seen in → one step. Which goal it has follows from arithmetic over all
+// slots (choose.go): count, versions, surge, health.
+package plan
+
+import (
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+// Wanted is what people want of the role now.
+type Wanted struct {
+	// Count of instances; zero when the app is stopped or removed.
+	Count int
+	// Version that they are to run. Instances of every other version are replaced.
+	Version int32
+	// RestartBefore: containers granted before this instant are replaced too. Zero is none.
+	RestartBefore time.Time
+	// Drain is how long a withdrawn instance goes on before it is stopped.
+	Drain time.Duration
+	// StartPeriod is how long a running container may take to become healthy; zero is for ever.
+	StartPeriod time.Duration
+	Update      Update
+	Restart     Restart
+	// CanRevert says that a failed rollout of Version is to be taken back.
+	CanRevert bool
+	// Reverted says that Version itself is such a taking back.
+	Reverted bool
+}
+
+// Update is how one version takes the place of another.
+type Update struct {
+	// MaxSurge is how many instances there may be above the count; MaxUnavailable how many healthy ones may be missing.
+	MaxSurge, MaxUnavailable int
+	// Deadline without progress after which a rollout has failed. Zero is none.
+	Deadline time.Duration
+}
+
+// Restart is how failures are held back. They are counted in a sliding window.
+type Restart struct {
+	Window              time.Duration
+	MaxFailures         int
+	Backoff, MaxBackoff time.Duration
+}
+
+// Grant is a container that was given to the role and not started yet.
+type Grant struct {
+	Container id.Container
+	Node      id.Node
+	// Ask that it answers, of this master or of one before it.
+	Ask string
+	// Version whose resources it has; only used for an Ask of an earlier master.
+	Version int32
+	At      time.Time
+}
+
+// Adopted is a container that an earlier master started.
+type Adopted struct {
+	Container id.Container
+	Number    int
+	Version   int32
+	Node      id.Node
+	GrantedAt time.Time
+}
+
+// Status is what a node has seen of a container that has not ended.
+type Status struct {
+	Container id.Container
+	Stage     Stage
+	Health    Health
+	// RunningSince is set from Running on.
+	RunningSince time.Time
+	// Reason is the node's sentence about a failing probe; may be empty.
+	Reason string
+}
+
+// Stage is how far a container has come on its node.
+type Stage uint8
+
+// The stages of a container.
+const (
+	Preparing Stage = iota
+	Downloading
+	Loading
+	Launching
+	Running
+	Ending
+)
+
+// Health is what the node's probes say of a running container.
+type Health uint8
+
+// Unproven containers have not been healthy yet. Where no probe is declared, running is Good.
+const (
+	Unproven Health = iota
+	Good
+	Bad
+)
+
+// Exit is how a container ended.
+type Exit struct {
+	Blame Blame
+	// Reason is one sentence.
+	Reason string
+}
+
+// Blame says whose fault an end was.
+type Blame uint8
+
+const (
+	// Nobody: it was preempted, or stopped from outside. It does not count as a failure.
+	Nobody Blame = iota
+	// App: the process ended, or did not become healthy.
+	App
+	// Node: it never ran.
+	Node
+)
+
+// NodeState is what the ResourceManager thinks of a node.
+type NodeState uint8
+
+// Only a Ready node is preferred; from a Draining one instances are moved, from a Lost one they are replaced.
+const (
+	Ready NodeState = iota
+	Unwell
+	Draining
+	Lost
+)
+
+// Action is one thing to be done. Each is one of the types below.
+type Action interface{ isAction() }
+
+// Ask for one container for an instance.
+type Ask struct {
+	ID, Instance string
+	Number       int
+	Version      int32
+	// Avoid names nodes that are to blame for failures.
+	Avoid []id.Node
+}
+
+// Unask withdraws an ask.
+type Unask struct{ ID string }
+
+// Start the version in a granted container. It may have been started already, which is harmless.
+type Start struct {
+	Container id.Container
+	Instance  string
+	Number    int
+	Version   int32
+}
+
+// TakeOut reports an instance as not in service, and asks to be told when no balancer routes to it any more.
+type TakeOut struct{ Instance string }
+
+// Release gives a container back; it is stopped if it runs.
+type Release struct{ Container id.Container }
+
+// Close forgets an instance that is gone.
+type Close struct{ Instance string }
+
+// Revert asks to go back to the version before.
+type Revert struct {
+	From   int32
+	Reason string
+}
+
+func (Ask) isAction()     {}
+func (Unask) isAction()   {}
+func (Start) isAction()   {}
+func (TakeOut) isAction() {}
+func (Release) isAction() {}
+func (Close) isAction()   {}
+func (Revert) isAction()  {}
+
+// Instance is what is reported of one slot.
+type Instance struct {
+	Name      string
+	Number    int
+	Container id.Container
+	Version   int32
+	State     State
+	InService bool
+	Restarts  int
+	Reason    string
+	// NextAttempt is when a start that is held back is tried.
+	NextAttempt time.Time
+}
+
+// State is an instance's state as people see it.
+type State uint8
+
+// Unseen instances were taken over and no node has spoken of them yet.
+const (
+	Unseen State = iota
+	Pending
+	IsDownloading
+	IsLoading
+	Starting
+	IsRunning
+	Unhealthy
+	IsDraining
+	Stopping
+	Backoff
+	Unreachable
+)
+
+// Rollout is how far the change to the wanted version has come.
+type Rollout struct {
+	Version        int32
+	State          RolloutState
+	Updated, Total int
+	Reason         string
+}
+
+// RolloutState is where a rollout stands.
+type RolloutState uint8
+
+// The states of a rollout. It is Reverted when the version that a revert brought back runs.
+const (
+	NoRollout RolloutState = iota
+	Progressing
+	Done
+	Failed
+	Reverted
+)

@@ -1,0 +1,105 @@
+package plan
+
+import (
+	"fmt"
+	"time"
+)
+
+// rollout is the change to the wanted version, or a rolling restart.
+type rollout struct {
+	version int32
+	restart time.Time
+	state   RolloutState
+	// progressAt is when best, the number of new instances that were healthy together, last rose.
+	progressAt time.Time
+	best       int
+	failures   []time.Time
+	lastReason string
+	reason     string
+	// change is true when the version is new, false for a restart: that cannot be reverted.
+	change bool
+}
+
+func (o *rollout) want(wanted Wanted, now time.Time) {
+	if o.version == wanted.Version && o.restart.Equal(wanted.RestartBefore) && o.state != NoRollout {
+		return
+	}
+	reason := ""
+	if wanted.Reverted {
+		reason = o.reason
+	}
+	*o = rollout{
+		version: wanted.Version, restart: wanted.RestartBefore, state: Progressing,
+		progressAt: now, reason: reason, change: o.version != wanted.Version,
+	}
+}
+
+func (o *rollout) failed(reason string, now time.Time) {
+	if o.state == Progressing {
+		o.failures = append(o.failures, now)
+		o.lastReason = reason
+	}
+}
+
+// judge follows a rollout and asks to revert one that has failed.
+func (r *Role) judge(now time.Time) {
+	o := &r.rollout
+	if o.state != Progressing && o.state != Failed {
+		return
+	}
+	updated, outdated := r.progress(now)
+	if outdated == 0 && updated >= r.wanted.Count {
+		o.state, o.failures = Done, nil
+		if r.wanted.Reverted {
+			o.state = Reverted
+		} else {
+			o.reason = ""
+		}
+		return
+	}
+	if o.state == Failed {
+		return
+	}
+	if updated > o.best {
+		o.best, o.progressAt = updated, now
+	}
+	o.failures = r.recent(o.failures, now)
+	policy := r.wanted.Restart
+	switch {
+	case policy.MaxFailures > 0 && len(o.failures) >= policy.MaxFailures:
+		o.reason = fmt.Sprintf("version %d failed %d times within %v, last: %s", o.version, len(o.failures), policy.Window, o.lastReason)
+	case r.wanted.Update.Deadline > 0 && !now.Before(o.progressAt.Add(r.wanted.Update.Deadline)):
+		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances are healthy", o.version, r.wanted.Update.Deadline, updated, r.wanted.Count)
+		if o.lastReason != "" {
+			o.reason += ", last failure: " + o.lastReason
+		}
+	default:
+		return
+	}
+	o.state = Failed
+	if r.wanted.CanRevert && o.change {
+		r.due = append(r.due, Revert{From: o.version, Reason: o.reason})
+	}
+}
+
+// progress counts the healthy instances that are as wanted, and those that are not as wanted and not gone.
+func (r *Role) progress(now time.Time) (updated, outdated int) {
+	for _, s := range r.slots {
+		switch {
+		case r.outdated(s):
+			outdated++
+		case !s.leaving && r.phase(s, now) == healthy:
+			updated++
+		}
+	}
+	return updated, outdated
+}
+
+// Rollout is how far the change to the wanted version has come.
+func (r *Role) Rollout(now time.Time) Rollout {
+	updated, _ := r.progress(now)
+	return Rollout{
+		Version: r.rollout.version, State: r.rollout.state,
+		Updated: min(updated, r.wanted.Count), Total: r.wanted.Count, Reason: r.rollout.reason,
+	}
+}
