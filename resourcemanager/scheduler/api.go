@@ -29,6 +29,9 @@ type AddApp struct {
 	Queue    id.Queue
 	User     string
 	Priority int32
+	// Recovered says that the app was admitted before: the queue's state, limit of apps and submit list are not
+	// asked again.
+	Recovered bool
 }
 
 // RemoveApp withdraws an app and its asks. Its containers stay held until they are released.
@@ -110,7 +113,8 @@ type NodeSpec struct {
 
 // Value is a typed node attribute.
 type Value struct {
-	Kind   ValueKind
+	Kind ValueKind
+	// Text is a text, or a number as it was written, if it was.
 	Text   string
 	Number float64
 	Flag   bool

@@ -1,0 +1,584 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// Core is the scheduler. It is not safe for use by several goroutines.
+type Core struct {
+	config Config
+
+	nodes     []*node
+	slots     map[id.Node]int32
+	freeSlots []int32
+	// avail is, by slot, what a node has left for anybody: capacity less used and nominated.
+	avail   []resource.Vector
+	grid    grid
+	touched []int32
+	// epoch rises whenever a node comes, goes or changes.
+	epoch int64
+
+	queues      []*queue
+	queueByName map[id.Queue]*queue
+	// zone is what guarantees are shares of; stale says that it and they must be worked out again.
+	zone         resource.Vector
+	stale        bool
+	largest      resource.Vector
+	largestKnown bool
+	// The weights make cpu and memory comparable when nodes are ranked by what they have free.
+	cpuWeight, memoryWeight float64
+
+	apps     map[id.App]*app
+	arrivals int64
+	// lastSeq is where container numbers of forgotten apps go on, should they come back.
+	lastSeq    map[id.App]int64
+	containers map[id.Container]*container
+	spare      *container
+	names      map[string]*named
+
+	shapes     []*shape
+	shapesAt   [levels][]*shape
+	shapeByKey map[shapeKey]*shape
+	idleShapes int
+	filters    map[string]*filter
+	filterList []*filter
+	labelList  []*label
+
+	nominationsReady []*nomination
+	// impatient are asks found not to fit, by the time at which a node is to be kept for them.
+	impatient []impatience
+	// quiet keeps what is held and taken back on trial from waking anybody.
+	quiet bool
+
+	decisions   Decisions
+	now         time.Time
+	allow, deny []bitmap
+	text        []byte
+}
+
+var _ Interface = (*Core)(nil)
+
+// New makes a core with DefaultQueues.
+func New(config Config) *Core {
+	c := &Core{
+		config:     config,
+		slots:      make(map[id.Node]int32),
+		apps:       make(map[id.App]*app),
+		lastSeq:    make(map[id.App]int64),
+		containers: make(map[id.Container]*container),
+		names:      make(map[string]*named),
+		shapeByKey: make(map[shapeKey]*shape),
+		filters:    make(map[string]*filter),
+	}
+	if err := c.setQueues(DefaultQueues()); err != nil {
+		panic("the default queues are refused: " + err.Error())
+	}
+	return c
+}
+
+// app is a submitter of asks.
+type app struct {
+	id       id.App
+	named    *named
+	user     string
+	priority int32
+	order    int64
+	// removed apps are kept while they hold containers.
+	removed bool
+	// leaf is nil for containers whose app was never added.
+	leaf    *queue
+	owner   *user
+	asks    map[string]*ask
+	nextAsk int64
+	groups  []*group
+	// buckets are the app's own, in a fair leaf.
+	buckets    []*bucket
+	containers *container
+	used       resource.Vector
+	share      float64
+	lastSeq    int64
+}
+
+func (a *app) title() string {
+	if a.named.name != "" {
+		return a.named.name
+	}
+	return a.id.String()
+}
+
+// ask is an Ask that waits.
+type ask struct {
+	app    *app
+	spec   Ask
+	order  int64
+	place  int32
+	group  *group
+	tally  *tally
+	shape  *shape
+	bucket *bucket
+	// since is when it was first found not to fit; zero before.
+	since       time.Time
+	nominations []*nomination
+	// reservedAt is the zone's epoch in which no node was found to keep for it.
+	reservedAt int64
+}
+
+func (k *ask) seat() *int32 { return &k.place }
+
+func (k *ask) before(l *ask) bool {
+	switch {
+	case k.app.priority != l.app.priority:
+		return k.app.priority > l.app.priority
+	case k.spec.Priority != l.spec.Priority:
+		return k.spec.Priority > l.spec.Priority
+	case k.app.order != l.app.order:
+		return k.app.order < l.app.order
+	}
+	return k.order < l.order
+}
+
+// container is a lease. It is linked into the lists of its node and its app.
+type container struct {
+	id        id.Container
+	app       *app
+	group     *group
+	node      *node
+	ask       string
+	need      resource.Vector
+	master    bool
+	startedAt time.Time
+
+	previousOfApp, nextOfApp   *container
+	previousOfNode, nextOfNode *container
+}
+
+// Apply implements Interface.
+func (c *Core) Apply(input Input) error {
+	switch in := input.(type) {
+	case SetQueues:
+		return c.setQueues(in.Queues)
+	case SetNode:
+		return c.setNode(in.Node)
+	case RemoveNode:
+		return c.removeNode(in.Node)
+	case AddApp:
+		return c.addApp(in)
+	case RemoveApp:
+		return c.removeApp(in.App)
+	case SetAsk:
+		return c.setAsk(in)
+	case Hold:
+		return c.holdExisting(in)
+	case Release:
+		c.release(in.Container)
+		return nil
+	}
+	return invalid("%T is not an input of the scheduler", input)
+}
+
+func (c *Core) addApp(in AddApp) error {
+	leaf, err := c.leafFor(in.Queue)
+	if err != nil {
+		return err
+	}
+	a := c.apps[in.App]
+	if !in.Recovered && (a == nil || a.removed || a.leaf != leaf) {
+		if err := c.admits(leaf, in.User); err != nil {
+			return err
+		}
+	}
+	if a == nil {
+		a = c.makeApp(in.App)
+	}
+	asks := a.sortedAsks()
+	for _, k := range asks {
+		c.leave(k)
+	}
+	if a.leaf != nil {
+		c.chargeApp(a, -1)
+		if !a.removed {
+			a.leaf.apps--
+		}
+	}
+	if old := a.named; old == nil || old.name != in.Name {
+		c.rename(a, in.Name)
+	}
+	a.removed = false
+	a.leaf, a.user, a.owner, a.priority = leaf, in.User, leaf.user(in.User), in.Priority
+	leaf.apps++
+	c.chargeApp(a, 1)
+	for _, k := range asks {
+		c.enter(k)
+	}
+	return nil
+}
+
+func (c *Core) makeApp(name id.App) *app {
+	c.arrivals++
+	a := &app{id: name, order: c.arrivals, asks: make(map[string]*ask), lastSeq: c.lastSeq[name], named: c.nameOf("")}
+	a.named.apps++
+	delete(c.lastSeq, name)
+	c.apps[name] = a
+	return a
+}
+
+// admits says why a leaf takes no new app of a user, if so.
+func (c *Core) admits(leaf *queue, who string) error {
+	for q := leaf; q != nil; q = q.parent {
+		switch q.spec.State {
+		case QueueDraining:
+			return refused("queue %s is draining and takes no new apps", q.spec.Name)
+		case QueueStopped:
+			return refused("queue %s is stopped and takes no new apps", q.spec.Name)
+		}
+	}
+	if leaf.spec.MaxApps > 0 && leaf.apps >= leaf.spec.MaxApps {
+		return refused("queue %s already has %d apps, the most that it takes", leaf.spec.Name, leaf.apps)
+	}
+	if !c.MaySubmit(leaf.spec.Name, who) {
+		return fmt.Errorf("user %q may not submit to queue %s: %w", who, leaf.spec.Name, errdefs.ErrPermissionDenied)
+	}
+	return nil
+}
+
+func (c *Core) rename(a *app, name string) {
+	old := a.named
+	a.named = c.nameOf(name)
+	a.named.apps++
+	for k := a.containers; k != nil; k = k.nextOfApp {
+		a.named.held++
+		old.held--
+		if a.named.tracked {
+			a.named.nodes.set(k.node.slot, c.grid.words)
+		}
+		if old.tracked {
+			old.vacate(k.node)
+		}
+	}
+	c.leaveName(old)
+}
+
+func (c *Core) chargeApp(a *app, sign int64) {
+	for k := a.containers; k != nil; k = k.nextOfApp {
+		c.chargeContainer(k, sign)
+	}
+}
+
+func (c *Core) removeApp(name id.App) error {
+	a := c.apps[name]
+	if a == nil || a.removed {
+		return fmt.Errorf("app %s is not known: %w", name, errdefs.ErrNotFound)
+	}
+	for _, k := range a.sortedAsks() {
+		c.withdraw(k)
+	}
+	if a.leaf != nil {
+		a.leaf.apps--
+	}
+	a.removed = true
+	c.forgetApp(a)
+	return nil
+}
+
+// forgetApp gives up the record of an app that is gone and holds nothing any more.
+func (c *Core) forgetApp(a *app) {
+	if a.containers != nil || a.leaf != nil && !a.removed || len(a.asks) > 0 {
+		return
+	}
+	delete(c.apps, a.id)
+	if a.lastSeq > 0 {
+		c.lastSeq[a.id] = a.lastSeq
+	}
+	c.leaveName(a.named)
+}
+
+func (c *Core) setAsk(in SetAsk) error {
+	a := c.apps[in.App]
+	if a == nil || a.removed || a.leaf == nil {
+		return fmt.Errorf("app %s is not known: %w", in.App, errdefs.ErrNotFound)
+	}
+	k := a.asks[in.Ask.ID]
+	if in.Ask.Pending <= 0 {
+		if k != nil {
+			c.withdraw(k)
+		}
+		return nil
+	}
+	if err := checkAsk(&in.Ask); err != nil {
+		return err
+	}
+	if k != nil && k.spec.sameBut(&in.Ask) {
+		grown := in.Ask.Pending > k.spec.Pending
+		k.spec.Pending = in.Ask.Pending
+		if b := k.bucket; b.key.gang != nil && grown != (b.state == ready) {
+			c.leave(k)
+			c.enter(k)
+		}
+		return nil
+	}
+	if k == nil {
+		a.nextAsk++
+		k = &ask{app: a, order: a.nextAsk, place: -1}
+		a.asks[in.Ask.ID] = k
+	} else {
+		c.leave(k)
+		for len(k.nominations) > 0 {
+			c.withdrawNomination(k.nominations[0])
+		}
+	}
+	k.spec = in.Ask.clone()
+	k.group, k.tally, k.since = a.group(in.Ask.Group), nil, time.Time{}
+	c.enter(k)
+	return nil
+}
+
+func checkAsk(spec *Ask) error {
+	for i, n := range spec.Resources {
+		if n < 0 {
+			return invalid("ask %q wants a negative quantity at place %d", spec.ID, i)
+		}
+	}
+	switch {
+	case spec.Resources.IsZero():
+		return invalid("ask %q wants nothing", spec.ID)
+	case spec.Policy > Pack:
+		return invalid("ask %q has an unknown placement policy", spec.ID)
+	case spec.MaxPerNode < 0:
+		return invalid("ask %q allows %d containers a node", spec.ID, spec.MaxPerNode)
+	}
+	return nil
+}
+
+// sameBut reports whether two asks differ in no more than what is pending.
+func (k *Ask) sameBut(l *Ask) bool {
+	return k.Resources == l.Resources && k.Priority == l.Priority && k.Policy == l.Policy && k.SpreadOver == l.SpreadOver &&
+		k.MaxPerNode == l.MaxPerNode && k.Group == l.Group && k.Gang == l.Gang && k.Duration == l.Duration && k.Master == l.Master &&
+		slices.Equal(k.Avoid, l.Avoid) && slices.Equal(k.Affinity, l.Affinity) && slices.Equal(k.AntiAffinity, l.AntiAffinity) &&
+		slices.EqualFunc(k.Constraints, l.Constraints, func(x, y Constraint) bool {
+			return x.Attribute == y.Attribute && x.Operator == y.Operator && slices.Equal(x.Values, y.Values)
+		})
+}
+
+// clone copies what the caller may change later.
+func (k Ask) clone() Ask {
+	k.Constraints, k.Avoid = slices.Clone(k.Constraints), slices.Clone(k.Avoid)
+	k.Affinity, k.AntiAffinity = slices.Clone(k.Affinity), slices.Clone(k.AntiAffinity)
+	return k
+}
+
+// withdraw ends an ask.
+func (c *Core) withdraw(k *ask) {
+	c.leave(k)
+	for len(k.nominations) > 0 {
+		c.withdrawNomination(k.nominations[0])
+	}
+	delete(k.app.asks, k.spec.ID)
+}
+
+func (c *Core) holdExisting(in Hold) error {
+	switch {
+	case in.Container.IsZero():
+		return invalid("a container to hold has no id")
+	case in.Node == "":
+		return invalid("container %s to hold has no node", in.Container)
+	}
+	if c.containers[in.Container] != nil {
+		c.release(in.Container)
+	}
+	a := c.apps[in.Container.App]
+	if a == nil {
+		a = c.makeApp(in.Container.App)
+	}
+	if in.Container.Epoch == c.config.Epoch {
+		a.lastSeq = max(a.lastSeq, in.Container.Seq)
+	}
+	k := c.newContainer()
+	k.id, k.app, k.group, k.node, k.ask = in.Container, a, a.group(in.Group), c.nodeNamed(in.Node), in.Ask
+	k.need, k.master, k.startedAt = in.Resources, in.Master, in.StartedAt
+	c.containers[k.id] = k
+	c.hold(k)
+	return nil
+}
+
+func (c *Core) release(name id.Container) {
+	k := c.containers[name]
+	if k == nil {
+		return
+	}
+	delete(c.containers, name)
+	a, n := k.app, k.node
+	c.unhold(k)
+	c.recycle(k)
+	if a.removed || a.leaf == nil {
+		c.forgetApp(a)
+	}
+	c.forgetNode(n)
+}
+
+func (c *Core) newContainer() *container {
+	if c.spare == nil {
+		slab := make([]container, 256)
+		for i := range slab[1:] {
+			slab[i].nextOfApp = &slab[i+1]
+		}
+		c.spare = &slab[0]
+	}
+	k := c.spare
+	c.spare, k.nextOfApp = k.nextOfApp, nil
+	return k
+}
+
+func (c *Core) recycle(k *container) {
+	*k = container{nextOfApp: c.spare}
+	c.spare = k
+}
+
+// hold counts a container wherever it counts.
+func (c *Core) hold(k *container) {
+	a, n := k.app, k.node
+	k.nextOfApp = a.containers
+	if a.containers != nil {
+		a.containers.previousOfApp = k
+	}
+	a.containers = k
+	k.nextOfNode = n.containers
+	if n.containers != nil {
+		n.containers.previousOfNode = k
+	}
+	n.containers = k
+
+	for i := range k.need {
+		n.used[i] += k.need[i]
+	}
+	if !n.isOpen() {
+		c.stale = true
+	}
+	c.place(n)
+	k.group.add(n.slot, c.grid.words)
+	a.named.held++
+	if a.named.tracked {
+		a.named.nodes.set(n.slot, c.grid.words)
+		c.touch(n)
+	}
+	if a.leaf != nil {
+		c.chargeContainer(k, 1)
+	}
+}
+
+// unhold is the reverse of hold.
+func (c *Core) unhold(k *container) {
+	a, n := k.app, k.node
+	switch {
+	case k.previousOfApp != nil:
+		k.previousOfApp.nextOfApp = k.nextOfApp
+	default:
+		a.containers = k.nextOfApp
+	}
+	if k.nextOfApp != nil {
+		k.nextOfApp.previousOfApp = k.previousOfApp
+	}
+	switch {
+	case k.previousOfNode != nil:
+		k.previousOfNode.nextOfNode = k.nextOfNode
+	default:
+		n.containers = k.nextOfNode
+	}
+	if k.nextOfNode != nil {
+		k.nextOfNode.previousOfNode = k.previousOfNode
+	}
+	k.previousOfApp, k.nextOfApp, k.previousOfNode, k.nextOfNode = nil, nil, nil, nil
+
+	for i := range k.need {
+		n.used[i] -= k.need[i]
+	}
+	if !n.isOpen() {
+		c.stale = true
+	}
+	c.place(n)
+	k.group.remove(n.slot)
+	a.named.held--
+	if a.named.tracked {
+		a.named.vacate(n)
+		if a.named.held == 0 && !c.quiet {
+			c.relent(a.named)
+		}
+	}
+	c.touch(n)
+	if a.leaf != nil {
+		c.chargeContainer(k, -1)
+	}
+}
+
+// vacate takes a node off a name's nodes unless another container of that name is still there.
+func (m *named) vacate(n *node) {
+	for k := n.containers; k != nil; k = k.nextOfNode {
+		if k.app.named == m {
+			return
+		}
+	}
+	m.nodes.clear(n.slot)
+}
+
+// chargeContainer counts a container for its app, user and queues.
+func (c *Core) chargeContainer(k *container, sign int64) {
+	a, leaf := k.app, k.app.leaf
+	for i := range k.need {
+		amount := sign * k.need[i]
+		a.used[i] += amount
+		a.owner.used[i] += amount
+		if k.master {
+			leaf.masters[i] += amount
+		}
+	}
+	c.charge(leaf, &k.need, sign)
+	if leaf.spec.Fair {
+		a.share = shareOf(&a.used, &c.zone)
+		for _, b := range a.buckets {
+			if b.state == ready {
+				leaf.ready.move(b)
+			}
+		}
+	}
+}
+
+func (c *Core) sortedApps() []*app {
+	apps := make([]*app, 0, len(c.apps))
+	for _, a := range c.apps {
+		apps = append(apps, a)
+	}
+	slices.SortFunc(apps, func(x, y *app) int { return int(x.order - y.order) })
+	return apps
+}
+
+func (c *Core) sortedNames() []*named {
+	names := make([]*named, 0, len(c.names))
+	for _, m := range c.names {
+		names = append(names, m)
+	}
+	slices.SortFunc(names, func(x, y *named) int {
+		switch {
+		case x.name < y.name:
+			return -1
+		case x.name > y.name:
+			return 1
+		}
+		return 0
+	})
+	return names
+}
+
+func (a *app) sortedAsks() []*ask {
+	asks := make([]*ask, 0, len(a.asks))
+	for _, k := range a.asks {
+		asks = append(asks, k)
+	}
+	slices.SortFunc(asks, func(x, y *ask) int { return int(x.order - y.order) })
+	return asks
+}

@@ -1,0 +1,267 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// Explain implements Interface.
+func (c *Core) Explain(name id.App, now time.Time) Explanation {
+	c.resolveQueues()
+	c.wake()
+	a := c.apps[name]
+	if a == nil {
+		return Explanation{}
+	}
+	var explanation Explanation
+	for _, k := range a.sortedAsks() {
+		explanation.Asks = append(explanation.Asks, c.explainAsk(k))
+	}
+	return explanation
+}
+
+// miss collects the nodes that failed one test; the closest of them becomes the example.
+type miss struct {
+	FailedTest
+	closeness int64
+}
+
+func (c *Core) explainAsk(k *ask) AskExplanation {
+	need := k.spec.Resources
+	if k.spec.Gang {
+		need = need.Scale(int64(k.spec.Pending))
+	}
+	explanation := AskExplanation{Ask: k.spec.ID, Pending: k.spec.Pending, Limit: c.limitSentence(k, &need)}
+	var misses []miss
+	for _, n := range c.nodes {
+		if !n.known {
+			continue
+		}
+		test, example, closeness := c.test(k, n)
+		if test == "" {
+			explanation.Fits++
+			continue
+		}
+		i := slices.IndexFunc(misses, func(m miss) bool { return m.Test == test })
+		if i < 0 {
+			i = len(misses)
+			misses = append(misses, miss{FailedTest{Test: test, Example: example}, closeness})
+		}
+		m := &misses[i]
+		m.Nodes++
+		if closeness > m.closeness {
+			m.Example, m.closeness = example, closeness
+		}
+	}
+	slices.SortStableFunc(misses, func(x, y miss) int { return y.Nodes - x.Nodes })
+	for _, m := range misses {
+		explanation.Tests = append(explanation.Tests, m.FailedTest)
+	}
+	return explanation
+}
+
+// test names the first test that a node fails for an ask, with an example and how close the node came.
+func (c *Core) test(k *ask, n *node) (test, example string, closeness int64) {
+	spec, name := &k.spec, n.spec.Name
+	if n.spec.Closed != "" {
+		return "closed", fmt.Sprintf("%s is closed: %s", name, n.spec.Closed), 0
+	}
+	for _, constraint := range spec.Constraints {
+		if !constraint.Matches(n.spec.Attributes) {
+			return "constraint " + constraint.String(), describeAttribute(n, constraint.Attribute), 0
+		}
+	}
+	if slices.Contains(spec.Avoid, name) {
+		return "to be avoided", fmt.Sprintf("%s is to be avoided", name), 0
+	}
+	if s := k.shape; s.self != nil {
+		for _, m := range s.near {
+			if !m.nodes.has(n.slot) && !(m == s.self && m.held == 0) {
+				return "no container of " + m.name, fmt.Sprintf("%s holds no container of %s", name, m.name), 0
+			}
+		}
+		for _, far := range [][]*named{s.far, s.self.repelledBy} {
+			for _, m := range far {
+				if m.nodes.has(n.slot) {
+					return "holds a container of " + m.name, fmt.Sprintf("%s holds a container of %s", name, m.name), 0
+				}
+			}
+		}
+	}
+	if spec.MaxPerNode > 0 {
+		if held := k.group.count(n.slot); held >= spec.MaxPerNode {
+			return "most containers a node", fmt.Sprintf("%s already holds %d, the most allowed is %d", name, held, spec.MaxPerNode), 0
+		}
+	}
+	free := n.spec.Capacity.Sub(n.used)
+	for place, asked := range spec.Resources {
+		if asked > 0 && asked > free[place] {
+			return "not enough " + c.config.Schema.Name(place),
+				fmt.Sprintf("%s has %s free, %s are asked", name, amount(c.config.Schema, place, max(free[place], 0)), c.config.Schema.Format(place, asked)),
+				free[place]
+		}
+	}
+	if !fits(&spec.Resources, &c.avail[n.slot]) && !slices.ContainsFunc(k.nominations, func(m *nomination) bool { return m.node == n }) {
+		return "kept for others", fmt.Sprintf("%s has room, but it is kept for %s", name, n.nominations[0].ask.app.title()), 0
+	}
+	return "", "", 0
+}
+
+func describeAttribute(n *node, attribute string) string {
+	if value, ok := n.spec.Attributes[attribute]; ok {
+		return fmt.Sprintf("%s has %s = %s", n.spec.Name, attribute, value)
+	}
+	return fmt.Sprintf("%s has no %s", n.spec.Name, attribute)
+}
+
+// Plan implements Interface. It tries the ask and takes everything back.
+func (c *Core) Plan(queueName id.Queue, appName string, spec Ask, now time.Time) (Plan, error) {
+	leaf, err := c.leafFor(queueName)
+	if err != nil {
+		return Plan{}, err
+	}
+	if err := checkAsk(&spec); err != nil {
+		return Plan{}, err
+	}
+	c.now = now
+	c.resolveQueues()
+	c.wake()
+
+	// The app of the dry run has no number, so that it can collide with none.
+	planned := c.makeApp(id.App{})
+	c.rename(planned, appName)
+	planned.leaf, planned.owner = leaf, leaf.user(planned.user)
+	k := &ask{app: planned, spec: spec.clone(), place: -1, group: planned.group(spec.Group)}
+	planned.asks[spec.ID] = k
+	c.enter(k)
+
+	var plan Plan
+	plan.Never = c.never(k)
+	if plan.Never == "" {
+		c.tryPlan(k, &plan)
+	}
+	plan.Explanation.Ask = spec.ID
+	c.withdraw(k)
+	planned.removed = true
+	c.forgetApp(planned)
+	return plan, nil
+}
+
+// tryPlan grants what Schedule would grant, explains what is left, and takes the grants back.
+func (c *Core) tryPlan(k *ask, plan *Plan) {
+	wanted, first := k.spec.Pending, len(c.decisions.Grants)
+	one := k.spec.Resources
+	for i := 0; i < wanted; i++ {
+		c.quiet = true
+		kind, _, _ := c.limit(k, &one)
+		slot := int32(-1)
+		if kind == noLimit {
+			slot = c.find(k)
+		}
+		if slot >= 0 {
+			c.grant(k, c.nodes[slot])
+		}
+		c.quiet = false
+		if slot < 0 {
+			break
+		}
+	}
+	for _, grant := range c.decisions.Grants[first:] {
+		plan.Nodes = append(plan.Nodes, grant.Node)
+	}
+	k.spec.Pending = wanted - len(plan.Nodes)
+	if k.spec.Pending > 0 {
+		plan.Explanation = c.explainAsk(k)
+	}
+	if k.spec.Gang && len(plan.Nodes) < wanted {
+		plan.Nodes = nil
+		plan.Explanation.Pending = wanted
+	}
+	c.takeBack(k, first)
+	k.spec.Pending = wanted
+}
+
+// neverInQueue is the sentence why an ask is beyond what a queue may ever hold, or nothing.
+func (c *Core) neverInQueue(k *ask) string {
+	spec, schema := &k.spec, c.config.Schema
+	whole, each := spec.Resources, ""
+	if spec.Gang {
+		whole, each = whole.Scale(int64(spec.Pending)), fmt.Sprintf(" for a gang of %d", spec.Pending)
+	}
+	for q := k.app.leaf; q != nil; q = q.parent {
+		limit := q.spec.Maximum.limit(resource.Unlimited())
+		if q.parent != nil && q.spec.Maximum.IsPercent {
+			limit = q.maximum
+		}
+		if place := exceeds(&resource.Vector{}, &whole, &limit); place >= 0 && (c.zone != resource.Vector{}) {
+			return fmt.Sprintf("%s are asked%s, queue %s may hold %s", amount(schema, place, whole[place]), each, q.spec.Name, amount(schema, place, limit[place]))
+		}
+	}
+	return ""
+}
+
+// never is the sentence why an ask could not be granted on an empty zone, or nothing.
+func (c *Core) never(k *ask) string {
+	spec, schema := &k.spec, c.config.Schema
+	var eligible, large []*node
+	var missed []*node
+	for _, n := range c.nodes {
+		switch {
+		case !n.known:
+			continue
+		case k.shape.filter != nil && !k.shape.filter.allows(n):
+			missed = append(missed, n)
+			continue
+		}
+		eligible = append(eligible, n)
+		if spec.Resources.Fits(n.spec.Capacity) {
+			large = append(large, n)
+		}
+	}
+	switch {
+	case len(large) > 0 || len(eligible)+len(missed) == 0:
+		return c.neverInQueue(k)
+	case len(eligible) == 0:
+		return "no node " + describeFilter(k.shape.filter)
+	}
+	for place, asked := range spec.Resources {
+		largest := eligible[0]
+		for _, n := range eligible {
+			if n.spec.Capacity[place] > largest.spec.Capacity[place] {
+				largest = n
+			}
+		}
+		if has := largest.spec.Capacity[place]; asked > has {
+			return fmt.Sprintf("no node is that large: %s are asked, the largest node, %s, has %s",
+				amount(schema, place, asked), largest.spec.Name, schema.Format(place, has))
+		}
+	}
+	return "no node is that large: none has all at once of " + describe(schema, spec.Resources)
+}
+
+func describeFilter(f *filter) string {
+	texts := make([]string, len(f.constraints))
+	for i, constraint := range f.constraints {
+		texts[i] = constraint.String()
+	}
+	if len(f.avoid) > 0 {
+		texts = append(texts, "is outside those to be avoided")
+	}
+	return "meets " + strings.Join(texts, " and ")
+}
+
+// describe lists a vector's quantities: "2 cpu, 64MiB of memory".
+func describe(schema resource.Schema, v resource.Vector) string {
+	var parts []string
+	for place, n := range v {
+		if n != 0 {
+			parts = append(parts, amount(schema, place, n))
+		}
+	}
+	return strings.Join(parts, ", ")
+}

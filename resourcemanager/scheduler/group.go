@@ -1,0 +1,131 @@
+package scheduler
+
+// group is the containers of an app that spread and MaxPerNode count together.
+type group struct {
+	app  *app
+	name string
+	// levels[i] has the nodes with more than i containers of the group. It is kept once an ask needs it.
+	levels  []bitmap
+	tracked bool
+	tallies []*tally
+
+	// Below floor containers a node, no node was fit for floorShape when it had seen floorOffers and the zone
+	// floorEpoch.
+	floor       int
+	floorShape  *shape
+	floorOffers int64
+	floorEpoch  int64
+}
+
+// tally counts a group's containers by the values of a label.
+type tally struct {
+	label  *label
+	counts []int32
+	// tried has the values that the search in progress is done with.
+	tried bitmap
+}
+
+func (a *app) group(name string) *group {
+	for _, g := range a.groups {
+		if g.name == name {
+			return g
+		}
+	}
+	g := &group{app: a, name: name}
+	a.groups = append(a.groups, g)
+	return g
+}
+
+// track makes a group know how many of its containers are where.
+func (c *Core) track(g *group) {
+	if g.tracked {
+		return
+	}
+	g.tracked = true
+	for k := g.app.containers; k != nil; k = k.nextOfApp {
+		if k.group == g {
+			g.levelUp(k.node.slot, c.grid.words)
+		}
+	}
+}
+
+// count is the group's containers on a node.
+func (g *group) count(slot int32) int {
+	for i, level := range g.levels {
+		if !level.has(slot) {
+			return i
+		}
+	}
+	return len(g.levels)
+}
+
+func (g *group) levelUp(slot int32, words int) {
+	n := g.count(slot)
+	if n == len(g.levels) {
+		g.levels = append(g.levels, nil)
+	}
+	g.levels[n].set(slot, words)
+}
+
+func (g *group) add(slot int32, words int) {
+	if g.tracked {
+		g.levelUp(slot, words)
+	}
+	for _, t := range g.tallies {
+		t.grow()
+		t.counts[t.label.of[slot]]++
+	}
+}
+
+func (g *group) remove(slot int32) {
+	if g.tracked {
+		n := g.count(slot) - 1
+		g.levels[n].clear(slot)
+		g.floor = min(g.floor, n)
+	}
+	for _, t := range g.tallies {
+		t.counts[t.label.of[slot]]--
+	}
+}
+
+// tally finds or makes the group's count over a label.
+func (g *group) tally(l *label) *tally {
+	for _, t := range g.tallies {
+		if t.label == l {
+			return t
+		}
+	}
+	t := &tally{label: l}
+	t.recount(g)
+	g.tallies = append(g.tallies, t)
+	return t
+}
+
+func (t *tally) recount(g *group) {
+	t.grow()
+	clear(t.counts)
+	for k := g.app.containers; k != nil; k = k.nextOfApp {
+		if k.group == g {
+			t.counts[t.label.of[k.node.slot]]++
+		}
+	}
+}
+
+func (t *tally) grow() {
+	for len(t.counts) < len(t.label.nodes) {
+		t.counts = append(t.counts, 0)
+	}
+}
+
+// lowest is the value with the fewest containers among those not tried, or -1.
+func (t *tally) lowest() int32 {
+	t.grow()
+	best := int32(-1)
+	for value := range int32(len(t.counts)) {
+		if t.tried.has(value) || best >= 0 && t.counts[value] >= t.counts[best] {
+			continue
+		}
+		best = value
+	}
+	return best
+}

@@ -1,0 +1,151 @@
+package scheduler
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// nomination keeps room on a node for an ask: of a big ask that would starve otherwise, or for which victims were
+// given notice. What comes back there is the ask's before it is anybody's.
+type nomination struct {
+	ask  *ask
+	node *node
+	room resource.Vector
+	// leaf is set when this is the leaf's reservation for an ask that waited for too long.
+	leaf *queue
+	// queued says that it is in Core.nominationsReady.
+	queued bool
+}
+
+// patience is how long an ask that could be served only by a node emptying waits before one is kept for it.
+const patience = 10 * time.Second
+
+func (c *Core) nominate(k *ask, n *node, room resource.Vector) *nomination {
+	m := &nomination{ask: k, node: n, room: room}
+	k.nominations = append(k.nominations, m)
+	n.nominations = append(n.nominations, m)
+	n.nominated = n.nominated.Add(room)
+	c.place(n)
+	c.touch(n)
+	return m
+}
+
+func (c *Core) withdrawNomination(m *nomination) {
+	if m.leaf != nil {
+		m.leaf.reservations--
+	}
+	drop := func(all []*nomination) []*nomination {
+		return slices.DeleteFunc(all, func(other *nomination) bool { return other == m })
+	}
+	m.ask.nominations, m.node.nominations = drop(m.ask.nominations), drop(m.node.nominations)
+	m.node.nominated = m.node.nominated.Sub(m.room)
+	c.nominationsReady = drop(c.nominationsReady)
+	c.place(m.node)
+	c.touch(m.node)
+}
+
+// readyNominations queues the nominations of a node whose room has come free.
+func (c *Core) readyNominations(n *node) {
+	for _, m := range n.nominations {
+		if !m.queued && c.isReady(m) {
+			m.queued = true
+			c.nominationsReady = append(c.nominationsReady, m)
+		}
+	}
+}
+
+func (c *Core) isReady(m *nomination) bool {
+	free := c.avail[m.node.slot].Add(m.room)
+	return m.node.isOpen() && fits(&m.ask.spec.Resources, &free)
+}
+
+// serveNomination grants into nominated room. It reports whether there was any to look at.
+func (c *Core) serveNomination() bool {
+	if len(c.nominationsReady) == 0 {
+		return false
+	}
+	m := c.nominationsReady[0]
+	c.nominationsReady = slices.Delete(c.nominationsReady, 0, 1)
+	m.queued = false
+	k, n := m.ask, m.node
+	if !c.isReady(m) {
+		return true
+	}
+	kind, _, _ := c.limit(k, &k.spec.Resources)
+	allowed := k.shape.allows(n)
+	c.withdrawNomination(m)
+	if kind == noLimit && allowed {
+		c.grant(k, n)
+		c.granted(k, 1)
+	}
+	return true
+}
+
+// impatience is an ask and when its patience ends.
+type impatience struct {
+	ask *ask
+	due time.Time
+}
+
+// reserve keeps a node for the ask of each leaf that has been waiting for longest, once that is too long.
+func (c *Core) reserve() {
+	for len(c.impatient) > 0 {
+		first := c.impatient[0]
+		k := first.ask
+		isOver := k.since.IsZero() || k.bucket == nil || k.bucket.state != waiting || len(k.nominations) > 0
+		if !isOver && first.due.After(c.now) {
+			c.wakeAt(first.due)
+			return
+		}
+		c.impatient = slices.Delete(c.impatient, 0, 1)
+		if isOver {
+			k.since = time.Time{}
+			continue
+		}
+		c.impatient = append(c.impatient, impatience{k, c.now.Add(patience)})
+		if k.app.leaf.reservations > 0 || k.spec.Gang || k.reservedAt == c.epoch {
+			continue
+		}
+		if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
+			continue
+		}
+		n := c.nearest(k)
+		if n == nil {
+			k.reservedAt = c.epoch
+			continue
+		}
+		m := c.nominate(k, n, k.spec.Resources)
+		m.leaf = k.app.leaf
+		m.leaf.reservations++
+	}
+}
+
+// nearest is the node that lacks the least for an ask among those large enough, nil if there is none.
+func (c *Core) nearest(k *ask) *node {
+	var best *node
+	lack := 0.0
+	for _, n := range c.nodes {
+		if !n.isOpen() || len(n.nominations) > 0 || !k.shape.allows(n) || !fits(&k.spec.Resources, &n.spec.Capacity) {
+			continue
+		}
+		missing := 0.0
+		for i := range k.spec.Resources {
+			if short := k.spec.Resources[i] - c.avail[n.slot][i]; short > 0 {
+				missing += float64(short) / float64(k.spec.Resources[i])
+			}
+		}
+		if best == nil || missing < lack {
+			best, lack = n, missing
+		}
+	}
+	return best
+}
+
+// wakeAt makes sure that Schedule is called again by then.
+func (c *Core) wakeAt(at time.Time) {
+	if c.decisions.Next.IsZero() || at.Before(c.decisions.Next) {
+		c.decisions.Next = at
+	}
+}

@@ -1,0 +1,137 @@
+package scheduler
+
+import (
+	"math/bits"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// candidates is how many nodes that fit are compared before the best of them is taken.
+const candidates = 16
+
+// find is the slot of the node where one container of an ask goes, or -1.
+func (c *Core) find(k *ask) int32 {
+	s := k.shape
+	c.allow, c.deny = s.masks(c.allow[:0], c.deny[:0])
+	if k.spec.Policy == Pack {
+		return c.scanUp(s)
+	}
+	if k.tally != nil {
+		return c.findOverLabel(k)
+	}
+	g := k.group
+	first := 0
+	if g.floorShape == s && g.floorOffers == s.offers && g.floorEpoch == c.epoch {
+		first = g.floor
+	}
+	slot, level := c.findEven(s, g, first)
+	g.floor, g.floorShape, g.floorOffers, g.floorEpoch = level, s, s.offers, c.epoch
+	return slot
+}
+
+// findEven takes a node with as few containers of the group as can be, and among those one with much left. The
+// level is how many the group has there.
+func (c *Core) findEven(s *shape, g *group, level int) (slot int32, found int) {
+	deny := len(c.deny)
+	for ; ; level++ {
+		c.deny = c.deny[:deny]
+		if level < len(g.levels) {
+			c.deny = append(c.deny, g.levels[level])
+		}
+		if slot = c.scanDown(s, int(g.app.order)); slot >= 0 || level >= len(g.levels) {
+			return slot, level
+		}
+	}
+}
+
+// findOverLabel takes a node of the value with the fewest containers of the group.
+func (c *Core) findOverLabel(k *ask) int32 {
+	t := k.tally
+	clear(t.tried)
+	allow, deny := len(c.allow), len(c.deny)
+	for value := t.lowest(); value >= 0; value = t.lowest() {
+		t.tried.set(value, (len(t.counts)+63)/64)
+		c.allow, c.deny = append(c.allow[:allow], t.label.nodes[value]), c.deny[:deny]
+		if slot, _ := c.findEven(k.shape, k.group, 0); slot >= 0 {
+			return slot
+		}
+	}
+	return -1
+}
+
+// scanUp searches from the fullest nodes that may fit.
+func (c *Core) scanUp(s *shape) int32 {
+	for diagonal := int(s.floor.cpu) + int(s.floor.memory); diagonal < len(c.grid.diagonals); diagonal++ {
+		for mask := c.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
+			cpu := bits.TrailingZeros64(mask)
+			if slot := c.scanCell(s, c.grid.cells[cpu][diagonal-cpu], 0, -1); slot >= 0 {
+				return slot
+			}
+		}
+	}
+	return -1
+}
+
+// scanDown searches from the emptiest nodes. turn makes different apps begin with different ones.
+func (c *Core) scanDown(s *shape, turn int) int32 {
+	for diagonal := len(c.grid.diagonals) - 1; diagonal >= int(s.floor.cpu)+int(s.floor.memory); diagonal-- {
+		for mask := c.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
+			cpu := bits.TrailingZeros64(mask)
+			if slot := c.scanCell(s, c.grid.cells[cpu][diagonal-cpu], turn, 1); slot >= 0 {
+				return slot
+			}
+		}
+	}
+	return -1
+}
+
+// scanCell takes from a cell the node that has the least left (sign -1) or the most (sign 1), of the first
+// candidates that pass the masks and have room for everything.
+func (c *Core) scanCell(s *shape, set *nodeSet, turn int, sign float64) int32 {
+	best, bestScore, seen := int32(-1), 0.0, 0
+	first := 0
+	if len(set.words) > 0 {
+		first = turn % len(set.words)
+	}
+	for pass := range 2 {
+		from, to := first, len(set.words)
+		if pass == 1 {
+			from, to = 0, first
+		}
+		for i := set.next(from); i >= 0 && i < to; i = set.next(i + 1) {
+			word := set.words[i]
+			for _, b := range c.allow {
+				word &= b.word(i)
+			}
+			for _, b := range c.deny {
+				word &^= b.word(i)
+			}
+			for ; word != 0; word &= word - 1 {
+				slot := int32(i<<6 + bits.TrailingZeros64(word))
+				free := &c.avail[slot]
+				if !fits(&s.need, free) {
+					s.misfit.set(slot, c.grid.words)
+					continue
+				}
+				score := sign * (float64(free[resource.CPU])*c.cpuWeight + float64(free[resource.Memory])*c.memoryWeight)
+				if best < 0 || score > bestScore {
+					best, bestScore = slot, score
+				}
+				if seen++; seen == candidates {
+					return best
+				}
+			}
+		}
+	}
+	return best
+}
+
+// fits reports whether a node has what is needed left. Being over-committed in what is not needed does not matter.
+func fits(need, free *resource.Vector) bool {
+	for i := range need {
+		if need[i] > free[i] && need[i] > 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,239 @@
+package scheduler
+
+import (
+	"math"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// queue is a node of the tree. What a leaf holds is counted along its whole path.
+type queue struct {
+	spec     QueueSpec
+	parent   *queue
+	children []*queue
+	// order is the queue's place in the tree, parents before children.
+	order int
+
+	guaranteed, maximum, used resource.Vector
+	// masters is what application masters hold in a leaf, masterLimit the most that they may.
+	masters, masterLimit resource.Vector
+	// capped says that the maximum is less than the zone; otherwise its nodes are limit enough.
+	capped           bool
+	apps, containers int
+	// reservations are nominations for asks that had waited for too long.
+	reservations int
+	users        map[string]*user
+
+	// share is used/guaranteed, or used/zone where nothing is guaranteed: the latter come after all others.
+	share     float64
+	borrowing bool
+	place     int32
+
+	// busy are the children with something to decide; ready are a leaf's buckets of that kind.
+	busy  heap[*queue]
+	ready heap[*bucket]
+	// parked are buckets that wait for this queue to hold less.
+	parked []*bucket
+}
+
+// user is what one person holds in a leaf.
+type user struct {
+	name  string
+	used  resource.Vector
+	limit resource.Vector
+}
+
+func (q *queue) seat() *int32 { return &q.place }
+
+// before puts the queue first that has the least of what it was promised.
+func (q *queue) before(other *queue) bool {
+	if q.borrowing != other.borrowing {
+		return other.borrowing
+	}
+	if q.share != other.share {
+		return q.share < other.share
+	}
+	return q.order < other.order
+}
+
+func (q *queue) isLeaf() bool { return len(q.children) == 0 }
+
+// setShare brings the queue's rank up to date, given all that the zone has.
+func (q *queue) setShare(zone *resource.Vector) {
+	q.borrowing = q.guaranteed.IsZero()
+	if q.borrowing {
+		q.share = shareOf(&q.used, zone)
+		return
+	}
+	q.share = shareOf(&q.used, &q.guaranteed)
+}
+
+// shareOf is the largest used/of over the places that of names; a place left out of a guarantee counts for nothing.
+func shareOf(used, of *resource.Vector) float64 {
+	share := 0.0
+	for i := range used {
+		if of[i] > 0 && used[i] > 0 {
+			share = max(share, float64(used[i])/float64(of[i]))
+		}
+	}
+	return share
+}
+
+// within reports whether used + need stays within a guarantee, in the places that it names.
+func within(used, need, guaranteed *resource.Vector) bool {
+	named := false
+	for i := range need {
+		if guaranteed[i] == 0 {
+			continue
+		}
+		named = true
+		if need[i] > 0 && used[i]+need[i] > guaranteed[i] {
+			return false
+		}
+	}
+	return named
+}
+
+// exceeds is the first place in which used + need goes beyond the limit, or -1.
+func exceeds(used, need, limit *resource.Vector) int {
+	for i := range need {
+		if need[i] > 0 && used[i] > limit[i]-need[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+// resolve works out what the queue's capacities come to, given its parent's.
+func (q *queue) resolve(guaranteed, maximum, zone resource.Vector) {
+	q.guaranteed = q.spec.Guaranteed.of(guaranteed)
+	q.maximum = q.spec.Maximum.limit(maximum)
+	q.capped = q.maximum != zone
+	percent := q.spec.MaxMasterPercent
+	if percent == 0 {
+		percent = 50
+	}
+	q.masterLimit = q.maximum.Percent(percent)
+	for _, u := range q.users {
+		u.limit = q.userLimit()
+	}
+	for _, child := range q.children {
+		child.resolve(q.guaranteed, q.maximum, zone)
+	}
+}
+
+func (q *queue) userLimit() resource.Vector {
+	if q.spec.UserLimitPercent == 0 {
+		return resource.Unlimited()
+	}
+	return q.maximum.Percent(q.spec.UserLimitPercent)
+}
+
+// of is the capacity as a guarantee, given the parent's.
+func (c Capacity) of(parent resource.Vector) resource.Vector {
+	if c.IsPercent {
+		return parent.Percent(c.Percent)
+	}
+	return c.Absolute
+}
+
+// limit is the capacity as a maximum. An absolute maximum limits only the places that it names.
+func (c Capacity) limit(parent resource.Vector) resource.Vector {
+	if c.IsPercent {
+		return parent.Percent(c.Percent)
+	}
+	limit := parent
+	for i, amount := range c.Absolute {
+		if amount != 0 {
+			limit[i] = min(limit[i], amount)
+		}
+	}
+	return limit
+}
+
+func (q *queue) user(name string) *user {
+	u := q.users[name]
+	if u == nil {
+		u = &user{name: name, limit: q.userLimit()}
+		if q.users == nil {
+			q.users = make(map[string]*user)
+		}
+		q.users[name] = u
+	}
+	return u
+}
+
+// resolveQueues works the tree out again after the zone's size, its queues or its contracts changed.
+func (c *Core) resolveQueues() {
+	if !c.stale {
+		return
+	}
+	c.stale = false
+	c.zone = resource.Vector{}
+	for i := range c.nodes {
+		c.zone = c.zone.Add(c.nodes[i].contribution())
+	}
+	c.cpuWeight = 1 / math.Max(1, float64(c.zone[resource.CPU]))
+	c.memoryWeight = 1 / math.Max(1, float64(c.zone[resource.Memory]))
+	c.root().resolve(c.zone, c.zone, c.zone)
+	for _, q := range c.queues {
+		q.setShare(&c.zone)
+	}
+	for _, q := range c.queues {
+		if q.parent != nil && q.place >= 0 {
+			q.parent.busy.move(q)
+		}
+		c.unpark(q)
+	}
+}
+
+func (c *Core) root() *queue { return c.queues[0] }
+
+// charge adds to what a leaf and its ancestors hold; sign is 1 or -1.
+func (c *Core) charge(leaf *queue, amount *resource.Vector, sign int64) {
+	for q := leaf; q != nil; q = q.parent {
+		for i := range amount {
+			q.used[i] += sign * amount[i]
+		}
+		q.containers += int(sign)
+		q.setShare(&c.zone)
+		if q.place >= 0 {
+			q.parent.busy.move(q)
+		}
+		if sign < 0 && len(q.parked) > 0 && !c.quiet {
+			c.unpark(q)
+		}
+	}
+}
+
+// enliven puts a leaf with ready buckets, and its ancestors, among the busy ones.
+func (c *Core) enliven(leaf *queue) {
+	for q := leaf; q.parent != nil && q.place < 0; q = q.parent {
+		q.parent.busy.push(q)
+	}
+}
+
+// rest takes a leaf without ready buckets, and ancestors that this leaves idle, out again.
+func (c *Core) rest(leaf *queue) {
+	for q := leaf; q.parent != nil && q.place >= 0; q = q.parent {
+		if len(q.ready.items) > 0 || len(q.busy.items) > 0 {
+			return
+		}
+		q.parent.busy.remove(q)
+	}
+}
+
+// next is the leaf whose turn it is, or nil.
+func (c *Core) next() *queue {
+	q := c.root()
+	for len(q.busy.items) > 0 {
+		q = q.busy.items[0]
+	}
+	if len(q.ready.items) == 0 {
+		return nil
+	}
+	return q
+}
+
+func (c *Core) queueNamed(name id.Queue) *queue { return c.queueByName[name] }

@@ -1,0 +1,178 @@
+package scheduler
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// walk drives a core through a random life: nodes that come, go, shrink and close, apps of several queues, asks
+// with all that asks can have, containers that end.
+type walk struct {
+	core    *Core
+	now     time.Time
+	live    []id.Container
+	journal []Input
+}
+
+// newWalk begins with queues, some nodes and an app in each leaf.
+func newWalk(t *rapid.T) *walk {
+	w := &walk{core: New(Config{Epoch: 1}), now: start}
+	w.apply(t, SetQueues{Queues: randomQueues(t)})
+	for range rapid.IntRange(0, 5).Draw(t, "nodes") {
+		w.apply(t, SetNode{Node: randomNode(t)})
+	}
+	for i, leaf := range []id.Queue{"apps", "low", "high"} {
+		app := id.App{ClusterStart: 1, Seq: int64(i + 1)}
+		w.apply(t, AddApp{App: app, Name: fmt.Sprintf("app-%d", app.Seq), Queue: leaf, User: "ann"})
+		w.apply(t, SetAsk{App: app, Ask: randomAsk(t)})
+	}
+	return w
+}
+
+func (w *walk) apply(t *rapid.T, in Input) {
+	w.journal = append(w.journal, in)
+	if err := w.core.Apply(in); err != nil {
+		t.Fatalf("%T %+v: %v", in, in, err)
+	}
+}
+
+func randomQueues(t *rapid.T) []QueueSpec {
+	percent := func(n int) Capacity { return Capacity{Percent: float64(n), IsPercent: true} }
+	split := rapid.IntRange(0, 100).Draw(t, "split")
+	inner := rapid.IntRange(0, 100).Draw(t, "inner")
+	most := func(n int) Capacity { return percent(rapid.IntRange(n, 100).Draw(t, "maximum")) }
+	return []QueueSpec{
+		{Name: "root"},
+		{Name: "apps", Parent: "root", Guaranteed: percent(split), Maximum: most(split), UserLimitPercent: float64(rapid.SampledFrom([]int{0, 0, 50}).Draw(t, "userlimit"))},
+		{Name: "batch", Parent: "root", Guaranteed: percent(100 - split), Maximum: most(100 - split)},
+		{Name: "low", Parent: "batch", Guaranteed: percent(inner), Maximum: most(inner), Fair: rapid.Bool().Draw(t, "fair")},
+		{Name: "high", Parent: "batch", Guaranteed: percent(100 - inner), Maximum: most(100 - inner), MaxMasterPercent: 20},
+	}
+}
+
+func (w *walk) step(t *rapid.T) {
+	switch rapid.IntRange(0, 11).Draw(t, "step") {
+	case 0, 1:
+		w.apply(t, SetNode{Node: randomNode(t)})
+	case 2:
+		name := nodeName(t)
+		if slot, ok := w.core.slots[name]; ok && w.core.nodes[slot].known {
+			w.apply(t, RemoveNode{Node: name})
+		}
+	case 3:
+		app := id.App{ClusterStart: 1, Seq: int64(rapid.IntRange(1, 5).Draw(t, "app"))}
+		w.apply(t, AddApp{
+			App: app, Name: fmt.Sprintf("app-%d", app.Seq), User: rapid.SampledFrom([]string{"ann", "bob"}).Draw(t, "user"),
+			Queue:    rapid.SampledFrom([]id.Queue{"apps", "low", "high"}).Draw(t, "queue"),
+			Priority: int32(rapid.IntRange(0, 1).Draw(t, "priority")),
+		})
+	case 4:
+		for _, a := range w.core.sortedApps() {
+			if !a.removed && a.leaf != nil && rapid.IntRange(0, 5).Draw(t, "remove") == 0 {
+				w.apply(t, RemoveApp{App: a.id})
+				break
+			}
+		}
+	case 5, 6, 7:
+		for _, a := range w.core.sortedApps() {
+			if !a.removed && a.leaf != nil && rapid.Bool().Draw(t, "asks") {
+				w.apply(t, SetAsk{App: a.id, Ask: randomAsk(t)})
+			}
+		}
+	case 8, 9:
+		for range rapid.IntRange(0, 4).Draw(t, "ends") {
+			if len(w.live) == 0 {
+				break
+			}
+			i := rapid.IntRange(0, len(w.live)-1).Draw(t, "which")
+			w.apply(t, Release{Container: w.live[i]})
+			w.live = append(w.live[:i], w.live[i+1:]...)
+		}
+	case 10:
+		w.now = w.now.Add(time.Duration(rapid.IntRange(0, 30).Draw(t, "seconds")) * time.Second)
+	case 11:
+		w.apply(t, SetQueues{Queues: randomQueues(t)})
+	}
+}
+
+func nodeName(t *rapid.T) id.Node {
+	return id.Node(fmt.Sprintf("node-%d", rapid.IntRange(1, 6).Draw(t, "node")))
+}
+
+func randomNode(t *rapid.T) NodeSpec {
+	n := NodeSpec{Name: nodeName(t), Attributes: map[string]Value{}}
+	n.Capacity[resource.CPU] = int64(rapid.IntRange(0, 8).Draw(t, "cpu")) * 1000
+	n.Capacity[resource.Memory] = int64(rapid.IntRange(0, 8).Draw(t, "memory")) << 30
+	n.Capacity[resource.Ports] = int64(rapid.IntRange(0, 5).Draw(t, "ports"))
+	if rapid.Bool().Draw(t, "ssd") {
+		n.Attributes["disk"] = Value{Text: "ssd"}
+	}
+	if rack := rapid.IntRange(0, 2).Draw(t, "rack"); rack > 0 {
+		n.Attributes["rack"] = Value{Kind: NumberValue, Number: float64(rack)}
+	}
+	if rapid.IntRange(0, 5).Draw(t, "closed") == 0 {
+		n.Closed = "drained"
+	}
+	return n
+}
+
+func randomAsk(t *rapid.T) Ask {
+	k := Ask{
+		ID:      fmt.Sprintf("ask-%d", rapid.IntRange(1, 3).Draw(t, "ask")),
+		Pending: rapid.IntRange(0, 6).Draw(t, "pending"),
+		Policy:  rapid.SampledFrom([]Policy{Spread, Pack}).Draw(t, "policy"),
+		Gang:    rapid.IntRange(0, 3).Draw(t, "gang") == 0,
+		Master:  rapid.IntRange(0, 3).Draw(t, "master") == 0,
+		Group:   rapid.SampledFrom([]string{"", "g"}).Draw(t, "group"),
+	}
+	k.Resources[resource.CPU] = int64(rapid.IntRange(1, 12).Draw(t, "cpu")) * 250
+	k.Resources[resource.Memory] = int64(rapid.IntRange(0, 12).Draw(t, "memory")) << 28
+	k.Resources[resource.Ports] = int64(rapid.IntRange(0, 1).Draw(t, "ports"))
+	if rapid.Bool().Draw(t, "over racks") {
+		k.SpreadOver = "rack"
+	}
+	if rapid.IntRange(0, 2).Draw(t, "limited") == 0 {
+		k.MaxPerNode = rapid.IntRange(1, 2).Draw(t, "a node")
+	}
+	switch rapid.IntRange(0, 7).Draw(t, "where") {
+	case 0:
+		k.Constraints = []Constraint{{Attribute: "disk", Operator: Equal, Values: []Value{{Text: "ssd"}}}}
+	case 1:
+		k.Avoid = []id.Node{nodeName(t)}
+	case 2:
+		k.Affinity = []string{fmt.Sprintf("app-%d", rapid.IntRange(1, 5).Draw(t, "near"))}
+	case 3:
+		k.AntiAffinity = []string{fmt.Sprintf("app-%d", rapid.IntRange(1, 5).Draw(t, "far"))}
+	}
+	return k
+}
+
+func (w *walk) schedule(t *rapid.T) Decisions {
+	d := w.core.Schedule(w.now)
+	for _, grant := range d.Grants {
+		w.live = append(w.live, grant.Container)
+	}
+	return d
+}
+
+func TestNothingThatTheCoreRemembersIsEverWrongAndNothingThatFitsWaits(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWalk(t)
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			w.step(t)
+			if err := verify(w.core, false); err != nil {
+				t.Fatal(err)
+			}
+			w.schedule(t)
+			if err := verify(w.core, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

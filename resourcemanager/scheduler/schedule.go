@@ -1,0 +1,144 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+// Schedule implements Interface. A pass serves nominated room first, then always the queue that has the least of
+// what it was promised and there the ask whose turn it is, until nothing more can be decided.
+func (c *Core) Schedule(now time.Time) Decisions {
+	c.now = now
+	c.decisions = Decisions{Grants: c.decisions.Grants[:0], Notices: c.decisions.Notices[:0], Stops: c.decisions.Stops[:0]}
+	c.resolveQueues()
+	c.tidy()
+	for {
+		c.wake()
+		c.resolveQueues()
+		if c.serveNomination() {
+			continue
+		}
+		leaf := c.next()
+		if leaf == nil {
+			break
+		}
+		c.serve(leaf.ready.items[0])
+	}
+	c.reserve()
+	return c.decisions
+}
+
+// serve decides about the first ask of a bucket.
+func (c *Core) serve(b *bucket) {
+	k := b.asks.items[0]
+	if k.spec.Gang {
+		c.serveGang(k)
+		return
+	}
+	if kind, q, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
+		c.park(b, q)
+		return
+	}
+	slot := c.find(k)
+	if slot < 0 {
+		b.shape.blocked = true
+		for _, other := range b.shape.buckets {
+			if other.state == ready {
+				c.wait(other)
+			}
+		}
+		return
+	}
+	c.grant(k, c.nodes[slot])
+	c.granted(k, 1)
+}
+
+// wait lays a bucket aside until its shape is offered a node.
+func (c *Core) wait(b *bucket) {
+	c.setIdle(b, waiting)
+	if k := b.asks.items[0]; k.since.IsZero() {
+		k.since = c.now
+		c.impatient = append(c.impatient, impatience{k, c.now.Add(patience)})
+	}
+}
+
+// serveGang grants all containers of a gang, or takes back what it has tried.
+func (c *Core) serveGang(k *ask) {
+	b, count := k.bucket, k.spec.Pending
+	whole := k.spec.Resources.Scale(int64(count))
+	if kind, q, _ := c.limit(k, &whole); kind != noLimit {
+		c.park(b, q)
+		return
+	}
+	first := len(c.decisions.Grants)
+	if c.tryAll(k) {
+		for _, grant := range c.decisions.Grants[first:] {
+			if k.app.named.tracked {
+				c.touch(c.containers[grant.Container].node)
+			}
+		}
+		c.granted(k, count)
+		return
+	}
+	b.missing = int64(count - (len(c.decisions.Grants) - first))
+	c.takeBack(k, first)
+	c.wait(b)
+}
+
+// tryAll grants as many of an ask's containers as fit, on trial, and reports whether that is all of them.
+func (c *Core) tryAll(k *ask) bool {
+	c.quiet = true
+	defer func() { c.quiet = false }()
+	for range k.spec.Pending {
+		slot := c.find(k)
+		if slot < 0 {
+			return false
+		}
+		c.grant(k, c.nodes[slot])
+	}
+	return true
+}
+
+// takeBack undoes what tryAll granted from the first grant on, as if it had never been tried.
+func (c *Core) takeBack(k *ask, first int) {
+	c.quiet = true
+	defer func() { c.quiet = false }()
+	for i := len(c.decisions.Grants) - 1; i >= first; i-- {
+		held := c.containers[c.decisions.Grants[i].Container]
+		k.shape.misfit.clear(held.node.slot)
+		delete(c.containers, held.id)
+		c.unhold(held)
+		c.recycle(held)
+	}
+	k.group.floorShape = nil
+	k.app.lastSeq -= int64(len(c.decisions.Grants) - first)
+	c.decisions.Grants = c.decisions.Grants[:first]
+}
+
+// grant gives one container of an ask on a node.
+func (c *Core) grant(k *ask, n *node) {
+	a := k.app
+	a.lastSeq++
+	held := c.newContainer()
+	held.id = id.Container{Epoch: c.config.Epoch, App: a.id, Seq: a.lastSeq}
+	held.app, held.group, held.node, held.ask = a, k.group, n, k.spec.ID
+	held.need, held.master, held.startedAt = k.spec.Resources, k.spec.Master, c.now
+	c.containers[held.id] = held
+	c.hold(held)
+	c.decisions.Grants = append(c.decisions.Grants, Grant{
+		Container: held.id, Ask: k.spec.ID, Node: n.spec.Name, Queue: a.leaf.spec.Name, Resources: held.need, Master: held.master,
+	})
+}
+
+// granted counts an ask down.
+func (c *Core) granted(k *ask, count int) {
+	k.spec.Pending -= count
+	k.since = time.Time{}
+	for len(k.nominations) > max(k.spec.Pending, 0) {
+		c.withdrawNomination(k.nominations[len(k.nominations)-1])
+	}
+	if k.spec.Pending <= 0 {
+		c.withdraw(k)
+	}
+}

@@ -1,0 +1,407 @@
+package scheduler
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// shape is what decides on which nodes an ask fits. Asks of all apps share it where they may, so that what was
+// learnt for one is known for all.
+type shape struct {
+	key    shapeKey
+	floor  cell
+	need   resource.Vector
+	filter *filter
+	// group and maxPerNode limit the containers of a group on a node.
+	group      *group
+	maxPerNode int
+	// self is the app's name if near, far or what repels it matter.
+	self      *named
+	near, far []*named
+
+	// misfit are nodes that were seen to have too little free, and to which nothing came back since.
+	misfit bitmap
+	// blocked says that no node fits now. Its buckets wait for offer.
+	blocked bool
+	// offers counts nodes that became fit again.
+	offers  int64
+	buckets []*bucket
+	asks    int
+}
+
+type shapeKey struct {
+	need       resource.Vector
+	filter     *filter
+	group      *group
+	maxPerNode int
+	self       *named
+	near, far  string
+}
+
+// bucket is the asks of one leaf, user and shape, in the order in which they are served. Asks of a gang, and apps
+// of a fair leaf, have buckets of their own.
+type bucket struct {
+	key   bucketKey
+	leaf  *queue
+	shape *shape
+	state bucketState
+	place int32
+	asks  heap[*ask]
+	// missing is how much room a gang lacked when it was last tried, in containers.
+	missing int64
+}
+
+type bucketKey struct {
+	leaf   *queue
+	user   string
+	app    *app
+	gang   *ask
+	master bool
+}
+
+type bucketState uint8
+
+const (
+	// empty has no asks.
+	empty bucketState = iota
+	// ready is in its leaf's heap.
+	ready
+	// waiting is for its shape to be offered a node.
+	waiting
+	// parked is with a queue, until that holds less.
+	parked
+)
+
+func (b *bucket) seat() *int32 { return &b.place }
+
+func (b *bucket) before(other *bucket) bool {
+	k, l := b.asks.items[0], other.asks.items[0]
+	if b.leaf.spec.Fair && k.app != l.app {
+		if k.app.priority != l.app.priority {
+			return k.app.priority > l.app.priority
+		}
+		if k.app.share != l.app.share {
+			return k.app.share < l.app.share
+		}
+	}
+	return k.before(l)
+}
+
+// shapeFor finds or makes the shape of an ask.
+func (c *Core) shapeFor(k *ask) *shape {
+	spec := &k.spec
+	key := shapeKey{need: spec.Resources, filter: c.filterFor(spec)}
+	if spec.MaxPerNode > 0 {
+		key.group, key.maxPerNode = k.group, spec.MaxPerNode
+		c.track(k.group)
+	}
+	self := k.app.named
+	for _, name := range spec.AntiAffinity {
+		c.repel(name, self)
+	}
+	if len(spec.Affinity) > 0 || len(spec.AntiAffinity) > 0 || len(self.repelledBy) > 0 {
+		key.self = self
+		key.near = strings.Join(spec.Affinity, "\x00")
+		key.far = strings.Join(spec.AntiAffinity, "\x00")
+	}
+	if s := c.shapeByKey[key]; s != nil {
+		if s.asks == 0 {
+			c.idleShapes--
+		}
+		return s
+	}
+	s := &shape{
+		key: key, need: key.need, floor: cellOf(&key.need), filter: key.filter,
+		group: key.group, maxPerNode: key.maxPerNode, self: key.self,
+	}
+	if key.self != nil {
+		for _, name := range spec.Affinity {
+			s.near = append(s.near, c.trackName(name))
+		}
+		for _, name := range spec.AntiAffinity {
+			s.far = append(s.far, c.trackName(name))
+		}
+	}
+	if s.filter != nil {
+		s.filter.shapes++
+	}
+	c.shapeByKey[key] = s
+	c.shapes = append(c.shapes, s)
+	c.shapesAt[s.floor.cpu] = append(c.shapesAt[s.floor.cpu], s)
+	return s
+}
+
+// isDynamic reports whether more than room and attributes decides.
+func (s *shape) isDynamic() bool { return s.group != nil || s.self != nil }
+
+// allows tests everything but room.
+func (s *shape) allows(n *node) bool {
+	if s.filter != nil && !s.filter.allowed.has(n.slot) {
+		return false
+	}
+	if s.group != nil && s.group.count(n.slot) >= s.maxPerNode {
+		return false
+	}
+	if s.self == nil {
+		return true
+	}
+	for _, m := range s.near {
+		if !m.nodes.has(n.slot) && !(m == s.self && m.held == 0) {
+			return false
+		}
+	}
+	for _, m := range s.far {
+		if m.nodes.has(n.slot) {
+			return false
+		}
+	}
+	for _, m := range s.self.repelledBy {
+		if m.nodes.has(n.slot) {
+			return false
+		}
+	}
+	return true
+}
+
+// masks gives, as bitmaps, what allows tests and what is known of room.
+func (s *shape) masks(allow, deny []bitmap) ([]bitmap, []bitmap) {
+	if s.filter != nil {
+		allow = append(allow, s.filter.allowed)
+	}
+	if len(s.misfit) > 0 {
+		deny = append(deny, s.misfit)
+	}
+	if s.group != nil && s.maxPerNode <= len(s.group.levels) {
+		deny = append(deny, s.group.levels[s.maxPerNode-1])
+	}
+	if s.self == nil {
+		return allow, deny
+	}
+	for _, m := range s.near {
+		if m != s.self || m.held > 0 {
+			allow = append(allow, m.nodes)
+		}
+	}
+	for _, m := range s.far {
+		deny = append(deny, m.nodes)
+	}
+	for _, m := range s.self.repelledBy {
+		deny = append(deny, m.nodes)
+	}
+	return allow, deny
+}
+
+// offer tells a shape that something came back on a node. If that makes the node fit, what waits is tried again.
+func (c *Core) offer(s *shape, n *node) {
+	free := &c.avail[n.slot]
+	if !fits(&s.need, free) {
+		return
+	}
+	if s.misfit.has(n.slot) {
+		s.misfit.clear(n.slot)
+		s.offers++
+	} else if s.isDynamic() {
+		s.offers++
+	}
+	if !s.allows(n) {
+		return
+	}
+	s.blocked = false
+	for _, b := range s.buckets {
+		if b.state != waiting {
+			continue
+		}
+		if b.key.gang != nil {
+			b.missing -= timesIn(&s.need, free)
+			if b.missing > 0 {
+				continue
+			}
+		}
+		c.setReady(b)
+	}
+}
+
+// relent lets asks with affinity to their own app begin anywhere again, after its last container has gone.
+func (c *Core) relent(m *named) {
+	for _, s := range c.shapes {
+		if s.self != m || !slices.Contains(s.near, m) {
+			continue
+		}
+		s.blocked = false
+		s.offers++
+		for _, b := range s.buckets {
+			if b.state == waiting {
+				c.setReady(b)
+			}
+		}
+	}
+}
+
+// timesIn is how often need goes into free.
+func timesIn(need, free *resource.Vector) int64 {
+	times := int64(1 << 30)
+	for i := range need {
+		if need[i] > 0 {
+			times = min(times, free[i]/need[i])
+		}
+	}
+	return times
+}
+
+// enter puts an ask where Schedule finds it.
+func (c *Core) enter(k *ask) {
+	if k.app.leaf == nil || k.app.removed {
+		return
+	}
+	if k.spec.Policy == Spread || k.spec.MaxPerNode > 0 {
+		c.track(k.group)
+	}
+	if k.spec.SpreadOver != "" && k.spec.Policy == Spread {
+		k.tally = k.group.tally(c.labelNamed(k.spec.SpreadOver))
+	}
+	s := c.shapeFor(k)
+	k.shape = s
+	s.asks++
+	key := bucketKey{leaf: k.app.leaf, user: k.app.user, master: k.spec.Master}
+	if key.leaf.spec.Fair {
+		key.app = k.app
+	}
+	if k.spec.Gang {
+		key.gang = k
+	}
+	b := s.bucket(key)
+	k.bucket = b
+	b.asks.push(k)
+	switch {
+	case b.state == empty && s.blocked:
+		b.state, b.missing = waiting, int64(k.spec.Pending)
+	case b.state == empty:
+		c.setReady(b)
+	case b.state == ready:
+		b.leaf.ready.move(b)
+	}
+}
+
+func (s *shape) bucket(key bucketKey) *bucket {
+	for _, b := range s.buckets {
+		if b.key == key {
+			return b
+		}
+	}
+	b := &bucket{key: key, leaf: key.leaf, shape: s, place: -1}
+	s.buckets = append(s.buckets, b)
+	if key.app != nil {
+		key.app.buckets = append(key.app.buckets, b)
+	}
+	return b
+}
+
+// leave takes an ask out again.
+func (c *Core) leave(k *ask) {
+	b := k.bucket
+	if b == nil {
+		return
+	}
+	k.bucket, k.shape = nil, nil
+	head := b.asks.items[0] == k
+	b.asks.remove(k)
+	if len(b.asks.items) == 0 {
+		c.setIdle(b, empty)
+		if b.key.gang != nil || b.key.app != nil {
+			b.shape.buckets = without(b.shape.buckets, b)
+			k.app.buckets = without(k.app.buckets, b)
+		}
+	} else if head && b.state == ready {
+		b.leaf.ready.move(b)
+	}
+	b.shape.asks--
+	if b.shape.asks == 0 {
+		c.idleShapes++
+	}
+}
+
+func (c *Core) setReady(b *bucket) {
+	b.state = ready
+	b.leaf.ready.push(b)
+	c.enliven(b.leaf)
+}
+
+// setIdle takes a bucket out of its leaf's heap, or from where it waits, into another state.
+func (c *Core) setIdle(b *bucket, state bucketState) {
+	switch b.state {
+	case ready:
+		b.leaf.ready.remove(b)
+		c.rest(b.leaf)
+	case parked:
+		for q := b.leaf; q != nil; q = q.parent {
+			q.parked = without(q.parked, b)
+		}
+	}
+	b.state = state
+}
+
+func without(buckets []*bucket, b *bucket) []*bucket {
+	return slices.DeleteFunc(buckets, func(other *bucket) bool { return other == b })
+}
+
+// park lays a bucket aside until q holds less.
+func (c *Core) park(b *bucket, q *queue) {
+	c.setIdle(b, parked)
+	q.parked = append(q.parked, b)
+}
+
+func (c *Core) unpark(q *queue) {
+	for _, b := range q.parked {
+		switch {
+		case b.shape.blocked:
+			b.state = waiting
+		default:
+			c.setReady(b)
+		}
+	}
+	q.parked = q.parked[:0]
+}
+
+// tidy forgets shapes that nobody has asked for in a while.
+func (c *Core) tidy() {
+	if c.idleShapes <= 64+len(c.shapes)/2 {
+		return
+	}
+	kept := c.shapes[:0]
+	for i := range c.shapesAt {
+		c.shapesAt[i] = c.shapesAt[i][:0]
+	}
+	for _, s := range c.shapes {
+		if s.asks == 0 {
+			delete(c.shapeByKey, s.key)
+			if s.filter != nil {
+				s.filter.shapes--
+			}
+			continue
+		}
+		kept = append(kept, s)
+		c.shapesAt[s.floor.cpu] = append(c.shapesAt[s.floor.cpu], s)
+	}
+	clear(c.shapes[len(kept):])
+	c.shapes = kept
+	c.filterList = slices.DeleteFunc(c.filterList, func(f *filter) bool {
+		if f.shapes == 0 {
+			delete(c.filters, f.key)
+		}
+		return f.shapes == 0
+	})
+	c.idleShapes = 0
+}
+
+// dropShapes forgets all shapes; every ask must have left.
+func (c *Core) dropShapes() {
+	for _, s := range c.shapes {
+		if s.filter != nil {
+			s.filter.shapes--
+		}
+	}
+	c.shapes, c.shapesAt, c.idleShapes = nil, [levels][]*shape{}, 0
+	clear(c.shapeByKey)
+}

@@ -1,0 +1,142 @@
+package scheduler
+
+import (
+	"fmt"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// verify works out from the containers alone all that a core keeps beside them, and compares. After Schedule it
+// also looks, by full scan, for an ask that should have been granted.
+func verify(c *Core, scheduled bool) error {
+	c.resolveQueues()
+	used := map[*node]resource.Vector{}
+	held := map[*queue]resource.Vector{}
+	masters := map[*queue]resource.Vector{}
+	users := map[*user]resource.Vector{}
+	for _, k := range c.containers {
+		used[k.node] = used[k.node].Add(k.need)
+		if k.app.leaf == nil {
+			continue
+		}
+		users[k.app.owner] = users[k.app.owner].Add(k.need)
+		if k.master {
+			masters[k.app.leaf] = masters[k.app.leaf].Add(k.need)
+		}
+		for q := k.app.leaf; q != nil; q = q.parent {
+			held[q] = held[q].Add(k.need)
+		}
+	}
+	for i, n := range c.nodes {
+		if n.used != used[n] {
+			return fmt.Errorf("node %s says it holds %v, its containers come to %v", n.spec.Name, n.used, used[n])
+		}
+		nominated := resource.Vector{}
+		for _, m := range n.nominations {
+			nominated = nominated.Add(m.room)
+		}
+		if n.nominated != nominated {
+			return fmt.Errorf("node %s says %v is nominated, its nominations come to %v", n.spec.Name, n.nominated, nominated)
+		}
+		if want := n.spec.Capacity.Sub(n.used).Sub(n.nominated); c.avail[i] != want {
+			return fmt.Errorf("node %s is indexed with %v, it has %v", n.spec.Name, c.avail[i], want)
+		}
+		at := nowhere
+		if n.isOpen() {
+			at = cellOf(&c.avail[i])
+		}
+		if n.at != at {
+			return fmt.Errorf("node %s is in cell %v, it belongs in %v", n.spec.Name, n.at, at)
+		}
+	}
+	for _, q := range c.queues {
+		if q.used != held[q] || q.masters != masters[q] {
+			return fmt.Errorf("queue %s says it holds %v (masters %v), its containers come to %v (%v)", q.spec.Name, q.used, q.masters, held[q], masters[q])
+		}
+		if len(q.children) > 0 {
+			sum := resource.Vector{}
+			for _, child := range q.children {
+				sum = sum.Add(child.used)
+			}
+			if sum != q.used {
+				return fmt.Errorf("queue %s holds %v, its children %v", q.spec.Name, q.used, sum)
+			}
+		}
+		for _, u := range q.users {
+			if u.used != users[u] {
+				return fmt.Errorf("user %s says %v, holds %v", u.name, u.used, users[u])
+			}
+		}
+		if q.place >= 0 != (q.parent != nil && len(q.ready.items)+len(q.busy.items) > 0) {
+			return fmt.Errorf("queue %s is wrongly busy or idle", q.spec.Name)
+		}
+	}
+	for _, a := range c.apps {
+		for _, g := range a.groups {
+			if err := verifyGroup(c, g); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range c.shapes {
+		for i, n := range c.nodes {
+			if s.misfit.has(int32(i)) && !n.touched && fits(&s.need, &c.avail[i]) {
+				return fmt.Errorf("node %s is thought unfit for %v, it has %v", n.spec.Name, s.need, c.avail[i])
+			}
+		}
+	}
+	if !scheduled {
+		return nil
+	}
+	for _, a := range c.apps {
+		for _, k := range a.asks {
+			if err := verifyWaiting(c, k); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func verifyGroup(c *Core, g *group) error {
+	counts := map[int32]int{}
+	for k := g.app.containers; k != nil; k = k.nextOfApp {
+		if k.group == g {
+			counts[k.node.slot]++
+		}
+	}
+	for slot := range int32(len(c.nodes)) {
+		if got := g.count(slot); g.tracked && got != counts[slot] {
+			return fmt.Errorf("group %q counts %d on node %d, there are %d", g.name, got, slot, counts[slot])
+		}
+	}
+	for _, t := range g.tallies {
+		byValue := make([]int32, len(t.label.nodes))
+		for slot, n := range counts {
+			byValue[t.label.of[slot]] += int32(n)
+		}
+		t.grow()
+		for value := range byValue {
+			if byValue[value] != t.counts[value] {
+				return fmt.Errorf("group %q counts %d at value %d, there are %d", g.name, t.counts[value], value, byValue[value])
+			}
+		}
+	}
+	return nil
+}
+
+// verifyWaiting looks for a reason why an ask still waits after Schedule.
+func verifyWaiting(c *Core, k *ask) error {
+	if k.spec.Gang {
+		return nil
+	}
+	if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
+		return nil
+	}
+	for _, n := range c.nodes {
+		if test, _, _ := c.test(k, n); n.known && test == "" && fits(&k.spec.Resources, &c.avail[n.slot]) {
+			return fmt.Errorf("ask %s of %s waits (%v), though node %s has room for it", k.spec.ID, k.app.title(), k.bucket.state, n.spec.Name)
+		}
+	}
+	return nil
+}
