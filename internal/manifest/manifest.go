@@ -36,9 +36,9 @@ func checkAppName(name string) error { return CheckName("an app", name) }
 func CheckInstances(n int64) error {
 	switch {
 	case n < 1:
-		return fmt.Errorf("instances is %d, but an app has at least 1; `mammoth app stop` ends them all and keeps the app", n)
+		return fmt.Errorf("an app has at least 1 instance, not %d; `mammoth app stop` ends them all and keeps the app", n)
 	case n > MaxInstances:
-		return fmt.Errorf("instances is %d, but an app has at most %d", n, MaxInstances)
+		return fmt.Errorf("an app has at most %d instances, not %d", MaxInstances, n)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/adhocore/gronx"
 
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
@@ -126,4 +127,22 @@ func checkTimezone(name string) error {
 		return errors.New(strconv.Quote(name) + " is not a time zone as in \"Europe/Berlin\"")
 	}
 	return nil
+}
+
+// ParseNetwork reads bridge or host.
+func ParseNetwork(text string) (corev1.ContainerSpec_Network, error) {
+	network, ok := networks[text]
+	if !ok {
+		return 0, fmt.Errorf("%q is not a network; it is bridge or host", text)
+	}
+	return network, nil
+}
+
+// ParsePolicy reads spread or pack.
+func ParsePolicy(text string) (apiv1.Placement_Policy, error) {
+	policy, ok := policies[text]
+	if !ok {
+		return 0, fmt.Errorf("%q is not a placement policy; it is spread or pack", text)
+	}
+	return policy, nil
 }

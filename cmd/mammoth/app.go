@@ -1,0 +1,357 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mammoth-os/mammoth/internal/manifest"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+func (c *cli) appCommand() *cobra.Command {
+	return group("app", "See and change apps",
+		c.appListCommand(), c.appShowCommand(), c.appScaleCommand(), c.appRestartCommand(), c.appStopCommand(),
+		c.appRemoveCommand(), c.appHistoryCommand(), c.appRollbackCommand(), c.appLogsCommand(), c.appExecCommand(),
+		c.appEventsCommand(), c.appExplainCommand())
+}
+
+// appName requires an app's name, and refuses what cannot be one before anything is sent.
+func appName(more ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := names(append([]string{"the name of an app"}, more...)...)(cmd, args); err != nil {
+			return err
+		}
+		if err := manifest.CheckName("an app", args[0]); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+func (c *cli) appListCommand() *cobra.Command {
+	var queue string
+	cmd := &cobra.Command{
+		Use:   "ls",
+		Short: "List apps",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.with(cmd.Context(), func(z *zone) error {
+				answer, err := z.apps.ListApps(cmd.Context(), &apiv1.ListAppsRequest{Queue: queue})
+				if err != nil {
+					return err
+				}
+				return c.print(answer, func(w io.Writer) error { return appTable(w, answer.GetApps()) })
+			})
+		},
+	}
+	cmd.Flags().StringVar(&queue, "queue", "", "only those of this queue")
+	must(cmd.RegisterFlagCompletionFunc("queue", c.completeQueues))
+	return cmd
+}
+
+func appTable(w io.Writer, apps []*apiv1.App) error {
+	t := newTable(w, "NAME", "STATE", "RUNNING", "VERSION", "QUEUE", "IMAGE", "AGE", "REASON")
+	for _, app := range apps {
+		var images []string
+		for _, role := range app.GetSpec().GetRoles() {
+			images = append(images, role.GetImage())
+		}
+		t.row(app.GetName(), word(app.GetState()), fmt.Sprintf("%d/%d", app.GetRunning(), app.GetWanted()),
+			app.GetVersion(), app.GetQueue(), strings.Join(images, ","), ago(app.GetCreatedAt()), app.GetReason())
+	}
+	return t.Flush()
+}
+
+func (c *cli) appShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "show NAME",
+		Short:             "Show an app and its instances",
+		Args:              appName(),
+		ValidArgsFunction: firstArgument(c.completeApps),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.with(cmd.Context(), func(z *zone) error {
+				app, err := z.apps.GetApp(cmd.Context(), &apiv1.GetAppRequest{Name: args[0]})
+				if err != nil {
+					return err
+				}
+				return c.print(app, func(w io.Writer) error { return appText(w, app) })
+			})
+		},
+	}
+}
+
+func appText(w io.Writer, app *apiv1.App) error {
+	t := newTable(w)
+	t.row("name", app.GetName())
+	t.row("state", because(word(app.GetState()), app.GetReason()))
+	t.row("instances", fmt.Sprintf("%d of %d run", app.GetRunning(), app.GetWanted()))
+	t.row("version", app.GetVersion())
+	if rollout := app.GetRollout(); rollout.GetState() != apiv1.Rollout_NONE {
+		t.row("rollout", because(fmt.Sprintf("%s, %d of %d at version %d", word(rollout.GetState()), rollout.GetUpdated(),
+			rollout.GetTotal(), rollout.GetVersion()), rollout.GetReason()))
+	}
+	t.row("queue", app.GetQueue())
+	for _, role := range app.GetSpec().GetRoles() {
+		label := "image"
+		if role.GetName() != "" {
+			label = "role " + role.GetName()
+		}
+		r := role.GetResources()
+		t.row(label, fmt.Sprintf("%s (%s)", role.GetImage(), orDash(shortDigest(role.GetImageDigest()))))
+		t.row("quotas", fmt.Sprintf("cpu %s, memory %s, disk %s, pids %d", cores(r.GetCpuMillis()), size(r.GetMemoryBytes()), size(r.GetDiskBytes()), role.GetPids()))
+	}
+	if master := app.GetMaster(); master != nil {
+		text := fmt.Sprintf("attempt %d, %s", master.GetAttempt(), word(master.GetState()))
+		if master.GetNode() != "" {
+			text += " on " + master.GetNode()
+		}
+		t.row("master", text)
+	}
+	t.row("age", ago(app.GetCreatedAt()))
+	t.row("id", app.GetId())
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(app.GetInstances()) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t = newTable(w, "INSTANCE", "STATE", "NODE", "ADDRESS", "VERSION", "RESTARTS", "DOWNLOAD", "LOAD", "RUN", "AGE", "REASON")
+	for _, instance := range app.GetInstances() {
+		t.row(instance.GetId(), word(instance.GetState()), instance.GetNode(), address(instance), instance.GetVersion(),
+			instance.GetRestarts(), phase(instance, "download"), phase(instance, "load"), phase(instance, "run"),
+			ago(instance.GetStartedAt()), instance.GetReason())
+	}
+	return t.Flush()
+}
+
+func because(state, reason string) string {
+	if reason == "" {
+		return state
+	}
+	return state + ": " + reason
+}
+
+func address(instance *apiv1.Instance) string {
+	if instance.GetPort() == 0 {
+		return instance.GetAddress()
+	}
+	return net.JoinHostPort(instance.GetAddress(), strconv.Itoa(int(instance.GetPort())))
+}
+
+// phase is how long a phase took; "…" while it is under way.
+func phase(instance *apiv1.Instance, name string) string {
+	for _, phase := range instance.GetPhases() {
+		switch {
+		case phase.GetName() != name:
+		case phase.GetError() != "":
+			return "failed"
+		case phase.GetDurationMs() == 0 && instance.GetState() != apiv1.Instance_RUNNING && phase == instance.GetPhases()[len(instance.GetPhases())-1]:
+			return "…"
+		default:
+			return millis(phase.GetDurationMs())
+		}
+	}
+	return ""
+}
+
+func (c *cli) appScaleCommand() *cobra.Command {
+	var role string
+	w := &waiting{}
+	cmd := &cobra.Command{
+		Use:               "scale NAME INSTANCES",
+		Short:             "Change how many instances are kept running",
+		Example:           "  mammoth app scale web 5 --wait",
+		Args:              appName("the number of instances"),
+		ValidArgsFunction: firstArgument(c.completeApps),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			count, err := strconv.ParseInt(args[1], 10, 64)
+			if err != nil {
+				return usagef("%q is not a number of instances", args[1])
+			}
+			if err := manifest.CheckInstances(count); err != nil {
+				return usageError{err}
+			}
+			return c.change(cmd.Context(), w, func(ctx context.Context, z *zone) (change, error) {
+				app, err := z.apps.ScaleApp(ctx, &apiv1.ScaleAppRequest{Name: args[0], Instances: int32(count), Role: role})
+				return change{app: app, what: "scaling", done: scaled}, err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&role, "role", "", "the role, of an app with several")
+	w.flags(cmd)
+	return cmd
+}
+
+// change does something to an app and tells what came of it.
+func (c *cli) change(ctx context.Context, w *waiting, do func(context.Context, *zone) (change, error)) error {
+	return c.with(ctx, func(z *zone) error {
+		change, err := do(ctx, z)
+		if err != nil {
+			return err
+		}
+		return c.finish(ctx, z, change, w)
+	})
+}
+
+func (c *cli) appRestartCommand() *cobra.Command {
+	return c.appChangeCommand("restart NAME", "Replace every instance, a few at a time; start a stopped app again",
+		func(ctx context.Context, z *zone, name string) (change, error) {
+			before := map[string]bool{}
+			app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: name})
+			if err != nil {
+				return change{}, err
+			}
+			for _, instance := range app.GetInstances() {
+				before[instance.GetContainerId()] = instance.GetContainerId() != ""
+			}
+			app, err = z.apps.RestartApp(ctx, &apiv1.RestartAppRequest{Name: name})
+			return change{app: app, what: "restart", done: restarted, before: before}, err
+		})
+}
+
+func (c *cli) appStopCommand() *cobra.Command {
+	return c.appChangeCommand("stop NAME", "End every instance and keep the app",
+		func(ctx context.Context, z *zone, name string) (change, error) {
+			app, err := z.apps.StopApp(ctx, &apiv1.StopAppRequest{Name: name})
+			return change{app: app, what: "stop", done: stopped}, err
+		})
+}
+
+func (c *cli) appRemoveCommand() *cobra.Command {
+	return c.appChangeCommand("rm NAME", "End every instance and forget the app",
+		func(ctx context.Context, z *zone, name string) (change, error) {
+			app, err := z.apps.RemoveApp(ctx, &apiv1.RemoveAppRequest{Name: name})
+			return change{app: app, what: "removal", done: removed, gone: true}, err
+		})
+}
+
+func (c *cli) appChangeCommand(use, short string, do func(context.Context, *zone, string) (change, error)) *cobra.Command {
+	w := &waiting{}
+	cmd := &cobra.Command{
+		Use:               use,
+		Short:             short,
+		Args:              appName(),
+		ValidArgsFunction: firstArgument(c.completeApps),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.change(cmd.Context(), w, func(ctx context.Context, z *zone) (change, error) {
+				return do(ctx, z, args[0])
+			})
+		},
+	}
+	w.flags(cmd)
+	return cmd
+}
+
+func (c *cli) appRollbackCommand() *cobra.Command {
+	var to int32
+	cmd := c.appChangeCommand("rollback NAME", "Make an earlier version the wanted one again",
+		func(ctx context.Context, z *zone, name string) (change, error) {
+			if to < 0 {
+				return change{}, usagef("--to: %d is not a version; `mammoth app history %s` lists them", to, name)
+			}
+			app, err := z.apps.RollbackApp(ctx, &apiv1.RollbackAppRequest{Name: name, Version: to})
+			return change{app: app, what: "rollback", done: rolledOut}, err
+		})
+	cmd.Flags().Int32Var(&to, "to", 0, "the version to go back to (default: the one before)")
+	return cmd
+}
+
+func (c *cli) appHistoryCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "history NAME",
+		Short:             "List the versions of an app",
+		Args:              appName(),
+		ValidArgsFunction: firstArgument(c.completeApps),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.with(cmd.Context(), func(z *zone) error {
+				history, err := z.apps.GetAppHistory(cmd.Context(), &apiv1.GetAppRequest{Name: args[0]})
+				if err != nil {
+					return err
+				}
+				return c.print(history, func(w io.Writer) error { return historyTable(w, history) })
+			})
+		},
+	}
+}
+
+func historyTable(w io.Writer, history *apiv1.AppHistory) error {
+	t := newTable(w, "VERSION", "CURRENT", "AGE", "IMAGE", "CAUSE")
+	for _, version := range history.GetVersions() {
+		var images []string
+		for _, role := range version.GetSpec().GetRoles() {
+			images = append(images, role.GetImage()+" ("+orDash(shortDigest(role.GetImageDigest()))+")")
+		}
+		current := ""
+		if version.GetCurrent() {
+			current = "yes"
+		}
+		t.row(version.GetVersion(), current, ago(version.GetCreatedAt()), strings.Join(images, ", "), version.GetCause())
+	}
+	return t.Flush()
+}
+
+func (c *cli) appExplainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "explain NAME",
+		Short:             "Say in words what an app is waiting for",
+		Args:              appName(),
+		ValidArgsFunction: firstArgument(c.completeApps),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.with(cmd.Context(), func(z *zone) error {
+				explanation, err := z.apps.ExplainApp(cmd.Context(), &apiv1.GetAppRequest{Name: args[0]})
+				if err != nil {
+					return err
+				}
+				return c.print(explanation, func(w io.Writer) error { return explanationText(w, explanation) })
+			})
+		},
+	}
+}
+
+func explanationText(w io.Writer, explanation *apiv1.Explanation) error {
+	if _, err := fmt.Fprintln(w, explanation.GetSummary()); err != nil {
+		return err
+	}
+	for _, obstacle := range explanation.GetObstacles() {
+		count := ""
+		if obstacle.GetCount() > 1 {
+			count = fmt.Sprintf(" (%d)", obstacle.GetCount())
+		}
+		fmt.Fprintf(w, "  %s%s: %s\n", obstacle.GetSubject(), count, obstacle.GetReason())
+		if obstacle.GetLimit() != "" {
+			fmt.Fprintf(w, "    %s\n", obstacle.GetLimit())
+		}
+		for _, test := range obstacle.GetFailedTests() {
+			fmt.Fprintf(w, "    %s: %s", test.GetTest(), plural(int(test.GetNodes()), "node"))
+			if test.GetExample() != "" {
+				fmt.Fprintf(w, " (%s)", test.GetExample())
+			}
+			fmt.Fprintln(w)
+		}
+	}
+	return nil
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// clock is a time of day for lines that scroll by, with the date when it is not today's.
+func clock(at time.Time) string {
+	local := at.Local()
+	if time.Since(at) > 20*time.Hour {
+		return local.Format("2006-01-02 15:04:05.000")
+	}
+	return local.Format("15:04:05.000")
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// completeTimeout is how long somebody who pressed the tab key is kept waiting.
+const completeTimeout = 2 * time.Second
+
+// complete offers names that the zone knows; a zone that does not answer offers none.
+func (c *cli) complete(cmd *cobra.Command, list func(context.Context, *zone) []string) ([]string, cobra.ShellCompDirective) {
+	if c.checkGlobalFlags() != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	z, err := c.connect()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer z.close()
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+	defer cancel()
+	return list(ctx, z), cobra.ShellCompDirectiveNoFileComp
+}
+
+// firstArgument offers names for the first argument only.
+func firstArgument(offer cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return offer(cmd, args, typed)
+	}
+}
+
+func (c *cli) completeApps(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
+		answer, _ := z.apps.ListApps(ctx, &apiv1.ListAppsRequest{})
+		return collect(answer.GetApps(), (*apiv1.App).GetName)
+	})
+}
+
+// completeInstances offers the instances of the app that is the first argument.
+func (c *cli) completeInstances(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
+		app, _ := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: args[0]})
+		return collect(app.GetInstances(), (*apiv1.Instance).GetId)
+	})
+}
+
+func (c *cli) completeNodes(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
+		answer, _ := z.nodes.ListNodes(ctx, &apiv1.ListNodesRequest{})
+		return collect(answer.GetNodes(), (*apiv1.Node).GetName)
+	})
+}
+
+func (c *cli) completeQueues(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
+		answer, _ := z.queues.ListQueues(ctx, &apiv1.ListQueuesRequest{})
+		return collect(answer.GetQueues(), func(q *apiv1.Queue) string { return q.GetSpec().GetName() })
+	})
+}
+
+func (c *cli) completeServices(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
+		answer, _ := z.registry.ListServices(ctx, &apiv1.ListServicesRequest{})
+		return collect(answer.GetServices(), (*apiv1.Service).GetName)
+	})
+}
+
+func (c *cli) completeImages(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
+		answer, _ := z.images.ListImages(ctx, &apiv1.ListImagesRequest{})
+		return collect(answer.GetImages(), (*apiv1.Image).GetName)
+	})
+}
+
+// completeDeploy offers names of the store and, by the shell, files.
+func (c *cli) completeDeploy(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	names, _ := c.completeImages(cmd, args, typed)
+	return names, cobra.ShellCompDirectiveDefault
+}
+
+func collect[T any](all []T, name func(T) string) []string {
+	names := make([]string, len(all))
+	for i, one := range all {
+		names[i] = name(one)
+	}
+	return names
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+const (
+	// dialTimeout is how long a connection may take, callTimeout a request that is not a stream.
+	dialTimeout = 5 * time.Second
+	callTimeout = 30 * time.Second
+)
+
+// zone is a connection to a ResourceManager, with a client for each of its services.
+type zone struct {
+	connection *grpc.ClientConn
+	apps       apiv1.AppsClient
+	nodes      apiv1.NodesClient
+	queues     apiv1.QueuesClient
+	events     apiv1.EventsClient
+	registry   apiv1.RegistryClient
+	images     apiv1.ImagesClient
+	zones      apiv1.ZonesClient
+	// dialed is why the last attempt to connect failed, nil once one succeeded.
+	dialed *atomic.Pointer[error]
+}
+
+func (z *zone) close() { _ = z.connection.Close() }
+
+// connect prepares a connection; it is made with the first call.
+func (c *cli) connect() (*zone, error) {
+	dialed := &atomic.Pointer[error]{}
+	dial := func(ctx context.Context, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
+		if err != nil {
+			dialed.Store(&err)
+			return nil, err
+		}
+		dialed.Store(nil)
+		return conn, nil
+	}
+	connection, err := grpc.NewClient("passthrough:///"+c.server,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(dial),
+		grpc.WithUserAgent("mammoth/"+version),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, request, answer any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+			ctx, cancel := context.WithTimeout(ctx, callTimeout)
+			defer cancel()
+			return invoke(ctx, method, request, answer, cc, options...)
+		}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the zone at %s: %w", c.server, err)
+	}
+	return &zone{
+		connection: connection,
+		apps:       apiv1.NewAppsClient(connection),
+		nodes:      apiv1.NewNodesClient(connection),
+		queues:     apiv1.NewQueuesClient(connection),
+		events:     apiv1.NewEventsClient(connection),
+		registry:   apiv1.NewRegistryClient(connection),
+		images:     apiv1.NewImagesClient(connection),
+		zones:      apiv1.NewZonesClient(connection),
+		dialed:     dialed,
+	}, nil
+}
+
+// nobodyAnswers is the sentence for a zone that cannot be reached.
+func (c *cli) nobodyAnswers(err error) error {
+	reason := err.Error()
+	var number syscall.Errno
+	var dns *net.DNSError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &number):
+		reason = number.Error()
+	case errors.As(err, &dns):
+		reason = "no such host"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		reason = "timed out"
+	}
+	return fmt.Errorf("no zone answers at %s (%s); start one with `mammoth up`, or name another with --server", c.server, reason)
+}
+
+// with calls do with a connection and turns what fails into a sentence.
+func (c *cli) with(ctx context.Context, do func(*zone) error) error {
+	z, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer z.close()
+	return c.remote(ctx, z, do(z))
+}
+
+// remote turns an error of a call into one sentence for a person, and keeps its class.
+func (c *cli) remote(ctx context.Context, z *zone, err error) error {
+	s, ok := status.FromError(err)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && (!ok || s.Code() == codes.Canceled):
+		return context.Cause(ctx)
+	case !ok:
+		return err
+	}
+	switch s.Code() {
+	case codes.InvalidArgument:
+		return refusal{wire.Error(err)}
+	case codes.DeadlineExceeded:
+		return fmt.Errorf("the zone at %s did not answer in time; is it busy, or is something between?", c.server)
+	case codes.Unavailable:
+		if dialed := z.dialed.Load(); dialed != nil {
+			return c.nobodyAnswers(*dialed)
+		}
+		if strings.Contains(s.Message(), "error reading server preface") {
+			return fmt.Errorf("what answers at %s is not a zone; name another with --server", c.server)
+		}
+		return fmt.Errorf("the zone at %s went away (%s); is it being restarted?", c.server, s.Message())
+	}
+	return wire.Error(err)
+}

@@ -1,0 +1,387 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// deployFlags are the flags of deploy as they were typed.
+type deployFlags struct {
+	name, queue, health, network, policy string
+	instances                            int64
+	cpu, memory, disk                    string
+	ports, env, constraints              []string
+	dryRun                               bool
+	wait                                 waiting
+}
+
+func (c *cli) deployCommand() *cobra.Command {
+	f := &deployFlags{}
+	cmd := &cobra.Command{
+		Use:   "deploy F.image|NAME:TAG|F.yaml|-",
+		Short: "Deploy an image or a manifest as an app, or change an app",
+		Long: `Deploy makes an app of an image, of a name in the zone's store, or of a manifest.
+
+An image file (a "docker save" or OCI archive, or what "mammoth image pack" made; "-" is
+standard input) is uploaded first. When the app is there already, only what is given
+changes: a new image is a rollout, and quotas and counts stay as they were. A manifest
+replaces all of the app; flags given with it win over it.`,
+		Example: `  mammoth deploy hello.image --name web --instances 3 --cpu 0.5 --memory 64MiB --disk 64MiB \
+      --port 8080 --health http:/healthz --wait
+  mammoth deploy hello2.image --name web --wait
+  mammoth deploy web.yaml --dry-run`,
+		Args:              names("an image file, a NAME:TAG or a manifest"),
+		ValidArgsFunction: c.completeDeploy,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			change, err := f.change(cmd.Flags().Changed)
+			if err != nil {
+				return err
+			}
+			return c.deploy(cmd.Context(), args[0], f, change)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.name, "name", "", "the app's name (default: the image's)")
+	flags.Int64Var(&f.instances, "instances", 1, "how many instances to keep running")
+	flags.StringVar(&f.cpu, "cpu", "0.5", "cpu of each, in cores or as in 500m")
+	flags.StringVar(&f.memory, "memory", "256MiB", "memory of each, with its unit")
+	flags.StringVar(&f.disk, "disk", "1GiB", "disk of each, with its unit")
+	flags.StringArrayVar(&f.ports, "port", nil, "a port that it listens on: 8080 or NAME=8080; repeatable")
+	flags.StringVar(&f.queue, "queue", "", "the queue that pays for it (default: the zone's)")
+	flags.StringArrayVar(&f.env, "env", nil, "an environment variable, NAME=VALUE; repeatable")
+	flags.StringVar(&f.health, "health", "none", "how to probe it: http:/PATH, tcp:PORTNAME, \"exec:COMMAND ARGUMENT\" or none")
+	flags.StringVar(&f.network, "network", "bridge", "bridge, or host where the operator allows it")
+	flags.StringVar(&f.policy, "policy", "", "how to place: spread or pack (default: spread)")
+	flags.StringArrayVar(&f.constraints, "constraint", nil, "a test of node attributes, as in \"disk_type == ssd\"; repeatable")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "only say what would be placed where, or why not")
+	f.wait.flags(cmd)
+	must(cmd.RegisterFlagCompletionFunc("name", c.completeApps))
+	must(cmd.RegisterFlagCompletionFunc("queue", c.completeQueues))
+	must(cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions([]string{"bridge", "host"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions([]string{"spread", "pack"}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+// change checks what was typed and gives what applies the given flags to a spec, and tells whether there are any.
+func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) error, error) {
+	if given("name") {
+		if err := manifest.CheckName("an app", f.name); err != nil {
+			return nil, usagef("--name: %w", err)
+		}
+	}
+	var edits []func(*apiv1.RoleSpec)
+	edit := func(flag string, parse func() (func(*apiv1.RoleSpec), error)) error {
+		if !given(flag) {
+			return nil
+		}
+		change, err := parse()
+		if err != nil {
+			return usagef("--%s: %w", flag, err)
+		}
+		edits = append(edits, change)
+		return nil
+	}
+	err := errors.Join(
+		edit("instances", func() (func(*apiv1.RoleSpec), error) {
+			return func(r *apiv1.RoleSpec) { r.Instances = int32(f.instances) }, manifest.CheckInstances(f.instances)
+		}),
+		edit("cpu", func() (func(*apiv1.RoleSpec), error) {
+			n, err := positive(resource.ParseCPU(f.cpu))
+			return func(r *apiv1.RoleSpec) { quotas(r).CpuMillis = n }, err
+		}),
+		edit("memory", func() (func(*apiv1.RoleSpec), error) {
+			n, err := positive(resource.ParseBytes(f.memory))
+			return func(r *apiv1.RoleSpec) { quotas(r).MemoryBytes = n }, err
+		}),
+		edit("disk", func() (func(*apiv1.RoleSpec), error) {
+			n, err := positive(resource.ParseBytes(f.disk))
+			return func(r *apiv1.RoleSpec) { quotas(r).DiskBytes = n }, err
+		}),
+		edit("port", func() (func(*apiv1.RoleSpec), error) {
+			var ports []*corev1.Port
+			for i, text := range f.ports {
+				port, err := manifest.ParsePort(text, i)
+				if err != nil {
+					return nil, err
+				}
+				ports = append(ports, port)
+			}
+			return func(r *apiv1.RoleSpec) { r.Ports = ports }, nil
+		}),
+		edit("env", func() (func(*apiv1.RoleSpec), error) {
+			env := map[string]string{}
+			for _, text := range f.env {
+				name, value, err := manifest.ParseEnv(text)
+				if err != nil {
+					return nil, err
+				}
+				env[name] = value
+			}
+			return func(r *apiv1.RoleSpec) {
+				if r.Env == nil {
+					r.Env = map[string]string{}
+				}
+				maps.Copy(r.Env, env)
+			}, nil
+		}),
+		edit("health", func() (func(*apiv1.RoleSpec), error) {
+			check, err := manifest.ParseHealth(f.health)
+			return func(r *apiv1.RoleSpec) { r.Health = check }, err
+		}),
+		edit("network", func() (func(*apiv1.RoleSpec), error) {
+			network, err := manifest.ParseNetwork(f.network)
+			return func(r *apiv1.RoleSpec) { r.Network = network }, err
+		}),
+		edit("policy", func() (func(*apiv1.RoleSpec), error) {
+			policy, err := manifest.ParsePolicy(f.policy)
+			return func(r *apiv1.RoleSpec) { placement(r).Policy = policy }, err
+		}),
+		edit("constraint", func() (func(*apiv1.RoleSpec), error) {
+			return func(r *apiv1.RoleSpec) { placement(r).Constraints = f.constraints }, nil
+		}),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return func(spec *apiv1.AppSpec) error {
+		if given("queue") {
+			spec.Queue = f.queue
+		}
+		if len(edits) == 0 {
+			return checkRoles(spec)
+		}
+		if len(spec.GetRoles()) != 1 {
+			return usagef("%q has the roles %s; change them in its manifest", spec.GetName(), roleNames(spec))
+		}
+		for _, edit := range edits {
+			edit(spec.Roles[0])
+		}
+		return checkRoles(spec)
+	}, nil
+}
+
+func quotas(r *apiv1.RoleSpec) *corev1.Resources {
+	if r.Resources == nil {
+		r.Resources = &corev1.Resources{}
+	}
+	return r.Resources
+}
+
+func placement(r *apiv1.RoleSpec) *apiv1.Placement {
+	if r.Placement == nil {
+		r.Placement = &apiv1.Placement{}
+	}
+	return r.Placement
+}
+
+func positive(n int64, err error) (int64, error) {
+	if err == nil && n == 0 {
+		return 0, errors.New("0 is not enough to run anything")
+	}
+	return n, err
+}
+
+func checkRoles(spec *apiv1.AppSpec) error {
+	for _, role := range spec.GetRoles() {
+		if err := manifest.CheckRole(role); err != nil {
+			return usageError{err}
+		}
+	}
+	return nil
+}
+
+func roleNames(spec *apiv1.AppSpec) string {
+	var all []string
+	for _, role := range spec.GetRoles() {
+		all = append(all, role.GetName())
+	}
+	return strings.Join(all, ", ")
+}
+
+// deploy deploys what is named by source.
+func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change func(*apiv1.AppSpec) error) error {
+	if isManifest(source) {
+		spec, err := readManifest(source)
+		if err != nil {
+			return err
+		}
+		if f.name != "" {
+			spec.Name = f.name
+		}
+		if err := change(spec); err != nil {
+			return err
+		}
+		return c.with(ctx, func(z *zone) error {
+			for _, role := range spec.GetRoles() {
+				beside := filepath.Join(filepath.Dir(source), role.GetImage())
+				if role.Image, err = c.resolveImage(ctx, role.GetImage(), beside, f.dryRun); err != nil {
+					return err
+				}
+			}
+			return c.send(ctx, z, &apiv1.DeployRequest{Spec: spec, DryRun: f.dryRun, IfGeneration: -1}, f)
+		})
+	}
+	// Whatever is wrong with the flags alone is told before anything is uploaded.
+	if err := change(&apiv1.AppSpec{Name: f.name, Roles: []*apiv1.RoleSpec{trial(f)}}); err != nil {
+		return err
+	}
+	return c.with(ctx, func(z *zone) error {
+		image, err := c.resolveImage(ctx, source, source, f.dryRun)
+		if err != nil {
+			return err
+		}
+		name := f.name
+		if name == "" {
+			name = nameOfImage(image)
+			if err := manifest.CheckName("an app", name); err != nil {
+				return usagef("the image's name does not do for the app; give it one with --name (%w)", err)
+			}
+		}
+		return c.deployImage(ctx, z, name, image, f, change)
+	})
+}
+
+// trial is a role for a check of the flags; a port that is named may be one that the app has already.
+func trial(f *deployFlags) *apiv1.RoleSpec {
+	role := manifest.Role()
+	check, err := manifest.ParseHealth(f.health)
+	if err != nil || len(f.ports) > 0 {
+		return role
+	}
+	port := "http"
+	if named := check.GetHttp().GetPort() + check.GetTcp().GetPort(); named != "" {
+		port = named
+	}
+	role.Ports = []*corev1.Port{{Name: port}}
+	return role
+}
+
+// attempts is how often a change is tried again when somebody else changed the app meanwhile.
+const attempts = 5
+
+// deployImage makes an app of an image, or changes what was given of the app that is there.
+func (c *cli) deployImage(ctx context.Context, z *zone, name, image string, f *deployFlags, change func(*apiv1.AppSpec) error) error {
+	for attempt := 1; ; attempt++ {
+		app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: name})
+		request := &apiv1.DeployRequest{DryRun: f.dryRun}
+		switch {
+		case err == nil:
+			request.Spec = proto.Clone(app.GetSpec()).(*apiv1.AppSpec)
+			request.IfGeneration = app.GetGeneration()
+		case errdefs.IsNotFound(wire.Error(err)):
+			request.Spec = &apiv1.AppSpec{Name: name, Roles: []*apiv1.RoleSpec{manifest.Role()}}
+		default:
+			return err
+		}
+		if len(request.GetSpec().GetRoles()) != 1 {
+			return usagef("%q has the roles %s; deploy it by its manifest", name, roleNames(request.GetSpec()))
+		}
+		request.Spec.Roles[0].Image = image
+		request.Spec.Roles[0].ImageDigest = ""
+		if err := change(request.GetSpec()); err != nil {
+			return err
+		}
+		err = c.send(ctx, z, request, f)
+		if class := wire.Error(err); attempt < attempts && (errdefs.IsAborted(class) || errdefs.IsAlreadyExists(class)) {
+			continue
+		}
+		return err
+	}
+}
+
+// send deploys, tells what came of it, and waits if it was asked to.
+func (c *cli) send(ctx context.Context, z *zone, request *apiv1.DeployRequest, f *deployFlags) error {
+	answer, err := z.apps.Deploy(ctx, request)
+	if err != nil {
+		return err
+	}
+	if request.GetDryRun() {
+		return c.print(answer, func(w io.Writer) error { return dryRunTable(w, request.GetSpec(), answer) })
+	}
+	return c.finish(ctx, z, change{app: answer.GetApp(), what: "deployment", done: rolledOut}, &f.wait)
+}
+
+func dryRunTable(w io.Writer, spec *apiv1.AppSpec, answer *apiv1.DeployResponse) error {
+	if len(answer.GetPlacements()) > 0 {
+		t := newTable(w, "INSTANCE", "NODE")
+		for _, placed := range answer.GetPlacements() {
+			t.row(placed.GetInstance(), placed.GetNode())
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	if summary := answer.GetExplanation().GetSummary(); summary != "" || len(answer.GetExplanation().GetObstacles()) > 0 {
+		return explanationText(w, answer.GetExplanation())
+	}
+	_, err := fmt.Fprintf(w, "%s: all %d instances would be placed; nothing was changed\n", spec.GetName(), len(answer.GetPlacements()))
+	return err
+}
+
+func isManifest(source string) bool {
+	return slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(source))
+}
+
+// readManifest reads an app's manifest; every mistake is a line of the error.
+func readManifest(path string) (*apiv1.AppSpec, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usageError{plainPathError(err)}
+	}
+	spec, err := manifest.ParseApp(data)
+	if err != nil {
+		return nil, usageError{inFile(path, err)}
+	}
+	return spec, nil
+}
+
+// inFile puts the file's name before each mistake.
+func inFile(path string, err error) error {
+	var mistakes manifest.Errors
+	if !errors.As(err, &mistakes) {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	lines := make([]string, len(mistakes))
+	for i, mistake := range mistakes {
+		lines[i] = path + ": " + mistake.Error()
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// plainPathError says "web.yaml: no such file or directory" without the name of the system call.
+func plainPathError(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return fmt.Errorf("%s: %w", path.Path, path.Err)
+	}
+	return err
+}
+
+// nameOfImage is the last word of an image's name, without its tag.
+func nameOfImage(image string) string {
+	name := image[strings.LastIndex(image, "/")+1:]
+	name, _, _ = strings.Cut(name, "@")
+	name, _, _ = strings.Cut(name, ":")
+	return strings.ReplaceAll(strings.ToLower(name), "_", "-")
+}
+
+// defaultWait is how long --wait waits unless told otherwise: longer than a rollout may stand still.
+const defaultWait = 10 * time.Minute

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+)
+
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is a mistake in what was typed: exit code 2.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// exitError passes on the exit code of a command that ran elsewhere, without a word of our own.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// exitCode says err to the person, every line a sentence, and gives the process's exit code.
+func (c *cli) exitCode(err error) int {
+	var exit exitError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &exit):
+		return int(exit)
+	}
+	var usage usageError
+	refused := errors.As(err, &usage)
+	sentence := wire.Sentence(err)
+	for line := range strings.SplitSeq(sentence, "\n") {
+		fmt.Fprintf(c.err, "mammoth: %s\n", line)
+	}
+	if refused || isRefusal(err) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// refusal is an answer of the zone that says that the request itself is wrong.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+func isRefusal(err error) bool {
+	var r refusal
+	return errors.As(err, &r)
+}
+
+// flagError says what is wrong with a flag, without the words of the library that found it.
+func flagError(cmd *cobra.Command, err error) error {
+	text := strings.TrimPrefix(err.Error(), "pflag: ")
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return usagef("%s; see `%s --help`", text, cmd.CommandPath())
+	}
+	kind := "is not " + map[string]string{
+		"int": "a whole number", "int32": "a whole number", "int64": "a whole number", "float64": "a number",
+		"bool": "true or false", "duration": "a length of time as in 10s or 5m",
+	}[invalid.GetFlag().Value.Type()]
+	return usagef("--%s: %q %s", invalid.GetFlag().Name, invalid.GetValue(), kind)
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		hint := "; --help lists what there is"
+		cmd.SuggestionsMinimumDistance = 2
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = fmt.Sprintf("; did you mean %q?", near[0])
+		}
+		return usagef("unknown command %q for %q%s", args[0], cmd.CommandPath(), hint)
+	}
+	return usagef("`%s` takes no %q; see `%s --help`", cmd.CommandPath(), args[0], cmd.CommandPath())
+}
+
+// names requires the arguments that the command's use line names.
+func names(want ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(want):
+			return usagef("`%s` needs %s; see `%s --help`", cmd.CommandPath(), want[len(args)], cmd.CommandPath())
+		case len(args) > len(want):
+			return usagef("`%s` takes no %q; see `%s --help`", cmd.CommandPath(), args[len(want)], cmd.CommandPath())
+		}
+		return nil
+	}
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+func (c *cli) eventsCommand() *cobra.Command {
+	request := &apiv1.WatchEventsRequest{}
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Print every transition in the zone",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return c.watchEvents(cmd, request) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&request.App, "app", "", "only those of this app")
+	flags.StringVar(&request.Node, "node", "", "only those of this node")
+	flags.StringVar(&request.Kind, "kind", "", "only those of this kind, as in container")
+	flags.Int64Var(&request.After, "after", 0, "only those after this sequence number")
+	eventFlags(cmd, request)
+	must(cmd.RegisterFlagCompletionFunc("app", c.completeApps))
+	must(cmd.RegisterFlagCompletionFunc("node", c.completeNodes))
+	must(cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(
+		[]string{"app", "attempt", "container", "instance", "node", "queue", "image", "rollout"}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+func (c *cli) appEventsCommand() *cobra.Command {
+	request := &apiv1.WatchEventsRequest{}
+	cmd := &cobra.Command{
+		Use:               "events NAME",
+		Short:             "Print every transition of an app",
+		Args:              appName(),
+		ValidArgsFunction: firstArgument(c.completeApps),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request.App = args[0]
+			return c.watchEvents(cmd, request)
+		},
+	}
+	eventFlags(cmd, request)
+	return cmd
+}
+
+func eventFlags(cmd *cobra.Command, request *apiv1.WatchEventsRequest) {
+	cmd.Flags().BoolVarP(&request.Follow, "follow", "f", false, "go on as more happens")
+	cmd.Flags().Int32Var(&request.Tail, "tail", 0, "only the last so many (default: all)")
+}
+
+func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest) error {
+	if request.GetTail() < 0 || cmd.Flags().Changed("tail") && request.GetTail() == 0 {
+		return usagef("--tail: %d is not a number of events; leave it out for all of them", request.GetTail())
+	}
+	ctx := cmd.Context()
+	return c.with(ctx, func(z *zone) error {
+		stream, err := z.events.WatchEvents(ctx, request)
+		if err != nil {
+			return err
+		}
+		return c.receive(ctx, func() error {
+			event, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			return c.printOne(event, func(w io.Writer) error { return eventLine(w, event) })
+		})
+	})
+}
+
+func eventLine(w io.Writer, event *apiv1.Event) error {
+	transition := event.GetTo()
+	if event.GetFrom() != "" {
+		transition = event.GetFrom() + " → " + event.GetTo()
+	}
+	line := fmt.Sprintf("%s  %-9s  %-20s  %-24s  %s", clock(event.GetTime().AsTime()), event.GetKind(), subject(event), transition, event.GetMessage())
+	if event.GetKind() == "container" && event.GetNode() != "" {
+		line += " [" + event.GetNode() + "]"
+	}
+	_, err := fmt.Fprintln(w, strings.TrimRight(line, " "))
+	return err
+}
+
+// subject is the name of what an event is about.
+func subject(event *apiv1.Event) string {
+	byKind := map[string]string{
+		"app": event.GetApp(), "rollout": event.GetApp(), "attempt": event.GetAttempt(), "instance": event.GetInstance(),
+		"container": event.GetInstance(), "node": event.GetNode(), "queue": event.GetQueue(),
+	}
+	for _, name := range []string{byKind[event.GetKind()], event.GetInstance(), event.GetApp(), event.GetNode(), event.GetQueue()} {
+		if name != "" {
+			return name
+		}
+	}
+	return "-"
+}

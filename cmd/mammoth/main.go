@@ -1,0 +1,30 @@
+// Command mammoth is all of Mammoth in one binary: the daemons, and the command line with which people use a zone.
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel(errInterrupted)
+		// The second one does not wait for anything.
+		<-signals
+		os.Exit(exitFailed)
+	}()
+	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Getenv))
+}
+
+// errInterrupted is the cause with which a signal ends everything.
+var errInterrupted = errors.New("interrupted")

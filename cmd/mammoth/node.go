@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+func (c *cli) nodeCommand() *cobra.Command {
+	return group("node", "See and drain nodes", c.nodeListCommand(), c.nodeShowCommand(), c.nodeDrainCommand(), c.nodeUndrainCommand())
+}
+
+func (c *cli) nodeListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "ls",
+		Short: "List nodes",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.with(cmd.Context(), func(z *zone) error {
+				answer, err := z.nodes.ListNodes(cmd.Context(), &apiv1.ListNodesRequest{})
+				if err != nil {
+					return err
+				}
+				return c.print(answer, func(w io.Writer) error { return nodeTable(w, answer.GetNodes()) })
+			})
+		},
+	}
+}
+
+func nodeTable(w io.Writer, nodes []*apiv1.Node) error {
+	t := newTable(w, "NAME", "STATE", "ADDRESS", "CPU", "MEMORY", "DISK", "PORTS", "CONTAINERS", "REPORTED", "REASON")
+	for _, node := range nodes {
+		used, capacity := node.GetUsed(), node.GetCapacity()
+		t.row(node.GetName(), word(node.GetState()), node.GetAddress(),
+			ratio(used.GetCpuMillis(), capacity.GetCpuMillis(), cores),
+			ratio(used.GetMemoryBytes(), capacity.GetMemoryBytes(), size),
+			ratio(used.GetDiskBytes(), capacity.GetDiskBytes(), size),
+			fmt.Sprintf("%d/%d", used.GetPorts(), capacity.GetPorts()),
+			len(node.GetContainers()), ago(node.GetLastReportAt()), node.GetReason())
+	}
+	return t.Flush()
+}
+
+func (c *cli) nodeShowCommand() *cobra.Command {
+	return c.oneNodeCommand("show NAME", "Show a node and what runs on it", func(ctx context.Context, z *zone, name string) (*apiv1.Node, error) {
+		return z.nodes.GetNode(ctx, &apiv1.GetNodeRequest{Name: name})
+	}, nodeText)
+}
+
+func (c *cli) nodeDrainCommand() *cobra.Command {
+	var reason string
+	cmd := c.oneNodeCommand("drain NAME", "Place nothing new on a node and move its containers", func(ctx context.Context, z *zone, name string) (*apiv1.Node, error) {
+		return z.nodes.DrainNode(ctx, &apiv1.DrainNodeRequest{Name: name, Reason: reason})
+	}, func(w io.Writer, node *apiv1.Node) error {
+		_, err := fmt.Fprintf(w, "%s: %s, %s to move\n", node.GetName(), word(node.GetState()), plural(len(node.GetContainers()), "container"))
+		return err
+	})
+	cmd.Flags().StringVar(&reason, "reason", "", "why, one sentence for those who wonder")
+	return cmd
+}
+
+func (c *cli) nodeUndrainCommand() *cobra.Command {
+	return c.oneNodeCommand("undrain NAME", "Use a drained node again", func(ctx context.Context, z *zone, name string) (*apiv1.Node, error) {
+		return z.nodes.UndrainNode(ctx, &apiv1.GetNodeRequest{Name: name})
+	}, func(w io.Writer, node *apiv1.Node) error {
+		_, err := fmt.Fprintf(w, "%s: %s\n", node.GetName(), word(node.GetState()))
+		return err
+	})
+}
+
+func (c *cli) oneNodeCommand(use, short string, do func(context.Context, *zone, string) (*apiv1.Node, error), text func(io.Writer, *apiv1.Node) error) *cobra.Command {
+	return &cobra.Command{
+		Use:               use,
+		Short:             short,
+		Args:              names("the name of a node"),
+		ValidArgsFunction: firstArgument(c.completeNodes),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.with(cmd.Context(), func(z *zone) error {
+				node, err := do(cmd.Context(), z, args[0])
+				if err != nil {
+					return err
+				}
+				return c.print(node, func(w io.Writer) error { return text(w, node) })
+			})
+		},
+	}
+}
+
+func nodeText(w io.Writer, node *apiv1.Node) error {
+	used, capacity := node.GetUsed(), node.GetCapacity()
+	t := newTable(w)
+	t.row("name", node.GetName())
+	t.row("state", because(word(node.GetState()), node.GetReason()))
+	t.row("address", node.GetAddress())
+	t.row("cpu", ratio(used.GetCpuMillis(), capacity.GetCpuMillis(), cores)+" cores")
+	t.row("memory", ratio(used.GetMemoryBytes(), capacity.GetMemoryBytes(), size))
+	t.row("disk", ratio(used.GetDiskBytes(), capacity.GetDiskBytes(), size))
+	t.row("ports", fmt.Sprintf("%d/%d", used.GetPorts(), capacity.GetPorts()))
+	for _, name := range slices.Sorted(maps.Keys(capacity.GetExtended())) {
+		t.row(name, fmt.Sprintf("%d/%d", used.GetExtended()[name], capacity.GetExtended()[name]))
+	}
+	t.row("reported", ago(node.GetLastReportAt()))
+	t.row("version", node.GetVersion())
+	for _, name := range slices.Sorted(maps.Keys(node.GetAttributes())) {
+		t.row("attribute", name+" = "+attribute(node.GetAttributes()[name]))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(node.GetContainers()) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t = newTable(w, "CONTAINER", "APP", "INSTANCE", "STATE", "CPU", "MEMORY", "DISK")
+	for _, container := range node.GetContainers() {
+		r := container.GetResources()
+		t.row(container.GetId(), container.GetApp(), container.GetInstance(), container.GetState(),
+			cores(r.GetCpuMillis()), size(r.GetMemoryBytes()), size(r.GetDiskBytes()))
+	}
+	return t.Flush()
+}
+
+func attribute(value *corev1.Attribute) string {
+	switch value := value.GetValue().(type) {
+	case *corev1.Attribute_Number:
+		return strconv.FormatFloat(value.Number, 'g', -1, 64)
+	case *corev1.Attribute_Flag:
+		return strconv.FormatBool(value.Flag)
+	}
+	return value.GetText()
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"golang.org/x/term"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// progress shows a person how an app comes along.
+type progress interface {
+	update(*apiv1.App)
+	end()
+}
+
+func (c *cli) newProgress() progress {
+	if file, ok := c.err.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		return &liveProgress{out: file, columns: func() int {
+			width, _, err := term.GetSize(int(file.Fd()))
+			if err != nil {
+				return 80
+			}
+			return width
+		}}
+	}
+	return &lineProgress{out: c.err, seen: map[string]string{}}
+}
+
+// liveProgress redraws one line per instance on a terminal.
+type liveProgress struct {
+	out     io.Writer
+	columns func() int
+	drawn   int
+}
+
+// maxDrawn keeps the lines on one screen: what has scrolled away cannot be redrawn.
+const maxDrawn = 20
+
+func (p *liveProgress) update(app *apiv1.App) {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s: %d of %d instances run%s\n", app.GetName(), app.GetRunning(), app.GetWanted(), rolloutNote(app))
+	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	shown := app.GetInstances()
+	if len(shown) > maxDrawn {
+		shown = unfinishedFirst(shown)[:maxDrawn]
+	}
+	for _, instance := range shown {
+		fmt.Fprintf(t, "  %s\t%s\t%s\tversion %d\t%s\n", instance.GetId(), word(instance.GetState()), orDash(instance.GetNode()), instance.GetVersion(), note(instance))
+	}
+	_ = t.Flush()
+	if rest := len(app.GetInstances()) - len(shown); rest > 0 {
+		fmt.Fprintf(&text, "  and %d more\n", rest)
+	}
+	var frame strings.Builder
+	if p.drawn > 0 {
+		fmt.Fprintf(&frame, "\x1b[%dA", p.drawn)
+	}
+	p.drawn = 0
+	width := p.columns()
+	for line := range strings.Lines(text.String()) {
+		letters := []rune(strings.TrimRight(line, " \n"))
+		if width > 0 && len(letters) >= width {
+			letters = letters[:width-1]
+		}
+		fmt.Fprintf(&frame, "\x1b[2K%s\n", string(letters))
+		p.drawn++
+	}
+	fmt.Fprint(&frame, "\x1b[J")
+	_, _ = io.WriteString(p.out, frame.String())
+}
+
+func (p *liveProgress) end() {}
+
+func unfinishedFirst(instances []*apiv1.Instance) []*apiv1.Instance {
+	var unfinished, running []*apiv1.Instance
+	for _, instance := range instances {
+		if instance.GetState() == apiv1.Instance_RUNNING {
+			running = append(running, instance)
+		} else {
+			unfinished = append(unfinished, instance)
+		}
+	}
+	return append(unfinished, running...)
+}
+
+// lineProgress writes a line for every change, where there is no terminal.
+type lineProgress struct {
+	out  io.Writer
+	seen map[string]string
+}
+
+func (p *lineProgress) update(app *apiv1.App) {
+	present := map[string]bool{}
+	for _, instance := range app.GetInstances() {
+		present[instance.GetId()] = true
+		line := fmt.Sprintf("%s: %s", instance.GetId(), word(instance.GetState()))
+		if instance.GetNode() != "" {
+			line += " on " + instance.GetNode()
+		}
+		if note := note(instance); note != "" {
+			line += ", " + note
+		}
+		p.say(instance.GetId(), line)
+	}
+	for id := range p.seen {
+		if id != "" && !present[id] {
+			fmt.Fprintf(p.out, "%s: gone\n", id)
+			delete(p.seen, id)
+		}
+	}
+	if len(app.GetInstances()) == 0 && app.GetState() == apiv1.App_ACCEPTED {
+		p.say("", fmt.Sprintf("%s: its application master is being started", app.GetName()))
+	}
+}
+
+func (p *lineProgress) say(about, line string) {
+	if p.seen[about] != line {
+		p.seen[about] = line
+		fmt.Fprintln(p.out, line)
+	}
+}
+
+func (p *lineProgress) end() {}
+
+func rolloutNote(app *apiv1.App) string {
+	if rollout := app.GetRollout(); rollout.GetState() == apiv1.Rollout_PROGRESSING {
+		return fmt.Sprintf(", %d of %d at version %d", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion())
+	}
+	return ""
+}
+
+// note is what there is to say of an instance: why it does not run, or where it does and how long each phase took.
+func note(instance *apiv1.Instance) string {
+	if instance.GetState() != apiv1.Instance_RUNNING {
+		return instance.GetReason()
+	}
+	var parts []string
+	if instance.GetPort() != 0 {
+		parts = append(parts, address(instance))
+	}
+	for _, phase := range instance.GetPhases() {
+		parts = append(parts, phase.GetName()+" "+millis(phase.GetDurationMs()))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+const defaultServer = "127.0.0.1:7070"
+
+// streams are a process's standard ones.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// cli is what every command shares.
+type cli struct {
+	streams
+	env    func(string) string
+	server string
+	output string
+}
+
+// run does what args ask for and returns the exit code.
+func run(ctx context.Context, args []string, std streams, env func(string) string) int {
+	c := &cli{streams: std, env: env}
+	root := c.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(std.in)
+	root.SetOut(std.out)
+	root.SetErr(std.err)
+	return c.exitCode(root.ExecuteContext(ctx))
+}
+
+func (c *cli) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "mammoth",
+		Short: "Turn Linux machines into one computer, and keep apps running on it",
+		Long: `Mammoth turns a set of Linux machines into one computer and keeps apps running on it.
+
+Start a zone on this machine with "mammoth up", then hand it an app:
+
+  mammoth image pack ./hello -o hello.image --port 8080
+  mammoth deploy hello.image --name web --instances 3 --port 8080 --health http:/healthz --wait
+  mammoth app show web`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return c.checkGlobalFlags()
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagError(cmd, err) })
+	flags := root.PersistentFlags()
+	server := c.env("MAMMOTH_SERVER")
+	if server == "" {
+		server = defaultServer
+	}
+	flags.StringVar(&c.server, "server", server, "the zone's address; MAMMOTH_SERVER sets it too")
+	flags.StringVarP(&c.output, "output", "o", "table", "how to print: table, json or yaml")
+	root.AddGroup(&cobra.Group{ID: "daily", Title: "Daily work:"}, &cobra.Group{ID: "zone", Title: "The zone:"}, &cobra.Group{ID: "daemon", Title: "Daemons:"})
+	add := func(group string, commands ...*cobra.Command) {
+		for _, command := range commands {
+			command.GroupID = group
+			root.AddCommand(command)
+		}
+	}
+	add("daily", c.deployCommand(), c.appCommand(), c.imageCommand())
+	add("zone", c.nodeCommand(), c.queueCommand(), c.registryCommand(), c.eventsCommand())
+	root.AddCommand(c.versionCommand())
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(root.RegisterFlagCompletionFunc("server", cobra.NoFileCompletions))
+	return root
+}
+
+func (c *cli) checkGlobalFlags() error {
+	switch c.output {
+	case "table", "json", "yaml":
+	default:
+		return usagef("%q is not a way to print; --output is table, json or yaml", c.output)
+	}
+	address := strings.TrimSuffix(strings.TrimPrefix(c.server, "http://"), "/")
+	if !strings.Contains(address, ":") {
+		address += ":7070"
+	}
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+		return usagef("%q is not the address of a zone; write HOST:PORT as in %s", c.server, defaultServer)
+	}
+	c.server = address
+	return nil
+}
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	parent := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	parent.AddCommand(commands...)
+	return parent
+}
+
+func (c *cli) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of this program",
+		Args:  noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(c.out, "mammoth", version)
+			return err
+		},
+	}
+}
+
+// must is for wiring that can only fail by a mistake in this program.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

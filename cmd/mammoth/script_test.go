@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// binary is the folder with the program under test.
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(buildAndRun(m))
+}
+
+// buildAndRun builds the program as it is shipped, so that the scripts run the real thing.
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "mammoth-script-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "mammoth"), ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build the program under test:", err)
+		return 1
+	}
+	binary = dir
+	return m.Run()
+}
+
+// The scripts read as a session at a shell.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", binary+string(os.PathListSeparator)+env.Getenv("PATH"))
+			env.Setenv("TZ", "UTC")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code":     scriptCode,
+			"fakezone": scriptFakeZone,
+		},
+	})
+}
+
+// scriptCode runs a program and requires its exit code: code 2 mammoth app.
+func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code CODE PROGRAM [ARGUMENT...]")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		got = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+}
+
+// scriptFakeZone starts a fake zone and points the program at it: fakezone [CONFLICTS].
+func scriptFakeZone(ts *testscript.TestScript, neg bool, args []string) {
+	conflicts := 0
+	if len(args) == 1 {
+		var err error
+		conflicts, err = strconv.Atoi(args[0])
+		ts.Check(err)
+	}
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: fakezone [CONFLICTS]")
+	}
+	address, stop, err := startFakeZone(conflicts)
+	ts.Check(err)
+	ts.Defer(stop)
+	ts.Setenv("MAMMOTH_SERVER", address)
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// waiting are the flags of commands that start long work.
+type waiting struct {
+	wait    bool
+	timeout time.Duration
+}
+
+func (w *waiting) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&w.wait, "wait", false, "wait until it is done, and show how it comes along")
+	cmd.Flags().DurationVar(&w.timeout, "timeout", defaultWait, "how long --wait waits")
+}
+
+// change is long work that an app was told to do.
+type change struct {
+	// app as the zone answered, with the change's generation and version.
+	app *apiv1.App
+	// what a person calls it: "deployment".
+	what string
+	// done looks at a newer app: finished, still under way, or why it never will.
+	done func(change, *apiv1.App) (bool, error)
+	// before are the containers that a restart is to replace.
+	before map[string]bool
+	// gone is set when the app itself ends.
+	gone bool
+}
+
+// errReverted says that another version took the place of the one that is waited for.
+var errReverted = errors.New("replaced by a newer version")
+
+// rolledOut is done when the wanted number of instances runs, all of the version that was deployed.
+func rolledOut(c change, now *apiv1.App) (bool, error) {
+	rollout := now.GetRollout()
+	if rollout.GetVersion() >= c.app.GetVersion() {
+		switch rollout.GetState() {
+		case apiv1.Rollout_FAILED:
+			return false, fmt.Errorf("the rollout of version %d failed: %s", rollout.GetVersion(), reasonOf(rollout.GetReason(), now))
+		case apiv1.Rollout_REVERTED:
+			return false, fmt.Errorf("version %d did not come up and was reverted: %s", c.app.GetVersion(), reasonOf(rollout.GetReason(), now))
+		}
+	}
+	if now.GetVersion() > c.app.GetVersion() {
+		return false, errReverted
+	}
+	for _, instance := range now.GetInstances() {
+		if instance.GetVersion() != c.app.GetVersion() {
+			return false, nil
+		}
+	}
+	return scaled(c, now)
+}
+
+// scaled is done when exactly the wanted number of instances runs.
+func scaled(c change, now *apiv1.App) (bool, error) {
+	if now.GetState() == apiv1.App_DEGRADED {
+		return false, fmt.Errorf("it has no application master: %s", reasonOf(now.GetReason(), now))
+	}
+	return now.GetObservedGeneration() >= c.app.GetGeneration() && now.GetState() == apiv1.App_RUNNING &&
+		now.GetRollout().GetState() != apiv1.Rollout_PROGRESSING &&
+		now.GetRunning() == now.GetWanted() && len(now.GetInstances()) == int(now.GetWanted()), nil
+}
+
+// restarted is done when all run and none of the containers from before is left.
+func restarted(c change, now *apiv1.App) (bool, error) {
+	for _, instance := range now.GetInstances() {
+		if c.before[instance.GetContainerId()] {
+			return false, nil
+		}
+	}
+	return scaled(c, now)
+}
+
+func stopped(_ change, now *apiv1.App) (bool, error) {
+	return now.GetState() == apiv1.App_STOPPED, nil
+}
+
+func removed(_ change, now *apiv1.App) (bool, error) {
+	return now.GetState() == apiv1.App_REMOVED, nil
+}
+
+// reasonOf is the reason that is given, else the last thing that an instance complained of.
+func reasonOf(reason string, now *apiv1.App) string {
+	if reason != "" {
+		return reason
+	}
+	for _, instance := range now.GetInstances() {
+		if instance.GetReason() != "" {
+			return instance.GetId() + ": " + instance.GetReason()
+		}
+	}
+	return fmt.Sprintf("`mammoth app explain %s` may say why", now.GetName())
+}
+
+// finish tells that a change was accepted or, with --wait, follows it to its end.
+func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) error {
+	name := change.app.GetName()
+	if !w.wait {
+		return c.print(change.app, func(out io.Writer) error {
+			_, err := fmt.Fprintf(out, "%s: %s accepted; `mammoth app show %s` shows how it comes along\n", name, change.what, name)
+			return err
+		})
+	}
+	limit, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	show := c.newProgress()
+	app, err := c.follow(limit, z, change, show)
+	show.end()
+	switch {
+	case errors.Is(context.Cause(ctx), errInterrupted):
+		return fmt.Errorf("stopped waiting; the %s of %q goes on, `mammoth app show %s` shows how it comes along", change.what, name, name)
+	case err != nil && (limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded):
+		return fmt.Errorf("the %s of %q is not done after %s: %s", change.what, name, short(w.timeout), c.why(ctx, z, name))
+	case errors.Is(err, errReverted):
+		return fmt.Errorf("the %s of %q came to nothing: %s", change.what, name, c.cause(ctx, z, app))
+	case err != nil && app != nil:
+		return fmt.Errorf("the %s of %q failed: %w", change.what, name, err)
+	case err != nil:
+		return err
+	}
+	if app == nil {
+		app = change.app
+	}
+	return c.print(app, func(out io.Writer) error {
+		if change.gone || app.GetState() == apiv1.App_STOPPED {
+			_, err := fmt.Fprintf(out, "%s: %s done\n", name, change.what)
+			return err
+		}
+		_, err := fmt.Fprintf(out, "%s: %d of %d instances run, version %d\n", name, app.GetRunning(), app.GetWanted(), app.GetVersion())
+		return err
+	})
+}
+
+// follow watches the app until the change is done. A zone that goes away is waited for. The app that it returns is
+// the last that was seen, nil if the app is gone or was never seen.
+func (c *cli) follow(ctx context.Context, z *zone, change change, show progress) (*apiv1.App, error) {
+	var last *apiv1.App
+	retry := backoff.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
+	for failures := 0; ; {
+		stream, err := z.apps.WatchApp(ctx, &apiv1.GetAppRequest{Name: change.app.GetName()})
+		for err == nil {
+			var now *apiv1.App
+			if now, err = stream.Recv(); err != nil {
+				break
+			}
+			// An app of the same name that was installed since is another one.
+			if now.GetId() != change.app.GetId() && change.gone {
+				return nil, nil
+			}
+			failures, last = 0, now
+			show.update(now)
+			if done, err := change.done(change, now); done || err != nil {
+				return now, err
+			}
+		}
+		if change.gone && (errdefs.IsNotFound(wire.Error(err)) || errors.Is(err, io.EOF)) {
+			return nil, nil
+		}
+		if code := status.Code(err); code != codes.Unavailable && code != codes.Aborted && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		failures++
+		if err := backoff.Sleep(ctx, retry.After(failures)); err != nil {
+			return last, err
+		}
+	}
+}
+
+// why asks the zone what the app is waiting for.
+func (c *cli) why(ctx context.Context, z *zone, name string) string {
+	explanation, err := z.apps.ExplainApp(ctx, &apiv1.GetAppRequest{Name: name})
+	if err != nil {
+		return wire.Sentence(c.remote(ctx, z, err))
+	}
+	return strings.TrimSuffix(explanation.GetSummary(), ".")
+}
+
+// cause is why the app is at a newer version than the one that was deployed.
+func (c *cli) cause(ctx context.Context, z *zone, app *apiv1.App) string {
+	history, err := z.apps.GetAppHistory(ctx, &apiv1.GetAppRequest{Name: app.GetName()})
+	if err == nil {
+		for _, version := range history.GetVersions() {
+			if version.GetCurrent() && version.GetCause() != "" {
+				return fmt.Sprintf("version %d took its place (%s)", version.GetVersion(), version.GetCause())
+			}
+		}
+	}
+	return fmt.Sprintf("version %d took its place", app.GetVersion())
+}

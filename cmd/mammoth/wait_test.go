@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// trigger calls do once it was written the word.
+type trigger struct {
+	bytes.Buffer
+	word string
+	do   func()
+}
+
+func (t *trigger) Write(p []byte) (int, error) {
+	n, err := t.Buffer.Write(p)
+	if strings.Contains(t.String(), t.word) {
+		t.do()
+	}
+	return n, err
+}
+
+func TestAnInterruptStopsTheWaitingAndSaysThatTheRestGoesOn(t *testing.T) {
+	address, stop, err := startFakeZone(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	errs := &trigger{word: "stuck-1: pending", do: func() { cancel(errInterrupted) }}
+	var out bytes.Buffer
+	code := run(ctx, []string{"deploy", "stuck:1", "--wait", "--server", address}, streams{in: strings.NewReader(""), out: &out, err: errs}, func(string) string { return "" })
+	want := "stuck-1: pending\nmammoth: stopped waiting; the deployment of \"stuck\" goes on, `mammoth app show stuck` shows how it comes along\n"
+	if code != exitFailed || errs.String() != want || out.Len() != 0 {
+		t.Errorf("code %d, output %q, errors %q", code, out.String(), errs.String())
+	}
+}
+
+func TestAnInterruptedStreamIsNoFailure(t *testing.T) {
+	address, stop, err := startFakeZone(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	out := &trigger{word: "\"web-1\"", do: func() { cancel(errInterrupted) }}
+	var errs bytes.Buffer
+	code := run(ctx, []string{"app", "logs", "web", "-f", "-o", "json", "--server", address}, streams{in: strings.NewReader(""), out: out, err: &errs}, func(string) string { return "" })
+	if code != exitDone || errs.Len() != 0 {
+		t.Errorf("code %d, errors %q", code, errs.String())
+	}
+}
+
+func TestATerminalIsRedrawnInPlace(t *testing.T) {
+	var screen bytes.Buffer
+	show := &liveProgress{out: &screen, columns: func() int { return 40 }}
+	app := &apiv1.App{Name: "web", Wanted: 2, Instances: []*apiv1.Instance{
+		{Id: "web-1", State: apiv1.Instance_STARTING, Node: "node-1", Version: 1},
+		{Id: "web-2", State: apiv1.Instance_PENDING, Version: 1, Reason: "no node has room for it at the moment"},
+	}}
+	show.update(app)
+	first := screen.String()
+	if strings.Contains(first, "A") || strings.Count(first, "\n") != 3 {
+		t.Errorf("the first frame must only draw: %q", first)
+	}
+	for line := range strings.Lines(first) {
+		if letters := len([]rune(strings.NewReplacer("\x1b[2K", "", "\x1b[J", "", "\n", "").Replace(line))); letters >= 40 {
+			t.Errorf("a line of %d letters wraps on a terminal of 40: %q", letters, line)
+		}
+	}
+	screen.Reset()
+	app.Running = 1
+	app.Instances[0].State = apiv1.Instance_RUNNING
+	app.Instances[0].Phases = []*corev1.Phase{{Name: "run", DurationMs: 7}}
+	show.update(app)
+	if !strings.HasPrefix(screen.String(), "\x1b[3A\x1b[2Kweb: 1 of 2 instances run\n") {
+		t.Errorf("the second frame must go up three lines first: %q", screen.String())
+	}
+}
+
+func TestARolloutIsDoneOnlyWhenItsOwnVersionRuns(t *testing.T) {
+	deployed := change{app: &apiv1.App{Version: 2, Generation: 5}}
+	app := func(edit func(*apiv1.App)) *apiv1.App {
+		app := &apiv1.App{
+			State: apiv1.App_RUNNING, Version: 2, Generation: 5, ObservedGeneration: 5, Wanted: 1, Running: 1,
+			Rollout: &apiv1.Rollout{State: apiv1.Rollout_DONE, Version: 2}, Instances: []*apiv1.Instance{{Id: "a", Version: 2}},
+		}
+		edit(app)
+		return app
+	}
+	for name, c := range map[string]struct {
+		now  *apiv1.App
+		done bool
+		err  string
+	}{
+		"done":              {now: app(func(*apiv1.App) {}), done: true},
+		"not yet seen":      {now: app(func(a *apiv1.App) { a.ObservedGeneration = 4 })},
+		"an old one left":   {now: app(func(a *apiv1.App) { a.Instances = append(a.Instances, &apiv1.Instance{Version: 1}) })},
+		"only old ones run": {now: app(func(a *apiv1.App) { a.Instances[0].Version = 1 })},
+		"one too many":      {now: app(func(a *apiv1.App) { a.Instances = append(a.Instances, &apiv1.Instance{Version: 2}) })},
+		"progressing":       {now: app(func(a *apiv1.App) { a.Rollout.State = apiv1.Rollout_PROGRESSING })},
+		"no master yet":     {now: app(func(a *apiv1.App) { a.State = apiv1.App_ACCEPTED })},
+		"old failure":       {now: app(func(a *apiv1.App) { a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_FAILED, Version: 1} }), done: true},
+		"failed":            {now: app(func(a *apiv1.App) { a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_FAILED, Version: 2, Reason: "it exits"} }), err: "it exits"},
+		"reverted":          {now: app(func(a *apiv1.App) { a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_REVERTED, Version: 3, Reason: "no"} }), err: "was reverted"},
+		"overtaken":         {now: app(func(a *apiv1.App) { a.Version, a.Instances[0].Version = 3, 3 }), err: "newer version"},
+		"degraded":          {now: app(func(a *apiv1.App) { a.State, a.Reason = apiv1.App_DEGRADED, "all died" }), err: "all died"},
+	} {
+		done, err := rolledOut(deployed, c.now)
+		if done != c.done || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: done %v, error %v", name, done, err)
+		}
+	}
+}
