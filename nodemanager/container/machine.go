@@ -530,3 +530,12 @@ func (c *Container) closePhase(now time.Time, failure string) {
 		last.Duration, last.Error = max(0, now.Sub(last.StartedAt)), failure
 	}
 }
+
+// Adopt takes up a container that its engine has and no record tells of. Whether it may stay is for the
+// ResourceManager to say.
+func (m Machine) Adopt(now time.Time, c *Container, seen Seen) []Effect {
+	c.State, c.Since, c.Launched = Running, now, true
+	c.Reason = "found without a record"
+	c.see(seen)
+	return []Effect{{Kind: Save}, c.publish(now)}
+}

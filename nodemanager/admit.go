@@ -1,0 +1,217 @@
+package nodemanager
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/token"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	"github.com/mammoth-os/mammoth/nodemanager/container"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+const (
+	defaultPids        = 1024
+	defaultStopGrace   = 10 * time.Second
+	defaultStartPeriod = time.Minute
+	defaultInterval    = time.Second
+	defaultTimeout     = time.Second
+	defaultUnhealthy   = 3
+)
+
+// verify gives the claims of a token that is good for this node.
+func (o *owner) verify(signed *corev1.ContainerToken) (*corev1.TokenClaims, error) {
+	if len(o.keys) == 0 {
+		return nil, fmt.Errorf("node %s has not registered with its ResourceManager yet and cannot check tokens: %w", o.nm.config.NodeID, errdefs.ErrUnavailable)
+	}
+	claims, err := token.Verify(o.keys, signed)
+	if err != nil {
+		return nil, err
+	}
+	if claims.GetNodeId() != o.nm.config.NodeID {
+		return nil, fmt.Errorf("the container token is for node %q, this is %q: %w", claims.GetNodeId(), o.nm.config.NodeID, errdefs.ErrPermissionDenied)
+	}
+	return claims, nil
+}
+
+// reach finds the container that a token is used for.
+func (o *owner) reach(signed *corev1.ContainerToken, containerID string) (*held, error) {
+	claims, err := o.verify(signed)
+	if err != nil {
+		return nil, err
+	}
+	granted := claims.GetScope() == corev1.TokenClaims_NODE ||
+		claims.GetScope() == corev1.TokenClaims_CONTAINER && claims.GetLease().GetContainerId() == containerID
+	if !granted {
+		return nil, fmt.Errorf("the token does not give access to container %q: %w", containerID, errdefs.ErrPermissionDenied)
+	}
+	key, err := id.ParseContainer(containerID)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	h := o.containers[key]
+	if h == nil {
+		return nil, fmt.Errorf("node %s has no container %s: %w", o.nm.config.NodeID, containerID, errdefs.ErrNotFound)
+	}
+	return h, nil
+}
+
+// leased gives the container that a token allows to start.
+func (o *owner) leased(signed *corev1.ContainerToken) (id.Container, *corev1.TokenClaims, error) {
+	claims, err := o.verify(signed)
+	if err != nil {
+		return id.Container{}, nil, err
+	}
+	lease := claims.GetLease()
+	if claims.GetScope() != corev1.TokenClaims_CONTAINER || lease.GetNodeId() != "" && lease.GetNodeId() != o.nm.config.NodeID {
+		return id.Container{}, nil, fmt.Errorf("the token does not allow a start on node %s: %w", o.nm.config.NodeID, errdefs.ErrPermissionDenied)
+	}
+	key, err := id.ParseContainer(lease.GetContainerId())
+	if err != nil {
+		return id.Container{}, nil, fmt.Errorf("the token's lease: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return key, claims, nil
+}
+
+// admit begins a container, or gives the one that began before under the same lease.
+func (o *owner) admit(signed *corev1.ContainerToken, spec *corev1.ContainerSpec) (*held, error) {
+	key, claims, err := o.leased(signed)
+	if err != nil {
+		return nil, err
+	}
+	if h := o.containers[key]; h != nil {
+		return h, nil
+	}
+	if token.Expired(claims, o.now) {
+		return nil, fmt.Errorf("the token for container %s has expired: %w", key, errdefs.ErrPermissionDenied)
+	}
+	if err := o.acceptable(claims.GetLease(), spec); err != nil {
+		return nil, fmt.Errorf("container %s: %w", key, err)
+	}
+	h := o.hold(key, claims.GetLease(), spec)
+	h.core.KeepUntil = claims.GetExpiresAt().AsTime()
+	if claims.GetExpiresAt() == nil {
+		h.core.KeepUntil = time.Time{}
+	}
+	o.log(h).Info("container accepted")
+	o.perform(h, o.machine.Accept(o.now, h.core))
+	return h, nil
+}
+
+// refuse keeps a container that never runs, so that the end of its lease is reported and a start that comes too
+// late finds it ended.
+func (o *owner) refuse(key id.Container, lease *corev1.Lease, spec *corev1.ContainerSpec, exit container.Exit) {
+	h := o.hold(key, lease, spec)
+	o.log(h).Info("container refused", "reason", exit.Message)
+	o.perform(h, o.machine.Refuse(o.now, h.core, exit))
+}
+
+// hold makes the entry of a container.
+func (o *owner) hold(key id.Container, lease *corev1.Lease, spec *corev1.ContainerSpec) *held {
+	h := &held{
+		core: &container.Container{
+			ID:          key,
+			MemoryBytes: lease.GetResources().GetMemoryBytes(),
+			Probed:      spec.GetHealth().GetProbe() != nil,
+			StartPeriod: defaultStartPeriod,
+			Grace:       defaultStopGrace,
+		},
+		lease: lease, spec: spec, runtime: o.nm.config.Runtimes[spec.GetRuntime()],
+	}
+	if period := spec.GetHealth().GetStartPeriod(); period != nil {
+		h.core.StartPeriod = period.AsDuration()
+	}
+	if grace := spec.GetStopGrace(); grace != nil {
+		h.core.Grace = grace.AsDuration()
+	}
+	o.containers[key] = h
+	return h
+}
+
+// acceptable says why this node will not run a spec.
+func (o *owner) acceptable(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
+	invalid := func(format string, args ...any) error {
+		return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+	}
+	if o.nm.config.Runtimes[spec.GetRuntime()] == nil {
+		return fmt.Errorf("node %s has no %s runtime: %w", o.nm.config.NodeID, strings.ToLower(spec.GetRuntime().String()), errdefs.ErrFailedPrecondition)
+	}
+	if _, err := wire.Vector(o.nm.config.Schema, lease.GetResources()); err != nil {
+		return err
+	}
+	switch {
+	case spec.GetNetwork() == corev1.ContainerSpec_HOST && !o.nm.config.HostNetwork:
+		return fmt.Errorf("node %s does not allow network: host; use a bridge, or have its operator allow it: %w", o.nm.config.NodeID, errdefs.ErrPermissionDenied)
+	case spec.GetRuntime() == corev1.ContainerSpec_DOCKER && spec.GetImage() == "":
+		return invalid("an image is needed")
+	case spec.GetRuntime() == corev1.ContainerSpec_PROCESS && spec.GetImage() == "" && len(spec.GetCommand()) == 0:
+		return invalid("a command is needed")
+	case spec.GetPids() < 0:
+		return invalid("a container cannot have %d processes", spec.GetPids())
+	case spec.GetStopGrace().AsDuration() < 0:
+		return invalid("a grace of %v is below zero", spec.GetStopGrace().AsDuration())
+	}
+	names := map[string]bool{}
+	for _, port := range spec.GetPorts() {
+		if port.GetContainerPort() < 0 || port.GetContainerPort() > 65535 || spec.GetNetwork() == corev1.ContainerSpec_BRIDGE && port.GetContainerPort() == 0 {
+			return invalid("port %q cannot be %d", port.GetName(), port.GetContainerPort())
+		}
+		if names[port.GetName()] {
+			return invalid("two ports are named %q", port.GetName())
+		}
+		names[port.GetName()] = true
+	}
+	return acceptableHealth(spec)
+}
+
+func acceptableHealth(spec *corev1.ContainerSpec) error {
+	invalid := func(format string, args ...any) error {
+		return fmt.Errorf("the health check "+format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+	}
+	check := spec.GetHealth()
+	port, needsPort := "", false
+	switch probe := check.GetProbe().(type) {
+	case nil:
+		return nil
+	case *corev1.HealthCheck_Http_:
+		port, needsPort = probe.Http.GetPort(), true
+		path := probe.Http.GetPath()
+		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " \r\n") {
+			return invalid("has the path %q; it must start with / and have no blanks", path)
+		}
+	case *corev1.HealthCheck_Tcp_:
+		port, needsPort = probe.Tcp.GetPort(), true
+	case *corev1.HealthCheck_Exec_:
+		if len(probe.Exec.GetCommand()) == 0 {
+			return invalid("has no command")
+		}
+	}
+	if needsPort && portNamed(spec.GetPorts(), port) < 0 {
+		if port == "" {
+			return invalid("needs a port, and the container has none")
+		}
+		return invalid("names port %q, which the container does not have", port)
+	}
+	for _, wait := range []time.Duration{check.GetInterval().AsDuration(), check.GetTimeout().AsDuration(), check.GetStartPeriod().AsDuration()} {
+		if wait < 0 {
+			return invalid("has a time of %v", wait)
+		}
+	}
+	if check.GetHealthy() < 0 || check.GetUnhealthy() < 0 {
+		return invalid("has a threshold below zero")
+	}
+	return nil
+}
+
+// portNamed is the place of a port in the list; the empty name is the first. It is -1 for none.
+func portNamed(ports []*corev1.Port, name string) int {
+	if name == "" {
+		return min(len(ports), 1) - 1
+	}
+	return slices.IndexFunc(ports, func(port *corev1.Port) bool { return port.GetName() == name })
+}

@@ -1,0 +1,129 @@
+package nodemanager
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"regexp"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// Config is all that a NodeManager has to be told.
+type Config struct {
+	// Dir holds what must outlive the process. One NodeManager uses it at a time.
+	Dir string
+	// NodeID is stable over restarts: letters, digits, "-", "_" and ".".
+	NodeID string
+	// ResourceManager is its host:port.
+	ResourceManager string
+	// Listen is where ContainerManager is served; default 127.0.0.1:0.
+	Listen string
+	// Address is where instances on this node are reached; default 127.0.0.1.
+	Address string
+	// Capacity is what the node gives to containers. Places that are zero are measured, less a reserve for
+	// the system.
+	Capacity resource.Vector
+	Schema   resource.Schema
+	// Attributes are added to those that the node finds out by itself, and go before them.
+	Attributes map[string]*corev1.Attribute
+	// Runtimes run the containers; at least one.
+	Runtimes map[corev1.ContainerSpec_Runtime]runtime.Runtime
+	// Layers is the node's registry, run along with the NodeManager; may be nil.
+	Layers Layers
+	// HostNetwork allows containers the host's network.
+	HostNetwork bool
+	// PortCount is how many host ports the node's range has; default 10000.
+	PortCount int64
+	// LogRetention is how long the logs of an ended container are kept; default 24h.
+	LogRetention time.Duration
+	// Version of the program.
+	Version string
+	// MetricsListen is where /metrics, /healthz and /readyz are served; empty is nowhere.
+	MetricsListen string
+	Logger        *slog.Logger
+
+	// DialOptions and Listener replace the network in tests; Listen is then only a name.
+	DialOptions []grpc.DialOption
+	Listener    net.Listener
+}
+
+// Layers is the node's own registry that its engines pull from. Run blocks until ctx ends; the others may be
+// called at any time.
+type Layers interface {
+	Run(ctx context.Context) error
+	// Address is its host:port.
+	Address() string
+	// Moved is how many bytes were fetched for an image, NAME@sha256:…, since the start.
+	Moved(image string) int64
+	// Total is how many bytes were fetched for all images since the start.
+	Total() int64
+}
+
+const (
+	defaultPortCount    = 10000
+	defaultLogRetention = 24 * time.Hour
+)
+
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// Validate says what is wrong with the configuration, with errdefs.ErrInvalidArgument.
+func (c Config) Validate() error {
+	wrong := func(format string, args ...any) error {
+		return fmt.Errorf("nodemanager: "+format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+	}
+	switch {
+	case c.Dir == "":
+		return wrong("a folder for its state is needed")
+	case !nodeName.MatchString(c.NodeID):
+		return wrong("%q cannot be a node's name: at most 63 letters, digits, \"-\", \"_\" and \".\"", c.NodeID)
+	case len(c.Runtimes) == 0:
+		return wrong("at least one runtime is needed")
+	case c.PortCount < 0 || c.PortCount > 65535:
+		return wrong("a node cannot have %d ports", c.PortCount)
+	case c.LogRetention < 0:
+		return wrong("logs cannot be kept for %v", c.LogRetention)
+	}
+	if _, _, err := net.SplitHostPort(c.ResourceManager); err != nil {
+		return wrong("%q is not the host:port of a ResourceManager", c.ResourceManager)
+	}
+	for kind, rt := range c.Runtimes {
+		if kind == corev1.ContainerSpec_RUNTIME_UNSPECIFIED || rt == nil {
+			return wrong("the runtime %v cannot be used", kind)
+		}
+	}
+	for place, amount := range c.Capacity {
+		if amount < 0 {
+			return wrong("a capacity of %d %s is below zero", amount, c.Schema.Name(place))
+		}
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:0"
+	}
+	if c.Address == "" {
+		c.Address = "127.0.0.1"
+	}
+	if c.PortCount == 0 {
+		c.PortCount = defaultPortCount
+	}
+	if c.LogRetention == 0 {
+		c.LogRetention = defaultLogRetention
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.Attributes = maps.Clone(c.Attributes)
+	return c
+}

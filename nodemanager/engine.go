@@ -1,0 +1,185 @@
+package nodemanager
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/container"
+	"github.com/mammoth-os/mammoth/nodemanager/health"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+const (
+	// lookInterval is how often the node looks at itself.
+	lookInterval = time.Second
+	// infoWithin is how long an engine may take to say that it is there.
+	infoWithin = 3 * time.Second
+)
+
+// followEngine keeps the owner told of what an engine's containers do, for as long as ctx lives. Whenever the
+// engine was away it is asked for all it has.
+func (nm *NodeManager) followEngine(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) {
+	pace := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
+	for failures := 0; ctx.Err() == nil; {
+		began := time.Now()
+		err := nm.followOnce(ctx, kind, rt)
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > time.Minute {
+			failures = 0
+		}
+		if failures == 0 {
+			nm.log.Warn("lost sight of the engine", "node", nm.config.NodeID, "runtime", kind.String(), "error", err)
+		}
+		failures++
+		if backoff.Sleep(ctx, pace.After(failures)) != nil {
+			return
+		}
+	}
+}
+
+func (nm *NodeManager) followOnce(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, err := rt.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	asOf := time.Now()
+	list, err := rt.List(ctx)
+	if err != nil {
+		return err
+	}
+	nm.inbox.put(func(o *owner) { o.listed(kind, asOf, list) })
+	for event := range events {
+		if event.Kind != runtime.Ended {
+			continue
+		}
+		fact := container.Fact{Event: container.Ended, Ending: ending(event.Exit)}
+		fact.Ending.At = event.At
+		nm.inbox.put(func(o *owner) { o.fact(event.ID, fact) })
+	}
+	return fmt.Errorf("the %s runtime ended its stream of events", strings.ToLower(kind.String()))
+}
+
+// listed compares what an engine has with what is written down, both ways.
+func (o *owner) listed(kind corev1.ContainerSpec_Runtime, asOf time.Time, list []runtime.Container) {
+	has := make(map[id.Container]runtime.Container, len(list))
+	for _, c := range list {
+		has[c.ID] = c
+	}
+	for _, h := range o.sorted() {
+		if h.spec.GetRuntime() != kind {
+			continue
+		}
+		c, there := has[h.core.ID]
+		neverRan := !c.Running && c.Exit == nil && c.StartedAt.IsZero()
+		switch {
+		case h.core.State == container.Done && there && h.core.Removed:
+			o.clean(h, container.Removed, container.RemoveFailed, runtime.Runtime.Remove)
+		case h.core.State == container.Done:
+		case !there || neverRan:
+			o.apply(h, container.Fact{Event: container.Missing, AsOf: asOf})
+		case c.Running:
+			o.apply(h, container.Fact{Event: container.Found, Seen: seen(c), AsOf: asOf})
+		default:
+			o.apply(h, ended(c, asOf))
+		}
+	}
+	adopted := 0
+	for _, c := range list {
+		if o.containers[c.ID] == nil {
+			o.adopt(kind, c)
+			adopted++
+		}
+	}
+	if state := o.engines[kind]; !state.listed {
+		state.listed = true
+		o.learnt()
+	}
+	if adopted > 0 {
+		o.nm.reregister()
+	}
+}
+
+// adopt takes up a container of this node that nothing is written down about, so that the ResourceManager hears
+// of it and says whether it may stay.
+func (o *owner) adopt(kind corev1.ContainerSpec_Runtime, c runtime.Container) {
+	lease := &corev1.Lease{
+		ContainerId: c.ID.String(), AppId: c.ID.App.String(), AppName: c.AppName, Attempt: c.Attempt,
+		NodeId: o.nm.config.NodeID, Epoch: c.ID.Epoch,
+	}
+	h := o.hold(c.ID, lease, &corev1.ContainerSpec{Runtime: kind, Labels: c.Labels})
+	o.log(h).Warn("found a container without a record")
+	o.perform(h, o.machine.Adopt(o.now, h.core, seen(c)))
+	if !c.Running {
+		o.apply(h, ended(c, time.Time{}))
+	}
+}
+
+// signs are what the node's health is judged by.
+func (nm *NodeManager) signs() []health.Sign {
+	signs := []health.Sign{health.Disk(nm.config.Dir, health.DiskSpace)}
+	for _, kind := range slices.SortedFunc(maps.Keys(nm.config.Runtimes), compareKinds) {
+		signs = append(signs, nm.engineSign(kind, nm.config.Runtimes[kind]))
+	}
+	began := time.Now()
+	wall := func() time.Time { return time.Now().Round(0) }
+	return append(signs, health.Clock(wall, func() time.Duration { return time.Since(began) }))
+}
+
+// engineSign is bad when an engine did not answer twice in a row, or not at the very first time.
+func (nm *NodeManager) engineSign(kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) health.Sign {
+	failures, answered := 0, false
+	return func(ctx context.Context) string {
+		ctx, cancel := context.WithTimeout(ctx, infoWithin)
+		defer cancel()
+		info, err := rt.Info(ctx)
+		if err == nil {
+			failures, answered = 0, true
+			nm.inbox.put(func(o *owner) { o.informed(kind, info) })
+			return ""
+		}
+		if failures++; failures < 2 && answered {
+			return ""
+		}
+		return fmt.Sprintf("%s does not answer: %s", strings.ToLower(kind.String()), sentence(err))
+	}
+}
+
+// informed takes in what a runtime tells of itself.
+func (o *owner) informed(kind corev1.ContainerSpec_Runtime, info runtime.Info) {
+	state := o.engines[kind]
+	if state.info == info {
+		return
+	}
+	state.info = info
+	attributes := o.allAttributes()
+	if maps.EqualFunc(attributes, o.attributes, func(a, b *corev1.Attribute) bool { return proto.Equal(a, b) }) {
+		return
+	}
+	o.attributes = attributes
+	if o.tracker != nil {
+		o.tracker.offerNode(nodeChange{attributes: attributes})
+	}
+}
+
+func (o *owner) allAttributes() map[string]*corev1.Attribute {
+	attributes := hostAttributes()
+	attributes["host_network"] = flagAttribute(o.nm.config.HostNetwork)
+	for _, kind := range slices.SortedFunc(maps.Keys(o.engines), compareKinds) {
+		maps.Copy(attributes, engineAttributes(o.engines[kind].info))
+	}
+	maps.Copy(attributes, o.nm.config.Attributes)
+	return attributes
+}

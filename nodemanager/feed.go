@@ -1,0 +1,78 @@
+package nodemanager
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// feed is what one watcher has not been sent yet: of each container the last status only. A slow watcher costs
+// no more than that.
+type feed struct {
+	// wants says whose containers it is for.
+	wants func(*corev1.ContainerStatus) bool
+	wake  chan struct{}
+
+	mu      sync.Mutex
+	pending map[string]*corev1.ContainerStatus
+	node    nodeChange
+}
+
+// nodeChange is what has changed about the node itself.
+type nodeChange struct {
+	health     *corev1.NodeHealth
+	attributes map[string]*corev1.Attribute
+}
+
+func newFeed(wants func(*corev1.ContainerStatus) bool) *feed {
+	return &feed{wants: wants, wake: make(chan struct{}, 1), pending: map[string]*corev1.ContainerStatus{}}
+}
+
+func (f *feed) offer(status *corev1.ContainerStatus) {
+	if !f.wants(status) {
+		return
+	}
+	f.mu.Lock()
+	f.pending[status.GetLease().GetContainerId()] = status
+	f.mu.Unlock()
+	f.signal()
+}
+
+func (f *feed) offerNode(change nodeChange) {
+	f.mu.Lock()
+	if change.health != nil {
+		f.node.health = change.health
+	}
+	if change.attributes != nil {
+		f.node.attributes = change.attributes
+	}
+	f.mu.Unlock()
+	f.signal()
+}
+
+func (f *feed) signal() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take gives what is pending, oldest change first.
+func (f *feed) take() ([]*corev1.ContainerStatus, nodeChange) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	node := f.node
+	f.node = nodeChange{}
+	if len(f.pending) == 0 {
+		return nil, node
+	}
+	statuses := make([]*corev1.ContainerStatus, 0, len(f.pending))
+	for _, status := range f.pending {
+		statuses = append(statuses, status)
+	}
+	clear(f.pending)
+	slices.SortFunc(statuses, func(a, b *corev1.ContainerStatus) int { return cmp.Compare(a.GetSequence(), b.GetSequence()) })
+	return statuses, node
+}

@@ -1,0 +1,228 @@
+// Package health probes containers and watches over the node. One goroutine keeps the time for all probes; a
+// probe has a goroutine only while it runs.
+package health
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+// Check looks once. It heeds its context. An error is one sentence; errdefs.ErrUnavailable means that nothing
+// could be learned, and counts neither way.
+type Check func(ctx context.Context) error
+
+// Target is what is probed and how.
+type Target struct {
+	Check    Check
+	Interval time.Duration
+	Timeout  time.Duration
+	// Healthy and Unhealthy are how many verdicts in a row it takes.
+	Healthy   int
+	Unhealthy int
+	// WasHealthy: it is known to be healthy, and is probed at its interval from the start.
+	WasHealthy bool
+}
+
+// Verdict is what is to be believed of a container. Only changes are told.
+type Verdict struct {
+	ID      id.Container
+	Healthy bool
+	// Detail is the last failure, one sentence.
+	Detail string
+}
+
+const (
+	// firstInterval is the time between the first probes of a container that is yet to become healthy; it grows
+	// by half each time, up to the target's interval.
+	firstInterval = 20 * time.Millisecond
+	// atOnce is how many probes may run at the same time.
+	atOnce = 128
+)
+
+// Prober probes any number of containers.
+type Prober struct {
+	tell     func(Verdict)
+	commands chan command
+	results  chan result
+}
+
+type command struct {
+	id     id.Container
+	target *Target // nil removes
+}
+
+type result struct {
+	probe *probe
+	err   error
+}
+
+type probe struct {
+	Target
+	id      id.Container
+	due     time.Time
+	index   int // in the heap; -1 while it runs
+	gone    bool
+	wait    time.Duration
+	row     int // verdicts in a row that speak against the present state
+	healthy bool
+	told    bool
+	detail  string
+}
+
+// NewProber is a prober that calls tell, from its one goroutine, with every change.
+func NewProber(tell func(Verdict)) *Prober {
+	return &Prober{tell: tell, commands: make(chan command, 64), results: make(chan result)}
+}
+
+// Add begins to probe a container, at once. A target that it had before is replaced.
+func (p *Prober) Add(ctx context.Context, container id.Container, target Target) {
+	p.send(ctx, command{container, &target})
+}
+
+// Remove ends the probing of a container. A verdict of a probe that is under way may still be told.
+func (p *Prober) Remove(ctx context.Context, container id.Container) {
+	p.send(ctx, command{container, nil})
+}
+
+func (p *Prober) send(ctx context.Context, c command) {
+	select {
+	case p.commands <- c:
+	case <-ctx.Done():
+	}
+}
+
+// Run probes until ctx ends, and returns once no probe runs any more.
+func (p *Prober) Run(ctx context.Context) {
+	var (
+		probes  = map[id.Container]*probe{}
+		queue   schedule
+		running int
+		timer   = time.NewTimer(time.Hour)
+	)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		for running < atOnce && len(queue) > 0 && !queue[0].due.After(now) {
+			next := heap.Pop(&queue).(*probe)
+			running++
+			go p.look(ctx, next)
+		}
+		timer.Stop()
+		if running < atOnce && len(queue) > 0 {
+			timer.Reset(queue[0].due.Sub(now))
+		}
+		select {
+		case <-ctx.Done():
+			for ; running > 0; running-- {
+				<-p.results
+			}
+			return
+		case c := <-p.commands:
+			if old := probes[c.id]; old != nil {
+				old.gone = true
+				if old.index >= 0 {
+					heap.Remove(&queue, old.index)
+				}
+				delete(probes, c.id)
+			}
+			if c.target != nil {
+				added := &probe{Target: *c.target, id: c.id, due: time.Now(), wait: firstInterval, healthy: c.target.WasHealthy, told: c.target.WasHealthy}
+				probes[c.id] = added
+				heap.Push(&queue, added)
+			}
+		case r := <-p.results:
+			running--
+			if r.probe.gone {
+				continue
+			}
+			p.judge(r.probe, r.err)
+			r.probe.due = time.Now().Add(r.probe.pause())
+			heap.Push(&queue, r.probe)
+		case <-timer.C:
+		}
+	}
+}
+
+func (p *Prober) look(ctx context.Context, next *probe) {
+	within, cancel := context.WithTimeoutCause(ctx, next.Timeout, errTimeout)
+	defer cancel()
+	err := next.Check(within)
+	if err != nil && errors.Is(context.Cause(within), errTimeout) {
+		err = errTimeout
+	}
+	p.results <- result{next, err}
+}
+
+var errTimeout = errors.New("no answer within the timeout")
+
+func (p *Prober) judge(of *probe, err error) {
+	if errors.Is(err, errdefs.ErrUnavailable) {
+		return
+	}
+	detail := ""
+	if err != nil {
+		detail = err.Error()
+	}
+	passed := err == nil
+	switch {
+	case passed == of.healthy:
+		of.row = 0
+	default:
+		of.row++
+	}
+	threshold := max(of.Healthy, 1)
+	if of.healthy {
+		threshold = max(of.Unhealthy, 1)
+	}
+	changed := of.row >= threshold
+	if changed {
+		of.healthy, of.row = passed, 0
+	}
+	// A container that is yet to become healthy tells why it is not, once for each reason.
+	if changed || !of.healthy && detail != "" && detail != of.detail {
+		of.detail = detail
+		p.tell(Verdict{ID: of.id, Healthy: of.healthy, Detail: detail})
+	}
+	of.told = of.told || of.healthy
+}
+
+// pause is the time until the next probe: short until it was healthy for the first time.
+func (of *probe) pause() time.Duration {
+	if of.told || of.wait >= of.Interval {
+		return of.Interval
+	}
+	wait := of.wait
+	of.wait += of.wait / 2
+	return wait
+}
+
+// schedule is a heap of probes by the time they are due.
+type schedule []*probe
+
+func (s schedule) Len() int           { return len(s) }
+func (s schedule) Less(i, j int) bool { return s[i].due.Before(s[j].due) }
+func (s schedule) Swap(i, j int) {
+	s[i], s[j] = s[j], s[i]
+	s[i].index, s[j].index = i, j
+}
+
+func (s *schedule) Push(x any) {
+	added := x.(*probe)
+	added.index = len(*s)
+	*s = append(*s, added)
+}
+
+func (s *schedule) Pop() any {
+	last := len(*s) - 1
+	popped := (*s)[last]
+	(*s)[last] = nil
+	*s = (*s)[:last]
+	popped.index = -1
+	return popped
+}

@@ -1,0 +1,93 @@
+package health
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// Sign is one thing about the node that is looked at: the empty string is good, else one sentence.
+type Sign func(ctx context.Context) string
+
+// WatchNode looks at every sign each interval until ctx ends, and tells whenever what is wrong has changed. The
+// first look is told in any case; the node is healthy when nothing is wrong.
+func WatchNode(ctx context.Context, interval time.Duration, signs []Sign, tell func(reason string)) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	last, first := "", true
+	for {
+		reason := ""
+		for _, sign := range signs {
+			if reason = sign(ctx); reason != "" {
+				break
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if first || reason != last {
+			tell(reason)
+		}
+		last, first = reason, false
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// Disk is a sign that the file system of path is nearly full: less than 1 % and less than 1 GiB, or less than
+// 64 MiB, are free.
+func Disk(path string, measure func(path string) (free, total int64, err error)) Sign {
+	return func(context.Context) string {
+		free, total, err := measure(path)
+		if err != nil {
+			return fmt.Sprintf("the file system of %s cannot be read: %v", path, err)
+		}
+		if free < 64<<20 || free < 1<<30 && free < total/100 {
+			return fmt.Sprintf("the disk of %s is nearly full: %s of %s are free", path, resource.FormatBytes(free), resource.FormatBytes(total))
+		}
+		return ""
+	}
+}
+
+// DiskSpace measures the file system of path.
+func DiskSpace(path string) (free, total int64, err error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(path, &stat); err != nil {
+		return 0, 0, err
+	}
+	return int64(stat.Bavail) * stat.Bsize, int64(stat.Blocks) * stat.Bsize, nil
+}
+
+// clockTolerance is by how much the clock may move between two looks, and clockQuiet how long it has to keep
+// still to be trusted again.
+const (
+	clockTolerance = 5 * time.Second
+	clockQuiet     = 30 * time.Second
+)
+
+// Clock is a sign that the time of day has jumped: leases and tokens are judged by it. now gives the time of
+// day, elapsed the time that has really passed since some instant.
+func Clock(now func() time.Time, elapsed func() time.Duration) Sign {
+	lastNow, lastElapsed := now(), elapsed()
+	var jumpedAt time.Duration
+	var reason string
+	return func(context.Context) string {
+		thisNow, thisElapsed := now(), elapsed()
+		jump := thisNow.Sub(lastNow) - (thisElapsed - lastElapsed)
+		lastNow, lastElapsed = thisNow, thisElapsed
+		if jump.Abs() > clockTolerance {
+			reason, jumpedAt = fmt.Sprintf("the clock jumped by %v", jump.Round(time.Second)), thisElapsed
+		}
+		if reason != "" && thisElapsed-jumpedAt >= clockQuiet {
+			reason = ""
+		}
+		return reason
+	}
+}

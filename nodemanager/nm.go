@@ -1,0 +1,244 @@
+// Package nodemanager runs the containers that the ResourceManager grants on one host, and tells what has become
+// of them. nm.go puts it together: one goroutine owns all containers and lets the pure core in container decide;
+// edges do what blocks; the tracker speaks with the ResourceManager, the service with application masters.
+package nodemanager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/nodemanager/container"
+	"github.com/mammoth-os/mammoth/nodemanager/health"
+	"github.com/mammoth-os/mammoth/nodemanager/recovery"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+)
+
+// NodeManager is one node of a zone.
+type NodeManager struct {
+	config   Config
+	log      *slog.Logger
+	records  *recovery.File
+	owner    *owner
+	inbox    *inbox
+	prober   *health.Prober
+	counters *counters
+	slots    map[corev1.ContainerSpec_Runtime]chan struct{}
+
+	listener net.Listener
+	metrics  net.Listener // nil if not served
+	conn     *grpc.ClientConn
+
+	whole   chan struct{} // closed once the truth about the node is known
+	again   chan struct{} // asks the tracker to register again
+	stopped chan struct{} // closed when the owner has stopped
+
+	// edges is the context of everything that blocks, and waiting is what Run waits for.
+	edges   context.Context
+	waiting sync.WaitGroup
+}
+
+// New opens the node's records and its ports. Nothing runs before Run. It fails with errdefs.ErrInvalidArgument
+// for a configuration that cannot be, and with errdefs.ErrFailedPrecondition while another NodeManager uses
+// the same folder.
+func New(config Config) (*NodeManager, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	config = config.withDefaults()
+	records, err := recovery.Open(filepath.Join(config.Dir, "node.db"))
+	if err != nil {
+		return nil, err
+	}
+	if config.Capacity, err = capacity(config, records); err != nil {
+		return nil, errors.Join(err, records.Close())
+	}
+	nm := &NodeManager{
+		config: config, log: config.Logger, records: records, inbox: newInbox(), counters: newCounters(),
+		slots: map[corev1.ContainerSpec_Runtime]chan struct{}{},
+		whole: make(chan struct{}), again: make(chan struct{}, 1), stopped: make(chan struct{}),
+	}
+	for kind := range config.Runtimes {
+		nm.slots[kind] = make(chan struct{}, startsAtOnce)
+	}
+	nm.prober = health.NewProber(func(verdict health.Verdict) {
+		fact := container.Fact{Event: container.Failing, Detail: verdict.Detail}
+		if verdict.Healthy {
+			fact.Event = container.Passed
+		}
+		nm.inbox.put(func(o *owner) { o.fact(verdict.ID, fact) })
+	})
+	nm.owner = newOwner(nm)
+	if err := nm.open(); err != nil {
+		return nil, errors.Join(err, nm.close())
+	}
+	return nm, nil
+}
+
+func (nm *NodeManager) open() (err error) {
+	if nm.listener = nm.config.Listener; nm.listener == nil {
+		if nm.listener, err = net.Listen("tcp", nm.config.Listen); err != nil {
+			return fmt.Errorf("listen for application masters: %w", err)
+		}
+	}
+	if nm.config.MetricsListen != "" {
+		if nm.metrics, err = net.Listen("tcp", nm.config.MetricsListen); err != nil {
+			return fmt.Errorf("listen for metrics: %w", err)
+		}
+	}
+	nm.conn, err = dialTracker(nm.config)
+	return err
+}
+
+func (nm *NodeManager) close() error {
+	var failures []error
+	if nm.listener != nil {
+		_ = nm.listener.Close() // the server may have closed it
+	}
+	if nm.metrics != nil {
+		_ = nm.metrics.Close()
+	}
+	if nm.conn != nil {
+		failures = append(failures, nm.conn.Close())
+	}
+	return errors.Join(append(failures, nm.records.Close())...)
+}
+
+// capacity fills the places that were not given with what was measured when the node first started: what its
+// containers use must not make it look smaller after a restart.
+func capacity(config Config, records *recovery.File) (resource.Vector, error) {
+	v, found := config.Capacity, measured(config.Dir, config.PortCount)
+	disk, err := records.Fact("disk", found[resource.Disk])
+	if err != nil {
+		return v, err
+	}
+	found[resource.Disk] = disk
+	for place := range resource.Extended {
+		if v[place] == 0 {
+			v[place] = found[place]
+		}
+	}
+	return v, nil
+}
+
+// Address is the host:port of the node's ContainerManager.
+func (nm *NodeManager) Address() string {
+	address := nm.listener.Addr().String()
+	if nm.config.Listener != nil {
+		address = nm.config.Listen
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		return net.JoinHostPort(nm.config.Address, port)
+	}
+	return address
+}
+
+// MetricsAddress is the host:port of /metrics; empty if it is not served.
+func (nm *NodeManager) MetricsAddress() string {
+	if nm.metrics == nil {
+		return ""
+	}
+	return nm.metrics.Addr().String()
+}
+
+// Run runs the node until ctx ends, and returns once everything that it began has come to its end. The
+// containers go on; a NodeManager with the same folder takes them up again. It may be called once.
+func (nm *NodeManager) Run(ctx context.Context) error {
+	records, err := nm.records.Load()
+	if err != nil {
+		return errors.Join(err, nm.close())
+	}
+	edges, cancelEdges := context.WithCancelCause(context.WithoutCancel(ctx))
+	nm.edges = edges
+
+	// The writer outlives the owner, so that what was decided last is on the disk.
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		nm.records.Run(writing, func(err error) {
+			nm.log.Error("cannot write down what the node runs", "node", nm.config.NodeID, "error", err)
+		})
+	})
+
+	nm.owner.recover(records)
+	nm.waiting.Go(func() { nm.prober.Run(edges) })
+	nm.waiting.Go(func() {
+		health.WatchNode(edges, lookInterval, nm.signs(), func(reason string) {
+			nm.inbox.put(func(o *owner) { o.sick(reason) })
+		})
+	})
+	for kind, rt := range nm.config.Runtimes {
+		nm.waiting.Go(func() { nm.followEngine(edges, kind, rt) })
+	}
+	nm.waiting.Go(func() { nm.track(edges, trackerv1.NewResourceTrackerClient(nm.conn)) })
+	if nm.config.Layers != nil {
+		nm.waiting.Go(func() {
+			if err := nm.config.Layers.Run(edges); err != nil && edges.Err() == nil {
+				nm.log.Error("the node's registry ended", "node", nm.config.NodeID, "error", err)
+			}
+		})
+	}
+	server := grpc.NewServer(grpc.WaitForHandlers(true))
+	nodev1.RegisterContainerManagerServer(server, &service{nm: nm})
+	nm.waiting.Go(func() { _ = server.Serve(nm.listener) })
+	pages := nm.servePages()
+	nm.log.Info("node is up", "node", nm.config.NodeID, "address", nm.Address(), "containers", len(records))
+
+	nm.owner.run(ctx)
+	close(nm.stopped)
+	cancelEdges(errStopped)
+	server.Stop()
+	if pages != nil {
+		_ = pages.Close()
+	}
+	nm.waiting.Wait()
+	stopWriting()
+	writer.Wait()
+	return nm.close()
+}
+
+func (nm *NodeManager) servePages() *http.Server {
+	if nm.metrics == nil {
+		return nil
+	}
+	pages := &http.Server{Handler: nm.pages(), ReadHeaderTimeout: 5 * time.Second}
+	nm.waiting.Go(func() { _ = pages.Serve(nm.metrics) })
+	return pages
+}
+
+// reregister asks for a registration, which tells the ResourceManager of everything anew.
+func (nm *NodeManager) reregister() {
+	select {
+	case <-nm.whole: // otherwise the first registration is still to come
+	default:
+		return
+	}
+	select {
+	case nm.again <- struct{}{}:
+	default:
+	}
+}
+
+// moved is how many bytes of an image have been fetched to this node so far.
+func (nm *NodeManager) moved(image string) int64 {
+	if nm.config.Layers == nil || !strings.Contains(image, "@") {
+		return 0
+	}
+	return nm.config.Layers.Moved(image)
+}

@@ -1,0 +1,256 @@
+package nodemanager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	retry "github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/token"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	"github.com/mammoth-os/mammoth/nodemanager/container"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+)
+
+const (
+	// registerWithin is how long a registration may take.
+	registerWithin = 10 * time.Second
+	// wholeWithin is how long the first registration waits for the engines, so that it tells the whole truth.
+	wholeWithin = 2 * time.Second
+	// coalesce is how long changes are gathered before they are sent.
+	coalesce = 2 * time.Millisecond
+	// defaultReportInterval is used until the ResourceManager names one.
+	defaultReportInterval = time.Second
+)
+
+var errReregister = errors.New("the node has to register again")
+
+// dialTracker makes the connection to the ResourceManager; it connects when it is used, and reconnects quickly.
+func dialTracker(config Config) (*grpc.ClientConn, error) {
+	options := append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: 3 * time.Second,
+		}),
+		// The pings are too rare to matter. What counts is that the kernel gives up a connection on which the
+		// reports of so long were not acknowledged.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 20 * time.Second}),
+	}, config.DialOptions...)
+	conn, err := grpc.NewClient(config.ResourceManager, options...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the ResourceManager at %s: %w", config.ResourceManager, err)
+	}
+	return conn, nil
+}
+
+// track registers and reports for ever. While the ResourceManager is away the containers go on.
+func (nm *NodeManager) track(ctx context.Context, client trackerv1.ResourceTrackerClient) {
+	select {
+	case <-nm.whole:
+	case <-time.After(wholeWithin):
+	case <-ctx.Done():
+		return
+	}
+	pace := retry.Policy{Min: 100 * time.Millisecond, Max: 3 * time.Second}
+	for failures := 0; ctx.Err() == nil; {
+		registered, err := nm.session(ctx, client)
+		nm.counters.connected.Store(false)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, errReregister) || registered && status.Code(err) == codes.Aborted:
+			nm.log.Info("registering again", "node", nm.config.NodeID)
+			failures = 0
+			continue
+		case registered:
+			failures = 1
+			nm.log.Warn("lost the ResourceManager", "node", nm.config.NodeID, "error", err)
+		default:
+			if failures++; failures == 1 {
+				nm.log.Warn("cannot register with the ResourceManager", "node", nm.config.NodeID, "address", nm.config.ResourceManager, "error", err)
+			}
+		}
+		if retry.Sleep(ctx, pace.After(failures)) != nil {
+			return
+		}
+	}
+}
+
+// session registers, then reports and obeys until the stream breaks.
+func (nm *NodeManager) session(ctx context.Context, client trackerv1.ResourceTrackerClient) (registered bool, err error) {
+	select { // what was asked for before is satisfied by this registration
+	case <-nm.again:
+	default:
+	}
+	changes := newFeed(func(*corev1.ContainerStatus) bool { return true })
+	request, err := ask(ctx, nm, func(o *owner) (*trackerv1.RegisterRequest, error) { return o.truth(changes), nil })
+	if err != nil {
+		return false, err
+	}
+	within, cancel := context.WithTimeout(ctx, registerWithin)
+	response, err := client.Register(within, request, grpc.WaitForReady(true))
+	cancel()
+	if err != nil {
+		return false, err
+	}
+	if _, err := ask(ctx, nm, func(o *owner) (struct{}, error) { return struct{}{}, o.registered(response) }); err != nil {
+		return false, err
+	}
+	ctx, cancelStream := context.WithCancelCause(ctx)
+	defer cancelStream(nil)
+	stream, err := client.Session(ctx)
+	if err != nil {
+		return true, err
+	}
+	if err := stream.Send(&trackerv1.NodeReport{Session: response.GetSession()}); err != nil {
+		return true, receiveError(stream, err)
+	}
+	nm.counters.connected.Store(true)
+	intervals := make(chan time.Duration, 1)
+	received := make(chan error, 1)
+	nm.waiting.Go(func() { received <- nm.obey(stream, intervals) })
+	interval := response.GetReportInterval().AsDuration()
+	err = nm.report(ctx, reporting{stream: stream, session: response.GetSession(), changes: changes, interval: interval, intervals: intervals, received: received})
+	return true, err
+}
+
+// receiveError is why a stream was ended: the sender of a stream learns only that it was.
+func receiveError(stream trackerv1.ResourceTracker_SessionClient, sendErr error) error {
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+		if stream.Context().Err() != nil {
+			return sendErr
+		}
+	}
+}
+
+type reporting struct {
+	stream    trackerv1.ResourceTracker_SessionClient
+	session   string
+	changes   *feed
+	interval  time.Duration
+	intervals <-chan time.Duration
+	received  <-chan error
+}
+
+// report sends changes at once, and an empty report each interval.
+func (nm *NodeManager) report(ctx context.Context, r reporting) error {
+	if r.interval <= 0 {
+		r.interval = defaultReportInterval
+	}
+	beat := time.NewTicker(r.interval)
+	defer beat.Stop()
+	for {
+		message := &trackerv1.NodeReport{Session: r.session}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-r.received:
+			return err
+		case <-nm.again:
+			return errReregister
+		case interval := <-r.intervals:
+			if interval > 0 {
+				beat.Reset(interval)
+			}
+			continue
+		case <-beat.C:
+		case <-r.changes.wake:
+			if retry.Sleep(ctx, coalesce) != nil {
+				return context.Cause(ctx)
+			}
+			var node nodeChange
+			message.Containers, node = r.changes.take()
+			message.Health, message.Attributes = node.health, node.attributes
+		}
+		if err := r.stream.Send(message); err != nil {
+			return <-r.received
+		}
+	}
+}
+
+// obey passes on what the ResourceManager commands.
+func (nm *NodeManager) obey(stream trackerv1.ResourceTracker_SessionClient, intervals chan time.Duration) error {
+	for {
+		command, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if interval, ok := command.GetCommand().(*trackerv1.NodeCommand_ReportInterval); ok {
+			select {
+			case <-intervals: // only the newest matters
+			default:
+			}
+			intervals <- interval.ReportInterval.AsDuration()
+			continue
+		}
+		nm.inbox.put(func(o *owner) { o.obey(command) })
+	}
+}
+
+func (o *owner) obey(command *trackerv1.NodeCommand) {
+	switch c := command.GetCommand().(type) {
+	case *trackerv1.NodeCommand_Launch_:
+		o.launch(c.Launch.GetToken(), c.Launch.GetSpec())
+	case *trackerv1.NodeCommand_Stop_:
+		stop := container.Stop{Reason: stopReason(c.Stop.GetReason()), Message: c.Stop.GetMessage()}
+		if c.Stop.GetGrace() != nil {
+			grace := c.Stop.GetGrace().AsDuration()
+			stop.Grace = &grace
+		}
+		o.command(c.Stop.GetContainerId(), stop)
+	case *trackerv1.NodeCommand_Forget_:
+		for _, containerID := range c.Forget.GetContainerIds() {
+			o.forget(containerID)
+		}
+	case *trackerv1.NodeCommand_Keys_:
+		o.trust(c.Keys.GetKeys())
+	}
+}
+
+// truth is the whole of it; what changes from now on goes to changes.
+func (o *owner) truth(changes *feed) *trackerv1.RegisterRequest {
+	o.publish()
+	o.tracker = changes
+	config := o.nm.config
+	request := &trackerv1.RegisterRequest{
+		NodeId: config.NodeID, Address: config.Address, ContainerManager: o.nm.Address(),
+		Capacity: wire.Resources(config.Schema, config.Capacity), Attributes: o.attributes,
+		Containers: o.statuses(changes.wants), Health: o.health, Version: config.Version,
+	}
+	if config.Layers != nil {
+		request.LayerServer = "http://" + config.Layers.Address()
+	}
+	return request
+}
+
+func (o *owner) registered(response *trackerv1.RegisterResponse) error {
+	o.trust(response.GetKeys())
+	for _, containerID := range response.GetReap() {
+		o.reap(containerID)
+	}
+	o.nm.log.Info("registered", "node", o.nm.config.NodeID, "zone", response.GetZone(), "epoch", response.GetEpoch(), "reaped", len(response.GetReap()))
+	o.nm.counters.registrations.Add(1)
+	return nil
+}
+
+// trust replaces the keys that tokens are checked with.
+func (o *owner) trust(keys []*trackerv1.TokenKey) {
+	o.keys = o.keys[:0]
+	for _, key := range keys {
+		o.keys = append(o.keys, token.Key{ID: key.GetId(), Secret: slices.Clone(key.GetSecret())})
+	}
+}

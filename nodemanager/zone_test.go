@@ -1,0 +1,335 @@
+package nodemanager_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/token"
+	"github.com/mammoth-os/mammoth/nodemanager"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/fake"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+)
+
+// zone is a ResourceManager that does as the test says, and one node on an engine that outlives it.
+type zone struct {
+	*testing.T
+	dir    string
+	engine *fake.Engine
+	key    token.Key
+	app    id.App
+
+	config func(*nodemanager.Config)
+
+	listener *bufconn.Listener // the ResourceManager's
+	server   *grpc.Server
+	rm       *resourceManager
+
+	node   nodev1.ContainerManagerClient
+	stop   func()
+	nodeAt *bufconn.Listener
+}
+
+type resourceManager struct {
+	trackerv1.UnimplementedResourceTrackerServer
+
+	mu            sync.Mutex
+	key           token.Key
+	registrations []*trackerv1.RegisterRequest
+	reports       int
+	seen          map[string]*corev1.ContainerStatus
+	history       map[string][]corev1.ContainerStatus_State
+	health        *corev1.NodeHealth
+	reap          []string
+	noKeys        bool
+	commands      chan *trackerv1.NodeCommand
+	broken        chan error
+}
+
+func newResourceManager(key token.Key) *resourceManager {
+	return &resourceManager{
+		key: key, seen: map[string]*corev1.ContainerStatus{}, history: map[string][]corev1.ContainerStatus_State{},
+		commands: make(chan *trackerv1.NodeCommand, 100), broken: make(chan error, 1),
+	}
+}
+
+func (rm *resourceManager) Register(_ context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	rm.registrations = append(rm.registrations, request)
+	rm.take(request.GetContainers())
+	rm.health = request.GetHealth()
+	response := &trackerv1.RegisterResponse{
+		Zone: "test", Epoch: 1, Session: fmt.Sprint("session-", len(rm.registrations)),
+		ReportInterval: durationpb.New(time.Second), Reap: rm.reap,
+	}
+	if !rm.noKeys {
+		response.Keys = []*trackerv1.TokenKey{{Id: rm.key.ID, Secret: rm.key.Secret}}
+	}
+	return response, nil
+}
+
+func (rm *resourceManager) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, trackerv1.NodeCommand]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if first.GetSession() == "" {
+		return status.Error(codes.InvalidArgument, "the first report names the session")
+	}
+	reports := make(chan error, 1)
+	go func() {
+		for {
+			report, err := stream.Recv()
+			if err != nil {
+				reports <- err
+				return
+			}
+			rm.mu.Lock()
+			rm.reports++
+			rm.take(report.GetContainers())
+			if report.GetHealth() != nil {
+				rm.health = report.GetHealth()
+			}
+			rm.mu.Unlock()
+		}
+	}()
+	for {
+		select {
+		case err := <-reports:
+			return err
+		case err := <-rm.broken:
+			return err
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case command := <-rm.commands:
+			if err := stream.Send(command); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (rm *resourceManager) take(statuses []*corev1.ContainerStatus) {
+	for _, s := range statuses {
+		key := s.GetLease().GetContainerId()
+		rm.seen[key] = s
+		if h := rm.history[key]; len(h) == 0 || h[len(h)-1] != s.GetState() {
+			rm.history[key] = append(h, s.GetState())
+		}
+	}
+}
+
+func (rm *resourceManager) status(key id.Container) *corev1.ContainerStatus {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	return rm.seen[key.String()]
+}
+
+func (rm *resourceManager) lastRegistration() *trackerv1.RegisterRequest {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if len(rm.registrations) == 0 {
+		return nil
+	}
+	return rm.registrations[len(rm.registrations)-1]
+}
+
+func (rm *resourceManager) registered() int {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	return len(rm.registrations)
+}
+
+func (rm *resourceManager) nodeHealth() *corev1.NodeHealth {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	return rm.health
+}
+
+// inZone runs a test in a bubble, in a zone with one node that runs.
+func inZone(t *testing.T, test func(*zone)) { inZoneWith(t, nil, test) }
+
+func inZoneWith(t *testing.T, config func(*nodemanager.Config), test func(*zone)) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		z := &zone{
+			T: t, dir: dir, engine: fake.NewEngine(), key: token.NewKey(1), config: config,
+			app: id.App{ClusterStart: 1000, Seq: 1},
+		}
+		z.startRM()
+		z.startNode()
+		test(z)
+		z.stop()
+		z.stopRM()
+	})
+}
+
+func (z *zone) startRM() {
+	z.listener = bufconn.Listen(1 << 20)
+	if z.rm == nil {
+		z.rm = newResourceManager(z.key)
+	}
+	z.server = grpc.NewServer()
+	trackerv1.RegisterResourceTrackerServer(z.server, z.rm)
+	server, listener := z.server, z.listener
+	go func() { _ = server.Serve(listener) }()
+}
+
+func (z *zone) stopRM() {
+	z.server.Stop()
+	_ = z.listener.Close()
+}
+
+func (z *zone) runtime() *fake.Runtime {
+	return fake.New(fake.Config{Engine: z.engine, Node: "n1", StartTime: 20 * time.Millisecond})
+}
+
+// startNode builds a NodeManager on the zone's folder and engine, and runs it.
+func (z *zone) startNode() {
+	z.Helper()
+	z.nodeAt = bufconn.Listen(1 << 20)
+	docker := z.runtime()
+	config := nodemanager.Config{
+		Dir: z.dir, NodeID: "n1", ResourceManager: "127.0.0.1:7070", Listen: "127.0.0.1:7071", Listener: z.nodeAt,
+		Capacity: resource.Vector{resource.CPU: 4000, resource.Memory: 1 << 30},
+		Runtimes: map[corev1.ContainerSpec_Runtime]runtime.Runtime{corev1.ContainerSpec_DOCKER: docker},
+		Logger:   slog.New(slog.NewTextHandler(z.Output(), nil)), Version: "test",
+		DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return z.listener.DialContext(ctx)
+		})},
+	}
+	if z.config != nil {
+		z.config(&config)
+	}
+	nm, err := nodemanager.New(config)
+	if err != nil {
+		z.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- nm.Run(ctx) }()
+	at := z.nodeAt
+	conn, err := grpc.NewClient("passthrough:///node", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return at.DialContext(ctx) }))
+	if err != nil {
+		z.Fatal(err)
+	}
+	z.node = nodev1.NewContainerManagerClient(conn)
+	z.stop = func() {
+		z.Helper()
+		_ = conn.Close()
+		cancel()
+		if err := <-done; err != nil {
+			z.Errorf("the NodeManager ended with %v", err)
+		}
+	}
+	z.settle()
+}
+
+// settle waits until nothing moves any more but by time passing.
+func (z *zone) settle() { synctest.Wait() }
+
+// pass lets time pass.
+func (z *zone) pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func (z *zone) container(seq int64) id.Container { return id.Container{Epoch: 1, App: z.app, Seq: seq} }
+
+func (z *zone) claims(key id.Container) *corev1.TokenClaims {
+	return &corev1.TokenClaims{
+		Scope: corev1.TokenClaims_CONTAINER, NodeId: "n1",
+		Lease: &corev1.Lease{
+			ContainerId: key.String(), AppId: key.App.String(), AppName: "web", Attempt: 1, NodeId: "n1", Epoch: 1,
+			Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20, Ports: 1},
+		},
+		ExpiresAt: timestamppb.New(time.Now().Add(10 * time.Minute)),
+	}
+}
+
+func (z *zone) sign(claims *corev1.TokenClaims) *corev1.ContainerToken {
+	z.Helper()
+	signed, err := token.Sign(z.key, claims)
+	if err != nil {
+		z.Fatal(err)
+	}
+	return signed
+}
+
+func (z *zone) token(key id.Container) *corev1.ContainerToken { return z.sign(z.claims(key)) }
+
+func serving(command ...string) *corev1.ContainerSpec {
+	if len(command) == 0 {
+		command = []string{"serve"}
+	}
+	return &corev1.ContainerSpec{
+		Runtime: corev1.ContainerSpec_DOCKER, Image: "web@sha256:1", Command: command,
+		Ports:  []*corev1.Port{{Name: "http", ContainerPort: 8080}},
+		Labels: map[string]string{"instance": "web-1"},
+	}
+}
+
+func (z *zone) start(key id.Container, spec *corev1.ContainerSpec) {
+	z.Helper()
+	if _, err := z.node.Start(context.Background(), &nodev1.StartRequest{Token: z.token(key), Spec: spec}); err != nil {
+		z.Fatalf("start %v: %v", key, err)
+	}
+}
+
+func (z *zone) command(command *trackerv1.NodeCommand) {
+	z.rm.commands <- command
+	z.settle()
+}
+
+func (z *zone) stopCommand(key id.Container) {
+	z.command(&trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Stop_{Stop: &trackerv1.NodeCommand_Stop{
+		ContainerId: key.String(), Reason: corev1.Exit_STOPPED, Message: "scaled in",
+	}}})
+}
+
+func (z *zone) forget(keys ...id.Container) {
+	var ids []string
+	for _, key := range keys {
+		ids = append(ids, key.String())
+	}
+	z.command(&trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Forget_{Forget: &trackerv1.NodeCommand_Forget{ContainerIds: ids}}})
+}
+
+// want fails unless the ResourceManager was told that the container is in a state.
+func (z *zone) want(key id.Container, state corev1.ContainerStatus_State) *corev1.ContainerStatus {
+	z.Helper()
+	status := z.rm.status(key)
+	if status.GetState() != state {
+		z.Fatalf("container %v was reported %v (%s), want %v", key, status.GetState(), status.GetReason(), state)
+	}
+	return status
+}
+
+func (z *zone) inEngine() []runtime.Container {
+	z.Helper()
+	list, err := z.runtime().List(context.Background())
+	if err != nil {
+		z.Fatal(err)
+	}
+	return list
+}
