@@ -113,10 +113,10 @@ func (c *cli) remote(ctx context.Context, z *zone, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil && (!ok || s.Code() == codes.Canceled):
-		return context.Cause(ctx)
 	case !ok:
 		return err
+	case ctx.Err() != nil && s.Code() == codes.Canceled:
+		return context.Cause(ctx)
 	}
 	switch s.Code() {
 	case codes.InvalidArgument:

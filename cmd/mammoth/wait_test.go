@@ -106,10 +106,14 @@ func TestARolloutIsDoneOnlyWhenItsOwnVersionRuns(t *testing.T) {
 		"progressing":       {now: app(func(a *apiv1.App) { a.Rollout.State = apiv1.Rollout_PROGRESSING })},
 		"no master yet":     {now: app(func(a *apiv1.App) { a.State = apiv1.App_ACCEPTED })},
 		"old failure":       {now: app(func(a *apiv1.App) { a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_FAILED, Version: 1} }), done: true},
-		"failed":            {now: app(func(a *apiv1.App) { a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_FAILED, Version: 2, Reason: "it exits"} }), err: "it exits"},
-		"reverted":          {now: app(func(a *apiv1.App) { a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_REVERTED, Version: 3, Reason: "no"} }), err: "was reverted"},
-		"overtaken":         {now: app(func(a *apiv1.App) { a.Version, a.Instances[0].Version = 3, 3 }), err: "newer version"},
-		"degraded":          {now: app(func(a *apiv1.App) { a.State, a.Reason = apiv1.App_DEGRADED, "all died" }), err: "all died"},
+		"failed": {now: app(func(a *apiv1.App) {
+			a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_FAILED, Version: 2, Reason: "it exits"}
+		}), err: "it exits"},
+		"reverted": {now: app(func(a *apiv1.App) {
+			a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_REVERTED, Version: 3, Reason: "no"}
+		}), err: "was reverted"},
+		"overtaken": {now: app(func(a *apiv1.App) { a.Version, a.Instances[0].Version = 3, 3 }), err: "newer version"},
+		"degraded":  {now: app(func(a *apiv1.App) { a.State, a.Reason = apiv1.App_DEGRADED, "all died" }), err: "all died"},
 	} {
 		done, err := rolledOut(deployed, c.now)
 		if done != c.done || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
