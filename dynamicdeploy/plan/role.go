@@ -44,7 +44,7 @@ type slot struct {
 	failures  []time.Time
 	notBefore time.Time
 	// shunned is the node to blame for the last failure.
-	shunned  id.Node
+	shunned id.Node
 	// ran: it has been started before, so that the next start is a restart.
 	ran      bool
 	restarts int
@@ -101,11 +101,17 @@ func (r *Role) Rename(from, to int32) {
 	}
 }
 
-// Adopt takes over a container that an earlier master started. Older containers of a slot come before newer ones.
+// Adopt takes over a container that an earlier master started. Of two for one slot the newer counts: it was only started
+// because the older one had been given up.
 func (r *Role) Adopt(adopted Adopted) {
 	s, ok := r.slots[adopted.Number]
 	if !ok {
 		s = r.open(adopted.Number, adopted.Version)
+	}
+	if s.current != nil && adopted.Container.Compare(s.current.id) < 0 {
+		r.due = append(r.due, Release{Container: adopted.Container})
+		r.fenced[adopted.Container] = true
+		return
 	}
 	if s.current != nil {
 		r.fence(s)

@@ -145,7 +145,9 @@ func (s *Store) importUpload(r *http.Request, id, name string) (*apiv1.Image, er
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
 	u.image = image
+	s.mu.Unlock()
 	_ = os.Remove(u.path) // What cannot be deleted now is deleted when the upload is dropped.
 	return image, nil
 }

@@ -35,11 +35,13 @@ type upload struct {
 	// The turn's holder alone uses these.
 	hash hash.Hash // Of the content, for a blob.
 	gone bool      // Dropped while others waited for their turn.
+
+	// The turn's holder alone changes these, with the store's mu held; either is enough to read them.
+	size int64
 	// image is what the archive became, kept for a client that did not hear the answer and asks again.
 	image *apiv1.Image
 
 	// The store's mu guards these.
-	size      int64
 	usedAt    time.Time
 	busy      bool
 	interrupt func() // Ends the reading of the writer whose turn it is; may be nil.
@@ -58,8 +60,14 @@ func (s *Store) startUpload(repository string) (*upload, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.uploads) >= s.limits.Uploads {
-		return nil, fmt.Errorf("%d uploads are under way, which is the limit; try again later: %w", len(s.uploads), errdefs.ErrUnavailable)
+	underWay := 0
+	for _, other := range s.uploads {
+		if other.image == nil {
+			underWay++
+		}
+	}
+	if underWay >= s.limits.Uploads {
+		return nil, fmt.Errorf("%d uploads are under way, which is the limit; try again later: %w", underWay, errdefs.ErrUnavailable)
 	}
 	file, err := os.OpenFile(u.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -144,7 +152,7 @@ func (s *Store) giveBack(u *upload) {
 }
 
 // appendUpload adds content at an offset, or where the upload is when the offset is negative. What arrived before an
-// error stays; an upload that grows too large is dropped.
+// error stays; an upload for which there is no room is dropped.
 func (s *Store) appendUpload(ctx context.Context, u *upload, offset int64, content io.Reader, interrupt func()) (size int64, err error) {
 	s.mu.Lock()
 	earlier := u.interrupt
@@ -169,13 +177,11 @@ func (s *Store) appendUpload(ctx context.Context, u *upload, offset int64, conte
 	}
 	err = s.fill(u, file, content)
 	err = errors.Join(err, file.Close())
-	if errors.Is(err, errTooLarge) {
+	if errors.Is(err, errdefs.ErrResourceExhausted) {
 		s.drop(u)
 	}
 	return u.size, err
 }
-
-var errTooLarge = fmt.Errorf("the upload is too large: %w", errdefs.ErrResourceExhausted)
 
 // fill writes content behind what the file holds.
 func (s *Store) fill(u *upload, file *os.File, content io.Reader) error {
@@ -183,7 +189,7 @@ func (s *Store) fill(u *upload, file *os.File, content io.Reader) error {
 	for {
 		n, readErr := content.Read(buffer)
 		if u.size+int64(n) > s.limits.ArchiveBytes {
-			return fmt.Errorf("%w: the limit is %d bytes", errTooLarge, s.limits.ArchiveBytes)
+			return fmt.Errorf("the upload is larger than %d bytes, which is the limit: %w", s.limits.ArchiveBytes, errdefs.ErrResourceExhausted)
 		}
 		if n > 0 {
 			// Behind what counts as arrived: a write that failed half-way is overwritten by the next.

@@ -1,0 +1,435 @@
+// Package mastertest is a small zone to test application masters against: a ResourceManager with leases, asks, a registry
+// and attempts, and nodes that pretend to run containers. It keeps the contracts of the protocols, serves them over
+// in-memory connections, and notes every breach of the rules by a master (Breaches). It works inside a synctest bubble.
+package mastertest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/appmaster"
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
+)
+
+const address = "resourcemanager:7070"
+
+// Zone is a ResourceManager and its nodes.
+type Zone struct {
+	masterv1.UnimplementedApplicationMasterServer
+	app id.App
+	// Name of the app.
+	Name string
+
+	mu        sync.Mutex
+	servers   map[string]*grpc.Server
+	listeners map[string]*bufconn.Listener
+	nodes     map[string]*Node
+	leases    map[string]*lease
+	asks      map[string]*askState
+	instances map[string]*masterv1.InstanceReport
+	wanted    *masterv1.Wanted
+	memo      []byte
+	rollout   *masterv1.RolloutReport
+	reverts   []*masterv1.Revert
+	observed  int64
+	finished  bool
+	attempt   int32
+	// session is the stream of the registered master, nil if there is none.
+	session    *session
+	registered bool
+	sequence   int64
+	// down: the ResourceManager does not answer.
+	down     bool
+	breaches []string
+}
+
+type lease struct {
+	allocation *masterv1.Allocation
+	node       *Node
+	status     *corev1.ContainerStatus
+	released   bool
+}
+
+type askState struct {
+	ask     *masterv1.Ask
+	granted int32
+}
+
+// session is one Allocate stream: what is still to be said on it.
+type session struct {
+	due    *masterv1.AllocateResponse
+	wake   chan struct{}
+	cancel context.CancelFunc
+}
+
+// NewZone makes a zone without nodes for one app. It is closed with the test.
+func NewZone(t testing.TB, app string) *Zone {
+	z := &Zone{
+		Name: app, app: id.App{ClusterStart: 1, Seq: 1},
+		servers: map[string]*grpc.Server{}, listeners: map[string]*bufconn.Listener{}, nodes: map[string]*Node{},
+		leases: map[string]*lease{}, asks: map[string]*askState{}, instances: map[string]*masterv1.InstanceReport{},
+		wanted: &masterv1.Wanted{
+			Version: 1, Generation: 1,
+			Spec: &apiv1.AppSpec{Name: app, Roles: []*apiv1.RoleSpec{{}}},
+		},
+	}
+	z.wanted.Versions = map[int32]*apiv1.AppSpec{1: z.wanted.GetSpec()}
+	z.serve(address, func(s *grpc.Server) { masterv1.RegisterApplicationMasterServer(s, z) })
+	t.Cleanup(z.close)
+	return z
+}
+
+// Master starts a new attempt: its Config.
+func (z *Zone) Master() appmaster.Config {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.attempt++
+	z.registered = false
+	z.hangUp()
+	return appmaster.Config{ResourceManager: address, AppID: z.app.String(), App: z.Name, Attempt: z.attempt, Token: "secret", Dial: z.dial}
+}
+
+// Want changes what people want, and raises the generation.
+func (z *Zone) Want(change func(*masterv1.Wanted)) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	wanted := proto.CloneOf(z.wanted)
+	change(wanted)
+	wanted.Generation++
+	wanted.Versions[wanted.GetVersion()] = proto.CloneOf(wanted.GetSpec())
+	z.wanted = wanted
+	z.say(func(due *masterv1.AllocateResponse) { due.Wanted = wanted })
+}
+
+// Deploy makes a new version wanted.
+func (z *Zone) Deploy(change func(*apiv1.RoleSpec)) {
+	z.Want(func(wanted *masterv1.Wanted) {
+		change(wanted.GetSpec().GetRoles()[0])
+		wanted.Version++
+		wanted.Reverted = false
+	})
+}
+
+// Restart stops the ResourceManager for a while. What it has stored it still knows afterwards.
+func (z *Zone) Restart(pause time.Duration) {
+	z.mu.Lock()
+	z.registered, z.down = false, true
+	z.hangUp()
+	z.mu.Unlock()
+	z.stop(address)
+	time.AfterFunc(pause, func() {
+		z.mu.Lock()
+		z.down = false
+		z.mu.Unlock()
+		z.serve(address, func(s *grpc.Server) { masterv1.RegisterApplicationMasterServer(s, z) })
+	})
+}
+
+// Preempt warns a container, and stops it at the deadline.
+func (z *Zone) Preempt(container string, notice time.Duration) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	deadline := time.Now().Add(notice)
+	z.say(func(due *masterv1.AllocateResponse) {
+		due.Preemptions = append(due.Preemptions, &masterv1.PreemptionNotice{ContainerId: container, Deadline: timestamppb.New(deadline), Reason: "the lender wants it back"})
+	})
+	time.AfterFunc(notice, func() {
+		z.mu.Lock()
+		defer z.mu.Unlock()
+		if held, ok := z.leases[container]; ok {
+			held.node.end(container, &corev1.Exit{Reason: corev1.Exit_PREEMPTED, Message: "preempted"})
+		}
+	})
+}
+
+// Register serves ApplicationMaster.
+func (z *Zone) Register(_ context.Context, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if request.GetAttempt() != z.attempt || z.finished {
+		return nil, status.Errorf(codes.FailedPrecondition, "attempt %d is not the newest", request.GetAttempt())
+	}
+	z.hangUp()
+	z.registered = true
+	answer := &masterv1.RegisterResponse{Zone: "test", Epoch: 1, Spec: z.wanted.GetSpec(), Wanted: z.wanted, Memo: z.memo}
+	for _, container := range slices.Sorted(maps.Keys(z.leases)) {
+		held := z.leases[container]
+		allocation := proto.CloneOf(held.allocation)
+		allocation.Labels = held.status.GetLabels()
+		answer.Containers = append(answer.Containers, allocation)
+	}
+	return answer, nil
+}
+
+// Allocate serves ApplicationMaster.
+func (z *Zone) Allocate(stream masterv1.ApplicationMaster_AllocateServer) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	z.mu.Lock()
+	if !z.registered {
+		z.mu.Unlock()
+		return status.Error(codes.FailedPrecondition, "register first")
+	}
+	z.hangUp()
+	mine := &session{due: &masterv1.AllocateResponse{Wanted: z.wanted}, wake: make(chan struct{}, 1), cancel: cancel}
+	z.session = mine
+	for _, name := range slices.Sorted(maps.Keys(z.nodes)) {
+		mine.due.Nodes = append(mine.due.Nodes, z.nodes[name].update())
+	}
+	z.say(func(*masterv1.AllocateResponse) {})
+	z.mu.Unlock()
+
+	received := make(chan error, 1)
+	go func() {
+		for {
+			request, err := stream.Recv()
+			if err != nil {
+				received <- err
+				return
+			}
+			z.mu.Lock()
+			if z.session == mine {
+				z.apply(request)
+			}
+			z.mu.Unlock()
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return status.Error(codes.Unavailable, "the stream was replaced")
+		case err := <-received:
+			return err
+		case <-mine.wake:
+			z.mu.Lock()
+			answer := mine.due
+			mine.due = &masterv1.AllocateResponse{}
+			z.mu.Unlock()
+			if err := stream.Send(answer); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Finish serves ApplicationMaster.
+func (z *Zone) Finish(context.Context, *masterv1.FinishRequest) (*masterv1.FinishResponse, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.finished = true
+	return &masterv1.FinishResponse{}, nil
+}
+
+func (z *Zone) apply(request *masterv1.AllocateRequest) {
+	for _, ask := range request.GetAsks() {
+		known, ok := z.asks[ask.GetId()]
+		if !ok {
+			known = &askState{}
+			z.asks[ask.GetId()] = known
+		}
+		known.ask = ask
+	}
+	for _, report := range request.GetInstances() {
+		z.instances[report.GetId()] = report
+		if !report.GetInService() {
+			z.say(func(due *masterv1.AllocateResponse) { due.Withdrawn = append(due.Withdrawn, report.GetId()) })
+		}
+	}
+	for _, instance := range request.GetGoneInstances() {
+		delete(z.instances, instance)
+	}
+	for _, container := range request.GetRelease() {
+		z.release(container)
+	}
+	if request.GetRollout() != nil {
+		z.rollout = request.GetRollout()
+	}
+	if request.GetMemo() != nil {
+		z.memo = request.GetMemo()
+		if len(z.memo) > 64<<10 {
+			z.breach("a memo of %d bytes", len(z.memo))
+		}
+	}
+	if revert := request.GetRevert(); revert != nil {
+		z.reverts = append(z.reverts, revert)
+		z.revert(revert)
+	}
+	z.observed = max(z.observed, request.GetObservedGeneration())
+	z.schedule()
+	z.say(func(due *masterv1.AllocateResponse) { due.AppliedSequence = request.GetSequence() })
+}
+
+func (z *Zone) revert(revert *masterv1.Revert) {
+	if revert.GetFromVersion() != z.wanted.GetVersion() || z.wanted.GetReverted() {
+		return
+	}
+	wanted := proto.CloneOf(z.wanted)
+	wanted.Spec = proto.CloneOf(wanted.GetVersions()[wanted.GetVersion()-1])
+	wanted.Version++
+	wanted.Generation++
+	wanted.Reverted = true
+	wanted.Versions[wanted.GetVersion()] = proto.CloneOf(wanted.GetSpec())
+	z.wanted = wanted
+	z.say(func(due *masterv1.AllocateResponse) { due.Wanted = wanted })
+}
+
+func (z *Zone) release(container string) {
+	held, ok := z.leases[container]
+	if !ok || held.released {
+		return
+	}
+	held.released = true
+	if instance := held.status.GetLabels()["instance"]; instance != "" {
+		report := z.instances[instance]
+		if serving(held.status) && report.GetContainerId() == container && report.GetInService() && held.node.reachable() {
+			z.breach("%s was stopped while it was in the registry", instance)
+		}
+	}
+	if held.node.reachable() {
+		held.node.stop(container)
+	}
+}
+
+// schedule grants what is asked for, on the node that has fewest containers.
+func (z *Zone) schedule() {
+	for _, name := range slices.Sorted(maps.Keys(z.asks)) {
+		state := z.asks[name]
+		for state.granted < state.ask.GetCount() {
+			var best *Node
+			for _, node := range slices.Sorted(maps.Keys(z.nodes)) {
+				n := z.nodes[node]
+				if n.state == apiv1.NodeState_READY && n.held < n.Capacity && !slices.Contains(state.ask.GetAvoidNodes(), n.Name) &&
+					(best == nil || n.held < best.held) {
+					best = n
+				}
+			}
+			if best == nil {
+				break
+			}
+			state.granted++
+			z.grant(state.ask, best)
+		}
+	}
+}
+
+func (z *Zone) grant(ask *masterv1.Ask, node *Node) {
+	z.sequence++
+	container := id.Container{Epoch: 1, App: z.app, Seq: z.sequence}.String()
+	granted := &corev1.Lease{
+		ContainerId: container, AppId: z.app.String(), AppName: z.Name, Attempt: z.attempt, NodeId: node.Name,
+		Resources: ask.GetResources(), AskId: ask.GetId(), Zone: "test", Epoch: 1, GrantedAt: timestamppb.Now(),
+	}
+	claims, _ := proto.Marshal(&corev1.TokenClaims{Scope: corev1.TokenClaims_CONTAINER, Lease: granted, NodeId: node.Name})
+	watch, _ := proto.Marshal(&corev1.TokenClaims{Scope: corev1.TokenClaims_APP, AppId: z.app.String(), NodeId: node.Name})
+	allocation := &masterv1.Allocation{
+		Lease: granted, Token: &corev1.ContainerToken{Claims: claims}, WatchToken: &corev1.ContainerToken{Claims: watch},
+		ContainerManager: node.address, Address: "127.0.0.1",
+	}
+	node.held++
+	z.leases[container] = &lease{allocation: allocation, node: node, status: &corev1.ContainerStatus{Lease: granted}}
+	z.say(func(due *masterv1.AllocateResponse) { due.Allocated = append(due.Allocated, allocation) })
+}
+
+// report is what a node says of a container.
+func (z *Zone) report(container *corev1.ContainerStatus) {
+	name := container.GetLease().GetContainerId()
+	held, ok := z.leases[name]
+	if !ok {
+		return
+	}
+	held.status = container
+	if container.GetState() != corev1.ContainerStatus_DONE {
+		return
+	}
+	delete(z.leases, name)
+	held.node.held--
+	delete(held.node.containers, name)
+	z.say(func(due *masterv1.AllocateResponse) { due.Completed = append(due.Completed, container) })
+	z.schedule()
+}
+
+// say adds to what the master is told next.
+func (z *Zone) say(add func(due *masterv1.AllocateResponse)) {
+	if z.session == nil {
+		return
+	}
+	add(z.session.due)
+	select {
+	case z.session.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (z *Zone) hangUp() {
+	if z.session != nil {
+		z.session.cancel()
+		z.session = nil
+	}
+}
+
+func (z *Zone) breach(format string, arguments ...any) {
+	z.breaches = append(z.breaches, fmt.Sprintf(format, arguments...))
+}
+
+func (z *Zone) serve(address string, register func(*grpc.Server)) {
+	server := grpc.NewServer(grpc.Creds(insecure.NewCredentials()))
+	register(server)
+	listener := bufconn.Listen(64 << 10)
+	z.mu.Lock()
+	z.servers[address], z.listeners[address] = server, listener
+	z.mu.Unlock()
+	go func() { _ = server.Serve(listener) }()
+}
+
+func (z *Zone) stop(address string) {
+	z.mu.Lock()
+	server := z.servers[address]
+	delete(z.servers, address)
+	delete(z.listeners, address)
+	z.mu.Unlock()
+	if server != nil {
+		server.Stop()
+	}
+}
+
+func (z *Zone) dial(ctx context.Context, address string) (net.Conn, error) {
+	z.mu.Lock()
+	listener := z.listeners[address]
+	z.mu.Unlock()
+	if listener == nil {
+		return nil, fmt.Errorf("nobody listens at %s", address)
+	}
+	return listener.DialContext(ctx)
+}
+
+func (z *Zone) close() {
+	z.mu.Lock()
+	addresses := slices.Collect(maps.Keys(z.servers))
+	for _, node := range z.nodes {
+		node.cancel()
+	}
+	z.mu.Unlock()
+	for _, address := range addresses {
+		z.stop(address)
+	}
+}
+
+var _ nodev1.ContainerManagerServer = (*Node)(nil)

@@ -1,0 +1,395 @@
+// Package nginx keeps an nginx in step with the zone: it renders the whole configuration, has nginx check it,
+// puts it in place, reloads, and reports what is applied once no worker routes by anything older.
+package nginx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+
+	"github.com/mammoth-os/mammoth/companions/balancer"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+)
+
+// Config is one nginx and how it is kept.
+type Config struct {
+	// The balancer's name in the zone; default "nginx".
+	Name string
+	// Folder of this nginx's configuration, logs and sockets. It is nobody else's.
+	Dir string
+	// Front address of HTTP, host:port.
+	Listen string
+	// Front address of TLS, host:port; empty is none.
+	TLS string
+	// Folder of certificates, NAME.crt and NAME.key; empty is none.
+	Certificates string
+	// The program; default "nginx" on the path.
+	Program string
+	// Worker processes; default one a core, at most 8.
+	Workers int
+	// Reloads are no oftener than this; default 1s.
+	Interval time.Duration
+	// How long the zone waits for this balancer when its connection is lost; default 30s.
+	LostAfter time.Duration
+	// How long an old worker may finish what it is doing after a reload; default 1m.
+	WorkerShutdown time.Duration
+	// End nginx with the companion. Otherwise it goes on serving.
+	StopOnExit bool
+	Log        *slog.Logger
+}
+
+// Validate fills in what is left out, and says what is wrong.
+func (c *Config) Validate() error {
+	defaultTo(&c.Name, "nginx")
+	defaultTo(&c.Program, "nginx")
+	defaultTo(&c.Interval, time.Second)
+	defaultTo(&c.LostAfter, 30*time.Second)
+	defaultTo(&c.WorkerShutdown, time.Minute)
+	defaultTo(&c.Workers, min(runtime.NumCPU(), 8))
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, path := range []string{c.Dir, c.Certificates} {
+		if path != "" && !plainPath.MatchString(path) {
+			return fmt.Errorf("the folder %q must be an absolute path without spaces or special characters: %w", path, errdefs.ErrInvalidArgument)
+		}
+	}
+	switch {
+	case c.Dir == "":
+		return fmt.Errorf("the nginx companion needs a folder of its own: %w", errdefs.ErrInvalidArgument)
+	case c.Workers < 1 || c.Interval < 0 || c.LostAfter < 0 || c.WorkerShutdown < time.Second:
+		return fmt.Errorf("workers must be at least 1, the times not negative, and workers need at least 1s to end: %w", errdefs.ErrInvalidArgument)
+	case c.TLS != "" && c.Certificates == "":
+		return fmt.Errorf("serving TLS on %s needs a folder of certificates: %w", c.TLS, errdefs.ErrInvalidArgument)
+	}
+	for _, address := range []string{c.Listen, c.TLS} {
+		host, port, err := net.SplitHostPort(address)
+		number, portErr := strconv.ParseUint(port, 10, 16)
+		if address == "" && c.Listen != "" {
+			continue
+		}
+		if err != nil || portErr != nil || number == 0 || net.ParseIP(host) == nil {
+			return fmt.Errorf("the front address %q must be IP:PORT: %w", address, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+func defaultTo[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)
+
+// New returns the companion of one nginx; the connection leads to the ResourceManager.
+func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
+	proxy, err := NewProxy(config)
+	if err != nil {
+		return nil, err
+	}
+	config = proxy.config
+	follow, err := balancer.New(balancer.Config{
+		Name: config.Name, Interval: config.Interval, LostAfter: config.LostAfter, Leave: config.StopOnExit, Log: config.Log,
+	}, conn, proxy)
+	if err != nil {
+		return nil, err
+	}
+	return &Companion{proxy: proxy, follow: follow}, nil
+}
+
+// Companion keeps one nginx in step with the zone.
+type Companion struct {
+	proxy  *Proxy
+	follow *balancer.Companion
+}
+
+// Run keeps nginx in step until ctx ends. It fails at once if nginx cannot be run, or if another companion keeps
+// the same folder.
+func (c *Companion) Run(ctx context.Context) error {
+	defer c.proxy.Close()
+	return c.follow.Run(ctx)
+}
+
+// Proxy is one nginx.
+type Proxy struct {
+	config   Config
+	settings settings
+	lock     *os.File
+	// The master process; zero before Start.
+	pid     int
+	traffic traffic
+	// Ports that the running nginx listens on for TCP services.
+	tcp map[int32]bool
+	// The revision that is known to run; empty if that is not sure.
+	revision string
+}
+
+// NewProxy returns an nginx that has yet to be started.
+func NewProxy(config Config) (*Proxy, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	host, _, _ := net.SplitHostPort(config.Listen)
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	p := &Proxy{config: config, tcp: map[int32]bool{}, settings: settings{
+		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, Workers: config.Workers,
+		ShutdownSeconds: int(config.WorkerShutdown.Seconds()), OwnTemp: true,
+	}}
+	p.traffic.path = filepath.Join(config.Dir, "traffic.log")
+	return p, nil
+}
+
+// oldest is the first nginx that is known to do all that is asked of it.
+var oldest = [3]int{1, 19, 4}
+
+// inspect finds out what the program can do.
+func (p *Proxy) inspect(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, p.config.Program, "-V").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("nginx cannot be run as %q (install the package nginx, or name the program): %w: %w", p.config.Program, err, errdefs.ErrFailedPrecondition)
+	}
+	var version [3]int
+	if found := versionPattern.FindStringSubmatch(string(out)); found != nil {
+		for i := range version {
+			version[i], _ = strconv.Atoi(found[i+1])
+		}
+	}
+	if older(version, oldest) {
+		return fmt.Errorf("%q is nginx %d.%d.%d, but at least %d.%d.%d is needed: %w", p.config.Program,
+			version[0], version[1], version[2], oldest[0], oldest[1], oldest[2], errdefs.ErrFailedPrecondition)
+	}
+	p.settings.StreamModule = noStream
+	switch text := string(out); {
+	case strings.Contains(text, "--with-stream=dynamic"):
+		folder := "/usr/lib/nginx/modules"
+		if found := modulesPattern.FindStringSubmatch(text); found != nil {
+			folder = found[1]
+		}
+		module := filepath.Join(folder, "ngx_stream_module.so")
+		if _, err := os.Stat(module); err == nil {
+			p.settings.StreamModule = module
+		}
+	case strings.Contains(text, "--with-stream "):
+		p.settings.StreamModule = ""
+	}
+	if os.Geteuid() == 0 {
+		for _, name := range []string{"www-data", "nginx", "nobody"} {
+			if _, err := user.Lookup(name); err == nil {
+				p.settings.User = name
+				break
+			}
+		}
+		// Workers are another user then, and may not be able to reach Dir; nginx's own place is made for them.
+		if found := bodyPattern.FindStringSubmatch(string(out)); found != nil {
+			if _, err := os.Stat(filepath.Dir(found[1])); err == nil {
+				p.settings.OwnTemp = false
+			}
+		}
+	}
+	return nil
+}
+
+const noStream = "-"
+
+var (
+	versionPattern = regexp.MustCompile(`nginx version: [^/\n]*/(\d+)\.(\d+)\.(\d+)`)
+	modulesPattern = regexp.MustCompile(`--modules-path=(\S+)`)
+	bodyPattern    = regexp.MustCompile(`--http-client-body-temp-path=(\S+)`)
+)
+
+func older(a, b [3]int) bool {
+	for i := range a {
+		if a[i] != b[i] {
+			return a[i] < b[i]
+		}
+	}
+	return false
+}
+
+func (p *Proxy) path(name string) string { return filepath.Join(p.config.Dir, name) }
+
+// prepare takes the folder for this companion alone, and finds out what the program can do.
+func (p *Proxy) prepare(ctx context.Context) error {
+	if p.lock != nil {
+		return nil
+	}
+	if err := os.MkdirAll(p.path("temp"), 0o755); err != nil {
+		return fmt.Errorf("making nginx's folder: %w", err)
+	}
+	lock, err := os.OpenFile(p.path("companion.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
+	if err != nil {
+		return fmt.Errorf("locking nginx's folder: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close()
+		return fmt.Errorf("another companion keeps the nginx in %s; end it, or choose another folder: %w", p.config.Dir, errdefs.ErrFailedPrecondition)
+	}
+	if err := p.inspect(ctx); err != nil {
+		_ = lock.Close()
+		return err
+	}
+	p.lock = lock
+	return nil
+}
+
+// Start makes sure that nginx runs: one that does is taken over as it is, else it is started with the last good
+// configuration.
+func (p *Proxy) Start(ctx context.Context) error {
+	if err := p.prepare(ctx); err != nil {
+		return err
+	}
+	p.revision = ""
+	if pid := p.master(); pid != 0 {
+		p.pid = pid
+		return nil
+	}
+	if _, err := os.Stat(p.path("nginx.conf")); errors.Is(err, os.ErrNotExist) {
+		text, _ := render(p.settings, &balancer.Plan{})
+		if err := writeFile(p.path("nginx.conf"), text); err != nil {
+			return err
+		}
+	}
+	return p.launch(ctx)
+}
+
+// launch starts nginx with the configuration that is in place.
+func (p *Proxy) launch(ctx context.Context) error {
+	p.endOrphans(ctx)
+	// A master that was killed leaves its socket behind, and nginx does not bind over it.
+	_ = os.Remove(p.path("status.sock"))
+	_ = os.Remove(p.path("nginx.pid"))
+	command := exec.CommandContext(ctx, p.config.Program, "-p", p.config.Dir, "-c", p.path("nginx.conf"), "-e", p.path("error.log"))
+	// Its working folder marks its processes as ours; its own session keeps it when the companion's terminal ends.
+	command.Dir = p.config.Dir
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	out, err := runToFile(command, p.path("start.out"))
+	if err != nil {
+		return fmt.Errorf("nginx did not start: %s: %w", lastLine(out, err), errdefs.ErrUnavailable)
+	}
+	for ctx.Err() == nil {
+		if pid := p.master(); pid != 0 {
+			p.pid = pid
+			return nil
+		}
+		pause(ctx, 2*time.Millisecond)
+	}
+	return context.Cause(ctx)
+}
+
+// Alive reports whether the master runs.
+func (p *Proxy) Alive() bool { return p.pid != 0 && p.isOurs(p.pid) }
+
+// Close lets go of the folder, and ends nginx if it is to end with its companion.
+func (p *Proxy) Close() {
+	if p.lock == nil {
+		return
+	}
+	if p.config.StopOnExit && p.Alive() {
+		_ = syscall.Kill(p.pid, syscall.SIGTERM)
+		for range 1000 {
+			if !p.Alive() {
+				break
+			}
+			pause(context.Background(), 5*time.Millisecond)
+		}
+	}
+	_ = p.lock.Close()
+	p.lock = nil
+}
+
+// Apply makes nginx route by routes. If they need another configuration, nginx is reloaded; otherwise there is
+// nothing to do.
+func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]*companionv1.Refusal, error) {
+	plan, refusals := balancer.MakePlan(routes, balancer.Limits{Certificates: p.certificates(), TCP: p.refuseTCP})
+	text, revision := render(p.settings, plan)
+	if !p.Alive() {
+		if err := p.Start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	p.traffic.routes(plan)
+	if p.revision == revision || p.revision == "" && p.running(ctx) == revision {
+		p.settled(plan, revision)
+		return refusals, nil
+	}
+	candidate := p.path("nginx.conf.new")
+	if err := writeFile(candidate, text); err != nil {
+		return nil, err
+	}
+	if err := p.test(ctx, candidate); err != nil {
+		return nil, err
+	}
+	good := p.path("nginx.conf.good")
+	_ = os.Remove(good)
+	if err := os.Link(p.path("nginx.conf"), good); err != nil {
+		return nil, fmt.Errorf("keeping the last good configuration: %w", err)
+	}
+	if err := os.Rename(candidate, p.path("nginx.conf")); err != nil {
+		return nil, fmt.Errorf("putting the configuration in place: %w", err)
+	}
+	if err := p.reload(ctx, revision); err != nil {
+		_ = os.Rename(good, p.path("nginx.conf"))
+		p.revision = ""
+		return nil, err
+	}
+	p.settled(plan, revision)
+	return refusals, nil
+}
+
+// Traffic is what nginx has counted since the last call.
+func (p *Proxy) Traffic() []*companionv1.Traffic { return p.traffic.take() }
+
+func (p *Proxy) settled(plan *balancer.Plan, revision string) {
+	p.revision = revision
+	clear(p.tcp)
+	for _, tcp := range plan.TCP {
+		p.tcp[tcp.Listen] = true
+	}
+}
+
+func (p *Proxy) certificates() string {
+	if p.config.TLS == "" {
+		return ""
+	}
+	return p.config.Certificates
+}
+
+// refuseTCP says why nginx cannot listen on a port. nginx itself would refuse the whole configuration.
+func (p *Proxy) refuseTCP(port int32) string {
+	if p.settings.StreamModule == noStream {
+		return "this nginx has no module for tcp ports (install the package libnginx-mod-stream)"
+	}
+	if p.tcp[port] {
+		return ""
+	}
+	host := strings.Trim(p.settings.Host, "[]")
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
+	if err != nil {
+		if p.listens(port) {
+			return ""
+		}
+		return fmt.Sprintf("tcp port %d is in use by another program on the balancer's machine", port)
+	}
+	_ = listener.Close()
+	return ""
+}

@@ -1,0 +1,255 @@
+package nginx
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// How long a reload may take until the new workers answer and the old ones take no more requests.
+const reloadLimit = 20 * time.Second
+
+// reload makes the configuration in place the running one, and returns once no worker takes a request by an
+// older one. Workers that are still finishing earlier requests are left to do so.
+func (p *Proxy) reload(ctx context.Context, revision string) error {
+	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
+	defer cancel()
+	old := p.workers()
+	log := size(p.path("error.log"))
+	if err := syscall.Kill(p.pid, syscall.SIGHUP); err != nil {
+		return fmt.Errorf("telling nginx to reload: %w", err)
+	}
+	for ctx.Err() == nil {
+		if !p.Alive() {
+			return fmt.Errorf("nginx ended while it was reloading: %w", errdefs.ErrUnavailable)
+		}
+		if problem := emergency(p.path("error.log"), log); problem != "" {
+			return fmt.Errorf("nginx did not take the configuration: %s: %w", problem, errdefs.ErrFailedPrecondition)
+		}
+		if p.running(ctx) == revision && closed(old) {
+			return nil
+		}
+		pause(ctx, 5*time.Millisecond)
+	}
+	return fmt.Errorf("nginx has not taken the configuration within %s: %w", reloadLimit, errdefs.ErrUnavailable)
+}
+
+// test has nginx check a configuration.
+func (p *Proxy) test(ctx context.Context, candidate string) error {
+	out, err := exec.CommandContext(ctx, p.config.Program, "-t", "-q", "-p", p.config.Dir, "-c", candidate, "-e", "stderr").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("nginx refuses the configuration: %s: %w", lastLine(out, err), errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// running asks nginx which revision it routes by; empty if it does not say.
+func (p *Proxy) running(ctx context.Context) string {
+	client := http.Client{Timeout: time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", p.path("status.sock"))
+		},
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://nginx/revision", nil)
+	if err != nil {
+		return ""
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return ""
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, 64))
+	return string(text)
+}
+
+// master is the running master's process id, zero if there is none.
+func (p *Proxy) master() int {
+	text, err := os.ReadFile(p.path("nginx.pid"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || !p.isOurs(pid) {
+		return 0
+	}
+	return pid
+}
+
+// isOurs reports whether a process is a living master of this folder: the number may long be another's.
+func (p *Proxy) isOurs(pid int) bool {
+	return strings.HasPrefix(title(pid), "nginx: master process") && p.worksHere(pid) && !zombie(pid)
+}
+
+func (p *Proxy) worksHere(pid int) bool {
+	where, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "cwd"))
+	if err != nil {
+		return false
+	}
+	here, err := filepath.EvalSymlinks(p.config.Dir)
+	return err == nil && where == here
+}
+
+// workers is the processes that take requests now.
+func (p *Proxy) workers() []int {
+	pid := strconv.Itoa(p.pid)
+	text, err := os.ReadFile(filepath.Join("/proc", pid, "task", pid, "children"))
+	if err != nil {
+		return nil
+	}
+	var list []int
+	for _, field := range strings.Fields(string(text)) {
+		if child, err := strconv.Atoi(field); err == nil && takes(child) {
+			list = append(list, child)
+		}
+	}
+	return list
+}
+
+// takes reports whether a worker accepts requests. One that was told to end says so in its title before it closes
+// its sockets.
+func takes(pid int) bool { return title(pid) == "nginx: worker process" && !zombie(pid) }
+
+func closed(workers []int) bool {
+	for _, pid := range workers {
+		if takes(pid) {
+			return false
+		}
+	}
+	return true
+}
+
+// endOrphans has the workers of a master that was killed finish their requests and go: they hold its ports.
+func (p *Proxy) endOrphans(ctx context.Context) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return
+	}
+	var orphans []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err == nil && takes(pid) && p.worksHere(pid) {
+			orphans = append(orphans, pid)
+			_ = syscall.Kill(pid, syscall.SIGQUIT)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for !closed(orphans) && ctx.Err() == nil {
+		pause(ctx, time.Millisecond)
+	}
+}
+
+// listens reports whether the running nginx has the TCP port in its configuration.
+func (p *Proxy) listens(port int32) bool {
+	text, err := os.ReadFile(p.path("nginx.conf"))
+	return err == nil && bytes.Contains(text, fmt.Appendf(nil, "listen %s:%d;", p.settings.Host, port))
+}
+
+// title is what a process calls itself.
+func title(pid int) string {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimRight(string(bytes.TrimRight(text, "\x00")), " ")
+}
+
+func zombie(pid int) bool {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return true
+	}
+	_, rest, _ := bytes.Cut(text, []byte(") "))
+	return len(rest) == 0 || rest[0] == 'Z'
+}
+
+// runToFile runs a command that leaves a daemon behind. Its output goes to a file rather than a pipe: a pipe that
+// the daemon inherits would never be seen to end.
+func runToFile(command *exec.Cmd, path string) ([]byte, error) {
+	file, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	command.Stdout, command.Stderr = file, file
+	runErr := command.Run()
+	out, _ := os.ReadFile(path)
+	return out, runErr
+}
+
+// writeFile writes a file that is whole and on disk when it is renamed into place.
+func writeFile(path, text string) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("writing nginx's configuration: %w", err)
+	}
+	_, err = file.WriteString(text)
+	if err == nil {
+		err = file.Sync()
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return fmt.Errorf("writing nginx's configuration: %w", err)
+	}
+	return nil
+}
+
+func size(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// emergency is the first line that nginx has logged after offset as the reason of not going on.
+func emergency(path string, offset int64) string {
+	if size(path) <= offset {
+		return ""
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	text, _ := io.ReadAll(io.LimitReader(io.NewSectionReader(file, offset, 1<<20), 1<<20))
+	for line := range strings.Lines(string(text)) {
+		if _, problem, found := strings.Cut(line, "[emerg] "); found {
+			return strings.TrimSpace(problem)
+		}
+	}
+	return ""
+}
+
+func lastLine(out []byte, err error) string {
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if last := strings.TrimSpace(lines[len(lines)-1]); last != "" {
+		return last
+	}
+	return err.Error()
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,309 @@
+package nginx
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/expose"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// settings are what a configuration says beside the plan.
+type settings struct {
+	// Folder of everything that nginx writes.
+	Dir string
+	// Front addresses, host:port. TLS is empty for none.
+	Listen, TLS string
+	// Host of plain TCP ports.
+	Host string
+	// The user that workers run as; empty if nginx does not run as root.
+	User string
+	// Temporary files go to Dir rather than to nginx's own place.
+	OwnTemp bool
+	Workers int
+	// Path of the module for TCP ports; empty if it is built in.
+	StreamModule string
+	// Old workers end after so many seconds, whatever they are still doing.
+	ShutdownSeconds int
+}
+
+// render writes the whole configuration of a plan, and its revision, which changes with every byte of it.
+func render(s settings, plan *balancer.Plan) (text, revision string) {
+	body := &writer{}
+	body.http(s, plan)
+	if len(plan.TCP) > 0 {
+		body.stream(s, plan)
+	}
+	head := &writer{}
+	head.head(s, len(plan.TCP) > 0)
+	sum := sha256.Sum256([]byte(head.String() + body.String()))
+	revision = hex.EncodeToString(sum[:8])
+	return head.String() + strings.Replace(body.String(), revisionMark, revision, 1), revision
+}
+
+// revisionMark stands where the revision goes; no service can bring it in, since "@" is in no name.
+const revisionMark = "@revision@"
+
+// writer writes nginx's language.
+type writer struct {
+	strings.Builder
+	depth int
+}
+
+// line writes one directive.
+func (w *writer) line(format string, values ...any) {
+	w.WriteString(strings.Repeat("    ", w.depth))
+	fmt.Fprintf(w, format, values...)
+	w.WriteByte('\n')
+}
+
+// block writes a directive with others inside.
+func (w *writer) block(head string, inside func()) {
+	w.line("%s {", head)
+	w.depth++
+	inside()
+	w.depth--
+	w.line("}")
+}
+
+func (w *writer) head(s settings, tcp bool) {
+	w.line("# Written by mammoth's nginx companion: changes are overwritten.")
+	if tcp && s.StreamModule != "" {
+		w.line("load_module %s;", s.StreamModule)
+	}
+	if s.User != "" {
+		w.line("user %s;", s.User)
+	}
+	w.line("worker_processes %d;", s.Workers)
+	w.line("worker_shutdown_timeout %ds;", s.ShutdownSeconds)
+	w.line("worker_rlimit_nofile 65536;")
+	w.line("pid %s/nginx.pid;", s.Dir)
+	w.line("error_log %s/error.log warn;", s.Dir)
+	w.block("events", func() { w.line("worker_connections 16384;") })
+}
+
+func (w *writer) http(s settings, plan *balancer.Plan) {
+	w.block("http", func() {
+		w.line("server_tokens off;")
+		w.line("sendfile on;")
+		w.line("tcp_nodelay on;")
+		w.line("keepalive_timeout 75s;")
+		w.line("server_names_hash_bucket_size 512;")
+		w.line("server_names_hash_max_size 65536;")
+		w.line("variables_hash_max_size 16384;")
+		w.line("map_hash_bucket_size 256;")
+		if s.OwnTemp {
+			for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+				w.line("%s_temp_path %s/temp/%s;", kind, s.Dir, kind)
+			}
+		}
+		w.line(`log_format traffic "$mammoth_service $upstream_addr $status";`)
+		w.line("access_log %s/traffic.log traffic buffer=32k flush=500ms;", s.Dir)
+		w.line("proxy_http_version 1.1;")
+		w.block(`map $http_upgrade $mammoth_connection`, func() {
+			w.line("default upgrade;")
+			w.line(`"" "";`)
+		})
+		w.block(`map $http_upgrade $mammoth_close`, func() {
+			w.line("default upgrade;")
+			w.line(`"" close;`)
+		})
+		for i := range plan.Services {
+			w.upstream(i, &plan.Services[i])
+		}
+		w.block("server", func() {
+			w.line("listen unix:%s/status.sock;", s.Dir)
+			w.line("access_log off;")
+			w.line(`set $mammoth_service "";`)
+			w.block("location = /revision", func() { w.line(`return 200 "%s";`, revisionMark) })
+			w.block("location = /status", func() { w.line("stub_status;") })
+		})
+		any := false
+		for _, host := range plan.Hosts {
+			any = any || host.Name == expose.AnyHost
+			w.server(s, plan, host)
+		}
+		if !any {
+			w.server(s, plan, balancer.Host{Name: expose.AnyHost})
+		}
+	})
+}
+
+// upstream writes a service's group of instances, and what keeps a client with one of them.
+func (w *writer) upstream(number int, service *balancer.Service) {
+	cookie := service.Expose.GetHttp().GetStickyCookie()
+	if cookie != "" {
+		// A client without the cookie gets its request's id as one; the same value picks the instance.
+		w.block(fmt.Sprintf("map $cookie_%s $mammoth_sticky_%d", cookie, number), func() {
+			w.line(`"" $request_id;`)
+			w.line("default $cookie_%s;", cookie)
+		})
+		w.block(fmt.Sprintf("map $cookie_%s $mammoth_set_%d", cookie, number), func() {
+			w.line(`"" "%s=$request_id; Path=/; HttpOnly; SameSite=Lax";`, cookie)
+			w.line(`default "";`)
+		})
+	}
+	if len(service.HTTP) == 0 {
+		return
+	}
+	w.block("upstream "+group(service.Name), func() {
+		// Workers share the group's state, so that weights and failures count once.
+		w.line("zone %s %dk;", group(service.Name), 64+len(service.HTTP))
+		if cookie != "" {
+			w.line("hash $mammoth_sticky_%d consistent;", number)
+		} else {
+			w.balance(service.Expose.GetBalance())
+		}
+		w.servers(service.HTTP, service.Expose.GetRetry())
+		if service.Expose.GetRetry() == apiv1.Expose_IDEMPOTENT {
+			w.line("keepalive 64;")
+		}
+	})
+}
+
+func (w *writer) balance(balance apiv1.Expose_Balance) {
+	switch balance {
+	case apiv1.Expose_LEAST_CONNECTIONS:
+		w.line("least_conn;")
+	case apiv1.Expose_HASH:
+		w.line("hash $remote_addr consistent;")
+	}
+}
+
+func (w *writer) servers(servers []balancer.Server, retry apiv1.Expose_Retry) {
+	failures := "max_fails=2 fail_timeout=2s"
+	if retry == apiv1.Expose_OFF {
+		failures = "max_fails=0"
+	}
+	for _, server := range servers {
+		w.line("server %s:%d weight=%d %s; # %s", server.Address, server.Port, server.Weight, failures, server.ID)
+	}
+}
+
+// server writes one host name; requests to no known host go to AnyHost's, and end with 404 if no app has claimed it.
+func (w *writer) server(s settings, plan *balancer.Plan, host balancer.Host) {
+	w.block("server", func() {
+		suffix := ""
+		if host.Name == expose.AnyHost {
+			suffix = " default_server"
+		}
+		w.line("listen %s%s;", s.Listen, suffix)
+		switch {
+		case s.TLS == "":
+		case host.Certificate != nil:
+			w.line("listen %s ssl%s;", s.TLS, suffix)
+			w.line("ssl_certificate %s;", host.Certificate.Chain)
+			w.line("ssl_certificate_key %s; # %s", host.Certificate.Key, host.Certificate.Digest)
+			w.line("ssl_protocols TLSv1.2 TLSv1.3;")
+		case host.Name == expose.AnyHost:
+			w.line("listen %s ssl default_server;", s.TLS)
+			w.line("ssl_reject_handshake on;")
+		}
+		if host.Name == expose.AnyHost {
+			w.line("server_name _;")
+		} else {
+			w.line("server_name %s;", host.Name)
+		}
+		w.line(`set $mammoth_service "-";`)
+		root := false
+		for _, path := range host.Paths {
+			number := indexOf(plan, path.Service)
+			if path.Prefix == "/" {
+				root = true
+				w.location("location /", number, path.Service)
+				continue
+			}
+			w.location("location = "+path.Prefix, number, path.Service)
+			w.location("location "+path.Prefix+"/", number, path.Service)
+		}
+		if !root {
+			w.block("location /", func() {
+				w.line("default_type text/html;")
+				w.line("return 404 %s;", page("Nothing is here", "No app of this zone is exposed under this address."))
+			})
+		}
+	})
+}
+
+// location writes where the requests of one prefix go.
+func (w *writer) location(head string, number int, service *balancer.Service) {
+	w.block(head, func() {
+		w.line(`set $mammoth_service "%s";`, service.Name)
+		if len(service.HTTP) == 0 {
+			w.line("default_type text/html;")
+			w.line("add_header Retry-After 1 always;")
+			w.line("return 503 %s;", page("Not available just now", "The app is known here, but none of its instances is ready. Try again in a moment."))
+			return
+		}
+		h, e := service.Expose.GetHttp(), service.Expose
+		w.line("client_max_body_size %d;", max(expose.Body(h), 0))
+		w.line("proxy_connect_timeout %dms;", expose.Connect(e).Milliseconds())
+		w.line("proxy_read_timeout %dms;", expose.Idle(e).Milliseconds())
+		w.line("proxy_send_timeout %dms;", expose.Idle(e).Milliseconds())
+		if e.GetRetry() == apiv1.Expose_OFF {
+			w.line("proxy_next_upstream off;")
+			w.line("proxy_set_header Connection $mammoth_close;")
+		} else {
+			w.line("proxy_next_upstream error timeout;")
+			w.line("proxy_next_upstream_tries 3;")
+			w.line("proxy_next_upstream_timeout 10s;")
+			w.line("proxy_set_header Connection $mammoth_connection;")
+		}
+		for _, header := range []string{
+			"Host $http_host", "Upgrade $http_upgrade", "X-Real-IP $remote_addr",
+			"X-Forwarded-For $proxy_add_x_forwarded_for", "X-Forwarded-Proto $scheme", "X-Forwarded-Host $http_host",
+		} {
+			w.line("proxy_set_header %s;", header)
+		}
+		if h.GetStickyCookie() != "" {
+			w.line("add_header Set-Cookie $mammoth_set_%d always;", number)
+		}
+		w.line("proxy_pass http://%s;", group(service.Name))
+	})
+}
+
+func (w *writer) stream(s settings, plan *balancer.Plan) {
+	w.block("stream", func() {
+		for _, tcp := range plan.TCP {
+			name := fmt.Sprintf("tcp_%d", tcp.Listen)
+			if len(tcp.Servers) > 0 {
+				w.block("upstream "+name, func() {
+					w.line("zone %s %dk;", name, 64+len(tcp.Servers))
+					w.balance(tcp.Service.Expose.GetBalance())
+					w.servers(tcp.Servers, tcp.Service.Expose.GetRetry())
+				})
+			}
+			w.block("server", func() {
+				w.line("listen %s:%d; # %s", s.Host, tcp.Listen, tcp.Service.Name)
+				if len(tcp.Servers) == 0 {
+					w.line(`return "";`)
+					return
+				}
+				w.line("proxy_connect_timeout %dms;", expose.Connect(tcp.Service.Expose).Milliseconds())
+				w.line("proxy_timeout %dms;", expose.Idle(tcp.Service.Expose).Milliseconds())
+				if tcp.Service.Expose.GetRetry() == apiv1.Expose_OFF {
+					w.line("proxy_next_upstream off;")
+				}
+				w.line("proxy_pass %s;", name)
+			})
+		}
+	})
+}
+
+func group(service string) string { return "app_" + service }
+
+func indexOf(plan *balancer.Plan, service *balancer.Service) int {
+	for i := range plan.Services {
+		if &plan.Services[i] == service {
+			return i
+		}
+	}
+	return -1
+}
+
+func page(title, text string) string {
+	return fmt.Sprintf(`'<!doctype html><title>%s</title><h1>%s</h1><p>%s</p>\n'`, title, title, text)
+}

@@ -1,0 +1,143 @@
+package driver
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+// decide has every role's plan decide, performs and reports the outcome, and says when to decide again.
+func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
+	var next time.Time
+	sooner := func(at time.Time) {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	var rollouts []plan.Rollout
+	for _, name := range slices.Sorted(maps.Keys(d.roles)) {
+		r := d.roles[name]
+		if tick := r.calendar.next(now); !tick.IsZero() {
+			sooner(tick)
+			r.plan.Want(wantedOf(d.wanted, roleOf(d.wanted.GetSpec(), name), r.calendar.count(now)), now)
+		}
+		actions, at := r.plan.Next(now)
+		sooner(at)
+		for _, action := range actions {
+			d.perform(ctx, r, action)
+		}
+		for _, instance := range r.plan.Instances(now) {
+			d.report(r, instance)
+		}
+		rollouts = append(rollouts, r.plan.Rollout(now))
+		if r.plan.Empty() && roleOf(d.wanted.GetSpec(), name) == nil {
+			delete(d.roles, name)
+		}
+	}
+	if report := d.rolloutOf(rollouts); !proto.Equal(report, d.rollout) {
+		d.rollout = report
+		d.client.ReportRollout(report)
+	}
+	if memo := d.writeMemo(); !bytes.Equal(memo, d.memo) {
+		d.memo = memo
+		d.client.SaveMemo(memo)
+	}
+	if d.observed != d.wanted.GetGeneration() {
+		d.observed = d.wanted.GetGeneration()
+		d.client.Observe(d.wanted.GetVersion(), d.wanted.GetGeneration())
+	}
+	return next
+}
+
+func (d *driver) perform(ctx context.Context, r *role, action plan.Action) {
+	switch action := action.(type) {
+	case plan.Ask:
+		spec := r.spec(d.wanted, action.Version)
+		d.client.SetAsk(askOf(d.wanted.GetSpec(), spec, action, r.prefix))
+	case plan.Unask:
+		d.client.WithdrawAsk(action.ID)
+	case plan.Start:
+		if held, ok := d.held[action.Container.String()]; ok {
+			d.log.Info("starting an instance", "instance", action.Instance, "container", action.Container.String(), "version", action.Version)
+			d.start(ctx, held, containerOf(d.app, r.spec(d.wanted, action.Version), action))
+		}
+	case plan.TakeOut:
+		d.log.Info("taking an instance out of service", "instance", action.Instance)
+		// Reported anew even if that was done before: it asks for the confirmation again.
+		delete(d.reported, action.Instance)
+	case plan.Release:
+		d.log.Info("releasing a container", "container", action.Container.String())
+		d.client.Release(action.Container.String())
+	case plan.Close:
+		delete(d.reported, action.Instance)
+		d.client.ForgetInstance(action.Instance)
+	case plan.Revert:
+		d.log.Warn("a rollout has failed", "version", action.From, "reason", action.Reason)
+		d.client.Revert(&masterv1.Revert{FromVersion: action.From, Reason: action.Reason})
+	}
+}
+
+var instanceStates = [...]apiv1.Instance_State{
+	plan.Pending:       apiv1.Instance_PENDING,
+	plan.IsDownloading: apiv1.Instance_DOWNLOADING,
+	plan.IsLoading:     apiv1.Instance_LOADING,
+	plan.Starting:      apiv1.Instance_STARTING,
+	plan.IsRunning:     apiv1.Instance_RUNNING,
+	plan.Unhealthy:     apiv1.Instance_UNHEALTHY,
+	plan.IsDraining:    apiv1.Instance_DRAINING,
+	plan.Stopping:      apiv1.Instance_STOPPING,
+	plan.Backoff:       apiv1.Instance_BACKOFF,
+	plan.Unreachable:   apiv1.Instance_UNREACHABLE,
+}
+
+// report tells the ResourceManager of an instance that has changed. Of one that no node has spoken of since the takeover
+// there is nothing better to say than what the master before said.
+func (d *driver) report(r *role, instance plan.Instance) {
+	if instance.State == plan.Unseen {
+		return
+	}
+	report := &masterv1.InstanceReport{
+		Id: instance.Name, Role: r.name, Version: instance.Version, State: instanceStates[instance.State],
+		InService: instance.InService, Weight: 100, Restarts: int32(instance.Restarts), Reason: instance.Reason,
+	}
+	if !instance.Container.IsZero() {
+		report.ContainerId = instance.Container.String()
+	}
+	if !instance.NextAttempt.IsZero() {
+		report.NextAttemptAt = timestamppb.New(instance.NextAttempt)
+	}
+	if proto.Equal(report, d.reported[instance.Name]) {
+		return
+	}
+	d.reported[instance.Name] = report
+	d.client.ReportInstance(report)
+}
+
+// rolloutOf is the app's rollout out of its roles'.
+func (d *driver) rolloutOf(rollouts []plan.Rollout) *masterv1.RolloutReport {
+	states := map[plan.RolloutState]apiv1.Rollout_State{
+		plan.Progressing: apiv1.Rollout_PROGRESSING, plan.Done: apiv1.Rollout_DONE,
+		plan.Failed: apiv1.Rollout_FAILED, plan.Reverted: apiv1.Rollout_REVERTED,
+	}
+	report := &masterv1.RolloutReport{Version: d.wanted.GetVersion()}
+	weight := 0
+	for _, rollout := range rollouts {
+		report.Updated += int32(rollout.Updated)
+		report.Total += int32(rollout.Total)
+		// A role that failed speaks for the app, then one that has not got there yet.
+		rank := slices.Index([]plan.RolloutState{plan.NoRollout, plan.Done, plan.Reverted, plan.Progressing, plan.Failed}, rollout.State)
+		if rank > weight {
+			weight, report.State, report.Reason = rank, states[rollout.State], rollout.Reason
+		}
+	}
+	return report
+}

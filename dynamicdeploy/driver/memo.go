@@ -1,0 +1,206 @@
+package driver
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+// memoLimit is how much the ResourceManager keeps for the next attempt.
+const memoLimit = 64 << 10
+
+// roleMemo is what a role must remember over the death of its master.
+type roleMemo struct {
+	plan plan.Memo
+	// instances and since are the calendar's.
+	instances int32
+	since     time.Time
+}
+
+// The stored form is JSON with short keys. Instants are milliseconds since 1970, those of failures relative to Base; the
+// wanted restart, which is compared for equality, is in nanoseconds.
+type (
+	storedMemo struct {
+		Base  int64                 `json:"t"`
+		Roles map[string]storedRole `json:"r"`
+	}
+	storedRole struct {
+		// Slots: number, version, restarts, leaving, then failures.
+		Slots     [][]int64          `json:"s,omitempty"`
+		Nodes     map[string][]int64 `json:"n,omitempty"`
+		Rollout   storedRollout      `json:"o"`
+		Instances int32              `json:"i"`
+		Since     int64              `json:"w,omitempty"`
+	}
+	storedRollout struct {
+		Version    int32   `json:"v"`
+		Restart    int64   `json:"r,omitempty"`
+		State      uint8   `json:"s"`
+		ProgressAt int64   `json:"p"`
+		Best       int     `json:"b,omitempty"`
+		Failures   []int64 `json:"f,omitempty"`
+		Reason     string  `json:"m,omitempty"`
+		Change     bool    `json:"c,omitempty"`
+	}
+)
+
+// slotHead is how many numbers come before a slot's failures.
+const slotHead = 4
+
+// restore takes up what the driver itself knew of the role.
+func (r *role) restore(memo roleMemo) {
+	r.calendar.instances, r.calendar.since, r.calendar.known = memo.instances, memo.since, true
+}
+
+// writeMemo is what the next attempt needs. Where that is too much, the oldest failures are forgotten first.
+func (d *driver) writeMemo() []byte {
+	memos := map[string]roleMemo{}
+	var base int64
+	for name, r := range d.roles {
+		memos[name] = roleMemo{plan: r.plan.Memo(), instances: r.calendar.instances, since: r.calendar.since}
+		base = max(base, newest(memos[name].plan))
+	}
+	for keep := 16; keep >= 0; keep /= 2 {
+		stored := storedMemo{Base: base, Roles: map[string]storedRole{}}
+		for name, memo := range memos {
+			stored.Roles[name] = memo.store(base, keep)
+		}
+		raw, err := json.Marshal(stored)
+		if err == nil && len(raw) <= memoLimit {
+			return raw
+		}
+		if keep == 0 {
+			break
+		}
+	}
+	d.log.Warn("too much is known to be remembered for the next attempt")
+	return nil
+}
+
+// readMemo reads what the attempt before wrote. What cannot be read is as good as nothing: containers are told by others.
+func (d *driver) readMemo(raw []byte) map[string]roleMemo {
+	if len(raw) == 0 {
+		return nil
+	}
+	memo, err := parseMemo(raw)
+	if err != nil {
+		d.log.Error("the memo of the attempt before cannot be read", "error", err)
+		return nil
+	}
+	return memo
+}
+
+func parseMemo(raw []byte) (map[string]roleMemo, error) {
+	var stored storedMemo
+	if err := json.Unmarshal(raw, &stored); err != nil {
+		return nil, fmt.Errorf("decode the memo: %w", err)
+	}
+	roles := map[string]roleMemo{}
+	for name, role := range stored.Roles {
+		memo := roleMemo{instances: role.Instances, since: fromMillis(role.Since)}
+		for _, numbers := range role.Slots {
+			if len(numbers) < slotHead || numbers[0] < 1 || numbers[0] > 1<<30 {
+				return nil, fmt.Errorf("decode the memo: a slot of role %q is described by %v", name, numbers)
+			}
+			memo.plan.Slots = append(memo.plan.Slots, plan.SlotMemo{
+				Number: int(numbers[0]), Version: int32(numbers[1]), Restarts: int(numbers[2]), Leaving: numbers[3] != 0,
+				Failures: fromOffsets(stored.Base, numbers[slotHead:]),
+			})
+		}
+		for node, offsets := range role.Nodes {
+			memo.plan.Nodes = append(memo.plan.Nodes, plan.NodeMemo{Node: id.Node(node), Failures: fromOffsets(stored.Base, offsets)})
+		}
+		o := role.Rollout
+		memo.plan.Rollout = plan.RolloutMemo{
+			Version: o.Version, Restart: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
+			Best: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, Change: o.Change,
+		}
+		roles[name] = memo
+	}
+	return roles, nil
+}
+
+func (m roleMemo) store(base int64, keep int) storedRole {
+	role := storedRole{Instances: m.instances, Since: millis(m.since)}
+	for _, slot := range m.plan.Slots {
+		numbers := []int64{int64(slot.Number), int64(slot.Version), int64(slot.Restarts), 0}
+		if slot.Leaving {
+			numbers[3] = 1
+		}
+		role.Slots = append(role.Slots, append(numbers, offsets(base, slot.Failures, keep)...))
+	}
+	for _, node := range m.plan.Nodes {
+		if role.Nodes == nil {
+			role.Nodes = map[string][]int64{}
+		}
+		role.Nodes[string(node.Node)] = offsets(base, node.Failures, keep)
+	}
+	o := m.plan.Rollout
+	role.Rollout = storedRollout{
+		Version: o.Version, Restart: nanos(o.Restart), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
+		Best: o.Best, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, Change: o.Change,
+	}
+	return role
+}
+
+// newest is the instant that failures are written relative to, so that their numbers stay short.
+func newest(memo plan.Memo) int64 {
+	var base int64
+	for _, slot := range memo.Slots {
+		for _, at := range slot.Failures {
+			base = max(base, at.UnixMilli())
+		}
+	}
+	return base
+}
+
+// offsets are the newest instants, as milliseconds before base.
+func offsets(base int64, instants []time.Time, keep int) []int64 {
+	if extra := len(instants) - keep; extra > 0 {
+		instants = instants[extra:]
+	}
+	numbers := make([]int64, len(instants))
+	for i, at := range instants {
+		numbers[i] = base - at.UnixMilli()
+	}
+	return numbers
+}
+
+func fromOffsets(base int64, numbers []int64) []time.Time {
+	var instants []time.Time
+	for _, number := range numbers {
+		instants = append(instants, time.UnixMilli(base-number))
+	}
+	return instants
+}
+
+func millis(at time.Time) int64 {
+	if at.IsZero() {
+		return 0
+	}
+	return at.UnixMilli()
+}
+
+func fromMillis(number int64) time.Time {
+	if number == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(number)
+}
+
+func nanos(at time.Time) int64 {
+	if at.IsZero() {
+		return 0
+	}
+	return at.UnixNano()
+}
+
+func fromNanos(number int64) time.Time {
+	if number == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, number).UTC()
+}

@@ -1,0 +1,271 @@
+package driver
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+// Labels of an instance's container.
+const (
+	labelInstance = "instance"
+	labelRole     = "role"
+	labelVersion  = "version"
+)
+
+// What holds where a manifest is silent.
+const (
+	defaultDeadline    = 5 * time.Minute
+	defaultWindow      = 10 * time.Minute
+	defaultMaxFailures = 5
+	defaultBackoff     = time.Second
+	defaultMaxBackoff  = time.Minute
+	defaultStartPeriod = time.Minute
+	exposedDrain       = 10 * time.Second
+	// hesitation is how much longer than the node, which is to call an instance unhealthy itself, the driver waits.
+	hesitation = 5 * time.Second
+)
+
+// wantedOf is what plan is to bring about for a role.
+func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec, count int) plan.Wanted {
+	update, restart, stop := spec.GetUpdate(), spec.GetRestart(), spec.GetStop()
+	w := plan.Wanted{
+		Count:   count,
+		Version: wanted.GetVersion(),
+		Update: plan.Update{
+			MaxSurge: int(update.GetMaxSurge()), MaxUnavailable: int(update.GetMaxUnavailable()),
+			Deadline: duration(update.GetDeadline(), defaultDeadline),
+		},
+		Restart: plan.Restart{
+			Window:      duration(restart.GetWindow(), defaultWindow),
+			MaxFailures: int(cmp.Or(restart.GetMaxFailures(), defaultMaxFailures)),
+			Backoff:     duration(restart.GetBackoff(), defaultBackoff),
+			MaxBackoff:  duration(restart.GetMaxBackoff(), defaultMaxBackoff),
+		},
+		CanRevert: (update == nil || update.GetAutoRevert()) && !wanted.GetReverted() && wanted.GetVersion() > 1,
+		Reverted:  wanted.GetReverted(),
+	}
+	if wanted.GetRestartBefore() != nil {
+		w.RestartBefore = wanted.GetRestartBefore().AsTime()
+	}
+	switch {
+	case stop.GetDrain() != nil:
+		w.Drain = stop.GetDrain().AsDuration()
+	case spec.GetExpose() != nil:
+		w.Drain = exposedDrain
+	}
+	if spec.GetHealth().GetProbe() != nil {
+		w.StartPeriod = duration(spec.GetHealth().GetStartPeriod(), defaultStartPeriod) + hesitation
+	}
+	if wanted.GetStopped() || wanted.GetRemoving() {
+		w.Count = 0
+	}
+	return w
+}
+
+// askOf asks for one container.
+func askOf(app *apiv1.AppSpec, spec *apiv1.RoleSpec, ask plan.Ask, group string) *masterv1.Ask {
+	message := &masterv1.Ask{
+		Id: ask.ID, Count: 1, Resources: resourcesOf(spec), Priority: app.GetPriority(), Placement: spec.GetPlacement(), Group: group,
+	}
+	for _, node := range ask.Avoid {
+		message.AvoidNodes = append(message.AvoidNodes, string(node))
+	}
+	return message
+}
+
+// resourcesOf are what a role's container is given, with a host port for each of its ports.
+func resourcesOf(spec *apiv1.RoleSpec) *corev1.Resources {
+	resources := &corev1.Resources{}
+	if spec.GetResources() != nil {
+		resources = proto.CloneOf(spec.GetResources())
+	}
+	resources.Ports = max(resources.GetPorts(), int64(len(spec.GetPorts())))
+	return resources
+}
+
+// containerOf is what a node is to run.
+func containerOf(app string, spec *apiv1.RoleSpec, start plan.Start) *corev1.ContainerSpec {
+	env := maps.Clone(spec.GetEnv())
+	if env == nil {
+		env = map[string]string{}
+	}
+	env["MAMMOTH_APP"] = app
+	env["MAMMOTH_INSTANCE"] = start.Instance
+	env["MAMMOTH_VERSION"] = strconv.Itoa(int(start.Version))
+	if spec.GetNetwork() == corev1.ContainerSpec_BRIDGE {
+		// With the host's network the node knows the ports, and tells them itself.
+		for i, port := range spec.GetPorts() {
+			number := strconv.Itoa(int(port.GetContainerPort()))
+			if _, chosen := env["PORT"]; i == 0 && !chosen {
+				env["PORT"] = number
+			}
+			if port.GetName() != "" {
+				env["PORT_"+envName(port.GetName())] = number
+			}
+		}
+	}
+	container := &corev1.ContainerSpec{
+		Runtime: corev1.ContainerSpec_DOCKER,
+		Image:   imageOf(spec),
+		Command: spec.GetCommand(), Args: spec.GetArgs(), Env: env,
+		WorkingDir: spec.GetWorkingDir(), User: spec.GetUser(), Network: spec.GetNetwork(), Ports: spec.GetPorts(),
+		Health: spec.GetHealth(), Pids: spec.GetPids(), StopGrace: spec.GetStop().GetGrace(), ReadOnlyRoot: spec.GetReadOnlyRoot(),
+		Labels: map[string]string{
+			labelInstance: start.Instance, labelRole: spec.GetName(), labelVersion: strconv.Itoa(int(start.Version)),
+		},
+	}
+	if container.Image == "" {
+		container.Runtime = corev1.ContainerSpec_PROCESS
+	}
+	return container
+}
+
+// imageOf names a role's image by its digest, so that every instance of a version runs the same.
+func imageOf(spec *apiv1.RoleSpec) string {
+	name := spec.GetImage()
+	if spec.GetImageDigest() == "" || name == "" {
+		return name
+	}
+	name, _, _ = strings.Cut(name, "@")
+	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
+		name = name[:colon]
+	}
+	return name + "@" + spec.GetImageDigest()
+}
+
+// envName writes a port's name as environment variables are written.
+func envName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.ToUpper(name))
+}
+
+// roleOf finds a role in an app's spec, nil if it has none of that name.
+func roleOf(app *apiv1.AppSpec, name string) *apiv1.RoleSpec {
+	for _, spec := range app.GetRoles() {
+		if spec.GetName() == name {
+			return spec
+		}
+	}
+	return nil
+}
+
+// specOf is the app's spec at a version, the newest where that is not known any more.
+func specOf(wanted *masterv1.Wanted, version int32) *apiv1.AppSpec {
+	if spec, ok := wanted.GetVersions()[version]; ok && version != wanted.GetVersion() {
+		return spec
+	}
+	return wanted.GetSpec()
+}
+
+// interchangeable reports whether a container of one spec serves as one of the other.
+func interchangeable(a, b *apiv1.RoleSpec) bool {
+	if a == nil || b == nil {
+		return false
+	}
+	return proto.Equal(essence(a), essence(b))
+}
+
+// essence is what of a role's spec shows in its containers.
+func essence(spec *apiv1.RoleSpec) *apiv1.RoleSpec {
+	spec = proto.CloneOf(spec)
+	if spec.GetImageDigest() != "" {
+		spec.Image = ""
+	}
+	spec.Instances, spec.Schedule, spec.Update, spec.Restart, spec.Expose = 0, nil, nil, nil, nil
+	spec.Stop = &apiv1.StopPolicy{Grace: spec.GetStop().GetGrace()}
+	return spec
+}
+
+func seen(container id.Container, status *corev1.ContainerStatus) plan.Status {
+	s := plan.Status{Container: container, Reason: status.GetHealthDetail()}
+	switch status.GetState() {
+	case corev1.ContainerStatus_LOCALIZING:
+		s.Stage = plan.Downloading
+		if phases := status.GetPhases(); len(phases) > 0 && phases[len(phases)-1].GetName() == "load" {
+			s.Stage = plan.Loading
+		}
+	case corev1.ContainerStatus_LAUNCHING:
+		s.Stage = plan.Launching
+	case corev1.ContainerStatus_RUNNING:
+		s.Stage = plan.Running
+		s.RunningSince = status.GetStartedAt().AsTime()
+		switch status.GetHealth() {
+		case corev1.ContainerStatus_NONE, corev1.ContainerStatus_HEALTHY:
+			s.Health = plan.Good
+		case corev1.ContainerStatus_UNHEALTHY:
+			s.Health = plan.Bad
+		}
+	case corev1.ContainerStatus_STOPPING:
+		s.Stage = plan.Ending
+	}
+	return s
+}
+
+func exit(message *corev1.Exit) plan.Exit {
+	e := plan.Exit{Blame: plan.App, Reason: message.GetMessage()}
+	var otherwise string
+	switch message.GetReason() {
+	case corev1.Exit_EXITED:
+		otherwise = "it exited with code " + strconv.Itoa(int(message.GetCode()))
+	case corev1.Exit_OOM_KILLED:
+		otherwise = "OOMKilled: it used more memory than its quota"
+	case corev1.Exit_DISK_QUOTA_EXCEEDED:
+		otherwise = "disk quota exceeded"
+	case corev1.Exit_UNHEALTHY:
+		otherwise = "its health check failed"
+	case corev1.Exit_LAUNCH_FAILED:
+		e.Blame, otherwise = plan.Node, "it could not be launched"
+	case corev1.Exit_VANISHED:
+		otherwise = "it ended while nobody watched"
+	default:
+		e.Blame = plan.Nobody
+		otherwise = "it was stopped (" + strings.ToLower(message.GetReason().String()) + ")"
+	}
+	e.Reason = cmp.Or(e.Reason, otherwise)
+	return e
+}
+
+func labelledVersion(labels map[string]string) int32 {
+	version, err := strconv.ParseInt(labels[labelVersion], 10, 32)
+	if err != nil {
+		return 0
+	}
+	return int32(version)
+}
+
+// byAge orders containers by their grant.
+func byAge(a, b *masterv1.Allocation) int {
+	c, _ := id.ParseContainer(a.GetLease().GetContainerId())
+	d, _ := id.ParseContainer(b.GetLease().GetContainerId())
+	return c.Compare(d)
+}
+
+func duration(message *durationpb.Duration, otherwise time.Duration) time.Duration {
+	if message == nil || message.AsDuration() <= 0 {
+		return otherwise
+	}
+	return message.AsDuration()
+}
+
+func sortedVersions(wanted *masterv1.Wanted) []int32 {
+	versions := slices.Sorted(maps.Keys(wanted.GetVersions()))
+	slices.Reverse(versions)
+	return versions
+}

@@ -1,0 +1,127 @@
+package resourcemanager
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/service"
+)
+
+// Config is what a ResourceManager is made with. Zero values that are said to have a default take it.
+type Config struct {
+	// Dir is where the store is kept. It is made if it is not there.
+	Dir string
+	// Listen is the one address for gRPC and HTTP. Default 127.0.0.1:7070; port 0 takes any.
+	Listen string
+	// Advertise is where application masters and nodes reach this ResourceManager. Default: the address listened on.
+	Advertise string
+	// Zone is the zone's name. Default "local".
+	Zone string
+	// Version of the program.
+	Version string
+	// NodeTimeout is how long a silent node is waited for. Default 10s.
+	NodeTimeout time.Duration
+	// ReportInterval is how often nodes report when nothing changes. Default 1s.
+	ReportInterval time.Duration
+	// EventRetention is how many events are kept. Default 10,000.
+	EventRetention int64
+	// AllowHostNetwork lets apps use their node's network.
+	AllowHostNetwork bool
+	// AllowInsecure lets it listen where others than this machine's own programs can connect, without TLS.
+	AllowInsecure bool
+	// Images is the image store. Required.
+	Images service.Images
+	// Registry makes the registry that endpoints are published to, whose generations rise with the epoch. Required.
+	Registry func(epoch int64) Registry
+	// Handlers are served beside the ResourceManager's own pages, by http.ServeMux pattern.
+	Handlers map[string]http.Handler
+	Logger   *slog.Logger
+
+	// address is what was listened on.
+	address string
+}
+
+// Registry is where endpoints are published and looked up.
+type Registry interface {
+	apiv1.RegistryServer
+	// Publish makes endpoints the whole truth about a service; nil removes it. It gives the generation that holds this
+	// truth. It must not block. The endpoints are the registry's afterwards.
+	Publish(service string, endpoints []*apiv1.Endpoint) (generation int64)
+	// Expose says how balancers reach a service; nil says that they do not. It must not block.
+	Expose(service string, expose *apiv1.Expose) (generation int64)
+	// AwaitBalancers calls done once every balancer that serves the service has confirmed the generation; if there is
+	// none, soon. It must not block, and holds no lock while it calls done.
+	AwaitBalancers(service string, generation int64, done func())
+}
+
+var zoneName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
+
+// Validate fills in defaults and says in one sentence each what is wrong.
+func (c *Config) Validate() error {
+	setDefault(&c.Listen, "127.0.0.1:7070")
+	setDefault(&c.Zone, "local")
+	setDefault(&c.Version, "unknown")
+	setDefault(&c.NodeTimeout, 10*time.Second)
+	setDefault(&c.ReportInterval, time.Second)
+	setDefault(&c.EventRetention, 10_000)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	var problems []error
+	refuse := func(format string, arguments ...any) {
+		problems = append(problems, fmt.Errorf(format+": %w", append(arguments, errdefs.ErrInvalidArgument)...))
+	}
+	if c.Dir == "" {
+		refuse("a ResourceManager needs a directory for its store")
+	}
+	if !zoneName.MatchString(c.Zone) {
+		refuse("the zone name %q must be lower-case letters, digits and \"-\", begin with a letter and have at most 40 characters", c.Zone)
+	}
+	if c.Images == nil {
+		refuse("a ResourceManager needs an image store")
+	}
+	if c.Registry == nil {
+		refuse("a ResourceManager needs a registry")
+	}
+	if c.ReportInterval < 0 || c.NodeTimeout < 2*c.ReportInterval {
+		refuse("the node timeout (%s) must be at least twice the report interval (%s)", c.NodeTimeout, c.ReportInterval)
+	}
+	if c.EventRetention < 1 {
+		refuse("at least one event must be kept, not %d", c.EventRetention)
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	switch {
+	case err != nil:
+		refuse("the listen address %q is not HOST:PORT", c.Listen)
+	case !loopback(host) && !c.AllowInsecure:
+		refuse("%s can be reached from other machines, and without TLS anybody there could run programs here; listen on 127.0.0.1, or allow it with --insecure", c.Listen)
+	}
+	return errors.Join(problems...)
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (c *Config) advertised() string {
+	if c.Advertise != "" {
+		return c.Advertise
+	}
+	return c.address
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

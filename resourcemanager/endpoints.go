@@ -1,0 +1,196 @@
+package resourcemanager
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+)
+
+// publication is one service as the registry was told of it.
+type publication struct {
+	endpoints  []*apiv1.Endpoint
+	expose     *apiv1.Expose
+	generation int64
+	// due is set while the registry is still to be told.
+	due bool
+}
+
+// project computes the services of every touched app. An endpoint is there exactly while the master says that its
+// instance is in service and the node says that its container runs and is not failing its probes.
+func (z *zone) project() {
+	for _, a := range z.touchedApps() {
+		services := z.services(a)
+		for name, now := range services {
+			before := a.published[name]
+			if before != nil && sameEndpoints(before.endpoints, now.endpoints) && proto.Equal(before.expose, now.expose) {
+				continue
+			}
+			now.due = true
+			a.published[name] = now
+		}
+		for name, before := range a.published {
+			if services[name] == nil && before.endpoints != nil {
+				a.published[name] = &publication{due: true}
+			}
+		}
+	}
+}
+
+func (z *zone) services(a *app) map[string]*publication {
+	services := map[string]*publication{}
+	if a.removed {
+		return services
+	}
+	name, roles := a.record.GetName(), a.record.GetSpec().GetRoles()
+	whole := &publication{endpoints: []*apiv1.Endpoint{}}
+	services[name] = whole
+	for _, role := range roles {
+		if len(roles) == 1 {
+			whole.expose = role.GetExpose()
+			continue
+		}
+		services[role.GetName()+"."+name] = &publication{endpoints: []*apiv1.Endpoint{}, expose: role.GetExpose()}
+	}
+	for _, instanceID := range sortedKeys(a.instances) {
+		instance := a.instances[instanceID]
+		endpoint := z.endpoint(a, instance)
+		if endpoint == nil {
+			continue
+		}
+		whole.endpoints = append(whole.endpoints, endpoint)
+		if one := services[instance.GetReport().GetRole()+"."+name]; one != nil {
+			one.endpoints = append(one.endpoints, proto.CloneOf(endpoint))
+		}
+	}
+	return services
+}
+
+func (z *zone) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoint {
+	report := instance.GetReport()
+	cid, err := id.ParseContainer(report.GetContainerId())
+	c := a.containers[cid]
+	if err != nil || c == nil || !report.GetInService() {
+		return nil
+	}
+	status := c.record.GetStatus()
+	serving := status.GetHealth() == corev1.ContainerStatus_HEALTHY || status.GetHealth() == corev1.ContainerStatus_NONE
+	if c.state() != lifecycle.ContainerRunning || !serving {
+		return nil
+	}
+	n := z.nodes[c.node]
+	endpoint := &apiv1.Endpoint{
+		Id:           report.GetId(),
+		Address:      n.addressFor(status),
+		Weight:       report.GetWeight(),
+		State:        apiv1.Endpoint_HEALTHY,
+		Ports:        map[string]int32{},
+		ContainerId:  report.GetContainerId(),
+		Node:         string(c.node),
+		Version:      report.GetVersion(),
+		RegisteredAt: instance.GetRegisteredAt(),
+	}
+	if n == nil || n.state() == lifecycle.NodeLost {
+		endpoint.State = apiv1.Endpoint_UNHEALTHY // it may serve, but nobody sees it
+	}
+	for i, port := range status.GetPorts() {
+		if i == 0 {
+			endpoint.Port = port.GetHostPort()
+		}
+		endpoint.Ports[port.GetName()] = port.GetHostPort()
+	}
+	return endpoint
+}
+
+// addressFor is where the rest of the zone reaches a container on the node.
+func (n *node) addressFor(status *corev1.ContainerStatus) string {
+	if ports := status.GetPorts(); len(ports) > 0 {
+		if address := ports[0].GetHostAddress(); address != "" && address != "0.0.0.0" && address != "::" {
+			return address
+		}
+	}
+	if n == nil {
+		return ""
+	}
+	return n.record.GetAddress()
+}
+
+func sameEndpoints(a, b []*apiv1.Endpoint) bool {
+	return (a == nil) == (b == nil) && slices.EqualFunc(a, b, func(x, y *apiv1.Endpoint) bool { return proto.Equal(x, y) })
+}
+
+// publishEndpoints tells the registry what has changed, and has it say when balancers know.
+func (z *zone) publishEndpoints(a *app) {
+	for _, name := range sortedKeys(a.published) {
+		p := a.published[name]
+		if !p.due {
+			continue
+		}
+		p.due = false
+		// The registry owns what it is given.
+		var endpoints []*apiv1.Endpoint
+		if p.endpoints != nil {
+			endpoints = make([]*apiv1.Endpoint, len(p.endpoints))
+			for i, endpoint := range p.endpoints {
+				endpoints[i] = proto.CloneOf(endpoint)
+			}
+		}
+		z.registry.Expose(name, proto.CloneOf(p.expose))
+		p.generation = z.registry.Publish(name, endpoints)
+		if p.endpoints == nil {
+			delete(a.published, name)
+		}
+	}
+	leaving := a.withdrawing
+	a.withdrawing = nil
+	for _, instance := range leaving {
+		count := a.withdrawals[instance]
+		z.awaitBalancers(a, func(z *zone) {
+			if !a.removed && a.instances[instance] != nil && a.withdrawals[instance] == count {
+				z.say(a).Withdrawn = append(z.say(a).Withdrawn, instance)
+			}
+		})
+	}
+}
+
+// withdraw has the master told once the instance is in no registry and no balancer any more.
+func (z *zone) withdraw(a *app, instance string) {
+	a.withdrawals[instance]++
+	if !slices.Contains(a.withdrawing, instance) {
+		a.withdrawing = append(a.withdrawing, instance)
+	}
+	z.touch(a)
+}
+
+// awaitWithdrawal does something once what this turn takes out of the registry is known to every balancer.
+func (z *zone) awaitWithdrawal(a *app, do func()) {
+	z.touch(a)
+	z.after(func() { z.awaitBalancers(a, func(*zone) { do() }) })
+}
+
+// awaitBalancers calls do in the loop once every balancer of the app's services has confirmed their present state.
+func (z *zone) awaitBalancers(a *app, do func(*zone)) {
+	type wait struct {
+		service    string
+		generation int64
+	}
+	var waits []wait
+	for _, name := range sortedKeys(a.published) {
+		waits = append(waits, wait{name, a.published[name].generation})
+	}
+	post, registry := z.post, z.registry
+	var next func(int)
+	next = func(i int) {
+		if i == len(waits) {
+			post(do)
+			return
+		}
+		registry.AwaitBalancers(waits[i].service, waits[i].generation, func() { next(i + 1) })
+	}
+	next(0)
+}

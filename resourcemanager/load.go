@@ -1,0 +1,206 @@
+package resourcemanager
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/token"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+)
+
+// load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
+// until they register, and masters have as long as after a lost stream to come back.
+func load(config *Config, memory store.Store, log *slog.Logger, now time.Time) (*zone, error) {
+	z := &zone{
+		config:   config,
+		log:      log,
+		identity: memory.Identity(),
+		started:  now,
+		tables: tables{
+			apps: lifecycle.Apps(), attempts: lifecycle.Attempts(), containers: lifecycle.Containers(), nodes: lifecycle.Nodes(),
+		},
+		registry:   config.Registry(memory.Identity().Epoch),
+		record:     &storev1.Zone{},
+		apps:       map[id.App]*app{},
+		names:      map[string]*app{},
+		nodes:      map[id.Node]*node{},
+		containers: map[id.Container]*container{},
+		sessions:   map[string]*node{},
+		watchers:   map[*eventWatch]struct{}{},
+		lastEvent:  memory.LastEvent(),
+	}
+	z.begin(now)
+	for _, step := range []func(store.Store) error{
+		z.loadZone, z.loadQueues, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+	} {
+		if err := step(memory); err != nil {
+			return nil, fmt.Errorf("read what is stored: %w", err)
+		}
+	}
+	for _, a := range z.apps {
+		a.silentSince = now
+		z.touch(a)
+	}
+	z.settle()
+	z.project()
+	batch, err := z.pack()
+	if err != nil {
+		return nil, err
+	}
+	if err := memory.Commit(batch); err != nil {
+		return nil, err
+	}
+	z.publish()
+	return z, nil
+}
+
+// loadRecords reads every record of a kind.
+func loadRecords[M any, P interface {
+	*M
+	proto.Message
+}](memory store.Store, kind store.Kind, each func(P) error) error {
+	return memory.Load(kind, func(key string, raw []byte) error {
+		record := P(new(M))
+		if err := proto.Unmarshal(raw, record); err != nil {
+			return fmt.Errorf("the %s record %q: %w", kind, key, err)
+		}
+		return each(record)
+	})
+}
+
+func (z *zone) loadZone(memory store.Store) error {
+	err := loadRecords(memory, kindZone, func(record *storev1.Zone) error {
+		z.record = record
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range z.record.GetExtended() {
+		z.schema, _, _ = z.schema.With(name)
+	}
+	if len(z.record.GetKeys()) == 0 {
+		key := token.NewKey(1)
+		z.record.Keys = []*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}}
+		z.save(kindZone, "zone", z.record)
+	}
+	z.readKeys()
+	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.schema})
+	return nil
+}
+
+func (z *zone) readKeys() {
+	z.keys = nil
+	for _, key := range z.record.GetKeys() {
+		z.keys = append(z.keys, token.Key{ID: key.GetId(), Secret: key.GetSecret()})
+	}
+}
+
+func (z *zone) loadQueues(memory store.Store) error {
+	return loadRecords(memory, kindQueues, func(record *storev1.Queues) error {
+		specs, err := z.readQueues(record.GetQueues())
+		if err != nil {
+			return err
+		}
+		return z.core.Apply(scheduler.SetQueues{Queues: specs})
+	})
+}
+
+func (z *zone) loadNodes(memory store.Store) error {
+	return loadRecords(memory, kindNode, func(record *storev1.Node) error {
+		n := &node{id: id.Node(record.GetId()), record: record, containers: map[id.Container]*container{}, lastReport: z.now}
+		z.nodes[n.id] = n
+		z.showNode(n)
+		return nil
+	})
+}
+
+func (z *zone) loadApps(memory store.Store) error {
+	err := loadRecords(memory, kindApp, func(record *storev1.App) error {
+		appID, err := id.ParseApp(record.GetId())
+		if err != nil {
+			return err
+		}
+		a := newApp(appID, record)
+		z.apps[appID], z.names[record.GetName()] = a, a
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, a := range z.sortedApps() {
+		spec := a.record.GetSpec()
+		z.apply(scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), Priority: spec.GetPriority()})
+	}
+	return loadRecords(memory, kindMemo, func(record *storev1.Memo) error {
+		if a := z.appOf(record.GetAppId()); a != nil {
+			a.memo = record.GetMemo()
+		}
+		return nil
+	})
+}
+
+func (z *zone) appOf(text string) *app {
+	appID, err := id.ParseApp(text)
+	if err != nil {
+		return nil
+	}
+	return z.apps[appID]
+}
+
+func (z *zone) loadContainers(memory store.Store) error {
+	return loadRecords(memory, kindContainer, func(record *storev1.Container) error {
+		cid, err := id.ParseContainer(record.GetLease().GetContainerId())
+		if err != nil {
+			return err
+		}
+		a := z.apps[cid.App]
+		if a == nil {
+			return fmt.Errorf("container %s belongs to no app", cid)
+		}
+		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
+		z.index(c)
+		if c.held() {
+			z.apply(z.holdInput(c))
+		}
+		return nil
+	})
+}
+
+func (z *zone) loadInstances(memory store.Store) error {
+	return loadRecords(memory, kindInstance, func(record *storev1.Instance) error {
+		if a := z.appOf(record.GetAppId()); a != nil {
+			a.instances[record.GetReport().GetId()] = record
+		}
+		return nil
+	})
+}
+
+// loadAsks also asks again for the masters that wait for a container.
+func (z *zone) loadAsks(memory store.Store) error {
+	err := loadRecords(memory, kindAsk, func(record *storev1.Ask) error {
+		if a := z.appOf(record.GetAppId()); a != nil {
+			a.asks[record.GetAsk().GetId()] = record
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, a := range z.sortedApps() {
+		z.applyAsks(a)
+		if a.attempt() == lifecycle.AttemptScheduled {
+			z.askForMaster(a, 1)
+		}
+	}
+	return nil
+}

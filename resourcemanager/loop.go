@@ -1,0 +1,152 @@
+package resourcemanager
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+)
+
+// tick is the longest the loop sleeps: deadlines that are seconds long need no timer of their own.
+const tick = time.Second
+
+var errStopped = fmt.Errorf("the ResourceManager is stopping; try again in a moment: %w", errdefs.ErrUnavailable)
+
+// input is something that has happened, or that somebody wants.
+type input func(*zone)
+
+// loop owns the zone until ctx ends or the store fails. Each turn drains the inbox, folds what is in it into the
+// zone, lets the scheduler decide, commits all changes at once, and only then tells anybody.
+func (rm *ResourceManager) loop(ctx context.Context) error {
+	defer close(rm.stopped)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			rm.zone.closeStreams()
+			return nil
+		case <-rm.inbox.wake:
+		case <-timer.C:
+		}
+		inputs, _ := rm.inbox.take()
+		if err := rm.turn(inputs); err != nil {
+			rm.zone.closeStreams()
+			return err
+		}
+		timer.Reset(rm.zone.sleep(time.Now()))
+	}
+}
+
+func (rm *ResourceManager) turn(inputs []input) error {
+	z := rm.zone
+	started := time.Now()
+	z.begin(started)
+	for _, in := range inputs {
+		in(z)
+	}
+	z.due()
+	z.settle()
+	z.schedule()
+	z.project()
+	batch, err := z.pack()
+	if err != nil {
+		return err
+	}
+	if !batch.Empty() {
+		if err := rm.store.Commit(batch); err != nil {
+			return err
+		}
+		rm.metrics.commits.Inc()
+	}
+	z.publish()
+	rm.metrics.observe(z, time.Since(started))
+	return nil
+}
+
+// ask lets the loop do something and waits until what follows from it is stored.
+func ask[T any](ctx context.Context, rm *ResourceManager, do func(*zone) (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	answers := make(chan answer, 1)
+	rm.inbox.put(func(z *zone) {
+		value, err := do(z)
+		z.after(func() { answers <- answer{value, err} })
+	})
+	var none T
+	select {
+	case got := <-answers:
+		return got.value, got.err
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	case <-rm.stopped:
+		return none, errStopped
+	}
+}
+
+// tell is ask without an answer.
+func tell(ctx context.Context, rm *ResourceManager, do func(*zone) error) error {
+	_, err := ask(ctx, rm, func(z *zone) (struct{}, error) { return struct{}{}, do(z) })
+	return err
+}
+
+// Kinds of records.
+const (
+	kindZone      store.Kind = "zone"
+	kindApp       store.Kind = "app"
+	kindMemo      store.Kind = "memo"
+	kindAsk       store.Kind = "ask"
+	kindInstance  store.Kind = "instance"
+	kindContainer store.Kind = "container"
+	kindNode      store.Kind = "node"
+	kindQueues    store.Kind = "queues"
+)
+
+type recordKey struct {
+	kind store.Kind
+	key  string
+}
+
+// changes gathers what a turn has to write. A record that changes ten times in a turn is written once.
+type changes struct {
+	order   []recordKey
+	records map[recordKey]proto.Message
+	events  []store.Event
+}
+
+func (c *changes) save(kind store.Kind, key string, record proto.Message) {
+	k := recordKey{kind, key}
+	if c.records == nil {
+		c.records = map[recordKey]proto.Message{}
+	}
+	if _, ok := c.records[k]; !ok {
+		c.order = append(c.order, k)
+	}
+	c.records[k] = record
+}
+
+func (c *changes) forget(kind store.Kind, key string) { c.save(kind, key, nil) }
+
+// pack writes the gathered changes as a batch and begins a new set.
+func (c *changes) pack() (store.Batch, error) {
+	batch := store.Batch{Events: c.events}
+	for _, k := range c.order {
+		put := store.Put{Kind: k.kind, Key: k.key}
+		if record := c.records[k]; record != nil {
+			raw, err := proto.Marshal(record)
+			if err != nil {
+				return batch, fmt.Errorf("encode the %s record %q: %w", k.kind, k.key, err)
+			}
+			put.Value = raw
+		}
+		batch.Puts = append(batch.Puts, put)
+	}
+	*c = changes{}
+	return batch, nil
+}

@@ -1,0 +1,324 @@
+package resourcemanager
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/service"
+)
+
+// maxMemo is how much a master may save for the one after it.
+const maxMemo = 64 << 10
+
+
+
+// authenticate finds the app whose newest attempt holds the bearer token.
+func (z *zone) authenticate(bearer string) (*app, error) {
+	refused := fmt.Errorf("the bearer token is not that of an application master: %w", errdefs.ErrUnauthenticated)
+	name, _, _ := strings.Cut(bearer, ".")
+	attempt, err := id.ParseAttempt(name)
+	if err != nil {
+		return nil, refused
+	}
+	a := z.apps[attempt.App]
+	if a == nil {
+		return nil, fmt.Errorf("%s is not an app of this zone any more: %w", attempt.App, errdefs.ErrNotFound)
+	}
+	if attempt.N < a.record.GetAttempt().GetNumber() {
+		return nil, service.ErrSuperseded
+	}
+	hash := sha256.Sum256([]byte(bearer))
+	if attempt.N != a.record.GetAttempt().GetNumber() || subtle.ConstantTimeCompare(hash[:], a.record.GetAttempt().GetTokenHash()) != 1 {
+		return nil, refused
+	}
+	if !a.attempt().Live() {
+		return nil, service.ErrSuperseded
+	}
+	return a, nil
+}
+
+// registerMaster hands an app over to its newest attempt; again if that attempt registers again.
+func (z *zone) registerMaster(bearer string, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
+	a, err := z.authenticate(bearer)
+	if err != nil {
+		return nil, err
+	}
+	if request.GetAppId() != a.id.String() || request.GetAttempt() != a.record.GetAttempt().GetNumber() {
+		return nil, fmt.Errorf("the token is that of attempt %d of %s: %w", a.record.GetAttempt().GetNumber(), a.id, errdefs.ErrInvalidArgument)
+	}
+	a.record.Attempt.TrackingUrl = request.GetTrackingUrl()
+	if a.record.GetAttempt().GetRegisteredAt() == nil {
+		a.record.Attempt.RegisteredAt = timestamppb.New(z.now)
+	}
+	a.silentSince = z.now
+	a.secret = ""
+	z.moveAttempt(a, lifecycle.AttemptRegisters, fmt.Sprintf("attempt %d of %s is at work", a.record.GetAttempt().GetNumber(), a.record.GetName()))
+	z.moveApp(a, lifecycle.AppMasterRegistered, "")
+	z.appChanged(a)
+
+	response := &masterv1.RegisterResponse{
+		Zone:    z.config.Zone,
+		Epoch:   z.identity.Epoch,
+		Spec:    a.record.GetSpec(),
+		Wanted:  z.wanted(a),
+		Largest: z.resources(z.core.Largest()),
+		Memo:    a.memo,
+	}
+	for _, c := range sortedContainers(a.containers) {
+		if c.held() && !c.record.GetLease().GetMaster() {
+			response.Containers = append(response.Containers, z.allocation(c))
+		}
+	}
+	return response, nil
+}
+
+// openAllocate begins a master's stream. Its first answer repeats what the master cannot know it lost: what is
+// wanted, containers that it may not have heard of, ends, the state of its nodes, and what is out of the registry.
+func (z *zone) openAllocate(bearer string) (*mailbox[*masterv1.AllocateResponse], error) {
+	a, err := z.authenticate(bearer)
+	if err != nil {
+		return nil, err
+	}
+	if a.attempt() != lifecycle.AttemptRegistered {
+		return nil, fmt.Errorf("attempt %d of %s has to register first: %w", a.record.GetAttempt().GetNumber(), a.record.GetName(), errdefs.ErrFailedPrecondition)
+	}
+	z.endStream(a, fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted))
+	a.stream = newMailbox[*masterv1.AllocateResponse]()
+	a.out = &masterv1.AllocateResponse{Wanted: z.wanted(a)}
+	nodes := map[id.Node]bool{}
+	for _, c := range sortedContainers(a.containers) {
+		if c.record.GetLease().GetMaster() {
+			continue
+		}
+		switch {
+		case c.state() == lifecycle.ContainerNew && !c.record.GetStopping():
+			a.out.Allocated = append(a.out.Allocated, z.allocation(c))
+		case !c.held() && !c.record.GetAcknowledged():
+			a.out.Completed = append(a.out.Completed, c.record.GetStatus())
+		}
+		if n := z.nodes[c.node]; c.held() && n != nil && !nodes[n.id] {
+			nodes[n.id] = true
+			a.out.Nodes = append(a.out.Nodes, z.nodeUpdate(n))
+		}
+	}
+	for _, name := range sortedKeys(a.instances) {
+		if report := a.instances[name].GetReport(); leaving(report) {
+			z.withdraw(a, name)
+		}
+	}
+	z.touch(a)
+	return a.stream, nil
+}
+
+// closeAllocate is about a stream that is over; it may be an earlier one.
+func (z *zone) closeAllocate(bearer string, stream *mailbox[*masterv1.AllocateResponse]) {
+	a, err := z.authenticate(bearer)
+	if err == nil && a.stream == stream {
+		z.endStream(a, errStopped)
+	}
+}
+
+func (z *zone) endStream(a *app, why error) {
+	if a.stream == nil {
+		return
+	}
+	a.stream.close(why)
+	a.stream, a.out = nil, nil
+	a.silentSince = z.now
+}
+
+// allocate takes what a master asks and reports.
+func (z *zone) allocate(bearer string, stream *mailbox[*masterv1.AllocateResponse], request *masterv1.AllocateRequest) error {
+	a, err := z.authenticate(bearer)
+	if err != nil {
+		return err
+	}
+	if a.stream != stream {
+		return fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted)
+	}
+	if len(request.GetMemo()) > maxMemo {
+		return fmt.Errorf("the memo has %d bytes, at most %d can be saved: %w", len(request.GetMemo()), maxMemo, errdefs.ErrInvalidArgument)
+	}
+	asks, err := z.readAsks(a, request.GetAsks())
+	if err != nil {
+		return err
+	}
+	for _, ask := range asks {
+		if err := z.setAsk(a, ask); err != nil {
+			return err
+		}
+	}
+	for _, name := range request.GetRelease() {
+		z.release(a, name)
+	}
+	for _, report := range request.GetInstances() {
+		z.reportInstance(a, report)
+	}
+	for _, name := range request.GetGoneInstances() {
+		z.instanceGone(a, name)
+	}
+	if memo := request.GetMemo(); memo != nil {
+		a.memo = memo
+		z.save(kindMemo, a.id.String(), &storev1.Memo{AppId: a.id.String(), Memo: memo})
+	}
+	if observed := request.GetObservedGeneration(); observed > a.record.GetObservedGeneration() {
+		a.record.ObservedGeneration = min(observed, a.record.GetGeneration())
+		z.appChanged(a)
+	}
+	if rollout := request.GetRollout(); rollout != nil {
+		z.reportRollout(a, rollout)
+	}
+	if revert := request.GetRevert(); revert != nil {
+		z.revert(a, revert)
+	}
+	z.say(a).AppliedSequence = request.GetSequence()
+	return nil
+}
+
+// release ends a lease once its container was seen gone. For one that has ended it says that the master knows.
+func (z *zone) release(a *app, name string) {
+	cid, err := id.ParseContainer(name)
+	c := a.containers[cid]
+	if err != nil || c == nil || c.record.GetLease().GetMaster() {
+		return
+	}
+	if c.held() {
+		z.stopContainer(c, corev1.Exit_STOPPED, "its application master gave it back")
+		return
+	}
+	if !c.record.GetAcknowledged() {
+		c.record.Acknowledged = true
+		z.containerChanged(c)
+	}
+}
+
+// reportInstance replaces what is known of one instance.
+func (z *zone) reportInstance(a *app, report *masterv1.InstanceReport) {
+	if report.GetId() == "" {
+		return
+	}
+	instance := a.instances[report.GetId()]
+	before := instance.GetReport()
+	if proto.Equal(before, report) {
+		return
+	}
+	if instance == nil {
+		instance = &storev1.Instance{AppId: a.id.String()}
+		a.instances[report.GetId()] = instance
+	}
+	if before.GetState() != report.GetState() {
+		instance.Since = timestamppb.New(z.now)
+		z.tell(&apiv1.Event{
+			Kind: "instance", App: a.record.GetName(), Instance: report.GetId(), Container: report.GetContainerId(),
+			Node: z.nodeOf(a, report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
+			Message: because(fmt.Sprintf("%s is %s", report.GetId(), strings.ToLower(report.GetState().String())), report.GetReason()),
+		})
+	}
+	if report.GetInService() && (!before.GetInService() || before.GetContainerId() != report.GetContainerId()) {
+		instance.RegisteredAt = timestamppb.New(z.now)
+	}
+	instance.Report = report
+	z.save(kindInstance, instanceKey(a, report.GetId()), instance)
+	if before.GetInService() && !report.GetInService() || leaving(report) {
+		z.withdraw(a, report.GetId())
+	}
+	if report.GetInService() {
+		a.withdrawals[report.GetId()]++ // an earlier withdrawal is overtaken
+	}
+	z.touch(a)
+}
+
+// leaving reports whether the master waits for the instance to be out of the registry.
+func leaving(report *masterv1.InstanceReport) bool {
+	return !report.GetInService() &&
+		(report.GetState() == apiv1.Instance_DRAINING || report.GetState() == apiv1.Instance_STOPPING)
+}
+
+func (z *zone) instanceGone(a *app, name string) {
+	instance := a.instances[name]
+	if instance == nil {
+		return
+	}
+	delete(a.instances, name)
+	delete(a.withdrawals, name)
+	z.forget(kindInstance, instanceKey(a, name))
+	z.tell(&apiv1.Event{
+		Kind: "instance", App: a.record.GetName(), Instance: name, Container: instance.GetReport().GetContainerId(),
+		From: instanceState(instance.GetReport().GetState()), To: "GONE", Message: name + " is gone",
+	})
+	z.touch(a)
+}
+
+// reportRollout replaces what is known of the change to the wanted version.
+func (z *zone) reportRollout(a *app, report *masterv1.RolloutReport) {
+	r := a.record
+	before := r.GetRollout()
+	after := &apiv1.Rollout{
+		State: report.GetState(), Version: report.GetVersion(), Updated: report.GetUpdated(), Total: report.GetTotal(), Reason: report.GetReason(),
+	}
+	if proto.Equal(before, after) {
+		return
+	}
+	r.Rollout = after
+	if after.GetState() == apiv1.Rollout_DONE && after.GetVersion() == r.GetVersion() {
+		r.GoodVersion = r.GetVersion()
+	}
+	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
+		from := ""
+		if before.GetVersion() == after.GetVersion() && before != nil {
+			from = before.GetState().String()
+		}
+		z.tell(&apiv1.Event{
+			Kind: "rollout", App: r.GetName(), From: from, To: after.GetState().String(),
+			Message: because(fmt.Sprintf("version %d of %s: %d of %d instances, %s", after.GetVersion(), r.GetName(),
+				after.GetUpdated(), after.GetTotal(), strings.ToLower(after.GetState().String())), after.GetReason()),
+		})
+	}
+	z.appChanged(a)
+}
+
+// finish is a master's last word. On an app that people still want to run it means that its work is done.
+func (z *zone) finish(bearer string, request *masterv1.FinishRequest) error {
+	a, err := z.authenticate(bearer)
+	if err != nil {
+		return err
+	}
+	reason := request.GetReason()
+	if reason == "" {
+		reason = "its application master finished"
+	}
+	if !a.ending() {
+		z.endApp(a, lifecycle.AppStop, reason)
+	}
+	z.finishAttempt(a, reason)
+	return nil
+}
+
+func (z *zone) nodeOf(a *app, container string) string {
+	cid, err := id.ParseContainer(container)
+	if c := a.containers[cid]; err == nil && c != nil {
+		return string(c.node)
+	}
+	return ""
+}
+
+func instanceState(state apiv1.Instance_State) string {
+	if state == apiv1.Instance_STATE_UNSPECIFIED {
+		return ""
+	}
+	return state.String()
+}
+
+func instanceKey(a *app, name string) string { return a.id.String() + "/" + name }

@@ -1,0 +1,111 @@
+package service
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+type apps struct {
+	apiv1.UnimplementedAppsServer
+	loop        Apps
+	images      Images
+	hostNetwork bool
+	dial        func(address string) (*grpc.ClientConn, error)
+}
+
+func (s *apps) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
+	request = proto.CloneOf(request)
+	if err := s.complete(ctx, request.GetSpec()); err != nil {
+		return nil, wire.Status(err)
+	}
+	response, err := s.loop.Deploy(ctx, request)
+	return response, wire.Status(err)
+}
+
+// complete checks a spec, fills in what it leaves out, and finds its images.
+func (s *apps) complete(ctx context.Context, spec *apiv1.AppSpec) error {
+	if err := Complete(spec); err != nil {
+		return err
+	}
+	for _, role := range spec.GetRoles() {
+		if err := checkNetwork(role, s.hostNetwork); err != nil {
+			return err
+		}
+		digest, config, err := s.images.Resolve(ctx, role.GetImage())
+		if err != nil {
+			return err
+		}
+		if len(role.GetCommand()) == 0 && len(config.Entrypoint) == 0 && len(config.Cmd) == 0 && len(role.GetArgs()) == 0 {
+			return fmt.Errorf("image %q says no command to run; give one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument)
+		}
+		role.ImageDigest = digest
+	}
+	return nil
+}
+
+func (s *apps) ListApps(ctx context.Context, request *apiv1.ListAppsRequest) (*apiv1.ListAppsResponse, error) {
+	list, err := s.loop.ListApps(ctx, request.GetQueue())
+	return &apiv1.ListAppsResponse{Apps: list}, wire.Status(err)
+}
+
+func (s *apps) GetApp(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1.App, error) {
+	app, err := s.loop.App(ctx, request.GetName())
+	return app, wire.Status(err)
+}
+
+func (s *apps) WatchApp(request *apiv1.GetAppRequest, stream grpc.ServerStreamingServer[apiv1.App]) error {
+	changes, err := s.loop.WatchApp(stream.Context(), request.GetName())
+	if err != nil {
+		return wire.Status(err)
+	}
+	defer changes.Close()
+	return send(stream.Context(), changes, stream.Send)
+}
+
+func (s *apps) ScaleApp(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
+	if err := checkCount(request.GetInstances()); err != nil {
+		return nil, wire.Status(err)
+	}
+	app, err := s.loop.Scale(ctx, request)
+	return app, wire.Status(err)
+}
+
+func (s *apps) RestartApp(ctx context.Context, request *apiv1.RestartAppRequest) (*apiv1.App, error) {
+	app, err := s.loop.Restart(ctx, request.GetName())
+	return app, wire.Status(err)
+}
+
+func (s *apps) StopApp(ctx context.Context, request *apiv1.StopAppRequest) (*apiv1.App, error) {
+	app, err := s.loop.Stop(ctx, request.GetName())
+	return app, wire.Status(err)
+}
+
+func (s *apps) RemoveApp(ctx context.Context, request *apiv1.RemoveAppRequest) (*apiv1.App, error) {
+	app, err := s.loop.Remove(ctx, request.GetName())
+	return app, wire.Status(err)
+}
+
+func (s *apps) RollbackApp(ctx context.Context, request *apiv1.RollbackAppRequest) (*apiv1.App, error) {
+	if request.GetVersion() < 0 {
+		return nil, wire.Status(fmt.Errorf("version %d is not one; leave it out to go back by one: %w", request.GetVersion(), errdefs.ErrInvalidArgument))
+	}
+	app, err := s.loop.Rollback(ctx, request.GetName(), request.GetVersion())
+	return app, wire.Status(err)
+}
+
+func (s *apps) GetAppHistory(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1.AppHistory, error) {
+	history, err := s.loop.History(ctx, request.GetName())
+	return history, wire.Status(err)
+}
+
+func (s *apps) ExplainApp(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1.Explanation, error) {
+	explanation, err := s.loop.Explain(ctx, request.GetName())
+	return explanation, wire.Status(err)
+}

@@ -1,0 +1,87 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+// ErrSuperseded is what the loop answers to an attempt that was replaced by a newer one.
+var ErrSuperseded = fmt.Errorf("this attempt was replaced by a newer one; it must end without touching anything: %w", errdefs.ErrFailedPrecondition)
+
+type masters struct {
+	masterv1.UnimplementedApplicationMasterServer
+	loop Masters
+}
+
+func (s *masters) Register(ctx context.Context, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
+	bearer, err := bearerOf(ctx)
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	response, err := s.loop.RegisterMaster(ctx, bearer, request)
+	return response, wire.Status(err)
+}
+
+func (s *masters) Allocate(stream grpc.BidiStreamingServer[masterv1.AllocateRequest, masterv1.AllocateResponse]) error {
+	bearer, err := bearerOf(stream.Context())
+	if err != nil {
+		return wire.Status(err)
+	}
+	answers, err := s.loop.OpenAllocate(stream.Context(), bearer)
+	if err != nil {
+		return endMaster(stream, err)
+	}
+	defer answers.Close()
+	err = bothWays(stream.Context(),
+		func(ctx context.Context) error {
+			for {
+				request, err := stream.Recv()
+				if err != nil {
+					return err
+				}
+				if err := answers.Allocate(ctx, request); err != nil {
+					return err
+				}
+			}
+		},
+		func(ctx context.Context) error { return send(ctx, answers, stream.Send) },
+	)
+	return endMaster(stream, err)
+}
+
+// endMaster tells an attempt that was replaced in the protocol's own words too.
+func endMaster(stream grpc.BidiStreamingServer[masterv1.AllocateRequest, masterv1.AllocateResponse], err error) error {
+	if errors.Is(err, ErrSuperseded) || err != nil && wire.Sentence(err) == wire.Sentence(ErrSuperseded) {
+		if err := stream.Send(&masterv1.AllocateResponse{Superseded: true}); err != nil {
+			return err
+		}
+		return nil
+	}
+	return wire.Status(err)
+}
+
+func (s *masters) Finish(ctx context.Context, request *masterv1.FinishRequest) (*masterv1.FinishResponse, error) {
+	bearer, err := bearerOf(ctx)
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	return &masterv1.FinishResponse{}, wire.Status(s.loop.Finish(ctx, bearer, request))
+}
+
+func bearerOf(ctx context.Context) (string, error) {
+	for _, value := range metadata.ValueFromIncomingContext(ctx, "authorization") {
+		if bearer, ok := strings.CutPrefix(value, "Bearer "); ok {
+			return bearer, nil
+		}
+	}
+	return "", fmt.Errorf("application masters identify themselves by \"authorization: Bearer …\": %w", errdefs.ErrUnauthenticated)
+}

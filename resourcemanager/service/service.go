@@ -1,0 +1,129 @@
+// Package service holds the ResourceManager's servers. They translate, check what they are given, and hand it to
+// the loop; they decide nothing. What blocks (image look-ups, logs, exec) stays here, out of the loop.
+package service
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/images"
+)
+
+// Apps is what the loop does for those who own apps. Every method returns once what it did is stored; the errors are
+// sentences of the errdefs taxonomy. What is returned is the caller's.
+type Apps interface {
+	// Deploy takes a complete spec: see Complete.
+	Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error)
+	// ListApps gives every app, or those of one queue, in the order of their submission.
+	ListApps(ctx context.Context, queue string) ([]*apiv1.App, error)
+	App(ctx context.Context, name string) (*apiv1.App, error)
+	// WatchApp streams the app now and after each change, the newest state only.
+	WatchApp(ctx context.Context, name string) (Stream[*apiv1.App], error)
+	Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error)
+	Restart(ctx context.Context, name string) (*apiv1.App, error)
+	Stop(ctx context.Context, name string) (*apiv1.App, error)
+	Remove(ctx context.Context, name string) (*apiv1.App, error)
+	Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error)
+	History(ctx context.Context, name string) (*apiv1.AppHistory, error)
+	Explain(ctx context.Context, name string) (*apiv1.Explanation, error)
+	// Targets finds the started containers of an app or of one of its instances, with ended also those that are over.
+	Targets(ctx context.Context, app, instance string, ended bool) ([]Target, error)
+}
+
+// Zone is what the loop does for those who own nodes and queues.
+type Zone interface {
+	Zone(ctx context.Context) (*apiv1.Zone, error)
+	Nodes(ctx context.Context) ([]*apiv1.Node, error)
+	Node(ctx context.Context, name string) (*apiv1.Node, error)
+	Drain(ctx context.Context, name, reason string) (*apiv1.Node, error)
+	Undrain(ctx context.Context, name string) (*apiv1.Node, error)
+	Queues(ctx context.Context) ([]*apiv1.Queue, error)
+	Queue(ctx context.Context, name string) (*apiv1.Queue, error)
+	SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error)
+	// Events gives the stored events that match and, with follow, a stream of those after them.
+	Events(ctx context.Context, request *apiv1.WatchEventsRequest) ([]*apiv1.Event, Stream[*apiv1.Event], error)
+}
+
+// Tracker is what the loop does for NodeManagers. errdefs.ErrAborted means that the node has to register again.
+type Tracker interface {
+	RegisterNode(ctx context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error)
+	OpenSession(ctx context.Context, session string) (Stream[*trackerv1.NodeCommand], error)
+	Report(ctx context.Context, report *trackerv1.NodeReport) error
+}
+
+// Masters is what the loop does for application masters. bearer is the attempt's token.
+type Masters interface {
+	RegisterMaster(ctx context.Context, bearer string, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error)
+	OpenAllocate(ctx context.Context, bearer string) (MasterStream, error)
+	Finish(ctx context.Context, bearer string, request *masterv1.FinishRequest) error
+}
+
+// MasterStream is one Allocate stream.
+type MasterStream interface {
+	Stream[*masterv1.AllocateResponse]
+	// Allocate returns once the request is stored.
+	Allocate(ctx context.Context, request *masterv1.AllocateRequest) error
+}
+
+// Stream is what the loop sends to one reader.
+type Stream[T any] interface {
+	// Next waits for values and gives all that have gathered. It fails with the reason when the stream is over.
+	Next(ctx context.Context) ([]T, error)
+	// Close says that nobody reads any more. Idempotent.
+	Close()
+}
+
+// Target is a container and how to reach it on its node.
+type Target struct {
+	Container string
+	Instance  string
+	Running   bool
+	Node      string
+	// ContainerManager is the node's host:port.
+	ContainerManager string
+	// Token is good for any container of the node.
+	Token *corev1.ContainerToken
+}
+
+// Images is the zone's image store. Its methods may block on the disk.
+type Images interface {
+	// Resolve finds NAME:TAG or NAME@DIGEST: the digest of the manifest that nodes pull, and the image's config.
+	Resolve(ctx context.Context, name string) (manifestDigest string, config images.Config, err error)
+	List(ctx context.Context) ([]*apiv1.Image, error)
+	StoredBytes() (int64, error)
+	Remove(ctx context.Context, name string) (freed int64, err error)
+}
+
+// Config is what the servers stand on.
+type Config struct {
+	Apps     Apps
+	Zone     Zone
+	Tracker  Tracker
+	Masters  Masters
+	Images   Images
+	Registry apiv1.RegistryServer
+	// AllowHostNetwork lets apps use their node's network.
+	AllowHostNetwork bool
+	// Dial connects to a node's ContainerManager; nil is gRPC without TLS.
+	Dial func(address string) (*grpc.ClientConn, error)
+}
+
+// Register adds every service to a server.
+func Register(server *grpc.Server, config Config) {
+	apiv1.RegisterAppsServer(server, &apps{
+		loop: config.Apps, images: config.Images, hostNetwork: config.AllowHostNetwork, dial: config.Dial,
+	})
+	apiv1.RegisterNodesServer(server, &nodes{loop: config.Zone})
+	apiv1.RegisterQueuesServer(server, &queues{loop: config.Zone})
+	apiv1.RegisterEventsServer(server, &events{loop: config.Zone})
+	apiv1.RegisterZonesServer(server, &zones{loop: config.Zone})
+	apiv1.RegisterImagesServer(server, &imageList{store: config.Images})
+	apiv1.RegisterRegistryServer(server, config.Registry)
+	trackerv1.RegisterResourceTrackerServer(server, &tracker{loop: config.Tracker})
+	masterv1.RegisterApplicationMasterServer(server, &masters{loop: config.Masters})
+}

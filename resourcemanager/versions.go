@@ -1,0 +1,151 @@
+package resourcemanager
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+// keepVersions is how many versions before the present one are kept.
+const keepVersions = 20
+
+// needsNewInstances reports whether running instances of the one spec do not serve for the other.
+func needsNewInstances(before, after *apiv1.AppSpec) bool {
+	return !proto.Equal(essence(before), essence(after))
+}
+
+// essence is what of a spec is fixed in an instance once it runs.
+func essence(spec *apiv1.AppSpec) *apiv1.AppSpec {
+	spec = proto.CloneOf(spec)
+	spec.Queue, spec.Priority = "", 0
+	for _, role := range spec.GetRoles() {
+		role.Instances, role.Schedule = 0, nil
+		role.Update, role.Restart, role.Stop, role.Expose = nil, nil, nil, nil
+		if role.GetImageDigest() != "" {
+			role.Image = "" // two names of one image
+		}
+	}
+	return spec
+}
+
+// setVersion makes spec the wanted one, as a new version.
+func (z *zone) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
+	r := a.record
+	r.Version++
+	r.Spec, r.Reverted = spec, false
+	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
+	for _, version := range r.GetVersions() {
+		if version.GetCurrent() {
+			version = proto.CloneOf(version)
+			version.Current = false
+		}
+		versions = append(versions, version)
+	}
+	versions = append(versions, &apiv1.AppHistory_Version{
+		Version: r.GetVersion(), CreatedAt: timestamppb.New(z.now), Cause: cause, Spec: spec, Current: true,
+	})
+	r.Versions = versions[max(0, len(versions)-1-keepVersions):]
+	if r.GetVersion() > 1 {
+		z.tell(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
+	}
+	z.appChanged(a)
+}
+
+// setSpec changes what is wanted without a new version.
+func (z *zone) setSpec(a *app, spec *apiv1.AppSpec) {
+	r := a.record
+	r.Spec = spec
+	r.Versions = slices.Clone(r.GetVersions())
+	last := proto.CloneOf(r.GetVersions()[len(r.GetVersions())-1])
+	last.Spec = spec
+	r.Versions[len(r.GetVersions())-1] = last
+	z.appChanged(a)
+}
+
+func (z *zone) rollback(name string, version int32) (*apiv1.App, error) {
+	a, err := z.app(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.notRemoving(); err != nil {
+		return nil, err
+	}
+	old, err := a.version(version)
+	if err != nil {
+		return nil, err
+	}
+	spec := withCountsOf(a.record.GetSpec(), old.GetSpec())
+	if !needsNewInstances(a.record.GetSpec(), spec) {
+		return nil, fmt.Errorf("%s runs what version %d says already: %w", name, old.GetVersion(), errdefs.ErrFailedPrecondition)
+	}
+	if err := z.replaceSpec(a, spec, fmt.Sprintf("rollback to %d", old.GetVersion())); err != nil {
+		return nil, err
+	}
+	return z.viewApp(a), nil
+}
+
+// version finds a kept version; zero is the one before the present one.
+func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
+	versions := a.record.GetVersions()
+	if number == 0 {
+		if len(versions) < 2 {
+			return nil, fmt.Errorf("%s has no version before the present one: %w", a.record.GetName(), errdefs.ErrFailedPrecondition)
+		}
+		return versions[len(versions)-2], nil
+	}
+	for _, version := range versions {
+		if version.GetVersion() == number {
+			return version, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has no version %d; \"mammoth app history %s\" lists those that are kept: %w",
+		a.record.GetName(), number, a.record.GetName(), errdefs.ErrNotFound)
+}
+
+// withCountsOf is the old spec with as many instances as there are wanted now: going back to an earlier program
+// is not going back to an earlier load.
+func withCountsOf(present, old *apiv1.AppSpec) *apiv1.AppSpec {
+	spec := proto.CloneOf(old)
+	for _, role := range spec.GetRoles() {
+		for _, now := range present.GetRoles() {
+			if now.GetName() == role.GetName() {
+				role.Instances = now.GetInstances()
+			}
+		}
+	}
+	return spec
+}
+
+// revert goes back to the last version that came up whole, because the master found that the present one does not.
+func (z *zone) revert(a *app, revert *masterv1.Revert) {
+	r := a.record
+	if revert.GetFromVersion() != r.GetVersion() || a.ending() {
+		return // overtaken by another wish
+	}
+	refuse := func(why string) {
+		z.tell(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
+	}
+	if r.GetReverted() {
+		refuse("it came from a revert itself")
+		return
+	}
+	good, err := a.version(r.GetGoodVersion())
+	if r.GetGoodVersion() == 0 || err != nil {
+		refuse("no version before it ever came up whole")
+		return
+	}
+	cause := fmt.Sprintf("revert of %d: %s", r.GetVersion(), revert.GetReason())
+	if err := z.replaceSpec(a, withCountsOf(r.GetSpec(), good.GetSpec()), cause); err != nil {
+		refuse(err.Error())
+		return
+	}
+	r.Reverted = true
+	z.say(a).Wanted = z.wanted(a)
+	z.appChanged(a)
+}

@@ -1,0 +1,155 @@
+package resourcemanager
+
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+)
+
+// viewApp is the app as people see it. It shares nothing with the loop.
+func (z *zone) viewApp(a *app) *apiv1.App {
+	r := a.record
+	view := &apiv1.App{
+		Name:               r.GetName(),
+		Id:                 r.GetId(),
+		State:              r.GetState(),
+		Queue:              r.GetSpec().GetQueue(),
+		Version:            r.GetVersion(),
+		Reason:             r.GetReason(),
+		CreatedAt:          r.GetCreatedAt(),
+		Spec:               r.GetSpec(),
+		Generation:         r.GetGeneration(),
+		ObservedGeneration: r.GetObservedGeneration(),
+		Rollout:            a.rollout(),
+	}
+	if !a.ending() {
+		view.Wanted = wantedInstances(r.GetSpec())
+	}
+	for _, name := range sortedKeys(a.instances) {
+		instance := z.viewInstance(a, a.instances[name])
+		view.Instances = append(view.Instances, instance)
+		if instance.GetState() == apiv1.Instance_RUNNING {
+			view.Running++
+		}
+	}
+	if attempt := r.GetAttempt(); attempt.GetNumber() > 0 {
+		view.Master = &apiv1.Master{
+			Attempt: attempt.GetNumber(), State: attempt.GetState(), ContainerId: attempt.GetContainerId(),
+			Node: z.nodeOf(a, attempt.GetContainerId()), RegisteredAt: attempt.GetRegisteredAt(),
+		}
+	}
+	return proto.CloneOf(view)
+}
+
+// rollout is how far the master has brought the wanted version, if it has said anything of it yet.
+func (a *app) rollout() *apiv1.Rollout {
+	if a.record.GetRollout().GetVersion() == a.record.GetVersion() {
+		return a.record.GetRollout()
+	}
+	return &apiv1.Rollout{
+		State: apiv1.Rollout_PROGRESSING, Version: a.record.GetVersion(), Total: wantedInstances(a.record.GetSpec()),
+		Reason: "its application master has not begun yet",
+	}
+}
+
+func (z *zone) viewInstance(a *app, instance *storev1.Instance) *apiv1.Instance {
+	report := instance.GetReport()
+	view := &apiv1.Instance{
+		Id:            report.GetId(),
+		ContainerId:   report.GetContainerId(),
+		Role:          report.GetRole(),
+		State:         report.GetState(),
+		Version:       report.GetVersion(),
+		Restarts:      report.GetRestarts(),
+		Reason:        report.GetReason(),
+		NextAttemptAt: report.GetNextAttemptAt(),
+	}
+	cid, err := id.ParseContainer(report.GetContainerId())
+	c := a.containers[cid]
+	if err != nil || c == nil {
+		return view
+	}
+	status := c.record.GetStatus()
+	view.Node = string(c.node)
+	view.Phases = status.GetPhases()
+	view.StartedAt = status.GetStartedAt()
+	view.RuntimeId = status.GetRuntimeId()
+	view.Ports = status.GetPorts()
+	n := z.nodes[c.node]
+	view.Address = n.addressFor(status)
+	if len(status.GetPorts()) > 0 {
+		view.Port = status.GetPorts()[0].GetHostPort()
+	}
+	view.State, view.Reason = a.seenState(n, c, report.GetState(), report.GetReason())
+	return view
+}
+
+// seenState corrects what the master last said by what the node has said since: a master that is away cannot.
+func (a *app) seenState(n *node, c *container, state apiv1.Instance_State, reason string) (apiv1.Instance_State, string) {
+	if state != apiv1.Instance_RUNNING {
+		return state, reason
+	}
+	status := c.record.GetStatus()
+	switch {
+	case c.state() == lifecycle.ContainerDone:
+		return apiv1.Instance_PENDING, "it ended: " + exitSentence(status.GetExit())
+	case n == nil || n.state() == lifecycle.NodeLost:
+		return apiv1.Instance_UNREACHABLE, "its node does not answer"
+	case status.GetHealth() == corev1.ContainerStatus_UNHEALTHY:
+		return apiv1.Instance_UNHEALTHY, status.GetHealthDetail()
+	}
+	return state, reason
+}
+
+// showWatchers sends a changed app to those who watch it, and after its last change lets them go.
+func (z *zone) showWatchers(a *app) {
+	if len(a.watchers) == 0 {
+		return
+	}
+	view := z.viewApp(a)
+	for watcher := range a.watchers {
+		watcher.replace(view)
+		if a.removed {
+			watcher.close(errGone)
+		}
+	}
+}
+
+func (z *zone) viewZone() *apiv1.Zone {
+	view := &apiv1.Zone{
+		Name:        z.config.Zone,
+		Epoch:       z.identity.Epoch,
+		Version:     z.config.Version,
+		StartedAt:   timestamppb.New(z.started),
+		Nodes:       int32(len(z.nodes)),
+		Apps:        int32(len(z.apps)),
+		NodeTimeout: durationpb.New(z.config.NodeTimeout),
+	}
+	var capacity, used resource.Vector
+	for _, n := range z.nodes {
+		view.Containers += int32(len(n.containers))
+		used = used.Add(z.core.Used(n.id))
+		if n.state().Answers() {
+			if v, err := z.vector(n.record.GetCapacity()); err == nil {
+				capacity = capacity.Add(v)
+			}
+		}
+	}
+	view.Capacity, view.Used = z.resources(capacity), z.resources(used)
+	return view
+}
+
+func (z *zone) history(name string) (*apiv1.AppHistory, error) {
+	a, err := z.app(name)
+	if err != nil {
+		return nil, err
+	}
+	return proto.CloneOf(&apiv1.AppHistory{Versions: a.record.GetVersions()}), nil
+}

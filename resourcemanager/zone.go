@@ -1,0 +1,237 @@
+package resourcemanager
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/fsm"
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/token"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+)
+
+// zone is the state of the zone. The loop's goroutine alone touches it.
+type zone struct {
+	config   *Config
+	log      *slog.Logger
+	identity store.Identity
+	started  time.Time
+	tables   tables
+	core     scheduler.Interface
+	registry Registry
+
+	record *storev1.Zone
+	keys   []token.Key
+	schema resource.Schema
+	queues []*apiv1.QueueSpec
+
+	apps       map[id.App]*app
+	names      map[string]*app
+	nodes      map[id.Node]*node
+	containers map[id.Container]*container
+	sessions   map[string]*node
+
+	lastEvent int64
+	watchers  map[*eventWatch]struct{}
+
+	// Of the present turn.
+	changes
+	now     time.Time
+	wake    time.Time
+	touched map[id.App]*app
+	// speaking are the nodes that have commands to be told.
+	speaking map[id.Node]*node
+	replies   []func()
+	told    []*apiv1.Event
+	post    func(input)
+}
+
+type tables struct {
+	apps       fsm.Table[lifecycle.AppState, lifecycle.AppEvent]
+	attempts   fsm.Table[lifecycle.AttemptState, lifecycle.AttemptEvent]
+	containers fsm.Table[lifecycle.ContainerState, lifecycle.ContainerEvent]
+	nodes      fsm.Table[lifecycle.NodeState, lifecycle.NodeEvent]
+}
+
+// app is one installed app. What is not in a record can be lost.
+type app struct {
+	id        id.App
+	record    *storev1.App
+	asks      map[string]*storev1.Ask
+	instances map[string]*storev1.Instance
+	// containers are the held ones and, for a while, the ended ones.
+	containers map[id.Container]*container
+	memo       []byte
+	// secret is the newest attempt's bearer token, until its launch has been told to a node.
+	secret string
+
+	// stream is the master's Allocate stream; nil while it has none.
+	stream *mailbox[*masterv1.AllocateResponse]
+	// silentSince is when the stream ended, or the master registered.
+	silentSince time.Time
+	// out is what the stream is to be told at the end of the turn.
+	out *masterv1.AllocateResponse
+
+	// published is what the registry was last told, by service.
+	published map[string]*publication
+	// withdrawals counts, by instance, how often it was taken out of service: an answer that was overtaken is dropped.
+	withdrawals map[string]int
+	withdrawing []string
+	watchers    map[*mailbox[*apiv1.App]]struct{}
+	// removed is set at the end of its life; it is then in no index any more.
+	removed bool
+}
+
+// container is one lease.
+type container struct {
+	id     id.Container
+	app    *app
+	node   id.Node
+	record *storev1.Container
+}
+
+// node is one host.
+type node struct {
+	id     id.Node
+	record *storev1.Node
+	// session is empty until the node has registered with this ResourceManager.
+	session    string
+	commands   *mailbox[*trackerv1.NodeCommand]
+	outbox     []*trackerv1.NodeCommand
+	lastReport time.Time
+	containers map[id.Container]*container
+}
+
+func (z *zone) begin(now time.Time) {
+	z.now = now
+	z.wake = time.Time{}
+	z.touched = map[id.App]*app{}
+	z.speaking = map[id.Node]*node{}
+	z.replies = nil
+	z.told = nil
+}
+
+// after has something done once this turn is stored.
+func (z *zone) after(do func()) { z.replies = append(z.replies, do) }
+
+// at wakes the loop at an instant, though nothing may have happened until then.
+func (z *zone) at(instant time.Time) {
+	if z.wake.IsZero() || instant.Before(z.wake) {
+		z.wake = instant
+	}
+}
+
+func (z *zone) sleep(now time.Time) time.Duration {
+	if z.wake.IsZero() {
+		return tick
+	}
+	return min(tick, max(0, z.wake.Sub(now)))
+}
+
+// touch has the app settled, projected and shown at the end of the turn.
+func (z *zone) touch(a *app) { z.touched[a.id] = a }
+
+// touchedApps gives them in the order of their submission.
+func (z *zone) touchedApps() []*app {
+	return slices.SortedFunc(maps.Values(z.touched), func(a, b *app) int { return a.id.Compare(b.id) })
+}
+
+// settle does what follows from a turn's facts by themselves.
+func (z *zone) settle() {
+	for _, a := range z.touchedApps() {
+		z.settleApp(a)
+	}
+}
+
+// publish tells everybody about a turn that is stored: the registry first, so that a master that reads its
+// applied sequence finds the registry right.
+func (z *zone) publish() {
+	touched := z.touchedApps()
+	for _, a := range touched {
+		z.publishEndpoints(a)
+	}
+	for _, n := range z.speaking {
+		n.flush()
+	}
+	for _, a := range touched {
+		a.flush()
+		z.showWatchers(a)
+	}
+	for _, event := range z.told {
+		z.log.LogAttrs(context.Background(), slog.LevelInfo, "transition", eventAttrs(event)...)
+		for watch := range z.watchers {
+			z.offer(watch, event)
+		}
+	}
+	for _, reply := range z.replies {
+		reply()
+	}
+}
+
+func (z *zone) closeStreams() {
+	for _, n := range z.nodes {
+		if n.commands != nil {
+			n.commands.close(errStopped)
+		}
+	}
+	for _, a := range z.apps {
+		if a.stream != nil {
+			a.stream.close(errStopped)
+		}
+		for watcher := range a.watchers {
+			watcher.close(errStopped)
+		}
+	}
+	for watch := range z.watchers {
+		watch.close(errStopped)
+	}
+}
+
+func (z *zone) sortedApps() []*app {
+	return slices.SortedFunc(maps.Values(z.apps), func(a, b *app) int { return a.id.Compare(b.id) })
+}
+
+func (z *zone) sortedNodes() []*node {
+	return slices.SortedFunc(maps.Values(z.nodes), func(a, b *node) int { return cmp.Compare(a.id, b.id) })
+}
+
+func sortedContainers(containers map[id.Container]*container) []*container {
+	return slices.SortedFunc(maps.Values(containers), func(a, b *container) int { return a.id.Compare(b.id) })
+}
+
+// vector reads resources, and makes room for a countable resource that is named for the first time.
+func (z *zone) vector(message *corev1.Resources) (resource.Vector, error) {
+	schema := z.schema
+	for _, name := range slices.Sorted(maps.Keys(message.GetExtended())) {
+		grown, _, ok := schema.With(name)
+		if !ok {
+			break // wire.Vector says which name is one too many
+		}
+		schema = grown
+	}
+	v, err := wire.Vector(schema, message)
+	if err != nil {
+		return v, err
+	}
+	if schema != z.schema {
+		z.schema = schema
+		z.record.Extended = schema.Names()
+		z.save(kindZone, "zone", z.record)
+	}
+	return v, nil
+}
+
+func (z *zone) resources(v resource.Vector) *corev1.Resources { return wire.Resources(z.schema, v) }
