@@ -77,6 +77,8 @@ type Companion struct {
 	config Config
 	proxy  Proxy
 	client companionv1.CompanionsClient
+	// Has the connection try at once, whatever pause it has come to by itself; nil if it cannot be told.
+	hurry func()
 }
 
 // New returns a companion that has yet to Run.
@@ -84,7 +86,11 @@ func New(config Config, conn grpc.ClientConnInterface, proxy Proxy) (*Companion,
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	return &Companion{config: config, proxy: proxy, client: companionv1.NewCompanionsClient(conn)}, nil
+	c := &Companion{config: config, proxy: proxy, client: companionv1.NewCompanionsClient(conn)}
+	if dialer, ok := conn.(interface{ ResetConnectBackoff() }); ok {
+		c.hurry = dialer.ResetConnectBackoff
+	}
+	return c, nil
 }
 
 // Run keeps the proxy in step until ctx ends. Without the zone the proxy goes on as it was.
@@ -124,6 +130,9 @@ func (c *Companion) receive(ctx context.Context, connections chan<- *connection)
 		}
 		c.config.Log.Warn("the zone cannot be reached; what is routed stays as it is", "balancer", c.config.Name, "reason", wire.Sentence(err))
 		_ = backoff.Sleep(ctx, retryConnection.After(failures))
+		if c.hurry != nil {
+			c.hurry()
+		}
 	}
 }
 

@@ -139,8 +139,8 @@ func httpProblem(h *apiv1.Expose_Http, ports []string) string {
 	if name := h.GetCertificate(); name != "" && (!only(name, "abcdefghijklmnopqrstuvwxyz0123456789-._") || name[0] == '.' || len(name) > maxNames) {
 		return fmt.Sprintf("the certificate %s must be a name of lower-case letters, digits, \"-\", \"_\" and \".\", at most %d", quote(name), maxNames)
 	}
-	if name := h.GetStickyCookie(); name != "" && (!only(name, letters+digits+"-_") || len(name) > maxNames) {
-		return fmt.Sprintf("the cookie %s must be a name of letters, digits, \"-\" and \"_\", at most %d", quote(name), maxNames)
+	if name := h.GetStickyCookie(); name != "" && (!only(name, letters+digits+"_") || len(name) > maxNames) {
+		return fmt.Sprintf("the cookie %s must be a name of letters, digits and \"_\", at most %d", quote(name), maxNames)
 	}
 	if h.GetMaxBodyBytes() > maxBody {
 		return fmt.Sprintf("the largest body is %d bytes, at most %d are allowed; negative is no limit", h.GetMaxBodyBytes(), int64(maxBody))
