@@ -30,6 +30,9 @@ import (
 // coalesce is how long a change waits for others to travel with.
 const coalesce = 2 * time.Millisecond
 
+// answerWithin is how long one call may take before it is tried anew.
+const answerWithin = 5 * time.Second
+
 // ErrSuperseded says that a newer attempt has taken over, or that the app is gone.
 var ErrSuperseded = fmt.Errorf("this attempt of the application master has been replaced: %w", errdefs.ErrAborted)
 
@@ -137,8 +140,8 @@ func (c *Client) Observe(version int32, generation int64) {
 
 // Finish ends the app, trying until ctx ends. Containers that are still held are stopped.
 func (c *Client) Finish(ctx context.Context, succeeded bool, reason string) error {
-	return c.insist(ctx, func() error {
-		_, err := c.rm.Finish(ctx, &masterv1.FinishRequest{Succeeded: succeeded, Reason: reason})
+	return c.insist(ctx, func(ctx context.Context) error {
+		_, err := c.rm.Finish(ctx, &masterv1.FinishRequest{Succeeded: succeeded, Reason: reason}, grpc.WaitForReady(true))
 		return err
 	})
 }
@@ -154,10 +157,10 @@ func (c *Client) Close() {
 
 func (c *Client) register(ctx context.Context) (*masterv1.RegisterResponse, error) {
 	var answer *masterv1.RegisterResponse
-	err := c.insist(ctx, func() (err error) {
+	err := c.insist(ctx, func(ctx context.Context) (err error) {
 		answer, err = c.rm.Register(ctx, &masterv1.RegisterRequest{
 			AppId: c.config.AppID, Attempt: c.config.Attempt, TrackingUrl: c.config.TrackingURL,
-		})
+		}, grpc.WaitForReady(true))
 		return err
 	})
 	if err != nil {
@@ -167,9 +170,9 @@ func (c *Client) register(ctx context.Context) (*masterv1.RegisterResponse, erro
 }
 
 // insist calls the ResourceManager until it answers. A refusal means that somebody else is in charge.
-func (c *Client) insist(ctx context.Context, call func() error) error {
+func (c *Client) insist(ctx context.Context, call func(context.Context) error) error {
 	for failures := 1; ; failures++ {
-		err := wire.Error(call())
+		err := c.once(ctx, call)
 		switch {
 		case err == nil:
 			return nil
@@ -183,6 +186,12 @@ func (c *Client) insist(ctx context.Context, call func() error) error {
 			return fmt.Errorf("%w (last: %v)", context.Cause(ctx), err)
 		}
 	}
+}
+
+func (c *Client) once(ctx context.Context, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	return wire.Error(call(ctx))
 }
 
 func refused(err error) bool {

@@ -21,8 +21,8 @@ import (
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 )
 
-// retry spaces attempts to reach the ResourceManager or a node again.
-var retry = backoff.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
+// retry spaces attempts to reach the ResourceManager or a node again. It stays short: work stands still meanwhile.
+var retry = backoff.Policy{Min: 50 * time.Millisecond, Max: 500 * time.Millisecond}
 
 // node is one NodeManager on which the app holds containers: one connection, shared by its watch and all starts.
 type node struct {
@@ -135,7 +135,7 @@ func (n *node) watch(ctx context.Context) (heard bool, moved <-chan struct{}, er
 		case <-ctx.Done():
 		}
 	}()
-	stream, err := nodev1.NewContainerManagerClient(conn).Watch(ctx, &nodev1.WatchRequest{Token: token, AppId: n.client.config.AppID})
+	stream, err := nodev1.NewContainerManagerClient(conn).Watch(ctx, &nodev1.WatchRequest{Token: token, AppId: n.client.config.AppID}, grpc.WaitForReady(true))
 	if err != nil {
 		return false, moved, err
 	}

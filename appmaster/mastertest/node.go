@@ -25,9 +25,8 @@ type Node struct {
 	Name string
 	// Capacity is how many containers it holds.
 	Capacity int
-	// Behave says what becomes of a container that is started; nil is Sound.
-	Behave func(*corev1.ContainerSpec) Behaviour
 
+	behave     func(*corev1.ContainerSpec) Behaviour
 	zone       *Zone
 	address    string
 	generation int
@@ -37,7 +36,7 @@ type Node struct {
 	watchers   map[chan *corev1.ContainerStatus]bool
 	ctx        context.Context
 	cancel     context.CancelFunc
-	// Starts counts the containers that were really started.
+	// starts counts the containers that were really started.
 	starts int
 }
 
@@ -67,7 +66,7 @@ type running struct {
 func (z *Zone) AddNode(name string, capacity int) *Node {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &Node{
-		Name: name, Capacity: capacity, zone: z, state: apiv1.NodeState_READY, containers: map[string]*running{},
+		Name: name, Capacity: capacity, zone: z, behave: Sound, state: apiv1.NodeState_READY, containers: map[string]*running{},
 		watchers: map[chan *corev1.ContainerStatus]bool{}, ctx: ctx, cancel: cancel,
 	}
 	n.open()
@@ -123,6 +122,13 @@ func (n *Node) Set(state apiv1.NodeState) {
 	n.zone.schedule()
 }
 
+// SetBehaviour says what becomes of containers that are started from now on; at first they are Sound.
+func (n *Node) SetBehaviour(behave func(*corev1.ContainerSpec) Behaviour) {
+	n.zone.mu.Lock()
+	defer n.zone.mu.Unlock()
+	n.behave = behave
+}
+
 // Start serves ContainerManager.
 func (n *Node) Start(_ context.Context, request *nodev1.StartRequest) (*nodev1.StartResponse, error) {
 	n.zone.mu.Lock()
@@ -138,11 +144,7 @@ func (n *Node) Start(_ context.Context, request *nodev1.StartRequest) (*nodev1.S
 	if held, ok := n.zone.leases[name]; !ok || held.released {
 		return nil, status.Errorf(codes.FailedPrecondition, "container %s has no lease", name)
 	}
-	behave := n.Behave
-	if behave == nil {
-		behave = Sound
-	}
-	behaviour := behave(request.GetSpec())
+	behaviour := n.behave(request.GetSpec())
 	if behaviour.Refuse != nil {
 		return nil, behaviour.Refuse
 	}

@@ -235,6 +235,10 @@ func (z *Zone) Finish(context.Context, *masterv1.FinishRequest) (*masterv1.Finis
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.finished = true
+	clear(z.instances)
+	for _, container := range slices.Sorted(maps.Keys(z.leases)) {
+		z.release(container)
+	}
 	return &masterv1.FinishResponse{}, nil
 }
 

@@ -2,15 +2,22 @@ package driver_test
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/appmaster"
 	"github.com/mammoth-os/mammoth/appmaster/mastertest"
 	"github.com/mammoth-os/mammoth/dynamicdeploy/driver"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -18,13 +25,14 @@ import (
 type world struct {
 	*testing.T
 	*mastertest.Zone
-	stop func() error
+	nodes map[string]*mastertest.Node
+	stop  func() error
 }
 
 func newWorld(t *testing.T, nodes int, change func(*apiv1.RoleSpec)) *world {
-	w := &world{T: t, Zone: mastertest.NewZone(t, "web")}
+	w := &world{T: t, Zone: mastertest.NewZone(t, "web"), nodes: map[string]*mastertest.Node{}}
 	for i := range nodes {
-		w.AddNode("node-"+string(rune('1'+i)), 100)
+		w.add("node-" + string(rune('1'+i)))
 	}
 	w.Want(func(wanted *masterv1.Wanted) {
 		role := wanted.GetSpec().GetRoles()[0]
@@ -43,6 +51,26 @@ func newWorld(t *testing.T, nodes int, change func(*apiv1.RoleSpec)) *world {
 		}
 	})
 	return w
+}
+
+func (w *world) add(name string) { w.nodes[name] = w.AddNode(name, 100) }
+
+// behave says what becomes of containers from now on, wherever they are started.
+func (w *world) behave(behave func(*corev1.ContainerSpec) mastertest.Behaviour) {
+	for _, node := range w.nodes {
+		node.SetBehaviour(behave)
+	}
+}
+
+// crashing containers of one image end as soon as they run.
+func crashing(image string) func(*corev1.ContainerSpec) mastertest.Behaviour {
+	return func(spec *corev1.ContainerSpec) mastertest.Behaviour {
+		behaviour := mastertest.Sound(spec)
+		if spec.GetImage() == image {
+			behaviour.Exit = 10 * time.Millisecond
+		}
+		return behaviour
+	}
 }
 
 // start runs a new attempt of the master.
@@ -93,5 +121,366 @@ func TestAnAppComesUpAndAFailedInstanceIsReplacedAtOnce(t *testing.T) {
 		if w.Registry()["web-2"] == before || w.Starts() != 4 {
 			t.Errorf("web-2 runs in %s after %s ended; %d starts", w.Registry()["web-2"], before, w.Starts())
 		}
+	})
+}
+
+func TestADriverKilledThirtyTimesStopsNothingAndStartsNothingTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		random := rand.New(rand.NewPCG(1, 2))
+		w := newWorld(t, 3, func(role *apiv1.RoleSpec) { role.Instances = 10 })
+		for range 30 {
+			w.after(time.Duration(random.IntN(120)) * time.Millisecond)
+			w.kill()
+			w.after(time.Duration(random.IntN(50)) * time.Millisecond)
+			w.start()
+		}
+		w.after(10 * time.Second)
+		if len(w.Registry()) != 10 || w.Starts() != 10 {
+			t.Errorf("%d instances in the registry after %d starts, want 10 after 10", len(w.Registry()), w.Starts())
+		}
+		steady := w.Registry()
+		for range 30 {
+			w.kill()
+			w.start()
+			w.after(time.Duration(random.IntN(300)) * time.Millisecond)
+			if got := w.Registry(); !maps.Equal(got, steady) {
+				t.Fatalf("the registry changed from %v to %v", steady, got)
+			}
+		}
+		w.after(10 * time.Second)
+		if got := w.Registry(); !maps.Equal(got, steady) || w.Starts() != 10 || w.Leases() != 10 {
+			t.Errorf("registry %v, %d starts, %d leases", got, w.Starts(), w.Leases())
+		}
+	})
+}
+
+func TestAnInstanceThatDiesWhileNoMasterRunsIsReplacedByTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.after(time.Second)
+		w.kill()
+		w.Kill(w.Registry()["web-1"])
+		w.start()
+		w.after(time.Second)
+		w.serves("web-1", "web-2", "web-3")
+		if w.Starts() != 4 {
+			t.Errorf("%d starts, want 4", w.Starts())
+		}
+	})
+}
+
+func TestScalingOutAndIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.after(time.Second)
+		w.scale(5)
+		w.after(time.Second)
+		w.serves("web-1", "web-2", "web-3", "web-4", "web-5")
+		w.scale(2)
+		w.after(time.Second)
+		w.serves("web-1", "web-2")
+		if w.Leases() != 2 || len(w.Instances()) != 2 {
+			t.Errorf("%d leases, reports %v", w.Leases(), w.Instances())
+		}
+	})
+}
+
+func (w *world) scale(instances int32) {
+	w.Want(func(wanted *masterv1.Wanted) { wanted.GetSpec().GetRoles()[0].Instances = instances })
+}
+
+func TestARollingUpdateNeverServesWithLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, func(role *apiv1.RoleSpec) {
+			role.Stop = &apiv1.StopPolicy{Drain: durationpb.New(time.Second)}
+		})
+		w.after(time.Second)
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
+		for range 400 {
+			w.after(20 * time.Millisecond)
+			if serving, leases := len(w.Registry()), w.Leases(); serving < 3 || leases > 4 {
+				t.Fatalf("%d instances serve, %d containers are held", serving, leases)
+			}
+		}
+		if w.Rollout().GetState() != apiv1.Rollout_DONE || w.Starts() != 6 {
+			t.Errorf("rollout %v after %d starts", w.Rollout(), w.Starts())
+		}
+		for _, report := range w.Instances() {
+			if report.GetVersion() != 2 {
+				t.Errorf("%v is not of version 2", report)
+			}
+		}
+	})
+}
+
+func TestAVersionThatCrashesIsRevertedLongBeforeTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.behave(crashing("web:2"))
+		w.after(time.Second)
+		old := w.Registry()
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
+		w.after(time.Minute)
+		if len(w.Reverts()) != 1 || w.Reverts()[0].GetFromVersion() != 2 {
+			t.Fatalf("reverts: %v", w.Reverts())
+		}
+		if w.Rollout().GetState() != apiv1.Rollout_REVERTED || w.Rollout().GetVersion() != 3 || w.Rollout().GetReason() == "" {
+			t.Errorf("rollout %v", w.Rollout())
+		}
+		if got := w.Registry(); !maps.Equal(got, old) {
+			t.Errorf("the instances of the version before were touched: %v became %v", old, got)
+		}
+		for _, report := range w.Instances() {
+			if report.GetVersion() != 3 {
+				t.Errorf("%v does not count as the reverted version", report)
+			}
+		}
+	})
+}
+
+func TestANodeThatIsLostIsReplacedAndReapedWhenItReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, nil)
+		w.after(time.Second)
+		w.add("node-2")
+		w.nodes["node-1"].Lose()
+		w.after(time.Second)
+		w.serves("web-1", "web-2", "web-3")
+		if w.Starts() != 6 || len(w.Containers()) != 6 {
+			t.Errorf("%d starts, %d containers", w.Starts(), len(w.Containers()))
+		}
+		w.nodes["node-1"].Return()
+		w.after(time.Second)
+		w.serves("web-1", "web-2", "web-3")
+		if len(w.Containers()) != 3 || w.Starts() != 6 {
+			t.Errorf("after its return %d containers, %d starts", len(w.Containers()), w.Starts())
+		}
+	})
+}
+
+func TestANodeThatReturnsBeforeItsReplacementKeepsItsInstances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, nil)
+		w.after(time.Second)
+		steady := w.Registry()
+		w.nodes["node-1"].Lose()
+		w.after(10 * time.Second)
+		w.serves()
+		w.nodes["node-1"].Return()
+		w.after(10 * time.Second)
+		if got := w.Registry(); !maps.Equal(got, steady) || w.Starts() != 3 || w.Leases() != 3 {
+			t.Errorf("registry %v, was %v; %d starts, %d leases", got, steady, w.Starts(), w.Leases())
+		}
+	})
+}
+
+func TestADrainedNodeIsEmptiedWithoutServingLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Instances = 4 })
+		w.after(time.Second)
+		w.nodes["node-1"].Set(apiv1.NodeState_DRAINING)
+		for range 100 {
+			w.after(50 * time.Millisecond)
+			if len(w.Registry()) < 4 {
+				t.Fatalf("only %v serve", w.Registry())
+			}
+		}
+		for name, container := range w.Containers() {
+			if container.GetLease().GetNodeId() != "node-2" {
+				t.Errorf("%s is still on %s", name, container.GetLease().GetNodeId())
+			}
+		}
+	})
+}
+
+func TestAPreemptedInstanceIsMovedBeforeTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.after(time.Second)
+		w.Preempt(w.Registry()["web-2"], 30*time.Second)
+		for range 100 {
+			w.after(100 * time.Millisecond)
+			if len(w.Registry()) < 3 {
+				t.Fatalf("only %v serve", w.Registry())
+			}
+		}
+		w.serves("web-1", "web-3", "web-4")
+		if w.Leases() != 3 {
+			t.Errorf("%d leases", w.Leases())
+		}
+	})
+}
+
+func TestTheResourceManagerComesAndGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.after(time.Second)
+		for i := range 10 {
+			w.Restart(time.Duration(i) * 300 * time.Millisecond)
+			w.Kill(slices.Collect(maps.Values(w.Registry()))[0])
+			w.after(5 * time.Second)
+			w.serves("web-1", "web-2", "web-3")
+			// The failures are to be a window apart: it is the reconnection that is tried here.
+			w.after(11 * time.Minute)
+		}
+		if w.Leases() != 3 || w.Starts() != 13 {
+			t.Errorf("%d leases, %d starts", w.Leases(), w.Starts())
+		}
+	})
+}
+
+func TestNodeManagersMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, nil)
+		w.after(time.Second)
+		w.nodes["node-1"].Restart()
+		w.after(time.Second)
+		w.Kill(w.Registry()["web-1"])
+		w.after(time.Second)
+		w.serves("web-1", "web-2", "web-3")
+		w.scale(4)
+		w.after(time.Second)
+		w.serves("web-1", "web-2", "web-3", "web-4")
+	})
+}
+
+func TestACrashLoopBacksOffAndRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, func(role *apiv1.RoleSpec) { role.Instances = 1 })
+		w.behave(crashing("web:1"))
+		w.after(30 * time.Minute)
+		if starts := w.Starts(); starts < 20 || starts > 50 {
+			t.Errorf("%d starts in half an hour of crashes, want about one a minute", starts)
+		}
+		report := w.Instances()[0]
+		if report.GetState() != apiv1.Instance_BACKOFF || report.GetNextAttemptAt() == nil || report.GetReason() == "" {
+			t.Errorf("report %v", report)
+		}
+		if w.Rollout().GetState() != apiv1.Rollout_FAILED || len(w.Reverts()) != 0 {
+			t.Errorf("rollout %v, reverts %v", w.Rollout(), w.Reverts())
+		}
+		starts := w.Starts()
+		w.kill()
+		w.start()
+		w.after(20 * time.Second)
+		if w.Starts() > starts+1 {
+			t.Errorf("the new master forgot the failures: %d starts after %d", w.Starts(), starts)
+		}
+		w.behave(mastertest.Sound)
+		w.after(2 * time.Minute)
+		w.serves("web-1")
+		if w.Rollout().GetState() != apiv1.Rollout_DONE {
+			t.Errorf("rollout %v", w.Rollout())
+		}
+	})
+}
+
+func TestAnUnhealthyInstanceIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.after(time.Second)
+		sick := w.Registry()["web-2"]
+		w.Sicken(sick)
+		w.after(time.Second)
+		w.serves("web-1", "web-2", "web-3")
+		if _, ok := w.Containers()[sick]; ok {
+			t.Errorf("%s still runs", sick)
+		}
+	})
+}
+
+func TestStopAndRemove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.after(time.Second)
+		w.Want(func(wanted *masterv1.Wanted) { wanted.Stopped = true })
+		w.after(time.Second)
+		w.serves()
+		if w.Leases() != 0 || w.Finished() {
+			t.Errorf("stopped: %d leases, finished %v", w.Leases(), w.Finished())
+		}
+		w.Want(func(wanted *masterv1.Wanted) { wanted.Stopped = false })
+		w.after(time.Second)
+		w.serves("web-1", "web-2", "web-3")
+		w.Want(func(wanted *masterv1.Wanted) { wanted.Removing = true })
+		w.after(time.Second)
+		if w.Leases() != 0 || !w.Finished() || len(w.Instances()) != 0 {
+			t.Errorf("removed: %d leases, finished %v, reports %v", w.Leases(), w.Finished(), w.Instances())
+		}
+	})
+}
+
+func TestARollingRestartReplacesEachOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.after(time.Second)
+		w.Want(func(wanted *masterv1.Wanted) { wanted.RestartBefore = timestamppb.Now() })
+		w.after(10 * time.Second)
+		if w.Starts() != 6 || len(w.Registry()) != 3 || w.Leases() != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+			t.Errorf("%d starts, registry %v, rollout %v", w.Starts(), w.Registry(), w.Rollout())
+		}
+		w.kill()
+		w.start()
+		w.after(10 * time.Second)
+		if w.Starts() != 6 {
+			t.Errorf("the new master restarted again: %d starts", w.Starts())
+		}
+	})
+}
+
+func TestAMasterThatWasReplacedEndsWithoutTouchingAnything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.after(time.Second)
+		old := w.stop
+		w.start()
+		w.after(10 * time.Second)
+		if err := old(); !errors.Is(err, appmaster.ErrSuperseded) {
+			t.Errorf("the replaced master ended with %v", err)
+		}
+		w.serves("web-1", "web-2", "web-3")
+		if w.Starts() != 3 {
+			t.Errorf("%d starts", w.Starts())
+		}
+	})
+}
+
+func TestANodeWhoseStartsFailIsAvoided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.nodes["node-1"].SetBehaviour(func(*corev1.ContainerSpec) mastertest.Behaviour {
+			return mastertest.Behaviour{Launch: 10 * time.Millisecond, LaunchFails: true}
+		})
+		w.after(30 * time.Second)
+		w.serves("web-1", "web-2", "web-3")
+		for _, endpoint := range w.Registry() {
+			if node := w.Containers()[endpoint].GetLease().GetNodeId(); node != "node-2" {
+				t.Errorf("%s serves on %s", endpoint, node)
+			}
+		}
+		if w.Starts() > 12 {
+			t.Errorf("%d starts", w.Starts())
+		}
+	})
+}
+
+func TestTheCalendarSetsTheCountUntilAPersonDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, func(role *apiv1.RoleSpec) {
+			role.Schedule = []*apiv1.ScheduleEntry{{Cron: "0 22 * * *", Instances: 1}, {Cron: "0 7 * * *", Instances: 3}}
+		})
+		w.after(time.Second) // it is midnight: the night's count holds
+		w.serves("web-1")
+		w.after(7 * time.Hour)
+		w.serves("web-1", "web-2", "web-3")
+		w.scale(2)
+		w.after(time.Minute)
+		w.serves("web-1", "web-2")
+		w.kill()
+		w.start()
+		w.after(time.Minute)
+		w.serves("web-1", "web-2")
+		w.after(15 * time.Hour)
+		w.serves("web-1")
 	})
 }

@@ -126,17 +126,19 @@ func (r *Role) Adopt(adopted Adopted) {
 func (r *Role) Granted(grant Grant) {
 	r.node(grant.Node)
 	s := r.asker(grant)
-	if s == nil {
+	if s != nil && s.ask != "" {
+		if s.ask != grant.Ask {
+			r.due = append(r.due, Unask{ID: s.ask})
+		}
+		s.ask = ""
+	}
+	if s == nil || s.current != nil && !r.lost(s.current) {
 		r.due = append(r.due, Release{Container: grant.Container})
 		return
 	}
 	if s.current != nil {
 		r.fence(s)
 	}
-	if s.ask != "" && s.ask != grant.Ask {
-		r.due = append(r.due, Unask{ID: s.ask})
-	}
-	s.ask = ""
 	s.current = &container{id: grant.Container, node: grant.Node, grantedAt: grant.At}
 }
 
