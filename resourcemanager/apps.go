@@ -32,6 +32,11 @@ func (z *zone) deploy(request *apiv1.DeployRequest) (*apiv1.DeployResponse, erro
 	if a != nil && a.state() == lifecycle.AppRemoving {
 		return nil, fmt.Errorf("%s is being removed; wait until \"mammoth app ls\" does not list it any more: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
 	}
+	for _, role := range spec.GetRoles() {
+		if role.GetInstances() == 0 {
+			role.Instances = a.presentCount(role.GetName())
+		}
+	}
 	plan, err := z.plan(a, spec)
 	if err != nil {
 		return nil, err
@@ -48,6 +53,18 @@ func (z *zone) deploy(request *apiv1.DeployRequest) (*apiv1.DeployResponse, erro
 		return nil, err
 	}
 	return &apiv1.DeployResponse{App: z.viewApp(a)}, nil
+}
+
+// presentCount is how many instances a role has when nobody says: as many as before, or one.
+func (a *app) presentCount(name string) int32 {
+	if a != nil {
+		for _, role := range a.record.GetSpec().GetRoles() {
+			if role.GetName() == name {
+				return role.GetInstances()
+			}
+		}
+	}
+	return 1
 }
 
 func checkGeneration(a *app, name string, ifGeneration int64) error {

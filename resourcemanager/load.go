@@ -2,13 +2,11 @@ package resourcemanager
 
 import (
 	"fmt"
-	"log/slog"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/internal/token"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -19,10 +17,11 @@ import (
 
 // load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
 // until they register, and masters have as long as after a lost stream to come back.
-func load(config *Config, memory store.Store, log *slog.Logger, now time.Time) (*zone, error) {
+func load(config *Config, memory store.Store, post func(input), now time.Time) (*zone, error) {
 	z := &zone{
 		config:   config,
-		log:      log,
+		log:      config.Logger,
+		post:     post,
 		identity: memory.Identity(),
 		started:  now,
 		tables: tables{
@@ -96,13 +95,6 @@ func (z *zone) loadZone(memory store.Store) error {
 	z.readKeys()
 	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.schema})
 	return nil
-}
-
-func (z *zone) readKeys() {
-	z.keys = nil
-	for _, key := range z.record.GetKeys() {
-		z.keys = append(z.keys, token.Key{ID: key.GetId(), Secret: key.GetSecret()})
-	}
 }
 
 func (z *zone) loadQueues(memory store.Store) error {

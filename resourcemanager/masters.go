@@ -22,8 +22,6 @@ import (
 // maxMemo is how much a master may save for the one after it.
 const maxMemo = 64 << 10
 
-
-
 // authenticate finds the app whose newest attempt holds the bearer token.
 func (z *zone) authenticate(bearer string) (*app, error) {
 	refused := fmt.Errorf("the bearer token is not that of an application master: %w", errdefs.ErrUnauthenticated)

@@ -276,6 +276,13 @@ func (z *zone) endSession(n *node, why error) {
 	n.session = ""
 }
 
+// closeSession is about a stream that is over; it may be an earlier one.
+func (z *zone) closeSession(session string, commands *mailbox[*trackerv1.NodeCommand]) {
+	if n := z.sessions[session]; n != nil && n.commands == commands {
+		n.commands, n.outbox = nil, nil
+	}
+}
+
 // command is told to the node once the turn is stored. A node that is not connected is told when it comes back,
 // from what is stored.
 func (z *zone) command(n *node, command *trackerv1.NodeCommand) {

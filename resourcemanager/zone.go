@@ -45,18 +45,19 @@ type zone struct {
 	sessions   map[string]*node
 
 	lastEvent int64
-	watchers  map[*eventWatch]struct{}
+	// wake is when deadlines are looked at next.
+	wake     time.Time
+	watchers map[*eventWatch]struct{}
 
 	// Of the present turn.
 	changes
 	now     time.Time
-	wake    time.Time
 	touched map[id.App]*app
 	// speaking are the nodes that have commands to be told.
 	speaking map[id.Node]*node
-	replies   []func()
-	told    []*apiv1.Event
-	post    func(input)
+	replies  []func()
+	told     []*apiv1.Event
+	post     func(input)
 }
 
 type tables struct {
@@ -117,7 +118,6 @@ type node struct {
 
 func (z *zone) begin(now time.Time) {
 	z.now = now
-	z.wake = time.Time{}
 	z.touched = map[id.App]*app{}
 	z.speaking = map[id.Node]*node{}
 	z.replies = nil
@@ -127,19 +127,14 @@ func (z *zone) begin(now time.Time) {
 // after has something done once this turn is stored.
 func (z *zone) after(do func()) { z.replies = append(z.replies, do) }
 
-// at wakes the loop at an instant, though nothing may have happened until then.
+// at has the deadlines looked at by an instant, though nothing may have happened until then.
 func (z *zone) at(instant time.Time) {
-	if z.wake.IsZero() || instant.Before(z.wake) {
+	if instant.Before(z.wake) {
 		z.wake = instant
 	}
 }
 
-func (z *zone) sleep(now time.Time) time.Duration {
-	if z.wake.IsZero() {
-		return tick
-	}
-	return min(tick, max(0, z.wake.Sub(now)))
-}
+func (z *zone) sleep(now time.Time) time.Duration { return max(0, z.wake.Sub(now)) }
 
 // touch has the app settled, projected and shown at the end of the turn.
 func (z *zone) touch(a *app) { z.touched[a.id] = a }
@@ -147,6 +142,22 @@ func (z *zone) touch(a *app) { z.touched[a.id] = a }
 // touchedApps gives them in the order of their submission.
 func (z *zone) touchedApps() []*app {
 	return slices.SortedFunc(maps.Values(z.touched), func(a, b *app) int { return a.id.Compare(b.id) })
+}
+
+// due does what deadlines ask for, once a tick and whenever at said so.
+func (z *zone) due() {
+	if z.now.Before(z.wake) {
+		return
+	}
+	z.wake = z.now.Add(tick)
+	z.dueNodes()
+	for _, a := range z.sortedApps() {
+		z.dueContainers(a)
+		z.dueAttempt(a)
+		if a.record.GetEndBy() != nil {
+			z.touch(a)
+		}
+	}
 }
 
 // settle does what follows from a turn's facts by themselves.

@@ -50,6 +50,8 @@ type Behaviour struct {
 	LaunchFails bool
 	// Exit ends it so long after it runs; zero is never.
 	Exit time.Duration
+	// Succeeds makes the exit code 0 instead of 1.
+	Succeeds bool
 }
 
 // Sound containers run and become healthy soon.
@@ -186,7 +188,11 @@ func (n *Node) launch(name string, behaviour Behaviour) {
 		})
 	}
 	if behaviour.Exit > 0 {
-		n.after(behaviour.Exit, name, func() { n.end(name, &corev1.Exit{Reason: corev1.Exit_EXITED, Code: 1}) })
+		exit := &corev1.Exit{Reason: corev1.Exit_EXITED, Code: 1}
+		if behaviour.Succeeds {
+			exit.Code = 0
+		}
+		n.after(behaviour.Exit, name, func() { n.end(name, exit) })
 	}
 }
 

@@ -57,6 +57,15 @@ type Hold struct {
 // Release ends a container's hold: it was seen gone, or was fenced. Releasing twice is harmless.
 type Release struct{ Container id.Container }
 
+// Checkpoint says that a container's work is safe up to a time: stopping it loses only what came after.
+type Checkpoint struct {
+	Container id.Container
+	At        time.Time
+}
+
+// SetContracts replaces all lending contracts. It is checked as a whole; on an error nothing changes.
+type SetContracts struct{ Contracts []Contract }
+
 func (SetQueues) isInput()  {}
 func (SetNode) isInput()    {}
 func (RemoveNode) isInput() {}
@@ -65,6 +74,9 @@ func (RemoveApp) isInput()  {}
 func (SetAsk) isInput()     {}
 func (Hold) isInput()       {}
 func (Release) isInput()    {}
+
+func (Checkpoint) isInput()   {}
+func (SetContracts) isInput() {}
 
 // QueueSpec is one queue: a capacity contract. A tree has one root, the queue without a parent.
 type QueueSpec struct {
@@ -81,6 +93,8 @@ type QueueSpec struct {
 	Fair             bool
 	UserLimitPercent float64
 	Submit, Admin    []string
+	// Notice is how long containers of the queue hear before they are stopped; zero is Config.Notice.
+	Notice time.Duration
 }
 
 // QueueState says what a queue still takes.
@@ -163,7 +177,7 @@ type Ask struct {
 	AntiAffinity []string
 	// Gang grants all pending containers at once, or none.
 	Gang bool
-	// Duration is how long a container will run, if known.
+	// Duration, if known, is how long a container will run: lent capacity is granted only if it ends in time.
 	Duration time.Duration
 	// Master marks the container of an application master.
 	Master bool
@@ -174,7 +188,10 @@ type Decisions struct {
 	Grants  []Grant
 	Notices []Notice
 	Stops   []Stop
-	// Next is when to call Schedule again though nothing new was applied; zero is never.
+	// Reprieves are containers whose notice is taken back: they are not needed any more.
+	Reprieves []id.Container
+	// Next is when to call Schedule again though nothing new was applied; zero is never. It may be the present:
+	// then there is more to decide than a pass is allowed to take.
 	Next time.Time
 }
 
@@ -254,6 +271,10 @@ type Config struct {
 	Epoch int64
 	// Schema names the extended resources, for sentences.
 	Schema resource.Schema
+	// Notice is how long a container hears before it is stopped for another queue's guarantee; zero is 10s.
+	Notice time.Duration
+	// Patience is how long an ask that others keep overtaking waits before a node is kept for it; zero is 10s.
+	Patience time.Duration
 }
 
 // Interface is the whole face of a Core towards its owner, which calls it from one goroutine only.

@@ -52,6 +52,17 @@ type Core struct {
 	labelList  []*label
 
 	nominationsReady []*nomination
+	notices          []*notice
+	reprieved        []id.Container
+	// leaves are the queues without children, in tree order.
+	leaves []*queue
+	plan   removalPlan
+	// gangs numbers the gangs granted.
+	gangs int64
+
+	contracts []*contract
+	// turning is when the state of some contract changes next, counted what the ledgers have counted up to.
+	turning, counted time.Time
 	// impatient are asks found not to fit, by the time at which a node is to be kept for them.
 	impatient []impatience
 	// quiet keeps what is held and taken back on trial from waking anybody.
@@ -67,6 +78,12 @@ var _ Interface = (*Core)(nil)
 
 // New makes a core with DefaultQueues.
 func New(config Config) *Core {
+	if config.Notice == 0 {
+		config.Notice = 10 * time.Second
+	}
+	if config.Patience == 0 {
+		config.Patience = 10 * time.Second
+	}
 	c := &Core{
 		config:     config,
 		slots:      make(map[id.Node]int32),
@@ -104,6 +121,8 @@ type app struct {
 	used       resource.Vector
 	share      float64
 	lastSeq    int64
+	// credits are what containers that were stopped for others' guarantees had done, for those that follow them.
+	credits []credit
 }
 
 func (a *app) title() string {
@@ -155,8 +174,18 @@ type container struct {
 	master    bool
 	startedAt time.Time
 
+	duration  time.Duration
+	// gang numbers the gang that it was granted with; zero is none.
+	gang int64
+	// checkpoint is until when its work is safe, credit what its predecessors lost to others' guarantees.
+	checkpoint time.Time
+	credit     time.Duration
+	// notice is set while it is to leave.
+	notice *notice
+
 	previousOfApp, nextOfApp   *container
 	previousOfNode, nextOfNode *container
+	previousOfLeaf, nextOfLeaf *container
 }
 
 // Apply implements Interface.
@@ -174,6 +203,10 @@ func (c *Core) Apply(input Input) error {
 		return c.removeApp(in.App)
 	case SetAsk:
 		return c.setAsk(in)
+	case Checkpoint:
+		return c.checkpoint(in)
+	case SetContracts:
+		return c.setContracts(in.Contracts)
 	case Hold:
 		return c.holdExisting(in)
 	case Release:
@@ -415,6 +448,7 @@ func (c *Core) release(name id.Container) {
 	delete(c.containers, name)
 	a, n := k.app, k.node
 	c.unhold(k)
+	c.dropNotice(k)
 	c.recycle(k)
 	if a.removed || a.leaf == nil {
 		c.forgetApp(a)
@@ -537,12 +571,23 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 			leaf.masters[i] += amount
 		}
 	}
+	if sign > 0 {
+		leaf.link(k)
+	} else {
+		leaf.unlink(k)
+	}
 	c.charge(leaf, &k.need, sign)
+	if k.notice != nil {
+		leaf.expect(&k.need, sign)
+	}
 	if leaf.spec.Fair {
 		a.share = shareOf(&a.used, &c.zone)
 		for _, b := range a.buckets {
-			if b.state == ready {
+			switch b.state {
+			case ready:
 				leaf.ready.move(b)
+			case waiting:
+				leaf.waiting.move(b)
 			}
 		}
 	}

@@ -15,12 +15,12 @@ type nomination struct {
 	room resource.Vector
 	// leaf is set when this is the leaf's reservation for an ask that waited for too long.
 	leaf *queue
+	// victims are given notice for this room; then it is promised to the ask's queues.
+	victims []*notice
+	claim   bool
 	// queued says that it is in Core.nominationsReady.
 	queued bool
 }
-
-// patience is how long an ask that could be served only by a node emptying waits before one is kept for it.
-const patience = 10 * time.Second
 
 func (c *Core) nominate(k *ask, n *node, room resource.Vector) *nomination {
 	m := &nomination{ask: k, node: n, room: room}
@@ -36,6 +36,7 @@ func (c *Core) withdrawNomination(m *nomination) {
 	if m.leaf != nil {
 		m.leaf.reservations--
 	}
+	c.endClaim(m)
 	drop := func(all []*nomination) []*nomination {
 		return slices.DeleteFunc(all, func(other *nomination) bool { return other == m })
 	}
@@ -104,7 +105,7 @@ func (c *Core) reserve() {
 			k.since = time.Time{}
 			continue
 		}
-		c.impatient = append(c.impatient, impatience{k, c.now.Add(patience)})
+		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
 		if k.app.leaf.reservations > 0 || k.spec.Gang || k.reservedAt == c.epoch {
 			continue
 		}

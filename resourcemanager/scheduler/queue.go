@@ -16,6 +16,13 @@ type queue struct {
 	order int
 
 	guaranteed, maximum, used resource.Vector
+	// promised is what is nominated for asks here against others' borrowing, leaving what is under notice.
+	promised, leaving resource.Vector
+	// lent are the shares of others' guarantees that open contracts entitle to, entitled guaranteed and lent together.
+	lent     []loan
+	entitled resource.Vector
+	// containersHeld is a leaf's containers, newest first.
+	containersHeld *container
 	// masters is what application masters hold in a leaf, masterLimit the most that they may.
 	masters, masterLimit resource.Vector
 	// capped says that the maximum is less than the zone; otherwise its nodes are limit enough.
@@ -25,7 +32,7 @@ type queue struct {
 	reservations int
 	users        map[string]*user
 
-	// share is used/guaranteed, or used/zone where nothing is guaranteed: the latter come after all others.
+	// share is used/entitled, or used/zone where nothing is guaranteed: the latter come after all others.
 	share     float64
 	borrowing bool
 	place     int32
@@ -33,8 +40,61 @@ type queue struct {
 	// busy are the children with something to decide; ready are a leaf's buckets of that kind.
 	busy  heap[*queue]
 	ready heap[*bucket]
+	// waiting are a leaf's buckets whose shape fits nowhere.
+	waiting heap[*bucket]
 	// parked are buckets that wait for this queue to hold less.
 	parked []*bucket
+}
+
+// link puts a container among a leaf's, by age; those that are held again after a restart may come in any order,
+// and are then only roughly sorted.
+func (q *queue) link(k *container) {
+	var before *container
+	after := q.containersHeld
+	for range 64 {
+		if after == nil || !after.startedAt.After(k.startedAt) {
+			break
+		}
+		before, after = after, after.nextOfLeaf
+	}
+	k.previousOfLeaf, k.nextOfLeaf = before, after
+	if before != nil {
+		before.nextOfLeaf = k
+	} else {
+		q.containersHeld = k
+	}
+	if after != nil {
+		after.previousOfLeaf = k
+	}
+}
+
+func (q *queue) unlink(k *container) {
+	if k.previousOfLeaf != nil {
+		k.previousOfLeaf.nextOfLeaf = k.nextOfLeaf
+	} else {
+		q.containersHeld = k.nextOfLeaf
+	}
+	if k.nextOfLeaf != nil {
+		k.nextOfLeaf.previousOfLeaf = k.previousOfLeaf
+	}
+	k.previousOfLeaf, k.nextOfLeaf = nil, nil
+}
+
+// expect counts what is under notice, promise what is nominated against borrowers, along the path.
+func (q *queue) expect(amount *resource.Vector, sign int64) {
+	for ; q != nil; q = q.parent {
+		for i := range amount {
+			q.leaving[i] += sign * amount[i]
+		}
+	}
+}
+
+func (q *queue) promise(amount *resource.Vector, sign int64) {
+	for ; q != nil; q = q.parent {
+		for i := range amount {
+			q.promised[i] += sign * amount[i]
+		}
+	}
 }
 
 // user is what one person holds in a leaf.
@@ -61,12 +121,12 @@ func (q *queue) isLeaf() bool { return len(q.children) == 0 }
 
 // setShare brings the queue's rank up to date, given all that the zone has.
 func (q *queue) setShare(zone *resource.Vector) {
-	q.borrowing = q.guaranteed.IsZero()
+	q.borrowing = q.entitled.IsZero()
 	if q.borrowing {
 		q.share = shareOf(&q.used, zone)
 		return
 	}
-	q.share = shareOf(&q.used, &q.guaranteed)
+	q.share = shareOf(&q.used, &q.entitled)
 }
 
 // shareOf is the largest used/of over the places that of names; a place left out of a guarantee counts for nothing.
@@ -177,6 +237,7 @@ func (c *Core) resolveQueues() {
 	c.cpuWeight = 1 / math.Max(1, float64(c.zone[resource.CPU]))
 	c.memoryWeight = 1 / math.Max(1, float64(c.zone[resource.Memory]))
 	c.root().resolve(c.zone, c.zone, c.zone)
+	c.resolveLoans()
 	for _, q := range c.queues {
 		q.setShare(&c.zone)
 	}

@@ -56,10 +56,10 @@ func (c *Core) serve(b *bucket) {
 
 // wait lays a bucket aside until its shape is offered a node.
 func (c *Core) wait(b *bucket) {
-	c.setIdle(b, waiting)
+	c.setWaiting(b)
 	if k := b.asks.items[0]; k.since.IsZero() {
 		k.since = c.now
-		c.impatient = append(c.impatient, impatience{k, c.now.Add(patience)})
+		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
 	}
 }
 

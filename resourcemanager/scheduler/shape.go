@@ -276,11 +276,14 @@ func (c *Core) enter(k *ask) {
 	b.asks.push(k)
 	switch {
 	case b.state == empty && s.blocked:
-		b.state, b.missing = waiting, int64(k.spec.Pending)
+		c.setWaiting(b)
+		b.missing = int64(k.spec.Pending)
 	case b.state == empty:
 		c.setReady(b)
 	case b.state == ready:
 		b.leaf.ready.move(b)
+	case b.state == waiting:
+		b.leaf.waiting.move(b)
 	}
 }
 
@@ -313,8 +316,13 @@ func (c *Core) leave(k *ask) {
 			b.shape.buckets = without(b.shape.buckets, b)
 			k.app.buckets = without(k.app.buckets, b)
 		}
-	} else if head && b.state == ready {
-		b.leaf.ready.move(b)
+	} else if head {
+		switch b.state {
+		case ready:
+			b.leaf.ready.move(b)
+		case waiting:
+			b.leaf.waiting.move(b)
+		}
 	}
 	b.shape.asks--
 	if b.shape.asks == 0 {
@@ -323,7 +331,7 @@ func (c *Core) leave(k *ask) {
 }
 
 func (c *Core) setReady(b *bucket) {
-	b.state = ready
+	c.setIdle(b, ready)
 	b.leaf.ready.push(b)
 	c.enliven(b.leaf)
 }
@@ -334,12 +342,19 @@ func (c *Core) setIdle(b *bucket, state bucketState) {
 	case ready:
 		b.leaf.ready.remove(b)
 		c.rest(b.leaf)
+	case waiting:
+		b.leaf.waiting.remove(b)
 	case parked:
 		for q := b.leaf; q != nil; q = q.parent {
 			q.parked = without(q.parked, b)
 		}
 	}
 	b.state = state
+}
+
+func (c *Core) setWaiting(b *bucket) {
+	c.setIdle(b, waiting)
+	b.leaf.waiting.push(b)
 }
 
 func without(buckets []*bucket, b *bucket) []*bucket {
@@ -353,15 +368,16 @@ func (c *Core) park(b *bucket, q *queue) {
 }
 
 func (c *Core) unpark(q *queue) {
-	for _, b := range q.parked {
-		switch {
-		case b.shape.blocked:
-			b.state = waiting
-		default:
+	for len(q.parked) > 0 {
+		b := q.parked[len(q.parked)-1]
+		q.parked = q.parked[:len(q.parked)-1]
+		b.state = empty
+		if b.shape.blocked {
+			c.setWaiting(b)
+		} else {
 			c.setReady(b)
 		}
 	}
-	q.parked = q.parked[:0]
 }
 
 // tidy forgets shapes that nobody has asked for in a while.

@@ -210,7 +210,12 @@ func (c *Core) setQueues(specs []QueueSpec) error {
 		}
 	}
 	c.dropShapes()
-	c.queues, c.queueByName = queues, byName
+	c.queues, c.queueByName, c.leaves = queues, byName, nil
+	for _, q := range queues {
+		if q.isLeaf() {
+			c.leaves = append(c.leaves, q)
+		}
+	}
 	c.stale = true
 	c.resolveQueues()
 	for _, a := range apps {

@@ -4,6 +4,7 @@ package service
 
 import (
 	"context"
+	"net/http"
 
 	"google.golang.org/grpc"
 
@@ -97,6 +98,8 @@ type Images interface {
 	List(ctx context.Context) ([]*apiv1.Image, error)
 	StoredBytes() (int64, error)
 	Remove(ctx context.Context, name string) (freed int64, err error)
+	// Handler serves uploads under /v1/uploads and the OCI distribution API under /v2/.
+	Handler() http.Handler
 }
 
 // Config is what the servers stand on.

@@ -19,7 +19,8 @@ const (
 )
 
 // Complete checks a spec and fills in the defaults of everything that it leaves out, so that whoever looks at it later
-// sees what counts. An error is one sentence with what to do.
+// sees what counts. Only the number of instances is left to the loop, which knows how many there are already. An error
+// is one sentence with what to do.
 func Complete(spec *apiv1.AppSpec) error {
 	if spec == nil {
 		return invalid("a deployment needs a spec")
@@ -54,9 +55,6 @@ func Complete(spec *apiv1.AppSpec) error {
 func completeRole(role *apiv1.RoleSpec) error {
 	if role.GetImage() == "" {
 		return invalid("no image is named; say NAME:TAG of one that \"mammoth image ls\" lists")
-	}
-	if role.GetInstances() == 0 {
-		role.Instances = 1
 	}
 	if err := checkCount(role.GetInstances()); err != nil {
 		return err

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/mammoth-os/mammoth/internal/manifest"
+)
+
+// daemonFlags are what all daemons have.
+type daemonFlags struct {
+	config   string
+	logLevel string
+}
+
+func (d *daemonFlags) add(cmd *cobra.Command, level string) {
+	cmd.Flags().StringVar(&d.config, "config", "", "a YAML file with the same settings; flags go before it")
+	cmd.Flags().StringVar(&d.logLevel, "log-level", level, "what is logged to standard error: debug, info, warn or error")
+	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
+	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// load applies the configuration file to the flags that were not given, and makes the logger.
+func (d *daemonFlags) load(c *cli, cmd *cobra.Command) (*slog.Logger, error) {
+	if d.config != "" {
+		if err := d.readConfig(c, cmd.LocalNonPersistentFlags()); err != nil {
+			return nil, usageError{inFile(d.config, err)}
+		}
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(d.logLevel)); err != nil {
+		return nil, usagef("--log-level: %q is none of debug, info, warn and error", d.logLevel)
+	}
+	return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level})), nil
+}
+
+// readConfig sets flags from the file: nodeTimeout is --node-timeout.
+func (d *daemonFlags) readConfig(c *cli, flags *pflag.FlagSet) error {
+	data, err := c.readFile(d.config)
+	if err != nil {
+		return err
+	}
+	byKey := map[string]*pflag.Flag{}
+	var known []string
+	flags.VisitAll(func(flag *pflag.Flag) {
+		if flag.Name != "config" && flag.Name != "help" {
+			byKey[camelCase(flag.Name)] = flag
+			known = append(known, camelCase(flag.Name))
+		}
+	})
+	settings, err := manifest.ParseSettings(data, known)
+	if err != nil {
+		return err
+	}
+	var mistakes manifest.Errors
+	for _, setting := range settings {
+		flag := byKey[setting.Name]
+		if flag.Changed {
+			continue
+		}
+		for _, value := range setting.Values {
+			if err := flags.Set(flag.Name, value); err != nil {
+				mistakes = append(mistakes, manifest.Error{Line: setting.Line, Message: fmt.Sprintf("%s: %q is not what it takes: %s", setting.Name, value, flag.Usage)})
+			}
+		}
+	}
+	if len(mistakes) > 0 {
+		return mistakes
+	}
+	return nil
+}
+
+func camelCase(flag string) string {
+	words := strings.Split(flag, "-")
+	for i := 1; i < len(words); i++ {
+		words[i] = strings.ToUpper(words[i][:1]) + words[i][1:]
+	}
+	return strings.Join(words, "")
+}
+
+// lockFolder makes a folder this process's own until it ends. what is "zone" or "NodeManager".
+func lockFolder(dir, what string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, plainPathError(err)
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, plainPathError(err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		owner := make([]byte, 16)
+		n, _ := file.ReadAt(owner, 0)
+		_ = file.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("a %s runs in %s already (process %s); end it first, or choose another folder with --dir", what, dir, orDash(strings.TrimSpace(string(owner[:n]))))
+		}
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	_ = file.Truncate(0)
+	_, _ = file.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	return func() { _ = file.Close() }, nil
+}
+
+// keepNotes reads what an earlier start noted in the folder into notes, or writes notes there.
+func keepNotes[T any](path string, notes *T) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return writeNotes(path, notes)
+	}
+	if err != nil {
+		return plainPathError(err)
+	}
+	if err := json.Unmarshal(data, notes); err != nil {
+		return fmt.Errorf("%s was damaged (%w); delete it if what ran here is of no interest any more", path, err)
+	}
+	return nil
+}
+
+func writeNotes(path string, notes any) error {
+	data, err := json.MarshalIndent(notes, "", "  ")
+	if err != nil {
+		return fmt.Errorf("note what runs: %w", err)
+	}
+	if err := os.WriteFile(path+".new", append(data, '\n'), 0o600); err != nil {
+		return plainPathError(err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+// newZoneName tells the zones of one machine apart: its containers carry it.
+func newZoneName() string {
+	raw := make([]byte, 3)
+	_, _ = rand.Read(raw) // crypto/rand never fails; it ends the program instead
+	return "local-" + hex.EncodeToString(raw)
+}
+
+// spareMemory has the collector run sooner than by default, since a daemon's heap is small and its machine is for
+// other work. GOGC and GOMEMLIMIT win over it.
+func (c *cli) spareMemory(percent int, limit int64) {
+	if c.env("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
+	if c.env("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
+}
+
+// addressInUse turns "bind: address already in use" into what to do about it.
+func addressInUse(err error, flag string) error {
+	var op *net.OpError
+	if errors.Is(err, syscall.EADDRINUSE) && errors.As(err, &op) {
+		return fmt.Errorf("something else listens at %s already; end it, or choose another address with --%s", op.Addr, flag)
+	}
+	return err
+}

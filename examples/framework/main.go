@@ -1,0 +1,91 @@
+// Command framework is a minimal application master: it asks for a number of containers, runs one command in each of
+// them to its end, and finishes. A container whose command fails is replaced.
+//
+// The ResourceManager starts it in a container of its own, with the MAMMOTH_… variables in its environment. If it dies,
+// it is started again, is given the containers that its predecessor holds, and goes on.
+//
+//	framework -containers 3 -image busybox:1 -- /bin/echo hello
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/mammoth-os/mammoth/appmaster"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+func main() {
+	containers := flag.Int("containers", 3, "how many containers run the command")
+	image := flag.String("image", "", "image in the zone's store; empty runs the command as a plain process")
+	flag.Parse()
+	config, err := appmaster.FromEnvironment()
+	if err == nil {
+		err = run(context.Background(), config, *containers, container(*image, flag.Args()))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "framework:", err)
+		os.Exit(1)
+	}
+}
+
+func container(image string, command []string) *corev1.ContainerSpec {
+	if image == "" {
+		return &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Command: command}
+	}
+	return &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_DOCKER, Image: image, Command: command}
+}
+
+// run is the whole framework: ask, start what is granted, count what ends well, ask anew for what does not.
+func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.ContainerSpec) error {
+	client := appmaster.New(config)
+	defer client.Close()
+	registration, err := client.Register(ctx)
+	if err != nil {
+		return err
+	}
+	// The memo is the number of those that are done; what an earlier attempt holds still runs, or is started now.
+	done, _ := strconv.Atoi(string(registration.GetMemo()))
+	asked := 0
+	ask := func(missing int) {
+		for range missing {
+			asked++
+			client.SetAsk(&masterv1.Ask{
+				Id: fmt.Sprintf("run/%d.%d", config.Attempt, asked), Count: 1,
+				Resources: &corev1.Resources{CpuMillis: 100, MemoryBytes: 32 << 20, DiskBytes: 32 << 20},
+			})
+		}
+	}
+	start := func(allocation *masterv1.Allocation) {
+		if _, err := client.Start(ctx, allocation, spec); err != nil {
+			client.Release(allocation.GetLease().GetContainerId())
+		}
+	}
+	for _, allocation := range registration.GetContainers() {
+		start(allocation)
+	}
+	ask(count - done - len(registration.GetContainers()))
+	for done < count {
+		switch event := (<-client.Events()).(type) {
+		case appmaster.Allocated:
+			start(event.Allocation)
+		case appmaster.Completed:
+			if exit := event.Status.GetExit(); exit.GetReason() != corev1.Exit_EXITED || exit.GetCode() != 0 {
+				fmt.Printf("%s: %s, trying again\n", event.Status.GetLease().GetContainerId(), exit.GetMessage())
+				ask(1)
+				break
+			}
+			done++
+			client.SaveMemo([]byte(strconv.Itoa(done)))
+		case appmaster.Superseded:
+			return appmaster.ErrSuperseded
+		case nil:
+			return context.Cause(ctx)
+		}
+	}
+	return client.Finish(ctx, true, fmt.Sprintf("%d commands have run", done))
+}

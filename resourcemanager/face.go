@@ -1,0 +1,231 @@
+package resourcemanager
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/service"
+)
+
+var (
+	_ service.Apps    = (*ResourceManager)(nil)
+	_ service.Zone    = (*ResourceManager)(nil)
+	_ service.Tracker = (*ResourceManager)(nil)
+	_ service.Masters = (*ResourceManager)(nil)
+)
+
+// errGone ends the watch of an app that was removed.
+var errGone = fmt.Errorf("the app is removed: %w", errdefs.ErrNotFound)
+
+// Deploy implements service.Apps.
+func (rm *ResourceManager) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.DeployResponse, error) { return z.deploy(request) })
+}
+
+// ListApps implements service.Apps.
+func (rm *ResourceManager) ListApps(ctx context.Context, queue string) ([]*apiv1.App, error) {
+	return ask(ctx, rm, func(z *zone) ([]*apiv1.App, error) {
+		var views []*apiv1.App
+		for _, a := range z.sortedApps() {
+			if queue == "" || queue == a.record.GetSpec().GetQueue() {
+				views = append(views, z.viewApp(a))
+			}
+		}
+		return views, nil
+	})
+}
+
+// App implements service.Apps.
+func (rm *ResourceManager) App(ctx context.Context, name string) (*apiv1.App, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) {
+		a, err := z.app(name)
+		if err != nil {
+			return nil, err
+		}
+		return z.viewApp(a), nil
+	})
+}
+
+// WatchApp implements service.Apps.
+func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.Stream[*apiv1.App], error) {
+	return ask(ctx, rm, func(z *zone) (service.Stream[*apiv1.App], error) {
+		a, err := z.app(name)
+		if err != nil {
+			return nil, err
+		}
+		watcher := newMailbox[*apiv1.App]()
+		a.watchers[watcher] = struct{}{}
+		watcher.put(z.viewApp(a))
+		return &stream[*apiv1.App]{watcher, func() { rm.post(func(*zone) { delete(a.watchers, watcher) }) }}, nil
+	})
+}
+
+// Scale implements service.Apps.
+func (rm *ResourceManager) Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.scale(request) })
+}
+
+// Restart implements service.Apps.
+func (rm *ResourceManager) Restart(ctx context.Context, name string) (*apiv1.App, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.restart(name) })
+}
+
+// Stop implements service.Apps.
+func (rm *ResourceManager) Stop(ctx context.Context, name string) (*apiv1.App, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.stop(name) })
+}
+
+// Remove implements service.Apps.
+func (rm *ResourceManager) Remove(ctx context.Context, name string) (*apiv1.App, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.remove(name) })
+}
+
+// Rollback implements service.Apps.
+func (rm *ResourceManager) Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.rollback(name, version) })
+}
+
+// History implements service.Apps.
+func (rm *ResourceManager) History(ctx context.Context, name string) (*apiv1.AppHistory, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.AppHistory, error) { return z.history(name) })
+}
+
+// Explain implements service.Apps.
+func (rm *ResourceManager) Explain(ctx context.Context, name string) (*apiv1.Explanation, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.Explanation, error) { return z.explain(name) })
+}
+
+// Targets implements service.Apps.
+func (rm *ResourceManager) Targets(ctx context.Context, app, instance string, ended bool) ([]service.Target, error) {
+	return ask(ctx, rm, func(z *zone) ([]service.Target, error) { return z.targets(app, instance, ended) })
+}
+
+// Zone implements service.Zone.
+func (rm *ResourceManager) Zone(ctx context.Context) (*apiv1.Zone, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.Zone, error) { return z.viewZone(), nil })
+}
+
+// Nodes implements service.Zone.
+func (rm *ResourceManager) Nodes(ctx context.Context) ([]*apiv1.Node, error) {
+	return ask(ctx, rm, func(z *zone) ([]*apiv1.Node, error) {
+		var views []*apiv1.Node
+		for _, n := range z.sortedNodes() {
+			views = append(views, z.viewNode(n))
+		}
+		return views, nil
+	})
+}
+
+// Node implements service.Zone.
+func (rm *ResourceManager) Node(ctx context.Context, name string) (*apiv1.Node, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) {
+		n, err := z.node(name)
+		if err != nil {
+			return nil, err
+		}
+		return z.viewNode(n), nil
+	})
+}
+
+// Drain implements service.Zone.
+func (rm *ResourceManager) Drain(ctx context.Context, name, reason string) (*apiv1.Node, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.drain(name, reason) })
+}
+
+// Undrain implements service.Zone.
+func (rm *ResourceManager) Undrain(ctx context.Context, name string) (*apiv1.Node, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.undrain(name) })
+}
+
+// Queues implements service.Zone.
+func (rm *ResourceManager) Queues(ctx context.Context) ([]*apiv1.Queue, error) {
+	return ask(ctx, rm, func(z *zone) ([]*apiv1.Queue, error) { return z.viewQueues(), nil })
+}
+
+// Queue implements service.Zone.
+func (rm *ResourceManager) Queue(ctx context.Context, name string) (*apiv1.Queue, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.Queue, error) { return z.queue(name) })
+}
+
+// SetQueues implements service.Zone.
+func (rm *ResourceManager) SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.ListQueuesResponse, error) { return z.setQueues(request) })
+}
+
+// RotateKeys makes a new key that signs from now on. The one before it stays valid, older ones do not; nodes are told
+// at once, those that are away when they register.
+func (rm *ResourceManager) RotateKeys(ctx context.Context) error {
+	return tell(ctx, rm, func(z *zone) error { return z.rotateKeys() })
+}
+
+// RegisterNode implements service.Tracker.
+func (rm *ResourceManager) RegisterNode(ctx context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
+	return ask(ctx, rm, func(z *zone) (*trackerv1.RegisterResponse, error) { return z.registerNode(request) })
+}
+
+// OpenSession implements service.Tracker.
+func (rm *ResourceManager) OpenSession(ctx context.Context, session string) (service.Stream[*trackerv1.NodeCommand], error) {
+	return ask(ctx, rm, func(z *zone) (service.Stream[*trackerv1.NodeCommand], error) {
+		commands, err := z.openSession(session)
+		if err != nil {
+			return nil, err
+		}
+		return &stream[*trackerv1.NodeCommand]{commands, func() { rm.post(func(z *zone) { z.closeSession(session, commands) }) }}, nil
+	})
+}
+
+// Report implements service.Tracker.
+func (rm *ResourceManager) Report(ctx context.Context, report *trackerv1.NodeReport) error {
+	return tell(ctx, rm, func(z *zone) error { return z.report(report) })
+}
+
+// RegisterMaster implements service.Masters.
+func (rm *ResourceManager) RegisterMaster(ctx context.Context, bearer string, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
+	return ask(ctx, rm, func(z *zone) (*masterv1.RegisterResponse, error) { return z.registerMaster(bearer, request) })
+}
+
+// OpenAllocate implements service.Masters.
+func (rm *ResourceManager) OpenAllocate(ctx context.Context, bearer string) (service.MasterStream, error) {
+	return ask(ctx, rm, func(z *zone) (service.MasterStream, error) {
+		answers, err := z.openAllocate(bearer)
+		if err != nil {
+			return nil, err
+		}
+		return &masterStream{
+			stream: stream[*masterv1.AllocateResponse]{answers, func() {
+				rm.post(func(z *zone) { z.closeAllocate(bearer, answers) })
+			}},
+			rm: rm, bearer: bearer,
+		}, nil
+	})
+}
+
+// Finish implements service.Masters.
+func (rm *ResourceManager) Finish(ctx context.Context, bearer string, request *masterv1.FinishRequest) error {
+	return tell(ctx, rm, func(z *zone) error { return z.finish(bearer, request) })
+}
+
+// stream is the reader's end of a mailbox.
+type stream[T any] struct {
+	*mailbox[T]
+	left func()
+}
+
+// Close implements service.Stream.
+func (s *stream[T]) Close() { s.left() }
+
+type masterStream struct {
+	stream[*masterv1.AllocateResponse]
+	rm     *ResourceManager
+	bearer string
+}
+
+// Allocate implements service.MasterStream.
+func (s *masterStream) Allocate(ctx context.Context, request *masterv1.AllocateRequest) error {
+	return tell(ctx, s.rm, func(z *zone) error { return z.allocate(s.bearer, s.mailbox, request) })
+}

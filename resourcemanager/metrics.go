@@ -1,0 +1,88 @@
+package resourcemanager
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// metrics is what /metrics shows. The loop writes, so that a reader never waits for it.
+type metrics struct {
+	registry   *prometheus.Registry
+	turns      prometheus.Histogram
+	commits    prometheus.Counter
+	events     prometheus.Counter
+	apps       *prometheus.GaugeVec
+	nodes      *prometheus.GaugeVec
+	containers prometheus.Gauge
+	instances  prometheus.Gauge
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		turns: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "mammoth_loop_turn_seconds", Help: "How long a turn of the ResourceManager's loop took, its commit included.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
+		}),
+		commits: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mammoth_store_commits_total", Help: "Batches written to the store.",
+		}),
+		events: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mammoth_events_total", Help: "Transitions of the zone since this start.",
+		}),
+		apps: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "mammoth_apps", Help: "Apps by state.",
+		}, []string{"state"}),
+		nodes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "mammoth_nodes", Help: "Nodes by state.",
+		}, []string{"state"}),
+		containers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "mammoth_containers", Help: "Leases that are held.",
+		}),
+		instances: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "mammoth_instances", Help: "Instances that application masters report.",
+		}),
+	}
+	m.registry.MustRegister(
+		m.turns, m.commits, m.events, m.apps, m.nodes, m.containers, m.instances,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return m
+}
+
+// observe follows a turn. The counts are taken anew only when something was told, since nothing changed otherwise.
+func (m *metrics) observe(z *zone, took time.Duration) {
+	m.turns.Observe(took.Seconds())
+	if len(z.told) == 0 {
+		return
+	}
+	m.events.Add(float64(len(z.told)))
+	apps, nodes := map[apiv1.App_State]int{}, map[apiv1.NodeState]int{}
+	containers, instances := 0, 0
+	for _, a := range z.apps {
+		apps[a.record.GetState()]++
+		instances += len(a.instances)
+		containers += a.heldCount()
+	}
+	for _, n := range z.nodes {
+		nodes[n.record.GetState()]++
+	}
+	for state := apiv1.App_ACCEPTED; state <= apiv1.App_REMOVED; state++ {
+		m.apps.WithLabelValues(state.String()).Set(float64(apps[state]))
+	}
+	for state := apiv1.NodeState_READY; state <= apiv1.NodeState_LOST; state++ {
+		m.nodes.WithLabelValues(state.String()).Set(float64(nodes[state]))
+	}
+	m.containers.Set(float64(containers))
+	m.instances.Set(float64(instances))
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}

@@ -1,0 +1,189 @@
+// Package resourcemanager owns the CPU, memory and disk of a zone's nodes and gives them to apps. One goroutine,
+// the loop, owns all state: it drains its inbox, folds what is in it into the state, lets the scheduler decide,
+// commits everything at once to the store, and only then tells anybody. Persist, then tell.
+package resourcemanager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/service"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+)
+
+const (
+	// stopWithin is how long calls in flight may take when the ResourceManager stops.
+	stopWithin = 3 * time.Second
+	// maxMessage is large enough for the whole truth of a node with some ten thousand containers.
+	maxMessage = 64 << 20
+)
+
+// ResourceManager is one zone's.
+type ResourceManager struct {
+	config   Config
+	store    store.Store
+	listener net.Listener
+	zone     *zone
+	inbox    *mailbox[input]
+	// stopped is closed when the loop has ended.
+	stopped chan struct{}
+	metrics *metrics
+}
+
+// New reads what is stored and listens. Run has to be called after it: it serves, and lets go of both at its end.
+func New(config Config) (*ResourceManager, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the ResourceManager's directory: %w", err)
+	}
+	memory, err := store.OpenBolt(filepath.Join(config.Dir, "zone.db"), store.Options{Now: time.Now(), EventRetention: config.EventRetention})
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", config.Listen)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", config.Listen, err), memory.Close())
+	}
+	rm, err := newOn(config, memory, listener)
+	if err != nil {
+		return nil, errors.Join(err, listener.Close(), memory.Close())
+	}
+	return rm, nil
+}
+
+// newOn makes a ResourceManager of its parts, which are its own if there is no error.
+func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceManager, error) {
+	config.address = listener.Addr().String()
+	rm := &ResourceManager{
+		config: config, store: memory, listener: listener,
+		inbox: newMailbox[input](), stopped: make(chan struct{}), metrics: newMetrics(),
+	}
+	zone, err := load(&rm.config, memory, rm.post, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	rm.zone = zone
+	return rm, nil
+}
+
+// post gives the loop something to do.
+func (rm *ResourceManager) post(in input) { rm.inbox.put(in) }
+
+// Address is where it listens, as HOST:PORT.
+func (rm *ResourceManager) Address() string { return rm.listener.Addr().String() }
+
+// Run serves until ctx ends. It returns an error if it cannot go on: its memory and its store may then differ, so it
+// must be made anew from the store.
+func (rm *ResourceManager) Run(ctx context.Context) error {
+	defer rm.store.Close() //nolint:errcheck // every commit is on the disk already
+	grpcListener, httpListener := newHandedListener(rm.listener.Addr()), newHandedListener(rm.listener.Addr())
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	)
+	service.Register(server, service.Config{
+		Apps: rm, Zone: rm, Tracker: rm, Masters: rm, Images: rm.config.Images, Registry: rm.zone.registry,
+		AllowHostNetwork: rm.config.AllowHostNetwork,
+	})
+	inside, err := grpc.NewClient("passthrough:///resourcemanager",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(grpcListener.dial),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+	)
+	if err != nil {
+		return errors.Join(fmt.Errorf("connect REST to the services: %w", err), rm.listener.Close())
+	}
+	defer inside.Close() //nolint:errcheck // nothing is left to be said
+	handler, err := rm.handler(ctx, inside)
+	if err != nil {
+		return errors.Join(err, rm.listener.Close())
+	}
+	web := &http.Server{Handler: handler, ReadHeaderTimeout: prefaceWait}
+
+	group, running := errgroup.WithContext(ctx)
+	loop, endLoop := context.WithCancel(context.Background())
+	defer endLoop()
+	group.Go(func() error { return rm.loop(loop) })
+	group.Go(func() error { return split(rm.listener, grpcListener, httpListener) })
+	group.Go(func() error { return server.Serve(grpcListener) })
+	group.Go(func() error {
+		if err := web.Serve(httpListener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-running.Done()
+		endLoop() // streams end with it
+		return rm.shutDown(server, web)
+	})
+	return group.Wait()
+}
+
+// shutDown lets calls in flight end, but not for long.
+func (rm *ResourceManager) shutDown(server *grpc.Server, web *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	if err := web.Shutdown(ctx); err != nil {
+		_ = web.Close()
+	}
+	done := make(chan struct{})
+	go func() {
+		server.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		server.Stop()
+		<-done
+	}
+	return rm.listener.Close()
+}
+
+// handler is everything that is served over HTTP/1.
+func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn) (http.Handler, error) {
+	gateway, err := service.Gateway(ctx, inside)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", gateway)
+	mux.Handle("GET /metrics", rm.metrics.handler())
+	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(apiv1.OpenAPI))
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		// The loop answers, so it goes round.
+		if _, err := rm.Zone(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	uploads := rm.config.Images.Handler()
+	for _, pattern := range []string{"/v1/uploads", "/v1/uploads/", "/v2/"} {
+		mux.Handle(pattern, uploads)
+	}
+	for pattern, handler := range rm.config.Handlers {
+		mux.Handle(pattern, handler)
+	}
+	return mux, nil
+}

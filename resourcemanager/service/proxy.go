@@ -1,0 +1,196 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
+)
+
+// Metadata keys of Exec: which app and instance, and towards the node the token.
+const (
+	appKey      = "mammoth-app"
+	instanceKey = "mammoth-instance"
+	tokenKey    = "mammoth-token-bin"
+)
+
+// AppLogs merges the logs of an app's instances, as they come from their nodes.
+func (s *apps) AppLogs(request *apiv1.AppLogsRequest, stream grpc.ServerStreamingServer[corev1.LogChunk]) error {
+	targets, err := s.loop.Targets(stream.Context(), request.GetName(), request.GetInstance(), request.GetPrevious())
+	if err != nil {
+		return wire.Status(err)
+	}
+	options := &corev1.LogOptions{Follow: request.GetFollow(), Tail: request.GetTail(), Since: request.GetSince()}
+	if options.GetTail() == 0 {
+		options.Tail = -1
+	}
+	group, ctx := errgroup.WithContext(stream.Context())
+	chunks := make(chan *corev1.LogChunk)
+	for _, target := range targets {
+		group.Go(func() error { return s.readLogs(ctx, target, options, chunks) })
+	}
+	read := make(chan error, 1)
+	go func() {
+		read <- group.Wait()
+		close(chunks)
+	}()
+	var broken error
+	for chunk := range chunks {
+		if broken == nil {
+			broken = stream.Send(chunk) // after a failure the readers are drained: their context has ended
+		}
+	}
+	return errors.Join(broken, wire.Status(<-read))
+}
+
+func (s *apps) readLogs(ctx context.Context, target Target, options *corev1.LogOptions, chunks chan<- *corev1.LogChunk) error {
+	connection, err := s.connect(target)
+	if err != nil {
+		return err
+	}
+	defer connection.Close() //nolint:errcheck // nothing was written
+	logs, err := nodev1.NewContainerManagerClient(connection).Logs(ctx, &nodev1.LogsRequest{
+		Token: target.Token, ContainerId: target.Container, Options: options,
+	})
+	if err != nil {
+		return nodeError(target, "read the logs", err)
+	}
+	for {
+		chunk, err := logs.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if errdefs.IsNotFound(wire.Error(err)) {
+			return nil // its retention is over
+		}
+		if err != nil {
+			return nodeError(target, "read the logs", err)
+		}
+		chunk.ContainerId, chunk.Instance = target.Container, target.Instance
+		select {
+		case chunks <- chunk:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Exec connects a person with a command in a container: what comes in on one side goes out on the other.
+func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.ExecOutput]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	target, err := s.execTarget(stream.Context())
+	if err != nil {
+		return wire.Status(err)
+	}
+	if len(first.GetStart().GetCommand()) == 0 {
+		return wire.Status(invalid("say which command to run"))
+	}
+	token, err := proto.Marshal(target.Token)
+	if err != nil {
+		return wire.Status(fmt.Errorf("encode the token: %w", err))
+	}
+	connection, err := s.connect(target)
+	if err != nil {
+		return wire.Status(err)
+	}
+	defer connection.Close() //nolint:errcheck // the stream tells what went wrong
+	node, err := nodev1.NewContainerManagerClient(connection).Exec(metadata.AppendToOutgoingContext(stream.Context(), tokenKey, string(token)))
+	if err != nil {
+		return wire.Status(nodeError(target, "run a command", err))
+	}
+	first.GetStart().ContainerId = target.Container
+	return bothWays(stream.Context(),
+		func(ctx context.Context) error {
+			for input := first; ; {
+				if err := node.Send(input); err != nil && !errors.Is(err, io.EOF) {
+					return nodeError(target, "run a command", err)
+				}
+				if input, err = stream.Recv(); errors.Is(err, io.EOF) {
+					if err := node.CloseSend(); err != nil {
+						return err
+					}
+					<-ctx.Done() // the command may go on; its end ends the stream
+					return nil
+				} else if err != nil {
+					return err
+				}
+			}
+		},
+		func(context.Context) error {
+			for {
+				output, err := node.Recv()
+				if errors.Is(err, io.EOF) {
+					return nil
+				}
+				if err != nil {
+					return nodeError(target, "run a command", err)
+				}
+				if err := stream.Send(output); err != nil {
+					return err
+				}
+			}
+		},
+	)
+}
+
+// execTarget is the instance that the metadata names, or any running one.
+func (s *apps) execTarget(ctx context.Context) (Target, error) {
+	name, instance := firstOf(ctx, appKey), firstOf(ctx, instanceKey)
+	if name == "" {
+		return Target{}, invalid("the metadata %q must name the app", appKey)
+	}
+	targets, err := s.loop.Targets(ctx, name, instance, false)
+	if err != nil {
+		return Target{}, err
+	}
+	for _, target := range targets {
+		if target.Running {
+			return target, nil
+		}
+	}
+	subject := name
+	if instance != "" {
+		subject = instance
+	}
+	return Target{}, fmt.Errorf("no instance of %s is running; \"mammoth app explain %s\" says why: %w", subject, name, errdefs.ErrFailedPrecondition)
+}
+
+func (s *apps) connect(target Target) (*grpc.ClientConn, error) {
+	dial := s.dial
+	if dial == nil {
+		dial = func(address string) (*grpc.ClientConn, error) {
+			return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		}
+	}
+	connection, err := dial(target.ContainerManager)
+	if err != nil {
+		return nil, fmt.Errorf("connect to node %s at %s: %w", target.Node, target.ContainerManager, err)
+	}
+	return connection, nil
+}
+
+func nodeError(target Target, doing string, err error) error {
+	return fmt.Errorf("%s of %s on node %s: %w", doing, target.Container, target.Node, wire.Error(err))
+}
+
+func firstOf(ctx context.Context, key string) string {
+	if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}

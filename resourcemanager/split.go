@@ -1,0 +1,132 @@
+package resourcemanager
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// prefaceWait is how long a new connection may take to say what it speaks.
+const prefaceWait = 10 * time.Second
+
+// http2Preface is what an HTTP/2 client says first, and no HTTP/1 request begins with.
+var http2Preface = []byte("PRI * HTTP/2")
+
+// split serves two protocols on one listener: connections that begin with HTTP/2's preface come out of grpc, all
+// others out of http. It returns when the listener is closed, and then closes both.
+func split(listener net.Listener, grpc, http *handedListener) error {
+	defer grpc.Close() //nolint:errcheck // never fails
+	defer http.Close() //nolint:errcheck // never fails
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	for {
+		connection, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		readers.Go(func() { sort(connection, grpc, http) })
+	}
+}
+
+// sort reads as little of a connection as it needs to tell what it speaks.
+func sort(connection net.Conn, grpc, http *handedListener) {
+	_ = connection.SetReadDeadline(time.Now().Add(prefaceWait))
+	read := make([]byte, 0, len(http2Preface))
+	for len(read) < len(http2Preface) {
+		n, err := connection.Read(read[len(read):cap(read)])
+		read = read[:len(read)+n]
+		if !bytes.HasPrefix(http2Preface, read) {
+			break
+		}
+		if err != nil {
+			_ = connection.Close()
+			return
+		}
+	}
+	_ = connection.SetReadDeadline(time.Time{})
+	begun := &begunConn{Conn: connection, read: read}
+	if bytes.Equal(read, http2Preface) {
+		grpc.hand(begun)
+		return
+	}
+	http.hand(begun)
+}
+
+// begunConn is a connection of which a part was read already.
+type begunConn struct {
+	net.Conn
+	read []byte
+}
+
+func (c *begunConn) Read(into []byte) (int, error) {
+	if len(c.read) > 0 {
+		n := copy(into, c.read)
+		c.read = c.read[n:]
+		return n, nil
+	}
+	return c.Conn.Read(into)
+}
+
+// WriteTo keeps io.Copy from going around Read.
+func (c *begunConn) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{c})
+}
+
+// handedListener accepts connections that somebody hands it.
+type handedListener struct {
+	address net.Addr
+	handed  chan net.Conn
+	closed  chan struct{}
+	once    sync.Once
+}
+
+func newHandedListener(address net.Addr) *handedListener {
+	return &handedListener{address: address, handed: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (l *handedListener) hand(connection net.Conn) {
+	select {
+	case l.handed <- connection:
+	case <-l.closed:
+		_ = connection.Close()
+	}
+}
+
+// Accept implements net.Listener.
+func (l *handedListener) Accept() (net.Conn, error) {
+	select {
+	case connection := <-l.handed:
+		return connection, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (l *handedListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (l *handedListener) Addr() net.Addr { return l.address }
+
+// dial connects to the listener inside this process.
+func (l *handedListener) dial(ctx context.Context, _ string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case l.handed <- theirs:
+		return ours, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
