@@ -346,4 +346,3 @@ func rangeStart(header string) (int64, error) {
 	}
 	return at, nil
 }
-
