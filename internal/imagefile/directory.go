@@ -2,6 +2,7 @@ package imagefile
 
 import (
 	"archive/tar"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -154,7 +155,7 @@ func openInside(root *os.Root, name string) (*os.File, error) {
 	for links := 0; len(rest) > 0; {
 		next := path.Join("/", resolved, rest[0])[1:]
 		rest = rest[1:]
-		target, err := root.Readlink(max(next, "."))
+		target, err := root.Readlink(cmp.Or(next, "."))
 		if err != nil {
 			resolved = next // Not a link, or not there, as Open will tell.
 			continue
@@ -167,5 +168,5 @@ func openInside(root *os.Root, name string) (*os.File, error) {
 		}
 		rest = append(strings.Split(target, "/"), rest...)
 	}
-	return root.Open(max(resolved, "."))
+	return root.Open(cmp.Or(resolved, "."))
 }

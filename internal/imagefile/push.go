@@ -89,19 +89,21 @@ type progress struct {
 
 func (p *pusher) upload() string { return "/v1/uploads/" + url.PathEscape(p.id) }
 
+// start tries once: nothing is lost yet, and whoever waits wants to hear at once that there is no zone.
 func (p *pusher) start(ctx context.Context) error {
-	return p.persist(ctx, func() error {
-		answer, err := p.do(ctx, http.MethodPost, "/v1/uploads", nil, 0)
-		if err != nil {
-			return err
-		}
-		var started progress
-		if err := json.Unmarshal(answer, &started); err != nil || started.ID == "" {
-			return fmt.Errorf("%s does not answer as a zone does", p.base)
-		}
-		p.id = started.ID
-		return nil
-	})
+	answer, err := p.do(ctx, http.MethodPost, "/v1/uploads", nil, 0)
+	if refused := (*refusal)(nil); errors.As(err, &refused) {
+		return refused.err
+	}
+	if err != nil {
+		return err
+	}
+	var started progress
+	if err := json.Unmarshal(answer, &started); err != nil || started.ID == "" {
+		return fmt.Errorf("%s does not answer as a zone does", p.base)
+	}
+	p.id = started.ID
+	return nil
 }
 
 func (p *pusher) push(ctx context.Context) (*apiv1.Image, error) {
@@ -143,7 +145,7 @@ func (p *pusher) send(ctx context.Context, chunk []byte) error {
 		from := p.offset
 		err := p.persist(ctx, func() error {
 			answer, err := p.do(ctx, http.MethodPatch, p.upload(), chunk[p.offset-first:], p.offset)
-			if err != nil {
+			if err != nil && !errors.As(err, new(*refusal)) {
 				if asked := p.ask(ctx, first, end); asked != nil {
 					return asked
 				}
@@ -151,6 +153,9 @@ func (p *pusher) send(ctx context.Context, chunk []byte) error {
 					return err
 				}
 				return nil // Some of it has arrived.
+			}
+			if err != nil {
+				return err
 			}
 			return p.arrived(answer, first, end)
 		})

@@ -25,6 +25,8 @@ const (
 	offsetHeader = "Upload-Offset"
 	// silence is how long an upload's connection may bring nothing before it is given up. The upload goes on.
 	silence = time.Minute
+	// maxDrained is how much of a refused chunk is read and thrown away.
+	maxDrained = 8 << 20
 )
 
 // Handler serves archive uploads under /v1/uploads and the OCI distribution API under /v2/:
@@ -85,6 +87,10 @@ func (s *Store) handleAppend(w http.ResponseWriter, r *http.Request) {
 	size, err := s.appendUpload(r.Context(), u, offset, body, body.interrupt)
 	if errors.Is(err, errdefs.ErrOutOfRange) {
 		w.Header().Set(offsetHeader, strconv.FormatInt(size, 10))
+	}
+	if errors.Is(err, errdefs.ErrResourceExhausted) {
+		// A client that is still sending hears why only if the connection is not reset under it.
+		_, _ = io.CopyN(io.Discard, body, maxDrained)
 	}
 	if err != nil {
 		writeError(w, err)
