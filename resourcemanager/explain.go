@@ -9,6 +9,9 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
+// noNode is why nothing at all can be placed.
+const noNode = "no node has registered"
+
 // explain says in words what an app waits for.
 func (z *zone) explain(name string) (*apiv1.Explanation, error) {
 	a, err := z.app(name)
@@ -18,9 +21,14 @@ func (z *zone) explain(name string) (*apiv1.Explanation, error) {
 	view := z.viewApp(a)
 	e := &apiv1.Explanation{Summary: z.summary(a, view)}
 	for _, ask := range z.core.Explain(a.id, z.now).Asks {
-		if ask.Pending > 0 {
-			e.Obstacles = append(e.Obstacles, obstacle(askSubject(a, ask), int32(ask.Pending), ask))
+		if ask.Pending == 0 {
+			continue
 		}
+		o := obstacle(askSubject(ask), int32(ask.Pending), ask)
+		if !z.knowsNodes() {
+			o.Reason, o.Limit = "it waits for capacity: "+noNode, ""
+		}
+		e.Obstacles = append(e.Obstacles, o)
 	}
 	for _, instance := range view.GetInstances() {
 		if o := z.instanceObstacle(a, instance); o != nil {
@@ -66,6 +74,9 @@ func (z *zone) summary(a *app, view *apiv1.App) string {
 
 // masterObstacle is what stands in the way of the master's container, as the end of a sentence.
 func (z *zone) masterObstacle(a *app) string {
+	if !z.knowsNodes() {
+		return ": " + noNode
+	}
 	for _, ask := range z.core.Explain(a.id, z.now).Asks {
 		if ask.Ask != "" {
 			continue
@@ -77,13 +88,10 @@ func (z *zone) masterObstacle(a *app) string {
 			return ": " + because(ask.Tests[0].Test, ask.Tests[0].Example)
 		}
 	}
-	if !z.knowsNodes() {
-		return ": no node has registered"
-	}
 	return ""
 }
 
-func askSubject(a *app, ask scheduler.AskExplanation) string {
+func askSubject(ask scheduler.AskExplanation) string {
 	if ask.Ask == "" {
 		return "application master"
 	}
@@ -105,7 +113,7 @@ func obstacle(subject string, count int32, ask scheduler.AskExplanation) *apiv1.
 	case ask.Fits > 0:
 		o.Reason = "it is about to be placed"
 	default:
-		o.Reason = "it waits for a node: none has registered"
+		o.Reason = "it waits for its turn"
 	}
 	return o
 }

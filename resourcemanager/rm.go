@@ -119,14 +119,9 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	loop, endLoop := context.WithCancel(context.Background())
 	defer endLoop()
 	group.Go(func() error { return rm.loop(loop) })
-	group.Go(func() error { return split(rm.listener, grpcListener, httpListener) })
-	group.Go(func() error { return server.Serve(grpcListener) })
-	group.Go(func() error {
-		if err := web.Serve(httpListener); !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
-	})
+	group.Go(func() error { return split(running, rm.listener, grpcListener, httpListener) })
+	group.Go(func() error { return ended(running, server.Serve(grpcListener)) })
+	group.Go(func() error { return ended(running, web.Serve(httpListener)) })
 	group.Go(func() error {
 		<-running.Done()
 		endLoop() // streams end with it
@@ -135,8 +130,17 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// ended is a server's end, which is no error once it was asked for.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
 // shutDown lets calls in flight end, but not for long.
 func (rm *ResourceManager) shutDown(server *grpc.Server, web *http.Server) error {
+	closed := rm.listener.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
 	if err := web.Shutdown(ctx); err != nil {
@@ -153,7 +157,7 @@ func (rm *ResourceManager) shutDown(server *grpc.Server, web *http.Server) error
 		server.Stop()
 		<-done
 	}
-	return rm.listener.Close()
+	return closed
 }
 
 // handler is everything that is served over HTTP/1.

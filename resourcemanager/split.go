@@ -3,7 +3,7 @@ package resourcemanager
 import (
 	"bytes"
 	"context"
-	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -17,21 +17,22 @@ const prefaceWait = 10 * time.Second
 var http2Preface = []byte("PRI * HTTP/2")
 
 // split serves two protocols on one listener: connections that begin with HTTP/2's preface come out of grpc, all
-// others out of http. It returns when the listener is closed, and then closes both.
-func split(listener net.Listener, grpc, http *handedListener) error {
+// others out of http. It returns when the listener is closed, which is no error once ctx has ended, and closes both.
+func split(ctx context.Context, listener net.Listener, grpc, http *handedListener) error {
 	defer grpc.Close() //nolint:errcheck // never fails
 	defer http.Close() //nolint:errcheck // never fails
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	for {
 		connection, err := listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return ended(ctx, fmt.Errorf("accept connections: %w", err))
 		}
-		readers.Go(func() { sort(connection, grpc, http) })
+		readers.Go(func() {
+			hangUp := context.AfterFunc(ctx, func() { _ = connection.Close() })
+			defer hangUp()
+			sort(connection, grpc, http)
+		})
 	}
 }
 

@@ -1,0 +1,543 @@
+package resourcemanager
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/images"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+)
+
+// imageShelf is an image store with images that say a command.
+type imageShelf map[string]images.Config
+
+func (s imageShelf) Resolve(_ context.Context, name string) (string, images.Config, error) {
+	config, ok := s[name]
+	if !ok {
+		return "", images.Config{}, fmt.Errorf("no image is named %q: %w", name, errdefs.ErrNotFound)
+	}
+	return "sha256:" + name, config, nil
+}
+func (s imageShelf) List(context.Context) ([]*apiv1.Image, error)            { return nil, nil }
+func (s imageShelf) StoredBytes() (int64, error)                             { return 0, nil }
+func (s imageShelf) Remove(context.Context, string) (freed int64, err error) { return 0, nil }
+func (s imageShelf) Handler() http.Handler                                   { return http.NotFoundHandler() }
+
+// noticeBoard is a registry whose balancers confirm when they are told to.
+type noticeBoard struct {
+	apiv1.UnimplementedRegistryServer
+	mu         sync.Mutex
+	generation int64
+	services   map[string][]*apiv1.Endpoint
+	// slow holds confirmations back until confirm.
+	slow    bool
+	waiting []func()
+}
+
+func (b *noticeBoard) Publish(service string, endpoints []*apiv1.Endpoint) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.generation++
+	if endpoints == nil {
+		delete(b.services, service)
+	} else {
+		b.services[service] = endpoints
+	}
+	return b.generation
+}
+
+func (b *noticeBoard) Expose(string, *apiv1.Expose) int64 { return 0 }
+
+func (b *noticeBoard) AwaitBalancers(_ string, _ int64, done func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.slow {
+		b.waiting = append(b.waiting, done)
+		return
+	}
+	go done()
+}
+
+func (b *noticeBoard) confirm() {
+	b.mu.Lock()
+	waiting := b.waiting
+	b.slow, b.waiting = false, nil
+	b.mu.Unlock()
+	for _, done := range waiting {
+		done()
+	}
+}
+
+// serving gives the ids of a service's endpoints, and whether it exists.
+func (b *noticeBoard) serving(service string) ([]string, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	endpoints, ok := b.services[service]
+	ids := []string{}
+	for _, endpoint := range endpoints {
+		ids = append(ids, endpoint.GetId())
+	}
+	slices.Sort(ids)
+	return ids, ok
+}
+
+// testZone is a ResourceManager in a bubble, whose network is a pipe.
+type testZone struct {
+	t        *testing.T
+	config   Config
+	board    *noticeBoard
+	images   imageShelf
+	open     func() store.Store
+	rm       *ResourceManager
+	listener *bufconn.Listener
+	conn     *grpc.ClientConn
+	end      context.CancelFunc
+	ended    chan error
+}
+
+// inZone runs a test in a bubble with a ResourceManager on a memory store.
+func inZone(t *testing.T, test func(*testZone)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		disk := &store.Disk{}
+		z := newTestZone(t, func() store.Store {
+			return store.OpenMemory(disk, store.Options{Now: time.Now(), EventRetention: 10_000})
+		})
+		defer z.stop()
+		test(z)
+	})
+}
+
+func newTestZone(t *testing.T, open func() store.Store) *testZone {
+	z := &testZone{
+		t: t, open: open,
+		images: imageShelf{
+			"web:1":  {Entrypoint: []string{"/web"}},
+			"web:2":  {Entrypoint: []string{"/web"}},
+			"bare:1": {},
+		},
+	}
+	z.start()
+	return z
+}
+
+func (z *testZone) start() {
+	z.t.Helper()
+	z.board = &noticeBoard{services: map[string][]*apiv1.Endpoint{}}
+	z.config = Config{
+		Dir: "unused", Images: z.images,
+		Registry: func(int64) Registry { return z.board },
+	}
+	if err := z.config.Validate(); err != nil {
+		z.t.Fatal(err)
+	}
+	z.listener = bufconn.Listen(1 << 20)
+	rm, err := newOn(z.config, z.open(), z.listener)
+	if err != nil {
+		z.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	z.rm, z.end, z.ended = rm, cancel, make(chan error, 1)
+	go func() { z.ended <- rm.Run(ctx) }()
+	z.conn = z.dial()
+	synctest.Wait()
+}
+
+func (z *testZone) dial() *grpc.ClientConn {
+	conn, err := grpc.NewClient("passthrough:///zone",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return z.listener.DialContext(ctx) }),
+	)
+	if err != nil {
+		z.t.Fatal(err)
+	}
+	return conn
+}
+
+func (z *testZone) stop() {
+	z.t.Helper()
+	_ = z.conn.Close()
+	z.end()
+	if err := <-z.ended; err != nil {
+		z.t.Errorf("the ResourceManager ended with %v", err)
+	}
+}
+
+func (z *testZone) restart() {
+	z.t.Helper()
+	z.stop()
+	z.start()
+}
+
+// pass lets the bubble's clock go on.
+func (z *testZone) pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func (z *testZone) apps() apiv1.AppsClient { return apiv1.NewAppsClient(z.conn) }
+
+func (z *testZone) deploy(spec *apiv1.AppSpec) *apiv1.App {
+	z.t.Helper()
+	response, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: spec, IfGeneration: -1})
+	if err != nil {
+		z.t.Fatalf("deploy %s: %v", spec.GetName(), err)
+	}
+	synctest.Wait()
+	return response.GetApp()
+}
+
+func (z *testZone) app(name string) *apiv1.App {
+	z.t.Helper()
+	synctest.Wait()
+	app, err := z.apps().GetApp(context.Background(), &apiv1.GetAppRequest{Name: name})
+	if err != nil {
+		z.t.Fatalf("get %s: %v", name, err)
+	}
+	return app
+}
+
+func (z *testZone) node(name string) *apiv1.Node {
+	z.t.Helper()
+	synctest.Wait()
+	node, err := apiv1.NewNodesClient(z.conn).GetNode(context.Background(), &apiv1.GetNodeRequest{Name: name})
+	if err != nil {
+		z.t.Fatalf("get node %s: %v", name, err)
+	}
+	return node
+}
+
+// events gives the messages of stored events of an app or, without one, of all.
+func (z *testZone) events(app string) []*apiv1.Event {
+	z.t.Helper()
+	synctest.Wait()
+	stream, err := apiv1.NewEventsClient(z.conn).WatchEvents(context.Background(), &apiv1.WatchEventsRequest{App: app})
+	if err != nil {
+		z.t.Fatal(err)
+	}
+	var events []*apiv1.Event
+	for {
+		event, err := stream.Recv()
+		if err != nil {
+			return events
+		}
+		events = append(events, event)
+	}
+}
+
+func webSpec(instances int32) *apiv1.AppSpec {
+	return &apiv1.AppSpec{Name: "web", Roles: []*apiv1.RoleSpec{{
+		Image: "web:1", Instances: instances,
+		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
+		Ports:     []*corev1.Port{{Name: "http", ContainerPort: 8080}},
+	}}}
+}
+
+// fakeNode is a NodeManager that does as the test says.
+type fakeNode struct {
+	z        *testZone
+	name     string
+	conn     *grpc.ClientConn
+	capacity *corev1.Resources
+	keys     []*trackerv1.TokenKey
+	reap     []string
+	session  string
+	cancel   context.CancelFunc
+	stream   grpc.BidiStreamingClient[trackerv1.NodeReport, trackerv1.NodeCommand]
+
+	mu         sync.Mutex
+	containers map[string]*corev1.ContainerStatus
+	launches   []*trackerv1.NodeCommand_Launch
+	stops      []*trackerv1.NodeCommand_Stop
+	forgotten  []string
+	streamErr  error
+	// deaf ignores commands to stop.
+	deaf bool
+}
+
+func (z *testZone) addNode(name string) *fakeNode {
+	z.t.Helper()
+	n := &fakeNode{
+		z: z, name: name, containers: map[string]*corev1.ContainerStatus{},
+		capacity: &corev1.Resources{CpuMillis: 4000, MemoryBytes: 4 << 30, DiskBytes: 40 << 30, Ports: 100},
+	}
+	n.register()
+	return n
+}
+
+// register tells the node's truth and opens its stream.
+func (n *fakeNode) register() {
+	n.z.t.Helper()
+	n.mu.Lock()
+	var statuses []*corev1.ContainerStatus
+	for _, status := range n.containers {
+		statuses = append(statuses, proto.CloneOf(status))
+	}
+	n.mu.Unlock()
+	client := trackerv1.NewResourceTrackerClient(n.z.conn)
+	response, err := client.Register(context.Background(), &trackerv1.RegisterRequest{
+		NodeId: n.name, Address: "10.0.0.1", ContainerManager: n.name + ":7071", Capacity: n.capacity, Containers: statuses,
+		Health: &corev1.NodeHealth{Healthy: true}, Version: "test",
+	})
+	if err != nil {
+		n.z.t.Fatalf("register %s: %v", n.name, err)
+	}
+	n.keys, n.reap, n.session = response.GetKeys(), response.GetReap(), response.GetSession()
+	for _, name := range n.reap {
+		delete(n.containers, name)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	n.stream, err = client.Session(ctx)
+	if err != nil {
+		n.z.t.Fatal(err)
+	}
+	if err := n.stream.Send(&trackerv1.NodeReport{Session: n.session}); err != nil {
+		n.z.t.Fatal(err)
+	}
+	go n.listen(n.stream)
+	go n.beat(ctx, n.stream, response.GetReportInterval().AsDuration())
+	synctest.Wait()
+}
+
+func (n *fakeNode) beat(ctx context.Context, stream grpc.BidiStreamingClient[trackerv1.NodeReport, trackerv1.NodeCommand], interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			n.mu.Lock()
+			err := stream.Send(&trackerv1.NodeReport{})
+			n.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (n *fakeNode) listen(stream grpc.BidiStreamingClient[trackerv1.NodeReport, trackerv1.NodeCommand]) {
+	for {
+		command, err := stream.Recv()
+		if err != nil {
+			n.mu.Lock()
+			n.streamErr = err
+			n.mu.Unlock()
+			return
+		}
+		n.mu.Lock()
+		switch {
+		case command.GetLaunch() != nil:
+			n.launches = append(n.launches, command.GetLaunch())
+		case command.GetStop() != nil:
+			n.stops = append(n.stops, command.GetStop())
+		case command.GetForget() != nil:
+			n.forgotten = append(n.forgotten, command.GetForget().GetContainerIds()...)
+			for _, name := range command.GetForget().GetContainerIds() {
+				delete(n.containers, name)
+			}
+		case command.GetKeys() != nil:
+			n.keys = command.GetKeys().GetKeys()
+		}
+		deaf := n.deaf
+		n.mu.Unlock()
+		if stop := command.GetStop(); stop != nil && !deaf {
+			n.done(stop.GetContainerId(), &corev1.Exit{Reason: stop.GetReason(), Message: stop.GetMessage()})
+		}
+	}
+}
+
+// cut ends the node's connection without a word: it goes on running what it runs.
+func (n *fakeNode) cut() {
+	n.cancel()
+	synctest.Wait()
+}
+
+// report tells a container's state.
+func (n *fakeNode) report(container string, change func(*corev1.ContainerStatus)) {
+	n.mu.Lock()
+	status := n.containers[container]
+	if status == nil {
+		status = &corev1.ContainerStatus{Lease: &corev1.Lease{ContainerId: container}, Phases: []*corev1.Phase{{Name: "run", DurationMs: 1}}}
+		n.containers[container] = status
+	}
+	change(status)
+	status.Sequence++
+	_ = n.stream.Send(&trackerv1.NodeReport{Containers: []*corev1.ContainerStatus{proto.CloneOf(status)}})
+	n.mu.Unlock()
+}
+
+func (n *fakeNode) run(container string, labels map[string]string) {
+	n.report(container, func(s *corev1.ContainerStatus) {
+		s.State, s.Health, s.Labels = corev1.ContainerStatus_RUNNING, corev1.ContainerStatus_HEALTHY, labels
+		s.Ports = []*corev1.PortMapping{{Name: "http", ContainerPort: 8080, HostPort: 30001}}
+	})
+}
+
+func (n *fakeNode) done(container string, exit *corev1.Exit) {
+	n.report(container, func(s *corev1.ContainerStatus) { s.State, s.Exit = corev1.ContainerStatus_DONE, exit })
+}
+
+// lastLaunch is the master that the node was told to launch most recently.
+func (n *fakeNode) lastLaunch() *trackerv1.NodeCommand_Launch {
+	synctest.Wait()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.launches) == 0 {
+		n.z.t.Fatalf("%s was told to launch nothing", n.name)
+	}
+	return n.launches[len(n.launches)-1]
+}
+
+func (n *fakeNode) stopped(container string) bool {
+	synctest.Wait()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(n.stops, func(stop *trackerv1.NodeCommand_Stop) bool { return stop.GetContainerId() == container })
+}
+
+// fakeMaster is an application master that does as the test says.
+type fakeMaster struct {
+	z        *testZone
+	ctx      context.Context
+	cancel   context.CancelFunc
+	client   masterv1.ApplicationMasterClient
+	app      string
+	attempt  int32
+	register *masterv1.RegisterResponse
+	stream   grpc.BidiStreamingClient[masterv1.AllocateRequest, masterv1.AllocateResponse]
+	sequence int64
+
+	mu        sync.Mutex
+	answers   []*masterv1.AllocateResponse
+	streamErr error
+}
+
+// launchMaster does what a node does with a Launch: the master runs, registers and opens its stream.
+func (n *fakeNode) launchMaster() *fakeMaster {
+	n.z.t.Helper()
+	launch := n.lastLaunch()
+	env := launch.GetSpec().GetEnv()
+	claims := &corev1.TokenClaims{}
+	if err := proto.Unmarshal(launch.GetToken().GetClaims(), claims); err != nil {
+		n.z.t.Fatal(err)
+	}
+	n.run(claims.GetLease().GetContainerId(), map[string]string{"mammoth.role": "master"})
+	m := &fakeMaster{z: n.z, app: env["MAMMOTH_APP_ID"]}
+	_, _ = fmt.Sscan(env["MAMMOTH_ATTEMPT"], &m.attempt)
+	m.ctx, m.cancel = context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+env["MAMMOTH_TOKEN"]))
+	m.connect()
+	return m
+}
+
+func (m *fakeMaster) connect() {
+	m.z.t.Helper()
+	m.client = masterv1.NewApplicationMasterClient(m.z.conn)
+	var err error
+	m.register, err = m.client.Register(m.ctx, &masterv1.RegisterRequest{AppId: m.app, Attempt: m.attempt})
+	if err != nil {
+		m.z.t.Fatalf("register attempt %d: %v", m.attempt, err)
+	}
+	m.openStream()
+}
+
+func (m *fakeMaster) openStream() {
+	m.z.t.Helper()
+	stream, err := m.client.Allocate(m.ctx)
+	if err != nil {
+		m.z.t.Fatal(err)
+	}
+	m.stream, m.sequence = stream, 0
+	m.mu.Lock()
+	m.answers, m.streamErr = nil, nil
+	m.mu.Unlock()
+	go func() {
+		for {
+			answer, err := stream.Recv()
+			m.mu.Lock()
+			if err != nil {
+				if m.stream == stream {
+					m.streamErr = err
+				}
+				m.mu.Unlock()
+				return
+			}
+			m.answers = append(m.answers, answer)
+			m.mu.Unlock()
+		}
+	}()
+	synctest.Wait()
+}
+
+// say sends a request and gives everything that was answered since the last call.
+func (m *fakeMaster) say(request *masterv1.AllocateRequest) []*masterv1.AllocateResponse {
+	m.z.t.Helper()
+	m.sequence++
+	request.Sequence = m.sequence
+	if err := m.stream.Send(request); err != nil {
+		m.z.t.Fatalf("allocate: %v", err)
+	}
+	return m.heard()
+}
+
+func (m *fakeMaster) heard() []*masterv1.AllocateResponse {
+	synctest.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	answers := m.answers
+	m.answers = nil
+	return answers
+}
+
+func allocated(answers []*masterv1.AllocateResponse) []*masterv1.Allocation {
+	var all []*masterv1.Allocation
+	for _, answer := range answers {
+		all = append(all, answer.GetAllocated()...)
+	}
+	return all
+}
+
+func ask1(name string) *masterv1.Ask {
+	return &masterv1.Ask{
+		Id: name + "/1", Count: 1, Group: "",
+		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20, Ports: 1},
+	}
+}
+
+// startInstance asks for a container, runs it on the node and puts it into service.
+func (m *fakeMaster) startInstance(n *fakeNode, name string) string {
+	m.z.t.Helper()
+	granted := allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask1(name)}}))
+	if len(granted) != 1 {
+		m.z.t.Fatalf("%d containers were granted for %s, want one", len(granted), name)
+	}
+	container := granted[0].GetLease().GetContainerId()
+	m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{
+		Id: name, ContainerId: container, Version: 1, State: apiv1.Instance_STARTING, InService: true, Weight: 100,
+	}}})
+	n.run(container, map[string]string{"instance": name, "version": "1"})
+	m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{
+		Id: name, ContainerId: container, Version: 1, State: apiv1.Instance_RUNNING, InService: true, Weight: 100,
+	}}})
+	return container
+}
