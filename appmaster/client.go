@@ -109,7 +109,7 @@ func (c *Client) SetAsk(ask *masterv1.Ask) { c.outbox.setAsk(ask) }
 // WithdrawAsk asks for no more containers under the id. One that was granted meanwhile is still told.
 func (c *Client) WithdrawAsk(id string) { c.outbox.withdrawAsk(id) }
 
-// Release gives a container back: it is stopped if it runs. Completed tells when it was seen gone.
+// Release gives a container back: it is stopped if it runs. Completed tells when it was seen gone, and needs no release.
 func (c *Client) Release(container string) { c.outbox.release(container) }
 
 // ReportInstance tells what the master thinks of an instance. It replaces the report before it.
@@ -372,16 +372,19 @@ func (c *Client) allocated(allocation *masterv1.Allocation) {
 	c.tell(Allocated{Allocation: allocation})
 }
 
-// completed tells of an end unless it was told.
+// completed tells of an end unless it was told. The ResourceManager repeats an end on every new stream until it is
+// acknowledged, which is done by releasing what has ended.
 func (c *Client) completed(status *corev1.ContainerStatus) {
 	container := status.GetLease().GetContainerId()
-	lease, known := c.held[container]
-	if !known {
+	lease, held := c.held[container]
+	if !held && c.outbox.releasing(container) {
 		return
 	}
-	delete(c.held, container)
-	c.outbox.ended(container)
-	c.unwatchContainer(lease.GetNodeId(), container)
+	if held {
+		delete(c.held, container)
+		c.unwatchContainer(lease.GetNodeId(), container)
+	}
+	c.outbox.release(container)
 	c.tell(Completed{Status: status})
 }
 

@@ -14,7 +14,8 @@ type Event interface{ isEvent() }
 // Allocated: a container was granted; start or release it. Each is told once.
 type Allocated struct{ Allocation *masterv1.Allocation }
 
-// Completed: a container's lease has ended. Each is told once, and is the last that is heard of the container.
+// Completed: a container's lease has ended. Each is told once, and is the last that is heard of the container. It may be
+// one that an earlier attempt held and that ended while no master was there.
 type Completed struct{ Status *corev1.ContainerStatus }
 
 // StatusChanged: a node has seen a change of one container.

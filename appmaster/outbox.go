@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -87,7 +89,9 @@ func (o *outbox) setAsk(ask *masterv1.Ask) {
 func (o *outbox) withdrawAsk(id string) {
 	o.change(func() {
 		if old, ok := o.asks[id]; ok {
-			old.ask, old.sequence = &masterv1.Ask{Id: id}, 0
+			withdrawn := proto.CloneOf(old.ask)
+			withdrawn.Count = 0
+			old.ask, old.sequence = withdrawn, 0
 		}
 	})
 }
@@ -111,11 +115,12 @@ func (o *outbox) release(container string) {
 	o.change(func() { o.releases[container] = 0 })
 }
 
-// ended forgets what concerns a container whose lease is over.
-func (o *outbox) ended(container string) {
+// releasing reports whether a release is on its way.
+func (o *outbox) releasing(container string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.releases, container)
+	_, ok := o.releases[container]
+	return ok
 }
 
 func (o *outbox) reportInstance(report *masterv1.InstanceReport) {

@@ -43,6 +43,8 @@ type Zone struct {
 	listeners map[string]*bufconn.Listener
 	nodes     map[string]*Node
 	leases    map[string]*lease
+	// ended are the ends that no master has acknowledged.
+	ended     map[string]*corev1.ContainerStatus
 	asks      map[string]*askState
 	instances map[string]*masterv1.InstanceReport
 	wanted    *masterv1.Wanted
@@ -53,9 +55,11 @@ type Zone struct {
 	finished  bool
 	attempt   int32
 	// session is the stream of the registered master, nil if there is none.
-	session    *session
-	registered bool
-	sequence   int64
+	session           *session
+	registered        bool
+	keepsAsks         bool
+	registeredAttempt int32
+	sequence          int64
 	// down: the ResourceManager does not answer.
 	down     bool
 	breaches []string
@@ -85,7 +89,7 @@ func NewZone(t testing.TB, app string) *Zone {
 	z := &Zone{
 		Name: app, app: id.App{ClusterStart: 1, Seq: 1},
 		servers: map[string]*grpc.Server{}, listeners: map[string]*bufconn.Listener{}, nodes: map[string]*Node{},
-		leases: map[string]*lease{}, asks: map[string]*askState{}, instances: map[string]*masterv1.InstanceReport{},
+		leases: map[string]*lease{}, ended: map[string]*corev1.ContainerStatus{}, asks: map[string]*askState{}, instances: map[string]*masterv1.InstanceReport{},
 		wanted: &masterv1.Wanted{
 			Version: 1, Generation: 1,
 			Spec: &apiv1.AppSpec{Name: app, Roles: []*apiv1.RoleSpec{{}}},
@@ -105,6 +109,13 @@ func (z *Zone) Master() appmaster.Config {
 	z.registered = false
 	z.hangUp()
 	return appmaster.Config{ResourceManager: address, AppID: z.app.String(), App: z.Name, Attempt: z.attempt, Token: "secret", Dial: z.dial}
+}
+
+// KeepAsks makes a harder zone: what an attempt asked for is granted to the next one too, which did not ask.
+func (z *Zone) KeepAsks() {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.keepsAsks = true
 }
 
 // Want changes what people want, and raises the generation.
@@ -168,7 +179,10 @@ func (z *Zone) Register(_ context.Context, request *masterv1.RegisterRequest) (*
 		return nil, status.Errorf(codes.FailedPrecondition, "attempt %d is not the newest", request.GetAttempt())
 	}
 	z.hangUp()
-	z.registered = true
+	if z.registeredAttempt != request.GetAttempt() && !z.keepsAsks {
+		maps.DeleteFunc(z.asks, func(_ string, state *askState) bool { return state.granted < state.ask.GetCount() })
+	}
+	z.registered, z.registeredAttempt = true, request.GetAttempt()
 	answer := &masterv1.RegisterResponse{Zone: "test", Epoch: 1, Spec: z.wanted.GetSpec(), Wanted: z.wanted, Memo: z.memo}
 	for _, container := range slices.Sorted(maps.Keys(z.leases)) {
 		held := z.leases[container]
@@ -193,6 +207,14 @@ func (z *Zone) Allocate(stream masterv1.ApplicationMaster_AllocateServer) error 
 	z.session = mine
 	for _, name := range slices.Sorted(maps.Keys(z.nodes)) {
 		mine.due.Nodes = append(mine.due.Nodes, z.nodes[name].update())
+	}
+	for _, name := range slices.Sorted(maps.Keys(z.ended)) {
+		mine.due.Completed = append(mine.due.Completed, z.ended[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(z.instances)) {
+		if report := z.instances[name]; !report.GetInService() && report.GetState() == apiv1.Instance_DRAINING {
+			mine.due.Withdrawn = append(mine.due.Withdrawn, name)
+		}
 	}
 	z.say(func(*masterv1.AllocateResponse) {})
 	z.mu.Unlock()
@@ -252,8 +274,9 @@ func (z *Zone) apply(request *masterv1.AllocateRequest) {
 		known.ask = ask
 	}
 	for _, report := range request.GetInstances() {
+		before := z.instances[report.GetId()]
 		z.instances[report.GetId()] = report
-		if !report.GetInService() {
+		if !report.GetInService() && (before.GetInService() || report.GetState() == apiv1.Instance_DRAINING) {
 			z.say(func(due *masterv1.AllocateResponse) { due.Withdrawn = append(due.Withdrawn, report.GetId()) })
 		}
 	}
@@ -296,6 +319,7 @@ func (z *Zone) revert(revert *masterv1.Revert) {
 }
 
 func (z *Zone) release(container string) {
+	delete(z.ended, container)
 	held, ok := z.leases[container]
 	if !ok || held.released {
 		return
@@ -364,6 +388,7 @@ func (z *Zone) report(container *corev1.ContainerStatus) {
 		return
 	}
 	delete(z.leases, name)
+	z.ended[name] = container
 	held.node.held--
 	delete(held.node.containers, name)
 	z.say(func(due *masterv1.AllocateResponse) { due.Completed = append(due.Completed, container) })

@@ -119,8 +119,6 @@ func (c *cli) remote(ctx context.Context, z *zone, err error) error {
 		return context.Cause(ctx)
 	}
 	switch s.Code() {
-	case codes.InvalidArgument:
-		return refusal{wire.Error(err)}
 	case codes.DeadlineExceeded:
 		return fmt.Errorf("the zone at %s did not answer in time; is it busy, or is something between?", c.server)
 	case codes.Unavailable:

@@ -37,25 +37,13 @@ func (c *cli) exitCode(err error) int {
 		return int(exit)
 	}
 	var usage usageError
-	refused := errors.As(err, &usage)
-	sentence := wire.Sentence(err)
-	for line := range strings.SplitSeq(sentence, "\n") {
+	for line := range strings.SplitSeq(wire.Sentence(err), "\n") {
 		fmt.Fprintf(c.err, "mammoth: %s\n", line)
 	}
-	if refused || isRefusal(err) {
+	if errors.As(err, &usage) {
 		return exitUsage
 	}
 	return exitFailed
-}
-
-// refusal is an answer of the zone that says that the request itself is wrong.
-type refusal struct{ error }
-
-func (r refusal) Unwrap() error { return r.error }
-
-func isRefusal(err error) bool {
-	var r refusal
-	return errors.As(err, &r)
 }
 
 // flagError says what is wrong with a flag, without the words of the library that found it.

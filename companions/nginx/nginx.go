@@ -233,16 +233,13 @@ func (p *Proxy) prepare(ctx context.Context) error {
 	if p.lock != nil {
 		return nil
 	}
-	if err := os.MkdirAll(p.path("temp"), 0o755); err != nil {
-		return fmt.Errorf("making nginx's folder: %w", err)
-	}
-	lock, err := os.OpenFile(p.path("companion.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
+	lock, err := balancer.LockFolder(p.config.Dir)
 	if err != nil {
-		return fmt.Errorf("locking nginx's folder: %w", err)
+		return err
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := os.MkdirAll(p.path("temp"), 0o755); err != nil {
 		_ = lock.Close()
-		return fmt.Errorf("another companion keeps the nginx in %s; end it, or choose another folder: %w", p.config.Dir, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("making nginx's folder: %w", err)
 	}
 	if err := p.inspect(ctx); err != nil {
 		_ = lock.Close()
@@ -265,7 +262,7 @@ func (p *Proxy) Start(ctx context.Context) error {
 	}
 	if _, err := os.Stat(p.path("nginx.conf")); errors.Is(err, os.ErrNotExist) {
 		text, _ := render(p.settings, &balancer.Plan{})
-		if err := writeFile(p.path("nginx.conf"), text); err != nil {
+		if err := balancer.WriteFile(p.path("nginx.conf"), []byte(text)); err != nil {
 			return err
 		}
 	}
@@ -279,19 +276,18 @@ func (p *Proxy) launch(ctx context.Context) error {
 	_ = os.Remove(p.path("status.sock"))
 	_ = os.Remove(p.path("nginx.pid"))
 	command := exec.CommandContext(ctx, p.config.Program, "-p", p.config.Dir, "-c", p.path("nginx.conf"), "-e", p.path("error.log"))
-	// Its working folder marks its processes as ours; its own session keeps it when the companion's terminal ends.
+	// Its working folder marks its processes as ours.
 	command.Dir = p.config.Dir
-	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	out, err := runToFile(command, p.path("start.out"))
+	out, err := balancer.Launch(command, p.path("start.out"))
 	if err != nil {
-		return fmt.Errorf("nginx did not start: %s: %w", lastLine(out, err), errdefs.ErrUnavailable)
+		return fmt.Errorf("nginx did not start: %s: %w", balancer.LastLine(out, err), errdefs.ErrUnavailable)
 	}
 	for ctx.Err() == nil {
 		if pid := p.master(); pid != 0 {
 			p.pid = pid
 			return nil
 		}
-		pause(ctx, 2*time.Millisecond)
+		balancer.Pause(ctx, 2*time.Millisecond)
 	}
 	return context.Cause(ctx)
 }
@@ -310,7 +306,7 @@ func (p *Proxy) Close() {
 			if !p.Alive() {
 				break
 			}
-			pause(context.Background(), 5*time.Millisecond)
+			balancer.Pause(context.Background(), 5*time.Millisecond)
 		}
 	}
 	_ = p.lock.Close()
@@ -333,7 +329,7 @@ func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]
 		return refusals, nil
 	}
 	candidate := p.path("nginx.conf.new")
-	if err := writeFile(candidate, text); err != nil {
+	if err := balancer.WriteFile(candidate, []byte(text)); err != nil {
 		return nil, err
 	}
 	if err := p.test(ctx, candidate); err != nil {
@@ -382,14 +378,9 @@ func (p *Proxy) refuseTCP(port int32) string {
 	if p.tcp[port] {
 		return ""
 	}
-	host := strings.Trim(p.settings.Host, "[]")
-	listener, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
-	if err != nil {
-		if p.listens(port) {
-			return ""
-		}
-		return fmt.Sprintf("tcp port %d is in use by another program on the balancer's machine", port)
+	why := balancer.PortProblem(strings.Trim(p.settings.Host, "[]"), port)
+	if why != "" && p.listens(port) {
+		return ""
 	}
-	_ = listener.Close()
-	return ""
+	return why
 }

@@ -37,7 +37,7 @@ func processes(front balancertest.Front) []int {
 	entries, _ := os.ReadDir("/proc")
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || !strings.HasPrefix(title(pid), "nginx: ") || zombie(pid) {
+		if err != nil || !strings.HasPrefix(title(pid), "nginx: ") || balancer.Zombie(pid) {
 			continue
 		}
 		if where, _ := os.Readlink(filepath.Join("/proc", entry.Name(), "cwd")); where != front.Dir {

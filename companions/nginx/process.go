@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/companions/balancer"
 )
 
 // How long a reload may take until the new workers answer and the old ones take no more requests.
@@ -41,7 +43,7 @@ func (p *Proxy) reload(ctx context.Context, revision string) error {
 		if p.running(ctx) == revision && closed(old) {
 			return nil
 		}
-		pause(ctx, 5*time.Millisecond)
+		balancer.Pause(ctx, 5*time.Millisecond)
 	}
 	return fmt.Errorf("nginx has not taken the configuration within %s: %w", reloadLimit, errdefs.ErrUnavailable)
 }
@@ -50,7 +52,7 @@ func (p *Proxy) reload(ctx context.Context, revision string) error {
 func (p *Proxy) test(ctx context.Context, candidate string) error {
 	out, err := exec.CommandContext(ctx, p.config.Program, "-t", "-q", "-p", p.config.Dir, "-c", candidate, "-e", "stderr").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("nginx refuses the configuration: %s: %w", lastLine(out, err), errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("nginx refuses the configuration: %s: %w", balancer.LastLine(out, err), errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }
@@ -91,7 +93,7 @@ func (p *Proxy) master() int {
 
 // isOurs reports whether a process is a living master of this folder: the number may long be another's.
 func (p *Proxy) isOurs(pid int) bool {
-	return strings.HasPrefix(title(pid), "nginx: master process") && p.worksHere(pid) && !zombie(pid)
+	return strings.HasPrefix(title(pid), "nginx: master process") && p.worksHere(pid) && !balancer.Zombie(pid)
 }
 
 func (p *Proxy) worksHere(pid int) bool {
@@ -121,7 +123,7 @@ func (p *Proxy) workers() []int {
 
 // takes reports whether a worker accepts requests. One that was told to end says so in its title before it closes
 // its sockets.
-func takes(pid int) bool { return title(pid) == "nginx: worker process" && !zombie(pid) }
+func takes(pid int) bool { return title(pid) == "nginx: worker process" && !balancer.Zombie(pid) }
 
 func closed(workers []int) bool {
 	for _, pid := range workers {
@@ -149,7 +151,7 @@ func (p *Proxy) endOrphans(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	for !closed(orphans) && ctx.Err() == nil {
-		pause(ctx, time.Millisecond)
+		balancer.Pause(ctx, time.Millisecond)
 	}
 }
 
@@ -166,48 +168,6 @@ func title(pid int) string {
 		return ""
 	}
 	return strings.TrimRight(string(bytes.TrimRight(text, "\x00")), " ")
-}
-
-func zombie(pid int) bool {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return true
-	}
-	_, rest, _ := bytes.Cut(text, []byte(") "))
-	return len(rest) == 0 || rest[0] == 'Z'
-}
-
-// runToFile runs a command that leaves a daemon behind. Its output goes to a file rather than a pipe: a pipe that
-// the daemon inherits would never be seen to end.
-func runToFile(command *exec.Cmd, path string) ([]byte, error) {
-	file, err := os.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	command.Stdout, command.Stderr = file, file
-	runErr := command.Run()
-	out, _ := os.ReadFile(path)
-	return out, runErr
-}
-
-// writeFile writes a file that is whole and on disk when it is renamed into place.
-func writeFile(path, text string) error {
-	file, err := os.Create(path)
-	if err != nil {
-		return fmt.Errorf("writing nginx's configuration: %w", err)
-	}
-	_, err = file.WriteString(text)
-	if err == nil {
-		err = file.Sync()
-	}
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return fmt.Errorf("writing nginx's configuration: %w", err)
-	}
-	return nil
 }
 
 func size(path string) int64 {
@@ -235,21 +195,4 @@ func emergency(path string, offset int64) string {
 		}
 	}
 	return ""
-}
-
-func lastLine(out []byte, err error) string {
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	if last := strings.TrimSpace(lines[len(lines)-1]); last != "" {
-		return last
-	}
-	return err.Error()
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }

@@ -17,9 +17,6 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// MaxInstances is the largest instance count that a manifest or a scaling may ask for.
-const MaxInstances = 100_000
-
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
 
 // CheckName says in one sentence why name cannot be an app's or a role's; what is "an app" or "a role".
@@ -32,13 +29,13 @@ func CheckName(what, name string) error {
 
 func checkAppName(name string) error { return CheckName("an app", name) }
 
-// CheckInstances says in one sentence why n cannot be an instance count.
+// CheckInstances says in one sentence why n cannot be an instance count. How many are too many is for the zone to say.
 func CheckInstances(n int64) error {
 	switch {
 	case n < 1:
 		return fmt.Errorf("an app has at least 1 instance, not %d; `mammoth app stop` ends them all and keeps the app", n)
-	case n > MaxInstances:
-		return fmt.Errorf("an app has at most %d instances, not %d", MaxInstances, n)
+	case n > math.MaxInt32:
+		return fmt.Errorf("%d instances are more than any zone can hold", n)
 	}
 	return nil
 }
@@ -226,7 +223,7 @@ func (d *decoder) schedule(n *yaml.Node, r *apiv1.RoleSpec) {
 			"cron":     d.text("cron", &entry.Cron, checkCron),
 			"timezone": d.text("timezone", &entry.Timezone, checkTimezone),
 			// Unlike the count itself, a schedule may close an app for the night.
-			"instances": d.integer("instances", 0, MaxInstances, func(n int64) { entry.Instances = int32(n) }),
+			"instances": d.integer("instances", 0, math.MaxInt32, func(n int64) { entry.Instances = int32(n) }),
 		})
 		d.require(n, present, "an entry of schedule", "cron", "instances")
 		r.Schedule = append(r.Schedule, entry)
@@ -320,7 +317,7 @@ func (d *decoder) placement(n *yaml.Node, p *apiv1.Placement) {
 	d.object(n, "placement", fields{
 		"policy":       choice(d, "policy", policies, &p.Policy),
 		"constraints":  d.texts("constraints", &p.Constraints),
-		"maxPerNode":   d.integer("maxPerNode", 0, MaxInstances, func(n int64) { p.MaxPerNode = int32(n) }),
+		"maxPerNode":   d.integer("maxPerNode", 0, math.MaxInt32, func(n int64) { p.MaxPerNode = int32(n) }),
 		"spreadOver":   d.text("spreadOver", &p.SpreadOver),
 		"affinity":     d.texts("affinity", &p.Affinity),
 		"antiAffinity": d.texts("antiAffinity", &p.AntiAffinity),
@@ -330,8 +327,8 @@ func (d *decoder) placement(n *yaml.Node, p *apiv1.Placement) {
 func (d *decoder) update(n *yaml.Node, u *apiv1.UpdatePolicy) {
 	d.object(n, "update", fields{
 		"strategy":       choice(d, "strategy", strategies, &u.Strategy),
-		"maxSurge":       d.integer("maxSurge", 0, MaxInstances, func(n int64) { u.MaxSurge = int32(n) }),
-		"maxUnavailable": d.integer("maxUnavailable", 0, MaxInstances, func(n int64) { u.MaxUnavailable = int32(n) }),
+		"maxSurge":       d.integer("maxSurge", 0, math.MaxInt32, func(n int64) { u.MaxSurge = int32(n) }),
+		"maxUnavailable": d.integer("maxUnavailable", 0, math.MaxInt32, func(n int64) { u.MaxUnavailable = int32(n) }),
 		"autoRevert":     d.flag("autoRevert", &u.AutoRevert),
 		"deadline":       d.duration("deadline", &u.Deadline),
 	})

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/mammoth-os/mammoth/nodemanager"
+	"github.com/mammoth-os/mammoth/nodemanager/localize"
+	"github.com/mammoth-os/mammoth/nodemanager/network"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/docker"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/fake"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/process"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// The runtimes of images that a node can be told.
+const (
+	runtimeDocker = "docker"
+	runtimeFake   = "fake"
+)
+
+// engines are a node's runtimes.
+type engines struct {
+	runtimes map[corev1.ContainerSpec_Runtime]runtime.Runtime
+	closers  []io.Closer
+}
+
+// engineSettings are what it takes to find a node's containers again.
+type engineSettings struct {
+	dir, zone, node     string
+	runtime, dockerHost string
+	portRange           string
+	allowHostNetwork    bool
+	// address is where ports are published.
+	address string
+	// fake is what the fake nodes of one process share.
+	fake *fake.Engine
+}
+
+// open makes the runtimes. The Docker Engine need not answer: a node without it is unhealthy, and recovers. Images
+// are pulled from registry.
+func (s engineSettings) open(registry string, log *slog.Logger) (*engines, error) {
+	ports, err := network.ParseRange(s.portRange)
+	if err != nil {
+		return nil, usagef("--port-range: %w", err)
+	}
+	leases := network.NewLeases(ports, nil)
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program, which application masters are started with: %w", err)
+	}
+	e := &engines{runtimes: map[corev1.ContainerSpec_Runtime]runtime.Runtime{}}
+	logs := filepath.Join(s.dir, "logs")
+	switch s.runtime {
+	case runtimeDocker:
+		socket, err := dockerSocket(s.dockerHost)
+		if err != nil {
+			return nil, err
+		}
+		engine, err := docker.New(docker.Config{
+			Socket: socket, Zone: s.zone, Node: s.node, Registry: registry, BindAddress: s.address, Leases: leases,
+			AllowHostNetwork: s.allowHostNetwork, LogDir: logs, Logger: log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		e.runtimes[corev1.ContainerSpec_DOCKER] = engine
+		e.closers = append(e.closers, engine)
+	case runtimeFake:
+		e.runtimes[corev1.ContainerSpec_DOCKER] = fake.New(fake.Config{
+			Engine: s.fake, Node: s.node, Leases: leases, Listen: true, AllowHostNetwork: s.allowHostNetwork,
+		})
+	default:
+		return nil, usagef("--runtime: %q is not a runtime; it is docker or fake", s.runtime)
+	}
+	processes, err := process.New(process.Config{
+		Dir: filepath.Join(s.dir, "processes"), LogDir: logs, Zone: s.zone, Node: s.node, Self: self, Leases: leases,
+		// What only pretends needs neither root nor quotas.
+		Unlimited: s.runtime == runtimeFake, Logger: log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, e.close())
+	}
+	e.runtimes[corev1.ContainerSpec_PROCESS] = processes
+	e.closers = append(e.closers, processes)
+	return e, nil
+}
+
+// close lets go of the engines; containers go on.
+func (e *engines) close() error {
+	var failures []error
+	for _, closer := range e.closers {
+		failures = append(failures, closer.Close())
+	}
+	return errors.Join(failures...)
+}
+
+// dockerSocket is the path of the engine's socket.
+func dockerSocket(host string) (string, error) {
+	if host == "" {
+		host = os.Getenv("DOCKER_HOST")
+	}
+	path := strings.TrimPrefix(host, "unix://")
+	if path != "" && !filepath.IsAbs(path) {
+		return "", usagef("%q is not where a Docker Engine of this machine listens; write unix:///var/run/docker.sock", host)
+	}
+	return path, nil
+}
+
+// newLayers makes the node's own registry, which reads through to the zone's images.
+func newLayers(dir, upstream string, log *slog.Logger) (nodemanager.Layers, error) {
+	return localize.New(localize.Config{Dir: filepath.Join(dir, "layers"), Upstream: upstream, Logger: log})
+}
+
+// parseAttribute types a value: true and false are flags, numbers are numbers.
+func parseAttribute(text string) *corev1.Attribute {
+	if flag, err := strconv.ParseBool(text); err == nil && len(text) > 1 {
+		return &corev1.Attribute{Value: &corev1.Attribute_Flag{Flag: flag}}
+	}
+	if number, err := strconv.ParseFloat(text, 64); err == nil {
+		return &corev1.Attribute{Value: &corev1.Attribute_Number{Number: number}}
+	}
+	return &corev1.Attribute{Value: &corev1.Attribute_Text{Text: text}}
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/nodemanager"
+	"github.com/mammoth-os/mammoth/nodemanager/network"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// nodeSettings are what a NodeManager can be told.
+type nodeSettings struct {
+	engineSettings
+	cpu, memory, disk string
+
+	resourceManager, listen string
+	attributes              []string
+	logRetention            time.Duration
+	metricsListen           string
+}
+
+// shared adds the flags that `mammoth up` has too.
+func (s *nodeSettings) shared(flags *pflag.FlagSet) {
+	flags.StringVar(&s.portRange, "port-range", "20000-29999", "the host ports that instances are given")
+	flags.StringVar(&s.runtime, "runtime", "docker", "what runs images: docker, or fake, which only pretends")
+	flags.StringVar(&s.dockerHost, "docker-host", "", "where the Docker Engine listens (default: DOCKER_HOST, or its usual socket)")
+	flags.StringVar(&s.address, "address", "127.0.0.1", "the address at which instances are reached")
+	flags.StringArrayVar(&s.attributes, "attribute", nil, "an attribute for placement constraints, NAME=VALUE; repeatable")
+	flags.DurationVar(&s.logRetention, "log-retention", 24*time.Hour, "how long the output of an ended container is kept")
+}
+
+func (c *cli) nodeManagerCommand() *cobra.Command {
+	s := &nodeSettings{}
+	daemon := &daemonFlags{}
+	cmd := &cobra.Command{
+		Use:   "nodemanager",
+		Short: "Run a node's NodeManager",
+		Long: `Nodemanager runs the containers that the ResourceManager grants on this machine.
+
+Every setting is a flag, and can stand in the file that --config names, where
+--port-range is portRange.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := daemon.load(c, cmd)
+			if err != nil {
+				return err
+			}
+			if s.dir == "" {
+				return usagef("`mammoth nodemanager` needs --dir, a folder for what must outlive it")
+			}
+			if s.node == "" {
+				if s.node, err = os.Hostname(); err != nil {
+					return fmt.Errorf("find out this machine's name; give the node one with --node-id: %w", err)
+				}
+			}
+			c.spareMemory(40, 32<<20)
+			node, err := newNode(*s, log)
+			if err != nil {
+				return err
+			}
+			defer node.close()
+			fmt.Fprintf(c.out, "the NodeManager of %s listens at %s\n", s.node, node.Address())
+			return node.Run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	s.shared(flags)
+	flags.StringVar(&s.dir, "dir", "", "a folder for what must outlive it")
+	flags.StringVar(&s.node, "node-id", "", "the node's name, the same at every start (default: this machine's)")
+	flags.StringVar(&s.zone, "zone", "", "what containers of this node are labelled with (default: made up at the first start)")
+	flags.StringVar(&s.resourceManager, "resourcemanager", defaultServer, "the ResourceManager's address")
+	flags.StringVar(&s.listen, "listen", "127.0.0.1:0", "the address for application masters and the ResourceManager")
+	flags.StringVar(&s.cpu, "cpu", "", "cpu for containers, in cores or as in 500m (default: what is there, less some)")
+	flags.StringVar(&s.memory, "memory", "", "memory for containers (default: what is there, less some)")
+	flags.StringVar(&s.disk, "disk", "", "disk for containers (default: what is free, less some)")
+	flags.BoolVar(&s.allowHostNetwork, "allow-host-network", false, "let containers use this machine's network")
+	flags.StringVar(&s.metricsListen, "metrics-listen", "", "the address for /metrics, /healthz and /readyz (default: none)")
+	must(cmd.MarkFlagDirname("dir"))
+	daemon.add(cmd, "info")
+	return cmd
+}
+
+// capacity is what was given of cpu, memory and disk; what was not is zero, and measured.
+func (s *nodeSettings) capacity() (resource.Vector, error) {
+	var v resource.Vector
+	read := func(name, text string, parse func(string) (int64, error), place int) error {
+		if text == "" {
+			return nil
+		}
+		n, err := positive(parse(text))
+		if err != nil {
+			return usagef("%s: %w", name, err)
+		}
+		v[place] = n
+		return nil
+	}
+	return v, errors.Join(
+		read("cpu", s.cpu, resource.ParseCPU, resource.CPU),
+		read("memory", s.memory, resource.ParseBytes, resource.Memory),
+		read("disk", s.disk, resource.ParseBytes, resource.Disk),
+	)
+}
+
+// parseAttributes reads NAME=VALUE; a number or true and false are typed.
+func parseAttributes(texts []string) (map[string]*corev1.Attribute, error) {
+	attributes := map[string]*corev1.Attribute{}
+	for _, text := range texts {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" {
+			return nil, usagef("--attribute: %q is not an attribute; write NAME=VALUE", text)
+		}
+		attributes[name] = parseAttribute(value)
+	}
+	return attributes, nil
+}
+
+// node is a NodeManager with what it is put together with.
+type node struct {
+	*nodemanager.NodeManager
+	engines *engines
+	unlock  func()
+}
+
+// newNode puts a NodeManager together and listens.
+func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
+	ports, err := network.ParseRange(s.portRange)
+	if err != nil {
+		return nil, usagef("--port-range: %w", err)
+	}
+	capacity, err := s.capacity()
+	if err != nil {
+		return nil, err
+	}
+	attributes, err := parseAttributes(s.attributes)
+	if err != nil {
+		return nil, err
+	}
+	n := &node{engines: &engines{}}
+	if n.unlock, err = lockFolder(s.dir, "NodeManager"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	if err = s.keep(); err != nil {
+		return nil, err
+	}
+	layers, err := newLayers(s.dir, s.resourceManager, log)
+	if err != nil {
+		return nil, err
+	}
+	if n.engines, err = s.open(layers.Address(), log); err != nil {
+		return nil, err
+	}
+	n.NodeManager, err = nodemanager.New(nodemanager.Config{
+		Dir: s.dir, NodeID: s.node, ResourceManager: s.resourceManager, Listen: s.listen, Address: s.address,
+		Capacity: capacity, Attributes: attributes, Runtimes: n.engines.runtimes, Layers: layers,
+		HostNetwork: s.allowHostNetwork, PortCount: int64(ports.Len()), LogRetention: s.logRetention,
+		Version: version, MetricsListen: s.metricsListen, Logger: log,
+	})
+	if err != nil {
+		return nil, addressInUse(err, "listen")
+	}
+	return n, nil
+}
+
+// close lets go of everything; containers go on.
+func (n *node) close() {
+	_ = n.engines.close()
+	if n.unlock != nil {
+		n.unlock()
+	}
+}
+
+// nodeFile is where a folder says that it is a node's.
+const nodeFile = "node.json"
+
+// nodeNotes are engineSettings as they are written down.
+type nodeNotes struct {
+	Zone       string `json:"zone"`
+	Node       string `json:"node"`
+	Runtime    string `json:"runtime"`
+	DockerHost string `json:"dockerHost,omitempty"`
+}
+
+// keep writes the settings down. A zone that was not given is the one of the first start.
+func (s *engineSettings) keep() error {
+	path := filepath.Join(s.dir, nodeFile)
+	before := &nodeNotes{Zone: newZoneName()}
+	if err := keepNotes(path, before); err != nil {
+		return err
+	}
+	if s.zone == "" {
+		s.zone = before.Zone
+	}
+	return writeNotes(path, nodeNotes{Zone: s.zone, Node: s.node, Runtime: s.runtime, DockerHost: s.dockerHost})
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/mammoth-os/mammoth/companions/registry"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager"
+	"github.com/mammoth-os/mammoth/resourcemanager/images"
+)
+
+// managerSettings are what a ResourceManager can be told.
+type managerSettings struct {
+	dir, zone                   string
+	listen, advertise           string
+	nodeTimeout, reportInterval time.Duration
+	eventRetention              int64
+	allowHostNetwork, insecure  bool
+}
+
+// shared adds the flags that `mammoth up` has too.
+func (s *managerSettings) shared(flags *pflag.FlagSet) {
+	flags.StringVar(&s.listen, "listen", defaultServer, "the address for everybody: nodes, masters, people, image uploads")
+	flags.DurationVar(&s.nodeTimeout, "node-timeout", 10*time.Second, "how long a node may be silent before it counts as lost")
+	flags.BoolVar(&s.allowHostNetwork, "allow-host-network", false, "let apps use their node's network")
+}
+
+func (c *cli) resourceManagerCommand() *cobra.Command {
+	s := &managerSettings{}
+	daemon := &daemonFlags{}
+	cmd := &cobra.Command{
+		Use:   "resourcemanager",
+		Short: "Run a zone's ResourceManager",
+		Long: `Resourcemanager owns a zone: its nodes, queues, apps, images and registry.
+
+Every setting is a flag, and can stand in the file that --config names, where
+--node-timeout is nodeTimeout.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := daemon.load(c, cmd)
+			if err != nil {
+				return err
+			}
+			if s.dir == "" {
+				return usagef("`mammoth resourcemanager` needs --dir, a folder for what must outlive it")
+			}
+			unlock, err := lockFolder(s.dir, "ResourceManager")
+			if err != nil {
+				return err
+			}
+			defer unlock()
+			notes := &zoneNotes{Zone: s.zone}
+			if s.zone == "" {
+				notes.Zone = newZoneName()
+				if err := keepNotes(filepath.Join(s.dir, zoneFile), notes); err != nil {
+					return err
+				}
+				s.zone = notes.Zone
+			} else if err := writeNotes(filepath.Join(s.dir, zoneFile), notes); err != nil {
+				return err
+			}
+			c.spareMemory(50, 48<<20)
+			manager, err := newManager(*s, log)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "the ResourceManager of zone %s listens at %s\n", s.zone, manager.Address())
+			return manager.Run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	s.shared(flags)
+	flags.StringVar(&s.dir, "dir", "", "a folder for what must outlive it")
+	flags.StringVar(&s.zone, "zone", "", "the zone's name (default: made up at the first start)")
+	flags.StringVar(&s.advertise, "advertise", "", "where nodes and masters reach it (default: where it listens)")
+	flags.DurationVar(&s.reportInterval, "report-interval", time.Second, "how often nodes report when nothing changes")
+	flags.Int64Var(&s.eventRetention, "event-retention", 10_000, "how many events are kept")
+	flags.BoolVar(&s.insecure, "insecure", false, "listen where other machines can connect, without TLS")
+	must(cmd.MarkFlagDirname("dir"))
+	daemon.add(cmd, "info")
+	return cmd
+}
+
+// zoneFile is where a folder says that it is a zone's.
+const zoneFile = "zone.json"
+
+// zoneNotes are what must be the same at every start on a folder.
+type zoneNotes struct {
+	Zone string `json:"zone"`
+	// Share is what each node of `mammoth up` was given at the first start, so that what its containers use does not
+	// make it look smaller later.
+	Share *share `json:"share,omitempty"`
+}
+
+// manager is a ResourceManager with the image store and the registry that it is put together with.
+type manager struct {
+	*resourcemanager.ResourceManager
+	images *images.Store
+}
+
+// newManager puts a ResourceManager together and listens.
+func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
+	m := &manager{}
+	var err error
+	m.images, err = images.Open(filepath.Join(s.dir, "images"), images.Limits{
+		// Nothing asks before New has returned.
+		Pinned: func(ctx context.Context) ([]string, error) { return m.pinned(ctx) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.ResourceManager, err = resourcemanager.New(resourcemanager.Config{
+		Dir: s.dir, Listen: s.listen, Advertise: s.advertise, Zone: s.zone, Version: version,
+		NodeTimeout: s.nodeTimeout, ReportInterval: s.reportInterval, EventRetention: s.eventRetention,
+		AllowHostNetwork: s.allowHostNetwork, AllowInsecure: s.insecure,
+		Images:   m.images,
+		Registry: func(epoch int64) resourcemanager.Registry { return registry.New(epoch << 32) },
+		Handlers: map[string]http.Handler{},
+		Logger:   log,
+	})
+	if err != nil {
+		return nil, errors.Join(addressInUse(err, "listen"), m.images.Close())
+	}
+	return m, nil
+}
+
+// Run serves until ctx ends.
+func (m *manager) Run(ctx context.Context) error {
+	return errors.Join(m.ResourceManager.Run(ctx), m.images.Close())
+}
+
+// pinned are the digests of the images that apps run or may go back to.
+func (m *manager) pinned(ctx context.Context) ([]string, error) {
+	apps, err := m.ListApps(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	var digests []string
+	add := func(spec *apiv1.AppSpec) {
+		for _, role := range spec.GetRoles() {
+			digests = append(digests, role.GetImageDigest())
+		}
+	}
+	for _, app := range apps {
+		add(app.GetSpec())
+		history, err := m.History(ctx, app.GetName())
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, version := range history.GetVersions() {
+			add(version.GetSpec())
+		}
+	}
+	return digests, nil
+}

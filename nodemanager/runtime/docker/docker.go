@@ -1,0 +1,233 @@
+// Package docker runs containers through a Docker engine, 20.10 or newer. The rest of Mammoth knows nothing of
+// the engine; nothing is kept here that the engine does not keep too, so that a NodeManager that was started
+// again sees what its predecessor left.
+//
+// A container gets no init process: its own program is process 1 of its namespace, for which SIGTERM without a
+// handler does nothing, so that the stop's grace is waited out. It has no new privileges, and of the
+// capabilities only those in Capabilities.
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/cgroup"
+	"github.com/mammoth-os/mammoth/nodemanager/disk"
+	"github.com/mammoth-os/mammoth/nodemanager/network"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+)
+
+// Config of the runtime of one node.
+type Config struct {
+	// Socket is the engine's; empty is /var/run/docker.sock.
+	Socket string
+	// Zone and Node mark the containers as this node's.
+	Zone, Node string
+	// Registry is the host:port to pull images from: the node's own registry on loopback.
+	Registry string
+	// BindAddress is where ports are published; empty is 127.0.0.1.
+	BindAddress string
+	// Ports to publish on. Leases, shared with the node's other runtimes, takes its place when set.
+	Ports  network.Range
+	Leases *network.Leases
+	// AllowHostNetwork is the operator's leave for network: host.
+	AllowHostNetwork bool
+	// CgroupParent of the containers; empty is the engine's own.
+	CgroupParent string
+	// LogDir keeps the output of removed containers.
+	LogDir string
+	// ConcurrentStarts bounds the starts at a time; zero is 8, beyond which an engine only gets slower.
+	ConcurrentStarts int
+	Logger           *slog.Logger
+}
+
+func (c *Config) validate() error {
+	if c.Node == "" || c.LogDir == "" {
+		return fmt.Errorf("the Docker runtime needs a node and a log directory: %w", errdefs.ErrInvalidArgument)
+	}
+	if c.Socket == "" {
+		c.Socket = "/var/run/docker.sock"
+	}
+	if c.BindAddress == "" {
+		c.BindAddress = "127.0.0.1"
+	}
+	if c.Leases == nil {
+		c.Leases = network.NewLeases(c.Ports, nil)
+	}
+	if c.ConcurrentStarts <= 0 {
+		c.ConcurrentStarts = 8
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// Runtime implements runtime.Runtime.
+type Runtime struct {
+	config Config
+	client *client.Client
+	// slots bounds the starts.
+	slots   chan struct{}
+	watcher *disk.Watcher
+	// hierarchy is nil where the host's control groups cannot be read.
+	hierarchy *cgroup.Hierarchy
+	pulls     pulls
+
+	mu     sync.Mutex
+	engine *engine
+	// starting has the containers that a Start is busy with; closed when it is done.
+	starting map[id.Container]chan struct{}
+	// watched are the running containers that the watcher holds to their quota, by the engine's id.
+	watched map[string]bool
+	// ooms are the containers, by the engine's id, in which the kernel was seen to kill at the memory quota.
+	ooms map[string]bool
+	// discarded are containers that a failed Start took away again; their end is nobody's business.
+	discarded map[string]bool
+	// held is set once the host ports of earlier containers are known.
+	held bool
+}
+
+var _ runtime.Runtime = (*Runtime)(nil)
+
+// New does not need the engine to be there yet. Close ends the runtime, not its containers.
+func New(config Config) (*Runtime, error) {
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	c, err := client.NewClientWithOpts(client.WithHost("unix://"+config.Socket), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, fmt.Errorf("engine at %s: %w", config.Socket, err)
+	}
+	hierarchy, err := cgroup.Detect()
+	if err != nil {
+		config.Logger.Warn("files that containers have deleted and hold open do not count", "error", err)
+		hierarchy = nil
+	}
+	return &Runtime{
+		config: config, client: c, slots: make(chan struct{}, config.ConcurrentStarts),
+		watcher: disk.NewWatcher(config.Logger), hierarchy: hierarchy,
+		pulls:    pulls{running: make(map[string]*pull), present: make(map[string]bool)},
+		starting: make(map[id.Container]chan struct{}), watched: make(map[string]bool),
+		ooms: make(map[string]bool), discarded: make(map[string]bool),
+	}, nil
+}
+
+// Close lets go of the engine.
+func (r *Runtime) Close() error {
+	r.watcher.Close()
+	r.pulls.close()
+	return r.client.Close()
+}
+
+// engine is what does not change while the engine runs.
+type engine struct {
+	version, dataRoot string
+	cgroupVersion     int
+	cpus              int
+	// quota says whether the storage driver holds containers to a size.
+	quota bool
+}
+
+// Info implements runtime.Runtime.
+func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
+	if _, err := r.client.Ping(ctx); err != nil {
+		return runtime.Info{}, r.failure(ctx, err)
+	}
+	e, err := r.knowEngine(ctx)
+	if err != nil {
+		return runtime.Info{}, err
+	}
+	info := runtime.Info{
+		Name: "docker", Version: e.version, DiskQuota: "watcher",
+		CgroupVersion: e.cgroupVersion, HostNetwork: r.config.AllowHostNetwork,
+	}
+	if e.quota {
+		info.DiskQuota = "driver"
+	}
+	return info, nil
+}
+
+// knowEngine asks once, and again after the engine was away.
+func (r *Runtime) knowEngine(ctx context.Context) (*engine, error) {
+	r.mu.Lock()
+	known := r.engine
+	r.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	info, err := r.client.Info(ctx)
+	if err != nil {
+		return nil, r.failure(ctx, err)
+	}
+	e := &engine{version: info.ServerVersion, dataRoot: info.DockerRootDir, cgroupVersion: 1, cpus: info.NCPU}
+	if info.CgroupVersion == "2" {
+		e.cgroupVersion = 2
+	}
+	if disk.DriverMayQuota(info.Driver, info.DriverStatus) {
+		if e.quota, err = r.tryQuota(ctx); err != nil {
+			return nil, err
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.engine = e
+	return e, nil
+}
+
+// tryQuota finds out whether the storage driver takes a size, with an empty container that is never started.
+func (r *Runtime) tryQuota(ctx context.Context) (bool, error) {
+	const nothing = "\x00" // an archive's end is two blocks of zeros
+	name := localPrefix + "quota-probe:" + strings.ToLower(r.config.Node)
+	source := image.ImportSource{Source: strings.NewReader(strings.Repeat(nothing, 1024)), SourceName: "-"}
+	stream, err := r.client.ImageImport(ctx, source, name, image.ImportOptions{})
+	if err != nil {
+		return false, r.failure(ctx, err)
+	}
+	err = readProgress(stream, func(string, int64) {})
+	if err = errors.Join(err, stream.Close()); err != nil {
+		return false, r.failure(ctx, err)
+	}
+	defer func() {
+		_, _ = r.client.ImageRemove(context.WithoutCancel(ctx), name, image.RemoveOptions{})
+	}()
+	created, err := r.client.ContainerCreate(ctx,
+		&container.Config{Image: name, Cmd: []string{"/none"}, Labels: map[string]string{labelZone: r.config.Zone}},
+		&container.HostConfig{StorageOpt: map[string]string{"size": "16777216"}}, nil, nil, "")
+	if err != nil {
+		err = r.failure(ctx, err)
+		if errors.Is(err, errdefs.ErrUnavailable) || ctx.Err() != nil {
+			return false, err
+		}
+		r.config.Logger.Info("the storage driver takes no size; what containers write is measured", "error", err)
+		return false, nil
+	}
+	return true, r.discard(ctx, created.ID)
+}
+
+// discard takes away a container that never counted, also when ctx has ended.
+func (r *Runtime) discard(ctx context.Context, runtimeID string) error {
+	r.mu.Lock()
+	if len(r.discarded) > 1000 { // their events were missed
+		clear(r.discarded)
+	}
+	r.discarded[runtimeID] = true
+	r.mu.Unlock()
+	ctx, cancel := cleanup(ctx)
+	defer cancel()
+	err := r.client.ContainerRemove(ctx, runtimeID, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return r.failure(ctx, err)
+	}
+	return nil
+}

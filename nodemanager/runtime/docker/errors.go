@@ -1,0 +1,87 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/client"
+)
+
+// cleanup is a context for what must be done even though the caller's has ended.
+func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+}
+
+// failure puts an error of the engine's client into the taxonomy, as one sentence.
+func (r *Runtime) failure(ctx context.Context, err error) error {
+	var network net.Error
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("engine: %w", context.Cause(ctx))
+	case client.IsErrConnectionFailed(err), errors.As(err, &network),
+		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errdefs.IsUnavailable(err):
+		r.mu.Lock()
+		r.engine = nil // it may come back as another
+		r.mu.Unlock()
+		return fmt.Errorf("the Docker engine at %s does not answer: %w", r.config.Socket, errdefs.ErrUnavailable)
+	}
+	text := sentence(err)
+	for _, class := range []error{
+		errdefs.ErrNotFound, errdefs.ErrConflict, errdefs.ErrInvalidArgument, errdefs.ErrPermissionDenied, errdefs.ErrNotImplemented,
+	} {
+		if errors.Is(err, class) {
+			return fmt.Errorf("%s: %w", text, class)
+		}
+	}
+	if strings.Contains(text, "no space left on device") {
+		return fmt.Errorf("%s: %w", text, errdefs.ErrResourceExhausted)
+	}
+	return fmt.Errorf("engine: %s: %w", text, errdefs.ErrInternal)
+}
+
+// sentence is the engine's answer without its decoration.
+func sentence(err error) string {
+	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " ")
+	return strings.TrimPrefix(text, "Error response from daemon: ")
+}
+
+// startFailure says in one sentence why a container could not be started, where the engine takes several.
+func (r *Runtime) startFailure(ctx context.Context, program string, err error) error {
+	text := sentence(err)
+	for fragment, why := range map[string]string{
+		"no such file or directory": "there is no such program in the image",
+		"executable file not found": "there is no such program in the image",
+		"exec format error":         "it is not a program for this kind of machine",
+		"is a directory":            "it is a folder",
+		"permission denied":         "it may not be executed",
+	} {
+		if strings.Contains(text, fragment) && (strings.Contains(text, "exec:") || strings.Contains(text, "runtime create failed") || fragment == "exec format error") {
+			if program == "" {
+				program = "the image's command"
+			}
+			return fmt.Errorf("cannot run %s: %s: %w", program, why, errdefs.ErrInvalidArgument)
+		}
+	}
+	return r.failure(ctx, err)
+}
+
+// portTaken reports whether a start failed because of the host port it was offered.
+func portTaken(err error) bool {
+	text := err.Error()
+	for _, fragment := range []string{
+		"port is already allocated", "address already in use", "all ports are allocated", "failed to bind host port", "failed to bind port",
+	} {
+		if strings.Contains(text, fragment) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,287 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/go-connections/nat"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+)
+
+// Capabilities are what a container's root user may do beyond any other user: what ordinary images need to
+// change to their own user and to listen on a low port. Of Docker's usual ones there is no NET_RAW (forged
+// packets), MKNOD (devices), AUDIT_WRITE, SYS_CHROOT and SETFCAP.
+func Capabilities() []string {
+	return []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"}
+}
+
+// attempts bounds how often a start is tried again with other ports, or after it found a leftover.
+const attempts = 8
+
+// Start implements runtime.Runtime. It takes one create, one start and one inspect.
+func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Container, error) {
+	if spec.Network == runtime.Host && !r.config.AllowHostNetwork {
+		return runtime.Container{}, fmt.Errorf("network: host is not allowed on this node; ask its operator: %w", errdefs.ErrPermissionDenied)
+	}
+	done, err := r.begin(ctx, spec.ID)
+	if err != nil {
+		return runtime.Container{}, err
+	}
+	defer done()
+	e, err := r.knowEngine(ctx)
+	if err != nil {
+		return runtime.Container{}, err
+	}
+	for range attempts {
+		var found runtime.Container
+		if found, err = r.tryStart(ctx, e, spec); err == nil {
+			return found, nil
+		}
+		var again *retry
+		if !errors.As(err, &again) {
+			return runtime.Container{}, err
+		}
+	}
+	return runtime.Container{}, fmt.Errorf("gave up after %d tries: %w", attempts, err)
+}
+
+// retry marks a failure after which a start is tried again.
+type retry struct{ error }
+
+func (r *retry) Unwrap() error { return r.error }
+
+// begin makes one Start at a time of the same container, and not too many of all.
+func (r *Runtime) begin(ctx context.Context, key id.Container) (done func(), err error) {
+	for {
+		r.mu.Lock()
+		other := r.starting[key]
+		if other == nil {
+			break
+		}
+		r.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	mine := make(chan struct{})
+	r.starting[key] = mine
+	r.mu.Unlock()
+	finish := func() {
+		r.mu.Lock()
+		delete(r.starting, key)
+		r.mu.Unlock()
+		close(mine)
+	}
+	if ctx.Err() == nil {
+		select {
+		case r.slots <- struct{}{}:
+			return func() { <-r.slots; finish() }, nil
+		case <-ctx.Done():
+		}
+	}
+	finish()
+	return nil, context.Cause(ctx)
+}
+
+func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (runtime.Container, error) {
+	request, settle, err := r.request(ctx, e, spec)
+	if err != nil {
+		return runtime.Container{}, err
+	}
+	defer settle()
+	created, err := r.client.ContainerCreate(ctx, request.config, request.host, nil, nil, name(spec.ID))
+	switch {
+	case err == nil:
+	case errdefs.IsConflict(err):
+		return r.adopt(ctx, spec.ID)
+	case errdefs.IsNotFound(err) && r.pulls.forget(spec.Image):
+		// Somebody has deleted the image since it was prepared.
+		if err := r.Prepare(ctx, spec, func(runtime.Progress) {}); err != nil {
+			return runtime.Container{}, err
+		}
+		return runtime.Container{}, &retry{fmt.Errorf("image %q was deleted: %w", spec.Image, errdefs.ErrNotFound)}
+	default:
+		// The answer may be what was lost, not the create.
+		return runtime.Container{}, errors.Join(r.startFailure(ctx, "", err), r.undo(ctx, spec, name(spec.ID)))
+	}
+	if err := r.client.ContainerStart(ctx, created.ID, container.StartOptions{}); err != nil {
+		failed := r.startFailure(ctx, first(spec.Command), err)
+		undone := r.undo(ctx, spec, created.ID)
+		if portTaken(err) && undone == nil {
+			return runtime.Container{}, &retry{fmt.Errorf("no host port was free: %w", errdefs.ErrResourceExhausted)}
+		}
+		return runtime.Container{}, errors.Join(failed, undone)
+	}
+	inspected, err := r.client.ContainerInspect(ctx, created.ID)
+	if err != nil {
+		return runtime.Container{}, errors.Join(r.failure(ctx, err), r.undo(ctx, spec, created.ID))
+	}
+	return r.see(inspected)
+}
+
+func first(words []string) string {
+	if len(words) == 0 {
+		return ""
+	}
+	return words[0]
+}
+
+// undo takes away what a failed start has made. An engine that is gone cannot: its leftover, which List shows,
+// is replaced by the next Start.
+func (r *Runtime) undo(ctx context.Context, spec runtime.Spec, created string) error {
+	r.config.Leases.Release(spec.ID)
+	if err := r.discard(ctx, created); !errors.Is(err, errdefs.ErrUnavailable) {
+		return err
+	}
+	return nil
+}
+
+// adopt decides about a container of the same name that is there already.
+func (r *Runtime) adopt(ctx context.Context, key id.Container) (runtime.Container, error) {
+	inspected, err := r.client.ContainerInspect(ctx, name(key))
+	if errdefs.IsNotFound(err) {
+		return runtime.Container{}, &retry{fmt.Errorf("container %v has just gone: %w", key, errdefs.ErrUnavailable)}
+	}
+	if err != nil {
+		return runtime.Container{}, r.failure(ctx, err)
+	}
+	if !r.mine(inspected.Config.Labels) {
+		return runtime.Container{}, fmt.Errorf("a container named %s belongs to somebody else: %w", name(key), errdefs.ErrAlreadyExists)
+	}
+	if started, _ := times(inspected.State); !started.IsZero() {
+		return r.see(inspected)
+	}
+	if err := r.discard(ctx, inspected.ID); err != nil {
+		return runtime.Container{}, err
+	}
+	return runtime.Container{}, &retry{fmt.Errorf("container %v was left behind: %w", key, errdefs.ErrUnavailable)}
+}
+
+// request is what the engine is asked to create.
+type request struct {
+	config *container.Config
+	host   *container.HostConfig
+}
+
+// request translates a spec. settle must be called when the start has succeeded or failed.
+func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (request, func(), error) {
+	ports, bindings, settle, err := r.ports(ctx, spec)
+	if err != nil {
+		return request{}, nil, err
+	}
+	config := &container.Config{
+		Image:      localName(spec.Image),
+		Entrypoint: spec.Command,
+		Cmd:        spec.Args,
+		Env:        runtime.Environment(spec, ports),
+		WorkingDir: spec.WorkingDir,
+		User:       spec.User,
+		Labels:     r.labels(spec, ports),
+		// The node probes; an engine that does too only starts processes in the container.
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+	}
+	host := &container.HostConfig{
+		LogConfig:      container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "2"}},
+		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		CapDrop:        []string{"ALL"},
+		CapAdd:         Capabilities(),
+		SecurityOpt:    []string{"no-new-privileges"},
+		ReadonlyRootfs: spec.ReadOnlyRoot,
+		PortBindings:   bindings,
+		Resources:      resources(e, spec),
+	}
+	host.CgroupParent = r.config.CgroupParent
+	if spec.Network == runtime.Host {
+		host.NetworkMode = "host"
+	} else if len(bindings) > 0 {
+		config.ExposedPorts = make(nat.PortSet, len(bindings))
+		for port := range bindings {
+			config.ExposedPorts[port] = struct{}{}
+		}
+	}
+	if spec.DiskBytes > 0 && e.quota {
+		host.StorageOpt = map[string]string{"size": strconv.FormatInt(spec.DiskBytes, 10)}
+	}
+	return request{config, host}, settle, nil
+}
+
+func resources(e *engine, spec runtime.Spec) container.Resources {
+	var res container.Resources
+	if spec.CPUMillis > 0 {
+		res.CPUShares = max(spec.CPUMillis*1024/1000, 2)
+		if spec.CPUMillis >= 10 && spec.CPUMillis <= int64(e.cpus)*1000 {
+			res.NanoCPUs = spec.CPUMillis * 1e6
+		} else {
+			// The engine refuses NanoCPUs out of this range; the kernel takes the same as a quota, and none below 1ms.
+			res.CPUPeriod, res.CPUQuota = 100_000, max(spec.CPUMillis*100, 1000)
+		}
+	}
+	if spec.MemoryBytes > 0 {
+		// The sum of memory and swap: none of it is swap.
+		res.Memory, res.MemorySwap = spec.MemoryBytes, spec.MemoryBytes
+	}
+	if spec.Pids > 0 {
+		res.PidsLimit = &spec.Pids
+	}
+	return res
+}
+
+// ports leases host ports, or offers the engine some to bind.
+func (r *Runtime) ports(ctx context.Context, spec runtime.Spec) ([]runtime.Port, nat.PortMap, func(), error) {
+	ports := slices.Clone(spec.Ports)
+	settle := func() {}
+	if spec.Network == runtime.Host {
+		if err := r.holdEarlier(ctx); err != nil {
+			return nil, nil, nil, err
+		}
+		r.config.Leases.Release(spec.ID) // of an earlier try
+		hosts, err := r.config.Leases.Lease(spec.ID, len(ports))
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		for i := range ports {
+			ports[i].Host = hosts[i]
+		}
+		return ports, nil, settle, nil
+	}
+	bindings := make(nat.PortMap, len(ports))
+	for _, port := range ports {
+		if port.Container < 1 || port.Container > 65535 {
+			settle()
+			return nil, nil, nil, fmt.Errorf("port %q has no number in the container: %w", port.Name, errdefs.ErrInvalidArgument)
+		}
+		offer, settleOne, err := r.config.Leases.Offer()
+		if err != nil {
+			settle()
+			return nil, nil, nil, err
+		}
+		before := settle
+		settle = func() { settleOne(); before() }
+		inner := nat.Port(strconv.Itoa(port.Container) + "/tcp")
+		if bindings[inner] == nil { // two names of one port share its binding
+			bindings[inner] = []nat.PortBinding{{HostIP: r.config.BindAddress, HostPort: offer.String()}}
+		}
+	}
+	return ports, bindings, settle, nil
+}
+
+// holdEarlier learns, once, which ports the containers of an earlier NodeManager hold.
+func (r *Runtime) holdEarlier(ctx context.Context) error {
+	r.mu.Lock()
+	held := r.held
+	r.mu.Unlock()
+	if held {
+		return nil
+	}
+	_, err := r.List(ctx)
+	return err
+}
