@@ -89,6 +89,7 @@ func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, erro
 	answer, err := c.register(ctx)
 	if err != nil {
 		_ = conn.Close()
+		c.conn = nil
 		return nil, err
 	}
 	for _, allocation := range answer.GetContainers() {

@@ -62,6 +62,7 @@ type Zone struct {
 	sequence          int64
 	// down: the ResourceManager does not answer.
 	down     bool
+	closed   bool
 	breaches []string
 }
 
@@ -139,9 +140,13 @@ func (z *Zone) Deploy(change func(*apiv1.RoleSpec)) {
 	})
 }
 
-// Restart stops the ResourceManager for a while. What it has stored it still knows afterwards.
+// Restart stops the ResourceManager for a while, unless it is stopped already. What it has stored it still knows afterwards.
 func (z *Zone) Restart(pause time.Duration) {
 	z.mu.Lock()
+	if z.down {
+		z.mu.Unlock()
+		return
+	}
 	z.registered, z.down = false, true
 	z.hangUp()
 	z.mu.Unlock()
@@ -423,8 +428,11 @@ func (z *Zone) serve(address string, register func(*grpc.Server)) {
 	register(server)
 	listener := bufconn.Listen(64 << 10)
 	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.closed {
+		return
+	}
 	z.servers[address], z.listeners[address] = server, listener
-	z.mu.Unlock()
 	go func() { _ = server.Serve(listener) }()
 }
 
@@ -451,6 +459,7 @@ func (z *Zone) dial(ctx context.Context, address string) (net.Conn, error) {
 
 func (z *Zone) close() {
 	z.mu.Lock()
+	z.closed = true
 	addresses := slices.Collect(maps.Keys(z.servers))
 	for _, node := range z.nodes {
 		node.cancel()
