@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -312,11 +311,4 @@ func (r *Runtime) filter() filters.Args {
 		filters.Arg("label", labelNode+"="+r.config.Node),
 		filters.Arg("label", labelContainer),
 	)
-}
-
-func removeFile(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }

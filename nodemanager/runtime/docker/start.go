@@ -110,8 +110,8 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 		}
 		return runtime.Container{}, &retry{fmt.Errorf("image %q was deleted: %w", spec.Image, errdefs.ErrNotFound)}
 	default:
-		// The answer may be what was lost, not the create.
-		return runtime.Container{}, errors.Join(r.startFailure(ctx, "", err), r.undo(ctx, spec, name(spec.ID)))
+		r.config.Leases.Release(spec.ID)
+		return runtime.Container{}, errors.Join(r.startFailure(ctx, "", err), r.undoLost(ctx, spec.ID))
 	}
 	if err := r.client.ContainerStart(ctx, created.ID, container.StartOptions{}); err != nil {
 		failed := r.startFailure(ctx, first(spec.Command), err)
@@ -143,6 +143,20 @@ func (r *Runtime) undo(ctx context.Context, spec runtime.Spec, created string) e
 		return err
 	}
 	return nil
+}
+
+// undoLost takes away what a create may have made whose answer was lost.
+func (r *Runtime) undoLost(ctx context.Context, key id.Container) error {
+	looking, cancel := cleanup(ctx)
+	defer cancel()
+	inspected, err := r.client.ContainerInspect(looking, name(key))
+	if err != nil || !r.mine(inspected.Config.Labels) {
+		return nil // there is none, or the engine is gone
+	}
+	if started, _ := times(inspected.State); !started.IsZero() {
+		return nil
+	}
+	return r.discard(ctx, inspected.ID)
 }
 
 // adopt decides about a container of the same name that is there already.

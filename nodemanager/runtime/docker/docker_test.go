@@ -1,0 +1,193 @@
+package docker_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net/http/httptest"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/mammoth-os/mammoth/internal/testenv"
+	"github.com/mammoth-os/mammoth/nodemanager/network"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/docker"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/runtimetest"
+)
+
+// bench is an engine with a registry beside it that has the test program's image.
+type bench struct {
+	socket   string
+	zone     string
+	registry string
+	image    string
+	client   *client.Client
+	nodes    atomic.Int64
+}
+
+func newBench(t *testing.T, socket string) *bench {
+	t.Helper()
+	c, err := client.NewClientWithOpts(client.WithHost("unix://"+socket), client.WithAPIVersionNegotiation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	b := &bench{
+		socket: socket, zone: "conformance-" + strconv.Itoa(os.Getpid()), client: c,
+		registry: strings.TrimPrefix(server.URL, "http://"),
+	}
+	b.image = b.push(t, "conformance/program", program(t))
+	t.Cleanup(func() {
+		ctx := context.Background()
+		left, err := c.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", "mammoth.zone="+b.zone))})
+		if err != nil || len(left) > 0 {
+			t.Errorf("%d containers are left, %v", len(left), err)
+		}
+		for _, one := range left {
+			_ = c.ContainerRemove(ctx, one.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		}
+		images, err := c.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "mammoth.local/conformance/*"))})
+		if err != nil {
+			t.Error(err)
+		}
+		for _, one := range images {
+			_, _ = c.ImageRemove(ctx, one.ID, image.RemoveOptions{Force: true, PruneChildren: true})
+		}
+		server.Close()
+		_ = c.Close()
+	})
+	return b
+}
+
+// program is an image with nothing but the test program.
+func program(t *testing.T) v1.Image {
+	t.Helper()
+	binary, err := os.ReadFile(runtimetest.Build(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return layered(t, empty.Image, map[string][]byte{"program": binary, "data/empty": nil})
+}
+
+// layered adds a layer of files to an image.
+func layered(t *testing.T, base v1.Image, files map[string][]byte) v1.Image {
+	t.Helper()
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for path, content := range files {
+		if err := w.WriteHeader(&tar.Header{Name: path, Mode: 0o755, Size: int64(len(content))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(base, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.OS, config.Architecture = "linux", "amd64"
+	config.Config.Volumes = map[string]struct{}{"/data": {}}
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// push gives the name by which the runtime knows an image.
+func (b *bench) push(t *testing.T, repository string, img v1.Image) string {
+	t.Helper()
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.NewDigest(b.registry + "/" + repository + "@" + digest.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, img); err != nil {
+		t.Fatal(err)
+	}
+	return repository + "@" + digest.String()
+}
+
+func (b *bench) harness(ports network.Range) runtimetest.Harness {
+	return runtimetest.Harness{
+		New: func(t *testing.T) func() runtime.Runtime {
+			config := docker.Config{
+				Socket: b.socket, Zone: b.zone, Node: "node-" + strconv.FormatInt(b.nodes.Add(1), 10), Registry: b.registry,
+				Ports: ports, AllowHostNetwork: true, LogDir: t.TempDir(),
+			}
+			return func() runtime.Runtime { return open(t, config) }
+		},
+		Command:      func(args ...string) []string { return append([]string{"/program"}, args...) },
+		Image:        b.image,
+		MissingImage: "conformance/missing@sha256:" + strings.Repeat("0", 64),
+		Dial:         true,
+		HostNetwork:  true,
+		Foreign: func(t *testing.T) {
+			created, err := b.client.ContainerCreate(t.Context(),
+				&container.Config{
+					Image: "mammoth.local/" + strings.Replace(b.image, "@sha256", "", 1)[:len("conformance/program:")+32],
+					Cmd:   []string{"/program", "serve"}, Labels: map[string]string{"mammoth.node": "elsewhere"},
+				},
+				&container.HostConfig{}, nil, nil, fmt.Sprintf("foreign-%d", time.Now().UnixNano()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := b.client.ContainerRemove(context.Background(), created.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := b.client.ContainerStart(t.Context(), created.ID, container.StartOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+}
+
+func open(t *testing.T, config docker.Config) *docker.Runtime {
+	t.Helper()
+	r, err := docker.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestConformance(t *testing.T) {
+	testenv.Need(t, "docker", "root")
+	b := newBench(t, testenv.DockerSocket())
+	runtimetest.Run(t, b.harness(network.Range{First: 28900, Last: 29099}))
+}

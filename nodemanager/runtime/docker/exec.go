@@ -1,0 +1,157 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/pkg/stdcopy"
+	"golang.org/x/sys/unix"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+)
+
+// Exec implements runtime.Runtime. The end of ctx kills the command. A Stdin that blocks is left behind in its
+// Read.
+func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Exec) (int, error) {
+	options := container.ExecOptions{
+		Cmd: request.Command, Tty: request.TTY, AttachStdin: request.Stdin != nil, AttachStdout: true, AttachStderr: true,
+	}
+	for key, value := range request.Env {
+		options.Env = append(options.Env, key+"="+value)
+	}
+	slices.Sort(options.Env)
+	created, err := r.client.ContainerExecCreate(ctx, name(key), options)
+	switch {
+	case errdefs.IsConflict(err):
+		return 0, fmt.Errorf("container %v does not run: %w", key, errdefs.ErrFailedPrecondition)
+	case errdefs.IsNotFound(err):
+		return 0, fmt.Errorf("no container %v: %w", key, errdefs.ErrNotFound)
+	case err != nil:
+		return 0, r.failure(ctx, err)
+	}
+	attached, err := r.client.ContainerExecAttach(ctx, created.ID, container.ExecAttachOptions{Tty: request.TTY})
+	if err != nil {
+		return 0, r.failure(ctx, err)
+	}
+	defer attached.Close()
+	// The engine does not end a command whose connection is lost.
+	stop := context.AfterFunc(ctx, func() {
+		r.killExec(ctx, created.ID)
+		attached.Close()
+	})
+	defer stop()
+	if request.Stdin != nil {
+		go func() {
+			_, _ = io.Copy(attached.Conn, request.Stdin)
+			_ = attached.CloseWrite()
+		}()
+	}
+	ended := make(chan struct{})
+	defer close(ended)
+	if request.TTY && request.Resize != nil {
+		go r.resize(ctx, created.ID, request.Resize, ended)
+	}
+	stdout, stderr := request.Stdout, request.Stderr
+	if stdout == nil {
+		stdout = io.Discard
+	}
+	if stderr == nil {
+		stderr = io.Discard
+	}
+	if request.TTY {
+		_, err = io.Copy(stdout, attached.Reader)
+	} else {
+		_, err = stdcopy.StdCopy(stdout, stderr, attached.Reader)
+	}
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	if err != nil {
+		return 0, r.failure(ctx, err)
+	}
+	return r.execCode(ctx, created.ID)
+}
+
+// execCode asks for the exit code, which the engine may learn a moment after the output has ended.
+func (r *Runtime) execCode(ctx context.Context, exec string) (int, error) {
+	wait := time.Millisecond
+	for {
+		inspected, err := r.client.ContainerExecInspect(ctx, exec)
+		if err != nil {
+			return 0, r.failure(ctx, err)
+		}
+		if !inspected.Running {
+			return inspected.ExitCode, nil
+		}
+		if err := pause(ctx, wait); err != nil {
+			return 0, err
+		}
+		wait = min(2*wait, 100*time.Millisecond)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+// resize passes sizes on. The first may come before the engine has started the command; it is tried again then.
+func (r *Runtime) resize(ctx context.Context, exec string, sizes <-chan runtime.WindowSize, ended <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+			return
+		case size, ok := <-sizes:
+			if !ok {
+				return
+			}
+			for range 20 {
+				err := r.client.ContainerExecResize(ctx, exec, container.ResizeOptions{Height: size.Rows, Width: size.Columns})
+				if err == nil || pause(ctx, 10*time.Millisecond) != nil {
+					break
+				}
+			}
+		}
+	}
+}
+
+// killExec kills the command of an exec, which the engine has no call for.
+func (r *Runtime) killExec(ctx context.Context, exec string) {
+	ctx, cancel := cleanup(ctx)
+	defer cancel()
+	inspected, err := r.client.ContainerExecInspect(ctx, exec)
+	if err != nil || !inspected.Running || inspected.Pid <= 1 {
+		return
+	}
+	// The descriptor keeps the number from being another process's between the look and the kill.
+	pidfd, err := unix.PidfdOpen(inspected.Pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(pidfd)
+	groups, err := os.ReadFile("/proc/" + strconv.Itoa(inspected.Pid) + "/cgroup")
+	if err != nil || !strings.Contains(string(groups), inspected.ContainerID) {
+		return // the engine's processes are not in our pid namespace
+	}
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		r.config.Logger.Warn("command of an ended exec not killed", "error", err)
+	}
+}

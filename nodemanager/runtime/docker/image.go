@@ -1,0 +1,251 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/image"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/nodemanager/disk"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+)
+
+// localPrefix begins the names that images have in the engine once they are there whole.
+const localPrefix = "mammoth.local/"
+
+// localName is mammoth.local/NAME:<32 digits of the manifest's digest>. It does not name the registry it came
+// through, whose port changes, and it is the engine that remembers it.
+func localName(ref string) string {
+	name, digest, ok := strings.Cut(ref, "@sha256:")
+	if !ok {
+		return ref
+	}
+	return localPrefix + name + ":" + digest[:min(32, len(digest))]
+}
+
+// Prepare implements runtime.Runtime.
+func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, progress func(runtime.Progress)) error {
+	name, digest, ok := strings.Cut(spec.Image, "@sha256:")
+	if !ok || name == "" || len(digest) != 64 {
+		return fmt.Errorf("%q is not an image of the form NAME@sha256:…: %w", spec.Image, errdefs.ErrInvalidArgument)
+	}
+	if r.pulls.known(spec.Image) {
+		return nil
+	}
+	_, err := r.client.ImageInspect(ctx, localName(spec.Image))
+	switch {
+	case err == nil:
+		r.pulls.remember(spec.Image)
+		return nil
+	case !errdefs.IsNotFound(err):
+		return r.failure(ctx, err)
+	case r.config.Registry == "":
+		return fmt.Errorf("image %q is not on this node, which has no registry to pull from: %w", spec.Image, errdefs.ErrNotFound)
+	}
+	return r.pulls.join(ctx, spec.Image, progress, func(ctx context.Context, progress func(runtime.Progress)) error {
+		return r.pull(ctx, spec.Image, progress)
+	})
+}
+
+// pull brings an image through the node's registry and gives it its local name.
+func (r *Runtime) pull(ctx context.Context, ref string, progress func(runtime.Progress)) error {
+	remote := r.config.Registry + "/" + ref
+	stream, err := r.client.ImagePull(ctx, remote, image.PullOptions{})
+	if err != nil {
+		return r.pullFailure(ctx, ref, err)
+	}
+	defer stream.Close()
+	moved := map[string]int64{}
+	err = readProgress(stream, func(phase string, bytes int64) {
+		moved[phase] += bytes
+		progress(runtime.Progress{Phase: phase, Bytes: moved[phase]})
+	})
+	if err != nil {
+		return r.pullFailure(ctx, ref, err)
+	}
+	if err := r.client.ImageTag(ctx, remote, localName(ref)); err != nil {
+		return r.failure(ctx, err)
+	}
+	// Only the name goes; another engine's client may have been faster.
+	_, err = r.client.ImageRemove(ctx, remote, image.RemoveOptions{})
+	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
+		return r.failure(ctx, err)
+	}
+	return nil
+}
+
+// readProgress reads an engine's stream of JSON messages to its end, which is an error if one of them is. moved
+// is told what has come in since the last time, for "download" and "load".
+func readProgress(stream io.Reader, moved func(phase string, bytes int64)) error {
+	type layer struct{ id, phase string }
+	seen := make(map[layer]int64)
+	decoder := json.NewDecoder(stream)
+	for {
+		var message struct {
+			ID       string `json:"id"`
+			Status   string `json:"status"`
+			Progress struct {
+				Current int64 `json:"current"`
+			} `json:"progressDetail"`
+			Error string `json:"error"`
+		}
+		err := decoder.Decode(&message)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case message.Error != "":
+			return errors.New(message.Error)
+		}
+		phase := map[string]string{"Downloading": "download", "Extracting": "load"}[message.Status]
+		key := layer{message.ID, phase}
+		if more := message.Progress.Current - seen[key]; phase != "" && more > 0 {
+			seen[key] = message.Progress.Current
+			moved(phase, more)
+		}
+	}
+}
+
+// pullFailure says in one sentence why an image could not be brought here.
+func (r *Runtime) pullFailure(ctx context.Context, ref string, err error) error {
+	text := sentence(err)
+	has := func(fragments ...string) bool {
+		for _, fragment := range fragments {
+			if strings.Contains(text, fragment) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case ctx.Err() != nil:
+		return r.failure(ctx, err)
+	case has("no space left on device"):
+		where := "its data directory"
+		if e, err := r.knowEngine(ctx); err == nil {
+			where = e.dataRoot
+			if free, _, err := disk.Free(e.dataRoot); err == nil {
+				where += " (" + resource.FormatBytes(free) + " free)"
+			}
+		}
+		return fmt.Errorf("image %q does not fit: the disk of this node's Docker engine is full at %s: %w", ref, where, errdefs.ErrResourceExhausted)
+	case has("verification failed", "does not match", "digest mismatch", "unexpected commit digest", "invalid checksum", "filesystem layer"):
+		return fmt.Errorf("image %q arrived damaged (%s): %w", ref, text, errdefs.ErrDataLoss)
+	case has("no matching manifest", "cannot be used on this platform", "does not match the specified platform"):
+		return fmt.Errorf("image %q is not for this kind of machine: %w", ref, errdefs.ErrInvalidArgument)
+	case has("manifest unknown", "not found", "name unknown", "repository does not exist"):
+		return fmt.Errorf("image %q is not in the zone's store: %w", ref, errdefs.ErrNotFound)
+	case has("connection refused", "EOF", "connection reset", "timeout", "received unexpected HTTP status: 5", "blob upload"):
+		return fmt.Errorf("image %q could not be fetched (%s): %w", ref, text, errdefs.ErrUnavailable)
+	}
+	return r.failure(ctx, fmt.Errorf("image %q: %w", ref, err))
+}
+
+// pulls makes one pull of an image at a time, which ends when nobody waits for it any more.
+type pulls struct {
+	mu      sync.Mutex
+	running map[string]*pull
+	// present are the images that were seen on the host.
+	present map[string]bool
+	group   sync.WaitGroup
+}
+
+type pull struct {
+	cancel  context.CancelFunc
+	done    chan struct{}
+	err     error
+	waiters map[*func(runtime.Progress)]struct{}
+}
+
+func (p *pulls) known(ref string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.present[ref]
+}
+
+func (p *pulls) remember(ref string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.present[ref] = true
+}
+
+// forget reports whether ref was believed to be present.
+func (p *pulls) forget(ref string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.present[ref]
+	delete(p.present, ref)
+	return was
+}
+
+// close ends all pulls and waits for them.
+func (p *pulls) close() {
+	p.mu.Lock()
+	for _, one := range p.running {
+		one.cancel()
+	}
+	p.mu.Unlock()
+	p.group.Wait()
+}
+
+// join waits for the pull of ref, which do performs if nobody has begun it.
+func (p *pulls) join(ctx context.Context, ref string, progress func(runtime.Progress), do func(context.Context, func(runtime.Progress)) error) error {
+	p.mu.Lock()
+	if p.present[ref] {
+		p.mu.Unlock()
+		return nil
+	}
+	one := p.running[ref]
+	if one == nil {
+		pulling, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		one = &pull{cancel: cancel, done: make(chan struct{}), waiters: make(map[*func(runtime.Progress)]struct{})}
+		p.running[ref] = one
+		p.group.Go(func() {
+			defer cancel()
+			err := do(pulling, func(step runtime.Progress) { p.tell(one, step) })
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			one.err = err
+			if p.running[ref] == one {
+				delete(p.running, ref)
+			}
+			if err == nil {
+				p.present[ref] = true
+			}
+			close(one.done)
+		})
+	}
+	one.waiters[&progress] = struct{}{}
+	p.mu.Unlock()
+	select {
+	case <-one.done:
+		return one.err
+	case <-ctx.Done():
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(one.waiters, &progress)
+		if len(one.waiters) == 0 {
+			one.cancel()
+			if p.running[ref] == one { // whoever comes now begins anew
+				delete(p.running, ref)
+			}
+		}
+		return fmt.Errorf("image %q: %w", ref, context.Cause(ctx))
+	}
+}
+
+func (p *pulls) tell(one *pull, step runtime.Progress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for progress := range one.waiters {
+		(*progress)(step)
+	}
+}

@@ -1,0 +1,179 @@
+package docker
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/logs"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+)
+
+// Remove implements runtime.Runtime. The output is copied out of the engine first; a copy that an earlier try has
+// begun is made anew.
+func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
+	inspected, err := r.client.ContainerInspect(ctx, name(key))
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return r.failure(ctx, err)
+	}
+	if inspected.State.Running {
+		return fmt.Errorf("container %v is running: %w", key, errdefs.ErrFailedPrecondition)
+	}
+	if err := r.keepLogs(ctx, key); err != nil {
+		return fmt.Errorf("keeping the logs of container %v: %w", key, err)
+	}
+	err = r.client.ContainerRemove(ctx, inspected.ID, container.RemoveOptions{RemoveVolumes: true})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return r.failure(ctx, err)
+	}
+	r.unwatch(key, inspected.ID)
+	r.mu.Lock()
+	delete(r.ooms, inspected.ID)
+	r.mu.Unlock()
+	return removeFile(r.verdict(key))
+}
+
+func (r *Runtime) keepLogs(ctx context.Context, key id.Container) error {
+	if err := logs.Delete(r.config.LogDir, key.String()); err != nil {
+		return err
+	}
+	log, err := logs.Open(r.config.LogDir, key.String(), 0)
+	if err != nil {
+		return err
+	}
+	var lines []runtime.LogLine
+	err = r.engineLogs(ctx, key, runtime.LogOptions{Tail: -1}, func(line runtime.LogLine) error {
+		if lines = append(lines, line); len(lines) < 256 {
+			return nil
+		}
+		defer func() { lines = lines[:0] }()
+		return log.Append(lines)
+	})
+	return errors.Join(err, log.Append(lines), log.Close())
+}
+
+// Purge implements runtime.Runtime.
+func (r *Runtime) Purge(_ context.Context, key id.Container) error {
+	return logs.Delete(r.config.LogDir, key.String())
+}
+
+// Logs implements runtime.Runtime.
+func (r *Runtime) Logs(ctx context.Context, key id.Container, options runtime.LogOptions, line func(runtime.LogLine) error) error {
+	err := r.engineLogs(ctx, key, options, line)
+	if !errors.Is(err, errNoContainer) {
+		return err
+	}
+	if err := logs.Read(ctx, r.config.LogDir, key.String(), options, line); err != nil {
+		return fmt.Errorf("container %v: %w", key, err)
+	}
+	return nil
+}
+
+var errNoContainer = errors.New("the engine has no such container")
+
+// engineLogs reads the output of a container that the engine still has.
+func (r *Runtime) engineLogs(ctx context.Context, key id.Container, options runtime.LogOptions, line func(runtime.LogLine) error) error {
+	request := container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: options.Follow, Tail: "all"}
+	if options.Tail >= 0 {
+		request.Tail = strconv.Itoa(options.Tail)
+	}
+	if !options.Since.IsZero() {
+		request.Since = fmt.Sprintf("%d.%09d", options.Since.Unix(), options.Since.Nanosecond())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := r.client.ContainerLogs(ctx, name(key), request)
+	if errdefs.IsNotFound(err) {
+		return errNoContainer
+	}
+	if err != nil {
+		return r.failure(ctx, err)
+	}
+	defer stream.Close()
+	// The reader's own error comes back as it is, everything else is the engine's.
+	var refused error
+	err = readFrames(stream, func(l runtime.LogLine) error {
+		refused = line(l)
+		return refused
+	})
+	if refused != nil {
+		return refused
+	}
+	return r.failure(ctx, err)
+}
+
+// maxFrame bounds what the engine may say is one message; it splits lines at 16KiB.
+const maxFrame = 1 << 20
+
+// readFrames reads the engine's multiplexed output: a header of eight bytes (stream, three zeros, length), then a
+// time, a space and the text. A message without a newline at its end goes on in the next one of its stream.
+func readFrames(stream io.Reader, line func(runtime.LogLine) error) error {
+	reader := bufio.NewReader(stream)
+	var header [8]byte
+	var partial [2]*runtime.LogLine
+	for {
+		if _, err := io.ReadFull(reader, header[:]); err != nil {
+			for _, left := range partial {
+				if left != nil && errors.Is(err, io.EOF) {
+					if err := line(*left); err != nil {
+						return err
+					}
+				}
+			}
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		size := binary.BigEndian.Uint32(header[4:])
+		if header[0] > 2 || size > maxFrame {
+			return fmt.Errorf("the engine's log stream is not understood: %w", errdefs.ErrDataLoss)
+		}
+		message := make([]byte, size)
+		if _, err := io.ReadFull(reader, message); err != nil {
+			return err
+		}
+		which := 0
+		if header[0] == 2 {
+			which = 1
+		}
+		stamp, text, _ := bytes.Cut(message, []byte(" "))
+		at, err := time.Parse(time.RFC3339Nano, string(stamp))
+		if err != nil {
+			return fmt.Errorf("the engine's log stream has no times: %w", errdefs.ErrDataLoss)
+		}
+		whole, ended := bytes.CutSuffix(text, []byte("\n"))
+		if partial[which] == nil {
+			partial[which] = &runtime.LogLine{Time: at, Stderr: which == 1}
+		}
+		partial[which].Text += string(whole)
+		if !ended && len(partial[which].Text) < maxFrame {
+			continue
+		}
+		if err := line(*partial[which]); err != nil {
+			return err
+		}
+		partial[which] = nil
+	}
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

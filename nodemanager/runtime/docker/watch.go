@@ -1,0 +1,160 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+)
+
+// Watch implements runtime.Runtime, by the engine's own stream of events.
+func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	filter := r.filter()
+	filter.Add("type", string(events.ContainerEventType))
+	for _, action := range []events.Action{events.ActionStart, events.ActionDie, events.ActionOOM} {
+		filter.Add("event", string(action))
+	}
+	// The engine answers before it has subscribed; what happens in between it keeps, and tells with "since".
+	began := time.Now()
+	since := fmt.Sprintf("%d.%09d", began.Unix(), began.Nanosecond())
+	messages, failed := r.client.Events(ctx, events.ListOptions{Since: since, Filters: filter})
+	select {
+	case err := <-failed:
+		cancel()
+		return nil, r.failure(ctx, err)
+	default:
+	}
+	out := make(chan runtime.Event, 16)
+	go func() {
+		defer close(out)
+		defer cancel()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-failed:
+				return
+			case message := <-messages:
+				event, ok := r.event(ctx, message)
+				if !ok {
+					continue
+				}
+				select {
+				case out <- event:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return out, nil
+}
+
+// event translates a message. Not every one is an event of ours.
+func (r *Runtime) event(ctx context.Context, message events.Message) (runtime.Event, bool) {
+	runtimeID := message.Actor.ID
+	key, err := id.ParseContainer(message.Actor.Attributes[labelContainer])
+	if err != nil {
+		return runtime.Event{}, false
+	}
+	event := runtime.Event{ID: key, At: time.Unix(0, message.TimeNano)}
+	switch message.Action {
+	case events.ActionStart:
+		event.Kind = runtime.Started
+		return event, true
+	case events.ActionOOM:
+		r.mu.Lock()
+		r.ooms[runtimeID] = true
+		r.mu.Unlock()
+		return runtime.Event{}, false
+	case events.ActionDie:
+	default:
+		return runtime.Event{}, false
+	}
+	event.Kind = runtime.Ended
+	code, err := strconv.Atoi(message.Actor.Attributes["exitCode"])
+	if err != nil {
+		code = -1
+	}
+	event.Exit = &runtime.Exit{Code: code}
+	if code == 0 {
+		r.unwatch(key, runtimeID)
+		return event, true
+	}
+	r.mu.Lock()
+	discarded := r.discarded[runtimeID]
+	delete(r.discarded, runtimeID)
+	r.mu.Unlock()
+	if discarded {
+		return runtime.Event{}, false
+	}
+	inspected, err := r.client.ContainerInspect(ctx, runtimeID)
+	switch {
+	case err == nil:
+		if started, _ := times(inspected.State); started.IsZero() {
+			return runtime.Event{}, false // the start failed, and its caller is told
+		}
+		event.Exit = r.exit(key, runtimeID, inspected.State)
+		event.Exit.Code = code // of this end, should the state be behind
+	case errdefs.IsNotFound(err): // removed by force
+		event.Exit = r.exit(key, runtimeID, &container.State{ExitCode: code})
+	}
+	r.unwatch(key, runtimeID)
+	return event, true
+}
+
+// Stop implements runtime.Runtime.
+func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duration) error {
+	// The wait is begun before the signal, so that no end is missed.
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended, failed := r.client.ContainerWait(waiting, name(key), container.WaitConditionNotRunning)
+	signal := "SIGTERM"
+	if grace <= 0 {
+		signal = "SIGKILL"
+	}
+	if gone, err := r.kill(ctx, key, signal); gone || err != nil {
+		return err
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	kill := timer.C
+	if signal == "SIGKILL" {
+		kill = nil
+	}
+	for {
+		select {
+		case <-ended:
+			return nil
+		case err := <-failed:
+			if errdefs.IsNotFound(err) {
+				return nil
+			}
+			return r.failure(ctx, err)
+		case <-ctx.Done():
+			return fmt.Errorf("stopping container %v: %w", key, context.Cause(ctx))
+		case <-kill:
+			kill = nil
+			if gone, err := r.kill(ctx, key, "SIGKILL"); gone || err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// kill sends a signal to the container's first process. gone says that there was none to send to.
+func (r *Runtime) kill(ctx context.Context, key id.Container, signal string) (gone bool, err error) {
+	err = r.client.ContainerKill(ctx, name(key), signal)
+	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
+		return true, nil
+	}
+	return false, r.failure(ctx, err)
+}
