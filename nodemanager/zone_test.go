@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -180,6 +182,12 @@ func inZoneWith(t *testing.T, config func(*nodemanager.Config), test func(*zone)
 		test(z)
 		z.stop()
 		z.stopRM()
+		z.engine.SetDown(nil)
+		for _, c := range z.inEngine() {
+			if err := z.runtime().Stop(context.Background(), c.ID, 0); err != nil {
+				t.Error(err)
+			}
+		}
 	})
 }
 
@@ -332,4 +340,41 @@ func (z *zone) inEngine() []runtime.Container {
 		z.Fatal(err)
 	}
 	return list
+}
+
+// restart ends the NodeManager and starts another one on what it left.
+func (z *zone) restart() {
+	z.Helper()
+	z.stop()
+	z.startNode()
+	z.pass(50 * time.Millisecond)
+}
+
+// crash is a restart with the records as they were at an earlier time: what was decided since was never written.
+func (z *zone) crash(records []byte) {
+	z.Helper()
+	z.stop()
+	if err := os.WriteFile(filepath.Join(z.dir, "node.db"), records, 0o600); err != nil {
+		z.Fatal(err)
+	}
+	z.startNode()
+	z.pass(50 * time.Millisecond)
+}
+
+func (z *zone) records() []byte {
+	z.Helper()
+	z.settle()
+	raw, err := os.ReadFile(filepath.Join(z.dir, "node.db"))
+	if err != nil {
+		z.Fatal(err)
+	}
+	return raw
+}
+
+func (z *zone) watchToken() *corev1.ContainerToken {
+	return z.sign(&corev1.TokenClaims{Scope: corev1.TokenClaims_APP, AppId: z.app.String(), NodeId: "n1"})
+}
+
+func fakeNode(z *zone, node string) *fake.Runtime {
+	return fake.New(fake.Config{Engine: z.engine, Node: node})
 }

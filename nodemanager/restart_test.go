@@ -1,0 +1,475 @@
+package nodemanager_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+func TestARestartFindsEveryContainerAsItWasAndStartsNone(t *testing.T) {
+	inZone(t, func(z *zone) {
+		const n = 20
+		before := map[id.Container]*corev1.ContainerStatus{}
+		for i := range int64(n) {
+			z.start(z.container(i+1), serving())
+		}
+		z.pass(time.Second)
+		for i := range int64(n) {
+			before[z.container(i+1)] = z.want(z.container(i+1), corev1.ContainerStatus_RUNNING)
+		}
+		z.pass(time.Hour)
+		z.restart()
+		registration := z.rm.lastRegistration()
+		if len(registration.GetContainers()) != n {
+			z.Fatalf("%d containers were registered, want %d", len(registration.GetContainers()), n)
+		}
+		for key, was := range before {
+			is := z.want(key, corev1.ContainerStatus_RUNNING)
+			if !is.GetStartedAt().AsTime().Equal(was.GetStartedAt().AsTime()) || is.GetRuntimeId() != was.GetRuntimeId() {
+				z.Errorf("%v was started %v as %s, is %v %s", key, was.GetStartedAt().AsTime(), was.GetRuntimeId(), is.GetStartedAt().AsTime(), is.GetRuntimeId())
+			}
+			if is.GetPorts()[0].GetHostPort() != was.GetPorts()[0].GetHostPort() || is.GetSequence() < was.GetSequence() {
+				z.Errorf("%v: was %v, is %v", key, was, is)
+			}
+		}
+		if z.engine.Starts() != n {
+			z.Errorf("%d starts for %d containers", z.engine.Starts(), n)
+		}
+		z.stopCommand(z.container(1))
+		z.pass(time.Second)
+		z.want(z.container(1), corev1.ContainerStatus_DONE)
+	})
+}
+
+func TestACrashInTheMiddleOfALaunchStartsNothingTwice(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.start(z.container(1), serving())
+		z.settle()
+		accepted := z.records() // nothing but the acceptance is on the disk
+		z.pass(time.Second)
+		z.want(z.container(1), corev1.ContainerStatus_RUNNING)
+		z.crash(accepted)
+		z.want(z.container(1), corev1.ContainerStatus_RUNNING)
+		if z.engine.Starts() != 1 {
+			z.Errorf("%d starts", z.engine.Starts())
+		}
+		z.stopCommand(z.container(1))
+		z.pass(time.Second)
+		if z.engine.Running() != 0 {
+			z.Error("it cannot be stopped after the crash")
+		}
+	})
+}
+
+func TestACrashBeforeTheLaunchLaunchesAfterwards(t *testing.T) {
+	inZoneWith(t, nil, func(z *zone) {
+		z.start(z.container(1), serving())
+		z.settle() // the start takes 20 ms
+		z.restart()
+		z.pass(time.Second)
+		z.want(z.container(1), corev1.ContainerStatus_RUNNING)
+	})
+}
+
+func TestAnEndThatNobodyWatchedIsReportedWithItsCode(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.start(z.container(1), serving())
+		z.start(z.container(2), serving())
+		z.pass(time.Second)
+		z.stop()
+		z.engine.Kill("n1", z.container(1))
+		z.engine.Kill("n1", z.container(2))
+		if err := z.runtime().Remove(z.Context(), z.container(2)); err != nil {
+			z.Fatal(err)
+		}
+		z.startNode()
+		z.pass(50 * time.Millisecond)
+		if exit := z.want(z.container(1), corev1.ContainerStatus_DONE).GetExit(); exit.GetReason() != corev1.Exit_EXITED || exit.GetCode() != 137 {
+			z.Errorf("exit %v", exit)
+		}
+		if exit := z.want(z.container(2), corev1.ContainerStatus_DONE).GetExit(); exit.GetReason() != corev1.Exit_VANISHED || exit.GetCode() != -1 {
+			z.Errorf("of the one that vanished: exit %v", exit)
+		}
+	})
+}
+
+func TestAnEndIsReportedUntilItIsForgotten(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.start(z.container(1), serving("exit", "0"))
+		z.pass(time.Second)
+		for range 2 {
+			z.restart()
+			if n := len(z.rm.lastRegistration().GetContainers()); n != 1 {
+				z.Fatalf("%d containers were registered, want the one that ended", n)
+			}
+		}
+		z.forget(z.container(1))
+		z.pass(time.Second)
+		z.restart()
+		if n := len(z.rm.lastRegistration().GetContainers()); n != 0 {
+			z.Errorf("%d containers were registered after they were forgotten", n)
+		}
+		if left := z.inEngine(); len(left) != 0 {
+			z.Errorf("the engine still has %v", left)
+		}
+	})
+}
+
+func TestContainersWithoutARecordAreReapedOnlyWhenTheResourceManagerSaysSo(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.start(z.container(1), serving())
+		z.start(z.container(2), serving())
+		z.pass(time.Second)
+		z.stop()
+		if err := os.Remove(filepath.Join(z.dir, "node.db")); err != nil {
+			z.Fatal(err)
+		}
+		z.rm.reap = []string{z.container(2).String()}
+		z.startNode()
+		z.pass(time.Second)
+		if n := len(z.rm.lastRegistration().GetContainers()); n != 2 {
+			z.Errorf("%d containers were registered, want both", n)
+		}
+		kept := z.want(z.container(1), corev1.ContainerStatus_RUNNING)
+		if kept.GetLease().GetAppName() != "web" || kept.GetLabels()["instance"] != "web-1" || len(kept.GetPorts()) != 1 {
+			z.Errorf("what was found is told as %v", kept)
+		}
+		left := z.inEngine()
+		if len(left) != 1 || left[0].ID != z.container(1) || !left[0].Running {
+			z.Errorf("the engine has %v, want container 1 running", left)
+		}
+		z.stopCommand(z.container(1))
+		z.pass(time.Second)
+		z.want(z.container(1), corev1.ContainerStatus_DONE)
+	})
+}
+
+func TestALeaseThatEndedMeanwhileIsReaped(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.start(z.container(1), serving())
+		z.start(z.container(2), serving())
+		z.pass(time.Second)
+		z.rm.reap = []string{z.container(1).String()}
+		z.restart()
+		z.pass(time.Second)
+		left := z.inEngine()
+		if len(left) != 1 || left[0].ID != z.container(2) {
+			z.Errorf("the engine has %v, want container 2 only", left)
+		}
+	})
+}
+
+func TestOtherNodesContainersAreNotTouched(t *testing.T) {
+	inZone(t, func(z *zone) {
+		other := fakeNode(z, "n2")
+		foreign := runtime.Spec{ID: z.container(99), Command: []string{"serve"}}
+		if _, err := other.Start(z.Context(), foreign); err != nil {
+			z.Fatal(err)
+		}
+		z.rm.reap = []string{foreign.ID.String()}
+		z.restart()
+		z.pass(time.Second)
+		if n := len(z.rm.lastRegistration().GetContainers()); n != 0 {
+			z.Errorf("%d containers were registered", n)
+		}
+		if z.engine.Running() != 1 {
+			z.Error("a foreign container was stopped")
+		}
+		if err := other.Stop(z.Context(), foreign.ID, 0); err != nil {
+			z.Error(err)
+		}
+	})
+}
+
+func TestWhileTheResourceManagerIsAwayContainersGoOn(t *testing.T) {
+	inZone(t, func(z *zone) {
+		for i := range int64(3) {
+			z.start(z.container(i+1), serving())
+		}
+		z.pass(time.Second)
+		z.stopRM()
+		z.pass(10 * time.Minute)
+		if z.engine.Running() != 3 {
+			z.Fatalf("%d containers run", z.engine.Running())
+		}
+		z.engine.Kill("n1", z.container(2))
+		z.start(z.container(4), serving()) // its keys are still good
+		z.pass(time.Minute)
+		z.startRM()
+		z.pass(5 * time.Second)
+		z.want(z.container(1), corev1.ContainerStatus_RUNNING)
+		z.want(z.container(2), corev1.ContainerStatus_DONE)
+		z.want(z.container(4), corev1.ContainerStatus_RUNNING)
+		if z.engine.Starts() != 4 {
+			z.Errorf("%d starts", z.engine.Starts())
+		}
+	})
+}
+
+func TestTheNodeRegistersAgainWhenItIsTold(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.start(z.container(1), serving())
+		z.pass(time.Second)
+		before := z.rm.registered()
+		z.rm.broken <- status.Error(codes.Aborted, "register again")
+		z.pass(100 * time.Millisecond)
+		if after := z.rm.registered(); after != before+1 {
+			z.Errorf("%d registrations, want %d", after, before+1)
+		}
+		z.stopCommand(z.container(1))
+		z.pass(time.Second)
+		z.want(z.container(1), corev1.ContainerStatus_DONE)
+	})
+}
+
+func TestReportsAreEmptyWhenNothingChangesAndCarryEachChangeAtOnce(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.pass(500 * time.Millisecond)
+		z.rm.mu.Lock()
+		before := z.rm.reports
+		z.rm.mu.Unlock()
+		z.pass(10 * time.Second)
+		z.rm.mu.Lock()
+		idle := z.rm.reports - before
+		z.rm.mu.Unlock()
+		if idle != 10 {
+			z.Errorf("%d reports in 10 s at an interval of 1 s", idle)
+		}
+		z.start(z.container(1), serving())
+		z.pass(50 * time.Millisecond)
+		z.want(z.container(1), corev1.ContainerStatus_RUNNING)
+		z.engine.Kill("n1", z.container(1))
+		z.pass(5 * time.Millisecond)
+		z.want(z.container(1), corev1.ContainerStatus_DONE)
+		z.rm.mu.Lock()
+		defer z.rm.mu.Unlock()
+		for i, state := range z.rm.history[z.container(1).String()] {
+			if i > 0 && state < z.rm.history[z.container(1).String()][i-1] {
+				z.Errorf("states were reported in the order %v", z.rm.history[z.container(1).String()])
+			}
+		}
+	})
+}
+
+func TestStartsAreTriedAgainWhileTheEngineIsAway(t *testing.T) {
+	inZone(t, func(z *zone) {
+		down := fmt.Errorf("the socket is gone: %w", errdefs.ErrUnavailable)
+		z.start(z.container(1), serving())
+		z.pass(time.Second)
+		z.engine.SetDown(down)
+		for i := range int64(5) {
+			z.start(z.container(i+2), serving())
+		}
+		z.pass(10 * time.Second)
+		for i := range int64(5) {
+			if s := z.rm.status(z.container(i + 2)); s.GetState() != corev1.ContainerStatus_LOCALIZING || s.GetReason() != "the socket is gone" {
+				z.Errorf("status %v", s)
+			}
+		}
+		if health := z.rm.nodeHealth(); health.GetHealthy() || health.GetReason() != "docker does not answer: the socket is gone" {
+			z.Errorf("the node's health is %v", health)
+		}
+		z.engine.Kill("n1", z.container(1)) // nobody hears it
+		z.pass(time.Second)
+		z.want(z.container(1), corev1.ContainerStatus_RUNNING)
+		z.engine.SetDown(nil)
+		z.pass(3 * time.Second)
+		z.want(z.container(1), corev1.ContainerStatus_DONE)
+		for i := range int64(5) {
+			z.want(z.container(i+2), corev1.ContainerStatus_RUNNING)
+		}
+		if health := z.rm.nodeHealth(); !health.GetHealthy() || health.GetReason() != "" {
+			z.Errorf("the node's health is %v", health)
+		}
+		if z.engine.Starts() != 6 {
+			z.Errorf("%d starts for 6 containers", z.engine.Starts())
+		}
+	})
+}
+
+func TestAnAnswerThatWasLostStartsNothingTwice(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.engine.LoseAnswers(3)
+		for i := range int64(3) {
+			z.start(z.container(i+1), serving())
+		}
+		z.pass(5 * time.Second)
+		for i := range int64(3) {
+			z.want(z.container(i+1), corev1.ContainerStatus_RUNNING)
+		}
+		if z.engine.Starts() != 3 {
+			z.Errorf("%d starts for 3 containers", z.engine.Starts())
+		}
+	})
+}
+
+func TestAnEngineThatStaysAwayEndsTheLaunchWithAReason(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.pass(time.Second)
+		z.engine.SetDown(fmt.Errorf("the socket is gone: %w", errdefs.ErrUnavailable))
+		z.start(z.container(1), serving())
+		z.pass(6 * time.Minute)
+		z.engine.SetDown(nil)
+		z.pass(10 * time.Second)
+		exit := z.want(z.container(1), corev1.ContainerStatus_DONE).GetExit()
+		if exit.GetReason() != corev1.Exit_LAUNCH_FAILED || exit.GetMessage() != "could not be started within 5m0s: the socket is gone" {
+			z.Errorf("exit %v", exit)
+		}
+	})
+}
+
+// checking is a runtime whose containers answer every health check with the same exit code.
+type checking struct {
+	runtime.Runtime
+	code *atomic.Int64
+}
+
+func (c checking) Exec(ctx context.Context, _ id.Container, _ runtime.Exec) (int, error) {
+	return int(c.code.Load()), ctx.Err()
+}
+
+func inZoneWithCheck(t *testing.T, test func(z *zone, code *atomic.Int64)) {
+	code := &atomic.Int64{}
+	inZoneWith(t, func(config *nodemanager.Config) {
+		config.Runtimes[corev1.ContainerSpec_DOCKER] = checking{config.Runtimes[corev1.ContainerSpec_DOCKER], code}
+	}, func(z *zone) { test(z, code) })
+}
+
+func checked() *corev1.ContainerSpec {
+	spec := serving()
+	spec.Health = &corev1.HealthCheck{
+		Probe:       &corev1.HealthCheck_Exec_{Exec: &corev1.HealthCheck_Exec{Command: []string{"check"}}},
+		StartPeriod: durationpb.New(10 * time.Second),
+	}
+	return spec
+}
+
+func TestHealthIsReportedAsItChanges(t *testing.T) {
+	inZoneWithCheck(t, func(z *zone, code *atomic.Int64) {
+		key := z.container(1)
+		code.Store(1)
+		z.start(key, checked())
+		z.pass(500 * time.Millisecond)
+		if s := z.want(key, corev1.ContainerStatus_RUNNING); s.GetHealth() != corev1.ContainerStatus_STARTING || s.GetHealthDetail() != "check exited with code 1" {
+			z.Errorf("status %v", s)
+		}
+		code.Store(0)
+		z.pass(time.Second)
+		s := z.want(key, corev1.ContainerStatus_RUNNING)
+		if s.GetHealth() != corev1.ContainerStatus_HEALTHY || s.GetHealthDetail() != "" {
+			z.Errorf("status %v", s)
+		}
+		if run := s.GetPhases()[2]; run.GetName() != "run" || run.GetDurationMs() < 500 {
+			z.Errorf("the run phase lasts until it is healthy: %v", run)
+		}
+		code.Store(2)
+		z.pass(2 * time.Second)
+		if s := z.rm.status(key); s.GetHealth() != corev1.ContainerStatus_HEALTHY {
+			z.Errorf("unhealthy after two failures: %v", s)
+		}
+		z.pass(2 * time.Second)
+		if s := z.rm.status(key); s.GetHealth() != corev1.ContainerStatus_UNHEALTHY || s.GetHealthDetail() != "check exited with code 2" {
+			z.Errorf("status %v", s)
+		}
+		code.Store(0)
+		z.pass(2 * time.Second)
+		if s := z.rm.status(key); s.GetHealth() != corev1.ContainerStatus_HEALTHY {
+			z.Errorf("status %v", s)
+		}
+	})
+}
+
+func TestWhatDoesNotBecomeHealthyInTimeIsStopped(t *testing.T) {
+	inZoneWithCheck(t, func(z *zone, code *atomic.Int64) {
+		key := z.container(1)
+		code.Store(1)
+		z.start(key, checked())
+		z.pass(9 * time.Second)
+		z.want(key, corev1.ContainerStatus_RUNNING)
+		z.pass(2 * time.Second)
+		exit := z.want(key, corev1.ContainerStatus_DONE).GetExit()
+		if exit.GetReason() != corev1.Exit_UNHEALTHY || exit.GetMessage() != "did not become healthy within 10s: check exited with code 1" {
+			z.Errorf("exit %v", exit)
+		}
+	})
+}
+
+func TestProbesAreTakenUpAgainAfterARestart(t *testing.T) {
+	inZoneWithCheck(t, func(z *zone, code *atomic.Int64) {
+		key := z.container(1)
+		z.start(key, checked())
+		z.pass(time.Second)
+		z.restart()
+		for _, s := range z.rm.lastRegistration().GetContainers() {
+			if s.GetHealth() != corev1.ContainerStatus_HEALTHY {
+				z.Errorf("a healthy container was registered as %v", s.GetHealth())
+			}
+		}
+		code.Store(1)
+		z.pass(5 * time.Second)
+		if s := z.rm.status(key); s.GetHealth() != corev1.ContainerStatus_UNHEALTHY {
+			z.Errorf("status %v", s)
+		}
+	})
+}
+
+func TestTwoHundredStarts(t *testing.T) {
+	inZone(t, func(z *zone) {
+		for i := range int64(200) {
+			z.start(z.container(i+1), serving())
+		}
+		z.pass(5 * time.Second)
+		ports := map[int32]bool{}
+		for i := range int64(200) {
+			s := z.want(z.container(i+1), corev1.ContainerStatus_RUNNING)
+			ports[s.GetPorts()[0].GetHostPort()] = true
+		}
+		if len(ports) != 200 || z.engine.Starts() != 200 {
+			z.Errorf("%d ports and %d starts for 200 containers", len(ports), z.engine.Starts())
+		}
+	})
+}
+
+func TestTheRegistrationTellsWhatTheNodeIs(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.pass(time.Second)
+		r := z.rm.lastRegistration()
+		if r.GetNodeId() != "n1" || r.GetAddress() != "127.0.0.1" || r.GetContainerManager() != "127.0.0.1:7071" || r.GetVersion() != "test" {
+			z.Errorf("registered as %v", r)
+		}
+		if r.GetCapacity().GetCpuMillis() != 4000 || r.GetCapacity().GetDiskBytes() == 0 || r.GetCapacity().GetPorts() != 10000 {
+			z.Errorf("capacity %v", r.GetCapacity())
+		}
+		for _, name := range []string{"arch", "os", "kernel", "host_network", "cgroup_version", "disk_quota"} {
+			if r.GetAttributes()[name] == nil {
+				z.Errorf("attribute %s is missing from %v", name, r.GetAttributes())
+			}
+		}
+	})
+}
+
+func TestTwoNodeManagersCannotShareAFolder(t *testing.T) {
+	inZone(t, func(z *zone) {
+		config := nodemanager.Config{
+			Dir: z.dir, NodeID: "n2", ResourceManager: "127.0.0.1:7070",
+			Runtimes: map[corev1.ContainerSpec_Runtime]runtime.Runtime{corev1.ContainerSpec_DOCKER: z.runtime()},
+		}
+		if _, err := nodemanager.New(config); !errdefs.IsFailedPrecondition(err) {
+			z.Errorf("got %v", err)
+		}
+	})
+}
