@@ -300,7 +300,7 @@ func (z *zone) emptied(a *app) {
 	z.forget(kindApp, a.id.String())
 }
 
-// endInstances forgets what a master reported: the next one begins anew.
+// endInstances forgets what a master reported and asked for: nothing of it is there any more.
 func (z *zone) endInstances(a *app) {
 	for name := range a.instances {
 		z.forget(kindInstance, instanceKey(a, name))
@@ -312,10 +312,6 @@ func (z *zone) endInstances(a *app) {
 		z.forget(kindAsk, askKey(a, name))
 	}
 	clear(a.asks)
-	if a.memo != nil {
-		a.memo = nil
-		z.forget(kindMemo, a.id.String())
-	}
 	a.record.RestartBefore = nil
 	z.appChanged(a)
 }

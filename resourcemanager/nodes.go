@@ -75,6 +75,9 @@ func (z *zone) takeTruth(n *node, statuses []*corev1.ContainerStatus) (reap []st
 		}
 		seen[cid] = true
 		z.observe(c, status)
+		if !c.held() {
+			reap = append(reap, cid.String()) // its end is stored when the node reads this
+		}
 	}
 	for _, c := range sortedContainers(n.containers) {
 		if !seen[c.id] {

@@ -326,7 +326,7 @@ func explanationText(w io.Writer, explanation *apiv1.Explanation) error {
 			count = fmt.Sprintf(" (%d)", obstacle.GetCount())
 		}
 		fmt.Fprintf(w, "  %s%s: %s\n", obstacle.GetSubject(), count, obstacle.GetReason())
-		if obstacle.GetLimit() != "" {
+		if obstacle.GetLimit() != "" && !strings.Contains(obstacle.GetReason(), obstacle.GetLimit()) {
 			fmt.Fprintf(w, "    %s\n", obstacle.GetLimit())
 		}
 		for _, test := range obstacle.GetFailedTests() {

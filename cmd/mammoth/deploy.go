@@ -232,7 +232,7 @@ func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change 
 		return c.with(ctx, func(z *zone) error {
 			for _, role := range spec.GetRoles() {
 				beside := filepath.Join(filepath.Dir(source), role.GetImage())
-				if role.Image, err = c.resolveImage(ctx, role.GetImage(), beside, f.dryRun); err != nil {
+				if role.Image, err = c.resolveImage(ctx, role.GetImage(), beside); err != nil {
 					return err
 				}
 			}
@@ -244,7 +244,7 @@ func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change 
 		return err
 	}
 	return c.with(ctx, func(z *zone) error {
-		image, err := c.resolveImage(ctx, source, source, f.dryRun)
+		image, err := c.resolveImage(ctx, source, source)
 		if err != nil {
 			return err
 		}

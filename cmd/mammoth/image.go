@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,11 +14,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mammoth-os/mammoth/internal/imagefile"
+	"github.com/mammoth-os/mammoth/internal/manifest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
 func (c *cli) imageCommand() *cobra.Command {
-	return group("image", "Pack, upload and list images", c.imageListCommand(), c.imageRemoveCommand())
+	return group("image", "Pack, upload and list images",
+		c.imagePackCommand(), c.imagePushCommand(), c.imageListCommand(), c.imageRemoveCommand())
 }
 
 func (c *cli) imageListCommand() *cobra.Command {
@@ -67,37 +71,143 @@ func (c *cli) imageRemoveCommand() *cobra.Command {
 	}
 }
 
-// resolveImage gives the name under which the zone has an image: what is named is a file at path, which is
-// uploaded, standard input ("-"), or a name in the store already.
-func (c *cli) resolveImage(ctx context.Context, named, path string, dryRun bool) (string, error) {
-	if named == "-" {
-		return c.push(ctx, c.in, "")
+func (c *cli) imagePackCommand() *cobra.Command {
+	options := imagefile.PackOptions{}
+	var ports []string
+	var output string
+	cmd := &cobra.Command{
+		Use:   "pack DIR|BINARY -o F.image",
+		Short: "Make an image of a static program or a folder, without Docker",
+		Long: `Pack makes an image file of a static program, which is then what runs, or of a folder,
+which becomes the image's whole file system.`,
+		Example: "  mammoth image pack ./hello -o hello.image --port 8080",
+		Args:    names("a program or a folder"),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			options.Source, options.Output = args[0], output
+			if options.Output == "" {
+				options.Output = strings.TrimSuffix(filepath.Base(filepath.Clean(args[0])), imagefile.Suffix) + imagefile.Suffix
+			}
+			for i, text := range ports {
+				port, err := manifest.ParsePort(text, i)
+				if err != nil {
+					return usagef("--port: %w", err)
+				}
+				options.Ports = append(options.Ports, int(port.GetContainerPort()))
+			}
+			if err := imagefile.Pack(options); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(c.out, "%s\n", options.Output)
+			return err
+		},
 	}
-	info, err := os.Stat(path)
-	switch {
-	case err == nil && info.IsDir():
-		return "", usagef("%s is a folder; make an image of it with `mammoth image pack %s -o %s.image`", path, path, filepath.Base(path))
-	case err == nil:
+	flags := cmd.Flags()
+	flags.StringVarP(&output, "output", "o", "", "the file to write (default: the source's name with .image)")
+	flags.StringVar(&options.Name, "name", "", "the image's NAME:TAG (default: the file's name)")
+	flags.StringArrayVar(&ports, "port", nil, "a port that the program listens on; repeatable")
+	flags.StringArrayVar(&options.Entrypoint, "entrypoint", nil, "a word of what runs; repeatable (default: the program)")
+	flags.StringArrayVar(&options.Args, "arg", nil, "an argument for what runs; repeatable")
+	flags.StringArrayVar(&options.Env, "env", nil, "an environment variable, NAME=VALUE; repeatable")
+	flags.StringToStringVar(&options.Labels, "label", nil, "a label, NAME=VALUE; repeatable")
+	flags.StringVar(&options.User, "user", "", "the user to run as")
+	flags.StringVar(&options.WorkingDir, "working-dir", "", "the folder to run in")
+	return cmd
+}
+
+func (c *cli) imagePushCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "push F.image|- [NAME:TAG]",
+		Short: "Upload an image to the zone's store",
+		Long: `Push uploads what "docker save" or "mammoth image pack" made; "-" is standard input.
+A connection that breaks is picked up where it broke.`,
+		Example: "  mammoth image push hello.image\n  docker save some/image:1 | mammoth image push - some/image:1",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				return nil
+			}
+			return names("an image file, or - for standard input")(cmd, args)
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := ""
+			if len(args) == 2 {
+				name = args[1]
+			}
+			image, err := c.pushFrom(cmd.Context(), args[0], name)
+			if err != nil {
+				return err
+			}
+			return c.print(image, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s: %s in %s, %s\n", image.GetName(), size(image.GetSizeBytes()), plural(len(image.GetLayers()), "layer"), shortDigest(image.GetDigest()))
+				return err
+			})
+		},
+	}
+}
+
+// pushFrom uploads a file or, with "-", standard input. A name that is not given is the archive's own.
+func (c *cli) pushFrom(ctx context.Context, path, name string) (*apiv1.Image, error) {
+	content, total := c.in, int64(0)
+	if path != "-" {
 		file, err := os.Open(path)
 		if err != nil {
-			return "", plainPathError(err)
+			return nil, usageError{plainPathError(err)}
 		}
 		defer file.Close()
-		return c.push(ctx, file, "")
-	case !errors.Is(err, fs.ErrNotExist):
-		return "", plainPathError(err)
-	case isArchiveName(named):
-		return "", usagef("%s: no such file", path)
+		info, err := file.Stat()
+		if err != nil {
+			return nil, plainPathError(err)
+		}
+		if info.IsDir() {
+			return nil, usagef("%s is a folder; make an image of it with `mammoth image pack %s -o %s.image`", path, path, filepath.Base(path))
+		}
+		content, total = file, info.Size()
 	}
-	return named, nil
+	show := c.newUploadProgress(total)
+	image, err := imagefile.Push(ctx, imagefile.PushOptions{Server: c.server, Name: name, Content: content, Progress: show.update})
+	show.end()
+	var unreachable *url.Error
+	switch {
+	case errors.Is(err, errInterrupted) || ctx.Err() != nil:
+		return nil, errors.New("the upload was interrupted; nothing of it stays")
+	case errors.As(err, &unreachable):
+		return nil, c.nobodyAnswers(err)
+	}
+	return image, err
+}
+
+// resolveImage gives the name under which the zone has an image: what is named is a file at path, which is
+// uploaded, standard input ("-"), or a name in the store already.
+func (c *cli) resolveImage(ctx context.Context, named, path string) (string, error) {
+	if named != "-" {
+		_, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && !isArchiveName(named):
+			return named, nil
+		case errors.Is(err, fs.ErrNotExist):
+			return "", usagef("%s: no such file", path)
+		case err != nil:
+			return "", plainPathError(err)
+		}
+		named = path
+	}
+	image, err := c.pushFrom(ctx, named, "")
+	if err != nil {
+		return "", err
+	}
+	if image.GetName() == "" {
+		return "", fmt.Errorf("the archive gives its image no name; upload it under one with `mammoth image push %s NAME:TAG`, and deploy that", named)
+	}
+	return image.GetName(), nil
 }
 
 // isArchiveName tells a file that is not there from a name in the store.
 func isArchiveName(named string) bool {
 	return strings.HasPrefix(named, ".") || strings.HasPrefix(named, "/") ||
-		slices.Contains([]string{".image", ".tar", ".tgz", ".gz"}, filepath.Ext(named))
-}
-
-func (c *cli) push(ctx context.Context, archive io.Reader, name string) (string, error) {
-	return "", errors.New("not yet")
+		slices.Contains([]string{imagefile.Suffix, ".tar", ".tgz", ".gz"}, filepath.Ext(named))
 }

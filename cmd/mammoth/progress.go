@@ -148,3 +148,32 @@ func note(instance *apiv1.Instance) string {
 	}
 	return strings.Join(parts, ", ")
 }
+
+// uploadProgress shows on a terminal how much has arrived; elsewhere it says nothing.
+type uploadProgress struct {
+	out   io.Writer
+	total int64
+}
+
+func (c *cli) newUploadProgress(total int64) *uploadProgress {
+	if file, ok := c.err.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		return &uploadProgress{out: file, total: total}
+	}
+	return &uploadProgress{}
+}
+
+func (p *uploadProgress) update(sent int64) {
+	switch {
+	case p.out == nil:
+	case p.total > 0:
+		fmt.Fprintf(p.out, "\r\x1b[2Kuploading: %s of %s", size(sent), size(p.total))
+	default:
+		fmt.Fprintf(p.out, "\r\x1b[2Kuploading: %s", size(sent))
+	}
+}
+
+func (p *uploadProgress) end() {
+	if p.out != nil {
+		fmt.Fprint(p.out, "\r\x1b[2K")
+	}
+}

@@ -64,7 +64,7 @@ Start a zone on this machine with "mammoth up", then hand it an app:
 	}
 	flags.StringVar(&c.server, "server", server, "the zone's address; MAMMOTH_SERVER sets it too")
 	flags.StringVarP(&c.output, "output", "o", "table", "how to print: table, json or yaml")
-	root.AddGroup(&cobra.Group{ID: "daily", Title: "Daily work:"}, &cobra.Group{ID: "zone", Title: "The zone:"}, &cobra.Group{ID: "daemon", Title: "Daemons:"})
+	root.AddGroup(&cobra.Group{ID: "daily", Title: "Daily work:"}, &cobra.Group{ID: "zone", Title: "The zone:"}, &cobra.Group{ID: "daemon", Title: "Daemons of this machine:"})
 	add := func(group string, commands ...*cobra.Command) {
 		for _, command := range commands {
 			command.GroupID = group
@@ -73,7 +73,8 @@ Start a zone on this machine with "mammoth up", then hand it an app:
 	}
 	add("daily", c.deployCommand(), c.appCommand(), c.imageCommand())
 	add("zone", c.nodeCommand(), c.queueCommand(), c.registryCommand(), c.eventsCommand())
-	root.AddCommand(c.versionCommand())
+	add("daemon", c.upCommand(), c.downCommand(), c.resourceManagerCommand(), c.nodeManagerCommand())
+	root.AddCommand(c.versionCommand(), c.appmasterCommand())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	must(root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(root.RegisterFlagCompletionFunc("server", cobra.NoFileCompletions))

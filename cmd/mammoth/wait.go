@@ -189,7 +189,11 @@ func (c *cli) why(ctx context.Context, z *zone, name string) string {
 	if err != nil {
 		return wire.Sentence(c.remote(ctx, z, err))
 	}
-	return strings.TrimSuffix(explanation.GetSummary(), ".")
+	text := strings.TrimSuffix(explanation.GetSummary(), ".")
+	if obstacles := explanation.GetObstacles(); len(obstacles) > 0 {
+		text += fmt.Sprintf("; %s: %s", obstacles[0].GetSubject(), strings.TrimSuffix(obstacles[0].GetReason(), "."))
+	}
+	return text
 }
 
 // cause is why the app is at a newer version than the one that was deployed.

@@ -103,3 +103,22 @@ func Pause(ctx context.Context, d time.Duration) {
 	case <-timer.C:
 	}
 }
+
+// CheckFront says what is wrong with a front address.
+func CheckFront(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	number, portErr := strconv.ParseUint(port, 10, 16)
+	if err != nil || portErr != nil || number == 0 || net.ParseIP(host) == nil {
+		return fmt.Errorf("the front address %q must be IP:PORT: %w", address, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// Connections is how many connections a proxy can hold at most, at two files each, under this machine's limit.
+func Connections() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 512
+	}
+	return int(min(max(limit.Max, 1200)-200, 65536) / 4)
+}

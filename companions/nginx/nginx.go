@@ -78,13 +78,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("serving TLS on %s needs a folder of certificates: %w", c.TLS, errdefs.ErrInvalidArgument)
 	}
 	for _, address := range []string{c.Listen, c.TLS} {
-		host, port, err := net.SplitHostPort(address)
-		number, portErr := strconv.ParseUint(port, 10, 16)
-		if address == "" && c.Listen != "" {
-			continue
-		}
-		if err != nil || portErr != nil || number == 0 || net.ParseIP(host) == nil {
-			return fmt.Errorf("the front address %q must be IP:PORT: %w", address, errdefs.ErrInvalidArgument)
+		if err := balancer.CheckFront(address); err != nil && (address != "" || c.Listen == "") {
+			return err
 		}
 	}
 	return nil
@@ -152,7 +147,7 @@ func NewProxy(config Config) (*Proxy, error) {
 		host = "[" + host + "]"
 	}
 	p := &Proxy{config: config, tcp: map[int32]bool{}, settings: settings{
-		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, Workers: config.Workers,
+		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, Workers: config.Workers, Connections: balancer.Connections(),
 		ShutdownSeconds: int(config.WorkerShutdown.Seconds()), OwnTemp: true,
 	}}
 	p.traffic.path = filepath.Join(config.Dir, "traffic.log")

@@ -24,6 +24,8 @@ type settings struct {
 	// Temporary files go to Dir rather than to nginx's own place.
 	OwnTemp bool
 	Workers int
+	// How many requests a worker can serve at a time.
+	Connections int
 	// Path of the module for TCP ports; empty if it is built in.
 	StreamModule string
 	// Old workers end after so many seconds, whatever they are still doing.
@@ -79,10 +81,10 @@ func (w *writer) head(s settings, tcp bool) {
 	}
 	w.line("worker_processes %d;", s.Workers)
 	w.line("worker_shutdown_timeout %ds;", s.ShutdownSeconds)
-	w.line("worker_rlimit_nofile 65536;")
+	w.line("worker_rlimit_nofile %d;", 4*s.Connections)
 	w.line("pid %s/nginx.pid;", s.Dir)
 	w.line("error_log %s/error.log warn;", s.Dir)
-	w.block("events", func() { w.line("worker_connections 16384;") })
+	w.block("events", func() { w.line("worker_connections %d;", 2*s.Connections) })
 }
 
 func (w *writer) http(s settings, plan *balancer.Plan) {

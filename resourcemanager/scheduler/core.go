@@ -57,8 +57,9 @@ type Core struct {
 	// leaves are the queues without children, in tree order.
 	leaves []*queue
 	plan   removalPlan
-	// gangs numbers the gangs granted.
-	gangs int64
+	// gangs numbers the gangs granted, gangKept is the one that nodes are kept for.
+	gangs    int64
+	gangKept *ask
 
 	contracts []*contract
 	// turning is when the state of some contract changes next, counted what the ledgers have counted up to.
@@ -232,6 +233,7 @@ func (c *Core) addApp(in AddApp) error {
 	}
 	asks := a.sortedAsks()
 	for _, k := range asks {
+		c.withdrawNominations(k)
 		c.leave(k)
 	}
 	if a.leaf != nil {
@@ -350,6 +352,9 @@ func (c *Core) setAsk(in SetAsk) error {
 	if k != nil && k.spec.sameBut(&in.Ask) {
 		grown := in.Ask.Pending > k.spec.Pending
 		k.spec.Pending = in.Ask.Pending
+		for len(k.nominations) > 0 && (k.spec.Gang || len(k.nominations) > k.spec.Pending) {
+			c.withdrawNomination(k.nominations[len(k.nominations)-1])
+		}
 		if b := k.bucket; b.key.gang != nil && grown != (b.state == ready) {
 			c.leave(k)
 			c.enter(k)
@@ -361,10 +366,8 @@ func (c *Core) setAsk(in SetAsk) error {
 		k = &ask{app: a, order: a.nextAsk, place: -1}
 		a.asks[in.Ask.ID] = k
 	} else {
+		c.withdrawNominations(k)
 		c.leave(k)
-		for len(k.nominations) > 0 {
-			c.withdrawNomination(k.nominations[0])
-		}
 	}
 	k.spec = in.Ask.clone()
 	k.group, k.tally, k.since = a.group(in.Ask.Group), nil, time.Time{}
@@ -408,10 +411,8 @@ func (k Ask) clone() Ask {
 
 // withdraw ends an ask.
 func (c *Core) withdraw(k *ask) {
+	c.withdrawNominations(k)
 	c.leave(k)
-	for len(k.nominations) > 0 {
-		c.withdrawNomination(k.nominations[0])
-	}
 	delete(k.app.asks, k.spec.ID)
 }
 
@@ -571,15 +572,15 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 			leaf.masters[i] += amount
 		}
 	}
-	if sign > 0 {
+	switch {
+	case k.notice != nil:
+		leaf.expect(&k.need, sign)
+	case sign > 0:
 		leaf.link(k)
-	} else {
+	default:
 		leaf.unlink(k)
 	}
 	c.charge(leaf, &k.need, sign)
-	if k.notice != nil {
-		leaf.expect(&k.need, sign)
-	}
 	if leaf.spec.Fair {
 		a.share = shareOf(&a.used, &c.zone)
 		for _, b := range a.buckets {

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
@@ -15,6 +16,7 @@ const (
 	maximumLimit
 	userLimit
 	masterLimit
+	lendingLimit
 )
 
 // limit finds the first limit that need more would break for an ask, the queue that has it, and the place.
@@ -39,6 +41,9 @@ func (c *Core) limit(k *ask, need *resource.Vector) (limitKind, *queue, int) {
 			return maximumLimit, q, place
 		}
 	}
+	if c.keepsFor(k, need) != nil {
+		return lendingLimit, c.root(), 0
+	}
 	return noLimit, nil, -1
 }
 
@@ -55,6 +60,13 @@ func (c *Core) limitSentence(k *ask, need *resource.Vector) string {
 	case masterLimit:
 		return fmt.Sprintf("application masters hold %s in queue %s, where they may hold %s; %s more are asked",
 			of(q.masters[place]), q.spec.Name, of(q.masterLimit[place]), of(need[place]))
+	case lendingLimit:
+		lent := c.keepsFor(k, need)
+		if lent.phase == lending && k.spec.Duration > 0 && c.now.Add(k.spec.Duration).After(lent.window.Close) {
+			return fmt.Sprintf("a container that runs for %s would outlast the window of contract %s, which closes at %s",
+				k.spec.Duration, lent.spec.Name, lent.window.Close.UTC().Format(time.RFC3339))
+		}
+		return fmt.Sprintf("contract %s keeps what is left for queue %s", lent.spec.Name, lent.spec.Lender)
 	case maximumLimit:
 		return fmt.Sprintf("queue %s holds %s of its maximum of %s; %s more are asked",
 			q.spec.Name, of(q.used[place]), of(q.maximum[place]), of(need[place]))

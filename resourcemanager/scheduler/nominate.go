@@ -47,6 +47,12 @@ func (c *Core) withdrawNomination(m *nomination) {
 	c.touch(m.node)
 }
 
+func (c *Core) withdrawNominations(k *ask) {
+	for len(k.nominations) > 0 {
+		c.withdrawNomination(k.nominations[0])
+	}
+}
+
 // readyNominations queues the nominations of a node whose room has come free.
 func (c *Core) readyNominations(n *node) {
 	for _, m := range n.nominations {
@@ -74,6 +80,10 @@ func (c *Core) serveNomination() bool {
 	if !c.isReady(m) {
 		return true
 	}
+	if k.spec.Gang {
+		c.serveNominatedGang(k)
+		return true
+	}
 	kind, _, _ := c.limit(k, &k.spec.Resources)
 	allowed := k.shape.allows(n)
 	c.withdrawNomination(m)
@@ -82,6 +92,36 @@ func (c *Core) serveNomination() bool {
 		c.granted(k, 1)
 	}
 	return true
+}
+
+// serveNominatedGang grants a gang once there is room for all of it.
+func (c *Core) serveNominatedGang(k *ask) {
+	for _, m := range k.nominations {
+		if !c.isReady(m) {
+			return
+		}
+	}
+	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
+	kind, _, _ := c.limit(k, &whole)
+	nodes := make([]*node, len(k.nominations))
+	for i, m := range k.nominations {
+		nodes[i] = m.node
+	}
+	complete := len(nodes) == k.spec.Pending
+	c.withdrawNominations(k)
+	if kind != noLimit || !complete {
+		return
+	}
+	first := len(c.decisions.Grants)
+	c.beginGang()
+	for _, n := range nodes {
+		if !k.shape.allows(n) {
+			c.takeBack(k, first)
+			return
+		}
+		c.grant(k, n)
+	}
+	c.endGang(k, first)
 }
 
 // impatience is an ask and when its patience ends.
@@ -106,20 +146,43 @@ func (c *Core) reserve() {
 			continue
 		}
 		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
-		if k.app.leaf.reservations > 0 || k.spec.Gang || k.reservedAt == c.epoch {
+		if k.app.leaf.reservations > 0 || k.reservedAt == c.epoch {
 			continue
 		}
-		if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
-			continue
+		count := 1
+		if k.spec.Gang {
+			// One gang at a time, so that no two ever hold what the other lacks.
+			if c.gangKept != nil && c.gangKept.bucket != nil && len(c.gangKept.nominations) > 0 {
+				continue
+			}
+			c.gangKept, count = k, k.spec.Pending
 		}
+		whole := k.spec.Resources.Scale(int64(count))
+		if kind, _, _ := c.limit(k, &whole); kind == noLimit {
+			c.keep(k, count)
+		}
+	}
+}
+
+// keep nominates room for an ask on the nodes that lack the least for it; all that it needs or nothing.
+func (c *Core) keep(k *ask, count int) {
+	for count > 0 {
 		n := c.nearest(k)
 		if n == nil {
+			c.withdrawNominations(k)
 			k.reservedAt = c.epoch
-			continue
+			return
 		}
-		m := c.nominate(k, n, k.spec.Resources)
-		m.leaf = k.app.leaf
-		m.leaf.reservations++
+		times := int(timesIn(&k.spec.Resources, &n.spec.Capacity))
+		if k.spec.MaxPerNode > 0 {
+			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot))
+		}
+		for range min(times, count) {
+			m := c.nominate(k, n, k.spec.Resources)
+			m.leaf = k.app.leaf
+			m.leaf.reservations++
+			count--
+		}
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
@@ -35,6 +34,8 @@ const (
 	claimsPerPass = 64
 	// windowNodes is how many nodes, those with the newest borrowed containers, are compared for one claim.
 	windowNodes = 16
+	// claimPause is how long asks wait for whom no victims were found.
+	claimPause = time.Second
 	// restartCost is what stopping a container costs besides its work.
 	restartCost = 10 * time.Second
 	// masterCost makes application masters the last to go.
@@ -50,65 +51,89 @@ func (c *Core) claim() {
 			continue
 		}
 		for _, b := range leaf.waiting.items {
-			for _, k := range b.asks.items {
-				for missing := k.spec.Pending - len(k.nominations); missing > 0; missing-- {
-					if left == 0 {
-						c.wakeAt(c.now)
-						return
-					}
-					if !c.claimOne(k) {
-						break
-					}
-					left--
-				}
-				if c.plan.exhausted {
-					break
-				}
+			if b.claimAfter.After(c.now) {
+				c.wakeAt(b.claimAfter)
+				continue
+			}
+			if left = c.claimFor(b, left); left <= 0 {
+				c.wakeAt(c.now)
+				return
 			}
 		}
 	}
 }
 
-// claimOne chooses victims for one container of an ask and gives them notice. It reports whether it found any.
-func (c *Core) claimOne(k *ask) bool {
-	p := &c.plan
-	p.exhausted = true
-	if k.spec.Gang && k.spec.Pending > 1 && len(k.nominations) == 0 && !c.gangIsPromised(k) {
+// claimFor makes claims for the asks of a bucket until one fails, for then its equals would too, or no more are
+// left to this pass.
+func (c *Core) claimFor(b *bucket, left int) int {
+	for _, k := range b.asks.items {
+		if b.key.gang != nil {
+			if len(k.nominations) == 0 && c.claimGang(k) {
+				left -= k.spec.Pending
+			}
+			return left
+		}
+		for missing := k.spec.Pending - len(k.nominations); missing > 0; missing-- {
+			if left == 0 || !c.claimOne(k) {
+				return left
+			}
+			left--
+		}
+	}
+	return left
+}
+
+// claimGang makes room for all of a gang, or for none of it.
+func (c *Core) claimGang(k *ask) bool {
+	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
+	promised := false
+	for q := k.app.leaf; q.parent != nil; q = q.parent {
+		promised = promised || c.isPromised(q, &whole)
+	}
+	if !promised {
 		return false
 	}
+	if kind, _, _ := c.limit(k, &whole); kind != noLimit {
+		return false
+	}
+	notices, reprieves := len(c.decisions.Notices), len(c.reprieved)
+	for range k.spec.Pending {
+		if !c.claimOne(k) {
+			c.withdrawNominations(k)
+			c.decisions.Notices, c.reprieved = c.decisions.Notices[:notices], c.reprieved[:reprieves]
+			return false
+		}
+	}
+	return true
+}
+
+// claimOne chooses victims for one container of an ask and gives them notice. It reports whether it found any.
+func (c *Core) claimOne(k *ask) bool {
 	if !c.mayClaim(k) {
 		return false
 	}
 	if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
 		return false
 	}
-	if !c.planRemoval(k) {
+	if !c.planRemoval(k, windowNodes) && !c.planRemoval(k, 16*windowNodes) {
+		k.bucket.claimAfter = c.now.Add(claimPause)
+		c.wakeAt(k.bucket.claimAfter)
 		return false
 	}
-	p.exhausted = false
-	m := c.nominate(k, p.best.node, k.spec.Resources)
+	best := &c.plan.best
+	m := c.nominate(k, best.node, k.spec.Resources)
 	m.claim = true
 	k.app.leaf.promise(&m.room, 1)
-	for _, victim := range p.best.victims {
+	for _, victim := range best.victims {
 		for _, gone := range c.withGang(victim) {
-			if gone.notice == nil {
-				c.giveNotice(gone, m, nil, c.now.Add(c.noticeFor(gone, k.app.leaf)), fmt.Sprintf("queue %s asks for what it is guaranteed, and queue %s holds more than that",
-					k.app.leaf.spec.Name, gone.app.leaf.spec.Name))
+			if gone.notice != nil {
+				continue
 			}
+			reason := fmt.Sprintf("queue %s asks for what it is guaranteed, and queue %s holds more than that", k.app.leaf.spec.Name, gone.app.leaf.spec.Name)
+			c.giveNotice(gone, m, c.lentUnder(gone, k.app.leaf), c.now.Add(c.noticeFor(gone, k.app.leaf)), reason)
 		}
 	}
 	return true
-}
-
-// gangIsPromised reports whether a whole gang is within the guarantee of its leaf or of a queue above it.
-func (c *Core) gangIsPromised(k *ask) bool {
-	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
-	for q := k.app.leaf; q.parent != nil; q = q.parent {
-		if c.isPromised(q, &whole) {
-			return true
-		}
-	}
-	return false
 }
 
 // isPromised reports whether a queue would stay within what it is entitled to.
@@ -122,6 +147,7 @@ func (c *Core) isPromised(q *queue, need *resource.Vector) bool {
 func (c *Core) mayClaim(k *ask) bool {
 	p := &c.plan
 	p.leaves = p.leaves[:0]
+	p.turn++
 	for q := k.app.leaf; q.parent != nil; q = q.parent {
 		if !c.isPromised(q, &k.spec.Resources) {
 			continue
@@ -139,16 +165,13 @@ func (c *Core) mayClaim(k *ask) bool {
 func (p *removalPlan) gather(q *queue, k *ask) {
 	if q.isLeaf() {
 		if q.containersHeld != nil {
+			q.chosenFor = p.turn
 			p.leaves = append(p.leaves, q)
 		}
 		return
 	}
-	exceeding := false
 	for _, child := range q.children {
-		exceeding = exceeding || exceedsPromise(child, k.app.leaf, &k.spec.Resources)
-	}
-	for _, child := range q.children {
-		if !exceeding || exceedsPromise(child, k.app.leaf, &k.spec.Resources) {
+		if exceedsPromise(child, k.app.leaf, &k.spec.Resources) {
 			p.gather(child, k)
 		}
 	}
@@ -186,9 +209,9 @@ func (q *queue) isUnder(ancestor *queue) bool {
 
 // removalPlan is the scratch space of choosing victims.
 type removalPlan struct {
-	leaves []*queue
-	// exhausted says that the last claim found nothing, so that its equals need not try.
-	exhausted     bool
+	// leaves may lose containers to the claimant; those chosen in this turn carry its number.
+	leaves        []*queue
+	turn          int64
 	seen          bitmap
 	nodes         []*node
 	candidates    []*container
@@ -204,19 +227,19 @@ type removal struct {
 
 // planRemoval finds the cheapest way to make room for one container of an ask, among the nodes where the newest
 // borrowed containers are.
-func (c *Core) planRemoval(k *ask) bool {
+func (c *Core) planRemoval(k *ask, window int) bool {
 	p := &c.plan
 	p.nodes, p.best.node = p.nodes[:0], nil
 	for _, leaf := range p.leaves {
 		looked := 0
-		for held := leaf.containersHeld; held != nil && len(p.nodes) < windowNodes; held = held.nextOfLeaf {
+		for held := leaf.containersHeld; held != nil && len(p.nodes) < window; held = held.nextOfLeaf {
 			n := held.node
 			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !k.shape.allows(n) {
 				continue
 			}
 			p.seen.set(n.slot, c.grid.words)
 			p.nodes = append(p.nodes, n)
-			if looked++; looked*len(p.leaves) >= windowNodes {
+			if looked++; looked*len(p.leaves) >= window {
 				break
 			}
 		}
@@ -239,7 +262,7 @@ func (c *Core) planOn(k *ask, n *node) bool {
 		switch {
 		case held.notice != nil:
 			room = room.Add(held.need)
-		case held.app.leaf != nil && slices.Contains(p.leaves, held.app.leaf):
+		case held.app.leaf != nil && held.app.leaf.chosenFor == p.turn:
 			p.candidates = append(p.candidates, held)
 		}
 	}
@@ -252,7 +275,7 @@ func (c *Core) planOn(k *ask, n *node) bool {
 		if fits(need, &room) {
 			break
 		}
-		if !c.stillExceeds(held, k) {
+		if !stillExceeds(held.app.leaf, k.app.leaf, need) {
 			continue
 		}
 		room = room.Add(held.need)
@@ -277,27 +300,19 @@ func (c *Core) planOn(k *ask, n *node) bool {
 	for _, held := range kept {
 		p.current.cost += c.cost(held) * (float64(held.need[resource.CPU])*c.cpuWeight + float64(held.need[resource.Memory])*c.memoryWeight)
 	}
-	return len(kept) > 0 || c.nominatedElsewhere(n)
+	return true
 }
 
-// nominatedElsewhere is false: a node on which an ask fits once those under notice have gone needs no new victim,
-// but then other asks have already been promised that room or it is simply free soon; the ask waits for it.
-func (c *Core) nominatedElsewhere(*node) bool { return false }
-
-// stillExceeds tests a victim's queues between the claimant's and the root, as they would be after the victims
-// chosen so far.
-func (c *Core) stillExceeds(held *container, k *ask) bool {
-	for q := held.app.leaf; q.parent != nil && !k.app.leaf.isUnder(q); q = q.parent {
-		if !exceedsPromise(q, k.app.leaf, &k.spec.Resources) {
-			return k.app.leaf.isUnder(q.parent) == false && c.parentDecides(q)
+// stillExceeds tests a victim's queues below those that it shares with the claimant, as they would be after the
+// victims chosen so far.
+func stillExceeds(q, claimant *queue, need *resource.Vector) bool {
+	for ; !claimant.isUnder(q); q = q.parent {
+		if !exceedsPromise(q, claimant, need) {
+			return false
 		}
 	}
 	return true
 }
-
-// parentDecides reports whether q may be taken from though it holds no more than it is promised, because nobody
-// below its parent does.
-func (c *Core) parentDecides(q *queue) bool { return q == nil }
 
 // cost is what stopping a container throws away, in seconds of work.
 func (c *Core) cost(k *container) float64 {
@@ -347,9 +362,7 @@ func (c *Core) noticeFor(k *container, claimant *queue) time.Duration {
 
 func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadline time.Time, reason string) {
 	given := &notice{container: k, deadline: deadline, reason: reason, claim: m, contract: contract}
-	if contract == nil {
-		given.contract = c.lentUnder(k, m)
-	}
+	k.app.leaf.unlink(k)
 	k.notice = given
 	k.app.leaf.expect(&k.need, 1)
 	if m != nil {
@@ -394,13 +407,19 @@ func (c *Core) endClaim(m *nomination) {
 	m.ask.app.leaf.promise(&m.room, -1)
 	for _, given := range m.victims {
 		given.claim = nil
-		if k := given.container; !given.stopped && k.notice == given {
-			c.dropNotice(k)
-			k.app.leaf.expect(&k.need, -1)
-			c.reprieved = append(c.reprieved, k.id)
+		if !given.stopped {
+			c.reprieve(given.container)
 		}
 	}
 	m.victims = nil
+}
+
+// reprieve takes a container's notice back.
+func (c *Core) reprieve(k *container) {
+	c.dropNotice(k)
+	k.app.leaf.expect(&k.need, -1)
+	k.app.leaf.link(k)
+	c.reprieved = append(c.reprieved, k.id)
 }
 
 // dropNotice forgets a container's notice.
@@ -445,11 +464,4 @@ func (c *Core) checkpoint(in Checkpoint) error {
 		k.checkpoint = in.At
 	}
 	return nil
-}
-
-// takeReprieves moves the reprieves since the last pass into its decisions.
-func (c *Core) takeReprieves(into []id.Container) []id.Container {
-	into = append(into, c.reprieved...)
-	c.reprieved = c.reprieved[:0]
-	return into
 }

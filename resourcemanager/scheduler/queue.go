@@ -21,8 +21,10 @@ type queue struct {
 	// lent are the shares of others' guarantees that open contracts entitle to, entitled guaranteed and lent together.
 	lent     []loan
 	entitled resource.Vector
-	// containersHeld is a leaf's containers, newest first.
+	// containersHeld is a leaf's containers, newest first, without those under notice.
 	containersHeld *container
+	// chosenFor is the turn of removalPlan in which the leaf's containers may be taken.
+	chosenFor int64
 	// masters is what application masters hold in a leaf, masterLimit the most that they may.
 	masters, masterLimit resource.Vector
 	// capped says that the maximum is less than the zone; otherwise its nodes are limit enough.

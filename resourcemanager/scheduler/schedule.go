@@ -10,7 +10,9 @@ import (
 // what it was promised and there the ask whose turn it is, until nothing more can be decided.
 func (c *Core) Schedule(now time.Time) Decisions {
 	c.now = now
-	c.decisions = Decisions{Grants: c.decisions.Grants[:0], Notices: c.decisions.Notices[:0], Stops: c.decisions.Stops[:0]}
+	d := &c.decisions
+	*d = Decisions{Grants: d.Grants[:0], Notices: d.Notices[:0], Stops: d.Stops[:0], Reprieves: d.Reprieves[:0]}
+	c.lend()
 	c.resolveQueues()
 	c.tidy()
 	for {
@@ -25,8 +27,13 @@ func (c *Core) Schedule(now time.Time) Decisions {
 		}
 		c.serve(leaf.ready.items[0])
 	}
+	c.claim()
+	c.handBack()
 	c.reserve()
-	return c.decisions
+	c.stopDue()
+	d.Reprieves = append(d.Reprieves, c.reprieved...)
+	c.reprieved = c.reprieved[:0]
+	return *d
 }
 
 // serve decides about the first ask of a bucket.
@@ -72,13 +79,9 @@ func (c *Core) serveGang(k *ask) {
 		return
 	}
 	first := len(c.decisions.Grants)
+	c.beginGang()
 	if c.tryAll(k) {
-		for _, grant := range c.decisions.Grants[first:] {
-			if k.app.named.tracked {
-				c.touch(c.containers[grant.Container].node)
-			}
-		}
-		c.granted(k, count)
+		c.endGang(k, first)
 		return
 	}
 	b.missing = int64(count - (len(c.decisions.Grants) - first))
@@ -86,10 +89,27 @@ func (c *Core) serveGang(k *ask) {
 	c.wait(b)
 }
 
+// beginGang gives the gang to come a number, and lets nobody be woken before it is whole.
+func (c *Core) beginGang() {
+	c.gangs++
+	c.quiet = true
+}
+
+// endGang keeps a gang that is whole.
+func (c *Core) endGang(k *ask, first int) {
+	c.quiet = false
+	for _, grant := range c.decisions.Grants[first:] {
+		held := c.containers[grant.Container]
+		held.gang = c.gangs
+		if k.app.named.tracked {
+			c.touch(held.node)
+		}
+	}
+	c.granted(k, len(c.decisions.Grants)-first)
+}
+
 // tryAll grants as many of an ask's containers as fit, on trial, and reports whether that is all of them.
 func (c *Core) tryAll(k *ask) bool {
-	c.quiet = true
-	defer func() { c.quiet = false }()
 	for range k.spec.Pending {
 		slot := c.find(k)
 		if slot < 0 {
@@ -100,7 +120,7 @@ func (c *Core) tryAll(k *ask) bool {
 	return true
 }
 
-// takeBack undoes what tryAll granted from the first grant on, as if it had never been tried.
+// takeBack undoes the grants to an ask from the first on, as if they had never been tried.
 func (c *Core) takeBack(k *ask, first int) {
 	c.quiet = true
 	defer func() { c.quiet = false }()
@@ -108,6 +128,9 @@ func (c *Core) takeBack(k *ask, first int) {
 		held := c.containers[c.decisions.Grants[i].Container]
 		k.shape.misfit.clear(held.node.slot)
 		delete(c.containers, held.id)
+		if held.credit > 0 {
+			k.app.addCredit(held.ask, held.credit)
+		}
 		c.unhold(held)
 		c.recycle(held)
 	}
@@ -123,7 +146,10 @@ func (c *Core) grant(k *ask, n *node) {
 	held := c.newContainer()
 	held.id = id.Container{Epoch: c.config.Epoch, App: a.id, Seq: a.lastSeq}
 	held.app, held.group, held.node, held.ask = a, k.group, n, k.spec.ID
-	held.need, held.master, held.startedAt = k.spec.Resources, k.spec.Master, c.now
+	held.need, held.master, held.startedAt, held.duration = k.spec.Resources, k.spec.Master, c.now, k.spec.Duration
+	if len(a.credits) > 0 {
+		held.credit = a.takeCredit(held.ask)
+	}
 	c.containers[held.id] = held
 	c.hold(held)
 	c.decisions.Grants = append(c.decisions.Grants, Grant{

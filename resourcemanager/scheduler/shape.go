@@ -3,6 +3,7 @@ package scheduler
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
@@ -51,6 +52,8 @@ type bucket struct {
 	asks  heap[*ask]
 	// missing is how much room a gang lacked when it was last tried, in containers.
 	missing int64
+	// claimAfter is when victims may be looked for again, after none were found.
+	claimAfter time.Time
 }
 
 type bucketKey struct {

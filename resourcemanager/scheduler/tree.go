@@ -204,8 +204,17 @@ func (c *Core) setQueues(specs []QueueSpec) error {
 			return refused("queue %s cannot be given children: it has the app %s", name, a.title())
 		}
 	}
+	lending := make([]Contract, len(c.contracts))
+	for i, k := range c.contracts {
+		lending[i] = k.spec
+	}
+	contracts, err := buildContracts(lending, byName)
+	if err != nil {
+		return err
+	}
 	for _, a := range apps {
 		for _, k := range a.sortedAsks() {
+			c.withdrawNominations(k)
 			c.leave(k)
 		}
 	}
@@ -215,6 +224,9 @@ func (c *Core) setQueues(specs []QueueSpec) error {
 		if q.isLeaf() {
 			c.leaves = append(c.leaves, q)
 		}
+	}
+	for i, k := range c.contracts {
+		k.lender, k.borrowers = contracts[i].lender, contracts[i].borrowers
 	}
 	c.stale = true
 	c.resolveQueues()

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+const (
+	// endWithin is how long everything that a zone left may take to end.
+	endWithin = 2 * time.Minute
+	// endGrace is given to each container between SIGTERM and SIGKILL, endAtOnce is how many are ended side by side.
+	endGrace  = 10 * time.Second
+	endAtOnce = 16
+)
+
+func (c *cli) downCommand() *cobra.Command {
+	var dir, dockerHost string
+	var purge bool
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "End what a zone has left running on this machine",
+		Long: `Down ends the instances and application masters that an ended zone has left running
+on this machine, and nothing else. With --purge its folder goes too: apps, images,
+logs, everything.`,
+		Args: noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			path, err := filepath.Abs(dir)
+			if err != nil {
+				return fmt.Errorf("find %s: %w", dir, err)
+			}
+			return c.endFolder(path, dockerHost, purge)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&dir, "dir", "/var/lib/mammoth", "the zone's folder")
+	flags.StringVar(&dockerHost, "docker-host", "", "where the Docker Engine listens (default: where the zone was told)")
+	flags.BoolVar(&purge, "purge", false, "delete the zone's folder too")
+	must(cmd.MarkFlagDirname("dir"))
+	return cmd
+}
+
+// endFolder ends what the zone of a folder has left running.
+func (c *cli) endFolder(dir, dockerHost string, purge bool) error {
+	folders, err := zoneFolders(dir)
+	if err != nil {
+		return err
+	}
+	if purge {
+		// Whoever still runs here holds a lock.
+		for _, folder := range folders {
+			unlock, err := lockFolder(folder, "daemon")
+			if err != nil {
+				return err
+			}
+			defer unlock()
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	ended := remains{}
+	for _, folder := range folders {
+		s, ok, err := readNode(folder)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		if dockerHost != "" {
+			s.dockerHost = dockerHost
+		}
+		of, err := endNode(ctx, s)
+		ended.add(of)
+		if err != nil {
+			return fmt.Errorf("end what runs on %s: %w", s.node, err)
+		}
+	}
+	fmt.Fprintf(c.out, "%s and %s ended\n", plural(ended.instances, "instance"), plural(ended.masters, "application master"))
+	if !purge {
+		return nil
+	}
+	for _, folder := range slices.Backward(folders) {
+		if err := os.RemoveAll(folder); err != nil {
+			return fmt.Errorf("delete %s: %w", folder, err)
+		}
+	}
+	// The folder of daemons that were started one by one is no daemon's own.
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+		fmt.Fprintf(c.out, "%s stays: it holds more than the zone\n", dir)
+	}
+	fmt.Fprintf(c.out, "%s is deleted\n", dir)
+	return nil
+}
+
+// zoneFolders are dir and those in it that belong to a zone's daemons, dir first. It is an error if there are none,
+// so that nothing else is ever deleted.
+func zoneFolders(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, plainPathError(err)
+	}
+	var folders []string
+	add := func(folder string) {
+		for _, file := range []string{zoneFile, nodeFile} {
+			if _, err := os.Stat(filepath.Join(folder, file)); err == nil {
+				folders = append(folders, folder)
+				return
+			}
+		}
+	}
+	add(dir)
+	for _, entry := range entries {
+		if entry.IsDir() {
+			add(filepath.Join(dir, entry.Name()))
+		}
+	}
+	if len(folders) == 0 {
+		return nil, fmt.Errorf("%s is not the folder of a zone", dir)
+	}
+	return folders, nil
+}
+
+// readNode gives the settings of the node that a folder belongs to, if it belongs to one.
+func readNode(folder string) (engineSettings, bool, error) {
+	data, err := os.ReadFile(filepath.Join(folder, nodeFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return engineSettings{}, false, nil
+	}
+	if err != nil {
+		return engineSettings{}, false, plainPathError(err)
+	}
+	var notes nodeNotes
+	if err := json.Unmarshal(data, &notes); err != nil {
+		return engineSettings{}, false, fmt.Errorf("%s was damaged: %w", filepath.Join(folder, nodeFile), err)
+	}
+	return engineSettings{
+		dir: folder, zone: notes.Zone, node: notes.Node, runtime: notes.Runtime, dockerHost: notes.DockerHost, portRange: "20000-29999",
+	}, true, nil
+}
+
+// remains counts what a zone left.
+type remains struct{ instances, masters int }
+
+func (r *remains) add(other remains) {
+	r.instances += other.instances
+	r.masters += other.masters
+}
+
+func (r *remains) count(container runtime.Container) {
+	if container.Labels["mammoth.role"] == "master" {
+		r.masters++
+		return
+	}
+	r.instances++
+}
+
+// leftBehind counts what the nodes of a folder still run.
+func leftBehind(dir string) (remains, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	left := remains{}
+	folders, err := zoneFolders(dir)
+	if err != nil {
+		return left, err
+	}
+	for _, folder := range folders {
+		s, ok, err := readNode(folder)
+		if err != nil || !ok {
+			continue
+		}
+		e, err := s.open("", slog.New(slog.DiscardHandler))
+		if err != nil {
+			return left, err
+		}
+		for _, rt := range e.runtimes {
+			containers, err := rt.List(ctx)
+			if err != nil {
+				return left, errors.Join(err, e.close())
+			}
+			for _, container := range containers {
+				if container.Running {
+					left.count(container)
+				}
+			}
+		}
+		if err := e.close(); err != nil {
+			return left, err
+		}
+	}
+	return left, nil
+}
+
+// endNode stops and removes every container of a node; masters first, so that none of them starts anything new.
+func endNode(ctx context.Context, s engineSettings) (ended remains, err error) {
+	e, err := s.open("", slog.New(slog.DiscardHandler))
+	if err != nil {
+		return ended, err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	for _, kind := range []corev1.ContainerSpec_Runtime{corev1.ContainerSpec_PROCESS, corev1.ContainerSpec_DOCKER} {
+		rt := e.runtimes[kind]
+		containers, err := rt.List(ctx)
+		if errdefs.IsUnavailable(err) && kind == corev1.ContainerSpec_DOCKER {
+			return ended, fmt.Errorf("%w; start the engine and try again", err)
+		}
+		if err != nil {
+			return ended, err
+		}
+		group, limited := errgroup.WithContext(ctx)
+		group.SetLimit(endAtOnce)
+		for _, container := range containers {
+			if container.Running {
+				ended.count(container)
+			}
+			group.Go(func() error {
+				if err := rt.Stop(limited, container.ID, endGrace); err != nil {
+					return err
+				}
+				return errors.Join(rt.Remove(limited, container.ID), rt.Purge(limited, container.ID))
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return ended, err
+		}
+	}
+	return ended, nil
+}

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/nodemanager/health"
+	"github.com/mammoth-os/mammoth/nodemanager/network"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/fake"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// upSettings are what `mammoth up` can be told.
+type upSettings struct {
+	dir           string
+	nodes         int
+	stopInstances bool
+	manager       managerSettings
+	node          nodeSettings
+}
+
+func (c *cli) upCommand() *cobra.Command {
+	s := &upSettings{}
+	daemon := &daemonFlags{}
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run a whole zone in one process",
+		Long: `Up runs a zone on this machine: a ResourceManager and NodeManagers that share the
+machine's Docker Engine, in one process and in the foreground.
+
+Ctrl-C ends the zone and leaves instances and their masters running; "mammoth up"
+on the same folder takes them up again, "mammoth down" ends them.`,
+		Example: "  mammoth up --dir /var/lib/mammoth --listen 127.0.0.1:7070 --nodes 2",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := daemon.load(c, cmd)
+			if err != nil {
+				return err
+			}
+			return c.up(cmd.Context(), s, log)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&s.dir, "dir", "/var/lib/mammoth", "a folder for what must outlive the zone's process")
+	flags.IntVar(&s.nodes, "nodes", 1, "how many NodeManagers; they share the machine and its ports")
+	flags.StringVar(&s.node.cpu, "node-cpu", "", "cpu of each node (default: an equal share of what is there)")
+	flags.StringVar(&s.node.memory, "node-memory", "", "memory of each node (default: an equal share)")
+	flags.StringVar(&s.node.disk, "node-disk", "", "disk of each node (default: an equal share)")
+	flags.BoolVar(&s.stopInstances, "stop-instances", false, "at the end, end instances and their masters too")
+	s.manager.shared(flags)
+	s.node.shared(flags)
+	must(cmd.MarkFlagDirname("dir"))
+	daemon.add(cmd, "warn")
+	return cmd
+}
+
+// up runs a zone until ctx ends.
+func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) error {
+	if s.nodes < 1 || s.nodes > 1000 {
+		return usagef("--nodes: a zone in one process has 1 to 1000 nodes, not %d", s.nodes)
+	}
+	// Whoever starts a process here later is given the path.
+	dir, err := filepath.Abs(s.dir)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", s.dir, err)
+	}
+	s.dir = dir
+	nodes, err := s.split()
+	if err != nil {
+		return err
+	}
+	unlock, err := lockFolder(s.dir, "zone")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	zone, err := s.keep(nodes)
+	if err != nil {
+		return err
+	}
+	c.spareMemory(50, 96<<20)
+
+	s.manager.dir, s.manager.zone = filepath.Join(s.dir, "resourcemanager"), zone
+	s.manager.insecure = false
+	manager, err := newManager(s.manager, log)
+	if err != nil {
+		return err
+	}
+	// What was made and does not run yet lets go of its things by being run with an ended context.
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group, running := errgroup.WithContext(running)
+	group.Go(func() error { return manager.Run(running) })
+	for _, settings := range nodes {
+		settings.zone, settings.resourceManager = zone, manager.Address()
+		node, err := newNode(settings, log)
+		if err != nil {
+			cancel()
+			_ = group.Wait()
+			return err
+		}
+		defer node.close()
+		group.Go(func() error { return node.Run(running) })
+	}
+	group.Go(func() error { return c.greet(running, manager, s) })
+	if err := group.Wait(); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return c.farewell(s)
+}
+
+// split gives the settings of each node: its own folder, name and share of the ports.
+func (s *upSettings) split() ([]nodeSettings, error) {
+	ports, err := network.ParseRange(s.node.portRange)
+	if err != nil {
+		return nil, usagef("--port-range: %w", err)
+	}
+	shares, err := ports.Split(s.nodes)
+	if err != nil {
+		return nil, usagef("--port-range: %w", err)
+	}
+	if _, err := s.node.capacity(); err != nil {
+		return nil, err
+	}
+	engine := fake.NewEngine()
+	nodes := make([]nodeSettings, s.nodes)
+	for i := range nodes {
+		nodes[i] = s.node
+		nodes[i].node = fmt.Sprintf("node-%d", i+1)
+		nodes[i].dir = filepath.Join(s.dir, nodes[i].node)
+		nodes[i].portRange = shares[i].String()
+		nodes[i].listen = "127.0.0.1:0"
+		nodes[i].allowHostNetwork = s.manager.allowHostNetwork
+		nodes[i].fake = engine
+	}
+	return nodes, nil
+}
+
+// share is what one of several nodes of a machine has.
+type share struct {
+	Nodes       int   `json:"nodes"`
+	CPUMillis   int64 `json:"cpuMillis"`
+	MemoryBytes int64 `json:"memoryBytes"`
+	DiskBytes   int64 `json:"diskBytes"`
+}
+
+// keep gives the zone's name, made up at the first start, and tells several nodes what each of them has.
+func (s *upSettings) keep(nodes []nodeSettings) (zone string, err error) {
+	path := filepath.Join(s.dir, zoneFile)
+	notes := &zoneNotes{Zone: newZoneName()}
+	if err := keepNotes(path, notes); err != nil {
+		return "", err
+	}
+	if s.nodes == 1 {
+		return notes.Zone, nil // a NodeManager that is alone measures for itself
+	}
+	if notes.Share == nil || notes.Share.Nodes != s.nodes {
+		if notes.Share, err = measureShare(s.dir, s.nodes); err != nil {
+			return "", err
+		}
+		if err := writeNotes(path, notes); err != nil {
+			return "", err
+		}
+	}
+	for i := range nodes {
+		setDefault(&nodes[i].cpu, fmt.Sprintf("%dm", notes.Share.CPUMillis))
+		setDefault(&nodes[i].memory, fmt.Sprintf("%dB", notes.Share.MemoryBytes))
+		setDefault(&nodes[i].disk, fmt.Sprintf("%dB", notes.Share.DiskBytes))
+	}
+	return notes.Zone, nil
+}
+
+func setDefault(field *string, value string) {
+	if *field == "" {
+		*field = value
+	}
+}
+
+// measureShare divides the machine among n nodes, less a tenth for the system and the engine.
+func measureShare(dir string, n int) (*share, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return nil, fmt.Errorf("find out how much memory this machine has: %w", err)
+	}
+	free, _, err := health.DiskSpace(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find out how much disk is free: %w", err)
+	}
+	usable := func(amount int64) int64 { return max(1, amount/10*9/int64(n)) }
+	return &share{
+		Nodes: n, CPUMillis: usable(int64(goruntime.NumCPU()) * 1000),
+		MemoryBytes: usable(int64(info.Totalram) * int64(info.Unit)), DiskBytes: usable(free),
+	}, nil
+}
+
+const (
+	// readyWithin is how long nodes may take to register before the zone is said to be ready without them.
+	readyWithin = 10 * time.Second
+	readyLook   = 20 * time.Millisecond
+)
+
+// greet says where the zone listens once its nodes are there.
+func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings) error {
+	limit, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	look := time.NewTicker(readyLook)
+	defer look.Stop()
+	var nodes []*apiv1.Node
+	for limit.Err() == nil {
+		found, err := manager.Nodes(limit)
+		if err == nil {
+			if nodes = found; registered(nodes) >= s.nodes {
+				break
+			}
+		}
+		select {
+		case <-limit.Done():
+		case <-look.C:
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	fmt.Fprintf(c.out, "zone %s listens at %s with %s; ctrl-C ends it and leaves instances running\n", s.manager.zone, manager.Address(), plural(len(nodes), "node"))
+	for _, node := range nodes {
+		r := node.GetCapacity()
+		fmt.Fprintf(c.out, "%s: %s, %s cpu, %s memory, %s disk\n", node.GetName(), because(word(node.GetState()), node.GetReason()),
+			resource.FormatCPU(r.GetCpuMillis()), resource.FormatBytes(r.GetMemoryBytes()), resource.FormatBytes(r.GetDiskBytes()))
+	}
+	return nil
+}
+
+// registered counts the nodes that have reported since the zone was started.
+func registered(nodes []*apiv1.Node) int {
+	n := 0
+	for _, node := range nodes {
+		if node.GetLastReportAt() != nil && node.GetState() != apiv1.NodeState_LOST {
+			n++
+		}
+	}
+	return n
+}
+
+// farewell says what is left running, or ends it.
+func (c *cli) farewell(s *upSettings) error {
+	if s.stopInstances || s.node.runtime == runtimeFake {
+		return c.endFolder(s.dir, "", false)
+	}
+	left, err := leftBehind(s.dir)
+	if err != nil {
+		fmt.Fprintf(c.err, "mammoth: what is left running could not be counted: %v\n", err)
+		return nil
+	}
+	if left.instances+left.masters == 0 {
+		fmt.Fprintln(c.out, "the zone has ended; nothing of it runs any more")
+		return nil
+	}
+	program := filepath.Base(os.Args[0])
+	fmt.Fprintf(c.out, "the zone has ended; %s and %s go on running: `%s up --dir %s` takes them up again, `%s down --dir %s` ends them\n",
+		plural(left.instances, "instance"), plural(left.masters, "application master"), program, s.dir, program, s.dir)
+	return nil
+}

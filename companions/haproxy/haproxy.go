@@ -1,0 +1,373 @@
+// Package haproxy keeps a HAProxy in step with the zone. Which instances an app has, and with what weight, is
+// changed through its runtime interface without a reload; only what an app is reached by needs one.
+package haproxy
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+
+	"github.com/mammoth-os/mammoth/companions/balancer"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+)
+
+// Config is one HAProxy and how it is kept.
+type Config struct {
+	// The balancer's name in the zone; default "haproxy".
+	Name string
+	// Folder of this HAProxy's configuration and sockets. It is nobody else's.
+	Dir string
+	// Front address of HTTP, host:port.
+	Listen string
+	// Front address of TLS, host:port; empty is none.
+	TLS string
+	// Folder of certificates, NAME.crt and NAME.key; empty is none.
+	Certificates string
+	// The program; default "haproxy" on the path.
+	Program string
+	// How long the zone waits for this balancer when its connection is lost; default 30s.
+	LostAfter time.Duration
+	// How long an old process may finish what it is doing after a reload; default 1m.
+	StopAfter time.Duration
+	// End HAProxy with the companion. Otherwise it goes on serving.
+	StopOnExit bool
+	Log        *slog.Logger
+}
+
+var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)
+
+// Validate fills in what is left out, and says what is wrong.
+func (c *Config) Validate() error {
+	defaultTo(&c.Name, "haproxy")
+	defaultTo(&c.Program, "haproxy")
+	defaultTo(&c.LostAfter, 30*time.Second)
+	defaultTo(&c.StopAfter, time.Minute)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, path := range []string{c.Dir, c.Certificates} {
+		if path != "" && !plainPath.MatchString(path) {
+			return fmt.Errorf("the folder %q must be an absolute path without spaces or special characters: %w", path, errdefs.ErrInvalidArgument)
+		}
+	}
+	switch {
+	case c.Dir == "":
+		return fmt.Errorf("the haproxy companion needs a folder of its own: %w", errdefs.ErrInvalidArgument)
+	case c.LostAfter < 0 || c.StopAfter < time.Second:
+		return fmt.Errorf("the times must not be negative, and old processes need at least 1s to end: %w", errdefs.ErrInvalidArgument)
+	case c.TLS != "" && c.Certificates == "":
+		return fmt.Errorf("serving TLS on %s needs a folder of certificates: %w", c.TLS, errdefs.ErrInvalidArgument)
+	}
+	for _, address := range []string{c.Listen, c.TLS} {
+		if err := balancer.CheckFront(address); err != nil && (address != "" || c.Listen == "") {
+			return err
+		}
+	}
+	return nil
+}
+
+func defaultTo[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// New returns the companion of one HAProxy; the connection leads to the ResourceManager.
+func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
+	proxy, err := NewProxy(config)
+	if err != nil {
+		return nil, err
+	}
+	config = proxy.config
+	follow, err := balancer.New(balancer.Config{
+		Name: config.Name, LostAfter: config.LostAfter, Leave: config.StopOnExit, Log: config.Log,
+	}, conn, proxy)
+	if err != nil {
+		return nil, err
+	}
+	return &Companion{proxy: proxy, follow: follow}, nil
+}
+
+// Companion keeps one HAProxy in step with the zone.
+type Companion struct {
+	proxy  *Proxy
+	follow *balancer.Companion
+}
+
+// Run keeps HAProxy in step until ctx ends. It fails at once if HAProxy cannot be run, or if another companion keeps
+// the same folder.
+func (c *Companion) Run(ctx context.Context) error {
+	defer c.proxy.Close()
+	return c.follow.Run(ctx)
+}
+
+// Proxy is one HAProxy.
+type Proxy struct {
+	config   Config
+	settings settings
+	lock     *os.File
+	pid      int
+	counted  map[string]counts
+	tcp      map[int32]bool
+}
+
+// NewProxy returns a HAProxy that has yet to be started.
+func NewProxy(config Config) (*Proxy, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	host, _, _ := net.SplitHostPort(config.Listen)
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return &Proxy{config: config, counted: map[string]counts{}, tcp: map[int32]bool{}, settings: settings{
+		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, StopAfter: int(config.StopAfter.Seconds()),
+		Connections: balancer.Connections(),
+	}}, nil
+}
+
+func (p *Proxy) path(name string) string { return filepath.Join(p.config.Dir, name) }
+
+var versionPattern = regexp.MustCompile(`version (\d+)\.(\d+)`)
+
+// prepare takes the folder for this companion alone, and finds out what the program can do.
+func (p *Proxy) prepare(ctx context.Context) error {
+	if p.lock != nil {
+		return nil
+	}
+	lock, err := balancer.LockFolder(p.config.Dir)
+	if err != nil {
+		return err
+	}
+	if err := p.furnish(ctx); err != nil {
+		_ = lock.Close()
+		return err
+	}
+	p.lock = lock
+	return nil
+}
+
+func (p *Proxy) furnish(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, p.config.Program, "-v").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("HAProxy cannot be run as %q (install the package haproxy, or name the program): %w: %w", p.config.Program, err, errdefs.ErrFailedPrecondition)
+	}
+	found := versionPattern.FindStringSubmatch(string(out))
+	if found == nil || found[1] < "2" || found[1] == "2" && len(found[2]) == 1 && found[2] < "6" {
+		return fmt.Errorf("%q is HAProxy %q, but at least 2.6 is needed: %w", p.config.Program, found, errdefs.ErrFailedPrecondition)
+	}
+	if os.Geteuid() == 0 {
+		for _, name := range []string{"haproxy", "nobody"} {
+			if _, err := user.Lookup(name); err == nil {
+				p.settings.User = name
+				break
+			}
+		}
+	}
+	if err := os.MkdirAll(p.path("certificates"), 0o700); err != nil {
+		return fmt.Errorf("making HAProxy's folder: %w", err)
+	}
+	secret, err := os.ReadFile(p.path("cookie.secret"))
+	if errors.Is(err, os.ErrNotExist) {
+		random := make([]byte, 16)
+		_, _ = rand.Read(random)
+		secret = []byte(hex.EncodeToString(random))
+		err = os.WriteFile(p.path("cookie.secret"), secret, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping the secret of sticky cookies: %w", err)
+	}
+	p.settings.DynamicCookieSecret = string(secret)
+	return balancer.WriteFile(p.path("503.http"), []byte(unavailable))
+}
+
+// Start makes sure that HAProxy runs: one that does is taken over as it is, else it is started with the last good
+// configuration.
+func (p *Proxy) Start(ctx context.Context) error {
+	if err := p.prepare(ctx); err != nil {
+		return err
+	}
+	if pid := p.process(); pid != 0 {
+		p.pid = pid
+		return nil
+	}
+	if _, err := os.Stat(p.path("haproxy.cfg")); errors.Is(err, os.ErrNotExist) {
+		if err := p.place(ctx, render(p.settings, &balancer.Plan{})); err != nil {
+			return err
+		}
+	}
+	_ = os.Remove(p.path("admin.sock"))
+	return p.launch(ctx)
+}
+
+// launch starts a process with the configuration in place; it takes over the sockets of old ones.
+func (p *Proxy) launch(ctx context.Context, old ...string) error {
+	arguments := []string{"-D", "-f", p.path("haproxy.cfg"), "-p", p.path("haproxy.pid")}
+	if len(old) > 0 {
+		arguments = append(append(arguments, "-x", p.path("admin.sock"), "-sf"), old...)
+	}
+	command := exec.CommandContext(ctx, p.config.Program, arguments...)
+	command.Dir = p.config.Dir
+	out, err := balancer.Launch(command, p.path("start.out"))
+	if err != nil {
+		return fmt.Errorf("HAProxy did not start: %s: %w", problem(out, err), errdefs.ErrUnavailable)
+	}
+	for ctx.Err() == nil {
+		if pid := p.process(); pid != 0 && strconv.Itoa(pid) != strings.Join(old, "") {
+			p.pid = pid
+			return nil
+		}
+		balancer.Pause(ctx, 2*time.Millisecond)
+	}
+	return context.Cause(ctx)
+}
+
+// process is the running HAProxy's process id, zero if there is none.
+func (p *Proxy) process() int {
+	text, err := os.ReadFile(p.path("haproxy.pid"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || !p.isOurs(pid) {
+		return 0
+	}
+	return pid
+}
+
+// isOurs reports whether a process is a living HAProxy of this folder: the number may long be another's.
+func (p *Proxy) isOurs(pid int) bool {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	return err == nil && strings.Contains(string(text), "\x00"+p.path("haproxy.cfg")+"\x00") && !balancer.Zombie(pid)
+}
+
+// Alive reports whether HAProxy runs.
+func (p *Proxy) Alive() bool { return p.pid != 0 && p.isOurs(p.pid) }
+
+// Close lets go of the folder, and ends HAProxy if it is to end with its companion.
+func (p *Proxy) Close() {
+	if p.lock == nil {
+		return
+	}
+	if p.config.StopOnExit && p.Alive() {
+		_ = syscall.Kill(p.pid, syscall.SIGTERM)
+		for range 1000 {
+			if !p.Alive() {
+				break
+			}
+			balancer.Pause(context.Background(), 5*time.Millisecond)
+		}
+	}
+	_ = p.lock.Close()
+	p.lock = nil
+}
+
+// Apply makes HAProxy route by routes: through its runtime interface where only instances differ, else by a reload.
+func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]*companionv1.Refusal, error) {
+	limits := balancer.Limits{TCP: p.refuseTCP}
+	if p.config.TLS != "" {
+		limits.Certificates = p.config.Certificates
+	}
+	plan, refusals := balancer.MakePlan(routes, limits)
+	wanted := render(p.settings, plan)
+	if !p.Alive() {
+		if err := p.Start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	shape, err := p.shape(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if shape != wanted.shape {
+		if err := p.reload(ctx, wanted); err != nil {
+			return nil, err
+		}
+	} else if err := p.steer(ctx, plan, wanted); err != nil {
+		return nil, err
+	}
+	clear(p.tcp)
+	for _, tcp := range plan.TCP {
+		p.tcp[tcp.Listen] = true
+	}
+	return refusals, nil
+}
+
+// refuseTCP says why HAProxy cannot listen on a port. It would refuse the whole configuration.
+func (p *Proxy) refuseTCP(port int32) string {
+	if p.tcp[port] {
+		return ""
+	}
+	why := balancer.PortProblem(strings.Trim(p.settings.Host, "[]"), port)
+	if why != "" {
+		text, _ := os.ReadFile(p.path("haproxy.cfg"))
+		if p.Alive() && strings.Contains(string(text), fmt.Sprintf("bind %s:%d\n", p.settings.Host, port)) {
+			return ""
+		}
+	}
+	return why
+}
+
+// place has HAProxy check what it is to read, and puts it where it reads it.
+func (p *Proxy) place(ctx context.Context, f files) error {
+	for name, pair := range f.pairs {
+		chain, err := os.ReadFile(pair.Chain)
+		if err != nil {
+			return fmt.Errorf("reading the certificate %q: %w", name, err)
+		}
+		key, err := os.ReadFile(pair.Key)
+		if err != nil {
+			return fmt.Errorf("reading the key of the certificate %q: %w", name, err)
+		}
+		if err := balancer.WriteFile(p.path("certificates/"+name+".pem"), append(append(chain, '\n'), key...)); err != nil {
+			return err
+		}
+	}
+	for name, text := range map[string]string{"routes.map": f.routes, "hosts.map": f.hosts, "certificates.list": f.certificates} {
+		if err := p.replace(name, text); err != nil {
+			return err
+		}
+	}
+	if err := balancer.WriteFile(p.path("haproxy.cfg.new"), []byte(f.config)); err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(ctx, p.config.Program, "-c", "-f", p.path("haproxy.cfg.new")).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("HAProxy refuses the configuration: %s: %w", problem(out, err), errdefs.ErrFailedPrecondition)
+	}
+	return os.Rename(p.path("haproxy.cfg.new"), p.path("haproxy.cfg"))
+}
+
+func (p *Proxy) replace(name, text string) error {
+	if err := balancer.WriteFile(p.path(name+".new"), []byte(text)); err != nil {
+		return err
+	}
+	return os.Rename(p.path(name+".new"), p.path(name))
+}
+
+// problem is the first complaint among what HAProxy says.
+func problem(out []byte, err error) string {
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "[ALERT]") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return balancer.LastLine(out, err)
+}

@@ -1,0 +1,255 @@
+package haproxy
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/expose"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// settings are what a configuration says beside the plan.
+type settings struct {
+	Dir         string
+	Listen, TLS string
+	// Host of plain TCP ports.
+	Host string
+	// The user it becomes; empty if it does not run as root.
+	User                string
+	StopAfter           int
+	Connections         int
+	DynamicCookieSecret string
+}
+
+// files are everything that HAProxy reads, by name below its folder.
+type files struct {
+	config, routes, hosts, certificates string
+	// Chain and key of each certificate in one file, by the certificate's name.
+	pairs map[string]*balancer.Certificate
+	// Changes with everything that the runtime interface cannot change: with all but the servers.
+	shape string
+}
+
+// group is one backend and the servers that it is to have.
+type group struct {
+	name    string
+	servers []balancer.Server
+}
+
+// groups is every backend of a plan.
+func groups(plan *balancer.Plan) []group {
+	var list []group
+	for _, service := range plan.Services {
+		if service.Expose.GetHttp() != nil {
+			list = append(list, group{"app_" + service.Name, service.HTTP})
+		}
+	}
+	for _, tcp := range plan.TCP {
+		list = append(list, group{fmt.Sprintf("tcp_%d", tcp.Listen), tcp.Servers})
+	}
+	return list
+}
+
+func render(s settings, plan *balancer.Plan) files {
+	f := files{pairs: map[string]*balancer.Certificate{}}
+	var routes, certificates strings.Builder
+	for _, host := range plan.Hosts {
+		for _, path := range host.Paths {
+			fmt.Fprintf(&routes, "%s%s app_%s\n", host.Name, strings.TrimSuffix(path.Prefix, "/")+"/", path.Service.Name)
+		}
+		if host.Certificate != nil && host.Name != expose.AnyHost {
+			f.pairs[host.Certificate.Name] = host.Certificate
+			fmt.Fprintf(&certificates, "%s/certificates/%s.pem %s\n", s.Dir, host.Certificate.Name, host.Name)
+		}
+	}
+	f.routes, f.hosts, f.certificates = routes.String(), hostsMap(plan), certificates.String()
+	whole := configure(s, plan, true)
+	sum := sha256.New()
+	fmt.Fprint(sum, configure(s, plan, false), f.routes, f.certificates)
+	for _, host := range plan.Hosts {
+		if host.Certificate != nil {
+			fmt.Fprint(sum, host.Certificate.Digest)
+		}
+	}
+	f.shape = hex.EncodeToString(sum.Sum(nil)[:8])
+	f.config = strings.Replace(whole, shapeMark, f.shape, 1)
+	return f
+}
+
+const shapeMark = "@shape@"
+
+type writer struct{ strings.Builder }
+
+// section begins a section, line adds to it.
+func (w *writer) section(format string, values ...any) { fmt.Fprintf(w, "\n"+format+"\n", values...) }
+func (w *writer) line(format string, values ...any)    { fmt.Fprintf(w, "    "+format+"\n", values...) }
+
+func configure(s settings, plan *balancer.Plan, servers bool) string {
+	w := &writer{}
+	w.WriteString("# Written by mammoth's haproxy companion: changes are overwritten.\n")
+	w.section("global")
+	w.line("stats socket %s/admin.sock mode 600 level admin expose-fd listeners", s.Dir)
+	w.line("description %s", shapeMark)
+	w.line("hard-stop-after %ds", s.StopAfter)
+	w.line("maxconn %d", s.Connections)
+	if s.User != "" {
+		w.line("user %s", s.User)
+	}
+	w.section("defaults")
+	w.line("mode http")
+	w.line("option http-keep-alive")
+	w.line("option forwardfor")
+	w.line("timeout connect 1s")
+	w.line("timeout client 60s")
+	w.line("timeout server 60s")
+	w.line("timeout http-request 60s")
+	w.line("timeout http-keep-alive 75s")
+	w.line("errorfile 503 %s/503.http", s.Dir)
+	w.front(s, plan)
+	for i := range plan.Services {
+		w.app(s, &plan.Services[i], servers)
+	}
+	for _, tcp := range plan.TCP {
+		w.section("frontend tcp_in_%d", tcp.Listen)
+		w.line("mode tcp")
+		w.line("bind %s:%d", s.Host, tcp.Listen)
+		w.line("timeout client %dms", expose.Idle(tcp.Service.Expose).Milliseconds())
+		w.line("default_backend tcp_%d", tcp.Listen)
+		w.section("backend tcp_%d", tcp.Listen)
+		w.line("mode tcp")
+		w.common(tcp.Service.Expose)
+		if servers {
+			w.servers(tcp.Servers)
+		}
+	}
+	return w.String()
+}
+
+func (w *writer) front(s settings, plan *balancer.Plan) {
+	w.section("frontend http")
+	w.line("bind %s", s.Listen)
+	tls := s.TLS != "" && slices.ContainsFunc(plan.Hosts, func(h balancer.Host) bool { return h.Certificate != nil })
+	if tls {
+		w.line("bind %s ssl crt-list %s/certificates.list strict-sni ssl-min-ver TLSv1.2", s.TLS, s.Dir)
+	}
+	w.line("http-request set-header X-Forwarded-Proto %%[ssl_fc,iif(https,http)]")
+	w.line("http-request set-header X-Forwarded-Host %%[req.hdr(host)]")
+	w.line("http-request set-header X-Real-IP %%[src]")
+	w.line("http-request set-var(txn.path) path,concat(/)")
+	w.line("http-request set-var(txn.host) req.hdr(host),field(1,:),lower")
+	// A pattern of hosts is tried when no exact name is known; the longest first.
+	var patterns []string
+	for _, host := range plan.Hosts {
+		if host.Name == expose.AnyHost || strings.HasPrefix(host.Name, "*.") {
+			patterns = append(patterns, host.Name)
+		}
+	}
+	slices.SortFunc(patterns, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+	w.line("http-request set-var(txn.known) var(txn.host),map_str(%s/hosts.map)", s.Dir)
+	for _, pattern := range patterns {
+		if pattern == expose.AnyHost {
+			w.line("http-request set-var(txn.host) str(*) unless { var(txn.known) -m found }")
+			continue
+		}
+		w.line("http-request set-var(txn.pattern) str(%s) if !{ var(txn.known) -m found } { var(txn.host) -m end %s }", pattern, pattern[1:])
+		w.line("http-request set-var(txn.known) str(1) if { var(txn.pattern) -m str %s }", pattern)
+		w.line("http-request set-var(txn.host) str(%s) if { var(txn.pattern) -m str %s }", pattern, pattern)
+	}
+	w.line("http-request set-var(txn.app) var(txn.host),concat(,txn.path),map_beg(%s/routes.map)", s.Dir)
+	for _, service := range plan.Services {
+		if body := expose.Body(service.Expose.GetHttp()); service.Expose.GetHttp() != nil && body > 0 {
+			w.line("http-request deny deny_status 413 if { var(txn.app) -m str app_%s } { req.hdr_val(content-length) gt %d }", service.Name, body)
+		}
+	}
+	w.line("http-request return status 404 content-type text/html string %q unless { var(txn.app) -m found }",
+		"<!doctype html><title>Nothing is here</title><h1>Nothing is here</h1><p>No app of this zone is exposed under this address.</p>")
+	w.line("use_backend %%[var(txn.app)]")
+}
+
+func (w *writer) app(s settings, service *balancer.Service, servers bool) {
+	h := service.Expose.GetHttp()
+	if h == nil {
+		return
+	}
+	w.section("backend app_%s", service.Name)
+	w.common(service.Expose)
+	if service.Expose.GetRetry() == apiv1.Expose_IDEMPOTENT {
+		w.line("retry-on conn-failure empty-response response-timeout")
+		w.line("http-request disable-l7-retry unless METH_GET or { method HEAD OPTIONS PUT DELETE TRACE }")
+	}
+	if h.GetStickyCookie() != "" {
+		w.line("cookie %s insert indirect nocache httponly dynamic attr SameSite=Lax", h.GetStickyCookie())
+		w.line("dynamic-cookie-key %s", s.DynamicCookieSecret)
+	}
+	if servers {
+		w.servers(service.HTTP)
+	}
+}
+
+// common is what backends of both kinds say.
+func (w *writer) common(e *apiv1.Expose) {
+	switch e.GetBalance() {
+	case apiv1.Expose_LEAST_CONNECTIONS:
+		w.line("balance leastconn")
+	case apiv1.Expose_HASH:
+		w.line("balance source")
+		w.line("hash-type consistent")
+	default:
+		w.line("balance roundrobin")
+	}
+	w.line("timeout connect %dms", expose.Connect(e).Milliseconds())
+	w.line("timeout server %dms", expose.Idle(e).Milliseconds())
+	w.line("timeout tunnel %dms", expose.Idle(e).Milliseconds())
+	if e.GetRetry() == apiv1.Expose_OFF {
+		w.line("retries 0")
+	} else {
+		w.line("retries 3")
+		w.line("option redispatch 1")
+	}
+}
+
+func (w *writer) servers(servers []balancer.Server) {
+	weights := scale(servers)
+	for i, server := range servers {
+		w.line("server %s %s:%d weight %d", server.ID, server.Address, server.Port, weights[i])
+	}
+}
+
+// highest is the largest weight that HAProxy knows.
+const highest = 256
+
+// scale fits weights into what HAProxy can express, in proportion, and none of them to nothing.
+func scale(servers []balancer.Server) []int32 {
+	largest := int32(1)
+	for _, server := range servers {
+		largest = max(largest, server.Weight)
+	}
+	weights := make([]int32, len(servers))
+	for i, server := range servers {
+		weights[i] = server.Weight
+		if largest > highest {
+			weights[i] = max(1, int32(int64(server.Weight)*highest/int64(largest)))
+		}
+	}
+	return weights
+}
+
+// unavailable is the answer when a backend has no server, as HAProxy wants it: a whole response.
+const unavailable = "HTTP/1.1 503 Service Unavailable\r\nCache-Control: no-cache\r\nConnection: close\r\nRetry-After: 1\r\n" +
+	"Content-Type: text/html\r\n\r\n<!doctype html><title>Not available just now</title><h1>Not available just now</h1>" +
+	"<p>The app is known here, but none of its instances is ready. Try again in a moment.</p>\n"
+
+func hostsMap(plan *balancer.Plan) string {
+	var text strings.Builder
+	for _, host := range plan.Hosts {
+		if host.Name != expose.AnyHost && !strings.HasPrefix(host.Name, "*.") {
+			fmt.Fprintf(&text, "%s 1\n", host.Name)
+		}
+	}
+	return text.String()
+}

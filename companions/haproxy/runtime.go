@@ -1,0 +1,307 @@
+package haproxy
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/companions/balancer"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+)
+
+// How long one command of the runtime interface may take, and a reload as a whole.
+const (
+	commandLimit = 5 * time.Second
+	reloadLimit  = 20 * time.Second
+)
+
+// command sends one line to the runtime interface and returns the answer.
+func (p *Proxy) command(ctx context.Context, line string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", p.path("admin.sock"))
+	if err != nil {
+		return "", fmt.Errorf("HAProxy's runtime interface: %w: %w", err, errdefs.ErrUnavailable)
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	if _, err := io.WriteString(conn, line+"\n"); err != nil {
+		return "", fmt.Errorf("HAProxy's runtime interface: %w: %w", err, errdefs.ErrUnavailable)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil {
+		return "", fmt.Errorf("HAProxy's runtime interface: %w: %w", err, errdefs.ErrUnavailable)
+	}
+	return strings.TrimSpace(string(answer)), nil
+}
+
+// shape is what the running HAProxy was rendered with.
+func (p *Proxy) shape(ctx context.Context) (string, error) {
+	info, err := p.command(ctx, "show info")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(info) {
+		if shape, found := strings.CutPrefix(line, "description: "); found {
+			return strings.TrimSpace(shape), nil
+		}
+	}
+	return "", nil
+}
+
+// server is one server as HAProxy has it.
+type server struct {
+	address string
+	port    int32
+	weight  int32
+	// Set to take no requests by its administrator: by this companion.
+	out bool
+}
+
+// known is every server that HAProxy has, by backend and name.
+func (p *Proxy) known(ctx context.Context) (map[string]map[string]server, error) {
+	text, err := p.command(ctx, "show servers state")
+	if err != nil {
+		return nil, err
+	}
+	state := map[string]map[string]server{}
+	for line := range strings.Lines(text) {
+		// be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight … srv_port at the 19th place.
+		field := strings.Fields(line)
+		if len(field) < 19 || strings.HasPrefix(line, "#") {
+			continue
+		}
+		admin, _ := strconv.Atoi(field[6])
+		weight, _ := strconv.ParseInt(field[7], 10, 32)
+		port, _ := strconv.ParseInt(field[18], 10, 32)
+		if state[field[1]] == nil {
+			state[field[1]] = map[string]server{}
+		}
+		address := field[4]
+		if strings.Contains(address, ":") {
+			address = "[" + address + "]"
+		}
+		state[field[1]][field[3]] = server{address: address, port: int32(port), weight: int32(weight), out: admin&1 != 0}
+	}
+	return state, nil
+}
+
+// steer changes the servers of the running HAProxy, and looks whether they are as they should be.
+func (p *Proxy) steer(ctx context.Context, plan *balancer.Plan, wanted files) error {
+	var complaint string
+	for range 3 {
+		state, err := p.known(ctx)
+		if err != nil {
+			return err
+		}
+		var commands []string
+		settled := true
+		for _, group := range groups(plan) {
+			needed, tidy := steps(group, state[group.name])
+			settled = settled && len(needed) == 0
+			commands = append(append(commands, needed...), tidy...)
+		}
+		if len(commands) > 0 {
+			for chunk := range slices.Chunk(commands, 50) {
+				answer, err := p.command(ctx, strings.Join(chunk, ";"))
+				if err != nil {
+					return err
+				}
+				complaint = answer
+			}
+		}
+		if settled {
+			// A HAProxy that is started anew reads this.
+			return p.replace("haproxy.cfg", wanted.config)
+		}
+	}
+	return fmt.Errorf("HAProxy does not take its servers: %s: %w", complaint, errdefs.ErrUnavailable)
+}
+
+// steps is what brings a backend's servers from what they are to what they should be, and what tidies up behind: a
+// server can be deleted only once its last connection has ended.
+func steps(wanted group, have map[string]server) (needed, tidy []string) {
+	weights := scale(wanted.servers)
+	keep := map[string]bool{}
+	for i, want := range wanted.servers {
+		keep[want.ID] = true
+		name := wanted.name + "/" + want.ID
+		now, exists := have[want.ID]
+		if !exists {
+			needed = append(needed, fmt.Sprintf("add server %s %s:%d weight %d", name, want.Address, want.Port, weights[i]), "enable server "+name)
+			continue
+		}
+		if now.address != want.Address || now.port != want.Port {
+			needed = append(needed, fmt.Sprintf("set server %s addr %s port %d", name, strings.Trim(want.Address, "[]"), want.Port))
+		}
+		if now.weight != weights[i] {
+			needed = append(needed, fmt.Sprintf("set server %s weight %d", name, weights[i]))
+		}
+		if now.out {
+			needed = append(needed, fmt.Sprintf("set server %s state ready", name))
+		}
+	}
+	for id, now := range have {
+		if keep[id] {
+			continue
+		}
+		name := wanted.name + "/" + id
+		if !now.out {
+			needed = append(needed, fmt.Sprintf("set server %s state maint", name))
+		}
+		tidy = append(tidy, "del server "+name)
+	}
+	return needed, tidy
+}
+
+// reload starts a process with a new configuration, and returns once the old one takes no requests any more.
+func (p *Proxy) reload(ctx context.Context, wanted files) error {
+	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
+	defer cancel()
+	before, err := os.ReadFile(p.path("haproxy.cfg"))
+	if err != nil {
+		return fmt.Errorf("keeping the last good configuration: %w", err)
+	}
+	old, sockets := p.pid, listening(p.pid)
+	if err := p.place(ctx, wanted); err != nil {
+		return err
+	}
+	if err := p.launch(ctx, strconv.Itoa(old)); err != nil {
+		_ = p.replace("haproxy.cfg", string(before))
+		return err
+	}
+	for ctx.Err() == nil {
+		if shape, err := p.shape(ctx); err == nil && shape == wanted.shape && !holds(old, sockets) {
+			return nil
+		}
+		balancer.Pause(ctx, 5*time.Millisecond)
+	}
+	return fmt.Errorf("HAProxy has not taken the configuration within %s: %w", reloadLimit, errdefs.ErrUnavailable)
+}
+
+// listening is the sockets on which a process accepts TCP connections.
+func listening(pid int) map[string]bool {
+	accepting := map[string]bool{}
+	for _, table := range []string{"tcp", "tcp6"} {
+		text, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "net", table))
+		for line := range strings.Lines(string(text)) {
+			// State 0A is LISTEN; the inode is the tenth field.
+			if field := strings.Fields(line); len(field) > 9 && field[3] == "0A" {
+				accepting["socket:["+field[9]+"]"] = true
+			}
+		}
+	}
+	mine := map[string]bool{}
+	for _, link := range open(pid) {
+		if accepting[link] {
+			mine[link] = true
+		}
+	}
+	return mine
+}
+
+// holds reports whether a process still has one of the sockets.
+func holds(pid int, sockets map[string]bool) bool {
+	for _, link := range open(pid) {
+		if sockets[link] {
+			return true
+		}
+	}
+	return false
+}
+
+func open(pid int) []string {
+	folder := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil
+	}
+	var links []string
+	for _, entry := range entries {
+		if link, err := os.Readlink(filepath.Join(folder, entry.Name())); err == nil {
+			links = append(links, link)
+		}
+	}
+	return links
+}
+
+// counts is what HAProxy has counted for one server since the process began or the server was added.
+type counts struct{ requests, errors int64 }
+
+// Traffic is what HAProxy has counted since the last call.
+func (p *Proxy) Traffic() []*companionv1.Traffic {
+	text, err := p.command(context.Background(), "show stat -1 4 -1")
+	if err != nil {
+		return nil
+	}
+	now, err := parseStatistics(text)
+	if err != nil {
+		return nil
+	}
+	var list []*companionv1.Traffic
+	for name, count := range now {
+		before := p.counted[name]
+		if count.requests < before.requests || count.errors < before.errors {
+			before = counts{}
+		}
+		if count == before {
+			continue
+		}
+		backend, id, _ := strings.Cut(name, "/")
+		list = append(list, &companionv1.Traffic{
+			Service: strings.TrimPrefix(backend, "app_"), Endpoint: id,
+			Requests: count.requests - before.requests, Errors: count.errors - before.errors,
+		})
+	}
+	p.counted = now
+	slices.SortFunc(list, func(a, b *companionv1.Traffic) int {
+		return strings.Compare(a.GetService()+"/"+a.GetEndpoint(), b.GetService()+"/"+b.GetEndpoint())
+	})
+	return list
+}
+
+// parseStatistics reads HAProxy's table of servers of apps.
+func parseStatistics(text string) (map[string]counts, error) {
+	reader := csv.NewReader(strings.NewReader(strings.TrimPrefix(text, "# ")))
+	reader.FieldsPerRecord = -1
+	records, err := reader.ReadAll()
+	if err != nil || len(records) == 0 {
+		return nil, fmt.Errorf("HAProxy's statistics cannot be read: %w", errdefs.ErrDataLoss)
+	}
+	column := map[string]int{}
+	for i, name := range records[0] {
+		column[name] = i
+	}
+	result := map[string]counts{}
+	for _, record := range records[1:] {
+		number := func(name string) int64 {
+			i, known := column[name]
+			if !known || i >= len(record) {
+				return 0
+			}
+			n, _ := strconv.ParseInt(record[i], 10, 64)
+			return max(n, 0)
+		}
+		if len(record) < 2 || !strings.HasPrefix(record[0], "app_") {
+			continue
+		}
+		silent := number("econ") + number("eresp")
+		count := counts{requests: silent, errors: silent + number("hrsp_5xx")}
+		for _, class := range []string{"hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other"} {
+			count.requests += number(class)
+		}
+		result[record[0]+"/"+record[1]] = count
+	}
+	return result, nil
+}
