@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"testing"
@@ -8,6 +9,7 @@ import (
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/companions/balancer/balancertest"
 	"github.com/mammoth-os/mammoth/internal/testenv"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
 func TestConformance(t *testing.T) {
@@ -22,20 +24,73 @@ func TestConformance(t *testing.T) {
 		},
 		Close:     func(proxy balancer.Proxy) { proxy.(*Proxy).Close() },
 		Processes: processes,
+		Serving: func(front balancertest.Front) []int {
+			return []int{(&Proxy{config: Config{Dir: front.Dir}}).process()}
+		},
 	})
 }
 
-// processes finds every HAProxy of a front.
+// processes finds every HAProxy of a front, the newest first.
 func processes(front balancertest.Front) []int {
 	owner := &Proxy{config: Config{Dir: front.Dir}}
-	var list []int
+	newest := owner.process()
+	list := []int{newest}
 	entries, _ := os.ReadDir("/proc")
 	for _, entry := range entries {
-		if pid, err := strconv.Atoi(entry.Name()); err == nil && owner.isOurs(pid) {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil && pid != newest && owner.isOurs(pid) {
 			list = append(list, pid)
 		}
 	}
+	if newest == 0 {
+		return list[1:]
+	}
 	return list
+}
+
+// Instances come, go and change their weight without one reload.
+func TestNoReloadForInstances(t *testing.T) {
+	testenv.Need(t, "program:haproxy")
+	dir := t.TempDir()
+	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t)), StopOnExit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	if err := proxy.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	route := balancertest.Route("web", "web.example.test", "/")
+	if _, err := proxy.Apply(t.Context(), balancertest.Routes(route)); err != nil {
+		t.Fatal(err)
+	}
+	first := proxy.process()
+	for i := range 30 {
+		route.Service.Endpoints = nil
+		for n := range i % 4 {
+			route.Service.Endpoints = append(route.Service.Endpoints, &apiv1.Endpoint{
+				Id: fmt.Sprintf("web-%d", (i+n)%5), Address: "127.0.0.1", Port: int32(20000 + i), Weight: int32(100 + n),
+			})
+		}
+		if _, err := proxy.Apply(t.Context(), balancertest.Routes(route)); err != nil {
+			t.Fatal(err)
+		}
+		state, err := proxy.known(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := 0
+		for _, server := range state["app_web"] {
+			if !server.out {
+				in++
+			}
+		}
+		if in != i%4 {
+			t.Fatalf("change %d: %d servers take requests, want %d: %v", i, in, i%4, state)
+		}
+	}
+	if last := proxy.process(); last != first {
+		t.Errorf("HAProxy was reloaded: its process was %d, is %d", first, last)
+	}
 }
 
 func FuzzStatistics(f *testing.F) {

@@ -223,20 +223,28 @@ func (w *writer) servers(servers []balancer.Server) {
 // highest is the largest weight that HAProxy knows.
 const highest = 256
 
-// scale fits weights into what HAProxy can express, in proportion, and none of them to nothing.
+// scale fits weights into what HAProxy can express, in proportion, and none of them to nothing. They are made as
+// small as they can be: HAProxy takes a whole round, of sixteen times their sum, to settle after a change.
 func scale(servers []balancer.Server) []int32 {
-	largest := int32(1)
+	var divisor, largest int32
 	for _, server := range servers {
-		largest = max(largest, server.Weight)
+		divisor, largest = gcd(divisor, server.Weight), max(largest, server.Weight)
 	}
 	weights := make([]int32, len(servers))
 	for i, server := range servers {
-		weights[i] = server.Weight
-		if largest > highest {
+		weights[i] = server.Weight / divisor
+		if largest/divisor > highest {
 			weights[i] = max(1, int32(int64(server.Weight)*highest/int64(largest)))
 		}
 	}
 	return weights
+}
+
+func gcd(a, b int32) int32 {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
 }
 
 // unavailable is the answer when a backend has no server, as HAProxy wants it: a whole response.

@@ -3,6 +3,7 @@ package nginx
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,6 +25,9 @@ func TestConformance(t *testing.T) {
 		},
 		Close:     func(proxy balancer.Proxy) { proxy.(*Proxy).Close() },
 		Processes: processes,
+		Serving: func(front balancertest.Front) []int {
+			return slices.DeleteFunc(processes(front), func(pid int) bool { return strings.HasSuffix(title(pid), "shutting down") })
+		},
 	})
 }
 

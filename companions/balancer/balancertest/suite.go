@@ -38,6 +38,8 @@ type Subject struct {
 	Close func(balancer.Proxy)
 	// Processes is every process of the front, the first one being the one that others depend on.
 	Processes func(front Front) []int
+	// Serving is those that take requests, and with them changes with every reload.
+	Serving func(front Front) []int
 }
 
 // rig is a running proxy and its instances.

@@ -363,7 +363,7 @@ func testKilledProxy(r *rig) {
 func testCompanionGone(r *rig) {
 	one, two := NewInstance(r.t, "web-1"), NewInstance(r.t, "web-2")
 	r.apply(Route("web", "web.example.test", "/", one))
-	before := r.subject.Processes(r.front)
+	before := r.subject.Serving(r.front)
 	stop := r.load(4, "web.example.test")
 	r.subject.Close(r.proxy)
 	time.Sleep(50 * time.Millisecond)
@@ -372,7 +372,7 @@ func testCompanionGone(r *rig) {
 	if failed := stop(); len(failed) > 0 {
 		r.t.Errorf("requests failed while there was no companion: %v", failed)
 	}
-	if after := r.subject.Processes(r.front); fmt.Sprint(before) != fmt.Sprint(after) {
+	if after := r.subject.Serving(r.front); fmt.Sprint(before) != fmt.Sprint(after) {
 		r.t.Errorf("the proxy was touched though nothing had changed: processes were %v, are %v", before, after)
 	}
 	r.apply(Route("web", "web.example.test", "/", two))
