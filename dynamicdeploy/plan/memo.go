@@ -70,8 +70,8 @@ func (r *Role) Restore(memo Memo) {
 		s := r.open(m.Number, m.Version)
 		s.restarts, s.leaving, s.failures = m.Restarts, m.Leaving, m.Failures
 		s.ran = m.Restarts > 0 || len(m.Failures) > 0
-		s.reason = "it failed before its application master was restarted"
 		if n := len(m.Failures); n > 0 {
+			s.reason = "it failed before its application master was restarted"
 			s.notBefore = m.Failures[n-1].Add(r.wanted.Restart.wait(n))
 		}
 	}

@@ -163,7 +163,7 @@ func (r *Role) phase(s *slot, now time.Time) phase {
 		return returned
 	case !c.started:
 		return granted
-	case !c.seen:
+	case c.adopted && !c.seen:
 		return unseen
 	case c.status.Health == Bad, r.overdue(c, now):
 		return failing
@@ -204,8 +204,12 @@ func (r *Role) Instances(now time.Time) []Instance {
 		switch instance.State {
 		case Backoff:
 			instance.Reason, instance.NextAttempt = r.backoffReason(s), s.notBefore
-		case Pending, Unhealthy, IsDraining, Stopping:
+		case Pending:
 			instance.Reason = s.reason
+		case Unhealthy, IsDraining, Stopping:
+			if s.current.failed {
+				instance.Reason = s.reason
+			}
 		case Unreachable:
 			instance.Reason = "node " + string(s.current.node) + " does not answer"
 		}

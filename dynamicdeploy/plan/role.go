@@ -56,8 +56,8 @@ type container struct {
 	id        id.Container
 	node      id.Node
 	grantedAt time.Time
-	// started: somebody may have sent a start.
-	started bool
+	// started: somebody may have sent a start. adopted: that was an earlier master.
+	started, adopted bool
 	// seen: its node has spoken of it.
 	seen   bool
 	status Status
@@ -118,7 +118,7 @@ func (r *Role) Adopt(adopted Adopted) {
 	}
 	s.version = adopted.Version
 	s.ran = true
-	s.current = &container{id: adopted.Container, node: adopted.Node, grantedAt: adopted.GrantedAt, started: true}
+	s.current = &container{id: adopted.Container, node: adopted.Node, grantedAt: adopted.GrantedAt, started: true, adopted: true}
 	r.node(adopted.Node)
 }
 

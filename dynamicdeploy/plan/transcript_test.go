@@ -272,8 +272,6 @@ func (s *stage) pass(d time.Duration) {
 		}
 		s.now = next
 		before := s.printed.Len()
-		probe := *s.role
-		_ = probe
 		s.next()
 		if s.printed.Len() > before {
 			fmt.Fprintf(s.printed, "  (that was at %v)\n", s.now.Sub(begin))

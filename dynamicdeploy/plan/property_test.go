@@ -1,0 +1,439 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+// world is a ResourceManager and nodes as a Role sees them, with the safety properties as sentences.
+type world struct {
+	t       *rapid.T
+	role    *Role
+	wanted  Wanted
+	now     time.Time
+	attempt int32
+	nodes   map[id.Node]NodeState
+	// asks are what the ResourceManager still has to grant; those of dead masters may be among them.
+	asks       map[string]Ask
+	containers map[id.Container]*thing
+	sequence   int64
+	// outs are the instances whose withdrawal is not confirmed yet.
+	outs map[string]bool
+	// slots is how many instances there were.
+	slots int
+	// floor is how many healthy ones there must be while nothing fails; negative while that is not checked.
+	floor int
+}
+
+// thing is a container that is granted and not seen gone.
+type thing struct {
+	id              id.Container
+	node            id.Node
+	ask             Ask
+	instance        string
+	number          int
+	version         int32
+	started         bool
+	healthy         bool
+	inService       bool
+	withdrawn       bool
+	refused         bool
+	released        bool
+	grantedAt       time.Time
+	runningSince    time.Time
+	unknownToMaster bool
+}
+
+func newWorld(t *rapid.T) *world {
+	w := &world{
+		t: t, now: begin, nodes: map[id.Node]NodeState{"n1": Ready, "n2": Ready, "n3": Ready}, asks: map[string]Ask{},
+		containers: map[id.Container]*thing{}, outs: map[string]bool{}, floor: -1,
+		wanted: Wanted{
+			Count: rapid.IntRange(0, 5).Draw(t, "count"), Version: 1,
+			Update: Update{
+				MaxSurge: rapid.IntRange(0, 2).Draw(t, "surge"), MaxUnavailable: rapid.IntRange(0, 2).Draw(t, "unavailable"), Deadline: 5 * time.Minute,
+			},
+			Restart: Restart{Window: 10 * time.Minute, MaxFailures: 5, Backoff: time.Second, MaxBackoff: time.Minute},
+			Drain:   time.Duration(rapid.IntRange(0, 3).Draw(t, "drain")) * time.Second,
+		},
+	}
+	w.master(Memo{})
+	w.next()
+	return w
+}
+
+// master begins an attempt with what the one before left.
+func (w *world) master(memo Memo) {
+	w.attempt++
+	w.role = New("web", w.attempt)
+	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
+		w.role.SetNode(name, w.nodes[name])
+	}
+	w.role.Want(w.wanted, w.now)
+	w.role.Restore(memo)
+	var unstarted []*thing
+	for _, c := range w.all() {
+		c.unknownToMaster = false
+		if !c.started {
+			unstarted = append(unstarted, c)
+			continue
+		}
+		w.role.Adopt(Adopted{Container: c.id, Number: c.number, Version: c.version, Node: c.node, GrantedAt: c.grantedAt})
+	}
+	for _, c := range unstarted {
+		w.role.Granted(Grant{Container: c.id, Node: c.node, Ask: c.ask.ID, Version: c.ask.Version, At: c.grantedAt})
+	}
+	for _, c := range w.all() {
+		if c.started && w.nodes[c.node] != Lost && rapid.Bool().Draw(w.t, "told at once") {
+			w.tell(c)
+		}
+	}
+	w.slots = len(w.role.slots)
+}
+
+func (w *world) all() []*thing {
+	things := slices.Collect(maps.Values(w.containers))
+	slices.SortFunc(things, func(a, b *thing) int { return a.id.Compare(b.id) })
+	return things
+}
+
+func (w *world) tell(c *thing) {
+	status := Status{Container: c.id, Stage: Running, RunningSince: c.runningSince}
+	switch {
+	case c.released:
+		status.Stage = Ending
+	case c.healthy:
+		status.Health = Good
+	}
+	w.role.Observe(status)
+}
+
+// next has the plan decide and checks every action.
+func (w *world) next() time.Time {
+	actions, next := w.role.Next(w.now)
+	for _, action := range actions {
+		w.perform(action)
+	}
+	surge := w.wanted.Update.MaxSurge
+	if surge == 0 && w.wanted.Update.MaxUnavailable == 0 {
+		surge = 1
+	}
+	for _, c := range w.all() {
+		if !c.released && w.nodes[c.node] == Draining {
+			surge = max(surge, 1)
+		}
+	}
+	if slots := len(w.role.slots); slots > w.slots && slots > w.wanted.Count+max(surge, 1) {
+		w.t.Fatalf("there are %d instances where %d are wanted with a surge of %d", slots, w.wanted.Count, surge)
+	}
+	w.slots = len(w.role.slots)
+	if again, _ := w.role.Next(w.now); len(again) > 0 {
+		w.t.Fatalf("asked again at once, it does more: %#v", again)
+	}
+	w.checkFloor()
+	return next
+}
+
+func (w *world) serving() int {
+	serving := 0
+	for _, c := range w.containers {
+		if c.healthy && c.inService && w.nodes[c.node] != Lost {
+			serving++
+		}
+	}
+	return serving
+}
+
+func (w *world) checkFloor() {
+	if w.floor < 0 {
+		return
+	}
+	serving := w.serving()
+	if serving < w.floor-w.wanted.Update.MaxUnavailable {
+		w.t.Fatalf("only %d serve where %d are wanted and %d may be missing, though nothing failed", serving, w.floor, w.wanted.Update.MaxUnavailable)
+	}
+	if serving >= w.wanted.Count {
+		w.floor = w.wanted.Count
+	}
+}
+
+func (w *world) perform(action Action) {
+	switch a := action.(type) {
+	case Ask:
+		if _, ok := w.asks[a.ID]; ok {
+			w.t.Fatalf("%s was asked twice", a.ID)
+		}
+		w.asks[a.ID] = a
+	case Unask:
+		delete(w.asks, a.ID)
+	case Start:
+		c := w.containers[a.Container]
+		if c == nil || c.started || c.released {
+			w.t.Fatalf("%s is started in %v, which is %+v", a.Instance, a.Container, c)
+		}
+		for _, other := range w.containers {
+			if other.started && !other.released && other.instance == a.Instance && w.nodes[other.node] != Lost {
+				w.t.Fatalf("%s is started in %v while %v runs as %s", a.Instance, a.Container, other.id, a.Instance)
+			}
+		}
+		c.started, c.inService, c.instance, c.number, c.version = true, true, a.Instance, a.Number, a.Version
+	case TakeOut:
+		for _, c := range w.containers {
+			if c.instance == a.Instance && !c.released {
+				c.inService = false
+			}
+		}
+		w.outs[a.Instance] = true
+	case Release:
+		c := w.containers[a.Container]
+		if c == nil {
+			return
+		}
+		if !c.released && c.started && !c.withdrawn && !c.refused && w.nodes[c.node] != Lost {
+			w.t.Fatalf("%v (%s) is stopped before it was withdrawn", c.id, c.instance)
+		}
+		c.released, c.inService = true, false
+		if !c.started {
+			delete(w.containers, c.id)
+		}
+	case Close:
+		for _, c := range w.containers {
+			if c.instance == a.Instance && c.started && !c.released {
+				w.t.Fatalf("%s is closed while %v runs", a.Instance, c.id)
+			}
+		}
+	}
+}
+
+// step is one thing that happens. A benign world breaks nothing.
+func (w *world) step(benign bool) {
+	kinds := []string{"grant", "grant", "healthy", "healthy", "healthy", "confirm", "confirm", "gone", "gone", "pass", "deploy", "scale", "reborn", "drain", "restart", "tell"}
+	if !benign {
+		kinds = append(kinds, "crash", "crash", "sicken", "refuse", "lose", "return", "preempt", "never told")
+	}
+	switch rapid.SampledFrom(kinds).Draw(w.t, "step") {
+	case "grant":
+		w.grant()
+	case "never told":
+		if c := w.pick(func(*thing) bool { return false }); c == nil {
+			w.grantUntold()
+		}
+	case "healthy":
+		if c := w.pick(func(c *thing) bool { return c.started && !c.healthy && !c.released && w.nodes[c.node] != Lost }); c != nil {
+			c.healthy, c.runningSince = true, w.now
+			w.tell(c)
+		}
+	case "tell":
+		if c := w.pick(func(c *thing) bool { return c.started && w.nodes[c.node] != Lost }); c != nil {
+			w.tell(c)
+		}
+	case "confirm":
+		w.confirm()
+	case "gone":
+		if c := w.pick(func(c *thing) bool { return c.released && w.nodes[c.node] != Lost }); c != nil {
+			w.gone(c, Nobody)
+		}
+	case "pass":
+		w.now = w.now.Add(time.Duration(rapid.IntRange(1, 20000).Draw(w.t, "ms")) * time.Millisecond)
+	case "deploy":
+		w.wanted.Version++
+		w.role.Want(w.wanted, w.now)
+	case "restart":
+		w.wanted.RestartBefore = w.now
+		w.role.Want(w.wanted, w.now)
+	case "scale":
+		w.wanted.Count = rapid.IntRange(0, 5).Draw(w.t, "count")
+		w.floor = min(w.floor, w.wanted.Count)
+		w.role.Want(w.wanted, w.now)
+	case "reborn":
+		w.master(w.role.Memo())
+	case "drain":
+		w.setNode(Draining, Ready)
+	case "crash":
+		if c := w.pick(func(c *thing) bool { return c.started && w.nodes[c.node] != Lost }); c != nil {
+			w.gone(c, rapid.SampledFrom([]Blame{App, Node, Nobody}).Draw(w.t, "blame"))
+		}
+	case "sicken":
+		if c := w.pick(func(c *thing) bool { return c.healthy && !c.released && w.nodes[c.node] != Lost }); c != nil {
+			c.healthy = false
+			w.role.Observe(Status{Container: c.id, Stage: Running, Health: Bad, RunningSince: c.runningSince})
+		}
+	case "refuse":
+		if c := w.pick(func(c *thing) bool { return c.started && !c.healthy && !c.released }); c != nil {
+			c.refused, c.inService = true, false
+			w.role.StartFailed(c.id, "refused", w.now)
+		}
+	case "lose":
+		w.setNode(Lost, Lost)
+	case "return":
+		w.setNode(Ready, Ready)
+	case "preempt":
+		if c := w.pick(func(c *thing) bool { return c.started && !c.released }); c != nil {
+			w.role.Preempted(c.id, w.now.Add(30*time.Second))
+		}
+	}
+	w.next()
+}
+
+func (w *world) pick(fits func(*thing) bool) *thing {
+	things := slices.DeleteFunc(w.all(), func(c *thing) bool { return !fits(c) })
+	if len(things) == 0 {
+		return nil
+	}
+	return rapid.SampledFrom(things).Draw(w.t, "container")
+}
+
+func (w *world) newContainer() *thing {
+	var ready []id.Node
+	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
+		if w.nodes[name] == Ready {
+			ready = append(ready, name)
+		}
+	}
+	asks := slices.Sorted(maps.Keys(w.asks))
+	if len(ready) == 0 || len(asks) == 0 {
+		return nil
+	}
+	ask := w.asks[rapid.SampledFrom(asks).Draw(w.t, "ask")]
+	delete(w.asks, ask.ID)
+	w.sequence++
+	c := &thing{
+		id: id.Container{Epoch: 1, Seq: w.sequence}, node: rapid.SampledFrom(ready).Draw(w.t, "node"), ask: ask, grantedAt: w.now,
+	}
+	w.containers[c.id] = c
+	return c
+}
+
+func (w *world) grant() {
+	if c := w.newContainer(); c != nil {
+		w.role.Granted(Grant{Container: c.id, Node: c.node, Ask: c.ask.ID, Version: c.ask.Version, At: w.now})
+	}
+}
+
+// grantUntold is a grant that the master does not live to hear of.
+func (w *world) grantUntold() {
+	if w.newContainer() != nil {
+		w.master(w.role.Memo())
+	}
+}
+
+func (w *world) confirm() {
+	outs := slices.Sorted(maps.Keys(w.outs))
+	if len(outs) == 0 {
+		return
+	}
+	instance := rapid.SampledFrom(outs).Draw(w.t, "instance")
+	delete(w.outs, instance)
+	for _, c := range w.containers {
+		if c.instance == instance && !c.inService {
+			c.withdrawn = true
+		}
+	}
+	w.role.Withdrawn(instance, w.now)
+}
+
+func (w *world) gone(c *thing, blame Blame) {
+	delete(w.containers, c.id)
+	w.role.Ended(c.id, Exit{Blame: blame, Reason: "it ended"}, w.now)
+}
+
+func (w *world) setNode(to, instead NodeState) {
+	name := rapid.SampledFrom(slices.Sorted(maps.Keys(w.nodes))).Draw(w.t, "node")
+	if w.nodes[name] == to {
+		to = instead
+	}
+	w.nodes[name] = to
+	w.role.SetNode(name, to)
+}
+
+// settle is a world that obliges until nothing is left to do.
+func (w *world) settle() {
+	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
+		w.nodes[name] = Ready
+		w.role.SetNode(name, Ready)
+	}
+	for range 2000 {
+		next := w.next()
+		switch {
+		case len(w.asks) > 0:
+			w.grant()
+			continue
+		case len(w.outs) > 0:
+			w.confirm()
+			continue
+		}
+		if c := w.pick(func(c *thing) bool { return c.released }); c != nil {
+			w.gone(c, Nobody)
+			continue
+		}
+		if c := w.pick(func(c *thing) bool { return c.started && !c.healthy }); c != nil {
+			c.healthy, c.runningSince = true, w.now
+		}
+		for _, c := range w.all() {
+			w.tell(c)
+		}
+		w.now = w.now.Add(time.Second)
+		if next.IsZero() && w.settled() == "" {
+			return
+		}
+	}
+	w.t.Fatalf("it never settles: %s\n%s", w.settled(), w)
+}
+
+// settled says what is not yet as wanted; empty if nothing.
+func (w *world) settled() string {
+	serving := 0
+	for _, c := range w.containers {
+		if c.healthy && c.inService && c.version == w.wanted.Version && !c.grantedAt.Before(w.wanted.RestartBefore) {
+			serving++
+		}
+	}
+	if serving != w.wanted.Count || len(w.containers) != w.wanted.Count || len(w.role.slots) != w.wanted.Count {
+		return fmt.Sprintf("%d serve in %d containers of %d instances, wanted are %d", serving, len(w.containers), len(w.role.slots), w.wanted.Count)
+	}
+	return ""
+}
+
+func (w *world) String() string {
+	text := ""
+	for _, s := range w.role.sorted() {
+		text += fmt.Sprintf("%s: phase %d, goal %d, version %d, %+v\n", w.role.instance(s), w.role.phase(s, w.now), w.role.goal(s, w.now), s.version, s.current)
+	}
+	for _, c := range w.all() {
+		text += fmt.Sprintf("%+v\n", *c)
+	}
+	return text
+}
+
+// Whatever happens (crashes, lost and drained nodes, scalings, deploys, masters that die at any moment): no instance has two
+// containers where both can be seen, none is stopped before it was withdrawn, there are never more than wanted and surge
+// allow, and when the failures stop, exactly what is wanted runs.
+func TestWhateverHappensWantedIsRunningInTheEnd(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		for range rapid.IntRange(1, 120).Draw(t, "steps") {
+			w.step(false)
+		}
+		w.settle()
+	})
+}
+
+// While nothing fails, rollouts, restarts, drains and new masters never leave fewer healthy ones than wanted−unavailable.
+func TestWhileNothingFailsEnoughAlwaysServe(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		w.settle()
+		w.floor = w.wanted.Count
+		for range rapid.IntRange(1, 120).Draw(t, "steps") {
+			w.step(true)
+		}
+		w.settle()
+	})
+}
