@@ -314,16 +314,16 @@ func (n *fakeNode) register() {
 		n.z.t.Fatal(err)
 	}
 	go n.listen(n.stream)
-	go n.beat(ctx, n.stream, response.GetReportInterval().AsDuration())
+	go n.beat(n.stream, response.GetReportInterval().AsDuration())
 	synctest.Wait()
 }
 
-func (n *fakeNode) beat(ctx context.Context, stream grpc.BidiStreamingClient[trackerv1.NodeReport, trackerv1.NodeCommand], interval time.Duration) {
+func (n *fakeNode) beat(stream grpc.BidiStreamingClient[trackerv1.NodeReport, trackerv1.NodeCommand], interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-stream.Context().Done():
 			return
 		case <-ticker.C:
 			n.mu.Lock()
@@ -540,4 +540,11 @@ func (m *fakeMaster) startInstance(n *fakeNode, name string) string {
 		Id: name, ContainerId: container, Version: 1, State: apiv1.Instance_RUNNING, InService: true, Weight: 100,
 	}}})
 	return container
+}
+
+func (n *fakeNode) reportHealth(health *corev1.NodeHealth) {
+	n.mu.Lock()
+	_ = n.stream.Send(&trackerv1.NodeReport{Health: health})
+	n.mu.Unlock()
+	synctest.Wait()
 }

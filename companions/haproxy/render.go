@@ -87,7 +87,8 @@ type writer struct{ strings.Builder }
 
 // section begins a section, line adds to it.
 func (w *writer) section(format string, values ...any) { fmt.Fprintf(w, "\n"+format+"\n", values...) }
-func (w *writer) line(format string, values ...any)    { fmt.Fprintf(w, "    "+format+"\n", values...) }
+
+func (w *writer) line(format string, values ...any) { fmt.Fprintf(w, "    "+format+"\n", values...) }
 
 func configure(s settings, plan *balancer.Plan, servers bool) string {
 	w := &writer{}

@@ -85,8 +85,10 @@ func TestScale(t *testing.T) {
 
 func TestSteps(t *testing.T) {
 	wanted := group{"app_web", []balancer.Server{
-		{ID: "same", Address: "127.0.0.1", Port: 1, Weight: 1}, {ID: "new", Address: "127.0.0.1", Port: 2, Weight: 1},
-		{ID: "moved", Address: "127.0.0.1", Port: 3, Weight: 1}, {ID: "back", Address: "[::1]", Port: 4, Weight: 3},
+		{ID: "same", Address: "127.0.0.1", Port: 1, Weight: 1},
+		{ID: "new", Address: "127.0.0.1", Port: 2, Weight: 1},
+		{ID: "moved", Address: "127.0.0.1", Port: 3, Weight: 1},
+		{ID: "back", Address: "[::1]", Port: 4, Weight: 3},
 	}}
 	have := map[string]server{
 		"same": {"127.0.0.1", 1, 1, false}, "moved": {"127.0.0.1", 9, 1, false}, "back": {"[::1]", 4, 1, true},

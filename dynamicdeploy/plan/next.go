@@ -155,8 +155,6 @@ func (r *Role) phase(s *slot, now time.Time) phase {
 		return draining
 	case !c.outAt.IsZero():
 		return withdrawing
-	case r.lost(c) && s.ask == "":
-		return lost
 	case r.lost(c):
 		return replacing
 	case s.ask != "":

@@ -30,12 +30,12 @@ type handler struct {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	path, ok := strings.CutPrefix(r.URL.Path, "/v2/")
-	if !ok && r.URL.Path != "/v2" {
-		refuse(w, http.StatusNotFound, codeUnsupported, "the registry's API is under /v2/")
+	if path == "" || r.URL.Path == "/v2" {
+		h.base(w, r)
 		return
 	}
-	if path == "" {
-		h.base(w, r)
+	if !ok {
+		refuse(w, http.StatusNotFound, codeUnsupported, "the registry's API is under /v2/")
 		return
 	}
 	parts := strings.Split(path, "/")

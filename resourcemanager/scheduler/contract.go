@@ -42,7 +42,8 @@ type Ledger struct {
 	HandBacks                                         []HandBack
 }
 
-// HandBack is one return of what was lent: promised for the close of the window, complete at Done.
+// HandBack is one return of what was lent: promised for the close of the window, complete from Done on; zero is
+// never.
 type HandBack struct {
 	Promised, Done time.Time
 	Stopped        int
@@ -202,6 +203,9 @@ func (c *Core) lend() {
 				c.stale = true
 			}
 		}
+		if c.stale {
+			c.reviewLate()
+		}
 	}
 	if !c.turning.IsZero() {
 		c.wakeAt(c.turning)
@@ -222,9 +226,6 @@ func (k *contract) turn(c *Core) bool {
 	}
 	for _, w := range k.spec.Windows {
 		if !now.Before(w.Close) {
-			if w.Open.Before(w.Close) && now.Before(w.Close.Add(k.spec.Notice)) && w == window {
-				k.phase = guarding
-			}
 			continue
 		}
 		if now.Before(w.Open) {
@@ -254,7 +255,7 @@ func (k *contract) turn(c *Core) bool {
 		k.ledger.pending = &HandBack{Promised: k.window.Close}
 	}
 	if k.phase == resting && k.ledger.pending != nil {
-		k.ledger.pending.Done = now
+		// What is not back by now is with others than the borrowers.
 		k.ledger.close()
 	}
 	return k.phase != was || k.window != window

@@ -64,6 +64,8 @@ type Core struct {
 	contracts []*contract
 	// turning is when the state of some contract changes next, counted what the ledgers have counted up to.
 	turning, counted time.Time
+	// late are asks kept apart until some contract turns.
+	late []*ask
 	// impatient are asks found not to fit, by the time at which a node is to be kept for them.
 	impatient []impatience
 	// quiet keeps what is held and taken back on trial from waking anybody.
@@ -148,6 +150,8 @@ type ask struct {
 	nominations []*nomination
 	// reservedAt is the zone's epoch in which no node was found to keep for it.
 	reservedAt int64
+	// late says that it would outlast a contract's window, and is kept apart from asks of its shape that would not.
+	late bool
 }
 
 func (k *ask) seat() *int32 { return &k.place }
@@ -175,7 +179,7 @@ type container struct {
 	master    bool
 	startedAt time.Time
 
-	duration  time.Duration
+	duration time.Duration
 	// gang numbers the gang that it was granted with; zero is none.
 	gang int64
 	// checkpoint is until when its work is safe, credit what its predecessors lost to others' guarantees.
@@ -370,7 +374,7 @@ func (c *Core) setAsk(in SetAsk) error {
 		c.leave(k)
 	}
 	k.spec = in.Ask.clone()
-	k.group, k.tally, k.since = a.group(in.Ask.Group), nil, time.Time{}
+	k.group, k.tally, k.since, k.late = a.group(in.Ask.Group), nil, time.Time{}, false
 	c.enter(k)
 	return nil
 }

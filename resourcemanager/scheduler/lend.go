@@ -31,7 +31,8 @@ func (c *Core) keepsFor(k *ask, need *resource.Vector) *contract {
 			continue
 		}
 		percent := lent.spec.FloorPercent
-		if lent.phase != lending || k.spec.Duration > 0 && c.now.Add(k.spec.Duration).After(lent.window.Close) {
+		switch {
+		case lent.phase == guarding, lent.phase == closing && k.spec.Duration == 0, c.outlasts(k, lent):
 			percent = 100
 		}
 		room := lent.roomAt(percent)
@@ -42,6 +43,31 @@ func (c *Core) keepsFor(k *ask, need *resource.Vector) *contract {
 		}
 	}
 	return nil
+}
+
+// outlasts reports whether a container of known duration would still run when its capacity is handed back.
+func (c *Core) outlasts(k *ask, lent *contract) bool {
+	return k.spec.Duration > 0 && c.now.Add(k.spec.Duration).After(lent.window.Close.Add(-lent.spec.Grace))
+}
+
+// setLate moves an ask to or from the bucket of those that would outlast a window.
+func (c *Core) setLate(k *ask, late bool) {
+	c.leave(k)
+	k.late = late
+	c.enter(k)
+	if late {
+		c.late = append(c.late, k)
+	}
+}
+
+// reviewLate puts asks back among their equals after a contract turned.
+func (c *Core) reviewLate() {
+	for _, k := range c.late {
+		if k.late && k.bucket != nil {
+			c.setLate(k, false)
+		}
+	}
+	c.late = c.late[:0]
 }
 
 // roomAt is how much of a percentage of its guarantee the lender does not use.
@@ -68,15 +94,24 @@ func (c *Core) handBack() {
 		}
 		lacking := c.lacking(k)
 		deadline := k.window.Close.Add(-k.spec.Grace)
-		for i := range lacking {
-			for _, borrower := range k.borrowers {
-				if lacking[i] > 0 {
-					c.fetchBack(k, borrower, &lacking, i, deadline)
+		for _, masters := range []bool{false, true} {
+			for i := range lacking {
+				for _, borrower := range k.borrowers {
+					if lacking[i] > 0 {
+						c.fetchBack(k, borrower, &lacking, fetch{place: i, masters: masters, deadline: deadline})
+					}
 				}
 			}
 		}
-		if k.ledger.pending != nil && c.isBack(k) {
-			k.ledger.pending.Done = c.now
+		pending := k.ledger.pending
+		switch {
+		case pending == nil:
+		case !c.isBack(k):
+			pending.Done = time.Time{}
+		default:
+			if pending.Done.IsZero() {
+				pending.Done = c.now
+			}
 			if !c.now.Before(k.window.Close) {
 				k.ledger.close()
 			}
@@ -84,12 +119,17 @@ func (c *Core) handBack() {
 	}
 }
 
-// isBack reports whether the lender could use all of its guarantee at once.
+// isBack reports whether the lender could use all of its guarantee at once, as far as that is up to the borrowers.
 func (c *Core) isBack(k *contract) bool {
 	room := k.roomAt(100)
 	for i := range room {
-		if room[i] > 0 && c.zone[i]-c.root().used[i] < room[i] {
-			return false
+		if room[i] == 0 || c.zone[i]-c.root().used[i] >= room[i] {
+			continue
+		}
+		for _, q := range k.borrowers {
+			if q.used[i] > q.guaranteed[i] {
+				return false
+			}
 		}
 	}
 	return true
@@ -109,8 +149,9 @@ func (c *Core) lacking(k *contract) resource.Vector {
 				continue
 			}
 			for held := leaf.containersHeld; held != nil; held = held.nextOfLeaf {
-				if held.endsBefore(k.window.Close) {
+				if c.endsInTime(held, k) {
 					lacking = lacking.Sub(held.need)
+					c.wakeAt(held.startedAt.Add(held.duration))
 				}
 			}
 		}
@@ -118,28 +159,38 @@ func (c *Core) lacking(k *contract) resource.Vector {
 	return lacking.Max(resource.Vector{})
 }
 
-// endsBefore reports whether a container is known to end by itself in time.
-func (k *container) endsBefore(at time.Time) bool {
-	return k.duration > 0 && !k.startedAt.Add(k.duration).After(at)
+// endsInTime reports whether a container said that it would end by itself before it must be stopped, and has not
+// overrun that.
+func (c *Core) endsInTime(held *container, k *contract) bool {
+	end := held.startedAt.Add(held.duration)
+	return held.duration > 0 && end.After(c.now) && !end.After(k.window.Close.Add(-k.spec.Grace))
+}
+
+// fetch says which containers are to be fetched back: those that hold something of a place, masters or others.
+type fetch struct {
+	place    int
+	masters  bool
+	deadline time.Time
 }
 
 // fetchBack gives notice to a borrower's newest containers, as far as they are borrowed and something is lacking.
-func (c *Core) fetchBack(k *contract, borrower *queue, lacking *resource.Vector, place int, deadline time.Time) {
+func (c *Core) fetchBack(k *contract, borrower *queue, lacking *resource.Vector, which fetch) {
 	for _, leaf := range c.leaves {
 		if !leaf.isUnder(borrower) {
 			continue
 		}
-		for held := leaf.containersHeld; held != nil && lacking[place] > 0; {
+		for held := leaf.containersHeld; held != nil && lacking[which.place] > 0; {
 			victim := held
 			held = held.nextOfLeaf
-			if victim.need[place] == 0 || victim.master || victim.endsBefore(k.window.Close) {
+			if victim.need[which.place] == 0 || victim.master != which.masters || c.endsInTime(victim, k) {
 				continue
 			}
 			var need resource.Vector
-			need[place] = 1
+			need[which.place] = 1
 			if !stillExceeds(leaf, k.lender, &need) {
 				return
 			}
+			deadline := which.deadline
 			if deadline.Before(c.now) {
 				deadline = c.now
 			}

@@ -62,7 +62,7 @@ func (c *Core) limitSentence(k *ask, need *resource.Vector) string {
 			of(q.masters[place]), q.spec.Name, of(q.masterLimit[place]), of(need[place]))
 	case lendingLimit:
 		lent := c.keepsFor(k, need)
-		if lent.phase == lending && k.spec.Duration > 0 && c.now.Add(k.spec.Duration).After(lent.window.Close) {
+		if lent.phase != guarding && c.outlasts(k, lent) {
 			return fmt.Sprintf("a container that runs for %s would outlast the window of contract %s, which closes at %s",
 				k.spec.Duration, lent.spec.Name, lent.window.Close.UTC().Format(time.RFC3339))
 		}

@@ -44,7 +44,11 @@ func (c *Core) serve(b *bucket) {
 		return
 	}
 	if kind, q, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
-		c.park(b, q)
+		if kind == lendingLimit && !k.late && k.spec.Duration > 0 {
+			c.setLate(k, true)
+		} else {
+			c.park(b, q)
+		}
 		return
 	}
 	slot := c.find(k)

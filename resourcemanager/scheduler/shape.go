@@ -62,6 +62,8 @@ type bucketKey struct {
 	app    *app
 	gang   *ask
 	master bool
+	// late asks would outlast the window of a contract.
+	late bool
 }
 
 type bucketState uint8
@@ -267,7 +269,7 @@ func (c *Core) enter(k *ask) {
 	s := c.shapeFor(k)
 	k.shape = s
 	s.asks++
-	key := bucketKey{leaf: k.app.leaf, user: k.app.user, master: k.spec.Master}
+	key := bucketKey{leaf: k.app.leaf, user: k.app.user, master: k.spec.Master, late: k.late}
 	if key.leaf.spec.Fair {
 		key.app = k.app
 	}

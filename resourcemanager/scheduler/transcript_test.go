@@ -54,6 +54,16 @@ func (s *stage) run(t *testing.T, d *datadriven.TestData) string {
 			specs = append(specs, s.queue(t, strings.Fields(line)))
 		}
 		err = s.core.Apply(SetQueues{Queues: specs})
+	case "contracts":
+		var specs []Contract
+		for line := range strings.Lines(d.Input) {
+			specs = append(specs, contractSpec(t, strings.Fields(line)))
+		}
+		err = s.core.Apply(SetContracts{Contracts: specs})
+	case "ledger":
+		return s.ledger()
+	case "checkpoint":
+		err = s.core.Apply(Checkpoint{Container: s.container(t, d.CmdArgs[0].Key), At: start.Add(duration(t, d.CmdArgs[1].Key))})
 	case "node":
 		err = s.core.Apply(SetNode{Node: s.node(t, d)})
 	case "remove-node":
@@ -201,6 +211,8 @@ func (s *stage) queue(t *testing.T, fields []string) QueueSpec {
 			spec.MaxMasterPercent = float64(number(t, value))
 		case "user-limit":
 			spec.UserLimitPercent = float64(number(t, value))
+		case "notice":
+			spec.Notice = duration(t, value)
 		case "submit":
 			spec.Submit = strings.Split(value, ",")
 		case "admin":
@@ -210,6 +222,50 @@ func (s *stage) queue(t *testing.T, fields []string) QueueSpec {
 		}
 	}
 	return spec
+}
+
+func contractSpec(t *testing.T, fields []string) Contract {
+	spec := Contract{Name: fields[0]}
+	for _, field := range fields[1:] {
+		key, value, _ := strings.Cut(field, "=")
+		switch key {
+		case "lender":
+			spec.Lender = id.Queue(value)
+		case "borrowers":
+			for name := range strings.SplitSeq(value, ",") {
+				spec.Borrowers = append(spec.Borrowers, id.Queue(name))
+			}
+		case "lend":
+			spec.LendPercent = float64(number(t, strings.TrimSuffix(value, "%")))
+		case "floor":
+			spec.FloorPercent = float64(number(t, strings.TrimSuffix(value, "%")))
+		case "notice":
+			spec.Notice = duration(t, value)
+		case "grace":
+			spec.Grace = duration(t, value)
+		case "window":
+			open, closes, _ := strings.Cut(value, "-")
+			spec.Windows = append(spec.Windows, Window{start.Add(duration(t, open)), start.Add(duration(t, closes))})
+		default:
+			t.Fatalf("unknown field %s of a contract", key)
+		}
+	}
+	return spec
+}
+
+func (s *stage) ledger() string {
+	var b strings.Builder
+	for _, l := range s.core.Ledgers() {
+		state := "resting"
+		if l.Open {
+			state = fmt.Sprintf("open until %s, %s of %s cpu borrowed", l.Closing.Sub(start), resource.FormatCPU(l.Borrowed[resource.CPU]), resource.FormatCPU(l.Lent[resource.CPU]))
+		}
+		fmt.Fprintf(&b, "%s: %s; core-seconds lent %.0f, used %.0f, lost %.0f; %d stopped\n", l.Contract, state, l.LentCoreSeconds, l.UsedCoreSeconds, l.LostCoreSeconds, l.Stopped)
+		for _, back := range l.HandBacks {
+			fmt.Fprintf(&b, "  promised at %s, back at %s, %d stopped\n", back.Promised.Sub(start), back.Done.Sub(start), back.Stopped)
+		}
+	}
+	return b.String()
 }
 
 func (s *stage) node(t *testing.T, d *datadriven.TestData) NodeSpec {
@@ -315,7 +371,10 @@ func (s *stage) schedule(t *testing.T, d *datadriven.TestData) string {
 		fmt.Fprintf(&b, "notice to %s: gone by %s: %s\n", s.title(notice.Container), notice.Deadline.Sub(start), notice.Reason)
 	}
 	for _, stop := range decisions.Stops {
-		fmt.Fprintf(&b, "stop %s: %s\n", s.title(stop.Container), stop.Reason)
+		fmt.Fprintf(&b, "stop %s\n", s.title(stop.Container))
+	}
+	for _, k := range decisions.Reprieves {
+		fmt.Fprintf(&b, "reprieve %s\n", s.title(k))
 	}
 	if !decisions.Next.IsZero() {
 		fmt.Fprintf(&b, "again at %s\n", decisions.Next.Sub(start))

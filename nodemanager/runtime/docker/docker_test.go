@@ -44,7 +44,7 @@ type bench struct {
 	nodes    atomic.Int64
 }
 
-func newBench(t *testing.T, socket string) *bench {
+func newBench(t testing.TB, socket string) *bench {
 	t.Helper()
 	c, err := client.NewClientWithOpts(client.WithHost("unix://"+socket), client.WithAPIVersionNegotiation())
 	if err != nil {
@@ -58,12 +58,8 @@ func newBench(t *testing.T, socket string) *bench {
 	b.image = b.push(t, "conformance/program", program(t))
 	t.Cleanup(func() {
 		ctx := context.Background()
-		left, err := c.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", "mammoth.zone="+b.zone))})
-		if err != nil || len(left) > 0 {
-			t.Errorf("%d containers are left, %v", len(left), err)
-		}
-		for _, one := range left {
-			_ = c.ContainerRemove(ctx, one.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if left := b.removeAll(t); left > 0 {
+			t.Errorf("%d containers are left", left)
 		}
 		images, err := c.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "mammoth.local/conformance/*"))})
 		if err != nil {
@@ -78,8 +74,30 @@ func newBench(t *testing.T, socket string) *bench {
 	return b
 }
 
+// removeAll removes every container of the bench and tells how many there were.
+func (b *bench) removeAll(t testing.TB) int {
+	t.Helper()
+	ctx := context.Background()
+	left, err := b.client.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", "mammoth.zone="+b.zone))})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, one := range left {
+		if err := b.client.ContainerRemove(ctx, one.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+			t.Error(err)
+		}
+	}
+	return len(left)
+}
+
+// localName is what the image of the bench is called once the runtime has prepared it.
+func (b *bench) localName() string {
+	repository, digest, _ := strings.Cut(b.image, "@sha256:")
+	return "mammoth.local/" + repository + ":" + digest[:32]
+}
+
 // program is an image with nothing but the test program.
-func program(t *testing.T) v1.Image {
+func program(t testing.TB) v1.Image {
 	t.Helper()
 	binary, err := os.ReadFile(runtimetest.Build(t))
 	if err != nil {
@@ -89,7 +107,7 @@ func program(t *testing.T) v1.Image {
 }
 
 // layered adds a layer of files to an image.
-func layered(t *testing.T, base v1.Image, files map[string][]byte) v1.Image {
+func layered(t testing.TB, base v1.Image, files map[string][]byte) v1.Image {
 	t.Helper()
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
@@ -125,7 +143,7 @@ func layered(t *testing.T, base v1.Image, files map[string][]byte) v1.Image {
 }
 
 // push gives the name by which the runtime knows an image.
-func (b *bench) push(t *testing.T, repository string, img v1.Image) string {
+func (b *bench) push(t testing.TB, repository string, img v1.Image) string {
 	t.Helper()
 	digest, err := img.Digest()
 	if err != nil {
@@ -158,8 +176,7 @@ func (b *bench) harness(ports network.Range) runtimetest.Harness {
 		Foreign: func(t *testing.T) {
 			created, err := b.client.ContainerCreate(t.Context(),
 				&container.Config{
-					Image: "mammoth.local/" + strings.Replace(b.image, "@sha256", "", 1)[:len("conformance/program:")+32],
-					Cmd:   []string{"/program", "serve"}, Labels: map[string]string{"mammoth.node": "elsewhere"},
+					Image: b.localName(), Cmd: []string{"/program", "serve"}, Labels: map[string]string{"mammoth.node": "elsewhere"},
 				},
 				&container.HostConfig{}, nil, nil, fmt.Sprintf("foreign-%d", time.Now().UnixNano()))
 			if err != nil {
@@ -177,7 +194,7 @@ func (b *bench) harness(ports network.Range) runtimetest.Harness {
 	}
 }
 
-func open(t *testing.T, config docker.Config) *docker.Runtime {
+func open(t testing.TB, config docker.Config) *docker.Runtime {
 	t.Helper()
 	r, err := docker.New(config)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,7 +40,7 @@ type Harness struct {
 }
 
 // Build compiles the test program without cgo and returns its path.
-func Build(t *testing.T) string {
+func Build(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "program")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path,
@@ -64,21 +65,50 @@ func Run(t *testing.T, harness Harness) {
 	}
 }
 
+// Specs makes specs of containers that run the test program, each with an id of its own.
+type Specs struct {
+	harness Harness
+	app     id.App
+	seq     int64
+}
+
+// NewSpecs makes specs for an implementation; of the harness it needs Command, Image and Network.
+func NewSpecs(harness Harness) *Specs {
+	return &Specs{harness: harness, app: id.App{ClusterStart: rand.Int64N(1e12) + 1, Seq: 1}}
+}
+
+// Spec is a container that runs the test program.
+func (s *Specs) Spec(args ...string) runtime.Spec {
+	return runtime.Spec{
+		ID:          id.Container{Epoch: 1, App: s.app, Seq: atomic.AddInt64(&s.seq, 1)},
+		AppName:     "conformance",
+		Attempt:     7,
+		Labels:      map[string]string{"instance": "web/1", "role": "main"},
+		Image:       s.harness.Image,
+		Command:     s.harness.Command(args...),
+		Network:     s.harness.Network,
+		CPUMillis:   1000,
+		MemoryBytes: 64 << 20,
+		DiskBytes:   64 << 20,
+		Pids:        128,
+		StopGrace:   10 * time.Second,
+	}
+}
+
 // World is one node with a runtime under test.
 type World struct {
 	*testing.T
 	Harness
 	runtime.Runtime
+	*Specs
 	open func() runtime.Runtime
-	app  id.App
-	seq  int64
 }
 
 // NewWorld gives a runtime's own tests the means of the suite.
 func NewWorld(t *testing.T, harness Harness) *World { return newWorld(t, harness) }
 
 func newWorld(t *testing.T, harness Harness) *World {
-	w := &World{T: t, Harness: harness, open: harness.New(t), app: id.App{ClusterStart: rand.Int64N(1e12) + 1, Seq: 1}}
+	w := &World{T: t, Harness: harness, Specs: NewSpecs(harness), open: harness.New(t)}
 	w.Runtime = w.open()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -116,25 +146,6 @@ func (w *World) Restart() {
 	w.Helper()
 	w.close()
 	w.Runtime = w.open()
-}
-
-// Spec is a container that runs the test program.
-func (w *World) Spec(args ...string) runtime.Spec {
-	w.seq++
-	return runtime.Spec{
-		ID:          id.Container{Epoch: 1, App: w.app, Seq: w.seq},
-		AppName:     "conformance",
-		Attempt:     7,
-		Labels:      map[string]string{"instance": "web/1", "role": "main"},
-		Image:       w.Image,
-		Command:     w.Command(args...),
-		Network:     w.Network,
-		CPUMillis:   1000,
-		MemoryBytes: 64 << 20,
-		DiskBytes:   64 << 20,
-		Pids:        128,
-		StopGrace:   10 * time.Second,
-	}
 }
 
 // Context ends before the test does.
