@@ -1,3 +1,4 @@
+// Package apiv1 is what people, the command line and other programs ask of a zone, as gRPC and as REST/JSON.
 package apiv1
 
 import _ "embed"
