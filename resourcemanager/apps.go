@@ -429,6 +429,10 @@ func wantedInstances(spec *apiv1.AppSpec) int32 {
 
 // withdrawAll takes every instance out of the registry and stops its container once balancers know.
 func (z *zone) withdrawAll(a *app) {
+	if a.withdrawingAll {
+		return
+	}
+	a.withdrawingAll = true
 	for _, name := range sortedKeys(a.instances) {
 		instance := a.instances[name]
 		if instance.GetReport().GetInService() {
@@ -439,6 +443,7 @@ func (z *zone) withdrawAll(a *app) {
 		}
 	}
 	z.awaitWithdrawal(a, func() {
+		a.withdrawingAll = false
 		for _, c := range sortedContainers(a.containers) {
 			if !c.record.GetLease().GetMaster() {
 				z.stopContainer(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is ended without an application master", a.record.GetName()))

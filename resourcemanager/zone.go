@@ -91,7 +91,9 @@ type app struct {
 	// withdrawals counts, by instance, how often it was taken out of service: an answer that was overtaken is dropped.
 	withdrawals map[string]int
 	withdrawing []string
-	watchers    map[*mailbox[*apiv1.App]]struct{}
+	// withdrawingAll is set while balancers are waited for, after which every instance is stopped.
+	withdrawingAll bool
+	watchers       map[*mailbox[*apiv1.App]]struct{}
 	// removed is set at the end of its life; it is then in no index any more.
 	removed bool
 }
