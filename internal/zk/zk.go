@@ -1,0 +1,293 @@
+// Package zk is a ZooKeeper client with contexts. It waits for a connection instead of failing without one, tells
+// of every new connection and session, hides a chroot, and protects what it creates with a digest.
+package zk
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/go-zookeeper/zk"
+)
+
+// Config is one client.
+type Config struct {
+	// host:port of each server.
+	Servers []string
+	// Every path is below this one; empty is none. It is made if it is not there.
+	Chroot string
+	// How long the servers keep the session of a client that they do not hear of. Default 10s.
+	SessionTimeout time.Duration
+	// "user:password". What this client creates is then changed by nobody else, but read by everybody.
+	Digest string
+	// Set to speak TLS.
+	TLS *tls.Config
+	Log *slog.Logger
+}
+
+// Validate fills in what is left out, and says what is wrong.
+func (c *Config) Validate() error {
+	if c.SessionTimeout == 0 {
+		c.SessionTimeout = 10 * time.Second
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(c.Servers) == 0 {
+		return fmt.Errorf("ZooKeeper needs at least one server, host:port: %w", errdefs.ErrInvalidArgument)
+	}
+	for _, server := range c.Servers {
+		if _, _, err := net.SplitHostPort(server); err != nil {
+			return fmt.Errorf("the ZooKeeper server %q must be host:port: %w", server, errdefs.ErrInvalidArgument)
+		}
+	}
+	if c.Chroot != "" && (path.Clean(c.Chroot) != c.Chroot || !strings.HasPrefix(c.Chroot, "/")) {
+		return fmt.Errorf("the chroot %q must be an absolute path: %w", c.Chroot, errdefs.ErrInvalidArgument)
+	}
+	if c.Chroot == "/" {
+		c.Chroot = ""
+	}
+	if user, _, found := strings.Cut(c.Digest, ":"); c.Digest != "" && (!found || user == "") {
+		return fmt.Errorf("ZooKeeper's digest must be user:password: %w", errdefs.ErrInvalidArgument)
+	}
+	if c.SessionTimeout < 100*time.Millisecond {
+		return fmt.Errorf("the session timeout must be at least 100ms, but is %s: %w", c.SessionTimeout, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// State is how a client stands with the servers.
+type State struct {
+	Connected bool
+	// The session; ephemeral nodes live as long as it does.
+	Session int64
+	// Counts connections: a number that was not seen before means that changes may have been missed meanwhile.
+	Connection int64
+}
+
+// Client speaks with ZooKeeper. Its methods are safe for concurrent use. They wait for a connection, as long as their
+// context lets them; they fail with errors of the errdefs taxonomy, and with errdefs.ErrUnavailable when a
+// connection was lost and a change may or may not have been made.
+type Client struct {
+	config Config
+	acl    []zk.ACL
+	conn   *zk.Conn
+	ended  context.Context
+	end    context.CancelFunc
+	calls  sync.WaitGroup
+
+	mu            sync.Mutex
+	state         State
+	authenticated bool
+	// Closed and replaced when the state changes.
+	changed chan struct{}
+}
+
+// New returns a client that connects by itself, now and whenever it has lost its connection, until Close.
+func New(config Config) (*Client, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	c := &Client{config: config, acl: zk.WorldACL(zk.PermAll), authenticated: config.Digest == "", changed: make(chan struct{})}
+	c.ended, c.end = context.WithCancel(context.Background())
+	if user, password, found := strings.Cut(config.Digest, ":"); found {
+		c.acl = append(zk.DigestACL(zk.PermAll, user, password), zk.WorldACL(zk.PermRead)...)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conn, _, err := zk.Connect(config.Servers, config.SessionTimeout,
+		zk.WithEventCallback(c.hear), zk.WithDialer(c.dial), zk.WithLogger(logger{config.Log}), zk.WithLogInfo(false))
+	if err != nil {
+		return nil, fmt.Errorf("ZooKeeper at %s: %w: %w", strings.Join(config.Servers, ","), err, errdefs.ErrInvalidArgument)
+	}
+	c.conn = conn
+	if config.Digest != "" {
+		c.calls.Go(c.authenticate)
+	}
+	return c, nil
+}
+
+// logger passes the library's words on; they are many, and rarely of use.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Printf(format string, values ...any) {
+	l.log.Debug("zookeeper", "detail", fmt.Sprintf(format, values...))
+}
+
+func (c *Client) dial(network, address string, timeout time.Duration) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: timeout}
+	if c.config.TLS == nil {
+		return dialer.Dial(network, address)
+	}
+	return tls.DialWithDialer(dialer, network, address, c.config.TLS)
+}
+
+// authenticate shows the digest on the first connection; the library repeats it on later ones.
+func (c *Client) authenticate() {
+	for c.ended.Err() == nil {
+		if c.conn.AddAuth("digest", []byte(c.config.Digest)) == nil {
+			c.mu.Lock()
+			c.authenticated = true
+			c.tell()
+			c.mu.Unlock()
+			return
+		}
+		pause(c.ended, 20*time.Millisecond)
+	}
+}
+
+// hear learns of the connection from the library.
+func (c *Client) hear(event zk.Event) {
+	if event.Type != zk.EventSession {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch event.State {
+	case zk.StateHasSession:
+		c.state.Connected = true
+		c.state.Connection++
+		c.state.Session = c.conn.SessionID()
+	case zk.StateDisconnected, zk.StateExpired, zk.StateConnecting:
+		if !c.state.Connected {
+			return
+		}
+		c.state.Connected = false
+	default:
+		return
+	}
+	c.tell()
+}
+
+// tell wakes those who wait for the state. Callers hold the lock.
+func (c *Client) tell() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// State is how the client stands now, and a channel that is closed when that changes.
+func (c *Client) State() (State, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state := c.state
+	state.Connected = state.Connected && c.authenticated
+	return state, c.changed
+}
+
+// AwaitConnected waits for a connection.
+func (c *Client) AwaitConnected(ctx context.Context) (State, error) {
+	for {
+		state, changed := c.State()
+		if state.Connected {
+			return state, nil
+		}
+		select {
+		case <-changed:
+		case <-c.ended.Done():
+			return state, errClosed
+		case <-ctx.Done():
+			return state, fmt.Errorf("ZooKeeper at %s does not answer: %w: %w", strings.Join(c.config.Servers, ","), context.Cause(ctx), errdefs.ErrUnavailable)
+		}
+	}
+}
+
+var errClosed = fmt.Errorf("the ZooKeeper client is closed: %w", errdefs.ErrUnavailable)
+
+// Close ends the session and waits for calls under way.
+func (c *Client) Close() {
+	c.end()
+	c.conn.Close()
+	c.calls.Wait()
+}
+
+// call runs one request of the library, which knows no context.
+func call[T any](ctx context.Context, c *Client, what, name string, request func(path string) (T, error)) (T, error) {
+	var none T
+	if err := checkPath(name); err != nil {
+		return none, err
+	}
+	if _, err := c.AwaitConnected(ctx); err != nil {
+		return none, fmt.Errorf("%s %q in ZooKeeper: %w", what, name, err)
+	}
+	type result struct {
+		value T
+		err   error
+	}
+	answer := make(chan result, 1)
+	c.calls.Go(func() {
+		value, err := request(c.full(name))
+		answer <- result{value, err}
+	})
+	select {
+	case r := <-answer:
+		if r.err != nil {
+			return none, fmt.Errorf("%s %q in ZooKeeper: %w", what, name, classify(r.err))
+		}
+		return r.value, nil
+	case <-ctx.Done():
+		return none, fmt.Errorf("%s %q in ZooKeeper: %w: %w", what, name, context.Cause(ctx), errdefs.ErrUnavailable)
+	}
+}
+
+// look runs a request that changes nothing: it is repeated when its connection was lost.
+func look[T any](ctx context.Context, c *Client, what, name string, request func(path string) (T, error)) (T, error) {
+	for {
+		value, err := call(ctx, c, what, name, request)
+		if err == nil || !errors.Is(err, errdefs.ErrUnavailable) || ctx.Err() != nil || c.ended.Err() != nil {
+			return value, err
+		}
+		pause(ctx, 5*time.Millisecond)
+	}
+}
+
+func (c *Client) full(name string) string {
+	if name == "/" && c.config.Chroot != "" {
+		return c.config.Chroot
+	}
+	return c.config.Chroot + name
+}
+
+func checkPath(name string) error {
+	if !strings.HasPrefix(name, "/") || path.Clean(name) != name || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return fmt.Errorf("%.128q is not a path in ZooKeeper: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// classify gives the library's errors a place in the taxonomy.
+func classify(err error) error {
+	for class, causes := range map[error][]error{
+		errdefs.ErrNotFound:           {zk.ErrNoNode},
+		errdefs.ErrAlreadyExists:      {zk.ErrNodeExists},
+		errdefs.ErrAborted:            {zk.ErrBadVersion},
+		errdefs.ErrPermissionDenied:   {zk.ErrNoAuth, zk.ErrInvalidACL},
+		errdefs.ErrUnauthenticated:    {zk.ErrAuthFailed},
+		errdefs.ErrFailedPrecondition: {zk.ErrNotEmpty, zk.ErrNoChildrenForEphemerals},
+		errdefs.ErrInvalidArgument:    {zk.ErrInvalidPath, zk.ErrBadArguments},
+		errdefs.ErrUnavailable:        {zk.ErrConnectionClosed, zk.ErrSessionExpired, zk.ErrSessionMoved, zk.ErrNoServer, zk.ErrClosing},
+	} {
+		for _, cause := range causes {
+			if errors.Is(err, cause) {
+				return fmt.Errorf("%w: %w", err, class)
+			}
+		}
+	}
+	return err
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
