@@ -43,7 +43,21 @@ logs, everything.`,
 			if err != nil {
 				return fmt.Errorf("find %s: %w", dir, err)
 			}
-			return c.endFolder(path, dockerHost, purge)
+			folders, err := zoneFolders(path)
+			if err != nil {
+				return err
+			}
+			for _, folder := range folders {
+				unlock, err := lockFolder(folder, "daemon")
+				if err != nil {
+					return err
+				}
+				defer unlock()
+			}
+			if err := c.endFolder(path, dockerHost); err != nil || !purge {
+				return err
+			}
+			return c.purgeFolders(path, folders)
 		},
 	}
 	flags := cmd.Flags()
@@ -54,21 +68,11 @@ logs, everything.`,
 	return cmd
 }
 
-// endFolder ends what the zone of a folder has left running.
-func (c *cli) endFolder(dir, dockerHost string, purge bool) error {
+// endFolder ends what the zone of a folder has left running. Nobody else may be running it.
+func (c *cli) endFolder(dir, dockerHost string) error {
 	folders, err := zoneFolders(dir)
 	if err != nil {
 		return err
-	}
-	if purge {
-		// Whoever still runs here holds a lock.
-		for _, folder := range folders {
-			unlock, err := lockFolder(folder, "daemon")
-			if err != nil {
-				return err
-			}
-			defer unlock()
-		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
 	defer cancel()
@@ -90,43 +94,46 @@ func (c *cli) endFolder(dir, dockerHost string, purge bool) error {
 			return fmt.Errorf("end what runs on %s: %w", s.node, err)
 		}
 	}
-	fmt.Fprintf(c.out, "%s and %s ended\n", plural(ended.instances, "instance"), plural(ended.masters, "application master"))
-	if !purge {
-		return nil
-	}
+	_, err = fmt.Fprintf(c.out, "%s and %s ended\n", plural(ended.instances, "instance"), plural(ended.masters, "application master"))
+	return err
+}
+
+// purgeFolders deletes the folders of a zone.
+func (c *cli) purgeFolders(dir string, folders []string) error {
 	for _, folder := range slices.Backward(folders) {
 		if err := os.RemoveAll(folder); err != nil {
 			return fmt.Errorf("delete %s: %w", folder, err)
 		}
 	}
-	// The folder of daemons that were started one by one is no daemon's own.
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
-		fmt.Fprintf(c.out, "%s stays: it holds more than the zone\n", dir)
+	// A folder above daemons that were started one by one may hold other things too.
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		_, err := fmt.Fprintf(c.out, "%s is emptied of the zone, and stays for what else is in it\n", dir)
+		return err
 	}
-	fmt.Fprintf(c.out, "%s is deleted\n", dir)
-	return nil
+	_, err := fmt.Fprintf(c.out, "%s is deleted\n", dir)
+	return err
 }
 
-// zoneFolders are dir and those in it that belong to a zone's daemons, dir first. It is an error if there are none,
-// so that nothing else is ever deleted.
+// zoneFolders are the folder of a whole zone and those of its daemons, or those of daemons right below dir that were
+// started one by one. It is an error if there are none, so that nothing else is ever deleted.
 func zoneFolders(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, plainPathError(err)
 	}
 	var folders []string
-	add := func(folder string) {
-		for _, file := range []string{zoneFile, nodeFile} {
-			if _, err := os.Stat(filepath.Join(folder, file)); err == nil {
+	add := func(folder string, marks ...string) {
+		for _, mark := range marks {
+			if _, err := os.Stat(filepath.Join(folder, mark)); err == nil {
 				folders = append(folders, folder)
 				return
 			}
 		}
 	}
-	add(dir)
+	add(dir, upFile, zoneFile, nodeFile)
 	for _, entry := range entries {
 		if entry.IsDir() {
-			add(filepath.Join(dir, entry.Name()))
+			add(filepath.Join(dir, entry.Name()), zoneFile, nodeFile)
 		}
 	}
 	if len(folders) == 0 {

@@ -96,16 +96,28 @@ type lineProgress struct {
 
 func (p *lineProgress) update(app *apiv1.App) {
 	present := map[string]bool{}
+	ports := map[string]bool{}
+	for _, role := range app.GetSpec().GetRoles() {
+		ports[role.GetName()] = len(role.GetPorts()) > 0
+	}
 	for _, instance := range app.GetInstances() {
 		present[instance.GetId()] = true
+		running := instance.GetState() == apiv1.Instance_RUNNING
+		if running && instance.GetPort() == 0 && ports[instance.GetRole()] {
+			continue // where it runs is about to be known, and belongs on the same line
+		}
 		line := fmt.Sprintf("%s: %s", instance.GetId(), word(instance.GetState()))
 		if instance.GetNode() != "" {
 			line += " on " + instance.GetNode()
 		}
+		about := line + instance.GetContainerId()
+		if !running {
+			about += instance.GetReason()
+		}
 		if note := note(instance); note != "" {
 			line += ", " + note
 		}
-		p.say(instance.GetId(), line)
+		p.say(instance.GetId(), about, line)
 	}
 	for id := range p.seen {
 		if id != "" && !present[id] {
@@ -114,13 +126,14 @@ func (p *lineProgress) update(app *apiv1.App) {
 		}
 	}
 	if len(app.GetInstances()) == 0 && app.GetState() == apiv1.App_ACCEPTED {
-		p.say("", fmt.Sprintf("%s: its application master is being started", app.GetName()))
+		p.say("", "master", fmt.Sprintf("%s: its application master is being started", app.GetName()))
 	}
 }
 
-func (p *lineProgress) say(about, line string) {
-	if p.seen[about] != line {
-		p.seen[about] = line
+// say writes a line unless the last one about the same was of the same state.
+func (p *lineProgress) say(about, state, line string) {
+	if p.seen[about] != state {
+		p.seen[about] = state
 		fmt.Fprintln(p.out, line)
 	}
 }

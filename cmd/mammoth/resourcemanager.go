@@ -91,7 +91,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 	return cmd
 }
 
-// zoneFile is where a folder says that it is a zone's.
+// zoneFile is where a folder says that it is a ResourceManager's.
 const zoneFile = "zone.json"
 
 // zoneNotes are what must be the same at every start on a folder.

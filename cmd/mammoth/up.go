@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,6 +20,9 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime/fake"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
+
+// upFile is where a folder says that a whole zone is in it.
+const upFile = "up.json"
 
 // upSettings are what `mammoth up` can be told.
 type upSettings struct {
@@ -89,34 +93,41 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) error {
 		return err
 	}
 	c.spareMemory(50, 96<<20)
-
 	s.manager.dir, s.manager.zone = filepath.Join(s.dir, "resourcemanager"), zone
-	s.manager.insecure = false
+	if err := c.runZone(ctx, s, nodes, log); err != nil {
+		return err
+	}
+	return c.farewell(s)
+}
+
+// runZone runs the ResourceManager and the nodes until ctx ends.
+func (c *cli) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, log *slog.Logger) error {
 	manager, err := newManager(s.manager, log)
 	if err != nil {
 		return err
 	}
-	// What was made and does not run yet lets go of its things by being run with an ended context.
-	running, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	group, running := errgroup.WithContext(running)
+	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { return manager.Run(running) })
 	for _, settings := range nodes {
-		settings.zone, settings.resourceManager = zone, manager.Address()
+		settings.zone, settings.resourceManager = s.manager.zone, manager.Address()
 		node, err := newNode(settings, log)
 		if err != nil {
 			cancel()
-			_ = group.Wait()
-			return err
+			return errors.Join(err, group.Wait())
 		}
 		defer node.close()
 		group.Go(func() error { return node.Run(running) })
 	}
-	group.Go(func() error { return c.greet(running, manager, s) })
+	group.Go(func() error {
+		c.greet(running, manager, s)
+		return nil
+	})
 	if err := group.Wait(); err != nil && ctx.Err() == nil {
 		return err
 	}
-	return c.farewell(s)
+	return nil
 }
 
 // split gives the settings of each node: its own folder, name and share of the ports.
@@ -156,7 +167,7 @@ type share struct {
 
 // keep gives the zone's name, made up at the first start, and tells several nodes what each of them has.
 func (s *upSettings) keep(nodes []nodeSettings) (zone string, err error) {
-	path := filepath.Join(s.dir, zoneFile)
+	path := filepath.Join(s.dir, upFile)
 	notes := &zoneNotes{Zone: newZoneName()}
 	if err := keepNotes(path, notes); err != nil {
 		return "", err
@@ -210,7 +221,7 @@ const (
 )
 
 // greet says where the zone listens once its nodes are there.
-func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings) error {
+func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings) {
 	limit, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	look := time.NewTicker(readyLook)
@@ -229,7 +240,7 @@ func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings) error 
 		}
 	}
 	if ctx.Err() != nil {
-		return nil
+		return
 	}
 	fmt.Fprintf(c.out, "zone %s listens at %s with %s; ctrl-C ends it and leaves instances running\n", s.manager.zone, manager.Address(), plural(len(nodes), "node"))
 	for _, node := range nodes {
@@ -237,7 +248,6 @@ func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings) error 
 		fmt.Fprintf(c.out, "%s: %s, %s cpu, %s memory, %s disk\n", node.GetName(), because(word(node.GetState()), node.GetReason()),
 			resource.FormatCPU(r.GetCpuMillis()), resource.FormatBytes(r.GetMemoryBytes()), resource.FormatBytes(r.GetDiskBytes()))
 	}
-	return nil
 }
 
 // registered counts the nodes that have reported since the zone was started.
@@ -254,7 +264,7 @@ func registered(nodes []*apiv1.Node) int {
 // farewell says what is left running, or ends it.
 func (c *cli) farewell(s *upSettings) error {
 	if s.stopInstances || s.node.runtime == runtimeFake {
-		return c.endFolder(s.dir, "", false)
+		return c.endFolder(s.dir, "")
 	}
 	left, err := leftBehind(s.dir)
 	if err != nil {
