@@ -26,9 +26,6 @@ const (
 	cleanWithin   = 2 * time.Minute
 )
 
-// startsAtOnce is how many starts an engine is given at the same time: more only make each of them slower.
-const startsAtOnce = 8
-
 // edge runs something that may block, and tells the owner what came of it unless the NodeManager is stopping.
 func (nm *NodeManager) edge(key id.Container, do func(ctx context.Context) container.Fact) {
 	nm.waiting.Go(func() {
@@ -92,19 +89,12 @@ func (o *owner) prepare(h *held) {
 
 func (o *owner) start(h *held) {
 	nm, key, spec, rt := o.nm, h.core.ID, runtimeSpec(h), h.runtime
-	slots := nm.slots[h.spec.GetRuntime()]
 	ctx, cancel := context.WithCancelCause(nm.edges)
 	h.cancel = cancel
 	nm.edge(key, func(context.Context) container.Fact {
 		defer cancel(nil)
 		if rt == nil {
 			return container.Fact{Event: container.StartFailed, Detail: "the node has lost its runtime"}
-		}
-		select {
-		case slots <- struct{}{}:
-			defer func() { <-slots }()
-		case <-ctx.Done():
-			return container.Fact{Event: container.StartUnavailable, Detail: "the start was called off"}
 		}
 		ctx, timeout := context.WithTimeout(ctx, startWithin)
 		defer timeout()

@@ -107,7 +107,7 @@ func (o *owner) listed(kind corev1.ContainerSpec_Runtime, asOf time.Time, list [
 		state.listed = true
 		o.learnt()
 	}
-	if adopted > 0 {
+	if adopted > 0 && o.tracker != nil { // otherwise the first registration will tell of them
 		o.nm.reregister()
 	}
 }

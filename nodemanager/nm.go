@@ -21,7 +21,6 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/health"
 	"github.com/mammoth-os/mammoth/nodemanager/recovery"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
@@ -35,7 +34,6 @@ type NodeManager struct {
 	inbox    *inbox
 	prober   *health.Prober
 	counters *counters
-	slots    map[corev1.ContainerSpec_Runtime]chan struct{}
 
 	listener net.Listener
 	metrics  net.Listener // nil if not served
@@ -67,11 +65,7 @@ func New(config Config) (*NodeManager, error) {
 	}
 	nm := &NodeManager{
 		config: config, log: config.Logger, records: records, inbox: newInbox(), counters: newCounters(),
-		slots: map[corev1.ContainerSpec_Runtime]chan struct{}{},
 		whole: make(chan struct{}), again: make(chan struct{}, 1), stopped: make(chan struct{}),
-	}
-	for kind := range config.Runtimes {
-		nm.slots[kind] = make(chan struct{}, startsAtOnce)
 	}
 	nm.prober = health.NewProber(func(verdict health.Verdict) {
 		fact := container.Fact{Event: container.Failing, Detail: verdict.Detail}
@@ -224,11 +218,6 @@ func (nm *NodeManager) servePages() *http.Server {
 
 // reregister asks for a registration, which tells the ResourceManager of everything anew.
 func (nm *NodeManager) reregister() {
-	select {
-	case <-nm.whole: // otherwise the first registration is still to come
-	default:
-		return
-	}
 	select {
 	case nm.again <- struct{}{}:
 	default:

@@ -484,6 +484,9 @@ func (c *Container) exit(ending Ending) Exit {
 	switch {
 	case c.Wanted != nil:
 		exit.Reason, exit.Message = c.Wanted.Reason, c.Wanted.Message
+		if exit.Message == "" {
+			exit.Message = "it was stopped"
+		}
 	case ending.DiskQuota:
 		exit.Reason = DiskQuotaExceeded
 	case ending.OOM:
