@@ -42,15 +42,20 @@ func (s *Store) blobSize(sum digest.Digest) (int64, error) {
 	return info.Size(), nil
 }
 
-// adopt makes files, which are synced and whose digests are known, blobs. Those that are there already are left
-// alone. The caller holds mu, so that nothing is collected before the catalog names them.
+// adopt makes files whose digests are known blobs. Those that are there already are left alone. The caller holds mu,
+// so that nothing is collected before the catalog names it, and has synced what is large, so that others need not
+// wait for that.
 func (s *Store) adopt(files map[digest.Digest]string) error {
 	for sum, path := range files {
 		target := blobPath(s.dir, sum)
 		if _, err := os.Stat(target); err == nil {
 			continue
 		}
-		if err := os.Rename(path, target); err != nil {
+		err := syncFile(path)
+		if err == nil {
+			err = os.Rename(path, target)
+		}
+		if err != nil {
 			return fmt.Errorf("store a blob: %w", diskError(err))
 		}
 	}
@@ -128,6 +133,14 @@ func replaceFile(dir, name string, content []byte) error {
 		return errors.Join(err, os.Remove(path))
 	}
 	return syncDir(dir)
+}
+
+func syncFile(path string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(), file.Close())
 }
 
 func syncDir(path string) error {

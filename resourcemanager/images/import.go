@@ -69,7 +69,11 @@ func importName(name string) (string, error) {
 func (s *Store) keep(image *archivedImage, dir string) (*apiv1.Image, error) {
 	files := map[digest.Digest]string{}
 	for _, part := range image.parts {
-		if err := syncFile(part.path, part.size); err != nil {
+		files[part.digest] = part.path
+		if _, err := s.blobSize(part.digest); err == nil {
+			continue
+		}
+		if err := syncFile(part.path); err != nil {
 			return nil, fmt.Errorf("store a blob: %w", diskError(err))
 		}
 		files[part.digest] = part.path

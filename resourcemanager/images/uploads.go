@@ -225,7 +225,8 @@ func (s *Store) finishBlob(ctx context.Context, u *upload, want digest.Digest) e
 	if got := digest.NewDigest(digest.SHA256, u.hash); got != want {
 		return invalid("what was uploaded has the digest %s, not %s", got, want)
 	}
-	if err := syncFile(u.path, u.size); err != nil {
+	// What was written but does not count is cut off.
+	if err := errors.Join(os.Truncate(u.path, u.size), syncFile(u.path)); err != nil {
 		return fmt.Errorf("store a blob: %w", diskError(err))
 	}
 	s.mu.Lock()
@@ -235,15 +236,6 @@ func (s *Store) finishBlob(ctx context.Context, u *upload, want digest.Digest) e
 	}
 	s.promise(u.repository, want)
 	return nil
-}
-
-// syncFile cuts off what was written but does not count, and makes the rest durable.
-func syncFile(path string, size int64) error {
-	file, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(file.Truncate(size), file.Sync(), file.Close())
 }
 
 // promise keeps a blob for a manifest of the repository that is to come. The caller holds mu.
