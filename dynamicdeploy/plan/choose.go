@@ -29,7 +29,7 @@ func (r *Role) leaveBy(s *slot) time.Time {
 
 // choose says which slots leave and opens new ones.
 //
-// Surplus slots leave first. Outdated and evicted ones leave when they serve nobody, or when enough healthy ones
+// Surplus slots leave first. One that nobody has seen yet may be the only one that serves: it is judged later. Outdated and evicted ones leave when they serve nobody, or when enough healthy ones
 // remain without them: count−MaxUnavailable for outdated ones, the whole count for evicted ones. Then slots are opened
 // until there are count new ones, but never more than count+MaxSurge of all kinds.
 func (r *Role) choose(now time.Time) {
@@ -60,11 +60,16 @@ func (r *Role) choose(now time.Time) {
 			return cmp.Or(cmp.Compare(r.worth(a, now), r.worth(b, now)), cmp.Compare(b.number, a.number))
 		})
 		for _, s := range fresh[:surplus] {
-			if s.leaving = true; r.phase(s, now) == healthy {
+			switch r.phase(s, now) {
+			case healthy:
+				s.leaving = true
 				available--
+			case unseen, returned:
+				s.leaving = count == 0
+			default:
+				s.leaving = true
 			}
 		}
-		fresh = fresh[surplus:]
 	}
 
 	slices.SortStableFunc(stale, func(a, b *slot) int {

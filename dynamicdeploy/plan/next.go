@@ -18,10 +18,10 @@ func (r *Role) Next(now time.Time) ([]Action, time.Time) {
 	}
 	actions := r.due
 	r.due = nil
-	for before := -1; before != len(r.slots); {
-		// A slot that was closed makes room for another.
+	for before := -1; before != len(actions); {
+		// What was done may call for more: a slot that was closed makes room for another.
+		before = len(actions)
 		r.choose(now)
-		before = len(r.slots)
 		for _, s := range r.sorted() {
 			actions = r.advance(s, now, actions)
 		}
@@ -155,6 +155,8 @@ func (r *Role) phase(s *slot, now time.Time) phase {
 		return draining
 	case !c.outAt.IsZero():
 		return withdrawing
+	case r.lost(c) && s.ask == "":
+		return lost
 	case r.lost(c):
 		return replacing
 	case s.ask != "":
@@ -197,7 +199,7 @@ func (r *Role) Instances(now time.Time) []Instance {
 		}
 		if c := s.current; c != nil {
 			instance.Container = c.id
-			instance.InService = c.started && c.outAt.IsZero() && !c.released
+			instance.InService = c.started && c.outAt.IsZero() && !c.released && c.status.Stage != Ending
 		}
 		switch instance.State {
 		case Backoff:

@@ -34,21 +34,20 @@ type world struct {
 
 // thing is a container that is granted and not seen gone.
 type thing struct {
-	id              id.Container
-	node            id.Node
-	ask             Ask
-	instance        string
-	number          int
-	version         int32
-	started         bool
-	healthy         bool
-	inService       bool
-	withdrawn       bool
-	refused         bool
-	released        bool
-	grantedAt       time.Time
-	runningSince    time.Time
-	unknownToMaster bool
+	id           id.Container
+	node         id.Node
+	ask          Ask
+	instance     string
+	number       int
+	version      int32
+	started      bool
+	healthy      bool
+	inService    bool
+	withdrawn    bool
+	refused      bool
+	released     bool
+	grantedAt    time.Time
+	runningSince time.Time
 }
 
 func newWorld(t *rapid.T) *world {
@@ -80,7 +79,6 @@ func (w *world) master(memo Memo) {
 	w.role.Restore(memo)
 	var unstarted []*thing
 	for _, c := range w.all() {
-		c.unknownToMaster = false
 		if !c.started {
 			unstarted = append(unstarted, c)
 			continue
@@ -137,8 +135,19 @@ func (w *world) next() time.Time {
 	if again, _ := w.role.Next(w.now); len(again) > 0 {
 		w.t.Fatalf("asked again at once, it does more: %#v", again)
 	}
+	w.report()
 	w.checkFloor()
 	return next
+}
+
+// report is what the registry learns: a container that a new master found healthy serves again.
+func (w *world) report() {
+	for _, i := range w.role.Instances(w.now) {
+		if c := w.containers[i.Container]; c != nil && i.State != Unseen && i.InService && !c.inService {
+			c.inService, c.withdrawn = true, false
+			delete(w.outs, i.Name)
+		}
+	}
 }
 
 func (w *world) serving() int {
@@ -157,7 +166,7 @@ func (w *world) checkFloor() {
 	}
 	serving := w.serving()
 	if serving < w.floor-w.wanted.Update.MaxUnavailable {
-		w.t.Fatalf("only %d serve where %d are wanted and %d may be missing, though nothing failed", serving, w.floor, w.wanted.Update.MaxUnavailable)
+		w.t.Fatalf("only %d serve where %d are wanted and %d may be missing, though nothing failed\n%s", serving, w.floor, w.wanted.Update.MaxUnavailable, w)
 	}
 	if serving >= w.wanted.Count {
 		w.floor = w.wanted.Count
@@ -222,9 +231,7 @@ func (w *world) step(benign bool) {
 	case "grant":
 		w.grant()
 	case "never told":
-		if c := w.pick(func(*thing) bool { return false }); c == nil {
-			w.grantUntold()
-		}
+		w.grantUntold()
 	case "healthy":
 		if c := w.pick(func(c *thing) bool { return c.started && !c.healthy && !c.released && w.nodes[c.node] != Lost }); c != nil {
 			c.healthy, c.runningSince = true, w.now

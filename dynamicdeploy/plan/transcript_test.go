@@ -48,7 +48,7 @@ func newStage() *stage {
 	}
 }
 
-// TestTranscripts replays testdata. Each command is a fact; the answer is what the plan does about it and when it wants to
+// TestTranscripts replays testdata/transcript. Each command is a fact; the answer is what the plan does about it and when it wants to
 // be asked again.
 //
 //	want count=3 version=2 …       what people want; what is not named stays as it was
@@ -64,7 +64,7 @@ func newStage() *stage {
 //	reborn                         the master dies, and the next one takes over from its memo and the containers
 //	show                           what is reported
 func TestTranscripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/transcript", func(t *testing.T, path string) {
 		s := newStage()
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			s.printed = &strings.Builder{}
