@@ -108,7 +108,7 @@ func TestVersion2Files(t *testing.T) {
 	}
 	for name, content := range map[string]string{
 		"cpu.max": "", "cpu.weight": "", "memory.max": "", "memory.swap.max": "", "pids.max": "", "cgroup.procs": "",
-		"cpu.stat": "usage_usec 1500000\nuser_usec 1\n", "memory.current": "4096\n", "pids.current": "3\n",
+		"cpu.stat": "usage_usec 1500000\nuser_usec 1\nnr_periods 30\nnr_throttled 29\n", "memory.current": "4096\n", "pids.current": "3\n",
 		"memory.events": "low 0\noom 2\noom_kill 1\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
@@ -132,7 +132,7 @@ func TestVersion2Files(t *testing.T) {
 	if got, err := g.Limits(); err != nil || got != limits {
 		t.Errorf("limits read back %+v, %v", got, err)
 	}
-	if got, err := g.Usage(); err != nil || got != (Usage{CPU: 1500 * time.Millisecond, MemoryBytes: 4096, Pids: 3}) {
+	if got, err := g.Usage(); err != nil || got != (Usage{CPU: 1500 * time.Millisecond, MemoryBytes: 4096, Pids: 3, Periods: 30, Throttled: 29}) {
 		t.Errorf("usage %+v, %v", got, err)
 	}
 	if kills, err := g.OOMKills(); err != nil || kills != 1 {

@@ -147,12 +147,20 @@ type Usage struct {
 	CPU         time.Duration
 	MemoryBytes int64
 	Pids        int64
+	// Periods of the cpu quota (100 ms) in which something ran, and in how many of them the quota was used up.
+	Periods, Throttled int64
 }
 
 // Usage measures the group.
 func (g *Group) Usage() (Usage, error) {
 	var u Usage
-	var errs [3]error
+	var errs [5]error
+	stat := g.paths[cpu]
+	if g.v2() {
+		stat = g.unified
+	}
+	u.Periods, errs[3] = keyed(stat, "cpu.stat", "nr_periods")
+	u.Throttled, errs[4] = keyed(stat, "cpu.stat", "nr_throttled")
 	if g.v2() {
 		var micros int64
 		micros, errs[0] = keyed(g.unified, "cpu.stat", "usage_usec")

@@ -172,6 +172,7 @@ func (b *bench) harness(ports network.Range) runtimetest.Harness {
 		Image:        b.image,
 		MissingImage: "conformance/missing@sha256:" + strings.Repeat("0", 64),
 		Dial:         true,
+		Kernel:       true,
 		HostNetwork:  true,
 		Foreign: func(t *testing.T) {
 			created, err := b.client.ContainerCreate(t.Context(),

@@ -124,6 +124,10 @@ func (r *Runtime) Close() error {
 	r.mu.Unlock()
 	r.supervisors.Wait()
 	r.events.Disconnect()
+	if r.hierarchy != nil {
+		// The node's own group stays as long as a container is in it.
+		_ = r.hierarchy.Open(filepath.Dir(r.groupPath(id.Container{}))).Delete()
+	}
 	return nil
 }
 

@@ -35,6 +35,7 @@ func harness(t *testing.T) runtimetest.Harness {
 		MissingImage: "missing@sha256:0",
 		Network:      runtime.Host,
 		Dial:         true,
+		Kernel:       true,
 		HostNetwork:  true,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,6 +36,8 @@ type Harness struct {
 	HostNetwork bool
 	// Foreign, if set, starts a container that is not the node's, until the test ends.
 	Foreign func(t *testing.T)
+	// Kernel says that the quotas are the kernel's, so that its files tell them.
+	Kernel bool
 	// Bubble runs every case inside a testing/synctest bubble.
 	Bubble bool
 }
@@ -54,7 +57,11 @@ func Build(t testing.TB) string {
 
 // Run runs the suite.
 func Run(t *testing.T, harness Harness) {
-	for _, c := range cases {
+	all := cases
+	if harness.Kernel {
+		all = append(slices.Clone(cases), kernelCases...)
+	}
+	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {
 			if harness.Bubble {
 				synctest.Test(t, func(t *testing.T) { c.run(newWorld(t, harness)) })

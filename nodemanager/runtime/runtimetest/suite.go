@@ -18,10 +18,12 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-var cases = []struct {
+type testCase struct {
 	name string
 	run  func(*World)
-}{
+}
+
+var cases = []testCase{
 	{"Info", info},
 	{"PrepareIsIdempotent", prepareTwice},
 	{"PrepareRefusesWhatIsNowhere", prepareMissing},
