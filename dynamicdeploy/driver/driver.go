@@ -403,7 +403,9 @@ func (d *driver) start(ctx context.Context, held *container, spec *corev1.Contai
 		var err error
 		for failures := 1; ; failures++ {
 			status, err = d.client.Start(limit, held.allocation, spec)
-			if !errors.Is(err, errdefs.ErrUnavailable) || backoff.Sleep(limit, policy.After(failures)) != nil {
+			// Canceled is what a call says whose connection was closed because the node has moved.
+			again := errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.Canceled)
+			if !again || backoff.Sleep(limit, policy.After(failures)) != nil {
 				break
 			}
 		}

@@ -1,0 +1,127 @@
+package driver
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+func TestAnImageIsNamedByItsDigest(t *testing.T) {
+	const digest = "sha256:0123"
+	for image, want := range map[string]string{
+		"web:1.0": "web@sha256:0123", "team/web": "team/web@sha256:0123", "host:5000/web": "host:5000/web@sha256:0123",
+		"host:5000/web:2": "host:5000/web@sha256:0123", "web@sha256:0123": "web@sha256:0123", "": "",
+	} {
+		if got := imageOf(&apiv1.RoleSpec{Image: image, ImageDigest: digest}); got != want {
+			t.Errorf("%q became %q, want %q", image, got, want)
+		}
+	}
+	if got := imageOf(&apiv1.RoleSpec{Image: "web:1.0"}); got != "web:1.0" {
+		t.Errorf("without a digest web:1.0 became %q", got)
+	}
+}
+
+func TestAContainerIsToldWhoItIsAndNothingSecret(t *testing.T) {
+	spec := &apiv1.RoleSpec{
+		Name: "front", Image: "web:1", Env: map[string]string{"GREETING": "hello"},
+		Ports: []*corev1.Port{{Name: "http", ContainerPort: 8080}, {Name: "admin-ui", ContainerPort: 9090}},
+		Stop:  &apiv1.StopPolicy{Grace: durationpb.New(3 * time.Second)},
+	}
+	got := containerOf("web", spec, plan.Start{Instance: "web-front-2", Version: 7})
+	want := map[string]string{
+		"GREETING": "hello", "MAMMOTH_APP": "web", "MAMMOTH_INSTANCE": "web-front-2", "MAMMOTH_VERSION": "7",
+		"PORT": "8080", "PORT_HTTP": "8080", "PORT_ADMIN_UI": "9090",
+	}
+	if len(got.GetEnv()) != len(want) {
+		t.Errorf("environment %v, want %v", got.GetEnv(), want)
+	}
+	for name, value := range want {
+		if got.GetEnv()[name] != value {
+			t.Errorf("%s=%q, want %q", name, got.GetEnv()[name], value)
+		}
+	}
+	if l := got.GetLabels(); l["instance"] != "web-front-2" || l["role"] != "front" || l["version"] != "7" {
+		t.Errorf("labels %v", l)
+	}
+	if len(spec.GetEnv()) != 1 {
+		t.Errorf("the manifest's environment was changed to %v", spec.GetEnv())
+	}
+	spec.Network = corev1.ContainerSpec_HOST
+	if _, told := containerOf("web", spec, plan.Start{}).GetEnv()["PORT"]; told {
+		t.Error("with the host's network the port is the node's to tell")
+	}
+}
+
+func TestWhatHoldsWhereAManifestIsSilent(t *testing.T) {
+	w := wantedOf(&masterv1.Wanted{Version: 2}, &apiv1.RoleSpec{}, 3)
+	if w.Count != 3 || w.Drain != 0 || w.StartPeriod != 0 || !w.CanRevert || w.Update.Deadline != 5*time.Minute ||
+		w.Restart != (plan.Restart{Window: 10 * time.Minute, MaxFailures: 5, Backoff: time.Second, MaxBackoff: time.Minute}) {
+		t.Errorf("%+v", w)
+	}
+	exposed := &apiv1.RoleSpec{Expose: &apiv1.Expose{}}
+	if w := wantedOf(&masterv1.Wanted{}, exposed, 1); w.Drain != 10*time.Second {
+		t.Errorf("an exposed role drains for %v", w.Drain)
+	}
+	exposed.Stop = &apiv1.StopPolicy{Drain: durationpb.New(0)}
+	if w := wantedOf(&masterv1.Wanted{}, exposed, 1); w.Drain != 0 {
+		t.Errorf("a drain of zero became %v", w.Drain)
+	}
+	if wantedOf(&masterv1.Wanted{Version: 2, Reverted: true}, nil, 1).CanRevert || wantedOf(&masterv1.Wanted{Version: 1}, nil, 1).CanRevert {
+		t.Error("a revert, or the first version, cannot be reverted")
+	}
+	if wantedOf(&masterv1.Wanted{Stopped: true}, nil, 5).Count != 0 {
+		t.Error("a stopped app wants instances")
+	}
+}
+
+func TestOnlyWhatShowsInAContainerNeedsNewOnes(t *testing.T) {
+	base := func() *apiv1.RoleSpec {
+		return &apiv1.RoleSpec{Image: "web:1", ImageDigest: "sha256:1", Instances: 3, Resources: &corev1.Resources{CpuMillis: 500}}
+	}
+	same := map[string]func(*apiv1.RoleSpec){
+		"count":  func(r *apiv1.RoleSpec) { r.Instances = 9 },
+		"tag":    func(r *apiv1.RoleSpec) { r.Image = "web:latest" },
+		"update": func(r *apiv1.RoleSpec) { r.Update = &apiv1.UpdatePolicy{MaxSurge: 2} },
+		"drain":  func(r *apiv1.RoleSpec) { r.Stop = &apiv1.StopPolicy{Drain: durationpb.New(time.Second)} },
+	}
+	for name, change := range same {
+		other := base()
+		if change(other); !interchangeable(base(), other) {
+			t.Errorf("another %s needs new containers", name)
+		}
+	}
+	different := map[string]func(*apiv1.RoleSpec){
+		"image": func(r *apiv1.RoleSpec) { r.ImageDigest = "sha256:2" },
+		"quota": func(r *apiv1.RoleSpec) { r.Resources.CpuMillis = 250 },
+		"env":   func(r *apiv1.RoleSpec) { r.Env = map[string]string{"A": "b"} },
+		"grace": func(r *apiv1.RoleSpec) { r.Stop = &apiv1.StopPolicy{Grace: durationpb.New(time.Second)} },
+	}
+	for name, change := range different {
+		other := base()
+		if change(other); interchangeable(base(), other) {
+			t.Errorf("another %s needs no new containers", name)
+		}
+	}
+}
+
+func TestEveryEndHasASentenceAndSomebodyToBlame(t *testing.T) {
+	for reason, blame := range map[corev1.Exit_Reason]plan.Blame{
+		corev1.Exit_EXITED: plan.App, corev1.Exit_OOM_KILLED: plan.App, corev1.Exit_DISK_QUOTA_EXCEEDED: plan.App,
+		corev1.Exit_UNHEALTHY: plan.App, corev1.Exit_VANISHED: plan.App, corev1.Exit_LAUNCH_FAILED: plan.Node,
+		corev1.Exit_STOPPED: plan.Nobody, corev1.Exit_PREEMPTED: plan.Nobody, corev1.Exit_NODE_LOST: plan.Nobody, corev1.Exit_LEASE_ENDED: plan.Nobody,
+	} {
+		if got := exit(&corev1.Exit{Reason: reason}); got.Blame != blame || got.Reason == "" {
+			t.Errorf("%v: %+v", reason, got)
+		}
+	}
+	if got := exit(&corev1.Exit{Reason: corev1.Exit_OOM_KILLED}); !strings.Contains(got.Reason, "OOMKilled") {
+		t.Errorf("an end at the memory quota reads %q", got.Reason)
+	}
+}
