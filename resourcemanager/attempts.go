@@ -123,25 +123,28 @@ func (z *zone) masterEnded(c *container, exit *corev1.Exit) {
 	if a.record.GetAttempt().GetContainerId() != c.id.String() || !a.attempt().Live() {
 		return
 	}
-	registered := a.record.GetAttempt().GetRegisteredAt()
-	counts := registered == nil
-	switch exit.GetReason() {
-	case corev1.Exit_EXITED:
-		counts = counts || exit.GetCode() != sigkill && z.now.Sub(registered.AsTime()) < earlyEnd
-	case corev1.Exit_OOM_KILLED:
-		counts = counts || z.now.Sub(registered.AsTime()) < earlyEnd
-	case corev1.Exit_STOPPED, corev1.Exit_PREEMPTED, corev1.Exit_NODE_LOST, corev1.Exit_VANISHED:
-		counts = false // somebody or something else ended it
-	}
-	if exit.GetReason() == corev1.Exit_EXITED && exit.GetCode() == sigkill {
-		counts = false
-	}
 	if exit.GetReason() == corev1.Exit_LAUNCH_FAILED {
 		a.record.AvoidNodes = append(slices.DeleteFunc(slices.Clone(a.record.GetAvoidNodes()), func(name string) bool {
 			return name == string(c.node)
 		}), string(c.node))
 	}
-	z.attemptEnded(a, counts, exitSentence(exit))
+	z.attemptEnded(a, z.isFailure(a, exit), exitSentence(exit))
+}
+
+// isFailure reports whether the end of the newest attempt's container is held against the app: what ended it came from
+// inside, and it had not been at work for long. What others did to it is not.
+func (z *zone) isFailure(a *app, exit *corev1.Exit) bool {
+	registered := a.record.GetAttempt().GetRegisteredAt()
+	early := registered == nil || z.now.Sub(registered.AsTime()) < earlyEnd
+	switch exit.GetReason() {
+	case corev1.Exit_EXITED:
+		return early && exit.GetCode() != sigkill
+	case corev1.Exit_OOM_KILLED:
+		return early
+	case corev1.Exit_STOPPED, corev1.Exit_PREEMPTED, corev1.Exit_NODE_LOST, corev1.Exit_VANISHED, corev1.Exit_LEASE_ENDED:
+		return false
+	}
+	return registered == nil
 }
 
 // attemptEnded begins the next attempt, unless too many have failed.

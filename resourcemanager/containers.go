@@ -2,6 +2,7 @@ package resourcemanager
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -155,7 +156,7 @@ func (z *zone) observe(c *container, status *corev1.ContainerStatus) {
 		z.containerDone(c, from)
 	case to != from:
 		z.containerEvent(c, from, to, because(fmt.Sprintf("%s is %s on %s", c.name(), strings.ToLower(to.String()), c.node), status.GetReason()))
-	case before.GetHealth() != status.GetHealth() && status.GetHealth() != corev1.ContainerStatus_NONE:
+	case before.GetHealth() != status.GetHealth() && status.GetHealth() >= corev1.ContainerStatus_HEALTHY:
 		z.containerEvent(c, from, to, because(fmt.Sprintf("%s is %s", c.name(), strings.ToLower(status.GetHealth().String())), status.GetHealthDetail()))
 	}
 	z.containerChanged(c)
@@ -262,14 +263,17 @@ func stopCommand(container string, reason corev1.Exit_Reason, message string) *t
 
 // dueContainers takes back leases that were never started and can no longer be, and drops old ends.
 func (z *zone) dueContainers(a *app) {
-	for _, c := range sortedContainers(a.containers) {
-		if c.state() != lifecycle.ContainerNew || z.now.Before(c.record.GetStartBy().AsTime().Add(startMargin)) {
-			continue
+	var expired []*container
+	for _, c := range a.containers {
+		// A node that is away may run it and have had no chance to say so.
+		n := z.nodes[c.node]
+		late := z.now.After(c.record.GetStartBy().AsTime().Add(startMargin))
+		if c.state() == lifecycle.ContainerNew && late && n != nil && n.session != "" {
+			expired = append(expired, c)
 		}
-		// A lost node may run it and have had no chance to say so.
-		if n := z.nodes[c.node]; n == nil || n.session == "" {
-			continue
-		}
+	}
+	slices.SortFunc(expired, byAge)
+	for _, c := range expired {
 		to, _ := z.tables.containers.Next(c.state(), lifecycle.ContainerExpired)
 		z.endUnseen(c, to, &corev1.Exit{
 			Reason: corev1.Exit_LAUNCH_FAILED, Code: -1, Message: fmt.Sprintf("it was not started within %s", startWithin),
@@ -281,17 +285,20 @@ func (z *zone) dueContainers(a *app) {
 // pruneEnded drops ended containers that are too old or too many, the oldest first.
 func (z *zone) pruneEnded(a *app) {
 	var ended []*container
-	for _, c := range sortedContainers(a.containers) {
+	for _, c := range a.containers {
 		if !c.held() {
 			ended = append(ended, c)
 		}
 	}
+	slices.SortFunc(ended, byAge)
 	for i, c := range ended {
 		if len(ended)-i > keepEndedMost || z.now.Sub(c.record.GetDoneAt().AsTime()) > keepEnded {
 			z.dropContainer(c)
 		}
 	}
 }
+
+func byAge(a, b *container) int { return a.id.Compare(b.id) }
 
 func (z *zone) dropContainer(c *container) {
 	delete(z.containers, c.id)

@@ -222,7 +222,7 @@ func (z *zone) sortedNodes() []*node {
 }
 
 func sortedContainers(containers map[id.Container]*container) []*container {
-	return slices.SortedFunc(maps.Values(containers), func(a, b *container) int { return a.id.Compare(b.id) })
+	return slices.SortedFunc(maps.Values(containers), byAge)
 }
 
 // vector reads resources, and makes room for a countable resource that is named for the first time.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/adhocore/gronx"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -31,12 +32,15 @@ func Complete(spec *apiv1.AppSpec) error {
 	if len(spec.GetRoles()) == 0 {
 		return invalid("app %s has no role; say at least which image it runs", spec.GetName())
 	}
+	if spec.GetKind() != apiv1.AppSpec_APP {
+		return fmt.Errorf("apps of kind %s cannot be deployed yet; leave the kind out: %w", strings.ToLower(spec.GetKind().String()), errdefs.ErrNotImplemented)
+	}
 	if spec.GetQueue() == "" {
 		spec.Queue = "default"
 	}
 	seen := map[string]bool{}
 	for _, role := range spec.GetRoles() {
-		if len(spec.GetRoles()) > 1 {
+		if len(spec.GetRoles()) > 1 || role.GetName() != "" {
 			if err := checkName("role name", role.GetName()); err != nil {
 				return err
 			}
@@ -57,6 +61,9 @@ func completeRole(role *apiv1.RoleSpec) error {
 		return invalid("no image is named; say NAME:TAG of one that \"mammoth image ls\" lists")
 	}
 	if err := checkCount(role.GetInstances()); err != nil {
+		return err
+	}
+	if err := checkSchedule(role.GetSchedule()); err != nil {
 		return err
 	}
 	if err := completeResources(role); err != nil {
@@ -80,6 +87,21 @@ func completeRole(role *apiv1.RoleSpec) error {
 		return err
 	}
 	return checkExpose(role)
+}
+
+func checkSchedule(entries []*apiv1.ScheduleEntry) error {
+	for _, entry := range entries {
+		if len(strings.Fields(entry.GetCron())) != 5 || !gronx.IsValid(entry.GetCron()) {
+			return invalid("%q is not a cron expression of five fields; write for example \"0 22 * * *\"", entry.GetCron())
+		}
+		if _, err := time.LoadLocation(entry.GetTimezone()); err != nil {
+			return invalid("%q is not a time zone; write for example Asia/Shanghai", entry.GetTimezone())
+		}
+		if err := checkCount(entry.GetInstances()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func completeResources(role *apiv1.RoleSpec) error {
