@@ -1,0 +1,68 @@
+package service_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/service"
+)
+
+// TestSpecs replays what people write: a spec that is complete, or the sentence that they are told.
+func TestSpecs(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			spec := &apiv1.AppSpec{}
+			if err := protojson.Unmarshal([]byte(d.Input), spec); err != nil {
+				d.Fatalf(t, "%v", err)
+			}
+			switch err := service.Complete(spec); {
+			case err != nil && !errors.Is(err, errdefs.ErrInvalidArgument) && !errors.Is(err, errdefs.ErrNotImplemented):
+				d.Fatalf(t, "the class of %v", err)
+			case err != nil:
+				return wire.Sentence(err) + "\n"
+			}
+			if d.Cmd == "fine" {
+				return "fine\n"
+			}
+			return stable(t, spec)
+		})
+	})
+}
+
+// stable is a spec's text in one form: protojson varies its blanks.
+func stable(t *testing.T, spec *apiv1.AppSpec) string {
+	t.Helper()
+	raw, err := protojson.MarshalOptions{Multiline: true, Indent: " "}.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []byte
+	for i, b := range raw {
+		if b == ' ' && i > 0 && raw[i-1] == ' ' && i > 1 && raw[i-2] == ':' {
+			continue
+		}
+		out = append(out, b)
+	}
+	return string(out) + "\n"
+}
+
+func TestCompletingTwiceChangesNothing(t *testing.T) {
+	spec := &apiv1.AppSpec{Name: "web", Roles: []*apiv1.RoleSpec{{Image: "web:1"}}}
+	if err := service.Complete(spec); err != nil {
+		t.Fatal(err)
+	}
+	once := proto.CloneOf(spec)
+	if err := service.Complete(spec); err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(once, spec) {
+		t.Errorf("once: %v\ntwice: %v", once, spec)
+	}
+}
