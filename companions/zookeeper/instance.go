@@ -1,0 +1,102 @@
+package zookeeper
+
+import (
+	"encoding/json"
+	"strings"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// instance is one entry as Apache Curator's service discovery writes it.
+type instance struct {
+	Name                string   `json:"name"`
+	ID                  string   `json:"id"`
+	Address             string   `json:"address"`
+	Port                *int32   `json:"port"`
+	SSLPort             *int32   `json:"sslPort"`
+	Payload             *payload `json:"payload"`
+	RegistrationTimeUTC int64    `json:"registrationTimeUTC"`
+	ServiceType         string   `json:"serviceType"`
+	URISpec             uriSpec  `json:"uriSpec"`
+	// Curator's clients pass over instances that are not enabled.
+	Enabled bool `json:"enabled"`
+}
+
+// payload is what Curator leaves to the application. Java programs read it as a map.
+type payload struct {
+	Class string `json:"@class"`
+	// Tells the zone's entries from those of others.
+	ManagedBy string            `json:"managedBy"`
+	State     string            `json:"state"`
+	Weight    int32             `json:"weight"`
+	Version   int32             `json:"version"`
+	Node      string            `json:"node,omitempty"`
+	Container string            `json:"container,omitempty"`
+	Ports     map[string]int32  `json:"ports"`
+	Values    map[string]string `json:"values"`
+}
+
+type uriSpec struct {
+	Parts []part `json:"parts"`
+}
+
+type part struct {
+	Value    string `json:"value"`
+	Variable bool   `json:"variable"`
+}
+
+// encode writes an endpoint as Curator reads it.
+func encode(zone, service string, e *apiv1.Endpoint) []byte {
+	port := e.GetPort()
+	entry := instance{
+		Name: service, ID: e.GetId(), Address: e.GetAddress(), Port: &port,
+		Payload: &payload{
+			Class: "java.util.LinkedHashMap", ManagedBy: owner(zone), State: e.GetState().String(), Weight: e.GetWeight(),
+			Version: e.GetVersion(), Node: e.GetNode(), Container: e.GetContainerId(), Ports: e.GetPorts(), Values: e.GetValues(),
+		},
+		// The entry does not end with a session.
+		ServiceType: "PERMANENT",
+		URISpec: uriSpec{Parts: []part{
+			{"scheme", true}, {"://", false}, {"address", true}, {":", false}, {"port", true},
+		}},
+		Enabled: e.GetState() == apiv1.Endpoint_HEALTHY && e.GetWeight() > 0,
+	}
+	if entry.Payload.Ports == nil {
+		entry.Payload.Ports = map[string]int32{}
+	}
+	if entry.Payload.Values == nil {
+		entry.Payload.Values = map[string]string{}
+	}
+	if at := e.GetRegisteredAt(); at != nil {
+		entry.RegistrationTimeUTC = at.AsTime().UnixMilli()
+	}
+	text, err := json.Marshal(entry)
+	if err != nil {
+		// Only strings and numbers are in it.
+		panic(err)
+	}
+	return text
+}
+
+func owner(zone string) string { return "mammoth/" + zone }
+
+// isOurs reports whether an entry is one that the zone wrote.
+func isOurs(zone string, entry []byte) bool {
+	var read struct {
+		Payload json.RawMessage `json:"payload"`
+	}
+	if json.Unmarshal(entry, &read) != nil {
+		return false
+	}
+	var marked struct {
+		ManagedBy string `json:"managedBy"`
+	}
+	return json.Unmarshal(read.Payload, &marked) == nil && marked.ManagedBy == owner(zone)
+}
+
+// isNodeName reports whether a name can be one part of a path in ZooKeeper.
+func isNodeName(name string) bool {
+	return name != "" && name != "." && name != ".." && !strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r == '/' || r >= 0x7f
+	})
+}

@@ -1,0 +1,242 @@
+// Package zookeeper copies the zone's registry into ZooKeeper, as entries of Apache Curator's service discovery, so
+// that programs that look there find the zone's instances as they are. What others have written there is left alone.
+package zookeeper
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc"
+
+	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	"github.com/mammoth-os/mammoth/internal/zk"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+)
+
+// DefaultPath is where services are, each a node with its instances below it.
+const DefaultPath = "/mammoth/services"
+
+// Config is where the registry is copied to.
+type Config struct {
+	ZooKeeper zk.Config
+	// Default DefaultPath.
+	Path string
+	// The zone's name: it marks the entries as this zone's. Default "mammoth".
+	Zone string
+	// How often everything is compared again, without a reason. Default 1m.
+	Compare time.Duration
+	Log     *slog.Logger
+}
+
+// Validate fills in what is left out, and says what is wrong.
+func (c *Config) Validate() error {
+	if c.Path == "" {
+		c.Path = DefaultPath
+	}
+	if c.Zone == "" {
+		c.Zone = "mammoth"
+	}
+	if c.Compare == 0 {
+		c.Compare = time.Minute
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if !strings.HasPrefix(c.Path, "/") || path.Clean(c.Path) != c.Path || c.Path == "/" {
+		return fmt.Errorf("the path %q must be absolute, and not the root: %w", c.Path, errdefs.ErrInvalidArgument)
+	}
+	if c.Compare < 0 {
+		return fmt.Errorf("the time between comparisons must not be negative: %w", errdefs.ErrInvalidArgument)
+	}
+	return c.ZooKeeper.Validate()
+}
+
+// Companion copies the registry.
+type Companion struct {
+	config Config
+	client companionv1.CompanionsClient
+	hurry  func()
+}
+
+// New returns a companion that has yet to Run; the connection leads to the ResourceManager.
+func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	c := &Companion{config: config, client: companionv1.NewCompanionsClient(conn), hurry: func() {}}
+	if dialer, ok := conn.(interface{ ResetConnectBackoff() }); ok {
+		c.hurry = dialer.ResetConnectBackoff
+	}
+	return c, nil
+}
+
+var (
+	retryZone  = backoff.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
+	retryWrite = backoff.Policy{Min: 200 * time.Millisecond, Max: 15 * time.Second}
+)
+
+// Run keeps the copy true until ctx ends. Without ZooKeeper, or without the zone, it waits for their return; the
+// entries stay as they are, also when it ends.
+func (c *Companion) Run(ctx context.Context) error {
+	client, err := zk.New(c.config.ZooKeeper)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wanted := newWanted()
+	var receiver sync.WaitGroup
+	receiver.Go(func() { c.receive(ctx, wanted) })
+	defer receiver.Wait()
+	defer cancel()
+	c.write(ctx, newCopier(client, c.config), wanted)
+	return nil
+}
+
+// wanted is the registry as the zone last told it, and which of its services have changed since the copier asked.
+type wanted struct {
+	mu       sync.Mutex
+	known    bool
+	services map[string]map[string][]byte
+	dirty    map[string]bool
+	changed  chan struct{}
+}
+
+func newWanted() *wanted {
+	return &wanted{services: map[string]map[string][]byte{}, dirty: map[string]bool{}, changed: make(chan struct{}, 1)}
+}
+
+// take makes an update part of what is wanted.
+func (w *wanted) take(zone string, update *companionv1.MirrorUpdate) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if update.GetSnapshot() {
+		for name := range w.services {
+			w.dirty[name] = true
+		}
+		clear(w.services)
+		w.known = true
+	}
+	for _, service := range update.GetServices() {
+		if isNodeName(service.GetName()) {
+			w.services[service.GetName()] = entries(zone, service)
+			w.dirty[service.GetName()] = true
+		}
+	}
+	for _, name := range update.GetRemoved() {
+		delete(w.services, name)
+		w.dirty[name] = true
+	}
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+func entries(zone string, service *apiv1.Service) map[string][]byte {
+	list := map[string][]byte{}
+	for _, endpoint := range service.GetEndpoints() {
+		if isNodeName(endpoint.GetId()) {
+			list[endpoint.GetId()] = encode(zone, service.GetName(), endpoint)
+		}
+	}
+	return list
+}
+
+// all is every service that is wanted, with its entries by id; ready is false before the zone has told.
+func (w *wanted) all() (services map[string]map[string][]byte, ready bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.dirty)
+	services = make(map[string]map[string][]byte, len(w.services))
+	for name, list := range w.services {
+		services[name] = list
+	}
+	return services, w.known
+}
+
+// changes is the services that have changed; nil stands for one that is gone.
+func (w *wanted) changes() map[string]map[string][]byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	changes := make(map[string]map[string][]byte, len(w.dirty))
+	for name := range w.dirty {
+		changes[name] = w.services[name]
+	}
+	clear(w.dirty)
+	return changes
+}
+
+// receive keeps what is wanted as the zone tells it.
+func (c *Companion) receive(ctx context.Context, w *wanted) {
+	for failures := 1; ctx.Err() == nil; failures++ {
+		stream, err := c.client.Mirror(ctx, &companionv1.MirrorRequest{})
+		for err == nil {
+			var update *companionv1.MirrorUpdate
+			if update, err = stream.Recv(); err == nil {
+				failures = 0
+				w.take(c.config.Zone, update)
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		c.config.Log.Warn("the zone cannot be reached; ZooKeeper keeps its entries", "reason", wire.Sentence(err))
+		_ = backoff.Sleep(ctx, retryZone.After(failures))
+		c.hurry()
+	}
+}
+
+// write brings ZooKeeper to what is wanted: everything after each new connection, from time to time, and after a
+// failure; otherwise what has changed.
+func (c *Companion) write(ctx context.Context, copier *copier, w *wanted) {
+	var connection int64
+	var compared time.Time
+	for failures := 0; ctx.Err() == nil; {
+		state, err := copier.client.AwaitConnected(ctx)
+		if err != nil {
+			continue
+		}
+		if failures > 0 || state.Connection != connection || time.Since(compared) >= c.config.Compare {
+			services, ready := w.all()
+			if !ready {
+				wait(ctx, w.changed, nil, time.Hour)
+				continue
+			}
+			connection, compared = state.Connection, time.Now()
+			err = copier.whole(ctx, services)
+		} else {
+			err = copier.some(ctx, w.changes())
+		}
+		if err != nil && ctx.Err() == nil {
+			failures++
+			c.config.Log.Error("the registry could not be copied to ZooKeeper; it is tried again", "reason", err)
+			_ = backoff.Sleep(ctx, retryWrite.After(failures))
+			continue
+		}
+		failures = 0
+		_, changed := copier.client.State()
+		wait(ctx, w.changed, changed, c.config.Compare-time.Since(compared))
+	}
+}
+
+// wait returns when there may be something to do.
+func wait(ctx context.Context, a, b <-chan struct{}, limit time.Duration) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-a:
+	case <-b:
+	case <-timer.C:
+	}
+}
