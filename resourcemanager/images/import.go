@@ -333,20 +333,20 @@ func (a *archive) namesOf(image *archivedImage, descriptor ocispec.Descriptor, s
 }
 
 // config reads the image's config.
-func (a *archive) config(image *archivedImage) (part, ocispec.Image, error) {
+func (a *archive) config(image *archivedImage) (part, Config, error) {
 	sum := image.manifest.Config.Digest
 	found, ok := a.blob(sum)
 	if !ok {
-		return part{}, ocispec.Image{}, invalid("the archive lacks the config %s that its manifest names", sum)
+		return part{}, Config{}, invalid("the archive lacks the config %s that its manifest names", sum)
 	}
 	if found.size > maxJSON {
-		return part{}, ocispec.Image{}, invalid("the config %s is %d bytes long, too long for what it should be", sum, found.size)
+		return part{}, Config{}, invalid("the config %s is %d bytes long, too long for what it should be", sum, found.size)
 	}
 	content, err := os.ReadFile(found.path)
 	if err != nil {
-		return part{}, ocispec.Image{}, fmt.Errorf("read the image's config: %w", err)
+		return part{}, Config{}, fmt.Errorf("read the image's config: %w", err)
 	}
-	_, config, err := a.limits.parseConfig(content)
+	config, err := a.limits.parseConfig(content)
 	return found, config, err
 }
 
@@ -356,10 +356,13 @@ func (a *archive) check(image *archivedImage) error {
 	if err != nil {
 		return err
 	}
-	image.parts = append(image.parts, found)
-	if got, want := len(image.manifest.Layers), len(config.RootFS.DiffIDs); got != want {
-		return invalid("the image's manifest names %d layers, its config %d", got, want)
+	if image.manifest.Config.Size != found.size {
+		return invalid("the manifest says that the config is %d bytes long, but it is %d", image.manifest.Config.Size, found.size)
 	}
+	if err := matchLayers(image.manifest, config); err != nil {
+		return err
+	}
+	image.parts = append(image.parts, found)
 	for i, descriptor := range image.manifest.Layers {
 		layer, ok := a.blob(descriptor.Digest)
 		if !ok {
@@ -368,17 +371,10 @@ func (a *archive) check(image *archivedImage) error {
 		if layer.size != descriptor.Size {
 			return invalid("the manifest says that layer %s is %d bytes long, but it is %d", layer.digest, descriptor.Size, layer.size)
 		}
-		diffID, err := a.limits.checkLayer(layer)
-		if err != nil {
+		if err := a.limits.checkLayer(layer, config.diffIDs[i]); err != nil {
 			return err
 		}
-		if want := config.RootFS.DiffIDs[i]; diffID != want {
-			return invalid("layer %s has the content digest %s, not %s as the image's config says", layer.digest, diffID, want)
-		}
 		image.parts = append(image.parts, layer)
-	}
-	if image.manifest.Config.Size != found.size {
-		return invalid("the manifest says that the config is %d bytes long, but it is %d", image.manifest.Config.Size, found.size)
 	}
 	return nil
 }

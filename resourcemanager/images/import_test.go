@@ -186,7 +186,7 @@ func TestRefusesBadArchives(t *testing.T) {
 		"truncated gzip":   {gzipped(t, good)[:len(gzipped(t, good))-20], errdefs.ErrInvalidArgument, "truncated"},
 		"broken gzip":      {broken(gzipped(t, good)), errdefs.ErrInvalidArgument, "damaged"},
 		"gzip bomb":        {explosive, errdefs.ErrResourceExhausted, "times its size"},
-		"endless":          {tarOf(t, entry{name: "index.json", content: make([]byte, 129<<20)}), errdefs.ErrResourceExhausted, "expands to more than 134217728 bytes"},
+		"endless":          {tarOf(t, entry{name: "index.json", content: make([]byte, 81<<20)}), errdefs.ErrResourceExhausted, "expands to more than 83886080 bytes"},
 		"parent name":      {tarOf(t, entry{name: "../../etc/cron.d/x", content: []byte("x")}), errdefs.ErrInvalidArgument, `"../../etc/cron.d/x", which leads out of it`},
 		"hidden parent":    {tarOf(t, entry{name: "a/../../x", content: []byte("x")}), errdefs.ErrInvalidArgument, "leads out of it"},
 		"absolute name":    {tarOf(t, entry{name: "/etc/passwd", content: []byte("x")}), errdefs.ErrInvalidArgument, `the absolute name "/etc/passwd"`},
@@ -219,7 +219,7 @@ func TestRefusesBadArchives(t *testing.T) {
 		"index that names itself deeply": {deepIndex(t, 7), errdefs.ErrInvalidArgument, "nested more than 4 deep"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			store := openStore(t, t.TempDir(), Limits{ExpandedBytes: 128 << 20})
+			store := openStore(t, t.TempDir(), Limits{ExpandedBytes: 80 << 20})
 			imported, err := store.Import(t.Context(), bytes.NewReader(c.content), "")
 			if err == nil {
 				t.Fatalf("imported %v", imported)
@@ -338,7 +338,7 @@ func bomb(t testing.TB) []byte {
 	var out bytes.Buffer
 	zip := gzip.NewWriter(&out)
 	w := tar.NewWriter(zip)
-	const size = 100 << 20
+	const size = 66 << 20
 	if err := w.WriteHeader(&tar.Header{Name: "zeros", Mode: 0o644, Size: size}); err != nil {
 		t.Fatal(err)
 	}

@@ -116,16 +116,19 @@ type Config struct {
 	// ExposedPorts as PORT/PROTOCOL, sorted.
 	ExposedPorts []string
 	Labels       map[string]string
+
+	// diffIDs are the digests of the layers' tars.
+	diffIDs []digest.Digest
 }
 
 // HasCommand reports whether the image says itself what to run.
 func (c Config) HasCommand() bool { return len(c.Entrypoint)+len(c.Cmd) > 0 }
 
 // parseConfig reads an image's config, and checks that the zone's nodes can run it: errdefs.ErrInvalidArgument.
-func (l Limits) parseConfig(content []byte) (Config, ocispec.Image, error) {
+func (l Limits) parseConfig(content []byte) (Config, error) {
 	var image ocispec.Image
 	if err := json.Unmarshal(content, &image); err != nil {
-		return Config{}, image, invalid("the image's config is not valid JSON: %v", err)
+		return Config{}, invalid("the image's config is not valid JSON: %v", err)
 	}
 	config := Config{
 		Architecture: image.Architecture,
@@ -138,17 +141,18 @@ func (l Limits) parseConfig(content []byte) (Config, ocispec.Image, error) {
 		StopSignal:   image.Config.StopSignal,
 		ExposedPorts: slices.Sorted(maps.Keys(image.Config.ExposedPorts)),
 		Labels:       image.Config.Labels,
+		diffIDs:      image.RootFS.DiffIDs,
 	}
 	// The oldest builders leave them out and mean their own machine.
 	setDefault(&config.Architecture, l.Architecture)
 	setDefault(&config.OS, "linux")
 	if config.OS != "linux" {
-		return config, image, l.wrongPlatform(config.OS + "/" + config.Architecture)
+		return config, l.wrongPlatform(config.OS + "/" + config.Architecture)
 	}
 	if config.Architecture != l.Architecture {
-		return config, image, l.wrongPlatform(config.Architecture)
+		return config, l.wrongPlatform(config.Architecture)
 	}
-	return config, image, nil
+	return config, nil
 }
 
 // platformError says that an image is sound, but not for the zone's nodes.
@@ -257,7 +261,7 @@ func (s *Store) follow(current catalog, sum digest.Digest, m parsedManifest) (di
 	if err != nil {
 		return sum, m, Config{}, err
 	}
-	config, _, err := s.limits.parseConfig(content)
+	config, err := s.limits.parseConfig(content)
 	return sum, m, config, err
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mammoth-os/mammoth/internal/distribution"
 )
@@ -112,8 +111,9 @@ func (r repositories) CancelUpload(ctx context.Context, repository, id string) e
 	return r.cancelUpload(ctx, repository, id)
 }
 
-// PutManifest implements distribution.WritableStore. A tag is refused to an image that no node of the zone can run;
-// by its digest any is taken, since those of an index come one by one, for every architecture.
+// PutManifest implements distribution.WritableStore. A tag is given only to an image that the zone's nodes can run,
+// which is looked at as closely as an archive's; by its digest any is taken, since those of an index come one by one,
+// for every architecture.
 func (r repositories) PutManifest(_ context.Context, repository, reference string, m distribution.Manifest) error {
 	ref := referenceOf(repository, reference)
 	if named, err := distribution.ParseReference(ref.String()); err != nil || named != ref {
@@ -122,6 +122,18 @@ func (r repositories) PutManifest(_ context.Context, repository, reference strin
 	parsed, err := parseManifest(m.Content, m.MediaType)
 	if err != nil {
 		return err
+	}
+	if ref.Digest == "" {
+		err := r.checkPushed(m.Digest, parsed)
+		if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) {
+			// It will never do. What is only missing may still be pushed.
+			r.mu.Lock()
+			r.forget(repository, m.Digest, parsed)
+			r.mu.Unlock()
+		}
+		if err != nil {
+			return err
+		}
 	}
 	path, err := writeNew(r.incomingDir(), m.Content)
 	if err != nil {
@@ -132,14 +144,43 @@ func (r repositories) PutManifest(_ context.Context, repository, reference strin
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	next := r.catalog.clone()
+	if err := r.checkComplete(next, parsed); err != nil {
+		return err
+	}
+	if err := r.adopt(map[digest.Digest]string{m.Digest: path}); err != nil {
+		return err
+	}
 	next.manifests[m.Digest] = parsed.entry()
-	for _, descriptor := range parsed.descriptors() {
-		if slices.ContainsFunc(parsed.Manifests, func(d ocispec.Descriptor) bool { return d.Digest == descriptor.Digest }) {
-			if _, ok := next.manifests[descriptor.Digest]; !ok {
-				return fmt.Errorf("the index names %s, which the store does not have: %w", descriptor.Digest, errdefs.ErrNotFound)
-			}
-			continue
+	if ref.Digest == "" {
+		next.tags[ref.String()] = tag{digest: m.Digest, createdAt: time.Now()}
+	}
+	if err := r.commit(next); err != nil {
+		return err
+	}
+	r.forget(repository, m.Digest, parsed)
+	if ref.Digest != "" {
+		// An index or a tag that leads to it is about to follow.
+		r.promise(repository, m.Digest)
+	}
+	return nil
+}
+
+// forget ends the promises that were made for the sake of a manifest. The caller holds mu.
+func (r repositories) forget(repository string, sum digest.Digest, m parsedManifest) {
+	children := m.entry().children
+	maps.DeleteFunc(r.promised, func(key promise, _ time.Time) bool {
+		return key.repository == repository && (key.blob == sum || slices.Contains(children, key.blob))
+	})
+}
+
+// checkComplete refuses a manifest that names what the store does not have: errdefs.ErrNotFound.
+func (r repositories) checkComplete(current catalog, m parsedManifest) error {
+	for _, descriptor := range m.Manifests {
+		if _, ok := current.manifests[descriptor.Digest]; !ok {
+			return fmt.Errorf("the index names %s, which the store does not have: %w", descriptor.Digest, errdefs.ErrNotFound)
 		}
+	}
+	for _, descriptor := range m.descriptors() {
 		size, err := r.blobSize(descriptor.Digest)
 		if errors.Is(err, errdefs.ErrNotFound) {
 			return fmt.Errorf("the manifest names %s, which the store does not have: %w", descriptor.Digest, errdefs.ErrNotFound)
@@ -151,24 +192,37 @@ func (r repositories) PutManifest(_ context.Context, repository, reference strin
 			return invalid("the manifest says that %s is %d bytes long, but it is %d", descriptor.Digest, descriptor.Size, size)
 		}
 	}
-	if ref.Digest == "" {
-		if _, _, _, err := r.follow(next, m.Digest, parsed); err != nil {
+	return nil
+}
+
+// checkPushed looks at the image for the zone's nodes: its config, and the layers that were not looked at before.
+func (r repositories) checkPushed(sum digest.Digest, m parsedManifest) error {
+	r.mu.Lock()
+	current := r.catalog
+	r.mu.Unlock()
+	if err := r.checkComplete(current, m); err != nil {
+		return err
+	}
+	_, m, config, err := r.follow(current, sum, m)
+	if err != nil {
+		return err
+	}
+	if err := matchLayers(m, config); err != nil {
+		return err
+	}
+	for i, layer := range m.Layers {
+		r.mu.Lock()
+		known := r.checked[layer.Digest]
+		r.mu.Unlock()
+		if known == config.diffIDs[i] {
+			continue
+		}
+		if err := r.limits.checkLayer(part{digest: layer.Digest, size: layer.Size, path: blobPath(r.dir, layer.Digest)}, config.diffIDs[i]); err != nil {
 			return err
 		}
-		next.tags[ref.String()] = tag{digest: m.Digest, createdAt: time.Now()}
-	}
-	if err := r.adopt(map[digest.Digest]string{m.Digest: path}); err != nil {
-		return err
-	}
-	if err := r.commit(next); err != nil {
-		return err
-	}
-	maps.DeleteFunc(r.promised, func(key promise, _ time.Time) bool {
-		return key.repository == repository && (key.blob == m.Digest || slices.Contains(next.manifests[m.Digest].children, key.blob))
-	})
-	if ref.Digest != "" {
-		// An index or a tag that leads to it is about to follow.
-		r.promise(repository, m.Digest)
+		r.mu.Lock()
+		r.checked[layer.Digest] = config.diffIDs[i]
+		r.mu.Unlock()
 	}
 	return nil
 }

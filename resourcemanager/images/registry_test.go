@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -159,6 +160,33 @@ func TestAnImageForSeveralMachinesIsPushed(t *testing.T) {
 	}
 	if freed, err := store.Remove(t.Context(), "web:1"); err != nil || freed == 0 || stored(t, store) != 0 {
 		t.Errorf("freed %d, %v; %d bytes are left", freed, err, stored(t, store))
+	}
+}
+
+func TestPushedLayersAreLookedAt(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*testImage)
+		status int
+		says   string
+	}{
+		"a bomb":           {func(i *testImage) { i.layers[0] = bomb(t) }, 413, "times its size"},
+		"a name leads out": {func(i *testImage) { i.layers[0] = tarOf(t, entry{name: "../../x"}) }, 400, "leads out of the container"},
+		"another content":  {func(i *testImage) { i.diffIDs = []digest.Digest{"sha256:1", "sha256:2"} }, 400, "as the image's config says"},
+		"too few":          {func(i *testImage) { i.diffIDs = []digest.Digest{"sha256:1"} }, 400, "names 2 layers, its config 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := openStore(t, t.TempDir(), Limits{})
+			image := webImage(t)
+			c.change(&image)
+			pushBlobs(t, store, "web", image)
+			putManifest(t, store, "/v2/web/manifests/1", image.manifest(t), distribution.MediaTypeOCIManifest).want(t, c.status, c.says)
+			if got := names(t, store); len(got) > 0 {
+				t.Errorf("it has %q", got)
+			}
+			if _, err := store.collect(t.Context(), time.Now(), func(*catalog) error { return nil }); err != nil || stored(t, store) != 0 {
+				t.Errorf("%v; %d bytes are left", err, stored(t, store))
+			}
+		})
 	}
 }
 

@@ -84,6 +84,8 @@ type Store struct {
 	// promised keeps blobs that a client was told it need not push, or has pushed, until its manifest arrives.
 	promised map[promise]time.Time
 	uploads  map[string]*upload
+	// checked are the pushed layers that were looked at, with the digests of their tars. It only saves work.
+	checked map[digest.Digest]digest.Digest
 
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -104,6 +106,7 @@ func Open(dir string, limits Limits) (*Store, error) {
 		limits:   limits,
 		promised: map[promise]time.Time{},
 		uploads:  map[string]*upload{},
+		checked:  map[digest.Digest]digest.Digest{},
 		stopped:  make(chan struct{}),
 	}
 	for _, sub := range []string{s.blobDir(), s.incomingDir()} {
@@ -195,6 +198,7 @@ func (s *Store) collect(ctx context.Context, now time.Time, change func(*catalog
 	}
 	keep := next.reach(roots)
 	maps.DeleteFunc(next.manifests, func(sum digest.Digest, _ manifest) bool { return !keep[sum] })
+	maps.DeleteFunc(s.checked, func(sum, _ digest.Digest) bool { return !keep[sum] })
 	if err := s.commit(next); err != nil {
 		return 0, err
 	}

@@ -1,0 +1,53 @@
+package images
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/testenv"
+	"github.com/mammoth-os/mammoth/internal/wire"
+)
+
+func TestAFullDiskIsSaidAndLeftAsItWas(t *testing.T) {
+	testenv.Need(t, "root")
+	dir := t.TempDir()
+	if err := syscall.Mount("mammoth-test", dir, "tmpfs", 0, "size=8m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	store := openStore(t, dir, Limits{})
+	importImage(t, store, webImage(t), "web:1")
+	before := stored(t, store)
+
+	says := func(err error) {
+		t.Helper()
+		if !errors.Is(err, errdefs.ErrResourceExhausted) || !strings.Contains(wire.Sentence(err), "the image store's disk is full") {
+			t.Errorf("it says %v", err)
+		}
+		if left := incomingFiles(t, store); len(left) > 0 {
+			t.Errorf("left behind: %q", left)
+		}
+	}
+	_, err := store.Import(t.Context(), bytes.NewReader(largeImage(t)), "large:1")
+	says(err)
+	u, err := store.startUpload("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = store.appendUpload(t.Context(), u, 0, bytes.NewReader(largeImage(t)), nil)
+	says(err)
+
+	if _, _, err := store.Resolve(t.Context(), "web:1"); err != nil || stored(t, store) != before {
+		t.Errorf("%v; %d bytes are stored, not %d", err, stored(t, store), before)
+	}
+	importImage(t, store, other(t), "web:2")
+}
