@@ -123,8 +123,8 @@ func (o *owner) hold(key id.Container, lease *corev1.Lease, spec *corev1.Contain
 		},
 		lease: lease, spec: spec, runtime: o.nm.config.Runtimes[spec.GetRuntime()],
 	}
-	if period := spec.GetHealth().GetStartPeriod(); period != nil {
-		h.core.StartPeriod = period.AsDuration()
+	if period := spec.GetHealth().GetStartPeriod().AsDuration(); period > 0 {
+		h.core.StartPeriod = period
 	}
 	if grace := spec.GetStopGrace(); grace != nil {
 		h.core.Grace = grace.AsDuration()

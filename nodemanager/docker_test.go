@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,14 +13,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	goruntime "runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/filters"
-	"github.com/docker/docker/api/types/image"
+	imagetypes "github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/client"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/grpc"
@@ -123,16 +126,18 @@ type realNode struct {
 	stop   func()
 	dir    string
 	name   string
+	socket string
 	// rmAt and storeAt are where the ResourceManager and the image store are.
 	rmAt, storeAt string
 	key           token.Key
 	app           id.App
 }
 
-func (n *realNode) engine(registry string) *docker.Runtime {
+// engineAt is the node's engine behind a socket.
+func (n *realNode) engineAt(socket, registry string) *docker.Runtime {
 	n.Helper()
 	rt, err := docker.New(docker.Config{
-		Socket: testenv.DockerSocket(), Zone: "nodemanager-test", Node: n.name, Registry: registry, LogDir: n.dir + "/logs",
+		Socket: socket, Zone: "nodemanager-test", Node: n.name, Registry: registry, LogDir: n.dir + "/logs",
 		Ports: network.Range{First: 31000, Last: 31999},
 	})
 	if err != nil {
@@ -147,7 +152,7 @@ func (n *realNode) start() {
 	if err != nil {
 		n.Fatal(err)
 	}
-	rt := n.engine(layers.Address())
+	rt := n.engineAt(n.socket, layers.Address())
 	nm, err := nodemanager.New(nodemanager.Config{
 		Dir: n.dir, NodeID: n.name, ResourceManager: n.rmAt, Layers: layers, MetricsListen: "127.0.0.1:0",
 		Runtimes: map[corev1.ContainerSpec_Runtime]runtime.Runtime{corev1.ContainerSpec_DOCKER: rt},
@@ -225,16 +230,16 @@ func (n *realNode) all(count int64, holds func(*corev1.ContainerStatus) bool) fu
 	}
 }
 
-func TestRealContainersThroughARestart(t *testing.T) {
+// newRealNode starts a node with an image in its zone's store. What it leaves in the engine is taken away.
+func newRealNode(t *testing.T) (n *realNode, image string) {
 	testenv.Need(t, "docker", "root")
-	const count = 8
 	store := blobs{}
-	ref := store.image(t, runtimetest.Build(t), t.TempDir())
+	image = store.image(t, runtimetest.Build(t), t.TempDir())
 	images := httptest.NewServer(distribution.New(store))
-	defer images.Close()
+	t.Cleanup(images.Close)
 	key := token.NewKey(1)
-	n := &realNode{
-		T: t, rm: newResourceManager(key), dir: t.TempDir(), name: fmt.Sprintf("n%d", os.Getpid()),
+	n = &realNode{
+		T: t, rm: newResourceManager(key), dir: t.TempDir(), name: "test-" + rand.Text()[:8], socket: testenv.DockerSocket(),
 		storeAt: strings.TrimPrefix(images.URL, "http://"), key: key, app: id.App{ClusterStart: time.Now().UnixMilli(), Seq: 1},
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -245,16 +250,26 @@ func TestRealContainersThroughARestart(t *testing.T) {
 	server := grpc.NewServer()
 	trackerv1.RegisterResourceTrackerServer(server, n.rm)
 	go func() { _ = server.Serve(listener) }()
-	defer server.Stop()
-	defer n.cleanUp(ref)
-	n.start()
-	defer func() { n.stop() }()
+	t.Cleanup(server.Stop)
+	t.Cleanup(func() { n.cleanUp(image) })
+	t.Cleanup(func() { n.stop() })
+	n.stop = func() {}
+	return n, image
+}
 
-	spec := &corev1.ContainerSpec{
-		Runtime: corev1.ContainerSpec_DOCKER, Image: ref, Ports: []*corev1.Port{{Name: "http", ContainerPort: 8080}},
+func serveProgram(image string) *corev1.ContainerSpec {
+	return &corev1.ContainerSpec{
+		Runtime: corev1.ContainerSpec_DOCKER, Image: image, Ports: []*corev1.Port{{Name: "http", ContainerPort: 8080}},
 		Health:    &corev1.HealthCheck{Probe: &corev1.HealthCheck_Http_{Http: &corev1.HealthCheck_Http{Path: "/"}}},
 		StopGrace: durationpb.New(5 * time.Second),
 	}
+}
+
+func TestRealContainersThroughARestart(t *testing.T) {
+	const count = 8
+	n, image := newRealNode(t)
+	n.start()
+	spec := serveProgram(image)
 	for i := range int64(count) {
 		n.launch(n.container(i+1), spec)
 	}
@@ -280,7 +295,7 @@ func TestRealContainersThroughARestart(t *testing.T) {
 	}
 
 	n.stop()
-	if err := n.engine("").Stop(t.Context(), n.container(1), 0); err != nil {
+	if err := n.engineAt(testenv.DockerSocket(), "").Stop(t.Context(), n.container(1), 0); err != nil {
 		t.Fatal(err)
 	}
 	n.start()
@@ -310,7 +325,7 @@ func TestRealContainersThroughARestart(t *testing.T) {
 		n.rm.commands <- &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Forget_{Forget: &trackerv1.NodeCommand_Forget{ContainerIds: []string{n.container(i + 1).String()}}}}
 	}
 	n.eventually("nothing is left in the engine", func() bool {
-		left, err := n.engine("").List(t.Context())
+		left, err := n.engineAt(testenv.DockerSocket(), "").List(t.Context())
 		return err == nil && len(left) == 0
 	})
 }
@@ -336,7 +351,7 @@ func (n *realNode) launch(key id.Container, spec *corev1.ContainerSpec) {
 func (n *realNode) cleanUp(ref string) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	rt := n.engine("")
+	rt := n.engineAt(testenv.DockerSocket(), "")
 	left, err := rt.List(ctx)
 	if err != nil {
 		n.Error(err)
@@ -353,13 +368,130 @@ func (n *realNode) cleanUp(ref string) {
 	}
 	defer func() { _ = engine.Close() }()
 	name, _, _ := strings.Cut(ref, "@")
-	images, err := engine.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "mammoth.local/"+name))})
+	images, err := engine.ImageList(ctx, imagetypes.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "mammoth.local/"+name))})
 	if err != nil {
 		n.Error(err)
 	}
 	for _, found := range images {
-		if _, err := engine.ImageRemove(ctx, found.ID, image.RemoveOptions{Force: true}); err != nil {
+		if _, err := engine.ImageRemove(ctx, found.ID, imagetypes.RemoveOptions{Force: true}); err != nil {
 			n.Error(err)
 		}
+	}
+}
+
+// gate is a way to the engine that can be shut.
+type gate struct {
+	listener net.Listener
+	mu       sync.Mutex
+	shut     bool
+	conns    map[net.Conn]struct{}
+}
+
+func newGate(t *testing.T) *gate {
+	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "engine.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{listener: listener, conns: map[net.Conn]struct{}{}}
+	t.Cleanup(func() { g.set(true); _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go g.pass(conn)
+		}
+	}()
+	return g
+}
+
+func (g *gate) pass(conn net.Conn) {
+	defer func() { _ = conn.Close() }()
+	engine, err := net.Dial("unix", testenv.DockerSocket())
+	if err != nil {
+		return
+	}
+	defer func() { _ = engine.Close() }()
+	g.mu.Lock()
+	if g.shut {
+		g.mu.Unlock()
+		return
+	}
+	g.conns[conn], g.conns[engine] = struct{}{}, struct{}{}
+	g.mu.Unlock()
+	go func() {
+		_, _ = io.Copy(engine, conn)
+		_ = engine.(*net.UnixConn).CloseWrite()
+	}()
+	_, _ = io.Copy(conn, engine)
+	g.mu.Lock()
+	delete(g.conns, conn)
+	delete(g.conns, engine)
+	g.mu.Unlock()
+}
+
+func (g *gate) set(shut bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = shut
+	for conn := range g.conns {
+		_ = conn.Close()
+	}
+	clear(g.conns)
+}
+
+func TestARealEngineThatGoesAwayInTheMiddleOfADeployment(t *testing.T) {
+	const count = 6
+	n, image := newRealNode(t)
+	g := newGate(t)
+	n.socket = g.listener.Addr().String()
+	n.start()
+	n.launch(n.container(1), serveProgram(image))
+	healthy := func(s *corev1.ContainerStatus) bool { return s.GetHealth() == corev1.ContainerStatus_HEALTHY }
+	n.eventually("the first is healthy", n.all(1, healthy))
+	for i := int64(2); i <= count; i++ {
+		n.launch(n.container(i), serveProgram(image))
+	}
+	n.eventually("the others are being started", func() bool {
+		for i := int64(2); i <= count; i++ {
+			if n.rm.status(n.container(i)).GetState() < corev1.ContainerStatus_LAUNCHING {
+				return false
+			}
+		}
+		return true
+	})
+	g.set(true)
+	n.eventually("the node is unhealthy, with a reason", func() bool {
+		health := n.rm.nodeHealth()
+		return !health.GetHealthy() && strings.Contains(health.GetReason(), "docker does not answer")
+	})
+	if s := n.rm.status(n.container(1)); s.GetState() != corev1.ContainerStatus_RUNNING {
+		t.Errorf("what ran is reported as %v", s)
+	}
+	// It ends while nobody can see it.
+	if err := n.engineAt(testenv.DockerSocket(), "").Stop(t.Context(), n.container(1), 0); err != nil {
+		t.Fatal(err)
+	}
+	g.set(false)
+	n.eventually("the node is healthy again", func() bool { return n.rm.nodeHealth().GetHealthy() })
+	n.eventually("the end is reported", func() bool {
+		return n.rm.status(n.container(1)).GetState() == corev1.ContainerStatus_DONE
+	})
+	n.eventually("the others have come up", func() bool {
+		for i := int64(2); i <= count; i++ {
+			s := n.rm.status(n.container(i))
+			if s.GetState() == corev1.ContainerStatus_DONE {
+				t.Fatalf("%v", s)
+			}
+			if !healthy(s) {
+				return false
+			}
+		}
+		return true
+	})
+	list, err := n.engineAt(testenv.DockerSocket(), "").List(t.Context())
+	if err != nil || len(list) != count {
+		t.Errorf("the engine has %d containers, want %d: %v", len(list), count, err)
 	}
 }

@@ -138,7 +138,9 @@ func (o *owner) clean(h *held, done, failed container.Event, how func(runtime.Ru
 		ctx, timeout := context.WithTimeout(ctx, cleanWithin)
 		defer timeout()
 		if err := how(rt, ctx, key); err != nil {
-			log.Warn("an ended container could not be cleaned up", "error", err)
+			if nm.edges.Err() == nil {
+				log.Warn("an ended container could not be cleaned up", "error", err)
+			}
 			return container.Fact{Event: failed, Detail: sentence(err)}
 		}
 		return container.Fact{Event: done}

@@ -159,6 +159,14 @@ func (o *owner) step(h *held, decide func() []container.Effect) {
 		o.nm.counters.transition(after)
 	}
 	o.perform(h, effects)
+	if h.core.Removed {
+		h.shrink()
+	}
+}
+
+// shrink leaves of an ended container what its logs and the id need, for as long as they are kept.
+func (h *held) shrink() {
+	h.spec = &corev1.ContainerSpec{Runtime: h.spec.GetRuntime(), Labels: h.spec.GetLabels()}
 }
 
 func (o *owner) log(h *held) *slog.Logger {

@@ -27,6 +27,8 @@ const (
 	registerWithin = 10 * time.Second
 	// wholeWithin is how long the first registration waits for the engines, so that it tells the whole truth.
 	wholeWithin = 2 * time.Second
+	// shortSession is one that ended too soon for the next to begin at once.
+	shortSession = 500 * time.Millisecond
 	// coalesce is how long changes are gathered before they are sent.
 	coalesce = 2 * time.Millisecond
 	// defaultReportInterval is used until the ResourceManager names one.
@@ -40,7 +42,7 @@ func dialTracker(config Config) (*grpc.ClientConn, error) {
 	options := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 3 * time.Second,
 		}),
 		// The pings are too rare to matter. What counts is that the kernel gives up a connection on which the
@@ -62,8 +64,9 @@ func (nm *NodeManager) track(ctx context.Context, client trackerv1.ResourceTrack
 	case <-ctx.Done():
 		return
 	}
-	pace := retry.Policy{Min: 100 * time.Millisecond, Max: 3 * time.Second}
+	pace := retry.Policy{Min: 100 * time.Millisecond, Max: time.Second}
 	for failures := 0; ctx.Err() == nil; {
+		began := time.Now()
 		registered, err := nm.session(ctx, client)
 		nm.counters.connected.Store(false)
 		switch {
@@ -71,8 +74,11 @@ func (nm *NodeManager) track(ctx context.Context, client trackerv1.ResourceTrack
 			return
 		case errors.Is(err, errReregister) || registered && status.Code(err) == codes.Aborted:
 			nm.log.Info("registering again", "node", nm.config.NodeID)
-			failures = 0
-			continue
+			if time.Since(began) > shortSession {
+				failures = 0
+				continue
+			}
+			failures++ // two nodes of one name would drive each other out without a pause
 		case registered:
 			failures = 1
 			nm.log.Warn("lost the ResourceManager", "node", nm.config.NodeID, "error", err)
