@@ -255,7 +255,6 @@ func webSpec(instances int32) *apiv1.AppSpec {
 type fakeNode struct {
 	z        *testZone
 	name     string
-	conn     *grpc.ClientConn
 	capacity *corev1.Resources
 	keys     []*trackerv1.TokenKey
 	reap     []string
@@ -268,7 +267,6 @@ type fakeNode struct {
 	launches   []*trackerv1.NodeCommand_Launch
 	stops      []*trackerv1.NodeCommand_Stop
 	forgotten  []string
-	streamErr  error
 	// deaf ignores commands to stop.
 	deaf bool
 }
@@ -340,9 +338,6 @@ func (n *fakeNode) listen(stream grpc.BidiStreamingClient[trackerv1.NodeReport, 
 	for {
 		command, err := stream.Recv()
 		if err != nil {
-			n.mu.Lock()
-			n.streamErr = err
-			n.mu.Unlock()
 			return
 		}
 		n.mu.Lock()
@@ -428,9 +423,8 @@ type fakeMaster struct {
 	stream   grpc.BidiStreamingClient[masterv1.AllocateRequest, masterv1.AllocateResponse]
 	sequence int64
 
-	mu        sync.Mutex
-	answers   []*masterv1.AllocateResponse
-	streamErr error
+	mu      sync.Mutex
+	answers []*masterv1.AllocateResponse
 }
 
 // launchMaster does what a node does with a Launch: the master runs, registers and opens its stream.
@@ -469,19 +463,15 @@ func (m *fakeMaster) openStream() {
 	}
 	m.stream, m.sequence = stream, 0
 	m.mu.Lock()
-	m.answers, m.streamErr = nil, nil
+	m.answers = nil
 	m.mu.Unlock()
 	go func() {
 		for {
 			answer, err := stream.Recv()
-			m.mu.Lock()
 			if err != nil {
-				if m.stream == stream {
-					m.streamErr = err
-				}
-				m.mu.Unlock()
 				return
 			}
+			m.mu.Lock()
 			m.answers = append(m.answers, answer)
 			m.mu.Unlock()
 		}

@@ -36,7 +36,6 @@ type zone struct {
 	record *storev1.Zone
 	keys   []token.Key
 	schema resource.Schema
-	queues []*apiv1.QueueSpec
 
 	apps       map[id.App]*app
 	names      map[string]*app
