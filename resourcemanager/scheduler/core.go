@@ -147,7 +147,10 @@ type ask struct {
 	bucket *bucket
 	// since is when it was first found not to fit; zero before.
 	since       time.Time
+	watched     bool
 	nominations []*nomination
+	// claims is how many of them victims were given notice for.
+	claims int
 	// reservedAt is the zone's epoch in which no node was found to keep for it.
 	reservedAt int64
 	// late says that it would outlast a contract's window, and is kept apart from asks of its shape that would not.
@@ -354,12 +357,14 @@ func (c *Core) setAsk(in SetAsk) error {
 		return err
 	}
 	if k != nil && k.spec.sameBut(&in.Ask) {
-		grown := in.Ask.Pending > k.spec.Pending
+		if k.spec.Pending == in.Ask.Pending {
+			return nil
+		}
 		k.spec.Pending = in.Ask.Pending
 		for len(k.nominations) > 0 && (k.spec.Gang || len(k.nominations) > k.spec.Pending) {
 			c.withdrawNomination(k.nominations[len(k.nominations)-1])
 		}
-		if b := k.bucket; b.key.gang != nil && grown != (b.state == ready) {
+		if b := k.bucket; b.key.gang != nil && b.state != ready {
 			c.leave(k)
 			c.enter(k)
 		}

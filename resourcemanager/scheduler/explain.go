@@ -149,6 +149,7 @@ func (c *Core) Plan(queueName id.Queue, appName string, spec Ask, now time.Time)
 	c.withdraw(k)
 	planned.removed = true
 	c.forgetApp(planned)
+	c.arrivals--
 	return plan, nil
 }
 

@@ -117,15 +117,18 @@ func (t *tally) grow() {
 	}
 }
 
-// lowest is the value with the fewest containers among those not tried, or -1.
+// lowest is the value with the fewest containers among those not tried, or -1. Among equals the text decides, for
+// the numbers depend on when the label was first asked for.
 func (t *tally) lowest() int32 {
 	t.grow()
 	best := int32(-1)
 	for value := range int32(len(t.counts)) {
-		if t.tried.has(value) || best >= 0 && t.counts[value] >= t.counts[best] {
-			continue
+		switch {
+		case t.tried.has(value):
+		case best < 0, t.counts[value] < t.counts[best],
+			t.counts[value] == t.counts[best] && t.label.texts[value] < t.label.texts[best]:
+			best = value
 		}
-		best = value
 	}
 	return best
 }

@@ -5,8 +5,9 @@ import "github.com/mammoth-os/mammoth/internal/id"
 // label is a node attribute over whose values some ask spreads.
 type label struct {
 	name string
-	// values numbers the values seen; 0 is the nodes without the attribute.
+	// values numbers the values seen; 0 is the nodes without the attribute. texts is the reverse.
 	values map[string]int32
+	texts  []string
 	// of is each node's value by slot, nodes the open or closed nodes of each value.
 	of    []int32
 	nodes []bitmap
@@ -18,7 +19,7 @@ func (c *Core) labelNamed(name string) *label {
 			return l
 		}
 	}
-	l := &label{name: name, values: map[string]int32{}, nodes: make([]bitmap, 1)}
+	l := &label{name: name, values: map[string]int32{}, texts: make([]string, 1), nodes: make([]bitmap, 1)}
 	c.labelList = append(c.labelList, l)
 	for _, n := range c.nodes {
 		l.look(n, c.grid.words)
@@ -35,7 +36,7 @@ func (l *label) look(n *node, words int) bool {
 		if !ok {
 			number = int32(len(l.nodes))
 			l.values[text] = number
-			l.nodes = append(l.nodes, nil)
+			l.texts, l.nodes = append(l.texts, text), append(l.nodes, nil)
 		}
 	}
 	return l.assign(n.slot, number, words)

@@ -56,6 +56,13 @@ func (c *Core) withdrawNominations(k *ask) {
 // readyNominations queues the nominations of a node whose room has come free.
 func (c *Core) readyNominations(n *node) {
 	for _, m := range n.nominations {
+		if m.leaf != nil && m.ask.spec.Gang {
+			// A gang that nodes are kept for is tried with all that there is, whichever nodes those were.
+			if b := m.ask.bucket; b.state == waiting {
+				c.setReady(b)
+			}
+			continue
+		}
 		if !m.queued && c.isReady(m) {
 			m.queued = true
 			c.nominationsReady = append(c.nominationsReady, m)
@@ -124,10 +131,22 @@ func (c *Core) serveNominatedGang(k *ask) {
 	c.endGang(k, first)
 }
 
-// impatience is an ask and when its patience ends.
+// impatience is an ask that waits, and when something is to be done about it.
 type impatience struct {
 	ask *ask
 	due time.Time
+}
+
+// watch notes when the patience of a waiting bucket's first ask ends.
+func (c *Core) watch(b *bucket) {
+	k := b.asks.items[0]
+	if k.since.IsZero() {
+		k.since = c.now
+	}
+	if !k.watched {
+		k.watched = true
+		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
+	}
 }
 
 // reserve keeps a node for the ask of each leaf that has been waiting for longest, once that is too long.
@@ -135,17 +154,20 @@ func (c *Core) reserve() {
 	for len(c.impatient) > 0 {
 		first := c.impatient[0]
 		k := first.ask
-		isOver := k.since.IsZero() || k.bucket == nil || k.bucket.state != waiting || len(k.nominations) > 0
-		if !isOver && first.due.After(c.now) {
+		if first.due.After(c.now) && k.bucket != nil {
 			c.wakeAt(first.due)
 			return
 		}
 		c.impatient = slices.Delete(c.impatient, 0, 1)
-		if isOver {
-			k.since = time.Time{}
+		k.watched = false
+		if k.bucket == nil || k.bucket.state != waiting || k.bucket.asks.items[0] != k {
 			continue
 		}
+		k.watched = true
 		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
+		if k.since.IsZero() || k.since.Add(c.config.Patience).After(c.now) || len(k.nominations) > 0 {
+			continue
+		}
 		if k.app.leaf.reservations > 0 || k.reservedAt == c.epoch {
 			continue
 		}
@@ -166,6 +188,7 @@ func (c *Core) reserve() {
 
 // keep nominates room for an ask on the nodes that lack the least for it; all that it needs or nothing.
 func (c *Core) keep(k *ask, count int) {
+	need := &k.spec.Resources
 	for count > 0 {
 		n := c.nearest(k)
 		if n == nil {
@@ -173,12 +196,12 @@ func (c *Core) keep(k *ask, count int) {
 			k.reservedAt = c.epoch
 			return
 		}
-		times := int(timesIn(&k.spec.Resources, &n.spec.Capacity))
+		times := max(1, int(timesIn(need, &c.avail[n.slot])))
 		if k.spec.MaxPerNode > 0 {
-			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot))
+			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot)-len(n.nominations))
 		}
 		for range min(times, count) {
-			m := c.nominate(k, n, k.spec.Resources)
+			m := c.nominate(k, n, *need)
 			m.leaf = k.app.leaf
 			m.leaf.reservations++
 			count--
@@ -186,17 +209,24 @@ func (c *Core) keep(k *ask, count int) {
 	}
 }
 
-// nearest is the node that lacks the least for an ask among those large enough, nil if there is none.
+// nearest is the node that lacks the least for an ask among those that are large enough and not kept for others,
+// nil if there is none.
 func (c *Core) nearest(k *ask) *node {
 	var best *node
 	lack := 0.0
 	for _, n := range c.nodes {
-		if !n.isOpen() || len(n.nominations) > 0 || !k.shape.allows(n) || !fits(&k.spec.Resources, &n.spec.Capacity) {
+		if !n.isOpen() || len(n.nominations) > 0 && n.nominations[0].ask != k || !k.shape.allows(n) {
+			continue
+		}
+		if k.spec.MaxPerNode > 0 && k.group.count(n.slot)+len(n.nominations) >= k.spec.MaxPerNode {
+			continue
+		}
+		if left := n.spec.Capacity.Sub(n.nominated); !fits(&k.spec.Resources, &left) {
 			continue
 		}
 		missing := 0.0
 		for i := range k.spec.Resources {
-			if short := k.spec.Resources[i] - c.avail[n.slot][i]; short > 0 {
+			if short := k.spec.Resources[i] - c.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
 				missing += float64(short) / float64(k.spec.Resources[i])
 			}
 		}

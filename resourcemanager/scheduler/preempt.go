@@ -45,22 +45,52 @@ const (
 // claim makes room for waiting asks that are within what their queues are promised, at the cost of those that
 // hold more than they are promised.
 func (c *Core) claim() {
+	given := len(c.notices)
+	c.chooseVictims()
+	c.dropNeedless(given)
+}
+
+func (c *Core) chooseVictims() {
 	left := claimsPerPass
+	claimants := c.plan.claimants[:0]
 	for _, leaf := range c.leaves {
-		if leaf.spec.State == QueueStopped {
-			continue
+		if len(leaf.waiting.items) > 0 && leaf.spec.State != QueueStopped {
+			claimants = append(claimants, leaf)
 		}
-		for _, b := range leaf.waiting.items {
-			if b.claimAfter.After(c.now) {
-				c.wakeAt(b.claimAfter)
-				continue
-			}
-			if left = c.claimFor(b, left); left <= 0 {
-				c.wakeAt(c.now)
-				return
+	}
+	slices.SortStableFunc(claimants, fairOrder)
+	c.plan.claimants = claimants
+	// Those within their own guarantees come before those that only some queue above them has room for.
+	for _, c.plan.own = range []bool{true, false} {
+		for _, leaf := range claimants {
+			for _, b := range leaf.waiting.items {
+				if b.claimAfter.After(c.now) {
+					c.wakeAt(b.claimAfter)
+					continue
+				}
+				if left = c.claimFor(b, left); left <= 0 {
+					c.wakeAt(c.now)
+					return
+				}
 			}
 		}
 	}
+}
+
+// fairOrder compares two leaves as next would choose between them.
+func fairOrder(x, y *queue) int {
+	for p := x; p.parent != nil; p = p.parent {
+		for q := y; q.parent != nil; q = q.parent {
+			if p.parent != q.parent || p == q {
+				continue
+			}
+			if p.before(q) {
+				return -1
+			}
+			return 1
+		}
+	}
+	return 0
 }
 
 // claimFor makes claims for the asks of a bucket until one fails, for then its equals would too, or no more are
@@ -68,12 +98,12 @@ func (c *Core) claim() {
 func (c *Core) claimFor(b *bucket, left int) int {
 	for _, k := range b.asks.items {
 		if b.key.gang != nil {
-			if len(k.nominations) == 0 && c.claimGang(k) {
+			if k.claims == 0 && c.claimGang(k) {
 				left -= k.spec.Pending
 			}
 			return left
 		}
-		for missing := k.spec.Pending - len(k.nominations); missing > 0; missing-- {
+		for missing := k.spec.Pending - k.claims; missing > 0; missing-- {
 			if left == 0 || !c.claimOne(k) {
 				return left
 			}
@@ -81,6 +111,32 @@ func (c *Core) claimFor(b *bucket, left int) int {
 		}
 	}
 	return left
+}
+
+// dropNeedless takes back those notices of this pass, from the given one on, without which every nomination would
+// have its room all the same: a gang that goes as a whole may free more than was looked for.
+func (c *Core) dropNeedless(given int) {
+	if !slices.ContainsFunc(c.notices[given:], func(n *notice) bool { return n.container.gang != 0 }) {
+		return
+	}
+	for _, each := range slices.Clone(c.notices[given:]) {
+		k := each.container
+		if k.gang != 0 {
+			continue
+		}
+		left := c.avail[k.node.slot].Sub(k.need)
+		for other := k.node.containers; other != nil; other = other.nextOfNode {
+			if other.notice != nil {
+				left = left.Add(other.need)
+			}
+		}
+		if left != left.Max(resource.Vector{}) {
+			continue
+		}
+		c.reprieve(k)
+		c.reprieved = c.reprieved[:len(c.reprieved)-1]
+		c.decisions.Notices = slices.DeleteFunc(c.decisions.Notices, func(n Notice) bool { return n.Container == k.id })
+	}
 }
 
 // claimGang makes room for all of a gang, or for none of it.
@@ -109,6 +165,7 @@ func (c *Core) claimGang(k *ask) bool {
 
 // claimOne chooses victims for one container of an ask and gives them notice. It reports whether it found any.
 func (c *Core) claimOne(k *ask) bool {
+	c.plan.ask = k
 	if !c.mayClaim(k) {
 		return false
 	}
@@ -121,8 +178,21 @@ func (c *Core) claimOne(k *ask) bool {
 		return false
 	}
 	best := &c.plan.best
+	for i := len(best.node.nominations) - 1; i >= 0; i-- {
+		if m := best.node.nominations[i]; c.yields(m) {
+			c.withdrawNomination(m)
+		}
+	}
+	// A node that was kept for the ask is not needed any more.
+	for i := len(k.nominations) - 1; i >= 0; i-- {
+		if m := k.nominations[i]; m.leaf != nil {
+			c.withdrawNomination(m)
+			break
+		}
+	}
 	m := c.nominate(k, best.node, k.spec.Resources)
 	m.claim = true
+	k.claims++
 	k.app.leaf.promise(&m.room, 1)
 	for _, victim := range best.victims {
 		for _, gone := range c.withGang(victim) {
@@ -136,9 +206,15 @@ func (c *Core) claimOne(k *ask) bool {
 	return true
 }
 
+// yields reports whether a node is kept for an ask only because that has waited, beyond its queue's own guarantee:
+// claims come before it.
+func (c *Core) yields(m *nomination) bool {
+	return m.leaf != nil && (m.ask == c.plan.ask || !c.isPromised(m.leaf, &m.room))
+}
+
 // isPromised reports whether a queue would stay within what it is entitled to.
 func (c *Core) isPromised(q *queue, need *resource.Vector) bool {
-	holds := q.used.Add(q.promised)
+	holds := q.used.Sub(q.leaving).Add(q.promised)
 	return within(&holds, need, &q.entitled)
 }
 
@@ -148,6 +224,9 @@ func (c *Core) mayClaim(k *ask) bool {
 	p := &c.plan
 	p.leaves = p.leaves[:0]
 	p.turn++
+	if p.own && !c.isPromised(k.app.leaf, &k.spec.Resources) {
+		return false
+	}
 	for q := k.app.leaf; q.parent != nil; q = q.parent {
 		if !c.isPromised(q, &k.spec.Resources) {
 			continue
@@ -209,6 +288,10 @@ func (q *queue) isUnder(ancestor *queue) bool {
 
 // removalPlan is the scratch space of choosing victims.
 type removalPlan struct {
+	// claimants are the leaves with asks that wait; own restricts them to their own guarantees.
+	claimants []*queue
+	own       bool
+	ask       *ask
 	// leaves may lose containers to the claimant; those chosen in this turn carry its number.
 	leaves        []*queue
 	turn          int64
@@ -258,6 +341,11 @@ func (c *Core) planOn(k *ask, n *node) bool {
 	p := &c.plan
 	p.candidates = p.candidates[:0]
 	room := c.avail[n.slot]
+	for _, m := range n.nominations {
+		if c.yields(m) {
+			room = room.Add(m.room)
+		}
+	}
 	for held := n.containers; held != nil; held = held.nextOfNode {
 		switch {
 		case held.notice != nil:
@@ -391,7 +479,7 @@ func (c *Core) stopDue() {
 		if k.checkpoint.After(k.startedAt) {
 			lost = c.now.Sub(k.checkpoint)
 		}
-		k.app.addCredit(k.ask, work+k.credit)
+		k.app.addCredit(k.ask, work+k.credit+restartCost)
 		if given.contract != nil {
 			given.contract.ledger.stop(k, lost)
 		}
@@ -404,6 +492,7 @@ func (c *Core) endClaim(m *nomination) {
 		return
 	}
 	m.claim = false
+	m.ask.claims--
 	m.ask.app.leaf.promise(&m.room, -1)
 	for _, given := range m.victims {
 		given.claim = nil

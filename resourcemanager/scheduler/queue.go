@@ -169,8 +169,8 @@ func exceeds(used, need, limit *resource.Vector) int {
 
 // resolve works out what the queue's capacities come to, given its parent's.
 func (q *queue) resolve(guaranteed, maximum, zone resource.Vector) {
-	q.guaranteed = q.spec.Guaranteed.of(guaranteed)
 	q.maximum = q.spec.Maximum.limit(maximum)
+	q.guaranteed = q.spec.Guaranteed.of(guaranteed).Min(q.maximum)
 	q.capped = q.maximum != zone
 	percent := q.spec.MaxMasterPercent
 	if percent == 0 {

@@ -68,10 +68,6 @@ func (c *Core) serve(b *bucket) {
 // wait lays a bucket aside until its shape is offered a node.
 func (c *Core) wait(b *bucket) {
 	c.setWaiting(b)
-	if k := b.asks.items[0]; k.since.IsZero() {
-		k.since = c.now
-		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
-	}
 }
 
 // serveGang grants all containers of a gang, or takes back what it has tried.
@@ -82,15 +78,45 @@ func (c *Core) serveGang(k *ask) {
 		c.park(b, q)
 		return
 	}
+	kept := c.lift(k)
 	first := len(c.decisions.Grants)
 	c.beginGang()
 	if c.tryAll(k) {
 		c.endGang(k, first)
+		for _, n := range kept {
+			c.touch(n)
+		}
 		return
 	}
 	b.missing = int64(count - (len(c.decisions.Grants) - first))
 	c.takeBack(k, first)
 	c.wait(b)
+	if len(kept) == 0 {
+		return
+	}
+	c.quiet = true
+	c.keep(k, count)
+	c.quiet = false
+	for _, n := range kept {
+		if len(n.nominations) == 0 {
+			c.touch(n)
+		}
+	}
+}
+
+// lift takes back what is kept for a gang, so that it is tried with all that there is, and gives the nodes.
+func (c *Core) lift(k *ask) []*node {
+	if len(k.nominations) == 0 || k.nominations[0].leaf == nil {
+		return nil
+	}
+	kept := make([]*node, len(k.nominations))
+	for i, m := range k.nominations {
+		kept[i] = m.node
+	}
+	c.quiet = true
+	c.withdrawNominations(k)
+	c.quiet = false
+	return kept
 }
 
 // beginGang gives the gang to come a number, and lets nobody be woken before it is whole.

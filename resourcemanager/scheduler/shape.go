@@ -104,7 +104,10 @@ func (c *Core) shapeFor(k *ask) *shape {
 	}
 	self := k.app.named
 	for _, name := range spec.AntiAffinity {
-		c.repel(name, self)
+		// What is only planned repels nobody.
+		if !k.app.id.IsZero() {
+			c.repel(name, self)
+		}
 	}
 	if len(spec.Affinity) > 0 || len(spec.AntiAffinity) > 0 || len(self.repelledBy) > 0 {
 		key.self = self
@@ -137,9 +140,6 @@ func (c *Core) shapeFor(k *ask) *shape {
 	c.shapesAt[s.floor.cpu] = append(c.shapesAt[s.floor.cpu], s)
 	return s
 }
-
-// isDynamic reports whether more than room and attributes decides.
-func (s *shape) isDynamic() bool { return s.group != nil || s.self != nil }
 
 // allows tests everything but room.
 func (s *shape) allows(n *node) bool {
@@ -204,12 +204,8 @@ func (c *Core) offer(s *shape, n *node) {
 	if !fits(&s.need, free) {
 		return
 	}
-	if s.misfit.has(n.slot) {
-		s.misfit.clear(n.slot)
-		s.offers++
-	} else if s.isDynamic() {
-		s.offers++
-	}
+	s.misfit.clear(n.slot)
+	s.offers++
 	if !s.allows(n) {
 		return
 	}
@@ -289,6 +285,7 @@ func (c *Core) enter(k *ask) {
 		b.leaf.ready.move(b)
 	case b.state == waiting:
 		b.leaf.waiting.move(b)
+		c.watch(b)
 	}
 }
 
@@ -327,6 +324,7 @@ func (c *Core) leave(k *ask) {
 			b.leaf.ready.move(b)
 		case waiting:
 			b.leaf.waiting.move(b)
+			c.watch(b)
 		}
 	}
 	b.shape.asks--
@@ -360,6 +358,7 @@ func (c *Core) setIdle(b *bucket, state bucketState) {
 func (c *Core) setWaiting(b *bucket) {
 	c.setIdle(b, waiting)
 	b.leaf.waiting.push(b)
+	c.watch(b)
 }
 
 func without(buckets []*bucket, b *bucket) []*bucket {
