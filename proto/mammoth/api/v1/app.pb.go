@@ -2784,7 +2784,8 @@ func (x *Obstacle) GetLimit() string {
 // Http is reached by host name and path on the balancers' front ports.
 type Expose_Http struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Lower-case DNS name, or "*." before one for any name one label deeper. Adds to hosts.
+	// Lower-case DNS name, or "*." before one for every name below it, or "*" for the requests that no other app
+	// claims. Adds to hosts.
 	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
 	// Requests whose path is this, or continues it after a "/", are routed. Empty is "/". Adds to paths.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`

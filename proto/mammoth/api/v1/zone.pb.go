@@ -1434,7 +1434,7 @@ func (x *Endpoint) GetAppOwned() bool {
 type RegisterEndpointRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	// Letters, digits, "-", "_" and ".", at most 64. An instance's id adds values to that instance.
+	// Letters, digits, "-", "_" and ".", at most 63. An instance's id adds values to that instance.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	// An IP address. Empty, as port and ports, when the id is an instance's.
 	Address string           `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
