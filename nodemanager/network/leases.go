@@ -79,9 +79,10 @@ func (l *Leases) Release(container id.Container) {
 	}
 }
 
-// Offer is a short random stretch of the range for an engine to bind one of: it begins at a port that looks
-// free and holds none that is leased. The engine binds, so that whoever is faster wins and the other is told.
-// settle must be called once the engine has bound or refused.
+// Offer is a short random stretch of the range for an engine to bind one of: all its ports look free, and none is
+// leased. The engine binds, so that whoever is faster wins and the other is told. An engine does not begin at the
+// stretch's first port, and 20.10 does not go on to the next when somebody else has it: hence no port that is
+// known to be taken may be in it. settle must be called once the engine has bound or refused.
 func (l *Leases) Offer() (offer Range, settle func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,31 +90,30 @@ func (l *Leases) Offer() (offer Range, settle func(), err error) {
 	if err != nil {
 		return Range{}, nil, err
 	}
+	free := func(port int) bool { return l.ports.Contains(port) && !used[port] && l.held[port].IsZero() }
+	apart := func(port int) bool { return free(port) && l.offered[port] == 0 }
 	// Two starts at a time rather get different ports at once than have the engine sort it out.
-	first := 0
-	for _, avoid := range []bool{true, false} {
+	for _, fits := range []func(int) bool{apart, free} {
+		first := 0
 		l.walk(func(port int) bool {
-			if !used[port] && l.held[port].IsZero() && !(avoid && l.offered[port] > 0) {
+			if fits(port) {
 				first = port
 			}
 			return first == 0
 		})
-		if first != 0 {
-			break
+		if first == 0 {
+			continue
 		}
+		offer = Range{First: first, Last: first}
+		for size := min(32, max(1, l.ports.Len()/16)); offer.Len() < size && fits(offer.Last+1); {
+			offer.Last++
+		}
+		for port := offer.First; port <= offer.Last; port++ {
+			l.offered[port]++
+		}
+		return offer, func() { l.settle(offer) }, nil
 	}
-	if first == 0 {
-		return Range{}, nil, fmt.Errorf("no free host port in %s: %w", l.ports, errdefs.ErrResourceExhausted)
-	}
-	offer = Range{First: first, Last: first}
-	size := min(32, max(1, l.ports.Len()/8))
-	for offer.Len() < size && offer.Last < l.ports.Last && l.held[offer.Last+1].IsZero() {
-		offer.Last++
-	}
-	for port := offer.First; port <= offer.Last; port++ {
-		l.offered[port]++
-	}
-	return offer, func() { l.settle(offer) }, nil
+	return Range{}, nil, fmt.Errorf("no free host port in %s: %w", l.ports, errdefs.ErrResourceExhausted)
 }
 
 func (l *Leases) settle(offer Range) {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"strconv"
@@ -39,6 +41,7 @@ type bench struct {
 	socket   string
 	zone     string
 	registry string
+	store    *damaged
 	image    string
 	client   *client.Client
 	nodes    atomic.Int64
@@ -46,14 +49,26 @@ type bench struct {
 
 func newBench(t testing.TB, socket string) *bench {
 	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newBenchOn(t, socket, listener)
+}
+
+// newBenchOn serves the registry where the engine can reach it. Images are pushed to it past the network.
+func newBenchOn(t testing.TB, socket string, listener net.Listener) *bench {
+	t.Helper()
 	c, err := client.NewClientWithOpts(client.WithHost("unix://"+socket), client.WithAPIVersionNegotiation())
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	store := &damaged{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	server := &http.Server{Handler: store}
+	go func() { _ = server.Serve(listener) }()
 	b := &bench{
 		socket: socket, zone: "conformance-" + strconv.Itoa(os.Getpid()), client: c,
-		registry: strings.TrimPrefix(server.URL, "http://"),
+		registry: listener.Addr().String(), store: store,
 	}
 	b.image = b.push(t, "conformance/program", program(t))
 	t.Cleanup(func() {
@@ -68,7 +83,7 @@ func newBench(t testing.TB, socket string) *bench {
 		for _, one := range images {
 			_, _ = c.ImageRemove(ctx, one.ID, image.RemoveOptions{Force: true, PruneChildren: true})
 		}
-		server.Close()
+		_ = server.Close()
 		_ = c.Close()
 	})
 	return b
@@ -153,11 +168,26 @@ func (b *bench) push(t testing.TB, repository string, img v1.Image) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(ref, img); err != nil {
+	direct := remote.WithTransport(roundTrip(func(request *http.Request) (*http.Response, error) {
+		if request.Body == nil {
+			request = request.Clone(request.Context())
+			request.Body = http.NoBody
+		}
+		recorder := httptest.NewRecorder()
+		b.store.ServeHTTP(recorder, request)
+		response := recorder.Result()
+		response.Request = request
+		return response, nil
+	}))
+	if err := remote.Write(ref, img, direct); err != nil {
 		t.Fatal(err)
 	}
 	return repository + "@" + digest.String()
 }
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
 
 func (b *bench) harness(ports network.Range) runtimetest.Harness {
 	return runtimetest.Harness{

@@ -28,8 +28,9 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 	messages, failed := r.client.Events(ctx, events.ListOptions{Since: since, Filters: filter})
 	select {
 	case err := <-failed:
+		err = r.failure(ctx, err)
 		cancel()
-		return nil, r.failure(ctx, err)
+		return nil, err
 	default:
 	}
 	out := make(chan runtime.Event, 16)

@@ -1,0 +1,219 @@
+package docker_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	goruntime "runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/client"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"golang.org/x/sys/unix"
+
+	"github.com/mammoth-os/mammoth/internal/testenv"
+	"github.com/mammoth-os/mammoth/nodemanager/network"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/docker"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/runtimetest"
+)
+
+// engine is a second Docker engine of the test's own, in a network namespace of its own, that keeps its data on
+// a small btrfs file system in a file.
+type engine struct {
+	dir     string
+	socket  string
+	command *exec.Cmd
+}
+
+func newEngine(t *testing.T) *engine {
+	t.Helper()
+	testenv.Need(t, "docker", "root", "program:dockerd", "program:mkfs.btrfs", "program:nsenter", "program:ip")
+	dir, err := os.MkdirTemp("", "mammoth-engine-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &engine{dir: dir, socket: filepath.Join(dir, "docker.sock")}
+	data := filepath.Join(dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "truncate", "-s", "700M", filepath.Join(dir, "disk"))
+	run(t, "mkfs.btrfs", "-q", filepath.Join(dir, "disk"))
+	run(t, "mount", "-o", "loop", filepath.Join(dir, "disk"), data)
+	t.Cleanup(func() {
+		run(t, "umount", "--recursive", data)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	e.start(t)
+	t.Cleanup(func() { e.stop(t) })
+	return e
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+}
+
+func (e *engine) start(t *testing.T) {
+	t.Helper()
+	log, err := os.Create(filepath.Join(e.dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	e.command = exec.Command("dockerd", "--config-file", filepath.Join(e.dir, "no-daemon.json"),
+		"--host", "unix://"+e.socket, "--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"),
+		"--pidfile", filepath.Join(e.dir, "pid"), "--storage-driver", "btrfs", "--cgroup-parent", e.cgroupParent())
+	if err := os.WriteFile(filepath.Join(e.dir, "no-daemon.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.command.Stdout, e.command.Stderr = log, log
+	e.command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if err := e.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "nsenter", "--net="+e.namespace(), "ip", "link", "set", "lo", "up")
+	c, err := client.NewClientWithOpts(client.WithHost("unix://"+e.socket), client.WithAPIVersionNegotiation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		if _, err = c.Ping(ctx); err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			said, _ := os.ReadFile(log.Name())
+			t.Fatalf("the engine does not come up: %v\n%s", err, said)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (e *engine) stop(t *testing.T) {
+	t.Helper()
+	if err := e.command.Process.Signal(unix.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	_ = e.command.Wait()
+}
+
+func (e *engine) namespace() string {
+	return "/proc/" + strconv.Itoa(e.command.Process.Pid) + "/ns/net"
+}
+
+func (e *engine) cgroupParent() string { return "/" + filepath.Base(e.dir) }
+
+// listen gives a listener on the engine's own loopback.
+func (e *engine) listen(t *testing.T) net.Listener {
+	t.Helper()
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	there, err := os.Open(e.namespace())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil || err != nil {
+		t.Fatal(back, err)
+	}
+	return listener
+}
+
+// An engine that has quotas of its own passes the same suite: a write past the quota fails with ENOSPC.
+func TestConformanceOnAnEngineWithDiskQuotas(t *testing.T) {
+	e := newEngine(t)
+	b := newBenchOn(t, e.socket, e.listen(t))
+	harness := b.harness(network.Range{First: 28900, Last: 29099})
+	harness.Dial = false // its ports are in its own network
+	r := open(t, docker.Config{Socket: e.socket, Zone: b.zone, Node: "info", LogDir: t.TempDir()})
+	if info, err := r.Info(t.Context()); err != nil || info.DiskQuota != "driver" {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	runtimetest.Run(t, harness)
+}
+
+func TestDiskOfTheEngineIsFull(t *testing.T) {
+	e := newEngine(t)
+	b := newBenchOn(t, e.socket, e.listen(t))
+	w := runtimetest.NewWorld(t, b.harness(network.Range{First: 28900, Last: 29099}))
+	spec := w.Spec("serve")
+	spec.Image = b.push(t, "conformance/large", layered(t, empty.Image, map[string][]byte{"large": make([]byte, 800<<20)}))
+	err := w.Prepare(w.Context(), spec, func(runtime.Progress) {})
+	if !errors.Is(err, errdefs.ErrResourceExhausted) || !strings.Contains(err.Error(), filepath.Join(e.dir, "data")) {
+		t.Errorf("an image of 800MiB on a disk of 700MiB: %v", err)
+	}
+	// It left nothing behind that stands in the way of one that fits.
+	w.Run(w.Spec("serve"))
+}
+
+func TestEngineGoesAndComesBack(t *testing.T) {
+	e := newEngine(t)
+	b := newBenchOn(t, e.socket, e.listen(t))
+	w := runtimetest.NewWorld(t, b.harness(network.Range{First: 28900, Last: 29099}))
+	spec := w.Spec("serve")
+	w.Run(spec)
+	events, err := w.Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.stop(t)
+	for range events { // an end may be told; then the channel is closed
+	}
+	ctx := w.Context()
+	_, info := w.Info(ctx)
+	_, list := w.List(ctx)
+	_, start := w.Start(ctx, w.Spec("serve"))
+	_, watch := w.Watch(ctx)
+	_, execed := w.Exec(ctx, spec.ID, runtime.Exec{Command: w.Command("exit", "0")})
+	for what, err := range map[string]error{
+		"info": info, "list": list, "start": start, "watch": watch, "exec": execed,
+		"prepare": w.Prepare(ctx, specOf(w, "conformance/other@sha256:"+strings.Repeat("1", 64)), nil),
+		"stop":    w.Stop(ctx, spec.ID, time.Second), "remove": w.Remove(ctx, spec.ID),
+		"logs": w.Logs(ctx, spec.ID, runtime.LogOptions{}, nil),
+	} {
+		if !errors.Is(err, errdefs.ErrUnavailable) {
+			t.Errorf("%s without an engine: %v", what, err)
+		}
+	}
+	e.start(t)
+	found, ok := w.Find(spec.ID)
+	if !ok || found.Running || found.Exit == nil {
+		t.Errorf("after the engine's return: %+v", found)
+	}
+	w.Run(w.Spec("serve"))
+}
+
+func specOf(w *runtimetest.World, image string) runtime.Spec {
+	spec := w.Spec("serve")
+	spec.Image = image
+	return spec
+}

@@ -1,0 +1,138 @@
+package docker_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/mammoth-os/mammoth/internal/testenv"
+	"github.com/mammoth-os/mammoth/nodemanager/network"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/docker"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/runtimetest"
+)
+
+// lossy stands between a runtime and an engine. Once told, it passes the next request whose path ends in what it
+// was told on to the engine, loses the answer, and answers nothing any more until it is mended.
+type lossy struct {
+	socket string
+
+	mu   sync.Mutex
+	lose string
+	dead bool
+}
+
+func newLossy(t *testing.T, engine string) *lossy {
+	t.Helper()
+	l := &lossy{socket: filepath.Join(t.TempDir(), "s")}
+	listener, err := net.Listen("unix", l.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "engine"})
+	proxy.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", engine)
+	}}
+	proxy.FlushInterval = -1
+	proxy.ModifyResponse = func(response *http.Response) error {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.lose != "" && strings.HasSuffix(response.Request.URL.Path, l.lose) {
+			l.dead = true
+		}
+		return nil
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if l.isDead() {
+			panic(http.ErrAbortHandler)
+		}
+		proxy.ServeHTTP(&mute{w, l}, r)
+	})}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return l
+}
+
+func (l *lossy) isDead() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dead
+}
+
+func (l *lossy) set(lose string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lose, l.dead = lose, false
+}
+
+// mute is an answer that does not arrive when the proxy is dead.
+type mute struct {
+	http.ResponseWriter
+	l *lossy
+}
+
+func (m *mute) Unwrap() http.ResponseWriter { return m.ResponseWriter }
+
+func (m *mute) WriteHeader(code int) {
+	if m.l.isDead() {
+		panic(http.ErrAbortHandler)
+	}
+	m.ResponseWriter.WriteHeader(code)
+}
+
+func TestAnswersLostInAStart(t *testing.T) {
+	testenv.Need(t, "docker", "root")
+	b := newBench(t, testenv.DockerSocket())
+	l := newLossy(t, b.socket)
+	harness := b.harness(network.Range{First: 28900, Last: 29099})
+	dir := t.TempDir()
+	harness.New = func(t *testing.T) func() runtime.Runtime {
+		return func() runtime.Runtime {
+			return open(t, docker.Config{
+				Socket: l.socket, Zone: b.zone, Node: "lossy", Registry: b.registry, LogDir: dir,
+				Ports: network.Range{First: 28900, Last: 29099},
+			})
+		}
+	}
+	w := runtimetest.NewWorld(t, harness)
+	w.Run(w.Spec("exit", "0"))
+
+	created := w.Spec("serve")
+	created.Ports = []runtime.Port{{Name: "http", Container: 8080}}
+	l.set("/containers/create")
+	if _, err := w.Start(w.Context(), created); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Fatalf("a start whose create was not answered: %v", err)
+	}
+	left, err := b.client.ContainerInspect(t.Context(), "mammoth-"+created.ID.String())
+	if err != nil || left.State.Status != container.StateCreated {
+		t.Fatalf("the engine has %+v, %v", left.State, err)
+	}
+	l.set("")
+	if again, err := w.Start(w.Context(), created); err != nil || !again.Running || again.RuntimeID == left.ID {
+		t.Errorf("what never ran was not replaced: %+v, %v", again, err)
+	}
+
+	started := w.Spec("serve")
+	l.set("/start")
+	if _, err := w.Start(w.Context(), started); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Fatalf("a start that was not answered: %v", err)
+	}
+	left, err = b.client.ContainerInspect(t.Context(), "mammoth-"+started.ID.String())
+	if err != nil || !left.State.Running {
+		t.Fatalf("the engine has %+v, %v", left.State, err)
+	}
+	l.set("")
+	if again, err := w.Start(w.Context(), started); err != nil || again.RuntimeID != left.ID {
+		t.Errorf("what runs was not adopted: %+v, %v", again, err)
+	}
+}
