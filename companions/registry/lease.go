@@ -28,7 +28,7 @@ import (
 const (
 	maxLeases     = 1000
 	maxValues     = 4 << 10
-	maxID         = 64
+	maxID         = 63
 	shortestLease = 2 * time.Second
 	longestLease  = 10 * time.Minute
 	defaultLease  = 30 * time.Second
@@ -252,8 +252,9 @@ func (r *Registry) authorize(ctx context.Context, service string) error {
 	return fmt.Errorf("registering an endpoint needs the app's key; instances have it in MAMMOTH_REGISTRY: %w", errdefs.ErrUnauthenticated)
 }
 
+// isName reports whether text can be a name everywhere: in paths, in ZooKeeper, in DNS.
 func isName(text string) bool {
-	if text == "" || len(text) > maxID || text[0] == '.' {
+	if text == "" || len(text) > maxID || text[0] == '.' || text[len(text)-1] == '.' || strings.Contains(text, "..") {
 		return false
 	}
 	for _, c := range []byte(text) {

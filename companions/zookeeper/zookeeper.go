@@ -14,8 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 
+	"github.com/mammoth-os/mammoth/companions/mirror"
 	"github.com/mammoth-os/mammoth/internal/backoff"
-	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/internal/zk"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
@@ -62,8 +62,7 @@ func (c *Config) Validate() error {
 // Companion copies the registry.
 type Companion struct {
 	config Config
-	client companionv1.CompanionsClient
-	hurry  func()
+	conn   grpc.ClientConnInterface
 }
 
 // New returns a companion that has yet to Run; the connection leads to the ResourceManager.
@@ -71,17 +70,10 @@ func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Companion{config: config, client: companionv1.NewCompanionsClient(conn), hurry: func() {}}
-	if dialer, ok := conn.(interface{ ResetConnectBackoff() }); ok {
-		c.hurry = dialer.ResetConnectBackoff
-	}
-	return c, nil
+	return &Companion{config: config, conn: conn}, nil
 }
 
-var (
-	retryZone  = backoff.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
-	retryWrite = backoff.Policy{Min: 200 * time.Millisecond, Max: 15 * time.Second}
-)
+var retryWrite = backoff.Policy{Min: 200 * time.Millisecond, Max: 15 * time.Second}
 
 // Run keeps the copy true until ctx ends. Without ZooKeeper, or without the zone, it waits for their return; the
 // entries stay as they are, also when it ends.
@@ -95,7 +87,9 @@ func (c *Companion) Run(ctx context.Context) error {
 	defer cancel()
 	wanted := newWanted()
 	var receiver sync.WaitGroup
-	receiver.Go(func() { c.receive(ctx, wanted) })
+	receiver.Go(func() {
+		mirror.Follow(ctx, c.conn, c.config.Log, func(update *companionv1.MirrorUpdate) { wanted.take(c.config.Zone, update) })
+	})
 	defer receiver.Wait()
 	defer cancel()
 	c.write(ctx, newCopier(client, c.config), wanted)
@@ -174,26 +168,6 @@ func (w *wanted) changes() map[string]map[string][]byte {
 	}
 	clear(w.dirty)
 	return changes
-}
-
-// receive keeps what is wanted as the zone tells it.
-func (c *Companion) receive(ctx context.Context, w *wanted) {
-	for failures := 1; ctx.Err() == nil; failures++ {
-		stream, err := c.client.Mirror(ctx, &companionv1.MirrorRequest{})
-		for err == nil {
-			var update *companionv1.MirrorUpdate
-			if update, err = stream.Recv(); err == nil {
-				failures = 0
-				w.take(c.config.Zone, update)
-			}
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		c.config.Log.Warn("the zone cannot be reached; ZooKeeper keeps its entries", "reason", wire.Sentence(err))
-		_ = backoff.Sleep(ctx, retryZone.After(failures))
-		c.hurry()
-	}
 }
 
 // write brings ZooKeeper to what is wanted: everything after each new connection, from time to time, and after a

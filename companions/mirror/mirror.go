@@ -1,0 +1,41 @@
+// Package mirror follows every service of the zone, for companions that show the registry elsewhere.
+package mirror
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+)
+
+var retry = backoff.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
+
+// Follow gives take every update of the zone, one at a time, until ctx ends. After a lost connection it begins with a
+// snapshot again; in between the last state stands.
+func Follow(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Logger, take func(*companionv1.MirrorUpdate)) {
+	client := companionv1.NewCompanionsClient(conn)
+	for failures := 1; ctx.Err() == nil; failures++ {
+		stream, err := client.Mirror(ctx, &companionv1.MirrorRequest{})
+		for err == nil {
+			var update *companionv1.MirrorUpdate
+			if update, err = stream.Recv(); err == nil {
+				failures = 0
+				take(update)
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		log.Warn("the zone cannot be reached; what it said last stands", "reason", wire.Sentence(err))
+		_ = backoff.Sleep(ctx, retry.After(max(failures, 1)))
+		// The connection has pauses of its own, which grow to minutes.
+		if dialer, ok := conn.(interface{ ResetConnectBackoff() }); ok {
+			dialer.ResetConnectBackoff()
+		}
+	}
+}
