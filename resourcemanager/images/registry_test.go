@@ -169,7 +169,7 @@ func TestPushedLayersAreLookedAt(t *testing.T) {
 		status int
 		says   string
 	}{
-		"a bomb":           {func(i *testImage) { i.layers[0] = bomb(t) }, 413, "times its size"},
+		"a bomb":           {func(i *testImage) { i.layers[0], i.diffIDs = bomb(t), []digest.Digest{"sha256:1", "sha256:2"} }, 413, "times its size"},
 		"a name leads out": {func(i *testImage) { i.layers[0] = tarOf(t, entry{name: "../../x"}) }, 400, "leads out of the container"},
 		"another content":  {func(i *testImage) { i.diffIDs = []digest.Digest{"sha256:1", "sha256:2"} }, 400, "as the image's config says"},
 		"too few":          {func(i *testImage) { i.diffIDs = []digest.Digest{"sha256:1"} }, 400, "names 2 layers, its config 1"},
