@@ -66,7 +66,7 @@ func (o *owner) prepare(h *held) {
 		if rt == nil {
 			return container.Fact{Event: container.PrepareFailed, Detail: "the node has lost its runtime"}
 		}
-		before := nm.moved(spec.Image)
+		moved := nm.pulls.join(spec.Image)
 		var bytes int64
 		var phase string
 		err := rt.Prepare(ctx, spec, func(progress runtime.Progress) {
@@ -80,8 +80,8 @@ func (o *owner) prepare(h *held) {
 			fact := container.Fact{Event: container.Progress, Phase: phase}
 			nm.inbox.put(func(o *owner) { o.fact(key, fact) })
 		})
-		if nm.config.Layers != nil && spec.Image != "" {
-			bytes = nm.moved(spec.Image) - before // what really came from elsewhere
+		if fetched := moved(); nm.config.Layers != nil && spec.Image != "" {
+			bytes = fetched // what really came from elsewhere
 		}
 		return outcome(container.Fact{Event: container.Prepared, Bytes: bytes}, err, container.PrepareFailed, container.PrepareUnavailable)
 	})

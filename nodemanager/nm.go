@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +33,7 @@ type NodeManager struct {
 	inbox    *inbox
 	prober   *health.Prober
 	counters *counters
+	pulls    *pulls
 
 	listener net.Listener
 	metrics  net.Listener // nil if not served
@@ -65,6 +65,7 @@ func New(config Config) (*NodeManager, error) {
 	}
 	nm := &NodeManager{
 		config: config, log: config.Logger, records: records, inbox: newInbox(), counters: newCounters(),
+		pulls: newPulls(config.Layers),
 		whole: make(chan struct{}), again: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 	nm.prober = health.NewProber(func(verdict health.Verdict) {
@@ -222,12 +223,4 @@ func (nm *NodeManager) reregister() {
 	case nm.again <- struct{}{}:
 	default:
 	}
-}
-
-// moved is how many bytes of an image have been fetched to this node so far.
-func (nm *NodeManager) moved(image string) int64 {
-	if nm.config.Layers == nil || !strings.Contains(image, "@") {
-		return 0
-	}
-	return nm.config.Layers.Moved(image)
 }

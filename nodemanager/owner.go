@@ -54,6 +54,17 @@ type held struct {
 	cancel context.CancelCauseFunc
 	// recorded is told when the next write of its record is on the disk.
 	recorded func(error)
+	// waiting are told once it is recorded, or could not be: only then does it survive a restart.
+	waiting []func()
+}
+
+// whenRecorded calls tell as soon as the container's record is on the disk, or has failed to be.
+func (h *held) whenRecorded(tell func()) {
+	if h.core.State == container.New {
+		h.waiting = append(h.waiting, tell)
+		return
+	}
+	tell()
 }
 
 type engineState struct {
@@ -184,7 +195,13 @@ func (o *owner) perform(h *held, effects []container.Effect) {
 				if err != nil {
 					fact = container.Fact{Event: container.RecordFailed, Detail: err.Error()}
 				}
-				o.nm.inbox.put(func(o *owner) { o.fact(key, fact) })
+				o.nm.inbox.put(func(o *owner) {
+					o.fact(key, fact)
+					for _, tell := range h.waiting {
+						tell()
+					}
+					h.waiting = nil
+				})
 			}
 			o.dirty[h] = struct{}{}
 		case container.Save:

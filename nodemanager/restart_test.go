@@ -58,8 +58,7 @@ func TestARestartFindsEveryContainerAsItWasAndStartsNone(t *testing.T) {
 func TestACrashInTheMiddleOfALaunchStartsNothingTwice(t *testing.T) {
 	inZone(t, func(z *zone) {
 		z.start(z.container(1), serving())
-		z.settle()
-		accepted := z.records() // nothing but the acceptance is on the disk
+		accepted := z.records() // little but the acceptance is on the disk
 		z.pass(time.Second)
 		z.want(z.container(1), corev1.ContainerStatus_RUNNING)
 		z.crash(accepted)

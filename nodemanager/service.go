@@ -21,18 +21,27 @@ type service struct {
 	nm *NodeManager
 }
 
+// Start answers once the container is written down: what was accepted survives a restart.
 func (s *service) Start(ctx context.Context, request *nodev1.StartRequest) (*nodev1.StartResponse, error) {
-	status, err := ask(ctx, s.nm, func(o *owner) (*corev1.ContainerStatus, error) {
+	accepted := make(chan *corev1.ContainerStatus, 1)
+	_, err := ask(ctx, s.nm, func(o *owner) (struct{}, error) {
 		h, err := o.admit(request.GetToken(), request.GetSpec())
-		if err != nil {
-			return nil, err
+		if err == nil {
+			h.whenRecorded(func() { accepted <- h.status(o.nm.config.Address) })
 		}
-		return h.status(o.nm.config.Address), nil
+		return struct{}{}, err
 	})
 	if err != nil {
 		return nil, wire.Status(err)
 	}
-	return &nodev1.StartResponse{Status: status}, nil
+	select {
+	case status := <-accepted:
+		return &nodev1.StartResponse{Status: status}, nil
+	case <-ctx.Done():
+		return nil, wire.Status(ctx.Err())
+	case <-s.nm.stopped:
+		return nil, wire.Status(errStopped)
+	}
 }
 
 func (s *service) Stop(ctx context.Context, request *nodev1.StopRequest) (*nodev1.StopResponse, error) {
