@@ -231,7 +231,10 @@ func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change 
 		}
 		return c.with(ctx, func(z *zone) error {
 			for _, role := range spec.GetRoles() {
-				beside := filepath.Join(filepath.Dir(source), role.GetImage())
+				beside := role.GetImage()
+				if !filepath.IsAbs(beside) {
+					beside = filepath.Join(filepath.Dir(source), beside)
+				}
 				if role.Image, err = c.resolveImage(ctx, role.GetImage(), beside); err != nil {
 					return err
 				}
