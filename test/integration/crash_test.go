@@ -16,7 +16,7 @@ import (
 )
 
 // startedAt tells when docker started each container.
-func (d desk) startedAt(ids map[string]string) map[string]string {
+func (d *desk) startedAt(ids map[string]string) map[string]string {
 	d.Helper()
 	started := map[string]string{}
 	for name, id := range ids {
@@ -45,16 +45,16 @@ func TestAZoneThatWasKilledFindsItsInstancesAgain(t *testing.T) {
 	}
 	// What ended while nobody watched is replaced, and only that.
 	d.Kill()
-	d.docker("kill", containersByName(before)["web-2"])
+	d.docker("kill", containersByName(before)["web-3"])
 	if err := d.Restart(d.ctx); err != nil {
 		t.Fatal(err)
 	}
-	d.eventually("web-2 is replaced", func() (bool, string) {
+	d.eventually("web-3 is replaced", func() (bool, string) {
 		app := d.app("web")
-		return app.Running == 3 && containers(app)["web-2"] != containersByName(before)["web-2"], fmt.Sprintf("%+v", app)
+		return app.Running == 3 && containers(app)["web-3"] != containersByName(before)["web-3"], fmt.Sprintf("%+v", app)
 	})
 	after := d.startedAt(containers(d.app("web")))
-	if after["web-0"] != before["web-0"] || after["web-1"] != before["web-1"] {
+	if after["web-1"] != before["web-1"] || after["web-2"] != before["web-2"] {
 		t.Errorf("others were touched:\nbefore %v\nafter  %v", before, after)
 	}
 }
@@ -89,7 +89,7 @@ func TestAMasterKilledThirtyTimesStopsAndDoublesNothing(t *testing.T) {
 	if after := d.startedAt(containers(app)); !maps.Equal(before, after) {
 		t.Errorf("containers changed:\nbefore %v\nafter  %v", before, after)
 	}
-	if all := d.docker("ps", "-aq", "--filter", "label=mammoth.app=web"); len(strings.Fields(all)) != 3 {
+	if all := d.left("web"); len(strings.Fields(all)) != 3 {
 		t.Errorf("docker has containers %q, want 3", strings.Fields(all))
 	}
 	// The adopted app is not just looked at: it is still driven.
@@ -158,7 +158,7 @@ func TestALeaseThatEndedMeanwhileIsReaped(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.eventually("the orphans are gone", func() (bool, string) {
-		out := d.docker("ps", "-q", "--no-trunc", "--filter", "label=mammoth.app=web")
+		out := d.left("web")
 		return out == "", out
 	})
 	d.eventually("the orphaned master is gone", func() (bool, string) {
@@ -171,8 +171,7 @@ func TestALeaseThatEndedMeanwhileIsReaped(t *testing.T) {
 }
 
 func TestAnEngineThatStopsMakesTheNodeUnhealthyUntilItIsBack(t *testing.T) {
-	dir := t.TempDir()
-	engine, err := zone.NewEngine(filepath.Join(dir, "engine"), false, nil)
+	engine, err := zone.NewEngine(false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +184,7 @@ func TestAnEngineThatStopsMakesTheNodeUnhealthyUntilItIsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := start(t, zone.Options{
-		Dir: filepath.Join(dir, "zone"), Listen: "127.0.0.1:7070", Enter: engine.Enter,
+		Dir: t.TempDir(), Listen: "127.0.0.1:7070", Enter: engine.Enter,
 		Args: []string{"--docker-host", "unix://" + engine.Socket},
 	})
 	d.deployHello("web", 3)

@@ -3,6 +3,8 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +14,7 @@ import (
 
 func TestAnImageBecomesInstancesUnderQuota(t *testing.T) {
 	d := start(t, zone.Options{Nodes: 2})
-	foreign := d.docker("run", "-d", "--label", "mammoth.test=foreign", d.importHello(), "/hello")
+	foreign := d.docker("run", "-d", "--label", "mammoth.test=foreign", d.importHello())
 	t.Cleanup(func() { d.docker("rm", "-f", foreign) })
 
 	d.deployHello("web", 3)
@@ -58,7 +60,7 @@ func TestAnImageBecomesInstancesUnderQuota(t *testing.T) {
 	d.run("app", "scale", "web", "2", "--wait")
 	d.running("web", 2)
 
-	if logs := d.run("app", "logs", "web", "--tail", "20"); !strings.Contains(logs, "web-0") {
+	if logs := d.run("app", "logs", "web", "--tail", "20"); !strings.Contains(logs, "web-1") {
 		t.Errorf("logs of several instances do not name them: %q", logs)
 	}
 	if out := d.run("app", "exec", "web", "--", "/hello", "--version"); strings.TrimSpace(out) != "1" {
@@ -74,16 +76,17 @@ func TestAnImageBecomesInstancesUnderQuota(t *testing.T) {
 
 	d.run("app", "rm", "web", "--wait")
 	d.refused(1, []string{"web"}, "app", "show", "web")
-	if left := d.docker("ps", "-aq", "--filter", "label=mammoth.app=web"); left != "" {
-		t.Errorf("after rm there are still containers %s", left)
-	}
+	d.eventually("the engine has removed the containers", func() (bool, string) {
+		left := d.left("web")
+		return left == "", left
+	})
 	if state := d.docker("inspect", "-f", "{{.State.Running}}", foreign); state != "true" {
 		t.Error("a container that is not ours was stopped")
 	}
 }
 
 // importHello makes an image for containers that are not Mammoth's.
-func (d desk) importHello() string {
+func (d *desk) importHello() string {
 	d.Helper()
 	return d.docker("load", "-q", "-i", d.Programs.Hello)[len("Loaded image: "):]
 }
@@ -119,8 +122,14 @@ func TestARolloutLosesNoRequestAndCanBeTakenBack(t *testing.T) {
 		t.Errorf("history does not tell of the rollback: %q", history)
 	}
 
-	// Version 3 never becomes healthy: it is taken back by itself, and nobody is told otherwise.
-	_, err := d.CLI(d.ctx, "deploy", d.Programs.Hello2, "--name", "web", "--env", "PORT=1", "--health", "http:/nowhere", "--wait", "--timeout", "4m")
+	// A version that never becomes healthy is taken back by itself, and whoever waits is told.
+	sick := filepath.Join(t.TempDir(), "sick.yaml")
+	manifest := "name: web\nimage: hello2:latest\ninstances: 3\nresources: {cpu: 200m, memory: 64MiB, disk: 64MiB}\n" +
+		"ports: [{name: http, container: 8080}]\nhealth: {http: {path: /nowhere, port: http}}\nupdate: {deadline: 10s}\n"
+	if err := os.WriteFile(sick, []byte(manifest), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.CLI(d.ctx, "deploy", sick, "--wait", "--timeout", "2m")
 	if err == nil || !strings.Contains(err.Error(), "revert") {
 		t.Errorf("a version that never gets healthy: %v; want a failure that tells of the revert", err)
 	}
@@ -133,17 +142,17 @@ func TestAKilledInstanceIsReplaced(t *testing.T) {
 	d := start(t, zone.Options{})
 	d.deployHello("web", 3)
 	before := containers(d.app("web"))
-	d.docker("kill", before["web-1"])
-	d.eventually("web-1 is replaced", func() (bool, string) {
+	d.docker("kill", before["web-2"])
+	d.eventually("web-2 is replaced", func() (bool, string) {
 		app := d.app("web")
 		now := containers(app)
-		return app.Running == 3 && now["web-1"] != "" && now["web-1"] != before["web-1"], fmt.Sprintf("%+v", app)
+		return app.Running == 3 && now["web-2"] != "" && now["web-2"] != before["web-2"], fmt.Sprintf("%+v", app)
 	})
 	after := containers(d.app("web"))
-	if after["web-0"] != before["web-0"] || after["web-2"] != before["web-2"] {
+	if after["web-1"] != before["web-1"] || after["web-3"] != before["web-3"] {
 		t.Errorf("others were touched: %v, before %v", after, before)
 	}
-	if logs := d.run("app", "logs", "web", "--instance", "web-1", "--previous"); strings.Count(logs, "listening") < 2 {
+	if logs := d.run("app", "logs", "web", "--instance", "web-2", "--previous"); strings.Count(logs, "listens on") < 2 {
 		t.Errorf("logs with --previous lack the dead instance's: %q", logs)
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // build makes an image of the example app on top of a layer of random bytes, so that two images share that layer.
-func (d desk) build(tag, binary string, shared []byte) {
+func (d *desk) build(tag, binary string, shared []byte) {
 	d.Helper()
 	dir := d.TempDir()
 	program, err := os.ReadFile(binary)
@@ -40,8 +40,7 @@ func (d desk) build(tag, binary string, shared []byte) {
 
 func TestASecondImageMovesOnlyWhatIsNew(t *testing.T) {
 	// An engine of its own: what the machine's engine has would hide what had to move.
-	dir := t.TempDir()
-	engine, err := zone.NewEngine(filepath.Join(dir, "engine"), false, nil)
+	engine, err := zone.NewEngine(false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +53,7 @@ func TestASecondImageMovesOnlyWhatIsNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := start(t, zone.Options{
-		Dir: filepath.Join(dir, "zone"), Listen: "127.0.0.1:7070", Enter: engine.Enter,
+		Dir: t.TempDir(), Listen: "127.0.0.1:7070", Enter: engine.Enter,
 		Args: []string{"--docker-host", "unix://" + engine.Socket},
 	})
 	shared := bytes.Repeat([]byte("mammoth "), 4<<20/8)

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -37,11 +38,12 @@ func TestMain(m *testing.M) {
 type desk struct {
 	*testing.T
 	*zone.Zone
-	ctx context.Context
+	ctx  context.Context
+	zone string
 }
 
 // start runs a zone for the length of the test and takes away everything that it leaves.
-func start(t *testing.T, options zone.Options) desk {
+func start(t *testing.T, options zone.Options) *desk {
 	t.Helper()
 	testenv.Need(t, "docker", "root")
 	p, err := programs()
@@ -57,7 +59,7 @@ func start(t *testing.T, options zone.Options) desk {
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	t.Cleanup(cancel)
 	z, err := zone.Start(ctx, p, options)
-	d := desk{T: t, Zone: z, ctx: ctx}
+	d := &desk{T: t, Zone: z, ctx: ctx}
 	t.Cleanup(func() {
 		if err := z.Purge(); err != nil {
 			t.Error(err)
@@ -73,7 +75,7 @@ func start(t *testing.T, options zone.Options) desk {
 }
 
 // run is a command that must succeed.
-func (d desk) run(args ...string) string {
+func (d *desk) run(args ...string) string {
 	d.Helper()
 	out, err := d.CLI(d.ctx, args...)
 	if err != nil {
@@ -83,7 +85,7 @@ func (d desk) run(args ...string) string {
 }
 
 // refused is a command that must fail with a code and a sentence that has all the words.
-func (d desk) refused(code int, words []string, args ...string) {
+func (d *desk) refused(code int, words []string, args ...string) {
 	d.Helper()
 	_, err := d.CLI(d.ctx, args...)
 	failed, ok := err.(*zone.CommandError)
@@ -101,7 +103,7 @@ func (d desk) refused(code int, words []string, args ...string) {
 	}
 }
 
-func (d desk) app(name string) zone.App {
+func (d *desk) app(name string) zone.App {
 	d.Helper()
 	app, err := d.App(d.ctx, name)
 	if err != nil {
@@ -111,7 +113,7 @@ func (d desk) app(name string) zone.App {
 }
 
 // deployHello deploys the example app and waits for it.
-func (d desk) deployHello(name string, instances int, more ...string) {
+func (d *desk) deployHello(name string, instances int, more ...string) {
 	d.Helper()
 	args := []string{
 		"deploy", d.Programs.Hello, "--name", name, "--instances", fmt.Sprint(instances), "--cpu", "0.1",
@@ -121,7 +123,7 @@ func (d desk) deployHello(name string, instances int, more ...string) {
 }
 
 // eventually waits for a condition, at most a minute, and fails with what it last said.
-func (d desk) eventually(what string, condition func() (bool, string)) {
+func (d *desk) eventually(what string, condition func() (bool, string)) {
 	d.Helper()
 	deadline := time.Now().Add(60 * time.Second)
 	for {
@@ -137,7 +139,7 @@ func (d desk) eventually(what string, condition func() (bool, string)) {
 }
 
 // running waits until an app has so many healthy instances and no other.
-func (d desk) running(name string, count int) zone.App {
+func (d *desk) running(name string, count int) zone.App {
 	d.Helper()
 	var app zone.App
 	d.eventually(fmt.Sprintf("%s runs %d instances", name, count), func() (bool, string) {
@@ -162,13 +164,30 @@ func containers(app zone.App) map[string]string {
 	return ids
 }
 
-func (d desk) docker(args ...string) string {
+func (d *desk) docker(args ...string) string {
 	d.Helper()
 	out, err := exec.Command("docker", args...).CombinedOutput()
 	if err != nil {
 		d.Fatalf("docker %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// left are the containers, running or not, that docker has of an app in this zone.
+func (d *desk) left(app string) string {
+	d.Helper()
+	if d.zone == "" {
+		body, err := get("http://" + d.Address + "/v1/zone")
+		if err != nil {
+			d.Fatal(err)
+		}
+		var zone struct{ Name string }
+		if err := json.Unmarshal([]byte(body), &zone); err != nil || zone.Name == "" {
+			d.Fatalf("the zone says it is %q, %v", body, err)
+		}
+		d.zone = zone.Name
+	}
+	return d.docker("ps", "-aq", "--filter", "label=mammoth.zone="+d.zone, "--filter", "label=mammoth.app="+app)
 }
 
 func get(url string) (string, error) {

@@ -13,7 +13,7 @@ import (
 )
 
 // command deploys the example app with another command, without waiting for health.
-func (d desk) command(name string, manifest string) {
+func (d *desk) command(name string, manifest string) {
 	d.Helper()
 	path := filepath.Join(d.TempDir(), name+".yaml")
 	text := fmt.Sprintf("name: %s\nimage: %s\n%s", name, d.Programs.Hello, manifest)
@@ -23,7 +23,7 @@ func (d desk) command(name string, manifest string) {
 	d.run("deploy", path)
 }
 
-func (d desk) eventSays(app, word string) {
+func (d *desk) eventSays(app, word string) {
 	d.Helper()
 	d.eventually(fmt.Sprintf("the events of %s say %q", app, word), func() (bool, string) {
 		out := d.run("app", "events", app)
@@ -41,7 +41,7 @@ func TestQuotasHoldAgainstAProgramThatBreaksOut(t *testing.T) {
 	d.eventSays("writer", "disk quota exceeded (")
 
 	d.deployHello("forker", 1, "--cpu", "0.2")
-	forker := containers(d.app("forker"))["forker-0"]
+	forker := containers(d.app("forker"))["forker-1"]
 	limit := d.docker("inspect", "-f", "{{.HostConfig.PidsLimit}}", forker)
 	pids, err := strconv.Atoi(limit)
 	if err != nil || pids <= 0 || pids > 4096 {
@@ -111,8 +111,7 @@ func cpuUsage(t *testing.T, id string) func() int64 {
 }
 
 func TestAnEngineWithQuotasAnswersENOSPC(t *testing.T) {
-	dir := t.TempDir()
-	engine, err := zone.NewEngine(filepath.Join(dir, "engine"), true, nil)
+	engine, err := zone.NewEngine(true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +124,7 @@ func TestAnEngineWithQuotasAnswersENOSPC(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := start(t, zone.Options{
-		Dir: filepath.Join(dir, "zone"), Listen: "127.0.0.1:7070", Enter: engine.Enter,
+		Dir: t.TempDir(), Listen: "127.0.0.1:7070", Enter: engine.Enter,
 		Args: []string{"--docker-host", "unix://" + engine.Socket},
 	})
 	if nodes := d.run("node", "ls", "-o", "json"); !strings.Contains(nodes, "driver") {

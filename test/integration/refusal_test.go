@@ -19,6 +19,7 @@ func TestBadInputGetsOneSentenceAndLeavesNothing(t *testing.T) {
 	d.refused(2, []string{"-1"}, flags("--cpu", "-1")...)
 	d.refused(1, []string{"node-1"}, flags("--memory", "900GiB")...)
 	d.refused(1, []string{"1000000"}, flags("--instances", "1000000")...)
+	d.refused(2, []string{"mammoth app stop"}, flags("--instances", "0")...)
 	d.refused(2, []string{"name"}, flags("--name", "my app")...)
 	d.refused(1, []string{"host"}, flags("--network", "host", "--port", "8080")...)
 	d.refused(1, []string{"web:9"}, "deploy", "web:9", "--name", "bad")
@@ -42,14 +43,8 @@ func TestBadInputGetsOneSentenceAndLeavesNothing(t *testing.T) {
 	if apps := d.run("app", "ls"); strings.Contains(apps, "bad") {
 		t.Errorf("a refused app is listed: %s", apps)
 	}
-	if left := d.docker("ps", "-aq", "--filter", "label=mammoth.app=bad"); left != "" {
+	if left := d.left("bad"); left != "" {
 		t.Errorf("a refused app has containers: %s", left)
-	}
-
-	// Zero instances are a wish like any other.
-	d.run(flags("--name", "none", "--instances", "0", "--wait")...)
-	if app := d.app("none"); app.Running != 0 || app.Wanted != 0 {
-		t.Errorf("zero instances: %+v", app)
 	}
 }
 

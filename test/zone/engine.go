@@ -29,9 +29,14 @@ type Engine struct {
 	output  io.Writer
 }
 
-// NewEngine makes the namespace and the folders; with btrfs, the engine's data lies on a loop-mounted btrfs of 2 GiB, on
+// NewEngine makes the namespace and a folder; with btrfs, the engine's data lies on a loop-mounted btrfs of 2 GiB, on
 // which the engine enforces disk quotas itself.
-func NewEngine(dir string, btrfs bool, output io.Writer) (*Engine, error) {
+func NewEngine(btrfs bool, output io.Writer) (*Engine, error) {
+	// Not a test's own folder: the engine's sockets lie below it, and a socket's path has at most 107 bytes.
+	dir, err := os.MkdirTemp("", "engine-")
+	if err != nil {
+		return nil, err
+	}
 	e := &Engine{dir: dir, name: fmt.Sprintf("mammoth-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6), output: output}
 	e.Socket = filepath.Join(dir, "docker.sock")
 	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o755); err != nil {
@@ -130,7 +135,11 @@ func (e *Engine) Docker(args ...string) (string, error) {
 // Close ends the engine and takes away everything that NewEngine made.
 func (e *Engine) Close() error {
 	e.Stop()
-	return errors.Join(run("ip", "netns", "del", e.name), e.unmount())
+	err := errors.Join(run("ip", "netns", "del", e.name), e.unmount())
+	if err == nil {
+		err = os.RemoveAll(e.dir)
+	}
+	return err
 }
 
 func (e *Engine) unmount() error {
