@@ -42,7 +42,8 @@ func known(t testing.TB) *Companion {
 			endpoint("web-1", "10.0.0.1", 30001, 100), endpoint("web-2", "10.0.0.1", 30002, 10), sick, endpoint("web-4", "10.0.0.4", 30004, 0),
 		}},
 		{Name: "admin.web", Endpoints: []*apiv1.Endpoint{endpoint("a.b", "::1", 9000, 100)}},
-		{Name: "idle"}, {Name: "gone"},
+		{Name: "idle"},
+		{Name: "gone"},
 	}})
 	c.take(&companionv1.MirrorUpdate{Removed: []string{"gone"}})
 	return c
