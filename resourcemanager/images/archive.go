@@ -57,7 +57,8 @@ func unpack(content io.Reader, dir string, limits Limits) (*archive, error) {
 		if err == io.EOF {
 			break
 		}
-		if err != nil && entries == 0 && errors.Is(err, tar.ErrHeader) {
+		if entries == 0 && (errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) && !expanded.compressed) {
+			// Not even one header: an archive that is cut off later is truncated.
 			return nil, invalid("this is not an image archive: it is neither a tar nor a gzip-compressed tar")
 		}
 		if err != nil {
