@@ -108,7 +108,7 @@ func (s *Store) handleCancel(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Store) handleImport(w http.ResponseWriter, r *http.Request) {
-	image, err := s.importUpload(r, r.PathValue("id"), r.FormValue("name"))
+	image, err := s.importUpload(r, r.PathValue("id"), r.URL.Query().Get("name"))
 	if err != nil {
 		writeError(w, err)
 		return
