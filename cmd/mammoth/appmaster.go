@@ -30,6 +30,7 @@ func (c *cli) dynamicDeployCommand() *cobra.Command {
 				return err
 			}
 			c.spareMemory(40, 16<<20)
+			spareProgram()
 			master, err := appmaster.FromEnvironment()
 			if err != nil {
 				return usageError{err}

@@ -11,7 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -63,10 +63,10 @@ func (d *daemonFlags) readConfig(c *cli, flags *pflag.FlagSet) error {
 		}
 	})
 	settings, err := manifest.ParseSettings(data, known)
-	if err != nil {
+	var mistakes manifest.Errors
+	if err != nil && !errors.As(err, &mistakes) {
 		return err
 	}
-	var mistakes manifest.Errors
 	for _, setting := range settings {
 		flag := byKey[setting.Name]
 		if flag.Changed {
@@ -79,6 +79,7 @@ func (d *daemonFlags) readConfig(c *cli, flags *pflag.FlagSet) error {
 		}
 	}
 	if len(mistakes) > 0 {
+		slices.SortStableFunc(mistakes, func(a, b manifest.Error) int { return a.Line - b.Line })
 		return mistakes
 	}
 	return nil
@@ -146,17 +147,6 @@ func newZoneName() string {
 	raw := make([]byte, 3)
 	_, _ = rand.Read(raw) // crypto/rand never fails; it ends the program instead
 	return "local-" + hex.EncodeToString(raw)
-}
-
-// spareMemory has the collector run sooner than by default, since a daemon's heap is small and its machine is for
-// other work. GOGC and GOMEMLIMIT win over it.
-func (c *cli) spareMemory(percent int, limit int64) {
-	if c.env("GOGC") == "" {
-		debug.SetGCPercent(percent)
-	}
-	if c.env("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
-	}
 }
 
 // addressInUse turns "bind: address already in use" into what to do about it.

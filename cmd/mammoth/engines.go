@@ -44,6 +44,15 @@ type engineSettings struct {
 	fake *fake.Engine
 }
 
+// validate says what was mistyped.
+func (s engineSettings) validate() error {
+	if s.runtime != runtimeDocker && s.runtime != runtimeFake {
+		return usagef("--runtime: %q is not a runtime; it is docker or fake", s.runtime)
+	}
+	_, err := dockerSocket(s.dockerHost)
+	return err
+}
+
 // open makes the runtimes. The Docker Engine need not answer: a node without it is unhealthy, and recovers. Images
 // are pulled from registry.
 func (s engineSettings) open(registry string, log *slog.Logger) (*engines, error) {
@@ -77,8 +86,6 @@ func (s engineSettings) open(registry string, log *slog.Logger) (*engines, error
 		e.runtimes[corev1.ContainerSpec_DOCKER] = fake.New(fake.Config{
 			Engine: s.fake, Node: s.node, Leases: leases, Listen: true, AllowHostNetwork: s.allowHostNetwork,
 		})
-	default:
-		return nil, usagef("--runtime: %q is not a runtime; it is docker or fake", s.runtime)
 	}
 	processes, err := process.New(process.Config{
 		Dir: filepath.Join(s.dir, "processes"), LogDir: logs, Zone: s.zone, Node: s.node, Self: self, Leases: leases,

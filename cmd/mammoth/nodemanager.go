@@ -133,6 +133,9 @@ type node struct {
 
 // newNode puts a NodeManager together and listens.
 func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
+	if err := s.validate(); err != nil {
+		return nil, err
+	}
 	ports, err := network.ParseRange(s.portRange)
 	if err != nil {
 		return nil, usagef("--port-range: %w", err)
@@ -161,9 +164,11 @@ func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.engines, err = s.open(layers.Address(), log); err != nil {
+	engines, err := s.open(layers.Address(), log)
+	if err != nil {
 		return nil, err
 	}
+	n.engines = engines
 	n.NodeManager, err = nodemanager.New(nodemanager.Config{
 		Dir: s.dir, NodeID: s.node, ResourceManager: s.resourceManager, Listen: s.listen, Address: s.address,
 		Capacity: capacity, Attributes: attributes, Runtimes: n.engines.runtimes, Layers: layers,

@@ -96,14 +96,10 @@ type lineProgress struct {
 
 func (p *lineProgress) update(app *apiv1.App) {
 	present := map[string]bool{}
-	ports := map[string]bool{}
-	for _, role := range app.GetSpec().GetRoles() {
-		ports[role.GetName()] = len(role.GetPorts()) > 0
-	}
 	for _, instance := range app.GetInstances() {
 		present[instance.GetId()] = true
 		running := instance.GetState() == apiv1.Instance_RUNNING
-		if running && instance.GetPort() == 0 && ports[instance.GetRole()] {
+		if running && instance.GetPort() == 0 && hasPorts(app, instance) {
 			continue // where it runs is about to be known, and belongs on the same line
 		}
 		line := fmt.Sprintf("%s: %s", instance.GetId(), word(instance.GetState()))

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	os.Exit(buildAndRun(m))
 }
 
-// buildAndRun builds the program as it is shipped, so that the scripts run the real thing.
+// buildAndRun builds the program as it is shipped, and the example app, so that the scripts run the real thing.
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "mammoth-script-")
 	if err != nil {
@@ -27,12 +27,14 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "mammoth"), ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build the program under test:", err)
-		return 1
+	for program, source := range map[string]string{"mammoth": ".", "hello": "../../examples/hello"} {
+		build := exec.Command("go", "build", "-o", filepath.Join(dir, program), source)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			fmt.Fprintf(os.Stderr, "build %s: %v\n", program, err)
+			return 1
+		}
 	}
 	binary = dir
 	return m.Run()
@@ -47,11 +49,17 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", binary+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("TZ", "UTC")
+			env.Setenv("HELLO", filepath.Join(binary, "hello"))
+			env.Values[daemonsKey{}] = daemons{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code":     scriptCode,
-			"fakezone": scriptFakeZone,
+			"code":       scriptCode,
+			"fakezone":   scriptFakeZone,
+			"start":      scriptStart,
+			"interrupt":  scriptEnd(os.Interrupt),
+			"crash":      scriptEnd(os.Kill),
+			"eventually": scriptEventually,
 		},
 	})
 }

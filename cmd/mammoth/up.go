@@ -140,6 +140,9 @@ func (s *upSettings) split() ([]nodeSettings, error) {
 	if err != nil {
 		return nil, usagef("--port-range: %w", err)
 	}
+	if err := s.node.validate(); err != nil {
+		return nil, err
+	}
 	if _, err := s.node.capacity(); err != nil {
 		return nil, err
 	}

@@ -73,9 +73,23 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 	if now.GetState() == apiv1.App_DEGRADED {
 		return false, fmt.Errorf("it has no application master: %s", reasonOf(now.GetReason(), now))
 	}
+	for _, instance := range now.GetInstances() {
+		if instance.GetPort() == 0 && hasPorts(now, instance) {
+			return false, nil // its node has not told the zone yet where it is reached
+		}
+	}
 	return now.GetObservedGeneration() >= c.app.GetGeneration() && now.GetState() == apiv1.App_RUNNING &&
 		now.GetRollout().GetState() != apiv1.Rollout_PROGRESSING &&
 		now.GetRunning() == now.GetWanted() && len(now.GetInstances()) == int(now.GetWanted()), nil
+}
+
+func hasPorts(app *apiv1.App, instance *apiv1.Instance) bool {
+	for _, role := range app.GetSpec().GetRoles() {
+		if role.GetName() == instance.GetRole() {
+			return len(role.GetPorts()) > 0
+		}
+	}
+	return false
 }
 
 // restarted is done when all run and none of the containers from before is left.

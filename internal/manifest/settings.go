@@ -16,7 +16,7 @@ type Setting struct {
 }
 
 // ParseSettings reads a daemon's configuration file: a mapping whose keys are among known. The error is of type
-// Errors.
+// Errors; the settings that have no mistake are given beside it.
 func ParseSettings(data []byte, known []string) ([]Setting, error) {
 	d := &decoder{}
 	root := d.document(data, "a configuration")
@@ -29,7 +29,7 @@ func ParseSettings(data []byte, known []string) ([]Setting, error) {
 			d.fail(key, "unknown key %q%s", name, suggest(name, known))
 			return
 		}
-		setting := Setting{Name: name, Line: key.Line}
+		setting, before := Setting{Name: name, Line: key.Line}, len(d.errors)
 		switch value.Kind {
 		case yaml.SequenceNode:
 			d.texts(name, &setting.Values)(value)
@@ -44,7 +44,9 @@ func ParseSettings(data []byte, known []string) ([]Setting, error) {
 			d.text(name, &text)(value)
 			setting.Values = []string{text}
 		}
-		settings = append(settings, setting)
+		if len(d.errors) == before {
+			settings = append(settings, setting)
+		}
 	})
 	return settings, d.err()
 }

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// daemons are the ones that a script has started, by the name that it gave them.
+type daemons map[string]*daemon
+
+// daemonsKey is where a script keeps them.
+type daemonsKey struct{}
+
+type daemon struct {
+	process *exec.Cmd
+	said    *said
+	read    sync.WaitGroup
+	// ended is closed when the daemon writes no more.
+	ended chan struct{}
+}
+
+// said is what a process has written, and who waits for words of it.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{}
+}
+
+func (s *said) add(line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text.WriteString(line)
+	close(s.more)
+	s.more = make(chan struct{})
+}
+
+func (s *said) now() (string, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String(), s.more
+}
+
+var listensAt = regexp.MustCompile(`listens at ([0-9.:]+)`)
+
+// scriptStart runs a daemon in the background and waits until it says where it listens: start NAME ARGUMENT... The
+// program is pointed at it unless it is a NodeManager. It listens at any free port unless told otherwise.
+func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: start NAME ARGUMENT...")
+	}
+	name, args := args[0], args[1:]
+	if !slices.Contains(args, "--listen") {
+		args = append(args, "--listen", "127.0.0.1:0")
+	}
+	d := &daemon{said: &said{more: make(chan struct{})}, ended: make(chan struct{})}
+	d.process = exec.Command(binary+"/mammoth", args...)
+	d.process.Dir = ts.MkAbs(".")
+	d.process.Stderr = ts.Stderr()
+	stdout, err := d.process.StdoutPipe()
+	ts.Check(err)
+	ts.Check(d.process.Start())
+	d.read.Go(func() {
+		defer close(d.ended)
+		lines := bufio.NewReader(stdout)
+		for {
+			line, err := lines.ReadString('\n')
+			d.said.add(line)
+			if err != nil {
+				return
+			}
+		}
+	})
+	all := ts.Value(daemonsKey{}).(daemons)
+	all[name] = d
+	ts.Defer(func() {
+		if all[name] == d {
+			_ = d.process.Process.Signal(os.Interrupt)
+			d.read.Wait()
+			_ = d.process.Wait()
+		}
+	})
+	deadline := time.After(time.Minute)
+	for {
+		text, more := d.said.now()
+		if found := listensAt.FindStringSubmatch(text); found != nil {
+			if args[0] != "nodemanager" {
+				ts.Setenv("MAMMOTH_SERVER", found[1])
+			}
+			return
+		}
+		select {
+		case <-more:
+		case <-d.ended:
+			ts.Fatalf("%s ended: %s", name, text)
+		case <-deadline:
+			ts.Fatalf("%s was not ready within a minute: %s", name, text)
+		}
+	}
+}
+
+// scriptEnd gives a daemon a signal and waits for its end; what it said becomes the output: interrupt NAME.
+func scriptEnd(signal os.Signal) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		all := ts.Value(daemonsKey{}).(daemons)
+		if neg || len(args) != 1 || all[args[0]] == nil {
+			ts.Fatalf("usage: interrupt|crash NAME")
+		}
+		d := all[args[0]]
+		delete(all, args[0])
+		ts.Check(d.process.Process.Signal(signal))
+		d.read.Wait()
+		err := d.process.Wait()
+		if err != nil && signal == os.Interrupt {
+			ts.Fatalf("%s: %v", args[0], err)
+		}
+		text, _ := d.said.now()
+		_, _ = io.WriteString(ts.Stdout(), text)
+	}
+}
+
+// scriptEventually runs a program again and again until it succeeds and writes what matches: eventually REGEXP
+// PROGRAM ARGUMENT... A minute without it fails the script.
+func scriptEventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually REGEXP PROGRAM [ARGUMENT...]")
+	}
+	want := regexp.MustCompile("(?m)" + args[0])
+	deadline := time.Now().Add(time.Minute)
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	for time.Now().Before(deadline) {
+		program := exec.Command(binary+"/"+args[1], args[2:]...)
+		program.Dir = ts.MkAbs(".")
+		program.Env = append(os.Environ(), "MAMMOTH_SERVER="+ts.Getenv("MAMMOTH_SERVER"))
+		if out, err := program.Output(); err == nil && want.Match(out) {
+			_, _ = ts.Stdout().Write(out)
+			return
+		}
+		<-look.C
+	}
+	ts.Fatalf("no %q within a minute", args[0])
+}
