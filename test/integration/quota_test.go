@@ -37,7 +37,9 @@ func TestQuotasHoldAgainstAProgramThatBreaksOut(t *testing.T) {
 	d.command("eater", "args: [burn, memory, \"256\"]\nresources: {cpu: 500m, memory: 32MiB, disk: 64MiB}\n")
 	d.eventSays("eater", "OOMKilled")
 
-	d.command("writer", "args: [burn, disk, \"512\"]\nresources: {cpu: 500m, memory: 1GiB, disk: 32MiB}\n")
+	d.deployHello("writer", 1, "--memory", "512MiB", "--disk", "32MiB")
+	// The answer does not matter: the writer is stopped, or cannot write, before or after it answers.
+	_, _ = get(fmt.Sprintf("http://127.0.0.1:%d/burn/disk?mib=128&path=/fill", d.app("writer").Instances[0].Port))
 	d.eventSays("writer", "disk quota exceeded (")
 
 	d.deployHello("forker", 1, "--cpu", "0.2")

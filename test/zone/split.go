@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -37,6 +38,10 @@ func StartSplit(ctx context.Context, programs Programs, options Options) (*Split
 	s.ResourceManager = &Daemon{program: programs.Mammoth, options: options, args: []string{
 		"resourcemanager", "--dir", filepath.Join(options.Dir, "resourcemanager"), "--listen", address,
 	}}
+	// Host network is allowed by the zone and by the node.
+	if slices.Contains(options.Args, "--allow-host-network") {
+		s.ResourceManager.args = append(s.ResourceManager.args, "--allow-host-network")
+	}
 	s.NodeManager = &Daemon{program: programs.Mammoth, options: options, args: append([]string{
 		"nodemanager", "--dir", filepath.Join(options.Dir, "node-1"), "--resourcemanager", address, "--node-id", "node-1",
 	}, options.Args...)}
