@@ -302,8 +302,8 @@ func (o *owner) command(containerID string, stop container.Stop) {
 		return
 	}
 	if h := o.containers[key]; h != nil {
-		if h.core.State == container.Done {
-			o.changed[h] = struct{}{} // it may not have heard
+		if h.core.State == container.Done && o.tracker != nil {
+			o.tracker.offer(h.status(o.nm.config.Address)) // it has not heard, whatever it said before
 		}
 		o.apply(h, container.Fact{Event: container.StopWanted, Stop: stop})
 		return

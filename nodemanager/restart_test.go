@@ -128,6 +128,21 @@ func TestAnEndIsReportedUntilItIsForgotten(t *testing.T) {
 	})
 }
 
+func TestAnEndIsToldAgainToAResourceManagerThatStillWantsTheStop(t *testing.T) {
+	inZone(t, func(z *zone) {
+		z.start(z.container(1), serving("exit", "0"))
+		z.pass(time.Second)
+		z.forget(z.container(1))
+		z.pass(time.Second)
+		z.rm.mu.Lock()
+		delete(z.rm.seen, z.container(1).String())
+		z.rm.mu.Unlock()
+		z.stopCommand(z.container(1))
+		z.pass(time.Second)
+		z.want(z.container(1), corev1.ContainerStatus_DONE)
+	})
+}
+
 func TestContainersWithoutARecordAreReapedOnlyWhenTheResourceManagerSaysSo(t *testing.T) {
 	inZone(t, func(z *zone) {
 		z.start(z.container(1), serving())

@@ -21,8 +21,8 @@ type world struct {
 	t   *rapid.T
 	now time.Time
 	c   *container.Container
-	// What was written down last.
-	disk []byte
+	// What was written down last, and what is to be written when there is time.
+	disk, unsaved []byte
 	// The engine: whether it answers, whether a process runs, whether one ever ran and has ended.
 	away, running, ended bool
 	untold               bool // an end that nobody was told of yet
@@ -62,7 +62,7 @@ func (w *world) perform(effects []container.Effect) {
 	for _, effect := range effects {
 		switch effect.Kind {
 		case container.Save:
-			w.save()
+			w.unsaved = w.record()
 		case container.Drop:
 			w.dropped = true
 		case container.Start:
@@ -84,8 +84,18 @@ func (w *world) perform(effects []container.Effect) {
 	}
 }
 
-func (w *world) save() {
-	w.disk, _ = json.Marshal(w.c)
+func (w *world) record() []byte {
+	raw, err := json.Marshal(w.c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return raw
+}
+
+func (w *world) write() {
+	if w.unsaved != nil {
+		w.disk, w.unsaved = w.unsaved, nil
+	}
 }
 
 func (w *world) inFlight(kind container.EffectKind) bool {
@@ -107,7 +117,7 @@ func (w *world) answer(i int, fails bool) {
 			w.apply(container.Fact{Event: container.RecordFailed, Detail: "no space"})
 			return
 		}
-		w.save()
+		w.disk = w.record()
 		w.apply(container.Fact{Event: container.Recorded})
 	case container.Prepare:
 		switch {
@@ -192,7 +202,7 @@ func (w *world) crash(happened bool) {
 			w.running = true
 		}
 	}
-	w.calls, w.untold, w.listing = nil, false, nil
+	w.calls, w.untold, w.listing, w.unsaved = nil, false, nil, nil
 	w.c = &container.Container{}
 	if err := json.Unmarshal(w.disk, w.c); err != nil {
 		w.t.Fatal(err)
@@ -228,8 +238,14 @@ func TestNoContainerIsEverDoneWithAProcessLeftNorStartedTwice(t *testing.T) {
 					w.answer(rapid.IntRange(0, len(w.calls)-1).Draw(t, "call"), rapid.IntRange(0, 3).Draw(t, "luck") == 0)
 				}
 			},
-			"die":  func(*rapid.T) { w.die() },
-			"tell": func(*rapid.T) { w.tell() },
+			"begin": func(*rapid.T) { // the process is there before the answer
+				if w.inFlight(container.Start) && !w.ended {
+					w.running = true
+				}
+			},
+			"write": func(*rapid.T) { w.write() },
+			"die":   func(*rapid.T) { w.die() },
+			"tell":  func(*rapid.T) { w.tell() },
 			"stop": func(t *rapid.T) {
 				grace := rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute}).Draw(t, "grace")
 				w.wanted = true
