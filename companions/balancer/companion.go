@@ -96,6 +96,9 @@ func New(config Config, conn grpc.ClientConnInterface, proxy Proxy) (*Companion,
 // Run keeps the proxy in step until ctx ends. Without the zone the proxy goes on as it was.
 func (c *Companion) Run(ctx context.Context) error {
 	if err := c.proxy.Start(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
