@@ -3,6 +3,7 @@ package driver_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -483,5 +484,83 @@ func TestTheCalendarSetsTheCountUntilAPersonDoes(t *testing.T) {
 		w.serves("web-1", "web-2")
 		w.after(15 * time.Hour)
 		w.serves("web-1")
+	})
+}
+
+// Everything at once: the master, the ResourceManager, nodes and instances come and go at random. When they stop, what is
+// wanted runs, and no rule was broken on the way (see newWorld).
+func TestTheCountIsKeptThroughAnything(t *testing.T) {
+	for seed := range uint64(10) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 7))
+			w := newWorld(t, 3, func(role *apiv1.RoleSpec) { role.Instances = 5 })
+			w.after(time.Second)
+			lost := ""
+			for range 60 {
+				switch random.IntN(8) {
+				case 0:
+					w.kill()
+					w.after(time.Duration(random.IntN(100)) * time.Millisecond)
+					w.start()
+				case 1:
+					w.Restart(time.Duration(random.IntN(1000)) * time.Millisecond)
+				case 2:
+					if running := slices.Sorted(maps.Values(w.Registry())); len(running) > 0 {
+						w.Kill(running[random.IntN(len(running))])
+					}
+				case 3:
+					w.scale(int32(random.IntN(8)))
+				case 4:
+					w.Deploy(func(role *apiv1.RoleSpec) { role.Env = map[string]string{"N": fmt.Sprint(random.IntN(1000))} })
+				case 5:
+					if lost == "" {
+						lost = "node-1"
+						w.nodes[lost].Lose()
+					} else {
+						w.nodes[lost].Return()
+						lost = ""
+					}
+				case 6:
+					w.nodes["node-2"].Restart()
+				}
+				w.after(time.Duration(random.IntN(400)) * time.Millisecond)
+			}
+			if lost != "" {
+				w.nodes[lost].Return()
+			}
+			w.scale(5)
+			w.after(5 * time.Minute)
+			if len(w.Registry()) != 5 || w.Leases() != 5 || len(w.Containers()) != 5 {
+				t.Errorf("seed %d: %d serve in %d containers under %d leases, want 5: %v",
+					seed, len(w.Registry()), len(w.Containers()), w.Leases(), w.Instances())
+			}
+			for _, report := range w.Instances() {
+				if report.GetVersion() != w.Wanted().GetVersion() {
+					t.Errorf("seed %d: %v is not of version %d", seed, report, w.Wanted().GetVersion())
+				}
+			}
+		})
+	}
+}
+
+func TestARoleThatTheAppNoLongerHasIsTakenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Name, role.Instances = "front", 2 })
+		w.Want(func(wanted *masterv1.Wanted) {
+			wanted.Spec.Roles = append(wanted.Spec.Roles, &apiv1.RoleSpec{Name: "back", Image: "back:1", Instances: 1})
+			wanted.Version++
+		})
+		w.after(2 * time.Second)
+		w.serves("web-back-1", "web-front-1", "web-front-2")
+		fronts := w.Registry()["web-front-1"]
+		w.Want(func(wanted *masterv1.Wanted) {
+			wanted.Spec.Roles = wanted.Spec.Roles[:1]
+			wanted.Version++
+		})
+		w.after(2 * time.Second)
+		w.serves("web-front-1", "web-front-2")
+		if w.Registry()["web-front-1"] != fronts || w.Starts() != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+			t.Errorf("a role that did not change was replaced: %d starts, rollout %v", w.Starts(), w.Rollout())
+		}
 	})
 }
