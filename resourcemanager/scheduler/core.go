@@ -28,8 +28,10 @@ type Core struct {
 	queues      []*queue
 	queueByName map[id.Queue]*queue
 	// zone is what guarantees are shares of; stale says that it and they must be worked out again.
-	zone         resource.Vector
-	stale        bool
+	zone  resource.Vector
+	stale bool
+	// limitsMoved says that this was done, and that what is parked may go on.
+	limitsMoved  bool
 	largest      resource.Vector
 	largestKnown bool
 	// The weights make cpu and memory comparable when nodes are ranked by what they have free.
@@ -43,8 +45,14 @@ type Core struct {
 	spare      *container
 	names      map[string]*named
 
-	shapes     []*shape
-	shapesAt   [levels][]*shape
+	shapes []*shape
+	// alert are, by the cpu level of what they need, the shapes that care what comes back; wakes counts what did.
+	alert [levels][]*shape
+	wakes int64
+	// open are the nodes in the grid.
+	open bitmap
+	// budget is how many words a search may still look at.
+	budget     int
 	shapeByKey map[shapeKey]*shape
 	idleShapes int
 	filters    map[string]*filter

@@ -12,8 +12,7 @@ import (
 
 // Explain implements Interface.
 func (c *Core) Explain(name id.App, now time.Time) Explanation {
-	c.resolveQueues()
-	c.wake()
+	defer c.pretend(now)()
 	a := c.apps[name]
 	if a == nil {
 		return Explanation{}
@@ -23,6 +22,21 @@ func (c *Core) Explain(name id.App, now time.Time) Explanation {
 		explanation.Asks = append(explanation.Asks, c.explainAsk(k))
 	}
 	return explanation
+}
+
+// pretend makes the core answer as at a time, without a trace that decisions would follow; what it gives ends that.
+func (c *Core) pretend(now time.Time) func() {
+	before := c.now
+	c.now = now
+	c.resolveQueues()
+	for _, slot := range c.touched {
+		for _, s := range c.shapes {
+			if fits(&s.need, &c.avail[slot]) {
+				s.refit(slot)
+			}
+		}
+	}
+	return func() { c.now = before }
 }
 
 // miss collects the nodes that failed one test; the closest of them becomes the example.
@@ -128,17 +142,14 @@ func (c *Core) Plan(queueName id.Queue, appName string, spec Ask, now time.Time)
 	if err := checkAsk(&spec); err != nil {
 		return Plan{}, err
 	}
-	c.now = now
-	c.resolveQueues()
-	c.wake()
-
+	defer c.pretend(now)()
 	// The app of the dry run has no number, so that it can collide with none.
 	planned := c.makeApp(id.App{})
 	c.rename(planned, appName)
 	planned.leaf, planned.owner = leaf, leaf.user(planned.user)
 	k := &ask{app: planned, spec: spec.clone(), place: -1, group: planned.group(spec.Group)}
 	planned.asks[spec.ID] = k
-	c.enter(k)
+	c.prepare(k)
 
 	var plan Plan
 	plan.Never = c.never(k)
@@ -146,7 +157,10 @@ func (c *Core) Plan(queueName id.Queue, appName string, spec Ask, now time.Time)
 		c.tryPlan(k, &plan)
 	}
 	plan.Explanation.Ask = spec.ID
-	c.withdraw(k)
+	if k.shape.asks == 0 {
+		c.idleShapes++
+	}
+	delete(planned.asks, spec.ID)
 	planned.removed = true
 	c.forgetApp(planned)
 	c.arrivals--

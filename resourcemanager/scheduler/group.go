@@ -9,12 +9,10 @@ type group struct {
 	tracked bool
 	tallies []*tally
 
-	// Below floor containers a node, no node was fit for floorShape when it had seen floorOffers and the zone
-	// floorEpoch.
-	floor       int
-	floorShape  *shape
-	floorOffers int64
-	floorEpoch  int64
+	// Below floor containers a node, no node was fit for floorShape when the core had counted floorWakes.
+	floor      int
+	floorShape *shape
+	floorWakes int64
 }
 
 // tally counts a group's containers by the values of a label.

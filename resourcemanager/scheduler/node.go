@@ -100,7 +100,7 @@ func (c *Core) forgetNode(n *node) {
 	}
 	delete(c.slots, n.spec.Name)
 	for _, s := range c.shapes {
-		s.misfit.clear(n.slot)
+		s.refit(n.slot)
 	}
 	for _, f := range c.filterList {
 		f.allowed.clear(n.slot)
@@ -125,7 +125,7 @@ func (c *Core) nodeChanged(n *node) {
 		}
 	}
 	for _, s := range c.shapes {
-		s.misfit.clear(n.slot)
+		s.refit(n.slot)
 	}
 	c.epoch++
 	c.stale = true
@@ -151,6 +151,11 @@ func (c *Core) place(n *node) {
 	if at != nowhere {
 		c.grid.add(n.slot, at)
 	}
+	if at == nowhere {
+		c.open.clear(n.slot)
+	} else if n.at == nowhere {
+		c.open.set(n.slot, c.grid.words)
+	}
 	n.at = at
 }
 
@@ -171,10 +176,16 @@ func (c *Core) wake() {
 		if n.at == nowhere {
 			continue
 		}
+		c.wakes++
 		for cpu := int8(0); cpu <= n.at.cpu; cpu++ {
-			for _, s := range c.shapesAt[cpu] {
+			still := c.alert[cpu][:0]
+			for _, s := range c.alert[cpu] {
 				c.offer(s, n)
+				if s.alert = s.misfits > 0 || s.waiting > 0; s.alert {
+					still = append(still, s)
+				}
 			}
+			c.alert[cpu] = still
 		}
 	}
 	c.touched = c.touched[:0]

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"math"
 	"math/bits"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
@@ -8,6 +9,9 @@ import (
 
 // candidates is how many nodes that fit are compared before the best of them is taken.
 const candidates = 16
+
+// scanBudget is how many words of the grid a search from the emptiest nodes looks at.
+const scanBudget = 32
 
 // find is the slot of the node where one container of an ask goes, or -1.
 func (c *Core) find(k *ask) int32 {
@@ -21,11 +25,11 @@ func (c *Core) find(k *ask) int32 {
 	}
 	g := k.group
 	first := 0
-	if g.floorShape == s && g.floorOffers == s.offers && g.floorEpoch == c.epoch {
+	if g.floorShape == s && g.floorWakes == c.wakes {
 		first = g.floor
 	}
 	slot, level := c.findEven(s, g, first)
-	g.floor, g.floorShape, g.floorOffers, g.floorEpoch = level, s, s.offers, c.epoch
+	g.floor, g.floorShape, g.floorWakes = level, s, c.wakes
 	return slot
 }
 
@@ -61,6 +65,7 @@ func (c *Core) findOverLabel(k *ask) int32 {
 
 // scanUp searches from the fullest nodes that may fit.
 func (c *Core) scanUp(s *shape) int32 {
+	c.budget = math.MaxInt
 	for diagonal := int(s.floor.cpu) + int(s.floor.memory); diagonal < len(c.grid.diagonals); diagonal++ {
 		for mask := c.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
 			cpu := bits.TrailingZeros64(mask)
@@ -72,23 +77,35 @@ func (c *Core) scanUp(s *shape) int32 {
 	return -1
 }
 
-// scanDown searches from the emptiest nodes. turn makes different apps begin with different ones.
+// scanDown searches from the emptiest nodes. turn makes different apps begin with different ones. Where only few
+// nodes pass the masks it would look at most of the grid; then it takes one from all of them instead.
 func (c *Core) scanDown(s *shape, turn int) int32 {
+	c.budget = scanBudget
 	for diagonal := len(c.grid.diagonals) - 1; diagonal >= int(s.floor.cpu)+int(s.floor.memory); diagonal-- {
 		for mask := c.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
 			cpu := bits.TrailingZeros64(mask)
 			if slot := c.scanCell(s, c.grid.cells[cpu][diagonal-cpu], turn, 1); slot >= 0 {
 				return slot
 			}
+			if c.budget <= 0 {
+				return c.scanAll(s, turn)
+			}
 		}
 	}
 	return -1
 }
 
+// choice is the best node so far of those that a search has looked at.
+type choice struct {
+	slot  int32
+	score float64
+	seen  int
+}
+
 // scanCell takes from a cell the node that has the least left (sign -1) or the most (sign 1), of the first
 // candidates that pass the masks and have room for everything.
 func (c *Core) scanCell(s *shape, set *nodeSet, turn int, sign float64) int32 {
-	best, bestScore, seen := int32(-1), 0.0, 0
+	best := choice{slot: -1}
 	first := 0
 	if len(set.words) > 0 {
 		first = turn % len(set.words)
@@ -99,31 +116,53 @@ func (c *Core) scanCell(s *shape, set *nodeSet, turn int, sign float64) int32 {
 			from, to = 0, first
 		}
 		for i := set.next(from); i >= 0 && i < to; i = set.next(i + 1) {
-			word := set.words[i]
-			for _, b := range c.allow {
-				word &= b.word(i)
-			}
-			for _, b := range c.deny {
-				word &^= b.word(i)
-			}
-			for ; word != 0; word &= word - 1 {
-				slot := int32(i<<6 + bits.TrailingZeros64(word))
-				free := &c.avail[slot]
-				if !fits(&s.need, free) {
-					s.misfit.set(slot, c.grid.words)
-					continue
-				}
-				score := sign * (float64(free[resource.CPU])*c.cpuWeight + float64(free[resource.Memory])*c.memoryWeight)
-				if best < 0 || score > bestScore {
-					best, bestScore = slot, score
-				}
-				if seen++; seen == candidates {
-					return best
-				}
+			c.consider(s, i, set.words[i], sign, &best)
+			if c.budget--; best.seen == candidates || c.budget <= 0 {
+				return best.slot
 			}
 		}
 	}
-	return best
+	return best.slot
+}
+
+// scanAll takes of the first candidates among all nodes the one that has the most left.
+func (c *Core) scanAll(s *shape, turn int) int32 {
+	best := choice{slot: -1}
+	for i := range c.open {
+		if i = (i + turn) % len(c.open); c.open[i] == 0 {
+			continue
+		}
+		c.consider(s, i, c.open[i], 1, &best)
+		if best.seen == candidates {
+			break
+		}
+	}
+	return best.slot
+}
+
+// consider looks at the nodes of a word that pass the masks.
+func (c *Core) consider(s *shape, i int, word uint64, sign float64, best *choice) {
+	for _, b := range c.allow {
+		word &= b.word(i)
+	}
+	for _, b := range c.deny {
+		word &^= b.word(i)
+	}
+	for ; word != 0; word &= word - 1 {
+		slot := int32(i<<6 + bits.TrailingZeros64(word))
+		free := &c.avail[slot]
+		if !fits(&s.need, free) {
+			c.unfit(s, slot)
+			continue
+		}
+		score := sign * (float64(free[resource.CPU])*c.cpuWeight + float64(free[resource.Memory])*c.memoryWeight)
+		if best.slot < 0 || score > best.score {
+			best.slot, best.score = slot, score
+		}
+		if best.seen++; best.seen == candidates {
+			return
+		}
+	}
 }
 
 // fits reports whether a node has what is needed left. Being over-committed in what is not needed does not matter.

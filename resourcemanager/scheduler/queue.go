@@ -247,8 +247,8 @@ func (c *Core) resolveQueues() {
 		if q.parent != nil && q.place >= 0 {
 			q.parent.busy.move(q)
 		}
-		c.unpark(q)
 	}
+	c.limitsMoved = true
 }
 
 func (c *Core) root() *queue { return c.queues[0] }

@@ -13,11 +13,16 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	d := &c.decisions
 	*d = Decisions{Grants: d.Grants[:0], Notices: d.Notices[:0], Stops: d.Stops[:0], Reprieves: d.Reprieves[:0]}
 	c.lend()
-	c.resolveQueues()
 	c.tidy()
 	for {
 		c.wake()
 		c.resolveQueues()
+		if c.limitsMoved {
+			c.limitsMoved = false
+			for _, q := range c.queues {
+				c.unpark(q)
+			}
+		}
 		if c.serveNomination() {
 			continue
 		}
@@ -156,7 +161,7 @@ func (c *Core) takeBack(k *ask, first int) {
 	defer func() { c.quiet = false }()
 	for i := len(c.decisions.Grants) - 1; i >= first; i-- {
 		held := c.containers[c.decisions.Grants[i].Container]
-		k.shape.misfit.clear(held.node.slot)
+		k.shape.refit(held.node.slot)
 		delete(c.containers, held.id)
 		if held.credit > 0 {
 			k.app.addCredit(held.ask, held.credit)

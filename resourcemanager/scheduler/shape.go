@@ -23,11 +23,13 @@ type shape struct {
 	near, far []*named
 
 	// misfit are nodes that were seen to have too little free, and to which nothing came back since.
-	misfit bitmap
+	misfit  bitmap
+	misfits int
 	// blocked says that no node fits now. Its buckets wait for offer.
 	blocked bool
-	// offers counts nodes that became fit again.
-	offers  int64
+	// alert says that it is in Core.alert, because it has misfits or waiting buckets.
+	alert   bool
+	waiting int
 	buckets []*bucket
 	asks    int
 }
@@ -137,7 +139,6 @@ func (c *Core) shapeFor(k *ask) *shape {
 	}
 	c.shapeByKey[key] = s
 	c.shapes = append(c.shapes, s)
-	c.shapesAt[s.floor.cpu] = append(c.shapesAt[s.floor.cpu], s)
 	return s
 }
 
@@ -170,12 +171,34 @@ func (s *shape) allows(n *node) bool {
 	return true
 }
 
+// unfit notes that a node has too little left, refit that it may have enough again.
+func (c *Core) unfit(s *shape, slot int32) {
+	s.misfit.set(slot, c.grid.words)
+	s.misfits++
+	c.alarm(s)
+}
+
+func (s *shape) refit(slot int32) {
+	if s.misfit.has(slot) {
+		s.misfit.clear(slot)
+		s.misfits--
+	}
+}
+
+// alarm makes wake look at a shape.
+func (c *Core) alarm(s *shape) {
+	if !s.alert {
+		s.alert = true
+		c.alert[s.floor.cpu] = append(c.alert[s.floor.cpu], s)
+	}
+}
+
 // masks gives, as bitmaps, what allows tests and what is known of room.
 func (s *shape) masks(allow, deny []bitmap) ([]bitmap, []bitmap) {
 	if s.filter != nil {
 		allow = append(allow, s.filter.allowed)
 	}
-	if len(s.misfit) > 0 {
+	if s.misfits > 0 {
 		deny = append(deny, s.misfit)
 	}
 	if s.group != nil && s.maxPerNode <= len(s.group.levels) {
@@ -204,8 +227,7 @@ func (c *Core) offer(s *shape, n *node) {
 	if !fits(&s.need, free) {
 		return
 	}
-	s.misfit.clear(n.slot)
-	s.offers++
+	s.refit(n.slot)
 	if !s.allows(n) {
 		return
 	}
@@ -226,12 +248,12 @@ func (c *Core) offer(s *shape, n *node) {
 
 // relent lets asks with affinity to their own app begin anywhere again, after its last container has gone.
 func (c *Core) relent(m *named) {
+	c.wakes++
 	for _, s := range c.shapes {
 		if s.self != m || !slices.Contains(s.near, m) {
 			continue
 		}
 		s.blocked = false
-		s.offers++
 		for _, b := range s.buckets {
 			if b.state == waiting {
 				c.setReady(b)
@@ -251,19 +273,24 @@ func timesIn(need, free *resource.Vector) int64 {
 	return times
 }
 
-// enter puts an ask where Schedule finds it.
-func (c *Core) enter(k *ask) {
-	if k.app.leaf == nil || k.app.removed {
-		return
-	}
+// prepare gives an ask its shape, and makes known what placing it will want to know.
+func (c *Core) prepare(k *ask) {
 	if k.spec.Policy == Spread || k.spec.MaxPerNode > 0 {
 		c.track(k.group)
 	}
 	if k.spec.SpreadOver != "" && k.spec.Policy == Spread {
 		k.tally = k.group.tally(c.labelNamed(k.spec.SpreadOver))
 	}
-	s := c.shapeFor(k)
-	k.shape = s
+	k.shape = c.shapeFor(k)
+}
+
+// enter puts an ask where Schedule finds it.
+func (c *Core) enter(k *ask) {
+	if k.app.leaf == nil || k.app.removed {
+		return
+	}
+	c.prepare(k)
+	s := k.shape
 	s.asks++
 	key := bucketKey{leaf: k.app.leaf, user: k.app.user, master: k.spec.Master, late: k.late}
 	if key.leaf.spec.Fair {
@@ -347,6 +374,7 @@ func (c *Core) setIdle(b *bucket, state bucketState) {
 		c.rest(b.leaf)
 	case waiting:
 		b.leaf.waiting.remove(b)
+		b.shape.waiting--
 	case parked:
 		for q := b.leaf; q != nil; q = q.parent {
 			q.parked = without(q.parked, b)
@@ -358,6 +386,8 @@ func (c *Core) setIdle(b *bucket, state bucketState) {
 func (c *Core) setWaiting(b *bucket) {
 	c.setIdle(b, waiting)
 	b.leaf.waiting.push(b)
+	b.shape.waiting++
+	c.alarm(b.shape)
 	c.watch(b)
 }
 
@@ -390,8 +420,8 @@ func (c *Core) tidy() {
 		return
 	}
 	kept := c.shapes[:0]
-	for i := range c.shapesAt {
-		c.shapesAt[i] = c.shapesAt[i][:0]
+	for i := range c.alert {
+		c.alert[i] = c.alert[i][:0]
 	}
 	for _, s := range c.shapes {
 		if s.asks == 0 {
@@ -402,7 +432,9 @@ func (c *Core) tidy() {
 			continue
 		}
 		kept = append(kept, s)
-		c.shapesAt[s.floor.cpu] = append(c.shapesAt[s.floor.cpu], s)
+		if s.alert {
+			c.alert[s.floor.cpu] = append(c.alert[s.floor.cpu], s)
+		}
 	}
 	clear(c.shapes[len(kept):])
 	c.shapes = kept
@@ -422,6 +454,6 @@ func (c *Core) dropShapes() {
 			s.filter.shapes--
 		}
 	}
-	c.shapes, c.shapesAt, c.idleShapes = nil, [levels][]*shape{}, 0
+	c.shapes, c.alert, c.idleShapes = nil, [levels][]*shape{}, 0
 	clear(c.shapeByKey)
 }

@@ -33,12 +33,14 @@ type stage struct {
 	apps   map[string]id.App
 	titles map[id.App]string
 	schema resource.Schema
+	// now is when the last pass was.
+	now time.Time
 }
 
 func newStage() *stage {
 	schema, _, _ := resource.Schema{}.With("gpu")
 	return &stage{
-		core: New(Config{Epoch: 1, Schema: schema}), schema: schema,
+		core: New(Config{Epoch: 1, Schema: schema}), schema: schema, now: start,
 		apps: map[string]id.App{}, titles: map[id.App]string{},
 	}
 }
@@ -101,7 +103,7 @@ func (s *stage) run(t *testing.T, d *datadriven.TestData) string {
 	case "schedule":
 		return s.schedule(t, d)
 	case "explain":
-		return s.explain(s.core.Explain(s.app(d.CmdArgs[0].Key), start))
+		return s.explain(s.core.Explain(s.app(d.CmdArgs[0].Key), s.now))
 	case "plan":
 		return s.plan(t, d)
 	case "usage":
@@ -358,12 +360,11 @@ func duration(t *testing.T, text string) time.Duration {
 }
 
 func (s *stage) schedule(t *testing.T, d *datadriven.TestData) string {
-	now := start
 	if len(d.CmdArgs) > 0 {
-		now = start.Add(duration(t, d.CmdArgs[0].Key))
+		s.now = start.Add(duration(t, d.CmdArgs[0].Key))
 	}
 	var b strings.Builder
-	decisions := s.core.Schedule(now)
+	decisions := s.core.Schedule(s.now)
 	for _, grant := range decisions.Grants {
 		fmt.Fprintf(&b, "grant %s on %s\n", s.title(grant.Container), grant.Node)
 	}
@@ -408,7 +409,7 @@ func (s *stage) explainAsk(b *strings.Builder, ask AskExplanation) {
 
 func (s *stage) plan(t *testing.T, d *datadriven.TestData) string {
 	spec := s.ask(t, d, d.CmdArgs[2:])
-	plan, err := s.core.Plan(id.Queue(d.CmdArgs[1].Key), d.CmdArgs[0].Key, spec, start)
+	plan, err := s.core.Plan(id.Queue(d.CmdArgs[1].Key), d.CmdArgs[0].Key, spec, s.now)
 	if err != nil {
 		return err.Error()
 	}
