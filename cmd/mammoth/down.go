@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -223,7 +224,7 @@ func endNode(ctx context.Context, s engineSettings) (ended remains, err error) {
 		rt := e.runtimes[kind]
 		containers, err := rt.List(ctx)
 		if errdefs.IsUnavailable(err) && kind == corev1.ContainerSpec_DOCKER {
-			return ended, fmt.Errorf("%w; start the engine and try again", err)
+			return ended, fmt.Errorf("%s; start the engine and try again", wire.Sentence(err))
 		}
 		if err != nil {
 			return ended, err

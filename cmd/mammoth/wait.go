@@ -143,7 +143,7 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 	case err != nil && (limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded):
 		return fmt.Errorf("the %s of %q is not done after %s: %s", change.what, name, short(w.timeout), c.why(ctx, z, name))
 	case errors.Is(err, errReverted):
-		return fmt.Errorf("the %s of %q came to nothing: %s", change.what, name, c.cause(ctx, z, app))
+		return fmt.Errorf("the %s of %q failed: %s", change.what, name, c.cause(ctx, z, change, app))
 	case err != nil && app != nil:
 		return fmt.Errorf("the %s of %q failed: %w", change.what, name, err)
 	case err != nil:
@@ -211,14 +211,20 @@ func (c *cli) why(ctx context.Context, z *zone, name string) string {
 }
 
 // cause is why the app is at a newer version than the one that was deployed.
-func (c *cli) cause(ctx context.Context, z *zone, app *apiv1.App) string {
-	history, err := z.apps.GetAppHistory(ctx, &apiv1.GetAppRequest{Name: app.GetName()})
-	if err == nil {
-		for _, version := range history.GetVersions() {
-			if version.GetCurrent() && version.GetCause() != "" {
-				return fmt.Sprintf("version %d took its place (%s)", version.GetVersion(), version.GetCause())
-			}
+func (c *cli) cause(ctx context.Context, z *zone, deployed change, now *apiv1.App) string {
+	sentence := fmt.Sprintf("version %d took its place", now.GetVersion())
+	history, err := z.apps.GetAppHistory(ctx, &apiv1.GetAppRequest{Name: now.GetName()})
+	if err != nil {
+		return sentence
+	}
+	for _, version := range history.GetVersions() {
+		revert := fmt.Sprintf("revert of %d: ", deployed.app.GetVersion())
+		if reason, ok := strings.CutPrefix(version.GetCause(), revert); ok {
+			return fmt.Sprintf("version %d did not come up and was reverted: %s", deployed.app.GetVersion(), reason)
+		}
+		if version.GetCurrent() && version.GetCause() != "" {
+			sentence += " (" + version.GetCause() + ")"
 		}
 	}
-	return fmt.Sprintf("version %d took its place", app.GetVersion())
+	return sentence
 }
