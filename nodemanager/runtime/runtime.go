@@ -23,13 +23,15 @@ type Runtime interface {
 	// idempotent, and returns at once when everything is there.
 	Prepare(ctx context.Context, spec Spec, progress func(Progress)) error
 	// Start creates and starts a container and returns once its process runs and its ports are bound. Idempotent
-	// by Spec.ID: a container that a lost answer left behind is adopted if it runs and replaced if it never ran.
+	// by Spec.ID: a container that a lost answer left behind is adopted if it runs and replaced if it never ran;
+	// one that ran and has ended is not run again, but returned with its Exit.
 	// On an error nothing is left behind.
 	Start(ctx context.Context, spec Spec) (Container, error)
 	// Stop sends SIGTERM, after grace SIGKILL, and returns when the whole process tree was seen gone.
 	// Stopping a container that has ended or never existed is not an error.
 	Stop(ctx context.Context, container id.Container, grace time.Duration) error
-	// Remove keeps the container's logs for Logs and deletes everything else of an ended container. Idempotent.
+	// Remove keeps the container's logs for Logs and deletes everything else of an ended container. Idempotent;
+	// ErrFailedPrecondition while it runs.
 	Remove(ctx context.Context, container id.Container) error
 	// Purge deletes the logs of a removed container too. Idempotent.
 	Purge(ctx context.Context, container id.Container) error

@@ -1,0 +1,122 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+)
+
+func frame(stream byte, text string) []byte {
+	header := []byte{stream, 0, 0, 0, 0, 0, 0, 0}
+	binary.BigEndian.PutUint32(header[4:], uint32(len(text)))
+	return append(header, text...)
+}
+
+// The engine splits what is longer than 16KiB, and the parts of the two streams may lie between each other.
+func TestFramesBecomeLines(t *testing.T) {
+	const at = "2026-01-02T03:04:05.123456789Z "
+	stream := slices.Concat(
+		frame(1, at+"one\n"), frame(1, at+"a long "), frame(2, at+"err\n"), frame(1, at+"line\n"), frame(1, at+"\n"), frame(2, at+"no end"))
+	var got []string
+	err := readFrames(bytes.NewReader(stream), func(line runtime.LogLine) error {
+		if line.Time.Nanosecond() != 123456789 {
+			t.Errorf("%q at %v", line.Text, line.Time)
+		}
+		prefix := "o:"
+		if line.Stderr {
+			prefix = "e:"
+		}
+		got = append(got, prefix+line.Text)
+		return nil
+	})
+	if want := "o:one|e:err|o:a long line|o:|e:no end"; err != nil || strings.Join(got, "|") != want {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func FuzzFrames(f *testing.F) {
+	f.Add(frame(1, "2026-01-02T03:04:05.123456789Z text\n"))
+	f.Add([]byte{1, 0, 0, 0, 255, 255, 255, 255})
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		_ = readFrames(bytes.NewReader(stream), func(line runtime.LogLine) error {
+			if len(line.Text) > len(stream) {
+				t.Fatalf("%d bytes out of %d", len(line.Text), len(stream))
+			}
+			return nil
+		})
+	})
+}
+
+func FuzzPorts(f *testing.F) {
+	f.Add("http/8080/0 admin/9090/21000")
+	f.Fuzz(func(t *testing.T, text string) {
+		ports := parsePorts(text)
+		if again := parsePorts(formatPorts(ports)); !slices.Equal(again, ports) {
+			t.Fatalf("%q became %+v, then %+v", text, ports, again)
+		}
+	})
+}
+
+func TestProgressTellsWhatCameIn(t *testing.T) {
+	stream := `{"status":"Pulling from web","id":"latest"}
+{"status":"Downloading","progressDetail":{"current":100,"total":300},"id":"a"}
+{"status":"Downloading","progressDetail":{"current":300,"total":300},"id":"a"}
+{"status":"Downloading","progressDetail":{"current":50,"total":50},"id":"b"}
+{"status":"Extracting","progressDetail":{"current":200,"total":300},"id":"a"}`
+	moved := map[string]int64{}
+	count := func(phase string, bytes int64) { moved[phase] += bytes }
+	if err := readProgress(strings.NewReader(stream), count); err != nil || moved["download"] != 350 || moved["load"] != 200 {
+		t.Errorf("%v, %v", moved, err)
+	}
+	err := readProgress(strings.NewReader(stream+`{"errorDetail":{"message":"bad"},"error":"bad"}`), count)
+	if err == nil || err.Error() != "bad" {
+		t.Errorf("an error in the stream: %v", err)
+	}
+}
+
+func TestFailuresOfAPull(t *testing.T) {
+	r := &Runtime{engine: &engine{dataRoot: "/"}}
+	for text, class := range map[string]error{
+		"write /x/layer.tar: no space left on device":                         errdefs.ErrResourceExhausted,
+		"filesystem layer verification failed for digest sha256:1":            errdefs.ErrDataLoss,
+		"manifest for 127.0.0.1:1/web@sha256:1 not found: manifest unknown":   errdefs.ErrNotFound,
+		"no matching manifest for linux/amd64 in the manifest list entries":   errdefs.ErrInvalidArgument,
+		`Get "http://127.0.0.1:1/v2/": dial tcp: connect: connection refused`: errdefs.ErrUnavailable,
+		"something else": errdefs.ErrInternal,
+	} {
+		err := r.pullFailure(context.Background(), "web@sha256:1", errors.New(text))
+		if !errors.Is(err, class) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q became %v, want %v", text, err, class)
+		}
+	}
+}
+
+func TestQuotasOutsideOfWhatTheEngineTakes(t *testing.T) {
+	e := &engine{cpus: 2}
+	if got := resources(e, runtime.Spec{CPUMillis: 500}); got.NanoCPUs != 5e8 || got.CPUQuota != 0 {
+		t.Errorf("500m: %+v", got)
+	}
+	if got := resources(e, runtime.Spec{CPUMillis: 4000}); got.NanoCPUs != 0 || got.CPUQuota != 400_000 || got.CPUPeriod != 100_000 {
+		t.Errorf("more cores than there are: %+v", got)
+	}
+	if got := resources(e, runtime.Spec{CPUMillis: 1}); got.CPUQuota != 1000 || got.CPUShares != 2 {
+		t.Errorf("1m: %+v", got)
+	}
+	if got := resources(e, runtime.Spec{MemoryBytes: 64 << 20}); got.Memory != 64<<20 || got.MemorySwap != 64<<20 {
+		t.Errorf("memory: %+v", got)
+	}
+}
+
+func TestLocalName(t *testing.T) {
+	if got := localName("team/web@sha256:" + strings.Repeat("0123456789abcdef", 4)); got != "mammoth.local/team/web:0123456789abcdef0123456789abcdef" {
+		t.Error(got)
+	}
+}
