@@ -118,6 +118,7 @@ func (r *Runtime) see(c container.InspectResponse) (runtime.Container, error) {
 		published(seen.Ports, c)
 	}
 	if !c.State.Running {
+		r.unwatch(key, c.ID)
 		if !started.IsZero() {
 			seen.FinishedAt = finished
 			seen.Exit = r.exit(key, c.ID, c.State)

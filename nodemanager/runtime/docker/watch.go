@@ -41,7 +41,8 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-failed:
+			case err := <-failed:
+				_ = r.failure(ctx, err) // forgets what was known of the engine
 				return
 			case message := <-messages:
 				event, ok := r.event(ctx, message)
@@ -86,16 +87,16 @@ func (r *Runtime) event(ctx context.Context, message events.Message) (runtime.Ev
 		code = -1
 	}
 	event.Exit = &runtime.Exit{Code: code}
-	if code == 0 {
-		r.unwatch(key, runtimeID)
-		return event, true
-	}
 	r.mu.Lock()
 	discarded := r.discarded[runtimeID]
 	delete(r.discarded, runtimeID)
 	r.mu.Unlock()
 	if discarded {
 		return runtime.Event{}, false
+	}
+	if code == 0 {
+		r.unwatch(key, runtimeID)
+		return event, true
 	}
 	inspected, err := r.client.ContainerInspect(ctx, runtimeID)
 	switch {
