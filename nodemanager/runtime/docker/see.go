@@ -120,7 +120,10 @@ func (r *Runtime) see(c container.InspectResponse) (runtime.Container, error) {
 	if !c.State.Running {
 		r.unwatch(key, c.ID)
 		if !started.IsZero() {
-			seen.FinishedAt = finished
+			// The engine notes a start after the fact, and a short life may be over by then.
+			if seen.FinishedAt = finished; finished.Before(started) {
+				seen.FinishedAt = started
+			}
 			seen.Exit = r.exit(key, c.ID, c.State)
 		}
 		return seen, nil
