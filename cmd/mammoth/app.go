@@ -70,7 +70,8 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 }
 
 func (c *cli) appShowCommand() *cobra.Command {
-	return &cobra.Command{
+	var asManifest bool
+	cmd := &cobra.Command{
 		Use:               "show NAME",
 		Short:             "Show an app and its instances",
 		Args:              appName(),
@@ -81,10 +82,20 @@ func (c *cli) appShowCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if asManifest {
+					text, err := manifest.FormatApp(app.GetSpec())
+					if err != nil {
+						return err
+					}
+					_, err = c.out.Write(text)
+					return err
+				}
 				return c.print(app, func(w io.Writer) error { return appText(w, app) })
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&asManifest, "manifest", false, "print the manifest that \"mammoth deploy\" would make this app of")
+	return cmd
 }
 
 func appText(w io.Writer, app *apiv1.App) error {

@@ -29,7 +29,7 @@ func (c *cli) dynamicDeployCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c.spareMemory(40, 16<<20)
+			c.spareMemory()
 			spareProgram()
 			master, err := appmaster.FromEnvironment()
 			if err != nil {

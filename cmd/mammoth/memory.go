@@ -10,14 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spareMemory has the collector run sooner than by default, since a daemon's heap is small and its machine is for
-// other work. GOGC and GOMEMLIMIT win over it.
-func (c *cli) spareMemory(percent int, limit int64) {
+// spareMemory has the collector run sooner than by default: the heap of what runs on every node, or once for each app,
+// is small, and its machine is for other work. A ResourceManager may be large and does not do this; nor is there a
+// limit, near which a process would do nothing but collect. GOGC wins over it.
+func (c *cli) spareMemory() {
 	if c.env("GOGC") == "" {
-		debug.SetGCPercent(percent)
-	}
-	if c.env("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
+		debug.SetGCPercent(40)
 	}
 }
 

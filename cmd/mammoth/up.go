@@ -92,7 +92,6 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	c.spareMemory(50, 96<<20)
 	s.manager.dir, s.manager.zone = filepath.Join(s.dir, "resourcemanager"), zone
 	if err := c.runZone(ctx, s, nodes, log); err != nil {
 		return err

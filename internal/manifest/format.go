@@ -75,14 +75,7 @@ func (m *mapping) role(r *apiv1.RoleSpec) {
 	}
 	m.object("env", env)
 	m.health(r.GetHealth())
-	if http := r.GetExpose().GetHttp(); http != nil {
-		inner, outer := &mapping{}, &mapping{}
-		inner.text("host", http.GetHost())
-		inner.text("path", http.GetPath())
-		inner.text("port", http.GetPort())
-		outer.object("http", inner)
-		m.object("expose", outer)
-	}
+	m.expose(r.GetExpose())
 	if r.GetNetwork() == corev1.ContainerSpec_HOST {
 		m.text("network", "host")
 	}
@@ -151,6 +144,13 @@ func (m *mapping) policies(r *apiv1.RoleSpec) {
 		update.always("maxUnavailable", int64(u.GetMaxUnavailable()))
 		update.add("autoRevert", scalar("!!bool", strconv.FormatBool(u.GetAutoRevert())))
 		update.duration("deadline", u.GetDeadline())
+		update.number("canaryPercent", int64(u.GetCanaryPercent()))
+		if u.GetExclusive() {
+			update.add("exclusive", scalar("!!bool", "true"))
+		}
+		if u.GetMaxErrorPercent() != 0 {
+			update.add("maxErrorPercent", scalar("!!float", strconv.FormatFloat(u.GetMaxErrorPercent(), 'g', -1, 64)))
+		}
 		m.object("update", update)
 	}
 	if p := r.GetRestart(); p != nil {

@@ -3,6 +3,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -12,7 +13,9 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/mammoth-os/mammoth/internal/expose"
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -199,8 +202,12 @@ func mismatch(r *apiv1.RoleSpec) (key string, err error) {
 	if err != nil {
 		return "health", err
 	}
-	if http := r.GetExpose().GetHttp(); http != nil {
-		return "expose", check("expose", http.GetPort())
+	names := make([]string, len(r.GetPorts()))
+	for i, port := range r.GetPorts() {
+		names[i] = port.GetName()
+	}
+	if err := expose.Check(r.GetExpose(), names); err != nil {
+		return "expose", errors.New(wire.Sentence(err))
 	}
 	return "", nil
 }
@@ -296,23 +303,6 @@ func (d *decoder) env(n *yaml.Node, r *apiv1.RoleSpec) {
 	})
 }
 
-func (d *decoder) expose(n *yaml.Node, r *apiv1.RoleSpec) {
-	http := &apiv1.Expose_Http{}
-	present := d.object(n, "expose", fields{"http": func(n *yaml.Node) {
-		present := d.object(n, "http", fields{
-			"host": d.text("host", &http.Host),
-			"path": d.text("path", &http.Path, checkPath),
-			"port": d.text("port", &http.Port),
-		})
-		d.require(n, present, "http", "host")
-		if http.Path == "" {
-			http.Path = "/"
-		}
-	}})
-	d.require(n, present, "expose", "http")
-	r.Expose = &apiv1.Expose{Http: http}
-}
-
 func (d *decoder) placement(n *yaml.Node, p *apiv1.Placement) {
 	d.object(n, "placement", fields{
 		"policy":       choice(d, "policy", policies, &p.Policy),
@@ -331,6 +321,10 @@ func (d *decoder) update(n *yaml.Node, u *apiv1.UpdatePolicy) {
 		"maxUnavailable": d.integer("maxUnavailable", 0, math.MaxInt32, func(n int64) { u.MaxUnavailable = int32(n) }),
 		"autoRevert":     d.flag("autoRevert", &u.AutoRevert),
 		"deadline":       d.duration("deadline", &u.Deadline),
+		// A canary without a share would be all of it.
+		"canaryPercent":   d.integer("canaryPercent", 1, 100, func(n int64) { u.CanaryPercent = int32(n) }),
+		"exclusive":       d.flag("exclusive", &u.Exclusive),
+		"maxErrorPercent": d.number("maxErrorPercent", 0, 100, &u.MaxErrorPercent),
 	})
 	if u.MaxSurge == 0 && u.MaxUnavailable == 0 && !d.failedIn(n) {
 		d.fail(n, "maxSurge and maxUnavailable are both 0, which leaves a rollout no room; set one of them to 1 or more")

@@ -80,6 +80,7 @@ func FuzzApp(f *testing.F) {
 	f.Add(example)
 	f.Add([]byte("name: zoo\nroles:\n  a: {image: a:1, health: http:/}\n  b: {image: b:1}\n"))
 	f.Add([]byte("name: [a, &x b]\nimage: *x\n"))
+	f.Add([]byte("name: web\nimage: web:1\nports: [80]\nexpose: {http: {hosts: [a.test], maxBody: 1KiB}, tcp: [{listen: 2000}], balance: hash, timeouts: {idle: 2s}}\nupdate: {exclusive: true, maxErrorPercent: 0.5}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		spec, err := manifest.ParseApp(data)
 		if err != nil {
