@@ -14,6 +14,8 @@ const Patience = time.Minute
 type balancers struct {
 	// Services that balancers route to.
 	exposed map[string]*apiv1.Expose
+	// Services that they may still route to until they have confirmed this generation.
+	leaving map[string]int64
 	// The newest change that balancers are told of. They confirm nothing above it.
 	routed   int64
 	sessions map[string]*Balancer
@@ -43,6 +45,7 @@ type wait struct {
 func newBalancers(firstGeneration int64) balancers {
 	return balancers{
 		exposed:  map[string]*apiv1.Expose{},
+		leaving:  map[string]int64{},
 		routed:   firstGeneration,
 		sessions: map[string]*Balancer{},
 		waits:    map[*wait]struct{}{},
@@ -58,9 +61,10 @@ func (r *Registry) AwaitBalancers(name string, generation int64, done func()) {
 	b := &r.balancers
 	generation = min(generation, b.routed)
 	w := &wait{generation: generation, missing: map[*Balancer]struct{}{}, done: done}
-	if b.exposed[name] != nil {
+	if at, leaving := b.leaving[name]; leaving || b.exposed[name] != nil {
+		w.generation = max(generation, at)
 		for _, session := range b.sessions {
-			if session.confirmed < generation {
+			if session.confirmed < w.generation {
 				w.missing[session] = struct{}{}
 			}
 		}
@@ -92,6 +96,13 @@ func (r *Registry) ConnectBalancer(name string, lostAfter time.Duration) (balanc
 	return session, session.connection
 }
 
+// ExpectBalancer makes a balancer waited for that has yet to connect, for as long as if its connection had been lost
+// just now: a ResourceManager that was restarted names those that it knew.
+func (r *Registry) ExpectBalancer(name string, lostAfter time.Duration) {
+	balancer, connection := r.ConnectBalancer(name, lostAfter)
+	balancer.Lost(connection)
+}
+
 // Confirm says that the balancer routes by the state of this generation, and by nothing older.
 func (b *Balancer) Confirm(generation int64) {
 	b.registry.mu.Lock()
@@ -100,6 +111,7 @@ func (b *Balancer) Confirm(generation int64) {
 		return
 	}
 	b.confirmed = generation
+	b.registry.balancers.forgetLeft()
 	for w := range b.registry.balancers.waits {
 		if w.generation <= generation {
 			delete(w.missing, b)
@@ -140,6 +152,19 @@ func (b *Balancer) forget() {
 	for w := range all.waits {
 		delete(w.missing, b)
 		b.registry.finish(w)
+	}
+}
+
+// forgetLeft forgets services that every balancer has let go.
+func (b *balancers) forgetLeft() {
+	for name, at := range b.leaving {
+		open := false
+		for _, session := range b.sessions {
+			open = open || session.confirmed < at
+		}
+		if !open {
+			delete(b.leaving, name)
+		}
 	}
 }
 

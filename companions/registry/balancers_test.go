@@ -121,3 +121,44 @@ func TestBalancerThatLeavesOrKeepsSilent(t *testing.T) {
 		}
 	})
 }
+
+// A service that is exposed no more is routed to until balancers have said otherwise.
+func TestWhatIsNoLongerExposedIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := registry.New(epoch)
+		r.Expose("web", exposed())
+		r.Publish("web", endpoints("web-1"))
+		balancer, _ := r.ConnectBalancer("nginx", time.Minute)
+		balancer.Confirm(r.Generation())
+		hidden := r.Expose("web", nil)
+		generation := r.Publish("web", endpoints())
+		done := await(r, "web", generation)
+		if done() {
+			t.Error("done though the balancer has not let the service go")
+		}
+		balancer.Confirm(hidden)
+		if late := await(r, "web", generation); !done() || !late() {
+			t.Error("waits though the balancer has let the service go")
+		}
+	})
+}
+
+func TestExpectedBalancer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := registry.New(epoch)
+		r.ExpectBalancer("nginx", 10*time.Second)
+		r.ExpectBalancer("haproxy", 10*time.Second)
+		r.Expose("web", exposed())
+		generation := r.Publish("web", endpoints("web-1"))
+		done := await(r, "web", generation)
+		balancer, _ := r.ConnectBalancer("nginx", time.Minute)
+		time.Sleep(10 * time.Second)
+		if done() {
+			t.Error("done though nginx is back and has not confirmed")
+		}
+		balancer.Confirm(generation)
+		if !done() {
+			t.Error("waits for a balancer that never came back")
+		}
+	})
+}

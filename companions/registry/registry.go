@@ -149,13 +149,16 @@ func (r *Registry) Expose(name string, expose *apiv1.Expose) int64 {
 	if proto.Equal(b.exposed[name], expose) {
 		return b.routed
 	}
-	if expose == nil {
-		delete(b.exposed, name)
-	} else {
-		b.exposed[name] = expose
-	}
 	r.generation++
 	b.routed = r.generation
+	if expose == nil {
+		delete(b.exposed, name)
+		b.leaving[name] = r.generation
+		b.forgetLeft()
+	} else {
+		delete(b.leaving, name)
+		b.exposed[name] = expose
+	}
 	wake(&r.changed)
 	return r.generation
 }
