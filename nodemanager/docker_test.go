@@ -324,6 +324,13 @@ func TestRealContainersThroughARestart(t *testing.T) {
 	for i := range int64(count) {
 		n.rm.commands <- &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Forget_{Forget: &trackerv1.NodeCommand_Forget{ContainerIds: []string{n.container(i + 1).String()}}}}
 	}
+	n.stop() // in the middle of the removals, or before it has heard of all
+	n.rm.mu.Lock()
+	for i := range int64(count) {
+		n.rm.reap = append(n.rm.reap, n.container(i+1).String())
+	}
+	n.rm.mu.Unlock()
+	n.start()
 	n.eventually("nothing is left in the engine", func() bool {
 		left, err := n.engineAt(testenv.DockerSocket(), "").List(t.Context())
 		return err == nil && len(left) == 0

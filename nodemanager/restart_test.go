@@ -487,3 +487,42 @@ func TestTwoNodeManagersCannotShareAFolder(t *testing.T) {
 		}
 	})
 }
+
+// slow is a runtime whose Remove hangs while stuck.
+type slow struct {
+	runtime.Runtime
+	stuck *atomic.Bool
+}
+
+func (s slow) Remove(ctx context.Context, key id.Container) error {
+	if s.stuck.Load() {
+		<-ctx.Done()
+		return fmt.Errorf("the removal was interrupted: %w", context.Cause(ctx))
+	}
+	return s.Runtime.Remove(ctx, key)
+}
+
+func TestARemovalThatARestartInterruptedIsTakenUpAgain(t *testing.T) {
+	stuck := &atomic.Bool{}
+	stuck.Store(true)
+	inZoneWith(t, func(config *nodemanager.Config) {
+		config.Runtimes[corev1.ContainerSpec_DOCKER] = slow{config.Runtimes[corev1.ContainerSpec_DOCKER], stuck}
+	}, func(z *zone) {
+		for i := range int64(3) {
+			z.start(z.container(i+1), serving("exit", "0"))
+		}
+		z.pass(time.Second)
+		z.forget(z.container(1), z.container(2), z.container(3))
+		z.pass(time.Second)
+		if n := len(z.inEngine()); n != 3 {
+			z.Fatalf("%d containers are in the engine before the restart", n)
+		}
+		z.stop()
+		stuck.Store(false)
+		z.startNode()
+		z.pass(time.Second)
+		if left := z.inEngine(); len(left) != 0 {
+			z.Errorf("the engine still has %v", left)
+		}
+	})
+}
