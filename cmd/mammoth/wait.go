@@ -73,6 +73,9 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 	if now.GetState() == apiv1.App_DEGRADED {
 		return false, fmt.Errorf("it has no application master: %s", reasonOf(now.GetReason(), now))
 	}
+	if now.GetState() == apiv1.App_STOPPED && c.app.GetState() == apiv1.App_STOPPED {
+		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(wantedInstances(now)), "instance"))
+	}
 	for _, instance := range now.GetInstances() {
 		if instance.GetPort() == 0 && hasPorts(now, instance) {
 			return false, nil // its node has not told the zone yet where it is reached
@@ -81,6 +84,14 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 	return now.GetObservedGeneration() >= c.app.GetGeneration() && now.GetState() == apiv1.App_RUNNING &&
 		now.GetRollout().GetState() != apiv1.Rollout_PROGRESSING &&
 		now.GetRunning() == now.GetWanted() && len(now.GetInstances()) == int(now.GetWanted()), nil
+}
+
+// wantedInstances is how many a stopped app would have.
+func wantedInstances(app *apiv1.App) (n int32) {
+	for _, role := range app.GetSpec().GetRoles() {
+		n += role.GetInstances()
+	}
+	return n
 }
 
 func hasPorts(app *apiv1.App, instance *apiv1.Instance) bool {
