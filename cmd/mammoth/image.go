@@ -97,6 +97,9 @@ which becomes the image's whole file system.`,
 				}
 				options.Ports = append(options.Ports, int(port.GetContainerPort()))
 			}
+			if output == "-" {
+				return c.packToOutput(options)
+			}
 			if err := imagefile.Pack(options); err != nil {
 				return err
 			}
@@ -105,7 +108,7 @@ which becomes the image's whole file system.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&output, "output", "o", "", "the file to write (default: the source's name with .image)")
+	flags.StringVarP(&output, "output", "o", "", "the file to write, - for standard output (default: the source's name with .image)")
 	flags.StringVar(&options.Name, "name", "", "the image's NAME:TAG (default: the file's name)")
 	flags.StringArrayVar(&ports, "port", nil, "a port that the program listens on; repeatable")
 	flags.StringArrayVar(&options.Entrypoint, "entrypoint", nil, "a word of what runs; repeatable (default: the program)")
@@ -115,6 +118,28 @@ which becomes the image's whole file system.`,
 	flags.StringVar(&options.User, "user", "", "the user to run as")
 	flags.StringVar(&options.WorkingDir, "working-dir", "", "the folder to run in")
 	return cmd
+}
+
+// packToOutput writes the image file to standard output, by way of a temporary one since its parts' sizes come first.
+func (c *cli) packToOutput(options imagefile.PackOptions) error {
+	dir, err := os.MkdirTemp("", "mammoth-pack-")
+	if err != nil {
+		return plainPathError(err)
+	}
+	defer os.RemoveAll(dir)
+	options.Output = filepath.Join(dir, filepath.Base(filepath.Clean(options.Source))+imagefile.Suffix)
+	if err := imagefile.Pack(options); err != nil {
+		return err
+	}
+	file, err := os.Open(options.Output)
+	if err != nil {
+		return plainPathError(err)
+	}
+	defer file.Close()
+	if _, err := io.Copy(c.out, file); err != nil {
+		return fmt.Errorf("write the image to standard output: %w", err)
+	}
+	return nil
 }
 
 func (c *cli) imagePushCommand() *cobra.Command {
