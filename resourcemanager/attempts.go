@@ -81,6 +81,7 @@ func (z *zone) masterGranted(c *container) {
 	}
 	a.record.Attempt.ContainerId = c.id.String()
 	a.record.Attempt.LaunchedAt = timestamppb.New(z.now)
+	a.silentSince = z.now
 	z.moveAttempt(a, lifecycle.AttemptGranted, fmt.Sprintf("attempt %d of %s is launched on %s", a.record.GetAttempt().GetNumber(), a.record.GetName(), c.node))
 	z.launch(c)
 }
@@ -204,13 +205,15 @@ func (z *zone) dueAttempt(a *app) {
 	cid, _ := id.ParseContainer(record.GetContainerId())
 	c := z.containers[cid]
 	lost := c != nil && z.nodes[c.node] != nil && z.nodes[c.node].state() == lifecycle.NodeLost
+	silent := z.now.Sub(a.silentSince)
+	away := silent > masterSilence || lost && silent > z.config.NodeTimeout
 	switch a.attempt() {
 	case lifecycle.AttemptLaunched:
-		if lost || z.now.Sub(record.GetLaunchedAt().AsTime()) > masterSilence {
+		if away {
 			z.giveUp(a, c, lost, fmt.Sprintf("it did not register within %s", masterSilence))
 		}
 	case lifecycle.AttemptRegistered:
-		if a.stream == nil && (lost || z.now.Sub(a.silentSince) > masterSilence) {
+		if a.stream == nil && away {
 			z.giveUp(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
 		}
 	case lifecycle.AttemptFailed, lifecycle.AttemptUnspecified, lifecycle.AttemptFinished:

@@ -67,11 +67,14 @@ func (m *mailbox[T]) take() ([]T, error) {
 	defer m.mu.Unlock()
 	items := m.items
 	m.items = nil
-	if len(items) == 0 && m.closed {
-		m.signal() // for the next call
-		return nil, m.err
+	if !m.closed {
+		return items, nil
 	}
-	return items, nil
+	m.signal() // the end is there to be taken for ever
+	if len(items) > 0 {
+		return items, nil
+	}
+	return nil, m.err
 }
 
 // Next waits for values and gives all that have gathered. It fails with what the mailbox was closed with, or

@@ -101,7 +101,7 @@ func (w *walk) step(step string) {
 		w.m.connect()
 		w.adopt()
 	case "pass":
-		w.z.pass(5 * time.Second)
+		w.z.pass(12 * time.Second) // long enough to lose a node
 	}
 	synctest.Wait()
 	w.take(w.m.heard())

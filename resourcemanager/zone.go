@@ -80,7 +80,7 @@ type app struct {
 
 	// stream is the master's Allocate stream; nil while it has none.
 	stream *mailbox[*masterv1.AllocateResponse]
-	// silentSince is when the stream ended, or the master registered.
+	// silentSince is when the stream ended, the master registered or was launched, or the ResourceManager was started.
 	silentSince time.Time
 	// out is what the stream is to be told at the end of the turn.
 	out *masterv1.AllocateResponse
