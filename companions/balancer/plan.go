@@ -102,14 +102,13 @@ type Limits struct {
 func MakePlan(routes map[string]Route, limits Limits) (*Plan, []*companionv1.Refusal) {
 	plan := &Plan{}
 	var refusals []*companionv1.Refusal
-	taken := map[string]*apiv1.Expose{}
+	taken := expose.Claims{}
 	for _, name := range slices.Sorted(maps.Keys(routes)) {
 		service, err := makeService(name, routes[name], limits, taken)
 		if err != nil {
 			refusals = append(refusals, &companionv1.Refusal{Service: name, Reason: wire.Sentence(err)})
 			continue
 		}
-		taken[name] = service.Expose
 		plan.Services = append(plan.Services, *service)
 	}
 	hosts := map[string]*Host{}
@@ -139,15 +138,12 @@ func rank(host string) int {
 	return 0
 }
 
-func makeService(name string, route Route, limits Limits, taken map[string]*apiv1.Expose) (*Service, error) {
+func makeService(name string, route Route, limits Limits, taken expose.Claims) (*Service, error) {
 	if !isServiceName(name) {
 		return nil, fmt.Errorf("%.64q is not the name of a service", name)
 	}
 	// The ResourceManager has checked the ports' names; an endpoint without the port is left out.
 	if err := expose.Check(route.Expose, portNames(route.Expose)); err != nil {
-		return nil, err
-	}
-	if err := expose.Conflict(name, route.Expose, taken); err != nil {
 		return nil, err
 	}
 	service := &Service{Name: name, Expose: route.Expose}
@@ -169,7 +165,7 @@ func makeService(name string, route Route, limits Limits, taken map[string]*apiv
 			service.Certificate = certificate
 		}
 	}
-	return service, nil
+	return service, taken.Take(name, route.Expose)
 }
 
 func (p *Plan) add(service *Service, state *apiv1.Service, hosts map[string]*Host) {

@@ -4,7 +4,6 @@ package nginx
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -255,13 +254,31 @@ func (p *Proxy) Start(ctx context.Context) error {
 		p.pid = pid
 		return nil
 	}
-	if _, err := os.Stat(p.path("nginx.conf")); errors.Is(err, os.ErrNotExist) {
-		text, _ := render(p.settings, &balancer.Plan{})
-		if err := balancer.WriteFile(p.path("nginx.conf"), []byte(text)); err != nil {
-			return err
-		}
+	if err := p.restore(ctx); err != nil {
+		return err
 	}
 	return p.launch(ctx)
+}
+
+// restore sees to it that the configuration in place is one that nginx takes: the last one, else the one before it,
+// else one that routes nothing. A machine that lost its power may have left a torn file, and a certificate that
+// was there may be gone.
+func (p *Proxy) restore(ctx context.Context) error {
+	current, good := p.path("nginx.conf"), p.path("nginx.conf.good")
+	for _, candidate := range []string{current, good} {
+		if _, err := os.Stat(candidate); err != nil || p.test(ctx, candidate) != nil {
+			continue
+		}
+		if candidate == good {
+			return os.Rename(good, current)
+		}
+		return nil
+	}
+	text, _ := render(p.settings, &balancer.Plan{})
+	if err := balancer.WriteFile(current, []byte(text)); err != nil {
+		return err
+	}
+	return p.test(ctx, current)
 }
 
 // launch starts nginx with the configuration that is in place.
@@ -275,6 +292,9 @@ func (p *Proxy) launch(ctx context.Context) error {
 	command.Dir = p.config.Dir
 	out, err := balancer.Launch(command, p.path("start.out"))
 	if err != nil {
+		if why := complaint(out); why != "" {
+			return fmt.Errorf("nginx did not start: %s: %w", why, errdefs.ErrUnavailable)
+		}
 		return fmt.Errorf("nginx did not start: %s: %w", balancer.LastLine(out, err), errdefs.ErrUnavailable)
 	}
 	for ctx.Err() == nil {

@@ -1,6 +1,8 @@
 package nginx
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,4 +56,82 @@ func processes(front balancertest.Front) []int {
 		}
 	}
 	return append(masters, others...)
+}
+
+// Whatever became of the file, nginx starts: with the last configuration, the one before, or one that routes nothing.
+func TestStartsWithAGoodFile(t *testing.T) {
+	testenv.Need(t, "program:nginx")
+	dir := t.TempDir()
+	config := Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t)), StopOnExit: true}
+	for _, test := range []struct {
+		name string
+		// What happens to the folder before nginx is started again.
+		harm func()
+		// What is routed then.
+		want string
+	}{
+		{"nothing yet", func() {}, "nothing"},
+		{"as it was left", func() {}, "b"},
+		{"a torn file", func() { must(t, os.Truncate(filepath.Join(dir, "nginx.conf"), 100)) }, "a"},
+		{"two torn files", func() {
+			must(t, os.Truncate(filepath.Join(dir, "nginx.conf"), 100))
+			must(t, os.WriteFile(filepath.Join(dir, "nginx.conf.good"), nil, 0o644))
+		}, "nothing"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.harm()
+			proxy, err := NewProxy(config)
+			must(t, err)
+			defer proxy.Close()
+			must(t, proxy.Start(t.Context()))
+			text, err := os.ReadFile(filepath.Join(dir, "nginx.conf"))
+			must(t, err)
+			for _, name := range []string{"a", "b"} {
+				if strings.Contains(string(text), "server_name "+name+".test;") != (test.want == name) {
+					t.Errorf("want %s routed, the configuration is\n%s", test.want, text)
+				}
+			}
+			for _, name := range []string{"a", "b"} {
+				_, err := proxy.Apply(t.Context(), balancertest.Routes(balancertest.Route(name, name+".test", "/")))
+				must(t, err)
+			}
+		})
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRefusedToStart(t *testing.T) {
+	testenv.Need(t, "program:nginx")
+	dir := t.TempDir()
+	old := filepath.Join(dir, "old")
+	must(t, os.WriteFile(old, []byte("#!/bin/sh\necho 'nginx version: nginx/1.10.3' >&2\n"), 0o755))
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer taken.Close()
+	free := fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))
+	for want, config := range map[string]Config{
+		"install the package nginx":            {Dir: dir + "/a", Listen: free, Program: "/none/nginx"},
+		"is nginx 1.10.3, but at least 1.19.4": {Dir: dir + "/b", Listen: free, Program: old},
+		"Address already in use":               {Dir: dir + "/c", Listen: taken.Addr().String()},
+		"must be an absolute path":             {Dir: "relative", Listen: free},
+		"without spaces or special characters": {Dir: "/a b;", Listen: free},
+		"needs a folder of its own":            {Listen: free},
+		"must be IP:PORT":                      {Dir: dir, Listen: "localhost;:80"},
+		"needs a folder of certificates":       {Dir: dir, Listen: free, TLS: free},
+	} {
+		proxy, err := NewProxy(config)
+		if err == nil {
+			err = proxy.Start(t.Context())
+			proxy.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("with %+v: %v, want %q", config, err, want)
+		}
+	}
 }

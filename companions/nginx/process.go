@@ -189,6 +189,11 @@ func emergency(path string, offset int64) string {
 	}
 	defer file.Close()
 	text, _ := io.ReadAll(io.LimitReader(io.NewSectionReader(file, offset, 1<<20), 1<<20))
+	return complaint(text)
+}
+
+// complaint is the first reason for not going on among what nginx says.
+func complaint(text []byte) string {
 	for line := range strings.Lines(string(text)) {
 		if _, problem, found := strings.Cut(line, "[emerg] "); found {
 			return strings.TrimSpace(problem)

@@ -53,6 +53,8 @@ const revisionMark = "@revision@"
 type writer struct {
 	strings.Builder
 	depth int
+	// The place of each service, for names that must be letters and digits.
+	numbers map[*balancer.Service]int
 }
 
 // line writes one directive.
@@ -113,7 +115,9 @@ func (w *writer) http(s settings, plan *balancer.Plan) {
 			w.line("default upgrade;")
 			w.line(`"" close;`)
 		})
+		w.numbers = make(map[*balancer.Service]int, len(plan.Services))
 		for i := range plan.Services {
+			w.numbers[&plan.Services[i]] = i
 			w.upstream(i, &plan.Services[i])
 		}
 		w.block("server", func() {
@@ -126,10 +130,10 @@ func (w *writer) http(s settings, plan *balancer.Plan) {
 		any := false
 		for _, host := range plan.Hosts {
 			any = any || host.Name == expose.AnyHost
-			w.server(s, plan, host)
+			w.server(s, host)
 		}
 		if !any {
-			w.server(s, plan, balancer.Host{Name: expose.AnyHost})
+			w.server(s, balancer.Host{Name: expose.AnyHost})
 		}
 	})
 }
@@ -153,7 +157,7 @@ func (w *writer) upstream(number int, service *balancer.Service) {
 	}
 	w.block("upstream "+group(service.Name), func() {
 		// Workers share the group's state, so that weights and failures count once.
-		w.line("zone %s %dk;", group(service.Name), 64+len(service.HTTP))
+		w.line("zone %s %dk;", group(service.Name), zoneSize(service.HTTP))
 		if cookie != "" {
 			w.line("hash $mammoth_sticky_%d consistent;", number)
 		} else {
@@ -161,7 +165,7 @@ func (w *writer) upstream(number int, service *balancer.Service) {
 		}
 		w.servers(service.HTTP, service.Expose.GetRetry())
 		if service.Expose.GetRetry() == apiv1.Expose_IDEMPOTENT {
-			w.line("keepalive 64;")
+			w.line("keepalive 32;")
 		}
 	})
 }
@@ -186,7 +190,7 @@ func (w *writer) servers(servers []balancer.Server, retry apiv1.Expose_Retry) {
 }
 
 // server writes one host name; requests to no known host go to AnyHost's, and end with 404 if no app has claimed it.
-func (w *writer) server(s settings, plan *balancer.Plan, host balancer.Host) {
+func (w *writer) server(s settings, host balancer.Host) {
 	w.block("server", func() {
 		suffix := ""
 		if host.Name == expose.AnyHost {
@@ -212,7 +216,7 @@ func (w *writer) server(s settings, plan *balancer.Plan, host balancer.Host) {
 		w.line(`set $mammoth_service "-";`)
 		root := false
 		for _, path := range host.Paths {
-			number := indexOf(plan, path.Service)
+			number := w.numbers[path.Service]
 			if path.Prefix == "/" {
 				root = true
 				w.location("location /", number, path.Service)
@@ -273,7 +277,7 @@ func (w *writer) stream(s settings, plan *balancer.Plan) {
 			name := fmt.Sprintf("tcp_%d", tcp.Listen)
 			if len(tcp.Servers) > 0 {
 				w.block("upstream "+name, func() {
-					w.line("zone %s %dk;", name, 64+len(tcp.Servers))
+					w.line("zone %s %dk;", name, zoneSize(tcp.Servers))
 					w.balance(tcp.Service.Expose.GetBalance())
 					w.servers(tcp.Servers, tcp.Service.Expose.GetRetry())
 				})
@@ -295,16 +299,10 @@ func (w *writer) stream(s settings, plan *balancer.Plan) {
 	})
 }
 
-func group(service string) string { return "app_" + service }
+// zoneSize is the shared memory that a group needs, in KiB. nginx takes no less than 32.
+func zoneSize(servers []balancer.Server) int { return max(32, 24+len(servers)) }
 
-func indexOf(plan *balancer.Plan, service *balancer.Service) int {
-	for i := range plan.Services {
-		if &plan.Services[i] == service {
-			return i
-		}
-	}
-	return -1
-}
+func group(service string) string { return "app_" + service }
 
 func page(title, text string) string {
 	return fmt.Sprintf(`'<!doctype html><title>%s</title><h1>%s</h1><p>%s</p>\n'`, title, title, text)

@@ -2,6 +2,7 @@ package nginx
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
@@ -117,4 +119,26 @@ func FuzzRender(f *testing.F) {
 			t.Fatalf("%d blocks are left open:\n%s", depth, config)
 		}
 	})
+}
+
+func BenchmarkThousandServices(b *testing.B) {
+	routes := map[string]balancer.Route{}
+	for i := range 1000 {
+		route := balancer.Route{
+			Service: &apiv1.Service{Name: fmt.Sprintf("app-%d", i)},
+			Expose:  &apiv1.Expose{Http: &apiv1.Expose_Http{Host: fmt.Sprintf("app-%d.example.test", i)}},
+		}
+		for n := range 10 {
+			route.Service.Endpoints = append(route.Service.Endpoints, &apiv1.Endpoint{
+				Id: fmt.Sprintf("app-%d-%d", i, n), Address: "127.0.0.1", Port: int32(20000 + 10*i + n), Weight: 100,
+			})
+		}
+		routes[route.Service.GetName()] = route
+	}
+	for b.Loop() {
+		plan, refusals := balancer.MakePlan(routes, balancer.Limits{})
+		if text, _ := render(golden, plan); len(refusals) > 0 || text == "" {
+			b.Fatal(refusals)
+		}
+	}
 }

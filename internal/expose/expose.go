@@ -203,37 +203,69 @@ func portProblem(port string, ports []string) string {
 // Conflict says in one sentence which of the others already has what name claims, as errdefs.ErrAlreadyExists.
 // Everything must have passed Check.
 func Conflict(name string, e *apiv1.Expose, others map[string]*apiv1.Expose) error {
-	taken := map[string]string{}
+	taken := Claims{}
 	for _, other := range slices.Sorted(maps.Keys(others)) {
-		if other == name {
-			continue
-		}
-		for _, claim := range claims(others[other]) {
-			if _, earlier := taken[claim]; !earlier {
-				taken[claim] = other
-			}
+		if other != name {
+			taken.add(other, others[other])
 		}
 	}
+	return taken.conflict(e)
+}
+
+// Claims is what apps have to themselves.
+type Claims map[claim]string
+
+// Take gives an app all that it claims, or nothing and the sentence of Conflict.
+func (c Claims) Take(name string, e *apiv1.Expose) error {
+	if err := c.conflict(e); err != nil {
+		return err
+	}
+	c.add(name, e)
+	return nil
+}
+
+func (c Claims) add(name string, e *apiv1.Expose) {
 	for _, claim := range claims(e) {
-		if other, ok := taken[claim]; ok {
+		if _, earlier := c[claim]; !earlier {
+			c[claim] = name
+		}
+	}
+}
+
+func (c Claims) conflict(e *apiv1.Expose) error {
+	for _, claim := range claims(e) {
+		if other, ok := c[claim]; ok {
 			return fmt.Errorf("%s is already routed to app %q; choose another one, or remove it there first: %w", claim, other, errdefs.ErrAlreadyExists)
 		}
 	}
 	return nil
 }
 
-// claims is what an app wants to itself, each in the words that a person is told.
-func claims(e *apiv1.Expose) []string {
-	var list []string
+// claim is a host with a path, or a TCP port.
+type claim struct {
+	host, path string
+	port       int32
+}
+
+func (c claim) String() string {
+	if c.port != 0 {
+		return fmt.Sprintf("tcp port %d", c.port)
+	}
+	return fmt.Sprintf("host %q with path %q", c.host, c.path)
+}
+
+// claims is what an app wants to itself.
+func claims(e *apiv1.Expose) []claim {
+	var list []claim
 	if h := e.GetHttp(); h != nil {
 		for _, host := range Hosts(h) {
 			for _, path := range Paths(h) {
-				list = append(list, fmt.Sprintf("host %q with path %q", host, path))
+				list = append(list, claim{host: host, path: path})
 			}
 		}
 	}
 	for _, tcp := range e.GetTcp() {
-		list = append(list, fmt.Sprintf("tcp port %d", tcp.GetListen()))
+		list = append(list, claim{port: tcp.GetListen()})
 	}
 	return list
 }
