@@ -1,0 +1,308 @@
+// Package simulate drives the real scheduler core through a scenario on a virtual clock: nodes that fail, queues,
+// lending contracts, services that follow the day, and batch jobs. The same scenario and seed give the same report.
+package simulate
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+// Scenario is what is simulated.
+type Scenario struct {
+	Name        string `yaml:"name"`
+	Description string `yaml:"description"`
+	// Seed makes another random run of the same scenario.
+	Seed     uint64    `yaml:"seed"`
+	Start    time.Time `yaml:"start"`
+	Duration duration  `yaml:"duration"`
+	// Sample is how often the charts take a point; 5m if absent.
+	Sample duration `yaml:"sample"`
+	// Stop is how long a container takes to stop; 5s if absent.
+	Stop      duration   `yaml:"stop"`
+	Nodes     []Nodes    `yaml:"nodes"`
+	Failures  []Failure  `yaml:"failures"`
+	Queues    []Queue    `yaml:"queues"`
+	Lending   []Lending  `yaml:"lending"`
+	Workloads []Workload `yaml:"workloads"`
+	// Compaction, if present, also finds out how few machines would do, together and apart.
+	Compaction *Compaction `yaml:"compaction"`
+}
+
+// Nodes is a number of equal nodes.
+type Nodes struct {
+	Name     string   `yaml:"name"`
+	Count    int      `yaml:"count"`
+	CPU      quantity `yaml:"cpu"`
+	Memory   quantity `yaml:"memory"`
+	Disk     quantity `yaml:"disk"`
+	PerRack  int      `yaml:"perRack"`
+	Attrs    attrs    `yaml:"attributes"`
+	capacity resource.Vector
+}
+
+type attrs map[string]string
+
+// Failure takes nodes away for a time: a rack, or any number of nodes, once or again and again.
+type Failure struct {
+	At    duration `yaml:"at"`
+	Every duration `yaml:"every"`
+	For   duration `yaml:"for"`
+	Rack  string   `yaml:"rack"`
+	Nodes int      `yaml:"nodes"`
+}
+
+// Queue is a queue of the tree.
+type Queue struct {
+	Name       string   `yaml:"name"`
+	Parent     string   `yaml:"parent"`
+	Guaranteed capacity `yaml:"guaranteed"`
+	Maximum    capacity `yaml:"maximum"`
+	Fair       bool     `yaml:"fair"`
+	UserLimit  percent  `yaml:"userLimit"`
+	Notice     duration `yaml:"notice"`
+}
+
+// Lending is a contract with its window on the calendar.
+type Lending struct {
+	Name      string   `yaml:"name"`
+	Lender    string   `yaml:"lender"`
+	Borrowers []string `yaml:"borrowers"`
+	Window    Window   `yaml:"window"`
+	Lend      percent  `yaml:"lend"`
+	Floor     percent  `yaml:"floor"`
+	Notice    duration `yaml:"notice"`
+	Grace     duration `yaml:"grace"`
+}
+
+// Window is a cron expression with a duration.
+type Window struct {
+	Cron     string   `yaml:"cron"`
+	Duration duration `yaml:"duration"`
+	Timezone string   `yaml:"timezone"`
+}
+
+// Workload is apps of one kind.
+type Workload struct {
+	Name  string `yaml:"name"`
+	Queue string `yaml:"queue"`
+	// Kind is service, batch, arrivals or trace.
+	Kind   string   `yaml:"kind"`
+	CPU    quantity `yaml:"cpu"`
+	Memory quantity `yaml:"memory"`
+	Gang   bool     `yaml:"gang"`
+
+	// A service has Apps apps of Instances instances each, which follow a daily curve and surges.
+	Apps       int      `yaml:"apps"`
+	Instances  int      `yaml:"instances"`
+	Curve      *Curve   `yaml:"curve"`
+	Schedule   []Change `yaml:"schedule"`
+	Surges     []Surge  `yaml:"surges"`
+	MaxPerNode int      `yaml:"maxPerNode"`
+
+	// Batch jobs and arrivals come at random, so many an hour. Jobs have the published shapes of tasks and
+	// instances, MaxInstances cuts the long tail; arrivals are single containers that come in bursts.
+	PerHour      float64 `yaml:"perHour"`
+	MaxInstances int     `yaml:"maxInstances"`
+	// Declare says that the duration of its containers is known to the scheduler.
+	Declare bool `yaml:"declare"`
+
+	// File is a trace: see ReadTrace.
+	File  string `yaml:"file"`
+	trace []job
+}
+
+// Curve is a day: all instances at Peak, Low of them twelve hours later.
+type Curve struct {
+	Peak duration `yaml:"peak"`
+	Low  percent  `yaml:"low"`
+}
+
+// Change sets the number of instances by the calendar.
+type Change struct {
+	Cron      string `yaml:"cron"`
+	Timezone  string `yaml:"timezone"`
+	Instances int    `yaml:"instances"`
+}
+
+// Surge raises the number of instances for a while.
+type Surge struct {
+	At        duration `yaml:"at"`
+	For       duration `yaml:"for"`
+	Instances int      `yaml:"instances"`
+}
+
+// Compaction removes machines until more than 0.2 % of the work stays pending, for several seeds; once with all
+// queues on one zone and once with each part on machines of its own.
+type Compaction struct {
+	Seeds int        `yaml:"seeds"`
+	Parts [][]string `yaml:"parts"`
+	// Pending is how long a container may wait before it counts as pending.
+	Pending duration `yaml:"pending"`
+}
+
+// Load reads a scenario and the traces that it names.
+func Load(path string) (Scenario, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Scenario{}, err
+	}
+	s, err := Parse(text)
+	if err != nil {
+		return Scenario{}, fmt.Errorf("%s: %w", path, err)
+	}
+	for i := range s.Workloads {
+		w := &s.Workloads[i]
+		if w.Kind != "trace" {
+			continue
+		}
+		file, err := os.Open(filepath.Join(filepath.Dir(path), w.File))
+		if err != nil {
+			return Scenario{}, fmt.Errorf("workload %s: %w", w.Name, err)
+		}
+		w.trace, err = ReadTrace(file)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return Scenario{}, fmt.Errorf("workload %s: %s: %w", w.Name, w.File, err)
+		}
+	}
+	return s, nil
+}
+
+var unknownKey = regexp.MustCompile(`line (\d+): field (\S+) not found in type \S+`)
+
+// Parse reads a scenario. Unknown keys are refused with their line.
+func Parse(text []byte) (Scenario, error) {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	decoder.KnownFields(true)
+	var s Scenario
+	if err := decoder.Decode(&s); err != nil {
+		if errors.Is(err, io.EOF) {
+			return Scenario{}, errors.New("the scenario is empty")
+		}
+		if m := unknownKey.FindStringSubmatch(err.Error()); m != nil {
+			return Scenario{}, fmt.Errorf("line %s: unknown key %q", m[1], m[2])
+		}
+		return Scenario{}, errors.New(strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\n", " "), "yaml: "))
+	}
+	return s, s.check()
+}
+
+func (s *Scenario) check() error {
+	if s.Start.IsZero() {
+		s.Start = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	}
+	for _, each := range []struct {
+		value *duration
+		other time.Duration
+	}{{&s.Duration, 24 * time.Hour}, {&s.Sample, 5 * time.Minute}, {&s.Stop, 5 * time.Second}} {
+		if *each.value == 0 {
+			*each.value = duration(each.other)
+		}
+	}
+	total := 0
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		if n.Count <= 0 || n.CPU.cpu <= 0 || n.Memory.bytes <= 0 {
+			return fmt.Errorf("nodes %q need a count, cpu and memory", n.Name)
+		}
+		n.capacity = resource.Vector{resource.CPU: n.CPU.cpu, resource.Memory: n.Memory.bytes, resource.Disk: max(n.Disk.bytes, 1<<40), resource.Ports: 10_000}
+		total += n.Count
+	}
+	if total == 0 {
+		return errors.New("the scenario has no nodes")
+	}
+	if len(s.Queues) == 0 {
+		return errors.New("the scenario has no queues")
+	}
+	if err := scheduler.CheckQueues(s.queueSpecs()); err != nil {
+		return err
+	}
+	contracts, err := s.contracts()
+	if err != nil {
+		return err
+	}
+	if err := scheduler.CheckContracts(contracts, s.queueSpecs()); err != nil {
+		return err
+	}
+	for i := range s.Workloads {
+		if err := s.Workloads[i].check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *Workload) check() error {
+	if w.Name == "" || w.Queue == "" {
+		return errors.New("every workload needs a name and a queue")
+	}
+	if w.Kind != "trace" && (w.CPU.cpu <= 0 || w.Memory.bytes <= 0) {
+		return fmt.Errorf("workload %s needs cpu and memory", w.Name)
+	}
+	switch w.Kind {
+	case "service":
+		if w.Instances <= 0 {
+			return fmt.Errorf("workload %s is a service and needs instances", w.Name)
+		}
+		w.Apps = max(w.Apps, 1)
+	case "batch", "arrivals":
+		if w.PerHour <= 0 {
+			return fmt.Errorf("workload %s is of kind %s and needs perHour", w.Name, w.Kind)
+		}
+	case "trace":
+		if w.File == "" {
+			return fmt.Errorf("workload %s is a trace and needs a file", w.Name)
+		}
+	default:
+		return fmt.Errorf("workload %s has the kind %q; it must be service, batch, arrivals or trace", w.Name, w.Kind)
+	}
+	return nil
+}
+
+func (s *Scenario) queueSpecs() []scheduler.QueueSpec {
+	specs := make([]scheduler.QueueSpec, len(s.Queues))
+	for i, q := range s.Queues {
+		specs[i] = scheduler.QueueSpec{
+			Name: id.Queue(q.Name), Parent: id.Queue(q.Parent), Guaranteed: scheduler.Capacity(q.Guaranteed), Maximum: scheduler.Capacity(q.Maximum),
+			Fair: q.Fair, UserLimitPercent: float64(q.UserLimit), Notice: time.Duration(q.Notice),
+		}
+	}
+	return specs
+}
+
+// contracts works out the windows of the whole scenario.
+func (s *Scenario) contracts() ([]scheduler.Contract, error) {
+	contracts := make([]scheduler.Contract, len(s.Lending))
+	for i, l := range s.Lending {
+		window := calendar.Window{Cron: l.Window.Cron, Duration: time.Duration(l.Window.Duration), Timezone: l.Window.Timezone}
+		windows, err := window.Between(s.Start, s.Start.Add(time.Duration(s.Duration)))
+		if err != nil {
+			return nil, fmt.Errorf("lending %s: %w", l.Name, err)
+		}
+		grace := time.Duration(l.Grace)
+		if grace == 0 {
+			grace = 2 * time.Duration(s.Stop)
+		}
+		contracts[i] = scheduler.Contract{
+			Name: l.Name, Lender: id.Queue(l.Lender), LendPercent: float64(l.Lend), FloorPercent: float64(l.Floor),
+			Notice: time.Duration(l.Notice), Grace: grace, Windows: windows,
+		}
+		for _, name := range l.Borrowers {
+			contracts[i].Borrowers = append(contracts[i].Borrowers, id.Queue(name))
+		}
+	}
+	return contracts, nil
+}
