@@ -56,6 +56,11 @@ bench-deploy: build ## Time deployments, replacements, re-attachment and memory 
 	@scripts/need go docker programs
 	go run ./test/bench/deploy
 
+.PHONY: bench-endpoints
+bench-endpoints: ## Time how fast a change is told and routed, and count requests that fail while everything is moved.
+	@scripts/need go servers
+	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/integration/endpoints
+
 .PHONY: bench-scheduler
 bench-scheduler: ## Time the scheduler core over nodes × apps × asks (BENCH_NODES, BENCH_APPS, BENCH_ASKS narrow it).
 	@scripts/need go
