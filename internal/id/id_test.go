@@ -11,8 +11,8 @@ import (
 func TestTextFormsAreYarns(t *testing.T) {
 	app := id.App{ClusterStart: 1700000000000, Seq: 7}
 	for got, want := range map[string]string{
-		app.String():                       "application_1700000000000_0007",
-		id.Attempt{App: app, N: 2}.String(): "appattempt_1700000000000_0007_000002",
+		app.String():                                       "application_1700000000000_0007",
+		id.Attempt{App: app, N: 2}.String():                "appattempt_1700000000000_0007_000002",
 		id.Container{Epoch: 3, App: app, Seq: 12}.String(): "container_e3_1700000000000_0007_000012",
 	} {
 		if got != want {
