@@ -235,7 +235,10 @@ func (c *Companion) keep(ctx context.Context, connections <-chan *connection) er
 		case <-due.C:
 			s.dirty = s.wanted != nil
 		case <-look.C:
-			c.revive(ctx)
+			if c.revive(ctx) {
+				// What it was started with may be older than what was applied last.
+				s.dirty = s.wanted != nil
+			}
 		case <-count.C:
 			c.count(s)
 		}
@@ -289,16 +292,17 @@ func (s *state) send(report *companionv1.RouteReport) {
 	}
 }
 
-// revive starts a proxy that has died.
-func (c *Companion) revive(ctx context.Context) {
+// revive starts a proxy that has died, and reports whether it did.
+func (c *Companion) revive(ctx context.Context) bool {
 	if c.proxy.Alive() {
-		return
+		return false
 	}
 	c.config.Log.Warn("the proxy is gone; it is started again", "balancer", c.config.Name)
 	if err := c.proxy.Start(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		c.config.Log.Error("the proxy cannot be started", "balancer", c.config.Name, "reason", err)
 		_ = backoff.Sleep(ctx, time.Second)
 	}
+	return true
 }
 
 func (c *Companion) count(s *state) {

@@ -341,7 +341,7 @@ func (p *Proxy) place(ctx context.Context, f files) error {
 		}
 	}
 	for name, text := range map[string]string{"routes.map": f.routes, "hosts.map": f.hosts, "certificates.list": f.certificates} {
-		if err := p.replace(name, text); err != nil {
+		if err := balancer.WriteFile(p.path("shape-"+f.shape+"-"+name), []byte(text)); err != nil {
 			return err
 		}
 	}
@@ -353,6 +353,16 @@ func (p *Proxy) place(ctx context.Context, f files) error {
 		return fmt.Errorf("HAProxy refuses the configuration: %s: %w", problem(out, err), errdefs.ErrFailedPrecondition)
 	}
 	return os.Rename(p.path("haproxy.cfg.new"), p.path("haproxy.cfg"))
+}
+
+// tidy deletes what belongs to earlier configurations.
+func (p *Proxy) tidy(shape string) {
+	old, _ := filepath.Glob(p.path("shape-*"))
+	for _, name := range old {
+		if !strings.HasPrefix(filepath.Base(name), "shape-"+shape+"-") {
+			_ = os.Remove(name)
+		}
+	}
 }
 
 func (p *Proxy) replace(name, text string) error {

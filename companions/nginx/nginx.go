@@ -367,8 +367,14 @@ func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]
 	return refusals, nil
 }
 
-// Traffic is what nginx has counted since the last call.
-func (p *Proxy) Traffic() []*companionv1.Traffic { return p.traffic.take() }
+// Traffic is what nginx has counted since the last call. It keeps the logs small, too.
+func (p *Proxy) Traffic() []*companionv1.Traffic {
+	if size(p.path("error.log")) >= largestLog && p.Alive() {
+		_ = os.Rename(p.path("error.log"), p.path("error.log.1"))
+		_ = syscall.Kill(p.pid, syscall.SIGUSR1)
+	}
+	return p.traffic.take()
+}
 
 func (p *Proxy) settled(plan *balancer.Plan, revision string) {
 	p.revision = revision

@@ -1,6 +1,7 @@
 package nginx
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/companions/balancer/balancertest"
@@ -97,6 +99,33 @@ func TestStartsWithAGoodFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A log that has grown is put aside, and nginx begins a new one.
+func TestErrorLogStaysSmall(t *testing.T) {
+	testenv.Need(t, "program:nginx")
+	dir := t.TempDir()
+	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t)), StopOnExit: true})
+	must(t, err)
+	defer proxy.Close()
+	must(t, proxy.Start(t.Context()))
+	must(t, os.Truncate(filepath.Join(dir, "error.log"), largestLog))
+	_ = proxy.Traffic()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for size(filepath.Join(dir, "error.log.1")) != largestLog || size(filepath.Join(dir, "error.log")) != 0 || !exists(dir, "error.log") {
+		if ctx.Err() != nil {
+			t.Fatal("the log was not put aside")
+		}
+		balancer.Pause(ctx, time.Millisecond)
+	}
+	_, err = proxy.Apply(t.Context(), balancertest.Routes(balancertest.Route("web", "web.test", "/")))
+	must(t, err)
+}
+
+func exists(dir, name string) bool {
+	_, err := os.Stat(filepath.Join(dir, name))
+	return err == nil
 }
 
 func must(t *testing.T, err error) {
