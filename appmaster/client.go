@@ -349,7 +349,11 @@ func (c *Client) heed(answer *masterv1.AllocateResponse) {
 		c.completed(status)
 	}
 	for _, notice := range answer.GetPreemptions() {
-		c.tell(Preempted{ContainerID: notice.GetContainerId(), Deadline: notice.GetDeadline().AsTime(), Reason: notice.GetReason()})
+		told := Preempted{ContainerID: notice.GetContainerId(), Reason: notice.GetReason()}
+		if !notice.GetWithdrawn() {
+			told.Deadline = notice.GetDeadline().AsTime()
+		}
+		c.tell(told)
 	}
 	for _, instance := range answer.GetWithdrawn() {
 		c.tell(Withdrawn{Instance: instance})

@@ -34,7 +34,7 @@ type NodeChanged struct {
 	Reason string
 }
 
-// Preempted: the container will be taken away at the deadline.
+// Preempted: the container will be taken away at the deadline; without a deadline, it may stay after all.
 type Preempted struct {
 	ContainerID string
 	Deadline    time.Time

@@ -49,14 +49,23 @@ func (z *zone) schedule() {
 	for _, grant := range decisions.Grants {
 		z.grant(grant)
 	}
+	// What is taken back and given again in one pass is given.
+	for _, cid := range decisions.Reprieves {
+		c := z.containers[cid]
+		if c == nil || !c.held() || c.notice == nil {
+			continue
+		}
+		c.notice = nil
+		z.say(c.app).Preemptions = append(z.say(c.app).Preemptions, &masterv1.PreemptionNotice{ContainerId: c.id.String(), Withdrawn: true})
+		z.containerEvent(c, c.state(), c.state(), fmt.Sprintf("%s may stay: its room is not needed any more", c.name()))
+	}
 	for _, notice := range decisions.Notices {
 		c := z.containers[notice.Container]
 		if c == nil || !c.held() {
 			continue
 		}
-		z.say(c.app).Preemptions = append(z.say(c.app).Preemptions, &masterv1.PreemptionNotice{
-			ContainerId: c.id.String(), Deadline: timestamppb.New(notice.Deadline), Reason: notice.Reason,
-		})
+		c.notice = &masterv1.PreemptionNotice{ContainerId: c.id.String(), Deadline: timestamppb.New(notice.Deadline), Reason: notice.Reason}
+		z.say(c.app).Preemptions = append(z.say(c.app).Preemptions, c.notice)
 		z.containerEvent(c, c.state(), c.state(), because(fmt.Sprintf("%s is to be gone by %s", c.name(), notice.Deadline.UTC().Format(time.RFC3339)), notice.Reason))
 	}
 	for _, stop := range decisions.Stops {
@@ -64,6 +73,7 @@ func (z *zone) schedule() {
 			z.stopContainer(c, corev1.Exit_PREEMPTED, stop.Reason)
 		}
 	}
+	z.lendingMoved()
 }
 
 func (z *zone) grant(grant scheduler.Grant) {

@@ -15,6 +15,7 @@ import (
 var (
 	_ service.Apps    = (*ResourceManager)(nil)
 	_ service.Zone    = (*ResourceManager)(nil)
+	_ service.Lending = (*ResourceManager)(nil)
 	_ service.Tracker = (*ResourceManager)(nil)
 	_ service.Masters = (*ResourceManager)(nil)
 )
@@ -155,6 +156,47 @@ func (rm *ResourceManager) Queue(ctx context.Context, name string) (*apiv1.Queue
 // SetQueues implements service.Zone.
 func (rm *ResourceManager) SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error) {
 	return ask(ctx, rm, func(z *zone) (*apiv1.ListQueuesResponse, error) { return z.setQueues(request) })
+}
+
+// Contracts implements service.Lending.
+func (rm *ResourceManager) Contracts(ctx context.Context) (*apiv1.ListContractsResponse, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.viewContracts(), nil })
+}
+
+// Contract implements service.Lending.
+func (rm *ResourceManager) Contract(ctx context.Context, name string) (*apiv1.Contract, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.Contract, error) {
+		k, err := z.contract(name)
+		if err != nil {
+			return nil, err
+		}
+		return z.viewContract(k, z.ledgers()[name]), nil
+	})
+}
+
+// AddContracts implements service.Lending.
+func (rm *ResourceManager) AddContracts(ctx context.Context, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.addContracts(request) })
+}
+
+// RemoveContract implements service.Lending.
+func (rm *ResourceManager) RemoveContract(ctx context.Context, name string) error {
+	return tell(ctx, rm, func(z *zone) error { return z.removeContract(name) })
+}
+
+// LendNow implements service.Lending.
+func (rm *ResourceManager) LendNow(ctx context.Context, request *apiv1.LendNowRequest) (*apiv1.Contract, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.Contract, error) { return z.lendNow(request) })
+}
+
+// StopLending implements service.Lending.
+func (rm *ResourceManager) StopLending(ctx context.Context, name string) (*apiv1.Contract, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.Contract, error) { return z.stopLending(name) })
+}
+
+// LendingReport implements service.Lending.
+func (rm *ResourceManager) LendingReport(ctx context.Context) (*apiv1.LendingReport, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.LendingReport, error) { return z.lendingReport(), nil })
 }
 
 // RotateKeys makes a new key that signs from now on. The one before it stays valid, older ones do not; nodes are told

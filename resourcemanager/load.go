@@ -8,6 +8,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/token"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
@@ -34,12 +35,13 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 		nodes:      map[id.Node]*node{},
 		containers: map[id.Container]*container{},
 		sessions:   map[string]*node{},
+		contracts:  map[string]*contract{},
 		watchers:   map[*eventWatch]struct{}{},
 		lastEvent:  memory.LastEvent(),
 	}
 	z.begin(now)
 	for _, step := range []func(store.Store) error{
-		z.loadZone, z.loadQueues, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+		z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
 		if err := step(memory); err != nil {
 			return nil, fmt.Errorf("read what is stored: %w", err)
@@ -107,6 +109,18 @@ func (z *zone) loadQueues(memory store.Store) error {
 	})
 }
 
+func (z *zone) loadContracts(memory store.Store) error {
+	contracts := map[string]*contract{}
+	err := loadRecords(memory, kindContract, func(record *storev1.Contract) error {
+		contracts[record.GetSpec().GetName()] = &contract{record: record, before: record.GetLedger(), state: apiv1.Contract_RESTING}
+		return nil
+	})
+	if err != nil || len(contracts) == 0 {
+		return err
+	}
+	return z.arrange(contracts, false)
+}
+
 func (z *zone) loadNodes(memory store.Store) error {
 	return loadRecords(memory, kindNode, func(record *storev1.Node) error {
 		n := &node{id: id.Node(record.GetId()), record: record, containers: map[id.Container]*container{}, lastReport: z.now}
@@ -131,7 +145,7 @@ func (z *zone) loadApps(memory store.Store) error {
 	}
 	for _, a := range z.sortedApps() {
 		spec := a.record.GetSpec()
-		z.apply(scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), Priority: spec.GetPriority()})
+		z.apply(scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), Priority: spec.GetPriority(), Recovered: true})
 	}
 	return loadRecords(memory, kindMemo, func(record *storev1.Memo) error {
 		if a := z.appOf(record.GetAppId()); a != nil {

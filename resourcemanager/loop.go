@@ -106,6 +106,7 @@ const (
 	kindContainer store.Kind = "container"
 	kindNode      store.Kind = "node"
 	kindQueues    store.Kind = "queues"
+	kindContract  store.Kind = "contract"
 )
 
 type recordKey struct {

@@ -106,6 +106,9 @@ func (z *zone) openAllocate(bearer string) (*mailbox[*masterv1.AllocateResponse]
 		case !c.held() && !c.record.GetAcknowledged():
 			a.out.Completed = append(a.out.Completed, c.record.GetStatus())
 		}
+		if c.held() && c.notice != nil {
+			a.out.Preemptions = append(a.out.Preemptions, c.notice)
+		}
 		if n := z.nodes[c.node]; c.held() && n != nil && !nodes[n.id] {
 			nodes[n.id] = true
 			a.out.Nodes = append(a.out.Nodes, z.nodeUpdate(n))

@@ -5,6 +5,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -23,6 +24,9 @@ func (z *zone) setQueues(request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResp
 	}
 	if request.GetDryRun() {
 		if err := scheduler.CheckQueues(specs); err != nil {
+			return nil, err
+		}
+		if err := scheduler.CheckContracts(z.contractSpecs(), specs); err != nil {
 			return nil, err
 		}
 		return &apiv1.ListQueuesResponse{Queues: z.viewQueues()}, nil
@@ -60,6 +64,9 @@ func (z *zone) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, e
 		if err != nil {
 			return nil, fmt.Errorf("maximum of queue %q: %w", message.GetName(), err)
 		}
+		if notice := message.GetNotice().AsDuration(); notice < 0 || notice > longestNotice {
+			return nil, fmt.Errorf("queue %q has a notice of %s; it is up to a day: %w", message.GetName(), notice, errdefs.ErrInvalidArgument)
+		}
 		specs = append(specs, scheduler.QueueSpec{
 			Name:             id.Queue(message.GetName()),
 			Parent:           id.Queue(message.GetParent()),
@@ -72,6 +79,7 @@ func (z *zone) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, e
 			UserLimitPercent: message.GetUserLimitPercent(),
 			Submit:           message.GetSubmit(),
 			Admin:            message.GetAdmin(),
+			Notice:           message.GetNotice().AsDuration(),
 		})
 	}
 	return specs, nil
@@ -111,6 +119,10 @@ func (z *zone) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
 	if spec.Fair {
 		order = apiv1.QueueSpec_FAIR
 	}
+	var notice *durationpb.Duration
+	if spec.Notice > 0 {
+		notice = durationpb.New(spec.Notice)
+	}
 	return &apiv1.Queue{
 		Spec: &apiv1.QueueSpec{
 			Name:             string(spec.Name),
@@ -124,6 +136,7 @@ func (z *zone) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
 			Admin:            spec.Admin,
 			Order:            order,
 			UserLimitPercent: spec.UserLimitPercent,
+			Notice:           notice,
 		},
 		Used:       z.resources(usage.Used),
 		Pending:    z.resources(usage.Pending),

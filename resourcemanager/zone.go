@@ -30,7 +30,7 @@ type zone struct {
 	identity store.Identity
 	started  time.Time
 	tables   tables
-	core     scheduler.Interface
+	core     core
 	registry Registry
 
 	record *storev1.Zone
@@ -42,6 +42,9 @@ type zone struct {
 	nodes      map[id.Node]*node
 	containers map[id.Container]*container
 	sessions   map[string]*node
+	contracts  map[string]*contract
+	// readCalendarAt is when the windows of contracts are worked out again.
+	readCalendarAt time.Time
 
 	lastEvent int64
 	// wake is when deadlines are looked at next.
@@ -50,13 +53,21 @@ type zone struct {
 
 	// Of the present turn.
 	changes
-	now     time.Time
-	touched map[id.App]*app
+	now time.Time
+	// lookAtLending has contracts looked at after the scheduler has decided.
+	lookAtLending bool
+	touched       map[id.App]*app
 	// speaking are the nodes that have commands to be told.
 	speaking map[id.Node]*node
 	replies  []func()
 	told     []*apiv1.Event
 	post     func(input)
+}
+
+// core is the scheduler, and what its lending contracts came to.
+type core interface {
+	scheduler.Interface
+	Ledgers() []scheduler.Ledger
 }
 
 type tables struct {
@@ -103,6 +114,8 @@ type container struct {
 	app    *app
 	node   id.Node
 	record *storev1.Container
+	// notice is the warning that it was given; nil if it was not, or that was taken back.
+	notice *masterv1.PreemptionNotice
 }
 
 // node is one host.
@@ -152,6 +165,7 @@ func (z *zone) due() {
 	}
 	z.wake = z.now.Add(tick)
 	z.dueNodes()
+	z.dueLending()
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)
 		z.dueAttempt(a)

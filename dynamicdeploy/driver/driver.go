@@ -271,7 +271,11 @@ func (d *driver) handle(event appmaster.Event) error {
 		d.nodeChanged(event)
 	case appmaster.Preempted:
 		if held, ok := d.held[event.ContainerID]; ok && held.role != nil {
-			d.log.Info("a container will be taken away", "container", event.ContainerID, "deadline", event.Deadline, "reason", event.Reason)
+			if event.Deadline.IsZero() {
+				d.log.Info("a container may stay after all", "container", event.ContainerID)
+			} else {
+				d.log.Info("a container will be taken away", "container", event.ContainerID, "deadline", event.Deadline, "reason", event.Reason)
+			}
 			held.role.plan.Preempted(held.id, event.Deadline)
 		}
 	case appmaster.WantedChanged:

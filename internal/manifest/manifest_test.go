@@ -3,6 +3,7 @@ package manifest_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -32,6 +33,15 @@ func TestTranscripts(t *testing.T) {
 					return err.Error() + "\n"
 				}
 				return text(t, &apiv1.SetQueuesRequest{Queues: queues})
+			case "lending":
+				contracts, err := manifest.ParseLending([]byte(d.Input))
+				if err != nil {
+					return err.Error() + "\n"
+				}
+				return text(t, &apiv1.AddContractsRequest{Contracts: contracts})
+			case "line":
+				name := d.CmdArgs[0].Key
+				return fmt.Sprintln(manifest.LineOf([]byte(d.Input), name))
 			case "health":
 				check, err := manifest.ParseHealth(d.Input)
 				if err != nil {
@@ -99,6 +109,28 @@ func FuzzApp(f *testing.F) {
 		}
 		if !proto.Equal(spec, again) {
 			t.Fatalf("%v\nwas written\n%s\nand read\n%v", spec, written, again)
+		}
+	})
+}
+
+// Whatever the lending file, the answer is contracts of which each can lend, or a reason.
+func FuzzLending(f *testing.F) {
+	f.Add([]byte("lending:\n- {name: nightly, lender: apps, borrowers: [batch], lend: 60%, window: {cron: 0 22 * * *, duration: 9h}}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		contracts, err := manifest.ParseLending(data)
+		if err != nil {
+			if err.Error() == "" {
+				t.Fatal("refused without a word")
+			}
+			return
+		}
+		for _, k := range contracts {
+			if k.GetName() == "" || k.GetLender() == "" || len(k.GetBorrowers()) == 0 || !(k.GetLendPercent() > 0 && k.GetLendPercent()+k.GetFloorPercent() <= 100) {
+				t.Fatalf("accepted %v", k)
+			}
+			if manifest.LineOf(data, k.GetName()) == 0 {
+				t.Fatalf("%s stands in no line", k.GetName())
+			}
 		}
 	})
 }

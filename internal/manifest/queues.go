@@ -31,7 +31,7 @@ var queueOrders = map[string]apiv1.QueueSpec_Order{"fifo": apiv1.QueueSpec_FIFO,
 //	  - {name: batch, guaranteed: {cpu: 4, memory: 8GiB}, maxApps: 20}
 //
 // A queue without a parent is a child of "root", which is added when the file does not have it. The error is of
-// type Errors. Whether the shares add up is for the zone to say.
+// type Errors. What depends on the zone, for example whether an app would lose its queue, is for the zone to say.
 func ParseQueues(data []byte) ([]*apiv1.QueueSpec, error) {
 	d := &decoder{}
 	root := d.document(data, "one queue tree")
@@ -59,6 +59,9 @@ func ParseQueues(data []byte) ([]*apiv1.QueueSpec, error) {
 			d.fail(lines[queue.Name], "queue %q has the parent %q, which is not in the file", queue.Name, queue.Parent)
 		}
 	}
+	if len(d.errors) == 0 {
+		d.checkTree(queues, lines)
+	}
 	return queues, d.err()
 }
 
@@ -76,6 +79,7 @@ func (d *decoder) queue(n *yaml.Node) *apiv1.QueueSpec {
 		"userLimitPercent": d.number("userLimitPercent", 0, 100, &q.UserLimitPercent),
 		"submit":           d.texts("submit", &q.Submit),
 		"admin":            d.texts("admin", &q.Admin),
+		"notice":           d.duration("notice", &q.Notice),
 	})
 	d.require(n, present, "the queue", "name")
 	switch {
@@ -85,6 +89,81 @@ func (d *decoder) queue(n *yaml.Node) *apiv1.QueueSpec {
 		q.Parent = Root
 	}
 	return q
+}
+
+// checkTree finds queues above themselves, and guarantees that are more than there is to share or than a maximum.
+func (d *decoder) checkTree(queues []*apiv1.QueueSpec, lines map[string]*yaml.Node) {
+	byName := map[string]*apiv1.QueueSpec{}
+	for _, queue := range queues {
+		byName[queue.Name] = queue
+	}
+	given := map[string]*apiv1.Capacity{}
+	for _, queue := range queues {
+		above := byName[queue.Parent]
+		for range queues {
+			if above == nil || above == queue {
+				break
+			}
+			above = byName[above.Parent]
+		}
+		if above != nil {
+			d.fail(lines[queue.Name], "queue %q stands above itself", queue.Name)
+			continue
+		}
+		if most := queue.Maximum; most != nil {
+			if over := exceeds(queue.Guaranteed, most); over != "" {
+				d.fail(lines[queue.Name], "queue %q is guaranteed more than its maximum: %s", queue.Name, over)
+			}
+		}
+		if queue.Parent == "" || queue.Guaranteed == nil {
+			continue
+		}
+		sum := addCapacity(given[queue.Parent], queue.Guaranteed)
+		given[queue.Parent] = sum
+		most := &apiv1.Capacity{Percent: new(float64)}
+		*most.Percent = 100
+		if queue.Guaranteed.Percent == nil {
+			most = byName[queue.Parent].Guaranteed
+		}
+		if over := exceeds(sum, most); over != "" {
+			d.fail(lines[queue.Name], "with queue %q the queues below %q are guaranteed more than that has: %s", queue.Name, queue.Parent, over)
+		}
+	}
+}
+
+func addCapacity(a, b *apiv1.Capacity) *apiv1.Capacity {
+	sum := &apiv1.Capacity{Absolute: &corev1.Resources{
+		CpuMillis:   a.GetAbsolute().GetCpuMillis() + b.GetAbsolute().GetCpuMillis(),
+		MemoryBytes: a.GetAbsolute().GetMemoryBytes() + b.GetAbsolute().GetMemoryBytes(),
+		DiskBytes:   a.GetAbsolute().GetDiskBytes() + b.GetAbsolute().GetDiskBytes(),
+	}}
+	if percent := a.GetPercent() + b.GetPercent(); percent > 0 {
+		sum.Percent = &percent
+	}
+	return sum
+}
+
+// exceeds says in which respect a capacity is more than another of the same kind. Those of different kinds cannot be
+// compared without the zone, and a quantity that the other one does not name has no limit there.
+func exceeds(c, most *apiv1.Capacity) string {
+	// Sums of percentages as in 33.3 + 33.3 + 33.4 are not exact.
+	if c.GetPercent() > most.GetPercent()+1e-9 && c != nil && c.Percent != nil && most.GetPercent() > 0 {
+		return fmt.Sprintf("%g%% of %g%%", c.GetPercent(), most.GetPercent())
+	}
+	for _, each := range []struct {
+		have, most int64
+		name       string
+		write      func(int64) string
+	}{
+		{c.GetAbsolute().GetCpuMillis(), most.GetAbsolute().GetCpuMillis(), "cpu", resource.FormatCPU},
+		{c.GetAbsolute().GetMemoryBytes(), most.GetAbsolute().GetMemoryBytes(), "memory", resource.FormatBytes},
+		{c.GetAbsolute().GetDiskBytes(), most.GetAbsolute().GetDiskBytes(), "disk", resource.FormatBytes},
+	} {
+		if each.most > 0 && each.have > each.most {
+			return fmt.Sprintf("%s %s of %s", each.write(each.have), each.name, each.write(each.most))
+		}
+	}
+	return ""
 }
 
 // capacity reads 30% or {cpu: 4, memory: 8GiB, disk: 100GiB}.

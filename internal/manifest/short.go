@@ -119,6 +119,10 @@ func checkCron(expression string) error {
 	if len(strings.Fields(expression)) != 5 || !gronx.IsValid(expression) {
 		return fmt.Errorf("%q is not a five-field cron expression as in \"0 22 * * *\"", expression)
 	}
+	// Whether it ever comes true does not depend on when one begins to look; a leap day follows this.
+	if _, err := gronx.NextTickAfter(expression, time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC), false); err != nil {
+		return fmt.Errorf("the cron expression %q never comes true", expression)
+	}
 	return nil
 }
 

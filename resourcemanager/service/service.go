@@ -106,6 +106,7 @@ type Images interface {
 type Config struct {
 	Apps     Apps
 	Zone     Zone
+	Lending  Lending
 	Tracker  Tracker
 	Masters  Masters
 	Images   Images
@@ -123,6 +124,7 @@ func Register(server *grpc.Server, config Config) {
 	})
 	apiv1.RegisterNodesServer(server, &nodes{loop: config.Zone})
 	apiv1.RegisterQueuesServer(server, &queues{loop: config.Zone})
+	apiv1.RegisterLendingServer(server, &lending{loop: config.Lending})
 	apiv1.RegisterEventsServer(server, &events{loop: config.Zone})
 	apiv1.RegisterZonesServer(server, &zones{loop: config.Zone})
 	apiv1.RegisterImagesServer(server, &imageList{store: config.Images})

@@ -567,8 +567,11 @@ type QueueSpec struct {
 	Order  QueueSpec_Order `protobuf:"varint,10,opt,name=order,proto3,enum=mammoth.api.v1.QueueSpec_Order" json:"order,omitempty"`
 	// Share of the queue one user may hold, in percent; zero is no limit.
 	UserLimitPercent float64 `protobuf:"fixed64,11,opt,name=user_limit_percent,json=userLimitPercent,proto3" json:"user_limit_percent,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// How long containers of the queue hear before they are stopped for another queue's guarantee; absent is that of
+	// the queue above, and 10s at the root.
+	Notice        *durationpb.Duration `protobuf:"bytes,12,opt,name=notice,proto3" json:"notice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *QueueSpec) Reset() {
@@ -676,6 +679,13 @@ func (x *QueueSpec) GetUserLimitPercent() float64 {
 		return x.UserLimitPercent
 	}
 	return 0
+}
+
+func (x *QueueSpec) GetNotice() *durationpb.Duration {
+	if x != nil {
+		return x.Notice
+	}
+	return nil
 }
 
 // Capacity is a share of the parent's or an absolute quantity. Percent counts when it is set.
@@ -1005,7 +1015,7 @@ type Event struct {
 	// Rises by one in the zone; never reused.
 	Sequence int64                  `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Time     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// What changed: "app", "attempt", "container", "instance", "node", "queue", "image", "rollout".
+	// What changed: "app", "attempt", "container", "instance", "node", "queue", "image", "rollout", "lending".
 	Kind      string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	App       string `protobuf:"bytes,4,opt,name=app,proto3" json:"app,omitempty"`
 	Attempt   string `protobuf:"bytes,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -2334,7 +2344,7 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\">\n" +
 	"\x10DrainNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x86\x04\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xb9\x04\n" +
 	"\tQueueSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\tR\x06parent\x128\n" +
@@ -2349,7 +2359,8 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\x05admin\x18\t \x03(\tR\x05admin\x125\n" +
 	"\x05order\x18\n" +
 	" \x01(\x0e2\x1f.mammoth.api.v1.QueueSpec.OrderR\x05order\x12,\n" +
-	"\x12user_limit_percent\x18\v \x01(\x01R\x10userLimitPercent\"/\n" +
+	"\x12user_limit_percent\x18\v \x01(\x01R\x10userLimitPercent\x121\n" +
+	"\x06notice\x18\f \x01(\v2\x19.google.protobuf.DurationR\x06notice\"/\n" +
 	"\x05State\x12\v\n" +
 	"\aRUNNING\x10\x00\x12\f\n" +
 	"\bDRAINING\x10\x01\x12\v\n" +
@@ -2613,72 +2624,73 @@ var file_mammoth_api_v1_zone_proto_depIdxs = []int32{
 	10, // 10: mammoth.api.v1.QueueSpec.maximum:type_name -> mammoth.api.v1.Capacity
 	0,  // 11: mammoth.api.v1.QueueSpec.state:type_name -> mammoth.api.v1.QueueSpec.State
 	1,  // 12: mammoth.api.v1.QueueSpec.order:type_name -> mammoth.api.v1.QueueSpec.Order
-	41, // 13: mammoth.api.v1.Capacity.absolute:type_name -> mammoth.core.v1.Resources
-	9,  // 14: mammoth.api.v1.Queue.spec:type_name -> mammoth.api.v1.QueueSpec
-	41, // 15: mammoth.api.v1.Queue.used:type_name -> mammoth.core.v1.Resources
-	41, // 16: mammoth.api.v1.Queue.pending:type_name -> mammoth.core.v1.Resources
-	41, // 17: mammoth.api.v1.Queue.guaranteed:type_name -> mammoth.core.v1.Resources
-	41, // 18: mammoth.api.v1.Queue.maximum:type_name -> mammoth.core.v1.Resources
-	11, // 19: mammoth.api.v1.ListQueuesResponse.queues:type_name -> mammoth.api.v1.Queue
-	9,  // 20: mammoth.api.v1.SetQueuesRequest.queues:type_name -> mammoth.api.v1.QueueSpec
-	42, // 21: mammoth.api.v1.Event.time:type_name -> google.protobuf.Timestamp
-	19, // 22: mammoth.api.v1.Service.endpoints:type_name -> mammoth.api.v1.Endpoint
-	2,  // 23: mammoth.api.v1.Endpoint.state:type_name -> mammoth.api.v1.Endpoint.State
-	36, // 24: mammoth.api.v1.Endpoint.ports:type_name -> mammoth.api.v1.Endpoint.PortsEntry
-	42, // 25: mammoth.api.v1.Endpoint.registered_at:type_name -> google.protobuf.Timestamp
-	37, // 26: mammoth.api.v1.Endpoint.values:type_name -> mammoth.api.v1.Endpoint.ValuesEntry
-	38, // 27: mammoth.api.v1.RegisterEndpointRequest.ports:type_name -> mammoth.api.v1.RegisterEndpointRequest.PortsEntry
-	39, // 28: mammoth.api.v1.RegisterEndpointRequest.values:type_name -> mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
-	43, // 29: mammoth.api.v1.RegisterEndpointRequest.lease:type_name -> google.protobuf.Duration
-	19, // 30: mammoth.api.v1.RegisterEndpointResponse.endpoint:type_name -> mammoth.api.v1.Endpoint
-	42, // 31: mammoth.api.v1.RegisterEndpointResponse.expires_at:type_name -> google.protobuf.Timestamp
-	18, // 32: mammoth.api.v1.ListServicesResponse.services:type_name -> mammoth.api.v1.Service
-	43, // 33: mammoth.api.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
-	28, // 34: mammoth.api.v1.Image.layers:type_name -> mammoth.api.v1.Layer
-	42, // 35: mammoth.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	27, // 36: mammoth.api.v1.ListImagesResponse.images:type_name -> mammoth.api.v1.Image
-	42, // 37: mammoth.api.v1.Zone.started_at:type_name -> google.protobuf.Timestamp
-	41, // 38: mammoth.api.v1.Zone.capacity:type_name -> mammoth.core.v1.Resources
-	41, // 39: mammoth.api.v1.Zone.used:type_name -> mammoth.core.v1.Resources
-	43, // 40: mammoth.api.v1.Zone.node_timeout:type_name -> google.protobuf.Duration
-	44, // 41: mammoth.api.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	5,  // 42: mammoth.api.v1.Nodes.ListNodes:input_type -> mammoth.api.v1.ListNodesRequest
-	7,  // 43: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
-	8,  // 44: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
-	7,  // 45: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
-	12, // 46: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
-	14, // 47: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
-	15, // 48: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
-	17, // 49: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
-	24, // 50: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
-	26, // 51: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
-	26, // 52: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
-	20, // 53: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
-	22, // 54: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
-	29, // 55: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
-	31, // 56: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
-	33, // 57: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
-	6,  // 58: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
-	3,  // 59: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
-	3,  // 60: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
-	3,  // 61: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
-	13, // 62: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	11, // 63: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
-	13, // 64: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	16, // 65: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
-	25, // 66: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
-	18, // 67: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
-	18, // 68: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
-	21, // 69: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
-	23, // 70: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
-	30, // 71: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
-	32, // 72: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
-	34, // 73: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
-	58, // [58:74] is the sub-list for method output_type
-	42, // [42:58] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	43, // 13: mammoth.api.v1.QueueSpec.notice:type_name -> google.protobuf.Duration
+	41, // 14: mammoth.api.v1.Capacity.absolute:type_name -> mammoth.core.v1.Resources
+	9,  // 15: mammoth.api.v1.Queue.spec:type_name -> mammoth.api.v1.QueueSpec
+	41, // 16: mammoth.api.v1.Queue.used:type_name -> mammoth.core.v1.Resources
+	41, // 17: mammoth.api.v1.Queue.pending:type_name -> mammoth.core.v1.Resources
+	41, // 18: mammoth.api.v1.Queue.guaranteed:type_name -> mammoth.core.v1.Resources
+	41, // 19: mammoth.api.v1.Queue.maximum:type_name -> mammoth.core.v1.Resources
+	11, // 20: mammoth.api.v1.ListQueuesResponse.queues:type_name -> mammoth.api.v1.Queue
+	9,  // 21: mammoth.api.v1.SetQueuesRequest.queues:type_name -> mammoth.api.v1.QueueSpec
+	42, // 22: mammoth.api.v1.Event.time:type_name -> google.protobuf.Timestamp
+	19, // 23: mammoth.api.v1.Service.endpoints:type_name -> mammoth.api.v1.Endpoint
+	2,  // 24: mammoth.api.v1.Endpoint.state:type_name -> mammoth.api.v1.Endpoint.State
+	36, // 25: mammoth.api.v1.Endpoint.ports:type_name -> mammoth.api.v1.Endpoint.PortsEntry
+	42, // 26: mammoth.api.v1.Endpoint.registered_at:type_name -> google.protobuf.Timestamp
+	37, // 27: mammoth.api.v1.Endpoint.values:type_name -> mammoth.api.v1.Endpoint.ValuesEntry
+	38, // 28: mammoth.api.v1.RegisterEndpointRequest.ports:type_name -> mammoth.api.v1.RegisterEndpointRequest.PortsEntry
+	39, // 29: mammoth.api.v1.RegisterEndpointRequest.values:type_name -> mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
+	43, // 30: mammoth.api.v1.RegisterEndpointRequest.lease:type_name -> google.protobuf.Duration
+	19, // 31: mammoth.api.v1.RegisterEndpointResponse.endpoint:type_name -> mammoth.api.v1.Endpoint
+	42, // 32: mammoth.api.v1.RegisterEndpointResponse.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 33: mammoth.api.v1.ListServicesResponse.services:type_name -> mammoth.api.v1.Service
+	43, // 34: mammoth.api.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
+	28, // 35: mammoth.api.v1.Image.layers:type_name -> mammoth.api.v1.Layer
+	42, // 36: mammoth.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	27, // 37: mammoth.api.v1.ListImagesResponse.images:type_name -> mammoth.api.v1.Image
+	42, // 38: mammoth.api.v1.Zone.started_at:type_name -> google.protobuf.Timestamp
+	41, // 39: mammoth.api.v1.Zone.capacity:type_name -> mammoth.core.v1.Resources
+	41, // 40: mammoth.api.v1.Zone.used:type_name -> mammoth.core.v1.Resources
+	43, // 41: mammoth.api.v1.Zone.node_timeout:type_name -> google.protobuf.Duration
+	44, // 42: mammoth.api.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	5,  // 43: mammoth.api.v1.Nodes.ListNodes:input_type -> mammoth.api.v1.ListNodesRequest
+	7,  // 44: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
+	8,  // 45: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
+	7,  // 46: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
+	12, // 47: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
+	14, // 48: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
+	15, // 49: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
+	17, // 50: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
+	24, // 51: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
+	26, // 52: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
+	26, // 53: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
+	20, // 54: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
+	22, // 55: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
+	29, // 56: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
+	31, // 57: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
+	33, // 58: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
+	6,  // 59: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
+	3,  // 60: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
+	3,  // 61: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
+	3,  // 62: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
+	13, // 63: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	11, // 64: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
+	13, // 65: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	16, // 66: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
+	25, // 67: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
+	18, // 68: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
+	18, // 69: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
+	21, // 70: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
+	23, // 71: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
+	30, // 72: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
+	32, // 73: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
+	34, // 74: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
+	59, // [59:75] is the sub-list for method output_type
+	43, // [43:59] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_zone_proto_init() }

@@ -872,11 +872,99 @@ func (x *Queues) GetQueues() []*v11.QueueSpec {
 	return nil
 }
 
+// Contract is a lending contract and what it came to.
+type Contract struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Spec  *v11.ContractSpec      `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	// A window that was opened by hand.
+	LendFrom  *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=lend_from,json=lendFrom,proto3" json:"lend_from,omitempty"`
+	LendUntil *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=lend_until,json=lendUntil,proto3" json:"lend_until,omitempty"`
+	// Windows that open before this were ended by hand.
+	StoppedUntil *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=stopped_until,json=stoppedUntil,proto3" json:"stopped_until,omitempty"`
+	Ledger       *v11.Ledger            `protobuf:"bytes,5,opt,name=ledger,proto3" json:"ledger,omitempty"`
+	// Contracts with one lender count in the order in which they were added.
+	Position      int64 `protobuf:"varint,6,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Contract) Reset() {
+	*x = Contract{}
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Contract) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Contract) ProtoMessage() {}
+
+func (x *Contract) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Contract.ProtoReflect.Descriptor instead.
+func (*Contract) Descriptor() ([]byte, []int) {
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Contract) GetSpec() *v11.ContractSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Contract) GetLendFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LendFrom
+	}
+	return nil
+}
+
+func (x *Contract) GetLendUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LendUntil
+	}
+	return nil
+}
+
+func (x *Contract) GetStoppedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StoppedUntil
+	}
+	return nil
+}
+
+func (x *Contract) GetLedger() *v11.Ledger {
+	if x != nil {
+		return x.Ledger
+	}
+	return nil
+}
+
+func (x *Contract) GetPosition() int64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
 var File_mammoth_store_v1_records_proto protoreflect.FileDescriptor
 
 const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"w\n" +
+	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"w\n" +
 	"\x04Zone\x12!\n" +
 	"\fapp_sequence\x18\x01 \x01(\x03R\vappSequence\x120\n" +
 	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x12\x1a\n" +
@@ -962,7 +1050,15 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\";\n" +
 	"\x06Queues\x121\n" +
-	"\x06queues\x18\x01 \x03(\v2\x19.mammoth.api.v1.QueueSpecR\x06queuesB>Z<github.com/mammoth-os/mammoth/proto/mammoth/store/v1;storev1b\x06proto3"
+	"\x06queues\x18\x01 \x03(\v2\x19.mammoth.api.v1.QueueSpecR\x06queues\"\xbd\x02\n" +
+	"\bContract\x120\n" +
+	"\x04spec\x18\x01 \x01(\v2\x1c.mammoth.api.v1.ContractSpecR\x04spec\x127\n" +
+	"\tlend_from\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\blendFrom\x129\n" +
+	"\n" +
+	"lend_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tlendUntil\x12?\n" +
+	"\rstopped_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fstoppedUntil\x12.\n" +
+	"\x06ledger\x18\x05 \x01(\v2\x16.mammoth.api.v1.LedgerR\x06ledger\x12\x1a\n" +
+	"\bposition\x18\x06 \x01(\x03R\bpositionB>Z<github.com/mammoth-os/mammoth/proto/mammoth/store/v1;storev1b\x06proto3"
 
 var (
 	file_mammoth_store_v1_records_proto_rawDescOnce sync.Once
@@ -976,7 +1072,7 @@ func file_mammoth_store_v1_records_proto_rawDescGZIP() []byte {
 	return file_mammoth_store_v1_records_proto_rawDescData
 }
 
-var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Zone)(nil),                   // 0: mammoth.store.v1.Zone
 	(*App)(nil),                    // 1: mammoth.store.v1.App
@@ -987,62 +1083,70 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Container)(nil),              // 6: mammoth.store.v1.Container
 	(*Node)(nil),                   // 7: mammoth.store.v1.Node
 	(*Queues)(nil),                 // 8: mammoth.store.v1.Queues
-	nil,                            // 9: mammoth.store.v1.Node.AttributesEntry
-	(*v1.TokenKey)(nil),            // 10: mammoth.tracker.v1.TokenKey
-	(*v11.AppSpec)(nil),            // 11: mammoth.api.v1.AppSpec
-	(v11.App_State)(0),             // 12: mammoth.api.v1.App.State
-	(*timestamppb.Timestamp)(nil),  // 13: google.protobuf.Timestamp
-	(*v11.AppHistory_Version)(nil), // 14: mammoth.api.v1.AppHistory.Version
-	(*v11.Rollout)(nil),            // 15: mammoth.api.v1.Rollout
-	(v11.Master_State)(0),          // 16: mammoth.api.v1.Master.State
-	(*v12.Ask)(nil),                // 17: mammoth.master.v1.Ask
-	(*v12.InstanceReport)(nil),     // 18: mammoth.master.v1.InstanceReport
-	(*v13.Lease)(nil),              // 19: mammoth.core.v1.Lease
-	(*v13.ContainerStatus)(nil),    // 20: mammoth.core.v1.ContainerStatus
-	(v13.Exit_Reason)(0),           // 21: mammoth.core.v1.Exit.Reason
-	(*v13.Resources)(nil),          // 22: mammoth.core.v1.Resources
-	(*v13.NodeHealth)(nil),         // 23: mammoth.core.v1.NodeHealth
-	(v11.NodeState)(0),             // 24: mammoth.api.v1.NodeState
-	(*v11.QueueSpec)(nil),          // 25: mammoth.api.v1.QueueSpec
-	(*v13.Attribute)(nil),          // 26: mammoth.core.v1.Attribute
+	(*Contract)(nil),               // 9: mammoth.store.v1.Contract
+	nil,                            // 10: mammoth.store.v1.Node.AttributesEntry
+	(*v1.TokenKey)(nil),            // 11: mammoth.tracker.v1.TokenKey
+	(*v11.AppSpec)(nil),            // 12: mammoth.api.v1.AppSpec
+	(v11.App_State)(0),             // 13: mammoth.api.v1.App.State
+	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
+	(*v11.AppHistory_Version)(nil), // 15: mammoth.api.v1.AppHistory.Version
+	(*v11.Rollout)(nil),            // 16: mammoth.api.v1.Rollout
+	(v11.Master_State)(0),          // 17: mammoth.api.v1.Master.State
+	(*v12.Ask)(nil),                // 18: mammoth.master.v1.Ask
+	(*v12.InstanceReport)(nil),     // 19: mammoth.master.v1.InstanceReport
+	(*v13.Lease)(nil),              // 20: mammoth.core.v1.Lease
+	(*v13.ContainerStatus)(nil),    // 21: mammoth.core.v1.ContainerStatus
+	(v13.Exit_Reason)(0),           // 22: mammoth.core.v1.Exit.Reason
+	(*v13.Resources)(nil),          // 23: mammoth.core.v1.Resources
+	(*v13.NodeHealth)(nil),         // 24: mammoth.core.v1.NodeHealth
+	(v11.NodeState)(0),             // 25: mammoth.api.v1.NodeState
+	(*v11.QueueSpec)(nil),          // 26: mammoth.api.v1.QueueSpec
+	(*v11.ContractSpec)(nil),       // 27: mammoth.api.v1.ContractSpec
+	(*v11.Ledger)(nil),             // 28: mammoth.api.v1.Ledger
+	(*v13.Attribute)(nil),          // 29: mammoth.core.v1.Attribute
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
-	10, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
-	11, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	12, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
-	13, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	14, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	13, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
-	15, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	11, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
+	12, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	13, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
+	14, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	15, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	14, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
+	16, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
 	2,  // 7: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
-	13, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
-	13, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	13, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	16, // 11: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	13, // 12: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	13, // 13: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	13, // 14: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	17, // 15: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	18, // 16: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	13, // 17: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	13, // 18: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	19, // 19: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	20, // 20: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	21, // 21: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	13, // 22: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	13, // 23: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	22, // 24: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	9,  // 25: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	23, // 26: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	24, // 27: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	13, // 28: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	25, // 29: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	26, // 30: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	14, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
+	14, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
+	14, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	17, // 11: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	14, // 12: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
+	14, // 13: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	14, // 14: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	18, // 15: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	19, // 16: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	14, // 17: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	14, // 18: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	20, // 19: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	21, // 20: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	22, // 21: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	14, // 22: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	14, // 23: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	23, // 24: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	10, // 25: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	24, // 26: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	25, // 27: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	14, // 28: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	26, // 29: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	27, // 30: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	14, // 31: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	14, // 32: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	14, // 33: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	28, // 34: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	29, // 35: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }
@@ -1056,7 +1160,7 @@ func file_mammoth_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_store_v1_records_proto_rawDesc), len(file_mammoth_store_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

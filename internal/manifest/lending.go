@@ -1,0 +1,137 @@
+package manifest
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// ParseLending reads lending contracts:
+//
+//	lending:
+//	  - name: nightly
+//	    lender: apps
+//	    borrowers: [batch]
+//	    window: {cron: "0 22 * * *", duration: 9h, timezone: Asia/Shanghai}
+//	    lend: 60%
+//	    floor: 25%
+//	    notice: 2m
+//
+// The error is of type Errors. Which queues there are is for the zone to say.
+func ParseLending(data []byte) ([]*apiv1.ContractSpec, error) {
+	d := &decoder{}
+	root := d.document(data, "a list of lending contracts")
+	if root == nil {
+		return nil, d.err()
+	}
+	var contracts []*apiv1.ContractSpec
+	lines := map[string]int{}
+	present := d.object(root, "a lending file", fields{"lending": func(n *yaml.Node) {
+		d.list(n, "lending", func(n *yaml.Node) {
+			contract := d.contract(n)
+			if first, twice := lines[contract.Name]; twice && contract.Name != "" {
+				d.fail(n, "contract %q is here a second time; it stands in line %d already", contract.Name, first)
+			}
+			lines[contract.Name] = n.Line
+			contracts = append(contracts, contract)
+		})
+		if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+			d.fail(n, "lending has no contract")
+		}
+	}})
+	d.require(root, present, "the lending file", "lending")
+	return contracts, d.err()
+}
+
+func (d *decoder) contract(n *yaml.Node) *apiv1.ContractSpec {
+	k := &apiv1.ContractSpec{}
+	present := d.object(n, "a contract", fields{
+		"name":   d.text("name", &k.Name, checkContractName),
+		"lender": d.text("lender", &k.Lender, checkQueueName),
+		"borrowers": func(n *yaml.Node) {
+			d.list(n, "borrowers", func(n *yaml.Node) {
+				var name string
+				d.text("a borrower", &name, checkQueueName)(n)
+				k.Borrowers = append(k.Borrowers, name)
+			})
+			if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+				d.fail(n, "borrowers is empty; a contract lends to at least one queue")
+			}
+		},
+		"window": func(n *yaml.Node) { k.Window = d.window(n) },
+		"lend":   d.percent("lend", &k.LendPercent),
+		"floor":  d.percent("floor", &k.FloorPercent),
+		"notice": d.duration("notice", &k.Notice),
+		"grace":  d.duration("grace", &k.Grace),
+	})
+	d.require(n, present, "the contract", "name", "lender", "borrowers", "lend")
+	if list := present["borrowers"]; list != nil {
+		for _, borrower := range list.Content {
+			if borrower.Value == k.Lender && k.Lender != "" {
+				d.fail(borrower, "queue %q lends to itself; lender and borrower must be two queues", k.Lender)
+			}
+		}
+	}
+	switch {
+	case d.failedIn(n):
+	case k.LendPercent == 0:
+		d.fail(present["lend"], "lend is 0%%, and a contract that lends nothing is none")
+	case k.LendPercent+k.FloorPercent > 100:
+		d.fail(present["floor"], "lend and floor are %g%% in sum; of its guarantee the lender can lend only what it need not keep", k.LendPercent+k.FloorPercent)
+	}
+	return k
+}
+
+func (d *decoder) window(n *yaml.Node) *apiv1.LendingWindow {
+	w := &apiv1.LendingWindow{}
+	present := d.object(n, "window", fields{
+		"cron":     d.text("cron", &w.Cron, checkCron),
+		"duration": d.duration("duration", &w.Duration),
+		"timezone": d.text("timezone", &w.Timezone, checkTimezone),
+	})
+	d.require(n, present, "the window", "cron", "duration")
+	return w
+}
+
+// percent reads 60%.
+func (d *decoder) percent(what string, into *float64) rule {
+	return func(n *yaml.Node) {
+		number, isPercent := strings.CutSuffix(n.Value, "%")
+		value, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if n.Kind != yaml.ScalarNode || !isPercent || err != nil || !(value >= 0 && value <= 100) {
+			d.fail(n, "%s must be a share as in 60%%, between 0%% and 100%%, not %s", what, kindOf(n))
+			return
+		}
+		*into = value
+	}
+}
+
+func checkContractName(name string) error {
+	if !queueNamePattern.MatchString(name) {
+		return fmt.Errorf("%q cannot be the name of a contract: a name has 1 to 40 letters, digits, \"-\" and \"_\", and starts with a letter", name)
+	}
+	return nil
+}
+
+// LineOf finds the line of a queue or lending file in which an entry of a name begins; zero if there is none.
+func LineOf(data []byte, name string) int {
+	d := &decoder{}
+	root := d.document(data, "a file")
+	if root == nil || root.Kind != yaml.MappingNode {
+		return 0
+	}
+	for i := 1; i < len(root.Content); i += 2 {
+		for _, entry := range root.Content[i].Content {
+			for j := 0; j+1 < len(entry.Content); j += 2 {
+				if entry.Content[j].Value == "name" && entry.Content[j+1].Value == name {
+					return entry.Line
+				}
+			}
+		}
+	}
+	return 0
+}
