@@ -29,14 +29,16 @@ func TestConformance(t *testing.T) {
 		},
 		Close:     func(proxy balancer.Proxy) { proxy.(*Proxy).Close() },
 		Processes: processes,
-		Serving: func(front balancertest.Front) []int {
-			return slices.DeleteFunc(processes(front), func(pid int) bool { return strings.HasSuffix(title(pid), "shutting down") })
-		},
+		Serving:   serving,
 	})
 }
 
 func configOf(front balancertest.Front) Config {
 	return Config{Dir: front.Dir, Listen: front.HTTP, TLS: front.TLS, Certificates: front.Certificates, Workers: 2}
+}
+
+func serving(front balancertest.Front) []int {
+	return slices.DeleteFunc(processes(front), func(pid int) bool { return strings.HasSuffix(title(pid), "shutting down") })
 }
 
 // processes finds every nginx of a front, its master first.
@@ -148,7 +150,7 @@ func TestRefusedToStart(t *testing.T) {
 		"install the package nginx":            {Dir: dir + "/a", Listen: free, Program: "/none/nginx"},
 		"is nginx 1.10.3, but at least 1.19.4": {Dir: dir + "/b", Listen: free, Program: old},
 		"Address already in use":               {Dir: dir + "/c", Listen: taken.Addr().String()},
-		"must be an absolute path":             {Dir: "relative", Listen: free},
+		"must be absolute":                     {Dir: "relative", Listen: free},
 		"without spaces or special characters": {Dir: "/a b;", Listen: free},
 		"needs a folder of its own":            {Listen: free},
 		"must be IP:PORT":                      {Dir: dir, Listen: "localhost;:80"},
