@@ -28,40 +28,40 @@ import (
 // Config is one nginx and how it is kept.
 type Config struct {
 	// The balancer's name in the zone; default "nginx".
-	Name string
+	Name string `yaml:"name"`
 	// Folder of this nginx's configuration, logs and sockets. It is nobody else's.
-	Dir string
+	Dir string `yaml:"dir"`
 	// Front address of HTTP, host:port.
-	Listen string
+	Listen string `yaml:"listen"`
 	// Front address of TLS, host:port; empty is none.
-	TLS string
+	TLS string `yaml:"tls"`
 	// Folder of certificates, NAME.crt and NAME.key; empty is none.
-	Certificates string
+	Certificates string `yaml:"certificates"`
 	// The program; default "nginx" on the path.
-	Program string
+	Program string `yaml:"program"`
 	// An nginx that others run and configure, to which the companion adds a file of its own. Nil: it runs one itself.
-	Attach *Attach
+	Attach *Attach `yaml:"attach"`
 	// Worker processes; default one a core, at most 8.
-	Workers int
+	Workers int `yaml:"workers"`
 	// Reloads are no oftener than this; default 1s.
-	Interval time.Duration
+	Interval time.Duration `yaml:"interval"`
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
-	LostAfter time.Duration
+	LostAfter time.Duration `yaml:"lostAfter"`
 	// How long an old worker may finish what it is doing after a reload; default 1m.
-	WorkerShutdown time.Duration
+	WorkerShutdown time.Duration `yaml:"workerShutdown"`
 	// End nginx with the companion. Otherwise it goes on serving.
-	StopOnExit bool
-	Log        *slog.Logger
+	StopOnExit bool         `yaml:"stopOnExit"`
+	Log        *slog.Logger `yaml:"-"`
 }
 
 // Attach names an nginx that others run.
 type Attach struct {
 	// Its main configuration; default /etc/nginx/nginx.conf.
-	Config string
+	Config string `yaml:"config"`
 	// The companion's own file, which Config includes inside its http block; default /etc/nginx/conf.d/mammoth.conf.
-	Include string
+	Include string `yaml:"include"`
 	// Its pid file; default /run/nginx.pid.
-	Pid string
+	Pid string `yaml:"pid"`
 }
 
 // Validate fills in what is left out, and says what is wrong.

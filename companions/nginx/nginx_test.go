@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/companions/balancer/balancertest"
 	"github.com/mammoth-os/mammoth/internal/testenv"
@@ -164,5 +166,18 @@ func TestRefusedToStart(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("with %+v: %v, want %q", config, err, want)
 		}
+	}
+}
+
+// What `mammoth companion nginx --config F` reads.
+func TestConfigFile(t *testing.T) {
+	var config Config
+	decoder := yaml.NewDecoder(strings.NewReader("dir: /var/lib/nginx\nlisten: 0.0.0.0:80\ninterval: 500ms\nlostAfter: 1m\nattach: {include: /etc/nginx/conf.d/m.conf}\n"))
+	decoder.KnownFields(true)
+	must(t, decoder.Decode(&config))
+	must(t, config.Validate())
+	if config.Interval != 500*time.Millisecond || config.LostAfter != time.Minute || config.Name != "nginx" ||
+		config.Attach.Include != "/etc/nginx/conf.d/m.conf" || config.Attach.Pid != "/run/nginx.pid" {
+		t.Errorf("read %+v", config)
 	}
 }
