@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/companions/balancer/balancertest"
 	"github.com/mammoth-os/mammoth/internal/testenv"
@@ -29,14 +31,16 @@ func TestConformance(t *testing.T) {
 		},
 		Close:     func(proxy balancer.Proxy) { proxy.(*Proxy).Close() },
 		Processes: processes,
-		Serving: func(front balancertest.Front) []int {
-			return slices.DeleteFunc(processes(front), func(pid int) bool { return strings.HasSuffix(title(pid), "shutting down") })
-		},
+		Serving:   serving,
 	})
 }
 
 func configOf(front balancertest.Front) Config {
 	return Config{Dir: front.Dir, Listen: front.HTTP, TLS: front.TLS, Certificates: front.Certificates, Workers: 2}
+}
+
+func serving(front balancertest.Front) []int {
+	return slices.DeleteFunc(processes(front), func(pid int) bool { return strings.HasSuffix(title(pid), "shutting down") })
 }
 
 // processes finds every nginx of a front, its master first.
@@ -148,7 +152,7 @@ func TestRefusedToStart(t *testing.T) {
 		"install the package nginx":            {Dir: dir + "/a", Listen: free, Program: "/none/nginx"},
 		"is nginx 1.10.3, but at least 1.19.4": {Dir: dir + "/b", Listen: free, Program: old},
 		"Address already in use":               {Dir: dir + "/c", Listen: taken.Addr().String()},
-		"must be an absolute path":             {Dir: "relative", Listen: free},
+		"must be absolute":                     {Dir: "relative", Listen: free},
 		"without spaces or special characters": {Dir: "/a b;", Listen: free},
 		"needs a folder of its own":            {Listen: free},
 		"must be IP:PORT":                      {Dir: dir, Listen: "localhost;:80"},
@@ -162,5 +166,18 @@ func TestRefusedToStart(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("with %+v: %v, want %q", config, err, want)
 		}
+	}
+}
+
+// What `mammoth companion nginx --config F` reads.
+func TestConfigFile(t *testing.T) {
+	var config Config
+	decoder := yaml.NewDecoder(strings.NewReader("dir: /var/lib/nginx\nlisten: 0.0.0.0:80\ninterval: 500ms\nlostAfter: 1m\nattach: {include: /etc/nginx/conf.d/m.conf}\n"))
+	decoder.KnownFields(true)
+	must(t, decoder.Decode(&config))
+	must(t, config.Validate())
+	if config.Interval != 500*time.Millisecond || config.LostAfter != time.Minute || config.Name != "nginx" ||
+		config.Attach.Include != "/etc/nginx/conf.d/m.conf" || config.Attach.Pid != "/run/nginx.pid" {
+		t.Errorf("read %+v", config)
 	}
 }

@@ -29,9 +29,10 @@ func (r *Role) leaveBy(s *slot) time.Time {
 
 // choose says which slots leave and opens new ones.
 //
-// Surplus slots leave first. One that nobody has seen yet may be the only one that serves: it is judged later. Outdated and evicted ones leave when they serve nobody, or when enough healthy ones
-// remain without them: count−MaxUnavailable for outdated ones, the whole count for evicted ones. Then slots are opened
-// until there are count new ones, but never more than count+MaxSurge of all kinds.
+// Surplus slots leave first. One that nobody has seen yet may be the only one that serves: it is judged later. Outdated
+// and evicted ones leave when they serve nobody, or when enough healthy ones remain without them: count−MaxUnavailable
+// for outdated ones, the whole count for evicted ones. Then slots are opened until there are count new ones, but never
+// more than count+MaxSurge of all kinds.
 func (r *Role) choose(now time.Time) {
 	count := r.wanted.Count
 	surge := r.wanted.Update.MaxSurge

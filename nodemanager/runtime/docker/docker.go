@@ -227,6 +227,10 @@ func (r *Runtime) discard(ctx context.Context, runtimeID string) error {
 	defer cancel()
 	err := r.client.ContainerRemove(ctx, runtimeID, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !errdefs.IsNotFound(err) {
+		// It may run on and be adopted, and then its end counts.
+		r.mu.Lock()
+		delete(r.discarded, runtimeID)
+		r.mu.Unlock()
 		return r.failure(ctx, err)
 	}
 	return nil
