@@ -69,6 +69,13 @@ func (c *cli) completeQueues(cmd *cobra.Command, _ []string, _ string) ([]string
 	})
 }
 
+func (c *cli) completeContracts(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
+		answer, _ := z.lending.ListContracts(ctx, &apiv1.ListContractsRequest{})
+		return collect(answer.GetContracts(), func(k *apiv1.Contract) string { return k.GetSpec().GetName() })
+	})
+}
+
 func (c *cli) completeServices(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	return c.complete(cmd, func(ctx context.Context, z *zone) []string {
 		answer, _ := z.registry.ListServices(ctx, &apiv1.ListServicesRequest{})

@@ -31,6 +31,7 @@ type zone struct {
 	apps       apiv1.AppsClient
 	nodes      apiv1.NodesClient
 	queues     apiv1.QueuesClient
+	lending    apiv1.LendingClient
 	events     apiv1.EventsClient
 	registry   apiv1.RegistryClient
 	images     apiv1.ImagesClient
@@ -72,6 +73,7 @@ func (c *cli) connect() (*zone, error) {
 		apps:       apiv1.NewAppsClient(connection),
 		nodes:      apiv1.NewNodesClient(connection),
 		queues:     apiv1.NewQueuesClient(connection),
+		lending:    apiv1.NewLendingClient(connection),
 		events:     apiv1.NewEventsClient(connection),
 		registry:   apiv1.NewRegistryClient(connection),
 		images:     apiv1.NewImagesClient(connection),

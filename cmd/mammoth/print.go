@@ -82,6 +82,11 @@ func encodeYAML(message proto.Message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return yamlOf(raw)
+}
+
+// yamlOf turns JSON into YAML.
+func yamlOf(raw []byte) ([]byte, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(raw, &document); err != nil {
 		return nil, fmt.Errorf("turn an answer into YAML: %w", err)

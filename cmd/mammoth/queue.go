@@ -112,6 +112,9 @@ func queueText(w io.Writer, queue *apiv1.Queue) error {
 	t.row("order", word(spec.GetOrder()))
 	t.row("guaranteed", orDash(given(spec.GetGuaranteed(), queue.GetGuaranteed())))
 	t.row("maximum", orDash(given(spec.GetMaximum(), queue.GetMaximum())))
+	if notice := spec.GetNotice(); notice != nil {
+		t.row("notice", notice.AsDuration())
+	}
 	t.row("used", orDash(amounts(queue.GetUsed())))
 	t.row("pending", orDash(amounts(queue.GetPending())))
 	t.row("apps", queue.GetApps())
@@ -129,7 +132,7 @@ func (c *cli) queueSetCommand() *cobra.Command {
 
   queues:
     - {name: apps, guaranteed: 60%, maximum: 100%}
-    - {name: batch, guaranteed: {cpu: 4, memory: 8GiB}, maxApps: 20, order: fair}
+    - {name: batch, guaranteed: {cpu: 4, memory: 8GiB}, maxApps: 20, order: fair, notice: 30s}
 
 A queue without a parent stands below "root". "-" is standard input.`,
 		Args: noArgs,
@@ -144,13 +147,13 @@ A queue without a parent stands below "root". "-" is standard input.`,
 			if request.Queues, err = manifest.ParseQueues(data); err != nil {
 				return usageError{inFile(file, err)}
 			}
-			return c.with(cmd.Context(), func(z *zone) error {
+			return atLine(file, data, collect(request.GetQueues(), (*apiv1.QueueSpec).GetName), c.with(cmd.Context(), func(z *zone) error {
 				answer, err := z.queues.SetQueues(cmd.Context(), request)
 				if err != nil {
 					return err
 				}
 				return c.print(answer, func(w io.Writer) error { return queueTable(w, answer.GetQueues()) })
-			})
+			}))
 		},
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the queue file, - for standard input")
