@@ -31,7 +31,7 @@ type credit struct {
 
 // Claims and victims are chosen a few at a time, so that a pass stays short; Next asks for the rest.
 const (
-	claimsPerPass = 64
+	claimsPerPass = 32
 	// windowNodes is how many nodes, those with the newest borrowed containers, are compared for one claim.
 	windowNodes = 16
 	// claimPause is how long asks wait for whom no victims were found.
