@@ -10,7 +10,7 @@ import (
 
 // Claims and victims are chosen a few at a time, so that a pass stays short; Next asks for the rest.
 const (
-	claimsPerPass = 32
+	claimsPerPass = 16
 	// windowNodes is how many nodes, those with the newest borrowed containers, are compared for one claim.
 	windowNodes = 16
 	// claimPause is how long asks wait for whom no victims were found.
@@ -32,6 +32,9 @@ func (c *Core) claim() {
 func (c *Core) chooseVictims() {
 	left := claimsPerPass
 	claimants := c.plan.claimants[:0]
+	if !c.anyBorrows() {
+		return
+	}
 	for _, leaf := range c.leaves {
 		if len(leaf.waiting.items) > 0 && leaf.spec.State != QueueStopped {
 			claimants = append(claimants, leaf)
@@ -54,6 +57,19 @@ func (c *Core) chooseVictims() {
 			}
 		}
 	}
+}
+
+// anyBorrows reports whether any queue holds more than its guarantee, without what is under notice.
+func (c *Core) anyBorrows() bool {
+	for _, q := range c.queues[1:] {
+		nothing := q.guaranteed.IsZero()
+		for i := range q.used {
+			if q.used[i]-q.leaving[i] > q.guaranteed[i] && (q.guaranteed[i] > 0 || nothing) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // fairOrder compares two leaves as next would choose between them.
