@@ -63,6 +63,8 @@ const (
 	lookAfter = 100 * time.Millisecond
 	// How often traffic is reported.
 	countEvery = time.Second
+	// A snapshot of some hundred thousand instances.
+	largestUpdate = 64 << 20
 	// How often an unchanged plan is applied again, for what changes without the zone: certificates.
 	applyAgain = time.Minute
 )
@@ -147,7 +149,7 @@ func (c *Companion) connect(ctx context.Context, connections chan<- *connection)
 		time.AfterFunc(2*time.Second, cancel)
 	})
 	defer stopped()
-	stream, err := c.client.Route(streamCtx)
+	stream, err := c.client.Route(streamCtx, grpc.MaxCallRecvMsgSize(largestUpdate))
 	if err != nil {
 		return false, err
 	}

@@ -6,7 +6,10 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/token"
+	"github.com/mammoth-os/mammoth/nodemanager/container"
+	"github.com/mammoth-os/mammoth/nodemanager/recovery"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 )
@@ -40,5 +43,18 @@ func TestAWatcherWhoIsGoneBeforeTheAnswerLeavesNoFeedBehind(t *testing.T) {
 	}
 	if watched != 1 || len(o.feeds) != 0 {
 		t.Errorf("%d feeds were opened and %d are left", watched, len(o.feeds))
+	}
+}
+
+func TestAStartOfWhatAnEarlierNodeManagerWroteDownIsAnsweredAtOnce(t *testing.T) {
+	key := id.Container{Epoch: 1, App: id.App{ClusterStart: 1, Seq: 1}, Seq: 1}
+	nm := &NodeManager{config: Config{NodeID: "node-1"}, inbox: newInbox()}
+	o := newOwner(nm)
+	// It was killed between the record and what comes next.
+	o.recover([]recovery.Record{{Container: &container.Container{ID: key, State: container.New}}})
+	told := false
+	o.containers[key].whenRecorded(func() { told = true })
+	if !told {
+		t.Error("the start waits for a record that is on the disk")
 	}
 }
