@@ -242,7 +242,7 @@ func (rm *ResourceManager) OpenAllocate(ctx context.Context, bearer string) (ser
 			stream: stream[*masterv1.AllocateResponse]{answers, func() {
 				rm.post(func(z *zone) { z.closeAllocate(bearer, answers) })
 			}},
-			rm: rm, bearer: bearer,
+			rm: rm, bearer: bearer, unstored: make(chan struct{}, mostUnstored),
 		}, nil
 	})
 }
@@ -265,9 +265,28 @@ type masterStream struct {
 	stream[*masterv1.AllocateResponse]
 	rm     *ResourceManager
 	bearer string
+	// unstored holds one token for each request that is on its way to the store.
+	unstored chan struct{}
 }
 
-// Allocate implements service.MasterStream.
+// mostUnstored is how many requests of a master may be on their way to the store. With one alone a master would be held
+// to one request a commit.
+const mostUnstored = 64
+
+// Allocate implements service.MasterStream. A request that is refused ends the stream, and none after it is applied.
 func (s *masterStream) Allocate(ctx context.Context, request *masterv1.AllocateRequest) error {
-	return tell(ctx, s.rm, func(z *zone) error { return z.allocate(s.bearer, s.mailbox, request) })
+	select {
+	case s.unstored <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.rm.stopped:
+		return errStopped
+	}
+	s.rm.post(func(z *zone) {
+		z.after(func() { <-s.unstored })
+		if err := z.allocate(s.bearer, s.mailbox, request); err != nil {
+			z.refuseStream(s.bearer, s.mailbox, err)
+		}
+	})
+	return nil
 }

@@ -132,6 +132,14 @@ func (z *zone) closeAllocate(bearer string, stream *mailbox[*masterv1.AllocateRe
 	}
 }
 
+// refuseStream ends a stream whose request was refused; what follows on it is not taken either.
+func (z *zone) refuseStream(bearer string, stream *mailbox[*masterv1.AllocateResponse], why error) {
+	if a, err := z.authenticate(bearer); err == nil && a.stream == stream {
+		z.endStream(a, why)
+	}
+	stream.close(why)
+}
+
 func (z *zone) endStream(a *app, why error) {
 	if a.stream == nil {
 		return

@@ -67,7 +67,8 @@ type Masters interface {
 // MasterStream is one Allocate stream.
 type MasterStream interface {
 	Stream[*masterv1.AllocateResponse]
-	// Allocate returns once the request is stored.
+	// Allocate hands a request on; it waits while too many are not stored yet. Requests are applied in their order, and
+	// one that is refused ends the stream with the reason.
 	Allocate(ctx context.Context, request *masterv1.AllocateRequest) error
 }
 
