@@ -104,7 +104,7 @@ func (z *zone) createApp(spec *apiv1.AppSpec) (*app, error) {
 func newApp(appID id.App, record *storev1.App) *app {
 	return &app{
 		id: appID, record: record,
-		asks: map[string]*storev1.Ask{}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{},
+		asks: map[string]*storev1.Ask{}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, held: map[string]int{},
 		published: map[string]*publication{}, withdrawals: map[string]int{}, watchers: map[*mailbox[*apiv1.App]]struct{}{},
 	}
 }

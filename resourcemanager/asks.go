@@ -103,10 +103,8 @@ func (z *zone) forgetAsk(a *app, name string) {
 	if record == nil || record.GetAsk().GetCount() > record.GetGranted() {
 		return
 	}
-	for _, c := range a.containers {
-		if c.held() && c.record.GetLease().GetAskId() == name && !c.record.GetLease().GetMaster() {
-			return
-		}
+	if a.held[name] > 0 {
+		return
 	}
 	delete(a.asks, name)
 	z.forget(kindAsk, askKey(a, name))

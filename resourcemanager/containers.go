@@ -117,6 +117,12 @@ func (z *zone) grant(grant scheduler.Grant) {
 func (z *zone) index(c *container) {
 	z.containers[c.id] = c
 	c.app.containers[c.id] = c
+	switch lease := c.record.GetLease(); {
+	case !c.held():
+		c.app.ended = append(c.app.ended, c)
+	case !lease.GetMaster():
+		c.app.held[lease.GetAskId()]++
+	}
 	if n := z.nodes[c.node]; n != nil && c.held() {
 		n.containers[c.id] = c
 	}
@@ -203,6 +209,12 @@ func (z *zone) containerDone(c *container, from lifecycle.ContainerState) {
 		delete(n.containers, c.id)
 		if n.state() == lifecycle.NodeDraining {
 			z.at(z.now)
+		}
+	}
+	c.app.ended = append(c.app.ended, c)
+	if lease := c.record.GetLease(); !lease.GetMaster() {
+		if c.app.held[lease.GetAskId()]--; c.app.held[lease.GetAskId()] <= 0 {
+			delete(c.app.held, lease.GetAskId())
 		}
 	}
 	z.apply(scheduler.Release{Container: c.id})
@@ -294,17 +306,13 @@ func (z *zone) dueContainers(a *app) {
 
 // pruneEnded drops ended containers that are too old or too many, the oldest first.
 func (z *zone) pruneEnded(a *app) {
-	var ended []*container
-	for _, c := range a.containers {
-		if !c.held() {
-			ended = append(ended, c)
+	for len(a.ended) > 0 {
+		oldest := a.ended[0]
+		if len(a.ended) <= keepEndedMost && z.now.Sub(oldest.record.GetDoneAt().AsTime()) <= keepEnded {
+			return
 		}
-	}
-	slices.SortFunc(ended, byAge)
-	for i, c := range ended {
-		if len(ended)-i > keepEndedMost || z.now.Sub(c.record.GetDoneAt().AsTime()) > keepEnded {
-			z.dropContainer(c)
-		}
+		a.ended = a.ended[1:]
+		z.dropContainer(oldest)
 	}
 }
 

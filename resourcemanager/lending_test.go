@@ -294,7 +294,10 @@ func TestAContractThatCannotBeKeptIsRefused(t *testing.T) {
 			{"no time zone", func(k *apiv1.ContractSpec) { k.Window.Timezone = "Mars/Phobos" }, "is not a time zone"},
 			{"no cron", func(k *apiv1.ContractSpec) { k.Window.Cron = "at night" }, "not a cron expression"},
 			{"never", func(k *apiv1.ContractSpec) { k.Window.Cron = "0 0 30 2 *" }, "never comes true"},
-			{"all notice", func(k *apiv1.ContractSpec) { k.Window.Duration = durationpb.New(time.Minute); k.Notice = durationpb.New(time.Minute) }, "no longer than its notice"},
+			{"all notice", func(k *apiv1.ContractSpec) {
+				k.Window.Duration = durationpb.New(time.Minute)
+				k.Notice = durationpb.New(time.Minute)
+			}, "no longer than its notice"},
 			{"a bad name", func(k *apiv1.ContractSpec) { k.Name = "a/b" }, "cannot be the name"},
 			{"too much", func(k *apiv1.ContractSpec) { k.LendPercent = 80 }, "more than the guarantee"},
 		} {

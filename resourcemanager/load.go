@@ -2,6 +2,7 @@ package resourcemanager
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -164,7 +165,7 @@ func (z *zone) appOf(text string) *app {
 }
 
 func (z *zone) loadContainers(memory store.Store) error {
-	return loadRecords(memory, kindContainer, func(record *storev1.Container) error {
+	err := loadRecords(memory, kindContainer, func(record *storev1.Container) error {
 		cid, err := id.ParseContainer(record.GetLease().GetContainerId())
 		if err != nil {
 			return err
@@ -180,6 +181,10 @@ func (z *zone) loadContainers(memory store.Store) error {
 		}
 		return nil
 	})
+	for _, a := range z.apps {
+		slices.SortStableFunc(a.ended, func(x, y *container) int { return x.record.GetDoneAt().AsTime().Compare(y.record.GetDoneAt().AsTime()) })
+	}
+	return err
 }
 
 func (z *zone) loadInstances(memory store.Store) error {

@@ -85,7 +85,10 @@ type app struct {
 	instances map[string]*storev1.Instance
 	// containers are the held ones and, for a while, the ended ones.
 	containers map[id.Container]*container
-	memo       []byte
+	// held counts the held ones but the masters by the id of their ask; ended are the others, in the order of their ends.
+	held  map[string]int
+	ended []*container
+	memo  []byte
 	// secret is the newest attempt's bearer token, until its launch has been told to a node.
 	secret string
 
