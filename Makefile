@@ -61,6 +61,11 @@ bench-endpoints: ## Time how fast a change is told and routed, and count request
 	@scripts/need go servers
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/integration/endpoints
 
+.PHONY: bench-sim
+bench-sim: build ## Put a real ResourceManager under 10,000 simulated nodes and 1,000 allocations/s (SIM holds more flags).
+	@scripts/need go
+	go run ./test/sim -mammoth bin/mammoth $(SIM)
+
 .PHONY: bench-scheduler
 bench-scheduler: ## Time the scheduler core over nodes × apps × asks (BENCH_NODES, BENCH_APPS, BENCH_ASKS narrow it).
 	@scripts/need go

@@ -183,12 +183,4 @@ func (z *zone) nodeObstacles(a *app) []*apiv1.Obstacle {
 	return obstacles
 }
 
-func (a *app) heldCount() int {
-	count := 0
-	for _, c := range a.containers {
-		if c.held() {
-			count++
-		}
-	}
-	return count
-}
+func (a *app) heldCount() int { return len(a.containers) - len(a.ended) }

@@ -21,6 +21,9 @@ type metrics struct {
 	nodes      *prometheus.GaugeVec
 	containers prometheus.Gauge
 	instances  prometheus.Gauge
+	// stale says that something was told since counted, when the counts were taken.
+	stale   bool
+	counted time.Time
 }
 
 func newMetrics() *metrics {
@@ -56,13 +59,16 @@ func newMetrics() *metrics {
 	return m
 }
 
-// observe follows a turn. The counts are taken anew only when something was told, since nothing changed otherwise.
+// observe follows a turn. The counts are taken anew only when something was told, since nothing changed otherwise, and
+// at most once a tick, since they go over every node.
 func (m *metrics) observe(z *zone, took time.Duration) {
 	m.turns.Observe(took.Seconds())
-	if len(z.told) == 0 {
+	m.events.Add(float64(len(z.told)))
+	m.stale = m.stale || len(z.told) > 0
+	if !m.stale || z.now.Sub(m.counted) < tick {
 		return
 	}
-	m.events.Add(float64(len(z.told)))
+	m.stale, m.counted = false, z.now
 	apps, nodes := map[apiv1.App_State]int{}, map[apiv1.NodeState]int{}
 	containers, instances := 0, 0
 	for _, a := range z.apps {

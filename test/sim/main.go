@@ -38,6 +38,7 @@ type options struct {
 	rate        int
 	length      time.Duration
 	connections int
+	dir         string
 
 	// Of a process of nodes.
 	resourceManager string
@@ -51,6 +52,7 @@ func main() {
 	flag.IntVar(&o.rate, "rate", 1_000, "how many containers the master asks for in a second")
 	flag.DurationVar(&o.length, "for", 30*time.Second, "how long is measured")
 	flag.IntVar(&o.connections, "connections", 100, "how many connections the nodes share")
+	flag.StringVar(&o.dir, "dir", os.TempDir(), "the folder in which the store is kept for as long as it takes")
 	flag.StringVar(&o.resourceManager, "resourcemanager", "", "be a process of nodes, for the ResourceManager at this address")
 	flag.IntVar(&o.first, "first", 0, "the first node's number")
 	flag.IntVar(&o.count, "count", 0, "how many nodes this process is")
@@ -77,7 +79,7 @@ type figures struct {
 
 // measure runs everything and prints the table.
 func measure(ctx context.Context, o options) error {
-	dir, err := os.MkdirTemp("", "mammoth-sim-")
+	dir, err := os.MkdirTemp(o.dir, "mammoth-sim-")
 	if err != nil {
 		return err
 	}
@@ -174,7 +176,7 @@ func (f *figures) print(o options) error {
 	perNode := (f.idleKiB - f.emptyKiB) / float64(o.nodes)
 	fmt.Printf("%s, %d processors, %s/%s, %s\n", processor(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 	fmt.Printf("%d nodes in processes of %d and over %d connections, one report a second each; the ResourceManager's store is on %s, with fsync.\n",
-		o.nodes, nodesPerProcess, o.connections, os.TempDir())
+		o.nodes, nodesPerProcess, o.connections, o.dir)
 	fmt.Println("Nodes and master share the machine with it. Left out are the log, which is set to warnings, and a connection for each node.")
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "all nodes registered\t%s\n", f.registered.Round(time.Millisecond))
