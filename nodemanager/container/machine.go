@@ -415,11 +415,16 @@ func (m Machine) retryLater(now time.Time, c *Container) {
 	c.retryAt = now.Add(min(wait, m.RetryMax))
 }
 
+// maxGrace is longer than anybody waits for a process to end by itself.
+const maxGrace = 24 * time.Hour
+
+// grace is kept within bounds, since a wait for less than nothing, or for ever, would have no stop succeed.
 func (m Machine) grace(c *Container) time.Duration {
+	grace := c.Grace
 	if c.Wanted != nil && c.Wanted.Grace != nil {
-		return *c.Wanted.Grace
+		grace = *c.Wanted.Grace
 	}
-	return c.Grace
+	return min(max(0, grace), maxGrace)
 }
 
 func (c *Container) prepare(now time.Time) []Effect {
