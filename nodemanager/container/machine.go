@@ -509,36 +509,6 @@ func (c *Container) exit(ending Ending) Exit {
 	return exit
 }
 
-func (c *Container) progress(now time.Time, fact Fact) []Effect {
-	last := len(c.Phases) - 1
-	if last < 0 {
-		return nil
-	}
-	if fact.Bytes > 0 {
-		c.Phases[0].Bytes = fact.Bytes
-	}
-	if fact.Phase == "" || c.Phases[last].Name == fact.Phase || fact.Phase == "download" {
-		return nil
-	}
-	c.closePhase(now, "")
-	c.openPhase(now, fact.Phase)
-	return []Effect{c.publish(now)}
-}
-
-func (c *Container) openPhase(now time.Time, name string) {
-	c.Phases = append(c.Phases, Phase{Name: name, StartedAt: now, Duration: -1})
-}
-
-func (c *Container) closePhase(now time.Time, failure string) {
-	if len(c.Phases) == 0 {
-		return
-	}
-	last := &c.Phases[len(c.Phases)-1]
-	if last.Duration < 0 {
-		last.Duration, last.Error = max(0, now.Sub(last.StartedAt)), failure
-	}
-}
-
 // Adopt takes up a container that its engine has and no record tells of. Whether it may stay is for the
 // ResourceManager to say.
 func (m Machine) Adopt(now time.Time, c *Container, seen Seen) []Effect {
