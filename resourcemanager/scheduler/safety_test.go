@@ -70,11 +70,14 @@ func TestWhatTheCoreRemembersIsNeverWrongAndNothingThatFitsWaits(t *testing.T) {
 			if err := verify(w.core, false); err != nil {
 				t.Fatal(err)
 			}
-			w.core.Schedule(w.now)
-			if err := verify(w.core, true); err != nil {
+			for range 100 {
+				if d := w.schedule(t); d.Next.IsZero() || d.Next.After(w.now) {
+					break
+				}
+			}
+			if err := verify(w.core, len(w.core.touched) == 0); err != nil {
 				t.Fatal(err)
 			}
-			w.schedule(t)
 		}
 	})
 }
@@ -313,7 +316,7 @@ func TestNoGuaranteeIsBreachedBeyondNoticeAndStop(t *testing.T) {
 				}
 			}
 			// One pass gives notice, one at the deadline stops, one more grants what was freed.
-			for range 3 {
+			for passes, turns := 0, 0; passes < 3; turns++ {
 				d := w.core.Schedule(w.now)
 				for _, grant := range d.Grants {
 					w.live = append(w.live, grant.Container)
@@ -327,6 +330,11 @@ func TestNoGuaranteeIsBreachedBeyondNoticeAndStop(t *testing.T) {
 						}
 					}
 				}
+				// A pass that has more to decide wants the next at once.
+				if d.Next.Equal(w.now) && turns < 1000 {
+					continue
+				}
+				passes++
 				w.now = w.now.Add(w.core.config.Notice)
 			}
 			unit := resource.Vector{1000, 1 << 30}
