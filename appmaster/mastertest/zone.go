@@ -71,6 +71,7 @@ type lease struct {
 	node       *Node
 	status     *corev1.ContainerStatus
 	released   bool
+	reprieved  bool
 }
 
 type askState struct {
@@ -159,6 +160,18 @@ func (z *Zone) Restart(pause time.Duration) {
 	})
 }
 
+// Reprieve takes a container's warning back.
+func (z *Zone) Reprieve(container string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if held, ok := z.leases[container]; ok {
+		held.reprieved = true
+		z.say(func(due *masterv1.AllocateResponse) {
+			due.Preemptions = append(due.Preemptions, &masterv1.PreemptionNotice{ContainerId: container, Withdrawn: true})
+		})
+	}
+}
+
 // Preempt warns a container, and stops it at the deadline.
 func (z *Zone) Preempt(container string, notice time.Duration) {
 	z.mu.Lock()
@@ -170,7 +183,7 @@ func (z *Zone) Preempt(container string, notice time.Duration) {
 	time.AfterFunc(notice, func() {
 		z.mu.Lock()
 		defer z.mu.Unlock()
-		if held, ok := z.leases[container]; ok {
+		if held, ok := z.leases[container]; ok && !held.reprieved {
 			held.node.end(container, &corev1.Exit{Reason: corev1.Exit_PREEMPTED, Message: "preempted"})
 		}
 	})

@@ -84,6 +84,24 @@ func TestAPreemptedInstanceIsMovedBeforeTheDeadline(t *testing.T) {
 	})
 }
 
+func TestAnInstanceWhoseNoticeIsTakenBackStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.after(time.Second)
+		container := w.Registry()["web-2"]
+		w.Preempt(container, 30*time.Second)
+		w.Reprieve(container)
+		w.after(time.Minute)
+		w.serves("web-1", "web-2", "web-3")
+		if got := w.Registry()["web-2"]; got != container {
+			t.Errorf("web-2 is %s; it was %s and could have stayed", got, container)
+		}
+		if w.Leases() != 3 {
+			t.Errorf("%d leases", w.Leases())
+		}
+	})
+}
+
 func TestNodeManagersMove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, nil)
