@@ -122,7 +122,9 @@ func TestWhatIsBorrowedIsGivenBackAfterANotice(t *testing.T) {
 			t.Errorf("after it came back batch was given the notices %v, want two", again)
 		}
 
+		n.mu.Lock()
 		n.deaf = true // the stop takes its time, and the room is not free until then
+		n.mu.Unlock()
 		z.pass(6 * time.Second)
 		if got := allocated(services.heard()); len(got) != 0 {
 			t.Fatalf("services were given %v while the room was still held", got)
