@@ -49,6 +49,11 @@ func beNodes(ctx context.Context, o options) error {
 	nodev1.RegisterContainerManagerServer(server, f)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(listener) })
+	group.Go(func() error {
+		<-ctx.Done() // also when a node's stream has broken: the figures would be worth nothing
+		server.Stop()
+		return nil
+	})
 
 	var connections []*grpc.ClientConn
 	for range o.connections {
@@ -62,6 +67,7 @@ func beNodes(ctx context.Context, o options) error {
 		n := &node{fleet: f, name: fmt.Sprintf("node-%05d", o.first+i)}
 		f.nodes[n.name], f.order = n, append(f.order, n)
 	}
+	group.Go(func() error { return f.beat(ctx) }) // the first nodes are not to be lost before the last one is there
 	registering, registerCtx := errgroup.WithContext(ctx)
 	registering.SetLimit(32)
 	for i, n := range f.order {
@@ -75,7 +81,6 @@ func beNodes(ctx context.Context, o options) error {
 	for _, n := range f.order {
 		group.Go(func() error { return n.listen() })
 	}
-	group.Go(func() error { return f.beat(ctx) })
 	if _, err := fmt.Fprintln(os.Stdout, "ready"); err != nil {
 		return err
 	}
@@ -105,15 +110,23 @@ func (n *node) register(ctx, life context.Context, connection *grpc.ClientConn, 
 	if err != nil {
 		return fmt.Errorf("register %s: %w", n.name, err)
 	}
-	if n.stream, err = client.Session(life); err != nil {
+	stream, err := client.Session(life)
+	if err != nil {
 		return err
 	}
-	return n.send(&trackerv1.NodeReport{Session: response.GetSession()})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stream = stream
+	return stream.Send(&trackerv1.NodeReport{Session: response.GetSession()})
 }
 
+// send reports, once the node is registered.
 func (n *node) send(report *trackerv1.NodeReport) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.stream == nil {
+		return nil
+	}
 	return n.stream.Send(report)
 }
 
