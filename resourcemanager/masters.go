@@ -67,12 +67,13 @@ func (z *zone) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	z.appChanged(a)
 
 	response := &masterv1.RegisterResponse{
-		Zone:    z.config.Zone,
-		Epoch:   z.identity.Epoch,
-		Spec:    a.record.GetSpec(),
-		Wanted:  z.wanted(a),
-		Largest: z.resources(z.core.Largest()),
-		Memo:    a.memo,
+		Zone:     z.config.Zone,
+		Epoch:    z.identity.Epoch,
+		Spec:     a.record.GetSpec(),
+		Wanted:   z.wanted(a),
+		Largest:  z.resources(z.core.Largest()),
+		Memo:     a.memo,
+		Registry: fmt.Sprintf("http://%s:%s@%s", a.record.GetName(), z.registry.AppKey(a.record.GetName()), z.config.advertised()),
 	}
 	for _, c := range sortedContainers(a.containers) {
 		if c.held() && !c.record.GetLease().GetMaster() {
@@ -94,6 +95,7 @@ func (z *zone) openAllocate(bearer string) (*mailbox[*masterv1.AllocateResponse]
 	}
 	z.endStream(a, fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted))
 	a.stream = newMailbox[*masterv1.AllocateResponse]()
+	clear(a.traffic)
 	a.out = &masterv1.AllocateResponse{Wanted: z.wanted(a)}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
@@ -265,6 +267,7 @@ func (z *zone) reportRollout(a *app, report *masterv1.RolloutReport) {
 	before := r.GetRollout()
 	after := &apiv1.Rollout{
 		State: report.GetState(), Version: report.GetVersion(), Updated: report.GetUpdated(), Total: report.GetTotal(), Reason: report.GetReason(),
+		Percent: report.GetPercent(),
 	}
 	if proto.Equal(before, after) {
 		return

@@ -48,6 +48,9 @@ type zone struct {
 	wake     time.Time
 	watchers map[*eventWatch]struct{}
 
+	// lostBalancers are known balancers that are not connected, and since when.
+	lostBalancers map[string]time.Time
+
 	// Of the present turn.
 	changes
 	now     time.Time
@@ -90,6 +93,8 @@ type app struct {
 	// withdrawals counts, by instance, how often it was taken out of service: an answer that was overtaken is dropped.
 	withdrawals map[string]int
 	withdrawing []string
+	// traffic is what balancers have counted since the master's stream was opened, by instance.
+	traffic map[string]*masterv1.Traffic
 	// withdrawingAll is set while balancers are waited for, after which every instance is stopped.
 	withdrawingAll bool
 	watchers       map[*mailbox[*apiv1.App]]struct{}
@@ -152,6 +157,7 @@ func (z *zone) due() {
 	}
 	z.wake = z.now.Add(tick)
 	z.dueNodes()
+	z.dueBalancers()
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)
 		z.dueAttempt(a)

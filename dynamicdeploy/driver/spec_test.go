@@ -34,7 +34,7 @@ func TestAContainerIsToldWhoItIsAndNothingSecret(t *testing.T) {
 		Ports: []*corev1.Port{{Name: "http", ContainerPort: 8080}, {Name: "admin-ui", ContainerPort: 9090}},
 		Stop:  &apiv1.StopPolicy{Grace: durationpb.New(3 * time.Second)},
 	}
-	got := containerOf("web", spec, plan.Start{Instance: "web-front-2", Version: 7})
+	got := containerOf("web", "", spec, plan.Start{Instance: "web-front-2", Version: 7})
 	want := map[string]string{
 		"GREETING": "hello", "MAMMOTH_APP": "web", "MAMMOTH_INSTANCE": "web-front-2", "MAMMOTH_VERSION": "7",
 		"PORT": "8080", "PORT_HTTP": "8080", "PORT_ADMIN_UI": "9090",
@@ -54,7 +54,7 @@ func TestAContainerIsToldWhoItIsAndNothingSecret(t *testing.T) {
 		t.Errorf("the manifest's environment was changed to %v", spec.GetEnv())
 	}
 	spec.Network = corev1.ContainerSpec_HOST
-	if _, told := containerOf("web", spec, plan.Start{}).GetEnv()["PORT"]; told {
+	if _, told := containerOf("web", "", spec, plan.Start{}).GetEnv()["PORT"]; told {
 		t.Error("with the host's network the port is the node's to tell")
 	}
 }
