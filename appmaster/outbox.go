@@ -1,6 +1,7 @@
 package appmaster
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -22,6 +23,9 @@ type outbox struct {
 	sequence int64
 	greeted  bool
 
+	// asked counts the asks there were. It orders them: those made together are granted in the order in which the
+	// master made them.
+	asked     int64
 	asks      map[string]*askEntry
 	releases  map[string]int64
 	instances map[string]*instanceEntry
@@ -34,6 +38,7 @@ type outbox struct {
 
 type askEntry struct {
 	ask      *masterv1.Ask
+	place    int64
 	granted  int32
 	sequence int64
 }
@@ -79,7 +84,8 @@ func (o *outbox) setAsk(ask *masterv1.Ask) {
 	o.change(func() {
 		old, ok := o.asks[ask.GetId()]
 		if !ok {
-			old = &askEntry{}
+			o.asked++
+			old = &askEntry{place: o.asked}
 			o.asks[ask.GetId()] = old
 		}
 		old.ask, old.sequence = ask, 0
@@ -164,8 +170,9 @@ func (o *outbox) next() *masterv1.AllocateRequest {
 	sequence := o.sequence + 1
 	request := &masterv1.AllocateRequest{Sequence: sequence}
 	due := !o.greeted
-	for _, id := range slices.Sorted(maps.Keys(o.asks)) {
-		if entry := o.asks[id]; entry.sequence == 0 {
+	byPlace := func(a, b *askEntry) int { return cmp.Compare(a.place, b.place) }
+	for _, entry := range slices.SortedFunc(maps.Values(o.asks), byPlace) {
+		if entry.sequence == 0 {
 			entry.sequence = sequence
 			request.Asks = append(request.Asks, entry.ask)
 			due = true

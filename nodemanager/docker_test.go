@@ -375,7 +375,7 @@ func (n *realNode) cleanUp(ref string) {
 	}
 	defer func() { _ = engine.Close() }()
 	name, _, _ := strings.Cut(ref, "@")
-	images, err := engine.ImageList(ctx, imagetypes.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "mammoth.local/"+name))})
+	images, err := engine.ImageList(ctx, imagetypes.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "mammoth.local/*/"+name))})
 	if err != nil {
 		n.Error(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
+	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/nodemanager/health"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -129,7 +130,7 @@ func (o *owner) adopt(kind corev1.ContainerSpec_Runtime, c runtime.Container) {
 
 // signs are what the node's health is judged by.
 func (nm *NodeManager) signs() []health.Sign {
-	signs := []health.Sign{health.Disk(nm.config.Dir, health.DiskSpace)}
+	signs := []health.Sign{health.Disk(nm.config.Dir, disk.Free)}
 	for _, kind := range slices.SortedFunc(maps.Keys(nm.config.Runtimes), compareKinds) {
 		signs = append(signs, nm.engineSign(kind, nm.config.Runtimes[kind]))
 	}

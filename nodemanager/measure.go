@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
-	"github.com/mammoth-os/mammoth/nodemanager/health"
+	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -24,7 +24,7 @@ func measured(dir string, ports int64) resource.Vector {
 		total := int64(info.Totalram) * int64(info.Unit)
 		v[resource.Memory] = max(0, total-max(total/10, 256<<20))
 	}
-	if free, _, err := health.DiskSpace(dir); err == nil {
+	if free, _, err := disk.Free(dir); err == nil {
 		v[resource.Disk] = free - free/10
 	}
 	v[resource.Ports] = ports

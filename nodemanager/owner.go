@@ -54,13 +54,15 @@ type held struct {
 	cancel context.CancelCauseFunc
 	// recorded is told when the next write of its record is on the disk.
 	recorded func(error)
-	// waiting are told once it is recorded, or could not be: only then does it survive a restart.
-	waiting []func()
+	// recording: its first record is on the way to the disk. waiting are told once it is there, or could not be: only
+	// then does the container survive a restart.
+	recording bool
+	waiting   []func()
 }
 
 // whenRecorded calls tell as soon as the container's record is on the disk, or has failed to be.
 func (h *held) whenRecorded(tell func()) {
-	if h.core.State == container.New {
+	if h.recording {
 		h.waiting = append(h.waiting, tell)
 		return
 	}
@@ -190,12 +192,14 @@ func (o *owner) perform(h *held, effects []container.Effect) {
 	for _, effect := range effects {
 		switch effect.Kind {
 		case container.Record:
+			h.recording = true
 			h.recorded = func(err error) {
 				fact := container.Fact{Event: container.Recorded}
 				if err != nil {
 					fact = container.Fact{Event: container.RecordFailed, Detail: err.Error()}
 				}
 				o.nm.inbox.put(func(o *owner) {
+					h.recording = false
 					o.fact(key, fact)
 					for _, tell := range h.waiting {
 						tell()

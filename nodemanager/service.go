@@ -66,19 +66,20 @@ func (s *service) Stop(ctx context.Context, request *nodev1.StopRequest) (*nodev
 
 func (s *service) Watch(request *nodev1.WatchRequest, stream grpc.ServerStreamingServer[nodev1.WatchResponse]) error {
 	ctx := stream.Context()
-	var changes *feed
+	changes := newFeed(nil)
+	// Before the question: it may be answered when its caller has gone.
+	defer s.nm.inbox.put(func(o *owner) { delete(o.feeds, changes) })
 	snapshot, err := ask(ctx, s.nm, func(o *owner) ([]*corev1.ContainerStatus, error) {
 		app, err := o.watched(request)
 		if err != nil {
 			return nil, err
 		}
-		changes = newFeed(func(status *corev1.ContainerStatus) bool { return app == "" || status.GetLease().GetAppId() == app })
+		changes.wants = func(status *corev1.ContainerStatus) bool { return app == "" || status.GetLease().GetAppId() == app }
 		return o.watch(changes), nil
 	})
 	if err != nil {
 		return wire.Status(err)
 	}
-	defer s.nm.inbox.put(func(o *owner) { delete(o.feeds, changes) })
 	if err := stream.Send(&nodev1.WatchResponse{Containers: snapshot, Snapshot: true}); err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (c *cli) downCommand() *cobra.Command {
 		Short: "End what a zone has left running on this machine",
 		Long: `Down ends the instances and application masters that an ended zone has left running
 on this machine, and nothing else. With --purge its folder goes too: apps, images,
-logs, everything.`,
+logs, everything, and the images that it has brought into Docker.`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			path, err := filepath.Abs(dir)
@@ -56,6 +56,9 @@ logs, everything.`,
 				defer unlock()
 			}
 			if err := c.endFolder(path, dockerHost); err != nil || !purge {
+				return err
+			}
+			if err := c.purgeImages(folders, dockerHost); err != nil {
 				return err
 			}
 			return c.purgeFolders(path, folders)
@@ -97,6 +100,33 @@ func (c *cli) endFolder(dir, dockerHost string) error {
 	}
 	_, err = fmt.Fprintf(c.out, "%s and %s ended\n", plural(ended.instances, "instance"), plural(ended.masters, "application master"))
 	return err
+}
+
+// purgeImages takes the images of a zone out of the engines of its nodes.
+func (c *cli) purgeImages(folders []string, dockerHost string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	for _, folder := range folders {
+		s, ok, err := readNode(folder)
+		if err != nil {
+			return err
+		}
+		if !ok || s.runtime != runtimeDocker {
+			continue
+		}
+		if dockerHost != "" {
+			s.dockerHost = dockerHost
+		}
+		e, err := s.open("", slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		_, err = e.docker.RemoveImages(ctx)
+		if err := errors.Join(err, e.close()); err != nil {
+			return fmt.Errorf("remove the images that %s brought into Docker: %w", s.node, err)
+		}
+	}
+	return nil
 }
 
 // purgeFolders deletes the folders of a zone.

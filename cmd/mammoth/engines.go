@@ -30,6 +30,8 @@ const (
 type engines struct {
 	runtimes map[corev1.ContainerSpec_Runtime]runtime.Runtime
 	closers  []io.Closer
+	// docker is nil where images are run by the fake runtime.
+	docker *docker.Runtime
 }
 
 // engineSettings are what it takes to find a node's containers again.
@@ -80,6 +82,7 @@ func (s engineSettings) open(registry string, log *slog.Logger) (*engines, error
 		if err != nil {
 			return nil, err
 		}
+		e.docker = engine
 		e.runtimes[corev1.ContainerSpec_DOCKER] = engine
 		e.closers = append(e.closers, engine)
 	case runtimeFake:

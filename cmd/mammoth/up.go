@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
-	"github.com/mammoth-os/mammoth/nodemanager/health"
+	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/nodemanager/network"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime/fake"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -205,7 +205,7 @@ func measureShare(dir string, n int) (*share, error) {
 	if err := unix.Sysinfo(&info); err != nil {
 		return nil, fmt.Errorf("find out how much memory this machine has: %w", err)
 	}
-	free, _, err := health.DiskSpace(dir)
+	free, _, err := disk.Free(dir)
 	if err != nil {
 		return nil, fmt.Errorf("find out how much disk is free: %w", err)
 	}

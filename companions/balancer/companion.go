@@ -63,6 +63,8 @@ const (
 	lookAfter = 100 * time.Millisecond
 	// How often traffic is reported.
 	countEvery = time.Second
+	// A snapshot of some hundred thousand instances.
+	largestUpdate = 64 << 20
 	// How often an unchanged plan is applied again, for what changes without the zone: certificates.
 	applyAgain = time.Minute
 )
@@ -147,7 +149,7 @@ func (c *Companion) connect(ctx context.Context, connections chan<- *connection)
 		time.AfterFunc(2*time.Second, cancel)
 	})
 	defer stopped()
-	stream, err := c.client.Route(streamCtx)
+	stream, err := c.client.Route(streamCtx, grpc.MaxCallRecvMsgSize(largestUpdate))
 	if err != nil {
 		return false, err
 	}
@@ -235,7 +237,10 @@ func (c *Companion) keep(ctx context.Context, connections <-chan *connection) er
 		case <-due.C:
 			s.dirty = s.wanted != nil
 		case <-look.C:
-			c.revive(ctx)
+			if c.revive(ctx) {
+				// What it was started with may be older than what was applied last.
+				s.dirty = s.wanted != nil
+			}
 		case <-count.C:
 			c.count(s)
 		}
@@ -289,16 +294,17 @@ func (s *state) send(report *companionv1.RouteReport) {
 	}
 }
 
-// revive starts a proxy that has died.
-func (c *Companion) revive(ctx context.Context) {
+// revive starts a proxy that has died, and reports whether it did.
+func (c *Companion) revive(ctx context.Context) bool {
 	if c.proxy.Alive() {
-		return
+		return false
 	}
 	c.config.Log.Warn("the proxy is gone; it is started again", "balancer", c.config.Name)
 	if err := c.proxy.Start(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		c.config.Log.Error("the proxy cannot be started", "balancer", c.config.Name, "reason", err)
 		_ = backoff.Sleep(ctx, time.Second)
 	}
+	return true
 }
 
 func (c *Companion) count(s *state) {

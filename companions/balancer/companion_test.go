@@ -239,7 +239,11 @@ func TestWithoutTheZoneEverythingStays(t *testing.T) {
 }
 
 func TestDeadProxyIsStarted(t *testing.T) {
-	with(t, balancer.Config{}, func(t *testing.T, _ *zone, p *proxy, _ func()) {
+	with(t, balancer.Config{}, func(t *testing.T, z *zone, p *proxy, _ func()) {
+		z.registry.Expose("web", web())
+		z.registry.Publish("web", list("web-1"))
+		synctest.Wait()
+		before := len(p.times)
 		for range 3 {
 			p.mu.Lock()
 			p.dead = true
@@ -249,8 +253,8 @@ func TestDeadProxyIsStarted(t *testing.T) {
 				t.Fatal("the proxy stays dead")
 			}
 		}
-		if p.starts != 4 {
-			t.Errorf("the proxy was started %d times, want 4", p.starts)
+		if applied := len(p.times) - before; p.starts != 4 || applied != 3 {
+			t.Errorf("the proxy was started %d times, and given its routes again %d times; want 4 and 3", p.starts, applied)
 		}
 	})
 }

@@ -24,12 +24,12 @@ import (
 // Config is where and how queries are answered.
 type Config struct {
 	// host:port, for UDP and TCP. Port 0 takes any that is free.
-	Listen string
+	Listen string `yaml:"listen"`
 	// The domain that this server knows; default "mammoth".
-	Domain string
+	Domain string `yaml:"domain"`
 	// How long an answer may be kept; default 2s.
-	TTL time.Duration
-	Log *slog.Logger
+	TTL time.Duration `yaml:"ttl"`
+	Log *slog.Logger  `yaml:"-"`
 }
 
 // Validate fills in what is left out, and says what is wrong.

@@ -30,24 +30,24 @@ import (
 // Config is one HAProxy and how it is kept.
 type Config struct {
 	// The balancer's name in the zone; default "haproxy".
-	Name string
+	Name string `yaml:"name"`
 	// Folder of this HAProxy's configuration and sockets. It is nobody else's.
-	Dir string
+	Dir string `yaml:"dir"`
 	// Front address of HTTP, host:port.
-	Listen string
+	Listen string `yaml:"listen"`
 	// Front address of TLS, host:port; empty is none.
-	TLS string
+	TLS string `yaml:"tls"`
 	// Folder of certificates, NAME.crt and NAME.key; empty is none.
-	Certificates string
+	Certificates string `yaml:"certificates"`
 	// The program; default "haproxy" on the path.
-	Program string
+	Program string `yaml:"program"`
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
-	LostAfter time.Duration
+	LostAfter time.Duration `yaml:"lostAfter"`
 	// How long an old process may finish what it is doing after a reload; default 1m.
-	StopAfter time.Duration
+	StopAfter time.Duration `yaml:"stopAfter"`
 	// End HAProxy with the companion. Otherwise it goes on serving.
-	StopOnExit bool
-	Log        *slog.Logger
+	StopOnExit bool         `yaml:"stopOnExit"`
+	Log        *slog.Logger `yaml:"-"`
 }
 
 var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)
@@ -341,7 +341,7 @@ func (p *Proxy) place(ctx context.Context, f files) error {
 		}
 	}
 	for name, text := range map[string]string{"routes.map": f.routes, "hosts.map": f.hosts, "certificates.list": f.certificates} {
-		if err := p.replace(name, text); err != nil {
+		if err := balancer.WriteFile(p.path("shape-"+f.shape+"-"+name), []byte(text)); err != nil {
 			return err
 		}
 	}
@@ -353,6 +353,16 @@ func (p *Proxy) place(ctx context.Context, f files) error {
 		return fmt.Errorf("HAProxy refuses the configuration: %s: %w", problem(out, err), errdefs.ErrFailedPrecondition)
 	}
 	return os.Rename(p.path("haproxy.cfg.new"), p.path("haproxy.cfg"))
+}
+
+// tidy deletes what belongs to earlier configurations.
+func (p *Proxy) tidy(shape string) {
+	old, _ := filepath.Glob(p.path("shape-*"))
+	for _, name := range old {
+		if !strings.HasPrefix(filepath.Base(name), "shape-"+shape+"-") {
+			_ = os.Remove(name)
+		}
+	}
 }
 
 func (p *Proxy) replace(name, text string) error {

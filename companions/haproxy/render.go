@@ -77,11 +77,15 @@ func render(s settings, plan *balancer.Plan) files {
 		}
 	}
 	f.shape = hex.EncodeToString(sum.Sum(nil)[:8])
-	f.config = strings.Replace(whole, shapeMark, f.shape, 1)
+	f.config = strings.ReplaceAll(whole, shapeMark, f.shape)
 	return f
 }
 
 const shapeMark = "@shape@"
+
+// shaped is where a file that belongs to a configuration is: each has its own, so that the last one stays whole while
+// the next is checked.
+func shaped(dir, name string) string { return dir + "/shape-" + shapeMark + "-" + name }
 
 type writer struct{ strings.Builder }
 
@@ -136,7 +140,7 @@ func (w *writer) front(s settings, plan *balancer.Plan) {
 	w.line("bind %s", s.Listen)
 	tls := s.TLS != "" && slices.ContainsFunc(plan.Hosts, func(h balancer.Host) bool { return h.Certificate != nil })
 	if tls {
-		w.line("bind %s ssl crt-list %s/certificates.list strict-sni ssl-min-ver TLSv1.2", s.TLS, s.Dir)
+		w.line("bind %s ssl crt-list %s strict-sni ssl-min-ver TLSv1.2", s.TLS, shaped(s.Dir, "certificates.list"))
 	}
 	w.line("http-request set-header X-Forwarded-Proto %%[ssl_fc,iif(https,http)]")
 	w.line("http-request set-header X-Forwarded-Host %%[req.hdr(host)]")
@@ -151,7 +155,7 @@ func (w *writer) front(s settings, plan *balancer.Plan) {
 		}
 	}
 	slices.SortFunc(patterns, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
-	w.line("http-request set-var(txn.known) var(txn.host),map_str(%s/hosts.map)", s.Dir)
+	w.line("http-request set-var(txn.known) var(txn.host),map_str(%s)", shaped(s.Dir, "hosts.map"))
 	for _, pattern := range patterns {
 		if pattern == expose.AnyHost {
 			w.line("http-request set-var(txn.host) str(*) unless { var(txn.known) -m found }")
@@ -161,7 +165,7 @@ func (w *writer) front(s settings, plan *balancer.Plan) {
 		w.line("http-request set-var(txn.known) str(1) if { var(txn.pattern) -m str %s }", pattern)
 		w.line("http-request set-var(txn.host) str(%s) if { var(txn.pattern) -m str %s }", pattern, pattern)
 	}
-	w.line("http-request set-var(txn.app) var(txn.host),concat(,txn.path),map_beg(%s/routes.map)", s.Dir)
+	w.line("http-request set-var(txn.app) var(txn.host),concat(,txn.path),map_beg(%s)", shaped(s.Dir, "routes.map"))
 	for _, service := range plan.Services {
 		if body := expose.Body(service.Expose.GetHttp()); service.Expose.GetHttp() != nil && body > 0 {
 			w.line("http-request deny deny_status 413 if { var(txn.app) -m str app_%s } { req.hdr_val(content-length) gt %d }", service.Name, body)

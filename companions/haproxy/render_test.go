@@ -43,7 +43,7 @@ func TestRender(t *testing.T) {
 				Dir: "/var/lib/mammoth/haproxy", Listen: "0.0.0.0:80", TLS: "0.0.0.0:443", Host: "0.0.0.0", User: "haproxy",
 				StopAfter: 60, Connections: 4096, DynamicCookieSecret: "secret",
 			}, plan)
-			got := strings.Replace(f.config, f.shape, "SHAPE", 1) + "\n# routes.map\n" + f.routes + "\n# hosts.map\n" + f.hosts
+			got := strings.ReplaceAll(f.config, f.shape, "SHAPE") + "\n# routes.map\n" + f.routes + "\n# hosts.map\n" + f.hosts
 			want := filepath.Join("testdata", name+".cfg")
 			if *update {
 				if err := os.WriteFile(want, []byte(got), 0o644); err != nil {

@@ -183,6 +183,7 @@ func (p *Proxy) reload(ctx context.Context, wanted files) error {
 	}
 	for ctx.Err() == nil {
 		if shape, err := p.shape(ctx); err == nil && shape == wanted.shape && !holds(old, sockets) {
+			p.tidy(wanted.shape)
 			return nil
 		}
 		balancer.Pause(ctx, 5*time.Millisecond)

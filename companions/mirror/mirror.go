@@ -13,6 +13,9 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
+// largestUpdate is a snapshot of some hundred thousand instances.
+const largestUpdate = 64 << 20
+
 var retry = backoff.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
 
 // Follow gives take every update of the zone, one at a time, until ctx ends. After a lost connection it begins with a
@@ -20,7 +23,7 @@ var retry = backoff.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
 func Follow(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Logger, take func(*companionv1.MirrorUpdate)) {
 	client := companionv1.NewCompanionsClient(conn)
 	for failures := 1; ctx.Err() == nil; failures++ {
-		stream, err := client.Mirror(ctx, &companionv1.MirrorRequest{})
+		stream, err := client.Mirror(ctx, &companionv1.MirrorRequest{}, grpc.MaxCallRecvMsgSize(largestUpdate))
 		for err == nil {
 			var update *companionv1.MirrorUpdate
 			if update, err = stream.Recv(); err == nil {

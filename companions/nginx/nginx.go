@@ -28,28 +28,40 @@ import (
 // Config is one nginx and how it is kept.
 type Config struct {
 	// The balancer's name in the zone; default "nginx".
-	Name string
+	Name string `yaml:"name"`
 	// Folder of this nginx's configuration, logs and sockets. It is nobody else's.
-	Dir string
+	Dir string `yaml:"dir"`
 	// Front address of HTTP, host:port.
-	Listen string
+	Listen string `yaml:"listen"`
 	// Front address of TLS, host:port; empty is none.
-	TLS string
+	TLS string `yaml:"tls"`
 	// Folder of certificates, NAME.crt and NAME.key; empty is none.
-	Certificates string
+	Certificates string `yaml:"certificates"`
 	// The program; default "nginx" on the path.
-	Program string
+	Program string `yaml:"program"`
+	// An nginx that others run and configure, to which the companion adds a file of its own. Nil: it runs one itself.
+	Attach *Attach `yaml:"attach"`
 	// Worker processes; default one a core, at most 8.
-	Workers int
+	Workers int `yaml:"workers"`
 	// Reloads are no oftener than this; default 1s.
-	Interval time.Duration
+	Interval time.Duration `yaml:"interval"`
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
-	LostAfter time.Duration
+	LostAfter time.Duration `yaml:"lostAfter"`
 	// How long an old worker may finish what it is doing after a reload; default 1m.
-	WorkerShutdown time.Duration
+	WorkerShutdown time.Duration `yaml:"workerShutdown"`
 	// End nginx with the companion. Otherwise it goes on serving.
-	StopOnExit bool
-	Log        *slog.Logger
+	StopOnExit bool         `yaml:"stopOnExit"`
+	Log        *slog.Logger `yaml:"-"`
+}
+
+// Attach names an nginx that others run.
+type Attach struct {
+	// Its main configuration; default /etc/nginx/nginx.conf.
+	Config string `yaml:"config"`
+	// The companion's own file, which Config includes inside its http block; default /etc/nginx/conf.d/mammoth.conf.
+	Include string `yaml:"include"`
+	// Its pid file; default /run/nginx.pid.
+	Pid string `yaml:"pid"`
 }
 
 // Validate fills in what is left out, and says what is wrong.
@@ -63,9 +75,16 @@ func (c *Config) Validate() error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	for _, path := range []string{c.Dir, c.Certificates} {
+	paths := []string{c.Dir, c.Certificates}
+	if c.Attach != nil {
+		defaultTo(&c.Attach.Config, "/etc/nginx/nginx.conf")
+		defaultTo(&c.Attach.Include, "/etc/nginx/conf.d/mammoth.conf")
+		defaultTo(&c.Attach.Pid, "/run/nginx.pid")
+		paths = append(paths, c.Attach.Config, c.Attach.Include, c.Attach.Pid)
+	}
+	for _, path := range paths {
 		if path != "" && !plainPath.MatchString(path) {
-			return fmt.Errorf("the folder %q must be an absolute path without spaces or special characters: %w", path, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("the path %q must be absolute, without spaces or special characters: %w", path, errdefs.ErrInvalidArgument)
 		}
 	}
 	switch {
@@ -128,8 +147,10 @@ type Proxy struct {
 	settings settings
 	lock     *os.File
 	// The master process; zero before Start.
-	pid     int
-	traffic traffic
+	pid int
+	// How many workers it has.
+	expected int
+	traffic  traffic
 	// Ports that the running nginx listens on for TCP services.
 	tcp map[int32]bool
 	// The revision that is known to run; empty if that is not sure.
@@ -145,9 +166,9 @@ func NewProxy(config Config) (*Proxy, error) {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	p := &Proxy{config: config, tcp: map[int32]bool{}, settings: settings{
+	p := &Proxy{config: config, expected: config.Workers, tcp: map[int32]bool{}, settings: settings{
 		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, Workers: config.Workers, Connections: balancer.Connections(),
-		ShutdownSeconds: int(config.WorkerShutdown.Seconds()), OwnTemp: true,
+		ShutdownSeconds: int(config.WorkerShutdown.Seconds()), OwnTemp: true, Attached: config.Attach != nil,
 	}}
 	p.traffic.path = filepath.Join(config.Dir, "traffic.log")
 	return p, nil
@@ -186,6 +207,9 @@ func (p *Proxy) inspect(ctx context.Context) error {
 	case strings.Contains(text, "--with-stream "):
 		p.settings.StreamModule = ""
 	}
+	if p.config.Attach != nil {
+		p.expected = p.foreignWorkers()
+	}
 	if os.Geteuid() == 0 {
 		for _, name := range []string{"www-data", "nginx", "nobody"} {
 			if _, err := user.Lookup(name); err == nil {
@@ -203,11 +227,25 @@ func (p *Proxy) inspect(ctx context.Context) error {
 	return nil
 }
 
+// foreignWorkers is how many workers an nginx has that others configure.
+func (p *Proxy) foreignWorkers() int {
+	text, err := os.ReadFile(p.config.Attach.Config)
+	found := workersPattern.FindSubmatch(text)
+	if err != nil || found == nil {
+		return 1
+	}
+	if number, err := strconv.Atoi(string(found[1])); err == nil {
+		return number
+	}
+	return runtime.NumCPU()
+}
+
 const noStream = "-"
 
 var (
 	versionPattern = regexp.MustCompile(`nginx version: [^/\n]*/(\d+)\.(\d+)\.(\d+)`)
 	modulesPattern = regexp.MustCompile(`--modules-path=(\S+)`)
+	workersPattern = regexp.MustCompile(`(?m)^\s*worker_processes\s+(\w+)\s*;`)
 	bodyPattern    = regexp.MustCompile(`--http-client-body-temp-path=(\S+)`)
 )
 
@@ -253,6 +291,9 @@ func (p *Proxy) Start(ctx context.Context) error {
 	if pid := p.master(); pid != 0 {
 		p.pid = pid
 		return nil
+	}
+	if p.config.Attach != nil {
+		return fmt.Errorf("the nginx of %s does not run; start it, the companion only adds to it: %w", p.config.Attach.Pid, errdefs.ErrUnavailable)
 	}
 	if err := p.restore(ctx); err != nil {
 		return err
@@ -315,7 +356,12 @@ func (p *Proxy) Close() {
 	if p.lock == nil {
 		return
 	}
-	if p.config.StopOnExit && p.Alive() {
+	switch {
+	case !p.config.StopOnExit || !p.Alive():
+	case p.config.Attach != nil:
+		_ = os.Remove(p.config.Attach.Include)
+		_ = syscall.Kill(p.pid, syscall.SIGHUP)
+	default:
 		_ = syscall.Kill(p.pid, syscall.SIGTERM)
 		for range 1000 {
 			if !p.Alive() {
@@ -343,32 +389,87 @@ func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]
 		p.settled(plan, revision)
 		return refusals, nil
 	}
-	candidate := p.path("nginx.conf.new")
-	if err := balancer.WriteFile(candidate, []byte(text)); err != nil {
+	if err := p.place(ctx, plan, text); err != nil {
 		return nil, err
-	}
-	if err := p.test(ctx, candidate); err != nil {
-		return nil, err
-	}
-	good := p.path("nginx.conf.good")
-	_ = os.Remove(good)
-	if err := os.Link(p.path("nginx.conf"), good); err != nil {
-		return nil, fmt.Errorf("keeping the last good configuration: %w", err)
-	}
-	if err := os.Rename(candidate, p.path("nginx.conf")); err != nil {
-		return nil, fmt.Errorf("putting the configuration in place: %w", err)
 	}
 	if err := p.reload(ctx, revision); err != nil {
-		_ = os.Rename(good, p.path("nginx.conf"))
-		p.revision = ""
+		p.takeBack()
 		return nil, err
 	}
 	p.settled(plan, revision)
 	return refusals, nil
 }
 
-// Traffic is what nginx has counted since the last call.
-func (p *Proxy) Traffic() []*companionv1.Traffic { return p.traffic.take() }
+// place has nginx check a configuration and puts it where nginx reads it; what was there is kept.
+func (p *Proxy) place(ctx context.Context, plan *balancer.Plan, text string) error {
+	candidate := p.path("nginx.conf.new")
+	alone := text
+	if p.config.Attach != nil {
+		// As one file among others it can be checked only in its place: first it is checked alone.
+		whole := p.settings
+		whole.Attached = false
+		alone, _ = render(whole, plan)
+	}
+	if err := balancer.WriteFile(candidate, []byte(alone)); err != nil {
+		return err
+	}
+	if err := p.test(ctx, candidate); err != nil {
+		return err
+	}
+	if p.config.Attach != nil {
+		candidate = p.config.Attach.Include + ".new"
+		if err := balancer.WriteFile(candidate, []byte(text)); err != nil {
+			return err
+		}
+	}
+	current, good := p.current(), p.path("nginx.conf.good")
+	_ = os.Remove(good)
+	if before, err := os.ReadFile(current); err == nil {
+		if err := os.WriteFile(good, before, 0o644); err != nil {
+			return fmt.Errorf("keeping the last good configuration: %w", err)
+		}
+	}
+	if err := os.Rename(candidate, current); err != nil {
+		return fmt.Errorf("putting the configuration in place: %w", err)
+	}
+	if p.config.Attach != nil {
+		if err := p.test(ctx, p.config.Attach.Config); err != nil {
+			p.takeBack()
+			return err
+		}
+	}
+	return nil
+}
+
+// takeBack puts back what was in place before.
+func (p *Proxy) takeBack() {
+	p.revision = ""
+	before, err := os.ReadFile(p.path("nginx.conf.good"))
+	if err != nil {
+		_ = os.Remove(p.current())
+		return
+	}
+	if balancer.WriteFile(p.current()+".new", before) == nil {
+		_ = os.Rename(p.current()+".new", p.current())
+	}
+}
+
+// current is the file that nginx reads.
+func (p *Proxy) current() string {
+	if p.config.Attach != nil {
+		return p.config.Attach.Include
+	}
+	return p.path("nginx.conf")
+}
+
+// Traffic is what nginx has counted since the last call. It keeps the logs small, too.
+func (p *Proxy) Traffic() []*companionv1.Traffic {
+	if size(p.path("error.log")) >= largestLog && p.Alive() {
+		_ = os.Rename(p.path("error.log"), p.path("error.log.1"))
+		_ = syscall.Kill(p.pid, syscall.SIGUSR1)
+	}
+	return p.traffic.take()
+}
 
 func (p *Proxy) settled(plan *balancer.Plan, revision string) {
 	p.revision = revision
@@ -387,6 +488,9 @@ func (p *Proxy) certificates() string {
 
 // refuseTCP says why nginx cannot listen on a port. nginx itself would refuse the whole configuration.
 func (p *Proxy) refuseTCP(port int32) string {
+	if p.config.Attach != nil {
+		return "an nginx that others run takes no tcp ports from the companion"
+	}
 	if p.settings.StreamModule == noStream {
 		return "this nginx has no module for tcp ports (install the package libnginx-mod-stream)"
 	}

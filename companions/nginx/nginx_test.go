@@ -1,6 +1,7 @@
 package nginx
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/companions/balancer/balancertest"
@@ -27,14 +31,16 @@ func TestConformance(t *testing.T) {
 		},
 		Close:     func(proxy balancer.Proxy) { proxy.(*Proxy).Close() },
 		Processes: processes,
-		Serving: func(front balancertest.Front) []int {
-			return slices.DeleteFunc(processes(front), func(pid int) bool { return strings.HasSuffix(title(pid), "shutting down") })
-		},
+		Serving:   serving,
 	})
 }
 
 func configOf(front balancertest.Front) Config {
 	return Config{Dir: front.Dir, Listen: front.HTTP, TLS: front.TLS, Certificates: front.Certificates, Workers: 2}
+}
+
+func serving(front balancertest.Front) []int {
+	return slices.DeleteFunc(processes(front), func(pid int) bool { return strings.HasSuffix(title(pid), "shutting down") })
 }
 
 // processes finds every nginx of a front, its master first.
@@ -99,6 +105,33 @@ func TestStartsWithAGoodFile(t *testing.T) {
 	}
 }
 
+// A log that has grown is put aside, and nginx begins a new one.
+func TestErrorLogStaysSmall(t *testing.T) {
+	testenv.Need(t, "program:nginx")
+	dir := t.TempDir()
+	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t)), StopOnExit: true})
+	must(t, err)
+	defer proxy.Close()
+	must(t, proxy.Start(t.Context()))
+	must(t, os.Truncate(filepath.Join(dir, "error.log"), largestLog))
+	_ = proxy.Traffic()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for size(filepath.Join(dir, "error.log.1")) != largestLog || size(filepath.Join(dir, "error.log")) != 0 || !exists(dir, "error.log") {
+		if ctx.Err() != nil {
+			t.Fatal("the log was not put aside")
+		}
+		balancer.Pause(ctx, time.Millisecond)
+	}
+	_, err = proxy.Apply(t.Context(), balancertest.Routes(balancertest.Route("web", "web.test", "/")))
+	must(t, err)
+}
+
+func exists(dir, name string) bool {
+	_, err := os.Stat(filepath.Join(dir, name))
+	return err == nil
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -119,7 +152,7 @@ func TestRefusedToStart(t *testing.T) {
 		"install the package nginx":            {Dir: dir + "/a", Listen: free, Program: "/none/nginx"},
 		"is nginx 1.10.3, but at least 1.19.4": {Dir: dir + "/b", Listen: free, Program: old},
 		"Address already in use":               {Dir: dir + "/c", Listen: taken.Addr().String()},
-		"must be an absolute path":             {Dir: "relative", Listen: free},
+		"must be absolute":                     {Dir: "relative", Listen: free},
 		"without spaces or special characters": {Dir: "/a b;", Listen: free},
 		"needs a folder of its own":            {Listen: free},
 		"must be IP:PORT":                      {Dir: dir, Listen: "localhost;:80"},
@@ -133,5 +166,18 @@ func TestRefusedToStart(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("with %+v: %v, want %q", config, err, want)
 		}
+	}
+}
+
+// What `mammoth companion nginx --config F` reads.
+func TestConfigFile(t *testing.T) {
+	var config Config
+	decoder := yaml.NewDecoder(strings.NewReader("dir: /var/lib/nginx\nlisten: 0.0.0.0:80\ninterval: 500ms\nlostAfter: 1m\nattach: {include: /etc/nginx/conf.d/m.conf}\n"))
+	decoder.KnownFields(true)
+	must(t, decoder.Decode(&config))
+	must(t, config.Validate())
+	if config.Interval != 500*time.Millisecond || config.LostAfter != time.Minute || config.Name != "nginx" ||
+		config.Attach.Include != "/etc/nginx/conf.d/m.conf" || config.Attach.Pid != "/run/nginx.pid" {
+		t.Errorf("read %+v", config)
 	}
 }

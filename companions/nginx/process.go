@@ -28,6 +28,7 @@ const reloadLimit = 20 * time.Second
 func (p *Proxy) reload(ctx context.Context, revision string) error {
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()
+	p.awaitWorkers(ctx)
 	old := p.workers()
 	log := size(p.path("error.log"))
 	if err := syscall.Kill(p.pid, syscall.SIGHUP); err != nil {
@@ -40,7 +41,7 @@ func (p *Proxy) reload(ctx context.Context, revision string) error {
 		if problem := emergency(p.path("error.log"), log); problem != "" {
 			return fmt.Errorf("nginx did not take the configuration: %s: %w", problem, errdefs.ErrFailedPrecondition)
 		}
-		if p.running(ctx) == revision && closed(old) {
+		if p.running(ctx) == revision && p.onlyNew(old) {
 			return nil
 		}
 		balancer.Pause(ctx, 5*time.Millisecond)
@@ -48,11 +49,37 @@ func (p *Proxy) reload(ctx context.Context, revision string) error {
 	return fmt.Errorf("nginx has not taken the configuration within %s: %w", reloadLimit, errdefs.ErrUnavailable)
 }
 
+// awaitWorkers waits until a master that was just started has started its workers: it writes its pid file first, and
+// a worker that is not seen before a reload would not be waited for. Of an nginx that others run the number is not
+// known; if it says nothing for a moment, there is none to be waited for.
+func (p *Proxy) awaitWorkers(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for ctx.Err() == nil && p.Alive() && len(p.workers()) < p.expected {
+		balancer.Pause(ctx, 2*time.Millisecond)
+	}
+}
+
+// onlyNew reports whether all the workers that take requests were started by the reload, and are as many as they
+// should be: one too many is an old one that was not seen before.
+func (p *Proxy) onlyNew(old []int) bool {
+	for _, pid := range old {
+		if takes(pid) {
+			return false
+		}
+	}
+	return p.config.Attach != nil || len(p.workers()) == p.expected
+}
+
 // test has nginx check a configuration.
 func (p *Proxy) test(ctx context.Context, candidate string) error {
 	out, err := exec.CommandContext(ctx, p.config.Program, "-t", "-q", "-p", p.config.Dir, "-c", candidate, "-e", "stderr").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("nginx refuses the configuration: %s: %w", balancer.LastLine(out, err), errdefs.ErrFailedPrecondition)
+		why := complaint(out)
+		if why == "" {
+			why = balancer.LastLine(out, err)
+		}
+		return fmt.Errorf("nginx refuses the configuration: %s: %w", why, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }
@@ -80,7 +107,11 @@ func (p *Proxy) running(ctx context.Context) string {
 
 // master is the running master's process id, zero if there is none.
 func (p *Proxy) master() int {
-	text, err := os.ReadFile(p.path("nginx.pid"))
+	file := p.path("nginx.pid")
+	if p.config.Attach != nil {
+		file = p.config.Attach.Pid
+	}
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0
 	}
@@ -93,7 +124,7 @@ func (p *Proxy) master() int {
 
 // isOurs reports whether a process is a living master of this folder: the number may long be another's.
 func (p *Proxy) isOurs(pid int) bool {
-	return strings.HasPrefix(title(pid), "nginx: master process") && p.worksHere(pid) && !balancer.Zombie(pid)
+	return strings.HasPrefix(title(pid), "nginx: master process") && (p.config.Attach != nil || p.worksHere(pid)) && !balancer.Zombie(pid)
 }
 
 func (p *Proxy) worksHere(pid int) bool {
@@ -157,7 +188,7 @@ func (p *Proxy) endOrphans(ctx context.Context) {
 
 // listens reports whether the running nginx has the TCP port in its configuration.
 func (p *Proxy) listens(port int32) bool {
-	text, err := os.ReadFile(p.path("nginx.conf"))
+	text, err := os.ReadFile(p.current())
 	return err == nil && bytes.Contains(text, fmt.Appendf(nil, "listen %s:%d;", p.settings.Host, port))
 }
 

@@ -15,6 +15,8 @@ import (
 type settings struct {
 	// Folder of everything that nginx writes.
 	Dir string
+	// The text is one file among others of an nginx that somebody else configures.
+	Attached bool
 	// Front addresses, host:port. TLS is empty for none.
 	Listen, TLS string
 	// Host of plain TCP ports.
@@ -34,13 +36,20 @@ type settings struct {
 
 // render writes the whole configuration of a plan, and its revision, which changes with every byte of it.
 func render(s settings, plan *balancer.Plan) (text, revision string) {
-	body := &writer{}
-	body.http(s, plan)
+	head, body := &writer{}, &writer{}
+	head.line("# Written by mammoth's nginx companion: changes are overwritten.")
+	if s.Attached {
+		body.http(s, plan)
+	} else {
+		head.head(s, len(plan.TCP) > 0)
+		body.block("http", func() {
+			body.own(s)
+			body.http(s, plan)
+		})
+	}
 	if len(plan.TCP) > 0 {
 		body.stream(s, plan)
 	}
-	head := &writer{}
-	head.head(s, len(plan.TCP) > 0)
 	sum := sha256.Sum256([]byte(head.String() + body.String()))
 	revision = hex.EncodeToString(sum[:8])
 	return head.String() + strings.Replace(body.String(), revisionMark, revision, 1), revision
@@ -74,7 +83,6 @@ func (w *writer) block(head string, inside func()) {
 }
 
 func (w *writer) head(s settings, tcp bool) {
-	w.line("# Written by mammoth's nginx companion: changes are overwritten.")
 	if tcp && s.StreamModule != "" {
 		w.line("load_module %s;", s.StreamModule)
 	}
@@ -89,52 +97,55 @@ func (w *writer) head(s settings, tcp bool) {
 	w.block("events", func() { w.line("worker_connections %d;", 2*s.Connections) })
 }
 
+// own is what holds for every server of an nginx that is the companion's alone.
+func (w *writer) own(s settings) {
+	w.line("server_tokens off;")
+	w.line("sendfile on;")
+	w.line("tcp_nodelay on;")
+	w.line("keepalive_timeout 75s;")
+	w.line("server_names_hash_bucket_size 512;")
+	w.line("server_names_hash_max_size 65536;")
+	w.line("variables_hash_max_size 16384;")
+	w.line("map_hash_bucket_size 256;")
+	if s.OwnTemp {
+		for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+			w.line("%s_temp_path %s/temp/%s;", kind, s.Dir, kind)
+		}
+	}
+}
+
+// http writes the groups and servers of apps.
 func (w *writer) http(s settings, plan *balancer.Plan) {
-	w.block("http", func() {
-		w.line("server_tokens off;")
-		w.line("sendfile on;")
-		w.line("tcp_nodelay on;")
-		w.line("keepalive_timeout 75s;")
-		w.line("server_names_hash_bucket_size 512;")
-		w.line("server_names_hash_max_size 65536;")
-		w.line("variables_hash_max_size 16384;")
-		w.line("map_hash_bucket_size 256;")
-		if s.OwnTemp {
-			for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-				w.line("%s_temp_path %s/temp/%s;", kind, s.Dir, kind)
-			}
-		}
-		w.line(`log_format traffic "$mammoth_service $upstream_addr $status";`)
-		w.line("access_log %s/traffic.log traffic buffer=32k flush=500ms;", s.Dir)
-		w.line("proxy_http_version 1.1;")
-		w.block(`map $http_upgrade $mammoth_connection`, func() {
-			w.line("default upgrade;")
-			w.line(`"" "";`)
-		})
-		w.block(`map $http_upgrade $mammoth_close`, func() {
-			w.line("default upgrade;")
-			w.line(`"" close;`)
-		})
-		w.numbers = make(map[*balancer.Service]int, len(plan.Services))
-		for i := range plan.Services {
-			w.numbers[&plan.Services[i]] = i
-			w.upstream(i, &plan.Services[i])
-		}
-		w.block("server", func() {
-			w.line("listen unix:%s/status.sock;", s.Dir)
-			w.line("access_log off;")
-			w.line(`set $mammoth_service "";`)
-			w.block("location = /revision", func() { w.line(`return 200 "%s";`, revisionMark) })
-			w.block("location = /status", func() { w.line("stub_status;") })
-		})
-		any := false
-		for _, host := range plan.Hosts {
-			any = any || host.Name == expose.AnyHost
-			w.server(s, host)
-		}
-		if !any {
-			w.server(s, balancer.Host{Name: expose.AnyHost})
-		}
+	w.line(`log_format mammoth_traffic "$mammoth_service $upstream_addr $status";`)
+	w.upgrade("mammoth_connection", "")
+	w.upgrade("mammoth_close", "close")
+	w.numbers = make(map[*balancer.Service]int, len(plan.Services))
+	for i := range plan.Services {
+		w.numbers[&plan.Services[i]] = i
+		w.upstream(i, &plan.Services[i])
+	}
+	w.block("server", func() {
+		w.line("listen unix:%s/status.sock;", s.Dir)
+		w.line("access_log off;")
+		w.line(`set $mammoth_service "";`)
+		w.block("location = /revision", func() { w.line(`return 200 "%s";`, revisionMark) })
+		w.block("location = /status", func() { w.line("stub_status;") })
+	})
+	any := s.Attached
+	for _, host := range plan.Hosts {
+		any = any || host.Name == expose.AnyHost
+		w.server(s, host)
+	}
+	if !any {
+		w.server(s, balancer.Host{Name: expose.AnyHost})
+	}
+}
+
+// upgrade writes what an instance is told of the connection: of a client that wants another protocol, that; else idle.
+func (w *writer) upgrade(variable, idle string) {
+	w.block("map $http_upgrade $"+variable, func() {
+		w.line("default upgrade;")
+		w.line(`"" "%s";`, idle)
 	})
 }
 
@@ -213,6 +224,7 @@ func (w *writer) server(s settings, host balancer.Host) {
 		} else {
 			w.line("server_name %s;", host.Name)
 		}
+		w.line("access_log %s/traffic.log mammoth_traffic buffer=32k flush=500ms;", s.Dir)
 		w.line(`set $mammoth_service "-";`)
 		root := false
 		for _, path := range host.Paths {
@@ -245,6 +257,7 @@ func (w *writer) location(head string, number int, service *balancer.Service) {
 			return
 		}
 		h, e := service.Expose.GetHttp(), service.Expose
+		w.line("proxy_http_version 1.1;")
 		w.line("client_max_body_size %d;", max(expose.Body(h), 0))
 		w.line("proxy_connect_timeout %dms;", expose.Connect(e).Milliseconds())
 		w.line("proxy_read_timeout %dms;", expose.Idle(e).Milliseconds())

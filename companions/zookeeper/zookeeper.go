@@ -26,14 +26,14 @@ const DefaultPath = "/mammoth/services"
 
 // Config is where the registry is copied to.
 type Config struct {
-	ZooKeeper zk.Config
+	ZooKeeper zk.Config `yaml:"zookeeper"`
 	// Default DefaultPath.
-	Path string
+	Path string `yaml:"path"`
 	// The zone's name: it marks the entries as this zone's. Default "mammoth".
-	Zone string
+	Zone string `yaml:"zone"`
 	// How often everything is compared again, without a reason. Default 1m.
-	Compare time.Duration
-	Log     *slog.Logger
+	Compare time.Duration `yaml:"compare"`
+	Log     *slog.Logger  `yaml:"-"`
 }
 
 // Validate fills in what is left out, and says what is wrong.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"time"
+	_ "time/tzdata" // so that a host without the database knows every zone that the ResourceManager has accepted
 
 	"github.com/adhocore/gronx"
 
@@ -49,7 +50,8 @@ func (c *calendar) next(now time.Time) time.Time {
 	return next
 }
 
-// location is an entry's time zone. The ResourceManager has checked it; where this host does not know it, it is UTC.
+// location is an entry's time zone. The ResourceManager takes in no name that the database does not have; UTC is only for
+// one that the database has dropped since.
 func location(entry *apiv1.ScheduleEntry) *time.Location {
 	place, err := time.LoadLocation(entry.GetTimezone())
 	if err != nil {

@@ -1,7 +1,6 @@
 package driver_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,101 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/mammoth-os/mammoth/appmaster"
 	"github.com/mammoth-os/mammoth/appmaster/mastertest"
-	"github.com/mammoth-os/mammoth/dynamicdeploy/driver"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
-
-// world is a zone with an app whose master runs until stop is called.
-type world struct {
-	*testing.T
-	*mastertest.Zone
-	nodes map[string]*mastertest.Node
-	stop  func() error
-}
-
-func newWorld(t *testing.T, nodes int, change func(*apiv1.RoleSpec)) *world {
-	w := &world{T: t, Zone: mastertest.NewZone(t, "web"), nodes: map[string]*mastertest.Node{}}
-	for i := range nodes {
-		w.add("node-" + string(rune('1'+i)))
-	}
-	w.Want(func(wanted *masterv1.Wanted) {
-		role := wanted.GetSpec().GetRoles()[0]
-		role.Image, role.Instances = "web:1", 3
-		if change != nil {
-			change(role)
-		}
-	})
-	w.start()
-	t.Cleanup(func() {
-		if err := w.stop(); err != nil {
-			t.Errorf("the driver ended with %v", err)
-		}
-		for _, breach := range w.Breaches() {
-			t.Error(breach)
-		}
-	})
-	return w
-}
-
-func (w *world) add(name string) { w.nodes[name] = w.AddNode(name, 100) }
-
-// behave says what becomes of containers from now on, wherever they are started.
-func (w *world) behave(behave func(*corev1.ContainerSpec) mastertest.Behaviour) {
-	for _, node := range w.nodes {
-		node.SetBehaviour(behave)
-	}
-}
-
-// crashing containers of one image end as soon as they run.
-func crashing(image string) func(*corev1.ContainerSpec) mastertest.Behaviour {
-	return func(spec *corev1.ContainerSpec) mastertest.Behaviour {
-		behaviour := mastertest.Sound(spec)
-		if spec.GetImage() == image {
-			behaviour.Exit = 10 * time.Millisecond
-		}
-		return behaviour
-	}
-}
-
-// start runs a new attempt of the master.
-func (w *world) start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	config := driver.Config{Master: w.Master()}
-	go func() { done <- driver.Run(ctx, config) }()
-	w.stop = func() error {
-		cancel()
-		return <-done
-	}
-}
-
-// kill ends the master at once; its instances go on.
-func (w *world) kill() {
-	if err := w.stop(); err != nil {
-		w.Fatalf("the driver ended with %v", err)
-	}
-}
-
-// after lets time pass.
-func (w *world) after(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
-// serves fails the test unless exactly these instances are in the registry.
-func (w *world) serves(instances ...string) {
-	w.Helper()
-	if got := slices.Sorted(maps.Keys(w.Registry())); !slices.Equal(got, instances) {
-		w.Fatalf("in the registry are %v, want %v; reports: %v", got, instances, w.Instances())
-	}
-}
 
 func TestAnAppComesUpAndAFailedInstanceIsReplacedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -187,132 +96,6 @@ func TestScalingOutAndIn(t *testing.T) {
 	})
 }
 
-func (w *world) scale(instances int32) {
-	w.Want(func(wanted *masterv1.Wanted) { wanted.GetSpec().GetRoles()[0].Instances = instances })
-}
-
-func TestARollingUpdateNeverServesWithLess(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, func(role *apiv1.RoleSpec) {
-			role.Stop = &apiv1.StopPolicy{Drain: durationpb.New(time.Second)}
-		})
-		w.after(time.Second)
-		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
-		for range 400 {
-			w.after(20 * time.Millisecond)
-			if serving, leases := len(w.Registry()), w.Leases(); serving < 3 || leases > 4 {
-				t.Fatalf("%d instances serve, %d containers are held", serving, leases)
-			}
-		}
-		if w.Rollout().GetState() != apiv1.Rollout_DONE || w.Starts() != 6 {
-			t.Errorf("rollout %v after %d starts", w.Rollout(), w.Starts())
-		}
-		for _, report := range w.Instances() {
-			if report.GetVersion() != 2 {
-				t.Errorf("%v is not of version 2", report)
-			}
-		}
-	})
-}
-
-func TestAVersionThatCrashesIsRevertedLongBeforeTheDeadline(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, nil)
-		w.behave(crashing("web:2"))
-		w.after(time.Second)
-		old := w.Registry()
-		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
-		w.after(time.Minute)
-		if len(w.Reverts()) != 1 || w.Reverts()[0].GetFromVersion() != 2 {
-			t.Fatalf("reverts: %v", w.Reverts())
-		}
-		if w.Rollout().GetState() != apiv1.Rollout_REVERTED || w.Rollout().GetVersion() != 3 || w.Rollout().GetReason() == "" {
-			t.Errorf("rollout %v", w.Rollout())
-		}
-		if got := w.Registry(); !maps.Equal(got, old) {
-			t.Errorf("the instances of the version before were touched: %v became %v", old, got)
-		}
-		for _, report := range w.Instances() {
-			if report.GetVersion() != 3 {
-				t.Errorf("%v does not count as the reverted version", report)
-			}
-		}
-	})
-}
-
-func TestANodeThatIsLostIsReplacedAndReapedWhenItReturns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, nil)
-		w.after(time.Second)
-		w.add("node-2")
-		w.nodes["node-1"].Lose()
-		w.after(time.Second)
-		w.serves("web-1", "web-2", "web-3")
-		if w.Starts() != 6 || len(w.Containers()) != 6 {
-			t.Errorf("%d starts, %d containers", w.Starts(), len(w.Containers()))
-		}
-		w.nodes["node-1"].Return()
-		w.after(time.Second)
-		w.serves("web-1", "web-2", "web-3")
-		if len(w.Containers()) != 3 || w.Starts() != 6 {
-			t.Errorf("after its return %d containers, %d starts", len(w.Containers()), w.Starts())
-		}
-	})
-}
-
-func TestANodeThatReturnsBeforeItsReplacementKeepsItsInstances(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, nil)
-		w.after(time.Second)
-		steady := w.Registry()
-		w.nodes["node-1"].Lose()
-		w.after(10 * time.Second)
-		w.serves()
-		w.nodes["node-1"].Return()
-		w.after(10 * time.Second)
-		if got := w.Registry(); !maps.Equal(got, steady) || w.Starts() != 3 || w.Leases() != 3 {
-			t.Errorf("registry %v, was %v; %d starts, %d leases", got, steady, w.Starts(), w.Leases())
-		}
-	})
-}
-
-func TestADrainedNodeIsEmptiedWithoutServingLess(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Instances = 4 })
-		w.after(time.Second)
-		w.nodes["node-1"].Set(apiv1.NodeState_DRAINING)
-		for range 100 {
-			w.after(50 * time.Millisecond)
-			if len(w.Registry()) < 4 {
-				t.Fatalf("only %v serve", w.Registry())
-			}
-		}
-		for name, container := range w.Containers() {
-			if container.GetLease().GetNodeId() != "node-2" {
-				t.Errorf("%s is still on %s", name, container.GetLease().GetNodeId())
-			}
-		}
-	})
-}
-
-func TestAPreemptedInstanceIsMovedBeforeTheDeadline(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, nil)
-		w.after(time.Second)
-		w.Preempt(w.Registry()["web-2"], 30*time.Second)
-		for range 100 {
-			w.after(100 * time.Millisecond)
-			if len(w.Registry()) < 3 {
-				t.Fatalf("only %v serve", w.Registry())
-			}
-		}
-		w.serves("web-1", "web-3", "web-4")
-		if w.Leases() != 3 {
-			t.Errorf("%d leases", w.Leases())
-		}
-	})
-}
-
 func TestTheResourceManagerComesAndGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, nil)
@@ -328,21 +111,6 @@ func TestTheResourceManagerComesAndGoes(t *testing.T) {
 		if w.Leases() != 3 || w.Starts() != 13 {
 			t.Errorf("%d leases, %d starts", w.Leases(), w.Starts())
 		}
-	})
-}
-
-func TestNodeManagersMove(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, nil)
-		w.after(time.Second)
-		w.nodes["node-1"].Restart()
-		w.after(time.Second)
-		w.Kill(w.Registry()["web-1"])
-		w.after(time.Second)
-		w.serves("web-1", "web-2", "web-3")
-		w.scale(4)
-		w.after(time.Second)
-		w.serves("web-1", "web-2", "web-3", "web-4")
 	})
 }
 
@@ -412,24 +180,6 @@ func TestStopAndRemove(t *testing.T) {
 	})
 }
 
-func TestARollingRestartReplacesEachOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, nil)
-		w.after(time.Second)
-		w.Want(func(wanted *masterv1.Wanted) { wanted.RestartBefore = timestamppb.Now() })
-		w.after(10 * time.Second)
-		if w.Starts() != 6 || len(w.Registry()) != 3 || w.Leases() != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
-			t.Errorf("%d starts, registry %v, rollout %v", w.Starts(), w.Registry(), w.Rollout())
-		}
-		w.kill()
-		w.start()
-		w.after(10 * time.Second)
-		if w.Starts() != 6 {
-			t.Errorf("the new master restarted again: %d starts", w.Starts())
-		}
-	})
-}
-
 func TestAMasterThatWasReplacedEndsWithoutTouchingAnything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, nil)
@@ -442,25 +192,6 @@ func TestAMasterThatWasReplacedEndsWithoutTouchingAnything(t *testing.T) {
 		}
 		w.serves("web-1", "web-2", "web-3")
 		if w.Starts() != 3 {
-			t.Errorf("%d starts", w.Starts())
-		}
-	})
-}
-
-func TestANodeWhoseStartsFailIsAvoided(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, nil)
-		w.nodes["node-1"].SetBehaviour(func(*corev1.ContainerSpec) mastertest.Behaviour {
-			return mastertest.Behaviour{Launch: 10 * time.Millisecond, LaunchFails: true}
-		})
-		w.after(30 * time.Second)
-		w.serves("web-1", "web-2", "web-3")
-		for _, endpoint := range w.Registry() {
-			if node := w.Containers()[endpoint].GetLease().GetNodeId(); node != "node-2" {
-				t.Errorf("%s serves on %s", endpoint, node)
-			}
-		}
-		if w.Starts() > 12 {
 			t.Errorf("%d starts", w.Starts())
 		}
 	})
@@ -541,26 +272,4 @@ func TestTheCountIsKeptThroughAnything(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestARoleThatTheAppNoLongerHasIsTakenAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Name, role.Instances = "front", 2 })
-		w.Want(func(wanted *masterv1.Wanted) {
-			wanted.Spec.Roles = append(wanted.Spec.Roles, &apiv1.RoleSpec{Name: "back", Image: "back:1", Instances: 1})
-			wanted.Version++
-		})
-		w.after(2 * time.Second)
-		w.serves("web-back-1", "web-front-1", "web-front-2")
-		fronts := w.Registry()["web-front-1"]
-		w.Want(func(wanted *masterv1.Wanted) {
-			wanted.Spec.Roles = wanted.Spec.Roles[:1]
-			wanted.Version++
-		})
-		w.after(2 * time.Second)
-		w.serves("web-front-1", "web-front-2")
-		if w.Registry()["web-front-1"] != fronts || w.Starts() != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
-			t.Errorf("a role that did not change was replaced: %d starts, rollout %v", w.Starts(), w.Rollout())
-		}
-	})
 }

@@ -106,7 +106,7 @@ func resourcesOf(spec *apiv1.RoleSpec) *corev1.Resources {
 	return resources
 }
 
-// containerOf is what a node is to run.
+// containerOf is what a node is to run. The node adds PORT and PORT_<NAME>, which with the host's network it alone knows.
 func containerOf(app, registry string, spec *apiv1.RoleSpec, start plan.Start) *corev1.ContainerSpec {
 	env := maps.Clone(spec.GetEnv())
 	if env == nil {
@@ -118,18 +118,6 @@ func containerOf(app, registry string, spec *apiv1.RoleSpec, start plan.Start) *
 		env["MAMMOTH_REGISTRY"] = registry
 	}
 	env["MAMMOTH_VERSION"] = strconv.Itoa(int(start.Version))
-	if spec.GetNetwork() == corev1.ContainerSpec_BRIDGE {
-		// With the host's network the node knows the ports, and tells them itself.
-		for i, port := range spec.GetPorts() {
-			number := strconv.Itoa(int(port.GetContainerPort()))
-			if _, chosen := env["PORT"]; i == 0 && !chosen {
-				env["PORT"] = number
-			}
-			if port.GetName() != "" {
-				env["PORT_"+envName(port.GetName())] = number
-			}
-		}
-	}
 	container := &corev1.ContainerSpec{
 		Runtime: corev1.ContainerSpec_DOCKER,
 		Image:   imageOf(spec),
@@ -157,16 +145,6 @@ func imageOf(spec *apiv1.RoleSpec) string {
 		name = name[:colon]
 	}
 	return name + "@" + spec.GetImageDigest()
-}
-
-// envName writes a port's name as environment variables are written.
-func envName(name string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '_'
-	}, strings.ToUpper(name))
 }
 
 // roleOf finds a role in an app's spec, nil if it has none of that name.

@@ -29,9 +29,10 @@ func (r *Role) leaveBy(s *slot) time.Time {
 
 // replace has the wanted version take the place of every other.
 //
-// Surplus slots leave first. One that nobody has seen yet may be the only one that serves: it is judged later. Outdated and evicted ones leave when they serve nobody, or when enough healthy ones
-// remain without them: count−MaxUnavailable for outdated ones, the whole count for evicted ones. Then slots are opened
-// until there are count new ones, but never more than count+MaxSurge of all kinds.
+// Surplus slots leave first. One that nobody has seen yet may be the only one that serves: it is judged later. Outdated
+// and evicted ones leave when they serve nobody, or when enough healthy ones remain without them: count−MaxUnavailable
+// for outdated ones, the whole count for evicted ones. Then slots are opened until there are count new ones, but never
+// more than count+MaxSurge of all kinds.
 func (r *Role) replace(now time.Time) {
 	r.light(r.wanted.Version)
 	count := r.wanted.Count

@@ -28,7 +28,7 @@ func (v Vector) Add(w Vector) Vector {
 // Sub is v - w; it may go below zero, which means over-committed.
 func (v Vector) Sub(w Vector) Vector {
 	for i := range v {
-		v[i] = add(v[i], -w[i])
+		v[i] = sub(v[i], w[i])
 	}
 	return v
 }
@@ -129,12 +129,24 @@ func add(a, b int64) int64 {
 	return sum
 }
 
+func sub(a, b int64) int64 {
+	difference := a - b
+	switch {
+	case b < 0 && difference < a:
+		return math.MaxInt64
+	case b > 0 && difference > a:
+		return math.MinInt64
+	}
+	return difference
+}
+
 func mul(a, b int64) int64 {
 	if a == 0 || b == 0 {
 		return 0
 	}
 	product := a * b
-	if product/b != a {
+	// The last is the one product that wraps onto itself.
+	if product/b != a || b == -1 && a == math.MinInt64 {
 		if (a < 0) != (b < 0) {
 			return math.MinInt64
 		}

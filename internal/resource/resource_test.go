@@ -29,10 +29,16 @@ func TestArithmeticNeverWraps(t *testing.T) {
 				t.Fatalf("%d + %d = %d", v[i], w[i], sum[i])
 			}
 		}
+		difference := v.Sub(w)
+		for i := range difference {
+			if w[i] >= 0 && difference[i] > v[i] || w[i] <= 0 && difference[i] < v[i] {
+				t.Fatalf("%d - %d = %d", v[i], w[i], difference[i])
+			}
+		}
 		n := rapid.Int64().Draw(t, "n")
 		product := v.Scale(n)
 		for i := range product {
-			if v[i] > 0 && n > 0 && product[i] < v[i] {
+			if v[i] > 0 && n > 0 && product[i] < v[i] || v[i] < 0 && n < 0 && product[i] < 0 {
 				t.Fatalf("%d × %d = %d", v[i], n, product[i])
 			}
 		}

@@ -21,16 +21,16 @@ import (
 // Config is one client.
 type Config struct {
 	// host:port of each server.
-	Servers []string
+	Servers []string `yaml:"servers"`
 	// Every path is below this one; empty is none. It is made if it is not there.
-	Chroot string
+	Chroot string `yaml:"chroot"`
 	// How long the servers keep the session of a client that they do not hear of. Default 10s.
-	SessionTimeout time.Duration
+	SessionTimeout time.Duration `yaml:"sessionTimeout"`
 	// "user:password". What this client creates is then changed by nobody else, but read by everybody.
-	Digest string
+	Digest string `yaml:"digest"`
 	// Set to speak TLS.
-	TLS *tls.Config
-	Log *slog.Logger
+	TLS *tls.Config  `yaml:"-"`
+	Log *slog.Logger `yaml:"-"`
 }
 
 // Validate fills in what is left out, and says what is wrong.

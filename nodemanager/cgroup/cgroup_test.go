@@ -6,10 +6,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/testenv"
 )
@@ -43,16 +49,16 @@ func TestKernelHasTheLimits(t *testing.T) {
 
 // A shell that forks on and on ignores every signal it can, and still goes in one piece.
 func TestKillTakesTheWholeTree(t *testing.T) {
-	for _, unified := range []bool{true, false} {
+	for _, beside := range []bool{true, false} {
 		g := real(t, Limits{Pids: 100})
-		if !unified {
-			if g.v2() {
-				continue // there is no other hierarchy to kill through
+		if !beside {
+			if g.beside == nil {
+				continue // there is no other tree to kill through
 			}
-			if err := os.Remove(g.unified); g.unified != "" && err != nil {
+			if err := g.beside.remove(); err != nil {
 				t.Fatal(err)
 			}
-			g.unified = ""
+			g.beside = nil
 		}
 		bomb := exec.Command("/bin/sh", "-c", `trap "" TERM INT; read go; f() { while :; do sleep 60 & done; }; f & f & wait`)
 		stdin, err := bomb.StdinPipe()
@@ -94,6 +100,75 @@ func TestKillTakesTheWholeTree(t *testing.T) {
 	}
 }
 
+// What is not there has no processes, needs no killing and no deletion, and cannot be measured.
+func TestGroupThatIsNotThere(t *testing.T) {
+	testenv.Need(t, "cgroup")
+	h, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, h := range map[string]*Hierarchy{"host": h, "version 2": {mount: t.TempDir()}} {
+		g := h.Open("mammoth-test-nowhere/group")
+		if members, err := g.Pids(); len(members) > 0 || err != nil {
+			t.Errorf("%s: %v, %v", name, members, err)
+		}
+		if err := errors.Join(g.Kill(t.Context()), g.killOnce(), g.Signal(unix.SIGTERM), g.Delete()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		_, usage := g.Usage()
+		_, limits := g.Limits()
+		_, kills := g.OOMKills()
+		for _, err := range []error{usage, limits, kills, g.Add(os.Getpid())} {
+			if !errdefs.IsNotFound(err) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// A group below another one, whose process is the only one, is that group's too.
+func TestGroupsBelowBelong(t *testing.T) {
+	g := real(t, Limits{})
+	h, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	below, err := h.Create("mammoth-test-"+strconv.Itoa(os.Getpid())+"/group/below", Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sleeper := exec.Command("/bin/sleep", "600")
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := below.Add(sleeper.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if members, err := g.Pids(); err != nil || !slices.Equal(members, []int{sleeper.Process.Pid}) {
+		t.Errorf("%v, %v; want %d", members, err, sleeper.Process.Pid)
+	}
+	if err := g.Delete(); err == nil {
+		t.Error("a group with a process was deleted")
+	}
+	seen, err := h.OfProcess(sleeper.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if members, err := seen.Pids(); err != nil || len(members) != 1 {
+		t.Errorf("the group of the process has %v, %v", members, err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- sleeper.Wait() }()
+	if err := g.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	// Its parent, and nobody else, has learned how it ended.
+	var exit *exec.ExitError
+	if err := <-done; !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+		t.Errorf("the sleeper ended as %v", err)
+	}
+}
+
 // Version 2 on a folder that only looks like it: what is written is what the kernel wants to read.
 func TestVersion2Files(t *testing.T) {
 	root := t.TempDir()
@@ -109,20 +184,20 @@ func TestVersion2Files(t *testing.T) {
 	for name, content := range map[string]string{
 		"cpu.max": "", "cpu.weight": "", "memory.max": "", "memory.swap.max": "", "pids.max": "", "cgroup.procs": "",
 		"cpu.stat": "usage_usec 1500000\nuser_usec 1\nnr_periods 30\nnr_throttled 29\n", "memory.current": "4096\n", "pids.current": "3\n",
-		"memory.events": "low 0\noom 2\noom_kill 1\n",
+		"memory.stat": "anon 1\n", "memory.events": "low 0\noom 2\noom_kill 1\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	h := &Hierarchy{unified: root}
+	h := &Hierarchy{mount: root}
 	limits := Limits{CPUMillis: 1500, MemoryBytes: 1 << 20, Pids: 5}
 	g, err := h.Create("/mammoth/zone/c1", limits)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{
-		"cpu.max": "150000 100000", "cpu.weight": "59", "memory.max": "1048576", "memory.swap.max": "0", "pids.max": "5",
+		"cpu.max": "150000 100000", "cpu.weight": "138", "memory.max": "1048576", "memory.swap.max": "0", "pids.max": "5",
 		"../cgroup.subtree_control": "+cpu +memory +pids", "../../../cgroup.subtree_control": "+cpu +memory +pids",
 	} {
 		if got, err := os.ReadFile(filepath.Join(dir, file)); err != nil || string(got) != want {
@@ -138,28 +213,49 @@ func TestVersion2Files(t *testing.T) {
 	if kills, err := g.OOMKills(); err != nil || kills != 1 {
 		t.Errorf("%d kills, %v", kills, err)
 	}
+	// The kernel that has the file kills through it, and none is told twice.
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.killOnce(); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "cgroup.kill")); err != nil || string(got) != "1" {
+		t.Errorf("cgroup.kill is %q, %v", got, err)
+	}
+}
+
+// Groups that ask for no limit are measured all the same.
+func TestVersion2WithoutLimits(t *testing.T) {
+	if got := cgroup2.ToResources(Limits{}.resources()).EnabledControllers(); !slices.Equal(got, []string{"cpu", "memory", "pids"}) {
+		t.Errorf("controllers %v", got)
+	}
+	if got := cgroup2.ToResources(Limits{}.resources()).Values(); len(got) != 0 {
+		t.Errorf("limits %v", got)
+	}
 }
 
 func TestGroupOfAProcess(t *testing.T) {
-	h := &Hierarchy{unified: "/cg/unified", v1: map[string]string{cpu: "/cg/cpu", cpuacct: "/cg/cpu", memory: "/cg/memory"}}
-	g := h.parse([]byte("3:cpu,cpuacct:/docker/a\n2:memory:/docker/b\n1:name=systemd:/x\n0::/\nnonsense\n"))
-	if got := strings.Join(g.dirs(), " "); got != "/cg/cpu/docker/a /cg/memory/docker/b" {
-		t.Errorf("hybrid: %s", got)
+	present := []cgroup1.Subsystem{cgroup1.NewCpu("/cg"), cgroup1.NewMemory("/cg")}
+	hybrid := &Hierarchy{mount: "/cg/unified", v1: present}
+	paths := map[string]string{"cpu": "/docker/a", "memory": "/docker/b", "name=systemd": "/x"}
+	group := hybrid.at(paths, "/").accounts.(*v1)
+	cpu, err1 := group.dir(cgroup1.Cpu)
+	memory, err2 := group.dir(cgroup1.Memory)
+	if cpu != "/cg/cpu/docker/a" || memory != "/cg/memory/docker/b" || err1 != nil || err2 != nil {
+		t.Errorf("hybrid: %s, %s, %v, %v", cpu, memory, err1, err2)
 	}
-	g = (&Hierarchy{unified: "/cg"}).parse([]byte("0::/system.slice/docker-a.scope\n"))
-	if got := strings.Join(g.dirs(), " "); got != "/cg/system.slice/docker-a.scope" {
-		t.Errorf("unified: %s", got)
+	if dir, err := group.dir(cgroup1.Pids); err == nil {
+		t.Errorf("a controller that is not there has %s", dir)
 	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add([]byte("3:cpu,cpuacct:/docker/a\n0::/x\n"))
-	h := &Hierarchy{unified: "/cg", v1: map[string]string{cpu: "/cg/cpu"}}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		for _, dir := range h.parse(text).dirs() {
-			if dir == "" {
-				t.Fatal("an empty folder")
-			}
-		}
-	})
+	if hybrid.at(paths, "/").beside != nil {
+		t.Error("the whole unified tree was taken for the group")
+	}
+	if beside := hybrid.at(paths, "/docker/c").beside; beside == nil || beside.dir() != "/cg/unified/docker/c" {
+		t.Errorf("beside: %+v", beside)
+	}
+	unified := (&Hierarchy{mount: "/cg"}).at(nil, "/system.slice/docker-a.scope").accounts.(*v2)
+	if unified.dir() != "/cg/system.slice/docker-a.scope" {
+		t.Errorf("unified: %s", unified.dir())
+	}
 }

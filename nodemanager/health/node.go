@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
@@ -54,15 +52,6 @@ func Disk(path string, measure func(path string) (free, total int64, err error))
 		}
 		return ""
 	}
-}
-
-// DiskSpace measures the file system of path.
-func DiskSpace(path string) (free, total int64, err error) {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(path, &stat); err != nil {
-		return 0, 0, err
-	}
-	return int64(stat.Bavail) * stat.Bsize, int64(stat.Blocks) * stat.Bsize, nil
 }
 
 // clockTolerance is by how much the clock may move between two looks, and clockQuiet how long it has to keep

@@ -121,12 +121,6 @@ func (l *Log) wait() <-chan struct{} {
 	return l.changed
 }
 
-// Exists reports whether dir keeps a log called name.
-func Exists(dir, name string) bool {
-	_, err := os.Stat(path(dir, name))
-	return err == nil
-}
-
 // Delete removes a log. One that does not exist is not an error.
 func Delete(dir, name string) error {
 	var failed error

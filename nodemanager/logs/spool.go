@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"time"
 
@@ -103,15 +102,4 @@ func (s *Spool) advance(taken int64) error {
 		return err
 	}
 	return nil
-}
-
-// DeleteSpool removes a spool's files. One that does not exist is not an error.
-func DeleteSpool(path string) error {
-	var failed error
-	for _, file := range []string{path, path + ".read"} {
-		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			failed = err
-		}
-	}
-	return failed
 }

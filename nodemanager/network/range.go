@@ -4,7 +4,6 @@ package network
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 
@@ -61,13 +60,4 @@ func (r Range) Split(n int) ([]Range, error) {
 		parts[i] = Range{First: first, Last: first + size - 1}
 	}
 	return parts, nil
-}
-
-// Sub is a random stretch of at most size ports.
-func (r Range) Sub(size int) Range {
-	if size < 1 || r.Len() <= size {
-		return r
-	}
-	first := r.First + rand.IntN(r.Len()-size+1)
-	return Range{First: first, Last: first + size - 1}
 }

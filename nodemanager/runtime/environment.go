@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,9 +12,7 @@ import (
 // the container and the spec's own value goes first; with Host it is the leased one, which cannot be overridden.
 func Environment(spec Spec, ports []Port) []string {
 	env := make(map[string]string, len(spec.Env)+len(ports)+1)
-	for key, value := range spec.Env {
-		env[key] = value
-	}
+	maps.Copy(env, spec.Env)
 	set := func(key string, port Port) {
 		if spec.Network == Host {
 			env[key] = strconv.Itoa(port.Host)

@@ -247,7 +247,7 @@ func (l Limits) expand(what string, content io.Reader) (*guard, error) {
 	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
 		unzipped, err := gzip.NewReader(buffered)
 		if err != nil {
-			return nil, damaged("the archive", err)
+			return nil, damaged(what, err)
 		}
 		guarded.reader, guarded.compressed = unzipped, true
 	case bytes.HasPrefix(start, []byte{0x28, 0xb5, 0x2f, 0xfd}):

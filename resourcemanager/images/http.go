@@ -40,7 +40,7 @@ const (
 // Errors are {"code", "message"} with gRPC's codes.
 func (s *Store) Handler() http.Handler {
 	mux := http.NewServeMux()
-	registry := distribution.NewWritable(repositories{s})
+	registry := patient(distribution.NewWritable(repositories{s}))
 	mux.Handle("/v2/", registry)
 	mux.Handle("/v2", registry)
 	mux.HandleFunc("POST /v1/uploads", s.handleStart)
@@ -83,7 +83,7 @@ func (s *Store) handleAppend(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	body := &patientBody{body: r.Body, control: http.NewResponseController(w)}
+	body := newPatientBody(w, r)
 	size, err := s.appendUpload(r.Context(), u, offset, body, body.interrupt)
 	if errors.Is(err, errdefs.ErrOutOfRange) {
 		w.Header().Set(offsetHeader, strconv.FormatInt(size, 10))
@@ -158,9 +158,18 @@ func (s *Store) importUpload(r *http.Request, id, name string) (*apiv1.Image, er
 	return image, nil
 }
 
+// patient has bodies end that bring nothing any more.
+func patient(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		guarded := *r
+		guarded.Body = newPatientBody(w, r)
+		next.ServeHTTP(w, &guarded)
+	})
+}
+
 // patientBody reads a request's body for as long as something comes.
 type patientBody struct {
-	body    io.Reader
+	body    io.ReadCloser
 	control *http.ResponseController
 
 	mu          sync.Mutex
@@ -168,6 +177,12 @@ type patientBody struct {
 }
 
 var errInterrupted = errors.New("another connection took over")
+
+func newPatientBody(w http.ResponseWriter, r *http.Request) *patientBody {
+	return &patientBody{body: r.Body, control: http.NewResponseController(w)}
+}
+
+func (b *patientBody) Close() error { return b.body.Close() }
 
 func (b *patientBody) Read(p []byte) (int, error) {
 	if err := b.wait(time.Now().Add(silence)); err != nil {

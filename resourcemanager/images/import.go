@@ -76,7 +76,6 @@ func (s *Store) keep(image *archivedImage, dir string) (*apiv1.Image, error) {
 		if err := syncFile(part.path); err != nil {
 			return nil, fmt.Errorf("store a blob: %w", diskError(err))
 		}
-		files[part.digest] = part.path
 	}
 	written, err := writeNew(dir, image.content)
 	if err != nil {

@@ -3,6 +3,7 @@ package images
 import (
 	"bytes"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,32 @@ func TestPushInChunksAndResume(t *testing.T) {
 		t.Errorf("the range reads %q", got.body)
 	}
 	ask(t, store, "PUT", place+"?digest="+sum, nil).want(t, 404, "BLOB_UPLOAD_UNKNOWN")
+}
+
+// deadlines notes until when the server waits for a body.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	set []time.Time
+}
+
+func (d *deadlines) SetReadDeadline(until time.Time) error {
+	d.set = append(d.set, until)
+	return nil
+}
+
+func TestAPushThatBringsNothingIsNotWaitedForWithoutEnd(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{})
+	place := ask(t, store, "POST", "/v2/web/blobs/uploads/", nil).want(t, 202, "").header.Get("Location")
+	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	store.Handler().ServeHTTP(w, httptest.NewRequest("PATCH", place, strings.NewReader("0123")))
+	if w.Code != 202 || len(w.set) < 2 {
+		t.Fatalf("answer %d, deadlines %v", w.Code, w.set)
+	}
+	for i, until := range w.set {
+		if last := i == len(w.set)-1; until.IsZero() != last {
+			t.Errorf("deadlines %v: there must be one for each read, and none behind the body", w.set)
+		}
+	}
 }
 
 func TestPushInOneRequest(t *testing.T) {

@@ -29,6 +29,8 @@ type AddApp struct {
 	Queue    id.Queue
 	User     string
 	Priority int32
+	// Weight is the app's share of a fair leaf, against the other apps there; zero is 1.
+	Weight float64
 	// Recovered says that the app was admitted before: the queue's state, limit of apps and submit list are not
 	// asked again.
 	Recovered bool
@@ -90,9 +92,12 @@ type QueueSpec struct {
 	MaxApps int
 	// MaxMasterPercent is the share of the queue's maximum that application masters may hold; zero is 50.
 	MaxMasterPercent float64
-	Fair             bool
+	// Fair serves the app of a leaf that has the least by its weight, instead of the one that came first.
+	Fair bool
+	// UserLimitPercent is the share of the queue's maximum that one user may hold; zero is no limit.
 	UserLimitPercent float64
-	Submit, Admin    []string
+	// Submit and Admin name the users who may submit and administer, here and in all queues below.
+	Submit, Admin []string
 	// Notice is how long containers of the queue hear before they are stopped; zero is Config.Notice.
 	Notice time.Duration
 }

@@ -72,7 +72,7 @@ const (
 	lending
 	// closing: the window ends soon; what is lent is fetched back.
 	closing
-	// guarding: the window is over; for as long as a notice the lender's room stays free for it to use.
+	// guarding: the window is over; for as long as a notice, at least a minute, the lender's room stays free for it.
 	guarding
 )
 
@@ -221,7 +221,7 @@ func (k *contract) turn(c *Core) bool {
 		}
 	}
 	k.phase = resting
-	if was != resting && now.Before(window.Close.Add(k.spec.Notice)) && !now.Before(window.Close) {
+	if was != resting && now.Before(k.guardUntil()) && !now.Before(window.Close) {
 		k.phase = guarding
 	}
 	for _, w := range k.spec.Windows {
@@ -249,13 +249,15 @@ func (k *contract) turn(c *Core) bool {
 	case closing:
 		until(k.window.Close)
 	case guarding:
-		until(k.window.Close.Add(k.spec.Notice))
+		until(k.guardUntil())
 	}
 	if k.phase == closing && was != closing {
 		k.ledger.pending = &HandBack{Promised: k.window.Close}
 	}
 	if k.phase == resting && k.ledger.pending != nil {
-		// What is not back by now is with others than the borrowers.
+		if k.ledger.pending.Done.IsZero() && c.isBack(k) {
+			k.ledger.pending.Done = now
+		}
 		k.ledger.close()
 	}
 	return k.phase != was || k.window != window
@@ -264,6 +266,10 @@ func (k *contract) turn(c *Core) bool {
 // closingAt is when hand-back begins.
 func (k *contract) closingAt() time.Time {
 	return k.window.Close.Add(-k.spec.Notice - k.spec.Grace)
+}
+
+func (k *contract) guardUntil() time.Time {
+	return k.window.Close.Add(max(k.spec.Notice, time.Minute))
 }
 
 func (l *ledger) close() {

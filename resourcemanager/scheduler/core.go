@@ -130,8 +130,9 @@ type app struct {
 	buckets    []*bucket
 	containers *container
 	used       resource.Vector
-	share      float64
-	lastSeq    int64
+	// share is what it holds of the zone, by its weight.
+	share, weight float64
+	lastSeq       int64
 	// credits are what containers that were stopped for others' guarantees had done, for those that follow them.
 	credits []credit
 }
@@ -260,7 +261,10 @@ func (c *Core) addApp(in AddApp) error {
 	if old := a.named; old == nil || old.name != in.Name {
 		c.rename(a, in.Name)
 	}
-	a.removed = false
+	a.removed, a.weight = false, 1
+	if in.Weight > 0 {
+		a.weight = in.Weight
+	}
 	a.leaf, a.user, a.owner, a.priority = leaf, in.User, leaf.user(in.User), in.Priority
 	leaf.apps++
 	c.chargeApp(a, 1)
@@ -272,7 +276,7 @@ func (c *Core) addApp(in AddApp) error {
 
 func (c *Core) makeApp(name id.App) *app {
 	c.arrivals++
-	a := &app{id: name, order: c.arrivals, asks: make(map[string]*ask), lastSeq: c.lastSeq[name], named: c.nameOf("")}
+	a := &app{id: name, order: c.arrivals, asks: make(map[string]*ask), weight: 1, lastSeq: c.lastSeq[name], named: c.nameOf("")}
 	a.named.apps++
 	delete(c.lastSeq, name)
 	c.apps[name] = a
@@ -599,7 +603,7 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 	}
 	c.charge(leaf, &k.need, sign)
 	if leaf.spec.Fair {
-		a.share = shareOf(&a.used, &c.zone)
+		a.share = shareOf(&a.used, &c.zone) / a.weight
 		for _, b := range a.buckets {
 			switch b.state {
 			case ready:

@@ -49,12 +49,15 @@ func (c *Core) track(g *group) {
 
 // count is the group's containers on a node.
 func (g *group) count(slot int32) int {
-	for i, level := range g.levels {
-		if !level.has(slot) {
-			return i
+	low, high := 0, len(g.levels)
+	for low < high {
+		if middle := (low + high) / 2; g.levels[middle].has(slot) {
+			low = middle + 1
+		} else {
+			high = middle
 		}
 	}
-	return len(g.levels)
+	return low
 }
 
 func (g *group) levelUp(slot int32, words int) {

@@ -38,6 +38,13 @@ func (h *heap[T]) move(item T) {
 	}
 }
 
+// rebuild puts all in order after the ranks of many changed.
+func (h *heap[T]) rebuild() {
+	for i := len(h.items)/2 - 1; i >= 0; i-- {
+		h.down(i)
+	}
+}
+
 func (h *heap[T]) up(i int) bool {
 	moved := false
 	for i > 0 {

@@ -92,8 +92,9 @@ func (c *Core) handBack() {
 		if k.phase != closing && k.phase != guarding {
 			continue
 		}
-		lacking := c.lacking(k)
 		deadline := k.window.Close.Add(-k.spec.Grace)
+		c.hurry(k, deadline)
+		lacking := c.lacking(k)
 		for _, masters := range []bool{false, true} {
 			for i := range lacking {
 				for _, borrower := range k.borrowers {
@@ -117,6 +118,38 @@ func (c *Core) handBack() {
 			}
 		}
 	}
+}
+
+// hurry brings forward notices of a borrower's containers that were given for others and would end too late.
+func (c *Core) hurry(k *contract, deadline time.Time) {
+	for _, given := range c.notices {
+		if given.stopped || !given.deadline.After(deadline) || c.fetchingBack(given.container) != k {
+			continue
+		}
+		given.deadline, given.contract = deadline, k
+		if deadline.Before(c.now) {
+			given.deadline = c.now
+		}
+		c.decisions.Notices = append(c.decisions.Notices, Notice{Container: given.container.id, Deadline: given.deadline, Reason: k.reason()})
+	}
+}
+
+// reason is what containers hear that are fetched back.
+func (k *contract) reason() string {
+	return fmt.Sprintf("the window of contract %s closes at %s, and queue %s gets its capacity back", k.spec.Name, k.window.Close.UTC().Format(time.RFC3339), k.lender.spec.Name)
+}
+
+// fetchingBack is a contract whose window closes and that a container's queue borrowed under. Such a container's
+// notice is not taken back: there might be no time for another.
+func (c *Core) fetchingBack(k *container) *contract {
+	for _, lent := range c.contracts {
+		for _, borrower := range lent.borrowers {
+			if lent.phase == closing && k.app.leaf.isUnder(borrower) {
+				return lent
+			}
+		}
+	}
+	return nil
 }
 
 // isBack reports whether the lender could use all of its guarantee at once, as far as that is up to the borrowers.
@@ -194,13 +227,12 @@ func (c *Core) fetchBack(k *contract, borrower *queue, lacking *resource.Vector,
 			if deadline.Before(c.now) {
 				deadline = c.now
 			}
-			reason := fmt.Sprintf("the window of contract %s closes at %s, and queue %s gets its capacity back", k.spec.Name, k.window.Close.UTC().Format(time.RFC3339), k.lender.spec.Name)
 			for _, gone := range c.withGang(victim) {
 				if gone.notice == nil {
 					if gone == held {
 						held = held.nextOfLeaf
 					}
-					c.giveNotice(gone, nil, k, deadline, reason)
+					c.giveNotice(gone, nil, k, deadline, k.reason())
 					*lacking = lacking.Sub(gone.need)
 				}
 			}

@@ -42,10 +42,30 @@ func (c *Core) findEven(s *shape, g *group, level int) (slot int32, found int) {
 		if level < len(g.levels) {
 			c.deny = append(c.deny, g.levels[level])
 		}
-		if slot = c.scanDown(s, int(g.app.order)); slot >= 0 || level >= len(g.levels) {
+		slot = -1
+		if c.anyPasses() {
+			slot = c.scanDown(s, int(g.app.order))
+		}
+		if slot >= 0 || level >= len(g.levels) {
 			return slot, level
 		}
 	}
+}
+
+// anyPasses reports whether any node passes the masks, whatever it has left.
+func (c *Core) anyPasses() bool {
+	for i, word := range c.open {
+		for _, b := range c.allow {
+			word &= b.word(i)
+		}
+		for _, b := range c.deny {
+			word &^= b.word(i)
+		}
+		if word != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // findOverLabel takes a node of the value with the fewest containers of the group.

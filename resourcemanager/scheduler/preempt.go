@@ -31,7 +31,7 @@ type credit struct {
 
 // Claims and victims are chosen a few at a time, so that a pass stays short; Next asks for the rest.
 const (
-	claimsPerPass = 64
+	claimsPerPass = 32
 	// windowNodes is how many nodes, those with the newest borrowed containers, are compared for one claim.
 	windowNodes = 16
 	// claimPause is how long asks wait for whom no victims were found.
@@ -463,6 +463,7 @@ func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadl
 
 // stopDue stops those whose notice has run out.
 func (c *Core) stopDue() {
+	var spared []*notice
 	for _, given := range c.notices {
 		k := given.container
 		switch {
@@ -470,6 +471,10 @@ func (c *Core) stopDue() {
 			continue
 		case given.deadline.After(c.now):
 			c.wakeAt(given.deadline)
+			continue
+		case !k.app.leaf.isOver():
+			// Its queue is not over its guarantee any more; what was asked for is looked for anew.
+			spared = append(spared, given)
 			continue
 		}
 		given.stopped = true
@@ -484,6 +489,29 @@ func (c *Core) stopDue() {
 			given.contract.ledger.stop(k, lost)
 		}
 	}
+	for _, given := range spared {
+		switch {
+		case given.container.notice != given:
+		case given.claim != nil:
+			c.withdrawNomination(given.claim)
+			c.wakeAt(c.now)
+		default:
+			c.reprieve(given.container)
+		}
+	}
+}
+
+// isOver reports whether the queue, or one above it, holds more than its guarantee of anything.
+func (q *queue) isOver() bool {
+	for ; q.parent != nil; q = q.parent {
+		nothing := q.guaranteed.IsZero()
+		for i := range q.used {
+			if q.used[i] > q.guaranteed[i] && (q.guaranteed[i] > 0 || nothing) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // endClaim takes back what a nomination promised, and the notices that were given for it and are not stops yet.
@@ -496,9 +524,14 @@ func (c *Core) endClaim(m *nomination) {
 	m.ask.app.leaf.promise(&m.room, -1)
 	for _, given := range m.victims {
 		given.claim = nil
-		if !given.stopped {
-			c.reprieve(given.container)
+		if given.stopped {
+			continue
 		}
+		if lent := c.fetchingBack(given.container); lent != nil {
+			given.contract = lent
+			continue
+		}
+		c.reprieve(given.container)
 	}
 	m.victims = nil
 }

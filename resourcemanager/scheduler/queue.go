@@ -243,9 +243,14 @@ func (c *Core) resolveQueues() {
 	for _, q := range c.queues {
 		q.setShare(&c.zone)
 	}
+	for _, a := range c.apps {
+		a.share = shareOf(&a.used, &c.zone) / a.weight
+	}
 	for _, q := range c.queues {
-		if q.parent != nil && q.place >= 0 {
-			q.parent.busy.move(q)
+		q.busy.rebuild()
+		if q.spec.Fair {
+			q.ready.rebuild()
+			q.waiting.rebuild()
 		}
 	}
 	c.limitsMoved = true

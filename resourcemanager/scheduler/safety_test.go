@@ -30,12 +30,14 @@ type snapshot struct {
 	gangs map[*app]map[string]int
 	// over has, for each leaf, whether it or a queue above it holds more than its guarantee.
 	over map[id.Queue]bool
+	// warned are the containers under notice.
+	warned map[id.Container]bool
 	// nodes holds what is free on each node.
 	free map[id.Node]resource.Vector
 }
 
 func (w *walk) snapshot() snapshot {
-	s := snapshot{gangs: map[*app]map[string]int{}, over: map[id.Queue]bool{}, free: map[id.Node]resource.Vector{}}
+	s := snapshot{gangs: map[*app]map[string]int{}, over: map[id.Queue]bool{}, warned: map[id.Container]bool{}, free: map[id.Node]resource.Vector{}}
 	for _, a := range w.core.sortedApps() {
 		s.gangs[a] = map[string]int{}
 		for name, k := range a.asks {
@@ -50,6 +52,9 @@ func (w *walk) snapshot() snapshot {
 			over = over || usage.Spec.Parent != "" && usage.Used[i] > usage.Guaranteed[i]
 		}
 		s.over[usage.Spec.Name] = over
+	}
+	for _, given := range w.core.notices {
+		s.warned[given.container.id] = true
 	}
 	for _, n := range w.core.nodes {
 		s.free[n.spec.Name] = n.spec.Capacity.Sub(n.used)
@@ -119,11 +124,29 @@ func TestAPreemptedUnitWasBorrowed(t *testing.T) {
 		}
 		for _, notice := range d.Notices {
 			k := w.core.containers[notice.Container]
-			if k == nil || given[k.app.leaf.spec.Name] != (resource.Vector{}) {
+			if k == nil || given[k.app.leaf.spec.Name] != (resource.Vector{}) || before.warned[notice.Container] {
 				continue
 			}
 			if !before.over[k.app.leaf.spec.Name] {
 				t.Fatalf("container %s got notice, but queue %s and those above it are within their guarantees", notice.Container, k.app.leaf.spec.Name)
+			}
+		}
+	})
+}
+
+func TestNothingIsStoppedOfAQueueThatHoldsNoMoreThanItsGuarantee(t *testing.T) {
+	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
+		given := map[id.Queue]resource.Vector{}
+		for _, grant := range d.Grants {
+			given[grant.Queue] = given[grant.Queue].Add(grant.Resources)
+		}
+		for _, stop := range d.Stops {
+			a := w.core.apps[stop.Container.App]
+			if a == nil || a.leaf == nil || given[a.leaf.spec.Name] != (resource.Vector{}) {
+				continue
+			}
+			if !before.over[a.leaf.spec.Name] {
+				t.Fatalf("container %s is stopped, but queue %s and those above it are within their guarantees", stop.Container, a.leaf.spec.Name)
 			}
 		}
 	})

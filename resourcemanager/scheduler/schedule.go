@@ -83,6 +83,7 @@ func (c *Core) serveGang(k *ask) {
 		c.park(b, q)
 		return
 	}
+	roomy := c.hasAllRoom(k)
 	kept := c.lift(k)
 	first := len(c.decisions.Grants)
 	c.beginGang()
@@ -96,17 +97,29 @@ func (c *Core) serveGang(k *ask) {
 	b.missing = int64(count - (len(c.decisions.Grants) - first))
 	c.takeBack(k, first)
 	c.wait(b)
-	if len(kept) == 0 {
-		return
+	if roomy {
+		// With all the room that it asked for it still does not fit, because its containers are in each other's way.
+		k.reservedAt = c.epoch
+	} else if len(kept) > 0 {
+		c.quiet = true
+		c.keep(k, count)
+		c.quiet = false
 	}
-	c.quiet = true
-	c.keep(k, count)
-	c.quiet = false
 	for _, n := range kept {
 		if len(n.nominations) == 0 {
 			c.touch(n)
 		}
 	}
+}
+
+// hasAllRoom reports whether all that is kept for an ask is free.
+func (c *Core) hasAllRoom(k *ask) bool {
+	for _, m := range k.nominations {
+		if !c.isReady(m) {
+			return false
+		}
+	}
+	return len(k.nominations) == k.spec.Pending
 }
 
 // lift takes back what is kept for a gang, so that it is tried with all that there is, and gives the nodes.

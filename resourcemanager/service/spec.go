@@ -95,7 +95,8 @@ func checkSchedule(entries []*apiv1.ScheduleEntry) error {
 		if len(strings.Fields(entry.GetCron())) != 5 || !gronx.IsValid(entry.GetCron()) {
 			return invalid("%q is not a cron expression of five fields; write for example \"0 22 * * *\"", entry.GetCron())
 		}
-		if _, err := time.LoadLocation(entry.GetTimezone()); err != nil {
+		// "Local" would be another zone on each host.
+		if _, err := time.LoadLocation(entry.GetTimezone()); err != nil || entry.GetTimezone() == "Local" {
 			return invalid("%q is not a time zone; write for example Asia/Shanghai", entry.GetTimezone())
 		}
 		if err := checkCount(entry.GetInstances()); err != nil {

@@ -195,6 +195,7 @@ func (e *engine) setUp() error {
 		}
 	}
 	e.sample()
+	e.plan(0, func() {})
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -40,6 +41,10 @@ type Subject struct {
 	Processes func(front Front) []int
 	// Serving is those that take requests, and with them changes with every reload.
 	Serving func(front Front) []int
+	// Requests to hosts that no app names are somebody else's.
+	NoAnyHost bool
+	// The proxy passes on no TCP ports.
+	NoTCP bool
 }
 
 // rig is a running proxy and its instances.
@@ -78,7 +83,11 @@ func Run(t *testing.T, subject Subject) {
 		{"traffic is counted", testTraffic},
 		{"two companions on one proxy", testTwoCompanions},
 	}
+	tcp := []string{"connections are passed on", "a port that is taken is refused, the rest is routed"}
 	for _, test := range tests {
+		if subject.NoTCP && slices.Contains(tcp, test.name) {
+			continue
+		}
 		t.Run(test.name, func(t *testing.T) { test.test(newRig(t, subject)) })
 	}
 }

@@ -19,17 +19,22 @@ import (
 
 func testRoutes(r *rig) {
 	web, api, shop, rest := NewInstance(r.t, "web-1"), NewInstance(r.t, "api-1"), NewInstance(r.t, "shop-1"), NewInstance(r.t, "rest-1")
-	r.apply(
-		Route("web", "web.example.test", "/", web), Route("api", "web.example.test", "/api/", api),
-		Route("shop", "*.shop.test", "/", shop), Route("rest", "*", "/", rest),
-	)
+	routes := []balancer.Route{
+		Route("web", "web.example.test", "/", web), Route("api", "web.example.test", "/api/", api), Route("shop", "*.shop.test", "/", shop),
+	}
+	if !r.subject.NoAnyHost {
+		routes = append(routes, Route("rest", "*", "/", rest))
+	}
+	r.apply(routes...)
 	r.expect("web.example.test", "/", 200, "web-1 web.example.test /")
 	r.expect("web.example.test", "/a/b?c=d", 200, "web-1 web.example.test /a/b")
 	r.expect("web.example.test", "/api", 200, "api-1 web.example.test /api")
 	r.expect("web.example.test", "/api/x", 200, "api-1 web.example.test /api/x")
 	r.expect("web.example.test", "/apix", 200, "web-1")
 	r.expect("a.shop.test", "/", 200, "shop-1 a.shop.test")
-	r.expect("unknown.test", "/", 200, "rest-1")
+	if !r.subject.NoAnyHost {
+		r.expect("unknown.test", "/", 200, "rest-1")
+	}
 }
 
 func testEmpty(r *rig) {

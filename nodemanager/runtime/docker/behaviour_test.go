@@ -182,7 +182,7 @@ func TestDeletedImageIsFetchedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	repository, digest, _ := strings.Cut(spec.Image, "@sha256:")
-	name := "mammoth.local/" + repository + ":" + digest[:32]
+	name := "mammoth.local/" + b.zone + "/" + repository + ":" + digest[:32]
 	inspected, err := b.client.ImageInspect(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
@@ -246,7 +246,20 @@ func TestManyStartsBesideAForeignProgram(t *testing.T) {
 		slots = make(chan struct{}, 8)
 		mu    sync.Mutex
 		taken = map[int]bool{}
+		// Up to this many run at a time, on 40 free ports.
+		alive = make(chan runtime.Container, 20)
 	)
+	end := func(c runtime.Container) {
+		// From the stop on the port is anybody's again.
+		mu.Lock()
+		delete(taken, c.Ports[0].Host)
+		mu.Unlock()
+		for _, err := range []error{w.Stop(t.Context(), c.ID, 0), w.Remove(t.Context(), c.ID), w.Purge(t.Context(), c.ID)} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	for range 200 {
 		spec := w.Spec("serve")
 		spec.Ports = []runtime.Port{{Name: "http", Container: 8080}}
@@ -265,19 +278,20 @@ func TestManyStartsBesideAForeignProgram(t *testing.T) {
 			}
 			taken[port] = true
 			mu.Unlock()
-			for _, err := range []error{
-				w.Stop(t.Context(), spec.ID, 0), w.Remove(t.Context(), spec.ID), w.Purge(t.Context(), spec.ID),
-			} {
-				if err != nil {
-					t.Error(err)
-				}
+			alive <- started
+			if len(alive) > cap(alive)-8 {
+				end(<-alive)
 			}
-			mu.Lock()
-			delete(taken, port)
-			mu.Unlock()
 		})
 	}
 	group.Wait()
+	for close(alive); ; {
+		last, ok := <-alive
+		if !ok {
+			return
+		}
+		end(last)
+	}
 }
 
 // damaged is a registry that answers one path wrongly.

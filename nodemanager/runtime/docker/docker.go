@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -51,9 +52,15 @@ type Config struct {
 	Logger           *slog.Logger
 }
 
+// zoneName is what may stand between the slashes of an image's name.
+var zoneName = regexp.MustCompile(`^[a-z0-9]+(-+[a-z0-9]+)*$`)
+
 func (c *Config) validate() error {
 	if c.Node == "" || c.LogDir == "" {
 		return fmt.Errorf("the Docker runtime needs a node and a log directory: %w", errdefs.ErrInvalidArgument)
+	}
+	if !zoneName.MatchString(c.Zone) {
+		return fmt.Errorf("the Docker runtime needs a zone of lower-case letters, digits and \"-\", which names its images, not %q: %w", c.Zone, errdefs.ErrInvalidArgument)
 	}
 	if c.Socket == "" {
 		c.Socket = "/var/run/docker.sock"
@@ -227,6 +234,10 @@ func (r *Runtime) discard(ctx context.Context, runtimeID string) error {
 	defer cancel()
 	err := r.client.ContainerRemove(ctx, runtimeID, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !errdefs.IsNotFound(err) {
+		// It may run on and be adopted, and then its end counts.
+		r.mu.Lock()
+		delete(r.discarded, runtimeID)
+		r.mu.Unlock()
 		return r.failure(ctx, err)
 	}
 	return nil

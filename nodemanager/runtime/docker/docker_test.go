@@ -76,12 +76,14 @@ func newBenchOn(t testing.TB, socket string, listener net.Listener) *bench {
 		if left := b.removeAll(t); left > 0 {
 			t.Errorf("%d containers are left", left)
 		}
-		images, err := c.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "mammoth.local/conformance/*"))})
+		images, err := c.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "mammoth.local/"+b.zone+"/conformance/*"))})
 		if err != nil {
 			t.Error(err)
 		}
 		for _, one := range images {
-			_, _ = c.ImageRemove(ctx, one.ID, image.RemoveOptions{Force: true, PruneChildren: true})
+			for _, tag := range one.RepoTags {
+				_, _ = c.ImageRemove(ctx, tag, image.RemoveOptions{PruneChildren: true})
+			}
 		}
 		_ = server.Close()
 		_ = c.Close()
@@ -108,7 +110,7 @@ func (b *bench) removeAll(t testing.TB) int {
 // localName is what the image of the bench is called once the runtime has prepared it.
 func (b *bench) localName() string {
 	repository, digest, _ := strings.Cut(b.image, "@sha256:")
-	return "mammoth.local/" + repository + ":" + digest[:32]
+	return "mammoth.local/" + b.zone + "/" + repository + ":" + digest[:32]
 }
 
 // program is an image with nothing but the test program.

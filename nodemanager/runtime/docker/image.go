@@ -20,14 +20,42 @@ import (
 // localPrefix begins the names that images have in the engine once they are there whole.
 const localPrefix = "mammoth.local/"
 
-// localName is mammoth.local/NAME:<32 digits of the manifest's digest>. It does not name the registry it came
-// through, whose port changes, and it is the engine that remembers it.
-func localName(ref string) string {
+// localName is mammoth.local/ZONE/NAME:<32 digits of the manifest's digest>. It does not name the registry it came
+// through, whose port changes; it names the zone, so that a zone takes only its own images away.
+func (r *Runtime) localName(ref string) string {
 	name, digest, ok := strings.Cut(ref, "@sha256:")
 	if !ok {
 		return ref
 	}
-	return localPrefix + name + ":" + digest[:min(32, len(digest))]
+	return r.localNames() + name + ":" + digest[:min(32, len(digest))]
+}
+
+// localNames begins the local name of every image of this zone.
+func (r *Runtime) localNames() string { return localPrefix + r.config.Zone + "/" }
+
+// RemoveImages takes away the images that the zone has brought into the engine, and says how many. An image that a container
+// still needs stays. It is for the end of a zone, and not part of runtime.Runtime: nodes that share an engine share its images.
+func (r *Runtime) RemoveImages(ctx context.Context) (int, error) {
+	images, err := r.client.ImageList(ctx, image.ListOptions{})
+	if err != nil {
+		return 0, r.failure(ctx, err)
+	}
+	removed := 0
+	for _, one := range images {
+		for _, tag := range one.RepoTags {
+			if !strings.HasPrefix(tag, r.localNames()) {
+				continue
+			}
+			_, err := r.client.ImageRemove(ctx, tag, image.RemoveOptions{PruneChildren: true})
+			switch {
+			case err == nil:
+				removed++
+			case !errdefs.IsNotFound(err) && !errdefs.IsConflict(err):
+				return removed, r.failure(ctx, err)
+			}
+		}
+	}
+	return removed, nil
 }
 
 // Prepare implements runtime.Runtime.
@@ -39,7 +67,7 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, progress func(
 	if r.pulls.known(spec.Image) {
 		return nil
 	}
-	_, err := r.client.ImageInspect(ctx, localName(spec.Image))
+	_, err := r.client.ImageInspect(ctx, r.localName(spec.Image))
 	switch {
 	case err == nil:
 		r.pulls.remember(spec.Image)
@@ -70,7 +98,7 @@ func (r *Runtime) pull(ctx context.Context, ref string, progress func(runtime.Pr
 	if err != nil {
 		return r.pullFailure(ctx, ref, err)
 	}
-	if err := r.client.ImageTag(ctx, remote, localName(ref)); err != nil {
+	if err := r.client.ImageTag(ctx, remote, r.localName(ref)); err != nil {
 		return r.failure(ctx, err)
 	}
 	// Only the name goes; another engine's client may have been faster.

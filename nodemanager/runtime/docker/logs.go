@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/nodemanager/logs"
@@ -33,7 +34,12 @@ func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
 	if inspected.State.Running {
 		return fmt.Errorf("container %v is running: %w", key, errdefs.ErrFailedPrecondition)
 	}
-	if err := r.keepLogs(ctx, key); err != nil {
+	switch err := r.keepLogs(ctx, key); {
+	case err == nil:
+	case errors.Is(err, errdefs.ErrDataLoss), errors.Is(err, unix.ENOSPC):
+		// No later try would keep more, and a container that stays holds the very space that is missing.
+		r.config.Logger.Warn("some output of an ended container is lost", "container", key.String(), "error", err)
+	default:
 		return fmt.Errorf("keeping the logs of container %v: %w", key, err)
 	}
 	err = r.client.ContainerRemove(ctx, inspected.ID, container.RemoveOptions{RemoveVolumes: true})
@@ -112,6 +118,9 @@ func (r *Runtime) engineLogs(ctx context.Context, key id.Container, options runt
 	})
 	if refused != nil {
 		return refused
+	}
+	if errors.Is(err, errdefs.ErrDataLoss) {
+		return err
 	}
 	return r.failure(ctx, err)
 }

@@ -116,7 +116,8 @@ func TestQuotasOutsideOfWhatTheEngineTakes(t *testing.T) {
 }
 
 func TestLocalName(t *testing.T) {
-	if got := localName("team/web@sha256:" + strings.Repeat("0123456789abcdef", 4)); got != "mammoth.local/team/web:0123456789abcdef0123456789abcdef" {
+	r := &Runtime{config: Config{Zone: "blue"}}
+	if got := r.localName("team/web@sha256:" + strings.Repeat("0123456789abcdef", 4)); got != "mammoth.local/blue/team/web:0123456789abcdef0123456789abcdef" {
 		t.Error(got)
 	}
 }

@@ -135,4 +135,18 @@ func TestAnswersLostInAStart(t *testing.T) {
 	if again, err := w.Start(w.Context(), started); err != nil || again.RuntimeID != left.ID {
 		t.Errorf("what runs was not adopted: %+v, %v", again, err)
 	}
+
+	events, err := w.Watch(w.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.client.ContainerKill(t.Context(), left.ID, "SIGKILL"); err != nil {
+		t.Fatal(err)
+	}
+	for event := range events { // until the test's time is up
+		if event.ID == started.ID && event.Kind == runtime.Ended {
+			return
+		}
+	}
+	t.Error("what a lost start had wanted to take away was adopted, and its end was not told")
 }

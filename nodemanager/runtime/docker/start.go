@@ -193,7 +193,7 @@ func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (re
 		return request{}, nil, err
 	}
 	config := &container.Config{
-		Image:      localName(spec.Image),
+		Image:      r.localName(spec.Image),
 		Entrypoint: spec.Command,
 		Cmd:        spec.Args,
 		Env:        runtime.Environment(spec, ports),

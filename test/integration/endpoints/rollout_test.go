@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -283,5 +284,97 @@ func TestKilledInstance(t *testing.T) {
 	t.Logf("%d of %d requests failed: %v", len(failed), total, failed)
 	if len(failed) > 2 {
 		t.Errorf("%d requests failed, want at most 1 %% of a second's: %v", len(failed), failed[0])
+	}
+}
+
+// Blue/green, together: the new version is added, then the old one taken out, and nothing fails. Exclusive: the new
+// version is routed to only once the old one is closed, so that the two never answer at the same time; what comes in
+// between is told to try again.
+func TestBlueGreen(t *testing.T) {
+	for name, balancer := range balancers {
+		t.Run(name, func(t *testing.T) {
+			testenv.Need(t, "program:"+name)
+			z, ctx := newZone(t), within(t)
+			front := freeAddress(t)
+			balancer(z, filepath.Join(folder(t), name), front)()
+			web := z.newApp("web", onHost(host))
+			for range 3 {
+				web.start()
+			}
+			web.confirmed(ctx)
+
+			load := newLoad(front, 200)
+			green := web.replacement(3)
+			blue := web.instances
+			web.instances = append(append([]*instance(nil), blue...), green...)
+			web.confirmed(ctx)
+			web.instances = green
+			web.confirmed(ctx)
+			drainAll(blue)
+			load.stop()
+			check(t, load, "blue/green together")
+
+			order := watchOrder(front)
+			blue, green = web.instances, web.replacement(3)
+			web.instances = nil
+			web.confirmed(ctx)
+			drainAll(blue)
+			web.instances = green
+			web.confirmed(ctx)
+			met := order()
+			first := slices.IndexFunc(met, func(answer string) bool { return strings.Contains(answer, "version 3") })
+			for _, answer := range met[max(first, 0):] {
+				if strings.Contains(answer, "version 2") {
+					t.Fatalf("the old version answered after the new one had: %v", met)
+				}
+			}
+			if last := met[len(met)-1]; !strings.Contains(last, "version 3") {
+				t.Errorf("in the end %q answers", last)
+			}
+		})
+	}
+}
+
+// replacement starts instances of the next version; nothing routes to them yet.
+func (a *app) replacement(count int) []*instance {
+	a.zone.t.Helper()
+	kept := a.instances
+	a.version++
+	var list []*instance
+	for range count {
+		list = append(list, a.start())
+	}
+	a.instances = kept
+	return list
+}
+
+func drainAll(instances []*instance) {
+	for _, i := range instances {
+		i.drain()
+	}
+}
+
+// watchOrder asks again and again, one request after the other, and tells what was answered once it is told to stop.
+func watchOrder(front string) (stop func() []string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	var met []string
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", front)
+		},
+	}}
+	group.Go(func() {
+		for last := false; !last; {
+			last = ctx.Err() != nil
+			word, err := get(client, "http://"+host+"/")
+			met = append(met, fmt.Sprint(strings.TrimSpace(word), err))
+		}
+	})
+	return func() []string {
+		cancel()
+		group.Wait()
+		return met
 	}
 }

@@ -264,8 +264,10 @@ func (a *app) roll(ctx context.Context, surge int) {
 	}
 }
 
-// drain lets requests in flight end, as an app does that heeds SIGTERM.
+// drain lets requests end that a balancer had accepted before it let go of the instance, and then ends it, as an app
+// does that heeds SIGTERM.
 func (i *instance) drain() {
+	time.Sleep(500 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_ = i.server.Shutdown(ctx)

@@ -1,0 +1,103 @@
+package driver_test
+
+import (
+	"maps"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+func TestARollingUpdateNeverServesWithLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, func(role *apiv1.RoleSpec) {
+			role.Stop = &apiv1.StopPolicy{Drain: durationpb.New(time.Second)}
+		})
+		w.after(time.Second)
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
+		for range 400 {
+			w.after(20 * time.Millisecond)
+			if serving, leases := len(w.Registry()), w.Leases(); serving < 3 || leases > 4 {
+				t.Fatalf("%d instances serve, %d containers are held", serving, leases)
+			}
+		}
+		if w.Rollout().GetState() != apiv1.Rollout_DONE || w.Starts() != 6 {
+			t.Errorf("rollout %v after %d starts", w.Rollout(), w.Starts())
+		}
+		for _, report := range w.Instances() {
+			if report.GetVersion() != 2 {
+				t.Errorf("%v is not of version 2", report)
+			}
+		}
+	})
+}
+
+func TestAVersionThatCrashesIsRevertedLongBeforeTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.behave(crashing("web:2"))
+		w.after(time.Second)
+		old := w.Registry()
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
+		w.after(time.Minute)
+		if len(w.Reverts()) != 1 || w.Reverts()[0].GetFromVersion() != 2 {
+			t.Fatalf("reverts: %v", w.Reverts())
+		}
+		if w.Rollout().GetState() != apiv1.Rollout_REVERTED || w.Rollout().GetVersion() != 3 || w.Rollout().GetReason() == "" {
+			t.Errorf("rollout %v", w.Rollout())
+		}
+		if got := w.Registry(); !maps.Equal(got, old) {
+			t.Errorf("the instances of the version before were touched: %v became %v", old, got)
+		}
+		for _, report := range w.Instances() {
+			if report.GetVersion() != 3 {
+				t.Errorf("%v does not count as the reverted version", report)
+			}
+		}
+	})
+}
+
+func TestARollingRestartReplacesEachOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.after(time.Second)
+		w.Want(func(wanted *masterv1.Wanted) { wanted.RestartBefore = timestamppb.Now() })
+		w.after(10 * time.Second)
+		if w.Starts() != 6 || len(w.Registry()) != 3 || w.Leases() != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+			t.Errorf("%d starts, registry %v, rollout %v", w.Starts(), w.Registry(), w.Rollout())
+		}
+		w.kill()
+		w.start()
+		w.after(10 * time.Second)
+		if w.Starts() != 6 {
+			t.Errorf("the new master restarted again: %d starts", w.Starts())
+		}
+	})
+}
+
+func TestARoleThatTheAppNoLongerHasIsTakenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Name, role.Instances = "front", 2 })
+		w.Want(func(wanted *masterv1.Wanted) {
+			wanted.Spec.Roles = append(wanted.Spec.Roles, &apiv1.RoleSpec{Name: "back", Image: "back:1", Instances: 1})
+			wanted.Version++
+		})
+		w.after(2 * time.Second)
+		w.serves("web-back-1", "web-front-1", "web-front-2")
+		fronts := w.Registry()["web-front-1"]
+		w.Want(func(wanted *masterv1.Wanted) {
+			wanted.Spec.Roles = wanted.Spec.Roles[:1]
+			wanted.Version++
+		})
+		w.after(2 * time.Second)
+		w.serves("web-front-1", "web-front-2")
+		if w.Registry()["web-front-1"] != fronts || w.Starts() != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+			t.Errorf("a role that did not change was replaced: %d starts, rollout %v", w.Starts(), w.Rollout())
+		}
+	})
+}

@@ -1,0 +1,105 @@
+package driver_test
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mammoth-os/mammoth/appmaster/mastertest"
+	"github.com/mammoth-os/mammoth/dynamicdeploy/driver"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+// world is a zone with an app whose master runs until stop is called.
+type world struct {
+	*testing.T
+	*mastertest.Zone
+	nodes map[string]*mastertest.Node
+	stop  func() error
+}
+
+func newWorld(t *testing.T, nodes int, change func(*apiv1.RoleSpec)) *world {
+	w := &world{T: t, Zone: mastertest.NewZone(t, "web"), nodes: map[string]*mastertest.Node{}}
+	for i := range nodes {
+		w.add("node-" + string(rune('1'+i)))
+	}
+	w.Want(func(wanted *masterv1.Wanted) {
+		role := wanted.GetSpec().GetRoles()[0]
+		role.Image, role.Instances = "web:1", 3
+		if change != nil {
+			change(role)
+		}
+	})
+	w.start()
+	t.Cleanup(func() {
+		if err := w.stop(); err != nil {
+			t.Errorf("the driver ended with %v", err)
+		}
+		for _, breach := range w.Breaches() {
+			t.Error(breach)
+		}
+	})
+	return w
+}
+
+func (w *world) add(name string) { w.nodes[name] = w.AddNode(name, 100) }
+
+// behave says what becomes of containers from now on, wherever they are started.
+func (w *world) behave(behave func(*corev1.ContainerSpec) mastertest.Behaviour) {
+	for _, node := range w.nodes {
+		node.SetBehaviour(behave)
+	}
+}
+
+// crashing containers of one image end as soon as they run.
+func crashing(image string) func(*corev1.ContainerSpec) mastertest.Behaviour {
+	return func(spec *corev1.ContainerSpec) mastertest.Behaviour {
+		behaviour := mastertest.Sound(spec)
+		if spec.GetImage() == image {
+			behaviour.Exit = 10 * time.Millisecond
+		}
+		return behaviour
+	}
+}
+
+// start runs a new attempt of the master.
+func (w *world) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	config := driver.Config{Master: w.Master()}
+	go func() { done <- driver.Run(ctx, config) }()
+	w.stop = func() error {
+		cancel()
+		return <-done
+	}
+}
+
+// kill ends the master at once; its instances go on.
+func (w *world) kill() {
+	if err := w.stop(); err != nil {
+		w.Fatalf("the driver ended with %v", err)
+	}
+}
+
+// after lets time pass.
+func (w *world) after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// serves fails the test unless exactly these instances are in the registry.
+func (w *world) serves(instances ...string) {
+	w.Helper()
+	if got := slices.Sorted(maps.Keys(w.Registry())); !slices.Equal(got, instances) {
+		w.Fatalf("in the registry are %v, want %v; reports: %v", got, instances, w.Instances())
+	}
+}
+
+func (w *world) scale(instances int32) {
+	w.Want(func(wanted *masterv1.Wanted) { wanted.GetSpec().GetRoles()[0].Instances = instances })
+}

@@ -1,0 +1,60 @@
+package nodemanager
+
+import (
+	"context"
+	"testing"
+
+	"google.golang.org/grpc"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/token"
+	"github.com/mammoth-os/mammoth/nodemanager/container"
+	"github.com/mammoth-os/mammoth/nodemanager/recovery"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
+)
+
+// goneStream is a caller who has hung up.
+type goneStream struct {
+	grpc.ServerStreamingServer[nodev1.WatchResponse]
+}
+
+func (goneStream) Context() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+func TestAWatcherWhoIsGoneBeforeTheAnswerLeavesNoFeedBehind(t *testing.T) {
+	key := token.NewKey(1)
+	nm := &NodeManager{config: Config{NodeID: "node-1"}, inbox: newInbox(), stopped: make(chan struct{})}
+	o := &owner{nm: nm, keys: []token.Key{key}, feeds: map[*feed]struct{}{}}
+	signed, err := token.Sign(key, &corev1.TokenClaims{Scope: corev1.TokenClaims_NODE, NodeId: "node-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (&service{nm: nm}).Watch(&nodev1.WatchRequest{Token: signed}, goneStream{}); err == nil {
+		t.Error("a watch without a caller ended well")
+	}
+	watched := 0
+	for _, message := range nm.inbox.take() {
+		message(o)
+		watched = max(watched, len(o.feeds))
+	}
+	if watched != 1 || len(o.feeds) != 0 {
+		t.Errorf("%d feeds were opened and %d are left", watched, len(o.feeds))
+	}
+}
+
+func TestAStartOfWhatAnEarlierNodeManagerWroteDownIsAnsweredAtOnce(t *testing.T) {
+	key := id.Container{Epoch: 1, App: id.App{ClusterStart: 1, Seq: 1}, Seq: 1}
+	nm := &NodeManager{config: Config{NodeID: "node-1"}, inbox: newInbox()}
+	o := newOwner(nm)
+	// It was killed between the record and what comes next.
+	o.recover([]recovery.Record{{Container: &container.Container{ID: key, State: container.New}}})
+	told := false
+	o.containers[key].whenRecorded(func() { told = true })
+	if !told {
+		t.Error("the start waits for a record that is on the disk")
+	}
+}
