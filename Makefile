@@ -17,8 +17,8 @@ help: ## Print this list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: up
-up: ## Start a zone on this machine, deploy the example app with three instances, print where both answer.
-	@scripts/need go docker programs
+up: ## Start a zone on this machine, deploy the example app with three instances, print where they answer, through nginx too.
+	@scripts/need go docker nginx programs
 	@$(MAKE) --no-print-directory build
 	@DIR=$(DIR) LISTEN=$(LISTEN) scripts/up
 
@@ -58,8 +58,9 @@ bench-deploy: build ## Time deployments, replacements, re-attachment and memory 
 
 .PHONY: bench-endpoints
 bench-endpoints: ## Time how fast a change is told and routed, and count requests that fail while everything is moved.
-	@scripts/need go servers
+	@scripts/need go docker programs servers
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/integration/endpoints
+	go run ./test/bench/endpoints
 
 .PHONY: bench-scheduler
 bench-scheduler: ## Time the scheduler core over nodes × apps × asks (BENCH_NODES, BENCH_APPS, BENCH_ASKS narrow it).

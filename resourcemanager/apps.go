@@ -450,7 +450,7 @@ func (z *zone) withdrawAll(a *app) {
 			z.save(kindInstance, instanceKey(a, name), instance)
 		}
 	}
-	z.awaitWithdrawal(a, func() {
+	z.whenRouted(a, func(z *zone) {
 		a.withdrawingAll = false
 		for _, c := range sortedContainers(a.containers) {
 			if !c.record.GetLease().GetMaster() {

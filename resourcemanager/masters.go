@@ -269,9 +269,25 @@ func (z *zone) reportRollout(a *app, report *masterv1.RolloutReport) {
 		State: report.GetState(), Version: report.GetVersion(), Updated: report.GetUpdated(), Total: report.GetTotal(), Reason: report.GetReason(),
 		Percent: report.GetPercent(),
 	}
+	a.rolloutReports++
 	if proto.Equal(before, after) {
 		return
 	}
+	if report := a.rolloutReports; after.GetState() != apiv1.Rollout_PROGRESSING && before.GetState() != after.GetState() {
+		// A step is done once balancers route by it.
+		z.whenRouted(a, func(z *zone) {
+			if !a.removed && a.rolloutReports == report {
+				z.setRollout(a, after)
+			}
+		})
+		return
+	}
+	z.setRollout(a, after)
+}
+
+func (z *zone) setRollout(a *app, after *apiv1.Rollout) {
+	r := a.record
+	before := r.GetRollout()
 	r.Rollout = after
 	if after.GetState() == apiv1.Rollout_DONE && after.GetVersion() == r.GetVersion() {
 		r.GoodVersion = r.GetVersion()

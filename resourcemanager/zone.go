@@ -95,6 +95,8 @@ type app struct {
 	withdrawing []string
 	// traffic is what balancers have counted since the master's stream was opened, by instance.
 	traffic map[string]*masterv1.Traffic
+	// rolloutReports counts what the master said of the rollout: what waits for balancers may be overtaken.
+	rolloutReports int
 	// withdrawingAll is set while balancers are waited for, after which every instance is stopped.
 	withdrawingAll bool
 	watchers       map[*mailbox[*apiv1.App]]struct{}

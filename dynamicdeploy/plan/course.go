@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -100,30 +101,35 @@ func (r *Role) canaries() int {
 // missed. It tells how many of the wanted one are healthy.
 func (r *Role) sideBySide(count int, dark bool, now time.Time) (ready int) {
 	base := r.base()
-	serving := r.tend(r.of(base), base, r.wanted.Count, false, now)
+	others := slices.DeleteFunc(r.sorted(), func(s *slot) bool { return s.version == base || s.version == r.wanted.Version })
+	if len(others) == 0 {
+		r.light(base)
+	}
+	if !dark {
+		r.light(r.wanted.Version)
+	}
+	r.tend(r.of(base), base, r.wanted.Count, false, now)
 	ready = r.tend(r.of(r.wanted.Version), r.wanted.Version, count, dark, now)
-	var others []*slot
+	serving, waiting := 0, false
 	for _, s := range r.sorted() {
-		if s.version != base && s.version != r.wanted.Version {
-			others = append(others, s)
+		waiting = waiting || s.version == base && s.dark
+		if s.version != r.wanted.Version && !s.dark && !s.leaving && r.phase(s, now) == healthy {
+			serving++
 		}
 	}
-	serving += r.healthyOf(others, now)
 	for _, s := range others {
 		switch phase := r.phase(s, now); {
-		case s.leaving || phase == unseen || phase == returned:
+		case s.leaving:
+		case waiting:
+			// The version before was about to serve alone.
+			s.leaving = true
+		case phase == unseen || phase == returned:
 		case phase != healthy || s.dark:
 			s.leaving = true
 		case serving > r.wanted.Count:
 			s.leaving = true
 			serving--
 		}
-	}
-	if len(others) == 0 {
-		r.light(base)
-	}
-	if !dark {
-		r.light(r.wanted.Version)
 	}
 	return ready
 }

@@ -166,6 +166,9 @@ func (w *world) checkExclusive() {
 	}
 	var fresh, old bool
 	for _, i := range w.role.Instances(w.now) {
+		if i.State == Unseen {
+			continue // nothing new is said of it
+		}
 		fresh = fresh || i.InService && i.Version == w.wanted.Version
 		old = old || i.InService && i.Version != w.wanted.Version
 	}
