@@ -114,6 +114,7 @@ func (n *node) run(ctx context.Context) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.address = "" // a start that is late does not connect anew
 	if n.conn != nil {
 		_ = n.conn.Close()
 		n.conn = nil

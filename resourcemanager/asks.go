@@ -112,6 +112,28 @@ func (z *zone) forgetAsk(a *app, name string) {
 	z.forget(kindAsk, askKey(a, name))
 }
 
+// withdrawAsks withdraws what an earlier attempt asked for and was not granted: a new one decides for itself. What was
+// granted under an id still counts when the id is asked under again.
+func (z *zone) withdrawAsks(a *app) {
+	for _, name := range sortedKeys(a.asks) {
+		known := a.asks[name]
+		if known.GetAsk().GetCount() <= known.GetGranted() {
+			continue
+		}
+		ask, err := z.readAsk(known.GetAsk())
+		if err != nil {
+			z.log.Error("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
+			continue
+		}
+		z.apply(scheduler.SetAsk{App: a.id, Ask: ask})
+		record := proto.CloneOf(known)
+		record.Ask.Count = record.GetGranted()
+		a.asks[name] = record
+		z.save(kindAsk, askKey(a, name), record)
+		z.forgetAsk(a, name)
+	}
+}
+
 // applyAsks tells the scheduler what the app waits for: nothing once it is to end.
 func (z *zone) applyAsks(a *app) {
 	for _, name := range sortedKeys(a.asks) {

@@ -52,6 +52,35 @@ func TestAMasterThatIsKilledIsReplacedAtOnceAndTheNextAdoptsAll(t *testing.T) {
 	})
 }
 
+func TestANewMasterIsGrantedNothingThatOnlyTheLastOneAskedFor(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		work := ask1("work")
+		work.Count = 3
+		work.Resources.CpuMillis = 3500 // one of them fits beside the master
+		if got := len(allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{work}}))); got != 1 {
+			t.Fatalf("a small node grants %d, want 1", got)
+		}
+		n.done(masterContainer(z, "web"), &corev1.Exit{Reason: corev1.Exit_EXITED, Code: 137})
+		next := n.launchMaster()
+		if handed := len(next.register.GetContainers()); handed != 1 {
+			t.Fatalf("the next master is handed %d containers, want 1", handed)
+		}
+		next.heard()
+		z.addNode("node-2")
+		z.addNode("node-3")
+		if got := allocated(next.heard()); len(got) != 0 {
+			t.Errorf("granted without having been asked for by this attempt: %v", got)
+		}
+		// Asking again under the id counts what was granted before.
+		if got := len(allocated(next.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{work}}))); got != 2 {
+			t.Errorf("asked again for 3 in total, of which 1 is held: %d were granted, want 2", got)
+		}
+	})
+}
+
 func TestMastersThatKeepFailingLeaveTheAppDegradedUntilAPersonRestartsIt(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		n := z.addNode("node-1")

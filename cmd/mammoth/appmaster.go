@@ -3,12 +3,17 @@ package main
 import (
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mammoth-os/mammoth/appmaster"
 	"github.com/mammoth-os/mammoth/dynamicdeploy"
 )
+
+// settling is about how long a master takes until it has its instances, and does little more than wait. What of the
+// program only its start has used is given back then.
+const settling = 5 * time.Second
 
 // appmasterCommand holds the application masters that ship with Mammoth. The ResourceManager starts them; a person
 // has no use for them.
@@ -31,6 +36,8 @@ func (c *cli) dynamicDeployCommand() *cobra.Command {
 			}
 			c.spareMemory()
 			spareProgram()
+			settled := time.AfterFunc(settling, spareProgram)
+			defer settled.Stop()
 			master, err := appmaster.FromEnvironment()
 			if err != nil {
 				return usageError{err}

@@ -169,6 +169,41 @@ func TestRefusedToStart(t *testing.T) {
 	}
 }
 
+// A client that never ends does not keep an old worker for ever.
+func TestOldWorkersEnd(t *testing.T) {
+	testenv.Need(t, "program:nginx")
+	front := balancertest.Front{Dir: t.TempDir(), HTTP: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))}
+	config := configOf(front)
+	config.WorkerShutdown, config.StopOnExit = time.Second, true
+	proxy, err := NewProxy(config)
+	must(t, err)
+	defer proxy.Close()
+	must(t, proxy.Start(t.Context()))
+	web := balancertest.NewInstance(t, "web-1")
+	_, err = proxy.Apply(t.Context(), balancertest.Routes(balancertest.Route("web", "web.test", "/", web)))
+	must(t, err)
+	conn, err := net.Dial("tcp", front.HTTP)
+	must(t, err)
+	defer conn.Close()
+	_, err = fmt.Fprint(conn, "GET /slow HTTP/1.1\r\nHost: web.test\r\n\r\n")
+	must(t, err)
+	defer close(web.Release)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for web.Requests.Load() == 0 && ctx.Err() == nil {
+		balancer.Pause(ctx, time.Millisecond)
+	}
+	old := serving(front)[1:]
+	_, err = proxy.Apply(t.Context(), balancertest.Routes(balancertest.Route("web", "web.test", "/")))
+	must(t, err)
+	for left := old; len(left) > 0; left = slices.DeleteFunc(left, balancer.Zombie) {
+		if ctx.Err() != nil {
+			t.Fatalf("the workers %v are still there", left)
+		}
+		balancer.Pause(ctx, 5*time.Millisecond)
+	}
+}
+
 // What `mammoth companion nginx --config F` reads.
 func TestConfigFile(t *testing.T) {
 	var config Config

@@ -156,34 +156,37 @@ func (p *Proxy) workers() []int {
 // its sockets.
 func takes(pid int) bool { return title(pid) == "nginx: worker process" && !balancer.Zombie(pid) }
 
-func closed(workers []int) bool {
-	for _, pid := range workers {
-		if takes(pid) {
-			return false
-		}
-	}
-	return true
-}
-
 // endOrphans has the workers of a master that was killed finish their requests and go: they hold its ports.
 func (p *Proxy) endOrphans(ctx context.Context) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return
-	}
-	var orphans []int
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err == nil && takes(pid) && p.worksHere(pid) {
-			orphans = append(orphans, pid)
-			_ = syscall.Kill(pid, syscall.SIGQUIT)
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	for !closed(orphans) && ctx.Err() == nil {
-		balancer.Pause(ctx, time.Millisecond)
+	for orphans := p.orphans(); len(orphans) > 0 && ctx.Err() == nil; orphans = p.orphans() {
+		for _, pid := range orphans {
+			_ = syscall.Kill(pid, syscall.SIGQUIT)
+		}
+		balancer.Pause(ctx, 2*time.Millisecond)
 	}
+}
+
+// orphans is every process of this folder that may take requests. There is no master; a worker that it had just
+// started may still go by its name.
+func (p *Proxy) orphans() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var list []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		name := title(pid)
+		if strings.HasPrefix(name, "nginx: ") && !strings.HasSuffix(name, "shutting down") && p.worksHere(pid) && !balancer.Zombie(pid) {
+			list = append(list, pid)
+		}
+	}
+	return list
 }
 
 // listens reports whether the running nginx has the TCP port in its configuration.

@@ -18,26 +18,32 @@ type balancers struct {
 	leaving map[string]int64
 	// The newest change that balancers are told of. They confirm nothing above it.
 	routed   int64
-	sessions map[string]*Balancer
+	sessions map[string]*balancer
 	waits    map[*wait]struct{}
 }
 
-// Balancer is one balancer's standing with the registry, over all its connections.
-type Balancer struct {
+// balancer is one balancer's standing with the registry, over all its connections.
+type balancer struct {
 	registry  *Registry
 	name      string
 	confirmed int64
 	// How long it is waited for after its connection was lost.
 	lostAfter time.Duration
-	// Counts connections: a timer that belongs to an earlier one does nothing.
-	connection int
+	// The newest; what earlier ones say does not count any more.
+	connection *Connection
+}
+
+// Connection is one connection of a balancer.
+type Connection struct {
+	balancer *balancer
+	replaced chan struct{}
 }
 
 // wait is one caller of AwaitBalancers and what it waits for.
 type wait struct {
 	generation int64
 	// The balancers that have yet to confirm.
-	missing map[*Balancer]struct{}
+	missing map[*balancer]struct{}
 	done    func()
 	timer   *time.Timer
 }
@@ -47,7 +53,7 @@ func newBalancers(firstGeneration int64) balancers {
 		exposed:  map[string]*apiv1.Expose{},
 		leaving:  map[string]int64{},
 		routed:   firstGeneration,
-		sessions: map[string]*Balancer{},
+		sessions: map[string]*balancer{},
 		waits:    map[*wait]struct{}{},
 	}
 }
@@ -60,7 +66,7 @@ func (r *Registry) AwaitBalancers(name string, generation int64, done func()) {
 	defer r.mu.Unlock()
 	b := &r.balancers
 	generation = min(generation, b.routed)
-	w := &wait{generation: generation, missing: map[*Balancer]struct{}{}, done: done}
+	w := &wait{generation: generation, missing: map[*balancer]struct{}{}, done: done}
 	if at, leaving := b.leaving[name]; leaving || b.exposed[name] != nil {
 		w.generation = max(generation, at)
 		for _, session := range b.sessions {
@@ -83,31 +89,39 @@ func (r *Registry) AwaitBalancers(name string, generation int64, done func()) {
 
 // ConnectBalancer begins a connection of the named balancer; one that it still has is replaced. After the
 // connection's loss the balancer goes on being waited for, for lostAfter: its proxy may well be serving still.
-func (r *Registry) ConnectBalancer(name string, lostAfter time.Duration) (balancer *Balancer, connection int) {
+func (r *Registry) ConnectBalancer(name string, lostAfter time.Duration) *Connection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	session := r.balancers.sessions[name]
 	if session == nil {
-		session = &Balancer{registry: r, name: name}
+		session = &balancer{registry: r, name: name}
 		r.balancers.sessions[name] = session
 	}
+	if session.connection != nil {
+		close(session.connection.replaced)
+	}
+	// Whether this is the proxy that confirmed before, nobody knows.
+	session.confirmed = 0
 	session.lostAfter = lostAfter
-	session.connection++
-	return session, session.connection
+	session.connection = &Connection{balancer: session, replaced: make(chan struct{})}
+	return session.connection
 }
 
 // ExpectBalancer makes a balancer waited for that has yet to connect, for as long as if its connection had been lost
 // just now: a ResourceManager that was restarted names those that it knew.
 func (r *Registry) ExpectBalancer(name string, lostAfter time.Duration) {
-	balancer, connection := r.ConnectBalancer(name, lostAfter)
-	balancer.Lost(connection)
+	r.ConnectBalancer(name, lostAfter).Lost()
 }
 
+// Replaced is closed when another connection has taken this one's place.
+func (c *Connection) Replaced() <-chan struct{} { return c.replaced }
+
 // Confirm says that the balancer routes by the state of this generation, and by nothing older.
-func (b *Balancer) Confirm(generation int64) {
+func (c *Connection) Confirm(generation int64) {
+	b := c.balancer
 	b.registry.mu.Lock()
 	defer b.registry.mu.Unlock()
-	if generation <= b.confirmed {
+	if b.connection != c || generation <= b.confirmed {
 		return
 	}
 	b.confirmed = generation
@@ -120,35 +134,30 @@ func (b *Balancer) Confirm(generation int64) {
 	}
 }
 
-// Lost says that a connection has ended without a word. A newer connection makes it meaningless.
-func (b *Balancer) Lost(connection int) {
+// Lost says that the connection has ended without a word.
+func (c *Connection) Lost() {
+	b := c.balancer
 	b.registry.mu.Lock()
 	defer b.registry.mu.Unlock()
-	if connection != b.connection {
-		return
+	if b.connection == c {
+		time.AfterFunc(b.lostAfter, c.forget)
 	}
-	time.AfterFunc(b.lostAfter, func() {
-		b.registry.mu.Lock()
-		defer b.registry.mu.Unlock()
-		if connection == b.connection {
-			b.forget()
-		}
-	})
 }
 
 // Leave says that the balancer routes to nothing any more: nobody has to wait for it.
-func (b *Balancer) Leave() {
+func (c *Connection) Leave() { c.forget() }
+
+// forget has nobody wait for the balancer any more, unless it has connected again.
+func (c *Connection) forget() {
+	b := c.balancer
 	b.registry.mu.Lock()
 	defer b.registry.mu.Unlock()
-	b.connection++
-	b.forget()
-}
-
-func (b *Balancer) forget() {
 	all := &b.registry.balancers
-	if all.sessions[b.name] == b {
-		delete(all.sessions, b.name)
+	if b.connection != c || all.sessions[b.name] != b {
+		return
 	}
+	delete(all.sessions, b.name)
+	all.forgetLeft()
 	for w := range all.waits {
 		delete(w.missing, b)
 		b.registry.finish(w)

@@ -36,7 +36,7 @@ func TestNobodyToWaitFor(t *testing.T) {
 		if done := await(r, "web", generation); !done() {
 			t.Error("waits though there is no balancer")
 		}
-		balancer, _ := r.ConnectBalancer("nginx", time.Minute)
+		balancer := r.ConnectBalancer("nginx", time.Minute)
 		other := r.Publish("db", endpoints("db-1"))
 		if done := await(r, "db", other); !done() {
 			t.Error("waits though no balancer serves db")
@@ -52,8 +52,8 @@ func TestEveryBalancerConfirms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := registry.New(epoch)
 		r.Expose("web", exposed())
-		nginx, _ := r.ConnectBalancer("nginx", time.Minute)
-		haproxy, _ := r.ConnectBalancer("haproxy", time.Minute)
+		nginx := r.ConnectBalancer("nginx", time.Minute)
+		haproxy := r.ConnectBalancer("haproxy", time.Minute)
 		first := r.Publish("web", endpoints("web-1", "web-2"))
 		second := r.Publish("web", endpoints("web-1"))
 		added, removed := await(r, "web", first), await(r, "web", second)
@@ -76,17 +76,17 @@ func TestLostBalancerIsWaitedForUntilItsDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := registry.New(epoch)
 		r.Expose("web", exposed())
-		nginx, connection := r.ConnectBalancer("nginx", 10*time.Second)
+		nginx := r.ConnectBalancer("nginx", 10*time.Second)
 		generation := r.Publish("web", endpoints("web-1"))
 		done := await(r, "web", generation)
-		nginx.Lost(connection)
+		nginx.Lost()
 		time.Sleep(9 * time.Second)
-		again, connection := r.ConnectBalancer("nginx", 10*time.Second)
+		again := r.ConnectBalancer("nginx", 10*time.Second)
 		time.Sleep(9 * time.Second)
 		if done() {
 			t.Fatal("the balancer was given up though it is connected again")
 		}
-		again.Lost(connection)
+		again.Lost()
 		time.Sleep(9 * time.Second)
 		if late := await(r, "web", generation); done() || late() {
 			t.Fatal("the balancer was given up before its deadline")
@@ -105,12 +105,12 @@ func TestBalancerThatLeavesOrKeepsSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := registry.New(epoch)
 		r.Expose("web", exposed())
-		nginx, connection := r.ConnectBalancer("nginx", time.Hour)
-		_, _ = r.ConnectBalancer("silent", time.Hour)
+		nginx := r.ConnectBalancer("nginx", time.Hour)
+		_ = r.ConnectBalancer("silent", time.Hour)
 		generation := r.Publish("web", endpoints("web-1"))
 		done := await(r, "web", generation)
 		nginx.Leave()
-		nginx.Lost(connection)
+		nginx.Lost()
 		time.Sleep(registry.Patience - time.Second)
 		if done() {
 			t.Fatal("a silent balancer was given up too early")
@@ -128,7 +128,7 @@ func TestWhatIsNoLongerExposedIsWaitedFor(t *testing.T) {
 		r := registry.New(epoch)
 		r.Expose("web", exposed())
 		r.Publish("web", endpoints("web-1"))
-		balancer, _ := r.ConnectBalancer("nginx", time.Minute)
+		balancer := r.ConnectBalancer("nginx", time.Minute)
 		balancer.Confirm(r.Generation())
 		hidden := r.Expose("web", nil)
 		generation := r.Publish("web", endpoints())
@@ -151,7 +151,7 @@ func TestExpectedBalancer(t *testing.T) {
 		r.Expose("web", exposed())
 		generation := r.Publish("web", endpoints("web-1"))
 		done := await(r, "web", generation)
-		balancer, _ := r.ConnectBalancer("nginx", time.Minute)
+		balancer := r.ConnectBalancer("nginx", time.Minute)
 		time.Sleep(10 * time.Second)
 		if done() {
 			t.Error("done though nginx is back and has not confirmed")
@@ -159,6 +159,29 @@ func TestExpectedBalancer(t *testing.T) {
 		balancer.Confirm(generation)
 		if !done() {
 			t.Error("waits for a balancer that never came back")
+		}
+	})
+}
+
+// What an earlier connection says counts no more: it may be that of another proxy.
+func TestReplacedConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := registry.New(epoch)
+		r.Expose("web", exposed())
+		first := r.ConnectBalancer("nginx", time.Minute)
+		second := r.ConnectBalancer("nginx", time.Minute)
+		<-first.Replaced()
+		generation := r.Publish("web", endpoints("web-1"))
+		done := await(r, "web", generation)
+		first.Confirm(generation)
+		first.Leave()
+		first.Lost()
+		if done() {
+			t.Error("done though only the earlier connection has confirmed")
+		}
+		second.Confirm(generation)
+		if !done() {
+			t.Error("waits though the balancer has confirmed")
 		}
 	})
 }

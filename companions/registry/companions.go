@@ -79,15 +79,15 @@ func (r *Registry) Route(stream grpc.BidiStreamingServer[companionv1.RouteReport
 	if asked := hello.GetLostAfter(); asked != nil {
 		lostAfter = min(max(asked.AsDuration(), 0), longestLostAfter)
 	}
-	balancer, connection := r.ConnectBalancer(name, lostAfter)
+	connection := r.ConnectBalancer(name, lostAfter)
 	if r.observer != nil {
 		r.observer.BalancerConnected(name)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- r.hear(stream, balancer) }()
-	err = r.tell(stream, ended)
+	go func() { ended <- r.hear(stream, name, connection) }()
+	err = r.tell(stream, connection, ended)
 	if !errors.Is(err, errLeft) {
-		balancer.Lost(connection)
+		connection.Lost()
 	}
 	if r.observer != nil {
 		r.observer.BalancerLost(name, wire.Sentence(err))
@@ -98,10 +98,13 @@ func (r *Registry) Route(stream grpc.BidiStreamingServer[companionv1.RouteReport
 	return wire.Status(err)
 }
 
-var errLeft = errors.New("it has left")
+var (
+	errLeft     = errors.New("it has left")
+	errReplaced = fmt.Errorf("another balancer of the same name has connected; give each a name of its own: %w", errdefs.ErrAborted)
+)
 
 // tell sends what is to be routed until the connection ends.
-func (r *Registry) tell(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], ended <-chan error) error {
+func (r *Registry) tell(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], connection *Connection, ended <-chan error) error {
 	watch := &routes{registry: r, known: map[string]known{}}
 	for {
 		update, changed := watch.poll()
@@ -115,12 +118,14 @@ func (r *Registry) tell(stream grpc.BidiStreamingServer[companionv1.RouteReport,
 		case <-changed:
 		case err := <-ended:
 			return err
+		case <-connection.Replaced():
+			return errReplaced
 		}
 	}
 }
 
 // hear takes in what the balancer says until it says no more.
-func (r *Registry) hear(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], balancer *Balancer) error {
+func (r *Registry) hear(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], name string, connection *Connection) error {
 	for {
 		report, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -131,17 +136,17 @@ func (r *Registry) hear(stream grpc.BidiStreamingServer[companionv1.RouteReport,
 		}
 		if r.observer != nil {
 			if report.GetApplied() > 0 {
-				r.observer.Refused(balancer.name, report.GetRefusals())
+				r.observer.Refused(name, report.GetRefusals())
 			}
 			if len(report.GetTraffic()) > 0 {
-				r.observer.Counted(balancer.name, report.GetTraffic())
+				r.observer.Counted(name, report.GetTraffic())
 			}
 		}
 		if report.GetApplied() > 0 {
-			balancer.Confirm(report.GetApplied())
+			connection.Confirm(report.GetApplied())
 		}
 		if report.GetLeaving() {
-			balancer.Leave()
+			connection.Leave()
 			return errLeft
 		}
 	}

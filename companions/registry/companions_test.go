@@ -4,10 +4,12 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -145,5 +147,25 @@ func TestMirror(t *testing.T) {
 	second, err := stream.Recv()
 	if err != nil || second.GetSnapshot() || !slices.Equal(second.GetRemoved(), []string{"web"}) {
 		t.Fatalf("the second update is %v, %v", second, err)
+	}
+}
+
+func TestRouteEndsWhenAnotherOfTheNameConnects(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	client := companionv1.NewCompanionsClient(serve(t, registry.New(0)))
+	var streams [2]grpc.BidiStreamingClient[companionv1.RouteReport, companionv1.RouteUpdate]
+	for i := range streams {
+		var err error
+		if streams[i], err = client.Route(ctx); err != nil {
+			t.Fatal(err)
+		}
+		_ = streams[i].Send(&companionv1.RouteReport{Balancer: "nginx"})
+		if _, err := streams[i].Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := streams[0].Recv(); status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "give each a name of its own") {
+		t.Errorf("the first connection ended with %v", err)
 	}
 }

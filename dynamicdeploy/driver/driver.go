@@ -410,9 +410,7 @@ func (d *driver) start(ctx context.Context, held *container, spec *corev1.Contai
 		var err error
 		for failures := 1; ; failures++ {
 			status, err = d.client.Start(limit, held.allocation, spec)
-			// Canceled is what a call says whose connection was closed because the node has moved.
-			again := errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.Canceled)
-			if !again || backoff.Sleep(limit, policy.After(failures)) != nil {
+			if !unanswered(err) || backoff.Sleep(limit, policy.After(failures)) != nil {
 				break
 			}
 		}
@@ -423,6 +421,12 @@ func (d *driver) start(ctx context.Context, held *container, spec *corev1.Contai
 	})
 }
 
+// unanswered reports whether a start may have been heeded for all that is known.
+func unanswered(err error) bool {
+	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, context.Canceled) // which a call says whose connection was closed because the node has moved
+}
+
 func (d *driver) startEnded(result startResult) {
 	held, ok := d.held[result.container]
 	if !ok || held.role == nil {
@@ -430,7 +434,8 @@ func (d *driver) startEnded(result startResult) {
 	}
 	if result.err != nil {
 		d.log.Warn("a start was not accepted", "container", result.container, "error", result.err)
-		held.role.plan.StartFailed(held.id, "the node did not accept it: "+wire.Sentence(result.err), time.Now())
+		reason := "the node did not accept it: " + wire.Sentence(result.err)
+		held.role.plan.StartFailed(held.id, reason, unanswered(result.err), time.Now())
 		return
 	}
 	if held.sequence == 0 {

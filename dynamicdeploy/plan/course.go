@@ -112,7 +112,7 @@ func (r *Role) sideBySide(count int, dark bool, now time.Time) (ready int) {
 	ready = r.tend(r.of(r.wanted.Version), r.wanted.Version, count, dark, now)
 	serving, waiting := 0, false
 	for _, s := range r.sorted() {
-		waiting = waiting || s.version == base && s.dark
+		waiting = waiting || s.version == base && s.dark && !s.leaving
 		if s.version != r.wanted.Version && !s.dark && !s.leaving && r.phase(s, now) == healthy {
 			serving++
 		}

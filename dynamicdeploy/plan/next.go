@@ -165,7 +165,7 @@ func (r *Role) phase(s *slot, now time.Time) phase {
 		return granted
 	case c.adopted && !c.seen:
 		return unseen
-	case c.status.Health == Bad, r.overdue(c, now):
+	case c.unanswered, c.status.Health == Bad, r.overdue(c, now):
 		return failing
 	case c.status.Stage == Running && c.status.Health == Good:
 		return healthy

@@ -44,7 +44,8 @@ type thing struct {
 	healthy      bool
 	inService    bool
 	withdrawn    bool
-	refused      bool
+	told         bool // its node has spoken of it
+	refused      bool // it does not run
 	released     bool
 	grantedAt    time.Time
 	runningSince time.Time
@@ -110,6 +111,7 @@ func (w *world) tell(c *thing) {
 	case c.healthy:
 		status.Health = Good
 	}
+	c.told = true
 	w.role.Observe(status)
 }
 
@@ -166,8 +168,8 @@ func (w *world) checkExclusive() {
 	}
 	var fresh, old bool
 	for _, i := range w.role.Instances(w.now) {
-		if i.State == Unseen {
-			continue // nothing new is said of it
+		if i.State == Unseen || i.State == Unreachable {
+			continue // nothing new is said of it, or nobody can tell it anything
 		}
 		fresh = fresh || i.InService && i.Version == w.wanted.Version
 		old = old || i.InService && i.Version != w.wanted.Version
@@ -260,12 +262,14 @@ func (w *world) step(benign bool) {
 	case "never told":
 		w.grantUntold()
 	case "healthy":
-		if c := w.pick(func(c *thing) bool { return c.started && !c.healthy && !c.released && w.nodes[c.node] != Lost }); c != nil {
+		if c := w.pick(func(c *thing) bool {
+			return c.started && !c.refused && !c.healthy && !c.released && w.nodes[c.node] != Lost
+		}); c != nil {
 			c.healthy, c.runningSince = true, w.now
 			w.tell(c)
 		}
 	case "tell":
-		if c := w.pick(func(c *thing) bool { return c.started && w.nodes[c.node] != Lost }); c != nil {
+		if c := w.pick(func(c *thing) bool { return c.started && !c.refused && w.nodes[c.node] != Lost }); c != nil {
 			w.tell(c)
 		}
 	case "confirm":
@@ -310,9 +314,12 @@ func (w *world) step(benign bool) {
 			w.role.Observe(Status{Container: c.id, Stage: Running, Health: Bad, RunningSince: c.runningSince})
 		}
 	case "refuse":
-		if c := w.pick(func(c *thing) bool { return c.started && !c.healthy && !c.released }); c != nil {
-			c.refused, c.inService = true, false
-			w.role.StartFailed(c.id, "refused", w.now)
+		if c := w.pick(func(c *thing) bool { return c.started && !c.told && !c.released }); c != nil {
+			mayRun := rapid.Bool().Draw(w.t, "may run")
+			if !mayRun {
+				c.refused, c.inService = true, false
+			}
+			w.role.StartFailed(c.id, "refused", mayRun, w.now)
 		}
 	case "lose":
 		w.setNode(Lost, Lost)

@@ -63,6 +63,8 @@ type container struct {
 	// seen: its node has spoken of it.
 	seen   bool
 	status Status
+	// unanswered: its node did not answer the start.
+	unanswered bool
 	// failed: its failure has been counted.
 	failed    bool
 	preemptBy time.Time
@@ -161,13 +163,18 @@ func (r *Role) asker(grant Grant) *slot {
 	return s
 }
 
-// StartFailed says that a node did not accept a start. The container may run all the same, so it is released.
-func (r *Role) StartFailed(container id.Container, reason string, now time.Time) {
+// StartFailed says that a node did not accept a start. If it only did not answer, the container may run all the same, and
+// serve: it is then taken away in order.
+func (r *Role) StartFailed(container id.Container, reason string, mayRun bool, now time.Time) {
 	s := r.holder(container)
-	if s == nil || s.current.failed {
+	if s == nil || s.current.failed || s.current.seen {
 		return
 	}
 	r.fail(s, Exit{Blame: Node, Reason: reason}, now)
+	if mayRun {
+		s.current.unanswered = true
+		return
+	}
 	s.current.outAt, s.current.withdrawn = now, true
 }
 

@@ -28,7 +28,7 @@ const (
 	// starting: on the way to healthy.
 	starting
 	healthy
-	// failing: it runs, but its probes fail, or it took too long.
+	// failing: it runs, but its probes fail, or it took too long; or nobody knows whether it runs.
 	failing
 	// withdrawing: it is to be taken out of the registry.
 	withdrawing

@@ -56,6 +56,7 @@ func newStage() *stage {
 //	running|healthy|sick c1        what the node says of a container
 //	gone c1 blame=app|node|nobody  it was seen gone
 //	refused c1                     its node did not accept the start
+//	unanswered c1                  its node did not answer the start
 //	out web-1                      it is in no registry and no balancer any more
 //	counted web-1 100 errors=3     what balancers have counted for it
 //	node n1 ready|draining|lost    what the ResourceManager thinks of a node
@@ -107,7 +108,9 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 		c.gone = true
 		s.role.Ended(c.id, Exit{Blame: blame, Reason: "it exited with code 1"}, s.now)
 	case "refused":
-		s.role.StartFailed(s.find(t, name).id, "the node did not accept it", s.now)
+		s.role.StartFailed(s.find(t, name).id, "the node did not accept it", false, s.now)
+	case "unanswered":
+		s.role.StartFailed(s.find(t, name).id, "the node did not answer", true, s.now)
 	case "out":
 		s.role.Withdrawn(name, s.now)
 	case "counted":

@@ -27,6 +27,9 @@ const (
 	chunkSize = 4 << 20
 	// maxFailures is how often in a row the zone may fail to answer.
 	maxFailures = 8
+	// answerWithin is how long the zone may take for one answer. It goes on to import what its client no longer waits
+	// for, and tells the outcome to the next who asks.
+	answerWithin = 5 * time.Minute
 	// maxAnswer is how long an answer of the zone may be.
 	maxAnswer = 4 << 20
 )
@@ -222,6 +225,8 @@ func (r *refusal) Unwrap() error { return r.err }
 
 // do asks the zone once.
 func (p *pusher) do(ctx context.Context, method, path string, body []byte, offset int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, p.base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, &refusal{err: fmt.Errorf("%q is not a zone's address: %w", p.options.Server, err)}

@@ -80,16 +80,6 @@ func (h Health) String() string {
 	return [...]string{"none", "starting", "healthy", "unhealthy"}[h]
 }
 
-// Phase is a timed step on the way to running: download, load, run.
-type Phase struct {
-	Name      string
-	StartedAt time.Time
-	// Duration is negative while the phase lasts.
-	Duration time.Duration
-	Bytes    int64  `json:",omitempty"`
-	Error    string `json:",omitempty"`
-}
-
 // Seen is what the engine told of a container that runs.
 type Seen struct {
 	RuntimeID string    `json:",omitempty"`

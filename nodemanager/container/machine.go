@@ -415,11 +415,16 @@ func (m Machine) retryLater(now time.Time, c *Container) {
 	c.retryAt = now.Add(min(wait, m.RetryMax))
 }
 
+// maxGrace is longer than anybody waits for a process to end by itself.
+const maxGrace = 24 * time.Hour
+
+// grace is kept within bounds, since a wait for less than nothing, or for ever, would have no stop succeed.
 func (m Machine) grace(c *Container) time.Duration {
+	grace := c.Grace
 	if c.Wanted != nil && c.Wanted.Grace != nil {
-		return *c.Wanted.Grace
+		grace = *c.Wanted.Grace
 	}
-	return c.Grace
+	return min(max(0, grace), maxGrace)
 }
 
 func (c *Container) prepare(now time.Time) []Effect {
@@ -502,36 +507,6 @@ func (c *Container) exit(ending Ending) Exit {
 		exit.Message = fmt.Sprintf("exited with code %d", ending.Code)
 	}
 	return exit
-}
-
-func (c *Container) progress(now time.Time, fact Fact) []Effect {
-	last := len(c.Phases) - 1
-	if last < 0 {
-		return nil
-	}
-	if fact.Bytes > 0 {
-		c.Phases[0].Bytes = fact.Bytes
-	}
-	if fact.Phase == "" || c.Phases[last].Name == fact.Phase || fact.Phase == "download" {
-		return nil
-	}
-	c.closePhase(now, "")
-	c.openPhase(now, fact.Phase)
-	return []Effect{c.publish(now)}
-}
-
-func (c *Container) openPhase(now time.Time, name string) {
-	c.Phases = append(c.Phases, Phase{Name: name, StartedAt: now, Duration: -1})
-}
-
-func (c *Container) closePhase(now time.Time, failure string) {
-	if len(c.Phases) == 0 {
-		return
-	}
-	last := &c.Phases[len(c.Phases)-1]
-	if last.Duration < 0 {
-		last.Duration, last.Error = max(0, now.Sub(last.StartedAt)), failure
-	}
 }
 
 // Adopt takes up a container that its engine has and no record tells of. Whether it may stay is for the

@@ -43,6 +43,24 @@ func TestAnEndIsHeededInEveryStateBeforeTheEnd(t *testing.T) {
 	}
 }
 
+func TestNoGraceKeepsAStopFromSucceeding(t *testing.T) {
+	for asked, want := range map[time.Duration]time.Duration{
+		-time.Hour: 0, 0: 0, time.Minute: time.Minute, 1<<63 - 1: 24 * time.Hour,
+	} {
+		now := time.Unix(1000, 0)
+		c := brought(container.Running, now)
+		var got []time.Duration
+		for _, effect := range machine.Apply(now, c, container.Fact{Event: container.StopWanted, Stop: container.Stop{Grace: &asked}}) {
+			if effect.Kind == container.StopProcess {
+				got = append(got, effect.Grace)
+			}
+		}
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("a stop with a grace of %v was done with %v, want %v", asked, got, want)
+		}
+	}
+}
+
 // Every fact in every state: applied to a container that was brought there, it never panics, and what it does
 // is what testdata/pairs says.
 func TestPairs(t *testing.T) {

@@ -122,6 +122,34 @@ func TestWatcherEndsWithinFiveSeconds(t *testing.T) {
 	})
 }
 
+func TestAnEngineThatDoesNotAnswerForOneKeepsNobodyElseFromTheirQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := NewWatcher(slog.New(slog.DiscardHandler))
+		defer w.Close()
+		w.Add(Subject{ID: id.Container{Epoch: 1}, Quota: 100, Measure: func(ctx context.Context) (int64, error) {
+			<-ctx.Done()
+			return 0, ctx.Err()
+		}})
+		ended := make(chan struct{}, 1)
+		w.Add(Subject{
+			ID: id.Container{Epoch: 2}, Quota: 100,
+			Measure: func(context.Context) (int64, error) { return 101, nil },
+			Exceeded: func(ctx context.Context, _ int64) {
+				<-ctx.Done() // nor does it answer here
+				select {
+				case ended <- struct{}{}:
+				default:
+				}
+			},
+		})
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Error("a container over its quota was not ended")
+		}
+	})
+}
+
 func TestExceededSentence(t *testing.T) {
 	if got := Exceeded(72<<20, 64<<20); got != "disk quota exceeded (72MiB of 64MiB)" {
 		t.Errorf("%q", got)

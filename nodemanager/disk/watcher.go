@@ -14,6 +14,8 @@ import (
 const (
 	minInterval = time.Second
 	maxInterval = 3 * time.Second
+	// answerWithin is how long an engine may take to measure or to end one container: the others wait for it.
+	answerWithin = 10 * time.Second
 	// share bounds the time spent on measuring one container: a walk of 20 ms is repeated every 400 ms or later.
 	share = 20
 )
@@ -131,7 +133,9 @@ func (w *Watcher) dueNow(now time.Time) []*subject {
 // measure looks at one container. Only the watcher's goroutine touches a subject's own fields besides due.
 func (w *Watcher) measure(s *subject) {
 	began := time.Now()
-	used, err := s.Measure(w.ctx)
+	measuring, cancel := context.WithTimeout(w.ctx, answerWithin)
+	used, err := s.Measure(measuring)
+	cancel()
 	took := time.Since(began)
 	switch {
 	case w.ctx.Err() != nil:
@@ -140,7 +144,9 @@ func (w *Watcher) measure(s *subject) {
 		w.logger.Debug("disk usage not measured", "container", s.ID.String(), "error", err)
 	case used > s.Quota:
 		w.logger.Info("disk quota exceeded", "container", s.ID.String(), "used", used, "quota", s.Quota)
-		s.Exceeded(w.ctx, used)
+		ending, cancel := context.WithTimeout(w.ctx, answerWithin)
+		s.Exceeded(ending, used)
+		cancel()
 		s.interval = minInterval
 	case used != s.used:
 		s.interval = minInterval

@@ -119,6 +119,16 @@ func (q *queue) before(other *queue) bool {
 	return q.order < other.order
 }
 
+// isUnder reports whether the queue is another one or lies below it.
+func (q *queue) isUnder(ancestor *queue) bool {
+	for ; q != nil; q = q.parent {
+		if q == ancestor {
+			return true
+		}
+	}
+	return false
+}
+
 func (q *queue) isLeaf() bool { return len(q.children) == 0 }
 
 // setShare brings the queue's rank up to date, given all that the zone has.

@@ -16,6 +16,7 @@ import (
 	"github.com/docker/docker/pkg/stdcopy"
 	"golang.org/x/sys/unix"
 
+	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -93,21 +94,10 @@ func (r *Runtime) execCode(ctx context.Context, exec string) (int, error) {
 		if !inspected.Running {
 			return inspected.ExitCode, nil
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := backoff.Sleep(ctx, wait); err != nil {
 			return 0, err
 		}
 		wait = min(2*wait, 100*time.Millisecond)
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
 	}
 }
 
@@ -125,7 +115,7 @@ func (r *Runtime) resize(ctx context.Context, exec string, sizes <-chan runtime.
 			}
 			for range 20 {
 				err := r.client.ContainerExecResize(ctx, exec, container.ResizeOptions{Height: size.Rows, Width: size.Columns})
-				if err == nil || pause(ctx, 10*time.Millisecond) != nil {
+				if err == nil || backoff.Sleep(ctx, 10*time.Millisecond) != nil {
 					break
 				}
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/nodemanager/network"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
@@ -86,20 +87,6 @@ func (r *Runtime) answers(ctx context.Context) error {
 	return r.engine.down
 }
 
-func pause(ctx context.Context, d time.Duration) error {
-	if d == 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
-	}
-}
-
 // Info implements runtime.Runtime.
 func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 	if err := r.answers(ctx); err != nil {
@@ -124,11 +111,11 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, progress func(
 	case failure != nil:
 		return failure
 	}
-	if err := pause(ctx, r.config.DownloadTime); err != nil {
+	if err := backoff.Sleep(ctx, r.config.DownloadTime); err != nil {
 		return err
 	}
 	progress(runtime.Progress{Phase: "download", Bytes: r.config.ImageBytes})
-	if err := pause(ctx, r.config.LoadTime); err != nil {
+	if err := backoff.Sleep(ctx, r.config.LoadTime); err != nil {
 		return err
 	}
 	progress(runtime.Progress{Phase: "load", Bytes: r.config.ImageBytes})
@@ -149,7 +136,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Contain
 	if found, ok := r.find(spec.ID); ok {
 		return found, nil
 	}
-	if err := pause(ctx, r.config.StartTime); err != nil {
+	if err := backoff.Sleep(ctx, r.config.StartTime); err != nil {
 		return runtime.Container{}, err
 	}
 	program, err := r.program(spec)

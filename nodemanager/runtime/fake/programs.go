@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -74,7 +75,7 @@ func builtin(ctx context.Context, spec runtime.Spec, words []string, out io.Writ
 	case "tick":
 		for i := range number(1) {
 			fmt.Fprintf(out, "line %d\n", i+1)
-			if pause(ctx, time.Duration(number(2))*time.Millisecond) != nil {
+			if backoff.Sleep(ctx, time.Duration(number(2))*time.Millisecond) != nil {
 				return 143
 			}
 		}
@@ -96,7 +97,7 @@ func builtin(ctx context.Context, spec runtime.Spec, words []string, out io.Writ
 		if len(words) > 1 {
 			d, _ = time.ParseDuration(words[1])
 		}
-		if pause(ctx, d) != nil {
+		if backoff.Sleep(ctx, d) != nil {
 			return 143
 		}
 		return int(number(2))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -162,12 +161,46 @@ func (c *container) settle(exit runtime.Exit) {
 	if err := c.deleteGroup(); err != nil {
 		c.runtime.config.Logger.Warn("control group not deleted", "container", c.id.String(), "error", err)
 	}
+	c.lastLook()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.overQuota != "" {
 		exit.OOM, exit.DiskQuota, exit.Message = false, true, c.overQuota
 	}
 	c.state.Exit, c.state.FinishedAt = &exit, time.Now()
+}
+
+// lastLookTime is what an end may wait for. Who leaves more files than can be counted in that time has written for
+// long enough to be found by the watcher.
+const lastLookTime = 250 * time.Millisecond
+
+// lastLook measures the files that an ended container has left behind: it may have written them between two looks of
+// the watcher. What it printed is in its log by now, or on the way there.
+func (c *container) lastLook() {
+	c.mu.Lock()
+	settled := c.state.DiskBytes <= 0 || c.overQuota != ""
+	c.mu.Unlock()
+	if settled {
+		return
+	}
+	found := make(chan int64, 1)
+	c.runtime.supervisors.Go(func() {
+		if used, err := disk.Usage(c.runtime.workDir(c.id)); err == nil {
+			found <- used
+		}
+		close(found)
+	})
+	timer := time.NewTimer(lastLookTime)
+	defer timer.Stop()
+	select {
+	case used := <-found:
+		if used > c.state.DiskBytes {
+			c.mu.Lock()
+			c.overQuota = disk.Exceeded(used, c.state.DiskBytes)
+			c.mu.Unlock()
+		}
+	case <-timer.C:
+	}
 }
 
 // conclude tells everybody. The exit is written down and the output kept by then.
@@ -247,14 +280,11 @@ func (c *container) signal(signal unix.Signal) error {
 // measure is what the container has written: its working directory, what waits in the spool, and files that it
 // has deleted and holds open.
 func (c *container) measure(context.Context) (int64, error) {
-	used, err := disk.Usage(filepath.Join(c.dir, "work"), c.spool(false), c.spool(true))
+	used, err := disk.Usage(c.runtime.workDir(c.id), c.spool(false), c.spool(true))
 	if err != nil || c.group == nil {
 		return used, err
 	}
 	members, err := c.group.Pids()
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
 	return used + disk.Deleted(members), err
 }
 

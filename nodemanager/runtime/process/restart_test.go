@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -138,6 +139,14 @@ func TestEndWhileTheNodeManagerWasAway(t *testing.T) {
 	testenv.Need(t, "cgroup")
 	dir, program := t.TempDir(), runtimetest.Build(t)
 	pid, _, _ := startAndKill(t, dir, program)
+	// It is alone, and says something that only its spool has.
+	for spool := filepath.Join(config(dir).Dir, lonely.String(), "stdout"); ; {
+		if said, err := os.ReadFile(spool); err != nil {
+			t.Fatal(err)
+		} else if strings.HasSuffix(string(said), "\n") {
+			break
+		}
+	}
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -208,6 +217,39 @@ func TestWithoutControlGroups(t *testing.T) {
 	}
 	if err := r.Remove(t.Context(), lonely); err != nil {
 		t.Error(err)
+	}
+}
+
+// What is written and left between two looks of the watcher is found at the end.
+func TestDiskQuotaOfAShortLife(t *testing.T) {
+	c := config(t.TempDir())
+	c.Unlimited = true
+	r, err := process.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	events, err := r.Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for command, over := range map[string]bool{
+		"head -c 8388608 /dev/zero >fill": true, "head -c 524288 /dev/zero >fill": false,
+	} {
+		spec := runtime.Spec{ID: lonely, Command: []string{"/bin/sh", "-c", command}, DiskBytes: 1 << 20}
+		if _, err := r.Start(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		event := <-events
+		for event.Kind != runtime.Ended {
+			event = <-events
+		}
+		if exit := event.Exit; exit.DiskQuota != over || strings.HasPrefix(exit.Message, "disk quota exceeded (") != over {
+			t.Errorf("%s ended as %+v", command, exit)
+		}
+		if err := errors.Join(r.Remove(t.Context(), lonely), r.Purge(t.Context(), lonely)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

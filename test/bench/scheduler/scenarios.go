@@ -68,13 +68,7 @@ func newZone(s shape) *zone {
 	z := &zone{shape: s, random: rand.New(rand.NewPCG(1, 2)), now: epoch, result: result{shape: s}}
 	z.before = heap()
 	z.core = scheduler.New(scheduler.Config{Epoch: 1})
-	percent := func(p float64) scheduler.Capacity { return scheduler.Capacity{Percent: p, IsPercent: true} }
-	specs := []scheduler.QueueSpec{{Name: "root"}, {Name: "left", Parent: "root", Guaranteed: percent(50)}, {Name: "right", Parent: "root", Guaranteed: percent(50)}}
-	for i := range queues {
-		parent := specs[1+i%2].Name
-		specs = append(specs, scheduler.QueueSpec{Name: queueName(i), Parent: parent, Guaranteed: percent(20), UserLimitPercent: 90})
-	}
-	z.apply(scheduler.SetQueues{Queues: specs})
+	z.apply(tree(90))
 	for i := range s.nodes {
 		size := int64(1 + i%3)
 		node := scheduler.NodeSpec{
@@ -91,6 +85,17 @@ func newZone(s shape) *zone {
 		z.apply(scheduler.AddApp{App: appID(i), Name: fmt.Sprintf("app-%d", i), Queue: queueName(i % queues), User: []string{"ann", "bob"}[i/queues%2]})
 	}
 	return z
+}
+
+// tree has five leaves on each of two sides.
+func tree(userLimit float64) scheduler.SetQueues {
+	percent := func(p float64) scheduler.Capacity { return scheduler.Capacity{Percent: p, IsPercent: true} }
+	specs := []scheduler.QueueSpec{{Name: "root"}, {Name: "left", Parent: "root", Guaranteed: percent(50)}, {Name: "right", Parent: "root", Guaranteed: percent(50)}}
+	for i := range queues {
+		parent := specs[1+i%2].Name
+		specs = append(specs, scheduler.QueueSpec{Name: queueName(i), Parent: parent, Guaranteed: percent(20), UserLimitPercent: userLimit})
+	}
+	return scheduler.SetQueues{Queues: specs}
 }
 
 func queueName(i int) id.Queue { return id.Queue(fmt.Sprintf("queue-%d", i)) }
@@ -268,6 +273,7 @@ func blocked(s shape) result {
 // chooses victims; they stop when their notice is over, and what they leave is granted.
 func preempt(s shape) result {
 	z := newZone(s)
+	z.apply(tree(0))
 	const size = 2_000
 	each := func(app, count int) {
 		z.apply(scheduler.SetAsk{App: appID(app), Ask: scheduler.Ask{ID: "all", Pending: count, Policy: scheduler.Pack, Resources: resource.Vector{resource.CPU: size, resource.Memory: 4 << 30}}})

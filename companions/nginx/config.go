@@ -1,0 +1,100 @@
+package nginx
+
+import (
+	"fmt"
+	"log/slog"
+	"regexp"
+	"runtime"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/companions/balancer"
+)
+
+// Config is one nginx and how it is kept.
+type Config struct {
+	// The balancer's name in the zone; default "nginx".
+	Name string `yaml:"name"`
+	// Folder of this nginx's configuration, logs and sockets. It is nobody else's.
+	Dir string `yaml:"dir"`
+	// Front address of HTTP, host:port.
+	Listen string `yaml:"listen"`
+	// Front address of TLS, host:port; empty is none.
+	TLS string `yaml:"tls"`
+	// Folder of certificates, NAME.crt and NAME.key; empty is none.
+	Certificates string `yaml:"certificates"`
+	// The program; default "nginx" on the path.
+	Program string `yaml:"program"`
+	// An nginx that others run and configure, to which the companion adds a file of its own. Nil: it runs one itself.
+	Attach *Attach `yaml:"attach"`
+	// Worker processes; default one a core, at most 8.
+	Workers int `yaml:"workers"`
+	// Reloads are no oftener than this; default 1s.
+	Interval time.Duration `yaml:"interval"`
+	// How long the zone waits for this balancer when its connection is lost; default 30s.
+	LostAfter time.Duration `yaml:"lostAfter"`
+	// How long an old worker may finish what it is doing after a reload; default 1m.
+	WorkerShutdown time.Duration `yaml:"workerShutdown"`
+	// End nginx with the companion. Otherwise it goes on serving.
+	StopOnExit bool         `yaml:"stopOnExit"`
+	Log        *slog.Logger `yaml:"-"`
+}
+
+// Attach names an nginx that others run.
+type Attach struct {
+	// Its main configuration; default /etc/nginx/nginx.conf.
+	Config string `yaml:"config"`
+	// The companion's own file, which Config includes inside its http block; default /etc/nginx/conf.d/mammoth.conf.
+	Include string `yaml:"include"`
+	// Its pid file; default /run/nginx.pid.
+	Pid string `yaml:"pid"`
+}
+
+// Validate fills in what is left out, and says what is wrong.
+func (c *Config) Validate() error {
+	defaultTo(&c.Name, "nginx")
+	defaultTo(&c.Program, "nginx")
+	defaultTo(&c.Interval, time.Second)
+	defaultTo(&c.LostAfter, 30*time.Second)
+	defaultTo(&c.WorkerShutdown, time.Minute)
+	defaultTo(&c.Workers, min(runtime.NumCPU(), 8))
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	paths := []string{c.Dir, c.Certificates}
+	if c.Attach != nil {
+		defaultTo(&c.Attach.Config, "/etc/nginx/nginx.conf")
+		defaultTo(&c.Attach.Include, "/etc/nginx/conf.d/mammoth.conf")
+		defaultTo(&c.Attach.Pid, "/run/nginx.pid")
+		paths = append(paths, c.Attach.Config, c.Attach.Include, c.Attach.Pid)
+	}
+	for _, path := range paths {
+		if path != "" && !plainPath.MatchString(path) {
+			return fmt.Errorf("the path %q must be absolute, without spaces or special characters: %w", path, errdefs.ErrInvalidArgument)
+		}
+	}
+	switch {
+	case c.Dir == "":
+		return fmt.Errorf("the nginx companion needs a folder of its own: %w", errdefs.ErrInvalidArgument)
+	case c.Workers < 1 || c.Interval < 0 || c.LostAfter < 0 || c.WorkerShutdown < time.Second:
+		return fmt.Errorf("workers must be at least 1, the times not negative, and workers need at least 1s to end: %w", errdefs.ErrInvalidArgument)
+	case c.TLS != "" && c.Certificates == "":
+		return fmt.Errorf("serving TLS on %s needs a folder of certificates: %w", c.TLS, errdefs.ErrInvalidArgument)
+	}
+	for _, address := range []string{c.Listen, c.TLS} {
+		if err := balancer.CheckFront(address); err != nil && (address != "" || c.Listen == "") {
+			return err
+		}
+	}
+	return nil
+}
+
+func defaultTo[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)

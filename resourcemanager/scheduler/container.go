@@ -1,0 +1,225 @@
+package scheduler
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// container is a lease. It is linked into the lists of its node and its app.
+type container struct {
+	id        id.Container
+	app       *app
+	group     *group
+	node      *node
+	ask       string
+	need      resource.Vector
+	master    bool
+	startedAt time.Time
+
+	duration time.Duration
+	// gang numbers the gang that it was granted with; zero is none.
+	gang int64
+	// checkpoint is until when its work is safe, credit what its predecessors lost to others' guarantees.
+	checkpoint time.Time
+	credit     time.Duration
+	// notice is set while it is to leave.
+	notice *notice
+
+	previousOfApp, nextOfApp   *container
+	previousOfNode, nextOfNode *container
+	previousOfLeaf, nextOfLeaf *container
+}
+
+func (c *Core) holdExisting(in Hold) error {
+	switch {
+	case in.Container.IsZero():
+		return invalid("a container to hold has no id")
+	case in.Node == "":
+		return invalid("container %s to hold has no node", in.Container)
+	}
+	if c.containers[in.Container] != nil {
+		c.release(in.Container)
+	}
+	a := c.apps[in.Container.App]
+	if a == nil {
+		a = c.makeApp(in.Container.App)
+	}
+	if in.Container.Epoch == c.config.Epoch {
+		a.lastSeq = max(a.lastSeq, in.Container.Seq)
+	}
+	k := c.newContainer()
+	k.id, k.app, k.group, k.node, k.ask = in.Container, a, a.group(in.Group), c.nodeNamed(in.Node), in.Ask
+	k.need, k.master, k.startedAt = in.Resources, in.Master, in.StartedAt
+	c.containers[k.id] = k
+	c.hold(k)
+	return nil
+}
+
+func (c *Core) release(name id.Container) {
+	k := c.containers[name]
+	if k == nil {
+		return
+	}
+	delete(c.containers, name)
+	a, n := k.app, k.node
+	c.unhold(k)
+	c.dropNotice(k)
+	c.recycle(k)
+	if a.removed || a.leaf == nil {
+		c.forgetApp(a)
+	}
+	c.forgetNode(n)
+}
+
+func (c *Core) newContainer() *container {
+	if c.spare == nil {
+		slab := make([]container, 256)
+		for i := range slab[1:] {
+			slab[i].nextOfApp = &slab[i+1]
+		}
+		c.spare = &slab[0]
+	}
+	k := c.spare
+	c.spare, k.nextOfApp = k.nextOfApp, nil
+	return k
+}
+
+func (c *Core) recycle(k *container) {
+	*k = container{nextOfApp: c.spare}
+	c.spare = k
+}
+
+// hold counts a container wherever it counts.
+func (c *Core) hold(k *container) {
+	a, n := k.app, k.node
+	k.nextOfApp = a.containers
+	if a.containers != nil {
+		a.containers.previousOfApp = k
+	}
+	a.containers = k
+	k.nextOfNode = n.containers
+	if n.containers != nil {
+		n.containers.previousOfNode = k
+	}
+	n.containers = k
+
+	for i := range k.need {
+		n.used[i] += k.need[i]
+	}
+	if !n.isOpen() {
+		c.stale = true
+	}
+	c.place(n)
+	k.group.add(n.slot, c.grid.words)
+	a.named.held++
+	if a.named.tracked {
+		a.named.nodes.set(n.slot, c.grid.words)
+		c.touch(n)
+	}
+	if a.leaf != nil {
+		c.chargeContainer(k, 1)
+	}
+}
+
+// unhold is the reverse of hold.
+func (c *Core) unhold(k *container) {
+	a, n := k.app, k.node
+	switch {
+	case k.previousOfApp != nil:
+		k.previousOfApp.nextOfApp = k.nextOfApp
+	default:
+		a.containers = k.nextOfApp
+	}
+	if k.nextOfApp != nil {
+		k.nextOfApp.previousOfApp = k.previousOfApp
+	}
+	switch {
+	case k.previousOfNode != nil:
+		k.previousOfNode.nextOfNode = k.nextOfNode
+	default:
+		n.containers = k.nextOfNode
+	}
+	if k.nextOfNode != nil {
+		k.nextOfNode.previousOfNode = k.previousOfNode
+	}
+	k.previousOfApp, k.nextOfApp, k.previousOfNode, k.nextOfNode = nil, nil, nil, nil
+
+	for i := range k.need {
+		n.used[i] -= k.need[i]
+	}
+	if !n.isOpen() {
+		c.stale = true
+	}
+	c.place(n)
+	k.group.remove(n.slot)
+	a.named.held--
+	if a.named.tracked {
+		a.named.vacate(n)
+		if a.named.held == 0 && !c.quiet {
+			c.relent(a.named)
+		}
+	}
+	c.touch(n)
+	if a.leaf != nil {
+		c.chargeContainer(k, -1)
+	}
+}
+
+// vacate takes a node off a name's nodes unless another container of that name is still there.
+func (m *named) vacate(n *node) {
+	for k := n.containers; k != nil; k = k.nextOfNode {
+		if k.app.named == m {
+			return
+		}
+	}
+	m.nodes.clear(n.slot)
+}
+
+// chargeContainer counts a container for its app, user and queues.
+func (c *Core) chargeContainer(k *container, sign int64) {
+	a, leaf := k.app, k.app.leaf
+	for i := range k.need {
+		amount := sign * k.need[i]
+		a.used[i] += amount
+		a.owner.used[i] += amount
+		if k.master {
+			leaf.masters[i] += amount
+		}
+	}
+	switch {
+	case k.notice != nil:
+		leaf.expect(&k.need, sign)
+	case sign > 0:
+		leaf.link(k)
+	default:
+		leaf.unlink(k)
+	}
+	c.charge(leaf, &k.need, sign)
+	if leaf.spec.Fair {
+		a.share = shareOf(&a.used, &c.zone) / a.weight
+		for _, b := range a.buckets {
+			switch b.state {
+			case ready:
+				leaf.ready.move(b)
+			case waiting:
+				leaf.waiting.move(b)
+			}
+		}
+	}
+}
+
+func (c *Core) checkpoint(in Checkpoint) error {
+	k := c.containers[in.Container]
+	if k == nil {
+		return fmt.Errorf("container %s is not held: %w", in.Container, errdefs.ErrNotFound)
+	}
+	if in.At.After(k.checkpoint) {
+		k.checkpoint = in.At
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+package scheduler
+
+import (
+	"slices"
+	"time"
+)
+
+// notice is a container's warning: it is to be gone by the deadline.
+type notice struct {
+	container *container
+	deadline  time.Time
+	reason    string
+	// claim is the nomination that it makes room for, contract the one whose capacity it hands back; a notice of a
+	// hand-back has no claim.
+	claim    *nomination
+	contract *contract
+	stopped  bool
+}
+
+// credit is how long containers of an ask had worked when they were stopped for others' guarantees.
+type credit struct {
+	ask  string
+	work time.Duration
+}
+
+// noticeFor is how long a container hears before it is stopped for a claimant.
+func (c *Core) noticeFor(k *container, claimant *queue) time.Duration {
+	for q := k.app.leaf; q != nil; q = q.parent {
+		for _, l := range q.lent {
+			if claimant.isUnder(l.contract.lender) {
+				return l.contract.spec.Notice
+			}
+		}
+		if q.spec.Notice > 0 {
+			return q.spec.Notice
+		}
+	}
+	return c.config.Notice
+}
+
+func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadline time.Time, reason string) {
+	given := &notice{container: k, deadline: deadline, reason: reason, claim: m, contract: contract}
+	k.app.leaf.unlink(k)
+	k.notice = given
+	k.app.leaf.expect(&k.need, 1)
+	if m != nil {
+		m.victims = append(m.victims, given)
+	}
+	c.notices = append(c.notices, given)
+	c.decisions.Notices = append(c.decisions.Notices, Notice{Container: k.id, Deadline: deadline, Reason: reason})
+	c.wakeAt(deadline)
+}
+
+// stopDue stops those whose notice has run out.
+func (c *Core) stopDue() {
+	var spared []*notice
+	for _, given := range c.notices {
+		k := given.container
+		switch {
+		case given.stopped:
+			continue
+		case given.deadline.After(c.now):
+			c.wakeAt(given.deadline)
+			continue
+		case !k.app.leaf.isOver():
+			// Its queue is not over its guarantee any more; what was asked for is looked for anew.
+			spared = append(spared, given)
+			continue
+		}
+		given.stopped = true
+		c.decisions.Stops = append(c.decisions.Stops, Stop{Container: k.id, Reason: given.reason})
+		work := c.now.Sub(k.startedAt)
+		lost := work
+		if k.checkpoint.After(k.startedAt) {
+			lost = c.now.Sub(k.checkpoint)
+		}
+		k.app.addCredit(k.ask, work+k.credit+restartCost)
+		if given.contract != nil {
+			given.contract.ledger.stop(k, lost)
+		}
+	}
+	for _, given := range spared {
+		switch {
+		case given.container.notice != given:
+		case given.claim != nil:
+			c.withdrawNomination(given.claim)
+			c.wakeAt(c.now)
+		default:
+			c.reprieve(given.container)
+		}
+	}
+}
+
+// isOver reports whether the queue, or one above it, holds more than its guarantee of anything.
+func (q *queue) isOver() bool {
+	for ; q.parent != nil; q = q.parent {
+		nothing := q.guaranteed.IsZero()
+		for i := range q.used {
+			if q.used[i] > q.guaranteed[i] && (q.guaranteed[i] > 0 || nothing) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// endClaim takes back what a nomination promised, and the notices that were given for it and are not stops yet.
+func (c *Core) endClaim(m *nomination) {
+	if !m.claim {
+		return
+	}
+	m.claim = false
+	m.ask.claims--
+	m.ask.app.leaf.promise(&m.room, -1)
+	for _, given := range m.victims {
+		given.claim = nil
+		if given.stopped {
+			continue
+		}
+		if lent := c.fetchingBack(given.container); lent != nil {
+			given.contract = lent
+			continue
+		}
+		c.reprieve(given.container)
+	}
+	m.victims = nil
+}
+
+// reprieve takes a container's notice back.
+func (c *Core) reprieve(k *container) {
+	c.dropNotice(k)
+	k.app.leaf.expect(&k.need, -1)
+	k.app.leaf.link(k)
+	c.reprieved = append(c.reprieved, k.id)
+}
+
+// dropNotice forgets a container's notice.
+func (c *Core) dropNotice(k *container) {
+	given := k.notice
+	if given == nil {
+		return
+	}
+	k.notice = nil
+	c.notices = slices.DeleteFunc(c.notices, func(other *notice) bool { return other == given })
+	if given.claim != nil {
+		given.claim.victims = slices.DeleteFunc(given.claim.victims, func(other *notice) bool { return other == given })
+	}
+}
+
+func (a *app) addCredit(ask string, work time.Duration) {
+	a.credits = append(a.credits, credit{ask, work})
+}
+
+// takeCredit gives the largest credit of an ask to a new container.
+func (a *app) takeCredit(ask string) time.Duration {
+	best := -1
+	for i := range a.credits {
+		if a.credits[i].ask == ask && (best < 0 || a.credits[i].work > a.credits[best].work) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return 0
+	}
+	work := a.credits[best].work
+	a.credits = slices.Delete(a.credits, best, best+1)
+	return work
+}

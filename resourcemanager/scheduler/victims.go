@@ -1,0 +1,192 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// removalPlan is the scratch space of choosing victims.
+type removalPlan struct {
+	// claimants are the leaves with asks that wait; own restricts them to their own guarantees.
+	claimants []*queue
+	own       bool
+	ask       *ask
+	// leaves may lose containers to the claimant; those chosen in this turn carry its number.
+	leaves        []*queue
+	turn          int64
+	seen          bitmap
+	nodes         []*node
+	candidates    []*container
+	best, current removal
+}
+
+// removal is victims on one node that make room there, and what that costs.
+type removal struct {
+	node    *node
+	victims []*container
+	cost    float64
+}
+
+// gather collects the leaves below q that hold anything and, at every level, more than they are promised.
+func (p *removalPlan) gather(q *queue, k *ask) {
+	if q.isLeaf() {
+		if q.containersHeld != nil {
+			q.chosenFor = p.turn
+			p.leaves = append(p.leaves, q)
+		}
+		return
+	}
+	for _, child := range q.children {
+		if exceedsPromise(child, k.app.leaf, &k.spec.Resources) {
+			p.gather(child, k)
+		}
+	}
+}
+
+// exceedsPromise reports whether a queue will still hold more than it is promised of something that is asked for,
+// when all under notice are gone. What a contract lends counts as promised, but not towards the lender.
+func exceedsPromise(q, claimant *queue, need *resource.Vector) bool {
+	promised := q.guaranteed
+	for _, l := range q.lent {
+		if !claimant.isUnder(l.contract.lender) {
+			promised = promised.Add(l.amount)
+		}
+	}
+	nothing := promised.IsZero()
+	for i := range need {
+		if need[i] == 0 || promised[i] == 0 && !nothing {
+			continue
+		}
+		if q.used[i]-q.leaving[i] > promised[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// planRemoval finds the cheapest way to make room for one container of an ask, among the nodes where the newest
+// borrowed containers are.
+func (c *Core) planRemoval(k *ask, window int) bool {
+	p := &c.plan
+	p.nodes, p.best.node = p.nodes[:0], nil
+	for _, leaf := range p.leaves {
+		looked := 0
+		for held := leaf.containersHeld; held != nil && len(p.nodes) < window; held = held.nextOfLeaf {
+			n := held.node
+			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !k.shape.allows(n) {
+				continue
+			}
+			p.seen.set(n.slot, c.grid.words)
+			p.nodes = append(p.nodes, n)
+			if looked++; looked*len(p.leaves) >= window {
+				break
+			}
+		}
+	}
+	for _, n := range p.nodes {
+		p.seen.clear(n.slot)
+		if c.planOn(k, n) && (p.best.node == nil || p.current.cost < p.best.cost) {
+			p.best, p.current = p.current, p.best
+		}
+	}
+	return p.best.node != nil
+}
+
+// planOn works out whom to stop on one node, cheapest first, and drops again those that turn out needless.
+func (c *Core) planOn(k *ask, n *node) bool {
+	p := &c.plan
+	p.candidates = p.candidates[:0]
+	room := c.avail[n.slot]
+	for _, m := range n.nominations {
+		if c.yields(m) {
+			room = room.Add(m.room)
+		}
+	}
+	for held := n.containers; held != nil; held = held.nextOfNode {
+		switch {
+		case held.notice != nil:
+			room = room.Add(held.need)
+		case held.app.leaf != nil && held.app.leaf.chosenFor == p.turn:
+			p.candidates = append(p.candidates, held)
+		}
+	}
+	slices.SortStableFunc(p.candidates, func(x, y *container) int {
+		return cmp.Or(cmp.Compare(c.cost(x), c.cost(y)), y.id.Compare(x.id))
+	})
+	p.current = removal{node: n, victims: p.current.victims[:0]}
+	need := &k.spec.Resources
+	for _, held := range p.candidates {
+		if fits(need, &room) {
+			break
+		}
+		if !stillExceeds(held.app.leaf, k.app.leaf, need) {
+			continue
+		}
+		room = room.Add(held.need)
+		p.current.victims = append(p.current.victims, held)
+		held.app.leaf.expect(&held.need, 1)
+	}
+	for _, held := range p.current.victims {
+		held.app.leaf.expect(&held.need, -1)
+	}
+	if !fits(need, &room) {
+		return false
+	}
+	// The second pass begins with the dearest.
+	kept := p.current.victims
+	for i := len(kept) - 1; i >= 0; i-- {
+		if less := room.Sub(kept[i].need); fits(need, &less) {
+			room = less
+			kept = slices.Delete(kept, i, i+1)
+		}
+	}
+	p.current.victims = kept
+	for _, held := range kept {
+		p.current.cost += c.cost(held) * (float64(held.need[resource.CPU])*c.cpuWeight + float64(held.need[resource.Memory])*c.memoryWeight)
+	}
+	return true
+}
+
+// stillExceeds tests a victim's queues below those that it shares with the claimant, as they would be after the
+// victims chosen so far.
+func stillExceeds(q, claimant *queue, need *resource.Vector) bool {
+	for ; !claimant.isUnder(q); q = q.parent {
+		if !exceedsPromise(q, claimant, need) {
+			return false
+		}
+	}
+	return true
+}
+
+// cost is what stopping a container throws away, in seconds of work.
+func (c *Core) cost(k *container) float64 {
+	since := k.startedAt
+	if k.checkpoint.After(since) {
+		since = k.checkpoint
+	}
+	cost := c.now.Sub(since) + restartCost + k.credit
+	if k.master {
+		cost += masterCost
+	}
+	seconds := cost.Seconds()
+	if k.gang != 0 {
+		seconds *= float64(len(c.withGang(k)))
+	}
+	return seconds
+}
+
+// withGang is a container and, if it came with a gang, all that are left of it.
+func (c *Core) withGang(k *container) []*container {
+	if k.gang == 0 {
+		return []*container{k}
+	}
+	var all []*container
+	for other := k.app.containers; other != nil; other = other.nextOfApp {
+		if other.gang == k.gang {
+			all = append(all, other)
+		}
+	}
+	return all
+}
