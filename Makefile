@@ -8,6 +8,8 @@ export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LISTEN ?= 127.0.0.1:7070
 DIR ?= /var/lib/mammoth
+# How many rollouts follow each other in bench-endpoints.
+ROLLOUTS ?= 50
 
 # Packages whose tests need neither root nor a server: the race detector runs on these.
 PLAIN = $$(go list ./... | grep -v -E '/(test|runtime/docker|runtime/process|cgroup|disk|network|internal/zk|companions/(nginx|haproxy|dns)|companions/registry/zookeeper|companions/zookeeper|cmd/mammoth)(/|$$)')
@@ -60,7 +62,7 @@ bench-deploy: build ## Time deployments, replacements, re-attachment and memory 
 bench-endpoints: ## Time how fast a change is told and routed, and count requests that fail while everything is moved.
 	@scripts/need go docker programs servers
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/integration/endpoints
-	go run ./test/bench/endpoints
+	go test -run '^$$' -bench . -benchtime 1x -timeout 120m ./test/bench/endpoints -rollouts $(ROLLOUTS)
 
 .PHONY: bench-scheduler
 bench-scheduler: ## Time the scheduler core over nodes × apps × asks (BENCH_NODES, BENCH_APPS, BENCH_ASKS narrow it).

@@ -41,14 +41,17 @@ func (r *Role) course() course {
 	return replacingOld
 }
 
-// base is the version that serves until the wanted one has proven itself, zero if there is none: the last that came up
-// whole, or else the newest that there is.
+// base is the version that serves until the wanted one has proven itself, zero if there is none or it has: the last that
+// came up whole, or else the newest that there is.
 func (r *Role) base() int32 {
 	if base := r.rollout.base; base != 0 {
 		if base == r.wanted.Version {
 			return 0
 		}
 		return base
+	}
+	if r.rollout.settled() {
+		return 0
 	}
 	var newest int32
 	for _, s := range r.slots {

@@ -114,6 +114,8 @@ func (r *Role) Adopt(adopted Adopted) {
 	s, ok := r.slots[adopted.Number]
 	if !ok {
 		s = r.open(adopted.Number, adopted.Version)
+		course := r.course()
+		s.dark = adopted.Version == r.wanted.Version && (course == preparing || course == closing)
 	}
 	if s.current != nil && adopted.Container.Compare(s.current.id) < 0 {
 		r.due = append(r.due, Release{Container: adopted.Container})
