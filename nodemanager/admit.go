@@ -22,6 +22,11 @@ const (
 	defaultInterval    = time.Second
 	defaultTimeout     = time.Second
 	defaultUnhealthy   = 3
+
+	// A probe costs the node as much as its app says, within these bounds: all containers' probes share the slots of one
+	// prober.
+	minInterval = 10 * time.Millisecond
+	maxTimeout  = time.Minute
 )
 
 // verify gives the claims of a token that is good for this node.
@@ -181,7 +186,7 @@ func acceptableHealth(spec *corev1.ContainerSpec) error {
 	case *corev1.HealthCheck_Http_:
 		port, needsPort = probe.Http.GetPort(), true
 		path := probe.Http.GetPath()
-		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " \r\n") {
+		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " \t\r\n") {
 			return invalid("has the path %q; it must start with / and have no blanks", path)
 		}
 	case *corev1.HealthCheck_Tcp_:
@@ -201,6 +206,12 @@ func acceptableHealth(spec *corev1.ContainerSpec) error {
 		if wait < 0 {
 			return invalid("has a time of %v", wait)
 		}
+	}
+	if interval := check.GetInterval().AsDuration(); interval != 0 && interval < minInterval {
+		return invalid("has an interval of %v; the least is %v", interval, minInterval)
+	}
+	if timeout := check.GetTimeout().AsDuration(); timeout > maxTimeout {
+		return invalid("has a timeout of %v; the most is %v", timeout, maxTimeout)
 	}
 	if check.GetHealthy() < 0 || check.GetUnhealthy() < 0 {
 		return invalid("has a threshold below zero")

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/token"
@@ -158,6 +159,7 @@ func TestBadSpecsAreRefusedWithASentence(t *testing.T) {
 		probe := func(check *corev1.HealthCheck) func(*corev1.ContainerSpec) {
 			return func(s *corev1.ContainerSpec) { s.Health = check }
 		}
+		tcp := &corev1.HealthCheck_Tcp_{Tcp: &corev1.HealthCheck_Tcp{}}
 		for _, c := range []struct {
 			change func(*corev1.ContainerSpec)
 			code   codes.Code
@@ -172,6 +174,8 @@ func TestBadSpecsAreRefusedWithASentence(t *testing.T) {
 			{probe(&corev1.HealthCheck{Probe: &corev1.HealthCheck_Http_{Http: &corev1.HealthCheck_Http{Path: "healthz"}}}), codes.InvalidArgument, "must start with /"},
 			{probe(&corev1.HealthCheck{Probe: &corev1.HealthCheck_Http_{Http: &corev1.HealthCheck_Http{Path: "/", Port: "admin"}}}), codes.InvalidArgument, `names port "admin"`},
 			{probe(&corev1.HealthCheck{Probe: &corev1.HealthCheck_Exec_{Exec: &corev1.HealthCheck_Exec{}}}), codes.InvalidArgument, "has no command"},
+			{probe(&corev1.HealthCheck{Probe: tcp, Interval: durationpb.New(1)}), codes.InvalidArgument, "the least is 10ms"},
+			{probe(&corev1.HealthCheck{Probe: tcp, Timeout: durationpb.New(time.Hour)}), codes.InvalidArgument, "the most is 1m0s"},
 		} {
 			spec := serving()
 			c.change(spec)

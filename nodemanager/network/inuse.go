@@ -1,8 +1,11 @@
 package network
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strconv"
@@ -12,14 +15,17 @@ import (
 func InUse() (map[int]bool, error) {
 	used := make(map[int]bool)
 	for _, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		table, err := os.ReadFile(path)
+		table, err := os.Open(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a kernel without IPv6
 		}
 		if err != nil {
 			return nil, err
 		}
-		parseTable(table, used)
+		err = errors.Join(readTable(table, used), table.Close())
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
 	}
 	return used, nil
 }
@@ -27,10 +33,12 @@ func InUse() (map[int]bool, error) {
 // timeWait is the state of a connection that is over; its port can be bound again.
 const timeWait = "06"
 
-// parseTable adds the local ports of a table like /proc/net/tcp to used. Lines of another shape are passed over.
-func parseTable(table []byte, used map[int]bool) {
-	for line := range bytes.Lines(table) {
-		fields := bytes.Fields(line)
+// readTable adds the local ports of a table like /proc/net/tcp to used. Lines of another shape are passed over. It reads
+// line by line: on a busy host the table has megabytes of connections that are over.
+func readTable(table io.Reader, used map[int]bool) error {
+	lines := bufio.NewScanner(table)
+	for lines.Scan() {
+		fields := bytes.Fields(lines.Bytes())
 		if len(fields) < 4 || string(fields[3]) == timeWait {
 			continue
 		}
@@ -42,4 +50,5 @@ func parseTable(table []byte, used map[int]bool) {
 			used[int(port)] = true
 		}
 	}
+	return lines.Err()
 }

@@ -135,7 +135,7 @@ type Exit struct {
 	Code int
 	// OOM is true when the kernel killed it at its memory quota.
 	OOM bool
-	// DiskQuota is true when it was stopped for what it wrote.
+	// DiskQuota is true when it was stopped for what it wrote, or had ended with more than its quota.
 	DiskQuota bool
 	// Message is one sentence when there is more to say, for example "disk quota exceeded (72MiB of 64MiB)".
 	Message string

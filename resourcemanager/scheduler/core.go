@@ -219,8 +219,14 @@ func (c *Core) addApp(in AddApp) error {
 			return err
 		}
 	}
+	weight := in.Weight
+	if weight <= 0 {
+		weight = 1
+	}
 	if a == nil {
 		a = c.makeApp(in.App)
+	} else if !a.removed && a.leaf == leaf && a.named.name == in.Name && a.user == in.User && a.priority == in.Priority && a.weight == weight {
+		return nil
 	}
 	asks := a.sortedAsks()
 	for _, k := range asks {
@@ -236,10 +242,7 @@ func (c *Core) addApp(in AddApp) error {
 	if old := a.named; old == nil || old.name != in.Name {
 		c.rename(a, in.Name)
 	}
-	a.removed, a.weight = false, 1
-	if in.Weight > 0 {
-		a.weight = in.Weight
-	}
+	a.removed, a.weight = false, weight
 	a.leaf, a.user, a.owner, a.priority = leaf, in.User, leaf.user(in.User), in.Priority
 	leaf.apps++
 	c.chargeApp(a, 1)

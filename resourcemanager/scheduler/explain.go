@@ -149,6 +149,7 @@ func (c *Core) Plan(queueName id.Queue, appName string, spec Ask, now time.Time)
 	planned.leaf, planned.owner = leaf, leaf.user(planned.user)
 	k := &ask{app: planned, spec: spec.clone(), place: -1, group: planned.group(spec.Group)}
 	planned.asks[spec.ID] = k
+	shapes, untracked := len(c.shapes), c.untracked(&spec)
 	c.prepare(k)
 
 	var plan Plan
@@ -157,14 +158,31 @@ func (c *Core) Plan(queueName id.Queue, appName string, spec Ask, now time.Time)
 		c.tryPlan(k, &plan)
 	}
 	plan.Explanation.Ask = spec.ID
-	if k.shape.asks == 0 {
+	switch {
+	case len(c.shapes) > shapes:
+		c.dropShape(k.shape)
+	case k.shape.asks == 0:
 		c.idleShapes++
+	}
+	for _, m := range untracked {
+		m.tracked, m.nodes = false, nil
 	}
 	delete(planned.asks, spec.ID)
 	planned.removed = true
 	c.forgetApp(planned)
 	c.arrivals--
 	return plan, nil
+}
+
+// untracked are the names in an ask's affinities of which nobody keeps the nodes yet.
+func (c *Core) untracked(spec *Ask) []*named {
+	var names []*named
+	for _, name := range slices.Concat(spec.Affinity, spec.AntiAffinity) {
+		if m := c.nameOf(name); !m.tracked {
+			names = append(names, m)
+		}
+	}
+	return names
 }
 
 // tryPlan grants what Schedule would grant, explains what is left, and takes the grants back.

@@ -53,6 +53,11 @@ func (c *Core) setNode(spec NodeSpec) error {
 	}
 	spec.Attributes = maps.Clone(spec.Attributes)
 	n.spec, n.known = spec, true
+	for i := len(n.nominations) - 1; i >= 0; i-- {
+		if m := n.nominations[i]; !n.isOpen() || !fits(&m.room, &spec.Capacity) {
+			c.withdrawNomination(m)
+		}
+	}
 	c.nodeChanged(n)
 	return nil
 }

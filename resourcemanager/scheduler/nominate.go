@@ -28,7 +28,9 @@ func (c *Core) nominate(k *ask, n *node, room resource.Vector) *nomination {
 	n.nominations = append(n.nominations, m)
 	n.nominated = n.nominated.Add(room)
 	c.place(n)
-	c.touch(n)
+	if k.spec.Gang || c.isReady(m) {
+		c.touch(n)
+	}
 	return m
 }
 
@@ -81,7 +83,7 @@ func (c *Core) serveNomination() bool {
 		return false
 	}
 	m := c.nominationsReady[0]
-	c.nominationsReady = slices.Delete(c.nominationsReady, 0, 1)
+	c.nominationsReady = c.nominationsReady[1:]
 	m.queued = false
 	k, n := m.ask, m.node
 	if !c.isReady(m) {
@@ -137,6 +139,9 @@ type impatience struct {
 	due time.Time
 }
 
+// searchesPerPass is for how many asks a pass looks for a node to keep; each looks at all nodes.
+const searchesPerPass = 4
+
 // watch notes when the patience of a waiting bucket's first ask ends.
 func (c *Core) watch(b *bucket) {
 	k := b.asks.items[0]
@@ -151,6 +156,7 @@ func (c *Core) watch(b *bucket) {
 
 // reserve keeps a node for the ask of each leaf that has been waiting for longest, once that is too long.
 func (c *Core) reserve() {
+	searches := searchesPerPass
 	for len(c.impatient) > 0 {
 		first := c.impatient[0]
 		k := first.ask
@@ -158,7 +164,11 @@ func (c *Core) reserve() {
 			c.wakeAt(first.due)
 			return
 		}
-		c.impatient = slices.Delete(c.impatient, 0, 1)
+		if searches == 0 {
+			c.wakeAt(c.now)
+			return
+		}
+		c.impatient = c.impatient[1:]
 		k.watched = false
 		if k.bucket == nil || k.bucket.state != waiting || k.bucket.asks.items[0] != k {
 			continue
@@ -181,6 +191,7 @@ func (c *Core) reserve() {
 		}
 		whole := k.spec.Resources.Scale(int64(count))
 		if kind, _, _ := c.limit(k, &whole); kind == noLimit {
+			searches--
 			c.keep(k, count)
 		}
 	}

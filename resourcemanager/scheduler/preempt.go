@@ -45,7 +45,15 @@ func (c *Core) chooseVictims() {
 	// Those within their own guarantees come before those that only some queue above them has room for.
 	for _, c.plan.own = range []bool{true, false} {
 		for _, leaf := range claimants {
-			for _, b := range leaf.waiting.items {
+			// The heap's own order depends on how it came about; decisions must not.
+			c.plan.buckets = append(c.plan.buckets[:0], leaf.waiting.items...)
+			slices.SortFunc(c.plan.buckets, func(x, y *bucket) int {
+				if x.before(y) {
+					return -1
+				}
+				return 1
+			})
+			for _, b := range c.plan.buckets {
 				if b.claimAfter.After(c.now) {
 					c.wakeAt(b.claimAfter)
 					continue

@@ -36,6 +36,9 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	c.handBack()
 	c.reserve()
 	c.stopDue()
+	if len(c.touched) > 0 {
+		c.wakeAt(c.now)
+	}
 	d.Reprieves = append(d.Reprieves, c.reprieved...)
 	c.reprieved = c.reprieved[:0]
 	return *d

@@ -447,6 +447,16 @@ func (c *Core) tidy() {
 	c.idleShapes = 0
 }
 
+// dropShape forgets the shape that was made last.
+func (c *Core) dropShape(s *shape) {
+	delete(c.shapeByKey, s.key)
+	if s.filter != nil {
+		s.filter.shapes--
+	}
+	c.shapes = c.shapes[:len(c.shapes)-1]
+	c.alert[s.floor.cpu] = slices.DeleteFunc(c.alert[s.floor.cpu], func(other *shape) bool { return other == s })
+}
+
 // dropShapes forgets all shapes; every ask must have left.
 func (c *Core) dropShapes() {
 	for _, s := range c.shapes {

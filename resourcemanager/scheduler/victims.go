@@ -12,6 +12,7 @@ type removalPlan struct {
 	// claimants are the leaves with asks that wait; own restricts them to their own guarantees.
 	claimants []*queue
 	own       bool
+	buckets   []*bucket
 	ask       *ask
 	// leaves may lose containers to the claimant; those chosen in this turn carry its number.
 	leaves        []*queue

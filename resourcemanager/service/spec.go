@@ -174,6 +174,9 @@ func completeHealth(role *apiv1.RoleSpec) error {
 		if !strings.HasPrefix(probe.Http.GetPath(), "/") {
 			return invalid("the health path %q must begin with \"/\"", probe.Http.GetPath())
 		}
+		if strings.ContainsAny(probe.Http.GetPath(), " \t\r\n") {
+			return invalid("the health path %q must have no blanks", probe.Http.GetPath())
+		}
 		port = probe.Http.GetPort()
 	case *corev1.HealthCheck_Tcp_:
 		port = probe.Tcp.GetPort()
@@ -205,6 +208,13 @@ func completeHealth(role *apiv1.RoleSpec) error {
 		if (*d.field).AsDuration() == 0 {
 			return invalid("the health check's %s must be longer than nothing", d.name)
 		}
+	}
+	// Nodes refuse what would cost them more.
+	if interval := health.GetInterval().AsDuration(); interval < 10*time.Millisecond {
+		return invalid("the health check's interval is %v; the least is 10ms", interval)
+	}
+	if timeout := health.GetTimeout().AsDuration(); timeout > time.Minute {
+		return invalid("the health check's timeout is %v; the most is 1m", timeout)
 	}
 	if health.GetHealthy() < 0 || health.GetUnhealthy() < 0 {
 		return invalid("the health check's counts must not be negative")

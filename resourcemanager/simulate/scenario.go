@@ -212,6 +212,9 @@ func (s *Scenario) check() error {
 			*each.value = duration(each.other)
 		}
 	}
+	if most := calendar.Longest; time.Duration(s.Duration) > most {
+		return fmt.Errorf("the scenario lasts %s; at most 31 days are simulated", time.Duration(s.Duration))
+	}
 	total := 0
 	for i := range s.Nodes {
 		n := &s.Nodes[i]

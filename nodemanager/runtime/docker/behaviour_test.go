@@ -75,6 +75,32 @@ func TestReadOnlyRoot(t *testing.T) {
 	}
 }
 
+// What is written and left between two looks of the watcher is found at the end, also of who ends well.
+func TestDiskQuotaOfAShortLife(t *testing.T) {
+	_, w := newWorld(t)
+	if info, err := w.Info(w.Context()); err != nil {
+		t.Fatal(err)
+	} else if info.DiskQuota != "watcher" {
+		return // nobody can write more
+	}
+	for mebibytes, over := range map[string]bool{"8": true, "1": false} {
+		spec := w.Spec("disk", mebibytes)
+		spec.DiskBytes = 4 << 20
+		w.Run(spec)
+		w.AwaitLine(spec.ID, "filled")
+		if err := w.Stop(w.Context(), spec.ID, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		exit := w.End(spec.ID)
+		if exit.DiskQuota != over || strings.HasPrefix(exit.Message, "disk quota exceeded (") != over {
+			t.Errorf("%s MiB of 4MiB ended as %+v", mebibytes, exit)
+		}
+		if found, ok := w.Find(spec.ID); !ok || found.Exit == nil || *found.Exit != exit {
+			t.Errorf("listed as %+v", found.Exit)
+		}
+	}
+}
+
 // A volume that the image declares is no way around the disk quota, and goes with its container.
 func TestVolumeOfTheImageCounts(t *testing.T) {
 	b, w := newWorld(t)

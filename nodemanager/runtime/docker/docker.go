@@ -90,13 +90,15 @@ type Runtime struct {
 	// hierarchy is nil where the host's control groups cannot be read.
 	hierarchy *cgroup.Hierarchy
 	pulls     pulls
+	looks     sync.WaitGroup
 
 	mu     sync.Mutex
 	engine *engine
 	// starting has the containers that a Start is busy with; closed when it is done.
 	starting map[id.Container]chan struct{}
-	// watched are the running containers that the watcher holds to their quota, by the engine's id.
-	watched map[string]bool
+	// watched has, by the engine's id, the running containers that the watcher holds to their quota, and how each is
+	// looked at once more when it has ended.
+	watched map[string]func()
 	// ooms are the containers, by the engine's id, in which the kernel was seen to kill at the memory quota.
 	ooms map[string]bool
 	// discarded are containers that a failed Start took away again; their end is nobody's business.
@@ -125,7 +127,7 @@ func New(config Config) (*Runtime, error) {
 		config: config, client: c, slots: make(chan struct{}, config.ConcurrentStarts),
 		watcher: disk.NewWatcher(config.Logger), hierarchy: hierarchy,
 		pulls:    pulls{running: make(map[string]*pull), present: make(map[string]bool)},
-		starting: make(map[id.Container]chan struct{}), watched: make(map[string]bool),
+		starting: make(map[id.Container]chan struct{}), watched: make(map[string]func()),
 		ooms: make(map[string]bool), discarded: make(map[string]bool),
 	}, nil
 }
@@ -134,6 +136,7 @@ func New(config Config) (*Runtime, error) {
 func (r *Runtime) Close() error {
 	r.watcher.Close()
 	r.pulls.close()
+	r.looks.Wait()
 	return r.client.Close()
 }
 

@@ -184,7 +184,7 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.watched[c.ID] {
+	if r.watched[c.ID] != nil {
 		return
 	}
 	// The engine's own files that a container can write to are outside of its layer.
@@ -219,10 +219,7 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 		return used + r.deleted(seen.Pid), nil
 	}
 	subject.Exceeded = func(ctx context.Context, used int64) {
-		err := os.MkdirAll(r.config.LogDir, 0o750)
-		if err == nil {
-			err = os.WriteFile(r.verdict(seen.ID), []byte(disk.Exceeded(used, quota)), 0o640)
-		}
+		err := r.judge(seen.ID, used, quota)
 		if killed := r.client.ContainerKill(ctx, c.ID, "SIGKILL"); !errdefs.IsNotFound(killed) && !errdefs.IsConflict(killed) {
 			err = errors.Join(err, killed)
 		}
@@ -230,8 +227,47 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 			r.config.Logger.Error("container over its disk quota not stopped", "container", seen.ID.String(), "error", err)
 		}
 	}
-	r.watched[c.ID] = true
+	r.watched[c.ID] = func() {
+		if layer != "?" { // the engine would have to be asked
+			r.lastLook(subject, paths)
+		}
+	}
 	r.watcher.Add(subject)
+}
+
+// judge writes down that a container is over its quota.
+func (r *Runtime) judge(key id.Container, used, quota int64) error {
+	if err := os.MkdirAll(r.config.LogDir, 0o750); err != nil {
+		return err
+	}
+	return os.WriteFile(r.verdict(key), []byte(disk.Exceeded(used, quota)), 0o640)
+}
+
+// lastLookTime is what an end may wait for. Who leaves more files than can be counted in that time has written for
+// long enough to be found by the watcher.
+const lastLookTime = 250 * time.Millisecond
+
+// lastLook measures what an ended container has left behind: it may have written it between two looks of the watcher.
+func (r *Runtime) lastLook(subject disk.Subject, paths []string) {
+	found := make(chan int64, 1)
+	r.looks.Go(func() {
+		defer close(found)
+		if used, err := disk.Usage(paths...); err == nil {
+			found <- used
+		}
+	})
+	timer := time.NewTimer(lastLookTime)
+	defer timer.Stop()
+	select {
+	case used := <-found:
+		if used <= subject.Quota {
+			return
+		}
+		if err := r.judge(subject.ID, used, subject.Quota); err != nil {
+			r.config.Logger.Error("what a container wrote beyond its quota is not written down", "container", subject.ID.String(), "error", err)
+		}
+	case <-timer.C:
+	}
 }
 
 // deleted is what the container's processes hold in files without a name.
@@ -250,9 +286,15 @@ func (r *Runtime) deleted(pid int) int64 {
 	return disk.Deleted(members)
 }
 
-// unwatch ends what see has begun.
+// unwatch ends what see has begun, after a last look.
 func (r *Runtime) unwatch(key id.Container, runtimeID string) {
 	r.watcher.Remove(key)
+	r.mu.Lock()
+	look := r.watched[runtimeID]
+	r.mu.Unlock()
+	if look != nil {
+		look()
+	}
 	r.config.Leases.Release(key)
 	r.mu.Lock()
 	defer r.mu.Unlock()

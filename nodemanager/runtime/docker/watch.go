@@ -96,20 +96,23 @@ func (r *Runtime) event(ctx context.Context, message events.Message) (runtime.Ev
 	}
 	if code == 0 {
 		r.unwatch(key, runtimeID)
+		event.Exit = r.exit(key, runtimeID, &container.State{})
 		return event, true
 	}
 	inspected, err := r.client.ContainerInspect(ctx, runtimeID)
-	switch {
-	case err == nil:
+	if err == nil {
 		if started, _ := times(inspected.State); started.IsZero() {
 			return runtime.Event{}, false // the start failed, and its caller is told
 		}
+	}
+	r.unwatch(key, runtimeID)
+	switch {
+	case err == nil:
 		event.Exit = r.exit(key, runtimeID, inspected.State)
 		event.Exit.Code = code // of this end, should the state be behind
 	case errdefs.IsNotFound(err): // removed by force
 		event.Exit = r.exit(key, runtimeID, &container.State{ExitCode: code})
 	}
-	r.unwatch(key, runtimeID)
 	return event, true
 }
 
