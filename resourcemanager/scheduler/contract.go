@@ -185,7 +185,7 @@ func (c *Core) setContracts(specs []Contract) error {
 		}
 	}
 	c.contracts = contracts
-	c.turning = time.Time{}
+	c.contractsSet, c.turning = true, time.Time{}
 	c.stale = true
 	return nil
 }
@@ -196,14 +196,16 @@ func (c *Core) lend() {
 		return
 	}
 	c.account()
-	if c.turning.IsZero() || !c.turning.After(c.now) {
-		c.turning = time.Time{}
+	if c.contractsSet || !c.turning.IsZero() && !c.turning.After(c.now) {
+		turned := c.contractsSet
+		c.contractsSet, c.turning = false, time.Time{}
 		for _, k := range c.contracts {
 			if k.turn(c) {
-				c.stale = true
+				turned = true
 			}
 		}
-		if c.stale {
+		if turned {
+			c.stale = true
 			c.reviewLate()
 		}
 	}

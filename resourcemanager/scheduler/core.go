@@ -72,6 +72,8 @@ type Core struct {
 	contracts []*contract
 	// turning is when the state of some contract changes next, counted what the ledgers have counted up to.
 	turning, counted time.Time
+	// contractsSet says that there are new ones to look at.
+	contractsSet bool
 	// late are asks kept apart until some contract turns.
 	late []*ask
 	// impatient are asks found not to fit, by the time at which a node is to be kept for them.

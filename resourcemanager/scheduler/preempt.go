@@ -159,7 +159,10 @@ func (c *Core) claimGang(k *ask) bool {
 	for range k.spec.Pending {
 		if !c.claimOne(k) {
 			c.withdrawNominations(k)
-			c.decisions.Notices, c.reprieved = c.decisions.Notices[:notices], c.reprieved[:reprieves]
+			// Nobody was told yet. What a contract fetches back anyway keeps its notice.
+			c.reprieved = c.reprieved[:reprieves]
+			told := slices.DeleteFunc(c.decisions.Notices[notices:], func(n Notice) bool { return c.containers[n.Container].notice == nil })
+			c.decisions.Notices = c.decisions.Notices[:notices+len(told)]
 			return false
 		}
 	}

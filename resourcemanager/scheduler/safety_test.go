@@ -316,7 +316,7 @@ func TestNoGuaranteeIsBreachedBeyondNoticeAndStop(t *testing.T) {
 				}
 			}
 			// One pass gives notice, one at the deadline stops, one more grants what was freed.
-			for range 3 {
+			for passes, turns := 0, 0; passes < 3; turns++ {
 				d := w.core.Schedule(w.now)
 				for _, grant := range d.Grants {
 					w.live = append(w.live, grant.Container)
@@ -330,6 +330,11 @@ func TestNoGuaranteeIsBreachedBeyondNoticeAndStop(t *testing.T) {
 						}
 					}
 				}
+				// A pass that has more to decide wants the next at once.
+				if d.Next.Equal(w.now) && turns < 1000 {
+					continue
+				}
+				passes++
 				w.now = w.now.Add(w.core.config.Notice)
 			}
 			unit := resource.Vector{1000, 1 << 30}
