@@ -292,6 +292,11 @@ func (z *zone) setRollout(a *app, after *apiv1.Rollout) {
 	r.Rollout = after
 	if after.GetState() == apiv1.Rollout_DONE && after.GetVersion() == r.GetVersion() {
 		r.GoodVersion = r.GetVersion()
+		if r.GetPaused() {
+			// The next one is not held because this one was.
+			r.Paused = false
+			z.say(a).Wanted = z.wanted(a)
+		}
 	}
 	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
 		from := ""

@@ -36,6 +36,9 @@ func TestPeoplePauseResumeAndPromote(t *testing.T) {
 		n := z.addNode("node-1")
 		z.deploy(webSpec(2))
 		m := n.launchMaster()
+		if registry := m.register.GetRegistry(); !strings.HasPrefix(registry, "http://web:key-of-web@") {
+			t.Errorf("instances are to be told of the registry as %q", registry)
+		}
 		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
 		if _, err := z.apps().PauseApp(context.Background(), &apiv1.PauseAppRequest{Name: "web"}); status.Code(err) != codes.FailedPrecondition {
 			t.Errorf("a pause of nothing gives %v", err)

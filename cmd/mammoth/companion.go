@@ -96,7 +96,7 @@ func (c *cli) nginxCommand() *cobra.Command {
 		}
 		s.Dir = dir
 		run, err := nginx.New(s, zone)
-		return run, "nginx routes at http://" + s.Listen, err
+		return run, "nginx listens at " + s.Listen, err
 	})
 	flags := cmd.Flags()
 	flags.StringVar(&s.Name, "name", "nginx", "the balancer's name in the zone, the same at every start")
@@ -128,7 +128,7 @@ func (c *cli) haproxyCommand() *cobra.Command {
 		}
 		s.Dir = dir
 		run, err := haproxy.New(s, zone)
-		return run, "HAProxy routes at http://" + s.Listen, err
+		return run, "HAProxy listens at " + s.Listen, err
 	})
 	flags := cmd.Flags()
 	flags.StringVar(&s.Name, "name", "haproxy", "the balancer's name in the zone, the same at every start")
@@ -194,7 +194,7 @@ func (c *cli) dnsCommand() *cobra.Command {
 		if err != nil {
 			return nil, "", err
 		}
-		return run, "DNS is answered at " + run.Addr(), nil
+		return run, "the DNS server listens at " + run.Addr(), nil
 	})
 	flags := cmd.Flags()
 	flags.StringVar(&s.Listen, "listen", "127.0.0.1:8053", "the address for UDP and TCP")
