@@ -1,6 +1,7 @@
 package endpoints
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -129,8 +130,8 @@ func (s *stage) grow(client *zk.Client) (healthy time.Time, at [3]time.Time) {
 		}
 	})
 	group.Go(func() {
-		front := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) {
-			return net.Dial("tcp", s.front)
+		front := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", s.front)
 		}}}
 		for s.ctx.Err() == nil {
 			if answer, err := front.Get("http://" + host + "/"); err == nil {
