@@ -8,6 +8,8 @@ export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LISTEN ?= 127.0.0.1:7070
 DIR ?= /var/lib/mammoth
+# How many rollouts follow each other in bench-endpoints.
+ROLLOUTS ?= 50
 
 # Packages whose tests need neither root nor a server: the race detector runs on these.
 PLAIN = $$(go list ./... | grep -v -E '/(test|runtime/docker|runtime/process|cgroup|disk|network|internal/zk|companions/(nginx|haproxy|dns)|companions/registry/zookeeper|companions/zookeeper|cmd/mammoth)(/|$$)')
@@ -17,8 +19,8 @@ help: ## Print this list.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: up
-up: ## Start a zone on this machine, deploy the example app with three instances, print where both answer.
-	@scripts/need go docker programs
+up: ## Start a zone on this machine, deploy the example app with three instances, print where they answer, through nginx too.
+	@scripts/need go docker nginx programs
 	@$(MAKE) --no-print-directory build
 	@DIR=$(DIR) LISTEN=$(LISTEN) scripts/up
 
@@ -58,8 +60,9 @@ bench-deploy: build ## Time deployments, replacements, re-attachment and memory 
 
 .PHONY: bench-endpoints
 bench-endpoints: ## Time how fast a change is told and routed, and count requests that fail while everything is moved.
-	@scripts/need go servers
+	@scripts/need go docker programs servers
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/integration/endpoints
+	go test -run '^$$' -bench . -benchtime 1x -timeout 120m ./test/bench/endpoints -rollouts $(ROLLOUTS)
 
 .PHONY: bench-sim
 bench-sim: build ## Put a real ResourceManager under 10,000 simulated nodes and 1,000 allocations/s (SIM holds more flags).

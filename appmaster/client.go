@@ -51,8 +51,10 @@ type Client struct {
 
 	mu sync.Mutex
 	// containers that are held, and their nodes. Written by the session's goroutine alone.
-	held  map[string]*corev1.Lease
-	nodes map[string]*node
+	held map[string]*corev1.Lease
+	// counted is what balancers have counted since the present stream was opened, by instance.
+	counted map[string]*masterv1.Traffic
+	nodes   map[string]*node
 	// missing were held before the last registration and are no more.
 	missing []*corev1.Lease
 	watches sync.WaitGroup
@@ -70,7 +72,7 @@ func New(config Config) *Client {
 	return &Client{
 		config: config, log: log, outbox: newOutbox(), events: make(chan Event, 64),
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
-		held: map[string]*corev1.Lease{}, nodes: map[string]*node{},
+		held: map[string]*corev1.Lease{}, counted: map[string]*masterv1.Traffic{}, nodes: map[string]*node{},
 	}
 }
 
@@ -236,6 +238,7 @@ func (c *Client) run() {
 		}
 		c.compare(answer)
 		c.outbox.reset()
+		clear(c.counted)
 	}
 }
 
@@ -357,6 +360,15 @@ func (c *Client) heed(answer *masterv1.AllocateResponse) {
 	}
 	for _, instance := range answer.GetWithdrawn() {
 		c.tell(Withdrawn{Instance: instance})
+	}
+	for _, traffic := range answer.GetTraffic() {
+		// Counts begin at zero with every stream.
+		before := c.counted[traffic.GetInstance()]
+		c.counted[traffic.GetInstance()] = traffic
+		c.tell(Traffic{
+			Instance: traffic.GetInstance(),
+			Requests: traffic.GetRequests() - before.GetRequests(), Errors: traffic.GetErrors() - before.GetErrors(),
+		})
 	}
 }
 

@@ -47,6 +47,12 @@ type WantedChanged struct{ Wanted *masterv1.Wanted }
 // Withdrawn: the instance, reported with InService false, is out of the registry and out of every balancer.
 type Withdrawn struct{ Instance string }
 
+// Traffic: what balancers have counted for an instance since the last event of the kind.
+type Traffic struct {
+	Instance         string
+	Requests, Errors int64
+}
+
 // Connected: the first answer of a stream to the ResourceManager has been told in full.
 type Connected struct {
 	// Again is false for the first stream of the process.
@@ -67,6 +73,7 @@ func (NodeChanged) isEvent()   {}
 func (Preempted) isEvent()     {}
 func (WantedChanged) isEvent() {}
 func (Withdrawn) isEvent()     {}
+func (Traffic) isEvent()       {}
 func (Connected) isEvent()     {}
 func (Disconnected) isEvent()  {}
 func (Superseded) isEvent()    {}

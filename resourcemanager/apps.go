@@ -37,6 +37,9 @@ func (z *zone) deploy(request *apiv1.DeployRequest) (*apiv1.DeployResponse, erro
 			role.Instances = a.presentCount(role.GetName())
 		}
 	}
+	if err := z.checkClaims(spec); err != nil {
+		return nil, err
+	}
 	plan, err := z.plan(a, spec)
 	if err != nil {
 		return nil, err
@@ -105,7 +108,7 @@ func newApp(appID id.App, record *storev1.App) *app {
 	return &app{
 		id: appID, record: record,
 		asks: map[string]*storev1.Ask{}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, held: map[string]int{},
-		published: map[string]*publication{}, withdrawals: map[string]int{}, watchers: map[*mailbox[*apiv1.App]]struct{}{},
+		published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}, watchers: map[*mailbox[*apiv1.App]]struct{}{},
 	}
 }
 
@@ -118,6 +121,9 @@ func (z *zone) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
 	if needsNewInstances(a.record.GetSpec(), spec) {
 		z.setVersion(a, spec, cause)
 	} else {
+		if canaryPercent(spec) != canaryPercent(a.record.GetSpec()) {
+			a.record.CanaryPercent = 0
+		}
 		z.setSpec(a, spec)
 	}
 	z.startApp(a, cause)
@@ -416,6 +422,8 @@ func (z *zone) wanted(a *app) *masterv1.Wanted {
 		RestartBefore: a.record.GetRestartBefore(),
 		Versions:      versions,
 		Reverted:      a.record.GetReverted(),
+		Paused:        a.record.GetPaused(),
+		CanaryPercent: a.record.GetCanaryPercent(),
 	}
 }
 
@@ -442,7 +450,7 @@ func (z *zone) withdrawAll(a *app) {
 			z.save(kindInstance, instanceKey(a, name), instance)
 		}
 	}
-	z.awaitWithdrawal(a, func() {
+	z.whenRouted(a, func(z *zone) {
 		a.withdrawingAll = false
 		for _, c := range sortedContainers(a.containers) {
 			if !c.record.GetLease().GetMaster() {

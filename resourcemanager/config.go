@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
@@ -52,6 +53,7 @@ type Config struct {
 // Registry is where endpoints are published and looked up.
 type Registry interface {
 	apiv1.RegistryServer
+	companionv1.CompanionsServer
 	// Publish makes endpoints the whole truth about a service; nil removes it. It gives the generation that holds this
 	// truth. It must not block. The endpoints are the registry's afterwards.
 	Publish(service string, endpoints []*apiv1.Endpoint) (generation int64)
@@ -60,6 +62,11 @@ type Registry interface {
 	// AwaitBalancers calls done once every balancer that serves the service has confirmed the generation; if there is
 	// none, soon. It must not block, and holds no lock while it calls done.
 	AwaitBalancers(service string, generation int64, done func())
+	// ExpectBalancer makes a balancer waited for, for a while, that was connected before.
+	ExpectBalancer(name string, within time.Duration)
+	// AllowRegistration lets apps register endpoints with keys that the secret signs; AppKey is an app's.
+	AllowRegistration(secret []byte)
+	AppKey(app string) string
 }
 
 var zoneName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)

@@ -167,10 +167,10 @@ func (z *zone) withdraw(a *app, instance string) {
 	z.touch(a)
 }
 
-// awaitWithdrawal does something once what this turn takes out of the registry is known to every balancer.
-func (z *zone) awaitWithdrawal(a *app, do func()) {
+// whenRouted does something once what this turn changes in the registry is known to every balancer.
+func (z *zone) whenRouted(a *app, do func(*zone)) {
 	z.touch(a)
-	z.after(func() { z.awaitBalancers(a, func(*zone) { do() }) })
+	z.after(func() { z.awaitBalancers(a, do) })
 }
 
 // awaitBalancers calls do in the loop once every balancer of the app's services has confirmed their present state.

@@ -91,6 +91,21 @@ func (rm *ResourceManager) Rollback(ctx context.Context, name string, version in
 	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.rollback(name, version) })
 }
 
+// Pause implements service.Apps.
+func (rm *ResourceManager) Pause(ctx context.Context, name string) (*apiv1.App, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.pause(name) })
+}
+
+// Resume implements service.Apps.
+func (rm *ResourceManager) Resume(ctx context.Context, name string) (*apiv1.App, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.resume(name) })
+}
+
+// Promote implements service.Apps.
+func (rm *ResourceManager) Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error) {
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.promote(name, percent) })
+}
+
 // History implements service.Apps.
 func (rm *ResourceManager) History(ctx context.Context, name string) (*apiv1.AppHistory, error) {
 	return ask(ctx, rm, func(z *zone) (*apiv1.AppHistory, error) { return z.history(name) })

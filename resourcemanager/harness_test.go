@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -44,6 +45,7 @@ func (s imageShelf) Handler() http.Handler                                   { r
 // noticeBoard is a registry whose balancers confirm when they are told to.
 type noticeBoard struct {
 	apiv1.UnimplementedRegistryServer
+	companionv1.UnimplementedCompanionsServer
 	mu         sync.Mutex
 	generation int64
 	services   map[string][]*apiv1.Endpoint
@@ -63,6 +65,10 @@ func (b *noticeBoard) Publish(service string, endpoints []*apiv1.Endpoint) int64
 	}
 	return b.generation
 }
+
+func (b *noticeBoard) ExpectBalancer(string, time.Duration) {}
+func (b *noticeBoard) AllowRegistration([]byte)             {}
+func (b *noticeBoard) AppKey(app string) string             { return "key-of-" + app }
 
 func (b *noticeBoard) Expose(string, *apiv1.Expose) int64 { return 0 }
 

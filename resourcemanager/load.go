@@ -29,16 +29,17 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 		tables: tables{
 			apps: lifecycle.Apps(), attempts: lifecycle.Attempts(), containers: lifecycle.Containers(), nodes: lifecycle.Nodes(),
 		},
-		registry:   config.Registry(memory.Identity().Epoch),
-		record:     &storev1.Zone{},
-		apps:       map[id.App]*app{},
-		names:      map[string]*app{},
-		nodes:      map[id.Node]*node{},
-		containers: map[id.Container]*container{},
-		sessions:   map[string]*node{},
-		contracts:  map[string]*contract{},
-		watchers:   map[*eventWatch]struct{}{},
-		lastEvent:  memory.LastEvent(),
+		registry:      config.Registry(memory.Identity().Epoch),
+		record:        &storev1.Zone{},
+		apps:          map[id.App]*app{},
+		names:         map[string]*app{},
+		nodes:         map[id.Node]*node{},
+		containers:    map[id.Container]*container{},
+		sessions:      map[string]*node{},
+		contracts:     map[string]*contract{},
+		watchers:      map[*eventWatch]struct{}{},
+		lostBalancers: map[string]time.Time{},
+		lastEvent:     memory.LastEvent(),
 	}
 	z.begin(now)
 	for _, step := range []func(store.Store) error{
@@ -96,6 +97,7 @@ func (z *zone) loadZone(memory store.Store) error {
 		z.save(kindZone, "zone", z.record)
 	}
 	z.readKeys()
+	z.openRegistry()
 	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.schema})
 	return nil
 }

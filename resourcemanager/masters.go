@@ -68,12 +68,13 @@ func (z *zone) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	z.appChanged(a)
 
 	response := &masterv1.RegisterResponse{
-		Zone:    z.config.Zone,
-		Epoch:   z.identity.Epoch,
-		Spec:    a.record.GetSpec(),
-		Wanted:  z.wanted(a),
-		Largest: z.resources(z.core.Largest()),
-		Memo:    a.memo,
+		Zone:     z.config.Zone,
+		Epoch:    z.identity.Epoch,
+		Spec:     a.record.GetSpec(),
+		Wanted:   z.wanted(a),
+		Largest:  z.resources(z.core.Largest()),
+		Memo:     a.memo,
+		Registry: fmt.Sprintf("http://%s:%s@%s", a.record.GetName(), z.registry.AppKey(a.record.GetName()), z.config.advertised()),
 	}
 	for _, c := range sortedContainers(a.containers) {
 		if c.held() && !c.record.GetLease().GetMaster() {
@@ -95,6 +96,7 @@ func (z *zone) openAllocate(bearer string) (*mailbox[*masterv1.AllocateResponse]
 	}
 	z.endStream(a, fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted))
 	a.stream = newMailbox[*masterv1.AllocateResponse]()
+	clear(a.traffic)
 	a.out = &masterv1.AllocateResponse{Wanted: z.wanted(a)}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
@@ -277,13 +279,35 @@ func (z *zone) reportRollout(a *app, report *masterv1.RolloutReport) {
 	before := r.GetRollout()
 	after := &apiv1.Rollout{
 		State: report.GetState(), Version: report.GetVersion(), Updated: report.GetUpdated(), Total: report.GetTotal(), Reason: report.GetReason(),
+		Percent: report.GetPercent(),
 	}
+	a.rolloutReports++
 	if proto.Equal(before, after) {
 		return
 	}
+	if report := a.rolloutReports; after.GetState() != apiv1.Rollout_PROGRESSING && before.GetState() != after.GetState() {
+		// A step is done once balancers route by it.
+		z.whenRouted(a, func(z *zone) {
+			if !a.removed && a.rolloutReports == report {
+				z.setRollout(a, after)
+			}
+		})
+		return
+	}
+	z.setRollout(a, after)
+}
+
+func (z *zone) setRollout(a *app, after *apiv1.Rollout) {
+	r := a.record
+	before := r.GetRollout()
 	r.Rollout = after
 	if after.GetState() == apiv1.Rollout_DONE && after.GetVersion() == r.GetVersion() {
 		r.GoodVersion = r.GetVersion()
+		if r.GetPaused() {
+			// The next one is not held because this one was.
+			r.Paused = false
+			z.say(a).Wanted = z.wanted(a)
+		}
 	}
 	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
 		from := ""

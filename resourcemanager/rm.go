@@ -97,7 +97,7 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 	)
 	service.Register(server, service.Config{
-		Apps: rm, Zone: rm, Lending: rm, Tracker: rm, Masters: rm, Images: rm.config.Images, Registry: rm.zone.registry,
+		Apps: rm, Zone: rm, Lending: rm, Tracker: rm, Masters: rm, Images: rm.config.Images, Registry: rm.zone.registry, Companions: rm.zone.registry,
 		AllowHostNetwork: rm.config.AllowHostNetwork,
 	})
 	inside, err := grpc.NewClient("passthrough:///resourcemanager",

@@ -38,7 +38,7 @@ func essence(spec *apiv1.AppSpec) *apiv1.AppSpec {
 func (z *zone) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
 	r.Version++
-	r.Spec, r.Reverted = spec, false
+	r.Spec, r.Reverted, r.Paused, r.CanaryPercent = spec, false, false, 0
 	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
 	for _, version := range r.GetVersions() {
 		if version.GetCurrent() {
@@ -84,9 +84,13 @@ func (z *zone) rollback(name string, version int32) (*apiv1.App, error) {
 	if !needsNewInstances(a.record.GetSpec(), spec) {
 		return nil, fmt.Errorf("%s runs what version %d says already: %w", name, old.GetVersion(), errdefs.ErrFailedPrecondition)
 	}
+	if err := z.checkClaims(spec); err != nil {
+		return nil, err
+	}
 	if err := z.replaceSpec(a, spec, fmt.Sprintf("rollback to %d", old.GetVersion())); err != nil {
 		return nil, err
 	}
+	z.noCanary(a)
 	return z.viewApp(a), nil
 }
 
@@ -146,6 +150,5 @@ func (z *zone) revert(a *app, revert *masterv1.Revert) {
 		return
 	}
 	r.Reverted = true
-	z.say(a).Wanted = z.wanted(a)
-	z.appChanged(a)
+	z.noCanary(a)
 }

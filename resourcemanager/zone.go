@@ -51,6 +51,9 @@ type zone struct {
 	wake     time.Time
 	watchers map[*eventWatch]struct{}
 
+	// lostBalancers are known balancers that are not connected, and since when.
+	lostBalancers map[string]time.Time
+
 	// Of the present turn.
 	changes
 	now time.Time
@@ -104,6 +107,10 @@ type app struct {
 	// withdrawals counts, by instance, how often it was taken out of service: an answer that was overtaken is dropped.
 	withdrawals map[string]int
 	withdrawing []string
+	// traffic is what balancers have counted since the master's stream was opened, by instance.
+	traffic map[string]*masterv1.Traffic
+	// rolloutReports counts what the master said of the rollout: what waits for balancers may be overtaken.
+	rolloutReports int
 	// withdrawingAll is set while balancers are waited for, after which every instance is stopped.
 	withdrawingAll bool
 	watchers       map[*mailbox[*apiv1.App]]struct{}
@@ -169,6 +176,7 @@ func (z *zone) due() {
 	z.wake = z.now.Add(tick)
 	z.dueNodes()
 	z.dueLending()
+	z.dueBalancers()
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)
 		z.dueAttempt(a)

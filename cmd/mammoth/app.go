@@ -18,7 +18,8 @@ import (
 func (c *cli) appCommand() *cobra.Command {
 	return group("app", "See and change apps",
 		c.appListCommand(), c.appShowCommand(), c.appScaleCommand(), c.appRestartCommand(), c.appStopCommand(),
-		c.appRemoveCommand(), c.appHistoryCommand(), c.appRollbackCommand(), c.appLogsCommand(), c.appExecCommand(),
+		c.appRemoveCommand(), c.appRolloutCommand(), c.appPauseCommand(), c.appResumeCommand(), c.appPromoteCommand(),
+		c.appHistoryCommand(), c.appRollbackCommand(), c.appLogsCommand(), c.appExecCommand(),
 		c.appEventsCommand(), c.appExplainCommand())
 }
 
@@ -105,8 +106,8 @@ func appText(w io.Writer, app *apiv1.App) error {
 	t.row("instances", fmt.Sprintf("%d of %d run", app.GetRunning(), app.GetWanted()))
 	t.row("version", app.GetVersion())
 	if rollout := app.GetRollout(); rollout.GetState() != apiv1.Rollout_NONE {
-		t.row("rollout", because(fmt.Sprintf("%s, %d of %d at version %d", word(rollout.GetState()), rollout.GetUpdated(),
-			rollout.GetTotal(), rollout.GetVersion()), rollout.GetReason()))
+		t.row("rollout", because(fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),
+			rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout)), rollout.GetReason()))
 	}
 	t.row("queue", app.GetQueue())
 	for _, role := range app.GetSpec().GetRoles() {

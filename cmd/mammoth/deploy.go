@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +30,8 @@ type deployFlags struct {
 	instances                            int64
 	cpu, memory, disk                    string
 	ports, env, constraints              []string
+	strategy, canary                     string
+	exclusive                            bool
 	dryRun                               bool
 	wait                                 waiting
 }
@@ -47,6 +50,7 @@ replaces all of the app; flags given with it win over it.`,
 		Example: `  mammoth deploy hello.image --name web --instances 3 --cpu 0.5 --memory 64MiB --disk 64MiB \
       --port 8080 --health http:/healthz --wait
   mammoth deploy hello2.image --name web --wait
+  mammoth deploy hello3.image --name web --canary 10%
   mammoth deploy web.yaml --dry-run`,
 		Args:              names("an image file, a NAME:TAG or a manifest"),
 		ValidArgsFunction: c.completeDeploy,
@@ -71,11 +75,15 @@ replaces all of the app; flags given with it win over it.`,
 	flags.StringVar(&f.network, "network", "bridge", "bridge, or host where the operator allows it")
 	flags.StringVar(&f.policy, "policy", "", "how to place: spread or pack (default: spread)")
 	flags.StringArrayVar(&f.constraints, "constraint", nil, "a test of node attributes, as in \"disk_type == ssd\"; repeatable")
+	flags.StringVar(&f.strategy, "strategy", "rolling", "how the new version takes the old one's place: rolling, canary or blue-green")
+	flags.StringVar(&f.canary, "canary", "", "the share of the requests that the new version is given until it is promoted, as in 10%")
+	flags.BoolVar(&f.exclusive, "exclusive", false, "with blue-green: the new version serves only once the old one is gone")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only say what would be placed where, or why not")
 	f.wait.flags(cmd)
 	must(cmd.RegisterFlagCompletionFunc("name", c.completeApps))
 	must(cmd.RegisterFlagCompletionFunc("queue", c.completeQueues))
 	must(cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions([]string{"bridge", "host"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions([]string{"rolling", "canary", "blue-green"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions([]string{"spread", "pack"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
@@ -154,6 +162,28 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 			policy, err := manifest.ParsePolicy(f.policy)
 			return func(r *apiv1.RoleSpec) { placement(r).Policy = policy }, err
 		}),
+		edit("strategy", func() (func(*apiv1.RoleSpec), error) {
+			strategy, err := manifest.ParseStrategy(f.strategy)
+			return func(r *apiv1.RoleSpec) {
+				update(r).Strategy, update(r).CanaryPercent, update(r).Exclusive = strategy, 0, false
+			}, err
+		}),
+		edit("canary", func() (func(*apiv1.RoleSpec), error) {
+			percent, err := parsePercent(f.canary)
+			if err == nil && given("strategy") && f.strategy != "canary" {
+				err = fmt.Errorf("it does not go with --strategy %s", f.strategy)
+			}
+			return func(r *apiv1.RoleSpec) {
+				update(r).Strategy, update(r).CanaryPercent, update(r).Exclusive = apiv1.UpdatePolicy_CANARY, percent, false
+			}, err
+		}),
+		edit("exclusive", func() (func(*apiv1.RoleSpec), error) {
+			var err error
+			if f.exclusive && f.strategy != "blue-green" {
+				err = errors.New("it needs --strategy blue-green")
+			}
+			return func(r *apiv1.RoleSpec) { update(r).Exclusive = f.exclusive }, err
+		}),
 		edit("constraint", func() (func(*apiv1.RoleSpec), error) {
 			return func(r *apiv1.RoleSpec) { placement(r).Constraints = f.constraints }, nil
 		}),
@@ -190,6 +220,22 @@ func placement(r *apiv1.RoleSpec) *apiv1.Placement {
 		r.Placement = &apiv1.Placement{}
 	}
 	return r.Placement
+}
+
+func update(r *apiv1.RoleSpec) *apiv1.UpdatePolicy {
+	if r.Update == nil {
+		r.Update = &apiv1.UpdatePolicy{MaxSurge: 1, AutoRevert: true}
+	}
+	return r.Update
+}
+
+// parsePercent reads 10% or 10.
+func parsePercent(text string) (int32, error) {
+	n, err := strconv.ParseInt(strings.TrimSuffix(text, "%"), 10, 32)
+	if err != nil || n < 1 || n > 100 {
+		return 0, fmt.Errorf("%q is not a share of the requests; say 1%% to 100%%", text)
+	}
+	return int32(n), nil
 }
 
 func positive(n int64, err error) (int64, error) {

@@ -80,6 +80,9 @@ func (c *cli) endFolder(dir, dockerHost string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
 	defer cancel()
+	if err := endNginx(dir); err != nil {
+		return err
+	}
 	ended := remains{}
 	for _, folder := range folders {
 		s, ok, err := readNode(folder)

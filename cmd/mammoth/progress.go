@@ -44,7 +44,13 @@ const maxDrawn = 20
 func (p *liveProgress) update(app *apiv1.App) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: %d of %d instances run%s\n", app.GetName(), app.GetRunning(), app.GetWanted(), rolloutNote(app))
-	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	instanceLines(&text, app)
+	p.draw(text.String())
+}
+
+// instanceLines are a line for each instance, those that do not run yet first where there are many.
+func instanceLines(text *strings.Builder, app *apiv1.App) {
+	t := tabwriter.NewWriter(text, 0, 0, 2, ' ', 0)
 	shown := app.GetInstances()
 	if len(shown) > maxDrawn {
 		shown = unfinishedFirst(shown)[:maxDrawn]
@@ -54,15 +60,19 @@ func (p *liveProgress) update(app *apiv1.App) {
 	}
 	_ = t.Flush()
 	if rest := len(app.GetInstances()) - len(shown); rest > 0 {
-		fmt.Fprintf(&text, "  and %d more\n", rest)
+		fmt.Fprintf(text, "  and %d more\n", rest)
 	}
+}
+
+// draw puts text where the last one was.
+func (p *liveProgress) draw(text string) {
 	var frame strings.Builder
 	if p.drawn > 0 {
 		fmt.Fprintf(&frame, "\x1b[%dA", p.drawn)
 	}
 	p.drawn = 0
 	width := p.columns()
-	for line := range strings.Lines(text.String()) {
+	for line := range strings.Lines(text) {
 		letters := []rune(strings.TrimRight(line, " \n"))
 		if width > 0 && len(letters) >= width {
 			letters = letters[:width-1]
@@ -138,7 +148,7 @@ func (p *lineProgress) end() {}
 
 func rolloutNote(app *apiv1.App) string {
 	if rollout := app.GetRollout(); rollout.GetState() == apiv1.Rollout_PROGRESSING {
-		return fmt.Sprintf(", %d of %d at version %d", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion())
+		return fmt.Sprintf(", %d of %d at version %d%s", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))
 	}
 	return ""
 }

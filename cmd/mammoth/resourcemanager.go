@@ -104,7 +104,8 @@ type zoneNotes struct {
 // manager is a ResourceManager with the image store and the registry that it is put together with.
 type manager struct {
 	*resourcemanager.ResourceManager
-	images *images.Store
+	images   *images.Store
+	registry *registry.Registry
 }
 
 // newManager puts a ResourceManager together and listens.
@@ -122,14 +123,18 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 		Dir: s.dir, Listen: s.listen, Advertise: s.advertise, Zone: s.zone, Version: version,
 		NodeTimeout: s.nodeTimeout, ReportInterval: s.reportInterval, EventRetention: s.eventRetention,
 		AllowHostNetwork: s.allowHostNetwork, AllowInsecure: s.insecure,
-		Images:   m.images,
-		Registry: func(epoch int64) resourcemanager.Registry { return registry.New(epoch << 32) },
+		Images: m.images,
+		Registry: func(epoch int64) resourcemanager.Registry {
+			m.registry = registry.New(epoch << 32)
+			return m.registry
+		},
 		Handlers: map[string]http.Handler{},
 		Logger:   log,
 	})
 	if err != nil {
 		return nil, errors.Join(addressInUse(err, "listen"), m.images.Close())
 	}
+	m.registry.Observe(m.ResourceManager)
 	return m, nil
 }
 

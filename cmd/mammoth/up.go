@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,7 @@ type upSettings struct {
 	stopInstances bool
 	manager       managerSettings
 	node          nodeSettings
+	beside        besideSettings
 }
 
 func (c *cli) upCommand() *cobra.Command {
@@ -44,8 +46,9 @@ machine's Docker Engine, in one process and in the foreground.
 
 Ctrl-C ends the zone and leaves instances and their masters running; "mammoth up"
 on the same folder takes them up again, "mammoth down" ends them.`,
-		Example: "  mammoth up --dir /var/lib/mammoth --listen 127.0.0.1:7070 --nodes 2",
-		Args:    noArgs,
+		Example: `  mammoth up --dir /var/lib/mammoth --listen 127.0.0.1:7070 --nodes 2
+  mammoth up --dir /var/lib/mammoth --zookeeper 127.0.0.1:2181 --nginx --dns`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := daemon.load(c, cmd)
 			if err != nil {
@@ -63,6 +66,7 @@ on the same folder takes them up again, "mammoth down" ends them.`,
 	flags.BoolVar(&s.stopInstances, "stop-instances", false, "at the end, end instances and their masters too")
 	s.manager.shared(flags)
 	s.node.shared(flags)
+	s.beside.flags(cmd)
 	must(cmd.MarkFlagDirname("dir"))
 	daemon.add(cmd, "warn")
 	return cmd
@@ -92,6 +96,10 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	s.beside.dir, s.beside.zone, s.beside.digest = s.dir, zone, c.env("MAMMOTH_ZOOKEEPER_DIGEST")
+	if err := s.beside.choose(); err != nil {
+		return err
+	}
 	s.manager.dir, s.manager.zone = filepath.Join(s.dir, "resourcemanager"), zone
 	if err := c.runZone(ctx, s, nodes, log); err != nil {
 		return err
@@ -105,10 +113,38 @@ func (c *cli) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, 
 	if err != nil {
 		return err
 	}
+	conn, err := dialZone(manager.Address())
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is left to be said
+	companions, err := s.beside.make(conn, log)
+	if err != nil {
+		ended, end := context.WithCancel(ctx)
+		end()
+		return errors.Join(err, manager.Run(ended)) // it lets go of its store and its address
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, running := errgroup.WithContext(ctx)
-	group.Go(func() error { return manager.Run(running) })
+	// Companions end first, so that balancers can say good-bye.
+	served, endManager := context.WithCancel(context.WithoutCancel(ctx))
+	defer endManager()
+	var beside sync.WaitGroup
+	for _, one := range companions {
+		beside.Add(1)
+		group.Go(func() error {
+			defer beside.Done()
+			return one.Run(running)
+		})
+	}
+	group.Go(func() error {
+		<-running.Done()
+		beside.Wait()
+		endManager()
+		return nil
+	})
+	group.Go(func() error { return manager.Run(served) })
 	for _, settings := range nodes {
 		settings.zone, settings.resourceManager = s.manager.zone, manager.Address()
 		node, err := newNode(settings, log)
@@ -120,7 +156,7 @@ func (c *cli) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, 
 		group.Go(func() error { return node.Run(running) })
 	}
 	group.Go(func() error {
-		c.greet(running, manager, s)
+		c.greet(running, manager, s, companions)
 		return nil
 	})
 	if err := group.Wait(); err != nil && ctx.Err() == nil {
@@ -223,7 +259,7 @@ const (
 )
 
 // greet says where the zone listens once its nodes are there.
-func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings) {
+func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings, companions []beside) {
 	limit, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	look := time.NewTicker(readyLook)
@@ -249,6 +285,12 @@ func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings) {
 		r := node.GetCapacity()
 		fmt.Fprintf(c.out, "%s: %s, %s cpu, %s memory, %s disk\n", node.GetName(), because(word(node.GetState()), node.GetReason()),
 			resource.FormatCPU(r.GetCpuMillis()), resource.FormatBytes(r.GetMemoryBytes()), resource.FormatBytes(r.GetDiskBytes()))
+	}
+	for _, one := range companions {
+		one.awaitFront(limit)
+		if ctx.Err() == nil {
+			fmt.Fprintln(c.out, one.what)
+		}
 	}
 }
 

@@ -55,6 +55,8 @@ func rolledOut(c change, now *apiv1.App) (bool, error) {
 			return false, fmt.Errorf("the rollout of version %d failed: %s", rollout.GetVersion(), reasonOf(rollout.GetReason(), now))
 		case apiv1.Rollout_REVERTED:
 			return false, fmt.Errorf("version %d did not come up and was reverted: %s", c.app.GetVersion(), reasonOf(rollout.GetReason(), now))
+		case apiv1.Rollout_PAUSED:
+			return now.GetObservedGeneration() >= c.app.GetGeneration(), nil
 		}
 	}
 	if now.GetVersion() > c.app.GetVersion() {
@@ -80,6 +82,11 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		if instance.GetPort() == 0 && hasPorts(now, instance) {
 			return false, nil // its node has not told the zone yet where it is reached
 		}
+	}
+	if now.GetRollout().GetState() == apiv1.Rollout_PAUSED {
+		// Two versions serve side by side: there may be more instances than are wanted of one.
+		return now.GetObservedGeneration() >= c.app.GetGeneration() && now.GetRunning() >= now.GetWanted() &&
+			int(now.GetRunning()) == len(now.GetInstances()), nil
 	}
 	return now.GetObservedGeneration() >= c.app.GetGeneration() && now.GetState() == apiv1.App_RUNNING &&
 		now.GetRollout().GetState() != apiv1.Rollout_PROGRESSING &&
@@ -168,8 +175,11 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 			_, err := fmt.Fprintf(out, "%s: %s done\n", name, change.what)
 			return err
 		}
-		_, err := fmt.Fprintf(out, "%s: %d of %d instances run, version %d\n", name, app.GetRunning(), app.GetWanted(), app.GetVersion())
-		return err
+		fmt.Fprintf(out, "%s: %d of %d instances run, version %d\n", name, app.GetRunning(), app.GetWanted(), app.GetVersion())
+		if app.GetRollout().GetState() == apiv1.Rollout_PAUSED {
+			fmt.Fprintf(out, "%s: the rollout is paused: %s\n", name, app.GetRollout().GetReason())
+		}
+		return nil
 	})
 }
 

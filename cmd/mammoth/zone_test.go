@@ -92,7 +92,7 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	for {
 		text, more := d.said.now()
 		if found := listensAt.FindStringSubmatch(text); found != nil {
-			if args[0] != "nodemanager" {
+			if args[0] != "nodemanager" && args[0] != "companion" {
 				ts.Setenv("MAMMOTH_SERVER", found[1])
 			}
 			return

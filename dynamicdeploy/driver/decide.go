@@ -35,7 +35,10 @@ func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 		for _, action := range actions {
 			d.perform(ctx, r, action)
 		}
-		for _, instance := range r.plan.Instances(now) {
+		// Those that serve are reported first: where a new version takes over, there is no moment without an instance.
+		instances := r.plan.Instances(now)
+		slices.SortStableFunc(instances, func(a, b plan.Instance) int { return order(b.InService) - order(a.InService) })
+		for _, instance := range instances {
 			d.report(r, instance)
 		}
 		rollouts = append(rollouts, r.plan.Rollout(now))
@@ -68,7 +71,7 @@ func (d *driver) perform(ctx context.Context, r *role, action plan.Action) {
 	case plan.Start:
 		if held, ok := d.held[action.Container.String()]; ok {
 			d.log.Info("starting an instance", "instance", action.Instance, "container", action.Container.String(), "version", action.Version)
-			d.start(ctx, held, containerOf(d.app, r.spec(d.wanted, action.Version), action))
+			d.start(ctx, held, containerOf(d.app, d.registry, r.spec(d.wanted, action.Version), action))
 		}
 	case plan.TakeOut:
 		d.log.Info("taking an instance out of service", "instance", action.Instance)
@@ -99,6 +102,13 @@ var instanceStates = [...]apiv1.Instance_State{
 	plan.Unreachable:   apiv1.Instance_UNREACHABLE,
 }
 
+func order(first bool) int {
+	if first {
+		return 1
+	}
+	return 0
+}
+
 // report tells the ResourceManager of an instance that has changed. Of one that no node has spoken of since the takeover
 // there is nothing better to say than what the master before said.
 func (d *driver) report(r *role, instance plan.Instance) {
@@ -107,7 +117,7 @@ func (d *driver) report(r *role, instance plan.Instance) {
 	}
 	report := &masterv1.InstanceReport{
 		Id: instance.Name, Role: r.name, Version: instance.Version, State: instanceStates[instance.State],
-		InService: instance.InService, Weight: 100, Restarts: int32(instance.Restarts), Reason: instance.Reason,
+		InService: instance.InService, Weight: int32(instance.Weight), Restarts: int32(instance.Restarts), Reason: instance.Reason,
 	}
 	if !instance.Container.IsZero() {
 		report.ContainerId = instance.Container.String()
@@ -126,18 +136,22 @@ func (d *driver) report(r *role, instance plan.Instance) {
 func (d *driver) rolloutOf(rollouts []plan.Rollout) *masterv1.RolloutReport {
 	states := map[plan.RolloutState]apiv1.Rollout_State{
 		plan.Progressing: apiv1.Rollout_PROGRESSING, plan.Done: apiv1.Rollout_DONE,
-		plan.Failed: apiv1.Rollout_FAILED, plan.Reverted: apiv1.Rollout_REVERTED,
+		plan.Failed: apiv1.Rollout_FAILED, plan.Paused: apiv1.Rollout_PAUSED, plan.Reverted: apiv1.Rollout_REVERTED,
 	}
 	report := &masterv1.RolloutReport{Version: d.wanted.GetVersion()}
-	weight := 0
+	weight, percent := 0, 0
 	for _, rollout := range rollouts {
 		report.Updated += int32(rollout.Updated)
 		report.Total += int32(rollout.Total)
+		percent += rollout.Percent * rollout.Total
 		// A role that failed speaks for the app, then one that has not got there yet.
-		rank := slices.Index([]plan.RolloutState{plan.NoRollout, plan.Done, plan.Reverted, plan.Progressing, plan.Failed}, rollout.State)
+		rank := slices.Index([]plan.RolloutState{plan.NoRollout, plan.Done, plan.Reverted, plan.Paused, plan.Progressing, plan.Failed}, rollout.State)
 		if rank > weight {
 			weight, report.State, report.Reason = rank, states[rollout.State], rollout.Reason
 		}
+	}
+	if report.GetTotal() > 0 {
+		report.Percent = int32(percent) / report.GetTotal()
 	}
 	return report
 }

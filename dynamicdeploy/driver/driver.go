@@ -45,6 +45,8 @@ type driver struct {
 	app    string
 	config Config
 	client *appmaster.Client
+	// registry is what instances are told as MAMMOTH_REGISTRY.
+	registry string
 
 	wanted *masterv1.Wanted
 	roles  map[string]*role
@@ -112,6 +114,7 @@ func Run(ctx context.Context, config Config) error {
 		return err
 	}
 	d.log.Info("registered", "containers", len(registration.GetContainers()))
+	d.registry = registration.GetRegistry()
 	d.takeOver(registration)
 	if done, err := d.lookAround(ctx, registration.GetContainers()); done {
 		return err
@@ -283,6 +286,10 @@ func (d *driver) handle(event appmaster.Event) error {
 	case appmaster.Withdrawn:
 		for _, r := range d.roles {
 			r.plan.Withdrawn(event.Instance, now)
+		}
+	case appmaster.Traffic:
+		for _, r := range d.roles {
+			r.plan.Counted(event.Instance, event.Requests, event.Errors, now)
 		}
 	case appmaster.Superseded:
 		d.log.Warn("another attempt has taken over", "reason", event.Reason)

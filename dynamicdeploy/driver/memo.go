@@ -28,7 +28,7 @@ type (
 		Roles map[string]storedRole `json:"r"`
 	}
 	storedRole struct {
-		// Slots: number, version, restarts, leaving, then failures.
+		// Slots: number, version, restarts, 1 if leaving plus 2 if dark, then failures.
 		Slots     [][]int64          `json:"s,omitempty"`
 		Nodes     map[string][]int64 `json:"n,omitempty"`
 		Rollout   storedRollout      `json:"o"`
@@ -44,6 +44,8 @@ type (
 		Failures   []int64 `json:"f,omitempty"`
 		Reason     string  `json:"m,omitempty"`
 		Change     bool    `json:"c,omitempty"`
+		Base       int32   `json:"a,omitempty"`
+		Switched   bool    `json:"w,omitempty"`
 	}
 )
 
@@ -106,7 +108,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 				return nil, fmt.Errorf("decode the memo: a slot of role %q is described by %v", name, numbers)
 			}
 			memo.plan.Slots = append(memo.plan.Slots, plan.SlotMemo{
-				Number: int(numbers[0]), Version: int32(numbers[1]), Restarts: int(numbers[2]), Leaving: numbers[3] != 0,
+				Number: int(numbers[0]), Version: int32(numbers[1]), Restarts: int(numbers[2]), Leaving: numbers[3]&1 != 0, Dark: numbers[3]&2 != 0,
 				Failures: fromOffsets(stored.Base, numbers[slotHead:]),
 			})
 		}
@@ -117,6 +119,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 		memo.plan.Rollout = plan.RolloutMemo{
 			Version: o.Version, Restart: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
 			Best: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, Change: o.Change,
+			Base: o.Base, Switched: o.Switched,
 		}
 		roles[name] = memo
 	}
@@ -128,7 +131,10 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 	for _, slot := range m.plan.Slots {
 		numbers := []int64{int64(slot.Number), int64(slot.Version), int64(slot.Restarts), 0}
 		if slot.Leaving {
-			numbers[3] = 1
+			numbers[3] |= 1
+		}
+		if slot.Dark {
+			numbers[3] |= 2
 		}
 		role.Slots = append(role.Slots, append(numbers, offsets(base, slot.Failures, keep)...))
 	}
@@ -142,6 +148,7 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 	role.Rollout = storedRollout{
 		Version: o.Version, Restart: nanos(o.Restart), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
 		Best: o.Best, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, Change: o.Change,
+		Base: o.Base, Switched: o.Switched,
 	}
 	return role
 }

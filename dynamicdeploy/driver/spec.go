@@ -38,6 +38,10 @@ const (
 	hesitation = 5 * time.Second
 )
 
+var strategies = map[apiv1.UpdatePolicy_Strategy]plan.Strategy{
+	apiv1.UpdatePolicy_ROLLING: plan.Rolling, apiv1.UpdatePolicy_CANARY: plan.Canary, apiv1.UpdatePolicy_BLUE_GREEN: plan.BlueGreen,
+}
+
 // wantedOf is what plan is to bring about for a role.
 func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec, count int) plan.Wanted {
 	update, restart, stop := spec.GetUpdate(), spec.GetRestart(), spec.GetStop()
@@ -47,6 +51,8 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec, count int) plan.Wan
 		Update: plan.Update{
 			MaxSurge: int(update.GetMaxSurge()), MaxUnavailable: int(update.GetMaxUnavailable()),
 			Deadline: duration(update.GetDeadline(), defaultDeadline),
+			Strategy: strategies[update.GetStrategy()], Percent: int(update.GetCanaryPercent()), Exclusive: update.GetExclusive(),
+			MaxErrorPercent: update.GetMaxErrorPercent(),
 		},
 		Restart: plan.Restart{
 			Window:      duration(restart.GetWindow(), defaultWindow),
@@ -56,6 +62,10 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec, count int) plan.Wan
 		},
 		CanRevert: (update == nil || update.GetAutoRevert()) && !wanted.GetReverted() && wanted.GetVersion() > 1,
 		Reverted:  wanted.GetReverted(),
+		Paused:    wanted.GetPaused(),
+	}
+	if percent := wanted.GetCanaryPercent(); percent > 0 {
+		w.Update.Percent = int(percent)
 	}
 	if wanted.GetRestartBefore() != nil {
 		w.RestartBefore = wanted.GetRestartBefore().AsTime()
@@ -97,13 +107,16 @@ func resourcesOf(spec *apiv1.RoleSpec) *corev1.Resources {
 }
 
 // containerOf is what a node is to run. The node adds PORT and PORT_<NAME>, which with the host's network it alone knows.
-func containerOf(app string, spec *apiv1.RoleSpec, start plan.Start) *corev1.ContainerSpec {
+func containerOf(app, registry string, spec *apiv1.RoleSpec, start plan.Start) *corev1.ContainerSpec {
 	env := maps.Clone(spec.GetEnv())
 	if env == nil {
 		env = map[string]string{}
 	}
 	env["MAMMOTH_APP"] = app
 	env["MAMMOTH_INSTANCE"] = start.Instance
+	if registry != "" {
+		env["MAMMOTH_REGISTRY"] = registry
+	}
 	env["MAMMOTH_VERSION"] = strconv.Itoa(int(start.Version))
 	container := &corev1.ContainerSpec{
 		Runtime: corev1.ContainerSpec_DOCKER,

@@ -35,9 +35,9 @@ func TestAContainerIsToldWhoItIsAndNothingSecret(t *testing.T) {
 		Ports: []*corev1.Port{{Name: "http", ContainerPort: 8080}, {Name: "admin-ui", ContainerPort: 9090}},
 		Stop:  &apiv1.StopPolicy{Grace: durationpb.New(3 * time.Second)},
 	}
-	got := containerOf("web", spec, plan.Start{Instance: "web-front-2", Version: 7})
+	got := containerOf("web", "http://web:key@127.0.0.1:7070", spec, plan.Start{Instance: "web-front-2", Version: 7})
 	want := map[string]string{
-		"GREETING": "hello", "MAMMOTH_APP": "web", "MAMMOTH_INSTANCE": "web-front-2", "MAMMOTH_VERSION": "7",
+		"GREETING": "hello", "MAMMOTH_APP": "web", "MAMMOTH_REGISTRY": "http://web:key@127.0.0.1:7070", "MAMMOTH_INSTANCE": "web-front-2", "MAMMOTH_VERSION": "7",
 	}
 	if !maps.Equal(got.GetEnv(), want) {
 		t.Errorf("environment %v, want %v", got.GetEnv(), want)

@@ -27,13 +27,14 @@ func (r *Role) leaveBy(s *slot) time.Time {
 	return s.current.preemptBy.Add(-r.wanted.Drain - time.Second)
 }
 
-// choose says which slots leave and opens new ones.
+// replace has the wanted version take the place of every other.
 //
 // Surplus slots leave first. One that nobody has seen yet may be the only one that serves: it is judged later. Outdated
 // and evicted ones leave when they serve nobody, or when enough healthy ones remain without them: count−MaxUnavailable
 // for outdated ones, the whole count for evicted ones. Then slots are opened until there are count new ones, but never
 // more than count+MaxSurge of all kinds.
-func (r *Role) choose(now time.Time) {
+func (r *Role) replace(now time.Time) {
+	r.light(r.wanted.Version)
 	count := r.wanted.Count
 	surge := r.wanted.Update.MaxSurge
 	var fresh, stale []*slot
@@ -42,7 +43,7 @@ func (r *Role) choose(now time.Time) {
 		if s.leaving {
 			continue
 		}
-		if r.phase(s, now) == healthy {
+		if r.phase(s, now) == healthy && !s.dark {
 			available++
 		}
 		switch {
@@ -56,22 +57,7 @@ func (r *Role) choose(now time.Time) {
 		}
 	}
 
-	if surplus := len(fresh) - count; surplus > 0 {
-		slices.SortStableFunc(fresh, func(a, b *slot) int {
-			return cmp.Or(cmp.Compare(r.worth(a, now), r.worth(b, now)), cmp.Compare(b.number, a.number))
-		})
-		for _, s := range fresh[:surplus] {
-			switch r.phase(s, now) {
-			case healthy:
-				s.leaving = true
-				available--
-			case unseen, returned:
-				s.leaving = count == 0
-			default:
-				s.leaving = true
-			}
-		}
-	}
+	available -= r.shrink(fresh, count, now)
 
 	slices.SortStableFunc(stale, func(a, b *slot) int {
 		return cmp.Or(cmp.Compare(a.version, b.version), cmp.Compare(a.number, b.number))
@@ -85,9 +71,11 @@ func (r *Role) choose(now time.Time) {
 		forced := count == 0 || !by.IsZero() && !now.Before(by)
 		switch r.phase(s, now) {
 		case healthy:
-			if forced || available > floor {
+			if forced || s.dark || available > floor {
 				s.leaving = true
-				available--
+				if !s.dark {
+					available--
+				}
 			}
 		case unseen, returned:
 			s.leaving = forced
@@ -99,6 +87,30 @@ func (r *Role) choose(now time.Time) {
 	for missing := count - len(fresh); missing > 0 && len(r.slots) < count+surge; missing-- {
 		r.open(r.lowestFree(), r.wanted.Version)
 	}
+}
+
+// shrink has the least worthy of too many slots leave, and tells how many healthy ones were among them.
+func (r *Role) shrink(slots []*slot, count int, now time.Time) (healthyOnes int) {
+	surplus := len(slots) - count
+	if surplus <= 0 {
+		return 0
+	}
+	slots = slices.Clone(slots)
+	slices.SortStableFunc(slots, func(a, b *slot) int {
+		return cmp.Or(cmp.Compare(r.worth(a, now), r.worth(b, now)), cmp.Compare(b.number, a.number))
+	})
+	for _, s := range slots[:surplus] {
+		switch r.phase(s, now) {
+		case healthy:
+			s.leaving = true
+			healthyOnes++
+		case unseen, returned:
+			s.leaving = count == 0
+		default:
+			s.leaving = true
+		}
+	}
+	return healthyOnes
 }
 
 // worth orders slots for scale-in: those that serve nobody go first.

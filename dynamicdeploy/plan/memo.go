@@ -22,6 +22,7 @@ type SlotMemo struct {
 	Version  int32
 	Restarts int
 	Leaving  bool
+	Dark     bool
 	Failures []time.Time
 }
 
@@ -41,6 +42,8 @@ type RolloutMemo struct {
 	Failures   []time.Time
 	Reason     string
 	Change     bool
+	Base       int32
+	Switched   bool
 }
 
 // Memo gives what the next master needs.
@@ -48,7 +51,7 @@ func (r *Role) Memo() Memo {
 	var memo Memo
 	for _, s := range r.sorted() {
 		memo.Slots = append(memo.Slots, SlotMemo{
-			Number: s.number, Version: s.version, Restarts: s.restarts, Leaving: s.leaving, Failures: slices.Clone(s.failures),
+			Number: s.number, Version: s.version, Restarts: s.restarts, Leaving: s.leaving, Dark: s.dark, Failures: slices.Clone(s.failures),
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.nodes)) {
@@ -60,6 +63,7 @@ func (r *Role) Memo() Memo {
 	memo.Rollout = RolloutMemo{
 		Version: o.version, Restart: o.restart, State: o.state, ProgressAt: o.progressAt, Best: o.best,
 		Failures: slices.Clone(o.failures), Reason: o.reason, Change: o.change,
+		Base: o.base, Switched: o.switched,
 	}
 	return memo
 }
@@ -68,7 +72,7 @@ func (r *Role) Memo() Memo {
 func (r *Role) Restore(memo Memo) {
 	for _, m := range memo.Slots {
 		s := r.open(m.Number, m.Version)
-		s.restarts, s.leaving, s.failures = m.Restarts, m.Leaving, m.Failures
+		s.restarts, s.leaving, s.dark, s.failures = m.Restarts, m.Leaving, m.Dark, m.Failures
 		s.ran = m.Restarts > 0 || len(m.Failures) > 0
 		if n := len(m.Failures); n > 0 {
 			s.reason = "it failed before its application master was restarted"
@@ -82,6 +86,7 @@ func (r *Role) Restore(memo Memo) {
 	restored := rollout{
 		version: o.Version, restart: o.Restart, state: o.State, progressAt: o.ProgressAt, best: o.Best,
 		failures: o.Failures, reason: o.Reason, lastReason: o.Reason, change: o.Change,
+		base: o.Base, switched: o.Switched,
 	}
 	if o.State == NoRollout {
 		return

@@ -18,15 +18,15 @@ func (r *Role) Next(now time.Time) ([]Action, time.Time) {
 	}
 	actions := r.due
 	r.due = nil
-	for before := -1; before != len(actions); {
-		// What was done may call for more: a slot that was closed makes room for another.
-		before = len(actions)
+	for before, state := -1, Progressing; before != len(actions) || state != r.rollout.state; {
+		// What was done may call for more: a slot that was closed makes room for another, a rollout that is over ends a pause.
+		before, state = len(actions), r.rollout.state
 		r.choose(now)
 		for _, s := range r.sorted() {
 			actions = r.advance(s, now, actions)
 		}
+		r.judge(now)
 	}
-	r.judge(now)
 	actions, r.due = append(actions, r.due...), nil
 	return actions, r.deadline(now)
 }
@@ -117,7 +117,7 @@ func (r *Role) deadline(now time.Time) time.Time {
 		case withdrawing:
 			at(s.current.outAt.Add(confirmation))
 		case draining:
-			at(s.current.drainedAt)
+			at(r.drainedAt(s.current))
 		case asked, replacing:
 			if s.choosy {
 				at(s.askedAt.Add(patience))
@@ -149,7 +149,7 @@ func (r *Role) phase(s *slot, now time.Time) phase {
 		return asked
 	case c.released, c.seen && c.status.Stage == Ending:
 		return stopping
-	case c.withdrawn && (r.lost(c) || !now.Before(c.drainedAt)):
+	case c.withdrawn && (r.lost(c) || !now.Before(r.drainedAt(c))):
 		return drained
 	case c.withdrawn:
 		return draining
@@ -173,6 +173,15 @@ func (r *Role) phase(s *slot, now time.Time) phase {
 	return starting
 }
 
+// drainedAt is when a withdrawn container may be stopped: at once when its start was refused, and sooner when people shorten
+// the drain.
+func (r *Role) drainedAt(c *container) time.Time {
+	if c.withdrawnAt.IsZero() {
+		return time.Time{}
+	}
+	return c.withdrawnAt.Add(r.wanted.Drain)
+}
+
 // overdue containers run for longer than they may without having been healthy.
 func (r *Role) overdue(c *container, now time.Time) bool {
 	return r.wanted.StartPeriod > 0 && c.status.Stage == Running && c.status.Health == Unproven &&
@@ -193,13 +202,17 @@ func (r *Role) failingReason(s *slot) string {
 func (r *Role) Instances(now time.Time) []Instance {
 	slots := r.sorted()
 	instances := make([]Instance, len(slots))
+	fresh, old := r.weights(now)
 	for i, s := range slots {
 		instance := Instance{
 			Name: r.instance(s), Number: s.number, Version: s.version, Restarts: s.restarts, State: r.state(s, now),
+			InService: inService(s), Weight: old,
+		}
+		if s.version == r.wanted.Version {
+			instance.Weight = fresh
 		}
 		if c := s.current; c != nil {
 			instance.Container = c.id
-			instance.InService = c.started && c.outAt.IsZero() && !c.released && c.status.Stage != Ending
 		}
 		switch instance.State {
 		case Backoff:
@@ -216,6 +229,12 @@ func (r *Role) Instances(now time.Time) []Instance {
 		instances[i] = instance
 	}
 	return instances
+}
+
+// inService says whether a slot's container serves as soon as its node finds it healthy.
+func inService(s *slot) bool {
+	c := s.current
+	return c != nil && !s.dark && c.started && c.outAt.IsZero() && !c.released && c.status.Stage != Ending
 }
 
 func (r *Role) state(s *slot, now time.Time) State {

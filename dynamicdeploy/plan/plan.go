@@ -30,15 +30,35 @@ type Wanted struct {
 	CanRevert bool
 	// Reverted says that Version itself is such a taking back.
 	Reverted bool
+	// Paused: the rollout is held where it is.
+	Paused bool
 }
 
 // Update is how one version takes the place of another.
 type Update struct {
+	Strategy Strategy
+	// Percent is the share of requests that a canary is given; from 100 on it takes the place of the version before it.
+	Percent int
+	// Exclusive: new instances of BlueGreen serve only once the old ones are gone.
+	Exclusive bool
 	// MaxSurge is how many instances there may be above the count; MaxUnavailable how many healthy ones may be missing.
 	MaxSurge, MaxUnavailable int
 	// Deadline without progress after which a rollout has failed. Zero is none.
 	Deadline time.Duration
+	// MaxErrorPercent is the share of the new version's answers that may be errors. Zero does not look.
+	MaxErrorPercent float64
 }
+
+// Strategy is the way from one version to the next.
+type Strategy uint8
+
+// Rolling replaces instances a few at a time. Canary first puts some of the new version beside the old one and gives them
+// a share of the requests. BlueGreen has as many new instances as old ones ready before any of them serves.
+const (
+	Rolling Strategy = iota
+	Canary
+	BlueGreen
+)
 
 // Restart is how failures are held back. They are counted in a sliding window.
 type Restart struct {
@@ -185,8 +205,10 @@ type Instance struct {
 	Version   int32
 	State     State
 	InService bool
-	Restarts  int
-	Reason    string
+	// Weight is its share of the requests among the instances that are in service; 100 is the normal one.
+	Weight   int
+	Restarts int
+	Reason   string
 	// NextAttempt is when a start that is held back is tried.
 	NextAttempt time.Time
 }
@@ -214,7 +236,9 @@ type Rollout struct {
 	Version        int32
 	State          RolloutState
 	Updated, Total int
-	Reason         string
+	// Percent is the share of requests that the new version is given.
+	Percent int
+	Reason  string
 }
 
 // RolloutState is where a rollout stands.
@@ -227,4 +251,6 @@ const (
 	Done
 	Failed
 	Reverted
+	// Paused: people have to say how it goes on.
+	Paused
 )

@@ -122,6 +122,7 @@ func (w *world) next() time.Time {
 		w.perform(action)
 	}
 	surge := w.wanted.Update.MaxSurge
+	w.checkExclusive()
 	if surge == 0 && w.wanted.Update.MaxUnavailable == 0 {
 		surge = 1
 	}
@@ -130,7 +131,7 @@ func (w *world) next() time.Time {
 			surge = max(surge, 1)
 		}
 	}
-	if slots := len(w.role.slots); slots > w.slots && slots > w.wanted.Count+max(surge, 1) {
+	if slots := len(w.role.slots); slots > w.slots && slots > w.most(max(surge, 1)) {
 		w.t.Fatalf("there are %d instances where %d are wanted with a surge of %d", slots, w.wanted.Count, surge)
 	}
 	w.slots = len(w.role.slots)
@@ -149,6 +150,32 @@ func (w *world) report() {
 			c.inService, c.withdrawn = true, false
 			delete(w.outs, i.Name)
 		}
+	}
+}
+
+// most is how many instances there may be: as many as wanted of two versions, while the one makes ready beside the other.
+func (w *world) most(surge int) int {
+	if w.wanted.Update.Strategy == Rolling {
+		return w.wanted.Count + surge
+	}
+	return 2 * (w.wanted.Count + surge)
+}
+
+// checkExclusive: while the old version is in service nowhere is the new one.
+func (w *world) checkExclusive() {
+	if w.wanted.Update.Strategy != BlueGreen || !w.wanted.Update.Exclusive || w.wanted.Count == 0 {
+		return
+	}
+	var fresh, old bool
+	for _, i := range w.role.Instances(w.now) {
+		if i.State == Unseen || i.State == Unreachable {
+			continue // nothing new is said of it, or nobody can tell it anything
+		}
+		fresh = fresh || i.InService && i.Version == w.wanted.Version
+		old = old || i.InService && i.Version != w.wanted.Version
+	}
+	if fresh && old {
+		w.t.Fatalf("two versions are in service at once\n%s", w)
 	}
 }
 
@@ -194,7 +221,7 @@ func (w *world) perform(action Action) {
 				w.t.Fatalf("%s is started in %v while %v runs as %s", a.Instance, a.Container, other.id, a.Instance)
 			}
 		}
-		c.started, c.inService, c.instance, c.number, c.version = true, true, a.Instance, a.Number, a.Version
+		c.started, c.instance, c.number, c.version = true, a.Instance, a.Number, a.Version
 	case TakeOut:
 		for _, c := range w.containers {
 			if c.instance == a.Instance && !c.released {
@@ -225,7 +252,7 @@ func (w *world) perform(action Action) {
 
 // step is one thing that happens. A benign world breaks nothing.
 func (w *world) step(benign bool) {
-	kinds := []string{"grant", "grant", "healthy", "healthy", "healthy", "confirm", "confirm", "gone", "gone", "pass", "deploy", "scale", "reborn", "drain", "restart", "tell"}
+	kinds := []string{"grant", "grant", "healthy", "healthy", "healthy", "confirm", "confirm", "gone", "gone", "pass", "deploy", "scale", "reborn", "drain", "restart", "tell", "promote", "pause"}
 	if !benign {
 		kinds = append(kinds, "crash", "crash", "sicken", "refuse", "lose", "return", "preempt", "never told")
 	}
@@ -255,6 +282,16 @@ func (w *world) step(benign bool) {
 		w.now = w.now.Add(time.Duration(rapid.IntRange(1, 20000).Draw(w.t, "ms")) * time.Millisecond)
 	case "deploy":
 		w.wanted.Version++
+		w.wanted.Paused = false
+		w.wanted.Update.Strategy = rapid.SampledFrom([]Strategy{Rolling, Canary, BlueGreen}).Draw(w.t, "strategy")
+		w.wanted.Update.Percent = rapid.IntRange(1, 100).Draw(w.t, "percent")
+		w.wanted.Update.Exclusive = !benign && rapid.Bool().Draw(w.t, "exclusive")
+		w.role.Want(w.wanted, w.now)
+	case "promote":
+		w.wanted.Update.Percent = rapid.IntRange(w.wanted.Update.Percent, 100).Draw(w.t, "percent")
+		w.role.Want(w.wanted, w.now)
+	case "pause":
+		w.wanted.Paused = !w.wanted.Paused
 		w.role.Want(w.wanted, w.now)
 	case "restart":
 		w.wanted.RestartBefore = w.now
@@ -369,6 +406,8 @@ func (w *world) setNode(to, instead NodeState) {
 
 // settle is a world that obliges until nothing is left to do.
 func (w *world) settle() {
+	w.wanted.Paused, w.wanted.Update.Percent = false, 100
+	w.role.Want(w.wanted, w.now)
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
 		w.nodes[name] = Ready
 		w.role.SetNode(name, Ready)

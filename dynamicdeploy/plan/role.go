@@ -34,6 +34,8 @@ type slot struct {
 	version int32
 	// leaving never becomes false again.
 	leaving bool
+	// dark slots are kept ready and do not serve yet.
+	dark    bool
 	current *container
 	// ask is the id of the outstanding ask, empty if none.
 	ask     string
@@ -66,11 +68,11 @@ type container struct {
 	// failed: its failure has been counted.
 	failed    bool
 	preemptBy time.Time
-	// outAt is when it was last reported out of service, drainedAt when it may be stopped after it was withdrawn.
-	outAt     time.Time
-	withdrawn bool
-	drainedAt time.Time
-	released  bool
+	// outAt is when it was last reported out of service, withdrawnAt when nothing routed to it any more.
+	outAt       time.Time
+	withdrawn   bool
+	withdrawnAt time.Time
+	released    bool
 }
 
 type node struct {
@@ -101,6 +103,9 @@ func (r *Role) Rename(from, to int32) {
 			s.version = to
 		}
 	}
+	if r.rollout.base == from {
+		r.rollout.base = to
+	}
 }
 
 // Adopt takes over a container that an earlier master started. Of two for one slot the newer counts: it was only started
@@ -109,6 +114,8 @@ func (r *Role) Adopt(adopted Adopted) {
 	s, ok := r.slots[adopted.Number]
 	if !ok {
 		s = r.open(adopted.Number, adopted.Version)
+		course := r.course()
+		s.dark = adopted.Version == r.wanted.Version && (course == preparing || course == closing)
 	}
 	if s.current != nil && adopted.Container.Compare(s.current.id) < 0 {
 		r.due = append(r.due, Release{Container: adopted.Container})
@@ -170,7 +177,7 @@ func (r *Role) StartFailed(container id.Container, reason string, mayRun bool, n
 		s.current.unanswered = true
 		return
 	}
-	s.current.outAt, s.current.withdrawn, s.current.drainedAt = now, true, now
+	s.current.outAt, s.current.withdrawn = now, true
 }
 
 // Observe takes a node's word on a container.
@@ -204,7 +211,7 @@ func (r *Role) Ended(container id.Container, exit Exit, now time.Time) {
 func (r *Role) Withdrawn(instance string, now time.Time) {
 	for _, s := range r.slots {
 		if c := s.current; r.instance(s) == instance && c != nil && !c.outAt.IsZero() && !c.withdrawn {
-			c.withdrawn, c.drainedAt = true, now.Add(r.wanted.Drain)
+			c.withdrawn, c.withdrawnAt = true, now
 		}
 	}
 }

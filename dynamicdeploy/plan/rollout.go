@@ -18,24 +18,37 @@ type rollout struct {
 	reason     string
 	// change is true when the version is new, false for a restart: that cannot be reverted.
 	change bool
+	// base is the version that came up whole before, which serves until the new one has proven itself; zero if none did.
+	base int32
+	// switched: of BlueGreen, the new version has taken over.
+	switched bool
+	// requests and errors are what balancers have counted for the new version.
+	requests, errors int64
 }
 
 func (o *rollout) want(wanted Wanted, now time.Time) {
 	if o.version == wanted.Version && o.restart.Equal(wanted.RestartBefore) && o.state != NoRollout {
 		return
 	}
-	reason := ""
-	if wanted.Reverted {
-		reason = o.reason
-	}
-	*o = rollout{
+	next := rollout{
 		version: wanted.Version, restart: wanted.RestartBefore, state: Progressing,
-		progressAt: now, reason: reason, change: o.version != wanted.Version,
+		progressAt: now, change: o.version != wanted.Version, base: o.base, switched: o.switched,
 	}
+	if wanted.Reverted {
+		next.reason = o.reason
+	}
+	if next.change {
+		next.switched = false
+		restarting := !o.change && o.base == 0 && o.state != NoRollout
+		if o.switched || restarting || o.state == Done || o.state == Reverted {
+			next.base = o.version
+		}
+	}
+	*o = next
 }
 
 func (o *rollout) failed(reason string, now time.Time) {
-	if o.state == Progressing {
+	if o.state == Progressing || o.state == Paused {
 		o.failures = append(o.failures, now)
 		o.lastReason = reason
 	}
@@ -44,12 +57,12 @@ func (o *rollout) failed(reason string, now time.Time) {
 // judge follows a rollout and asks to revert one that has failed.
 func (r *Role) judge(now time.Time) {
 	o := &r.rollout
-	if o.state != Progressing && o.state != Failed {
+	if o.state != Progressing && o.state != Failed && o.state != Paused {
 		return
 	}
 	updated, outdated := r.progress(now)
 	if outdated == 0 && updated >= r.wanted.Count {
-		o.state, o.failures = Done, nil
+		o.state, o.failures, o.base, o.switched = Done, nil, 0, false
 		if r.wanted.Reverted {
 			o.state = Reverted
 		} else {
@@ -60,15 +73,25 @@ func (r *Role) judge(now time.Time) {
 	if o.state == Failed {
 		return
 	}
+	if why := r.pausedFor(updated); why != "" {
+		o.state, o.reason, o.progressAt = Paused, why, now
+	} else if o.state == Paused {
+		o.state, o.reason, o.progressAt = Progressing, "", now
+	}
 	if updated > o.best {
 		o.best, o.progressAt = updated, now
 	}
 	o.failures = r.recent(o.failures, now)
 	policy := r.wanted.Restart
 	switch {
+	case r.wanted.Paused:
+		return
+	case r.tooManyErrors():
+		o.reason = fmt.Sprintf("%.1f %% of %d answers of version %d were errors, at most %g %% may be",
+			100*float64(o.errors)/float64(o.requests), o.requests, o.version, r.wanted.Update.MaxErrorPercent)
 	case policy.MaxFailures > 0 && len(o.failures) >= policy.MaxFailures:
 		o.reason = fmt.Sprintf("version %d failed %d times within %v, last: %s", o.version, len(o.failures), policy.Window, o.lastReason)
-	case r.wanted.Update.Deadline > 0 && !now.Before(o.progressAt.Add(r.wanted.Update.Deadline)):
+	case o.state == Progressing && r.wanted.Update.Deadline > 0 && !now.Before(o.progressAt.Add(r.wanted.Update.Deadline)):
 		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances are healthy", o.version, r.wanted.Update.Deadline, updated, r.wanted.Count)
 		if o.lastReason != "" {
 			o.reason += ", last failure: " + o.lastReason
@@ -88,7 +111,7 @@ func (r *Role) progress(now time.Time) (updated, outdated int) {
 		switch {
 		case r.outdated(s):
 			outdated++
-		case !s.leaving && r.phase(s, now) == healthy:
+		case !s.leaving && !s.dark && r.phase(s, now) == healthy:
 			updated++
 		}
 	}
@@ -98,8 +121,23 @@ func (r *Role) progress(now time.Time) (updated, outdated int) {
 // Rollout is how far the change to the wanted version has come.
 func (r *Role) Rollout(now time.Time) Rollout {
 	updated, _ := r.progress(now)
+	fresh, old := r.weights(now)
+	var given, all int
+	for _, s := range r.slots {
+		switch {
+		case !inService(s) || r.phase(s, now) != healthy:
+		case s.version == r.wanted.Version:
+			given, all = given+fresh, all+fresh
+		default:
+			all += old
+		}
+	}
+	percent := 0
+	if all > 0 {
+		percent = (100*given + all/2) / all
+	}
 	return Rollout{
 		Version: r.rollout.version, State: r.rollout.state,
-		Updated: min(updated, r.wanted.Count), Total: r.wanted.Count, Reason: r.rollout.reason,
+		Updated: min(updated, r.wanted.Count), Total: r.wanted.Count, Percent: percent, Reason: r.rollout.reason,
 	}
 }

@@ -58,6 +58,7 @@ func newStage() *stage {
 //	refused c1                     its node did not accept the start
 //	unanswered c1                  its node did not answer the start
 //	out web-1                      it is in no registry and no balancer any more
+//	counted web-1 100 errors=3     what balancers have counted for it
 //	node n1 ready|draining|lost    what the ResourceManager thinks of a node
 //	preempt c1 in=30s              it will be taken away
 //	pass 10s                       time goes by, and everything that falls due is done
@@ -112,6 +113,13 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 		s.role.StartFailed(s.find(t, name).id, "the node did not answer", true, s.now)
 	case "out":
 		s.role.Withdrawn(name, s.now)
+	case "counted":
+		var requests, errors int
+		if _, err := fmt.Sscan(d.CmdArgs[1].Key, &requests); err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		d.ScanArgs(t, "errors", &errors)
+		s.role.Counted(name, int64(requests), int64(errors), s.now)
 	case "node":
 		states := map[string]NodeState{"ready": Ready, "unwell": Unwell, "draining": Draining, "lost": Lost}
 		s.role.SetNode(id.Node(name), states[d.CmdArgs[1].Key])
@@ -159,6 +167,17 @@ func (s *stage) want(t *testing.T, d *datadriven.TestData) {
 	number("count", &s.wanted.Count)
 	number("surge", &s.wanted.Update.MaxSurge)
 	number("unavailable", &s.wanted.Update.MaxUnavailable)
+	number("percent", &s.wanted.Update.Percent)
+	if d.HasArg("strategy") {
+		s.wanted.Update.Strategy = map[string]Strategy{"rolling": Rolling, "canary": Canary, "blue-green": BlueGreen}[arg(t, d, "strategy")]
+		s.wanted.Update.Exclusive = d.HasArg("exclusive")
+	}
+	if d.HasArg("errors") {
+		errors := 0
+		number("errors", &errors)
+		s.wanted.Update.MaxErrorPercent = float64(errors)
+	}
+	s.wanted.Paused = d.HasArg("paused")
 	if d.HasArg("version") {
 		version := 0
 		d.ScanArgs(t, "version", &version)
@@ -356,6 +375,9 @@ func (s *stage) show() {
 		}
 		if i.InService {
 			fmt.Fprint(s.printed, ", in service")
+			if i.Weight != normalWeight {
+				fmt.Fprintf(s.printed, " with weight %d", i.Weight)
+			}
 		}
 		if i.Restarts > 0 {
 			fmt.Fprintf(s.printed, ", %d restarts", i.Restarts)
@@ -368,9 +390,12 @@ func (s *stage) show() {
 		}
 		fmt.Fprintln(s.printed)
 	}
-	states := [...]string{NoRollout: "none", Progressing: "progressing", Done: "done", Failed: "failed", Reverted: "reverted"}
+	states := [...]string{NoRollout: "none", Progressing: "progressing", Done: "done", Failed: "failed", Reverted: "reverted", Paused: "paused"}
 	o := s.role.Rollout(s.now)
 	fmt.Fprintf(s.printed, "rollout of version %d: %s, %d of %d", o.Version, states[o.State], o.Updated, o.Total)
+	if o.State == Progressing || o.State == Paused {
+		fmt.Fprintf(s.printed, ", %d %%", o.Percent)
+	}
 	if o.Reason != "" {
 		fmt.Fprintf(s.printed, ": %s", o.Reason)
 	}

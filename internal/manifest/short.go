@@ -150,3 +150,12 @@ func ParsePolicy(text string) (apiv1.Placement_Policy, error) {
 	}
 	return policy, nil
 }
+
+// ParseStrategy reads how a new version takes the place of the one before.
+func ParseStrategy(text string) (apiv1.UpdatePolicy_Strategy, error) {
+	strategy, ok := strategies[text]
+	if !ok {
+		return 0, fmt.Errorf("%q is not a way to update; it is rolling, canary or blue-green", text)
+	}
+	return strategy, nil
+}

@@ -100,6 +100,28 @@ func (s *apps) RollbackApp(ctx context.Context, request *apiv1.RollbackAppReques
 	return app, wire.Status(err)
 }
 
+func (s *apps) PauseApp(ctx context.Context, request *apiv1.PauseAppRequest) (*apiv1.App, error) {
+	app, err := s.loop.Pause(ctx, request.GetName())
+	return app, wire.Status(err)
+}
+
+func (s *apps) ResumeApp(ctx context.Context, request *apiv1.ResumeAppRequest) (*apiv1.App, error) {
+	app, err := s.loop.Resume(ctx, request.GetName())
+	return app, wire.Status(err)
+}
+
+func (s *apps) PromoteApp(ctx context.Context, request *apiv1.PromoteAppRequest) (*apiv1.App, error) {
+	percent := request.GetPercent()
+	if percent == 0 {
+		percent = 100
+	}
+	if percent < 1 || percent > 100 {
+		return nil, wire.Status(fmt.Errorf("a canary cannot be given %d %% of the requests; say 1 to 100: %w", percent, errdefs.ErrInvalidArgument))
+	}
+	app, err := s.loop.Promote(ctx, request.GetName(), percent)
+	return app, wire.Status(err)
+}
+
 func (s *apps) GetAppHistory(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1.AppHistory, error) {
 	history, err := s.loop.History(ctx, request.GetName())
 	return history, wire.Status(err)

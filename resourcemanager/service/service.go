@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -30,6 +31,10 @@ type Apps interface {
 	Stop(ctx context.Context, name string) (*apiv1.App, error)
 	Remove(ctx context.Context, name string) (*apiv1.App, error)
 	Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error)
+	// Pause, Resume and Promote are about the rollout that is under way. percent is 1 to 100.
+	Pause(ctx context.Context, name string) (*apiv1.App, error)
+	Resume(ctx context.Context, name string) (*apiv1.App, error)
+	Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error)
 	History(ctx context.Context, name string) (*apiv1.AppHistory, error)
 	Explain(ctx context.Context, name string) (*apiv1.Explanation, error)
 	// Targets finds the started containers of an app or of one of its instances, with ended also those that are over.
@@ -112,6 +117,8 @@ type Config struct {
 	Masters  Masters
 	Images   Images
 	Registry apiv1.RegistryServer
+	// Companions serves balancers and those who copy the registry.
+	Companions companionv1.CompanionsServer
 	// AllowHostNetwork lets apps use their node's network.
 	AllowHostNetwork bool
 	// Dial connects to a node's ContainerManager; nil is gRPC without TLS.
@@ -130,6 +137,7 @@ func Register(server *grpc.Server, config Config) {
 	apiv1.RegisterZonesServer(server, &zones{loop: config.Zone})
 	apiv1.RegisterImagesServer(server, &imageList{store: config.Images})
 	apiv1.RegisterRegistryServer(server, config.Registry)
+	companionv1.RegisterCompanionsServer(server, config.Companions)
 	trackerv1.RegisterResourceTrackerServer(server, &tracker{loop: config.Tracker})
 	masterv1.RegisterApplicationMasterServer(server, &masters{loop: config.Masters})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/mammoth-os/mammoth/internal/expose"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -247,12 +248,23 @@ func completePolicies(role *apiv1.RoleSpec) error {
 	}
 	update := role.GetUpdate()
 	switch {
-	case update.GetStrategy() != apiv1.UpdatePolicy_ROLLING:
-		return invalid("the update strategy %s is not there yet; use rolling", strings.ToLower(update.GetStrategy().String()))
+	case apiv1.UpdatePolicy_Strategy_name[int32(update.GetStrategy())] == "":
+		return invalid("the update strategy must be rolling, canary or blue-green")
+	case update.GetCanaryPercent() < 0 || update.GetCanaryPercent() > 100:
+		return invalid("a canary is given 1 to 100 %% of the requests, not %d %%", update.GetCanaryPercent())
+	case update.GetStrategy() != apiv1.UpdatePolicy_CANARY && update.GetCanaryPercent() != 0:
+		return invalid("canaryPercent belongs to the strategy canary")
+	case update.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN && update.GetExclusive():
+		return invalid("exclusive belongs to the strategy blue-green")
+	case update.GetMaxErrorPercent() < 0 || update.GetMaxErrorPercent() > 100:
+		return invalid("maxErrorPercent must be between 0 and 100, but is %g", update.GetMaxErrorPercent())
 	case update.GetMaxSurge() < 0 || update.GetMaxUnavailable() < 0:
 		return invalid("maxSurge and maxUnavailable must not be negative")
 	case update.GetMaxSurge() == 0 && update.GetMaxUnavailable() == 0:
 		update.MaxSurge = 1 // with neither no update could ever begin
+	}
+	if update.GetStrategy() == apiv1.UpdatePolicy_CANARY && update.GetCanaryPercent() == 0 {
+		update.CanaryPercent = 10
 	}
 	if role.GetRestart() == nil {
 		role.Restart = &apiv1.RestartPolicy{}
@@ -305,17 +317,14 @@ func completeDuration(name string, field **durationpb.Duration, silent time.Dura
 }
 
 func checkExpose(role *apiv1.RoleSpec) error {
-	http := role.GetExpose().GetHttp()
-	if http == nil {
-		return nil
-	}
-	if !strings.HasPrefix(http.GetPath(), "/") {
-		if http.GetPath() != "" {
-			return invalid("the path %q to expose must begin with \"/\"", http.GetPath())
-		}
+	if http := role.GetExpose().GetHttp(); http != nil && http.GetPath() == "" && len(http.GetPaths()) == 0 {
 		http.Path = "/"
 	}
-	return portExists(role, http.GetPort(), "expose")
+	var ports []string
+	for _, port := range role.GetPorts() {
+		ports = append(ports, port.GetName())
+	}
+	return expose.Check(role.GetExpose(), ports)
 }
 
 func portExists(role *apiv1.RoleSpec, name, who string) error {

@@ -262,6 +262,7 @@ type Instance struct {
 // Phase is one step of an instance on its way to running.
 type Phase struct {
 	Name       string
+	StartedAt  time.Time
 	DurationMs int
 	Bytes      string
 }

@@ -37,7 +37,11 @@ type Zone struct {
 	// The newest signs.
 	Keys []*v1.TokenKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Names of the extended resources, in the order of their places.
-	Extended      []string `protobuf:"bytes,3,rep,name=extended,proto3" json:"extended,omitempty"`
+	Extended []string `protobuf:"bytes,3,rep,name=extended,proto3" json:"extended,omitempty"`
+	// Signs the keys that apps register endpoints with.
+	RegistrySecret []byte `protobuf:"bytes,10,opt,name=registry_secret,json=registrySecret,proto3" json:"registry_secret,omitempty"`
+	// Names of the balancers that are connected, or were not long ago.
+	Balancers     []string `protobuf:"bytes,11,rep,name=balancers,proto3" json:"balancers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -93,6 +97,20 @@ func (x *Zone) GetExtended() []string {
 	return nil
 }
 
+func (x *Zone) GetRegistrySecret() []byte {
+	if x != nil {
+		return x.RegistrySecret
+	}
+	return nil
+}
+
+func (x *Zone) GetBalancers() []string {
+	if x != nil {
+		return x.Balancers
+	}
+	return nil
+}
+
 type App struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -121,7 +139,11 @@ type App struct {
 	// Nodes on which the last attempts failed to launch.
 	AvoidNodes []string `protobuf:"bytes,18,rep,name=avoid_nodes,json=avoidNodes,proto3" json:"avoid_nodes,omitempty"`
 	// Until when the master may end a stopping or removed app's instances itself.
-	EndBy         *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=end_by,json=endBy,proto3" json:"end_by,omitempty"`
+	EndBy *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=end_by,json=endBy,proto3" json:"end_by,omitempty"`
+	// A person holds the rollout where it is.
+	Paused bool `protobuf:"varint,30,opt,name=paused,proto3" json:"paused,omitempty"`
+	// The share of requests that a person gave the canary; zero is what the spec says.
+	CanaryPercent int32 `protobuf:"varint,31,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,6 +309,20 @@ func (x *App) GetEndBy() *timestamppb.Timestamp {
 		return x.EndBy
 	}
 	return nil
+}
+
+func (x *App) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *App) GetCanaryPercent() int32 {
+	if x != nil {
+		return x.CanaryPercent
+	}
+	return 0
 }
 
 // Attempt is the newest run of an app's master.
@@ -964,11 +1000,14 @@ var File_mammoth_store_v1_records_proto protoreflect.FileDescriptor
 
 const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"w\n" +
+	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"\xbe\x01\n" +
 	"\x04Zone\x12!\n" +
 	"\fapp_sequence\x18\x01 \x01(\x03R\vappSequence\x120\n" +
 	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x12\x1a\n" +
-	"\bextended\x18\x03 \x03(\tR\bextended\"\xb2\x06\n" +
+	"\bextended\x18\x03 \x03(\tR\bextended\x12'\n" +
+	"\x0fregistry_secret\x18\n" +
+	" \x01(\fR\x0eregistrySecret\x12\x1c\n" +
+	"\tbalancers\x18\v \x03(\tR\tbalancers\"\xf1\x06\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -993,7 +1032,9 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bretry_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x12\x1f\n" +
 	"\vavoid_nodes\x18\x12 \x03(\tR\n" +
 	"avoidNodes\x121\n" +
-	"\x06end_by\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x05endBy\"\xf3\x02\n" +
+	"\x06end_by\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x05endBy\x12\x16\n" +
+	"\x06paused\x18\x1e \x01(\bR\x06paused\x12%\n" +
+	"\x0ecanary_percent\x18\x1f \x01(\x05R\rcanaryPercent\"\xf3\x02\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.Master.StateR\x05state\x12!\n" +

@@ -1,0 +1,356 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/mammoth-os/mammoth/companions/dns"
+	"github.com/mammoth-os/mammoth/companions/haproxy"
+	"github.com/mammoth-os/mammoth/companions/nginx"
+	"github.com/mammoth-os/mammoth/companions/zookeeper"
+	"github.com/mammoth-os/mammoth/internal/zk"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// companion is what runs beside the zone until its context ends.
+type companion interface {
+	Run(ctx context.Context) error
+}
+
+func (c *cli) companionCommand() *cobra.Command {
+	return group("companion", "Run what routes to the zone's apps, or copies its registry",
+		c.nginxCommand(), c.haproxyCommand(), c.zookeeperCommand(), c.dnsCommand())
+}
+
+// companionDaemon makes a command of a companion. set adds its flags; make is called once they are read.
+func (c *cli) companionDaemon(cmd *cobra.Command, make func(ctx context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error)) *cobra.Command {
+	daemon := &daemonFlags{}
+	manager := defaultServer
+	cmd.Args = noArgs
+	cmd.Long += `
+
+Every setting is a flag, and can stand in the file that --config names, where
+--lost-after is lostAfter.`
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		log, err := daemon.load(c, cmd)
+		if err != nil {
+			return err
+		}
+		conn, err := dialZone(manager)
+		if err != nil {
+			return err
+		}
+		defer conn.Close() //nolint:errcheck // nothing is left to be said
+		run, what, err := make(cmd.Context(), conn, log)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(c.out, what)
+		return run.Run(cmd.Context())
+	}
+	cmd.Flags().StringVar(&manager, "resourcemanager", defaultServer, "the ResourceManager's address")
+	daemon.add(cmd, "info")
+	return cmd
+}
+
+// dialZone prepares a connection for a companion; it is made, and made again, when it is needed.
+func dialZone(address string) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUserAgent("mammoth/"+version),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the ResourceManager at %s: %w", address, err)
+	}
+	return conn, nil
+}
+
+func (c *cli) nginxCommand() *cobra.Command {
+	s := nginx.Config{}
+	cmd := c.companionDaemon(&cobra.Command{
+		Use:     "nginx",
+		Short:   "Keep an nginx in step with the zone",
+		Long:    "Nginx starts an nginx in a folder of its own, or takes up the one that runs there, and has it route to\nthe zone's apps. When the companion ends, nginx goes on serving.",
+		Example: "  mammoth companion nginx --dir /var/lib/mammoth-nginx --listen 0.0.0.0:80",
+	}, func(_ context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
+		s.Log = log
+		dir, err := companionFolder("nginx", s.Dir)
+		if err != nil {
+			return nil, "", err
+		}
+		s.Dir = dir
+		run, err := nginx.New(s, zone)
+		return run, "nginx listens at " + s.Listen, err
+	})
+	flags := cmd.Flags()
+	flags.StringVar(&s.Name, "name", "nginx", "the balancer's name in the zone, the same at every start")
+	flags.StringVar(&s.Dir, "dir", "", "a folder for nginx's configuration, logs and sockets, and nothing else")
+	flags.StringVar(&s.Listen, "listen", "127.0.0.1:8080", "the address for HTTP, IP:PORT")
+	flags.StringVar(&s.TLS, "tls-listen", "", "the address for TLS, IP:PORT (default: none)")
+	flags.StringVar(&s.Certificates, "certificates", "", "a folder of NAME.crt and NAME.key")
+	flags.StringVar(&s.Program, "program", "nginx", "the nginx to run")
+	flags.IntVar(&s.Workers, "workers", 0, "worker processes (default: one for each core)")
+	flags.DurationVar(&s.LostAfter, "lost-after", 30*time.Second, "how long the zone waits for this balancer when it cannot be reached")
+	flags.BoolVar(&s.StopOnExit, "stop-nginx", false, "end nginx with the companion")
+	must(cmd.MarkFlagDirname("dir"))
+	must(cmd.MarkFlagDirname("certificates"))
+	return cmd
+}
+
+func (c *cli) haproxyCommand() *cobra.Command {
+	s := haproxy.Config{}
+	cmd := c.companionDaemon(&cobra.Command{
+		Use:     "haproxy",
+		Short:   "Keep a HAProxy in step with the zone",
+		Long:    "Haproxy starts a HAProxy in a folder of its own, or takes up the one that runs there, and has it route to\nthe zone's apps. When the companion ends, HAProxy goes on serving.",
+		Example: "  mammoth companion haproxy --dir /var/lib/mammoth-haproxy --listen 0.0.0.0:80",
+	}, func(_ context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
+		s.Log = log
+		dir, err := companionFolder("haproxy", s.Dir)
+		if err != nil {
+			return nil, "", err
+		}
+		s.Dir = dir
+		run, err := haproxy.New(s, zone)
+		return run, "HAProxy listens at " + s.Listen, err
+	})
+	flags := cmd.Flags()
+	flags.StringVar(&s.Name, "name", "haproxy", "the balancer's name in the zone, the same at every start")
+	flags.StringVar(&s.Dir, "dir", "", "a folder for HAProxy's configuration and sockets, and nothing else")
+	flags.StringVar(&s.Listen, "listen", "127.0.0.1:8080", "the address for HTTP, IP:PORT")
+	flags.StringVar(&s.TLS, "tls-listen", "", "the address for TLS, IP:PORT (default: none)")
+	flags.StringVar(&s.Certificates, "certificates", "", "a folder of NAME.crt and NAME.key")
+	flags.StringVar(&s.Program, "program", "haproxy", "the HAProxy to run")
+	flags.DurationVar(&s.LostAfter, "lost-after", 30*time.Second, "how long the zone waits for this balancer when it cannot be reached")
+	flags.BoolVar(&s.StopOnExit, "stop-haproxy", false, "end HAProxy with the companion")
+	must(cmd.MarkFlagDirname("dir"))
+	must(cmd.MarkFlagDirname("certificates"))
+	return cmd
+}
+
+// companionFolder is the balancer's folder as an absolute path.
+func companionFolder(name, dir string) (string, error) {
+	if dir == "" {
+		return "", usagef("`mammoth companion %s` needs --dir, a folder of its own", name)
+	}
+	return filepath.Abs(dir)
+}
+
+func (c *cli) zookeeperCommand() *cobra.Command {
+	s := zookeeper.Config{}
+	cmd := c.companionDaemon(&cobra.Command{
+		Use:   "zookeeper",
+		Short: "Copy the zone's registry into ZooKeeper",
+		Long: `Zookeeper keeps the zone's services in ZooKeeper as Apache Curator's service discovery
+writes them. MAMMOTH_ZOOKEEPER_DIGEST, USER:PASSWORD, keeps others from changing the entries.`,
+		Example: "  mammoth companion zookeeper --zookeeper 127.0.0.1:2181",
+	}, func(ctx context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
+		if s.Zone == "" {
+			answer, err := apiv1.NewZonesClient(zone).GetZone(ctx, &apiv1.GetZoneRequest{}, grpc.WaitForReady(true))
+			if err != nil {
+				return nil, "", fmt.Errorf("ask the ResourceManager for the zone's name, which --zone gives too: %w", err)
+			}
+			s.Zone = answer.GetName()
+		}
+		s.Log, s.ZooKeeper.Log, s.ZooKeeper.Digest = log, log, c.env("MAMMOTH_ZOOKEEPER_DIGEST")
+		run, err := zookeeper.New(s, zone)
+		return run, fmt.Sprintf("the registry of zone %s is copied to ZooKeeper at %s, below %s", s.Zone, strings.Join(s.ZooKeeper.Servers, ","), s.ZooKeeper.Chroot+s.Path), err
+	})
+	flags := cmd.Flags()
+	flags.StringSliceVar(&s.ZooKeeper.Servers, "zookeeper", []string{"127.0.0.1:2181"}, "ZooKeeper's servers, HOST:PORT, with commas between")
+	flags.StringVar(&s.ZooKeeper.Chroot, "chroot", "", "a node that everything is below")
+	flags.StringVar(&s.Path, "path", zookeeper.DefaultPath, "the node that services are below")
+	flags.StringVar(&s.Zone, "zone", "", "the zone's name, which marks the entries (default: what the ResourceManager says)")
+	flags.DurationVar(&s.ZooKeeper.SessionTimeout, "session-timeout", 10*time.Second, "how long ZooKeeper waits for this client")
+	return cmd
+}
+
+func (c *cli) dnsCommand() *cobra.Command {
+	s := dns.Config{}
+	cmd := c.companionDaemon(&cobra.Command{
+		Use:     "dns",
+		Short:   "Answer DNS queries about the zone's services",
+		Long:    "Dns answers A, AAAA and SRV queries: web.service.mammoth is the instances of web.",
+		Example: "  mammoth companion dns --listen 127.0.0.1:8053",
+	}, func(_ context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
+		s.Log = log
+		run, err := dns.New(s, zone)
+		if err != nil {
+			return nil, "", err
+		}
+		return run, "the DNS server listens at " + run.Addr(), nil
+	})
+	flags := cmd.Flags()
+	flags.StringVar(&s.Listen, "listen", "127.0.0.1:8053", "the address for UDP and TCP")
+	flags.StringVar(&s.Domain, "domain", "mammoth", "the domain that it knows")
+	flags.DurationVar(&s.TTL, "ttl", 2*time.Second, "how long an answer may be kept")
+	return cmd
+}
+
+// besideSettings are the companions that `mammoth up` runs in its own process.
+type besideSettings struct {
+	nginx, dns             bool
+	nginxListen, dnsListen string
+	nginxProgram           string
+	certificates, nginxTLS string
+	zookeeper              []string
+	dir, zone, digest      string
+}
+
+func (s *besideSettings) flags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.BoolVar(&s.nginx, "nginx", false, "run an nginx of its own that routes to apps; it ends with the zone")
+	flags.StringVar(&s.nginxListen, "nginx-listen", "", "nginx's address, IP:PORT (default: a port of 127.0.0.1 that is free at the first start)")
+	flags.StringVar(&s.nginxTLS, "nginx-tls-listen", "", "nginx's address for TLS, IP:PORT (default: none)")
+	flags.StringVar(&s.certificates, "certificates", "", "a folder of NAME.crt and NAME.key for nginx")
+	flags.StringVar(&s.nginxProgram, "nginx-program", "nginx", "the nginx to run")
+	flags.BoolVar(&s.dns, "dns", false, "answer DNS queries about services")
+	flags.StringVar(&s.dnsListen, "dns-listen", "", "the address for DNS, IP:PORT (default: a port of 127.0.0.1 that is free at the first start)")
+	flags.StringSliceVar(&s.zookeeper, "zookeeper", nil, "copy the registry to these ZooKeeper servers, HOST:PORT with commas between")
+	must(cmd.MarkFlagDirname("certificates"))
+}
+
+// besideNotes are the addresses that were chosen at the first start, so that they stay the same.
+type besideNotes struct {
+	Nginx string `json:"nginx,omitempty"`
+	DNS   string `json:"dns,omitempty"`
+}
+
+// besideFile is where the addresses are noted, nginxFolder where the zone's own nginx is.
+const (
+	besideFile  = "companions.json"
+	nginxFolder = "nginx"
+)
+
+// choose gives companions without an address the one that they had, or one that is free.
+func (s *besideSettings) choose() error {
+	path := filepath.Join(s.dir, besideFile)
+	notes := &besideNotes{}
+	if err := keepNotes(path, notes); err != nil {
+		return err
+	}
+	for _, one := range []struct {
+		wanted       bool
+		given, noted *string
+	}{{s.nginx, &s.nginxListen, &notes.Nginx}, {s.dns, &s.dnsListen, &notes.DNS}} {
+		if !one.wanted {
+			continue
+		}
+		if *one.given == "" && *one.noted == "" {
+			address, err := freeAddress()
+			if err != nil {
+				return err
+			}
+			*one.noted = address
+		}
+		if *one.given == "" {
+			*one.given = *one.noted
+		}
+		*one.noted = *one.given
+	}
+	return writeNotes(path, notes)
+}
+
+func freeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("look for a free port: %w", err)
+	}
+	defer listener.Close()
+	return listener.Addr().String(), nil
+}
+
+// beside is a companion that runs in the zone's process.
+type beside struct {
+	companion
+	// what says to people where it is.
+	what string
+	// front is an address that it accepts connections on once it is ready; may be empty.
+	front string
+}
+
+// make prepares the companions that are wanted.
+func (s *besideSettings) make(zone *grpc.ClientConn, log *slog.Logger) ([]beside, error) {
+	var list []beside
+	if s.nginx {
+		run, err := nginx.New(nginx.Config{
+			Dir: filepath.Join(s.dir, nginxFolder), Listen: s.nginxListen, TLS: s.nginxTLS, Certificates: s.certificates,
+			Program: s.nginxProgram, StopOnExit: true, Log: log,
+		}, zone)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, beside{run, "nginx routes at http://" + s.nginxListen + "/", s.nginxListen})
+	}
+	if s.dns {
+		run, err := dns.New(dns.Config{Listen: s.dnsListen, Log: log}, zone)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, beside{run, "DNS is answered at " + run.Addr(), ""})
+	}
+	if len(s.zookeeper) > 0 {
+		run, err := zookeeper.New(zookeeper.Config{
+			ZooKeeper: zk.Config{Servers: s.zookeeper, Digest: s.digest, Log: log}, Zone: s.zone, Log: log,
+		}, zone)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, beside{run, fmt.Sprintf("the registry is copied to ZooKeeper at %s, below %s", strings.Join(s.zookeeper, ","), zookeeper.DefaultPath), ""})
+	}
+	return list, nil
+}
+
+// awaitFront returns once a companion accepts connections, or ctx ends.
+func (b beside) awaitFront(ctx context.Context) {
+	look := time.NewTicker(readyLook)
+	defer look.Stop()
+	for b.front != "" {
+		if conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", b.front); err == nil {
+			_ = conn.Close()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+	}
+}
+
+// endNginx ends the nginx that a zone which was killed has left in its folder.
+func endNginx(dir string) error {
+	folder := filepath.Join(dir, nginxFolder)
+	text, err := os.ReadFile(filepath.Join(folder, "nginx.pid"))
+	if err != nil {
+		return nil
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil
+	}
+	// The number may be another process's by now: ours has its folder as working directory.
+	if at, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil || at != folder {
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("end the zone's nginx, process %d: %w", pid, err)
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+func (c *cli) appRolloutCommand() *cobra.Command {
+	var on bool
+	cmd := &cobra.Command{
+		Use:   "rollout NAME",
+		Short: "Watch the change to a new version",
+		Long: `Rollout shows how the new version comes along and which share of the requests it is
+given, until it is done, has failed, or waits for a person: a canary to be promoted,
+a pause to be ended. With --follow it goes on watching while it waits.`,
+		Args:              appName(),
+		ValidArgsFunction: firstArgument(c.completeApps),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.with(cmd.Context(), func(z *zone) error { return c.watchRollout(cmd.Context(), z, args[0], on) })
+		},
+	}
+	cmd.Flags().BoolVarP(&on, "follow", "f", false, "go on watching while it waits for a person")
+	return cmd
+}
+
+func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) error {
+	app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: name})
+	if err != nil {
+		return err
+	}
+	over := func(change change, now *apiv1.App) (bool, error) {
+		if now.GetObservedGeneration() < change.app.GetGeneration() && now.GetState() != apiv1.App_STOPPED {
+			return false, nil
+		}
+		switch now.GetRollout().GetState() {
+		case apiv1.Rollout_PROGRESSING:
+			return now.GetState() == apiv1.App_STOPPED || now.GetState() == apiv1.App_DEGRADED, nil
+		case apiv1.Rollout_PAUSED:
+			return !on, nil
+		}
+		return true, nil
+	}
+	show := c.newRolloutProgress()
+	app, err = c.follow(ctx, z, change{app: app, what: "rollout", done: over}, show)
+	show.end()
+	if err != nil {
+		if errors.Is(context.Cause(ctx), errInterrupted) {
+			return nil
+		}
+		return err
+	}
+	rollout := app.GetRollout()
+	if c.output != "table" {
+		if err := c.print(rollout, nil); err != nil {
+			return err
+		}
+	}
+	switch rollout.GetState() {
+	case apiv1.Rollout_FAILED:
+		return fmt.Errorf("the rollout of version %d failed: %s", rollout.GetVersion(), reasonOf(rollout.GetReason(), app))
+	case apiv1.Rollout_REVERTED:
+		return fmt.Errorf("the version before was brought back: %s", reasonOf(rollout.GetReason(), app))
+	}
+	return nil
+}
+
+// newRolloutProgress shows a rollout: live on a terminal, a line for each change elsewhere, nothing beside JSON and YAML.
+func (c *cli) newRolloutProgress() progress {
+	if c.output != "table" {
+		return silentProgress{}
+	}
+	if file, ok := c.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		return &liveRollout{liveProgress{out: file, columns: func() int {
+			width, _, err := term.GetSize(int(file.Fd()))
+			if err != nil {
+				return 80
+			}
+			return width
+		}}}
+	}
+	return &lineRollout{out: c.out}
+}
+
+type silentProgress struct{}
+
+func (silentProgress) update(*apiv1.App) {}
+func (silentProgress) end()              {}
+
+// lineRollout writes a line whenever the rollout has come further.
+type lineRollout struct {
+	out  io.Writer
+	last string
+}
+
+func (p *lineRollout) update(app *apiv1.App) {
+	if line := rolloutLine(app); line != p.last {
+		p.last = line
+		fmt.Fprintln(p.out, line)
+	}
+}
+
+func (p *lineRollout) end() {}
+
+func rolloutLine(app *apiv1.App) string {
+	rollout := app.GetRollout()
+	return fmt.Sprintf("%s: version %d is %s, %d of %d instances", app.GetName(), rollout.GetVersion(),
+		because(word(rollout.GetState())+shareOf(rollout), rollout.GetReason()), rollout.GetUpdated(), rollout.GetTotal())
+}
+
+// shareOf is how many of the requests the new version is given, while that is not all of them.
+func shareOf(rollout *apiv1.Rollout) string {
+	switch rollout.GetState() {
+	case apiv1.Rollout_PROGRESSING, apiv1.Rollout_PAUSED:
+		return fmt.Sprintf(", %d %% of the requests", rollout.GetPercent())
+	}
+	return ""
+}
+
+// liveRollout redraws a bar for each version and a line for each instance.
+type liveRollout struct{ liveProgress }
+
+const barWidth = 30
+
+func (p *liveRollout) update(app *apiv1.App) {
+	var text strings.Builder
+	fmt.Fprintln(&text, rolloutLine(app))
+	running, all := map[int32]int{}, map[int32]int{}
+	var versions []int32
+	for _, instance := range app.GetInstances() {
+		version := instance.GetVersion()
+		if all[version]++; all[version] == 1 {
+			versions = append(versions, version)
+		}
+		if instance.GetState() == apiv1.Instance_RUNNING {
+			running[version]++
+		}
+	}
+	slices.Sort(versions)
+	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	for _, version := range versions {
+		fmt.Fprintf(t, "  version %d\t%s\t%d of %d run\n", version, strings.Repeat("█", barWidth*running[version]/max(1, len(app.GetInstances()))), running[version], all[version])
+	}
+	_ = t.Flush()
+	instanceLines(&text, app)
+	p.draw(text.String())
+}
+
+func (c *cli) appPauseCommand() *cobra.Command {
+	return c.appChangeCommand("pause NAME", "Hold the rollout that is under way where it is",
+		func(ctx context.Context, z *zone, name string) (change, error) {
+			app, err := z.apps.PauseApp(ctx, &apiv1.PauseAppRequest{Name: name})
+			return change{app: app, what: "pause", done: heard}, err
+		})
+}
+
+// heard is done when the app's master acts upon what was said.
+func heard(c change, now *apiv1.App) (bool, error) {
+	return now.GetObservedGeneration() >= c.app.GetGeneration(), nil
+}
+
+func (c *cli) appResumeCommand() *cobra.Command {
+	return c.appChangeCommand("resume NAME", "Let a paused rollout go on",
+		func(ctx context.Context, z *zone, name string) (change, error) {
+			app, err := z.apps.ResumeApp(ctx, &apiv1.ResumeAppRequest{Name: name})
+			return change{app: app, what: "rollout", done: rolledOut}, err
+		})
+}
+
+func (c *cli) appPromoteCommand() *cobra.Command {
+	var to string
+	cmd := c.appChangeCommand("promote NAME", "Give a canary more of the requests, or the whole app",
+		func(ctx context.Context, z *zone, name string) (change, error) {
+			percent, err := parsePercent(to)
+			if err != nil {
+				return change{}, usagef("--to: %w", err)
+			}
+			app, err := z.apps.PromoteApp(ctx, &apiv1.PromoteAppRequest{Name: name, Percent: percent})
+			return change{app: app, what: "promotion", done: rolledOut}, err
+		})
+	cmd.Flags().StringVar(&to, "to", "100%", "the share of the requests that it is given; with 100% it replaces the version before")
+	return cmd
+}

@@ -1,0 +1,116 @@
+package resourcemanager
+
+import (
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+const (
+	// comeBack is how long balancers are waited for after a restart of the ResourceManager.
+	comeBack = 30 * time.Second
+	// forgetBalancer is how long one that is not connected is remembered.
+	forgetBalancer = 10 * time.Minute
+)
+
+// openRegistry gives the registry what must outlive it: the secret of the apps' keys, and who routes.
+func (z *zone) openRegistry() {
+	if len(z.record.GetRegistrySecret()) == 0 {
+		z.record.RegistrySecret = make([]byte, 32)
+		_, _ = rand.Read(z.record.RegistrySecret) // crypto/rand never fails; it ends the program instead
+		z.save(kindZone, "zone", z.record)
+	}
+	z.registry.AllowRegistration(z.record.GetRegistrySecret())
+	for _, name := range z.record.GetBalancers() {
+		z.registry.ExpectBalancer(name, comeBack)
+		z.lostBalancers[name] = z.now
+	}
+}
+
+// BalancerConnected hears that a balancer has come.
+func (rm *ResourceManager) BalancerConnected(balancer string) {
+	rm.post(func(z *zone) {
+		delete(z.lostBalancers, balancer)
+		if !slices.Contains(z.record.GetBalancers(), balancer) {
+			z.record.Balancers = append(slices.Clone(z.record.GetBalancers()), balancer)
+			z.save(kindZone, "zone", z.record)
+		}
+		z.tell(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + balancer + " is connected"})
+	})
+}
+
+// BalancerLost hears that a balancer's connection has ended.
+func (rm *ResourceManager) BalancerLost(balancer, why string) {
+	rm.post(func(z *zone) {
+		z.lostBalancers[balancer] = z.now
+		z.tell(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+balancer+" is not connected any more", why)})
+	})
+}
+
+// Refused hears which services a balancer cannot route, and why.
+func (rm *ResourceManager) Refused(balancer string, refusals []*companionv1.Refusal) {
+	if len(refusals) == 0 {
+		return
+	}
+	rm.post(func(z *zone) {
+		for _, refusal := range refusals {
+			z.tell(&apiv1.Event{
+				Kind: "balancer", App: appOfService(refusal.GetService()), To: "REFUSED",
+				Message: fmt.Sprintf("the balancer %s does not route %s: %s", balancer, refusal.GetService(), refusal.GetReason()),
+			})
+		}
+	})
+}
+
+// Counted hears what a balancer has counted.
+func (rm *ResourceManager) Counted(_ string, traffic []*companionv1.Traffic) {
+	rm.post(func(z *zone) {
+		for _, count := range traffic {
+			z.count(count)
+		}
+	})
+}
+
+// count tells the master of an app what balancers have seen of an instance, if it judges a rollout by that.
+func (z *zone) count(count *companionv1.Traffic) {
+	a := z.names[appOfService(count.GetService())]
+	if a == nil || a.stream == nil || a.instances[count.GetEndpoint()] == nil || !a.judgedByErrors() {
+		return
+	}
+	sum := &masterv1.Traffic{Instance: count.GetEndpoint(), Requests: count.GetRequests(), Errors: count.GetErrors()}
+	if before := a.traffic[sum.GetInstance()]; before != nil {
+		sum.Requests += before.GetRequests()
+		sum.Errors += before.GetErrors()
+	}
+	a.traffic[sum.GetInstance()] = sum
+	z.say(a).Traffic = append(z.say(a).Traffic, sum)
+}
+
+// judgedByErrors reports whether a rollout is under way that errors can end.
+func (a *app) judgedByErrors() bool {
+	if state := a.rollout().GetState(); state != apiv1.Rollout_PROGRESSING && state != apiv1.Rollout_PAUSED {
+		return false
+	}
+	return slices.ContainsFunc(a.record.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
+}
+
+// appOfService is the app that a service belongs to: web for web and for front.web.
+func appOfService(service string) string { return service[strings.LastIndexByte(service, '.')+1:] }
+
+// dueBalancers forgets those that have not been seen for long.
+func (z *zone) dueBalancers() {
+	for _, name := range sortedKeys(z.lostBalancers) {
+		if z.now.Before(z.lostBalancers[name].Add(forgetBalancer)) {
+			continue
+		}
+		delete(z.lostBalancers, name)
+		z.record.Balancers = slices.DeleteFunc(slices.Clone(z.record.GetBalancers()), func(known string) bool { return known == name })
+		z.save(kindZone, "zone", z.record)
+	}
+}

@@ -1,0 +1,161 @@
+package resourcemanager
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+func reported(version int32, state apiv1.Rollout_State, percent int32) *masterv1.AllocateRequest {
+	return &masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: version, State: state, Total: 2, Percent: percent}}
+}
+
+func canary(spec *apiv1.AppSpec, percent int32) *apiv1.AppSpec {
+	spec.Roles[0].Update = &apiv1.UpdatePolicy{
+		Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: percent, MaxSurge: 1, AutoRevert: true, MaxErrorPercent: 5,
+	}
+	return spec
+}
+
+func exposedAt(spec *apiv1.AppSpec, host string) *apiv1.AppSpec {
+	spec.Roles[0].Ports = []*corev1.Port{{Name: "http", ContainerPort: 8080}}
+	spec.Roles[0].Expose = &apiv1.Expose{Http: &apiv1.Expose_Http{Host: host, Path: "/"}}
+	return spec
+}
+
+func TestPeoplePauseResumeAndPromote(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(2))
+		m := n.launchMaster()
+		if registry := m.register.GetRegistry(); !strings.HasPrefix(registry, "http://web:key-of-web@") {
+			t.Errorf("instances are to be told of the registry as %q", registry)
+		}
+		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		if _, err := z.apps().PauseApp(context.Background(), &apiv1.PauseAppRequest{Name: "web"}); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("a pause of nothing gives %v", err)
+		}
+		z.deploy(canary(spec2(2), 10))
+		m.say(reported(2, apiv1.Rollout_PROGRESSING, 0))
+		if _, err := z.apps().PauseApp(context.Background(), &apiv1.PauseAppRequest{Name: "web"}); err != nil {
+			t.Fatal(err)
+		}
+		if wanted := newestWanted(m.heard()); !wanted.GetPaused() {
+			t.Error("the master is not told of the pause")
+		}
+		if _, err := z.apps().ResumeApp(context.Background(), &apiv1.ResumeAppRequest{Name: "web"}); err != nil {
+			t.Fatal(err)
+		}
+		if wanted := newestWanted(m.heard()); wanted.GetPaused() {
+			t.Error("the master is not told that it goes on")
+		}
+		m.say(reported(2, apiv1.Rollout_PAUSED, 10))
+		if rollout := z.app("web").GetRollout(); rollout.GetState() != apiv1.Rollout_PAUSED || rollout.GetPercent() != 10 {
+			t.Errorf("the canary is shown as %v", rollout)
+		}
+		_, err := z.apps().ResumeApp(context.Background(), &apiv1.ResumeAppRequest{Name: "web"})
+		if err == nil || !strings.Contains(err.Error(), "waits to be promoted") {
+			t.Errorf("resuming a canary gives %v", err)
+		}
+		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web", Percent: 50}); err != nil {
+			t.Fatal(err)
+		}
+		if wanted := newestWanted(m.heard()); wanted.GetCanaryPercent() != 50 {
+			t.Errorf("the master is told to give the canary %d %%", wanted.GetCanaryPercent())
+		}
+		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web", Percent: 101}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("a promotion to 101 %% gives %v", err)
+		}
+		// Over a restart of the ResourceManager too.
+		z.restart()
+		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web"}); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("a second promotion gives %v", err)
+		}
+	})
+}
+
+func TestWhatWasRevertedIsBroughtBackWithoutACanary(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(canary(webSpec(2), 10))
+		m := n.launchMaster()
+		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		z.deploy(canary(spec2(2), 10))
+		answers := m.say(&masterv1.AllocateRequest{Revert: &masterv1.Revert{FromVersion: 2, Reason: "too many errors"}})
+		if wanted := newestWanted(answers); !wanted.GetReverted() || wanted.GetCanaryPercent() != 100 {
+			t.Errorf("after a revert the master is told %v", wanted)
+		}
+	})
+}
+
+func TestAStepIsDoneOnceBalancersRouteByIt(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(exposedAt(webSpec(1), "web.example.test"))
+		m := n.launchMaster()
+		m.startInstance(n, "web-1")
+		z.board.mu.Lock()
+		z.board.slow = true
+		z.board.mu.Unlock()
+		m.say(&masterv1.AllocateRequest{Rollout: done(1, 1)})
+		if state := z.app("web").GetRollout().GetState(); state == apiv1.Rollout_DONE {
+			t.Error("a rollout is done while a balancer does not route to it")
+		}
+		z.board.confirm()
+		z.pass(0)
+		if state := z.app("web").GetRollout().GetState(); state != apiv1.Rollout_DONE {
+			t.Errorf("after the balancers' word the rollout is %v", state)
+		}
+	})
+}
+
+func TestTwoAppsCannotClaimTheSamePlace(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		z.deploy(exposedAt(webSpec(1), "web.example.test"))
+		other := exposedAt(webSpec(1), "web.example.test")
+		other.Name = "other"
+		_, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: other})
+		if status.Code(err) != codes.AlreadyExists || !strings.Contains(err.Error(), `host "web.example.test" with path "/" is already routed to app "web"`) {
+			t.Errorf("the second app is answered %v", err)
+		}
+		other.Roles[0].Expose.Http.Path = "/other"
+		z.deploy(other)
+	})
+}
+
+func TestAMasterHearsWhatBalancersCount(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(canary(webSpec(2), 10))
+		m := n.launchMaster()
+		m.startInstance(n, "web-1")
+		m.say(reported(1, apiv1.Rollout_PROGRESSING, 10))
+		for range 2 {
+			z.rm.Counted("nginx", []*companionv1.Traffic{
+				{Service: "web", Endpoint: "web-1", Requests: 10, Errors: 1}, {Service: "web", Endpoint: "web-9", Requests: 1}, {Service: "nobody", Endpoint: "x"},
+			})
+		}
+		z.pass(0)
+		var last *masterv1.Traffic
+		for _, answer := range m.heard() {
+			for _, traffic := range answer.GetTraffic() {
+				last = traffic
+			}
+		}
+		if last.GetInstance() != "web-1" || last.GetRequests() != 20 || last.GetErrors() != 2 {
+			t.Errorf("the master has heard %v", last)
+		}
+	})
+}
