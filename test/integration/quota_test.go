@@ -42,12 +42,13 @@ func TestQuotasHoldAgainstAProgramThatBreaksOut(t *testing.T) {
 	_, _ = get(fmt.Sprintf("http://127.0.0.1:%d/burn/disk?mib=128&path=/fill", d.app("writer").Instances[0].Port))
 	d.eventSays("writer", "disk quota exceeded (")
 
-	d.deployHello("forker", 1, "--cpu", "0.2")
-	forker := containers(d.app("forker"))["forker-1"]
+	// With memory enough for every process that the box may hold, only the box holds them.
+	d.command("forker", "resources: {cpu: 200m, memory: 1GiB, disk: 64MiB, pids: 64}\nports: [{name: http, container: 8080}]\nhealth: {http: {path: /healthz, port: http}}\n")
+	forker := containers(d.running("forker", 1))["forker-1"]
 	limit := d.docker("inspect", "-f", "{{.HostConfig.PidsLimit}}", forker)
 	pids, err := strconv.Atoi(limit)
-	if err != nil || pids <= 0 || pids > 4096 {
-		t.Errorf("the pids limit is %q", limit)
+	if err != nil || pids != 64 {
+		t.Errorf("the pids limit is %q, want 64", limit)
 	}
 	_, _ = d.CLI(d.ctx, "app", "exec", "forker", "--", "/hello", "fork", "5000")
 	if count := len(strings.Fields(d.docker("top", forker, "-eo", "pid"))); count > pids+1 {
