@@ -117,7 +117,8 @@ func TestErrorLogStaysSmall(t *testing.T) {
 	_ = proxy.Traffic()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	for size(filepath.Join(dir, "error.log.1")) != largestLog || size(filepath.Join(dir, "error.log")) != 0 || !exists(dir, "error.log") {
+	// nginx may write a line of its own to either file meanwhile.
+	for size(filepath.Join(dir, "error.log.1")) < largestLog || size(filepath.Join(dir, "error.log")) >= largestLog || !exists(dir, "error.log") {
 		if ctx.Err() != nil {
 			t.Fatal("the log was not put aside")
 		}
