@@ -128,6 +128,13 @@ func (r *Runtime) killExec(ctx context.Context, exec string) {
 	ctx, cancel := cleanup(ctx)
 	defer cancel()
 	inspected, err := r.client.ContainerExecInspect(ctx, exec)
+	// A command may speak before the engine has written down which process it is; one that never started has none.
+	for tries := 0; err == nil && inspected.Pid <= 1 && tries < 100; tries++ {
+		if backoff.Sleep(ctx, 10*time.Millisecond) != nil {
+			return
+		}
+		inspected, err = r.client.ContainerExecInspect(ctx, exec)
+	}
 	if err != nil || !inspected.Running || inspected.Pid <= 1 {
 		return
 	}
