@@ -14,7 +14,8 @@ import (
 
 func TestAnImageBecomesInstancesUnderQuota(t *testing.T) {
 	d := start(t, zone.Options{Nodes: 2})
-	foreign := d.docker("run", "-d", "--label", "mammoth.test=foreign", d.importHello())
+	d.build("mammoth-test/foreign:1", d.Programs.HelloBinary, []byte("foreign"))
+	foreign := d.docker("run", "-d", "mammoth-test/foreign:1")
 	t.Cleanup(func() { d.docker("rm", "-f", foreign) })
 
 	d.deployHello("web", 3)
@@ -83,12 +84,6 @@ func TestAnImageBecomesInstancesUnderQuota(t *testing.T) {
 	if state := d.docker("inspect", "-f", "{{.State.Running}}", foreign); state != "true" {
 		t.Error("a container that is not ours was stopped")
 	}
-}
-
-// importHello makes an image for containers that are not Mammoth's.
-func (d *desk) importHello() string {
-	d.Helper()
-	return d.docker("load", "-q", "-i", d.Programs.Hello)[len("Loaded image: "):]
 }
 
 func TestARolloutLosesNoRequestAndCanBeTakenBack(t *testing.T) {

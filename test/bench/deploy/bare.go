@@ -40,7 +40,12 @@ func newEngine(ctx context.Context, archive string) (*engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("docker load: %w", err)
 	}
-	return &engine{api: api, image: strings.TrimSpace(strings.TrimPrefix(string(out), "Loaded image: "))}, nil
+	// An image that had the name before is told of first.
+	_, name, found := strings.Cut(string(out), "Loaded image: ")
+	if !found {
+		return nil, fmt.Errorf("docker load said %q, and no image's name", out)
+	}
+	return &engine{api: api, image: strings.TrimSpace(name)}, nil
 }
 
 // run creates and starts count containers with the quotas that the zone gives its instances, and says how long that took.
