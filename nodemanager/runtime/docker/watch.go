@@ -16,6 +16,11 @@ import (
 
 // Watch implements runtime.Runtime, by the engine's own stream of events.
 func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
+	// The client agrees on a version of the API at its first request, under a lock; its stream of events, alone of
+	// its requests, reads that version without the lock, so that it must have been agreed on before.
+	if _, err := r.knowEngine(ctx); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	filter := r.filter()
 	filter.Add("type", string(events.ContainerEventType))
