@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 //go:embed report.html
@@ -103,6 +105,7 @@ func (r *Report) lines(title, unit string, names []string, values [][]float64) c
 	for _, each := range values {
 		c.Top = max(c.Top, slices.Max(each))
 	}
+	c.Top = roundUp(c.Top)
 	end := max(r.Points[len(r.Points)-1].At, 1)
 	for i, each := range values {
 		var path strings.Builder
@@ -116,14 +119,15 @@ func (r *Report) lines(title, unit string, names []string, values [][]float64) c
 		c.Lines = append(c.Lines, series{names[i], colours[i%len(colours)], path.String()})
 	}
 	for i := range 7 {
-		c.Ticks = append(c.Ticks, tickMark{float64(i) / 6 * chartWidth, fmt.Sprintf("%.3gh", end/3600*float64(i)/6)})
+		at := r.Start.Add(time.Duration(end * float64(i) / 6 * float64(time.Second)))
+		c.Ticks = append(c.Ticks, tickMark{float64(i) / 6 * chartWidth, at.Format("15:04")})
 	}
 	c.scale()
 	return c
 }
 
 func bars(title, unit string, counts []int, labels []string) chart {
-	c := chart{Title: title, Unit: unit, Top: float64(max(slices.Max(counts), 1))}
+	c := chart{Title: title, Unit: unit, Top: roundUp(float64(max(slices.Max(counts), 1)))}
 	width := chartWidth / float64(len(counts))
 	for i, n := range counts {
 		height := chartHeight * float64(n) / c.Top
@@ -134,10 +138,32 @@ func bars(title, unit string, counts []int, labels []string) chart {
 	return c
 }
 
+// roundUp gives the smallest number that is no less than top and whose quarters are round.
+func roundUp(top float64) float64 {
+	unit := math.Pow(10, math.Floor(math.Log10(top)))
+	for _, times := range []float64{1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8} {
+		if times*unit >= top {
+			return times * unit
+		}
+	}
+	return 10 * unit
+}
+
 // scale marks the height.
 func (c *chart) scale() {
 	for i := range 5 {
 		part := float64(i) / 4
-		c.Marks = append(c.Marks, tickMark{chartHeight * (1 - part), fmt.Sprintf("%.4g", c.Top*part)})
+		c.Marks = append(c.Marks, tickMark{chartHeight * (1 - part), short(c.Top * part)})
 	}
+}
+
+// short writes a number as a person would beside a scale: 800, 24k, 1.5M.
+func short(value float64) string {
+	switch {
+	case value >= 1e6:
+		return fmt.Sprintf("%.4gM", value/1e6)
+	case value >= 1e4:
+		return fmt.Sprintf("%.4gk", value/1e3)
+	}
+	return fmt.Sprintf("%.4g", value)
 }

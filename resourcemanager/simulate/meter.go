@@ -126,7 +126,7 @@ func (m *meter) finish(e *engine) {
 	}
 	r := &m.report
 	r.Scenario, r.Seed, r.Hours, r.Nodes = m.scenario.Name, m.scenario.Seed, e.end.Hours(), len(e.nodes)
-	r.Description = m.scenario.Description
+	r.Description, r.Start = m.scenario.Description, m.scenario.Start
 	r.Started, r.Completed, r.Notices, r.Stopped = m.started, m.completed, m.notices, m.stopped
 	r.NodeFailures, r.LostToNodes = m.nodeFailures, m.lostToNodes
 	r.CoreSeconds, r.ThrownAway, r.FailedCoreSeconds = math.Round(m.run), math.Round(m.thrown), math.Round(m.failed)

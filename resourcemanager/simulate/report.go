@@ -11,11 +11,13 @@ import (
 
 // Report is what a scenario came to. Times are seconds from its start unless they are dates; cpu is in cores.
 type Report struct {
-	Scenario    string  `json:"scenario"`
-	Description string  `json:"description,omitempty"`
-	Seed        uint64  `json:"seed"`
-	Hours       float64 `json:"hours"`
-	Nodes       int     `json:"nodes"`
+	Scenario    string `json:"scenario"`
+	Description string `json:"description,omitempty"`
+	Seed        uint64 `json:"seed"`
+	// Start is the date of second zero.
+	Start time.Time `json:"start"`
+	Hours float64   `json:"hours"`
+	Nodes int       `json:"nodes"`
 
 	Started   int `json:"started"`
 	Completed int `json:"completed"`

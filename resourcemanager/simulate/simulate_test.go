@@ -113,7 +113,7 @@ func TestCompactionAndThePage(t *testing.T) {
 	if err := r.WriteHTML(&html); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"<svg", "Use of the zone, by queue", "Waiting time of jobs", "only b", "M0.0 "} {
+	for _, want := range []string{"<svg", "Use of the zone, by queue", "Waiting time of jobs", "only b", "M0.0 ", ">12:00<"} {
 		if !strings.Contains(html.String(), want) {
 			t.Errorf("the page has no %q", want)
 		}
