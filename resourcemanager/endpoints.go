@@ -2,12 +2,14 @@ package resourcemanager
 
 import (
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
@@ -25,6 +27,7 @@ type publication struct {
 // instance is in service and the node says that its container runs and is not failing its probes.
 func (z *zone) project() {
 	for _, a := range z.touchedApps() {
+		z.catchUp(a)
 		services := z.services(a)
 		for name, now := range services {
 			before := a.published[name]
@@ -40,6 +43,61 @@ func (z *zone) project() {
 			}
 		}
 	}
+}
+
+// nodesWord is how long the word of a node is waited for that its master has passed on already.
+const nodesWord = 5 * time.Second
+
+// catchUp finds out whether a master is ahead of a node. Both tell the ResourceManager of an instance that has become
+// healthy, each on a way of its own, and the master's word can be the first. What the master does because of it, to take
+// an older instance out or to call a step done, has to wait until the new one is in the registry.
+func (z *zone) catchUp(a *app) {
+	switch {
+	case !z.masterAhead(a):
+		a.ahead, a.aheadSince = false, time.Time{}
+		return
+	case a.aheadSince.IsZero():
+		a.aheadSince = z.now
+	}
+	a.ahead = z.now.Before(a.aheadSince.Add(nodesWord))
+	if a.ahead {
+		z.at(a.aheadSince.Add(nodesWord))
+	}
+}
+
+// masterAhead reports whether a node has yet to say of an instance what its master says.
+func (z *zone) masterAhead(a *app) bool {
+	for _, instance := range a.instances {
+		report := instance.GetReport()
+		cid, err := id.ParseContainer(report.GetContainerId())
+		c := a.containers[cid]
+		if err != nil || c == nil || c.record.GetStopping() || report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
+			continue
+		}
+		if n := z.nodes[c.node]; n == nil || n.session == "" || n.state() == lifecycle.NodeLost {
+			continue
+		}
+		switch c.state() {
+		case lifecycle.ContainerNew, lifecycle.ContainerLocalizing, lifecycle.ContainerLaunching:
+			return true
+		case lifecycle.ContainerRunning:
+			if c.record.GetStatus().GetHealth() == corev1.ContainerStatus_STARTING {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// serves reports whether an instance is to be routed to, as far as its master goes.
+func (a *app) serves(report *masterv1.InstanceReport) bool {
+	routed := a.published[a.record.GetName()]
+	if report.GetInService() || !a.ahead || routed == nil {
+		return report.GetInService()
+	}
+	return slices.ContainsFunc(routed.endpoints, func(e *apiv1.Endpoint) bool {
+		return e.GetId() == report.GetId() && e.GetContainerId() == report.GetContainerId()
+	})
 }
 
 func (z *zone) services(a *app) map[string]*publication {
@@ -75,7 +133,7 @@ func (z *zone) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoint {
 	report := instance.GetReport()
 	cid, err := id.ParseContainer(report.GetContainerId())
 	c := a.containers[cid]
-	if err != nil || c == nil || !report.GetInService() {
+	if err != nil || c == nil || !a.serves(report) {
 		return nil
 	}
 	status := c.record.GetStatus()
@@ -146,8 +204,11 @@ func (z *zone) publishEndpoints(a *app) {
 			delete(a.published, name)
 		}
 	}
-	leaving := a.withdrawing
-	a.withdrawing = nil
+	if a.ahead {
+		return
+	}
+	leaving, routed := a.withdrawing, a.routed
+	a.withdrawing, a.routed = nil, nil
 	for _, instance := range leaving {
 		count := a.withdrawals[instance]
 		z.awaitBalancers(a, func(z *zone) {
@@ -155,6 +216,9 @@ func (z *zone) publishEndpoints(a *app) {
 				z.say(a).Withdrawn = append(z.say(a).Withdrawn, instance)
 			}
 		})
+	}
+	for _, do := range routed {
+		z.awaitBalancers(a, do)
 	}
 }
 
@@ -169,8 +233,8 @@ func (z *zone) withdraw(a *app, instance string) {
 
 // whenRouted does something once what this turn changes in the registry is known to every balancer.
 func (z *zone) whenRouted(a *app, do func(*zone)) {
+	a.routed = append(a.routed, do)
 	z.touch(a)
-	z.after(func() { z.awaitBalancers(a, do) })
 }
 
 // awaitBalancers calls do in the loop once every balancer of the app's services has confirmed their present state.

@@ -2,6 +2,7 @@ package resourcemanager
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -158,4 +159,56 @@ func TestAMasterHearsWhatBalancersCount(t *testing.T) {
 			t.Errorf("the master has heard %v", last)
 		}
 	})
+}
+
+func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		inZone(t, func(z *testZone) {
+			n := z.addNode("node-1")
+			z.deploy(exposedAt(webSpec(1), "web.example.test"))
+			m := n.launchMaster()
+			old := m.startInstance(n, "web-1")
+			m.say(&masterv1.AllocateRequest{Rollout: done(1, 1)})
+			z.deploy(exposedAt(spec2(1), "web.example.test"))
+			m.say(reported(2, apiv1.Rollout_PROGRESSING, 0))
+			fresh := allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask1("web-2")}}))[0].GetLease().GetContainerId()
+			n.report(fresh, func(s *corev1.ContainerStatus) {
+				s.State, s.Health = corev1.ContainerStatus_RUNNING, corev1.ContainerStatus_STARTING
+			})
+			// The master has heard of its health from the node, and goes on.
+			m.heard()
+			answers := m.say(&masterv1.AllocateRequest{
+				Instances: []*masterv1.InstanceReport{
+					{Id: "web-2", ContainerId: fresh, Version: 2, State: apiv1.Instance_RUNNING, InService: true, Weight: 100},
+					{Id: "web-1", ContainerId: old, Version: 1, State: apiv1.Instance_DRAINING, Weight: 100},
+				},
+				Rollout: done(2, 1),
+			})
+			if names, _ := z.board.serving("web"); !slices.Equal(names, []string{"web-1"}) {
+				t.Errorf("before the node's word %v is routed to, want web-1", names)
+			}
+			if state := z.app("web").GetRollout().GetState(); withdrawn(answers) || state == apiv1.Rollout_DONE {
+				t.Errorf("before the node's word web-1 is withdrawn (%t) and the rollout %v", withdrawn(answers), state)
+			}
+			want := []string{"web-2"}
+			if late {
+				// Not for ever.
+				want = []string{}
+				z.pass(nodesWord + tick)
+			} else {
+				n.run(fresh, nil)
+			}
+			answers = m.heard()
+			if names, _ := z.board.serving("web"); !slices.Equal(names, want) {
+				t.Errorf("after it %v is routed to, want %v", names, want)
+			}
+			if state := z.app("web").GetRollout().GetState(); !withdrawn(answers) || state != apiv1.Rollout_DONE {
+				t.Errorf("after it web-1 is withdrawn (%t) and the rollout %v", withdrawn(answers), state)
+			}
+		})
+	}
+}
+
+func withdrawn(answers []*masterv1.AllocateResponse) bool {
+	return slices.ContainsFunc(answers, func(answer *masterv1.AllocateResponse) bool { return slices.Contains(answer.GetWithdrawn(), "web-1") })
 }

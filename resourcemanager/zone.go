@@ -107,6 +107,11 @@ type app struct {
 	// withdrawals counts, by instance, how often it was taken out of service: an answer that was overtaken is dropped.
 	withdrawals map[string]int
 	withdrawing []string
+	// routed is what is to be done once balancers know the state at the end of the turn.
+	routed []func(*zone)
+	// ahead is set while a step of the master's waits for the word of a node, since aheadSince.
+	ahead      bool
+	aheadSince time.Time
 	// traffic is what balancers have counted since the master's stream was opened, by instance.
 	traffic map[string]*masterv1.Traffic
 	// rolloutReports counts what the master said of the rollout: what waits for balancers may be overtaken.
@@ -180,7 +185,7 @@ func (z *zone) due() {
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)
 		z.dueAttempt(a)
-		if a.record.GetEndBy() != nil {
+		if a.record.GetEndBy() != nil || a.ahead {
 			z.touch(a)
 		}
 	}
