@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -332,24 +334,57 @@ func explanationText(w io.Writer, explanation *apiv1.Explanation) error {
 	if _, err := fmt.Fprintln(w, explanation.GetSummary()); err != nil {
 		return err
 	}
-	for _, obstacle := range explanation.GetObstacles() {
-		count := ""
-		if obstacle.GetCount() > 1 {
-			count = fmt.Sprintf(" (%d)", obstacle.GetCount())
-		}
-		fmt.Fprintf(w, "  %s%s: %s\n", obstacle.GetSubject(), count, obstacle.GetReason())
+	for _, alike := range alikeObstacles(explanation.GetObstacles()) {
+		obstacle := alike[0]
+		fmt.Fprintf(w, "  %s: %s\n", subjects(alike), obstacle.GetReason())
 		if obstacle.GetLimit() != "" && !strings.Contains(obstacle.GetReason(), obstacle.GetLimit()) {
 			fmt.Fprintf(w, "    %s\n", obstacle.GetLimit())
 		}
 		for _, test := range obstacle.GetFailedTests() {
 			fmt.Fprintf(w, "    %s: %s", test.GetTest(), plural(int(test.GetNodes()), "node"))
-			if test.GetExample() != "" {
+			if test.GetExample() != "" && !strings.Contains(obstacle.GetReason(), test.GetExample()) {
 				fmt.Fprintf(w, " (%s)", test.GetExample())
 			}
 			fmt.Fprintln(w)
 		}
 	}
 	return nil
+}
+
+// alikeObstacles puts together those that stand in the way of several instances for one and the same reason.
+func alikeObstacles(obstacles []*apiv1.Obstacle) [][]*apiv1.Obstacle {
+	var groups [][]*apiv1.Obstacle
+	for _, o := range obstacles {
+		i := slices.IndexFunc(groups, func(group []*apiv1.Obstacle) bool {
+			first := proto.CloneOf(group[0])
+			first.Subject, first.Count = o.GetSubject(), o.GetCount()
+			return proto.Equal(first, o)
+		})
+		if i < 0 {
+			groups = append(groups, nil)
+			i = len(groups) - 1
+		}
+		groups[i] = append(groups[i], o)
+	}
+	return groups
+}
+
+// subjects names the first few.
+func subjects(obstacles []*apiv1.Obstacle) string {
+	const most = 3
+	var names []string
+	for _, o := range obstacles[:min(len(obstacles), most)] {
+		name := o.GetSubject()
+		if o.GetCount() > 1 {
+			name += fmt.Sprintf(" (%d)", o.GetCount())
+		}
+		names = append(names, name)
+	}
+	text := strings.Join(names, ", ")
+	if more := len(obstacles) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 func plural(n int, noun string) string {

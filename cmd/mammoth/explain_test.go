@@ -1,0 +1,32 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+func TestInstancesThatWaitForTheSameAreToldOfOnce(t *testing.T) {
+	e := &apiv1.Explanation{Summary: "web is running: 1 of 7 instances healthy"}
+	for i := range 5 {
+		e.Obstacles = append(e.Obstacles, &apiv1.Obstacle{
+			Subject: fmt.Sprintf("web-%d", i+2), Count: 1, Reason: "it waits for capacity: not enough cpu: node-1 has 0 cpu free, 0.1 are asked",
+			FailedTests: []*apiv1.Obstacle_FailedTest{{Test: "not enough cpu", Nodes: 2, Example: "node-1 has 0 cpu free, 0.1 are asked"}},
+		})
+	}
+	e.Obstacles = append(e.Obstacles, &apiv1.Obstacle{Subject: "web-7", Count: 1, Reason: "it is about to be placed"})
+	var text strings.Builder
+	if err := explanationText(&text, e); err != nil {
+		t.Fatal(err)
+	}
+	const want = `web is running: 1 of 7 instances healthy
+  web-2, web-3, web-4 and 2 more: it waits for capacity: not enough cpu: node-1 has 0 cpu free, 0.1 are asked
+    not enough cpu: 2 nodes
+  web-7: it is about to be placed
+`
+	if text.String() != want {
+		t.Errorf("got:\n%s", &text)
+	}
+}
