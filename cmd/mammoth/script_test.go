@@ -55,6 +55,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":       scriptCode,
+			"free":       scriptFree,
 			"fakezone":   scriptFakeZone,
 			"start":      scriptStart,
 			"interrupt":  scriptEnd(os.Interrupt),
@@ -81,6 +82,16 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	if fmt.Sprint(got) != args[0] {
 		ts.Fatalf("exit code %d, want %s", got, args[0])
 	}
+}
+
+// scriptFree puts an address that nobody listens at into a variable: free FRONT.
+func scriptFree(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: free VARIABLE")
+	}
+	address, err := freeAddress()
+	ts.Check(err)
+	ts.Setenv(args[0], address)
 }
 
 // scriptFakeZone starts a fake zone and points the program at it: fakezone [CONFLICTS].
