@@ -121,6 +121,7 @@ func (z *zone) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
 	if needsNewInstances(a.record.GetSpec(), spec) {
 		z.setVersion(a, spec, cause)
 	} else {
+		keepCourse(a.record.GetSpec(), spec)
 		if canaryPercent(spec) != canaryPercent(a.record.GetSpec()) {
 			a.record.CanaryPercent = 0
 		}
@@ -414,7 +415,7 @@ func (z *zone) wanted(a *app) *masterv1.Wanted {
 		versions[version.GetVersion()] = version.GetSpec()
 	}
 	return &masterv1.Wanted{
-		Spec:          a.record.GetSpec(),
+		Spec:          steered(a.record.GetSpec()),
 		Version:       a.record.GetVersion(),
 		Generation:    a.record.GetGeneration(),
 		Stopped:       a.state() == lifecycle.AppStopping || a.state() == lifecycle.AppStopped,

@@ -70,7 +70,7 @@ func (z *zone) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	response := &masterv1.RegisterResponse{
 		Zone:     z.config.Zone,
 		Epoch:    z.identity.Epoch,
-		Spec:     a.record.GetSpec(),
+		Spec:     steered(a.record.GetSpec()),
 		Wanted:   z.wanted(a),
 		Largest:  z.resources(z.core.Largest()),
 		Memo:     a.memo,

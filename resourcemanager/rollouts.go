@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/expose"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -96,11 +97,40 @@ func (z *zone) noCanary(a *app) {
 // canaryPercent is the share that a spec gives a canary, zero if it has none.
 func canaryPercent(spec *apiv1.AppSpec) int32 {
 	for _, role := range spec.GetRoles() {
-		if role.GetUpdate().GetStrategy() == apiv1.UpdatePolicy_CANARY {
-			return role.GetUpdate().GetCanaryPercent()
+		if course := courseOf(role.GetUpdate()); course.GetStrategy() == apiv1.UpdatePolicy_CANARY {
+			return course.GetCanaryPercent()
 		}
 	}
 	return 0
+}
+
+// courseOf is how the present version takes the place of the one before.
+func courseOf(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_Course {
+	if once := update.GetOnce(); once != nil {
+		return once
+	}
+	return &apiv1.UpdatePolicy_Course{Strategy: update.GetStrategy(), CanaryPercent: update.GetCanaryPercent(), Exclusive: update.GetExclusive()}
+}
+
+// steered is a spec as its master is told: what was said for one change is the policy.
+func steered(spec *apiv1.AppSpec) *apiv1.AppSpec {
+	spec = proto.CloneOf(spec)
+	for _, role := range spec.GetRoles() {
+		if update := role.GetUpdate(); update.GetOnce() != nil {
+			course := courseOf(update)
+			update.Strategy, update.CanaryPercent, update.Exclusive, update.Once = course.GetStrategy(), course.GetCanaryPercent(), course.GetExclusive(), nil
+		}
+	}
+	return spec
+}
+
+// keepCourse leaves the change that is under way on its course: a new count, say, is no word on that.
+func keepCourse(present, next *apiv1.AppSpec) {
+	for i, role := range next.GetRoles() {
+		if i < len(present.GetRoles()) && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil {
+			role.Update.Once = present.GetRoles()[i].GetUpdate().GetOnce()
+		}
+	}
 }
 
 // exposed are an app's services that balancers route to, by name.

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
@@ -211,4 +212,43 @@ func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
 
 func withdrawn(answers []*masterv1.AllocateResponse) bool {
 	return slices.ContainsFunc(answers, func(answer *masterv1.AllocateResponse) bool { return slices.Contains(answer.GetWithdrawn(), "web-1") })
+}
+
+func TestACourseIsSaidOfOneChange(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(2))
+		m := n.launchMaster()
+		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		once := spec2(2)
+		once.Roles[0].Update = &apiv1.UpdatePolicy{
+			MaxSurge: 1, Strategy: apiv1.UpdatePolicy_BLUE_GREEN,
+			Once: &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 30},
+		}
+		z.deploy(once)
+		told := func() *apiv1.UpdatePolicy { return newestWanted(m.heard()).GetSpec().GetRoles()[0].GetUpdate() }
+		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_CANARY || update.GetCanaryPercent() != 30 || update.GetOnce() != nil {
+			t.Errorf("the master is told %v", update)
+		}
+		// Another count is no word on the course; another version ends it.
+		plain := proto.CloneOf(once)
+		plain.Roles[0].Update.Once, plain.Roles[0].Instances = nil, 3
+		z.deploy(plain)
+		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_CANARY {
+			t.Errorf("after another count the master is told %v", update)
+		}
+		next := proto.CloneOf(plain)
+		next.Roles[0].Env = map[string]string{"A": "B"}
+		z.deploy(next)
+		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN || update.GetCanaryPercent() != 0 {
+			t.Errorf("of the next version the master is told %v", update)
+		}
+		// Going back does not repeat how that version once came in.
+		if _, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Version: 2}); err != nil {
+			t.Fatal(err)
+		}
+		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN {
+			t.Errorf("of a rollback the master is told %v", update)
+		}
+	})
 }

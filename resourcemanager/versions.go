@@ -113,10 +113,13 @@ func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
 }
 
 // withCountsOf is the old spec with as many instances as there are wanted now: going back to an earlier program
-// is not going back to an earlier load.
+// is not going back to an earlier load. How that program once came in is over.
 func withCountsOf(present, old *apiv1.AppSpec) *apiv1.AppSpec {
 	spec := proto.CloneOf(old)
 	for _, role := range spec.GetRoles() {
+		if role.GetUpdate() != nil {
+			role.Update.Once = nil
+		}
 		for _, now := range present.GetRoles() {
 			if now.GetName() == role.GetName() {
 				role.Instances = now.GetInstances()

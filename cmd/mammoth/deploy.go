@@ -46,7 +46,8 @@ func (c *cli) deployCommand() *cobra.Command {
 An image file (a "docker save" or OCI archive, or what "mammoth image pack" made; "-" is
 standard input) is uploaded first. When the app is there already, only what is given
 changes: a new image is a rollout, and quotas and counts stay as they were. A manifest
-replaces all of the app; flags given with it win over it.`,
+replaces all of the app; flags given with it win over it. --strategy, --canary and
+--exclusive hold for this one change; what the manifest says of updates holds again after it.`,
 		Example: `  mammoth deploy hello.image --name web --instances 3 --cpu 0.5 --memory 64MiB --disk 64MiB \
       --port 8080 --health http:/healthz --wait
   mammoth deploy hello2.image --name web --wait
@@ -165,7 +166,7 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 		edit("strategy", func() (func(*apiv1.RoleSpec), error) {
 			strategy, err := manifest.ParseStrategy(f.strategy)
 			return func(r *apiv1.RoleSpec) {
-				update(r).Strategy, update(r).CanaryPercent, update(r).Exclusive = strategy, 0, false
+				update(r).Once = &apiv1.UpdatePolicy_Course{Strategy: strategy, Exclusive: f.exclusive}
 			}, err
 		}),
 		edit("canary", func() (func(*apiv1.RoleSpec), error) {
@@ -174,7 +175,7 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 				err = fmt.Errorf("it does not go with --strategy %s", f.strategy)
 			}
 			return func(r *apiv1.RoleSpec) {
-				update(r).Strategy, update(r).CanaryPercent, update(r).Exclusive = apiv1.UpdatePolicy_CANARY, percent, false
+				update(r).Once = &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: percent}
 			}, err
 		}),
 		edit("exclusive", func() (func(*apiv1.RoleSpec), error) {
@@ -182,7 +183,7 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 			if f.exclusive && f.strategy != "blue-green" {
 				err = errors.New("it needs --strategy blue-green")
 			}
-			return func(r *apiv1.RoleSpec) { update(r).Exclusive = f.exclusive }, err
+			return func(*apiv1.RoleSpec) {}, err // it is part of the strategy
 		}),
 		edit("constraint", func() (func(*apiv1.RoleSpec), error) {
 			return func(r *apiv1.RoleSpec) { placement(r).Constraints = f.constraints }, nil
@@ -194,6 +195,11 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 	return func(spec *apiv1.AppSpec) error {
 		if given("queue") {
 			spec.Queue = f.queue
+		}
+		for _, role := range spec.GetRoles() {
+			if role.GetUpdate() != nil {
+				role.Update.Once = nil // that was the change before
+			}
 		}
 		if len(edits) == 0 {
 			return checkRoles(spec)

@@ -242,20 +242,47 @@ func completePlacement(role *apiv1.RoleSpec) error {
 	return nil
 }
 
+// defaultCanary is the share of a canary when nobody says, in percent.
+const defaultCanary = 10
+
+// course is how a new version takes the place of the one before: a policy's own, or that of one change.
+type course interface {
+	GetStrategy() apiv1.UpdatePolicy_Strategy
+	GetCanaryPercent() int32
+	GetExclusive() bool
+}
+
+func checkCourse(course course) error {
+	switch {
+	case apiv1.UpdatePolicy_Strategy_name[int32(course.GetStrategy())] == "":
+		return invalid("the update strategy must be rolling, canary or blue-green")
+	case course.GetCanaryPercent() < 0 || course.GetCanaryPercent() > 100:
+		return invalid("a canary is given 1 to 100 %% of the requests, not %d %%", course.GetCanaryPercent())
+	case course.GetStrategy() != apiv1.UpdatePolicy_CANARY && course.GetCanaryPercent() != 0:
+		return invalid("canaryPercent belongs to the strategy canary")
+	case course.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN && course.GetExclusive():
+		return invalid("exclusive belongs to the strategy blue-green")
+	}
+	return nil
+}
+
 func completePolicies(role *apiv1.RoleSpec) error {
 	if role.GetUpdate() == nil {
 		role.Update = &apiv1.UpdatePolicy{MaxSurge: 1, AutoRevert: true}
 	}
 	update := role.GetUpdate()
+	if err := checkCourse(update); err != nil {
+		return err
+	}
+	if once := update.GetOnce(); once != nil {
+		if err := checkCourse(once); err != nil {
+			return err
+		}
+		if once.GetStrategy() == apiv1.UpdatePolicy_CANARY && once.GetCanaryPercent() == 0 {
+			once.CanaryPercent = defaultCanary
+		}
+	}
 	switch {
-	case apiv1.UpdatePolicy_Strategy_name[int32(update.GetStrategy())] == "":
-		return invalid("the update strategy must be rolling, canary or blue-green")
-	case update.GetCanaryPercent() < 0 || update.GetCanaryPercent() > 100:
-		return invalid("a canary is given 1 to 100 %% of the requests, not %d %%", update.GetCanaryPercent())
-	case update.GetStrategy() != apiv1.UpdatePolicy_CANARY && update.GetCanaryPercent() != 0:
-		return invalid("canaryPercent belongs to the strategy canary")
-	case update.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN && update.GetExclusive():
-		return invalid("exclusive belongs to the strategy blue-green")
 	case update.GetMaxErrorPercent() < 0 || update.GetMaxErrorPercent() > 100:
 		return invalid("maxErrorPercent must be between 0 and 100, but is %g", update.GetMaxErrorPercent())
 	case update.GetMaxSurge() < 0 || update.GetMaxUnavailable() < 0:
@@ -264,7 +291,7 @@ func completePolicies(role *apiv1.RoleSpec) error {
 		update.MaxSurge = 1 // with neither no update could ever begin
 	}
 	if update.GetStrategy() == apiv1.UpdatePolicy_CANARY && update.GetCanaryPercent() == 0 {
-		update.CanaryPercent = 10
+		update.CanaryPercent = defaultCanary
 	}
 	if role.GetRestart() == nil {
 		role.Restart = &apiv1.RestartPolicy{}

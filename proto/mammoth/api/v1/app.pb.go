@@ -1127,8 +1127,10 @@ type UpdatePolicy struct {
 	// Go back when balancers count more than this share of the new version's answers as 5xx, in percent, over at
 	// least 20 requests; zero does not look.
 	MaxErrorPercent float64 `protobuf:"fixed64,8,opt,name=max_error_percent,json=maxErrorPercent,proto3" json:"max_error_percent,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Said of the change to this version, and of no later one: it wins over the policy's own course.
+	Once          *UpdatePolicy_Course `protobuf:"bytes,9,opt,name=once,proto3" json:"once,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdatePolicy) Reset() {
@@ -1215,6 +1217,13 @@ func (x *UpdatePolicy) GetMaxErrorPercent() float64 {
 		return x.MaxErrorPercent
 	}
 	return 0
+}
+
+func (x *UpdatePolicy) GetOnce() *UpdatePolicy_Course {
+	if x != nil {
+		return x.Once
+	}
+	return nil
 }
 
 // RestartPolicy holds back the replacement of instances that keep failing. Failures are counted in a sliding window.
@@ -2999,6 +3008,67 @@ func (x *Expose_Timeouts) GetIdle() *durationpb.Duration {
 	return nil
 }
 
+// Course is how a new version takes the place of the one before; the fields are those of the policy.
+type UpdatePolicy_Course struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Strategy      UpdatePolicy_Strategy  `protobuf:"varint,1,opt,name=strategy,proto3,enum=mammoth.api.v1.UpdatePolicy_Strategy" json:"strategy,omitempty"`
+	CanaryPercent int32                  `protobuf:"varint,2,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	Exclusive     bool                   `protobuf:"varint,3,opt,name=exclusive,proto3" json:"exclusive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePolicy_Course) Reset() {
+	*x = UpdatePolicy_Course{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePolicy_Course) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePolicy_Course) ProtoMessage() {}
+
+func (x *UpdatePolicy_Course) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePolicy_Course.ProtoReflect.Descriptor instead.
+func (*UpdatePolicy_Course) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{5, 0}
+}
+
+func (x *UpdatePolicy_Course) GetStrategy() UpdatePolicy_Strategy {
+	if x != nil {
+		return x.Strategy
+	}
+	return UpdatePolicy_ROLLING
+}
+
+func (x *UpdatePolicy_Course) GetCanaryPercent() int32 {
+	if x != nil {
+		return x.CanaryPercent
+	}
+	return 0
+}
+
+func (x *UpdatePolicy_Course) GetExclusive() bool {
+	if x != nil {
+		return x.Exclusive
+	}
+	return false
+}
+
 type AppHistory_Version struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Version   int32                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -3013,7 +3083,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3095,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3159,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3101,7 +3171,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3295,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\aDEFAULT\x10\x00\x12\n" +
 	"\n" +
 	"\x06SPREAD\x10\x01\x12\b\n" +
-	"\x04PACK\x10\x02\"\x95\x03\n" +
+	"\x04PACK\x10\x02\"\xe1\x04\n" +
 	"\fUpdatePolicy\x12A\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2%.mammoth.api.v1.UpdatePolicy.StrategyR\bstrategy\x12\x1b\n" +
 	"\tmax_surge\x18\x02 \x01(\x05R\bmaxSurge\x12'\n" +
@@ -3235,7 +3305,12 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\bdeadline\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12%\n" +
 	"\x0ecanary_percent\x18\x06 \x01(\x05R\rcanaryPercent\x12\x1c\n" +
 	"\texclusive\x18\a \x01(\bR\texclusive\x12*\n" +
-	"\x11max_error_percent\x18\b \x01(\x01R\x0fmaxErrorPercent\"3\n" +
+	"\x11max_error_percent\x18\b \x01(\x01R\x0fmaxErrorPercent\x127\n" +
+	"\x04once\x18\t \x01(\v2#.mammoth.api.v1.UpdatePolicy.CourseR\x04once\x1a\x90\x01\n" +
+	"\x06Course\x12A\n" +
+	"\bstrategy\x18\x01 \x01(\x0e2%.mammoth.api.v1.UpdatePolicy.StrategyR\bstrategy\x12%\n" +
+	"\x0ecanary_percent\x18\x02 \x01(\x05R\rcanaryPercent\x12\x1c\n" +
+	"\texclusive\x18\x03 \x01(\bR\texclusive\"3\n" +
 	"\bStrategy\x12\v\n" +
 	"\aROLLING\x10\x00\x12\n" +
 	"\n" +
@@ -3456,7 +3531,7 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),             // 1: mammoth.api.v1.AppSpec.Kind
@@ -3502,33 +3577,34 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*Expose_Http)(nil),           // 41: mammoth.api.v1.Expose.Http
 	(*Expose_Tcp)(nil),            // 42: mammoth.api.v1.Expose.Tcp
 	(*Expose_Timeouts)(nil),       // 43: mammoth.api.v1.Expose.Timeouts
-	(*AppHistory_Version)(nil),    // 44: mammoth.api.v1.AppHistory.Version
-	(*Obstacle_FailedTest)(nil),   // 45: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),          // 46: mammoth.core.v1.Resources
-	(*v1.Port)(nil),               // 47: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),        // 48: mammoth.core.v1.HealthCheck
-	(v1.ContainerSpec_Network)(0), // 49: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 51: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),        // 52: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),              // 53: mammoth.core.v1.Phase
-	(*v1.ExecInput)(nil),          // 54: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),           // 55: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),         // 56: mammoth.core.v1.ExecOutput
+	(*UpdatePolicy_Course)(nil),   // 44: mammoth.api.v1.UpdatePolicy.Course
+	(*AppHistory_Version)(nil),    // 45: mammoth.api.v1.AppHistory.Version
+	(*Obstacle_FailedTest)(nil),   // 46: mammoth.api.v1.Obstacle.FailedTest
+	(*v1.Resources)(nil),          // 47: mammoth.core.v1.Resources
+	(*v1.Port)(nil),               // 48: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),        // 49: mammoth.core.v1.HealthCheck
+	(v1.ContainerSpec_Network)(0), // 50: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),        // 53: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),              // 54: mammoth.core.v1.Phase
+	(*v1.ExecInput)(nil),          // 55: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),           // 56: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),         // 57: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
 	11, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
 	12, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	46, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	47, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	47, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	48, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
 	40, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	48, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	49, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
 	14, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
 	15, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
 	16, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
 	17, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	49, // 11: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	50, // 11: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
 	13, // 12: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
 	41, // 13: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
 	42, // 14: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
@@ -3537,76 +3613,78 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	3,  // 17: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
 	4,  // 18: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,  // 19: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	50, // 20: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	50, // 21: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	50, // 22: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	50, // 23: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	50, // 24: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	50, // 25: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
-	6,  // 26: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	20, // 27: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	21, // 28: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	19, // 29: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	51, // 30: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	10, // 31: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	7,  // 32: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	51, // 33: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	8,  // 34: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	52, // 35: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	53, // 36: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	51, // 37: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	51, // 38: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	9,  // 39: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	10, // 40: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	18, // 41: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	24, // 42: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	38, // 43: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	18, // 44: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	44, // 45: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	51, // 46: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	39, // 47: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	45, // 48: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	50, // 49: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	50, // 50: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	51, // 51: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	10, // 52: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	22, // 53: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	25, // 54: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	27, // 55: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	27, // 56: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	28, // 57: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	29, // 58: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	30, // 59: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	31, // 60: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	32, // 61: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	33, // 62: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
-	34, // 63: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
-	35, // 64: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
-	27, // 65: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	27, // 66: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	37, // 67: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	54, // 68: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	23, // 69: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	26, // 70: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	18, // 71: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	18, // 72: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	18, // 73: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	18, // 74: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	18, // 75: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	18, // 76: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	18, // 77: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	18, // 78: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
-	18, // 79: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
-	18, // 80: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
-	36, // 81: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	38, // 82: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	55, // 83: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	56, // 84: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	69, // [69:85] is the sub-list for method output_type
-	53, // [53:69] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	51, // 20: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	44, // 21: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	51, // 22: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	51, // 23: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	51, // 24: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	51, // 25: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	51, // 26: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	6,  // 27: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
+	20, // 28: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	21, // 29: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	19, // 30: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	52, // 31: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	10, // 32: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	7,  // 33: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	52, // 34: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	8,  // 35: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	53, // 36: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	54, // 37: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	52, // 38: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	52, // 39: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	9,  // 40: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
+	10, // 41: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	18, // 42: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	24, // 43: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	38, // 44: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	18, // 45: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	45, // 46: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	52, // 47: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	39, // 48: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	46, // 49: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	51, // 50: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	51, // 51: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 52: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	52, // 53: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	10, // 54: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	22, // 55: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	25, // 56: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	27, // 57: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	27, // 58: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	28, // 59: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	29, // 60: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	30, // 61: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	31, // 62: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	32, // 63: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	33, // 64: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
+	34, // 65: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
+	35, // 66: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
+	27, // 67: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	27, // 68: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	37, // 69: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	55, // 70: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	23, // 71: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	26, // 72: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	18, // 73: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	18, // 74: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	18, // 75: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	18, // 76: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	18, // 77: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	18, // 78: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	18, // 79: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	18, // 80: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
+	18, // 81: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
+	18, // 82: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
+	36, // 83: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	38, // 84: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	56, // 85: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	57, // 86: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	71, // [71:87] is the sub-list for method output_type
+	55, // [55:71] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -3620,7 +3698,7 @@ func file_mammoth_api_v1_app_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
