@@ -226,19 +226,13 @@ func (rm *ResourceManager) RegisterNode(ctx context.Context, request *trackerv1.
 }
 
 // OpenSession implements service.Tracker.
-func (rm *ResourceManager) OpenSession(ctx context.Context, session string) (service.Stream[*trackerv1.NodeCommand], error) {
-	return ask(ctx, rm, func(z *zone) (service.Stream[*trackerv1.NodeCommand], error) {
-		commands, err := z.openSession(session)
-		if err != nil {
-			return nil, err
-		}
-		return &stream[*trackerv1.NodeCommand]{commands, func() { rm.post(func(z *zone) { z.closeSession(session, commands) }) }}, nil
-	})
-}
-
-// Report implements service.Tracker.
-func (rm *ResourceManager) Report(ctx context.Context, report *trackerv1.NodeReport) error {
-	return tell(ctx, rm, func(z *zone) error { return z.report(report) })
+func (rm *ResourceManager) OpenSession(ctx context.Context, name string, stream service.NodeStream) (service.NodeSession, error) {
+	s := &session{rm: rm, name: name, stream: stream}
+	if err := tell(ctx, rm, func(z *zone) error { return z.openSession(s) }); err != nil {
+		s.drop(err) // the loop may have opened it, or may still do so
+		return nil, err
+	}
+	return s, nil
 }
 
 // RegisterMaster implements service.Masters.

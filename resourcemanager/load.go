@@ -35,7 +35,7 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 		names:         map[string]*app{},
 		nodes:         map[id.Node]*node{},
 		containers:    map[id.Container]*container{},
-		sessions:      map[string]*node{},
+		registered:    map[string]*node{},
 		contracts:     map[string]*contract{},
 		watchers:      map[*eventWatch]struct{}{},
 		lostBalancers: map[string]time.Time{},

@@ -37,7 +37,7 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	}
 	z.endSession(n, fmt.Errorf("node %q has registered anew: %w", name, errdefs.ErrAborted))
 	n.session = rand.Text()
-	z.sessions[n.session] = n
+	z.registered[n.session] = n
 	n.lastReport = z.now
 
 	r := n.record
@@ -88,16 +88,13 @@ func (z *zone) takeTruth(n *node, statuses []*corev1.ContainerStatus) (reap []st
 }
 
 // openSession begins the stream of commands to a node, with everything that it may not have been told.
-func (z *zone) openSession(session string) (*mailbox[*trackerv1.NodeCommand], error) {
-	n := z.sessions[session]
+func (z *zone) openSession(s *session) error {
+	n := z.registered[s.name]
 	if n == nil {
-		return nil, errRegisterAgain
+		return errRegisterAgain
 	}
-	if n.commands != nil {
-		n.commands.close(fmt.Errorf("node %q has opened another stream: %w", n.id, errdefs.ErrAborted))
-	}
-	n.commands = newMailbox[*trackerv1.NodeCommand]()
-	n.outbox = nil
+	n.hangUp(fmt.Errorf("node %q has opened another stream: %w", n.id, errdefs.ErrAborted))
+	n.stream = s
 	n.lastReport = z.now
 	for _, c := range sortedContainers(n.containers) {
 		switch {
@@ -107,18 +104,17 @@ func (z *zone) openSession(session string) (*mailbox[*trackerv1.NodeCommand], er
 			z.launch(c)
 		}
 	}
-	return n.commands, nil
+	return nil
 }
 
 var errRegisterAgain = fmt.Errorf("this session is over; the node has to register again: %w", errdefs.ErrAborted)
 
 // report takes what has changed on a node.
-func (z *zone) report(report *trackerv1.NodeReport) error {
-	n := z.sessions[report.GetSession()]
+func (z *zone) report(session string, report *trackerv1.NodeReport) error {
+	n := z.registered[session]
 	if n == nil {
 		return errRegisterAgain
 	}
-	n.lastReport = z.now
 	changed := false
 	if capacity := report.GetCapacity(); capacity != nil {
 		if _, err := z.vector(capacity); err != nil {
@@ -270,26 +266,42 @@ func (z *zone) appsOn(n *node) []*app {
 }
 
 func (z *zone) endSession(n *node, why error) {
-	if n.commands != nil {
-		n.commands.close(why)
-		n.commands = nil
-	}
-	n.outbox = nil
-	delete(z.sessions, n.session)
+	n.hangUp(why)
+	delete(z.registered, n.session)
 	n.session = ""
 }
 
-// closeSession is about a stream that is over; it may be an earlier one.
-func (z *zone) closeSession(session string, commands *mailbox[*trackerv1.NodeCommand]) {
-	if n := z.sessions[session]; n != nil && n.commands == commands {
-		n.commands, n.outbox = nil, nil
+// hangUp ends the node's stream if it has one.
+func (n *node) hangUp(why error) {
+	if n.stream == nil {
+		return
 	}
+	n.stream.end(why)
+	n.lastReport = n.heard()
+	n.stream, n.outbox = nil, nil
+}
+
+// closeSession is about a stream that is over; it may be an earlier one.
+func (z *zone) closeSession(s *session) {
+	if n := z.registered[s.name]; n != nil && n.stream == s {
+		n.hangUp(errClosed)
+	}
+}
+
+// heard is when the node was last heard of.
+func (n *node) heard() time.Time {
+	if n.stream != nil {
+		if beat := n.stream.lastBeat(); beat.After(n.lastReport) {
+			return beat
+		}
+	}
+	return n.lastReport
 }
 
 // command is told to the node once the turn is stored. A node that is not connected is told when it comes back,
 // from what is stored.
 func (z *zone) command(n *node, command *trackerv1.NodeCommand) {
-	if n == nil || n.commands == nil {
+	if n == nil || n.stream == nil {
 		return
 	}
 	n.outbox = append(n.outbox, command)
@@ -297,8 +309,8 @@ func (z *zone) command(n *node, command *trackerv1.NodeCommand) {
 }
 
 func (n *node) flush() {
-	for _, command := range n.outbox {
-		n.commands.put(command)
+	if n.stream != nil {
+		n.stream.put(n.outbox)
 	}
 	n.outbox = nil
 }
@@ -306,7 +318,7 @@ func (n *node) flush() {
 // dueNodes declares silent nodes lost, forgets those that are long gone, and empties those that are drained.
 func (z *zone) dueNodes() {
 	for _, n := range z.sortedNodes() {
-		silent := z.now.Sub(n.lastReport)
+		silent := z.now.Sub(n.heard())
 		switch {
 		case n.state() == lifecycle.NodeLost:
 			if len(n.containers) == 0 && silent > forgetNodeAfter {
@@ -320,7 +332,7 @@ func (z *zone) dueNodes() {
 		case n.state() == lifecycle.NodeDraining:
 			z.drainStep(n)
 		default:
-			z.at(n.lastReport.Add(z.config.NodeTimeout + time.Millisecond))
+			z.at(n.heard().Add(z.config.NodeTimeout + time.Millisecond))
 		}
 	}
 }
@@ -381,7 +393,7 @@ func (z *zone) viewNode(n *node) *apiv1.Node {
 		Capacity:     r.GetCapacity(),
 		Used:         z.resources(z.core.Used(n.id)),
 		Attributes:   r.GetAttributes(),
-		LastReportAt: timestamppb.New(n.lastReport),
+		LastReportAt: timestamppb.New(n.heard()),
 		RegisteredAt: r.GetRegisteredAt(),
 		Version:      r.GetVersion(),
 	}

@@ -37,6 +37,7 @@ type ResourceManager struct {
 	listener net.Listener
 	zone     *zone
 	inbox    *mailbox[input]
+	started  time.Time
 	// stopped is closed when the loop has ended.
 	stopped chan struct{}
 	metrics *metrics
@@ -70,9 +71,9 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 	config.address = listener.Addr().String()
 	rm := &ResourceManager{
 		config: config, store: memory, listener: listener,
-		inbox: newMailbox[input](), stopped: make(chan struct{}), metrics: newMetrics(),
+		inbox: newMailbox[input](), started: time.Now(), stopped: make(chan struct{}), metrics: newMetrics(),
 	}
-	zone, err := load(&rm.config, memory, rm.post, time.Now())
+	zone, err := load(&rm.config, memory, rm.post, rm.started)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,8 @@ type zone struct {
 	names      map[string]*app
 	nodes      map[id.Node]*node
 	containers map[id.Container]*container
-	sessions   map[string]*node
+	// registered are the nodes by the sessions that they were given when they registered.
+	registered map[string]*node
 	contracts  map[string]*contract
 	// readCalendarAt is when the windows of contracts are worked out again.
 	readCalendarAt time.Time
@@ -138,9 +139,12 @@ type node struct {
 	id     id.Node
 	record *storev1.Node
 	// session is empty until the node has registered with this ResourceManager.
-	session    string
-	commands   *mailbox[*trackerv1.NodeCommand]
-	outbox     []*trackerv1.NodeCommand
+	session string
+	// stream is nil until the node has opened it, and when it has ended.
+	stream *session
+	// outbox is what the stream is to be told at the end of the turn.
+	outbox []*trackerv1.NodeCommand
+	// lastReport is when the node was last heard of otherwise than on its present stream.
 	lastReport time.Time
 	containers map[id.Container]*container
 }
@@ -225,9 +229,7 @@ func (z *zone) publish() {
 
 func (z *zone) closeStreams() {
 	for _, n := range z.nodes {
-		if n.commands != nil {
-			n.commands.close(errStopped)
-		}
+		n.hangUp(errStopped)
 	}
 	for _, a := range z.apps {
 		if a.stream != nil {

@@ -58,8 +58,27 @@ type Zone interface {
 // Tracker is what the loop does for NodeManagers. errdefs.ErrAborted means that the node has to register again.
 type Tracker interface {
 	RegisterNode(ctx context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error)
-	OpenSession(ctx context.Context, session string) (Stream[*trackerv1.NodeCommand], error)
+	// OpenSession begins the stream of commands to a node.
+	OpenSession(ctx context.Context, session string, stream NodeStream) (NodeSession, error)
+}
+
+// NodeStream is a node's end of its Session stream.
+type NodeStream interface {
+	// Send may wait for the node; it is called by one goroutine at a time.
+	Send(command *trackerv1.NodeCommand) error
+	// End ends the stream and with it every Send and Recv that waits on it, and tells the node why. It does not wait.
+	// Idempotent.
+	End(why error)
+}
+
+// NodeSession is the loop's end of it.
+type NodeSession interface {
+	// Beat takes note that the node is alive. It does not wait.
+	Beat() error
+	// Report takes what has changed on the node, and returns once it is stored.
 	Report(ctx context.Context, report *trackerv1.NodeReport) error
+	// Close ends the stream; nothing is sent any more when it returns. Idempotent.
+	Close()
 }
 
 // Masters is what the loop does for application masters. bearer is the attempt's token.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/mammoth-os/mammoth/internal/wire"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -34,25 +35,54 @@ func (s *tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, 
 	if err != nil {
 		return err
 	}
-	commands, err := s.loop.OpenSession(stream.Context(), first.GetSession())
+	session, err := s.loop.OpenSession(stream.Context(), first.GetSession(), nodeStream{stream})
 	if err != nil {
 		return wire.Status(err)
 	}
-	defer commands.Close()
-	return bothWays(stream.Context(),
-		func(ctx context.Context) error {
-			for report := first; ; {
-				report.Session = first.GetSession()
-				if err := s.loop.Report(ctx, report); err != nil {
-					return err
-				}
-				if report, err = stream.Recv(); err != nil {
-					return err
-				}
-			}
-		},
-		func(ctx context.Context) error { return send(ctx, commands, stream.Send) },
-	)
+	defer session.Close()
+	for report := first; ; {
+		if isBeat(report) {
+			err = session.Beat() // which keeps nothing of it, so that the next report can be read into the same message
+		} else {
+			err = session.Report(stream.Context(), report)
+			report = &trackerv1.NodeReport{}
+		}
+		if err != nil {
+			return wire.Status(err)
+		}
+		if err := stream.RecvMsg(report); err != nil {
+			return endOfStream(err)
+		}
+	}
+}
+
+// isBeat reports whether a node says no more than that it is alive.
+func isBeat(report *trackerv1.NodeReport) bool {
+	return len(report.GetContainers()) == 0 && len(report.GetAttributes()) == 0 && report.GetHealth() == nil && report.GetCapacity() == nil
+}
+
+// nodeStream is the node's end of a stream.
+type nodeStream struct {
+	grpc.BidiStreamingServer[trackerv1.NodeReport, trackerv1.NodeCommand]
+}
+
+// End implements NodeStream. gRPC ends a stream when its handler returns, but the handler waits for the node's next
+// report. A second goroutine for each stream, so that the handler could wait for both, would cost more memory than all
+// else that is known of a node. What carries the stream can be told its status by anybody, and lets the handler go then;
+// it does so itself when a message cannot be sent. Should it hide that one day, streams end with the node's next report.
+func (s nodeStream) End(why error) {
+	transport := grpc.ServerTransportStreamFromContext(s.Context())
+	if carrier, ok := transport.(interface{ WriteStatus(*status.Status) error }); ok {
+		_ = carrier.WriteStatus(status.Convert(wire.Status(why))) // it fails when the connection is gone, and the stream with it
+	}
+}
+
+// endOfStream is what a handler returns when there is nothing more to be received.
+func endOfStream(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 // bothWays runs the two directions of a stream until one of them ends, which ends the stream. The receiving one ends
@@ -65,8 +95,5 @@ func bothWays(ctx context.Context, receive, write func(context.Context) error) e
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause
 	}
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return wire.Status(err)
+	return wire.Status(endOfStream(err))
 }
