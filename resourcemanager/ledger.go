@@ -46,15 +46,18 @@ func (z *zone) viewContract(k *contract, ledger scheduler.Ledger) *apiv1.Contrac
 // sumLedger adds what the scheduler has counted since the start to what was written down before it.
 func sumLedger(before *apiv1.Ledger, since scheduler.Ledger) *apiv1.Ledger {
 	sum := &apiv1.Ledger{
-		LentCoreSeconds:   before.GetLentCoreSeconds() + since.LentCoreSeconds,
-		UsedCoreSeconds:   before.GetUsedCoreSeconds() + since.UsedCoreSeconds,
-		LostCoreSeconds:   before.GetLostCoreSeconds() + since.LostCoreSeconds,
-		StoppedContainers: before.GetStoppedContainers() + int64(since.Stopped),
+		LentCoreSeconds:    before.GetLentCoreSeconds() + since.LentCoreSeconds,
+		UsedCoreSeconds:    before.GetUsedCoreSeconds() + since.UsedCoreSeconds,
+		LostCoreSeconds:    before.GetLostCoreSeconds() + since.LostCoreSeconds,
+		StoppedContainers:  before.GetStoppedContainers() + int64(since.Stopped),
+		ReturnedContainers: before.GetReturnedContainers() + int64(since.Returned),
 	}
 	sum.ReturnedCoreSeconds = sum.GetLentCoreSeconds() - sum.GetUsedCoreSeconds()
 	sum.HandBacks = append(sum.HandBacks, before.GetHandBacks()...)
 	for _, back := range since.HandBacks {
-		view := &apiv1.HandBack{PromisedAt: timestamppb.New(back.Promised), StoppedContainers: int64(back.Stopped)}
+		view := &apiv1.HandBack{
+			PromisedAt: timestamppb.New(back.Promised), StoppedContainers: int64(back.Stopped), ReturnedContainers: int64(back.Returned),
+		}
 		if !back.Done.IsZero() {
 			view.DoneAt, view.Kept = timestamppb.New(back.Done), !back.Done.After(back.Promised)
 		}
@@ -98,6 +101,7 @@ func (z *zone) lendingReport() *apiv1.LendingReport {
 		total.ReturnedCoreSeconds += ledger.GetReturnedCoreSeconds()
 		total.LostCoreSeconds += ledger.GetLostCoreSeconds()
 		total.StoppedContainers += ledger.GetStoppedContainers()
+		total.ReturnedContainers += ledger.GetReturnedContainers()
 	}
 	return report
 }

@@ -363,7 +363,8 @@ func (z *zone) lendingMoved() {
 		k.state = now.GetState()
 		told := len(k.record.GetLedger().GetHandBacks())
 		moved := was != k.state || told != len(now.GetLedger().GetHandBacks()) ||
-			k.record.GetLedger().GetStoppedContainers() != now.GetLedger().GetStoppedContainers()
+			k.record.GetLedger().GetStoppedContainers() != now.GetLedger().GetStoppedContainers() ||
+			k.record.GetLedger().GetReturnedContainers() != now.GetLedger().GetReturnedContainers()
 		if moved || z.now.Sub(k.saved) >= saveLedgerEvery && !proto.Equal(k.record.GetLedger(), now.GetLedger()) {
 			record := proto.CloneOf(k.record)
 			record.Ledger = now.GetLedger()

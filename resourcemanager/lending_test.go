@@ -247,7 +247,14 @@ func TestALedgerOutlivesTheResourceManager(t *testing.T) {
 		if _, err := z.lending().LendNow(context.Background(), &apiv1.LendNowRequest{Name: "nightly", For: durationpb.New(10 * time.Minute)}); err != nil {
 			t.Fatal(err)
 		}
-		z.pass(9*time.Minute + 50*time.Second)
+		z.pass(9*time.Minute + 42*time.Second)
+		told := notices(batch.heard())
+		if len(told) == 0 {
+			t.Fatal("nobody was told of the hand-back")
+		}
+		// One goes as soon as it hears.
+		n.done(told[0].GetContainerId(), &corev1.Exit{Reason: corev1.Exit_EXITED})
+		z.pass(8 * time.Second)
 		var gone int
 		for _, name := range held {
 			if n.stopped(name) {
@@ -268,6 +275,9 @@ func TestALedgerOutlivesTheResourceManager(t *testing.T) {
 		}
 		before := report()
 		ledger := before.GetLedger()
+		if ledger.GetReturnedContainers() != 1 || ledger.GetHandBacks()[0].GetReturnedContainers() != 1 {
+			t.Errorf("one went before its deadline; the report says %v", before)
+		}
 		if ledger.GetStoppedContainers() != int64(gone) || before.GetHandBacks() != 1 || before.GetHandBacksKept() != 1 || before.GetSlowestHandBack().AsDuration() > 0 {
 			t.Errorf("%d were stopped; the report says %v", gone, before)
 		}

@@ -100,8 +100,9 @@ func contractText(w io.Writer, k *apiv1.Contract) error {
 	t.row("opens", orDash(moment(k.GetOpensAt())))
 	t.row("lent", orDash(amounts(k.GetLent())))
 	t.row("borrowed", orDash(amounts(k.GetBorrowed())))
-	t.row("so far", fmt.Sprintf("%s core-hours lent, %s used; %d containers stopped, %s core-hours lost",
-		coreHours(ledger.GetLentCoreSeconds()), coreHours(ledger.GetUsedCoreSeconds()), ledger.GetStoppedContainers(), coreHours(ledger.GetLostCoreSeconds())))
+	t.row("so far", fmt.Sprintf("%s core-hours lent, %s used; %d containers given back, %d stopped, %s core-hours lost",
+		coreHours(ledger.GetLentCoreSeconds()), coreHours(ledger.GetUsedCoreSeconds()), ledger.GetReturnedContainers(), ledger.GetStoppedContainers(),
+		coreHours(ledger.GetLostCoreSeconds())))
 	return t.Flush()
 }
 
@@ -269,7 +270,7 @@ func (c *cli) lendReportCommand() *cobra.Command {
 }
 
 func reportTable(w io.Writer, report *apiv1.LendingReport) error {
-	t := newTable(w, "NAME", "STATE", "LENT", "USED", "RETURNED", "STOPPED", "LOST", "IN TIME", "SLOWEST")
+	t := newTable(w, "NAME", "STATE", "LENT", "USED", "RETURNED", "GIVEN BACK", "STOPPED", "LOST", "IN TIME", "SLOWEST")
 	for _, k := range report.GetContracts() {
 		ledger := k.GetLedger()
 		slowest := ""
@@ -277,13 +278,13 @@ func reportTable(w io.Writer, report *apiv1.LendingReport) error {
 			slowest = early(took.AsDuration())
 		}
 		t.row(k.GetName(), word(k.GetState()), coreHours(ledger.GetLentCoreSeconds()), coreHours(ledger.GetUsedCoreSeconds()),
-			coreHours(ledger.GetReturnedCoreSeconds()), ledger.GetStoppedContainers(),
+			coreHours(ledger.GetReturnedCoreSeconds()), ledger.GetReturnedContainers(), ledger.GetStoppedContainers(),
 			fmt.Sprintf("%s (%.1f%%)", coreHours(ledger.GetLostCoreSeconds()), k.GetLostPercent()),
 			fmt.Sprintf("%d/%d", k.GetHandBacksKept(), k.GetHandBacks()), orDash(slowest))
 	}
 	err := t.Flush()
 	if len(report.GetContracts()) > 0 {
-		_, writing := fmt.Fprintln(w, "lent, used, returned and lost are core-hours")
+		_, writing := fmt.Fprintln(w, "lent, used, returned and lost are core-hours, given back and stopped are containers")
 		err = errors.Join(err, writing)
 	}
 	return err

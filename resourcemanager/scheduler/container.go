@@ -67,6 +67,10 @@ func (c *Core) release(name id.Container) {
 	}
 	delete(c.containers, name)
 	a, n := k.app, k.node
+	// What a lost node took with it was not given back by anybody.
+	if given := k.notice; given != nil && given.contract != nil && !given.stopped && n.known {
+		given.contract.ledger.giveBack()
+	}
 	c.unhold(k)
 	c.dropNotice(k)
 	c.recycle(k)

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -36,17 +37,17 @@ type Ledger struct {
 	// Lent is what is lent now, at most; Borrowed is how much of it is in use.
 	Lent, Borrowed resource.Vector
 	// LentCoreSeconds were on offer and UsedCoreSeconds of them in use; LostCoreSeconds of work were thrown away by
-	// stopping Stopped containers.
+	// stopping Stopped containers. Returned ones heard that they must go, and were gone before their deadline.
 	LentCoreSeconds, UsedCoreSeconds, LostCoreSeconds float64
-	Stopped                                           int
+	Stopped, Returned                                 int
 	HandBacks                                         []HandBack
 }
 
 // HandBack is one return of what was lent: promised for the close of the window, complete from Done on; zero is
 // never.
 type HandBack struct {
-	Promised, Done time.Time
-	Stopped        int
+	Promised, Done    time.Time
+	Stopped, Returned int
 }
 
 // contract is a Contract and where it stands.
@@ -59,8 +60,13 @@ type contract struct {
 	window Window
 	// lentNow is what is on offer.
 	lentNow resource.Vector
-	ledger  ledger
+	// keeps is what it keeps for its lender beyond what others keep for that: scratch of keepRoom.
+	keeps  resource.Vector
+	ledger ledger
 }
+
+// isOpen reports whether it lends.
+func (k *contract) isOpen() bool { return k.phase == lending || k.phase == closing }
 
 // phase is where a contract stands in its window.
 type phase uint8
@@ -77,9 +83,9 @@ const (
 )
 
 type ledger struct {
-	lent, used, lost float64
-	stopped          int
-	handBacks        []HandBack
+	lent, used, lost  float64
+	stopped, returned int
+	handBacks         []HandBack
 	// pending is the hand-back in progress.
 	pending *HandBack
 }
@@ -95,6 +101,14 @@ func (l *ledger) stop(k *container, lost time.Duration) {
 	l.lost += lost.Seconds() * float64(k.need[resource.CPU]) / 1000
 	if l.pending != nil {
 		l.pending.Stopped++
+	}
+}
+
+// giveBack counts a container that went by itself after it had heard that it must.
+func (l *ledger) giveBack() {
+	l.returned++
+	if l.pending != nil {
+		l.pending.Returned++
 	}
 }
 
@@ -175,7 +189,7 @@ func (c *Core) setContracts(specs []Contract) error {
 			}
 			k.ledger = old.ledger
 			if old.phase != resting {
-				k.phase, k.window = old.phase, old.window
+				k.phase, k.window, k.lentNow = old.phase, old.window, old.lentNow
 			}
 			for _, given := range c.notices {
 				if given.contract == old {
@@ -185,6 +199,11 @@ func (c *Core) setContracts(specs []Contract) error {
 		}
 	}
 	c.contracts = contracts
+	for _, given := range slices.Clone(c.notices) {
+		if given.contract != nil && !slices.Contains(contracts, given.contract) {
+			c.keepLent(given)
+		}
+	}
 	c.contractsSet, c.turning = true, time.Time{}
 	c.stale = true
 	return nil
@@ -253,16 +272,48 @@ func (k *contract) turn(c *Core) bool {
 	case guarding:
 		until(k.guardUntil())
 	}
-	if k.phase == closing && was != closing {
-		k.ledger.pending = &HandBack{Promised: k.window.Close}
-	}
-	if k.phase == resting && k.ledger.pending != nil {
-		if k.ledger.pending.Done.IsZero() && c.isBack(k) {
-			k.ledger.pending.Done = now
+	k.promise(c, was)
+	return k.phase != was || k.window != window
+}
+
+// promise begins a hand-back, or ends one, as the contract's phase says.
+func (k *contract) promise(c *Core, was phase) {
+	pending := k.ledger.pending
+	switch {
+	case pending == nil:
+	case k.phase == lending && c.now.Before(pending.Promised):
+		// The window was extended: nothing needs to be back yet.
+		k.ledger.pending = nil
+		for _, given := range slices.Clone(c.notices) {
+			if given.contract == k {
+				c.keepLent(given)
+			}
+		}
+	case k.phase == resting:
+		if pending.Done.IsZero() && c.isBack(k) {
+			pending.Done = c.now
 		}
 		k.ledger.close()
+	case !c.now.Before(pending.Promised) && k.phase != guarding:
+		// The next window is there before all was seen to be back from the last.
+		k.ledger.close()
+	case k.phase == closing:
+		pending.Promised = k.window.Close
 	}
-	return k.phase != was || k.window != window
+	if (k.phase == closing || k.phase == guarding && was == lending) && k.ledger.pending == nil {
+		k.ledger.pending = &HandBack{Promised: k.window.Close}
+	}
+}
+
+// keepLent takes a notice back that was given only to hand back what does not need to be any more.
+func (c *Core) keepLent(given *notice) {
+	switch {
+	case given.stopped:
+	case given.claim != nil:
+		given.contract = nil
+	default:
+		c.reprieve(given.container)
+	}
 }
 
 // closingAt is when hand-back begins.
@@ -284,7 +335,7 @@ func (c *Core) account() {
 	seconds := c.now.Sub(c.counted).Seconds()
 	if !c.counted.IsZero() && seconds > 0 {
 		for _, k := range c.contracts {
-			if k.phase != lending && k.phase != closing {
+			if !k.isOpen() {
 				continue
 			}
 			borrowed := k.borrowed()
@@ -313,17 +364,18 @@ func (c *Core) resolveLoans() {
 	}
 	for i, k := range c.contracts {
 		k.lentNow = resource.Vector{}
-		if k.phase != lending && k.phase != closing {
+		if !k.isOpen() {
 			continue
 		}
 		left := k.lender.guaranteed
-		floor := k.spec.FloorPercent
-		for _, other := range c.contracts[:i] {
-			if other.lender == k.lender {
+		floor := 0.0
+		for j, other := range c.contracts {
+			if other.lender != k.lender || !other.isOpen() {
+				continue
+			}
+			floor = max(floor, other.spec.FloorPercent)
+			if j < i {
 				left = left.Sub(other.lentNow)
-				if other.phase == lending || other.phase == closing {
-					floor = max(floor, other.spec.FloorPercent)
-				}
 			}
 		}
 		left = left.Sub(k.lender.guaranteed.Percent(floor)).Max(resource.Vector{})
@@ -347,9 +399,9 @@ func (c *Core) Ledgers() []Ledger {
 	ledgers := make([]Ledger, len(c.contracts))
 	for i, k := range c.contracts {
 		ledgers[i] = Ledger{
-			Contract: k.spec.Name, Open: k.phase == lending || k.phase == closing,
+			Contract: k.spec.Name, Open: k.isOpen(),
 			LentCoreSeconds: k.ledger.lent, UsedCoreSeconds: k.ledger.used, LostCoreSeconds: k.ledger.lost,
-			Stopped: k.ledger.stopped, HandBacks: append([]HandBack(nil), k.ledger.handBacks...),
+			Stopped: k.ledger.stopped, Returned: k.ledger.returned, HandBacks: append([]HandBack(nil), k.ledger.handBacks...),
 		}
 		if ledgers[i].Open {
 			ledgers[i].Closing, ledgers[i].Lent, ledgers[i].Borrowed = k.window.Close, k.lentNow, k.borrowed()

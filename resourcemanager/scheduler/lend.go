@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
@@ -26,6 +27,10 @@ func (c *Core) keepsFor(k *ask, need *resource.Vector) *contract {
 	if len(c.contracts) == 0 {
 		return nil
 	}
+	var kept resource.Vector
+	for _, lent := range c.contracts {
+		lent.keeps = resource.Vector{}
+	}
 	for _, lent := range c.contracts {
 		if lent.phase == resting || k.app.leaf.isUnder(lent.lender) || c.isGuaranteed(k.app.leaf, lent.lender, need) {
 			continue
@@ -33,16 +38,76 @@ func (c *Core) keepsFor(k *ask, need *resource.Vector) *contract {
 		percent := lent.spec.FloorPercent
 		switch {
 		case lent.phase == guarding, lent.phase == closing && k.spec.Duration == 0, c.outlasts(k, lent):
-			percent = 100
+			percent = max(percent, c.backPercent(lent, k))
 		}
-		room := lent.roomAt(percent)
-		for i := range need {
-			if need[i] > 0 && room[i] > 0 && c.zone[i]-c.root().used[i]-need[i] < room[i] {
+		c.keepRoom(&kept, lent, percent)
+		for place := range need {
+			if need[place] > 0 && lent.keeps[place] > 0 && c.zone[place]-c.root().used[place]-need[place] < kept[place] {
 				return lent
 			}
 		}
 	}
 	return nil
+}
+
+// keepRoom adds to kept what a contract keeps at a percentage of its lender's guarantee. What others were found to keep
+// for the same lender, or for one above or below it, is part of that.
+func (c *Core) keepRoom(kept *resource.Vector, k *contract, percent float64) {
+	room := k.roomAt(percent)
+	for _, other := range c.contracts {
+		if other.lender.isUnder(k.lender) || k.lender.isUnder(other.lender) {
+			room = room.Sub(other.keeps).Max(resource.Vector{})
+		}
+	}
+	k.keeps = room
+	*kept = kept.Add(room)
+}
+
+// backPercent is how much of its guarantee the lender is promised when a contract's window closes: all but what its
+// other contracts lend beyond that. For an ask of known duration only those count that it would not outlast as well.
+func (c *Core) backPercent(lent *contract, k *ask) float64 {
+	goesOn, floor := 0.0, 0.0
+	for _, other := range c.contracts {
+		if other.lender != lent.lender || !other.isOpen() || !other.window.Close.After(lent.window.Close) || k != nil && c.outlasts(k, other) {
+			continue
+		}
+		goesOn += other.spec.LendPercent
+		floor = max(floor, other.spec.FloorPercent)
+	}
+	return 100 - min(goesOn, 100-floor)
+}
+
+// owed is the room that there has to be when a contract's capacity is back: for its lender, for those that have theirs
+// back no later, and the floors of the others.
+func (c *Core) owed(k *contract) resource.Vector {
+	var kept resource.Vector
+	for _, other := range c.contracts {
+		other.keeps = resource.Vector{}
+	}
+	for _, other := range c.contracts {
+		if c.isBackBefore(other, k) {
+			c.keepRoom(&kept, other, c.backPercent(other, nil))
+		}
+	}
+	c.keepRoom(&kept, k, c.backPercent(k, nil))
+	for _, other := range c.contracts {
+		if other != k && other.isOpen() && !c.isBackBefore(other, k) {
+			c.keepRoom(&kept, other, other.spec.FloorPercent)
+		}
+	}
+	return kept
+}
+
+// isBackBefore reports whether another contract that is handed back comes before one: it closes sooner, or stands
+// before it.
+func (c *Core) isBackBefore(other, k *contract) bool {
+	if other == k || other.phase < closing {
+		return false
+	}
+	if order := other.window.Close.Compare(k.window.Close); order != 0 {
+		return order < 0
+	}
+	return slices.Index(c.contracts, other) < slices.Index(c.contracts, k)
 }
 
 // outlasts reports whether a container of known duration would still run when its capacity is handed back.
@@ -93,8 +158,11 @@ func (c *Core) handBack() {
 			continue
 		}
 		deadline := k.window.Close.Add(-k.spec.Grace)
-		c.hurry(k, deadline)
-		lacking := c.lacking(k)
+		if deadline.Before(c.now) {
+			deadline = c.now
+		}
+		lacking := c.lacking(k, deadline)
+		c.hurry(k, deadline, &lacking)
 		for _, masters := range []bool{false, true} {
 			for i := range lacking {
 				for _, borrower := range k.borrowers {
@@ -120,18 +188,27 @@ func (c *Core) handBack() {
 	}
 }
 
-// hurry brings forward notices of a borrower's containers that were given for others and would end too late.
-func (c *Core) hurry(k *contract, deadline time.Time) {
+// hurry brings forward the notices of borrowers' containers that were given for others and would end too late.
+func (c *Core) hurry(k *contract, deadline time.Time, lacking *resource.Vector) {
 	for _, given := range c.notices {
-		if given.stopped || !given.deadline.After(deadline) || c.fetchingBack(given.container) != k {
+		held := given.container
+		if given.stopped || !given.deadline.After(deadline) || !slices.ContainsFunc(k.borrowers, held.app.leaf.isUnder) || !helps(&held.need, lacking) {
 			continue
 		}
 		given.deadline, given.contract = deadline, k
-		if deadline.Before(c.now) {
-			given.deadline = c.now
-		}
-		c.decisions.Notices = append(c.decisions.Notices, Notice{Container: given.container.id, Deadline: given.deadline, Reason: k.reason()})
+		*lacking = lacking.Sub(held.need)
+		c.decisions.Notices = append(c.decisions.Notices, Notice{Container: held.id, Deadline: deadline, Reason: k.reason()})
 	}
+}
+
+// helps reports whether something of what is lacking would come back.
+func helps(back, lacking *resource.Vector) bool {
+	for i := range back {
+		if back[i] > 0 && lacking[i] > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // reason is what containers hear that are fetched back.
@@ -154,13 +231,13 @@ func (c *Core) fetchingBack(k *container) *contract {
 
 // isBack reports whether the lender could use all of its guarantee at once, as far as that is up to the borrowers.
 func (c *Core) isBack(k *contract) bool {
-	room := k.roomAt(100)
+	room := c.owed(k)
 	for i := range room {
-		if room[i] == 0 || c.zone[i]-c.root().used[i] >= room[i] {
+		if k.keeps[i] == 0 || c.zone[i]-c.root().used[i] >= room[i] {
 			continue
 		}
 		for _, q := range k.borrowers {
-			if q.used[i] > q.guaranteed[i] {
+			if promised := q.promisedAgainst(k.lender); q.used[i] > promised[i] {
 				return false
 			}
 		}
@@ -168,28 +245,40 @@ func (c *Core) isBack(k *contract) bool {
 	return true
 }
 
-// lacking is what is still missing of the lender's guarantee once those under notice, and those that will have
-// ended by themselves, have gone.
-func (c *Core) lacking(k *contract) resource.Vector {
-	root := c.root()
-	lacking := k.roomAt(100).Sub(c.zone.Sub(root.used).Add(root.leaving)).Max(resource.Vector{})
+// lacking is what is still missing of the lender's guarantee once those that are to be gone by the deadline, and those
+// that will have ended by themselves, have gone.
+func (c *Core) lacking(k *contract, deadline time.Time) resource.Vector {
+	lacking := c.owed(k).Sub(c.zone.Sub(c.root().used)).Max(resource.Vector{})
 	if lacking.IsZero() {
 		return lacking
 	}
-	for _, borrower := range k.borrowers {
-		for _, leaf := range c.leaves {
-			if !leaf.isUnder(borrower) {
-				continue
-			}
-			for held := leaf.containersHeld; held != nil; held = held.nextOfLeaf {
-				if c.endsInTime(held, k) {
-					lacking = lacking.Sub(held.need)
-					c.wakeAt(held.startedAt.Add(held.duration))
-				}
+	for _, given := range c.notices {
+		if given.stopped || !given.deadline.After(deadline) {
+			lacking = lacking.Sub(given.container.need)
+		}
+	}
+	for _, leaf := range c.leaves {
+		if !c.isHandingBack(leaf, k) {
+			continue
+		}
+		for held := leaf.containersHeld; held != nil; held = held.nextOfLeaf {
+			if c.endsInTime(held, k) {
+				lacking = lacking.Sub(held.need)
+				c.wakeAt(held.startedAt.Add(held.duration))
 			}
 		}
 	}
-	return lacking.Max(resource.Vector{})
+	return lacking.Max(resource.Vector{}).Min(k.keeps)
+}
+
+// isHandingBack reports whether a leaf borrowed under a contract, or under one that is handed back before it.
+func (c *Core) isHandingBack(leaf *queue, k *contract) bool {
+	for _, other := range c.contracts {
+		if (other == k || c.isBackBefore(other, k)) && slices.ContainsFunc(other.borrowers, leaf.isUnder) {
+			return true
+		}
+	}
+	return false
 }
 
 // endsInTime reports whether a container said that it would end by itself before it must be stopped, and has not
@@ -223,16 +312,12 @@ func (c *Core) fetchBack(k *contract, borrower *queue, lacking *resource.Vector,
 			if !stillExceeds(leaf, k.lender, &need) {
 				return
 			}
-			deadline := which.deadline
-			if deadline.Before(c.now) {
-				deadline = c.now
-			}
 			for _, gone := range c.withGang(victim) {
 				if gone.notice == nil {
 					if gone == held {
 						held = held.nextOfLeaf
 					}
-					c.giveNotice(gone, nil, k, deadline, k.reason())
+					c.giveNotice(gone, nil, k, which.deadline, k.reason())
 					*lacking = lacking.Sub(gone.need)
 				}
 			}

@@ -64,8 +64,9 @@ type bucketKey struct {
 	app    *app
 	gang   *ask
 	master bool
-	// late asks would outlast the window of a contract.
-	late bool
+	// late asks would outlast the window of a contract; endless ones do not say when they end, and get nothing while
+	// one closes.
+	late, endless bool
 }
 
 type bucketState uint8
@@ -292,7 +293,7 @@ func (c *Core) enter(k *ask) {
 	c.prepare(k)
 	s := k.shape
 	s.asks++
-	key := bucketKey{leaf: k.app.leaf, user: k.app.user, master: k.spec.Master, late: k.late}
+	key := bucketKey{leaf: k.app.leaf, user: k.app.user, master: k.spec.Master, late: k.late, endless: k.spec.Duration == 0}
 	if key.leaf.spec.Fair {
 		key.app = k.app
 	}

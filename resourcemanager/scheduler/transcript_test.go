@@ -264,9 +264,13 @@ func (s *stage) ledger() string {
 		if l.Open {
 			state = fmt.Sprintf("open until %s, %s of %s cpu borrowed", l.Closing.Sub(start), resource.FormatCPU(l.Borrowed[resource.CPU]), resource.FormatCPU(l.Lent[resource.CPU]))
 		}
-		fmt.Fprintf(&b, "%s: %s; core-seconds lent %.0f, used %.0f, lost %.0f; %d stopped\n", l.Contract, state, l.LentCoreSeconds, l.UsedCoreSeconds, l.LostCoreSeconds, l.Stopped)
+		fmt.Fprintf(&b, "%s: %s; core-seconds lent %.0f, used %.0f, lost %.0f; %d stopped, %d returned\n", l.Contract, state, l.LentCoreSeconds, l.UsedCoreSeconds, l.LostCoreSeconds, l.Stopped, l.Returned)
 		for _, back := range l.HandBacks {
-			fmt.Fprintf(&b, "  promised at %s, back at %s, %d stopped\n", back.Promised.Sub(start), back.Done.Sub(start), back.Stopped)
+			done := "never back"
+			if !back.Done.IsZero() {
+				done = fmt.Sprintf("back at %s", back.Done.Sub(start))
+			}
+			fmt.Fprintf(&b, "  promised at %s, %s, %d stopped, %d returned\n", back.Promised.Sub(start), done, back.Stopped, back.Returned)
 		}
 	}
 	return b.String()

@@ -47,14 +47,9 @@ func (p *removalPlan) gather(q *queue, k *ask) {
 }
 
 // exceedsPromise reports whether a queue will still hold more than it is promised of something that is asked for,
-// when all under notice are gone. What a contract lends counts as promised, but not towards the lender.
+// when all under notice are gone.
 func exceedsPromise(q, claimant *queue, need *resource.Vector) bool {
-	promised := q.guaranteed
-	for _, l := range q.lent {
-		if !claimant.isUnder(l.contract.lender) {
-			promised = promised.Add(l.amount)
-		}
-	}
+	promised := q.promisedAgainst(claimant)
 	nothing := promised.IsZero()
 	for i := range need {
 		if need[i] == 0 || promised[i] == 0 && !nothing {
@@ -65,6 +60,17 @@ func exceedsPromise(q, claimant *queue, need *resource.Vector) bool {
 		}
 	}
 	return false
+}
+
+// promisedAgainst is what a queue is promised towards a claimant: its guarantee, and what others than that lend to it.
+func (q *queue) promisedAgainst(claimant *queue) resource.Vector {
+	promised := q.guaranteed
+	for _, l := range q.lent {
+		if !claimant.isUnder(l.contract.lender) {
+			promised = promised.Add(l.amount)
+		}
+	}
+	return promised
 }
 
 // planRemoval finds the cheapest way to make room for one container of an ask, among the nodes where the newest

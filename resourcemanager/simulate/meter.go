@@ -156,13 +156,13 @@ func (m *meter) finish(e *engine) {
 	for _, l := range e.core.Ledgers() {
 		c := ContractReport{
 			Name: l.Contract, LentCoreSeconds: math.Round(l.LentCoreSeconds), UsedCoreSeconds: math.Round(l.UsedCoreSeconds),
-			LostCoreSeconds: math.Round(l.LostCoreSeconds), Stopped: l.Stopped,
+			LostCoreSeconds: math.Round(l.LostCoreSeconds), Stopped: l.Stopped, Returned: l.Returned,
 		}
 		if l.UsedCoreSeconds > 0 {
 			c.LostShare = l.LostCoreSeconds / l.UsedCoreSeconds
 		}
 		for _, back := range l.HandBacks {
-			h := HandBackReport{Promised: back.Promised, Stopped: back.Stopped}
+			h := HandBackReport{Promised: back.Promised, Stopped: back.Stopped, Returned: back.Returned}
 			if !back.Done.IsZero() {
 				h.Done, h.InTime = back.Done, !back.Done.After(back.Promised)
 			}

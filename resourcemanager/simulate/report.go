@@ -70,6 +70,7 @@ type ContractReport struct {
 	LostCoreSeconds float64          `json:"lostCoreSeconds"`
 	LostShare       float64          `json:"lostShare"`
 	Stopped         int              `json:"stopped"`
+	Returned        int              `json:"returned"`
 	HandBacks       []HandBackReport `json:"handBacks"`
 }
 
@@ -79,6 +80,7 @@ type HandBackReport struct {
 	Done     time.Time `json:"done"`
 	InTime   bool      `json:"inTime"`
 	Stopped  int       `json:"stopped"`
+	Returned int       `json:"returned"`
 }
 
 // Point is a moment of the charts.

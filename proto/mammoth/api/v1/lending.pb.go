@@ -358,9 +358,11 @@ type Ledger struct {
 	StoppedContainers int64   `protobuf:"varint,4,opt,name=stopped_containers,json=stoppedContainers,proto3" json:"stopped_containers,omitempty"`
 	LostCoreSeconds   float64 `protobuf:"fixed64,5,opt,name=lost_core_seconds,json=lostCoreSeconds,proto3" json:"lost_core_seconds,omitempty"`
 	// The newest hundred, oldest first.
-	HandBacks     []*HandBack `protobuf:"bytes,6,rep,name=hand_backs,json=handBacks,proto3" json:"hand_backs,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	HandBacks []*HandBack `protobuf:"bytes,6,rep,name=hand_backs,json=handBacks,proto3" json:"hand_backs,omitempty"`
+	// Containers that heard that they must go for the lender, and had gone by themselves before their deadline.
+	ReturnedContainers int64 `protobuf:"varint,7,opt,name=returned_containers,json=returnedContainers,proto3" json:"returned_containers,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Ledger) Reset() {
@@ -435,17 +437,25 @@ func (x *Ledger) GetHandBacks() []*HandBack {
 	return nil
 }
 
+func (x *Ledger) GetReturnedContainers() int64 {
+	if x != nil {
+		return x.ReturnedContainers
+	}
+	return 0
+}
+
 // HandBack is one return of what was lent.
 type HandBack struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The close of the window.
 	PromisedAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=promised_at,json=promisedAt,proto3" json:"promised_at,omitempty"`
 	// When all was back; absent if it never was.
-	DoneAt            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=done_at,json=doneAt,proto3" json:"done_at,omitempty"`
-	StoppedContainers int64                  `protobuf:"varint,3,opt,name=stopped_containers,json=stoppedContainers,proto3" json:"stopped_containers,omitempty"`
-	Kept              bool                   `protobuf:"varint,4,opt,name=kept,proto3" json:"kept,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	DoneAt             *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=done_at,json=doneAt,proto3" json:"done_at,omitempty"`
+	StoppedContainers  int64                  `protobuf:"varint,3,opt,name=stopped_containers,json=stoppedContainers,proto3" json:"stopped_containers,omitempty"`
+	Kept               bool                   `protobuf:"varint,4,opt,name=kept,proto3" json:"kept,omitempty"`
+	ReturnedContainers int64                  `protobuf:"varint,5,opt,name=returned_containers,json=returnedContainers,proto3" json:"returned_containers,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *HandBack) Reset() {
@@ -504,6 +514,13 @@ func (x *HandBack) GetKept() bool {
 		return x.Kept
 	}
 	return false
+}
+
+func (x *HandBack) GetReturnedContainers() int64 {
+	if x != nil {
+		return x.ReturnedContainers
+	}
+	return 0
 }
 
 type ListContractsRequest struct {
@@ -1009,7 +1026,7 @@ const file_mammoth_api_v1_lending_proto_rawDesc = "" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aRESTING\x10\x01\x12\v\n" +
 	"\aLENDING\x10\x02\x12\r\n" +
-	"\tRETURNING\x10\x03\"\xa8\x02\n" +
+	"\tRETURNING\x10\x03\"\xd9\x02\n" +
 	"\x06Ledger\x12*\n" +
 	"\x11lent_core_seconds\x18\x01 \x01(\x01R\x0flentCoreSeconds\x12*\n" +
 	"\x11used_core_seconds\x18\x02 \x01(\x01R\x0fusedCoreSeconds\x122\n" +
@@ -1017,13 +1034,15 @@ const file_mammoth_api_v1_lending_proto_rawDesc = "" +
 	"\x12stopped_containers\x18\x04 \x01(\x03R\x11stoppedContainers\x12*\n" +
 	"\x11lost_core_seconds\x18\x05 \x01(\x01R\x0flostCoreSeconds\x127\n" +
 	"\n" +
-	"hand_backs\x18\x06 \x03(\v2\x18.mammoth.api.v1.HandBackR\thandBacks\"\xbf\x01\n" +
+	"hand_backs\x18\x06 \x03(\v2\x18.mammoth.api.v1.HandBackR\thandBacks\x12/\n" +
+	"\x13returned_containers\x18\a \x01(\x03R\x12returnedContainers\"\xf0\x01\n" +
 	"\bHandBack\x12;\n" +
 	"\vpromised_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"promisedAt\x123\n" +
 	"\adone_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06doneAt\x12-\n" +
 	"\x12stopped_containers\x18\x03 \x01(\x03R\x11stoppedContainers\x12\x12\n" +
-	"\x04kept\x18\x04 \x01(\bR\x04kept\"\x16\n" +
+	"\x04kept\x18\x04 \x01(\bR\x04kept\x12/\n" +
+	"\x13returned_containers\x18\x05 \x01(\x03R\x12returnedContainers\"\x16\n" +
 	"\x14ListContractsRequest\"O\n" +
 	"\x15ListContractsResponse\x126\n" +
 	"\tcontracts\x18\x01 \x03(\v2\x18.mammoth.api.v1.ContractR\tcontracts\"(\n" +
