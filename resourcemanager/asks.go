@@ -1,7 +1,9 @@
 package resourcemanager
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -57,9 +59,15 @@ func (z *zone) readAsk(message *masterv1.Ask) (scheduler.Ask, error) {
 // setAsk makes a master's ask the whole truth under its id.
 func (z *zone) setAsk(a *app, ask readAsk) error {
 	name := ask.ask.ID
-	record := &storev1.Ask{AppId: a.id.String(), Ask: ask.message, Granted: a.asks[name].GetGranted()}
-	if known := a.asks[name]; known != nil && proto.Equal(known, record) {
+	known := a.asks[name]
+	record := &storev1.Ask{AppId: a.id.String(), Ask: ask.message, Granted: known.GetGranted(), Position: known.GetPosition()}
+	if known != nil && proto.Equal(known, record) {
 		return nil
+	}
+	if known.GetAsk().GetCount() <= known.GetGranted() {
+		// Nothing of it waits yet, so that it comes after all that do.
+		a.lastAsk++
+		record.Position = a.lastAsk
 	}
 	ask.ask.Pending = a.pending(record)
 	if err := z.core.Apply(scheduler.SetAsk{App: a.id, Ask: ask.ask}); err != nil {
@@ -87,7 +95,7 @@ func (z *zone) askGranted(c *container) {
 	if known == nil {
 		return
 	}
-	c.record.Group = known.GetAsk().GetGroup()
+	c.record.Group, c.record.Duration = known.GetAsk().GetGroup(), known.GetAsk().GetDuration()
 	record := proto.CloneOf(known)
 	record.Granted++
 	c.app.asks[name] = record
@@ -134,7 +142,7 @@ func (z *zone) withdrawAsks(a *app) {
 
 // applyAsks tells the scheduler what the app waits for: nothing once it is to end.
 func (z *zone) applyAsks(a *app) {
-	for _, name := range sortedKeys(a.asks) {
+	for _, name := range a.asksInOrder() {
 		ask, err := z.readAsk(a.asks[name].GetAsk())
 		if err != nil {
 			z.log.Error("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
@@ -143,6 +151,13 @@ func (z *zone) applyAsks(a *app) {
 		ask.Pending = a.pending(a.asks[name])
 		z.apply(scheduler.SetAsk{App: a.id, Ask: ask})
 	}
+}
+
+// asksInOrder are the names of an app's asks as they wait. Those of an older ResourceManager have no position.
+func (a *app) asksInOrder() []string {
+	names := sortedKeys(a.asks)
+	slices.SortStableFunc(names, func(x, y string) int { return cmp.Compare(a.asks[x].GetPosition(), a.asks[y].GetPosition()) })
+	return names
 }
 
 // shape reads what one container needs and where it may be put.

@@ -98,7 +98,7 @@ func (z *zone) grant(grant scheduler.Grant) {
 			Epoch:       z.identity.Epoch,
 			GrantedAt:   timestamppb.New(z.now),
 		},
-		StartBy: timestamppb.New(z.now.Add(startWithin)),
+		StartBy: timestamppb.New(z.now.Add(startWithin)), Gang: grant.Gang,
 	}}
 	state, _ := z.tables.containers.Next(lifecycle.ContainerUnspecified, lifecycle.ContainerGranted)
 	c.record.Status = &corev1.ContainerStatus{Lease: c.record.GetLease(), State: corev1.ContainerStatus_State(state)}
@@ -370,5 +370,6 @@ func (z *zone) holdInput(c *container) scheduler.Hold {
 	return scheduler.Hold{
 		Container: c.id, Node: c.node, Resources: v, Ask: lease.GetAskId(), Group: c.record.GetGroup(),
 		Master: lease.GetMaster(), StartedAt: lease.GetGrantedAt().AsTime(),
+		Duration: c.record.GetDuration().AsDuration(), Gang: c.record.GetGang(),
 	}
 }

@@ -81,10 +81,12 @@ func (z *zone) masterObstacle(a *app) string {
 		if ask.Ask != "" {
 			continue
 		}
-		if ask.Limit != "" {
+		switch {
+		case ask.Limit != "":
 			return ": " + ask.Limit
-		}
-		if len(ask.Tests) > 0 {
+		case ask.Coming != "":
+			return ": " + ask.Coming
+		case len(ask.Tests) > 0:
 			return ": " + because(ask.Tests[0].Test, ask.Tests[0].Example)
 		}
 	}
@@ -114,6 +116,9 @@ func obstacle(subject string, count int32, ask scheduler.AskExplanation) *apiv1.
 		o.Reason = "it is about to be placed"
 	default:
 		o.Reason = "it waits for its turn"
+	}
+	if ask.Coming != "" {
+		o.Reason += "; " + ask.Coming
 	}
 	return o
 }

@@ -116,6 +116,13 @@ func TestWhatIsBorrowedIsGivenBackAfterANotice(t *testing.T) {
 				t.Errorf("%s was stopped before its notice ran out", notice.GetContainerId())
 			}
 		}
+		explanation, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "web"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := explanation.String(); !strings.Contains(text, "room is being made: 2 containers of crunch are under notice until ") {
+			t.Errorf("while the notices run services are told %s", text)
+		}
 		// A master that was away hears them again.
 		batch.openStream()
 		if again := notices(batch.heard()); len(again) != 2 {
@@ -287,6 +294,48 @@ func TestALedgerOutlivesTheResourceManager(t *testing.T) {
 		z.restart()
 		if after := report(); !proto.Equal(before, after) {
 			t.Errorf("before the restart\n%v\nand after it\n%v", before, after)
+		}
+	})
+}
+
+func TestContainersThatEndInTimeAreLeftAloneAfterARestartToo(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.setTree()
+		spec := nightly()
+		spec.Window = nil
+		z.addContract(spec)
+		batch := z.master(n, "crunch", "batch")
+		if _, err := z.lending().LendNow(context.Background(), &apiv1.LendNowRequest{Name: "nightly", For: durationpb.New(10 * time.Minute)}); err != nil {
+			t.Fatal(err)
+		}
+		wanted := ask1("work")
+		wanted.Count, wanted.Duration = 8, durationpb.New(9*time.Minute+45*time.Second)
+		granted := allocated(batch.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{wanted}}))
+		if len(granted) < 4 {
+			t.Fatalf("batch was given %d containers, the test wants it to borrow", len(granted))
+		}
+		for _, each := range granted {
+			n.run(each.GetLease().GetContainerId(), nil)
+		}
+		z.pass(5 * time.Minute)
+		z.restart()
+		n.register()
+		batch.connect()
+		batch.openStream()
+		z.pass(4*time.Minute + 42*time.Second)
+		if z.contract("nightly").GetState() != apiv1.Contract_RETURNING {
+			t.Fatalf("the contract is %s", z.contract("nightly").GetState())
+		}
+		if told := notices(batch.heard()); len(told) != 0 {
+			t.Errorf("they will have ended in time, and were given the notices %v", told)
+		}
+		for _, each := range granted {
+			n.done(each.GetLease().GetContainerId(), &corev1.Exit{Reason: corev1.Exit_EXITED})
+		}
+		z.pass(time.Minute)
+		if ledger := z.contract("nightly").GetLedger(); ledger.GetStoppedContainers() != 0 || len(ledger.GetHandBacks()) != 1 || !ledger.GetHandBacks()[0].GetKept() {
+			t.Errorf("the ledger says %v", ledger)
 		}
 	})
 }

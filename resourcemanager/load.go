@@ -203,6 +203,7 @@ func (z *zone) loadAsks(memory store.Store) error {
 	err := loadRecords(memory, kindAsk, func(record *storev1.Ask) error {
 		if a := z.appOf(record.GetAppId()); a != nil {
 			a.asks[record.GetAsk().GetId()] = record
+			a.lastAsk = max(a.lastAsk, record.GetPosition())
 		}
 		return nil
 	})

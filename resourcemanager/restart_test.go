@@ -84,6 +84,36 @@ func TestARestartedResourceManagerLosesAndDoublesNothing(t *testing.T) {
 	})
 }
 
+func TestAsksWaitInTheirOrderAfterARestartToo(t *testing.T) {
+	inBoltZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(3))
+		m := n.launchMaster()
+		held := m.startInstance(n, "web-1")
+		var asks []*masterv1.Ask
+		for _, name := range []string{"web-9", "web-10", "web-2"} {
+			ask := ask1(name)
+			ask.Resources.CpuMillis = 3600
+			asks = append(asks, ask)
+		}
+		if got := allocated(m.say(&masterv1.AllocateRequest{Asks: asks})); len(got) != 0 {
+			t.Fatal("the test wants asks that wait")
+		}
+		z.restart()
+		n.register()
+		m.connect()
+		m.openStream()
+		release := &masterv1.AllocateRequest{Release: []string{held}, GoneInstances: []string{"web-1"}}
+		for _, want := range []string{"web-9/1", "web-10/1", "web-2/1"} {
+			got := allocated(m.say(release))
+			if len(got) != 1 || got[0].GetLease().GetAskId() != want {
+				t.Fatalf("granted were %v, it is the turn of %s", got, want)
+			}
+			release = &masterv1.AllocateRequest{Release: []string{got[0].GetLease().GetContainerId()}}
+		}
+	})
+}
+
 func TestAMasterThatEndedWhileTheResourceManagerWasAwayIsReplaced(t *testing.T) {
 	inBoltZone(t, func(z *testZone) {
 		n := z.addNode("node-1")

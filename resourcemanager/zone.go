@@ -83,9 +83,11 @@ type tables struct {
 
 // app is one installed app. What is not in a record can be lost.
 type app struct {
-	id        id.App
-	record    *storev1.App
-	asks      map[string]*storev1.Ask
+	id     id.App
+	record *storev1.App
+	asks   map[string]*storev1.Ask
+	// lastAsk is the position of the ask that came last.
+	lastAsk   int64
 	instances map[string]*storev1.Instance
 	// containers are the held ones and, for a while, the ended ones.
 	containers map[id.Container]*container

@@ -54,6 +54,10 @@ type Hold struct {
 	Group     string
 	Master    bool
 	StartedAt time.Time
+	// Duration is how long its ask said that it would run; zero is unknown.
+	Duration time.Duration
+	// Gang is the number of the gang that it was granted with; zero is none.
+	Gang int64
 }
 
 // Release ends a container's hold: it was seen gone, or was fenced. Releasing twice is harmless.
@@ -208,6 +212,8 @@ type Grant struct {
 	Queue     id.Queue
 	Resources resource.Vector
 	Master    bool
+	// Gang is the same for all containers of a gang, and no other of the app; zero is none.
+	Gang int64
 }
 
 // Notice warns a container that it is to be gone by the deadline.
@@ -234,6 +240,8 @@ type AskExplanation struct {
 	Pending int
 	// Limit is the sentence about a queue, user or master limit that stands in the way; empty if none does.
 	Limit string
+	// Coming is the sentence about room that is being made or kept for it; empty if there is none.
+	Coming string
 	// Tests counts the nodes by the first test that each failed, most nodes first.
 	Tests []FailedTest
 	// Fits is on how many nodes one container would fit right now.

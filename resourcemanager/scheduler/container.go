@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -22,8 +23,8 @@ type container struct {
 	startedAt time.Time
 
 	duration time.Duration
-	// gang numbers the gang that it was granted with; zero is none.
-	gang int64
+	// gang is what it was granted with; nil is none.
+	gang *gang
 	// checkpoint is until when its work is safe, credit what its predecessors lost to others' guarantees.
 	checkpoint time.Time
 	credit     time.Duration
@@ -35,6 +36,12 @@ type container struct {
 	previousOfLeaf, nextOfLeaf *container
 }
 
+// gang is the containers that were granted together and are still there, in the order in which they were granted.
+type gang struct {
+	number  int64
+	members []*container
+}
+
 func (c *Core) holdExisting(in Hold) error {
 	switch {
 	case in.Container.IsZero():
@@ -42,8 +49,8 @@ func (c *Core) holdExisting(in Hold) error {
 	case in.Node == "":
 		return invalid("container %s to hold has no node", in.Container)
 	}
-	if c.containers[in.Container] != nil {
-		c.release(in.Container)
+	if old := c.containers[in.Container]; old != nil {
+		c.forget(old)
 	}
 	a := c.apps[in.Container.App]
 	if a == nil {
@@ -54,10 +61,28 @@ func (c *Core) holdExisting(in Hold) error {
 	}
 	k := c.newContainer()
 	k.id, k.app, k.group, k.node, k.ask = in.Container, a, a.group(in.Group), c.nodeNamed(in.Node), in.Ask
-	k.need, k.master, k.startedAt = in.Resources, in.Master, in.StartedAt
+	k.need, k.master, k.startedAt, k.duration = in.Resources, in.Master, in.StartedAt, in.Duration
+	if in.Gang > 0 {
+		c.rejoin(k, in.Gang)
+	}
 	c.containers[k.id] = k
 	c.hold(k)
 	return nil
+}
+
+// rejoin puts a container that is held again among those of its gang that are.
+func (c *Core) rejoin(k *container, number int64) {
+	c.gangs = max(c.gangs, number)
+	for other := k.app.containers; other != nil; other = other.nextOfApp {
+		if other.gang != nil && other.gang.number == number {
+			k.gang = other.gang
+			break
+		}
+	}
+	if k.gang == nil {
+		k.gang = &gang{number: number}
+	}
+	k.gang.members = append(k.gang.members, k)
 }
 
 func (c *Core) release(name id.Container) {
@@ -65,14 +90,21 @@ func (c *Core) release(name id.Container) {
 	if k == nil {
 		return
 	}
-	delete(c.containers, name)
-	a, n := k.app, k.node
 	// What a lost node took with it was not given back by anybody.
-	if given := k.notice; given != nil && given.contract != nil && !given.stopped && n.known {
+	if given := k.notice; given != nil && given.contract != nil && !given.stopped && k.node.known {
 		given.contract.ledger.giveBack()
 	}
+	c.forget(k)
+}
+
+func (c *Core) forget(k *container) {
+	delete(c.containers, k.id)
+	a, n := k.app, k.node
 	c.unhold(k)
 	c.dropNotice(k)
+	if g := k.gang; g != nil {
+		g.members = slices.DeleteFunc(g.members, func(other *container) bool { return other == k })
+	}
 	c.recycle(k)
 	if a.removed || a.leaf == nil {
 		c.forgetApp(a)
@@ -199,7 +231,7 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 	case k.notice != nil:
 		leaf.expect(&k.need, sign)
 	case sign > 0:
-		leaf.link(k)
+		leaf.disordered = !leaf.link(k) || leaf.disordered
 	default:
 		leaf.unlink(k)
 	}

@@ -50,7 +50,7 @@ func (c *Core) explainAsk(k *ask) AskExplanation {
 	if k.spec.Gang {
 		need = need.Scale(int64(k.spec.Pending))
 	}
-	explanation := AskExplanation{Ask: k.spec.ID, Pending: k.spec.Pending, Limit: c.limitSentence(k, &need)}
+	explanation := AskExplanation{Ask: k.spec.ID, Pending: k.spec.Pending, Limit: c.limitSentence(k, &need), Coming: c.comingSentence(k)}
 	var misses []miss
 	for _, n := range c.nodes {
 		if !n.known {
@@ -77,6 +77,76 @@ func (c *Core) explainAsk(k *ask) AskExplanation {
 		explanation.Tests = append(explanation.Tests, m.FailedTest)
 	}
 	return explanation
+}
+
+// comingSentence says whose room an ask gets and when that will be there, and which nodes are kept for it.
+func (c *Core) comingSentence(k *ask) string {
+	var leaving, stopping []titled
+	var kept []string
+	last := time.Time{}
+	for _, m := range k.nominations {
+		if m.leaf != nil && !slices.Contains(kept, string(m.node.spec.Name)) {
+			kept = append(kept, string(m.node.spec.Name))
+		}
+		for _, given := range m.victims {
+			if given.stopped {
+				stopping = addTitle(stopping, given.container.app.title())
+				continue
+			}
+			leaving = addTitle(leaving, given.container.app.title())
+			if given.deadline.After(last) {
+				last = given.deadline
+			}
+		}
+	}
+	var parts []string
+	if len(stopping) > 0 {
+		parts = append(parts, countTitles(stopping)+" being stopped")
+	}
+	if len(leaving) > 0 {
+		parts = append(parts, countTitles(leaving)+" under notice until "+last.UTC().Format(time.RFC3339))
+	}
+	switch {
+	case len(parts) > 0:
+		return "room is being made: " + strings.Join(parts, "; ")
+	case len(kept) > 0:
+		return "room is kept for it as it comes free on " + strings.Join(kept, ", ")
+	case len(k.nominations) > 0:
+		return "room that others have left is kept for it"
+	}
+	return ""
+}
+
+// titled is a number of containers of an app.
+type titled struct {
+	title string
+	count int
+}
+
+func addTitle(all []titled, title string) []titled {
+	for i := range all {
+		if all[i].title == title {
+			all[i].count++
+			return all
+		}
+	}
+	return append(all, titled{title, 1})
+}
+
+// countTitles writes "3 containers of crunch, 1 of etl are".
+func countTitles(all []titled) string {
+	total := 0
+	parts := make([]string, len(all))
+	for i, t := range all {
+		total += t.count
+		parts[i] = fmt.Sprintf("%d of %s", t.count, t.title)
+	}
+	parts[0] = fmt.Sprintf("%d containers of %s", all[0].count, all[0].title)
+	verb := " are"
+	if total == 1 {
+		parts[0], verb = "1 container of "+all[0].title, " is"
+	}
+	return strings.Join(parts, ", ") + verb
 }
 
 // test names the first test that a node fails for an ask, with an example and how close the node came.

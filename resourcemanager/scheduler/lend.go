@@ -301,6 +301,7 @@ func (c *Core) fetchBack(k *contract, borrower *queue, lacking *resource.Vector,
 		if !leaf.isUnder(borrower) {
 			continue
 		}
+		leaf.sortHeld()
 		for held := leaf.containersHeld; held != nil && lacking[which.place] > 0; {
 			victim := held
 			held = held.nextOfLeaf
@@ -312,7 +313,7 @@ func (c *Core) fetchBack(k *contract, borrower *queue, lacking *resource.Vector,
 			if !stillExceeds(leaf, k.lender, &need) {
 				return
 			}
-			for _, gone := range c.withGang(victim) {
+			for _, gone := range withGang(victim) {
 				if gone.notice == nil {
 					if gone == held {
 						held = held.nextOfLeaf

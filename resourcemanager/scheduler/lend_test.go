@@ -32,8 +32,10 @@ func newLendingZone(t *rapid.T, contracts ...Contract) *lendingZone {
 	apps := rapid.IntRange(1, 100).Draw(t, "apps")
 	web := rapid.IntRange(0, 100-apps).Draw(t, "web")
 	z.apply(t, SetQueues{Queues: []QueueSpec{
-		{Name: "root"}, {Name: "apps", Parent: "root", Guaranteed: percent(apps)},
-		{Name: "batch", Parent: "root", Guaranteed: percent(100 - apps - web)}, {Name: "web", Parent: "root", Guaranteed: percent(web)},
+		{Name: "root"},
+		{Name: "apps", Parent: "root", Guaranteed: percent(apps)},
+		{Name: "batch", Parent: "root", Guaranteed: percent(100 - apps - web)},
+		{Name: "web", Parent: "root", Guaranteed: percent(web)},
 	}})
 	for i := range rapid.IntRange(1, 4).Draw(t, "nodes") {
 		size := int64(rapid.IntRange(1, 10).Draw(t, "size"))

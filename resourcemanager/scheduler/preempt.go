@@ -36,6 +36,7 @@ func (c *Core) chooseVictims() {
 		return
 	}
 	for _, leaf := range c.leaves {
+		leaf.sortHeld()
 		if len(leaf.waiting.items) > 0 && leaf.spec.State != QueueStopped {
 			claimants = append(claimants, leaf)
 		}
@@ -119,12 +120,12 @@ func (c *Core) claimFor(b *bucket, left int) int {
 // dropNeedless takes back those notices of this pass, from the given one on, without which every nomination would
 // have its room all the same: a gang that goes as a whole may free more than was looked for.
 func (c *Core) dropNeedless(given int) {
-	if !slices.ContainsFunc(c.notices[given:], func(n *notice) bool { return n.container.gang != 0 }) {
+	if !slices.ContainsFunc(c.notices[given:], func(n *notice) bool { return n.container.gang != nil }) {
 		return
 	}
 	for _, each := range slices.Clone(c.notices[given:]) {
 		k := each.container
-		if k.gang != 0 {
+		if k.gang != nil {
 			continue
 		}
 		left := c.avail[k.node.slot].Sub(k.need)
@@ -201,7 +202,7 @@ func (c *Core) claimOne(k *ask) bool {
 	k.claims++
 	k.app.leaf.promise(&m.room, 1)
 	for _, victim := range best.victims {
-		for _, gone := range c.withGang(victim) {
+		for _, gone := range withGang(victim) {
 			if gone.notice != nil {
 				continue
 			}

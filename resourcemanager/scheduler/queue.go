@@ -1,7 +1,9 @@
 package scheduler
 
 import (
+	"cmp"
 	"math"
+	"slices"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
@@ -21,8 +23,10 @@ type queue struct {
 	// lent are the shares of others' guarantees that open contracts entitle to, entitled guaranteed and lent together.
 	lent     []loan
 	entitled resource.Vector
-	// containersHeld is a leaf's containers, newest first, without those under notice.
+	// containersHeld is a leaf's containers, newest first, without those under notice. disordered says that they have
+	// to be sorted before that is true.
 	containersHeld *container
+	disordered     bool
 	// chosenFor is the turn of removalPlan in which the leaf's containers may be taken.
 	chosenFor int64
 	// masters is what application masters hold in a leaf, masterLimit the most that they may.
@@ -48,9 +52,9 @@ type queue struct {
 	parked []*bucket
 }
 
-// link puts a container among a leaf's, by age; those that are held again after a restart may come in any order,
-// and are then only roughly sorted.
-func (q *queue) link(k *container) {
+// link puts a container among a leaf's, by age, and reports whether that is where it belongs: it is not carried
+// further than past a few.
+func (q *queue) link(k *container) bool {
 	var before *container
 	after := q.containersHeld
 	for range 64 {
@@ -67,6 +71,26 @@ func (q *queue) link(k *container) {
 	}
 	if after != nil {
 		after.previousOfLeaf = k
+	}
+	return after == nil || !after.startedAt.After(k.startedAt)
+}
+
+// sortHeld puts a leaf's containers in order after many of them came at once: after a restart, or with their app.
+func (q *queue) sortHeld() {
+	if !q.disordered {
+		return
+	}
+	q.disordered = false
+	var all []*container
+	for k := q.containersHeld; k != nil; k = k.nextOfLeaf {
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(x, y *container) int {
+		return cmp.Or(y.startedAt.Compare(x.startedAt), y.id.Compare(x.id))
+	})
+	q.containersHeld = nil
+	for i := len(all) - 1; i >= 0; i-- {
+		q.link(all[i])
 	}
 }
 

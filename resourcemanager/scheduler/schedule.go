@@ -149,14 +149,16 @@ func (c *Core) beginGang() {
 // endGang keeps a gang that is whole.
 func (c *Core) endGang(k *ask, first int) {
 	c.quiet = false
-	for _, grant := range c.decisions.Grants[first:] {
-		held := c.containers[grant.Container]
-		held.gang = c.gangs
+	grants := c.decisions.Grants[first:]
+	whole := &gang{number: c.gangs, members: make([]*container, len(grants))}
+	for i := range grants {
+		held := c.containers[grants[i].Container]
+		held.gang, whole.members[i], grants[i].Gang = whole, held, whole.number
 		if k.app.named.tracked {
 			c.touch(held.node)
 		}
 	}
-	c.granted(k, len(c.decisions.Grants)-first)
+	c.granted(k, len(grants))
 }
 
 // tryAll grants as many of an ask's containers as fit, on trial, and reports whether that is all of them.

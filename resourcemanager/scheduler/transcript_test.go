@@ -350,6 +350,12 @@ func (s *stage) hold(t *testing.T, d *datadriven.TestData) Hold {
 			in.Node = id.Node(arg.Vals[0])
 		case arg.Key == "master":
 			in.Master = true
+		case arg.Key == "started":
+			in.StartedAt = start.Add(duration(t, arg.Vals[0]))
+		case arg.Key == "duration":
+			in.Duration = duration(t, arg.Vals[0])
+		case arg.Key == "gang":
+			in.Gang = number(t, arg.Vals[0])
 		default:
 			t.Fatalf("%s: unknown argument %s", d.Pos, arg.Key)
 		}
@@ -407,6 +413,9 @@ func (s *stage) explainAsk(b *strings.Builder, ask AskExplanation) {
 	fmt.Fprintf(b, "%s: %d pending, fits on %d nodes\n", ask.Ask, ask.Pending, ask.Fits)
 	if ask.Limit != "" {
 		fmt.Fprintf(b, "  %s\n", ask.Limit)
+	}
+	if ask.Coming != "" {
+		fmt.Fprintf(b, "  %s\n", ask.Coming)
 	}
 	for _, test := range ask.Tests {
 		fmt.Fprintf(b, "  %d × %s (%s)\n", test.Nodes, test.Test, test.Example)

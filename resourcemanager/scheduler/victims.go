@@ -178,22 +178,18 @@ func (c *Core) cost(k *container) float64 {
 		cost += masterCost
 	}
 	seconds := cost.Seconds()
-	if k.gang != 0 {
-		seconds *= float64(len(c.withGang(k)))
+	if k.gang != nil {
+		seconds *= float64(len(k.gang.members))
 	}
 	return seconds
 }
 
-// withGang is a container and, if it came with a gang, all that are left of it.
-func (c *Core) withGang(k *container) []*container {
-	if k.gang == 0 {
+// withGang is a container and, if it came with a gang, all that are left of it, the newest first.
+func withGang(k *container) []*container {
+	if k.gang == nil {
 		return []*container{k}
 	}
-	var all []*container
-	for other := k.app.containers; other != nil; other = other.nextOfApp {
-		if other.gang == k.gang {
-			all = append(all, other)
-		}
-	}
+	all := slices.Clone(k.gang.members)
+	slices.Reverse(all)
 	return all
 }

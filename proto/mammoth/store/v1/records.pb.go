@@ -16,6 +16,7 @@ import (
 	v1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -429,10 +430,12 @@ func (x *Attempt) GetTrackingUrl() string {
 
 // Ask is a master's ask, and how much of it was granted.
 type Ask struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AppId         string                 `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
-	Ask           *v12.Ask               `protobuf:"bytes,2,opt,name=ask,proto3" json:"ask,omitempty"`
-	Granted       int32                  `protobuf:"varint,3,opt,name=granted,proto3" json:"granted,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AppId   string                 `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	Ask     *v12.Ask               `protobuf:"bytes,2,opt,name=ask,proto3" json:"ask,omitempty"`
+	Granted int32                  `protobuf:"varint,3,opt,name=granted,proto3" json:"granted,omitempty"`
+	// Asks of one app wait in this order.
+	Position      int64 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -484,6 +487,13 @@ func (x *Ask) GetAsk() *v12.Ask {
 func (x *Ask) GetGranted() int32 {
 	if x != nil {
 		return x.Granted
+	}
+	return 0
+}
+
+func (x *Ask) GetPosition() int64 {
+	if x != nil {
+		return x.Position
 	}
 	return 0
 }
@@ -625,7 +635,11 @@ type Container struct {
 	// The master knows that it ended.
 	Acknowledged bool `protobuf:"varint,8,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	// No start is accepted after this instant.
-	StartBy       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_by,json=startBy,proto3" json:"start_by,omitempty"`
+	StartBy *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=start_by,json=startBy,proto3" json:"start_by,omitempty"`
+	// How long its ask said that it would run; absent is unknown.
+	Duration *durationpb.Duration `protobuf:"bytes,10,opt,name=duration,proto3" json:"duration,omitempty"`
+	// The gang that it was granted with; zero is none.
+	Gang          int64 `protobuf:"varint,11,opt,name=gang,proto3" json:"gang,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -721,6 +735,20 @@ func (x *Container) GetStartBy() *timestamppb.Timestamp {
 		return x.StartBy
 	}
 	return nil
+}
+
+func (x *Container) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *Container) GetGang() int64 {
+	if x != nil {
+		return x.Gang
+	}
+	return 0
 }
 
 type Node struct {
@@ -1000,7 +1028,7 @@ var File_mammoth_store_v1_records_proto protoreflect.FileDescriptor
 
 const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"\xbe\x01\n" +
+	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"\xbe\x01\n" +
 	"\x04Zone\x12!\n" +
 	"\fapp_sequence\x18\x01 \x01(\x03R\vappSequence\x120\n" +
 	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x12\x1a\n" +
@@ -1046,11 +1074,12 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\vlaunched_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"launchedAt\x12?\n" +
 	"\rregistered_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12!\n" +
-	"\ftracking_url\x18\b \x01(\tR\vtrackingUrl\"`\n" +
+	"\ftracking_url\x18\b \x01(\tR\vtrackingUrl\"|\n" +
 	"\x03Ask\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12(\n" +
 	"\x03ask\x18\x02 \x01(\v2\x16.mammoth.master.v1.AskR\x03ask\x12\x18\n" +
-	"\agranted\x18\x03 \x01(\x05R\agranted\"1\n" +
+	"\agranted\x18\x03 \x01(\x05R\agranted\x12\x1a\n" +
+	"\bposition\x18\x04 \x01(\x03R\bposition\"1\n" +
 	"\x04Memo\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x12\n" +
 	"\x04memo\x18\x02 \x01(\fR\x04memo\"\xcf\x01\n" +
@@ -1058,7 +1087,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x129\n" +
 	"\x06report\x18\x02 \x01(\v2!.mammoth.master.v1.InstanceReportR\x06report\x12?\n" +
 	"\rregistered_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x97\x03\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xe2\x03\n" +
 	"\tContainer\x12,\n" +
 	"\x05lease\x18\x01 \x01(\v2\x16.mammoth.core.v1.LeaseR\x05lease\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x128\n" +
@@ -1069,7 +1098,10 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\fstop_message\x18\x06 \x01(\tR\vstopMessage\x123\n" +
 	"\adone_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06doneAt\x12\"\n" +
 	"\facknowledged\x18\b \x01(\bR\facknowledged\x125\n" +
-	"\bstart_by\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\astartBy\"\xed\x04\n" +
+	"\bstart_by\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\astartBy\x125\n" +
+	"\bduration\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x12\n" +
+	"\x04gang\x18\v \x01(\x03R\x04gang\"\xed\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +
@@ -1138,13 +1170,14 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*v13.Lease)(nil),              // 20: mammoth.core.v1.Lease
 	(*v13.ContainerStatus)(nil),    // 21: mammoth.core.v1.ContainerStatus
 	(v13.Exit_Reason)(0),           // 22: mammoth.core.v1.Exit.Reason
-	(*v13.Resources)(nil),          // 23: mammoth.core.v1.Resources
-	(*v13.NodeHealth)(nil),         // 24: mammoth.core.v1.NodeHealth
-	(v11.NodeState)(0),             // 25: mammoth.api.v1.NodeState
-	(*v11.QueueSpec)(nil),          // 26: mammoth.api.v1.QueueSpec
-	(*v11.ContractSpec)(nil),       // 27: mammoth.api.v1.ContractSpec
-	(*v11.Ledger)(nil),             // 28: mammoth.api.v1.Ledger
-	(*v13.Attribute)(nil),          // 29: mammoth.core.v1.Attribute
+	(*durationpb.Duration)(nil),    // 23: google.protobuf.Duration
+	(*v13.Resources)(nil),          // 24: mammoth.core.v1.Resources
+	(*v13.NodeHealth)(nil),         // 25: mammoth.core.v1.NodeHealth
+	(v11.NodeState)(0),             // 26: mammoth.api.v1.NodeState
+	(*v11.QueueSpec)(nil),          // 27: mammoth.api.v1.QueueSpec
+	(*v11.ContractSpec)(nil),       // 28: mammoth.api.v1.ContractSpec
+	(*v11.Ledger)(nil),             // 29: mammoth.api.v1.Ledger
+	(*v13.Attribute)(nil),          // 30: mammoth.core.v1.Attribute
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	11, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
@@ -1171,23 +1204,24 @@ var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	22, // 21: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
 	14, // 22: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
 	14, // 23: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	23, // 24: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	10, // 25: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	24, // 26: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	25, // 27: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	14, // 28: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	26, // 29: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	27, // 30: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	14, // 31: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	14, // 32: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	14, // 33: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	28, // 34: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	29, // 35: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	23, // 24: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	24, // 25: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	10, // 26: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	25, // 27: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	26, // 28: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	14, // 29: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	27, // 30: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	28, // 31: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	14, // 32: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	14, // 33: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	14, // 34: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	29, // 35: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	30, // 36: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }
