@@ -31,9 +31,9 @@ func LockFolder(dir string) (*os.File, error) {
 	return lock, nil
 }
 
-// WriteFile writes a file that is whole and on disk when it is there.
+// WriteFile writes a file that is whole and on disk when it is there, and nobody else's to read: there are secrets in it.
 func WriteFile(path string, text []byte) error {
-	file, err := os.Create(path)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("writing the balancer's configuration: %w", err)
 	}

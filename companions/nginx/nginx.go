@@ -82,7 +82,7 @@ func NewProxy(config Config) (*Proxy, error) {
 		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, Workers: config.Workers, Connections: balancer.Connections(),
 		ShutdownSeconds: int(config.WorkerShutdown.Seconds()), OwnTemp: true, Attached: config.Attach != nil,
 	}}
-	p.traffic.path = filepath.Join(config.Dir, "traffic.log")
+	p.traffic.note, p.traffic.errors = p.path("traffic"), p.path("error.log")
 	return p, nil
 }
 
@@ -189,6 +189,11 @@ func (p *Proxy) prepare(ctx context.Context) error {
 		_ = lock.Close()
 		return err
 	}
+	if err := p.traffic.listen(); err != nil {
+		_ = lock.Close()
+		return err
+	}
+	p.settings.Hearer, p.settings.Mark = p.traffic.address(), p.traffic.mark
 	p.lock = lock
 	return nil
 }
@@ -282,6 +287,7 @@ func (p *Proxy) Close() {
 			balancer.Pause(context.Background(), 5*time.Millisecond)
 		}
 	}
+	p.traffic.close()
 	_ = p.lock.Close()
 	p.lock = nil
 }
@@ -330,14 +336,14 @@ func (p *Proxy) place(ctx context.Context, plan *balancer.Plan, text string) err
 	}
 	if p.config.Attach != nil {
 		candidate = p.config.Attach.Include + ".new"
-		if err := balancer.WriteFile(candidate, []byte(text)); err != nil {
+		if err := p.include(candidate, []byte(text)); err != nil {
 			return err
 		}
 	}
 	current, good := p.current(), p.path("nginx.conf.good")
 	_ = os.Remove(good)
 	if before, err := os.ReadFile(current); err == nil {
-		if err := os.WriteFile(good, before, 0o644); err != nil {
+		if err := os.WriteFile(good, before, 0o600); err != nil {
 			return fmt.Errorf("keeping the last good configuration: %w", err)
 		}
 	}
@@ -353,6 +359,21 @@ func (p *Proxy) place(ctx context.Context, plan *balancer.Plan, text string) err
 	return nil
 }
 
+// include writes a file that nginx reads. One that others run may do so as another user.
+func (p *Proxy) include(path string, text []byte) error {
+	if err := balancer.WriteFile(path, text); err != nil || p.config.Attach == nil {
+		return err
+	}
+	beside, err := os.Stat(p.config.Attach.Config)
+	if err == nil {
+		err = os.Chmod(path, beside.Mode().Perm())
+	}
+	if err != nil {
+		return fmt.Errorf("letting nginx read the companion's file: %w", err)
+	}
+	return nil
+}
+
 // takeBack puts back what was in place before.
 func (p *Proxy) takeBack() {
 	p.revision = ""
@@ -361,7 +382,7 @@ func (p *Proxy) takeBack() {
 		_ = os.Remove(p.current())
 		return
 	}
-	if balancer.WriteFile(p.current()+".new", before) == nil {
+	if p.include(p.current()+".new", before) == nil {
 		_ = os.Rename(p.current()+".new", p.current())
 	}
 }
@@ -374,7 +395,7 @@ func (p *Proxy) current() string {
 	return p.path("nginx.conf")
 }
 
-// Traffic is what nginx has counted since the last call. It keeps the logs small, too.
+// Traffic is what nginx has counted since the last call. It keeps the log of errors small, too.
 func (p *Proxy) Traffic() []*companionv1.Traffic {
 	if size(p.path("error.log")) >= largestLog && p.Alive() {
 		_ = os.Rename(p.path("error.log"), p.path("error.log.1"))

@@ -133,7 +133,7 @@ func exists(dir, name string) bool {
 	return err == nil
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

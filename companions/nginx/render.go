@@ -30,6 +30,8 @@ type settings struct {
 	Connections int
 	// Path of the module for TCP ports; empty if it is built in.
 	StreamModule string
+	// Where the companion hears of requests, host:port, and what marks the words of its nginx.
+	Hearer, Mark string
 	// Old workers end after so many seconds, whatever they are still doing.
 	ShutdownSeconds int
 }
@@ -93,7 +95,8 @@ func (w *writer) head(s settings, tcp bool) {
 	w.line("worker_shutdown_timeout %ds;", s.ShutdownSeconds)
 	w.line("worker_rlimit_nofile %d;", 4*s.Connections)
 	w.line("pid %s/nginx.pid;", s.Dir)
-	w.line("error_log %s/error.log warn;", s.Dir)
+	// What goes wrong with requests is said to the companion, which keeps it from filling the disk.
+	w.line("error_log %s/error.log crit;", s.Dir)
 	w.block("events", func() { w.line("worker_connections %d;", 2*s.Connections) })
 }
 
@@ -224,7 +227,8 @@ func (w *writer) server(s settings, host balancer.Host) {
 		} else {
 			w.line("server_name %s;", host.Name)
 		}
-		w.line("access_log %s/traffic.log mammoth_traffic buffer=32k flush=500ms;", s.Dir)
+		w.line("access_log syslog:server=%s,nohostname,tag=%s mammoth_traffic;", s.Hearer, requestTag(s.Mark))
+		w.errors(s)
 		w.line(`set $mammoth_service "-";`)
 		root := false
 		for _, path := range host.Paths {
@@ -244,6 +248,11 @@ func (w *writer) server(s settings, host balancer.Host) {
 			})
 		}
 	})
+}
+
+// errors writes where it is said what goes wrong with requests. Warnings are left out: that nobody hears is one of them.
+func (w *writer) errors(s settings) {
+	w.line("error_log syslog:server=%s,nohostname,tag=%s error;", s.Hearer, errorTag(s.Mark))
 }
 
 // location writes where the requests of one prefix go.
@@ -286,6 +295,7 @@ func (w *writer) location(head string, number int, service *balancer.Service) {
 
 func (w *writer) stream(s settings, plan *balancer.Plan) {
 	w.block("stream", func() {
+		w.errors(s)
 		for _, tcp := range plan.TCP {
 			name := fmt.Sprintf("tcp_%d", tcp.Listen)
 			if len(tcp.Servers) > 0 {

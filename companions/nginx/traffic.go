@@ -1,9 +1,11 @@
 package nginx
 
 import (
-	"bytes"
 	"cmp"
-	"io"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -14,15 +16,22 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// largestLog is when the log of requests is begun anew.
+// largestLog is when the log of errors is begun anew.
 const largestLog = 16 << 20
 
-// traffic counts requests by reading what nginx logs of them.
+// traffic hears of every request, and of every error, from nginx: one datagram each. While no companion lives nobody
+// hears them, and nothing of them is kept: a file would grow until the disk is full.
 type traffic struct {
-	path string
+	// note keeps the address and the mark, so that a companion's successor is heard without a reload; errors is the file
+	// that what goes wrong with requests is written to.
+	note, errors string
 
-	mu     sync.Mutex
-	offset int64
+	conn *net.UDPConn
+	// Every datagram of nginx begins with it: the port can be sent to by anybody on this machine.
+	mark    string
+	reading sync.WaitGroup
+
+	mu sync.Mutex
 	// Endpoint ids by service and address, of this plan and the ones before it: a request ends after its plan.
 	ids    map[target]string
 	counts map[counted]*companionv1.Traffic
@@ -32,16 +41,85 @@ type target struct{ service, address string }
 
 type counted struct{ service, endpoint string }
 
+// listen takes the port that the companion before had, or else another one.
+func (t *traffic) listen() error {
+	var port int
+	if text, err := os.ReadFile(t.note); err == nil {
+		_, _ = fmt.Sscan(string(text), &port, &t.mark)
+	}
+	var err error
+	if t.conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}); err != nil || len(t.mark) != markLength {
+		if t.conn != nil {
+			_ = t.conn.Close()
+		}
+		if t.conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+			return fmt.Errorf("listening to what nginx says of requests: %w", err)
+		}
+		t.mark = rand.Text()
+	}
+	// The more of it the better; what does not fit is not counted.
+	_ = t.conn.SetReadBuffer(4 << 20)
+	note := fmt.Sprintln(t.conn.LocalAddr().(*net.UDPAddr).Port, t.mark)
+	if err := os.WriteFile(t.note, []byte(note), 0o600); err != nil {
+		_ = t.conn.Close()
+		return fmt.Errorf("noting where nginx says what it does: %w", err)
+	}
+	t.ids, t.counts = map[target]string{}, map[counted]*companionv1.Traffic{}
+	t.reading.Go(t.read)
+	return nil
+}
+
+// markLength is that of rand.Text: 130 bits, in letters and digits.
+const markLength = 26
+
+func (t *traffic) address() string { return t.conn.LocalAddr().String() }
+
+func (t *traffic) close() {
+	_ = t.conn.Close()
+	t.reading.Wait()
+}
+
+// read takes in datagrams until the connection is closed.
+func (t *traffic) read() {
+	buffer := make([]byte, 4096)
+	for {
+		n, err := t.conn.Read(buffer)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err == nil {
+			t.hear(string(buffer[:n]))
+		}
+	}
+}
+
+// What nginx says of requests and of errors has tags of its own.
+func requestTag(mark string) string { return mark }
+func errorTag(mark string) string   { return mark + "_e" }
+
+// hear takes in one datagram: "<190>Nov 22 10:00:00 TAG: LINE".
+func (t *traffic) hear(text string) {
+	head, line, found := strings.Cut(text, ": ")
+	if !found {
+		return
+	}
+	switch head[strings.LastIndexByte(head, ' ')+1:] {
+	case requestTag(t.mark):
+		t.count(line)
+	case errorTag(t.mark):
+		file, err := os.OpenFile(t.errors, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		if err != nil {
+			return
+		}
+		defer file.Close()
+		_, _ = file.WriteString(strings.TrimSpace(line) + "\n")
+	}
+}
+
 // routes learns which address is which endpoint.
 func (t *traffic) routes(plan *balancer.Plan) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ids == nil {
-		// What was logged before this companion's time is not its to report.
-		t.offset = size(t.path)
-		t.ids = map[target]string{}
-		t.counts = map[counted]*companionv1.Traffic{}
-	}
 	if len(t.ids) > 100_000 {
 		clear(t.ids)
 	}
@@ -56,10 +134,6 @@ func (t *traffic) routes(plan *balancer.Plan) {
 func (t *traffic) take() []*companionv1.Traffic {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ids == nil {
-		return nil
-	}
-	t.read()
 	var list []*companionv1.Traffic
 	for _, count := range t.counts {
 		list = append(list, count)
@@ -71,33 +145,10 @@ func (t *traffic) take() []*companionv1.Traffic {
 	return list
 }
 
-func (t *traffic) read() {
-	file, err := os.OpenFile(t.path, os.O_RDWR, 0)
-	if err != nil {
-		return
-	}
-	defer file.Close()
-	if now := size(t.path); now < t.offset {
-		t.offset = 0
-	}
-	text, err := io.ReadAll(io.LimitReader(io.NewSectionReader(file, t.offset, largestLog), largestLog))
-	if err != nil {
-		return
-	}
-	whole := bytes.LastIndexByte(text, '\n') + 1
-	for line := range bytes.Lines(text[:whole]) {
-		t.count(string(line))
-	}
-	t.offset += int64(whole)
-	if t.offset >= largestLog {
-		// nginx appends, so what it writes next lands at the beginning.
-		_ = file.Truncate(0)
-		t.offset = 0
-	}
-}
-
 // count takes in one line: the service, the addresses that were tried, the status.
 func (t *traffic) count(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	service, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 	last := strings.LastIndexByte(rest, ' ')
 	if last < 0 {

@@ -1,55 +1,138 @@
 package nginx
 
 import (
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/companions/balancer/balancertest"
+	"github.com/mammoth-os/mammoth/internal/testenv"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
 func counting(t testing.TB) *traffic {
 	t.Helper()
-	c := &traffic{path: filepath.Join(t.TempDir(), "traffic.log")}
+	dir := t.TempDir()
+	c := &traffic{note: filepath.Join(dir, "traffic"), errors: filepath.Join(dir, "error.log")}
+	must(t, c.listen())
+	t.Cleanup(c.close)
 	c.routes(&balancer.Plan{Services: []balancer.Service{{Name: "web", HTTP: []balancer.Server{
 		{ID: "web-1", Address: "127.0.0.1", Port: 1001}, {ID: "web-2", Address: "127.0.0.1", Port: 1002},
 	}}}})
 	return c
 }
 
-func (t *traffic) write(tb testing.TB, text string) {
-	tb.Helper()
-	file, err := os.OpenFile(t.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer file.Close()
-	if _, err := file.WriteString(text); err != nil {
-		tb.Fatal(err)
-	}
-}
-
 func TestTraffic(t *testing.T) {
 	c := counting(t)
 	if got := c.take(); len(got) != 0 {
-		t.Fatalf("without a log: %v", got)
+		t.Fatalf("before any request: %v", got)
 	}
-	c.write(t, "web 127.0.0.1:1001 200\nweb 127.0.0.1:1001, 127.0.0.1:1002 200\nweb 127.0.0.1:1002 503\n- - 404\nweb app_web 502\nweb 127.0.0.1:9 200\nweb 127.0")
+	conn, err := net.Dial("udp", c.address())
+	must(t, err)
+	defer conn.Close()
+	say := func(tag, line string) {
+		_, err := conn.Write([]byte("<190>Nov 22 10:00:00 " + tag + ": " + line))
+		must(t, err)
+	}
+	for _, line := range []string{
+		"web 127.0.0.1:1001 200", "web 127.0.0.1:1001, 127.0.0.1:1002 200", "web 127.0.0.1:1002 503", "- - 404", "web app_web 502", "web 127.0.0.1:9 200",
+	} {
+		say(requestTag(c.mark), line)
+		// Whoever does not know the mark is not nginx.
+		say("somebody", line)
+	}
+	say("", "")
+	say(errorTag(c.mark), "2026/11/22 10:00:00 [error] 1#1: *1 no live upstreams")
+	// Datagrams of one sender arrive in their order: after the error everything has been counted.
+	for deadline := time.Now().Add(30 * time.Second); size(c.errors) == 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("the error was not written")
+		}
+		balancer.Pause(t.Context(), time.Millisecond)
+	}
 	got := c.take()
 	if len(got) != 2 || got[0].GetRequests() != 2 || got[0].GetErrors() != 1 || got[1].GetRequests() != 2 || got[1].GetErrors() != 1 {
 		t.Fatalf("counted %v", got)
 	}
-	c.write(t, ".0.1:1001 200\n")
-	if got := c.take(); len(got) != 1 || got[0].GetRequests() != 1 {
-		t.Fatalf("a line that was half written before: %v", got)
+	text, err := os.ReadFile(c.errors)
+	must(t, err)
+	if string(text) != "2026/11/22 10:00:00 [error] 1#1: *1 no live upstreams\n" {
+		t.Errorf("the log of errors says %q", text)
 	}
-	if err := os.Truncate(c.path, 0); err != nil {
-		t.Fatal(err)
+}
+
+// While no companion lives, nothing that nginx does fills the disk; the next one hears it again, without a reload.
+func TestNobodyHears(t *testing.T) {
+	testenv.Need(t, "program:nginx")
+	dir, port := t.TempDir(), balancertest.FreePort(t)
+	config := Config{Dir: dir, Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	first, err := NewProxy(config)
+	must(t, err)
+	must(t, first.Start(t.Context()))
+	alive := balancertest.NewInstance(t, "web-1")
+	routes := balancertest.Routes(balancertest.Route("web", "web.test", "/", alive))
+	_, err = first.Apply(t.Context(), routes)
+	must(t, err)
+	ask := func(path string) int {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+config.Listen+path, http.NoBody)
+		must(t, err)
+		request.Host = "web.test"
+		answer, err := http.DefaultClient.Do(request)
+		must(t, err)
+		_ = answer.Body.Close()
+		return answer.StatusCode
 	}
-	c.write(t, "web 127.0.0.1:1002 200\n")
-	if got := c.take(); len(got) != 1 || got[0].GetEndpoint() != "web-2" {
-		t.Fatalf("after the log was begun anew: %v", got)
+	first.Close()
+	before := folderSize(t, dir)
+	for range 200 {
+		if status := ask("/broken"); status != http.StatusInternalServerError {
+			t.Fatalf("without a companion nginx answers %d", status)
+		}
+		// A header that nginx cannot take is an error of its own.
+		_ = ask("/" + strings.Repeat("x", 100_000))
 	}
+	if grown := folderSize(t, dir) - before; grown != 0 {
+		t.Errorf("200 requests that nobody heard of have left %d bytes", grown)
+	}
+	config.StopOnExit = true
+	second, err := NewProxy(config)
+	must(t, err)
+	defer second.Close()
+	must(t, second.Start(t.Context()))
+	workers := second.workers()
+	_, err = second.Apply(t.Context(), routes)
+	must(t, err)
+	var counts []*companionv1.Traffic
+	// A worker's first word meets the refusal of its last one.
+	for deadline := time.Now().Add(30 * time.Second); len(counts) == 0; counts = second.Traffic() {
+		if time.Now().After(deadline) {
+			t.Fatal("the second companion hears nothing")
+		}
+		_ = ask("/broken")
+		balancer.Pause(t.Context(), time.Millisecond)
+	}
+	if counts[0].GetEndpoint() != "web-1" || counts[0].GetErrors() != counts[0].GetRequests() {
+		t.Errorf("the second companion has counted %v", counts)
+	}
+	if now := second.workers(); len(now) == 0 || now[0] != workers[0] {
+		t.Errorf("nginx was reloaded: its workers were %v, are %v", workers, now)
+	}
+}
+
+func folderSize(t *testing.T, dir string) (sum int64) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, entry := range entries {
+		sum += size(filepath.Join(dir, entry.Name()))
+	}
+	return sum
 }
 
 func FuzzTraffic(f *testing.F) {
