@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -377,7 +378,10 @@ func testCompanionGone(r *rig) {
 	if failed := stop(); len(failed) > 0 {
 		r.t.Errorf("requests failed while there was no companion: %v", failed)
 	}
-	if after := r.subject.Serving(r.front); fmt.Sprint(before) != fmt.Sprint(after) {
+	// One of before may have ended: a worker that only finished what it had accepted.
+	after := r.subject.Serving(r.front)
+	isNew := func(process int) bool { return !slices.Contains(before, process) }
+	if len(after) == 0 || after[0] != before[0] || slices.ContainsFunc(after, isNew) {
 		r.t.Errorf("the proxy was touched though nothing had changed: processes were %v, are %v", before, after)
 	}
 	r.apply(Route("web", "web.example.test", "/", two))
