@@ -73,3 +73,9 @@ bench-sim: build ## Put a real ResourceManager under 10,000 simulated nodes and 
 bench-scheduler: ## Time the scheduler core over nodes × apps × asks (BENCH_NODES, BENCH_APPS, BENCH_ASKS narrow it).
 	@scripts/need go
 	go run ./test/bench/scheduler
+
+# Its module takes over what this one's go.mod requires since.
+.PHONY: bench-peers
+bench-peers: ## Run the scheduler core side by side with SwarmKit's (BENCH_NODES, BENCH_APPS, BENCH_ASKS narrow it).
+	@scripts/need go
+	cd test/bench/peers && go run -mod=mod .

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+)
+
+// mammoth is the scheduler core of this repository, alone or with what the ResourceManager writes about a grant.
+type mammoth struct {
+	policy scheduler.Policy
+	// stored commits a record and an event of each grant to the store in memory.
+	stored bool
+}
+
+func (m mammoth) name() string {
+	name := "spread"
+	if m.policy == scheduler.Pack {
+		name = "pack"
+	}
+	if m.stored {
+		name += " + store"
+	}
+	return name
+}
+
+func (m mammoth) covers() string {
+	if m.stored {
+		return "the same, and encodes the record and the event of each grant and commits them to the in-memory store; left out are bbolt's fsync, " +
+			"the rest of the ResourceManager's loop and the wire"
+	}
+	return "takes in the queue tree, nodes, apps and one ask a container, chooses queue and user under their limits, places, keeps the books, lists the " +
+		"decisions; left out are the store, the events and the wire"
+}
+
+const queues = 10
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func (m mammoth) prepare(w workload) (trial, error) {
+	t := &mammothTrial{stored: m.stored}
+	t.inputs = append(t.inputs, tree())
+	for i, n := range w.nodeSizes {
+		t.inputs = append(t.inputs, scheduler.SetNode{Node: scheduler.NodeSpec{Name: nodeID(i), Capacity: resource.Vector{resource.CPU: n.cpu, resource.Memory: n.memory}}})
+	}
+	for i := range w.appSizes {
+		t.inputs = append(t.inputs, scheduler.AddApp{App: appID(i), Name: appName(i), Queue: queueID(i % queues), User: []string{"ann", "bob"}[i/queues%2]})
+	}
+	for i := range w.asks {
+		app := w.app(i)
+		t.inputs = append(t.inputs, scheduler.SetAsk{App: appID(app), Ask: scheduler.Ask{
+			ID: "ask-" + strconv.Itoa(i), Pending: 1, Policy: m.policy,
+			Resources: resource.Vector{resource.CPU: w.appSizes[app].cpu, resource.Memory: w.appSizes[app].memory},
+		}})
+	}
+	return t, nil
+}
+
+// tree has five leaves on each of two sides, with a limit on what one user may hold in each.
+func tree() scheduler.SetQueues {
+	percent := func(p float64) scheduler.Capacity { return scheduler.Capacity{Percent: p, IsPercent: true} }
+	specs := []scheduler.QueueSpec{{Name: "root"}, {Name: "left", Parent: "root", Guaranteed: percent(50)}, {Name: "right", Parent: "root", Guaranteed: percent(50)}}
+	for i := range queues {
+		specs = append(specs, scheduler.QueueSpec{Name: queueID(i), Parent: specs[1+i%2].Name, Guaranteed: percent(20), UserLimitPercent: 90})
+	}
+	return scheduler.SetQueues{Queues: specs}
+}
+
+func queueID(i int) id.Queue { return id.Queue(fmt.Sprintf("queue-%d", i)) }
+
+func appID(i int) id.App { return id.App{ClusterStart: 1, Seq: int64(i + 1)} }
+
+func appName(i int) string { return fmt.Sprintf("app-%d", i) }
+
+func nodeID(i int) id.Node { return id.Node(fmt.Sprintf("node-%06d", i)) }
+
+type mammothTrial struct {
+	stored bool
+	inputs []scheduler.Input
+	grants []scheduler.Grant
+	disk   store.Disk
+}
+
+func (t *mammothTrial) run(decided func()) error {
+	core := scheduler.New(scheduler.Config{Epoch: 1})
+	for _, in := range t.inputs {
+		if err := core.Apply(in); err != nil {
+			return err
+		}
+	}
+	memory := store.OpenMemory(&t.disk, store.Options{Now: epoch, EventRetention: 10_000})
+	for now := epoch; ; now = now.Add(time.Millisecond) {
+		granted := core.Schedule(now).Grants
+		decided()
+		if len(granted) == 0 {
+			return memory.Close()
+		}
+		if t.stored {
+			if err := commit(memory, granted, now); err != nil {
+				return err
+			}
+		}
+		t.grants = append(t.grants, granted...)
+	}
+}
+
+// commit writes what the ResourceManager writes about grants: the record of each container and an event.
+func commit(memory store.Store, grants []scheduler.Grant, now time.Time) error {
+	var batch store.Batch
+	for _, g := range grants {
+		container, app := g.Container.String(), appName(int(g.Container.App.Seq-1))
+		lease := &corev1.Lease{
+			ContainerId: container, AppId: g.Container.App.String(), AppName: app, Attempt: 1, NodeId: string(g.Node),
+			Resources: &corev1.Resources{CpuMillis: g.Resources[resource.CPU], MemoryBytes: g.Resources[resource.Memory]},
+			Queue:     string(g.Queue), AskId: g.Ask, Epoch: g.Container.Epoch, GrantedAt: timestamppb.New(now),
+		}
+		record, err := proto.Marshal(&storev1.Container{
+			Lease: lease, Status: &corev1.ContainerStatus{Lease: lease, State: corev1.ContainerStatus_NEW}, StartBy: timestamppb.New(now.Add(time.Minute)),
+		})
+		if err != nil {
+			return err
+		}
+		sequence := memory.LastEvent() + int64(len(batch.Events)) + 1
+		event, err := proto.Marshal(&apiv1.Event{
+			Sequence: sequence, Time: timestamppb.New(now), Kind: "container", App: app, Container: container, Node: string(g.Node), Queue: string(g.Queue), To: "new",
+			Message: fmt.Sprintf("%s was given to %s on %s", container, app, g.Node),
+		})
+		if err != nil {
+			return err
+		}
+		batch.Puts = append(batch.Puts, store.Put{Kind: "container", Key: container, Value: record})
+		batch.Events = append(batch.Events, store.Event{Sequence: sequence, Value: event})
+	}
+	return memory.Commit(batch)
+}
+
+func (t *mammothTrial) placed() ([]placement, error) {
+	placed := make([]placement, len(t.grants))
+	for i, g := range t.grants {
+		node, err := strconv.Atoi(strings.TrimPrefix(string(g.Node), "node-"))
+		if err != nil {
+			return nil, err
+		}
+		placed[i] = placement{app: int(g.Container.App.Seq - 1), node: node}
+	}
+	return placed, nil
+}
+
+func (t *mammothTrial) close() error { return nil }
