@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -23,7 +24,7 @@ import (
 const endWithin = 5 * time.Minute
 
 // deploy creates an app or replaces its spec, which was checked and is complete.
-func (z *zone) deploy(request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
+func (z *zone) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	spec := request.GetSpec()
 	a := z.names[spec.GetName()]
 	if err := checkGeneration(a, spec.GetName(), request.GetIfGeneration()); err != nil {
@@ -31,6 +32,16 @@ func (z *zone) deploy(request *apiv1.DeployRequest) (*apiv1.DeployResponse, erro
 	}
 	if a != nil && a.state() == lifecycle.AppRemoving {
 		return nil, fmt.Errorf("%s is being removed; wait until \"mammoth app ls\" does not list it any more: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
+	}
+	if a != nil {
+		if err := z.mayChange(who, a, "deploy over"); err != nil {
+			return nil, err
+		}
+	}
+	if a == nil || a.record.GetSpec().GetQueue() != spec.GetQueue() {
+		if err := z.maySubmit(who, spec.GetQueue()); err != nil {
+			return nil, err
+		}
 	}
 	for _, role := range spec.GetRoles() {
 		if role.GetInstances() == 0 {
@@ -49,7 +60,7 @@ func (z *zone) deploy(request *apiv1.DeployRequest) (*apiv1.DeployResponse, erro
 		return plan, nil
 	}
 	if a == nil {
-		if a, err = z.createApp(spec); err != nil {
+		if a, err = z.createApp(who, spec); err != nil {
 			return nil, err
 		}
 	} else if err := z.replaceSpec(a, spec, "deploy"); err != nil {
@@ -85,16 +96,18 @@ func checkGeneration(a *app, name string, ifGeneration int64) error {
 	return nil
 }
 
-func (z *zone) createApp(spec *apiv1.AppSpec) (*app, error) {
+func (z *zone) createApp(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	appID := id.App{ClusterStart: z.identity.ClusterStart.UnixMilli(), Seq: z.record.GetAppSequence() + 1}
-	err := z.core.Apply(scheduler.AddApp{App: appID, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), Priority: spec.GetPriority()})
+	err := z.core.Apply(scheduler.AddApp{
+		App: appID, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: who.Name, Priority: spec.GetPriority(), Allowed: true,
+	})
 	if err != nil {
 		return nil, err
 	}
 	z.record.AppSequence = appID.Seq
 	z.save(kindZone, "zone", z.record)
 	a := newApp(appID, &storev1.App{
-		Id: appID.String(), Name: spec.GetName(), CreatedAt: timestamppb.New(z.now), Attempt: &storev1.Attempt{},
+		Id: appID.String(), Name: spec.GetName(), CreatedAt: timestamppb.New(z.now), Attempt: &storev1.Attempt{}, User: who.Name,
 	})
 	z.apps[appID], z.names[spec.GetName()] = a, a
 	z.setVersion(a, spec, "deploy")
@@ -112,9 +125,12 @@ func newApp(appID id.App, record *storev1.App) *app {
 	}
 }
 
-// replaceSpec makes spec the wanted one. A stopped or degraded app starts again.
+// replaceSpec makes spec the wanted one, whose queue was found to be open to whom it comes from. A stopped or degraded app
+// starts again. Its owner stays who deployed it first.
 func (z *zone) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
-	err := z.core.Apply(scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), Priority: spec.GetPriority()})
+	err := z.core.Apply(scheduler.AddApp{
+		App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Allowed: true,
+	})
 	if err != nil {
 		return err
 	}
@@ -132,8 +148,8 @@ func (z *zone) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
 	return nil
 }
 
-func (z *zone) scale(request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
-	a, err := z.app(request.GetName())
+func (z *zone) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
+	a, err := z.changeable(who, request.GetName(), "scale")
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +189,8 @@ func chooseRole(spec *apiv1.AppSpec, name string) (*apiv1.RoleSpec, error) {
 	return nil, fmt.Errorf("%s has no role named %q; it has %v: %w", spec.GetName(), name, names, errdefs.ErrInvalidArgument)
 }
 
-func (z *zone) restart(name string) (*apiv1.App, error) {
-	a, err := z.app(name)
+func (z *zone) restart(who peer.User, name string) (*apiv1.App, error) {
+	a, err := z.changeable(who, name, "restart")
 	if err != nil {
 		return nil, err
 	}
@@ -206,25 +222,25 @@ func (z *zone) startApp(a *app, cause string) {
 	}
 }
 
-func (z *zone) stop(name string) (*apiv1.App, error) {
-	a, err := z.app(name)
+func (z *zone) stop(who peer.User, name string) (*apiv1.App, error) {
+	a, err := z.changeable(who, name, "stop")
 	if err != nil {
 		return nil, err
 	}
 	if err := a.notRemoving(); err != nil {
 		return nil, err
 	}
-	z.endApp(a, lifecycle.AppStop, "a person stopped it")
+	z.endApp(a, lifecycle.AppStop, byWhom(who)+" stopped it")
 	return z.viewApp(a), nil
 }
 
-func (z *zone) remove(name string) (*apiv1.App, error) {
-	a, err := z.app(name)
+func (z *zone) remove(who peer.User, name string) (*apiv1.App, error) {
+	a, err := z.changeable(who, name, "remove")
 	if err != nil {
 		return nil, err
 	}
 	if a.state() != lifecycle.AppRemoving {
-		z.endApp(a, lifecycle.AppRemove, "a person removed it")
+		z.endApp(a, lifecycle.AppRemove, byWhom(who)+" removed it")
 	}
 	return z.viewApp(a), nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -25,7 +26,8 @@ var errGone = fmt.Errorf("the app is removed: %w", errdefs.ErrNotFound)
 
 // Deploy implements service.Apps.
 func (rm *ResourceManager) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.DeployResponse, error) { return z.deploy(request) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.DeployResponse, error) { return z.deploy(who, request) })
 }
 
 // ListApps implements service.Apps.
@@ -68,42 +70,50 @@ func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.S
 
 // Scale implements service.Apps.
 func (rm *ResourceManager) Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.scale(request) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.scale(who, request) })
 }
 
 // Restart implements service.Apps.
 func (rm *ResourceManager) Restart(ctx context.Context, name string) (*apiv1.App, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.restart(name) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.restart(who, name) })
 }
 
 // Stop implements service.Apps.
 func (rm *ResourceManager) Stop(ctx context.Context, name string) (*apiv1.App, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.stop(name) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.stop(who, name) })
 }
 
 // Remove implements service.Apps.
 func (rm *ResourceManager) Remove(ctx context.Context, name string) (*apiv1.App, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.remove(name) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.remove(who, name) })
 }
 
 // Rollback implements service.Apps.
 func (rm *ResourceManager) Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.rollback(name, version) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.rollback(who, name, version) })
 }
 
 // Pause implements service.Apps.
 func (rm *ResourceManager) Pause(ctx context.Context, name string) (*apiv1.App, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.pause(name) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.pause(who, name) })
 }
 
 // Resume implements service.Apps.
 func (rm *ResourceManager) Resume(ctx context.Context, name string) (*apiv1.App, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.resume(name) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.resume(who, name) })
 }
 
 // Promote implements service.Apps.
 func (rm *ResourceManager) Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.promote(name, percent) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.promote(who, name, percent) })
 }
 
 // History implements service.Apps.
@@ -119,6 +129,15 @@ func (rm *ResourceManager) Explain(ctx context.Context, name string) (*apiv1.Exp
 // Targets implements service.Apps.
 func (rm *ResourceManager) Targets(ctx context.Context, app, instance string, ended bool) ([]service.Target, error) {
 	return ask(ctx, rm, func(z *zone) ([]service.Target, error) { return z.targets(app, instance, ended) })
+}
+
+// MayExec implements service.Apps.
+func (rm *ResourceManager) MayExec(ctx context.Context, name string) error {
+	who := peer.From(ctx)
+	return tell(ctx, rm, func(z *zone) error {
+		_, err := z.changeable(who, name, "run commands in")
+		return err
+	})
 }
 
 // Zone implements service.Zone.
@@ -150,12 +169,14 @@ func (rm *ResourceManager) Node(ctx context.Context, name string) (*apiv1.Node, 
 
 // Drain implements service.Zone.
 func (rm *ResourceManager) Drain(ctx context.Context, name, reason string) (*apiv1.Node, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.drain(name, reason) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.drain(who, name, reason) })
 }
 
 // Undrain implements service.Zone.
 func (rm *ResourceManager) Undrain(ctx context.Context, name string) (*apiv1.Node, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.undrain(name) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.undrain(who, name) })
 }
 
 // Queues implements service.Zone.
@@ -170,7 +191,8 @@ func (rm *ResourceManager) Queue(ctx context.Context, name string) (*apiv1.Queue
 
 // SetQueues implements service.Zone.
 func (rm *ResourceManager) SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.ListQueuesResponse, error) { return z.setQueues(request) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.ListQueuesResponse, error) { return z.setQueues(who, request) })
 }
 
 // Contracts implements service.Lending.
@@ -191,22 +213,26 @@ func (rm *ResourceManager) Contract(ctx context.Context, name string) (*apiv1.Co
 
 // AddContracts implements service.Lending.
 func (rm *ResourceManager) AddContracts(ctx context.Context, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.addContracts(request) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.addContracts(who, request) })
 }
 
 // RemoveContract implements service.Lending.
 func (rm *ResourceManager) RemoveContract(ctx context.Context, name string) error {
-	return tell(ctx, rm, func(z *zone) error { return z.removeContract(name) })
+	who := peer.From(ctx)
+	return tell(ctx, rm, func(z *zone) error { return z.removeContract(who, name) })
 }
 
 // LendNow implements service.Lending.
 func (rm *ResourceManager) LendNow(ctx context.Context, request *apiv1.LendNowRequest) (*apiv1.Contract, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.Contract, error) { return z.lendNow(request) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.Contract, error) { return z.lendNow(who, request) })
 }
 
 // StopLending implements service.Lending.
 func (rm *ResourceManager) StopLending(ctx context.Context, name string) (*apiv1.Contract, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.Contract, error) { return z.stopLending(name) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.Contract, error) { return z.stopLending(who, name) })
 }
 
 // LendingReport implements service.Lending.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
@@ -91,6 +92,15 @@ func (z *zone) contract(name string) (*contract, error) {
 		return nil, fmt.Errorf("no lending contract is named %q; \"mammoth lend ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
 	}
 	return k, nil
+}
+
+// lendable finds a contract that somebody wants to change.
+func (z *zone) lendable(who peer.User, name string) (*contract, error) {
+	k, err := z.contract(name)
+	if err != nil {
+		return nil, err
+	}
+	return k, z.mayLend(who, k.record.GetSpec().GetLender())
 }
 
 // checkContract finds what is wrong with a contract by itself. The queues are the scheduler's to check.
@@ -218,7 +228,7 @@ func (z *zone) contractSpecs() []scheduler.Contract {
 }
 
 // addContracts adds contracts or replaces those of their names, all or none. A ledger goes on under its name.
-func (z *zone) addContracts(request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
+func (z *zone) addContracts(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
 	if len(request.GetContracts()) == 0 {
 		return nil, fmt.Errorf("no lending contract was given: %w", errdefs.ErrInvalidArgument)
 	}
@@ -239,6 +249,12 @@ func (z *zone) addContracts(request *apiv1.AddContractsRequest) (*apiv1.ListCont
 			*k = *known
 			k.record = proto.CloneOf(known.record)
 			k.record.Spec = spec
+			if err := z.mayLend(who, known.record.GetSpec().GetLender()); err != nil {
+				return nil, err
+			}
+		}
+		if err := z.mayLend(who, spec.GetLender()); err != nil {
+			return nil, err
 		}
 		if err := checkContract(k.record); err != nil {
 			return nil, err
@@ -260,8 +276,8 @@ func (z *zone) addContracts(request *apiv1.AddContractsRequest) (*apiv1.ListCont
 	return z.viewContracts(), nil
 }
 
-func (z *zone) removeContract(name string) error {
-	k, err := z.contract(name)
+func (z *zone) removeContract(who peer.User, name string) error {
+	k, err := z.lendable(who, name)
 	if err != nil {
 		return err
 	}
@@ -276,8 +292,8 @@ func (z *zone) removeContract(name string) error {
 }
 
 // lendNow opens a window by hand.
-func (z *zone) lendNow(request *apiv1.LendNowRequest) (*apiv1.Contract, error) {
-	k, err := z.contract(request.GetName())
+func (z *zone) lendNow(who peer.User, request *apiv1.LendNowRequest) (*apiv1.Contract, error) {
+	k, err := z.lendable(who, request.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -294,8 +310,8 @@ func (z *zone) lendNow(request *apiv1.LendNowRequest) (*apiv1.Contract, error) {
 }
 
 // stopLending ends the open window; it opens again at the calendar's next one.
-func (z *zone) stopLending(name string) (*apiv1.Contract, error) {
-	k, err := z.contract(name)
+func (z *zone) stopLending(who peer.User, name string) (*apiv1.Contract, error) {
+	k, err := z.lendable(who, name)
 	if err != nil {
 		return nil, err
 	}

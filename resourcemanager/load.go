@@ -148,7 +148,7 @@ func (z *zone) loadApps(memory store.Store) error {
 	}
 	for _, a := range z.sortedApps() {
 		spec := a.record.GetSpec()
-		z.apply(scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), Priority: spec.GetPriority(), Recovered: true})
+		z.apply(scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true})
 	}
 	return loadRecords(memory, kindMemo, func(record *storev1.Memo) error {
 		if a := z.appOf(record.GetAppId()); a != nil {

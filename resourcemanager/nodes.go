@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -353,7 +354,10 @@ func (z *zone) drainStep(n *node) {
 	}
 }
 
-func (z *zone) drain(name, reason string) (*apiv1.Node, error) {
+func (z *zone) drain(who peer.User, name, reason string) (*apiv1.Node, error) {
+	if err := z.mayOperate(who, "drain nodes"); err != nil {
+		return nil, err
+	}
 	n, err := z.node(name)
 	if err != nil {
 		return nil, err
@@ -364,7 +368,10 @@ func (z *zone) drain(name, reason string) (*apiv1.Node, error) {
 	return z.viewNode(n), nil
 }
 
-func (z *zone) undrain(name string) (*apiv1.Node, error) {
+func (z *zone) undrain(who peer.User, name string) (*apiv1.Node, error) {
+	if err := z.mayOperate(who, "drain nodes"); err != nil {
+		return nil, err
+	}
 	n, err := z.node(name)
 	if err != nil {
 		return nil, err

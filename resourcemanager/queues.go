@@ -8,13 +8,17 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
 // setQueues replaces the whole tree, or changes nothing.
-func (z *zone) setQueues(request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error) {
+func (z *zone) setQueues(who peer.User, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error) {
+	if err := z.mayOperate(who, "change queues"); err != nil {
+		return nil, err
+	}
 	specs, err := z.readQueues(request.GetQueues())
 	if err != nil {
 		return nil, err

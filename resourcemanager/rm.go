@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
@@ -93,6 +94,7 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	defer rm.store.Close() //nolint:errcheck // every commit is on the disk already
 	grpcListener, httpListener := newHandedListener(rm.listener.Addr()), newHandedListener(rm.listener.Addr())
 	server := grpc.NewServer(
+		grpc.Creds(peer.Credentials()),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
@@ -101,11 +103,11 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 		Apps: rm, Zone: rm, Lending: rm, Tracker: rm, Masters: rm, Images: rm.config.Images, Registry: rm.zone.registry, Companions: rm.zone.registry,
 		AllowHostNetwork: rm.config.AllowHostNetwork,
 	})
-	inside, err := grpc.NewClient("passthrough:///resourcemanager",
+	inside, err := grpc.NewClient("passthrough:///resourcemanager", append(peer.PassOn(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(grpcListener.dial),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
-	)
+	)...)
 	if err != nil {
 		return errors.Join(fmt.Errorf("connect REST to the services: %w", err), rm.listener.Close())
 	}
@@ -114,7 +116,7 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, rm.listener.Close())
 	}
-	web := &http.Server{Handler: handler, ReadHeaderTimeout: prefaceWait}
+	web := &http.Server{Handler: handler, ReadHeaderTimeout: prefaceWait, ConnContext: peer.Connected}
 
 	group, running := errgroup.WithContext(ctx)
 	loop, endLoop := context.WithCancel(context.Background())

@@ -7,12 +7,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/expose"
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
 // underWay finds the app whose rollout is not over.
-func (z *zone) underWay(name string) (*app, apiv1.Rollout_State, error) {
-	a, err := z.app(name)
+func (z *zone) underWay(who peer.User, name, doing string) (*app, apiv1.Rollout_State, error) {
+	a, err := z.changeable(who, name, doing)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -27,8 +28,8 @@ func (z *zone) underWay(name string) (*app, apiv1.Rollout_State, error) {
 }
 
 // pause holds a rollout where it is.
-func (z *zone) pause(name string) (*apiv1.App, error) {
-	a, _, err := z.underWay(name)
+func (z *zone) pause(who peer.User, name string) (*apiv1.App, error) {
+	a, _, err := z.underWay(who, name, "pause the rollout of")
 	if err != nil {
 		return nil, err
 	}
@@ -36,14 +37,14 @@ func (z *zone) pause(name string) (*apiv1.App, error) {
 		return nil, fmt.Errorf("the rollout of %s is paused already; \"mammoth app resume %s\" lets it go on: %w", name, name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.Paused = true
-	z.tellRollout(a, "a person paused it")
+	z.tellRollout(a, byWhom(who)+" paused it")
 	z.wish(a)
 	return z.viewApp(a), nil
 }
 
 // resume lets a paused rollout go on.
-func (z *zone) resume(name string) (*apiv1.App, error) {
-	a, state, err := z.underWay(name)
+func (z *zone) resume(who peer.User, name string) (*apiv1.App, error) {
+	a, state, err := z.underWay(who, name, "resume the rollout of")
 	if err != nil {
 		return nil, err
 	}
@@ -54,14 +55,14 @@ func (z *zone) resume(name string) (*apiv1.App, error) {
 		return nil, fmt.Errorf("the rollout of %s is not paused: %w", name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.Paused = false
-	z.tellRollout(a, "a person let it go on")
+	z.tellRollout(a, byWhom(who)+" let it go on")
 	z.wish(a)
 	return z.viewApp(a), nil
 }
 
 // promote gives a canary another share; with all of it, it takes the place of the version before it.
-func (z *zone) promote(name string, percent int32) (*apiv1.App, error) {
-	a, _, err := z.underWay(name)
+func (z *zone) promote(who peer.User, name string, percent int32) (*apiv1.App, error) {
+	a, _, err := z.underWay(who, name, "promote")
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func (z *zone) promote(name string, percent int32) (*apiv1.App, error) {
 		return nil, fmt.Errorf("version %d of %s is promoted already: %w", a.record.GetVersion(), name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.CanaryPercent, a.record.Paused = percent, false
-	z.tellRollout(a, fmt.Sprintf("a person gives it %d %% of the requests", percent))
+	z.tellRollout(a, fmt.Sprintf("%s gives it %d %% of the requests", byWhom(who), percent))
 	z.wish(a)
 	return z.viewApp(a), nil
 }

@@ -7,7 +7,10 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
+
+	"github.com/mammoth-os/mammoth/internal/peer"
 )
 
 // prefaceWait is how long a new connection may take to say what it speaks.
@@ -75,6 +78,15 @@ func (c *begunConn) Read(into []byte) (int, error) {
 	return c.Conn.Read(into)
 }
 
+// SyscallConn implements syscall.Conn, by which the owner of the other end is told.
+func (c *begunConn) SyscallConn() (syscall.RawConn, error) {
+	inner, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return nil, syscall.EOPNOTSUPP
+	}
+	return inner.SyscallConn()
+}
+
 // WriteTo keeps io.Copy from going around Read.
 func (c *begunConn) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{c})
@@ -123,7 +135,7 @@ func (l *handedListener) Addr() net.Addr { return l.address }
 func (l *handedListener) dial(ctx context.Context, _ string) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	select {
-	case l.handed <- theirs:
+	case l.handed <- peer.Inside(theirs):
 		return ours, nil
 	case <-l.closed:
 		return nil, net.ErrClosed

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
@@ -68,8 +69,8 @@ func (z *zone) setSpec(a *app, spec *apiv1.AppSpec) {
 	z.appChanged(a)
 }
 
-func (z *zone) rollback(name string, version int32) (*apiv1.App, error) {
-	a, err := z.app(name)
+func (z *zone) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
+	a, err := z.changeable(who, name, "roll back")
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +84,11 @@ func (z *zone) rollback(name string, version int32) (*apiv1.App, error) {
 	spec := withCountsOf(a.record.GetSpec(), old.GetSpec())
 	if !needsNewInstances(a.record.GetSpec(), spec) {
 		return nil, fmt.Errorf("%s runs what version %d says already: %w", name, old.GetVersion(), errdefs.ErrFailedPrecondition)
+	}
+	if spec.GetQueue() != a.record.GetSpec().GetQueue() {
+		if err := z.maySubmit(who, spec.GetQueue()); err != nil {
+			return nil, err
+		}
 	}
 	if err := z.checkClaims(spec); err != nil {
 		return nil, err

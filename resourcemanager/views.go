@@ -21,6 +21,7 @@ func (z *zone) viewApp(a *app) *apiv1.App {
 		Id:                 r.GetId(),
 		State:              r.GetState(),
 		Queue:              r.GetSpec().GetQueue(),
+		User:               r.GetUser(),
 		Version:            r.GetVersion(),
 		Reason:             r.GetReason(),
 		CreatedAt:          r.GetCreatedAt(),

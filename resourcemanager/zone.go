@@ -72,6 +72,9 @@ type zone struct {
 type core interface {
 	scheduler.Interface
 	Ledgers() []scheduler.Ledger
+	// MaySubmit and MayAdminister look at the lists of a queue and of those above it.
+	MaySubmit(queue id.Queue, user string) bool
+	MayAdminister(queue id.Queue, user string) bool
 }
 
 type tables struct {

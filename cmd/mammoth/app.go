@@ -112,6 +112,7 @@ func appText(w io.Writer, app *apiv1.App) error {
 			rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout)), rollout.GetReason()))
 	}
 	t.row("queue", app.GetQueue())
+	t.row("user", orDash(app.GetUser()))
 	for _, role := range app.GetSpec().GetRoles() {
 		label := "image"
 		if role.GetName() != "" {

@@ -38,14 +38,15 @@ func (c *cli) queueListCommand() *cobra.Command {
 
 func queueTable(w io.Writer, queues []*apiv1.Queue) error {
 	depth := map[string]int{}
-	t := newTable(w, "NAME", "STATE", "GUARANTEED", "MAXIMUM", "USED", "PENDING", "APPS", "CONTAINERS")
+	t := newTable(w, "NAME", "STATE", "GUARANTEED", "MAXIMUM", "USED", "PENDING", "APPS", "CONTAINERS", "ORDER", "USER LIMIT", "SUBMIT", "ADMIN")
 	for _, queue := range queues {
 		spec := queue.GetSpec()
 		if spec.GetParent() != "" {
 			depth[spec.GetName()] = depth[spec.GetParent()] + 1
 		}
 		t.row(strings.Repeat("  ", depth[spec.GetName()])+spec.GetName(), word(spec.GetState()), capacity(spec.GetGuaranteed()),
-			capacity(spec.GetMaximum()), amounts(queue.GetUsed()), amounts(queue.GetPending()), queue.GetApps(), queue.GetContainers())
+			capacity(spec.GetMaximum()), amounts(queue.GetUsed()), amounts(queue.GetPending()), ofAtMost(queue.GetApps(), spec.GetMaxApps()), queue.GetContainers(),
+			word(spec.GetOrder()), limit(spec.GetUserLimitPercent()), strings.Join(spec.GetSubmit(), ","), strings.Join(spec.GetAdmin(), ","))
 	}
 	return t.Flush()
 }
@@ -59,6 +60,22 @@ func capacity(c *apiv1.Capacity) string {
 		return strconv.FormatFloat(c.GetPercent(), 'f', -1, 64) + "%"
 	}
 	return amounts(c.GetAbsolute())
+}
+
+// limit writes a percentage of which none is no limit.
+func limit(percent float64) string {
+	if percent == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(percent, 'f', -1, 64) + "%"
+}
+
+// ofAtMost writes a count and its limit, if it has one.
+func ofAtMost(n, most int32) string {
+	if most == 0 {
+		return strconv.Itoa(int(n))
+	}
+	return fmt.Sprintf("%d/%d", n, most)
 }
 
 // amounts writes cpu, memory and disk in one cell; no limit is left out.
@@ -117,8 +134,14 @@ func queueText(w io.Writer, queue *apiv1.Queue) error {
 	}
 	t.row("used", orDash(amounts(queue.GetUsed())))
 	t.row("pending", orDash(amounts(queue.GetPending())))
-	t.row("apps", queue.GetApps())
+	t.row("apps", ofAtMost(queue.GetApps(), spec.GetMaxApps()))
 	t.row("containers", queue.GetContainers())
+	if percent := spec.GetMaxMasterPercent(); percent > 0 {
+		t.row("masters", "at most "+limit(percent))
+	}
+	t.row("user limit", orDash(limit(spec.GetUserLimitPercent())))
+	t.row("submit", orDash(strings.Join(spec.GetSubmit(), ", ")))
+	t.row("admin", orDash(strings.Join(spec.GetAdmin(), ", ")))
 	return t.Flush()
 }
 

@@ -7,9 +7,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
 // binary is the folder with the program under test.
@@ -36,14 +39,27 @@ func buildAndRun(m *testing.M) int {
 			return 1
 		}
 	}
+	// The scripts of several users run it as somebody else.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	binary = dir
 	return m.Run()
 }
 
 // The scripts read as a session at a shell.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
+
+// These scripts run the program as several users, as only root can.
+func TestScriptsOfSeveralUsers(t *testing.T) {
+	testenv.Need(t, "root", "program:curl")
+	runScripts(t, "testdata/users")
+}
+
+func runScripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 		Setup: func(env *testscript.Env) error {
@@ -54,6 +70,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"as":         scriptAs,
 			"code":       scriptCode,
 			"free":       scriptFree,
 			"fakezone":   scriptFakeZone,
@@ -92,6 +109,31 @@ func scriptFree(ts *testscript.TestScript, neg bool, args []string) {
 	address, err := freeAddress()
 	ts.Check(err)
 	ts.Setenv(args[0], address)
+}
+
+// scriptAs runs a program as another user, named by number, and requires its exit code: as 2001 0 mammoth app ls.
+func scriptAs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: as UID CODE PROGRAM [ARGUMENT...]")
+	}
+	uid, err := strconv.ParseUint(args[0], 10, 32)
+	ts.Check(err)
+	name := args[2]
+	if name == "mammoth" {
+		name = filepath.Join(binary, name)
+	}
+	program := exec.Command(name, args[3:]...)
+	program.Dir = "/" // a script's own folder is its own
+	program.Env = []string{"MAMMOTH_SERVER=" + ts.Getenv("MAMMOTH_SERVER"), "TZ=UTC"}
+	program.Stdout, program.Stderr = ts.Stdout(), ts.Stderr()
+	program.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+	var exit *exec.ExitError
+	if err := program.Run(); err != nil && !errors.As(err, &exit) {
+		ts.Fatalf("%v", err)
+	}
+	if got := strconv.Itoa(program.ProcessState.ExitCode()); got != args[1] {
+		ts.Fatalf("exit code %s, want %s", got, args[1])
+	}
 }
 
 // scriptFakeZone starts a fake zone and points the program at it: fakezone [CONFLICTS].

@@ -34,6 +34,8 @@ type AddApp struct {
 	// Recovered says that the app was admitted before: the queue's state, limit of apps and submit list are not
 	// asked again.
 	Recovered bool
+	// Allowed says that whoever asks for this may submit, which need not be User: the submit list is not asked.
+	Allowed bool
 }
 
 // RemoveApp withdraws an app and its asks. Its containers stay held until they are released.

@@ -217,7 +217,7 @@ func (c *Core) addApp(in AddApp) error {
 	}
 	a := c.apps[in.App]
 	if !in.Recovered && (a == nil || a.removed || a.leaf != leaf) {
-		if err := c.admits(leaf, in.User); err != nil {
+		if err := c.admits(leaf, in); err != nil {
 			return err
 		}
 	}
@@ -263,8 +263,8 @@ func (c *Core) makeApp(name id.App) *app {
 	return a
 }
 
-// admits says why a leaf takes no new app of a user, if so.
-func (c *Core) admits(leaf *queue, who string) error {
+// admits says why a leaf does not take a new app, if so.
+func (c *Core) admits(leaf *queue, in AddApp) error {
 	for q := leaf; q != nil; q = q.parent {
 		switch q.spec.State {
 		case QueueDraining:
@@ -276,8 +276,8 @@ func (c *Core) admits(leaf *queue, who string) error {
 	if leaf.spec.MaxApps > 0 && leaf.apps >= leaf.spec.MaxApps {
 		return refused("queue %s already has %d apps, the most that it takes", leaf.spec.Name, leaf.apps)
 	}
-	if !c.MaySubmit(leaf.spec.Name, who) {
-		return fmt.Errorf("user %q may not submit to queue %s: %w", who, leaf.spec.Name, errdefs.ErrPermissionDenied)
+	if !in.Allowed && !c.MaySubmit(leaf.spec.Name, in.User) {
+		return fmt.Errorf("user %q may not submit to queue %s: %w", in.User, leaf.spec.Name, errdefs.ErrPermissionDenied)
 	}
 	return nil
 }

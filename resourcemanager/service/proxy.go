@@ -154,6 +154,9 @@ func (s *apps) execTarget(ctx context.Context) (Target, error) {
 	if name == "" {
 		return Target{}, invalid("the metadata %q must name the app", appKey)
 	}
+	if err := s.loop.MayExec(ctx, name); err != nil {
+		return Target{}, err
+	}
 	targets, err := s.loop.Targets(ctx, name, instance, false)
 	if err != nil {
 		return Target{}, err

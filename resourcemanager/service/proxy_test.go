@@ -41,6 +41,13 @@ func (l loop) Targets(_ context.Context, app, instance string, ended bool) ([]se
 	}), nil
 }
 
+func (loop) MayExec(_ context.Context, app string) error {
+	if app == "guarded" {
+		return fmt.Errorf("not yours: %w", errdefs.ErrPermissionDenied)
+	}
+	return nil
+}
+
 // node is a ContainerManager that echoes.
 type node struct {
 	nodev1.UnimplementedContainerManagerServer
@@ -207,6 +214,9 @@ func TestExecGoesBothWaysAndTellsTheExitCode(t *testing.T) {
 		}
 		if text, _, err := run("mammoth-app", "web"); err != nil || !strings.HasPrefix(text, "c1: ") {
 			t.Errorf("in any instance: %q, %v", text, err)
+		}
+		if _, _, err := run("mammoth-app", "guarded"); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("in somebody else's app: %v", err)
 		}
 		if _, _, err := run("mammoth-app", "web", "mammoth-instance", "web-9"); status.Code(err) != codes.FailedPrecondition {
 			t.Errorf("in an instance that is not running: %v", err)

@@ -37,6 +37,8 @@ type Apps interface {
 	Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error)
 	History(ctx context.Context, name string) (*apiv1.AppHistory, error)
 	Explain(ctx context.Context, name string) (*apiv1.Explanation, error)
+	// MayExec says why whoever calls may not run commands in an app, if so.
+	MayExec(ctx context.Context, name string) error
 	// Targets finds the started containers of an app or of one of its instances, with ended also those that are over.
 	Targets(ctx context.Context, app, instance string, ended bool) ([]Target, error)
 }

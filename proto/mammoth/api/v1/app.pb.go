@@ -1370,8 +1370,10 @@ type App struct {
 	Generation int64 `protobuf:"varint,14,opt,name=generation,proto3" json:"generation,omitempty"`
 	// What the application master has acted upon; equal to generation once it has seen the newest wish.
 	ObservedGeneration int64 `protobuf:"varint,15,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Who deployed it first: its owner. Empty if that was nobody whom the ResourceManager's machine knows.
+	User          string `protobuf:"bytes,20,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *App) Reset() {
@@ -1507,6 +1509,13 @@ func (x *App) GetObservedGeneration() int64 {
 		return x.ObservedGeneration
 	}
 	return 0
+}
+
+func (x *App) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
 }
 
 type Master struct {
@@ -3326,7 +3335,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\n" +
 	"StopPolicy\x12/\n" +
 	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12/\n" +
-	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\"\xa7\x05\n" +
+	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\"\xbb\x05\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12/\n" +
@@ -3346,7 +3355,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x0e \x01(\x03R\n" +
 	"generation\x12/\n" +
-	"\x13observed_generation\x18\x0f \x01(\x03R\x12observedGeneration\"}\n" +
+	"\x13observed_generation\x18\x0f \x01(\x03R\x12observedGeneration\x12\x12\n" +
+	"\x04user\x18\x14 \x01(\tR\x04user\"}\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bACCEPTED\x10\x01\x12\v\n" +

@@ -145,6 +145,8 @@ type App struct {
 	Paused bool `protobuf:"varint,30,opt,name=paused,proto3" json:"paused,omitempty"`
 	// The share of requests that a person gave the canary; zero is what the spec says.
 	CanaryPercent int32 `protobuf:"varint,31,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	// Who deployed it first.
+	User          string `protobuf:"bytes,40,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -324,6 +326,13 @@ func (x *App) GetCanaryPercent() int32 {
 		return x.CanaryPercent
 	}
 	return 0
+}
+
+func (x *App) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
 }
 
 // Attempt is the newest run of an app's master.
@@ -1035,7 +1044,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bextended\x18\x03 \x03(\tR\bextended\x12'\n" +
 	"\x0fregistry_secret\x18\n" +
 	" \x01(\fR\x0eregistrySecret\x12\x1c\n" +
-	"\tbalancers\x18\v \x03(\tR\tbalancers\"\xf1\x06\n" +
+	"\tbalancers\x18\v \x03(\tR\tbalancers\"\x85\a\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -1062,7 +1071,8 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"avoidNodes\x121\n" +
 	"\x06end_by\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x05endBy\x12\x16\n" +
 	"\x06paused\x18\x1e \x01(\bR\x06paused\x12%\n" +
-	"\x0ecanary_percent\x18\x1f \x01(\x05R\rcanaryPercent\"\xf3\x02\n" +
+	"\x0ecanary_percent\x18\x1f \x01(\x05R\rcanaryPercent\x12\x12\n" +
+	"\x04user\x18( \x01(\tR\x04user\"\xf3\x02\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.Master.StateR\x05state\x12!\n" +

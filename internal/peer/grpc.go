@@ -1,0 +1,119 @@
+package peer
+
+import (
+	"context"
+	"net"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	grpcpeer "google.golang.org/grpc/peer"
+)
+
+// Metadata of calls that this process makes to itself. From anybody else it is not looked at.
+const (
+	userKey     = "mammoth-user-bin"
+	operatorKey = "mammoth-operator"
+)
+
+// From is who made a call. A context that knows of no connection is nobody's.
+func From(ctx context.Context) User {
+	if connection, ok := ctx.Value(contextKey{}).(*Connection); ok {
+		return connection.User()
+	}
+	remote, ok := grpcpeer.FromContext(ctx)
+	if !ok {
+		return User{}
+	}
+	info, ok := remote.AuthInfo.(authInfo)
+	switch {
+	case !ok:
+		return User{}
+	case info.inside:
+		return passedOn(ctx)
+	}
+	return info.connection.User()
+}
+
+func passedOn(ctx context.Context) User {
+	names, operator := metadata.ValueFromIncomingContext(ctx, userKey), metadata.ValueFromIncomingContext(ctx, operatorKey)
+	if len(names) != 1 {
+		return User{}
+	}
+	return User{Name: names[0], Operator: len(operator) == 1}
+}
+
+// PassOn has the calls of a client inside this process made in the name of whoever asked for them: the context of each
+// is one that Connected or With has made. What a context's metadata says of a user by itself is dropped.
+func PassOn() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+			return invoke(outgoing(ctx), method, request, reply, cc, options...)
+		}),
+		grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+			return stream(outgoing(ctx), desc, cc, method, options...)
+		}),
+	}
+}
+
+func outgoing(ctx context.Context) context.Context {
+	meta, ok := metadata.FromOutgoingContext(ctx) // a copy
+	if !ok {
+		meta = metadata.MD{}
+	}
+	meta.Delete(userKey)
+	meta.Delete(operatorKey)
+	if connection, ok := ctx.Value(contextKey{}).(*Connection); ok {
+		who := connection.User()
+		meta.Set(userKey, who.Name)
+		if who.Operator {
+			meta.Set(operatorKey, "true")
+		}
+	}
+	return metadata.NewOutgoingContext(ctx, meta)
+}
+
+// inside is a connection whose both ends are in this process.
+type inside struct{ net.Conn }
+
+// Inside marks the server's end of a connection whose client is made with PassOn.
+func Inside(connection net.Conn) net.Conn { return inside{connection} }
+
+// Credentials let every client in without a secret and note whose connection it is.
+func Credentials() credentials.TransportCredentials { return transport{} }
+
+type transport struct{}
+
+type authInfo struct {
+	credentials.CommonAuthInfo
+	connection *Connection
+	inside     bool
+}
+
+// AuthType implements credentials.AuthInfo.
+func (authInfo) AuthType() string { return "loopback" }
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (transport) ServerHandshake(connection net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	_, within := connection.(inside)
+	return connection, authInfo{
+		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity},
+		connection:     Of(connection), inside: within,
+	}, nil
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (transport) ClientHandshake(_ context.Context, _ string, connection net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return connection, authInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, connection: Of(connection)}, nil
+}
+
+// Info implements credentials.TransportCredentials.
+func (transport) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "insecure"}
+}
+
+// Clone implements credentials.TransportCredentials.
+func (transport) Clone() credentials.TransportCredentials { return transport{} }
+
+// OverrideServerName implements credentials.TransportCredentials.
+func (transport) OverrideServerName(string) error { return nil }

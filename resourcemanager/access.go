@@ -1,0 +1,114 @@
+package resourcemanager
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+// maySubmit refuses who is not to bring apps into a queue. A queue that does not exist is the scheduler's to refuse.
+func (z *zone) maySubmit(who peer.User, name string) error {
+	if who.Operator || z.core.MaySubmit(id.Queue(name), who.Name) {
+		return nil
+	}
+	submit, admin := z.lists(name)
+	return denied("%s may not submit to queue %s; its submit list has: %s; ask an administrator of the queue (%s)",
+		who, name, strings.Join(submit, ", "), administrators(admin))
+}
+
+// administers reports whether somebody looks after a queue: who is named for it, or where nobody is named, who may submit.
+func (z *zone) administers(who peer.User, name string) bool {
+	return who.Operator || z.core.MayAdminister(id.Queue(name), who.Name) && z.core.MaySubmit(id.Queue(name), who.Name)
+}
+
+// mayLend refuses who is not to lend of a queue.
+func (z *zone) mayLend(who peer.User, lender string) error {
+	if z.administers(who, lender) {
+		return nil
+	}
+	_, admin := z.lists(lender)
+	return denied("%s may not lend what queue %s is guaranteed; ask an administrator of the queue (%s)", who, lender, administrators(admin))
+}
+
+// mayChange refuses who neither owns an app nor looks after its queue. doing is a verb: scale.
+func (z *zone) mayChange(who peer.User, a *app, doing string) error {
+	owner, queue := a.record.GetUser(), a.record.GetSpec().GetQueue()
+	if owner != "" && owner == who.Name || z.administers(who, queue) {
+		return nil
+	}
+	_, admin := z.lists(queue)
+	if owner == "" {
+		return denied("%s may not %s %s; ask an administrator of queue %s (%s)", who, doing, a.record.GetName(), queue, administrators(admin))
+	}
+	return denied("%s may not %s %s, which is user %q's; ask that user, or an administrator of queue %s (%s)",
+		who, doing, a.record.GetName(), owner, queue, administrators(admin))
+}
+
+// changeable finds an app that somebody wants to change.
+func (z *zone) changeable(who peer.User, name, doing string) (*app, error) {
+	a, err := z.app(name)
+	if err != nil {
+		return nil, err
+	}
+	return a, z.mayChange(who, a, doing)
+}
+
+// mayOperate refuses who is not to change what all queues share: the tree itself and the nodes. As long as no queue has a
+// list it is everybody's; otherwise anybody could do away with the lists.
+func (z *zone) mayOperate(who peer.User, doing string) error {
+	if who.Operator {
+		return nil
+	}
+	listed := false
+	var root scheduler.QueueSpec
+	for _, usage := range z.core.Queues() {
+		listed = listed || len(usage.Spec.Submit)+len(usage.Spec.Admin) > 0
+		if usage.Spec.Parent == "" {
+			root = usage.Spec
+		}
+	}
+	if !listed || slices.Contains(root.Admin, who.Name) {
+		return nil
+	}
+	return denied("%s may not %s; ask an administrator of queue %s (%s)", who, doing, root.Name, administrators(root.Admin))
+}
+
+// lists are whom a queue and those above it name.
+func (z *zone) lists(name string) (submit, admin []string) {
+	specs := map[string]scheduler.QueueSpec{}
+	for _, usage := range z.core.Queues() {
+		specs[string(usage.Spec.Name)] = usage.Spec
+	}
+	for spec, ok := specs[name]; ok; spec, ok = specs[string(spec.Parent)] {
+		submit, admin = append(submit, spec.Submit...), append(admin, spec.Admin...)
+	}
+	slices.Sort(submit)
+	slices.Sort(admin)
+	return slices.Compact(submit), slices.Compact(admin)
+}
+
+func administrators(names []string) string {
+	if len(names) == 0 {
+		return "root, or the user that runs the zone"
+	}
+	return strings.Join(names, ", ")
+}
+
+func denied(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, errdefs.ErrPermissionDenied)...)
+}
+
+// byWhom ends a sentence about what somebody did.
+func byWhom(who peer.User) string {
+	if who.Name == "" {
+		return "a person"
+	}
+	return "user " + strconv.Quote(who.Name)
+}

@@ -1,0 +1,251 @@
+package resourcemanager
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/mammoth-os/mammoth/internal/peer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// as is a call of a program that a user runs.
+func as(name string) context.Context {
+	return peer.With(context.Background(), peer.User{Name: name, Operator: name == "root"})
+}
+
+// guardedQueues: batch takes apps of analyst and deployer and is looked after by shift; common is everybody's.
+func guardedQueues() []*apiv1.QueueSpec {
+	half := 50.0
+	return []*apiv1.QueueSpec{
+		{Name: "root", Admin: []string{"chief"}},
+		{Name: "default", Parent: "root"},
+		{Name: "batch", Parent: "root", Guaranteed: &apiv1.Capacity{Percent: &half}, Submit: []string{"analyst", "deployer"}, Admin: []string{"shift"}},
+	}
+}
+
+func specIn(name, queue string) *apiv1.AppSpec {
+	spec := webSpec(1)
+	spec.Name, spec.Queue = name, queue
+	return spec
+}
+
+// refusal requires a denial and gives its sentence.
+func refusal(t *testing.T, err error) string {
+	t.Helper()
+	if !errdefs.IsPermissionDenied(err) {
+		t.Errorf("got %v, want a denial", err)
+		return ""
+	}
+	return strings.TrimSuffix(err.Error(), ": "+errdefs.ErrPermissionDenied.Error())
+}
+
+func TestListsSayWhoBringsAppsIntoAQueue(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		if _, err := z.rm.SetQueues(as("chief"), &apiv1.SetQueuesRequest{Queues: guardedQueues()}); err != nil {
+			t.Fatal(err)
+		}
+		deploy := func(who, app, queue string) error {
+			_, err := z.rm.Deploy(as(who), &apiv1.DeployRequest{Spec: specIn(app, queue), IfGeneration: -1})
+			return err
+		}
+		for _, who := range []string{"analyst", "deployer", "shift", "chief", "root"} {
+			if err := deploy(who, "of-"+who, "batch"); err != nil {
+				t.Errorf("%s is refused: %v", who, err)
+			}
+		}
+		const want = `user "guest" may not submit to queue batch; its submit list has: analyst, deployer; ask an administrator of the queue (chief, shift)`
+		if got := refusal(t, deploy("guest", "more", "batch")); got != want {
+			t.Errorf("got:  %s\nwant: %s", got, want)
+		}
+		_, err := z.rm.Deploy(as("guest"), &apiv1.DeployRequest{Spec: specIn("more", "batch"), DryRun: true})
+		refusal(t, err)
+		if got := refusal(t, deploy("", "more", "batch")); !strings.HasPrefix(got, "somebody who is not known to this machine may not submit to queue batch; ") {
+			t.Error(got)
+		}
+		if err := deploy("guest", "mine", "default"); err != nil {
+			t.Errorf("a queue of a tree with an administrator alone takes everybody's apps: %v", err)
+		}
+		refusal(t, deploy("guest", "mine", "batch")) // moves it
+		if got := z.app("mine"); got.GetQueue() != "default" || got.GetUser() != "guest" {
+			t.Errorf("after the refusal the app is %v", got)
+		}
+		if err := deploy("analyst", "mine", "default"); err == nil {
+			t.Error("a stranger replaced an app")
+		}
+		if err := deploy("chief", "mine", "batch"); err != nil {
+			t.Errorf("an administrator moves it where its owner may not: %v", err)
+		}
+		if got := z.app("mine"); got.GetUser() != "guest" || got.GetQueue() != "batch" {
+			t.Errorf("it is %q's now, in %s", got.GetUser(), got.GetQueue())
+		}
+		z.restart()
+		if got := z.app("mine"); got.GetUser() != "guest" {
+			t.Errorf("after a restart it is %q's", got.GetUser())
+		}
+	})
+}
+
+func TestOwnersAndAdministratorsChangeAppsAndNobodyElse(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		if _, err := z.rm.SetQueues(as("root"), &apiv1.SetQueuesRequest{Queues: guardedQueues()}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.rm.Deploy(as("analyst"), &apiv1.DeployRequest{Spec: specIn("web", "batch")}); err != nil {
+			t.Fatal(err)
+		}
+		calls := map[string]func(ctx context.Context) error{
+			"scale": func(ctx context.Context) error {
+				_, err := z.rm.Scale(ctx, &apiv1.ScaleAppRequest{Name: "web", Instances: 2})
+				return err
+			},
+			"restart":           func(ctx context.Context) error { _, err := z.rm.Restart(ctx, "web"); return err },
+			"stop":              func(ctx context.Context) error { _, err := z.rm.Stop(ctx, "web"); return err },
+			"remove":            func(ctx context.Context) error { _, err := z.rm.Remove(ctx, "web"); return err },
+			"roll back":         func(ctx context.Context) error { _, err := z.rm.Rollback(ctx, "web", 1); return err },
+			"pause the rollout": func(ctx context.Context) error { _, err := z.rm.Pause(ctx, "web"); return err },
+			"run commands in":   func(ctx context.Context) error { return z.rm.MayExec(ctx, "web") },
+		}
+		for doing, call := range calls {
+			for _, stranger := range []string{"deployer", "guest", ""} {
+				if got := refusal(t, call(as(stranger))); !strings.Contains(got, "may not "+doing) || !strings.Contains(got, `which is user "analyst"'s; ask that user, or an administrator of queue batch (chief, shift)`) {
+					t.Errorf("%s: %s", doing, got)
+				}
+			}
+		}
+		for _, who := range []string{"analyst", "shift", "chief", "root"} {
+			if err := calls["scale"](as(who)); err != nil {
+				t.Errorf("%s: %v", who, err)
+			}
+			if err := calls["run commands in"](as(who)); err != nil {
+				t.Errorf("%s: %v", who, err)
+			}
+		}
+		if err := calls["remove"](as("analyst")); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOnlyAdministratorsChangeWhatAllQueuesShare(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		set := func(who string) error {
+			_, err := z.rm.SetQueues(as(who), &apiv1.SetQueuesRequest{Queues: guardedQueues()})
+			return err
+		}
+		if err := set(""); err != nil {
+			t.Fatalf("without lists the tree is everybody's: %v", err)
+		}
+		for _, who := range []string{"", "shift", "analyst"} {
+			if got := refusal(t, set(who)); !strings.HasSuffix(got, "may not change queues; ask an administrator of queue root (chief)") {
+				t.Error(got)
+			}
+			_, err := z.rm.Drain(as(who), "node-1", "")
+			refusal(t, err)
+		}
+		for _, who := range []string{"chief", "root"} {
+			if err := set(who); err != nil {
+				t.Errorf("%s: %v", who, err)
+			}
+		}
+		// A list below a root without one is not for everybody to do away with.
+		open := guardedQueues()
+		open[0].Admin = nil
+		if _, err := z.rm.SetQueues(as("chief"), &apiv1.SetQueuesRequest{Queues: open}); err != nil {
+			t.Fatal(err)
+		}
+		if got := refusal(t, set("guest")); !strings.HasSuffix(got, "(root, or the user that runs the zone)") {
+			t.Error(got)
+		}
+	})
+}
+
+func TestOnlyAdministratorsOfTheLenderLend(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		if _, err := z.rm.SetQueues(as("root"), &apiv1.SetQueuesRequest{Queues: guardedQueues()}); err != nil {
+			t.Fatal(err)
+		}
+		add := func(who, lender, borrower string) error {
+			_, err := z.rm.AddContracts(as(who), &apiv1.AddContractsRequest{Contracts: []*apiv1.ContractSpec{
+				{Name: "nightly", Lender: lender, Borrowers: []string{borrower}, LendPercent: 50},
+			}})
+			return err
+		}
+		if got := refusal(t, add("analyst", "batch", "default")); got != `user "analyst" may not lend what queue batch is guaranteed; ask an administrator of the queue (chief, shift)` {
+			t.Error(got)
+		}
+		if err := add("shift", "batch", "default"); err != nil {
+			t.Fatal(err)
+		}
+		refusal(t, add("guest", "default", "batch")) // would take the contract of another lender's name
+		_, err := z.rm.LendNow(as("analyst"), &apiv1.LendNowRequest{Name: "nightly", For: durationpb.New(time.Hour)})
+		refusal(t, err)
+		if _, err := z.rm.LendNow(as("shift"), &apiv1.LendNowRequest{Name: "nightly", For: durationpb.New(time.Hour)}); err != nil {
+			t.Error(err)
+		}
+		_, err = z.rm.StopLending(as("analyst"), "nightly")
+		refusal(t, err)
+		refusal(t, z.rm.RemoveContract(as("analyst"), "nightly"))
+		if err := z.rm.RemoveContract(as("shift"), "nightly"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAppsOfOneUserShareItsLimit(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		tree := []*apiv1.QueueSpec{{Name: "root"}, {Name: "default", Parent: "root", UserLimitPercent: 4}}
+		if _, err := z.rm.SetQueues(as("root"), &apiv1.SetQueuesRequest{Queues: tree}); err != nil {
+			t.Fatal(err)
+		}
+		z.addNode("node-1")
+		for _, name := range []string{"one", "two"} {
+			if _, err := z.rm.Deploy(as("analyst"), &apiv1.DeployRequest{Spec: specIn(name, "default")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := z.rm.Deploy(as("deployer"), &apiv1.DeployRequest{Spec: specIn("three", "default")}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		explanation, err := z.rm.Explain(as("analyst"), "two")
+		if err != nil || !strings.Contains(explanation.GetSummary(), "user analyst holds") {
+			t.Errorf("the second app of analyst: %v, %v", explanation.GetSummary(), err)
+		}
+		explanation, err = z.rm.Explain(as("deployer"), "three")
+		if err != nil || strings.Contains(explanation.GetSummary(), "user") {
+			t.Errorf("the first app of deployer: %v, %v", explanation.GetSummary(), err)
+		}
+	})
+}
+
+func TestARefusalIs403OverREST(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		if _, err := z.rm.SetQueues(as("root"), &apiv1.SetQueuesRequest{Queues: guardedQueues()}); err != nil {
+			t.Fatal(err)
+		}
+		web := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return z.listener.DialContext(ctx) }}}
+		web.Transport.(*http.Transport).DisableKeepAlives = true
+		request, _ := http.NewRequest(http.MethodPost, "http://zone/v1/nodes/node-1/drain", strings.NewReader("{}"))
+		request.Header.Set("Grpc-Metadata-Mammoth-User-Bin", "Y2hpZWY=") // "chief"
+		request.Header.Set("Grpc-Metadata-Mammoth-Operator", "true")
+		response, err := web.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		if response.StatusCode != http.StatusForbidden || !strings.Contains(string(body), "may not drain nodes") {
+			t.Errorf("%s: %s", response.Status, body)
+		}
+	})
+}
