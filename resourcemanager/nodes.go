@@ -1,8 +1,10 @@
 package resourcemanager
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -318,7 +320,17 @@ func (n *node) flush() {
 
 // dueNodes declares silent nodes lost, forgets those that are long gone, and empties those that are drained.
 func (z *zone) dueNodes() {
-	for _, n := range z.sortedNodes() {
+	var due []*node
+	for _, n := range z.nodes {
+		deadline := n.heard().Add(z.config.NodeTimeout)
+		if n.state() == lifecycle.NodeLost || n.state() == lifecycle.NodeDraining || z.now.After(deadline) {
+			due = append(due, n)
+			continue
+		}
+		z.at(deadline.Add(time.Millisecond))
+	}
+	slices.SortFunc(due, func(a, b *node) int { return cmp.Compare(a.id, b.id) })
+	for _, n := range due {
 		silent := z.now.Sub(n.heard())
 		switch {
 		case n.state() == lifecycle.NodeLost:
@@ -332,8 +344,6 @@ func (z *zone) dueNodes() {
 			z.moveNode(n, lifecycle.NodeExpires, fmt.Sprintf("it was silent for %s", z.config.NodeTimeout))
 		case n.state() == lifecycle.NodeDraining:
 			z.drainStep(n)
-		default:
-			z.at(n.heard().Add(z.config.NodeTimeout + time.Millisecond))
 		}
 	}
 }

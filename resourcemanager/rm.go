@@ -29,6 +29,8 @@ const (
 	stopWithin = 3 * time.Second
 	// maxMessage is large enough for the whole truth of a node with some ten thousand containers.
 	maxMessage = 64 << 20
+	// readBuffer is what each connection holds for what it reads.
+	readBuffer = 4 << 10
 )
 
 // ResourceManager is one zone's.
@@ -95,6 +97,8 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	grpcListener, httpListener := newHandedListener(rm.listener.Addr()), newHandedListener(rm.listener.Addr())
 	server := grpc.NewServer(
 		grpc.Creds(peer.Credentials()),
+		// Thousands of connections are quiet most of the time, and reports are short.
+		grpc.ReadBufferSize(readBuffer),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),

@@ -11,8 +11,9 @@ import (
 )
 
 // spareMemory has the collector run sooner than by default: the heap of what runs on every node, or once for each app,
-// is small, and its machine is for other work. A ResourceManager may be large and does not do this; nor is there a
-// limit, near which a process would do nothing but collect. GOGC wins over it.
+// is small, and its machine is for other work. A ResourceManager may be large, but makes little garbage for its size:
+// most of it are the stacks and streams of its nodes, by which the collector would let the heap grow as well. There is
+// no limit, near which a process would do nothing but collect. GOGC wins over it.
 func (c *cli) spareMemory() {
 	if c.env("GOGC") == "" {
 		debug.SetGCPercent(40)
