@@ -416,10 +416,13 @@ func (z *zone) say(a *app) *masterv1.AllocateResponse {
 	return a.out
 }
 
+// mostAnswers is how many answers may wait for a master that does not read them before its stream is ended.
+const mostAnswers = 10_000
+
 // flush tells the master. Without a stream it is dropped: the first answer of the next one says it again.
-func (a *app) flush() {
-	if a.out != nil && a.stream != nil {
-		a.stream.put(a.out)
+func (z *zone) flush(a *app) {
+	if a.out != nil && a.stream != nil && a.stream.put(a.out) > mostAnswers {
+		z.endStream(a, fmt.Errorf("%d answers were not read; open another stream, which begins with all that counts: %w", mostAnswers, errdefs.ErrResourceExhausted))
 	}
 	a.out = nil
 }

@@ -55,32 +55,33 @@ func matches(request *apiv1.WatchEventsRequest, event *apiv1.Event) bool {
 
 // Events gives the stored events that match, oldest first, and with follow a stream of those after them.
 func (rm *ResourceManager) Events(ctx context.Context, request *apiv1.WatchEventsRequest) ([]*apiv1.Event, service.Stream[*apiv1.Event], error) {
-	type start struct {
-		watch *eventWatch
-		last  int64
-	}
 	// The loop says where the stored ones end and the new ones begin.
-	from, err := ask(ctx, rm, func(z *zone) (start, error) {
-		if !request.GetFollow() {
-			return start{last: z.lastEvent}, nil
+	var last int64
+	if !request.GetFollow() {
+		last, err := ask(ctx, rm, func(z *zone) (int64, error) { return z.lastEvent, nil })
+		if err != nil {
+			return nil, nil, err
 		}
+		stored, err := rm.storedEvents(request, last)
+		return stored, nil, err
+	}
+	following, err := open(ctx, rm, func(z *zone) (service.Stream[*apiv1.Event], error) {
 		watch := &eventWatch{newMailbox[*apiv1.Event](), request}
 		z.after(func() { z.watchers[watch] = struct{}{} }) // after this turn's own events were offered
-		return start{watch, z.lastEvent}, nil
+		last = z.lastEvent
+		return &stream[*apiv1.Event]{watch.mailbox, func() {
+			rm.post(func(z *zone) { delete(z.watchers, watch) })
+		}}, nil
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	stored, err := rm.storedEvents(request, from.last)
+	stored, err := rm.storedEvents(request, last)
 	if err != nil {
+		following.Close()
 		return nil, nil, err
 	}
-	if from.watch == nil {
-		return stored, nil, nil
-	}
-	return stored, &stream[*apiv1.Event]{from.watch.mailbox, func() {
-		rm.inbox.put(func(z *zone) { delete(z.watchers, from.watch) })
-	}}, nil
+	return stored, following, nil
 }
 
 func (rm *ResourceManager) storedEvents(request *apiv1.WatchEventsRequest, last int64) ([]*apiv1.Event, error) {

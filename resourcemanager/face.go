@@ -56,7 +56,7 @@ func (rm *ResourceManager) App(ctx context.Context, name string) (*apiv1.App, er
 
 // WatchApp implements service.Apps.
 func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.Stream[*apiv1.App], error) {
-	return ask(ctx, rm, func(z *zone) (service.Stream[*apiv1.App], error) {
+	return open(ctx, rm, func(z *zone) (service.Stream[*apiv1.App], error) {
 		a, err := z.app(name)
 		if err != nil {
 			return nil, err
@@ -268,7 +268,7 @@ func (rm *ResourceManager) RegisterMaster(ctx context.Context, bearer string, re
 
 // OpenAllocate implements service.Masters.
 func (rm *ResourceManager) OpenAllocate(ctx context.Context, bearer string) (service.MasterStream, error) {
-	return ask(ctx, rm, func(z *zone) (service.MasterStream, error) {
+	return open(ctx, rm, func(z *zone) (service.MasterStream, error) {
 		answers, err := z.openAllocate(bearer)
 		if err != nil {
 			return nil, err

@@ -425,6 +425,7 @@ type fakeMaster struct {
 	client   masterv1.ApplicationMasterClient
 	app      string
 	attempt  int32
+	bearer   string
 	register *masterv1.RegisterResponse
 	stream   grpc.BidiStreamingClient[masterv1.AllocateRequest, masterv1.AllocateResponse]
 	sequence int64
@@ -443,9 +444,9 @@ func (n *fakeNode) launchMaster() *fakeMaster {
 		n.z.t.Fatal(err)
 	}
 	n.run(claims.GetLease().GetContainerId(), map[string]string{"mammoth.role": "master"})
-	m := &fakeMaster{z: n.z, app: env["MAMMOTH_APP_ID"]}
+	m := &fakeMaster{z: n.z, app: env["MAMMOTH_APP_ID"], bearer: env["MAMMOTH_TOKEN"]}
 	_, _ = fmt.Sscan(env["MAMMOTH_ATTEMPT"], &m.attempt)
-	m.ctx, m.cancel = context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+env["MAMMOTH_TOKEN"]))
+	m.ctx, m.cancel = context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+m.bearer))
 	m.connect()
 	return m
 }

@@ -96,6 +96,26 @@ func tell(ctx context.Context, rm *ResourceManager, do func(*zone) error) error 
 	return err
 }
 
+// open is ask for a stream. If the caller goes away before it is open, nobody would ever close it: the loop does.
+func open[S interface{ Close() }](ctx context.Context, rm *ResourceManager, do func(*zone) (S, error)) (S, error) {
+	var opened *S // the loop's
+	stream, err := ask(ctx, rm, func(z *zone) (S, error) {
+		stream, err := do(z)
+		if err == nil {
+			opened = &stream
+		}
+		return stream, err
+	})
+	if err != nil {
+		rm.post(func(*zone) {
+			if opened != nil {
+				(*opened).Close()
+			}
+		})
+	}
+	return stream, err
+}
+
 // Kinds of records.
 const (
 	kindZone      store.Kind = "zone"

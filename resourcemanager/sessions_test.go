@@ -2,7 +2,6 @@ package resourcemanager
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,21 +106,10 @@ func TestASessionThatNobodyWaitsForIsDropped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		busy := make(chan struct{})
-		z.rm.post(func(*zone) { <-busy })
-		ctx, cancel := context.WithCancel(context.Background())
-		failed := make(chan error, 1)
-		full := &fullStream{ended: make(chan error, 1)}
-		go func() {
-			_, err := z.rm.OpenSession(ctx, response.GetSession(), full)
-			failed <- err
-		}()
-		synctest.Wait()
-		cancel()
-		if err := <-failed; !errors.Is(err, context.Canceled) {
-			t.Errorf("the caller was told %v", err)
-		}
-		close(busy)
+		z.goneMeanwhile(func(ctx context.Context) error {
+			_, err := z.rm.OpenSession(ctx, response.GetSession(), &fullStream{ended: make(chan error, 1)})
+			return err
+		})
 		open, err := ask(context.Background(), z.rm, func(z *zone) (bool, error) { return z.nodes["node-1"].stream != nil, nil })
 		if err != nil || open {
 			t.Errorf("the loop holds a stream that nobody reads: %v, %v", open, err)

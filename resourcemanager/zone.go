@@ -218,7 +218,7 @@ func (z *zone) publish() {
 		n.flush()
 	}
 	for _, a := range touched {
-		a.flush()
+		z.flush(a)
 		z.showWatchers(a)
 	}
 	for _, event := range z.told {
