@@ -183,7 +183,7 @@ func judge(budget budgets, peer contender, rows []row) []string {
 			{"decided", r.decidedRatio(processor), budget.Decided},
 		} {
 			if ratio.got < ratio.least {
-				missed = append(missed, fmt.Sprintf("%s, %s: %.1f times the grants of %s, wanted %.0f", r.shape, ratio.what, ratio.got, peer.name(), ratio.least))
+				missed = append(missed, fmt.Sprintf("%s, %s: %.1f times the grants of %s, wanted %g", r.shape, ratio.what, ratio.got, peer.name(), ratio.least))
 			}
 		}
 		for _, c := range ours {
