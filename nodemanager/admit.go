@@ -149,6 +149,9 @@ func (o *owner) acceptable(lease *corev1.Lease, spec *corev1.ContainerSpec) erro
 	if _, err := wire.Vector(o.nm.config.Schema, lease.GetResources()); err != nil {
 		return err
 	}
+	if err := programAllowed(lease, spec); err != nil {
+		return err
+	}
 	switch {
 	case spec.GetNetwork() == corev1.ContainerSpec_HOST && !o.nm.config.HostNetwork:
 		return fmt.Errorf("node %s does not allow network: host; use a bridge, or have its operator allow it: %w", o.nm.config.NodeID, errdefs.ErrPermissionDenied)

@@ -37,6 +37,8 @@ type Config struct {
 	Attributes map[string]*corev1.Attribute
 	// Runtimes run the containers; at least one.
 	Runtimes map[corev1.ContainerSpec_Runtime]runtime.Runtime
+	// Places are where frameworks keep what outlives their containers; may be nil.
+	Places Places
 	// Layers is the node's registry, run along with the NodeManager; may be nil.
 	Layers Layers
 	// HostNetwork allows containers the host's network.

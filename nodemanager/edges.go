@@ -56,7 +56,7 @@ func outcome(good container.Fact, err error, failed, away container.Event) conta
 }
 
 func (o *owner) prepare(h *held) {
-	nm, key, spec, rt := o.nm, h.core.ID, runtimeSpec(h), h.runtime
+	nm, key, spec, rt := o.nm, h.core.ID, o.runtimeSpec(h), h.runtime
 	ctx, cancel := context.WithCancelCause(nm.edges)
 	h.cancel = cancel
 	nm.edge(key, func(context.Context) container.Fact {
@@ -88,7 +88,7 @@ func (o *owner) prepare(h *held) {
 }
 
 func (o *owner) start(h *held) {
-	nm, key, spec, rt := o.nm, h.core.ID, runtimeSpec(h), h.runtime
+	nm, key, spec, rt := o.nm, h.core.ID, o.runtimeSpec(h), h.runtime
 	ctx, cancel := context.WithCancelCause(nm.edges)
 	h.cancel = cancel
 	nm.edge(key, func(context.Context) container.Fact {
@@ -198,15 +198,16 @@ func (o *owner) endpoint(h *held, name string) string {
 }
 
 // runtimeSpec is what a runtime is asked for: the spec under the lease's quotas.
-func runtimeSpec(h *held) runtime.Spec {
+func (o *owner) runtimeSpec(h *held) runtime.Spec {
 	lease, spec := h.lease, h.spec
 	out := runtime.Spec{
 		ID: h.core.ID, AppName: lease.GetAppName(), Attempt: lease.GetAttempt(), Labels: maps.Clone(spec.GetLabels()),
-		Image: spec.GetImage(), Command: spec.GetCommand(), Args: spec.GetArgs(), Env: maps.Clone(spec.GetEnv()),
+		Image: spec.GetImage(), Command: spec.GetCommand(), Args: spec.GetArgs(), Env: o.environment(h),
 		WorkingDir: spec.GetWorkingDir(), User: spec.GetUser(), Network: runtime.Network(spec.GetNetwork()),
 		CPUMillis: lease.GetResources().GetCpuMillis(), MemoryBytes: lease.GetResources().GetMemoryBytes(),
 		DiskBytes: lease.GetResources().GetDiskBytes(), Pids: spec.GetPids(),
 		ReadOnlyRoot: spec.GetReadOnlyRoot(), StopGrace: h.core.Grace,
+		Place: placeOf(h),
 	}
 	if out.Pids == 0 {
 		out.Pids = defaultPids

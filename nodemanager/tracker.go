@@ -104,6 +104,7 @@ func (nm *NodeManager) session(ctx context.Context, client trackerv1.ResourceTra
 	if err != nil {
 		return false, err
 	}
+	request.Frameworks = nm.places()
 	within, cancel := context.WithTimeout(ctx, registerWithin)
 	response, err := client.Register(within, request, grpc.WaitForReady(true))
 	cancel()
@@ -224,6 +225,8 @@ func (o *owner) obey(command *trackerv1.NodeCommand) {
 		}
 	case *trackerv1.NodeCommand_Keys_:
 		o.trust(c.Keys.GetKeys())
+	case *trackerv1.NodeCommand_EndFramework_:
+		o.endFramework(c.EndFramework.GetAppName())
 	}
 }
 

@@ -43,6 +43,9 @@ func (z *zone) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.Deplo
 			return nil, err
 		}
 	}
+	if a != nil && a.record.GetSpec().GetKind() != spec.GetKind() {
+		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a framework, nor a framework an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
+	}
 	for _, role := range spec.GetRoles() {
 		if role.GetInstances() == 0 {
 			role.Instances = a.presentCount(role.GetName())
@@ -276,6 +279,9 @@ func (z *zone) settleApp(a *app) {
 		}
 	case lifecycle.AppStopping, lifecycle.AppRemoving:
 		z.settleEnding(a)
+	}
+	if a.framework() {
+		z.settlePlaces(a)
 	}
 }
 

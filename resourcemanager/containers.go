@@ -97,12 +97,16 @@ func (z *zone) grant(grant scheduler.Grant) {
 			Zone:        z.config.Zone,
 			Epoch:       z.identity.Epoch,
 			GrantedAt:   timestamppb.New(z.now),
+			Framework:   a.framework(),
 		},
 		StartBy: timestamppb.New(z.now.Add(startWithin)), Gang: grant.Gang,
 	}}
 	state, _ := z.tables.containers.Next(lifecycle.ContainerUnspecified, lifecycle.ContainerGranted)
 	c.record.Status = &corev1.ContainerStatus{Lease: c.record.GetLease(), State: corev1.ContainerStatus_State(state)}
 	z.index(c)
+	if a.framework() && !grant.Master && n.places != nil {
+		n.places[a.record.GetName()] = struct{}{}
+	}
 	z.containerEvent(c, lifecycle.ContainerUnspecified, state, fmt.Sprintf("%s was given to %s on %s", c.id, a.record.GetName(), n.id))
 	if grant.Master {
 		z.masterGranted(c)

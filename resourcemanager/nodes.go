@@ -50,6 +50,7 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	r.RegisteredAt = timestamppb.New(z.now)
 
 	reap := z.takeTruth(n, request.GetContainers())
+	n.takePlaces(request.GetFrameworks())
 	z.moveNode(n, lifecycle.NodeRegisters, "the node registered")
 	z.judgeHealth(n)
 	if r.GetDrain() {
@@ -107,6 +108,7 @@ func (z *zone) openSession(s *session) error {
 			z.launch(c)
 		}
 	}
+	z.checkPlaces(n)
 	return nil
 }
 

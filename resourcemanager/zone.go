@@ -152,6 +152,8 @@ type node struct {
 	// lastReport is when the node was last heard of otherwise than on its present stream.
 	lastReport time.Time
 	containers map[id.Container]*container
+	// places are the frameworks that may have something on the node.
+	places map[string]struct{}
 }
 
 func (z *zone) begin(now time.Time) {

@@ -39,7 +39,7 @@ func (c *cli) companionCommand() *cobra.Command {
 // companionDaemon makes a command of a companion. set adds its flags; make is called once they are read.
 func (c *cli) companionDaemon(cmd *cobra.Command, make func(ctx context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error)) *cobra.Command {
 	daemon := &daemonFlags{}
-	manager := defaultServer
+	var manager string
 	cmd.Args = noArgs
 	cmd.Long += `
 
@@ -62,9 +62,25 @@ Every setting is a flag, and can stand in the file that --config names, where
 		fmt.Fprintln(c.out, what)
 		return run.Run(cmd.Context())
 	}
-	cmd.Flags().StringVar(&manager, "resourcemanager", defaultServer, "the ResourceManager's address")
+	cmd.Flags().StringVar(&manager, "resourcemanager", c.told("MAMMOTH_RESOURCEMANAGER", defaultServer), "the ResourceManager's address")
 	daemon.add(cmd, "info")
 	return cmd
+}
+
+// told is what a framework's container says to the program in it, or else what holds beside a zone.
+func (c *cli) told(name, otherwise string) string {
+	if value := c.env(name); value != "" {
+		return value
+	}
+	return otherwise
+}
+
+// balancerName is the name of a balancer that a framework is: the framework's, and its node's.
+func (c *cli) balancerName(otherwise string) string {
+	if state, node := c.env("MAMMOTH_STATE"), c.env("MAMMOTH_NODE"); state != "" && node != "" {
+		return filepath.Base(state) + "." + node
+	}
+	return otherwise
 }
 
 // dialZone prepares a connection for a companion; it is made, and made again, when it is needed.
@@ -99,8 +115,8 @@ func (c *cli) nginxCommand() *cobra.Command {
 		return run, "nginx listens at " + s.Listen, err
 	})
 	flags := cmd.Flags()
-	flags.StringVar(&s.Name, "name", "nginx", "the balancer's name in the zone, the same at every start")
-	flags.StringVar(&s.Dir, "dir", "", "a folder for nginx's configuration, logs and sockets, and nothing else")
+	flags.StringVar(&s.Name, "name", c.balancerName("nginx"), "the balancer's name in the zone, the same at every start")
+	flags.StringVar(&s.Dir, "dir", c.told("MAMMOTH_STATE", ""), "a folder for nginx's configuration, logs and sockets, and nothing else")
 	flags.StringVar(&s.Listen, "listen", "127.0.0.1:8080", "the address for HTTP, IP:PORT")
 	flags.StringVar(&s.TLS, "tls-listen", "", "the address for TLS, IP:PORT (default: none)")
 	flags.StringVar(&s.Certificates, "certificates", "", "a folder of NAME.crt and NAME.key")
@@ -131,8 +147,8 @@ func (c *cli) haproxyCommand() *cobra.Command {
 		return run, "HAProxy listens at " + s.Listen, err
 	})
 	flags := cmd.Flags()
-	flags.StringVar(&s.Name, "name", "haproxy", "the balancer's name in the zone, the same at every start")
-	flags.StringVar(&s.Dir, "dir", "", "a folder for HAProxy's configuration and sockets, and nothing else")
+	flags.StringVar(&s.Name, "name", c.balancerName("haproxy"), "the balancer's name in the zone, the same at every start")
+	flags.StringVar(&s.Dir, "dir", c.told("MAMMOTH_STATE", ""), "a folder for HAProxy's configuration and sockets, and nothing else")
 	flags.StringVar(&s.Listen, "listen", "127.0.0.1:8080", "the address for HTTP, IP:PORT")
 	flags.StringVar(&s.TLS, "tls-listen", "", "the address for TLS, IP:PORT (default: none)")
 	flags.StringVar(&s.Certificates, "certificates", "", "a folder of NAME.crt and NAME.key")

@@ -283,6 +283,9 @@ func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change 
 		}
 		return c.with(ctx, func(z *zone) error {
 			for _, role := range spec.GetRoles() {
+				if role.GetImage() == "" {
+					continue // a framework's program
+				}
 				beside := role.GetImage()
 				if !filepath.IsAbs(beside) {
 					beside = filepath.Join(filepath.Dir(source), beside)

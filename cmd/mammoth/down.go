@@ -279,5 +279,9 @@ func endNode(ctx context.Context, s engineSettings) (ended remains, err error) {
 			return ended, err
 		}
 	}
-	return ended, nil
+	places, err := e.places.Places()
+	for _, place := range places {
+		err = errors.Join(err, e.places.EndPlace(ctx, place))
+	}
+	return ended, err
 }

@@ -171,7 +171,7 @@ func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 	n.engines = engines
 	n.NodeManager, err = nodemanager.New(nodemanager.Config{
 		Dir: s.dir, NodeID: s.node, ResourceManager: s.resourceManager, Listen: s.listen, Address: s.address,
-		Capacity: capacity, Attributes: attributes, Runtimes: n.engines.runtimes, Layers: layers,
+		Capacity: capacity, Attributes: attributes, Runtimes: n.engines.runtimes, Places: n.engines.places, Layers: layers,
 		HostNetwork: s.allowHostNetwork, PortCount: int64(ports.Len()), LogRetention: s.logRetention,
 		Version: version, MetricsListen: s.metricsListen, Logger: log,
 	})

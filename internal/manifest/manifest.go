@@ -78,7 +78,9 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 	spec := &apiv1.AppSpec{}
 	single := Role()
 	var roles *yaml.Node
+	var companion []string
 	fields := d.roleFields(single)
+	fields["companion"] = d.companion(&companion)
 	roleKeys := keys(fields)
 	fields["name"] = d.text("name", &spec.Name, checkAppName)
 	fields["queue"] = d.text("queue", &spec.Queue)
@@ -89,7 +91,7 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 
 	d.require(root, present, "the manifest", "name")
 	if roles == nil {
-		d.require(root, present, "the manifest", "image")
+		d.program(root, present, program{spec.Kind, "the manifest", single, companion})
 		d.checkRole(root, present, single)
 		spec.Roles = []*apiv1.RoleSpec{single}
 		return spec, d.err()
@@ -106,8 +108,11 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 		role := Role()
 		role.Name = name
 		what := fmt.Sprintf("role %q", name)
-		present := d.object(value, what, d.roleFields(role))
-		d.require(value, present, what, "image")
+		var companion []string
+		fields := d.roleFields(role)
+		fields["companion"] = d.companion(&companion)
+		present := d.object(value, what, fields)
+		d.program(value, present, program{spec.Kind, what, role, companion})
 		d.checkRole(value, present, role)
 		spec.Roles = append(spec.Roles, role)
 	})

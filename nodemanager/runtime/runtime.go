@@ -97,6 +97,11 @@ type Spec struct {
 
 	ReadOnlyRoot bool
 	StopGrace    time.Duration
+
+	// Place names what the containers of a system component that follow one another on a node share: a folder, which
+	// MAMMOTH_STATE names to them, and the processes that one of them leaves to the next. Empty is none. Only the process
+	// runtime has places.
+	Place string
 }
 
 // Port is a port of a container by name.

@@ -17,6 +17,7 @@ type apps struct {
 	loop        Apps
 	images      Images
 	hostNetwork bool
+	frameworks  bool
 	dial        func(address string) (*grpc.ClientConn, error)
 }
 
@@ -34,9 +35,15 @@ func (s *apps) complete(ctx context.Context, spec *apiv1.AppSpec) error {
 	if err := Complete(spec); err != nil {
 		return err
 	}
+	if err := s.mayDeploy(ctx, spec.GetKind()); err != nil {
+		return err
+	}
 	for _, role := range spec.GetRoles() {
 		if err := checkNetwork(role, s.hostNetwork); err != nil {
 			return err
+		}
+		if role.GetImage() == "" {
+			continue
 		}
 		digest, config, err := s.images.Resolve(ctx, role.GetImage())
 		if err != nil {

@@ -33,8 +33,8 @@ func Complete(spec *apiv1.AppSpec) error {
 	if len(spec.GetRoles()) == 0 {
 		return invalid("app %s has no role; say at least which image it runs", spec.GetName())
 	}
-	if spec.GetKind() != apiv1.AppSpec_APP {
-		return fmt.Errorf("apps of kind %s cannot be deployed yet; leave the kind out: %w", strings.ToLower(spec.GetKind().String()), errdefs.ErrNotImplemented)
+	if apiv1.AppSpec_Kind_name[int32(spec.GetKind())] == "" {
+		return invalid("%s is neither an app nor a framework", spec.GetName())
 	}
 	if spec.GetQueue() == "" {
 		spec.Queue = "default"
@@ -50,17 +50,21 @@ func Complete(spec *apiv1.AppSpec) error {
 			return invalid("app %s has two roles named %q; give each a name of its own", spec.GetName(), role.GetName())
 		}
 		seen[role.GetName()] = true
-		if err := completeRole(role); err != nil {
+		err := completeProgram(spec.GetKind(), role)
+		if err == nil {
+			err = completeRole(role)
+		}
+		if err != nil {
 			return fmt.Errorf("app %s: %w", spec.GetName(), err)
+		}
+		if spec.GetKind() == apiv1.AppSpec_FRAMEWORK {
+			completeFramework(role)
 		}
 	}
 	return nil
 }
 
 func completeRole(role *apiv1.RoleSpec) error {
-	if role.GetImage() == "" {
-		return invalid("no image is named; say NAME:TAG of one that \"mammoth image ls\" lists")
-	}
 	if err := checkCount(role.GetInstances()); err != nil {
 		return err
 	}

@@ -155,7 +155,9 @@ func (c *container) settle(exit runtime.Exit) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := c.kill(ctx); err != nil {
+	if c.leave() {
+		// The container has ended, and what it has left serves on.
+	} else if err := c.kill(ctx); err != nil {
 		c.runtime.config.Logger.Error("processes of an ended container cannot be killed", "container", c.id.String(), "error", err)
 	}
 	if err := c.deleteGroup(); err != nil {
@@ -227,6 +229,14 @@ func (c *container) kill(ctx context.Context) error {
 	return nil
 }
 
+// end kills what makes it a running container: the whole tree, or in a place the first process alone.
+func (c *container) end(ctx context.Context) error {
+	if c.state.Place != "" && c.group != nil {
+		return c.signal(unix.SIGKILL)
+	}
+	return c.kill(ctx)
+}
+
 func (c *container) deleteGroup() error {
 	if c.group == nil {
 		return nil
@@ -252,7 +262,7 @@ func (c *container) stop(ctx context.Context, grace time.Duration) error {
 		case <-timer.C:
 		}
 	}
-	if err := c.kill(ctx); err != nil {
+	if err := c.end(ctx); err != nil {
 		return err
 	}
 	select {
@@ -277,10 +287,14 @@ func (c *container) signal(signal unix.Signal) error {
 	return errors.Join(err, sent)
 }
 
-// measure is what the container has written: its working directory, what waits in the spool, and files that it
+// measure is what the container has written: its working directory, the folder of its place, what waits in the spool, and files that it
 // has deleted and holds open.
 func (c *container) measure(context.Context) (int64, error) {
-	used, err := disk.Usage(c.runtime.workDir(c.id), c.spool(false), c.spool(true))
+	written := []string{c.runtime.workDir(c.id), c.spool(false), c.spool(true)}
+	if c.state.Place != "" {
+		written = append(written, c.runtime.placeDir(c.state.Place))
+	}
+	used, err := disk.Usage(written...)
 	if err != nil || c.group == nil {
 		return used, err
 	}

@@ -36,6 +36,8 @@ type Config struct {
 	Dir string
 	// LogDir keeps the output, also after Remove.
 	LogDir string
+	// Places keeps the folders that containers which follow one another share; empty refuses such specs.
+	Places string
 	// LogLimit is the size at which a log is turned over; zero is 10MiB.
 	LogLimit int64
 	// Zone and Node name the control group: mammoth/ZONE/NODE/CONTAINER.
@@ -66,6 +68,9 @@ func (c *Config) validate() error {
 	var err error
 	if c.Dir, err = filepath.Abs(c.Dir); err == nil {
 		c.LogDir, err = filepath.Abs(c.LogDir)
+	}
+	if err == nil && c.Places != "" {
+		c.Places, err = filepath.Abs(c.Places)
 	}
 	return err
 }

@@ -54,6 +54,9 @@ func (r *Runtime) start(spec runtime.Spec) (*container, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := r.openPlace(spec); err != nil {
+		return nil, err
+	}
 	hosts, err := r.config.Leases.Lease(spec.ID, len(spec.Ports))
 	if err != nil {
 		return nil, err
@@ -69,7 +72,7 @@ func (r *Runtime) start(spec runtime.Spec) (*container, error) {
 		runtime: r, dir: r.dir(spec.ID), ended: make(chan struct{}),
 		state: state{
 			ID: spec.ID.String(), AppName: spec.AppName, Attempt: spec.Attempt, Labels: maps.Clone(spec.Labels),
-			Ports: ports, User: spec.User, DiskBytes: spec.DiskBytes, WorkingDir: r.workDir(spec.ID),
+			Ports: ports, User: spec.User, Place: spec.Place, DiskBytes: spec.DiskBytes, WorkingDir: r.workDir(spec.ID),
 		},
 		id: spec.ID,
 	}
@@ -85,6 +88,7 @@ func (r *Runtime) start(spec runtime.Spec) (*container, error) {
 	if err := c.launch(program, spec, owner); err != nil {
 		return nil, errors.Join(err, c.deleteGroup())
 	}
+	c.adopt()
 	r.mu.Lock()
 	r.containers[spec.ID] = c
 	r.mu.Unlock()
@@ -188,6 +192,9 @@ func (c *container) launch(program []string, spec runtime.Spec, owner *syscall.C
 	env := runtime.Environment(spec, c.state.Ports)
 	if _, ok := spec.Env["PATH"]; !ok {
 		env = append(env, "PATH="+defaultPath)
+	}
+	if spec.Place != "" {
+		env = append(env, "MAMMOTH_STATE="+c.runtime.placeDir(spec.Place))
 	}
 	attributes := &os.ProcAttr{
 		Dir: c.state.WorkingDir, Env: env, Files: files,

@@ -27,6 +27,8 @@ type state struct {
 	Labels  map[string]string `json:"labels,omitempty"`
 	Ports   []runtime.Port    `json:"ports,omitempty"`
 	User    string            `json:"user,omitempty"`
+	// Place is what it shares with those before and after it; may be empty.
+	Place string `json:"place,omitempty"`
 	// DiskBytes is the quota.
 	DiskBytes  int64  `json:"diskBytes"`
 	WorkingDir string `json:"workingDir"`

@@ -618,8 +618,10 @@ type Lease struct {
 	// The zone that granted it.
 	Zone string `protobuf:"bytes,10,opt,name=zone,proto3" json:"zone,omitempty"`
 	// Rises with every start of the ResourceManager; the container id carries it too.
-	Epoch         int64                  `protobuf:"varint,11,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	GrantedAt     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
+	Epoch     int64                  `protobuf:"varint,11,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
+	// Its app is a framework: a program of the node itself may run under it, with the ResourceManager's address.
+	Framework     bool `protobuf:"varint,13,opt,name=framework,proto3" json:"framework,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -736,6 +738,13 @@ func (x *Lease) GetGrantedAt() *timestamppb.Timestamp {
 		return x.GrantedAt
 	}
 	return nil
+}
+
+func (x *Lease) GetFramework() bool {
+	if x != nil {
+		return x.Framework
+	}
+	return false
 }
 
 // ContainerToken proves to a NodeManager that the ResourceManager granted a lease.
@@ -1154,7 +1163,8 @@ func (*HealthCheck_Exec_) isHealthCheck_Probe() {}
 type ContainerSpec struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Runtime ContainerSpec_Runtime  `protobuf:"varint,1,opt,name=runtime,proto3,enum=mammoth.core.v1.ContainerSpec_Runtime" json:"runtime,omitempty"`
-	// For DOCKER: NAME@sha256:… in the zone's image store. For PROCESS: empty (the command is on the node) or a package digest.
+	// For DOCKER: NAME@sha256:… in the zone's image store. For PROCESS: empty (the command is on the node, which only
+	// masters and frameworks may run) or a package digest.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	// Overrides the image's entrypoint when set.
 	Command    []string              `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
@@ -2360,7 +2370,7 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x18\n" +
 	"\x06number\x18\x02 \x01(\x01H\x00R\x06number\x12\x14\n" +
 	"\x04flag\x18\x03 \x01(\bH\x00R\x04flagB\a\n" +
-	"\x05value\"\xf3\x02\n" +
+	"\x05value\"\x91\x03\n" +
 	"\x05Lease\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x15\n" +
 	"\x06app_id\x18\x02 \x01(\tR\x05appId\x12\x19\n" +
@@ -2375,7 +2385,8 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	" \x01(\tR\x04zone\x12\x14\n" +
 	"\x05epoch\x18\v \x01(\x03R\x05epoch\x129\n" +
 	"\n" +
-	"granted_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tgrantedAt\"Q\n" +
+	"granted_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tgrantedAt\x12\x1c\n" +
+	"\tframework\x18\r \x01(\bR\tframework\"Q\n" +
 	"\x0eContainerToken\x12\x16\n" +
 	"\x06claims\x18\x01 \x01(\fR\x06claims\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\fR\x03mac\x12\x15\n" +

@@ -41,7 +41,9 @@ type RegisterRequest struct {
 	// The NodeManager's version.
 	Version string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	// Content address of the node's layers cache peers may read: http://host:port, empty if none.
-	LayerServer   string `protobuf:"bytes,9,opt,name=layer_server,json=layerServer,proto3" json:"layer_server,omitempty"`
+	LayerServer string `protobuf:"bytes,9,opt,name=layer_server,json=layerServer,proto3" json:"layer_server,omitempty"`
+	// What frameworks have on the node: the app's name, or ROLE.APP.
+	Frameworks    []string `protobuf:"bytes,10,rep,name=frameworks,proto3" json:"frameworks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -137,6 +139,13 @@ func (x *RegisterRequest) GetLayerServer() string {
 		return x.LayerServer
 	}
 	return ""
+}
+
+func (x *RegisterRequest) GetFrameworks() []string {
+	if x != nil {
+		return x.Frameworks
+	}
+	return nil
 }
 
 type RegisterResponse struct {
@@ -365,6 +374,7 @@ type NodeCommand struct {
 	//	*NodeCommand_Forget_
 	//	*NodeCommand_Keys_
 	//	*NodeCommand_ReportInterval
+	//	*NodeCommand_EndFramework_
 	Command       isNodeCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -452,6 +462,15 @@ func (x *NodeCommand) GetReportInterval() *durationpb.Duration {
 	return nil
 }
 
+func (x *NodeCommand) GetEndFramework() *NodeCommand_EndFramework {
+	if x != nil {
+		if x, ok := x.Command.(*NodeCommand_EndFramework_); ok {
+			return x.EndFramework
+		}
+	}
+	return nil
+}
+
 type isNodeCommand_Command interface {
 	isNodeCommand_Command()
 }
@@ -476,6 +495,10 @@ type NodeCommand_ReportInterval struct {
 	ReportInterval *durationpb.Duration `protobuf:"bytes,5,opt,name=report_interval,json=reportInterval,proto3,oneof"`
 }
 
+type NodeCommand_EndFramework_ struct {
+	EndFramework *NodeCommand_EndFramework `protobuf:"bytes,6,opt,name=end_framework,json=endFramework,proto3,oneof"`
+}
+
 func (*NodeCommand_Launch_) isNodeCommand_Command() {}
 
 func (*NodeCommand_Stop_) isNodeCommand_Command() {}
@@ -485,6 +508,8 @@ func (*NodeCommand_Forget_) isNodeCommand_Command() {}
 func (*NodeCommand_Keys_) isNodeCommand_Command() {}
 
 func (*NodeCommand_ReportInterval) isNodeCommand_Command() {}
+
+func (*NodeCommand_EndFramework_) isNodeCommand_Command() {}
 
 // Launch starts a container on the ResourceManager's own account: an application master.
 type NodeCommand_Launch struct {
@@ -699,11 +724,57 @@ func (x *NodeCommand_Keys) GetKeys() []*TokenKey {
 	return nil
 }
 
+// EndFramework: no container of this framework is to come to the node any more. What the last one has left running is
+// ended, and its folder deleted.
+type NodeCommand_EndFramework struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AppName       string                 `protobuf:"bytes,1,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeCommand_EndFramework) Reset() {
+	*x = NodeCommand_EndFramework{}
+	mi := &file_mammoth_tracker_v1_tracker_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeCommand_EndFramework) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeCommand_EndFramework) ProtoMessage() {}
+
+func (x *NodeCommand_EndFramework) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_tracker_v1_tracker_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeCommand_EndFramework.ProtoReflect.Descriptor instead.
+func (*NodeCommand_EndFramework) Descriptor() ([]byte, []int) {
+	return file_mammoth_tracker_v1_tracker_proto_rawDescGZIP(), []int{4, 4}
+}
+
+func (x *NodeCommand_EndFramework) GetAppName() string {
+	if x != nil {
+		return x.AppName
+	}
+	return ""
+}
+
 var File_mammoth_tracker_v1_tracker_proto protoreflect.FileDescriptor
 
 const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\n" +
-	" mammoth/tracker/v1/tracker.proto\x12\x12mammoth.tracker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"\x8d\x04\n" +
+	" mammoth/tracker/v1/tracker.proto\x12\x12mammoth.tracker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"\xad\x04\n" +
 	"\x0fRegisterRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +
@@ -717,7 +788,11 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"containers\x123\n" +
 	"\x06health\x18\a \x01(\v2\x1b.mammoth.core.v1.NodeHealthR\x06health\x12\x18\n" +
 	"\aversion\x18\b \x01(\tR\aversion\x12!\n" +
-	"\flayer_server\x18\t \x01(\tR\vlayerServer\x1aY\n" +
+	"\flayer_server\x18\t \x01(\tR\vlayerServer\x12\x1e\n" +
+	"\n" +
+	"frameworks\x18\n" +
+	" \x03(\tR\n" +
+	"frameworks\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xe0\x01\n" +
@@ -744,13 +819,14 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"attributes\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xe5\x05\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xe5\x06\n" +
 	"\vNodeCommand\x12@\n" +
 	"\x06launch\x18\x01 \x01(\v2&.mammoth.tracker.v1.NodeCommand.LaunchH\x00R\x06launch\x12:\n" +
 	"\x04stop\x18\x02 \x01(\v2$.mammoth.tracker.v1.NodeCommand.StopH\x00R\x04stop\x12@\n" +
 	"\x06forget\x18\x03 \x01(\v2&.mammoth.tracker.v1.NodeCommand.ForgetH\x00R\x06forget\x12:\n" +
 	"\x04keys\x18\x04 \x01(\v2$.mammoth.tracker.v1.NodeCommand.KeysH\x00R\x04keys\x12D\n" +
-	"\x0freport_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationH\x00R\x0ereportInterval\x1as\n" +
+	"\x0freport_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationH\x00R\x0ereportInterval\x12S\n" +
+	"\rend_framework\x18\x06 \x01(\v2,.mammoth.tracker.v1.NodeCommand.EndFrameworkH\x00R\fendFramework\x1as\n" +
 	"\x06Launch\x125\n" +
 	"\x05token\x18\x01 \x01(\v2\x1f.mammoth.core.v1.ContainerTokenR\x05token\x122\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1e.mammoth.core.v1.ContainerSpecR\x04spec\x1a\xaa\x01\n" +
@@ -762,7 +838,9 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\x06Forget\x12#\n" +
 	"\rcontainer_ids\x18\x01 \x03(\tR\fcontainerIds\x1a8\n" +
 	"\x04Keys\x120\n" +
-	"\x04keys\x18\x01 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keysB\t\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x1a)\n" +
+	"\fEndFramework\x12\x19\n" +
+	"\bapp_name\x18\x01 \x01(\tR\aappNameB\t\n" +
 	"\acommand2\xb8\x01\n" +
 	"\x0fResourceTracker\x12U\n" +
 	"\bRegister\x12#.mammoth.tracker.v1.RegisterRequest\x1a$.mammoth.tracker.v1.RegisterResponse\x12N\n" +
@@ -780,60 +858,62 @@ func file_mammoth_tracker_v1_tracker_proto_rawDescGZIP() []byte {
 	return file_mammoth_tracker_v1_tracker_proto_rawDescData
 }
 
-var file_mammoth_tracker_v1_tracker_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_mammoth_tracker_v1_tracker_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_mammoth_tracker_v1_tracker_proto_goTypes = []any{
-	(*RegisterRequest)(nil),     // 0: mammoth.tracker.v1.RegisterRequest
-	(*RegisterResponse)(nil),    // 1: mammoth.tracker.v1.RegisterResponse
-	(*TokenKey)(nil),            // 2: mammoth.tracker.v1.TokenKey
-	(*NodeReport)(nil),          // 3: mammoth.tracker.v1.NodeReport
-	(*NodeCommand)(nil),         // 4: mammoth.tracker.v1.NodeCommand
-	nil,                         // 5: mammoth.tracker.v1.RegisterRequest.AttributesEntry
-	nil,                         // 6: mammoth.tracker.v1.NodeReport.AttributesEntry
-	(*NodeCommand_Launch)(nil),  // 7: mammoth.tracker.v1.NodeCommand.Launch
-	(*NodeCommand_Stop)(nil),    // 8: mammoth.tracker.v1.NodeCommand.Stop
-	(*NodeCommand_Forget)(nil),  // 9: mammoth.tracker.v1.NodeCommand.Forget
-	(*NodeCommand_Keys)(nil),    // 10: mammoth.tracker.v1.NodeCommand.Keys
-	(*v1.Resources)(nil),        // 11: mammoth.core.v1.Resources
-	(*v1.ContainerStatus)(nil),  // 12: mammoth.core.v1.ContainerStatus
-	(*v1.NodeHealth)(nil),       // 13: mammoth.core.v1.NodeHealth
-	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
-	(*v1.Attribute)(nil),        // 15: mammoth.core.v1.Attribute
-	(*v1.ContainerToken)(nil),   // 16: mammoth.core.v1.ContainerToken
-	(*v1.ContainerSpec)(nil),    // 17: mammoth.core.v1.ContainerSpec
-	(v1.Exit_Reason)(0),         // 18: mammoth.core.v1.Exit.Reason
+	(*RegisterRequest)(nil),          // 0: mammoth.tracker.v1.RegisterRequest
+	(*RegisterResponse)(nil),         // 1: mammoth.tracker.v1.RegisterResponse
+	(*TokenKey)(nil),                 // 2: mammoth.tracker.v1.TokenKey
+	(*NodeReport)(nil),               // 3: mammoth.tracker.v1.NodeReport
+	(*NodeCommand)(nil),              // 4: mammoth.tracker.v1.NodeCommand
+	nil,                              // 5: mammoth.tracker.v1.RegisterRequest.AttributesEntry
+	nil,                              // 6: mammoth.tracker.v1.NodeReport.AttributesEntry
+	(*NodeCommand_Launch)(nil),       // 7: mammoth.tracker.v1.NodeCommand.Launch
+	(*NodeCommand_Stop)(nil),         // 8: mammoth.tracker.v1.NodeCommand.Stop
+	(*NodeCommand_Forget)(nil),       // 9: mammoth.tracker.v1.NodeCommand.Forget
+	(*NodeCommand_Keys)(nil),         // 10: mammoth.tracker.v1.NodeCommand.Keys
+	(*NodeCommand_EndFramework)(nil), // 11: mammoth.tracker.v1.NodeCommand.EndFramework
+	(*v1.Resources)(nil),             // 12: mammoth.core.v1.Resources
+	(*v1.ContainerStatus)(nil),       // 13: mammoth.core.v1.ContainerStatus
+	(*v1.NodeHealth)(nil),            // 14: mammoth.core.v1.NodeHealth
+	(*durationpb.Duration)(nil),      // 15: google.protobuf.Duration
+	(*v1.Attribute)(nil),             // 16: mammoth.core.v1.Attribute
+	(*v1.ContainerToken)(nil),        // 17: mammoth.core.v1.ContainerToken
+	(*v1.ContainerSpec)(nil),         // 18: mammoth.core.v1.ContainerSpec
+	(v1.Exit_Reason)(0),              // 19: mammoth.core.v1.Exit.Reason
 }
 var file_mammoth_tracker_v1_tracker_proto_depIdxs = []int32{
-	11, // 0: mammoth.tracker.v1.RegisterRequest.capacity:type_name -> mammoth.core.v1.Resources
+	12, // 0: mammoth.tracker.v1.RegisterRequest.capacity:type_name -> mammoth.core.v1.Resources
 	5,  // 1: mammoth.tracker.v1.RegisterRequest.attributes:type_name -> mammoth.tracker.v1.RegisterRequest.AttributesEntry
-	12, // 2: mammoth.tracker.v1.RegisterRequest.containers:type_name -> mammoth.core.v1.ContainerStatus
-	13, // 3: mammoth.tracker.v1.RegisterRequest.health:type_name -> mammoth.core.v1.NodeHealth
-	14, // 4: mammoth.tracker.v1.RegisterResponse.report_interval:type_name -> google.protobuf.Duration
+	13, // 2: mammoth.tracker.v1.RegisterRequest.containers:type_name -> mammoth.core.v1.ContainerStatus
+	14, // 3: mammoth.tracker.v1.RegisterRequest.health:type_name -> mammoth.core.v1.NodeHealth
+	15, // 4: mammoth.tracker.v1.RegisterResponse.report_interval:type_name -> google.protobuf.Duration
 	2,  // 5: mammoth.tracker.v1.RegisterResponse.keys:type_name -> mammoth.tracker.v1.TokenKey
-	12, // 6: mammoth.tracker.v1.NodeReport.containers:type_name -> mammoth.core.v1.ContainerStatus
-	13, // 7: mammoth.tracker.v1.NodeReport.health:type_name -> mammoth.core.v1.NodeHealth
-	11, // 8: mammoth.tracker.v1.NodeReport.capacity:type_name -> mammoth.core.v1.Resources
+	13, // 6: mammoth.tracker.v1.NodeReport.containers:type_name -> mammoth.core.v1.ContainerStatus
+	14, // 7: mammoth.tracker.v1.NodeReport.health:type_name -> mammoth.core.v1.NodeHealth
+	12, // 8: mammoth.tracker.v1.NodeReport.capacity:type_name -> mammoth.core.v1.Resources
 	6,  // 9: mammoth.tracker.v1.NodeReport.attributes:type_name -> mammoth.tracker.v1.NodeReport.AttributesEntry
 	7,  // 10: mammoth.tracker.v1.NodeCommand.launch:type_name -> mammoth.tracker.v1.NodeCommand.Launch
 	8,  // 11: mammoth.tracker.v1.NodeCommand.stop:type_name -> mammoth.tracker.v1.NodeCommand.Stop
 	9,  // 12: mammoth.tracker.v1.NodeCommand.forget:type_name -> mammoth.tracker.v1.NodeCommand.Forget
 	10, // 13: mammoth.tracker.v1.NodeCommand.keys:type_name -> mammoth.tracker.v1.NodeCommand.Keys
-	14, // 14: mammoth.tracker.v1.NodeCommand.report_interval:type_name -> google.protobuf.Duration
-	15, // 15: mammoth.tracker.v1.RegisterRequest.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	15, // 16: mammoth.tracker.v1.NodeReport.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	16, // 17: mammoth.tracker.v1.NodeCommand.Launch.token:type_name -> mammoth.core.v1.ContainerToken
-	17, // 18: mammoth.tracker.v1.NodeCommand.Launch.spec:type_name -> mammoth.core.v1.ContainerSpec
-	18, // 19: mammoth.tracker.v1.NodeCommand.Stop.reason:type_name -> mammoth.core.v1.Exit.Reason
-	14, // 20: mammoth.tracker.v1.NodeCommand.Stop.grace:type_name -> google.protobuf.Duration
-	2,  // 21: mammoth.tracker.v1.NodeCommand.Keys.keys:type_name -> mammoth.tracker.v1.TokenKey
-	0,  // 22: mammoth.tracker.v1.ResourceTracker.Register:input_type -> mammoth.tracker.v1.RegisterRequest
-	3,  // 23: mammoth.tracker.v1.ResourceTracker.Session:input_type -> mammoth.tracker.v1.NodeReport
-	1,  // 24: mammoth.tracker.v1.ResourceTracker.Register:output_type -> mammoth.tracker.v1.RegisterResponse
-	4,  // 25: mammoth.tracker.v1.ResourceTracker.Session:output_type -> mammoth.tracker.v1.NodeCommand
-	24, // [24:26] is the sub-list for method output_type
-	22, // [22:24] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	15, // 14: mammoth.tracker.v1.NodeCommand.report_interval:type_name -> google.protobuf.Duration
+	11, // 15: mammoth.tracker.v1.NodeCommand.end_framework:type_name -> mammoth.tracker.v1.NodeCommand.EndFramework
+	16, // 16: mammoth.tracker.v1.RegisterRequest.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	16, // 17: mammoth.tracker.v1.NodeReport.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	17, // 18: mammoth.tracker.v1.NodeCommand.Launch.token:type_name -> mammoth.core.v1.ContainerToken
+	18, // 19: mammoth.tracker.v1.NodeCommand.Launch.spec:type_name -> mammoth.core.v1.ContainerSpec
+	19, // 20: mammoth.tracker.v1.NodeCommand.Stop.reason:type_name -> mammoth.core.v1.Exit.Reason
+	15, // 21: mammoth.tracker.v1.NodeCommand.Stop.grace:type_name -> google.protobuf.Duration
+	2,  // 22: mammoth.tracker.v1.NodeCommand.Keys.keys:type_name -> mammoth.tracker.v1.TokenKey
+	0,  // 23: mammoth.tracker.v1.ResourceTracker.Register:input_type -> mammoth.tracker.v1.RegisterRequest
+	3,  // 24: mammoth.tracker.v1.ResourceTracker.Session:input_type -> mammoth.tracker.v1.NodeReport
+	1,  // 25: mammoth.tracker.v1.ResourceTracker.Register:output_type -> mammoth.tracker.v1.RegisterResponse
+	4,  // 26: mammoth.tracker.v1.ResourceTracker.Session:output_type -> mammoth.tracker.v1.NodeCommand
+	25, // [25:27] is the sub-list for method output_type
+	23, // [23:25] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_tracker_v1_tracker_proto_init() }
@@ -847,6 +927,7 @@ func file_mammoth_tracker_v1_tracker_proto_init() {
 		(*NodeCommand_Forget_)(nil),
 		(*NodeCommand_Keys_)(nil),
 		(*NodeCommand_ReportInterval)(nil),
+		(*NodeCommand_EndFramework_)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -854,7 +935,7 @@ func file_mammoth_tracker_v1_tracker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_tracker_v1_tracker_proto_rawDesc), len(file_mammoth_tracker_v1_tracker_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

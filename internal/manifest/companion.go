@@ -1,0 +1,204 @@
+package manifest
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// Companions are the settings of each companion that a framework can be: those of its configuration file, less what
+// the node says (its folder, its name, whom it follows).
+func Companions() map[string][]string {
+	all := map[string][]string{}
+	for name, settings := range companions {
+		all[name] = keys(settings)
+	}
+	return all
+}
+
+// A setting is checked as a text; a list is checked item by item.
+type setting struct {
+	check func(string) error
+	list  bool
+}
+
+var (
+	aText     = setting{check: func(string) error { return nil }}
+	anAddress = setting{check: checkAddress}
+	aPath     = setting{check: checkPlainPath}
+	aProgram  = setting{check: checkProgram}
+	aDuration = setting{check: checkLength}
+	aCount    = setting{check: checkCount}
+	aLevel    = setting{check: checkLevel}
+)
+
+var companions = map[string]map[string]setting{
+	"nginx": {
+		"listen": anAddress, "tlsListen": anAddress, "certificates": aPath, "program": aProgram, "workers": aCount, "lostAfter": aDuration,
+		"logLevel": aLevel,
+	},
+	"haproxy": {
+		"listen": anAddress, "tlsListen": anAddress, "certificates": aPath, "program": aProgram, "lostAfter": aDuration, "logLevel": aLevel,
+	},
+	"zookeeper": {
+		"zookeeper": {check: checkServer, list: true}, "chroot": aPath, "path": aPath, "zone": aText, "sessionTimeout": aDuration, "logLevel": aLevel,
+	},
+	"dns": {"listen": anAddress, "domain": aText, "ttl": aDuration, "logLevel": aLevel},
+}
+
+// companion reads {nginx: {listen: …}} into the command that runs it.
+func (d *decoder) companion(into *[]string) rule {
+	return func(n *yaml.Node) {
+		known := fields{}
+		for name, settings := range companions {
+			known[name] = func(n *yaml.Node) {
+				*into = append([]string{"mammoth", "companion", name}, d.settings(n, name, settings)...)
+			}
+		}
+		if n.Kind == yaml.ScalarNode && companions[n.Value] != nil {
+			*into = []string{"mammoth", "companion", n.Value} // as it is by itself
+			return
+		}
+		present := d.object(n, "companion", known)
+		if n.Kind == yaml.MappingNode && len(n.Content) != 2 && len(present) == len(n.Content)/2 {
+			d.fail(n, "companion must be one of %s, and has %d", strings.Join(keys(companions), ", "), len(present))
+		}
+	}
+}
+
+// settings reads a companion's settings into its flags: tlsListen is --tls-listen.
+func (d *decoder) settings(n *yaml.Node, companion string, known map[string]setting) []string {
+	values := map[string][]string{}
+	rules := fields{}
+	for name, one := range known {
+		read := func(n *yaml.Node) {
+			var value string
+			before := len(d.errors)
+			d.text(name, &value, one.check)(n)
+			if len(d.errors) == before {
+				values[name] = append(values[name], value)
+			}
+		}
+		rules[name] = read
+		if one.list {
+			rules[name] = func(n *yaml.Node) {
+				if n.Kind == yaml.ScalarNode {
+					read(n)
+					return
+				}
+				d.list(n, name, read)
+			}
+		}
+	}
+	present := d.object(n, companion, rules)
+	if present["tlsListen"] != nil && present["certificates"] == nil {
+		d.fail(present["tlsListen"], "tlsListen needs certificates, a folder of NAME.crt and NAME.key on the node")
+	}
+	var flags []string
+	for _, name := range keys(values) {
+		flags = append(flags, "--"+dashed(name)+"="+strings.Join(values[name], ","))
+	}
+	return flags
+}
+
+var capital = regexp.MustCompile(`[A-Z]`)
+
+func dashed(key string) string {
+	return capital.ReplaceAllStringFunc(key, func(letter string) string { return "-" + strings.ToLower(letter) })
+}
+
+// program is what a role runs, as its manifest says it.
+type program struct {
+	kind      apiv1.AppSpec_Kind
+	what      string
+	role      *apiv1.RoleSpec
+	companion []string
+}
+
+// program checks that a role says what it runs: an app an image; a framework an image, a program of the node, or a
+// companion.
+func (d *decoder) program(n *yaml.Node, present map[string]*yaml.Node, p program) {
+	image, command, companion := present["image"], present["command"], present["companion"]
+	switch {
+	case n.Kind != yaml.MappingNode:
+	case companion != nil && p.kind != apiv1.AppSpec_FRAMEWORK:
+		d.fail(companion, "companion belongs to a framework; say kind: framework")
+	case companion != nil:
+		for _, other := range []string{"image", "command", "args"} {
+			if present[other] != nil {
+				d.fail(present[other], "%s and companion do not go together: the companion is what is run", other)
+			}
+		}
+		p.role.Command = p.companion
+	case image == nil && p.kind == apiv1.AppSpec_FRAMEWORK && command == nil:
+		d.fail(n, "%s has no image, no companion and no command", p.what)
+	case image == nil && p.kind != apiv1.AppSpec_FRAMEWORK && command != nil:
+		d.fail(command, "%s has no image; only a framework runs a program of the node", p.what)
+	case image == nil && p.kind != apiv1.AppSpec_FRAMEWORK:
+		d.require(n, present, p.what, "image")
+	}
+}
+
+func checkAddress(text string) error {
+	host, port, err := net.SplitHostPort(text)
+	number, portErr := strconv.ParseUint(port, 10, 16)
+	if err != nil || portErr != nil || number == 0 || net.ParseIP(host) == nil {
+		return fmt.Errorf("%q is not an address as in 127.0.0.1:8080", text)
+	}
+	return nil
+}
+
+var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)
+
+func checkPlainPath(text string) error {
+	if !plainPath.MatchString(text) || filepath.Clean(text) != text {
+		return fmt.Errorf("%q is not an absolute path without blanks and special characters", text)
+	}
+	return nil
+}
+
+var programName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]*$`)
+
+func checkProgram(text string) error {
+	if programName.MatchString(text) {
+		return nil
+	}
+	return checkPlainPath(text)
+}
+
+func checkLength(text string) error {
+	if value, err := time.ParseDuration(text); err != nil || value < 0 {
+		return fmt.Errorf("%q is not a duration as in 500ms, 10s or 5m", text)
+	}
+	return nil
+}
+
+func checkCount(text string) error {
+	if n, err := strconv.Atoi(text); err != nil || n < 1 || n > 1024 {
+		return fmt.Errorf("%q is not a number between 1 and 1024", text)
+	}
+	return nil
+}
+
+func checkLevel(text string) error {
+	switch text {
+	case "debug", "info", "warn", "error":
+		return nil
+	}
+	return fmt.Errorf("%q is none of debug, info, warn and error", text)
+}
+
+func checkServer(text string) error {
+	if host, port, err := net.SplitHostPort(text); err != nil || host == "" || port == "" || strings.Contains(text, ",") {
+		return fmt.Errorf("%q is not a server as in 127.0.0.1:2181", text)
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package nodemanager
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// Places are what a node's process runtime keeps for frameworks: a folder for each, and what a container has left
+// running for the next one. They are named APP, or ROLE.APP.
+type Places interface {
+	Places() ([]string, error)
+	// EndPlace ends what is left running and deletes the folder; ErrFailedPrecondition while a container is there.
+	EndPlace(ctx context.Context, place string) error
+}
+
+// What the programs of a framework are told, and instances of apps never are.
+const (
+	envResourceManager = "MAMMOTH_RESOURCEMANAGER"
+	envNode            = "MAMMOTH_NODE"
+)
+
+// programAllowed says who may run a program of the node itself, as the NodeManager's own user: what the
+// ResourceManager has said of the lease counts, not what an application master asks for.
+func programAllowed(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
+	if spec.GetRuntime() != corev1.ContainerSpec_PROCESS || spec.GetImage() != "" || lease.GetMaster() || lease.GetFramework() {
+		return nil
+	}
+	return fmt.Errorf("only a framework may run a program of the node; give the app an image: %w", errdefs.ErrPermissionDenied)
+}
+
+// placeOf is the place of a framework's container; empty for any other.
+func placeOf(h *held) string {
+	if !h.lease.GetFramework() || h.lease.GetMaster() || h.spec.GetRuntime() != corev1.ContainerSpec_PROCESS {
+		return ""
+	}
+	if role := h.spec.GetLabels()["role"]; role != "" {
+		return role + "." + h.lease.GetAppName()
+	}
+	return h.lease.GetAppName()
+}
+
+// environment is a container's, with what a framework's program is told of the zone.
+func (o *owner) environment(h *held) map[string]string {
+	env := maps.Clone(h.spec.GetEnv())
+	if placeOf(h) == "" {
+		return env
+	}
+	if env == nil {
+		env = map[string]string{}
+	}
+	env[envResourceManager], env[envNode] = o.nm.config.ResourceManager, o.nm.config.NodeID
+	return env
+}
+
+// places are what the node has of frameworks.
+func (nm *NodeManager) places() []string {
+	if nm.config.Places == nil {
+		return nil
+	}
+	places, err := nm.config.Places.Places()
+	if err != nil {
+		nm.log.Error("what frameworks have here cannot be listed", "node", nm.config.NodeID, "error", err)
+	}
+	return places
+}
+
+// endFramework ends what an app has left here, unless a container of it is here again.
+func (o *owner) endFramework(app string) {
+	nm := o.nm
+	if nm.config.Places == nil {
+		return
+	}
+	nm.waiting.Go(func() {
+		for _, place := range nm.places() {
+			if place[strings.LastIndexByte(place, '.')+1:] != app {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(nm.edges, cleanWithin)
+			err := nm.config.Places.EndPlace(ctx, place)
+			cancel()
+			if err != nil && nm.edges.Err() == nil {
+				nm.log.Warn("what a framework has left here is not ended", "app", app, "node", nm.config.NodeID, "error", err)
+			}
+		}
+	})
+}

@@ -1,0 +1,178 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/mammoth-os/mammoth/nodemanager/cgroup"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+)
+
+// A place is what containers that follow one another on a node share: a folder, and the processes that one of them
+// has left in sessions of their own. When such a container ends, what it left is moved out of its control group into
+// that of the place, under the same quotas, instead of being killed; the next container takes it into its own. So
+// an nginx goes on serving while its companion is exchanged. EndPlace ends all of it.
+
+// placeName is the grammar of an app's name, or of ROLE.APP.
+var placeName = regexp.MustCompile(`^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)?$`)
+
+// placeGrace is how long processes that are left may take to end when their place does.
+const placeGrace = 5 * time.Second
+
+func (r *Runtime) placeDir(place string) string { return filepath.Join(r.config.Places, place) }
+
+// placeGroup is the group of what waits for the next container; nil without control groups.
+func (r *Runtime) placeGroup(place string) *cgroup.Group {
+	if r.hierarchy == nil {
+		return nil
+	}
+	return r.hierarchy.Open(r.placePath(place))
+}
+
+// placePath has no name that a container could have.
+func (r *Runtime) placePath(place string) string {
+	return filepath.Join("mammoth", r.config.Zone, r.config.Node, "place-"+place)
+}
+
+// openPlace makes the folder of a spec's place.
+func (r *Runtime) openPlace(spec runtime.Spec) error {
+	switch {
+	case spec.Place == "":
+		return nil
+	case r.config.Places == "":
+		return fmt.Errorf("this node keeps no places for system components: %w", errdefs.ErrFailedPrecondition)
+	case !placeName.MatchString(spec.Place):
+		return fmt.Errorf("%q cannot be the name of a place: %w", spec.Place, errdefs.ErrInvalidArgument)
+	}
+	// Whoever runs there as another user, as nginx's workers do, has to reach its files.
+	return os.MkdirAll(r.placeDir(spec.Place), 0o755)
+}
+
+// adopt takes what waits in the container's place into its own group. A failure costs the accounting, not the
+// processes, and is only logged.
+func (c *container) adopt() {
+	if c.state.Place == "" || c.group == nil {
+		return
+	}
+	group := c.runtime.placeGroup(c.state.Place)
+	if err := errors.Join(move(group, c.group), group.Delete()); err != nil {
+		c.runtime.config.Logger.Warn("what was left running could not be taken over", "container", c.id.String(), "place", c.state.Place, "error", err)
+	}
+}
+
+// leave moves what the container leaves running into its place, and reports whether it could.
+func (c *container) leave() bool {
+	if c.state.Place == "" || c.group == nil {
+		return false
+	}
+	limits, err := c.group.Limits()
+	if err != nil {
+		return false
+	}
+	group, err := c.runtime.hierarchy.Create(c.runtime.placePath(c.state.Place), limits)
+	if err == nil {
+		err = move(c.group, group)
+	}
+	if err != nil {
+		c.runtime.config.Logger.Error("what the container has left running is ended with it", "container", c.id.String(), "place", c.state.Place, "error", err)
+		return false
+	}
+	if left, err := group.Pids(); err == nil && len(left) == 0 {
+		_ = group.Delete()
+	}
+	return true
+}
+
+// move moves every process of a group to another; those that are born meanwhile, too.
+func move(from, to *cgroup.Group) error {
+	for round := range 300 {
+		members, err := from.Pids()
+		if err != nil || len(members) == 0 {
+			return err
+		}
+		if round > 2 {
+			time.Sleep(time.Millisecond) // what is dying cannot be moved, and is gone soon
+		}
+		for _, pid := range members {
+			if err := to.Add(pid); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("move process %d: %w", pid, err)
+			}
+		}
+	}
+	return fmt.Errorf("processes are born faster than they can be moved: %w", errdefs.ErrUnavailable)
+}
+
+// Places are the places that are there.
+func (r *Runtime) Places() ([]string, error) {
+	entries, err := os.ReadDir(r.config.Places)
+	if errors.Is(err, fs.ErrNotExist) || r.config.Places == "" {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var places []string
+	for _, entry := range entries {
+		if placeName.MatchString(entry.Name()) {
+			places = append(places, entry.Name())
+		}
+	}
+	return places, nil
+}
+
+// EndPlace ends what waits in a place and deletes its folder. ErrFailedPrecondition while a container is there. One
+// that does not exist is not an error.
+func (r *Runtime) EndPlace(ctx context.Context, place string) error {
+	r.starting.Lock()
+	defer r.starting.Unlock()
+	if !placeName.MatchString(place) {
+		return fmt.Errorf("%q cannot be the name of a place: %w", place, errdefs.ErrInvalidArgument)
+	}
+	r.mu.Lock()
+	for _, c := range r.containers {
+		if c.state.Place == place && !c.hasEnded() {
+			r.mu.Unlock()
+			return fmt.Errorf("container %v runs in %s: %w", c.id, place, errdefs.ErrFailedPrecondition)
+		}
+	}
+	r.mu.Unlock()
+	if group := r.placeGroup(place); group != nil {
+		if err := endGroup(ctx, group); err != nil {
+			return fmt.Errorf("end what was left running in %s: %w", place, err)
+		}
+	}
+	return os.RemoveAll(r.placeDir(place))
+}
+
+// endGroup asks the processes of a group to end, then kills them, then deletes the group.
+func endGroup(ctx context.Context, group *cgroup.Group) error {
+	if err := group.Signal(unix.SIGTERM); err != nil {
+		return err
+	}
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(placeGrace); time.Now().Before(deadline); {
+		members, err := group.Pids()
+		if err != nil {
+			return err
+		}
+		if len(members) == 0 {
+			break
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return errors.Join(group.Kill(ctx), group.Delete())
+}
