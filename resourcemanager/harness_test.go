@@ -52,6 +52,8 @@ type noticeBoard struct {
 	// slow holds confirmations back until confirm.
 	slow    bool
 	waiting []func()
+	// expected are the balancers that it was told to expect, and for how long.
+	expected []string
 }
 
 func (b *noticeBoard) Publish(service string, endpoints []*apiv1.Endpoint) int64 {
@@ -66,7 +68,11 @@ func (b *noticeBoard) Publish(service string, endpoints []*apiv1.Endpoint) int64
 	return b.generation
 }
 
-func (b *noticeBoard) ExpectBalancer(string, time.Duration) {}
+func (b *noticeBoard) ExpectBalancer(name string, within time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expected = append(b.expected, fmt.Sprintf("%s for %v", name, within))
+}
 func (b *noticeBoard) AllowRegistration([]byte)             {}
 func (b *noticeBoard) AppKey(app string) string             { return "key-of-" + app }
 
@@ -273,6 +279,8 @@ type fakeNode struct {
 	launches   []*trackerv1.NodeCommand_Launch
 	stops      []*trackerv1.NodeCommand_Stop
 	forgotten  []string
+	// frameworks are what it says that it has of them, ended what it was told to end.
+	frameworks, ended []string
 	// deaf ignores commands to stop.
 	deaf bool
 }
@@ -299,7 +307,7 @@ func (n *fakeNode) register() {
 	client := trackerv1.NewResourceTrackerClient(n.z.conn)
 	response, err := client.Register(context.Background(), &trackerv1.RegisterRequest{
 		NodeId: n.name, Address: "10.0.0.1", ContainerManager: n.name + ":7071", Capacity: n.capacity, Containers: statuses,
-		Health: &corev1.NodeHealth{Healthy: true}, Version: "test",
+		Health: &corev1.NodeHealth{Healthy: true}, Version: "test", Frameworks: n.frameworks,
 	})
 	if err != nil {
 		n.z.t.Fatalf("register %s: %v", n.name, err)
@@ -357,6 +365,8 @@ func (n *fakeNode) listen(stream grpc.BidiStreamingClient[trackerv1.NodeReport, 
 			for _, name := range command.GetForget().GetContainerIds() {
 				delete(n.containers, name)
 			}
+		case command.GetEndFramework() != nil:
+			n.ended = append(n.ended, command.GetEndFramework().GetAppName())
 		case command.GetKeys() != nil:
 			n.keys = command.GetKeys().GetKeys()
 		}

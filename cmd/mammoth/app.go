@@ -64,12 +64,24 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 	for _, app := range apps {
 		var images []string
 		for _, role := range app.GetSpec().GetRoles() {
-			images = append(images, role.GetImage())
+			images = append(images, whatRuns(role))
 		}
 		t.row(app.GetName(), word(app.GetState()), fmt.Sprintf("%d/%d", app.GetRunning(), app.GetWanted()),
 			app.GetVersion(), app.GetQueue(), strings.Join(images, ","), ago(app.GetCreatedAt()), app.GetReason())
 	}
 	return t.Flush()
+}
+
+// whatRuns is a role's image, or of a framework's role its program without the flags.
+func whatRuns(role *apiv1.RoleSpec) string {
+	if role.GetImage() != "" {
+		return role.GetImage()
+	}
+	words := role.GetCommand()
+	if flag := slices.IndexFunc(words, func(word string) bool { return strings.HasPrefix(word, "-") }); flag > 0 {
+		words = words[:flag]
+	}
+	return strings.Join(words, " ")
 }
 
 func (c *cli) appShowCommand() *cobra.Command {
@@ -105,6 +117,9 @@ func appText(w io.Writer, app *apiv1.App) error {
 	t := newTable(w)
 	t.row("name", app.GetName())
 	t.row("state", because(word(app.GetState()), app.GetReason()))
+	if app.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK {
+		t.row("kind", "framework")
+	}
 	t.row("instances", fmt.Sprintf("%d of %d run", app.GetRunning(), app.GetWanted()))
 	t.row("version", app.GetVersion())
 	if rollout := app.GetRollout(); rollout.GetState() != apiv1.Rollout_NONE {
@@ -114,12 +129,15 @@ func appText(w io.Writer, app *apiv1.App) error {
 	t.row("queue", app.GetQueue())
 	t.row("user", orDash(app.GetUser()))
 	for _, role := range app.GetSpec().GetRoles() {
-		label := "image"
+		label, what := "image", fmt.Sprintf("%s (%s)", role.GetImage(), orDash(shortDigest(role.GetImageDigest())))
+		if role.GetImage() == "" {
+			label, what = "command", strings.Join(append(slices.Clone(role.GetCommand()), role.GetArgs()...), " ")
+		}
 		if role.GetName() != "" {
 			label = "role " + role.GetName()
 		}
 		r := role.GetResources()
-		t.row(label, fmt.Sprintf("%s (%s)", role.GetImage(), orDash(shortDigest(role.GetImageDigest()))))
+		t.row(label, what)
 		t.row("quotas", fmt.Sprintf("cpu %s, memory %s, disk %s, pids %d", cores(r.GetCpuMillis()), size(r.GetMemoryBytes()), size(r.GetDiskBytes()), role.GetPids()))
 	}
 	if master := app.GetMaster(); master != nil {
@@ -302,6 +320,10 @@ func historyTable(w io.Writer, history *apiv1.AppHistory) error {
 	for _, version := range history.GetVersions() {
 		var images []string
 		for _, role := range version.GetSpec().GetRoles() {
+			if role.GetImage() == "" {
+				images = append(images, whatRuns(role))
+				continue
+			}
 			images = append(images, role.GetImage()+" ("+orDash(shortDigest(role.GetImageDigest()))+")")
 		}
 		current := ""

@@ -82,7 +82,12 @@ func (d *decoder) settings(n *yaml.Node, companion string, known map[string]sett
 		read := func(n *yaml.Node) {
 			var value string
 			before := len(d.errors)
-			d.text(name, &value, one.check)(n)
+			d.text(name, &value, func(text string) error {
+				if err := one.check(text); err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				return nil
+			})(n)
 			if len(d.errors) == before {
 				values[name] = append(values[name], value)
 			}

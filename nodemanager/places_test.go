@@ -1,0 +1,54 @@
+package nodemanager
+
+import (
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/nodemanager/container"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+func TestOnlyMastersAndFrameworksRunProgramsOfTheNode(t *testing.T) {
+	program := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Command: []string{"/bin/true"}}
+	packed := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Image: "app@sha256:0"}
+	image := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_DOCKER, Image: "app@sha256:0"}
+	app, master, framework := &corev1.Lease{}, &corev1.Lease{Master: true}, &corev1.Lease{Framework: true}
+	for _, test := range []struct {
+		lease   *corev1.Lease
+		spec    *corev1.ContainerSpec
+		refused bool
+	}{
+		{app, program, true},
+		{app, packed, false},
+		{app, image, false},
+		{master, program, false},
+		{framework, program, false},
+		{framework, image, false},
+	} {
+		if err := programAllowed(test.lease, test.spec); errdefs.IsPermissionDenied(err) != test.refused {
+			t.Errorf("%v under %v: %v", test.spec, test.lease, err)
+		}
+	}
+}
+
+func TestOnlyAFrameworksProgramIsToldOfTheZone(t *testing.T) {
+	o := &owner{nm: &NodeManager{config: Config{NodeID: "node-1", ResourceManager: "127.0.0.1:7070"}}}
+	for _, test := range []struct {
+		lease *corev1.Lease
+		spec  *corev1.ContainerSpec
+		place string
+	}{
+		{&corev1.Lease{AppName: "edge", Framework: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, "edge"},
+		{&corev1.Lease{AppName: "edge", Framework: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Labels: map[string]string{"role": "dns"}}, "dns.edge"},
+		{&corev1.Lease{AppName: "edge", Framework: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_DOCKER}, ""},
+		{&corev1.Lease{AppName: "edge", Framework: true, Master: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},
+		{&corev1.Lease{AppName: "web"}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},
+	} {
+		h := &held{core: &container.Container{}, lease: test.lease, spec: test.spec}
+		env := o.environment(h)
+		if place := placeOf(h); place != test.place || (env["MAMMOTH_RESOURCEMANAGER"] != "") != (place != "") || (env["MAMMOTH_NODE"] != "") != (place != "") {
+			t.Errorf("%v %v: place %q, environment %v", test.lease, test.spec, place, env)
+		}
+	}
+}

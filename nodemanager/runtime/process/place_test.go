@@ -1,0 +1,216 @@
+package process_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/testenv"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime/process"
+)
+
+// daemon leaves a process in a session of its own, as an nginx is left by its companion, unless one is there.
+const daemon = `kill -0 $(cat $MAMMOTH_STATE/pid) 2>/dev/null || setsid sh -c 'echo $$ > $MAMMOTH_STATE/pid; exec sleep 300' & wait; exec sleep 300`
+
+// placed is a runtime with places, and what its tests do with it.
+type placed struct {
+	*process.Runtime
+	t      *testing.T
+	config process.Config
+	ctx    context.Context
+}
+
+func openPlaced(t *testing.T) *placed {
+	testenv.Need(t, "cgroup")
+	p := &placed{t: t, config: config(t.TempDir())}
+	p.config.Places = filepath.Join(filepath.Dir(p.config.Dir), "places")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	p.ctx = ctx
+	p.open()
+	t.Cleanup(func() {
+		list, _ := p.List(ctx)
+		for _, container := range list {
+			_ = p.Stop(ctx, container.ID, 0)
+		}
+		if err := p.EndPlace(ctx, "edge"); err != nil {
+			t.Error(err)
+		}
+		_ = p.Close()
+		cancel()
+	})
+	return p
+}
+
+func (p *placed) open() {
+	p.t.Helper()
+	var err error
+	if p.Runtime, err = process.New(p.config); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *placed) start(seq int64) runtime.Container {
+	p.t.Helper()
+	container, err := p.Start(p.ctx, runtime.Spec{
+		ID: numbered(seq), Command: []string{"/bin/sh", "-c", daemon}, Place: "edge", MemoryBytes: 64 << 20, Pids: 50, DiskBytes: 10 << 20,
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return container
+}
+
+func numbered(seq int64) id.Container {
+	return id.Container{Epoch: 4, App: id.App{ClusterStart: 1, Seq: 1}, Seq: seq}
+}
+
+// left is the process that was left.
+func (p *placed) left() int {
+	p.t.Helper()
+	for p.ctx.Err() == nil {
+		text, _ := os.ReadFile(filepath.Join(p.config.Places, "edge", "pid"))
+		if pid, err := strconv.Atoi(string(bytes.TrimSpace(text))); err == nil {
+			return pid
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	p.t.Fatal("the container has left nothing")
+	return 0
+}
+
+// group is the last part of the control group that a process is in; empty if there is no such process.
+func group(pid int) string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if _, state, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(state, "Z") {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "/mammoth/") {
+			return filepath.Base(strings.TrimSpace(line))
+		}
+	}
+	return ""
+}
+
+// ended waits for a container's end.
+func (p *placed) ended(seq int64) runtime.Exit {
+	p.t.Helper()
+	for p.ctx.Err() == nil {
+		list, err := p.List(p.ctx)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		for _, container := range list {
+			if container.ID == numbered(seq) && container.Exit != nil {
+				return *container.Exit
+			}
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	p.t.Fatal("it does not end")
+	return runtime.Exit{}
+}
+
+func TestWhatAContainerLeavesInItsPlaceIsTakenOverByTheNext(t *testing.T) {
+	p := openPlaced(t)
+	first := p.start(1)
+	left := p.left()
+	if got := group(left); got != numbered(1).String() {
+		t.Fatalf("what the container has started is in %q", got)
+	}
+	if err := unix.Kill(first.Pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if exit := p.ended(1); exit.Code != 137 {
+		t.Errorf("it ended with %+v", exit)
+	}
+	if got := group(left); got != "place-edge" {
+		t.Errorf("after the container's death, what it left is in %q", got)
+	}
+
+	// The next one takes it into its own quotas, and leaves it again when it is stopped.
+	p.start(2)
+	if got := group(left); got != numbered(2).String() {
+		t.Errorf("beside the next container, what was left is in %q", got)
+	}
+	if err := p.EndPlace(p.ctx, "edge"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("a place that is in use was ended: %v", err)
+	}
+	if err := p.Stop(p.ctx, numbered(2), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := group(left); got != "place-edge" {
+		t.Errorf("after a stop, what was left is in %q", got)
+	}
+
+	// The NodeManager is not needed for it, nor for it to be found again.
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.open()
+	if places, err := p.Places(); err != nil || !slices.Equal(places, []string{"edge"}) {
+		t.Errorf("places %q, %v", places, err)
+	}
+	if err := p.EndPlace(p.ctx, "edge"); err != nil {
+		t.Fatal(err)
+	}
+	if got := group(left); got != "" {
+		t.Errorf("after the end of the place, what was left is in %q", got)
+	}
+	if places, err := p.Places(); err != nil || len(places) != 0 {
+		t.Errorf("places %q, %v", places, err)
+	}
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/mammoth/" + p.config.Zone + "/" + p.config.Node + "/place-*")
+	if len(groups) > 0 {
+		t.Errorf("control groups are left: %q", groups)
+	}
+}
+
+func TestAContainerThatDiesWhileItsNodeManagerIsAwayLeavesItsPlaceToo(t *testing.T) {
+	p := openPlaced(t)
+	first := p.start(1)
+	left := p.left()
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(first.Pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	var status unix.WaitStatus
+	_, _ = unix.Wait4(first.Pid, &status, 0, nil)
+	p.open()
+	p.ended(1)
+	if got := group(left); got != "place-edge" {
+		t.Errorf("what it left is in %q", got)
+	}
+	p.start(2)
+	if got := group(left); got != numbered(2).String() {
+		t.Errorf("beside the next container, what was left is in %q", got)
+	}
+}
+
+func TestAPlaceIsNamedLikeAFramework(t *testing.T) {
+	p := openPlaced(t)
+	for _, name := range []string{"../edge", "edge/x", "a.b.c", "Edge", "."} {
+		_, err := p.Start(p.ctx, runtime.Spec{ID: numbered(9), Command: []string{"/bin/true"}, Place: name})
+		if !errdefs.IsInvalidArgument(err) {
+			t.Errorf("a place named %q: %v", name, err)
+		}
+		if err := p.EndPlace(p.ctx, name); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("the end of a place named %q: %v", name, err)
+		}
+	}
+}

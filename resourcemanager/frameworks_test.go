@@ -1,0 +1,103 @@
+package resourcemanager
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+func edgeSpec() *apiv1.AppSpec {
+	return &apiv1.AppSpec{Name: "edge", Kind: apiv1.AppSpec_FRAMEWORK, Roles: []*apiv1.RoleSpec{{
+		Instances: 1, Command: []string{"mammoth", "companion", "nginx"},
+		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
+	}}}
+}
+
+// told is what the node was told to end since the last call.
+func (n *fakeNode) told() []string {
+	synctest.Wait()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	ended := n.ended
+	n.ended = nil
+	return ended
+}
+
+func TestAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		first := z.addNode("node-1")
+		z.deploy(edgeSpec())
+		m := first.launchMaster()
+		container := m.startInstance(first, "edge-1")
+		second := z.addNode("node-2")
+
+		// It dies: the next one may come back to what it has left.
+		first.done(container, &corev1.Exit{Reason: corev1.Exit_EXITED, Code: 137})
+		if told := first.told(); told != nil {
+			t.Errorf("node-1 was told to end %q, and the next container may be given to it", told)
+		}
+		// The next one comes to another node.
+		ask := ask1("edge-1")
+		ask.Id, ask.AvoidNodes = "edge-1/2", []string{"node-1"}
+		granted := allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask}}))
+		if len(granted) != 1 || granted[0].GetLease().GetNodeId() != "node-2" {
+			t.Fatalf("granted %v", granted)
+		}
+		if !granted[0].GetLease().GetFramework() {
+			t.Errorf("its lease does not say that it is a framework: %v", granted[0].GetLease())
+		}
+		if told := first.told(); told != nil {
+			t.Errorf("node-1 was told to end %q before the other runs", told)
+		}
+		second.run(granted[0].GetLease().GetContainerId(), map[string]string{"instance": "edge-1", "version": "1"})
+		if told := first.told(); !slices.Equal(told, []string{"edge"}) {
+			t.Errorf("node-1 was told to end %q once the framework is whole elsewhere", told)
+		}
+		if expected := z.board.awaited(); !slices.Equal(expected, []string{"edge.node-1 for 0s"}) {
+			t.Errorf("balancers that are waited for: %q", expected)
+		}
+
+		// It is stopped: nothing is left anywhere, and what a node that was away brings back is ended too.
+		if _, err := z.apps().StopApp(context.Background(), &apiv1.StopAppRequest{Name: "edge"}); err != nil {
+			t.Fatal(err)
+		}
+		m.say(&masterv1.AllocateRequest{Release: []string{granted[0].GetLease().GetContainerId()}, GoneInstances: []string{"edge-1"}})
+		if told := second.told(); !slices.Equal(told, []string{"edge"}) {
+			t.Errorf("node-2 was told to end %q", told)
+		}
+		second.cut()
+		second.frameworks = []string{"edge", "dns.gone"}
+		second.register()
+		if told := second.told(); !slices.Equal(told, []string{"edge", "gone"}) && !slices.Equal(told, []string{"gone", "edge"}) {
+			t.Errorf("node-2 was told to end %q", told)
+		}
+	})
+}
+
+func TestAnAppDoesNotBecomeAFramework(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		z.deploy(webSpec(1))
+		spec := edgeSpec()
+		spec.Name = "web"
+		_, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: spec, IfGeneration: -1})
+		if status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// awaited are the balancers that the registry was told to expect.
+func (b *noticeBoard) awaited() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.expected)
+}
