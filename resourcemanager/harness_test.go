@@ -73,8 +73,8 @@ func (b *noticeBoard) ExpectBalancer(name string, within time.Duration) {
 	defer b.mu.Unlock()
 	b.expected = append(b.expected, fmt.Sprintf("%s for %v", name, within))
 }
-func (b *noticeBoard) AllowRegistration([]byte)             {}
-func (b *noticeBoard) AppKey(app string) string             { return "key-of-" + app }
+func (b *noticeBoard) AllowRegistration([]byte) {}
+func (b *noticeBoard) AppKey(app string) string { return "key-of-" + app }
 
 func (b *noticeBoard) Expose(string, *apiv1.Expose) int64 { return 0 }
 
