@@ -10,6 +10,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
@@ -66,18 +67,34 @@ func (z *zone) mayOperate(who peer.User, doing string) error {
 	if who.Operator {
 		return nil
 	}
-	listed := false
-	var root scheduler.QueueSpec
+	listed, root := false, z.rootQueue()
 	for _, usage := range z.core.Queues() {
 		listed = listed || len(usage.Spec.Submit)+len(usage.Spec.Admin) > 0
-		if usage.Spec.Parent == "" {
-			root = usage.Spec
-		}
 	}
 	if !listed || slices.Contains(root.Admin, who.Name) {
 		return nil
 	}
 	return denied("%s may not %s; ask an administrator of queue %s (%s)", who, doing, root.Name, administrators(root.Admin))
+}
+
+// mayRunPrograms refuses a framework of who is no operator, nor named to look after the whole zone: it runs programs of the
+// nodes as whoever runs their NodeManagers, which is root, and they may do everything in the zone.
+func (z *zone) mayRunPrograms(who peer.User, spec *apiv1.AppSpec) error {
+	root := z.rootQueue()
+	if spec.GetKind() != apiv1.AppSpec_FRAMEWORK || who.Operator || slices.Contains(root.Admin, who.Name) {
+		return nil
+	}
+	return denied("%s may not deploy the framework %s, which runs programs of the nodes themselves; ask an administrator of queue %s (%s)",
+		who, spec.GetName(), root.Name, administrators(root.Admin))
+}
+
+func (z *zone) rootQueue() scheduler.QueueSpec {
+	for _, usage := range z.core.Queues() {
+		if usage.Spec.Parent == "" {
+			return usage.Spec
+		}
+	}
+	return scheduler.QueueSpec{}
 }
 
 // lists are whom a queue and those above it name.

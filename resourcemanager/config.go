@@ -36,9 +36,6 @@ type Config struct {
 	EventRetention int64
 	// AllowHostNetwork lets apps use their node's network.
 	AllowHostNetwork bool
-	// AllowFrameworks lets everybody who can call run programs of the nodes, also from other machines. On a loopback
-	// address that is allowed without it.
-	AllowFrameworks bool
 	// AllowInsecure lets it listen where others than this machine's own programs can connect, without TLS.
 	AllowInsecure bool
 	// Images is the image store. Required.
@@ -115,11 +112,6 @@ func (c *Config) Validate() error {
 		refuse("%s can be reached from other machines, and without TLS anybody there could run programs here; listen on 127.0.0.1, or allow it with --insecure", c.Listen)
 	}
 	return errors.Join(problems...)
-}
-
-func (c *Config) allowsFrameworks() bool {
-	host, _, _ := net.SplitHostPort(c.Listen)
-	return c.AllowFrameworks || loopback(host)
 }
 
 func loopback(host string) bool {

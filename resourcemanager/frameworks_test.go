@@ -6,12 +6,12 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"github.com/containerd/errdefs"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
 func edgeSpec() *apiv1.AppSpec {
@@ -19,6 +19,20 @@ func edgeSpec() *apiv1.AppSpec {
 		Instances: 1, Command: []string{"mammoth", "companion", "nginx"},
 		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
 	}}}
+}
+
+// deployFramework has an operator deploy it.
+func (z *testZone) deployFramework() {
+	z.t.Helper()
+	spec := edgeSpec()
+	spec.Queue = "default"
+	if err := service.Complete(spec); err != nil {
+		z.t.Fatal(err)
+	}
+	if _, err := z.rm.Deploy(as("root"), &apiv1.DeployRequest{Spec: spec, IfGeneration: -1}); err != nil {
+		z.t.Fatal(err)
+	}
+	synctest.Wait()
 }
 
 // told is what the node was told to end since the last call.
@@ -34,7 +48,7 @@ func (n *fakeNode) told() []string {
 func TestAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		first := z.addNode("node-1")
-		z.deploy(edgeSpec())
+		z.deployFramework()
 		m := first.launchMaster()
 		container := m.startInstance(first, "edge-1")
 		second := z.addNode("node-2")
@@ -88,9 +102,34 @@ func TestAnAppDoesNotBecomeAFramework(t *testing.T) {
 		z.deploy(webSpec(1))
 		spec := edgeSpec()
 		spec.Name = "web"
-		_, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: spec, IfGeneration: -1})
-		if status.Code(err) != codes.FailedPrecondition {
+		if _, err := z.rm.Deploy(as("root"), &apiv1.DeployRequest{Spec: spec, IfGeneration: -1}); !errdefs.IsFailedPrecondition(err) {
 			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestOnlyAnOperatorDeploysAFramework(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		deploy := func(who string) error {
+			spec := edgeSpec()
+			spec.Queue = "default"
+			_, err := z.rm.Deploy(as(who), &apiv1.DeployRequest{Spec: spec, IfGeneration: -1, DryRun: true})
+			return err
+		}
+		want := `user "analyst" may not deploy the framework edge, which runs programs of the nodes themselves; ask an administrator of queue root (root, or the user that runs the zone)`
+		if got := refusal(t, deploy("analyst")); got != want {
+			t.Errorf("without any list: %s", got)
+		}
+		if _, err := z.rm.SetQueues(as("root"), &apiv1.SetQueuesRequest{Queues: guardedQueues()}); err != nil {
+			t.Fatal(err)
+		}
+		refusal(t, deploy("shift"))
+		refusal(t, deploy("")) // from another machine
+		for _, who := range []string{"root", "chief"} {
+			if err := deploy(who); err != nil {
+				t.Errorf("%s: %v", who, err)
+			}
 		}
 	})
 }

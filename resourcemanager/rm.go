@@ -105,7 +105,7 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	)
 	service.Register(server, service.Config{
 		Apps: rm, Zone: rm, Lending: rm, Tracker: rm, Masters: rm, Images: rm.config.Images, Registry: rm.zone.registry, Companions: rm.zone.registry,
-		AllowHostNetwork: rm.config.AllowHostNetwork, AllowFrameworks: rm.config.allowsFrameworks(),
+		AllowHostNetwork: rm.config.AllowHostNetwork,
 	})
 	inside, err := grpc.NewClient("passthrough:///resourcemanager", append(peer.PassOn(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -26,7 +26,6 @@ type managerSettings struct {
 	nodeTimeout, reportInterval time.Duration
 	eventRetention              int64
 	allowHostNetwork, insecure  bool
-	allowFrameworks             bool
 }
 
 // shared adds the flags that `mammoth up` has too.
@@ -34,7 +33,6 @@ func (s *managerSettings) shared(flags *pflag.FlagSet) {
 	flags.StringVar(&s.listen, "listen", defaultServer, "the address for everybody: nodes, masters, people, image uploads")
 	flags.DurationVar(&s.nodeTimeout, "node-timeout", 10*time.Second, "how long a node may be silent before it counts as lost")
 	flags.BoolVar(&s.allowHostNetwork, "allow-host-network", false, "let apps use their node's network")
-	flags.BoolVar(&s.allowFrameworks, "allow-frameworks", false, "with --insecure: let whoever can call run programs of the nodes as frameworks")
 }
 
 func (c *cli) resourceManagerCommand() *cobra.Command {
@@ -125,7 +123,7 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 	m.ResourceManager, err = resourcemanager.New(resourcemanager.Config{
 		Dir: s.dir, Listen: s.listen, Advertise: s.advertise, Zone: s.zone, Version: version,
 		NodeTimeout: s.nodeTimeout, ReportInterval: s.reportInterval, EventRetention: s.eventRetention,
-		AllowHostNetwork: s.allowHostNetwork, AllowFrameworks: s.allowFrameworks, AllowInsecure: s.insecure,
+		AllowHostNetwork: s.allowHostNetwork, AllowInsecure: s.insecure,
 		Images: m.images,
 		Registry: func(epoch int64) resourcemanager.Registry {
 			m.registry = registry.New(epoch << 32)

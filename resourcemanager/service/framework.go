@@ -1,23 +1,6 @@
 package service
 
-import (
-	"context"
-	"fmt"
-
-	"github.com/containerd/errdefs"
-
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-)
-
-// mayDeploy says whether whoever calls may deploy an app of this kind. A framework runs programs of the nodes as the
-// NodeManager's own user, which is an operator's act. Where everybody who can call is on the operator's own machine, or
-// the operator has allowed it to all, that is everybody. This is the one place where it is decided.
-func (s *apps) mayDeploy(_ context.Context, kind apiv1.AppSpec_Kind) error {
-	if kind == apiv1.AppSpec_FRAMEWORK && !s.frameworks {
-		return fmt.Errorf("a framework runs programs of the nodes, and this zone listens to other machines without knowing who calls; its operator can allow it with --allow-frameworks: %w", errdefs.ErrPermissionDenied)
-	}
-	return nil
-}
+import apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 
 // completeProgram checks what a role runs: an app an image, a framework that or a program of the node.
 func completeProgram(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) error {

@@ -142,8 +142,6 @@ type Config struct {
 	Companions companionv1.CompanionsServer
 	// AllowHostNetwork lets apps use their node's network.
 	AllowHostNetwork bool
-	// AllowFrameworks lets whoever calls run programs of the nodes.
-	AllowFrameworks bool
 	// Dial connects to a node's ContainerManager; nil is gRPC without TLS.
 	Dial func(address string) (*grpc.ClientConn, error)
 }
@@ -151,7 +149,7 @@ type Config struct {
 // Register adds every service to a server.
 func Register(server *grpc.Server, config Config) {
 	apiv1.RegisterAppsServer(server, &apps{
-		loop: config.Apps, images: config.Images, hostNetwork: config.AllowHostNetwork, frameworks: config.AllowFrameworks, dial: config.Dial,
+		loop: config.Apps, images: config.Images, hostNetwork: config.AllowHostNetwork, dial: config.Dial,
 	})
 	apiv1.RegisterNodesServer(server, &nodes{loop: config.Zone})
 	apiv1.RegisterQueuesServer(server, &queues{loop: config.Zone})
