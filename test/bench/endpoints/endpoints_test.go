@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/testenv"
 	"github.com/mammoth-os/mammoth/internal/zk/zktest"
+	"github.com/mammoth-os/mammoth/test/machine"
 	"github.com/mammoth-os/mammoth/test/zone"
 )
 
@@ -47,7 +47,7 @@ func BenchmarkClients(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	b.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil {
 		b.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func BenchmarkClients(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	fmt.Printf("%d requests/s through nginx, %d cores, %s %s\n", rate, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
+	fmt.Printf("%d requests/s through nginx on %s\n", rate, machine.Describe())
 	fmt.Printf("%-66s %10s %8s %10s\n", "", "requests", "failed", "budget")
 	for _, retry := range []string{"idempotent", "off"} {
 		b.Run("retry-"+retry, func(b *testing.B) { measure(b, programs, filepath.Join(dir, retry), retry) })
@@ -151,6 +151,7 @@ env: {VERSION: "VERSION-NUMBER"}
 		report("docker kill of one of 5 (1 % of a second's requests)", rate/100)
 	}
 	l.stop()
+	report("what was still on its way", 0)
 	if retry == "idempotent" {
 		s.canary(l)
 	}

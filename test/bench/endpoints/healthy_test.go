@@ -20,6 +20,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/testenv"
 	"github.com/mammoth-os/mammoth/internal/zk"
 	"github.com/mammoth-os/mammoth/internal/zk/zktest"
+	"github.com/mammoth-os/mammoth/test/machine"
 	"github.com/mammoth-os/mammoth/test/zone"
 )
 
@@ -34,7 +35,8 @@ func BenchmarkHealthy(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	// nginx is ended by what is in there.
+	b.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil {
 		b.Fatal(err)
 	}
@@ -83,6 +85,7 @@ stop: {drain: 0s}
 		routed = append(routed, at[2].Sub(healthy))
 		s.cli("app", "scale", "web", "1", "--wait")
 	}
+	fmt.Println(machine.Describe())
 	fmt.Printf("%-56s %10s %10s %10s\n", fmt.Sprintf("of %d changes", *changes), "median", "p99", "budget")
 	for _, row := range []struct {
 		what   string
