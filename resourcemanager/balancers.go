@@ -55,11 +55,15 @@ func (rm *ResourceManager) BalancerLost(balancer, why string) {
 
 // Refused hears which services a balancer cannot route, and why.
 func (rm *ResourceManager) Refused(balancer string, refusals []*companionv1.Refusal) {
-	if len(refusals) == 0 {
-		return
-	}
 	rm.post(func(z *zone) {
+		before := z.refused[balancer]
+		now := make(map[string]string, len(refusals))
+		z.refused[balancer] = now
 		for _, refusal := range refusals {
+			now[refusal.GetService()] = refusal.GetReason()
+			if before[refusal.GetService()] == refusal.GetReason() {
+				continue // a balancer says it with everything that it applies
+			}
 			z.tell(&apiv1.Event{
 				Kind: "balancer", App: appOfService(refusal.GetService()), To: "REFUSED",
 				Message: fmt.Sprintf("the balancer %s does not route %s: %s", balancer, refusal.GetService(), refusal.GetReason()),
@@ -110,6 +114,7 @@ func (z *zone) dueBalancers() {
 			continue
 		}
 		delete(z.lostBalancers, name)
+		delete(z.refused, name)
 		z.record.Balancers = slices.DeleteFunc(slices.Clone(z.record.GetBalancers()), func(known string) bool { return known == name })
 		z.save(kindZone, "zone", z.record)
 	}

@@ -39,6 +39,7 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 		contracts:     map[string]*contract{},
 		watchers:      map[*eventWatch]struct{}{},
 		lostBalancers: map[string]time.Time{},
+		refused:       map[string]map[string]string{},
 		lastEvent:     memory.LastEvent(),
 	}
 	z.begin(now)

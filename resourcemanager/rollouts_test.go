@@ -252,3 +252,29 @@ func TestACourseIsSaidOfOneChange(t *testing.T) {
 		}
 	})
 }
+
+func TestARefusalIsToldOnce(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		z.deploy(webSpec(1))
+		told := func() (n int) {
+			for _, event := range z.events("web") {
+				if event.GetTo() == "REFUSED" {
+					n++
+				}
+			}
+			return n
+		}
+		no := []*companionv1.Refusal{{Service: "web", Reason: "there is no certificate"}}
+		for i, test := range []struct {
+			refusals []*companionv1.Refusal
+			want     int
+		}{{no, 1}, {no, 1}, {[]*companionv1.Refusal{{Service: "web", Reason: "the port is taken"}}, 2}, {nil, 2}, {no, 3}} {
+			z.rm.Refused("nginx", test.refusals)
+			z.pass(0)
+			if got := told(); got != test.want {
+				t.Errorf("after word %d there are %d events, want %d", i+1, got, test.want)
+			}
+		}
+	})
+}

@@ -54,6 +54,8 @@ type zone struct {
 
 	// lostBalancers are known balancers that are not connected, and since when.
 	lostBalancers map[string]time.Time
+	// refused is what each balancer last said that it does not route, and why, by service.
+	refused map[string]map[string]string
 
 	// Of the present turn.
 	changes

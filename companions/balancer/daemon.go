@@ -20,13 +20,23 @@ func LockFolder(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the balancer's folder: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "companion.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
+	lock, err := Lock(filepath.Join(dir, "companion.lock"))
+	if errdefs.IsFailedPrecondition(err) {
+		return nil, fmt.Errorf("another companion keeps the balancer in %s; end it, or choose another folder: %w", dir, errdefs.ErrFailedPrecondition)
+	}
+	return lock, err
+}
+
+// Lock takes a file for this companion alone. The file is made if need be; closing it, or dying, lets go. If another
+// one has it, that is errdefs.ErrFailedPrecondition.
+func Lock(path string) (*os.File, error) {
+	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("locking the balancer's folder: %w", err)
+		return nil, fmt.Errorf("locking the balancer: %w", err)
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = lock.Close()
-		return nil, fmt.Errorf("another companion keeps the balancer in %s; end it, or choose another folder: %w", dir, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("another companion has %s: %w", path, errdefs.ErrFailedPrecondition)
 	}
 	return lock, nil
 }

@@ -189,8 +189,9 @@ func (p *Plan) add(service *Service, state *apiv1.Service, hosts map[string]*Hos
 	}
 }
 
-// servers is whom to route to: the healthy endpoints, or if there is none the unhealthy ones. A weight of zero is
-// for nobody.
+// servers is whom to route to: the healthy instances, or if there is none the unhealthy ones. A weight of zero is
+// for nobody. What an app has registered itself is for those who look it up: it could name any address, the
+// ResourceManager's too, and strangers would be led there.
 func servers(service *apiv1.Service, port string) []Server {
 	var healthy, rest []Server
 	for _, endpoint := range service.GetEndpoints() {
@@ -199,7 +200,7 @@ func servers(service *apiv1.Service, port string) []Server {
 			number = endpoint.GetPorts()[port]
 		}
 		address, ok := plainAddress(endpoint.GetAddress())
-		if number < 1 || number > 65535 || endpoint.GetWeight() < 1 || !ok || !isServiceName(endpoint.GetId()) {
+		if number < 1 || number > 65535 || endpoint.GetWeight() < 1 || endpoint.GetAppOwned() || !ok || !isServiceName(endpoint.GetId()) {
 			continue
 		}
 		server := Server{ID: endpoint.GetId(), Address: address, Port: number, Weight: endpoint.GetWeight()}

@@ -93,6 +93,15 @@ func TestAttachLeavesOthersAlone(t *testing.T) {
 	good, err := os.ReadFile(f.config.Attach.Include)
 	must(t, err)
 
+	// The folder is another one, the nginx the same.
+	config := f.config
+	config.Dir = dir + "/second"
+	second, err := NewProxy(config)
+	must(t, err)
+	if err := second.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "an nginx takes one companion") {
+		t.Errorf("a second companion: %v", err)
+	}
+
 	// Another default server is one too many for nginx: it says so, and the file is as it was.
 	_, err = f.Apply(t.Context(), balancertest.Routes(balancertest.Route("web", "*", "/")))
 	if err == nil || !strings.Contains(err.Error(), "a duplicate default server") {

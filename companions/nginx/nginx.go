@@ -57,7 +57,8 @@ func (c *Companion) Run(ctx context.Context) error {
 type Proxy struct {
 	config   Config
 	settings settings
-	lock     *os.File
+	// What is this companion's alone: its folder, and the file that it adds to an nginx that others run.
+	locks []*os.File
 	// The master process; zero before Start.
 	pid int
 	// How many workers it has.
@@ -174,28 +175,55 @@ func (p *Proxy) path(name string) string { return filepath.Join(p.config.Dir, na
 
 // prepare takes the folder for this companion alone, and finds out what the program can do.
 func (p *Proxy) prepare(ctx context.Context) error {
-	if p.lock != nil {
+	if p.locks != nil {
 		return nil
 	}
+	if err := p.take(); err != nil {
+		p.letGo()
+		return err
+	}
+	if err := os.MkdirAll(p.path("temp"), 0o755); err != nil {
+		p.letGo()
+		return fmt.Errorf("making nginx's folder: %w", err)
+	}
+	if err := p.inspect(ctx); err != nil {
+		p.letGo()
+		return err
+	}
+	if err := p.traffic.listen(); err != nil {
+		p.letGo()
+		return err
+	}
+	p.settings.Hearer, p.settings.Mark = p.traffic.address(), p.traffic.mark
+	return nil
+}
+
+// take takes what must be no other companion's.
+func (p *Proxy) take() error {
 	lock, err := balancer.LockFolder(p.config.Dir)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(p.path("temp"), 0o755); err != nil {
-		_ = lock.Close()
-		return fmt.Errorf("making nginx's folder: %w", err)
+	p.locks = append(p.locks, lock)
+	if p.config.Attach == nil {
+		return nil
 	}
-	if err := p.inspect(ctx); err != nil {
-		_ = lock.Close()
+	lock, err = balancer.Lock(p.config.Attach.Include + ".lock")
+	if errdefs.IsFailedPrecondition(err) {
+		return fmt.Errorf("another companion keeps %s; end it, an nginx takes one companion: %w", p.config.Attach.Include, errdefs.ErrFailedPrecondition)
+	}
+	if err != nil {
 		return err
 	}
-	if err := p.traffic.listen(); err != nil {
-		_ = lock.Close()
-		return err
-	}
-	p.settings.Hearer, p.settings.Mark = p.traffic.address(), p.traffic.mark
-	p.lock = lock
+	p.locks = append(p.locks, lock)
 	return nil
+}
+
+func (p *Proxy) letGo() {
+	for _, lock := range p.locks {
+		_ = lock.Close()
+	}
+	p.locks = nil
 }
 
 // Start makes sure that nginx runs: one that does is taken over as it is, else it is started with the last good
@@ -270,7 +298,7 @@ func (p *Proxy) Alive() bool { return p.pid != 0 && p.isOurs(p.pid) }
 
 // Close lets go of the folder, and ends nginx if it is to end with its companion.
 func (p *Proxy) Close() {
-	if p.lock == nil {
+	if p.locks == nil {
 		return
 	}
 	switch {
@@ -288,8 +316,7 @@ func (p *Proxy) Close() {
 		}
 	}
 	p.traffic.close()
-	_ = p.lock.Close()
-	p.lock = nil
+	p.letGo()
 }
 
 // Apply makes nginx route by routes. If they need another configuration, nginx is reloaded; otherwise there is

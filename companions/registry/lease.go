@@ -26,6 +26,7 @@ import (
 
 // What an app may register.
 const (
+	maxServices   = 64
 	maxLeases     = 1000
 	maxValues     = 4 << 10
 	maxID         = 63
@@ -74,6 +75,8 @@ func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.Register
 	}
 	old := entry.leases[id]
 	switch {
+	case len(entry.leases) == 0 && r.servicesOf(name) >= maxServices:
+		return nil, wire.Status(fmt.Errorf("app %q has endpoints in %d services, more are not allowed: %w", appOf(name), maxServices, errdefs.ErrResourceExhausted))
 	case old == nil && len(entry.leases) >= maxLeases:
 		return nil, wire.Status(fmt.Errorf("%q has %d registered endpoints, more are not allowed: %w", name, maxLeases, errdefs.ErrResourceExhausted))
 	case old != nil:
@@ -95,6 +98,20 @@ func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.Register
 	}
 	return &apiv1.RegisterEndpointResponse{Endpoint: shown, ExpiresAt: timestamppb.New(time.Now().Add(ttl))}, nil
 }
+
+// servicesOf is in how many services the app of the named one has registered something.
+func (r *Registry) servicesOf(name string) (n int) {
+	app := appOf(name)
+	for other, entry := range r.services {
+		if len(entry.leases) > 0 && appOf(other) == app {
+			n++
+		}
+	}
+	return n
+}
+
+// appOf is the app whose service it is: web for web and for admin.web.
+func appOf(service string) string { return service[strings.LastIndexByte(service, '.')+1:] }
 
 // UnregisterEndpoint ends a lease at once.
 func (r *Registry) UnregisterEndpoint(ctx context.Context, request *apiv1.UnregisterEndpointRequest) (*apiv1.UnregisterEndpointResponse, error) {
@@ -229,7 +246,7 @@ func (r *Registry) authorize(ctx context.Context, service string) error {
 	if len(r.secret) == 0 {
 		return fmt.Errorf("this zone does not let apps register endpoints: %w", errdefs.ErrNotImplemented)
 	}
-	app := service[strings.LastIndexByte(service, '.')+1:]
+	app := appOf(service)
 	if !isName(service) || app == "" {
 		return fmt.Errorf("%.64q is not the name of a service: %w", service, errdefs.ErrInvalidArgument)
 	}

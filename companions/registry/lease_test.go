@@ -64,6 +64,31 @@ func TestEndpointOfAnAppsOwnLivesAsLongAsItsLease(t *testing.T) {
 	})
 }
 
+func TestAnAppCannotFillTheRegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := open()
+		register := func(app string, i int) codes.Code {
+			_, err := r.RegisterEndpoint(as(r, app), own(fmt.Sprintf("s%d.%s", i, app), "a"))
+			return status.Code(err)
+		}
+		for i := range 64 {
+			if code := register("web", i); code != codes.OK {
+				t.Fatalf("service %d is answered %v", i, code)
+			}
+		}
+		if code := register("web", 64); code != codes.ResourceExhausted {
+			t.Errorf("one service more is answered %v", code)
+		}
+		if renewed, other := register("web", 0), register("db", 0); renewed != codes.OK || other != codes.OK {
+			t.Errorf("a renewal is answered %v, another app %v", renewed, other)
+		}
+		time.Sleep(time.Minute)
+		if code := register("web", 64); code != codes.OK {
+			t.Errorf("after the leases a service is answered %v", code)
+		}
+	})
+}
+
 func TestValuesOfAnInstance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := open()

@@ -317,6 +317,13 @@ func testConflict(r *rig) {
 func testHostile(r *rig) {
 	web := NewInstance(r.t, "web-1")
 	good := Route("web", "web.example.test", "/", web)
+	// What an app has registered itself may name any address.
+	own := Route("own", "own.test", "/", web)
+	for _, endpoint := range own.Service.GetEndpoints() {
+		endpoint.AppOwned = true
+	}
+	r.apply(own)
+	r.expect("own.test", "/", 503, "")
 	hostile := map[string]balancer.Route{
 		"newline in the host":  Route("x", "x.test;\n} server { listen 1;", "/", web),
 		"brace in the path":    Route("x", "x.test", "/}{", web),
