@@ -34,6 +34,9 @@ type Config struct {
 	ReportInterval time.Duration
 	// EventRetention is how many events are kept. Default 10,000.
 	EventRetention int64
+	// Queues is a file that declares the queue tree and lending contracts. It is followed while the ResourceManager runs.
+	// Default none: the tree is set over the API.
+	Queues string
 	// AllowHostNetwork lets apps use their node's network.
 	AllowHostNetwork bool
 	// AllowInsecure lets it listen where others than this machine's own programs can connect, without TLS.

@@ -117,6 +117,7 @@ type testZone struct {
 	config   Config
 	board    *noticeBoard
 	images   imageShelf
+	queues   string
 	open     func() store.Store
 	rm       *ResourceManager
 	listener *bufconn.Listener
@@ -155,7 +156,7 @@ func (z *testZone) start() {
 	z.t.Helper()
 	z.board = &noticeBoard{services: map[string][]*apiv1.Endpoint{}}
 	z.config = Config{
-		Dir: "unused", Images: z.images,
+		Dir: "unused", Images: z.images, Queues: z.queues,
 		Registry: func(int64) Registry { return z.board },
 	}
 	if err := z.config.Validate(); err != nil {

@@ -174,15 +174,9 @@ func foresee(w calendar.Window, now time.Time) (windows []scheduler.Window, err 
 
 // arrange makes contracts the whole truth, or changes nothing.
 func (z *zone) arrange(contracts map[string]*contract, dryRun bool) error {
-	windows := map[string][]scheduler.Window{}
-	var specs []scheduler.Contract
-	for _, k := range byPosition(contracts) {
-		open, err := windowsOf(k.record, z.now)
-		if err != nil {
-			return err
-		}
-		windows[k.name()] = open
-		specs = append(specs, coreContract(k.record, open))
+	specs, err := foreseen(contracts, z.now)
+	if err != nil {
+		return err
 	}
 	if dryRun {
 		return scheduler.CheckContracts(specs, z.queueSpecs())
@@ -190,11 +184,29 @@ func (z *zone) arrange(contracts map[string]*contract, dryRun bool) error {
 	if err := z.core.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
 		return err
 	}
-	z.contracts, z.readCalendarAt, z.lookAtLending = contracts, z.now.Add(readCalendarEvery), true
-	for _, k := range contracts {
-		k.windows = windows[k.name()]
-	}
+	z.arranged(contracts, specs)
 	return nil
+}
+
+// foreseen are contracts for the scheduler, with their windows from now on.
+func foreseen(contracts map[string]*contract, now time.Time) ([]scheduler.Contract, error) {
+	specs := []scheduler.Contract{}
+	for _, k := range byPosition(contracts) {
+		windows, err := windowsOf(k.record, now)
+		if err != nil {
+			return nil, err
+		}
+		specs = append(specs, coreContract(k.record, windows))
+	}
+	return specs, nil
+}
+
+// arranged notes what the scheduler has taken in.
+func (z *zone) arranged(contracts map[string]*contract, specs []scheduler.Contract) {
+	z.contracts, z.readCalendarAt, z.lookAtLending = contracts, z.now.Add(readCalendarEvery), true
+	for _, spec := range specs {
+		contracts[spec.Name].windows = spec.Windows
+	}
 }
 
 func coreContract(record *storev1.Contract, windows []scheduler.Window) scheduler.Contract {
@@ -232,13 +244,49 @@ func (z *zone) addContracts(who peer.User, request *apiv1.AddContractsRequest) (
 	if len(request.GetContracts()) == 0 {
 		return nil, fmt.Errorf("no lending contract was given: %w", errdefs.ErrInvalidArgument)
 	}
+	for _, spec := range request.GetContracts() {
+		if known := z.contracts[spec.GetName()]; known != nil {
+			if err := z.mayLend(who, known.record.GetSpec().GetLender()); err != nil {
+				return nil, err
+			}
+			if err := z.notDeclared(known); err != nil {
+				return nil, err
+			}
+		}
+		if err := z.mayLend(who, spec.GetLender()); err != nil {
+			return nil, err
+		}
+	}
+	contracts, err := z.contractsWith(request.GetContracts())
+	if err != nil {
+		return nil, err
+	}
+	for _, spec := range request.GetContracts() {
+		contracts[spec.GetName()].record.Declared = false
+	}
+	if err := z.arrange(contracts, request.GetDryRun()); err != nil {
+		return nil, err
+	}
+	if request.GetDryRun() {
+		return z.viewContracts(), nil
+	}
+	for _, spec := range request.GetContracts() {
+		k := z.contracts[spec.GetName()]
+		z.contractSet(k)
+	}
+	z.schedule() // so that the answer knows which windows are open
+	return z.viewContracts(), nil
+}
+
+// contractsWith are the present contracts with some added, or replaced by their names.
+func (z *zone) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
 	contracts := maps.Clone(z.contracts)
 	position := int64(0)
 	for _, k := range z.contracts {
 		position = max(position, k.record.GetPosition())
 	}
 	given := map[string]bool{}
-	for _, spec := range request.GetContracts() {
+	for _, spec := range specs {
 		if given[spec.GetName()] {
 			return nil, fmt.Errorf("lending contract %s is there twice: %w", spec.GetName(), errdefs.ErrInvalidArgument)
 		}
@@ -249,31 +297,13 @@ func (z *zone) addContracts(who peer.User, request *apiv1.AddContractsRequest) (
 			*k = *known
 			k.record = proto.CloneOf(known.record)
 			k.record.Spec = spec
-			if err := z.mayLend(who, known.record.GetSpec().GetLender()); err != nil {
-				return nil, err
-			}
-		}
-		if err := z.mayLend(who, spec.GetLender()); err != nil {
-			return nil, err
 		}
 		if err := checkContract(k.record); err != nil {
 			return nil, err
 		}
 		contracts[spec.GetName()] = k
 	}
-	if err := z.arrange(contracts, request.GetDryRun()); err != nil {
-		return nil, err
-	}
-	if request.GetDryRun() {
-		return z.viewContracts(), nil
-	}
-	for _, spec := range request.GetContracts() {
-		k := z.contracts[spec.GetName()]
-		z.saveContract(k)
-		z.lendingEvent(k, "", "", fmt.Sprintf("contract %s was set: %s lends %g%% of its guarantee", k.name(), spec.GetLender(), spec.GetLendPercent()))
-	}
-	z.schedule() // so that the answer knows which windows are open
-	return z.viewContracts(), nil
+	return contracts, nil
 }
 
 func (z *zone) removeContract(who peer.User, name string) error {
@@ -281,13 +311,15 @@ func (z *zone) removeContract(who peer.User, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := z.notDeclared(k); err != nil {
+		return err
+	}
 	contracts := maps.Clone(z.contracts)
 	delete(contracts, name)
 	if err := z.arrange(contracts, false); err != nil {
 		return err
 	}
-	z.forget(kindContract, name)
-	z.lendingEvent(k, "", "", fmt.Sprintf("contract %s was removed", name))
+	z.contractGone(k)
 	return nil
 }
 
@@ -412,4 +444,15 @@ func (z *zone) saveContract(k *contract) {
 
 func (z *zone) lendingEvent(k *contract, from, to, message string) {
 	z.tell(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
+}
+
+func (z *zone) contractSet(k *contract) {
+	z.saveContract(k)
+	spec := k.record.GetSpec()
+	z.lendingEvent(k, "", "", fmt.Sprintf("contract %s was set: %s lends %g%% of its guarantee", k.name(), spec.GetLender(), spec.GetLendPercent()))
+}
+
+func (z *zone) contractGone(k *contract) {
+	z.forget(kindContract, k.name())
+	z.lendingEvent(k, "", "", fmt.Sprintf("contract %s was removed", k.name()))
 }

@@ -50,6 +50,9 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 			return nil, fmt.Errorf("read what is stored: %w", err)
 		}
 	}
+	if err := z.loadDeclaration(); err != nil {
+		return nil, err
+	}
 	for _, a := range z.apps {
 		a.silentSince = now
 		z.touch(a)
@@ -109,6 +112,7 @@ func (z *zone) loadQueues(memory store.Store) error {
 		if err != nil {
 			return err
 		}
+		z.tree = record
 		return z.core.Apply(scheduler.SetQueues{Queues: specs})
 	})
 }

@@ -21,6 +21,7 @@ type metrics struct {
 	nodes      *prometheus.GaugeVec
 	containers prometheus.Gauge
 	instances  prometheus.Gauge
+	refused    prometheus.Gauge
 	// stale says that something was told since counted, when the counts were taken.
 	stale   bool
 	counted time.Time
@@ -52,8 +53,11 @@ func newMetrics() *metrics {
 			Name: "mammoth_instances", Help: "Instances that application masters report.",
 		}),
 	}
+	m.refused = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mammoth_queue_file_refused", Help: "1 while the file that declares the queue tree says what cannot be, and the tree before it stays in force.",
+	})
 	m.registry.MustRegister(
-		m.turns, m.commits, m.events, m.apps, m.nodes, m.containers, m.instances,
+		m.turns, m.commits, m.events, m.apps, m.nodes, m.containers, m.instances, m.refused,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -87,6 +91,10 @@ func (m *metrics) observe(z *zone, took time.Duration) {
 	}
 	m.containers.Set(float64(containers))
 	m.instances.Set(float64(instances))
+	m.refused.Set(0)
+	if z.refused != "" {
+		m.refused.Set(1)
+	}
 }
 
 func (m *metrics) handler() http.Handler {

@@ -35,12 +35,20 @@ func (z *zone) setQueues(who peer.User, request *apiv1.SetQueuesRequest) (*apiv1
 		}
 		return &apiv1.ListQueuesResponse{Queues: z.viewQueues()}, nil
 	}
+	if file := z.config.Queues; file != "" {
+		return nil, fmt.Errorf("the queue tree is declared in %s; change that file, which takes effect within a second: %w", file, errdefs.ErrFailedPrecondition)
+	}
 	if err := z.core.Apply(scheduler.SetQueues{Queues: specs}); err != nil {
 		return nil, err
 	}
-	z.save(kindQueues, "queues", &storev1.Queues{Queues: request.GetQueues()})
+	z.saveTree(request.GetQueues())
 	z.tell(&apiv1.Event{Kind: "queue", Message: fmt.Sprintf("the queue tree was replaced: %d queues", len(specs))})
 	return &apiv1.ListQueuesResponse{Queues: z.viewQueues()}, nil
+}
+
+func (z *zone) saveTree(queues []*apiv1.QueueSpec) {
+	z.tree = &storev1.Queues{Queues: queues}
+	z.save(kindQueues, "queues", z.tree)
 }
 
 // appsKeepQueues refuses a tree that an app's queue is not in.

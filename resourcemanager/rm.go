@@ -44,6 +44,8 @@ type ResourceManager struct {
 	// stopped is closed when the loop has ended.
 	stopped chan struct{}
 	metrics *metrics
+	// reread has the queue file looked at again at once.
+	reread chan struct{}
 }
 
 // New reads what is stored and listens. Run has to be called after it: it serves, and lets go of both at its end.
@@ -75,6 +77,7 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 	rm := &ResourceManager{
 		config: config, store: memory, listener: listener,
 		inbox: newMailbox[input](), started: time.Now(), stopped: make(chan struct{}), metrics: newMetrics(),
+		reread: make(chan struct{}, 1),
 	}
 	zone, err := load(&rm.config, memory, rm.post, rm.started)
 	if err != nil {
@@ -126,6 +129,7 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	loop, endLoop := context.WithCancel(context.Background())
 	defer endLoop()
 	group.Go(func() error { return rm.loop(loop) })
+	group.Go(func() error { rm.followQueueFile(running); return nil })
 	group.Go(func() error { return split(running, rm.listener, grpcListener, httpListener) })
 	group.Go(func() error { return ended(running, server.Serve(grpcListener)) })
 	group.Go(func() error { return ended(running, web.Serve(httpListener)) })

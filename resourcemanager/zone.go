@@ -44,6 +44,12 @@ type zone struct {
 	// registered are the nodes by the sessions that they were given when they registered.
 	registered map[string]*node
 	contracts  map[string]*contract
+	// tree is what was last set; nil if nothing was.
+	tree *storev1.Queues
+	// file is what the file that declares the queue tree was found to say at the start, and refused why what it says now
+	// does not count.
+	file    reading
+	refused string
 	// readCalendarAt is when the windows of contracts are worked out again.
 	readCalendarAt time.Time
 

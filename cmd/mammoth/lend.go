@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -161,14 +160,7 @@ func atLine(file string, data []byte, names []string, err error) error {
 	if !errdefs.IsInvalidArgument(err) {
 		return err
 	}
-	for _, name := range names {
-		if regexp.MustCompile(`(^|[^\w-])` + regexp.QuoteMeta(name) + `($|[^\w-])`).MatchString(err.Error()) {
-			if line := manifest.LineOf(data, name); line > 0 {
-				return fmt.Errorf("%s: line %d: %w", file, line, err)
-			}
-		}
-	}
-	return fmt.Errorf("%s: %w", file, err)
+	return fmt.Errorf("%s: %w", file, manifest.AtLine(data, names, err))
 }
 
 func (c *cli) lendRemoveCommand() *cobra.Command {

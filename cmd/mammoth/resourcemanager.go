@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -26,12 +29,14 @@ type managerSettings struct {
 	nodeTimeout, reportInterval time.Duration
 	eventRetention              int64
 	allowHostNetwork, insecure  bool
+	queues                      string
 }
 
 // shared adds the flags that `mammoth up` has too.
 func (s *managerSettings) shared(flags *pflag.FlagSet) {
 	flags.StringVar(&s.listen, "listen", defaultServer, "the address for everybody: nodes, masters, people, image uploads")
 	flags.DurationVar(&s.nodeTimeout, "node-timeout", 10*time.Second, "how long a node may be silent before it counts as lost")
+	flags.StringVar(&s.queues, "queues", "", "a file that declares the queue tree, followed when it changes (default: \"mammoth queue set\" sets it)")
 	flags.BoolVar(&s.allowHostNetwork, "allow-host-network", false, "let apps use their node's network")
 }
 
@@ -107,12 +112,20 @@ type manager struct {
 	*resourcemanager.ResourceManager
 	images   *images.Store
 	registry *registry.Registry
+	// followsFile says that a file declares the queue tree.
+	followsFile bool
 }
 
 // newManager puts a ResourceManager together and listens.
 func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 	m := &manager{}
 	var err error
+	if s.queues != "" {
+		if s.queues, err = filepath.Abs(s.queues); err != nil {
+			return nil, fmt.Errorf("find %s: %w", s.queues, err)
+		}
+		m.followsFile = true
+	}
 	m.images, err = images.Open(filepath.Join(s.dir, "images"), images.Limits{
 		// Nothing asks before New has returned.
 		Pinned: func(ctx context.Context) ([]string, error) { return m.pinned(ctx) },
@@ -123,7 +136,7 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 	m.ResourceManager, err = resourcemanager.New(resourcemanager.Config{
 		Dir: s.dir, Listen: s.listen, Advertise: s.advertise, Zone: s.zone, Version: version,
 		NodeTimeout: s.nodeTimeout, ReportInterval: s.reportInterval, EventRetention: s.eventRetention,
-		AllowHostNetwork: s.allowHostNetwork, AllowInsecure: s.insecure,
+		AllowHostNetwork: s.allowHostNetwork, AllowInsecure: s.insecure, Queues: s.queues,
 		Images: m.images,
 		Registry: func(epoch int64) resourcemanager.Registry {
 			m.registry = registry.New(epoch << 32)
@@ -139,8 +152,25 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 	return m, nil
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx ends. SIGHUP has the queue file read again.
 func (m *manager) Run(ctx context.Context) error {
+	if m.followsFile {
+		hangUps := make(chan os.Signal, 1)
+		signal.Notify(hangUps, syscall.SIGHUP)
+		defer signal.Stop(hangUps)
+		ended := make(chan struct{})
+		defer close(ended)
+		go func() {
+			for {
+				select {
+				case <-hangUps:
+					m.RereadQueues()
+				case <-ended:
+					return
+				}
+			}
+		}()
+	}
 	return errors.Join(m.ResourceManager.Run(ctx), m.images.Close())
 }
 

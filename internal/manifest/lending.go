@@ -2,11 +2,13 @@ package manifest
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -29,22 +31,26 @@ func ParseLending(data []byte) ([]*apiv1.ContractSpec, error) {
 		return nil, d.err()
 	}
 	var contracts []*apiv1.ContractSpec
-	lines := map[string]int{}
-	present := d.object(root, "a lending file", fields{"lending": func(n *yaml.Node) {
+	present := d.object(root, "a lending file", fields{"lending": d.contracts(&contracts)})
+	d.require(root, present, "the lending file", "lending")
+	return contracts, d.err()
+}
+
+func (d *decoder) contracts(into *[]*apiv1.ContractSpec) rule {
+	return func(n *yaml.Node) {
+		lines := map[string]int{}
 		d.list(n, "lending", func(n *yaml.Node) {
 			contract := d.contract(n)
 			if first, twice := lines[contract.Name]; twice && contract.Name != "" {
 				d.fail(n, "contract %q is here a second time; it stands in line %d already", contract.Name, first)
 			}
 			lines[contract.Name] = n.Line
-			contracts = append(contracts, contract)
+			*into = append(*into, contract)
 		})
 		if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
 			d.fail(n, "lending has no contract")
 		}
-	}})
-	d.require(root, present, "the lending file", "lending")
-	return contracts, d.err()
+	}
 }
 
 func (d *decoder) contract(n *yaml.Node) *apiv1.ContractSpec {
@@ -134,4 +140,19 @@ func LineOf(data []byte, name string) int {
 		}
 	}
 	return 0
+}
+
+// AtLine puts the line in front of an error that names an entry of a queue or lending file. Without such a name it is the
+// error as it is.
+func AtLine(data []byte, names []string, err error) error {
+	text := wire.Sentence(err)
+	for _, name := range names {
+		if !regexp.MustCompile(`(^|[^\w-])` + regexp.QuoteMeta(name) + `($|[^\w-])`).MatchString(text) {
+			continue
+		}
+		if line := LineOf(data, name); line > 0 {
+			return fmt.Errorf("line %d: %w", line, err)
+		}
+	}
+	return err
 }

@@ -38,31 +38,68 @@ func ParseQueues(data []byte) ([]*apiv1.QueueSpec, error) {
 	if root == nil {
 		return nil, d.err()
 	}
-	var queues []*apiv1.QueueSpec
-	lines := map[string]*yaml.Node{}
-	present := d.object(root, "a queue file", fields{"queues": func(n *yaml.Node) {
+	read := &tree{lines: map[string]*yaml.Node{}}
+	present := d.object(root, "a queue file", fields{"queues": d.tree(read)})
+	d.require(root, present, "the queue file", "queues")
+	d.complete(read)
+	return read.queues, d.err()
+}
+
+// Declaration is what a file says of a zone's queues.
+type Declaration struct {
+	Queues []*apiv1.QueueSpec
+	// Contracts are empty if the file says nothing of lending.
+	Contracts []*apiv1.ContractSpec
+}
+
+// ParseDeclaration reads a queue file in which lending contracts may stand beside the queue tree, as ParseQueues and
+// ParseLending read them. The error is of type Errors.
+func ParseDeclaration(data []byte) (Declaration, error) {
+	d := &decoder{}
+	root := d.document(data, "one queue tree")
+	if root == nil {
+		return Declaration{}, d.err()
+	}
+	read, declared := &tree{lines: map[string]*yaml.Node{}}, Declaration{}
+	present := d.object(root, "a queue file", fields{"queues": d.tree(read), "lending": d.contracts(&declared.Contracts)})
+	d.require(root, present, "the queue file", "queues")
+	d.complete(read)
+	declared.Queues = read.queues
+	return declared, d.err()
+}
+
+// tree is a queue tree and where each queue of it stands.
+type tree struct {
+	queues []*apiv1.QueueSpec
+	lines  map[string]*yaml.Node
+}
+
+func (d *decoder) tree(into *tree) rule {
+	return func(n *yaml.Node) {
 		d.list(n, "queues", func(n *yaml.Node) {
 			queue := d.queue(n)
-			if first := lines[queue.Name]; first != nil && queue.Name != "" {
+			if first := into.lines[queue.Name]; first != nil && queue.Name != "" {
 				d.fail(n, "queue %q is here a second time; it stands in line %d already", queue.Name, first.Line)
 			}
-			lines[queue.Name] = n
-			queues = append(queues, queue)
+			into.lines[queue.Name] = n
+			into.queues = append(into.queues, queue)
 		})
-	}})
-	d.require(root, present, "the queue file", "queues")
-	if lines[Root] == nil {
-		queues = append([]*apiv1.QueueSpec{{Name: Root}}, queues...)
 	}
-	for _, queue := range queues {
-		if queue.Parent != "" && queue.Parent != Root && lines[queue.Parent] == nil {
-			d.fail(lines[queue.Name], "queue %q has the parent %q, which is not in the file", queue.Name, queue.Parent)
+}
+
+// complete adds the root if the tree does not have it, and checks the tree as a whole.
+func (d *decoder) complete(t *tree) {
+	if t.lines[Root] == nil {
+		t.queues = append([]*apiv1.QueueSpec{{Name: Root}}, t.queues...)
+	}
+	for _, queue := range t.queues {
+		if queue.Parent != "" && queue.Parent != Root && t.lines[queue.Parent] == nil {
+			d.fail(t.lines[queue.Name], "queue %q has the parent %q, which is not in the file", queue.Name, queue.Parent)
 		}
 	}
 	if len(d.errors) == 0 {
-		d.checkTree(queues, lines)
+		d.checkTree(t.queues, t.lines)
 	}
-	return queues, d.err()
 }
 
 func (d *decoder) queue(n *yaml.Node) *apiv1.QueueSpec {

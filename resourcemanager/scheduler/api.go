@@ -13,7 +13,11 @@ import (
 type Input interface{ isInput() }
 
 // SetQueues replaces the queue tree. It is checked as a whole; on an error nothing changes.
-type SetQueues struct{ Queues []QueueSpec }
+type SetQueues struct {
+	Queues []QueueSpec
+	// Contracts replace all lending contracts in the same step; nil leaves them as they are.
+	Contracts []Contract
+}
 
 // SetNode adds a node or changes one. Containers that it holds stay held, even when it shrinks below them.
 type SetNode struct{ Node NodeSpec }

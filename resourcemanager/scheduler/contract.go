@@ -182,6 +182,12 @@ func (c *Core) setContracts(specs []Contract) error {
 	if err != nil {
 		return err
 	}
+	c.keepContracts(contracts)
+	return nil
+}
+
+// keepContracts makes contracts the present ones. One that was there before goes on where it stands.
+func (c *Core) keepContracts(contracts []*contract) {
 	for _, k := range contracts {
 		for _, old := range c.contracts {
 			if old.spec.Name != k.spec.Name {
@@ -206,7 +212,6 @@ func (c *Core) setContracts(specs []Contract) error {
 	}
 	c.contractsSet, c.turning = true, time.Time{}
 	c.stale = true
-	return nil
 }
 
 // lend brings contracts to where they stand now, and their ledgers up to date.

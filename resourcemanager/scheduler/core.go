@@ -107,7 +107,7 @@ func New(config Config) *Core {
 		shapeByKey: make(map[shapeKey]*shape),
 		filters:    make(map[string]*filter),
 	}
-	if err := c.setQueues(DefaultQueues()); err != nil {
+	if err := c.setQueues(SetQueues{Queues: DefaultQueues()}); err != nil {
 		panic("the default queues are refused: " + err.Error())
 	}
 	return c
@@ -186,7 +186,7 @@ func (k *ask) before(l *ask) bool {
 func (c *Core) Apply(input Input) error {
 	switch in := input.(type) {
 	case SetQueues:
-		return c.setQueues(in.Queues)
+		return c.setQueues(in)
 	case SetNode:
 		return c.setNode(in.Node)
 	case RemoveNode:

@@ -182,8 +182,8 @@ func checkGuarantees(q *queue, schema resource.Schema) error {
 }
 
 // setQueues replaces the tree, if apps and containers can stay where they are.
-func (c *Core) setQueues(specs []QueueSpec) error {
-	queues, err := buildTree(specs, c.config.Schema)
+func (c *Core) setQueues(in SetQueues) error {
+	queues, err := buildTree(in.Queues, c.config.Schema)
 	if err != nil {
 		return err
 	}
@@ -204,9 +204,11 @@ func (c *Core) setQueues(specs []QueueSpec) error {
 			return refused("queue %s cannot be given children: it has the app %s", name, a.title())
 		}
 	}
-	lending := make([]Contract, len(c.contracts))
-	for i, k := range c.contracts {
-		lending[i] = k.spec
+	lending := in.Contracts
+	if lending == nil {
+		for _, k := range c.contracts {
+			lending = append(lending, k.spec)
+		}
 	}
 	contracts, err := buildContracts(lending, byName)
 	if err != nil {
@@ -225,8 +227,12 @@ func (c *Core) setQueues(specs []QueueSpec) error {
 			c.leaves = append(c.leaves, q)
 		}
 	}
-	for i, k := range c.contracts {
-		k.lender, k.borrowers = contracts[i].lender, contracts[i].borrowers
+	if in.Contracts != nil {
+		c.keepContracts(contracts)
+	} else {
+		for i, k := range c.contracts {
+			k.lender, k.borrowers = contracts[i].lender, contracts[i].borrowers
+		}
 	}
 	c.stale = true
 	c.resolveQueues()

@@ -956,7 +956,9 @@ type Contract struct {
 	StoppedUntil *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=stopped_until,json=stoppedUntil,proto3" json:"stopped_until,omitempty"`
 	Ledger       *v11.Ledger            `protobuf:"bytes,5,opt,name=ledger,proto3" json:"ledger,omitempty"`
 	// Contracts with one lender count in the order in which they were added.
-	Position      int64 `protobuf:"varint,6,opt,name=position,proto3" json:"position,omitempty"`
+	Position int64 `protobuf:"varint,6,opt,name=position,proto3" json:"position,omitempty"`
+	// It stands in the file that declares the queue tree, and goes when it stands there no more.
+	Declared      bool `protobuf:"varint,10,opt,name=declared,proto3" json:"declared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1031,6 +1033,13 @@ func (x *Contract) GetPosition() int64 {
 		return x.Position
 	}
 	return 0
+}
+
+func (x *Contract) GetDeclared() bool {
+	if x != nil {
+		return x.Declared
+	}
+	return false
 }
 
 var File_mammoth_store_v1_records_proto protoreflect.FileDescriptor
@@ -1133,7 +1142,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\";\n" +
 	"\x06Queues\x121\n" +
-	"\x06queues\x18\x01 \x03(\v2\x19.mammoth.api.v1.QueueSpecR\x06queues\"\xbd\x02\n" +
+	"\x06queues\x18\x01 \x03(\v2\x19.mammoth.api.v1.QueueSpecR\x06queues\"\xd9\x02\n" +
 	"\bContract\x120\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1c.mammoth.api.v1.ContractSpecR\x04spec\x127\n" +
 	"\tlend_from\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\blendFrom\x129\n" +
@@ -1141,7 +1150,9 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"lend_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tlendUntil\x12?\n" +
 	"\rstopped_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fstoppedUntil\x12.\n" +
 	"\x06ledger\x18\x05 \x01(\v2\x16.mammoth.api.v1.LedgerR\x06ledger\x12\x1a\n" +
-	"\bposition\x18\x06 \x01(\x03R\bpositionB>Z<github.com/mammoth-os/mammoth/proto/mammoth/store/v1;storev1b\x06proto3"
+	"\bposition\x18\x06 \x01(\x03R\bposition\x12\x1a\n" +
+	"\bdeclared\x18\n" +
+	" \x01(\bR\bdeclaredB>Z<github.com/mammoth-os/mammoth/proto/mammoth/store/v1;storev1b\x06proto3"
 
 var (
 	file_mammoth_store_v1_records_proto_rawDescOnce sync.Once

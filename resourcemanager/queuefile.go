@@ -1,0 +1,205 @@
+package resourcemanager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+const (
+	// lookEvery is how often the queue file is looked at. A change counts once two looks agree about it: whoever writes
+	// may be in the midst of it.
+	lookEvery = 400 * time.Millisecond
+	// longestQueueFile is more than any tree needs.
+	longestQueueFile = 2 << 20
+)
+
+// reading is what a look at the queue file found: its text, or why it could not be read.
+type reading struct{ text, failure string }
+
+func readQueueFile(path string) reading {
+	file, err := os.Open(path)
+	if err != nil {
+		return reading{failure: err.Error()}
+	}
+	defer file.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(io.LimitReader(file, longestQueueFile+1))
+	switch {
+	case err != nil:
+		return reading{failure: err.Error()}
+	case len(text) > longestQueueFile:
+		return reading{failure: fmt.Sprintf("%s is longer than %d bytes, which no queue tree is", path, longestQueueFile)}
+	}
+	return reading{text: string(text)}
+}
+
+// RereadQueues has the queue file looked at again at once, also if it is the one that was refused.
+func (rm *ResourceManager) RereadQueues() {
+	select {
+	case rm.reread <- struct{}{}:
+	default:
+	}
+}
+
+// followQueueFile declares what the queue file says whenever that has changed, until ctx ends.
+func (rm *ResourceManager) followQueueFile(ctx context.Context) {
+	if rm.config.Queues == "" {
+		return
+	}
+	looks := time.NewTicker(lookEvery)
+	defer looks.Stop()
+	seen := rm.zone.file // which load has written, and nobody since
+	last := seen
+	for {
+		asked := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-looks.C:
+		case <-rm.reread:
+			asked = true
+		}
+		found := readQueueFile(rm.config.Queues)
+		if asked || found == last && found != seen {
+			seen = found
+			rm.post(func(z *zone) { z.redeclare(found) })
+		}
+		last = found
+	}
+}
+
+// loadDeclaration makes the queue file's tree the zone's. One that cannot be keeps a zone from starting only if there is no
+// tree that could stay in force.
+func (z *zone) loadDeclaration() error {
+	if z.config.Queues == "" {
+		return nil
+	}
+	z.file = readQueueFile(z.config.Queues)
+	err := z.declare(z.file)
+	if err != nil && z.tree != nil {
+		z.refuse(err)
+		return nil
+	}
+	return err
+}
+
+// redeclare takes in a changed queue file.
+func (z *zone) redeclare(found reading) {
+	z.refused = ""
+	if err := z.declare(found); err != nil {
+		z.refuse(err)
+	}
+}
+
+func (z *zone) refuse(err error) {
+	z.refused = err.Error()
+	z.log.Error("the queue file is refused", "error", err)
+	z.tell(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: fmt.Sprintf("%s; the queue tree stays as it is", err)})
+}
+
+// declare makes what the queue file says the queue tree and the declared contracts, or changes nothing. Contracts that people
+// have added stay.
+func (z *zone) declare(found reading) error {
+	path := z.config.Queues
+	if found.failure != "" {
+		return fmt.Errorf("read the queue file: %s: %w", found.failure, errdefs.ErrFailedPrecondition)
+	}
+	declared, err := manifest.ParseDeclaration([]byte(found.text))
+	if err != nil {
+		return inQueueFile(path, err)
+	}
+	if err := z.install(declared); err != nil {
+		var names []string
+		for _, queue := range declared.Queues {
+			names = append(names, queue.GetName())
+		}
+		for _, contract := range declared.Contracts {
+			names = append(names, contract.GetName())
+		}
+		return inQueueFile(path, manifest.AtLine([]byte(found.text), names, err))
+	}
+	return nil
+}
+
+// inQueueFile puts the file before each thing that is wrong with it.
+func inQueueFile(path string, err error) error {
+	var mistakes manifest.Errors
+	if !errors.As(err, &mistakes) {
+		return fmt.Errorf("%s: %s", path, wire.Sentence(err))
+	}
+	lines := make([]string, len(mistakes))
+	for i, mistake := range mistakes {
+		lines[i] = path + ": " + mistake.Error()
+	}
+	return errors.New(strings.Join(lines, "; "))
+}
+
+func (z *zone) install(declared manifest.Declaration) error {
+	specs, err := z.readQueues(declared.Queues)
+	if err != nil {
+		return err
+	}
+	if err := z.appsKeepQueues(specs); err != nil {
+		return err
+	}
+	contracts, err := z.contractsWith(declared.Contracts)
+	if err != nil {
+		return err
+	}
+	var gone, set []*contract
+	for _, k := range z.sortedContracts() {
+		if k.record.GetDeclared() && !slices.ContainsFunc(declared.Contracts, func(spec *apiv1.ContractSpec) bool { return spec.GetName() == k.name() }) {
+			delete(contracts, k.name())
+			gone = append(gone, k)
+		}
+	}
+	for _, spec := range declared.Contracts {
+		k := contracts[spec.GetName()]
+		known := z.contracts[spec.GetName()]
+		if known == nil || !known.record.GetDeclared() || !proto.Equal(known.record.GetSpec(), spec) {
+			set = append(set, k)
+		}
+		k.record.Declared = true
+	}
+	lending, err := foreseen(contracts, z.now)
+	if err != nil {
+		return err
+	}
+	if err := z.core.Apply(scheduler.SetQueues{Queues: specs, Contracts: lending}); err != nil {
+		return err
+	}
+	z.arranged(contracts, lending)
+	for _, k := range gone {
+		z.contractGone(k)
+	}
+	for _, k := range set {
+		z.contractSet(k)
+	}
+	if !proto.Equal(z.tree, &storev1.Queues{Queues: declared.Queues}) {
+		z.saveTree(declared.Queues)
+		z.tell(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", z.config.Queues, len(specs))})
+	}
+	return nil
+}
+
+// notDeclared refuses to change a contract that the queue file holds.
+func (z *zone) notDeclared(k *contract) error {
+	if z.config.Queues != "" && k.record.GetDeclared() {
+		return fmt.Errorf("contract %s is declared in %s; change that file, which takes effect within a second: %w", k.name(), z.config.Queues, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
