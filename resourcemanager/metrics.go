@@ -92,7 +92,7 @@ func (m *metrics) observe(z *zone, took time.Duration) {
 	m.containers.Set(float64(containers))
 	m.instances.Set(float64(instances))
 	m.refused.Set(0)
-	if z.refused != "" {
+	if z.badFile != "" {
 		m.refused.Set(1)
 	}
 }

@@ -99,14 +99,14 @@ func (z *zone) loadDeclaration() error {
 
 // redeclare takes in a changed queue file.
 func (z *zone) redeclare(found reading) {
-	z.refused = ""
+	z.badFile = ""
 	if err := z.declare(found); err != nil {
 		z.refuse(err)
 	}
 }
 
 func (z *zone) refuse(err error) {
-	z.refused = err.Error()
+	z.badFile = err.Error()
 	z.log.Error("the queue file is refused", "error", err)
 	z.tell(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: fmt.Sprintf("%s; the queue tree stays as it is", err)})
 }

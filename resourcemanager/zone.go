@@ -46,10 +46,10 @@ type zone struct {
 	contracts  map[string]*contract
 	// tree is what was last set; nil if nothing was.
 	tree *storev1.Queues
-	// file is what the file that declares the queue tree was found to say at the start, and refused why what it says now
+	// file is what the file that declares the queue tree was found to say at the start, and badFile why what it says now
 	// does not count.
 	file    reading
-	refused string
+	badFile string
 	// readCalendarAt is when the windows of contracts are worked out again.
 	readCalendarAt time.Time
 
