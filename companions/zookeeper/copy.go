@@ -67,22 +67,36 @@ func (c *copier) some(ctx context.Context, services map[string]map[string][]byte
 	return group.Wait()
 }
 
-// service makes one service's entries as they should be.
+// service makes one service's entries as they should be. A folder that is closed to the zone keeps no other service from
+// being copied.
 func (c *copier) service(ctx context.Context, name string, wanted map[string][]byte) error {
 	folder := path.Join(c.base, name)
 	ids, err := c.client.Children(ctx, folder)
 	switch {
+	case errors.Is(err, errdefs.ErrNotFound) && wanted == nil:
+		return nil
 	case errors.Is(err, errdefs.ErrNotFound):
-		if wanted == nil {
-			return nil
-		}
 		// The mark says that the zone made the folder, and may delete it.
 		if _, err := c.client.Create(ctx, folder, []byte(owner(c.zone)), zk.Persistent); err != nil && !errors.Is(err, errdefs.ErrAlreadyExists) {
 			return err
 		}
-	case err != nil:
+		err = nil
+	}
+	if err == nil {
+		err = c.entries(ctx, folder, ids, wanted)
+	}
+	if !errors.Is(err, errdefs.ErrPermissionDenied) {
 		return err
 	}
+	if wanted != nil {
+		c.log.Error("a service cannot be copied: its folder in ZooKeeper belongs to somebody else; give the zone's digest all rights there, or delete it",
+			"path", folder, "reason", err)
+	}
+	return nil
+}
+
+// entries makes what is in a service's folder as it should be.
+func (c *copier) entries(ctx context.Context, folder string, ids []string, wanted map[string][]byte) error {
 	foreign := 0
 	there := map[string]bool{}
 	for _, id := range ids {

@@ -134,6 +134,7 @@ func TestZooKeeper(t *testing.T) {
 		{"what changed while ZooKeeper was away is made good", testAway},
 		{"a foreign entry in the way stays", testInTheWay},
 		{"without permission it says so and tries again", testPermission},
+		{"a folder of somebody else's holds up no other", testClosedFolder},
 		{"a registry that is being rebuilt removes nothing", testHeld},
 		{"a thousand services", testMany},
 	} {
@@ -276,6 +277,32 @@ func testPermission(r *rig) {
 	if err := r.look.Set(ctx, r.path+"/web/web-1", nil, zk.AnyVersion); err == nil {
 		r.t.Error("anybody can change an entry that the digest protects")
 	}
+}
+
+func testClosedFolder(r *rig) {
+	ctx := r.within()
+	owner, err := zk.New(zk.Config{Servers: []string{r.server.Address}, Digest: "owner:secret"})
+	must(r.t, err)
+	defer owner.Close()
+	must(r.t, r.look.Ensure(ctx, r.path))
+	must(r.t, owner.Ensure(ctx, r.path+"/web"))
+	said := make(chan string, 100)
+	config := r.config()
+	config.Log = slog.New(slog.NewTextHandler(words(said), nil))
+	r.registry.Publish("web", endpoints("web-1"))
+	r.registry.Publish("db", endpoints("db-1"))
+	r.run(config)
+	r.await("db", "db-1")
+	if word := <-said; !strings.Contains(word, "belongs to somebody else") || !strings.Contains(word, r.path+"/web") {
+		r.t.Errorf("it says %s", word)
+	}
+	// Nor does it slow them down: nothing is waited for that only its owner can change.
+	for i := range 20 {
+		name := fmt.Sprintf("db-%d", i+2)
+		r.registry.Publish("db", endpoints(name))
+		r.await("db", name)
+	}
+	r.await("web")
 }
 
 // words passes on what is logged.
