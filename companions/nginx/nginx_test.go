@@ -217,3 +217,17 @@ func TestConfigFile(t *testing.T) {
 		t.Errorf("read %+v", config)
 	}
 }
+
+// A reload is taken back for what nginx complains of, not for what strangers write into its log.
+func TestComplaint(t *testing.T) {
+	for text, want := range map[string]string{
+		"nginx: [emerg] unexpected \"}\" in nginx.conf:3\nnginx: configuration file nginx.conf test failed\n":                 "unexpected \"}\" in nginx.conf:3",
+		"2026/11/22 10:00:00 [notice] 7#7: signal\n2026/11/22 10:00:00 [emerg] 7#7: bind() to 127.0.0.1:80 failed\n":          "7#7: bind() to 127.0.0.1:80 failed",
+		"2026/11/22 10:00:00 [error] 7#7: *1 no live upstreams, request: \"GET / HTTP/1.1\", referrer: \"[emerg] give up\"\n": "",
+		"": "",
+	} {
+		if got := complaint([]byte(text)); got != want {
+			t.Errorf("of %q it complains %q, want %q", text, got, want)
+		}
+	}
+}

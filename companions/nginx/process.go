@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -226,12 +227,15 @@ func emergency(path string, offset int64) string {
 	return complaint(text)
 }
 
-// complaint is the first reason for not going on among what nginx says.
+// complaint is the first reason for not going on among what nginx says. Only nginx's own level counts: what clients send
+// stands further on in a line of the log.
 func complaint(text []byte) string {
 	for line := range strings.Lines(string(text)) {
-		if _, problem, found := strings.Cut(line, "[emerg] "); found {
-			return strings.TrimSpace(problem)
+		if found := emergencyPattern.FindStringSubmatch(line); found != nil {
+			return strings.TrimSpace(found[1])
 		}
 	}
 	return ""
 }
+
+var emergencyPattern = regexp.MustCompile(`^(?:nginx: |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )\[emerg\] (.*)`)
