@@ -58,10 +58,11 @@ func (rm *ResourceManager) turn(inputs []input) error {
 		return err
 	}
 	if !batch.Empty() {
+		began := time.Now()
 		if err := rm.store.Commit(batch); err != nil {
 			return err
 		}
-		rm.metrics.commits.Inc()
+		rm.metrics.committed(time.Since(began))
 	}
 	z.publish()
 	rm.metrics.observe(z, time.Since(started))

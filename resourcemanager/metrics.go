@@ -16,6 +16,7 @@ type metrics struct {
 	registry   *prometheus.Registry
 	turns      prometheus.Histogram
 	commits    prometheus.Counter
+	committing prometheus.Histogram
 	events     prometheus.Counter
 	apps       *prometheus.GaugeVec
 	nodes      *prometheus.GaugeVec
@@ -37,6 +38,10 @@ func newMetrics() *metrics {
 		commits: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mammoth_store_commits_total", Help: "Batches written to the store.",
 		}),
+		committing: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "mammoth_store_commit_seconds", Help: "How long a turn's commit took, its fsync included.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
+		}),
 		events: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mammoth_events_total", Help: "Transitions of the zone since this start.",
 		}),
@@ -57,10 +62,15 @@ func newMetrics() *metrics {
 		Name: "mammoth_queue_file_refused", Help: "1 while the file that declares the queue tree says what cannot be, and the tree before it stays in force.",
 	})
 	m.registry.MustRegister(
-		m.turns, m.commits, m.events, m.apps, m.nodes, m.containers, m.instances, m.refused,
+		m.turns, m.commits, m.committing, m.events, m.apps, m.nodes, m.containers, m.instances, m.refused,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
+}
+
+func (m *metrics) committed(took time.Duration) {
+	m.commits.Inc()
+	m.committing.Observe(took.Seconds())
 }
 
 // observe follows a turn. The counts are taken anew only when something was told, since nothing changed otherwise, and

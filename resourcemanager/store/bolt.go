@@ -1,10 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -21,33 +24,94 @@ var (
 	eventsBucket = []byte("events")
 	startKey     = []byte("cluster-start-ms")
 	epochKey     = []byte("epoch")
+	// journalKey is where the number of the newest record of the journal is that the file has.
+	journalKey = []byte("journal")
 )
 
-// Bolt is a store in one file. A commit is one transaction and one fsync.
+// journalHalf is what the journal holds twice.
+const journalHalf = 4 << 20
+
+// Bolt is a store in a bbolt file and a journal beside it. A commit is one write to the journal and one fsync; the file
+// follows when a half of the journal is full, in one transaction for all that was committed meanwhile, in which a record
+// that changed ten times is written once. Transactions of bbolt write whole pages, and wait for the disk twice.
 type Bolt struct {
 	db        *bolt.DB
+	journal   *journal
 	identity  Identity
 	retention int64
+
+	// drainers write what is in the half of the journal that is not filled at present to the file.
+	drainers sync.WaitGroup
+	// draining is held by whoever writes to the file.
+	draining sync.Mutex
+
+	mu sync.Mutex
+	// waiting are the batches that are in the journal and not in the file, of which the first one has the number after.
+	waiting []Batch
+	first   uint64
+	failed  error
 }
 
-// OpenBolt opens or makes the file. It fails with errdefs.ErrUnavailable while another process has it open.
+// OpenBolt opens or makes the file at path and its journal, at path with ".journal" behind it. It fails with
+// errdefs.ErrUnavailable while another process has it open.
 func OpenBolt(path string, options Options) (*Bolt, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:        lockWait,
-		FreelistType:   bolt.FreelistMapType,
-		NoFreelistSync: true,
-	})
+	b, err := openBolt(path, options, journalHalf)
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("another ResourceManager has %s open; stop it first: %w", path, errdefs.ErrUnavailable)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the store %s: %w", path, err)
 	}
-	b := &Bolt{db: db, retention: options.EventRetention}
+	return b, nil
+}
+
+func openBolt(path string, options Options, half int64) (*Bolt, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		Timeout:        lockWait,
+		FreelistType:   bolt.FreelistMapType,
+		NoFreelistSync: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	journal, err := openJournal(path+".journal", half)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	b := &Bolt{db: db, journal: journal, retention: options.EventRetention}
+	if err := b.recover(); err != nil {
+		return nil, errors.Join(err, b.release())
+	}
 	if err := db.Update(func(tx *bolt.Tx) error { return b.begin(tx, options.Now) }); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the store %s: %w", path, err), db.Close())
+		return nil, errors.Join(err, b.release())
 	}
 	return b, nil
+}
+
+// recover brings the file up to date with the journal, which begins anew after that.
+func (b *Bolt) recover() error {
+	err := b.db.View(func(tx *bolt.Tx) error {
+		if meta := tx.Bucket(metaBucket); meta != nil {
+			if last := meta.Get(journalKey); last != nil {
+				b.first = uint64(fromNumber(last)) + 1
+				return nil
+			}
+		}
+		b.first = 1
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = b.journal.replay(b.first-1, func(record []byte) error {
+		batch, err := decodeBatch(record)
+		b.waiting = append(b.waiting, batch)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return b.drain()
 }
 
 func (b *Bolt) begin(tx *bolt.Tx, now time.Time) error {
@@ -78,7 +142,7 @@ func (b *Bolt) Identity() Identity { return b.identity }
 
 // Load implements Store.
 func (b *Bolt) Load(kind Kind, each func(key string, value []byte) error) error {
-	return b.db.View(func(tx *bolt.Tx) error {
+	return b.view(func(tx *bolt.Tx) error {
 		bucket := tx.Bucket(records(kind))
 		if bucket == nil {
 			return nil
@@ -87,23 +151,119 @@ func (b *Bolt) Load(kind Kind, each func(key string, value []byte) error) error 
 	})
 }
 
+// view reads the file, once it has everything that was committed before.
+func (b *Bolt) view(read func(*bolt.Tx) error) error {
+	if err := b.drain(); err != nil {
+		return err
+	}
+	return b.db.View(read)
+}
+
 // Commit implements Store.
 func (b *Bolt) Commit(batch Batch) error {
 	if batch.Empty() {
 		return nil
 	}
-	err := b.db.Update(func(tx *bolt.Tx) error {
-		for _, put := range batch.Puts {
-			if err := write(tx, put); err != nil {
-				return err
-			}
-		}
-		return b.appendEvents(tx.Bucket(eventsBucket), batch.Events)
-	})
-	if err != nil {
+	if err := b.commit(batch); err != nil {
 		return fmt.Errorf("write to the store: %w", err)
 	}
 	return nil
+}
+
+func (b *Bolt) commit(batch Batch) error {
+	record := batch.encode()
+	// What waits is what the record says: the batch is the caller's on return.
+	batch, err := decodeBatch(record)
+	if err != nil {
+		return err
+	}
+	if !b.journal.holds(len(record)) {
+		b.wait(batch)
+		if err := b.drain(); err != nil {
+			return err
+		}
+		b.journal.leaveOut()
+		return nil
+	}
+	if b.journal.full(len(record)) {
+		b.drainers.Wait() // the other half's
+		b.journal.turn()
+		b.drainers.Go(func() { _ = b.drain() }) // the next commit says what was wrong
+	}
+	if err := b.failure(); err != nil {
+		return err
+	}
+	if err := b.journal.add(record); err != nil {
+		return err
+	}
+	b.wait(batch)
+	return nil
+}
+
+// wait has the batch written to the file in its turn.
+func (b *Bolt) wait(batch Batch) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.waiting = append(b.waiting, batch)
+}
+
+func (b *Bolt) failure() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failed
+}
+
+// drain writes every batch that was committed before to the file.
+func (b *Bolt) drain() error {
+	b.draining.Lock()
+	defer b.draining.Unlock()
+	b.mu.Lock()
+	batches, last, err := b.waiting, b.first+uint64(len(b.waiting))-1, b.failed
+	b.mu.Unlock()
+	if len(batches) == 0 || err != nil {
+		return err
+	}
+	err = b.db.Update(func(tx *bolt.Tx) error { return b.write(tx, batches, last) })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		b.failed = err
+		return err
+	}
+	b.waiting, b.first = slices.Clone(b.waiting[len(batches):]), last+1
+	return nil
+}
+
+// write writes batches of which the last one has a number. Of the puts for a key the last one counts.
+func (b *Bolt) write(tx *bolt.Tx, batches []Batch, last uint64) error {
+	type place struct {
+		kind Kind
+		key  string
+	}
+	newest := map[place]Put{}
+	var events []Event
+	for _, batch := range batches {
+		for _, put := range batch.Puts {
+			newest[place{put.Kind, put.Key}] = put
+		}
+		events = append(events, batch.Events...)
+	}
+	puts := slices.SortedFunc(maps.Values(newest), func(x, y Put) int {
+		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Key, y.Key))
+	})
+	for _, put := range puts {
+		if err := write(tx, put); err != nil {
+			return err
+		}
+	}
+	if err := b.appendEvents(tx, events); err != nil {
+		return err
+	}
+	meta, err := tx.CreateBucketIfNotExists(metaBucket)
+	if err != nil {
+		return err
+	}
+	return meta.Put(journalKey, number(int64(last)))
 }
 
 func write(tx *bolt.Tx, put Put) error {
@@ -117,9 +277,13 @@ func write(tx *bolt.Tx, put Put) error {
 	return bucket.Put([]byte(put.Key), put.Value)
 }
 
-func (b *Bolt) appendEvents(bucket *bolt.Bucket, events []Event) error {
+func (b *Bolt) appendEvents(tx *bolt.Tx, events []Event) error {
 	if len(events) == 0 {
 		return nil
+	}
+	bucket, err := tx.CreateBucketIfNotExists(eventsBucket)
+	if err != nil {
+		return err
 	}
 	bucket.FillPercent = 1 // keys only rise
 	for _, event := range events {
@@ -140,7 +304,7 @@ func (b *Bolt) appendEvents(bucket *bolt.Bucket, events []Event) error {
 
 // Events implements Store.
 func (b *Bolt) Events(after int64, each func(sequence int64, value []byte) bool) error {
-	return b.db.View(func(tx *bolt.Tx) error {
+	return b.view(func(tx *bolt.Tx) error {
 		cursor := tx.Bucket(eventsBucket).Cursor()
 		for key, value := cursor.Seek(number(after + 1)); key != nil; key, value = cursor.Next() {
 			if !each(fromNumber(key), slices.Clone(value)) {
@@ -154,8 +318,8 @@ func (b *Bolt) Events(after int64, each func(sequence int64, value []byte) bool)
 // LastEvent implements Store.
 func (b *Bolt) LastEvent() int64 {
 	last := int64(0)
-	// A View fails only when the store is closed, and then nobody has use for the answer.
-	_ = b.db.View(func(tx *bolt.Tx) error {
+	// This fails only when the store is closed or broken, and then nobody has use for the answer.
+	_ = b.view(func(tx *bolt.Tx) error {
 		if key, _ := tx.Bucket(eventsBucket).Cursor().Last(); key != nil {
 			last = fromNumber(key)
 		}
@@ -165,7 +329,12 @@ func (b *Bolt) LastEvent() int64 {
 }
 
 // Close implements Store.
-func (b *Bolt) Close() error { return b.db.Close() }
+func (b *Bolt) Close() error {
+	b.drainers.Wait()
+	return errors.Join(b.drain(), b.release())
+}
+
+func (b *Bolt) release() error { return errors.Join(b.journal.file.Close(), b.db.Close()) }
 
 func records(kind Kind) []byte { return []byte("record/" + string(kind)) }
 

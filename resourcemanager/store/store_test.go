@@ -26,7 +26,7 @@ func TestMemory(t *testing.T) {
 type boltPlace struct{ path string }
 
 func (p boltPlace) Open(options store.Options) (store.Store, error) {
-	return store.OpenBolt(p.path, options)
+	return store.OpenSmallBolt(p.path, options)
 }
 
 func TestBolt(t *testing.T) {

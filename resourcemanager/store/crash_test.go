@@ -1,0 +1,180 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"pgregory.net/rapid"
+)
+
+// After a crash the store has every batch that was committed, and none in part: whether or not the file has followed the
+// journal, and whatever was left of the record that was being written.
+func TestACrashLosesNothingThatWasCommitted(t *testing.T) {
+	options := Options{Now: time.Now(), EventRetention: 1000}
+	rapid.Check(t, func(r *rapid.T) {
+		folder, err := os.MkdirTemp(t.TempDir(), "")
+		if err != nil {
+			r.Fatal(err)
+		}
+		path := filepath.Join(folder, "zone.db")
+		s, err := OpenSmallBolt(path, options)
+		if err != nil {
+			r.Fatal(err)
+		}
+		model, events := map[string]string{}, int64(0)
+		var before []byte
+		var last Batch
+		for range rapid.IntRange(1, 12).Draw(r, "batches") {
+			s.drainers.Wait()
+			before, last = readFile(r, path), drawBatch(r, model, &events)
+			if err := s.Commit(last); err != nil {
+				r.Fatal(err)
+			}
+		}
+		s.drainers.Wait()
+		file, journal := readFile(r, path), readFile(r, path+".journal")
+		if s.journal.holds(len(last.encode())) && rapid.Bool().Draw(r, "the file has not followed") {
+			file = before
+		}
+		tear(r, s.journal, journal)
+		crashed := filepath.Join(folder, "crashed.db")
+		writeFile(r, crashed, file)
+		writeFile(r, crashed+".journal", journal)
+		checkStore(r, crashed, options, model, events)
+		if err := s.Close(); err != nil {
+			r.Fatal(err)
+		}
+		checkStore(r, path, options, model, events)
+	})
+}
+
+func drawBatch(r *rapid.T, model map[string]string, events *int64) Batch {
+	var batch Batch
+	for range rapid.IntRange(1, 4).Draw(r, "puts") {
+		put := Put{Kind: "k", Key: rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(r, "key")}
+		if rapid.IntRange(0, 3).Draw(r, "delete") == 0 {
+			delete(model, put.Key)
+		} else {
+			put.Value = make([]byte, rapid.IntRange(0, 60).Draw(r, "length"))
+			for i := range put.Value {
+				put.Value[i] = byte(rapid.IntRange(0, 255).Draw(r, "byte"))
+			}
+			model[put.Key] = string(put.Value)
+		}
+		batch.Puts = append(batch.Puts, put)
+	}
+	if rapid.Bool().Draw(r, "event") {
+		*events++
+		batch.Events = append(batch.Events, Event{Sequence: *events, Value: fmt.Append(nil, *events)})
+	}
+	return batch
+}
+
+// tear puts the beginning of one more record where the next one goes.
+func tear(r *rapid.T, j *journal, raw []byte) {
+	next := *j
+	file, err := os.CreateTemp("", "")
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	next.file, next.base, next.place = file, 0, 0
+	content := Batch{Puts: []Put{{Kind: "k", Key: "torn", Value: []byte("never committed")}}}.encode()
+	if j.full(len(content)) {
+		return
+	}
+	if err := next.add(content); err != nil {
+		r.Fatal(err)
+	}
+	torn := readFile(r, file.Name())
+	at := raw[j.base+j.place:]
+	at[len(torn)-1] = ^torn[len(torn)-1] // what was there before is not by chance what is missing
+	copy(at, torn[:rapid.IntRange(0, len(torn)-1).Draw(r, "torn after")])
+}
+
+func checkStore(r *rapid.T, path string, options Options, model map[string]string, events int64) {
+	s, err := OpenSmallBolt(path, options)
+	if err != nil {
+		r.Fatal(err)
+	}
+	got := map[string]string{}
+	if err := s.Load("k", func(key string, value []byte) error { got[key] = string(value); return nil }); err != nil {
+		r.Fatal(err)
+	}
+	if !maps.Equal(got, model) {
+		r.Fatalf("the store holds %q, want %q", got, model)
+	}
+	count := int64(0)
+	if err := s.Events(0, func(sequence int64, value []byte) bool {
+		count++
+		return sequence == count && string(value) == fmt.Sprint(count)
+	}); err != nil || count != events || s.LastEvent() != events {
+		r.Fatalf("%d events, the last one %d, want %d: %v", count, s.LastEvent(), events, err)
+	}
+	if err := s.Close(); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func readFile(r *rapid.T, path string) []byte {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return raw
+}
+
+func writeFile(r *rapid.T, path string, raw []byte) {
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// A journal that begins later than the file ends has lost something, which must not go unnoticed.
+func TestARecordThatIsMissingIsNotPassedOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "zone.db")
+	options := Options{Now: time.Now(), EventRetention: 10}
+	s, err := OpenSmallBolt(path, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 40 {
+		if err := s.Commit(Batch{Puts: []Put{{Kind: "k", Key: fmt.Sprint(i), Value: []byte("v")}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, old, 0o600); err != nil { // an old copy of the file with a new journal
+		t.Fatal(err)
+	}
+	if s, err := OpenSmallBolt(path, options); !errors.Is(err, errdefs.ErrDataLoss) {
+		t.Errorf("opened %v with %v", s, err)
+	}
+}
+
+func FuzzDecodeBatch(f *testing.F) {
+	f.Add(Batch{Puts: []Put{{Kind: "k", Key: "a", Value: []byte("v")}, {Kind: "k", Key: "b"}}, Events: []Event{{1, []byte("e")}}}.encode())
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		batch, err := decodeBatch(raw)
+		if err != nil {
+			return
+		}
+		again, err := decodeBatch(batch.encode())
+		if err != nil || len(again.Puts) != len(batch.Puts) || len(again.Events) != len(batch.Events) {
+			t.Errorf("%+v was read back as %+v, %v", batch, again, err)
+		}
+	})
+}

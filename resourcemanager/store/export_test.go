@@ -1,0 +1,8 @@
+package store
+
+// OpenSmallBolt opens a store whose journal turns after a few batches, and is too small for some.
+func OpenSmallBolt(path string, options Options) (*Bolt, error) {
+	return openBolt(path, options, smallHalf)
+}
+
+const smallHalf = 160

@@ -1,0 +1,160 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// journal is a file of numbered records, in two halves that are written in turns: while one is filled, what the other
+// holds is written where it is to stay. The file is filled with zeros once and never grows, so that a commit changes
+// data and no metadata, and its fsync waits for nothing else that the file system has to do.
+type journal struct {
+	file *os.File
+	half int64
+	// number is that of the newest record.
+	number uint64
+	// place is where the next one goes: in the half at base, so many bytes into it.
+	base, place int64
+}
+
+// headSize is what precedes each record: a checksum of all that follows, its number, and its length.
+const headSize = 4 + 8 + 4
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// openJournal opens the journal or makes one with two halves of so many bytes.
+func openJournal(path string, half int64) (*journal, error) {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeJournal(path, 2*half); err != nil {
+			return nil, err
+		}
+		file, err = os.OpenFile(path, os.O_RDWR, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &journal{file: file, half: info.Size() / 2}, nil
+}
+
+// makeJournal makes an empty journal, or none.
+func makeJournal(path string, size int64) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close() //nolint:errcheck // it is only read
+	file, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(make([]byte, size))
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(path+".new", path), folder.Sync())
+}
+
+// replay calls each for every record after a number, in their order. What was being written when the journal was last
+// used, and was not finished, is no record. The bytes are each's to keep.
+func (j *journal) replay(after uint64, each func(record []byte) error) error {
+	older, err := j.read(0)
+	if err != nil {
+		return err
+	}
+	newer, err := j.read(j.half)
+	if err != nil {
+		return err
+	}
+	if len(older) > 0 && len(newer) > 0 && older[0].number > newer[0].number {
+		older, newer = newer, older
+	}
+	j.number = after
+	for _, r := range append(older, newer...) {
+		switch {
+		case r.number <= j.number:
+			continue
+		case r.number > j.number+1:
+			return fmt.Errorf("the journal has record %d but not %d; restore it, or the whole folder, from a backup: %w", r.number, j.number+1, errdefs.ErrDataLoss)
+		}
+		if err := each(r.content); err != nil {
+			return fmt.Errorf("record %d of the journal: %w", r.number, err)
+		}
+		j.number = r.number
+	}
+	return nil
+}
+
+type record struct {
+	number  uint64
+	content []byte
+}
+
+// read gives the records of a half that follow each other.
+func (j *journal) read(base int64) ([]record, error) {
+	rest := make([]byte, j.half)
+	if _, err := j.file.ReadAt(rest, base); err != nil {
+		return nil, err
+	}
+	var records []record
+	for len(rest) > headSize {
+		number, length := binary.BigEndian.Uint64(rest[4:]), int64(binary.BigEndian.Uint32(rest[12:]))
+		follows := len(records) == 0 || number == records[len(records)-1].number+1
+		if number == 0 || !follows || length > int64(len(rest))-headSize {
+			break
+		}
+		end := headSize + length
+		if crc32.Checksum(rest[4:end], castagnoli) != binary.BigEndian.Uint32(rest) {
+			break
+		}
+		records = append(records, record{number, rest[headSize:end:end]})
+		rest = rest[end:]
+	}
+	return records, nil
+}
+
+// holds reports whether a half has room for a record of so many bytes.
+func (j *journal) holds(length int) bool { return headSize+int64(length) <= j.half }
+
+// full reports whether the present half has no room for it.
+func (j *journal) full(length int) bool { return j.place+headSize+int64(length) > j.half }
+
+// turn goes on in the other half, whose records must not be needed any more.
+func (j *journal) turn() { j.base, j.place = j.half-j.base, 0 }
+
+// leaveOut is about a record that is too large and was stored elsewhere, with all those before it. The next one is the
+// first of its half again, as records in a half follow each other.
+func (j *journal) leaveOut() {
+	j.number++
+	j.place = 0
+}
+
+// add writes a record, for good on return.
+func (j *journal) add(content []byte) error {
+	raw := make([]byte, headSize, headSize+len(content))
+	binary.BigEndian.PutUint64(raw[4:], j.number+1)
+	binary.BigEndian.PutUint32(raw[12:], uint32(len(content)))
+	raw = append(raw, content...)
+	binary.BigEndian.PutUint32(raw, crc32.Checksum(raw[4:], castagnoli))
+	if _, err := j.file.WriteAt(raw, j.base+j.place); err != nil {
+		return err
+	}
+	if err := unix.Fdatasync(int(j.file.Fd())); err != nil {
+		return err
+	}
+	j.number++
+	j.place += int64(len(raw))
+	return nil
+}
