@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -40,9 +41,10 @@ type options struct {
 	connections int
 	dir         string
 
-	// Of a process of nodes.
+	// Of a process of nodes, and of the master's.
 	resourceManager string
 	first, count    int
+	master          bool
 }
 
 func main() {
@@ -56,11 +58,17 @@ func main() {
 	flag.StringVar(&o.resourceManager, "resourcemanager", "", "be a process of nodes, for the ResourceManager at this address")
 	flag.IntVar(&o.first, "first", 0, "the first node's number")
 	flag.IntVar(&o.count, "count", 0, "how many nodes this process is")
+	flag.BoolVar(&o.master, "master", false, "be the application master that the environment says")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	// What is measured shares the machine with what measures.
+	debug.SetGCPercent(400)
 	work := measure
-	if o.resourceManager != "" {
+	switch {
+	case o.master:
+		work = beMaster
+	case o.resourceManager != "":
 		work = beNodes
 	}
 	if err := work(ctx, o); err != nil {

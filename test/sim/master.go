@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"sync"
 	"time"
@@ -51,24 +52,37 @@ type giveBack struct {
 // starters is how many containers the master starts at once.
 const starters = 32
 
-// runMaster is the application master that a node was told to launch. It writes "warm" once it has warmed up, and what
-// came out at its end.
+// runMaster runs the application master that a node was told to launch in a process of its own, so that what it measures
+// is not how busy thousands of nodes are.
 func runMaster(ctx context.Context, o options, launch *trackerv1.NodeCommand_Launch) error {
-	env := launch.GetSpec().GetEnv()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, self, "-master", "-resourcemanager", o.resourceManager, "-rate", fmt.Sprint(o.rate), "-for", o.length.String())
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	for name, value := range launch.GetSpec().GetEnv() {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	return cmd.Run()
+}
+
+// beMaster is the master. It writes "warm" once it has warmed up, and what came out at its end.
+func beMaster(ctx context.Context, o options) error {
 	connection, err := dial(o.resourceManager)
 	if err != nil {
 		return err
 	}
 	defer connection.Close() //nolint:errcheck // nothing is left to be said
 	var attempt int32
-	if _, err := fmt.Sscan(env["MAMMOTH_ATTEMPT"], &attempt); err != nil {
+	if _, err := fmt.Sscan(os.Getenv("MAMMOTH_ATTEMPT"), &attempt); err != nil {
 		return err
 	}
 	outer := ctx
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+env["MAMMOTH_TOKEN"]))
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+os.Getenv("MAMMOTH_TOKEN")))
 	defer cancel()
 	client := masterv1.NewApplicationMasterClient(connection)
-	if _, err := client.Register(ctx, &masterv1.RegisterRequest{AppId: env["MAMMOTH_APP_ID"], Attempt: attempt}); err != nil {
+	if _, err := client.Register(ctx, &masterv1.RegisterRequest{AppId: os.Getenv("MAMMOTH_APP_ID"), Attempt: attempt}); err != nil {
 		return fmt.Errorf("register the master: %w", err)
 	}
 	m := &master{
