@@ -88,7 +88,7 @@ func (o *owner) prepare(h *held) {
 }
 
 func (o *owner) start(h *held) {
-	nm, key, spec, rt := o.nm, h.core.ID, o.runtimeSpec(h), h.runtime
+	nm, key, spec, rt, kind := o.nm, h.core.ID, o.runtimeSpec(h), h.runtime, h.spec.GetRuntime()
 	ctx, cancel := context.WithCancelCause(nm.edges)
 	h.cancel = cancel
 	nm.edge(key, func(context.Context) container.Fact {
@@ -98,6 +98,9 @@ func (o *owner) start(h *held) {
 		}
 		ctx, timeout := context.WithTimeout(ctx, startWithin)
 		defer timeout()
+		if kind == corev1.ContainerSpec_DOCKER {
+			spec = nm.withRegistry(ctx, spec)
+		}
 		began := time.Now()
 		started, err := rt.Start(ctx, spec)
 		if err != nil {

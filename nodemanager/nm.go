@@ -20,6 +20,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/health"
 	"github.com/mammoth-os/mammoth/nodemanager/recovery"
+	"github.com/mammoth-os/mammoth/nodemanager/registry"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
@@ -34,6 +35,9 @@ type NodeManager struct {
 	prober   *health.Prober
 	counters *counters
 	pulls    *pulls
+
+	// face is the registry as containers see it; nil where they have no bridge.
+	face *registry.Face
 
 	listener net.Listener
 	metrics  net.Listener // nil if not served
@@ -76,6 +80,7 @@ func New(config Config) (*NodeManager, error) {
 		nm.inbox.put(func(o *owner) { o.fact(verdict.ID, fact) })
 	})
 	nm.owner = newOwner(nm)
+	nm.face = nm.newFace()
 	if err := nm.open(); err != nil {
 		return nil, errors.Join(err, nm.close())
 	}
@@ -182,6 +187,9 @@ func (nm *NodeManager) Run(ctx context.Context) error {
 		nm.waiting.Go(func() { nm.followEngine(edges, kind, rt) })
 	}
 	nm.waiting.Go(func() { nm.track(edges, trackerv1.NewResourceTrackerClient(nm.conn)) })
+	if nm.face != nil {
+		nm.waiting.Go(func() { nm.face.Run(edges) })
+	}
 	if nm.config.Layers != nil {
 		nm.waiting.Go(func() {
 			if err := nm.config.Layers.Run(edges); err != nil && edges.Err() == nil {

@@ -35,6 +35,7 @@ func newApp() http.Handler {
 		sick.Store(false)
 		fmt.Fprintln(w, "well again")
 	})
+	mux.HandleFunc("GET /registry", askRegistry)
 	mux.HandleFunc("GET /burn/cpu", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, burn("cpu", r.FormValue("seconds"), ""))
 	})

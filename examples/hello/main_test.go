@@ -65,3 +65,24 @@ func TestRefusesUnknownCommands(t *testing.T) {
 		}
 	}
 }
+
+func TestPassesOnWhatTheRegistrySays(t *testing.T) {
+	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, key, _ := r.BasicAuth()
+		w.WriteHeader(http.StatusTeapot)
+		_, _ = w.Write([]byte(r.Method + " " + r.URL.RequestURI() + " as " + user + ":" + key))
+	}))
+	t.Setenv("MAMMOTH_REGISTRY", strings.Replace(registry.URL, "http://", "http://web:key@", 1))
+	status, body := get(t, newApp(), "/registry?method=DELETE&path=/v1/registry/services/web%3Findex=1")
+	if status != http.StatusTeapot || body != "DELETE /v1/registry/services/web?index=1 as web:key\n" {
+		t.Errorf("answered %d %q", status, body)
+	}
+	registry.Close()
+	if status, _ := get(t, newApp(), "/registry"); status != http.StatusBadGateway {
+		t.Errorf("without a registry: status %d", status)
+	}
+	t.Setenv("MAMMOTH_REGISTRY", "")
+	if status, _ := get(t, newApp(), "/registry"); status != http.StatusNotFound {
+		t.Errorf("without MAMMOTH_REGISTRY: status %d", status)
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
+	dockernetwork "github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -130,6 +131,24 @@ func New(config Config) (*Runtime, error) {
 		starting: make(map[id.Container]chan struct{}), watched: make(map[string]func()),
 		ooms: make(map[string]bool), discarded: make(map[string]bool),
 	}, nil
+}
+
+// defaultBridge is the network that containers are given.
+const defaultBridge = "bridge"
+
+// Gateway is this host's address on the bridge of the containers, by which they reach it. ErrUnavailable while the
+// engine does not answer.
+func (r *Runtime) Gateway(ctx context.Context) (string, error) {
+	found, err := r.client.NetworkInspect(ctx, defaultBridge, dockernetwork.InspectOptions{})
+	if err != nil {
+		return "", r.failure(ctx, err)
+	}
+	for _, pool := range found.IPAM.Config {
+		if pool.Gateway != "" {
+			return pool.Gateway, nil
+		}
+	}
+	return "", fmt.Errorf("the engine's network %s has no gateway: %w", defaultBridge, errdefs.ErrFailedPrecondition)
 }
 
 // Close lets go of the engine.

@@ -1,0 +1,218 @@
+// Package registry is the way from the containers on a node's bridge to the zone's registry, and to nothing else of the
+// zone: it listens at the bridge's gateway and passes look-ups, watches and registrations to the ResourceManager, which may
+// listen where no container can reach it. The ResourceManager takes what it passes for the NodeManager's own; so what is
+// passed is made anew, from the few things that such a request may have, and never forwarded as it came.
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"regexp"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/backoff"
+)
+
+// Config is what a Face has to be told.
+type Config struct {
+	// Upstream is the ResourceManager's host:port.
+	Upstream string
+	// Gateway is the node's address on the bridge of its containers. ErrUnavailable while the engine does not answer.
+	Gateway func(ctx context.Context) (string, error)
+	// Keep gives the port to listen on, the given one if none is known yet, and remembers it: containers are told
+	// once. Nil remembers none.
+	Keep   func(port int) (int, error)
+	Logger *slog.Logger
+}
+
+const (
+	// largestBody is more than a registration may have: its values have at most 4 KiB.
+	largestBody = 64 << 10
+	// most is how many requests are passed at a time; each watch is one.
+	most = 2048
+	// largestHeader has a key and a few words.
+	largestHeader = 16 << 10
+)
+
+// Face is the registry as containers of one node see it.
+type Face struct {
+	config  Config
+	server  *http.Server
+	serving sync.WaitGroup
+
+	mu       sync.Mutex
+	listener net.Listener // nil until the bridge is known
+	closed   bool
+}
+
+// New returns a face that has yet to listen.
+func New(config Config) *Face {
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	f := &Face{config: config}
+	f.server = &http.Server{
+		Handler: f.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: largestHeader,
+		ErrorLog: slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug),
+	}
+	return f
+}
+
+// Run listens as soon as the bridge is known, for those who were told of it before, and serves until ctx ends.
+func (f *Face) Run(ctx context.Context) {
+	pace := backoff.Policy{Min: 100 * time.Millisecond, Max: 10 * time.Second}
+	for failures := 1; ctx.Err() == nil; failures++ {
+		if _, err := f.Address(ctx); err == nil {
+			<-ctx.Done()
+			break
+		} else if failures == 5 {
+			f.config.Logger.Warn("containers on the bridge cannot reach the registry", "error", err)
+		}
+		_ = backoff.Sleep(ctx, pace.After(failures))
+	}
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	_ = f.server.Close()
+	f.serving.Wait()
+}
+
+// Address is where the registry is reached, host:port. It listens first if that was not possible yet.
+func (f *Face) Address(ctx context.Context) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return "", fmt.Errorf("the NodeManager is stopping: %w", errdefs.ErrUnavailable)
+	}
+	if f.listener == nil {
+		listener, err := f.listen(ctx)
+		if err != nil {
+			return "", fmt.Errorf("listen for containers that look services up: %w", err)
+		}
+		f.listener = listener
+		f.config.Logger.Info("containers reach the registry", "address", listener.Addr().String())
+		f.serving.Go(func() { _ = f.server.Serve(listener) })
+	}
+	return f.listener.Addr().String(), nil
+}
+
+func (f *Face) listen(ctx context.Context) (net.Listener, error) {
+	gateway, err := f.config.Gateway(ctx)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(gateway, "0"))
+	if err != nil || f.config.Keep == nil {
+		return listener, err
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	kept, err := f.config.Keep(port)
+	if err != nil || kept == port {
+		return listener, nil
+	}
+	before, err := net.Listen("tcp", net.JoinHostPort(gateway, strconv.Itoa(kept)))
+	if err != nil {
+		f.config.Logger.Warn("containers that run already cannot reach the registry any more", "error", err)
+		return listener, nil
+	}
+	_ = listener.Close()
+	return before, nil
+}
+
+// handler knows the registry's requests by their patterns; there are no others.
+func (f *Face) handler() http.Handler {
+	const services = "/v1/registry/services"
+	mux := http.NewServeMux()
+	slots := make(chan struct{}, most)
+	for pattern, path := range map[string]func(r *http.Request) []string{
+		"GET " + services:                                  func(*http.Request) []string { return nil },
+		"GET " + services + "/{name}":                      func(r *http.Request) []string { return []string{r.PathValue("name")} },
+		"GET " + services + "/{name}/watch":                func(r *http.Request) []string { return []string{r.PathValue("name"), "watch"} },
+		"PUT " + services + "/{service}/endpoints/{id}":    endpoint,
+		"DELETE " + services + "/{service}/endpoints/{id}": endpoint,
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			target := url.URL{Scheme: "http", Host: f.config.Upstream, Path: services}
+			for _, part := range path(r) {
+				if !plain.MatchString(part) {
+					refuse(w, http.StatusBadRequest, "a name has letters, digits, \"-\", \"_\" and \".\"")
+					return
+				}
+				target.Path += "/" + part
+			}
+			select {
+			case slots <- struct{}{}:
+				defer func() { <-slots }()
+			default:
+				refuse(w, http.StatusServiceUnavailable, "too many requests are under way on this node; try again")
+				return
+			}
+			f.pass(target).ServeHTTP(w, r)
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, http.StatusForbidden, "containers reach the registry here, and nothing else of the zone")
+	})
+	return mux
+}
+
+func endpoint(r *http.Request) []string {
+	return []string{r.PathValue("service"), "endpoints", r.PathValue("id")}
+}
+
+// plain is a name that means nothing but itself in a path.
+var plain = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}$`)
+
+// pass makes a request of what the container's has that the registry knows.
+func (f *Face) pass(target url.URL) http.Handler {
+	return &httputil.ReverseProxy{
+		FlushInterval: -1, // a watch tells at once
+		ErrorLog:      f.server.ErrorLog,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			query := url.Values{}
+			for _, name := range []string{"index", "wait"} {
+				if r.In.Method == http.MethodGet && r.In.URL.Query().Has(name) {
+					query.Set(name, r.In.URL.Query().Get(name))
+				}
+			}
+			target.RawQuery = query.Encode()
+			r.Out.URL, r.Out.Host = &target, target.Host
+			r.Out.Header = http.Header{}
+			for _, name := range []string{"Accept", "Authorization", "Content-Type"} {
+				if value := r.In.Header.Get(name); value != "" {
+					r.Out.Header.Set(name, value)
+				}
+			}
+			if r.Out.Body != nil {
+				r.Out.Body = http.MaxBytesReader(nil, r.Out.Body, largestBody)
+			}
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			var large *http.MaxBytesError
+			switch {
+			case errors.As(err, &large):
+				refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("a registration has at most %d bytes", largestBody))
+			case r.Context().Err() == nil:
+				refuse(w, http.StatusServiceUnavailable, "the zone's registry does not answer; try again")
+			}
+		},
+	}
+}
+
+// refuse answers as the ResourceManager does.
+func refuse(w http.ResponseWriter, status int, why string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"message": why})
+}

@@ -1,0 +1,212 @@
+package registry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mammoth-os/mammoth/nodemanager/registry"
+)
+
+// manager is a ResourceManager that says what it was asked, and fails the test if that is anything but the registry.
+func manager(t *testing.T) *httptest.Server {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/v1/registry/services") || strings.Contains(r.URL.Path, "..") {
+			t.Errorf("the ResourceManager was asked for %s", r.URL)
+		}
+		body, _ := io.ReadAll(r.Body)
+		var header []string
+		for _, name := range []string{"Authorization", "Cookie", "Grpc-Metadata-Mammoth-User-Bin", "Upgrade", "X-Forwarded-For"} {
+			if r.Header.Get(name) != "" {
+				header = append(header, name)
+			}
+		}
+		fmt.Fprintf(w, "%s %s %s %q", r.Method, r.URL.RequestURI(), header, body)
+	}))
+	t.Cleanup(server.Close)
+	return server
+}
+
+// face runs one on loopback.
+func face(t *testing.T, config registry.Config) string {
+	t.Helper()
+	if config.Gateway == nil {
+		config.Gateway = func(context.Context) (string, error) { return "127.0.0.1", nil }
+	}
+	f := registry.New(config)
+	address, err := f.Address(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { f.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	return address
+}
+
+func TestOnlyTheRegistryIsReached(t *testing.T) {
+	address := face(t, registry.Config{Upstream: manager(t).Listener.Addr().String()})
+	for _, test := range []struct {
+		method, path, body string
+		status             int
+		answer             string
+	}{
+		{"GET", "/v1/registry/services", "", 200, `GET /v1/registry/services [Authorization] ""`},
+		{"GET", "/v1/registry/services/front.web?index=7&wait=30s&other=1", "", 200, `GET /v1/registry/services/front.web?index=7&wait=30s [Authorization] ""`},
+		{"GET", "/v1/registry/services/web/watch?index=7", "", 200, `GET /v1/registry/services/web/watch?index=7 [Authorization] ""`},
+		{"PUT", "/v1/registry/services/admin.web/endpoints/mine?x=1", `{"port": 9000}`, 200, `PUT /v1/registry/services/admin.web/endpoints/mine [Authorization] "{\"port\": 9000}"`},
+		{"DELETE", "/v1/registry/services/web/endpoints/mine", "", 200, `DELETE /v1/registry/services/web/endpoints/mine [Authorization] ""`},
+		{"GET", "/v1/apps", "", 403, "nothing else of the zone"},
+		{"POST", "/v1/apps", "{}", 403, "nothing else"},
+		{"GET", "/v1/registry", "", 403, "nothing else"},
+		{"POST", "/v1/registry/services/web/endpoints/mine", "{}", 403, "nothing else"},
+		{"PUT", "/v1/registry/services/web", "{}", 403, "nothing else"},
+		{"GET", "/v2/_catalog", "", 403, "nothing else"},
+		{"GET", "/metrics", "", 403, "nothing else"},
+		{"POST", "/mammoth.api.v1.Apps/Deploy", "", 403, "nothing else"},
+		{"GET", "/v1/registry/services/..%2f..%2fapps", "", 400, "a name has letters"},
+		{"GET", "/v1/registry/services/%2e%2e/watch", "", 400, "a name has letters"},
+		{"GET", "/v1/registry/services/a%2fb", "", 400, "a name has letters"},
+		{"PUT", "/v1/registry/services/web/endpoints/a%3fb", "{}", 400, "a name has letters"},
+		{"GET", "/v1/registry/services/web%00", "", 400, "a name has letters"},
+		{"PUT", "/v1/registry/services/web/endpoints/big", strings.Repeat("x", 70_000), 413, "at most 65536 bytes"},
+	} {
+		request, err := http.NewRequest(test.method, "http://"+address+test.path, strings.NewReader(test.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.SetBasicAuth("web", "key")
+		for _, name := range []string{"Cookie", "Grpc-Metadata-Mammoth-User-Bin", "X-Forwarded-For"} {
+			request.Header.Set(name, "cm9vdA==")
+		}
+		request.Header.Set("Connection", "Upgrade")
+		request.Header.Set("Upgrade", "h2c")
+		response, err := http.DefaultTransport.RoundTrip(request)
+		if err != nil {
+			t.Errorf("%s %s: %v", test.method, test.path, err)
+			continue
+		}
+		body, _ := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		if response.StatusCode != test.status || !strings.Contains(string(body), test.answer) {
+			t.Errorf("%s %s is answered %d %s, want %d %s", test.method, test.path, response.StatusCode, body, test.status, test.answer)
+		}
+	}
+}
+
+func TestAWatchIsToldAtOnce(t *testing.T) {
+	more := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, "one")
+		w.(http.Flusher).Flush()
+		<-more
+		fmt.Fprintln(w, "two")
+	}))
+	defer server.Close()
+	address := face(t, registry.Config{Upstream: server.Listener.Addr().String()})
+	response, err := http.Get("http://" + address + "/v1/registry/services/web/watch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	line := make([]byte, 4)
+	if _, err := io.ReadFull(response.Body, line); err != nil || string(line) != "one\n" {
+		t.Errorf("heard %q, %v before there was more", line, err)
+	}
+	close(more)
+	if _, err := io.ReadFull(response.Body, line); err != nil || string(line) != "two\n" {
+		t.Errorf("heard %q, %v", line, err)
+	}
+}
+
+func TestWithoutAResourceManagerOneTriesAgain(t *testing.T) {
+	server := manager(t)
+	server.Close()
+	address := face(t, registry.Config{Upstream: server.Listener.Addr().String()})
+	response, err := http.Get("http://" + address + "/v1/registry/services")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "try again") {
+		t.Errorf("answered %d %s", response.StatusCode, body)
+	}
+}
+
+// Containers are told the address once, so a NodeManager that is started again listens where the one before did.
+func TestTheAddressIsKept(t *testing.T) {
+	kept := 0
+	config := registry.Config{
+		Upstream: "127.0.0.1:1", Gateway: func(context.Context) (string, error) { return "127.0.0.1", nil },
+		Keep: func(port int) (int, error) {
+			if kept == 0 {
+				kept = port
+			}
+			return kept, nil
+		},
+	}
+	var addresses []string
+	for range 2 {
+		f := registry.New(config)
+		address, err := f.Address(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses = append(addresses, address)
+		ended, end := context.WithCancel(context.Background())
+		end()
+		f.Run(ended)
+		if _, err := f.Address(t.Context()); err == nil {
+			t.Error("it listens after its end")
+		}
+	}
+	if addresses[0] != addresses[1] {
+		t.Errorf("it listened at %s, then at %s", addresses[0], addresses[1])
+	}
+}
+
+// An engine that does not answer at first is asked again.
+func TestTheBridgeMayComeLater(t *testing.T) {
+	away := true
+	var mu sync.Mutex
+	asked := make(chan struct{}, 100)
+	f := registry.New(registry.Config{Upstream: "127.0.0.1:1", Gateway: func(context.Context) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked <- struct{}{}
+		if away {
+			return "", errors.New("the engine does not answer")
+		}
+		return "127.0.0.1", nil
+	}})
+	if _, err := f.Address(t.Context()); err == nil {
+		t.Error("it has an address without a bridge")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var running sync.WaitGroup
+	running.Go(func() { f.Run(ctx) })
+	<-asked
+	<-asked
+	mu.Lock()
+	away = false
+	mu.Unlock()
+	<-asked
+	if _, err := f.Address(t.Context()); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	running.Wait()
+}
