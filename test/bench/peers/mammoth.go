@@ -38,7 +38,7 @@ func (m mammoth) name() string {
 
 func (m mammoth) covers() string {
 	if m.stored {
-		return "the same, and encodes the record and the event of each grant and commits them to the in-memory store; left out are bbolt's fsync, " +
+		return "the same, and encodes the record and the event of each grant and commits them to the in-memory store; left out are the disk, " +
 			"the rest of the ResourceManager's loop and the wire"
 	}
 	return "takes in the queue tree, nodes, apps and one ask a container, chooses queue and user under their limits, places, keeps the books, lists the " +
