@@ -72,6 +72,8 @@ const (
 var (
 	retryConnection = backoff.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
 	retryApply      = backoff.Policy{Min: time.Second, Max: 30 * time.Second}
+	// Two balancers of one name take the place from each other, each time they connect.
+	retryReplaced = backoff.Policy{Min: 5 * time.Second, Max: time.Minute}
 )
 
 // Companion keeps one proxy in step with the zone.
@@ -125,13 +127,24 @@ type connection struct {
 
 // receive connects, and passes every update on, for ever.
 func (c *Companion) receive(ctx context.Context, connections chan<- *connection) {
+	replaced := 0
 	for failures := 1; ctx.Err() == nil; failures++ {
+		began := time.Now()
 		told, err := c.connect(ctx, connections)
 		if ctx.Err() != nil {
 			return
 		}
 		if told {
 			failures = 0
+		}
+		if time.Since(began) > retryReplaced.Max {
+			replaced = 0
+		}
+		if errdefs.IsAborted(wire.Error(err)) {
+			replaced++
+			c.config.Log.Error("this balancer has lost its place in the zone; what is routed stays as it is", "balancer", c.config.Name, "reason", wire.Sentence(err))
+			_ = backoff.Sleep(ctx, retryReplaced.After(replaced))
+			continue
 		}
 		c.config.Log.Warn("the zone cannot be reached; what is routed stays as it is", "balancer", c.config.Name, "reason", wire.Sentence(err))
 		_ = backoff.Sleep(ctx, retryConnection.After(failures))

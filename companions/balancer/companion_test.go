@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -277,3 +278,48 @@ func TestLeavingBalancerIsNotWaitedFor(t *testing.T) {
 		})
 	}
 }
+
+// Two companions of one name take the place from each other, and that ever more seldom.
+func TestTwoOfOneName(t *testing.T) {
+	with(t, balancer.Config{}, func(t *testing.T, z *zone, p *proxy, end func()) {
+		defer end()
+		seen := &arrivals{}
+		z.registry.Observe(seen)
+		conn, err := grpc.NewClient("passthrough:zone",
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return z.listener.DialContext(ctx) }),
+			grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		other, err := balancer.New(balancer.Config{Name: "proxy", Log: slog.New(slog.DiscardHandler)}, conn, &proxy{began: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- other.Run(ctx) }()
+		time.Sleep(10 * time.Minute)
+		if n := seen.connected.Load(); n < 4 || n > 60 {
+			t.Errorf("in ten minutes they connected %d times", n)
+		}
+		cancel()
+		<-ended
+		// The one that is left has its place again.
+		time.Sleep(2 * time.Minute)
+		z.registry.Expose("web", &apiv1.Expose{})
+		z.registry.Publish("web", []*apiv1.Endpoint{{Id: "web-1"}})
+		synctest.Wait()
+		if p.last() != "web/web-1" {
+			t.Errorf("the one that is left routes %q", p.last())
+		}
+	})
+}
+
+// arrivals counts balancers that connect.
+type arrivals struct{ connected atomic.Int64 }
+
+func (a *arrivals) BalancerConnected(string)               { a.connected.Add(1) }
+func (a *arrivals) BalancerLost(string, string)            {}
+func (a *arrivals) Refused(string, []*companionv1.Refusal) {}
+func (a *arrivals) Counted(string, []*companionv1.Traffic) {}

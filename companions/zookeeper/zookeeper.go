@@ -176,7 +176,7 @@ func (c *Companion) write(ctx context.Context, copier *copier, w *wanted) {
 	var connection int64
 	var compared time.Time
 	for failures := 0; ctx.Err() == nil; {
-		state, err := copier.client.AwaitConnected(ctx)
+		state, err := c.connected(ctx, copier.client)
 		if err != nil {
 			continue
 		}
@@ -201,6 +201,21 @@ func (c *Companion) write(ctx context.Context, copier *copier, w *wanted) {
 		_, changed := copier.client.State()
 		wait(ctx, w.changed, changed, c.config.Compare-time.Since(compared))
 	}
+}
+
+// patience is how long a connection is waited for without a word.
+const patience = 5 * time.Second
+
+// connected waits for a connection, and says so if there is none for long.
+func (c *Companion) connected(ctx context.Context, client *zk.Client) (zk.State, error) {
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	state, err := client.AwaitConnected(waiting)
+	if err == nil || ctx.Err() != nil {
+		return state, err
+	}
+	c.config.Log.Warn("ZooKeeper cannot be reached; what it knows of the registry stays as it is until it can", "servers", strings.Join(c.config.ZooKeeper.Servers, ","))
+	return client.AwaitConnected(ctx)
 }
 
 // wait returns when there may be something to do.
