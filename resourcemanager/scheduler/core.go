@@ -61,7 +61,9 @@ type Core struct {
 
 	nominationsReady []*nomination
 	notices          []*notice
-	reprieved        []id.Container
+	// loose are notices that make room for nobody in particular; some may have been forgotten.
+	loose     []*notice
+	reprieved []id.Container
 	// leaves are the queues without children, in tree order.
 	leaves []*queue
 	plan   removalPlan

@@ -38,6 +38,46 @@ func (h *heap[T]) move(item T) {
 	}
 }
 
+// inOrder gives the items from the first on until yield returns false, without changing the heap. Its scratch space
+// is handed from call to call.
+func (h *heap[T]) inOrder(frontier *[]int32, yield func(T) bool) {
+	next := (*frontier)[:0]
+	less := func(i, j int) bool { return h.items[next[i]].before(h.items[next[j]]) }
+	push := func(item int) {
+		if item >= len(h.items) {
+			return
+		}
+		next = append(next, int32(item))
+		for i := len(next) - 1; i > 0 && less(i, (i-1)/2); i = (i - 1) / 2 {
+			next[i], next[(i-1)/2] = next[(i-1)/2], next[i]
+		}
+	}
+	push(0)
+	for len(next) > 0 {
+		first := int(next[0])
+		if !yield(h.items[first]) {
+			break
+		}
+		last := len(next) - 1
+		next[0] = next[last]
+		next = next[:last]
+		for i := 0; ; {
+			child := 2*i + 1
+			if child+1 < last && less(child+1, child) {
+				child++
+			}
+			if child >= last || !less(child, i) {
+				break
+			}
+			next[i], next[child] = next[child], next[i]
+			i = child
+		}
+		push(2*first + 1)
+		push(2*first + 2)
+	}
+	*frontier = next
+}
+
 // rebuild puts all in order after the ranks of many changed.
 func (h *heap[T]) rebuild() {
 	for i := len(h.items)/2 - 1; i >= 0; i-- {

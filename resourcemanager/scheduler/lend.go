@@ -8,13 +8,11 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// lentUnder is the contract under which a container's queue borrows from a claimant, nil if there is none.
+// lentUnder is the open contract under which a container's queue borrows from a claimant, nil if there is none.
 func (c *Core) lentUnder(k *container, claimant *queue) *contract {
-	for q := k.app.leaf; q != nil; q = q.parent {
-		for _, l := range q.lent {
-			if claimant.isUnder(l.contract.lender) {
-				return l.contract
-			}
+	for _, lent := range c.contracts {
+		if lent.isOpen() && claimant.isUnder(lent.lender) && slices.ContainsFunc(lent.borrowers, k.app.leaf.isUnder) {
+			return lent
 		}
 	}
 	return nil
@@ -42,7 +40,7 @@ func (c *Core) keepsFor(k *ask, need *resource.Vector) *contract {
 		}
 		c.keepRoom(&kept, lent, percent)
 		for place := range need {
-			if need[place] > 0 && lent.keeps[place] > 0 && c.zone[place]-c.root().used[place]-need[place] < kept[place] {
+			if need[place] > 0 && lent.keeps[place] > 0 && c.zone[place]-c.root().used[place]-kept[place] < need[place] {
 				return lent
 			}
 		}

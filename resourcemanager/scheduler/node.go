@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -53,10 +54,12 @@ func (c *Core) setNode(spec NodeSpec) error {
 	}
 	spec.Attributes = maps.Clone(spec.Attributes)
 	n.spec, n.known = spec, true
-	for i := len(n.nominations) - 1; i >= 0; i-- {
-		if m := n.nominations[i]; !n.isOpen() || !fits(&m.room, &spec.Capacity) {
-			c.withdrawNomination(m)
+	for {
+		i := slices.IndexFunc(n.nominations, func(m *nomination) bool { return !n.isOpen() || !fits(&m.room, &spec.Capacity) })
+		if i < 0 {
+			break
 		}
+		c.giveUp(n.nominations[i])
 	}
 	c.nodeChanged(n)
 	return nil
@@ -70,7 +73,7 @@ func (c *Core) removeNode(name id.Node) error {
 	n := c.nodes[slot]
 	n.known = false
 	for len(n.nominations) > 0 {
-		c.withdrawNomination(n.nominations[0])
+		c.giveUp(n.nominations[0])
 	}
 	c.nodeChanged(n)
 	c.forgetNode(n)
@@ -95,6 +98,9 @@ func (c *Core) nodeNamed(name id.Node) *node {
 	}
 	c.avail[n.slot] = resource.Vector{}
 	c.slots[name] = n.slot
+	for _, l := range c.labelList {
+		l.assign(n.slot, 0, c.grid.words)
+	}
 	return n
 }
 

@@ -55,6 +55,15 @@ func (c *Core) withdrawNominations(k *ask) {
 	}
 }
 
+// giveUp withdraws a nomination that cannot come true. What the rest of a gang was to get is of no use then.
+func (c *Core) giveUp(m *nomination) {
+	if m.ask.spec.Gang {
+		c.withdrawNominations(m.ask)
+		return
+	}
+	c.withdrawNomination(m)
+}
+
 // readyNominations queues the nominations of a node whose room has come free.
 func (c *Core) readyNominations(n *node) {
 	for _, m := range n.nominations {

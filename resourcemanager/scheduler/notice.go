@@ -14,7 +14,9 @@ type notice struct {
 	// hand-back has no claim.
 	claim    *nomination
 	contract *contract
-	stopped  bool
+	// adopted says that it was given to hand back capacity before a claim was made on that.
+	adopted bool
+	stopped bool
 }
 
 // credit is how long containers of an ask had worked when they were stopped for others' guarantees.
@@ -23,14 +25,12 @@ type credit struct {
 	work time.Duration
 }
 
-// noticeFor is how long a container hears before it is stopped for a claimant.
-func (c *Core) noticeFor(k *container, claimant *queue) time.Duration {
+// noticeFor is how long a container hears before it is stopped for another queue, under a contract with that or nil.
+func (c *Core) noticeFor(k *container, lent *contract) time.Duration {
+	if lent != nil {
+		return lent.spec.Notice
+	}
 	for q := k.app.leaf; q != nil; q = q.parent {
-		for _, l := range q.lent {
-			if claimant.isUnder(l.contract.lender) {
-				return l.contract.spec.Notice
-			}
-		}
 		if q.spec.Notice > 0 {
 			return q.spec.Notice
 		}
@@ -45,6 +45,8 @@ func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadl
 	k.app.leaf.expect(&k.need, 1)
 	if m != nil {
 		m.victims = append(m.victims, given)
+	} else {
+		c.loose = append(c.loose, given)
 	}
 	c.notices = append(c.notices, given)
 	c.decisions.Notices = append(c.decisions.Notices, Notice{Container: k.id, Deadline: deadline, Reason: reason})
@@ -83,7 +85,7 @@ func (c *Core) stopDue() {
 		switch {
 		case given.container.notice != given:
 		case given.claim != nil:
-			c.withdrawNomination(given.claim)
+			c.giveUp(given.claim)
 			c.wakeAt(c.now)
 		default:
 			c.reprieve(given.container)
@@ -114,11 +116,14 @@ func (c *Core) endClaim(m *nomination) {
 	m.ask.app.leaf.promise(&m.room, -1)
 	for _, given := range m.victims {
 		given.claim = nil
-		if given.stopped {
+		if given.stopped || given.adopted && given.contract != nil {
+			given.adopted = false
+			c.loose = append(c.loose, given)
 			continue
 		}
 		if lent := c.fetchingBack(given.container); lent != nil {
 			given.contract = lent
+			c.loose = append(c.loose, given)
 			continue
 		}
 		c.reprieve(given.container)

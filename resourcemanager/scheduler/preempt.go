@@ -11,8 +11,10 @@ import (
 // Claims and victims are chosen a few at a time, so that a pass stays short; Next asks for the rest.
 const (
 	claimsPerPass = 16
-	// windowNodes is how many nodes, those with the newest borrowed containers, are compared for one claim.
+	// windowNodes is how many nodes, those with the newest borrowed containers, are compared for one claim; mostNodes if
+	// none of them will do.
 	windowNodes = 16
+	mostNodes   = 256
 	// claimPause is how long asks wait for whom no victims were found.
 	claimPause = time.Second
 	// restartCost is what stopping a container costs besides its work.
@@ -97,23 +99,24 @@ func fairOrder(x, y *queue) int {
 	return 0
 }
 
-// claimFor makes claims for the asks of a bucket until one fails, for then its equals would too, or no more are
-// left to this pass.
+// claimFor makes claims for the asks of a bucket, in their order, until one fails, for then its equals would too, or no
+// more are left to this pass.
 func (c *Core) claimFor(b *bucket, left int) int {
-	for _, k := range b.asks.items {
-		if b.key.gang != nil {
-			if k.claims == 0 && c.claimGang(k) {
-				left -= k.spec.Pending
-			}
-			return left
+	if b.key.gang != nil {
+		if k := b.asks.items[0]; k.claims == 0 && c.claimGang(k) {
+			left -= k.spec.Pending
 		}
+		return left
+	}
+	b.asks.inOrder(&c.plan.frontier, func(k *ask) bool {
 		for missing := k.spec.Pending - k.claims; missing > 0; missing-- {
 			if left == 0 || !c.claimOne(k) {
-				return left
+				return false
 			}
 			left--
 		}
-	}
+		return true
+	})
 	return left
 }
 
@@ -179,7 +182,7 @@ func (c *Core) claimOne(k *ask) bool {
 	if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
 		return false
 	}
-	if !c.planRemoval(k, windowNodes) && !c.planRemoval(k, 16*windowNodes) {
+	if !c.planComing(k) && !c.planRemoval(k, windowNodes) && !c.planRemoval(k, mostNodes) {
 		k.bucket.claimAfter = c.now.Add(claimPause)
 		c.wakeAt(k.bucket.claimAfter)
 		return false
@@ -201,13 +204,15 @@ func (c *Core) claimOne(k *ask) bool {
 	m.claim = true
 	k.claims++
 	k.app.leaf.promise(&m.room, 1)
+	c.adopt(m)
 	for _, victim := range best.victims {
 		for _, gone := range withGang(victim) {
 			if gone.notice != nil {
 				continue
 			}
 			reason := fmt.Sprintf("queue %s asks for what it is guaranteed, and queue %s holds more than that", k.app.leaf.spec.Name, gone.app.leaf.spec.Name)
-			c.giveNotice(gone, m, c.lentUnder(gone, k.app.leaf), c.now.Add(c.noticeFor(gone, k.app.leaf)), reason)
+			lent := c.lentUnder(gone, k.app.leaf)
+			c.giveNotice(gone, m, lent, c.now.Add(c.noticeFor(gone, lent)), reason)
 		}
 	}
 	return true

@@ -184,7 +184,7 @@ func within(used, need, guaranteed *resource.Vector) bool {
 			continue
 		}
 		named = true
-		if need[i] > 0 && used[i]+need[i] > guaranteed[i] {
+		if need[i] > 0 && used[i] > guaranteed[i]-need[i] {
 			return false
 		}
 	}

@@ -64,7 +64,7 @@ func randomQueues(t *rapid.T) []QueueSpec {
 }
 
 func (w *walk) step(t *rapid.T) {
-	switch rapid.IntRange(0, 13).Draw(t, "step") {
+	switch rapid.IntRange(0, 14).Draw(t, "step") {
 	case 0, 1:
 		w.apply(t, SetNode{Node: randomNode(t)})
 	case 2:
@@ -112,6 +112,22 @@ func (w *walk) step(t *rapid.T) {
 		}
 	case 13:
 		w.apply(t, SetContracts{Contracts: w.contracts(t)})
+	case 14:
+		w.hold(t)
+	}
+}
+
+// hold counts a container of an earlier epoch, as after a restart, wherever it is said to be.
+func (w *walk) hold(t *rapid.T) {
+	k := randomAsk(t)
+	in := Hold{
+		Container: id.Container{App: id.App{ClusterStart: 1, Seq: int64(rapid.IntRange(1, 6).Draw(t, "app"))}, Seq: int64(rapid.IntRange(1, 9).Draw(t, "seq"))},
+		Node:      nodeName(t), Resources: k.Resources, Ask: k.ID, Group: k.Group, Master: k.Master, Duration: k.Duration,
+		StartedAt: w.now.Add(-time.Duration(rapid.IntRange(0, 100).Draw(t, "age")) * time.Second), Gang: int64(rapid.IntRange(0, 2).Draw(t, "gang")),
+	}
+	w.apply(t, in)
+	if !slices.Contains(w.live, in.Container) {
+		w.live = append(w.live, in.Container)
 	}
 }
 

@@ -415,8 +415,11 @@ func (c *Core) unpark(q *queue) {
 	}
 }
 
-// tidy forgets shapes that nobody has asked for in a while.
+// tidy forgets shapes that nobody has asked for in a while, and loose notices that are none any more.
 func (c *Core) tidy() {
+	if len(c.loose) > 64+2*len(c.notices) {
+		c.loose = slices.DeleteFunc(c.loose, func(given *notice) bool { return given.container.notice != given || given.claim != nil })
+	}
 	if c.idleShapes <= 64+len(c.shapes)/2 {
 		return
 	}

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
@@ -14,8 +15,13 @@ func verify(c *Core, scheduled bool) error {
 	held := map[*queue]resource.Vector{}
 	masters := map[*queue]resource.Vector{}
 	users := map[*user]resource.Vector{}
+	leaving := map[*queue]resource.Vector{}
+	gangs := map[*gang]int{}
 	for _, k := range c.containers {
 		used[k.node] = used[k.node].Add(k.need)
+		if k.gang != nil {
+			gangs[k.gang]++
+		}
 		if k.app.leaf == nil {
 			continue
 		}
@@ -25,6 +31,43 @@ func verify(c *Core, scheduled bool) error {
 		}
 		for q := k.app.leaf; q != nil; q = q.parent {
 			held[q] = held[q].Add(k.need)
+			if k.notice != nil {
+				leaving[q] = leaving[q].Add(k.need)
+			}
+		}
+		if k.notice != nil && (k.notice.container != k || !slices.Contains(c.notices, k.notice)) {
+			return fmt.Errorf("container %s has a notice that is not its own or forgotten", k.id)
+		}
+	}
+	for g, members := range gangs {
+		if len(g.members) != members {
+			return fmt.Errorf("gang %d counts %d, there are %d", g.number, len(g.members), members)
+		}
+	}
+	promised, reservations := map[*queue]resource.Vector{}, map[*queue]int{}
+	for _, a := range c.apps {
+		for _, k := range a.asks {
+			claims := 0
+			for _, m := range k.nominations {
+				if m.leaf != nil {
+					reservations[m.leaf]++
+				}
+				if !m.claim {
+					continue
+				}
+				for _, given := range m.victims {
+					if given.claim != m || given.container.notice != given {
+						return fmt.Errorf("container %s is a victim of a claim that its notice does not know", given.container.id)
+					}
+				}
+				claims++
+				for q := a.leaf; q != nil; q = q.parent {
+					promised[q] = promised[q].Add(m.room)
+				}
+			}
+			if k.claims != claims {
+				return fmt.Errorf("ask %s of %s says it has %d claims, there are %d", k.spec.ID, a.title(), k.claims, claims)
+			}
 		}
 	}
 	for i, n := range c.nodes {
@@ -61,6 +104,10 @@ func verify(c *Core, scheduled bool) error {
 			if sum != q.used {
 				return fmt.Errorf("queue %s holds %v, its children %v", q.spec.Name, q.used, sum)
 			}
+		}
+		if q.leaving != leaving[q] || q.promised != promised[q] || q.reservations != reservations[q] {
+			return fmt.Errorf("queue %s says %v leaves, %v is promised, %d are reserved; it is %v, %v, %d", q.spec.Name,
+				q.leaving, q.promised, q.reservations, leaving[q], promised[q], reservations[q])
 		}
 		for _, u := range q.users {
 			if u.used != users[u] {

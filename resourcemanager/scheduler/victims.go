@@ -13,6 +13,7 @@ type removalPlan struct {
 	claimants []*queue
 	own       bool
 	buckets   []*bucket
+	frontier  []int32
 	ask       *ask
 	// leaves may lose containers to the claimant; those chosen in this turn carry its number.
 	leaves        []*queue
@@ -73,6 +74,63 @@ func (q *queue) promisedAgainst(claimant *queue) resource.Vector {
 	return promised
 }
 
+// planComing finds a node where those that leave anyway, for nobody in particular, leave enough for one container of
+// an ask.
+func (c *Core) planComing(k *ask) bool {
+	p := &c.plan
+	p.best.node, p.best.victims = nil, p.best.victims[:0]
+	live, looked := c.loose[:0], 0
+	for i, given := range c.loose {
+		if given.container.notice != given || given.claim != nil {
+			continue
+		}
+		live = append(live, given)
+		looked++
+		n := given.container.node
+		if !p.seen.has(n.slot) && n.isOpen() && k.shape.allows(n) {
+			p.seen.set(n.slot, c.grid.words)
+			if room := n.comingRoom(&c.avail[n.slot]); fits(&k.spec.Resources, &room) {
+				p.best.node = n
+			}
+		}
+		if p.best.node != nil || looked == mostNodes {
+			live = append(live, c.loose[i+1:]...)
+			break
+		}
+	}
+	clear(c.loose[len(live):])
+	c.loose = live
+	for _, given := range live[:looked] {
+		p.seen.clear(given.container.node.slot)
+	}
+	return p.best.node != nil
+}
+
+// comingRoom is what a node has left for anybody once all under notice are gone.
+func (n *node) comingRoom(avail *resource.Vector) resource.Vector {
+	room := *avail
+	for held := n.containers; held != nil; held = held.nextOfNode {
+		if held.notice != nil {
+			room = room.Add(held.need)
+		}
+	}
+	return room
+}
+
+// adopt counts those that leave a node anyway as victims of a nomination there, as far as it needs their room.
+func (c *Core) adopt(m *nomination) {
+	left := c.avail[m.node.slot]
+	for held := m.node.containers; held != nil; held = held.nextOfNode {
+		switch lacking := (resource.Vector{}).Sub(left).Max(resource.Vector{}); {
+		case held.notice == nil || held.notice.claim != nil || !helps(&held.need, &lacking):
+		default:
+			held.notice.claim, held.notice.adopted = m, true
+			m.victims = append(m.victims, held.notice)
+			left = left.Add(held.need)
+		}
+	}
+}
+
 // planRemoval finds the cheapest way to make room for one container of an ask, among the nodes where the newest
 // borrowed containers are.
 func (c *Core) planRemoval(k *ask, window int) bool {
@@ -105,7 +163,7 @@ func (c *Core) planRemoval(k *ask, window int) bool {
 func (c *Core) planOn(k *ask, n *node) bool {
 	p := &c.plan
 	p.candidates = p.candidates[:0]
-	room := c.avail[n.slot]
+	room := n.comingRoom(&c.avail[n.slot])
 	for _, m := range n.nominations {
 		if c.yields(m) {
 			room = room.Add(m.room)
@@ -114,7 +172,6 @@ func (c *Core) planOn(k *ask, n *node) bool {
 	for held := n.containers; held != nil; held = held.nextOfNode {
 		switch {
 		case held.notice != nil:
-			room = room.Add(held.need)
 		case held.app.leaf != nil && held.app.leaf.chosenFor == p.turn:
 			p.candidates = append(p.candidates, held)
 		}
