@@ -35,6 +35,42 @@ func (b bitmap) word(i int) uint64 {
 	return 0
 }
 
+// span is a bitmap of which only the words between the first and the last member are kept.
+type span struct {
+	first int
+	words bitmap
+}
+
+func (s *span) set(slot int32) {
+	word := int(slot >> 6)
+	switch {
+	case len(s.words) == 0:
+		s.first, s.words = word, make(bitmap, 1)
+	case word < s.first:
+		s.words = append(make(bitmap, s.first-word), s.words...)
+		s.first = word
+	}
+	s.words.set(slot-int32(s.first<<6), 0)
+}
+
+func (s *span) has(slot int32) bool {
+	word := int(slot >> 6)
+	return word >= s.first && s.words.has(slot-int32(s.first<<6))
+}
+
+func (s *span) clear(slot int32) {
+	if word := int(slot >> 6); word >= s.first {
+		s.words.clear(slot - int32(s.first<<6))
+	}
+}
+
+func (s *span) word(i int) uint64 {
+	if i < s.first {
+		return 0
+	}
+	return s.words.word(i - s.first)
+}
+
 // nodeSet is a bitmap that finds its next word with members quickly, however thin it is.
 type nodeSet struct {
 	words bitmap

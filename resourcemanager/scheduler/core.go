@@ -51,6 +51,8 @@ type Core struct {
 	wakes int64
 	// open are the nodes in the grid.
 	open bitmap
+	// within are the nodes that a search is restricted to; nil is all.
+	within *span
 	// budget is how many words a search may still look at.
 	budget     int
 	shapeByKey map[shapeKey]*shape

@@ -19,6 +19,10 @@ type group struct {
 type tally struct {
 	label  *label
 	counts []int32
+	// No value has fewer than least, and in the order of their texts those before from have more; that was found out
+	// in the label's version.
+	least         int32
+	from, version int
 	// tried has the values that the search in progress is done with.
 	tried bitmap
 }
@@ -85,7 +89,7 @@ func (g *group) remove(slot int32) {
 		g.floor = min(g.floor, n)
 	}
 	for _, t := range g.tallies {
-		t.counts[t.label.of[slot]]--
+		t.lessen(t.label.of[slot])
 	}
 }
 
@@ -105,6 +109,7 @@ func (g *group) tally(l *label) *tally {
 func (t *tally) recount(g *group) {
 	t.grow()
 	clear(t.counts)
+	t.version = -1
 	for k := g.app.containers; k != nil; k = k.nextOfApp {
 		if k.group == g {
 			t.counts[t.label.of[k.node.slot]]++
@@ -118,16 +123,47 @@ func (t *tally) grow() {
 	}
 }
 
-// lowest is the value with the fewest containers among those not tried, or -1. Among equals the text decides, for
-// the numbers depend on when the label was first asked for.
+func (t *tally) lessen(value int32) {
+	t.counts[value]--
+	switch n := t.counts[value]; {
+	case t.version != t.label.version || t.label.members[value] == 0:
+	case n < t.least:
+		t.least, t.from = n, int(t.label.rank[value])
+	case n == t.least:
+		t.from = min(t.from, int(t.label.rank[value]))
+	}
+}
+
+// lowest is the value with the fewest containers, among equals the one whose text comes first: their numbers depend
+// on when the label was first asked for.
 func (t *tally) lowest() int32 {
 	t.grow()
+	t.label.sort()
+	sorted := t.label.sorted
+	if t.version == t.label.sortedAt {
+		for ; t.from < len(sorted); t.from++ {
+			if t.counts[sorted[t.from]] == t.least {
+				return sorted[t.from]
+			}
+		}
+	}
+	t.version, t.from = t.label.sortedAt, 0
+	for i, value := range sorted {
+		if i == 0 || t.counts[value] < t.least {
+			t.least, t.from = t.counts[value], i
+		}
+	}
+	if len(sorted) == 0 {
+		return -1
+	}
+	return sorted[t.from]
+}
+
+// lowestUntried is the same among the values that were not tried, or -1.
+func (t *tally) lowestUntried() int32 {
 	best := int32(-1)
-	for value := range int32(len(t.counts)) {
-		switch {
-		case t.tried.has(value):
-		case best < 0, t.counts[value] < t.counts[best],
-			t.counts[value] == t.counts[best] && t.label.texts[value] < t.label.texts[best]:
+	for _, value := range t.label.sorted {
+		if !t.tried.has(value) && (best < 0 || t.counts[value] < t.counts[best]) {
 			best = value
 		}
 	}

@@ -1,6 +1,11 @@
 package scheduler
 
-import "github.com/mammoth-os/mammoth/internal/id"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
 
 // label is a node attribute over whose values some ask spreads.
 type label struct {
@@ -8,9 +13,32 @@ type label struct {
 	// values numbers the values seen; 0 is the nodes without the attribute. texts is the reverse.
 	values map[string]int32
 	texts  []string
-	// of is each node's value by slot, nodes the open or closed nodes of each value.
+	// of is each node's value by slot, nodes are the known nodes of each value.
 	of    []int32
-	nodes []bitmap
+	nodes []span
+	// members is how many nodes each value has; version rises when a value gets its first.
+	members []int32
+	version int
+	// sorted has the values that have nodes, by their texts, rank where each is in it, as of sortedAt.
+	sorted, rank []int32
+	sortedAt     int
+}
+
+// sort brings sorted and rank up to date. A value that has lost its last node stays.
+func (l *label) sort() {
+	if l.sortedAt == l.version {
+		return
+	}
+	l.sorted, l.rank, l.sortedAt = l.sorted[:0], make([]int32, len(l.texts)), l.version
+	for value := range l.texts {
+		if l.members[value] > 0 {
+			l.sorted = append(l.sorted, int32(value))
+		}
+	}
+	slices.SortFunc(l.sorted, func(x, y int32) int { return cmp.Compare(l.texts[x], l.texts[y]) })
+	for i, value := range l.sorted {
+		l.rank[value] = int32(i)
+	}
 }
 
 func (c *Core) labelNamed(name string) *label {
@@ -19,16 +47,16 @@ func (c *Core) labelNamed(name string) *label {
 			return l
 		}
 	}
-	l := &label{name: name, values: map[string]int32{}, texts: make([]string, 1), nodes: make([]bitmap, 1)}
+	l := &label{name: name, values: map[string]int32{}, texts: make([]string, 1), nodes: make([]span, 1), members: make([]int32, 1)}
 	c.labelList = append(c.labelList, l)
 	for _, n := range c.nodes {
-		l.look(n, c.grid.words)
+		l.look(n)
 	}
 	return l
 }
 
 // look notes a node's value, and reports whether it is another than before.
-func (l *label) look(n *node, words int) bool {
+func (l *label) look(n *node) bool {
 	number := int32(0)
 	if value, ok := n.spec.Attributes[l.name]; ok && n.known {
 		text := value.String()
@@ -36,21 +64,31 @@ func (l *label) look(n *node, words int) bool {
 		if !ok {
 			number = int32(len(l.nodes))
 			l.values[text] = number
-			l.texts, l.nodes = append(l.texts, text), append(l.nodes, nil)
+			l.texts, l.nodes = append(l.texts, text), append(l.nodes, span{})
+			l.members = append(l.members, 0)
 		}
 	}
-	return l.assign(n.slot, number, words)
+	return l.assign(n.slot, number, n.known)
 }
 
-func (l *label) assign(slot, number int32, words int) bool {
+// assign notes a slot's value; only nodes that are known are among that value's.
+func (l *label) assign(slot, number int32, known bool) bool {
 	for int(slot) >= len(l.of) {
 		l.of = append(l.of, 0)
 	}
-	changed := l.of[slot] != number
-	l.nodes[l.of[slot]].clear(slot)
+	old := l.of[slot]
+	if l.nodes[old].has(slot) {
+		l.nodes[old].clear(slot)
+		l.members[old]--
+	}
 	l.of[slot] = number
-	l.nodes[number].set(slot, words)
-	return changed
+	if known {
+		l.nodes[number].set(slot)
+		if l.members[number]++; l.members[number] == 1 {
+			l.version++
+		}
+	}
+	return old != number
 }
 
 // recount brings what groups know of a label up to date after a node with containers changed its value.

@@ -99,7 +99,7 @@ func (c *Core) nodeNamed(name id.Node) *node {
 	c.avail[n.slot] = resource.Vector{}
 	c.slots[name] = n.slot
 	for _, l := range c.labelList {
-		l.assign(n.slot, 0, c.grid.words)
+		l.assign(n.slot, 0, false)
 	}
 	return n
 }
@@ -117,7 +117,7 @@ func (c *Core) forgetNode(n *node) {
 		f.allowed.clear(n.slot)
 	}
 	for _, l := range c.labelList {
-		l.assign(n.slot, 0, c.grid.words)
+		l.assign(n.slot, 0, false)
 	}
 	c.avail[n.slot] = resource.Vector{}
 	c.freeSlots = append(c.freeSlots, n.slot)
@@ -131,7 +131,7 @@ func (c *Core) nodeChanged(n *node) {
 		f.judge(n, c.grid.words)
 	}
 	for _, l := range c.labelList {
-		if l.look(n, c.grid.words) && n.containers != nil {
+		if l.look(n) && n.containers != nil {
 			c.recount(l)
 		}
 	}

@@ -13,6 +13,9 @@ const candidates = 16
 // scanBudget is how many words of the grid a search from the emptiest nodes looks at.
 const scanBudget = 32
 
+// fewWords is how many words of nodes are looked at one by one, rather than where they stand in the grid.
+const fewWords = 4 * scanBudget
+
 // find is the slot of the node where one container of an ask goes, or -1.
 func (c *Core) find(k *ask) int32 {
 	s := k.shape
@@ -43,7 +46,11 @@ func (c *Core) findEven(s *shape, g *group, level int) (slot int32, found int) {
 			c.deny = append(c.deny, g.levels[level])
 		}
 		slot = -1
-		if c.anyPasses() {
+		switch {
+		case !c.anyPasses():
+		case c.within != nil && len(c.within.words) <= fewWords:
+			slot = c.scanAll(s, int(g.app.order))
+		default:
 			slot = c.scanDown(s, int(g.app.order))
 		}
 		if slot >= 0 || level >= len(g.levels) {
@@ -54,28 +61,46 @@ func (c *Core) findEven(s *shape, g *group, level int) (slot int32, found int) {
 
 // anyPasses reports whether any node passes the masks, whatever it has left.
 func (c *Core) anyPasses() bool {
-	for i, word := range c.open {
-		for _, b := range c.allow {
-			word &= b.word(i)
-		}
-		for _, b := range c.deny {
-			word &^= b.word(i)
-		}
-		if word != 0 {
+	from, to := c.searched()
+	for i := from; i < to; i++ {
+		if c.passing(i, c.open.word(i)) != 0 {
 			return true
 		}
 	}
 	return false
 }
 
+// searched is which words of nodes a search has to look at.
+func (c *Core) searched() (from, to int) {
+	if c.within == nil {
+		return 0, len(c.open)
+	}
+	return c.within.first, min(c.within.first+len(c.within.words), len(c.open))
+}
+
+// passing is what passes the masks of a word of nodes.
+func (c *Core) passing(i int, word uint64) uint64 {
+	if c.within != nil {
+		word &= c.within.word(i)
+	}
+	for _, b := range c.allow {
+		word &= b.word(i)
+	}
+	for _, b := range c.deny {
+		word &^= b.word(i)
+	}
+	return word
+}
+
 // findOverLabel takes a node of the value with the fewest containers of the group.
 func (c *Core) findOverLabel(k *ask) int32 {
 	t := k.tally
 	clear(t.tried)
-	allow, deny := len(c.allow), len(c.deny)
-	for value := t.lowest(); value >= 0; value = t.lowest() {
+	deny := len(c.deny)
+	defer func() { c.within = nil }()
+	for value := t.lowest(); value >= 0; value = t.lowestUntried() {
 		t.tried.set(value, (len(t.counts)+63)/64)
-		c.allow, c.deny = append(c.allow[:allow], t.label.nodes[value]), c.deny[:deny]
+		c.within, c.deny = &t.label.nodes[value], c.deny[:deny]
 		if slot, _ := c.findEven(k.shape, k.group, 0); slot >= 0 {
 			return slot
 		}
@@ -148,11 +173,13 @@ func (c *Core) scanCell(s *shape, set *nodeSet, turn int, sign float64) int32 {
 // scanAll takes of the first candidates among all nodes the one that has the most left.
 func (c *Core) scanAll(s *shape, turn int) int32 {
 	best := choice{slot: -1}
-	for i := range c.open {
-		if i = (i + turn) % len(c.open); c.open[i] == 0 {
+	from, to := c.searched()
+	for i := range to - from {
+		word := from + (i+turn)%(to-from)
+		if c.open[word] == 0 {
 			continue
 		}
-		c.consider(s, i, c.open[i], 1, &best)
+		c.consider(s, word, c.open[word], 1, &best)
 		if best.seen == candidates {
 			break
 		}
@@ -162,13 +189,7 @@ func (c *Core) scanAll(s *shape, turn int) int32 {
 
 // consider looks at the nodes of a word that pass the masks.
 func (c *Core) consider(s *shape, i int, word uint64, sign float64, best *choice) {
-	for _, b := range c.allow {
-		word &= b.word(i)
-	}
-	for _, b := range c.deny {
-		word &^= b.word(i)
-	}
-	for ; word != 0; word &= word - 1 {
+	for word = c.passing(i, word); word != 0; word &= word - 1 {
 		slot := int32(i<<6 + bits.TrailingZeros64(word))
 		free := &c.avail[slot]
 		if !fits(&s.need, free) {
