@@ -63,6 +63,8 @@ type Core struct {
 
 	nominationsReady []*nomination
 	notices          []*notice
+	// firstDeadline is no later than that of any that has not run out; zero is that all have.
+	firstDeadline time.Time
 	// loose are notices that make room for nobody in particular; some may have been forgotten.
 	loose     []*notice
 	reprieved []id.Container
@@ -153,13 +155,13 @@ func (a *app) title() string {
 // ask is an Ask that waits.
 type ask struct {
 	app    *app
-	spec   Ask
 	order  int64
 	place  int32
+	bucket *bucket
+	shape  *shape
 	group  *group
 	tally  *tally
-	shape  *shape
-	bucket *bucket
+	spec   Ask
 	// since is when it was first found not to fit; zero before.
 	since       time.Time
 	watched     bool
@@ -172,18 +174,29 @@ type ask struct {
 	late bool
 }
 
-func (k *ask) seat() *int32 { return &k.place }
+// queued is an ask in a heap, with what its turn depends on, so that asks are compared without being looked at.
+type queued struct {
+	appPriority, priority int32
+	appOrder, order       int64
+	ask                   *ask
+}
 
-func (k *ask) before(l *ask) bool {
+func (k *ask) queued() queued {
+	return queued{appPriority: k.app.priority, priority: k.spec.Priority, appOrder: k.app.order, order: k.order, ask: k}
+}
+
+func (q queued) seat() *int32 { return &q.ask.place }
+
+func (q queued) before(other queued) bool {
 	switch {
-	case k.app.priority != l.app.priority:
-		return k.app.priority > l.app.priority
-	case k.spec.Priority != l.spec.Priority:
-		return k.spec.Priority > l.spec.Priority
-	case k.app.order != l.app.order:
-		return k.app.order < l.app.order
+	case q.appPriority != other.appPriority:
+		return q.appPriority > other.appPriority
+	case q.priority != other.priority:
+		return q.priority > other.priority
+	case q.appOrder != other.appOrder:
+		return q.appOrder < other.appOrder
 	}
-	return k.order < l.order
+	return q.order < other.order
 }
 
 // Apply implements Interface.

@@ -6,7 +6,10 @@ type ranked[T any] interface {
 	seat() *int32
 }
 
-// heap is a binary heap whose members know their place, so that one whose rank changed can be moved.
+// fanout is how many items follow each in a heap: where items lie apart in memory, a flat heap touches fewer of them.
+const fanout = 4
+
+// heap is a heap whose members know their place, so that one whose rank changed can be moved.
 type heap[T ranked[T]] struct{ items []T }
 
 func (h *heap[T]) push(item T) {
@@ -72,51 +75,61 @@ func (h *heap[T]) inOrder(frontier *[]int32, yield func(T) bool) {
 			next[i], next[child] = next[child], next[i]
 			i = child
 		}
-		push(2*first + 1)
-		push(2*first + 2)
+		for child := fanout*first + 1; child <= fanout*first+fanout; child++ {
+			push(child)
+		}
 	}
 	*frontier = next
 }
 
 // rebuild puts all in order after the ranks of many changed.
 func (h *heap[T]) rebuild() {
-	for i := len(h.items)/2 - 1; i >= 0; i-- {
+	for i := len(h.items) - 1; i >= 0; i-- {
 		h.down(i)
 	}
 }
 
 func (h *heap[T]) up(i int) bool {
-	moved := false
+	item, from := h.items[i], i
 	for i > 0 {
-		parent := (i - 1) / 2
-		if !h.items[i].before(h.items[parent]) {
+		parent := (i - 1) / fanout
+		if !item.before(h.items[parent]) {
 			break
 		}
-		h.swap(i, parent)
-		i, moved = parent, true
+		h.put(h.items[parent], i)
+		i = parent
 	}
-	return moved
+	if i != from {
+		h.put(item, i)
+	}
+	return i != from
 }
 
 func (h *heap[T]) down(i int) {
+	item, from := h.items[i], i
 	for {
-		child := 2*i + 1
-		if child >= len(h.items) {
-			return
+		first := fanout*i + 1
+		if first >= len(h.items) {
+			break
 		}
-		if child+1 < len(h.items) && h.items[child+1].before(h.items[child]) {
-			child++
+		best := first
+		for child := first + 1; child < min(first+fanout, len(h.items)); child++ {
+			if h.items[child].before(h.items[best]) {
+				best = child
+			}
 		}
-		if !h.items[child].before(h.items[i]) {
-			return
+		if !h.items[best].before(item) {
+			break
 		}
-		h.swap(i, child)
-		i = child
+		h.put(h.items[best], i)
+		i = best
+	}
+	if i != from {
+		h.put(item, i)
 	}
 }
 
-func (h *heap[T]) swap(i, j int) {
-	h.items[i], h.items[j] = h.items[j], h.items[i]
-	*h.items[i].seat() = int32(i)
-	*h.items[j].seat() = int32(j)
+func (h *heap[T]) put(item T, i int) {
+	h.items[i] = item
+	*item.seat() = int32(i)
 }

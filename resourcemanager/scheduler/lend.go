@@ -194,6 +194,7 @@ func (c *Core) hurry(k *contract, deadline time.Time, lacking *resource.Vector) 
 			continue
 		}
 		given.deadline, given.contract = deadline, k
+		c.awaitDeadline(deadline)
 		*lacking = lacking.Sub(held.need)
 		c.decisions.Notices = append(c.decisions.Notices, Notice{Container: held.id, Deadline: deadline, Reason: k.reason()})
 	}

@@ -18,7 +18,7 @@ type nomination struct {
 	// victims are given notice for this room; then it is promised to the ask's queues.
 	victims []*notice
 	claim   bool
-	// queued says that it is in Core.nominationsReady.
+	// queued says that it is in Core.nominationsReady, and still to be looked at.
 	queued bool
 }
 
@@ -39,14 +39,20 @@ func (c *Core) withdrawNomination(m *nomination) {
 		m.leaf.reservations--
 	}
 	c.endClaim(m)
-	drop := func(all []*nomination) []*nomination {
-		return slices.DeleteFunc(all, func(other *nomination) bool { return other == m })
-	}
-	m.ask.nominations, m.node.nominations = drop(m.ask.nominations), drop(m.node.nominations)
+	m.ask.nominations, m.node.nominations = drop(m.ask.nominations, m), drop(m.node.nominations, m)
 	m.node.nominated = m.node.nominated.Sub(m.room)
-	c.nominationsReady = drop(c.nominationsReady)
+	m.queued = false
 	c.place(m.node)
 	c.touch(m.node)
+}
+
+// drop takes something out of a list in which it mostly stands near the front.
+func drop[T comparable](all []T, gone T) []T {
+	i := slices.Index(all, gone)
+	if i < 0 {
+		return all
+	}
+	return slices.Delete(all, i, i+1)
 }
 
 func (c *Core) withdrawNominations(k *ask) {
@@ -93,8 +99,11 @@ func (c *Core) serveNomination() bool {
 	}
 	m := c.nominationsReady[0]
 	c.nominationsReady = c.nominationsReady[1:]
-	m.queued = false
 	k, n := m.ask, m.node
+	if !m.queued {
+		return true
+	}
+	m.queued = false
 	if !c.isReady(m) {
 		return true
 	}
@@ -153,7 +162,7 @@ const searchesPerPass = 4
 
 // watch notes when the patience of a waiting bucket's first ask ends.
 func (c *Core) watch(b *bucket) {
-	k := b.asks.items[0]
+	k := b.first()
 	if k.since.IsZero() {
 		k.since = c.now
 	}
@@ -179,7 +188,7 @@ func (c *Core) reserve() {
 		}
 		c.impatient = c.impatient[1:]
 		k.watched = false
-		if k.bucket == nil || k.bucket.state != waiting || k.bucket.asks.items[0] != k {
+		if k.bucket == nil || k.bucket.state != waiting || k.bucket.first() != k {
 			continue
 		}
 		k.watched = true

@@ -50,11 +50,20 @@ func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadl
 	}
 	c.notices = append(c.notices, given)
 	c.decisions.Notices = append(c.decisions.Notices, Notice{Container: k.id, Deadline: deadline, Reason: reason})
+	c.awaitDeadline(deadline)
 	c.wakeAt(deadline)
 }
 
 // stopDue stops those whose notice has run out.
 func (c *Core) stopDue() {
+	switch {
+	case c.firstDeadline.IsZero():
+		return
+	case c.firstDeadline.After(c.now):
+		c.wakeAt(c.firstDeadline)
+		return
+	}
+	c.firstDeadline = time.Time{}
 	var spared []*notice
 	for _, given := range c.notices {
 		k := given.container
@@ -62,6 +71,7 @@ func (c *Core) stopDue() {
 		case given.stopped:
 			continue
 		case given.deadline.After(c.now):
+			c.awaitDeadline(given.deadline)
 			c.wakeAt(given.deadline)
 			continue
 		case !k.app.leaf.isOver():
@@ -90,6 +100,13 @@ func (c *Core) stopDue() {
 		default:
 			c.reprieve(given.container)
 		}
+	}
+}
+
+// awaitDeadline makes stopDue look at the notices again by then.
+func (c *Core) awaitDeadline(at time.Time) {
+	if c.firstDeadline.IsZero() || at.Before(c.firstDeadline) {
+		c.firstDeadline = at
 	}
 }
 
@@ -146,9 +163,11 @@ func (c *Core) dropNotice(k *container) {
 		return
 	}
 	k.notice = nil
-	c.notices = slices.DeleteFunc(c.notices, func(other *notice) bool { return other == given })
+	if c.notices = drop(c.notices, given); len(c.notices) == 0 {
+		c.firstDeadline = time.Time{}
+	}
 	if given.claim != nil {
-		given.claim.victims = slices.DeleteFunc(given.claim.victims, func(other *notice) bool { return other == given })
+		given.claim.victims = drop(given.claim.victims, given)
 	}
 }
 

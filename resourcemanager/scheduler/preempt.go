@@ -103,12 +103,13 @@ func fairOrder(x, y *queue) int {
 // more are left to this pass.
 func (c *Core) claimFor(b *bucket, left int) int {
 	if b.key.gang != nil {
-		if k := b.asks.items[0]; k.claims == 0 && c.claimGang(k) {
+		if k := b.first(); k.claims == 0 && c.claimGang(k) {
 			left -= k.spec.Pending
 		}
 		return left
 	}
-	b.asks.inOrder(&c.plan.frontier, func(k *ask) bool {
+	b.asks.inOrder(&c.plan.frontier, func(q queued) bool {
+		k := q.ask
 		for missing := k.spec.Pending - k.claims; missing > 0; missing-- {
 			if left == 0 || !c.claimOne(k) {
 				return false
@@ -194,7 +195,7 @@ func (c *Core) claimOne(k *ask) bool {
 		}
 	}
 	// A node that was kept for the ask is not needed any more.
-	for i := len(k.nominations) - 1; i >= 0; i-- {
+	for i := len(k.nominations) - 1; i >= 0 && k.app.leaf.reservations > 0; i-- {
 		if m := k.nominations[i]; m.leaf != nil {
 			c.withdrawNomination(m)
 			break

@@ -194,7 +194,14 @@ func (p *problem) core(t interface{ Fatal(...any) }) (*Core, []Grant) {
 		must(AddApp{App: app, Queue: k.queue})
 		must(SetAsk{App: app, Ask: k.spec})
 	}
-	return c, c.Schedule(start).Grants
+	var grants []Grant
+	for {
+		d := c.Schedule(start)
+		grants = append(grants, d.Grants...)
+		if len(d.Grants) == 0 {
+			return c, grants
+		}
+	}
 }
 
 func TestTheCoreGrantsWhatTheReferenceGrantsWhereRoomIsNotTheQuestion(t *testing.T) {

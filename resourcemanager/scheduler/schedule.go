@@ -6,6 +6,10 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
+// grantsPerPass is after how many grants a pass leaves the rest to the next, so that whoever owns the core can listen in
+// between. Only a gang goes beyond that.
+const grantsPerPass = 500
+
 // Schedule implements Interface. A pass serves nominated room first, then always the queue that has the least of
 // what it was promised and there the ask whose turn it is, until nothing more can be decided.
 func (c *Core) Schedule(now time.Time) Decisions {
@@ -14,7 +18,7 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	*d = Decisions{Grants: d.Grants[:0], Notices: d.Notices[:0], Stops: d.Stops[:0], Reprieves: d.Reprieves[:0]}
 	c.lend()
 	c.tidy()
-	for {
+	for len(d.Grants) < grantsPerPass {
 		c.wake()
 		c.resolveQueues()
 		if c.limitsMoved {
@@ -32,9 +36,14 @@ func (c *Core) Schedule(now time.Time) Decisions {
 		}
 		c.serve(leaf.ready.items[0])
 	}
-	c.claim()
+	if len(d.Grants) < grantsPerPass {
+		// Nobody is asked to go, and no node is kept, for what may yet find room.
+		c.claim()
+		c.reserve()
+	} else {
+		c.wakeAt(c.now)
+	}
 	c.handBack()
-	c.reserve()
 	c.stopDue()
 	if len(c.touched) > 0 {
 		c.wakeAt(c.now)
@@ -46,7 +55,7 @@ func (c *Core) Schedule(now time.Time) Decisions {
 
 // serve decides about the first ask of a bucket.
 func (c *Core) serve(b *bucket) {
-	k := b.asks.items[0]
+	k := b.first()
 	if k.spec.Gang {
 		c.serveGang(k)
 		return

@@ -51,7 +51,7 @@ type bucket struct {
 	shape *shape
 	state bucketState
 	place int32
-	asks  heap[*ask]
+	asks  heap[queued]
 	// missing is how much room a gang lacked when it was last tried, in containers.
 	missing int64
 	// claimAfter is when victims may be looked for again, after none were found.
@@ -85,7 +85,7 @@ const (
 func (b *bucket) seat() *int32 { return &b.place }
 
 func (b *bucket) before(other *bucket) bool {
-	k, l := b.asks.items[0], other.asks.items[0]
+	k, l := b.asks.items[0].ask, other.asks.items[0].ask
 	if b.leaf.spec.Fair && k.app != l.app {
 		if k.app.priority != l.app.priority {
 			return k.app.priority > l.app.priority
@@ -94,8 +94,11 @@ func (b *bucket) before(other *bucket) bool {
 			return k.app.share < l.app.share
 		}
 	}
-	return k.before(l)
+	return b.asks.items[0].before(other.asks.items[0])
 }
+
+// first is the ask whose turn it is.
+func (b *bucket) first() *ask { return b.asks.items[0].ask }
 
 // shapeFor finds or makes the shape of an ask.
 func (c *Core) shapeFor(k *ask) *shape {
@@ -302,7 +305,7 @@ func (c *Core) enter(k *ask) {
 	}
 	b := s.bucket(key)
 	k.bucket = b
-	b.asks.push(k)
+	b.asks.push(k.queued())
 	switch {
 	case b.state == empty && s.blocked:
 		c.setWaiting(b)
@@ -338,8 +341,8 @@ func (c *Core) leave(k *ask) {
 		return
 	}
 	k.bucket, k.shape = nil, nil
-	head := b.asks.items[0] == k
-	b.asks.remove(k)
+	head := b.first() == k
+	b.asks.remove(k.queued())
 	if len(b.asks.items) == 0 {
 		c.setIdle(b, empty)
 		if b.key.gang != nil || b.key.app != nil {

@@ -20,8 +20,14 @@ type removalPlan struct {
 	turn          int64
 	seen          bitmap
 	nodes         []*node
-	candidates    []*container
+	candidates    []candidate
 	best, current removal
+}
+
+// candidate is a container that may be taken, and what that costs.
+type candidate struct {
+	held *container
+	cost float64
 }
 
 // removal is victims on one node that make room there, and what that costs.
@@ -173,18 +179,22 @@ func (c *Core) planOn(k *ask, n *node) bool {
 		switch {
 		case held.notice != nil:
 		case held.app.leaf != nil && held.app.leaf.chosenFor == p.turn:
-			p.candidates = append(p.candidates, held)
+			p.candidates = append(p.candidates, candidate{held, c.cost(held)})
 		}
 	}
-	slices.SortStableFunc(p.candidates, func(x, y *container) int {
-		return cmp.Or(cmp.Compare(c.cost(x), c.cost(y)), y.id.Compare(x.id))
+	slices.SortFunc(p.candidates, func(x, y candidate) int {
+		if x.cost != y.cost {
+			return cmp.Compare(x.cost, y.cost)
+		}
+		return y.held.id.Compare(x.held.id)
 	})
 	p.current = removal{node: n, victims: p.current.victims[:0]}
 	need := &k.spec.Resources
-	for _, held := range p.candidates {
+	for _, each := range p.candidates {
 		if fits(need, &room) {
 			break
 		}
+		held := each.held
 		if !stillExceeds(held.app.leaf, k.app.leaf, need) {
 			continue
 		}

@@ -187,6 +187,18 @@ func (z *zone) pass() scheduler.Decisions {
 	return d
 }
 
+// settle passes until nothing more is granted, and gives what was.
+func (z *zone) settle() []scheduler.Grant {
+	var grants []scheduler.Grant
+	for {
+		d := z.pass()
+		if len(d.Grants) == 0 {
+			return grants
+		}
+		grants = append(grants, d.Grants...)
+	}
+}
+
 // done closes the result.
 func (z *zone) done() result {
 	z.result.p99 = percentile(z.passes, 99)
@@ -209,7 +221,7 @@ func percentile(all []time.Duration, p int) time.Duration {
 func fill(s shape, adjust func(*scheduler.Ask, int)) result {
 	z := newZone(s)
 	z.want(adjust)
-	z.pass()
+	z.settle()
 	return z.done()
 }
 
@@ -224,7 +236,7 @@ func gangs(s shape) result {
 		z.apply(scheduler.SetAsk{App: appID(i % s.apps), Ask: k})
 		z.result.intake += cpuTime() - begin
 	}
-	z.pass()
+	z.settle()
 	return z.done()
 }
 
@@ -232,7 +244,7 @@ func gangs(s shape) result {
 func churn(s shape) result {
 	z := newZone(s)
 	z.want(nil)
-	z.grants = slices.Clone(z.pass().Grants)
+	z.grants = z.settle()
 	z.result, z.passes, z.mallocs = result{shape: s}, nil, 0
 	const each = 100
 	for round := range 200 {
@@ -260,7 +272,7 @@ func blocked(s shape) result {
 	z := newZone(s)
 	z.want(func(k *scheduler.Ask, _ int) { k.Resources[resource.CPU] += 47_000 })
 	z.apply(scheduler.SetAsk{App: appID(0), Ask: scheduler.Ask{ID: "small", Pending: s.nodes, Priority: 1, Policy: scheduler.Spread, Resources: resource.Vector{resource.CPU: 2_000, resource.Memory: 1 << 30}}})
-	z.grants = slices.Clone(z.pass().Grants)
+	z.grants = z.settle()
 	z.result, z.passes, z.mallocs = result{shape: s}, nil, 0
 	for i := range min(1_000, len(z.grants)) {
 		z.apply(scheduler.Release{Container: z.grants[i].Container})
@@ -280,8 +292,7 @@ func preempt(s shape) result {
 	}
 	all := s.nodes * 32_000 / size
 	each(1, all)
-	for len(z.pass().Grants) > 0 {
-	}
+	z.settle()
 	z.result, z.passes, z.mallocs = result{shape: s}, nil, 0
 	left := min(all*2/5, 20_000)
 	for app := 0; app < s.apps; app += 2 {
