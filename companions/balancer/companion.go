@@ -273,6 +273,10 @@ func (s *state) take(update *companionv1.RouteUpdate) {
 		delete(wanted, name)
 	}
 	s.wanted, s.generation, s.dirty = wanted, update.GetGeneration(), true
+	// It may well take what is without the fault of the routes before.
+	if soon := time.Now().Add(retryApply.Min); s.failures > 0 && soon.Before(s.next) {
+		s.next = soon
+	}
 }
 
 // apply has the proxy route what is wanted, and confirms it.

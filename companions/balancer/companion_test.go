@@ -279,6 +279,30 @@ func TestLeavingBalancerIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// Routes that the proxy does not take are tried ever more seldom; other routes are tried soon.
+func TestOtherRoutesAreTriedSoon(t *testing.T) {
+	with(t, balancer.Config{}, func(t *testing.T, z *zone, p *proxy, _ func()) {
+		p.mu.Lock()
+		p.fails = 20
+		p.mu.Unlock()
+		z.registry.Expose("web", web())
+		z.registry.Publish("web", list("web-1"))
+		time.Sleep(5 * time.Minute)
+		p.mu.Lock()
+		tries := len(p.times)
+		p.fails = 0
+		p.mu.Unlock()
+		if tries > 15 {
+			t.Errorf("in five minutes the same was tried %d times", tries)
+		}
+		z.registry.Publish("web", list("web-2"))
+		time.Sleep(1100 * time.Millisecond)
+		if p.last() != "web/web-2" {
+			t.Errorf("a second later it routes %q", p.last())
+		}
+	})
+}
+
 // Two companions of one name take the place from each other, and that ever more seldom.
 func TestTwoOfOneName(t *testing.T) {
 	with(t, balancer.Config{}, func(t *testing.T, z *zone, p *proxy, end func()) {
