@@ -8,6 +8,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/mammoth-os/mammoth/internal/cron"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -95,7 +96,7 @@ func (d *decoder) contract(n *yaml.Node) *apiv1.ContractSpec {
 func (d *decoder) window(n *yaml.Node) *apiv1.LendingWindow {
 	w := &apiv1.LendingWindow{}
 	present := d.object(n, "window", fields{
-		"cron":     d.text("cron", &w.Cron, checkCron),
+		"cron":     d.text("cron", &w.Cron, cron.Check),
 		"duration": d.duration("duration", &w.Duration),
 		"timezone": d.text("timezone", &w.Timezone, checkTimezone),
 	})

@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/mammoth-os/mammoth/internal/cron"
 	"github.com/mammoth-os/mammoth/internal/expose"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/internal/wire"
@@ -232,7 +233,7 @@ func (d *decoder) schedule(n *yaml.Node, r *apiv1.RoleSpec) {
 	d.list(n, "schedule", func(n *yaml.Node) {
 		entry := &apiv1.ScheduleEntry{}
 		present := d.object(n, "an entry of schedule", fields{
-			"cron":     d.text("cron", &entry.Cron, checkCron),
+			"cron":     d.text("cron", &entry.Cron, cron.Check),
 			"timezone": d.text("timezone", &entry.Timezone, checkTimezone),
 			// Unlike the count itself, a schedule may close an app for the night.
 			"instances": d.integer("instances", 0, math.MaxInt32, func(n int64) { entry.Instances = int32(n) }),

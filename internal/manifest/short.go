@@ -1,16 +1,13 @@
 package manifest
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 	_ "time/tzdata" // a zone name must be checkable on a machine without the database
 
-	"github.com/adhocore/gronx"
-
+	"github.com/mammoth-os/mammoth/internal/cron"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -115,22 +112,9 @@ func checkPath(path string) error {
 	return nil
 }
 
-func checkCron(expression string) error {
-	if len(strings.Fields(expression)) != 5 || !gronx.IsValid(expression) {
-		return fmt.Errorf("%q is not a five-field cron expression as in \"0 22 * * *\"", expression)
-	}
-	// Whether it ever comes true does not depend on when one begins to look; a leap day follows this.
-	if _, err := gronx.NextTickAfter(expression, time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC), false); err != nil {
-		return fmt.Errorf("the cron expression %q never comes true", expression)
-	}
-	return nil
-}
-
 func checkTimezone(name string) error {
-	if _, err := time.LoadLocation(name); err != nil || name == "Local" {
-		return errors.New(strconv.Quote(name) + " is not a time zone as in \"Europe/Berlin\"")
-	}
-	return nil
+	_, err := cron.Location(name)
+	return err
 }
 
 // ParseNetwork reads bridge or host.

@@ -5,12 +5,11 @@ package calendar
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/adhocore/gronx"
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/cron"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
@@ -28,57 +27,42 @@ const Longest = 31 * 24 * time.Hour
 
 // Check says in one sentence what is wrong with a window.
 func (w Window) Check() error {
-	switch {
-	case len(strings.Fields(w.Cron)) != 5 || !gronx.IsValid(w.Cron):
-		return fmt.Errorf("%q is not a cron expression of five fields, as in \"0 22 * * *\": %w", w.Cron, errdefs.ErrInvalidArgument)
-	case w.Duration < time.Minute || w.Duration > Longest:
-		return fmt.Errorf("a window lasts from one minute to 31 days, not %s: %w", w.Duration, errdefs.ErrInvalidArgument)
-	}
-	if _, err := w.location(); err != nil {
-		return err
-	}
-	return nil
+	_, err := w.schedule()
+	return err
 }
 
-func (w Window) location() (*time.Location, error) {
-	location, err := time.LoadLocation(w.Timezone)
-	if err != nil || w.Timezone == "Local" {
-		return nil, fmt.Errorf("%q is not a time zone, as in Asia/Shanghai: %w", w.Timezone, errdefs.ErrInvalidArgument)
+func (w Window) schedule() (cron.Schedule, error) {
+	if w.Duration < time.Minute || w.Duration > Longest {
+		return cron.Schedule{}, fmt.Errorf("a window lasts from one minute to 31 days, not %s: %w", w.Duration, errdefs.ErrInvalidArgument)
 	}
-	return location, nil
+	schedule, err := cron.Parse(w.Cron, w.Timezone)
+	if err != nil {
+		return schedule, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return schedule, nil
 }
 
 // Between gives the windows that are open at some moment from one time to another, in order. Those that overlap or
 // touch are one.
 func (w Window) Between(from, to time.Time) ([]scheduler.Window, error) {
-	if err := w.Check(); err != nil {
-		return nil, err
-	}
-	location, err := w.location()
+	schedule, err := w.schedule()
 	if err != nil {
 		return nil, err
 	}
 	// The clock may be changed by an hour or two within a window.
-	at := from.In(location).Add(-w.Duration - 3*time.Hour)
+	at := from.Add(-w.Duration - 3*time.Hour)
 	var windows []scheduler.Window
 	for {
-		tick, err := gronx.NextTickAfter(w.Cron, at, false)
-		if err != nil || !tick.Before(to) {
+		open, ok := schedule.Next(at)
+		if !ok || !open.Before(to) {
 			return Merge(windows), nil
 		}
-		at = tick
-		opened := scheduler.Window{Open: tick, Close: w.closes(tick)}
+		at = open
+		opened := scheduler.Window{Open: open, Close: cron.Later(open, w.Duration)}
 		if opened.Close.After(from) && opened.Close.After(opened.Open) {
 			windows = append(windows, opened)
 		}
 	}
-}
-
-// closes is the duration later on the clock.
-func (w Window) closes(open time.Time) time.Time {
-	year, month, day := open.Date()
-	hour, minute, second := open.Clock()
-	return time.Date(year, month, day, hour, minute, second+int(w.Duration/time.Second), 0, open.Location())
 }
 
 // Merge orders windows and joins those that overlap or touch.

@@ -5,10 +5,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/adhocore/gronx"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/mammoth-os/mammoth/internal/cron"
 	"github.com/mammoth-os/mammoth/internal/expose"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -96,12 +96,8 @@ func completeRole(role *apiv1.RoleSpec) error {
 
 func checkSchedule(entries []*apiv1.ScheduleEntry) error {
 	for _, entry := range entries {
-		if len(strings.Fields(entry.GetCron())) != 5 || !gronx.IsValid(entry.GetCron()) {
-			return invalid("%q is not a cron expression of five fields; write for example \"0 22 * * *\"", entry.GetCron())
-		}
-		// "Local" would be another zone on each host.
-		if _, err := time.LoadLocation(entry.GetTimezone()); err != nil || entry.GetTimezone() == "Local" {
-			return invalid("%q is not a time zone; write for example Asia/Shanghai", entry.GetTimezone())
+		if _, err := cron.Parse(entry.GetCron(), entry.GetTimezone()); err != nil {
+			return invalid("%w", err)
 		}
 		if err := checkCount(entry.GetInstances()); err != nil {
 			return err

@@ -9,8 +9,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/adhocore/gronx"
-
+	"github.com/mammoth-os/mammoth/internal/cron"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
@@ -437,23 +436,15 @@ func (w *Workload) changes(start time.Time, end time.Duration) (initial int, at 
 	initial, at = w.Instances, map[time.Duration]int{}
 	latest := time.Time{}
 	for _, change := range w.Schedule {
-		location, err := time.LoadLocation(change.Timezone)
+		schedule, err := cron.Parse(change.Cron, change.Timezone)
 		if err != nil {
-			return 0, nil, fmt.Errorf("workload %s: %q is not a time zone", w.Name, change.Timezone)
+			return 0, nil, fmt.Errorf("workload %s: %w", w.Name, err)
 		}
-		if before, err := gronx.PrevTickBefore(change.Cron, start.In(location), true); err == nil && before.After(latest) {
+		if before, ok := schedule.Last(start); ok && before.After(latest) {
 			latest, initial = before, change.Instances
 		}
-		for from := start.In(location); ; {
-			tick, err := gronx.NextTickAfter(change.Cron, from, false)
-			if err != nil {
-				return 0, nil, fmt.Errorf("workload %s: %q is not a cron expression", w.Name, change.Cron)
-			}
-			if tick.Sub(start) > end {
-				break
-			}
+		for tick, ok := schedule.Next(start); ok && tick.Sub(start) <= end; tick, ok = schedule.Next(tick) {
 			at[tick.Sub(start)] = change.Instances
-			from = tick
 		}
 	}
 	return initial, at, nil
