@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/token"
 	"github.com/mammoth-os/mammoth/internal/wire"
@@ -16,13 +17,6 @@ import (
 )
 
 const (
-	defaultPids        = 1024
-	defaultStopGrace   = 10 * time.Second
-	defaultStartPeriod = time.Minute
-	defaultInterval    = time.Second
-	defaultTimeout     = time.Second
-	defaultUnhealthy   = 3
-
 	// A probe costs the node as much as its app says, within these bounds: all containers' probes share the slots of one
 	// prober.
 	minInterval = 10 * time.Millisecond
@@ -123,8 +117,8 @@ func (o *owner) hold(key id.Container, lease *corev1.Lease, spec *corev1.Contain
 			ID:          key,
 			MemoryBytes: lease.GetResources().GetMemoryBytes(),
 			Probed:      spec.GetHealth().GetProbe() != nil,
-			StartPeriod: defaultStartPeriod,
-			Grace:       defaultStopGrace,
+			StartPeriod: defaults.StartPeriod,
+			Grace:       defaults.StopGrace,
 		},
 		lease: lease, spec: spec, runtime: o.nm.config.Runtimes[spec.GetRuntime()],
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
@@ -154,11 +155,11 @@ func (o *owner) clean(h *held, done, failed container.Event, how func(runtime.Ru
 func (o *owner) target(h *held, wasHealthy bool) (health.Target, bool) {
 	spec := h.spec.GetHealth()
 	target := health.Target{
-		Interval: defaultInterval, Timeout: defaultTimeout, WasHealthy: wasHealthy,
+		Interval: defaults.ProbeInterval, Timeout: defaults.ProbeTimeout, WasHealthy: wasHealthy,
 		Healthy: max(int(spec.GetHealthy()), 1), Unhealthy: int(spec.GetUnhealthy()),
 	}
 	if target.Unhealthy == 0 {
-		target.Unhealthy = defaultUnhealthy
+		target.Unhealthy = defaults.Unhealthy
 	}
 	if interval := spec.GetInterval().AsDuration(); interval > 0 {
 		target.Interval = interval
@@ -213,7 +214,7 @@ func (o *owner) runtimeSpec(h *held) runtime.Spec {
 		Place: placeOf(h),
 	}
 	if out.Pids == 0 {
-		out.Pids = defaultPids
+		out.Pids = defaults.Pids
 	}
 	for _, port := range spec.GetPorts() {
 		out.Ports = append(out.Ports, runtime.Port{Name: port.GetName(), Container: int(port.GetContainerPort())})

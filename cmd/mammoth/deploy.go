@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/internal/wire"
@@ -66,9 +67,9 @@ replaces all of the app; flags given with it win over it. --strategy, --canary a
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", "the app's name (default: the image's)")
 	flags.Int64Var(&f.instances, "instances", 1, "how many instances to keep running")
-	flags.StringVar(&f.cpu, "cpu", "0.5", "cpu of each, in cores or as in 500m")
-	flags.StringVar(&f.memory, "memory", "256MiB", "memory of each, with its unit")
-	flags.StringVar(&f.disk, "disk", "1GiB", "disk of each, with its unit")
+	flags.StringVar(&f.cpu, "cpu", resource.FormatCPU(defaults.CPUMillis), "cpu of each, in cores or as in 500m")
+	flags.StringVar(&f.memory, "memory", resource.FormatBytes(defaults.MemoryBytes), "memory of each, with its unit")
+	flags.StringVar(&f.disk, "disk", resource.FormatBytes(defaults.DiskBytes), "disk of each, with its unit")
 	flags.StringArrayVar(&f.ports, "port", nil, "a port that it listens on: 8080 or NAME=8080; repeatable")
 	flags.StringVar(&f.queue, "queue", "", "the queue that pays for it (default: the zone's)")
 	flags.StringArrayVar(&f.env, "env", nil, "an environment variable, NAME=VALUE; repeatable")
@@ -319,7 +320,7 @@ func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change 
 
 // trial is a role for a check of the flags; a port that is named may be one that the app has already.
 func trial(f *deployFlags) *apiv1.RoleSpec {
-	role := manifest.Role()
+	role := defaults.Role()
 	check, err := manifest.ParseHealth(f.health)
 	if err != nil || len(f.ports) > 0 {
 		return role
@@ -345,7 +346,7 @@ func (c *cli) deployImage(ctx context.Context, z *zone, name, image string, f *d
 			request.Spec = proto.Clone(app.GetSpec()).(*apiv1.AppSpec)
 			request.IfGeneration = app.GetGeneration()
 		case errdefs.IsNotFound(wire.Error(err)):
-			request.Spec = &apiv1.AppSpec{Name: name, Roles: []*apiv1.RoleSpec{manifest.Role()}}
+			request.Spec = &apiv1.AppSpec{Name: name, Roles: []*apiv1.RoleSpec{defaults.Role()}}
 		default:
 			return err
 		}

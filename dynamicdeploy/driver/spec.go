@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -25,18 +26,8 @@ const (
 	labelVersion  = "version"
 )
 
-// What holds where a manifest is silent.
-const (
-	defaultDeadline    = 5 * time.Minute
-	defaultWindow      = 10 * time.Minute
-	defaultMaxFailures = 5
-	defaultBackoff     = time.Second
-	defaultMaxBackoff  = time.Minute
-	defaultStartPeriod = time.Minute
-	exposedDrain       = 10 * time.Second
-	// hesitation is how much longer than the node, which is to call an instance unhealthy itself, the driver waits.
-	hesitation = 5 * time.Second
-)
+// hesitation is how much longer than the node, which is to call an instance unhealthy itself, the driver waits.
+const hesitation = 5 * time.Second
 
 var strategies = map[apiv1.UpdatePolicy_Strategy]plan.Strategy{
 	apiv1.UpdatePolicy_ROLLING: plan.Rolling, apiv1.UpdatePolicy_CANARY: plan.Canary, apiv1.UpdatePolicy_BLUE_GREEN: plan.BlueGreen,
@@ -50,15 +41,15 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec, count int) plan.Wan
 		Version: wanted.GetVersion(),
 		Update: plan.Update{
 			MaxSurge: int(update.GetMaxSurge()), MaxUnavailable: int(update.GetMaxUnavailable()),
-			Deadline: duration(update.GetDeadline(), defaultDeadline),
+			Deadline: duration(update.GetDeadline(), defaults.RolloutDeadline),
 			Strategy: strategies[update.GetStrategy()], Percent: int(update.GetCanaryPercent()), Exclusive: update.GetExclusive(),
 			MaxErrorPercent: update.GetMaxErrorPercent(),
 		},
 		Restart: plan.Restart{
-			Window:      duration(restart.GetWindow(), defaultWindow),
-			MaxFailures: int(cmp.Or(restart.GetMaxFailures(), defaultMaxFailures)),
-			Backoff:     duration(restart.GetBackoff(), defaultBackoff),
-			MaxBackoff:  duration(restart.GetMaxBackoff(), defaultMaxBackoff),
+			Window:      duration(restart.GetWindow(), defaults.RestartWindow),
+			MaxFailures: int(cmp.Or(restart.GetMaxFailures(), defaults.MaxFailures)),
+			Backoff:     duration(restart.GetBackoff(), defaults.Backoff),
+			MaxBackoff:  duration(restart.GetMaxBackoff(), defaults.MaxBackoff),
 		},
 		CanRevert: (update == nil || update.GetAutoRevert()) && !wanted.GetReverted() && wanted.GetVersion() > 1,
 		Reverted:  wanted.GetReverted(),
@@ -74,10 +65,10 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec, count int) plan.Wan
 	case stop.GetDrain() != nil:
 		w.Drain = stop.GetDrain().AsDuration()
 	case spec.GetExpose() != nil:
-		w.Drain = exposedDrain
+		w.Drain = defaults.Drain
 	}
 	if spec.GetHealth().GetProbe() != nil {
-		w.StartPeriod = duration(spec.GetHealth().GetStartPeriod(), defaultStartPeriod) + hesitation
+		w.StartPeriod = duration(spec.GetHealth().GetStartPeriod(), defaults.StartPeriod) + hesitation
 	}
 	if wanted.GetStopped() || wanted.GetRemoving() {
 		w.Count = 0

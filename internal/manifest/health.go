@@ -3,6 +3,7 @@ package manifest
 import (
 	"go.yaml.in/yaml/v3"
 
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
@@ -15,7 +16,7 @@ func (d *decoder) health(n *yaml.Node) *corev1.HealthCheck {
 		}
 		return check
 	}
-	check := Probe()
+	check := defaults.Probe()
 	present := d.object(n, "health", fields{
 		"http":        func(n *yaml.Node) { d.httpProbe(n, check) },
 		"tcp":         func(n *yaml.Node) { d.tcpProbe(n, check) },

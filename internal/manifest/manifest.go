@@ -8,12 +8,11 @@ import (
 	"math"
 	"regexp"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/cron"
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/expose"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/internal/wire"
@@ -44,30 +43,6 @@ func CheckInstances(n int64) error {
 	return nil
 }
 
-// Role is a role with the defaults of a manifest that says nothing but its image.
-func Role() *apiv1.RoleSpec {
-	return &apiv1.RoleSpec{
-		Instances: 1,
-		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 256 << 20, DiskBytes: 1 << 30},
-		Pids:      1024,
-		Placement: &apiv1.Placement{},
-		Update:    &apiv1.UpdatePolicy{MaxSurge: 1, AutoRevert: true, Deadline: durationpb.New(5 * time.Minute)},
-		Restart: &apiv1.RestartPolicy{
-			Window: durationpb.New(10 * time.Minute), MaxFailures: 5,
-			Backoff: durationpb.New(time.Second), MaxBackoff: durationpb.New(time.Minute),
-		},
-		Stop: &apiv1.StopPolicy{Grace: durationpb.New(10 * time.Second)},
-	}
-}
-
-// Probe is a health check with the defaults of a manifest that says nothing but what to probe.
-func Probe() *corev1.HealthCheck {
-	return &corev1.HealthCheck{
-		Interval: durationpb.New(time.Second), Timeout: durationpb.New(time.Second),
-		Healthy: 1, Unhealthy: 3, StartPeriod: durationpb.New(time.Minute),
-	}
-}
-
 // ParseApp reads an app's manifest. A role's image is left as it is written: a file beside the manifest, or a name
 // in the zone's store. What the manifest does not say is filled with the defaults. The error is of type Errors.
 func ParseApp(data []byte) (*apiv1.AppSpec, error) {
@@ -77,7 +52,7 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 		return nil, d.err()
 	}
 	spec := &apiv1.AppSpec{}
-	single := Role()
+	single := defaults.Role()
 	var roles *yaml.Node
 	var companion []string
 	fields := d.roleFields(single)
@@ -106,7 +81,7 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 		if err := CheckName("a role", name); err != nil {
 			d.fail(key, "%v", err)
 		}
-		role := Role()
+		role := defaults.Role()
 		role.Name = name
 		what := fmt.Sprintf("role %q", name)
 		var companion []string

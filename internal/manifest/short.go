@@ -8,6 +8,7 @@ import (
 	_ "time/tzdata" // a zone name must be checkable on a machine without the database
 
 	"github.com/mammoth-os/mammoth/internal/cron"
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -44,7 +45,7 @@ func ParsePort(text string, index int) (*corev1.Port, error) {
 // exec:/bin/check argument, or none, which gives nil. PORT is a port's name.
 func ParseHealth(text string) (*corev1.HealthCheck, error) {
 	kind, rest, _ := strings.Cut(text, ":")
-	check := Probe()
+	check := defaults.Probe()
 	switch kind {
 	case "none":
 		if rest == "" {

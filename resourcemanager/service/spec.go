@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/cron"
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/expose"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -117,10 +118,10 @@ func completeResources(role *apiv1.RoleSpec) error {
 		silent  int64
 		example string
 	}{
-		{"cpu", &r.CpuMillis, 500, "0.5"},
-		{"memory", &r.MemoryBytes, 256 << 20, "256MiB"},
-		{"disk", &r.DiskBytes, 1 << 30, "1GiB"},
-		{"pids", &role.Pids, 1024, "1024"},
+		{"cpu", &r.CpuMillis, defaults.CPUMillis, "0.5"},
+		{"memory", &r.MemoryBytes, defaults.MemoryBytes, "256MiB"},
+		{"disk", &r.DiskBytes, defaults.DiskBytes, "1GiB"},
+		{"pids", &role.Pids, defaults.Pids, "1024"},
 	} {
 		if *quantity.amount < 0 {
 			return invalid("%s must be more than nothing, not %d; write for example %s", quantity.name, *quantity.amount, quantity.example)
@@ -198,9 +199,9 @@ func completeHealth(role *apiv1.RoleSpec) error {
 		field  **durationpb.Duration
 		silent time.Duration
 	}{
-		{"interval", &health.Interval, time.Second},
-		{"timeout", &health.Timeout, time.Second},
-		{"start period", &health.StartPeriod, time.Minute},
+		{"interval", &health.Interval, defaults.ProbeInterval},
+		{"timeout", &health.Timeout, defaults.ProbeTimeout},
+		{"start period", &health.StartPeriod, defaults.StartPeriod},
 	} {
 		if err := completeDuration("the health check's "+d.name, d.field, d.silent); err != nil {
 			return err
@@ -220,10 +221,10 @@ func completeHealth(role *apiv1.RoleSpec) error {
 		return invalid("the health check's counts must not be negative")
 	}
 	if health.GetHealthy() == 0 {
-		health.Healthy = 1
+		health.Healthy = defaults.Healthy
 	}
 	if health.GetUnhealthy() == 0 {
-		health.Unhealthy = 3
+		health.Unhealthy = defaults.Unhealthy
 	}
 	return nil
 }
@@ -241,9 +242,6 @@ func completePlacement(role *apiv1.RoleSpec) error {
 	}
 	return nil
 }
-
-// defaultCanary is the share of a canary when nobody says, in percent.
-const defaultCanary = 10
 
 // course is how a new version takes the place of the one before: a policy's own, or that of one change.
 type course interface {
@@ -268,7 +266,7 @@ func checkCourse(course course) error {
 
 func completePolicies(role *apiv1.RoleSpec) error {
 	if role.GetUpdate() == nil {
-		role.Update = &apiv1.UpdatePolicy{MaxSurge: 1, AutoRevert: true}
+		role.Update = defaults.Role().GetUpdate()
 	}
 	update := role.GetUpdate()
 	if err := checkCourse(update); err != nil {
@@ -279,7 +277,7 @@ func completePolicies(role *apiv1.RoleSpec) error {
 			return err
 		}
 		if once.GetStrategy() == apiv1.UpdatePolicy_CANARY && once.GetCanaryPercent() == 0 {
-			once.CanaryPercent = defaultCanary
+			once.CanaryPercent = defaults.CanaryPercent
 		}
 	}
 	switch {
@@ -288,10 +286,10 @@ func completePolicies(role *apiv1.RoleSpec) error {
 	case update.GetMaxSurge() < 0 || update.GetMaxUnavailable() < 0:
 		return invalid("maxSurge and maxUnavailable must not be negative")
 	case update.GetMaxSurge() == 0 && update.GetMaxUnavailable() == 0:
-		update.MaxSurge = 1 // with neither no update could ever begin
+		update.MaxSurge = defaults.MaxSurge // with neither no update could ever begin
 	}
 	if update.GetStrategy() == apiv1.UpdatePolicy_CANARY && update.GetCanaryPercent() == 0 {
-		update.CanaryPercent = defaultCanary
+		update.CanaryPercent = defaults.CanaryPercent
 	}
 	if role.GetRestart() == nil {
 		role.Restart = &apiv1.RestartPolicy{}
@@ -301,25 +299,25 @@ func completePolicies(role *apiv1.RoleSpec) error {
 		return invalid("maxFailures must not be negative, but is %d", restart.GetMaxFailures())
 	}
 	if restart.GetMaxFailures() == 0 {
-		restart.MaxFailures = 5
+		restart.MaxFailures = defaults.MaxFailures
 	}
 	if role.GetStop() == nil {
 		role.Stop = &apiv1.StopPolicy{}
 	}
 	drain := time.Duration(0)
 	if role.GetExpose() != nil {
-		drain = 10 * time.Second
+		drain = defaults.Drain
 	}
 	for _, d := range []struct {
 		name   string
 		field  **durationpb.Duration
 		silent time.Duration
 	}{
-		{"the update's deadline", &update.Deadline, 5 * time.Minute},
-		{"the restart window", &restart.Window, 10 * time.Minute},
-		{"the restart's backoff", &restart.Backoff, time.Second},
-		{"the restart's longest backoff", &restart.MaxBackoff, time.Minute},
-		{"the stop's grace", &role.Stop.Grace, 10 * time.Second},
+		{"the update's deadline", &update.Deadline, defaults.RolloutDeadline},
+		{"the restart window", &restart.Window, defaults.RestartWindow},
+		{"the restart's backoff", &restart.Backoff, defaults.Backoff},
+		{"the restart's longest backoff", &restart.MaxBackoff, defaults.MaxBackoff},
+		{"the stop's grace", &role.Stop.Grace, defaults.StopGrace},
 		{"the stop's drain", &role.Stop.Drain, drain},
 	} {
 		if err := completeDuration(d.name, d.field, d.silent); err != nil {

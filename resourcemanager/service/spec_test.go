@@ -9,8 +9,10 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
@@ -64,5 +66,23 @@ func TestCompletingTwiceChangesNothing(t *testing.T) {
 	}
 	if !proto.Equal(once, spec) {
 		t.Errorf("once: %v\ntwice: %v", once, spec)
+	}
+}
+
+// The command line fills in what is left out before it sends a spec, and the ResourceManager what still is.
+func TestNothingMeansTheSameToTheCommandLineAndToTheResourceManager(t *testing.T) {
+	role := defaults.Role()
+	role.Image, role.Health = "web:1", defaults.Probe()
+	role.Health.Probe = &corev1.HealthCheck_Exec_{Exec: &corev1.HealthCheck_Exec{Command: []string{"true"}}}
+	silent := &apiv1.RoleSpec{Image: "web:1", Instances: 1, Health: &corev1.HealthCheck{Probe: role.GetHealth().GetProbe()}}
+	filled := &apiv1.AppSpec{Name: "web", Roles: []*apiv1.RoleSpec{role}}
+	empty := &apiv1.AppSpec{Name: "web", Roles: []*apiv1.RoleSpec{silent}}
+	for _, spec := range []*apiv1.AppSpec{filled, empty} {
+		if err := service.Complete(spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !proto.Equal(filled, empty) {
+		t.Errorf("the one is %v,\nthe other %v", filled, empty)
 	}
 }
