@@ -120,9 +120,25 @@ func TestNobodyHears(t *testing.T) {
 	if counts[0].GetEndpoint() != "web-1" || counts[0].GetErrors() != counts[0].GetRequests() {
 		t.Errorf("the second companion has counted %v", counts)
 	}
+	// What goes wrong with a request is in the log.
+	alive.Kill()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(read(t, dir, "error.log"), "connect() failed (111: Connection refused) while connecting to upstream"); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the log of errors says %q", read(t, dir, "error.log"))
+		}
+		_ = ask("/")
+		balancer.Pause(t.Context(), time.Millisecond)
+	}
 	if now := second.workers(); len(now) == 0 || now[0] != workers[0] {
 		t.Errorf("nginx was reloaded: its workers were %v, are %v", workers, now)
 	}
+}
+
+func read(t *testing.T, dir, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, name))
+	must(t, err)
+	return string(text)
 }
 
 func folderSize(t *testing.T, dir string) (sum int64) {
