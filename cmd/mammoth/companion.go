@@ -22,6 +22,7 @@ import (
 	"github.com/mammoth-os/mammoth/companions/haproxy"
 	"github.com/mammoth-os/mammoth/companions/nginx"
 	"github.com/mammoth-os/mammoth/companions/zookeeper"
+	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/internal/zk"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -83,6 +84,15 @@ func (c *cli) balancerName(otherwise string) string {
 	return otherwise
 }
 
+// readyMark gives what says to a framework's health check that the companion has done what it is there for: a file in the
+// working directory, which is its container's alone. Nil beside a zone.
+func (c *cli) readyMark() func() {
+	if c.env("MAMMOTH_STATE") == "" {
+		return nil
+	}
+	return func() { _ = os.WriteFile(manifest.ReadyMark, nil, 0o644) }
+}
+
 // dialZone prepares a connection for a companion; it is made, and made again, when it is needed.
 func dialZone(address string) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address,
@@ -105,7 +115,7 @@ func (c *cli) nginxCommand() *cobra.Command {
 		Long:    "Nginx starts an nginx in a folder of its own, or takes up the one that runs there, and has it route to\nthe zone's apps. When the companion ends, nginx goes on serving.",
 		Example: "  mammoth companion nginx --dir /var/lib/mammoth-nginx --listen 0.0.0.0:80",
 	}, func(_ context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
-		s.Log = log
+		s.Log, s.Applied = log, c.readyMark()
 		dir, err := companionFolder("nginx", s.Dir)
 		if err != nil {
 			return nil, "", err
@@ -137,7 +147,7 @@ func (c *cli) haproxyCommand() *cobra.Command {
 		Long:    "Haproxy starts a HAProxy in a folder of its own, or takes up the one that runs there, and has it route to\nthe zone's apps. When the companion ends, HAProxy goes on serving.",
 		Example: "  mammoth companion haproxy --dir /var/lib/mammoth-haproxy --listen 0.0.0.0:80",
 	}, func(_ context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
-		s.Log = log
+		s.Log, s.Applied = log, c.readyMark()
 		dir, err := companionFolder("haproxy", s.Dir)
 		if err != nil {
 			return nil, "", err

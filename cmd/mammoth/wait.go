@@ -48,8 +48,10 @@ var errReverted = errors.New("replaced by a newer version")
 
 // rolledOut is done when the wanted number of instances runs, all of the version that was deployed.
 func rolledOut(c change, now *apiv1.App) (bool, error) {
-	rollout := now.GetRollout()
-	if rollout.GetVersion() >= c.app.GetVersion() {
+	rollout, before := now.GetRollout(), c.app.GetRollout()
+	// A version that was put back before this change, and is wanted again, did come up.
+	past := before.GetState() == apiv1.Rollout_REVERTED && before.GetVersion() == rollout.GetVersion()
+	if rollout.GetVersion() >= c.app.GetVersion() && !past {
 		switch rollout.GetState() {
 		case apiv1.Rollout_FAILED:
 			return false, fmt.Errorf("the rollout of version %d failed: %s", rollout.GetVersion(), reasonOf(rollout.GetReason(), now))

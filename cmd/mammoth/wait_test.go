@@ -120,4 +120,9 @@ func TestARolloutIsDoneOnlyWhenItsOwnVersionRuns(t *testing.T) {
 			t.Errorf("%s: done %v, error %v", name, done, err)
 		}
 	}
+	// What a revert has put back is deployed as it is.
+	deployed.app.Rollout = &apiv1.Rollout{State: apiv1.Rollout_REVERTED, Version: 2}
+	if done, err := rolledOut(deployed, app(func(a *apiv1.App) { a.Rollout.State = apiv1.Rollout_REVERTED })); !done || err != nil {
+		t.Errorf("put back before: done %v, error %v", done, err)
+	}
 }

@@ -42,7 +42,9 @@ type Config struct {
 	LostAfter time.Duration
 	// Whether Run says on its end that the balancer routes no more.
 	Leave bool
-	Log   *slog.Logger
+	// Applied is called once the zone's routes are applied for the first time; may be nil.
+	Applied func()
+	Log     *slog.Logger
 }
 
 // Validate says what is wrong with a config.
@@ -205,6 +207,8 @@ type state struct {
 	// What the zone wants, and the update that this is of; nil before the first.
 	wanted     map[string]Route
 	generation int64
+	// Whether anything was applied yet.
+	applied bool
 	// Whether wanted has changed since it was applied.
 	dirty bool
 	// When it may be applied next.
@@ -292,7 +296,10 @@ func (c *Companion) apply(ctx context.Context, s *state) {
 		c.config.Log.Error("the new routes could not be applied; the old ones stay", "balancer", c.config.Name, "reason", err)
 		return
 	}
-	s.dirty, s.failures = false, 0
+	if !s.applied && c.config.Applied != nil {
+		c.config.Applied()
+	}
+	s.dirty, s.failures, s.applied = false, 0, true
 	s.next = started.Add(c.config.Interval)
 	if len(refusals) != s.refusals {
 		s.refusals = len(refusals)

@@ -46,8 +46,10 @@ type Config struct {
 	// How long an old process may finish what it is doing after a reload; default 1m.
 	StopAfter time.Duration `yaml:"stopAfter"`
 	// End HAProxy with the companion. Otherwise it goes on serving.
-	StopOnExit bool         `yaml:"stopOnExit"`
-	Log        *slog.Logger `yaml:"-"`
+	StopOnExit bool `yaml:"stopOnExit"`
+	// Applied is called once the zone's routes are applied for the first time; may be nil.
+	Applied func()       `yaml:"-"`
+	Log     *slog.Logger `yaml:"-"`
 }
 
 var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)
@@ -97,7 +99,7 @@ func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 	}
 	config = proxy.config
 	follow, err := balancer.New(balancer.Config{
-		Name: config.Name, LostAfter: config.LostAfter, Leave: config.StopOnExit, Log: config.Log,
+		Name: config.Name, LostAfter: config.LostAfter, Leave: config.StopOnExit, Applied: config.Applied, Log: config.Log,
 	}, conn, proxy)
 	if err != nil {
 		return nil, err

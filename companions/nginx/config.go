@@ -37,8 +37,10 @@ type Config struct {
 	// How long an old worker may finish what it is doing after a reload; default 1m.
 	WorkerShutdown time.Duration `yaml:"workerShutdown"`
 	// End nginx with the companion. Otherwise it goes on serving.
-	StopOnExit bool         `yaml:"stopOnExit"`
-	Log        *slog.Logger `yaml:"-"`
+	StopOnExit bool `yaml:"stopOnExit"`
+	// Applied is called once the zone's routes are applied for the first time; may be nil.
+	Applied func()       `yaml:"-"`
+	Log     *slog.Logger `yaml:"-"`
 }
 
 // Attach names an nginx that others run.

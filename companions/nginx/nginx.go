@@ -32,7 +32,8 @@ func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 	}
 	config = proxy.config
 	follow, err := balancer.New(balancer.Config{
-		Name: config.Name, Interval: config.Interval, LostAfter: config.LostAfter, Leave: config.StopOnExit, Log: config.Log,
+		Name: config.Name, Interval: config.Interval, LostAfter: config.LostAfter, Leave: config.StopOnExit,
+		Applied: config.Applied, Log: config.Log,
 	}, conn, proxy)
 	if err != nil {
 		return nil, err

@@ -5,13 +5,16 @@ import (
 	"net"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
 // Companions are the settings of each companion that a framework can be: those of its configuration file, less what
@@ -52,6 +55,23 @@ var companions = map[string]map[string]setting{
 		"zookeeper": {check: checkServer, list: true}, "chroot": aPath, "path": aPath, "zone": aText, "sessionTimeout": aDuration, "logLevel": aLevel,
 	},
 	"dns": {"listen": anAddress, "domain": aText, "ttl": aDuration, "logLevel": aLevel},
+}
+
+// ReadyMark is the file by which a balancer's companion says, in its working directory, that it routes as the zone wants.
+const ReadyMark = "ready"
+
+// balancers are the companions that route.
+var balancers = []string{"nginx", "haproxy"}
+
+// routes is the health check of a balancer's companion: a configuration that it cannot put into effect fails a rollout, and
+// the one before is taken back.
+func routes() *corev1.HealthCheck {
+	check := Probe()
+	check.Interval = durationpb.New(5 * time.Second)
+	check.Probe = &corev1.HealthCheck_Exec_{Exec: &corev1.HealthCheck_Exec{
+		Command: []string{"test", "-e", ReadyMark},
+	}}
+	return check
 }
 
 // companion reads {nginx: {listen: …}} into the command that runs it.
@@ -143,6 +163,9 @@ func (d *decoder) program(n *yaml.Node, present map[string]*yaml.Node, p program
 			}
 		}
 		p.role.Command = p.companion
+		if present["health"] == nil && len(p.companion) > 2 && slices.Contains(balancers, p.companion[2]) {
+			p.role.Health = routes()
+		}
 	case image == nil && p.kind == apiv1.AppSpec_FRAMEWORK && command == nil:
 		d.fail(n, "%s has no image, no companion and no command", p.what)
 	case image == nil && p.kind != apiv1.AppSpec_FRAMEWORK && command != nil:

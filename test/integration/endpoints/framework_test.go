@@ -76,6 +76,18 @@ func (z *liveZone) deploy(manifest string, words ...any) {
 	z.must("deploy", path, "--wait")
 }
 
+// refused deploys a manifest that is taken back.
+func (z *liveZone) refused(manifest string, words ...any) {
+	z.t.Helper()
+	path := filepath.Join(z.dir, "app.yaml")
+	if err := os.WriteFile(path, fmt.Appendf(nil, manifest, words...), 0o600); err != nil {
+		z.t.Fatal(err)
+	}
+	if out, err := z.CLI(z.ctx, "deploy", path, "--wait"); err == nil {
+		z.t.Errorf("a deployment that cannot be done was: %s", out)
+	}
+}
+
 func (z *liveZone) must(args ...string) {
 	z.t.Helper()
 	if _, err := z.CLI(z.ctx, args...); err != nil {
@@ -167,8 +179,9 @@ func TestAFrameworksNginxServesWithoutItsCompanion(t *testing.T) {
 	z := newLiveZone(t)
 	z.deploy(webManifest, z.Programs.Hello)
 	z.deploy(edgeManifest, z.front, 2)
-	// While it takes up its first routes, workers that know of none accept requests too.
-	z.until("the first answer", func() bool { return z.answers("version: 1") && z.workers() == 2 })
+	if !z.answers("version: 1") {
+		t.Error("the framework is deployed, and its nginx does not route")
+	}
 	nginx := z.master()
 	l := newLoad(z.front, 100)
 	check := func(during string) {
@@ -196,6 +209,14 @@ func TestAFrameworksNginxServesWithoutItsCompanion(t *testing.T) {
 	z.deploy(edgeManifest, z.front, 1)
 	z.until("the new number of workers", func() bool { return z.workers() == 1 })
 	check("another configuration")
+
+	// Somebody else listens there: the configuration before is taken back, and was in effect all the while.
+	z.refused(edgeManifest+"update: {deadline: 2s}\n", z.Address, 1)
+	z.until("the configuration before", func() bool {
+		app, err := z.App(z.ctx, "edge")
+		return err == nil && app.Rollout.State == "REVERTED" && app.Running == 1
+	})
+	check("a configuration that cannot be")
 	l.stop()
 
 	z.must("app", "stop", "edge", "--wait")
