@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -66,7 +67,7 @@ var balancers = []string{"nginx", "haproxy"}
 // routes is the health check of a balancer's companion: a configuration that it cannot put into effect fails a rollout, and
 // the one before is taken back.
 func routes() *corev1.HealthCheck {
-	check := Probe()
+	check := defaults.Probe()
 	check.Interval = durationpb.New(5 * time.Second)
 	check.Probe = &corev1.HealthCheck_Exec_{Exec: &corev1.HealthCheck_Exec{
 		Command: []string{"test", "-e", ReadyMark},
