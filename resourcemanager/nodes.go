@@ -314,7 +314,7 @@ func (z *zone) command(n *node, command *trackerv1.NodeCommand) {
 }
 
 func (n *node) flush() {
-	if n.stream != nil {
+	if n.stream != nil && len(n.outbox) > 0 {
 		n.stream.put(n.outbox)
 	}
 	n.outbox = nil

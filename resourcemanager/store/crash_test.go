@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"pgregory.net/rapid"
 )
 
@@ -162,6 +163,42 @@ func TestARecordThatIsMissingIsNotPassedOver(t *testing.T) {
 	}
 	if s, err := OpenSmallBolt(path, options); !errors.Is(err, errdefs.ErrDataLoss) {
 		t.Errorf("opened %v with %v", s, err)
+	}
+}
+
+// When the file cannot follow the journal, a commit says so before what is only in the journal is written over.
+func TestAFileThatCannotFollowFailsTheNextCommits(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "zone.db")
+	options := Options{Now: time.Now(), EventRetention: 10}
+	s, err := OpenSmallBolt(path, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	committed := 0
+	for {
+		err := s.Commit(Batch{Puts: []Put{{Kind: "k", Key: fmt.Sprintf("%02d", committed), Value: []byte("v")}}})
+		if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+			break
+		}
+		if committed++; err != nil || committed > 40 {
+			t.Fatalf("after %d commits: %v", committed, err)
+		}
+	}
+	if err := s.Close(); !errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		t.Errorf("closed with %v", err)
+	}
+	if s, err = OpenSmallBolt(path, options); err != nil {
+		t.Fatal(err)
+	}
+	kept := 0
+	if err := s.Load("k", func(string, []byte) error { kept++; return nil }); err != nil || kept != committed {
+		t.Errorf("%d of %d batches are there: %v", kept, committed, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

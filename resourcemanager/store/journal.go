@@ -1,10 +1,12 @@
 package store
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -60,11 +62,19 @@ func makeJournal(path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(make([]byte, size))
+	_, err = io.CopyN(file, zeros{}, size)
 	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}
 	return errors.Join(os.Rename(path+".new", path), folder.Sync())
+}
+
+// zeros is a reader of nothing else.
+type zeros struct{}
+
+func (zeros) Read(into []byte) (int, error) {
+	clear(into)
+	return len(into), nil
 }
 
 // replay calls each for every record after a number, in their order. What was being written when the journal was last
@@ -104,23 +114,28 @@ type record struct {
 
 // read gives the records of a half that follow each other.
 func (j *journal) read(base int64) ([]record, error) {
-	rest := make([]byte, j.half)
-	if _, err := j.file.ReadAt(rest, base); err != nil {
-		return nil, err
-	}
+	half := bufio.NewReader(io.NewSectionReader(j.file, base, j.half))
 	var records []record
-	for len(rest) > headSize {
-		number, length := binary.BigEndian.Uint64(rest[4:]), int64(binary.BigEndian.Uint32(rest[12:]))
+	for left := j.half; left > headSize; {
+		var head [headSize]byte
+		if _, err := io.ReadFull(half, head[:]); err != nil {
+			return nil, err
+		}
+		left -= headSize
+		number, length := binary.BigEndian.Uint64(head[4:]), int64(binary.BigEndian.Uint32(head[12:]))
 		follows := len(records) == 0 || number == records[len(records)-1].number+1
-		if number == 0 || !follows || length > int64(len(rest))-headSize {
+		if number == 0 || !follows || length > left {
 			break
 		}
-		end := headSize + length
-		if crc32.Checksum(rest[4:end], castagnoli) != binary.BigEndian.Uint32(rest) {
+		content := make([]byte, length)
+		if _, err := io.ReadFull(half, content); err != nil {
+			return nil, err
+		}
+		left -= length
+		if crc32.Update(crc32.Checksum(head[4:], castagnoli), castagnoli, content) != binary.BigEndian.Uint32(head[:]) {
 			break
 		}
-		records = append(records, record{number, rest[headSize:end:end]})
-		rest = rest[end:]
+		records = append(records, record{number, content})
 	}
 	return records, nil
 }
