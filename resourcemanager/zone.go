@@ -231,8 +231,11 @@ func (z *zone) publish() {
 		z.flush(a)
 		z.showWatchers(a)
 	}
+	logged := z.log.Enabled(context.Background(), slog.LevelInfo)
 	for _, event := range z.told {
-		z.log.LogAttrs(context.Background(), slog.LevelInfo, "transition", eventAttrs(event)...)
+		if logged {
+			z.log.LogAttrs(context.Background(), slog.LevelInfo, "transition", eventAttrs(event)...)
+		}
 		for watch := range z.watchers {
 			z.offer(watch, event)
 		}

@@ -34,7 +34,7 @@ func (c *cli) dynamicDeployCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c.spareMemory()
+			c.spareMemory(smallHeap)
 			spareProgram()
 			settled := time.AfterFunc(settling, spareProgram)
 			defer settled.Stop()

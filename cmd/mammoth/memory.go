@@ -10,13 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spareMemory has the collector run sooner than by default: the heap of what runs on every node, or once for each app,
-// is small, and its machine is for other work. A ResourceManager may be large, but makes little garbage for its size:
-// most of it are the stacks and streams of its nodes, by which the collector would let the heap grow as well. There is
-// no limit, near which a process would do nothing but collect. GOGC wins over it.
-func (c *cli) spareMemory() {
+const (
+	// smallHeap is for what runs on every node, or once for each app: its heap is small, and its machine is for other
+	// work.
+	smallHeap = 40
+	// zoneHeap is for a ResourceManager. Most of what it holds are the stacks of its nodes' streams, by which the collector
+	// lets the heap grow as well; but each collection holds up those who wait for containers.
+	zoneHeap = 70
+)
+
+// spareMemory has the collector run sooner than by default, when the heap has grown by so many percent. There is no limit,
+// near which a process would do nothing but collect. GOGC wins over it.
+func (c *cli) spareMemory(percent int) {
 	if c.env("GOGC") == "" {
-		debug.SetGCPercent(40)
+		debug.SetGCPercent(percent)
 	}
 }
 

@@ -63,7 +63,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 					return fmt.Errorf("find out this machine's name; give the node one with --node-id: %w", err)
 				}
 			}
-			c.spareMemory()
+			c.spareMemory(smallHeap)
 			node, err := newNode(*s, log)
 			if err != nil {
 				return err

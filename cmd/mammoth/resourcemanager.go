@@ -74,7 +74,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 			} else if err := writeNotes(filepath.Join(s.dir, zoneFile), notes); err != nil {
 				return err
 			}
-			c.spareMemory()
+			c.spareMemory(zoneHeap)
 			manager, err := newManager(*s, log)
 			if err != nil {
 				return err

@@ -28,8 +28,13 @@ var (
 	journalKey = []byte("journal")
 )
 
-// journalHalf is what the journal holds twice.
-const journalHalf = 4 << 20
+const (
+	// journalHalf is what the journal holds twice.
+	journalHalf = 4 << 20
+	// fileMapped is in addresses, not in memory: a file that outgrows what is mapped is mapped anew, and all that was read
+	// of it copied before.
+	fileMapped = 256 << 20
+)
 
 // Bolt is a store in a bbolt file and a journal beside it. A commit is one write to the journal and one fsync; the file
 // follows when a half of the journal is full, in one transaction for all that was committed meanwhile, in which a record
@@ -55,7 +60,7 @@ type Bolt struct {
 // OpenBolt opens or makes the file at path and its journal, at path with ".journal" behind it. It fails with
 // errdefs.ErrUnavailable while another process has it open.
 func OpenBolt(path string, options Options) (*Bolt, error) {
-	b, err := openBolt(path, options, journalHalf)
+	b, err := openBolt(path, options, tuning{half: journalHalf, mapped: fileMapped})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("another ResourceManager has %s open; stop it first: %w", path, errdefs.ErrUnavailable)
 	}
@@ -65,16 +70,28 @@ func OpenBolt(path string, options Options) (*Bolt, error) {
 	return b, nil
 }
 
-func openBolt(path string, options Options, half int64) (*Bolt, error) {
+// tuning is what tests change.
+type tuning struct {
+	// half is how many bytes a half of a new journal has.
+	half int64
+	// mapped is how many bytes of addresses the file has at first.
+	mapped int
+	// noSync leaves it to the operating system when what was written is on the disk.
+	noSync bool
+}
+
+func openBolt(path string, options Options, tuning tuning) (*Bolt, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:        lockWait,
-		FreelistType:   bolt.FreelistMapType,
-		NoFreelistSync: true,
+		Timeout:         lockWait,
+		FreelistType:    bolt.FreelistMapType,
+		NoFreelistSync:  true,
+		NoSync:          tuning.noSync,
+		InitialMmapSize: tuning.mapped,
 	})
 	if err != nil {
 		return nil, err
 	}
-	journal, err := openJournal(path+".journal", half)
+	journal, err := openJournal(path+".journal", tuning)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -173,7 +190,7 @@ func (b *Bolt) Commit(batch Batch) error {
 func (b *Bolt) commit(batch Batch) error {
 	record := batch.encode()
 	// What waits is what the record says: the batch is the caller's on return.
-	batch, err := decodeBatch(record)
+	batch, err := decodeBatch(record[headSize:])
 	if err != nil {
 		return err
 	}

@@ -5,16 +5,16 @@ import (
 	"errors"
 )
 
-// encode writes a batch as a record of the journal.
+// encode writes a batch as a record of the journal, whose head the journal writes.
 func (b Batch) encode() []byte {
-	size := 2 * binary.MaxVarintLen64
+	size := headSize + 2*binary.MaxVarintLen64
 	for _, put := range b.Puts {
 		size += len(put.Kind) + len(put.Key) + len(put.Value) + 3*binary.MaxVarintLen32
 	}
 	for _, event := range b.Events {
 		size += len(event.Value) + 2*binary.MaxVarintLen64
 	}
-	raw := binary.AppendUvarint(make([]byte, 0, size), uint64(len(b.Puts)))
+	raw := binary.AppendUvarint(make([]byte, headSize, size), uint64(len(b.Puts)))
 	for _, put := range b.Puts {
 		raw = appendBytes(raw, []byte(put.Kind))
 		raw = appendBytes(raw, []byte(put.Key))

@@ -19,8 +19,9 @@ import (
 // holds is written where it is to stay. The file is filled with zeros once and never grows, so that a commit changes
 // data and no metadata, and its fsync waits for nothing else that the file system has to do.
 type journal struct {
-	file *os.File
-	half int64
+	file   *os.File
+	half   int64
+	noSync bool
 	// number is that of the newest record.
 	number uint64
 	// place is where the next one goes: in the half at base, so many bytes into it.
@@ -32,11 +33,11 @@ const headSize = 4 + 8 + 4
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// openJournal opens the journal or makes one with two halves of so many bytes.
-func openJournal(path string, half int64) (*journal, error) {
+// openJournal opens the journal or makes one.
+func openJournal(path string, tuning tuning) (*journal, error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := makeJournal(path, 2*half); err != nil {
+		if err := makeJournal(path, tuning); err != nil {
 			return nil, err
 		}
 		file, err = os.OpenFile(path, os.O_RDWR, 0)
@@ -48,11 +49,11 @@ func openJournal(path string, half int64) (*journal, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	return &journal{file: file, half: info.Size() / 2}, nil
+	return &journal{file: file, half: info.Size() / 2, noSync: tuning.noSync}, nil
 }
 
 // makeJournal makes an empty journal, or none.
-func makeJournal(path string, size int64) error {
+func makeJournal(path string, tuning tuning) error {
 	folder, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
@@ -62,11 +63,17 @@ func makeJournal(path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyN(file, zeros{}, size)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+	_, err = io.CopyN(file, zeros{}, 2*tuning.half)
+	if err == nil && !tuning.noSync {
+		err = file.Sync()
+	}
+	if err := errors.Join(err, file.Close()); err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(path+".new", path), folder.Sync())
+	if err := os.Rename(path+".new", path); err != nil || tuning.noSync {
+		return err
+	}
+	return folder.Sync()
 }
 
 // zeros is a reader of nothing else.
@@ -140,11 +147,11 @@ func (j *journal) read(base int64) ([]record, error) {
 	return records, nil
 }
 
-// holds reports whether a half has room for a record of so many bytes.
-func (j *journal) holds(length int) bool { return headSize+int64(length) <= j.half }
+// holds reports whether a half has room for a record of so many bytes, its head included.
+func (j *journal) holds(length int) bool { return int64(length) <= j.half }
 
 // full reports whether the present half has no room for it.
-func (j *journal) full(length int) bool { return j.place+headSize+int64(length) > j.half }
+func (j *journal) full(length int) bool { return j.place+int64(length) > j.half }
 
 // turn goes on in the other half, whose records must not be needed any more.
 func (j *journal) turn() { j.base, j.place = j.half-j.base, 0 }
@@ -156,20 +163,20 @@ func (j *journal) leaveOut() {
 	j.place = 0
 }
 
-// add writes a record, for good on return.
-func (j *journal) add(content []byte) error {
-	raw := make([]byte, headSize, headSize+len(content))
-	binary.BigEndian.PutUint64(raw[4:], j.number+1)
-	binary.BigEndian.PutUint32(raw[12:], uint32(len(content)))
-	raw = append(raw, content...)
-	binary.BigEndian.PutUint32(raw, crc32.Checksum(raw[4:], castagnoli))
-	if _, err := j.file.WriteAt(raw, j.base+j.place); err != nil {
+// add writes a record, for good on return. It begins with room for its head.
+func (j *journal) add(record []byte) error {
+	binary.BigEndian.PutUint64(record[4:], j.number+1)
+	binary.BigEndian.PutUint32(record[12:], uint32(len(record)-headSize))
+	binary.BigEndian.PutUint32(record, crc32.Checksum(record[4:], castagnoli))
+	if _, err := j.file.WriteAt(record, j.base+j.place); err != nil {
 		return err
 	}
-	if err := unix.Fdatasync(int(j.file.Fd())); err != nil {
-		return err
+	if !j.noSync {
+		if err := unix.Fdatasync(int(j.file.Fd())); err != nil {
+			return err
+		}
 	}
 	j.number++
-	j.place += int64(len(raw))
+	j.place += int64(len(record))
 	return nil
 }
