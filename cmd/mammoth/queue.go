@@ -157,7 +157,8 @@ func (c *cli) queueSetCommand() *cobra.Command {
     - {name: apps, guaranteed: 60%, maximum: 100%}
     - {name: batch, guaranteed: {cpu: 4, memory: 8GiB}, maxApps: 20, order: fair, notice: 30s}
 
-A queue without a parent stands below "root". "-" is standard input.`,
+A queue without a parent stands below "root". "-" is standard input. Where the zone was started
+with --queues FILE, the tree is changed in that file instead.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {

@@ -3,8 +3,10 @@ package manifest_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -153,4 +155,31 @@ func FuzzQueues(f *testing.F) {
 			t.Fatalf("%d roots in %v", roots, queues)
 		}
 	})
+}
+
+// A declaration is one queue tree, whatever stands beside it: the same one as without its contracts.
+func FuzzDeclaration(f *testing.F) {
+	f.Add([]byte("queues: [{name: apps, guaranteed: 60%}, {name: batch}]\nlending: [{name: nightly, lender: apps, borrowers: [batch], lend: 50%}]\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		queues, err := manifest.ParseQueues(data)
+		declared, derr := manifest.ParseDeclaration(data)
+		if err != nil {
+			return
+		}
+		if derr != nil || len(declared.Contracts) != 0 || !slices.EqualFunc(queues, declared.Queues, func(a, b *apiv1.QueueSpec) bool { return proto.Equal(a, b) }) {
+			t.Fatalf("a queue file is %v, as a declaration %v, %v", queues, declared, derr)
+		}
+	})
+}
+
+func TestContractsStandBesideQueues(t *testing.T) {
+	declared, err := manifest.ParseDeclaration([]byte("queues: [{name: apps, guaranteed: 60%}, {name: batch}]\nlending: [{name: nightly, lender: apps, borrowers: [batch], lend: 50%}]\n"))
+	if err != nil || len(declared.Queues) != 3 || len(declared.Contracts) != 1 || declared.Contracts[0].GetLendPercent() != 50 {
+		t.Errorf("got %v, %v", declared, err)
+	}
+	_, err = manifest.ParseDeclaration([]byte("queues: [{name: apps, guaranteed: 160%}]\nlending:\n- {name: nightly, lender: apps}\n"))
+	var mistakes manifest.Errors
+	if !errors.As(err, &mistakes) || mistakes[0].Line != 1 || mistakes[len(mistakes)-1].Line != 3 {
+		t.Errorf("mistakes in both halves: %v", err)
+	}
 }
