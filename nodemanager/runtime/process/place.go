@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -145,12 +146,24 @@ func (r *Runtime) EndPlace(ctx context.Context, place string) error {
 		}
 	}
 	r.mu.Unlock()
-	if group := r.placeGroup(place); group != nil {
-		if err := endGroup(ctx, group); err != nil {
-			return fmt.Errorf("end what was left running in %s: %w", place, err)
-		}
+	if group := r.placeGroup(place); group == nil {
+		r.endStrays(place)
+	} else if err := endGroup(ctx, group); err != nil {
+		return fmt.Errorf("end what was left running in %s: %w", place, err)
 	}
 	return os.RemoveAll(r.placeDir(place))
+}
+
+// endStrays kills, without control groups, the processes that work in a place's folder, which is where daemons go.
+func (r *Runtime) endStrays(place string) {
+	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, link := range links {
+		where, err := os.Readlink(link)
+		pid, numberErr := strconv.Atoi(filepath.Base(filepath.Dir(link)))
+		if err == nil && numberErr == nil && where == r.placeDir(place) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
 }
 
 // endGroup asks the processes of a group to end, then kills them, then deletes the group.

@@ -93,8 +93,7 @@ func (p *placed) left() int {
 // group is the last part of the control group that a process is in; empty if there is no such process.
 func group(pid int) string {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if _, state, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(state, "Z") {
+	if !runs(pid) {
 		return ""
 	}
 	for line := range strings.Lines(string(text)) {
@@ -213,4 +212,43 @@ func TestAPlaceIsNamedLikeAFramework(t *testing.T) {
 			t.Errorf("the end of a place named %q: %v", name, err)
 		}
 	}
+}
+
+// A runtime without control groups, which tests and zones that only pretend have, ends by the folder what it cannot end by
+// the group.
+func TestWithoutControlGroupsAPlaceEndsToo(t *testing.T) {
+	p := &placed{t: t, config: config(t.TempDir())}
+	p.config.Places, p.config.Unlimited = filepath.Join(filepath.Dir(p.config.Dir), "places"), true
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	p.ctx = ctx
+	p.open()
+	defer p.Close()
+	script := `cd $MAMMOTH_STATE; setsid sh -c 'echo $$ > $MAMMOTH_STATE/pid; exec sleep 300' & cd /; exec sleep 300`
+	if _, err := p.Start(ctx, runtime.Spec{ID: numbered(1), Command: []string{"/bin/sh", "-c", script}, Place: "edge"}); err != nil {
+		t.Fatal(err)
+	}
+	left := p.left()
+	if err := p.Stop(ctx, numbered(1), 0); err != nil {
+		t.Fatal(err)
+	}
+	if !runs(left) {
+		t.Error("what the container left has ended with it")
+	}
+	if err := p.EndPlace(ctx, "edge"); err != nil {
+		t.Fatal(err)
+	}
+	for runs(left) && ctx.Err() == nil {
+		<-time.After(5 * time.Millisecond)
+	}
+	if runs(left) {
+		t.Error("what the container left goes on after the end of its place")
+	}
+}
+
+// runs reports whether a process is there and no zombie.
+func runs(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return err == nil && !strings.HasPrefix(state, "Z")
 }
