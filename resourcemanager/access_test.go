@@ -15,6 +15,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
 // as is a call of a program that a user runs.
@@ -220,6 +221,12 @@ func TestAppsOfOneUserShareItsLimit(t *testing.T) {
 		explanation, err := z.rm.Explain(as("analyst"), "two")
 		if err != nil || !strings.Contains(explanation.GetSummary(), "user analyst holds") {
 			t.Errorf("the second app of analyst: %v, %v", explanation.GetSummary(), err)
+		}
+		wide := specIn("four", "default")
+		wide.Roles[0].Resources = &corev1.Resources{CpuMillis: 200, MemoryBytes: 1 << 20, DiskBytes: 1 << 20}
+		dry, err := z.rm.Deploy(as("analyst"), &apiv1.DeployRequest{Spec: wide, DryRun: true})
+		if err != nil || len(dry.GetExplanation().GetObstacles()) == 0 || !strings.Contains(dry.GetExplanation().GetObstacles()[0].GetLimit(), "user analyst holds") {
+			t.Errorf("a dry run of analyst: %v, %v", dry.GetExplanation(), err)
 		}
 		explanation, err = z.rm.Explain(as("deployer"), "three")
 		if err != nil || strings.Contains(explanation.GetSummary(), "user") {

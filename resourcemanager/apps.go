@@ -57,7 +57,11 @@ func (z *zone) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.Deplo
 	if err := z.checkClaims(spec); err != nil {
 		return nil, err
 	}
-	plan, err := z.plan(a, spec)
+	owner := who.Name
+	if a != nil {
+		owner = a.record.GetUser()
+	}
+	plan, err := z.plan(a, owner, spec)
 	if err != nil {
 		return nil, err
 	}

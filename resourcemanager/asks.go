@@ -186,8 +186,8 @@ func (z *zone) shape(resources *corev1.Resources, placement *apiv1.Placement) (s
 	return ask, nil
 }
 
-// plan says what would become of a spec now, and refuses one that could never run.
-func (z *zone) plan(a *app, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
+// plan says what would become of a spec of an owner's now, and refuses one that could never run.
+func (z *zone) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
 	response := &apiv1.DeployResponse{}
 	explanation := &apiv1.Explanation{}
 	var waiting int32
@@ -198,7 +198,7 @@ func (z *zone) plan(a *app, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) 
 		}
 		ask.ID, ask.Group = "plan", role.GetName()
 		ask.Pending = int(max(1, role.GetInstances()-a.running(role.GetName())))
-		plan, err := z.core.Plan(id.Queue(spec.GetQueue()), spec.GetName(), ask, z.now)
+		plan, err := z.core.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: owner}, ask, z.now)
 		if err != nil {
 			return nil, err
 		}

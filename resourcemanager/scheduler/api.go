@@ -305,8 +305,8 @@ type Interface interface {
 	Schedule(now time.Time) Decisions
 	// Explain says what an app waits for.
 	Explain(app id.App, now time.Time) Explanation
-	// Plan says what would become of an ask of a new app in queue, without doing it.
-	Plan(queue id.Queue, appName string, ask Ask, now time.Time) (Plan, error)
+	// Plan says what would become of an ask of an app of this name, queue and user, without doing it.
+	Plan(app AddApp, ask Ask, now time.Time) (Plan, error)
 	// Queues gives the tree, parents before children.
 	Queues() []QueueUsage
 	// Used is what containers hold on a node.

@@ -204,8 +204,8 @@ func describeAttribute(n *node, attribute string) string {
 }
 
 // Plan implements Interface. It tries the ask and takes everything back.
-func (c *Core) Plan(queueName id.Queue, appName string, spec Ask, now time.Time) (Plan, error) {
-	leaf, err := c.leafFor(queueName)
+func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
+	leaf, err := c.leafFor(app.Queue)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -215,8 +215,8 @@ func (c *Core) Plan(queueName id.Queue, appName string, spec Ask, now time.Time)
 	defer c.pretend(now)()
 	// The app of the dry run has no number, so that it can collide with none.
 	planned := c.makeApp(id.App{})
-	c.rename(planned, appName)
-	planned.leaf, planned.owner = leaf, leaf.user(planned.user)
+	c.rename(planned, app.Name)
+	planned.leaf, planned.user, planned.owner = leaf, app.User, leaf.user(app.User)
 	k := &ask{app: planned, spec: spec.clone(), place: -1, group: planned.group(spec.Group)}
 	planned.asks[spec.ID] = k
 	shapes, untracked := len(c.shapes), c.untracked(&spec)

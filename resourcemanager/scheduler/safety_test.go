@@ -219,7 +219,7 @@ func TestReplayingTheJournalGivesTheSameDecisionsWhateverWasAskedInBetween(t *te
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			w.step(t)
 			w.core.Explain(id.App{ClusterStart: 1, Seq: 1}, w.now)
-			if _, err := w.core.Plan("low", "app-2", randomAsk(t), w.now); err != nil {
+			if _, err := w.core.Plan(AddApp{Name: "app-2", Queue: "low"}, randomAsk(t), w.now); err != nil {
 				_ = err // A plan may be refused; what counts is that it leaves no trace.
 			}
 			w.core.Queues()

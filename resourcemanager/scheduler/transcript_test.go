@@ -424,7 +424,7 @@ func (s *stage) explainAsk(b *strings.Builder, ask AskExplanation) {
 
 func (s *stage) plan(t *testing.T, d *datadriven.TestData) string {
 	spec := s.ask(t, d, d.CmdArgs[2:])
-	plan, err := s.core.Plan(id.Queue(d.CmdArgs[1].Key), d.CmdArgs[0].Key, spec, s.now)
+	plan, err := s.core.Plan(AddApp{Name: d.CmdArgs[0].Key, Queue: id.Queue(d.CmdArgs[1].Key)}, spec, s.now)
 	if err != nil {
 		return err.Error()
 	}

@@ -284,7 +284,7 @@ func (e *engine) addApp(w *Workload) (*app, error) {
 }
 
 func (e *engine) planJob(w *Workload, j job) error {
-	if _, err := e.core.Plan(id.Queue(w.Queue), w.Name, scheduler.Ask{Pending: 1, Resources: j.tasks[0].need}, e.start); err != nil {
+	if _, err := e.core.Plan(scheduler.AddApp{Name: w.Name, Queue: id.Queue(w.Queue)}, scheduler.Ask{Pending: 1, Resources: j.tasks[0].need}, e.start); err != nil {
 		return fmt.Errorf("workload %s: %w", w.Name, err)
 	}
 	e.plan(j.at, func() {
