@@ -9,13 +9,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
@@ -181,19 +181,17 @@ func Load(path string) (Scenario, error) {
 	return s, nil
 }
 
-var unknownKey = regexp.MustCompile(`line (\d+): field (\S+) not found in type \S+`)
-
-// Parse reads a scenario. Unknown keys are refused with their line.
+// Parse reads a scenario. Unknown keys are refused with their line and the nearest known one.
 func Parse(text []byte) (Scenario, error) {
+	var s Scenario
+	if err := manifest.CheckKeys(text, &s); err != nil {
+		return Scenario{}, err
+	}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
-	var s Scenario
 	if err := decoder.Decode(&s); err != nil {
 		if errors.Is(err, io.EOF) {
 			return Scenario{}, errors.New("the scenario is empty")
-		}
-		if m := unknownKey.FindStringSubmatch(err.Error()); m != nil {
-			return Scenario{}, fmt.Errorf("line %s: unknown key %q", m[1], m[2])
 		}
 		return Scenario{}, errors.New(strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\n", " "), "yaml: "))
 	}

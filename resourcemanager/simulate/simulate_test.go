@@ -138,10 +138,13 @@ func TestACancelledRunEnds(t *testing.T) {
 func TestBadScenariosAreRefusedInOneSentence(t *testing.T) {
 	head := "name: x\nnodes: [{name: n, count: 1, cpu: 4, memory: 8GiB}]\nqueues: [{name: root}, {name: a, parent: root}]\n"
 	for text, hint := range map[string]string{
-		"":                        "empty",
-		head + "colour: red\n":    `line 4: unknown key "colour"`,
-		head + "duration: long\n": `line 4: "long" is not a duration`,
-		"name: x\nqueues: []\n":   "no nodes",
+		"":                       "empty",
+		head + "colour: red\n":   `line 4: unknown key "colour"`,
+		head + "durations: 1h\n": `line 4: unknown key "durations"; did you mean "duration"?`,
+		head + "workloads: [{name: w, kind: service, instance: 3}]\n":                                                       `line 4: unknown key "instance"; did you mean "instances"?`,
+		head + "lending:\n- name: l\n  window:\n    crn: x\n":                                                               `line 7: unknown key "crn"; did you mean "cron"?`,
+		head + "duration: long\n":                                                                                           `line 4: "long" is not a duration`,
+		"name: x\nqueues: []\n":                                                                                             "no nodes",
 		head + "workloads: [{name: w, queue: a, kind: odd, cpu: 1, memory: 1GiB}]\n":                                        `kind "odd"`,
 		head + "workloads: [{name: w, queue: a, kind: service, cpu: 1, memory: 1GiB}]\n":                                    "needs instances",
 		head + "lending: [{name: l, lender: a, borrowers: [b], lend: 60%, window: {cron: \"0 22 * * *\", duration: 9h}}]\n": "no guarantee",
