@@ -67,7 +67,7 @@ type Core struct {
 	firstDeadline time.Time
 	// loose are notices that make room for nobody in particular; some may have been forgotten.
 	loose     []*notice
-	reprieved []id.Container
+	reprieved []reprieve
 	// leaves are the queues without children, in tree order.
 	leaves []*queue
 	plan   removalPlan

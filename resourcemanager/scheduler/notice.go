@@ -3,6 +3,8 @@ package scheduler
 import (
 	"slices"
 	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
 )
 
 // notice is a container's warning: it is to be gone by the deadline.
@@ -38,7 +40,22 @@ func (c *Core) noticeFor(k *container, lent *contract) time.Duration {
 	return c.config.Notice
 }
 
+// reprieve is a notice that was taken back, which nobody was told yet.
+type reprieve struct {
+	container id.Container
+	deadline  time.Time
+}
+
 func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadline time.Time, reason string) {
+	// Whoever has heard already does not hear for longer because what it was for is looked for anew.
+	for _, r := range c.reprieved {
+		if r.container == k.id && r.deadline.Before(deadline) {
+			deadline = r.deadline
+			if deadline.Before(c.now) {
+				deadline = c.now
+			}
+		}
+	}
 	given := &notice{container: k, deadline: deadline, reason: reason, claim: m, contract: contract}
 	k.app.leaf.unlink(k)
 	k.notice = given
@@ -150,10 +167,11 @@ func (c *Core) endClaim(m *nomination) {
 
 // reprieve takes a container's notice back.
 func (c *Core) reprieve(k *container) {
+	deadline := k.notice.deadline
 	c.dropNotice(k)
 	k.app.leaf.expect(&k.need, -1)
 	k.app.leaf.link(k)
-	c.reprieved = append(c.reprieved, k.id)
+	c.reprieved = append(c.reprieved, reprieve{k.id, deadline})
 }
 
 // dropNotice forgets a container's notice.

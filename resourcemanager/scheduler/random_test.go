@@ -18,6 +18,8 @@ type walk struct {
 	now     time.Time
 	live    []id.Container
 	journal []entry
+	// told are the deadlines that containers have heard of.
+	told map[id.Container]time.Time
 }
 
 // entry is what was done to the core: an input, or a pass at a time and what came of it.
@@ -216,6 +218,15 @@ func (w *walk) schedule(t *rapid.T) Decisions {
 	w.journal = append(w.journal, entry{at: w.now, decisions: fmt.Sprintf("%+v", d)})
 	for _, grant := range d.Grants {
 		w.live = append(w.live, grant.Container)
+	}
+	for _, k := range d.Reprieves {
+		delete(w.told, k)
+	}
+	for _, notice := range d.Notices {
+		if w.told == nil {
+			w.told = map[id.Container]time.Time{}
+		}
+		w.told[notice.Container] = notice.Deadline
 	}
 	for _, stop := range d.Stops {
 		i := slices.Index(w.live, stop.Container)

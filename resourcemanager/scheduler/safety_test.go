@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -32,12 +33,14 @@ type snapshot struct {
 	over map[id.Queue]bool
 	// warned are the containers under notice.
 	warned map[id.Container]bool
+	// told are the deadlines that containers had heard of.
+	told map[id.Container]time.Time
 	// nodes holds what is free on each node.
 	free map[id.Node]resource.Vector
 }
 
 func (w *walk) snapshot() snapshot {
-	s := snapshot{gangs: map[*app]map[string]int{}, over: map[id.Queue]bool{}, warned: map[id.Container]bool{}, free: map[id.Node]resource.Vector{}}
+	s := snapshot{gangs: map[*app]map[string]int{}, over: map[id.Queue]bool{}, warned: map[id.Container]bool{}, told: maps.Clone(w.told), free: map[id.Node]resource.Vector{}}
 	for _, a := range w.core.sortedApps() {
 		s.gangs[a] = map[string]int{}
 		for name, k := range a.asks {
@@ -156,10 +159,16 @@ func TestNothingIsStoppedOfAQueueThatHoldsNoMoreThanItsGuarantee(t *testing.T) {
 }
 
 func TestEveryNoticeIsAtLeastAsLongAsTheQueueOrTheContractPromises(t *testing.T) {
-	walks(t, func(t *rapid.T, w *walk, _ snapshot, d Decisions) {
+	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		for _, notice := range d.Notices {
 			k := w.core.containers[notice.Container]
 			if k == nil || k.notice == nil || k.notice.contract != nil {
+				continue
+			}
+			if heard, ok := before.told[notice.Container]; ok {
+				if notice.Deadline.Before(heard) && notice.Deadline.Sub(w.now) < w.core.config.Notice {
+					t.Fatalf("container %s had heard of %s, and has %s at %s", notice.Container, heard, notice.Deadline, w.now)
+				}
 				continue
 			}
 			if notice.Deadline.Sub(w.now) < w.core.config.Notice {

@@ -48,7 +48,9 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	if len(c.touched) > 0 {
 		c.wakeAt(c.now)
 	}
-	d.Reprieves = append(d.Reprieves, c.reprieved...)
+	for _, r := range c.reprieved {
+		d.Reprieves = append(d.Reprieves, r.container)
+	}
 	c.reprieved = c.reprieved[:0]
 	return *d
 }
