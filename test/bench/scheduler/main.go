@@ -23,7 +23,7 @@ var budgetsFile []byte
 
 // budgets are the figures that a run must reach.
 type budgets struct {
-	// AllocationsPerSecond is by number of nodes, for the scenarios cold fill and steady churn.
+	// AllocationsPerSecond is by number of nodes, for cold fill of every kind and steady churn.
 	AllocationsPerSecond map[string]float64 `json:"allocationsPerSecond"`
 	// Flatness is the most that the best shape may beat the worst by, at one number of nodes from 10k on.
 	Flatness float64 `json:"flatness"`
@@ -144,7 +144,7 @@ func judge(budget budgets, results []result) []string {
 	}
 	for _, r := range results {
 		where := fmt.Sprintf("%s, %d nodes, %d apps, %d asks", r.scenario, r.nodes, r.apps, r.asks)
-		if least, ok := budget.AllocationsPerSecond[strconv.Itoa(r.nodes)]; ok && (r.scenario == "pack" || r.scenario == "churn") && r.rate() < least {
+		if least, ok := budget.AllocationsPerSecond[strconv.Itoa(r.nodes)]; ok && slices.Contains([]string{"pack", "spread", "constraints", "churn"}, r.scenario) && r.rate() < least {
 			miss("%s: %.0f grants/s, wanted %.0f", where, r.rate(), least)
 		}
 		if r.scenario == "churn" && milliseconds(r.p99) > budget.PassP99Milliseconds {
