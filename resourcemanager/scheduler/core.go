@@ -239,7 +239,7 @@ func (c *Core) addApp(in AddApp) error {
 		}
 	}
 	weight := in.Weight
-	if weight <= 0 {
+	if !(weight > 0) {
 		weight = 1
 	}
 	if a == nil {
