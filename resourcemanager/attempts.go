@@ -49,6 +49,7 @@ func (z *zone) startAttempt(a *app) {
 		z.at(retry.AsTime())
 		return
 	}
+	z.withdrawAsks(a)
 	number := a.record.GetAttempt().GetNumber() + 1
 	a.record.Attempt = &storev1.Attempt{Number: number, CreatedAt: timestamppb.New(z.now)}
 	a.secret = ""
@@ -155,6 +156,8 @@ func (z *zone) attemptEnded(a *app, counts bool, reason string) {
 	if a.attempt() == lifecycle.AttemptScheduled {
 		z.askForMaster(a, 0)
 	}
+	// Nothing that only a master could use may take the room that the next master needs.
+	z.withdrawAsks(a)
 	z.moveAttempt(a, lifecycle.AttemptEnds, fmt.Sprintf("attempt %d of %s ended: %s", number, a.record.GetName(), reason))
 	a.record.RetryAt = nil
 	if counts {

@@ -59,7 +59,6 @@ func (z *zone) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	a.record.Attempt.TrackingUrl = request.GetTrackingUrl()
 	if a.record.GetAttempt().GetRegisteredAt() == nil {
 		a.record.Attempt.RegisteredAt = timestamppb.New(z.now)
-		z.withdrawAsks(a)
 	}
 	a.silentSince = z.now
 	a.secret = ""

@@ -2,9 +2,11 @@ package resourcemanager
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -262,4 +264,26 @@ func TestEndsAreRepeatedUntilTheyAreAcknowledged(t *testing.T) {
 
 func metadataOf(m *fakeMaster) context.Context {
 	return context.WithoutCancel(m.ctx)
+}
+
+func TestWhatADeadMasterAskedForDoesNotTakeTheNextOnesRoom(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		// Of 4 cores the master has 0.1, and 0.4 are left, so that what it frees is room for one more.
+		for i := range 9 {
+			m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask1(fmt.Sprintf("web-%d", i+1))}})
+		}
+		z.pass(12 * time.Second) // by now the node is reserved for the next of them
+		first := masterContainer(z, "web")
+		n.done(first, &corev1.Exit{Reason: corev1.Exit_EXITED, Code: 137})
+		synctest.Wait()
+		if next := masterContainer(z, "web"); next == "" || next == first {
+			t.Errorf("the next master was given %q after %q", next, first)
+		}
+		if used := z.node("node-1").GetUsed().GetCpuMillis(); used != 3600 {
+			t.Errorf("%d millicores are used, want 3600", used)
+		}
+	})
 }
