@@ -108,20 +108,33 @@ func dialZone(address string) (*grpc.ClientConn, error) {
 }
 
 func (c *cli) nginxCommand() *cobra.Command {
-	s := nginx.Config{}
+	s, attach := nginx.Config{}, nginx.Attach{}
 	cmd := c.companionDaemon(&cobra.Command{
-		Use:     "nginx",
-		Short:   "Keep an nginx in step with the zone",
-		Long:    "Nginx starts an nginx in a folder of its own, or takes up the one that runs there, and has it route to\nthe zone's apps. When the companion ends, nginx goes on serving.",
-		Example: "  mammoth companion nginx --dir /var/lib/mammoth-nginx --listen 0.0.0.0:80",
+		Use:   "nginx",
+		Short: "Keep an nginx in step with the zone",
+		Long: `Nginx starts an nginx in a folder of its own, or takes up the one that runs there, and has it route to
+the zone's apps. When the companion ends, nginx goes on serving.
+
+With --attach it starts none: it adds one file to an nginx that others run and configure, and reloads that.`,
+		Example: `  mammoth companion nginx --dir /var/lib/mammoth-nginx --listen 0.0.0.0:80
+  mammoth companion nginx --dir /var/lib/mammoth-nginx --listen 0.0.0.0:80 --attach /etc/nginx/nginx.conf`,
 	}, func(_ context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
 		s.Log, s.Applied = log, c.readyMark()
+		switch {
+		case attach.Config != "":
+			s.Attach = &attach
+		case attach.Include != "" || attach.Pid != "":
+			return nil, "", usagef("--include and --pid are of an nginx that others run; name its configuration with --attach too")
+		}
 		dir, err := companionFolder("nginx", s.Dir)
 		if err != nil {
 			return nil, "", err
 		}
 		s.Dir = dir
 		run, err := nginx.New(s, zone)
+		if s.Attach != nil {
+			return run, fmt.Sprintf("the nginx of %s listens at %s", attach.Config, s.Listen), err
+		}
 		return run, "nginx listens at " + s.Listen, err
 	})
 	flags := cmd.Flags()
@@ -133,7 +146,10 @@ func (c *cli) nginxCommand() *cobra.Command {
 	flags.StringVar(&s.Program, "program", "nginx", "the nginx to run")
 	flags.IntVar(&s.Workers, "workers", 0, "worker processes (default: one for each core)")
 	flags.DurationVar(&s.LostAfter, "lost-after", 30*time.Second, "how long the zone waits for this balancer when it cannot be reached")
-	flags.BoolVar(&s.StopOnExit, "stop-nginx", false, "end nginx with the companion")
+	flags.BoolVar(&s.StopOnExit, "stop-nginx", false, "end nginx with the companion; of an attached one, take the file away")
+	flags.StringVar(&attach.Config, "attach", "", "the main configuration of an nginx that others run, to add to it instead of starting one")
+	flags.StringVar(&attach.Include, "include", "", "the file to add, which that configuration includes inside http (default /etc/nginx/conf.d/mammoth.conf)")
+	flags.StringVar(&attach.Pid, "pid", "", "that nginx's pid file (default /run/nginx.pid)")
 	must(cmd.MarkFlagDirname("dir"))
 	must(cmd.MarkFlagDirname("certificates"))
 	return cmd

@@ -47,7 +47,7 @@ var (
 var companions = map[string]map[string]setting{
 	"nginx": {
 		"listen": anAddress, "tlsListen": anAddress, "certificates": aPath, "program": aProgram, "workers": aCount, "lostAfter": aDuration,
-		"logLevel": aLevel,
+		"logLevel": aLevel, "attach": aPath, "include": aPath, "pid": aPath,
 	},
 	"haproxy": {
 		"listen": anAddress, "tlsListen": anAddress, "certificates": aPath, "program": aProgram, "lostAfter": aDuration, "logLevel": aLevel,
