@@ -348,7 +348,7 @@ func suggest(name string, known []string) string {
 	switch {
 	case best != "":
 		return fmt.Sprintf("; did you mean %q?", best)
-	case len(known) <= 8:
+	case len(known) <= 12:
 		return fmt.Sprintf("; known are %s", strings.Join(known, ", "))
 	}
 	return ""

@@ -55,6 +55,9 @@ func buildTree(specs []QueueSpec, schema resource.Schema) ([]*queue, error) {
 	if root.spec.Guaranteed == (Capacity{}) {
 		root.spec.Guaranteed = Capacity{Percent: 100, IsPercent: true}
 	}
+	if root.spec.Maximum == (Capacity{}) {
+		root.spec.Maximum = Capacity{Percent: 100, IsPercent: true}
+	}
 	for _, spec := range specs {
 		if spec.Parent == "" {
 			continue
