@@ -88,6 +88,27 @@ func (z *zone) mayRunPrograms(who peer.User, spec *apiv1.AppSpec) error {
 		who, spec.GetName(), root.Name, administrators(root.Admin))
 }
 
+// mayJoin refuses a node of who is no operator, nor named to look after the whole zone, lists or not: a node is told the keys
+// that leases are signed with, which every other node obeys. Of a zone that others than this machine's programs can connect
+// to, whoever is not known here may be a node.
+func (z *zone) mayJoin(who peer.User, node string) error {
+	root := z.rootQueue()
+	if who.Operator || slices.Contains(root.Admin, who.Name) || who.Name == "" && z.config.AllowInsecure {
+		return nil
+	}
+	return denied("%s may not register node %q, which would be told the keys of the zone; run NodeManagers as root, as the user that runs the zone, or as an administrator of queue %s (%s)",
+		who, node, root.Name, administrators(root.Admin))
+}
+
+// mayRoute refuses a balancer of who is not to change what all queues share: it says when instances may be stopped, and how
+// those of every app fare.
+func (z *zone) mayRoute(who peer.User) error {
+	if who.Name == "" && z.config.AllowInsecure {
+		return nil
+	}
+	return z.mayOperate(who, "run a balancer of the zone")
+}
+
 func (z *zone) rootQueue() scheduler.QueueSpec {
 	for _, usage := range z.core.Queues() {
 		if usage.Spec.Parent == "" {

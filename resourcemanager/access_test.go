@@ -11,11 +11,15 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
 // as is a call of a program that a user runs.
@@ -254,5 +258,76 @@ func TestARefusalIs403OverREST(t *testing.T) {
 		if response.StatusCode != http.StatusForbidden || !strings.Contains(string(body), "may not drain nodes") {
 			t.Errorf("%s: %s", response.Status, body)
 		}
+	})
+}
+
+// A node is told the keys with which leases are signed, so whoever may register one may do everything.
+func TestOnlyOperatorsRegisterNodes(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.local = true
+		z.restart()
+		register := func(who string) error {
+			response, err := z.rm.RegisterNode(as(who), &trackerv1.RegisterRequest{NodeId: "node-1"})
+			if err == nil && len(response.GetKeys()) == 0 {
+				t.Errorf("%s was told no keys", who)
+			}
+			return err
+		}
+		for _, who := range []string{"guest", "shift", "chief", ""} {
+			if got := refusal(t, register(who)); !strings.Contains(got, `may not register node "node-1"`) || !strings.HasSuffix(got, "queue root (root, or the user that runs the zone)") {
+				t.Errorf("%q: %s", who, got)
+			}
+		}
+		if nodes, err := z.rm.Nodes(as("guest")); err != nil || len(nodes) > 0 {
+			t.Errorf("after refusals there are nodes %v, %v", nodes, err)
+		}
+		if err := register("root"); err != nil {
+			t.Error(err)
+		}
+		if _, err := z.rm.SetQueues(as("root"), &apiv1.SetQueuesRequest{Queues: guardedQueues()}); err != nil {
+			t.Fatal(err)
+		}
+		if err := register("chief"); err != nil {
+			t.Error(err)
+		}
+		refusal(t, register("shift"))
+		// Where other machines connect without TLS, nobody is known, and nodes are.
+		z.local = false
+		z.restart()
+		if err := register(""); err != nil {
+			t.Error(err)
+		}
+		refusal(t, register("guest"))
+	})
+}
+
+// What a balancer says counts for all apps: that one was taken out of it, and how many requests failed.
+func TestOnlyAdministratorsRunBalancersOnceThereAreLists(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.local = true
+		z.restart()
+		route := func() error {
+			stream, err := companionv1.NewCompanionsClient(z.conn).Route(context.Background())
+			if err != nil {
+				return err
+			}
+			_, err = stream.Recv()
+			return err
+		}
+		if err := route(); status.Code(err) != codes.Unimplemented { // as far as it gets here
+			t.Errorf("without lists a balancer is refused: %v", err)
+		}
+		if _, err := z.rm.SetQueues(as("root"), &apiv1.SetQueuesRequest{Queues: guardedQueues()}); err != nil {
+			t.Fatal(err)
+		}
+		if err := route(); status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "may not run a balancer of the zone; ask an administrator of queue root (chief)") {
+			t.Errorf("a stranger's balancer: %v", err)
+		}
+		for _, who := range []string{"root", "chief"} {
+			if err := z.rm.MayRoute(as(who)); err != nil {
+				t.Error(err)
+			}
+		}
+		refusal(t, z.rm.MayRoute(as("shift")))
 	})
 }

@@ -195,6 +195,12 @@ func (rm *ResourceManager) SetQueues(ctx context.Context, request *apiv1.SetQueu
 	return ask(ctx, rm, func(z *zone) (*apiv1.ListQueuesResponse, error) { return z.setQueues(who, request) })
 }
 
+// MayRoute implements service.Zone.
+func (rm *ResourceManager) MayRoute(ctx context.Context) error {
+	who := peer.From(ctx)
+	return tell(ctx, rm, func(z *zone) error { return z.mayRoute(who) })
+}
+
 // Contracts implements service.Lending.
 func (rm *ResourceManager) Contracts(ctx context.Context) (*apiv1.ListContractsResponse, error) {
 	return ask(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.viewContracts(), nil })
@@ -248,7 +254,13 @@ func (rm *ResourceManager) RotateKeys(ctx context.Context) error {
 
 // RegisterNode implements service.Tracker.
 func (rm *ResourceManager) RegisterNode(ctx context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
-	return ask(ctx, rm, func(z *zone) (*trackerv1.RegisterResponse, error) { return z.registerNode(request) })
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*trackerv1.RegisterResponse, error) {
+		if err := z.mayJoin(who, request.GetNodeId()); err != nil {
+			return nil, err
+		}
+		return z.registerNode(request)
+	})
 }
 
 // OpenSession implements service.Tracker.

@@ -53,6 +53,8 @@ type Zone interface {
 	Queues(ctx context.Context) ([]*apiv1.Queue, error)
 	Queue(ctx context.Context, name string) (*apiv1.Queue, error)
 	SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error)
+	// MayRoute says why whoever calls may not be a balancer, if so.
+	MayRoute(ctx context.Context) error
 	// Events gives the stored events that match and, with follow, a stream of those after them.
 	Events(ctx context.Context, request *apiv1.WatchEventsRequest) ([]*apiv1.Event, Stream[*apiv1.Event], error)
 }
@@ -158,7 +160,7 @@ func Register(server *grpc.Server, config Config) {
 	apiv1.RegisterZonesServer(server, &zones{loop: config.Zone})
 	apiv1.RegisterImagesServer(server, &imageList{store: config.Images})
 	apiv1.RegisterRegistryServer(server, config.Registry)
-	companionv1.RegisterCompanionsServer(server, config.Companions)
+	companionv1.RegisterCompanionsServer(server, &companions{CompanionsServer: config.Companions, loop: config.Zone})
 	trackerv1.RegisterResourceTrackerServer(server, &tracker{loop: config.Tracker})
 	masterv1.RegisterApplicationMasterServer(server, &masters{loop: config.Masters})
 }
