@@ -113,11 +113,11 @@ func (b *noticeBoard) serving(service string) ([]string, bool) {
 
 // testZone is a ResourceManager in a bubble, whose network is a pipe.
 type testZone struct {
-	t        *testing.T
-	config   Config
-	board    *noticeBoard
-	images   imageShelf
-	queues   string
+	t      *testing.T
+	config Config
+	board  *noticeBoard
+	images imageShelf
+	queues string
 	// local keeps out whom the kernel does not know, such as nodes that come through the pipe.
 	local    bool
 	open     func() store.Store

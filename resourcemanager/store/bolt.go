@@ -107,14 +107,16 @@ func openBolt(path string, options Options, tuning tuning) (*Bolt, error) {
 
 // recover brings the file up to date with the journal, which begins anew after that.
 func (b *Bolt) recover() error {
+	begun := false
+	b.first = 1
 	err := b.db.View(func(tx *bolt.Tx) error {
-		if meta := tx.Bucket(metaBucket); meta != nil {
-			if last := meta.Get(journalKey); last != nil {
-				b.first = uint64(fromNumber(last)) + 1
-				return nil
-			}
+		meta := tx.Bucket(metaBucket)
+		if begun = meta != nil; !begun {
+			return nil
 		}
-		b.first = 1
+		if last := meta.Get(journalKey); last != nil {
+			b.first = uint64(fromNumber(last)) + 1
+		}
 		return nil
 	})
 	if err != nil {
@@ -127,6 +129,11 @@ func (b *Bolt) recover() error {
 	})
 	if err != nil {
 		return err
+	}
+	if !begun && len(b.waiting) > 0 {
+		// A zone that began anew with it would count its starts from one, and name containers like earlier ones.
+		return fmt.Errorf("%s is of a zone whose file is gone; restore the whole folder from a backup, or move that file away to begin a new zone: %w",
+			b.journal.file.Name(), errdefs.ErrDataLoss)
 	}
 	return b.drain()
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -214,4 +215,136 @@ func FuzzDecodeBatch(f *testing.F) {
 			t.Errorf("%+v was read back as %+v, %v", batch, again, err)
 		}
 	})
+}
+
+// filled opens a store, commits some batches, which are in the journal and not in the file, and gives where the journal's
+// records begin and the file as it was before.
+func filled(t *testing.T, path string, batches int) (begins []int64, before []byte) {
+	t.Helper()
+	s, err := openBolt(path, Options{Now: time.Now(), EventRetention: 10}, tuning{half: 4096, noSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before, err = os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	for i := range batches {
+		begins = append(begins, s.journal.place)
+		if err := s.Commit(Batch{Puts: []Put{{Kind: "k", Key: fmt.Sprintf("%02d", i), Value: []byte("value")}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.release(); err != nil { // as a crash does
+		t.Fatal(err)
+	}
+	return begins, before
+}
+
+// The end of the journal may be torn, which is no loss; its middle may not.
+func TestADamagedRecordIsNotTakenForTheEnd(t *testing.T) {
+	const batches = 5
+	for damaged := range batches {
+		for _, within := range []int64{1, 5, headSize + 1} { // its checksum, its number, its content
+			path := filepath.Join(t.TempDir(), "zone.db")
+			begins, _ := filled(t, path, batches)
+			raw, err := os.ReadFile(path + ".journal")
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw[begins[damaged]+within] ^= 0x10
+			if err := os.WriteFile(path+".journal", raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, err := OpenSmallBolt(path, Options{Now: time.Now(), EventRetention: 10})
+			if damaged < batches-1 {
+				if !errdefs.IsDataLoss(err) || !strings.Contains(err.Error(), fmt.Sprintf("record %d is damaged", damaged+1)) {
+					t.Errorf("with record %d damaged at byte %d: %v", damaged+1, within, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatalf("with the last record damaged: %v", err)
+			}
+			kept := 0
+			if err := s.Load("k", func(string, []byte) error { kept++; return nil }); err != nil || kept != batches-1 {
+				t.Errorf("%d of %d batches are there: %v", kept, batches-1, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// A zone that begins anew must not take over what an old journal holds: its containers would be numbered like earlier ones.
+func TestAJournalWithoutItsFileIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "zone.db")
+	filled(t, path, 3)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if s, err := OpenSmallBolt(path, Options{Now: time.Now(), EventRetention: 10}); !errdefs.IsDataLoss(err) {
+			t.Fatalf("opened %v with %v", s, err)
+		}
+	}
+	if err := os.Remove(path + ".journal"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := OpenSmallBolt(path, Options{Now: time.Now(), EventRetention: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAJournalThatWasCutShortIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "zone.db")
+	filled(t, path, 3)
+	if err := os.Truncate(path+".journal", 0); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := OpenSmallBolt(path, Options{Now: time.Now(), EventRetention: 10}); !errdefs.IsDataLoss(err) {
+		t.Fatalf("opened %v with %v", s, err)
+	}
+}
+
+// A store that is older than journals, one whose journal was left out of a copy, and one whose journal is of another size
+// go on.
+func TestStoresWithAnotherJournalOrNoneGoOn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "zone.db")
+	options := Options{Now: time.Now(), EventRetention: 10}
+	for round, half := range []int64{160, 4096, 160, 0, 512} {
+		if half == 0 {
+			if err := os.Remove(path + ".journal"); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		s, err := openBolt(path, options, tuning{half: half, noSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 20 {
+			if err := s.Commit(Batch{Puts: []Put{{Kind: "k", Key: fmt.Sprint(round, i), Value: []byte("value")}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := OpenSmallBolt(path, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := 0
+	if err := s.Load("k", func(string, []byte) error { kept++; return nil }); err != nil || kept != 4*20 {
+		t.Errorf("%d of %d records are there: %v", kept, 4*20, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -49,6 +49,10 @@ func openJournal(path string, tuning tuning) (*journal, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
+	if info.Size() <= 2*headSize {
+		err := fmt.Errorf("%s was cut short; restore the whole folder from a backup, or move that file away to go on without what it held: %w", path, errdefs.ErrDataLoss)
+		return nil, errors.Join(err, file.Close())
+	}
 	return &journal{file: file, half: info.Size() / 2, noSync: tuning.noSync}, nil
 }
 
@@ -95,11 +99,12 @@ func (j *journal) replay(after uint64, each func(record []byte) error) error {
 	if err != nil {
 		return err
 	}
-	if len(older) > 0 && len(newer) > 0 && older[0].number > newer[0].number {
+	behind := max(older.behind, newer.behind)
+	if len(older.records) > 0 && len(newer.records) > 0 && older.records[0].number > newer.records[0].number {
 		older, newer = newer, older
 	}
 	j.number = after
-	for _, r := range append(older, newer...) {
+	for _, r := range append(older.records, newer.records...) {
 		switch {
 		case r.number <= j.number:
 			continue
@@ -111,6 +116,11 @@ func (j *journal) replay(after uint64, each func(record []byte) error) error {
 		}
 		j.number = r.number
 	}
+	if behind > j.number {
+		// A record is written once the one before it is on the disk, so this is not how a crash leaves a journal.
+		return fmt.Errorf("record %d is damaged in %s; restore the whole folder from a backup, or move that file away to go on without what it holds: %w",
+			j.number+1, j.file.Name(), errdefs.ErrDataLoss)
+	}
 	return nil
 }
 
@@ -119,32 +129,57 @@ type record struct {
 	content []byte
 }
 
-// read gives the records of a half that follow each other.
-func (j *journal) read(base int64) ([]record, error) {
+// content is what a half of the journal holds.
+type content struct {
+	// records follow each other.
+	records []record
+	// behind is the number of the record that stands whole behind the first bytes that are none; zero if there is none. It
+	// may be left from an earlier turn.
+	behind uint64
+}
+
+func (j *journal) read(base int64) (content, error) {
 	half := bufio.NewReader(io.NewSectionReader(j.file, base, j.half))
-	var records []record
+	var c content
 	for left := j.half; left > headSize; {
-		var head [headSize]byte
-		if _, err := io.ReadFull(half, head[:]); err != nil {
-			return nil, err
+		r, whole, err := readRecord(half, left)
+		if err != nil || r.content == nil {
+			return c, err
 		}
-		left -= headSize
-		number, length := binary.BigEndian.Uint64(head[4:]), int64(binary.BigEndian.Uint32(head[12:]))
-		follows := len(records) == 0 || number == records[len(records)-1].number+1
-		if number == 0 || !follows || length > left {
-			break
+		left -= headSize + int64(len(r.content))
+		if last := len(c.records) - 1; whole && (last < 0 || r.number == c.records[last].number+1) {
+			c.records = append(c.records, r)
+			continue
 		}
-		content := make([]byte, length)
-		if _, err := io.ReadFull(half, content); err != nil {
-			return nil, err
+		if left <= headSize {
+			return c, nil
 		}
-		left -= length
-		if crc32.Update(crc32.Checksum(head[4:], castagnoli), castagnoli, content) != binary.BigEndian.Uint32(head[:]) {
-			break
+		if r, whole, err = readRecord(half, left); whole {
+			c.behind = r.number
 		}
-		records = append(records, record{number, content})
+		return c, err
 	}
-	return records, nil
+	return c, nil
+}
+
+// readRecord reads a record of at most so many bytes, and reports whether it is one. It gives no content if what stands
+// where its length should be is none.
+func readRecord(from io.Reader, most int64) (r record, whole bool, err error) {
+	var head [headSize]byte
+	if _, err := io.ReadFull(from, head[:]); err != nil {
+		return r, false, err
+	}
+	r.number = binary.BigEndian.Uint64(head[4:])
+	length := int64(binary.BigEndian.Uint32(head[12:]))
+	if length > most-headSize {
+		return r, false, nil
+	}
+	r.content = make([]byte, length)
+	if _, err := io.ReadFull(from, r.content); err != nil {
+		return r, false, err
+	}
+	sum := crc32.Update(crc32.Checksum(head[4:], castagnoli), castagnoli, r.content)
+	return r, sum == binary.BigEndian.Uint32(head[:]), nil
 }
 
 // holds reports whether a half has room for a record of so many bytes, its head included.

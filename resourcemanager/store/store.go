@@ -13,8 +13,8 @@ type Store interface {
 	Identity() Identity
 	// Load calls each for every record of a kind, in the order of their keys. The bytes are each's to keep.
 	Load(kind Kind, each func(key string, value []byte) error) error
-	// Commit writes a batch: all of it or, with an error, none, and on return for good. After an error the store
-	// must be closed: what it holds is known, but not what its owner took for granted.
+	// Commit writes a batch: all of it or none, and on return without an error for good. After an error the store
+	// must be closed: whether it holds the batch shows when it is opened again.
 	Commit(batch Batch) error
 	// Events calls each for the stored events after a sequence number, oldest first, until each returns false.
 	Events(after int64, each func(sequence int64, value []byte) bool) error
