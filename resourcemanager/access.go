@@ -77,15 +77,15 @@ func (z *zone) mayOperate(who peer.User, doing string) error {
 	return denied("%s may not %s; ask an administrator of queue %s (%s)", who, doing, root.Name, administrators(root.Admin))
 }
 
-// mayRunPrograms refuses a framework of who is no operator, nor named to look after the whole zone: it runs programs of the
-// nodes as whoever runs their NodeManagers, which is root, and they may do everything in the zone.
-func (z *zone) mayRunPrograms(who peer.User, spec *apiv1.AppSpec) error {
+// mayRunPrograms refuses a framework to who is no operator, nor named to look after the whole zone: it runs programs of the
+// nodes as whoever runs their NodeManagers, which is root, and they may do everything in the zone. doing is a verb.
+func (z *zone) mayRunPrograms(who peer.User, spec *apiv1.AppSpec, doing string) error {
 	root := z.rootQueue()
 	if spec.GetKind() != apiv1.AppSpec_FRAMEWORK || who.Operator || slices.Contains(root.Admin, who.Name) {
 		return nil
 	}
-	return denied("%s may not deploy the framework %s, which runs programs of the nodes themselves; ask an administrator of queue %s (%s)",
-		who, spec.GetName(), root.Name, administrators(root.Admin))
+	return denied("%s may not %s the framework %s, which runs programs of the nodes themselves; ask an administrator of queue %s (%s)",
+		who, doing, spec.GetName(), root.Name, administrators(root.Admin))
 }
 
 // mayJoin refuses a node of who is no operator, nor named to look after the whole zone, lists or not: a node is told the keys

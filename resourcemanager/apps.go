@@ -33,7 +33,7 @@ func (z *zone) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.Deplo
 	if a != nil && a.state() == lifecycle.AppRemoving {
 		return nil, fmt.Errorf("%s is being removed; wait until \"mammoth app ls\" does not list it any more: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
 	}
-	if err := z.mayRunPrograms(who, spec); err != nil {
+	if err := z.mayRunPrograms(who, spec, "deploy"); err != nil {
 		return nil, err
 	}
 	if a != nil {

@@ -135,8 +135,11 @@ func (rm *ResourceManager) Targets(ctx context.Context, app, instance string, en
 func (rm *ResourceManager) MayExec(ctx context.Context, name string) error {
 	who := peer.From(ctx)
 	return tell(ctx, rm, func(z *zone) error {
-		_, err := z.changeable(who, name, "run commands in")
-		return err
+		a, err := z.changeable(who, name, "run commands in")
+		if err != nil {
+			return err
+		}
+		return z.mayRunPrograms(who, a.record.GetSpec(), "run commands in")
 	})
 }
 

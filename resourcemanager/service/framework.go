@@ -20,7 +20,7 @@ func completeProgram(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) error {
 		return invalid("a program of the node cannot have a read-only root")
 	case role.GetPlacement().GetMaxPerNode() > 1:
 		return invalid("a framework's role has one instance a node, so maxPerNode cannot be %d", role.GetPlacement().GetMaxPerNode())
-	case role.GetUpdate().GetStrategy() != apiv1.UpdatePolicy_ROLLING:
+	case role.GetUpdate().GetStrategy() != apiv1.UpdatePolicy_ROLLING || role.GetUpdate().GetOnce().GetStrategy() != apiv1.UpdatePolicy_ROLLING:
 		return invalid("a framework is updated by rolling alone: the new instance takes over what the old one leaves on its node")
 	}
 	return nil
