@@ -93,6 +93,7 @@ func (o *owner) admit(signed *corev1.ContainerToken, spec *corev1.ContainerSpec)
 		return nil, fmt.Errorf("container %s: %w", key, err)
 	}
 	h := o.hold(key, claims.GetLease(), spec)
+	delete(o.leaving, placeOf(h))
 	h.core.KeepUntil = claims.GetExpiresAt().AsTime()
 	if claims.GetExpiresAt() == nil {
 		h.core.KeepUntil = time.Time{}

@@ -33,6 +33,9 @@ type owner struct {
 	engines    map[corev1.ContainerSpec_Runtime]*engineState
 	attributes map[string]*corev1.Attribute
 
+	// leaving are the places of frameworks that are to end, and have not yet.
+	leaving map[string]struct{}
+
 	feeds   map[*feed]struct{}
 	tracker *feed
 
@@ -84,6 +87,7 @@ func newOwner(nm *NodeManager) *owner {
 		containers: map[id.Container]*held{},
 		health:     &corev1.NodeHealth{Healthy: true},
 		engines:    map[corev1.ContainerSpec_Runtime]*engineState{},
+		leaving:    map[string]struct{}{},
 		feeds:      map[*feed]struct{}{},
 		changed:    map[*held]struct{}{},
 		dirty:      map[*held]struct{}{},
@@ -170,6 +174,9 @@ func (o *owner) step(h *held, decide func() []container.Effect) {
 		}
 		log.Info("container changed state")
 		o.nm.counters.transition(after)
+		if after == container.Done {
+			o.endLeaving()
+		}
 	}
 	o.perform(h, effects)
 	if h.core.Removed {

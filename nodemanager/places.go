@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -70,23 +69,30 @@ func (nm *NodeManager) places() []string {
 	return places
 }
 
-// endFramework ends what an app has left here, unless a container of it is here again.
-func (o *owner) endFramework(app string) {
+// endPlace ends what a framework has left in a place: once the containers there have ended, which the ResourceManager may
+// have given up before they are gone, and unless another one comes meanwhile.
+func (o *owner) endPlace(place string) {
 	nm := o.nm
 	if nm.config.Places == nil {
 		return
 	}
+	o.leaving[place] = struct{}{}
 	nm.waiting.Go(func() {
-		for _, place := range nm.places() {
-			if place[strings.LastIndexByte(place, '.')+1:] != app {
-				continue
-			}
-			ctx, cancel := context.WithTimeout(nm.edges, cleanWithin)
-			err := nm.config.Places.EndPlace(ctx, place)
-			cancel()
-			if err != nil && nm.edges.Err() == nil {
-				nm.log.Warn("what a framework has left here is not ended", "app", app, "node", nm.config.NodeID, "error", err)
-			}
+		ctx, cancel := context.WithTimeout(nm.edges, cleanWithin)
+		defer cancel()
+		err := nm.config.Places.EndPlace(ctx, place)
+		switch {
+		case err == nil:
+			nm.inbox.put(func(o *owner) { delete(o.leaving, place) })
+		case nm.edges.Err() == nil:
+			nm.log.Warn("what a framework has left here is not ended yet", "place", place, "node", nm.config.NodeID, "error", err)
 		}
 	})
+}
+
+// endLeaving looks at the places again that could not be ended; a container has ended.
+func (o *owner) endLeaving() {
+	for place := range o.leaving {
+		o.endPlace(place)
+	}
 }

@@ -226,7 +226,7 @@ func (o *owner) obey(command *trackerv1.NodeCommand) {
 	case *trackerv1.NodeCommand_Keys_:
 		o.trust(c.Keys.GetKeys())
 	case *trackerv1.NodeCommand_EndFramework_:
-		o.endFramework(c.EndFramework.GetAppName())
+		o.endPlace(c.EndFramework.GetPlace())
 	}
 }
 

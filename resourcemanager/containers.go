@@ -104,9 +104,6 @@ func (z *zone) grant(grant scheduler.Grant) {
 	state, _ := z.tables.containers.Next(lifecycle.ContainerUnspecified, lifecycle.ContainerGranted)
 	c.record.Status = &corev1.ContainerStatus{Lease: c.record.GetLease(), State: corev1.ContainerStatus_State(state)}
 	z.index(c)
-	if a.framework() && !grant.Master && n.places != nil {
-		n.places[a.record.GetName()] = struct{}{}
-	}
 	z.containerEvent(c, lifecycle.ContainerUnspecified, state, fmt.Sprintf("%s was given to %s on %s", c.id, a.record.GetName(), n.id))
 	if grant.Master {
 		z.masterGranted(c)
@@ -171,6 +168,7 @@ func (z *zone) observe(c *container, status *corev1.ContainerStatus) {
 	status.State = corev1.ContainerStatus_State(to)
 	before := c.record.GetStatus()
 	c.record.Status = status
+	z.takePlace(c)
 	switch {
 	case to == lifecycle.ContainerDone:
 		z.containerDone(c, from)

@@ -15,49 +15,79 @@ import (
 
 func (a *app) framework() bool { return a.record.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK }
 
+// role is empty in an app of one role, and as long as the node has said nothing of the container.
+func (c *container) role() string { return c.record.GetStatus().GetLabels()["role"] }
+
 // takePlaces notes what a node has of frameworks.
 func (n *node) takePlaces(names []string) {
 	n.places = map[string]struct{}{}
 	for _, name := range names {
-		n.places[appOfService(name)] = struct{}{}
+		n.places[name] = struct{}{}
+	}
+}
+
+// takePlace notes that a container whose node has begun with it may have left something there.
+func (z *zone) takePlace(c *container) {
+	if n := z.nodes[c.node]; n != nil && c.state() != lifecycle.ContainerNew && c.app.framework() && !c.record.GetLease().GetMaster() {
+		if n.places == nil {
+			n.takePlaces(nil)
+		}
+		n.places[placeOf(c.app.record.GetName(), c.role())] = struct{}{}
 	}
 }
 
 // checkPlaces looks at everything that a node has of frameworks, once it can be told.
 func (z *zone) checkPlaces(n *node) {
-	for _, name := range sortedKeys(n.places) {
-		if a := z.names[name]; a != nil && a.framework() {
+	for _, place := range sortedKeys(n.places) {
+		if a := z.names[appOfService(place)]; a != nil && a.framework() {
 			z.touch(a)
 			continue
 		}
-		z.endPlace(n, name)
+		z.endPlace(n, place)
 	}
 }
 
-// settlePlaces ends a framework on the nodes that it has left: everywhere once it has ended, and wherever it has no
-// container once it has as many elsewhere as it is to have. Until then the next one may come back to what is there.
+// settlePlaces ends what a framework's roles have on the nodes that they have left: everywhere once it has ended, and
+// wherever a role has no container once it has as many elsewhere as it is to have. Until then the next one may come back
+// to what is there.
 func (z *zone) settlePlaces(a *app) {
-	here, running := map[id.Node]bool{}, int32(0)
+	name := a.record.GetName()
+	missing := map[string]int32{}
+	for _, role := range a.record.GetSpec().GetRoles() {
+		missing[placeOf(name, role.GetName())] = role.GetInstances()
+	}
+	type spot struct {
+		node  id.Node
+		place string
+	}
+	taken, arriving := map[spot]bool{}, map[id.Node]bool{}
 	for _, c := range a.containers {
-		if c.held() && !c.record.GetLease().GetMaster() {
-			here[c.node] = true
+		switch place := placeOf(name, c.role()); {
+		case !c.held() || c.record.GetLease().GetMaster():
+		case c.state() == lifecycle.ContainerNew:
+			arriving[c.node] = true // its role is not known yet
+		default:
+			taken[spot{c.node, place}] = true
 			if c.state() == lifecycle.ContainerRunning && !c.record.GetStopping() {
-				running++
+				missing[place]--
 			}
 		}
 	}
 	ended := a.removed || a.state() == lifecycle.AppStopped
-	if !ended && (a.ending() || running < wantedInstances(a.record.GetSpec())) {
+	if !ended && a.ending() {
 		return
 	}
 	for _, n := range z.sortedNodes() {
-		if _, there := n.places[a.record.GetName()]; !there || here[n.id] || n.stream == nil {
+		if n.stream == nil || arriving[n.id] {
 			continue
 		}
-		z.endPlace(n, a.record.GetName())
-		for _, role := range a.record.GetSpec().GetRoles() {
-			balancer := fmt.Sprintf("%s.%s", placeOf(a.record.GetName(), role.GetName()), n.id)
-			// What it routed with ends: nobody has to wait for it.
+		for _, place := range sortedKeys(n.places) {
+			if appOfService(place) != name || taken[spot{n.id, place}] || !ended && missing[place] > 0 {
+				continue
+			}
+			z.endPlace(n, place)
+			// What its balancer routed with ends: nobody has to wait for it.
+			balancer := fmt.Sprintf("%s.%s", place, n.id)
 			z.after(func() { z.registry.ExpectBalancer(balancer, 0) })
 		}
 	}
@@ -71,9 +101,9 @@ func placeOf(app, role string) string {
 	return role + "." + app
 }
 
-func (z *zone) endPlace(n *node, app string) {
-	delete(n.places, app)
+func (z *zone) endPlace(n *node, place string) {
+	delete(n.places, place)
 	z.command(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_EndFramework_{
-		EndFramework: &trackerv1.NodeCommand_EndFramework{AppName: app},
+		EndFramework: &trackerv1.NodeCommand_EndFramework{AppName: appOfService(place), Place: place},
 	}})
 }

@@ -369,7 +369,7 @@ func (n *fakeNode) listen(stream grpc.BidiStreamingClient[trackerv1.NodeReport, 
 				delete(n.containers, name)
 			}
 		case command.GetEndFramework() != nil:
-			n.ended = append(n.ended, command.GetEndFramework().GetAppName())
+			n.ended = append(n.ended, command.GetEndFramework().GetPlace())
 		case command.GetKeys() != nil:
 			n.keys = command.GetKeys().GetKeys()
 		}

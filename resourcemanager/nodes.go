@@ -49,8 +49,8 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	r.Capacity, r.Attributes, r.Health = request.GetCapacity(), request.GetAttributes(), request.GetHealth()
 	r.RegisteredAt = timestamppb.New(z.now)
 
-	reap := z.takeTruth(n, request.GetContainers())
 	n.takePlaces(request.GetFrameworks())
+	reap := z.takeTruth(n, request.GetContainers())
 	z.moveNode(n, lifecycle.NodeRegisters, "the node registered")
 	z.judgeHealth(n)
 	if r.GetDrain() {

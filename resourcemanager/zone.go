@@ -160,7 +160,7 @@ type node struct {
 	// lastReport is when the node was last heard of otherwise than on its present stream.
 	lastReport time.Time
 	containers map[id.Container]*container
-	// places are the frameworks that may have something on the node.
+	// places are what frameworks may have on the node: APP, or ROLE.APP.
 	places map[string]struct{}
 }
 

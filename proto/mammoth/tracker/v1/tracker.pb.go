@@ -724,11 +724,13 @@ func (x *NodeCommand_Keys) GetKeys() []*TokenKey {
 	return nil
 }
 
-// EndFramework: no container of this framework is to come to the node any more. What the last one has left running is
-// ended, and its folder deleted.
+// EndFramework: no container is to come to this place of a framework any more. What the last one has left running there
+// is ended, and the folder deleted, as soon as no container is in it.
 type NodeCommand_EndFramework struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AppName       string                 `protobuf:"bytes,1,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	AppName string                 `protobuf:"bytes,1,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
+	// As in RegisterRequest.frameworks.
+	Place         string `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -766,6 +768,13 @@ func (*NodeCommand_EndFramework) Descriptor() ([]byte, []int) {
 func (x *NodeCommand_EndFramework) GetAppName() string {
 	if x != nil {
 		return x.AppName
+	}
+	return ""
+}
+
+func (x *NodeCommand_EndFramework) GetPlace() string {
+	if x != nil {
+		return x.Place
 	}
 	return ""
 }
@@ -819,7 +828,7 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"attributes\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xe5\x06\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xfb\x06\n" +
 	"\vNodeCommand\x12@\n" +
 	"\x06launch\x18\x01 \x01(\v2&.mammoth.tracker.v1.NodeCommand.LaunchH\x00R\x06launch\x12:\n" +
 	"\x04stop\x18\x02 \x01(\v2$.mammoth.tracker.v1.NodeCommand.StopH\x00R\x04stop\x12@\n" +
@@ -838,9 +847,10 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\x06Forget\x12#\n" +
 	"\rcontainer_ids\x18\x01 \x03(\tR\fcontainerIds\x1a8\n" +
 	"\x04Keys\x120\n" +
-	"\x04keys\x18\x01 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x1a)\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x1a?\n" +
 	"\fEndFramework\x12\x19\n" +
-	"\bapp_name\x18\x01 \x01(\tR\aappNameB\t\n" +
+	"\bapp_name\x18\x01 \x01(\tR\aappName\x12\x14\n" +
+	"\x05place\x18\x02 \x01(\tR\x05placeB\t\n" +
 	"\acommand2\xb8\x01\n" +
 	"\x0fResourceTracker\x12U\n" +
 	"\bRegister\x12#.mammoth.tracker.v1.RegisterRequest\x1a$.mammoth.tracker.v1.RegisterResponse\x12N\n" +
