@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -44,8 +45,8 @@ func (r *Runtime) placePath(place string) string {
 	return filepath.Join("mammoth", r.config.Zone, r.config.Node, "place-"+place)
 }
 
-// openPlace makes the folder of a spec's place.
-func (r *Runtime) openPlace(spec runtime.Spec) error {
+// openPlace makes the folder of a spec's place, which is the user's whose program runs there.
+func (r *Runtime) openPlace(spec runtime.Spec, owner *syscall.Credential) error {
 	switch {
 	case spec.Place == "":
 		return nil
@@ -55,7 +56,11 @@ func (r *Runtime) openPlace(spec runtime.Spec) error {
 		return fmt.Errorf("%q cannot be the name of a place: %w", spec.Place, errdefs.ErrInvalidArgument)
 	}
 	// Whoever runs there as another user, as nginx's workers do, has to reach its files.
-	return os.MkdirAll(r.placeDir(spec.Place), 0o755)
+	err := os.MkdirAll(r.placeDir(spec.Place), 0o755)
+	if err == nil && owner != nil {
+		err = os.Chown(r.placeDir(spec.Place), int(owner.Uid), int(owner.Gid))
+	}
+	return err
 }
 
 // adopt takes what waits in the container's place into its own group. A failure costs the accounting, not the
@@ -133,19 +138,58 @@ func (r *Runtime) Places() ([]string, error) {
 // EndPlace ends what waits in a place and deletes its folder. ErrFailedPrecondition while a container is there. One
 // that does not exist is not an error.
 func (r *Runtime) EndPlace(ctx context.Context, place string) error {
-	r.starting.Lock()
-	defer r.starting.Unlock()
 	if !placeName.MatchString(place) {
 		return fmt.Errorf("%q cannot be the name of a place: %w", place, errdefs.ErrInvalidArgument)
 	}
-	r.mu.Lock()
-	for _, c := range r.containers {
-		if c.state.Place == place && !c.hasEnded() {
-			r.mu.Unlock()
-			return fmt.Errorf("container %v runs in %s: %w", c.id, place, errdefs.ErrFailedPrecondition)
+	if err := r.enter(ctx, place); err != nil {
+		return err
+	}
+	if c := r.inPlace(place); c != nil {
+		r.starting.Unlock()
+		return fmt.Errorf("container %v runs in %s: %w", c.id, place, errdefs.ErrFailedPrecondition)
+	}
+	over := make(chan struct{})
+	r.ending[place] = over
+	r.starting.Unlock()
+	err := r.clearPlace(ctx, place)
+	r.starting.Lock()
+	delete(r.ending, place)
+	r.starting.Unlock()
+	close(over)
+	return err
+}
+
+// enter locks starting, once nobody is ending the place.
+func (r *Runtime) enter(ctx context.Context, place string) error {
+	for ctx.Err() == nil {
+		r.starting.Lock()
+		over := r.ending[place]
+		if over == nil {
+			return nil
+		}
+		r.starting.Unlock()
+		select {
+		case <-over:
+		case <-ctx.Done():
 		}
 	}
-	r.mu.Unlock()
+	return context.Cause(ctx)
+}
+
+// inPlace is the container that runs in a place; nil if none does.
+func (r *Runtime) inPlace(place string) *container {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.containers {
+		if c.state.Place == place && !c.hasEnded() {
+			return c
+		}
+	}
+	return nil
+}
+
+// clearPlace ends what waits in a place, then deletes its folder.
+func (r *Runtime) clearPlace(ctx context.Context, place string) error {
 	if group := r.placeGroup(place); group == nil {
 		r.endStrays(place)
 	} else if err := endGroup(ctx, group); err != nil {

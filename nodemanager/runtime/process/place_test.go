@@ -3,6 +3,7 @@ package process_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/testenv"
+	"github.com/mammoth-os/mammoth/nodemanager/cgroup"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime/process"
 )
@@ -201,6 +203,24 @@ func TestAContainerThatDiesWhileItsNodeManagerIsAwayLeavesItsPlaceToo(t *testing
 	}
 }
 
+func TestAPlaceIsItsUsersToWrite(t *testing.T) {
+	p := openPlaced(t)
+	for at := p.config.Dir; at != "/"; at = filepath.Dir(at) {
+		if info, err := os.Stat(at); err == nil && info.Mode().Perm()&0o1 == 0 {
+			if err := os.Chmod(at, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_, err := p.Start(p.ctx, runtime.Spec{ID: numbered(1), Command: []string{"/bin/sh", "-c", "touch $MAMMOTH_STATE/file"}, Place: "edge", User: "nobody"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit := p.ended(1); exit.Code != 0 {
+		t.Errorf("it ended with %+v", exit)
+	}
+}
+
 func TestAPlaceIsNamedLikeAFramework(t *testing.T) {
 	p := openPlaced(t)
 	for _, name := range []string{"../edge", "edge/x", "a.b.c", "Edge", "."} {
@@ -211,6 +231,71 @@ func TestAPlaceIsNamedLikeAFramework(t *testing.T) {
 		if err := p.EndPlace(p.ctx, name); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("the end of a place named %q: %v", name, err)
 		}
+	}
+}
+
+// What is left in a place may take its time to end; nothing else on the node waits for that, but who comes to the place.
+func TestAPlaceThatEndsSlowlyHoldsUpNoOtherStart(t *testing.T) {
+	p := openPlaced(t)
+	slow := `setsid sh -c 'cd $MAMMOTH_STATE; trap "touch asked" TERM; echo $$ > pid; until test -e may; do sleep 0.01; done' & exec sleep 300`
+	if _, err := p.Start(p.ctx, runtime.Spec{ID: numbered(1), Command: []string{"/bin/sh", "-c", slow}, Place: "edge"}); err != nil {
+		t.Fatal(err)
+	}
+	left, dir := p.left(), filepath.Join(p.config.Places, "edge")
+	if err := p.Stop(p.ctx, numbered(1), 0); err != nil {
+		t.Fatal(err)
+	}
+	ended, next := make(chan error, 1), make(chan error, 1)
+	go func() { ended <- p.EndPlace(p.ctx, "edge") }()
+	for p.ctx.Err() == nil {
+		if _, err := os.Stat(dir + "/asked"); err == nil {
+			break
+		}
+		<-time.After(time.Millisecond)
+	}
+	go func() {
+		_, err := p.Start(p.ctx, runtime.Spec{ID: numbered(3), Command: []string{"/bin/sh", "-c", "exec sleep 300"}, Place: "edge"})
+		next <- err
+	}()
+	if _, err := p.Start(p.ctx, runtime.Spec{ID: numbered(2), Command: []string{"/bin/true"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := group(left); got != "place-edge" {
+		t.Errorf("another start has waited until what was left, now in %q, had ended", got)
+	}
+	if err := os.WriteFile(dir+"/may", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(<-ended, <-next); err != nil {
+		t.Error(err)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
+		t.Errorf("the next container finds %v in its place, %v", files, err)
+	}
+}
+
+// A NodeManager that was killed while it handed a place over has its successor do the rest.
+func TestAPlaceThatWasHalfHandedOverIsTakenOver(t *testing.T) {
+	p := openPlaced(t)
+	p.start(1)
+	left := p.left()
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	hierarchy, err := cgroup.Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := hierarchy.Create(filepath.Join("mammoth", p.config.Zone, p.config.Node, "place-edge"), cgroup.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := waiting.Add(left); err != nil {
+		t.Fatal(err)
+	}
+	p.open()
+	if got := group(left); got != numbered(1).String() {
+		t.Errorf("what was not yet taken over is in %q", got)
 	}
 }
 

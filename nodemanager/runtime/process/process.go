@@ -83,6 +83,8 @@ type Runtime struct {
 	events    runtime.Events
 	// starting makes starts one at a time: they are few, and each takes milliseconds.
 	starting sync.Mutex
+	// ending are the places that are being ended, guarded by starting. Each channel is closed when that is over.
+	ending map[string]chan struct{}
 	// supervisors are the goroutines of the running containers.
 	supervisors sync.WaitGroup
 
@@ -98,7 +100,7 @@ func New(config Config) (*Runtime, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	r := &Runtime{config: config, containers: make(map[id.Container]*container)}
+	r := &Runtime{config: config, containers: make(map[id.Container]*container), ending: make(map[string]chan struct{})}
 	if !config.Unlimited {
 		if os.Geteuid() != 0 {
 			return nil, fmt.Errorf("quotas for processes need root: %w", errdefs.ErrFailedPrecondition)

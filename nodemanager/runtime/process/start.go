@@ -28,11 +28,10 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // Start implements runtime.Runtime. A process always has the host's network: its ports are leased.
 func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Container, error) {
-	r.starting.Lock()
-	defer r.starting.Unlock()
-	if err := ctx.Err(); err != nil {
-		return runtime.Container{}, context.Cause(ctx)
+	if err := r.enter(ctx, spec.Place); err != nil {
+		return runtime.Container{}, err
 	}
+	defer r.starting.Unlock()
 	if c := r.find(spec.ID); c != nil {
 		return c.view(), nil
 	}
@@ -54,7 +53,7 @@ func (r *Runtime) start(spec runtime.Spec) (*container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.openPlace(spec); err != nil {
+	if err := r.openPlace(spec, owner); err != nil {
 		return nil, err
 	}
 	hosts, err := r.config.Leases.Lease(spec.ID, len(spec.Ports))

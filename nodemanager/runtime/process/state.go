@@ -117,6 +117,7 @@ func (r *Runtime) reattach(key id.Container, boot string) error {
 	for _, port := range c.state.Ports {
 		r.config.Leases.Hold(key, port.Host)
 	}
+	c.adopt() // the NodeManager may have been killed before it had
 	c.supervise()
 	return nil
 }
