@@ -11,6 +11,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
@@ -77,15 +78,37 @@ func (z *zone) mayOperate(who peer.User, doing string) error {
 	return denied("%s may not %s; ask an administrator of queue %s (%s)", who, doing, root.Name, administrators(root.Admin))
 }
 
-// mayRunPrograms refuses a framework to who is no operator, nor named to look after the whole zone: it runs programs of the
-// nodes as whoever runs their NodeManagers, which is root, and they may do everything in the zone. doing is a verb.
+// mayRunPrograms refuses what runs as root, as the kernel sees it, of who is no operator, nor named to look after the whole
+// zone: a framework's programs of the nodes are whoever's that runs their NodeManagers, and on a node's own network a
+// container's root is the machine's. Either may then do everything in the zone. doing is a verb: deploy.
 func (z *zone) mayRunPrograms(who peer.User, spec *apiv1.AppSpec, doing string) error {
-	root := z.rootQueue()
-	if spec.GetKind() != apiv1.AppSpec_FRAMEWORK || who.Operator || slices.Contains(root.Admin, who.Name) {
+	root, what := z.rootQueue(), ""
+	switch {
+	case who.Operator || slices.Contains(root.Admin, who.Name):
+		return nil
+	case spec.GetKind() == apiv1.AppSpec_FRAMEWORK:
+		what = fmt.Sprintf("the framework %s, which runs programs of the nodes themselves", spec.GetName())
+	case slices.ContainsFunc(spec.GetRoles(), func(r *apiv1.RoleSpec) bool { return r.GetNetwork() == corev1.ContainerSpec_HOST }):
+		what = fmt.Sprintf("%s, which has its nodes' own network, where programs may pass for root", spec.GetName())
+	default:
 		return nil
 	}
-	return denied("%s may not %s the framework %s, which runs programs of the nodes themselves; ask an administrator of queue %s (%s)",
-		who, doing, spec.GetName(), root.Name, administrators(root.Admin))
+	return denied("%s may not %s %s; ask an administrator of queue %s (%s)", who, doing, what, root.Name, administrators(root.Admin))
+}
+
+// mayExec refuses who may not run commands in an app. Instances may be of any version that is kept.
+func (z *zone) mayExec(who peer.User, name string) error {
+	const doing = "run commands in"
+	a, err := z.changeable(who, name, doing)
+	if err != nil {
+		return err
+	}
+	for _, version := range a.record.GetVersions() {
+		if err := z.mayRunPrograms(who, version.GetSpec(), doing); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mayJoin refuses a node of who is no operator, nor named to look after the whole zone, lists or not: a node is told the keys

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/peer"
@@ -329,5 +331,108 @@ func TestOnlyAdministratorsRunBalancersOnceThereAreLists(t *testing.T) {
 			}
 		}
 		refusal(t, z.rm.MayRoute(as("shift")))
+	})
+}
+
+// A browser runs the programs of whoever's page is looked at, in the name of the person who looks.
+func TestPagesOfOthersChangeNothing(t *testing.T) {
+	served := 0
+	handler := fromOwnPages(false, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served++ }))
+	for _, test := range []struct {
+		method, host, origin, site string
+		want                       int
+	}{
+		{http.MethodPost, "127.0.0.1:7070", "", "", http.StatusOK}, // no browser
+		{http.MethodPost, "zone.example.test", "", "", http.StatusOK},
+		{http.MethodPost, "127.0.0.1:7070", "http://127.0.0.1:7070", "same-origin", http.StatusOK},
+		{http.MethodPut, "localhost:7070", "http://localhost:7070", "same-origin", http.StatusOK},
+		{http.MethodDelete, "[::1]:7070", "http://[::1]:7070", "", http.StatusOK},
+		{http.MethodGet, "127.0.0.1:7070", "http://evil.example.test", "cross-site", http.StatusOK}, // whose answer the page is not given
+		{http.MethodPost, "127.0.0.1:7070", "http://evil.example.test", "cross-site", http.StatusForbidden},
+		{http.MethodPost, "127.0.0.1:7070", "http://evil.example.test", "", http.StatusForbidden},
+		{http.MethodDelete, "127.0.0.1:7070", "null", "", http.StatusForbidden},
+		{http.MethodPost, "127.0.0.1:7070", "http://127.0.0.1:8080", "same-site", http.StatusForbidden},
+		// Its name was given this machine's address after it was looked at.
+		{http.MethodPost, "evil.example.test:7070", "http://evil.example.test:7070", "", http.StatusForbidden},
+	} {
+		request := httptest.NewRequest(test.method, "http://"+test.host+"/v1/apps", strings.NewReader("{}"))
+		for name, value := range map[string]string{"Origin": test.origin, "Sec-Fetch-Site": test.site} {
+			if value != "" {
+				request.Header.Set(name, value)
+			}
+		}
+		before, answer := served, httptest.NewRecorder()
+		handler.ServeHTTP(answer, request)
+		if answer.Code != test.want || (served > before) != (test.want == http.StatusOK) {
+			t.Errorf("%s %s of %q: %d %s", test.method, test.host, test.origin, answer.Code, answer.Body)
+		}
+	}
+	request := httptest.NewRequest(http.MethodPost, "http://zone.example.test/v1/apps", nil)
+	request.Header.Set("Origin", "http://zone.example.test")
+	named := httptest.NewRecorder()
+	if fromOwnPages(true, http.NotFoundHandler()).ServeHTTP(named, request); named.Code != http.StatusNotFound {
+		t.Errorf("a zone that others connect to has no name of its own: %d", named.Code)
+	}
+	inZone(t, func(z *testZone) {
+		request, _ := http.NewRequest(http.MethodPost, "http://zone/v1/nodes/node-1/drain", strings.NewReader("{}"))
+		request.Header.Set("Origin", "http://evil.example.test")
+		web := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return z.listener.DialContext(ctx) }}}
+		response, err := web.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if body, _ := io.ReadAll(response.Body); response.StatusCode != http.StatusForbidden || !strings.Contains(string(body), `"message":"a page of http://evil.example.test may not change anything`) {
+			t.Errorf("%s: %s", response.Status, body)
+		}
+	})
+}
+
+// The kernel cannot tell a container's root from the machine's where both have one network.
+func TestOnlyOperatorsDeployOntoTheNodesNetwork(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		spec := specIn("near", "default")
+		spec.Roles[0].Network = corev1.ContainerSpec_HOST
+		deploy := func(who string) error {
+			_, err := z.rm.Deploy(as(who), &apiv1.DeployRequest{Spec: proto.CloneOf(spec), IfGeneration: -1})
+			return err
+		}
+		const want = `user "guest" may not deploy near, which has its nodes' own network, where programs may pass for root; ask an administrator of queue root (root, or the user that runs the zone)`
+		if got := refusal(t, deploy("guest")); got != want {
+			t.Errorf("got:  %s\nwant: %s", got, want)
+		}
+		if err := deploy("root"); err != nil {
+			t.Error(err)
+		}
+		// Whoever may replace it in a zone without lists has not yet replaced its instances.
+		spec.Roles[0].Network = corev1.ContainerSpec_BRIDGE
+		if err := deploy("guest"); err != nil {
+			t.Fatal(err)
+		}
+		if got := refusal(t, z.rm.MayExec(as("guest"), "near")); !strings.Contains(got, `may not run commands in near, which has its nodes' own network`) {
+			t.Error(got)
+		}
+		if err := z.rm.MayExec(as("root"), "near"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A command in a framework runs as its program does: as root, on the node itself.
+func TestOnlyOperatorsRunCommandsInFrameworks(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.deployFramework()
+		apps, err := z.rm.ListApps(as("root"), "")
+		if err != nil || len(apps) != 1 {
+			t.Fatal(apps, err)
+		}
+		for _, who := range []string{"guest", ""} {
+			if got := refusal(t, z.rm.MayExec(as(who), apps[0].GetName())); !strings.Contains(got, "may not run commands in the framework "+apps[0].GetName()) {
+				t.Errorf("%q: %s", who, got)
+			}
+		}
+		if err := z.rm.MayExec(as("root"), apps[0].GetName()); err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -200,5 +200,5 @@ func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn)
 	for pattern, handler := range rm.config.Handlers {
 		mux.Handle(pattern, handler)
 	}
-	return mux, nil
+	return fromOwnPages(rm.config.AllowInsecure, mux), nil
 }
