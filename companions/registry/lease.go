@@ -29,6 +29,7 @@ const (
 	maxServices   = 64
 	maxLeases     = 1000
 	maxValues     = 4 << 10
+	maxPorts      = 16
 	maxID         = 63
 	shortestLease = 2 * time.Second
 	longestLease  = 10 * time.Minute
@@ -73,16 +74,12 @@ func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.Register
 	if err != nil {
 		return nil, wire.Status(err)
 	}
-	old := entry.leases[id]
-	switch {
-	case len(entry.leases) == 0 && r.servicesOf(name) >= maxServices:
-		return nil, wire.Status(fmt.Errorf("app %q has endpoints in %d services, more are not allowed: %w", appOf(name), maxServices, errdefs.ErrResourceExhausted))
-	case old == nil && len(entry.leases) >= maxLeases:
-		return nil, wire.Status(fmt.Errorf("%q has %d registered endpoints, more are not allowed: %w", name, maxLeases, errdefs.ErrResourceExhausted))
-	case old != nil:
+	if old := entry.leases[id]; old != nil {
 		old.timer.Stop()
 		endpoint.RegisteredAt = old.endpoint.GetRegisteredAt()
-	default:
+	} else if err := r.roomFor(name, entry); err != nil {
+		return nil, wire.Status(err)
+	} else {
 		endpoint.RegisteredAt = timestamppb.Now()
 	}
 	held := &lease{endpoint: endpoint}
@@ -99,15 +96,22 @@ func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.Register
 	return &apiv1.RegisterEndpointResponse{Endpoint: shown, ExpiresAt: timestamppb.New(time.Now().Add(ttl))}, nil
 }
 
-// servicesOf is in how many services the app of the named one has registered something.
-func (r *Registry) servicesOf(name string) (n int) {
-	app := appOf(name)
+// roomFor refuses another lease of an app that has as many as it may.
+func (r *Registry) roomFor(name string, entry *service) error {
+	app, services, leases := appOf(name), 0, 0
 	for other, entry := range r.services {
 		if len(entry.leases) > 0 && appOf(other) == app {
-			n++
+			services++
+			leases += len(entry.leases)
 		}
 	}
-	return n
+	switch {
+	case len(entry.leases) == 0 && services >= maxServices:
+		return fmt.Errorf("app %q has endpoints in %d services, more are not allowed: %w", app, services, errdefs.ErrResourceExhausted)
+	case leases >= maxLeases:
+		return fmt.Errorf("app %q has registered %d endpoints, more are not allowed: %w", app, leases, errdefs.ErrResourceExhausted)
+	}
+	return nil
 }
 
 // appOf is the app whose service it is: web for web and for admin.web.
@@ -202,6 +206,9 @@ func registered(request *apiv1.RegisterEndpointRequest, instance bool) (*apiv1.E
 func checkRegistration(request *apiv1.RegisterEndpointRequest) (time.Duration, error) {
 	if id := request.GetId(); !isName(id) {
 		return 0, fmt.Errorf("the id %.64q must be of letters, digits, \"-\", \"_\" and \".\", at most %d: %w", id, maxID, errdefs.ErrInvalidArgument)
+	}
+	if named := len(request.GetPorts()); named > maxPorts {
+		return 0, fmt.Errorf("the endpoint has %d named ports, at most %d are allowed: %w", named, maxPorts, errdefs.ErrInvalidArgument)
 	}
 	ports := []int32{}
 	if request.GetAddress() != "" || request.GetPort() != 0 {

@@ -169,6 +169,12 @@ func TestRefusedRegistrations(t *testing.T) {
 		{"any address", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Address = "0.0.0.0" }), codes.InvalidArgument, "is not the IP address"},
 		{"port", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Port = 70000 }), codes.InvalidArgument, "a port must be"},
 		{"named port", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Ports = map[string]int32{"x": 0} }), codes.InvalidArgument, "a port must be"},
+		{"many ports", ctx, with(func(e *apiv1.RegisterEndpointRequest) {
+			e.Ports = map[string]int32{}
+			for i := range int32(17) {
+				e.Ports[fmt.Sprint("p", i)] = i + 1
+			}
+		}), codes.InvalidArgument, "17 named ports, at most 16 are allowed"},
 		{"weight", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Weight = -1 }), codes.InvalidArgument, "the weight"},
 		{"lease", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Lease = durationpb.New(time.Hour) }), codes.InvalidArgument, "the lease"},
 	}
@@ -189,5 +195,8 @@ func TestRefusedRegistrations(t *testing.T) {
 	}
 	if _, err := r.RegisterEndpoint(ctx, own("web", "one-more")); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("endpoint 1001: %v", err)
+	}
+	if _, err := r.RegisterEndpoint(ctx, own("admin.web", "one-more")); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("endpoint 1001, in another service: %v", err)
 	}
 }

@@ -5,10 +5,12 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -39,20 +41,26 @@ type Config struct {
 const (
 	// largestBody is more than a registration may have: its values have at most 4 KiB.
 	largestBody = 64 << 10
-	// most is how many requests are passed at a time; each watch is one.
-	most = 2048
+	// bodyWithin is how long a registration may take to arrive.
+	bodyWithin = 10 * time.Second
+	// most is how many connections there are at a time, and mostOfOne how many of one container's address: each takes a
+	// file of the NodeManager's. Each watch is one.
+	most, mostOfOne = 2048, 256
 	// largestHeader has a key and a few words.
 	largestHeader = 16 << 10
 )
 
 // Face is the registry as containers of one node see it.
 type Face struct {
-	config  Config
-	server  *http.Server
-	serving sync.WaitGroup
+	config    Config
+	server    *http.Server
+	transport *http.Transport
+	guests    *guests
+	serving   sync.WaitGroup
 
 	mu       sync.Mutex
 	listener net.Listener // nil until the bridge is known
+	gateway  string       // where it listens
 	closed   bool
 }
 
@@ -61,7 +69,11 @@ func New(config Config) *Face {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Face{config: config}
+	f := &Face{
+		config: config, guests: &guests{count: map[string]int{}},
+		// Another transport than everybody's: the ResourceManager is not behind a proxy, whatever the environment says.
+		transport: &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute},
+	}
 	f.server = &http.Server{
 		Handler: f.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: largestHeader,
 		ErrorLog: slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug),
@@ -86,32 +98,37 @@ func (f *Face) Run(ctx context.Context) {
 	f.mu.Unlock()
 	_ = f.server.Close()
 	f.serving.Wait()
+	f.transport.CloseIdleConnections()
 }
 
-// Address is where the registry is reached, host:port. It listens first if that was not possible yet.
+// Address is where the registry is reached, host:port. It listens first if that was not possible yet, or if the bridge has
+// another address now.
 func (f *Face) Address(ctx context.Context) (string, error) {
+	gateway, err := f.config.Gateway(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
+	switch {
+	case f.closed:
 		return "", fmt.Errorf("the NodeManager is stopping: %w", errdefs.ErrUnavailable)
+	case f.listener != nil && (err != nil || gateway == f.gateway):
+		return f.listener.Addr().String(), nil
+	case err != nil:
+		return "", fmt.Errorf("find the bridge of containers that look services up: %w", err)
 	}
-	if f.listener == nil {
-		listener, err := f.listen(ctx)
-		if err != nil {
-			return "", fmt.Errorf("listen for containers that look services up: %w", err)
-		}
-		f.listener = listener
-		f.config.Logger.Info("containers reach the registry", "address", listener.Addr().String())
-		f.serving.Go(func() { _ = f.server.Serve(listener) })
+	listener, err := f.listen(gateway)
+	if err != nil {
+		return "", fmt.Errorf("listen for containers that look services up: %w", err)
 	}
-	return f.listener.Addr().String(), nil
+	if f.listener != nil {
+		_ = f.listener.Close() // nobody can reach it any more
+	}
+	f.listener, f.gateway = listener, gateway
+	f.config.Logger.Info("containers reach the registry", "address", listener.Addr().String())
+	f.serving.Go(func() { _ = f.server.Serve(&limited{listener, f.guests}) })
+	return listener.Addr().String(), nil
 }
 
-func (f *Face) listen(ctx context.Context) (net.Listener, error) {
-	gateway, err := f.config.Gateway(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (f *Face) listen(gateway string) (net.Listener, error) {
 	listener, err := net.Listen("tcp", net.JoinHostPort(gateway, "0"))
 	if err != nil || f.config.Keep == nil {
 		return listener, err
@@ -134,7 +151,6 @@ func (f *Face) listen(ctx context.Context) (net.Listener, error) {
 func (f *Face) handler() http.Handler {
 	const services = "/v1/registry/services"
 	mux := http.NewServeMux()
-	slots := make(chan struct{}, most)
 	for pattern, path := range map[string]func(r *http.Request) []string{
 		"GET " + services:                                  func(*http.Request) []string { return nil },
 		"GET " + services + "/{name}":                      func(r *http.Request) []string { return []string{r.PathValue("name")} },
@@ -151,14 +167,15 @@ func (f *Face) handler() http.Handler {
 				}
 				target.Path += "/" + part
 			}
-			select {
-			case slots <- struct{}{}:
-				defer func() { <-slots }()
-			default:
-				refuse(w, http.StatusServiceUnavailable, "too many requests are under way on this node; try again")
+			body, err := registration(w, r)
+			if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+				refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("a registration has at most %d bytes", largestBody))
+				return
+			} else if err != nil {
+				refuse(w, http.StatusRequestTimeout, fmt.Sprintf("the registration did not arrive within %s", bodyWithin))
 				return
 			}
-			f.pass(target).ServeHTTP(w, r)
+			f.pass(target, body).ServeHTTP(w, r)
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -171,12 +188,29 @@ func endpoint(r *http.Request) []string {
 	return []string{r.PathValue("service"), "endpoints", r.PathValue("id")}
 }
 
+// registration is the body of a request that may have one, whole: how it came is not passed on. Of any other it is empty.
+func registration(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.Method != http.MethodPut {
+		return nil, nil
+	}
+	arriving := http.NewResponseController(w)
+	if err := arriving.SetReadDeadline(time.Now().Add(bodyWithin)); err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largestBody))
+	if err != nil {
+		return nil, err // the deadline stays: nobody waits for the rest
+	}
+	return body, arriving.SetReadDeadline(time.Time{})
+}
+
 // plain is a name that means nothing but itself in a path.
 var plain = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}$`)
 
 // pass makes a request of what the container's has that the registry knows.
-func (f *Face) pass(target url.URL) http.Handler {
+func (f *Face) pass(target url.URL, body []byte) http.Handler {
 	return &httputil.ReverseProxy{
+		Transport:     f.transport,
 		FlushInterval: -1, // a watch tells at once
 		ErrorLog:      f.server.ErrorLog,
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -194,16 +228,13 @@ func (f *Face) pass(target url.URL) http.Handler {
 					r.Out.Header.Set(name, value)
 				}
 			}
-			if r.Out.Body != nil {
-				r.Out.Body = http.MaxBytesReader(nil, r.Out.Body, largestBody)
+			r.Out.Body, r.Out.ContentLength, r.Out.TransferEncoding, r.Out.Trailer = http.NoBody, 0, nil, nil
+			if len(body) > 0 {
+				r.Out.Body, r.Out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 			}
 		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			var large *http.MaxBytesError
-			switch {
-			case errors.As(err, &large):
-				refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("a registration has at most %d bytes", largestBody))
-			case r.Context().Err() == nil:
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, _ error) {
+			if r.Context().Err() == nil {
 				refuse(w, http.StatusServiceUnavailable, "the zone's registry does not answer; try again")
 			}
 		},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -209,4 +210,111 @@ func TestTheBridgeMayComeLater(t *testing.T) {
 	}
 	cancel()
 	running.Wait()
+}
+
+// Containers that are started after the engine has given its bridge another address are told that one.
+func TestTheBridgeMayChangeItsAddress(t *testing.T) {
+	gateway, away := "127.0.0.1", false
+	f := registry.New(registry.Config{Upstream: manager(t).Listener.Addr().String(), Gateway: func(context.Context) (string, error) {
+		if away {
+			return "", errors.New("the engine does not answer")
+		}
+		return gateway, nil
+	}})
+	defer func() {
+		ended, end := context.WithCancel(context.Background())
+		end()
+		f.Run(ended)
+	}()
+	address := func() string {
+		t.Helper()
+		address, err := f.Address(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return address
+	}
+	first := address()
+	away = true
+	if got := address(); got != first {
+		t.Errorf("without a word from the engine it is %s, and was %s", got, first)
+	}
+	gateway, away = "127.0.0.2", false
+	second := address()
+	if !strings.HasPrefix(second, "127.0.0.2:") {
+		t.Fatalf("it is still %s", second)
+	}
+	response, err := http.Get("http://" + second + "/v1/registry/services")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if _, err := http.Get("http://" + first + "/v1/registry/services"); err == nil {
+		t.Error("it listens where the bridge was, too")
+	}
+}
+
+// A container that opens connection after connection takes nothing from its neighbours, nor from its NodeManager.
+func TestOneContainerHasItsShareOfConnections(t *testing.T) {
+	address := face(t, registry.Config{Upstream: manager(t).Listener.Addr().String()})
+	dial := func(from string) net.Conn {
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	served := func(conn net.Conn) bool {
+		_, _ = io.WriteString(conn, "GET /v1/registry/services HTTP/1.1\r\nHost: x\r\n\r\n")
+		answer := make([]byte, 12)
+		_, err := io.ReadFull(conn, answer)
+		return err == nil && string(answer) == "HTTP/1.1 200"
+	}
+	var conns []net.Conn
+	for range 256 {
+		conns = append(conns, dial("127.0.0.1"))
+	}
+	if !served(conns[255]) {
+		t.Error("the last connection that it may have is not served")
+	}
+	if served(dial("127.0.0.1")) {
+		t.Error("a connection more than it may have is served")
+	}
+	if !served(dial("127.0.0.2")) {
+		t.Error("its neighbour is not served")
+	}
+	_ = conns[0].Close()
+	for !served(dial("127.0.0.1")) {
+		if t.Context().Err() != nil {
+			t.Fatal("a connection that was closed still counts")
+		}
+	}
+}
+
+// What a container says beside a registration is not passed on: nothing of it could be taken for another request.
+func TestABodyIsPassedOnWholeOrNotAtAll(t *testing.T) {
+	seen := make(chan *http.Request, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		r.Header.Set("Body", string(body))
+		seen <- r
+	}))
+	defer server.Close()
+	address := face(t, registry.Config{Upstream: server.Listener.Addr().String()})
+	for _, test := range []struct{ request, body string }{
+		{"GET /v1/registry/services HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nGET ", ""},
+		{"PUT /v1/registry/services/web/endpoints/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-User\r\n\r\n2\r\n{}\r\n0\r\nX-User: root\r\n\r\n", "{}"},
+	} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, test.request)
+		r := <-seen
+		if r.Header.Get("Body") != test.body || r.ContentLength != int64(len(test.body)) || len(r.TransferEncoding)+len(r.Trailer) > 0 {
+			t.Errorf("of %q the ResourceManager is told %q, %d bytes, %v, %v", test.request, r.Header.Get("Body"), r.ContentLength, r.TransferEncoding, r.Trailer)
+		}
+		_ = conn.Close()
+	}
 }
