@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
@@ -113,5 +114,21 @@ func TestAttachLeavesOthersAlone(t *testing.T) {
 	f.Close()
 	if _, err := os.Stat(f.config.Attach.Include); !os.IsNotExist(err) {
 		t.Errorf("the companion's file is left behind: %v", err)
+	}
+}
+
+// Whoever may read the configuration of an nginx that others run may read the companion's file, and nobody else.
+func TestTheAttachedFileIsTheirsWhoHaveTheConfiguration(t *testing.T) {
+	testenv.Need(t, "root")
+	dir := t.TempDir()
+	attach := &Attach{Config: dir + "/nginx.conf", Include: dir + "/mammoth.conf", Pid: dir + "/nginx.pid"}
+	must(t, os.WriteFile(attach.Config, nil, 0o640))
+	must(t, os.Chown(attach.Config, 12, 34))
+	p := &Proxy{config: Config{Attach: attach}}
+	must(t, p.include(attach.Include, []byte("# ours\n")))
+	info, err := os.Stat(attach.Include)
+	must(t, err)
+	if owner := info.Sys().(*syscall.Stat_t); owner.Uid != 12 || owner.Gid != 34 || info.Mode().Perm() != 0o640 {
+		t.Errorf("it is user %d's and group %d's with mode %v", owner.Uid, owner.Gid, info.Mode())
 	}
 }

@@ -387,12 +387,17 @@ func (p *Proxy) place(ctx context.Context, plan *balancer.Plan, text string) err
 	return nil
 }
 
-// include writes a file that nginx reads. One that others run may do so as another user.
+// include writes a file that nginx reads. One that others run may do so as another user: who may read its configuration may
+// read this file.
 func (p *Proxy) include(path string, text []byte) error {
 	if err := balancer.WriteFile(path, text); err != nil || p.config.Attach == nil {
 		return err
 	}
 	beside, err := os.Stat(p.config.Attach.Config)
+	if err == nil && os.Geteuid() == 0 {
+		owner := beside.Sys().(*syscall.Stat_t)
+		err = os.Chown(path, int(owner.Uid), int(owner.Gid))
+	}
 	if err == nil {
 		err = os.Chmod(path, beside.Mode().Perm())
 	}
