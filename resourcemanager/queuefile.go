@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -32,11 +33,18 @@ const (
 type reading struct{ text, failure string }
 
 func readQueueFile(path string) reading {
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe's would wait for somebody who writes
 	if err != nil {
 		return reading{failure: err.Error()}
 	}
 	defer file.Close() //nolint:errcheck // it was only read
+	info, err := file.Stat()
+	if err != nil {
+		return reading{failure: err.Error()}
+	}
+	if !info.Mode().IsRegular() {
+		return reading{failure: path + " is no regular file, and cannot be read again and again"}
+	}
 	text, err := io.ReadAll(io.LimitReader(file, longestQueueFile+1))
 	switch {
 	case err != nil:

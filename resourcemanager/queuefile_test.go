@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -231,5 +232,23 @@ func TestAZoneWithoutATreeDoesNotStartWithABadFile(t *testing.T) {
 	_, err := load(&config, store.OpenMemory(&store.Disk{}, store.Options{Now: time.Now(), EventRetention: 10}), func(input) {}, time.Now())
 	if err == nil || !strings.HasPrefix(err.Error(), path+": line 1: ") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Opening a pipe waits for whoever writes to it, and would keep the ResourceManager from ending.
+func TestAQueueFileThatIsAPipeIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queues.yaml")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found := make(chan reading, 1)
+	go func() { found <- readQueueFile(path) }()
+	select {
+	case got := <-found:
+		if want := (reading{failure: path + " is no regular file, and cannot be read again and again"}); got != want {
+			t.Errorf("got %q", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it is still waited for")
 	}
 }
