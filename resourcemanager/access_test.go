@@ -436,3 +436,26 @@ func TestOnlyOperatorsRunCommandsInFrameworks(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAppsKeyToTheRegistryOutlivesRestartsAndNotTheApp(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		nobodys := z.board.AppKey("web")
+		z.deploy(webSpec(1))
+		first := z.board.AppKey("web")
+		z.restart()
+		if got := z.board.AppKey("web"); got != first || got == nobodys {
+			t.Errorf("after a restart its key is %q, and was %q", got, first)
+		}
+		if _, err := z.rm.Remove(as("root"), "web"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := z.board.AppKey("web"); got != nobodys {
+			t.Errorf("after its removal the name has the key %q", got)
+		}
+		z.deploy(webSpec(1))
+		if got := z.board.AppKey("web"); got == first || got == nobodys {
+			t.Errorf("the next app of the name has the key %q", got)
+		}
+	})
+}

@@ -122,6 +122,7 @@ func (z *zone) createApp(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	z.apps[appID], z.names[spec.GetName()] = a, a
 	z.setVersion(a, spec, "deploy")
 	a.record.Generation = 1
+	z.after(func() { z.registry.KnowApp(spec.GetName(), appID.String()) })
 	z.moveApp(a, lifecycle.AppSubmitted, "deployed")
 	z.appChanged(a)
 	return a, nil
@@ -329,6 +330,7 @@ func (z *zone) emptied(a *app) {
 	z.apply(scheduler.RemoveApp{App: a.id})
 	delete(z.apps, a.id)
 	delete(z.names, a.record.GetName())
+	z.after(func() { z.registry.KnowApp(a.record.GetName(), "") })
 	for _, c := range sortedContainers(a.containers) {
 		z.dropContainer(c)
 	}

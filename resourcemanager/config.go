@@ -67,8 +67,10 @@ type Registry interface {
 	AwaitBalancers(service string, generation int64, done func())
 	// ExpectBalancer makes a balancer waited for, for a while, that was connected before.
 	ExpectBalancer(name string, within time.Duration)
-	// AllowRegistration lets apps register endpoints with keys that the secret signs; AppKey is an app's.
+	// AllowRegistration lets apps register endpoints with keys that the secret signs; AppKey is that of the app of whose id
+	// KnowApp has told. An empty id says that no app has the name any more.
 	AllowRegistration(secret []byte)
+	KnowApp(app, id string)
 	AppKey(app string) string
 }
 

@@ -52,6 +52,8 @@ type noticeBoard struct {
 	// slow holds confirmations back until confirm.
 	slow    bool
 	waiting []func()
+	// apps are the ids of those that it was told of.
+	apps map[string]string
 	// expected are the balancers that it was told to expect, and for how long.
 	expected []string
 }
@@ -74,7 +76,18 @@ func (b *noticeBoard) ExpectBalancer(name string, within time.Duration) {
 	b.expected = append(b.expected, fmt.Sprintf("%s for %v", name, within))
 }
 func (b *noticeBoard) AllowRegistration([]byte) {}
-func (b *noticeBoard) AppKey(app string) string { return "key-of-" + app }
+
+func (b *noticeBoard) KnowApp(app, id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.apps[app] = id
+}
+
+func (b *noticeBoard) AppKey(app string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return "key-of-" + app + "-" + b.apps[app]
+}
 
 func (b *noticeBoard) Expose(string, *apiv1.Expose) int64 { return 0 }
 
@@ -156,7 +169,7 @@ func newTestZone(t *testing.T, open func() store.Store) *testZone {
 
 func (z *testZone) start() {
 	z.t.Helper()
-	z.board = &noticeBoard{services: map[string][]*apiv1.Endpoint{}}
+	z.board = &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}}
 	z.config = Config{
 		Dir: "unused", Images: z.images, Queues: z.queues, AllowInsecure: !z.local,
 		Registry: func(int64) Registry { return z.board },

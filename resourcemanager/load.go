@@ -55,6 +55,7 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 	}
 	for _, a := range z.apps {
 		a.silentSince = now
+		z.registry.KnowApp(a.record.GetName(), a.id.String())
 		z.touch(a)
 	}
 	z.settle()

@@ -38,7 +38,7 @@ func TestPeoplePauseResumeAndPromote(t *testing.T) {
 		n := z.addNode("node-1")
 		z.deploy(webSpec(2))
 		m := n.launchMaster()
-		if registry := m.register.GetRegistry(); !strings.HasPrefix(registry, "http://web:key-of-web@") {
+		if registry := m.register.GetRegistry(); !strings.HasPrefix(registry, "http://web:key-of-web-application_") {
 			t.Errorf("instances are to be told of the registry as %q", registry)
 		}
 		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})

@@ -48,10 +48,25 @@ type lease struct {
 // registry is served.
 func (r *Registry) AllowRegistration(secret []byte) { r.secret = slices.Clone(secret) }
 
-// AppKey is what an app shows to register endpoints under its name; it is good for nothing else.
+// KnowApp says which app has a name now, by its id; an empty id says that none has. The key of an earlier app of that name is
+// good for nothing any more.
+func (r *Registry) KnowApp(app, id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if id == "" {
+		delete(r.apps, app)
+		return
+	}
+	r.apps[app] = id
+}
+
+// AppKey is what the app that has a name now shows to register endpoints under it; it is good for nothing else.
 func (r *Registry) AppKey(app string) string {
+	r.mu.Lock()
+	id := r.apps[app]
+	r.mu.Unlock()
 	mac := hmac.New(sha256.New, r.secret)
-	mac.Write([]byte("registry key of " + app))
+	mac.Write([]byte("registry key of " + app + " " + id))
 	return hex.EncodeToString(mac.Sum(nil)[:20])
 }
 

@@ -200,3 +200,24 @@ func TestRefusedRegistrations(t *testing.T) {
 		t.Errorf("endpoint 1001, in another service: %v", err)
 	}
 }
+
+func TestTheKeyOfAnEarlierAppOfTheNameIsRefused(t *testing.T) {
+	r := open()
+	r.KnowApp("web", "application_1_1")
+	earlier := as(r, "web")
+	if _, err := r.RegisterEndpoint(earlier, own("web", "a")); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"", "application_1_2"} {
+		r.KnowApp("web", id)
+		if _, err := r.RegisterEndpoint(earlier, own("web", "a")); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("with the name held by %q: %v", id, err)
+		}
+		if _, err := r.UnregisterEndpoint(earlier, &apiv1.UnregisterEndpointRequest{Service: "web", Id: "a"}); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("with the name held by %q: %v", id, err)
+		}
+	}
+	if _, err := r.RegisterEndpoint(as(r, "web"), own("web", "a")); err != nil {
+		t.Error(err)
+	}
+}

@@ -39,6 +39,8 @@ type Registry struct {
 	observer  Observer
 	// Signs the keys that apps register endpoints with; empty while they may not.
 	secret []byte
+	// The ids of apps by their names.
+	apps map[string]string
 }
 
 // Observer hears what balancers say. Its methods are called by whoever serves the balancer, one call at a time for
@@ -73,6 +75,7 @@ func New(firstGeneration int64) *Registry {
 	return &Registry{
 		generation: firstGeneration,
 		services:   map[string]*service{},
+		apps:       map[string]string{},
 		balancers:  newBalancers(firstGeneration),
 	}
 }
