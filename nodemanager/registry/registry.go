@@ -188,9 +188,10 @@ func endpoint(r *http.Request) []string {
 	return []string{r.PathValue("service"), "endpoints", r.PathValue("id")}
 }
 
-// registration is the body of a request that may have one, whole: how it came is not passed on. Of any other it is empty.
+// registration is the body of a request that may have one, whole: how it came is not passed on. What any other has is read
+// too, since the server notices only behind it that a container has hung up, and dropped.
 func registration(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.Method != http.MethodPut {
+	if r.Body == http.NoBody {
 		return nil, nil
 	}
 	arriving := http.NewResponseController(w)
@@ -200,6 +201,9 @@ func registration(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largestBody))
 	if err != nil {
 		return nil, err // the deadline stays: nobody waits for the rest
+	}
+	if r.Method != http.MethodPut {
+		body = nil
 	}
 	return body, arriving.SetReadDeadline(time.Time{})
 }

@@ -318,3 +318,27 @@ func TestABodyIsPassedOnWholeOrNotAtAll(t *testing.T) {
 		_ = conn.Close()
 	}
 }
+
+// A watch ends with its container's connection, also if a body came with it.
+func TestAWatchEndsWithItsConnection(t *testing.T) {
+	began, ended := make(chan struct{}), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(began)
+		<-r.Context().Done()
+		close(ended)
+	}))
+	defer server.Close()
+	address := face(t, registry.Config{Upstream: server.Listener.Addr().String()})
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(conn, "GET /v1/registry/services/web/watch HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody")
+	<-began
+	_ = conn.Close()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Error("nobody listens any more, and the watch goes on")
+	}
+}
