@@ -17,7 +17,9 @@ func newReal(t *testing.T) string {
 	t.Helper()
 	rm, err := New(Config{
 		Dir: t.TempDir(), Listen: "127.0.0.1:0", Images: imageShelf{"web:1": {Entrypoint: []string{"/web"}}},
-		Registry: func(int64) Registry { return &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}} },
+		Registry: func(int64) Registry {
+			return &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -131,7 +133,9 @@ func TestEventsAreOneObjectALine(t *testing.T) {
 func TestASecondResourceManagerIsRefused(t *testing.T) {
 	config := Config{
 		Dir: t.TempDir(), Listen: "0.0.0.0:0", Images: imageShelf{},
-		Registry: func(int64) Registry { return &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}} },
+		Registry: func(int64) Registry {
+			return &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}}
+		},
 	}
 	if _, err := New(config); err == nil || !strings.Contains(err.Error(), "without TLS") {
 		t.Errorf("an address that others can reach: %v", err)
