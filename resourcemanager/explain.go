@@ -42,6 +42,7 @@ func (z *zone) explain(name string) (*apiv1.Explanation, error) {
 		})
 	}
 	e.Obstacles = append(e.Obstacles, z.nodeObstacles(a)...)
+	e.Obstacles = append(e.Obstacles, z.balancerObstacles(name)...)
 	return e, nil
 }
 
@@ -189,3 +190,18 @@ func (z *zone) nodeObstacles(a *app) []*apiv1.Obstacle {
 }
 
 func (a *app) heldCount() int { return len(a.containers) - len(a.ended) }
+
+// balancerObstacles tells of balancers that do not route the app's services.
+func (z *zone) balancerObstacles(name string) []*apiv1.Obstacle {
+	var obstacles []*apiv1.Obstacle
+	for _, balancer := range sortedKeys(z.refused) {
+		for _, service := range sortedKeys(z.refused[balancer]) {
+			if appOfService(service) == name {
+				obstacles = append(obstacles, &apiv1.Obstacle{
+					Subject: service, Count: 1, Reason: fmt.Sprintf("the balancer %s does not route it: %s", balancer, z.refused[balancer][service]),
+				})
+			}
+		}
+	}
+	return obstacles
+}

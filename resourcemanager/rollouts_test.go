@@ -276,5 +276,21 @@ func TestARefusalIsToldOnce(t *testing.T) {
 				t.Errorf("after word %d there are %d events, want %d", i+1, got, test.want)
 			}
 		}
+		explained := func() bool {
+			e, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "web"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.ContainsFunc(e.GetObstacles(), func(o *apiv1.Obstacle) bool {
+				return o.GetReason() == "the balancer nginx does not route it: there is no certificate"
+			})
+		}
+		if !explained() {
+			t.Error("explain does not tell of the refusal")
+		}
+		z.rm.Refused("nginx", nil)
+		if explained() {
+			t.Error("explain tells of a refusal that is over")
+		}
 	})
 }
