@@ -110,14 +110,51 @@ func (l Limits) resources() *specs.LinuxResources {
 // Create makes the group at path, with its parents, and sets its limits. One that exists gets the limits.
 func (h *Hierarchy) Create(path string, limits Limits) (*Group, error) {
 	g := h.Open(path)
-	err := g.accounts.create(limits)
-	if err == nil && g.beside != nil {
-		err = g.beside.create(Limits{})
+	err := g.create(limits)
+	for range 3 {
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		// Somebody who ended at this moment has pruned the parents.
+		err = g.create(limits)
 	}
 	if err != nil {
 		return nil, errors.Join(precondition(err), g.Delete())
 	}
 	return g, nil
+}
+
+func (g *Group) create(limits Limits) error {
+	if err := g.accounts.create(limits); err != nil || g.beside == nil {
+		return err
+	}
+	return g.beside.create(Limits{})
+}
+
+// Prune removes the group at path and those above it that are empty, up to the first one with a process or a group in
+// it. The kernel decides that: what others put there meanwhile stays.
+func (h *Hierarchy) Prune(path string) error {
+	for path = filepath.Join("/", path); path != "/"; path = filepath.Dir(path) {
+		g := h.Open(path)
+		err := g.accounts.removeAlone()
+		if g.beside != nil {
+			err = errors.Join(err, g.beside.removeAlone())
+		}
+		if err != nil {
+			return fmt.Errorf("remove control group %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// removeEmpty removes the folder of a group that nothing is in.
+func removeEmpty(dir string) error {
+	switch err := unix.Rmdir(dir); {
+	case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.EBUSY), errors.Is(err, unix.ENOTEMPTY):
+		return nil
+	default:
+		return err
+	}
 }
 
 // precondition marks what a NodeManager runs into that is not root, or has control groups only to look at.
@@ -173,7 +210,7 @@ func (h *Hierarchy) at(paths map[string]string, unified string) *Group {
 }
 
 // version is a group in the files of one version. A group that is not there is errdefs.ErrNotFound to all methods
-// but create.
+// but create and removeAlone.
 type version interface {
 	create(Limits) error
 	add(pid int) error
@@ -182,6 +219,8 @@ type version interface {
 	thaw() error
 	// remove removes the group and the empty ones below it.
 	remove() error
+	// removeAlone removes the group unless a process or another group is in it, and that it is not there is no error.
+	removeAlone() error
 	oomKills() (int64, error)
 	usage() (Usage, error)
 	limits() (Limits, error)

@@ -33,7 +33,7 @@ func real(t *testing.T, limits Limits) *Group {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(g.Kill(context.Background()), g.Delete(), h.Open(parent).Delete()); err != nil {
+		if err := errors.Join(g.Kill(context.Background()), g.Delete(), h.Prune(parent)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -258,4 +258,63 @@ func TestGroupOfAProcess(t *testing.T) {
 	if unified.dir() != "/cg/system.slice/docker-a.scope" {
 		t.Errorf("unified: %s", unified.dir())
 	}
+}
+
+// What a zone leaves is taken away group by group, and what somebody else is still in stays.
+func TestPruneTakesOnlyWhatIsEmpty(t *testing.T) {
+	testenv.Need(t, "cgroup")
+	h, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := "mammoth-test-prune-" + strconv.Itoa(os.Getpid())
+	for _, path := range []string{top + "/one/node", top + "/two/node"} {
+		if _, err := h.Create(path, Limits{Pids: 10}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(h.Open(top).Delete(), h.Prune(top)); err != nil {
+			t.Error(err)
+		}
+	})
+	sleeper := exec.Command("/bin/sleep", "60")
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sleeper.Process.Kill(); _ = sleeper.Wait() }()
+	two := h.Open(top + "/two/node")
+	if err := two.Add(sleeper.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	left := func(path string) bool {
+		matches, err := filepath.Glob(filepath.Join(root, "*", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = os.Stat(filepath.Join(root, path))
+		return len(matches) > 0 || err == nil
+	}
+	prune := func(path string) {
+		t.Helper()
+		if err := h.Prune(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	prune(top + "/one/node")
+	prune(top + "/two/node")
+	if left(top+"/one") || !left(top+"/two/node") {
+		t.Errorf("with a process in one of two: the empty one is left: %v, the other one: %v", left(top+"/one"), left(top+"/two/node"))
+	}
+	if members, err := two.Pids(); err != nil || len(members) != 1 {
+		t.Errorf("the process is not in its group any more: %v, %v", members, err)
+	}
+	if err := two.Kill(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	prune(top + "/two/node")
+	if left(top) {
+		t.Error("a group is left though nobody is in it")
+	}
+	prune(top + "/two/node")
 }

@@ -139,6 +139,18 @@ func (g *v1) remove() error {
 	return group.Delete()
 }
 
+func (g *v1) removeAlone() error {
+	var failures []error
+	for _, c := range g.controllers {
+		dir, err := g.dir(c.Name())
+		if err == nil {
+			err = removeEmpty(dir)
+		}
+		failures = append(failures, err)
+	}
+	return errors.Join(failures...)
+}
+
 func (g *v1) oomKills() (int64, error) {
 	group, err := g.load(cgroup1.WithHierarchy(cgroup1.SingleSubsystem(g.hierarchy, cgroup1.Memory)))
 	if err != nil {

@@ -103,6 +103,8 @@ func (g *v2) remove() error {
 	return manager.Delete()
 }
 
+func (g *v2) removeAlone() error { return removeEmpty(g.dir()) }
+
 func (g *v2) oomKills() (int64, error) {
 	manager, err := g.load()
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
 // Engine is a Docker Engine of its own, in a network namespace of its own, beside whatever the machine runs. Tests
@@ -135,7 +137,7 @@ func (e *Engine) Docker(args ...string) (string, error) {
 // Close ends the engine and takes away everything that NewEngine made.
 func (e *Engine) Close() error {
 	e.Stop()
-	err := errors.Join(run("ip", "netns", "del", e.name), e.unmount())
+	err := errors.Join(run("ip", "netns", "del", e.name), e.unmount(), testenv.RemoveGroups(e.name))
 	if err == nil {
 		err = os.RemoveAll(e.dir)
 	}

@@ -122,6 +122,9 @@ func (e *engine) stop(t *testing.T) {
 		t.Error(err)
 	}
 	_ = e.command.Wait()
+	if err := testenv.RemoveGroups(filepath.Base(e.dir)); err != nil {
+		t.Error(err)
+	}
 }
 
 func (e *engine) namespace() string {

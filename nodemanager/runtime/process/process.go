@@ -132,8 +132,10 @@ func (r *Runtime) Close() error {
 	r.supervisors.Wait()
 	r.events.Disconnect()
 	if r.hierarchy != nil {
-		// The node's own group stays as long as a container is in it.
-		_ = r.hierarchy.Open(filepath.Dir(r.groupPath(id.Container{}))).Delete()
+		// The node's own group stays as long as a container is in it, the zone's as long as a node is.
+		group := filepath.Dir(r.groupPath(id.Container{}))
+		_ = r.hierarchy.Open(group).Delete()
+		return r.hierarchy.Prune(group)
 	}
 	return nil
 }
