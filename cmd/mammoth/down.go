@@ -36,7 +36,7 @@ func (c *cli) downCommand() *cobra.Command {
 		Use:   "down",
 		Short: "End what a zone has left running on this machine",
 		Long: `Down ends the instances and application masters that an ended zone has left running
-on this machine, and nothing else. With --purge its folder goes too: apps, images,
+on this machine with their control groups, and nothing else. With --purge its folder goes too: apps, images,
 logs, everything, and the images that it has brought into Docker.`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {

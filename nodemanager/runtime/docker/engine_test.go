@@ -52,7 +52,7 @@ func newEngine(t *testing.T) *engine {
 			t.Error(err)
 		}
 		for _, mount := range slices.Backward(mounts) {
-			run(t, "umount", mount.Mountpoint)
+			unmount(t, mount.Mountpoint)
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
@@ -68,6 +68,27 @@ func newEngine(t *testing.T) *engine {
 	e.start(t)
 	t.Cleanup(func() { e.stop(t) })
 	return e
+}
+
+// unmount waits for a loop device below, which lets go of its file a moment after what it carried was unmounted.
+func unmount(t *testing.T, dir string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for {
+		err := unix.Unmount(dir, 0)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			t.Fatalf("unmount %s: %v", dir, err)
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("unmount %s: %v", dir, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 func run(t *testing.T, name string, args ...string) {

@@ -337,3 +337,42 @@ func runs(pid int) bool {
 	_, state, _ := strings.Cut(string(stat), ") ")
 	return err == nil && !strings.HasPrefix(state, "Z")
 }
+
+func TestTheGroupsOfAZoneGoWithItsLastNode(t *testing.T) {
+	p := openPlaced(t)
+	p.config.Zone = "last-" + strconv.Itoa(os.Getpid())
+	var nodes []*process.Runtime
+	for _, node := range []string{"node-1", "node-2"} {
+		c := p.config
+		c.Dir, c.LogDir, c.Node = t.TempDir(), t.TempDir(), node
+		r, err := process.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, r)
+	}
+	groups := func() []string {
+		both, _ := filepath.Glob("/sys/fs/cgroup/*/mammoth/" + p.config.Zone)
+		one, _ := filepath.Glob("/sys/fs/cgroup/mammoth/" + p.config.Zone)
+		return append(both, one...)
+	}
+	for i, r := range nodes {
+		if _, err := r.Start(p.ctx, runtime.Spec{ID: numbered(int64(i + 1)), Command: []string{"/bin/sleep", "300"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, r := range nodes {
+		if len(groups()) == 0 {
+			t.Errorf("the zone's groups went before node %d of %d has ended", i+1, len(nodes))
+		}
+		if err := r.Stop(p.ctx, numbered(int64(i+1)), 0); err != nil {
+			t.Error(err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if left := groups(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
