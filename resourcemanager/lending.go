@@ -15,6 +15,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
@@ -173,19 +174,40 @@ func foresee(w calendar.Window, now time.Time) (windows []scheduler.Window, err 
 }
 
 // arrange makes contracts the whole truth, or changes nothing.
-func (z *zone) arrange(contracts map[string]*contract, dryRun bool) error {
+func (z *zone) arrange(contracts map[string]*contract) error {
 	specs, err := foreseen(contracts, z.now)
 	if err != nil {
 		return err
-	}
-	if dryRun {
-		return scheduler.CheckContracts(specs, z.queueSpecs())
 	}
 	if err := z.core.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
 		return err
 	}
 	z.arranged(contracts, specs)
 	return nil
+}
+
+// previewContracts tells how contracts would stand if they were the whole truth; nothing changes. How much one lends
+// is known only after the scheduler's pass, and is left out of those that would be new.
+func (z *zone) previewContracts(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
+	specs, err := foreseen(contracts, z.now)
+	if err != nil {
+		return nil, err
+	}
+	if err := scheduler.CheckContracts(specs, z.queueSpecs()); err != nil {
+		return nil, err
+	}
+	ledgers := z.ledgers()
+	response := &apiv1.ListContractsResponse{}
+	for i, k := range byPosition(contracts) {
+		would, ledger := *k, ledgers[k.name()]
+		if would.windows = specs[i].Windows; k != z.contracts[k.name()] {
+			window, open := would.open(z.now)
+			ledger.Open, ledger.Closing = open, window.Close
+			ledger.Lent, ledger.Borrowed = resource.Vector{}, resource.Vector{}
+		}
+		response.Contracts = append(response.Contracts, z.viewContract(&would, ledger))
+	}
+	return response, nil
 }
 
 // foreseen are contracts for the scheduler, with their windows from now on.
@@ -230,15 +252,6 @@ func (z *zone) queueSpecs() []scheduler.QueueSpec {
 	return specs
 }
 
-// contractSpecs are the contracts as the scheduler has them.
-func (z *zone) contractSpecs() []scheduler.Contract {
-	var specs []scheduler.Contract
-	for _, k := range z.sortedContracts() {
-		specs = append(specs, coreContract(k.record, k.windows))
-	}
-	return specs
-}
-
 // addContracts adds contracts or replaces those of their names, all or none. A ledger goes on under its name.
 func (z *zone) addContracts(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
 	if len(request.GetContracts()) == 0 {
@@ -264,11 +277,11 @@ func (z *zone) addContracts(who peer.User, request *apiv1.AddContractsRequest) (
 	for _, spec := range request.GetContracts() {
 		contracts[spec.GetName()].record.Declared = false
 	}
-	if err := z.arrange(contracts, request.GetDryRun()); err != nil {
-		return nil, err
-	}
 	if request.GetDryRun() {
-		return z.viewContracts(), nil
+		return z.previewContracts(contracts)
+	}
+	if err := z.arrange(contracts); err != nil {
+		return nil, err
 	}
 	for _, spec := range request.GetContracts() {
 		k := z.contracts[spec.GetName()]
@@ -316,7 +329,7 @@ func (z *zone) removeContract(who peer.User, name string) error {
 	}
 	contracts := maps.Clone(z.contracts)
 	delete(contracts, name)
-	if err := z.arrange(contracts, false); err != nil {
+	if err := z.arrange(contracts); err != nil {
 		return err
 	}
 	z.contractGone(k)
@@ -368,7 +381,7 @@ func (z *zone) alter(k *contract, change func(*storev1.Contract)) (*apiv1.Contra
 	change(changed.record)
 	contracts := maps.Clone(z.contracts)
 	contracts[k.name()] = &changed
-	if err := z.arrange(contracts, false); err != nil {
+	if err := z.arrange(contracts); err != nil {
 		return nil, err
 	}
 	z.saveContract(&changed)
@@ -391,7 +404,7 @@ func (z *zone) dueLending() {
 	}
 	z.lookAtLending = true
 	if !z.now.Before(z.readCalendarAt) {
-		if err := z.arrange(z.contracts, false); err != nil {
+		if err := z.arrange(z.contracts); err != nil {
 			z.log.Error("read the calendar of lending contracts", "error", err)
 			z.readCalendarAt = z.now.Add(time.Minute)
 		}

@@ -399,3 +399,68 @@ func TestAContractThatCannotBeKeptIsRefused(t *testing.T) {
 		}
 	})
 }
+
+func TestADryRunTellsWhatWouldBe(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		ctx, queues := context.Background(), apiv1.NewQueuesClient(z.conn)
+		n := z.addNode("node-1")
+		z.setTree()
+		z.master(n, "web", "services")
+		present, err := queues.ListQueues(ctx, &apiv1.ListQueuesRequest{})
+		if err != nil {
+			z.t.Fatal(err)
+		}
+		half := 50.0
+		tree := []*apiv1.QueueSpec{
+			{Name: "root"},
+			{Name: "more", Parent: "root", Guaranteed: &apiv1.Capacity{Percent: &half}},
+			{Name: "services", Parent: "more", Guaranteed: &apiv1.Capacity{Percent: &half}},
+		}
+		dry, err := queues.SetQueues(ctx, &apiv1.SetQueuesRequest{Queues: tree, DryRun: true})
+		if err != nil {
+			z.t.Fatal(err)
+		}
+		after, err := queues.ListQueues(ctx, &apiv1.ListQueuesRequest{})
+		if err != nil {
+			z.t.Fatal(err)
+		}
+		if !proto.Equal(present, after) {
+			z.t.Errorf("a dry run changed the tree to %v", after)
+		}
+		set, err := queues.SetQueues(ctx, &apiv1.SetQueuesRequest{Queues: tree})
+		if err != nil {
+			z.t.Fatal(err)
+		}
+		if !proto.Equal(dry, set) {
+			z.t.Errorf("the dry run told\n%v\nand there is\n%v", dry, set)
+		}
+		// A queue with an app cannot be given children, which a dry run says as well.
+		under := append(slices.Clone(tree), &apiv1.QueueSpec{Name: "below", Parent: "services"})
+		if _, err := queues.SetQueues(ctx, &apiv1.SetQueuesRequest{Queues: under, DryRun: true}); status.Code(err) != codes.FailedPrecondition {
+			z.t.Errorf("children for a queue with an app: %v", err)
+		}
+
+		tree = append(tree, &apiv1.QueueSpec{Name: "batch", Parent: "root"})
+		if _, err := queues.SetQueues(ctx, &apiv1.SetQueuesRequest{Queues: tree}); err != nil {
+			z.t.Fatal(err)
+		}
+		request := &apiv1.AddContractsRequest{Contracts: []*apiv1.ContractSpec{nightly()}, DryRun: true}
+		would, err := z.lending().AddContracts(ctx, request)
+		if err != nil {
+			z.t.Fatal(err)
+		}
+		none, err := z.lending().ListContracts(ctx, &apiv1.ListContractsRequest{})
+		if err != nil || len(none.GetContracts()) != 0 {
+			z.t.Errorf("a dry run left %v, %v", none, err)
+		}
+		request.DryRun = false
+		is, err := z.lending().AddContracts(ctx, request)
+		if err != nil {
+			z.t.Fatal(err)
+		}
+		is.GetContracts()[0].Lent = would.GetContracts()[0].GetLent() // known only once it lends
+		if !proto.Equal(would, is) {
+			z.t.Errorf("the dry run told\n%v\nand there is\n%v", would, is)
+		}
+	})
+}

@@ -127,7 +127,7 @@ func (z *zone) loadContracts(memory store.Store) error {
 	if err != nil || len(contracts) == 0 {
 		return err
 	}
-	return z.arrange(contracts, false)
+	return z.arrange(contracts)
 }
 
 func (z *zone) loadNodes(memory store.Store) error {

@@ -27,13 +27,11 @@ func (z *zone) setQueues(who peer.User, request *apiv1.SetQueuesRequest) (*apiv1
 		return nil, err
 	}
 	if request.GetDryRun() {
-		if err := scheduler.CheckQueues(specs); err != nil {
+		usages, err := z.core.QueuesAfter(scheduler.SetQueues{Queues: specs})
+		if err != nil {
 			return nil, err
 		}
-		if err := scheduler.CheckContracts(z.contractSpecs(), specs); err != nil {
-			return nil, err
-		}
-		return &apiv1.ListQueuesResponse{Queues: z.viewQueues()}, nil
+		return &apiv1.ListQueuesResponse{Queues: z.viewUsages(usages)}, nil
 	}
 	if file := z.config.Queues; file != "" {
 		return nil, fmt.Errorf("the queue tree is declared in %s; change that file, which takes effect within a second: %w", file, errdefs.ErrFailedPrecondition)
@@ -108,9 +106,11 @@ func (z *zone) readCapacity(message *apiv1.Capacity) (scheduler.Capacity, error)
 	return scheduler.Capacity{Absolute: v}, err
 }
 
-func (z *zone) viewQueues() []*apiv1.Queue {
+func (z *zone) viewQueues() []*apiv1.Queue { return z.viewUsages(z.core.Queues()) }
+
+func (z *zone) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
 	var queues []*apiv1.Queue
-	for _, usage := range z.core.Queues() {
+	for _, usage := range usages {
 		queues = append(queues, z.viewQueue(usage))
 	}
 	return queues

@@ -309,6 +309,8 @@ type Interface interface {
 	Plan(app AddApp, ask Ask, now time.Time) (Plan, error)
 	// Queues gives the tree, parents before children.
 	Queues() []QueueUsage
+	// QueuesAfter gives the tree as it would be after SetQueues, or why that is refused.
+	QueuesAfter(SetQueues) ([]QueueUsage, error)
 	// Used is what containers hold on a node.
 	Used(node id.Node) resource.Vector
 	// Largest is, place by place, the most that any node has.

@@ -186,37 +186,11 @@ func checkGuarantees(q *queue, schema resource.Schema) error {
 
 // setQueues replaces the tree, if apps and containers can stay where they are.
 func (c *Core) setQueues(in SetQueues) error {
-	queues, err := buildTree(in.Queues, c.config.Schema)
+	next, err := c.nextTree(in)
 	if err != nil {
 		return err
 	}
-	byName := make(map[id.Queue]*queue, len(queues))
-	for _, q := range queues {
-		byName[q.spec.Name] = q
-	}
-	apps := c.sortedApps()
-	for _, a := range apps {
-		if a.leaf == nil {
-			continue
-		}
-		name := a.leaf.spec.Name
-		switch q := byName[name]; {
-		case q == nil:
-			return refused("queue %s cannot be removed: it has the app %s", name, a.title())
-		case !q.isLeaf():
-			return refused("queue %s cannot be given children: it has the app %s", name, a.title())
-		}
-	}
-	lending := in.Contracts
-	if lending == nil {
-		for _, k := range c.contracts {
-			lending = append(lending, k.spec)
-		}
-	}
-	contracts, err := buildContracts(lending, byName)
-	if err != nil {
-		return err
-	}
+	queues, byName, contracts, apps := next.queues, next.byName, next.contracts, c.sortedApps()
 	for _, a := range apps {
 		for _, k := range a.sortedAsks() {
 			c.withdrawNominations(k)
@@ -260,30 +234,95 @@ func (c *Core) setQueues(in SetQueues) error {
 	return nil
 }
 
+// tree is a queue tree that is not in force yet.
+type tree struct {
+	queues    []*queue
+	byName    map[id.Queue]*queue
+	contracts []*contract
+}
+
+// nextTree builds a tree, if the present apps and containers can stay where they are.
+func (c *Core) nextTree(in SetQueues) (tree, error) {
+	queues, err := buildTree(in.Queues, c.config.Schema)
+	if err != nil {
+		return tree{}, err
+	}
+	byName := make(map[id.Queue]*queue, len(queues))
+	for _, q := range queues {
+		byName[q.spec.Name] = q
+	}
+	for _, a := range c.sortedApps() {
+		if a.leaf == nil {
+			continue
+		}
+		name := a.leaf.spec.Name
+		switch q := byName[name]; {
+		case q == nil:
+			return tree{}, refused("queue %s cannot be removed: it has the app %s", name, a.title())
+		case !q.isLeaf():
+			return tree{}, refused("queue %s cannot be given children: it has the app %s", name, a.title())
+		}
+	}
+	lending := in.Contracts
+	if lending == nil {
+		for _, k := range c.contracts {
+			lending = append(lending, k.spec)
+		}
+	}
+	contracts, err := buildContracts(lending, byName)
+	return tree{queues, byName, contracts}, err
+}
+
 // Queues implements Interface.
 func (c *Core) Queues() []QueueUsage {
 	c.resolveQueues()
-	pending := make([]resource.Vector, len(c.queues))
+	return c.usages(c.queues, c.queueByName)
+}
+
+// QueuesAfter gives the queues as they would be after SetQueues, or its error; nothing changes. What is lent at that
+// moment is not taken into account.
+func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
+	c.resolveQueues()
+	next, err := c.nextTree(in)
+	if err != nil {
+		return nil, err
+	}
+	next.queues[0].resolve(c.zone, c.zone, c.zone)
+	for _, present := range c.leaves {
+		for q := next.byName[present.spec.Name]; q != nil; q = q.parent {
+			q.used = q.used.Add(present.used)
+			q.containers += present.containers
+			if q.isLeaf() {
+				q.apps = present.apps
+			}
+		}
+	}
+	return c.usages(next.queues, next.byName), nil
+}
+
+// usages tells what the queues of a tree are given, hold and wait for.
+func (c *Core) usages(queues []*queue, byName map[id.Queue]*queue) []QueueUsage {
+	pending := make([]resource.Vector, len(queues))
 	for _, a := range c.apps {
 		if a.leaf == nil {
 			continue
 		}
 		for _, k := range a.asks {
 			wanted := k.spec.Resources.Scale(int64(k.spec.Pending))
-			for q := a.leaf; q != nil; q = q.parent {
+			for q := byName[a.leaf.spec.Name]; q != nil; q = q.parent {
 				pending[q.order] = pending[q.order].Add(wanted)
 			}
 		}
 	}
-	usages := make([]QueueUsage, len(c.queues))
-	for i, q := range c.queues {
+	usages := make([]QueueUsage, len(queues))
+	for i, q := range queues {
 		usages[i] = QueueUsage{
 			Spec: q.spec, Used: q.used, Pending: pending[i], Guaranteed: q.guaranteed, Maximum: q.maximum,
 			Apps: q.apps, Containers: q.containers,
 		}
 	}
-	for i := len(c.queues) - 1; i > 0; i-- {
-		usages[c.queues[i].parent.order].Apps += usages[i].Apps
+	for i := len(queues) - 1; i > 0; i-- {
+		usages[queues[i].parent.order].Apps += usages[i].Apps
 	}
 	return usages
 }
