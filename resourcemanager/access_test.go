@@ -158,6 +158,8 @@ func TestOnlyAdministratorsChangeWhatAllQueuesShare(t *testing.T) {
 			}
 			_, err := z.rm.Drain(as(who), "node-1", "")
 			refusal(t, err)
+			_, err = z.rm.RemoveNode(as(who), "node-1")
+			refusal(t, err)
 		}
 		for _, who := range []string{"chief", "root"} {
 			if err := set(who); err != nil {

@@ -61,7 +61,11 @@ func (z *zone) summary(a *app, view *apiv1.App) string {
 	case lifecycle.AppDegraded:
 		return fmt.Sprintf("%s has no application master, and its %d running instances go on serving: %s", name, view.GetRunning(), view.GetReason())
 	case lifecycle.AppStopping, lifecycle.AppRemoving:
-		return fmt.Sprintf("%s is %s: %d of its containers were not yet seen gone", name, strings.ToLower(view.GetState().String()), a.heldCount())
+		text := fmt.Sprintf("%s is %s: %d of its containers were not yet seen gone", name, strings.ToLower(view.GetState().String()), a.heldCount())
+		if awaited := z.awaited(a); awaited != "" {
+			text += "; " + awaited
+		}
+		return text
 	case lifecycle.AppStopped:
 		return because(name+" is stopped", view.GetReason()) + fmt.Sprintf("; \"mammoth app restart %s\" starts it", name)
 	}

@@ -176,6 +176,12 @@ func (rm *ResourceManager) Undrain(ctx context.Context, name string) (*apiv1.Nod
 	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.undrain(who, name) })
 }
 
+// RemoveNode implements service.Zone.
+func (rm *ResourceManager) RemoveNode(ctx context.Context, name string) (*apiv1.Node, error) {
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.removeNode(who, name) })
+}
+
 // Queues implements service.Zone.
 func (rm *ResourceManager) Queues(ctx context.Context) ([]*apiv1.Queue, error) {
 	return ask(ctx, rm, func(z *zone) ([]*apiv1.Queue, error) { return z.viewQueues(), nil })

@@ -205,7 +205,7 @@ func nodeSentence(name id.Node, state lifecycle.NodeState, reason string) string
 	case lifecycle.NodeDrained:
 		return fmt.Sprintf("%s is drained: no container is left on it", name)
 	case lifecycle.NodeLost:
-		return fmt.Sprintf("%s is lost: %s; its containers stay held until it is back or they are seen gone", name, reason)
+		return fmt.Sprintf("%s is lost: %s; its containers stay held until it is back, or \"mammoth node rm %s\" says that it is gone for good", name, reason, name)
 	}
 	return because(fmt.Sprintf("%s is %s", name, strings.ToLower(state.String())), reason)
 }
@@ -218,7 +218,7 @@ func (z *zone) nodeChanged(n *node) {
 
 func (z *zone) showNode(n *node) {
 	if !n.state().Answers() {
-		z.apply(scheduler.RemoveNode{Node: n.id})
+		z.hideNode(n)
 		return
 	}
 	capacity, err := z.vector(n.record.GetCapacity())
@@ -232,6 +232,15 @@ func (z *zone) showNode(n *node) {
 		Attributes: attributeValues(n.record.GetAttributes()),
 		Closed:     n.closed(),
 	}})
+	n.shown = true
+}
+
+// hideNode takes a node away from the scheduler, which may never have known it: it was lost before this ResourceManager.
+func (z *zone) hideNode(n *node) {
+	if n.shown {
+		z.apply(scheduler.RemoveNode{Node: n.id})
+		n.shown = false
+	}
 }
 
 // closed says why nothing new is placed on the node.
@@ -337,8 +346,7 @@ func (z *zone) dueNodes() {
 		switch {
 		case n.state() == lifecycle.NodeLost:
 			if len(n.containers) == 0 && silent > forgetNodeAfter {
-				delete(z.nodes, n.id)
-				z.forget(kindNode, string(n.id))
+				z.forgetNode(n)
 				z.tell(&apiv1.Event{Kind: "node", Node: string(n.id), From: "LOST", Message: fmt.Sprintf("%s is forgotten: it was lost for an hour and holds nothing", n.id)})
 			}
 		case silent > z.config.NodeTimeout:

@@ -59,8 +59,10 @@ func TestAnAppRunsFromDeployToRemove(t *testing.T) {
 		if !wanted.GetRemoving() {
 			t.Fatalf("the master is told %v, not that the app is being removed", wanted)
 		}
-		app = z.app("web")
-		m.say(&masterv1.AllocateRequest{Release: []string{app.GetInstances()[1].GetContainerId()}, GoneInstances: []string{"web-1", "web-2"}})
+		if app = z.app("web"); len(app.GetInstances()) != 1 || app.GetInstances()[0].GetId() != "web-2" {
+			t.Fatalf("left of an app that is being removed is %v", app.GetInstances())
+		}
+		m.say(&masterv1.AllocateRequest{Release: []string{app.GetInstances()[0].GetContainerId()}, GoneInstances: []string{"web-1", "web-2"}})
 		synctest.Wait()
 		if _, err := z.apps().GetApp(context.Background(), &apiv1.GetAppRequest{Name: "web"}); err == nil {
 			t.Error("the app is still there")

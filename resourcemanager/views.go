@@ -1,6 +1,10 @@
 package resourcemanager
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -9,6 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
@@ -33,9 +38,11 @@ func (z *zone) viewApp(a *app) *apiv1.App {
 	if !a.ending() {
 		view.Wanted = wantedInstances(r.GetSpec())
 	}
-	for _, name := range sortedKeys(a.instances) {
-		instance := z.viewInstance(a, a.instances[name])
-		view.Instances = append(view.Instances, instance)
+	view.Instances = z.viewInstances(a)
+	if awaited := z.awaited(a); awaited != "" {
+		view.Reason = awaited
+	}
+	for _, instance := range view.GetInstances() {
 		if instance.GetState() == apiv1.Instance_RUNNING {
 			view.Running++
 		}
@@ -58,6 +65,64 @@ func (a *app) rollout() *apiv1.Rollout {
 		State: apiv1.Rollout_PROGRESSING, Version: a.record.GetVersion(), Total: wantedInstances(a.record.GetSpec()),
 		Reason: "its application master has not begun yet",
 	}
+}
+
+// viewInstances are what the master reports; of an app that is to end, what is left: its master may be gone, and have given
+// up what a lost node still holds.
+func (z *zone) viewInstances(a *app) []*apiv1.Instance {
+	var views []*apiv1.Instance
+	told := map[string]bool{}
+	for _, name := range sortedKeys(a.instances) {
+		view := z.viewInstance(a, a.instances[name])
+		waits := view.GetContainerId() == "" && a.attempt() == lifecycle.AttemptRegistered
+		if a.ending() && !waits && !a.holds(view.GetContainerId()) {
+			continue
+		}
+		told[view.GetContainerId()] = true
+		views = append(views, view)
+	}
+	if !a.ending() {
+		return views
+	}
+	for _, c := range sortedContainers(a.containers) {
+		if c.held() && !c.record.GetLease().GetMaster() && !told[c.id.String()] {
+			version, _ := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
+			views = append(views, z.viewInstance(a, &storev1.Instance{Report: &masterv1.InstanceReport{
+				Id: c.name(), ContainerId: c.id.String(), Role: c.role(), Version: int32(version), State: apiv1.Instance_STOPPING,
+			}}))
+		}
+	}
+	return views
+}
+
+// holds reports whether a container was not seen gone yet.
+func (a *app) holds(container string) bool {
+	cid, err := id.ParseContainer(container)
+	c := a.containers[cid]
+	return err == nil && c != nil && c.held()
+}
+
+// awaited names the lost nodes for which an app cannot end, empty if there are none.
+func (z *zone) awaited(a *app) string {
+	if !a.ending() || a.state() == lifecycle.AppStopped {
+		return ""
+	}
+	var waits []string
+	for _, n := range z.sortedNodes() {
+		if n.state() != lifecycle.NodeLost {
+			continue
+		}
+		count := 0
+		for _, c := range n.containers {
+			if c.app == a {
+				count++
+			}
+		}
+		if count > 0 {
+			waits = append(waits, fmt.Sprintf("it waits for %s, which is lost and holds %d of its containers; if it is gone for good, \"mammoth node rm %s\" says so", n.id, count, n.id))
+		}
+	}
+	return strings.Join(waits, "; ")
 }
 
 func (z *zone) viewInstance(a *app, instance *storev1.Instance) *apiv1.Instance {
@@ -94,6 +159,9 @@ func (z *zone) viewInstance(a *app, instance *storev1.Instance) *apiv1.Instance 
 
 // seenState corrects what the master last said by what the node has said since: a master that is away cannot.
 func (a *app) seenState(n *node, c *container, state apiv1.Instance_State, reason string) (apiv1.Instance_State, string) {
+	if a.ending() && n != nil && n.state() == lifecycle.NodeLost {
+		return apiv1.Instance_UNREACHABLE, "it was not seen gone"
+	}
 	if state != apiv1.Instance_RUNNING {
 		return state, reason
 	}

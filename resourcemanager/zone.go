@@ -160,6 +160,8 @@ type node struct {
 	// lastReport is when the node was last heard of otherwise than on its present stream.
 	lastReport time.Time
 	containers map[id.Container]*container
+	// shown says that the scheduler knows the node.
+	shown bool
 	// places are what frameworks may have on the node: APP, or ROLE.APP.
 	places map[string]struct{}
 }

@@ -411,6 +411,14 @@ func (z *fakeZone) UndrainNode(ctx context.Context, request *apiv1.GetNodeReques
 	return z.GetNode(ctx, request)
 }
 
+func (z *fakeZone) RemoveNode(ctx context.Context, request *apiv1.GetNodeRequest) (*apiv1.Node, error) {
+	node, err := z.GetNode(ctx, request)
+	if err == nil && node.GetState() == apiv1.NodeState_READY {
+		return nil, status.Errorf(codes.FailedPrecondition, "%s answers", node.GetName())
+	}
+	return node, err
+}
+
 func (z *fakeZone) ListQueues(context.Context, *apiv1.ListQueuesRequest) (*apiv1.ListQueuesResponse, error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()

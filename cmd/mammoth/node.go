@@ -15,7 +15,8 @@ import (
 )
 
 func (c *cli) nodeCommand() *cobra.Command {
-	return group("node", "See and drain nodes", c.nodeListCommand(), c.nodeShowCommand(), c.nodeDrainCommand(), c.nodeUndrainCommand())
+	return group("node", "See, drain and remove nodes", c.nodeListCommand(), c.nodeShowCommand(), c.nodeDrainCommand(), c.nodeUndrainCommand(),
+		c.nodeRemoveCommand())
 }
 
 func (c *cli) nodeListCommand() *cobra.Command {
@@ -74,6 +75,19 @@ func (c *cli) nodeUndrainCommand() *cobra.Command {
 		_, err := fmt.Fprintf(w, "%s: %s\n", node.GetName(), word(node.GetState()))
 		return err
 	})
+}
+
+func (c *cli) nodeRemoveCommand() *cobra.Command {
+	cmd := c.oneNodeCommand("rm NAME", "Forget a node that is gone for good", func(ctx context.Context, z *zone, name string) (*apiv1.Node, error) {
+		return z.nodes.RemoveNode(ctx, &apiv1.GetNodeRequest{Name: name})
+	}, func(w io.Writer, node *apiv1.Node) error {
+		_, err := fmt.Fprintf(w, "%s: removed, and %s with it\n", node.GetName(), plural(len(node.GetContainers()), "container"))
+		return err
+	})
+	cmd.Long = "Forget a node that is gone for good, and what ran there: its containers count as gone, and what they held is free.\n" +
+		"It is your word for it, so it is refused while the node answers: drain it, stop its NodeManager, and then remove it.\n" +
+		"Should the node come back all the same, it ends what it still runs and is a new one."
+	return cmd
 }
 
 func (c *cli) oneNodeCommand(use, short string, do func(context.Context, *zone, string) (*apiv1.Node, error), text func(io.Writer, *apiv1.Node) error) *cobra.Command {

@@ -131,6 +131,9 @@ func (p *lineProgress) update(app *apiv1.App) {
 			delete(p.seen, id)
 		}
 	}
+	if ends(app) && app.GetReason() != "" {
+		p.say("", app.GetReason(), fmt.Sprintf("%s: %s: %s", app.GetName(), word(app.GetState()), app.GetReason()))
+	}
 	if len(app.GetInstances()) == 0 && app.GetState() == apiv1.App_ACCEPTED {
 		p.say("", "master", fmt.Sprintf("%s: its application master is being started", app.GetName()))
 	}
@@ -146,7 +149,15 @@ func (p *lineProgress) say(about, state, line string) {
 
 func (p *lineProgress) end() {}
 
+// ends reports whether an app is being stopped or removed; its reason then says what for, or what it waits for.
+func ends(app *apiv1.App) bool {
+	return app.GetState() == apiv1.App_STOPPING || app.GetState() == apiv1.App_REMOVING
+}
+
 func rolloutNote(app *apiv1.App) string {
+	if ends(app) {
+		return ": " + because(word(app.GetState()), app.GetReason())
+	}
 	if rollout := app.GetRollout(); rollout.GetState() == apiv1.Rollout_PROGRESSING {
 		return fmt.Sprintf(", %d of %d at version %d%s", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))
 	}

@@ -126,3 +126,23 @@ func TestARolloutIsDoneOnlyWhenItsOwnVersionRuns(t *testing.T) {
 		t.Errorf("put back before: done %v, error %v", done, err)
 	}
 }
+
+func TestOfAnAppThatIsRemovedItSaysWhichNodeIsWaitedFor(t *testing.T) {
+	var out bytes.Buffer
+	lines := &lineProgress{out: &out, seen: map[string]string{}}
+	app := &apiv1.App{
+		Name: "web", State: apiv1.App_REMOVING, Reason: "a person removed it",
+		Instances: []*apiv1.Instance{{Id: "web-1", ContainerId: "c1", Node: "node-3", State: apiv1.Instance_UNREACHABLE, Reason: "it was not seen gone"}},
+	}
+	lines.update(app)
+	app.Reason = "it waits for node-3"
+	lines.update(app)
+	lines.update(app)
+	want := "web-1: unreachable on node-3, it was not seen gone\nweb: removing: a person removed it\nweb: removing: it waits for node-3\n"
+	if out.String() != want {
+		t.Errorf("it says\n%s", out.String())
+	}
+	if note := rolloutNote(app); note != ": removing: it waits for node-3" {
+		t.Errorf("on a terminal it says %q", note)
+	}
+}

@@ -42,12 +42,15 @@ const (
 	ContainerMissing
 	// ContainerExpired: it was never started, and its token is no longer good for a start.
 	ContainerExpired
+	// ContainerNodeGone: an operator said that its node is gone for good. Should the node come back all the same, it is
+	// told to end it.
+	ContainerNodeGone
 )
 
 // String names the event.
 func (e ContainerEvent) String() string {
 	return name(e, "granted", "reported NEW", "reported LOCALIZING", "reported LAUNCHING", "reported RUNNING",
-		"reported STOPPING", "reported DONE", "missing", "expired")
+		"reported STOPPING", "reported DONE", "missing", "expired", "node gone")
 }
 
 // Reported is the event of a node's report of a state.
@@ -65,6 +68,10 @@ func containerRules() []fsm.Rule[ContainerState, ContainerEvent] {
 			On:   ContainerMissing, To: ContainerDone,
 		},
 		{From: []ContainerState{ContainerNew, ContainerDone}, On: ContainerExpired, To: ContainerDone},
+		{
+			From: []ContainerState{ContainerNew, ContainerLocalizing, ContainerLaunching, ContainerRunning, ContainerStopping, ContainerDone},
+			On:   ContainerNodeGone, To: ContainerDone,
+		},
 	}
 	for state := ContainerNew; state <= ContainerDone; state++ {
 		for reported := ContainerNew; reported <= ContainerDone; reported++ {

@@ -23,7 +23,7 @@ func TestEveryPair(t *testing.T) {
 		case "attempt":
 			return draw(lifecycle.Attempts(), lifecycle.AttemptFinished, lifecycle.AttemptFinishes)
 		case "container":
-			return draw(lifecycle.Containers(), lifecycle.ContainerDone, lifecycle.ContainerExpired)
+			return draw(lifecycle.Containers(), lifecycle.ContainerDone, lifecycle.ContainerNodeGone)
 		case "node":
 			return draw(lifecycle.Nodes(), lifecycle.NodeLost, lifecycle.NodeExpires)
 		}
@@ -59,9 +59,9 @@ func TestDiagramsNameEveryStateThatCanBeReached(t *testing.T) {
 	}
 }
 
-func TestALeaseIsFreeOnlyAfterItsNodeSaidSo(t *testing.T) {
+func TestALeaseIsFreeOnlyAfterItsNodeOrAnOperatorSaidSo(t *testing.T) {
 	table := lifecycle.Containers()
-	ends := []lifecycle.ContainerEvent{lifecycle.ReportedDone, lifecycle.ContainerMissing, lifecycle.ContainerExpired}
+	ends := []lifecycle.ContainerEvent{lifecycle.ReportedDone, lifecycle.ContainerMissing, lifecycle.ContainerExpired, lifecycle.ContainerNodeGone}
 	rapid.Check(t, func(t *rapid.T) {
 		state, _ := table.Next(lifecycle.ContainerUnspecified, lifecycle.ContainerGranted)
 		reported := false
@@ -87,7 +87,7 @@ func TestALeaseIsFreeOnlyAfterItsNodeSaidSo(t *testing.T) {
 
 func containerEvents() []lifecycle.ContainerEvent {
 	var events []lifecycle.ContainerEvent
-	for event := lifecycle.ReportedNew; event <= lifecycle.ContainerExpired; event++ {
+	for event := lifecycle.ReportedNew; event <= lifecycle.ContainerNodeGone; event++ {
 		events = append(events, event)
 	}
 	return events

@@ -50,6 +50,8 @@ type Zone interface {
 	Node(ctx context.Context, name string) (*apiv1.Node, error)
 	Drain(ctx context.Context, name, reason string) (*apiv1.Node, error)
 	Undrain(ctx context.Context, name string) (*apiv1.Node, error)
+	// RemoveNode forgets a node that does not answer, and gives it back as it was.
+	RemoveNode(ctx context.Context, name string) (*apiv1.Node, error)
 	Queues(ctx context.Context) ([]*apiv1.Queue, error)
 	Queue(ctx context.Context, name string) (*apiv1.Queue, error)
 	SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error)

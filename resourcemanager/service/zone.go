@@ -34,6 +34,11 @@ func (s *nodes) UndrainNode(ctx context.Context, request *apiv1.GetNodeRequest) 
 	return node, wire.Status(err)
 }
 
+func (s *nodes) RemoveNode(ctx context.Context, request *apiv1.GetNodeRequest) (*apiv1.Node, error) {
+	node, err := s.loop.RemoveNode(ctx, request.GetName())
+	return node, wire.Status(err)
+}
+
 type queues struct {
 	apiv1.UnimplementedQueuesServer
 	loop Zone

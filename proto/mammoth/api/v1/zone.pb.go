@@ -2517,12 +2517,14 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\bcapacity\x18\b \x01(\v2\x1a.mammoth.core.v1.ResourcesR\bcapacity\x12.\n" +
 	"\x04used\x18\t \x01(\v2\x1a.mammoth.core.v1.ResourcesR\x04used\x12<\n" +
 	"\fnode_timeout\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\vnodeTimeout2\x99\x03\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\vnodeTimeout2\xf7\x03\n" +
 	"\x05Nodes\x12c\n" +
 	"\tListNodes\x12 .mammoth.api.v1.ListNodesRequest\x1a!.mammoth.api.v1.ListNodesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/nodes\x12Y\n" +
 	"\aGetNode\x12\x1e.mammoth.api.v1.GetNodeRequest\x1a\x14.mammoth.api.v1.Node\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/nodes/{name}\x12f\n" +
 	"\tDrainNode\x12 .mammoth.api.v1.DrainNodeRequest\x1a\x14.mammoth.api.v1.Node\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/nodes/{name}/drain\x12h\n" +
-	"\vUndrainNode\x12\x1e.mammoth.api.v1.GetNodeRequest\x1a\x14.mammoth.api.v1.Node\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/nodes/{name}/undrain2\xba\x02\n" +
+	"\vUndrainNode\x12\x1e.mammoth.api.v1.GetNodeRequest\x1a\x14.mammoth.api.v1.Node\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/nodes/{name}/undrain\x12\\\n" +
+	"\n" +
+	"RemoveNode\x12\x1e.mammoth.api.v1.GetNodeRequest\x1a\x14.mammoth.api.v1.Node\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/nodes/{name}2\xba\x02\n" +
 	"\x06Queues\x12g\n" +
 	"\n" +
 	"ListQueues\x12!.mammoth.api.v1.ListQueuesRequest\x1a\".mammoth.api.v1.ListQueuesResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
@@ -2658,36 +2660,38 @@ var file_mammoth_api_v1_zone_proto_depIdxs = []int32{
 	7,  // 44: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
 	8,  // 45: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
 	7,  // 46: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
-	12, // 47: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
-	14, // 48: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
-	15, // 49: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
-	17, // 50: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
-	24, // 51: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
-	26, // 52: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
-	26, // 53: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
-	20, // 54: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
-	22, // 55: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
-	29, // 56: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
-	31, // 57: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
-	33, // 58: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
-	6,  // 59: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
-	3,  // 60: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
-	3,  // 61: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
-	3,  // 62: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
-	13, // 63: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	11, // 64: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
-	13, // 65: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	16, // 66: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
-	25, // 67: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
-	18, // 68: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
-	18, // 69: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
-	21, // 70: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
-	23, // 71: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
-	30, // 72: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
-	32, // 73: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
-	34, // 74: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
-	59, // [59:75] is the sub-list for method output_type
-	43, // [43:59] is the sub-list for method input_type
+	7,  // 47: mammoth.api.v1.Nodes.RemoveNode:input_type -> mammoth.api.v1.GetNodeRequest
+	12, // 48: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
+	14, // 49: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
+	15, // 50: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
+	17, // 51: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
+	24, // 52: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
+	26, // 53: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
+	26, // 54: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
+	20, // 55: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
+	22, // 56: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
+	29, // 57: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
+	31, // 58: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
+	33, // 59: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
+	6,  // 60: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
+	3,  // 61: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
+	3,  // 62: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
+	3,  // 63: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
+	3,  // 64: mammoth.api.v1.Nodes.RemoveNode:output_type -> mammoth.api.v1.Node
+	13, // 65: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	11, // 66: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
+	13, // 67: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	16, // 68: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
+	25, // 69: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
+	18, // 70: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
+	18, // 71: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
+	21, // 72: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
+	23, // 73: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
+	30, // 74: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
+	32, // 75: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
+	34, // 76: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
+	60, // [60:77] is the sub-list for method output_type
+	43, // [43:60] is the sub-list for method input_type
 	43, // [43:43] is the sub-list for extension type_name
 	43, // [43:43] is the sub-list for extension extendee
 	0,  // [0:43] is the sub-list for field type_name

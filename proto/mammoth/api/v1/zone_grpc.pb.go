@@ -23,19 +23,23 @@ const (
 	Nodes_GetNode_FullMethodName     = "/mammoth.api.v1.Nodes/GetNode"
 	Nodes_DrainNode_FullMethodName   = "/mammoth.api.v1.Nodes/DrainNode"
 	Nodes_UndrainNode_FullMethodName = "/mammoth.api.v1.Nodes/UndrainNode"
+	Nodes_RemoveNode_FullMethodName  = "/mammoth.api.v1.Nodes/RemoveNode"
 )
 
 // NodesClient is the client API for Nodes service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Nodes looks into and drains nodes.
+// Nodes looks into, drains and removes nodes.
 type NodesClient interface {
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// DrainNode places nothing new on the node and has its containers moved.
 	DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	UndrainNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error)
+	// RemoveNode is an operator's word that a node is gone for good: it is forgotten, and its containers count as gone.
+	// It is refused while the node answers. It returns the node as it was.
+	RemoveNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error)
 }
 
 type nodesClient struct {
@@ -86,17 +90,30 @@ func (c *nodesClient) UndrainNode(ctx context.Context, in *GetNodeRequest, opts 
 	return out, nil
 }
 
+func (c *nodesClient) RemoveNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Node)
+	err := c.cc.Invoke(ctx, Nodes_RemoveNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodesServer is the server API for Nodes service.
 // All implementations must embed UnimplementedNodesServer
 // for forward compatibility.
 //
-// Nodes looks into and drains nodes.
+// Nodes looks into, drains and removes nodes.
 type NodesServer interface {
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	GetNode(context.Context, *GetNodeRequest) (*Node, error)
 	// DrainNode places nothing new on the node and has its containers moved.
 	DrainNode(context.Context, *DrainNodeRequest) (*Node, error)
 	UndrainNode(context.Context, *GetNodeRequest) (*Node, error)
+	// RemoveNode is an operator's word that a node is gone for good: it is forgotten, and its containers count as gone.
+	// It is refused while the node answers. It returns the node as it was.
+	RemoveNode(context.Context, *GetNodeRequest) (*Node, error)
 	mustEmbedUnimplementedNodesServer()
 }
 
@@ -118,6 +135,9 @@ func (UnimplementedNodesServer) DrainNode(context.Context, *DrainNodeRequest) (*
 }
 func (UnimplementedNodesServer) UndrainNode(context.Context, *GetNodeRequest) (*Node, error) {
 	return nil, status.Error(codes.Unimplemented, "method UndrainNode not implemented")
+}
+func (UnimplementedNodesServer) RemoveNode(context.Context, *GetNodeRequest) (*Node, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveNode not implemented")
 }
 func (UnimplementedNodesServer) mustEmbedUnimplementedNodesServer() {}
 func (UnimplementedNodesServer) testEmbeddedByValue()               {}
@@ -212,6 +232,24 @@ func _Nodes_UndrainNode_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Nodes_RemoveNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodesServer).RemoveNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Nodes_RemoveNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodesServer).RemoveNode(ctx, req.(*GetNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Nodes_ServiceDesc is the grpc.ServiceDesc for Nodes service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -234,6 +272,10 @@ var Nodes_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UndrainNode",
 			Handler:    _Nodes_UndrainNode_Handler,
+		},
+		{
+			MethodName: "RemoveNode",
+			Handler:    _Nodes_RemoveNode_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
