@@ -71,7 +71,7 @@ func TestPagesTellEveryKey(t *testing.T) {
 			examples := strings.Join(yamlBlocks(section), "\n")
 			for _, found := range row.FindAllStringSubmatch(section, -1) {
 				got[found[1]]++
-				if !regexp.MustCompile(`\b`+found[1]+`:`).MatchString(examples) {
+				if !regexp.MustCompile(`\b` + found[1] + `:`).MatchString(examples) {
 					t.Errorf("%s: no example in the section of key %q has it", p.path, found[1])
 				}
 			}
