@@ -32,7 +32,17 @@ func Parse(expression, timezone string) (Schedule, error) {
 
 // Check says in one sentence why an expression is none, or never comes true.
 func Check(expression string) error {
-	if len(strings.Fields(expression)) != 5 || !gronx.IsValid(expression) {
+	fields := strings.Fields(expression)
+	if len(fields) == 5 {
+		for i, what := range []string{"minute", "hour", "day of the month", "month", "day of the week"} {
+			alone := []string{"*", "*", "*", "*", "*"}
+			alone[i] = fields[i]
+			if !gronx.IsValid(strings.Join(alone, " ")) {
+				return fmt.Errorf("%q is not a cron expression, as in \"0 22 * * *\": %q is no %s", expression, fields[i], what)
+			}
+		}
+	}
+	if len(fields) != 5 || !gronx.IsValid(expression) {
 		return fmt.Errorf("%q is not a cron expression of five fields, as in \"0 22 * * *\"", expression)
 	}
 	// Whether it ever comes true does not depend on when one begins to look; a leap day follows this.

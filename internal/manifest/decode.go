@@ -336,11 +336,14 @@ func keys[V any](of map[string]V) []string {
 
 // suggest is the hint behind an unknown key: the nearest known one, or all when there are few.
 func suggest(name string, known []string) string {
-	best, distance := "", len(name)/3+2
+	best, distance := "", len(name)/3+1
 	if len(name) > 64 {
 		return ""
 	}
 	for _, candidate := range known {
+		if len(name) >= 3 && len(candidate) > len(name) && strings.HasPrefix(strings.ToLower(candidate), strings.ToLower(name)) {
+			return fmt.Sprintf("; did you mean %q?", candidate)
+		}
 		if n := editDistance(strings.ToLower(name), strings.ToLower(candidate)); n < distance {
 			best, distance = candidate, n
 		}
@@ -348,7 +351,7 @@ func suggest(name string, known []string) string {
 	switch {
 	case best != "":
 		return fmt.Sprintf("; did you mean %q?", best)
-	case len(known) <= 12:
+	case len(known) <= 24:
 		return fmt.Sprintf("; known are %s", strings.Join(known, ", "))
 	}
 	return ""
