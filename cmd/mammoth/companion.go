@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -268,6 +269,26 @@ func (s *besideSettings) flags(cmd *cobra.Command) {
 	must(cmd.MarkFlagDirname("certificates"))
 }
 
+// validate refuses settings of a companion that is not to run.
+func (s *besideSettings) validate() error {
+	for _, one := range []struct{ flag, value, of string }{
+		{"--nginx-listen", s.nginxListen, "--nginx"},
+		{"--nginx-tls-listen", s.nginxTLS, "--nginx"},
+		{"--certificates", s.certificates, "--nginx"},
+		{"--dns-listen", s.dnsListen, "--dns"},
+	} {
+		if wanted := one.of == "--nginx" && s.nginx || one.of == "--dns" && s.dns; one.value != "" && !wanted {
+			return usagef("%s does nothing without %s", one.flag, one.of)
+		}
+	}
+	if s.nginxListen != "" {
+		if _, err := netip.ParseAddrPort(s.nginxListen); err != nil {
+			return usagef("--nginx-listen: %q is not an address; write IP:PORT as in 127.0.0.1:8080", s.nginxListen)
+		}
+	}
+	return nil
+}
+
 // besideNotes are the addresses that were chosen at the first start, so that they stay the same.
 type besideNotes struct {
 	Nginx string `json:"nginx,omitempty"`
@@ -359,21 +380,22 @@ func (s *besideSettings) make(zone *grpc.ClientConn, log *slog.Logger) ([]beside
 	return list, nil
 }
 
-// awaitFront returns once a companion accepts connections, or ctx ends.
-func (b beside) awaitFront(ctx context.Context) {
+// awaitFront reports whether a companion accepts connections before ctx ends.
+func (b beside) awaitFront(ctx context.Context) bool {
 	look := time.NewTicker(readyLook)
 	defer look.Stop()
 	for b.front != "" {
 		if conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", b.front); err == nil {
 			_ = conn.Close()
-			return
+			return true
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-look.C:
 		}
 	}
+	return true
 }
 
 // endNginx ends the nginx that a zone which was killed has left in its folder.

@@ -54,7 +54,7 @@ func flagError(cmd *cobra.Command, err error) error {
 		return usagef("%s; see `%s --help`", text, cmd.CommandPath())
 	}
 	kind := "is not " + map[string]string{
-		"int": "a whole number", "int32": "a whole number", "int64": "a whole number", "float64": "a number",
+		"int": "a whole number", "int32": "a whole number", "int64": "a whole number", "uint64": "a whole number from 0 on", "float64": "a number",
 		"bool": "true or false", "duration": "a length of time as in 10s or 5m",
 	}[invalid.GetFlag().Value.Type()]
 	return usagef("--%s: %q %s", invalid.GetFlag().Name, invalid.GetValue(), kind)
@@ -66,7 +66,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	}
 	if cmd.HasSubCommands() {
 		hint := "; --help lists what there is"
-		cmd.SuggestionsMinimumDistance = 2
+		cmd.SuggestionsMinimumDistance = min(2, len(args[0])-1) // two letters changed of two are another word
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			hint = fmt.Sprintf("; did you mean %q?", near[0])
 		}

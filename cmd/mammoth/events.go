@@ -62,13 +62,20 @@ func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest)
 		if err != nil {
 			return err
 		}
-		return c.receive(ctx, func() error {
+		none := true
+		err = c.receive(ctx, func() error {
 			event, err := stream.Recv()
 			if err != nil {
 				return err
 			}
+			none = false
 			return c.printOne(event, func(w io.Writer) error { return eventLine(w, event) })
 		})
+		if err == nil && none && request.GetApp() != "" && ctx.Err() == nil {
+			// An app that is gone has its events still; one that never was has none.
+			_, err = z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: request.GetApp()})
+		}
+		return err
 	})
 }
 

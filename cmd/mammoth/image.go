@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
 	"github.com/mammoth-os/mammoth/internal/imagefile"
@@ -86,6 +87,9 @@ which becomes the image's whole file system.`,
 			return nil, cobra.ShellCompDirectiveDefault
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if slices.Contains([]string{"table", "json", "yaml"}, output) {
+				return usagef("-o is the file to write here; write ./%s if it is to be called that", output)
+			}
 			options.Source, options.Output = args[0], output
 			if options.Output == "" {
 				options.Output = strings.TrimSuffix(filepath.Base(filepath.Clean(args[0])), imagefile.Suffix) + imagefile.Suffix
@@ -202,6 +206,8 @@ func (c *cli) pushFrom(ctx context.Context, path, name string) (*apiv1.Image, er
 		return nil, errors.New("the upload was interrupted; nothing of it stays")
 	case errors.As(err, &unreachable):
 		return nil, c.nobodyAnswers(err)
+	case errdefs.IsInvalidArgument(err) && path != "-":
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return image, err
 }

@@ -22,13 +22,14 @@ type streams struct {
 type cli struct {
 	streams
 	env    func(string) string
+	args   []string
 	server string
 	output string
 }
 
 // run does what args ask for and returns the exit code.
 func run(ctx context.Context, args []string, std streams, env func(string) string) int {
-	c := &cli{streams: std, env: env}
+	c := &cli{streams: std, env: env, args: args}
 	root := c.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(std.in)
@@ -116,7 +117,14 @@ func (c *cli) versionCommand() *cobra.Command {
 		Short: "Print the version of this program",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(c.out, "mammoth", version)
+			text := fmt.Sprintf("mammoth %s\n", version)
+			switch c.output {
+			case "json":
+				text = fmt.Sprintf("{\n  \"version\": %q\n}\n", version)
+			case "yaml":
+				text = fmt.Sprintf("version: %q\n", version)
+			}
+			_, err := fmt.Fprint(c.out, text)
 			return err
 		},
 	}

@@ -8,8 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -30,9 +33,12 @@ type upSettings struct {
 	dir           string
 	nodes         int
 	stopInstances bool
-	manager       managerSettings
-	node          nodeSettings
-	beside        besideSettings
+	// started is when this run began, again the command that repeats it.
+	started time.Time
+	again   string
+	manager managerSettings
+	node    nodeSettings
+	beside  besideSettings
 }
 
 func (c *cli) upCommand() *cobra.Command {
@@ -44,7 +50,7 @@ func (c *cli) upCommand() *cobra.Command {
 		Long: `Up runs a zone on this machine: a ResourceManager and NodeManagers that share the
 machine's Docker Engine, in one process and in the foreground.
 
-Ctrl-C ends the zone and leaves instances and their masters running; "mammoth up"
+Ctrl-C, or the signal TERM, ends the zone and leaves instances and their masters running; "mammoth up"
 on the same folder takes them up again, "mammoth down" ends them.`,
 		Example: `  mammoth up --dir /var/lib/mammoth --listen 127.0.0.1:7070 --nodes 2
   mammoth up --dir /var/lib/mammoth --zookeeper 127.0.0.1:2181 --nginx --dns`,
@@ -54,6 +60,7 @@ on the same folder takes them up again, "mammoth down" ends them.`,
 			if err != nil {
 				return err
 			}
+			s.started, s.again = time.Now(), c.again()
 			return c.up(cmd.Context(), s, log)
 		},
 	}
@@ -83,6 +90,9 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) error {
 		return fmt.Errorf("find %s: %w", s.dir, err)
 	}
 	s.dir = dir
+	if err := s.beside.validate(); err != nil {
+		return err
+	}
 	nodes, err := s.split()
 	if err != nil {
 		return err
@@ -95,6 +105,11 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) error {
 	zone, err := s.keep(nodes)
 	if err != nil {
 		return err
+	}
+	if s.node.runtime != runtimeFake {
+		if all, err := measure(s.dir); err == nil {
+			c.warnOfTooMuch(s, all)
+		}
 	}
 	s.beside.dir, s.beside.zone, s.beside.digest = s.dir, zone, c.env("MAMMOTH_ZOOKEEPER_DIGEST")
 	if err := s.beside.choose(); err != nil {
@@ -237,19 +252,53 @@ func setDefault(field *string, value string) {
 
 // measureShare divides the machine among n nodes, less a tenth for the system and the engine.
 func measureShare(dir string, n int) (*share, error) {
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return nil, fmt.Errorf("find out how much memory this machine has: %w", err)
-	}
-	free, _, err := disk.Free(dir)
+	all, err := measure(dir)
 	if err != nil {
-		return nil, fmt.Errorf("find out how much disk is free: %w", err)
+		return nil, err
 	}
 	usable := func(amount int64) int64 { return max(1, amount/10*9/int64(n)) }
 	return &share{
-		Nodes: n, CPUMillis: usable(int64(goruntime.NumCPU()) * 1000),
-		MemoryBytes: usable(int64(info.Totalram) * int64(info.Unit)), DiskBytes: usable(free),
+		Nodes: n, CPUMillis: usable(all[resource.CPU]), MemoryBytes: usable(all[resource.Memory]), DiskBytes: usable(all[resource.Disk]),
 	}, nil
+}
+
+// measure tells what this machine has: its cores, its memory and what is free of the disk that dir is on.
+func measure(dir string) (resource.Vector, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return resource.Vector{}, fmt.Errorf("find out how much memory this machine has: %w", err)
+	}
+	free, _, err := disk.Free(dir)
+	if err != nil {
+		return resource.Vector{}, fmt.Errorf("find out how much disk is free: %w", err)
+	}
+	return resource.Vector{
+		resource.CPU: int64(goruntime.NumCPU()) * 1000, resource.Memory: int64(info.Totalram) * int64(info.Unit), resource.Disk: free,
+	}, nil
+}
+
+// warnOfTooMuch tells when the nodes are given more than the machine has. It is allowed: people try things out.
+func (c *cli) warnOfTooMuch(s *upSettings, has resource.Vector) {
+	given, err := s.node.capacity()
+	if err != nil {
+		return
+	}
+	for _, part := range []struct {
+		place  int
+		flag   string
+		what   string
+		format func(int64) string
+	}{
+		{resource.CPU, "--node-cpu", "cpu", resource.FormatCPU},
+		{resource.Memory, "--node-memory", "memory", resource.FormatBytes},
+		{resource.Disk, "--node-disk", "free disk", resource.FormatBytes},
+	} {
+		// Dividing instead of multiplying cannot overflow.
+		if given[part.place] > has[part.place]/int64(s.nodes) {
+			fmt.Fprintf(c.err, "mammoth: %s %s for %s is more than the %s %s of this machine; instances will get in each other's way\n",
+				part.flag, part.format(given[part.place]), plural(s.nodes, "node"), part.format(has[part.place]), part.what)
+		}
+	}
 }
 
 const (
@@ -268,7 +317,7 @@ func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings, compan
 	for limit.Err() == nil {
 		found, err := manager.Nodes(limit)
 		if err == nil {
-			if nodes = found; registered(nodes) >= s.nodes {
+			if nodes = registered(found, s.started); len(nodes) >= s.nodes {
 				break
 			}
 		}
@@ -287,22 +336,17 @@ func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings, compan
 			resource.FormatCPU(r.GetCpuMillis()), resource.FormatBytes(r.GetMemoryBytes()), resource.FormatBytes(r.GetDiskBytes()))
 	}
 	for _, one := range companions {
-		one.awaitFront(limit)
-		if ctx.Err() == nil {
+		if one.awaitFront(limit) && ctx.Err() == nil {
 			fmt.Fprintln(c.out, one.what)
 		}
 	}
 }
 
-// registered counts the nodes that have reported since the zone was started.
-func registered(nodes []*apiv1.Node) int {
-	n := 0
-	for _, node := range nodes {
-		if node.GetLastReportAt() != nil && node.GetState() != apiv1.NodeState_LOST {
-			n++
-		}
-	}
-	return n
+// registered are the nodes that have registered since the zone was started; the others are as an earlier run left them.
+func registered(nodes []*apiv1.Node, started time.Time) []*apiv1.Node {
+	return slices.DeleteFunc(slices.Clone(nodes), func(node *apiv1.Node) bool {
+		return node.GetState() == apiv1.NodeState_LOST || node.GetRegisteredAt().AsTime().Before(started)
+	})
 }
 
 // farewell says what is left running, or ends it.
@@ -320,7 +364,40 @@ func (c *cli) farewell(s *upSettings) error {
 		return nil
 	}
 	program := filepath.Base(os.Args[0])
-	fmt.Fprintf(c.out, "the zone has ended; %s and %s go on running: `%s up --dir %s` takes them up again, `%s down --dir %s` ends them\n",
-		plural(left.instances, "instance"), plural(left.masters, "application master"), program, s.dir, program, s.dir)
+	fmt.Fprintf(c.out, "the zone has ended; %s and %s go on running: `%s` takes them up again, `%s down --dir %s` ends them\n",
+		plural(left.instances, "instance"), plural(left.masters, "application master"), s.again, program, quoted(s.dir))
 	return nil
+}
+
+// again is the command as it was typed, with the folder's whole path, so that it means the same wherever it is typed.
+func (c *cli) again() string {
+	words := []string{filepath.Base(os.Args[0])}
+	for i, word := range c.args {
+		value, joined := strings.CutPrefix(word, "--dir=")
+		switch {
+		case joined:
+			word = "--dir=" + absolute(value)
+		case i > 0 && c.args[i-1] == "--dir":
+			word = absolute(word)
+		}
+		words = append(words, quoted(word))
+	}
+	return strings.Join(words, " ")
+}
+
+func absolute(path string) string {
+	if whole, err := filepath.Abs(path); err == nil {
+		return whole
+	}
+	return path
+}
+
+// quoted is a word as a shell takes it.
+func quoted(word string) string {
+	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
+		return !strings.ContainsRune("-_./:=,%+@", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
