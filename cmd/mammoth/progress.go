@@ -174,7 +174,9 @@ func note(instance *apiv1.Instance) string {
 		parts = append(parts, address(instance))
 	}
 	for _, phase := range instance.GetPhases() {
-		parts = append(parts, phase.GetName()+" "+millis(phase.GetDurationMs()))
+		if phase.GetDurationMs() > 0 || phase.GetName() != "run" { // of the last phase the length is told a little later
+			parts = append(parts, phase.GetName()+" "+millis(phase.GetDurationMs()))
+		}
 	}
 	return strings.Join(parts, ", ")
 }

@@ -117,8 +117,11 @@ func (c *cli) queueShowCommand() *cobra.Command {
 func queueText(w io.Writer, queue *apiv1.Queue) error {
 	spec := queue.GetSpec()
 	given := func(share *apiv1.Capacity, is *corev1.Resources) string {
-		if share.GetPercent() == 0 {
+		switch {
+		case share == nil || share.Percent == nil:
 			return amounts(is)
+		case amounts(is) == "":
+			return capacity(share)
 		}
 		return fmt.Sprintf("%s (%s)", capacity(share), amounts(is))
 	}

@@ -43,7 +43,7 @@ services that follow the day, and batch jobs. The same scenario and seed give th
 			report, err := simulate.Run(cmd.Context(), scenario, simulate.Options{Seed: seed, Progress: bar.update})
 			bar.end()
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			if page != "" {
 				if err := writePage(page, &report); err != nil {

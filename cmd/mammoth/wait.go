@@ -177,7 +177,11 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 			_, err := fmt.Fprintf(out, "%s: %s done\n", name, change.what)
 			return err
 		}
-		fmt.Fprintf(out, "%s: %d of %d instances run, version %d\n", name, app.GetRunning(), app.GetWanted(), app.GetVersion())
+		version := fmt.Sprintf("version %d", app.GetVersion())
+		if r := app.GetRollout(); change.what == "pause" && r.GetVersion() == app.GetVersion() && r.GetUpdated() < r.GetTotal() {
+			version = fmt.Sprintf("%d of %d at version %d", r.GetUpdated(), r.GetTotal(), app.GetVersion())
+		}
+		fmt.Fprintf(out, "%s: %d of %d instances run, %s\n", name, app.GetRunning(), app.GetWanted(), version)
 		if app.GetRollout().GetState() == apiv1.Rollout_PAUSED {
 			fmt.Fprintf(out, "%s: the rollout is paused: %s\n", name, app.GetRollout().GetReason())
 		}
