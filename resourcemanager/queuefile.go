@@ -107,9 +107,15 @@ func (z *zone) loadDeclaration() error {
 
 // redeclare takes in a changed queue file.
 func (z *zone) redeclare(found reading) {
+	before, tree := z.badFile, z.tree
 	z.badFile = ""
 	if err := z.declare(found); err != nil {
 		z.refuse(err)
+		return
+	}
+	if before != "" && z.tree == tree {
+		// Whoever read that the file was refused is to read that it is right again.
+		z.tell(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", z.config.Queues)})
 	}
 }
 

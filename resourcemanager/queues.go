@@ -57,7 +57,8 @@ func (z *zone) appsKeepQueues(specs []scheduler.QueueSpec) error {
 	}
 	for _, a := range z.sortedApps() {
 		if queue := id.Queue(a.record.GetSpec().GetQueue()); !known[queue] {
-			return fmt.Errorf("queue %s has app %s; deploy it to another queue first: %w", queue, a.record.GetName(), errdefs.ErrFailedPrecondition)
+			return fmt.Errorf("queue %s has app %s, and is not in the new tree; keep %s in the file until the app is deployed to another queue: %w",
+				queue, a.record.GetName(), queue, errdefs.ErrFailedPrecondition)
 		}
 	}
 	return nil
