@@ -37,6 +37,9 @@ func (r *Role) replace(now time.Time) {
 	r.light(r.wanted.Version)
 	count := r.wanted.Count
 	surge := r.wanted.Update.MaxSurge
+	if r.rollout.state == Failed {
+		surge = 0
+	}
 	var fresh, stale []*slot
 	available := 0
 	for _, s := range r.sorted() {
@@ -58,6 +61,9 @@ func (r *Role) replace(now time.Time) {
 	}
 
 	available -= r.shrink(fresh, count, now)
+	if r.rollout.state == Failed {
+		fresh = r.withdrawSurge(fresh, len(fresh)+len(stale)-count-surge, now)
+	}
 
 	slices.SortStableFunc(stale, func(a, b *slot) int {
 		return cmp.Or(cmp.Compare(a.version, b.version), cmp.Compare(a.number, b.number))
@@ -87,6 +93,20 @@ func (r *Role) replace(now time.Time) {
 	for missing := count - len(fresh); missing > 0 && len(r.slots) < count+surge; missing-- {
 		r.open(r.lowestFree(), r.wanted.Version)
 	}
+}
+
+// withdrawSurge gives up so many slots of a failed rollout that still wait for a container, the highest numbers first: what
+// is kept for them others may need more. It gives the slots that stay.
+func (r *Role) withdrawSurge(fresh []*slot, surplus int, now time.Time) []*slot {
+	fresh = slices.Clone(fresh)
+	for i := len(fresh) - 1; i >= 0 && surplus > 0; i-- {
+		if phase := r.phase(fresh[i], now); phase == asked || phase == empty && r.goal(fresh[i], now) != hold {
+			fresh[i].leaving = true
+			fresh = slices.Delete(fresh, i, i+1)
+			surplus--
+		}
+	}
+	return fresh
 }
 
 // shrink has the least worthy of too many slots leave, and tells how many healthy ones were among them.
