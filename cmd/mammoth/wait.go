@@ -132,6 +132,9 @@ func removed(_ change, now *apiv1.App) (bool, error) {
 
 // reasonOf is the reason that is given, else the last thing that an instance complained of.
 func reasonOf(reason string, now *apiv1.App) string {
+	if strings.Contains(reason, "exited with code") {
+		return fmt.Sprintf("%s; `mammoth app logs %s --previous` shows what it wrote last", reason, now.GetName())
+	}
 	if reason != "" {
 		return reason
 	}
@@ -247,7 +250,7 @@ func (c *cli) cause(ctx context.Context, z *zone, deployed change, now *apiv1.Ap
 	for _, version := range history.GetVersions() {
 		revert := fmt.Sprintf("revert of %d: ", deployed.app.GetVersion())
 		if reason, ok := strings.CutPrefix(version.GetCause(), revert); ok {
-			return fmt.Sprintf("version %d did not come up and was reverted: %s", deployed.app.GetVersion(), reason)
+			return fmt.Sprintf("version %d did not come up and was reverted: %s", deployed.app.GetVersion(), reasonOf(reason, now))
 		}
 		if version.GetCurrent() && version.GetCause() != "" {
 			sentence += " (" + version.GetCause() + ")"
