@@ -406,3 +406,21 @@ func TestQueuesAreReplacedAsAWhole(t *testing.T) {
 		}
 	})
 }
+
+func TestAnImageThatAnAppUsesKeepsItsName(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		z.deploy(webSpec(1))
+		client := apiv1.NewImagesClient(z.conn)
+		_, err := client.RemoveImage(context.Background(), &apiv1.RemoveImageRequest{Name: "web:1"})
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "app web uses image web:1") {
+			t.Errorf("removed while it is used: %v", err)
+		}
+		if _, err := client.RemoveImage(context.Background(), &apiv1.RemoveImageRequest{Name: "web:2"}); err != nil {
+			t.Errorf("an image that no app uses: %v", err)
+		}
+		if err := z.rm.ImageUnused(context.Background(), "web:1", "sha256:another"); err != nil {
+			t.Errorf("a name that has moved: %v", err)
+		}
+	})
+}

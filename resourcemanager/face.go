@@ -198,6 +198,11 @@ func (rm *ResourceManager) SetQueues(ctx context.Context, request *apiv1.SetQueu
 	return ask(ctx, rm, func(z *zone) (*apiv1.ListQueuesResponse, error) { return z.setQueues(who, request) })
 }
 
+// ImageUnused implements service.Zone.
+func (rm *ResourceManager) ImageUnused(ctx context.Context, name, digest string) error {
+	return tell(ctx, rm, func(z *zone) error { return z.imageUnused(name, digest) })
+}
+
 // MayRoute implements service.Zone.
 func (rm *ResourceManager) MayRoute(ctx context.Context) error {
 	who := peer.From(ctx)

@@ -3,6 +3,7 @@ package resourcemanager
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -160,4 +161,25 @@ func (z *zone) revert(a *app, revert *masterv1.Revert) {
 	}
 	r.Reverted = true
 	z.noCanary(a)
+}
+
+// imageUnused refuses to take the name from an image that an app's present version has by it. A name that has moved on to
+// another image is nobody's.
+func (z *zone) imageUnused(name, digest string) error {
+	for _, a := range z.sortedApps() {
+		for _, role := range a.record.GetSpec().GetRoles() {
+			if role.GetImageDigest() == digest && tagged(role.GetImage()) == tagged(name) {
+				return fmt.Errorf("app %s uses image %s; remove the app, or deploy another image to it, first: %w", a.record.GetName(), name, errdefs.ErrFailedPrecondition)
+			}
+		}
+	}
+	return nil
+}
+
+// tagged is an image's name with the tag that it has when none is said.
+func tagged(image string) string {
+	if strings.Contains(image[strings.LastIndex(image, "/")+1:], ":") {
+		return image
+	}
+	return image + ":latest"
 }

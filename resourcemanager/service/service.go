@@ -55,6 +55,8 @@ type Zone interface {
 	Queues(ctx context.Context) ([]*apiv1.Queue, error)
 	Queue(ctx context.Context, name string) (*apiv1.Queue, error)
 	SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error)
+	// ImageUnused names an app whose present version uses an image by this name and digest, if there is one.
+	ImageUnused(ctx context.Context, name, digest string) error
 	// MayRoute says why whoever calls may not be a balancer, if so.
 	MayRoute(ctx context.Context) error
 	// Events gives the stored events that match and, with follow, a stream of those after them.
@@ -160,7 +162,7 @@ func Register(server *grpc.Server, config Config) {
 	apiv1.RegisterLendingServer(server, &lending{loop: config.Lending})
 	apiv1.RegisterEventsServer(server, &events{loop: config.Zone})
 	apiv1.RegisterZonesServer(server, &zones{loop: config.Zone})
-	apiv1.RegisterImagesServer(server, &imageList{store: config.Images})
+	apiv1.RegisterImagesServer(server, &imageList{loop: config.Zone, store: config.Images})
 	apiv1.RegisterRegistryServer(server, config.Registry)
 	companionv1.RegisterCompanionsServer(server, &companions{CompanionsServer: config.Companions, loop: config.Zone})
 	trackerv1.RegisterResourceTrackerServer(server, &tracker{loop: config.Tracker})

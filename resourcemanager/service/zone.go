@@ -110,6 +110,7 @@ func send[T any](ctx context.Context, from Stream[T], to func(T) error) error {
 
 type imageList struct {
 	apiv1.UnimplementedImagesServer
+	loop  Zone
 	store Images
 }
 
@@ -123,6 +124,12 @@ func (s *imageList) ListImages(ctx context.Context, _ *apiv1.ListImagesRequest) 
 }
 
 func (s *imageList) RemoveImage(ctx context.Context, request *apiv1.RemoveImageRequest) (*apiv1.RemoveImageResponse, error) {
+	// A name that cannot be resolved is the store's to refuse.
+	if digest, _, err := s.store.Resolve(ctx, request.GetName()); err == nil {
+		if err := s.loop.ImageUnused(ctx, request.GetName(), digest); err != nil {
+			return nil, wire.Status(err)
+		}
+	}
 	freed, err := s.store.Remove(ctx, request.GetName())
 	return &apiv1.RemoveImageResponse{FreedBytes: freed}, wire.Status(err)
 }
