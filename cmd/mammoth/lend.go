@@ -56,7 +56,7 @@ func moment(at *timestamppb.Timestamp) string {
 	if at == nil {
 		return ""
 	}
-	return at.AsTime().Local().Format("Mon 2006-01-02 15:04:05")
+	return at.AsTime().Local().Format("Mon 2006-01-02 15:04:05 MST")
 }
 
 func (c *cli) lendShowCommand() *cobra.Command {
