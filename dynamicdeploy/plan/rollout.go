@@ -81,6 +81,9 @@ func (r *Role) judge(now time.Time) {
 	if updated > o.best {
 		o.best, o.progressAt = updated, now
 	}
+	if r.awaitsOwn(now) {
+		o.progressAt = now
+	}
 	o.failures = r.recent(o.failures, now)
 	policy := r.wanted.Restart
 	switch {
@@ -103,6 +106,17 @@ func (r *Role) judge(now time.Time) {
 	if r.wanted.CanRevert && o.change {
 		r.due = append(r.due, Revert{From: o.version, Reason: o.reason})
 	}
+}
+
+// awaitsOwn reports whether a rollout waits for what it takes away itself: an instance that is drained or stopped keeps the
+// place that the next one needs.
+func (r *Role) awaitsOwn(now time.Time) bool {
+	for _, s := range r.slots {
+		if phase := r.phase(s, now); s.leaving && r.outdated(s) && (phase == draining || phase == drained || phase == stopping) && len(r.of(r.wanted.Version)) < r.wanted.Count {
+			return true
+		}
+	}
+	return false
 }
 
 // progress counts the healthy instances that are as wanted, and those that are not as wanted and not gone.
