@@ -66,6 +66,8 @@ type writer struct {
 	depth int
 	// The place of each service, for names that must be letters and digits.
 	numbers map[*balancer.Service]int
+	// What is still to be said of the groups' zone: how large it is.
+	zone string
 }
 
 // line writes one directive.
@@ -123,6 +125,11 @@ func (w *writer) http(s settings, plan *balancer.Plan) {
 	w.upgrade("mammoth_connection", "")
 	w.upgrade("mammoth_close", "close")
 	w.numbers = make(map[*balancer.Service]int, len(plan.Services))
+	room := 0
+	for i := range plan.Services {
+		room += zoneSize(plan.Services[i].HTTP)
+	}
+	w.zone = fmt.Sprintf(" %dk", room)
 	for i := range plan.Services {
 		w.numbers[&plan.Services[i]] = i
 		w.upstream(i, &plan.Services[i])
@@ -170,8 +177,10 @@ func (w *writer) upstream(number int, service *balancer.Service) {
 		return
 	}
 	w.block("upstream "+group(service.Name), func() {
-		// Workers share the group's state, so that weights and failures count once.
-		w.line("zone %s %dk;", group(service.Name), zoneSize(service.HTTP))
+		// Workers share the groups' state, so that weights and failures count once. All groups are in one zone: a thousand
+		// zones take nginx longer to map than all the rest takes it to read. The first group says how large it is.
+		w.line("zone mammoth%s;", w.zone)
+		w.zone = ""
 		if cookie != "" {
 			w.line("hash $mammoth_sticky_%d consistent;", number)
 		} else {
