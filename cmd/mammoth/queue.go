@@ -157,6 +157,7 @@ func (c *cli) queueSetCommand() *cobra.Command {
 		Long: `Set replaces the whole queue tree by the one in a file, or changes nothing.
 
   queues:
+    - {name: default}               # where apps go that name no queue
     - {name: apps, guaranteed: 60%, maximum: 100%}
     - {name: batch, guaranteed: {cpu: 4, memory: 8GiB}, maxApps: 20, order: fair, notice: 30s}
 

@@ -170,7 +170,7 @@ func mismatch(r *apiv1.RoleSpec) (key string, err error) {
 		case port != "" && !have[port]:
 			return fmt.Errorf("%s names the port %q, but the role has %s", user, port, portNames(r))
 		case len(have) == 0:
-			return fmt.Errorf("%s needs a port, but the role has none", user)
+			return fmt.Errorf("%s needs a port, but the role has none; give it one with ports: or --port", user)
 		}
 		return nil
 	}

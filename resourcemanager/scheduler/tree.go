@@ -358,7 +358,7 @@ func (c *Core) leafFor(name id.Queue) (*queue, error) {
 	q := c.queueNamed(name)
 	switch {
 	case q == nil:
-		return nil, fmt.Errorf("queue %q does not exist; there are %s: %w", name, c.leafNames(c.root()), errdefs.ErrNotFound)
+		return nil, fmt.Errorf("queue %q does not exist; those for apps are %s: %w", name, c.leafNames(c.root()), errdefs.ErrNotFound)
 	case !q.isLeaf():
 		return nil, invalid("queue %s has queues below it; apps go to one of %s", name, c.leafNames(q))
 	}
