@@ -37,7 +37,7 @@ services that follow the day, and batch jobs. The same scenario and seed give th
 			case errors.As(err, &path):
 				return usageError{plainPathError(err)}
 			case err != nil:
-				return usageError{err}
+				return usageError{inFile(args[0], err)}
 			}
 			bar := c.newSimulationBar()
 			report, err := simulate.Run(cmd.Context(), scenario, simulate.Options{Seed: seed, Progress: bar.update})

@@ -94,10 +94,13 @@ func (d *decoder) document(data []byte, what string) *yaml.Node {
 		d.fail(whole, "the file is empty")
 		return nil
 	case err != nil:
-		d.errors = append(d.errors, syntaxError(err))
+		d.errors = append(d.errors, syntaxError(data, err))
 		return nil
 	}
-	if err := reader.Decode(&second); !errors.Is(err, io.EOF) {
+	if err := reader.Decode(&second); err != nil && !errors.Is(err, io.EOF) {
+		d.errors = append(d.errors, syntaxError(data, err))
+		return nil
+	} else if err == nil {
 		d.fail(&second, "the file has more than one document; a file is %s", what)
 		return nil
 	}
@@ -124,19 +127,6 @@ func (d *decoder) plain(n *yaml.Node) bool {
 		}
 	}
 	return true
-}
-
-// syntaxError turns the YAML library's "yaml: line 3: did not find expected key" into an Error.
-func syntaxError(err error) Error {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	if rest, ok := strings.CutPrefix(text, "line "); ok {
-		if number, message, ok := strings.Cut(rest, ": "); ok {
-			if line, err := strconv.Atoi(number); err == nil {
-				return Error{Line: line, Message: "this is not YAML: " + message}
-			}
-		}
-	}
-	return Error{Message: "this is not YAML: " + text}
 }
 
 // entries calls each for every entry of a mapping, refusing what is not one, and keys that are there twice.

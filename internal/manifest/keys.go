@@ -1,54 +1,82 @@
 package manifest
 
 import (
+	"math"
 	"reflect"
+	"regexp"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// CheckKeys refuses the keys of a YAML text that have no field in the struct that it is to be read into, each with its
-// line and the nearest key that there is. What is not YAML is left to whoever reads it.
-func CheckKeys(data []byte, into any) error {
-	var document yaml.Node
-	if yaml.Unmarshal(data, &document) != nil || len(document.Content) == 0 {
-		return nil
-	}
+// CheckFields refuses what of a YAML text has no place in the struct that it is to be read into, each with its line: keys
+// without a field, with the nearest key that there is, and values of another kind than their field. what names such a file,
+// as in "a scenario". The error is of type Errors.
+func CheckFields(data []byte, what string, into any) error {
 	d := &decoder{}
-	d.checkKeys(document.Content[0], reflect.TypeOf(into))
+	if root := d.document(data, what); root != nil {
+		d.checkFields(root, what, reflect.TypeOf(into))
+	}
 	return d.err()
 }
 
-var unmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
+var (
+	unmarshaler = reflect.TypeFor[yaml.Unmarshaler]()
+	instant     = reflect.TypeFor[time.Time]()
+)
 
-func (d *decoder) checkKeys(n *yaml.Node, t reflect.Type) {
+func (d *decoder) checkFields(n *yaml.Node, what string, t reflect.Type) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	switch {
 	case reflect.PointerTo(t).Implements(unmarshaler):
-	case n.Kind == yaml.SequenceNode && t.Kind() == reflect.Slice:
-		for _, child := range n.Content {
-			d.checkKeys(child, t.Elem())
+		if err := reflect.New(t).Interface().(yaml.Unmarshaler).UnmarshalYAML(n); err != nil {
+			d.fail(n, "%s: %v", what, err)
 		}
-	case n.Kind == yaml.MappingNode && t.Kind() == reflect.Struct:
-		known := map[string]reflect.Type{}
-		var names []string
+	case t == instant:
+		if n.Decode(new(time.Time)) != nil {
+			d.fail(n, "%s must be a time as in 2026-03-02T20:00:00Z, not %s", what, kindOf(n))
+		}
+	case t.Kind() == reflect.Slice:
+		d.list(n, what, func(child *yaml.Node) { d.checkFields(child, "an item of "+what, t.Elem()) })
+	case t.Kind() == reflect.Map:
+		d.entries(n, what, func(name string, _, value *yaml.Node) { d.checkFields(value, name, t.Elem()) })
+	case t.Kind() == reflect.Struct:
+		known := fields{}
 		for field := range t.Fields() {
-			name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
-			if name != "" && name != "-" {
-				known[name] = field.Type
-				names = append(names, name)
+			if name, _, _ := strings.Cut(field.Tag.Get("yaml"), ","); name != "" && name != "-" {
+				known[name] = func(value *yaml.Node) { d.checkFields(value, name, field.Type) }
 			}
 		}
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key, value := n.Content[i], n.Content[i+1]
-			switch field, ok := known[key.Value]; {
-			case ok:
-				d.checkKeys(value, field)
-			case key.Tag != "!!merge":
-				d.fail(key, "unknown key %q%s", key.Value, suggest(key.Value, names))
-			}
-		}
+		d.object(n, what, known)
+	default:
+		d.checkScalar(n, what, t.Kind())
 	}
+}
+
+func (d *decoder) checkScalar(n *yaml.Node, what string, kind reflect.Kind) {
+	var (
+		flag  bool
+		text  string
+		float float64
+	)
+	switch kind {
+	case reflect.Bool:
+		d.flag(what, &flag)(n)
+	case reflect.Int, reflect.Int64:
+		d.integer(what, math.MinInt64, math.MaxInt64, func(int64) {})(n)
+	case reflect.Uint64:
+		d.integer(what, 0, math.MaxInt64, func(int64) {})(n)
+	case reflect.Float64:
+		d.number(what, -math.MaxFloat64, math.MaxFloat64, &float)(n)
+	default:
+		d.text(what, &text)(n)
+	}
+}
+
+// Mentions reports whether a sentence has a name in it as a word of its own.
+func Mentions(sentence, name string) bool {
+	return regexp.MustCompile(`(^|[^\w-])` + regexp.QuoteMeta(name) + `($|[^\w-])`).MatchString(sentence)
 }

@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -148,7 +147,7 @@ func LineOf(data []byte, name string) int {
 func AtLine(data []byte, names []string, err error) error {
 	text := wire.Sentence(err)
 	for _, name := range names {
-		if !regexp.MustCompile(`(^|[^\w-])` + regexp.QuoteMeta(name) + `($|[^\w-])`).MatchString(text) {
+		if !Mentions(text, name) {
 			continue
 		}
 		if line := LineOf(data, name); line > 0 {

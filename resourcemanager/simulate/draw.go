@@ -75,7 +75,7 @@ type task struct {
 
 // draw gives the tasks of a batch job or of one arrival.
 func (w *Workload) draw(random *rand.Rand) []task {
-	need := resource.Vector{resource.CPU: w.CPU.cpu, resource.Memory: w.Memory.bytes}
+	need := resource.Vector{resource.CPU: int64(w.CPU), resource.Memory: int64(w.Memory)}
 	if w.Kind == "arrivals" {
 		return []task{{instances: 1, runs: bestEffortTime(random), need: need}}
 	}

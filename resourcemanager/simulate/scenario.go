@@ -3,12 +3,11 @@
 package simulate
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
@@ -40,17 +40,18 @@ type Scenario struct {
 	Workloads []Workload `yaml:"workloads"`
 	// Compaction, if present, also finds out how few machines would do, together and apart.
 	Compaction *Compaction `yaml:"compaction"`
+	lines      lines
 }
 
 // Nodes is a number of equal nodes.
 type Nodes struct {
-	Name     string   `yaml:"name"`
-	Count    int      `yaml:"count"`
-	CPU      quantity `yaml:"cpu"`
-	Memory   quantity `yaml:"memory"`
-	Disk     quantity `yaml:"disk"`
-	PerRack  int      `yaml:"perRack"`
-	Attrs    attrs    `yaml:"attributes"`
+	Name     string     `yaml:"name"`
+	Count    int        `yaml:"count"`
+	CPU      millicores `yaml:"cpu"`
+	Memory   bytes      `yaml:"memory"`
+	Disk     bytes      `yaml:"disk"`
+	PerRack  int        `yaml:"perRack"`
+	Attrs    attrs      `yaml:"attributes"`
 	capacity resource.Vector
 }
 
@@ -100,10 +101,10 @@ type Workload struct {
 	Name  string `yaml:"name"`
 	Queue string `yaml:"queue"`
 	// Kind is service, batch, arrivals or trace.
-	Kind   string   `yaml:"kind"`
-	CPU    quantity `yaml:"cpu"`
-	Memory quantity `yaml:"memory"`
-	Gang   bool     `yaml:"gang"`
+	Kind   string     `yaml:"kind"`
+	CPU    millicores `yaml:"cpu"`
+	Memory bytes      `yaml:"memory"`
+	Gang   bool       `yaml:"gang"`
 
 	// A service has Apps apps of Instances instances each, which follow a daily curve and surges.
 	Apps       int      `yaml:"apps"`
@@ -154,7 +155,7 @@ type Compaction struct {
 	Pending duration `yaml:"pending"`
 }
 
-// Load reads a scenario and the traces that it names.
+// Load reads a scenario and the traces that it names. What is wrong with the scenario is of type manifest.Errors.
 func Load(path string) (Scenario, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -162,43 +163,67 @@ func Load(path string) (Scenario, error) {
 	}
 	s, err := Parse(text)
 	if err != nil {
-		return Scenario{}, fmt.Errorf("%s: %w", path, err)
+		return Scenario{}, err
 	}
+	var mistakes manifest.Errors
 	for i := range s.Workloads {
-		w := &s.Workloads[i]
-		if w.Kind != "trace" {
-			continue
+		if w := &s.Workloads[i]; w.Kind == "trace" {
+			if err := w.load(filepath.Dir(path)); err != nil {
+				mistakes = append(mistakes, manifest.Error{Line: s.lines.of("workloads", i), Message: fmt.Sprintf("workload %s: %v", w.Name, err)})
+			}
 		}
-		file, err := os.Open(filepath.Join(filepath.Dir(path), w.File))
-		if err != nil {
-			return Scenario{}, fmt.Errorf("workload %s: %w", w.Name, err)
-		}
-		w.trace, err = ReadTrace(file)
-		if err := errors.Join(err, file.Close()); err != nil {
-			return Scenario{}, fmt.Errorf("workload %s: %s: %w", w.Name, w.File, err)
-		}
+	}
+	if mistakes != nil {
+		return Scenario{}, mistakes
 	}
 	return s, nil
 }
 
-// Parse reads a scenario. Unknown keys are refused with their line and the nearest known one.
-func Parse(text []byte) (Scenario, error) {
-	var s Scenario
-	if err := manifest.CheckKeys(text, &s); err != nil {
-		return Scenario{}, err
+// load reads the trace of a scenario in dir.
+func (w *Workload) load(dir string) error {
+	file, err := os.Open(filepath.Join(dir, w.File))
+	if err != nil {
+		return err
 	}
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&s); err != nil {
-		if errors.Is(err, io.EOF) {
-			return Scenario{}, errors.New("the scenario is empty")
-		}
-		return Scenario{}, errors.New(strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\n", " "), "yaml: "))
+	if w.trace, err = ReadTrace(file); err != nil {
+		err = fmt.Errorf("%s: %w", w.File, err)
 	}
-	return s, s.check()
+	return errors.Join(err, file.Close())
 }
 
-func (s *Scenario) check() error {
+// Parse reads a scenario. What is wrong with it is of type manifest.Errors.
+func Parse(text []byte) (Scenario, error) {
+	var s Scenario
+	if err := manifest.CheckFields(text, "a scenario", &s); err != nil {
+		return Scenario{}, err
+	}
+	var document yaml.Node
+	if err := errors.Join(yaml.Unmarshal(text, &document), document.Decode(&s)); err != nil {
+		return Scenario{}, manifest.Errors{{Message: strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\n", " "), "yaml: ")}}
+	}
+	s.lines = lines{document.Content[0]}
+	if mistakes := s.check(); len(mistakes) > 0 {
+		slices.SortStableFunc(mistakes, func(a, b manifest.Error) int { return a.Line - b.Line })
+		return Scenario{}, mistakes
+	}
+	return s, nil
+}
+
+// lines tells where in a scenario its parts stand.
+type lines struct{ root *yaml.Node }
+
+// of is the line of an item of one of the scenario's lists.
+func (l lines) of(list string, item int) int {
+	for i := 0; i+1 < len(l.root.Content); i += 2 {
+		if l.root.Content[i].Value == list {
+			return l.root.Content[i+1].Content[item].Line
+		}
+	}
+	return 0
+}
+
+// check fills in what is left out and finds what cannot be.
+func (s *Scenario) check() (mistakes manifest.Errors) {
 	if s.Start.IsZero() {
 		s.Start = time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
 	}
@@ -210,38 +235,76 @@ func (s *Scenario) check() error {
 			*each.value = duration(each.other)
 		}
 	}
-	if most := calendar.Longest; time.Duration(s.Duration) > most {
-		return fmt.Errorf("the scenario lasts %s; at most 31 days are simulated", time.Duration(s.Duration))
+	fail := func(line int, err error) {
+		mistakes = append(mistakes, manifest.Error{Line: line, Message: wire.Sentence(err)})
 	}
-	total := 0
+	if most := calendar.Longest; time.Duration(s.Duration) > most {
+		fail(0, fmt.Errorf("the scenario lasts %s; at most 31 days are simulated", time.Duration(s.Duration)))
+	}
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
-		if n.Count <= 0 || n.CPU.cpu <= 0 || n.Memory.bytes <= 0 {
-			return fmt.Errorf("nodes %q need a count, cpu and memory", n.Name)
+		if n.Count <= 0 || n.CPU <= 0 || n.Memory <= 0 {
+			fail(s.lines.of("nodes", i), fmt.Errorf("nodes %q need a count, cpu and memory", n.Name))
 		}
-		n.capacity = resource.Vector{resource.CPU: n.CPU.cpu, resource.Memory: n.Memory.bytes, resource.Disk: max(n.Disk.bytes, 1<<40), resource.Ports: 10_000}
-		total += n.Count
+		n.capacity = resource.Vector{resource.CPU: int64(n.CPU), resource.Memory: int64(n.Memory), resource.Disk: max(int64(n.Disk), 1<<40), resource.Ports: 10_000}
 	}
-	if total == 0 {
-		return errors.New("the scenario has no nodes")
-	}
-	if len(s.Queues) == 0 {
-		return errors.New("the scenario has no queues")
-	}
-	if err := scheduler.CheckQueues(s.queueSpecs()); err != nil {
-		return err
-	}
-	contracts, err := s.contracts()
-	if err != nil {
-		return err
-	}
-	if err := scheduler.CheckContracts(contracts, s.queueSpecs()); err != nil {
-		return err
+	if len(s.Nodes) == 0 {
+		fail(0, errors.New("the scenario has no nodes"))
 	}
 	for i := range s.Workloads {
 		if err := s.Workloads[i].check(); err != nil {
-			return err
+			fail(s.lines.of("workloads", i), err)
 		}
+	}
+	if len(s.Queues) == 0 {
+		fail(0, errors.New("the scenario has no queues"))
+		return mistakes
+	}
+	if err := scheduler.CheckQueues(s.queueSpecs()); err != nil {
+		fail(s.lineOfQueue(err), err)
+		return mistakes
+	}
+	for i, w := range s.Workloads {
+		if err := s.checkQueueOf(w); err != nil {
+			fail(s.lines.of("workloads", i), err)
+		}
+	}
+	contracts, failed := s.contracts()
+	if len(failed) > 0 {
+		return append(mistakes, failed...)
+	}
+	if err := scheduler.CheckContracts(contracts, s.queueSpecs()); err != nil {
+		line := 0
+		for i, l := range s.Lending {
+			if line == 0 && manifest.Mentions(err.Error(), l.Name) {
+				line = s.lines.of("lending", i)
+			}
+		}
+		fail(line, err)
+	}
+	return mistakes
+}
+
+// lineOfQueue is where the queue stands that an error is about: of those that it names the lowest in the tree.
+func (s *Scenario) lineOfQueue(err error) (line int) {
+	for i, q := range s.Queues {
+		if manifest.Mentions(err.Error(), q.Name) && (line == 0 || q.Parent != "") {
+			line = s.lines.of("queues", i)
+		}
+	}
+	return line
+}
+
+// checkQueueOf makes sure that a workload's queue is one that apps can be in.
+func (s *Scenario) checkQueueOf(w Workload) error {
+	var leaves []string
+	for _, q := range s.Queues {
+		if !slices.ContainsFunc(s.Queues, func(other Queue) bool { return other.Parent == q.Name }) {
+			leaves = append(leaves, q.Name)
+		}
+	}
+	if w.Queue != "" && !slices.Contains(leaves, w.Queue) {
+		return fmt.Errorf("workload %s: queue %q is none that apps can be in; those for apps are %s", w.Name, w.Queue, strings.Join(leaves, ", "))
 	}
 	return nil
 }
@@ -250,7 +313,7 @@ func (w *Workload) check() error {
 	if w.Name == "" || w.Queue == "" {
 		return errors.New("every workload needs a name and a queue")
 	}
-	if w.Kind != "trace" && (w.CPU.cpu <= 0 || w.Memory.bytes <= 0) {
+	if w.Kind != "trace" && (w.CPU <= 0 || w.Memory <= 0) {
 		return fmt.Errorf("workload %s needs cpu and memory", w.Name)
 	}
 	switch w.Kind {
@@ -285,13 +348,13 @@ func (s *Scenario) queueSpecs() []scheduler.QueueSpec {
 }
 
 // contracts works out the windows of the whole scenario.
-func (s *Scenario) contracts() ([]scheduler.Contract, error) {
-	contracts := make([]scheduler.Contract, len(s.Lending))
+func (s *Scenario) contracts() (contracts []scheduler.Contract, mistakes manifest.Errors) {
+	contracts = make([]scheduler.Contract, len(s.Lending))
 	for i, l := range s.Lending {
 		window := calendar.Window{Cron: l.Window.Cron, Duration: time.Duration(l.Window.Duration), Timezone: l.Window.Timezone}
 		windows, err := window.Between(s.Start, s.Start.Add(time.Duration(s.Duration)))
 		if err != nil {
-			return nil, fmt.Errorf("lending %s: %w", l.Name, err)
+			mistakes = append(mistakes, manifest.Error{Line: s.lines.of("lending", i), Message: fmt.Sprintf("lending contract %s: %s", l.Name, wire.Sentence(err))})
 		}
 		grace := time.Duration(l.Grace)
 		if grace == 0 {
@@ -305,5 +368,5 @@ func (s *Scenario) contracts() ([]scheduler.Contract, error) {
 			contracts[i].Borrowers = append(contracts[i].Borrowers, id.Queue(name))
 		}
 	}
-	return contracts, nil
+	return contracts, mistakes
 }

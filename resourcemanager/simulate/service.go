@@ -33,7 +33,7 @@ func (e *engine) addService(w *Workload, random *rand.Rand) error {
 	}
 	k := &ask{app: a, spec: scheduler.Ask{
 		ID: "instances", Policy: scheduler.Spread, MaxPerNode: w.MaxPerNode, Gang: w.Gang,
-		Resources: resource.Vector{resource.CPU: w.CPU.cpu, resource.Memory: w.Memory.bytes, resource.Ports: 1},
+		Resources: resource.Vector{resource.CPU: int64(w.CPU), resource.Memory: int64(w.Memory), resource.Ports: 1},
 	}}
 	a.asks = []*ask{k}
 	s := &service{ask: k, base: initial, jitter: 0.9 + 0.2*random.Float64()}

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/resourcemanager/simulate"
 )
 
@@ -135,27 +139,16 @@ func TestACancelledRunEnds(t *testing.T) {
 	}
 }
 
-func TestBadScenariosAreRefusedInOneSentence(t *testing.T) {
-	head := "name: x\nnodes: [{name: n, count: 1, cpu: 4, memory: 8GiB}]\nqueues: [{name: root}, {name: a, parent: root}]\n"
-	for text, hint := range map[string]string{
-		"":                       "empty",
-		head + "colour: red\n":   `line 4: unknown key "colour"`,
-		head + "durations: 1h\n": `line 4: unknown key "durations"; did you mean "duration"?`,
-		head + "workloads: [{name: w, kind: service, instance: 3}]\n":                                                       `line 4: unknown key "instance"; did you mean "instances"?`,
-		head + "lending:\n- name: l\n  window:\n    crn: x\n":                                                               `line 7: unknown key "crn"; did you mean "cron"?`,
-		head + "duration: long\n":                                                                                           `line 4: "long" is not a duration`,
-		"name: x\nqueues: []\n":                                                                                             "no nodes",
-		head + "workloads: [{name: w, queue: a, kind: odd, cpu: 1, memory: 1GiB}]\n":                                        `kind "odd"`,
-		head + "workloads: [{name: w, queue: a, kind: service, cpu: 1, memory: 1GiB}]\n":                                    "needs instances",
-		head + "lending: [{name: l, lender: a, borrowers: [b], lend: 60%, window: {cron: \"0 22 * * *\", duration: 9h}}]\n": "no guarantee",
-		head + "lending: [{name: l, lender: a, borrowers: [b], lend: 60, window: {cron: \"0 22 * * *\", duration: 9h}}]\n":  "not a percentage",
-		strings.Replace(head, "parent: root", "parent: roof", 1):                                                            "does not exist",
-	} {
-		_, err := simulate.Parse([]byte(text))
-		if err == nil || !strings.Contains(err.Error(), hint) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%q: %v, want one sentence with %q", text, err, hint)
+// The transcript reads as what a person writes and what is answered: each mistake in one sentence with its line.
+func TestBadScenariosAreRefused(t *testing.T) {
+	datadriven.RunTest(t, "testdata/refused", func(t *testing.T, d *datadriven.TestData) string {
+		_, err := simulate.Parse([]byte(d.Input))
+		var mistakes manifest.Errors
+		if !errors.As(err, &mistakes) {
+			t.Fatalf("%s: %v, want mistakes with lines", d.Pos, err)
 		}
-	}
+		return err.Error() + "\n"
+	})
 }
 
 func TestATraceIsRead(t *testing.T) {

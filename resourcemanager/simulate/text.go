@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,12 +15,23 @@ import (
 
 // The types of this file read what people write in a scenario.
 
+// written is what stands there, for a sentence.
+func written(node *yaml.Node) string {
+	switch node.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	return strconv.Quote(node.Value)
+}
+
 type duration time.Duration
 
 func (d *duration) UnmarshalYAML(node *yaml.Node) error {
 	value, err := time.ParseDuration(node.Value)
 	if err != nil || value < 0 {
-		return fmt.Errorf("line %d: %q is not a duration, as in 90s, 5m or 9h", node.Line, node.Value)
+		return fmt.Errorf("%s is not a duration, as in 90s, 5m or 9h", written(node))
 	}
 	*d = duration(value)
 	return nil
@@ -30,23 +42,33 @@ type percent float64
 func (p *percent) UnmarshalYAML(node *yaml.Node) error {
 	value, err := strconv.ParseFloat(strings.TrimSuffix(node.Value, "%"), 64)
 	if err != nil || !strings.HasSuffix(node.Value, "%") {
-		return fmt.Errorf("line %d: %q is not a percentage, as in 60%%", node.Line, node.Value)
+		return fmt.Errorf("%s is not a percentage, as in 60%%", written(node))
 	}
 	*p = percent(value)
 	return nil
 }
 
-// quantity is an amount of cpu or of bytes; which of the two counts depends on where it stands.
-type quantity struct{ cpu, bytes int64 }
+// millicores are an amount of cpu, bytes of memory or disk.
+type (
+	millicores int64
+	bytes      int64
+)
 
-func (q *quantity) UnmarshalYAML(node *yaml.Node) error {
-	var cpuErr, bytesErr error
-	q.cpu, cpuErr = resource.ParseCPU(node.Value)
-	q.bytes, bytesErr = resource.ParseBytes(node.Value)
-	if cpuErr != nil && bytesErr != nil {
-		return fmt.Errorf("line %d: %q is neither an amount of cpu, as in 0.5 or 500m, nor of bytes, as in 64MiB", node.Line, node.Value)
+func (m *millicores) UnmarshalYAML(node *yaml.Node) (err error) {
+	*(*int64)(m), err = amount(node, resource.ParseCPU)
+	return err
+}
+
+func (b *bytes) UnmarshalYAML(node *yaml.Node) (err error) {
+	*(*int64)(b), err = amount(node, resource.ParseBytes)
+	return err
+}
+
+func amount(node *yaml.Node, parse func(string) (int64, error)) (int64, error) {
+	if node.Kind != yaml.ScalarNode {
+		return 0, fmt.Errorf("%s is not an amount", written(node))
 	}
-	return nil
+	return parse(node.Value)
 }
 
 type capacity scheduler.Capacity
@@ -62,7 +84,7 @@ func (c *capacity) UnmarshalYAML(node *yaml.Node) error {
 	}
 	var absolute map[string]string
 	if err := node.Decode(&absolute); err != nil {
-		return fmt.Errorf("line %d: a capacity is a percentage, or cpu and memory", node.Line)
+		return errors.New("a capacity is a percentage as in 60%, or amounts as in {cpu: 4, memory: 8GiB}")
 	}
 	for key, text := range absolute {
 		var err error
@@ -72,10 +94,10 @@ func (c *capacity) UnmarshalYAML(node *yaml.Node) error {
 		case "memory":
 			c.Absolute[resource.Memory], err = resource.ParseBytes(text)
 		default:
-			return fmt.Errorf("line %d: unknown key %q", node.Line, key)
+			return fmt.Errorf("unknown key %q; a capacity is a percentage as in 60%%, or amounts as in {cpu: 4, memory: 8GiB}", key)
 		}
 		if err != nil {
-			return fmt.Errorf("line %d: %w", node.Line, err)
+			return err
 		}
 	}
 	return nil

@@ -1,0 +1,85 @@
+package manifest
+
+import (
+	"bytes"
+	"sort"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// explained says in other words what the YAML library calls a problem that people often have. Where the library names the
+// line in which something begins, so does the sentence.
+var explained = map[string]string{
+	"did not find expected ',' or '}'": `the "{" of this line is not closed, or a comma is missing behind an entry of it`,
+	"did not find expected ',' or ']'": `the "[" of this line is not closed, or a comma is missing behind an entry of it`,
+	"found unexpected end of stream":   "the quotation mark of this line has no second one",
+	badKey:                             "this line is indented in another way than those before it, or something stands behind a value or a bracket too many",
+	badItem:                            `this line is indented in another way than the list before it, or has no "-"`,
+	"mapping values are not allowed in this context":               `a ":" is where none can be; is the line indented right, and is a text with a colon quoted?`,
+	"could not find expected ':'":                                  `a key has no ":" behind it`,
+	"found character that cannot start any token":                  "a character is here that no value begins with; indent with spaces instead of tabs, and quote a text that begins with @, ` or %",
+	"found a tab character that violates indentation":              "indent with spaces instead of tabs",
+	"found a tab character where an indentation space is expected": "indent with spaces instead of tabs",
+}
+
+const (
+	badKey  = "did not find expected key"
+	badItem = "did not find expected '-' indicator"
+)
+
+// syntaxError says what keeps data from being YAML, and in which line.
+func syntaxError(data []byte, err error) Error {
+	line, problem := problemOf(err)
+	// Of what begins in the first line the library tells where it ends instead. With a line in front nothing does.
+	if shifted, same := problemOf(parse(append([]byte("#\n"), data...))); same == problem && shifted > 1 {
+		line = shifted - 1
+	}
+	if problem == badKey || problem == badItem {
+		line = lineWith(data, problem)
+	}
+	if words, ok := explained[problem]; ok {
+		problem = words
+	}
+	return Error{Line: line, Message: "this is not YAML: " + problem}
+}
+
+func parse(data []byte) error {
+	var document yaml.Node
+	return yaml.NewDecoder(bytes.NewReader(data)).Decode(&document)
+}
+
+// fromParser begins the problems that the library's parser has. Of their lines it counts from 0, of its scanner's from 1.
+var fromParser = []string{"did not find expected ',' or", badKey, badItem, "did not find expected node content", "did not find expected <document start>", "found undefined tag handle"}
+
+// problemOf takes the YAML library's "yaml: line 3: did not find expected key" apart. The line counts from 1, and is zero
+// where it is not known.
+func problemOf(err error) (line int, problem string) {
+	if err == nil {
+		return 0, ""
+	}
+	problem = strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(problem, "line "); ok {
+		if number, words, ok := strings.Cut(rest, ": "); ok {
+			if n, err := strconv.Atoi(number); err == nil {
+				line, problem = n, words
+			}
+		}
+	}
+	for _, begin := range fromParser {
+		if strings.HasPrefix(problem, begin) {
+			return line + 1, problem
+		}
+	}
+	return line, problem
+}
+
+// lineWith is the line with which a problem begins, for those of which the library tells where the block around them begins.
+func lineWith(data []byte, problem string) int {
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	return 1 + sort.Search(len(lines)-1, func(i int) bool {
+		_, found := problemOf(parse(bytes.Join(lines[:i+1], nil)))
+		return found == problem
+	})
+}
