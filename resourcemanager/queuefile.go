@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -35,12 +36,12 @@ type reading struct{ text, failure string }
 func readQueueFile(path string) reading {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe's would wait for somebody who writes
 	if err != nil {
-		return reading{failure: err.Error()}
+		return unread(path, err)
 	}
 	defer file.Close() //nolint:errcheck // it was only read
 	info, err := file.Stat()
 	if err != nil {
-		return reading{failure: err.Error()}
+		return unread(path, err)
 	}
 	if !info.Mode().IsRegular() {
 		return reading{failure: path + " is no regular file, and cannot be read again and again"}
@@ -48,11 +49,23 @@ func readQueueFile(path string) reading {
 	text, err := io.ReadAll(io.LimitReader(file, longestQueueFile+1))
 	switch {
 	case err != nil:
-		return reading{failure: err.Error()}
+		return unread(path, err)
 	case len(text) > longestQueueFile:
 		return reading{failure: fmt.Sprintf("%s is longer than %d bytes, which no queue tree is", path, longestQueueFile)}
 	}
 	return reading{text: string(text)}
+}
+
+// unread says why the file could not be read, and what to do.
+func unread(path string, err error) reading {
+	var inner *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return reading{failure: path + " is not there; put it there, or start the zone without --queues"}
+	case errors.As(err, &inner):
+		err = inner.Err
+	}
+	return reading{failure: fmt.Sprintf("%s cannot be read (%v); let the zone read it, or start the zone without --queues", path, err)}
 }
 
 // RereadQueues has the queue file looked at again at once, also if it is the one that was refused.
@@ -120,9 +133,9 @@ func (z *zone) redeclare(found reading) {
 }
 
 func (z *zone) refuse(err error) {
-	z.badFile = err.Error()
-	z.log.Error("the queue file is refused", "error", err)
-	z.tell(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: fmt.Sprintf("%s; the queue tree stays as it is", err)})
+	z.badFile = wire.Sentence(err)
+	z.log.Error("the queue file is refused, and the queue tree stays as it is", "error", z.badFile)
+	z.tell(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: z.badFile + "; the queue tree stays as it is"})
 }
 
 // declare makes what the queue file says the queue tree and the declared contracts, or changes nothing. Contracts that people
@@ -130,7 +143,7 @@ func (z *zone) refuse(err error) {
 func (z *zone) declare(found reading) error {
 	path := z.config.Queues
 	if found.failure != "" {
-		return fmt.Errorf("read the queue file: %s: %w", found.failure, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("the queue file %s: %w", found.failure, errdefs.ErrFailedPrecondition)
 	}
 	declared, err := manifest.ParseDeclaration([]byte(found.text))
 	if err != nil {
