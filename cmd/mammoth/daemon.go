@@ -37,7 +37,11 @@ func (d *daemonFlags) add(cmd *cobra.Command, level string) {
 // load applies the configuration file to the flags that were not given, and makes the logger.
 func (d *daemonFlags) load(c *cli, cmd *cobra.Command) (*slog.Logger, error) {
 	if d.config != "" {
-		if err := d.readConfig(c, cmd.LocalNonPersistentFlags()); err != nil {
+		data, err := c.readFile(d.config)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.readConfig(data, cmd.LocalNonPersistentFlags()); err != nil {
 			return nil, usageError{inFile(d.config, err)}
 		}
 	}
@@ -48,12 +52,8 @@ func (d *daemonFlags) load(c *cli, cmd *cobra.Command) (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level})), nil
 }
 
-// readConfig sets flags from the file: nodeTimeout is --node-timeout.
-func (d *daemonFlags) readConfig(c *cli, flags *pflag.FlagSet) error {
-	data, err := c.readFile(d.config)
-	if err != nil {
-		return err
-	}
+// readConfig sets flags from the file's text: nodeTimeout is --node-timeout.
+func (d *daemonFlags) readConfig(data []byte, flags *pflag.FlagSet) error {
 	byKey := map[string]*pflag.Flag{}
 	var known []string
 	flags.VisitAll(func(flag *pflag.Flag) {

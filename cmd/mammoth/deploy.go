@@ -425,10 +425,10 @@ func inFile(path string, err error) error {
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-// plainPathError says "web.yaml: no such file or directory" without the name of the system call.
+// plainPathError says "web.yaml: no such file or directory" without the name of the system call. A longer sentence stays.
 func plainPathError(err error) error {
 	var path *os.PathError
-	if errors.As(err, &path) {
+	if errors.As(err, &path) && err.Error() == path.Error() {
 		return fmt.Errorf("%s: %w", path.Path, path.Err)
 	}
 	return err

@@ -136,7 +136,7 @@ func (c *cli) purgeImages(folders []string, dockerHost string) error {
 func (c *cli) purgeFolders(dir string, folders []string) error {
 	for _, folder := range slices.Backward(folders) {
 		if err := os.RemoveAll(folder); err != nil {
-			return fmt.Errorf("delete %s: %w", folder, err)
+			return fmt.Errorf("delete what the zone left: %w", plainPathError(err))
 		}
 	}
 	// A folder above daemons that were started one by one may hold other things too.

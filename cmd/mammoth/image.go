@@ -105,7 +105,7 @@ which becomes the image's whole file system.`,
 				return c.packToOutput(options)
 			}
 			if err := imagefile.Pack(options); err != nil {
-				return err
+				return plainPathError(err)
 			}
 			_, err := fmt.Fprintf(c.out, "%s\n", options.Output)
 			return err
@@ -133,7 +133,7 @@ func (c *cli) packToOutput(options imagefile.PackOptions) error {
 	defer os.RemoveAll(dir)
 	options.Output = filepath.Join(dir, filepath.Base(filepath.Clean(options.Source))+imagefile.Suffix)
 	if err := imagefile.Pack(options); err != nil {
-		return err
+		return plainPathError(err)
 	}
 	file, err := os.Open(options.Output)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 func packDirectory(out *tar.Writer, options *PackOptions) (program, error) {
 	root, err := os.OpenRoot(options.Source)
 	if err != nil {
-		return program{}, fmt.Errorf("pack: %w", err)
+		return program{}, err
 	}
 	defer root.Close()
 	if len(options.Entrypoint) == 0 {
@@ -34,7 +34,7 @@ func packDirectory(out *tar.Writer, options *PackOptions) (program, error) {
 	}
 	old, err := os.Stat(options.Output)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return found, fmt.Errorf("pack: %w", err)
+		return found, err
 	}
 	err = fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || name == "." {
@@ -90,13 +90,13 @@ func unixMode(mode fs.FileMode) int64 {
 func onlyExecutable(root *os.Root) (string, error) {
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return "", fmt.Errorf("pack: %w", err)
+		return "", err
 	}
 	var executable []string
 	for _, entry := range entries {
 		info, err := entry.Info()
 		if err != nil {
-			return "", fmt.Errorf("pack: %w", err)
+			return "", err
 		}
 		if info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
 			executable = append(executable, entry.Name())

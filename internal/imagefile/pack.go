@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -57,9 +59,12 @@ func Pack(options PackOptions) (err error) {
 	if err := options.validate(); err != nil {
 		return err
 	}
+	if err := options.checkOutput(); err != nil {
+		return err
+	}
 	info, err := os.Stat(options.Source)
 	if err != nil {
-		return fmt.Errorf("pack: %w", err)
+		return err
 	}
 	layer, err := os.CreateTemp("", "mammoth-layer-*")
 	if err != nil {
@@ -120,11 +125,28 @@ func (o PackOptions) validate() error {
 	return nil
 }
 
+// checkOutput finds an output that cannot be written before the layer is made.
+func (o PackOptions) checkOutput() error {
+	folder := filepath.Dir(o.Output)
+	switch info, err := os.Stat(folder); {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("the folder %s that the image file %s is to go into does not exist; make it with `mkdir -p %s`, or name another: %w", folder, o.Output, folder, errdefs.ErrNotFound)
+	case errors.Is(err, syscall.ENOTDIR) || err == nil && !info.IsDir():
+		return fmt.Errorf("the image file %s cannot go into %s, which is no folder; name another: %w", o.Output, folder, errdefs.ErrInvalidArgument)
+	case err != nil:
+		return err
+	}
+	if info, err := os.Stat(o.Output); err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a folder; name a file in it, as in %s: %w", o.Output, filepath.Join(o.Output, "NAME"+Suffix), errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
 // packProgram writes a layer of one file.
 func packProgram(out *tar.Writer, options *PackOptions, info os.FileInfo) (program, error) {
 	file, err := os.Open(options.Source)
 	if err != nil {
-		return program{}, fmt.Errorf("pack: %w", err)
+		return program{}, err
 	}
 	defer file.Close()
 	found, err := readProgram(file)
@@ -203,7 +225,7 @@ func (o PackOptions) write(ref distribution.Reference, architecture string, laye
 
 	file, err := os.CreateTemp(filepath.Dir(o.Output), "."+filepath.Base(o.Output)+"-*")
 	if err != nil {
-		return fmt.Errorf("pack: %w", err)
+		return err
 	}
 	defer func() {
 		if err != nil {

@@ -194,6 +194,33 @@ func TestTheSameInputGivesTheSameFile(t *testing.T) {
 	}
 }
 
+// Where an image file cannot go, nothing is made, and the sentence names the place once.
+func TestAnOutputThatCannotBe(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{"web": string(elf(amd64, "")), "file": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	for output, says := range map[string]string{
+		"no/such/web.image": "the folder no/such that the image file no/such/web.image is to go into does not exist; make it with `mkdir -p no/such`, or name another: not found",
+		"file/web.image":    "the image file file/web.image cannot go into file, which is no folder; name another: invalid argument",
+		"file/sub/x.image":  "the image file file/sub/x.image cannot go into file/sub, which is no folder; name another: invalid argument",
+		".":                 ". is a folder; name a file in it, as in NAME.image: invalid argument",
+	} {
+		if err := Pack(PackOptions{Source: "web", Output: output, Name: "web"}); err == nil || err.Error() != says {
+			t.Errorf("%s: %v, want %s", output, err, says)
+		}
+	}
+	if err := Pack(PackOptions{Source: "nowhere", Output: "web.image"}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v, want that there is no such file", err)
+	}
+	if left, err := os.ReadDir("."); err != nil || len(left) != 2 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
 func TestRefusesToPack(t *testing.T) {
 	static := string(elf(amd64, ""))
 	object := elf(amd64, "")

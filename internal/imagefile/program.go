@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -34,7 +35,7 @@ func readProgram(file io.ReaderAt) (program, error) {
 	var start [64]byte
 	n, err := file.ReadAt(start[:], 0)
 	if err != nil && err != io.EOF {
-		return program{}, fmt.Errorf("not readable: %w", err)
+		return program{}, unreadable(err)
 	}
 	head := start[:n]
 	switch {
@@ -52,11 +53,20 @@ func readProgram(file io.ReaderAt) (program, error) {
 
 func foreign(what string) error { return fmt.Errorf("%s: %w", what, errdefs.ErrInvalidArgument) }
 
+// unreadable leaves the file's name to whoever says what is not readable.
+func unreadable(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return fmt.Errorf("not readable: %w", err)
+}
+
 func readScript(file io.ReaderAt) (program, error) {
 	line := make([]byte, 256)
 	n, err := file.ReadAt(line, 0)
 	if err != nil && err != io.EOF {
-		return program{}, fmt.Errorf("not readable: %w", err)
+		return program{}, unreadable(err)
 	}
 	first, _, _ := strings.Cut(string(line[:n]), "\n")
 	words := strings.Fields(strings.TrimPrefix(first, "#!"))
@@ -121,7 +131,7 @@ func truncated(err error) error {
 	if errors.Is(err, io.EOF) {
 		return foreign("a truncated program")
 	}
-	return fmt.Errorf("not readable: %w", err)
+	return unreadable(err)
 }
 
 // architecture is Go's word for an ELF machine; empty if there is none.

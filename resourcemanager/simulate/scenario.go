@@ -5,6 +5,7 @@ package simulate
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,9 +182,11 @@ func Load(path string) (Scenario, error) {
 
 // load reads the trace of a scenario in dir.
 func (w *Workload) load(dir string) error {
-	file, err := os.Open(filepath.Join(dir, w.File))
-	if err != nil {
-		return err
+	path := filepath.Join(dir, w.File)
+	file, err := os.Open(path)
+	var failed *fs.PathError
+	if errors.As(err, &failed) {
+		return fmt.Errorf("its file %s cannot be read: %w", path, failed.Err)
 	}
 	if w.trace, err = ReadTrace(file); err != nil {
 		err = fmt.Errorf("%s: %w", w.File, err)
