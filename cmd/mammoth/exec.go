@@ -22,9 +22,10 @@ func (c *cli) appExecCommand() *cobra.Command {
 	var instance string
 	var stdin, tty bool
 	cmd := &cobra.Command{
-		Use:     "exec NAME [flags] -- COMMAND [ARGUMENT...]",
-		Short:   "Run a command inside an instance",
-		Long:    "Exec runs a command inside a running instance and ends with the command's own exit code.",
+		Use:   "exec NAME [flags] -- COMMAND [ARGUMENT...]",
+		Short: "Run a command inside an instance",
+		Long: `Exec runs a command inside a running instance and ends with the command's own exit code,
+or with 127 when there is no such program in the container, 126 when it may not be executed.`,
 		Example: "  mammoth app exec web -- /hello --version\n  mammoth app exec web --instance web-2 -it -- /bin/sh",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {

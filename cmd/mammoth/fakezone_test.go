@@ -358,7 +358,8 @@ func (z *fakeZone) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1
 		meta, _ := metadata.FromIncomingContext(stream.Context())
 		out(fmt.Sprintf("app %s instance %s arguments %q\n", strings.Join(meta["mammoth-app"], ","), strings.Join(meta["mammoth-instance"], ","), command[1:]))
 	default:
-		return status.Errorf(codes.InvalidArgument, "%s: no such program in the container", command[0])
+		_ = stream.Send(&corev1.ExecOutput{Output: &corev1.ExecOutput_Stderr{Stderr: fmt.Appendf(nil, "mammoth: cannot run %s: there is no such program in the container\n", command[0])}})
+		code = 127
 	}
 	return stream.Send(&corev1.ExecOutput{Output: &corev1.ExecOutput_ExitCode{ExitCode: code}})
 }

@@ -73,10 +73,13 @@ func Exec(command []string, run func(ctx context.Context, command []string) (int
 		if err != nil {
 			return err
 		}
-		if code != 0 {
-			return fmt.Errorf("%s exited with code %d", command[0], code)
+		switch code {
+		case 0:
+			return nil
+		case 126, 127: // a shell's, for what cannot be run
+			return fmt.Errorf("%s exited with code %d: is it there, and may it be executed?", command[0], code)
 		}
-		return nil
+		return fmt.Errorf("%s exited with code %d", command[0], code)
 	}
 }
 

@@ -43,7 +43,8 @@ type Runtime interface {
 	// Logs calls line for each line of output, oldest first, also after Remove until Purge. With Follow it returns
 	// when the container has ended and everything was read.
 	Logs(ctx context.Context, container id.Container, options LogOptions, line func(LogLine) error) error
-	// Exec runs a command inside a running container and returns its exit code.
+	// Exec runs a command inside a running container and returns its exit code. One that cannot be run ends as
+	// Exec.CannotRun says.
 	Exec(ctx context.Context, container id.Container, exec Exec) (int, error)
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
+
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
 // cleanup is a context for what must be done even though the caller's has ended.
@@ -56,21 +58,34 @@ func sentence(err error) string {
 // startFailure says in one sentence why a container could not be started, where the engine takes several.
 func (r *Runtime) startFailure(ctx context.Context, program string, err error) error {
 	text := sentence(err)
-	for fragment, why := range map[string]string{
-		"no such file or directory": "there is no such program in the image",
-		"executable file not found": "there is no such program in the image",
-		"exec format error":         "it is not a program for this kind of machine",
-		"is a directory":            "it is a folder",
-		"permission denied":         "it may not be executed",
-	} {
-		if strings.Contains(text, fragment) && (strings.Contains(text, "exec:") || strings.Contains(text, "runtime create failed") || fragment == "exec format error") {
-			if program == "" {
-				program = "the image's command"
-			}
-			return fmt.Errorf("cannot run %s: %s: %w", program, why, errdefs.ErrInvalidArgument)
+	if why, ok := whyNot(text); ok && (strings.Contains(text, "exec:") || strings.Contains(text, "runtime create failed") || strings.Contains(text, badFormat)) {
+		if program == "" {
+			program = "the image's command"
 		}
+		return fmt.Errorf("cannot run %s: %s: %w", program, why.Reason, errdefs.ErrInvalidArgument)
 	}
 	return r.failure(ctx, err)
+}
+
+const badFormat = "exec format error"
+
+// whyNot finds in the engine's words why a program cannot be run.
+func whyNot(text string) (runtime.WhyNot, bool) {
+	for _, known := range []struct {
+		fragment string
+		why      runtime.WhyNot
+	}{
+		{"no such file or directory", runtime.WhyNot{Missing: true, Reason: "there is no such program in the image"}},
+		{"executable file not found", runtime.WhyNot{Missing: true, Reason: "there is no such program in the image"}},
+		{badFormat, runtime.WhyNot{Reason: "it is not a program for this kind of machine"}},
+		{"is a directory", runtime.WhyNot{Reason: "it is a folder"}},
+		{"permission denied", runtime.WhyNot{Reason: "it may not be executed"}},
+	} {
+		if strings.Contains(text, known.fragment) {
+			return known.why, true
+		}
+	}
+	return runtime.WhyNot{}, false
 }
 
 // portTaken reports whether a start failed because of the host port it was offered.

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -62,25 +63,73 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	if request.TTY && request.Resize != nil {
 		go r.resize(ctx, created.ID, request.Resize, ended)
 	}
-	stdout, stderr := request.Stdout, request.Stderr
-	if stdout == nil {
-		stdout = io.Discard
-	}
-	if stderr == nil {
-		stderr = io.Discard
-	}
+	// The engine's words about a command that it cannot start come as the command's output.
+	stdout, stderr := &refusals{out: request.Stdout}, &refusals{out: request.Stderr}
 	if request.TTY {
 		_, err = io.Copy(stdout, attached.Reader)
 	} else {
 		_, err = stdcopy.StdCopy(stdout, stderr, attached.Reader)
 	}
 	if ctx.Err() != nil {
-		return 0, context.Cause(ctx)
+		return 0, errors.Join(context.Cause(ctx), stdout.flush(), stderr.flush())
 	}
 	if err != nil {
 		return 0, r.failure(ctx, err)
 	}
-	return r.execCode(ctx, created.ID)
+	code, err := r.execCode(ctx, created.ID)
+	if err != nil {
+		return 0, err
+	}
+	if words := string(stdout.held) + string(stderr.held); strings.HasPrefix(words, refusal) && code > 125 {
+		why, ok := whyNot(words)
+		if !ok {
+			why.Reason = strings.TrimSpace(strings.TrimPrefix(words, refusal))
+		}
+		return request.CannotRun(why)
+	}
+	return code, errors.Join(stdout.flush(), stderr.flush())
+}
+
+const (
+	// refusal begins what the engine says of a command that it cannot start.
+	refusal = "OCI runtime exec failed: "
+	// longestRefusal is more than any of them has.
+	longestRefusal = 4 << 10
+)
+
+// refusals writes what a command says, but holds back what begins like the engine's refusal to start it, which comes in one
+// piece.
+type refusals struct {
+	out  io.Writer // nil for nowhere
+	held []byte
+	// passing: it is the command that speaks.
+	passing bool
+}
+
+func (r *refusals) Write(p []byte) (int, error) {
+	if !r.passing && (len(r.held) > 0 || bytes.HasPrefix(p, []byte(refusal))) {
+		r.held = append(r.held, p...)
+		if len(r.held) <= longestRefusal {
+			return len(p), nil
+		}
+		return len(p), r.flush()
+	}
+	r.passing = true
+	if r.out == nil {
+		return len(p), nil
+	}
+	return r.out.Write(p)
+}
+
+// flush writes what was held back.
+func (r *refusals) flush() error {
+	held := r.held
+	r.held, r.passing = nil, true
+	if r.out == nil || len(held) == 0 {
+		return nil
+	}
+	_, err := r.out.Write(held)
+	return err
 }
 
 // execCode asks for the exit code, which the engine may learn a moment after the output has ended.

@@ -115,6 +115,41 @@ func TestQuotasOutsideOfWhatTheEngineTakes(t *testing.T) {
 	}
 }
 
+// What the engine says in place of a command is held back until its exit code is known; what a command says is not.
+func TestOnlyRefusalsAreHeldBack(t *testing.T) {
+	const refused = `OCI runtime exec failed: exec failed: unable to start container process: exec: "/etc": permission denied: unknown`
+	for _, c := range []struct {
+		writes       []string
+		atOnce, held string
+	}{
+		{[]string{"O", "CI runtime exec failed: "}, "OCI runtime exec failed: ", ""},
+		{[]string{"hello ", refused}, "hello " + refused, ""},
+		{[]string{refused, "\r\n"}, "", refused + "\r\n"},
+		{[]string{refused, strings.Repeat("x", longestRefusal), "y"}, refused + strings.Repeat("x", longestRefusal) + "y", ""},
+	} {
+		var out strings.Builder
+		r := &refusals{out: &out}
+		for _, text := range c.writes {
+			if n, err := r.Write([]byte(text)); n != len(text) || err != nil {
+				t.Fatalf("%q: %d, %v", text, n, err)
+			}
+		}
+		if out.String() != c.atOnce || string(r.held) != c.held {
+			t.Errorf("%.40q: at once %.40q, held back %.40q", c.writes, out.String(), r.held)
+		}
+		if err := r.flush(); err != nil || out.String() != c.atOnce+c.held {
+			t.Errorf("%.40q: in the end %.40q, %v", c.writes, out.String(), err)
+		}
+	}
+	if why, ok := whyNot(refused); !ok || why.Missing || why.Reason != "it may not be executed" {
+		t.Errorf("%+v, %v", why, ok)
+	}
+	// As the engine had said it before 2021.
+	if why, ok := whyNot(`OCI runtime exec failed: exec failed: container_linux.go:380: starting container process caused: exec: "nope": executable file not found in $PATH: unknown`); !ok || !why.Missing {
+		t.Errorf("%+v, %v", why, ok)
+	}
+}
+
 func TestLocalName(t *testing.T) {
 	r := &Runtime{config: Config{Zone: "blue"}}
 	if got := r.localName("team/web@sha256:" + strings.Repeat("0123456789abcdef", 4)); got != "mammoth.local/blue/team/web:0123456789abcdef0123456789abcdef" {

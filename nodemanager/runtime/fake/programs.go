@@ -171,8 +171,7 @@ func (r *Runtime) exec(ctx context.Context, spec runtime.Spec, exec runtime.Exec
 	}
 	program, err := r.program(spec)
 	if errors.Is(err, errdefs.ErrInvalidArgument) {
-		_, err := fmt.Fprintf(errs, "%s: not found\n", exec.Command[0])
-		return 127, err
+		return exec.CannotRun(runtime.WhyNot{Missing: true})
 	}
 	return program(ctx, spec, out), ctx.Err()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,6 +64,11 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 			}
 			return c.group.Add(pid)
 		})
+	if why, ok := whyNot(err); ok {
+		left := wait() // it writes to the same place
+		code, err := request.CannotRun(why)
+		return code, errors.Join(err, left)
+	}
 	if err != nil {
 		return 0, errors.Join(err, wait())
 	}
@@ -84,6 +90,24 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 		return 0, nil
 	}
 	return 0, err
+}
+
+// whyNot tells a program that cannot be run from other reasons why a command did not start.
+func whyNot(err error) (runtime.WhyNot, bool) {
+	var path *fs.PathError
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return runtime.WhyNot{Missing: true}, true
+	case !errors.As(err, &path) || path.Op != "fork/exec":
+		return runtime.WhyNot{}, false
+	case errors.Is(err, fs.ErrNotExist):
+		return runtime.WhyNot{Missing: true}, true
+	case errors.Is(err, syscall.ENOEXEC):
+		return runtime.WhyNot{Reason: "it is not a program for this kind of machine"}, true
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EISDIR):
+		return runtime.WhyNot{Reason: "it may not be executed"}, true
+	}
+	return runtime.WhyNot{}, false
 }
 
 // command is the request's in the container's surroundings.

@@ -122,8 +122,22 @@ func execExit(w *World) {
 	if err != nil || code != 0 || !strings.Contains(out.String(), "ASKED=yes\n") {
 		w.Errorf("%d, %v, environment %q", code, err, &out)
 	}
-	if code, err = w.Exec(w.Context(), spec.ID, runtime.Exec{Command: []string{"/no/such/program"}}); err == nil && code == 0 {
-		w.Error("running no program succeeded")
+}
+
+// A command that cannot be run ends as in a shell.
+func execNothing(w *World) {
+	spec := w.Spec("serve")
+	w.Run(spec)
+	for _, program := range []string{"/no/such/program", "no-such-program"} {
+		var out, errs bytes.Buffer
+		code, err := w.Exec(w.Context(), spec.ID, runtime.Exec{Command: []string{program, "-x"}, Stdout: &out, Stderr: &errs})
+		if want := "mammoth: cannot run " + program + ": there is no such program in the container\n"; err != nil || code != 127 || out.Len() > 0 || errs.String() != want {
+			w.Errorf("%s: %d, %v, out %q, err %q", program, code, err, &out, &errs)
+		}
+		code, err = w.Exec(w.Context(), spec.ID, runtime.Exec{Command: []string{program}, TTY: true, Stdout: &out})
+		if want := "mammoth: cannot run " + program + ": there is no such program in the container\r\n"; err != nil || code != 127 || out.String() != want {
+			w.Errorf("%s on a terminal: %d, %v, %q", program, code, err, &out)
+		}
 	}
 }
 

@@ -46,6 +46,7 @@ var cases = []testCase{
 	{"LogsFollow", logsFollow},
 	{"LogsOutliveTheContainerUntilPurge", logsOutlive},
 	{"ExecExitCodes", execExit},
+	{"ExecOfNothing", execNothing},
 	{"ExecStandardInput", execStdin},
 	{"ExecTerminal", execTerminal},
 	{"ExecNeedsARunningContainer", execEnded},
