@@ -260,13 +260,13 @@ func (r *Role) state(s *slot, now time.Time) State {
 		return Unreachable
 	}
 	switch s.current.status.Stage {
+	case Preparing:
+		// Its node may have it, but has not begun with it. Starting is what comes behind loading.
+		return Pending
 	case Downloading:
 		return IsDownloading
 	case Loading:
 		return IsLoading
-	}
-	if !s.current.seen {
-		return Pending
 	}
 	return Starting
 }

@@ -54,6 +54,7 @@ func newStage() *stage {
 //	want count=3 version=2 …       what people want; what is not named stays as it was
 //	grant web-1 n1                 the container asked for, on a node
 //	running|healthy|sick c1        what the node says of a container
+//	preparing|downloading|loading|launching c1
 //	gone c1 blame=app|node|nobody  it was seen gone
 //	refused c1                     its node did not accept the start
 //	unanswered c1                  its node did not answer the start
@@ -96,6 +97,9 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 		}
 	case "running", "healthy", "sick":
 		s.observe(t, name, d.Cmd)
+	case "preparing", "downloading", "loading", "launching":
+		stages := map[string]Stage{"preparing": Preparing, "downloading": Downloading, "loading": Loading, "launching": Launching}
+		s.role.Observe(Status{Container: s.find(t, name).id, Stage: stages[d.Cmd]})
 	case "gone":
 		blame := App
 		switch {
