@@ -112,7 +112,11 @@ func (r *Role) sideBySide(count int, dark bool, now time.Time) (ready int) {
 		r.light(r.wanted.Version)
 	}
 	r.tend(r.of(base), base, r.wanted.Count, false, now)
-	ready = r.tend(r.of(r.wanted.Version), r.wanted.Version, count, dark, now)
+	fresh := r.of(r.wanted.Version)
+	if r.rollout.state == Failed {
+		fresh, count = r.giveUp(fresh, now)
+	}
+	ready = r.tend(fresh, r.wanted.Version, count, dark, now)
 	serving, waiting := 0, false
 	for _, s := range r.sorted() {
 		waiting = waiting || s.version == base && s.dark && !s.leaving
@@ -135,6 +139,24 @@ func (r *Role) sideBySide(count int, dark bool, now time.Time) (ready int) {
 		}
 	}
 	return ready
+}
+
+// giveUp has the slots of a failed version leave that wait for a container: the version before has the whole count, and what is
+// kept for them others may need more. It gives the slots that stay, and how many of them are to: no other one is opened, nor
+// stands in for one that must move.
+func (r *Role) giveUp(fresh []*slot, now time.Time) (staying []*slot, count int) {
+	for _, s := range fresh {
+		switch phase := r.phase(s, now); {
+		case phase == empty && r.goal(s, now) != hold, phase == asked, phase == lost, phase == replacing:
+			s.leaving = true
+		default:
+			staying = append(staying, s)
+			if !r.evicted(s) {
+				count++
+			}
+		}
+	}
+	return staying, count
 }
 
 // of are the slots of a version that do not leave, by number.
