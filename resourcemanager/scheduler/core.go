@@ -312,6 +312,12 @@ func (c *Core) rename(a *app, name string) {
 		if old.tracked {
 			old.vacate(k.node)
 		}
+		if a.named.tracked || old.tracked {
+			c.touch(k.node)
+		}
+	}
+	if old.tracked && old.held == 0 {
+		c.relent(old)
 	}
 	c.leaveName(old)
 }
