@@ -114,7 +114,11 @@ func (c *Core) serveNomination() bool {
 	kind, _, _ := c.limit(k, &k.spec.Resources)
 	allowed := k.shape.allows(n)
 	c.withdrawNomination(m)
-	if kind == noLimit && allowed {
+	switch {
+	case kind != noLimit:
+	case !allowed:
+		c.pauseClaims(k.bucket)
+	default:
 		c.grant(k, n)
 		c.granted(k, 1)
 	}
@@ -144,6 +148,7 @@ func (c *Core) serveNominatedGang(k *ask) {
 	for _, n := range nodes {
 		if !k.shape.allows(n) {
 			c.takeBack(k, first)
+			c.pauseClaims(k.bucket)
 			return
 		}
 		c.grant(k, n)

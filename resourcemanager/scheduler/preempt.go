@@ -164,6 +164,7 @@ func (c *Core) claimGang(k *ask) bool {
 	for range k.spec.Pending {
 		if !c.claimOne(k) {
 			c.withdrawNominations(k)
+			c.pauseClaims(k.bucket)
 			// Nobody was told yet. What a contract fetches back anyway keeps its notice.
 			c.reprieved = c.reprieved[:reprieves]
 			told := slices.DeleteFunc(c.decisions.Notices[notices:], func(n Notice) bool { return c.containers[n.Container].notice == nil })
@@ -184,8 +185,7 @@ func (c *Core) claimOne(k *ask) bool {
 		return false
 	}
 	if !c.planComing(k) && !c.planRemoval(k, windowNodes) && !c.planRemoval(k, mostNodes) {
-		k.bucket.claimAfter = c.now.Add(claimPause)
-		c.wakeAt(k.bucket.claimAfter)
+		c.pauseClaims(k.bucket)
 		return false
 	}
 	best := &c.plan.best
@@ -217,6 +217,12 @@ func (c *Core) claimOne(k *ask) bool {
 		}
 	}
 	return true
+}
+
+// pauseClaims lets no victims be looked for until something may have changed.
+func (c *Core) pauseClaims(b *bucket) {
+	b.claimAfter = c.now.Add(claimPause)
+	c.wakeAt(b.claimAfter)
 }
 
 // yields reports whether a node is kept for an ask only because that has waited, beyond its queue's own guarantee:

@@ -93,7 +93,7 @@ func (c *Core) planComing(k *ask) bool {
 		live = append(live, given)
 		looked++
 		n := given.container.node
-		if !p.seen.has(n.slot) && n.isOpen() && k.shape.allows(n) {
+		if !p.seen.has(n.slot) && n.isOpen() && c.takesAnother(n, k) {
 			p.seen.set(n.slot, c.grid.words)
 			if room := n.comingRoom(&c.avail[n.slot]); fits(&k.spec.Resources, &room) {
 				p.best.node = n
@@ -110,6 +110,29 @@ func (c *Core) planComing(k *ask) bool {
 		p.seen.clear(given.container.node.slot)
 	}
 	return p.best.node != nil
+}
+
+// takesAnother reports whether everything but room lets a node take a container of an ask, besides those that room is
+// kept for there.
+func (c *Core) takesAnother(n *node, k *ask) bool {
+	if !k.shape.allows(n) {
+		return false
+	}
+	apart := slices.Contains(k.shape.far, k.app.named)
+	if k.spec.MaxPerNode == 0 && !apart {
+		return true
+	}
+	kept := 0
+	for _, m := range n.nominations {
+		switch {
+		case c.yields(m):
+		case apart && m.ask.app.named == k.app.named:
+			return false
+		case m.ask.group == k.group:
+			kept++
+		}
+	}
+	return k.spec.MaxPerNode == 0 || k.group.count(n.slot)+kept < k.spec.MaxPerNode
 }
 
 // comingRoom is what a node has left for anybody once all under notice are gone.
@@ -146,7 +169,7 @@ func (c *Core) planRemoval(k *ask, window int) bool {
 		looked := 0
 		for held := leaf.containersHeld; held != nil && len(p.nodes) < window; held = held.nextOfLeaf {
 			n := held.node
-			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !k.shape.allows(n) {
+			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !c.takesAnother(n, k) {
 				continue
 			}
 			p.seen.set(n.slot, c.grid.words)
