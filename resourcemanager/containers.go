@@ -21,6 +21,8 @@ import (
 )
 
 const (
+	// passesPerTurn is how often the scheduler decides, at most, before what it decided is stored and the inbox looked at.
+	passesPerTurn = 5
 	// startWithin is how long a lease may be started.
 	startWithin = 10 * time.Minute
 	// startMargin allows for a node whose clock is behind when an unstarted lease is taken back.
@@ -40,12 +42,25 @@ func (z *zone) apply(input scheduler.Input) {
 	}
 }
 
-// schedule lets the scheduler decide and writes its decisions down.
+// schedule lets the scheduler decide and writes its decisions down. The next turn comes at once if that was not all.
 func (z *zone) schedule() {
 	decisions := z.core.Schedule(z.now)
+	z.decided(decisions)
+	for range passesPerTurn - 1 {
+		if !decisions.More(z.now) {
+			break
+		}
+		decisions = z.core.Schedule(z.now)
+		z.decided(decisions)
+	}
 	if !decisions.Next.IsZero() {
 		z.at(decisions.Next)
 	}
+	z.lendingMoved()
+}
+
+// decided writes down what a pass has decided.
+func (z *zone) decided(decisions scheduler.Decisions) {
 	for _, grant := range decisions.Grants {
 		z.grant(grant)
 	}
@@ -73,7 +88,6 @@ func (z *zone) schedule() {
 			z.stopContainer(c, corev1.Exit_PREEMPTED, stop.Reason)
 		}
 	}
-	z.lendingMoved()
 }
 
 func (z *zone) grant(grant scheduler.Grant) {

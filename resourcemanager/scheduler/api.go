@@ -210,6 +210,9 @@ type Decisions struct {
 	Next time.Time
 }
 
+// More reports whether the pass at now was cut short, so that the next has more to decide at once.
+func (d Decisions) More(now time.Time) bool { return !d.Next.IsZero() && !d.Next.After(now) }
+
 // Grant gives a container to an app. It is counted as held from now on.
 type Grant struct {
 	Container id.Container

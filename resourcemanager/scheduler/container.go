@@ -148,7 +148,7 @@ func (c *Core) hold(k *container) {
 		n.used[i] += k.need[i]
 	}
 	if !n.isOpen() {
-		c.stale = true
+		c.count(n)
 	}
 	c.place(n)
 	k.group.add(n.slot, c.grid.words)
@@ -189,7 +189,7 @@ func (c *Core) unhold(k *container) {
 		n.used[i] -= k.need[i]
 	}
 	if !n.isOpen() {
-		c.stale = true
+		c.count(n)
 	}
 	c.place(n)
 	k.group.remove(n.slot)

@@ -14,6 +14,8 @@ import (
 // Core is the scheduler. It is not safe for use by several goroutines.
 type Core struct {
 	config Config
+	// grantsPerPass and looksPerPass bound a pass; looks are what is left of the latter.
+	grantsPerPass, looksPerPass, looks int
 
 	nodes     []*node
 	slots     map[id.Node]int32
@@ -27,9 +29,10 @@ type Core struct {
 
 	queues      []*queue
 	queueByName map[id.Queue]*queue
-	// zone is what guarantees are shares of; stale says that it and they must be worked out again.
-	zone  resource.Vector
-	stale bool
+	// sum is what the nodes add up to, zone what guarantees are shares of: the sum when they were last worked out. stale
+	// says that they must be again.
+	sum, zone resource.Vector
+	stale     bool
 	// limitsMoved says that this was done, and that what is parked may go on.
 	limitsMoved  bool
 	largest      resource.Vector
@@ -46,7 +49,8 @@ type Core struct {
 	names      map[string]*named
 
 	shapes []*shape
-	// alert are, by the cpu level of what they need, the shapes that care what comes back; wakes counts what did.
+	// alert are, by the cpu level of what they need, the shapes that care what comes back; wakes rises whenever something
+	// did.
 	alert [levels][]*shape
 	wakes int64
 	// open are the nodes in the grid.
@@ -104,7 +108,8 @@ func New(config Config) *Core {
 		config.Patience = 10 * time.Second
 	}
 	c := &Core{
-		config:     config,
+		config:        config,
+		grantsPerPass: grantsPerPass, looksPerPass: looksPerPass,
 		slots:      make(map[id.Node]int32),
 		apps:       make(map[id.App]*app),
 		lastSeq:    make(map[id.App]int64),

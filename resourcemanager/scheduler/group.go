@@ -8,11 +8,6 @@ type group struct {
 	levels  []bitmap
 	tracked bool
 	tallies []*tally
-
-	// Below floor containers a node, no node was fit for floorShape when the core had counted floorWakes.
-	floor      int
-	floorShape *shape
-	floorWakes int64
 }
 
 // tally counts a group's containers by the values of a label.
@@ -84,9 +79,7 @@ func (g *group) add(slot int32, words int) {
 
 func (g *group) remove(slot int32) {
 	if g.tracked {
-		n := g.count(slot) - 1
-		g.levels[n].clear(slot)
-		g.floor = min(g.floor, n)
+		g.levels[g.count(slot)-1].clear(slot)
 	}
 	for _, t := range g.tallies {
 		t.lessen(t.label.of[slot])

@@ -22,6 +22,8 @@ type node struct {
 	// touched says that it waits in Core.touched to have waiting shapes looked at.
 	touched bool
 	used    resource.Vector
+	// counted is what the zone has of it.
+	counted resource.Vector
 	// nominated is room kept for certain asks.
 	nominated   resource.Vector
 	nominations []*nomination
@@ -139,10 +141,21 @@ func (c *Core) nodeChanged(n *node) {
 		s.refit(n.slot)
 	}
 	c.epoch++
-	c.stale = true
+	c.count(n)
 	c.largestKnown = false
 	c.place(n)
 	c.touch(n)
+}
+
+// count brings what all nodes add up to up to date with one of them.
+func (c *Core) count(n *node) {
+	counts := n.contribution()
+	if counts == n.counted {
+		return
+	}
+	c.sum = c.sum.Sub(n.counted).Add(counts)
+	n.counted = counts
+	c.stale = true
 }
 
 // place moves a node to where it belongs in the grid.
@@ -178,9 +191,15 @@ func (c *Core) touch(n *node) {
 	}
 }
 
-// wake looks, for every touched node, at the shapes that it may serve again.
+// wake looks, for every touched node, at the shapes that it may serve again, while the pass has looks left.
 func (c *Core) wake() {
+	seen := 0
 	for _, slot := range c.touched {
+		if c.looks <= 0 {
+			break
+		}
+		seen++
+		c.looks -= looksPerNode
 		n := c.nodes[slot]
 		n.touched = false
 		c.readyNominations(n)
@@ -189,6 +208,7 @@ func (c *Core) wake() {
 		}
 		c.wakes++
 		for cpu := int8(0); cpu <= n.at.cpu; cpu++ {
+			c.looks -= len(c.alert[cpu])
 			still := c.alert[cpu][:0]
 			for _, s := range c.alert[cpu] {
 				c.offer(s, n)
@@ -199,7 +219,7 @@ func (c *Core) wake() {
 			c.alert[cpu] = still
 		}
 	}
-	c.touched = c.touched[:0]
+	c.touched = append(c.touched[:0], c.touched[seen:]...)
 }
 
 // Used implements Interface.

@@ -26,13 +26,13 @@ func (c *Core) find(k *ask) int32 {
 	if k.tally != nil {
 		return c.findOverLabel(k)
 	}
-	g := k.group
-	first := 0
-	if g.floorShape == s && g.floorWakes == c.wakes {
-		first = g.floor
+	g, first := k.group, 0
+	known := &s.evens[g.app.order%int64(len(s.evens))]
+	if known.group == g && known.wakes == c.wakes {
+		first = known.level
 	}
 	slot, level := c.findEven(s, g, first)
-	g.floor, g.floorShape, g.floorWakes = level, s, c.wakes
+	*known = even{group: g, level: level, wakes: c.wakes}
 	return slot
 }
 

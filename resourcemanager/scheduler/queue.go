@@ -266,10 +266,7 @@ func (c *Core) resolveQueues() {
 		return
 	}
 	c.stale = false
-	c.zone = resource.Vector{}
-	for i := range c.nodes {
-		c.zone = c.zone.Add(c.nodes[i].contribution())
-	}
+	c.zone = c.sum
 	c.cpuWeight = 1 / math.Max(1, float64(c.zone[resource.CPU]))
 	c.memoryWeight = 1 / math.Max(1, float64(c.zone[resource.Memory]))
 	c.root().resolve(c.zone, c.zone, c.zone)

@@ -32,6 +32,11 @@ type entry struct {
 // newWalk begins with queues, some nodes and an app in each leaf.
 func newWalk(t *rapid.T) *walk {
 	w := &walk{core: New(Config{Epoch: 1}), now: start}
+	// Few enough that passes are cut short.
+	if rapid.Bool().Draw(t, "small passes") {
+		w.core.grantsPerPass = rapid.IntRange(1, 5).Draw(t, "grants a pass")
+		w.core.looksPerPass = rapid.IntRange(1, 50).Draw(t, "looks a pass")
+	}
 	w.apply(t, SetQueues{Queues: randomQueues(t)})
 	for range rapid.IntRange(0, 5).Draw(t, "nodes") {
 		w.apply(t, SetNode{Node: randomNode(t)})
@@ -236,4 +241,22 @@ func (w *walk) schedule(t *rapid.T) Decisions {
 		}
 	}
 	return d
+}
+
+// settle runs passes until all is decided that there is to decide now, and gives how much was granted.
+func (w *walk) settle(t *rapid.T) int {
+	granted := 0
+	for range 1_000 {
+		d := w.schedule(t)
+		granted += len(d.Grants)
+		// What stops at once comes back after its pass.
+		if !d.More(w.now) && len(w.core.touched) == 0 {
+			return granted
+		}
+		if err := verify(w.core, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("a thousand passes have not decided all that there is to decide")
+	return granted
 }

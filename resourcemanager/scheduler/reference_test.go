@@ -198,7 +198,7 @@ func (p *problem) core(t interface{ Fatal(...any) }) (*Core, []Grant) {
 	for {
 		d := c.Schedule(start)
 		grants = append(grants, d.Grants...)
-		if len(d.Grants) == 0 {
+		if !d.More(start) {
 			return c, grants
 		}
 	}

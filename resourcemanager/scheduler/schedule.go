@@ -6,9 +6,16 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// grantsPerPass is after how many grants a pass leaves the rest to the next, so that whoever owns the core can listen in
-// between. Only a gang goes beyond that.
-const grantsPerPass = 500
+// A pass is bounded, so that whoever owns the core can listen in between: after so many grants, or so many looks in
+// vain, it leaves the rest to the next. Only a gang goes beyond that.
+const (
+	grantsPerPass = 100
+	// A look is whether a node to which something came back serves one shape that waits: some ten nanoseconds.
+	looksPerPass = 20_000
+	// looksPerNode is what such a node costs even if nothing waits for it, looksPerMiss what a search costs that finds none.
+	looksPerNode = 4
+	looksPerMiss = 200
+)
 
 // Schedule implements Interface. A pass serves nominated room first, then always the queue that has the least of
 // what it was promised and there the ask whose turn it is, until nothing more can be decided.
@@ -18,25 +25,7 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	*d = Decisions{Grants: d.Grants[:0], Notices: d.Notices[:0], Stops: d.Stops[:0], Reprieves: d.Reprieves[:0]}
 	c.lend()
 	c.tidy()
-	for len(d.Grants) < grantsPerPass {
-		c.wake()
-		c.resolveQueues()
-		if c.limitsMoved {
-			c.limitsMoved = false
-			for _, q := range c.queues {
-				c.unpark(q)
-			}
-		}
-		if c.serveNomination() {
-			continue
-		}
-		leaf := c.next()
-		if leaf == nil {
-			break
-		}
-		c.serve(leaf.ready.items[0])
-	}
-	if len(d.Grants) < grantsPerPass {
+	if c.grantReady() {
 		// Nobody is asked to go, and no node is kept, for what may yet find room.
 		c.claim()
 		c.reserve()
@@ -53,6 +42,33 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	}
 	c.reprieved = c.reprieved[:0]
 	return *d
+}
+
+// grantReady serves what is ready, and reports whether that is all of it: a pass may be cut short. Nothing is granted
+// before all that came back has been looked at, for what is placed then would be placed worse.
+func (c *Core) grantReady() bool {
+	c.looks = c.looksPerPass
+	for c.looks > 0 && len(c.decisions.Grants) < c.grantsPerPass {
+		c.resolveQueues()
+		if c.limitsMoved {
+			c.limitsMoved = false
+			for _, q := range c.queues {
+				c.unpark(q)
+			}
+		}
+		if c.wake(); len(c.touched) > 0 {
+			return false
+		}
+		if c.serveNomination() {
+			continue
+		}
+		leaf := c.next()
+		if leaf == nil {
+			return true
+		}
+		c.serve(leaf.ready.items[0])
+	}
+	return false
 }
 
 // serve decides about the first ask of a bucket.
@@ -72,6 +88,7 @@ func (c *Core) serve(b *bucket) {
 	}
 	slot := c.find(k)
 	if slot < 0 {
+		c.looks -= looksPerMiss
 		b.shape.blocked = true
 		for _, other := range b.shape.buckets {
 			if other.state == ready {
@@ -109,6 +126,7 @@ func (c *Core) serveGang(k *ask) {
 		return
 	}
 	b.missing = int64(count - (len(c.decisions.Grants) - first))
+	c.looks -= looksPerMiss * (1 + len(c.decisions.Grants) - first)
 	c.takeBack(k, first)
 	c.wait(b)
 	if roomy {
@@ -148,6 +166,7 @@ func (c *Core) lift(k *ask) []*node {
 	c.quiet = true
 	c.withdrawNominations(k)
 	c.quiet = false
+	c.wakes++
 	return kept
 }
 
@@ -198,7 +217,7 @@ func (c *Core) takeBack(k *ask, first int) {
 		c.unhold(held)
 		c.recycle(held)
 	}
-	k.group.floorShape = nil
+	c.wakes++
 	k.app.lastSeq -= int64(len(c.decisions.Grants) - first)
 	c.decisions.Grants = c.decisions.Grants[:first]
 }

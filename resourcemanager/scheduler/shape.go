@@ -32,6 +32,16 @@ type shape struct {
 	waiting int
 	buckets []*bucket
 	asks    int
+	// evens are what the last searches to spread a few groups have found.
+	evens [4]even
+}
+
+// even says that no node with fewer than level containers of a group was fit for a shape when the core had counted
+// wakes.
+type even struct {
+	group *group
+	level int
+	wakes int64
 }
 
 type shapeKey struct {

@@ -11,6 +11,13 @@ import (
 // also looks, by full scan, for an ask that should have been granted.
 func verify(c *Core, scheduled bool) error {
 	c.resolveQueues()
+	zone := resource.Vector{}
+	for _, n := range c.nodes {
+		zone = zone.Add(n.contribution())
+	}
+	if c.zone != zone {
+		return fmt.Errorf("the zone counts %v, its nodes add up to %v", c.zone, zone)
+	}
 	used := map[*node]resource.Vector{}
 	held := map[*queue]resource.Vector{}
 	masters := map[*queue]resource.Vector{}

@@ -347,13 +347,10 @@ func (e *engine) pass() {
 		for _, stop := range d.Stops {
 			e.stop(stop.Container)
 		}
-		if d.Next.IsZero() || !d.Next.After(e.start.Add(e.now)) {
-			if d.Next.IsZero() || len(d.Grants)+len(d.Notices) == 0 {
-				return
-			}
+		if d.More(e.start.Add(e.now)) {
 			continue
 		}
-		if at := d.Next.Sub(e.start); at <= e.end {
+		if at := d.Next.Sub(e.start); !d.Next.IsZero() && at <= e.end {
 			e.plan(at, func() {})
 		}
 		return

@@ -102,17 +102,17 @@ func (t *mammothTrial) run(decided func()) error {
 	}
 	memory := store.OpenMemory(&t.disk, store.Options{Now: epoch, EventRetention: 10_000})
 	for now := epoch; ; now = now.Add(time.Millisecond) {
-		granted := core.Schedule(now).Grants
+		d := core.Schedule(now)
 		decided()
-		if len(granted) == 0 {
-			return memory.Close()
-		}
 		if t.stored {
-			if err := commit(memory, granted, now); err != nil {
+			if err := commit(memory, d.Grants, now); err != nil {
 				return err
 			}
 		}
-		t.grants = append(t.grants, granted...)
+		t.grants = append(t.grants, d.Grants...)
+		if !d.More(now) {
+			return memory.Close()
+		}
 	}
 }
 

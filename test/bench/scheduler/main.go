@@ -29,9 +29,8 @@ type budgets struct {
 	Flatness float64 `json:"flatness"`
 	// SpreadAgainstPack is the most that spread may cost of pack.
 	SpreadAgainstPack float64 `json:"spreadAgainstPack"`
-	// PassP99Milliseconds bounds passes of steady churn; ReclaimP99Milliseconds those that choose victims, up to 10k nodes.
-	PassP99Milliseconds    float64 `json:"passP99Milliseconds"`
-	ReclaimP99Milliseconds float64 `json:"reclaimP99Milliseconds"`
+	// PassP99Milliseconds bounds passes of every scenario, those that choose victims included.
+	PassP99Milliseconds float64 `json:"passP99Milliseconds"`
 	// AllocationsPerDecision are of memory; what is left is growth of tables, spread over many decisions.
 	AllocationsPerDecision float64 `json:"allocationsPerDecision"`
 	// BytesPerNode counts all that is held, from 10k nodes on; on fewer the asks and containers of the matrix outweigh them.
@@ -64,19 +63,19 @@ func run() error {
 		return err
 	}
 	fmt.Println(machine())
-	fmt.Println("Rates and pass times are of the deciding thread's processor time. Left out are the wire, the store and garbage collection on other threads.")
+	fmt.Println("Rates and pass times are of the deciding thread's processor time. Left out are the wire, the store and garbage collection on other threads. Of up to three runs the one in the middle.")
 	table := tabwriter.NewWriter(os.Stdout, 12, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "scenario\tnodes\tapps\tasks\tgranted\tgrants/s\twith intake/s\tpass p99 ms\tmallocs/grant\tB/node\t")
+	fmt.Fprintln(table, "scenario\tnodes\tapps\tasks\tgranted\tgrants/s\twith intake/s\tpass p99 ms\tslowest ms\tmallocs/grant\tB/node\t")
 	var results []result
 	for _, n := range nodes {
 		for _, a := range apps {
 			for _, k := range asks {
 				for _, scenario := range scenarios {
-					r := scenario.run(shape{nodes: n, apps: a, asks: k})
+					r := inTheMiddle(scenario.run, shape{nodes: n, apps: a, asks: k})
 					r.scenario = scenario.name
 					results = append(results, r)
-					fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%.0f\t%.0f\t%.3f\t%.3f\t%.0f\t\n", r.scenario, n, a, k, r.granted,
-						r.rate(), r.intakeRate(), milliseconds(r.p99), r.mallocs, r.bytesPerNode)
+					fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%.0f\t%.0f\t%.3f\t%.3f\t%.3f\t%.0f\t\n", r.scenario, n, a, k, r.granted,
+						r.rate(), r.intakeRate(), milliseconds(r.p99), milliseconds(r.slowest), r.mallocs, r.bytesPerNode)
 					if err := table.Flush(); err != nil {
 						return err
 					}
@@ -93,6 +92,17 @@ func run() error {
 	}
 	fmt.Println("every budget is met")
 	return nil
+}
+
+// inTheMiddle runs a scenario up to three times, as long as that is quick, and gives the run in the middle, of two the
+// faster.
+func inTheMiddle(run func(shape) result, s shape) result {
+	var runs []result
+	for began := time.Now(); len(runs) == 0 || len(runs) < 3 && time.Since(began) < time.Second; {
+		runs = append(runs, run(s))
+	}
+	slices.SortFunc(runs, func(x, y result) int { return cmp.Compare(y.rate(), x.rate()) })
+	return runs[(len(runs)-1)/2]
 }
 
 func dimension(name string, all ...int) ([]int, error) {
@@ -147,11 +157,8 @@ func judge(budget budgets, results []result) []string {
 		if least, ok := budget.AllocationsPerSecond[strconv.Itoa(r.nodes)]; ok && slices.Contains([]string{"pack", "spread", "constraints", "churn"}, r.scenario) && r.rate() < least {
 			miss("%s: %.0f grants/s, wanted %.0f", where, r.rate(), least)
 		}
-		if r.scenario == "churn" && milliseconds(r.p99) > budget.PassP99Milliseconds {
+		if milliseconds(r.p99) > budget.PassP99Milliseconds {
 			miss("%s: pass p99 %.3f ms, allowed %.3f", where, milliseconds(r.p99), budget.PassP99Milliseconds)
-		}
-		if r.scenario == "preempt" && r.nodes <= 10_000 && milliseconds(r.p99) > budget.ReclaimP99Milliseconds {
-			miss("%s: reclaim p99 %.3f ms, allowed %.3f", where, milliseconds(r.p99), budget.ReclaimP99Milliseconds)
 		}
 		if r.scenario == "churn" && r.mallocs > budget.AllocationsPerDecision {
 			miss("%s: %.3f memory allocations a grant, allowed %.3f", where, r.mallocs, budget.AllocationsPerDecision)

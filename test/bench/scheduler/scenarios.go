@@ -24,7 +24,8 @@ type result struct {
 	granted  int
 	// deciding is the time within Schedule, intake that within Apply.
 	deciding, intake time.Duration
-	p99              time.Duration
+	// p99 and slowest are of passes.
+	p99, slowest time.Duration
 	mallocs          float64
 	bytesPerNode     float64
 }
@@ -192,16 +193,16 @@ func (z *zone) settle() []scheduler.Grant {
 	var grants []scheduler.Grant
 	for {
 		d := z.pass()
-		if len(d.Grants) == 0 {
+		grants = append(grants, d.Grants...)
+		if !d.More(z.now) {
 			return grants
 		}
-		grants = append(grants, d.Grants...)
 	}
 }
 
 // done closes the result.
 func (z *zone) done() result {
-	z.result.p99 = percentile(z.passes, 99)
+	z.result.p99, z.result.slowest = percentile(z.passes, 99), slices.Max(z.passes)
 	z.result.mallocs = float64(z.mallocs) / float64(max(z.result.granted, 1))
 	passes := z.passes
 	z.passes, z.grants = nil, nil
