@@ -79,6 +79,6 @@ bench-scheduler: ## Time the scheduler core over nodes × apps × asks (BENCH_NO
 
 # Its module takes over what this one's go.mod requires since.
 .PHONY: bench-peers
-bench-peers: ## Run the scheduler core side by side with SwarmKit's (BENCH_NODES, BENCH_APPS, BENCH_ASKS narrow it).
+bench-peers: ## Run the scheduler core side by side with SwarmKit's and YuniKorn's (BENCH_PEER, BENCH_NODES, BENCH_APPS, BENCH_ASKS narrow it).
 	@scripts/need go
 	cd test/bench/peers && go run -mod=mod .

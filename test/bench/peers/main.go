@@ -1,15 +1,17 @@
-// Command peers runs the scheduler core side by side with another scheduler written in Go, in one process, one after
-// the other, at the shapes of test/bench/scheduler, and prints the grants a second of both and their ratio. It exits with
-// status 1 if a ratio is below budgets.json. BENCH_NODES, BENCH_APPS and BENCH_ASKS narrow the matrix to one shape.
+// Command peers runs the scheduler core side by side with other schedulers written in Go, one after the other, at the
+// shapes of test/bench/scheduler, and prints the grants a second of both and their ratio. It exits with status 1 if a
+// ratio is below budgets.json. BENCH_NODES, BENCH_APPS and BENCH_ASKS narrow the matrix to one shape, BENCH_PEER (swarmkit,
+// yunikorn) to one peer.
 //
-// It is a Go module of its own, on which nothing else depends. A peer is a contender; SwarmKit is the one there is, and
-// another is one more file and one more entry of peers.
+// It is a Go module of its own, on which nothing else depends. Another peer is one more file, one more entry of peers
+// and its least ratios in budgets.json.
 package main
 
 import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -23,28 +25,46 @@ import (
 //go:embed budgets.json
 var budgetsFile []byte
 
-// budgets are the least ratios to a peer at every shape, by processor time.
-type budgets struct {
-	// Spread is of the core alone, Stored of the core that writes its grants as the peer does.
-	Spread float64 `json:"spread"`
-	Stored float64 `json:"stored"`
-	// Decided is of the core alone too, with the peer's writing left out.
-	Decided float64 `json:"decided"`
-}
+// budgets are the least ratios at every shape, by processor time: of each peer, by the name of ours or decided.
+type budgets map[string]map[string]float64
+
+const decided = "decided"
 
 var (
-	peers  = []contender{swarmKit{}}
 	spread = mammoth{policy: scheduler.Spread}
 	stored = mammoth{policy: scheduler.Spread, stored: true}
 	pack   = mammoth{policy: scheduler.Pack}
 	ours   = []contender{spread, stored, pack}
+	peers  = []peer{
+		{contender: swarmKit{}, against: ours, writes: true, toTheEnd: true},
+		{contender: yuniKorn{sorting: "fair"}, against: []contender{spread}},
+		{contender: yuniKorn{sorting: "binpacking"}, against: []contender{pack}},
+	}
 )
 
-// patience is how long a peer is meant to run at a shape. A pass cannot be cut short; so at the pace of the shape before,
-// a peer that would take longer is given fewer asks.
+// peer is a scheduler of others and what it is compared with.
+type peer struct {
+	contender
+	// against are those of ours that do the same, the first of them nothing besides.
+	against []contender
+	// writes is whether it decides all before it writes the first grant, so that deciding can be compared alone.
+	writes bool
+	// toTheEnd is whether nothing can stop it before all is granted.
+	toTheEnd bool
+}
+
+// patience is how long a peer is meant to run at a shape. One that cannot be stopped, and would take longer at the pace
+// of the shape before, is given fewer asks.
 const patience = 20 * time.Second
 
 func main() {
+	if text := os.Getenv(errandVariable); text != "" {
+		if err := runErrand(text, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -60,24 +80,27 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	chosen, err := choose(os.Getenv("BENCH_PEER"))
+	if err != nil {
+		return err
+	}
 	fmt.Println(machine())
 	fmt.Println("Grants a second by the processor time of all threads and by the clock, garbage collection in both; the run in the middle of up to three.")
 	fmt.Printf("%s and %s: %s.\n%s: %s.\n", spread.name(), pack.name(), spread.covers(), stored.name(), stored.covers())
-	for _, peer := range peers {
-		fmt.Printf("%s: %s.\n", peer.name(), peer.covers())
-	}
-	fmt.Println("Decided is the rate until the first grant is written, which for spread is all of it. Each × is ours by the peer's.")
+	fmt.Println("Each × is ours by the peer's. Decided is the rate until the first grant is written, which for spread is all of it.")
 	var missed []string
-	for _, peer := range peers {
-		rows, err := compare(peer, shapes)
+	for _, p := range chosen {
+		fmt.Printf("\n%s: %s.\n", p.name(), p.covers())
+		rows, err := compare(p, shapes)
 		if err != nil {
 			return err
 		}
 		for _, by := range []clock{processor, wall} {
-			summarise(peer, rows, by)
+			summarise(p, rows, by)
 		}
-		missed = append(missed, judge(budget, peer, rows)...)
+		missed = append(missed, judge(budget, p, rows)...)
 	}
+	fmt.Println()
 	for _, line := range missed {
 		fmt.Println("missed:", line)
 	}
@@ -88,53 +111,68 @@ func run() error {
 	return nil
 }
 
+// choose takes the peers whose names begin with a word, in any case.
+func choose(word string) ([]peer, error) {
+	var chosen []peer
+	for _, p := range peers {
+		if strings.HasPrefix(strings.ToLower(p.name()), strings.ToLower(word)) {
+			chosen = append(chosen, p)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("BENCH_PEER=%q is the beginning of no peer's name: take swarmkit or yunikorn", word)
+	}
+	return chosen, nil
+}
+
 // row is one shape: how the peer did, and each of ours by its name.
 type row struct {
 	shape
-	// given is how many of the asks the peer was given.
-	given int
-	peer  figure
-	ours  map[string]figure
+	peer figure
+	ours map[string]figure
 }
 
-func (r row) ratio(of contender, by clock) float64 {
-	return r.ours[of.name()].perSecond(by) / r.peer.perSecond(by)
-}
-
-func (r row) decidedRatio(by clock) float64 {
-	return r.ours[spread.name()].decidedPerSecond(by) / r.peer.decidedPerSecond(by)
+// ratio is of one of ours, by its name, or of what was decided.
+func (r row) ratio(of string, by clock) float64 {
+	if of == decided {
+		return r.ours[spread.name()].decidedPerSecond(by) / r.peer.decidedPerSecond(by)
+	}
+	return r.ours[of].perSecond(by) / r.peer.perSecond(by)
 }
 
 // compare runs a peer and ours at every shape and prints the table.
-func compare(peer contender, shapes []shape) ([]row, error) {
+func compare(p peer, shapes []shape) ([]row, error) {
 	warm := newWorkload(shape{nodes: 500, apps: 100, asks: 5_000})
-	last, err := measure(peer, warm)
+	last, err := measure(p, warm)
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range ours {
+	for _, c := range p.against {
 		if _, err := measure(c, warm); err != nil {
 			return nil, err
 		}
 	}
-	fmt.Printf("%6s%6s%8s%11s%12s%10s%7s%16s%7s%10s%7s%14s%10s%7s\n", "nodes", "apps", "asks", "by", peer.name(), spread.name(), "×", stored.name(), "×", pack.name(), "×",
-		"peer decided", "decided", "×")
+	printHeader(p)
 	var rows []row
 	var notes []string
 	for _, s := range shapes {
 		w := newWorkload(s)
-		r := row{shape: s, given: min(s.asks, int(last.perSecond(wall)*patience.Seconds())), ours: map[string]figure{}}
-		if r.peer, err = measure(peer, w.first(r.given)); err != nil {
+		given := s.asks
+		if p.toTheEnd {
+			given = min(given, int(last.perSecond(wall)*patience.Seconds()))
+		}
+		r := row{shape: s, ours: map[string]figure{}}
+		if r.peer, err = measure(p, w.first(given)); err != nil {
 			return nil, err
 		}
 		last = r.peer
-		if r.given < s.asks {
-			notes = append(notes, fmt.Sprintf("%s: %s was given %d asks, to stay near %s", s, peer.name(), r.given, patience))
+		if given < s.asks {
+			notes = append(notes, fmt.Sprintf("%s: %s was given %d asks, to stay near %s", s, p.name(), given, patience))
 		}
-		if r.peer.granted < r.given {
-			notes = append(notes, fmt.Sprintf("%s: %s granted %d of %d", s, peer.name(), r.peer.granted, r.given))
+		if r.peer.granted < given {
+			notes = append(notes, fmt.Sprintf("%s: %s granted %d of %d, in %.1f s", s, p.name(), r.peer.granted, given, r.peer.whole.Wall.Seconds()))
 		}
-		for _, c := range ours {
+		for _, c := range p.against {
 			f, err := measure(c, w)
 			if err != nil {
 				return nil, err
@@ -145,10 +183,7 @@ func compare(peer contender, shapes []shape) ([]row, error) {
 		}
 		rows = append(rows, r)
 		for _, by := range []clock{processor, wall} {
-			fmt.Printf("%6d%6d%8d%11s%12.0f%10.0f%7.1f%16.0f%7.1f%10.0f%7.1f%14.0f%10.0f%7.1f\n", s.nodes, s.apps, s.asks, by, r.peer.perSecond(by),
-				r.ours[spread.name()].perSecond(by), r.ratio(spread, by), r.ours[stored.name()].perSecond(by), r.ratio(stored, by),
-				r.ours[pack.name()].perSecond(by), r.ratio(pack, by),
-				r.peer.decidedPerSecond(by), r.ours[spread.name()].decidedPerSecond(by), r.decidedRatio(by))
+			r.print(p, by)
 		}
 	}
 	for _, note := range notes {
@@ -157,36 +192,54 @@ func compare(peer contender, shapes []shape) ([]row, error) {
 	return rows, nil
 }
 
+func printHeader(p peer) {
+	fmt.Printf("%6s%6s%8s%11s%21s", "nodes", "apps", "asks", "by", p.name())
+	for _, c := range p.against {
+		fmt.Printf("%16s%7s", c.name(), "×")
+	}
+	if p.writes {
+		fmt.Printf("%14s%10s%7s", "peer decided", decided, "×")
+	}
+	fmt.Println()
+}
+
+func (r row) print(p peer, by clock) {
+	fmt.Printf("%6d%6d%8d%11s%21.0f", r.nodes, r.apps, r.asks, by, r.peer.perSecond(by))
+	for _, c := range p.against {
+		fmt.Printf("%16.0f%7.1f", r.ours[c.name()].perSecond(by), r.ratio(c.name(), by))
+	}
+	if p.writes {
+		fmt.Printf("%14.0f%10.0f%7.1f", r.peer.decidedPerSecond(by), r.ours[spread.name()].decidedPerSecond(by), r.ratio(decided, by))
+	}
+	fmt.Println()
+}
+
 // summarise prints what is left of the lead where the peer is at its best, and what it comes to at its worst.
-func summarise(peer contender, rows []row, by clock) {
+func summarise(p peer, rows []row, by clock) {
 	rate := func(a, b row) int { return int(a.peer.perSecond(by) - b.peer.perSecond(by)) }
 	best, worst := slices.MaxFunc(rows, rate), slices.MinFunc(rows, rate)
 	for _, at := range []struct {
 		word string
 		row  row
 	}{{"best", best}, {"worst", worst}} {
-		fmt.Printf("%s at its %s by %s, %s: %.0f grants/s; spread %.0f, %.1f times; spread + store %.0f, %.1f times\n", peer.name(), at.word, by, at.row.shape, at.row.peer.perSecond(by),
-			at.row.ours[spread.name()].perSecond(by), at.row.ratio(spread, by), at.row.ours[stored.name()].perSecond(by), at.row.ratio(stored, by))
+		fmt.Printf("%s at its %s by %s, %s: %.0f grants/s", p.name(), at.word, by, at.row.shape, at.row.peer.perSecond(by))
+		for _, c := range p.against {
+			fmt.Printf("; %s %.0f, %.1f times", c.name(), at.row.ours[c.name()].perSecond(by), at.row.ratio(c.name(), by))
+		}
+		fmt.Println()
 	}
 }
 
 // judge compares with the budgets.
-func judge(budget budgets, peer contender, rows []row) []string {
+func judge(budget budgets, p peer, rows []row) []string {
 	var missed []string
 	for _, r := range rows {
-		for _, ratio := range []struct {
-			what       string
-			got, least float64
-		}{
-			{spread.name(), r.ratio(spread, processor), budget.Spread},
-			{stored.name(), r.ratio(stored, processor), budget.Stored},
-			{"decided", r.decidedRatio(processor), budget.Decided},
-		} {
-			if ratio.got < ratio.least {
-				missed = append(missed, fmt.Sprintf("%s, %s: %.1f times the grants of %s, wanted %g", r.shape, ratio.what, ratio.got, peer.name(), ratio.least))
+		for _, of := range slices.Sorted(maps.Keys(budget[p.name()])) {
+			if got, least := r.ratio(of, processor), budget[p.name()][of]; got < least {
+				missed = append(missed, fmt.Sprintf("%s, %s: %.1f times the grants of %s, wanted %g", r.shape, of, got, p.name(), least))
 			}
 		}
-		for _, c := range ours {
+		for _, c := range p.against {
 			if f := r.ours[c.name()]; f.granted < r.asks {
 				missed = append(missed, fmt.Sprintf("%s, %s: %d granted", r.shape, c.name(), f.granted))
 			}

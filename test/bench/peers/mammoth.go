@@ -36,6 +36,8 @@ func (m mammoth) name() string {
 	return name
 }
 
+func (mammoth) apart() bool { return false }
+
 func (m mammoth) covers() string {
 	if m.stored {
 		return "the same, and encodes the record and the event of each grant and commits them to the in-memory store; left out are the disk, " +
@@ -56,7 +58,7 @@ func (m mammoth) prepare(w workload) (trial, error) {
 		t.inputs = append(t.inputs, scheduler.SetNode{Node: scheduler.NodeSpec{Name: nodeID(i), Capacity: resource.Vector{resource.CPU: n.cpu, resource.Memory: n.memory}}})
 	}
 	for i := range w.appSizes {
-		t.inputs = append(t.inputs, scheduler.AddApp{App: appID(i), Name: appName(i), Queue: queueID(i % queues), User: []string{"ann", "bob"}[i/queues%2]})
+		t.inputs = append(t.inputs, scheduler.AddApp{App: appID(i), Name: appName(i), Queue: queueID(i % queues), User: user(i)})
 	}
 	for i := range w.asks {
 		app := w.app(i)
@@ -71,12 +73,21 @@ func (m mammoth) prepare(w workload) (trial, error) {
 // tree has five leaves on each of two sides, with a limit on what one user may hold in each.
 func tree() scheduler.SetQueues {
 	percent := func(p float64) scheduler.Capacity { return scheduler.Capacity{Percent: p, IsPercent: true} }
-	specs := []scheduler.QueueSpec{{Name: "root"}, {Name: "left", Parent: "root", Guaranteed: percent(50)}, {Name: "right", Parent: "root", Guaranteed: percent(50)}}
+	specs := []scheduler.QueueSpec{{Name: "root"}}
+	for i := range 2 {
+		specs = append(specs, scheduler.QueueSpec{Name: id.Queue(side(i)), Parent: "root", Guaranteed: percent(50)})
+	}
 	for i := range queues {
-		specs = append(specs, scheduler.QueueSpec{Name: queueID(i), Parent: specs[1+i%2].Name, Guaranteed: percent(20), UserLimitPercent: 90})
+		specs = append(specs, scheduler.QueueSpec{Name: queueID(i), Parent: id.Queue(side(i)), Guaranteed: percent(20), UserLimitPercent: 90})
 	}
 	return scheduler.SetQueues{Queues: specs}
 }
+
+// side is where the i-th queue is.
+func side(i int) string { return []string{"left", "right"}[i%2] }
+
+// user is whose the i-th app is.
+func user(i int) string { return []string{"ann", "bob"}[i/queues%2] }
 
 func queueID(i int) id.Queue { return id.Queue(fmt.Sprintf("queue-%d", i)) }
 
@@ -153,7 +164,7 @@ func (t *mammothTrial) placed() ([]placement, error) {
 		if err != nil {
 			return nil, err
 		}
-		placed[i] = placement{app: int(g.Container.App.Seq - 1), node: node}
+		placed[i] = placement{App: int(g.Container.App.Seq - 1), Node: node}
 	}
 	return placed, nil
 }

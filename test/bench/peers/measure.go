@@ -16,6 +16,8 @@ type contender interface {
 	name() string
 	// covers says what its figures have in them and what they leave out.
 	covers() string
+	// apart is whether a trial leaves behind what would weigh on the next, so that each needs a process of its own.
+	apart() bool
 	// prepare makes ready what the scheduler is given, outside of what is measured.
 	prepare(w workload) (trial, error)
 }
@@ -45,15 +47,15 @@ func (f figure) decidedPerSecond(by clock) float64 {
 
 // span is a length of time, by each clock.
 type span struct {
-	// processor is what all threads of this process have used, wall what passed. Both have garbage collection in them.
-	processor, wall time.Duration
+	// Processor is what all threads of this process have used, Wall what passed. Both have garbage collection in them.
+	Processor, Wall time.Duration
 }
 
 func (s span) seconds(by clock) float64 {
 	if by == wall {
-		return s.wall.Seconds()
+		return s.Wall.Seconds()
 	}
-	return s.processor.Seconds()
+	return s.Processor.Seconds()
 }
 
 // clock is what rates are by.
@@ -73,7 +75,7 @@ type stopwatch struct {
 func start() stopwatch { return stopwatch{began: time.Now(), spent: processorTime()} }
 
 func (s stopwatch) read() span {
-	return span{processor: processorTime() - s.spent, wall: time.Since(s.began)}
+	return span{Processor: processorTime() - s.spent, Wall: time.Since(s.began)}
 }
 
 const (
@@ -92,32 +94,51 @@ func measure(c contender, w workload) (figure, error) {
 		}
 		figures = append(figures, f)
 	}
-	slices.SortFunc(figures, func(a, b figure) int { return cmp.Compare(a.whole.processor, b.whole.processor) })
+	slices.SortFunc(figures, func(a, b figure) int { return cmp.Compare(a.whole.Processor, b.whole.Processor) })
 	return figures[(len(figures)-1)/2], nil
 }
 
 func once(c contender, w workload) (figure, error) {
-	t, err := c.prepare(w)
+	o, err := try(c, w)
 	if err != nil {
 		return figure{}, err
+	}
+	if err := w.check(o.Placed); err != nil {
+		return figure{}, err
+	}
+	return figure{granted: len(o.Placed), whole: o.Whole, deciding: o.Deciding}, nil
+}
+
+// outcome is what came of a trial.
+type outcome struct {
+	Whole, Deciding span
+	Placed          []placement
+}
+
+func try(c contender, w workload) (outcome, error) {
+	if c.apart() {
+		return tryApart(c, w)
+	}
+	return tryHere(c, w)
+}
+
+func tryHere(c contender, w workload) (outcome, error) {
+	t, err := c.prepare(w)
+	if err != nil {
+		return outcome{}, err
 	}
 	runtime.GC()
 	watch := start()
 	deciding := sync.OnceValue(watch.read)
 	err = t.run(func() { deciding() })
-	f := figure{whole: watch.read(), deciding: deciding()}
+	o := outcome{Whole: watch.read(), Deciding: deciding()}
 	if err != nil {
-		return figure{}, err
+		return outcome{}, err
 	}
-	placed, err := t.placed()
-	if err != nil {
-		return figure{}, err
+	if o.Placed, err = t.placed(); err != nil {
+		return outcome{}, err
 	}
-	if err := w.check(placed); err != nil {
-		return figure{}, err
-	}
-	f.granted = len(placed)
-	return f, t.close()
+	return o, t.close()
 }
 
 // processorTime is what all threads of this process have used.

@@ -19,6 +19,8 @@ type swarmKit struct{}
 
 func (swarmKit) name() string { return "SwarmKit" }
 
+func (swarmKit) apart() bool { return false }
+
 func (swarmKit) covers() string {
 	return "reads nodes and tasks from its in-memory store, spreads the tasks of each service over the nodes, commits each task to the store and publishes " +
 		"an event; left out are raft, the watchers of those events (its own included) and the creation of the objects in the store"
@@ -121,10 +123,10 @@ func (t *swarmKitTrial) placed() ([]placement, error) {
 	}
 	placed := make([]placement, len(tasks))
 	for i, task := range tasks {
-		if placed[i].app, err = strconv.Atoi(task.ServiceID); err != nil {
+		if placed[i].App, err = strconv.Atoi(task.ServiceID); err != nil {
 			return nil, err
 		}
-		if placed[i].node, err = strconv.Atoi(task.NodeID); err != nil {
+		if placed[i].Node, err = strconv.Atoi(task.NodeID); err != nil {
 			return nil, err
 		}
 	}

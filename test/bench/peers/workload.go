@@ -57,16 +57,16 @@ func (w workload) first(asks int) workload {
 func (w workload) app(i int) int { return i % w.apps }
 
 // placement is one grant: a container of an app on a node.
-type placement struct{ app, node int }
+type placement struct{ App, Node int }
 
 // check reports the first node that holds more than it has: a scheduler that over-commits is not to be compared with.
 func (w workload) check(placed []placement) error {
 	held := make([]size, len(w.nodeSizes))
 	for _, p := range placed {
-		held[p.node].cpu += w.appSizes[p.app].cpu
-		held[p.node].memory += w.appSizes[p.app].memory
-		if h, n := held[p.node], w.nodeSizes[p.node]; h.cpu > n.cpu || h.memory > n.memory {
-			return fmt.Errorf("node %d has %d millicores and %d bytes of memory, and is given %d and %d", p.node, n.cpu, n.memory, h.cpu, h.memory)
+		held[p.Node].cpu += w.appSizes[p.App].cpu
+		held[p.Node].memory += w.appSizes[p.App].memory
+		if h, n := held[p.Node], w.nodeSizes[p.Node]; h.cpu > n.cpu || h.memory > n.memory {
+			return fmt.Errorf("node %d has %d millicores and %d bytes of memory, and is given %d and %d", p.Node, n.cpu, n.memory, h.cpu, h.memory)
 		}
 	}
 	return nil
