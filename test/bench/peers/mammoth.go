@@ -47,7 +47,11 @@ func (m mammoth) covers() string {
 		"decisions; left out are the store, the events and the wire"
 }
 
-const queues = 10
+const (
+	queues = 10
+	// passesPerTurn is how many passes the ResourceManager takes before it commits.
+	passesPerTurn = 5
+)
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -112,16 +116,21 @@ func (t *mammothTrial) run(decided func()) error {
 		}
 	}
 	memory := store.OpenMemory(&t.disk, store.Options{Now: epoch, EventRetention: 10_000})
-	for now := epoch; ; now = now.Add(time.Millisecond) {
+	var written int
+	for pass, now := 1, epoch; ; pass, now = pass+1, now.Add(time.Millisecond) {
 		d := core.Schedule(now)
-		decided()
-		if t.stored {
-			if err := commit(memory, d.Grants, now); err != nil {
+		t.grants = append(t.grants, d.Grants...)
+		more := d.More(now)
+		if !more {
+			decided()
+		}
+		if t.stored && (!more || pass%passesPerTurn == 0) {
+			if err := commit(memory, t.grants[written:], now); err != nil {
 				return err
 			}
+			written = len(t.grants)
 		}
-		t.grants = append(t.grants, d.Grants...)
-		if !d.More(now) {
+		if !more {
 			return memory.Close()
 		}
 	}
