@@ -160,8 +160,44 @@ func (c *cli) appPauseCommand() *cobra.Command {
 	return c.appChangeCommand("pause NAME", "Hold the rollout that is under way where it is",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, err := z.apps.PauseApp(ctx, &apiv1.PauseAppRequest{Name: name})
-			return change{app: app, what: "pause", done: heard}, err
+			return change{app: app, what: "pause", done: heard, accepted: pausedText}, err
 		})
+}
+
+// pausedText says what is paused, and how it goes on.
+func pausedText(app *apiv1.App) string {
+	rollout := app.GetRollout()
+	return fmt.Sprintf("version %d is paused, %d of %d instances, %d %% of the requests; %s",
+		app.GetVersion(), rollout.GetUpdated(), rollout.GetTotal(), rollout.GetPercent(), waysOn(app, true))
+}
+
+// waysOn are what a person can say to a rollout that stands still; byHand is set when a person paused it.
+func waysOn(app *apiv1.App, byHand bool) string {
+	var ways []string
+	way := func(verb, does string) {
+		ways = append(ways, fmt.Sprintf("`mammoth app %s %s` %s", verb, app.GetName(), does))
+	}
+	canary := isCanary(app)
+	if canary {
+		way("promote", "gives it more of the requests")
+	}
+	way("rollback", "takes it back")
+	switch {
+	case byHand && canary:
+		way("resume", "has it judged again")
+	case byHand:
+		way("resume", "lets it go on")
+	}
+	return strings.Join(ways, ", ")
+}
+
+func isCanary(app *apiv1.App) bool {
+	return slices.ContainsFunc(app.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool {
+		if once := role.GetUpdate().GetOnce(); once != nil {
+			return once.GetStrategy() == apiv1.UpdatePolicy_CANARY
+		}
+		return role.GetUpdate().GetStrategy() == apiv1.UpdatePolicy_CANARY
+	})
 }
 
 // heard is done when the app's master acts upon what was said.

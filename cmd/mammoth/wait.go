@@ -41,6 +41,8 @@ type change struct {
 	before map[string]bool
 	// gone is set when the app itself ends.
 	gone bool
+	// accepted, if set, is what is said when nobody waits.
+	accepted func(*apiv1.App) string
 }
 
 // errReverted says that another version took the place of the one that is waited for.
@@ -151,7 +153,11 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 	name := change.app.GetName()
 	if !w.wait {
 		return c.print(change.app, func(out io.Writer) error {
-			_, err := fmt.Fprintf(out, "%s: %s accepted; `mammoth app show %s` shows how it comes along\n", name, change.what, name)
+			text := fmt.Sprintf("%s accepted; `mammoth app show %s` shows how it comes along", change.what, name)
+			if change.accepted != nil {
+				text = change.accepted(change.app)
+			}
+			_, err := fmt.Fprintf(out, "%s: %s\n", name, text)
 			return err
 		})
 	}
@@ -186,7 +192,7 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 		}
 		fmt.Fprintf(out, "%s: %d of %d instances run, %s\n", name, app.GetRunning(), app.GetWanted(), version)
 		if app.GetRollout().GetState() == apiv1.Rollout_PAUSED {
-			fmt.Fprintf(out, "%s: the rollout is paused: %s\n", name, app.GetRollout().GetReason())
+			fmt.Fprintf(out, "%s: the rollout is paused: %s; %s\n", name, app.GetRollout().GetReason(), waysOn(app, change.what == "pause"))
 		}
 		return nil
 	})

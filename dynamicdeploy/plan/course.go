@@ -344,7 +344,11 @@ func (o *rollout) settled() bool {
 func (r *Role) pausedFor(updated int) string {
 	switch course := r.course(); {
 	case course == sharing && updated >= r.canaries():
-		return fmt.Sprintf("version %d is given %d %% of the requests until it is promoted", r.wanted.Version, r.wanted.Update.Percent)
+		why := fmt.Sprintf("version %d is given %d %% of the requests until it is promoted", r.wanted.Version, r.wanted.Update.Percent)
+		if r.wanted.Paused {
+			why += ", and is not taken back by itself, for a person paused it"
+		}
+		return why
 	case r.wanted.Paused && course != sharing:
 		return "a person paused it"
 	}
