@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -63,14 +65,19 @@ func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest)
 			return err
 		}
 		none := true
+		lines := &eventLines{out: c.out, hold: !request.GetFollow()}
+		if request.GetFollow() {
+			lines.widths = [4]int{12, 9, 12, 24} // as they mostly come to be
+		}
 		err = c.receive(ctx, func() error {
 			event, err := stream.Recv()
 			if err != nil {
 				return err
 			}
 			none = false
-			return c.printOne(event, func(w io.Writer) error { return eventLine(w, event) })
+			return c.printOne(event, func(io.Writer) error { return lines.add(event) })
 		})
+		err = errors.Join(err, lines.flush())
 		if err == nil && none && request.GetApp() != "" && ctx.Err() == nil {
 			// An app that is gone has its events still; one that never was has none.
 			_, err = z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: request.GetApp()})
@@ -79,23 +86,57 @@ func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest)
 	})
 }
 
-func eventLine(w io.Writer, event *apiv1.Event) error {
-	transition := event.GetTo()
+// eventLines write events in columns that are as wide as the widest cell so far.
+type eventLines struct {
+	out    io.Writer
+	widths [4]int
+	// held are those that wait for all of them to be there, where nothing follows.
+	held [][5]string
+	hold bool
+}
+
+func (l *eventLines) add(event *apiv1.Event) error {
+	transition, message := event.GetTo(), event.GetMessage()
 	if event.GetFrom() != "" {
 		transition = event.GetFrom() + " → " + event.GetTo()
 	}
-	line := fmt.Sprintf("%s  %-9s  %-20s  %-24s  %s", clock(event.GetTime().AsTime()), event.GetKind(), subject(event), transition, event.GetMessage())
 	if event.GetKind() == "container" && event.GetNode() != "" {
-		line += " [" + event.GetNode() + "]"
+		message += " [" + event.GetNode() + "]"
 	}
-	_, err := fmt.Fprintln(w, strings.TrimRight(line, " "))
+	cells := [5]string{clock(event.GetTime().AsTime()), event.GetKind(), subject(event), transition, message}
+	for i := range l.widths {
+		l.widths[i] = max(l.widths[i], utf8.RuneCountInString(cells[i]))
+	}
+	if l.hold {
+		l.held = append(l.held, cells)
+		return nil
+	}
+	return l.write(cells)
+}
+
+func (l *eventLines) write(cells [5]string) error {
+	var line strings.Builder
+	for i, width := range l.widths {
+		fmt.Fprintf(&line, "%-*s  ", width, cells[i])
+	}
+	_, err := fmt.Fprintln(l.out, strings.TrimRight(line.String()+cells[4], " "))
 	return err
+}
+
+// flush writes those that were held.
+func (l *eventLines) flush() error {
+	for _, cells := range l.held {
+		if err := l.write(cells); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // subject is the name of what an event is about.
 func subject(event *apiv1.Event) string {
 	byKind := map[string]string{
-		"app": event.GetApp(), "rollout": event.GetApp(), "attempt": event.GetAttempt(), "instance": event.GetInstance(),
+		"app": event.GetApp(), "rollout": event.GetApp(), "attempt": event.GetApp(), "instance": event.GetInstance(),
 		"container": event.GetInstance(), "node": event.GetNode(), "queue": event.GetQueue(),
 	}
 	for _, name := range []string{byKind[event.GetKind()], event.GetInstance(), event.GetApp(), event.GetNode(), event.GetQueue()} {
