@@ -66,7 +66,7 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 		for _, role := range app.GetSpec().GetRoles() {
 			images = append(images, whatRuns(role))
 		}
-		t.row(app.GetName(), word(app.GetState()), fmt.Sprintf("%d/%d", app.GetRunning(), app.GetWanted()),
+		t.row(app.GetName(), word(app.GetState()), fmt.Sprintf("%d/%d", app.GetRunning(), wholeCount(app)),
 			app.GetVersion(), app.GetQueue(), strings.Join(images, ","), ago(app.GetCreatedAt()), app.GetReason())
 	}
 	return t.Flush()
@@ -120,9 +120,13 @@ func appText(w io.Writer, app *apiv1.App) error {
 	if app.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK {
 		t.row("kind", "framework")
 	}
-	t.row("instances", fmt.Sprintf("%d of %d run", app.GetRunning(), app.GetWanted()))
+	instances := fmt.Sprintf("%d of %d run", app.GetRunning(), wholeCount(app))
+	if app.GetState() == apiv1.App_STOPPED {
+		instances += " (stopped)"
+	}
+	t.row("instances", instances)
 	t.row("version", app.GetVersion())
-	if rollout := app.GetRollout(); rollout.GetState() != apiv1.Rollout_NONE {
+	if rollout := app.GetRollout(); rollout.GetState() != apiv1.Rollout_NONE && app.GetState() != apiv1.App_STOPPED {
 		t.row("rollout", because(fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),
 			rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout)), rollout.GetReason()))
 	}

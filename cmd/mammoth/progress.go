@@ -43,7 +43,7 @@ const maxDrawn = 20
 
 func (p *liveProgress) update(app *apiv1.App) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s: %d of %d instances run%s\n", app.GetName(), app.GetRunning(), app.GetWanted(), rolloutNote(app))
+	fmt.Fprintf(&text, "%s: %d of %d instances run%s\n", app.GetName(), app.GetRunning(), wholeCount(app), rolloutNote(app))
 	instanceLines(&text, app)
 	p.draw(text.String())
 }

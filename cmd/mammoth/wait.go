@@ -80,7 +80,7 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		return false, fmt.Errorf("it has no application master: %s", reasonOf(now.GetReason(), now))
 	}
 	if now.GetState() == apiv1.App_STOPPED && c.app.GetState() == apiv1.App_STOPPED {
-		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(wantedInstances(now)), "instance"))
+		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(specified(now)), "instance"))
 	}
 	for _, instance := range now.GetInstances() {
 		if instance.GetPort() == 0 && hasPorts(now, instance) {
@@ -97,8 +97,16 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		now.GetRunning() == now.GetWanted() && len(now.GetInstances()) == int(now.GetWanted()), nil
 }
 
-// wantedInstances is how many a stopped app would have.
-func wantedInstances(app *apiv1.App) (n int32) {
+// wholeCount is of how many instances those that run are told: of an app that is or goes down, of those that it would have.
+func wholeCount(app *apiv1.App) int32 {
+	if app.GetState() == apiv1.App_STOPPED || ends(app) {
+		return specified(app)
+	}
+	return app.GetWanted()
+}
+
+// specified is how many instances an app's spec names.
+func specified(app *apiv1.App) (n int32) {
 	for _, role := range app.GetSpec().GetRoles() {
 		n += role.GetInstances()
 	}
