@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -64,7 +63,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 		fmt.Fprintln(c.out, what)
 		return run.Run(cmd.Context())
 	}
-	cmd.Flags().StringVar(&manager, "resourcemanager", c.told("MAMMOTH_RESOURCEMANAGER", defaultServer), "the ResourceManager's address")
+	addressVar(cmd.Flags(), addressFlag{&manager, atPort}, "resourcemanager", c.told("MAMMOTH_RESOURCEMANAGER", defaultServer), "the ResourceManager's address")
 	daemon.add(cmd, "info")
 	return cmd
 }
@@ -141,8 +140,8 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 	flags := cmd.Flags()
 	flags.StringVar(&s.Name, "name", c.balancerName("nginx"), "the balancer's name in the zone, the same at every start")
 	flags.StringVar(&s.Dir, "dir", c.told("MAMMOTH_STATE", ""), "a folder for nginx's configuration, logs and sockets, and nothing else")
-	flags.StringVar(&s.Listen, "listen", "127.0.0.1:8080", "the address for HTTP, IP:PORT")
-	flags.StringVar(&s.TLS, "tls-listen", "", "the address for TLS, IP:PORT (default: none)")
+	addressVar(flags, addressFlag{&s.Listen, onIPPort}, "listen", "127.0.0.1:8080", "the address for HTTP")
+	addressVar(flags, addressFlag{&s.TLS, onIPPort}, "tls-listen", "", "the address for TLS (default: none)")
 	flags.StringVar(&s.Certificates, "certificates", "", "a folder of NAME.crt and NAME.key")
 	flags.StringVar(&s.Program, "program", "nginx", "the nginx to run")
 	flags.IntVar(&s.Workers, "workers", 0, "worker processes (default: one for each core)")
@@ -176,8 +175,8 @@ func (c *cli) haproxyCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&s.Name, "name", c.balancerName("haproxy"), "the balancer's name in the zone, the same at every start")
 	flags.StringVar(&s.Dir, "dir", c.told("MAMMOTH_STATE", ""), "a folder for HAProxy's configuration and sockets, and nothing else")
-	flags.StringVar(&s.Listen, "listen", "127.0.0.1:8080", "the address for HTTP, IP:PORT")
-	flags.StringVar(&s.TLS, "tls-listen", "", "the address for TLS, IP:PORT (default: none)")
+	addressVar(flags, addressFlag{&s.Listen, onIPPort}, "listen", "127.0.0.1:8080", "the address for HTTP")
+	addressVar(flags, addressFlag{&s.TLS, onIPPort}, "tls-listen", "", "the address for TLS (default: none)")
 	flags.StringVar(&s.Certificates, "certificates", "", "a folder of NAME.crt and NAME.key")
 	flags.StringVar(&s.Program, "program", "haproxy", "the HAProxy to run")
 	flags.DurationVar(&s.LostAfter, "lost-after", 30*time.Second, "how long the zone waits for this balancer when it cannot be reached")
@@ -204,6 +203,9 @@ func (c *cli) zookeeperCommand() *cobra.Command {
 writes them. MAMMOTH_ZOOKEEPER_DIGEST, USER:PASSWORD, keeps others from changing the entries.`,
 		Example: "  mammoth companion zookeeper --zookeeper 127.0.0.1:2181",
 	}, func(ctx context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
+		if err := checkServers("--zookeeper", s.ZooKeeper.Servers); err != nil {
+			return nil, "", err
+		}
 		if s.Zone == "" {
 			answer, err := apiv1.NewZonesClient(zone).GetZone(ctx, &apiv1.GetZoneRequest{}, grpc.WaitForReady(true))
 			if err != nil {
@@ -240,7 +242,7 @@ func (c *cli) dnsCommand() *cobra.Command {
 		return run, "the DNS server listens at " + run.Addr(), nil
 	})
 	flags := cmd.Flags()
-	flags.StringVar(&s.Listen, "listen", "127.0.0.1:8053", "the address for UDP and TCP")
+	addressVar(flags, addressFlag{&s.Listen, onPort}, "listen", "127.0.0.1:8053", "the address for UDP and TCP")
 	flags.StringVar(&s.Domain, "domain", "mammoth", "the domain that it knows")
 	flags.DurationVar(&s.TTL, "ttl", 2*time.Second, "how long an answer may be kept")
 	return cmd
@@ -259,12 +261,12 @@ type besideSettings struct {
 func (s *besideSettings) flags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&s.nginx, "nginx", false, "run an nginx of its own that routes to apps; it ends with the zone")
-	flags.StringVar(&s.nginxListen, "nginx-listen", "", "nginx's address, IP:PORT (default: a port of 127.0.0.1 that is free at the first start)")
-	flags.StringVar(&s.nginxTLS, "nginx-tls-listen", "", "nginx's address for TLS, IP:PORT (default: none)")
+	addressVar(flags, addressFlag{&s.nginxListen, onIPPort}, "nginx-listen", "", "nginx's address (default: a port of 127.0.0.1 that is free at the first start)")
+	addressVar(flags, addressFlag{&s.nginxTLS, onIPPort}, "nginx-tls-listen", "", "nginx's address for TLS (default: none)")
 	flags.StringVar(&s.certificates, "certificates", "", "a folder of NAME.crt and NAME.key for nginx")
 	flags.StringVar(&s.nginxProgram, "nginx-program", "nginx", "the nginx to run")
 	flags.BoolVar(&s.dns, "dns", false, "answer DNS queries about services")
-	flags.StringVar(&s.dnsListen, "dns-listen", "", "the address for DNS, IP:PORT (default: a port of 127.0.0.1 that is free at the first start)")
+	addressVar(flags, addressFlag{&s.dnsListen, onPort}, "dns-listen", "", "the address for DNS (default: a port of 127.0.0.1 that is free at the first start)")
 	flags.StringSliceVar(&s.zookeeper, "zookeeper", nil, "copy the registry to these ZooKeeper servers, HOST:PORT with commas between")
 	must(cmd.MarkFlagDirname("certificates"))
 }
@@ -281,12 +283,7 @@ func (s *besideSettings) validate() error {
 			return usagef("%s does nothing without %s", one.flag, one.of)
 		}
 	}
-	if s.nginxListen != "" {
-		if _, err := netip.ParseAddrPort(s.nginxListen); err != nil {
-			return usagef("--nginx-listen: %q is not an address; write IP:PORT as in 127.0.0.1:8080", s.nginxListen)
-		}
-	}
-	return nil
+	return checkServers("--zookeeper", s.zookeeper)
 }
 
 // besideNotes are the addresses that were chosen at the first start, so that they stay the same.

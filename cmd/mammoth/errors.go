@@ -53,10 +53,14 @@ func flagError(cmd *cobra.Command, err error) error {
 	if !errors.As(err, &invalid) {
 		return usagef("%s; see `%s --help`", text, cmd.CommandPath())
 	}
+	value := invalid.GetFlag().Value
+	if address, ok := value.(addressFlag); ok {
+		return usagef("--%s: %q is not %s", invalid.GetFlag().Name, invalid.GetValue(), addressHints[address.kind])
+	}
 	kind := "is not " + map[string]string{
 		"int": "a whole number", "int32": "a whole number", "int64": "a whole number", "uint64": "a whole number from 0 on", "float64": "a number",
 		"bool": "true or false", "duration": "a length of time as in 10s or 5m",
-	}[invalid.GetFlag().Value.Type()]
+	}[value.Type()]
 	return usagef("--%s: %q %s", invalid.GetFlag().Name, invalid.GetValue(), kind)
 }
 

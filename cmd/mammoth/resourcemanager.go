@@ -34,7 +34,7 @@ type managerSettings struct {
 
 // shared adds the flags that `mammoth up` has too.
 func (s *managerSettings) shared(flags *pflag.FlagSet) {
-	flags.StringVar(&s.listen, "listen", defaultServer, "the address for everybody: nodes, masters, people, image uploads")
+	addressVar(flags, addressFlag{&s.listen, onPort}, "listen", defaultServer, "the address for everybody: nodes, masters, people, image uploads")
 	flags.DurationVar(&s.nodeTimeout, "node-timeout", 10*time.Second, "how long a node may be silent before it counts as lost")
 	flags.StringVar(&s.queues, "queues", "", "a file that declares the queue tree, followed when it changes (default: \"mammoth queue set\" sets it)")
 	flags.BoolVar(&s.allowHostNetwork, "allow-host-network", false, "let apps use their node's network")
@@ -87,7 +87,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 	s.shared(flags)
 	flags.StringVar(&s.dir, "dir", "", "a folder for what must outlive it")
 	flags.StringVar(&s.zone, "zone", "", "the zone's name (default: made up at the first start)")
-	flags.StringVar(&s.advertise, "advertise", "", "where nodes and masters reach it (default: where it listens)")
+	addressVar(flags, addressFlag{&s.advertise, atPort}, "advertise", "", "where nodes and masters reach it (default: where it listens)")
 	flags.DurationVar(&s.reportInterval, "report-interval", time.Second, "how often nodes report when nothing changes")
 	flags.Int64Var(&s.eventRetention, "event-retention", 10_000, "how many events are kept")
 	flags.BoolVar(&s.insecure, "insecure", false, "listen where other machines can connect, without TLS")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -92,7 +91,7 @@ func (c *cli) checkGlobalFlags() error {
 	if !strings.Contains(address, ":") {
 		address += ":7070"
 	}
-	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+	if atPort.check(address) != nil {
 		return usagef("%q is not the address of a zone; write HOST:PORT as in %s", c.server, defaultServer)
 	}
 	c.server = address
