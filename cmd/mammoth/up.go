@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -33,9 +34,10 @@ type upSettings struct {
 	dir           string
 	nodes         int
 	stopInstances bool
-	// started is when this run began, again the command that repeats it.
+	// started is when this run began, again the command that repeats it; running is set once all of it has started.
 	started time.Time
 	again   string
+	running bool
 	manager managerSettings
 	node    nodeSettings
 	beside  besideSettings
@@ -79,8 +81,8 @@ on the same folder takes them up again, "mammoth down" ends them.`,
 	return cmd
 }
 
-// up runs a zone until ctx ends.
-func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) error {
+// up runs a zone until ctx ends. One that cannot start leaves no folder that was not there before.
+func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) (err error) {
 	if s.nodes < 1 || s.nodes > 1000 {
 		return usagef("--nodes: a zone in one process has 1 to 1000 nodes, not %d", s.nodes)
 	}
@@ -97,11 +99,17 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	made := missingFolders(s.dir)
 	unlock, err := lockFolder(s.dir, "zone")
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	defer func() {
+		if err != nil && !s.running && len(made) > 0 {
+			err = errors.Join(err, unmake(made))
+		}
+	}()
 	zone, err := s.keep(nodes)
 	if err != nil {
 		return err
@@ -170,12 +178,35 @@ func (c *cli) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, 
 		defer node.close()
 		group.Go(func() error { return node.Run(running) })
 	}
+	s.running = true
 	group.Go(func() error {
 		c.greet(running, manager, s, companions)
 		return nil
 	})
 	if err := group.Wait(); err != nil && ctx.Err() == nil {
 		return err
+	}
+	return nil
+}
+
+// missingFolders are those of a path that are not there yet, the path itself first.
+func missingFolders(path string) []string {
+	var missing []string
+	for ; ; path = filepath.Dir(path) {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return missing
+		}
+		missing = append(missing, path)
+	}
+}
+
+// unmake deletes the first of these folders with all that is in it, and those above it unless something else is in them by now.
+func unmake(folders []string) error {
+	if err := os.RemoveAll(folders[0]); err != nil {
+		return plainPathError(err)
+	}
+	for _, folder := range folders[1:] {
+		_ = os.Remove(folder)
 	}
 	return nil
 }
@@ -200,7 +231,7 @@ func (s *upSettings) split() ([]nodeSettings, error) {
 	nodes := make([]nodeSettings, s.nodes)
 	for i := range nodes {
 		nodes[i] = s.node
-		nodes[i].node = fmt.Sprintf("node-%d", i+1)
+		nodes[i].node = nodeName(i + 1)
 		nodes[i].dir = filepath.Join(s.dir, nodes[i].node)
 		nodes[i].portRange = shares[i].String()
 		nodes[i].listen = "127.0.0.1:0"
@@ -209,6 +240,8 @@ func (s *upSettings) split() ([]nodeSettings, error) {
 	}
 	return nodes, nil
 }
+
+func nodeName(n int) string { return fmt.Sprintf("node-%d", n) }
 
 // share is what one of several nodes of a machine has.
 type share struct {
@@ -313,10 +346,11 @@ func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings, compan
 	defer cancel()
 	look := time.NewTicker(readyLook)
 	defer look.Stop()
-	var nodes []*apiv1.Node
+	var nodes, found []*apiv1.Node
 	for limit.Err() == nil {
-		found, err := manager.Nodes(limit)
+		all, err := manager.Nodes(limit)
 		if err == nil {
+			found = all
 			if nodes = registered(found, s.started); len(nodes) >= s.nodes {
 				break
 			}
@@ -335,6 +369,7 @@ func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings, compan
 		fmt.Fprintf(c.out, "%s: %s, %s cpu, %s memory, %s disk\n", node.GetName(), because(word(node.GetState()), node.GetReason()),
 			resource.FormatCPU(r.GetCpuMillis()), resource.FormatBytes(r.GetMemoryBytes()), resource.FormatBytes(r.GetDiskBytes()))
 	}
+	c.warnOfMissing(found, s.nodes)
 	for _, one := range companions {
 		if one.awaitFront(limit) && ctx.Err() == nil {
 			fmt.Fprintln(c.out, one.what)
@@ -347,6 +382,29 @@ func registered(nodes []*apiv1.Node, started time.Time) []*apiv1.Node {
 	return slices.DeleteFunc(slices.Clone(nodes), func(node *apiv1.Node) bool {
 		return node.GetState() == apiv1.NodeState_LOST || node.GetRegisteredAt().AsTime().Before(started)
 	})
+}
+
+// warnOfMissing tells of nodes that an earlier start on the folder had, and this one does not.
+func (c *cli) warnOfMissing(found []*apiv1.Node, nodes int) {
+	var missing []string
+	most := nodes
+	for _, node := range found {
+		var n int
+		if _, err := fmt.Sscanf(node.GetName(), "node-%d", &n); err == nil && n > nodes && node.GetName() == nodeName(n) {
+			missing = append(missing, nodeName(n))
+			most = max(most, n)
+		}
+	}
+	switch len(missing) {
+	case 0:
+		return
+	case 1:
+		fmt.Fprintf(c.err, "mammoth: %s of an earlier start is not run any more, and its instances move to others; start with --nodes %d to have it back, or forget it with `mammoth node rm %s`\n",
+			missing[0], most, missing[0])
+	default:
+		fmt.Fprintf(c.err, "mammoth: %s and %s of an earlier start are not run any more, and their instances move to others; start with --nodes %d to have them back, or forget each with `mammoth node rm %s`\n",
+			strings.Join(missing[:len(missing)-1], ", "), missing[len(missing)-1], most, missing[0])
+	}
 }
 
 // farewell says what is left running, or ends it.

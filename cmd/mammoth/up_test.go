@@ -38,6 +38,28 @@ func TestOnlyNodesOfThisRunAreRegistered(t *testing.T) {
 	}
 }
 
+func TestNodesOfAnEarlierStartAreMissed(t *testing.T) {
+	for _, c := range []struct {
+		found []string
+		nodes int
+		want  string
+	}{
+		{[]string{"node-1", "node-2", "host-7", "node-x", "node-03"}, 2, ""},
+		{[]string{"node-1", "node-2"}, 1, "mammoth: node-2 of an earlier start is not run any more, and its instances move to others; start with --nodes 2 to have it back, or forget it with `mammoth node rm node-2`\n"},
+		{[]string{"node-1", "node-2", "node-4", "node-5"}, 1, "mammoth: node-2, node-4 and node-5 of an earlier start are not run any more, and their instances move to others; start with --nodes 5 to have them back, or forget each with `mammoth node rm node-2`\n"},
+	} {
+		var said bytes.Buffer
+		var nodes []*apiv1.Node
+		for _, name := range c.found {
+			nodes = append(nodes, &apiv1.Node{Name: name})
+		}
+		(&cli{streams: streams{err: &said}}).warnOfMissing(nodes, c.nodes)
+		if said.String() != c.want {
+			t.Errorf("%v with %d: %q, want %q", c.found, c.nodes, said.String(), c.want)
+		}
+	}
+}
+
 func TestNodesThatAreLargerThanTheMachineAreWarnedOf(t *testing.T) {
 	has := resource.Vector{resource.CPU: 4000, resource.Memory: 8 << 30, resource.Disk: 100 << 30}
 	for _, c := range []struct {
