@@ -349,8 +349,13 @@ func (z *zone) lendNow(who peer.User, request *apiv1.LendNowRequest) (*apiv1.Con
 	case length > calendar.Longest:
 		return nil, fmt.Errorf("a window is open for 31 days at most, not %s: %w", length, errdefs.ErrInvalidArgument)
 	}
+	until := z.now.Add(length)
+	if open, is := k.open(z.now); is && !until.After(open.Close) {
+		return nil, fmt.Errorf("contract %s lends until %s already, which is not sooner than in %s; say a longer time to extend it, or end it with \"mammoth lend stop %s\": %w",
+			k.name(), open.Close.UTC().Format("2006-01-02 15:04:05 MST"), length, k.name(), errdefs.ErrFailedPrecondition)
+	}
 	return z.alter(k, func(record *storev1.Contract) {
-		record.LendFrom, record.LendUntil = timestamppb.New(z.now), timestamppb.New(z.now.Add(length))
+		record.LendFrom, record.LendUntil = timestamppb.New(z.now), timestamppb.New(until)
 	})
 }
 

@@ -211,6 +211,14 @@ func TestAContractLendsByTheCalendarAndByHand(t *testing.T) {
 		if err != nil || now.GetState() != apiv1.Contract_LENDING || time.Until(now.GetClosesAt().AsTime()) > 30*time.Minute {
 			t.Fatalf("lend now: %v, %v", now, err)
 		}
+		// A window that is open is extended, never cut short.
+		if k, err := z.lending().LendNow(context.Background(), &apiv1.LendNowRequest{Name: "nightly", For: durationpb.New(20 * time.Minute)}); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("lend for less: %v, %v", k, err)
+		}
+		z.pass(10 * time.Minute)
+		if k, err := z.lending().LendNow(context.Background(), &apiv1.LendNowRequest{Name: "nightly", For: durationpb.New(30 * time.Minute)}); err != nil || k.GetClosesAt().AsTime().Sub(now.GetClosesAt().AsTime()).Round(time.Minute) != 10*time.Minute {
+			t.Errorf("lend for longer: %v, %v", k, err)
+		}
 		z.pass(29*time.Minute + 45*time.Second)
 		if k := z.contract("nightly"); k.GetState() != apiv1.Contract_RETURNING {
 			t.Errorf("15 s before the window closes: %v", k)

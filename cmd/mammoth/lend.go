@@ -188,7 +188,7 @@ func (c *cli) lendNowCommand() *cobra.Command {
 	var length time.Duration
 	cmd := &cobra.Command{
 		Use:               "now NAME --for DURATION",
-		Short:             "Open a contract's window at once, whatever the calendar says",
+		Short:             "Open a contract's window at once, whatever the calendar says, or extend the open one",
 		Args:              names("the name of a contract"),
 		ValidArgsFunction: firstArgument(c.completeContracts),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -196,12 +196,20 @@ func (c *cli) lendNowCommand() *cobra.Command {
 				return usagef("`mammoth lend now` needs to know for how long: --for 30m")
 			}
 			return c.with(cmd.Context(), func(z *zone) error {
+				before, err := z.lending.GetContract(cmd.Context(), &apiv1.GetContractRequest{Name: args[0]})
+				if err != nil {
+					return err
+				}
 				contract, err := z.lending.LendNow(cmd.Context(), &apiv1.LendNowRequest{Name: args[0], For: durationpb.New(length)})
 				if err != nil {
 					return err
 				}
 				return c.print(contract, func(w io.Writer) error {
-					_, err := fmt.Fprintf(w, "%s lends %s until %s\n", contract.GetSpec().GetLender(), orNothing(amounts(contract.GetLent())), moment(contract.GetClosesAt()))
+					text := fmt.Sprintf("%s lends %s until %s", contract.GetSpec().GetLender(), orNothing(amounts(contract.GetLent())), moment(contract.GetClosesAt()))
+					if before.GetClosesAt() != nil {
+						text += ", extended from " + moment(before.GetClosesAt())
+					}
+					_, err := fmt.Fprintln(w, text)
 					return err
 				})
 			})
