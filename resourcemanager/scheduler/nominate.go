@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	stdheap "container/heap"
 	"slices"
 	"time"
 
@@ -162,8 +163,12 @@ type impatience struct {
 	due time.Time
 }
 
-// searchesPerPass is for how many asks a pass looks for a node to keep; each looks at all nodes.
-const searchesPerPass = 4
+// searchesPerPass is for how many asks a pass looks for a node to keep. Each looks at all nodes; where there are many, one
+// search is all.
+const (
+	searchesPerPass = 4
+	manyNodes       = 20_000
+)
 
 // watch notes when the patience of a waiting bucket's first ask ends.
 func (c *Core) watch(b *bucket) {
@@ -180,6 +185,9 @@ func (c *Core) watch(b *bucket) {
 // reserve keeps a node for the ask of each leaf that has been waiting for longest, once that is too long.
 func (c *Core) reserve() {
 	searches := searchesPerPass
+	if len(c.nodes) > manyNodes {
+		searches = 1
+	}
 	for len(c.impatient) > 0 {
 		first := c.impatient[0]
 		k := first.ask
@@ -220,16 +228,25 @@ func (c *Core) reserve() {
 	}
 }
 
-// keep nominates room for an ask on the nodes that lack the least for it; all that it needs or nothing.
+// keep nominates room for an ask on the nodes that lack the least for it; all that it needs or nothing. It looks at all
+// nodes once, however many it takes.
 func (c *Core) keep(k *ask, count int) {
 	need := &k.spec.Resources
+	near := &c.plan.near
+	*near = slices.Grow((*near)[:0], len(c.nodes))
+	for _, n := range c.nodes {
+		if lack, ok := c.lack(k, n); ok {
+			*near = append(*near, shortfall{n.slot, lack})
+		}
+	}
+	stdheap.Init(near)
 	for count > 0 {
-		n := c.nearest(k)
-		if n == nil {
+		if len(*near) == 0 {
 			c.withdrawNominations(k)
 			k.reservedAt = c.epoch
 			return
 		}
+		n := c.nodes[(*near)[0].slot]
 		times := max(1, int(timesIn(need, &c.avail[n.slot])))
 		if k.spec.MaxPerNode > 0 {
 			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot)-len(n.nominations))
@@ -240,35 +257,60 @@ func (c *Core) keep(k *ask, count int) {
 			m.leaf.reservations++
 			count--
 		}
+		if lack, ok := c.lack(k, n); ok {
+			(*near)[0].lack = lack
+			stdheap.Fix(near, 0)
+		} else {
+			stdheap.Pop(near)
+		}
 	}
 }
 
-// nearest is the node that lacks the least for an ask among those that are large enough and not kept for others,
-// nil if there is none.
-func (c *Core) nearest(k *ask) *node {
-	var best *node
+// lack is how much a node lacks for one container of an ask, in parts of what that needs. It is false of a node that is
+// too small, or kept for others.
+func (c *Core) lack(k *ask, n *node) (float64, bool) {
+	if !n.isOpen() || len(n.nominations) > 0 && n.nominations[0].ask != k || !k.shape.allows(n) {
+		return 0, false
+	}
+	if k.spec.MaxPerNode > 0 && k.group.count(n.slot)+len(n.nominations) >= k.spec.MaxPerNode {
+		return 0, false
+	}
+	if left := n.spec.Capacity.Sub(n.nominated); !fits(&k.spec.Resources, &left) {
+		return 0, false
+	}
 	lack := 0.0
-	for _, n := range c.nodes {
-		if !n.isOpen() || len(n.nominations) > 0 && n.nominations[0].ask != k || !k.shape.allows(n) {
-			continue
-		}
-		if k.spec.MaxPerNode > 0 && k.group.count(n.slot)+len(n.nominations) >= k.spec.MaxPerNode {
-			continue
-		}
-		if left := n.spec.Capacity.Sub(n.nominated); !fits(&k.spec.Resources, &left) {
-			continue
-		}
-		missing := 0.0
-		for i := range k.spec.Resources {
-			if short := k.spec.Resources[i] - c.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
-				missing += float64(short) / float64(k.spec.Resources[i])
-			}
-		}
-		if best == nil || missing < lack {
-			best, lack = n, missing
+	for i := range k.spec.Resources {
+		if short := k.spec.Resources[i] - c.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
+			lack += float64(short) / float64(k.spec.Resources[i])
 		}
 	}
-	return best
+	return lack, true
+}
+
+// shortfall is what the node in a slot lacks.
+type shortfall struct {
+	slot int32
+	lack float64
+}
+
+// shortfalls are a heap of them, the least first.
+type shortfalls []shortfall
+
+func (s shortfalls) Len() int { return len(s) }
+
+func (s shortfalls) Less(i, j int) bool {
+	return s[i].lack < s[j].lack || s[i].lack == s[j].lack && s[i].slot < s[j].slot
+}
+
+func (s shortfalls) Swap(i, j int) { s[i], s[j] = s[j], s[i] }
+
+func (s *shortfalls) Push(x any) { *s = append(*s, x.(shortfall)) }
+
+func (s *shortfalls) Pop() any {
+	last := len(*s) - 1
+	x := (*s)[last]
+	*s = (*s)[:last]
+	return x
 }
 
 // wakeAt makes sure that Schedule is called again by then.

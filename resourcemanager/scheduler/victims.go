@@ -19,6 +19,7 @@ type removalPlan struct {
 	leaves        []*queue
 	turn          int64
 	seen          bitmap
+	near          shortfalls
 	nodes         []*node
 	candidates    []candidate
 	best, current removal
