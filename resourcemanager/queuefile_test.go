@@ -152,7 +152,7 @@ func TestABadFileChangesNothingAndSaysWhichLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		z.pass(time.Second)
-		if events := z.queueEvents(); !strings.Contains(events[len(events)-1], "no such file") {
+		if events := z.queueEvents(); !strings.Contains(events[len(events)-1], "queues.yaml is not there") {
 			t.Errorf("of a file that is gone: %s", events[len(events)-1])
 		}
 		write(twoQueues)
