@@ -15,8 +15,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/mammoth-os/mammoth/companions/dns"
 	"github.com/mammoth-os/mammoth/companions/haproxy"
@@ -93,6 +95,24 @@ func (c *cli) readyMark() func() {
 	return func() { _ = os.WriteFile(manifest.ReadyMark, nil, 0o644) }
 }
 
+// frameworkEnds gives what asks the zone whether the framework that the companion belongs to is being stopped or removed. Nil
+// beside a zone.
+func (c *cli) frameworkEnds(zone grpc.ClientConnInterface) func() bool {
+	name := c.env("MAMMOTH_APP")
+	if name == "" || c.env("MAMMOTH_STATE") == "" {
+		return nil
+	}
+	return func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+		defer cancel()
+		app, err := apiv1.NewAppsClient(zone).GetApp(ctx, &apiv1.GetAppRequest{Name: name})
+		if err != nil {
+			return status.Code(err) == codes.NotFound
+		}
+		return ends(app) || app.GetState() == apiv1.App_STOPPED || app.GetState() == apiv1.App_REMOVED
+	}
+}
+
 // dialZone prepares a connection for a companion; it is made, and made again, when it is needed.
 func dialZone(address string) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address,
@@ -122,7 +142,7 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 		s.Log, s.Applied = log, c.readyMark()
 		switch {
 		case attach.Config != "":
-			s.Attach = &attach
+			s.Attach, s.Over = &attach, c.frameworkEnds(zone)
 		case attach.Include != "" || attach.Pid != "":
 			return nil, "", usagef("--include and --pid are of an nginx that others run; name its configuration with --attach too")
 		}

@@ -117,6 +117,27 @@ func TestAttachLeavesOthersAlone(t *testing.T) {
 	}
 }
 
+// A companion that ends for now leaves its file, for nginx to go on by; one that ends for good takes it away, also from an nginx
+// that does not run.
+func TestTheAttachedFileGoesWhenItIsOver(t *testing.T) {
+	testenv.Need(t, "program:nginx")
+	for _, over := range []bool{false, true} {
+		dir := t.TempDir()
+		attach := &Attach{Config: dir + "/nginx.conf", Include: dir + "/mammoth.conf", Pid: dir + "/nginx.pid"}
+		p, err := NewProxy(Config{Dir: dir + "/proxy", Listen: "127.0.0.1:1", Attach: attach, Over: func() bool { return over }})
+		must(t, err)
+		must(t, os.WriteFile(attach.Include, nil, 0o644))
+		must(t, os.WriteFile(attach.Config, []byte("events {}\nhttp { include "+attach.Include+"; }\n"), 0o644))
+		must(t, p.prepare(t.Context()))
+		p.Close()
+		for _, file := range []string{attach.Include, attach.Include + ".lock"} {
+			if _, err := os.Stat(file); os.IsNotExist(err) != over {
+				t.Errorf("%s, over %v: %v", filepath.Base(file), over, err)
+			}
+		}
+	}
+}
+
 // Whoever may read the configuration of an nginx that others run may read the companion's file, and nobody else.
 func TestTheAttachedFileIsTheirsWhoHaveTheConfiguration(t *testing.T) {
 	testenv.Need(t, "root")

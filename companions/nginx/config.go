@@ -38,6 +38,9 @@ type Config struct {
 	WorkerShutdown time.Duration `yaml:"workerShutdown"`
 	// End nginx with the companion. Otherwise it goes on serving.
 	StopOnExit bool `yaml:"stopOnExit"`
+	// Over is asked when the companion of an nginx that others run ends: whether that is for good, so that its file is taken
+	// away without StopOnExit, too. It may take seconds; nil is no.
+	Over func() bool `yaml:"-"`
 	// Applied is called once the zone's routes are applied for the first time; may be nil.
 	Applied func()       `yaml:"-"`
 	Log     *slog.Logger `yaml:"-"`

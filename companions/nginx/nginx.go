@@ -4,7 +4,9 @@ package nginx
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -303,11 +305,11 @@ func (p *Proxy) Close() {
 		return
 	}
 	switch {
-	case !p.config.StopOnExit || !p.Alive():
 	case p.config.Attach != nil:
-		_ = os.Remove(p.config.Attach.Include)
-		_ = syscall.Kill(p.pid, syscall.SIGHUP)
-	default:
+		if p.config.StopOnExit || p.config.Over != nil && p.config.Over() {
+			p.detach()
+		}
+	case p.config.StopOnExit && p.Alive():
 		_ = syscall.Kill(p.pid, syscall.SIGTERM)
 		for range 1000 {
 			if !p.Alive() {
@@ -318,6 +320,18 @@ func (p *Proxy) Close() {
 	}
 	p.traffic.close()
 	p.letGo()
+}
+
+// detach takes the companion's file away from an nginx that others run.
+func (p *Proxy) detach() {
+	if err := os.Remove(p.config.Attach.Include); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.config.Log.Warn("the companion's file stays in an nginx of others", "file", p.config.Attach.Include, "error", err)
+		return
+	}
+	if p.Alive() {
+		_ = syscall.Kill(p.pid, syscall.SIGHUP)
+	}
+	_ = os.Remove(p.config.Attach.Include + ".lock") // nothing is done any more that it keeps others from
 }
 
 // Apply makes nginx route by routes. If they need another configuration, nginx is reloaded; otherwise there is
