@@ -29,13 +29,6 @@ func (c *Core) pretend(now time.Time) func() {
 	before := c.now
 	c.now = now
 	c.resolveQueues()
-	for _, slot := range c.touched {
-		for _, s := range c.shapes {
-			if fits(&s.need, &c.avail[slot]) {
-				s.refit(slot)
-			}
-		}
-	}
 	return func() { c.now = before }
 }
 
@@ -219,7 +212,7 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 	planned.leaf, planned.user, planned.owner = leaf, app.User, leaf.user(app.User)
 	k := &ask{app: planned, spec: spec.clone(), place: -1, group: planned.group(spec.Group)}
 	planned.asks[spec.ID] = k
-	shapes, untracked := len(c.shapes), c.untracked(&spec)
+	untracked := c.untracked(&spec)
 	c.prepare(k)
 
 	var plan Plan
@@ -228,12 +221,6 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 		c.tryPlan(k, &plan)
 	}
 	plan.Explanation.Ask = spec.ID
-	switch {
-	case len(c.shapes) > shapes:
-		c.dropShape(k.shape)
-	case k.shape.asks == 0:
-		c.idleShapes++
-	}
 	for _, m := range untracked {
 		m.tracked, m.nodes = false, nil
 	}

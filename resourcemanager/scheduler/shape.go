@@ -110,8 +110,30 @@ func (b *bucket) before(other *bucket) bool {
 // first is the ask whose turn it is.
 func (b *bucket) first() *ask { return b.asks.items[0].ask }
 
-// shapeFor finds or makes the shape of an ask.
+// shapeFor finds or makes the shape of an ask. What is only planned has one for itself, so that nothing is learnt from it.
 func (c *Core) shapeFor(k *ask) *shape {
+	key := c.shapeKeyOf(k)
+	if k.app.id.IsZero() {
+		s := c.newShape(k, key)
+		s.alert = true // Nobody is to add it to Core.alert.
+		return s
+	}
+	if s := c.shapeByKey[key]; s != nil {
+		if s.asks == 0 {
+			c.idleShapes--
+		}
+		return s
+	}
+	s := c.newShape(k, key)
+	if s.filter != nil {
+		s.filter.shapes++
+	}
+	c.shapeByKey[key] = s
+	c.shapes = append(c.shapes, s)
+	return s
+}
+
+func (c *Core) shapeKeyOf(k *ask) shapeKey {
 	spec := &k.spec
 	key := shapeKey{need: spec.Resources, filter: c.filterFor(spec)}
 	if spec.MaxPerNode > 0 {
@@ -130,29 +152,22 @@ func (c *Core) shapeFor(k *ask) *shape {
 		key.near = strings.Join(spec.Affinity, "\x00")
 		key.far = strings.Join(spec.AntiAffinity, "\x00")
 	}
-	if s := c.shapeByKey[key]; s != nil {
-		if s.asks == 0 {
-			c.idleShapes--
-		}
-		return s
-	}
+	return key
+}
+
+func (c *Core) newShape(k *ask, key shapeKey) *shape {
 	s := &shape{
 		key: key, need: key.need, floor: cellOf(&key.need), filter: key.filter,
 		group: key.group, maxPerNode: key.maxPerNode, self: key.self,
 	}
 	if key.self != nil {
-		for _, name := range spec.Affinity {
+		for _, name := range k.spec.Affinity {
 			s.near = append(s.near, c.trackName(name))
 		}
-		for _, name := range spec.AntiAffinity {
+		for _, name := range k.spec.AntiAffinity {
 			s.far = append(s.far, c.trackName(name))
 		}
 	}
-	if s.filter != nil {
-		s.filter.shapes++
-	}
-	c.shapeByKey[key] = s
-	c.shapes = append(c.shapes, s)
 	return s
 }
 
@@ -462,16 +477,6 @@ func (c *Core) tidy() {
 		return f.shapes == 0
 	})
 	c.idleShapes = 0
-}
-
-// dropShape forgets the shape that was made last.
-func (c *Core) dropShape(s *shape) {
-	delete(c.shapeByKey, s.key)
-	if s.filter != nil {
-		s.filter.shapes--
-	}
-	c.shapes = c.shapes[:len(c.shapes)-1]
-	c.alert[s.floor.cpu] = slices.DeleteFunc(c.alert[s.floor.cpu], func(other *shape) bool { return other == s })
 }
 
 // dropShapes forgets all shapes; every ask must have left.
