@@ -194,13 +194,10 @@ func (c *Core) touch(n *node) {
 // wake looks, for every touched node, at the shapes that it may serve again, while the pass has looks left.
 func (c *Core) wake() {
 	seen := 0
-	for _, slot := range c.touched {
-		if c.looks <= 0 {
-			break
-		}
-		seen++
+	for ; seen < len(c.touched) && c.looks > 0; seen++ {
 		c.looks -= looksPerNode
-		n := c.nodes[slot]
+		n := c.nodes[c.touched[seen]]
+		c.giveUpVain(n)
 		n.touched = false
 		c.readyNominations(n)
 		if n.at == nowhere {

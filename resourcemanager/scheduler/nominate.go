@@ -71,6 +71,22 @@ func (c *Core) giveUp(m *nomination) {
 	c.withdrawNomination(m)
 }
 
+// giveUpVain withdraws the claims on a node that will lack their room even when all under notice there are gone, the
+// newest first: who was to leave for another may stay after all, or the node has shrunk. They are made anew.
+func (c *Core) giveUpVain(n *node) {
+	for i := len(n.nominations) - 1; i >= 0; i-- {
+		m := n.nominations[i]
+		if !m.claim {
+			continue
+		}
+		room := n.comingRoom(&c.avail[n.slot]).Add(m.room)
+		if !fits(&m.room, &room) {
+			c.giveUp(m)
+			i = len(n.nominations)
+		}
+	}
+}
+
 // readyNominations queues the nominations of a node whose room has come free.
 func (c *Core) readyNominations(n *node) {
 	for _, m := range n.nominations {

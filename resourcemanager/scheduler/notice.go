@@ -171,6 +171,7 @@ func (c *Core) reprieve(k *container) {
 	c.dropNotice(k)
 	k.app.leaf.expect(&k.need, -1)
 	k.app.leaf.link(k)
+	c.touch(k.node)
 	c.reprieved = append(c.reprieved, reprieve{k.id, deadline})
 }
 
