@@ -282,6 +282,13 @@ func (c *Core) keep(k *ask, count int) {
 	}
 }
 
+// unreserve gives up the nodes that are kept for an ask that may not be granted now.
+func (c *Core) unreserve(k *ask) {
+	if len(k.nominations) > 0 && k.nominations[0].leaf != nil {
+		c.withdrawNominations(k)
+	}
+}
+
 // lack is how much a node lacks for one container of an ask, in parts of what that needs. It is false of a node that is
 // too small, or kept for others.
 func (c *Core) lack(k *ask, n *node) (float64, bool) {

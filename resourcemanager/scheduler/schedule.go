@@ -82,6 +82,7 @@ func (c *Core) serve(b *bucket) {
 		if kind == lendingLimit && !k.late && k.spec.Duration > 0 {
 			c.setLate(k, true)
 		} else {
+			c.unreserve(k)
 			c.park(b, q)
 		}
 		return
@@ -111,6 +112,7 @@ func (c *Core) serveGang(k *ask) {
 	b, count := k.bucket, k.spec.Pending
 	whole := k.spec.Resources.Scale(int64(count))
 	if kind, q, _ := c.limit(k, &whole); kind != noLimit {
+		c.unreserve(k)
 		c.park(b, q)
 		return
 	}
