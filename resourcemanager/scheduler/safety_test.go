@@ -73,6 +73,11 @@ func TestWhatTheCoreRemembersIsNeverWrongAndNothingThatFitsWaits(t *testing.T) {
 			if err := verify(w.core, false); err != nil {
 				t.Fatal(err)
 			}
+			// Facts come between the passes too, of which each may be cut short.
+			if rapid.IntRange(0, 3).Draw(t, "cut") == 0 {
+				w.schedule(t)
+				continue
+			}
 			w.settle(t)
 			if err := verify(w.core, true); err != nil {
 				t.Fatal(err)

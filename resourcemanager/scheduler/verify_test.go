@@ -139,8 +139,14 @@ func verify(c *Core, scheduled bool) error {
 			}
 		}
 	}
+	if err := verifyEvens(c); err != nil {
+		return err
+	}
 	if !scheduled {
 		return nil
+	}
+	if err := verifyNotices(c); err != nil {
+		return err
 	}
 	for _, a := range c.apps {
 		for _, k := range a.asks {
@@ -190,6 +196,51 @@ func verifyWaiting(c *Core, k *ask) error {
 	for _, n := range c.nodes {
 		if test, _, _ := c.test(k, n); n.known && test == "" && fits(&k.spec.Resources, &c.avail[n.slot]) {
 			return fmt.Errorf("ask %s of %s waits (%v), though node %s has room for it", k.spec.ID, k.app.title(), k.bucket.state, n.spec.Name)
+		}
+	}
+	return nil
+}
+
+// verifyEvens looks for a node that a search to spread would pass over for what it remembers.
+func verifyEvens(c *Core) error {
+	for _, s := range c.shapes {
+		for _, known := range s.evens {
+			if known.group == nil || known.wakes != c.wakes {
+				continue
+			}
+			for _, n := range c.nodes {
+				if n.isOpen() && !n.touched && known.group.count(n.slot) < known.level && s.allows(n) && fits(&s.need, &c.avail[n.slot]) {
+					return fmt.Errorf("node %s has fewer than %d containers of group %q and is thought to have as many", n.spec.Name, known.level, known.group.name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// verifyNotices looks for notices that have run out and became neither stops nor reprieves, and for room that is waited
+// for though nothing goes on to make it.
+func verifyNotices(c *Core) error {
+	for _, given := range c.notices {
+		if !given.stopped && !given.deadline.After(c.now) {
+			return fmt.Errorf("the notice of container %s has run out, and it is neither stopped nor spared", given.container.id)
+		}
+	}
+	for _, n := range c.nodes {
+		room := n.comingRoom(&c.avail[n.slot])
+		for _, m := range n.nominations {
+			for i := range m.room {
+				if m.claim && m.room[i] > 0 && room[i] < 0 {
+					return fmt.Errorf("an ask of %s waits for %v on node %s, where %v are left when all under notice are gone", m.ask.app.title(), m.room, n.spec.Name, room)
+				}
+			}
+		}
+	}
+	for _, a := range c.apps {
+		for _, k := range a.asks {
+			if k.bucket != nil && k.bucket.state == parked && k.bucket.first() == k && len(k.nominations) > 0 && k.nominations[0].leaf != nil {
+				return fmt.Errorf("%d nodes are kept for ask %s of %s, which is over a limit", len(k.nominations), k.spec.ID, a.title())
+			}
 		}
 	}
 	return nil
