@@ -2,6 +2,7 @@ package resourcemanager
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -87,6 +88,10 @@ func TestRollbackAndRevertKeepTheCount(t *testing.T) {
 			t.Errorf("a revert was reverted: version %d", got)
 		}
 		m.say(&masterv1.AllocateRequest{Rollout: done(3, 3)})
+		_, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web"})
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "no earlier version of web that came up differs from the present one") {
+			t.Errorf("rolled back from 3 to 1, which is the same, or to 2, which never came up: %v", err)
+		}
 		back, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Version: 2})
 		if err != nil || back.GetVersion() != 4 || back.GetSpec().GetRoles()[0].GetImage() != "web:2" {
 			t.Errorf("rolled back to 2: %v, %v", back, err)
@@ -101,6 +106,19 @@ func TestRollbackAndRevertKeepTheCount(t *testing.T) {
 		}
 		if got := strings.Join(causes, " | "); got != "deploy | deploy | revert of 2: web-3 never became healthy | rollback to 2" {
 			t.Errorf("history: %s", got)
+		}
+		if back, err = z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web"}); err != nil || back.GetSpec().GetRoles()[0].GetImage() != "web:1" {
+			t.Errorf("rolled back from 4, which did not come up: %v, %v", back, err)
+		}
+		if history, err = z.apps().GetAppHistory(context.Background(), &apiv1.GetAppRequest{Name: "web"}); err != nil {
+			t.Fatal(err)
+		}
+		var came []bool
+		for _, version := range history.GetVersions() {
+			came = append(came, version.GetCameUp())
+		}
+		if want := []bool{true, false, true, false, false}; !slices.Equal(came, want) {
+			t.Errorf("versions that came up: %v, want %v", came, want)
 		}
 		if _, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Version: 9}); status.Code(err) != codes.NotFound {
 			t.Errorf("rolled back to nowhere: %v", err)

@@ -301,7 +301,7 @@ func (z *zone) setRollout(a *app, after *apiv1.Rollout) {
 	before := r.GetRollout()
 	r.Rollout = after
 	if after.GetState() == apiv1.Rollout_DONE && after.GetVersion() == r.GetVersion() {
-		r.GoodVersion = r.GetVersion()
+		a.cameUp()
 		if r.GetPaused() {
 			// The next one is not held because this one was.
 			r.Paused = false

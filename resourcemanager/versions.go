@@ -70,6 +70,20 @@ func (z *zone) setSpec(a *app, spec *apiv1.AppSpec) {
 	z.appChanged(a)
 }
 
+// cameUp notes that all of the present version ran and was healthy.
+func (a *app) cameUp() {
+	r := a.record
+	r.GoodVersion = r.GetVersion()
+	i := len(r.GetVersions()) - 1
+	if r.GetVersions()[i].GetCameUp() {
+		return
+	}
+	last := proto.CloneOf(r.GetVersions()[i])
+	last.CameUp = true
+	r.Versions = slices.Clone(r.GetVersions())
+	r.Versions[i] = last
+}
+
 func (z *zone) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
 	a, err := z.changeable(who, name, "roll back")
 	if err != nil {
@@ -78,7 +92,10 @@ func (z *zone) rollback(who peer.User, name string, version int32) (*apiv1.App, 
 	if err := a.notRemoving(); err != nil {
 		return nil, err
 	}
-	old, err := a.version(version)
+	old, err := a.earlier()
+	if version != 0 {
+		old, err = a.version(version)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -101,16 +118,29 @@ func (z *zone) rollback(who peer.User, name string, version int32) (*apiv1.App, 
 	return z.viewApp(a), nil
 }
 
-// version finds a kept version; zero is the one before the present one.
-func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
-	versions := a.record.GetVersions()
-	if number == 0 {
-		if len(versions) < 2 {
-			return nil, fmt.Errorf("%s has no version before the present one: %w", a.record.GetName(), errdefs.ErrFailedPrecondition)
-		}
-		return versions[len(versions)-2], nil
+// earlier finds the newest version before the present one that came up and is another program. If none ever came up, as
+// of apps whose master does not say, it is the one before.
+func (a *app) earlier() (*apiv1.AppHistory_Version, error) {
+	r := a.record
+	last := len(r.GetVersions()) - 1
+	if last < 1 {
+		return nil, fmt.Errorf("%s has no version before the present one: %w", r.GetName(), errdefs.ErrFailedPrecondition)
 	}
-	for _, version := range versions {
+	if r.GetGoodVersion() == 0 {
+		return r.GetVersions()[last-1], nil
+	}
+	for _, version := range slices.Backward(r.GetVersions()[:last]) {
+		if version.GetCameUp() && needsNewInstances(r.GetSpec(), withCountsOf(r.GetSpec(), version.GetSpec())) {
+			return version, nil
+		}
+	}
+	return nil, fmt.Errorf("no earlier version of %s that came up differs from the present one; \"mammoth app history %s\" lists those that are kept, name one with --to: %w",
+		r.GetName(), r.GetName(), errdefs.ErrFailedPrecondition)
+}
+
+// version finds a kept version.
+func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
+	for _, version := range a.record.GetVersions() {
 		if version.GetVersion() == number {
 			return version, nil
 		}

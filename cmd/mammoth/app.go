@@ -297,7 +297,7 @@ func (c *cli) appRollbackCommand() *cobra.Command {
 			app, err := z.apps.RollbackApp(ctx, &apiv1.RollbackAppRequest{Name: name, Version: to})
 			return change{app: app, what: "rollback", done: rolledOut}, err
 		})
-	cmd.Flags().Int32Var(&to, "to", 0, "the version to go back to (default: the one before)")
+	cmd.Flags().Int32Var(&to, "to", 0, "the version to go back to (default: the newest before that came up)")
 	return cmd
 }
 
@@ -319,8 +319,15 @@ func (c *cli) appHistoryCommand() *cobra.Command {
 	}
 }
 
+func yes(is bool) string {
+	if is {
+		return "yes"
+	}
+	return ""
+}
+
 func historyTable(w io.Writer, history *apiv1.AppHistory) error {
-	t := newTable(w, "VERSION", "CURRENT", "AGE", "IMAGE", "CAUSE")
+	t := newTable(w, "VERSION", "CURRENT", "CAME UP", "AGE", "IMAGE", "CAUSE")
 	for _, version := range history.GetVersions() {
 		var images []string
 		for _, role := range version.GetSpec().GetRoles() {
@@ -330,11 +337,7 @@ func historyTable(w io.Writer, history *apiv1.AppHistory) error {
 			}
 			images = append(images, role.GetImage()+" ("+orDash(shortDigest(role.GetImageDigest()))+")")
 		}
-		current := ""
-		if version.GetCurrent() {
-			current = "yes"
-		}
-		t.row(version.GetVersion(), current, ago(version.GetCreatedAt()), strings.Join(images, ", "), version.GetCause())
+		t.row(version.GetVersion(), yes(version.GetCurrent()), yes(version.GetCameUp()), ago(version.GetCreatedAt()), strings.Join(images, ", "), version.GetCause())
 	}
 	return t.Flush()
 }

@@ -285,7 +285,7 @@ func (z *fakeZone) GetAppHistory(_ context.Context, request *apiv1.GetAppRequest
 		return nil, err
 	}
 	return &apiv1.AppHistory{Versions: []*apiv1.AppHistory_Version{
-		{Version: 1, Cause: "deploy", CreatedAt: z.ago(3 * time.Hour), Spec: app.GetSpec(), Current: true},
+		{Version: 1, Cause: "deploy", CreatedAt: z.ago(3 * time.Hour), Spec: app.GetSpec(), Current: true, CameUp: true},
 	}}, nil
 }
 

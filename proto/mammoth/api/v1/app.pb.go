@@ -2343,7 +2343,7 @@ func (x *RemoveAppRequest) GetName() string {
 type RollbackAppRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Zero is the version before the present one.
+	// Zero is the newest version before the present one that came up and is another program.
 	Version       int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3083,9 +3083,11 @@ type AppHistory_Version struct {
 	Version   int32                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// "deploy", "rollback to 2", "revert of 3: …".
-	Cause         string   `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
-	Spec          *AppSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
-	Current       bool     `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"`
+	Cause   string   `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
+	Spec    *AppSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
+	Current bool     `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"`
+	// All of it ran and was healthy once.
+	CameUp        bool `protobuf:"varint,6,opt,name=came_up,json=cameUp,proto3" json:"came_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3151,6 +3153,13 @@ func (x *AppHistory_Version) GetSpec() *AppSpec {
 func (x *AppHistory_Version) GetCurrent() bool {
 	if x != nil {
 		return x.Current
+	}
+	return false
+}
+
+func (x *AppHistory_Version) GetCameUp() bool {
+	if x != nil {
+		return x.CameUp
 	}
 	return false
 }
@@ -3467,17 +3476,18 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
 	"\x11PromoteAppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\apercent\x18\x02 \x01(\x05R\apercent\"\x8a\x02\n" +
+	"\apercent\x18\x02 \x01(\x05R\apercent\"\xa3\x02\n" +
 	"\n" +
 	"AppHistory\x12>\n" +
-	"\bversions\x18\x01 \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x1a\xbb\x01\n" +
+	"\bversions\x18\x01 \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x1a\xd4\x01\n" +
 	"\aVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x05R\aversion\x129\n" +
 	"\n" +
 	"created_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x14\n" +
 	"\x05cause\x18\x03 \x01(\tR\x05cause\x12+\n" +
 	"\x04spec\x18\x04 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x18\n" +
-	"\acurrent\x18\x05 \x01(\bR\acurrent\"\xba\x01\n" +
+	"\acurrent\x18\x05 \x01(\bR\acurrent\x12\x17\n" +
+	"\acame_up\x18\x06 \x01(\bR\x06cameUp\"\xba\x01\n" +
 	"\x0eAppLogsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
