@@ -114,6 +114,10 @@ func (c *Core) stopDue() {
 		case given.claim != nil:
 			c.giveUp(given.claim)
 			c.wakeAt(c.now)
+			if given.container.notice == given {
+				// A hand-back had asked for it as well.
+				c.reprieve(given.container)
+			}
 		default:
 			c.reprieve(given.container)
 		}
