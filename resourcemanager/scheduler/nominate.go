@@ -267,6 +267,9 @@ func (c *Core) keep(k *ask, count int) {
 		if k.spec.MaxPerNode > 0 {
 			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot)-len(n.nominations))
 		}
+		if k.shape.repels(k.app.named) {
+			times = 1
+		}
 		for range min(times, count) {
 			m := c.nominate(k, n, *need)
 			m.leaf = k.app.leaf
@@ -296,6 +299,9 @@ func (c *Core) lack(k *ask, n *node) (float64, bool) {
 		return 0, false
 	}
 	if k.spec.MaxPerNode > 0 && k.group.count(n.slot)+len(n.nominations) >= k.spec.MaxPerNode {
+		return 0, false
+	}
+	if len(n.nominations) > 0 && k.shape.repels(k.app.named) {
 		return 0, false
 	}
 	if left := n.spec.Capacity.Sub(n.nominated); !fits(&k.spec.Resources, &left) {

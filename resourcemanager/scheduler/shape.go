@@ -200,6 +200,11 @@ func (s *shape) allows(n *node) bool {
 	return true
 }
 
+// repels reports whether asks of a shape keep apart from containers of a name.
+func (s *shape) repels(other *named) bool {
+	return slices.Contains(s.far, other) || s.self != nil && slices.Contains(s.self.repelledBy, other)
+}
+
 // unfit notes that a node has too little left, refit that it may have enough again.
 func (c *Core) unfit(s *shape, slot int32) {
 	s.misfit.set(slot, c.grid.words)

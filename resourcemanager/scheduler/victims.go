@@ -119,15 +119,11 @@ func (c *Core) takesAnother(n *node, k *ask) bool {
 	if !k.shape.allows(n) {
 		return false
 	}
-	apart := slices.Contains(k.shape.far, k.app.named)
-	if k.spec.MaxPerNode == 0 && !apart {
-		return true
-	}
 	kept := 0
 	for _, m := range n.nominations {
 		switch {
 		case c.yields(m):
-		case apart && m.ask.app.named == k.app.named:
+		case k.shape.repels(m.ask.app.named):
 			return false
 		case m.ask.group == k.group:
 			kept++
