@@ -68,8 +68,7 @@ func (c *Core) holdExisting(in Hold) error {
 	c.containers[k.id] = k
 	c.hold(k)
 	c.touch(k.node)
-	// A lender that holds more is kept less for.
-	c.limitsMoved = c.limitsMoved || len(c.contracts) > 0
+	c.noteLender(a)
 	return nil
 }
 

@@ -84,6 +84,8 @@ type Core struct {
 	turning, counted time.Time
 	// contractsSet says that there are new ones to look at.
 	contractsSet bool
+	// keepsLess says that a lender holds more, and that what is parked for its contract may go on.
+	keepsLess bool
 	// late are asks kept apart until some contract turns.
 	late []*ask
 	// impatient are asks found not to fit, by the time at which a node is to be kept for them.

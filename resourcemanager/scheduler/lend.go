@@ -123,6 +123,15 @@ func (c *Core) setLate(k *ask, late bool) {
 	}
 }
 
+// noteLender notes that an app holds more. If it is a lender's, less is kept for that, and others may go on.
+func (c *Core) noteLender(a *app) {
+	for _, lent := range c.contracts {
+		if a.leaf != nil && a.leaf.isUnder(lent.lender) {
+			c.keepsLess = true
+		}
+	}
+}
+
 // reviewLate puts asks back among their equals after a contract turned.
 func (c *Core) reviewLate() {
 	for _, k := range c.late {

@@ -64,7 +64,12 @@ func (c *Core) grantReady() bool {
 		}
 		leaf := c.next()
 		if leaf == nil {
-			return true
+			if !c.keepsLess {
+				return true
+			}
+			c.keepsLess = false
+			c.unpark(c.root())
+			continue
 		}
 		c.serve(leaf.ready.items[0])
 	}
@@ -244,6 +249,7 @@ func (c *Core) grant(k *ask, n *node) {
 
 // granted counts an ask down.
 func (c *Core) granted(k *ask, count int) {
+	c.noteLender(k.app)
 	k.spec.Pending -= count
 	k.since = time.Time{}
 	for len(k.nominations) > max(k.spec.Pending, 0) {
