@@ -211,6 +211,9 @@ func (c *Core) wake() {
 				c.offer(s, n)
 				if s.alert = s.misfits > 0 || s.waiting > 0; s.alert {
 					still = append(still, s)
+				} else {
+					// From now on it is not told of what comes back.
+					s.blocked = false
 				}
 			}
 			c.alert[cpu] = still
