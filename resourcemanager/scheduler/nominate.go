@@ -71,18 +71,20 @@ func (c *Core) giveUp(m *nomination) {
 	c.withdrawNomination(m)
 }
 
-// giveUpVain withdraws the claims on a node that will lack their room even when all under notice there are gone, the
-// newest first: who was to leave for another may stay after all, or the node has shrunk. They are made anew.
+// giveUpVain withdraws the claims on a node that will lack their room even when all under notice there are gone, or that
+// the node is not for any more, the newest first: who was to leave for another may stay after all, or the node has
+// changed. They are made anew.
 func (c *Core) giveUpVain(n *node) {
+	if len(n.nominations) == 0 {
+		return
+	}
+	coming := n.comingRoom(&c.avail[n.slot])
 	for i := len(n.nominations) - 1; i >= 0; i-- {
 		m := n.nominations[i]
-		if !m.claim {
-			continue
-		}
-		room := n.comingRoom(&c.avail[n.slot]).Add(m.room)
-		if !fits(&m.room, &room) {
+		room := coming.Add(m.room)
+		if m.claim && (!fits(&m.room, &room) || !m.ask.shape.allows(n)) {
 			c.giveUp(m)
-			i = len(n.nominations)
+			coming, i = n.comingRoom(&c.avail[n.slot]), len(n.nominations)
 		}
 	}
 }
