@@ -213,9 +213,9 @@ func (z *zone) done() result {
 	return z.result
 }
 
+// percentile is by nearest rank.
 func percentile(all []time.Duration, p int) time.Duration {
-	sorted := slices.Sorted(slices.Values(all))
-	return sorted[min(len(sorted)*p/100, len(sorted)-1)]
+	return slices.Sorted(slices.Values(all))[(len(all)*p+99)/100-1]
 }
 
 // fill grants all asks on an empty zone.
