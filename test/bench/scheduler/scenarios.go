@@ -26,8 +26,8 @@ type result struct {
 	deciding, intake time.Duration
 	// p99 and slowest are of passes.
 	p99, slowest time.Duration
-	mallocs          float64
-	bytesPerNode     float64
+	mallocs      float64
+	bytesPerNode float64
 }
 
 func (r result) rate() float64 { return float64(r.granted) / r.deciding.Seconds() }
