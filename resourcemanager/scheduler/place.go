@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"math"
 	"math/bits"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
@@ -49,7 +48,7 @@ func (c *Core) findEven(s *shape, g *group, level int) (slot int32, found int) {
 		switch {
 		case !c.anyPasses():
 		case c.within != nil && len(c.within.words) <= fewWords:
-			slot = c.scanAll(s, int(g.app.order))
+			slot = c.scanAll(s, int(g.app.order), 1)
 		default:
 			slot = c.scanDown(s, int(g.app.order))
 		}
@@ -108,14 +107,18 @@ func (c *Core) findOverLabel(k *ask) int32 {
 	return -1
 }
 
-// scanUp searches from the fullest nodes that may fit.
+// scanUp searches from the fullest nodes that may fit. Where only few nodes pass the masks it takes the fullest of them
+// instead, for the same reason as scanDown.
 func (c *Core) scanUp(s *shape) int32 {
-	c.budget = math.MaxInt
+	c.budget = max(fewWords, len(c.open)/4)
 	for diagonal := int(s.floor.cpu) + int(s.floor.memory); diagonal < len(c.grid.diagonals); diagonal++ {
 		for mask := c.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
 			cpu := bits.TrailingZeros64(mask)
 			if slot := c.scanCell(s, c.grid.cells[cpu][diagonal-cpu], 0, -1); slot >= 0 {
 				return slot
+			}
+			if c.budget <= 0 {
+				return c.scanAll(s, 0, -1)
 			}
 		}
 	}
@@ -133,7 +136,7 @@ func (c *Core) scanDown(s *shape, turn int) int32 {
 				return slot
 			}
 			if c.budget <= 0 {
-				return c.scanAll(s, turn)
+				return c.scanAll(s, turn, 1)
 			}
 		}
 	}
@@ -170,8 +173,8 @@ func (c *Core) scanCell(s *shape, set *nodeSet, turn int, sign float64) int32 {
 	return best.slot
 }
 
-// scanAll takes of the first candidates among all nodes the one that has the most left.
-func (c *Core) scanAll(s *shape, turn int) int32 {
+// scanAll takes of the first candidates among all nodes the one that has the most left (sign 1) or the least (sign -1).
+func (c *Core) scanAll(s *shape, turn int, sign float64) int32 {
 	best := choice{slot: -1}
 	from, to := c.searched()
 	for i := range to - from {
@@ -179,7 +182,7 @@ func (c *Core) scanAll(s *shape, turn int) int32 {
 		if c.open[word] == 0 {
 			continue
 		}
-		c.consider(s, word, c.open[word], 1, &best)
+		c.consider(s, word, c.open[word], sign, &best)
 		if best.seen == candidates {
 			break
 		}
