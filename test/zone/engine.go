@@ -137,7 +137,7 @@ func (e *Engine) Docker(args ...string) (string, error) {
 // Close ends the engine and takes away everything that NewEngine made.
 func (e *Engine) Close() error {
 	e.Stop()
-	err := errors.Join(run("ip", "netns", "del", e.name), e.unmount(), testenv.RemoveGroups(e.name))
+	err := errors.Join(testenv.EndShims(e.dir), run("ip", "netns", "del", e.name), e.unmount(), testenv.RemoveGroups(e.name))
 	if err == nil {
 		err = os.RemoveAll(e.dir)
 	}
