@@ -453,7 +453,7 @@ func (x Master_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Master_State.Descriptor instead.
 func (Master_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type Instance_State int32
@@ -531,7 +531,7 @@ func (x Instance_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Instance_State.Descriptor instead.
 func (Instance_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11, 0}
 }
 
 type Rollout_State int32
@@ -590,7 +590,7 @@ func (x Rollout_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rollout_State.Descriptor instead.
 func (Rollout_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // AppSpec is an app's manifest.
@@ -1371,7 +1371,10 @@ type App struct {
 	// What the application master has acted upon; equal to generation once it has seen the newest wish.
 	ObservedGeneration int64 `protobuf:"varint,15,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
 	// Who deployed it first: its owner. Empty if that was nobody whom the ResourceManager's machine knows.
-	User          string `protobuf:"bytes,20,opt,name=user,proto3" json:"user,omitempty"`
+	User string `protobuf:"bytes,20,opt,name=user,proto3" json:"user,omitempty"`
+	// Why something that is wanted is not there, one entry a reason; empty when nothing is missing. It is looked at anew
+	// about once a second while something is.
+	Waiting       []*Waiting `protobuf:"bytes,21,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1518,6 +1521,105 @@ func (x *App) GetUser() string {
 	return ""
 }
 
+func (x *App) GetWaiting() []*Waiting {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+// Waiting is one reason why something that is wanted is not there.
+type Waiting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The role that waits; empty for the role of an app with a single one, and for what is about the whole app.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// One sentence, for example "web-4 waits for capacity: queue default holds 1.9 cpu of its maximum of 2 cpu; 0.5 cpu more
+	// are asked".
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// What a person could do about it, one sentence; may be empty.
+	Help string `protobuf:"bytes,3,opt,name=help,proto3" json:"help,omitempty"`
+	// Since when it has waited for this.
+	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	// When it is tried again, or ends by itself, if that is known.
+	Until *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
+	// How many instances wait for this; zero for what is about the whole app.
+	Instances     int32 `protobuf:"varint,6,opt,name=instances,proto3" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Waiting) Reset() {
+	*x = Waiting{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Waiting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Waiting) ProtoMessage() {}
+
+func (x *Waiting) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
+func (*Waiting) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Waiting) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Waiting) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Waiting) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
+}
+
+func (x *Waiting) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Waiting) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Waiting) GetInstances() int32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
 type Master struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Attempt       int32                  `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
@@ -1531,7 +1633,7 @@ type Master struct {
 
 func (x *Master) Reset() {
 	*x = Master{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1645,7 @@ func (x *Master) String() string {
 func (*Master) ProtoMessage() {}
 
 func (x *Master) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1658,7 @@ func (x *Master) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Master.ProtoReflect.Descriptor instead.
 func (*Master) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Master) GetAttempt() int32 {
@@ -1619,7 +1721,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1733,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1746,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Instance) GetId() string {
@@ -1767,7 +1869,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1881,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1894,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Rollout) GetState() Rollout_State {
@@ -1851,7 +1953,7 @@ type DeployRequest struct {
 
 func (x *DeployRequest) Reset() {
 	*x = DeployRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +1965,7 @@ func (x *DeployRequest) String() string {
 func (*DeployRequest) ProtoMessage() {}
 
 func (x *DeployRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +1978,7 @@ func (x *DeployRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployRequest.ProtoReflect.Descriptor instead.
 func (*DeployRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeployRequest) GetSpec() *AppSpec {
@@ -1906,14 +2008,16 @@ type DeployResponse struct {
 	// With dry_run: one for each instance that would be started.
 	Placements []*PlannedPlacement `protobuf:"bytes,2,rep,name=placements,proto3" json:"placements,omitempty"`
 	// With dry_run: why the rest would have to wait.
-	Explanation   *Explanation `protobuf:"bytes,3,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	Explanation *Explanation `protobuf:"bytes,3,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	// With dry_run of an app that is there: what would be replaced, one entry for each role of which anything would be.
+	Replacements  []*PlannedReplacement `protobuf:"bytes,4,rep,name=replacements,proto3" json:"replacements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeployResponse) Reset() {
 	*x = DeployResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1925,7 +2029,7 @@ func (x *DeployResponse) String() string {
 func (*DeployResponse) ProtoMessage() {}
 
 func (x *DeployResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1938,7 +2042,7 @@ func (x *DeployResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployResponse.ProtoReflect.Descriptor instead.
 func (*DeployResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeployResponse) GetApp() *App {
@@ -1962,6 +2066,102 @@ func (x *DeployResponse) GetExplanation() *Explanation {
 	return nil
 }
 
+func (x *DeployResponse) GetReplacements() []*PlannedReplacement {
+	if x != nil {
+		return x.Replacements
+	}
+	return nil
+}
+
+// PlannedReplacement is what a deployment would do to the instances that a role has now.
+type PlannedReplacement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Role  string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// The instances that would be replaced.
+	Instances []string `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
+	// How many new ones there may be beside the present ones, and how many may be missing meanwhile.
+	MaxSurge       int32 `protobuf:"varint,3,opt,name=max_surge,json=maxSurge,proto3" json:"max_surge,omitempty"`
+	MaxUnavailable int32 `protobuf:"varint,4,opt,name=max_unavailable,json=maxUnavailable,proto3" json:"max_unavailable,omitempty"`
+	// Where the first new ones would be placed before any present one leaves; empty if there is no room for that.
+	Nodes []string `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// One sentence: how many at a time, and whether there is room.
+	Text          string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedReplacement) Reset() {
+	*x = PlannedReplacement{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedReplacement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedReplacement) ProtoMessage() {}
+
+func (x *PlannedReplacement) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedReplacement.ProtoReflect.Descriptor instead.
+func (*PlannedReplacement) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PlannedReplacement) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *PlannedReplacement) GetInstances() []string {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *PlannedReplacement) GetMaxSurge() int32 {
+	if x != nil {
+		return x.MaxSurge
+	}
+	return 0
+}
+
+func (x *PlannedReplacement) GetMaxUnavailable() int32 {
+	if x != nil {
+		return x.MaxUnavailable
+	}
+	return 0
+}
+
+func (x *PlannedReplacement) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *PlannedReplacement) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type PlannedPlacement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Instance      string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
@@ -1972,7 +2172,7 @@ type PlannedPlacement struct {
 
 func (x *PlannedPlacement) Reset() {
 	*x = PlannedPlacement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2184,7 @@ func (x *PlannedPlacement) String() string {
 func (*PlannedPlacement) ProtoMessage() {}
 
 func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2197,7 @@ func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedPlacement.ProtoReflect.Descriptor instead.
 func (*PlannedPlacement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PlannedPlacement) GetInstance() string {
@@ -2024,7 +2224,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2236,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2249,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListAppsRequest) GetQueue() string {
@@ -2068,7 +2268,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2280,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2293,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListAppsResponse) GetApps() []*App {
@@ -2112,7 +2312,7 @@ type GetAppRequest struct {
 
 func (x *GetAppRequest) Reset() {
 	*x = GetAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2324,7 @@ func (x *GetAppRequest) String() string {
 func (*GetAppRequest) ProtoMessage() {}
 
 func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2337,7 @@ func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAppRequest.ProtoReflect.Descriptor instead.
 func (*GetAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetAppRequest) GetName() string {
@@ -2159,7 +2359,7 @@ type ScaleAppRequest struct {
 
 func (x *ScaleAppRequest) Reset() {
 	*x = ScaleAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2371,7 @@ func (x *ScaleAppRequest) String() string {
 func (*ScaleAppRequest) ProtoMessage() {}
 
 func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2384,7 @@ func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleAppRequest.ProtoReflect.Descriptor instead.
 func (*ScaleAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ScaleAppRequest) GetName() string {
@@ -2217,7 +2417,7 @@ type RestartAppRequest struct {
 
 func (x *RestartAppRequest) Reset() {
 	*x = RestartAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2429,7 @@ func (x *RestartAppRequest) String() string {
 func (*RestartAppRequest) ProtoMessage() {}
 
 func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2442,7 @@ func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartAppRequest.ProtoReflect.Descriptor instead.
 func (*RestartAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RestartAppRequest) GetName() string {
@@ -2261,7 +2461,7 @@ type StopAppRequest struct {
 
 func (x *StopAppRequest) Reset() {
 	*x = StopAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2473,7 @@ func (x *StopAppRequest) String() string {
 func (*StopAppRequest) ProtoMessage() {}
 
 func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2486,7 @@ func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAppRequest.ProtoReflect.Descriptor instead.
 func (*StopAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StopAppRequest) GetName() string {
@@ -2305,7 +2505,7 @@ type RemoveAppRequest struct {
 
 func (x *RemoveAppRequest) Reset() {
 	*x = RemoveAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2517,7 @@ func (x *RemoveAppRequest) String() string {
 func (*RemoveAppRequest) ProtoMessage() {}
 
 func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2530,7 @@ func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAppRequest.ProtoReflect.Descriptor instead.
 func (*RemoveAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RemoveAppRequest) GetName() string {
@@ -2351,7 +2551,7 @@ type RollbackAppRequest struct {
 
 func (x *RollbackAppRequest) Reset() {
 	*x = RollbackAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2363,7 +2563,7 @@ func (x *RollbackAppRequest) String() string {
 func (*RollbackAppRequest) ProtoMessage() {}
 
 func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +2576,7 @@ func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackAppRequest.ProtoReflect.Descriptor instead.
 func (*RollbackAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RollbackAppRequest) GetName() string {
@@ -2402,7 +2602,7 @@ type PauseAppRequest struct {
 
 func (x *PauseAppRequest) Reset() {
 	*x = PauseAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2614,7 @@ func (x *PauseAppRequest) String() string {
 func (*PauseAppRequest) ProtoMessage() {}
 
 func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2627,7 @@ func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseAppRequest.ProtoReflect.Descriptor instead.
 func (*PauseAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PauseAppRequest) GetName() string {
@@ -2446,7 +2646,7 @@ type ResumeAppRequest struct {
 
 func (x *ResumeAppRequest) Reset() {
 	*x = ResumeAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2458,7 +2658,7 @@ func (x *ResumeAppRequest) String() string {
 func (*ResumeAppRequest) ProtoMessage() {}
 
 func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2471,7 +2671,7 @@ func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeAppRequest.ProtoReflect.Descriptor instead.
 func (*ResumeAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResumeAppRequest) GetName() string {
@@ -2492,7 +2692,7 @@ type PromoteAppRequest struct {
 
 func (x *PromoteAppRequest) Reset() {
 	*x = PromoteAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2704,7 @@ func (x *PromoteAppRequest) String() string {
 func (*PromoteAppRequest) ProtoMessage() {}
 
 func (x *PromoteAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2717,7 @@ func (x *PromoteAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteAppRequest.ProtoReflect.Descriptor instead.
 func (*PromoteAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PromoteAppRequest) GetName() string {
@@ -2543,7 +2743,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2755,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2768,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -2595,7 +2795,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2607,7 +2807,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +2820,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -2677,7 +2877,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2889,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2902,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -2729,14 +2929,16 @@ type Obstacle struct {
 	Reason      string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	FailedTests []*Obstacle_FailedTest `protobuf:"bytes,4,rep,name=failed_tests,json=failedTests,proto3" json:"failed_tests,omitempty"`
 	// The limit of a queue that stands in the way, if one does.
-	Limit         string `protobuf:"bytes,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit string `protobuf:"bytes,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// What a person could do about it, one sentence; may be empty.
+	Help          string `protobuf:"bytes,6,opt,name=help,proto3" json:"help,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +2950,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +2963,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -2799,6 +3001,13 @@ func (x *Obstacle) GetLimit() string {
 	return ""
 }
 
+func (x *Obstacle) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
+}
+
 // Http is reached by host name and path on the balancers' front ports.
 type Expose_Http struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2824,7 +3033,7 @@ type Expose_Http struct {
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +3045,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3130,7 @@ type Expose_Tcp struct {
 
 func (x *Expose_Tcp) Reset() {
 	*x = Expose_Tcp{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3142,7 @@ func (x *Expose_Tcp) String() string {
 func (*Expose_Tcp) ProtoMessage() {}
 
 func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3184,7 @@ type Expose_Timeouts struct {
 
 func (x *Expose_Timeouts) Reset() {
 	*x = Expose_Timeouts{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3196,7 @@ func (x *Expose_Timeouts) String() string {
 func (*Expose_Timeouts) ProtoMessage() {}
 
 func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3029,7 +3238,7 @@ type UpdatePolicy_Course struct {
 
 func (x *UpdatePolicy_Course) Reset() {
 	*x = UpdatePolicy_Course{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3250,7 @@ func (x *UpdatePolicy_Course) String() string {
 func (*UpdatePolicy_Course) ProtoMessage() {}
 
 func (x *UpdatePolicy_Course) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3094,7 +3303,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3315,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3328,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -3177,7 +3386,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3189,7 +3398,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3202,7 +3411,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -3344,7 +3553,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\n" +
 	"StopPolicy\x12/\n" +
 	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12/\n" +
-	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\"\xbb\x05\n" +
+	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\"\xee\x05\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12/\n" +
@@ -3365,7 +3574,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"generation\x18\x0e \x01(\x03R\n" +
 	"generation\x12/\n" +
 	"\x13observed_generation\x18\x0f \x01(\x03R\x12observedGeneration\x12\x12\n" +
-	"\x04user\x18\x14 \x01(\tR\x04user\"}\n" +
+	"\x04user\x18\x14 \x01(\tR\x04user\x121\n" +
+	"\awaiting\x18\x15 \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\"}\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bACCEPTED\x10\x01\x12\v\n" +
@@ -3374,7 +3584,14 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\aSTOPPED\x10\x04\x12\f\n" +
 	"\bDEGRADED\x10\x05\x12\f\n" +
 	"\bREMOVING\x10\x06\x12\v\n" +
-	"\aREMOVED\x10\a\"\xb5\x02\n" +
+	"\aREMOVED\x10\a\"\xc7\x01\n" +
+	"\aWaiting\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
+	"\x04help\x18\x03 \x01(\tR\x04help\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x1c\n" +
+	"\tinstances\x18\x06 \x01(\x05R\tinstances\"\xb5\x02\n" +
 	"\x06Master\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.Master.StateR\x05state\x12!\n" +
@@ -3441,13 +3658,21 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\rDeployRequest\x12+\n" +
 	"\x04spec\x18\x01 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12#\n" +
-	"\rif_generation\x18\x03 \x01(\x03R\fifGeneration\"\xb8\x01\n" +
+	"\rif_generation\x18\x03 \x01(\x03R\fifGeneration\"\x80\x02\n" +
 	"\x0eDeployResponse\x12%\n" +
 	"\x03app\x18\x01 \x01(\v2\x13.mammoth.api.v1.AppR\x03app\x12@\n" +
 	"\n" +
 	"placements\x18\x02 \x03(\v2 .mammoth.api.v1.PlannedPlacementR\n" +
 	"placements\x12=\n" +
-	"\vexplanation\x18\x03 \x01(\v2\x1b.mammoth.api.v1.ExplanationR\vexplanation\"B\n" +
+	"\vexplanation\x18\x03 \x01(\v2\x1b.mammoth.api.v1.ExplanationR\vexplanation\x12F\n" +
+	"\freplacements\x18\x04 \x03(\v2\".mammoth.api.v1.PlannedReplacementR\freplacements\"\xb6\x01\n" +
+	"\x12PlannedReplacement\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x1c\n" +
+	"\tinstances\x18\x02 \x03(\tR\tinstances\x12\x1b\n" +
+	"\tmax_surge\x18\x03 \x01(\x05R\bmaxSurge\x12'\n" +
+	"\x0fmax_unavailable\x18\x04 \x01(\x05R\x0emaxUnavailable\x12\x14\n" +
+	"\x05nodes\x18\x05 \x03(\tR\x05nodes\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\"B\n" +
 	"\x10PlannedPlacement\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\"'\n" +
@@ -3497,13 +3722,14 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\bprevious\x18\x06 \x01(\bR\bprevious\"_\n" +
 	"\vExplanation\x12\x18\n" +
 	"\asummary\x18\x01 \x01(\tR\asummary\x126\n" +
-	"\tobstacles\x18\x02 \x03(\v2\x18.mammoth.api.v1.ObstacleR\tobstacles\"\x82\x02\n" +
+	"\tobstacles\x18\x02 \x03(\v2\x18.mammoth.api.v1.ObstacleR\tobstacles\"\x96\x02\n" +
 	"\bObstacle\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12F\n" +
 	"\ffailed_tests\x18\x04 \x03(\v2#.mammoth.api.v1.Obstacle.FailedTestR\vfailedTests\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\tR\x05limit\x1aP\n" +
+	"\x05limit\x18\x05 \x01(\tR\x05limit\x12\x12\n" +
+	"\x04help\x18\x06 \x01(\tR\x04help\x1aP\n" +
 	"\n" +
 	"FailedTest\x12\x12\n" +
 	"\x04test\x18\x01 \x01(\tR\x04test\x12\x14\n" +
@@ -3551,7 +3777,7 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),             // 1: mammoth.api.v1.AppSpec.Kind
@@ -3572,139 +3798,145 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*RestartPolicy)(nil),         // 16: mammoth.api.v1.RestartPolicy
 	(*StopPolicy)(nil),            // 17: mammoth.api.v1.StopPolicy
 	(*App)(nil),                   // 18: mammoth.api.v1.App
-	(*Master)(nil),                // 19: mammoth.api.v1.Master
-	(*Instance)(nil),              // 20: mammoth.api.v1.Instance
-	(*Rollout)(nil),               // 21: mammoth.api.v1.Rollout
-	(*DeployRequest)(nil),         // 22: mammoth.api.v1.DeployRequest
-	(*DeployResponse)(nil),        // 23: mammoth.api.v1.DeployResponse
-	(*PlannedPlacement)(nil),      // 24: mammoth.api.v1.PlannedPlacement
-	(*ListAppsRequest)(nil),       // 25: mammoth.api.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),      // 26: mammoth.api.v1.ListAppsResponse
-	(*GetAppRequest)(nil),         // 27: mammoth.api.v1.GetAppRequest
-	(*ScaleAppRequest)(nil),       // 28: mammoth.api.v1.ScaleAppRequest
-	(*RestartAppRequest)(nil),     // 29: mammoth.api.v1.RestartAppRequest
-	(*StopAppRequest)(nil),        // 30: mammoth.api.v1.StopAppRequest
-	(*RemoveAppRequest)(nil),      // 31: mammoth.api.v1.RemoveAppRequest
-	(*RollbackAppRequest)(nil),    // 32: mammoth.api.v1.RollbackAppRequest
-	(*PauseAppRequest)(nil),       // 33: mammoth.api.v1.PauseAppRequest
-	(*ResumeAppRequest)(nil),      // 34: mammoth.api.v1.ResumeAppRequest
-	(*PromoteAppRequest)(nil),     // 35: mammoth.api.v1.PromoteAppRequest
-	(*AppHistory)(nil),            // 36: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),        // 37: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),           // 38: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),              // 39: mammoth.api.v1.Obstacle
-	nil,                           // 40: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),           // 41: mammoth.api.v1.Expose.Http
-	(*Expose_Tcp)(nil),            // 42: mammoth.api.v1.Expose.Tcp
-	(*Expose_Timeouts)(nil),       // 43: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_Course)(nil),   // 44: mammoth.api.v1.UpdatePolicy.Course
-	(*AppHistory_Version)(nil),    // 45: mammoth.api.v1.AppHistory.Version
-	(*Obstacle_FailedTest)(nil),   // 46: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),          // 47: mammoth.core.v1.Resources
-	(*v1.Port)(nil),               // 48: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),        // 49: mammoth.core.v1.HealthCheck
-	(v1.ContainerSpec_Network)(0), // 50: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),        // 53: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),              // 54: mammoth.core.v1.Phase
-	(*v1.ExecInput)(nil),          // 55: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),           // 56: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),         // 57: mammoth.core.v1.ExecOutput
+	(*Waiting)(nil),               // 19: mammoth.api.v1.Waiting
+	(*Master)(nil),                // 20: mammoth.api.v1.Master
+	(*Instance)(nil),              // 21: mammoth.api.v1.Instance
+	(*Rollout)(nil),               // 22: mammoth.api.v1.Rollout
+	(*DeployRequest)(nil),         // 23: mammoth.api.v1.DeployRequest
+	(*DeployResponse)(nil),        // 24: mammoth.api.v1.DeployResponse
+	(*PlannedReplacement)(nil),    // 25: mammoth.api.v1.PlannedReplacement
+	(*PlannedPlacement)(nil),      // 26: mammoth.api.v1.PlannedPlacement
+	(*ListAppsRequest)(nil),       // 27: mammoth.api.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),      // 28: mammoth.api.v1.ListAppsResponse
+	(*GetAppRequest)(nil),         // 29: mammoth.api.v1.GetAppRequest
+	(*ScaleAppRequest)(nil),       // 30: mammoth.api.v1.ScaleAppRequest
+	(*RestartAppRequest)(nil),     // 31: mammoth.api.v1.RestartAppRequest
+	(*StopAppRequest)(nil),        // 32: mammoth.api.v1.StopAppRequest
+	(*RemoveAppRequest)(nil),      // 33: mammoth.api.v1.RemoveAppRequest
+	(*RollbackAppRequest)(nil),    // 34: mammoth.api.v1.RollbackAppRequest
+	(*PauseAppRequest)(nil),       // 35: mammoth.api.v1.PauseAppRequest
+	(*ResumeAppRequest)(nil),      // 36: mammoth.api.v1.ResumeAppRequest
+	(*PromoteAppRequest)(nil),     // 37: mammoth.api.v1.PromoteAppRequest
+	(*AppHistory)(nil),            // 38: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),        // 39: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),           // 40: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),              // 41: mammoth.api.v1.Obstacle
+	nil,                           // 42: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),           // 43: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),            // 44: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),       // 45: mammoth.api.v1.Expose.Timeouts
+	(*UpdatePolicy_Course)(nil),   // 46: mammoth.api.v1.UpdatePolicy.Course
+	(*AppHistory_Version)(nil),    // 47: mammoth.api.v1.AppHistory.Version
+	(*Obstacle_FailedTest)(nil),   // 48: mammoth.api.v1.Obstacle.FailedTest
+	(*v1.Resources)(nil),          // 49: mammoth.core.v1.Resources
+	(*v1.Port)(nil),               // 50: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),        // 51: mammoth.core.v1.HealthCheck
+	(v1.ContainerSpec_Network)(0), // 52: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),        // 55: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),              // 56: mammoth.core.v1.Phase
+	(*v1.ExecInput)(nil),          // 57: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),           // 58: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),         // 59: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
 	11, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
 	12, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	47, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	48, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	40, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	49, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	49, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	50, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	42, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	51, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
 	14, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
 	15, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
 	16, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
 	17, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	50, // 11: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	52, // 11: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
 	13, // 12: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	41, // 13: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	42, // 14: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	43, // 13: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	44, // 14: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
 	2,  // 15: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	43, // 16: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	45, // 16: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
 	3,  // 17: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
 	4,  // 18: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,  // 19: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	51, // 20: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	44, // 21: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	51, // 22: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	51, // 23: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	51, // 24: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	51, // 25: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	51, // 26: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	53, // 20: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	46, // 21: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	53, // 22: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	53, // 23: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	53, // 24: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	53, // 25: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	53, // 26: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
 	6,  // 27: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	20, // 28: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	21, // 29: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	19, // 30: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	52, // 31: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	21, // 28: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	22, // 29: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	20, // 30: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	54, // 31: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
 	10, // 32: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	7,  // 33: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	52, // 34: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	8,  // 35: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	53, // 36: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	54, // 37: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	52, // 38: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	52, // 39: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	9,  // 40: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	10, // 41: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	18, // 42: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	24, // 43: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	38, // 44: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	18, // 45: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	45, // 46: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	52, // 47: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	39, // 48: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	46, // 49: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	51, // 50: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	51, // 51: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 52: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	52, // 53: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	10, // 54: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	22, // 55: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	25, // 56: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	27, // 57: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	27, // 58: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	28, // 59: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	29, // 60: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	30, // 61: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	31, // 62: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	32, // 63: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	33, // 64: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
-	34, // 65: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
-	35, // 66: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
-	27, // 67: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	27, // 68: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	37, // 69: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	55, // 70: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	23, // 71: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	26, // 72: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	18, // 73: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	18, // 74: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	18, // 75: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	18, // 76: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	18, // 77: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	18, // 78: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	18, // 79: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	18, // 80: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
-	18, // 81: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
-	18, // 82: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
-	36, // 83: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	38, // 84: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	56, // 85: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	57, // 86: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	71, // [71:87] is the sub-list for method output_type
-	55, // [55:71] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	19, // 33: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	54, // 34: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	54, // 35: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	7,  // 36: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	54, // 37: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	8,  // 38: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	55, // 39: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	56, // 40: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	54, // 41: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	54, // 42: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	9,  // 43: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
+	10, // 44: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	18, // 45: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	26, // 46: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	40, // 47: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	25, // 48: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
+	18, // 49: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	47, // 50: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	54, // 51: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	41, // 52: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	48, // 53: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	53, // 54: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	53, // 55: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 56: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	54, // 57: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	10, // 58: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	23, // 59: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	27, // 60: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	29, // 61: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	29, // 62: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	30, // 63: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	31, // 64: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	32, // 65: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	33, // 66: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	34, // 67: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	35, // 68: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
+	36, // 69: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
+	37, // 70: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
+	29, // 71: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	29, // 72: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	39, // 73: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	57, // 74: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	24, // 75: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	28, // 76: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	18, // 77: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	18, // 78: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	18, // 79: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	18, // 80: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	18, // 81: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	18, // 82: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	18, // 83: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	18, // 84: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
+	18, // 85: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
+	18, // 86: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
+	38, // 87: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	40, // 88: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	58, // 89: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	59, // 90: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	75, // [75:91] is the sub-list for method output_type
+	59, // [59:75] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -3718,7 +3950,7 @@ func file_mammoth_api_v1_app_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -172,18 +172,20 @@ func (Endpoint_State) EnumDescriptor() ([]byte, []int) {
 }
 
 type Node struct {
-	state         protoimpl.MessageState   `protogen:"open.v1"`
-	Name          string                   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	State         NodeState                `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.NodeState" json:"state,omitempty"`
-	Reason        string                   `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Address       string                   `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
-	Capacity      *v1.Resources            `protobuf:"bytes,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
-	Used          *v1.Resources            `protobuf:"bytes,6,opt,name=used,proto3" json:"used,omitempty"`
-	Attributes    map[string]*v1.Attribute `protobuf:"bytes,7,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Containers    []*NodeContainer         `protobuf:"bytes,8,rep,name=containers,proto3" json:"containers,omitempty"`
-	LastReportAt  *timestamppb.Timestamp   `protobuf:"bytes,9,opt,name=last_report_at,json=lastReportAt,proto3" json:"last_report_at,omitempty"`
-	RegisteredAt  *timestamppb.Timestamp   `protobuf:"bytes,10,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
-	Version       string                   `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
+	state        protoimpl.MessageState   `protogen:"open.v1"`
+	Name         string                   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	State        NodeState                `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.NodeState" json:"state,omitempty"`
+	Reason       string                   `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Address      string                   `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	Capacity     *v1.Resources            `protobuf:"bytes,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	Used         *v1.Resources            `protobuf:"bytes,6,opt,name=used,proto3" json:"used,omitempty"`
+	Attributes   map[string]*v1.Attribute `protobuf:"bytes,7,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Containers   []*NodeContainer         `protobuf:"bytes,8,rep,name=containers,proto3" json:"containers,omitempty"`
+	LastReportAt *timestamppb.Timestamp   `protobuf:"bytes,9,opt,name=last_report_at,json=lastReportAt,proto3" json:"last_report_at,omitempty"`
+	RegisteredAt *timestamppb.Timestamp   `protobuf:"bytes,10,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	Version      string                   `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
+	// Of a node that is drained, why it still has containers. ListNodes leaves it out.
+	Waiting       []*Waiting `protobuf:"bytes,12,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -293,6 +295,13 @@ func (x *Node) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *Node) GetWaiting() []*Waiting {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
 }
 
 type NodeContainer struct {
@@ -2310,7 +2319,7 @@ var File_mammoth_api_v1_zone_proto protoreflect.FileDescriptor
 
 const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x19mammoth/api/v1/zone.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"\xe2\x04\n" +
+	"\x19mammoth/api/v1/zone.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"\x95\x05\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.mammoth.api.v1.NodeStateR\x05state\x12\x16\n" +
@@ -2327,7 +2336,8 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\x0elast_report_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\flastReportAt\x12?\n" +
 	"\rregistered_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12\x18\n" +
-	"\aversion\x18\v \x01(\tR\aversion\x1aY\n" +
+	"\aversion\x18\v \x01(\tR\aversion\x121\n" +
+	"\awaiting\x18\f \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\x9d\x01\n" +
@@ -2609,8 +2619,9 @@ var file_mammoth_api_v1_zone_proto_goTypes = []any{
 	(NodeState)(0),                     // 40: mammoth.api.v1.NodeState
 	(*v1.Resources)(nil),               // 41: mammoth.core.v1.Resources
 	(*timestamppb.Timestamp)(nil),      // 42: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 43: google.protobuf.Duration
-	(*v1.Attribute)(nil),               // 44: mammoth.core.v1.Attribute
+	(*Waiting)(nil),                    // 43: mammoth.api.v1.Waiting
+	(*durationpb.Duration)(nil),        // 44: google.protobuf.Duration
+	(*v1.Attribute)(nil),               // 45: mammoth.core.v1.Attribute
 }
 var file_mammoth_api_v1_zone_proto_depIdxs = []int32{
 	40, // 0: mammoth.api.v1.Node.state:type_name -> mammoth.api.v1.NodeState
@@ -2620,81 +2631,82 @@ var file_mammoth_api_v1_zone_proto_depIdxs = []int32{
 	4,  // 4: mammoth.api.v1.Node.containers:type_name -> mammoth.api.v1.NodeContainer
 	42, // 5: mammoth.api.v1.Node.last_report_at:type_name -> google.protobuf.Timestamp
 	42, // 6: mammoth.api.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	41, // 7: mammoth.api.v1.NodeContainer.resources:type_name -> mammoth.core.v1.Resources
-	3,  // 8: mammoth.api.v1.ListNodesResponse.nodes:type_name -> mammoth.api.v1.Node
-	10, // 9: mammoth.api.v1.QueueSpec.guaranteed:type_name -> mammoth.api.v1.Capacity
-	10, // 10: mammoth.api.v1.QueueSpec.maximum:type_name -> mammoth.api.v1.Capacity
-	0,  // 11: mammoth.api.v1.QueueSpec.state:type_name -> mammoth.api.v1.QueueSpec.State
-	1,  // 12: mammoth.api.v1.QueueSpec.order:type_name -> mammoth.api.v1.QueueSpec.Order
-	43, // 13: mammoth.api.v1.QueueSpec.notice:type_name -> google.protobuf.Duration
-	41, // 14: mammoth.api.v1.Capacity.absolute:type_name -> mammoth.core.v1.Resources
-	9,  // 15: mammoth.api.v1.Queue.spec:type_name -> mammoth.api.v1.QueueSpec
-	41, // 16: mammoth.api.v1.Queue.used:type_name -> mammoth.core.v1.Resources
-	41, // 17: mammoth.api.v1.Queue.pending:type_name -> mammoth.core.v1.Resources
-	41, // 18: mammoth.api.v1.Queue.guaranteed:type_name -> mammoth.core.v1.Resources
-	41, // 19: mammoth.api.v1.Queue.maximum:type_name -> mammoth.core.v1.Resources
-	11, // 20: mammoth.api.v1.ListQueuesResponse.queues:type_name -> mammoth.api.v1.Queue
-	9,  // 21: mammoth.api.v1.SetQueuesRequest.queues:type_name -> mammoth.api.v1.QueueSpec
-	42, // 22: mammoth.api.v1.Event.time:type_name -> google.protobuf.Timestamp
-	19, // 23: mammoth.api.v1.Service.endpoints:type_name -> mammoth.api.v1.Endpoint
-	2,  // 24: mammoth.api.v1.Endpoint.state:type_name -> mammoth.api.v1.Endpoint.State
-	36, // 25: mammoth.api.v1.Endpoint.ports:type_name -> mammoth.api.v1.Endpoint.PortsEntry
-	42, // 26: mammoth.api.v1.Endpoint.registered_at:type_name -> google.protobuf.Timestamp
-	37, // 27: mammoth.api.v1.Endpoint.values:type_name -> mammoth.api.v1.Endpoint.ValuesEntry
-	38, // 28: mammoth.api.v1.RegisterEndpointRequest.ports:type_name -> mammoth.api.v1.RegisterEndpointRequest.PortsEntry
-	39, // 29: mammoth.api.v1.RegisterEndpointRequest.values:type_name -> mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
-	43, // 30: mammoth.api.v1.RegisterEndpointRequest.lease:type_name -> google.protobuf.Duration
-	19, // 31: mammoth.api.v1.RegisterEndpointResponse.endpoint:type_name -> mammoth.api.v1.Endpoint
-	42, // 32: mammoth.api.v1.RegisterEndpointResponse.expires_at:type_name -> google.protobuf.Timestamp
-	18, // 33: mammoth.api.v1.ListServicesResponse.services:type_name -> mammoth.api.v1.Service
-	43, // 34: mammoth.api.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
-	28, // 35: mammoth.api.v1.Image.layers:type_name -> mammoth.api.v1.Layer
-	42, // 36: mammoth.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	27, // 37: mammoth.api.v1.ListImagesResponse.images:type_name -> mammoth.api.v1.Image
-	42, // 38: mammoth.api.v1.Zone.started_at:type_name -> google.protobuf.Timestamp
-	41, // 39: mammoth.api.v1.Zone.capacity:type_name -> mammoth.core.v1.Resources
-	41, // 40: mammoth.api.v1.Zone.used:type_name -> mammoth.core.v1.Resources
-	43, // 41: mammoth.api.v1.Zone.node_timeout:type_name -> google.protobuf.Duration
-	44, // 42: mammoth.api.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	5,  // 43: mammoth.api.v1.Nodes.ListNodes:input_type -> mammoth.api.v1.ListNodesRequest
-	7,  // 44: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
-	8,  // 45: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
-	7,  // 46: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
-	7,  // 47: mammoth.api.v1.Nodes.RemoveNode:input_type -> mammoth.api.v1.GetNodeRequest
-	12, // 48: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
-	14, // 49: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
-	15, // 50: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
-	17, // 51: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
-	24, // 52: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
-	26, // 53: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
-	26, // 54: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
-	20, // 55: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
-	22, // 56: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
-	29, // 57: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
-	31, // 58: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
-	33, // 59: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
-	6,  // 60: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
-	3,  // 61: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
-	3,  // 62: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
-	3,  // 63: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
-	3,  // 64: mammoth.api.v1.Nodes.RemoveNode:output_type -> mammoth.api.v1.Node
-	13, // 65: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	11, // 66: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
-	13, // 67: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	16, // 68: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
-	25, // 69: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
-	18, // 70: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
-	18, // 71: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
-	21, // 72: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
-	23, // 73: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
-	30, // 74: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
-	32, // 75: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
-	34, // 76: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
-	60, // [60:77] is the sub-list for method output_type
-	43, // [43:60] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	43, // 7: mammoth.api.v1.Node.waiting:type_name -> mammoth.api.v1.Waiting
+	41, // 8: mammoth.api.v1.NodeContainer.resources:type_name -> mammoth.core.v1.Resources
+	3,  // 9: mammoth.api.v1.ListNodesResponse.nodes:type_name -> mammoth.api.v1.Node
+	10, // 10: mammoth.api.v1.QueueSpec.guaranteed:type_name -> mammoth.api.v1.Capacity
+	10, // 11: mammoth.api.v1.QueueSpec.maximum:type_name -> mammoth.api.v1.Capacity
+	0,  // 12: mammoth.api.v1.QueueSpec.state:type_name -> mammoth.api.v1.QueueSpec.State
+	1,  // 13: mammoth.api.v1.QueueSpec.order:type_name -> mammoth.api.v1.QueueSpec.Order
+	44, // 14: mammoth.api.v1.QueueSpec.notice:type_name -> google.protobuf.Duration
+	41, // 15: mammoth.api.v1.Capacity.absolute:type_name -> mammoth.core.v1.Resources
+	9,  // 16: mammoth.api.v1.Queue.spec:type_name -> mammoth.api.v1.QueueSpec
+	41, // 17: mammoth.api.v1.Queue.used:type_name -> mammoth.core.v1.Resources
+	41, // 18: mammoth.api.v1.Queue.pending:type_name -> mammoth.core.v1.Resources
+	41, // 19: mammoth.api.v1.Queue.guaranteed:type_name -> mammoth.core.v1.Resources
+	41, // 20: mammoth.api.v1.Queue.maximum:type_name -> mammoth.core.v1.Resources
+	11, // 21: mammoth.api.v1.ListQueuesResponse.queues:type_name -> mammoth.api.v1.Queue
+	9,  // 22: mammoth.api.v1.SetQueuesRequest.queues:type_name -> mammoth.api.v1.QueueSpec
+	42, // 23: mammoth.api.v1.Event.time:type_name -> google.protobuf.Timestamp
+	19, // 24: mammoth.api.v1.Service.endpoints:type_name -> mammoth.api.v1.Endpoint
+	2,  // 25: mammoth.api.v1.Endpoint.state:type_name -> mammoth.api.v1.Endpoint.State
+	36, // 26: mammoth.api.v1.Endpoint.ports:type_name -> mammoth.api.v1.Endpoint.PortsEntry
+	42, // 27: mammoth.api.v1.Endpoint.registered_at:type_name -> google.protobuf.Timestamp
+	37, // 28: mammoth.api.v1.Endpoint.values:type_name -> mammoth.api.v1.Endpoint.ValuesEntry
+	38, // 29: mammoth.api.v1.RegisterEndpointRequest.ports:type_name -> mammoth.api.v1.RegisterEndpointRequest.PortsEntry
+	39, // 30: mammoth.api.v1.RegisterEndpointRequest.values:type_name -> mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
+	44, // 31: mammoth.api.v1.RegisterEndpointRequest.lease:type_name -> google.protobuf.Duration
+	19, // 32: mammoth.api.v1.RegisterEndpointResponse.endpoint:type_name -> mammoth.api.v1.Endpoint
+	42, // 33: mammoth.api.v1.RegisterEndpointResponse.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 34: mammoth.api.v1.ListServicesResponse.services:type_name -> mammoth.api.v1.Service
+	44, // 35: mammoth.api.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
+	28, // 36: mammoth.api.v1.Image.layers:type_name -> mammoth.api.v1.Layer
+	42, // 37: mammoth.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	27, // 38: mammoth.api.v1.ListImagesResponse.images:type_name -> mammoth.api.v1.Image
+	42, // 39: mammoth.api.v1.Zone.started_at:type_name -> google.protobuf.Timestamp
+	41, // 40: mammoth.api.v1.Zone.capacity:type_name -> mammoth.core.v1.Resources
+	41, // 41: mammoth.api.v1.Zone.used:type_name -> mammoth.core.v1.Resources
+	44, // 42: mammoth.api.v1.Zone.node_timeout:type_name -> google.protobuf.Duration
+	45, // 43: mammoth.api.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	5,  // 44: mammoth.api.v1.Nodes.ListNodes:input_type -> mammoth.api.v1.ListNodesRequest
+	7,  // 45: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
+	8,  // 46: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
+	7,  // 47: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
+	7,  // 48: mammoth.api.v1.Nodes.RemoveNode:input_type -> mammoth.api.v1.GetNodeRequest
+	12, // 49: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
+	14, // 50: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
+	15, // 51: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
+	17, // 52: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
+	24, // 53: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
+	26, // 54: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
+	26, // 55: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
+	20, // 56: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
+	22, // 57: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
+	29, // 58: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
+	31, // 59: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
+	33, // 60: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
+	6,  // 61: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
+	3,  // 62: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
+	3,  // 63: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
+	3,  // 64: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
+	3,  // 65: mammoth.api.v1.Nodes.RemoveNode:output_type -> mammoth.api.v1.Node
+	13, // 66: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	11, // 67: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
+	13, // 68: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	16, // 69: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
+	25, // 70: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
+	18, // 71: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
+	18, // 72: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
+	21, // 73: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
+	23, // 74: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
+	30, // 75: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
+	32, // 76: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
+	34, // 77: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
+	61, // [61:78] is the sub-list for method output_type
+	44, // [44:61] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_zone_proto_init() }

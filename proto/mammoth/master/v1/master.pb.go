@@ -926,7 +926,9 @@ type AllocateResponse struct {
 	// This attempt was replaced by a newer one: it must end without touching anything.
 	Superseded bool `protobuf:"varint,8,opt,name=superseded,proto3" json:"superseded,omitempty"`
 	// What balancers have counted for instances of the app since the stream was opened; only what changed.
-	Traffic       []*Traffic `protobuf:"bytes,9,rep,name=traffic,proto3" json:"traffic,omitempty"`
+	Traffic []*Traffic `protobuf:"bytes,9,rep,name=traffic,proto3" json:"traffic,omitempty"`
+	// Why instances are not there, whenever that changed: what the master says of a failure carries it.
+	Waits         *Waits `protobuf:"bytes,10,opt,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1024,6 +1026,58 @@ func (x *AllocateResponse) GetTraffic() []*Traffic {
 	return nil
 }
 
+func (x *AllocateResponse) GetWaits() *Waits {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+// Waits are the reasons why something that is wanted is not there; none if nothing is missing any more.
+type Waits struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Waiting       []*v1.Waiting          `protobuf:"bytes,1,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Waits) Reset() {
+	*x = Waits{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Waits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Waits) ProtoMessage() {}
+
+func (x *Waits) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Waits.ProtoReflect.Descriptor instead.
+func (*Waits) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Waits) GetWaiting() []*v1.Waiting {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
 // Traffic is what balancers have seen of one instance. Counts only rise.
 type Traffic struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1037,7 +1091,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1103,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1116,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Traffic) GetInstance() string {
@@ -1100,7 +1154,7 @@ type PreemptionNotice struct {
 
 func (x *PreemptionNotice) Reset() {
 	*x = PreemptionNotice{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1166,7 @@ func (x *PreemptionNotice) String() string {
 func (*PreemptionNotice) ProtoMessage() {}
 
 func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1179,7 @@ func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreemptionNotice.ProtoReflect.Descriptor instead.
 func (*PreemptionNotice) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PreemptionNotice) GetContainerId() string {
@@ -1169,7 +1223,7 @@ type NodeUpdate struct {
 
 func (x *NodeUpdate) Reset() {
 	*x = NodeUpdate{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1235,7 @@ func (x *NodeUpdate) String() string {
 func (*NodeUpdate) ProtoMessage() {}
 
 func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1248,7 @@ func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeUpdate.ProtoReflect.Descriptor instead.
 func (*NodeUpdate) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NodeUpdate) GetNodeId() string {
@@ -1235,7 +1289,7 @@ type FinishRequest struct {
 
 func (x *FinishRequest) Reset() {
 	*x = FinishRequest{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1301,7 @@ func (x *FinishRequest) String() string {
 func (*FinishRequest) ProtoMessage() {}
 
 func (x *FinishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1314,7 @@ func (x *FinishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
 func (*FinishRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FinishRequest) GetSucceeded() bool {
@@ -1285,7 +1339,7 @@ type FinishResponse struct {
 
 func (x *FinishResponse) Reset() {
 	*x = FinishResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1351,7 @@ func (x *FinishResponse) String() string {
 func (*FinishResponse) ProtoMessage() {}
 
 func (x *FinishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1364,7 @@ func (x *FinishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishResponse.ProtoReflect.Descriptor instead.
 func (*FinishResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{15}
 }
 
 var File_mammoth_master_v1_master_proto protoreflect.FileDescriptor
@@ -1407,7 +1461,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	" \x01(\x05R\rcanaryPercent\x1aT\n" +
 	"\rVersionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x05value:\x028\x01\"\xdd\x03\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x05value:\x028\x01\"\x8d\x04\n" +
 	"\x10AllocateResponse\x12)\n" +
 	"\x10applied_sequence\x18\x01 \x01(\x03R\x0fappliedSequence\x12;\n" +
 	"\tallocated\x18\x02 \x03(\v2\x1d.mammoth.master.v1.AllocationR\tallocated\x12>\n" +
@@ -1419,7 +1473,11 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\n" +
 	"superseded\x18\b \x01(\bR\n" +
 	"superseded\x124\n" +
-	"\atraffic\x18\t \x03(\v2\x1a.mammoth.master.v1.TrafficR\atraffic\"Y\n" +
+	"\atraffic\x18\t \x03(\v2\x1a.mammoth.master.v1.TrafficR\atraffic\x12.\n" +
+	"\x05waits\x18\n" +
+	" \x01(\v2\x18.mammoth.master.v1.WaitsR\x05waits\":\n" +
+	"\x05Waits\x121\n" +
+	"\awaiting\x18\x01 \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\"Y\n" +
 	"\aTraffic\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x1a\n" +
 	"\brequests\x18\x02 \x01(\x03R\brequests\x12\x16\n" +
@@ -1456,7 +1514,7 @@ func file_mammoth_master_v1_master_proto_rawDescGZIP() []byte {
 	return file_mammoth_master_v1_master_proto_rawDescData
 }
 
-var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: mammoth.master.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: mammoth.master.v1.RegisterResponse
@@ -1468,67 +1526,71 @@ var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*Revert)(nil),                // 7: mammoth.master.v1.Revert
 	(*Wanted)(nil),                // 8: mammoth.master.v1.Wanted
 	(*AllocateResponse)(nil),      // 9: mammoth.master.v1.AllocateResponse
-	(*Traffic)(nil),               // 10: mammoth.master.v1.Traffic
-	(*PreemptionNotice)(nil),      // 11: mammoth.master.v1.PreemptionNotice
-	(*NodeUpdate)(nil),            // 12: mammoth.master.v1.NodeUpdate
-	(*FinishRequest)(nil),         // 13: mammoth.master.v1.FinishRequest
-	(*FinishResponse)(nil),        // 14: mammoth.master.v1.FinishResponse
-	nil,                           // 15: mammoth.master.v1.Allocation.LabelsEntry
-	nil,                           // 16: mammoth.master.v1.Wanted.VersionsEntry
-	(*v1.AppSpec)(nil),            // 17: mammoth.api.v1.AppSpec
-	(*v11.Resources)(nil),         // 18: mammoth.core.v1.Resources
-	(*v1.Placement)(nil),          // 19: mammoth.api.v1.Placement
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*v11.Lease)(nil),             // 21: mammoth.core.v1.Lease
-	(*v11.ContainerToken)(nil),    // 22: mammoth.core.v1.ContainerToken
-	(v1.Instance_State)(0),        // 23: mammoth.api.v1.Instance.State
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(v1.Rollout_State)(0),         // 25: mammoth.api.v1.Rollout.State
-	(*v11.ContainerStatus)(nil),   // 26: mammoth.core.v1.ContainerStatus
-	(v1.NodeState)(0),             // 27: mammoth.api.v1.NodeState
+	(*Waits)(nil),                 // 10: mammoth.master.v1.Waits
+	(*Traffic)(nil),               // 11: mammoth.master.v1.Traffic
+	(*PreemptionNotice)(nil),      // 12: mammoth.master.v1.PreemptionNotice
+	(*NodeUpdate)(nil),            // 13: mammoth.master.v1.NodeUpdate
+	(*FinishRequest)(nil),         // 14: mammoth.master.v1.FinishRequest
+	(*FinishResponse)(nil),        // 15: mammoth.master.v1.FinishResponse
+	nil,                           // 16: mammoth.master.v1.Allocation.LabelsEntry
+	nil,                           // 17: mammoth.master.v1.Wanted.VersionsEntry
+	(*v1.AppSpec)(nil),            // 18: mammoth.api.v1.AppSpec
+	(*v11.Resources)(nil),         // 19: mammoth.core.v1.Resources
+	(*v1.Placement)(nil),          // 20: mammoth.api.v1.Placement
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*v11.Lease)(nil),             // 22: mammoth.core.v1.Lease
+	(*v11.ContainerToken)(nil),    // 23: mammoth.core.v1.ContainerToken
+	(v1.Instance_State)(0),        // 24: mammoth.api.v1.Instance.State
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(v1.Rollout_State)(0),         // 26: mammoth.api.v1.Rollout.State
+	(*v11.ContainerStatus)(nil),   // 27: mammoth.core.v1.ContainerStatus
+	(*v1.Waiting)(nil),            // 28: mammoth.api.v1.Waiting
+	(v1.NodeState)(0),             // 29: mammoth.api.v1.NodeState
 }
 var file_mammoth_master_v1_master_proto_depIdxs = []int32{
-	17, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
+	18, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
 	8,  // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	3,  // 2: mammoth.master.v1.RegisterResponse.containers:type_name -> mammoth.master.v1.Allocation
-	18, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
-	18, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
-	19, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
-	20, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
-	21, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
-	22, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
-	15, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
-	22, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
-	23, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
-	24, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
-	25, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
+	19, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
+	19, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
+	20, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
+	21, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
+	22, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
+	23, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
+	16, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
+	23, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
+	24, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
+	25, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
+	26, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
 	2,  // 14: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
 	4,  // 15: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
 	5,  // 16: mammoth.master.v1.AllocateRequest.rollout:type_name -> mammoth.master.v1.RolloutReport
 	7,  // 17: mammoth.master.v1.AllocateRequest.revert:type_name -> mammoth.master.v1.Revert
-	17, // 18: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	24, // 19: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	16, // 20: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	18, // 18: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	25, // 19: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	17, // 20: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
 	3,  // 21: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	26, // 22: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
-	11, // 23: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
-	12, // 24: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
+	27, // 22: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	12, // 23: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
+	13, // 24: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
 	8,  // 25: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
-	10, // 26: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
-	24, // 27: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	27, // 28: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
-	17, // 29: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
-	0,  // 30: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
-	6,  // 31: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
-	13, // 32: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 33: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	9,  // 34: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	14, // 35: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	33, // [33:36] is the sub-list for method output_type
-	30, // [30:33] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	11, // 26: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
+	10, // 27: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
+	28, // 28: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
+	25, // 29: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	29, // 30: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	18, // 31: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	0,  // 32: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
+	6,  // 33: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
+	14, // 34: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 35: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	9,  // 36: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	15, // 37: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	35, // [35:38] is the sub-list for method output_type
+	32, // [32:35] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_master_v1_master_proto_init() }
@@ -1542,7 +1604,7 @@ func file_mammoth_master_v1_master_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_master_v1_master_proto_rawDesc), len(file_mammoth_master_v1_master_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

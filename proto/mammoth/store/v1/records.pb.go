@@ -146,7 +146,9 @@ type App struct {
 	// The share of requests that a person gave the canary; zero is what the spec says.
 	CanaryPercent int32 `protobuf:"varint,31,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
 	// Who deployed it first.
-	User          string `protobuf:"bytes,40,opt,name=user,proto3" json:"user,omitempty"`
+	User string `protobuf:"bytes,40,opt,name=user,proto3" json:"user,omitempty"`
+	// Why something that is wanted is not there, as people were last told by an event.
+	Waiting       []*v11.Waiting `protobuf:"bytes,41,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,6 +335,13 @@ func (x *App) GetUser() string {
 		return x.User
 	}
 	return ""
+}
+
+func (x *App) GetWaiting() []*v11.Waiting {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
 }
 
 // Attempt is the newest run of an app's master.
@@ -1053,7 +1062,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bextended\x18\x03 \x03(\tR\bextended\x12'\n" +
 	"\x0fregistry_secret\x18\n" +
 	" \x01(\fR\x0eregistrySecret\x12\x1c\n" +
-	"\tbalancers\x18\v \x03(\tR\tbalancers\"\x85\a\n" +
+	"\tbalancers\x18\v \x03(\tR\tbalancers\"\xb8\a\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -1081,7 +1090,8 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x06end_by\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x05endBy\x12\x16\n" +
 	"\x06paused\x18\x1e \x01(\bR\x06paused\x12%\n" +
 	"\x0ecanary_percent\x18\x1f \x01(\x05R\rcanaryPercent\x12\x12\n" +
-	"\x04user\x18( \x01(\tR\x04user\"\xf3\x02\n" +
+	"\x04user\x18( \x01(\tR\x04user\x121\n" +
+	"\awaiting\x18) \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\"\xf3\x02\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.Master.StateR\x05state\x12!\n" +
@@ -1185,20 +1195,21 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
 	(*v11.AppHistory_Version)(nil), // 15: mammoth.api.v1.AppHistory.Version
 	(*v11.Rollout)(nil),            // 16: mammoth.api.v1.Rollout
-	(v11.Master_State)(0),          // 17: mammoth.api.v1.Master.State
-	(*v12.Ask)(nil),                // 18: mammoth.master.v1.Ask
-	(*v12.InstanceReport)(nil),     // 19: mammoth.master.v1.InstanceReport
-	(*v13.Lease)(nil),              // 20: mammoth.core.v1.Lease
-	(*v13.ContainerStatus)(nil),    // 21: mammoth.core.v1.ContainerStatus
-	(v13.Exit_Reason)(0),           // 22: mammoth.core.v1.Exit.Reason
-	(*durationpb.Duration)(nil),    // 23: google.protobuf.Duration
-	(*v13.Resources)(nil),          // 24: mammoth.core.v1.Resources
-	(*v13.NodeHealth)(nil),         // 25: mammoth.core.v1.NodeHealth
-	(v11.NodeState)(0),             // 26: mammoth.api.v1.NodeState
-	(*v11.QueueSpec)(nil),          // 27: mammoth.api.v1.QueueSpec
-	(*v11.ContractSpec)(nil),       // 28: mammoth.api.v1.ContractSpec
-	(*v11.Ledger)(nil),             // 29: mammoth.api.v1.Ledger
-	(*v13.Attribute)(nil),          // 30: mammoth.core.v1.Attribute
+	(*v11.Waiting)(nil),            // 17: mammoth.api.v1.Waiting
+	(v11.Master_State)(0),          // 18: mammoth.api.v1.Master.State
+	(*v12.Ask)(nil),                // 19: mammoth.master.v1.Ask
+	(*v12.InstanceReport)(nil),     // 20: mammoth.master.v1.InstanceReport
+	(*v13.Lease)(nil),              // 21: mammoth.core.v1.Lease
+	(*v13.ContainerStatus)(nil),    // 22: mammoth.core.v1.ContainerStatus
+	(v13.Exit_Reason)(0),           // 23: mammoth.core.v1.Exit.Reason
+	(*durationpb.Duration)(nil),    // 24: google.protobuf.Duration
+	(*v13.Resources)(nil),          // 25: mammoth.core.v1.Resources
+	(*v13.NodeHealth)(nil),         // 26: mammoth.core.v1.NodeHealth
+	(v11.NodeState)(0),             // 27: mammoth.api.v1.NodeState
+	(*v11.QueueSpec)(nil),          // 28: mammoth.api.v1.QueueSpec
+	(*v11.ContractSpec)(nil),       // 29: mammoth.api.v1.ContractSpec
+	(*v11.Ledger)(nil),             // 30: mammoth.api.v1.Ledger
+	(*v13.Attribute)(nil),          // 31: mammoth.core.v1.Attribute
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	11, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
@@ -1212,37 +1223,38 @@ var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	14, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
 	14, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
 	14, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	17, // 11: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	14, // 12: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	14, // 13: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	14, // 14: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	18, // 15: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	19, // 16: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	14, // 17: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	14, // 18: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	20, // 19: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	21, // 20: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	22, // 21: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	14, // 22: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	14, // 23: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	23, // 24: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	24, // 25: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	10, // 26: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	25, // 27: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	26, // 28: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	14, // 29: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	27, // 30: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	28, // 31: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	14, // 32: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	14, // 33: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	14, // 34: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	29, // 35: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	30, // 36: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	17, // 11: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	18, // 12: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	14, // 13: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
+	14, // 14: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	14, // 15: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	19, // 16: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	20, // 17: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	14, // 18: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	14, // 19: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	21, // 20: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	22, // 21: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	23, // 22: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	14, // 23: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	14, // 24: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	24, // 25: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	25, // 26: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	10, // 27: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	26, // 28: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	27, // 29: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	14, // 30: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	28, // 31: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	29, // 32: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	14, // 33: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	14, // 34: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	14, // 35: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	30, // 36: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	31, // 37: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }
