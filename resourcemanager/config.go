@@ -32,7 +32,7 @@ type Config struct {
 	NodeTimeout time.Duration
 	// ReportInterval is how often nodes report when nothing changes. Default 1s.
 	ReportInterval time.Duration
-	// EventRetention is how many events are kept. Default 10,000.
+	// EventRetention is how many events are kept, about 1 KiB each in memory. Default 10,000, at most 1,000,000.
 	EventRetention int64
 	// Queues is a file that declares the queue tree and lending contracts. It is followed while the ResourceManager runs.
 	// Default none: the tree is set over the API.
@@ -74,6 +74,9 @@ type Registry interface {
 	AppKey(app string) string
 }
 
+// mostEvents is the most that may be kept: events are read from memory.
+const mostEvents = 1_000_000
+
 var zoneName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
 
 // Validate fills in defaults and says in one sentence each what is wrong.
@@ -106,8 +109,8 @@ func (c *Config) Validate() error {
 	if c.ReportInterval < 0 || c.NodeTimeout < 2*c.ReportInterval {
 		refuse("the node timeout (%s) must be at least twice the report interval (%s)", c.NodeTimeout, c.ReportInterval)
 	}
-	if c.EventRetention < 1 {
-		refuse("at least one event must be kept, not %d", c.EventRetention)
+	if c.EventRetention < 1 || c.EventRetention > mostEvents {
+		refuse("the number of events to keep must be 1 to %d, not %d", mostEvents, c.EventRetention)
 	}
 	host, _, err := net.SplitHostPort(c.Listen)
 	switch {

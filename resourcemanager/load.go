@@ -1,6 +1,7 @@
 package resourcemanager
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
@@ -37,14 +39,14 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 		containers:    map[id.Container]*container{},
 		registered:    map[string]*node{},
 		contracts:     map[string]*contract{},
-		watchers:      map[*eventWatch]struct{}{},
+		past:          eventlog.New(int(config.EventRetention)),
 		lostBalancers: map[string]time.Time{},
 		refused:       map[string]map[string]string{},
 		lastEvent:     memory.LastEvent(),
 	}
 	z.begin(now)
 	for _, step := range []func(store.Store) error{
-		z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+		z.loadEvents, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
 		if err := step(memory); err != nil {
 			return nil, fmt.Errorf("read what is stored: %w", err)
@@ -83,6 +85,20 @@ func loadRecords[M any, P interface {
 		}
 		return each(record)
 	})
+}
+
+func (z *zone) loadEvents(memory store.Store) error {
+	var bad error
+	err := memory.Events(0, func(sequence int64, raw []byte) bool {
+		event := &apiv1.Event{}
+		if bad = proto.Unmarshal(raw, event); bad != nil {
+			bad = fmt.Errorf("the event %d: %w", sequence, bad)
+			return false
+		}
+		z.past.Add(event)
+		return true
+	})
+	return errors.Join(err, bad)
 }
 
 func (z *zone) loadZone(memory store.Store) error {

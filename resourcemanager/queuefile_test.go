@@ -2,6 +2,8 @@ package resourcemanager
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,15 +62,20 @@ func (z *testZone) tree() string {
 // queueEvents gives the sentences of events about the queue tree.
 func (z *testZone) queueEvents() []string {
 	z.t.Helper()
-	events, _, err := z.rm.Events(context.Background(), &apiv1.WatchEventsRequest{Kind: "queue"})
-	if err != nil {
-		z.t.Fatal(err)
-	}
 	var sentences []string
-	for _, event := range events {
-		sentences = append(sentences, event.GetTo()+" "+strings.ReplaceAll(event.GetMessage(), z.queues, "queues.yaml"))
+	reader := z.rm.Events(&apiv1.WatchEventsRequest{Kind: "queue"})
+	for {
+		events, err := reader.Next(context.Background())
+		if errors.Is(err, io.EOF) {
+			return sentences
+		}
+		if err != nil {
+			z.t.Fatal(err)
+		}
+		for _, event := range events {
+			sentences = append(sentences, event.GetTo()+" "+strings.ReplaceAll(event.GetMessage(), z.queues, "queues.yaml"))
+		}
 	}
-	return sentences
 }
 
 func TestTheQueueFileIsFollowed(t *testing.T) {

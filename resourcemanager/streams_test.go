@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 
 	"github.com/containerd/errdefs"
-
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
 // goneMeanwhile calls open with a loop that is busy, gives up, and lets the loop go on.
@@ -39,20 +37,16 @@ func TestStreamsThatNobodyWaitsForAreDropped(t *testing.T) {
 			return err
 		})
 		z.goneMeanwhile(func(ctx context.Context) error {
-			_, _, err := z.rm.Events(ctx, &apiv1.WatchEventsRequest{Follow: true})
-			return err
-		})
-		z.goneMeanwhile(func(ctx context.Context) error {
 			_, err := z.rm.OpenAllocate(ctx, m.bearer)
 			return err
 		})
 		type left struct {
-			apps, events int
-			master       bool
+			watchers int
+			master   bool
 		}
 		got, err := ask(context.Background(), z.rm, func(z *zone) (left, error) {
 			a := z.names["web"]
-			return left{len(a.watchers), len(z.watchers), a.stream != nil}, nil
+			return left{len(a.watchers), a.stream != nil}, nil
 		})
 		if err != nil || got != (left{}) {
 			t.Errorf("left behind: %+v, %v", got, err)

@@ -18,6 +18,7 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
@@ -55,8 +56,9 @@ type zone struct {
 
 	lastEvent int64
 	// wake is when deadlines are looked at next.
-	wake     time.Time
-	watchers map[*eventWatch]struct{}
+	wake time.Time
+	// past is what everybody reads the zone's events from.
+	past *eventlog.Log
 
 	// lostBalancers are known balancers that are not connected, and since when.
 	lostBalancers map[string]time.Time
@@ -238,10 +240,8 @@ func (z *zone) publish() {
 		if logged {
 			z.log.LogAttrs(context.Background(), slog.LevelInfo, "transition", eventAttrs(event)...)
 		}
-		for watch := range z.watchers {
-			z.offer(watch, event)
-		}
 	}
+	z.past.Add(z.told...)
 	for _, reply := range z.replies {
 		reply()
 	}
@@ -259,9 +259,7 @@ func (z *zone) closeStreams() {
 			watcher.close(errStopped)
 		}
 	}
-	for watch := range z.watchers {
-		watch.close(errStopped)
-	}
+	z.past.Close(errStopped)
 }
 
 func (z *zone) sortedApps() []*app {

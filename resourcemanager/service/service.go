@@ -59,8 +59,9 @@ type Zone interface {
 	ImageUnused(ctx context.Context, name, digest string) error
 	// MayRoute says why whoever calls may not be a balancer, if so.
 	MayRoute(ctx context.Context) error
-	// Events gives the stored events that match and, with follow, a stream of those after them.
-	Events(ctx context.Context, request *apiv1.WatchEventsRequest) ([]*apiv1.Event, Stream[*apiv1.Event], error)
+	// Events gives the stored events that match and, with follow, those after them; else it ends with io.EOF. A reader
+	// costs nothing but its position.
+	Events(request *apiv1.WatchEventsRequest) Stream[*apiv1.Event]
 }
 
 // Tracker is what the loop does for NodeManagers. errdefs.ErrAborted means that the node has to register again.

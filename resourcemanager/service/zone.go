@@ -2,6 +2,8 @@ package service
 
 import (
 	"context"
+	"errors"
+	"io"
 
 	"google.golang.org/grpc"
 
@@ -75,28 +77,18 @@ type events struct {
 }
 
 func (s *events) WatchEvents(request *apiv1.WatchEventsRequest, stream grpc.ServerStreamingServer[apiv1.Event]) error {
-	stored, following, err := s.loop.Events(stream.Context(), request)
-	if err != nil {
-		return wire.Status(err)
-	}
-	if following != nil {
-		defer following.Close()
-	}
-	for _, event := range stored {
-		if err := stream.Send(event); err != nil {
-			return err
-		}
-	}
-	if following == nil {
-		return nil
-	}
-	return send(stream.Context(), following, stream.Send)
+	reader := s.loop.Events(request)
+	defer reader.Close()
+	return send(stream.Context(), reader, stream.Send)
 }
 
-// send passes a loop's stream on until either side ends it.
+// send passes a stream on until either side ends it.
 func send[T any](ctx context.Context, from Stream[T], to func(T) error) error {
 	for {
 		values, err := from.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
 			return wire.Status(err)
 		}

@@ -1,0 +1,182 @@
+// Package eventlog holds the newest events of a zone for everybody who reads them. One writer adds; a reader keeps
+// nothing but its position, so a reader that is slow, or that reads nothing at all, costs no memory.
+package eventlog
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/containerd/errdefs"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// pageSize is the most events that one Next looks at without giving others their turn, and so the most it gives.
+const pageSize = 256
+
+// Log is the newest events, in the order of their sequence numbers. Events must not be changed once they are in it.
+type Log struct {
+	keep int
+
+	mu     sync.RWMutex
+	events []*apiv1.Event
+	// dropped is the sequence number of the newest event that the log has let go of; zero if it still has all.
+	dropped int64
+	// grown is closed with the next Add.
+	grown  chan struct{}
+	closed error
+}
+
+// New keeps the newest events, keep of them.
+func New(keep int) *Log { return &Log{keep: keep, grown: make(chan struct{})} }
+
+// Add appends events whose sequence numbers rise.
+func (l *Log) Add(events ...*apiv1.Event) {
+	if len(events) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.events = append(l.events, events...)
+	if over := len(l.events) - l.keep; over > l.keep/4 {
+		// Readers may still hold the array that this leaves behind.
+		l.dropped = l.events[over-1].GetSequence()
+		l.events = slices.Clone(l.events[over:])
+	}
+	l.wake()
+}
+
+// Close ends every reader that has read what there is, and every later one, with err.
+func (l *Log) Close(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = err
+	l.wake()
+}
+
+func (l *Log) wake() {
+	close(l.grown)
+	l.grown = make(chan struct{})
+}
+
+// Read begins to read the events that a request asks for. A reader that follows goes on with those to come.
+func (l *Log) Read(request *apiv1.WatchEventsRequest) *Reader {
+	r := &Reader{log: l, request: request, after: request.GetAfter()}
+	l.mu.RLock()
+	events := l.events
+	l.mu.RUnlock()
+	// Events that were let go of before the reader began are no loss of its.
+	if len(events) > 0 {
+		r.after = max(r.after, events[0].GetSequence()-1)
+		r.last = events[len(events)-1].GetSequence()
+	}
+	if tail := int(request.GetTail()); tail > 0 {
+		r.after = max(r.after, before(events, tail, r.matches))
+	}
+	return r
+}
+
+// before is the sequence number before the last n events that match.
+func before(events []*apiv1.Event, n int, matches func(*apiv1.Event) bool) int64 {
+	for _, event := range slices.Backward(events) {
+		if matches(event) {
+			if n--; n == 0 {
+				return event.GetSequence() - 1
+			}
+		}
+	}
+	return 0
+}
+
+// Reader is one reader's position. One goroutine uses it at a time.
+type Reader struct {
+	log     *Log
+	request *apiv1.WatchEventsRequest
+	after   int64
+	// last is the newest event that was there when the reader began.
+	last int64
+}
+
+// Next gives the next events that match, at most 256. It fails with io.EOF after the last one, or waits for more if the
+// reader follows; with ErrResourceExhausted when the log has let go of events that the reader has not seen; with what
+// the log was closed with; or with ctx's cause.
+func (r *Reader) Next(ctx context.Context) ([]*apiv1.Event, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		page, grown, err := r.page()
+		if err != nil {
+			return nil, err
+		}
+		if len(page) > 0 {
+			r.after = page[len(page)-1].GetSequence()
+			if found := r.filter(page); len(found) > 0 {
+				return found, nil
+			}
+			continue
+		}
+		if !r.request.GetFollow() {
+			return nil, io.EOF
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Close lets go of nothing: a reader holds nothing.
+func (r *Reader) Close() {}
+
+// page is what comes after the reader's position; of nothing, the channel that is closed when there is something.
+func (r *Reader) page() ([]*apiv1.Event, <-chan struct{}, error) {
+	l := r.log
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.dropped > r.after {
+		return nil, nil, fmt.Errorf("you are more than %d events behind; watch again after the last one you have seen: %w", l.keep, errdefs.ErrResourceExhausted)
+	}
+	from, _ := slices.BinarySearchFunc(l.events, r.after+1, func(e *apiv1.Event, sequence int64) int {
+		return int(min(1, max(-1, e.GetSequence()-sequence)))
+	})
+	page := l.events[from:min(len(l.events), from+pageSize)]
+	if !r.request.GetFollow() {
+		page = page[:len(page)-beyond(page, r.last)]
+	}
+	if len(page) == 0 && l.closed != nil {
+		return nil, nil, l.closed
+	}
+	return page, l.grown, nil
+}
+
+// beyond counts the events at the end of a page that are newer than last.
+func beyond(page []*apiv1.Event, last int64) int {
+	n := 0
+	for _, event := range slices.Backward(page) {
+		if event.GetSequence() <= last {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+func (r *Reader) filter(page []*apiv1.Event) []*apiv1.Event {
+	var found []*apiv1.Event
+	for _, event := range page {
+		if r.matches(event) {
+			found = append(found, event)
+		}
+	}
+	return found
+}
+
+func (r *Reader) matches(event *apiv1.Event) bool {
+	return (r.request.GetApp() == "" || r.request.GetApp() == event.GetApp()) &&
+		(r.request.GetNode() == "" || r.request.GetNode() == event.GetNode()) &&
+		(r.request.GetKind() == "" || r.request.GetKind() == event.GetKind())
+}
