@@ -2,7 +2,6 @@ package resourcemanager
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -23,12 +22,8 @@ func fromOwnPages(open bool, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusForbidden)
-		_ = json.NewEncoder(w).Encode(map[string]any{
-			"code":    codes.PermissionDenied,
-			"message": fmt.Sprintf("a page of %s may not change anything here; use the mammoth command, or a page of this zone at its own address", cmp.Or(origin, "another site")),
-		})
+		refuse(w, http.StatusForbidden, codes.PermissionDenied,
+			fmt.Errorf("a page of %s may not change anything here; use the mammoth command, or a page of this zone at its own address", cmp.Or(origin, "another site")))
 	})
 }
 

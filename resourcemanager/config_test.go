@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
@@ -35,7 +36,7 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 		{func(c *Config) { c.Images = nil }, "needs an image store"},
 		{func(c *Config) { c.Registry = nil }, "needs a registry"},
 		{func(c *Config) { c.NodeTimeout = time.Second }, "at least twice the report interval"},
-		{func(c *Config) { c.EventRetention = -1 }, "at least one event"},
+		{func(c *Config) { c.EventRetention = -1 }, "must be 1 to 1000000"},
 		{func(c *Config) { c.Listen = "7070" }, "is not HOST:PORT"},
 		{func(c *Config) { c.Listen = ":7070" }, "without TLS"},
 		{func(c *Config) { c.Listen = "192.0.2.1:7070" }, "without TLS"},
@@ -99,28 +100,31 @@ func TestAMailboxKeepsOrderAndTellsItsEndLast(t *testing.T) {
 
 func TestConnectionsAreSplitByWhatTheySayFirst(t *testing.T) {
 	for _, test := range []struct {
-		pieces []string
-		http2  bool
+		pieces         []string
+		http2, trusted bool
 	}{
-		{[]string{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}, true},
-		{[]string{"PRI ", "* HTTP", "/2.0\r\n"}, true},
-		{[]string{"GET / HTTP/1.1\r\n\r\n"}, false},
-		{[]string{"P", "OST /v1/apps HTTP/1.1\r\n"}, false},
-		{[]string{"PRI * HTTP/1"}, false},
+		{[]string{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}, true, false},
+		{[]string{"PRI ", "* HTTP", "/2.0\r\n"}, true, true},
+		{[]string{"GET / HTTP/1.1\r\n\r\n"}, false, true},
+		{[]string{"P", "OST /v1/apps HTTP/1.1\r\n"}, false, false},
+		{[]string{"PRI * HTTP/1"}, false, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			ours, theirs := net.Pipe()
-			grpcSide, httpSide := newHandedListener(nil), newHandedListener(nil)
-			go sort(theirs, grpcSide, httpSide)
+			to := newFaces(nil, func(peer.User) bool { return test.trusted })
+			go sort(theirs, to)
 			go func() {
 				for _, piece := range test.pieces {
 					_, _ = io.WriteString(ours, piece)
 				}
 				_ = ours.Close()
 			}()
-			want := httpSide
-			if test.http2 {
-				want = grpcSide
+			want := to.http
+			switch {
+			case test.http2 && test.trusted:
+				want = to.trusted
+			case test.http2:
+				want = to.grpc
 			}
 			connection, err := want.Accept()
 			if err != nil {
@@ -137,7 +141,7 @@ func TestConnectionsAreSplitByWhatTheySayFirst(t *testing.T) {
 func TestASilentConnectionIsHungUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
-		go sort(theirs, newHandedListener(nil), newHandedListener(nil))
+		go sort(theirs, newFaces(nil, func(peer.User) bool { return false }))
 		started := time.Now()
 		if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("read: %v", err)

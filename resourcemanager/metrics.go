@@ -68,6 +68,13 @@ func newMetrics() *metrics {
 	return m
 }
 
+// countRefused shows how many connections were closed because there were too many.
+func (m *metrics) countRefused(refused func() int64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "mammoth_connections_refused_total", Help: "Connections that were closed because there were too many.",
+	}, func() float64 { return float64(refused()) }))
+}
+
 func (m *metrics) committed(took time.Duration) {
 	m.commits.Inc()
 	m.committing.Observe(took.Seconds())

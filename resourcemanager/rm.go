@@ -11,13 +11,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
 
+	"github.com/mammoth-os/mammoth/internal/admission"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
@@ -27,8 +28,8 @@ import (
 const (
 	// stopWithin is how long calls in flight may take when the ResourceManager stops.
 	stopWithin = 3 * time.Second
-	// maxMessage is large enough for the whole truth of a node with some ten thousand containers.
-	maxMessage = 64 << 20
+	// largestAnswer is what REST takes from the services of its own process.
+	largestAnswer = 1 << 30
 	// readBuffer is what each connection holds for what it reads.
 	readBuffer = 4 << 10
 )
@@ -97,46 +98,57 @@ func (rm *ResourceManager) Address() string { return rm.listener.Addr().String()
 // must be made anew from the store.
 func (rm *ResourceManager) Run(ctx context.Context) error {
 	defer rm.store.Close() //nolint:errcheck // every commit is on the disk already
-	grpcListener, httpListener := newHandedListener(rm.listener.Addr()), newHandedListener(rm.listener.Addr())
-	server := grpc.NewServer(
-		grpc.Creds(peer.Credentials()),
-		// Thousands of connections are quiet most of the time, and reports are short.
-		grpc.ReadBufferSize(readBuffer),
-		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-	)
-	service.Register(server, service.Config{
-		Apps: rm, Zone: rm, Lending: rm, Tracker: rm, Masters: rm, Images: rm.config.Images, Registry: rm.zone.registry, Companions: rm.zone.registry,
-		AllowHostNetwork: rm.config.AllowHostNetwork,
-	})
+	bounds := newBounds(&rm.config)
+	faces := newFaces(rm.listener.Addr(), bounds.trusted)
+	// REST counts its own requests, so the server inside counts none.
+	insideListener := newHandedListener(rm.listener.Addr())
+	insideServer := grpc.NewServer(grpc.Creds(peer.Credentials()), grpc.MaxRecvMsgSize(largestRequest))
+	trusted, others := bounds.server(largestTrusted), bounds.server(largestRequest)
+	for _, server := range []*grpc.Server{insideServer, trusted, others} {
+		service.Register(server, service.Config{
+			Apps: rm, Zone: rm, Lending: rm, Tracker: rm, Masters: rm, Images: rm.config.Images, Registry: rm.zone.registry, Companions: rm.zone.registry,
+			AllowHostNetwork: rm.config.AllowHostNetwork,
+		})
+	}
+	bounds.learn(trusted)
 	inside, err := grpc.NewClient("passthrough:///resourcemanager", append(peer.PassOn(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(grpcListener.dial),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithContextDialer(insideListener.dial),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestAnswer)),
 	)...)
 	if err != nil {
 		return errors.Join(fmt.Errorf("connect REST to the services: %w", err), rm.listener.Close())
 	}
 	defer inside.Close() //nolint:errcheck // nothing is left to be said
-	handler, err := rm.handler(ctx, inside)
+	handler, err := rm.handler(ctx, inside, bounds)
 	if err != nil {
 		return errors.Join(err, rm.listener.Close())
 	}
-	web := &http.Server{Handler: handler, ReadHeaderTimeout: prefaceWait, ConnContext: peer.Connected}
+	web := &http.Server{
+		Handler: handler, ConnContext: peer.Connected,
+		ReadHeaderTimeout: prefaceWait, IdleTimeout: idleFor, MaxHeaderBytes: largestHeader,
+	}
+	listener := admission.Listen(rm.listener, admission.Config{
+		Limits: admission.LimitsFor(mostConnections), Trusted: bounds.trusted, Logger: rm.config.Logger,
+	})
+	rm.metrics.countRefused(listener.Refused)
 
 	group, running := errgroup.WithContext(ctx)
 	loop, endLoop := context.WithCancel(context.Background())
 	defer endLoop()
 	group.Go(func() error { return rm.loop(loop) })
 	group.Go(func() error { rm.followQueueFile(running); return nil })
-	group.Go(func() error { return split(running, rm.listener, grpcListener, httpListener) })
-	group.Go(func() error { return ended(running, server.Serve(grpcListener)) })
-	group.Go(func() error { return ended(running, web.Serve(httpListener)) })
+	group.Go(func() error { return split(running, listener, faces) })
+	for _, served := range []struct {
+		server   interface{ Serve(net.Listener) error }
+		listener net.Listener
+	}{{insideServer, insideListener}, {trusted, faces.trusted}, {others, faces.grpc}, {web, faces.http}} {
+		group.Go(func() error { return ended(running, served.server.Serve(served.listener)) })
+	}
 	group.Go(func() error {
 		<-running.Done()
 		endLoop() // streams end with it
-		return rm.shutDown(server, web)
+		return shutDown(listener, web, trusted, others, insideServer)
 	})
 	return group.Wait()
 }
@@ -150,35 +162,33 @@ func ended(ctx context.Context, err error) error {
 }
 
 // shutDown lets calls in flight end, but not for long.
-func (rm *ResourceManager) shutDown(server *grpc.Server, web *http.Server) error {
-	closed := rm.listener.Close()
+func shutDown(listener net.Listener, web *http.Server, servers ...*grpc.Server) error {
+	closed := listener.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()
 	if err := web.Shutdown(ctx); err != nil {
 		_ = web.Close()
 	}
-	done := make(chan struct{})
-	go func() {
-		server.GracefulStop()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		server.Stop()
-		<-done
+	var ending sync.WaitGroup
+	for _, server := range servers {
+		ending.Go(func() {
+			cut := context.AfterFunc(ctx, server.Stop)
+			defer cut()
+			server.GracefulStop()
+		})
 	}
+	ending.Wait()
 	return closed
 }
 
 // handler is everything that is served over HTTP/1.
-func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn) (http.Handler, error) {
+func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn, bounds *bounds) (http.Handler, error) {
 	gateway, err := service.Gateway(ctx, inside)
 	if err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/", gateway)
+	mux.Handle("/", bounds.smallBodies(gateway))
 	mux.Handle("GET /metrics", rm.metrics.handler())
 	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -195,10 +205,10 @@ func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn)
 	})
 	uploads := rm.config.Images.Handler()
 	for _, pattern := range []string{"/v1/uploads", "/v1/uploads/", "/v2/"} {
-		mux.Handle(pattern, uploads)
+		mux.Handle(pattern, uploads) // which bounds what it takes itself
 	}
 	for pattern, handler := range rm.config.Handlers {
-		mux.Handle(pattern, handler)
+		mux.Handle(pattern, bounds.smallBodies(handler))
 	}
-	return fromOwnPages(rm.config.AllowInsecure, mux), nil
+	return bounds.admitRequests(fromOwnPages(rm.config.AllowInsecure, mux)), nil
 }

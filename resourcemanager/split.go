@@ -19,11 +19,27 @@ const prefaceWait = 10 * time.Second
 // http2Preface is what an HTTP/2 client says first, and no HTTP/1 request begins with.
 var http2Preface = []byte("PRI * HTTP/2")
 
-// split serves two protocols on one listener: connections that begin with HTTP/2's preface come out of grpc, all
-// others out of http. It returns when the listener is closed, which is no error once ctx has ended, and closes both.
-func split(ctx context.Context, listener net.Listener, grpc, http *handedListener) error {
-	defer grpc.Close() //nolint:errcheck // never fails
-	defer http.Close() //nolint:errcheck // never fails
+// faces are what connections are handed to.
+type faces struct {
+	// trusted and grpc take those that begin with HTTP/2's preface, http all others.
+	trusted, grpc, http *handedListener
+	trusts              func(peer.User) bool
+}
+
+func newFaces(address net.Addr, trusts func(peer.User) bool) *faces {
+	return &faces{trusted: newHandedListener(address), grpc: newHandedListener(address), http: newHandedListener(address), trusts: trusts}
+}
+
+func (f *faces) close() {
+	for _, l := range []*handedListener{f.trusted, f.grpc, f.http} {
+		_ = l.Close()
+	}
+}
+
+// split serves several protocols on one listener. It returns when the listener is closed, which is no error once ctx has
+// ended, and closes all faces.
+func split(ctx context.Context, listener net.Listener, to *faces) error {
+	defer to.close()
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	for {
@@ -34,13 +50,13 @@ func split(ctx context.Context, listener net.Listener, grpc, http *handedListene
 		readers.Go(func() {
 			hangUp := context.AfterFunc(ctx, func() { _ = connection.Close() })
 			defer hangUp()
-			sort(connection, grpc, http)
+			sort(connection, to)
 		})
 	}
 }
 
 // sort reads as little of a connection as it needs to tell what it speaks.
-func sort(connection net.Conn, grpc, http *handedListener) {
+func sort(connection net.Conn, to *faces) {
 	_ = connection.SetReadDeadline(time.Now().Add(prefaceWait))
 	read := make([]byte, 0, len(http2Preface))
 	for len(read) < len(http2Preface) {
@@ -57,10 +73,14 @@ func sort(connection net.Conn, grpc, http *handedListener) {
 	_ = connection.SetReadDeadline(time.Time{})
 	begun := &begunConn{Conn: connection, read: read}
 	if bytes.Equal(read, http2Preface) {
-		grpc.hand(begun)
+		if to.trusts(peer.Of(connection).User()) {
+			to.trusted.hand(begun)
+			return
+		}
+		to.grpc.hand(begun)
 		return
 	}
-	http.hand(begun)
+	to.http.hand(begun)
 }
 
 // begunConn is a connection of which a part was read already.

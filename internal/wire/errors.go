@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
@@ -41,10 +42,23 @@ func Status(err error) error {
 	}
 	for _, class := range taxonomy {
 		if errors.Is(err, class.err) {
-			return status.Error(class.code, Sentence(err))
+			return status.Error(class.code, short(Sentence(err)))
 		}
 	}
-	return status.Error(codes.Internal, err.Error())
+	return status.Error(codes.Internal, short(err.Error()))
+}
+
+// longestSentence is in bytes: a refusal repeats what it was given, which may be long, and is sent as a header.
+const longestSentence = 4 << 10
+
+// short cuts a sentence that is too long in the middle, since what to do stands at its end.
+func short(sentence string) string {
+	sentence = strings.ToValidUTF8(sentence, "�")
+	if len(sentence) <= longestSentence {
+		return sentence
+	}
+	half := longestSentence / 2
+	return strings.ToValidUTF8(sentence[:half], "") + " … " + strings.ToValidUTF8(sentence[len(sentence)-half:], "")
 }
 
 // Sentence is an error's text for a person: without the taxonomy's word behind it, and without gRPC's prefix.

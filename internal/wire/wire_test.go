@@ -3,7 +3,9 @@ package wire_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
@@ -39,5 +41,15 @@ func TestAnErrorKeepsItsClassAndSentenceOverTheWire(t *testing.T) {
 	back := wire.Error(err)
 	if !errors.Is(back, errdefs.ErrNotFound) || back.Error() != `no app is named "web"` {
 		t.Errorf("came back as %v", back)
+	}
+}
+
+// A sentence that repeats what somebody sent keeps its beginning and its end, and can be sent whatever is in it.
+func TestLongSentencesAreCutInTheMiddle(t *testing.T) {
+	for _, class := range []error{errdefs.ErrNotFound, errors.New("unknown")} {
+		said := status.Convert(wire.Status(fmt.Errorf("no app is named %s; look again: %w", strings.Repeat("ä\xff", 1<<20), class))).Message()
+		if len(said) > 4200 || !utf8.ValidString(said) || !strings.HasPrefix(said, "no app is named ä") || !strings.Contains(said, "; look again") {
+			t.Errorf("%d bytes: %.40q … %.40q", len(said), said, said[max(0, len(said)-40):])
+		}
 	}
 }

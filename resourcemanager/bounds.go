@@ -1,0 +1,189 @@
+package resourcemanager
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/tap"
+
+	"github.com/mammoth-os/mammoth/internal/admission"
+	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// What anybody may send, open and hold at once. docs/design/limits.md lists these figures.
+const (
+	// largestTrusted holds the whole truth of a node with some ten thousand containers.
+	largestTrusted = 16 << 20
+	// largestRequest is for everybody else, over gRPC and REST: four times the largest app that is taken.
+	largestRequest = 1 << 20
+	// largestHeader bounds the header of a request.
+	largestHeader = 64 << 10
+	// streamsPerConnection are more than the nodes or watches that share a connection.
+	streamsPerConnection = 1024
+	// bodyWithin is how long the body of a request may take.
+	bodyWithin = 30 * time.Second
+	// idleFor is how long a connection may be open without a request under way.
+	idleFor = 2 * time.Minute
+)
+
+var mostConnections = admission.Limits{InAll: 65536, Others: 4096, PerCaller: 1024}
+
+// bounds counts what callers have open.
+type bounds struct {
+	// watches are streams and look-ups that wait; calls are gRPC's other calls; requests are those over REST, bodies
+	// the ones that have a body.
+	watches, calls, requests, bodies *admission.Quota
+	trusted                          func(peer.User) bool
+	// waits are the methods of watches.
+	waits map[string]bool
+}
+
+func newBounds(config *Config) *bounds {
+	return &bounds{
+		watches:  admission.NewQuota("watches", 1024, 8192),
+		calls:    admission.NewQuota("calls", 512, 2048),
+		requests: admission.NewQuota("requests", 1024, 8192),
+		bodies:   admission.NewQuota("requests with a body", 64, 512),
+		trusted:  config.trusts,
+	}
+}
+
+// trusts reports whether somebody may be a node or run application masters, which are many and say much.
+func (c *Config) trusts(who peer.User) bool { return who.Operator || who.Name == "" && c.AllowInsecure }
+
+// server makes a gRPC server that takes messages up to a size.
+func (b *bounds) server(largest int) *grpc.Server {
+	return grpc.NewServer(
+		grpc.Creds(peer.Credentials()),
+		// Thousands of connections are quiet most of the time, and reports are short.
+		grpc.ReadBufferSize(readBuffer),
+		grpc.MaxRecvMsgSize(largest),
+		grpc.MaxHeaderListSize(largestHeader),
+		grpc.MaxConcurrentStreams(streamsPerConnection),
+		grpc.ConnectionTimeout(prefaceWait),
+		grpc.InTapHandle(b.admit),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: idleFor}),
+	)
+}
+
+// admit counts a call from its beginning to its end. It is asked before anything is held for the call.
+func (b *bounds) admit(ctx context.Context, call *tap.Info) (context.Context, error) {
+	who := peer.From(ctx)
+	if b.trusted(who) && !strings.HasPrefix(call.FullMethodName, "/mammoth.api.") {
+		return ctx, nil // a node, a master, a companion
+	}
+	quota := b.calls
+	if b.waits[call.FullMethodName] {
+		quota = b.watches
+	}
+	caller := ""
+	if remote, ok := grpcpeer.FromContext(ctx); ok {
+		caller = admission.Caller(who, remote.Addr)
+	}
+	release, err := quota.Take(caller)
+	if err != nil {
+		return ctx, wire.Status(err)
+	}
+	context.AfterFunc(ctx, release)
+	return ctx, nil
+}
+
+// learn finds the methods whose calls last as long as their callers want. It has to come before the first call.
+func (b *bounds) learn(server *grpc.Server) {
+	b.waits = map[string]bool{apiv1.Registry_GetService_FullMethodName: true}
+	for name, service := range server.GetServiceInfo() {
+		for _, method := range service.Methods {
+			if method.IsServerStream || method.IsClientStream {
+				b.waits["/"+name+"/"+method.Name] = true
+			}
+		}
+	}
+}
+
+// admitRequests counts requests over REST from their beginning to their end.
+func (b *bounds) admitRequests(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		release, err := b.requests.Take(callerOf(r))
+		if err != nil {
+			refuse(w, http.StatusTooManyRequests, codes.ResourceExhausted, err)
+			return
+		}
+		defer release()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// smallBodies reads the body of a request before anything looks at it, and refuses one that is too large.
+func (b *bounds) smallBodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 || r.Body == http.NoBody {
+			next.ServeHTTP(w, r)
+			return
+		}
+		release, err := b.bodies.Take(callerOf(r))
+		if err != nil {
+			refuse(w, http.StatusTooManyRequests, codes.ResourceExhausted, err)
+			return
+		}
+		defer release()
+		body, err := readBody(w, r)
+		var large *http.MaxBytesError
+		switch {
+		case errors.As(err, &large):
+			refuse(w, http.StatusRequestEntityTooLarge, codes.ResourceExhausted,
+				fmt.Errorf("the body of %s %s has more than %d KiB, which is the most that is taken", r.Method, r.URL.Path, large.Limit>>10))
+			return
+		case err != nil:
+			refuse(w, http.StatusBadRequest, codes.InvalidArgument, fmt.Errorf("the body of %s %s did not arrive: %w", r.Method, r.URL.Path, err))
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		next.ServeHTTP(w, r)
+	})
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength > largestRequest {
+		return nil, &http.MaxBytesError{Limit: largestRequest}
+	}
+	deadline := http.NewResponseController(w)
+	_ = deadline.SetReadDeadline(time.Now().Add(bodyWithin)) // a recorder of tests has none
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largestRequest))
+	_ = deadline.SetReadDeadline(time.Time{})
+	return body, err
+}
+
+// callerOf names who sent a request over HTTP.
+func callerOf(r *http.Request) string {
+	return admission.Caller(peer.From(r.Context()), remoteAddress(r.RemoteAddr))
+}
+
+// remoteAddress is an address as http.Request has it.
+type remoteAddress string
+
+// Network implements net.Addr.
+func (remoteAddress) Network() string { return "tcp" }
+
+// String implements net.Addr.
+func (a remoteAddress) String() string { return string(a) }
+
+// refuse answers as the services do.
+func refuse(w http.ResponseWriter, httpStatus int, code codes.Code, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(httpStatus)
+	_ = json.NewEncoder(w).Encode(map[string]any{"code": code, "message": wire.Sentence(err)})
+}
