@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/internal/expose"
@@ -102,12 +103,17 @@ func configure(s settings, plan *balancer.Plan, servers bool) string {
 	w.line("description %s", shapeMark)
 	w.line("hard-stop-after %ds", s.StopAfter)
 	w.line("maxconn %d", s.Connections)
+	// All headers of a request, or of an answer, have to fit into one buffer.
+	w.line("tune.bufsize 32768")
+	w.line("tune.maxrewrite 1024")
+	w.line("expose-experimental-directives") // normalize-uri, below
 	if s.User != "" {
 		w.line("user %s", s.User)
 	}
 	w.section("defaults")
 	w.line("mode http")
 	w.line("option http-keep-alive")
+	w.line("option http-no-delay")
 	w.line("option forwardfor")
 	w.line("timeout connect 1s")
 	w.line("timeout client 60s")
@@ -142,11 +148,10 @@ func (w *writer) front(s settings, plan *balancer.Plan) {
 	if tls {
 		w.line("bind %s ssl crt-list %s strict-sni ssl-min-ver TLSv1.2", s.TLS, shaped(s.Dir, "certificates.list"))
 	}
-	w.line("http-request set-header X-Forwarded-Proto %%[ssl_fc,iif(https,http)]")
-	w.line("http-request set-header X-Forwarded-Host %%[req.hdr(host)]")
-	w.line("http-request set-header X-Real-IP %%[src]")
-	w.line("http-request set-var(txn.path) path,concat(/)")
-	w.line("http-request set-var(txn.host) req.hdr(host),field(1,:),lower")
+	w.line("timeout client %dms", patience(plan).Milliseconds())
+	w.headers()
+	w.path()
+	w.line(`http-request set-var(txn.host) req.hdr(host),host_only,lower,regsub(\.$,)`)
 	// A pattern of hosts is tried when no exact name is known; the longest first.
 	var patterns []string
 	for _, host := range plan.Hosts {
@@ -171,9 +176,46 @@ func (w *writer) front(s settings, plan *balancer.Plan) {
 			w.line("http-request deny deny_status 413 if { var(txn.app) -m str app_%s } { req.hdr_val(content-length) gt %d }", service.Name, body)
 		}
 	}
+	// An instance refuses a request without a host, as HTTP/1.0 may send it.
+	w.line(`http-request set-header Host %%[var(txn.to)]:%%[dst_port] unless { req.hdr(host) -m found }`)
 	w.line("http-request return status 404 content-type text/html string %q unless { var(txn.app) -m found }",
 		"<!doctype html><title>Nothing is here</title><h1>Nothing is here</h1><p>No app of this zone is exposed under this address.</p>")
 	w.line("use_backend %%[var(txn.app)]")
+}
+
+// headers writes what an instance is told of a request. Names with an underscore are left out: a program that takes headers as
+// variables cannot tell X_Real_IP, which anybody may send, from X-Real-IP.
+func (w *writer) headers() {
+	w.line("http-request set-header Host %%[url,field(3,/)] if { url -m beg http:// } !{ req.hdr(host) -m found }")
+	w.line("http-request del-header _ -m sub")
+	w.line("http-request set-header X-Forwarded-Proto %%[ssl_fc,iif(https,http)]")
+	w.line("http-request del-header X-Forwarded-Host")
+	w.line("http-request set-header X-Forwarded-Host %%[req.hdr(host)] if { req.hdr(host) -m found }")
+	w.line("http-request set-header X-Real-IP %%[src]")
+	w.line("http-request set-var(txn.to) dst")
+	w.line("http-request set-var(txn.to) str([),concat(,txn.to,]) if { var(txn.to) -m sub : }")
+}
+
+// path finds out which path a request means, however it is written, and leaves the request as it is.
+func (w *writer) path() {
+	w.line("http-request set-var(txn.asked) url")
+	w.line("http-request normalize-uri percent-decode-unreserved")
+	w.line("http-request normalize-uri path-merge-slashes")
+	w.line("http-request normalize-uri path-strip-dot")
+	w.line("http-request normalize-uri path-strip-dotdot full")
+	w.line("http-request set-var(txn.path) path,url_dec,concat(/)")
+	w.line("http-request set-uri %%[var(txn.asked)]")
+}
+
+// patience is what clients are given by the most patient app: HAProxy reads a request before it knows whose it is.
+func patience(plan *balancer.Plan) time.Duration {
+	longest := expose.DefaultIdle
+	for _, service := range plan.Services {
+		if service.Expose.GetHttp() != nil {
+			longest = max(longest, expose.Patience(service.Expose))
+		}
+	}
+	return longest
 }
 
 func (w *writer) app(s settings, service *balancer.Service, servers bool) {
@@ -184,7 +226,7 @@ func (w *writer) app(s settings, service *balancer.Service, servers bool) {
 	w.section("backend app_%s", service.Name)
 	w.common(service.Expose)
 	if service.Expose.GetRetry() == apiv1.Expose_IDEMPOTENT {
-		w.line("retry-on conn-failure empty-response response-timeout")
+		w.line("retry-on conn-failure empty-response")
 		w.line("http-request disable-l7-retry unless METH_GET or { method HEAD OPTIONS PUT DELETE TRACE }")
 	}
 	if h.GetStickyCookie() != "" {
@@ -213,7 +255,7 @@ func (w *writer) common(e *apiv1.Expose) {
 	if e.GetRetry() == apiv1.Expose_OFF {
 		w.line("retries 0")
 	} else {
-		w.line("retries 3")
+		w.line("retries 2")
 		w.line("option redispatch 1")
 	}
 }

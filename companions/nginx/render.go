@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/internal/expose"
@@ -124,6 +125,7 @@ func (w *writer) http(s settings, plan *balancer.Plan) {
 	w.line(`log_format mammoth_traffic "$mammoth_service $upstream_addr $status";`)
 	w.upgrade("mammoth_connection", "")
 	w.upgrade("mammoth_close", "close")
+	w.host()
 	w.numbers = make(map[*balancer.Service]int, len(plan.Services))
 	room := 0
 	for i := range plan.Services {
@@ -159,6 +161,24 @@ func (w *writer) upgrade(variable, idle string) {
 	})
 }
 
+// host writes the host that instances are told: the client's own word. Of one that names none, as HTTP/1.0 may, it is the
+// host of the request's line, or else the address that it was sent to: an instance refuses a request without any.
+func (w *writer) host() {
+	w.block("map $server_addr $mammoth_address", func() {
+		w.line("default $server_addr:$server_port;")
+		w.line(`"~:" "[$server_addr]:$server_port";`)
+	})
+	// Of a request that names no host, nginx's own $host is the name of the server that takes it, which may be a pattern.
+	w.block("map $host $mammoth_named", func() {
+		w.line("default $host;")
+		w.line(`"~^(_$|\*)" $mammoth_address;`)
+	})
+	w.block("map $http_host $mammoth_host", func() {
+		w.line("default $http_host;")
+		w.line(`"" $mammoth_named;`)
+	})
+}
+
 // upstream writes a service's group of instances, and what keeps a client with one of them.
 func (w *writer) upstream(number int, service *balancer.Service) {
 	cookie := service.Expose.GetHttp().GetStickyCookie()
@@ -186,9 +206,11 @@ func (w *writer) upstream(number int, service *balancer.Service) {
 		} else {
 			w.balance(service.Expose.GetBalance())
 		}
-		w.servers(service.HTTP, service.Expose.GetRetry())
+		w.servers(service.HTTP)
 		if service.Expose.GetRetry() == apiv1.Expose_IDEMPOTENT {
 			w.line("keepalive 32;")
+			// Shorter than programs keep idle connections: a request on one that is being closed may have to fail.
+			w.line("keepalive_timeout 1s;")
 		}
 	})
 }
@@ -202,13 +224,11 @@ func (w *writer) balance(balance apiv1.Expose_Balance) {
 	}
 }
 
-func (w *writer) servers(servers []balancer.Server, retry apiv1.Expose_Retry) {
-	failures := "max_fails=2 fail_timeout=2s"
-	if retry == apiv1.Expose_OFF {
-		failures = "max_fails=0"
-	}
+// servers writes instances. Which of them are well is the zone's to say: nginx would count a slow request as a failure, and shut out
+// an instance that is healthy.
+func (w *writer) servers(servers []balancer.Server) {
 	for _, server := range servers {
-		w.line("server %s:%d weight=%d %s; # %s", server.Address, server.Port, server.Weight, failures, server.ID)
+		w.line("server %s:%d weight=%d max_fails=0; # %s", server.Address, server.Port, server.Weight, server.ID)
 	}
 }
 
@@ -238,6 +258,8 @@ func (w *writer) server(s settings, host balancer.Host) {
 		}
 		w.line("access_log syslog:server=%s,nohostname,tag=%s mammoth_traffic;", s.Hearer, requestTag(s.Mark))
 		w.errors(s)
+		// A line of headers has to fit into one buffer.
+		w.line("large_client_header_buffers 4 32k;")
 		w.line(`set $mammoth_service "-";`)
 		root := false
 		for _, path := range host.Paths {
@@ -277,20 +299,17 @@ func (w *writer) location(head string, number int, service *balancer.Service) {
 		h, e := service.Expose.GetHttp(), service.Expose
 		w.line("proxy_http_version 1.1;")
 		w.line("client_max_body_size %d;", max(expose.Body(h), 0))
-		w.line("proxy_connect_timeout %dms;", expose.Connect(e).Milliseconds())
-		w.line("proxy_read_timeout %dms;", expose.Idle(e).Milliseconds())
-		w.line("proxy_send_timeout %dms;", expose.Idle(e).Milliseconds())
+		w.passing()
+		w.times(e)
 		if e.GetRetry() == apiv1.Expose_OFF {
 			w.line("proxy_next_upstream off;")
 			w.line("proxy_set_header Connection $mammoth_close;")
 		} else {
-			w.line("proxy_next_upstream error timeout;")
-			w.line("proxy_next_upstream_tries 3;")
-			w.line("proxy_next_upstream_timeout 10s;")
+			w.retry(e)
 			w.line("proxy_set_header Connection $mammoth_connection;")
 		}
 		for _, header := range []string{
-			"Host $http_host", "Upgrade $http_upgrade", "X-Real-IP $remote_addr",
+			"Host $mammoth_host", "Upgrade $http_upgrade", "X-Real-IP $remote_addr",
 			"X-Forwarded-For $proxy_add_x_forwarded_for", "X-Forwarded-Proto $scheme", "X-Forwarded-Host $http_host",
 		} {
 			w.line("proxy_set_header %s;", header)
@@ -302,6 +321,36 @@ func (w *writer) location(head string, number int, service *balancer.Service) {
 	})
 }
 
+// passing has bodies passed on as they come, in both directions: an event arrives when it was sent, and the largest upload or answer
+// takes neither memory nor disk here. What has to fit into the one buffer is an answer's headers.
+func (w *writer) passing() {
+	w.line("proxy_request_buffering off;")
+	w.line("proxy_buffering off;")
+	w.line("proxy_buffer_size 32k;")
+	w.line("proxy_buffers 4 32k;")
+	w.line("proxy_max_temp_file_size 0;")
+}
+
+// times writes how long is waited for whom.
+func (w *writer) times(e *apiv1.Expose) {
+	idle := expose.Idle(e).Milliseconds()
+	w.line("proxy_connect_timeout %dms;", expose.Connect(e).Milliseconds())
+	w.line("proxy_read_timeout %dms;", idle)
+	w.line("proxy_send_timeout %dms;", idle)
+	patience := expose.Patience(e).Milliseconds()
+	w.line("client_body_timeout %dms;", patience)
+	w.line("send_timeout %dms;", patience)
+}
+
+// retry writes which requests are tried on another instance. nginx calls it a timeout when a connection does not come about, and when an
+// answer does not; the first is to be tried elsewhere, the second never. They differ by when they come: an answer is missed after
+// the idle time at the earliest, and by then nothing is tried any more.
+func (w *writer) retry(e *apiv1.Expose) {
+	w.line("proxy_next_upstream error timeout;")
+	w.line("proxy_next_upstream_tries 3;")
+	w.line("proxy_next_upstream_timeout %dms;", min(expose.Idle(e), 10*time.Second).Milliseconds())
+}
+
 func (w *writer) stream(s settings, plan *balancer.Plan) {
 	w.block("stream", func() {
 		w.errors(s)
@@ -311,7 +360,7 @@ func (w *writer) stream(s settings, plan *balancer.Plan) {
 				w.block("upstream "+name, func() {
 					w.line("zone %s %dk;", name, zoneSize(tcp.Servers))
 					w.balance(tcp.Service.Expose.GetBalance())
-					w.servers(tcp.Servers, tcp.Service.Expose.GetRetry())
+					w.servers(tcp.Servers)
 				})
 			}
 			w.block("server", func() {

@@ -54,13 +54,18 @@ func Paths(h *apiv1.Expose_Http) []string {
 	return slices.Compact(list)
 }
 
-// Connect is the time to reach an instance.
+// Connect is the time to reach an instance: at most half of Idle, so that a connection that does not come about is never
+// taken for an answer that does not.
 func Connect(e *apiv1.Expose) time.Duration {
-	return orDefault(e.GetTimeouts().GetConnect(), DefaultConnect)
+	return min(orDefault(e.GetTimeouts().GetConnect(), DefaultConnect), Idle(e)/2)
 }
 
 // Idle is the time between two reads or writes.
 func Idle(e *apiv1.Expose) time.Duration { return orDefault(e.GetTimeouts().GetIdle(), DefaultIdle) }
+
+// Patience is the time between two reads or writes that a client is given: as much as an instance, and no less than a slow network
+// needs.
+func Patience(e *apiv1.Expose) time.Duration { return max(Idle(e), DefaultIdle) }
 
 // Body is the largest request body; negative is no limit.
 func Body(h *apiv1.Expose_Http) int64 {
@@ -92,7 +97,7 @@ func problem(e *apiv1.Expose, ports []string) string {
 	if _, known := apiv1.Expose_Retry_name[int32(e.GetRetry())]; !known {
 		return "retry must be idempotent or off"
 	}
-	if connect := Connect(e); connect < 10*time.Millisecond || connect > time.Minute {
+	if connect := orDefault(e.GetTimeouts().GetConnect(), DefaultConnect); connect < 10*time.Millisecond || connect > time.Minute {
 		return fmt.Sprintf("the connect timeout must be between 10ms and 1m, but is %s", connect)
 	}
 	if idle := Idle(e); idle < time.Second || idle > 24*time.Hour {

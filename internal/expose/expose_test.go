@@ -140,3 +140,20 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
+
+func TestTimes(t *testing.T) {
+	for _, test := range []struct{ connect, idle, wantConnect, wantPatience time.Duration }{
+		{0, 0, time.Second, time.Minute},
+		{5 * time.Second, 4 * time.Second, 2 * time.Second, time.Minute},
+		{100 * time.Millisecond, 2 * time.Hour, 100 * time.Millisecond, 2 * time.Hour},
+	} {
+		e := &apiv1.Expose{Timeouts: &apiv1.Expose_Timeouts{}}
+		if test.connect > 0 {
+			e.Timeouts.Connect, e.Timeouts.Idle = durationpb.New(test.connect), durationpb.New(test.idle)
+		}
+		if connect, patience := expose.Connect(e), expose.Patience(e); connect != test.wantConnect || patience != test.wantPatience {
+			t.Errorf("of connect %s and idle %s an instance is given %s and a client %s, want %s and %s",
+				test.connect, test.idle, connect, patience, test.wantConnect, test.wantPatience)
+		}
+	}
+}

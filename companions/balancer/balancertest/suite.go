@@ -80,6 +80,20 @@ func Run(t *testing.T, subject Subject) {
 		{"the proxy killed is started again", testKilledProxy},
 		{"the companion gone, the proxy serves on", testCompanionGone},
 		{"long connections are switched over", testUpgrade},
+		{"a request without a host is answered", testNoHost},
+		{"headers of 16 KiB pass both ways", testLargeHeaders},
+		{"what an instance sends arrives when it is sent", testStream},
+		{"what a client sends arrives when it is sent", testStreamUp},
+		{"a slow request runs once and shuts nobody out", testSlow},
+		{"a request that ended without an answer is tried again if it may be", testUnanswered},
+		{"a connection that does not come about is tried elsewhere", testNoConnection},
+		{"however a host is written it is the same app", testHostSpelling},
+		{"however a path is written it is the same app", testPathSpelling},
+		{"an instance is told who asks", testForwarded},
+		{"answers without a body", testNoContent},
+		{"a body that is refused early", testEarlyAnswer},
+		{"bodies in chunks, and those that wait for a word", testChunks},
+		{"long connections outlive the changes of others", testOutlive},
 		{"traffic is counted", testTraffic},
 		{"two companions on one proxy", testTwoCompanions},
 	}
@@ -158,6 +172,12 @@ type Instance struct {
 	done     chan struct{}
 	// Requests to /slow are answered once it is closed.
 	Release chan struct{}
+	// Each line that is sent here goes out at once to a client that asks for /lines; closed, the answer ends.
+	Lines chan string
+	// Each piece of a body that comes in at /upload.
+	Pieces chan string
+	// The last request.
+	Last atomic.Pointer[http.Request]
 }
 
 // NewInstance starts an instance; it ends with the test.
@@ -167,7 +187,10 @@ func NewInstance(t *testing.T, id string) *Instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &Instance{ID: id, Port: listener.Addr().(*net.TCPAddr).Port, done: make(chan struct{}), Release: make(chan struct{})}
+	i := &Instance{
+		ID: id, Port: listener.Addr().(*net.TCPAddr).Port, done: make(chan struct{}),
+		Release: make(chan struct{}), Lines: make(chan string), Pieces: make(chan string, 100),
+	}
 	i.server = &http.Server{Handler: http.HandlerFunc(i.serve)}
 	go func() {
 		defer close(i.done)
@@ -179,6 +202,11 @@ func NewInstance(t *testing.T, id string) *Instance {
 
 func (i *Instance) serve(w http.ResponseWriter, request *http.Request) {
 	i.Requests.Add(1)
+	i.Last.Store(request)
+	if special := i.special(request.URL.Path); special != nil {
+		special(w, request)
+		return
+	}
 	switch {
 	case request.URL.Path == "/slow":
 		<-i.Release

@@ -1,0 +1,77 @@
+package balancertest
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/mammoth-os/mammoth/companions/balancer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// An event stream, a WebSocket, a download and a TCP connection of one app go on while another app changes: its instances, its hosts, its paths.
+func testOutlive(r *rig) {
+	long, other := NewInstance(r.t, "long-1"), NewInstance(r.t, "other-1")
+	stays := Route("long", "long.example.test", "/", long)
+	port := FreePort(r.t)
+	if !r.subject.NoTCP {
+		stays.Expose.Tcp = []*apiv1.Expose_Tcp{{Listen: int32(port), Port: "http"}}
+	}
+	r.apply(stays)
+
+	_, reader := r.raw(r.front.HTTP, "GET /lines HTTP/1.1\r\nHost: long.example.test\r\n\r\n")
+	answer, err := http.ReadResponse(reader, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	events := bufio.NewReader(answer.Body)
+	echoes := map[string]func(string) (string, error){"a WebSocket": r.echo(r.front.HTTP)}
+	if !r.subject.NoTCP {
+		echoes["a TCP connection"] = r.echo(address(port))
+	}
+	const size = 64 << 20
+	_, download := r.raw(r.front.HTTP, fmt.Sprintf("GET /large?bytes=%d HTTP/1.0\r\nHost: long.example.test\r\n\r\n", size))
+	answer, err = http.ReadResponse(download, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for n := range 8 {
+		changed := []balancer.Route{stays}
+		for i := range n%3 + 1 {
+			changed = append(changed, Route(fmt.Sprint("other", i), fmt.Sprintf("other-%d-%d.example.test", i, n), "/", other))
+		}
+		r.apply(changed...)
+		r.expect(fmt.Sprintf("other-0-%d.example.test", n), "/", 200, "other-1")
+		long.Lines <- fmt.Sprint("event ", n)
+		if line, err := events.ReadString('\n'); line != fmt.Sprintf("event %d\n", n) {
+			r.t.Fatalf("after %d changes the event stream says %q, %v", n+1, line, err)
+		}
+		for what, echo := range echoes {
+			if line, err := echo(fmt.Sprint("word ", n)); line != fmt.Sprint("word ", n) {
+				r.t.Fatalf("after %d changes %s says %q, %v", n+1, what, line, err)
+			}
+		}
+	}
+	if n, err := io.Copy(io.Discard, answer.Body); n != size {
+		r.t.Errorf("of a download of %d bytes %d came, %v", size, n, err)
+	}
+}
+
+// echo opens a connection that gives back every line.
+func (r *rig) echo(address string) func(line string) (string, error) {
+	r.t.Helper()
+	conn, reader := r.raw(address, "GET /socket HTTP/1.1\r\nHost: long.example.test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+	answer, err := http.ReadResponse(reader, nil)
+	if err != nil || answer.StatusCode != http.StatusSwitchingProtocols {
+		r.t.Fatalf("the upgrade is answered %v, %v", answer, err)
+	}
+	return func(line string) (string, error) {
+		if _, err := io.WriteString(conn, line+"\n"); err != nil {
+			return "", err
+		}
+		back, err := reader.ReadString('\n')
+		return strings.TrimSuffix(back, "\n"), err
+	}
+}
