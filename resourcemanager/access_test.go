@@ -429,11 +429,11 @@ func TestOnlyOperatorsRunCommandsInFrameworks(t *testing.T) {
 			t.Fatal(apps, err)
 		}
 		for _, who := range []string{"guest", ""} {
-			if got := refusal(t, z.rm.MayExec(as(who), apps[0].GetName())); !strings.Contains(got, "may not run commands in the framework "+apps[0].GetName()) {
+			if got := refusal(t, z.rm.MayExec(as(who), apps[0].App.GetName())); !strings.Contains(got, "may not run commands in the framework "+apps[0].App.GetName()) {
 				t.Errorf("%q: %s", who, got)
 			}
 		}
-		if err := z.rm.MayExec(as("root"), apps[0].GetName()); err != nil {
+		if err := z.rm.MayExec(as("root"), apps[0].App.GetName()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -18,6 +18,7 @@ import (
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
 // endWithin is how long a master may take to end its app's instances before the ResourceManager does it.
@@ -132,7 +133,7 @@ func newApp(appID id.App, record *storev1.App) *app {
 	return &app{
 		id: appID, record: record,
 		asks: map[string]*storev1.Ask{}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, held: map[string]int{},
-		published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}, watchers: map[*mailbox[*apiv1.App]]struct{}{},
+		published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}, watchers: map[*mailbox[*service.AppView]]struct{}{},
 	}
 }
 

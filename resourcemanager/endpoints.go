@@ -115,7 +115,7 @@ func (z *zone) services(a *app) map[string]*publication {
 		}
 		services[role.GetName()+"."+name] = &publication{endpoints: []*apiv1.Endpoint{}, expose: role.GetExpose()}
 	}
-	for _, instanceID := range sortedKeys(a.instances) {
+	for _, instanceID := range a.instanceNames() {
 		instance := a.instances[instanceID]
 		endpoint := z.endpoint(a, instance)
 		if endpoint == nil {

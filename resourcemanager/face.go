@@ -31,12 +31,12 @@ func (rm *ResourceManager) Deploy(ctx context.Context, request *apiv1.DeployRequ
 }
 
 // ListApps implements service.Apps.
-func (rm *ResourceManager) ListApps(ctx context.Context, queue string) ([]*apiv1.App, error) {
-	return ask(ctx, rm, func(z *zone) ([]*apiv1.App, error) {
-		var views []*apiv1.App
+func (rm *ResourceManager) ListApps(ctx context.Context, queue string) ([]*service.AppView, error) {
+	return ask(ctx, rm, func(z *zone) ([]*service.AppView, error) {
+		var views []*service.AppView
 		for _, a := range z.sortedApps() {
 			if queue == "" || queue == a.record.GetSpec().GetQueue() {
-				views = append(views, z.viewApp(a))
+				views = append(views, z.show(a))
 			}
 		}
 		return views, nil
@@ -44,27 +44,27 @@ func (rm *ResourceManager) ListApps(ctx context.Context, queue string) ([]*apiv1
 }
 
 // App implements service.Apps.
-func (rm *ResourceManager) App(ctx context.Context, name string) (*apiv1.App, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) {
+func (rm *ResourceManager) App(ctx context.Context, name string) (*service.AppView, error) {
+	return ask(ctx, rm, func(z *zone) (*service.AppView, error) {
 		a, err := z.app(name)
 		if err != nil {
 			return nil, err
 		}
-		return z.viewApp(a), nil
+		return z.show(a), nil
 	})
 }
 
 // WatchApp implements service.Apps.
-func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.Stream[*apiv1.App], error) {
-	return open(ctx, rm, func(z *zone) (service.Stream[*apiv1.App], error) {
+func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.Stream[*service.AppView], error) {
+	return open(ctx, rm, func(z *zone) (service.Stream[*service.AppView], error) {
 		a, err := z.app(name)
 		if err != nil {
 			return nil, err
 		}
-		watcher := newMailbox[*apiv1.App]()
+		watcher := newMailbox[*service.AppView]()
 		a.watchers[watcher] = struct{}{}
-		watcher.put(z.viewApp(a))
-		return &stream[*apiv1.App]{watcher, func() { rm.post(func(*zone) { delete(a.watchers, watcher) }) }}, nil
+		watcher.put(z.show(a))
+		return &stream[*service.AppView]{watcher, func() { rm.post(func(*zone) { delete(a.watchers, watcher) }) }}, nil
 	})
 }
 

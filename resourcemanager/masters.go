@@ -228,6 +228,7 @@ func (z *zone) reportInstance(a *app, report *masterv1.InstanceReport) {
 	if instance == nil {
 		instance = &storev1.Instance{AppId: a.id.String()}
 		a.instances[report.GetId()] = instance
+		a.instanceListChanged(report.GetId())
 	}
 	if before.GetState() != report.GetState() {
 		instance.Since = timestamppb.New(z.now)
@@ -263,6 +264,7 @@ func (z *zone) instanceGone(a *app, name string) {
 		return
 	}
 	delete(a.instances, name)
+	a.instanceListChanged(name)
 	delete(a.withdrawals, name)
 	z.forget(kindInstance, instanceKey(a, name))
 	z.tell(&apiv1.Event{

@@ -189,6 +189,10 @@ func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn,
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", bounds.smallBodies(gateway))
+	reads := service.AppReads(rm)
+	for _, pattern := range []string{"GET /v1/apps", "GET /v1/apps/{name}", "GET /v1/apps/{name}/watch"} {
+		mux.Handle(pattern, reads)
+	}
 	mux.Handle("GET /metrics", rm.metrics.handler())
 	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

@@ -18,8 +18,11 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// viewApp is the app as people see it. It shares nothing with the loop.
-func (z *zone) viewApp(a *app) *apiv1.App {
+// viewApp is the app as people see it. It must not be changed.
+func (z *zone) viewApp(a *app) *apiv1.App { return z.show(a).App }
+
+// makeView shares its instances with other views of the app, and nothing with the loop.
+func (z *zone) makeView(a *app) *apiv1.App {
 	r := a.record
 	view := &apiv1.App{
 		Name:               r.GetName(),
@@ -38,11 +41,11 @@ func (z *zone) viewApp(a *app) *apiv1.App {
 	if !a.ending() {
 		view.Wanted = wantedInstances(r.GetSpec())
 	}
-	view.Instances = z.viewInstances(a)
+	instances := z.viewInstances(a)
 	if awaited := z.awaited(a); awaited != "" {
 		view.Reason = awaited
 	}
-	for _, instance := range view.GetInstances() {
+	for _, instance := range instances {
 		if instance.GetState() == apiv1.Instance_RUNNING {
 			view.Running++
 		}
@@ -53,7 +56,9 @@ func (z *zone) viewApp(a *app) *apiv1.App {
 			Node: z.nodeOf(a, attempt.GetContainerId()), RegisteredAt: attempt.GetRegisteredAt(),
 		}
 	}
-	return proto.CloneOf(view)
+	view = proto.CloneOf(view)
+	view.Instances = instances
+	return view
 }
 
 // rollout is how far the master has brought the wanted version, if it has said anything of it yet.
@@ -72,8 +77,8 @@ func (a *app) rollout() *apiv1.Rollout {
 func (z *zone) viewInstances(a *app) []*apiv1.Instance {
 	var views []*apiv1.Instance
 	told := map[string]bool{}
-	for _, name := range sortedKeys(a.instances) {
-		view := z.viewInstance(a, a.instances[name])
+	for _, name := range a.instanceNames() {
+		view := z.showInstance(a, a.instances[name])
 		waits := view.GetContainerId() == "" && a.attempt() == lifecycle.AttemptRegistered
 		if a.ending() && !waits && !a.holds(view.GetContainerId()) {
 			continue
@@ -175,20 +180,6 @@ func (a *app) seenState(n *node, c *container, state apiv1.Instance_State, reaso
 		return apiv1.Instance_UNHEALTHY, status.GetHealthDetail()
 	}
 	return state, reason
-}
-
-// showWatchers sends a changed app to those who watch it, and after its last change lets them go.
-func (z *zone) showWatchers(a *app) {
-	if len(a.watchers) == 0 {
-		return
-	}
-	view := z.viewApp(a)
-	for watcher := range a.watchers {
-		watcher.replace(view)
-		if a.removed {
-			watcher.close(errGone)
-		}
-	}
 }
 
 func (z *zone) viewZone() *apiv1.Zone {

@@ -21,6 +21,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
@@ -134,7 +135,8 @@ type app struct {
 	rolloutReports int
 	// withdrawingAll is set while balancers are waited for, after which every instance is stopped.
 	withdrawingAll bool
-	watchers       map[*mailbox[*apiv1.App]]struct{}
+	watchers       map[*mailbox[*service.AppView]]struct{}
+	shown          shownApp
 	// removed is set at the end of its life; it is then in no index any more.
 	removed bool
 }
@@ -188,8 +190,11 @@ func (z *zone) at(instant time.Time) {
 
 func (z *zone) sleep(now time.Time) time.Duration { return max(0, z.wake.Sub(now)) }
 
-// touch has the app settled, projected and shown at the end of the turn.
-func (z *zone) touch(a *app) { z.touched[a.id] = a }
+// touch has the app settled, projected and shown at the end of the turn. Whatever people see of the app changes with it.
+func (z *zone) touch(a *app) {
+	z.touched[a.id] = a
+	a.shown.view = nil
+}
 
 // touchedApps gives them in the order of their submission.
 func (z *zone) touchedApps() []*app {
@@ -208,7 +213,7 @@ func (z *zone) due() {
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)
 		z.dueAttempt(a)
-		if a.record.GetEndBy() != nil || a.ahead {
+		if a.record.GetEndBy() != nil || a.ahead || a.shown.late {
 			z.touch(a)
 		}
 	}
@@ -232,6 +237,7 @@ func (z *zone) publish() {
 		n.flush()
 	}
 	for _, a := range touched {
+		a.shown.view = nil // what was shown in the middle of the turn may be half of it
 		z.flush(a)
 		z.showWatchers(a)
 	}

@@ -55,12 +55,19 @@ func (s *apps) complete(ctx context.Context, spec *apiv1.AppSpec) error {
 
 func (s *apps) ListApps(ctx context.Context, request *apiv1.ListAppsRequest) (*apiv1.ListAppsResponse, error) {
 	list, err := s.loop.ListApps(ctx, request.GetQueue())
-	return &apiv1.ListAppsResponse{Apps: list}, wire.Status(err)
+	response := &apiv1.ListAppsResponse{Apps: make([]*apiv1.App, 0, len(list))}
+	for _, view := range list {
+		response.Apps = append(response.Apps, view.App)
+	}
+	return response, wire.Status(err)
 }
 
 func (s *apps) GetApp(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1.App, error) {
-	app, err := s.loop.App(ctx, request.GetName())
-	return app, wire.Status(err)
+	view, err := s.loop.App(ctx, request.GetName())
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	return view.App, nil
 }
 
 func (s *apps) WatchApp(request *apiv1.GetAppRequest, stream grpc.ServerStreamingServer[apiv1.App]) error {
@@ -69,7 +76,7 @@ func (s *apps) WatchApp(request *apiv1.GetAppRequest, stream grpc.ServerStreamin
 		return wire.Status(err)
 	}
 	defer changes.Close()
-	return send(stream.Context(), changes, stream.Send)
+	return send(stream.Context(), changes, func(view *AppView) error { return view.Send(stream) })
 }
 
 func (s *apps) ScaleApp(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {

@@ -14,12 +14,15 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
+// jsonOptions are those of every answer over REST.
+var jsonOptions = protojson.MarshalOptions{EmitDefaultValues: true}
+
 // Gateway is the REST face of the services behind a connection: protobuf JSON in which nothing is left out because it
 // is zero, and streams as one JSON object a line.
 func Gateway(ctx context.Context, connection *grpc.ClientConn) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &marshaler{runtime.JSONPb{
-			MarshalOptions:   protojson.MarshalOptions{EmitDefaultValues: true},
+			MarshalOptions:   jsonOptions,
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}}),
 		runtime.WithRoutingErrorHandler(routingError),

@@ -22,10 +22,10 @@ type Apps interface {
 	// Deploy takes a complete spec: see Complete.
 	Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error)
 	// ListApps gives every app, or those of one queue, in the order of their submission.
-	ListApps(ctx context.Context, queue string) ([]*apiv1.App, error)
-	App(ctx context.Context, name string) (*apiv1.App, error)
-	// WatchApp streams the app now and after each change, the newest state only.
-	WatchApp(ctx context.Context, name string) (Stream[*apiv1.App], error)
+	ListApps(ctx context.Context, queue string) ([]*AppView, error)
+	App(ctx context.Context, name string) (*AppView, error)
+	// WatchApp streams the app now and after changes, the newest state only.
+	WatchApp(ctx context.Context, name string) (Stream[*AppView], error)
 	Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error)
 	Restart(ctx context.Context, name string) (*apiv1.App, error)
 	Stop(ctx context.Context, name string) (*apiv1.App, error)

@@ -1,0 +1,59 @@
+package service
+
+import (
+	"sync"
+	"weak"
+
+	"google.golang.org/grpc"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// AppView is an app as people see it at one moment. Everybody who reads the app at that moment shares it, so it must
+// not be changed. An app of 10,000 instances has megabytes: it is encoded once for all who are sent it, and what it
+// was encoded to is kept as long as somebody is.
+type AppView struct {
+	App *apiv1.App
+
+	mu       sync.Mutex
+	prepared weak.Pointer[grpc.PreparedMsg]
+	json     weak.Pointer[[]byte]
+}
+
+// Send sends the view on a gRPC stream of apps.
+func (v *AppView) Send(stream grpc.ServerStream) error {
+	prepared, err := v.prepare(stream)
+	if err != nil {
+		return err
+	}
+	return stream.SendMsg(prepared)
+}
+
+func (v *AppView) prepare(stream grpc.ServerStream) (*grpc.PreparedMsg, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if prepared := v.prepared.Value(); prepared != nil {
+		return prepared, nil
+	}
+	prepared := &grpc.PreparedMsg{}
+	if err := prepared.Encode(stream, v.App); err != nil {
+		return nil, err
+	}
+	v.prepared = weak.Make(prepared)
+	return prepared, nil
+}
+
+// JSON is the view as REST has it. It must not be changed.
+func (v *AppView) JSON() ([]byte, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if text := v.json.Value(); text != nil {
+		return *text, nil
+	}
+	text, err := jsonOptions.Marshal(v.App)
+	if err != nil {
+		return nil, err
+	}
+	v.json = weak.Make(&text)
+	return text, nil
+}

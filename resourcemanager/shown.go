@@ -1,0 +1,110 @@
+package resourcemanager
+
+import (
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/service"
+)
+
+// shownApp is what was last made of an app for people to see. An app of 10,000 instances is shown to any number of
+// readers, many times a second while it is deployed, and all that differs from one time to the next is a few instances.
+type shownApp struct {
+	// view is what people see now; nil if something has changed since it was made.
+	view *service.AppView
+	// next is when those who watch may be shown the next change, and late that they have not been shown the last one.
+	next time.Time
+	late bool
+	// names are the instances in the order in which they are shown; nil if one was added or has gone.
+	names     []string
+	instances map[string]shownInstance
+}
+
+// shownInstance is one instance's part of a view, which many views share.
+type shownInstance struct {
+	from instanceFacts
+	view *apiv1.Instance
+}
+
+// instanceFacts are all that an instance's part of a view is made of. Reports and statuses are replaced, never altered.
+type instanceFacts struct {
+	report  *masterv1.InstanceReport
+	status  *corev1.ContainerStatus
+	node    id.Node
+	state   lifecycle.NodeState
+	address string
+	ending  bool
+}
+
+// instancesAMillisecond is about how many instances are put into a view in that time. Those who watch an app are shown a
+// change no sooner after the one before than fifty times as long as making it takes.
+const instancesAMillisecond = 2000
+
+// show is the app as people see it.
+func (z *zone) show(a *app) *service.AppView {
+	if a.shown.view == nil {
+		a.shown.view = &service.AppView{App: z.makeView(a)}
+	}
+	return a.shown.view
+}
+
+// showWatchers sends a changed app to those who watch it, and after its last change lets them go.
+func (z *zone) showWatchers(a *app) {
+	if len(a.watchers) == 0 {
+		a.shown.late = false
+		return
+	}
+	if a.shown.late = z.now.Before(a.shown.next) && !a.removed; a.shown.late {
+		z.at(a.shown.next)
+		return
+	}
+	a.shown.next = z.now.Add(50 * time.Millisecond * time.Duration(len(a.instances)) / instancesAMillisecond)
+	view := z.show(a)
+	for watcher := range a.watchers {
+		watcher.replace(view)
+		if a.removed {
+			watcher.close(errGone)
+		}
+	}
+}
+
+// instanceNames are those of an app's instances, in the order in which they are shown.
+func (a *app) instanceNames() []string {
+	if a.shown.names == nil || len(a.shown.names) != len(a.instances) {
+		a.shown.names = sortedKeys(a.instances)
+	}
+	return a.shown.names
+}
+
+// showInstance makes an instance's part of a view, unless the last one still holds.
+func (z *zone) showInstance(a *app, instance *storev1.Instance) *apiv1.Instance {
+	facts := instanceFacts{report: instance.GetReport(), ending: a.ending()}
+	cid, err := id.ParseContainer(facts.report.GetContainerId())
+	if c := a.containers[cid]; err == nil && c != nil {
+		facts.status, facts.node = c.record.GetStatus(), c.node
+		if n := z.nodes[c.node]; n != nil {
+			facts.state, facts.address = n.state(), n.record.GetAddress()
+		}
+	}
+	name := facts.report.GetId()
+	last, ok := a.shown.instances[name]
+	if ok && last.from == facts {
+		return last.view
+	}
+	if a.shown.instances == nil {
+		a.shown.instances = map[string]shownInstance{}
+	}
+	a.shown.instances[name] = shownInstance{facts, z.viewInstance(a, instance)}
+	return a.shown.instances[name].view
+}
+
+// instanceListChanged forgets what was shown of an instance that was added or has gone.
+func (a *app) instanceListChanged(name string) {
+	a.shown.names = nil
+	delete(a.shown.instances, name)
+}
