@@ -187,8 +187,8 @@ func (m *manager) pinned(ctx context.Context) ([]string, error) {
 		}
 	}
 	for _, app := range apps {
-		add(app.GetSpec())
-		history, err := m.History(ctx, app.GetName())
+		add(app.App.GetSpec())
+		history, err := m.History(ctx, app.App.GetName())
 		if errdefs.IsNotFound(err) {
 			continue
 		}
