@@ -69,7 +69,7 @@ func TestRESTSaysWhatAPersonWouldGuess(t *testing.T) {
 		{"GET", "/v1/apps", "", 200, []string{`"apps":[{`}},
 		{"GET", "/v1/apps/web/explain", "", 200, []string{"no node has registered"}},
 		{"POST", "/v1/apps/web/scale", `{"instances": 1000000}`, 400, []string{"1000000 instances are more than the 10000"}},
-		{"POST", "/v1/apps", `{"spec": {"name": "my app", "roles": [{"image": "web:1"}]}}`, 400, []string{"has a space in it"}},
+		{"POST", "/v1/apps", `{"spec": {"name": "my app", "roles": [{"image": "web:1"}]}}`, 400, []string{"cannot be the name of an app"}},
 		{"POST", "/v1/apps", `{"spec": {"name": "other", "roles": [{"image": "web:9"}]}}`, 404, []string{`no image is named \"web:9\"`}},
 		{"POST", "/v1/apps", `{"spec": {"name": "other", "queue": "gold", "roles": [{"image": "web:1"}]}}`, 404, []string{"gold"}},
 		{"GET", "/v1/apps/nothing", "", 404, []string{`no app is named \"nothing\"`}},

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -31,7 +32,7 @@ func appName(more ...string) cobra.PositionalArgs {
 		if err := names(append([]string{"the name of an app"}, more...)...)(cmd, args); err != nil {
 			return err
 		}
-		if err := manifest.CheckName("an app", args[0]); err != nil {
+		if err := spec.CheckName("an app", args[0]); err != nil {
 			return usageError{err}
 		}
 		return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -93,7 +95,7 @@ replaces all of the app; flags given with it win over it. --strategy, --canary a
 // change checks what was typed and gives what applies the given flags to a spec, and tells whether there are any.
 func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) error, error) {
 	if given("name") {
-		if err := manifest.CheckName("an app", f.name); err != nil {
+		if err := spec.CheckName("an app", f.name); err != nil {
 			return nil, usagef("--name: %w", err)
 		}
 	}
@@ -193,25 +195,25 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 	if err != nil {
 		return nil, err
 	}
-	return func(spec *apiv1.AppSpec) error {
+	return func(app *apiv1.AppSpec) error {
 		if given("queue") {
-			spec.Queue = f.queue
+			app.Queue = f.queue
 		}
-		for _, role := range spec.GetRoles() {
+		for _, role := range app.GetRoles() {
 			if role.GetUpdate() != nil {
 				role.Update.Once = nil // that was the change before
 			}
 		}
 		if len(edits) == 0 {
-			return checkRoles(spec)
+			return checkSpec(app)
 		}
-		if len(spec.GetRoles()) != 1 {
-			return usagef("%q has the roles %s; change them in its manifest", spec.GetName(), roleNames(spec))
+		if len(app.GetRoles()) != 1 {
+			return usagef("%q has the roles %s; change them in its manifest", app.GetName(), roleNames(app))
 		}
 		for _, edit := range edits {
-			edit(spec.Roles[0])
+			edit(app.Roles[0])
 		}
-		return checkRoles(spec)
+		return checkSpec(app)
 	}, nil
 }
 
@@ -252,18 +254,19 @@ func positive(n int64, err error) (int64, error) {
 	return n, err
 }
 
-func checkRoles(spec *apiv1.AppSpec) error {
-	for _, role := range spec.GetRoles() {
-		if err := manifest.CheckRole(role); err != nil {
-			return usageError{err}
-		}
+// checkSpec tells before anything is sent what the zone would refuse.
+func checkSpec(app *apiv1.AppSpec) error {
+	whole := proto.CloneOf(app)
+	spec.Complete(whole)
+	if err := spec.Check(whole); err != nil {
+		return usageError{err}
 	}
 	return nil
 }
 
-func roleNames(spec *apiv1.AppSpec) string {
+func roleNames(app *apiv1.AppSpec) string {
 	var all []string
-	for _, role := range spec.GetRoles() {
+	for _, role := range app.GetRoles() {
 		all = append(all, role.GetName())
 	}
 	return strings.Join(all, ", ")
@@ -299,7 +302,7 @@ func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change 
 		})
 	}
 	// Whatever is wrong with the flags alone is told before anything is uploaded.
-	if err := change(&apiv1.AppSpec{Name: f.name, Roles: []*apiv1.RoleSpec{trial(f)}}); err != nil {
+	if err := change(&apiv1.AppSpec{Name: cmp.Or(f.name, "trial"), Roles: []*apiv1.RoleSpec{trial(f)}}); err != nil {
 		return err
 	}
 	return c.with(ctx, func(z *zone) error {
@@ -310,7 +313,7 @@ func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change 
 		name := f.name
 		if name == "" {
 			name = nameOfImage(image)
-			if err := manifest.CheckName("an app", name); err != nil {
+			if err := spec.CheckName("an app", name); err != nil {
 				return usagef("the image's name does not do for the app; give it one with --name (%w)", err)
 			}
 		}
@@ -321,6 +324,7 @@ func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change 
 // trial is a role for a check of the flags; a port that is named may be one that the app has already.
 func trial(f *deployFlags) *apiv1.RoleSpec {
 	role := defaults.Role()
+	role.Image = "trial"
 	check, err := manifest.ParseHealth(f.health)
 	if err != nil || len(f.ports) > 0 {
 		return role
@@ -329,7 +333,7 @@ func trial(f *deployFlags) *apiv1.RoleSpec {
 	if named := check.GetHttp().GetPort() + check.GetTcp().GetPort(); named != "" {
 		port = named
 	}
-	role.Ports = []*corev1.Port{{Name: port}}
+	role.Ports = []*corev1.Port{{Name: port, ContainerPort: 1}}
 	return role
 }
 

@@ -40,7 +40,7 @@ func (d *decoder) exposeHTTP(n *yaml.Node) *apiv1.Expose_Http {
 	d.object(n, "http", fields{
 		"host":         d.text("host", &h.Host),
 		"hosts":        d.texts("hosts", &h.Hosts),
-		"path":         d.text("path", &h.Path, checkPath),
+		"path":         d.text("path", &h.Path),
 		"paths":        d.texts("paths", &h.Paths),
 		"port":         d.text("port", &h.Port),
 		"certificate":  d.text("certificate", &h.Certificate),

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -149,7 +151,7 @@ func (m *mapping) policies(r *apiv1.RoleSpec) {
 			update.add("exclusive", scalar("!!bool", "true"))
 		}
 		if u.GetMaxErrorPercent() != 0 {
-			update.add("maxErrorPercent", scalar("!!float", strconv.FormatFloat(u.GetMaxErrorPercent(), 'g', -1, 64)))
+			update.add("maxErrorPercent", scalar("", strconv.FormatFloat(u.GetMaxErrorPercent(), 'f', -1, 64)))
 		}
 		m.object("update", update)
 	}
@@ -243,7 +245,25 @@ func (m *mapping) duration(key string, value *durationpb.Duration) {
 }
 
 func scalar(tag, value string) *yaml.Node {
-	return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value}
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value, Style: styleOf(value)}
+}
+
+// styleOf chooses how a text is written so that it is read back to the letter: what is not plain stands in quotation marks
+// with escapes. Lines of ordinary text, as of a certificate, stay lines. Zero leaves it to the library.
+func styleOf(text string) yaml.Style {
+	ordinary := func(line string) bool {
+		return line != "" && strings.TrimSpace(line) == line && !strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) })
+	}
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	for _, line := range lines {
+		if !ordinary(line) && text != "" {
+			return yaml.DoubleQuotedStyle
+		}
+	}
+	if strings.Contains(text, "\n") {
+		return yaml.LiteralStyle
+	}
+	return 0
 }
 
 func nameOf[T comparable](names map[string]T, value T) string {

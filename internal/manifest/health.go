@@ -4,6 +4,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mammoth-os/mammoth/internal/defaults"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
@@ -42,7 +43,7 @@ func (d *decoder) health(n *yaml.Node) *corev1.HealthCheck {
 func (d *decoder) httpProbe(n *yaml.Node, check *corev1.HealthCheck) {
 	probe := &corev1.HealthCheck_Http{}
 	present := d.object(n, "http", fields{
-		"path": d.text("path", &probe.Path, checkPath),
+		"path": d.text("path", &probe.Path, spec.CheckPath),
 		"port": d.text("port", &probe.Port),
 	})
 	d.require(n, present, "http", "path")

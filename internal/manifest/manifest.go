@@ -6,39 +6,30 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
-	"strings"
+	"strconv"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/cron"
 	"github.com/mammoth-os/mammoth/internal/defaults"
-	"github.com/mammoth-os/mammoth/internal/expose"
 	"github.com/mammoth-os/mammoth/internal/resource"
-	"github.com/mammoth-os/mammoth/internal/wire"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
+func checkAppName(name string) error { return spec.CheckName("an app", name) }
 
-// CheckName says in one sentence why name cannot be an app's or a role's; what is "an app" or "a role".
-func CheckName(what, name string) error {
-	if namePattern.MatchString(name) && !strings.HasSuffix(name, "-") {
-		return nil
-	}
-	return fmt.Errorf("%q cannot be the name of %s: a name has 1 to 40 lower-case letters, digits and \"-\", and starts with a letter", name, what)
-}
-
-func checkAppName(name string) error { return CheckName("an app", name) }
-
-// CheckInstances says in one sentence why n cannot be an instance count. How many are too many is for the zone to say.
+// CheckInstances says in one sentence why n cannot be an instance count.
 func CheckInstances(n int64) error {
 	switch {
 	case n < 1:
 		return fmt.Errorf("an app has at least 1 instance, not %d; `mammoth app stop` ends them all and keeps the app", n)
 	case n > math.MaxInt32:
 		return fmt.Errorf("%d instances are more than any zone can hold", n)
+	case n > spec.MaxInstances:
+		return fmt.Errorf("%d instances are more than the %d that an app can have; split it into several apps", n, spec.MaxInstances)
 	}
 	return nil
 }
@@ -51,26 +42,26 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 	if root == nil {
 		return nil, d.err()
 	}
-	spec := &apiv1.AppSpec{}
+	app := &apiv1.AppSpec{}
 	single := defaults.Role()
 	var roles *yaml.Node
 	var companion []string
 	fields := d.roleFields(single)
 	fields["companion"] = d.companion(&companion)
 	roleKeys := keys(fields)
-	fields["name"] = d.text("name", &spec.Name, checkAppName)
-	fields["queue"] = d.text("queue", &spec.Queue)
-	fields["priority"] = d.integer("priority", -1_000_000, 1_000_000, func(n int64) { spec.Priority = int32(n) })
-	fields["kind"] = choice(d, "kind", map[string]apiv1.AppSpec_Kind{"app": apiv1.AppSpec_APP, "framework": apiv1.AppSpec_FRAMEWORK}, &spec.Kind)
+	fields["name"] = d.text("name", &app.Name, checkAppName)
+	fields["queue"] = d.text("queue", &app.Queue)
+	fields["priority"] = d.integer("priority", -1_000_000, 1_000_000, func(n int64) { app.Priority = int32(n) })
+	fields["kind"] = choice(d, "kind", map[string]apiv1.AppSpec_Kind{"app": apiv1.AppSpec_APP, "framework": apiv1.AppSpec_FRAMEWORK}, &app.Kind)
 	fields["roles"] = func(n *yaml.Node) { roles = n }
 	present := d.object(root, "a manifest", fields)
 
 	d.require(root, present, "the manifest", "name")
 	if roles == nil {
-		d.program(root, present, program{spec.Kind, "the manifest", single, companion})
-		d.checkRole(root, present, single)
-		spec.Roles = []*apiv1.RoleSpec{single}
-		return spec, d.err()
+		d.program(root, present, program{app.Kind, "the manifest", single, companion})
+		app.Roles = []*apiv1.RoleSpec{single}
+		d.check(root, app)
+		return app, d.err()
 	}
 	for _, key := range roleKeys {
 		if n := present[key]; n != nil {
@@ -78,7 +69,7 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 		}
 	}
 	d.entries(roles, "roles", func(name string, key, value *yaml.Node) {
-		if err := CheckName("a role", name); err != nil {
+		if err := spec.CheckName("a role", name); err != nil {
 			d.fail(key, "%v", err)
 		}
 		role := defaults.Role()
@@ -88,14 +79,14 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 		fields := d.roleFields(role)
 		fields["companion"] = d.companion(&companion)
 		present := d.object(value, what, fields)
-		d.program(value, present, program{spec.Kind, what, role, companion})
-		d.checkRole(value, present, role)
-		spec.Roles = append(spec.Roles, role)
+		d.program(value, present, program{app.Kind, what, role, companion})
+		app.Roles = append(app.Roles, role)
 	})
-	if len(spec.Roles) == 0 && roles.Kind == yaml.MappingNode {
+	if len(app.Roles) == 0 && roles.Kind == yaml.MappingNode {
 		d.fail(roles, "roles is empty; an app has at least one")
 	}
-	return spec, d.err()
+	d.check(root, app)
+	return app, d.err()
 }
 
 func (d *decoder) roleFields(r *apiv1.RoleSpec) fields {
@@ -139,69 +130,49 @@ var strategies = map[string]apiv1.UpdatePolicy_Strategy{
 	"rolling": apiv1.UpdatePolicy_ROLLING, "canary": apiv1.UpdatePolicy_CANARY, "blue-green": apiv1.UpdatePolicy_BLUE_GREEN,
 }
 
-// checkRole tells what is wrong between the parts of a role, unless one of them is wrong already.
-func (d *decoder) checkRole(n *yaml.Node, present map[string]*yaml.Node, r *apiv1.RoleSpec) {
-	if d.failedIn(n) {
+// check tells what of a whole app cannot be, each where it stands, unless something is wrong there already.
+func (d *decoder) check(root *yaml.Node, app *apiv1.AppSpec) {
+	whole := proto.CloneOf(app)
+	spec.Complete(whole)
+	var faults spec.Faults
+	if !errors.As(spec.Check(whole), &faults) {
 		return
 	}
-	if key, err := mismatch(r); err != nil {
-		d.fail(present[key], "%v", err)
-	}
-}
-
-// CheckRole says in one sentence what does not go together in a role: a port name that is there twice, or that a
-// probe or a balancer is told and the role does not have.
-func CheckRole(r *apiv1.RoleSpec) error {
-	_, err := mismatch(r)
-	return err
-}
-
-// mismatch also gives the manifest key where the mistake is.
-func mismatch(r *apiv1.RoleSpec) (key string, err error) {
-	have := map[string]bool{}
-	for _, port := range r.GetPorts() {
-		if have[port.GetName()] {
-			return "ports", fmt.Errorf("two ports are named %q", port.GetName())
+	var found Errors
+	for _, fault := range faults {
+		at := root
+		if fault.Role != "" {
+			at = find(root, []string{"roles", fault.Role})
 		}
-		have[port.GetName()] = true
-	}
-	check := func(user, port string) error {
-		switch {
-		case port != "" && !have[port]:
-			return fmt.Errorf("%s names the port %q, but the role has %s", user, port, portNames(r))
-		case len(have) == 0:
-			return fmt.Errorf("%s needs a port, but the role has none; give it one with ports: or --port", user)
+		if at = find(at, fault.Key); !d.failedIn(at) {
+			found = append(found, Error{Line: at.Line, Message: fault.Sentence})
 		}
-		return nil
 	}
-	switch probe := r.GetHealth().GetProbe().(type) {
-	case *corev1.HealthCheck_Http_:
-		err = check("the health check", probe.Http.GetPort())
-	case *corev1.HealthCheck_Tcp_:
-		err = check("the health check", probe.Tcp.GetPort())
-	}
-	if err != nil {
-		return "health", err
-	}
-	names := make([]string, len(r.GetPorts()))
-	for i, port := range r.GetPorts() {
-		names[i] = port.GetName()
-	}
-	if err := expose.Check(r.GetExpose(), names); err != nil {
-		return "expose", errors.New(wire.Sentence(err))
-	}
-	return "", nil
+	d.errors = append(d.errors, found...)
 }
 
-func portNames(r *apiv1.RoleSpec) string {
-	var names []string
-	for _, port := range r.GetPorts() {
-		names = append(names, fmt.Sprintf("%q", port.GetName()))
+// find is the value under keys and indexes, or as far down as there is one.
+func find(n *yaml.Node, keys []string) *yaml.Node {
+	for _, key := range keys {
+		var next *yaml.Node
+		switch n.Kind {
+		case yaml.MappingNode:
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				if n.Content[i].Value == key {
+					next = n.Content[i+1]
+				}
+			}
+		case yaml.SequenceNode:
+			if i, err := strconv.Atoi(key); err == nil && i >= 0 && i < len(n.Content) {
+				next = n.Content[i]
+			}
+		}
+		if next == nil {
+			return n
+		}
+		n = next
 	}
-	if len(names) == 0 {
-		return "no ports"
-	}
-	return "only " + strings.Join(names, ", ")
+	return n
 }
 
 func (d *decoder) schedule(n *yaml.Node, r *apiv1.RoleSpec) {
@@ -254,7 +225,7 @@ func (d *decoder) ports(n *yaml.Node, r *apiv1.RoleSpec) {
 			return
 		}
 		present := d.object(n, "a port", fields{
-			"name":      d.text("name", &port.Name, checkPortName),
+			"name":      d.text("name", &port.Name, spec.CheckPortName),
 			"container": d.integer("container", 0, 65535, func(n int64) { port.ContainerPort = int32(n) }),
 		})
 		d.require(n, present, "a port", "name")
@@ -264,7 +235,7 @@ func (d *decoder) ports(n *yaml.Node, r *apiv1.RoleSpec) {
 
 func (d *decoder) env(n *yaml.Node, r *apiv1.RoleSpec) {
 	d.entries(n, "env", func(name string, key, value *yaml.Node) {
-		if err := CheckEnvName(name); err != nil {
+		if err := spec.CheckEnvName(name); err != nil {
 			d.fail(key, "%v", err)
 			return
 		}

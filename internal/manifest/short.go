@@ -2,20 +2,15 @@ package manifest
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	_ "time/tzdata" // a zone name must be checkable on a machine without the database
 
 	"github.com/mammoth-os/mammoth/internal/cron"
 	"github.com/mammoth-os/mammoth/internal/defaults"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
-)
-
-var (
-	portNamePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
-	envNamePattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*$`)
 )
 
 // ParsePort reads 8080 or NAME=8080. Without a name the first port is called "http", a later one after its number.
@@ -35,7 +30,7 @@ func ParsePort(text string, index int) (*corev1.Port, error) {
 	case !named:
 		name = fmt.Sprintf("port%d", n)
 	}
-	if err := checkPortName(name); err != nil {
+	if err := spec.CheckPortName(name); err != nil {
 		return nil, err
 	}
 	return &corev1.Port{Name: name, ContainerPort: int32(n)}, nil
@@ -54,12 +49,12 @@ func ParseHealth(text string) (*corev1.HealthCheck, error) {
 	case "http":
 		port, path, ok := strings.Cut(rest, "/")
 		if ok && port != "" {
-			if err := checkPortName(port); err != nil {
+			if err := spec.CheckPortName(port); err != nil {
 				return nil, err
 			}
 		}
 		if ok {
-			if err := checkPath("/" + path); err != nil {
+			if err := spec.CheckPath("/" + path); err != nil {
 				return nil, err
 			}
 			check.Probe = &corev1.HealthCheck_Http_{Http: &corev1.HealthCheck_Http{Path: "/" + path, Port: port}}
@@ -67,7 +62,7 @@ func ParseHealth(text string) (*corev1.HealthCheck, error) {
 		}
 	case "tcp":
 		if rest != "" {
-			if err := checkPortName(rest); err != nil {
+			if err := spec.CheckPortName(rest); err != nil {
 				return nil, err
 			}
 		}
@@ -88,29 +83,10 @@ func ParseEnv(text string) (name, value string, err error) {
 	if !ok {
 		return "", "", fmt.Errorf("%q is not a variable; write NAME=VALUE", text)
 	}
-	return name, value, CheckEnvName(name)
-}
-
-// CheckEnvName says in one sentence why name cannot be an environment variable's.
-func CheckEnvName(name string) error {
-	if !envNamePattern.MatchString(name) {
-		return fmt.Errorf("%q cannot be the name of an environment variable", name)
+	if err := spec.CheckEnvName(name); err != nil {
+		return "", "", err
 	}
-	return nil
-}
-
-func checkPortName(name string) error {
-	if !portNamePattern.MatchString(name) {
-		return fmt.Errorf("%q cannot be the name of a port: a name has 1 to 15 lower-case letters, digits and \"-\", and starts with a letter", name)
-	}
-	return nil
-}
-
-func checkPath(path string) error {
-	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " \t\r\n") {
-		return fmt.Errorf("path must start with \"/\" and have no spaces, but is %q", path)
-	}
-	return nil
+	return name, value, spec.CheckEnvValue(name, value)
 }
 
 func checkTimezone(name string) error {

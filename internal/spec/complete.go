@@ -1,0 +1,129 @@
+package spec
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/mammoth-os/mammoth/internal/defaults"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// DefaultQueue is the queue of an app that names none.
+const DefaultQueue = "default"
+
+// Complete fills in everything that a spec leaves out, so that whoever looks at it later sees what counts. Only the number
+// of instances is left to the zone, which knows how many there are already. A spec that is complete does not change.
+func Complete(app *apiv1.AppSpec) {
+	if app.GetQueue() == "" {
+		app.Queue = DefaultQueue
+	}
+	for _, role := range app.GetRoles() {
+		if role == nil {
+			continue
+		}
+		completeResources(role)
+		completeHealth(role.GetHealth())
+		completeUpdate(role)
+		completeRestart(role)
+		if http := role.GetExpose().GetHttp(); http != nil && http.GetPath() == "" && len(http.GetPaths()) == 0 {
+			http.Path = "/"
+		}
+		if role.GetPlacement() == nil {
+			role.Placement = &apiv1.Placement{}
+		}
+		if role.GetPlacement().GetPolicy() == apiv1.Placement_DEFAULT {
+			role.Placement.Policy = apiv1.Placement_SPREAD
+		}
+		if app.GetKind() == apiv1.AppSpec_FRAMEWORK {
+			completeFramework(role)
+		}
+	}
+}
+
+func completeResources(role *apiv1.RoleSpec) {
+	if role.GetResources() == nil {
+		role.Resources = &corev1.Resources{}
+	}
+	r := role.GetResources()
+	for _, quantity := range []struct {
+		amount *int64
+		silent int64
+	}{{&r.CpuMillis, defaults.CPUMillis}, {&r.MemoryBytes, defaults.MemoryBytes}, {&r.DiskBytes, defaults.DiskBytes}, {&role.Pids, defaults.Pids}} {
+		if *quantity.amount == 0 {
+			*quantity.amount = quantity.silent
+		}
+	}
+	r.Ports = int64(len(role.GetPorts()))
+}
+
+func completeHealth(check *corev1.HealthCheck) {
+	if check == nil {
+		return
+	}
+	completeDuration(&check.Interval, defaults.ProbeInterval)
+	completeDuration(&check.Timeout, defaults.ProbeTimeout)
+	completeDuration(&check.StartPeriod, defaults.StartPeriod)
+	if check.GetHealthy() == 0 {
+		check.Healthy = defaults.Healthy
+	}
+	if check.GetUnhealthy() == 0 {
+		check.Unhealthy = defaults.Unhealthy
+	}
+}
+
+func completeUpdate(role *apiv1.RoleSpec) {
+	if role.GetUpdate() == nil {
+		role.Update = defaults.Role().GetUpdate()
+	}
+	update := role.GetUpdate()
+	completeDuration(&update.Deadline, defaults.RolloutDeadline)
+	if update.GetMaxSurge() == 0 && update.GetMaxUnavailable() == 0 {
+		update.MaxSurge = defaults.MaxSurge // with neither no update could ever begin
+	}
+	if update.GetStrategy() == apiv1.UpdatePolicy_CANARY && update.GetCanaryPercent() == 0 {
+		update.CanaryPercent = defaults.CanaryPercent
+	}
+	if once := update.GetOnce(); once.GetStrategy() == apiv1.UpdatePolicy_CANARY && once.GetCanaryPercent() == 0 {
+		once.CanaryPercent = defaults.CanaryPercent
+	}
+}
+
+func completeRestart(role *apiv1.RoleSpec) {
+	if role.GetRestart() == nil {
+		role.Restart = &apiv1.RestartPolicy{}
+	}
+	restart := role.GetRestart()
+	completeDuration(&restart.Window, defaults.RestartWindow)
+	completeDuration(&restart.Backoff, defaults.Backoff)
+	completeDuration(&restart.MaxBackoff, defaults.MaxBackoff)
+	if restart.GetMaxFailures() == 0 {
+		restart.MaxFailures = defaults.MaxFailures
+	}
+	if role.GetStop() == nil {
+		role.Stop = &apiv1.StopPolicy{}
+	}
+	completeDuration(&role.Stop.Grace, defaults.StopGrace)
+	drain := time.Duration(0)
+	if role.GetExpose() != nil {
+		drain = defaults.Drain
+	}
+	completeDuration(&role.Stop.Drain, drain)
+}
+
+// completeFramework makes a role's instances follow one another on a node, never stand beside one another: they share
+// a folder there, and an address that no other can listen on.
+func completeFramework(role *apiv1.RoleSpec) {
+	if role.GetPlacement().GetMaxPerNode() == 0 {
+		role.Placement.MaxPerNode = 1
+	}
+	role.Update.MaxSurge = 0
+	role.Update.MaxUnavailable = max(role.GetUpdate().GetMaxUnavailable(), 1)
+}
+
+func completeDuration(field **durationpb.Duration, silent time.Duration) {
+	if *field == nil {
+		*field = durationpb.New(silent)
+	}
+}

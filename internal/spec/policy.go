@@ -1,0 +1,86 @@
+package spec
+
+import (
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// Course is how a new version takes the place of the one before: a policy's own, or that of one change.
+type Course interface {
+	GetStrategy() apiv1.UpdatePolicy_Strategy
+	GetCanaryPercent() int32
+	GetExclusive() bool
+}
+
+func (c *checker) checkCourse(course Course) {
+	switch {
+	case apiv1.UpdatePolicy_Strategy_name[int32(course.GetStrategy())] == "":
+		c.fail("update.strategy", "strategy must be rolling, canary or blue-green")
+	case course.GetCanaryPercent() < 0 || course.GetCanaryPercent() > 100:
+		c.fail("update.canaryPercent", "a canary is given 1 to 100 %% of the requests, not %d %%", course.GetCanaryPercent())
+	case course.GetStrategy() != apiv1.UpdatePolicy_CANARY && course.GetCanaryPercent() != 0:
+		c.fail("update.canaryPercent", "canaryPercent belongs to the strategy canary")
+	case course.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN && course.GetExclusive():
+		c.fail("update.exclusive", "exclusive belongs to the strategy blue-green")
+	}
+}
+
+func (c *checker) checkUpdate(update *apiv1.UpdatePolicy) {
+	c.checkCourse(update)
+	if once := update.GetOnce(); once != nil {
+		c.checkCourse(once)
+	}
+	// Written so that NaN is refused too.
+	if percent := update.GetMaxErrorPercent(); !(percent >= 0 && percent <= 100) {
+		c.fail("update.maxErrorPercent", "maxErrorPercent must be between 0 and 100, but is %g", percent)
+	}
+	for _, count := range []struct {
+		key string
+		n   int32
+	}{{"maxSurge", update.GetMaxSurge()}, {"maxUnavailable", update.GetMaxUnavailable()}} {
+		if count.n < 0 || count.n > MaxInstances {
+			c.fail("update."+count.key, "%s must be between 0 and %d, but is %d", count.key, MaxInstances, count.n)
+		}
+	}
+	c.duration("update.deadline", update.GetDeadline(), time.Second, MaxDeadline)
+}
+
+func (c *checker) checkRestart(role *apiv1.RoleSpec) {
+	restart, stop := role.GetRestart(), role.GetStop()
+	if failures := restart.GetMaxFailures(); failures < 1 || failures > 1_000_000 {
+		c.fail("restart.maxFailures", "maxFailures must be between 1 and 1000000, but is %d", failures)
+	}
+	c.duration("restart.window", restart.GetWindow(), time.Millisecond, MaxWindow)
+	c.duration("restart.backoff", restart.GetBackoff(), time.Millisecond, MaxBackoff)
+	c.duration("restart.maxBackoff", restart.GetMaxBackoff(), time.Millisecond, MaxBackoff)
+	if first, longest := restart.GetBackoff().AsDuration(), restart.GetMaxBackoff().AsDuration(); longest < first {
+		c.fail("restart.maxBackoff", "maxBackoff (%s) is shorter than backoff (%s), the first wait", short(longest), short(first))
+	}
+	c.duration("stop.grace", stop.GetGrace(), 0, MaxGrace)
+	c.duration("stop.drain", stop.GetDrain(), 0, MaxDrain)
+}
+
+func (c *checker) duration(key string, value *durationpb.Duration, least, most time.Duration) {
+	switch length := value.AsDuration(); {
+	case value == nil || value.CheckValid() != nil:
+		c.fail(key, "%s must be a duration as in 500ms, 10s or 5m", key)
+	case length < least || length > most:
+		c.fail(key, "%s must be between %s and %s, but is %s", key, short(least), short(most), short(length))
+	}
+}
+
+// short writes a duration as people do: 24h, not 24h0m0s.
+func short(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}

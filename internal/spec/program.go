@@ -1,0 +1,59 @@
+package spec
+
+import (
+	"path"
+	"strings"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// checkProgram checks what a role runs: an app an image, a framework that or a program of the node.
+func (c *checker) checkProgram(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
+	image, command := role.GetImage(), role.GetCommand()
+	switch {
+	case image != "":
+	case kind == apiv1.AppSpec_FRAMEWORK && len(command) == 0:
+		c.fail("", "neither an image, a companion nor a command is named")
+	case kind != apiv1.AppSpec_FRAMEWORK && len(command) > 0:
+		c.fail("command", "no image is named; only a framework runs a program of the node")
+	case kind != apiv1.AppSpec_FRAMEWORK:
+		c.fail("image", "no image is named; say NAME:TAG of one that \"mammoth image ls\" lists")
+	}
+	c.plain("image", "image", image, MaxPath-1)
+	c.plain("imageDigest", "imageDigest", role.GetImageDigest(), maxText)
+	c.words("command", command)
+	if len(command) > 0 && command[0] == "" {
+		c.fail("command", "command begins with an empty word; leave the key out for the image's own entry point")
+	}
+	c.words("args", role.GetArgs())
+	if corev1.ContainerSpec_Network_name[int32(role.GetNetwork())] == "" {
+		c.fail("network", "network must be bridge or host, not %d", role.GetNetwork())
+	}
+	if dir := role.GetWorkingDir(); dir != "" {
+		switch {
+		case !path.IsAbs(dir):
+			c.fail("workingDir", "workingDir must be a path from the root on, as in /srv, but is %s", quoted(dir))
+		case len(dir) >= MaxPath:
+			c.fail("workingDir", "workingDir has %d characters, and Linux takes less than %d", len(dir), MaxPath)
+		case strings.ContainsRune(dir, 0):
+			c.fail("workingDir", "workingDir has a NUL character, which no path can have")
+		}
+	}
+	if user := role.GetUser(); user != "" {
+		if err := checkUser(user); err != nil {
+			c.fail("user", "%v", err)
+		}
+	}
+}
+
+func (c *checker) checkFramework(role *apiv1.RoleSpec) {
+	switch {
+	case role.GetImage() == "" && role.GetReadOnlyRoot():
+		c.fail("readOnlyRoot", "a program of the node cannot have a read-only root")
+	case role.GetPlacement().GetMaxPerNode() > 1:
+		c.fail("placement.maxPerNode", "a framework's role has one instance a node, so maxPerNode cannot be %d", role.GetPlacement().GetMaxPerNode())
+	case role.GetUpdate().GetStrategy() != apiv1.UpdatePolicy_ROLLING || role.GetUpdate().GetOnce().GetStrategy() != apiv1.UpdatePolicy_ROLLING:
+		c.fail("update.strategy", "a framework is updated by rolling alone: the new instance takes over what the old one leaves on its node")
+	}
+}

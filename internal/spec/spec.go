@@ -1,0 +1,105 @@
+// Package spec says what the spec of an app may be, and what it means where it is silent. The command line, the manifest's
+// reader and the ResourceManager all ask here, so that what one of them takes the others take too.
+package spec
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// What a spec may have at most. docs/design/limits.md lists them too.
+const (
+	// MaxBytes is the size of a whole spec as a message. A master is sent the versions that may still run in one message.
+	MaxBytes = 256 << 10
+	// MaxInstances is for all roles of an app together.
+	MaxInstances = 10_000
+	MaxRoles     = 64
+	// MaxList is for the lists of which each item costs work: a schedule's entries, ports, constraints, affinities.
+	MaxList = 64
+	// MaxWord is one argument, or one variable as NAME=VALUE, with the NUL behind it: Linux takes no more.
+	MaxWord = 128 << 10
+	// MaxPath is a path with the NUL behind it: Linux takes no more.
+	MaxPath    = 4096
+	MaxName    = 40
+	maxText    = 256
+	maxPort    = 65535
+	maxPortTag = 15
+	maxCount   = 1 << 20
+)
+
+// Quotas of an instance. Engines start no container below MinMemory.
+const (
+	MinMemory   = 6 << 20
+	MaxCPU      = 10_000_000 // millicores
+	MaxMemory   = 1 << 46
+	MaxDisk     = 1 << 50
+	MaxPids     = 1 << 22
+	MaxExtended = 1 << 53
+)
+
+// Durations. What waits longer than these waits for nothing.
+const (
+	MaxGrace        = 24 * time.Hour
+	MaxDrain        = 24 * time.Hour
+	MaxStartPeriod  = 24 * time.Hour
+	MaxDeadline     = 7 * 24 * time.Hour
+	MaxWindow       = 7 * 24 * time.Hour
+	MaxBackoff      = 24 * time.Hour
+	MinInterval     = 10 * time.Millisecond
+	MaxInterval     = time.Hour
+	MaxTimeout      = time.Minute
+	shortestTimeout = time.Millisecond
+)
+
+// Fault is one thing that is wrong with a spec.
+type Fault struct {
+	// Role is the name of the role that has it; empty for the app itself, and for the role of an app that has one.
+	Role string
+	// Key is where it is in a manifest: the keys from the outermost in, an item of a list by its index. It may be of
+	// something that is not there.
+	Key []string
+	// Sentence names the key.
+	Sentence string
+}
+
+// Faults are all that is wrong with a spec, at least one, in the order of the keys. As an error they are of the class
+// errdefs.ErrInvalidArgument.
+type Faults []Fault
+
+// Error is the first fault; a person mends one after the other.
+func (f Faults) Error() string {
+	if f[0].Role == "" {
+		return f[0].Sentence
+	}
+	return fmt.Sprintf("role %s: %s", f[0].Role, f[0].Sentence)
+}
+
+// Unwrap gives the class.
+func (f Faults) Unwrap() error { return errdefs.ErrInvalidArgument }
+
+// checker gathers faults.
+type checker struct {
+	role   string
+	faults Faults
+}
+
+// fail notes a fault of what stands under a key as in "stop.grace".
+func (c *checker) fail(key, format string, args ...any) {
+	c.failAt(strings.Split(key, "."), format, args...)
+}
+
+func (c *checker) failAt(key []string, format string, args ...any) {
+	c.faults = append(c.faults, Fault{Role: c.role, Key: key, Sentence: fmt.Sprintf(format, args...)})
+}
+
+// quoted shows what a person wrote, cut to what fits a sentence.
+func quoted(text string) string {
+	const most = 80
+	if len(text) > most {
+		return fmt.Sprintf("%q…", strings.ToValidUTF8(text[:most], ""))
+	}
+	return fmt.Sprintf("%q", text)
+}

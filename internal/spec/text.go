@@ -1,0 +1,168 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+var (
+	appName      = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
+	portName     = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
+	queueName    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`)
+	resourceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._/-]{0,62}$`)
+	userName     = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$`)
+)
+
+// CheckName says in one sentence why name cannot be an app's or a role's; what is "an app" or "a role".
+func CheckName(what, name string) error {
+	if name == "" {
+		return fmt.Errorf("the name of %s is empty; use lower-case letters, digits and \"-\", beginning with a letter", what)
+	}
+	if len(name) > MaxName {
+		return fmt.Errorf("%s cannot be the name of %s: it has %d characters, and the most is %d", quoted(name), what, len(name), MaxName)
+	}
+	if !appName.MatchString(name) {
+		return fmt.Errorf("%q cannot be the name of %s: a name has 1 to %d lower-case letters, digits and \"-\", and starts with a letter", name, what, MaxName)
+	}
+	if strings.HasSuffix(name, "-") {
+		return fmt.Errorf("%q cannot be the name of %s: it ends with \"-\"", name, what)
+	}
+	return nil
+}
+
+func (c *checker) name(key, name string) {
+	what := "an app"
+	if key == "roles" {
+		what = "a role"
+	}
+	if err := CheckName(what, name); err != nil {
+		c.fail(key, "%v", err)
+	}
+}
+
+// CheckPortName says in one sentence why name cannot be a port's.
+func CheckPortName(name string) error {
+	if portName.MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("%s cannot be the name of a port: a name has 1 to %d lower-case letters, digits and \"-\", and starts with a letter", quoted(name), maxPortTag)
+}
+
+// CheckEnvName says in one sentence why name cannot be an environment variable's. Programs, not shells alone, read them:
+// Logging:Level, spring.port and 9P_VERSION are names.
+func CheckEnvName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("the name of an environment variable is empty")
+	case len(name) > maxText:
+		return fmt.Errorf("%s cannot be the name of an environment variable: it has %d characters, and the most is %d", quoted(name), len(name), maxText)
+	}
+	for _, r := range name {
+		if r <= ' ' || r > '~' || r == '=' {
+			return fmt.Errorf("%s cannot be the name of an environment variable: a name has letters, digits and signs of ASCII, but no blank and no \"=\"", quoted(name))
+		}
+	}
+	return nil
+}
+
+// CheckPath says in one sentence why a path cannot be asked for by a health check.
+func CheckPath(path string) error {
+	switch {
+	case !strings.HasPrefix(path, "/"):
+		return fmt.Errorf("path must begin with \"/\", but is %s", quoted(path))
+	case len(path) > MaxPath:
+		return fmt.Errorf("path has %d characters, and the most is %d", len(path), MaxPath)
+	case strings.ContainsFunc(path, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return fmt.Errorf("path must have no blanks, but is %s", quoted(path))
+	}
+	return nil
+}
+
+// checkUser takes what engines take: a name or a number, and behind a ":" a group's.
+func checkUser(user string) error {
+	parts := strings.Split(user, ":")
+	if len(parts) > 2 || slices.ContainsFunc(parts, func(part string) bool { return !userName.MatchString(part) }) {
+		return fmt.Errorf("user must be a name, a uid, or either with a group as in 1000:1000, but is %s", quoted(user))
+	}
+	for _, part := range parts {
+		const most = 1<<31 - 1
+		if strings.Trim(part, "0123456789") != "" {
+			continue
+		}
+		if n, err := strconv.ParseUint(part, 10, 64); err != nil || n > most {
+			return fmt.Errorf("user must be a name, or a number up to %d, but is %s", most, quoted(user))
+		}
+	}
+	return nil
+}
+
+// plain checks a text that is shown and compared, not handed to a program, and reports whether it is right.
+func (c *checker) plain(key, what, text string, most int) bool {
+	switch {
+	case len(text) > most:
+		c.fail(key, "%s has %d characters, and the most is %d", what, len(text), most)
+	case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
+		c.fail(key, "%s must have no control characters, but is %s", what, quoted(text))
+	default:
+		return true
+	}
+	return false
+}
+
+// words checks what a program is started with.
+func (c *checker) words(key string, words []string) {
+	for i, word := range words {
+		at := key + "." + strconv.Itoa(i)
+		if why := passable(word); why != "" {
+			c.fail(at, "an item of %s %s", key, why)
+		} else if len(word) >= MaxWord {
+			c.fail(at, "an item of %s has %s, and Linux takes less than %s; write it to a file of the image", key, resource.FormatBytes(int64(len(word))), resource.FormatBytes(MaxWord))
+		}
+	}
+}
+
+func (c *checker) checkEnv(env map[string]string) {
+	names := make([]string, 0, len(env))
+	for name := range env {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		key := []string{"env", name}
+		if err := CheckEnvName(name); err != nil {
+			c.failAt(key, "%v", err)
+		} else if err := CheckEnvValue(name, env[name]); err != nil {
+			c.failAt(key, "%v", err)
+		}
+	}
+}
+
+// CheckEnvValue says in one sentence why a variable cannot have a value.
+func CheckEnvValue(name, value string) error {
+	if why := passable(value); why != "" {
+		return fmt.Errorf("the value of %s in env %s", name, why)
+	}
+	if size := len(name) + 1 + len(value); size >= MaxWord {
+		return fmt.Errorf("%s in env has %s with its name, and Linux takes less than %s; write it to a file of the image", name, resource.FormatBytes(int64(size)), resource.FormatBytes(MaxWord))
+	}
+	return nil
+}
+
+// passable says why a text cannot be handed to a program; empty if it can.
+func passable(text string) string {
+	switch {
+	case strings.ContainsRune(text, 0):
+		return "has a NUL character, which no program can be given"
+	case !utf8.ValidString(text):
+		return "is not UTF-8"
+	}
+	return ""
+}
