@@ -361,6 +361,9 @@ func (c *Client) heed(answer *masterv1.AllocateResponse) {
 	for _, instance := range answer.GetWithdrawn() {
 		c.tell(Withdrawn{Instance: instance})
 	}
+	if answer.GetWaits() != nil {
+		c.tell(Waits{Waiting: answer.GetWaits().GetWaiting()})
+	}
 	for _, traffic := range answer.GetTraffic() {
 		// Counts begin at zero with every stream.
 		before := c.counted[traffic.GetInstance()]

@@ -53,6 +53,9 @@ type Traffic struct {
 	Requests, Errors int64
 }
 
+// Waits: why something that is wanted is not there; none if nothing is missing any more.
+type Waits struct{ Waiting []*apiv1.Waiting }
+
 // Connected: the first answer of a stream to the ResourceManager has been told in full.
 type Connected struct {
 	// Again is false for the first stream of the process.
@@ -74,6 +77,7 @@ func (Preempted) isEvent()     {}
 func (WantedChanged) isEvent() {}
 func (Withdrawn) isEvent()     {}
 func (Traffic) isEvent()       {}
+func (Waits) isEvent()         {}
 func (Connected) isEvent()     {}
 func (Disconnected) isEvent()  {}
 func (Superseded) isEvent()    {}

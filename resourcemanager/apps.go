@@ -496,11 +496,12 @@ func (z *zone) withdrawAll(a *app) {
 	})
 }
 
+// sortedKeys are in the order in which people count.
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for key := range m {
 		keys = append(keys, key)
 	}
-	slices.Sort(keys)
+	slices.SortFunc(keys, id.CompareNames)
 	return keys
 }

@@ -61,6 +61,9 @@ func (rm *ResourceManager) Refused(balancer string, refusals []*companionv1.Refu
 		z.refused[balancer] = now
 		for _, refusal := range refusals {
 			now[refusal.GetService()] = refusal.GetReason()
+			if a := z.names[appOfService(refusal.GetService())]; a != nil {
+				z.lookAfter(a)
+			}
 			if before[refusal.GetService()] == refusal.GetReason() {
 				continue // a balancer says it with everything that it applies
 			}

@@ -248,10 +248,14 @@ func (z *zone) awaitBalancers(a *app, do func(*zone)) {
 		waits = append(waits, wait{name, a.published[name].generation})
 	}
 	post, registry := z.post, z.registry
+	a.unconfirmed++
 	var next func(int)
 	next = func(i int) {
 		if i == len(waits) {
-			post(do)
+			post(func(z *zone) {
+				a.unconfirmed--
+				do(z)
+			})
 			return
 		}
 		registry.AwaitBalancers(waits[i].service, waits[i].generation, func() { next(i + 1) })

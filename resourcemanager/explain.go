@@ -2,6 +2,7 @@ package resourcemanager
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -9,8 +10,11 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// noNode is why nothing at all can be placed.
-const noNode = "no node has registered"
+// noNode is why nothing at all can be placed, noNodeHelp what helps.
+const (
+	noNode     = "no node has registered"
+	noNodeHelp = "\"mammoth nodemanager\" runs one"
+)
 
 // explain says in words what an app waits for.
 func (z *zone) explain(name string) (*apiv1.Explanation, error) {
@@ -26,7 +30,9 @@ func (z *zone) explain(name string) (*apiv1.Explanation, error) {
 		}
 		o := obstacle(askSubject(ask), int32(ask.Pending), ask)
 		if !z.knowsNodes() {
-			o.Reason, o.Limit = "it waits for capacity: "+noNode, ""
+			o.Reason, o.Limit, o.Help = "it waits for capacity: "+noNode, "", noNodeHelp
+		} else if help := z.helpOfRollout(a, a.roleOf(o.GetSubject()), o.GetSubject(), ask); help != "" {
+			o.Help = help
 		}
 		e.Obstacles = append(e.Obstacles, o)
 	}
@@ -43,7 +49,22 @@ func (z *zone) explain(name string) (*apiv1.Explanation, error) {
 	}
 	e.Obstacles = append(e.Obstacles, z.nodeObstacles(a)...)
 	e.Obstacles = append(e.Obstacles, z.balancerObstacles(name)...)
+	if a.state() == lifecycle.AppRunning {
+		for _, w := range a.wait.shown {
+			if w.GetInstances() == 0 && !tellsOf(e.GetObstacles(), w) {
+				e.Obstacles = append(e.Obstacles, &apiv1.Obstacle{Subject: name, Reason: w.GetText(), Help: w.GetHelp()})
+			}
+		}
+	}
 	return e, nil
+}
+
+// tellsOf reports whether a reason is among obstacles, in whichever words.
+func tellsOf(obstacles []*apiv1.Obstacle, w *apiv1.Waiting) bool {
+	return slices.ContainsFunc(obstacles, func(o *apiv1.Obstacle) bool {
+		_, end, found := strings.Cut(o.GetReason(), ": ")
+		return strings.HasSuffix(w.GetText(), o.GetReason()) || found && strings.HasSuffix(w.GetText(), end)
+	})
 }
 
 func (z *zone) summary(a *app, view *apiv1.App) string {
@@ -108,7 +129,7 @@ func askSubject(ask scheduler.AskExplanation) string {
 }
 
 func obstacle(subject string, count int32, ask scheduler.AskExplanation) *apiv1.Obstacle {
-	o := &apiv1.Obstacle{Subject: subject, Count: count, Limit: ask.Limit}
+	o := &apiv1.Obstacle{Subject: subject, Count: count, Limit: ask.Limit, Help: ask.Help}
 	for _, test := range ask.Tests {
 		o.FailedTests = append(o.FailedTests, &apiv1.Obstacle_FailedTest{Test: test.Test, Nodes: int32(test.Nodes), Example: test.Example})
 	}

@@ -160,7 +160,9 @@ func (rm *ResourceManager) Node(ctx context.Context, name string) (*apiv1.Node, 
 		if err != nil {
 			return nil, err
 		}
-		return z.viewNode(n), nil
+		view := z.viewNode(n)
+		view.Waiting = z.waitsToLeave(n)
+		return view, nil
 	})
 }
 

@@ -61,6 +61,7 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 		z.touch(a)
 	}
 	z.settle()
+	z.lookAtWaiting()
 	z.project()
 	batch, err := z.pack()
 	if err != nil {
@@ -162,6 +163,7 @@ func (z *zone) loadApps(memory store.Store) error {
 			return err
 		}
 		a := newApp(appID, record)
+		a.wait.recover(record.GetWaiting())
 		z.apps[appID], z.names[record.GetName()] = a, a
 		return nil
 	})

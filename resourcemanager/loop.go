@@ -52,6 +52,7 @@ func (rm *ResourceManager) turn(inputs []input) error {
 	z.due()
 	z.settle()
 	z.schedule()
+	z.lookAtWaiting()
 	z.project()
 	batch, err := z.pack()
 	if err != nil {

@@ -96,7 +96,7 @@ func (z *zone) openAllocate(bearer string) (*mailbox[*masterv1.AllocateResponse]
 	z.endStream(a, fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted))
 	a.stream = newMailbox[*masterv1.AllocateResponse]()
 	clear(a.traffic)
-	a.out = &masterv1.AllocateResponse{Wanted: z.wanted(a)}
+	a.out = &masterv1.AllocateResponse{Wanted: z.wanted(a), Waits: &masterv1.Waits{Waiting: a.wait.shown}}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
 		if c.record.GetLease().GetMaster() {
@@ -148,6 +148,7 @@ func (z *zone) endStream(a *app, why error) {
 	a.stream.close(why)
 	a.stream, a.out = nil, nil
 	a.silentSince = z.now
+	z.lookAfter(a)
 }
 
 // allocate takes what a master asks and reports.

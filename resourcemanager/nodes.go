@@ -1,7 +1,6 @@
 package resourcemanager
 
 import (
-	"cmp"
 	"crypto/rand"
 	"fmt"
 	"slices"
@@ -340,7 +339,7 @@ func (z *zone) dueNodes() {
 		}
 		z.at(deadline.Add(time.Millisecond))
 	}
-	slices.SortFunc(due, func(a, b *node) int { return cmp.Compare(a.id, b.id) })
+	slices.SortFunc(due, func(a, b *node) int { return id.CompareNames(string(a.id), string(b.id)) })
 	for _, n := range due {
 		silent := z.now.Sub(n.heard())
 		switch {

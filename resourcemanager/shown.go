@@ -39,6 +39,8 @@ type instanceFacts struct {
 	state   lifecycle.NodeState
 	address string
 	ending  bool
+	// waits is what it waits for while it has no container.
+	waits string
 }
 
 // instancesAMillisecond is about how many instances are put into a view in that time. Those who watch an app are shown a
@@ -90,6 +92,8 @@ func (z *zone) showInstance(a *app, instance *storev1.Instance) *apiv1.Instance 
 		if n := z.nodes[c.node]; n != nil {
 			facts.state, facts.address = n.state(), n.record.GetAddress()
 		}
+	} else {
+		facts.waits = a.wait.byRole[facts.report.GetRole()]
 	}
 	name := facts.report.GetId()
 	last, ok := a.shown.instances[name]

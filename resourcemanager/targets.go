@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/internal/id"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
@@ -48,20 +49,6 @@ func (z *zone) targets(name, instance string, ended bool) ([]service.Target, err
 	if !known && instance != "" {
 		return nil, fmt.Errorf("%s has no instance named %q; it has %v: %w", name, instance, sortedKeys(a.instances), errdefs.ErrNotFound)
 	}
-	slices.SortStableFunc(targets, func(x, y service.Target) int { return compareNames(x.Instance, y.Instance) })
+	slices.SortStableFunc(targets, func(x, y service.Target) int { return id.CompareNames(x.Instance, y.Instance) })
 	return targets, nil
-}
-
-// compareNames orders web-2 before web-10.
-func compareNames(a, b string) int {
-	if len(a) != len(b) {
-		return len(a) - len(b)
-	}
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }

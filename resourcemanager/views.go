@@ -2,6 +2,7 @@ package resourcemanager
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,6 +51,7 @@ func (z *zone) makeView(a *app) *apiv1.App {
 			view.Running++
 		}
 	}
+	view.Waiting = a.shownWaiting(view)
 	if attempt := r.GetAttempt(); attempt.GetNumber() > 0 {
 		view.Master = &apiv1.Master{
 			Attempt: attempt.GetNumber(), State: attempt.GetState(), ContainerId: attempt.GetContainerId(),
@@ -59,6 +61,17 @@ func (z *zone) makeView(a *app) *apiv1.App {
 	view = proto.CloneOf(view)
 	view.Instances = instances
 	return view
+}
+
+// shownWaiting is what the app waits for. What its instances wait for is left out as soon as all of them are there, which is
+// seen before the next look at it.
+func (a *app) shownWaiting(view *apiv1.App) []*apiv1.Waiting {
+	rollout := view.GetRollout().GetState()
+	if view.GetState() != apiv1.App_RUNNING || view.GetRunning() != view.GetWanted() || len(view.GetInstances()) != int(view.GetWanted()) ||
+		rollout == apiv1.Rollout_PROGRESSING {
+		return a.wait.shown
+	}
+	return slices.DeleteFunc(slices.Clone(a.wait.shown), func(w *apiv1.Waiting) bool { return w.GetInstances() > 0 })
 }
 
 // rollout is how far the master has brought the wanted version, if it has said anything of it yet.
@@ -145,6 +158,9 @@ func (z *zone) viewInstance(a *app, instance *storev1.Instance) *apiv1.Instance 
 	cid, err := id.ParseContainer(report.GetContainerId())
 	c := a.containers[cid]
 	if err != nil || c == nil {
+		if view.GetState() == apiv1.Instance_PENDING && view.GetReason() == "" {
+			view.Reason = a.wait.byRole[view.GetRole()]
+		}
 		return view
 	}
 	status := c.record.GetStatus()

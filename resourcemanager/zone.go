@@ -1,7 +1,6 @@
 package resourcemanager
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -65,6 +64,9 @@ type zone struct {
 	lostBalancers map[string]time.Time
 	// refused is what each balancer last said that it does not route, and why, by service.
 	refused map[string]map[string]string
+
+	// lookout says why apps wait.
+	lookout lookout
 
 	// Of the present turn.
 	changes
@@ -137,6 +139,9 @@ type app struct {
 	withdrawingAll bool
 	watchers       map[*mailbox[*service.AppView]]struct{}
 	shown          shownApp
+	// unconfirmed counts the states of its services that balancers have not confirmed yet.
+	unconfirmed int
+	wait        wait
 	// removed is set at the end of its life; it is then in no index any more.
 	removed bool
 }
@@ -273,7 +278,7 @@ func (z *zone) sortedApps() []*app {
 }
 
 func (z *zone) sortedNodes() []*node {
-	return slices.SortedFunc(maps.Values(z.nodes), func(a, b *node) int { return cmp.Compare(a.id, b.id) })
+	return slices.SortedFunc(maps.Values(z.nodes), func(a, b *node) int { return id.CompareNames(string(a.id), string(b.id)) })
 }
 
 func sortedContainers(containers map[id.Container]*container) []*container {

@@ -67,10 +67,48 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 		for _, role := range app.GetSpec().GetRoles() {
 			images = append(images, whatRuns(role))
 		}
-		t.row(app.GetName(), word(app.GetState()), fmt.Sprintf("%d/%d", app.GetRunning(), wholeCount(app)),
-			app.GetVersion(), app.GetQueue(), strings.Join(images, ","), ago(app.GetCreatedAt()), app.GetReason())
+		t.row(app.GetName(), stateWord(app), fmt.Sprintf("%d/%d", app.GetRunning(), wholeCount(app)),
+			app.GetVersion(), app.GetQueue(), strings.Join(images, ","), ago(app.GetCreatedAt()), shortReason(app))
 	}
 	return t.Flush()
+}
+
+// stateWord is an app's state for a person: one that has a master and nothing that runs is starting.
+func stateWord(app *apiv1.App) string {
+	if app.GetState() != apiv1.App_RUNNING || app.GetRunning() > 0 || app.GetWanted() == 0 {
+		return word(app.GetState())
+	}
+	for _, instance := range app.GetInstances() {
+		if instance.GetState() == apiv1.Instance_BACKOFF || instance.GetState() == apiv1.Instance_UNHEALTHY {
+			return "failing"
+		}
+	}
+	return "starting"
+}
+
+// shortReason is why an app is as it is, in one cell of a table.
+func shortReason(app *apiv1.App) string {
+	waiting := app.GetWaiting()
+	if app.GetReason() != "" || len(waiting) == 0 {
+		return app.GetReason()
+	}
+	text := waiting[0].GetText()
+	if more := len(waiting) - 1; more > 0 {
+		text += fmt.Sprintf(" (and %s more)", plural(more, "reason"))
+	}
+	return text
+}
+
+// waitingNote is a reason with since when it holds, when it ends and what would help.
+func waitingNote(w *apiv1.Waiting) string {
+	text := w.GetText()
+	if until := time.Until(w.GetUntil().AsTime()); w.GetUntil() != nil && until > 0 {
+		text += "; next try in " + short(until.Round(time.Second))
+	}
+	if w.GetHelp() != "" {
+		text += "; " + w.GetHelp()
+	}
+	return text
 }
 
 // whatRuns is a role's image, or of a framework's role its program without the flags.
@@ -117,7 +155,13 @@ func (c *cli) appShowCommand() *cobra.Command {
 func appText(w io.Writer, app *apiv1.App) error {
 	t := newTable(w)
 	t.row("name", app.GetName())
-	t.row("state", because(word(app.GetState()), app.GetReason()))
+	t.row("state", because(stateWord(app), app.GetReason()))
+	for _, w := range app.GetWaiting() {
+		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) {
+			continue
+		}
+		t.row("waiting", fmt.Sprintf("%s (for %s)", waitingNote(w), ago(w.GetSince())))
+	}
 	if app.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK {
 		t.row("kind", "framework")
 	}
@@ -370,6 +414,9 @@ func explanationText(w io.Writer, explanation *apiv1.Explanation) error {
 		fmt.Fprintf(w, "  %s: %s\n", subjects(alike), obstacle.GetReason())
 		if obstacle.GetLimit() != "" && !strings.Contains(obstacle.GetReason(), obstacle.GetLimit()) {
 			fmt.Fprintf(w, "    %s\n", obstacle.GetLimit())
+		}
+		if obstacle.GetHelp() != "" {
+			fmt.Fprintf(w, "    %s\n", obstacle.GetHelp())
 		}
 		for _, test := range obstacle.GetFailedTests() {
 			fmt.Fprintf(w, "    %s: %s", test.GetTest(), plural(int(test.GetNodes()), "node"))

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"golang.org/x/term"
 
@@ -44,8 +45,33 @@ const maxDrawn = 20
 func (p *liveProgress) update(app *apiv1.App) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: %d of %d instances run%s\n", app.GetName(), app.GetRunning(), wholeCount(app), rolloutNote(app))
+	waitingLines(&text, app, p.columns())
 	instanceLines(&text, app)
 	p.draw(text.String())
+}
+
+// waitingLines are the reasons why something is not there, broken into lines so that all of each can be read.
+func waitingLines(text *strings.Builder, app *apiv1.App, width int) {
+	for _, w := range app.GetWaiting() {
+		column := 0
+		for i, word := range strings.Fields("waiting: " + waitingNote(w)) {
+			length := len([]rune(word))
+			switch {
+			case i == 0:
+				text.WriteString("  ")
+				column = 2
+			case width > 0 && column+1+length >= width:
+				text.WriteString("\n    ")
+				column = 4
+			default:
+				text.WriteString(" ")
+				column++
+			}
+			text.WriteString(word)
+			column += length
+		}
+		text.WriteString("\n")
+	}
 }
 
 // instanceLines are a line for each instance, those that do not run yet first where there are many.
@@ -102,6 +128,8 @@ func unfinishedFirst(instances []*apiv1.Instance) []*apiv1.Instance {
 type lineProgress struct {
 	out  io.Writer
 	seen map[string]string
+	// reasons are those why something is not there, of the last update.
+	reasons map[string]bool
 }
 
 func (p *lineProgress) update(app *apiv1.App) {
@@ -134,9 +162,36 @@ func (p *lineProgress) update(app *apiv1.App) {
 	if ends(app) && app.GetReason() != "" {
 		p.say("", app.GetReason(), fmt.Sprintf("%s: %s: %s", app.GetName(), word(app.GetState()), app.GetReason()))
 	}
+	p.waiting(app)
 	if len(app.GetInstances()) == 0 && app.GetState() == apiv1.App_ACCEPTED {
 		p.say("", "master", fmt.Sprintf("%s: its application master is being started", app.GetName()))
 	}
+}
+
+// waiting writes a line for each reason why something is not there, and another one when it is a different reason: figures
+// that change all the time make none.
+func (p *lineProgress) waiting(app *apiv1.App) {
+	if p.reasons == nil {
+		p.reasons = map[string]bool{}
+	}
+	now := map[string]bool{}
+	for _, w := range app.GetWaiting() {
+		about := w.GetRole() + "/" + withoutFigures(w.GetText())
+		now[about] = true
+		if !p.reasons[about] {
+			fmt.Fprintf(p.out, "%s: waiting: %s\n", app.GetName(), waitingNote(w))
+		}
+	}
+	p.reasons = now
+}
+
+func withoutFigures(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '.' || unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 // say writes a line unless the last one about the same was of the same state.

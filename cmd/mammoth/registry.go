@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -116,22 +117,22 @@ func serviceChanges(w io.Writer, service *apiv1.Service, seen map[string]string)
 	for _, endpoint := range service.GetEndpoints() {
 		now[endpoint.GetId()] = fmt.Sprintf("%s  weight %d  %s  version %d", endpointAddress(endpoint), endpoint.GetWeight(), word(endpoint.GetState()), endpoint.GetVersion())
 	}
-	for _, id := range slices.Sorted(maps.Keys(seen)) {
-		if _, stays := now[id]; !stays {
-			fmt.Fprintf(w, "%s  - %s\n", at, id)
-			delete(seen, id)
+	for _, name := range slices.SortedFunc(maps.Keys(seen), id.CompareNames) {
+		if _, stays := now[name]; !stays {
+			fmt.Fprintf(w, "%s  - %s\n", at, name)
+			delete(seen, name)
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(now)) {
-		before, was := seen[id]
+	for _, name := range slices.SortedFunc(maps.Keys(now), id.CompareNames) {
+		before, was := seen[name]
 		sign := "+"
 		switch {
-		case was && before == now[id]:
+		case was && before == now[name]:
 			continue
 		case was:
 			sign = "~"
 		}
-		fmt.Fprintf(w, "%s  %s %s  %s\n", at, sign, id, now[id])
+		fmt.Fprintf(w, "%s  %s %s  %s\n", at, sign, name, now[name])
 	}
 	maps.Copy(seen, now)
 	if len(now) == 0 {

@@ -97,10 +97,11 @@ type silentProgress struct{}
 func (silentProgress) update(*apiv1.App) {}
 func (silentProgress) end()              {}
 
-// lineRollout writes a line whenever the rollout has come further.
+// lineRollout writes a line whenever the rollout has come further, and whenever it waits for something else.
 type lineRollout struct {
-	out  io.Writer
-	last string
+	out     io.Writer
+	last    string
+	reasons lineProgress
 }
 
 func (p *lineRollout) update(app *apiv1.App) {
@@ -108,6 +109,8 @@ func (p *lineRollout) update(app *apiv1.App) {
 		p.last = line
 		fmt.Fprintln(p.out, line)
 	}
+	p.reasons.out = p.out
+	p.reasons.waiting(app)
 }
 
 func (p *lineRollout) end() {}
@@ -135,6 +138,7 @@ const barWidth = 30
 func (p *liveRollout) update(app *apiv1.App) {
 	var text strings.Builder
 	fmt.Fprintln(&text, rolloutLine(app))
+	waitingLines(&text, app, p.columns())
 	running, all := map[int32]int{}, map[int32]int{}
 	var versions []int32
 	for _, instance := range app.GetInstances() {

@@ -79,6 +79,12 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 	if now.GetState() == apiv1.App_DEGRADED {
 		return false, fmt.Errorf("it has no application master: %s", reasonOf(now.GetReason(), now))
 	}
+	if ends(now) || now.GetState() == apiv1.App_STOPPED && c.app.GetState() != apiv1.App_STOPPED {
+		return false, errors.New(because("it is "+word(now.GetState())+" meanwhile", now.GetReason()))
+	}
+	if failedSince(c, now) {
+		return false, fmt.Errorf("it stands still at version %d: %s", now.GetVersion(), reasonOf(now.GetRollout().GetReason(), now))
+	}
 	if now.GetState() == apiv1.App_STOPPED && c.app.GetState() == apiv1.App_STOPPED {
 		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(specified(now)), "instance"))
 	}
@@ -95,6 +101,12 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 	return now.GetObservedGeneration() >= c.app.GetGeneration() && now.GetState() == apiv1.App_RUNNING &&
 		now.GetRollout().GetState() != apiv1.Rollout_PROGRESSING &&
 		now.GetRunning() == now.GetWanted() && len(now.GetInstances()) == int(now.GetWanted()), nil
+}
+
+// failedSince reports whether what was under way has been given up since the change was made.
+func failedSince(c change, now *apiv1.App) bool {
+	return now.GetRollout().GetState() == apiv1.Rollout_FAILED && c.app.GetRollout().GetState() != apiv1.Rollout_FAILED &&
+		now.GetRollout().GetVersion() >= c.app.GetVersion() && now.GetObservedGeneration() >= c.app.GetGeneration()
 }
 
 // wholeCount is of how many instances those that run are told: of an app that is or goes down, of those that it would have.
@@ -132,7 +144,10 @@ func restarted(c change, now *apiv1.App) (bool, error) {
 	return scaled(c, now)
 }
 
-func stopped(_ change, now *apiv1.App) (bool, error) {
+func stopped(c change, now *apiv1.App) (bool, error) {
+	if !ends(now) && now.GetState() != apiv1.App_STOPPED && now.GetGeneration() > c.app.GetGeneration() {
+		return false, errors.New("somebody started it again meanwhile")
+	}
 	return now.GetState() == apiv1.App_STOPPED, nil
 }
 
@@ -250,6 +265,9 @@ func (c *cli) why(ctx context.Context, z *zone, name string) string {
 	text := strings.TrimSuffix(explanation.GetSummary(), ".")
 	if obstacles := explanation.GetObstacles(); len(obstacles) > 0 {
 		text += fmt.Sprintf("; %s: %s", obstacles[0].GetSubject(), strings.TrimSuffix(obstacles[0].GetReason(), "."))
+		if help := obstacles[0].GetHelp(); help != "" {
+			text += "; " + help
+		}
 	}
 	return text
 }

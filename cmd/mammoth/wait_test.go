@@ -5,6 +5,9 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -144,5 +147,68 @@ func TestOfAnAppThatIsRemovedItSaysWhichNodeIsWaitedFor(t *testing.T) {
 	}
 	if note := rolloutNote(app); note != ": removing: it waits for node-3" {
 		t.Errorf("on a terminal it says %q", note)
+	}
+}
+
+func TestWhoeverWaitsIsToldWhy(t *testing.T) {
+	var out bytes.Buffer
+	lines := &lineProgress{out: &out, seen: map[string]string{}}
+	app := &apiv1.App{Name: "web", State: apiv1.App_RUNNING, Wanted: 1, Waiting: []*apiv1.Waiting{
+		{Text: "web-2 waits for capacity: queue default holds 1.8 cpu of its maximum of 2 cpu", Help: "`maxUnavailable: 1` would do", Instances: 1},
+	}}
+	lines.update(app)
+	app.Waiting[0].Text = "web-2 waits for capacity: queue default holds 1.9 cpu of its maximum of 2 cpu"
+	lines.update(app)
+	app.Waiting[0] = &apiv1.Waiting{Text: "web-2 is held back: exited with code 7", Until: timestamppb.New(time.Now().Add(30 * time.Second)), Instances: 1}
+	lines.update(app)
+	app.Waiting = nil
+	lines.update(app)
+	const want = "web: waiting: web-2 waits for capacity: queue default holds 1.8 cpu of its maximum of 2 cpu; `maxUnavailable: 1` would do\n" +
+		"web: waiting: web-2 is held back: exited with code 7; next try in 30s\n"
+	if out.String() != want {
+		t.Errorf("it says\n%s", out.String())
+	}
+}
+
+func TestOnATerminalAReasonIsShownWhole(t *testing.T) {
+	var screen bytes.Buffer
+	show := &liveProgress{out: &screen, columns: func() int { return 40 }}
+	show.update(&apiv1.App{Name: "web", Wanted: 1, Waiting: []*apiv1.Waiting{{Text: "web-2 waits for capacity: queue default holds 1.8 cpu of its maximum of 2 cpu"}}})
+	text := strings.NewReplacer("\x1b[2K", "", "\x1b[J", "").Replace(screen.String())
+	const want = "web: 0 of 1 instances run\n  waiting: web-2 waits for capacity:\n    queue default holds 1.8 cpu of its\n    maximum of 2 cpu\n"
+	if text != want {
+		t.Errorf("it shows\n%s", text)
+	}
+}
+
+func TestAnAppThatHasNothingRunningIsStarting(t *testing.T) {
+	for want, app := range map[string]*apiv1.App{
+		"running":  {State: apiv1.App_RUNNING, Wanted: 2, Running: 1},
+		"starting": {State: apiv1.App_RUNNING, Wanted: 1},
+		"failing":  {State: apiv1.App_RUNNING, Wanted: 1, Instances: []*apiv1.Instance{{State: apiv1.Instance_BACKOFF}}},
+		"accepted": {State: apiv1.App_ACCEPTED, Wanted: 1},
+	} {
+		if got := stateWord(app); got != want {
+			t.Errorf("%v is %q, want %q", app, got, want)
+		}
+	}
+}
+
+func TestAWaitEndsWhenTheEndCannotCome(t *testing.T) {
+	before := change{app: &apiv1.App{State: apiv1.App_RUNNING, Version: 1, Generation: 2, Rollout: &apiv1.Rollout{State: apiv1.Rollout_DONE, Version: 1}}}
+	for name, c := range map[string]struct {
+		done func(change, *apiv1.App) (bool, error)
+		now  *apiv1.App
+		err  string
+	}{
+		"stopped meanwhile":    {scaled, &apiv1.App{State: apiv1.App_STOPPING, Reason: "root stopped it", Version: 1}, "it is stopping meanwhile: root stopped it"},
+		"removed meanwhile":    {rolledOut, &apiv1.App{State: apiv1.App_REMOVING, Version: 1}, "it is removing meanwhile"},
+		"a restart that fails": {restarted, &apiv1.App{State: apiv1.App_RUNNING, Version: 1, ObservedGeneration: 2, Rollout: &apiv1.Rollout{State: apiv1.Rollout_FAILED, Version: 1, Reason: "it crashes"}}, "it crashes"},
+		"started again":        {stopped, &apiv1.App{State: apiv1.App_ACCEPTED, Generation: 3}, "somebody started it again meanwhile"},
+	} {
+		done, err := c.done(before, c.now)
+		if done || err == nil || !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%s: done %v, error %v", name, done, err)
+		}
 	}
 }

@@ -5,13 +5,13 @@
 package registry
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
@@ -228,6 +228,6 @@ func wake(changed *chan struct{}) {
 	*changed = nil
 }
 
-func byID(a, b *apiv1.Endpoint) int { return cmp.Compare(a.GetId(), b.GetId()) }
+func byID(a, b *apiv1.Endpoint) int { return id.CompareNames(a.GetId(), b.GetId()) }
 
 func same(a, b *apiv1.Endpoint) bool { return a == b || proto.Equal(a, b) }

@@ -291,6 +291,10 @@ func (d *driver) handle(event appmaster.Event) error {
 		for _, r := range d.roles {
 			r.plan.Counted(event.Instance, event.Requests, event.Errors, now)
 		}
+	case appmaster.Waits:
+		for _, r := range d.roles {
+			r.plan.Waits(waitsOf(r.name, event.Waiting))
+		}
 	case appmaster.Superseded:
 		d.log.Warn("another attempt has taken over", "reason", event.Reason)
 		return appmaster.ErrSuperseded

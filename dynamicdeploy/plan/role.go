@@ -26,6 +26,8 @@ type Role struct {
 	serial int
 	// due are actions that a fact called for at once.
 	due []Action
+	// waits says why instances are not there, in the words of somebody else.
+	waits string
 }
 
 // slot is one instance.

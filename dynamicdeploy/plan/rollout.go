@@ -99,6 +99,7 @@ func (r *Role) judge(now time.Time) {
 		if o.lastReason != "" {
 			o.reason += ", last failure: " + o.lastReason
 		}
+		o.reason += r.whyWaits()
 	default:
 		return
 	}

@@ -255,6 +255,8 @@ type AskExplanation struct {
 	Tests []FailedTest
 	// Fits is on how many nodes one container would fit right now.
 	Fits int
+	// Help is the sentence what people could change so that it is granted; empty if nothing is known.
+	Help string
 }
 
 // FailedTest is one reason for which nodes were passed over.

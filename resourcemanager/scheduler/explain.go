@@ -18,10 +18,33 @@ func (c *Core) Explain(name id.App, now time.Time) Explanation {
 		return Explanation{}
 	}
 	var explanation Explanation
+	// Asks of one kind fail the same tests, and an app may have thousands of them.
+	known := map[askKind]AskExplanation{}
 	for _, k := range a.sortedAsks() {
-		explanation.Asks = append(explanation.Asks, c.explainAsk(k))
+		kind := askKind{shape: k.shape, group: k.group, master: k.spec.Master}
+		if k.spec.Gang {
+			kind.pending = k.spec.Pending
+		}
+		like, ok := known[kind]
+		if !ok || len(k.nominations) > 0 {
+			like = c.explainAsk(k)
+			if len(k.nominations) == 0 {
+				known[kind] = like
+			}
+		}
+		like.Ask, like.Pending = k.spec.ID, k.spec.Pending
+		explanation.Asks = append(explanation.Asks, like)
 	}
 	return explanation
+}
+
+// askKind is what asks of an app without nominations have in common when the same stands in their way.
+type askKind struct {
+	shape  *shape
+	group  *group
+	master bool
+	// pending counts for gangs, which are granted whole.
+	pending int
 }
 
 // pretend makes the core answer as at a time, without a trace that decisions would follow; what it gives ends that.
@@ -36,6 +59,7 @@ func (c *Core) pretend(now time.Time) func() {
 type miss struct {
 	FailedTest
 	closeness int64
+	example   func() string
 }
 
 func (c *Core) explainAsk(k *ask) AskExplanation {
@@ -57,18 +81,20 @@ func (c *Core) explainAsk(k *ask) AskExplanation {
 		i := slices.IndexFunc(misses, func(m miss) bool { return m.Test == test })
 		if i < 0 {
 			i = len(misses)
-			misses = append(misses, miss{FailedTest{Test: test, Example: example}, closeness})
+			misses = append(misses, miss{FailedTest{Test: test}, closeness, example})
 		}
 		m := &misses[i]
 		m.Nodes++
 		if closeness > m.closeness {
-			m.Example, m.closeness = example, closeness
+			m.example, m.closeness = example, closeness
 		}
 	}
 	slices.SortStableFunc(misses, func(x, y miss) int { return y.Nodes - x.Nodes })
 	for _, m := range misses {
+		m.Example = m.example()
 		explanation.Tests = append(explanation.Tests, m.FailedTest)
 	}
+	explanation.Help = c.help(k, &need, &explanation)
 	return explanation
 }
 
@@ -142,51 +168,57 @@ func countTitles(all []titled) string {
 	return strings.Join(parts, ", ") + verb
 }
 
-// test names the first test that a node fails for an ask, with an example and how close the node came.
-func (c *Core) test(k *ask, n *node) (test, example string, closeness int64) {
+// test names the first test that a node fails for an ask, with an example, which is only written if it is shown, and how
+// close the node came.
+func (c *Core) test(k *ask, n *node) (test string, example func() string, closeness int64) {
 	spec, name := &k.spec, n.spec.Name
+	say := func(format string, args ...any) func() string {
+		return func() string { return fmt.Sprintf(format, args...) }
+	}
 	if n.spec.Closed != "" {
-		return "closed", fmt.Sprintf("%s is closed: %s", name, n.spec.Closed), 0
+		return "closed", say("%s is closed: %s", name, n.spec.Closed), 0
 	}
 	for _, constraint := range spec.Constraints {
 		if !constraint.Matches(n.spec.Attributes) {
-			return "constraint " + constraint.String(), describeAttribute(n, constraint.Attribute), 0
+			return "constraint " + constraint.String(), func() string { return describeAttribute(n, constraint.Attribute) }, 0
 		}
 	}
 	if slices.Contains(spec.Avoid, name) {
-		return "to be avoided", fmt.Sprintf("%s is to be avoided", name), 0
+		return "to be avoided", say("%s is to be avoided", name), 0
 	}
 	if s := k.shape; s.self != nil {
 		for _, m := range s.near {
 			if !m.nodes.has(n.slot) && !(m == s.self && m.held == 0) {
-				return "no container of " + m.name, fmt.Sprintf("%s holds no container of %s", name, m.name), 0
+				return "no container of " + m.name, say("%s holds no container of %s", name, m.name), 0
 			}
 		}
 		for _, far := range [][]*named{s.far, s.self.repelledBy} {
 			for _, m := range far {
 				if m.nodes.has(n.slot) {
-					return "holds a container of " + m.name, fmt.Sprintf("%s holds a container of %s", name, m.name), 0
+					return "holds a container of " + m.name, say("%s holds a container of %s", name, m.name), 0
 				}
 			}
 		}
 	}
 	if spec.MaxPerNode > 0 {
 		if held := k.group.count(n.slot); held >= spec.MaxPerNode {
-			return "most containers a node", fmt.Sprintf("%s already holds %d, the most allowed is %d", name, held, spec.MaxPerNode), 0
+			return "most containers a node", say("%s already holds %d, the most allowed is %d", name, held, spec.MaxPerNode), 0
 		}
 	}
 	free := n.spec.Capacity.Sub(n.used)
 	for place, asked := range spec.Resources {
 		if asked > 0 && asked > free[place] {
-			return "not enough " + c.config.Schema.Name(place),
-				fmt.Sprintf("%s has %s free, %s are asked", name, amount(c.config.Schema, place, max(free[place], 0)), c.config.Schema.Format(place, asked)),
-				free[place]
+			return "not enough " + c.config.Schema.Name(place), func() string {
+				return fmt.Sprintf("%s has %s free, %s are asked", name, amount(c.config.Schema, place, max(free[place], 0)), c.config.Schema.Format(place, asked))
+			}, free[place]
 		}
 	}
 	if !fits(&spec.Resources, &c.avail[n.slot]) && !slices.ContainsFunc(k.nominations, func(m *nomination) bool { return m.node == n }) {
-		return "kept for others", fmt.Sprintf("%s has room, but it is kept for %s", name, n.nominations[0].ask.app.title()), 0
+		return "kept for others", func() string {
+			return fmt.Sprintf("%s has room, but it is kept for %s", name, n.nominations[0].ask.app.title())
+		}, 0
 	}
-	return "", "", 0
+	return "", nil, 0
 }
 
 func describeAttribute(n *node, attribute string) string {

@@ -1,0 +1,416 @@
+package resourcemanager
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+// reasons are why something of an app is not as people want it; none if all is.
+func (z *zone) reasons(a *app) *reasons {
+	r := &reasons{byRole: map[string]string{}}
+	switch a.state() {
+	case lifecycle.AppAccepted:
+		z.masterReasons(a, r)
+	case lifecycle.AppDegraded:
+		r.about(cause{
+			detail: because("it has no application master, and its instances go on serving", strings.TrimPrefix(a.record.GetReason(), "no master: ")),
+			help:   fmt.Sprintf("\"mammoth app restart %s\" tries again", a.record.GetName()),
+		})
+	case lifecycle.AppStopping, lifecycle.AppRemoving:
+		z.endingReasons(a, r)
+	case lifecycle.AppRunning:
+		z.runningReasons(a, r)
+	}
+	r.sort()
+	return r
+}
+
+// masterReasons are about an app whose master is not at work.
+func (z *zone) masterReasons(a *app, r *reasons) {
+	attempt := a.record.GetAttempt()
+	name := fmt.Sprintf("its application master (attempt %d)", max(1, attempt.GetNumber()))
+	switch retry := a.record.GetRetryAt(); {
+	case retry != nil && z.now.Before(retry.AsTime()) && !a.attempt().Live():
+		r.about(cause{
+			detail: because(fmt.Sprintf("%s failed and is started anew", name), a.record.GetReason()), until: retry.AsTime(),
+		})
+	case a.attempt() == lifecycle.AttemptLaunched:
+		on := z.nodeOf(a, attempt.GetContainerId())
+		c := cause{detail: fmt.Sprintf("%s was launched on %s and has not registered yet", name, on), inCourse: true}
+		if n := z.nodes[id.Node(on)]; n != nil && n.state() != lifecycle.NodeReady {
+			c.detail, c.inCourse = because(c.detail, n.trouble()), false
+		} else {
+			c.until = attempt.GetLaunchedAt().AsTime().Add(masterSilence)
+		}
+		r.about(c)
+	case !z.knowsNodes():
+		r.about(cause{detail: name + " waits for capacity: " + noNode, help: noNodeHelp})
+	default:
+		for _, ask := range z.core.Explain(a.id, z.now).Asks {
+			if ask.Ask == "" && ask.Pending > 0 {
+				c := z.capacity(ask)
+				r.about(cause{detail: because(name+" "+c.one, c.detail), help: c.help, inCourse: c.inCourse})
+				return
+			}
+		}
+		r.about(cause{detail: name + " is about to be started", inCourse: true})
+	}
+}
+
+// runningReasons are about an app whose master is at work.
+func (z *zone) runningReasons(a *app, r *reasons) {
+	z.standingReasons(a, r)
+	asked := z.capacityReasons(a, r)
+	for name, instance := range a.instances {
+		if !asked[name] {
+			z.instanceReason(a, r, name, instance)
+		}
+	}
+	z.rolloutReason(a, r)
+	for _, o := range z.balancerObstacles(a.record.GetName()) {
+		r.about(cause{detail: because(o.GetSubject(), o.GetReason())})
+	}
+}
+
+// standingReasons are what an app waits for as a whole while its master is at work.
+func (z *zone) standingReasons(a *app, r *reasons) {
+	if a.stream == nil {
+		// It opens another one within moments.
+		r.about(cause{detail: "its application master is not connected: instances go on serving, and nothing is replaced until it, or the next one, is", inCourse: true})
+	} else if a.record.GetObservedGeneration() < a.record.GetGeneration() {
+		r.about(cause{detail: "its application master has not acted upon the newest change yet", inCourse: true})
+	}
+	if a.unconfirmed > 0 && len(z.record.GetBalancers()) > 0 {
+		r.about(cause{detail: "not every balancer has confirmed its newest endpoints: " + z.balancersWord(), inCourse: true})
+	}
+}
+
+// capacityReasons are about asks that are not granted. It gives the names of the instances that they are for.
+func (z *zone) capacityReasons(a *app, r *reasons) map[string]bool {
+	asked := map[string]bool{}
+	if !a.asksForMore() {
+		return asked
+	}
+	known := z.knowsNodes()
+	for _, ask := range z.core.Explain(a.id, z.now).Asks {
+		if ask.Pending == 0 || ask.Ask == "" {
+			continue
+		}
+		name := askSubject(ask)
+		role := a.roleOf(name)
+		c := z.capacity(ask)
+		if !known {
+			c = cause{one: "waits for capacity", many: "wait for capacity", detail: noNode, help: noNodeHelp}
+		}
+		if help := z.helpOfRollout(a, role, name, ask); help != "" {
+			c.help = help
+		}
+		c.role = role
+		asked[name] = true
+		r.byRole[role] = because("it "+c.one, c.detail)
+		r.of(name, int32(ask.Pending), c)
+	}
+	return asked
+}
+
+// asksForMore reports whether an ask is not granted in full.
+func (a *app) asksForMore() bool {
+	for _, ask := range a.asks {
+		if a.pending(ask) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *app) roleOf(instance string) string { return a.instances[instance].GetReport().GetRole() }
+
+// capacity is why an ask is not granted.
+func (z *zone) capacity(ask scheduler.AskExplanation) cause {
+	c := cause{one: "waits for capacity", many: "wait for capacity", help: ask.Help}
+	switch {
+	case ask.Limit != "":
+		c.detail = ask.Limit
+	case ask.Fits > 0 && ask.Coming == "":
+		return cause{one: "is about to be placed", many: "are about to be placed", inCourse: true}
+	case len(ask.Tests) > 0:
+		test := ask.Tests[0]
+		c.detail = because(fmt.Sprintf("%s on %s", test.Test, countWord(test.Nodes, "node")), test.Example)
+	}
+	switch {
+	case ask.Coming != "" && c.detail != "":
+		c.detail += "; " + ask.Coming
+	case ask.Coming != "":
+		c.detail = ask.Coming
+	}
+	return c
+}
+
+// helpOfRollout says that fewer instances at a time would do, where an instance waits beside one that it is to replace.
+func (z *zone) helpOfRollout(a *app, role, instance string, ask scheduler.AskExplanation) string {
+	spec, ok := a.role(role)
+	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || ask.Pending != 1 || a.rollout().GetState() != apiv1.Rollout_PROGRESSING {
+		return ""
+	}
+	needs, err := z.vector(roleResources(spec))
+	if err != nil || !z.replaces(a, role, instance, needs) {
+		return ""
+	}
+	if courseOf(spec.GetUpdate()).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
+		return "a rolling update with `maxUnavailable: 1` would do: an old instance then goes first and makes room for a new one"
+	}
+	return "`maxUnavailable: 1` in its update policy would do: an old instance then goes first and makes room for a new one"
+}
+
+// replaces reports whether there is an instance of a role to be replaced that holds as much as the new one needs.
+func (z *zone) replaces(a *app, role, instance string, needs resource.Vector) bool {
+	before := a.record.GetRestartBefore()
+	for name, other := range a.instances {
+		report := other.GetReport()
+		if name == instance || report.GetRole() != role {
+			continue
+		}
+		cid, err := id.ParseContainer(report.GetContainerId())
+		c := a.containers[cid]
+		if err != nil || c == nil || !c.held() {
+			continue
+		}
+		restarts := before != nil && c.record.GetLease().GetGrantedAt().AsTime().Before(before.AsTime())
+		if report.GetVersion() == a.record.GetVersion() && !restarts {
+			continue
+		}
+		if holds, err := z.vector(c.record.GetLease().GetResources()); err == nil && needs.Fits(holds) {
+			return true
+		}
+	}
+	return false
+}
+
+// role is the spec of a role that is wanted now.
+func (a *app) role(name string) (*apiv1.RoleSpec, bool) {
+	for _, role := range a.record.GetSpec().GetRoles() {
+		if role.GetName() == name {
+			return role, true
+		}
+	}
+	return nil, false
+}
+
+// instanceReason is why an instance that waits for no container does not run.
+func (z *zone) instanceReason(a *app, r *reasons, name string, instance *storev1.Instance) {
+	report := instance.GetReport()
+	cid, err := id.ParseContainer(report.GetContainerId())
+	c := a.containers[cid]
+	if err != nil {
+		c = nil
+	}
+	state, why := report.GetState(), report.GetReason()
+	var n *node
+	if c != nil {
+		n = z.nodes[c.node]
+		state, why = a.seenState(n, c, state, why)
+	}
+	on := ""
+	if n != nil {
+		on = " on " + string(n.id)
+	}
+	add := func(one, many, detail string, inCourse bool) {
+		if n != nil && n.state() != lifecycle.NodeReady {
+			detail, inCourse = n.trouble(), false
+		}
+		r.of(name, 1, cause{role: report.GetRole(), one: one, many: many, detail: detail, inCourse: inCourse})
+	}
+	status := c.status()
+	if detail := status.GetReason(); detail != "" && why == "" {
+		why = detail
+	}
+	switch state {
+	case apiv1.Instance_RUNNING, apiv1.Instance_STATE_UNSPECIFIED:
+	case apiv1.Instance_PENDING:
+		if c == nil {
+			add("is about to be started", "are about to be started", why, true)
+			return
+		}
+		add("is about to begin"+on, "are about to begin"+on, why, true)
+	case apiv1.Instance_DOWNLOADING:
+		add("downloads its image"+on, "download their image"+on, because(a.imageOf(report.GetRole()), why), true)
+	case apiv1.Instance_LOADING:
+		add("loads its image"+on, "load their image"+on, because(a.imageOf(report.GetRole()), why), true)
+	case apiv1.Instance_STARTING:
+		detail := status.GetHealthDetail()
+		switch {
+		case detail != "":
+			add("is not healthy yet", "are not healthy yet", "the last probe: "+detail, false)
+		case status.GetHealth() == corev1.ContainerStatus_STARTING:
+			add("has not answered a probe yet", "have not answered a probe yet", why, true)
+		default:
+			add("starts"+on, "start"+on, why, true)
+		}
+	case apiv1.Instance_UNHEALTHY:
+		add("is not healthy", "are not healthy", why, false)
+	case apiv1.Instance_DRAINING:
+		role, _ := a.role(report.GetRole())
+		add("is taken out of service", "are taken out of service",
+			fmt.Sprintf("requests in flight may take another %s", role.GetStop().GetDrain().AsDuration()), true)
+	case apiv1.Instance_STOPPING:
+		role, _ := a.role(report.GetRole())
+		add("is being stopped"+on, "are being stopped"+on, fmt.Sprintf("it has %s to end", role.GetStop().GetGrace().AsDuration()), true)
+	case apiv1.Instance_BACKOFF:
+		held := cause{role: report.GetRole(), one: "is held back", many: "are held back", detail: why}
+		if next := report.GetNextAttemptAt(); next != nil && next.AsTime().After(z.now) {
+			held.until = next.AsTime()
+		}
+		r.of(name, 1, held)
+	case apiv1.Instance_UNREACHABLE:
+		add("does not answer", "do not answer", why, false)
+	}
+}
+
+// status is what a container's node has said of it last; nothing of none.
+func (c *container) status() *corev1.ContainerStatus {
+	if c == nil {
+		return nil
+	}
+	return c.record.GetStatus()
+}
+
+func (a *app) imageOf(role string) string {
+	spec, _ := a.role(role)
+	return spec.GetImage()
+}
+
+// trouble is why a node is not as it should be.
+func (n *node) trouble() string {
+	word := strings.ToLower(n.state().String())
+	if n.state() == lifecycle.NodeLost {
+		return fmt.Sprintf("%s is lost", n.id)
+	}
+	return because(fmt.Sprintf("%s is %s", n.id, word), n.record.GetReason())
+}
+
+// rolloutReason is about a change that stands still or has failed.
+func (z *zone) rolloutReason(a *app, r *reasons) {
+	name, rollout := a.record.GetName(), a.rollout()
+	switch rollout.GetState() {
+	case apiv1.Rollout_PAUSED:
+		c := cause{detail: because(fmt.Sprintf("the rollout of version %d is paused", rollout.GetVersion()), rollout.GetReason())}
+		switch {
+		case canaryPercent(a.record.GetSpec()) > 0:
+			c.help = fmt.Sprintf("\"mammoth app promote %s\" gives it the whole app, \"mammoth app rollback %s\" takes it back", name, name)
+		default:
+			c.help = fmt.Sprintf("\"mammoth app resume %s\" lets it go on, \"mammoth app rollback %s\" takes it back", name, name)
+		}
+		r.about(c)
+	case apiv1.Rollout_FAILED:
+		r.about(cause{
+			detail: because(fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion()), rollout.GetReason()),
+			help:   fmt.Sprintf("\"mammoth app rollback %s\" goes back to the version before", name),
+		})
+	case apiv1.Rollout_PROGRESSING:
+		if len(r.all) == 0 {
+			r.about(cause{inCourse: true, detail: fmt.Sprintf("%d of %s are at version %d", rollout.GetUpdated(), countWord(int(rollout.GetTotal()), "instance"), rollout.GetVersion())})
+		}
+	}
+}
+
+// endingReasons are what an app that is stopped or removed waits for.
+func (z *zone) endingReasons(a *app, r *reasons) {
+	for _, name := range sortedKeys(a.instances) {
+		if report := a.instances[name].GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.holds(report.GetContainerId()) {
+			role, _ := a.role(report.GetRole())
+			r.of(name, 1, cause{
+				role: report.GetRole(), one: "is taken out of service", many: "are taken out of service", inCourse: true,
+				detail: fmt.Sprintf("requests in flight may take another %s", role.GetStop().GetDrain().AsDuration()),
+			})
+		}
+	}
+	lost := map[id.Node]bool{}
+	for _, c := range sortedContainers(a.containers) {
+		if !c.held() {
+			continue
+		}
+		n := z.nodes[c.node]
+		report := a.instances[c.instance()].GetReport()
+		switch {
+		case n != nil && n.state() == lifecycle.NodeLost:
+			if !lost[n.id] {
+				lost[n.id] = true
+				r.about(cause{
+					detail: fmt.Sprintf("%s is lost and holds %s of it that nobody has seen gone", n.id, countWord(z.heldOn(n, a), "container")),
+					help:   fmt.Sprintf("if it is gone for good, \"mammoth node rm %s\" says so", n.id),
+				})
+			}
+		case report.GetState() == apiv1.Instance_DRAINING && report.GetContainerId() == c.id.String():
+		case c.record.GetLease().GetMaster() && len(a.containers)-len(a.ended) > 1:
+			// It ends when its instances have.
+		default:
+			stopping := cause{one: "is being stopped on " + string(c.node), many: "are being stopped on " + string(c.node), role: c.role(), inCourse: true}
+			if n != nil && n.state() != lifecycle.NodeReady {
+				stopping.detail, stopping.inCourse = n.trouble(), false
+			} else if role, ok := a.role(c.role()); ok && !c.record.GetLease().GetMaster() {
+				stopping.detail = fmt.Sprintf("it has %s to end", role.GetStop().GetGrace().AsDuration())
+			}
+			r.of(c.name(), 1, stopping)
+		}
+	}
+	if a.unconfirmed > 0 && len(z.record.GetBalancers()) > 0 {
+		r.about(cause{detail: "not every balancer has confirmed that nothing is routed to it any more: " + z.balancersWord(), inCourse: true})
+	}
+}
+
+// heldOn counts the containers that an app has on a node.
+func (z *zone) heldOn(n *node, a *app) (count int) {
+	for _, c := range n.containers {
+		if c.app == a {
+			count++
+		}
+	}
+	return count
+}
+
+// balancersWord names the balancers that are waited for.
+func (z *zone) balancersWord() string {
+	words := slices.Clone(z.record.GetBalancers())
+	for i, name := range words {
+		if _, lost := z.lostBalancers[name]; lost {
+			words[i] += " (not connected)"
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// countWord is "1 node" or "3 nodes".
+func countWord(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// waitsToLeave are, of a node that is drained, why there are still containers on it.
+func (z *zone) waitsToLeave(n *node) []*apiv1.Waiting {
+	if n.state() != lifecycle.NodeDraining {
+		return nil
+	}
+	var waits []*apiv1.Waiting
+	for _, a := range z.appsOn(n) {
+		if len(waits) == mostReasons {
+			break
+		}
+		for _, w := range a.wait.shown {
+			waits = append(waits, &apiv1.Waiting{
+				Role: w.GetRole(), Text: a.record.GetName() + ": " + w.GetText(), Help: w.GetHelp(), Since: w.GetSince(), Until: w.GetUntil(), Instances: w.GetInstances(),
+			})
+		}
+	}
+	return waits
+}
