@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"regexp"
 	"strings"
 	"sync"
@@ -143,12 +145,34 @@ func (r *Runtime) Gateway(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", r.failure(ctx, err)
 	}
+	return gatewayOf(found, func(name string) ([]net.Addr, error) {
+		bridge, err := net.InterfaceByName(name)
+		if err != nil {
+			return nil, err
+		}
+		return bridge.Addrs()
+	})
+}
+
+// gatewayOf is the gateway of a network. An engine that has just made its default network does not tell it until it is
+// started again: it is the address that the network's bridge has.
+func gatewayOf(found dockernetwork.Inspect, addresses func(bridge string) ([]net.Addr, error)) (string, error) {
 	for _, pool := range found.IPAM.Config {
 		if pool.Gateway != "" {
 			return pool.Gateway, nil
 		}
 	}
-	return "", fmt.Errorf("the engine's network %s has no gateway: %w", defaultBridge, errdefs.ErrFailedPrecondition)
+	bridge := found.Options["com.docker.network.bridge.name"]
+	has, err := addresses(bridge)
+	if err != nil {
+		return "", fmt.Errorf("look at the bridge %q of the engine's network %s: %w", bridge, found.Name, err)
+	}
+	for _, address := range has {
+		if prefix, err := netip.ParsePrefix(address.String()); err == nil && prefix.Addr().Is4() {
+			return prefix.Addr().String(), nil
+		}
+	}
+	return "", fmt.Errorf("the engine's network %s has no gateway, and its bridge %q no address: %w", found.Name, bridge, errdefs.ErrFailedPrecondition)
 }
 
 // Close lets go of the engine.

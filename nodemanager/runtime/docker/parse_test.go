@@ -5,11 +5,14 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	dockernetwork "github.com/docker/docker/api/types/network"
 
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -154,5 +157,29 @@ func TestLocalName(t *testing.T) {
 	r := &Runtime{config: Config{Zone: "blue"}}
 	if got := r.localName("team/web@sha256:" + strings.Repeat("0123456789abcdef", 4)); got != "mammoth.local/blue/team/web:0123456789abcdef0123456789abcdef" {
 		t.Error(got)
+	}
+}
+
+func TestTheGatewayOfANewEnginesNetworkIsItsBridges(t *testing.T) {
+	bridge := func(has ...net.Addr) func(string) ([]net.Addr, error) {
+		return func(name string) ([]net.Addr, error) {
+			if name != "docker0" {
+				return nil, fmt.Errorf("no interface is named %q", name)
+			}
+			return has, nil
+		}
+	}
+	network := dockernetwork.Inspect{Name: "bridge", Options: map[string]string{"com.docker.network.bridge.name": "docker0"}}
+	network.IPAM.Config = []dockernetwork.IPAMConfig{{Subnet: "172.17.0.0/16"}}
+	v4, v6 := &net.IPNet{IP: net.IPv4(172, 17, 0, 1), Mask: net.CIDRMask(16, 32)}, &net.IPNet{IP: net.ParseIP("fe80::1"), Mask: net.CIDRMask(64, 128)}
+	if got, err := gatewayOf(network, bridge(v6, v4)); err != nil || got != "172.17.0.1" {
+		t.Errorf("not told: %q, %v", got, err)
+	}
+	if got, err := gatewayOf(network, bridge(v6)); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("without an address: %q, %v", got, err)
+	}
+	network.IPAM.Config[0].Gateway = "172.17.0.254"
+	if got, err := gatewayOf(network, bridge(v4)); err != nil || got != "172.17.0.254" {
+		t.Errorf("told: %q, %v", got, err)
 	}
 }
