@@ -110,7 +110,7 @@ func (o *owner) start(h *held) {
 		nm.counters.started(time.Since(began))
 		if started.Exit != nil || !started.Running {
 			// It ended before the answer: the end is told first, as its event would be.
-			nm.inbox.put(func(o *owner) { o.fact(key, ended(started, time.Time{})) })
+			nm.inbox.put(func(o *owner) { o.fact(key, endedAs(started, time.Time{})) })
 		}
 		return container.Fact{Event: container.Started, Seen: seen(started)}
 	})
@@ -134,20 +134,20 @@ func (o *owner) stop(h *held, grace time.Duration) {
 // clean removes or purges.
 func (o *owner) clean(h *held, done, failed container.Event, how func(runtime.Runtime, context.Context, id.Container) error) {
 	nm, key, rt := o.nm, h.core.ID, h.runtime
-	log := o.log(h)
 	nm.edge(key, func(ctx context.Context) container.Fact {
 		if rt == nil {
 			return container.Fact{Event: done}
 		}
 		ctx, timeout := context.WithTimeout(ctx, cleanWithin)
 		defer timeout()
-		if err := how(rt, ctx, key); err != nil {
-			if nm.edges.Err() == nil {
-				log.Warn("an ended container could not be cleaned up", "error", err)
-			}
-			return container.Fact{Event: failed, Detail: sentence(err)}
+		err := how(rt, ctx, key)
+		switch {
+		case err == nil:
+			return container.Fact{Event: done}
+		case failed == container.RemoveFailed && errors.Is(err, errdefs.ErrFailedPrecondition):
+			failed = container.RemoveRefused
 		}
-		return container.Fact{Event: done}
+		return container.Fact{Event: failed, Detail: sentence(err)}
 	})
 }
 
@@ -234,8 +234,8 @@ func seen(c runtime.Container) container.Seen {
 	return out
 }
 
-// ended is the end of a container that a runtime shows as ended. asOf is when a listing was asked for.
-func ended(c runtime.Container, asOf time.Time) container.Fact {
+// endedAs is the end of a container that a runtime shows as ended. asOf is when a listing was asked for.
+func endedAs(c runtime.Container, asOf time.Time) container.Fact {
 	fact := container.Fact{Event: container.Ended, Ending: ending(c.Exit), AsOf: asOf}
 	fact.Ending.At = c.FinishedAt
 	return fact

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -24,6 +25,8 @@ const (
 	lookInterval = time.Second
 	// infoWithin is how long an engine may take to say that it is there.
 	infoWithin = 3 * time.Second
+	// compareInterval is how often an engine is asked for all it has though nothing speaks for a difference.
+	compareInterval = time.Minute
 )
 
 // followEngine keeps the owner told of what an engine's containers do, for as long as ctx lives. Whenever the
@@ -56,14 +59,17 @@ func (nm *NodeManager) followOnce(ctx context.Context, kind corev1.ContainerSpec
 	if err != nil {
 		return err
 	}
-	asOf := time.Now()
-	list, err := rt.List(ctx)
-	if err != nil {
+	if err := nm.list(ctx, kind, rt); err != nil {
 		return err
 	}
-	nm.inbox.put(func(o *owner) { o.listed(kind, asOf, list) })
+	look := make(chan struct{}, 1)
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	defer cancel()
+	looking.Go(func() { nm.compare(ctx, kind, rt, look) })
 	for event := range events {
 		if event.Kind != runtime.Ended {
+			nm.inbox.put(func(o *owner) { o.appeared(event.ID, look) })
 			continue
 		}
 		fact := container.Fact{Event: container.Ended, Ending: ending(event.Exit)}
@@ -71,6 +77,46 @@ func (nm *NodeManager) followOnce(ctx context.Context, kind corev1.ContainerSpec
 		nm.inbox.put(func(o *owner) { o.fact(event.ID, fact) })
 	}
 	return fmt.Errorf("the %s runtime ended its stream of events", strings.ToLower(kind.String()))
+}
+
+// list asks an engine for all it has.
+func (nm *NodeManager) list(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) error {
+	asOf := time.Now()
+	list, err := rt.List(ctx)
+	if err != nil {
+		return err
+	}
+	nm.inbox.put(func(o *owner) { o.listed(kind, asOf, list) })
+	return nil
+}
+
+// compare asks an engine for all it has whenever look says that it has something unexpected, and now and then, since an
+// engine drops events that it cannot get rid of. A failure is the stream's of events too, which begins anew.
+func (nm *NodeManager) compare(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime, look <-chan struct{}) {
+	ticker := time.NewTicker(compareInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look:
+		case <-ticker.C:
+		}
+		if err := nm.list(ctx, kind, rt); err != nil && ctx.Err() == nil {
+			nm.log.Debug("what the engine has cannot be compared", "node", nm.config.NodeID, "runtime", kind.String(), "error", err)
+		}
+	}
+}
+
+// appeared is about a container that the engine has made or started. One that nobody here is starting is looked at.
+func (o *owner) appeared(key id.Container, look chan<- struct{}) {
+	if h := o.containers[key]; h != nil && h.core.State != container.Done {
+		return
+	}
+	select {
+	case look <- struct{}{}:
+	default:
+	}
 }
 
 // listed compares what an engine has with what is written down, both ways.
@@ -85,16 +131,17 @@ func (o *owner) listed(kind corev1.ContainerSpec_Runtime, asOf time.Time, list [
 		}
 		c, there := has[h.core.ID]
 		neverRan := !c.Running && c.Exit == nil && c.StartedAt.IsZero()
+		ended := h.core.State == container.Done
 		switch {
-		case h.core.State == container.Done && there && h.core.Removed:
-			o.clean(h, container.Removed, container.RemoveFailed, runtime.Runtime.Remove)
-		case h.core.State == container.Done:
+		case ended && !there:
+		case ended && !c.Running:
+			o.apply(h, container.Fact{Event: container.LeftBehind, AsOf: asOf})
 		case !there || neverRan:
 			o.apply(h, container.Fact{Event: container.Missing, AsOf: asOf})
 		case c.Running:
 			o.apply(h, container.Fact{Event: container.Found, Seen: seen(c), AsOf: asOf})
 		default:
-			o.apply(h, ended(c, asOf))
+			o.apply(h, endedAs(c, asOf))
 		}
 	}
 	adopted := 0
@@ -124,7 +171,7 @@ func (o *owner) adopt(kind corev1.ContainerSpec_Runtime, c runtime.Container) {
 	o.log(h).Warn("found a container without a record")
 	o.perform(h, o.machine.Adopt(o.now, h.core, seen(c)))
 	if !c.Running {
-		o.apply(h, ended(c, time.Time{}))
+		o.apply(h, endedAs(c, time.Time{}))
 	}
 }
 

@@ -61,6 +61,8 @@ type held struct {
 	// then does the container survive a restart.
 	recording bool
 	waiting   []func()
+	// trouble is what was said last of cleaning it up; saying it once is enough.
+	trouble string
 }
 
 // whenRecorded calls tell as soon as the container's record is on the disk, or has failed to be.
@@ -161,7 +163,28 @@ func (o *owner) fact(key id.Container, fact container.Fact) {
 }
 
 func (o *owner) apply(h *held, fact container.Fact) {
+	if h.core.State == container.Done {
+		switch fact.Event {
+		case container.RemoveFailed, container.PurgeFailed, container.StopFailed:
+			o.complain(h, "an ended container could not be cleaned up", fact.Detail)
+		case container.RemoveRefused:
+			o.complain(h, againMessage, "")
+		}
+	}
 	o.step(h, func() []container.Effect { return o.machine.Apply(o.now, h.core, fact) })
+}
+
+// complain says what is wrong with an ended container, unless that was said last.
+func (o *owner) complain(h *held, message, trouble string) {
+	if h.trouble == message+trouble {
+		return
+	}
+	h.trouble = message + trouble
+	log := o.log(h)
+	if trouble != "" {
+		log = log.With("error", trouble)
+	}
+	log.Warn(message)
 }
 
 func (o *owner) step(h *held, decide func() []container.Effect) {
@@ -241,6 +264,9 @@ func (o *owner) perform(h *held, effects []container.Effect) {
 		case container.Start:
 			o.start(h)
 		case container.StopProcess:
+			if h.core.State == container.Done {
+				o.complain(h, againMessage, "")
+			}
 			o.stop(h, effect.Grace)
 		case container.Remove:
 			o.clean(h, container.Removed, container.RemoveFailed, runtime.Runtime.Remove)
@@ -249,6 +275,9 @@ func (o *owner) perform(h *held, effects []container.Effect) {
 		}
 	}
 }
+
+// againMessage is said once of a container that runs and has no owner.
+const againMessage = "an ended container runs again, started by somebody else; it is ended"
 
 var errStopWanted = errors.New("its end is wanted")
 

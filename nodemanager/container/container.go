@@ -1,6 +1,7 @@
 package container
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -40,6 +41,8 @@ type Container struct {
 	Removed   bool `json:",omitempty"`
 
 	op       operation
+	probing  bool // Probe was asked for, and Unprobe was not
+	again    bool // it has ended and was seen running since
 	failures int
 	retryAt  time.Time // when what failed is tried again
 	launchBy time.Time // when to give up on an engine that does not answer
@@ -87,6 +90,11 @@ type Seen struct {
 	Ports     []Port    `json:",omitempty"`
 	// Address at which the node itself reaches the container's own ports; may be empty.
 	Address string `json:",omitempty"`
+}
+
+// same reports whether the process and the way to it are what they were.
+func (s Seen) same(other Seen) bool {
+	return s.RuntimeID == other.RuntimeID && s.StartedAt.Equal(other.StartedAt) && s.Address == other.Address && slices.Equal(s.Ports, other.Ports)
 }
 
 // Port is a port of a container and where it is published.
@@ -150,8 +158,8 @@ type Fact struct {
 	// Phase and Bytes come with Progress, Bytes with Prepared too.
 	Phase string
 	Bytes int64
-	// AsOf comes with Found, Missing and an Ended that a listing told: when the engine was asked. What was
-	// seen later than that is not doubted.
+	// AsOf comes with Found, Missing, LeftBehind and an Ended that a listing told: when the engine was asked. What
+	// was seen later than that is not doubted.
 	AsOf time.Time
 }
 
@@ -178,9 +186,10 @@ const (
 	Start
 	// Cancel hurries Prepare or Start, which still answers.
 	Cancel
-	// StopProcess answers Stopped or StopFailed. It may be asked for again with less grace.
+	// StopProcess answers Stopped or StopFailed. It may be asked for again with less grace. In Done it is about a
+	// container that somebody else has started again.
 	StopProcess
-	// Remove answers Removed or RemoveFailed.
+	// Remove answers Removed, RemoveFailed or RemoveRefused.
 	Remove
 	// Purge answers Purged or PurgeFailed.
 	Purge

@@ -38,7 +38,7 @@ func (m Machine) Refuse(now time.Time, c *Container, exit Exit) []Effect {
 // Recover takes up a container that was read back after a restart. What has become of its process is told by
 // Found, Missing or Ended as soon as its engine answers.
 func (m Machine) Recover(now time.Time, c *Container) []Effect {
-	c.op, c.failures, c.ended, c.trouble = idle, 0, nil, ""
+	c.op, c.failures, c.ended, c.trouble, c.probing, c.again = idle, 0, nil, "", false, false
 	c.retryAt, c.launchBy, c.healthBy, c.exitBy, c.answeredAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	switch c.State {
 	case Stopping:
@@ -79,11 +79,17 @@ func (c *Container) refine(fact Fact) (Event, bool) {
 		if c.op == starting {
 			return EndedEarly, true
 		}
-	case Found, Missing:
+	case Found, Missing, LeftBehind:
+		if c.State == Done {
+			return fact.Event, c.op == idle && !fact.AsOf.Before(c.FinishedAt)
+		}
 		underway := c.op == recording || c.op == preparing || c.op == starting
 		return fact.Event, !underway && (c.answeredAt.IsZero() || c.answeredAt.Before(fact.AsOf))
-	case Stopped:
-		if !c.Seen.StartedAt.IsZero() && c.ended == nil {
+	case Stopped, StopFailed:
+		if c.State == Done {
+			return fact.Event, c.op == stopping // else it is the answer to a stop from before the end
+		}
+		if fact.Event == Stopped && !c.Seen.StartedAt.IsZero() && c.ended == nil {
 			return ExitAwaited, true
 		}
 	}
@@ -93,7 +99,7 @@ func (c *Container) refine(fact Fact) (Event, bool) {
 func (m Machine) act(now time.Time, c *Container, from State, event Event, fact Fact) []Effect {
 	switch event {
 	case Recorded, RecordFailed, Prepared, PrepareFailed, PrepareUnavailable, Started, StartFailed, StartUnavailable,
-		Stopped, StopFailed, ExitAwaited, Removed, RemoveFailed, Purged, PurgeFailed:
+		Stopped, StopFailed, ExitAwaited, Removed, RemoveFailed, RemoveRefused, Purged, PurgeFailed:
 		c.op = idle
 	}
 	switch event {
@@ -233,7 +239,7 @@ func (m Machine) wantStop(now time.Time, c *Container, from State, stop Stop) []
 	c.healthBy, c.launchBy, c.retryAt, c.failures = time.Time{}, time.Time{}, time.Time{}, 0
 	effects := []Effect{{Kind: Save}}
 	if from == Running {
-		effects = append(effects, Effect{Kind: Unprobe})
+		effects = append(effects, c.unprobe())
 	}
 	switch {
 	case c.op == preparing || c.op == starting:
@@ -280,7 +286,7 @@ func (m Machine) end(now time.Time, c *Container, event Event, fact Fact) []Effe
 	}
 	effects := c.finish(ended, exit)
 	c.Since = now
-	effects = append(effects, Effect{Kind: Unprobe}, c.publish(now))
+	effects = append(effects, c.unprobe(), c.publish(now))
 	if c.Forgotten {
 		c.op = removing
 		effects = append(effects, Effect{Kind: Remove})
@@ -288,48 +294,17 @@ func (m Machine) end(now time.Time, c *Container, event Event, fact Fact) []Effe
 	return effects
 }
 
-// tidy is everything after the end: remove what is left once the end was heard, purge the logs later.
-func (m Machine) tidy(now time.Time, c *Container, event Event) []Effect {
-	switch event {
-	case Forgotten:
-		if c.Forgotten {
-			return nil
-		}
-		c.Forgotten = true
-		if c.Removed {
-			return []Effect{{Kind: Save}}
-		}
-		c.op = removing
-		return []Effect{{Kind: Save}, {Kind: Remove}}
-	case Removed:
-		c.Removed = true
-		return []Effect{{Kind: Save}}
-	case RemoveFailed, PurgeFailed:
-		m.retryLater(now, c)
-	case RetryDue:
-		switch {
-		case c.Forgotten && !c.Removed:
-			c.op = removing
-			return []Effect{{Kind: Remove}}
-		case c.Removed:
-			return c.purge()
-		}
-	case PurgeDue:
-		return c.purge()
-	case Purged:
-		c.op = purging // for good
-		return []Effect{{Kind: Drop}}
-	}
-	return nil
-}
-
 func (m Machine) run(now time.Time, c *Container, from State, seen Seen) []Effect {
+	before := c.Seen
 	c.see(seen)
 	c.Launched = true
 	if c.ended != nil {
 		return m.Apply(now, c, Fact{Event: Ended, Ending: Ending{Code: c.ended.Code}})
 	}
 	if from == Running {
+		if c.probing && seen.same(before) {
+			return nil
+		}
 		return c.probe()
 	}
 	effects := []Effect{{Kind: Save}}
@@ -394,18 +369,6 @@ func (m Machine) Tick(now time.Time, c *Container) []Effect {
 	return effects
 }
 
-// purgeAt is when nothing of an ended container needs to be kept any more.
-func (m Machine) purgeAt(c *Container) time.Time {
-	if c.State != Done || !c.Forgotten || !c.Removed || c.op != idle || !c.retryAt.IsZero() {
-		return time.Time{}
-	}
-	at := c.FinishedAt.Add(m.Retention)
-	if at.Before(c.KeepUntil) {
-		return c.KeepUntil
-	}
-	return at
-}
-
 func (m Machine) retryLater(now time.Time, c *Container) {
 	c.failures++
 	wait := m.RetryMin
@@ -447,16 +410,17 @@ func (c *Container) stop(grace time.Duration) Effect {
 	return Effect{Kind: StopProcess, Grace: grace}
 }
 
-func (c *Container) purge() []Effect {
-	c.op = purging
-	return []Effect{{Kind: Purge}}
-}
-
 func (c *Container) probe() []Effect {
 	if !c.Probed {
 		return nil
 	}
+	c.probing = true
 	return []Effect{{Kind: Probe, Healthy: c.Health == Healthy}}
+}
+
+func (c *Container) unprobe() Effect {
+	c.probing = false
+	return Effect{Kind: Unprobe}
 }
 
 func (c *Container) see(seen Seen) {

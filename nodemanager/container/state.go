@@ -51,9 +51,11 @@ const (
 	Ended
 	// EndedEarly is Ended while Start has not returned. Apply derives it.
 	EndedEarly
-	// Found and Missing: the engine, asked for all it has, has it running or has never heard of it.
+	// Found and Missing: the engine, asked for all it has, has it running or has never heard of it. LeftBehind: the
+	// engine has it, and it does not run, though it was removed.
 	Found
 	Missing
+	LeftBehind
 	// StopWanted by its application master, the ResourceManager or the node.
 	StopWanted
 	// Stopped and StopFailed end Stop.
@@ -74,9 +76,10 @@ const (
 	RetryDue
 	// Forgotten: the ResourceManager has stored its end, or holds no lease for it.
 	Forgotten
-	// Removed and RemoveFailed end Remove.
+	// Removed, RemoveFailed and RemoveRefused (it runs) end Remove.
 	Removed
 	RemoveFailed
+	RemoveRefused
 	// PurgeDue: nobody may ask for its logs any more. Purged and PurgeFailed end Purge.
 	PurgeDue
 	Purged
@@ -97,9 +100,9 @@ func Events() []Event {
 func (e Event) String() string {
 	return [...]string{
 		"recorded", "record failed", "progress", "prepared", "prepare failed", "prepare unavailable",
-		"started", "start failed", "start unavailable", "ended", "ended early", "found", "missing", "stop wanted",
+		"started", "start failed", "start unavailable", "ended", "ended early", "found", "missing", "left behind", "stop wanted",
 		"stopped", "stop failed", "exit awaited", "exit overdue", "passed", "failing", "health overdue",
-		"launch overdue", "retry due", "forgotten", "removed", "remove failed", "purge due", "purged", "purge failed",
+		"launch overdue", "retry due", "forgotten", "removed", "remove failed", "remove refused", "purge due", "purged", "purge failed",
 	}[e]
 }
 
@@ -159,7 +162,14 @@ var table = fsm.New("container", []fsm.Rule[State, Event]{
 	{From: []State{Done}, On: RetryDue, To: Done},
 	{From: []State{Done}, On: Removed, To: Done},
 	{From: []State{Done}, On: RemoveFailed, To: Done},
+	{From: []State{Done}, On: RemoveRefused, To: Done},
 	{From: []State{Done}, On: PurgeDue, To: Done},
 	{From: []State{Done}, On: Purged, To: Done},
 	{From: []State{Done}, On: PurgeFailed, To: Done},
+
+	// Somebody else has started it again, or the engine made it after all: it is ended and removed once more.
+	{From: []State{Done}, On: Found, To: Done},
+	{From: []State{Done}, On: LeftBehind, To: Done},
+	{From: []State{Done}, On: Stopped, To: Done},
+	{From: []State{Done}, On: StopFailed, To: Done},
 })

@@ -29,6 +29,8 @@ type world struct {
 	calls                []container.EffectKind
 	dropped              bool
 	wanted               bool
+	byHand               bool // what runs was started by somebody else, after its end
+	removed              bool // the engine has nothing of it any more
 	listing              *container.Fact
 }
 
@@ -71,6 +73,9 @@ func (w *world) perform(effects []container.Effect) {
 			}
 			w.calls = append(w.calls, effect.Kind)
 		case container.StopProcess:
+			if w.c.State == container.Done && effect.Grace != 0 {
+				w.t.Fatal("what somebody else has started is given a grace")
+			}
 			if w.inFlight(container.Start) {
 				w.t.Fatal("a stop was asked for that the start under way would outrun")
 			}
@@ -79,7 +84,7 @@ func (w *world) perform(effects []container.Effect) {
 			w.calls = append(w.calls, effect.Kind)
 		}
 	}
-	if w.c.State == container.Done && (w.running || w.inFlight(container.Start)) {
+	if w.c.State == container.Done && (w.running && !w.byHand || w.inFlight(container.Start)) {
 		w.t.Fatal("done, and a process runs or may yet be started")
 	}
 }
@@ -151,6 +156,15 @@ func (w *world) answer(i int, fails bool) {
 		w.die()
 		w.apply(container.Fact{Event: container.Stopped})
 	case container.Remove:
+		switch {
+		case w.running:
+			w.apply(container.Fact{Event: container.RemoveRefused, Detail: "it runs"})
+			return
+		case w.away:
+			w.apply(container.Fact{Event: container.RemoveFailed, Detail: "no engine"})
+			return
+		}
+		w.ended, w.removed = false, true
 		w.apply(container.Fact{Event: container.Removed})
 	case container.Purge:
 		w.apply(container.Fact{Event: container.Purged})
@@ -159,7 +173,21 @@ func (w *world) answer(i int, fails bool) {
 
 func (w *world) die() {
 	if w.running {
-		w.running, w.ended, w.untold = false, true, true
+		w.running, w.ended, w.untold, w.byHand = false, true, true, false
+	}
+}
+
+// revive is somebody who starts it again with the engine's own means.
+func (w *world) revive() {
+	if w.ended && !w.running && w.c.State == container.Done {
+		w.running, w.byHand = true, true
+	}
+}
+
+// late is a call of before the end that the engine obeys only now: it has the container, which never runs.
+func (w *world) late() {
+	if w.removed && !w.running && w.c.State == container.Done {
+		w.ended, w.removed = true, false
 	}
 }
 
@@ -175,6 +203,8 @@ func (w *world) list() *container.Fact {
 	switch {
 	case w.running:
 		fact.Event, fact.Seen = container.Found, container.Seen{StartedAt: w.now}
+	case w.ended && w.c.State == container.Done:
+		fact.Event = container.LeftBehind
 	case w.ended:
 		fact.Event = container.Ended
 	}
@@ -228,7 +258,8 @@ func (w *world) settle() {
 }
 
 // Whatever happens in whatever order: no container has two processes, none is started after its end, none is
-// done while a process runs or may yet appear, and one whose end is wanted comes to its end.
+// done while a process runs or may yet appear, one whose end is wanted comes to its end, and what somebody else
+// has started again or the engine has made too late is taken away.
 func TestNoContainerIsEverDoneWithAProcessLeftNorStartedTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
@@ -268,6 +299,8 @@ func TestNoContainerIsEverDoneWithAProcessLeftNorStartedTwice(t *testing.T) {
 					w.listing = nil
 				}
 			},
+			"revive": func(*rapid.T) { w.revive() },
+			"late":   func(*rapid.T) { w.late() },
 			"forget": func(*rapid.T) { w.apply(container.Fact{Event: container.Forgotten}) },
 			"crash":  func(t *rapid.T) { w.crash(rapid.Bool().Draw(t, "happened")) },
 		})
@@ -283,6 +316,9 @@ func TestNoContainerIsEverDoneWithAProcessLeftNorStartedTwice(t *testing.T) {
 		w.settle()
 		w.tick(2 * time.Hour)
 		w.settle()
+		if w.running || w.ended {
+			t.Fatal("something of an ended container is left in the engine")
+		}
 		if !w.dropped {
 			t.Fatal("an ended container that nobody needs was kept for ever")
 		}

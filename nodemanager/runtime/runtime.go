@@ -25,7 +25,7 @@ type Runtime interface {
 	// Start creates and starts a container and returns once its process runs and its ports are bound. Idempotent
 	// by Spec.ID: a container that a lost answer left behind is adopted if it runs and replaced if it never ran;
 	// one that ran and has ended is not run again, but returned with its Exit.
-	// On an error nothing is left behind.
+	// On an error nothing is left behind, also when ctx ends in the middle.
 	Start(ctx context.Context, spec Spec) (Container, error)
 	// Stop sends SIGTERM, after grace SIGKILL, and returns when the whole process tree was seen gone.
 	// Stopping a container that has ended or never existed is not an error.
@@ -35,7 +35,8 @@ type Runtime interface {
 	Remove(ctx context.Context, container id.Container) error
 	// Purge deletes the logs of a removed container too. Idempotent.
 	Purge(ctx context.Context, container id.Container) error
-	// List gives every container of this node, running or ended and not removed; never a foreign one.
+	// List gives every container of this node, running or ended and not removed; never a foreign one, be it a copy of
+	// one of the node's with all that is written on it.
 	List(ctx context.Context) ([]Container, error)
 	// Watch sends what happens to this node's containers until ctx ends or the engine goes away, which closes the
 	// channel. Events before the call are not repeated: call List after Watch to miss nothing.
@@ -150,7 +151,7 @@ type Exit struct {
 // Event is one thing that happened to one container.
 type Event struct {
 	ID id.Container
-	// Kind says which of the fields below hold.
+	// Kind says which of the fields below hold. Events of a container that somebody else has started again come too.
 	Kind EventKind
 	// Exit is set for Ended.
 	Exit *Exit
@@ -165,6 +166,8 @@ const (
 	Started EventKind = iota
 	// Ended: its process tree is gone.
 	Ended
+	// Created: it is there, and has not been started yet. Not every runtime has this step.
+	Created
 )
 
 // Progress is how far Prepare has come.

@@ -94,6 +94,9 @@ type Runtime struct {
 	hierarchy *cgroup.Hierarchy
 	pulls     pulls
 	looks     sync.WaitGroup
+	// life ends with Close.
+	life context.Context
+	end  context.CancelFunc
 
 	mu     sync.Mutex
 	engine *engine
@@ -106,6 +109,10 @@ type Runtime struct {
 	ooms map[string]bool
 	// discarded are containers that a failed Start took away again; their end is nobody's business.
 	discarded map[string]bool
+	// notes have the engine's ids of this node's containers; see note.
+	notes map[id.Container]string
+	// mending has, by the engine's id, the containers that keep is busy with.
+	mending map[string]bool
 	// held is set once the host ports of earlier containers are known.
 	held bool
 }
@@ -126,12 +133,14 @@ func New(config Config) (*Runtime, error) {
 		config.Logger.Warn("files that containers have deleted and hold open do not count", "error", err)
 		hierarchy = nil
 	}
+	life, end := context.WithCancel(context.Background())
 	return &Runtime{
 		config: config, client: c, slots: make(chan struct{}, config.ConcurrentStarts),
 		watcher: disk.NewWatcher(config.Logger), hierarchy: hierarchy,
 		pulls:    pulls{running: make(map[string]*pull), present: make(map[string]bool)},
 		starting: make(map[id.Container]chan struct{}), watched: make(map[string]func()),
-		ooms: make(map[string]bool), discarded: make(map[string]bool),
+		ooms: make(map[string]bool), discarded: make(map[string]bool), notes: make(map[id.Container]string),
+		mending: make(map[string]bool), life: life, end: end,
 	}, nil
 }
 
@@ -177,6 +186,7 @@ func gatewayOf(found dockernetwork.Inspect, addresses func(bridge string) ([]net
 
 // Close lets go of the engine.
 func (r *Runtime) Close() error {
+	r.end()
 	r.watcher.Close()
 	r.pulls.close()
 	r.looks.Wait()

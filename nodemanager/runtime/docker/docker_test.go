@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -206,6 +207,12 @@ func (b *bench) harness(ports network.Range) runtimetest.Harness {
 		Dial:         true,
 		Kernel:       true,
 		HostNetwork:  true,
+		Copy:         b.copy,
+		Again: func(t *testing.T, ended runtime.Container) {
+			if err := b.client.ContainerStart(t.Context(), ended.RuntimeID, container.StartOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		},
 		Foreign: func(t *testing.T) {
 			created, err := b.client.ContainerCreate(t.Context(),
 				&container.Config{
@@ -225,6 +232,32 @@ func (b *bench) harness(ports network.Range) runtimetest.Harness {
 			}
 		},
 	}
+}
+
+// copy does as "docker commit" and "docker run" do.
+func (b *bench) copy(t *testing.T, of runtime.Container) (end func()) {
+	ctx := context.Background()
+	committed, err := b.client.ContainerCommit(ctx, of.RuntimeID, container.CommitOptions{Pause: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	created, err := b.client.ContainerCreate(ctx, &container.Config{Image: committed.ID}, &container.HostConfig{}, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.client.ContainerStart(ctx, created.ID, container.StartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	end = sync.OnceFunc(func() {
+		if err := b.client.ContainerRemove(ctx, created.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+			t.Error(err)
+		}
+		if _, err := b.client.ImageRemove(ctx, committed.ID, image.RemoveOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(end)
+	return end
 }
 
 func open(t testing.TB, config docker.Config) *docker.Runtime {

@@ -32,7 +32,7 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 		options.Env = append(options.Env, key+"="+value)
 	}
 	slices.Sort(options.Env)
-	created, err := r.client.ContainerExecCreate(ctx, name(key), options)
+	created, err := r.client.ContainerExecCreate(ctx, r.handle(key), options)
 	switch {
 	case errdefs.IsConflict(err):
 		return 0, fmt.Errorf("container %v does not run: %w", key, errdefs.ErrFailedPrecondition)

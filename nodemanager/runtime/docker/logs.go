@@ -24,9 +24,9 @@ import (
 // Remove implements runtime.Runtime. The output is copied out of the engine first; a copy that an earlier try has
 // begun is made anew.
 func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
-	inspected, err := r.client.ContainerInspect(ctx, name(key))
+	inspected, err := r.client.ContainerInspect(ctx, r.handle(key))
 	if errdefs.IsNotFound(err) {
-		return nil
+		return r.forget(key)
 	}
 	if err != nil {
 		return r.failure(ctx, err)
@@ -50,7 +50,7 @@ func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
 	r.mu.Lock()
 	delete(r.ooms, inspected.ID)
 	r.mu.Unlock()
-	return removeFile(r.verdict(key))
+	return errors.Join(removeFile(r.verdict(key)), r.forget(key))
 }
 
 func (r *Runtime) keepLogs(ctx context.Context, key id.Container) error {
@@ -102,7 +102,7 @@ func (r *Runtime) engineLogs(ctx context.Context, key id.Container, options runt
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := r.client.ContainerLogs(ctx, name(key), request)
+	stream, err := r.client.ContainerLogs(ctx, r.handle(key), request)
 	if errdefs.IsNotFound(err) {
 		return errNoContainer
 	}

@@ -30,6 +30,9 @@ type lossy struct {
 	mu   sync.Mutex
 	lose string
 	dead bool
+	// early is called before the next request whose path ends in earlyPath.
+	early     http.HandlerFunc
+	earlyPath string
 }
 
 func newLossy(t *testing.T, engine string) *lossy {
@@ -56,6 +59,10 @@ func newLossy(t *testing.T, engine string) *lossy {
 		if l.isDead() {
 			panic(http.ErrAbortHandler)
 		}
+		if early := l.held(r.URL.Path); early != nil {
+			early(w, r)
+			r = r.WithContext(context.WithoutCancel(r.Context())) // an engine goes on though the asker has gone
+		}
 		proxy.ServeHTTP(&mute{w, l}, r)
 	})}
 	go func() { _ = server.Serve(listener) }()
@@ -73,6 +80,23 @@ func (l *lossy) set(lose string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lose, l.dead = lose, false
+}
+
+func (l *lossy) hold(path string, early http.HandlerFunc) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.early, l.earlyPath = early, path
+}
+
+func (l *lossy) held(path string) http.HandlerFunc {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.early == nil || !strings.HasSuffix(path, l.earlyPath) {
+		return nil
+	}
+	early := l.early
+	l.early = nil
+	return early
 }
 
 // mute is an answer that does not arrive when the proxy is dead.

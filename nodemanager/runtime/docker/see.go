@@ -33,6 +33,9 @@ const (
 	labelApp       = "mammoth.app"
 	labelAttempt   = "mammoth.attempt"
 	labelPorts     = "mammoth.ports"
+	labelCPU       = "mammoth.cpu"
+	labelMemory    = "mammoth.memory"
+	labelPids      = "mammoth.pids"
 	labelDisk      = "mammoth.disk"
 	labelOwn       = "mammoth.label."
 )
@@ -48,6 +51,9 @@ func (r *Runtime) labels(spec runtime.Spec, ports []runtime.Port) map[string]str
 		labelApp:       spec.AppName,
 		labelAttempt:   strconv.FormatInt(int64(spec.Attempt), 10),
 		labelPorts:     formatPorts(ports),
+		labelCPU:       strconv.FormatInt(spec.CPUMillis, 10),
+		labelMemory:    strconv.FormatInt(spec.MemoryBytes, 10),
+		labelPids:      strconv.FormatInt(spec.Pids, 10),
 		labelDisk:      strconv.FormatInt(spec.DiskBytes, 10),
 	}
 	for key, value := range spec.Labels {
@@ -141,6 +147,7 @@ func (r *Runtime) see(c container.InspectResponse) (runtime.Container, error) {
 		}
 	}
 	r.watch(seen, c)
+	r.keep(key, c)
 	return seen, nil
 }
 
@@ -315,6 +322,10 @@ func (r *Runtime) List(ctx context.Context) ([]runtime.Container, error) {
 		slots = make(chan struct{}, 8)
 	)
 	for _, summary := range summaries {
+		key, err := id.ParseContainer(summary.Labels[labelContainer])
+		if err != nil || !r.own(key, summary.ID, summary.Names...) {
+			continue
+		}
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()

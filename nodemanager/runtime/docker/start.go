@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -21,6 +22,9 @@ import (
 func Capabilities() []string {
 	return []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"}
 }
+
+// createWithin is how long the engine may take to make a container.
+const createWithin = 2 * time.Minute
 
 // attempts bounds how often a start is tried again with other ports, or after it found a leftover.
 const attempts = 8
@@ -38,6 +42,13 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Contain
 	e, err := r.knowEngine(ctx)
 	if err != nil {
 		return runtime.Container{}, err
+	}
+	if noted := r.noted(spec.ID); noted != "" {
+		found, err := r.adopt(ctx, spec.ID, noted)
+		var gone *retry
+		if !errors.As(err, &gone) {
+			return found, err
+		}
 	}
 	for range attempts {
 		var found runtime.Container
@@ -98,11 +109,17 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 		return runtime.Container{}, err
 	}
 	defer settle()
-	created, err := r.client.ContainerCreate(ctx, request.config, request.host, nil, nil, name(spec.ID))
+	// A create that is under way is not given up, since the engine goes on with it and nobody would know what it makes.
+	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), createWithin)
+	defer cancel()
+	created, err := r.client.ContainerCreate(creating, request.config, request.host, nil, nil, name(spec.ID))
+	if err == nil && ctx.Err() != nil {
+		return runtime.Container{}, errors.Join(r.failure(ctx, ctx.Err()), r.undo(ctx, spec, created.ID))
+	}
 	switch {
 	case err == nil:
 	case errdefs.IsConflict(err):
-		return r.adopt(ctx, spec.ID)
+		return r.adopt(ctx, spec.ID, name(spec.ID))
 	case errdefs.IsNotFound(err) && r.pulls.forget(spec.Image):
 		// Somebody has deleted the image since it was prepared.
 		if err := r.Prepare(ctx, spec, func(runtime.Progress) {}); err != nil {
@@ -113,6 +130,7 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 		r.config.Leases.Release(spec.ID)
 		return runtime.Container{}, errors.Join(r.startFailure(ctx, "", err), r.undoLost(ctx, spec.ID))
 	}
+	r.note(spec.ID, created.ID)
 	if err := r.client.ContainerStart(ctx, created.ID, container.StartOptions{}); err != nil {
 		failed := r.startFailure(ctx, first(spec.Command), err)
 		undone := r.undo(ctx, spec, created.ID)
@@ -139,10 +157,14 @@ func first(words []string) string {
 // is replaced by the next Start.
 func (r *Runtime) undo(ctx context.Context, spec runtime.Spec, created string) error {
 	r.config.Leases.Release(spec.ID)
-	if err := r.discard(ctx, created); !errors.Is(err, errdefs.ErrUnavailable) {
-		return err
+	err := r.discard(ctx, created)
+	if err == nil {
+		return r.forget(spec.ID)
 	}
-	return nil
+	if errors.Is(err, errdefs.ErrUnavailable) {
+		return nil
+	}
+	return err
 }
 
 // undoLost takes away what a create may have made whose answer was lost.
@@ -159,19 +181,21 @@ func (r *Runtime) undoLost(ctx context.Context, key id.Container) error {
 	return r.discard(ctx, inspected.ID)
 }
 
-// adopt decides about a container of the same name that is there already.
-func (r *Runtime) adopt(ctx context.Context, key id.Container) (runtime.Container, error) {
-	inspected, err := r.client.ContainerInspect(ctx, name(key))
+// adopt decides about a container that is there already, by the engine's id or by its name. It gives a retry where it is there no
+// more.
+func (r *Runtime) adopt(ctx context.Context, key id.Container, ref string) (runtime.Container, error) {
+	inspected, err := r.client.ContainerInspect(ctx, ref)
 	if errdefs.IsNotFound(err) {
 		return runtime.Container{}, &retry{fmt.Errorf("container %v has just gone: %w", key, errdefs.ErrUnavailable)}
 	}
 	if err != nil {
 		return runtime.Container{}, r.failure(ctx, err)
 	}
-	if !r.mine(inspected.Config.Labels) {
+	started, _ := times(inspected.State)
+	if !r.mine(inspected.Config.Labels) || !started.IsZero() && !r.own(key, inspected.ID, inspected.Name) {
 		return runtime.Container{}, fmt.Errorf("a container named %s belongs to somebody else: %w", name(key), errdefs.ErrAlreadyExists)
 	}
-	if started, _ := times(inspected.State); !started.IsZero() {
+	if !started.IsZero() {
 		return r.see(inspected)
 	}
 	if err := r.discard(ctx, inspected.ID); err != nil {

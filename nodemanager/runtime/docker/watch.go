@@ -24,7 +24,9 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	filter := r.filter()
 	filter.Add("type", string(events.ContainerEventType))
-	for _, action := range []events.Action{events.ActionStart, events.ActionDie, events.ActionOOM} {
+	for _, action := range []events.Action{
+		events.ActionCreate, events.ActionStart, events.ActionDie, events.ActionOOM, events.ActionPause, events.ActionUpdate,
+	} {
 		filter.Add("event", string(action))
 	}
 	// The engine answers before it has subscribed; what happens in between it keeps, and tells with "since".
@@ -69,11 +71,14 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 func (r *Runtime) event(ctx context.Context, message events.Message) (runtime.Event, bool) {
 	runtimeID := message.Actor.ID
 	key, err := id.ParseContainer(message.Actor.Attributes[labelContainer])
-	if err != nil {
+	if err != nil || !r.own(key, runtimeID, message.Actor.Attributes["name"]) {
 		return runtime.Event{}, false
 	}
 	event := runtime.Event{ID: key, At: time.Unix(0, message.TimeNano)}
 	switch message.Action {
+	case events.ActionCreate:
+		event.Kind = runtime.Created
+		return event, true
 	case events.ActionStart:
 		event.Kind = runtime.Started
 		return event, true
@@ -81,6 +86,9 @@ func (r *Runtime) event(ctx context.Context, message events.Message) (runtime.Ev
 		r.mu.Lock()
 		r.ooms[runtimeID] = true
 		r.mu.Unlock()
+		return runtime.Event{}, false
+	case events.ActionPause, events.ActionUpdate: // the node itself does neither
+		r.changed(ctx, key, runtimeID)
 		return runtime.Event{}, false
 	case events.ActionDie:
 	default:
@@ -126,7 +134,7 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 	// The wait is begun before the signal, so that no end is missed.
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ended, failed := r.client.ContainerWait(waiting, name(key), container.WaitConditionNotRunning)
+	ended, failed := r.client.ContainerWait(waiting, r.handle(key), container.WaitConditionNotRunning)
 	signal := "SIGTERM"
 	if grace <= 0 {
 		signal = "SIGKILL"
@@ -162,7 +170,7 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 
 // kill sends a signal to the container's first process. gone says that there was none to send to.
 func (r *Runtime) kill(ctx context.Context, key id.Container, signal string) (gone bool, err error) {
-	err = r.client.ContainerKill(ctx, name(key), signal)
+	err = r.client.ContainerKill(ctx, r.handle(key), signal)
 	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) {
 		return true, nil
 	}

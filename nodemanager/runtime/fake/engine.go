@@ -28,6 +28,7 @@ type Engine struct {
 	down       error
 	prepareErr error
 	lost       int
+	lostEvents int
 	starts     int
 	events     map[string]*runtime.Events
 }
@@ -69,6 +70,22 @@ func (e *Engine) LoseAnswers(n int) {
 	e.lost = n
 }
 
+// LoseEvents makes the next n events reach nobody.
+func (e *Engine) LoseEvents(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lostEvents = n
+}
+
+// send tells a node's watchers of an event; the engine's lock is held.
+func (e *Engine) send(node string, event runtime.Event) {
+	if e.lostEvents > 0 {
+		e.lostEvents--
+		return
+	}
+	e.eventsOf(node).Send(event)
+}
+
 // FailPrepares makes each Prepare of an image that is not there yet fail with err, until called with nil.
 func (e *Engine) FailPrepares(err error) {
 	e.mu.Lock()
@@ -89,6 +106,27 @@ func (e *Engine) Kill(node string, container id.Container) bool {
 	c := e.containers[key{node, container}]
 	e.mu.Unlock()
 	return c != nil && c.end(runtime.Exit{Code: 137})
+}
+
+// Again starts an ended container of a node again, as somebody does who uses the engine by hand. It reports whether there
+// was one.
+func (e *Engine) Again(node string, id id.Container) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before := e.containers[key{node, id}]
+	if before == nil || before.exit == nil {
+		return false
+	}
+	term, sigterm := context.WithCancel(context.Background())
+	c := &container{
+		engine: e, key: before.key, spec: before.spec, seen: before.seen, program: before.program, output: before.output.again(),
+		term: term, sigterm: sigterm, done: make(chan struct{}), ports: func() {},
+	}
+	c.seen.StartedAt = time.Now()
+	e.containers[c.key] = c
+	e.send(node, runtime.Event{ID: id, Kind: runtime.Started, At: c.seen.StartedAt})
+	go c.run()
+	return true
 }
 
 // Starts counts the containers that were ever started, to prove that none was started twice.
@@ -120,11 +158,12 @@ func (e *Engine) eventsOf(node string) *runtime.Events {
 
 // container is one that was started. exit and finished are guarded by the engine's lock.
 type container struct {
-	engine *Engine
-	key    key
-	spec   runtime.Spec
-	seen   runtime.Container
-	output *output
+	engine  *Engine
+	key     key
+	spec    runtime.Spec
+	seen    runtime.Container
+	program Program
+	output  *output
 	// term is cancelled by SIGTERM and at the end.
 	term     context.Context
 	sigterm  context.CancelFunc
@@ -145,7 +184,7 @@ func (c *container) end(exit runtime.Exit) bool {
 	c.exit = &exit
 	c.finished = time.Now()
 	c.output.end()
-	c.engine.eventsOf(c.key.node).Send(runtime.Event{ID: c.key.id, Kind: runtime.Ended, Exit: &exit, At: c.finished})
+	c.engine.send(c.key.node, runtime.Event{ID: c.key.id, Kind: runtime.Ended, Exit: &exit, At: c.finished})
 	c.engine.mu.Unlock()
 	c.sigterm()
 	c.ports()
@@ -164,7 +203,7 @@ func (c *container) view() runtime.Container {
 	return view
 }
 
-func (c *container) run(program Program) {
-	code := program(c.term, c.spec, c.output)
+func (c *container) run() {
+	code := c.program(c.term, c.spec, c.output)
 	c.end(c.output.verdict(code))
 }

@@ -150,7 +150,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Contain
 	term, sigterm := context.WithCancel(context.Background())
 	c := &container{
 		engine: r.engine, key: key{r.config.Node, spec.ID}, spec: spec, term: term, sigterm: sigterm,
-		done: make(chan struct{}), ports: closePorts, output: newOutput(),
+		done: make(chan struct{}), ports: closePorts, program: program, output: newOutput(),
 	}
 	c.spec.Env = environment(spec, ports)
 
@@ -168,8 +168,8 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Contain
 		Labels: maps.Clone(spec.Labels), Ports: ports, StartedAt: time.Now(),
 	}
 	e.containers[c.key], e.logs[c.key] = c, c.output
-	e.eventsOf(r.config.Node).Send(runtime.Event{ID: spec.ID, Kind: runtime.Started, At: c.seen.StartedAt})
-	go c.run(program)
+	e.send(r.config.Node, runtime.Event{ID: spec.ID, Kind: runtime.Started, At: c.seen.StartedAt})
+	go c.run()
 	if e.lost > 0 {
 		e.lost--
 		return runtime.Container{}, fmt.Errorf("the engine did not answer: %w", errdefs.ErrUnavailable)

@@ -28,6 +28,7 @@ func harness(config fake.Config) runtimetest.Harness {
 		return engine
 	}
 	shared := engine()
+	last := &config
 	return runtimetest.Harness{
 		New: func(t *testing.T) func() runtime.Runtime {
 			config := config
@@ -36,6 +37,7 @@ func harness(config fake.Config) runtimetest.Harness {
 			if config.Engine = shared; !config.Listen {
 				config.Engine = engine()
 			}
+			last = &config
 			return func() runtime.Runtime { return fake.New(config) }
 		},
 		Command:      func(args ...string) []string { return args },
@@ -44,6 +46,11 @@ func harness(config fake.Config) runtimetest.Harness {
 		Dial:         config.Listen,
 		HostNetwork:  config.AllowHostNetwork,
 		Bubble:       !config.Listen,
+		Again: func(t *testing.T, ended runtime.Container) {
+			if !last.Engine.Again(last.Node, ended.ID) {
+				t.Fatalf("%v has not ended", ended.ID)
+			}
+		},
 	}
 }
 

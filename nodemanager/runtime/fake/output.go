@@ -78,6 +78,14 @@ func (o *output) end() {
 	o.wake()
 }
 
+// again takes more output of a container that was started again.
+func (o *output) again() *output {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended, o.exit, o.gone = false, nil, make(chan struct{})
+	return o
+}
+
 // ends lets a scripted program say more of its end than a code.
 func (o *output) ends(exit runtime.Exit) int {
 	o.mu.Lock()

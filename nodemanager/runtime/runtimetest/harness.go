@@ -36,6 +36,11 @@ type Harness struct {
 	HostNetwork bool
 	// Foreign, if set, starts a container that is not the node's, until the test ends.
 	Foreign func(t *testing.T)
+	// Copy, if set, runs a container made of another one with all that is written on it, until the test ends or the copy
+	// is ended by the function that it gives.
+	Copy func(t *testing.T, of runtime.Container) (end func())
+	// Again, if set, starts an ended container of a node as somebody does who uses the engine by hand.
+	Again func(t *testing.T, ended runtime.Container)
 	// Kernel says that the quotas are the kernel's, so that its files tell them.
 	Kernel bool
 	// Bubble runs every case inside a testing/synctest bubble.

@@ -1,0 +1,94 @@
+package nodemanager_test
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mammoth-os/mammoth/nodemanager"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// said is what a NodeManager logs.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *said) count(text string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Count(s.text.String(), text)
+}
+
+func TestWhatSomebodyElseStartsAgainIsEndedAndSaidOnce(t *testing.T) {
+	log := &said{}
+	inZoneWith(t, func(config *nodemanager.Config) { config.Logger = slog.New(slog.NewTextHandler(log, nil)) }, func(z *zone) {
+		for seq, forgotten := range []bool{false, true} {
+			key := z.container(int64(seq + 1))
+			z.start(key, serving())
+			z.pass(time.Second)
+			z.want(key, corev1.ContainerStatus_RUNNING)
+			z.engine.Kill("n1", key)
+			if !z.engine.Again("n1", key) {
+				z.Fatal("it has not ended")
+			}
+			if forgotten { // its removal meets it running
+				z.forget(key)
+			}
+			z.pass(5 * time.Second)
+			if n := z.engine.Running(); n != 0 {
+				z.Errorf("%d containers run that the zone does not list", n)
+			}
+			if s := z.want(key, corev1.ContainerStatus_DONE); s.GetExit().GetCode() != 137 {
+				z.Errorf("its end is told as %v", s.GetExit())
+			}
+			if left := len(z.inEngine()); forgotten && left != 1 {
+				z.Errorf("the engine has %d containers, not only the one whose end is not stored", left)
+			}
+		}
+		z.pass(time.Hour)
+		if n := log.count("runs again"); n != 2 {
+			z.Errorf("said %d times of two containers", n)
+		}
+	})
+}
+
+func TestWhatWasStartedAgainWhileNobodyWatchedIsEnded(t *testing.T) {
+	inZone(t, func(z *zone) {
+		key := z.container(1)
+		z.start(key, serving())
+		z.pass(time.Second)
+		z.engine.Kill("n1", key)
+		z.settle()
+		z.stop()
+		z.engine.Again("n1", key)
+		z.startNode()
+		z.pass(time.Second)
+		if n := z.engine.Running(); n != 0 {
+			z.Errorf("%d containers run", n)
+		}
+	})
+}
+
+// An engine drops what it cannot get rid of: the node looks by itself now and then.
+func TestALostEventIsMadeUpFor(t *testing.T) {
+	inZone(t, func(z *zone) {
+		key := z.container(1)
+		z.start(key, serving())
+		z.pass(time.Second)
+		z.engine.LoseEvents(1)
+		z.engine.Kill("n1", key)
+		z.pass(90 * time.Second)
+		z.want(key, corev1.ContainerStatus_DONE)
+	})
+}

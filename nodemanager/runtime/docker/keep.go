@@ -1,0 +1,104 @@
+package docker
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
+)
+
+// handsOff is how long a container may be other than it was started: "docker commit" pauses it, and lets it go on by itself.
+const handsOff = 5 * time.Second
+
+// keep has a running container be as it was started again, should somebody have paused it or changed its quotas with the engine's own
+// means.
+func (r *Runtime) keep(key id.Container, c container.InspectResponse) {
+	if !c.State.Paused && r.quotas(c) == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mending[c.ID] {
+		return
+	}
+	r.mending[c.ID] = true
+	r.looks.Go(func() {
+		if backoff.Sleep(r.life, handsOff) != nil {
+			return
+		}
+		r.mu.Lock()
+		delete(r.mending, c.ID)
+		r.mu.Unlock()
+		r.mend(key, c.ID)
+	})
+}
+
+func (r *Runtime) mend(key id.Container, runtimeID string) {
+	ctx, cancel := cleanup(r.life)
+	defer cancel()
+	log := r.config.Logger.With("container", key.String())
+	c, err := r.client.ContainerInspect(ctx, runtimeID)
+	if err != nil || !c.State.Running {
+		return // it has ended, or the engine is away and will be asked for all it has
+	}
+	if c.State.Paused {
+		if err := r.client.ContainerUnpause(ctx, runtimeID); err != nil {
+			log.Warn("a container that somebody else has paused cannot go on", "error", err)
+		} else {
+			log.Warn("somebody else has paused a container; it goes on")
+		}
+	}
+	quotas := r.quotas(c)
+	if quotas == nil {
+		return
+	}
+	if _, err = r.client.ContainerUpdate(ctx, runtimeID, *quotas); err == nil {
+		log.Warn("somebody else has changed the quotas of a container; they are set back")
+		if c, err = r.client.ContainerInspect(ctx, runtimeID); err == nil && r.quotas(c) == nil {
+			return
+		}
+	}
+	log.Warn("the quotas of a container that somebody else has changed cannot be set back", "error", err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mending[runtimeID] = true // once is enough
+}
+
+// quotas are what a container has to be given so that it has the quotas that it was started with; nil if it has them.
+func (r *Runtime) quotas(c container.InspectResponse) *container.UpdateConfig {
+	number := func(label string) int64 {
+		n, _ := strconv.ParseInt(c.Config.Labels[label], 10, 64)
+		return n
+	}
+	spec := runtime.Spec{CPUMillis: number(labelCPU), MemoryBytes: number(labelMemory), Pids: number(labelPids)}
+	r.mu.Lock()
+	e := r.engine
+	r.mu.Unlock()
+	if e == nil {
+		return nil
+	}
+	has, want := c.HostConfig.Resources, resources(e, spec)
+	pids := int64(0)
+	if has.PidsLimit != nil {
+		pids = *has.PidsLimit
+	}
+	changed := spec.CPUMillis > 0 && (has.NanoCPUs != want.NanoCPUs || has.CPUQuota != want.CPUQuota || has.CPUShares != want.CPUShares) ||
+		spec.MemoryBytes > 0 && has.Memory != want.Memory ||
+		spec.Pids > 0 && pids != spec.Pids
+	if !changed && c.HostConfig.RestartPolicy.IsNone() {
+		return nil
+	}
+	return &container.UpdateConfig{Resources: want, RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled}}
+}
+
+// changed looks at a container that somebody has paused or changed.
+func (r *Runtime) changed(ctx context.Context, key id.Container, runtimeID string) {
+	if c, err := r.client.ContainerInspect(ctx, runtimeID); err == nil && c.State.Running {
+		r.keep(key, c)
+	}
+}
