@@ -461,3 +461,41 @@ func TestAnAppsKeyToTheRegistryOutlivesRestartsAndNotTheApp(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoMayNotDeployOverAnAppMayNotMoveANameThatItUses(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		if _, err := z.rm.SetQueues(as("root"), &apiv1.SetQueuesRequest{Queues: guardedQueues()}); err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range []*apiv1.AppSpec{
+			withImage(specIn("web", "batch"), "web:1", "sha256:1"),
+			withImage(specIn("open", "default"), "web:2", "sha256:2"),
+			withImage(specIn("web", "batch"), "web:3", "sha256:3"),
+		} {
+			if _, err := z.rm.Deploy(as("analyst"), &apiv1.DeployRequest{Spec: spec, IfGeneration: -1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const want = `user "guest" may not move the image name web:3 of web, which is user "analyst"'s; ask that user, or an administrator of queue batch (chief, shift)`
+		if got := refusal(t, z.rm.MayMoveImage(as("guest"), "web:3")); got != want {
+			t.Errorf("got:  %s\nwant: %s", got, want)
+		}
+		for _, name := range []string{"web:1", "localhost:5000/web:3", "web:2"} { // The version before, another way to write it, another app's.
+			refusal(t, z.rm.MayMoveImage(as("guest"), name))
+		}
+		for who, names := range map[string][]string{
+			"guest": {"web:4", "other:3"}, "analyst": {"web:1", "web:3"}, "shift": {"web:3"}, "chief": {"web:3"}, "root": {"web:1", "web:3"},
+		} {
+			for _, name := range names {
+				if err := z.rm.MayMoveImage(as(who), name); err != nil {
+					t.Errorf("%s, %s: %v", who, name, err)
+				}
+			}
+		}
+	})
+}
+
+func withImage(spec *apiv1.AppSpec, image, digest string) *apiv1.AppSpec {
+	spec.Roles[0].Image, spec.Roles[0].ImageDigest = image, digest
+	return spec
+}

@@ -205,6 +205,12 @@ func (rm *ResourceManager) ImageUnused(ctx context.Context, name, digest string)
 	return tell(ctx, rm, func(z *zone) error { return z.imageUnused(name, digest) })
 }
 
+// MayMoveImage is nil if whoever ctx is of may have an image's name mean another image.
+func (rm *ResourceManager) MayMoveImage(ctx context.Context, name string) error {
+	who := peer.From(ctx)
+	return tell(ctx, rm, func(z *zone) error { return z.mayMoveImage(who, name) })
+}
+
 // MayRoute implements service.Zone.
 func (rm *ResourceManager) MayRoute(ctx context.Context) error {
 	who := peer.From(ctx)

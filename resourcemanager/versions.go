@@ -3,12 +3,12 @@ package resourcemanager
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/internal/distribution"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -206,10 +206,36 @@ func (z *zone) imageUnused(name, digest string) error {
 	return nil
 }
 
-// tagged is an image's name with the tag that it has when none is said.
+// mayMoveImage refuses who may not deploy over an app to have a name that the app uses, or may go back to, mean another
+// image: whoever deploys by that name next would run it.
+func (z *zone) mayMoveImage(who peer.User, name string) error {
+	for _, a := range z.sortedApps() {
+		specs := []*apiv1.AppSpec{a.record.GetSpec()}
+		for _, version := range a.record.GetVersions() {
+			specs = append(specs, version.GetSpec())
+		}
+		for _, spec := range specs {
+			uses := slices.ContainsFunc(spec.GetRoles(), func(role *apiv1.RoleSpec) bool {
+				return role.GetImageDigest() != "" && tagged(role.GetImage()) == tagged(name)
+			})
+			if !uses {
+				continue
+			}
+			if err := z.mayChange(who, a, "move the image name "+name+" of"); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	return nil
+}
+
+// tagged is an image's name with the tag that it has when none is said, as the image store finds it. A name with a digest
+// is not looked up by its tag.
 func tagged(image string) string {
-	if strings.Contains(image[strings.LastIndex(image, "/")+1:], ":") {
+	ref, err := distribution.ParseReference(image)
+	if err != nil {
 		return image
 	}
-	return image + ":latest"
+	return ref.String()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/mammoth-os/mammoth/companions/registry"
+	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager"
 	"github.com/mammoth-os/mammoth/resourcemanager/images"
@@ -30,6 +31,7 @@ type managerSettings struct {
 	eventRetention              int64
 	allowHostNetwork, insecure  bool
 	queues                      string
+	imageQuota, userImageQuota  byteCount
 }
 
 // shared adds the flags that `mammoth up` has too.
@@ -37,6 +39,8 @@ func (s *managerSettings) shared(flags *pflag.FlagSet) {
 	addressVar(flags, addressFlag{&s.listen, onPort}, "listen", defaultServer, "the address for everybody: nodes, masters, people, image uploads")
 	flags.DurationVar(&s.nodeTimeout, "node-timeout", 10*time.Second, "how long a node may be silent before it counts as lost")
 	flags.StringVar(&s.queues, "queues", "", "a file that declares the queue tree, followed when it changes (default: \"mammoth queue set\" sets it)")
+	flags.Var(&s.imageQuota, "image-quota", "how much the image store may hold, uploads included (default: three quarters of its disk)")
+	flags.Var(&s.userImageQuota, "image-quota-per-user", "how much of that may be of one user who is no operator (default: a quarter of the disk)")
 	flags.BoolVar(&s.allowHostNetwork, "allow-host-network", false, "let apps use their node's network")
 }
 
@@ -128,7 +132,10 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 	}
 	m.images, err = images.Open(filepath.Join(s.dir, "images"), images.Limits{
 		// Nothing asks before New has returned.
-		Pinned: func(ctx context.Context) ([]string, error) { return m.pinned(ctx) },
+		Pinned:     func(ctx context.Context) ([]string, error) { return m.pinned(ctx) },
+		MayMove:    func(ctx context.Context, name string) error { return m.MayMoveImage(ctx, name) },
+		Unused:     func(ctx context.Context, name, digest string) error { return m.ImageUnused(ctx, name, digest) },
+		TotalBytes: int64(s.imageQuota), UserBytes: int64(s.userImageQuota),
 	})
 	if err != nil {
 		return nil, err
@@ -201,3 +208,27 @@ func (m *manager) pinned(ctx context.Context) ([]string, error) {
 	}
 	return digests, nil
 }
+
+// byteCount is a flag's amount of disk.
+type byteCount int64
+
+// String implements pflag.Value; without a value the flag has no default to show.
+func (b *byteCount) String() string {
+	if *b == 0 {
+		return ""
+	}
+	return resource.FormatBytes(int64(*b))
+}
+
+// Set implements pflag.Value.
+func (b *byteCount) Set(text string) error {
+	bytes, err := resource.ParseBytes(text)
+	if err == nil && bytes == 0 {
+		err = errors.New("nothing could be stored; write for example 10GiB")
+	}
+	*b = byteCount(bytes)
+	return err
+}
+
+// Type implements pflag.Value.
+func (*byteCount) Type() string { return "size" }

@@ -10,13 +10,13 @@ import (
 // Error codes of the specification.
 const (
 	codeBlobUnknown         = "BLOB_UNKNOWN"
+	codeDenied              = "DENIED"
 	codeDigestInvalid       = "DIGEST_INVALID"
 	codeManifestBlobUnknown = "MANIFEST_BLOB_UNKNOWN"
 	codeManifestInvalid     = "MANIFEST_INVALID"
 	codeManifestUnknown     = "MANIFEST_UNKNOWN"
 	codeNameInvalid         = "NAME_INVALID"
 	codeNameUnknown         = "NAME_UNKNOWN"
-	codeSizeInvalid         = "SIZE_INVALID"
 	codeUnavailable         = "UNAVAILABLE"
 	codeUnknown             = "UNKNOWN"
 	codeUnsupported         = "UNSUPPORTED"
@@ -35,8 +35,9 @@ func fail(w http.ResponseWriter, err error, missing, invalid string) {
 		code = invalid
 	case http.StatusRequestedRangeNotSatisfiable:
 		code = codeUploadInvalid
-	case http.StatusRequestEntityTooLarge:
-		code = codeSizeInvalid
+	case http.StatusForbidden, http.StatusRequestEntityTooLarge:
+		// Clients try again for a minute after other codes, and show the sentence only then.
+		code = codeDenied
 	case http.StatusMethodNotAllowed:
 		code = codeUnsupported
 	case http.StatusServiceUnavailable:

@@ -235,6 +235,8 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrFailedPrecondition):
 		return http.StatusBadRequest
+	case errors.Is(err, errdefs.ErrPermissionDenied):
+		return http.StatusForbidden
 	case errors.Is(err, errdefs.ErrOutOfRange):
 		return http.StatusRequestedRangeNotSatisfiable
 	case errors.Is(err, errdefs.ErrResourceExhausted):

@@ -27,9 +27,10 @@ const (
 	chunkSize = 4 << 20
 	// maxFailures is how often in a row the zone may fail to answer.
 	maxFailures = 8
-	// answerWithin is how long the zone may take for one answer. It goes on to import what its client no longer waits
-	// for, and tells the outcome to the next who asks.
+	// answerWithin is how long the zone may take for one answer, importWithin for that of an import, which reads the whole
+	// image and may wait behind others. The zone does not go on with an import that nobody waits for.
 	answerWithin = 5 * time.Minute
+	importWithin = 2 * time.Hour
 	// maxAnswer is how long an answer of the zone may be.
 	maxAnswer = 4 << 20
 )
@@ -225,7 +226,11 @@ func (r *refusal) Unwrap() error { return r.err }
 
 // do asks the zone once.
 func (p *pusher) do(ctx context.Context, method, path string, body []byte, offset int64) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	within := answerWithin
+	if method == http.MethodPost && p.id != "" {
+		within = importWithin
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, p.base+path, bytes.NewReader(body))
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -18,18 +19,18 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-const (
-	// freeExpansion is how much anything may expand to whatever its ratio.
-	freeExpansion = 64 << 20
-	// maxName is how long a name in an archive may be.
-	maxName = 1024
-)
+// maxName is how long a name in an archive may be.
+const maxName = 1024
 
 // archive is an unpacked image archive: the content of its files by digest, in a folder of its own.
 type archive struct {
 	limits Limits
+	// room is told of what is about to be written, and refuses it when there is no room.
+	room io.Writer
 	// files and links by name.
 	files map[string]part
 	links map[string]string
@@ -43,14 +44,28 @@ type part struct {
 }
 
 // unpack reads an archive, a tar that may be gzip-compressed, and puts its files' content into dir. Nothing in the
-// archive chooses a name on the store's disk. It fails with errdefs.ErrInvalidArgument for what is not an archive
-// or tries to get out of it, and with errdefs.ErrResourceExhausted for one that is too large.
-func unpack(content io.Reader, dir string, limits Limits) (*archive, error) {
-	a := &archive{limits: limits, files: map[string]part{}, links: map[string]string{}}
-	expanded, err := limits.expand("the archive", content)
+// archive chooses a name on the store's disk. Room is asked for before anything is written there. It fails with
+// errdefs.ErrInvalidArgument for what is not an archive or tries to get out of it, with errdefs.ErrResourceExhausted
+// for one that is too large, and ends with ctx.
+func unpack(ctx context.Context, content io.Reader, dir string, limits Limits, room io.Writer) (*archive, error) {
+	a := &archive{limits: limits, room: room, files: map[string]part{}, links: map[string]string{}}
+	expanded, err := limits.expand(ctx, "the archive", content)
+	if errors.Is(err, io.EOF) {
+		return nil, invalid("the archive is empty")
+	}
 	if err != nil {
 		return nil, err
 	}
+	if err := a.fill(expanded, dir); errors.Is(err, errExpands) {
+		return nil, tooLarge("the archive", limits.ExpandedBytes)
+	} else if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// fill takes in every entry of the expanded archive.
+func (a *archive) fill(expanded *guard, dir string) error {
 	reader := tar.NewReader(expanded)
 	for entries := 0; ; entries++ {
 		header, err := reader.Next()
@@ -59,23 +74,23 @@ func unpack(content io.Reader, dir string, limits Limits) (*archive, error) {
 		}
 		if entries == 0 && (errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) && !expanded.compressed) {
 			// Not even one header: an archive that is cut off later is truncated.
-			return nil, invalid("this is not an image archive: it is neither a tar nor a gzip-compressed tar")
+			return invalid("this is not an image archive: it is neither a tar nor a gzip-compressed tar")
 		}
 		if err != nil {
-			return nil, damaged("the archive", err)
+			return damaged("the archive", err)
 		}
-		if entries == limits.Entries {
-			return nil, fmt.Errorf("the archive has more than %d entries: %w", limits.Entries, errdefs.ErrResourceExhausted)
+		if entries == a.limits.Entries {
+			return fmt.Errorf("the archive has more than %d entries: %w", a.limits.Entries, errdefs.ErrResourceExhausted)
 		}
 		if err := a.add(header, reader, filepath.Join(dir, strconv.Itoa(entries))); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	// What follows the tar's end is nothing to us, but a compressed stream's checksum is there.
 	if _, err := io.Copy(io.Discard, expanded); err != nil {
-		return nil, damaged("the archive", err)
+		return damaged("the archive", err)
 	}
-	return a, nil
+	return nil
 }
 
 // add takes in one entry.
@@ -109,7 +124,7 @@ func (a *archive) add(header *tar.Header, content io.Reader, place string) error
 	if isSparse(header) {
 		return invalid("the archive's %q is stored as a sparse file, which no image needs", header.Name)
 	}
-	stored, err := store(content, place)
+	stored, err := store(io.TeeReader(content, a.room), place)
 	if err != nil {
 		return err
 	}
@@ -173,6 +188,23 @@ func (a *archive) json(name string) ([]byte, bool, error) {
 	return content, true, err
 }
 
+// blob finds content by its digest, whatever its name.
+func (a *archive) blob(sum digest.Digest) (part, bool) {
+	if found, ok := a.file(blobName(sum)); ok && found.digest == sum {
+		return found, true
+	}
+	for _, found := range a.files {
+		if found.digest == sum {
+			return found, true
+		}
+	}
+	return part{}, false
+}
+
+func blobName(sum digest.Digest) string {
+	return path.Join(ocispec.ImageBlobsDir, sum.Algorithm().String(), sum.Encoded())
+}
+
 // inside is an entry's clean name. It refuses names that lead out of the archive.
 func inside(name string) (string, error) {
 	clean := path.Clean(name)
@@ -216,7 +248,7 @@ func copyContent(to io.Writer, from io.Reader) (int64, error) {
 // damaged says what is wrong with content that could not be read to its end.
 func damaged(what string, err error) error {
 	switch {
-	case errors.Is(err, errdefs.ErrResourceExhausted):
+	case errors.Is(err, errdefs.ErrResourceExhausted), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return invalid("%s is truncated", what)
@@ -229,20 +261,16 @@ func damaged(what string, err error) error {
 	return invalid("%s is damaged (%v)", what, err)
 }
 
-// expand reads content, decompressed if it is compressed, and fails with errdefs.ErrResourceExhausted when that
-// becomes more than the limits allow.
-func (l Limits) expand(what string, content io.Reader) (*guard, error) {
-	source := &counter{reader: content}
-	buffered := bufio.NewReaderSize(source, 64<<10)
+// expand reads content, decompressed if it is compressed. Reading fails with errdefs.ErrResourceExhausted when that
+// becomes more than the limits allow, and ends with ctx. It fails with io.EOF if there is no content at all.
+func (l Limits) expand(ctx context.Context, what string, content io.Reader) (*guard, error) {
+	buffered := bufio.NewReaderSize(content, 64<<10)
 	// Fewer bytes than asked for are all there are.
 	start, err := buffered.Peek(6)
-	if err != nil && err != io.EOF {
+	if len(start) == 0 || err != nil && err != io.EOF {
 		return nil, err
 	}
-	if len(start) == 0 {
-		return nil, invalid("%s is empty", what)
-	}
-	guarded := &guard{what: what, limits: l, source: source, reader: buffered}
+	guarded := &guard{ctx: ctx, limit: l.ExpandedBytes, reader: buffered}
 	switch {
 	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
 		unzipped, err := gzip.NewReader(buffered)
@@ -258,11 +286,11 @@ func (l Limits) expand(what string, content io.Reader) (*guard, error) {
 	return guarded, nil
 }
 
-// guard ends the reading of what expands too much.
+// guard ends the reading of what expands too much, and of what nobody waits for any more. How much content is
+// smaller when it is compressed says nothing: a file of zeros is an honest file.
 type guard struct {
-	what     string
-	limits   Limits
-	source   *counter
+	ctx      context.Context
+	limit    int64
 	reader   io.Reader
 	produced int64
 	// compressed says that reader decompresses.
@@ -270,24 +298,20 @@ type guard struct {
 }
 
 func (g *guard) Read(p []byte) (int, error) {
+	if g.ctx.Err() != nil {
+		return 0, g.ctx.Err()
+	}
 	n, err := g.reader.Read(p)
 	g.produced += int64(n)
-	switch {
-	case g.produced > g.limits.ExpandedBytes:
-		return n, fmt.Errorf("%s expands to more than %d bytes, which is the limit: %w", g.what, g.limits.ExpandedBytes, errdefs.ErrResourceExhausted)
-	case g.produced > freeExpansion && g.produced/g.limits.ExpandRatio > g.source.n:
-		return n, fmt.Errorf("%s expands to more than %d times its size, as no honest image does: %w", g.what, g.limits.ExpandRatio, errdefs.ErrResourceExhausted)
+	if g.produced > g.limit {
+		return n, errExpands
 	}
 	return n, err
 }
 
-type counter struct {
-	reader io.Reader
-	n      int64
-}
+// errExpands ends the reading of what expands to more than is left of a limit.
+var errExpands = fmt.Errorf("it expands too far: %w", errdefs.ErrResourceExhausted)
 
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.reader.Read(p)
-	c.n += int64(n)
-	return n, err
+func tooLarge(what string, limit int64) error {
+	return fmt.Errorf("%s expands to more than %s, which is the limit: %w", what, resource.FormatBytes(limit), errdefs.ErrResourceExhausted)
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -81,6 +82,8 @@ type testImage struct {
 	// diffIDs are worked out from the layers unless they are given.
 	diffIDs []digest.Digest
 	command []string
+	// set changes the settings.
+	set func(*ocispec.ImageConfig)
 }
 
 // webImage is a sound image of two layers.
@@ -99,6 +102,9 @@ func (i testImage) config(t testing.TB) []byte {
 	setDefault(&config.Architecture, "amd64")
 	config.Config.Entrypoint = i.command
 	config.Config.ExposedPorts = map[string]struct{}{"8080/tcp": {}}
+	if i.set != nil {
+		i.set(&config.Config)
+	}
 	config.RootFS.Type = "layers"
 	config.RootFS.DiffIDs = i.diffIDs
 	if i.diffIDs == nil {
@@ -149,7 +155,9 @@ func blobEntry(content []byte) entry {
 func (i testImage) blobs(t testing.TB) []entry {
 	entries := []entry{blobEntry(i.manifest(t)), blobEntry(i.config(t))}
 	for _, layer := range i.layers {
-		entries = append(entries, blobEntry(layer))
+		if e := blobEntry(layer); !slices.ContainsFunc(entries, func(other entry) bool { return other.name == e.name }) {
+			entries = append(entries, e)
+		}
 	}
 	return entries
 }
@@ -185,8 +193,9 @@ func (i testImage) saved(t testing.TB, names ...string) []entry {
 		e := entry{name: dir + "/layer.tar", content: layer}
 		if other, ok := first[digest.FromBytes(layer)]; ok {
 			e = entry{name: e.name, link: "../" + other}
+		} else {
+			first[digest.FromBytes(layer)] = e.name
 		}
-		first[digest.FromBytes(layer)] = e.name
 		entries = append(entries, entry{name: dir + "/", mode: tar.TypeDir}, entry{name: dir + "/VERSION", content: []byte("1.0")}, e)
 	}
 	return append(entries, entry{name: "manifest.json", content: jsonOf(t, []savedImage{item})})
@@ -202,12 +211,12 @@ func FuzzArchive(f *testing.F) {
 	limits := Limits{ExpandedBytes: 1 << 20, Entries: 64, Architecture: "amd64"}
 	limits.setDefaults()
 	f.Fuzz(func(t *testing.T, content []byte) {
-		unpacked, err := unpack(bytes.NewReader(content), t.TempDir(), limits)
+		unpacked, err := unpack(t.Context(), bytes.NewReader(content), t.TempDir(), limits, io.Discard)
 		if err != nil {
 			checkClass(t, err)
 			return
 		}
-		found, err := unpacked.image("fuzz:1")
+		found, err := unpacked.image(t.Context(), "fuzz:1")
 		if err != nil {
 			checkClass(t, err)
 			return

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/containerd/errdefs"
@@ -52,12 +53,17 @@ func (s *Store) adopt(files map[digest.Digest]string) error {
 			continue
 		}
 		err := syncFile(path)
+		var info os.FileInfo
+		if err == nil {
+			info, err = os.Stat(path)
+		}
 		if err == nil {
 			err = os.Rename(path, target)
 		}
 		if err != nil {
 			return fmt.Errorf("store a blob: %w", diskError(err))
 		}
+		s.storedBytes += info.Size()
 	}
 	if err := syncDir(s.blobDir()); err != nil {
 		return fmt.Errorf("store blobs: %w", diskError(err))
@@ -65,24 +71,35 @@ func (s *Store) adopt(files map[digest.Digest]string) error {
 	return nil
 }
 
-// deleteBlobs deletes every blob that is not kept. The caller holds mu.
+// deleteBlobs deletes every blob that is not kept, manifests before what they name: a name whose manifest is gone means
+// nothing after a crash, and not half an image. The caller holds mu.
 func (s *Store) deleteBlobs(keep map[digest.Digest]bool) (freed int64, err error) {
 	entries, err := os.ReadDir(s.blobDir())
 	if err != nil {
 		return 0, fmt.Errorf("list the blobs: %w", err)
 	}
+	var manifests, others []os.FileInfo
 	for _, entry := range entries {
-		if keep[digest.NewDigestFromEncoded(digest.SHA256, entry.Name())] {
+		sum := digest.NewDigestFromEncoded(digest.SHA256, entry.Name())
+		if keep[sum] {
 			continue
 		}
 		info, err := entry.Info()
 		if err != nil {
 			return freed, fmt.Errorf("look at a blob: %w", err)
 		}
-		if err := os.Remove(filepath.Join(s.blobDir(), entry.Name())); err != nil {
+		if _, isManifest := s.catalog.manifests[sum]; isManifest {
+			manifests = append(manifests, info)
+		} else {
+			others = append(others, info)
+		}
+	}
+	for _, info := range slices.Concat(manifests, others) {
+		if err := os.Remove(filepath.Join(s.blobDir(), info.Name())); err != nil {
 			return freed, fmt.Errorf("delete a blob: %w", err)
 		}
 		freed += info.Size()
+		s.storedBytes -= info.Size()
 	}
 	return freed, nil
 }

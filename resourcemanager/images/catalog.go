@@ -13,7 +13,12 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/mammoth-os/mammoth/internal/peer"
 )
+
+// userAnnotation says in index.json who brought a manifest.
+const userAnnotation = "mammoth.user"
 
 // catalog says what the store holds. A published catalog never changes: who changes it makes a clone.
 type catalog struct {
@@ -30,8 +35,24 @@ type tag struct {
 type manifest struct {
 	mediaType string
 	size      int64
+	// user is who brought it first, empty for somebody who was not known.
+	user string
 	// children are the blobs and manifests that it names.
-	children []digest.Digest
+	children []child
+}
+
+type child struct {
+	digest digest.Digest
+	size   int64
+}
+
+// add takes in a manifest, unless it is there already.
+func (c catalog) add(sum digest.Digest, m parsedManifest, who peer.User) {
+	if _, ok := c.manifests[sum]; !ok {
+		entry := m.entry()
+		entry.user = who.Name
+		c.manifests[sum] = entry
+	}
 }
 
 func (c catalog) clone() catalog {
@@ -52,7 +73,9 @@ func (c catalog) reach(roots []digest.Digest) map[digest.Digest]bool {
 		roots = roots[:len(roots)-1]
 		if !reached[sum] {
 			reached[sum] = true
-			roots = append(roots, c.manifests[sum].children...)
+			for _, child := range c.manifests[sum].children {
+				roots = append(roots, child.digest)
+			}
 		}
 	}
 	return reached
@@ -86,7 +109,9 @@ func loadCatalog(dir string) (catalog, error) {
 			if err != nil {
 				continue
 			}
-			c.manifests[descriptor.Digest] = parsed.entry()
+			entry := parsed.entry()
+			entry.user = descriptor.Annotations[userAnnotation]
+			c.manifests[descriptor.Digest] = entry
 		}
 		if name := descriptor.Annotations[ocispec.AnnotationRefName]; name != "" {
 			// A time that cannot be read is a zero time, which harms nobody.
@@ -106,10 +131,11 @@ func (c catalog) save(dir string) error {
 		tag := c.tags[name]
 		tagged[tag.digest] = true
 		descriptor := c.descriptor(tag.digest)
-		descriptor.Annotations = map[string]string{
-			ocispec.AnnotationRefName: name,
-			ocispec.AnnotationCreated: tag.createdAt.UTC().Format(time.RFC3339Nano),
+		if descriptor.Annotations == nil {
+			descriptor.Annotations = map[string]string{}
 		}
+		descriptor.Annotations[ocispec.AnnotationRefName] = name
+		descriptor.Annotations[ocispec.AnnotationCreated] = tag.createdAt.UTC().Format(time.RFC3339Nano)
 		index.Manifests = append(index.Manifests, descriptor)
 	}
 	for _, sum := range slices.Sorted(maps.Keys(c.manifests)) {
@@ -135,5 +161,9 @@ func (c catalog) save(dir string) error {
 
 func (c catalog) descriptor(sum digest.Digest) ocispec.Descriptor {
 	entry := c.manifests[sum]
-	return ocispec.Descriptor{MediaType: entry.mediaType, Digest: sum, Size: entry.size}
+	descriptor := ocispec.Descriptor{MediaType: entry.mediaType, Digest: sum, Size: entry.size}
+	if entry.user != "" {
+		descriptor.Annotations = map[string]string{userAnnotation: entry.user}
+	}
+	return descriptor
 }

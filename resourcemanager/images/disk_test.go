@@ -3,6 +3,9 @@ package images
 import (
 	"bytes"
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,7 +27,9 @@ func TestAFullDiskIsSaidAndLeftAsItWas(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	store := openStore(t, dir, Limits{})
+	store := openStore(t, dir, Limits{UserBytes: 1 << 30, TotalBytes: 1 << 30})
+	// Somebody else fills the disk, after the store has looked.
+	store.disk = func() (int64, int64, error) { return 1 << 40, 1 << 40, nil }
 	importImage(t, store, webImage(t), "web:1")
 	before := stored(t, store)
 
@@ -39,7 +44,7 @@ func TestAFullDiskIsSaidAndLeftAsItWas(t *testing.T) {
 	}
 	_, err := store.Import(t.Context(), bytes.NewReader(largeImage(t)), "large:1")
 	says(err)
-	u, err := store.startUpload("")
+	u, err := store.startUpload(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,4 +55,25 @@ func TestAFullDiskIsSaidAndLeftAsItWas(t *testing.T) {
 		t.Errorf("%v; %d bytes are stored, not %d", err, stored(t, store), before)
 	}
 	importImage(t, store, other(t), "web:2")
+
+	// An image can be removed when there is no byte left for the index.
+	filler, err := os.Create(filepath.Join(dir, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer filler.Close()
+	for err == nil {
+		_, err = filler.Write(make([]byte, 4096))
+	}
+	_, err = store.Import(t.Context(), bytes.NewReader(tarOf(t, webImage(t).oci(t, "")...)), "web:3")
+	says(err)
+	if freed, err := store.Remove(t.Context(), "web:1"); err != nil || freed == 0 {
+		t.Errorf("freed %d on a full disk, %v", freed, err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again := openStore(t, dir, Limits{}); !slices.Equal(names(t, again), []string{"web:2"}) {
+		t.Errorf("it has %q", names(t, again))
+	}
 }

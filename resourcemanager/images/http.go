@@ -1,6 +1,7 @@
 package images
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,8 +52,8 @@ func (s *Store) Handler() http.Handler {
 	return mux
 }
 
-func (s *Store) handleStart(w http.ResponseWriter, _ *http.Request) {
-	u, err := s.startUpload("")
+func (s *Store) handleStart(w http.ResponseWriter, r *http.Request) {
+	u, err := s.startUpload(r.Context(), "")
 	if err != nil {
 		writeError(w, err)
 		return
@@ -125,14 +126,17 @@ func (s *Store) handleImport(w http.ResponseWriter, r *http.Request) {
 // importUpload takes in an uploaded archive. The archive is dropped unless the fault may be the store's own or
 // lies in the name, when the client can try again. A client that asks twice is told the same image.
 func (s *Store) importUpload(r *http.Request, id, name string) (*apiv1.Image, error) {
-	if _, err := importName(name); err != nil {
+	if _, err := parseChoice(name); err != nil {
 		return nil, err
 	}
 	u, err := s.findUpload("", id)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.take(r.Context(), u, nil); err != nil {
+	// Whoever ends the upload ends the import too, and so does a client that leaves.
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	if err := s.take(ctx, u, cancel); err != nil {
 		return nil, err
 	}
 	defer s.giveBack(u)
@@ -144,16 +148,14 @@ func (s *Store) importUpload(r *http.Request, id, name string) (*apiv1.Image, er
 		return nil, fmt.Errorf("read the upload: %w", err)
 	}
 	defer file.Close()
-	image, err := s.Import(r.Context(), io.NewSectionReader(file, 0, u.size), name)
-	if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) {
+	image, err := s.Import(ctx, io.NewSectionReader(file, 0, u.size), name)
+	if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err, errdefs.ErrPermissionDenied) {
 		s.drop(u)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	u.image = image
-	s.mu.Unlock()
+	s.finish(u, image)
 	_ = os.Remove(u.path) // What cannot be deleted now is deleted when the upload is dropped.
 	return image, nil
 }
@@ -232,6 +234,8 @@ func writeError(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, errdefs.ErrInvalidArgument):
 		code = http.StatusBadRequest
+	case errors.Is(err, errdefs.ErrPermissionDenied):
+		code = http.StatusForbidden
 	case errors.Is(err, errdefs.ErrNotFound):
 		code = http.StatusNotFound
 	case errors.Is(err, errdefs.ErrOutOfRange), errors.Is(err, errdefs.ErrFailedPrecondition), errors.Is(err, errdefs.ErrAborted):

@@ -103,7 +103,7 @@ func TestUploadErrors(t *testing.T) {
 
 	path = begin(t, store)
 	ask(t, store, "PATCH", path, bytes.NewReader(make([]byte, 1500)), offsetHeader, "0").want(t, 200, "")
-	ask(t, store, "PATCH", path, bytes.NewReader(make([]byte, 501)), offsetHeader, "1500").want(t, 413, "larger than 2000 bytes")
+	ask(t, store, "PATCH", path, bytes.NewReader(make([]byte, 501)), offsetHeader, "1500").want(t, 413, "larger than 2KiB")
 	ask(t, store, "GET", path, nil).want(t, 404, "")
 
 	path = begin(t, store)

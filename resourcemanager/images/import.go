@@ -3,13 +3,10 @@ package images
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
-	"path"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -17,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mammoth-os/mammoth/internal/distribution"
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -27,46 +25,47 @@ const (
 )
 
 // Import takes in an archive of `docker save` or in OCI layout, which may be gzip-compressed, and tags it: with name,
-// or when that is empty with the archive's own names. Of an image for several architectures it takes the zone's own.
-// It fails with errdefs.ErrInvalidArgument for an archive that is not as it should be or cannot run here, and with
-// errdefs.ErrResourceExhausted for one that is too large; then nothing of it stays.
-func (s *Store) Import(_ context.Context, content io.Reader, name string) (*apiv1.Image, error) {
-	if _, err := importName(name); err != nil {
+// or when that is empty with the archive's own names. Of an image for several architectures it takes the zone's own, and
+// what is no image it passes over. Of several images it takes the one that name says: by the image's name, its tag, or
+// the digest behind "@". It fails with errdefs.ErrInvalidArgument for an archive that is not as it should be or cannot
+// run here, with errdefs.ErrResourceExhausted for one that is too large or has no room, and with
+// errdefs.ErrPermissionDenied when a name is not the caller's to move. Then, and when ctx ends, nothing of it stays.
+func (s *Store) Import(ctx context.Context, content io.Reader, name string) (*apiv1.Image, error) {
+	if _, err := parseChoice(name); err != nil {
 		return nil, err
 	}
+	who := peer.From(ctx)
+	finish, err := s.examining.begin(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	defer finish()
+	room := &reservation{store: s, who: who}
+	defer room.release()
 	dir, err := os.MkdirTemp(s.incomingDir(), "import-*")
 	if err != nil {
 		return nil, fmt.Errorf("unpack the archive: %w", diskError(err))
 	}
 	defer os.RemoveAll(dir)
-	unpacked, err := unpack(content, dir, s.limits)
+	makeRoom := writerFunc(func(bytes int64) error { return room.grow(ctx, bytes) })
+	unpacked, err := unpack(ctx, content, dir, s.limits, makeRoom)
 	if err != nil {
 		return nil, err
 	}
-	image, err := unpacked.image(name)
+	image, err := unpacked.image(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	return s.keep(image, dir)
-}
-
-// importName reads the name that an image is to have; it may be empty.
-func importName(name string) (string, error) {
-	if name == "" {
-		return "", nil
+	for _, name := range image.names {
+		if err := s.mayMove(ctx, name, image.digest); err != nil {
+			return nil, err
+		}
 	}
-	ref, err := distribution.ParseReference(name)
-	if err != nil {
-		return "", err
-	}
-	if ref.Digest != "" {
-		return "", invalid("an image is imported under a tag, not under the digest in %q", name)
-	}
-	return ref.String(), nil
+	return s.keep(who, image, dir)
 }
 
 // keep makes the parts of an image blobs, and names them, in one step.
-func (s *Store) keep(image *archivedImage, dir string) (*apiv1.Image, error) {
+func (s *Store) keep(who peer.User, image *archivedImage, dir string) (*apiv1.Image, error) {
 	files := map[digest.Digest]string{}
 	for _, part := range image.parts {
 		files[part.digest] = part.path
@@ -85,33 +84,37 @@ func (s *Store) keep(image *archivedImage, dir string) (*apiv1.Image, error) {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.adopt(files); err != nil {
-		return nil, err
-	}
 	next := s.catalog.clone()
-	next.manifests[image.digest] = image.manifest.entry()
+	next.add(image.digest, image.manifest, who)
 	for _, name := range image.names {
 		next.tags[name] = tag{digest: image.digest, createdAt: time.Now()}
+	}
+	if err := s.limits.checkCatalog(next, who); err != nil {
+		return nil, err
+	}
+	if err := s.adopt(files); err != nil {
+		return nil, err
 	}
 	if err := s.commit(next); err != nil {
 		return nil, err
 	}
+	maps.Copy(s.checked, image.facts)
 	return s.describe(next, image.names[0])
 }
 
 // archivedImage is one image of an archive.
 type archivedImage struct {
-	names    []string
-	digest   digest.Digest
-	content  []byte
-	manifest parsedManifest
+	*candidate
+	// names are the image's full names, refs what the archive calls it besides: a tag without a name, or any word.
+	names, refs []string
 	// parts are the config and the layers.
 	parts []part
+	facts map[digest.Digest]layerFacts
 }
 
-// image finds the archive's one image for the zone's nodes, or the one of that name, and checks all of it.
-func (a *archive) image(name string) (*archivedImage, error) {
-	name, err := importName(name)
+// image finds the archive's one image for the zone's nodes, or the one that name chooses, and checks all of it.
+func (a *archive) image(ctx context.Context, name string) (*archivedImage, error) {
+	choice, err := parseChoice(name)
 	if err != nil {
 		return nil, err
 	}
@@ -119,24 +122,11 @@ func (a *archive) image(name string) (*archivedImage, error) {
 	if err != nil {
 		return nil, err
 	}
-	var names []string
-	chosen := images[0]
-	for _, image := range images {
-		if slices.Contains(image.names, name) {
-			chosen = image
-		}
-		names = append(names, image.names...)
+	chosen, err := choice.among(images)
+	if err != nil {
+		return nil, err
 	}
-	if len(images) > 1 && !slices.Contains(chosen.names, name) {
-		return nil, invalid("the archive holds %d images (%s); give the name of one", len(images), strings.Join(names, ", "))
-	}
-	if name != "" {
-		chosen.names = []string{name}
-	}
-	if len(chosen.names) == 0 {
-		return nil, invalid("the archive does not say the image's name; give one, as in web:1.0")
-	}
-	return chosen, a.check(chosen)
+	return chosen, a.check(ctx, chosen)
 }
 
 // images lists the images for the zone's nodes, each once; there is at least one.
@@ -155,15 +145,14 @@ func (a *archive) images() ([]*archivedImage, error) {
 	if saved == nil {
 		return nil, invalid("this is not an image archive: it holds neither %s nor manifest.json", ocispec.ImageIndexFile)
 	}
-	var images []*archivedImage
+	found := &found{}
 	for _, item := range saved {
 		image, err := a.assemble(item)
-		if err != nil {
+		if err := found.add(image, err); err != nil {
 			return nil, err
 		}
-		images = append(images, image)
 	}
-	return images, nil
+	return found.all("manifest.json")
 }
 
 // savedImage is an image in the manifest.json of `docker save`.
@@ -171,16 +160,6 @@ type savedImage struct {
 	Config   string
 	RepoTags []string
 	Layers   []string
-}
-
-func (i savedImage) names() []string {
-	var names []string
-	for _, tag := range i.RepoTags {
-		if ref, err := distribution.ParseReference(tag); err == nil && !slices.Contains(names, ref.String()) {
-			names = append(names, ref.String())
-		}
-	}
-	return names
 }
 
 // dockerManifest reads manifest.json; without one it is empty.
@@ -203,7 +182,7 @@ func (a *archive) dockerManifest() ([]savedImage, error) {
 func (a *archive) assemble(saved savedImage) (*archivedImage, error) {
 	config, ok := a.file(saved.Config)
 	if !ok {
-		return nil, invalid("the archive lacks the config %q that its manifest names", saved.Config)
+		return nil, invalid("the archive lacks the config %s that its manifest names", shortened(saved.Config))
 	}
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
@@ -211,10 +190,13 @@ func (a *archive) assemble(saved savedImage) (*archivedImage, error) {
 		Config:    ocispec.Descriptor{MediaType: dockerConfig, Digest: config.digest, Size: config.size},
 		Layers:    []ocispec.Descriptor{},
 	}
+	if err := a.limits.checkDepth(len(saved.Layers)); err != nil {
+		return nil, err
+	}
 	for _, name := range saved.Layers {
 		layer, ok := a.file(name)
 		if !ok {
-			return nil, invalid("the archive lacks the layer %q that its manifest names", name)
+			return nil, invalid("the archive lacks the layer %s that its manifest names", shortened(name))
 		}
 		mediaType := dockerLayer
 		compressed, err := isGzip(layer.path)
@@ -230,138 +212,83 @@ func (a *archive) assemble(saved savedImage) (*archivedImage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newImage(content, m.MediaType, saved.names())
-}
-
-func newImage(content []byte, mediaType string, names []string) (*archivedImage, error) {
-	m, err := parseManifest(content, mediaType)
+	parsed, err := parseManifest(content, m.MediaType)
 	if err != nil {
 		return nil, err
 	}
-	return &archivedImage{names: names, digest: digest.FromBytes(content), content: content, manifest: m}, nil
+	written, err := a.config(config.digest)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := a.limits.parseConfig(written)
+	if err != nil {
+		return nil, err
+	}
+	image := &candidate{digest: digest.FromBytes(content), content: content, manifest: parsed, config: settings}
+	return &archivedImage{candidate: image, names: fullNames(saved.RepoTags)}, nil
 }
 
-// indexed lists the images of an OCI layout. Those for other architectures are passed over, if one is for the zone's
-// nodes.
+// indexed lists the images of an OCI layout.
 func (a *archive) indexed(content []byte, saved []savedImage) ([]*archivedImage, error) {
 	index, err := parseManifest(content, distribution.MediaTypeOCIIndex)
 	if err != nil {
 		return nil, err
 	}
-	var images []*archivedImage
-	var other error
+	found := &found{}
 	for _, descriptor := range index.Manifests {
-		if descriptor.Platform != nil && descriptor.Platform.OS == "unknown" {
-			continue // An attestation.
+		var image *archivedImage
+		one, err := a.limits.pick(a, descriptor)
+		if err == nil {
+			image = &archivedImage{candidate: one}
+			image.names, image.refs = a.namesOf(one, descriptor, saved)
 		}
-		image, err := a.descend(descriptor, 0)
-		if errors.As(err, new(*platformError)) {
-			other = err
-			continue
-		}
-		if err != nil {
+		if err := found.add(image, err); err != nil {
 			return nil, err
 		}
-		image.names = a.namesOf(image, descriptor, saved)
-		same := slices.IndexFunc(images, func(other *archivedImage) bool { return other.digest == image.digest })
-		if same < 0 {
-			images = append(images, image)
-			continue
-		}
-		images[same].names = slices.Concat(images[same].names, image.names)
-		slices.Sort(images[same].names)
-		images[same].names = slices.Compact(images[same].names)
 	}
-	switch {
-	case len(images) == 0 && other != nil:
-		return nil, other
-	case len(images) == 0:
-		return nil, invalid("the archive's %s names no image", ocispec.ImageIndexFile)
-	}
-	return images, nil
+	return found.all(ocispec.ImageIndexFile)
 }
 
-// descend follows a descriptor through nested indexes to the manifest for the zone's nodes.
-func (a *archive) descend(descriptor ocispec.Descriptor, depth int) (*archivedImage, error) {
-	if depth > maxIndexDepth {
-		return nil, invalid("the archive's index is nested more than %d deep", maxIndexDepth)
-	}
-	content, ok, err := a.json(blobName(descriptor.Digest))
-	if err != nil {
-		return nil, err
-	}
+// manifest implements source.
+func (a *archive) manifest(descriptor ocispec.Descriptor) ([]byte, error) {
+	found, ok := a.blob(descriptor.Digest)
 	if !ok {
-		return nil, invalid("the archive lacks the manifest %s that its index names", descriptor.Digest)
+		return nil, &missing{fmt.Sprintf("the archive lacks the manifest %s that its index names", descriptor.Digest)}
 	}
-	m, err := parseManifest(content, descriptor.MediaType)
-	if err != nil {
-		return nil, err
-	}
-	if m.isIndex() {
-		chosen, err := a.limits.choose(m)
-		if err != nil {
-			return nil, err
-		}
-		return a.descend(chosen, depth+1)
-	}
-	image, err := newImage(content, m.MediaType, nil)
-	if err != nil {
-		return nil, err
-	}
-	_, _, err = a.config(image)
-	return image, err
+	return a.small(found, "manifest")
 }
 
-// namesOf are an image's names: those that `docker save` wrote beside it, else those of its descriptor.
-func (a *archive) namesOf(image *archivedImage, descriptor ocispec.Descriptor, saved []savedImage) []string {
-	for _, item := range saved {
-		if config, ok := a.file(item.Config); ok && config.digest == image.manifest.Config.Digest {
-			return item.names()
-		}
-	}
-	for _, key := range []string{containerImageName, ocispec.AnnotationRefName} {
-		name := descriptor.Annotations[key]
-		if key == ocispec.AnnotationRefName && !strings.ContainsAny(name, ":/") {
-			continue // By itself it is only a tag.
-		}
-		if ref, err := distribution.ParseReference(name); err == nil && ref.Digest == "" {
-			return []string{ref.String()}
-		}
-	}
-	return nil
-}
-
-// config reads the image's config.
-func (a *archive) config(image *archivedImage) (part, Config, error) {
-	sum := image.manifest.Config.Digest
+// config implements source.
+func (a *archive) config(sum digest.Digest) ([]byte, error) {
 	found, ok := a.blob(sum)
 	if !ok {
-		return part{}, Config{}, invalid("the archive lacks the config %s that its manifest names", sum)
+		return nil, invalid("the archive lacks the config %s that its manifest names", sum)
 	}
+	return a.small(found, "config")
+}
+
+func (a *archive) small(found part, what string) ([]byte, error) {
 	if found.size > maxJSON {
-		return part{}, Config{}, invalid("the config %s is %d bytes long, too long for what it should be", sum, found.size)
+		return nil, invalid("the %s %s is %d bytes long, too long for what it should be", what, found.digest, found.size)
 	}
 	content, err := os.ReadFile(found.path)
 	if err != nil {
-		return part{}, Config{}, fmt.Errorf("read the image's config: %w", err)
+		return nil, fmt.Errorf("read the image's %s: %w", what, err)
 	}
-	config, err := a.limits.parseConfig(content)
-	return found, config, err
+	return content, nil
 }
 
-// check reads the image's config and layers as a node will, and collects them.
-func (a *archive) check(image *archivedImage) error {
-	found, config, err := a.config(image)
-	if err != nil {
-		return err
-	}
-	if image.manifest.Config.Size != found.size {
+// check reads the image's settings and layers as a node will, and collects them.
+func (a *archive) check(ctx context.Context, image *archivedImage) error {
+	found, ok := a.blob(image.manifest.Config.Digest)
+	if !ok || image.manifest.Config.Size != found.size {
 		return invalid("the manifest says that the config is %d bytes long, but it is %d", image.manifest.Config.Size, found.size)
 	}
-	if err := matchLayers(image.manifest, config); err != nil {
+	if err := a.limits.matchLayers(image.manifest, image.config); err != nil {
 		return err
 	}
 	image.parts = append(image.parts, found)
+	examined := a.limits.examine()
 	for i, descriptor := range image.manifest.Layers {
 		layer, ok := a.blob(descriptor.Digest)
 		if !ok {
@@ -370,27 +297,11 @@ func (a *archive) check(image *archivedImage) error {
 		if layer.size != descriptor.Size {
 			return invalid("the manifest says that layer %s is %d bytes long, but it is %d", layer.digest, descriptor.Size, layer.size)
 		}
-		if err := a.limits.checkLayer(layer, config.diffIDs[i]); err != nil {
+		if err := examined.layer(ctx, layer, image.config.diffIDs[i]); err != nil {
 			return err
 		}
 		image.parts = append(image.parts, layer)
 	}
-	return nil
-}
-
-// blob finds content by its digest, whatever its name.
-func (a *archive) blob(sum digest.Digest) (part, bool) {
-	if found, ok := a.file(blobName(sum)); ok && found.digest == sum {
-		return found, true
-	}
-	for _, found := range a.files {
-		if found.digest == sum {
-			return found, true
-		}
-	}
-	return part{}, false
-}
-
-func blobName(sum digest.Digest) string {
-	return path.Join(ocispec.ImageBlobsDir, sum.Algorithm().String(), sum.Encoded())
+	image.facts = examined.known
+	return image.config.checkSettings(examined.users, examined.groups)
 }

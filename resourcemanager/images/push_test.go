@@ -119,7 +119,7 @@ func TestPushSaysWhatTheZoneRefuses(t *testing.T) {
 		says    string
 	}{
 		"another machine": {Limits{}, tarOf(t, image.oci(t, "web:1")...), errdefs.ErrInvalidArgument, "the image is for arm64, this zone's nodes are amd64"},
-		"too large":       {Limits{ArchiveBytes: 6 << 20}, largeImage(t), errdefs.ErrResourceExhausted, "larger than 6291456 bytes"},
+		"too large":       {Limits{ArchiveBytes: 6 << 20}, largeImage(t), errdefs.ErrResourceExhausted, "larger than 6MiB"},
 		"no uploads":      {Limits{Uploads: -1}, []byte("x"), errdefs.ErrUnavailable, "try again later"},
 	} {
 		t.Run(name, func(t *testing.T) {

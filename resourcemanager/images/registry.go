@@ -13,8 +13,10 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mammoth-os/mammoth/internal/distribution"
+	"github.com/mammoth-os/mammoth/internal/peer"
 )
 
 // repositories is the store as the distribution API sees it. Blobs belong to no repository: what the store has,
@@ -42,12 +44,13 @@ func (r repositories) Manifest(_ context.Context, repository, reference string) 
 }
 
 // BlobSize implements distribution.Store.
-func (r repositories) BlobSize(_ context.Context, repository string, blob digest.Digest) (int64, error) {
+func (r repositories) BlobSize(ctx context.Context, repository string, blob digest.Digest) (int64, error) {
+	who := peer.From(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	size, err := r.blobSize(blob)
 	if err == nil {
-		r.promise(repository, blob)
+		r.promise(promise{repository, blob}, kept{since: time.Now(), user: who.Name})
 	}
 	return size, err
 }
@@ -75,8 +78,8 @@ func (r repositories) Mount(ctx context.Context, repository string, blob digest.
 }
 
 // StartUpload implements distribution.Uploads.
-func (r repositories) StartUpload(_ context.Context, repository string) (string, error) {
-	u, err := r.startUpload(repository)
+func (r repositories) StartUpload(ctx context.Context, repository string) (string, error) {
+	u, err := r.startUpload(ctx, repository)
 	if err != nil {
 		return "", err
 	}
@@ -114,7 +117,7 @@ func (r repositories) CancelUpload(ctx context.Context, repository, id string) e
 // PutManifest implements distribution.WritableStore. A tag is given only to an image that the zone's nodes can run,
 // which is looked at as closely as an archive's; by its digest any is taken, since those of an index come one by one,
 // for every architecture.
-func (r repositories) PutManifest(_ context.Context, repository, reference string, m distribution.Manifest) error {
+func (r repositories) PutManifest(ctx context.Context, repository, reference string, m distribution.Manifest) error {
 	ref := referenceOf(repository, reference)
 	if named, err := distribution.ParseReference(ref.String()); err != nil || named != ref {
 		return invalid("the zone could not find an image by the name %q again: it looks like a host", ref)
@@ -123,9 +126,13 @@ func (r repositories) PutManifest(_ context.Context, repository, reference strin
 	if err != nil {
 		return err
 	}
+	who := peer.From(ctx)
 	if ref.Digest == "" {
-		err := r.checkPushed(m.Digest, parsed)
-		if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) {
+		err := r.checkPushed(ctx, m, parsed)
+		if err == nil {
+			err = r.mayMove(ctx, ref.String(), m.Digest)
+		}
+		if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err, errdefs.ErrPermissionDenied) {
 			// It will never do. What is only missing may still be pushed.
 			r.mu.Lock()
 			r.forget(repository, m.Digest, parsed)
@@ -134,6 +141,11 @@ func (r repositories) PutManifest(_ context.Context, repository, reference strin
 		if err != nil {
 			return err
 		}
+	}
+	room := &reservation{store: r.Store, who: who}
+	defer room.release()
+	if err := room.grow(ctx, int64(len(m.Content))); err != nil {
+		return err
 	}
 	path, err := writeNew(r.incomingDir(), m.Content)
 	if err != nil {
@@ -147,12 +159,15 @@ func (r repositories) PutManifest(_ context.Context, repository, reference strin
 	if err := r.checkComplete(next, parsed); err != nil {
 		return err
 	}
-	if err := r.adopt(map[digest.Digest]string{m.Digest: path}); err != nil {
-		return err
-	}
-	next.manifests[m.Digest] = parsed.entry()
+	next.add(m.Digest, parsed, who)
 	if ref.Digest == "" {
 		next.tags[ref.String()] = tag{digest: m.Digest, createdAt: time.Now()}
+	}
+	if err := r.limits.checkCatalog(next, who); err != nil {
+		return err
+	}
+	if err := r.adopt(map[digest.Digest]string{m.Digest: path}); err != nil {
+		return err
 	}
 	if err := r.commit(next); err != nil {
 		return err
@@ -160,17 +175,18 @@ func (r repositories) PutManifest(_ context.Context, repository, reference strin
 	r.forget(repository, m.Digest, parsed)
 	if ref.Digest != "" {
 		// An index or a tag that leads to it is about to follow.
-		r.promise(repository, m.Digest)
+		r.promise(promise{repository, m.Digest}, kept{since: time.Now(), user: who.Name})
 	}
 	return nil
 }
 
 // forget ends the promises that were made for the sake of a manifest. The caller holds mu.
 func (r repositories) forget(repository string, sum digest.Digest, m parsedManifest) {
-	children := m.entry().children
-	maps.DeleteFunc(r.promised, func(key promise, _ time.Time) bool {
-		return key.repository == repository && (key.blob == sum || slices.Contains(children, key.blob))
-	})
+	delete(r.promised, promise{repository, sum})
+	for _, descriptor := range m.descriptors() {
+		delete(r.promised, promise{repository, descriptor.Digest})
+	}
+	clear(r.owned)
 }
 
 // checkComplete refuses a manifest that names what the store does not have: errdefs.ErrNotFound.
@@ -195,53 +211,85 @@ func (r repositories) checkComplete(current catalog, m parsedManifest) error {
 	return nil
 }
 
-// checkPushed looks at the image for the zone's nodes: its config, and the layers that were not looked at before.
-func (r repositories) checkPushed(sum digest.Digest, m parsedManifest) error {
+// checkPushed looks at the image for the zone's nodes that a pushed manifest or index leads to.
+func (r repositories) checkPushed(ctx context.Context, m distribution.Manifest, parsed parsedManifest) error {
 	r.mu.Lock()
-	current := r.catalog
+	current := r.catalog.clone()
 	r.mu.Unlock()
-	if err := r.checkComplete(current, m); err != nil {
+	if err := r.checkComplete(current, parsed); err != nil {
 		return err
 	}
-	_, m, config, err := r.follow(current, sum, m)
+	current.add(m.Digest, parsed, peer.User{})
+	found, err := r.limits.pick(pushed{inStore{r.Store, current}, m}, current.descriptor(m.Digest))
 	if err != nil {
 		return err
 	}
-	if err := matchLayers(m, config); err != nil {
+	return r.examineStored(ctx, found)
+}
+
+// pushed is the store with one manifest more.
+type pushed struct {
+	inStore
+	with distribution.Manifest
+}
+
+func (p pushed) manifest(descriptor ocispec.Descriptor) ([]byte, error) {
+	if descriptor.Digest == p.with.Digest {
+		return p.with.Content, nil
+	}
+	return p.inStore.manifest(descriptor)
+}
+
+// examineStored looks at an image whose parts are in the store, as an import does at an archive's: its settings, and the
+// layers that were not looked at before.
+func (s *Store) examineStored(ctx context.Context, image *candidate) error {
+	if err := s.limits.matchLayers(image.manifest, image.config); err != nil {
 		return err
 	}
-	for i, layer := range m.Layers {
-		r.mu.Lock()
-		known := r.checked[layer.Digest]
-		r.mu.Unlock()
-		if known == config.diffIDs[i] {
-			continue
+	finish, err := s.examining.begin(ctx, peer.From(ctx))
+	if err != nil {
+		return err
+	}
+	defer finish()
+	examined := s.limits.examine()
+	for i, layer := range image.manifest.Layers {
+		s.mu.Lock()
+		if facts, ok := s.checked[layer.Digest]; ok {
+			examined.known[layer.Digest] = facts
 		}
-		if err := r.limits.checkLayer(part{digest: layer.Digest, size: layer.Size, path: blobPath(r.dir, layer.Digest)}, config.diffIDs[i]); err != nil {
+		s.mu.Unlock()
+		if err := examined.layer(ctx, part{digest: layer.Digest, size: layer.Size, path: blobPath(s.dir, layer.Digest)}, image.config.diffIDs[i]); err != nil {
 			return err
 		}
-		r.mu.Lock()
-		r.checked[layer.Digest] = config.diffIDs[i]
-		r.mu.Unlock()
 	}
-	return nil
+	s.mu.Lock()
+	maps.Copy(s.checked, examined.known)
+	s.mu.Unlock()
+	return image.config.checkSettings(examined.users, examined.groups)
 }
 
 // DeleteManifest implements distribution.WritableStore.
 func (r repositories) DeleteManifest(ctx context.Context, repository, reference string) error {
 	ref := referenceOf(repository, reference)
-	_, err := r.collect(ctx, time.Now(), func(next *catalog) error {
+	r.mu.Lock()
+	var names []string
+	for name, t := range r.catalog.tags {
+		if ref.Digest == "" && name == ref.String() || t.digest == ref.Digest && strings.HasPrefix(name, repository+":") {
+			names = append(names, name)
+		}
+	}
+	r.mu.Unlock()
+	for _, name := range names {
+		if err := r.mayForget(ctx, name); err != nil {
+			return err
+		}
+	}
+	_, err := r.collect(ctx, time.Now(), r.limits.UploadIdle, func(next *catalog) error {
 		sum, err := r.find(*next, ref)
 		if err != nil {
 			return err
 		}
-		if ref.Digest == "" {
-			delete(next.tags, ref.String())
-			return nil
-		}
-		maps.DeleteFunc(next.tags, func(name string, t tag) bool {
-			return t.digest == sum && strings.HasPrefix(name, repository+":")
-		})
+		maps.DeleteFunc(next.tags, func(name string, t tag) bool { return t.digest == sum && slices.Contains(names, name) })
 		return nil
 	})
 	return err

@@ -25,6 +25,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/mammoth-os/mammoth/internal/distribution"
+	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -32,34 +33,64 @@ import (
 type Limits struct {
 	// ArchiveBytes is how large one upload may be. Default 16 GiB.
 	ArchiveBytes int64
-	// ExpandedBytes is how large an archive, or one layer, may become when it is expanded. Default 32 GiB.
+	// ExpandedBytes is how large an archive may become when it is expanded, and all layers of an image together.
+	// Default 32 GiB.
 	ExpandedBytes int64
-	// ExpandRatio is how many times its size an archive or layer may become, once that is above 64 MiB. Default 200.
-	ExpandRatio int64
 	// Entries is how many files an archive may hold. Default 16384.
 	Entries int
-	// Uploads is how many uploads may be under way. Default 256.
-	Uploads int
+	// Layers is how many layers an image may have, LayerEntries how many entries they may hold together. Default 125,
+	// which is what engines stack, and 4 Mi.
+	Layers       int
+	LayerEntries int64
+	// TotalBytes is how much the store may hold, with what is on its way in. Default three quarters of its disk.
+	TotalBytes int64
+	// UserBytes is how much of that may be of one user who is no operator. Default a quarter of the disk.
+	UserBytes int64
+	// KeepFree is how much of the disk uploads leave free, for the zone's own records. Default a tenth of the disk, but
+	// 256 MiB to 4 GiB, and never more than a quarter.
+	KeepFree int64
+	// Names is how many names the store may hold. Of one user it may hold a quarter. There may be four manifests for each
+	// name. Default 16384.
+	Names int
+	// Uploads is how many uploads may be under way, UserUploads how many of them of one user who is no operator.
+	// Defaults 256 and 64.
+	Uploads, UserUploads int
 	// UploadIdle is how long an upload may rest before it is dropped, and how long a blob is kept for a manifest that
-	// a client is about to push. Default 1h.
-	UploadIdle time.Duration
+	// a client is about to push. PressedIdle is the same while there is no room for others. Defaults 1h and 2m.
+	UploadIdle, PressedIdle time.Duration
 	// Architecture is that of the zone's nodes, in Go's words; others are refused. Default the program's own.
 	Architecture string
 	// Pinned lists manifest digests that must stay, tagged or not: those that apps run or may go back to. While it
 	// fails nothing is deleted. It may block, and must not call the store.
 	Pinned func(context.Context) ([]string, error)
+	// MayMove refuses whoever ctx is of to have a name mean another image: errdefs.ErrPermissionDenied, when an app
+	// uses the name that is not that user's to deploy over. It may block, and must not call the store.
+	MayMove func(ctx context.Context, name string) error
+	// Unused refuses to have a name mean nothing any more: errdefs.ErrFailedPrecondition, when an app uses the image by
+	// this name. It may block, and must not call the store.
+	Unused func(ctx context.Context, name, digest string) error
 }
 
 func (l *Limits) setDefaults() {
 	setDefault(&l.ArchiveBytes, 16<<30)
 	setDefault(&l.ExpandedBytes, 32<<30)
-	setDefault(&l.ExpandRatio, 200)
 	setDefault(&l.Entries, 1<<14)
+	setDefault(&l.Layers, 125)
+	setDefault(&l.LayerEntries, 4<<20)
+	setDefault(&l.Names, 1<<14)
 	setDefault(&l.Uploads, 256)
+	setDefault(&l.UserUploads, 64)
 	setDefault(&l.UploadIdle, time.Hour)
+	setDefault(&l.PressedIdle, 2*time.Minute)
 	setDefault(&l.Architecture, runtime.GOARCH)
 	if l.Pinned == nil {
 		l.Pinned = func(context.Context) ([]string, error) { return nil, nil }
+	}
+	if l.MayMove == nil {
+		l.MayMove = func(context.Context, string) error { return nil }
+	}
+	if l.Unused == nil {
+		l.Unused = func(context.Context, string, string) error { return nil }
 	}
 }
 
@@ -82,10 +113,20 @@ type Store struct {
 	mu      sync.Mutex
 	catalog catalog
 	// promised keeps blobs that a client was told it need not push, or has pushed, until its manifest arrives.
-	promised map[promise]time.Time
+	promised map[promise]kept
 	uploads  map[string]*upload
-	// checked are the pushed layers that were looked at, with the digests of their tars. It only saves work.
-	checked map[digest.Digest]digest.Digest
+	// checked are the layers that were looked at. It only saves work.
+	checked map[digest.Digest]layerFacts
+	// storedBytes is the size of all blobs, arriving that of everything on its way in, by user in accounts.
+	storedBytes, arriving int64
+	accounts              map[peer.User]*account
+	// owned are the bytes that users have brought, as far as they were asked for since the last change.
+	owned map[string]int64
+	// relieved is when room was last made for others.
+	relieved time.Time
+
+	disk      space
+	examining *turns
 
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -97,6 +138,13 @@ type promise struct {
 	blob       digest.Digest
 }
 
+// kept says since when a blob is promised, to whom, and how large it is if that user has brought it.
+type kept struct {
+	since time.Time
+	user  string
+	size  int64
+}
+
 // Open opens the store in a directory, which it creates if need be, and removes what a crash left behind there.
 // The caller closes it.
 func Open(dir string, limits Limits) (*Store, error) {
@@ -104,10 +152,15 @@ func Open(dir string, limits Limits) (*Store, error) {
 	s := &Store{
 		dir:      dir,
 		limits:   limits,
-		promised: map[promise]time.Time{},
+		promised: map[promise]kept{},
 		uploads:  map[string]*upload{},
-		checked:  map[digest.Digest]digest.Digest{},
+		checked:  map[digest.Digest]layerFacts{},
+		accounts: map[peer.User]*account{},
+		owned:    map[string]int64{},
+		disk:     spaceAt(dir),
 		stopped:  make(chan struct{}),
+
+		examining: newTurns(),
 	}
 	for _, sub := range []string{s.blobDir(), s.incomingDir()} {
 		if err := os.MkdirAll(sub, 0o700); err != nil {
@@ -118,7 +171,10 @@ func Open(dir string, limits Limits) (*Store, error) {
 	if s.catalog, err = loadCatalog(dir); err != nil {
 		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
 	}
-	if err := s.recoverUploads(); err != nil {
+	if err := errors.Join(s.recoverUploads(), s.limits.setQuotas(s.disk)); err != nil {
+		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
+	}
+	if s.storedBytes, err = s.StoredBytes(); err != nil {
 		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -144,9 +200,9 @@ func (s *Store) sweep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
-			s.dropIdleUploads(now)
+			s.dropIdleUploads(now, s.limits.UploadIdle)
 			// A failure is one to read the pins or the directory; the next round tries again.
-			_, _ = s.collect(ctx, now, func(*catalog) error { return nil })
+			_, _ = s.collect(ctx, now, s.limits.UploadIdle, func(*catalog) error { return nil })
 		}
 	}
 }
@@ -161,7 +217,10 @@ func (s *Store) Remove(ctx context.Context, name string) (freed int64, err error
 	if ref.Digest != "" {
 		return 0, fmt.Errorf("%q is removed by its tag, not by its digest: %w", name, errdefs.ErrInvalidArgument)
 	}
-	return s.collect(ctx, time.Now(), func(next *catalog) error {
+	if err := s.mayForget(ctx, ref.String()); err != nil {
+		return 0, err
+	}
+	return s.collect(ctx, time.Now(), s.limits.UploadIdle, func(next *catalog) error {
 		if _, ok := next.tags[ref.String()]; !ok {
 			return s.noImage(next, ref)
 		}
@@ -170,8 +229,37 @@ func (s *Store) Remove(ctx context.Context, name string) (freed int64, err error
 	})
 }
 
-// collect changes the catalog and deletes the blobs that nothing leads to any more.
-func (s *Store) collect(ctx context.Context, now time.Time, change func(*catalog) error) (freed int64, err error) {
+// mayMove refuses to have a name mean another image than it does, unless it is the caller's to move.
+func (s *Store) mayMove(ctx context.Context, name string, sum digest.Digest) error {
+	s.mu.Lock()
+	current, ok := s.catalog.tags[name]
+	s.mu.Unlock()
+	if ok && current.digest == sum {
+		return nil
+	}
+	return s.limits.MayMove(ctx, name)
+}
+
+// mayForget refuses to have a name mean nothing while an app uses it.
+func (s *Store) mayForget(ctx context.Context, name string) error {
+	s.mu.Lock()
+	current := s.catalog
+	s.mu.Unlock()
+	tagged, ok := current.tags[name]
+	if !ok {
+		return nil
+	}
+	if found, err := s.read(current, tagged.digest); err == nil {
+		if err := s.limits.Unused(ctx, name, found.digest.String()); err != nil {
+			return err
+		}
+	}
+	return s.limits.MayMove(ctx, name)
+}
+
+// collect changes the catalog and deletes the blobs that nothing leads to any more. Blobs for manifests that did not come
+// are kept for as long as idle says.
+func (s *Store) collect(ctx context.Context, now time.Time, idle time.Duration, change func(*catalog) error) (freed int64, err error) {
 	pinned, err := s.limits.Pinned(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("learn which images are in use: %w", err)
@@ -189,20 +277,42 @@ func (s *Store) collect(ctx context.Context, now time.Time, change func(*catalog
 	for _, sum := range pinned {
 		roots = append(roots, digest.Digest(sum))
 	}
-	for key, until := range s.promised {
-		if now.After(until) {
-			delete(s.promised, key)
-			continue
-		}
+	s.forgetPromises(now, idle)
+	for key := range s.promised {
 		roots = append(roots, key.blob)
 	}
 	keep := next.reach(roots)
 	maps.DeleteFunc(next.manifests, func(sum digest.Digest, _ manifest) bool { return !keep[sum] })
-	maps.DeleteFunc(s.checked, func(sum, _ digest.Digest) bool { return !keep[sum] })
-	if err := s.commit(next); err != nil {
+	maps.DeleteFunc(s.checked, func(sum digest.Digest, _ layerFacts) bool { return !keep[sum] })
+	err = s.commit(next)
+	if errors.Is(err, errdefs.ErrResourceExhausted) {
+		// A full disk has no room for the shorter index, but for want of blobs it will have. An index that names what is gone
+		// is read without it.
+		freed, err = s.deleteBlobs(keep)
+		err = errors.Join(err, s.commit(next))
+		s.catalog = next
+		return freed, err
+	}
+	if err != nil {
 		return 0, err
 	}
 	return s.deleteBlobs(keep)
+}
+
+// forgetPromises drops what was promised for too long, unless the same user is still pushing to the repository. The
+// caller holds mu.
+func (s *Store) forgetPromises(now time.Time, idle time.Duration) {
+	type pushing struct{ repository, user string }
+	busy := map[pushing]bool{}
+	for _, u := range s.uploads {
+		if u.repository != "" && u.busy {
+			busy[pushing{u.repository, u.owner.Name}] = true
+		}
+	}
+	maps.DeleteFunc(s.promised, func(key promise, kept kept) bool {
+		return now.Sub(kept.since) > idle && !busy[pushing{key.repository, kept.user}]
+	})
+	clear(s.owned)
 }
 
 // commit makes a changed catalog the store's, on disk first. The caller holds mu.
@@ -213,6 +323,7 @@ func (s *Store) commit(next catalog) error {
 		}
 	}
 	s.catalog = next
+	clear(s.owned)
 	return nil
 }
 

@@ -80,7 +80,7 @@ func TestWhatIsPinnedStays(t *testing.T) {
 		t.Errorf("the pinned image resolves to %s, %v", sum, err)
 	}
 	pinned = nil
-	if freed, err := store.collect(t.Context(), time.Now(), func(*catalog) error { return nil }); err != nil || freed != before {
+	if freed, err := store.collect(t.Context(), time.Now(), store.limits.UploadIdle, func(*catalog) error { return nil }); err != nil || freed != before {
 		t.Errorf("freed %d, %v once it is no longer pinned; want %d", freed, err, before)
 	}
 }
@@ -173,7 +173,7 @@ func TestACrashLeavesAConsistentStore(t *testing.T) {
 	if _, _, err := again.Resolve(t.Context(), "web:1"); err != nil {
 		t.Error(err)
 	}
-	if freed, err := again.collect(t.Context(), time.Now(), func(*catalog) error { return nil }); err != nil || freed != int64(len(loose)) || stored(t, again) != size {
+	if freed, err := again.collect(t.Context(), time.Now(), store.limits.UploadIdle, func(*catalog) error { return nil }); err != nil || freed != int64(len(loose)) || stored(t, again) != size {
 		t.Errorf("freed %d, %v; %d bytes are left of %d", freed, err, stored(t, again), size)
 	}
 }
@@ -218,11 +218,11 @@ func TestIdleUploadsAndLooseBlobsGoAfterAWhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer store.Close()
-		archive, err := store.startUpload("")
+		archive, err := store.startUpload(t.Context(), "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		blob, err := store.startUpload("web")
+		blob, err := store.startUpload(t.Context(), "web")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,16 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+const (
+	// maxPromised is how many blobs are kept for manifests to come.
+	maxPromised = 1 << 16
+	// maxFinished is how many imported uploads are remembered for clients that ask again.
+	maxFinished = 256
 )
 
 // archiveSuffix marks the files of archives: they outlive a restart, so that their uploads can be resumed.
@@ -28,11 +37,14 @@ type upload struct {
 	id string
 	// repository is empty for an archive.
 	repository string
-	path       string
+	// owner is who began it, nobody for one that was found at a start.
+	owner peer.User
+	path  string
 	// turn is held by the one who reads or writes the content.
 	turn chan struct{}
 
 	// The turn's holder alone uses these.
+	room *reservation
 	hash hash.Hash // Of the content, for a blob.
 	gone bool      // Dropped while others waited for their turn.
 
@@ -48,36 +60,54 @@ type upload struct {
 }
 
 // startUpload begins an upload: of a blob for a repository, of an archive without one.
-func (s *Store) startUpload(repository string) (*upload, error) {
+func (s *Store) startUpload(ctx context.Context, repository string) (*upload, error) {
 	var raw [16]byte
 	rand.Read(raw[:])
-	u := &upload{id: hex.EncodeToString(raw[:]), repository: repository, turn: make(chan struct{}, 1), usedAt: time.Now()}
-	u.path = filepath.Join(s.incomingDir(), u.id)
+	who := peer.From(ctx)
+	u := &upload{id: hex.EncodeToString(raw[:]), repository: repository, owner: who, turn: make(chan struct{}, 1), usedAt: time.Now()}
+	u.path, u.room = filepath.Join(s.incomingDir(), u.id), &reservation{store: s, who: who}
 	if repository == "" {
 		u.path += archiveSuffix
 	} else {
 		u.hash = sha256.New()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	underWay := 0
-	for _, other := range s.uploads {
-		if other.image == nil {
-			underWay++
-		}
+	err := s.enlist(u)
+	if errors.Is(err, errdefs.ErrUnavailable) && s.relieve(ctx) {
+		err = s.enlist(u)
 	}
-	if underWay >= s.limits.Uploads {
-		return nil, fmt.Errorf("%d uploads are under way, which is the limit; try again later: %w", underWay, errdefs.ErrUnavailable)
+	if err != nil {
+		return nil, err
 	}
 	file, err := os.OpenFile(u.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = file.Close()
+	}
 	if err != nil {
+		s.drop(u)
 		return nil, fmt.Errorf("start an upload: %w", diskError(err))
 	}
-	if err := file.Close(); err != nil {
-		return nil, fmt.Errorf("start an upload: %w", diskError(err))
-	}
-	s.uploads[u.id] = u
 	return u, nil
+}
+
+// enlist takes an upload in, if its user may have one more. It fails with errdefs.ErrUnavailable.
+func (s *Store) enlist(u *upload) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := 0
+	for _, account := range s.accounts {
+		all += account.uploads
+	}
+	mine := s.account(u.owner)
+	switch {
+	case u.owner.Operator:
+	case mine.uploads >= s.limits.UserUploads:
+		return fmt.Errorf("%s has %d uploads under way, and may have no more at a time; try again when one has ended: %w", u.owner, mine.uploads, errdefs.ErrUnavailable)
+	case all >= s.limits.Uploads:
+		return fmt.Errorf("%d uploads are under way, which is the limit; try again later: %w", all, errdefs.ErrUnavailable)
+	}
+	mine.uploads++
+	s.uploads[u.id] = u
+	return nil
 }
 
 // recoverUploads finds the archives that can be resumed and deletes whatever else is under incoming.
@@ -99,7 +129,11 @@ func (s *Store) recoverUploads() error {
 			}
 			continue
 		}
-		s.uploads[id] = &upload{id: id, path: path, turn: make(chan struct{}, 1), size: info.Size(), usedAt: info.ModTime()}
+		u := &upload{id: id, path: path, turn: make(chan struct{}, 1), size: info.Size(), usedAt: info.ModTime()}
+		u.room = &reservation{store: s, held: u.size, used: u.size}
+		s.hold(u.owner, u.size)
+		s.account(u.owner).uploads++
+		s.uploads[id] = u
 	}
 	return nil
 }
@@ -175,7 +209,7 @@ func (s *Store) appendUpload(ctx context.Context, u *upload, offset int64, conte
 	if err != nil {
 		return u.size, fmt.Errorf("write to the upload: %w", err)
 	}
-	err = s.fill(u, file, content)
+	err = s.fill(ctx, u, file, content)
 	err = errors.Join(err, file.Close())
 	if errors.Is(err, errdefs.ErrResourceExhausted) {
 		s.drop(u)
@@ -184,14 +218,17 @@ func (s *Store) appendUpload(ctx context.Context, u *upload, offset int64, conte
 }
 
 // fill writes content behind what the file holds.
-func (s *Store) fill(u *upload, file *os.File, content io.Reader) error {
-	buffer := make([]byte, 256<<10)
+func (s *Store) fill(ctx context.Context, u *upload, file io.WriterAt, content io.Reader) error {
+	buffer := make([]byte, 64<<10)
 	for {
 		n, readErr := content.Read(buffer)
 		if u.size+int64(n) > s.limits.ArchiveBytes {
-			return fmt.Errorf("the upload is larger than %d bytes, which is the limit: %w", s.limits.ArchiveBytes, errdefs.ErrResourceExhausted)
+			return fmt.Errorf("the upload is larger than %s, which is the limit: %w", resource.FormatBytes(s.limits.ArchiveBytes), errdefs.ErrResourceExhausted)
 		}
 		if n > 0 {
+			if err := u.room.grow(ctx, int64(n)); err != nil {
+				return err
+			}
 			// Behind what counts as arrived: a write that failed half-way is overwritten by the next.
 			if _, err := file.WriteAt(buffer[:n], u.size); err != nil {
 				return fmt.Errorf("write to the upload: %w", diskError(err))
@@ -234,13 +271,20 @@ func (s *Store) finishBlob(ctx context.Context, u *upload, want digest.Digest) e
 	if err := s.adopt(map[digest.Digest]string{want: u.path}); err != nil {
 		return err
 	}
-	s.promise(u.repository, want)
+	s.promise(promise{u.repository, want}, kept{since: time.Now(), user: u.owner.Name, size: u.size})
 	return nil
 }
 
-// promise keeps a blob for a manifest of the repository that is to come. The caller holds mu.
-func (s *Store) promise(repository string, blob digest.Digest) {
-	s.promised[promise{repository, blob}] = time.Now().Add(s.limits.UploadIdle)
+// promise keeps a blob for a manifest of the repository that is to come. Above a number no more is promised, so that what
+// was pushed may have to be pushed again. The caller holds mu.
+func (s *Store) promise(key promise, what kept) {
+	if before, ok := s.promised[key]; ok {
+		what.size = max(what.size, before.size)
+	} else if len(s.promised) >= maxPromised {
+		return
+	}
+	s.promised[key] = what
+	clear(s.owned)
 }
 
 // cancelUpload ends an upload and forgets what arrived.
@@ -266,24 +310,56 @@ func (s *Store) cancelUpload(ctx context.Context, repository, id string) error {
 // drop forgets an upload and deletes its file, if it is still there. The caller has the turn.
 func (s *Store) drop(u *upload) {
 	u.gone = true
+	u.room.release()
 	s.mu.Lock()
-	delete(s.uploads, u.id)
+	if _, ok := s.uploads[u.id]; ok {
+		delete(s.uploads, u.id)
+		if u.image == nil {
+			s.account(u.owner).uploads--
+			s.hold(u.owner, 0)
+		}
+	}
 	s.mu.Unlock()
 	// What cannot be deleted now is deleted by the next Open.
 	_ = os.Remove(u.path)
 }
 
-// dropIdleUploads ends the uploads that nobody has touched for too long.
-func (s *Store) dropIdleUploads(now time.Time) {
-	var idle []*upload
+// finish makes an archive's upload one that has become an image, which takes up no room any more.
+func (s *Store) finish(u *upload, image *apiv1.Image) {
+	u.room.release()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u.image = image
+	s.account(u.owner).uploads--
+	s.hold(u.owner, 0)
+	// Those that ended first are forgotten first.
+	var oldest *upload
+	finished := 0
+	for _, other := range s.uploads {
+		if other.image == nil {
+			continue
+		}
+		finished++
+		if !other.busy && (oldest == nil || other.usedAt.Before(oldest.usedAt)) {
+			oldest = other
+		}
+	}
+	if finished > maxFinished && oldest != nil {
+		delete(s.uploads, oldest.id)
+	}
+}
+
+// dropIdleUploads ends the uploads that nobody has touched for longer than idle.
+func (s *Store) dropIdleUploads(now time.Time, idle time.Duration) {
+	var resting []*upload
 	s.mu.Lock()
 	for _, u := range s.uploads {
-		if !u.busy && now.Sub(u.usedAt) > s.limits.UploadIdle {
-			idle = append(idle, u)
+		if !u.busy && now.Sub(u.usedAt) > idle {
+			resting = append(resting, u)
 		}
 	}
 	s.mu.Unlock()
-	for _, u := range idle {
+	for _, u := range resting {
 		select {
 		case u.turn <- struct{}{}:
 			s.drop(u)

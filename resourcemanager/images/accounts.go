@@ -1,0 +1,75 @@
+package images
+
+import (
+	"archive/tar"
+	"bufio"
+	"io"
+	"path"
+	"strings"
+)
+
+// accounts are the users or groups that an image's own file names, as far as layers were read.
+type accounts struct {
+	state accountsState
+	// names are those of the file, if it is known.
+	names map[string]bool
+}
+
+type accountsState byte
+
+const (
+	// accountsUntouched: the layer says nothing of the file.
+	accountsUntouched accountsState = iota
+	// accountsKnown: the file was read.
+	accountsKnown
+	// accountsGone: the layer deletes the file.
+	accountsGone
+	// accountsUnclear: the file is a link, or too large to be looked at.
+	accountsUnclear
+)
+
+// over lays a layer's file over those of the layers below.
+func (a accounts) over(below accounts) accounts {
+	if a.state == accountsUntouched {
+		return below
+	}
+	return a
+}
+
+// lacks reports whether a name is certainly not among them.
+func (a accounts) lacks(name string) bool {
+	switch a.state {
+	case accountsUntouched, accountsGone:
+		return true
+	case accountsKnown:
+		return !a.names[name]
+	}
+	return false
+}
+
+// replaced is what becomes of the file by an entry of its name, or one that hides it or stands in its folder's place.
+// What a layer hides is only what lower layers hold, in whatever order it says so.
+func (a accounts) replaced(header *tar.Header) accounts {
+	base := path.Base(header.Name)
+	switch {
+	case strings.HasPrefix(base, whiteout) && a.state != accountsUntouched:
+		return a
+	case strings.HasPrefix(base, whiteout):
+		return accounts{state: accountsGone}
+	case header.Typeflag == tar.TypeReg && header.Size <= maxAccounts && base != "etc":
+		return accounts{state: accountsKnown}
+	}
+	return accounts{state: accountsUnclear}
+}
+
+// readAccounts reads the names of lines like "web:x:7:7::/:/bin/sh".
+func readAccounts(content io.Reader) (map[string]bool, error) {
+	names := map[string]bool{}
+	lines := bufio.NewScanner(content)
+	lines.Buffer(nil, maxAccounts+1)
+	for lines.Scan() {
+		name, _, _ := strings.Cut(strings.TrimSpace(lines.Text()), ":")
+		names[name] = true
+	}
+	return names, lines.Err()
+}

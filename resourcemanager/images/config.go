@@ -1,0 +1,80 @@
+package images
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Config is what an image says of how to run it.
+type Config struct {
+	// Architecture and OS in Go's words, for example "amd64" and "linux".
+	Architecture string
+	OS           string
+	Entrypoint   []string
+	Cmd          []string
+	// Env as KEY=VALUE.
+	Env        []string
+	WorkingDir string
+	User       string
+	StopSignal string
+	// ExposedPorts as PORT/PROTOCOL, sorted by port; ranges are written out.
+	ExposedPorts []string
+	Volumes      []string
+	Labels       map[string]string
+
+	// diffIDs are the digests of the layers' tars.
+	diffIDs []digest.Digest
+}
+
+// HasCommand reports whether the image says itself what to run.
+func (c Config) HasCommand() bool {
+	words := slices.Concat(c.Entrypoint, c.Cmd)
+	return len(words) > 0 && words[0] != ""
+}
+
+// parseConfig reads an image's config. It fails with a *notAnImage for what is no JSON object, and with a *platformError
+// unless the zone's nodes are of the image's kind.
+func (l Limits) parseConfig(content []byte) (Config, error) {
+	if !json.Valid(content) || !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")) {
+		return Config{}, noImage("the image's config is not valid JSON")
+	}
+	var image ocispec.Image
+	if err := json.Unmarshal(content, &image); err != nil {
+		return Config{}, invalid("the image's config is not valid: %v", err)
+	}
+	config := Config{
+		Architecture: architecture(image.Architecture),
+		OS:           image.OS,
+		Entrypoint:   image.Config.Entrypoint,
+		Cmd:          image.Config.Cmd,
+		Env:          image.Config.Env,
+		WorkingDir:   image.Config.WorkingDir,
+		User:         image.Config.User,
+		StopSignal:   image.Config.StopSignal,
+		ExposedPorts: slices.Sorted(maps.Keys(image.Config.ExposedPorts)),
+		Volumes:      slices.Sorted(maps.Keys(image.Config.Volumes)),
+		Labels:       image.Config.Labels,
+		diffIDs:      image.RootFS.DiffIDs,
+	}
+	// The oldest builders leave them out and mean their own machine.
+	setDefault(&config.Architecture, l.Architecture)
+	setDefault(&config.OS, "linux")
+	if config.OS != "linux" || config.Architecture != l.Architecture {
+		return config, l.wrongPlatform(platformName(config.OS, config.Architecture))
+	}
+	if ports, err := exposedPorts(config.ExposedPorts); err == nil {
+		config.ExposedPorts = ports // What is wrong with them is said where all settings are checked.
+	}
+	return config, nil
+}
+
+// setting names what is wrong after the word of a Dockerfile that sets it.
+func setting(word, format string, args ...any) error {
+	return invalid("the image's %s %s", word, fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,362 @@
+package images
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/mammoth-os/mammoth/internal/distribution"
+	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// by is a request of a user's program.
+func by(t *testing.T, user string) context.Context {
+	return peer.With(t.Context(), peer.User{Name: user, Operator: user == "root"})
+}
+
+// noise is content that stays as large as it is.
+func noise(size int) []byte {
+	content, state := make([]byte, size), uint32(1)
+	for i := range content {
+		state = state*1664525 + 1013904223
+		content[i] = byte(state >> 24)
+	}
+	return content
+}
+
+// large is an image with a layer of so many bytes of its own.
+func large(t *testing.T, mark string, size int) []byte {
+	image := webImage(t)
+	image.layers = append(image.layers, tarOf(t, entry{name: mark, content: noise(size)}))
+	return tarOf(t, image.oci(t, "")...)
+}
+
+// bubbleStore opens a store inside a bubble.
+func bubbleStore(t *testing.T, limits Limits) *Store {
+	limits.Architecture = "amd64"
+	store, err := Open(t.TempDir(), limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func wantSays(t *testing.T, err, class error, says string) {
+	t.Helper()
+	if !errors.Is(err, class) || !strings.Contains(wire.Sentence(err), says) {
+		t.Errorf("it says %v, which is not %q with %q", err, class, says)
+	}
+}
+
+func TestEachUserHasAPartOfTheStore(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{UserBytes: 8 << 20})
+	if _, err := store.Import(by(t, "ann"), bytes.NewReader(large(t, "a", 4<<20)), "ann:1"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := store.Import(by(t, "ann"), bytes.NewReader(large(t, "b", 5<<20)), "ann:2")
+	wantSays(t, err, errdefs.ErrResourceExhausted, `user "ann" has 7`)
+	wantSays(t, err, errdefs.ErrResourceExhausted, "of the 8MiB that one user may; remove images with `mammoth image rm`")
+	for _, other := range []string{"bob", "root", ""} {
+		if _, err := store.Import(by(t, other), bytes.NewReader(large(t, "b"+other, 5<<20)), "of-"+other+"x:1"); err != nil {
+			t.Errorf("%q is refused what ann has used up: %v", other, err)
+		}
+	}
+	if _, err := store.Import(by(t, "root"), bytes.NewReader(large(t, "c", 12<<20)), "of-root:2"); err != nil {
+		t.Errorf("an operator is held to a user's part: %v", err)
+	}
+	// What a restart finds is still ann's, and what is removed is not any more.
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openStore(t, store.dir, Limits{UserBytes: 8 << 20})
+	_, err = again.Import(by(t, "ann"), bytes.NewReader(large(t, "b", 5<<20)), "ann:2")
+	wantSays(t, err, errdefs.ErrResourceExhausted, `user "ann" has `)
+	if _, err := again.Remove(by(t, "ann"), "ann:1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.Import(by(t, "ann"), bytes.NewReader(large(t, "b", 5<<20)), "ann:2"); err != nil {
+		t.Errorf("there is room again: %v", err)
+	}
+	if again.arriving != 0 || len(again.accounts) != 0 {
+		t.Errorf("%d bytes are on their way for %v", again.arriving, again.accounts)
+	}
+	if size := stored(t, again); size != again.storedBytes {
+		t.Errorf("%d bytes are stored, and %d counted", size, again.storedBytes)
+	}
+}
+
+func TestPushedBlobsCountBeforeTheirManifestComes(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{UserBytes: 4 << 20})
+	push := func(user string, content []byte) error {
+		u, err := store.startUpload(by(t, user), "web")
+		if err != nil {
+			return err
+		}
+		if _, err := store.appendUpload(by(t, user), u, 0, bytes.NewReader(content), nil); err != nil {
+			return err
+		}
+		return store.finishBlob(by(t, user), u, digest.FromBytes(content))
+	}
+	if err := push("ann", noise(3<<20)); err != nil {
+		t.Fatal(err)
+	}
+	wantSays(t, push("ann", noise(2<<20)), errdefs.ErrResourceExhausted, `user "ann" has `)
+	if err := push("bob", noise(2<<20)); err != nil {
+		t.Error(err)
+	}
+	if left := incomingFiles(t, store); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestTheStoreAsAWholeIsBounded(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{TotalBytes: 8 << 20})
+	if _, err := store.Import(by(t, "root"), bytes.NewReader(large(t, "a", 4<<20)), "a:1"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := store.Import(by(t, "root"), bytes.NewReader(large(t, "b", 5<<20)), "b:1")
+	wantSays(t, err, errdefs.ErrResourceExhausted, "of the 8MiB that it may; remove images with `mammoth image rm`")
+}
+
+func TestRoomIsKeptForTheZonesRecords(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{KeepFree: 100 << 20})
+	free := int64(104 << 20)
+	store.disk = func() (int64, int64, error) { return free, 1 << 30, nil }
+	u, err := store.startUpload(by(t, "root"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.appendUpload(by(t, "root"), u, 0, bytes.NewReader(noise(1<<20)), nil); err != nil {
+		t.Fatal(err)
+	}
+	free = 100 << 20
+	_, err = store.appendUpload(by(t, "root"), u, -1, bytes.NewReader(noise(1<<20)), nil)
+	wantSays(t, err, errdefs.ErrResourceExhausted, "the image store's disk has 100MiB free, of which 100MiB are kept for the zone's own records; remove images")
+	_, err = store.uploadSize("", u.id)
+	wantSays(t, err, errdefs.ErrNotFound, "no upload has the id")
+	image := webImage(t)
+	pushed := distribution.Manifest{Digest: digest.FromBytes(image.manifest(t)), MediaType: distribution.MediaTypeOCIManifest, Content: image.manifest(t)}
+	err = repositories{store}.PutManifest(by(t, "root"), "web", pushed.Digest.String(), pushed)
+	wantSays(t, err, errdefs.ErrResourceExhausted, "are kept for the zone's own records")
+}
+
+func TestOneUserDoesNotTakeAllUploads(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{Uploads: 6, UserUploads: 4})
+	start := func(user string, n int) error {
+		for range n {
+			if _, err := store.startUpload(by(t, user), ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := start("ann", 4); err != nil {
+		t.Fatal(err)
+	}
+	wantSays(t, start("ann", 1), errdefs.ErrUnavailable, `user "ann" has 4 uploads under way, and may have no more at a time`)
+	if err := start("bob", 2); err != nil {
+		t.Fatal(err)
+	}
+	wantSays(t, start("bob", 1), errdefs.ErrUnavailable, "6 uploads are under way, which is the limit; try again later")
+	if err := start("root", 10); err != nil {
+		t.Errorf("an operator is kept out: %v", err)
+	}
+}
+
+func TestUploadsThatRestMakeRoomAfterMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := bubbleStore(t, Limits{Uploads: 2, UserUploads: 2, TotalBytes: 4 << 20})
+		defer store.Close()
+		resting, err := store.startUpload(by(t, "ann"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.appendUpload(by(t, "ann"), resting, 0, bytes.NewReader(noise(2<<20)), nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.startUpload(by(t, "ann"), ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		_, err = store.startUpload(by(t, "bob"), "")
+		wantSays(t, err, errdefs.ErrUnavailable, "uploads are under way")
+		_, err = store.Import(by(t, "bob"), bytes.NewReader(large(t, "b", 3<<20)), "bob:1")
+		wantSays(t, err, errdefs.ErrResourceExhausted, "uploads on their way included")
+		time.Sleep(61 * time.Second)
+		if _, err := store.startUpload(by(t, "bob"), ""); err != nil {
+			t.Errorf("uploads that rested two minutes keep others out: %v", err)
+		}
+		if _, err := store.Import(by(t, "bob"), bytes.NewReader(large(t, "b", 3<<20)), "bob:1"); err != nil {
+			t.Errorf("uploads that rested two minutes take up room: %v", err)
+		}
+		_, err = store.uploadSize("", resting.id)
+		wantSays(t, err, errdefs.ErrNotFound, "it may have rested too long")
+	})
+}
+
+func TestBlobsOfAPushThatGoesOnStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := bubbleStore(t, Limits{UploadIdle: 10 * time.Minute})
+		defer store.Close()
+		first := noise(1000)
+		u, err := store.startUpload(by(t, "ann"), "web")
+		if err == nil {
+			_, err = store.appendUpload(by(t, "ann"), u, 0, bytes.NewReader(first), nil)
+		}
+		if err == nil {
+			err = store.finishBlob(by(t, "ann"), u, digest.FromBytes(first))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A large layer takes longer than what rests may.
+		slow, err := store.startUpload(by(t, "ann"), "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := store.take(t.Context(), slow, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		store.relieve(t.Context())
+		if size := stored(t, store); size != 1000 {
+			t.Errorf("%d bytes are stored while the push goes on", size)
+		}
+		store.giveBack(slow)
+		time.Sleep(time.Hour)
+		if size := stored(t, store); size != 0 {
+			t.Errorf("%d bytes are stored an hour after the push ended", size)
+		}
+	})
+}
+
+func TestNamesAndManifestsAreBounded(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{Names: 8})
+	content := tarOf(t, webImage(t).oci(t, "")...)
+	for _, name := range []string{"a:1", "a:2"} {
+		if _, err := store.Import(by(t, "ann"), bytes.NewReader(content), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := store.Import(by(t, "ann"), bytes.NewReader(content), "a:3")
+	wantSays(t, err, errdefs.ErrResourceExhausted, `user "ann" has brought 3 names and 1 manifests, and may bring 2 and 8`)
+	for _, name := range []string{"b:1", "b:2", "b:3", "b:4", "b:5", "b:6"} {
+		if _, err := store.Import(by(t, "root"), bytes.NewReader(content), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = store.Import(by(t, "root"), bytes.NewReader(content), "b:7")
+	wantSays(t, err, errdefs.ErrResourceExhausted, "holds 9 names and 1 manifests, and may hold 8 and 32")
+}
+
+func TestFinishedUploadsAreForgotten(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{})
+	for range maxFinished + 10 {
+		u, err := store.startUpload(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.finish(u, &apiv1.Image{})
+	}
+	if len(store.accounts) != 0 || len(store.uploads) != maxFinished {
+		t.Errorf("%d uploads are remembered, for %v", len(store.uploads), store.accounts)
+	}
+}
+
+func TestAFewImagesAreExaminedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns := newTurns()
+		ann, bob := peer.User{Name: "ann"}, peer.User{Name: "bob"}
+		first, _ := turns.begin(t.Context(), ann)
+		second, _ := turns.begin(t.Context(), ann)
+		began := make(chan func())
+		go func() {
+			third, _ := turns.begin(t.Context(), ann)
+			began <- third
+		}()
+		synctest.Wait()
+		others, err := turns.begin(t.Context(), bob)
+		if err != nil {
+			t.Error("another user waits for ann")
+		}
+		select {
+		case <-began:
+			t.Error("three images of one user are examined at once")
+		default:
+		}
+		first()
+		third := <-began
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := turns.begin(gone, ann); !errors.Is(err, context.Canceled) {
+			t.Errorf("somebody who left gets a turn: %v", err)
+		}
+		second()
+		third()
+		others()
+		if !turns.all.TryAcquire(examinedAtOnce) {
+			t.Error("a turn was not given back")
+		}
+	})
+}
+
+func TestANameThatIsAnothersToMoveStaysWhereItIs(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{MayMove: func(ctx context.Context, name string) error {
+		if who := peer.From(ctx); who.Name != "ann" && name == "web:1" {
+			return fmt.Errorf("%s may not move %s: %w", who, name, errdefs.ErrPermissionDenied)
+		}
+		return nil
+	}})
+	ours, theirs := webImage(t), other(t)
+	if _, err := store.Import(by(t, "ann"), bytes.NewReader(tarOf(t, ours.oci(t, "")...)), "web:1"); err != nil {
+		t.Fatal(err)
+	}
+	content := tarOf(t, theirs.saved(t, "new:1", "web:1")...)
+	for _, name := range []string{"web:1", ""} {
+		_, err := store.Import(by(t, "bob"), bytes.NewReader(content), name)
+		wantSays(t, err, errdefs.ErrPermissionDenied, `user "bob" may not move web:1`)
+	}
+	if _, err := store.Import(by(t, "bob"), bytes.NewReader(tarOf(t, ours.oci(t, "")...)), "web:1"); err != nil {
+		t.Errorf("the same image is no move: %v", err)
+	}
+	if got := names(t, store); !slices.Equal(got, []string{"web:1"}) {
+		t.Errorf("it has %q", got)
+	}
+	pushBlobs(t, store, "web", theirs)
+	m := distribution.Manifest{Digest: digest.FromBytes(theirs.manifest(t)), MediaType: distribution.MediaTypeOCIManifest, Content: theirs.manifest(t)}
+	for _, reference := range []string{"1", digest.FromBytes(ours.manifest(t)).String()} {
+		err := repositories{store}.DeleteManifest(by(t, "bob"), "web", reference)
+		wantSays(t, err, errdefs.ErrPermissionDenied, `user "bob" may not move web:1`)
+	}
+	_, err := store.Remove(by(t, "bob"), "web:1")
+	wantSays(t, err, errdefs.ErrPermissionDenied, `user "bob" may not move web:1`)
+	wantSays(t, repositories{store}.PutManifest(by(t, "bob"), "web", "1", m), errdefs.ErrPermissionDenied, `user "bob" may not move web:1`)
+	if sum, _, err := store.Resolve(t.Context(), "web:1"); err != nil || sum != digest.FromBytes(ours.manifest(t)).String() {
+		t.Errorf("web:1 is %s, %v", sum, err)
+	}
+	pushBlobs(t, store, "web", theirs)
+	if err := (repositories{store}).PutManifest(by(t, "ann"), "web", "1", m); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestANameInUseIsNotDeletedByTheRegistryEither(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{Unused: func(_ context.Context, name, sum string) error {
+		return fmt.Errorf("app web uses image %s: %w", name, errdefs.ErrFailedPrecondition)
+	}})
+	sum := importImage(t, store, webImage(t), "web:1")
+	for _, reference := range []string{"1", sum} {
+		ask(t, store, "DELETE", "/v2/web/manifests/"+reference, nil).want(t, 400, "app web uses image web:1")
+	}
+}

@@ -1,0 +1,209 @@
+package images
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxWord is how long the kernel lets one argument or variable be, and maxWords all of them.
+	maxWord  = 128<<10 - 1
+	maxWords = 1 << 20
+	// maxExposed is how many ports an image may name.
+	maxExposed = 1024
+	// maxID is the largest number of a user or group that an engine takes.
+	maxID = 1<<31 - 1
+)
+
+// checkSettings refuses settings with which no engine starts a container, or with which it could not be stopped, by the
+// setting's name. Users and groups are those of the image's own files.
+func (c Config) checkSettings(users, groups accounts) error {
+	for _, check := range []error{
+		c.checkWords(), checkWorkingDir(c.WorkingDir), checkUser(c.User, users, groups), checkStopSignal(c.StopSignal), c.checkVolumes(),
+	} {
+		if check != nil {
+			return check
+		}
+	}
+	_, err := exposedPorts(c.ExposedPorts)
+	return err
+}
+
+func (c Config) checkWords() error {
+	total := 0
+	for _, words := range []struct {
+		word   string
+		values []string
+	}{{"ENTRYPOINT", c.Entrypoint}, {"CMD", c.Cmd}, {"ENV", c.Env}} {
+		for _, value := range words.values {
+			if strings.ContainsRune(value, 0) {
+				return setting(words.word, "holds %s, with a NUL in it, which no program can be told", shortened(value))
+			}
+			if len(value) > maxWord {
+				return setting(words.word, "holds %s of %d bytes, and the kernel passes on no more than %d", shortened(value), len(value), maxWord)
+			}
+			total += len(value)
+		}
+	}
+	if total > maxWords {
+		return setting("ENTRYPOINT, CMD and ENV", "are %d bytes long together, and may be %d", total, maxWords)
+	}
+	for _, variable := range c.Env {
+		if name, _, ok := strings.Cut(variable, "="); !ok || name == "" {
+			return setting("ENV", "holds %s, which is not of the form NAME=VALUE", shortened(variable))
+		}
+	}
+	return nil
+}
+
+func checkWorkingDir(dir string) error {
+	switch {
+	case dir == "":
+		return nil
+	case strings.ContainsRune(dir, 0):
+		return setting("WORKDIR", "is %s, with a NUL in it", shortened(dir))
+	case !path.IsAbs(dir):
+		return setting("WORKDIR", "is %s, which is not an absolute path", shortened(dir))
+	case len(dir) > maxLayerName:
+		return setting("WORKDIR", "is %d bytes long, and may be %d", len(dir), maxLayerName)
+	}
+	for element := range strings.SplitSeq(dir, "/") {
+		if len(element) > maxElement {
+			return setting("WORKDIR", "holds %s, a folder's name of %d bytes, and none may be longer than %d", shortened(element), len(element), maxElement)
+		}
+	}
+	return nil
+}
+
+// checkUser reads USER, USER:GROUP or numbers of them, as engines do.
+func checkUser(text string, users, groups accounts) error {
+	user, group, hasGroup := strings.Cut(text, ":")
+	if strings.Contains(group, ":") {
+		return setting("USER", "is %s, which is not of the form USER or USER:GROUP", shortened(text))
+	}
+	if err := checkAccount(text, user, users, "user", "/etc/passwd"); err != nil || !hasGroup {
+		return err
+	}
+	return checkAccount(text, group, groups, "group", "/etc/group")
+}
+
+func checkAccount(text, name string, known accounts, what, file string) error {
+	if name == "" {
+		return nil
+	}
+	number, err := strconv.ParseInt(name, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && (number < 0 || number > maxID):
+		return setting("USER", "is %s, and the number of a %s must be 0 to %d", shortened(text), what, int64(maxID))
+	case err == nil:
+		return nil
+	}
+	if known.lacks(name) {
+		return setting("USER", "is %s, but its %s names no %s %s", shortened(text), file, what, shortened(name))
+	}
+	return nil
+}
+
+func checkStopSignal(signal string) error {
+	if signal == "" || isSignal(signal) {
+		return nil
+	}
+	return setting("STOPSIGNAL", "is %s, which is not a signal; say its name, as in SIGQUIT, or a number of 1 to 64", shortened(signal))
+}
+
+// isSignal reports whether an engine can send what an image calls a signal.
+func isSignal(text string) bool {
+	if number, err := strconv.Atoi(text); err == nil {
+		return number >= 1 && number <= 64
+	}
+	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
+	for _, realTime := range []struct {
+		first string
+		most  int
+	}{{"RTMIN+", 15}, {"RTMAX-", 14}} {
+		if offset, ok := strings.CutPrefix(name, realTime.first); ok {
+			number, err := strconv.Atoi(offset)
+			return err == nil && number >= 1 && number <= realTime.most && offset == strconv.Itoa(number)
+		}
+	}
+	return slices.Contains([]string{"RTMIN", "RTMAX", "CLD", "IOT", "POLL"}, name) || unix.SignalNum("SIG"+name) != 0
+}
+
+// checkVolumes refuses a volume in place of what a container cannot do without.
+func (c Config) checkVolumes() error {
+	for _, volume := range c.Volumes {
+		switch clean := path.Join("/", volume); {
+		case volume == "" || strings.ContainsRune(volume, 0):
+			return setting("VOLUME", "holds %s, which is not a path", shortened(volume))
+		case clean == "/" || clean == "/dev" || clean == "/proc" || strings.HasPrefix(clean, "/proc/"):
+			return setting("VOLUME", "holds %s, which would hide what every container needs at %s; name a folder of the program's own", shortened(volume), clean)
+		}
+	}
+	return nil
+}
+
+// exposedPorts writes out ports such as 80, 80/tcp and 8000-8002/udp, each once.
+func exposedPorts(texts []string) ([]string, error) {
+	type port struct {
+		number   int
+		protocol string
+	}
+	ports := map[port]bool{}
+	for _, text := range texts {
+		numbers, protocol, ok := strings.Cut(strings.ToLower(text), "/")
+		if !ok {
+			protocol = "tcp"
+		}
+		first, last, isRange := strings.Cut(numbers, "-")
+		from, err := portNumber(first)
+		to := from
+		if isRange && err == nil {
+			to, err = portNumber(last)
+		}
+		if err != nil || to < from || !slices.Contains([]string{"tcp", "udp", "sctp"}, protocol) {
+			return nil, setting("EXPOSE", "holds %s, which is not a port; say 1 to 65535, with /tcp, /udp or /sctp behind it", shortened(text))
+		}
+		if len(ports)+to-from >= maxExposed {
+			return nil, setting("EXPOSE", "names more than %d ports", maxExposed)
+		}
+		for number := from; number <= to; number++ {
+			ports[port{number, protocol}] = true
+		}
+	}
+	sorted := make([]port, 0, len(ports))
+	for one := range ports {
+		sorted = append(sorted, one)
+	}
+	slices.SortFunc(sorted, func(a, b port) int {
+		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.protocol, b.protocol))
+	})
+	var all []string
+	for _, one := range sorted {
+		all = append(all, fmt.Sprintf("%d/%s", one.number, one.protocol))
+	}
+	return all, nil
+}
+
+func portNumber(text string) (int, error) {
+	number, err := strconv.ParseUint(text, 10, 16)
+	if err == nil && number == 0 {
+		err = strconv.ErrRange
+	}
+	return int(number), err
+}
+
+// shortened quotes a text of unknown length.
+func shortened(text string) string {
+	const most = 64
+	if len(text) > most {
+		return strconv.Quote(text[:most]) + "…"
+	}
+	return strconv.Quote(text)
+}
