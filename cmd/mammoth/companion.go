@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,6 +17,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/companions/dns"
 	"github.com/mammoth-os/mammoth/companions/haproxy"
 	"github.com/mammoth-os/mammoth/companions/nginx"
@@ -166,6 +164,8 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 	flags.StringVar(&s.Program, "program", "nginx", "the nginx to run")
 	flags.IntVar(&s.Workers, "workers", 0, "worker processes (default: one for each core)")
 	flags.DurationVar(&s.LostAfter, "lost-after", 30*time.Second, "how long the zone waits for this balancer when it cannot be reached")
+	flags.DurationVar(&s.KeepOld, "keep-old", balancer.KeepOld, "how long connections may go on after a change of what is routed; an attached nginx says so itself")
+	flags.IntVar(&s.MaxOld, "max-old", 0, "how many workers may serve such connections, the oldest are ended first (default: 64, or 16 for each worker)")
 	flags.BoolVar(&s.StopOnExit, "stop-nginx", false, "end nginx with the companion; of an attached one, take the file away")
 	flags.StringVar(&attach.Config, "attach", "", "the main configuration of an nginx that others run, to add to it instead of starting one")
 	flags.StringVar(&attach.Include, "include", "", "the file to add, which that configuration includes inside http (default /etc/nginx/conf.d/mammoth.conf)")
@@ -200,6 +200,8 @@ func (c *cli) haproxyCommand() *cobra.Command {
 	flags.StringVar(&s.Certificates, "certificates", "", "a folder of NAME.crt and NAME.key")
 	flags.StringVar(&s.Program, "program", "haproxy", "the HAProxy to run")
 	flags.DurationVar(&s.LostAfter, "lost-after", 30*time.Second, "how long the zone waits for this balancer when it cannot be reached")
+	flags.DurationVar(&s.KeepOld, "keep-old", balancer.KeepOld, "how long connections may go on after a change of hosts, paths or ports")
+	flags.IntVar(&s.MaxOld, "max-old", 32, "how many processes may serve such connections, the oldest are ended first")
 	flags.BoolVar(&s.StopOnExit, "stop-haproxy", false, "end HAProxy with the companion")
 	must(cmd.MarkFlagDirname("dir"))
 	must(cmd.MarkFlagDirname("certificates"))
@@ -413,25 +415,4 @@ func (b beside) awaitFront(ctx context.Context) bool {
 		}
 	}
 	return true
-}
-
-// endNginx ends the nginx that a zone which was killed has left in its folder.
-func endNginx(dir string) error {
-	folder := filepath.Join(dir, nginxFolder)
-	text, err := os.ReadFile(filepath.Join(folder, "nginx.pid"))
-	if err != nil {
-		return nil
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return nil
-	}
-	// The number may be another process's by now: ours has its folder as working directory.
-	if at, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil || at != folder {
-		return nil
-	}
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("end the zone's nginx, process %d: %w", pid, err)
-	}
-	return nil
 }

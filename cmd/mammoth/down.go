@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mammoth-os/mammoth/companions/nginx"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -80,9 +81,7 @@ func (c *cli) endFolder(dir, dockerHost string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
 	defer cancel()
-	if err := endNginx(dir); err != nil {
-		return err
-	}
+	nginx.End(filepath.Join(dir, nginxFolder))
 	ended := remains{}
 	for _, folder := range folders {
 		s, ok, err := readNode(folder)

@@ -26,6 +26,9 @@ type Proxy interface {
 	// Apply makes the proxy route by routes, and returns once it routes by nothing older. It is idempotent, and an
 	// error leaves what was routed before as it was. What alone cannot be routed is returned, and the rest is.
 	Apply(ctx context.Context, routes map[string]Route) ([]*companionv1.Refusal, error)
+	// Rest is how long the proxy is to be left alone before it is given routes; zero or less if it may be given them now. It
+	// does not block.
+	Rest(routes map[string]Route) time.Duration
 	// Alive reports whether the proxy runs. It does not block.
 	Alive() bool
 	// Traffic is what the proxy has counted since the last call.
@@ -36,8 +39,6 @@ type Proxy interface {
 type Config struct {
 	// The balancer's name, unique in the zone and the same after a restart.
 	Name string
-	// Changes are applied no oftener than this; the first one at once. Zero is no limit.
-	Interval time.Duration
 	// How long the zone waits for this balancer after its connection was lost.
 	LostAfter time.Duration
 	// Whether Run says on its end that the balancer routes no more.
@@ -52,8 +53,8 @@ func (c Config) Validate() error {
 	switch {
 	case !isServiceName(c.Name):
 		return fmt.Errorf("the balancer's name %q must be of letters, digits, \"-\", \"_\" and \".\": %w", c.Name, errdefs.ErrInvalidArgument)
-	case c.Interval < 0 || c.LostAfter < 0:
-		return fmt.Errorf("the interval and the time to be waited for must not be negative: %w", errdefs.ErrInvalidArgument)
+	case c.LostAfter < 0:
+		return fmt.Errorf("the time to be waited for must not be negative: %w", errdefs.ErrInvalidArgument)
 	case c.Log == nil:
 		return fmt.Errorf("a balancer's companion needs a logger: %w", errdefs.ErrInvalidArgument)
 	}
@@ -69,6 +70,8 @@ const (
 	largestUpdate = 64 << 20
 	// How often an unchanged plan is applied again, for what changes without the zone: certificates.
 	applyAgain = time.Minute
+	// How often a proxy that rests is asked for how long: what it waits for may end.
+	askAgain = time.Second
 )
 
 var (
@@ -211,7 +214,7 @@ type state struct {
 	applied bool
 	// Whether wanted has changed since it was applied.
 	dirty bool
-	// When it may be applied next.
+	// When it may be applied next, or is asked whether it may.
 	next     time.Time
 	failures int
 	refusals int
@@ -228,7 +231,11 @@ func (c *Companion) keep(ctx context.Context, connections <-chan *connection) er
 	defer due.Stop()
 	for {
 		if s.dirty && !time.Now().Before(s.next) {
-			c.apply(ctx, s)
+			if rest := c.proxy.Rest(s.wanted); rest > 0 {
+				s.next = time.Now().Add(min(rest, askAgain))
+			} else {
+				c.apply(ctx, s)
+			}
 		}
 		switch {
 		case s.dirty:
@@ -277,8 +284,13 @@ func (s *state) take(update *companionv1.RouteUpdate) {
 		delete(wanted, name)
 	}
 	s.wanted, s.generation, s.dirty = wanted, update.GetGeneration(), true
+	if s.failures == 0 {
+		// Other routes may need no rest.
+		s.next = time.Time{}
+		return
+	}
 	// It may well take what is without the fault of the routes before.
-	if soon := time.Now().Add(retryApply.Min); s.failures > 0 && soon.Before(s.next) {
+	if soon := time.Now().Add(retryApply.Min); soon.Before(s.next) {
 		s.next = soon
 	}
 }
@@ -300,7 +312,7 @@ func (c *Companion) apply(ctx context.Context, s *state) {
 		c.config.Applied()
 	}
 	s.dirty, s.failures, s.applied = false, 0, true
-	s.next = started.Add(c.config.Interval)
+	s.next = time.Time{}
 	if len(refusals) != s.refusals {
 		s.refusals = len(refusals)
 		for _, refusal := range refusals {

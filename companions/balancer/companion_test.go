@@ -32,6 +32,8 @@ type proxy struct {
 	applied []string
 	times   []time.Duration
 	began   time.Time
+	// How long it rests after it was given routes, unless they are none.
+	rest time.Duration
 }
 
 func (p *proxy) Start(context.Context) error {
@@ -59,6 +61,15 @@ func (p *proxy) Apply(_ context.Context, routes map[string]balancer.Route) ([]*c
 	slices.Sort(words)
 	p.applied = append(p.applied, strings.Join(words, " "))
 	return nil, nil
+}
+
+func (p *proxy) Rest(routes map[string]balancer.Route) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.times) == 0 || len(routes) == 0 {
+		return 0
+	}
+	return p.times[len(p.times)-1] + p.rest - time.Since(p.began)
 }
 
 func (p *proxy) Alive() bool {
@@ -161,7 +172,10 @@ func confirmed(z *zone, generation int64) func() bool {
 }
 
 func TestFirstChangeAtOnceThenBurstsTogether(t *testing.T) {
-	with(t, balancer.Config{Interval: time.Second}, func(t *testing.T, z *zone, p *proxy, _ func()) {
+	with(t, balancer.Config{}, func(t *testing.T, z *zone, p *proxy, _ func()) {
+		p.mu.Lock()
+		p.rest = time.Second
+		p.mu.Unlock()
 		time.Sleep(10 * time.Second)
 		z.registry.Expose("web", web())
 		if done := confirmed(z, z.registry.Publish("web", list("web-1"))); !done() && p.last() != "" {
@@ -184,6 +198,34 @@ func TestFirstChangeAtOnceThenBurstsTogether(t *testing.T) {
 			if gap := p.times[i] - p.times[i-1]; gap < time.Second {
 				t.Errorf("two applications were %s apart", gap)
 			}
+		}
+	})
+}
+
+// A proxy that rests is given at once what needs no rest, and the rest of it later.
+func TestWhatNeedsNoRestIsAppliedAtOnce(t *testing.T) {
+	with(t, balancer.Config{}, func(t *testing.T, z *zone, p *proxy, _ func()) {
+		p.mu.Lock()
+		p.rest = 20 * time.Second
+		p.mu.Unlock()
+		z.registry.Expose("web", web())
+		z.registry.Publish("web", list("web-1"))
+		time.Sleep(time.Minute)
+		z.registry.Publish("web", list("web-2"))
+		time.Sleep(time.Second)
+		done := confirmed(z, z.registry.Publish("web", list("web-3")))
+		if done() || p.last() != "web/web-2" {
+			t.Fatalf("it was not let rest: %q is applied", p.last())
+		}
+		z.registry.Expose("web", nil)
+		if synctest.Wait(); p.last() != "" {
+			t.Fatalf("what needs no rest has to wait: %q is applied", p.last())
+		}
+		z.registry.Expose("web", web())
+		done = confirmed(z, z.registry.Publish("web", list("web-4")))
+		time.Sleep(21 * time.Second)
+		if !done() || p.last() != "web/web-4" {
+			t.Errorf("after its rest %q is applied", p.last())
 		}
 	})
 }

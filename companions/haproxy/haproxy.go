@@ -15,9 +15,9 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -43,8 +43,11 @@ type Config struct {
 	Program string `yaml:"program"`
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
 	LostAfter time.Duration `yaml:"lostAfter"`
-	// How long an old process may finish what it is doing after a reload; default 1m.
-	StopAfter time.Duration `yaml:"stopAfter"`
+	// How long connections may go on after a reload, in processes of before; default balancer.KeepOld.
+	KeepOld time.Duration `yaml:"keepOld"`
+	// How many processes of before may be there; the oldest are ended first. Default 32. They never take more than half of the
+	// memory.
+	MaxOld int `yaml:"maxOld"`
 	// End HAProxy with the companion. Otherwise it goes on serving.
 	StopOnExit bool `yaml:"stopOnExit"`
 	// Applied is called once the zone's routes are applied for the first time; may be nil.
@@ -59,7 +62,8 @@ func (c *Config) Validate() error {
 	defaultTo(&c.Name, "haproxy")
 	defaultTo(&c.Program, "haproxy")
 	defaultTo(&c.LostAfter, 30*time.Second)
-	defaultTo(&c.StopAfter, time.Minute)
+	defaultTo(&c.KeepOld, balancer.KeepOld)
+	defaultTo(&c.MaxOld, 32)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -71,8 +75,10 @@ func (c *Config) Validate() error {
 	switch {
 	case c.Dir == "":
 		return fmt.Errorf("the haproxy companion needs a folder of its own: %w", errdefs.ErrInvalidArgument)
-	case c.LostAfter < 0 || c.StopAfter < time.Second:
-		return fmt.Errorf("the times must not be negative, and old processes need at least 1s to end: %w", errdefs.ErrInvalidArgument)
+	case c.LostAfter < 0:
+		return fmt.Errorf("the time that the zone waits must not be negative: %w", errdefs.ErrInvalidArgument)
+	case c.KeepOld < time.Second || c.MaxOld < 1:
+		return fmt.Errorf("connections need at least 1s to end after a change, and at least 1 process that serves them: %w", errdefs.ErrInvalidArgument)
 	case c.TLS != "" && c.Certificates == "":
 		return fmt.Errorf("serving TLS on %s needs a folder of certificates: %w", c.TLS, errdefs.ErrInvalidArgument)
 	}
@@ -128,6 +134,9 @@ type Proxy struct {
 	pid      int
 	counted  map[string]counts
 	tcp      map[int32]bool
+	// What the running HAProxy was rendered with, and when it was reloaded last.
+	routed   string
+	reloaded time.Time
 }
 
 // NewProxy returns a HAProxy that has yet to be started.
@@ -140,7 +149,7 @@ func NewProxy(config Config) (*Proxy, error) {
 		host = "[" + host + "]"
 	}
 	return &Proxy{config: config, counted: map[string]counts{}, tcp: map[int32]bool{}, settings: settings{
-		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, StopAfter: int(config.StopAfter.Seconds()),
+		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, StopAfter: int(config.KeepOld.Seconds()),
 		Connections: balancer.Connections(),
 	}}, nil
 }
@@ -268,8 +277,8 @@ func (p *Proxy) Close() {
 	if p.lock == nil {
 		return
 	}
-	if p.config.StopOnExit && p.Alive() {
-		_ = syscall.Kill(p.pid, syscall.SIGTERM)
+	if p.config.StopOnExit {
+		balancer.EndOldest(p.processes(), 0)
 		for range 1000 {
 			if !p.Alive() {
 				break
@@ -283,11 +292,7 @@ func (p *Proxy) Close() {
 
 // Apply makes HAProxy route by routes: through its runtime interface where only instances differ, else by a reload.
 func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]*companionv1.Refusal, error) {
-	limits := balancer.Limits{TCP: p.refuseTCP}
-	if p.config.TLS != "" {
-		limits.Certificates = p.config.Certificates
-	}
-	plan, refusals := balancer.MakePlan(routes, limits)
+	plan, refusals := balancer.MakePlan(routes, p.limits())
 	wanted := render(p.settings, plan)
 	if !p.Alive() {
 		if err := p.Start(ctx); err != nil {
@@ -305,11 +310,60 @@ func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]
 	} else if err := p.steer(ctx, plan, wanted); err != nil {
 		return nil, err
 	}
+	p.routed = wanted.shape
 	clear(p.tcp)
 	for _, tcp := range plan.TCP {
 		p.tcp[tcp.Listen] = true
 	}
 	return refusals, nil
+}
+
+func (p *Proxy) limits() balancer.Limits {
+	limits := balancer.Limits{TCP: p.refuseTCP}
+	if p.config.TLS != "" {
+		limits.Certificates = p.config.Certificates
+	}
+	return limits
+}
+
+// Rest is how long HAProxy is to be left alone before it is given routes that need a reload. Those that need none it may be given at
+// any time.
+func (p *Proxy) Rest(routes map[string]balancer.Route) time.Duration {
+	since := time.Since(p.reloaded)
+	if p.reloaded.IsZero() || since >= balancer.LongestRest {
+		return 0
+	}
+	rest := balancer.Rest(interval, len(p.old()), balancer.Fitting(p.config.MaxOld, p.pid)) - since
+	if rest <= 0 {
+		return 0
+	}
+	plan, _ := balancer.MakePlan(routes, p.limits())
+	if render(p.settings, plan).shape == p.routed {
+		return 0
+	}
+	return rest
+}
+
+// interval is the shortest time between two reloads.
+const interval = time.Second
+
+// old is the processes that only serve on what they accepted before a reload.
+func (p *Proxy) old() []int {
+	return slices.DeleteFunc(p.processes(), func(pid int) bool { return pid == p.pid })
+}
+
+// processes is every living HAProxy of this folder.
+func (p *Proxy) processes() []int {
+	return slices.DeleteFunc(balancer.Processes(), func(pid int) bool { return !p.isOurs(pid) })
+}
+
+// makeRoom ends the oldest processes of before if the one that a reload adds were too many.
+func (p *Proxy) makeRoom() {
+	most := balancer.Fitting(p.config.MaxOld, p.pid)
+	if ended := balancer.EndOldest(p.old(), most-1); ended > 0 {
+		p.config.Log.Warn("the connections that were open for longest are cut: as many processes of earlier configurations as may be were serving some",
+			"balancer", p.config.Name, "ended", ended, "most", most)
+	}
 }
 
 // refuseTCP says why HAProxy cannot listen on a port. It would refuse the whole configuration.

@@ -16,12 +16,15 @@ func TestConformance(t *testing.T) {
 	testenv.Need(t, "program:haproxy")
 	balancertest.Run(t, balancertest.Subject{
 		New: func(t *testing.T, front balancertest.Front) balancer.Proxy {
-			proxy, err := NewProxy(Config{Dir: front.Dir, Listen: front.HTTP, TLS: front.TLS, Certificates: front.Certificates})
+			proxy, err := NewProxy(Config{
+				Dir: front.Dir, Listen: front.HTTP, TLS: front.TLS, Certificates: front.Certificates, MaxOld: front.MaxOld, Log: front.Log,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			return proxy
 		},
+		Old:       func(proxy balancer.Proxy) []int { return proxy.(*Proxy).old() },
 		Close:     func(proxy balancer.Proxy) { proxy.(*Proxy).Close() },
 		Processes: processes,
 		Serving: func(front balancertest.Front) []int {

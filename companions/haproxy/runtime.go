@@ -173,6 +173,8 @@ func (p *Proxy) reload(ctx context.Context, wanted files) error {
 	if err != nil {
 		return fmt.Errorf("keeping the last good configuration: %w", err)
 	}
+	p.reloaded = time.Now()
+	p.makeRoom()
 	old, sockets := p.pid, listening(p.pid)
 	if err := p.place(ctx, wanted); err != nil {
 		return err

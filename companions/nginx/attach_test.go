@@ -68,6 +68,7 @@ func TestAttachedConformance(t *testing.T) {
 		Close:     func(proxy balancer.Proxy) { proxy.(foreign).Close() },
 		Processes: processes,
 		Serving:   serving,
+		Old:       func(proxy balancer.Proxy) []int { return proxy.(foreign).old() },
 		NoTCP:     true,
 		NoAnyHost: true,
 	})

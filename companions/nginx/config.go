@@ -34,8 +34,12 @@ type Config struct {
 	Interval time.Duration `yaml:"interval"`
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
 	LostAfter time.Duration `yaml:"lostAfter"`
-	// How long an old worker may finish what it is doing after a reload; default 1m.
-	WorkerShutdown time.Duration `yaml:"workerShutdown"`
+	// How long connections may go on after a reload, in workers of before; default balancer.KeepOld. Of an nginx that others
+	// run it is theirs to say.
+	KeepOld time.Duration `yaml:"keepOld"`
+	// How many workers of before may be there; the oldest are ended first. Default 64, or 16 for each worker. They never take
+	// more than half of the memory.
+	MaxOld int `yaml:"maxOld"`
 	// End nginx with the companion. Otherwise it goes on serving.
 	StopOnExit bool `yaml:"stopOnExit"`
 	// Over is asked when the companion of an nginx that others run ends: whether that is for good, so that its file is taken
@@ -62,8 +66,9 @@ func (c *Config) Validate() error {
 	defaultTo(&c.Program, "nginx")
 	defaultTo(&c.Interval, time.Second)
 	defaultTo(&c.LostAfter, 30*time.Second)
-	defaultTo(&c.WorkerShutdown, time.Minute)
+	defaultTo(&c.KeepOld, balancer.KeepOld)
 	defaultTo(&c.Workers, min(runtime.NumCPU(), 8))
+	defaultTo(&c.MaxOld, max(64, 16*c.Workers))
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -82,8 +87,10 @@ func (c *Config) Validate() error {
 	switch {
 	case c.Dir == "":
 		return fmt.Errorf("the nginx companion needs a folder of its own: %w", errdefs.ErrInvalidArgument)
-	case c.Workers < 1 || c.Interval < 0 || c.LostAfter < 0 || c.WorkerShutdown < time.Second:
-		return fmt.Errorf("workers must be at least 1, the times not negative, and workers need at least 1s to end: %w", errdefs.ErrInvalidArgument)
+	case c.Workers < 1 || c.Interval < 0 || c.LostAfter < 0:
+		return fmt.Errorf("workers must be at least 1, and the times not negative: %w", errdefs.ErrInvalidArgument)
+	case c.KeepOld < time.Second || c.MaxOld < 1:
+		return fmt.Errorf("connections need at least 1s to end after a change, and at least 1 worker that serves them: %w", errdefs.ErrInvalidArgument)
 	case c.TLS != "" && c.Certificates == "":
 		return fmt.Errorf("serving TLS on %s needs a folder of certificates: %w", c.TLS, errdefs.ErrInvalidArgument)
 	}

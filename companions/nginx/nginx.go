@@ -34,7 +34,7 @@ func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 	}
 	config = proxy.config
 	follow, err := balancer.New(balancer.Config{
-		Name: config.Name, Interval: config.Interval, LostAfter: config.LostAfter, Leave: config.StopOnExit,
+		Name: config.Name, LostAfter: config.LostAfter, Leave: config.StopOnExit,
 		Applied: config.Applied, Log: config.Log,
 	}, conn, proxy)
 	if err != nil {
@@ -71,6 +71,8 @@ type Proxy struct {
 	tcp map[int32]bool
 	// The revision that is known to run; empty if that is not sure.
 	revision string
+	// When it was reloaded last; zero if this companion has not done so yet.
+	reloaded time.Time
 }
 
 // NewProxy returns an nginx that has yet to be started.
@@ -84,7 +86,7 @@ func NewProxy(config Config) (*Proxy, error) {
 	}
 	p := &Proxy{config: config, expected: config.Workers, tcp: map[int32]bool{}, settings: settings{
 		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, Workers: config.Workers, Connections: balancer.Connections(),
-		ShutdownSeconds: int(config.WorkerShutdown.Seconds()), OwnTemp: true, Attached: config.Attach != nil,
+		ShutdownSeconds: int(config.KeepOld.Seconds()), OwnTemp: true, Attached: config.Attach != nil,
 	}}
 	p.traffic.note, p.traffic.errors = p.path("traffic"), p.path("error.log")
 	return p, nil
@@ -309,8 +311,8 @@ func (p *Proxy) Close() {
 		if p.config.StopOnExit || p.config.Over != nil && p.config.Over() {
 			p.detach()
 		}
-	case p.config.StopOnExit && p.Alive():
-		_ = syscall.Kill(p.pid, syscall.SIGTERM)
+	case p.config.StopOnExit:
+		End(p.config.Dir)
 		for range 1000 {
 			if !p.Alive() {
 				break

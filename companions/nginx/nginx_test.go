@@ -32,11 +32,12 @@ func TestConformance(t *testing.T) {
 		Close:     func(proxy balancer.Proxy) { proxy.(*Proxy).Close() },
 		Processes: processes,
 		Serving:   serving,
+		Old:       func(proxy balancer.Proxy) []int { return proxy.(*Proxy).old() },
 	})
 }
 
 func configOf(front balancertest.Front) Config {
-	return Config{Dir: front.Dir, Listen: front.HTTP, TLS: front.TLS, Certificates: front.Certificates, Workers: 2}
+	return Config{Dir: front.Dir, Listen: front.HTTP, TLS: front.TLS, Certificates: front.Certificates, Workers: 2, MaxOld: front.MaxOld, Log: front.Log}
 }
 
 func serving(front balancertest.Front) []int {
@@ -175,7 +176,7 @@ func TestOldWorkersEnd(t *testing.T) {
 	testenv.Need(t, "program:nginx")
 	front := balancertest.Front{Dir: t.TempDir(), HTTP: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))}
 	config := configOf(front)
-	config.WorkerShutdown, config.StopOnExit = time.Second, true
+	config.KeepOld, config.StopOnExit = time.Second, true
 	proxy, err := NewProxy(config)
 	must(t, err)
 	defer proxy.Close()

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,6 +31,8 @@ func (p *Proxy) reload(ctx context.Context, revision string) error {
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()
 	p.awaitWorkers(ctx)
+	p.reloaded = time.Now()
+	p.makeRoom()
 	old := p.workers()
 	log := size(p.path("error.log"))
 	if err := syscall.Kill(p.pid, syscall.SIGHUP); err != nil {
@@ -48,6 +51,53 @@ func (p *Proxy) reload(ctx context.Context, revision string) error {
 		balancer.Pause(ctx, 5*time.Millisecond)
 	}
 	return fmt.Errorf("nginx has not taken the configuration within %s: %w", reloadLimit, errdefs.ErrUnavailable)
+}
+
+// Rest is how long nginx is to be left alone: every change of what it routes is a reload.
+func (p *Proxy) Rest(map[string]balancer.Route) time.Duration {
+	since := time.Since(p.reloaded)
+	if p.reloaded.IsZero() || since >= max(p.config.Interval, balancer.LongestRest) {
+		return 0
+	}
+	return balancer.Rest(p.config.Interval, len(p.old()), p.mostOld()) - since
+}
+
+// mostOld is how many workers of before may be there.
+func (p *Proxy) mostOld() int {
+	for _, pid := range p.workers() {
+		return max(p.expected, balancer.Fitting(p.config.MaxOld, pid))
+	}
+	return p.config.MaxOld
+}
+
+// makeRoom ends the oldest workers of before if those that a reload adds were too many.
+func (p *Proxy) makeRoom() {
+	most := p.mostOld()
+	if ended := balancer.EndOldest(p.old(), most-p.expected); ended > 0 {
+		p.config.Log.Warn("the connections that were open for longest are cut: as many workers of earlier configurations as may be were serving some",
+			"balancer", p.config.Name, "ended", ended, "most", most)
+	}
+}
+
+// old is the workers that only serve on what they accepted before a reload.
+func (p *Proxy) old() []int {
+	pids := p.children()
+	if p.config.Attach == nil {
+		// A master that was killed has left some behind.
+		pids = balancer.Processes()
+	}
+	return slices.DeleteFunc(pids, func(pid int) bool {
+		return title(pid) != "nginx: worker process is shutting down" || p.config.Attach == nil && !worksIn(pid, p.config.Dir) || balancer.Zombie(pid)
+	})
+}
+
+// End ends every nginx of a folder, with what it still serves.
+func End(dir string) {
+	for _, pid := range balancer.Processes() {
+		if strings.HasPrefix(title(pid), "nginx: ") && worksIn(pid, dir) {
+			_ = syscall.Kill(pid, syscall.SIGTERM)
+		}
+	}
 }
 
 // awaitWorkers waits until a master that was just started has started its workers: it writes its pid file first, and
@@ -125,20 +175,26 @@ func (p *Proxy) master() int {
 
 // isOurs reports whether a process is a living master of this folder: the number may long be another's.
 func (p *Proxy) isOurs(pid int) bool {
-	return strings.HasPrefix(title(pid), "nginx: master process") && (p.config.Attach != nil || p.worksHere(pid)) && !balancer.Zombie(pid)
+	return strings.HasPrefix(title(pid), "nginx: master process") && (p.config.Attach != nil || worksIn(pid, p.config.Dir)) && !balancer.Zombie(pid)
 }
 
-func (p *Proxy) worksHere(pid int) bool {
+// worksIn reports whether a process has the folder as its working directory, which marks nginx's processes as one companion's.
+func worksIn(pid int, dir string) bool {
 	where, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "cwd"))
 	if err != nil {
 		return false
 	}
-	here, err := filepath.EvalSymlinks(p.config.Dir)
+	here, err := filepath.EvalSymlinks(dir)
 	return err == nil && where == here
 }
 
 // workers is the processes that take requests now.
 func (p *Proxy) workers() []int {
+	return slices.DeleteFunc(p.children(), func(pid int) bool { return !takes(pid) })
+}
+
+// children is the processes that the master has started.
+func (p *Proxy) children() []int {
 	pid := strconv.Itoa(p.pid)
 	text, err := os.ReadFile(filepath.Join("/proc", pid, "task", pid, "children"))
 	if err != nil {
@@ -146,7 +202,7 @@ func (p *Proxy) workers() []int {
 	}
 	var list []int
 	for _, field := range strings.Fields(string(text)) {
-		if child, err := strconv.Atoi(field); err == nil && takes(child) {
+		if child, err := strconv.Atoi(field); err == nil {
 			list = append(list, child)
 		}
 	}
@@ -172,18 +228,10 @@ func (p *Proxy) endOrphans(ctx context.Context) {
 // orphans is every process of this folder that may take requests. There is no master; a worker that it had just
 // started may still go by its name.
 func (p *Proxy) orphans() []int {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
 	var list []int
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
+	for _, pid := range balancer.Processes() {
 		name := title(pid)
-		if strings.HasPrefix(name, "nginx: ") && !strings.HasSuffix(name, "shutting down") && p.worksHere(pid) && !balancer.Zombie(pid) {
+		if strings.HasPrefix(name, "nginx: ") && !strings.HasSuffix(name, "shutting down") && worksIn(pid, p.config.Dir) && !balancer.Zombie(pid) {
 			list = append(list, pid)
 		}
 	}

@@ -47,10 +47,11 @@ var (
 var companions = map[string]map[string]setting{
 	"nginx": {
 		"listen": anAddress, "tlsListen": anAddress, "certificates": aPath, "program": aProgram, "workers": aCount, "lostAfter": aDuration,
-		"logLevel": aLevel, "attach": aPath, "include": aPath, "pid": aPath,
+		"keepOld": aDuration, "maxOld": aCount, "logLevel": aLevel, "attach": aPath, "include": aPath, "pid": aPath,
 	},
 	"haproxy": {
-		"listen": anAddress, "tlsListen": anAddress, "certificates": aPath, "program": aProgram, "lostAfter": aDuration, "logLevel": aLevel,
+		"listen": anAddress, "tlsListen": anAddress, "certificates": aPath, "program": aProgram, "lostAfter": aDuration, "keepOld": aDuration,
+		"maxOld": aCount, "logLevel": aLevel,
 	},
 	"zookeeper": {
 		"zookeeper": {check: checkServer, list: true}, "chroot": aPath, "path": aPath, "zone": aText, "sessionTimeout": aDuration, "logLevel": aLevel,

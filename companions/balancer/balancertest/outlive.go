@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -56,6 +57,44 @@ func testOutlive(r *rig) {
 	}
 	if n, err := io.Copy(io.Discard, answer.Body); n != size {
 		r.t.Errorf("of a download of %d bytes %d came, %v", size, n, err)
+	}
+}
+
+// Each change finds a connection more that goes on. In the end so many processes serve them as may, and those are the youngest.
+func testOldestEnd(r *rig) {
+	const most = 4
+	r.subject.Close(r.proxy)
+	r.front.MaxOld = most
+	r.start()
+	long := NewInstance(r.t, "long-1")
+	var echoes []func(string) (string, error)
+	rested := false
+	for n := range 3 * most {
+		routes := Routes(Route("long", "long.example.test", "/", long), Route("other", fmt.Sprintf("other-%d.example.test", n), "/"))
+		if refusals, err := r.proxy.Apply(r.t.Context(), routes); err != nil || len(refusals) > 0 {
+			r.t.Fatal(refusals, err)
+		}
+		if old := r.subject.Old(r.proxy); len(old) > most {
+			r.t.Fatalf("after %d changes %d processes of before are there, at most %d may be", n+1, len(old), most)
+		}
+		routes["more"] = Route("more", "more.example.test", "/")
+		rested = rested || r.proxy.Rest(routes) > 5*time.Second
+		echoes = append(echoes, r.echo(r.front.HTTP))
+	}
+	if !rested {
+		r.t.Error("however many processes of before are there, the next change is to come at once")
+	}
+	if told := r.log.String(); !strings.Contains(told, "the connections that were open for longest are cut") {
+		r.t.Errorf("nobody is told that connections are cut: %q", told)
+	}
+	last := len(echoes) - 1
+	for _, n := range []int{last, last - 1} {
+		if line, err := echoes[n]("hello"); line != "hello" {
+			r.t.Errorf("the young connection %d says %q, %v", n, line, err)
+		}
+	}
+	if line, err := echoes[0]("hello"); err == nil {
+		r.t.Errorf("the oldest connection still says %q", line)
 	}
 }
 

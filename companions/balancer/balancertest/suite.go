@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -25,7 +26,10 @@ import (
 
 // Front is where a proxy under test is to listen, and where it keeps its things.
 type Front struct {
-	Dir          string
+	Dir string
+	// How many processes of before may be there; zero is what the proxy says itself.
+	MaxOld       int
+	Log          *slog.Logger
 	HTTP, TLS    string
 	Certificates string
 }
@@ -41,6 +45,8 @@ type Subject struct {
 	Processes func(front Front) []int
 	// Serving is those that take requests, and with them changes with every reload.
 	Serving func(front Front) []int
+	// Old is those that only serve on what they accepted before a change.
+	Old func(balancer.Proxy) []int
 	// Requests to hosts that no app names are somebody else's.
 	NoAnyHost bool
 	// The proxy passes on no TCP ports.
@@ -54,6 +60,7 @@ type rig struct {
 	front   Front
 	proxy   balancer.Proxy
 	client  *http.Client
+	log     *bytes.Buffer
 }
 
 // Run runs the whole suite.
@@ -94,6 +101,7 @@ func Run(t *testing.T, subject Subject) {
 		{"a body that is refused early", testEarlyAnswer},
 		{"bodies in chunks, and those that wait for a word", testChunks},
 		{"long connections outlive the changes of others", testOutlive},
+		{"processes of before are bounded in number, and the oldest end first", testOldestEnd},
 		{"traffic is counted", testTraffic},
 		{"two companions on one proxy", testTwoCompanions},
 	}
@@ -120,6 +128,8 @@ func newRig(t *testing.T, subject Subject) *rig {
 		Dir: dir + "/proxy", Certificates: dir + "/certificates",
 		HTTP: address(FreePort(t)), TLS: address(FreePort(t)),
 	}}
+	r.log = &bytes.Buffer{}
+	r.front.Log = slog.New(slog.NewTextHandler(r.log, nil))
 	writeCertificates(t, r.front.Certificates)
 	r.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,

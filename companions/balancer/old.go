@@ -1,0 +1,136 @@
+package balancer
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A proxy that is reloaded leaves processes behind that serve on what they have accepted: an event stream of one app is not cut
+// because another app changes. They may live for long, so they are bounded in number. The more of them there are, the less
+// often the proxy is reloaded, so that they end by themselves; once there are as many as may be, the oldest is ended.
+
+// KeepOld is how long connections may go on after a change of what is routed, unless the operator says otherwise.
+const KeepOld = 24 * time.Hour
+
+// LongestRest is the longest pause between two reloads. It is well below the minute for which the zone waits for a balancer.
+const LongestRest = 20 * time.Second
+
+// Rest is how long a proxy is left alone after a reload, when so many processes of before are there and so many may be.
+func Rest(interval time.Duration, old, most int) time.Duration {
+	rests := []time.Duration{2 * time.Second, 5 * time.Second, 10 * time.Second, LongestRest}
+	// Below half of them nothing waits; then each eighth waits longer.
+	step := 8*old/max(most, 1) - 4
+	if step < 0 {
+		return interval
+	}
+	return max(interval, rests[min(step, len(rests)-1)])
+}
+
+// Fitting is how many processes as large as pid may be there beside the proxy's own: most, unless less memory is there.
+// They may take half of what the companion and its proxy have.
+func Fitting(most, pid int) int {
+	size, room := resident(pid), memoryLimit()/2
+	if size == 0 || room == 0 {
+		return most
+	}
+	return max(1, int(min(int64(most), room/size)))
+}
+
+// EndOldest ends the oldest processes, so that no more than leave are left, and returns how many it ended.
+func EndOldest(pids []int, leave int) int {
+	excess := len(pids) - max(leave, 0)
+	if excess <= 0 {
+		return 0
+	}
+	born := make(map[int]uint64, len(pids))
+	for _, pid := range pids {
+		born[pid] = started(pid)
+	}
+	pids = slices.SortedFunc(slices.Values(pids), func(a, b int) int { return cmp.Or(cmp.Compare(born[a], born[b]), cmp.Compare(a, b)) })
+	for _, pid := range pids[:excess] {
+		_ = syscall.Kill(pid, syscall.SIGTERM)
+	}
+	return excess
+}
+
+// Processes is every process that is, by number.
+func Processes() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, entry := range entries {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// started is when a process began, in ticks since the machine's start.
+func started(pid int) uint64 {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0
+	}
+	// Behind the name, which may hold anything, the start is the twentieth field.
+	name := strings.LastIndex(string(text), ") ")
+	if fields := strings.Fields(string(text)[max(name, 0):]); len(fields) > 20 {
+		ticks, _ := strconv.ParseUint(fields[20], 10, 64)
+		return ticks
+	}
+	return 0
+}
+
+// resident is how much memory a process has in use, in bytes.
+func resident(pid int) int64 {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "statm"))
+	if err != nil {
+		return 0
+	}
+	var all, pages int64
+	if _, err := fmt.Sscan(string(text), &all, &pages); err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// memoryLimit is how much memory this process and those of its control group may have, in bytes: the group's limit, or else the
+// machine's memory.
+func memoryLimit() int64 {
+	limit := int64(0)
+	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
+		_, _ = fmt.Sscanf(string(text), "MemTotal: %d kB", &limit)
+		limit <<= 10
+	}
+	groups, _ := os.ReadFile("/proc/self/cgroup")
+	for line := range strings.Lines(string(groups)) {
+		field := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(field) != 3 {
+			continue
+		}
+		file := ""
+		switch {
+		case field[1] == "":
+			file = filepath.Join("/sys/fs/cgroup", field[2], "memory.max")
+		case slices.Contains(strings.Split(field[1], ","), "memory"):
+			file = filepath.Join("/sys/fs/cgroup/memory", field[2], "memory.limit_in_bytes")
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		if own, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && own > 0 && (limit == 0 || own < limit) {
+			limit = own
+		}
+	}
+	return limit
+}
