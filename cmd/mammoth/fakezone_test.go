@@ -37,8 +37,10 @@ type fakeZone struct {
 	steps map[string][]*apiv1.App
 	// conflicts is how many more deployments are refused because somebody was faster.
 	conflicts int
-	queues    []*apiv1.QueueSpec
-	start     time.Time
+	// drained counts looks at nodes since one was drained without a reason.
+	drained int
+	queues  []*apiv1.QueueSpec
+	start   time.Time
 }
 
 // startFakeZone serves one on a loopback port until stop is called. So many deployments find that somebody was faster.
@@ -393,6 +395,16 @@ func (z *fakeZone) ListNodes(context.Context, *apiv1.ListNodesRequest) (*apiv1.L
 func (z *fakeZone) GetNode(_ context.Context, request *apiv1.GetNodeRequest) (*apiv1.Node, error) {
 	for n := 1; n <= 2; n++ {
 		if node := z.node(n); node.GetName() == request.GetName() {
+			z.mu.Lock()
+			defer z.mu.Unlock()
+			if z.drained > 0 {
+				// Drained at the third look; node-2 never.
+				if z.drained++; z.drained > 4 && n == 1 {
+					node.State, node.Containers = apiv1.NodeState_DRAINED, nil
+					return node, nil
+				}
+				node.State, node.Waiting = apiv1.NodeState_DRAINING, []*apiv1.Waiting{{Text: "web: web-4 waits for capacity: no node has room", Help: "another node would do"}}
+			}
 			return node, nil
 		}
 	}
@@ -405,6 +417,11 @@ func (z *fakeZone) DrainNode(ctx context.Context, request *apiv1.DrainNodeReques
 		return nil, err
 	}
 	node.State, node.Reason = apiv1.NodeState_DRAINING, request.GetReason()
+	if request.GetReason() == "" {
+		z.mu.Lock()
+		defer z.mu.Unlock()
+		z.drained = 1
+	}
 	return node, nil
 }
 

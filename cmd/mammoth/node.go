@@ -58,13 +58,23 @@ func (c *cli) nodeShowCommand() *cobra.Command {
 
 func (c *cli) nodeDrainCommand() *cobra.Command {
 	var reason string
+	wait := &waiting{}
 	cmd := c.oneNodeCommand("drain NAME", "Place nothing new on a node and move its containers", func(ctx context.Context, z *zone, name string) (*apiv1.Node, error) {
-		return z.nodes.DrainNode(ctx, &apiv1.DrainNodeRequest{Name: name, Reason: reason})
+		node, err := z.nodes.DrainNode(ctx, &apiv1.DrainNodeRequest{Name: name, Reason: reason})
+		if err != nil || !wait.wait {
+			return node, err
+		}
+		return c.awaitDrained(ctx, z, name, wait.timeout)
 	}, func(w io.Writer, node *apiv1.Node) error {
+		if node.GetState() == apiv1.NodeState_DRAINED {
+			_, err := fmt.Fprintf(w, "%s: drained, nothing is left on it\n", node.GetName())
+			return err
+		}
 		_, err := fmt.Fprintf(w, "%s: %s, %s to move\n", node.GetName(), word(node.GetState()), plural(len(node.GetContainers()), "container"))
 		return err
 	})
 	cmd.Flags().StringVar(&reason, "reason", "", "why, one sentence for those who wonder")
+	wait.flags(cmd)
 	return cmd
 }
 
@@ -113,6 +123,9 @@ func nodeText(w io.Writer, node *apiv1.Node) error {
 	t := newTable(w)
 	t.row("name", node.GetName())
 	t.row("state", because(word(node.GetState()), node.GetReason()))
+	for _, w := range node.GetWaiting() {
+		t.row("waiting", waitingNote(w))
+	}
 	t.row("address", node.GetAddress())
 	t.row("cpu", ratio(used.GetCpuMillis(), capacity.GetCpuMillis(), cores)+" cores")
 	t.row("memory", ratio(used.GetMemoryBytes(), capacity.GetMemoryBytes(), size))

@@ -145,10 +145,12 @@ func (p *lineProgress) update(app *apiv1.App) {
 			line += " on " + instance.GetNode()
 		}
 		about := line + instance.GetContainerId()
-		if !running {
+		// What an instance without a container waits for is among the app's reasons.
+		waits := instance.GetState() == apiv1.Instance_PENDING && instance.GetContainerId() == "" && len(app.GetWaiting()) > 0
+		if !running && !waits {
 			about += instance.GetReason()
 		}
-		if note := note(instance); note != "" {
+		if note := note(instance); note != "" && !waits {
 			line += ", " + note
 		}
 		p.say(instance.GetId(), about, line)
@@ -170,16 +172,18 @@ func (p *lineProgress) update(app *apiv1.App) {
 
 // waiting writes a line for each reason why something is not there, and another one when it is a different reason: figures
 // that change all the time make none.
-func (p *lineProgress) waiting(app *apiv1.App) {
+func (p *lineProgress) waiting(app *apiv1.App) { p.reasonsFor(app.GetName(), app.GetWaiting()) }
+
+func (p *lineProgress) reasonsFor(name string, waiting []*apiv1.Waiting) {
 	if p.reasons == nil {
 		p.reasons = map[string]bool{}
 	}
 	now := map[string]bool{}
-	for _, w := range app.GetWaiting() {
+	for _, w := range waiting {
 		about := w.GetRole() + "/" + withoutFigures(w.GetText())
 		now[about] = true
 		if !p.reasons[about] {
-			fmt.Fprintf(p.out, "%s: waiting: %s\n", app.GetName(), waitingNote(w))
+			fmt.Fprintf(p.out, "%s: waiting: %s\n", name, waitingNote(w))
 		}
 	}
 	p.reasons = now

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// drainLook is how often a node that is drained is looked at.
+const drainLook = 500 * time.Millisecond
+
+// awaitDrained waits until nothing is left on a node, and says what keeps its containers there. It ends when that cannot come.
+func (c *cli) awaitDrained(ctx context.Context, z *zone, name string, timeout time.Duration) (*apiv1.Node, error) {
+	limit, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	look := time.NewTicker(drainLook)
+	defer look.Stop()
+	show := &drainProgress{lines: &lineProgress{out: c.err}, left: -1}
+	var last *apiv1.Node
+	for {
+		node, err := z.nodes.GetNode(limit, &apiv1.GetNodeRequest{Name: name})
+		switch {
+		case err == nil:
+			last = node
+			show.update(node)
+		case limit.Err() != nil || status.Code(err) == codes.Unavailable:
+			// A zone that goes away is waited for.
+		default:
+			return nil, err
+		}
+		switch last.GetState() {
+		case apiv1.NodeState_DRAINED:
+			return last, nil
+		case apiv1.NodeState_READY, apiv1.NodeState_UNHEALTHY:
+			return nil, fmt.Errorf("%s is not drained any more: somebody has it used again", name)
+		case apiv1.NodeState_LOST:
+			return nil, fmt.Errorf("%s is lost, and nobody sees what is left on it; if it is gone for good, `mammoth node rm %s` says so", name, name)
+		}
+		select {
+		case <-look.C:
+		case <-limit.Done():
+			if errors.Is(context.Cause(ctx), errInterrupted) {
+				return nil, fmt.Errorf("stopped waiting; %s is drained all the same, `mammoth node show %s` shows how it comes along", name, name)
+			}
+			return nil, fmt.Errorf("%s is not drained after %s: %s", name, short(timeout), leftOn(last))
+		}
+	}
+}
+
+// drainProgress writes a line whenever fewer containers are left, and for each reason why they are.
+type drainProgress struct {
+	lines *lineProgress
+	left  int
+}
+
+func (p *drainProgress) update(node *apiv1.Node) {
+	if left := len(node.GetContainers()); left != p.left {
+		p.left = left
+		fmt.Fprintf(p.lines.out, "%s: %s left to move\n", node.GetName(), plural(left, "container"))
+	}
+	p.lines.reasonsFor(node.GetName(), node.GetWaiting())
+}
+
+// leftOn is what is left on a node, and why.
+func leftOn(node *apiv1.Node) string {
+	text := plural(len(node.GetContainers()), "container") + " left"
+	var reasons []string
+	for _, w := range node.GetWaiting() {
+		reasons = append(reasons, waitingNote(w))
+	}
+	return because(text, strings.Join(reasons, "; "))
+}
