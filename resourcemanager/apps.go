@@ -67,6 +67,9 @@ func (z *zone) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.Deplo
 		return nil, err
 	}
 	if request.GetDryRun() {
+		if err := z.planReplacements(a, spec, plan); err != nil {
+			return nil, err
+		}
 		plan.App = &apiv1.App{Name: spec.GetName(), Queue: spec.GetQueue(), Wanted: wantedInstances(spec), Spec: spec}
 		return plan, nil
 	}

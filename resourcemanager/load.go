@@ -61,6 +61,9 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 		z.touch(a)
 	}
 	z.settle()
+	if len(z.apps) > 0 {
+		z.lookout.from = now.Add(comeBackFirst)
+	}
 	z.lookAtWaiting()
 	z.project()
 	batch, err := z.pack()

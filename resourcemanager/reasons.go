@@ -111,7 +111,7 @@ func (z *zone) capacityReasons(a *app, r *reasons) map[string]bool {
 		if !known {
 			c = cause{one: "waits for capacity", many: "wait for capacity", detail: noNode, help: noNodeHelp}
 		}
-		if help := z.helpOfRollout(a, role, name, ask); help != "" {
+		if help := z.helpOfRollout(a, role, name, ask); known && help != "" {
 			c.help = help
 		}
 		c.role = role
@@ -188,11 +188,27 @@ func (z *zone) replaces(a *app, role, instance string, needs resource.Vector) bo
 		if report.GetVersion() == a.record.GetVersion() && !restarts {
 			continue
 		}
-		if holds, err := z.vector(c.record.GetLease().GetResources()); err == nil && needs.Fits(holds) {
+		if z.holdsEnough(c, needs) {
 			return true
 		}
 	}
 	return false
+}
+
+// holdsAsMuch reports whether an instance of a role holds as much as is needed.
+func (z *zone) holdsAsMuch(a *app, role string, needs resource.Vector) bool {
+	for _, instance := range a.instances {
+		cid, err := id.ParseContainer(instance.GetReport().GetContainerId())
+		if c := a.containers[cid]; err == nil && c != nil && c.held() && instance.GetReport().GetRole() == role && z.holdsEnough(c, needs) {
+			return true
+		}
+	}
+	return false
+}
+
+func (z *zone) holdsEnough(c *container, needs resource.Vector) bool {
+	holds, err := z.vector(c.record.GetLease().GetResources())
+	return err == nil && needs.Fits(holds)
 }
 
 // role is the spec of a role that is wanted now.
@@ -249,7 +265,7 @@ func (z *zone) instanceReason(a *app, r *reasons, name string, instance *storev1
 		detail := status.GetHealthDetail()
 		switch {
 		case detail != "":
-			add("is not healthy yet", "are not healthy yet", "the last probe: "+detail, false)
+			add("is not healthy yet", "are not healthy yet", "the last probe: "+detail, true)
 		case status.GetHealth() == corev1.ContainerStatus_STARTING:
 			add("has not answered a probe yet", "have not answered a probe yet", why, true)
 		default:
@@ -311,10 +327,11 @@ func (z *zone) rolloutReason(a *app, r *reasons) {
 		}
 		r.about(c)
 	case apiv1.Rollout_FAILED:
-		r.about(cause{
-			detail: because(fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion()), rollout.GetReason()),
-			help:   fmt.Sprintf("\"mammoth app rollback %s\" goes back to the version before", name),
-		})
+		c := cause{detail: because(fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion()), rollout.GetReason())}
+		if _, err := a.earlier(); err == nil {
+			c.help = fmt.Sprintf("\"mammoth app rollback %s\" goes back to the version before", name)
+		}
+		r.about(c)
 	case apiv1.Rollout_PROGRESSING:
 		if len(r.all) == 0 {
 			r.about(cause{inCourse: true, detail: fmt.Sprintf("%d of %s are at version %d", rollout.GetUpdated(), countWord(int(rollout.GetTotal()), "instance"), rollout.GetVersion())})

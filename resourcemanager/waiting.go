@@ -18,8 +18,12 @@ import (
 const (
 	// lookAgain is how soon an app of which something is missing is looked at, and the least time between two looks.
 	lookAgain = 500 * time.Millisecond
-	// lookWork is how much a turn may look at, in units of about fifty instances, asks or nodes.
-	lookWork = 400
+	// lookSoon is the least time between two looks at an app that shows a reason and has changed.
+	lookSoon = 100 * time.Millisecond
+	// comeBackFirst is how long nothing is looked at after a start, if there are apps.
+	comeBackFirst = 5 * time.Second
+	// lookMost is how much a turn may look at, in units of about fifty instances, asks or nodes.
+	lookMost = 400
 	// lookRest is how soon the rest is looked at when a turn could not look at all that are due.
 	lookRest = 200 * time.Millisecond
 	// inCourse is how long what is in the course of things (a download, a start) lasts before it is a reason.
@@ -34,6 +38,8 @@ const (
 type lookout struct {
 	// due are the apps to be looked at, the next first.
 	due []*app
+	// from is when looking begins: nodes and masters first have to come back to a ResourceManager that was started anew.
+	from time.Time
 }
 
 // wait is what is known of an app that something is missing of.
@@ -41,6 +47,8 @@ type wait struct {
 	// looking says that the app is in the lookout's list, and at when it is looked at.
 	looking bool
 	at      time.Time
+	// lookedAt is when it was looked at last.
+	lookedAt time.Time
 	// since is when each reason was first seen, by its kind.
 	since map[string]time.Time
 	// shown is what people see.
@@ -71,12 +79,23 @@ func (z *zone) lookAfter(a *app) {
 
 // lookAtWaiting looks at apps that are due, within what one turn may do.
 func (z *zone) lookAtWaiting() {
+	work := 0
 	for _, a := range z.touchedApps() {
 		z.lookAfter(a)
+		if z.now.Before(z.lookout.from) {
+			continue
+		}
+		// What people see is not to be wrong for longer than they notice.
+		if w := &a.wait; len(w.shown) > 0 && z.now.Sub(w.lookedAt) >= lookSoon && work < lookMost && !a.removed {
+			work += z.lookWork(a)
+			z.look(a)
+		}
 	}
-	work := 0
+	if z.now.Before(z.lookout.from) {
+		return
+	}
 	for len(z.lookout.due) > 0 && !z.lookout.due[0].wait.at.After(z.now) {
-		if work >= lookWork {
+		if work >= lookMost {
 			z.at(z.now.Add(lookRest))
 			return
 		}
@@ -87,7 +106,7 @@ func (z *zone) lookAtWaiting() {
 		if a.removed {
 			continue
 		}
-		work += 1 + (len(a.instances)+len(a.asks)+len(a.containers)+len(z.nodes))/50
+		work += z.lookWork(a)
 		if z.look(a) {
 			a.wait.looking, a.wait.at = true, z.now.Add(lookAgain)
 			z.lookout.due = append(z.lookout.due, a)
@@ -95,9 +114,15 @@ func (z *zone) lookAtWaiting() {
 	}
 }
 
+// lookWork is about what it costs to look at an app.
+func (z *zone) lookWork(a *app) int {
+	return 1 + (len(a.instances)+len(a.asks)+len(a.containers)+len(z.nodes))/50
+}
+
 // look finds out what an app waits for, and says whether there is anything.
 func (z *zone) look(a *app) bool {
 	w := &a.wait
+	w.lookedAt = z.now
 	reasons := z.reasons(a)
 	since := make(map[string]time.Time, len(reasons.all))
 	var shown []*apiv1.Waiting
@@ -170,8 +195,12 @@ func waitingSentence(all []*apiv1.Waiting) string {
 	return strings.Join(texts, "; ")
 }
 
-// waitingKind is a reason without its figures: quantities that change all the time make no other reason.
-func waitingKind(w *apiv1.Waiting) string { return w.GetRole() + "/" + withoutFigures(w.GetText()) }
+// waitingKind is a reason without its figures, and without what is being done about it: those change all the time and make no
+// other reason.
+func waitingKind(w *apiv1.Waiting) string {
+	text, _, _ := strings.Cut(w.GetText(), "; room ")
+	return w.GetRole() + "/" + withoutFigures(text)
+}
 
 func withoutFigures(text string) string {
 	return strings.Map(func(r rune) rune {

@@ -59,7 +59,7 @@ func waitingEvents(z *testZone, app string) (messages []string) {
 
 func TestARolloutInAFullQueueSaysWhichLimitAndWhatWouldDo(t *testing.T) {
 	inZone(t, func(z *testZone) {
-		_, m := fullQueue(z)
+		n, m := fullQueue(z)
 		z.pass(time.Second)
 		const why = "web-2 waits for capacity: queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are asked"
 		const help = "`maxUnavailable: 1` in its update policy would do: an old instance then goes first and makes room for a new one"
@@ -89,6 +89,9 @@ func TestARolloutInAFullQueueSaysWhichLimitAndWhatWouldDo(t *testing.T) {
 		}
 		since := z.app("web").GetWaiting()[0].GetSince()
 		z.restart()
+		n.register()
+		m.connect()
+		z.pass(10 * time.Second)
 		if got := z.app("web").GetWaiting(); len(got) != 1 || got[0].GetText() != why || !got[0].GetSince().AsTime().Equal(since.AsTime()) {
 			t.Errorf("after a restart it says %v", got)
 		}
@@ -147,7 +150,7 @@ func TestWhatIsInTheCourseOfThingsIsNoReasonUntilItLasts(t *testing.T) {
 			s.State, s.Health, s.HealthDetail = corev1.ContainerStatus_RUNNING, corev1.ContainerStatus_STARTING, "GET /healthz answers 404"
 		})
 		m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING}}})
-		z.pass(time.Second)
+		z.pass(4 * time.Second)
 		if got := z.app("web").GetWaiting(); len(got) != 1 || got[0].GetText() != "web-1 is not healthy yet: the last probe: GET /healthz answers 404" {
 			t.Errorf("while its probe fails it says %v", got)
 		}
@@ -285,6 +288,76 @@ func TestAnAppShowsAFewReasonsOnly(t *testing.T) {
 		got := z.app("web").GetWaiting()
 		if len(got) != mostReasons || got[1].GetText() != "web-2 is held back: xx" {
 			t.Errorf("%d reasons: %v", len(got), got)
+		}
+	})
+}
+
+func TestADryRunOverAnAppSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		if _, err := z.rm.SetQueues(context.Background(), narrowQueue()); err != nil {
+			t.Fatal(err)
+		}
+		n := z.addNode("node-1")
+		spec := webSpec(1)
+		spec.Queue = "narrow"
+		z.deploy(spec)
+		m := n.launchMaster()
+		m.startInstance(n, "web-1")
+		dry := func(edit func(*apiv1.AppSpec)) *apiv1.DeployResponse {
+			t.Helper()
+			next := webSpec(1)
+			next.Queue = "narrow"
+			edit(next)
+			answer, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: next, DryRun: true, IfGeneration: -1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return answer
+		}
+		for name, c := range map[string]struct {
+			edit          func(*apiv1.AppSpec)
+			text, summary string
+		}{
+			"the same": {func(*apiv1.AppSpec) {}, "", "nothing of web would change"},
+			"another image": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Image = "web:2" },
+				"web-1 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); there is no room beside them, and it would wait: " +
+					"queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are asked; `maxUnavailable: 1` in its update policy would do: " +
+					"an old instance then goes first and makes room for a new one",
+				"1 instance of web would be replaced",
+			},
+			"less cpu": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Resources.CpuMillis = 100 },
+				"web-1 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); there is room for 1 more instance",
+				"1 instance of web would be replaced",
+			},
+			"an old one first": {
+				func(s *apiv1.AppSpec) {
+					s.Roles[0].Image, s.Roles[0].Update = "web:2", &apiv1.UpdatePolicy{MaxUnavailable: 1}
+				},
+				"web-1 would be replaced, at most 1 at a time (maxSurge 0, maxUnavailable 1); an old instance goes first and makes room, for there is none beside them",
+				"1 instance of web would be replaced",
+			},
+			"blue-green": {
+				func(s *apiv1.AppSpec) {
+					s.Roles[0].Image, s.Roles[0].Update = "web:2", &apiv1.UpdatePolicy{Strategy: apiv1.UpdatePolicy_BLUE_GREEN, MaxSurge: 1}
+					s.Roles[0].Resources.CpuMillis = 100
+				},
+				"1 instance of the new version would be made ready beside 1 present one, and then take over; there is room for 1 more instance",
+				"1 instance of web would be replaced",
+			},
+			"another count": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Update = &apiv1.UpdatePolicy{MaxSurge: 2} }, "", "no further instance of web would be started; none would be replaced",
+			},
+		} {
+			answer := dry(c.edit)
+			text := ""
+			for _, replaced := range answer.GetReplacements() {
+				text += replaced.GetText()
+			}
+			if text != c.text || answer.GetExplanation().GetSummary() != c.summary {
+				t.Errorf("%s: %q; %q", name, text, answer.GetExplanation().GetSummary())
+			}
 		}
 	})
 }

@@ -392,6 +392,15 @@ func dryRunTable(w io.Writer, spec *apiv1.AppSpec, answer *apiv1.DeployResponse)
 			return err
 		}
 	}
+	for _, replaced := range answer.GetReplacements() {
+		text := replaced.GetText()
+		if replaced.GetRole() != "" {
+			text = replaced.GetRole() + ": " + text
+		}
+		if _, err := fmt.Fprintln(w, text); err != nil {
+			return err
+		}
+	}
 	if summary := answer.GetExplanation().GetSummary(); summary != "" || len(answer.GetExplanation().GetObstacles()) > 0 {
 		return explanationText(w, answer.GetExplanation())
 	}

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
@@ -13,7 +14,7 @@ func (c *Core) help(k *ask, need *resource.Vector, why *AskExplanation) string {
 	if kind, q, place := c.limit(k, need); kind != noLimit {
 		return c.helpWithLimit(kind, q, place, need)
 	}
-	if why.Fits > 0 || why.Coming != "" {
+	if why.Fits > 0 || k.getsRoom() {
 		return ""
 	}
 	if near := c.nearest(k); near != nil {
@@ -33,6 +34,12 @@ func (c *Core) help(k *ask, need *resource.Vector, why *AskExplanation) string {
 		return "it needs a node that is open; \"mammoth node ls\" says what each of them is"
 	}
 	return ""
+}
+
+// getsRoom reports whether room is being made for an ask, so that it need only wait. A node that is kept for it until enough
+// comes free there by itself is no such promise.
+func (k *ask) getsRoom() bool {
+	return slices.ContainsFunc(k.nominations, func(m *nomination) bool { return len(m.victims) > 0 || m.leaf == nil })
 }
 
 func (c *Core) helpWithLimit(kind limitKind, q *queue, place int, need *resource.Vector) string {
