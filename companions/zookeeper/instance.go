@@ -78,6 +78,20 @@ func encode(zone, service string, e *apiv1.Endpoint) []byte {
 	return text
 }
 
+// disabled is an entry of the zone's as one that nobody is to be led to.
+func disabled(entry []byte) []byte {
+	var read instance
+	if json.Unmarshal(entry, &read) != nil {
+		return entry
+	}
+	read.Enabled = false
+	text, err := json.Marshal(read)
+	if err != nil {
+		return entry
+	}
+	return text
+}
+
 func owner(zone string) string { return "mammoth/" + zone }
 
 // isOurs reports whether an entry is one that the zone wrote.

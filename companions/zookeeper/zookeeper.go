@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -158,11 +159,14 @@ func (w *wanted) all() (services map[string]map[string][]byte, ready bool) {
 	return services, w.known
 }
 
-// changes is the services that have changed; nil stands for one that is gone.
-func (w *wanted) changes() map[string]map[string][]byte {
+// changes is the services that have changed, and those of again; nil stands for one that is gone.
+func (w *wanted) changes(again []string) map[string]map[string][]byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	changes := make(map[string]map[string][]byte, len(w.dirty))
+	changes := make(map[string]map[string][]byte, len(w.dirty)+len(again))
+	for _, name := range again {
+		changes[name] = w.services[name]
+	}
 	for name := range w.dirty {
 		changes[name] = w.services[name]
 	}
@@ -170,11 +174,52 @@ func (w *wanted) changes() map[string]map[string][]byte {
 	return changes
 }
 
+// stubborn is the services of which something could not be done, for a reason of their own.
+type stubborn struct {
+	names []string
+	// How often in a row it was tried, and when it is tried again.
+	tries int
+	next  time.Time
+}
+
+// due is the services that are to be tried again now.
+func (s *stubborn) due() []string {
+	if time.Now().Before(s.next) {
+		return nil
+	}
+	return s.names
+}
+
+// take notes what became of a round in which tried was done, or everything.
+func (s *stubborn) take(tried map[string]map[string][]byte, failed []string) {
+	left := slices.DeleteFunc(s.names, func(name string) bool {
+		_, again := tried[name]
+		return again || tried == nil
+	})
+	s.names = append(left, failed...)
+	switch {
+	case len(s.names) == 0:
+		s.tries = 0
+	case len(failed) > 0:
+		s.tries++
+		s.next = time.Now().Add(retryWrite.After(s.tries))
+	}
+}
+
+// wait is how long nothing is to be tried again, at most limit.
+func (s *stubborn) wait(limit time.Duration) time.Duration {
+	if len(s.names) == 0 {
+		return limit
+	}
+	return min(limit, time.Until(s.next))
+}
+
 // write brings ZooKeeper to what is wanted: everything after each new connection, from time to time, and after a
-// failure; otherwise what has changed.
+// failure; otherwise what has changed. A service of which something cannot be done is tried again later, and holds up no other.
 func (c *Companion) write(ctx context.Context, copier *copier, w *wanted) {
 	var connection int64
 	var compared time.Time
+	var left stubborn
 	for failures := 0; ctx.Err() == nil; {
 		state, err := c.connected(ctx, copier.client)
 		if err != nil {
@@ -187,9 +232,14 @@ func (c *Companion) write(ctx context.Context, copier *copier, w *wanted) {
 				continue
 			}
 			connection, compared = state.Connection, time.Now()
-			err = copier.whole(ctx, services)
+			var failed []string
+			failed, err = copier.whole(ctx, services)
+			left.take(nil, failed)
 		} else {
-			err = copier.some(ctx, w.changes())
+			changes := w.changes(left.due())
+			var failed []string
+			failed, err = copier.some(ctx, changes)
+			left.take(changes, failed)
 		}
 		if err != nil && ctx.Err() == nil {
 			failures++
@@ -199,7 +249,7 @@ func (c *Companion) write(ctx context.Context, copier *copier, w *wanted) {
 		}
 		failures = 0
 		_, changed := copier.client.State()
-		wait(ctx, w.changed, changed, c.config.Compare-time.Since(compared))
+		wait(ctx, w.changed, changed, left.wait(c.config.Compare-time.Since(compared)))
 	}
 }
 

@@ -133,6 +133,8 @@ func TestZooKeeper(t *testing.T) {
 		{"zkCli reads the entries", testCommandLine},
 		{"what changed while ZooKeeper was away is made good", testAway},
 		{"a foreign entry in the way stays", testInTheWay},
+		{"a node under an entry holds up nothing", testNodeUnderAnEntry},
+		{"an entry that is not the zone's to change holds up nothing", testClosedEntry},
 		{"without permission it says so and tries again", testPermission},
 		{"a folder of somebody else's holds up no other", testClosedFolder},
 		{"a registry that is being rebuilt removes nothing", testHeld},
@@ -254,6 +256,104 @@ func testInTheWay(r *rig) {
 	}
 	r.registry.Publish("web", nil)
 	r.await("web", "web-1")
+}
+
+// Somebody has put a node under an instance's entry: the entry cannot be deleted, nobody is led to it, and it is said once.
+func testNodeUnderAnEntry(r *rig) {
+	ctx := r.within()
+	log := &text{}
+	config := r.config()
+	config.Log, config.Compare = slog.New(slog.NewTextHandler(log, nil)), 100*time.Millisecond
+	r.run(config)
+	r.registry.Publish("web", endpoints("web-1", "web-2"))
+	r.await("web", "web-1", "web-2")
+	_, err := r.look.Create(ctx, r.path+"/web/web-1/lock", nil, zk.Persistent)
+	must(r.t, err)
+	entry := r.look.Watch(r.path + "/web/web-1")
+	_, err = entry.Next(ctx)
+	must(r.t, err)
+	r.registry.Publish("web", endpoints("web-3"))
+	for began, n := time.Now(), 0; n < 30; n++ {
+		name := fmt.Sprintf("db-%d", n)
+		r.registry.Publish("db", endpoints(name))
+		r.await("db", name)
+		if took := time.Since(began); took > 10*time.Second {
+			r.t.Fatalf("%d changes of another service took %s", n+1, took)
+		}
+	}
+	r.await("web", "web-1", "web-3")
+	enabled := func() bool {
+		node, err := entry.Next(ctx)
+		must(r.t, err)
+		var read struct {
+			ID      string
+			Enabled bool
+			Payload struct{ ManagedBy string }
+		}
+		must(r.t, json.Unmarshal(node.Data, &read))
+		if read.ID != "web-1" || read.Payload.ManagedBy != "mammoth/east" {
+			r.t.Errorf("the entry is %s", node.Data)
+		}
+		return read.Enabled
+	}
+	if enabled() {
+		r.t.Error("the entry of an instance that is gone is enabled")
+	}
+	if told := log.String(); strings.Count(told, "level=") != 1 || !strings.Contains(told, "/web/web-1") {
+		r.t.Errorf("it is told of %d times: %s", strings.Count(told, "level="), told)
+	}
+	// An instance of that name comes back, and goes.
+	r.registry.Publish("web", endpoints("web-1", "web-3"))
+	if !enabled() {
+		r.t.Error("the entry of an instance that is back is not enabled")
+	}
+	must(r.t, r.look.Delete(ctx, r.path+"/web/web-1/lock", zk.AnyVersion))
+	r.registry.Publish("web", nil)
+	folder := r.look.Watch(r.path + "/web")
+	for node, err := folder.Next(ctx); node.Exists; node, err = folder.Next(ctx) {
+		must(r.t, err)
+	}
+}
+
+// The folder is the zone's, one of its entries is closed to it: the other entries are copied, and other services at once.
+func testClosedEntry(r *rig) {
+	ctx := r.within()
+	owner, err := zk.New(zk.Config{Servers: []string{r.server.Address}, Digest: "owner:secret"})
+	must(r.t, err)
+	defer owner.Close()
+	must(r.t, r.look.Ensure(ctx, r.path+"/web"))
+	_, err = owner.Create(ctx, r.path+"/web/web-1", []byte(`{"payload":{"managedBy":"mammoth/east"}}`), zk.Persistent)
+	must(r.t, err)
+	log := &text{}
+	config := r.config()
+	config.Log, config.Compare = slog.New(slog.NewTextHandler(log, nil)), 100*time.Millisecond
+	r.run(config)
+	for n := range 20 {
+		name := fmt.Sprintf("web-%d", n+2)
+		r.registry.Publish("web", endpoints("web-1", name))
+		r.await("web", "web-1", name)
+	}
+	if told := log.String(); strings.Count(told, "level=") != 1 || !strings.Contains(told, "belongs to somebody else") {
+		r.t.Errorf("it is told of %d times: %s", strings.Count(told, "level="), told)
+	}
+}
+
+// text is a log that is read while it is written.
+type text struct {
+	mu   sync.Mutex
+	said strings.Builder
+}
+
+func (t *text) Write(line []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.said.Write(line)
+}
+
+func (t *text) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.said.String()
 }
 
 func testPermission(r *rig) {
