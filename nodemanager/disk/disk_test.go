@@ -216,3 +216,33 @@ func TestVolumeHasItsSizeAndGrows(t *testing.T) {
 		t.Errorf("after the remount: %v, %v", info, err)
 	}
 }
+
+// A file system that had to be mended is as good as one that had not; one that cannot be is an error.
+func TestMend(t *testing.T) {
+	testenv.Need(t, "program:mkfs.ext4", "program:debugfs", "program:e2fsck")
+	file := filepath.Join(t.TempDir(), "data.img")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"mkfs.ext4", "-q", "-F", file}, {"debugfs", "-w", "-R", "set_super_value free_inodes_count 1", file},
+	} {
+		if err := tool(t.Context(), args[0], args[1:]...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, what := range []string{"damaged", "mended"} {
+		if err := mend(t.Context(), file); err != nil {
+			t.Errorf("a file system that is %s: %v", what, err)
+		}
+	}
+	if err := os.WriteFile(file, make([]byte, 32<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := mend(t.Context(), file); err == nil {
+		t.Error("a file of zeros was mended")
+	}
+}
