@@ -5,6 +5,7 @@ package nodemanager
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +40,9 @@ type NodeManager struct {
 	// face is the registry as containers see it; nil where they have no bridge.
 	face *registry.Face
 
+	// folder and process are what the ResourceManager tells this NodeManager by from another one of its name.
+	folder, process string
+
 	listener net.Listener
 	metrics  net.Listener // nil if not served
 	conn     *grpc.ClientConn
@@ -69,8 +73,12 @@ func New(config Config) (*NodeManager, error) {
 	}
 	nm := &NodeManager{
 		config: config, log: config.Logger, records: records, inbox: newInbox(), counters: newCounters(),
-		pulls: newPulls(config.Layers),
-		whole: make(chan struct{}), again: make(chan struct{}, 1), stopped: make(chan struct{}),
+		pulls:   newPulls(config.Layers),
+		process: rand.Text(),
+		whole:   make(chan struct{}), again: make(chan struct{}, 1), stopped: make(chan struct{}),
+	}
+	if nm.folder, err = records.FolderID(); err != nil {
+		return nil, errors.Join(err, records.Close())
 	}
 	nm.prober = health.NewProber(func(verdict health.Verdict) {
 		fact := container.Fact{Event: container.Failing, Detail: verdict.Detail}

@@ -65,6 +65,7 @@ func (nm *NodeManager) track(ctx context.Context, client trackerv1.ResourceTrack
 		return
 	}
 	pace := retry.Policy{Min: 100 * time.Millisecond, Max: time.Second}
+	said := ""
 	for failures := 0; ctx.Err() == nil; {
 		began := time.Now()
 		registered, err := nm.session(ctx, client)
@@ -80,11 +81,14 @@ func (nm *NodeManager) track(ctx context.Context, client trackerv1.ResourceTrack
 			}
 			failures++ // two nodes of one name would drive each other out without a pause
 		case registered:
-			failures = 1
+			failures, said = 1, ""
 			nm.log.Warn("lost the ResourceManager", "node", nm.config.NodeID, "error", err)
 		default:
-			if failures++; failures == 1 {
-				nm.log.Warn("cannot register with the ResourceManager", "node", nm.config.NodeID, "address", nm.config.ResourceManager, "error", err)
+			failures++
+			// A ResourceManager that is away says it in many ways; what it answers itself is said whenever it is new.
+			if why := status.Convert(err); failures == 1 || why.Code() != codes.Unavailable && why.Message() != said {
+				said = why.Message()
+				nm.log.Warn("cannot register with the ResourceManager", "node", nm.config.NodeID, "address", nm.config.ResourceManager, "error", said)
 			}
 		}
 		if retry.Sleep(ctx, pace.After(failures)) != nil {
@@ -239,6 +243,7 @@ func (o *owner) truth(changes *feed) *trackerv1.RegisterRequest {
 		NodeId: config.NodeID, Address: config.Address, ContainerManager: o.nm.Address(),
 		Capacity: wire.Resources(config.Schema, config.Capacity), Attributes: o.attributes,
 		Containers: o.statuses(changes.wants), Health: o.health, Version: config.Version,
+		FolderId: o.nm.folder, ProcessId: o.nm.process,
 	}
 	if config.Layers != nil {
 		request.LayerServer = "http://" + config.Layers.Address()

@@ -62,6 +62,7 @@ type resourceManager struct {
 	health        *corev1.NodeHealth
 	reap          []string
 	noKeys        bool
+	refusal       error
 	commands      chan *trackerv1.NodeCommand
 	broken        chan error
 }
@@ -76,6 +77,9 @@ func newResourceManager(key token.Key) *resourceManager {
 func (rm *resourceManager) Register(_ context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
+	if rm.refusal != nil {
+		return nil, rm.refusal
+	}
 	rm.registrations = append(rm.registrations, request)
 	rm.take(request.GetContainers())
 	rm.health = request.GetHealth()
@@ -87,6 +91,13 @@ func (rm *resourceManager) Register(_ context.Context, request *trackerv1.Regist
 		response.Keys = []*trackerv1.TokenKey{{Id: rm.key.ID, Secret: rm.key.Secret}}
 	}
 	return response, nil
+}
+
+// refuse has registrations fail with err, until it is called with nil.
+func (rm *resourceManager) refuse(err error) {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	rm.refusal = err
 }
 
 func (rm *resourceManager) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, trackerv1.NodeCommand]) error {

@@ -324,6 +324,7 @@ func (n *fakeNode) register() {
 	response, err := client.Register(context.Background(), &trackerv1.RegisterRequest{
 		NodeId: n.name, Address: "10.0.0.1", ContainerManager: n.name + ":7071", Capacity: n.capacity, Containers: statuses,
 		Health: &corev1.NodeHealth{Healthy: true}, Version: "test", Frameworks: n.frameworks,
+		FolderId: "folder of " + n.name, ProcessId: "process of " + n.name,
 	})
 	if err != nil {
 		n.z.t.Fatalf("register %s: %v", n.name, err)

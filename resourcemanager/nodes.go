@@ -37,6 +37,9 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 		n = &node{id: name, record: &storev1.Node{Id: string(name)}, containers: map[id.Container]*container{}}
 		z.nodes[name] = n
 	}
+	if err := z.mayRegister(n, request); err != nil {
+		return nil, err
+	}
 	z.endSession(n, fmt.Errorf("node %q has registered anew: %w", name, errdefs.ErrAborted))
 	n.session = rand.Text()
 	z.registered[n.session] = n
@@ -46,7 +49,8 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	r.Address, r.ContainerManager = request.GetAddress(), request.GetContainerManager()
 	r.LayerServer, r.Version = request.GetLayerServer(), request.GetVersion()
 	r.Capacity, r.Attributes, r.Health = request.GetCapacity(), request.GetAttributes(), request.GetHealth()
-	r.RegisteredAt = timestamppb.New(z.now)
+	r.RegisteredAt, r.FolderId, n.process = timestamppb.New(z.now), request.GetFolderId(), request.GetProcessId()
+	n.twin = ""
 
 	n.takePlaces(request.GetFrameworks())
 	reap := z.takeTruth(n, request.GetContainers())

@@ -14,10 +14,12 @@ import (
 )
 
 // quietNode is a node that registers, opens its stream and says nothing more. It gives what ended the stream.
-func (z *testZone) quietNode(name string) <-chan error {
+func (z *testZone) quietNode(name string) <-chan error { return z.quietNodeOn(name, "", "") }
+
+func (z *testZone) quietNodeOn(name, folder, process string) <-chan error {
 	z.t.Helper()
 	client := trackerv1.NewResourceTrackerClient(z.conn)
-	response, err := client.Register(context.Background(), &trackerv1.RegisterRequest{NodeId: name})
+	response, err := client.Register(context.Background(), &trackerv1.RegisterRequest{NodeId: name, FolderId: folder, ProcessId: process})
 	if err != nil {
 		z.t.Fatal(err)
 	}

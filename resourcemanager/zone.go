@@ -171,6 +171,11 @@ type node struct {
 	containers map[id.Container]*container
 	// shown says that the scheduler knows the node.
 	shown bool
+	// process is the random id of the process that registered last.
+	process string
+	// twin is the NodeManager of the same name that people were told of last, and twinTold when.
+	twin     string
+	twinTold time.Time
 	// places are what frameworks may have on the node: APP, or ROLE.APP.
 	places map[string]struct{}
 }

@@ -4,6 +4,7 @@ package recovery
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -166,6 +167,23 @@ func (f *File) commit(group []write, failed func(error)) {
 			w.done(err)
 		}
 	}
+}
+
+// FolderID is a random text that was made when the file was.
+func (f *File) FolderID() (string, error) {
+	id := rand.Text()
+	err := f.db.Update(func(tx *bolt.Tx) error {
+		bucket, name := tx.Bucket(node), []byte("folder id")
+		if kept := bucket.Get(name); kept != nil {
+			id = string(kept)
+			return nil
+		}
+		return bucket.Put(name, []byte(id))
+	})
+	if err != nil {
+		return "", fmt.Errorf("keep the id of the node's folder: %w", err)
+	}
+	return id, nil
 }
 
 // Fact is a value about the node that was once measured and has to stay. It gives what is stored under name,

@@ -2,6 +2,7 @@ package recovery_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -176,5 +177,24 @@ func BenchmarkRecord(b *testing.B) {
 			<-done
 			_ = file.Close()
 		})
+	}
+}
+
+func TestAFolderKeepsItsID(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "node.db")
+	var ids []string
+	for _, path := range []string{path, path, filepath.Join(t.TempDir(), "node.db")} {
+		file, err := recovery.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := file.FolderID()
+		if err := errors.Join(err, file.Close()); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	if ids[0] == "" || ids[0] != ids[1] || ids[0] == ids[2] {
+		t.Errorf("the same folder twice, then another one: %q", ids)
 	}
 }

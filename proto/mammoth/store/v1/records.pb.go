@@ -782,9 +782,11 @@ type Node struct {
 	State            v11.NodeState             `protobuf:"varint,9,opt,name=state,proto3,enum=mammoth.api.v1.NodeState" json:"state,omitempty"`
 	Reason           string                    `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
 	// An operator wants it empty.
-	Drain         bool                   `protobuf:"varint,11,opt,name=drain,proto3" json:"drain,omitempty"`
-	DrainReason   string                 `protobuf:"bytes,12,opt,name=drain_reason,json=drainReason,proto3" json:"drain_reason,omitempty"`
-	RegisteredAt  *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	Drain        bool                   `protobuf:"varint,11,opt,name=drain,proto3" json:"drain,omitempty"`
+	DrainReason  string                 `protobuf:"bytes,12,opt,name=drain_reason,json=drainReason,proto3" json:"drain_reason,omitempty"`
+	RegisteredAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	// Of the folder that the node's NodeManager keeps its state in.
+	FolderId      string `protobuf:"bytes,14,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -908,6 +910,13 @@ func (x *Node) GetRegisteredAt() *timestamppb.Timestamp {
 		return x.RegisteredAt
 	}
 	return nil
+}
+
+func (x *Node) GetFolderId() string {
+	if x != nil {
+		return x.FolderId
+	}
+	return ""
 }
 
 type Queues struct {
@@ -1130,7 +1139,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bstart_by\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\astartBy\x125\n" +
 	"\bduration\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x12\n" +
-	"\x04gang\x18\v \x01(\x03R\x04gang\"\xed\x04\n" +
+	"\x04gang\x18\v \x01(\x03R\x04gang\"\x8a\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +
@@ -1147,7 +1156,8 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	" \x01(\tR\x06reason\x12\x14\n" +
 	"\x05drain\x18\v \x01(\bR\x05drain\x12!\n" +
 	"\fdrain_reason\x18\f \x01(\tR\vdrainReason\x12?\n" +
-	"\rregistered_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x1aY\n" +
+	"\rregistered_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12\x1b\n" +
+	"\tfolder_id\x18\x0e \x01(\tR\bfolderId\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\";\n" +

@@ -43,7 +43,11 @@ type RegisterRequest struct {
 	// Content address of the node's layers cache peers may read: http://host:port, empty if none.
 	LayerServer string `protobuf:"bytes,9,opt,name=layer_server,json=layerServer,proto3" json:"layer_server,omitempty"`
 	// What frameworks have on the node: the app's name, or ROLE.APP.
-	Frameworks    []string `protobuf:"bytes,10,rep,name=frameworks,proto3" json:"frameworks,omitempty"`
+	Frameworks []string `protobuf:"bytes,10,rep,name=frameworks,proto3" json:"frameworks,omitempty"`
+	// A random id that the node's folder keeps: NodeManagers with different ones are not the same node.
+	FolderId string `protobuf:"bytes,11,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`
+	// A random id of the process: of two that have the same folder, because a machine was copied, one is not the node.
+	ProcessId     string `protobuf:"bytes,12,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -146,6 +150,20 @@ func (x *RegisterRequest) GetFrameworks() []string {
 		return x.Frameworks
 	}
 	return nil
+}
+
+func (x *RegisterRequest) GetFolderId() string {
+	if x != nil {
+		return x.FolderId
+	}
+	return ""
+}
+
+func (x *RegisterRequest) GetProcessId() string {
+	if x != nil {
+		return x.ProcessId
+	}
+	return ""
 }
 
 type RegisterResponse struct {
@@ -783,7 +801,7 @@ var File_mammoth_tracker_v1_tracker_proto protoreflect.FileDescriptor
 
 const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\n" +
-	" mammoth/tracker/v1/tracker.proto\x12\x12mammoth.tracker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"\xad\x04\n" +
+	" mammoth/tracker/v1/tracker.proto\x12\x12mammoth.tracker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"\xe9\x04\n" +
 	"\x0fRegisterRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +
@@ -801,7 +819,10 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\n" +
 	"frameworks\x18\n" +
 	" \x03(\tR\n" +
-	"frameworks\x1aY\n" +
+	"frameworks\x12\x1b\n" +
+	"\tfolder_id\x18\v \x01(\tR\bfolderId\x12\x1d\n" +
+	"\n" +
+	"process_id\x18\f \x01(\tR\tprocessId\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xe0\x01\n" +
