@@ -45,6 +45,12 @@ func (h *held) status(address string) *corev1.ContainerStatus {
 		Reason:       c.Reason,
 		Network:      h.spec.GetNetwork(),
 	}
+	switch {
+	case c.Health == container.Healthy:
+		status.HealthySince = timeMessage(c.HealthySince)
+	case c.Health == container.NoProbe && c.State == container.Running:
+		status.HealthySince = status.GetStartedAt()
+	}
 	for _, port := range c.Seen.Ports {
 		status.Ports = append(status.Ports, &corev1.PortMapping{
 			Name: port.Name, ContainerPort: int32(port.Container), HostPort: int32(port.Host), HostAddress: address,

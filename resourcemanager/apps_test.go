@@ -89,7 +89,7 @@ func TestRollbackAndRevertKeepTheCount(t *testing.T) {
 		}
 		m.say(&masterv1.AllocateRequest{Rollout: done(3, 3)})
 		_, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web"})
-		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "no earlier version of web that came up differs from the present one") {
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "no earlier version of web that came up and held differs from the present one") {
 			t.Errorf("rolled back from 3 to 1, which is the same, or to 2, which never came up: %v", err)
 		}
 		back, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Version: 2})
@@ -122,6 +122,41 @@ func TestRollbackAndRevertKeepTheCount(t *testing.T) {
 		}
 		if _, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Version: 9}); status.Code(err) != codes.NotFound {
 			t.Errorf("rolled back to nowhere: %v", err)
+		}
+	})
+}
+
+func TestAVersionThatCameUpAndDidNotHoldIsTakenBack(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(2))
+		m := n.launchMaster()
+		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		z.deploy(spec2(2))
+		m.say(&masterv1.AllocateRequest{Rollout: done(2, 2)})
+		m.say(&masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: 2, State: apiv1.Rollout_PROGRESSING, Total: 2}})
+		m.say(&masterv1.AllocateRequest{Revert: &masterv1.Revert{FromVersion: 2, Reason: "web-3 exited with code 7"}})
+		if app := z.app("web"); app.GetVersion() != 3 || app.GetSpec().GetRoles()[0].GetImage() != "web:1" {
+			t.Fatalf("after the revert: version %d of image %s", app.GetVersion(), app.GetSpec().GetRoles()[0].GetImage())
+		}
+		m.say(&masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: 3, State: apiv1.Rollout_REVERTED, Updated: 2, Total: 2}})
+		history, err := z.apps().GetAppHistory(context.Background(), &apiv1.GetAppRequest{Name: "web"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []struct {
+			cameUp  bool
+			failure string
+		}{{true, ""}, {true, "web-3 exited with code 7"}, {true, ""}} {
+			if v := history.GetVersions()[i]; v.GetCameUp() != want.cameUp || v.GetFailure() != want.failure {
+				t.Errorf("version %d: came up %v, failure %q; want %v, %q", v.GetVersion(), v.GetCameUp(), v.GetFailure(), want.cameUp, want.failure)
+			}
+		}
+		z.deploy(spec2(2)) // once more, and it does not come up at all
+		m.say(&masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: 4, State: apiv1.Rollout_FAILED, Total: 2, Reason: "it exits"}})
+		back, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web"})
+		if err != nil || back.GetSpec().GetRoles()[0].GetImage() != "web:1" {
+			t.Errorf("rolled back from 4: %v, %v; want the program of version 3", back, err)
 		}
 	})
 }

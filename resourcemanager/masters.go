@@ -303,7 +303,11 @@ func (z *zone) setRollout(a *app, after *apiv1.Rollout) {
 	r := a.record
 	before := r.GetRollout()
 	r.Rollout = after
-	if after.GetState() == apiv1.Rollout_DONE && after.GetVersion() == r.GetVersion() {
+	switch state := after.GetState(); {
+	case after.GetVersion() != r.GetVersion():
+	case state == apiv1.Rollout_FAILED:
+		a.fell(after.GetReason())
+	case state == apiv1.Rollout_DONE, state == apiv1.Rollout_REVERTED:
 		a.cameUp()
 		if r.GetPaused() {
 			// The next one is not held because this one was.

@@ -70,18 +70,42 @@ func (z *zone) setSpec(a *app, spec *apiv1.AppSpec) {
 	z.appChanged(a)
 }
 
-// cameUp notes that all of the present version ran and was healthy.
+// cameUp notes that all of the present version ran, and counted.
 func (a *app) cameUp() {
+	a.record.GoodVersion = a.record.GetVersion()
+	a.judged(true, "")
+}
+
+// fell notes that the present version failed. One that had come up did not hold.
+func (a *app) fell(reason string) {
 	r := a.record
-	r.GoodVersion = r.GetVersion()
+	a.judged(r.GetVersions()[len(r.GetVersions())-1].GetCameUp(), reason)
+	if r.GetGoodVersion() == r.GetVersion() {
+		r.GoodVersion = 0
+		for _, version := range r.GetVersions() {
+			if held(version) {
+				r.GoodVersion = version.GetVersion()
+			}
+		}
+	}
+}
+
+// judged notes in the history what became of the present version.
+func (a *app) judged(cameUp bool, failure string) {
+	r := a.record
 	i := len(r.GetVersions()) - 1
-	if r.GetVersions()[i].GetCameUp() {
+	if r.GetVersions()[i].GetCameUp() == cameUp && r.GetVersions()[i].GetFailure() == failure {
 		return
 	}
 	last := proto.CloneOf(r.GetVersions()[i])
-	last.CameUp = true
+	last.CameUp, last.Failure = cameUp, failure
 	r.Versions = slices.Clone(r.GetVersions())
 	r.Versions[i] = last
+}
+
+// held reports whether a version came up, and did not fail after it.
+func held(version *apiv1.AppHistory_Version) bool {
+	return version.GetCameUp() && version.GetFailure() == ""
 }
 
 func (z *zone) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
@@ -118,23 +142,23 @@ func (z *zone) rollback(who peer.User, name string, version int32) (*apiv1.App, 
 	return z.viewApp(a), nil
 }
 
-// earlier finds the newest version before the present one that came up and is another program. If none ever came up, as
-// of apps whose master does not say, it is the one before.
+// earlier finds the newest version before the present one that came up, held, and is another program. Of an app whose master
+// never says what became of a version it is the one before.
 func (a *app) earlier() (*apiv1.AppHistory_Version, error) {
 	r := a.record
 	last := len(r.GetVersions()) - 1
 	if last < 1 {
 		return nil, fmt.Errorf("%s has no version before the present one: %w", r.GetName(), errdefs.ErrFailedPrecondition)
 	}
-	if r.GetGoodVersion() == 0 {
+	if !slices.ContainsFunc(r.GetVersions(), func(v *apiv1.AppHistory_Version) bool { return v.GetCameUp() || v.GetFailure() != "" }) {
 		return r.GetVersions()[last-1], nil
 	}
 	for _, version := range slices.Backward(r.GetVersions()[:last]) {
-		if version.GetCameUp() && needsNewInstances(r.GetSpec(), withCountsOf(r.GetSpec(), version.GetSpec())) {
+		if held(version) && needsNewInstances(r.GetSpec(), withCountsOf(r.GetSpec(), version.GetSpec())) {
 			return version, nil
 		}
 	}
-	return nil, fmt.Errorf("no earlier version of %s that came up differs from the present one; \"mammoth app history %s\" lists those that are kept, name one with --to: %w",
+	return nil, fmt.Errorf("no earlier version of %s that came up and held differs from the present one; \"mammoth app history %s\" lists those that are kept, name one with --to: %w",
 		r.GetName(), r.GetName(), errdefs.ErrFailedPrecondition)
 }
 
@@ -172,6 +196,8 @@ func (z *zone) revert(a *app, revert *masterv1.Revert) {
 	if revert.GetFromVersion() != r.GetVersion() || a.ending() {
 		return // overtaken by another wish
 	}
+	a.fell(revert.GetReason())
+	z.appChanged(a)
 	refuse := func(why string) {
 		z.tell(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
 	}
@@ -181,7 +207,7 @@ func (z *zone) revert(a *app, revert *masterv1.Revert) {
 	}
 	good, err := a.version(r.GetGoodVersion())
 	if r.GetGoodVersion() == 0 || err != nil {
-		refuse("no version before it ever came up whole")
+		refuse("no version before it came up whole and held")
 		return
 	}
 	cause := fmt.Sprintf("revert of %d: %s", r.GetVersion(), revert.GetReason())

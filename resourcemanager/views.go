@@ -154,6 +154,7 @@ func (z *zone) viewInstance(a *app, instance *storev1.Instance) *apiv1.Instance 
 		Restarts:      report.GetRestarts(),
 		Reason:        report.GetReason(),
 		NextAttemptAt: report.GetNextAttemptAt(),
+		Failures:      report.GetFailures(),
 	}
 	cid, err := id.ParseContainer(report.GetContainerId())
 	c := a.containers[cid]

@@ -184,7 +184,9 @@ func (n *Node) launch(name string, behaviour Behaviour) {
 	})
 	if behaviour.Healthy > 0 {
 		n.after(behaviour.Healthy, name, func() {
-			n.change(name, func(s *corev1.ContainerStatus) { s.Health = corev1.ContainerStatus_HEALTHY })
+			n.change(name, func(s *corev1.ContainerStatus) {
+				s.Health, s.HealthySince = corev1.ContainerStatus_HEALTHY, timestamppb.Now()
+			})
 		})
 	}
 	if behaviour.Exit > 0 {

@@ -371,6 +371,17 @@ func yes(is bool) string {
 	return ""
 }
 
+// cameUp says whether a version came up, and whether it held.
+func cameUp(version *apiv1.AppHistory_Version) string {
+	switch {
+	case version.GetFailure() == "":
+		return yes(version.GetCameUp())
+	case version.GetCameUp():
+		return "did not hold"
+	}
+	return "failed"
+}
+
 func historyTable(w io.Writer, history *apiv1.AppHistory) error {
 	t := newTable(w, "VERSION", "CURRENT", "CAME UP", "AGE", "IMAGE", "CAUSE")
 	for _, version := range history.GetVersions() {
@@ -382,7 +393,7 @@ func historyTable(w io.Writer, history *apiv1.AppHistory) error {
 			}
 			images = append(images, role.GetImage()+" ("+orDash(shortDigest(role.GetImageDigest()))+")")
 		}
-		t.row(version.GetVersion(), yes(version.GetCurrent()), yes(version.GetCameUp()), ago(version.GetCreatedAt()), strings.Join(images, ", "), version.GetCause())
+		t.row(version.GetVersion(), yes(version.GetCurrent()), cameUp(version), ago(version.GetCreatedAt()), strings.Join(images, ", "), version.GetCause())
 	}
 	return t.Flush()
 }

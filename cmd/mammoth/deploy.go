@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/manifest"
@@ -35,6 +36,7 @@ type deployFlags struct {
 	ports, env, constraints              []string
 	strategy, canary                     string
 	exclusive                            bool
+	minHealthy                           string
 	dryRun                               bool
 	wait                                 waiting
 }
@@ -82,6 +84,7 @@ replaces all of the app; flags given with it win over it. --strategy, --canary a
 	flags.StringVar(&f.strategy, "strategy", "rolling", "how the new version takes the old one's place: rolling, canary or blue-green")
 	flags.StringVar(&f.canary, "canary", "", "the share of the requests that the new version is given until it is promoted, as in 10%")
 	flags.BoolVar(&f.exclusive, "exclusive", false, "with blue-green: the new version serves only once the old one is gone")
+	flags.StringVar(&f.minHealthy, "min-healthy", "10s", "how long an instance has to be healthy before it counts, as in 10s or 0s")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only say what would be placed where, or why not")
 	f.wait.flags(cmd)
 	must(cmd.RegisterFlagCompletionFunc("name", c.completeApps))
@@ -180,6 +183,13 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 			return func(r *apiv1.RoleSpec) {
 				update(r).Once = &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: percent}
 			}, err
+		}),
+		edit("min-healthy", func() (func(*apiv1.RoleSpec), error) {
+			d, err := time.ParseDuration(f.minHealthy)
+			if err != nil || d < 0 {
+				err = fmt.Errorf("%q is not a duration as in 500ms, 10s or 5m", f.minHealthy)
+			}
+			return func(r *apiv1.RoleSpec) { update(r).MinHealthy = durationpb.New(d) }, err
 		}),
 		edit("exclusive", func() (func(*apiv1.RoleSpec), error) {
 			var err error

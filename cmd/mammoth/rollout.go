@@ -206,7 +206,7 @@ func isCanary(app *apiv1.App) bool {
 
 // heard is done when the app's master acts upon what was said.
 func heard(c change, now *apiv1.App) (bool, error) {
-	return now.GetObservedGeneration() >= c.app.GetGeneration(), nil
+	return heeded(c, now), nil
 }
 
 func (c *cli) appResumeCommand() *cobra.Command {

@@ -60,7 +60,7 @@ func rolledOut(c change, now *apiv1.App) (bool, error) {
 		case apiv1.Rollout_REVERTED:
 			return false, fmt.Errorf("version %d did not come up and was reverted: %s", c.app.GetVersion(), reasonOf(rollout.GetReason(), now))
 		case apiv1.Rollout_PAUSED:
-			return now.GetObservedGeneration() >= c.app.GetGeneration(), nil
+			return heeded(c, now), nil
 		}
 	}
 	if now.GetVersion() > c.app.GetVersion() {
@@ -89,16 +89,19 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(specified(now)), "instance"))
 	}
 	for _, instance := range now.GetInstances() {
+		if limit := maxFailures(now, instance); instance.GetState() == apiv1.Instance_BACKOFF && limit > 0 && instance.GetFailures() >= limit && heeded(c, now) {
+			return false, fmt.Errorf("%s %s", instance.GetId(), reasonOf(instance.GetReason(), now))
+		}
 		if instance.GetPort() == 0 && hasPorts(now, instance) {
 			return false, nil // its node has not told the zone yet where it is reached
 		}
 	}
 	if now.GetRollout().GetState() == apiv1.Rollout_PAUSED {
 		// Two versions serve side by side: there may be more instances than are wanted of one.
-		return now.GetObservedGeneration() >= c.app.GetGeneration() && now.GetRunning() >= now.GetWanted() &&
+		return heeded(c, now) && now.GetRunning() >= now.GetWanted() &&
 			int(now.GetRunning()) == len(now.GetInstances()), nil
 	}
-	return now.GetObservedGeneration() >= c.app.GetGeneration() && now.GetState() == apiv1.App_RUNNING &&
+	return heeded(c, now) && now.GetState() == apiv1.App_RUNNING &&
 		now.GetRollout().GetState() != apiv1.Rollout_PROGRESSING &&
 		now.GetRunning() == now.GetWanted() && len(now.GetInstances()) == int(now.GetWanted()), nil
 }
@@ -106,7 +109,22 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 // failedSince reports whether what was under way has been given up since the change was made.
 func failedSince(c change, now *apiv1.App) bool {
 	return now.GetRollout().GetState() == apiv1.Rollout_FAILED && c.app.GetRollout().GetState() != apiv1.Rollout_FAILED &&
-		now.GetRollout().GetVersion() >= c.app.GetVersion() && now.GetObservedGeneration() >= c.app.GetGeneration()
+		now.GetRollout().GetVersion() >= c.app.GetVersion() && heeded(c, now)
+}
+
+// heeded reports whether the app's master acts upon the change.
+func heeded(c change, now *apiv1.App) bool {
+	return now.GetObservedGeneration() >= c.app.GetGeneration()
+}
+
+// maxFailures is how often an instance may fail within the window before its rollout has failed.
+func maxFailures(app *apiv1.App, instance *apiv1.Instance) int32 {
+	for _, role := range app.GetSpec().GetRoles() {
+		if role.GetName() == instance.GetRole() {
+			return role.GetRestart().GetMaxFailures()
+		}
+	}
+	return 0
 }
 
 // wholeCount is of how many instances those that run are told: of an app that is or goes down, of those that it would have.

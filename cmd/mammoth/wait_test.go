@@ -116,7 +116,17 @@ func TestARolloutIsDoneOnlyWhenItsOwnVersionRuns(t *testing.T) {
 			a.Rollout = &apiv1.Rollout{State: apiv1.Rollout_REVERTED, Version: 3, Reason: "no"}
 		}), err: "was reverted"},
 		"overtaken": {now: app(func(a *apiv1.App) { a.Version, a.Instances[0].Version = 3, 3 }), err: "newer version"},
-		"degraded":  {now: app(func(a *apiv1.App) { a.State, a.Reason = apiv1.App_DEGRADED, "all died" }), err: "all died"},
+		"keeps failing": {now: app(func(a *apiv1.App) {
+			a.Running = 0
+			a.Spec = &apiv1.AppSpec{Roles: []*apiv1.RoleSpec{{Restart: &apiv1.RestartPolicy{MaxFailures: 5}}}}
+			a.Instances[0].State, a.Instances[0].Failures, a.Instances[0].Reason = apiv1.Instance_BACKOFF, 5, "failed 5 times, last: exited with code 7"
+		}), err: "exited with code 7"},
+		"fails, but not for good": {now: app(func(a *apiv1.App) {
+			a.Running = 0
+			a.Spec = &apiv1.AppSpec{Roles: []*apiv1.RoleSpec{{Restart: &apiv1.RestartPolicy{MaxFailures: 5}}}}
+			a.Instances[0].State, a.Instances[0].Failures = apiv1.Instance_BACKOFF, 4
+		})},
+		"degraded": {now: app(func(a *apiv1.App) { a.State, a.Reason = apiv1.App_DEGRADED, "all died" }), err: "all died"},
 	} {
 		done, err := rolledOut(deployed, c.now)
 		if done != c.done || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {

@@ -118,6 +118,7 @@ func (d *driver) report(r *role, instance plan.Instance) {
 	report := &masterv1.InstanceReport{
 		Id: instance.Name, Role: r.name, Version: instance.Version, State: instanceStates[instance.State],
 		InService: instance.InService, Weight: int32(instance.Weight), Restarts: int32(instance.Restarts), Reason: instance.Reason,
+		Failures: int32(instance.Failures),
 	}
 	if !instance.Container.IsZero() {
 		report.ContainerId = instance.Container.String()

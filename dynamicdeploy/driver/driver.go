@@ -388,7 +388,7 @@ func (d *driver) observe(status *corev1.ContainerStatus, now time.Time) {
 		d.ended(status, now)
 		return
 	}
-	held.role.plan.Observe(seen(held.id, status))
+	held.role.plan.Observe(seen(held.id, status), now)
 }
 
 func (d *driver) ended(status *corev1.ContainerStatus, now time.Time) {

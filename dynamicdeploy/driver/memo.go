@@ -46,6 +46,8 @@ type (
 		Change     bool    `json:"c,omitempty"`
 		Base       int32   `json:"a,omitempty"`
 		Switched   bool    `json:"w,omitempty"`
+		Proven     bool    `json:"u,omitempty"`
+		Again      bool    `json:"g,omitempty"`
 	}
 )
 
@@ -119,7 +121,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 		memo.plan.Rollout = plan.RolloutMemo{
 			Version: o.Version, Restart: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
 			Best: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, Change: o.Change,
-			Base: o.Base, Switched: o.Switched,
+			Base: o.Base, Switched: o.Switched, Proven: o.Proven, Again: o.Again,
 		}
 		roles[name] = memo
 	}
@@ -148,7 +150,7 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 	role.Rollout = storedRollout{
 		Version: o.Version, Restart: nanos(o.Restart), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
 		Best: o.Best, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, Change: o.Change,
-		Base: o.Base, Switched: o.Switched,
+		Base: o.Base, Switched: o.Switched, Proven: o.Proven, Again: o.Again,
 	}
 	return role
 }

@@ -9,7 +9,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/appmaster/mastertest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -84,7 +86,7 @@ func TestARoleThatTheAppNoLongerHasIsTakenAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Name, role.Instances = "front", 2 })
 		w.Want(func(wanted *masterv1.Wanted) {
-			wanted.Spec.Roles = append(wanted.Spec.Roles, &apiv1.RoleSpec{Name: "back", Image: "back:1", Instances: 1})
+			wanted.Spec.Roles = append(wanted.Spec.Roles, &apiv1.RoleSpec{Name: "back", Image: "back:1", Instances: 1, Update: atOnce()})
 			wanted.Version++
 		})
 		w.after(2 * time.Second)
@@ -98,6 +100,44 @@ func TestARoleThatTheAppNoLongerHasIsTakenAway(t *testing.T) {
 		w.serves("web-front-1", "web-front-2")
 		if w.Registry()["web-front-1"] != fronts || w.Starts() != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
 			t.Errorf("a role that did not change was replaced: %d starts, rollout %v", w.Starts(), w.Rollout())
+		}
+	})
+}
+
+// By default an instance counts once it has been healthy for ten seconds, which a new master is told by the nodes.
+func TestAnInstanceCountsOnceItHasBeenHealthyForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Update = nil })
+		w.after(9 * time.Second)
+		w.serves("web-1", "web-2", "web-3")
+		if state := w.Rollout().GetState(); state != apiv1.Rollout_PROGRESSING {
+			t.Errorf("after nine seconds the rollout is %v", state)
+		}
+		w.kill()
+		w.start()
+		w.after(2 * time.Second)
+		if state := w.Rollout().GetState(); state != apiv1.Rollout_DONE {
+			t.Errorf("after eleven seconds and under a new master the rollout is %v", state)
+		}
+
+		w.behave(func(spec *corev1.ContainerSpec) mastertest.Behaviour {
+			behaviour := mastertest.Sound(spec)
+			behaviour.Exit = 5 * time.Second
+			return behaviour
+		})
+		w.Want(func(wanted *masterv1.Wanted) {
+			wanted.Spec.Roles[0].Image, wanted.Version = "web:2", wanted.GetVersion()+1
+		})
+		for range 60 {
+			w.after(time.Second)
+			for _, instance := range []string{"web-1", "web-2", "web-3"} {
+				if w.Registry()[instance] == "" {
+					t.Fatalf("%s left for a version that dies young: %v", instance, w.Instances())
+				}
+			}
+		}
+		if reverts := w.Reverts(); len(reverts) != 1 {
+			t.Errorf("reverts: %v", reverts)
 		}
 	})
 }

@@ -41,8 +41,9 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec, count int) plan.Wan
 		Version: wanted.GetVersion(),
 		Update: plan.Update{
 			MaxSurge: int(update.GetMaxSurge()), MaxUnavailable: int(update.GetMaxUnavailable()),
-			Deadline: duration(update.GetDeadline(), defaults.RolloutDeadline),
-			Strategy: strategies[update.GetStrategy()], Percent: int(update.GetCanaryPercent()), Exclusive: update.GetExclusive(),
+			Deadline:   duration(update.GetDeadline(), defaults.RolloutDeadline),
+			MinHealthy: defaults.MinHealthy,
+			Strategy:   strategies[update.GetStrategy()], Percent: int(update.GetCanaryPercent()), Exclusive: update.GetExclusive(),
 			MaxErrorPercent: update.GetMaxErrorPercent(),
 		},
 		Restart: plan.Restart{
@@ -54,6 +55,9 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec, count int) plan.Wan
 		CanRevert: (update == nil || update.GetAutoRevert()) && !wanted.GetReverted() && wanted.GetVersion() > 1,
 		Reverted:  wanted.GetReverted(),
 		Paused:    wanted.GetPaused(),
+	}
+	if update.GetMinHealthy() != nil {
+		w.Update.MinHealthy = update.GetMinHealthy().AsDuration() // none at all may be wanted
 	}
 	if percent := wanted.GetCanaryPercent(); percent > 0 {
 		w.Update.Percent = int(percent)
@@ -191,6 +195,9 @@ func seen(container id.Container, status *corev1.ContainerStatus) plan.Status {
 		switch status.GetHealth() {
 		case corev1.ContainerStatus_NONE, corev1.ContainerStatus_HEALTHY:
 			s.Health = plan.Good
+			if status.GetHealthySince() != nil {
+				s.GoodSince = status.GetHealthySince().AsTime()
+			}
 		case corev1.ContainerStatus_UNHEALTHY:
 			s.Health = plan.Bad
 		}

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/mammoth-os/mammoth/appmaster/mastertest"
 	"github.com/mammoth-os/mammoth/dynamicdeploy/driver"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -30,7 +32,7 @@ func newWorld(t *testing.T, nodes int, change func(*apiv1.RoleSpec)) *world {
 	}
 	w.Want(func(wanted *masterv1.Wanted) {
 		role := wanted.GetSpec().GetRoles()[0]
-		role.Image, role.Instances = "web:1", 3
+		role.Image, role.Instances, role.Update = "web:1", 3, atOnce()
 		if change != nil {
 			change(role)
 		}
@@ -45,6 +47,11 @@ func newWorld(t *testing.T, nodes int, change func(*apiv1.RoleSpec)) *world {
 		}
 	})
 	return w
+}
+
+// atOnce is a policy by which an instance counts as soon as it is healthy.
+func atOnce() *apiv1.UpdatePolicy {
+	return &apiv1.UpdatePolicy{MaxSurge: 1, AutoRevert: true, MinHealthy: durationpb.New(0)}
 }
 
 func (w *world) add(name string) { w.nodes[name] = w.AddNode(name, 100) }

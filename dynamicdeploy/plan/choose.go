@@ -30,7 +30,7 @@ func (r *Role) leaveBy(s *slot) time.Time {
 // replace has the wanted version take the place of every other.
 //
 // Surplus slots leave first. One that nobody has seen yet may be the only one that serves: it is judged later. Outdated
-// and evicted ones leave when they serve nobody, or when enough healthy ones remain without them: count−MaxUnavailable
+// and evicted ones leave when they serve nobody, or when enough that count remain without them: count−MaxUnavailable
 // for outdated ones, the whole count for evicted ones. Then slots are opened until there are count new ones, but never
 // more than count+MaxSurge of all kinds.
 func (r *Role) replace(now time.Time) {
@@ -46,7 +46,7 @@ func (r *Role) replace(now time.Time) {
 		if s.leaving {
 			continue
 		}
-		if r.phase(s, now) == healthy && !s.dark {
+		if r.counts(s, now) && !s.dark {
 			available++
 		}
 		switch {
@@ -76,7 +76,7 @@ func (r *Role) replace(now time.Time) {
 		by := r.leaveBy(s)
 		forced := count == 0 || !by.IsZero() && !now.Before(by)
 		switch r.phase(s, now) {
-		case healthy:
+		case healthy, proving:
 			if forced || s.dark || available > floor {
 				s.leaving = true
 				if !s.dark {
@@ -109,8 +109,8 @@ func (r *Role) withdrawSurge(fresh []*slot, surplus int, now time.Time) []*slot 
 	return fresh
 }
 
-// shrink has the least worthy of too many slots leave, and tells how many healthy ones were among them.
-func (r *Role) shrink(slots []*slot, count int, now time.Time) (healthyOnes int) {
+// shrink has the least worthy of too many slots leave, and tells how many that count were among them.
+func (r *Role) shrink(slots []*slot, count int, now time.Time) (counted int) {
 	surplus := len(slots) - count
 	if surplus <= 0 {
 		return 0
@@ -121,22 +121,26 @@ func (r *Role) shrink(slots []*slot, count int, now time.Time) (healthyOnes int)
 	})
 	for _, s := range slots[:surplus] {
 		switch r.phase(s, now) {
-		case healthy:
+		case healthy, proving:
 			s.leaving = true
-			healthyOnes++
+			if r.counts(s, now) {
+				counted++
+			}
 		case unseen, returned:
 			s.leaving = count == 0
 		default:
 			s.leaving = true
 		}
 	}
-	return healthyOnes
+	return counted
 }
 
 // worth orders slots for scale-in: those that serve nobody go first.
 func (r *Role) worth(s *slot, now time.Time) int {
 	switch r.phase(s, now) {
 	case healthy:
+		return 4
+	case proving:
 		return 3
 	case unseen, returned:
 		return 2

@@ -50,7 +50,7 @@ func (r *Role) base() int32 {
 		}
 		return base
 	}
-	if r.rollout.settled() {
+	if r.rollout.settled() || r.rollout.proven {
 		return 0
 	}
 	var newest int32
@@ -101,7 +101,7 @@ func (r *Role) canaries() int {
 }
 
 // sideBySide keeps the whole count of the version before and some of the wanted one; every other leaves once it is not
-// missed. It tells how many of the wanted one are healthy.
+// missed. It tells how many of the wanted one count.
 func (r *Role) sideBySide(count int, dark bool, now time.Time) (ready int) {
 	base := r.base()
 	others := slices.DeleteFunc(r.sorted(), func(s *slot) bool { return s.version == base || s.version == r.wanted.Version })
@@ -120,7 +120,7 @@ func (r *Role) sideBySide(count int, dark bool, now time.Time) (ready int) {
 	serving, waiting := 0, false
 	for _, s := range r.sorted() {
 		waiting = waiting || s.version == base && s.dark && !s.leaving
-		if s.version != r.wanted.Version && !s.dark && !s.leaving && r.phase(s, now) == healthy {
+		if s.version != r.wanted.Version && !s.dark && !s.leaving && r.serves(s, now) {
 			serving++
 		}
 	}
@@ -131,7 +131,7 @@ func (r *Role) sideBySide(count int, dark bool, now time.Time) (ready int) {
 			// The version before was about to serve alone.
 			s.leaving = true
 		case phase == unseen || phase == returned:
-		case phase != healthy || s.dark:
+		case !r.serves(s, now) || s.dark:
 			s.leaving = true
 		case serving > r.wanted.Count:
 			s.leaving = true
@@ -171,10 +171,10 @@ func (r *Role) of(version int32) []*slot {
 }
 
 // tend brings the slots of a version to a count, and moves those that are evicted: they leave when another one stands in
-// for them. It tells how many are healthy.
+// for them. It tells how many count.
 func (r *Role) tend(slots []*slot, version int32, count int, dark bool, now time.Time) (available int) {
 	var staying, moving []*slot
-	available = r.healthyOf(slots, now)
+	available = r.countOf(slots, now)
 	for _, s := range slots {
 		if r.evicted(s) {
 			moving = append(moving, s)
@@ -187,7 +187,7 @@ func (r *Role) tend(slots []*slot, version int32, count int, dark bool, now time
 		by := r.leaveBy(s)
 		forced := count == 0 || !by.IsZero() && !now.Before(by)
 		switch r.phase(s, now) {
-		case healthy:
+		case healthy, proving:
 			if forced || available > count {
 				s.leaving = true
 				available--
@@ -248,16 +248,22 @@ func (r *Role) holdStill(now time.Time) {
 		r.tend(fresh, r.wanted.Version, min(max(len(fresh), count), most), false, now)
 		return
 	}
-	// Old ones that serve are not given up for new ones that do not.
-	needed := max(0, min(r.healthyOf(old, now), count-r.healthyOf(fresh, now)))
+	// Old ones that serve, or may for all that is known yet, are not given up for new ones that do not.
+	serving := r.countOf(old, now)
+	for _, s := range old {
+		if phase := r.phase(s, now); phase == unseen || phase == returned {
+			serving++
+		}
+	}
+	needed := max(0, min(serving, count-r.countOf(fresh, now)))
 	ofFresh := min(len(fresh), most-needed)
 	r.tend(fresh, r.wanted.Version, ofFresh, false, now)
 	r.tend(old, base, min(max(len(old), count-ofFresh), most-ofFresh), false, now)
 }
 
-func (r *Role) healthyOf(slots []*slot, now time.Time) (n int) {
+func (r *Role) countOf(slots []*slot, now time.Time) (n int) {
 	for _, s := range slots {
-		if !s.leaving && r.phase(s, now) == healthy {
+		if !s.leaving && r.counts(s, now) {
 			n++
 		}
 	}
@@ -286,7 +292,7 @@ func (r *Role) weights(now time.Time) (fresh, old int) {
 		case s.leaving || !inService(s):
 		case s.version == r.wanted.Version:
 			canaries++
-		case r.phase(s, now) == healthy:
+		case r.serves(s, now):
 			others++
 		}
 	}

@@ -33,7 +33,7 @@ func (r *Role) fail(s *slot, exit Exit, now time.Time) {
 	s.failures = r.recent(append(s.failures, now), now)
 	s.notBefore = now.Add(r.wanted.Restart.wait(len(s.failures)))
 	if s.version == r.wanted.Version {
-		r.rollout.failed(exit.Reason, now)
+		r.failed(exit.Reason, now)
 	}
 }
 

@@ -44,6 +44,8 @@ type RolloutMemo struct {
 	Change     bool
 	Base       int32
 	Switched   bool
+	Proven     bool
+	Again      bool
 }
 
 // Memo gives what the next master needs.
@@ -63,7 +65,7 @@ func (r *Role) Memo() Memo {
 	memo.Rollout = RolloutMemo{
 		Version: o.version, Restart: o.restart, State: o.state, ProgressAt: o.progressAt, Best: o.best,
 		Failures: slices.Clone(o.failures), Reason: o.reason, Change: o.change,
-		Base: o.base, Switched: o.switched,
+		Base: o.base, Switched: o.switched, Proven: o.proven, Again: o.again,
 	}
 	return memo
 }
@@ -86,7 +88,7 @@ func (r *Role) Restore(memo Memo) {
 	restored := rollout{
 		version: o.Version, restart: o.Restart, state: o.State, progressAt: o.ProgressAt, best: o.Best,
 		failures: o.Failures, reason: o.Reason, lastReason: o.Reason, change: o.Change,
-		base: o.Base, switched: o.Switched,
+		base: o.Base, switched: o.Switched, proven: o.Proven, again: o.Again,
 	}
 	if o.State == NoRollout {
 		return

@@ -1,6 +1,10 @@
 package plan
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // confirmation is how long a withdrawal may stay unconfirmed before it is asked for again.
 const confirmation = 5 * time.Second
@@ -114,6 +118,8 @@ func (r *Role) deadline(now time.Time) time.Time {
 			if c := s.current; r.wanted.StartPeriod > 0 && c.status.Stage == Running {
 				at(c.status.RunningSince.Add(r.wanted.StartPeriod))
 			}
+		case proving:
+			at(r.countsFrom(s.current))
 		case withdrawing:
 			at(s.current.outAt.Add(confirmation))
 		case draining:
@@ -124,8 +130,11 @@ func (r *Role) deadline(now time.Time) time.Time {
 			}
 		}
 	}
-	if r.rollout.state == Progressing && r.wanted.Update.Deadline > 0 {
-		at(r.rollout.progressAt.Add(r.wanted.Update.Deadline))
+	switch o := &r.rollout; {
+	case o.state == Progressing && !o.again && r.wanted.Update.Deadline > 0:
+		at(o.progressAt.Add(r.wanted.Update.Deadline))
+	case o.state == Failed:
+		at(o.calmFrom(r.watch()))
 	}
 	return next
 }
@@ -167,10 +176,27 @@ func (r *Role) phase(s *slot, now time.Time) phase {
 		return unseen
 	case c.unanswered, c.status.Health == Bad, r.overdue(c, now):
 		return failing
+	case c.status.Stage == Running && c.status.Health == Good && now.Before(r.countsFrom(c)):
+		return proving
 	case c.status.Stage == Running && c.status.Health == Good:
 		return healthy
 	}
 	return starting
+}
+
+// countsFrom is when a healthy container has been so for long enough.
+func (r *Role) countsFrom(c *container) time.Time { return c.goodSince.Add(r.wanted.Update.MinHealthy) }
+
+// serves reports whether requests get answers from a slot.
+func (r *Role) serves(s *slot, now time.Time) bool {
+	phase := r.phase(s, now)
+	return phase == healthy || phase == proving
+}
+
+// counts reports whether a slot is one of the instances that there must be before another may go. One of the version that
+// is coming in must have been healthy for a while; the others have nothing to prove, they serve.
+func (r *Role) counts(s *slot, now time.Time) bool {
+	return r.phase(s, now) == healthy || r.serves(s, now) && (r.outdated(s) || r.evicted(s) || r.rollout.settled())
 }
 
 // drainedAt is when a withdrawn container may be stopped: at once when its start was refused, and sooner when people shorten
@@ -206,6 +232,7 @@ func (r *Role) Instances(now time.Time) []Instance {
 	for i, s := range slots {
 		instance := Instance{
 			Name: r.instance(s), Number: s.number, Version: s.version, Restarts: s.restarts, State: r.state(s, now),
+			Failures:  len(r.recent(slices.Clone(s.failures), now)),
 			InService: inService(s), Weight: old,
 		}
 		if s.version == r.wanted.Version {
@@ -219,6 +246,8 @@ func (r *Role) Instances(now time.Time) []Instance {
 			instance.Reason, instance.NextAttempt = r.backoffReason(s), s.notBefore
 		case Pending:
 			instance.Reason = s.reason
+		case Starting:
+			instance.Reason = r.provingReason(s, now)
 		case Unhealthy, IsDraining, Stopping:
 			if s.current.failed {
 				instance.Reason = s.reason
@@ -229,6 +258,18 @@ func (r *Role) Instances(now time.Time) []Instance {
 		instances[i] = instance
 	}
 	return instances
+}
+
+// provingReason is the sentence for an instance that does not count yet, empty for one that is not healthy yet.
+func (r *Role) provingReason(s *slot, now time.Time) string {
+	if r.phase(s, now) != proving {
+		return ""
+	}
+	what := "it runs"
+	if r.wanted.StartPeriod > 0 {
+		what = "it is healthy"
+	}
+	return fmt.Sprintf("%s, and counts once that has lasted %v", what, r.wanted.Update.MinHealthy)
 }
 
 // inService says whether a slot's container serves as soon as its node finds it healthy.

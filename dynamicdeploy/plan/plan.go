@@ -43,6 +43,8 @@ type Update struct {
 	Exclusive bool
 	// MaxSurge is how many instances there may be above the count; MaxUnavailable how many healthy ones may be missing.
 	MaxSurge, MaxUnavailable int
+	// MinHealthy is how long an instance must have been healthy, without a break, before it counts.
+	MinHealthy time.Duration
 	// Deadline without progress after which a rollout has failed. Zero is none.
 	Deadline time.Duration
 	// MaxErrorPercent is the share of the new version's answers that may be errors. Zero does not look.
@@ -92,8 +94,8 @@ type Status struct {
 	Container id.Container
 	Stage     Stage
 	Health    Health
-	// RunningSince is set from Running on.
-	RunningSince time.Time
+	// RunningSince is set from Running on, GoodSince while it is Good. They are the node's clock.
+	RunningSince, GoodSince time.Time
 	// Reason is the node's sentence about a failing probe; may be empty.
 	Reason string
 }
@@ -208,6 +210,8 @@ type Instance struct {
 	// Weight is its share of the requests among the instances that are in service; 100 is the normal one.
 	Weight   int
 	Restarts int
+	// Failures within the window.
+	Failures int
 	Reason   string
 	// NextAttempt is when a start that is held back is tried.
 	NextAttempt time.Time

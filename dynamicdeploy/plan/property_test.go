@@ -59,6 +59,7 @@ func newWorld(t *rapid.T) *world {
 			Count: rapid.IntRange(0, 5).Draw(t, "count"), Version: 1,
 			Update: Update{
 				MaxSurge: rapid.IntRange(0, 2).Draw(t, "surge"), MaxUnavailable: rapid.IntRange(0, 2).Draw(t, "unavailable"), Deadline: 5 * time.Minute,
+				MinHealthy: time.Duration(rapid.IntRange(0, 3).Draw(t, "healthy for")) * 4 * time.Second,
 			},
 			Restart: Restart{Window: 10 * time.Minute, MaxFailures: 5, Backoff: time.Second, MaxBackoff: time.Minute},
 			Drain:   time.Duration(rapid.IntRange(0, 3).Draw(t, "drain")) * time.Second,
@@ -109,10 +110,10 @@ func (w *world) tell(c *thing) {
 	case c.released:
 		status.Stage = Ending
 	case c.healthy:
-		status.Health = Good
+		status.Health, status.GoodSince = Good, c.runningSince
 	}
 	c.told = true
-	w.role.Observe(status)
+	w.role.Observe(status, w.now)
 }
 
 // next has the plan decide and checks every action.
@@ -311,7 +312,7 @@ func (w *world) step(benign bool) {
 	case "sicken":
 		if c := w.pick(func(c *thing) bool { return c.healthy && !c.released && w.nodes[c.node] != Lost }); c != nil {
 			c.healthy = false
-			w.role.Observe(Status{Container: c.id, Stage: Running, Health: Bad, RunningSince: c.runningSince})
+			w.role.Observe(Status{Container: c.id, Stage: Running, Health: Bad, RunningSince: c.runningSince}, w.now)
 		}
 	case "refuse":
 		if c := w.pick(func(c *thing) bool { return c.started && !c.told && !c.released }); c != nil {
@@ -404,9 +405,12 @@ func (w *world) setNode(to, instead NodeState) {
 	w.role.SetNode(name, to)
 }
 
-// settle is a world that obliges until nothing is left to do.
+// settle is a world that obliges until nothing is left to do. A rollout that has failed is tried again.
 func (w *world) settle() {
 	w.wanted.Paused, w.wanted.Update.Percent = false, 100
+	if w.role.rollout.state == Failed {
+		w.wanted.Version++
+	}
 	w.role.Want(w.wanted, w.now)
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
 		w.nodes[name] = Ready
@@ -488,5 +492,70 @@ func TestWhileNothingFailsEnoughAlwaysServe(t *testing.T) {
 			w.step(true)
 		}
 		w.settle()
+	})
+}
+
+// A version whose every instance dies before it has been healthy for long enough takes nothing from the one before: whatever the
+// strategy, of that one wanted−unavailable serve.
+func TestWhatDiesYoungTakesNothingAway(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		w.wanted.Update.MinHealthy = 10 * time.Second
+		w.settle()
+		old := w.wanted.Version
+		w.wanted.Version++
+		w.wanted.Update.Strategy = rapid.SampledFrom([]Strategy{Rolling, Canary, BlueGreen}).Draw(t, "strategy")
+		w.wanted.Update.Percent = rapid.IntRange(1, 100).Draw(t, "percent")
+		w.wanted.Update.Exclusive = rapid.Bool().Draw(t, "exclusive")
+		w.role.Want(w.wanted, w.now)
+		w.next()
+		young := func(c *thing) bool { return c.version != old && c.healthy && !c.released }
+		for range rapid.IntRange(1, 120).Draw(t, "steps") {
+			switch rapid.SampledFrom([]string{"grant", "healthy", "confirm", "gone", "pass", "pass", "crash", "reborn"}).Draw(t, "step") {
+			case "grant":
+				w.grant()
+			case "healthy":
+				if c := w.pick(func(c *thing) bool { return c.started && !c.healthy && !c.released }); c != nil {
+					c.healthy, c.runningSince = true, w.now
+					w.tell(c)
+				}
+			case "confirm":
+				w.confirm()
+			case "gone":
+				if c := w.pick(func(c *thing) bool { return c.released }); c != nil {
+					w.gone(c, Nobody)
+				}
+			case "pass":
+				then := w.now.Add(time.Duration(rapid.IntRange(1, 9000).Draw(t, "ms")) * time.Millisecond)
+				for _, c := range w.all() {
+					if young(c) && !then.Before(c.runningSince.Add(w.wanted.Update.MinHealthy)) {
+						w.gone(c, App)
+						w.next()
+					}
+				}
+				w.now = then
+			case "crash":
+				if c := w.pick(young); c != nil {
+					w.gone(c, App)
+				}
+			case "reborn":
+				w.master(w.role.Memo())
+				for _, c := range w.all() {
+					if c.started {
+						w.tell(c)
+					}
+				}
+			}
+			w.next()
+			serving := 0
+			for _, c := range w.all() {
+				if c.version == old && c.healthy && c.inService {
+					serving++
+				}
+			}
+			if serving < w.wanted.Count-w.wanted.Update.MaxUnavailable {
+				t.Fatalf("of version %d only %d serve where %d are wanted and %d may be missing\n%s", old, serving, w.wanted.Count, w.wanted.Update.MaxUnavailable, w)
+			}
+		}
 	})
 }

@@ -65,6 +65,8 @@ type container struct {
 	// seen: its node has spoken of it.
 	seen   bool
 	status Status
+	// goodSince is since when it has been healthy without a break, by the master's clock where the master saw it become so.
+	goodSince time.Time
 	// unanswered: its node did not answer the start.
 	unanswered bool
 	// failed: its failure has been counted.
@@ -183,15 +185,29 @@ func (r *Role) StartFailed(container id.Container, reason string, mayRun bool, n
 }
 
 // Observe takes a node's word on a container.
-func (r *Role) Observe(status Status) {
+func (r *Role) Observe(status Status, now time.Time) {
 	s := r.holder(status.Container)
 	if s == nil {
 		return
 	}
+	s.current.good(status, now)
 	s.current.seen, s.current.started, s.current.status = true, true, status
 	if status.Stage == Running && status.Health == Good {
 		s.shunned = ""
 		r.node(s.current.node).failures = nil
+	}
+}
+
+// good notes since when a container has been healthy. What became so while this master watched is timed by its own clock, for
+// the node's may be wrong; of what was healthy before only the node can tell.
+func (c *container) good(status Status, now time.Time) {
+	switch {
+	case status.Stage != Running || status.Health != Good:
+		c.goodSince = time.Time{}
+	case !c.seen && c.adopted && !status.GoodSince.IsZero() && status.GoodSince.Before(now):
+		c.goodSince = status.GoodSince
+	case c.goodSince.IsZero() || !status.GoodSince.Equal(c.status.GoodSince):
+		c.goodSince = now
 	}
 }
 

@@ -10,7 +10,8 @@ type rollout struct {
 	version int32
 	restart time.Time
 	state   RolloutState
-	// progressAt is when best, the number of new instances that were healthy together, last rose.
+	// progressAt is when best last rose: the number of new instances that were healthy together, and of those that counted.
+	// Of a rollout that is over it is the end.
 	progressAt time.Time
 	best       int
 	failures   []time.Time
@@ -20,6 +21,10 @@ type rollout struct {
 	change bool
 	// base is the version that came up whole before, which serves until the new one has proven itself; zero if none did.
 	base int32
+	// proven: the version has come up whole, so that a restart of it, or a failure after it, brings back no other.
+	proven bool
+	// again: it was done, and its version did not hold. No deadline counts then: of instances that only wait for room it did.
+	again bool
 	// switched: of BlueGreen, the new version has taken over.
 	switched bool
 	// requests and errors are what balancers have counted for the new version.
@@ -32,13 +37,13 @@ func (o *rollout) want(wanted Wanted, now time.Time) {
 	}
 	next := rollout{
 		version: wanted.Version, restart: wanted.RestartBefore, state: Progressing,
-		progressAt: now, change: o.version != wanted.Version, base: o.base, switched: o.switched,
+		progressAt: now, change: o.version != wanted.Version, base: o.base, switched: o.switched, proven: o.proven,
 	}
 	if wanted.Reverted {
 		next.reason = o.reason
 	}
 	if next.change {
-		next.switched = false
+		next.switched, next.proven = false, false
 		restarting := !o.change && o.base == 0 && o.state != NoRollout
 		if o.switched || restarting || o.state == Done || o.state == Reverted {
 			next.base = o.version
@@ -47,11 +52,33 @@ func (o *rollout) want(wanted Wanted, now time.Time) {
 	*o = next
 }
 
-func (o *rollout) failed(reason string, now time.Time) {
-	if o.state == Progressing || o.state == Paused {
-		o.failures = append(o.failures, now)
-		o.lastReason = reason
+// failed takes a failure of the wanted version. Soon after its last step it begins the rollout anew: the version did not hold.
+func (r *Role) failed(reason string, now time.Time) {
+	o := &r.rollout
+	switch {
+	case o.state == Progressing, o.state == Paused, o.state == Failed:
+	case o.state == Done && now.Before(o.progressAt.Add(r.watch())):
+		o.state, o.progressAt, o.best, o.again = Progressing, now, 0, true
+		o.reason = fmt.Sprintf("version %d had come up and does not hold: %s", o.version, reason)
+	default:
+		return
 	}
+	o.failures = r.recent(append(o.failures, now), now)
+	o.lastReason = reason
+}
+
+// watch is how long after its last step a rollout is still judged by the failures of its version, and how long the instances
+// of one that failed must have gone without a failure before it is done after all.
+func (r *Role) watch() time.Duration { return max(watchPeriod, r.wanted.Update.MinHealthy) }
+
+const watchPeriod = time.Minute
+
+// calmFrom is when a rollout has been without a failure for a while.
+func (o *rollout) calmFrom(watch time.Duration) time.Time {
+	if len(o.failures) == 0 {
+		return time.Time{}
+	}
+	return o.failures[len(o.failures)-1].Add(watch)
 }
 
 // judge follows a rollout and asks to revert one that has failed.
@@ -60,9 +87,10 @@ func (r *Role) judge(now time.Time) {
 	if o.state != Progressing && o.state != Failed && o.state != Paused {
 		return
 	}
-	updated, outdated := r.progress(now)
-	if outdated == 0 && updated >= r.wanted.Count {
-		o.state, o.failures, o.base, o.switched = Done, nil, 0, false
+	updated, young, outdated := r.progress(now)
+	calm := o.state != Failed || !now.Before(o.calmFrom(r.watch()))
+	if outdated == 0 && updated >= r.wanted.Count && calm {
+		o.state, o.progressAt, o.base, o.switched, o.proven, o.again = Done, now, 0, false, true, false
 		if r.wanted.Reverted {
 			o.state = Reverted
 		} else {
@@ -78,8 +106,8 @@ func (r *Role) judge(now time.Time) {
 	} else if o.state == Paused {
 		o.state, o.reason, o.progressAt = Progressing, "", now
 	}
-	if updated > o.best {
-		o.best, o.progressAt = updated, now
+	if reached := 2*updated + young; reached > o.best {
+		o.best, o.progressAt = reached, now
 	}
 	if r.awaitsOwn(now) {
 		o.progressAt = now
@@ -94,8 +122,8 @@ func (r *Role) judge(now time.Time) {
 			100*float64(o.errors)/float64(o.requests), o.requests, o.version, r.wanted.Update.MaxErrorPercent)
 	case policy.MaxFailures > 0 && len(o.failures) >= policy.MaxFailures:
 		o.reason = fmt.Sprintf("version %d failed %d times within %v, last: %s", o.version, len(o.failures), policy.Window, o.lastReason)
-	case o.state == Progressing && r.wanted.Update.Deadline > 0 && !now.Before(o.progressAt.Add(r.wanted.Update.Deadline)):
-		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances are healthy", o.version, r.wanted.Update.Deadline, updated, r.wanted.Count)
+	case o.state == Progressing && !o.again && r.wanted.Update.Deadline > 0 && !now.Before(o.progressAt.Add(r.wanted.Update.Deadline)):
+		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances run", o.version, r.wanted.Update.Deadline, updated, r.wanted.Count)
 		if o.lastReason != "" {
 			o.reason += ", last failure: " + o.lastReason
 		}
@@ -120,27 +148,31 @@ func (r *Role) awaitsOwn(now time.Time) bool {
 	return false
 }
 
-// progress counts the healthy instances that are as wanted, and those that are not as wanted and not gone.
-func (r *Role) progress(now time.Time) (updated, outdated int) {
+// progress counts the instances that are as wanted and have been healthy for long enough, those that are only on the way to
+// it, and those that are not as wanted and not gone.
+func (r *Role) progress(now time.Time) (updated, young, outdated int) {
 	for _, s := range r.slots {
-		switch {
+		switch phase := r.phase(s, now); {
 		case r.outdated(s):
 			outdated++
-		case !s.leaving && !s.dark && r.phase(s, now) == healthy:
+		case s.leaving || s.dark:
+		case phase == healthy:
 			updated++
+		case phase == proving:
+			young++
 		}
 	}
-	return updated, outdated
+	return updated, young, outdated
 }
 
 // Rollout is how far the change to the wanted version has come.
 func (r *Role) Rollout(now time.Time) Rollout {
-	updated, _ := r.progress(now)
+	updated, _, _ := r.progress(now)
 	fresh, old := r.weights(now)
 	var given, all int
 	for _, s := range r.slots {
 		switch {
-		case !inService(s) || r.phase(s, now) != healthy:
+		case !inService(s) || !r.serves(s, now):
 		case s.version == r.wanted.Version:
 			given, all = given+fresh, all+fresh
 		default:

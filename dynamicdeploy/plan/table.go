@@ -27,6 +27,9 @@ const (
 	unseen
 	// starting: on the way to healthy.
 	starting
+	// proving: healthy, and routed to, but not yet for so long that it counts.
+	proving
+	// healthy: for so long that it counts.
 	healthy
 	// failing: it runs, but its probes fail, or it took too long; or nobody knows whether it runs.
 	failing
@@ -71,6 +74,7 @@ var steps = [goals][phases]step{
 		granted:     start,
 		unseen:      wait,
 		starting:    wait,
+		proving:     wait,
 		healthy:     wait,
 		failing:     takeOut,
 		withdrawing: wait,
@@ -87,6 +91,7 @@ var steps = [goals][phases]step{
 		granted:     release,
 		unseen:      wait,
 		starting:    wait,
+		proving:     wait,
 		healthy:     wait,
 		failing:     takeOut,
 		withdrawing: wait,
@@ -103,6 +108,7 @@ var steps = [goals][phases]step{
 		granted:     release,
 		unseen:      takeOut,
 		starting:    takeOut,
+		proving:     takeOut,
 		healthy:     takeOut,
 		failing:     takeOut,
 		withdrawing: wait,

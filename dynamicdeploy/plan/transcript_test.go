@@ -22,7 +22,9 @@ type stage struct {
 	// containers by sequence number: "c1" is the first that was granted.
 	containers []*prop
 	leaving    []string
-	printed    *strings.Builder
+	// detail is what a probe last saw.
+	detail  string
+	printed *strings.Builder
 }
 
 // prop is a container of the stage.
@@ -53,7 +55,7 @@ func newStage() *stage {
 //
 //	want count=3 version=2 …       what people want; what is not named stays as it was
 //	grant web-1 n1                 the container asked for, on a node
-//	running|healthy|sick c1        what the node says of a container
+//	running|healthy|sick c1        what the node says of a container; saw=(…) is what its probe saw
 //	preparing|downloading|loading|launching c1
 //	gone c1 blame=app|node|nobody  it was seen gone
 //	refused c1                     its node did not accept the start
@@ -96,10 +98,14 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 			}
 		}
 	case "running", "healthy", "sick":
+		s.detail = ""
+		if d.HasArg("saw") {
+			s.detail = arg(t, d, "saw")
+		}
 		s.observe(t, name, d.Cmd)
 	case "preparing", "downloading", "loading", "launching":
 		stages := map[string]Stage{"preparing": Preparing, "downloading": Downloading, "loading": Loading, "launching": Launching}
-		s.role.Observe(Status{Container: s.find(t, name).id, Stage: stages[d.Cmd]})
+		s.role.Observe(Status{Container: s.find(t, name).id, Stage: stages[d.Cmd]}, s.now)
 	case "gone":
 		blame := App
 		switch {
@@ -128,11 +134,7 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 		states := map[string]NodeState{"ready": Ready, "unwell": Unwell, "draining": Draining, "lost": Lost}
 		s.role.SetNode(id.Node(name), states[d.CmdArgs[1].Key])
 	case "preempt":
-		in, err := time.ParseDuration(arg(t, d, "in"))
-		if err != nil {
-			d.Fatalf(t, "%v", err)
-		}
-		s.role.Preempted(s.find(t, name).id, s.now.Add(in))
+		s.role.Preempted(s.find(t, name).id, s.now.Add(span(t, d, "in")))
 	case "pass":
 		d, err := time.ParseDuration(name)
 		if err != nil {
@@ -187,12 +189,14 @@ func (s *stage) want(t *testing.T, d *datadriven.TestData) {
 		d.ScanArgs(t, "version", &version)
 		s.wanted.Version = int32(version)
 	}
+	if d.HasArg("healthy-for") {
+		s.wanted.Update.MinHealthy = span(t, d, "healthy-for")
+	}
+	if d.HasArg("start-period") {
+		s.wanted.StartPeriod = span(t, d, "start-period")
+	}
 	if d.HasArg("drain") {
-		drain, err := time.ParseDuration(arg(t, d, "drain"))
-		if err != nil {
-			d.Fatalf(t, "%v", err)
-		}
-		s.wanted.Drain = drain
+		s.wanted.Drain = span(t, d, "drain")
 	}
 	s.wanted.CanRevert = d.HasArg("revertible")
 	s.wanted.Reverted = d.HasArg("reverted")
@@ -212,6 +216,15 @@ func arg(t *testing.T, d *datadriven.TestData, name string) string {
 	var value string
 	d.ScanArgs(t, name, &value)
 	return value
+}
+
+func span(t *testing.T, d *datadriven.TestData, name string) time.Duration {
+	t.Helper()
+	span, err := time.ParseDuration(arg(t, d, name))
+	if err != nil {
+		d.Fatalf(t, "%v", err)
+	}
+	return span
 }
 
 func (s *stage) find(t *testing.T, name string) *prop {
@@ -240,8 +253,8 @@ func (s *stage) observe(t *testing.T, name, what string) {
 	t.Helper()
 	s.role.Observe(Status{
 		Container: s.find(t, name).id, Stage: Running, RunningSince: s.now,
-		Health: map[string]Health{"running": Unproven, "healthy": Good, "sick": Bad}[what],
-	})
+		Health: map[string]Health{"running": Unproven, "healthy": Good, "sick": Bad}[what], Reason: s.detail,
+	}, s.now)
 }
 
 // next has the plan decide, prints what it does and keeps book of it.
@@ -321,7 +334,7 @@ func (s *stage) settle(nodes []id.Node) {
 			turn++
 			c := s.grant(ask, node)
 			s.next()
-			s.role.Observe(Status{Container: c.id, Stage: Running, Health: Good, RunningSince: s.now})
+			s.role.Observe(Status{Container: c.id, Stage: Running, Health: Good, RunningSince: s.now}, s.now)
 			busy = true
 		}
 		leaving := s.leaving

@@ -23,6 +23,8 @@ const (
 const (
 	MaxSurge        = 1
 	RolloutDeadline = 5 * time.Minute
+	// MinHealthy is how long an instance has to be healthy before it counts, and half the deadline where that is shorter.
+	MinHealthy = 10 * time.Second
 	// CanaryPercent is the share of the requests for a canary.
 	CanaryPercent = 10
 )

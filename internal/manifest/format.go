@@ -145,6 +145,7 @@ func (m *mapping) policies(r *apiv1.RoleSpec) {
 		update.always("maxSurge", int64(u.GetMaxSurge()))
 		update.always("maxUnavailable", int64(u.GetMaxUnavailable()))
 		update.add("autoRevert", scalar("!!bool", strconv.FormatBool(u.GetAutoRevert())))
+		update.duration("minHealthy", u.GetMinHealthy())
 		update.duration("deadline", u.GetDeadline())
 		update.number("canaryPercent", int64(u.GetCanaryPercent()))
 		if u.GetExclusive() {

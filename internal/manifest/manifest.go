@@ -272,6 +272,7 @@ func (d *decoder) update(n *yaml.Node, u *apiv1.UpdatePolicy) {
 		"maxSurge":       d.integer("maxSurge", 0, math.MaxInt32, func(n int64) { u.MaxSurge = int32(n) }),
 		"maxUnavailable": d.integer("maxUnavailable", 0, math.MaxInt32, func(n int64) { u.MaxUnavailable = int32(n) }),
 		"autoRevert":     d.flag("autoRevert", &u.AutoRevert),
+		"minHealthy":     d.duration("minHealthy", &u.MinHealthy),
 		"deadline":       d.duration("deadline", &u.Deadline),
 		// A canary without a share would be all of it.
 		"canaryPercent":   d.integer("canaryPercent", 1, 100, func(n int64) { u.CanaryPercent = int32(n) }),

@@ -79,6 +79,8 @@ func completeUpdate(role *apiv1.RoleSpec) {
 	}
 	update := role.GetUpdate()
 	completeDuration(&update.Deadline, defaults.RolloutDeadline)
+	// Who makes the deadline short means that a rollout is to be quick.
+	completeDuration(&update.MinHealthy, min(defaults.MinHealthy, max(0, update.GetDeadline().AsDuration()/2)))
 	if update.GetMaxSurge() == 0 && update.GetMaxUnavailable() == 0 {
 		update.MaxSurge = defaults.MaxSurge // with neither no update could ever begin
 	}

@@ -47,6 +47,10 @@ func (c *checker) checkUpdate(update *apiv1.UpdatePolicy) {
 		}
 	}
 	c.duration("update.deadline", update.GetDeadline(), time.Second, MaxDeadline)
+	c.duration("update.minHealthy", update.GetMinHealthy(), 0, MaxDeadline)
+	if minHealthy, deadline := update.GetMinHealthy().AsDuration(), update.GetDeadline().AsDuration(); minHealthy > 0 && minHealthy >= deadline {
+		c.fail("update.minHealthy", "minHealthy (%s) must be less than deadline (%s), or every rollout would fail", short(minHealthy), short(deadline))
+	}
 }
 
 func (c *checker) checkRestart(role *apiv1.RoleSpec) {

@@ -28,6 +28,8 @@ type Container struct {
 	Sequence     int64
 	Health       Health `json:",omitempty"`
 	HealthDetail string `json:",omitempty"`
+	// HealthySince is when Health became Healthy; zero while it is anything else.
+	HealthySince time.Time `json:",omitzero"`
 	Phases       []Phase
 	Seen         Seen
 	// Wanted is the stop that was asked for first.

@@ -332,6 +332,12 @@ func (m Machine) judge(now time.Time, c *Container, passed bool, detail string) 
 	if c.Health == before && c.HealthDetail == beforeDetail {
 		return nil
 	}
+	switch {
+	case c.Health != Healthy:
+		c.HealthySince = time.Time{}
+	case before != Healthy:
+		c.HealthySince = now
+	}
 	effects := []Effect{c.publish(now)}
 	if c.Health != before {
 		effects = append(effects, Effect{Kind: Save})

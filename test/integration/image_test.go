@@ -74,7 +74,7 @@ func TestASecondImageMovesOnlyWhatIsNew(t *testing.T) {
 	moved := map[string]int64{}
 	for i, tag := range []string{"mammoth-test/shared:1", "mammoth-test/shared:2"} {
 		name := fmt.Sprintf("web%d", i+1)
-		d.run("deploy", tag, "--name", name, "--cpu", "0.1", "--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz", "--wait")
+		d.run("deploy", tag, "--name", name, "--cpu", "0.1", "--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz", "--min-healthy", "0s", "--wait")
 		for _, phase := range d.app(name).Instances[0].Phases {
 			if phase.Name == "download" {
 				moved[name], _ = strconv.ParseInt(phase.Bytes, 10, 64)
@@ -95,7 +95,7 @@ func TestDockerPushesAndPulls(t *testing.T) {
 	reference := d.Address + "/team/web:1.0"
 	d.build(reference, d.Programs.HelloBinary, []byte("pushed"))
 	d.docker("push", reference)
-	d.run("deploy", "team/web:1.0", "--name", "web", "--cpu", "0.1", "--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz", "--wait")
+	d.run("deploy", "team/web:1.0", "--name", "web", "--cpu", "0.1", "--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz", "--min-healthy", "0s", "--wait")
 	d.docker("rmi", "-f", reference)
 	d.docker("pull", reference)
 	if listed := d.run("image", "ls"); !strings.Contains(listed, "team/web:1.0") {
@@ -115,7 +115,7 @@ func TestDockerPushesAndPulls(t *testing.T) {
 func TestHostNetworkGivesTheLeasedPort(t *testing.T) {
 	d := start(t, zone.Options{Args: []string{"--allow-host-network"}})
 	d.run("deploy", d.Programs.Hello, "--name", "web", "--instances", "3", "--network", "host", "--cpu", "0.1", "--memory", "64MiB", "--disk", "64MiB",
-		"--port", "http=0", "--health", "http:/healthz", "--wait")
+		"--port", "http=0", "--health", "http:/healthz", "--min-healthy", "0s", "--wait")
 	seen := map[int]bool{}
 	for _, instance := range d.app("web").Instances {
 		if body, err := get(fmt.Sprintf("http://127.0.0.1:%d/", instance.Port)); err != nil || !strings.Contains(body, instance.ID) {

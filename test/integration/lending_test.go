@@ -80,7 +80,7 @@ func TestBorrowedCapacityIsHandedBack(t *testing.T) {
 		t.Helper()
 		args := append([]string{
 			"deploy", d.Programs.Hello, "--name", name, "--queue", queue, "--instances", fmt.Sprint(instances), "--cpu", "0.9",
-			"--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz",
+			"--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz", "--min-healthy", "0s",
 		}, more...)
 		d.run(args...)
 	}
@@ -128,7 +128,7 @@ func TestAContractLendsAndStops(t *testing.T) {
 	d.set("lend add", lendingContract)
 	d.run("lend", "now", "nightly", "--for", "30m")
 	d.run("deploy", d.Programs.Hello, "--name", "crunch", "--queue", "batch", "--instances", "8", "--cpu", "0.9",
-		"--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz")
+		"--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz", "--min-healthy", "0s")
 	// The lender's floor of 25 % stays free.
 	d.eventually("batch has borrowed all but the floor", func() (bool, string) {
 		n := d.count("crunch")
@@ -185,7 +185,7 @@ func TestAContractLendsAndStops(t *testing.T) {
 		}
 	}
 	d.run("deploy", d.Programs.Hello, "--name", "web", "--queue", "apps", "--instances", "5", "--cpu", "0.9",
-		"--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz", "--wait")
+		"--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz", "--min-healthy", "0s", "--wait")
 	d.running("web", 5)
 	d.run("app", "rm", "crunch", "--wait")
 	d.run("app", "rm", "web", "--wait")

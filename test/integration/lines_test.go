@@ -37,6 +37,7 @@ resources: {cpu: 100m, memory: 64MiB, disk: 64MiB}
 ports: [{name: http, container: 8080}]
 health: {http: {path: /healthz, port: http}, interval: 500ms}
 expose: {http: {host: web.example.test, path: /}}
+update: {minHealthy: 0s}
 stop: {drain: 1s}
 `, d.Programs.Hello)
 	if err := os.WriteFile(web, []byte(manifest), 0o644); err != nil {
@@ -187,7 +188,7 @@ resources: {cpu: 100m, memory: 64MiB, disk: 64MiB}
 ports: [{name: http, container: 8080}]
 health: {tcp: {port: http}, interval: 500ms}
 expose: {http: {host: web.example.test, path: /}}
-update: {strategy: canary, canaryPercent: 50, maxErrorPercent: 20}
+update: {strategy: canary, canaryPercent: 50, maxErrorPercent: 20, minHealthy: 0s}
 stop: {drain: 0s}
 `, d.Programs.Hello)
 	if err := os.WriteFile(web, []byte(manifest), 0o644); err != nil {

@@ -117,7 +117,7 @@ func (d *desk) deployHello(name string, instances int, more ...string) {
 	d.Helper()
 	args := []string{
 		"deploy", d.Programs.Hello, "--name", name, "--instances", fmt.Sprint(instances), "--cpu", "0.1",
-		"--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz", "--wait",
+		"--memory", "64MiB", "--disk", "64MiB", "--port", "8080", "--health", "http:/healthz", "--min-healthy", "0s", "--wait",
 	}
 	d.run(append(args, more...)...)
 }

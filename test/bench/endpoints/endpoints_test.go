@@ -94,7 +94,7 @@ resources: {cpu: 50m, memory: 64MiB, disk: 64MiB}
 ports: [{name: http, container: 8080}]
 health: {http: {path: /healthz, port: http}, interval: 500ms}
 expose: {http: {host: %s, path: /}, retry: %s}
-update: {maxSurge: 5}
+update: {maxSurge: 5, minHealthy: 0s}
 stop: {drain: 1s}
 env: {VERSION: "VERSION-NUMBER"}
 `, programs.Hello, host, retry)

@@ -67,6 +67,7 @@ resources: {cpu: 100m, memory: 64MiB, disk: 64MiB}
 ports: [{name: http, container: 8080}]
 health: {http: {path: /healthz, port: http}}
 expose: {http: {host: %s, path: /}}
+update: {minHealthy: 0s}
 stop: {drain: 0s}
 `, programs.Hello, host)
 	s.next()

@@ -23,6 +23,7 @@ const (
 kind: framework
 companion: {nginx: {listen: %s, workers: %d}}
 resources: {cpu: 500m, memory: 128MiB, disk: 128MiB}
+update: {minHealthy: 0s}
 `
 	webManifest = `name: web
 image: %s
@@ -31,6 +32,7 @@ resources: {cpu: 100m, memory: 32MiB, disk: 32MiB}
 ports: [{name: http, container: 8080}]
 health: {http: {path: /healthz}, interval: 200ms}
 expose: {http: {host: web.example.test}}
+update: {minHealthy: 0s}
 stop: {drain: 1s}
 `
 )
@@ -211,7 +213,7 @@ func TestAFrameworksNginxServesWithoutItsCompanion(t *testing.T) {
 	check("another configuration")
 
 	// Somebody else listens there: the configuration before is taken back, and was in effect all the while.
-	z.refused(edgeManifest+"update: {deadline: 2s}\n", z.Address, 1)
+	z.refused(strings.Replace(edgeManifest, "minHealthy: 0s", "minHealthy: 0s, deadline: 2s", 1), z.Address, 1)
 	z.until("the configuration before", func() bool {
 		app, err := z.App(z.ctx, "edge")
 		return err == nil && app.Rollout.State == "REVERTED" && app.Running == 1

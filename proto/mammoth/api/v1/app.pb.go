@@ -464,8 +464,9 @@ const (
 	Instance_PENDING     Instance_State = 1
 	Instance_DOWNLOADING Instance_State = 2
 	Instance_LOADING     Instance_State = 3
-	Instance_STARTING    Instance_State = 4
-	// Healthy.
+	// On the way to healthy; or healthy, and routed to, but not for update.min_healthy yet, which its reason then says.
+	Instance_STARTING Instance_State = 4
+	// Healthy for update.min_healthy without a break.
 	Instance_RUNNING   Instance_State = 5
 	Instance_UNHEALTHY Instance_State = 6
 	// Out of the registry, requests in flight end.
@@ -1128,7 +1129,10 @@ type UpdatePolicy struct {
 	// least 20 requests; zero does not look.
 	MaxErrorPercent float64 `protobuf:"fixed64,8,opt,name=max_error_percent,json=maxErrorPercent,proto3" json:"max_error_percent,omitempty"`
 	// Said of the change to this version, and of no later one: it wins over the policy's own course.
-	Once          *UpdatePolicy_Course `protobuf:"bytes,9,opt,name=once,proto3" json:"once,omitempty"`
+	Once *UpdatePolicy_Course `protobuf:"bytes,9,opt,name=once,proto3" json:"once,omitempty"`
+	// An instance counts once it has been healthy (without a check: has run) for so long without a break; requests are
+	// routed to it at once. Default 10s; less than deadline.
+	MinHealthy    *durationpb.Duration `protobuf:"bytes,10,opt,name=min_healthy,json=minHealthy,proto3" json:"min_healthy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1222,6 +1226,13 @@ func (x *UpdatePolicy) GetMaxErrorPercent() float64 {
 func (x *UpdatePolicy) GetOnce() *UpdatePolicy_Course {
 	if x != nil {
 		return x.Once
+	}
+	return nil
+}
+
+func (x *UpdatePolicy) GetMinHealthy() *durationpb.Duration {
+	if x != nil {
+		return x.MinHealthy
 	}
 	return nil
 }
@@ -1356,7 +1367,7 @@ type App struct {
 	State  App_State `protobuf:"varint,3,opt,name=state,proto3,enum=mammoth.api.v1.App_State" json:"state,omitempty"`
 	Queue  string    `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
 	Wanted int32     `protobuf:"varint,5,opt,name=wanted,proto3" json:"wanted,omitempty"`
-	// Instances that are healthy.
+	// Instances that count: they have been healthy for update.min_healthy.
 	Running   int32       `protobuf:"varint,6,opt,name=running,proto3" json:"running,omitempty"`
 	Version   int32       `protobuf:"varint,7,opt,name=version,proto3" json:"version,omitempty"`
 	Instances []*Instance `protobuf:"bytes,8,rep,name=instances,proto3" json:"instances,omitempty"`
@@ -1714,7 +1725,9 @@ type Instance struct {
 	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
 	// Docker's id, for whom wants to look there.
-	RuntimeId     string `protobuf:"bytes,15,opt,name=runtime_id,json=runtimeId,proto3" json:"runtime_id,omitempty"`
+	RuntimeId string `protobuf:"bytes,15,opt,name=runtime_id,json=runtimeId,proto3" json:"runtime_id,omitempty"`
+	// How often it failed within restart.window.
+	Failures      int32 `protobuf:"varint,16,opt,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1852,6 +1865,13 @@ func (x *Instance) GetRuntimeId() string {
 		return x.RuntimeId
 	}
 	return ""
+}
+
+func (x *Instance) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
 }
 
 type Rollout struct {
@@ -3295,8 +3315,10 @@ type AppHistory_Version struct {
 	Cause   string   `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
 	Spec    *AppSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
 	Current bool     `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"`
-	// All of it ran and was healthy once.
-	CameUp        bool `protobuf:"varint,6,opt,name=came_up,json=cameUp,proto3" json:"came_up,omitempty"`
+	// All of it ran, and counted, once.
+	CameUp bool `protobuf:"varint,6,opt,name=came_up,json=cameUp,proto3" json:"came_up,omitempty"`
+	// Why it failed: it did not come up, or it came up and did not hold. Empty if neither.
+	Failure       string `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3371,6 +3393,13 @@ func (x *AppHistory_Version) GetCameUp() bool {
 		return x.CameUp
 	}
 	return false
+}
+
+func (x *AppHistory_Version) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
 }
 
 type Obstacle_FailedTest struct {
@@ -3522,7 +3551,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\aDEFAULT\x10\x00\x12\n" +
 	"\n" +
 	"\x06SPREAD\x10\x01\x12\b\n" +
-	"\x04PACK\x10\x02\"\xe1\x04\n" +
+	"\x04PACK\x10\x02\"\x9d\x05\n" +
 	"\fUpdatePolicy\x12A\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2%.mammoth.api.v1.UpdatePolicy.StrategyR\bstrategy\x12\x1b\n" +
 	"\tmax_surge\x18\x02 \x01(\x05R\bmaxSurge\x12'\n" +
@@ -3533,7 +3562,10 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x0ecanary_percent\x18\x06 \x01(\x05R\rcanaryPercent\x12\x1c\n" +
 	"\texclusive\x18\a \x01(\bR\texclusive\x12*\n" +
 	"\x11max_error_percent\x18\b \x01(\x01R\x0fmaxErrorPercent\x127\n" +
-	"\x04once\x18\t \x01(\v2#.mammoth.api.v1.UpdatePolicy.CourseR\x04once\x1a\x90\x01\n" +
+	"\x04once\x18\t \x01(\v2#.mammoth.api.v1.UpdatePolicy.CourseR\x04once\x12:\n" +
+	"\vmin_healthy\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"minHealthy\x1a\x90\x01\n" +
 	"\x06Course\x12A\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2%.mammoth.api.v1.UpdatePolicy.StrategyR\bstrategy\x12%\n" +
 	"\x0ecanary_percent\x18\x02 \x01(\x05R\rcanaryPercent\x12\x1c\n" +
@@ -3606,7 +3638,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"REGISTERED\x10\x03\x12\n" +
 	"\n" +
 	"\x06FAILED\x10\x04\x12\f\n" +
-	"\bFINISHED\x10\x05\"\xc9\x05\n" +
+	"\bFINISHED\x10\x05\"\xe5\x05\n" +
 	"\bInstance\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x12\n" +
@@ -3625,7 +3657,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"started_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12B\n" +
 	"\x0fnext_attempt_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\x12\x1d\n" +
 	"\n" +
-	"runtime_id\x18\x0f \x01(\tR\truntimeId\"\xad\x01\n" +
+	"runtime_id\x18\x0f \x01(\tR\truntimeId\x12\x1a\n" +
+	"\bfailures\x18\x10 \x01(\x05R\bfailures\"\xad\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\x0f\n" +
@@ -3701,10 +3734,10 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
 	"\x11PromoteAppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\apercent\x18\x02 \x01(\x05R\apercent\"\xa3\x02\n" +
+	"\apercent\x18\x02 \x01(\x05R\apercent\"\xbd\x02\n" +
 	"\n" +
 	"AppHistory\x12>\n" +
-	"\bversions\x18\x01 \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x1a\xd4\x01\n" +
+	"\bversions\x18\x01 \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x1a\xee\x01\n" +
 	"\aVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x05R\aversion\x129\n" +
 	"\n" +
@@ -3712,7 +3745,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x05cause\x18\x03 \x01(\tR\x05cause\x12+\n" +
 	"\x04spec\x18\x04 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x18\n" +
 	"\acurrent\x18\x05 \x01(\bR\acurrent\x12\x17\n" +
-	"\acame_up\x18\x06 \x01(\bR\x06cameUp\"\xba\x01\n" +
+	"\acame_up\x18\x06 \x01(\bR\x06cameUp\x12\x18\n" +
+	"\afailure\x18\a \x01(\tR\afailure\"\xba\x01\n" +
 	"\x0eAppLogsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
@@ -3863,80 +3897,81 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	5,  // 19: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
 	53, // 20: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
 	46, // 21: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	53, // 22: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	53, // 23: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	53, // 24: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	53, // 25: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	53, // 26: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
-	6,  // 27: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	21, // 28: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	22, // 29: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	20, // 30: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	54, // 31: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	10, // 32: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	19, // 33: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	54, // 34: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	54, // 35: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
-	7,  // 36: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	54, // 37: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	8,  // 38: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	55, // 39: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	56, // 40: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	54, // 41: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	54, // 42: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	9,  // 43: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	10, // 44: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	18, // 45: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	26, // 46: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	40, // 47: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	25, // 48: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
-	18, // 49: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	47, // 50: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	54, // 51: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	41, // 52: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	48, // 53: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	53, // 54: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	53, // 55: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 56: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	54, // 57: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	10, // 58: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	23, // 59: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	27, // 60: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	29, // 61: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	29, // 62: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	30, // 63: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	31, // 64: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	32, // 65: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	33, // 66: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	34, // 67: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	35, // 68: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
-	36, // 69: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
-	37, // 70: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
-	29, // 71: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	29, // 72: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	39, // 73: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	57, // 74: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	24, // 75: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	28, // 76: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	18, // 77: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	18, // 78: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	18, // 79: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	18, // 80: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	18, // 81: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	18, // 82: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	18, // 83: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	18, // 84: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
-	18, // 85: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
-	18, // 86: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
-	38, // 87: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	40, // 88: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	58, // 89: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	59, // 90: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	75, // [75:91] is the sub-list for method output_type
-	59, // [59:75] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	53, // 22: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	53, // 23: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	53, // 24: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	53, // 25: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	53, // 26: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	53, // 27: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	6,  // 28: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
+	21, // 29: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	22, // 30: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	20, // 31: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	54, // 32: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	10, // 33: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	19, // 34: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	54, // 35: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	54, // 36: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	7,  // 37: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	54, // 38: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	8,  // 39: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	55, // 40: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	56, // 41: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	54, // 42: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	54, // 43: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	9,  // 44: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
+	10, // 45: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	18, // 46: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	26, // 47: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	40, // 48: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	25, // 49: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
+	18, // 50: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	47, // 51: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	54, // 52: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	41, // 53: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	48, // 54: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	53, // 55: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	53, // 56: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 57: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	54, // 58: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	10, // 59: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	23, // 60: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	27, // 61: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	29, // 62: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	29, // 63: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	30, // 64: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	31, // 65: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	32, // 66: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	33, // 67: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	34, // 68: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	35, // 69: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
+	36, // 70: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
+	37, // 71: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
+	29, // 72: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	29, // 73: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	39, // 74: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	57, // 75: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	24, // 76: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	28, // 77: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	18, // 78: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	18, // 79: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	18, // 80: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	18, // 81: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	18, // 82: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	18, // 83: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	18, // 84: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	18, // 85: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
+	18, // 86: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
+	18, // 87: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
+	38, // 88: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	40, // 89: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	58, // 90: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	59, // 91: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	76, // [76:92] is the sub-list for method output_type
+	60, // [60:76] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }

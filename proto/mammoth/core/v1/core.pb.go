@@ -1478,8 +1478,10 @@ type ContainerStatus struct {
 	// Rises with every change of this container's status on its node.
 	Sequence int64 `protobuf:"varint,12,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Why it is in this state, one sentence; may be empty.
-	Reason        string                `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
-	Network       ContainerSpec_Network `protobuf:"varint,14,opt,name=network,proto3,enum=mammoth.core.v1.ContainerSpec_Network" json:"network,omitempty"`
+	Reason  string                `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
+	Network ContainerSpec_Network `protobuf:"varint,14,opt,name=network,proto3,enum=mammoth.core.v1.ContainerSpec_Network" json:"network,omitempty"`
+	// Since when health is HEALTHY, or since when it runs where no probe is declared. Unset otherwise.
+	HealthySince  *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=healthy_since,json=healthySince,proto3" json:"healthy_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1610,6 +1612,13 @@ func (x *ContainerStatus) GetNetwork() ContainerSpec_Network {
 		return x.Network
 	}
 	return ContainerSpec_BRIDGE
+}
+
+func (x *ContainerStatus) GetHealthySince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HealthySince
+	}
+	return nil
 }
 
 // NodeHealth says whether a node may be given work.
@@ -2487,7 +2496,7 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\tNODE_LOST\x10\b\x12\x0f\n" +
 	"\vLEASE_ENDED\x10\t\x12\f\n" +
 	"\bVANISHED\x10\n" +
-	"\"\xab\a\n" +
+	"\"\xec\a\n" +
 	"\x0fContainerStatus\x12,\n" +
 	"\x05lease\x18\x01 \x01(\v2\x16.mammoth.core.v1.LeaseR\x05lease\x12<\n" +
 	"\x05state\x18\x02 \x01(\x0e2&.mammoth.core.v1.ContainerStatus.StateR\x05state\x12?\n" +
@@ -2506,7 +2515,8 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x06labels\x18\v \x03(\v2,.mammoth.core.v1.ContainerStatus.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bsequence\x18\f \x01(\x03R\bsequence\x12\x16\n" +
 	"\x06reason\x18\r \x01(\tR\x06reason\x12@\n" +
-	"\anetwork\x18\x0e \x01(\x0e2&.mammoth.core.v1.ContainerSpec.NetworkR\anetwork\x1a9\n" +
+	"\anetwork\x18\x0e \x01(\x0e2&.mammoth.core.v1.ContainerSpec.NetworkR\anetwork\x12?\n" +
+	"\rhealthy_since\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\fhealthySince\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"k\n" +
@@ -2659,20 +2669,21 @@ var file_mammoth_core_v1_core_proto_depIdxs = []int32{
 	35, // 28: mammoth.core.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
 	30, // 29: mammoth.core.v1.ContainerStatus.labels:type_name -> mammoth.core.v1.ContainerStatus.LabelsEntry
 	2,  // 30: mammoth.core.v1.ContainerStatus.network:type_name -> mammoth.core.v1.ContainerSpec.Network
-	35, // 31: mammoth.core.v1.NodeHealth.since:type_name -> google.protobuf.Timestamp
-	31, // 32: mammoth.core.v1.LogChunk.lines:type_name -> mammoth.core.v1.LogChunk.Line
-	35, // 33: mammoth.core.v1.LogOptions.since:type_name -> google.protobuf.Timestamp
-	32, // 34: mammoth.core.v1.ExecInput.start:type_name -> mammoth.core.v1.ExecInput.Start
-	33, // 35: mammoth.core.v1.ExecInput.resize:type_name -> mammoth.core.v1.ExecInput.WindowSize
-	6,  // 36: mammoth.core.v1.LogChunk.Line.stream:type_name -> mammoth.core.v1.LogChunk.Stream
-	35, // 37: mammoth.core.v1.LogChunk.Line.time:type_name -> google.protobuf.Timestamp
-	34, // 38: mammoth.core.v1.ExecInput.Start.env:type_name -> mammoth.core.v1.ExecInput.Start.EnvEntry
-	33, // 39: mammoth.core.v1.ExecInput.Start.window:type_name -> mammoth.core.v1.ExecInput.WindowSize
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	35, // 31: mammoth.core.v1.ContainerStatus.healthy_since:type_name -> google.protobuf.Timestamp
+	35, // 32: mammoth.core.v1.NodeHealth.since:type_name -> google.protobuf.Timestamp
+	31, // 33: mammoth.core.v1.LogChunk.lines:type_name -> mammoth.core.v1.LogChunk.Line
+	35, // 34: mammoth.core.v1.LogOptions.since:type_name -> google.protobuf.Timestamp
+	32, // 35: mammoth.core.v1.ExecInput.start:type_name -> mammoth.core.v1.ExecInput.Start
+	33, // 36: mammoth.core.v1.ExecInput.resize:type_name -> mammoth.core.v1.ExecInput.WindowSize
+	6,  // 37: mammoth.core.v1.LogChunk.Line.stream:type_name -> mammoth.core.v1.LogChunk.Stream
+	35, // 38: mammoth.core.v1.LogChunk.Line.time:type_name -> google.protobuf.Timestamp
+	34, // 39: mammoth.core.v1.ExecInput.Start.env:type_name -> mammoth.core.v1.ExecInput.Start.EnvEntry
+	33, // 40: mammoth.core.v1.ExecInput.Start.window:type_name -> mammoth.core.v1.ExecInput.WindowSize
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_core_v1_core_proto_init() }

@@ -417,6 +417,8 @@ type InstanceReport struct {
 	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
 	// When a held-back start is tried again.
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
+	// How often it failed within the window of its restart policy.
+	Failures      int32 `protobuf:"varint,11,opt,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,6 +521,13 @@ func (x *InstanceReport) GetNextAttemptAt() *timestamppb.Timestamp {
 		return x.NextAttemptAt
 	}
 	return nil
+}
+
+func (x *InstanceReport) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
 }
 
 // RolloutReport is how far the change to the wanted revision has come.
@@ -1409,7 +1418,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"watchToken\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd6\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf2\x02\n" +
 	"\x0eInstanceReport\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x12\n" +
@@ -1422,7 +1431,8 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\brestarts\x18\b \x01(\x05R\brestarts\x12\x16\n" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12B\n" +
 	"\x0fnext_attempt_at\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\"\xc0\x01\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\x12\x1a\n" +
+	"\bfailures\x18\v \x01(\x05R\bfailures\"\xc0\x01\n" +
 	"\rRolloutReport\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x05R\aversion\x123\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1d.mammoth.api.v1.Rollout.StateR\x05state\x12\x18\n" +
