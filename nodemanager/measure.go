@@ -14,11 +14,16 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// measured is what the machine has, less what the system and the engine need for themselves: a twentieth of the
-// cpu, a tenth of the memory and at least 256 MiB, a tenth of the disk that is free.
+// OfferedCPU is how much cpu, in millicores, a machine of so many cores offers: a tenth more than it has. A quota of cpu is an
+// upper bound, and application masters hold a tenth of a core each of which they use next to nothing: counted in full, those of
+// a few apps would keep a small machine from running what it is for. Memory and disk are never offered twice.
+func OfferedCPU(cores int) int64 { return int64(cores) * 1100 }
+
+// measured is what the machine has, less what the system and the engine need for themselves: a tenth of the memory and at
+// least 256 MiB, a tenth of the disk that is free. Cpu is offered by OfferedCPU.
 func measured(dir string, ports int64) resource.Vector {
 	var v resource.Vector
-	v[resource.CPU] = int64(goruntime.NumCPU()) * 950
+	v[resource.CPU] = OfferedCPU(goruntime.NumCPU())
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
 		total := int64(info.Totalram) * int64(info.Unit)

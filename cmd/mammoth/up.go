@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/nodemanager"
 	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/nodemanager/network"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime/fake"
@@ -283,7 +284,8 @@ func setDefault(field *string, value string) {
 	}
 }
 
-// measureShare divides the machine among n nodes, less a tenth for the system and the engine.
+// measureShare divides the machine among n nodes: the cpu that it offers, and memory and disk less a tenth for the system and
+// the engine.
 func measureShare(dir string, n int) (*share, error) {
 	all, err := measure(dir)
 	if err != nil {
@@ -291,7 +293,7 @@ func measureShare(dir string, n int) (*share, error) {
 	}
 	usable := func(amount int64) int64 { return max(1, amount/10*9/int64(n)) }
 	return &share{
-		Nodes: n, CPUMillis: usable(all[resource.CPU]), MemoryBytes: usable(all[resource.Memory]), DiskBytes: usable(all[resource.Disk]),
+		Nodes: n, CPUMillis: max(1, nodemanager.OfferedCPU(goruntime.NumCPU())/int64(n)), MemoryBytes: usable(all[resource.Memory]), DiskBytes: usable(all[resource.Disk]),
 	}, nil
 }
 

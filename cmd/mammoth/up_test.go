@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/nodemanager"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -78,5 +80,27 @@ func TestNodesThatAreLargerThanTheMachineAreWarnedOf(t *testing.T) {
 		if said.String() != c.want {
 			t.Errorf("%s cpu and %s on %d: %q, want %q", c.cpu, c.memory, c.nodes, said.String(), c.want)
 		}
+	}
+}
+
+// Three instances of half a core, their master, and one more while they are replaced.
+func TestTwoCoresHaveRoomForThreeHalvesAndTheirReplacement(t *testing.T) {
+	for nodes := 1; nodes <= 2; nodes++ {
+		each := nodemanager.OfferedCPU(2) / int64(nodes)
+		master, room := int64(100), int64(0)
+		for n := range nodes {
+			free := each
+			if n == 0 {
+				free -= master
+			}
+			room += free / 500
+		}
+		if room < 4 {
+			t.Errorf("as %d nodes there is room for %d instances", nodes, room)
+		}
+	}
+	has, err := measureShare(t.TempDir(), 2)
+	if err != nil || has.CPUMillis != nodemanager.OfferedCPU(runtime.NumCPU())/2 {
+		t.Errorf("each of two nodes has %v, %v", has, err)
 	}
 }
