@@ -25,9 +25,10 @@ type Config struct {
 	NodeID string
 	// ResourceManager is its host:port.
 	ResourceManager string
-	// Listen is where ContainerManager is served; default 127.0.0.1:0.
+	// Listen is where ContainerManager is served; default any port of Address.
 	Listen string
-	// Address is where instances on this node are reached; default 127.0.0.1.
+	// Address is where instances on this node are reached; default the address from which this machine reaches the
+	// ResourceManager.
 	Address string
 	// Capacity is what the node gives to containers. Places that are zero are measured, less a reserve for
 	// the system.
@@ -111,12 +112,6 @@ func (c Config) Validate() error {
 }
 
 func (c Config) withDefaults() Config {
-	if c.Listen == "" {
-		c.Listen = "127.0.0.1:0"
-	}
-	if c.Address == "" {
-		c.Address = "127.0.0.1"
-	}
 	if c.PortCount == 0 {
 		c.PortCount = defaultPortCount
 	}

@@ -63,7 +63,10 @@ func New(config Config) (*NodeManager, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	config = config.withDefaults()
+	config, err := config.withDefaults().reached(findRoute)
+	if err != nil {
+		return nil, err
+	}
 	records, err := recovery.Open(filepath.Join(config.Dir, "node.db"))
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/url"
 
 	"github.com/containerd/errdefs"
 
@@ -44,16 +45,23 @@ func placeOf(h *held) string {
 	return h.lease.GetAppName()
 }
 
-// environment is a container's, with what a framework's program is told of the zone.
+// environment is a container's, with what a framework's program is told of the zone. Where the ResourceManager listens on every
+// address it does not know by which of them a node reaches it, and leaves that to the node.
 func (o *owner) environment(h *held) map[string]string {
 	env := maps.Clone(h.spec.GetEnv())
-	if placeOf(h) == "" {
-		return env
-	}
 	if env == nil {
 		env = map[string]string{}
 	}
-	env[envResourceManager], env[envNode] = o.nm.config.ResourceManager, o.nm.config.NodeID
+	if where, err := url.Parse(env[envRegistry]); err == nil && env[envRegistry] != "" && where.Host == "" {
+		where.Host = o.nm.config.ResourceManager
+		env[envRegistry] = where.String()
+	}
+	if h.lease.GetMaster() && env[envResourceManager] == "" {
+		env[envResourceManager] = o.nm.config.ResourceManager
+	}
+	if placeOf(h) != "" {
+		env[envResourceManager], env[envNode] = o.nm.config.ResourceManager, o.nm.config.NodeID
+	}
 	return env
 }
 

@@ -47,8 +47,30 @@ func TestOnlyAFrameworksProgramIsToldOfTheZone(t *testing.T) {
 	} {
 		h := &held{core: &container.Container{}, lease: test.lease, spec: test.spec}
 		env := o.environment(h)
-		if place := placeOf(h); place != test.place || (env["MAMMOTH_RESOURCEMANAGER"] != "") != (place != "") || (env["MAMMOTH_NODE"] != "") != (place != "") {
+		told := placeOf(h) != "" || test.lease.GetMaster()
+		if place := placeOf(h); place != test.place || (env["MAMMOTH_RESOURCEMANAGER"] != "") != told || (env["MAMMOTH_NODE"] != "") != (place != "") {
 			t.Errorf("%v %v: place %q, environment %v", test.lease, test.spec, place, env)
+		}
+	}
+}
+
+// A ResourceManager that listens on every address does not know by which one a node reaches it.
+func TestANodeSaysWhereItsResourceManagerIs(t *testing.T) {
+	o := &owner{nm: &NodeManager{config: Config{NodeID: "node-1", ResourceManager: "10.0.0.1:7070"}}}
+	for _, test := range []struct{ variable, given, want string }{
+		{"MAMMOTH_RESOURCEMANAGER", "", "10.0.0.1:7070"},
+		{"MAMMOTH_RESOURCEMANAGER", "zone.test:7070", "zone.test:7070"},
+		{"MAMMOTH_REGISTRY", "http://web:key@", "http://web:key@10.0.0.1:7070"},
+		{"MAMMOTH_REGISTRY", "http://web:key@zone.test:7070", "http://web:key@zone.test:7070"},
+		{"MAMMOTH_REGISTRY", "", ""},
+	} {
+		spec := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Env: map[string]string{test.variable: test.given}}
+		h := &held{core: &container.Container{}, lease: &corev1.Lease{AppName: "web", Master: true}, spec: spec}
+		if got := o.environment(h)[test.variable]; got != test.want {
+			t.Errorf("%s=%q becomes %q, want %q", test.variable, test.given, got, test.want)
+		}
+		if spec.GetEnv()[test.variable] != test.given {
+			t.Errorf("the spec itself was changed: %v", spec.GetEnv())
 		}
 	}
 }

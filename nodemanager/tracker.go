@@ -245,9 +245,6 @@ func (o *owner) truth(changes *feed) *trackerv1.RegisterRequest {
 		Containers: o.statuses(changes.wants), Health: o.health, Version: config.Version,
 		FolderId: o.nm.folder, ProcessId: o.nm.process,
 	}
-	if config.Layers != nil {
-		request.LayerServer = "http://" + config.Layers.Address()
-	}
 	return request
 }
 

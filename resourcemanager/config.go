@@ -13,6 +13,7 @@ import (
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
@@ -22,7 +23,8 @@ type Config struct {
 	Dir string
 	// Listen is the one address for gRPC and HTTP. Default 127.0.0.1:7070; port 0 takes any.
 	Listen string
-	// Advertise is where application masters and nodes reach this ResourceManager. Default: the address listened on.
+	// Advertise is where application masters and instances reach this ResourceManager. Default: the address listened on; if that
+	// stands for every address, the one by which each node has found it.
 	Advertise string
 	// Zone is the zone's name. Default "local".
 	Zone string
@@ -119,7 +121,39 @@ func (c *Config) Validate() error {
 	case !loopback(host) && !c.AllowInsecure:
 		refuse("%s can be reached from other machines, and without TLS anybody there could run programs here; listen on 127.0.0.1, or allow it with --insecure", c.Listen)
 	}
+	if c.Advertise != "" {
+		advertised, _, err := net.SplitHostPort(c.Advertise)
+		switch {
+		case err != nil:
+			refuse("the advertised address %q is not HOST:PORT", c.Advertise)
+		case everywhere(advertised):
+			refuse("nobody can connect to %s, which stands for every address of a machine; advertise one that masters reach, or leave --advertise out, and each node tells its own", c.Advertise)
+		case loopback(advertised) && !loopback(host):
+			refuse("nobody on another machine reaches %s, though this one listens for others at %s; advertise an address that they reach, or leave --advertise out", c.Advertise, c.Listen)
+		}
+	}
 	return errors.Join(problems...)
+}
+
+// reachable refuses a node whose addresses would lead others nowhere: masters are told where its NodeManager is, and balancers
+// where its instances are. Such a node would look ready.
+func (c *Config) reachable(request *trackerv1.RegisterRequest) error {
+	listen, _, _ := net.SplitHostPort(c.Listen)
+	manager, _, _ := net.SplitHostPort(request.GetContainerManager())
+	for _, host := range []string{request.GetAddress(), manager} {
+		if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback() && !loopback(listen)) {
+			return fmt.Errorf("node %q says that it is reached at %s, which leads nobody on another machine to it, and this zone is open to them at %s; "+
+				"start it with its own --address, or with --resourcemanager by an address of this machine: %w",
+				request.GetNodeId(), host, c.Listen, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// everywhere reports whether a host stands for every address of a machine.
+func everywhere(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
 func loopback(host string) bool {
@@ -127,9 +161,13 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// advertised is where masters and instances are told that it is reached; empty if it is for each node to say.
 func (c *Config) advertised() string {
 	if c.Advertise != "" {
 		return c.Advertise
+	}
+	if host, _, err := net.SplitHostPort(c.address); err == nil && everywhere(host) {
+		return ""
 	}
 	return c.address
 }

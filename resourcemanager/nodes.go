@@ -32,6 +32,9 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	if _, err := z.vector(request.GetCapacity()); err != nil {
 		return nil, fmt.Errorf("register node %q: %w", name, err)
 	}
+	if err := z.config.reachable(request); err != nil {
+		return nil, err
+	}
 	n := z.nodes[name]
 	if n == nil {
 		n = &node{id: name, record: &storev1.Node{Id: string(name)}, containers: map[id.Container]*container{}}

@@ -34,7 +34,6 @@ func (s *nodeSettings) shared(flags *pflag.FlagSet) {
 	flags.StringVar(&s.portRange, "port-range", "20000-29999", "the host ports that instances are given")
 	flags.StringVar(&s.runtime, "runtime", "docker", "what runs images: docker, or fake, which only pretends")
 	flags.StringVar(&s.dockerHost, "docker-host", "", "where the Docker Engine listens (default: DOCKER_HOST, or its usual socket)")
-	addressVar(flags, addressFlag{&s.address, atIP}, "address", "127.0.0.1", "the address at which instances are reached")
 	flags.StringArrayVar(&s.attributes, "attribute", nil, "an attribute for placement constraints, NAME=VALUE; repeatable")
 	flags.DurationVar(&s.logRetention, "log-retention", 24*time.Hour, "how long the output of an ended container is kept")
 }
@@ -79,7 +78,8 @@ Every setting is a flag, and can stand in the file that --config names, where
 	flags.StringVar(&s.node, "node-id", "", "the node's name, the same at every start (default: this machine's)")
 	flags.StringVar(&s.zone, "zone", "", "what containers of this node are labelled with (default: made up at the first start)")
 	addressVar(flags, addressFlag{&s.resourceManager, atPort}, "resourcemanager", defaultServer, "the ResourceManager's address")
-	addressVar(flags, addressFlag{&s.listen, onPort}, "listen", "127.0.0.1:0", "the address for application masters and the ResourceManager")
+	addressVar(flags, addressFlag{&s.address, atIP}, "address", "", "the address at which instances are reached (default: from which this machine reaches the ResourceManager)")
+	addressVar(flags, addressFlag{&s.listen, onPort}, "listen", "", "the address for application masters and the ResourceManager (default: any port of --address)")
 	flags.StringVar(&s.cpu, "cpu", "", "cpu for containers, in cores or as in 500m (default: what is there, less some)")
 	flags.StringVar(&s.memory, "memory", "", "memory for containers (default: what is there, less some)")
 	flags.StringVar(&s.disk, "disk", "", "disk for containers (default: what is free, less some)")
@@ -148,6 +148,12 @@ func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// Engines publish ports there.
+	found, err := nodemanager.Reached(nodemanager.Config{ResourceManager: s.resourceManager, Address: s.address, Listen: s.listen})
+	if err != nil {
+		return nil, err
+	}
+	s.address, s.listen = found.Address, found.Listen
 	n := &node{engines: &engines{}}
 	if n.unlock, err = lockFolder(s.dir, "NodeManager"); err != nil {
 		return nil, err

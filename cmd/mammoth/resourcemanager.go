@@ -91,7 +91,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 	s.shared(flags)
 	flags.StringVar(&s.dir, "dir", "", "a folder for what must outlive it")
 	flags.StringVar(&s.zone, "zone", "", "the zone's name (default: made up at the first start)")
-	addressVar(flags, addressFlag{&s.advertise, atPort}, "advertise", "", "where nodes and masters reach it (default: where it listens)")
+	addressVar(flags, addressFlag{&s.advertise, atPort}, "advertise", "", "where masters and instances reach it (default: where it listens, or as their node does)")
 	flags.DurationVar(&s.reportInterval, "report-interval", time.Second, "how often nodes report when nothing changes")
 	flags.Int64Var(&s.eventRetention, "event-retention", 10_000, "how many events are kept")
 	flags.BoolVar(&s.insecure, "insecure", false, "listen where other machines can connect, without TLS")

@@ -76,6 +76,7 @@ on the same folder takes them up again, "mammoth down" ends them.`,
 	flags.BoolVar(&s.stopInstances, "stop-instances", false, "at the end, end instances and their masters too")
 	s.manager.shared(flags)
 	s.node.shared(flags)
+	addressVar(flags, addressFlag{&s.node.address, atIP}, "address", "127.0.0.1", "the address at which instances are reached")
 	s.beside.flags(cmd)
 	must(cmd.MarkFlagDirname("dir"))
 	daemon.add(cmd, "warn")
