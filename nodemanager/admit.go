@@ -17,8 +17,7 @@ import (
 )
 
 const (
-	// A probe costs the node as much as its app says, within these bounds: all containers' probes share the slots of one
-	// prober.
+	// A probe costs the node as much as its app says, within these bounds.
 	minInterval = 10 * time.Millisecond
 	maxTimeout  = time.Minute
 )

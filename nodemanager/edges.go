@@ -40,7 +40,8 @@ func (nm *NodeManager) edge(key id.Container, do func(ctx context.Context) conta
 
 // unavailable reports whether trying again later may help.
 func unavailable(err error) bool {
-	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		health.Lacks(err)
 }
 
 func sentence(err error) string { return wire.Sentence(err) }
@@ -174,6 +175,7 @@ func (o *owner) target(h *held, wasHealthy bool) (health.Target, bool) {
 		target.Check = health.TCP(o.endpoint(h, probe.Tcp.GetPort()))
 	case *corev1.HealthCheck_Exec_:
 		key, rt := h.core.ID, h.runtime
+		target.Exec = true
 		target.Check = health.Exec(probe.Exec.GetCommand(), func(ctx context.Context, command []string) (int, error) {
 			return rt.Exec(ctx, key, runtime.Exec{Command: command})
 		})

@@ -177,7 +177,7 @@ func (o *owner) adopt(kind corev1.ContainerSpec_Runtime, c runtime.Container) {
 
 // signs are what the node's health is judged by.
 func (nm *NodeManager) signs() []health.Sign {
-	signs := []health.Sign{health.Disk(nm.config.Dir, disk.Free)}
+	signs := []health.Sign{health.Descriptors(mostFiles, openFiles), nm.prober.Sign, health.Disk(nm.config.Dir, disk.Free)}
 	for _, kind := range slices.SortedFunc(maps.Keys(nm.config.Runtimes), compareKinds) {
 		signs = append(signs, nm.engineSign(kind, nm.config.Runtimes[kind]))
 	}

@@ -83,9 +83,12 @@ func New(config Config) (*NodeManager, error) {
 	if nm.folder, err = records.FolderID(); err != nil {
 		return nil, errors.Join(err, records.Close())
 	}
-	nm.prober = health.NewProber(func(verdict health.Verdict) {
+	nm.prober = health.NewProber(probesAtOnce(), func(verdict health.Verdict) {
 		fact := container.Fact{Event: container.Failing, Detail: verdict.Detail}
-		if verdict.Healthy {
+		switch {
+		case verdict.Unknown:
+			fact.Event = container.Unjudged
+		case verdict.Healthy:
 			fact.Event = container.Passed
 		}
 		nm.inbox.put(func(o *owner) { o.fact(verdict.ID, fact) })
@@ -109,6 +112,7 @@ func (nm *NodeManager) open() (err error) {
 			return fmt.Errorf("listen for metrics: %w", err)
 		}
 	}
+	nm.listener, nm.metrics = nm.bounded(nm.listener), nm.bounded(nm.metrics)
 	nm.conn, err = dialTracker(nm.config)
 	return err
 }
@@ -208,7 +212,8 @@ func (nm *NodeManager) Run(ctx context.Context) error {
 			}
 		})
 	}
-	server := grpc.NewServer(grpc.WaitForHandlers(true))
+	server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(streamsPerConnection),
+		grpc.MaxRecvMsgSize(largestRequest), grpc.MaxHeaderListSize(largestHeader), grpc.ConnectionTimeout(prefaceWithin))
 	nodev1.RegisterContainerManagerServer(server, &service{nm: nm})
 	nm.waiting.Go(func() { _ = server.Serve(nm.listener) })
 	pages := nm.servePages()
@@ -231,7 +236,7 @@ func (nm *NodeManager) servePages() *http.Server {
 	if nm.metrics == nil {
 		return nil
 	}
-	pages := &http.Server{Handler: nm.pages(), ReadHeaderTimeout: 5 * time.Second}
+	pages := &http.Server{Handler: nm.pages(), ReadHeaderTimeout: prefaceWithin, IdleTimeout: time.Minute, MaxHeaderBytes: largestHeader}
 	nm.waiting.Go(func() { _ = pages.Serve(nm.metrics) })
 	return pages
 }

@@ -163,6 +163,10 @@ func (m Machine) goUp(now time.Time, c *Container, from State, event Event, fact
 		c.ended = &exit
 	case Passed, Failing:
 		return m.judge(now, c, event == Passed, fact.Detail)
+	case Unjudged:
+		if !c.healthBy.IsZero() { // the time in which nothing can be learned is not its own
+			c.healthBy = now.Add(c.StartPeriod)
+		}
 	case Forgotten:
 		c.Forgotten = true
 		return []Effect{{Kind: Save}}

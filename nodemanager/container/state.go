@@ -65,9 +65,10 @@ const (
 	ExitAwaited
 	// ExitOverdue: the exit code did not come.
 	ExitOverdue
-	// Passed and Failing are verdicts of its probe.
+	// Passed and Failing are verdicts of its probe. Unjudged: its probe could not be made, for which it is not to blame.
 	Passed
 	Failing
+	Unjudged
 	// HealthOverdue: it had its time to become healthy, and was not.
 	HealthOverdue
 	// LaunchOverdue: the engine was away for longer than a start is retried.
@@ -101,7 +102,7 @@ func (e Event) String() string {
 	return [...]string{
 		"recorded", "record failed", "progress", "prepared", "prepare failed", "prepare unavailable",
 		"started", "start failed", "start unavailable", "ended", "ended early", "found", "missing", "left behind", "stop wanted",
-		"stopped", "stop failed", "exit awaited", "exit overdue", "passed", "failing", "health overdue",
+		"stopped", "stop failed", "exit awaited", "exit overdue", "passed", "failing", "unjudged", "health overdue",
 		"launch overdue", "retry due", "forgotten", "removed", "remove failed", "remove refused", "purge due", "purged", "purge failed",
 	}[e]
 }
@@ -125,6 +126,7 @@ var table = fsm.New("container", []fsm.Rule[State, Event]{
 	{From: []State{Localizing, Launching}, On: LaunchOverdue, To: Stopping},
 	{From: []State{Running}, On: Passed, To: Running},
 	{From: []State{Running}, On: Failing, To: Running},
+	{From: []State{Running}, On: Unjudged, To: Running},
 	{From: []State{Running}, On: HealthOverdue, To: Stopping},
 
 	// What the engine has: after a restart of the NodeManager, or when the engine is back.

@@ -283,7 +283,7 @@ func TestNoContainerIsEverDoneWithAProcessLeftNorStartedTwice(t *testing.T) {
 				w.apply(container.Fact{Event: container.StopWanted, Stop: container.Stop{Reason: container.StopAsked, Grace: &grace}})
 			},
 			"probe": func(t *rapid.T) {
-				w.apply(container.Fact{Event: rapid.SampledFrom([]container.Event{container.Passed, container.Failing}).Draw(t, "verdict")})
+				w.apply(container.Fact{Event: rapid.SampledFrom([]container.Event{container.Passed, container.Failing, container.Unjudged}).Draw(t, "verdict")})
 			},
 			"time":   func(t *rapid.T) { w.tick(time.Duration(rapid.IntRange(1, 30).Draw(t, "s")) * time.Second) },
 			"engine": func(t *rapid.T) { w.away = rapid.Bool().Draw(t, "away") },

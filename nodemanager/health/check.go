@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/containerd/errdefs"
 )
 
 // HTTP passes when a GET of path is answered with a status from 200 to 399. It reads no more than the status
@@ -71,7 +73,7 @@ func Exec(command []string, run func(ctx context.Context, command []string) (int
 	return func(ctx context.Context) error {
 		code, err := run(ctx, command)
 		if err != nil {
-			return err
+			return ours(err)
 		}
 		switch code {
 		case 0:
@@ -86,9 +88,34 @@ func Exec(command []string, run func(ctx context.Context, command []string) (int
 func dial(ctx context.Context, address string) (net.Conn, error) {
 	conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", address)
 	if err != nil {
+		if lacking := ours(err); lacking != err {
+			return nil, lacking
+		}
 		return nil, fmt.Errorf("connect to %s: %w", address, plain(err))
 	}
 	return conn, nil
+}
+
+// lack is something that this machine or process has none of, so that a probe could not be made.
+type lack struct{ of syscall.Errno }
+
+func (l *lack) Error() string { return l.of.Error() }
+
+func (l *lack) Unwrap() error { return errdefs.ErrUnavailable }
+
+// Lacks reports whether an error comes from something that this machine or process has none left of.
+func Lacks(err error) bool { return ours(err) != err }
+
+// ours makes a lack of an error for which this side is to blame, and leaves others as they are.
+func ours(err error) error {
+	for _, number := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL, syscall.EAGAIN,
+	} {
+		if errors.Is(err, number) {
+			return &lack{number}
+		}
+	}
+	return err
 }
 
 // plain is an error of the network without the addresses, which change with every connection.

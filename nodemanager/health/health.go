@@ -6,6 +6,7 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -14,12 +15,14 @@ import (
 )
 
 // Check looks once. It heeds its context. An error is one sentence; errdefs.ErrUnavailable means that nothing
-// could be learned, and counts neither way.
+// could be learned, and counts neither way; a lack on the prober's own side, as of file descriptors, is one of that kind.
 type Check func(ctx context.Context) error
 
 // Target is what is probed and how.
 type Target struct {
-	Check    Check
+	Check Check
+	// Exec: it runs a command, which costs more than a connection.
+	Exec     bool
 	Interval time.Duration
 	Timeout  time.Duration
 	// Healthy and Unhealthy are how many verdicts in a row it takes.
@@ -33,6 +36,8 @@ type Target struct {
 type Verdict struct {
 	ID      id.Container
 	Healthy bool
+	// Unknown: nothing could be learned, and what was believed before stands. It is told again and again while that lasts.
+	Unknown bool
 	// Detail is the last failure, one sentence.
 	Detail string
 }
@@ -41,15 +46,25 @@ const (
 	// firstInterval is the time between the first probes of a container that is yet to become healthy; it grows
 	// by half each time, up to the target's interval.
 	firstInterval = 20 * time.Millisecond
-	// atOnce is how many probes may run at the same time.
-	atOnce = 128
+	// unknownEvery is how often it is told that nothing can be learned of a container.
+	unknownEvery = time.Second
+	// troubleFor is how long a lack on the prober's side counts after it was seen last.
+	troubleFor = 10 * time.Second
 )
 
 // Prober probes any number of containers.
 type Prober struct {
+	limits   Limits
 	tell     func(Verdict)
 	commands chan command
 	results  chan result
+	trouble  atomic.Pointer[trouble]
+}
+
+// trouble is what the prober lacked last.
+type trouble struct {
+	at     time.Time
+	reason string
 }
 
 type command struct {
@@ -66,8 +81,13 @@ type probe struct {
 	Target
 	id      id.Container
 	due     time.Time
-	index   int // in the heap; -1 while it runs
+	index   int // in the heap; -1 while it waits for a slot or runs
+	class   class
+	slot    bool // it runs, and has a slot
+	began   time.Time
+	cancel  context.CancelFunc // of the one that runs; nil for none
 	gone    bool
+	unknown time.Time // when it was last told that nothing could be learned
 	wait    time.Duration
 	row     int // verdicts in a row that speak against the present state
 	healthy bool
@@ -76,8 +96,16 @@ type probe struct {
 }
 
 // NewProber is a prober that calls tell, from its one goroutine, with every change.
-func NewProber(tell func(Verdict)) *Prober {
-	return &Prober{tell: tell, commands: make(chan command, 64), results: make(chan result)}
+func NewProber(limits Limits, tell func(Verdict)) *Prober {
+	return &Prober{limits: limits, tell: tell, commands: make(chan command, 64), results: make(chan result)}
+}
+
+// Sign is a sign of the node's health: that probes cannot be made for want of something on this side.
+func (p *Prober) Sign(context.Context) string {
+	if t := p.trouble.Load(); t != nil && time.Since(t.at) < troubleFor {
+		return "containers cannot be probed: " + t.reason
+	}
+	return ""
 }
 
 // Add begins to probe a container, at once. A target that it had before is replaced.
@@ -100,44 +128,54 @@ func (p *Prober) send(ctx context.Context, c command) {
 // Run probes until ctx ends, and returns once no probe runs any more.
 func (p *Prober) Run(ctx context.Context) {
 	var (
-		probes  = map[id.Container]*probe{}
-		queue   schedule
-		running int
-		timer   = time.NewTimer(time.Hour)
+		probes = map[id.Container]*probe{}
+		queue  schedule
+		slots  = newSlots(p.limits)
+		timer  = time.NewTimer(time.Hour)
 	)
 	defer timer.Stop()
 	for {
 		now := time.Now()
-		for running < atOnce && len(queue) > 0 && !queue[0].due.After(now) {
-			next := heap.Pop(&queue).(*probe)
-			running++
-			go p.look(ctx, next)
+		for len(queue) > 0 && !queue[0].due.After(now) {
+			slots.wait(heap.Pop(&queue).(*probe))
+		}
+		slots.expire(now)
+		for next := slots.next(now); next != nil; next = slots.next(now) {
+			within, cancel := context.WithTimeoutCause(ctx, next.Timeout, errTimeout)
+			next.cancel = cancel
+			go p.look(within, next)
+		}
+		wake := slots.expire(now)
+		if len(queue) > 0 && (wake.IsZero() || queue[0].due.Before(wake)) {
+			wake = queue[0].due
 		}
 		timer.Stop()
-		if running < atOnce && len(queue) > 0 {
-			timer.Reset(queue[0].due.Sub(now))
+		if !wake.IsZero() {
+			timer.Reset(wake.Sub(now))
 		}
 		select {
 		case <-ctx.Done():
-			for ; running > 0; running-- {
-				<-p.results
+			for ; slots.running > 0; slots.running-- {
+				(<-p.results).probe.cancel()
 			}
 			return
 		case c := <-p.commands:
 			if old := probes[c.id]; old != nil {
-				old.gone = true
-				if old.index >= 0 {
-					heap.Remove(&queue, old.index)
-				}
+				old.drop(&queue)
 				delete(probes, c.id)
 			}
 			if c.target != nil {
 				added := &probe{Target: *c.target, id: c.id, due: time.Now(), wait: firstInterval, healthy: c.target.WasHealthy, told: c.target.WasHealthy}
+				if added.Exec {
+					added.class = execClass
+				}
 				probes[c.id] = added
 				heap.Push(&queue, added)
 			}
 		case r := <-p.results:
-			running--
+			r.probe.cancel()
+			r.probe.cancel = nil
+			slots.done(r.probe)
 			if r.probe.gone {
 				continue
 			}
@@ -149,11 +187,20 @@ func (p *Prober) Run(ctx context.Context) {
 	}
 }
 
-func (p *Prober) look(ctx context.Context, next *probe) {
-	within, cancel := context.WithTimeoutCause(ctx, next.Timeout, errTimeout)
-	defer cancel()
+// drop ends the probing of a container; what runs of it is hurried.
+func (of *probe) drop(queue *schedule) {
+	of.gone = true
+	if of.index >= 0 {
+		heap.Remove(queue, of.index)
+	}
+	if of.cancel != nil {
+		of.cancel()
+	}
+}
+
+func (p *Prober) look(within context.Context, next *probe) {
 	err := next.Check(within)
-	if err != nil && errors.Is(context.Cause(within), errTimeout) {
+	if err != nil && errors.Is(context.Cause(within), errTimeout) && !errors.As(err, new(*lack)) {
 		err = errTimeout
 	}
 	p.results <- result{next, err}
@@ -163,6 +210,7 @@ var errTimeout = errors.New("no answer within the timeout")
 
 func (p *Prober) judge(of *probe, err error) {
 	if errors.Is(err, errdefs.ErrUnavailable) {
+		p.unknown(of, err)
 		return
 	}
 	detail := ""
@@ -190,6 +238,19 @@ func (p *Prober) judge(of *probe, err error) {
 		p.tell(Verdict{ID: of.id, Healthy: of.healthy, Detail: detail})
 	}
 	of.told = of.told || of.healthy
+}
+
+// unknown is about a probe that has learned nothing.
+func (p *Prober) unknown(of *probe, err error) {
+	now := time.Now()
+	var lacking *lack
+	if errors.As(err, &lacking) {
+		p.trouble.Store(&trouble{at: now, reason: lacking.Error()})
+	}
+	if now.Sub(of.unknown) >= unknownEvery {
+		of.unknown = now
+		p.tell(Verdict{ID: of.id, Unknown: true})
+	}
 }
 
 // pause is the time until the next probe: short until it was healthy for the first time.

@@ -7,9 +7,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,7 +38,7 @@ type bench struct {
 func inBubble(t *testing.T, test func(*bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{T: t}
-		b.Prober = health.NewProber(func(v health.Verdict) {
+		b.Prober = health.NewProber(health.Limits{Plain: 64, Exec: 8, InAll: 512}, func(v health.Verdict) {
 			b.mu.Lock()
 			b.verdicts = append(b.verdicts, v)
 			b.mu.Unlock()
@@ -163,10 +166,119 @@ func TestAnEngineThatIsAwaySaysNothingOfTheContainer(t *testing.T) {
 		check := target(func(context.Context) error { return fmt.Errorf("no engine: %w", errdefs.ErrUnavailable) })
 		check.WasHealthy = true
 		b.Add(b.Context(), key(1), check)
-		if got := b.pass(time.Minute); len(got) != 0 {
-			t.Errorf("told %v", got)
+		for _, got := range b.pass(time.Minute) {
+			if !got.Unknown {
+				t.Errorf("told %v", got)
+			}
+		}
+		if sign := b.Sign(b.Context()); sign != "" {
+			t.Errorf("the engine is not the prober's: %q", sign)
 		}
 	})
+}
+
+// What the prober lacks is told of the node, and of no container.
+func TestALackOfDescriptorsSaysNothingOfTheContainer(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		var lacking atomic.Bool
+		lacking.Store(true)
+		check := target(health.Exec([]string{"check"}, func(context.Context, []string) (int, error) {
+			if lacking.Load() {
+				return 0, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)}
+			}
+			return 0, nil
+		}))
+		check.WasHealthy = true
+		b.Add(b.Context(), key(1), check)
+		told := b.pass(time.Minute)
+		for _, got := range told {
+			if !got.Unknown {
+				t.Errorf("told %v", got)
+			}
+		}
+		if len(told) < 50 {
+			t.Errorf("that nothing can be learned was told %d times in a minute", len(told))
+		}
+		if sign := b.Sign(b.Context()); sign != "containers cannot be probed: too many open files" {
+			t.Errorf("the node says %q", sign)
+		}
+		lacking.Store(false)
+		b.pass(11 * time.Second)
+		if sign := b.Sign(b.Context()); sign != "" {
+			t.Errorf("once it is over the node says %q", sign)
+		}
+	})
+}
+
+// However many probes of one app hang, those of another come when they are due, and after a second those of the same app too.
+func TestProbesThatHangHoldUpNoOther(t *testing.T) {
+	for name, exec := range map[string]bool{"connections": false, "commands": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(b *bench) {
+				for i := range int64(256) {
+					hanging := target(func(ctx context.Context) error {
+						<-ctx.Done()
+						return ctx.Err()
+					})
+					hanging.Timeout, hanging.Exec = time.Minute, exec
+					b.Add(b.Context(), key(i+1), hanging)
+				}
+				b.pass(0)
+				other := key(1)
+				other.App.Seq = 2
+				quick := target(func(context.Context) error { return nil })
+				quick.Exec = exec
+				b.Add(b.Context(), other, quick)
+				if got := b.pass(0); len(got) != 1 || got[0].ID != other || !got[0].Healthy {
+					t.Errorf("another app's first probe: %v", got)
+				}
+				b.Add(b.Context(), key(1000), quick)
+				if got := b.pass(80 * time.Second); !slices.ContainsFunc(got, func(v health.Verdict) bool { return v.ID == key(1000) && v.Healthy }) {
+					t.Errorf("the app's own first probe: %v", got)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatRunsOfAProbeThatWasRemovedIsHurried(t *testing.T) {
+	inBubble(t, func(b *bench) {
+		ended := make(chan struct{})
+		hanging := target(func(ctx context.Context) error {
+			<-ctx.Done()
+			close(ended)
+			return ctx.Err()
+		})
+		hanging.Timeout = time.Hour
+		b.Add(b.Context(), key(1), hanging)
+		b.pass(time.Second)
+		b.Remove(b.Context(), key(1))
+		select {
+		case <-ended:
+		case <-time.After(time.Second):
+			t.Error("it goes on")
+		}
+	})
+}
+
+func TestANodeSaysThatItsFilesRunOut(t *testing.T) {
+	for _, c := range []struct {
+		limit, used int
+		err         error
+		want        string
+	}{
+		{1024, 900, nil, ""},
+		{1024, 980, nil, "its NodeManager has nearly all of the 1024 files open that it may; raise its limit (ulimit -n), or end what connects to it"},
+		{256, 240, nil, ""},
+		{256, 250, nil, "its NodeManager has nearly all of the 256 files open that it may; raise its limit (ulimit -n), or end what connects to it"},
+		{256, 0, syscall.EMFILE, "its NodeManager cannot open another file: too many open files"},
+		{256, 0, errors.New("no such folder"), ""},
+	} {
+		sign := health.Descriptors(func() (int, error) { return c.limit, nil }, func() (int, error) { return c.used, c.err })
+		if got := sign(t.Context()); got != c.want {
+			t.Errorf("%d of %d: %q, want %q", c.used, c.limit, got, c.want)
+		}
+	}
 }
 
 func TestWhatWasRemovedIsNotProbed(t *testing.T) {

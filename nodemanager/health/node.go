@@ -2,7 +2,9 @@ package health
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
@@ -51,6 +53,26 @@ func Disk(path string, measure func(path string) (free, total int64, err error))
 			return fmt.Sprintf("the disk of %s is nearly full: %s of %s are free", path, resource.FormatBytes(free), resource.FormatBytes(total))
 		}
 		return ""
+	}
+}
+
+// Descriptors is a sign that this process can open hardly any more files: fewer than a twentieth are left, which is at least
+// 8 and at most 256. count gives how many it has open.
+func Descriptors(limit func() (int, error), count func() (int, error)) Sign {
+	return func(context.Context) string {
+		most, err := limit()
+		if err != nil {
+			return ""
+		}
+		used, err := count()
+		var number syscall.Errno
+		switch {
+		case errors.As(err, &number) && (number == syscall.EMFILE || number == syscall.ENFILE):
+			return fmt.Sprintf("its NodeManager cannot open another file: %v", number)
+		case err != nil || used < most-max(8, min(most/20, 256)):
+			return ""
+		}
+		return fmt.Sprintf("its NodeManager has nearly all of the %d files open that it may; raise its limit (ulimit -n), or end what connects to it", most)
 	}
 }
 

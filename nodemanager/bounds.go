@@ -1,0 +1,68 @@
+package nodemanager
+
+import (
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mammoth-os/mammoth/internal/admission"
+	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/nodemanager/health"
+)
+
+// What others may open and send. docs/design/limits.md lists these figures.
+const (
+	// streamsPerConnection are more than the ResourceManager, which has one connection for everybody's logs and commands, needs.
+	streamsPerConnection = 1024
+	// largestRequest is four times the largest spec that is taken.
+	largestRequest = 1 << 20
+	// largestHeader bounds the header of a request.
+	largestHeader = 64 << 10
+	// prefaceWithin is how long a new connection may take to say what it wants.
+	prefaceWithin = 5 * time.Second
+)
+
+// mostConnections are of masters, one a master, and of the ResourceManager.
+var mostConnections = admission.Limits{InAll: 8192, Others: 4096, PerCaller: 1024}
+
+// bounded lets only so many connections in; nil is nil.
+func (nm *NodeManager) bounded(listener net.Listener) net.Listener {
+	if listener == nil {
+		return nil
+	}
+	return admission.Listen(listener, admission.Config{
+		Limits:  admission.LimitsFor(mostConnections),
+		Trusted: func(who peer.User) bool { return who.Operator },
+		Logger:  nm.log.With("node", nm.config.NodeID),
+	})
+}
+
+// probesAtOnce leaves half of this process's descriptors to everything else.
+func probesAtOnce() health.Limits {
+	limits := health.Limits{Plain: 256, Exec: 64, InAll: 4096}
+	if most, err := mostFiles(); err == nil {
+		limits.InAll = max(2, min(limits.InAll, most/2))
+	}
+	return limits
+}
+
+// mostFiles is how many files this process may have open.
+func mostFiles() (int, error) {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return 0, err
+	}
+	return int(min(files.Cur, 1<<30)), nil
+}
+
+// openFiles is how many it has. Newer kernels tell it without a file having to be opened for it.
+func openFiles() (int, error) {
+	const folder = "/proc/self/fd"
+	if info, err := os.Stat(folder); err == nil && info.Size() > 0 {
+		return int(info.Size()), nil
+	}
+	names, err := os.ReadDir(folder)
+	return len(names), err
+}

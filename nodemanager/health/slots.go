@@ -1,0 +1,147 @@
+package health
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+// A probe that does not come to an end holds no slot for longer than this: it goes on without one.
+const holds = time.Second
+
+// Limits bound the probes that run at the same time.
+type Limits struct {
+	// Plain is how many slots there are for probes that only connect, Exec for those that run a command.
+	Plain, Exec int
+	// InAll bounds all that run, with and without a slot: each of them has a file open.
+	InAll int
+}
+
+// slots say which of the probes that are due may run. A container has one at a time, an app no more than there are slots left for
+// others: however many of its probes hang, another app finds one.
+type slots struct {
+	limits  Limits
+	taken   [classes]int
+	running int
+	apps    map[id.App]*share
+	// waiting are apps with probes that are due and may not run yet, in the order of their turns.
+	waiting []*share
+	// held are the probes with a slot, oldest first, and some that have given theirs back.
+	held []*probe
+}
+
+type share struct {
+	app     id.App
+	taken   [classes]int
+	running int
+	waiting []*probe
+}
+
+// class is a kind of probe with slots of its own.
+type class uint8
+
+const (
+	plainClass class = iota
+	execClass
+
+	classes = 2
+)
+
+func newSlots(limits Limits) *slots {
+	return &slots{limits: limits, apps: map[id.App]*share{}}
+}
+
+// wait puts a probe that is due behind those of its app that are due already.
+func (s *slots) wait(p *probe) {
+	app := s.apps[p.id.App]
+	if app == nil {
+		app = &share{app: p.id.App}
+		s.apps[p.id.App] = app
+	}
+	if app.waiting = append(app.waiting, p); len(app.waiting) == 1 {
+		s.waiting = append(s.waiting, app)
+	}
+}
+
+// next gives probes that may run now, one of each app in turn; nil if there are none.
+func (s *slots) next(now time.Time) *probe {
+	for i, app := range s.waiting {
+		at := slices.IndexFunc(app.waiting, func(p *probe) bool { return p.gone || s.may(app, p.class) })
+		if at < 0 {
+			continue
+		}
+		p := app.waiting[at]
+		app.waiting = slices.Delete(app.waiting, at, at+1)
+		s.waiting = slices.Delete(s.waiting, i, i+1)
+		if len(app.waiting) > 0 {
+			s.waiting = append(s.waiting, app)
+		}
+		if p.gone {
+			s.drop(app)
+			return s.next(now)
+		}
+		s.take(app, p, now)
+		return p
+	}
+	return nil
+}
+
+func (s *slots) may(app *share, of class) bool {
+	most := s.limits.Plain
+	if of == execClass {
+		most = s.limits.Exec
+	}
+	return app.taken[of] < most-s.taken[of] && app.running < s.limits.InAll-s.running
+}
+
+func (s *slots) take(app *share, p *probe, now time.Time) {
+	p.slot, p.began = true, now
+	s.taken[p.class]++
+	app.taken[p.class]++
+	s.running++
+	app.running++
+	s.held = append(s.held, p)
+}
+
+// giveBack frees the slot of a probe, if it still has one.
+func (s *slots) giveBack(p *probe) {
+	if !p.slot {
+		return
+	}
+	p.slot = false
+	s.taken[p.class]--
+	s.apps[p.id.App].taken[p.class]--
+}
+
+// done counts a probe out that has come to its end.
+func (s *slots) done(p *probe) {
+	s.giveBack(p)
+	app := s.apps[p.id.App]
+	s.running--
+	app.running--
+	s.drop(app)
+}
+
+func (s *slots) drop(app *share) {
+	if app.running == 0 && len(app.waiting) == 0 {
+		delete(s.apps, app.app)
+	}
+}
+
+// expire takes the slots of probes that have had theirs for long enough, and gives the time of the next; zero for none.
+func (s *slots) expire(now time.Time) time.Time {
+	for len(s.held) > 0 {
+		p := s.held[0]
+		if p.slot {
+			until := p.began.Add(holds)
+			if until.After(now) {
+				return until
+			}
+			s.giveBack(p)
+		}
+		s.held[0] = nil
+		s.held = s.held[1:]
+	}
+	return time.Time{}
+}
