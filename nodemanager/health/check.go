@@ -1,61 +1,16 @@
 package health
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/containerd/errdefs"
 )
-
-// HTTP passes when a GET of path is answered with a status from 200 to 399. It reads no more than the status
-// line, over a connection of its own: what a general client keeps for a connection would cost more than all
-// else that a node remembers of a container.
-func HTTP(address, path string) Check {
-	request := "GET " + path + " HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: mammoth-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-	return func(ctx context.Context) error {
-		conn, err := dial(ctx, address)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = conn.Close() }()
-		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-		defer stop()
-		if _, err := io.WriteString(conn, request); err != nil {
-			return fmt.Errorf("GET %s: %w", path, plain(err))
-		}
-		line, err := bufio.NewReaderSize(io.LimitReader(conn, 256), 256).ReadString('\n')
-		if err != nil {
-			return fmt.Errorf("GET %s: %w", path, plain(err))
-		}
-		status, err := statusCode(line)
-		if err != nil {
-			return fmt.Errorf("GET %s: %w", path, err)
-		}
-		if status < 200 || status > 399 {
-			return fmt.Errorf("GET %s answered %d", path, status)
-		}
-		return nil
-	}
-}
-
-// statusCode reads the first line of an HTTP/1 response.
-func statusCode(line string) (int, error) {
-	version, rest, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
-	code, _, _ := strings.Cut(rest, " ")
-	status, err := strconv.Atoi(code)
-	if !strings.HasPrefix(version, "HTTP/1.") || err != nil || len(code) != 3 || status < 100 {
-		return 0, errors.New("the answer is not HTTP")
-	}
-	return status, nil
-}
 
 // TCP passes when a connection is accepted.
 func TCP(address string) Check {

@@ -1,0 +1,142 @@
+package health
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http/httputil"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// How much of an answer is read, and how long what comes behind its head is waited for. The status alone decides; the rest is read
+// because an instance whose page is broken off takes it for an error.
+const (
+	mostHead  = 64 << 10
+	mostBody  = 512 << 10
+	bodyTime  = 500 * time.Millisecond
+	mostEarly = 16
+)
+
+// HTTP passes when a GET of path is answered with a status from 200 to 399; those below 200, which come before the answer, are passed
+// over, and nothing is followed. It uses a connection of its own: what a general client keeps for a connection would cost more than all
+// else that a node remembers of a container.
+func HTTP(address, path string) Check {
+	request := "GET " + path + " HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: mammoth-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+	return func(ctx context.Context) error {
+		conn, err := dial(ctx, address)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+		defer stop()
+		if _, err := io.WriteString(conn, request); err != nil {
+			return fmt.Errorf("GET %s: %w", path, plain(err))
+		}
+		answer := &answer{conn: conn, head: &io.LimitedReader{R: conn, N: mostHead}}
+		answer.reader = bufio.NewReaderSize(answer.head, 4096)
+		status, err := answer.status()
+		if err != nil {
+			return fmt.Errorf("GET %s: %w", path, err)
+		}
+		answer.finish(status)
+		if status < 200 || status > 399 {
+			return fmt.Errorf("GET %s answered %d", path, status)
+		}
+		return nil
+	}
+}
+
+// answer is what comes back on a connection.
+type answer struct {
+	conn   net.Conn
+	reader *bufio.Reader
+	// head bounds what is read; reader reads from it.
+	head *io.LimitedReader
+}
+
+// status is the answer's own, behind any number of those that come early.
+func (a *answer) status() (int, error) {
+	for range mostEarly {
+		line, err := a.line()
+		if err != nil {
+			return 0, plain(err)
+		}
+		status, err := statusCode(line)
+		if err != nil || status >= 200 || status == 101 { // no other protocol was asked for
+			return status, err
+		}
+		if _, err := a.headers(); err != nil {
+			return 0, plain(err)
+		}
+	}
+	return 0, fmt.Errorf("more than %d answers came before the answer", mostEarly)
+}
+
+// line reads a line; of one that is very long, the beginning.
+func (a *answer) line() (string, error) {
+	line, long, err := a.reader.ReadLine()
+	text := string(line)
+	for long && err == nil {
+		_, long, err = a.reader.ReadLine()
+	}
+	if err != nil && text != "" && errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return text, err
+}
+
+// headers reads to the empty line and gives how long the body is: -1 for to the end of the connection, -2 for in chunks.
+func (a *answer) headers() (int64, error) {
+	length := int64(-1)
+	for {
+		line, err := a.line()
+		if err != nil || line == "" {
+			return length, err
+		}
+		name, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch {
+		case strings.EqualFold(name, "Transfer-Encoding") && strings.Contains(strings.ToLower(value), "chunked"):
+			length = -2
+		case strings.EqualFold(name, "Content-Length") && length == -1:
+			if n, err := strconv.ParseInt(value, 10, 64); err == nil && n >= 0 {
+				length = n
+			}
+		}
+	}
+}
+
+// finish reads the rest of the answer, as far as it comes soon and is not too long.
+func (a *answer) finish(status int) {
+	_ = a.conn.SetReadDeadline(time.Now().Add(bodyTime))
+	length, err := a.headers()
+	if err != nil || status == 204 || status == 304 {
+		return
+	}
+	a.head.N = mostBody
+	var body io.Reader = a.reader
+	switch {
+	case length == -2:
+		body = httputil.NewChunkedReader(a.reader)
+	case length >= 0:
+		body = io.LimitReader(a.reader, length)
+	}
+	_, _ = io.Copy(io.Discard, body)
+}
+
+// statusCode reads the first line of an HTTP/1 response.
+func statusCode(line string) (int, error) {
+	version, rest, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
+	code, _, _ := strings.Cut(strings.TrimLeft(rest, " "), " ")
+	status, err := strconv.Atoi(code)
+	if !strings.HasPrefix(version, "HTTP/1.") || err != nil || len(code) != 3 || status < 100 {
+		return 0, errors.New("the answer is not HTTP")
+	}
+	return status, nil
+}
