@@ -112,9 +112,6 @@ func (a *archive) add(header *tar.Header, content io.Reader, place string) error
 	default:
 		return invalid("the archive holds %q, which is neither a file, a folder nor a link", header.Name)
 	}
-	if a.has(name) {
-		return invalid("the archive holds %q twice", name)
-	}
 	switch header.Typeflag {
 	case tar.TypeSymlink:
 		return a.addLink(name, path.Join(path.Dir(name), header.Linkname), header.Linkname)
@@ -131,22 +128,32 @@ func (a *archive) add(header *tar.Header, content io.Reader, place string) error
 	if hex, ok := strings.CutPrefix(name, ocispec.ImageBlobsDir+"/sha256/"); ok && hex != stored.digest.Encoded() {
 		return invalid("the archive's %s does not have the digest that its name says, but %s", name, stored.digest)
 	}
+	before, twice := a.files[name]
+	if _, link := a.links[name]; link || twice && before.digest != stored.digest {
+		return twiceDifferently(name)
+	}
+	if twice {
+		// Builders that write several images write the layers that they share once for each.
+		return os.Remove(place)
+	}
 	a.files[name] = stored
 	return nil
+}
+
+func twiceDifferently(name string) error {
+	return invalid("the archive holds %q twice, and not the same", name)
 }
 
 func (a *archive) addLink(name, target, written string) error {
 	if path.IsAbs(written) || target == ".." || strings.HasPrefix(target, "../") {
 		return invalid("the archive holds the link %q to %q, which is outside of it", name, written)
 	}
+	before, twice := a.links[name]
+	if _, file := a.files[name]; file || twice && before != target {
+		return twiceDifferently(name)
+	}
 	a.links[name] = target
 	return nil
-}
-
-func (a *archive) has(name string) bool {
-	_, file := a.files[name]
-	_, link := a.links[name]
-	return file || link
 }
 
 // isSparse reports whether an entry may be larger than what the archive holds of it.

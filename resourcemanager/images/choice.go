@@ -96,7 +96,7 @@ func (c choice) ambiguous(images []*archivedImage) error {
 		calls := slices.Concat(image.names, image.refs)
 		for _, call := range calls {
 			if example == "" && distribution.ValidTag(call) {
-				example = fmt.Sprintf("%s or web:%s", call, call)
+				example = fmt.Sprintf("%s` or `mammoth image push FILE web:%s", call, call)
 			}
 			if !distribution.ValidTag(call) && !slices.Contains(image.names, call) {
 				call = shortened(call)

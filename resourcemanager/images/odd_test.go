@@ -317,7 +317,7 @@ func TestAnImageOfSeveralIsChosen(t *testing.T) {
 		content           []byte
 		name, calls, says string
 	}{
-		{oci("v1", "v2"), "", "", "the archive holds 2 images (v1, v2); give the name of one behind the file, as in `mammoth image push FILE v1 or web:v1`"},
+		{oci("v1", "v2"), "", "", "the archive holds 2 images (v1, v2); give the name of one behind the file, as in `mammoth image push FILE v1` or `mammoth image push FILE web:v1`"},
 		{oci("v1", "v2"), "v2", "v2:latest", ""},
 		{oci("v1", "v2"), "web:v2", "web:v2", ""},
 		{oci("v1", "v2"), "web:v3", "", `the archive holds 2 images (v1, v2), and "web:v3" does not say which`},

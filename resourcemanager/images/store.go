@@ -56,7 +56,7 @@ type Limits struct {
 	// Defaults 256 and 64.
 	Uploads, UserUploads int
 	// UploadIdle is how long an upload may rest before it is dropped, and how long a blob is kept for a manifest that
-	// a client is about to push. PressedIdle is the same while there is no room for others. Defaults 1h and 2m.
+	// a client is about to push. PressedIdle is the same while there is no room for others. Defaults 10m and 2m.
 	UploadIdle, PressedIdle time.Duration
 	// Architecture is that of the zone's nodes, in Go's words; others are refused. Default the program's own.
 	Architecture string
@@ -80,7 +80,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.Names, 1<<14)
 	setDefault(&l.Uploads, 256)
 	setDefault(&l.UserUploads, 64)
-	setDefault(&l.UploadIdle, time.Hour)
+	setDefault(&l.UploadIdle, 10*time.Minute)
 	setDefault(&l.PressedIdle, 2*time.Minute)
 	setDefault(&l.Architecture, runtime.GOARCH)
 	if l.Pinned == nil {
