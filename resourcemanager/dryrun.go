@@ -113,7 +113,7 @@ func (z *zone) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, bes
 		return because(fmt.Sprintf("there is room for %d of them only", len(plan.Nodes)), withHelp(why))
 	}
 	if needs, err := z.vector(roleResources(role)); rolling && err == nil && z.holdsAsMuch(a, role.GetName(), needs) {
-		why.help = "`maxUnavailable: 1` in its update policy would do: an old instance then goes first and makes room for a new one"
+		why.help = oldFirst
 	}
 	return because("there is no room beside them, and it would wait", withHelp(why))
 }

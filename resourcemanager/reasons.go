@@ -168,8 +168,11 @@ func (z *zone) helpOfRollout(a *app, role, instance string, ask scheduler.AskExp
 	if courseOf(spec.GetUpdate()).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
 		return "a rolling update with `maxUnavailable: 1` would do: an old instance then goes first and makes room for a new one"
 	}
-	return "`maxUnavailable: 1` in its update policy would do: an old instance then goes first and makes room for a new one"
+	return oldFirst
 }
+
+// oldFirst is the help where a new instance finds no room beside the one that it is to replace.
+const oldFirst = "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one"
 
 // replaces reports whether there is an instance of a role to be replaced that holds as much as the new one needs.
 func (z *zone) replaces(a *app, role, instance string, needs resource.Vector) bool {
@@ -264,6 +267,12 @@ func (z *zone) instanceReason(a *app, r *reasons, name string, instance *storev1
 	case apiv1.Instance_STARTING:
 		detail := status.GetHealthDetail()
 		switch {
+		case report.GetReason() != "" && status.GetHealth() != corev1.ContainerStatus_STARTING:
+			// It serves, and its master says what it is still to prove: that ends by itself.
+			role, _ := a.role(report.GetRole())
+			r.of(name, 1, cause{
+				role: report.GetRole(), one: "does not count yet", many: "do not count yet", detail: why, inCourse: true, lasts: role.GetUpdate().GetMinHealthy().AsDuration(),
+			})
 		case detail != "":
 			add("is not healthy yet", "are not healthy yet", "the last probe: "+detail, true)
 		case status.GetHealth() == corev1.ContainerStatus_STARTING:

@@ -134,7 +134,7 @@ func (z *zone) look(a *app) bool {
 			begun = z.now
 		}
 		since[kind] = begun
-		if r.inCourse && z.now.Sub(begun) < inCourse || len(shown) == mostReasons {
+		if r.inCourse && z.now.Sub(begun) < inCourse+r.lasts || len(shown) == mostReasons {
 			continue
 		}
 		waiting.Since = timestamppb.New(begun)
@@ -221,6 +221,8 @@ type cause struct {
 	until     time.Time
 	// inCourse causes belong to the course of things, and are a reason only once they last.
 	inCourse bool
+	// lasts is how long such a cause lasts by itself, and is told of elsewhere meanwhile.
+	lasts time.Duration
 }
 
 // reason is a cause with those that it keeps waiting.

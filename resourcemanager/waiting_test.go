@@ -62,7 +62,7 @@ func TestARolloutInAFullQueueSaysWhichLimitAndWhatWouldDo(t *testing.T) {
 		n, m := fullQueue(z)
 		z.pass(time.Second)
 		const why = "web-2 waits for capacity: queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are asked"
-		const help = "`maxUnavailable: 1` in its update policy would do: an old instance then goes first and makes room for a new one"
+		const help = "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one"
 		app := z.app("web")
 		if len(app.GetWaiting()) != 1 || app.GetWaiting()[0].GetText() != why || app.GetWaiting()[0].GetHelp() != help || app.GetWaiting()[0].GetInstances() != 1 {
 			t.Fatalf("it says %v", app.GetWaiting())
@@ -322,7 +322,7 @@ func TestADryRunOverAnAppSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
 			"another image": {
 				func(s *apiv1.AppSpec) { s.Roles[0].Image = "web:2" },
 				"web-1 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); there is no room beside them, and it would wait: " +
-					"queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are asked; `maxUnavailable: 1` in its update policy would do: " +
+					"queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are asked; `maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: " +
 					"an old instance then goes first and makes room for a new one",
 				"1 instance of web would be replaced",
 			},

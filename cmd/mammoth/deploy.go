@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,6 +38,7 @@ type deployFlags struct {
 	strategy, canary                     string
 	exclusive                            bool
 	minHealthy                           string
+	maxSurge, maxUnavailable             int64
 	dryRun                               bool
 	wait                                 waiting
 }
@@ -84,6 +86,8 @@ replaces all of the app; flags given with it win over it. --strategy, --canary a
 	flags.StringVar(&f.strategy, "strategy", "rolling", "how the new version takes the old one's place: rolling, canary or blue-green")
 	flags.StringVar(&f.canary, "canary", "", "the share of the requests that the new version is given until it is promoted, as in 10%")
 	flags.BoolVar(&f.exclusive, "exclusive", false, "with blue-green: the new version serves only once the old one is gone")
+	flags.Int64Var(&f.maxSurge, "max-surge", 1, "how many instances there may be above the count while they are replaced")
+	flags.Int64Var(&f.maxUnavailable, "max-unavailable", 0, "how many may be missing meanwhile: with 1 an old one goes first, where there is no room beside it")
 	flags.StringVar(&f.minHealthy, "min-healthy", "10s", "how long an instance has to be healthy before it counts, as in 10s or 0s")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only say what would be placed where, or why not")
 	f.wait.flags(cmd)
@@ -184,6 +188,12 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 				update(r).Once = &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: percent}
 			}, err
 		}),
+		edit("max-surge", func() (func(*apiv1.RoleSpec), error) {
+			return func(r *apiv1.RoleSpec) { update(r).MaxSurge = int32(f.maxSurge) }, checkShare(f.maxSurge)
+		}),
+		edit("max-unavailable", func() (func(*apiv1.RoleSpec), error) {
+			return func(r *apiv1.RoleSpec) { update(r).MaxUnavailable = int32(f.maxUnavailable) }, checkShare(f.maxUnavailable)
+		}),
 		edit("min-healthy", func() (func(*apiv1.RoleSpec), error) {
 			d, err := time.ParseDuration(f.minHealthy)
 			if err != nil || d < 0 {
@@ -223,6 +233,9 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 		for _, edit := range edits {
 			edit(app.Roles[0])
 		}
+		if u := app.GetRoles()[0].GetUpdate(); (given("max-surge") || given("max-unavailable")) && u.GetMaxSurge() == 0 && u.GetMaxUnavailable() == 0 {
+			return usagef("--max-surge and --max-unavailable are both 0, which leaves a rollout no room; set one of them to 1 or more")
+		}
 		return checkSpec(app)
 	}, nil
 }
@@ -255,6 +268,14 @@ func parsePercent(text string) (int32, error) {
 		return 0, fmt.Errorf("%q is not a share of the requests; say 1%% to 100%%", text)
 	}
 	return int32(n), nil
+}
+
+// checkShare refuses what cannot be a number of instances.
+func checkShare(n int64) error {
+	if n < 0 || n > math.MaxInt32 {
+		return fmt.Errorf("%d is not a number of instances from 0 to %d", n, math.MaxInt32)
+	}
+	return nil
 }
 
 func positive(n int64, err error) (int64, error) {

@@ -94,7 +94,11 @@ func (c *cli) endFolder(dir, dockerHost string) error {
 		if dockerHost != "" {
 			s.dockerHost = dockerHost
 		}
+		stop := while(silence, func() {
+			fmt.Fprintf(c.err, "%s: what runs there is being ended, and has its grace to do so\n", s.node)
+		})
 		of, err := endNode(ctx, s)
+		stop()
 		ended.add(of)
 		if err != nil {
 			return fmt.Errorf("end what runs on %s: %w", s.node, err)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"unicode"
 
@@ -16,6 +17,8 @@ import (
 // progress shows a person how an app comes along.
 type progress interface {
 	update(*apiv1.App)
+	// away says that the zone does not answer at present.
+	away()
 	end()
 }
 
@@ -111,6 +114,14 @@ func (p *liveProgress) draw(text string) {
 }
 
 func (p *liveProgress) end() {}
+
+func (p *liveProgress) away() {
+	fmt.Fprintln(p.out, awayText)
+	p.drawn = 0
+}
+
+// awayText is said when a zone that is waited for does not answer.
+const awayText = "the zone does not answer at present; waiting for it to come back"
 
 func unfinishedFirst(instances []*apiv1.Instance) []*apiv1.Instance {
 	var unfinished, running []*apiv1.Instance
@@ -208,6 +219,8 @@ func (p *lineProgress) say(about, state, line string) {
 
 func (p *lineProgress) end() {}
 
+func (p *lineProgress) away() { fmt.Fprintln(p.out, awayText) }
+
 // ends reports whether an app is being stopped or removed; its reason then says what for, or what it waits for.
 func ends(app *apiv1.App) bool {
 	return app.GetState() == apiv1.App_STOPPING || app.GetState() == apiv1.App_REMOVING
@@ -240,31 +253,59 @@ func note(instance *apiv1.Instance) string {
 	return strings.Join(parts, ", ")
 }
 
-// uploadProgress shows on a terminal how much has arrived; elsewhere it says nothing.
+// uploadProgress shows how much has arrived: live on a terminal, elsewhere a line now and then.
 type uploadProgress struct {
 	out   io.Writer
 	total int64
+	live  bool
+	stop  func()
+
+	mu   sync.Mutex
+	sent int64
 }
 
 func (c *cli) newUploadProgress(total int64) *uploadProgress {
+	p := &uploadProgress{out: c.err, total: total}
 	if file, ok := c.err.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return &uploadProgress{out: file, total: total}
+		p.live = true
 	}
-	return &uploadProgress{}
+	p.stop = while(silence, p.say)
+	return p
 }
 
 func (p *uploadProgress) update(sent int64) {
-	switch {
-	case p.out == nil:
-	case p.total > 0:
-		fmt.Fprintf(p.out, "\r\x1b[2Kuploading: %s of %s", size(sent), size(p.total))
-	default:
-		fmt.Fprintf(p.out, "\r\x1b[2Kuploading: %s", size(sent))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sent = sent
+	if p.live {
+		fmt.Fprint(p.out, "\r\x1b[2K"+p.text())
 	}
 }
 
+// say is called when nothing was said for a while.
+func (p *uploadProgress) say() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.live {
+		fmt.Fprint(p.out, "\r\x1b[2K"+p.text())
+		return
+	}
+	fmt.Fprintln(p.out, p.text())
+}
+
+func (p *uploadProgress) text() string {
+	switch {
+	case p.total > 0 && p.sent >= p.total:
+		return fmt.Sprintf("uploaded %s; the zone unpacks and checks it", size(p.sent))
+	case p.total > 0:
+		return fmt.Sprintf("uploading: %s of %s", size(p.sent), size(p.total))
+	}
+	return "uploading: " + size(p.sent)
+}
+
 func (p *uploadProgress) end() {
-	if p.out != nil {
+	p.stop()
+	if p.live {
 		fmt.Fprint(p.out, "\r\x1b[2K")
 	}
 }

@@ -95,6 +95,7 @@ func (c *cli) newRolloutProgress() progress {
 type silentProgress struct{}
 
 func (silentProgress) update(*apiv1.App) {}
+func (silentProgress) away()             {}
 func (silentProgress) end()              {}
 
 // lineRollout writes a line whenever the rollout has come further, and whenever it waits for something else.
@@ -114,6 +115,8 @@ func (p *lineRollout) update(app *apiv1.App) {
 }
 
 func (p *lineRollout) end() {}
+
+func (p *lineRollout) away() { fmt.Fprintln(p.out, awayText) }
 
 func rolloutLine(app *apiv1.App) string {
 	rollout := app.GetRollout()

@@ -239,6 +239,9 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 	})
 }
 
+// awayAfter is how many tries in vain, which take about a second, make a zone one that is away.
+const awayAfter = 4
+
 // follow watches the app until the change is done. A zone that goes away is waited for. The app that it returns is
 // the last that was seen, nil if the app is gone or was never seen.
 func (c *cli) follow(ctx context.Context, z *zone, change change, show progress) (*apiv1.App, error) {
@@ -267,7 +270,9 @@ func (c *cli) follow(ctx context.Context, z *zone, change change, show progress)
 		if code := status.Code(err); code != codes.Unavailable && code != codes.Aborted && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
-		failures++
+		if failures++; failures == awayAfter {
+			show.away()
+		}
 		if err := backoff.Sleep(ctx, retry.After(failures)); err != nil {
 			return last, err
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -221,4 +222,19 @@ func TestAWaitEndsWhenTheEndCannotCome(t *testing.T) {
 			t.Errorf("%s: done %v, error %v", name, done, err)
 		}
 	}
+}
+
+func TestLongWorkIsNotSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		p := (&cli{streams: streams{err: &out}}).newUploadProgress(2 << 20)
+		p.update(1 << 20)
+		<-time.After(6 * time.Second)
+		p.update(2 << 20)
+		<-time.After(5 * time.Second)
+		p.end()
+		if want := "uploading: 1MiB of 2MiB\nuploaded 2MiB; the zone unpacks and checks it\n"; out.String() != want {
+			t.Errorf("it says\n%s", out.String())
+		}
+	})
 }
