@@ -15,6 +15,9 @@ type accounts struct {
 	names map[string]bool
 }
 
+// accountFiles are both of an image's files.
+type accountFiles struct{ users, groups accounts }
+
 type accountsState byte
 
 const (

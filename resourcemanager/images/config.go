@@ -30,12 +30,14 @@ type Config struct {
 
 	// diffIDs are the digests of the layers' tars.
 	diffIDs []digest.Digest
+	// files are the image's own of users and groups, nil unless its layers were looked at since the store was opened.
+	files *accountFiles
 }
 
 // HasCommand reports whether the image says itself what to run.
 func (c Config) HasCommand() bool {
 	words := slices.Concat(c.Entrypoint, c.Cmd)
-	return len(words) > 0 && words[0] != ""
+	return len(words) > 0 && words[0] != "" // An engine takes no program without a name.
 }
 
 // parseConfig reads an image's config. It fails with a *notAnImage for what is no JSON object, and with a *platformError

@@ -281,7 +281,7 @@ func TestTakesTheNamedImageOfSeveral(t *testing.T) {
 
 func TestImageWithoutNameOrCommand(t *testing.T) {
 	image := webImage(t)
-	image.command = nil
+	image.command = []string{""} // An engine takes that for none.
 	content := tarOf(t, image.oci(t, "")...)
 	store := openStore(t, t.TempDir(), Limits{})
 	if _, err := store.Import(t.Context(), bytes.NewReader(content), ""); err == nil || !strings.Contains(err.Error(), "does not say the image's name") {

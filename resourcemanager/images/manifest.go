@@ -128,7 +128,23 @@ func (s *Store) Resolve(ctx context.Context, name string) (manifestDigest string
 	if err != nil {
 		return "", Config{}, fmt.Errorf("image %q: %w", name, err)
 	}
+	found.config.files = s.accountsOf(found.manifest)
 	return found.digest.String(), found.config, nil
+}
+
+// accountsOf are an image's own files of users and groups, nil if a layer was not looked at.
+func (s *Store) accountsOf(m parsedManifest) *accountFiles {
+	var files accountFiles
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, layer := range m.Layers {
+		facts, ok := s.checked[layer.Digest]
+		if !ok {
+			return nil
+		}
+		files.users, files.groups = facts.users.over(files.users), facts.groups.over(files.groups)
+	}
+	return &files
 }
 
 // find is the digest that a reference means; the digest in it counts before the tag.

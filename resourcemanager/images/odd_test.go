@@ -84,14 +84,14 @@ func TestALayerWithoutAByteIsTaken(t *testing.T) {
 const emptyDigest = digest.Digest("sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
 
 func TestTheWorkOfOneImageIsBounded(t *testing.T) {
-	zeros := gzipped(t, tarOf(t, entry{name: "zeros", content: make([]byte, 1<<20)}))
+	zeros := gzipped(t, tarOf(t, entry{name: "zeros", content: make([]byte, 100<<10)}))
 	many := webImage(t)
 	for range 125 {
 		many.layers = append(many.layers, zeros)
 	}
 	bothWays(t, Limits{}, many, refused(errdefs.ErrResourceExhausted, "the image has 127 layers, and an engine stacks no more than 125"))
 	many.layers = many.layers[:20]
-	bothWays(t, Limits{ExpandedBytes: 10 << 20}, many, refused(errdefs.ErrResourceExhausted, "the image expands to more than 10MiB, which is the limit"))
+	bothWays(t, Limits{ExpandedBytes: 1 << 20}, many, refused(errdefs.ErrResourceExhausted, "the image expands to more than 1MiB, which is the limit"))
 
 	var names []entry
 	for n := range 200 {
@@ -384,21 +384,21 @@ func TestWhatAnEngineDoesNotUnpackIsRefused(t *testing.T) {
 func TestSettingsWithWhichNothingStartsAreRefused(t *testing.T) {
 	passwd := tarOf(t, entry{name: "etc/", mode: tar.TypeDir}, entry{name: "etc/passwd", content: []byte("root:x:0:0::/:\nweb:x:7:7::/:\n")}, entry{name: "etc/group", content: []byte("root:x:0:\nstaff:x:9:\n")})
 	for says, set := range map[string]func(*ocispec.ImageConfig){
-		`the image's WORKDIR is "rel/dir", which is not an absolute path`:              func(c *ocispec.ImageConfig) { c.WorkingDir = "rel/dir" },
-		`the image's WORKDIR is "/a\x00b", with a NUL in it`:                           func(c *ocispec.ImageConfig) { c.WorkingDir = "/a\x00b" },
-		`the image's WORKDIR holds "nnnn`:                                              func(c *ocispec.ImageConfig) { c.WorkingDir = "/" + strings.Repeat("n", 256) },
-		`the image's USER is "nobody", but its /etc/passwd names no user "nobody"`:     func(c *ocispec.ImageConfig) { c.User = "nobody" },
-		`the image's USER is "web:wheel", but its /etc/group names no group "wheel"`:   func(c *ocispec.ImageConfig) { c.User = "web:wheel" },
-		`the image's USER is "a:b:c", which is not of the form USER or USER:GROUP`:     func(c *ocispec.ImageConfig) { c.User = "a:b:c" },
-		`the image's USER is "-1", and the number of a user must be 0 to 2147483647`:   func(c *ocispec.ImageConfig) { c.User = "-1" },
-		`the image's USER is "0:4294967296", and the number of a group must be`:        func(c *ocispec.ImageConfig) { c.User = "0:4294967296" },
-		`the image's USER is "99999999999999999999", and the number of a user must be`: func(c *ocispec.ImageConfig) { c.User = "99999999999999999999" },
-		`the image's ENV holds "=x", which is not of the form NAME=VALUE`:              func(c *ocispec.ImageConfig) { c.Env = []string{"A=1", "=x"} },
-		`the image's ENV holds "PATH", which is not of the form NAME=VALUE`:            func(c *ocispec.ImageConfig) { c.Env = []string{"PATH"} },
-		`the image's ENV holds "", which is not of the form NAME=VALUE`:                func(c *ocispec.ImageConfig) { c.Env = []string{""} },
-		`the image's ENV holds "A=\x00", with a NUL in it`:                             func(c *ocispec.ImageConfig) { c.Env = []string{"A=\x00"} },
-		`of 131074 bytes, and the kernel passes on no more than 131071`:                func(c *ocispec.ImageConfig) { c.Env = []string{"A=" + strings.Repeat("x", 131072)} },
-		`the image's CMD holds "a\x00b", with a NUL in it`:                             func(c *ocispec.ImageConfig) { c.Cmd = []string{"a\x00b"} },
+		`the image's WORKDIR is "rel/dir", which is not an absolute path`:                    func(c *ocispec.ImageConfig) { c.WorkingDir = "rel/dir" },
+		`the image's WORKDIR is "/a\x00b", with a NUL in it`:                                 func(c *ocispec.ImageConfig) { c.WorkingDir = "/a\x00b" },
+		`the image's WORKDIR holds "nnnn`:                                                    func(c *ocispec.ImageConfig) { c.WorkingDir = "/" + strings.Repeat("n", 256) },
+		`the image's USER is "nobody", but the image's /etc/passwd names no user "nobody"`:   func(c *ocispec.ImageConfig) { c.User = "nobody" },
+		`the image's USER is "web:wheel", but the image's /etc/group names no group "wheel"`: func(c *ocispec.ImageConfig) { c.User = "web:wheel" },
+		`the image's USER is "a:b:c", which is not of the form USER or USER:GROUP`:           func(c *ocispec.ImageConfig) { c.User = "a:b:c" },
+		`the image's USER is "-1", and the number of a user must be 0 to 2147483647`:         func(c *ocispec.ImageConfig) { c.User = "-1" },
+		`the image's USER is "0:4294967296", and the number of a group must be`:              func(c *ocispec.ImageConfig) { c.User = "0:4294967296" },
+		`the image's USER is "99999999999999999999", and the number of a user must be`:       func(c *ocispec.ImageConfig) { c.User = "99999999999999999999" },
+		`the image's ENV holds "=x", which is not of the form NAME=VALUE`:                    func(c *ocispec.ImageConfig) { c.Env = []string{"A=1", "=x"} },
+		`the image's ENV holds "PATH", which is not of the form NAME=VALUE`:                  func(c *ocispec.ImageConfig) { c.Env = []string{"PATH"} },
+		`the image's ENV holds "", which is not of the form NAME=VALUE`:                      func(c *ocispec.ImageConfig) { c.Env = []string{""} },
+		`the image's ENV holds "A=\x00", with a NUL in it`:                                   func(c *ocispec.ImageConfig) { c.Env = []string{"A=\x00"} },
+		`of 131074 bytes, and the kernel passes on no more than 131071`:                      func(c *ocispec.ImageConfig) { c.Env = []string{"A=" + strings.Repeat("x", 131072)} },
+		`the image's CMD holds "a\x00b", with a NUL in it`:                                   func(c *ocispec.ImageConfig) { c.Cmd = []string{"a\x00b"} },
 		`the image's ENTRYPOINT, CMD and ENV are 1100000 bytes long together`: func(c *ocispec.ImageConfig) {
 			c.Entrypoint = []string{}
 			for range 11 {
@@ -521,4 +521,28 @@ func TestAnIndexThatLeadsToTooMuchIsRefused(t *testing.T) {
 func TestARegistryRefusesALargeManifest(t *testing.T) {
 	store := openStore(t, t.TempDir(), Limits{})
 	putManifest(t, store, "/v2/web/manifests/1", make([]byte, 4<<20+1), distribution.MediaTypeOCIManifest).want(t, 413, "the manifest is larger than 4 MiB")
+}
+
+func TestAUserOfAManifestIsLookedUpInTheImage(t *testing.T) {
+	image := webImage(t)
+	image.layers = append(image.layers, tarOf(t, entry{name: "etc/passwd", content: []byte("web:x:7:7::/:\n")}))
+	bothWays(t, Limits{}, image, func(t *testing.T, way string, store *Store, err error) {
+		taken(t, way, store, err)
+		_, config, err := store.Resolve(t.Context(), "web:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, user := range []string{"", "web", "web:9", "7"} {
+			if err := config.CheckUser(user); err != nil {
+				t.Errorf("%s: %v", way, err)
+			}
+		}
+		wantSays(t, config.CheckUser("api"), errdefs.ErrInvalidArgument, `user is "api", but the image's /etc/passwd names no user "api"`)
+		wantSays(t, config.CheckUser("web:staff"), errdefs.ErrInvalidArgument, `user is "web:staff", but the image's /etc/group names no group "staff"`)
+		// After a restart the layers were not looked at: an engine will tell.
+		again := openStore(t, store.dir, Limits{})
+		if _, config, err := again.Resolve(t.Context(), "web:1"); err != nil || config.CheckUser("api") != nil {
+			t.Errorf("%s: after a restart: %v", way, err)
+		}
+	})
 }

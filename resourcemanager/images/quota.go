@@ -111,7 +111,7 @@ func (s *Store) ownedBytes(who peer.User) int64 {
 		}
 	}
 	for key, kept := range s.promised {
-		if kept.user == who.Name && kept.size > 0 {
+		if key.user == who.Name && kept.size > 0 {
 			counted[key.blob] = kept.size
 		}
 	}

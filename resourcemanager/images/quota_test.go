@@ -360,3 +360,23 @@ func TestANameInUseIsNotDeletedByTheRegistryEither(t *testing.T) {
 		ask(t, store, "DELETE", "/v2/web/manifests/"+reference, nil).want(t, 400, "app web uses image web:1")
 	}
 }
+
+func TestPromisesAreBounded(t *testing.T) {
+	store := openStore(t, t.TempDir(), Limits{})
+	store.mu.Lock()
+	defer store.mu.Unlock()
+	ask := func(user string, n int) {
+		for i := range n {
+			store.promise(promise{fmt.Sprint(i), user, emptyDigest}, 0)
+		}
+	}
+	ask("ann", maxPromised)
+	ask("bob", 10)
+	if ann, bob := store.promises["ann"], store.promises["bob"]; ann != maxPromised/4 || bob != 10 || len(store.promised) != ann+bob {
+		t.Errorf("ann has %d promises, bob %d, of %d", ann, bob, len(store.promised))
+	}
+	store.forgetPromises(time.Now().Add(time.Hour), time.Minute)
+	if len(store.promised)+len(store.promises) != 0 {
+		t.Errorf("%d promises are left, of %v", len(store.promised), store.promises)
+	}
+}

@@ -50,7 +50,7 @@ func (r repositories) BlobSize(ctx context.Context, repository string, blob dige
 	defer r.mu.Unlock()
 	size, err := r.blobSize(blob)
 	if err == nil {
-		r.promise(promise{repository, blob}, kept{since: time.Now(), user: who.Name})
+		r.promise(promise{repository, who.Name, blob}, 0)
 	}
 	return size, err
 }
@@ -135,7 +135,7 @@ func (r repositories) PutManifest(ctx context.Context, repository, reference str
 		if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err, errdefs.ErrPermissionDenied) {
 			// It will never do. What is only missing may still be pushed.
 			r.mu.Lock()
-			r.forget(repository, m.Digest, parsed)
+			r.forget(who, repository, m.Digest, parsed)
 			r.mu.Unlock()
 		}
 		if err != nil {
@@ -172,21 +172,20 @@ func (r repositories) PutManifest(ctx context.Context, repository, reference str
 	if err := r.commit(next); err != nil {
 		return err
 	}
-	r.forget(repository, m.Digest, parsed)
+	r.forget(who, repository, m.Digest, parsed)
 	if ref.Digest != "" {
 		// An index or a tag that leads to it is about to follow.
-		r.promise(promise{repository, m.Digest}, kept{since: time.Now(), user: who.Name})
+		r.promise(promise{repository, who.Name, m.Digest}, 0)
 	}
 	return nil
 }
 
-// forget ends the promises that were made for the sake of a manifest. The caller holds mu.
-func (r repositories) forget(repository string, sum digest.Digest, m parsedManifest) {
-	delete(r.promised, promise{repository, sum})
+// forget ends the promises that were made to a user for the sake of a manifest. The caller holds mu.
+func (r repositories) forget(who peer.User, repository string, sum digest.Digest, m parsedManifest) {
+	r.release(promise{repository, who.Name, sum})
 	for _, descriptor := range m.descriptors() {
-		delete(r.promised, promise{repository, descriptor.Digest})
+		r.release(promise{repository, who.Name, descriptor.Digest})
 	}
-	clear(r.owned)
 }
 
 // checkComplete refuses a manifest that names what the store does not have: errdefs.ErrNotFound.

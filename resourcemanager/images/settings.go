@@ -26,7 +26,7 @@ const (
 // setting's name. Users and groups are those of the image's own files.
 func (c Config) checkSettings(users, groups accounts) error {
 	for _, check := range []error{
-		c.checkWords(), checkWorkingDir(c.WorkingDir), checkUser(c.User, users, groups), checkStopSignal(c.StopSignal), c.checkVolumes(),
+		c.checkWords(), checkWorkingDir(c.WorkingDir), checkUser("the image's USER", c.User, users, groups), checkStopSignal(c.StopSignal), c.checkVolumes(),
 	} {
 		if check != nil {
 			return check
@@ -82,31 +82,44 @@ func checkWorkingDir(dir string) error {
 	return nil
 }
 
-// checkUser reads USER, USER:GROUP or numbers of them, as engines do.
-func checkUser(text string, users, groups accounts) error {
-	user, group, hasGroup := strings.Cut(text, ":")
-	if strings.Contains(group, ":") {
-		return setting("USER", "is %s, which is not of the form USER or USER:GROUP", shortened(text))
+// CheckUser refuses, as the setting "user", a user or group that the image's own files do not name, as far as they can be
+// looked at. It fails with errdefs.ErrInvalidArgument.
+func (c Config) CheckUser(text string) error {
+	if c.files == nil {
+		return nil
 	}
-	if err := checkAccount(text, user, users, "user", "/etc/passwd"); err != nil || !hasGroup {
-		return err
-	}
-	return checkAccount(text, group, groups, "group", "/etc/group")
+	return checkUser("user", text, c.files.users, c.files.groups)
 }
 
-func checkAccount(text, name string, known accounts, what, file string) error {
+// checkUser reads USER, USER:GROUP or numbers of them, as engines do. Key is what the setting is called.
+func checkUser(key, text string, users, groups accounts) error {
+	user, group, hasGroup := strings.Cut(text, ":")
+	if strings.Contains(group, ":") {
+		return invalid("%s is %s, which is not of the form USER or USER:GROUP", key, shortened(text))
+	}
+	err := checkAccount(user, users, "user", "/etc/passwd")
+	if err == nil && hasGroup {
+		err = checkAccount(group, groups, "group", "/etc/group")
+	}
+	if err != nil {
+		return invalid("%s is %s, %w", key, shortened(text), err)
+	}
+	return nil
+}
+
+func checkAccount(name string, known accounts, what, file string) error {
 	if name == "" {
 		return nil
 	}
 	number, err := strconv.ParseInt(name, 10, 64)
 	switch {
 	case errors.Is(err, strconv.ErrRange), err == nil && (number < 0 || number > maxID):
-		return setting("USER", "is %s, and the number of a %s must be 0 to %d", shortened(text), what, int64(maxID))
+		return fmt.Errorf("and the number of a %s must be 0 to %d", what, int64(maxID))
 	case err == nil:
 		return nil
 	}
 	if known.lacks(name) {
-		return setting("USER", "is %s, but its %s names no %s %s", shortened(text), file, what, shortened(name))
+		return fmt.Errorf("but the image's %s names no %s %s", file, what, shortened(name))
 	}
 	return nil
 }

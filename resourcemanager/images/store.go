@@ -114,6 +114,8 @@ type Store struct {
 	catalog catalog
 	// promised keeps blobs that a client was told it need not push, or has pushed, until its manifest arrives.
 	promised map[promise]kept
+	// promises are how many of them are whose.
+	promises map[string]int
 	uploads  map[string]*upload
 	// checked are the layers that were looked at. It only saves work.
 	checked map[digest.Digest]layerFacts
@@ -132,16 +134,15 @@ type Store struct {
 	stopped chan struct{}
 }
 
-// promise is a blob that a manifest of the repository is expected to name.
+// promise is a blob that a manifest is expected to name which the user is about to push to the repository.
 type promise struct {
-	repository string
-	blob       digest.Digest
+	repository, user string
+	blob             digest.Digest
 }
 
-// kept says since when a blob is promised, to whom, and how large it is if that user has brought it.
+// kept says since when a blob is promised, and how large it is if the user has brought it.
 type kept struct {
 	since time.Time
-	user  string
 	size  int64
 }
 
@@ -153,6 +154,7 @@ func Open(dir string, limits Limits) (*Store, error) {
 		dir:      dir,
 		limits:   limits,
 		promised: map[promise]kept{},
+		promises: map[string]int{},
 		uploads:  map[string]*upload{},
 		checked:  map[digest.Digest]layerFacts{},
 		accounts: map[peer.User]*account{},
@@ -309,10 +311,11 @@ func (s *Store) forgetPromises(now time.Time, idle time.Duration) {
 			busy[pushing{u.repository, u.owner.Name}] = true
 		}
 	}
-	maps.DeleteFunc(s.promised, func(key promise, kept kept) bool {
-		return now.Sub(kept.since) > idle && !busy[pushing{key.repository, kept.user}]
-	})
-	clear(s.owned)
+	for key, kept := range s.promised {
+		if now.Sub(kept.since) > idle && !busy[pushing{key.repository, key.user}] {
+			s.release(key)
+		}
+	}
 }
 
 // commit makes a changed catalog the store's, on disk first. The caller holds mu.

@@ -271,19 +271,35 @@ func (s *Store) finishBlob(ctx context.Context, u *upload, want digest.Digest) e
 	if err := s.adopt(map[digest.Digest]string{want: u.path}); err != nil {
 		return err
 	}
-	s.promise(promise{u.repository, want}, kept{since: time.Now(), user: u.owner.Name, size: u.size})
+	s.promise(promise{u.repository, u.owner.Name, want}, u.size)
 	return nil
 }
 
-// promise keeps a blob for a manifest of the repository that is to come. Above a number no more is promised, so that what
-// was pushed may have to be pushed again. The caller holds mu.
-func (s *Store) promise(key promise, what kept) {
-	if before, ok := s.promised[key]; ok {
-		what.size = max(what.size, before.size)
-	} else if len(s.promised) >= maxPromised {
+// promise keeps a blob for a manifest of the repository that is to come. Above a number, of one user a quarter, no more is
+// promised, so that what was pushed may have to be pushed again. The caller holds mu.
+func (s *Store) promise(key promise, size int64) {
+	before, known := s.promised[key]
+	switch {
+	case known:
+		size = max(size, before.size)
+	case len(s.promised) >= maxPromised, s.promises[key.user] >= maxPromised/4:
+		return
+	default:
+		s.promises[key.user]++
+	}
+	s.promised[key] = kept{since: time.Now(), size: size}
+	clear(s.owned)
+}
+
+// release ends a promise. The caller holds mu.
+func (s *Store) release(key promise) {
+	if _, ok := s.promised[key]; !ok {
 		return
 	}
-	s.promised[key] = what
+	delete(s.promised, key)
+	if s.promises[key.user]--; s.promises[key.user] == 0 {
+		delete(s.promises, key.user)
+	}
 	clear(s.owned)
 }
 

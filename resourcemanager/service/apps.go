@@ -45,8 +45,11 @@ func (s *apps) complete(ctx context.Context, spec *apiv1.AppSpec) error {
 		if err != nil {
 			return err
 		}
-		if len(role.GetCommand()) == 0 && len(config.Entrypoint) == 0 && len(config.Cmd) == 0 && len(role.GetArgs()) == 0 {
+		if len(role.GetCommand()) == 0 && len(role.GetArgs()) == 0 && !config.HasCommand() {
 			return fmt.Errorf("image %q says no command to run; give one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument)
+		}
+		if err := config.CheckUser(role.GetUser()); err != nil {
+			return err
 		}
 		role.ImageDigest = digest
 	}
