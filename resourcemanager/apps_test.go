@@ -407,7 +407,7 @@ func TestEventsCanBeFilteredTailedAndFollowed(t *testing.T) {
 		other.Name = "other"
 		z.deploy(other)
 		client := apiv1.NewEventsClient(z.conn)
-		tail, err := client.WatchEvents(context.Background(), &apiv1.WatchEventsRequest{Tail: 1, Kind: "app"})
+		tail, err := client.WatchEvents(context.Background(), &apiv1.WatchEventsRequest{Tail: proto.Int32(1), Kind: "app"})
 		if err != nil {
 			t.Fatal(err)
 		}

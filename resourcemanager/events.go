@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
@@ -18,6 +19,9 @@ const longestMessage = 4 << 10
 // tell records a transition. It is stored with the turn and told after that.
 func (z *zone) tell(event *apiv1.Event) {
 	z.lastEvent++
+	if err := eventlog.CheckKind(event.GetKind()); err != nil {
+		z.log.Error("nobody can look for an event", "error", err)
+	}
 	event.Sequence, event.Time = z.lastEvent, timestamppb.New(z.now)
 	if len(event.GetMessage()) > longestMessage {
 		event.Message = strings.ToValidUTF8(event.GetMessage()[:longestMessage], "") + " …"

@@ -39,6 +39,8 @@ func (z *zone) targets(name, instance string, ended bool) ([]service.Target, err
 			Container:        c.id.String(),
 			Instance:         c.instance(),
 			Running:          c.state() == lifecycle.ContainerRunning,
+			Ended:            !c.held(),
+			Listed:           a.instances[c.instance()] != nil,
 			Node:             string(n.id),
 			ContainerManager: n.record.GetContainerManager(),
 			Token: z.sign(&corev1.TokenClaims{

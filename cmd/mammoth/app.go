@@ -265,6 +265,9 @@ func (c *cli) appScaleCommand() *cobra.Command {
 			if err != nil {
 				return usagef("%q is not a number of instances", args[1])
 			}
+			if count == 0 {
+				return usagef("an app has at least 1 instance; `mammoth app stop %s` ends them all and keeps the app", args[0])
+			}
 			if err := manifest.CheckInstances(count); err != nil {
 				return usageError{err}
 			}

@@ -14,9 +14,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
 const (
@@ -62,7 +64,11 @@ func (c *cli) connect() (*zone, error) {
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, request, answer any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 			ctx, cancel := context.WithTimeout(ctx, callTimeout)
 			defer cancel()
-			return invoke(ctx, method, request, answer, cc, options...)
+			return c.shown(ctx, invoke(ctx, method, request, answer, cc, options...), answer)
+		}),
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+			opened, err := stream(ctx, desc, cc, method, options...)
+			return shownStream{opened, c, ctx}, err
 		}),
 	)
 	if err != nil {
@@ -81,6 +87,32 @@ func (c *cli) connect() (*zone, error) {
 		dialed:     dialed,
 	}, nil
 }
+
+// shown makes what came from the zone fit to be shown to a person. JSON and YAML escape for themselves, and logs are asked for
+// by whoever wants to see what was written.
+func (c *cli) shown(ctx context.Context, err error, answer any) error {
+	message, ok := answer.(proto.Message)
+	if _, log := answer.(*corev1.LogChunk); err == nil && ok && !log && c.output == "table" && ctx.Value(asSentKey{}) == nil {
+		visibleMessage(message)
+	}
+	return err
+}
+
+type shownStream struct {
+	grpc.ClientStream
+	cli *cli
+	ctx context.Context
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s shownStream) RecvMsg(message any) error {
+	return s.cli.shown(s.ctx, s.ClientStream.RecvMsg(message), message)
+}
+
+type asSentKey struct{}
+
+// asSent has the answers of calls left as the zone sent them, for those who send them back or write them to a file.
+func asSent(ctx context.Context) context.Context { return context.WithValue(ctx, asSentKey{}, true) }
 
 // nobodyAnswers is the sentence for a zone that cannot be reached.
 func (c *cli) nobodyAnswers(err error) error {

@@ -374,7 +374,7 @@ const attempts = 5
 // deployImage makes an app of an image, or changes what was given of the app that is there.
 func (c *cli) deployImage(ctx context.Context, z *zone, name, image string, f *deployFlags, change func(*apiv1.AppSpec) error) error {
 	for attempt := 1; ; attempt++ {
-		app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: name})
+		app, err := z.apps.GetApp(asSent(ctx), &apiv1.GetAppRequest{Name: name})
 		request := &apiv1.DeployRequest{DryRun: f.dryRun}
 		switch {
 		case err == nil:

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -15,6 +17,9 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// Of a process that a signal has ended, as a shell has it.
+	exitInterrupted = 128 + int(syscall.SIGINT)
+	exitTerminated  = 128 + int(syscall.SIGTERM)
 )
 
 // usageError is a mistake in what was typed: exit code 2.
@@ -27,8 +32,18 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// exitCode says err to the person, every line a sentence, and gives the process's exit code.
-func (c *cli) exitCode(err error) int {
+// exitCode says err to the person, every line a sentence, and gives the process's exit code. What was interrupted says so, unless
+// there is nothing else to say.
+func (c *cli) exitCode(ctx context.Context, err error) int {
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errInterrupted) {
+		if !errors.Is(err, errInterrupted) {
+			c.say(err)
+		}
+		if errors.Is(cause, errTerminated) {
+			return exitTerminated
+		}
+		return exitInterrupted
+	}
 	var exit exitError
 	switch {
 	case err == nil:
@@ -37,13 +52,18 @@ func (c *cli) exitCode(err error) int {
 		return int(exit)
 	}
 	var usage usageError
-	for line := range strings.SplitSeq(wire.Sentence(err), "\n") {
-		fmt.Fprintf(c.err, "mammoth: %s\n", line)
-	}
+	c.say(err)
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// say writes an error for a person, every line a sentence.
+func (c *cli) say(err error) {
+	for line := range strings.SplitSeq(wire.Sentence(err), "\n") {
+		fmt.Fprintf(c.err, "mammoth: %s\n", visible(line))
+	}
 }
 
 // flagError says what is wrong with a flag, without the words of the library that found it.

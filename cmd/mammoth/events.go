@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 )
 
 func (c *cli) eventsCommand() *cobra.Command {
@@ -29,7 +30,7 @@ func (c *cli) eventsCommand() *cobra.Command {
 	must(cmd.RegisterFlagCompletionFunc("app", c.completeApps))
 	must(cmd.RegisterFlagCompletionFunc("node", c.completeNodes))
 	must(cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(
-		[]string{"app", "attempt", "container", "instance", "node", "queue", "image", "rollout"}, cobra.ShellCompDirectiveNoFileComp)))
+		eventlog.Kinds, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
 
@@ -51,12 +52,18 @@ func (c *cli) appEventsCommand() *cobra.Command {
 
 func eventFlags(cmd *cobra.Command, request *apiv1.WatchEventsRequest) {
 	cmd.Flags().BoolVarP(&request.Follow, "follow", "f", false, "go on as more happens")
-	cmd.Flags().Int32Var(&request.Tail, "tail", 0, "only the last so many (default: all)")
+	cmd.Flags().Int32("tail", 0, "only the last so many (default: all)")
 }
 
 func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest) error {
-	if request.GetTail() < 0 || cmd.Flags().Changed("tail") && request.GetTail() == 0 {
-		return usagef("--tail: %d is not a number of events; leave it out for all of them", request.GetTail())
+	if tail, _ := cmd.Flags().GetInt32("tail"); cmd.Flags().Changed("tail") {
+		if tail < 0 {
+			return usagef("--tail: %d is not a number of events; leave it out for all of them", tail)
+		}
+		request.Tail = &tail
+	}
+	if err := eventlog.CheckKind(request.GetKind()); err != nil {
+		return usageError{err}
 	}
 	ctx := cmd.Context()
 	return c.with(ctx, func(z *zone) error {

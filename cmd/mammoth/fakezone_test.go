@@ -496,6 +496,9 @@ func (z *fakeZone) WatchEvents(request *apiv1.WatchEventsRequest, stream grpc.Se
 		{Sequence: 2, Time: at, Kind: "app", App: "web", To: "ACCEPTED", Message: "deployed"},
 		{Sequence: 3, Time: at, Kind: "container", App: "web", Instance: "web-1", Container: "container_e1_1700000000000_0001_000001", Node: "node-1", From: "RUNNING", To: "DONE", Message: "OOMKilled: it used all of its 64MiB of memory"},
 	}
+	if request.GetApp() == "hostile" {
+		all = []*apiv1.Event{{Sequence: 1, Time: at, Kind: "app", App: "hostile", To: "FAILED\x1b[2J", Message: "it wrote \x1b]0;title\a\n12:00:00.000  app   web  RUNNING  all is well\u202e"}}
+	}
 	for _, event := range all {
 		if request.GetApp() != "" && request.GetApp() != event.GetApp() || event.GetSequence() <= request.GetAfter() || request.GetKind() != "" && request.GetKind() != event.GetKind() {
 			continue

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +17,8 @@ import (
 func (c *cli) appLogsCommand() *cobra.Command {
 	request := &apiv1.AppLogsRequest{}
 	var since time.Duration
-	var timestamps bool
+	var tail int32
+	var form logForm
 	cmd := &cobra.Command{
 		Use:               "logs NAME",
 		Short:             "Print what an app's instances write",
@@ -25,9 +27,13 @@ func (c *cli) appLogsCommand() *cobra.Command {
 		ValidArgsFunction: firstArgument(c.completeApps),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request.Name = args[0]
-			if cmd.Flags().Changed("tail") && request.GetTail() < 1 {
-				return usagef("--tail: %d is not a number of lines; leave it out for all of them", request.GetTail())
+			if cmd.Flags().Changed("tail") {
+				if tail < 0 {
+					return usagef("--tail: %d is not a number of lines; leave it out for all of them", tail)
+				}
+				request.Tail = &tail
 			}
+			form.escaped = !form.raw && isTerminal(c.out)
 			if since < 0 {
 				return usagef("--since: %s lies ahead; write how long ago, as in 10m", since)
 			}
@@ -37,13 +43,14 @@ func (c *cli) appLogsCommand() *cobra.Command {
 			return c.with(cmd.Context(), func(z *zone) error {
 				ctx := cmd.Context()
 				// One instance needs no prefix; which case it is must be known before the first line.
-				prefix := request.GetInstance() == ""
-				if prefix && c.output == "table" {
+				form.prefix = request.GetInstance() == ""
+				if form.prefix && c.output == "table" {
 					app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: request.GetName()})
 					if err != nil {
 						return err
 					}
-					prefix = app.GetWanted() > 1 || len(app.GetInstances()) > 1 || request.GetPrevious()
+					form.prefix = app.GetWanted() > 1 || len(app.GetInstances()) > 1 || request.GetPrevious()
+					c.sayWhoseLogs(app)
 				}
 				stream, err := z.apps.AppLogs(ctx, request)
 				if err != nil {
@@ -54,34 +61,51 @@ func (c *cli) appLogsCommand() *cobra.Command {
 					if err != nil {
 						return err
 					}
-					return c.printOne(chunk, func(w io.Writer) error { return c.logLines(chunk, prefix, timestamps) })
+					return c.printOne(chunk, func(w io.Writer) error { return c.logLines(chunk, form) })
 				})
 			})
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&request.Instance, "instance", "", "only this instance's")
-	flags.Int32Var(&request.Tail, "tail", 0, "only the last so many lines of each (default: all)")
+	flags.Int32Var(&tail, "tail", 0, "only the last so many lines of each (default: all)")
 	flags.DurationVar(&since, "since", 0, "only what was written since so long ago, as in 10m")
-	flags.BoolVarP(&request.Follow, "follow", "f", false, "go on as more is written")
+	flags.BoolVarP(&request.Follow, "follow", "f", false, "go on as more is written, also by new instances, until the app ends")
 	flags.BoolVar(&request.Previous, "previous", false, "also of containers that have ended")
-	flags.BoolVarP(&timestamps, "timestamps", "t", false, "begin each line with its time")
+	flags.BoolVarP(&form.timestamps, "timestamps", "t", false, "begin each line with its time")
+	flags.BoolVar(&form.raw, "raw", false, "print control characters as they are on a terminal too, colours among them")
 	must(cmd.RegisterFlagCompletionFunc("instance", c.completeInstances))
 	return cmd
 }
 
-// logLines writes output to the stream of the same name, as it was written there.
-func (c *cli) logLines(chunk *corev1.LogChunk, prefix, timestamps bool) error {
+// sayWhoseLogs says that what follows is what was written last, where nothing of an app runs.
+func (c *cli) sayWhoseLogs(app *apiv1.App) {
+	for _, instance := range app.GetInstances() {
+		if instance.GetState() != apiv1.Instance_PENDING {
+			return
+		}
+	}
+	fmt.Fprintf(c.err, "mammoth: no instance of %s runs now; what follows is what the last ones wrote, if they did; `mammoth app explain %s` says why\n", app.GetName(), app.GetName())
+}
+
+// logForm is how lines of output are printed.
+type logForm struct{ prefix, timestamps, raw, escaped bool }
+
+// logLines writes output to the stream of the same name.
+func (c *cli) logLines(chunk *corev1.LogChunk, form logForm) error {
 	for _, line := range chunk.GetLines() {
 		out := c.out
 		if line.GetStream() == corev1.LogChunk_STDERR {
 			out = c.err
 		}
 		text := line.GetText()
-		if timestamps {
+		if form.escaped {
+			text = visible(text)
+		}
+		if form.timestamps {
 			text = line.GetTime().AsTime().Format("2006-01-02T15:04:05.000000Z") + " " + text
 		}
-		if prefix {
+		if form.prefix {
 			text = chunk.GetInstance() + " | " + text
 		}
 		if _, err := fmt.Fprintln(out, text); err != nil {
@@ -92,12 +116,14 @@ func (c *cli) logLines(chunk *corev1.LogChunk, prefix, timestamps bool) error {
 }
 
 // receive calls next until the stream ends. To interrupt it is how a person says that it is enough.
-func (c *cli) receive(ctx interface{ Err() error }, next func() error) error {
+func (c *cli) receive(ctx context.Context, next func() error) error {
 	for {
 		err := next()
 		switch {
 		case err == nil:
-		case errors.Is(err, io.EOF), ctx.Err() != nil:
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, io.EOF):
 			return nil
 		default:
 			return err

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -18,14 +19,20 @@ func main() {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-signals
-		cancel(errInterrupted)
+		if <-signals == syscall.SIGTERM {
+			cancel(errTerminated)
+		} else {
+			cancel(errInterrupted)
+		}
 		// The second one does not wait for anything.
 		<-signals
-		os.Exit(exitFailed)
+		os.Exit(exitInterrupted)
 	}()
 	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Getenv))
 }
 
 // errInterrupted is the cause with which a signal ends everything.
 var errInterrupted = errors.New("interrupted")
+
+// errTerminated is that of SIGTERM.
+var errTerminated = fmt.Errorf("terminated: %w", errInterrupted)

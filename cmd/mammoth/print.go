@@ -73,7 +73,23 @@ func encodeJSON(message proto.Message) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode an answer: %w", err)
 	}
-	return raw, nil
+	return escapeHidden(raw), nil
+}
+
+// escapeHidden escapes what JSON may hold as it is and a terminal obeys. Such characters occur in strings only.
+func escapeHidden(raw []byte) []byte {
+	if bytes.IndexFunc(raw, hidden) < 0 {
+		return raw
+	}
+	var out bytes.Buffer
+	for _, r := range string(raw) {
+		if hidden(r) && r != '\n' {
+			fmt.Fprintf(&out, `\u%04x`, r)
+			continue
+		}
+		out.WriteRune(r)
+	}
+	return out.Bytes()
 }
 
 // encodeYAML writes the same fields as JSON in the same order.
@@ -126,7 +142,7 @@ func newTable(w io.Writer, header ...string) table {
 func (t table) row(cells ...any) {
 	texts := make([]string, len(cells))
 	for i, cell := range cells {
-		texts[i] = strings.NewReplacer("\t", " ", "\n", " ").Replace(fmt.Sprint(cell))
+		texts[i] = visible(strings.ReplaceAll(fmt.Sprint(cell), "\t", " "))
 		if texts[i] == "" && i < len(cells)-1 {
 			texts[i] = "-"
 		}

@@ -23,7 +23,7 @@ type progress interface {
 }
 
 func (c *cli) newProgress() progress {
-	if file, ok := c.err.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+	if file, ok := c.err.(*os.File); ok && isTerminal(file) {
 		return &liveProgress{out: file, columns: func() int {
 			width, _, err := term.GetSize(int(file.Fd()))
 			if err != nil {
@@ -265,10 +265,7 @@ type uploadProgress struct {
 }
 
 func (c *cli) newUploadProgress(total int64) *uploadProgress {
-	p := &uploadProgress{out: c.err, total: total}
-	if file, ok := c.err.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		p.live = true
-	}
+	p := &uploadProgress{out: c.err, total: total, live: isTerminal(c.err)}
 	p.stop = while(silence, p.say)
 	return p
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -55,8 +54,8 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 	app, err = c.follow(ctx, z, change{app: app, what: "rollout", done: over}, show)
 	show.end()
 	if err != nil {
-		if errors.Is(context.Cause(ctx), errInterrupted) {
-			return nil
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		return err
 	}

@@ -34,7 +34,7 @@ func run(ctx context.Context, args []string, std streams, env func(string) strin
 	root.SetIn(std.in)
 	root.SetOut(std.out)
 	root.SetErr(std.err)
-	return c.exitCode(root.ExecuteContext(ctx))
+	return c.exitCode(ctx, root.ExecuteContext(ctx))
 }
 
 func (c *cli) rootCommand() *cobra.Command {

@@ -40,12 +40,12 @@ func TestAnInterruptStopsTheWaitingAndSaysThatTheRestGoesOn(t *testing.T) {
 	var out bytes.Buffer
 	code := run(ctx, []string{"deploy", "stuck:1", "--wait", "--server", address}, streams{in: strings.NewReader(""), out: &out, err: errs}, func(string) string { return "" })
 	want := "stuck-1: pending\nmammoth: stopped waiting; the deployment of \"stuck\" goes on, `mammoth app show stuck` shows how it comes along\n"
-	if code != exitFailed || errs.String() != want || out.Len() != 0 {
+	if code != exitInterrupted || errs.String() != want || out.Len() != 0 {
 		t.Errorf("code %d, output %q, errors %q", code, out.String(), errs.String())
 	}
 }
 
-func TestAnInterruptedStreamIsNoFailure(t *testing.T) {
+func TestAnInterruptedStreamSaysNothing(t *testing.T) {
 	address, stop, err := startFakeZone(0)
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func TestAnInterruptedStreamIsNoFailure(t *testing.T) {
 	out := &trigger{word: "\"web-1\"", do: func() { cancel(errInterrupted) }}
 	var errs bytes.Buffer
 	code := run(ctx, []string{"app", "logs", "web", "-f", "-o", "json", "--server", address}, streams{in: strings.NewReader(""), out: out, err: &errs}, func(string) string { return "" })
-	if code != exitDone || errs.Len() != 0 {
+	if code != exitInterrupted || errs.Len() != 0 {
 		t.Errorf("code %d, errors %q", code, errs.String())
 	}
 }

@@ -55,7 +55,21 @@ func ParseBytes(text string) (int64, error) {
 	if _, err := parseNumber(trimmed); err == nil {
 		return 0, fmt.Errorf("%q has no unit; did you mean %sMiB or %sGiB?", text, trimmed, trimmed)
 	}
+	if number, letter, ok := cutLast(trimmed, "kKmMgGtTpP"); ok {
+		unit := strings.ToUpper(letter)
+		return 0, fmt.Errorf("%q may mean units of 1000 or of 1024; write %s%siB (1024) or %s%sB (1000)", text, number, unit, number, unit)
+	}
 	return 0, fmt.Errorf("%q is not an amount of bytes; write for example 64MiB or 1GiB", text)
+}
+
+// cutLast cuts one of some letters from the end of a number.
+func cutLast(text, letters string) (number, letter string, ok bool) {
+	if text == "" || !strings.Contains(letters, text[len(text)-1:]) {
+		return "", "", false
+	}
+	number, letter = strings.TrimSpace(text[:len(text)-1]), text[len(text)-1:]
+	_, err := parseNumber(number)
+	return number, letter, err == nil
 }
 
 // ParseCPU reads an amount of cpu into millicores: cores as in 0.5 or 2, or millicores as in 500m.

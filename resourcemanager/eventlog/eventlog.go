@@ -7,12 +7,24 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
+
+// Kinds are what events are about.
+var Kinds = []string{"app", "attempt", "balancer", "container", "instance", "lending", "node", "queue", "rollout"}
+
+// CheckKind refuses to look for events of a kind that there is not.
+func CheckKind(kind string) error {
+	if kind == "" || slices.Contains(Kinds, kind) {
+		return nil
+	}
+	return fmt.Errorf("no event is of the kind %q; the kinds are %s: %w", kind, strings.Join(Kinds, ", "), errdefs.ErrInvalidArgument)
+}
 
 // pageSize is the most events that one Next looks at without giving others their turn, and so the most it gives.
 const pageSize = 256
@@ -73,8 +85,11 @@ func (l *Log) Read(request *apiv1.WatchEventsRequest) *Reader {
 		r.after = max(r.after, events[0].GetSequence()-1)
 		r.last = events[len(events)-1].GetSequence()
 	}
-	if tail := int(request.GetTail()); tail > 0 {
+	switch tail := int(request.GetTail()); {
+	case tail > 0:
 		r.after = max(r.after, before(events, tail, r.matches))
+	case request.Tail != nil:
+		r.after = max(r.after, r.last)
 	}
 	return r
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -57,10 +58,11 @@ func TestReadersGetWhatTheyAskFor(t *testing.T) {
 	}{
 		{&apiv1.WatchEventsRequest{App: "web"}, evens(2, 600)},
 		{&apiv1.WatchEventsRequest{App: "web", After: 590}, evens(592, 600)},
-		{&apiv1.WatchEventsRequest{App: "web", Tail: 3}, evens(596, 600)},
-		{&apiv1.WatchEventsRequest{App: "web", Tail: 3, After: 597}, evens(598, 600)},
-		{&apiv1.WatchEventsRequest{Tail: 2}, []int64{599, 600}},
-		{&apiv1.WatchEventsRequest{Tail: 2000, App: "none"}, nil},
+		{&apiv1.WatchEventsRequest{App: "web", Tail: proto.Int32(3)}, evens(596, 600)},
+		{&apiv1.WatchEventsRequest{App: "web", Tail: proto.Int32(3), After: 597}, evens(598, 600)},
+		{&apiv1.WatchEventsRequest{Tail: proto.Int32(2)}, []int64{599, 600}},
+		{&apiv1.WatchEventsRequest{Tail: proto.Int32(2000), App: "none"}, nil},
+		{&apiv1.WatchEventsRequest{Tail: proto.Int32(0)}, nil},
 		{&apiv1.WatchEventsRequest{After: 600}, nil},
 		{&apiv1.WatchEventsRequest{After: 9000}, nil},
 	} {
@@ -85,7 +87,7 @@ func TestFollowersGoOnWithWhatComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(1000)
 		fill(l, 1, 3)
-		r := l.Read(&apiv1.WatchEventsRequest{Follow: true, Tail: 1})
+		r := l.Read(&apiv1.WatchEventsRequest{Follow: true, Tail: proto.Int32(1)})
 		if got, _ := rest(t, r); !slices.Equal(got, []int64{3}) {
 			t.Errorf("at first %v", got)
 		}

@@ -7,14 +7,12 @@ import (
 	"io"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/wire"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 )
@@ -25,67 +23,6 @@ const (
 	instanceKey = "mammoth-instance"
 	tokenKey    = "mammoth-token-bin"
 )
-
-// AppLogs merges the logs of an app's instances, as they come from their nodes.
-func (s *apps) AppLogs(request *apiv1.AppLogsRequest, stream grpc.ServerStreamingServer[corev1.LogChunk]) error {
-	targets, err := s.loop.Targets(stream.Context(), request.GetName(), request.GetInstance(), request.GetPrevious())
-	if err != nil {
-		return wire.Status(err)
-	}
-	options := &corev1.LogOptions{Follow: request.GetFollow(), Tail: request.GetTail(), Since: request.GetSince()}
-	if options.GetTail() == 0 {
-		options.Tail = -1
-	}
-	group, ctx := errgroup.WithContext(stream.Context())
-	chunks := make(chan *corev1.LogChunk)
-	for _, target := range targets {
-		group.Go(func() error { return s.readLogs(ctx, target, options, chunks) })
-	}
-	read := make(chan error, 1)
-	go func() {
-		read <- group.Wait()
-		close(chunks)
-	}()
-	var broken error
-	for chunk := range chunks {
-		if broken == nil {
-			broken = stream.Send(chunk) // after a failure the readers are drained: their context has ended
-		}
-	}
-	return errors.Join(broken, wire.Status(<-read))
-}
-
-func (s *apps) readLogs(ctx context.Context, target Target, options *corev1.LogOptions, chunks chan<- *corev1.LogChunk) error {
-	connection, err := s.connect(target)
-	if err != nil {
-		return err
-	}
-	defer connection.Close() //nolint:errcheck // nothing was written
-	logs, err := nodev1.NewContainerManagerClient(connection).Logs(ctx, &nodev1.LogsRequest{
-		Token: target.Token, ContainerId: target.Container, Options: options,
-	})
-	if err != nil {
-		return nodeError(target, "read the logs", err)
-	}
-	for {
-		chunk, err := logs.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if errdefs.IsNotFound(wire.Error(err)) {
-			return nil // its retention is over
-		}
-		if err != nil {
-			return nodeError(target, "read the logs", err)
-		}
-		chunk.ContainerId, chunk.Instance = target.Container, target.Instance
-		select {
-		case chunks <- chunk:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
 
 // Exec connects a person with a command in a container: what comes in on one side goes out on the other.
 func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.ExecOutput]) error {

@@ -94,6 +94,12 @@ func (node) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.ExecOu
 // inProxy runs a test against the services, with one node behind them.
 func inProxy(t *testing.T, targets []service.Target, test func(apiv1.AppsClient)) {
 	t.Helper()
+	inServices(t, loop{targets: targets}, node{}, test)
+}
+
+// inServices runs a test in a bubble against the services, with a loop and a node behind them.
+func inServices(t *testing.T, loop service.Apps, node nodev1.ContainerManagerServer, test func(apiv1.AppsClient)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		serve := func(register func(*grpc.Server)) (func(string) (*grpc.ClientConn, error), func()) {
 			listener := bufconn.Listen(1 << 16)
@@ -112,10 +118,10 @@ func inProxy(t *testing.T, targets []service.Target, test func(apiv1.AppsClient)
 				}
 			}
 		}
-		dialNode, stopNode := serve(func(s *grpc.Server) { nodev1.RegisterContainerManagerServer(s, node{}) })
+		dialNode, stopNode := serve(func(s *grpc.Server) { nodev1.RegisterContainerManagerServer(s, node) })
 		defer stopNode()
 		dial, stop := serve(func(s *grpc.Server) {
-			service.Register(s, service.Config{Apps: loop{targets: targets}, Registry: apiv1.UnimplementedRegistryServer{}, Dial: dialNode})
+			service.Register(s, service.Config{Apps: loop, Registry: apiv1.UnimplementedRegistryServer{}, Dial: dialNode})
 		})
 		defer stop()
 		connection, err := dial("")
@@ -130,10 +136,10 @@ func inProxy(t *testing.T, targets []service.Target, test func(apiv1.AppsClient)
 func twoInstances() []service.Target {
 	token := &corev1.ContainerToken{Claims: []byte("node token")}
 	return []service.Target{
-		{Container: "c1", Instance: "web-1", Running: true, Node: "node-1", Token: token},
-		{Container: "c2", Instance: "web-2", Running: true, Node: "node-1", Token: token},
-		{Container: "purged", Instance: "web-1", Node: "node-1", Token: token},
-		{Container: "c0", Instance: "web-1", Node: "node-1", Token: token},
+		{Container: "purged", Instance: "web-1", Ended: true, Listed: true, Node: "node-1", Token: token},
+		{Container: "c0", Instance: "web-1", Ended: true, Listed: true, Node: "node-1", Token: token},
+		{Container: "c1", Instance: "web-1", Running: true, Listed: true, Node: "node-1", Token: token},
+		{Container: "c2", Instance: "web-2", Running: true, Listed: true, Node: "node-1", Token: token},
 	}
 }
 
@@ -162,7 +168,7 @@ func TestLogsOfSeveralInstancesAreMerged(t *testing.T) {
 			want    []string
 		}{
 			{&apiv1.AppLogsRequest{Name: "web"}, []string{"web-1: c1 tail -1", "web-2: c2 tail -1"}},
-			{&apiv1.AppLogsRequest{Name: "web", Instance: "web-2", Tail: 5}, []string{"web-2: c2 tail 5"}},
+			{&apiv1.AppLogsRequest{Name: "web", Instance: "web-2", Tail: proto.Int32(5)}, []string{"web-2: c2 tail 5"}},
 			{&apiv1.AppLogsRequest{Name: "web", Instance: "web-1", Previous: true}, []string{"web-1: c0 tail -1", "web-1: c1 tail -1"}},
 		} {
 			if got, err := read(test.request); err != nil || !slices.Equal(got, test.want) {

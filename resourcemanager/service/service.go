@@ -39,7 +39,8 @@ type Apps interface {
 	Explain(ctx context.Context, name string) (*apiv1.Explanation, error)
 	// MayExec says why whoever calls may not run commands in an app, if so.
 	MayExec(ctx context.Context, name string) error
-	// Targets finds the started containers of an app or of one of its instances, with ended also those that are over.
+	// Targets finds the started containers of an app or of one of its instances, with ended also those that are over; those
+	// of one instance follow each other, the oldest first.
 	Targets(ctx context.Context, app, instance string, ended bool) ([]Target, error)
 }
 
@@ -118,7 +119,9 @@ type Target struct {
 	Container string
 	Instance  string
 	Running   bool
-	Node      string
+	// Ended says that its node has seen it gone, Listed that the app still has an instance of that name.
+	Ended, Listed bool
+	Node          string
 	// ContainerManager is the node's host:port.
 	ContainerManager string
 	// Token is good for any container of the node.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 )
 
 type nodes struct {
@@ -77,6 +78,12 @@ type events struct {
 }
 
 func (s *events) WatchEvents(request *apiv1.WatchEventsRequest, stream grpc.ServerStreamingServer[apiv1.Event]) error {
+	if err := eventlog.CheckKind(request.GetKind()); err != nil {
+		return wire.Status(err)
+	}
+	if request.GetTail() < 0 {
+		return wire.Status(invalid("%d is not a number of events; leave the tail out for all of them", request.GetTail()))
+	}
 	reader := s.loop.Events(request)
 	defer reader.Close()
 	return send(stream.Context(), reader, stream.Send)

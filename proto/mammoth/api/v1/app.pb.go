@@ -2804,10 +2804,10 @@ type AppLogsRequest struct {
 	// Empty: every instance.
 	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	Follow   bool   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
-	// Only the last so many lines of each; zero is all.
-	Tail  int32                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`
+	// Only the last so many lines of each; left out is all, zero with follow only what is still to come.
+	Tail  *int32                 `protobuf:"varint,4,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
-	// Also of containers that have ended.
+	// Also of containers that have ended. Without it, an instance that has no container now shows what its last one wrote.
 	Previous      bool `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2865,8 +2865,8 @@ func (x *AppLogsRequest) GetFollow() bool {
 }
 
 func (x *AppLogsRequest) GetTail() int32 {
-	if x != nil {
-		return x.Tail
+	if x != nil && x.Tail != nil {
+		return *x.Tail
 	}
 	return 0
 }
@@ -3746,14 +3746,15 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04spec\x18\x04 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x18\n" +
 	"\acurrent\x18\x05 \x01(\bR\acurrent\x12\x17\n" +
 	"\acame_up\x18\x06 \x01(\bR\x06cameUp\x12\x18\n" +
-	"\afailure\x18\a \x01(\tR\afailure\"\xba\x01\n" +
+	"\afailure\x18\a \x01(\tR\afailure\"\xc8\x01\n" +
 	"\x0eAppLogsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
-	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x12\n" +
-	"\x04tail\x18\x04 \x01(\x05R\x04tail\x120\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x17\n" +
+	"\x04tail\x18\x04 \x01(\x05H\x00R\x04tail\x88\x01\x01\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
-	"\bprevious\x18\x06 \x01(\bR\bprevious\"_\n" +
+	"\bprevious\x18\x06 \x01(\bR\bpreviousB\a\n" +
+	"\x05_tail\"_\n" +
 	"\vExplanation\x12\x18\n" +
 	"\asummary\x18\x01 \x01(\tR\asummary\x126\n" +
 	"\tobstacles\x18\x02 \x03(\v2\x18.mammoth.api.v1.ObstacleR\tobstacles\"\x96\x02\n" +
@@ -3979,6 +3980,7 @@ func file_mammoth_api_v1_app_proto_init() {
 	if File_mammoth_api_v1_app_proto != nil {
 		return
 	}
+	file_mammoth_api_v1_app_proto_msgTypes[29].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

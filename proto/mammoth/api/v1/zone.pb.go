@@ -1164,8 +1164,8 @@ type WatchEventsRequest struct {
 	Kind string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Only events after this sequence number.
 	After int64 `protobuf:"varint,5,opt,name=after,proto3" json:"after,omitempty"`
-	// Only the last so many stored ones; zero is all.
-	Tail          int32 `protobuf:"varint,6,opt,name=tail,proto3" json:"tail,omitempty"`
+	// Only the last so many stored ones; left out is all, zero with follow only those to come.
+	Tail          *int32 `protobuf:"varint,6,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1236,8 +1236,8 @@ func (x *WatchEventsRequest) GetAfter() int64 {
 }
 
 func (x *WatchEventsRequest) GetTail() int32 {
-	if x != nil {
-		return x.Tail
+	if x != nil && x.Tail != nil {
+		return *x.Tail
 	}
 	return 0
 }
@@ -2416,14 +2416,15 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\x04from\x18\n" +
 	" \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\v \x01(\tR\x02to\x12\x18\n" +
-	"\amessage\x18\f \x01(\tR\amessage\"\x90\x01\n" +
+	"\amessage\x18\f \x01(\tR\amessage\"\x9e\x01\n" +
 	"\x12WatchEventsRequest\x12\x16\n" +
 	"\x06follow\x18\x01 \x01(\bR\x06follow\x12\x10\n" +
 	"\x03app\x18\x02 \x01(\tR\x03app\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x12\n" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x14\n" +
-	"\x05after\x18\x05 \x01(\x03R\x05after\x12\x12\n" +
-	"\x04tail\x18\x06 \x01(\x05R\x04tail\"\x8b\x01\n" +
+	"\x05after\x18\x05 \x01(\x03R\x05after\x12\x17\n" +
+	"\x04tail\x18\x06 \x01(\x05H\x00R\x04tail\x88\x01\x01B\a\n" +
+	"\x05_tail\"\x8b\x01\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
 	"\tendpoints\x18\x02 \x03(\v2\x18.mammoth.api.v1.EndpointR\tendpoints\x12\x14\n" +
@@ -2716,6 +2717,7 @@ func file_mammoth_api_v1_zone_proto_init() {
 	}
 	file_mammoth_api_v1_app_proto_init()
 	file_mammoth_api_v1_zone_proto_msgTypes[7].OneofWrappers = []any{}
+	file_mammoth_api_v1_zone_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
