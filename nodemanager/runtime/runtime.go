@@ -45,7 +45,8 @@ type Runtime interface {
 	// when the container has ended and everything was read.
 	Logs(ctx context.Context, container id.Container, options LogOptions, line func(LogLine) error) error
 	// Exec runs a command inside a running container and returns its exit code. One that cannot be run ends as
-	// Exec.CannotRun says.
+	// Exec.CannotRun says. It returns soon after the end of the command: what that has left running is ended then if it holds on
+	// to the command's output, and in any case with a terminal. The end of ctx ends the command with everything that it has started.
 	Exec(ctx context.Context, container id.Container, exec Exec) (int, error)
 }
 

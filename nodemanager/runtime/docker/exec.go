@@ -15,10 +15,10 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
-	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/processes"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
@@ -31,6 +31,8 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	for key, value := range request.Env {
 		options.Env = append(options.Env, key+"="+value)
 	}
+	command := processes.New()
+	options.Env = append(options.Env, command.Environment())
 	slices.Sort(options.Env)
 	created, err := r.client.ContainerExecCreate(ctx, r.handle(key), options)
 	switch {
@@ -48,7 +50,7 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	defer attached.Close()
 	// The engine does not end a command whose connection is lost.
 	stop := context.AfterFunc(ctx, func() {
-		r.killExec(ctx, created.ID)
+		r.killExec(ctx, created.ID, command)
 		attached.Close()
 	})
 	defer stop()
@@ -64,11 +66,21 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 		go r.resize(ctx, created.ID, request.Resize, ended)
 	}
 	// The engine's words about a command that it cannot start come as the command's output.
+	var flow runtime.Outflow
 	stdout, stderr := &refusals{out: request.Stdout}, &refusals{out: request.Stderr}
-	if request.TTY {
-		_, err = io.Copy(stdout, attached.Reader)
-	} else {
-		_, err = stdcopy.StdCopy(stdout, stderr, attached.Reader)
+	copied, failed := make(chan struct{}), error(nil)
+	go func() {
+		defer close(copied)
+		if request.TTY {
+			_, failed = io.Copy(flow.To(stdout), attached.Reader)
+		} else {
+			_, failed = stdcopy.StdCopy(flow.To(stdout), flow.To(stderr), attached.Reader)
+		}
+	}()
+	r.awaitExec(ctx, created.ID, command, &flow, copied)
+	<-copied
+	if err = failed; request.TTY {
+		r.endLeft(ctx, command) // there is no terminal for it any more
 	}
 	if ctx.Err() != nil {
 		return 0, errors.Join(context.Cause(ctx), stdout.flush(), stderr.flush())
@@ -172,32 +184,115 @@ func (r *Runtime) resize(ctx context.Context, exec string, sizes <-chan runtime.
 	}
 }
 
-// killExec kills the command of an exec, which the engine has no call for.
-func (r *Runtime) killExec(ctx context.Context, exec string) {
+// lookAfter is how long a command has run before it is watched for its end; most have ended by then.
+const lookAfter = 100 * time.Millisecond
+
+// awaitExec returns when the output of a command has come to its end. What the command leaves behind may hold on to it, and the engine
+// tells of no end before two seconds have passed for that: it is ended sooner.
+func (r *Runtime) awaitExec(ctx context.Context, exec string, command processes.Command, flow *runtime.Outflow, copied <-chan struct{}) {
+	ctx, cancel := context.WithCancel(ctx)
+	known, ended := false, make(chan struct{})
+	go func() {
+		defer close(ended)
+		known = r.ended(ctx, exec, &command)
+	}()
+	select {
+	case <-copied:
+	case <-ended:
+		if !known {
+			break
+		}
+		flow.Await(ctx, copied, runtime.Silence)
+		select {
+		case <-copied:
+		default:
+			r.endLeft(ctx, command)
+		}
+	}
+	cancel()
+	<-ended
+}
+
+// endLeft ends what a command has left.
+func (r *Runtime) endLeft(ctx context.Context, command processes.Command) {
 	ctx, cancel := cleanup(ctx)
 	defer cancel()
-	inspected, err := r.client.ContainerExecInspect(ctx, exec)
+	if err := command.Kill(ctx); err != nil {
+		r.config.Logger.Warn("what a command has left is not ended", "error", err)
+	}
+}
+
+// ended returns true when the process of a command has ended, of which it learns the number, and false if that cannot be known or ctx
+// has ended.
+func (r *Runtime) ended(ctx context.Context, exec string, command *processes.Command) bool {
+	if backoff.Sleep(ctx, lookAfter) != nil {
+		return false
+	}
+	inspected := make(chan container.ExecInspect, 1)
+	go func() {
+		defer close(inspected)
+		for ctx.Err() == nil {
+			found, err := r.client.ContainerExecInspect(ctx, exec)
+			if err != nil {
+				return
+			}
+			if found.Pid > 1 || found.ExitCode != 0 {
+				inspected <- found
+				return
+			}
+			if backoff.Sleep(ctx, lookAfter) != nil {
+				return
+			}
+		}
+	}()
+	ticker := time.NewTicker(lookAfter)
+	defer ticker.Stop()
+	for {
+		select {
+		case found, ok := <-inspected:
+			if !ok || found.Pid <= 1 {
+				return false
+			}
+			command.Session, command.Belongs = found.Pid, inContainer(found.ContainerID)
+			if _, err := os.Stat("/proc/" + strconv.Itoa(found.Pid)); err == nil && !command.Belongs(found.Pid) {
+				return false
+			}
+			return processes.Await(ctx, found.Pid)
+		case <-ticker.C: // the engine answers nothing about a command whose end it is busy with
+			if command.Orphaned() {
+				return true
+			}
+		}
+	}
+}
+
+// inContainer says whether a process of the machine is in a container. None is where the engine's processes are not in our pid
+// namespace.
+func inContainer(runtimeID string) func(pid int) bool {
+	return func(pid int) bool {
+		groups, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+		return err == nil && strings.Contains(string(groups), runtimeID)
+	}
+}
+
+// killExec kills the command of an exec with all that it has started, which the engine has no call for.
+func (r *Runtime) killExec(ctx context.Context, exec string, command processes.Command) {
+	ctx, cancel := cleanup(ctx)
+	defer cancel()
+	err := command.Kill(ctx)
+	inspected, unknown := r.client.ContainerExecInspect(ctx, exec)
 	// A command may speak before the engine has written down which process it is; one that never started has none.
-	for tries := 0; err == nil && inspected.Pid <= 1 && tries < 100; tries++ {
+	for tries := 0; unknown == nil && inspected.Pid <= 1 && inspected.ExitCode == 0 && tries < 100; tries++ {
 		if backoff.Sleep(ctx, 10*time.Millisecond) != nil {
 			return
 		}
-		inspected, err = r.client.ContainerExecInspect(ctx, exec)
+		inspected, unknown = r.client.ContainerExecInspect(ctx, exec)
 	}
-	if err != nil || !inspected.Running || inspected.Pid <= 1 {
-		return
+	if unknown == nil && inspected.Pid > 1 {
+		command.Session, command.Belongs = inspected.Pid, inContainer(inspected.ContainerID)
+		err = errors.Join(err, command.Kill(ctx))
 	}
-	// The descriptor keeps the number from being another process's between the look and the kill.
-	pidfd, err := unix.PidfdOpen(inspected.Pid, 0)
 	if err != nil {
-		return
-	}
-	defer unix.Close(pidfd)
-	groups, err := os.ReadFile("/proc/" + strconv.Itoa(inspected.Pid) + "/cgroup")
-	if err != nil || !strings.Contains(string(groups), inspected.ContainerID) {
-		return // the engine's processes are not in our pid namespace
-	}
-	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		r.config.Logger.Warn("command of an ended exec not killed", "error", err)
 	}
 }

@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,14 +21,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/processes"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// drain is how long the output of an ended command is waited for when something it started holds on to it.
-const drain = 2 * time.Second
-
 // Exec implements runtime.Runtime: the command runs in the container's control group, with its user, environment
-// and working directory. The end of ctx kills it. A Stdin that blocks is left behind in its Read.
+// and working directory. A Stdin that blocks is left behind in its Read.
 func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Exec) (int, error) {
 	c := r.find(key)
 	switch {
@@ -37,17 +37,17 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	case len(request.Command) == 0:
 		return 0, fmt.Errorf("no command to run: %w", errdefs.ErrInvalidArgument)
 	}
-	command, err := c.command(ctx, request)
+	mine := processes.New()
+	command, err := c.command(request, mine)
 	if err != nil {
 		return 0, err
 	}
-	wait := func() error { return nil }
+	connect := connectPipes
 	if request.TTY {
-		wait, err = connectTerminal(command, request)
-	} else {
-		command.Stdout, command.Stderr = request.Stdout, request.Stderr
-		err = connectStdin(command, request.Stdin)
+		connect = connectTerminal
 	}
+	var flow runtime.Outflow
+	out, err := connect(command, request, &flow)
 	if err != nil {
 		return 0, err
 	}
@@ -64,18 +64,31 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 			}
 			return c.group.Add(pid)
 		})
+	out.started()
 	if why, ok := whyNot(err); ok {
-		left := wait() // it writes to the same place
-		code, err := request.CannotRun(why)
-		return code, errors.Join(err, left)
+		out.close() // it writes to the same place
+		return request.CannotRun(why)
 	}
 	if err != nil {
-		return 0, errors.Join(err, wait())
+		out.close()
+		return 0, err
 	}
+	mine.Session, mine.Belongs = command.Process.Pid, c.has
+	stop := context.AfterFunc(ctx, func() { c.endCommand(mine) })
 	err = command.Wait()
-	if left := wait(); left != nil && err == nil {
-		err = left
+	flow.Await(ctx, out.copied, runtime.Silence)
+	select {
+	case <-out.copied:
+		if request.TTY { // there is no terminal for what it has left
+			c.endCommand(mine)
+		}
+	default:
+		c.endCommand(mine)
 	}
+	if !stop() && ctx.Err() != nil {
+		c.endCommand(mine) // all of it is gone when this returns
+	}
+	out.close()
 	var exited *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
@@ -86,10 +99,26 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 			return 128 + int(status.Signal()), nil
 		}
 		return status.ExitStatus(), nil
-	case errors.Is(err, exec.ErrWaitDelay):
-		return 0, nil
 	}
 	return 0, err
+}
+
+// has says whether a process is in the container.
+func (c *container) has(pid int) bool {
+	if c.group == nil {
+		return true // one without a control group is for tests
+	}
+	members, err := c.group.Pids()
+	return err == nil && slices.Contains(members, pid)
+}
+
+// endCommand ends a command with everything that it has started.
+func (c *container) endCommand(command processes.Command) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := command.Kill(ctx); err != nil {
+		c.runtime.config.Logger.Warn("a command is not ended", "container", c.id.String(), "error", err)
+	}
 }
 
 // whyNot tells a program that cannot be run from other reasons why a command did not start.
@@ -111,7 +140,7 @@ func whyNot(err error) (runtime.WhyNot, bool) {
 }
 
 // command is the request's in the container's surroundings.
-func (c *container) command(ctx context.Context, request runtime.Exec) (*exec.Cmd, error) {
+func (c *container) command(request runtime.Exec, mark processes.Command) (*exec.Cmd, error) {
 	environ, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.state.Pid), "environ"))
 	if err != nil {
 		return nil, fmt.Errorf("container %v has ended: %w", c.id, errdefs.ErrFailedPrecondition)
@@ -124,9 +153,8 @@ func (c *container) command(ctx context.Context, request runtime.Exec) (*exec.Cm
 	if self := c.runtime.config.Self; program == "mammoth" && self != "" {
 		program = self
 	}
-	command := exec.CommandContext(ctx, program, request.Command[1:]...)
+	command := exec.Command(program, request.Command[1:]...)
 	command.Dir = c.state.WorkingDir
-	command.WaitDelay = drain
 	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Ptrace: true, Credential: owner}
 	for entry := range bytes.SplitSeq(bytes.TrimSuffix(environ, []byte{0}), []byte{0}) {
 		command.Env = append(command.Env, string(entry))
@@ -134,55 +162,109 @@ func (c *container) command(ctx context.Context, request runtime.Exec) (*exec.Cm
 	for key, value := range request.Env {
 		command.Env = append(command.Env, key+"="+value)
 	}
+	command.Env = append(command.Env, mark.Environment())
 	if request.TTY && !strings.Contains(string(environ), "TERM=") {
 		command.Env = append(command.Env, "TERM=xterm")
 	}
 	return command, nil
 }
 
-// connectStdin feeds the command without making its end wait for a reader that blocks.
-func connectStdin(command *exec.Cmd, stdin io.Reader) error {
-	if stdin == nil {
-		return nil
+// output is what comes from a command.
+type output struct {
+	// copied is closed when all of it has been passed on.
+	copied chan struct{}
+	// theirs are the command's ends, which started closes; ours are closed by close.
+	theirs, ours []*os.File
+	ended        chan struct{}
+}
+
+func newOutput() *output {
+	return &output{copied: make(chan struct{}), ended: make(chan struct{})}
+}
+
+// started lets go of the command's own ends.
+func (o *output) started() {
+	for _, file := range o.theirs {
+		_ = file.Close()
+	}
+}
+
+// close ends the copying, and returns when it has ended.
+func (o *output) close() {
+	close(o.ended)
+	for _, file := range o.ours {
+		_ = file.Close()
+	}
+	<-o.copied
+}
+
+// connectPipes gives the command pipes of its own, without making its end wait for a reader that blocks.
+func connectPipes(command *exec.Cmd, request runtime.Exec, flow *runtime.Outflow) (*output, error) {
+	out := newOutput()
+	var copying sync.WaitGroup
+	for _, one := range []struct {
+		to    io.Writer
+		their *io.Writer
+	}{{request.Stdout, &command.Stdout}, {request.Stderr, &command.Stderr}} {
+		read, write, err := os.Pipe()
+		if err != nil {
+			out.started()
+			close(out.copied)
+			out.close()
+			return nil, fmt.Errorf("opening a pipe: %w", err)
+		}
+		out.theirs, out.ours = append(out.theirs, write), append(out.ours, read)
+		*one.their = write
+		to := flow.To(one.to)
+		copying.Go(func() {
+			if _, err := io.Copy(to, read); err != nil { // nobody listens any more: the command is not to wait for that
+				_, _ = io.Copy(io.Discard, read)
+			}
+		})
+	}
+	go func() {
+		defer close(out.copied)
+		copying.Wait()
+	}()
+	if request.Stdin == nil {
+		return out, nil
 	}
 	pipe, err := command.StdinPipe()
 	if err != nil {
-		return err
+		out.started()
+		out.close()
+		return nil, err
 	}
 	go func() {
 		// An error means that the command does not want to read on.
-		_, _ = io.Copy(pipe, stdin)
+		_, _ = io.Copy(pipe, request.Stdin)
 		_ = pipe.Close()
 	}()
-	return nil
+	return out, nil
 }
 
-// connectTerminal gives the command a terminal of its own. wait must be called after its end.
-func connectTerminal(command *exec.Cmd, request runtime.Exec) (wait func() error, err error) {
+// connectTerminal gives the command a terminal of its own.
+func connectTerminal(command *exec.Cmd, request runtime.Exec, flow *runtime.Outflow) (*output, error) {
 	master, slave, err := openTerminal()
 	if err != nil {
 		return nil, err
 	}
+	out := newOutput()
+	out.theirs, out.ours = []*os.File{slave}, []*os.File{master}
 	command.Stdin, command.Stdout, command.Stderr = slave, slave, slave
 	command.SysProcAttr.Setctty = true
-	out := request.Stdout
-	if out == nil {
-		out = io.Discard
-	}
-	copied := make(chan struct{})
 	go func() {
-		defer close(copied)
+		defer close(out.copied)
 		// The read fails once nobody has the terminal open any more.
-		_, _ = io.Copy(out, master)
+		_, _ = io.Copy(flow.To(request.Stdout), master)
 	}()
 	if request.Stdin != nil {
 		go func() { _, _ = io.Copy(master, request.Stdin) }()
 	}
-	ended := make(chan struct{})
 	go func() {
 		for {
 			select {
-			case <-ended:
+			case <-out.ended:
 				return
 			case size, ok := <-request.Resize:
 				if !ok {
@@ -192,17 +274,7 @@ func connectTerminal(command *exec.Cmd, request runtime.Exec) (wait func() error
 			}
 		}
 	}()
-	return func() error {
-		close(ended)
-		err := slave.Close()
-		timer := time.NewTimer(drain)
-		defer timer.Stop()
-		select {
-		case <-copied:
-		case <-timer.C:
-		}
-		return errors.Join(err, master.Close())
-	}, nil
+	return out, nil
 }
 
 func openTerminal() (master, slave *os.File, err error) {

@@ -12,6 +12,9 @@ var kernelCases = []testCase{
 	{"KernelHasTheQuotas", kernelQuotas},
 	{"CPUQuota", cpuQuota},
 	{"NoProcessOutlivesItsContainer", wholeTree},
+	{"ACommandEndsThoughSomethingOfItIsLeft", execLeaves},
+	{"NothingIsLeftOfATerminal", execTerminalEnds},
+	{"NothingIsLeftOfACommandWhoseCallerHasGone", execGone},
 }
 
 // Group is the control group of a running container.

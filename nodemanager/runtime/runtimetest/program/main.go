@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -108,6 +109,28 @@ func run(command string, args []string) int {
 		}
 		fmt.Printf("forked %d\n", started)
 		<-term
+	case "leave": // something behind that holds on to the output
+		child := exec.Command(os.Args[0], "sleep")
+		child.Stdout, child.Stderr = os.Stdout, os.Stderr
+		if err := child.Start(); err != nil {
+			return fail(err)
+		}
+		fmt.Println("left")
+		return number(0)
+	case "family", "brood": // one of each kind of child, and then itself; a brood is on its own
+		for _, attributes := range []*syscall.SysProcAttr{{}, {Setpgid: true}, {Setsid: true}} {
+			child := exec.Command(os.Args[0], "leave")
+			child.SysProcAttr = attributes
+			if err := child.Run(); err != nil {
+				return fail(err)
+			}
+		}
+		fmt.Println("all are there")
+		if command == "brood" {
+			return 0
+		}
+		signal.Ignore(unix.SIGTERM, unix.SIGHUP, unix.SIGINT)
+		select {}
 	case "sleep":
 		select {}
 	case "cpu":
