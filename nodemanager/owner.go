@@ -14,6 +14,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/token"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/recovery"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
@@ -226,7 +227,7 @@ func (o *owner) perform(h *held, effects []container.Effect) {
 			h.recorded = func(err error) {
 				fact := container.Fact{Event: container.Recorded}
 				if err != nil {
-					fact = container.Fact{Event: container.RecordFailed, Detail: err.Error()}
+					fact = container.Fact{Event: container.RecordFailed, Detail: wire.Sentence(err)}
 				}
 				o.nm.inbox.put(func(o *owner) {
 					h.recording = false

@@ -207,7 +207,7 @@ func (z *zone) release(a *app, name string) {
 		return
 	}
 	if c.held() {
-		z.stopContainer(c, corev1.Exit_STOPPED, "its application master gave it back")
+		z.stopContainer(c, corev1.Exit_STOPPED, z.whyGivenBack(a, c))
 		return
 	}
 	if !c.record.GetAcknowledged() {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/admission"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
@@ -202,7 +203,7 @@ func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn,
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		// The loop answers, so it goes round.
 		if _, err := rm.Zone(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			http.Error(w, wire.Sentence(err), http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ok\n"))

@@ -27,6 +27,8 @@ var taxonomy = []struct {
 	{errdefs.ErrNotImplemented, codes.Unimplemented},
 	{errdefs.ErrUnavailable, codes.Unavailable},
 	{errdefs.ErrDataLoss, codes.DataLoss},
+	{errdefs.ErrInternal, codes.Internal},
+	{errdefs.ErrUnknown, codes.Unknown},
 	{context.Canceled, codes.Canceled},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 }
@@ -67,10 +69,22 @@ func Sentence(err error) string {
 	if s, ok := status.FromError(err); ok {
 		text = s.Message()
 	}
+	for {
+		shorter := withoutClass(text)
+		if shorter == text {
+			return text
+		}
+		text = shorter
+	}
+}
+
+// withoutClass cuts one of the taxonomy's words from the end: after a colon, or on a line of its own where errors were joined.
+func withoutClass(text string) string {
 	for _, class := range taxonomy {
-		suffix := ": " + class.err.Error()
-		if len(text) > len(suffix) && text[len(text)-len(suffix):] == suffix {
-			return text[:len(text)-len(suffix)]
+		for _, joint := range []string{": ", "\n"} {
+			if cut, ok := strings.CutSuffix(text, joint+class.err.Error()); ok && cut != "" {
+				return cut
+			}
 		}
 	}
 	return text

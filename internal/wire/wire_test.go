@@ -53,3 +53,18 @@ func TestLongSentencesAreCutInTheMiddle(t *testing.T) {
 		}
 	}
 }
+
+func TestSentencesEndInWords(t *testing.T) {
+	engine := fmt.Errorf("engine: no such signal SIGFOO: %w", errdefs.ErrInternal)
+	for _, err := range []error{
+		engine, fmt.Errorf("%w: %w", engine, errdefs.ErrUnknown), errors.Join(errors.New("engine: no such signal SIGFOO"), errdefs.ErrInternal),
+		fmt.Errorf("%w: %w", engine, errdefs.ErrNotFound),
+	} {
+		if got := wire.Sentence(err); got != "engine: no such signal SIGFOO" {
+			t.Errorf("%q became %q", err, got)
+		}
+	}
+	if got := wire.Sentence(errdefs.ErrInternal); got != "internal" {
+		t.Errorf("a bare class became %q", got)
+	}
+}
