@@ -50,6 +50,7 @@ func (z *zone) readAsk(message *masterv1.Ask) (scheduler.Ask, error) {
 	ask.ID, ask.Priority = message.GetId(), message.GetPriority()
 	ask.Group, ask.Gang = message.GetGroup(), message.GetGang()
 	ask.Duration = message.GetDuration().AsDuration()
+	ask.Service, ask.Replaces = message.GetService(), message.GetReplaces()
 	for _, name := range message.GetAvoidNodes() {
 		ask.Avoid = append(ask.Avoid, id.Node(name))
 	}
@@ -95,7 +96,7 @@ func (z *zone) askGranted(c *container) {
 	if known == nil {
 		return
 	}
-	c.record.Group, c.record.Duration = known.GetAsk().GetGroup(), known.GetAsk().GetDuration()
+	c.record.Group, c.record.Duration, c.record.Service = known.GetAsk().GetGroup(), known.GetAsk().GetDuration(), known.GetAsk().GetService()
 	record := proto.CloneOf(known)
 	record.Granted++
 	c.app.asks[name] = record

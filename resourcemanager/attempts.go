@@ -70,6 +70,7 @@ func (z *zone) askForMaster(a *app, pending int) {
 	}
 	z.apply(scheduler.SetAsk{App: a.id, Ask: scheduler.Ask{
 		Pending: pending, Resources: masterResources(), Policy: scheduler.Spread, Priority: 1 << 20, Avoid: avoid, Master: true,
+		Replaces: a.record.GetAttempt().GetNumber() > 1,
 	}})
 }
 

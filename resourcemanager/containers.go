@@ -386,6 +386,6 @@ func (z *zone) holdInput(c *container) scheduler.Hold {
 	return scheduler.Hold{
 		Container: c.id, Node: c.node, Resources: v, Ask: lease.GetAskId(), Group: c.record.GetGroup(),
 		Master: lease.GetMaster(), StartedAt: lease.GetGrantedAt().AsTime(),
-		Duration: c.record.GetDuration().AsDuration(), Gang: c.record.GetGang(),
+		Duration: c.record.GetDuration().AsDuration(), Gang: c.record.GetGang(), Service: c.record.GetService(),
 	}
 }

@@ -108,6 +108,8 @@ func (z *zone) masterObstacle(a *app) string {
 			continue
 		}
 		switch {
+		case ask.Never != "":
+			return ": " + ask.Never
 		case ask.Limit != "":
 			return ": " + ask.Limit
 		case ask.Coming != "":
@@ -134,6 +136,8 @@ func obstacle(subject string, count int32, ask scheduler.AskExplanation) *apiv1.
 		o.FailedTests = append(o.FailedTests, &apiv1.Obstacle_FailedTest{Test: test.Test, Nodes: int32(test.Nodes), Example: test.Example})
 	}
 	switch {
+	case ask.Never != "":
+		o.Reason = "it waits for capacity that there is not: " + ask.Never
 	case ask.Limit != "":
 		o.Reason = "it waits for capacity: " + ask.Limit
 	case len(ask.Tests) > 0:
@@ -143,8 +147,10 @@ func obstacle(subject string, count int32, ask scheduler.AskExplanation) *apiv1.
 	default:
 		o.Reason = "it waits for its turn"
 	}
-	if ask.Coming != "" {
-		o.Reason += "; " + ask.Coming
+	for _, more := range []string{ask.Guarantee, ask.Coming} {
+		if more != "" && ask.Never == "" {
+			o.Reason += "; " + more
+		}
 	}
 	return o
 }

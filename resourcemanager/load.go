@@ -123,7 +123,7 @@ func (z *zone) loadZone(memory store.Store) error {
 	}
 	z.readKeys()
 	z.openRegistry()
-	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.schema})
+	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.schema, Master: masterResources()})
 	return nil
 }
 

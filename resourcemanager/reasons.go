@@ -138,6 +138,9 @@ func (a *app) roleOf(instance string) string { return a.instances[instance].GetR
 func (z *zone) capacity(ask scheduler.AskExplanation) cause {
 	c := cause{one: "waits for capacity", many: "wait for capacity", help: ask.Help}
 	switch {
+	case ask.Never != "":
+		c.detail = ask.Never
+		return c
 	case ask.Limit != "":
 		c.detail = ask.Limit
 	case ask.Fits > 0 && ask.Coming == "":
@@ -146,11 +149,13 @@ func (z *zone) capacity(ask scheduler.AskExplanation) cause {
 		test := ask.Tests[0]
 		c.detail = because(fmt.Sprintf("%s on %s", test.Test, countWord(test.Nodes, "node")), test.Example)
 	}
-	switch {
-	case ask.Coming != "" && c.detail != "":
-		c.detail += "; " + ask.Coming
-	case ask.Coming != "":
-		c.detail = ask.Coming
+	for _, more := range []string{ask.Guarantee, ask.Coming} {
+		switch {
+		case more != "" && c.detail != "":
+			c.detail += "; " + more
+		case more != "":
+			c.detail = more
+		}
 	}
 	return c
 }

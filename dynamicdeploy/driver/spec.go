@@ -84,6 +84,7 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec, count int) plan.Wan
 func askOf(app *apiv1.AppSpec, spec *apiv1.RoleSpec, ask plan.Ask, group string) *masterv1.Ask {
 	message := &masterv1.Ask{
 		Id: ask.ID, Count: 1, Resources: resourcesOf(spec), Priority: app.GetPriority(), Placement: spec.GetPlacement(), Group: group,
+		Service: true, Replaces: ask.Replaces,
 	}
 	for _, node := range ask.Avoid {
 		message.AvoidNodes = append(message.AvoidNodes, string(node))

@@ -116,3 +116,10 @@ func TestEveryEndHasASentenceAndSomebodyToBlame(t *testing.T) {
 		t.Errorf("an end at the memory quota reads %q", got.Reason)
 	}
 }
+
+func TestAnAskIsOfAServiceAndMayReplace(t *testing.T) {
+	got := askOf(&apiv1.AppSpec{Name: "web"}, &apiv1.RoleSpec{}, plan.Ask{ID: "web-1/2", Replaces: true}, "")
+	if !got.GetService() || !got.GetReplaces() {
+		t.Errorf("%v", got)
+	}
+}

@@ -42,7 +42,7 @@ func (r *Role) advance(s *slot, now time.Time, actions []Action) []Action {
 		case ask:
 			avoid := r.avoid(s, now)
 			s.ask, s.askedAt, s.choosy = r.newAsk(s), now, len(avoid) > 0
-			actions = append(actions, Ask{ID: s.ask, Instance: r.instance(s), Number: s.number, Version: s.version, Avoid: avoid})
+			actions = append(actions, Ask{ID: s.ask, Instance: r.instance(s), Number: s.number, Version: s.version, Avoid: avoid, Replaces: s.ran})
 		case unask:
 			actions = append(actions, Unask{ID: s.ask})
 			s.ask = ""

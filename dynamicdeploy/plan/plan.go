@@ -163,6 +163,8 @@ type Ask struct {
 	Version      int32
 	// Avoid names nodes that are to blame for failures.
 	Avoid []id.Node
+	// Replaces says that the instance has run before.
+	Replaces bool
 }
 
 // Unask withdraws an ask.

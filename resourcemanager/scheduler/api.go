@@ -62,6 +62,8 @@ type Hold struct {
 	StartedAt time.Time
 	// Duration is how long its ask said that it would run; zero is unknown.
 	Duration time.Duration
+	// Service is what its ask said of it.
+	Service bool
 	// Gang is the number of the gang that it was granted with; zero is none.
 	Gang int64
 }
@@ -100,7 +102,8 @@ type QueueSpec struct {
 	State QueueState
 	// MaxApps limits the apps of a leaf; zero is no limit.
 	MaxApps int
-	// MaxMasterPercent is the share of the queue's maximum that application masters may hold; zero is 50.
+	// MaxMasterPercent is the share of the queue's maximum that application masters may hold; zero is 50. One may always be
+	// there.
 	MaxMasterPercent float64
 	// Fair serves the app of a leaf that has the least by its weight, instead of the one that came first.
 	Fair bool
@@ -194,6 +197,10 @@ type Ask struct {
 	Gang bool
 	// Duration, if known, is how long a container will run: lent capacity is granted only if it ends in time.
 	Duration time.Duration
+	// Service says that a container runs until somebody ends it: no ask has a reservation that waits for its room.
+	Service bool
+	// Replaces says that a container takes the place of one that the app has lost: reservations give way to it.
+	Replaces bool
 	// Master marks the container of an application master.
 	Master bool
 }
@@ -251,6 +258,11 @@ type AskExplanation struct {
 	Limit string
 	// Coming is the sentence about room that is being made or kept for it; empty if there is none.
 	Coming string
+	// Guarantee is the sentence why no other queue's containers are stopped for it; empty if some are, or a limit stands in
+	// the way, or it fits.
+	Guarantee string
+	// Never is the sentence why it could not run even on an empty zone; empty if it could.
+	Never string
 	// Tests counts the nodes by the first test that each failed, most nodes first.
 	Tests []FailedTest
 	// Fits is on how many nodes one container would fit right now.
@@ -274,7 +286,7 @@ type Plan struct {
 	Nodes []id.Node
 	// Explanation says why the rest would wait.
 	Explanation AskExplanation
-	// Never is the sentence why it could not run even on an empty zone; empty if it could.
+	// Never is the sentence why it could not run even on an empty zone, beside its own master; empty if it could.
 	Never string
 }
 
@@ -297,7 +309,9 @@ type Config struct {
 	Schema resource.Schema
 	// Notice is how long a container hears before it is stopped for another queue's guarantee; zero is 10s.
 	Notice time.Duration
-	// Patience is how long an ask that others keep overtaking waits before a node is kept for it; zero is 10s.
+	// Master is what every application master is given: Plan looks whether an app fits beside its own.
+	Master resource.Vector
+	// Patience is how long an ask that others keep overtaking waits before room is reserved for it; zero is 10s.
 	Patience time.Duration
 }
 

@@ -23,6 +23,10 @@ type container struct {
 	startedAt time.Time
 
 	duration time.Duration
+	// service says that it runs until somebody ends it.
+	service bool
+	// awaited is the reservation that waits for its end; nil is none.
+	awaited *nomination
 	// gang is what it was granted with; nil is none.
 	gang *gang
 	// checkpoint is until when its work is safe, credit what its predecessors lost to others' guarantees.
@@ -61,7 +65,7 @@ func (c *Core) holdExisting(in Hold) error {
 	}
 	k := c.newContainer()
 	k.id, k.app, k.group, k.node, k.ask = in.Container, a, a.group(in.Group), c.nodeNamed(in.Node), in.Ask
-	k.need, k.master, k.startedAt, k.duration = in.Resources, in.Master, in.StartedAt, in.Duration
+	k.need, k.master, k.startedAt, k.duration, k.service = in.Resources, in.Master, in.StartedAt, in.Duration, in.Service || in.Master
 	if in.Gang > 0 {
 		c.rejoin(k, in.Gang)
 	}
@@ -149,6 +153,9 @@ func (c *Core) hold(k *container) {
 	for i := range k.need {
 		n.used[i] += k.need[i]
 	}
+	if !k.service {
+		n.ending = n.ending.Add(k.need)
+	}
 	if !n.isOpen() {
 		c.count(n)
 	}
@@ -189,6 +196,12 @@ func (c *Core) unhold(k *container) {
 
 	for i := range k.need {
 		n.used[i] -= k.need[i]
+	}
+	if !k.service {
+		n.ending = n.ending.Sub(k.need)
+	}
+	if k.awaited != nil {
+		k.awaited.arrive(k)
 	}
 	if !n.isOpen() {
 		c.count(n)

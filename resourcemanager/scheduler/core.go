@@ -75,9 +75,12 @@ type Core struct {
 	// leaves are the queues without children, in tree order.
 	leaves []*queue
 	plan   removalPlan
-	// gangs numbers the gangs granted, gangKept is the one that nodes are kept for.
-	gangs    int64
-	gangKept *ask
+	// gangs numbers the gangs granted, gangReserving is the one that has a reservation.
+	gangs         int64
+	gangReserving *ask
+	// reserving are the asks with reservations, reserved is what those come to. Some may have none any more.
+	reserving []*ask
+	reserved  resource.Vector
 
 	contracts []*contract
 	// turning is when the state of some contract changes next, counted what the ledgers have counted up to.
@@ -88,7 +91,9 @@ type Core struct {
 	keepsLess bool
 	// late are asks kept apart until some contract turns.
 	late []*ask
-	// impatient are asks found not to fit, by the time at which a node is to be kept for them.
+	// claimsMoved says that a leaf with claims was granted something, so that its limits may be in the way of those now.
+	claimsMoved bool
+	// impatient are asks found not to fit, by the time at which room is to be reserved for them.
 	impatient []impatience
 	// quiet keeps what is held and taken back on trial from waking anybody.
 	quiet bool
@@ -148,6 +153,10 @@ type app struct {
 	// share is what it holds of the zone, by its weight.
 	share, weight float64
 	lastSeq       int64
+	// vain counts the app's reservations that came to nothing, since the last that did not; there is none before
+	// reserveAfter.
+	vain         int
+	reserveAfter time.Time
 	// credits are what containers that were stopped for others' guarantees had done, for those that follow them.
 	credits []credit
 }
@@ -175,8 +184,8 @@ type ask struct {
 	nominations []*nomination
 	// claims is how many of them victims were given notice for.
 	claims int
-	// reservedAt is the zone's epoch in which no node was found to keep for it.
-	reservedAt int64
+	// reservedAt is when its reservation began; zero is that it has had none.
+	reservedAt time.Time
 	// late says that it would outlast a contract's window, and is kept apart from asks of its shape that would not.
 	late bool
 }
@@ -401,7 +410,7 @@ func (c *Core) setAsk(in SetAsk) error {
 		c.leave(k)
 	}
 	k.spec = in.Ask.clone()
-	k.group, k.tally, k.since, k.late = a.group(in.Ask.Group), nil, time.Time{}, false
+	k.group, k.tally, k.since, k.late, k.reservedAt = a.group(in.Ask.Group), nil, time.Time{}, false, time.Time{}
 	c.enter(k)
 	return nil
 }
@@ -426,7 +435,7 @@ func checkAsk(spec *Ask) error {
 // sameBut reports whether two asks differ in no more than what is pending.
 func (k *Ask) sameBut(l *Ask) bool {
 	return k.Resources == l.Resources && k.Priority == l.Priority && k.Policy == l.Policy && k.SpreadOver == l.SpreadOver &&
-		k.MaxPerNode == l.MaxPerNode && k.Group == l.Group && k.Gang == l.Gang && k.Duration == l.Duration && k.Master == l.Master &&
+		k.Service == l.Service && k.Replaces == l.Replaces && k.MaxPerNode == l.MaxPerNode && k.Group == l.Group && k.Gang == l.Gang && k.Duration == l.Duration && k.Master == l.Master &&
 		slices.Equal(k.Avoid, l.Avoid) && slices.Equal(k.Affinity, l.Affinity) && slices.Equal(k.AntiAffinity, l.AntiAffinity) &&
 		slices.EqualFunc(k.Constraints, l.Constraints, func(x, y Constraint) bool {
 			return x.Attribute == y.Attribute && x.Operator == y.Operator && slices.Equal(x.Values, y.Values)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
 // Explain implements Interface.
@@ -94,18 +93,22 @@ func (c *Core) explainAsk(k *ask) AskExplanation {
 		m.Example = m.example()
 		explanation.Tests = append(explanation.Tests, m.FailedTest)
 	}
+	if explanation.Fits == 0 {
+		explanation.Never = c.never(k)
+	}
+	explanation.Guarantee = c.guaranteeSentence(k, &explanation)
 	explanation.Help = c.help(k, &need, &explanation)
 	return explanation
 }
 
-// comingSentence says whose room an ask gets and when that will be there, and which nodes are kept for it.
+// comingSentence says whose room an ask gets and when that will be there, and what is reserved for it.
 func (c *Core) comingSentence(k *ask) string {
 	var leaving, stopping []titled
-	var kept []string
+	var reserved []string
 	last := time.Time{}
 	for _, m := range k.nominations {
-		if m.leaf != nil && !slices.Contains(kept, string(m.node.spec.Name)) {
-			kept = append(kept, string(m.node.spec.Name))
+		if m.leaf != nil && !slices.Contains(reserved, string(m.node.spec.Name)) {
+			reserved = append(reserved, string(m.node.spec.Name))
 		}
 		for _, given := range m.victims {
 			if given.stopped {
@@ -128,10 +131,11 @@ func (c *Core) comingSentence(k *ask) string {
 	switch {
 	case len(parts) > 0:
 		return "room is being made: " + strings.Join(parts, "; ")
-	case len(kept) > 0:
-		return "room is kept for it as it comes free on " + strings.Join(kept, ", ")
+	case len(reserved) > 0:
+		return fmt.Sprintf("room is reserved for it as it comes free on %s, until %s",
+			strings.Join(reserved, ", "), k.reservedAt.Add(longestReservation).UTC().Format(time.RFC3339))
 	case len(k.nominations) > 0:
-		return "room that others have left is kept for it"
+		return "room that others have left is reserved for it"
 	}
 	return ""
 }
@@ -214,8 +218,8 @@ func (c *Core) test(k *ask, n *node) (test string, example func() string, closen
 		}
 	}
 	if !fits(&spec.Resources, &c.avail[n.slot]) && !slices.ContainsFunc(k.nominations, func(m *nomination) bool { return m.node == n }) {
-		return "kept for others", func() string {
-			return fmt.Sprintf("%s has room, but it is kept for %s", name, n.nominations[0].ask.app.title())
+		return "reserved for others", func() string {
+			return fmt.Sprintf("%s has room, but it is reserved for %s", name, n.nominations[0].ask.app.title())
 		}, 0
 	}
 	return "", nil, 0
@@ -306,84 +310,4 @@ func (c *Core) tryPlan(k *ask, plan *Plan) {
 	}
 	c.takeBack(k, first)
 	k.spec.Pending = wanted
-}
-
-// neverInQueue is the sentence why an ask is beyond what a queue may ever hold, or nothing.
-func (c *Core) neverInQueue(k *ask) string {
-	spec, schema := &k.spec, c.config.Schema
-	whole, each := spec.Resources, ""
-	if spec.Gang {
-		whole, each = whole.Scale(int64(spec.Pending)), fmt.Sprintf(" for a gang of %d", spec.Pending)
-	}
-	for q := k.app.leaf; q != nil; q = q.parent {
-		limit := q.spec.Maximum.limit(resource.Unlimited())
-		if q.parent != nil && q.spec.Maximum.IsPercent {
-			limit = q.maximum
-		}
-		if place := exceeds(&resource.Vector{}, &whole, &limit); place >= 0 && (c.zone != resource.Vector{}) {
-			return fmt.Sprintf("%s are asked%s, queue %s may hold %s", amount(schema, place, whole[place]), each, q.spec.Name, amount(schema, place, limit[place]))
-		}
-	}
-	return ""
-}
-
-// never is the sentence why an ask could not be granted on an empty zone, or nothing.
-func (c *Core) never(k *ask) string {
-	spec, schema := &k.spec, c.config.Schema
-	var eligible, large []*node
-	var missed []*node
-	for _, n := range c.nodes {
-		switch {
-		case !n.known:
-			continue
-		case k.shape.filter != nil && !k.shape.filter.allows(n):
-			missed = append(missed, n)
-			continue
-		}
-		eligible = append(eligible, n)
-		if spec.Resources.Fits(n.spec.Capacity) {
-			large = append(large, n)
-		}
-	}
-	switch {
-	case len(large) > 0 || len(eligible)+len(missed) == 0:
-		return c.neverInQueue(k)
-	case len(eligible) == 0:
-		return "no node " + describeFilter(k.shape.filter)
-	}
-	for place, asked := range spec.Resources {
-		largest := eligible[0]
-		for _, n := range eligible {
-			if n.spec.Capacity[place] > largest.spec.Capacity[place] {
-				largest = n
-			}
-		}
-		if has := largest.spec.Capacity[place]; asked > has {
-			return fmt.Sprintf("no node is that large: %s are asked, the largest node, %s, has %s",
-				amount(schema, place, asked), largest.spec.Name, schema.Format(place, has))
-		}
-	}
-	return "no node is that large: none has all at once of " + describe(schema, spec.Resources)
-}
-
-func describeFilter(f *filter) string {
-	texts := make([]string, len(f.constraints))
-	for i, constraint := range f.constraints {
-		texts[i] = constraint.String()
-	}
-	if len(f.avoid) > 0 {
-		texts = append(texts, "is outside those to be avoided")
-	}
-	return "meets " + strings.Join(texts, " and ")
-}
-
-// describe lists a vector's quantities: "2 cpu, 64MiB of memory".
-func describe(schema resource.Schema, v resource.Vector) string {
-	var parts []string
-	for place, n := range v {
-		if n != 0 {
-			parts = append(parts, amount(schema, place, n))
-		}
-	}
-	return strings.Join(parts, ", ")
 }

@@ -25,7 +25,8 @@ func (c *Core) limit(k *ask, need *resource.Vector) (limitKind, *queue, int) {
 	if place := exceeds(&k.app.owner.used, need, &k.app.owner.limit); place >= 0 {
 		return userLimit, leaf, place
 	}
-	if k.spec.Master {
+	// The first of a queue may always have its master: without one no app could ever start there.
+	if k.spec.Master && !leaf.masters.IsZero() {
 		if place := exceeds(&leaf.masters, need, &leaf.masterLimit); place >= 0 {
 			return masterLimit, leaf, place
 		}

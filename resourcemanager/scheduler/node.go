@@ -24,6 +24,8 @@ type node struct {
 	used    resource.Vector
 	// counted is what the zone has of it.
 	counted resource.Vector
+	// ending is what containers hold that end by themselves: those of no service.
+	ending resource.Vector
 	// nominated is room kept for certain asks.
 	nominated   resource.Vector
 	nominations []*nomination

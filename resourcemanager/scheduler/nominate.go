@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	stdheap "container/heap"
 	"slices"
 	"time"
 
@@ -16,6 +15,8 @@ type nomination struct {
 	room resource.Vector
 	// leaf is set when this is the leaf's reservation for an ask that waited for too long.
 	leaf *queue
+	// coming is what the containers hold whose ends a reservation waits for. Until then it does not need that much.
+	coming resource.Vector
 	// victims are given notice for this room; then it is promised to the ask's queues.
 	victims []*notice
 	claim   bool
@@ -23,11 +24,24 @@ type nomination struct {
 	queued bool
 }
 
-func (c *Core) nominate(k *ask, n *node, room resource.Vector) *nomination {
-	m := &nomination{ask: k, node: n, room: room}
+// kept is how much of its node a nomination keeps from others now.
+func (m *nomination) kept() resource.Vector {
+	if m.leaf == nil {
+		return m.room
+	}
+	return m.room.Sub(m.coming).Max(resource.Vector{})
+}
+
+// nominate keeps room on a node for one container of an ask.
+func (c *Core) nominate(k *ask, n *node) *nomination {
+	return c.addNomination(&nomination{ask: k, node: n, room: k.spec.Resources})
+}
+
+func (c *Core) addNomination(m *nomination) *nomination {
+	k, n := m.ask, m.node
 	k.nominations = append(k.nominations, m)
 	n.nominations = append(n.nominations, m)
-	n.nominated = n.nominated.Add(room)
+	n.nominated = n.nominated.Add(m.kept())
 	c.place(n)
 	if k.spec.Gang || c.isReady(m) {
 		c.touch(n)
@@ -36,12 +50,12 @@ func (c *Core) nominate(k *ask, n *node, room resource.Vector) *nomination {
 }
 
 func (c *Core) withdrawNomination(m *nomination) {
-	if m.leaf != nil {
-		m.leaf.reservations--
-	}
 	c.endClaim(m)
 	m.ask.nominations, m.node.nominations = drop(m.ask.nominations, m), drop(m.node.nominations, m)
-	m.node.nominated = m.node.nominated.Sub(m.room)
+	m.node.nominated = m.node.nominated.Sub(m.kept())
+	if m.leaf != nil {
+		c.endReservation(m)
+	}
 	m.queued = false
 	c.place(m.node)
 	c.touch(m.node)
@@ -93,7 +107,7 @@ func (c *Core) giveUpVain(n *node) {
 func (c *Core) readyNominations(n *node) {
 	for _, m := range n.nominations {
 		if m.leaf != nil && m.ask.spec.Gang {
-			// A gang that nodes are kept for is tried with all that there is, whichever nodes those were.
+			// A gang with a reservation is tried with all that there is, whichever nodes those were.
 			if b := m.ask.bucket; b.state == waiting {
 				c.setReady(b)
 			}
@@ -107,7 +121,7 @@ func (c *Core) readyNominations(n *node) {
 }
 
 func (c *Core) isReady(m *nomination) bool {
-	free := c.avail[m.node.slot].Add(m.room)
+	free := c.avail[m.node.slot].Add(m.kept())
 	return m.node.isOpen() && fits(&m.ask.spec.Resources, &free)
 }
 
@@ -173,175 +187,6 @@ func (c *Core) serveNominatedGang(k *ask) {
 		c.grant(k, n)
 	}
 	c.endGang(k, first)
-}
-
-// impatience is an ask that waits, and when something is to be done about it.
-type impatience struct {
-	ask *ask
-	due time.Time
-}
-
-// searchesPerPass is for how many asks a pass looks for a node to keep. Each looks at all nodes; where there are many, one
-// search is all.
-const (
-	searchesPerPass = 4
-	manyNodes       = 20_000
-)
-
-// watch notes when the patience of a waiting bucket's first ask ends.
-func (c *Core) watch(b *bucket) {
-	k := b.first()
-	if k.since.IsZero() {
-		k.since = c.now
-	}
-	if !k.watched {
-		k.watched = true
-		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
-	}
-}
-
-// reserve keeps a node for the ask of each leaf that has been waiting for longest, once that is too long.
-func (c *Core) reserve() {
-	searches := searchesPerPass
-	if len(c.nodes) > manyNodes {
-		searches = 1
-	}
-	for len(c.impatient) > 0 {
-		first := c.impatient[0]
-		k := first.ask
-		if first.due.After(c.now) && k.bucket != nil {
-			c.wakeAt(first.due)
-			return
-		}
-		if searches == 0 {
-			c.wakeAt(c.now)
-			return
-		}
-		c.impatient = c.impatient[1:]
-		k.watched = false
-		if k.bucket == nil || k.bucket.state != waiting || k.bucket.first() != k {
-			continue
-		}
-		k.watched = true
-		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
-		if k.since.IsZero() || k.since.Add(c.config.Patience).After(c.now) || len(k.nominations) > 0 {
-			continue
-		}
-		if k.app.leaf.reservations > 0 || k.reservedAt == c.epoch {
-			continue
-		}
-		count := 1
-		if k.spec.Gang {
-			// One gang at a time, so that no two ever hold what the other lacks.
-			if c.gangKept != nil && c.gangKept.bucket != nil && len(c.gangKept.nominations) > 0 {
-				continue
-			}
-			c.gangKept, count = k, k.spec.Pending
-		}
-		whole := k.spec.Resources.Scale(int64(count))
-		if kind, _, _ := c.limit(k, &whole); kind == noLimit {
-			searches--
-			c.keep(k, count)
-		}
-	}
-}
-
-// keep nominates room for an ask on the nodes that lack the least for it; all that it needs or nothing. It looks at all
-// nodes once, however many it takes.
-func (c *Core) keep(k *ask, count int) {
-	need := &k.spec.Resources
-	near := &c.plan.near
-	*near = slices.Grow((*near)[:0], len(c.nodes))
-	for _, n := range c.nodes {
-		if lack, ok := c.lack(k, n); ok {
-			*near = append(*near, shortfall{n.slot, lack})
-		}
-	}
-	stdheap.Init(near)
-	for count > 0 {
-		if len(*near) == 0 {
-			c.withdrawNominations(k)
-			k.reservedAt = c.epoch
-			return
-		}
-		n := c.nodes[(*near)[0].slot]
-		times := max(1, int(timesIn(need, &c.avail[n.slot])))
-		if k.spec.MaxPerNode > 0 {
-			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot)-len(n.nominations))
-		}
-		if k.shape.repels(k.app.named) {
-			times = 1
-		}
-		for range min(times, count) {
-			m := c.nominate(k, n, *need)
-			m.leaf = k.app.leaf
-			m.leaf.reservations++
-			count--
-		}
-		if lack, ok := c.lack(k, n); ok {
-			(*near)[0].lack = lack
-			stdheap.Fix(near, 0)
-		} else {
-			stdheap.Pop(near)
-		}
-	}
-}
-
-// unreserve gives up the nodes that are kept for an ask that may not be granted now.
-func (c *Core) unreserve(k *ask) {
-	if len(k.nominations) > 0 && k.nominations[0].leaf != nil {
-		c.withdrawNominations(k)
-	}
-}
-
-// lack is how much a node lacks for one container of an ask, in parts of what that needs. It is false of a node that is
-// too small, or kept for others.
-func (c *Core) lack(k *ask, n *node) (float64, bool) {
-	if !n.isOpen() || len(n.nominations) > 0 && n.nominations[0].ask != k || !k.shape.allows(n) {
-		return 0, false
-	}
-	if k.spec.MaxPerNode > 0 && k.group.count(n.slot)+len(n.nominations) >= k.spec.MaxPerNode {
-		return 0, false
-	}
-	if len(n.nominations) > 0 && k.shape.repels(k.app.named) {
-		return 0, false
-	}
-	if left := n.spec.Capacity.Sub(n.nominated); !fits(&k.spec.Resources, &left) {
-		return 0, false
-	}
-	lack := 0.0
-	for i := range k.spec.Resources {
-		if short := k.spec.Resources[i] - c.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
-			lack += float64(short) / float64(k.spec.Resources[i])
-		}
-	}
-	return lack, true
-}
-
-// shortfall is what the node in a slot lacks.
-type shortfall struct {
-	slot int32
-	lack float64
-}
-
-// shortfalls are a heap of them, the least first.
-type shortfalls []shortfall
-
-func (s shortfalls) Len() int { return len(s) }
-
-func (s shortfalls) Less(i, j int) bool {
-	return s[i].lack < s[j].lack || s[i].lack == s[j].lack && s[i].slot < s[j].slot
-}
-
-func (s shortfalls) Swap(i, j int) { s[i], s[j] = s[j], s[i] }
-
-func (s *shortfalls) Push(x any) { *s = append(*s, x.(shortfall)) }
-
-func (s *shortfalls) Pop() any {
-	last := len(*s) - 1
-	x := (*s)[last]
-	*s = (*s)[:last]
-	return x
 }
 
 // wakeAt makes sure that Schedule is called again by then.

@@ -26,9 +26,29 @@ const (
 // claim makes room for waiting asks that are within what their queues are promised, at the cost of those that
 // hold more than they are promised.
 func (c *Core) claim() {
+	c.reviewClaims()
 	given := len(c.notices)
 	c.chooseVictims()
 	c.dropNeedless(given)
+}
+
+// reviewClaims gives up claims that a limit is in the way of, because others of their queues were granted something: nobody
+// is to be stopped for what will not be granted.
+func (c *Core) reviewClaims() {
+	if !c.claimsMoved {
+		return
+	}
+	c.claimsMoved = false
+	for i := 0; i < len(c.notices); i++ {
+		m := c.notices[i].claim
+		if m == nil {
+			continue
+		}
+		if kind, _, _ := c.limit(m.ask, &m.room); kind != noLimit {
+			c.giveUp(m)
+			i = -1
+		}
+	}
 }
 
 func (c *Core) chooseVictims() {
@@ -134,7 +154,7 @@ func (c *Core) dropNeedless(given int) {
 		}
 		left := c.avail[k.node.slot].Sub(k.need)
 		for other := k.node.containers; other != nil; other = other.nextOfNode {
-			if other.notice != nil {
+			if other.notice != nil && other.awaited == nil {
 				left = left.Add(other.need)
 			}
 		}
@@ -181,7 +201,7 @@ func (c *Core) claimOne(k *ask) bool {
 	if !c.mayClaim(k) {
 		return false
 	}
-	if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
+	if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit || c.claimsReach(k) {
 		return false
 	}
 	if !c.planComing(k) && !c.planRemoval(k, windowNodes) && !c.planRemoval(k, mostNodes) {
@@ -194,14 +214,14 @@ func (c *Core) claimOne(k *ask) bool {
 			c.withdrawNomination(m)
 		}
 	}
-	// A node that was kept for the ask is not needed any more.
+	// What was reserved for the ask is not needed any more.
 	for i := len(k.nominations) - 1; i >= 0 && k.app.leaf.reservations > 0; i-- {
 		if m := k.nominations[i]; m.leaf != nil {
 			c.withdrawNomination(m)
 			break
 		}
 	}
-	m := c.nominate(k, best.node, k.spec.Resources)
+	m := c.nominate(k, best.node)
 	m.claim = true
 	k.claims++
 	k.app.leaf.promise(&m.room, 1)
@@ -219,13 +239,26 @@ func (c *Core) claimOne(k *ask) bool {
 	return true
 }
 
+// claimsReach reports whether one more claim would be granted beyond the maximum of a queue, after those that there are.
+func (c *Core) claimsReach(k *ask) bool {
+	for q := k.app.leaf; q != nil; q = q.parent {
+		if !q.capped || q.promised.IsZero() {
+			continue
+		}
+		if holds := q.used.Add(q.promised); exceeds(&holds, &k.spec.Resources, &q.maximum) >= 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // pauseClaims lets no victims be looked for until something may have changed.
 func (c *Core) pauseClaims(b *bucket) {
 	b.claimAfter = c.now.Add(claimPause)
 	c.wakeAt(b.claimAfter)
 }
 
-// yields reports whether a node is kept for an ask only because that has waited, beyond its queue's own guarantee:
+// yields reports whether room is reserved for an ask only because that has waited, beyond its queue's own guarantee:
 // claims come before it.
 func (c *Core) yields(m *nomination) bool {
 	return m.leaf != nil && (m.ask == c.plan.ask || !c.isPromised(m.leaf, &m.room))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
@@ -34,8 +35,9 @@ type queue struct {
 	// capped says that the maximum is less than the zone; otherwise its nodes are limit enough.
 	capped           bool
 	apps, containers int
-	// reservations are nominations for asks that had waited for too long.
+	// reservations are nominations for asks that had waited for too long. There are no new ones before reserveAfter.
 	reservations int
+	reserveAfter time.Time
 	users        map[string]*user
 
 	// share is used/entitled, or used/zone where nothing is guaranteed: the latter come after all others.

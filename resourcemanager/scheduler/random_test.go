@@ -129,7 +129,7 @@ func (w *walk) hold(t *rapid.T) {
 	k := randomAsk(t)
 	in := Hold{
 		Container: id.Container{App: id.App{ClusterStart: 1, Seq: int64(rapid.IntRange(1, 6).Draw(t, "app"))}, Seq: int64(rapid.IntRange(1, 9).Draw(t, "seq"))},
-		Node:      nodeName(t), Resources: k.Resources, Ask: k.ID, Group: k.Group, Master: k.Master, Duration: k.Duration,
+		Node:      nodeName(t), Resources: k.Resources, Ask: k.ID, Group: k.Group, Master: k.Master, Duration: k.Duration, Service: k.Service,
 		StartedAt: w.now.Add(-time.Duration(rapid.IntRange(0, 100).Draw(t, "age")) * time.Second), Gang: int64(rapid.IntRange(0, 2).Draw(t, "gang")),
 	}
 	w.apply(t, in)
@@ -191,6 +191,7 @@ func randomAsk(t *rapid.T) Ask {
 		Gang:    rapid.IntRange(0, 3).Draw(t, "gang") == 0,
 		Master:  rapid.IntRange(0, 3).Draw(t, "master") == 0,
 		Group:   rapid.SampledFrom([]string{"", "g"}).Draw(t, "group"),
+		Service: rapid.IntRange(0, 2).Draw(t, "service") == 0, Replaces: rapid.IntRange(0, 3).Draw(t, "replaces") == 0,
 	}
 	k.Resources[resource.CPU] = int64(rapid.IntRange(1, 12).Draw(t, "cpu")) * 250
 	k.Resources[resource.Memory] = int64(rapid.IntRange(0, 12).Draw(t, "memory")) << 28

@@ -25,8 +25,9 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	*d = Decisions{Grants: d.Grants[:0], Notices: d.Notices[:0], Stops: d.Stops[:0], Reprieves: d.Reprieves[:0]}
 	c.lend()
 	c.tidy()
+	c.endReservations()
 	if c.grantReady() {
-		// Nobody is asked to go, and no node is kept, for what may yet find room.
+		// Nobody is asked to go, and nothing is reserved, for what may yet find room.
 		c.claim()
 		c.reserve()
 	} else {
@@ -93,6 +94,9 @@ func (c *Core) serve(b *bucket) {
 		return
 	}
 	slot := c.find(k)
+	if slot < 0 && k.spec.Replaces {
+		slot = c.takeReserved(k)
+	}
 	if slot < 0 {
 		c.looks -= looksPerMiss
 		b.shape.blocked = true
@@ -138,10 +142,12 @@ func (c *Core) serveGang(k *ask) {
 	c.wait(b)
 	if roomy {
 		// With all the room that it asked for it still does not fit, because its containers are in each other's way.
-		k.reservedAt = c.epoch
+		c.postpone(k)
 	} else if len(kept) > 0 {
 		c.quiet = true
-		c.keep(k, count)
+		if !c.reserveFor(k, count) {
+			c.postpone(k)
+		}
 		c.quiet = false
 	}
 	for _, n := range kept {
@@ -151,7 +157,7 @@ func (c *Core) serveGang(k *ask) {
 	}
 }
 
-// hasAllRoom reports whether all that is kept for an ask is free.
+// hasAllRoom reports whether all that is nominated for an ask is free.
 func (c *Core) hasAllRoom(k *ask) bool {
 	for _, m := range k.nominations {
 		if !c.isReady(m) {
@@ -161,7 +167,7 @@ func (c *Core) hasAllRoom(k *ask) bool {
 	return len(k.nominations) == k.spec.Pending
 }
 
-// lift takes back what is kept for a gang, so that it is tried with all that there is, and gives the nodes.
+// lift takes back what is reserved for a gang, so that it is tried with all that there is, and gives the nodes.
 func (c *Core) lift(k *ask) []*node {
 	if len(k.nominations) == 0 || k.nominations[0].leaf == nil {
 		return nil
@@ -237,6 +243,7 @@ func (c *Core) grant(k *ask, n *node) {
 	held.id = id.Container{Epoch: c.config.Epoch, App: a.id, Seq: a.lastSeq}
 	held.app, held.group, held.node, held.ask = a, k.group, n, k.spec.ID
 	held.need, held.master, held.startedAt, held.duration = k.spec.Resources, k.spec.Master, c.now, k.spec.Duration
+	held.service = k.spec.Service || k.spec.Master
 	if len(a.credits) > 0 {
 		held.credit = a.takeCredit(held.ask)
 	}
@@ -250,6 +257,10 @@ func (c *Core) grant(k *ask, n *node) {
 // granted counts an ask down.
 func (c *Core) granted(k *ask, count int) {
 	c.noteLender(k.app)
+	if !k.reservedAt.IsZero() {
+		k.reservedAt, k.app.vain = time.Time{}, 0
+	}
+	c.claimsMoved = c.claimsMoved || !k.app.leaf.promised.IsZero()
 	k.spec.Pending -= count
 	k.since = time.Time{}
 	for len(k.nominations) > max(k.spec.Pending, 0) {

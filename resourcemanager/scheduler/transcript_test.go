@@ -40,7 +40,7 @@ type stage struct {
 func newStage() *stage {
 	schema, _, _ := resource.Schema{}.With("gpu")
 	return &stage{
-		core: New(Config{Epoch: 1, Schema: schema}), schema: schema, now: start,
+		core: New(Config{Epoch: 1, Schema: schema, Master: resource.Vector{100, 64 << 20}}), schema: schema, now: start,
 		apps: map[string]id.App{}, titles: map[id.App]string{},
 	}
 }
@@ -330,6 +330,10 @@ func (s *stage) ask(t *testing.T, d *datadriven.TestData, args []datadriven.CmdA
 			spec.AntiAffinity = arg.Vals
 		case "gang":
 			spec.Gang = true
+		case "service":
+			spec.Service = true
+		case "replaces":
+			spec.Replaces = true
 		case "master":
 			spec.Master = true
 		case "duration":
@@ -350,6 +354,8 @@ func (s *stage) hold(t *testing.T, d *datadriven.TestData) Hold {
 			in.Node = id.Node(arg.Vals[0])
 		case arg.Key == "master":
 			in.Master = true
+		case arg.Key == "service":
+			in.Service = true
 		case arg.Key == "started":
 			in.StartedAt = start.Add(duration(t, arg.Vals[0]))
 		case arg.Key == "duration":
@@ -416,6 +422,11 @@ func (s *stage) explainAsk(b *strings.Builder, ask AskExplanation) {
 	}
 	if ask.Coming != "" {
 		fmt.Fprintf(b, "  %s\n", ask.Coming)
+	}
+	for _, sentence := range []string{ask.Guarantee} {
+		if sentence != "" {
+			fmt.Fprintf(b, "  %s\n", sentence)
+		}
 	}
 	for _, test := range ask.Tests {
 		fmt.Fprintf(b, "  %d × %s (%s)\n", test.Nodes, test.Test, test.Example)

@@ -51,13 +51,14 @@ func verify(c *Core, scheduled bool) error {
 			return fmt.Errorf("gang %d counts %d, there are %d", g.number, len(g.members), members)
 		}
 	}
-	promised, reservations := map[*queue]resource.Vector{}, map[*queue]int{}
+	promised, reservations, reserved := map[*queue]resource.Vector{}, map[*queue]int{}, resource.Vector{}
 	for _, a := range c.apps {
 		for _, k := range a.asks {
 			claims := 0
 			for _, m := range k.nominations {
 				if m.leaf != nil {
 					reservations[m.leaf]++
+					reserved = reserved.Add(m.room)
 				}
 				if !m.claim {
 					continue
@@ -77,13 +78,19 @@ func verify(c *Core, scheduled bool) error {
 			}
 		}
 	}
+	if c.reserved != reserved {
+		return fmt.Errorf("%v is said to be reserved, it is %v", c.reserved, reserved)
+	}
 	for i, n := range c.nodes {
 		if n.used != used[n] {
 			return fmt.Errorf("node %s says it holds %v, its containers come to %v", n.spec.Name, n.used, used[n])
 		}
 		nominated := resource.Vector{}
 		for _, m := range n.nominations {
-			nominated = nominated.Add(m.room)
+			nominated = nominated.Add(m.kept())
+		}
+		if err := verifyReservations(n); err != nil {
+			return err
 		}
 		if n.nominated != nominated {
 			return fmt.Errorf("node %s says %v is nominated, its nominations come to %v", n.spec.Name, n.nominated, nominated)
@@ -153,6 +160,31 @@ func verify(c *Core, scheduled bool) error {
 			if err := verifyWaiting(c, k); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// verifyReservations looks at what ends on a node, and at what its reservations wait for.
+func verifyReservations(n *node) error {
+	ending, coming := resource.Vector{}, map[*nomination]resource.Vector{}
+	for held := n.containers; held != nil; held = held.nextOfNode {
+		if !held.service {
+			ending = ending.Add(held.need)
+		}
+		if held.awaited != nil {
+			coming[held.awaited] = coming[held.awaited].Add(held.need)
+		}
+		if held.awaited != nil && (held.service || !slices.Contains(n.nominations, held.awaited)) {
+			return fmt.Errorf("container %s is waited for by a reservation that is none, or never ends", held.id)
+		}
+	}
+	if n.ending != ending {
+		return fmt.Errorf("node %s says %v ends, it is %v", n.spec.Name, n.ending, ending)
+	}
+	for _, m := range n.nominations {
+		if m.coming != coming[m] {
+			return fmt.Errorf("a reservation on node %s says it waits for %v, it is %v", n.spec.Name, m.coming, coming[m])
 		}
 	}
 	return nil

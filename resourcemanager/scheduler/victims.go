@@ -16,12 +16,14 @@ type removalPlan struct {
 	frontier  []int32
 	ask       *ask
 	// leaves may lose containers to the claimant; those chosen in this turn carry its number.
-	leaves        []*queue
-	turn          int64
-	seen          bitmap
-	near          shortfalls
-	nodes         []*node
-	candidates    []candidate
+	leaves     []*queue
+	turn       int64
+	seen       bitmap
+	near       shortfalls
+	nodes      []*node
+	candidates []candidate
+	// awaited are the containers whose ends a reservation may wait for.
+	awaited       []*container
 	best, current removal
 }
 
@@ -96,7 +98,7 @@ func (c *Core) planComing(k *ask) bool {
 		n := given.container.node
 		if !p.seen.has(n.slot) && n.isOpen() && c.takesAnother(n, k) {
 			p.seen.set(n.slot, c.grid.words)
-			if room := n.comingRoom(&c.avail[n.slot]); fits(&k.spec.Resources, &room) {
+			if room := c.claimableRoom(n); fits(&k.spec.Resources, &room) {
 				p.best.node = n
 			}
 		}
@@ -132,12 +134,30 @@ func (c *Core) takesAnother(n *node, k *ask) bool {
 	return k.spec.MaxPerNode == 0 || k.group.count(n.slot)+kept < k.spec.MaxPerNode
 }
 
-// comingRoom is what a node has left for anybody once all under notice are gone.
+// comingRoom is what a node has left for anybody once all under notice are gone. What a reservation waits for is left
+// for that.
 func (n *node) comingRoom(avail *resource.Vector) resource.Vector {
 	room := *avail
 	for held := n.containers; held != nil; held = held.nextOfNode {
-		if held.notice != nil {
+		if held.notice != nil && held.awaited == nil {
 			room = room.Add(held.need)
+		}
+	}
+	return room
+}
+
+// claimableRoom is the same for a claim, before which reservations may have to give way.
+func (c *Core) claimableRoom(n *node) resource.Vector {
+	room := n.comingRoom(&c.avail[n.slot])
+	for _, m := range n.nominations {
+		if !c.yields(m) {
+			continue
+		}
+		room = room.Add(m.kept())
+		for held := n.containers; held != nil; held = held.nextOfNode {
+			if held.notice != nil && held.awaited == m {
+				room = room.Add(held.need)
+			}
 		}
 	}
 	return room
@@ -148,7 +168,7 @@ func (c *Core) adopt(m *nomination) {
 	left := c.avail[m.node.slot]
 	for held := m.node.containers; held != nil; held = held.nextOfNode {
 		switch lacking := (resource.Vector{}).Sub(left).Max(resource.Vector{}); {
-		case held.notice == nil || held.notice.claim != nil || !helps(&held.need, &lacking):
+		case held.notice == nil || held.notice.claim != nil || held.awaited != nil || !helps(&held.need, &lacking):
 		default:
 			held.notice.claim, held.notice.adopted = m, true
 			m.victims = append(m.victims, held.notice)
@@ -189,15 +209,10 @@ func (c *Core) planRemoval(k *ask, window int) bool {
 func (c *Core) planOn(k *ask, n *node) bool {
 	p := &c.plan
 	p.candidates = p.candidates[:0]
-	room := n.comingRoom(&c.avail[n.slot])
-	for _, m := range n.nominations {
-		if c.yields(m) {
-			room = room.Add(m.room)
-		}
-	}
+	room := c.claimableRoom(n)
 	for held := n.containers; held != nil; held = held.nextOfNode {
 		switch {
-		case held.notice != nil:
+		case held.notice != nil, held.awaited != nil && !c.yields(held.awaited):
 		case held.app.leaf != nil && held.app.leaf.chosenFor == p.turn:
 			p.candidates = append(p.candidates, candidate{held, c.cost(held)})
 		}

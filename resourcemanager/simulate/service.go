@@ -32,7 +32,7 @@ func (e *engine) addService(w *Workload, random *rand.Rand) error {
 		return err
 	}
 	k := &ask{app: a, spec: scheduler.Ask{
-		ID: "instances", Policy: scheduler.Spread, MaxPerNode: w.MaxPerNode, Gang: w.Gang,
+		ID: "instances", Policy: scheduler.Spread, MaxPerNode: w.MaxPerNode, Gang: w.Gang, Service: true,
 		Resources: resource.Vector{resource.CPU: int64(w.CPU), resource.Memory: int64(w.Memory), resource.Ports: 1},
 	}}
 	a.asks = []*ask{k}

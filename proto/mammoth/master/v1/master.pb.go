@@ -212,7 +212,11 @@ type Ask struct {
 	// All or nothing.
 	Gang bool `protobuf:"varint,8,opt,name=gang,proto3" json:"gang,omitempty"`
 	// How long a container of this ask will run, if known: lent capacity is granted only if it fits.
-	Duration      *durationpb.Duration `protobuf:"bytes,9,opt,name=duration,proto3" json:"duration,omitempty"`
+	Duration *durationpb.Duration `protobuf:"bytes,9,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Its containers run until somebody ends them, as a service's do: nobody's reservation waits for their room.
+	Service bool `protobuf:"varint,10,opt,name=service,proto3" json:"service,omitempty"`
+	// It takes the place of a container that the app has lost: reservations for others give way to it.
+	Replaces      bool `protobuf:"varint,11,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -308,6 +312,20 @@ func (x *Ask) GetDuration() *durationpb.Duration {
 		return x.Duration
 	}
 	return nil
+}
+
+func (x *Ask) GetService() bool {
+	if x != nil {
+		return x.Service
+	}
+	return false
+}
+
+func (x *Ask) GetReplaces() bool {
+	if x != nil {
+		return x.Replaces
+	}
+	return false
 }
 
 type Allocation struct {
@@ -1395,7 +1413,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"containers\x124\n" +
 	"\alargest\x18\x06 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\alargest\x12\x12\n" +
 	"\x04memo\x18\a \x01(\fR\x04memo\x12\x1a\n" +
-	"\bregistry\x18\b \x01(\tR\bregistry\"\xbc\x02\n" +
+	"\bregistry\x18\b \x01(\tR\bregistry\"\xf2\x02\n" +
 	"\x03Ask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x05R\x05count\x128\n" +
@@ -1406,7 +1424,10 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"avoidNodes\x12\x14\n" +
 	"\x05group\x18\a \x01(\tR\x05group\x12\x12\n" +
 	"\x04gang\x18\b \x01(\bR\x04gang\x125\n" +
-	"\bduration\x18\t \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xf8\x02\n" +
+	"\bduration\x18\t \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x18\n" +
+	"\aservice\x18\n" +
+	" \x01(\bR\aservice\x12\x1a\n" +
+	"\breplaces\x18\v \x01(\bR\breplaces\"\xf8\x02\n" +
 	"\n" +
 	"Allocation\x12,\n" +
 	"\x05lease\x18\x01 \x01(\v2\x16.mammoth.core.v1.LeaseR\x05lease\x125\n" +

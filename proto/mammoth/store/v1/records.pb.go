@@ -657,7 +657,9 @@ type Container struct {
 	// How long its ask said that it would run; absent is unknown.
 	Duration *durationpb.Duration `protobuf:"bytes,10,opt,name=duration,proto3" json:"duration,omitempty"`
 	// The gang that it was granted with; zero is none.
-	Gang          int64 `protobuf:"varint,11,opt,name=gang,proto3" json:"gang,omitempty"`
+	Gang int64 `protobuf:"varint,11,opt,name=gang,proto3" json:"gang,omitempty"`
+	// Its ask said that it runs until somebody ends it.
+	Service       bool `protobuf:"varint,12,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -767,6 +769,13 @@ func (x *Container) GetGang() int64 {
 		return x.Gang
 	}
 	return 0
+}
+
+func (x *Container) GetService() bool {
+	if x != nil {
+		return x.Service
+	}
+	return false
 }
 
 type Node struct {
@@ -1125,7 +1134,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x129\n" +
 	"\x06report\x18\x02 \x01(\v2!.mammoth.master.v1.InstanceReportR\x06report\x12?\n" +
 	"\rregistered_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x120\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xe2\x03\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xfc\x03\n" +
 	"\tContainer\x12,\n" +
 	"\x05lease\x18\x01 \x01(\v2\x16.mammoth.core.v1.LeaseR\x05lease\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x128\n" +
@@ -1139,7 +1148,8 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bstart_by\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\astartBy\x125\n" +
 	"\bduration\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x12\n" +
-	"\x04gang\x18\v \x01(\x03R\x04gang\"\x8a\x05\n" +
+	"\x04gang\x18\v \x01(\x03R\x04gang\x12\x18\n" +
+	"\aservice\x18\f \x01(\bR\aservice\"\x8a\x05\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +

@@ -1,0 +1,324 @@
+package scheduler
+
+import (
+	"cmp"
+	stdheap "container/heap"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// A reservation is bounded: an ask that cannot be met must not keep the zone from everybody else.
+const (
+	// longestReservation is how long one may last, and how far ahead the ends are that it waits for.
+	longestReservation = 5 * time.Minute
+	// reservedPercent is how much of the zone all of them may come to, in each resource.
+	reservedPercent = 50
+	// longestPause is how long the app at most waits that had one in vain, twice as long each time.
+	longestPause = time.Hour
+)
+
+// impatience is an ask that waits, and when something is to be done about it.
+type impatience struct {
+	ask *ask
+	due time.Time
+}
+
+// searchesPerPass is for how many asks a pass looks for nodes to reserve. Each looks at all nodes; where there are many, one
+// search is all.
+const (
+	searchesPerPass = 4
+	manyNodes       = 20_000
+)
+
+// watch notes when the patience of a waiting bucket's first ask ends.
+func (c *Core) watch(b *bucket) {
+	k := b.first()
+	if k.since.IsZero() {
+		k.since = c.now
+	}
+	if !k.watched {
+		k.watched = true
+		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
+	}
+}
+
+// reserve reserves room for the ask of each leaf that has been waiting for longest, once that is too long.
+func (c *Core) reserve() {
+	searches := searchesPerPass
+	if len(c.nodes) > manyNodes {
+		searches = 1
+	}
+	for len(c.impatient) > 0 {
+		first := c.impatient[0]
+		k := first.ask
+		if first.due.After(c.now) && k.bucket != nil {
+			c.wakeAt(first.due)
+			return
+		}
+		if searches == 0 {
+			c.wakeAt(c.now)
+			return
+		}
+		c.impatient = c.impatient[1:]
+		k.watched = false
+		if k.bucket == nil || k.bucket.state != waiting || k.bucket.first() != k {
+			continue
+		}
+		k.watched = true
+		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
+		if k.since.IsZero() || k.since.Add(c.config.Patience).After(c.now) || len(k.nominations) > 0 {
+			continue
+		}
+		if k.app.leaf.reservations > 0 || k.app.leaf.reserveAfter.After(c.now) || k.app.reserveAfter.After(c.now) {
+			continue
+		}
+		count := 1
+		if k.spec.Gang {
+			// One gang at a time, so that no two ever hold what the other lacks.
+			if c.gangReserving != nil && c.gangReserving.bucket != nil && len(c.gangReserving.nominations) > 0 {
+				continue
+			}
+			count = k.spec.Pending
+		}
+		whole := k.spec.Resources.Scale(int64(count))
+		if kind, _, _ := c.limit(k, &whole); kind != noLimit || !c.mayReserve(&whole) {
+			continue
+		}
+		searches--
+		k.reservedAt = c.now
+		if !c.reserveFor(k, count) {
+			c.postpone(k)
+			continue
+		}
+		c.reserving = append(c.reserving, k)
+		if k.spec.Gang {
+			c.gangReserving = k
+		}
+		c.wakeAt(c.now.Add(longestReservation))
+	}
+}
+
+// mayReserve reports whether so much more is within what reservations may come to.
+func (c *Core) mayReserve(more *resource.Vector) bool {
+	limit := c.zone.Percent(reservedPercent)
+	return exceeds(&c.reserved, more, &limit) < 0
+}
+
+// endReservations ends those that have lasted too long.
+func (c *Core) endReservations() {
+	c.reserving = slices.DeleteFunc(c.reserving, func(k *ask) bool {
+		if !k.isReserving() {
+			return true
+		}
+		if until := k.reservedAt.Add(longestReservation); until.After(c.now) {
+			c.wakeAt(until)
+			return false
+		}
+		k.app.leaf.reserveAfter = c.now.Add(longestReservation)
+		c.withdrawNominations(k)
+		c.postpone(k)
+		return true
+	})
+}
+
+// isReserving reports whether an ask has a reservation.
+func (k *ask) isReserving() bool { return len(k.nominations) > 0 && k.nominations[0].leaf != nil }
+
+// postpone lets an ask's app have no reservation for a while, after one that came to nothing or could not be had.
+func (c *Core) postpone(k *ask) {
+	pause := min(c.config.Patience<<min(k.app.vain, 16), longestPause)
+	k.app.vain++
+	k.app.reserveAfter = c.now.Add(pause)
+}
+
+// reserveFor reserves room for containers of an ask on the nodes that lack the least for them, and on which what is lacking
+// comes back: for so many or for none. It looks at all nodes once, however many it takes.
+func (c *Core) reserveFor(k *ask, count int) bool {
+	near := &c.plan.near
+	*near = slices.Grow((*near)[:0], len(c.nodes))
+	for _, n := range c.nodes {
+		if lack, ok := c.lack(k, n); ok {
+			*near = append(*near, shortfall{n.slot, lack})
+		}
+	}
+	stdheap.Init(near)
+	for count > 0 {
+		if len(*near) == 0 {
+			c.withdrawNominations(k)
+			return false
+		}
+		n := c.nodes[(*near)[0].slot]
+		times := max(1, int(timesIn(&k.spec.Resources, &c.avail[n.slot])))
+		if k.spec.MaxPerNode > 0 {
+			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot)-len(n.nominations))
+		}
+		if k.shape.repels(k.app.named) {
+			times = 1
+		}
+		had := count
+		for ; times > 0 && count > 0 && c.reserveOn(k, n); times-- {
+			count--
+		}
+		if lack, ok := c.lack(k, n); ok && count < had {
+			(*near)[0].lack = lack
+			stdheap.Fix(near, 0)
+		} else {
+			stdheap.Pop(near)
+		}
+	}
+	return true
+}
+
+// reserveOn reserves room for one container of an ask on a node, if there is enough or those that end soon leave enough.
+// Until each of these has ended others may use what the reservation does not need yet.
+func (c *Core) reserveOn(k *ask, n *node) bool {
+	p, need := &c.plan, &k.spec.Resources
+	p.awaited = p.awaited[:0]
+	room := c.avail[n.slot]
+	for held := n.containers; held != nil && !fits(need, &room); held = held.nextOfNode {
+		if c.endsFor(held, k) {
+			p.awaited = append(p.awaited, held)
+		}
+	}
+	slices.SortFunc(p.awaited, func(x, y *container) int {
+		return cmp.Or(cmp.Compare(x.latestEnd(), y.latestEnd()), x.startedAt.Compare(y.startedAt), x.id.Compare(y.id))
+	})
+	awaited := p.awaited[:0]
+	for _, held := range p.awaited {
+		lacking := need.Sub(room).Max(resource.Vector{})
+		if helps(&held.need, &lacking) {
+			awaited = append(awaited, held)
+			room = room.Add(held.need)
+		}
+	}
+	if !fits(need, &room) {
+		return false
+	}
+	m := &nomination{ask: k, node: n, room: *need, leaf: k.app.leaf}
+	for _, held := range awaited {
+		held.awaited, m.coming = m, m.coming.Add(held.need)
+	}
+	m.leaf.reservations++
+	c.reserved = c.reserved.Add(m.room)
+	c.addNomination(m)
+	return true
+}
+
+// endsFor reports whether a reservation that began with the ask's may wait for a container's end. Those that came later
+// do not count, or others that take their places would put it off for ever.
+func (c *Core) endsFor(held *container, k *ask) bool {
+	if held.service || held.awaited != nil || held.startedAt.After(k.reservedAt) {
+		return false
+	}
+	if held.notice != nil && held.notice.claim != nil {
+		return false
+	}
+	end := held.startedAt.Add(held.duration)
+	return held.duration == 0 || end.After(c.now) && !end.After(k.reservedAt.Add(longestReservation))
+}
+
+// latestEnd is when a container ends by itself, in seconds of no particular beginning; those that do not say when come last.
+func (k *container) latestEnd() int64 {
+	if k.duration == 0 {
+		return math.MaxInt64
+	}
+	return k.startedAt.Add(k.duration).UnixNano()
+}
+
+// arrive takes in what a container leaves whose end was waited for: from now on the reservation needs it itself.
+func (m *nomination) arrive(k *container) {
+	n := m.node
+	n.nominated = n.nominated.Sub(m.kept())
+	m.coming = m.coming.Sub(k.need)
+	n.nominated = n.nominated.Add(m.kept())
+	k.awaited = nil
+}
+
+// endReservation takes back what a nomination reserved, which is none of its node's any more.
+func (c *Core) endReservation(m *nomination) {
+	m.leaf.reservations--
+	c.reserved = c.reserved.Sub(m.room)
+	for held := m.node.containers; held != nil; held = held.nextOfNode {
+		if held.awaited == m {
+			held.awaited = nil
+		}
+	}
+}
+
+// takeReserved ends a reservation in favour of an ask that takes the place of a container that its app has lost, and gives
+// the node where there is room then; -1 if that does not help.
+func (c *Core) takeReserved(k *ask) int32 {
+	for _, other := range c.reserving {
+		for _, m := range other.nominations {
+			n, free := m.node, c.avail[m.node.slot].Add(m.kept())
+			if m.leaf == nil || !n.isOpen() || !fits(&k.spec.Resources, &free) || !k.shape.allows(n) {
+				continue
+			}
+			c.withdrawNominations(other)
+			c.postpone(other)
+			k.shape.refit(n.slot)
+			return n.slot
+		}
+	}
+	return -1
+}
+
+// unreserve gives up the nodes that are reserved for an ask that may not be granted now.
+func (c *Core) unreserve(k *ask) {
+	if k.isReserving() {
+		c.withdrawNominations(k)
+	}
+}
+
+// lack is how much a node lacks for one container of an ask, in parts of what that needs. It is false of a node that is
+// too small, that is reserved for others, or where what is lacking is held by services.
+func (c *Core) lack(k *ask, n *node) (float64, bool) {
+	if !n.isOpen() || len(n.nominations) > 0 && n.nominations[0].ask != k || !k.shape.allows(n) {
+		return 0, false
+	}
+	if k.spec.MaxPerNode > 0 && k.group.count(n.slot)+len(n.nominations) >= k.spec.MaxPerNode {
+		return 0, false
+	}
+	if len(n.nominations) > 0 && k.shape.repels(k.app.named) {
+		return 0, false
+	}
+	if room := c.avail[n.slot].Add(n.ending); !fits(&k.spec.Resources, &room) {
+		return 0, false
+	}
+	lack := 0.0
+	for i := range k.spec.Resources {
+		if short := k.spec.Resources[i] - c.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
+			lack += float64(short) / float64(k.spec.Resources[i])
+		}
+	}
+	return lack, true
+}
+
+// shortfall is what the node in a slot lacks.
+type shortfall struct {
+	slot int32
+	lack float64
+}
+
+// shortfalls are a heap of them, the least first.
+type shortfalls []shortfall
+
+func (s shortfalls) Len() int { return len(s) }
+
+func (s shortfalls) Less(i, j int) bool {
+	return s[i].lack < s[j].lack || s[i].lack == s[j].lack && s[i].slot < s[j].slot
+}
+
+func (s shortfalls) Swap(i, j int) { s[i], s[j] = s[j], s[i] }
+
+func (s *shortfalls) Push(x any) { *s = append(*s, x.(shortfall)) }
+
+func (s *shortfalls) Pop() any {
+	last := len(*s) - 1
+	x := (*s)[last]
+	*s = (*s)[:last]
+	return x
+}
