@@ -3,7 +3,6 @@ module github.com/mammoth-os/mammoth
 go 1.26.0
 
 require (
-	github.com/adhocore/gronx v1.20.4
 	github.com/cockroachdb/datadriven v1.0.3
 	github.com/containerd/cgroups/v3 v3.1.3
 	github.com/containerd/errdefs v1.0.0

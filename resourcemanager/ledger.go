@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
@@ -29,7 +30,10 @@ func (z *zone) viewContract(k *contract, ledger scheduler.Ledger) *apiv1.Contrac
 		Lent: z.resources(ledger.Lent), Borrowed: z.resources(ledger.Borrowed),
 	}
 	if ledger.Open {
-		view.State, view.ClosesAt = apiv1.Contract_LENDING, timestamppb.New(ledger.Closing)
+		view.State = apiv1.Contract_LENDING
+		if !ledger.Closing.Equal(calendar.Forever()) {
+			view.ClosesAt = timestamppb.New(ledger.Closing)
+		}
 		if !z.now.Before(ledger.Closing.Add(-k.handBackTakes())) {
 			view.State = apiv1.Contract_RETURNING
 		}

@@ -26,22 +26,24 @@ const (
 	defaultNotice = 2 * time.Minute
 	defaultGrace  = 30 * time.Second
 	longestNotice = 24 * time.Hour
-	// The calendar is read again this often, and at least as far ahead as the first of its horizons.
+	// The calendar is read again this often, or when the last window that it gave opens.
 	readCalendarEvery = 12 * time.Hour
+	// mostContracts is how many there may be: each pass of the scheduler looks at all of them.
+	mostContracts = 100
 	// A ledger that grows is written down this often.
 	saveLedgerEvery = time.Minute
 )
-
-// horizons are how far ahead the next window is looked for: leap days are at most eight years apart.
-var horizons = [...]time.Duration{2 * 24 * time.Hour, 62 * 24 * time.Hour, 9 * 366 * 24 * time.Hour}
 
 var contractName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`)
 
 // contract is one lending contract. What is not in its record can be lost.
 type contract struct {
 	record *storev1.Contract
-	// windows are the present and the next ones, by the calendar and by hand.
-	windows []scheduler.Window
+	// windows are the present and the next ones, by the calendar and by hand, of the record that they were worked out from;
+	// they do until readAgain.
+	windows   []scheduler.Window
+	windowsOf *storev1.Contract
+	readAgain time.Time
 	// before is what the ledger came to before this ResourceManager was started.
 	before *apiv1.Ledger
 	// state and saved are what was last told and written down.
@@ -158,14 +160,10 @@ func windowsOf(record *storev1.Contract, now time.Time) ([]scheduler.Window, err
 }
 
 // foresee gives the window that is open and at least one to come, if there is one.
-func foresee(w calendar.Window, now time.Time) (windows []scheduler.Window, err error) {
-	for _, ahead := range horizons {
-		if windows, err = w.Between(now, now.Add(ahead)); err != nil {
-			return nil, err
-		}
-		if last := len(windows) - 1; last >= 0 && windows[last].Open.After(now) {
-			return windows, nil
-		}
+func foresee(w calendar.Window, now time.Time) ([]scheduler.Window, error) {
+	windows, err := w.Ahead(now)
+	if err != nil {
+		return nil, err
 	}
 	if len(windows) == 0 {
 		return nil, fmt.Errorf("the cron expression %q never comes true, so the window would never open: %w", w.Cron, errdefs.ErrInvalidArgument)
@@ -214,9 +212,12 @@ func (z *zone) previewContracts(contracts map[string]*contract) (*apiv1.ListCont
 func foreseen(contracts map[string]*contract, now time.Time) ([]scheduler.Contract, error) {
 	specs := []scheduler.Contract{}
 	for _, k := range byPosition(contracts) {
-		windows, err := windowsOf(k.record, now)
-		if err != nil {
-			return nil, err
+		windows := k.windows
+		if k.windowsOf != k.record || !now.Before(k.readAgain) {
+			var err error
+			if windows, err = windowsOf(k.record, now); err != nil {
+				return nil, err
+			}
 		}
 		specs = append(specs, coreContract(k.record, windows))
 	}
@@ -227,7 +228,16 @@ func foreseen(contracts map[string]*contract, now time.Time) ([]scheduler.Contra
 func (z *zone) arranged(contracts map[string]*contract, specs []scheduler.Contract) {
 	z.contracts, z.readCalendarAt, z.lookAtLending = contracts, z.now.Add(readCalendarEvery), true
 	for _, spec := range specs {
-		contracts[spec.Name].windows = spec.Windows
+		k := contracts[spec.Name]
+		if k.windowsOf != k.record || !z.now.Before(k.readAgain) {
+			k.windows, k.windowsOf, k.readAgain = spec.Windows, k.record, z.now.Add(readCalendarEvery)
+			if last := len(k.windows) - 1; last >= 0 && k.windows[last].Open.After(z.now) && k.windows[last].Open.Before(k.readAgain) {
+				k.readAgain = k.windows[last].Open
+			}
+		}
+		if k.readAgain.Before(z.readCalendarAt) {
+			z.readCalendarAt = k.readAgain
+		}
 	}
 }
 
@@ -310,11 +320,17 @@ func (z *zone) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contract,
 			*k = *known
 			k.record = proto.CloneOf(known.record)
 			k.record.Spec = spec
+			if !proto.Equal(known.record.GetSpec().GetWindow(), spec.GetWindow()) {
+				k.record.StoppedUntil = nil // what was stopped were other windows
+			}
 		}
 		if err := checkContract(k.record); err != nil {
 			return nil, err
 		}
 		contracts[spec.GetName()] = k
+	}
+	if len(contracts) > mostContracts {
+		return nil, fmt.Errorf("a zone has %d lending contracts at most; \"mammoth lend rm\" removes one: %w", mostContracts, errdefs.ErrFailedPrecondition)
 	}
 	return contracts, nil
 }
@@ -350,12 +366,17 @@ func (z *zone) lendNow(who peer.User, request *apiv1.LendNowRequest) (*apiv1.Con
 		return nil, fmt.Errorf("a window is open for 31 days at most, not %s: %w", length, errdefs.ErrInvalidArgument)
 	}
 	until := z.now.Add(length)
-	if open, is := k.open(z.now); is && !until.After(open.Close) {
+	if open, is := k.open(z.now); is && open.Close.Equal(calendar.Forever()) {
+		return nil, fmt.Errorf("contract %s is always open, since its windows follow each other without a break: %w", k.name(), errdefs.ErrFailedPrecondition)
+	} else if is && !until.After(open.Close) {
 		return nil, fmt.Errorf("contract %s lends until %s already, which is not sooner than in %s; say a longer time to extend it, or end it with \"mammoth lend stop %s\": %w",
 			k.name(), open.Close.UTC().Format("2006-01-02 15:04:05 MST"), length, k.name(), errdefs.ErrFailedPrecondition)
 	}
 	return z.alter(k, func(record *storev1.Contract) {
 		record.LendFrom, record.LendUntil = timestamppb.New(z.now), timestamppb.New(until)
+		if stopped := record.GetStoppedUntil(); stopped != nil && stopped.AsTime().Equal(calendar.Forever()) {
+			record.StoppedUntil = nil // one that is always open opens again in no other way
+		}
 	})
 }
 
@@ -448,6 +469,9 @@ func movedSentence(k *apiv1.Contract) string {
 	closes := k.GetClosesAt().AsTime().Format(time.RFC3339)
 	switch k.GetState() {
 	case apiv1.Contract_LENDING:
+		if k.GetClosesAt() == nil {
+			return fmt.Sprintf("contract %s lends of %s's guarantee, and is always open", name, lender)
+		}
 		return fmt.Sprintf("contract %s lends of %s's guarantee until %s", name, lender, closes)
 	case apiv1.Contract_RETURNING:
 		return fmt.Sprintf("what contract %s lends is fetched back; %s has it all at %s", name, lender, closes)

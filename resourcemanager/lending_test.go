@@ -472,3 +472,51 @@ func TestADryRunTellsWhatWouldBe(t *testing.T) {
 		}
 	})
 }
+
+func TestWindowsThatFollowEachOtherAreAlwaysOpen(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		z.setTree()
+		spec := nightly()
+		spec.Window = &apiv1.LendingWindow{Cron: "* * * * *", Duration: durationpb.New(time.Hour)}
+		z.addContract(spec)
+		k := z.contract("nightly")
+		if k.GetState() != apiv1.Contract_LENDING || k.GetClosesAt() != nil || k.GetOpensAt() != nil {
+			t.Errorf("a window that opens every minute for an hour: %v", k)
+		}
+		z.pass(26 * time.Hour)
+		if k := z.contract("nightly"); k.GetState() != apiv1.Contract_LENDING || k.GetClosesAt() != nil {
+			t.Errorf("after a day: %v", k)
+		}
+		_, err := z.lending().LendNow(context.Background(), &apiv1.LendNowRequest{Name: "nightly", For: durationpb.New(time.Hour)})
+		if err == nil || !strings.Contains(err.Error(), "is always open") {
+			t.Errorf("lend now: %v", err)
+		}
+		if stopped, err := z.lending().StopLending(context.Background(), &apiv1.GetContractRequest{Name: "nightly"}); err != nil || stopped.GetState() != apiv1.Contract_RETURNING {
+			t.Errorf("stop: %v, %v", stopped, err)
+		}
+		z.pass(time.Hour)
+		if k := z.contract("nightly"); k.GetState() != apiv1.Contract_RESTING {
+			t.Errorf("after it was stopped: %v", k)
+		}
+		if again, err := z.lending().LendNow(context.Background(), &apiv1.LendNowRequest{Name: "nightly", For: durationpb.New(time.Hour)}); err != nil || again.GetState() != apiv1.Contract_LENDING || again.GetClosesAt() != nil {
+			t.Errorf("lend now after a stop: %v, %v", again, err)
+		}
+	})
+}
+
+func TestAZoneHasABoundedNumberOfContracts(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		z.setTree()
+		request := &apiv1.AddContractsRequest{}
+		for i := range mostContracts + 1 {
+			spec := nightly()
+			spec.Name = fmt.Sprintf("nightly-%d", i)
+			request.Contracts = append(request.Contracts, spec)
+		}
+		if _, err := z.lending().AddContracts(context.Background(), request); err == nil || !strings.Contains(err.Error(), "100 lending contracts at most") {
+			t.Errorf("%v", err)
+		}
+	})
+}

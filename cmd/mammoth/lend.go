@@ -44,7 +44,7 @@ func contractTable(w io.Writer, contracts []*apiv1.Contract) error {
 	for _, k := range contracts {
 		spec := k.GetSpec()
 		t.row(spec.GetName(), spec.GetLender(), strings.Join(spec.GetBorrowers(), ","), percent(spec.GetLendPercent()), percent(spec.GetFloorPercent()),
-			word(k.GetState()), moment(k.GetClosesAt()), moment(k.GetOpensAt()), amounts(k.GetLent()), orDash(amounts(k.GetBorrowed())))
+			word(k.GetState()), closing(k), moment(k.GetOpensAt()), amounts(k.GetLent()), orDash(amounts(k.GetBorrowed())))
 	}
 	return t.Flush()
 }
@@ -52,6 +52,14 @@ func contractTable(w io.Writer, contracts []*apiv1.Contract) error {
 func percent(value float64) string { return strconv.FormatFloat(value, 'f', -1, 64) + "%" }
 
 // moment writes a time of the calendar in the reader's own time zone.
+// closing is when a contract's open window closes.
+func closing(k *apiv1.Contract) string {
+	if k.GetState() == apiv1.Contract_LENDING && k.GetClosesAt() == nil {
+		return "always open"
+	}
+	return moment(k.GetClosesAt())
+}
+
 func moment(at *timestamppb.Timestamp) string {
 	if at == nil {
 		return ""
@@ -95,7 +103,7 @@ func contractText(w io.Writer, k *apiv1.Contract) error {
 	t.row("lends", percent(spec.GetLendPercent())+" of its guarantee")
 	t.row("floor", percent(spec.GetFloorPercent()))
 	t.row("state", word(k.GetState()))
-	t.row("closes", orDash(moment(k.GetClosesAt())))
+	t.row("closes", orDash(closing(k)))
 	t.row("opens", orDash(moment(k.GetOpensAt())))
 	t.row("lent", orDash(amounts(k.GetLent())))
 	t.row("borrowed", orDash(amounts(k.GetBorrowed())))
@@ -205,7 +213,7 @@ func (c *cli) lendNowCommand() *cobra.Command {
 					return err
 				}
 				return c.print(contract, func(w io.Writer) error {
-					text := fmt.Sprintf("%s lends %s until %s", contract.GetSpec().GetLender(), orNothing(amounts(contract.GetLent())), moment(contract.GetClosesAt()))
+					text := fmt.Sprintf("%s lends %s until %s", contract.GetSpec().GetLender(), orNothing(amounts(contract.GetLent())), closing(contract))
 					if before.GetClosesAt() != nil {
 						text += ", extended from " + moment(before.GetClosesAt())
 					}

@@ -1,24 +1,23 @@
 // Package cron reads the five-field cron expressions that people write, on the clock of a time zone.
 //
-// What counts is what the clock on the wall reads, and each reading comes true once. When the clocks go forward, the
-// readings that are left out come true at that moment: "30 2 * * *" at 03:00 that night. When they go back, a reading that
-// is there twice comes true the first time. So a change of clocks neither loses an order nor gives it twice, and what comes every
-// hour pauses for one hour in autumn.
+// What counts is what the clock on the wall reads. An expression that names hours comes true once for each of its
+// readings: when the clocks go forward, the readings that are left out come true at that moment ("30 2 * * *" at 03:00
+// that night); when they go back, a reading that is there twice comes true the first time. So a change of clocks neither
+// loses an order nor gives it twice. An expression that has every hour goes by the time that passes: it comes true whenever
+// the clock reads so, in an hour that is there twice both times, in one that is left out not at all.
 package cron
 
 import (
 	"fmt"
-	"strings"
+	"regexp"
 	"time"
 	_ "time/tzdata" // zones are named by people, and a host may have no database of them
-
-	"github.com/adhocore/gronx"
 )
 
 // Schedule is an expression on the clock of a time zone.
 type Schedule struct {
-	expression string
-	location   *time.Location
+	calendar calendar
+	location *time.Location
 }
 
 // Parse reads an expression such as "0 22 * * *" and a name of the time zone database; empty is UTC. Errors are sentences.
@@ -27,80 +26,155 @@ func Parse(expression, timezone string) (Schedule, error) {
 	if err != nil {
 		return Schedule{}, err
 	}
-	return Schedule{expression, location}, Check(expression)
+	c, err := read(expression)
+	return Schedule{c, location}, err
 }
 
 // Check says in one sentence why an expression is none, or never comes true.
 func Check(expression string) error {
-	fields := strings.Fields(expression)
-	if len(fields) == 5 {
-		for i, what := range []string{"minute", "hour", "day of the month", "month", "day of the week"} {
-			alone := []string{"*", "*", "*", "*", "*"}
-			alone[i] = fields[i]
-			if !gronx.IsValid(strings.Join(alone, " ")) {
-				return fmt.Errorf("%q is not a cron expression, as in \"0 22 * * *\": %q is no %s", expression, fields[i], what)
-			}
+	_, err := read(expression)
+	return err
+}
+
+func read(expression string) (calendar, error) {
+	c, err := parse(expression)
+	if err != nil {
+		return c, err
+	}
+	// Whether it ever comes true does not depend on when one begins to look.
+	if _, ok := c.next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)); !ok {
+		return c, fmt.Errorf("the cron expression %q never comes true", expression)
+	}
+	return c, nil
+}
+
+// zoneName is how names of the database look that mean the same on every host. What begins otherwise is a host's own:
+// localtime, posixrules, posix/Europe/Berlin, right/Europe/Berlin.
+var zoneName = regexp.MustCompile(`^[A-Z][A-Za-z0-9+_-]{0,30}(/[A-Z][A-Za-z0-9+_-]{0,30}){0,2}$`)
+
+// Location finds a time zone by its name in the database; empty is UTC. "Local" is none, since it would be another one on each host, and
+// nor is "Factory", which stands for a clock that nobody has set.
+func Location(timezone string) (*time.Location, error) {
+	if timezone == "" {
+		return time.UTC, nil
+	}
+	if zoneName.MatchString(timezone) && timezone != "Local" && timezone != "Factory" {
+		if location, err := time.LoadLocation(timezone); err == nil {
+			return location, nil
 		}
 	}
-	if len(fields) != 5 || !gronx.IsValid(expression) {
-		return fmt.Errorf("%q is not a cron expression of five fields, as in \"0 22 * * *\"", expression)
+	const most = 60
+	if len(timezone) > most {
+		timezone = timezone[:most] + "…"
 	}
-	// Whether it ever comes true does not depend on when one begins to look; a leap day follows this.
-	if _, err := gronx.NextTickAfter(expression, time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC), false); err != nil {
-		return fmt.Errorf("the cron expression %q never comes true", expression)
-	}
-	return nil
+	return nil, fmt.Errorf("%q is not a time zone, as in Asia/Shanghai", timezone)
 }
 
-// Location finds a time zone by its name in the database; empty is UTC. "Local" is none: it would be another one on each host.
-func Location(timezone string) (*time.Location, error) {
-	location, err := time.LoadLocation(timezone)
-	if err != nil || timezone == "Local" {
-		return nil, fmt.Errorf("%q is not a time zone, as in Asia/Shanghai", timezone)
-	}
-	return location, nil
-}
-
-// Next is when the expression comes true next after a moment; false if that is too far ahead to be found, some years.
+// Next is when the expression comes true next after a moment; false if that is too far ahead to be found, some forty years.
 func (s Schedule) Next(after time.Time) (time.Time, bool) {
-	for read := reading(after, s.location).Truncate(time.Minute); ; {
-		tick, err := gronx.NextTickAfter(s.expression, read, false)
-		if err != nil || !tick.After(read) {
-			return time.Time{}, false
+	at, _, ok := s.tick(after)
+	return at, ok
+}
+
+// tick is when the expression comes true next after a moment, and what the clock reads then by rights.
+func (s Schedule) tick(after time.Time) (at, read time.Time, ok bool) {
+	if s.calendar.isHourly() {
+		return s.hourlyTick(after)
+	}
+	for read = reading(after, s.location); ; {
+		if read, ok = s.calendar.next(read); !ok {
+			return time.Time{}, read, false
 		}
 		// In a second pass over the same readings, those of the first are over.
-		if at := first(tick, s.location); at.After(after) {
-			return at, true
+		if at = first(read, s.location); !at.After(after) {
+			continue
 		}
-		read = tick
+		// Of readings that come true at one moment, because the clocks pass over them, the latest counts.
+		for passed := !reading(at, s.location).Equal(read); passed; {
+			next, more := s.calendar.next(read)
+			if passed = more && first(next, s.location).Equal(at); passed {
+				read = next
+			}
+		}
+		return at, read, true
+	}
+}
+
+// hourlyTick goes from one change of clocks to the next, between which readings are moments.
+func (s Schedule) hourlyTick(after time.Time) (at, read time.Time, ok bool) {
+	at = after.In(s.location)
+	for read = reading(at, s.location); ; {
+		_, offset := at.Zone()
+		ends := zoneEnds(at)
+		if read, ok = s.calendar.next(read); !ok {
+			return time.Time{}, read, false
+		}
+		found := read.Add(-time.Duration(offset) * time.Second).In(s.location)
+		if ends.IsZero() || found.Before(ends) {
+			return found, read, true
+		}
+		// The clocks change before. Where that is years before, the changes between are nobody's concern.
+		if near := found.Add(-2 * dayLong); near.After(ends) {
+			at = near
+			read = reading(at, s.location)
+			continue
+		}
+		at = ends
+		read = reading(ends, s.location).Add(-time.Nanosecond)
 	}
 }
 
 // Last is when the expression came true last, up to and with a moment; false if that is too long ago to be found.
 func (s Schedule) Last(until time.Time) (time.Time, bool) {
+	if s.calendar.isHourly() {
+		return s.lastHourly(until)
+	}
 	furthest := reading(until, s.location)
 	if began, _ := until.In(s.location).ZoneBounds(); !began.IsZero() {
 		if before := reading(began.Add(-time.Nanosecond), s.location); before.After(furthest) {
 			furthest = before // the clocks went back, and were further on already
 		}
 	}
-	tick, err := gronx.PrevTickBefore(s.expression, furthest.Truncate(time.Minute), true)
-	if err != nil {
+	read, ok := s.calendar.last(furthest)
+	if !ok {
 		return time.Time{}, false
 	}
-	return first(tick, s.location), true
+	return first(read, s.location), true
 }
 
-// Later is when the clock of t's zone reads so much more than at t: nine hours from 22:00 end at 07:00, also in the night in
-// which the clocks change.
-func Later(t time.Time, d time.Duration) time.Time {
-	return first(reading(t, t.Location()).Add(d), t.Location())
+func (s Schedule) lastHourly(until time.Time) (time.Time, bool) {
+	for at := until.In(s.location); ; {
+		_, offset := at.Zone()
+		began, _ := at.ZoneBounds()
+		read, ok := s.calendar.last(reading(at, s.location))
+		if !ok {
+			return time.Time{}, false
+		}
+		found := read.Add(-time.Duration(offset) * time.Second).In(s.location)
+		if began.IsZero() || !found.Before(began) {
+			return found, true
+		}
+		if at = began.Add(-time.Nanosecond); found.Add(2 * dayLong).Before(at) {
+			at = found.Add(2 * dayLong)
+		}
+	}
+}
+
+// zoneEnds is until when the offset of a moment certainly holds; zero is for ever. Beyond the changes that the database lists
+// the library ends a zone with its year, and on the last day of a leap year a day too early.
+func zoneEnds(at time.Time) time.Time {
+	_, ends := at.ZoneBounds()
+	if !ends.IsZero() && !ends.After(at) {
+		return at.Add(time.Hour)
+	}
+	return ends
 }
 
 // reading is what the clock reads, as a time of a zone whose clocks never change.
 func reading(t time.Time, location *time.Location) time.Time {
 	t = t.In(location)
-	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
+	_, offset := t.Zone()
+	return t.UTC().Add(time.Duration(offset) * time.Second)
 }
 
 // first is the first moment at which the clock reads no less than a reading.

@@ -55,7 +55,9 @@ func (m *mapping) role(r *apiv1.RoleSpec) {
 	for _, entry := range r.GetSchedule() {
 		one := &mapping{}
 		one.text("cron", entry.GetCron())
-		one.text("timezone", entry.GetTimezone())
+		if entry.GetTimezone() != "" {
+			one.text("timezone", entry.GetTimezone())
+		}
 		one.always("instances", int64(entry.GetInstances()))
 		schedule = append(schedule, one)
 	}

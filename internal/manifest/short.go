@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -90,6 +91,9 @@ func ParseEnv(text string) (name, value string, err error) {
 }
 
 func checkTimezone(name string) error {
+	if name == "" {
+		return errors.New("\"\" is not a time zone, as in Asia/Shanghai; leave the key out for UTC")
+	}
 	_, err := cron.Location(name)
 	return err
 }

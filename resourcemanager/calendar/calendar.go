@@ -13,8 +13,9 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// Window opens at the ticks of a cron expression of five fields in a time zone and lasts for a duration on the
-// clock: nine hours from 22:00 end at 07:00, also in the night in which the clocks change.
+// Window opens when a cron expression of five fields comes true in a time zone and lasts for a duration on the
+// clock: nine hours from 22:00 end at 07:00, also in the night in which the clocks change. Of an expression that has every
+// hour it lasts as time passes.
 type Window struct {
 	Cron     string
 	Duration time.Duration
@@ -24,6 +25,9 @@ type Window struct {
 
 // Longest is the longest that a window may last.
 const Longest = 31 * 24 * time.Hour
+
+// Forever is when a window closes that is always open: it opens again in time each time.
+func Forever() time.Time { return cron.Forever() }
 
 // Check says in one sentence what is wrong with a window.
 func (w Window) Check() error {
@@ -43,26 +47,47 @@ func (w Window) schedule() (cron.Schedule, error) {
 }
 
 // Between gives the windows that are open at some moment from one time to another, in order. Those that overlap or
-// touch are one.
+// touch are one, wherever that ends.
 func (w Window) Between(from, to time.Time) ([]scheduler.Window, error) {
+	return w.windows(from, func(_ int, next scheduler.Window) bool { return next.Open.Before(to) })
+}
+
+// mostAhead is how many windows are worked out at a time, and dayAhead how far unless they are more.
+const (
+	mostAhead = 16
+	dayAhead  = 24 * time.Hour
+)
+
+// Ahead gives the window that is open and the next ones: those of a day, but sixteen at most, and at least one to come, if there
+// is one.
+func (w Window) Ahead(now time.Time) ([]scheduler.Window, error) {
+	toCome := 0
+	return w.windows(now, func(count int, next scheduler.Window) bool {
+		if count == mostAhead || toCome > 0 && next.Open.After(now.Add(dayAhead)) {
+			return false
+		}
+		if next.Open.After(now) {
+			toCome++
+		}
+		return true
+	})
+}
+
+// windows gives those that close after a time for as long as more are wanted.
+func (w Window) windows(from time.Time, more func(count int, next scheduler.Window) bool) ([]scheduler.Window, error) {
 	schedule, err := w.schedule()
 	if err != nil {
 		return nil, err
 	}
-	// The clock may be changed by an hour or two within a window.
-	at := from.Add(-w.Duration - 3*time.Hour)
 	var windows []scheduler.Window
-	for {
-		open, ok := schedule.Next(at)
-		if !ok || !open.Before(to) {
-			return Merge(windows), nil
+	for span := range schedule.Spans(from, w.Duration) {
+		next := scheduler.Window{Open: span.Open, Close: span.Close}
+		if !more(len(windows), next) {
+			break
 		}
-		at = open
-		opened := scheduler.Window{Open: open, Close: cron.Later(open, w.Duration)}
-		if opened.Close.After(from) && opened.Close.After(opened.Open) {
-			windows = append(windows, opened)
-		}
+		windows = append(windows, next)
 	}
+	return windows, nil
 }
 
 // Merge orders windows and joins those that overlap or touch.

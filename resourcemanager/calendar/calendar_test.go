@@ -35,7 +35,8 @@ func TestWindowsFollowTheClockOfTheirZone(t *testing.T) {
 		{"clocks go forward", "0 22 * * *", "Europe/Berlin", "2026-03-28 12:00", "2026-03-29 12:00", 9 * time.Hour, []string{"2026-03-28 22:00", "2026-03-29 07:00"}},
 		{"clocks go back", "0 22 * * *", "Europe/Berlin", "2026-10-24 12:00", "2026-10-25 12:00", 9 * time.Hour, []string{"2026-10-24 22:00", "2026-10-25 07:00"}},
 		{"weekdays only", "30 20 * * 1-5", "UTC", "2026-01-02 00:00", "2026-01-06 00:00", time.Hour, []string{"2026-01-02 20:30", "2026-01-02 21:30", "2026-01-05 20:30", "2026-01-05 21:30"}},
-		{"windows that touch are one", "0 * * * *", "UTC", "2026-01-01 00:30", "2026-01-01 02:30", time.Hour, []string{"2026-01-01 00:00", "2026-01-01 03:00"}},
+		{"windows that touch are one", "0 9-11 * * *", "UTC", "2026-01-01 09:30", "2026-01-01 09:40", time.Hour, []string{"2026-01-01 09:00", "2026-01-01 12:00"}},
+		{"windows that always follow each other", "0 * * * *", "UTC", "2026-01-01 00:30", "2026-01-01 02:30", time.Hour, []string{"2026-01-01 00:00", "9999-01-01 00:00"}},
 		{"none", "0 22 1 1 *", "UTC", "2026-03-01 00:00", "2026-04-01 00:00", time.Hour, nil},
 	} {
 		w := calendar.Window{Cron: c.cron, Duration: c.duration, Timezone: c.zone}
@@ -56,6 +57,26 @@ func TestWindowsFollowTheClockOfTheirZone(t *testing.T) {
 	}
 }
 
+func TestThereIsAlwaysAWindowToComeAndNeverALongList(t *testing.T) {
+	now := at(t, "UTC", "2026-01-05 12:00")
+	for _, c := range []struct {
+		cron           string
+		duration       time.Duration
+		windows        int
+		opens, lastOne string
+	}{
+		{"0 22 * * *", 9 * time.Hour, 1, "2026-01-05 22:00", "2026-01-05 22:00"},
+		{"0 0 29 2 *", time.Hour, 1, "2028-02-29 00:00", "2028-02-29 00:00"},
+		{"*/2 * * * *", time.Minute, 16, "2026-01-05 12:00", "2026-01-05 12:30"},
+		{"* * * 1-11 *", time.Hour, 2, "2026-01-05 08:01", "2027-01-01 00:00"},
+	} {
+		got, err := calendar.Window{Cron: c.cron, Duration: c.duration}.Ahead(now)
+		if err != nil || len(got) != c.windows || !got[len(got)-1].Open.Equal(at(t, "UTC", c.lastOne)) || !got[0].Open.Equal(at(t, "UTC", c.opens)) {
+			t.Errorf("%s for %s: %v, %v", c.cron, c.duration, got, err)
+		}
+	}
+}
+
 func TestTheNightWithTheMissingHourIsShorter(t *testing.T) {
 	w := calendar.Window{Cron: "0 22 * * *", Duration: 9 * time.Hour, Timezone: "Europe/Berlin"}
 	got, err := w.Between(at(t, "Europe/Berlin", "2026-03-28 12:00"), at(t, "Europe/Berlin", "2026-03-29 12:00"))
@@ -70,6 +91,7 @@ func TestBadWindowsAreRefusedInOneSentence(t *testing.T) {
 		"five fields":     {Cron: "0 0 22 * * *", Duration: time.Hour},
 		"one minute":      {Cron: "0 22 * * *"},
 		"time zone":       {Cron: "0 22 * * *", Duration: time.Hour, Timezone: "Mars/Olympus"},
+		"no hour":         {Cron: "0 0-23,25 * * *", Duration: time.Hour},
 	} {
 		if err := w.Check(); err == nil || !strings.Contains(err.Error(), hint) {
 			t.Errorf("%+v: %v, want a hint with %q", w, err, hint)

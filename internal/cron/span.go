@@ -1,0 +1,126 @@
+package cron
+
+import (
+	"iter"
+	"time"
+)
+
+// Span is a time that begins when an expression comes true and lasts until it has been over for a duration since it last
+// did: what follows in time is part of it.
+type Span struct{ Open, Close time.Time }
+
+// Forever is when a span closes that never does: the expression always comes true again in time.
+func Forever() time.Time { return time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) }
+
+// Spans gives those that close after a moment, in order. Each opens when the expression comes true,
+// and would close after a duration, unless it comes true again until then. On an expression that names hours durations count on the
+// clock, from what it reads by rights: nine hours from 22:00 end at 07:00 in any night, and what opens late because the
+// clocks pass over its reading closes at its usual one. On one that has every hour they count as time passes. What it costs
+// does not depend on how often the expression comes true.
+func (s Schedule) Spans(after time.Time, lasts time.Duration) iter.Seq[Span] {
+	p := spans{schedule: s, lasts: lasts, runs: s.calendar.runs(lasts)}
+	return func(yield func(Span) bool) {
+		if p.neverEnds(reading(after, s.location).Truncate(dayLong)) {
+			if open, ok := s.Last(after); ok {
+				yield(Span{open, Forever()})
+			}
+			return
+		}
+		// The clocks may change by some hours within a span.
+		next, ok := p.next(after.Add(-lasts - 3*time.Hour))
+		for ok {
+			span := Span{next.open, next.closes}
+			for {
+				if next, ok = p.next(next.last); !ok || next.open.After(span.Close) {
+					break
+				}
+				if next.closes.After(span.Close) {
+					span.Close = next.closes
+				}
+			}
+			if span.Close.After(after) && span.Close.After(span.Open) && !yield(span) {
+				return
+			}
+		}
+	}
+}
+
+// spans is how spans of a schedule are found.
+type spans struct {
+	schedule Schedule
+	lasts    time.Duration
+	runs     []run
+}
+
+// run is the minutes of a day from the first to the last that come true without a gap as long as a span.
+type run struct{ first, last int }
+
+// runs are those of a day, in order.
+func (c *calendar) runs(lasts time.Duration) []run {
+	var all []run
+	for minute := c.minuteFrom(0); minute >= 0 && minute < 24*60; minute = c.minuteFrom(minute + 1) {
+		last := len(all) - 1
+		if last < 0 || time.Duration(minute-all[last].last)*time.Minute > lasts {
+			all = append(all, run{minute, minute})
+			continue
+		}
+		all[last].last = minute
+	}
+	return all
+}
+
+// neverEnds reports whether, beginning before a day, each day on which an expression comes true is followed by another in
+// time. Nine years have every length of a year and of the months between.
+func (p *spans) neverEnds(day time.Time) bool {
+	if len(p.runs) != 1 {
+		return false
+	}
+	first, last := time.Duration(p.runs[0].first)*time.Minute, time.Duration(p.runs[0].last)*time.Minute
+	c := &p.schedule.calendar
+	before, ok := c.last(day.Add(-time.Minute))
+	if !ok {
+		return false
+	}
+	ends := before.Add(p.lasts)
+	for covered := day.AddDate(9, 0, 0); day.Before(covered); day = day.Add(dayLong) {
+		if !c.hasDay(day) {
+			continue
+		}
+		if day.Add(first).After(ends) {
+			return false
+		}
+		ends = day.Add(last + p.lasts)
+	}
+	return true
+}
+
+// stretch is a run on a certain day: when it begins, when it comes true last, and when that is over.
+type stretch struct{ open, last, closes time.Time }
+
+// next is the first run, or the rest of one, that comes true after a moment.
+func (p *spans) next(after time.Time) (stretch, bool) {
+	s := &p.schedule
+	open, read, ok := s.tick(after)
+	if !ok {
+		return stretch{}, false
+	}
+	day := read.Truncate(dayLong)
+	minute := int(read.Sub(day) / time.Minute)
+	for _, run := range p.runs {
+		if minute <= run.last {
+			minute = max(minute, run.last)
+			break
+		}
+	}
+	lastRead := day.Add(time.Duration(minute) * time.Minute)
+	if !s.calendar.isHourly() {
+		return stretch{open, first(lastRead, s.location), first(lastRead.Add(p.lasts), s.location)}, true
+	}
+	last := open.Add(lastRead.Sub(read))
+	if ends := zoneEnds(open); !ends.IsZero() && !last.Before(ends) {
+		if last, ok = s.Last(ends.Add(-time.Nanosecond)); !ok {
+			return stretch{}, false
+		}
+	}
+	return stretch{open, last, last.Add(p.lasts)}, true
+}
