@@ -2,8 +2,6 @@ package images
 
 import (
 	"archive/tar"
-	"bufio"
-	"io"
 	"path"
 	"strings"
 )
@@ -11,8 +9,8 @@ import (
 // accounts are the users or groups that an image's own file names, as far as layers were read.
 type accounts struct {
 	state accountsState
-	// names are those of the file, if it is known.
-	names map[string]bool
+	// text is the file, if it is known.
+	text string
 }
 
 // accountFiles are both of an image's files.
@@ -45,7 +43,12 @@ func (a accounts) lacks(name string) bool {
 	case accountsUntouched, accountsGone:
 		return true
 	case accountsKnown:
-		return !a.names[name]
+		for line := range strings.Lines(a.text) {
+			if first, _, _ := strings.Cut(strings.TrimSpace(line), ":"); first == name {
+				return false
+			}
+		}
+		return true
 	}
 	return false
 }
@@ -63,16 +66,4 @@ func (a accounts) replaced(header *tar.Header) accounts {
 		return accounts{state: accountsKnown}
 	}
 	return accounts{state: accountsUnclear}
-}
-
-// readAccounts reads the names of lines like "web:x:7:7::/:/bin/sh".
-func readAccounts(content io.Reader) (map[string]bool, error) {
-	names := map[string]bool{}
-	lines := bufio.NewScanner(content)
-	lines.Buffer(nil, maxAccounts+1)
-	for lines.Scan() {
-		name, _, _ := strings.Cut(strings.TrimSpace(lines.Text()), ":")
-		names[name] = true
-	}
-	return names, lines.Err()
 }

@@ -29,6 +29,8 @@ const maxName = 1024
 // archive is an unpacked image archive: the content of its files by digest, in a folder of its own.
 type archive struct {
 	limits Limits
+	// read is how much of manifests and configs was read.
+	read int64
 	// room is told of what is about to be written, and refuses it when there is no room.
 	room io.Writer
 	// files and links by name.

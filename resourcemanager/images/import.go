@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -98,7 +98,7 @@ func (s *Store) keep(who peer.User, image *archivedImage, dir string) (*apiv1.Im
 	if err := s.commit(next); err != nil {
 		return nil, err
 	}
-	maps.Copy(s.checked, image.facts)
+	s.remember(image.facts)
 	return s.describe(next, image.names[0])
 }
 
@@ -174,6 +174,13 @@ func (a *archive) dockerManifest() ([]savedImage, error) {
 	}
 	if len(saved) == 0 {
 		return nil, invalid("the archive's manifest.json names no image")
+	}
+	names := 0
+	for _, item := range saved {
+		names += len(item.RepoTags)
+	}
+	if len(saved) > maxNamed || names > maxNamed {
+		return nil, fmt.Errorf("the archive's manifest.json lists %d images with %d names, and may list %d of each: %w", len(saved), names, maxNamed, errdefs.ErrResourceExhausted)
 	}
 	return saved, nil
 }
@@ -270,6 +277,9 @@ func (a *archive) config(sum digest.Digest) ([]byte, error) {
 func (a *archive) small(found part, what string) ([]byte, error) {
 	if found.size > maxJSON {
 		return nil, invalid("the %s %s is %d bytes long, too long for what it should be", what, found.digest, found.size)
+	}
+	if a.read += found.size; a.read > maxPicked {
+		return nil, fmt.Errorf("the archive's manifests and configs are more than %d MiB, which is the limit: %w", maxPicked>>20, errdefs.ErrResourceExhausted)
 	}
 	content, err := os.ReadFile(found.path)
 	if err != nil {

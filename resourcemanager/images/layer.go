@@ -22,7 +22,7 @@ const (
 	maxLayerName = 4095
 	maxElement   = 255
 	// maxAccounts is how large a file of users or groups is looked at.
-	maxAccounts = 256 << 10
+	maxAccounts = 16 << 10
 	whiteout    = ".wh."
 )
 
@@ -296,8 +296,8 @@ func (w *walk) account(header *tar.Header, content io.Reader) error {
 	if file.state != accountsKnown {
 		return nil
 	}
-	var err error
-	file.names, err = readAccounts(content)
+	text, err := io.ReadAll(io.LimitReader(content, maxAccounts))
+	file.text = string(text)
 	return err
 }
 

@@ -515,7 +515,7 @@ func TestAnIndexThatLeadsToTooMuchIsRefused(t *testing.T) {
 	top := describeBlob(ocispec.MediaTypeImageIndex, index)
 	store := openStore(t, t.TempDir(), Limits{})
 	_, err := store.Import(t.Context(), bytes.NewReader(tarOf(t, append(entries, blobEntry(index), entry{name: "index.json", content: indexOf(t, top)})...)), "web:1")
-	wantSays(t, err, errdefs.ErrResourceExhausted, "leads to more than 64 MiB of manifests and configs")
+	wantSays(t, err, errdefs.ErrResourceExhausted, "the archive's manifests and configs are more than 64 MiB, which is the limit")
 }
 
 func TestARegistryRefusesALargeManifest(t *testing.T) {
@@ -545,4 +545,19 @@ func TestAUserOfAManifestIsLookedUpInTheImage(t *testing.T) {
 			t.Errorf("%s: after a restart: %v", way, err)
 		}
 	})
+}
+
+func TestAListOfManyImagesIsRefused(t *testing.T) {
+	image := webImage(t)
+	config := entry{name: "c.json", content: image.config(t)}
+	item := savedImage{Config: config.name, Layers: []string{"0", "1"}}
+	layers := []entry{config, {name: "0", content: image.layers[0]}, {name: "1", content: image.layers[1]}}
+	for says, saved := range map[string][]savedImage{
+		"lists 513 images with 0 names, and may list 512 of each": slices.Repeat([]savedImage{item}, maxNamed+1),
+		"lists 1 images with 513 names, and may list 512 of each": {{Config: item.Config, Layers: item.Layers, RepoTags: slices.Repeat([]string{"a:1"}, maxNamed+1)}},
+	} {
+		store := openStore(t, t.TempDir(), Limits{})
+		_, err := store.Import(t.Context(), bytes.NewReader(tarOf(t, append(slices.Clone(layers), entry{name: "manifest.json", content: jsonOf(t, saved)})...)), "web:1")
+		wantSays(t, err, errdefs.ErrResourceExhausted, says)
+	}
 }

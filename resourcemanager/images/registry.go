@@ -262,9 +262,17 @@ func (s *Store) examineStored(ctx context.Context, image *candidate) error {
 		}
 	}
 	s.mu.Lock()
-	maps.Copy(s.checked, examined.known)
+	s.remember(examined.known)
 	s.mu.Unlock()
 	return image.config.checkSettings(examined.users, examined.groups)
+}
+
+// remember keeps what was learned of layers, so that they need not be read again. The caller holds mu.
+func (s *Store) remember(facts map[digest.Digest]layerFacts) {
+	if len(s.checked)+len(facts) > maxChecked {
+		clear(s.checked)
+	}
+	maps.Copy(s.checked, facts)
 }
 
 // DeleteManifest implements distribution.WritableStore.

@@ -25,6 +25,8 @@ import (
 const (
 	// maxPromised is how many blobs are kept for manifests to come.
 	maxPromised = 1 << 16
+	// maxChecked is how many layers are known to have been looked at.
+	maxChecked = 4096
 	// maxFinished is how many imported uploads are remembered for clients that ask again.
 	maxFinished = 256
 )
