@@ -24,6 +24,7 @@ func (z *zone) explain(name string) (*apiv1.Explanation, error) {
 	}
 	view := z.viewApp(a)
 	e := &apiv1.Explanation{Summary: z.summary(a, view)}
+	helps := rolloutHelps{}
 	for _, ask := range z.core.Explain(a.id, z.now).Asks {
 		if ask.Pending == 0 {
 			continue
@@ -31,7 +32,7 @@ func (z *zone) explain(name string) (*apiv1.Explanation, error) {
 		o := obstacle(askSubject(ask), int32(ask.Pending), ask)
 		if !z.knowsNodes() {
 			o.Reason, o.Limit, o.Help = "it waits for capacity: "+noNode, "", noNodeHelp
-		} else if help := z.helpOfRollout(a, a.roleOf(o.GetSubject()), o.GetSubject(), ask); help != "" {
+		} else if help := helps.of(z, a, a.roleOf(o.GetSubject())); help != "" {
 			o.Help = help
 		}
 		e.Obstacles = append(e.Obstacles, o)

@@ -101,25 +101,50 @@ func (z *zone) capacityReasons(a *app, r *reasons) map[string]bool {
 		return asked
 	}
 	known := z.knowsNodes()
-	for _, ask := range z.core.Explain(a.id, z.now).Asks {
+	var last cause
+	var like scheduler.AskExplanation
+	helps := rolloutHelps{}
+	for i, ask := range z.core.Explain(a.id, z.now).Asks {
 		if ask.Pending == 0 || ask.Ask == "" {
 			continue
 		}
 		name := askSubject(ask)
 		role := a.roleOf(name)
+		asked[name] = true
+		if i > 0 && last.role == role && alikeAsks(like, ask) {
+			r.of(name, int32(ask.Pending), last)
+			continue
+		}
 		c := z.capacity(ask)
 		if !known {
 			c = cause{one: "waits for capacity", many: "wait for capacity", detail: noNode, help: noNodeHelp}
-		}
-		if help := z.helpOfRollout(a, role, name, ask); known && help != "" {
+		} else if help := helps.of(z, a, role); help != "" {
 			c.help = help
 		}
 		c.role = role
-		asked[name] = true
 		r.byRole[role] = because("it "+c.one, c.detail)
 		r.of(name, int32(ask.Pending), c)
+		last, like = c, ask
 	}
 	return asked
+}
+
+// alikeAsks reports whether the same stands in the way of two asks. Those of one kind share their tests.
+func alikeAsks(x, y scheduler.AskExplanation) bool {
+	return x.Limit == y.Limit && x.Coming == y.Coming && x.Help == y.Help && x.Fits == y.Fits && len(x.Tests) == len(y.Tests) &&
+		(len(x.Tests) == 0 || &x.Tests[0] == &y.Tests[0])
+}
+
+// rolloutHelps are what helpOfRollout has said, by role.
+type rolloutHelps map[string]string
+
+func (h rolloutHelps) of(z *zone, a *app, role string) string {
+	help, known := h[role]
+	if !known {
+		help = z.helpOfRollout(a, role)
+		h[role] = help
+	}
+	return help
 }
 
 // asksForMore reports whether an ask is not granted in full.
@@ -161,13 +186,13 @@ func (z *zone) capacity(ask scheduler.AskExplanation) cause {
 }
 
 // helpOfRollout says that fewer instances at a time would do, where an instance waits beside one that it is to replace.
-func (z *zone) helpOfRollout(a *app, role, instance string, ask scheduler.AskExplanation) string {
+func (z *zone) helpOfRollout(a *app, role string) string {
 	spec, ok := a.role(role)
-	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || ask.Pending != 1 || a.rollout().GetState() != apiv1.Rollout_PROGRESSING {
+	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || a.rollout().GetState() != apiv1.Rollout_PROGRESSING {
 		return ""
 	}
 	needs, err := z.vector(roleResources(spec))
-	if err != nil || !z.replaces(a, role, instance, needs) {
+	if err != nil || !z.replaces(a, role, needs) {
 		return ""
 	}
 	if courseOf(spec.GetUpdate()).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
@@ -180,11 +205,11 @@ func (z *zone) helpOfRollout(a *app, role, instance string, ask scheduler.AskExp
 const oldFirst = "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one"
 
 // replaces reports whether there is an instance of a role to be replaced that holds as much as the new one needs.
-func (z *zone) replaces(a *app, role, instance string, needs resource.Vector) bool {
+func (z *zone) replaces(a *app, role string, needs resource.Vector) bool {
 	before := a.record.GetRestartBefore()
-	for name, other := range a.instances {
+	for _, other := range a.instances {
 		report := other.GetReport()
-		if name == instance || report.GetRole() != role {
+		if report.GetRole() != role {
 			continue
 		}
 		cid, err := id.ParseContainer(report.GetContainerId())
@@ -355,8 +380,8 @@ func (z *zone) rolloutReason(a *app, r *reasons) {
 
 // endingReasons are what an app that is stopped or removed waits for.
 func (z *zone) endingReasons(a *app, r *reasons) {
-	for _, name := range sortedKeys(a.instances) {
-		if report := a.instances[name].GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.holds(report.GetContainerId()) {
+	for name, instance := range a.instances {
+		if report := instance.GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.holds(report.GetContainerId()) {
 			role, _ := a.role(report.GetRole())
 			r.of(name, 1, cause{
 				role: report.GetRole(), one: "is taken out of service", many: "are taken out of service", inCourse: true,
@@ -365,7 +390,7 @@ func (z *zone) endingReasons(a *app, r *reasons) {
 		}
 	}
 	lost := map[id.Node]bool{}
-	for _, c := range sortedContainers(a.containers) {
+	for _, c := range a.containers {
 		if !c.held() {
 			continue
 		}

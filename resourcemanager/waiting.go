@@ -1,6 +1,7 @@
 package resourcemanager
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,7 +19,8 @@ import (
 const (
 	// lookAgain is how soon an app of which something is missing is looked at, and the least time between two looks.
 	lookAgain = 500 * time.Millisecond
-	// lookSoon is the least time between two looks at an app that shows a reason and has changed.
+	// lookSoon is the least time between two looks at a small app that shows a reason and has changed; a large one, which takes
+	// more work, is looked at less often.
 	lookSoon = 100 * time.Millisecond
 	// comeBackFirst is how long nothing is looked at after a start, if there are apps.
 	comeBackFirst = 5 * time.Second
@@ -86,7 +88,7 @@ func (z *zone) lookAtWaiting() {
 			continue
 		}
 		// What people see is not to be wrong for longer than they notice.
-		if w := &a.wait; len(w.shown) > 0 && z.now.Sub(w.lookedAt) >= lookSoon && work < lookMost && !a.removed {
+		if w := &a.wait; len(w.shown) > 0 && z.now.Sub(w.lookedAt) >= lookSoon*time.Duration(z.lookWork(a)) && work < lookMost && !a.removed {
 			work += z.lookWork(a)
 			z.look(a)
 		}
@@ -290,6 +292,6 @@ func (r *reasons) sort() {
 		case x.role != y.role:
 			return strings.Compare(x.role, y.role)
 		}
-		return id.CompareNames(x.first, y.first)
+		return cmp.Or(id.CompareNames(x.first, y.first), strings.Compare(x.detail, y.detail))
 	})
 }

@@ -202,7 +202,7 @@ func (r *Registry) Services() ([]*apiv1.Service, int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list := make([]*apiv1.Service, 0, len(r.services))
-	for _, name := range slices.Sorted(maps.Keys(r.services)) {
+	for _, name := range slices.SortedFunc(maps.Keys(r.services), id.CompareNames) {
 		if current := r.services[name].current; current != nil {
 			list = append(list, current)
 		}
