@@ -51,7 +51,7 @@ func (z *zone) makeView(a *app) *apiv1.App {
 			view.Running++
 		}
 	}
-	view.Waiting = a.shownWaiting(view)
+	view.Waiting = a.shownWaiting(view, len(instances))
 	if attempt := r.GetAttempt(); attempt.GetNumber() > 0 {
 		view.Master = &apiv1.Master{
 			Attempt: attempt.GetNumber(), State: attempt.GetState(), ContainerId: attempt.GetContainerId(),
@@ -65,9 +65,9 @@ func (z *zone) makeView(a *app) *apiv1.App {
 
 // shownWaiting is what the app waits for. What its instances wait for is left out as soon as all of them are there, which is
 // seen before the next look at it.
-func (a *app) shownWaiting(view *apiv1.App) []*apiv1.Waiting {
+func (a *app) shownWaiting(view *apiv1.App, instances int) []*apiv1.Waiting {
 	rollout := view.GetRollout().GetState()
-	if view.GetState() != apiv1.App_RUNNING || view.GetRunning() != view.GetWanted() || len(view.GetInstances()) != int(view.GetWanted()) ||
+	if view.GetState() != apiv1.App_RUNNING || view.GetRunning() != view.GetWanted() || instances != int(view.GetWanted()) ||
 		rollout == apiv1.Rollout_PROGRESSING {
 		return a.wait.shown
 	}
