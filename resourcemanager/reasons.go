@@ -172,6 +172,10 @@ func (z *zone) capacity(ask scheduler.AskExplanation) cause {
 		return cause{one: "is about to be placed", many: "are about to be placed", inCourse: true}
 	case len(ask.Tests) > 0:
 		test := ask.Tests[0]
+		if _, why, ok := strings.Cut(test.Example, ": "); ok && test.Test == "closed" && len(ask.Tests) == 1 {
+			c.detail = "no node is open: " + why
+			break
+		}
 		c.detail = because(fmt.Sprintf("%s on %s", test.Test, countWord(test.Nodes, "node")), test.Example)
 	}
 	for _, more := range []string{ask.Guarantee, ask.Coming} {

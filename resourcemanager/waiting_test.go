@@ -352,3 +352,24 @@ func TestADryRunOverAnAppSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
 		}
 	})
 }
+
+func TestANodeThatIsDrainedSaysWhatKeepsItsContainers(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		m.startInstance(n, "web-1")
+		m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Rollout: done(1, 1)})
+		if _, err := z.rm.Drain(context.Background(), "node-1", "a new disk"); err != nil {
+			t.Fatal(err)
+		}
+		m.say(&masterv1.AllocateRequest{
+			Asks: []*masterv1.Ask{ask1("web-2")}, Instances: []*masterv1.InstanceReport{{Id: "web-2", Version: 1, State: apiv1.Instance_PENDING}},
+		})
+		z.pass(time.Second)
+		waiting := z.node("node-1").GetWaiting()
+		if len(waiting) != 1 || waiting[0].GetText() != "web: web-2 waits for capacity: no node is open: node-1 is being drained" {
+			t.Errorf("it says %v", waiting)
+		}
+	})
+}

@@ -89,7 +89,7 @@ func stateWord(app *apiv1.App) string {
 // shortReason is why an app is as it is, in one cell of a table.
 func shortReason(app *apiv1.App) string {
 	waiting := app.GetWaiting()
-	if app.GetReason() == "" && len(waiting) == 0 && stateWord(app) == "starting" {
+	if state := stateWord(app); app.GetReason() == "" && len(waiting) == 0 && (state == "starting" || state == "failing") {
 		for _, instance := range app.GetInstances() {
 			if instance.GetReason() != "" {
 				return instance.GetId() + ": " + instance.GetReason()

@@ -30,7 +30,9 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, name string, timeout ti
 		case err == nil:
 			last = node
 			show.update(node)
-		case limit.Err() != nil || status.Code(err) == codes.Unavailable:
+		case limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded:
+			// Whether it is that late is seen below.
+		case status.Code(err) == codes.Unavailable:
 			// A zone that goes away is waited for.
 		default:
 			return nil, err
