@@ -54,7 +54,20 @@ func outcome(good container.Fact, err error, failed, away container.Event) conta
 	case unavailable(err):
 		return container.Fact{Event: away, Detail: sentence(err)}
 	}
-	return container.Fact{Event: failed, Detail: sentence(err)}
+	return container.Fact{Event: failed, Detail: sentence(err), OfNode: errors.Is(err, errdefs.ErrResourceExhausted)}
+}
+
+// ofEngine is a failure to start with the engine's part in it: one that goes down says all kinds of things meanwhile.
+func ofEngine(ctx context.Context, rt runtime.Runtime, err error) error {
+	if !errors.Is(err, errdefs.ErrInternal) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, infoWithin)
+	defer cancel()
+	if _, away := rt.Info(ctx); away != nil {
+		return away
+	}
+	return err
 }
 
 func (o *owner) prepare(h *held) {
@@ -66,7 +79,7 @@ func (o *owner) prepare(h *held) {
 		ctx, timeout := context.WithTimeout(ctx, prepareWithin)
 		defer timeout()
 		if rt == nil {
-			return container.Fact{Event: container.PrepareFailed, Detail: "the node has lost its runtime"}
+			return container.Fact{Event: container.PrepareFailed, Detail: "the node has lost its runtime", OfNode: true}
 		}
 		moved := nm.pulls.join(spec.Image)
 		var bytes int64
@@ -85,7 +98,7 @@ func (o *owner) prepare(h *held) {
 		if fetched := moved(); nm.config.Layers != nil && spec.Image != "" {
 			bytes = fetched // what really came from elsewhere
 		}
-		return outcome(container.Fact{Event: container.Prepared, Bytes: bytes}, err, container.PrepareFailed, container.PrepareUnavailable)
+		return outcome(container.Fact{Event: container.Prepared, Bytes: bytes}, ofEngine(ctx, rt, err), container.PrepareFailed, container.PrepareUnavailable)
 	})
 }
 
@@ -96,7 +109,7 @@ func (o *owner) start(h *held) {
 	nm.edge(key, func(context.Context) container.Fact {
 		defer cancel(nil)
 		if rt == nil {
-			return container.Fact{Event: container.StartFailed, Detail: "the node has lost its runtime"}
+			return container.Fact{Event: container.StartFailed, Detail: "the node has lost its runtime", OfNode: true}
 		}
 		ctx, timeout := context.WithTimeout(ctx, startWithin)
 		defer timeout()
@@ -106,7 +119,7 @@ func (o *owner) start(h *held) {
 		began := time.Now()
 		started, err := rt.Start(ctx, spec)
 		if err != nil {
-			return outcome(container.Fact{}, err, container.StartFailed, container.StartUnavailable)
+			return outcome(container.Fact{}, ofEngine(ctx, rt, err), container.StartFailed, container.StartUnavailable)
 		}
 		nm.counters.started(time.Since(began))
 		if started.Exit != nil || !started.Running {
@@ -247,5 +260,5 @@ func ending(exit *runtime.Exit) container.Ending {
 	if exit == nil {
 		return container.Ending{Code: -1, Message: "it ended, and its exit code could not be learned"}
 	}
-	return container.Ending{Code: exit.Code, OOM: exit.OOM, DiskQuota: exit.DiskQuota, Message: exit.Message}
+	return container.Ending{Code: exit.Code, OOM: exit.OOM, DiskQuota: exit.DiskQuota, Message: exit.Message, Engine: exit.EngineDown}
 }

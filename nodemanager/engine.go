@@ -2,6 +2,7 @@ package nodemanager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -33,11 +34,15 @@ const (
 // engine was away it is asked for all it has.
 func (nm *NodeManager) followEngine(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) {
 	pace := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
+	var away time.Time
 	for failures := 0; ctx.Err() == nil; {
 		began := time.Now()
-		err := nm.followOnce(ctx, kind, rt)
+		err := nm.followOnce(ctx, kind, rt, away)
 		if ctx.Err() != nil {
 			return
+		}
+		if away.IsZero() || followed(err) {
+			away = time.Now()
 		}
 		if time.Since(began) > time.Minute {
 			failures = 0
@@ -52,14 +57,27 @@ func (nm *NodeManager) followEngine(ctx context.Context, kind corev1.ContainerSp
 	}
 }
 
-func (nm *NodeManager) followOnce(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) error {
+// endedStream says that an engine was there until now.
+type endedStream struct{ kind corev1.ContainerSpec_Runtime }
+
+func (e endedStream) Error() string {
+	return fmt.Sprintf("the %s runtime ended its stream of events", strings.ToLower(e.kind.String()))
+}
+
+func followed(err error) bool {
+	var ended endedStream
+	return errors.As(err, &ended)
+}
+
+// followOnce follows an engine until it ends its stream of events. What ended since away may have been ended by the engine.
+func (nm *NodeManager) followOnce(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime, away time.Time) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events, err := rt.Watch(ctx)
 	if err != nil {
 		return err
 	}
-	if err := nm.list(ctx, kind, rt); err != nil {
+	if err := nm.list(ctx, kind, rt, away); err != nil {
 		return err
 	}
 	look := make(chan struct{}, 1)
@@ -76,15 +94,25 @@ func (nm *NodeManager) followOnce(ctx context.Context, kind corev1.ContainerSpec
 		fact.Ending.At = event.At
 		nm.inbox.put(func(o *owner) { o.fact(event.ID, fact) })
 	}
-	return fmt.Errorf("the %s runtime ended its stream of events", strings.ToLower(kind.String()))
+	return endedStream{kind}
 }
 
-// list asks an engine for all it has.
-func (nm *NodeManager) list(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) error {
+// list asks an engine for all it has; it was away since then, unless that is zero.
+func (nm *NodeManager) list(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime, away time.Time) error {
 	asOf := time.Now()
 	list, err := rt.List(ctx)
 	if err != nil {
 		return err
+	}
+	if !away.IsZero() {
+		for i, c := range list {
+			// The engine's clock is the node's own. A second before it was missed it may have begun to go down.
+			if !c.Running && c.Exit != nil && c.FinishedAt.After(away.Add(-time.Second)) {
+				exit := *c.Exit
+				exit.EngineDown = true
+				list[i].Exit = &exit
+			}
+		}
 	}
 	nm.inbox.put(func(o *owner) { o.listed(kind, asOf, list) })
 	return nil
@@ -102,7 +130,7 @@ func (nm *NodeManager) compare(ctx context.Context, kind corev1.ContainerSpec_Ru
 		case <-look:
 		case <-ticker.C:
 		}
-		if err := nm.list(ctx, kind, rt); err != nil && ctx.Err() == nil {
+		if err := nm.list(ctx, kind, rt, time.Time{}); err != nil && ctx.Err() == nil {
 			nm.log.Debug("what the engine has cannot be compared", "node", nm.config.NodeID, "runtime", kind.String(), "error", err)
 		}
 	}

@@ -71,7 +71,7 @@ func TestAnEngineThatStaysAwayEndsTheLaunchWithAReason(t *testing.T) {
 		z.engine.SetDown(nil)
 		z.pass(10 * time.Second)
 		exit := z.want(z.container(1), corev1.ContainerStatus_DONE).GetExit()
-		if exit.GetReason() != corev1.Exit_LAUNCH_FAILED || exit.GetMessage() != "could not be started within 5m0s: the socket is gone" {
+		if exit.GetReason() != corev1.Exit_NODE_FAILED || exit.GetMessage() != "could not be started within 5m0s: the socket is gone" {
 			z.Errorf("exit %v", exit)
 		}
 	})

@@ -28,7 +28,7 @@ func TestTheCoreAndTheProtocolNameTheSameThings(t *testing.T) {
 		container.DiskQuotaExceeded: corev1.Exit_DISK_QUOTA_EXCEEDED, container.StopAsked: corev1.Exit_STOPPED,
 		container.Preempted: corev1.Exit_PREEMPTED, container.LaunchFailed: corev1.Exit_LAUNCH_FAILED,
 		container.NotHealthy: corev1.Exit_UNHEALTHY, container.NodeLost: corev1.Exit_NODE_LOST,
-		container.LeaseEnded: corev1.Exit_LEASE_ENDED, container.Vanished: corev1.Exit_VANISHED,
+		container.LeaseEnded: corev1.Exit_LEASE_ENDED, container.Vanished: corev1.Exit_VANISHED, container.NodeFailed: corev1.Exit_NODE_FAILED,
 	} {
 		if got := reasonMessage(reason); got != want || stopReason(want) != reason {
 			t.Errorf("reason %d is told as %v, want %v", reason, got, want)

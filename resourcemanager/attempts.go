@@ -126,7 +126,7 @@ func (z *zone) masterEnded(c *container, exit *corev1.Exit) {
 	if a.record.GetAttempt().GetContainerId() != c.id.String() || !a.attempt().Live() {
 		return
 	}
-	if exit.GetReason() == corev1.Exit_LAUNCH_FAILED {
+	if exit.GetReason() == corev1.Exit_LAUNCH_FAILED || exit.GetReason() == corev1.Exit_NODE_FAILED {
 		a.record.AvoidNodes = append(slices.DeleteFunc(slices.Clone(a.record.GetAvoidNodes()), func(name string) bool {
 			return name == string(c.node)
 		}), string(c.node))
@@ -144,7 +144,7 @@ func (z *zone) isFailure(a *app, exit *corev1.Exit) bool {
 		return early && exit.GetCode() != sigkill
 	case corev1.Exit_OOM_KILLED:
 		return early
-	case corev1.Exit_STOPPED, corev1.Exit_PREEMPTED, corev1.Exit_NODE_LOST, corev1.Exit_VANISHED, corev1.Exit_LEASE_ENDED:
+	case corev1.Exit_STOPPED, corev1.Exit_PREEMPTED, corev1.Exit_NODE_LOST, corev1.Exit_VANISHED, corev1.Exit_LEASE_ENDED, corev1.Exit_NODE_FAILED:
 		return false
 	}
 	return registered == nil

@@ -269,6 +269,8 @@ func exitSentence(exit *corev1.Exit) string {
 		word = "its lease had ended"
 	case corev1.Exit_VANISHED:
 		word = "vanished"
+	case corev1.Exit_NODE_FAILED:
+		word = "its node could not run it"
 	default:
 		word = fmt.Sprintf("ended with code %d", exit.GetCode())
 	}

@@ -89,7 +89,9 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(specified(now)), "instance"))
 	}
 	for _, instance := range now.GetInstances() {
-		if limit := maxFailures(now, instance); instance.GetState() == apiv1.Instance_BACKOFF && limit > 0 && instance.GetFailures() >= limit && heeded(c, now) {
+		// A rollout that is under way comes to a verdict of its own.
+		limit, judged := maxFailures(now, instance), now.GetRollout().GetState() != apiv1.Rollout_PROGRESSING
+		if judged && instance.GetState() == apiv1.Instance_BACKOFF && limit > 0 && instance.GetFailures() >= limit && heeded(c, now) {
 			return false, fmt.Errorf("%s %s", instance.GetId(), reasonOf(instance.GetReason(), now))
 		}
 		if instance.GetPort() == 0 && hasPorts(now, instance) {

@@ -435,6 +435,18 @@ func unanswered(err error) bool {
 		errors.Is(err, context.Canceled) // which a call says whose connection was closed because the node has moved
 }
 
+// refusal says what a start that was not accepted means. A node that refuses what it was asked to run has seen the version;
+// of every other error nobody knows that the next version would fare better.
+func refusal(err error) plan.Refusal {
+	switch {
+	case unanswered(err):
+		return plan.Unanswered
+	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrNotImplemented), errors.Is(err, errdefs.ErrPermissionDenied):
+		return plan.RefusedSpec
+	}
+	return plan.Refused
+}
+
 func (d *driver) startEnded(result startResult) {
 	held, ok := d.held[result.container]
 	if !ok || held.role == nil {
@@ -443,7 +455,7 @@ func (d *driver) startEnded(result startResult) {
 	if result.err != nil {
 		d.log.Warn("a start was not accepted", "container", result.container, "error", result.err)
 		reason := "the node did not accept it: " + wire.Sentence(result.err)
-		held.role.plan.StartFailed(held.id, reason, unanswered(result.err), time.Now())
+		held.role.plan.StartFailed(held.id, reason, refusal(result.err), time.Now())
 		return
 	}
 	if held.sequence == 0 {

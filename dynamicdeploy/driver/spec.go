@@ -221,9 +221,11 @@ func exit(message *corev1.Exit) plan.Exit {
 	case corev1.Exit_UNHEALTHY:
 		otherwise = "its health check failed"
 	case corev1.Exit_LAUNCH_FAILED:
-		e.Blame, otherwise = plan.Node, "it could not be launched"
+		e.Blame, otherwise = plan.Either, "it could not be launched"
+	case corev1.Exit_NODE_FAILED:
+		e.Blame, otherwise = plan.Node, "its node could not run it"
 	case corev1.Exit_VANISHED:
-		otherwise = "it ended while nobody watched"
+		e.Blame, otherwise = plan.Node, "it ended while nobody watched"
 	default:
 		e.Blame = plan.Nobody
 		otherwise = "it was stopped (" + strings.ToLower(message.GetReason().String()) + ")"

@@ -12,6 +12,8 @@ import (
 const (
 	// blamed is how many failures in the window make a node one to avoid.
 	blamed = 2
+	// doubt is how long it may take until a node is known to be unwell: for what failed on it in that time it is to blame.
+	doubt = 5 * time.Second
 	// patience is how long an ask avoids nodes before it takes any.
 	patience = 3 * time.Second
 )
@@ -23,8 +25,8 @@ func (r *Role) fail(s *slot, exit Exit, now time.Time) {
 	if exit.Blame == Nobody {
 		return
 	}
-	s.shunned = ""
-	if exit.Blame == Node {
+	s.shunned, s.ofNode = "", exit.Blame == Node
+	if exit.Blame.ofNode() {
 		s.shunned = s.current.node
 		n := r.node(s.current.node)
 		n.failures = r.recent(append(n.failures, now), now)
@@ -32,9 +34,38 @@ func (r *Role) fail(s *slot, exit Exit, now time.Time) {
 	s.indifferent = false
 	s.failures = r.recent(append(s.failures, now), now)
 	s.notBefore = now.Add(r.wanted.Restart.wait(len(s.failures)))
-	if s.version == r.wanted.Version {
+	if s.version == r.wanted.Version && exit.Blame.ofVersion() {
 		r.failed(exit.Reason, now)
+		r.doubted = append(r.doubted, doubted{at: now, node: s.current.node, slot: s.number})
 	}
+}
+
+// doubted is a failure that is held against the wanted version so far.
+type doubted struct {
+	at   time.Time
+	node id.Node
+	slot int
+}
+
+// acquit takes from the version what failed on a node that has turned out to be unwell, or gone, since: an engine that goes
+// down ends what it runs first, and is missed later.
+func (r *Role) acquit(now time.Time) {
+	r.doubted = slices.DeleteFunc(r.doubted, func(d doubted) bool {
+		if state := r.node(d.node).state; state != Unwell && state != Lost {
+			return now.After(d.at.Add(2 * doubt))
+		}
+		o := &r.rollout
+		if i := slices.IndexFunc(o.failures, d.at.Equal); i >= 0 {
+			o.failures = slices.Delete(slices.Clone(o.failures), i, i+1)
+		}
+		if o.again && len(o.failures) == 0 {
+			o.reason = ""
+		}
+		if s := r.slots[d.slot]; s != nil && len(s.failures) > 0 && s.failures[len(s.failures)-1].Equal(d.at) {
+			s.ofNode, s.shunned = true, d.node
+		}
+		return true
+	})
 }
 
 // recent are the failures that still count. More than MaxFailures+1 of them would change nothing.

@@ -20,6 +20,7 @@ func (r *Role) Next(now time.Time) ([]Action, time.Time) {
 			r.fail(s, Exit{Blame: App, Reason: r.failingReason(s)}, now)
 		}
 	}
+	r.acquit(now)
 	actions := r.due
 	r.due = nil
 	for before, state := -1, Progressing; before != len(actions) || state != r.rollout.state; {
@@ -130,6 +131,9 @@ func (r *Role) deadline(now time.Time) time.Time {
 			}
 		}
 	}
+	if o := &r.rollout; (o.state == Progressing || o.state == Paused) && !o.overAt.IsZero() {
+		at(o.overAt.Add(doubt))
+	}
 	switch o := &r.rollout; {
 	case o.state == Progressing && !o.again && r.wanted.Update.Deadline > 0:
 		at(o.progressAt.Add(r.wanted.Update.Deadline))
@@ -232,7 +236,7 @@ func (r *Role) Instances(now time.Time) []Instance {
 	for i, s := range slots {
 		instance := Instance{
 			Name: r.instance(s), Number: s.number, Version: s.version, Restarts: s.restarts, State: r.state(s, now),
-			Failures:  len(r.recent(slices.Clone(s.failures), now)),
+			Failures:  r.ownFailures(s, now),
 			InService: inService(s), Weight: old,
 		}
 		if s.version == r.wanted.Version {
@@ -258,6 +262,14 @@ func (r *Role) Instances(now time.Time) []Instance {
 		instances[i] = instance
 	}
 	return instances
+}
+
+// ownFailures is how often a slot failed within the window, none if the last time its node was to blame.
+func (r *Role) ownFailures(s *slot, now time.Time) int {
+	if s.ofNode {
+		return 0
+	}
+	return len(r.recent(slices.Clone(s.failures), now))
 }
 
 // provingReason is the sentence for an instance that does not count yet, empty for one that is not healthy yet.

@@ -136,10 +136,30 @@ type Blame uint8
 const (
 	// Nobody: it was preempted, or stopped from outside. It does not count as a failure.
 	Nobody Blame = iota
-	// App: the process ended, or did not become healthy.
+	// App: the process ended, or did not become healthy. That is held against its version.
 	App
-	// Node: it never ran.
+	// Node: the node could not run it, or did not answer. That says nothing of its version.
 	Node
+	// Either: it never ran, and what it was to run may be the reason as well as the node.
+	Either
+)
+
+// ofVersion reports whether a failure is held against the version.
+func (b Blame) ofVersion() bool { return b == App || b == Either }
+
+// ofNode reports whether a failure is held against the node.
+func (b Blame) ofNode() bool { return b == Node || b == Either }
+
+// Refusal is why a start was not accepted.
+type Refusal uint8
+
+const (
+	// Refused by the node, for a reason of its own.
+	Refused Refusal = iota
+	// RefusedSpec: the node does not run such a thing.
+	RefusedSpec
+	// Unanswered: the container may run all the same, and serve.
+	Unanswered
 )
 
 // NodeState is what the ResourceManager thinks of a node.

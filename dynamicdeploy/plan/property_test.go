@@ -307,7 +307,7 @@ func (w *world) step(benign bool) {
 		w.setNode(Draining, Ready)
 	case "crash":
 		if c := w.pick(func(c *thing) bool { return c.started && w.nodes[c.node] != Lost }); c != nil {
-			w.gone(c, rapid.SampledFrom([]Blame{App, Node, Nobody}).Draw(w.t, "blame"))
+			w.gone(c, rapid.SampledFrom([]Blame{App, Node, Either, Nobody}).Draw(w.t, "blame"))
 		}
 	case "sicken":
 		if c := w.pick(func(c *thing) bool { return c.healthy && !c.released && w.nodes[c.node] != Lost }); c != nil {
@@ -316,11 +316,11 @@ func (w *world) step(benign bool) {
 		}
 	case "refuse":
 		if c := w.pick(func(c *thing) bool { return c.started && !c.told && !c.released }); c != nil {
-			mayRun := rapid.Bool().Draw(w.t, "may run")
-			if !mayRun {
+			refusal := rapid.SampledFrom([]Refusal{Refused, RefusedSpec, Unanswered}).Draw(w.t, "refusal")
+			if refusal != Unanswered {
 				c.refused, c.inService = true, false
 			}
-			w.role.StartFailed(c.id, "refused", mayRun, w.now)
+			w.role.StartFailed(c.id, "refused", refusal, w.now)
 		}
 	case "lose":
 		w.setNode(Lost, Lost)

@@ -22,6 +22,8 @@ type Role struct {
 	// fenced containers were released on a lost node and replaced; they have not been seen gone.
 	fenced  map[id.Container]bool
 	rollout rollout
+	// doubted are the failures of late.
+	doubted []doubted
 	// serial makes the ids of this attempt's asks unique.
 	serial int
 	// due are actions that a fact called for at once.
@@ -47,8 +49,9 @@ type slot struct {
 
 	failures  []time.Time
 	notBefore time.Time
-	// shunned is the node to blame for the last failure.
+	// shunned is the node to blame for the last failure, ofNode that it alone was.
 	shunned id.Node
+	ofNode  bool
 	// ran: it has been started before, so that the next start is a restart.
 	ran      bool
 	restarts int
@@ -171,13 +174,17 @@ func (r *Role) asker(grant Grant) *slot {
 
 // StartFailed says that a node did not accept a start. If it only did not answer, the container may run all the same, and
 // serve: it is then taken away in order.
-func (r *Role) StartFailed(container id.Container, reason string, mayRun bool, now time.Time) {
+func (r *Role) StartFailed(container id.Container, reason string, refusal Refusal, now time.Time) {
 	s := r.holder(container)
 	if s == nil || s.current.failed || s.current.seen {
 		return
 	}
-	r.fail(s, Exit{Blame: Node, Reason: reason}, now)
-	if mayRun {
+	blame := Node
+	if refusal == RefusedSpec {
+		blame = Either
+	}
+	r.fail(s, Exit{Blame: blame, Reason: reason}, now)
+	if refusal == Unanswered {
 		s.current.unanswered = true
 		return
 	}
@@ -193,7 +200,7 @@ func (r *Role) Observe(status Status, now time.Time) {
 	s.current.good(status, now)
 	s.current.seen, s.current.started, s.current.status = true, true, status
 	if status.Stage == Running && status.Health == Good {
-		s.shunned = ""
+		s.shunned, s.ofNode = "", false
 		r.node(s.current.node).failures = nil
 	}
 }

@@ -15,6 +15,8 @@ type rollout struct {
 	progressAt time.Time
 	best       int
 	failures   []time.Time
+	// overAt is since when there have been too many of them, zero if there are not.
+	overAt     time.Time
 	lastReason string
 	reason     string
 	// change is true when the version is new, false for a restart: that cannot be reverted.
@@ -109,19 +111,25 @@ func (r *Role) judge(now time.Time) {
 	if reached := 2*updated + young; reached > o.best {
 		o.best, o.progressAt = reached, now
 	}
-	if r.awaitsOwn(now) {
+	if r.awaitsOwn(now) || r.awaitsNode(now) {
 		o.progressAt = now
 	}
 	o.failures = r.recent(o.failures, now)
 	policy := r.wanted.Restart
+	switch tooMany := policy.MaxFailures > 0 && len(o.failures) >= policy.MaxFailures; {
+	case !tooMany:
+		o.overAt = time.Time{}
+	case o.overAt.IsZero():
+		o.overAt = now
+	}
 	switch {
 	case r.wanted.Paused:
 		return
 	case r.tooManyErrors():
 		o.reason = fmt.Sprintf("%.1f %% of %d answers of version %d were errors, at most %g %% may be",
 			100*float64(o.errors)/float64(o.requests), o.requests, o.version, r.wanted.Update.MaxErrorPercent)
-	case policy.MaxFailures > 0 && len(o.failures) >= policy.MaxFailures:
-		o.reason = fmt.Sprintf("version %d failed %d times within %v, last: %s", o.version, len(o.failures), policy.Window, o.lastReason)
+	case !o.overAt.IsZero() && !now.Before(o.overAt.Add(doubt)):
+		o.reason = fmt.Sprintf("version %d failed %d times within %v, last: %s", o.version, policy.MaxFailures, policy.Window, o.lastReason)
 	case o.state == Progressing && !o.again && r.wanted.Update.Deadline > 0 && !now.Before(o.progressAt.Add(r.wanted.Update.Deadline)):
 		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances run", o.version, r.wanted.Update.Deadline, updated, r.wanted.Count)
 		if o.lastReason != "" {
@@ -142,6 +150,21 @@ func (r *Role) judge(now time.Time) {
 func (r *Role) awaitsOwn(now time.Time) bool {
 	for _, s := range r.slots {
 		if phase := r.phase(s, now); s.leaving && r.outdated(s) && (phase == draining || phase == drained || phase == stopping) && len(r.of(r.wanted.Version)) < r.wanted.Count {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitsNode reports whether a rollout waits for a node that failed it, or that nobody can see: the version is not to blame.
+func (r *Role) awaitsNode(now time.Time) bool {
+	for _, s := range r.of(r.wanted.Version) {
+		switch {
+		case s.current == nil:
+			if s.ofNode {
+				return true
+			}
+		case !r.serves(s, now) && r.node(s.current.node).state != Ready && r.node(s.current.node).state != Draining:
 			return true
 		}
 	}

@@ -57,7 +57,7 @@ func newStage() *stage {
 //	grant web-1 n1                 the container asked for, on a node
 //	running|healthy|sick c1        what the node says of a container; saw=(…) is what its probe saw
 //	preparing|downloading|loading|launching c1
-//	gone c1 blame=app|node|nobody  it was seen gone
+//	gone c1 blame=app|node|either|nobody  it was seen gone
 //	refused c1                     its node did not accept the start
 //	unanswered c1                  its node did not answer the start
 //	out web-1                      it is in no registry and no balancer any more
@@ -111,6 +111,8 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 		switch {
 		case d.HasArg("blame") && arg(t, d, "blame") == "node":
 			blame = Node
+		case d.HasArg("blame") && arg(t, d, "blame") == "either":
+			blame = Either
 		case d.HasArg("blame") && arg(t, d, "blame") == "nobody":
 			blame = Nobody
 		}
@@ -118,9 +120,9 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 		c.gone = true
 		s.role.Ended(c.id, Exit{Blame: blame, Reason: "it exited with code 1"}, s.now)
 	case "refused":
-		s.role.StartFailed(s.find(t, name).id, "the node did not accept it", false, s.now)
+		s.role.StartFailed(s.find(t, name).id, "the node did not accept it", Refused, s.now)
 	case "unanswered":
-		s.role.StartFailed(s.find(t, name).id, "the node did not answer", true, s.now)
+		s.role.StartFailed(s.find(t, name).id, "the node did not answer", Unanswered, s.now)
 	case "out":
 		s.role.Withdrawn(name, s.now)
 	case "counted":

@@ -120,6 +120,8 @@ const (
 	NodeLost
 	LeaseEnded
 	Vanished
+	// NodeFailed: the node or its engine is to blame.
+	NodeFailed
 )
 
 // Exit is how a container ended.
@@ -144,6 +146,8 @@ type Ending struct {
 	DiskQuota bool
 	Message   string
 	At        time.Time
+	// Engine: the engine was going down, or was away, when it ended, and may have ended it.
+	Engine bool
 }
 
 // Fact is something that has happened. Event says which of the other fields hold.
@@ -155,8 +159,9 @@ type Fact struct {
 	Ending Ending
 	// Stop comes with StopWanted.
 	Stop Stop
-	// Detail is one sentence: why something failed, or what a probe saw.
+	// Detail is one sentence: why something failed, or what a probe saw. OfNode says that the node is to blame for it.
 	Detail string
+	OfNode bool
 	// Phase and Bytes come with Progress, Bytes with Prepared too.
 	Phase string
 	Bytes int64

@@ -194,7 +194,7 @@ func (m Machine) goDown(now time.Time, c *Container, from State, event Event, fa
 		if c.trouble != "" {
 			message += ": " + c.trouble
 		}
-		return m.wantStop(now, c, from, Stop{Reason: LaunchFailed, Message: message})
+		return m.wantStop(now, c, from, Stop{Reason: NodeFailed, Message: message})
 	case Started:
 		c.see(fact.Seen)
 		return []Effect{c.stop(m.grace(c))}
@@ -272,6 +272,9 @@ func (m Machine) end(now time.Time, c *Container, event Event, fact Fact) []Effe
 			break
 		}
 		exit = Exit{Reason: LaunchFailed, Code: -1, Message: fact.Detail}
+		if fact.OfNode || event == RecordFailed {
+			exit.Reason = NodeFailed
+		}
 	case Missing:
 		if c.Wanted == nil {
 			exit = Exit{Reason: Vanished, Code: -1, Message: "it ended while nobody watched, and its exit code could not be learned"}
@@ -450,7 +453,7 @@ func (c *Container) finish(at time.Time, exit Exit) []Effect {
 	c.Exit, c.FinishedAt, c.op = &exit, at, idle
 	c.retryAt, c.launchBy, c.healthBy, c.exitBy, c.failures = time.Time{}, time.Time{}, time.Time{}, time.Time{}, 0
 	failure := ""
-	if exit.Reason == LaunchFailed {
+	if exit.Reason == LaunchFailed || exit.Reason == NodeFailed {
 		failure = exit.Message
 	}
 	c.closePhase(at, failure)
@@ -474,6 +477,8 @@ func (c *Container) exit(ending Ending) Exit {
 		if c.MemoryBytes > 0 {
 			exit.Message += " of " + resource.FormatBytes(c.MemoryBytes)
 		}
+	case ending.Engine:
+		exit.Reason, exit.Message = NodeFailed, "its engine went down with it"
 	case exit.Message != "":
 	case ending.Code > 128:
 		exit.Message = fmt.Sprintf("was killed by signal %d", ending.Code-128)

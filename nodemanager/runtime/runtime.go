@@ -147,6 +147,8 @@ type Exit struct {
 	DiskQuota bool
 	// Message is one sentence when there is more to say, for example "disk quota exceeded (72MiB of 64MiB)".
 	Message string
+	// EngineDown is true when the engine was going down, or was away, when it ended: the engine may have ended it.
+	EngineDown bool
 }
 
 // Event is one thing that happened to one container.

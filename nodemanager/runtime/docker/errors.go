@@ -36,6 +36,9 @@ func (r *Runtime) failure(ctx context.Context, err error) error {
 		return fmt.Errorf("the Docker engine at %s does not answer: %w", r.config.Socket, errdefs.ErrUnavailable)
 	}
 	text := sentence(err)
+	if goingDown(text) {
+		return fmt.Errorf("the Docker engine at %s is going down: %w", r.config.Socket, errdefs.ErrUnavailable)
+	}
 	for _, class := range []error{
 		errdefs.ErrNotFound, errdefs.ErrConflict, errdefs.ErrInvalidArgument, errdefs.ErrPermissionDenied, errdefs.ErrNotImplemented,
 	} {
@@ -43,10 +46,33 @@ func (r *Runtime) failure(ctx context.Context, err error) error {
 			return fmt.Errorf("%s: %w", text, class)
 		}
 	}
-	if strings.Contains(text, "no space left on device") {
+	if outOf(text) {
 		return fmt.Errorf("%s: %w", text, errdefs.ErrResourceExhausted)
 	}
 	return fmt.Errorf("engine: %s: %w", text, errdefs.ErrInternal)
+}
+
+// goingDown finds in an engine's answer that it, or what it is built on, ends: it takes back what it was asked.
+func goingDown(text string) bool {
+	for _, fragment := range []string{
+		"context canceled", "shutting down", "connection refused", "transport is closing", "client connection is closing",
+		"ttrpc: closed", "error reading from server: EOF", "containerd.sock", "code = Unavailable", "broken pipe", "connection reset by peer",
+	} {
+		if strings.Contains(text, fragment) {
+			return true
+		}
+	}
+	return false
+}
+
+// outOf finds in an engine's answer that the machine has no more of something, which no other program would be given either.
+func outOf(text string) bool {
+	for _, fragment := range []string{"no space left on device", "too many open files", "cannot allocate memory", "resource temporarily unavailable", "input/output error"} {
+		if strings.Contains(text, fragment) {
+			return true
+		}
+	}
+	return false
 }
 
 // sentence is the engine's answer without its decoration.

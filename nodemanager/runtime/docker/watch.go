@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -123,6 +124,8 @@ func (r *Runtime) event(ctx context.Context, message events.Message) (runtime.Ev
 	case err == nil:
 		event.Exit = r.exit(key, runtimeID, inspected.State)
 		event.Exit.Code = code // of this end, should the state be behind
+	case errors.Is(r.failure(ctx, err), errdefs.ErrUnavailable):
+		event.Exit.EngineDown = true
 	case errdefs.IsNotFound(err): // removed by force
 		event.Exit = r.exit(key, runtimeID, &container.State{ExitCode: code})
 	}

@@ -200,6 +200,8 @@ const (
 	Exit_LEASE_ENDED Exit_Reason = 9
 	// It ended while nobody watched and the exit code could not be learned.
 	Exit_VANISHED Exit_Reason = 10
+	// Its node could not run it, or its engine went down with it: no word on what it was to run.
+	Exit_NODE_FAILED Exit_Reason = 11
 )
 
 // Enum value maps for Exit_Reason.
@@ -216,6 +218,7 @@ var (
 		8:  "NODE_LOST",
 		9:  "LEASE_ENDED",
 		10: "VANISHED",
+		11: "NODE_FAILED",
 	}
 	Exit_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":  0,
@@ -229,6 +232,7 @@ var (
 		"NODE_LOST":           8,
 		"LEASE_ENDED":         9,
 		"VANISHED":            10,
+		"NODE_FAILED":         11,
 	}
 )
 
@@ -2477,11 +2481,11 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\vduration_ms\x18\x03 \x01(\x05R\n" +
 	"durationMs\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x14\n" +
-	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\"\xae\x02\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\"\xbf\x02\n" +
 	"\x04Exit\x124\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1c.mammoth.core.v1.Exit.ReasonR\x06reason\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xc1\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xd2\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -2496,7 +2500,8 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\tNODE_LOST\x10\b\x12\x0f\n" +
 	"\vLEASE_ENDED\x10\t\x12\f\n" +
 	"\bVANISHED\x10\n" +
-	"\"\xec\a\n" +
+	"\x12\x0f\n" +
+	"\vNODE_FAILED\x10\v\"\xec\a\n" +
 	"\x0fContainerStatus\x12,\n" +
 	"\x05lease\x18\x01 \x01(\v2\x16.mammoth.core.v1.LeaseR\x05lease\x12<\n" +
 	"\x05state\x18\x02 \x01(\x0e2&.mammoth.core.v1.ContainerStatus.StateR\x05state\x12?\n" +
