@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/health"
 	"github.com/mammoth-os/mammoth/nodemanager/recovery"
@@ -212,7 +213,7 @@ func (nm *NodeManager) Run(ctx context.Context) error {
 			}
 		})
 	}
-	server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.MaxConcurrentStreams(streamsPerConnection),
+	server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.ForceServerCodecV2(wire.Codec()), grpc.MaxConcurrentStreams(streamsPerConnection),
 		grpc.MaxRecvMsgSize(largestRequest), grpc.MaxHeaderListSize(largestHeader), grpc.ConnectionTimeout(prefaceWithin))
 	nodev1.RegisterContainerManagerServer(server, &service{nm: nm})
 	nm.waiting.Go(func() { _ = server.Serve(nm.listener) })

@@ -177,7 +177,7 @@ func (s *service) Logs(request *nodev1.LogsRequest, stream grpc.ServerStreamingS
 // gather fills a chunk with a line and what else has been read already.
 func gather(chunk *corev1.LogChunk, line runtime.LogLine, lines <-chan runtime.LogLine) {
 	for size := 0; ; {
-		message := &corev1.LogChunk_Line{Text: line.Text}
+		message := &corev1.LogChunk_Line{Text: wire.Text(line.Text)}
 		if !line.Time.IsZero() {
 			message.Time = timestamppb.New(line.Time)
 		}

@@ -68,6 +68,7 @@ func (c *Config) trusts(who peer.User) bool { return who.Operator || who.Name ==
 func (b *bounds) server(largest int) *grpc.Server {
 	return grpc.NewServer(
 		grpc.Creds(peer.Credentials()),
+		grpc.ForceServerCodecV2(wire.Codec()),
 		// Thousands of connections are quiet most of the time, and reports are short.
 		grpc.ReadBufferSize(readBuffer),
 		grpc.MaxRecvMsgSize(largest),

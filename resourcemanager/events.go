@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
@@ -23,6 +24,7 @@ func (z *zone) tell(event *apiv1.Event) {
 		z.log.Error("nobody can look for an event", "error", err)
 	}
 	event.Sequence, event.Time = z.lastEvent, timestamppb.New(z.now)
+	event.Message = wire.Text(event.GetMessage())
 	if len(event.GetMessage()) > longestMessage {
 		event.Message = strings.ToValidUTF8(event.GetMessage()[:longestMessage], "") + " …"
 	}

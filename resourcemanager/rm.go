@@ -103,7 +103,7 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	faces := newFaces(rm.listener.Addr(), bounds.trusted)
 	// REST counts its own requests, so the server inside counts none.
 	insideListener := newHandedListener(rm.listener.Addr())
-	insideServer := grpc.NewServer(grpc.Creds(peer.Credentials()), grpc.MaxRecvMsgSize(largestRequest))
+	insideServer := grpc.NewServer(grpc.Creds(peer.Credentials()), grpc.ForceServerCodecV2(wire.Codec()), grpc.MaxRecvMsgSize(largestRequest))
 	trusted, others := bounds.server(largestTrusted), bounds.server(largestRequest)
 	for _, server := range []*grpc.Server{insideServer, trusted, others} {
 		service.Register(server, service.Config{

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/mammoth-os/mammoth/internal/spec"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
@@ -38,6 +40,9 @@ or with 127 when there is no such program in the container, 126 when it may not 
 			start := &corev1.ExecInput_Start{Command: args[1:], Tty: tty, Stdin: stdin}
 			if tty && !stdin {
 				return usagef("-t needs -i: a terminal that nobody can type into is of no use")
+			}
+			if err := spec.CheckWords(start.GetCommand()); err != nil {
+				return usagef("%s", wire.Sentence(err))
 			}
 			return c.with(cmd.Context(), func(z *zone) error {
 				return c.exec(cmd.Context(), z, execTarget{app: args[0], instance: instance}, start)

@@ -10,6 +10,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
@@ -118,6 +120,20 @@ func (c *checker) plain(key, what, text string, most int) bool {
 }
 
 // words checks what a program is started with.
+// CheckWords says what is wrong with the words of a command that is to be run, with errdefs.ErrInvalidArgument.
+func CheckWords(words []string) error {
+	for i, word := range words {
+		why := passable(word)
+		if why == "" && len(word) >= MaxWord {
+			why = fmt.Sprintf("has %s, and Linux takes less than %s", resource.FormatBytes(int64(len(word))), resource.FormatBytes(MaxWord))
+		}
+		if why != "" {
+			return fmt.Errorf("word %d of the command %s: %w", i+1, why, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
 func (c *checker) words(key string, words []string) {
 	for i, word := range words {
 		at := key + "." + strconv.Itoa(i)

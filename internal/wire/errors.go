@@ -55,7 +55,7 @@ const longestSentence = 4 << 10
 
 // short cuts a sentence that is too long in the middle, since what to do stands at its end.
 func short(sentence string) string {
-	sentence = strings.ToValidUTF8(sentence, "�")
+	sentence = Text(sentence)
 	if len(sentence) <= longestSentence {
 		return sentence
 	}
@@ -72,7 +72,7 @@ func Sentence(err error) string {
 	for {
 		shorter := withoutClass(text)
 		if shorter == text {
-			return text
+			return Text(text)
 		}
 		text = shorter
 	}

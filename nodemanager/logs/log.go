@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -19,8 +20,8 @@ import (
 const (
 	// DefaultLimit is the size at which a file is turned over; a container keeps at most twice that.
 	DefaultLimit = 10 << 20
-	// maxText is the longest line that is kept whole; what is longer goes on in further lines.
-	maxText = 64 << 10
+	// MaxText is the longest line that is kept whole; what is longer goes on in further lines.
+	MaxText = 64 << 10
 )
 
 // Log appends to one container's output. Readers need no Log, only the files; with one they can follow.
@@ -137,8 +138,8 @@ func appendLine(buffer []byte, line runtime.LogLine) []byte {
 	text := line.Text
 	for {
 		piece := text
-		if len(piece) > maxText {
-			piece = piece[:maxText]
+		if len(piece) > MaxText {
+			piece = piece[:Cut(piece, MaxText)]
 		}
 		text = text[len(piece):]
 		buffer = strconv.AppendInt(buffer, line.Time.UnixNano(), 10)
@@ -153,6 +154,16 @@ func appendLine(buffer []byte, line runtime.LogLine) []byte {
 			return buffer
 		}
 	}
+}
+
+// Cut is how much of a text of more than most bytes comes before a cut: no more than that, and all of its last letter.
+func Cut[T string | []byte](text T, most int) int {
+	for back := range min(utf8.UTFMax, most) {
+		if utf8.RuneStart(text[most-back]) {
+			return most - back
+		}
+	}
+	return most // no text at all
 }
 
 // parseLine reads what appendLine wrote, without the newline.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -201,7 +202,7 @@ func FuzzParseLine(f *testing.F) {
 	f.Add([]byte("1 o "))
 	f.Fuzz(func(t *testing.T, record []byte) {
 		line, err := parseLine(record)
-		if err != nil || bytes.IndexByte(record, '\n') >= 0 || len(line.Text) > maxText {
+		if err != nil || bytes.IndexByte(record, '\n') >= 0 || len(line.Text) > MaxText {
 			return
 		}
 		again, err := parseLine(bytes.TrimSuffix(appendLine(nil, line), []byte("\n")))
@@ -209,4 +210,69 @@ func FuzzParseLine(f *testing.F) {
 			t.Fatalf("%+v became %+v, %v", line, again, err)
 		}
 	})
+}
+
+// letters are many bytes with a letter of several bytes across every multiple of a power of two.
+func letters(n int) string { return "x" + strings.Repeat("日", n) }
+
+// A line that is too long goes on in further lines, which begin with a letter.
+func TestALongLineIsCutBetweenLetters(t *testing.T) {
+	text := letters(100_000)
+	for name, write := range map[string]func(t *testing.T, log *Log){
+		"at once": func(t *testing.T, log *Log) {
+			if err := log.Append([]runtime.LogLine{{Time: start, Text: text}}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"by a spool": func(t *testing.T, log *Log) {
+			path := filepath.Join(t.TempDir(), "spool")
+			spool, err := OpenSpool(path, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for rest := text; rest != ""; { // as it comes, not letter by letter
+				piece := rest[:min(len(rest), 50_001)]
+				rest = rest[len(piece):]
+				file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = file.WriteString(piece)
+				if err := errors.Join(err, file.Close(), spool.Transfer(log, start, rest == "")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := spool.Close(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			log, err := Open(dir, "c", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, log)
+			whole := ""
+			err = Read(t.Context(), dir, "c", runtime.LogOptions{Tail: -1}, func(line runtime.LogLine) error {
+				if len(line.Text) > MaxText || !utf8.ValidString(line.Text) {
+					t.Errorf("a piece of %d bytes is cut within a letter", len(line.Text))
+				}
+				whole += line.Text
+				return nil
+			})
+			if err := errors.Join(err, log.Close()); err != nil || whole != text {
+				t.Errorf("%d bytes came back of %d, %v", len(whole), len(text), err)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoTextIsCutToo(t *testing.T) {
+	for text, want := range map[string]int{"aaaaa": 4, "\x80\x80\x80\x80\x80\x80": 4, "aa日本": 2, "日本": 3, "a😀b": 1} {
+		if got := Cut(text, 4); got != want {
+			t.Errorf("%q is cut behind %d bytes, want %d", text, got, want)
+		}
+	}
 }

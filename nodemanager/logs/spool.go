@@ -65,10 +65,15 @@ func (s *Spool) Transfer(log *Log, now time.Time, last bool) error {
 			end := bytes.IndexByte(data[taken:], '\n')
 			next := taken + end + 1
 			if end < 0 {
-				if len(data)-taken == 0 || !last && len(data)-taken < maxText || last && n > 0 {
+				rest := data[taken:]
+				if len(rest) == 0 || len(rest) <= MaxText && (!last || n > 0) {
 					break
 				}
-				end, next = len(data)-taken, len(data)
+				end = len(rest)
+				if end > MaxText {
+					end = Cut(rest, MaxText)
+				}
+				next = taken + end
 			}
 			lines = append(lines, runtime.LogLine{Time: now, Stderr: s.stderr, Text: string(data[taken : taken+end])})
 			taken = next

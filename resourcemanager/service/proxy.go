@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
@@ -36,6 +37,9 @@ func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.Exe
 	}
 	if len(first.GetStart().GetCommand()) == 0 {
 		return wire.Status(invalid("say which command to run"))
+	}
+	if err := spec.CheckWords(first.GetStart().GetCommand()); err != nil {
+		return wire.Status(err)
 	}
 	token, err := proto.Marshal(target.Token)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
 
+	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
@@ -77,7 +78,7 @@ func outOf(text string) bool {
 
 // sentence is the engine's answer without its decoration.
 func sentence(err error) string {
-	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " ")
+	text := wire.Text(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " "))
 	return strings.TrimPrefix(text, "Error response from daemon: ")
 }
 

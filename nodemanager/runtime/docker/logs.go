@@ -170,7 +170,15 @@ func readFrames(stream io.Reader, line func(runtime.LogLine) error) error {
 			partial[which] = &runtime.LogLine{Time: at, Stderr: which == 1}
 		}
 		partial[which].Text += string(whole)
-		if !ended && len(partial[which].Text) < maxFrame {
+		for len(partial[which].Text) > logs.MaxText {
+			long := *partial[which]
+			end := logs.Cut(long.Text, logs.MaxText)
+			partial[which].Text, long.Text = long.Text[end:], long.Text[:end]
+			if err := line(long); err != nil {
+				return err
+			}
+		}
+		if !ended {
 			continue
 		}
 		if err := line(*partial[which]); err != nil {

@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 	dockernetwork "github.com/docker/docker/api/types/network"
 
+	"github.com/mammoth-os/mammoth/nodemanager/logs"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
@@ -42,6 +44,30 @@ func TestFramesBecomeLines(t *testing.T) {
 	})
 	if want := "o:one|e:err|o:a long line|o:|e:no end"; err != nil || strings.Join(got, "|") != want {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestALongLineIsCutBetweenLetters(t *testing.T) {
+	text := "x" + strings.Repeat("日", 100_000)
+	var stream []byte
+	for rest := text; rest != ""; {
+		piece := rest[:min(len(rest), 16<<10)]
+		rest = rest[len(piece):]
+		if rest == "" {
+			piece += "\n"
+		}
+		stream = append(stream, frame(1, "2026-01-02T03:04:05.123456789Z "+piece)...)
+	}
+	whole := ""
+	err := readFrames(bytes.NewReader(stream), func(line runtime.LogLine) error {
+		if len(line.Text) > logs.MaxText || !utf8.ValidString(line.Text) {
+			t.Errorf("a piece of %d bytes is cut within a letter", len(line.Text))
+		}
+		whole += line.Text
+		return nil
+	})
+	if err != nil || whole != text {
+		t.Errorf("%d bytes came back of %d, %v", len(whole), len(text), err)
 	}
 }
 

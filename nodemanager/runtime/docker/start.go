@@ -228,7 +228,8 @@ func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (re
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 	}
 	host := &container.HostConfig{
-		LogConfig:      container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "2"}},
+		// The driver "local" keeps the bytes as they are; in JSON a letter that is cut at 16KiB is no letter any more.
+		LogConfig:      container.LogConfig{Type: "local", Config: map[string]string{"max-size": "10m", "max-file": "2", "compress": "false"}},
 		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyDisabled},
 		CapDrop:        []string{"ALL"},
 		CapAdd:         Capabilities(),

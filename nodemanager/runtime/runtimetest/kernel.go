@@ -12,6 +12,7 @@ var kernelCases = []testCase{
 	{"KernelHasTheQuotas", kernelQuotas},
 	{"CPUQuota", cpuQuota},
 	{"NoProcessOutlivesItsContainer", wholeTree},
+	{"ALongLineIsCutBetweenLetters", logsLetters},
 	{"ACommandEndsThoughSomethingOfItIsLeft", execLeaves},
 	{"NothingIsLeftOfATerminal", execTerminalEnds},
 	{"NothingIsLeftOfACommandWhoseCallerHasGone", execGone},

@@ -67,6 +67,23 @@ func logsBoth(w *World) {
 	}
 }
 
+// What is longer than a log keeps in one line goes on in the next, and no letter is lost for that: neither in what a container prints,
+// nor in what was kept of one.
+func logsLetters(w *World) {
+	spec := w.Spec("letters", "100000")
+	w.Run(spec)
+	w.End(spec.ID)
+	want := "x" + strings.Repeat("日", 100_000)
+	for _, when := range []string{"before", "after"} {
+		if got := strings.ReplaceAll(w.Output(spec.ID, runtime.LogOptions{Tail: -1}), "\n", ""); got != want {
+			w.Errorf("%s its removal %d bytes are left of %d, %d of them replaced", when, len(got), len(want), strings.Count(got, "�"))
+		}
+		if err := w.Remove(w.Context(), spec.ID); err != nil {
+			w.Error(err)
+		}
+	}
+}
+
 func logsFollow(w *World) {
 	spec := w.Spec("tick", "20", "20")
 	w.Run(spec)

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -61,6 +62,8 @@ func run(command string, args []string) int {
 		for i := range number(0) {
 			fmt.Printf("line %d\n", i+1)
 		}
+	case "letters": // one long line
+		fmt.Println("x" + strings.Repeat("日", number(0)))
 	case "both":
 		fmt.Println("out")
 		fmt.Fprintln(os.Stderr, "err")
