@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -227,18 +228,11 @@ func (m *mapping) always(key string, value int64) {
 	m.add(key, scalar("!!int", strconv.FormatInt(value, 10)))
 }
 
-// bytes writes an amount exactly, in the largest unit that has no fraction.
+// bytes writes an amount exactly.
 func (m *mapping) bytes(key string, value int64) {
-	if value == 0 {
-		return
+	if value != 0 {
+		m.text(key, resource.ExactBytes(value))
 	}
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
-	unit := 0
-	for value%1024 == 0 && unit < len(units)-1 {
-		value /= 1024
-		unit++
-	}
-	m.text(key, strconv.FormatInt(value, 10)+units[unit])
 }
 
 func (m *mapping) duration(key string, value *durationpb.Duration) {

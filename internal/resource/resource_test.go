@@ -1,6 +1,7 @@
 package resource_test
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -71,20 +72,51 @@ func TestParse(t *testing.T) {
 			t.Errorf("ParseBytes(%q) = %d, %v; want %d", text, got, err, want)
 		}
 	}
-	for text, want := range map[string]int64{"0.5": 500, "500m": 500, "2": 2000, "0": 0, "1.25": 1250} {
+	for text, want := range map[string]int64{"0.5": 500, "500m": 500, "2": 2000, "0": 0, "1.25": 1250, "2.01": 2010, ".5": 500, "5.": 5000, "2.0100": 2010, "500.0m": 500} {
 		if got, err := resource.ParseCPU(text); err != nil || got != want {
 			t.Errorf("ParseCPU(%q) = %d, %v; want %d", text, got, err, want)
 		}
 	}
 }
 
+// Every amount with up to three places behind the point is what stands there, to the millicore and to the byte.
+func TestEveryDecimalIsExact(t *testing.T) {
+	for millis := range int64(70_000) {
+		text := fmt.Sprintf("%d.%03d", millis/1000, millis%1000)
+		if got, err := resource.ParseCPU(text); err != nil || got != millis {
+			t.Fatalf("%s cores are %d, %v", text, got, err)
+		}
+		if got, err := resource.ParseCPU(resource.FormatCPU(millis)); err != nil || got != millis {
+			t.Fatalf("%d was written %s and read %d, %v", millis, resource.FormatCPU(millis), got, err)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.Int64Range(0, 1<<50).Draw(t, "thousandths")
+		text := fmt.Sprintf("%d.%03d", n/1000, n%1000)
+		if millis := n % 1e12; millis == n {
+			if got, err := resource.ParseCPU(text); err != nil || got != n {
+				t.Fatalf("%s cores are %d, %v", text, got, err)
+			}
+		}
+		for unit, factor := range map[string]int64{"KiB": 1 << 10, "kB": 1000, "B": 1} {
+			want := n/1000*factor + (n%1000*factor+500)/1000
+			if got, err := resource.ParseBytes(text + unit); err != nil || got != want {
+				t.Fatalf("%s%s are %d bytes, %v; want %d", text, unit, got, err, want)
+			}
+		}
+		if got, err := resource.ParseBytes(resource.ExactBytes(n)); err != nil || got != n {
+			t.Fatalf("%d was written %s and read %d, %v", n, resource.ExactBytes(n), got, err)
+		}
+	})
+}
+
 func TestBadQuantitiesAreRefusedWithAHint(t *testing.T) {
-	for text, hint := range map[string]string{"5": "did you mean 5MiB or 5GiB", "-1MiB": "64MiB", "": "64MiB", "MiB": "64MiB", "1e3MiB": "64MiB", "99999999PiB": "more bytes"} {
+	for text, hint := range map[string]string{"5": "did you mean 5MiB or 5GiB", "-1MiB": "64MiB", "": "64MiB", "MiB": "64MiB", "1e3MiB": "64MiB", "99999999PiB": "more bytes", "1.2.3MiB": "64MiB", ".MiB": "64MiB", strings.Repeat("9", 1000) + "B": "…"} {
 		if _, err := resource.ParseBytes(text); err == nil || !strings.Contains(err.Error(), hint) {
 			t.Errorf("ParseBytes(%q): %v, want a hint with %q", text, err, hint)
 		}
 	}
-	for _, text := range []string{"-1", "", "half", "0.0001", "Inf", "1e3", "m"} {
+	for _, text := range []string{"-1", "", "half", "0.0001", "Inf", "1e3", "m", "1.2.3", ".", "0.5mm", "1000000000", "0.5005", strings.Repeat("9", 1000)} {
 		if _, err := resource.ParseCPU(text); err == nil {
 			t.Errorf("ParseCPU accepted %q", text)
 		}

@@ -3,6 +3,7 @@ package resource
 import (
 	"fmt"
 	"math"
+	"math/big"
 	"strconv"
 	"strings"
 )
@@ -30,8 +31,8 @@ var byteUnits = []struct {
 	{"B", 1},
 }
 
-// ParseBytes reads an amount of memory or disk: a number with a unit, as in 64MiB, 1.5Gi, 500MB. A number
-// without a unit is refused, since nobody can tell which was meant.
+// ParseBytes reads an amount of memory or disk: a number with a unit, as in 64MiB, 1.5Gi, 500MB. What is no whole number of
+// bytes is rounded to the nearest. A number without a unit is refused, since nobody can tell which was meant.
 func ParseBytes(text string) (int64, error) {
 	trimmed := strings.TrimSpace(text)
 	for _, unit := range byteUnits {
@@ -39,27 +40,28 @@ func ParseBytes(text string) (int64, error) {
 		if !ok {
 			continue
 		}
-		value, err := parseNumber(strings.TrimSpace(number))
-		if err != nil {
-			return 0, fmt.Errorf("%q is not an amount of bytes; write for example 64MiB or 1GiB", text)
+		number = strings.TrimSpace(number)
+		value, ok := parseNumber(number)
+		if !ok {
+			return 0, fmt.Errorf("%s is not an amount of bytes; write for example 64MiB or 1GiB", quoted(text))
 		}
-		product := value * float64(unit.factor)
-		if product >= math.MaxInt64 {
-			return 0, fmt.Errorf("%q is more bytes than any machine has; write for example 64MiB or 1GiB", text)
+		bytes, _ := round(value, unit.factor)
+		if !bytes.IsInt64() {
+			return 0, fmt.Errorf("%s is more bytes than any machine has; write for example 64MiB or 1GiB", quoted(text))
 		}
-		return int64(math.Round(product)), nil
+		return bytes.Int64(), nil
 	}
 	if trimmed == "0" {
 		return 0, nil
 	}
-	if _, err := parseNumber(trimmed); err == nil {
-		return 0, fmt.Errorf("%q has no unit; did you mean %sMiB or %sGiB?", text, trimmed, trimmed)
+	if _, ok := parseNumber(trimmed); ok {
+		return 0, fmt.Errorf("%s has no unit; did you mean %sMiB or %sGiB?", quoted(text), trimmed, trimmed)
 	}
 	if number, letter, ok := cutLast(trimmed, "kKmMgGtTpP"); ok {
 		unit := strings.ToUpper(letter)
-		return 0, fmt.Errorf("%q may mean units of 1000 or of 1024; write %s%siB (1024) or %s%sB (1000)", text, number, unit, number, unit)
+		return 0, fmt.Errorf("%s may mean units of 1000 or of 1024; write %s%siB (1024) or %s%sB (1000)", quoted(text), number, unit, number, unit)
 	}
-	return 0, fmt.Errorf("%q is not an amount of bytes; write for example 64MiB or 1GiB", text)
+	return 0, fmt.Errorf("%s is not an amount of bytes; write for example 64MiB or 1GiB", quoted(text))
 }
 
 // cutLast cuts one of some letters from the end of a number.
@@ -68,28 +70,29 @@ func cutLast(text, letters string) (number, letter string, ok bool) {
 		return "", "", false
 	}
 	number, letter = strings.TrimSpace(text[:len(text)-1]), text[len(text)-1:]
-	_, err := parseNumber(number)
-	return number, letter, err == nil
+	_, ok = parseNumber(number)
+	return number, letter, ok
 }
 
 // ParseCPU reads an amount of cpu into millicores: cores as in 0.5 or 2, or millicores as in 500m.
 func ParseCPU(text string) (int64, error) {
-	trimmed := strings.TrimSpace(text)
-	number, milli := strings.CutSuffix(trimmed, "m")
-	value, err := parseNumber(number)
-	if err != nil {
-		return 0, fmt.Errorf("%q is not an amount of cpu; write cores as in 0.5, or millicores as in 500m", text)
+	number, milli := strings.CutSuffix(strings.TrimSpace(text), "m")
+	value, ok := parseNumber(number)
+	if !ok {
+		return 0, fmt.Errorf("%s is not an amount of cpu; write cores as in 0.5, or millicores as in 500m", quoted(text))
 	}
-	if !milli {
-		value *= 1000
+	factor := int64(1000)
+	if milli {
+		factor = 1
 	}
-	if value >= 1e12 {
-		return 0, fmt.Errorf("%q is more cpu than any machine has; write cores as in 0.5, or millicores as in 500m", text)
+	millis, exact := round(value, factor)
+	switch {
+	case !millis.IsInt64() || millis.Int64() >= 1e12:
+		return 0, fmt.Errorf("%s is more cpu than any machine has; write cores as in 0.5, or millicores as in 500m", quoted(text))
+	case !exact:
+		return 0, fmt.Errorf("%s is finer than a millicore; write for example 0.5 or 500m", quoted(text))
 	}
-	if value != math.Trunc(value) {
-		return 0, fmt.Errorf("%q is finer than a millicore; write for example 0.5 or 500m", text)
-	}
-	return int64(value), nil
+	return millis.Int64(), nil
 }
 
 // FormatBytes writes bytes in the largest binary unit that keeps it short: 64MiB, 1.5GiB, 100B.
@@ -110,17 +113,51 @@ func FormatBytes(n int64) string {
 	return strings.TrimSuffix(text, ".0") + units[unit]
 }
 
+// ExactBytes writes bytes in the largest binary unit of which they are a whole number.
+func ExactBytes(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	unit := 0
+	for n != 0 && n%1024 == 0 && unit < len(units)-1 {
+		n /= 1024
+		unit++
+	}
+	return strconv.FormatInt(n, 10) + units[unit]
+}
+
 // FormatCPU writes millicores as cores: 0.5, 2.
 func FormatCPU(millis int64) string {
-	return strconv.FormatFloat(float64(millis)/1000, 'f', -1, 64)
+	if millis < 0 {
+		return "-" + FormatCPU(-max(millis, -math.MaxInt64))
+	}
+	text := fmt.Sprintf("%d.%03d", millis/1000, millis%1000)
+	return strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
 }
 
 func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
 
-// parseNumber reads a plain non-negative decimal: no sign, exponent, hexadecimal, infinity.
-func parseNumber(text string) (float64, error) {
-	if text == "" || strings.Trim(text, "0123456789.") != "" {
-		return 0, fmt.Errorf("%q is not a number", text)
+// quoted shows what a person wrote, cut to what fits a sentence.
+func quoted(text string) string {
+	if len(text) > maxNumber {
+		return strconv.Quote(strings.ToValidUTF8(text[:maxNumber], "")) + "…"
 	}
-	return strconv.ParseFloat(text, 64)
+	return strconv.Quote(text)
+}
+
+// maxNumber is more than any number has digits.
+const maxNumber = 64
+
+// parseNumber reads a plain non-negative decimal exactly: no sign, exponent, hexadecimal, infinity.
+func parseNumber(text string) (*big.Rat, bool) {
+	if text == "" || len(text) > maxNumber || strings.Trim(text, "0123456789.") != "" {
+		return nil, false
+	}
+	return new(big.Rat).SetString(text)
+}
+
+// round gives the whole number nearest to value times factor, and whether it is that.
+func round(value *big.Rat, factor int64) (whole *big.Int, exact bool) {
+	product := new(big.Rat).Mul(value, new(big.Rat).SetInt64(factor))
+	doubled := new(big.Int).Mul(product.Num(), big.NewInt(2))
+	doubled.Add(doubled, product.Denom())
+	return doubled.Div(doubled, new(big.Int).Mul(product.Denom(), big.NewInt(2))), product.IsInt()
 }

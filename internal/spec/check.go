@@ -158,8 +158,8 @@ func (c *checker) checkResources(role *apiv1.RoleSpec) {
 		write               func(int64) string
 	}{
 		{"cpu", "0.5", r.GetCpuMillis(), 1, MaxCPU, resource.FormatCPU},
-		{"memory", "256MiB", r.GetMemoryBytes(), MinMemory, MaxMemory, resource.FormatBytes},
-		{"disk", "1GiB", r.GetDiskBytes(), 1, MaxDisk, resource.FormatBytes},
+		{"memory", "256MiB", r.GetMemoryBytes(), MinMemory, MaxMemory, resource.ExactBytes},
+		{"disk", "1GiB", r.GetDiskBytes(), 1, MaxDisk, resource.ExactBytes},
 		{"pids", "1024", role.GetPids(), 1, MaxPids, func(n int64) string { return strconv.FormatInt(n, 10) }},
 	} {
 		key := "resources." + quantity.key
