@@ -316,7 +316,7 @@ func (c *Client) stream(again bool) error {
 // send writes what is due, a little after it became due, until ctx ends.
 func (c *Client) send(ctx context.Context, stream masterv1.ApplicationMaster_AllocateClient) {
 	for {
-		if request := c.outbox.next(); request != nil {
+		for request := c.outbox.next(); request != nil; request = c.outbox.next() {
 			if err := stream.Send(request); err != nil {
 				return
 			}

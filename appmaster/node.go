@@ -206,6 +206,9 @@ func (c *Client) Start(ctx context.Context, allocation *masterv1.Allocation, spe
 	return answer.GetStatus(), nil
 }
 
+// maxAnswer is how much a server may say at once.
+const maxAnswer = 64 << 20
+
 // dial makes a connection that costs little memory and comes back soon after its server does.
 func (c Config) dial(address string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	dialer := c.Dial
@@ -223,6 +226,8 @@ func (c Config) dial(address string, options ...grpc.DialOption) (*grpc.ClientCo
 		grpc.WithWriteBufferSize(4<<10),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0),
+		// All containers of the largest app, with the specs of its versions.
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           grpcbackoff.Config{BaseDelay: retry.Min, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retry.Max},
 			MinConnectTimeout: 5 * time.Second,

@@ -163,46 +163,55 @@ func (o *outbox) reset() {
 	})
 }
 
-// next is the request that says all that is due, or nil when nothing is. What was changed together is sent together.
+// mostItems is how many asks, releases and reports the ResourceManager takes with one request.
+const mostItems = 500
+
+// next is the request that says all that is due, or nil when nothing is. What was changed together is sent together, unless it
+// is too much for one request: then the rest follows in the next ones, and what sums it up comes last.
 func (o *outbox) next() *masterv1.AllocateRequest {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	sequence := o.sequence + 1
 	request := &masterv1.AllocateRequest{Sequence: sequence}
-	due := !o.greeted
+	room := mostItems
 	byPlace := func(a, b *askEntry) int { return cmp.Compare(a.place, b.place) }
 	for _, entry := range slices.SortedFunc(maps.Values(o.asks), byPlace) {
-		if entry.sequence == 0 {
+		if entry.sequence == 0 && room > 0 {
 			entry.sequence = sequence
 			request.Asks = append(request.Asks, entry.ask)
-			due = true
+			room--
 		}
 	}
+	request.Release = unsent(o.releases, sequence, &room)
 	for _, id := range slices.Sorted(maps.Keys(o.instances)) {
-		if entry := o.instances[id]; !entry.sent {
+		if entry := o.instances[id]; !entry.sent && room > 0 {
 			entry.sent = true
 			request.Instances = append(request.Instances, entry.report)
-			due = true
+			room--
 		}
 	}
-	request.Release, due = unsent(o.releases, sequence, due)
-	request.GoneInstances, due = unsent(o.gone, sequence, due)
-	if o.rollout.take(sequence) {
-		request.Rollout, due = o.rollout.value, true
-	}
-	if o.revert.take(sequence) {
-		request.Revert, due = o.revert.value, true
-	}
-	if o.memo.take(sequence) {
-		request.Memo, due = o.memo.value, true
-	}
-	if o.observed.take(sequence) {
-		due = true
+	request.GoneInstances = unsent(o.gone, sequence, &room)
+	due := !o.greeted || room < mostItems
+	if room > 0 {
+		if o.rollout.take(sequence) {
+			request.Rollout, due = o.rollout.value, true
+		}
+		if o.revert.take(sequence) {
+			request.Revert, due = o.revert.value, true
+		}
+		if o.memo.take(sequence) {
+			request.Memo, due = o.memo.value, true
+		}
+		if o.observed.take(sequence) {
+			due = true
+		}
 	}
 	if !due {
 		return nil
 	}
-	request.ObservedVersion, request.ObservedGeneration = o.observed.value.version, o.observed.value.generation
+	if o.observed.sequence != 0 {
+		request.ObservedVersion, request.ObservedGeneration = o.observed.value.version, o.observed.value.generation
+	}
 	o.sequence, o.greeted = sequence, true
 	return request
 }
@@ -238,14 +247,14 @@ func (e *entry[T]) drop(applied int64) {
 	}
 }
 
-func unsent(sequences map[string]int64, sequence int64, due bool) ([]string, bool) {
+func unsent(sequences map[string]int64, sequence int64, room *int) []string {
 	var ids []string
-	for id, carried := range sequences {
-		if carried == 0 {
+	for _, id := range slices.Sorted(maps.Keys(sequences)) {
+		if sequences[id] == 0 && *room > 0 {
 			sequences[id] = sequence
 			ids = append(ids, id)
+			*room--
 		}
 	}
-	slices.Sort(ids)
-	return ids, due || len(ids) > 0
+	return ids
 }

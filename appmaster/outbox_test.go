@@ -26,3 +26,42 @@ func TestAsksMadeTogetherGoOutInTheOrderInWhichTheyWereMade(t *testing.T) {
 		o.reset()
 	}
 }
+
+// What is too much for one request goes out in several: everything once, and what sums it up with the last of them.
+func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
+	o := newOutbox()
+	for number := range 1200 {
+		o.setAsk(&masterv1.Ask{Id: fmt.Sprintf("ask-%d", number), Count: 1})
+		o.reportInstance(&masterv1.InstanceReport{Id: fmt.Sprintf("web-%d", number)})
+		o.release(fmt.Sprintf("container-%d", number))
+		o.forgetInstance(fmt.Sprintf("old-%d", number))
+	}
+	o.change(func() {
+		o.rollout.put(&masterv1.RolloutReport{Version: 2})
+		o.observed.put(observed{version: 2, generation: 3})
+	})
+	said := map[string]int{}
+	for request := o.next(); request != nil; request = o.next() {
+		ids := slices.Concat(request.GetRelease(), request.GetGoneInstances())
+		for _, ask := range request.GetAsks() {
+			ids = append(ids, ask.GetId())
+		}
+		for _, report := range request.GetInstances() {
+			ids = append(ids, report.GetId())
+		}
+		if len(ids) > mostItems {
+			t.Errorf("a request has %d items", len(ids))
+		}
+		for _, id := range ids {
+			said[id]++
+		}
+		if sums := request.GetRollout() != nil; sums != (len(said) == 4800) || sums != (request.GetObservedGeneration() == 3) {
+			t.Errorf("after %d items: %v, generation %d", len(said), request.GetRollout(), request.GetObservedGeneration())
+		}
+	}
+	for id, times := range said {
+		if times != 1 {
+			t.Errorf("%s was said %d times", id, times)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -171,18 +172,22 @@ func (z *zone) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App,
 	if err := a.notRemoving(); err != nil {
 		return nil, err
 	}
-	spec := proto.CloneOf(a.record.GetSpec())
-	role, err := chooseRole(spec, request.GetRole())
+	after := proto.CloneOf(a.record.GetSpec())
+	role, err := chooseRole(after, request.GetRole())
 	if err != nil {
 		return nil, err
 	}
 	if role.GetInstances() == request.GetInstances() {
 		return z.viewApp(a), nil
 	}
-	z.tell(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
-		"%s is scaled from %d to %d instances", a.record.GetName(), role.GetInstances(), request.GetInstances())})
+	before := role.GetInstances()
 	role.Instances = request.GetInstances()
-	z.setSpec(a, spec)
+	if err := spec.CheckInstances(after); err != nil {
+		return nil, fmt.Errorf("app %s: %w", after.GetName(), err)
+	}
+	z.tell(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
+		"%s is scaled from %d to %d instances", a.record.GetName(), before, request.GetInstances())})
+	z.setSpec(a, after)
 	z.wish(a)
 	return z.viewApp(a), nil
 }
@@ -337,6 +342,9 @@ func (z *zone) emptied(a *app) {
 	z.after(func() { z.registry.KnowApp(a.record.GetName(), "") })
 	for _, c := range sortedContainers(a.containers) {
 		z.dropContainer(c)
+	}
+	for _, version := range a.record.GetVersions() {
+		z.forget(kindVersion, versionKey(a, version))
 	}
 	z.forget(kindMemo, a.id.String())
 	z.forget(kindApp, a.id.String())

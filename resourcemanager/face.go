@@ -328,7 +328,7 @@ type masterStream struct {
 	stream[*masterv1.AllocateResponse]
 	rm     *ResourceManager
 	bearer string
-	// unstored holds one token for each request that is on its way to the store.
+	// unstored holds the tokens of the requests that are on their way to the store.
 	unstored chan struct{}
 }
 
@@ -336,17 +336,31 @@ type masterStream struct {
 // to one request a commit.
 const mostUnstored = 64
 
+// weightOf is how many tokens a request takes: a large one takes nearly all, so that what a master can have the loop look at
+// in one turn does not grow with the number of its requests.
+func weightOf(request *masterv1.AllocateRequest) int {
+	items := len(request.GetAsks()) + len(request.GetRelease()) + len(request.GetInstances()) + len(request.GetGoneInstances())
+	return min(1+items*mostUnstored/service.MostItems, mostUnstored)
+}
+
 // Allocate implements service.MasterStream. A request that is refused ends the stream, and none after it is applied.
 func (s *masterStream) Allocate(ctx context.Context, request *masterv1.AllocateRequest) error {
-	select {
-	case s.unstored <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-s.rm.stopped:
-		return errStopped
+	weight := weightOf(request)
+	for range weight {
+		select {
+		case s.unstored <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.rm.stopped:
+			return errStopped
+		}
 	}
 	s.rm.post(func(z *zone) {
-		z.after(func() { <-s.unstored })
+		z.after(func() {
+			for range weight {
+				<-s.unstored
+			}
+		})
 		if err := z.allocate(s.bearer, s.mailbox, request); err != nil {
 			z.refuseStream(s.bearer, s.mailbox, err)
 		}

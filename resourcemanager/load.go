@@ -173,6 +173,9 @@ func (z *zone) loadApps(memory store.Store) error {
 	if err != nil {
 		return err
 	}
+	if err := z.loadVersions(memory); err != nil {
+		return err
+	}
 	for _, a := range z.sortedApps() {
 		spec := a.record.GetSpec()
 		z.apply(scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true})
@@ -183,6 +186,24 @@ func (z *zone) loadApps(memory store.Store) error {
 		}
 		return nil
 	})
+}
+
+// loadVersions gives every app its versions, which come in the order of their numbers, and the spec of the last one.
+func (z *zone) loadVersions(memory store.Store) error {
+	err := loadRecords(memory, kindVersion, func(record *storev1.Version) error {
+		if a := z.appOf(record.GetAppId()); a != nil {
+			record.Version.Current = record.GetVersion().GetVersion() == a.record.GetVersion()
+			a.record.Versions = append(a.record.Versions, record.GetVersion())
+			a.record.Spec = record.GetVersion().GetSpec()
+		}
+		return nil
+	})
+	for _, a := range z.sortedApps() {
+		if versions := a.record.GetVersions(); len(versions) == 0 || !versions[len(versions)-1].GetCurrent() {
+			return errors.Join(err, fmt.Errorf("version %d of app %s is not there", a.record.GetVersion(), a.record.GetName()))
+		}
+	}
+	return err
 }
 
 func (z *zone) appOf(text string) *app {

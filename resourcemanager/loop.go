@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
@@ -122,6 +123,7 @@ func open[S interface{ Close() }](ctx context.Context, rm *ResourceManager, do f
 const (
 	kindZone      store.Kind = "zone"
 	kindApp       store.Kind = "app"
+	kindVersion   store.Kind = "version"
 	kindMemo      store.Kind = "memo"
 	kindAsk       store.Kind = "ask"
 	kindInstance  store.Kind = "instance"
@@ -162,6 +164,9 @@ func (c *changes) pack() (store.Batch, error) {
 	for _, k := range c.order {
 		put := store.Put{Kind: k.kind, Key: k.key}
 		if record := c.records[k]; record != nil {
+			if app, ok := record.(*storev1.App); ok {
+				record = withoutVersions(app)
+			}
 			raw, err := proto.Marshal(record)
 			if err != nil {
 				return batch, fmt.Errorf("encode the %s record %q: %w", k.kind, k.key, err)

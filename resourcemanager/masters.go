@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -163,6 +164,9 @@ func (z *zone) allocate(bearer string, stream *mailbox[*masterv1.AllocateRespons
 	if len(request.GetMemo()) > maxMemo {
 		return fmt.Errorf("the memo has %d bytes, at most %d can be saved: %w", len(request.GetMemo()), maxMemo, errdefs.ErrInvalidArgument)
 	}
+	if err := a.bounded(request); err != nil {
+		return err
+	}
 	asks, err := z.readAsks(a, request.GetAsks())
 	if err != nil {
 		return err
@@ -196,6 +200,43 @@ func (z *zone) allocate(bearer string, stream *mailbox[*masterv1.AllocateRespons
 		z.revert(a, revert)
 	}
 	z.say(a).AppliedSequence = request.GetSequence()
+	return nil
+}
+
+// What a master may have said in all: twice the instances of the largest app, of which a rollout may double as many.
+const (
+	mostInstances = 2*spec.MaxInstances + 1000
+	mostAsked     = mostInstances
+)
+
+// bounded says what with a request would be too much of an app.
+func (a *app) bounded(request *masterv1.AllocateRequest) error {
+	instances := len(a.instances)
+	for _, report := range request.GetInstances() {
+		if a.instances[report.GetId()] == nil {
+			instances++
+		}
+	}
+	if instances > mostInstances && len(request.GetInstances()) > 0 {
+		return fmt.Errorf("%s would have %d instances, and the most is %d: %w", a.record.GetName(), instances, mostInstances, errdefs.ErrInvalidArgument)
+	}
+	if len(request.GetAsks()) == 0 {
+		return nil
+	}
+	asked := map[string]int32{}
+	for name, known := range a.asks {
+		asked[name] = known.GetAsk().GetCount()
+	}
+	for _, ask := range request.GetAsks() {
+		asked[ask.GetId()] = ask.GetCount()
+	}
+	sum := int64(len(asked))
+	for _, count := range asked {
+		sum += int64(max(0, count-1))
+	}
+	if sum > mostAsked {
+		return fmt.Errorf("the asks of %s are for %d containers together, and the most is %d: %w", a.record.GetName(), sum, mostAsked, errdefs.ErrInvalidArgument)
+	}
 	return nil
 }
 
@@ -306,9 +347,9 @@ func (z *zone) setRollout(a *app, after *apiv1.Rollout) {
 	switch state := after.GetState(); {
 	case after.GetVersion() != r.GetVersion():
 	case state == apiv1.Rollout_FAILED:
-		a.fell(after.GetReason())
+		z.fell(a, after.GetReason())
 	case state == apiv1.Rollout_DONE, state == apiv1.Rollout_REVERTED:
-		a.cameUp()
+		z.cameUp(a)
 		if r.GetPaused() {
 			// The next one is not held because this one was.
 			r.Paused = false

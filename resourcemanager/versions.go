@@ -6,16 +6,22 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/distribution"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 )
 
-// keepVersions is how many versions before the present one are kept.
-const keepVersions = 20
+// keepVersions is how many versions before the present one are kept, and keepBytes how large they may be together: a master
+// and whoever asks for an app's history are sent all of them in one message.
+const (
+	keepVersions = 20
+	keepBytes    = 2 << 20
+)
 
 // needsNewInstances reports whether running instances of the one spec do not serve for the other.
 func needsNewInstances(before, after *apiv1.AppSpec) bool {
@@ -49,14 +55,57 @@ func (z *zone) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 		}
 		versions = append(versions, version)
 	}
-	versions = append(versions, &apiv1.AppHistory_Version{
+	r.Versions = append(versions, &apiv1.AppHistory_Version{
 		Version: r.GetVersion(), CreatedAt: timestamppb.New(z.now), Cause: cause, Spec: spec, Current: true,
 	})
-	r.Versions = versions[max(0, len(versions)-1-keepVersions):]
+	z.saveVersion(a)
+	z.dropVersions(a)
 	if r.GetVersion() > 1 {
 		z.tell(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
 	}
 	z.appChanged(a)
+}
+
+// saveVersion writes the present version down.
+func (z *zone) saveVersion(a *app) {
+	versions := a.record.GetVersions()
+	version := versions[len(versions)-1]
+	z.save(kindVersion, versionKey(a, version), &storev1.Version{AppId: a.id.String(), Version: version})
+}
+
+// dropVersions forgets the oldest versions that are too many or too large. What a revert would go back to stays.
+func (z *zone) dropVersions(a *app) {
+	var kept []*apiv1.AppHistory_Version
+	count, size := 0, 0
+	for _, version := range slices.Backward(a.record.GetVersions()) {
+		count++
+		size += proto.Size(version)
+		if version.GetCurrent() || version.GetVersion() == a.record.GetGoodVersion() || count <= 1+keepVersions && size <= keepBytes {
+			kept = append(kept, version)
+			continue
+		}
+		z.forget(kindVersion, versionKey(a, version))
+	}
+	slices.Reverse(kept)
+	a.record.Versions = kept
+}
+
+// versionKey orders the versions of an app by their numbers.
+func versionKey(a *app, version *apiv1.AppHistory_Version) string {
+	return fmt.Sprintf("%s/%010d", a.id, version.GetVersion())
+}
+
+// withoutVersions is what of an app is written with every change.
+func withoutVersions(record *storev1.App) *storev1.App {
+	written := &storev1.App{}
+	fields := record.ProtoReflect().Descriptor().Fields()
+	record.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		if field != fields.ByName("spec") && field != fields.ByName("versions") {
+			written.ProtoReflect().Set(field, value)
+		}
+		return true
+	})
+	return written
 }
 
 // setSpec changes what is wanted without a new version.
@@ -67,19 +116,20 @@ func (z *zone) setSpec(a *app, spec *apiv1.AppSpec) {
 	last := proto.CloneOf(r.GetVersions()[len(r.GetVersions())-1])
 	last.Spec = spec
 	r.Versions[len(r.GetVersions())-1] = last
+	z.saveVersion(a)
 	z.appChanged(a)
 }
 
 // cameUp notes that all of the present version ran, and counted.
-func (a *app) cameUp() {
+func (z *zone) cameUp(a *app) {
 	a.record.GoodVersion = a.record.GetVersion()
-	a.judged(true, "")
+	z.judged(a, true, "")
 }
 
 // fell notes that the present version failed. One that had come up did not hold.
-func (a *app) fell(reason string) {
+func (z *zone) fell(a *app, reason string) {
 	r := a.record
-	a.judged(r.GetVersions()[len(r.GetVersions())-1].GetCameUp(), reason)
+	z.judged(a, r.GetVersions()[len(r.GetVersions())-1].GetCameUp(), reason)
 	if r.GetGoodVersion() == r.GetVersion() {
 		r.GoodVersion = 0
 		for _, version := range r.GetVersions() {
@@ -91,7 +141,7 @@ func (a *app) fell(reason string) {
 }
 
 // judged notes in the history what became of the present version.
-func (a *app) judged(cameUp bool, failure string) {
+func (z *zone) judged(a *app, cameUp bool, failure string) {
 	r := a.record
 	i := len(r.GetVersions()) - 1
 	if r.GetVersions()[i].GetCameUp() == cameUp && r.GetVersions()[i].GetFailure() == failure {
@@ -101,6 +151,7 @@ func (a *app) judged(cameUp bool, failure string) {
 	last.CameUp, last.Failure = cameUp, failure
 	r.Versions = slices.Clone(r.GetVersions())
 	r.Versions[i] = last
+	z.saveVersion(a)
 }
 
 // held reports whether a version came up, and did not fail after it.
@@ -196,7 +247,7 @@ func (z *zone) revert(a *app, revert *masterv1.Revert) {
 	if revert.GetFromVersion() != r.GetVersion() || a.ending() {
 		return // overtaken by another wish
 	}
-	a.fell(revert.GetReason())
+	z.fell(a, revert.GetReason())
 	z.appChanged(a)
 	refuse := func(why string) {
 		z.tell(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})

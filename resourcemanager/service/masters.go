@@ -27,6 +27,9 @@ func (s *masters) Register(ctx context.Context, request *masterv1.RegisterReques
 	if err != nil {
 		return nil, wire.Status(err)
 	}
+	if len(request.GetTrackingUrl()) > mostURL {
+		return nil, wire.Status(invalid("the tracking URL has %d characters, and the most is %d", len(request.GetTrackingUrl()), mostURL))
+	}
 	response, err := s.loop.RegisterMaster(ctx, bearer, request)
 	return response, wire.Status(err)
 }
@@ -46,6 +49,9 @@ func (s *masters) Allocate(stream grpc.BidiStreamingServer[masterv1.AllocateRequ
 			for {
 				request, err := stream.Recv()
 				if err != nil {
+					return err
+				}
+				if err := checkAllocate(request); err != nil {
 					return err
 				}
 				if err := answers.Allocate(ctx, request); err != nil {

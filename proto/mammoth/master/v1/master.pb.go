@@ -634,6 +634,7 @@ func (x *RolloutReport) GetPercent() int32 {
 	return 0
 }
 
+// AllocateRequest has at most 500 asks, releases and reports; more are sent with further requests.
 type AllocateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Rises by one with every request of a stream.

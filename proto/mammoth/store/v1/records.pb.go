@@ -112,11 +112,12 @@ func (x *Zone) GetBalancers() []string {
 	return nil
 }
 
+// App is written with every change, so that what may be large in it, its versions, has records of its own.
 type App struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// What is wanted now, complete with defaults and digests.
+	// What is wanted now, complete with defaults and digests: that of the last version. Not written.
 	Spec               *v11.AppSpec           `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
 	Version            int32                  `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
 	Generation         int64                  `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
@@ -124,7 +125,7 @@ type App struct {
 	State              v11.App_State          `protobuf:"varint,7,opt,name=state,proto3,enum=mammoth.api.v1.App_State" json:"state,omitempty"`
 	Reason             string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
 	CreatedAt          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// Oldest first; the last is the present one.
+	// Oldest first; the last is the present one. Not written.
 	Versions []*v11.AppHistory_Version `protobuf:"bytes,10,rep,name=versions,proto3" json:"versions,omitempty"`
 	// The present version came from a revert.
 	Reverted bool `protobuf:"varint,11,opt,name=reverted,proto3" json:"reverted,omitempty"`
@@ -344,6 +345,60 @@ func (x *App) GetWaiting() []*v11.Waiting {
 	return nil
 }
 
+// Version is one version of an app.
+type Version struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	AppId string                 `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	// Which one is the present one follows from the numbers.
+	Version       *v11.AppHistory_Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Version) Reset() {
+	*x = Version{}
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Version) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Version) ProtoMessage() {}
+
+func (x *Version) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Version.ProtoReflect.Descriptor instead.
+func (*Version) Descriptor() ([]byte, []int) {
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Version) GetAppId() string {
+	if x != nil {
+		return x.AppId
+	}
+	return ""
+}
+
+func (x *Version) GetVersion() *v11.AppHistory_Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
 // Attempt is the newest run of an app's master.
 type Attempt struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -362,7 +417,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +429,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +442,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{2}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Attempt) GetNumber() int32 {
@@ -460,7 +515,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +527,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +540,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{3}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Ask) GetAppId() string {
@@ -527,7 +582,7 @@ type Memo struct {
 
 func (x *Memo) Reset() {
 	*x = Memo{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +594,7 @@ func (x *Memo) String() string {
 func (*Memo) ProtoMessage() {}
 
 func (x *Memo) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +607,7 @@ func (x *Memo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memo.ProtoReflect.Descriptor instead.
 func (*Memo) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{4}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Memo) GetAppId() string {
@@ -582,7 +637,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +649,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +662,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{5}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Instance) GetAppId() string {
@@ -666,7 +721,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -678,7 +733,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -691,7 +746,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{6}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Container) GetLease() *v13.Lease {
@@ -802,7 +857,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +869,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +882,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{7}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Node) GetId() string {
@@ -937,7 +992,7 @@ type Queues struct {
 
 func (x *Queues) Reset() {
 	*x = Queues{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1004,7 @@ func (x *Queues) String() string {
 func (*Queues) ProtoMessage() {}
 
 func (x *Queues) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1017,7 @@ func (x *Queues) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queues.ProtoReflect.Descriptor instead.
 func (*Queues) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{8}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Queues) GetQueues() []*v11.QueueSpec {
@@ -992,7 +1047,7 @@ type Contract struct {
 
 func (x *Contract) Reset() {
 	*x = Contract{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1059,7 @@ func (x *Contract) String() string {
 func (*Contract) ProtoMessage() {}
 
 func (x *Contract) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1072,7 @@ func (x *Contract) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contract.ProtoReflect.Descriptor instead.
 func (*Contract) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Contract) GetSpec() *v11.ContractSpec {
@@ -1109,7 +1164,10 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x06paused\x18\x1e \x01(\bR\x06paused\x12%\n" +
 	"\x0ecanary_percent\x18\x1f \x01(\x05R\rcanaryPercent\x12\x12\n" +
 	"\x04user\x18( \x01(\tR\x04user\x121\n" +
-	"\awaiting\x18) \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\"\xf3\x02\n" +
+	"\awaiting\x18) \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\"^\n" +
+	"\aVersion\x12\x15\n" +
+	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12<\n" +
+	"\aversion\x18\x02 \x01(\v2\".mammoth.api.v1.AppHistory.VersionR\aversion\"\xf3\x02\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.Master.StateR\x05state\x12!\n" +
@@ -1196,85 +1254,87 @@ func file_mammoth_store_v1_records_proto_rawDescGZIP() []byte {
 	return file_mammoth_store_v1_records_proto_rawDescData
 }
 
-var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Zone)(nil),                   // 0: mammoth.store.v1.Zone
 	(*App)(nil),                    // 1: mammoth.store.v1.App
-	(*Attempt)(nil),                // 2: mammoth.store.v1.Attempt
-	(*Ask)(nil),                    // 3: mammoth.store.v1.Ask
-	(*Memo)(nil),                   // 4: mammoth.store.v1.Memo
-	(*Instance)(nil),               // 5: mammoth.store.v1.Instance
-	(*Container)(nil),              // 6: mammoth.store.v1.Container
-	(*Node)(nil),                   // 7: mammoth.store.v1.Node
-	(*Queues)(nil),                 // 8: mammoth.store.v1.Queues
-	(*Contract)(nil),               // 9: mammoth.store.v1.Contract
-	nil,                            // 10: mammoth.store.v1.Node.AttributesEntry
-	(*v1.TokenKey)(nil),            // 11: mammoth.tracker.v1.TokenKey
-	(*v11.AppSpec)(nil),            // 12: mammoth.api.v1.AppSpec
-	(v11.App_State)(0),             // 13: mammoth.api.v1.App.State
-	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
-	(*v11.AppHistory_Version)(nil), // 15: mammoth.api.v1.AppHistory.Version
-	(*v11.Rollout)(nil),            // 16: mammoth.api.v1.Rollout
-	(*v11.Waiting)(nil),            // 17: mammoth.api.v1.Waiting
-	(v11.Master_State)(0),          // 18: mammoth.api.v1.Master.State
-	(*v12.Ask)(nil),                // 19: mammoth.master.v1.Ask
-	(*v12.InstanceReport)(nil),     // 20: mammoth.master.v1.InstanceReport
-	(*v13.Lease)(nil),              // 21: mammoth.core.v1.Lease
-	(*v13.ContainerStatus)(nil),    // 22: mammoth.core.v1.ContainerStatus
-	(v13.Exit_Reason)(0),           // 23: mammoth.core.v1.Exit.Reason
-	(*durationpb.Duration)(nil),    // 24: google.protobuf.Duration
-	(*v13.Resources)(nil),          // 25: mammoth.core.v1.Resources
-	(*v13.NodeHealth)(nil),         // 26: mammoth.core.v1.NodeHealth
-	(v11.NodeState)(0),             // 27: mammoth.api.v1.NodeState
-	(*v11.QueueSpec)(nil),          // 28: mammoth.api.v1.QueueSpec
-	(*v11.ContractSpec)(nil),       // 29: mammoth.api.v1.ContractSpec
-	(*v11.Ledger)(nil),             // 30: mammoth.api.v1.Ledger
-	(*v13.Attribute)(nil),          // 31: mammoth.core.v1.Attribute
+	(*Version)(nil),                // 2: mammoth.store.v1.Version
+	(*Attempt)(nil),                // 3: mammoth.store.v1.Attempt
+	(*Ask)(nil),                    // 4: mammoth.store.v1.Ask
+	(*Memo)(nil),                   // 5: mammoth.store.v1.Memo
+	(*Instance)(nil),               // 6: mammoth.store.v1.Instance
+	(*Container)(nil),              // 7: mammoth.store.v1.Container
+	(*Node)(nil),                   // 8: mammoth.store.v1.Node
+	(*Queues)(nil),                 // 9: mammoth.store.v1.Queues
+	(*Contract)(nil),               // 10: mammoth.store.v1.Contract
+	nil,                            // 11: mammoth.store.v1.Node.AttributesEntry
+	(*v1.TokenKey)(nil),            // 12: mammoth.tracker.v1.TokenKey
+	(*v11.AppSpec)(nil),            // 13: mammoth.api.v1.AppSpec
+	(v11.App_State)(0),             // 14: mammoth.api.v1.App.State
+	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
+	(*v11.AppHistory_Version)(nil), // 16: mammoth.api.v1.AppHistory.Version
+	(*v11.Rollout)(nil),            // 17: mammoth.api.v1.Rollout
+	(*v11.Waiting)(nil),            // 18: mammoth.api.v1.Waiting
+	(v11.Master_State)(0),          // 19: mammoth.api.v1.Master.State
+	(*v12.Ask)(nil),                // 20: mammoth.master.v1.Ask
+	(*v12.InstanceReport)(nil),     // 21: mammoth.master.v1.InstanceReport
+	(*v13.Lease)(nil),              // 22: mammoth.core.v1.Lease
+	(*v13.ContainerStatus)(nil),    // 23: mammoth.core.v1.ContainerStatus
+	(v13.Exit_Reason)(0),           // 24: mammoth.core.v1.Exit.Reason
+	(*durationpb.Duration)(nil),    // 25: google.protobuf.Duration
+	(*v13.Resources)(nil),          // 26: mammoth.core.v1.Resources
+	(*v13.NodeHealth)(nil),         // 27: mammoth.core.v1.NodeHealth
+	(v11.NodeState)(0),             // 28: mammoth.api.v1.NodeState
+	(*v11.QueueSpec)(nil),          // 29: mammoth.api.v1.QueueSpec
+	(*v11.ContractSpec)(nil),       // 30: mammoth.api.v1.ContractSpec
+	(*v11.Ledger)(nil),             // 31: mammoth.api.v1.Ledger
+	(*v13.Attribute)(nil),          // 32: mammoth.core.v1.Attribute
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
-	11, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
-	12, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	13, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
-	14, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	15, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	14, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
-	16, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	2,  // 7: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
-	14, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
-	14, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	14, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	17, // 11: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	18, // 12: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	14, // 13: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	14, // 14: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	14, // 15: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	19, // 16: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	20, // 17: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	14, // 18: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	14, // 19: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	21, // 20: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	22, // 21: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	23, // 22: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	14, // 23: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	14, // 24: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	24, // 25: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	25, // 26: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	10, // 27: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	26, // 28: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	27, // 29: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	14, // 30: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	28, // 31: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	29, // 32: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	14, // 33: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	14, // 34: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	14, // 35: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	30, // 36: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	31, // 37: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	12, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
+	13, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	14, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
+	15, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	16, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	15, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
+	17, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	3,  // 7: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
+	15, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
+	15, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
+	15, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	18, // 11: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	16, // 12: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
+	19, // 13: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	15, // 14: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
+	15, // 15: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	15, // 16: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	20, // 17: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	21, // 18: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	15, // 19: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	15, // 20: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	22, // 21: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	23, // 22: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	24, // 23: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	15, // 24: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	15, // 25: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	25, // 26: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	26, // 27: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	11, // 28: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	27, // 29: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	28, // 30: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	15, // 31: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	29, // 32: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	30, // 33: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	15, // 34: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	15, // 35: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	15, // 36: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	31, // 37: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	32, // 38: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }
@@ -1288,7 +1348,7 @@ func file_mammoth_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_store_v1_records_proto_rawDesc), len(file_mammoth_store_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
