@@ -34,7 +34,8 @@ func essence(spec *apiv1.AppSpec) *apiv1.AppSpec {
 	spec.Queue, spec.Priority = "", 0
 	for _, role := range spec.GetRoles() {
 		role.Instances, role.Schedule = 0, nil
-		role.Update, role.Restart, role.Stop, role.Expose = nil, nil, nil, nil
+		role.Update, role.Restart, role.Expose = nil, nil, nil
+		role.Stop = &apiv1.StopPolicy{Signal: role.GetStop().GetSignal()}
 		if role.GetImageDigest() != "" {
 			role.Image = "" // two names of one image
 		}

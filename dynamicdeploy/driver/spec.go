@@ -119,7 +119,7 @@ func containerOf(app, registry string, spec *apiv1.RoleSpec, start plan.Start) *
 		Image:   imageOf(spec),
 		Command: spec.GetCommand(), Args: spec.GetArgs(), Env: env,
 		WorkingDir: spec.GetWorkingDir(), User: spec.GetUser(), Network: spec.GetNetwork(), Ports: spec.GetPorts(),
-		Health: spec.GetHealth(), Pids: spec.GetPids(), StopGrace: spec.GetStop().GetGrace(), ReadOnlyRoot: spec.GetReadOnlyRoot(),
+		Health: spec.GetHealth(), Pids: spec.GetPids(), StopGrace: spec.GetStop().GetGrace(), StopSignal: spec.GetStop().GetSignal(), ReadOnlyRoot: spec.GetReadOnlyRoot(),
 		Labels: map[string]string{
 			labelInstance: start.Instance, labelRole: spec.GetName(), labelVersion: strconv.Itoa(int(start.Version)),
 		},
@@ -176,7 +176,7 @@ func essence(spec *apiv1.RoleSpec) *apiv1.RoleSpec {
 		spec.Image = ""
 	}
 	spec.Instances, spec.Schedule, spec.Update, spec.Restart, spec.Expose = 0, nil, nil, nil, nil
-	spec.Stop = &apiv1.StopPolicy{Grace: spec.GetStop().GetGrace()}
+	spec.Stop = &apiv1.StopPolicy{Grace: spec.GetStop().GetGrace(), Signal: spec.GetStop().GetSignal()}
 	return spec
 }
 

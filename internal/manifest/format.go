@@ -170,6 +170,7 @@ func (m *mapping) policies(r *apiv1.RoleSpec) {
 	stop := &mapping{}
 	stop.duration("grace", r.GetStop().GetGrace())
 	stop.duration("drain", r.GetStop().GetDrain())
+	stop.text("signal", r.GetStop().GetSignal())
 	m.object("stop", stop)
 }
 

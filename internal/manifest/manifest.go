@@ -295,7 +295,8 @@ func (d *decoder) restart(n *yaml.Node, r *apiv1.RestartPolicy) {
 
 func (d *decoder) stop(n *yaml.Node, s *apiv1.StopPolicy) {
 	d.object(n, "stop", fields{
-		"grace": d.duration("grace", &s.Grace),
-		"drain": d.duration("drain", &s.Drain),
+		"grace":  d.duration("grace", &s.Grace),
+		"drain":  d.duration("drain", &s.Drain),
+		"signal": d.text("signal", &s.Signal),
 	})
 }

@@ -135,7 +135,7 @@ func drawPolicies(t *rapid.T, role *apiv1.RoleSpec) {
 		Window: drawDuration(t, time.Millisecond, spec.MaxWindow), MaxFailures: rapid.Int32Range(0, 1_000_000).Draw(t, "maxFailures"),
 		Backoff: drawDuration(t, time.Millisecond, time.Second), MaxBackoff: drawDuration(t, time.Second, spec.MaxBackoff),
 	}
-	role.Stop = &apiv1.StopPolicy{Grace: drawDuration(t, 0, spec.MaxGrace), Drain: drawDuration(t, 0, spec.MaxDrain)}
+	role.Stop = &apiv1.StopPolicy{Grace: drawDuration(t, 0, spec.MaxGrace), Drain: drawDuration(t, 0, spec.MaxDrain), Signal: rapid.SampledFrom([]string{"", "QUIT", "SIGUSR1", "3", "RTMIN+3"}).Draw(t, "signal")}
 }
 
 func drawDuration(t *rapid.T, least, most time.Duration) *durationpb.Duration {

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/mammoth-os/mammoth/internal/signal"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -63,6 +64,11 @@ func (c *checker) checkRestart(role *apiv1.RoleSpec) {
 	c.duration("restart.maxBackoff", restart.GetMaxBackoff(), time.Millisecond, MaxBackoff)
 	if first, longest := restart.GetBackoff().AsDuration(), restart.GetMaxBackoff().AsDuration(); longest < first {
 		c.fail("restart.maxBackoff", "maxBackoff (%s) is shorter than backoff (%s), the first wait", short(longest), short(first))
+	}
+	if text := stop.GetSignal(); text != "" && c.plain("stop.signal", "signal", text, maxPortTag) {
+		if _, err := signal.Number(text); err != nil {
+			c.fail("stop.signal", "%v", err)
+		}
 	}
 	c.duration("stop.grace", stop.GetGrace(), 0, MaxGrace)
 	c.duration("stop.drain", stop.GetDrain(), 0, MaxDrain)

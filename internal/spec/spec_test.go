@@ -30,7 +30,7 @@ func full() *apiv1.AppSpec {
 			Http: &apiv1.Expose_Http{Host: "a.test", Path: "/a", Port: "http", Hosts: []string{"b.test"}, Paths: []string{"/b"}, Certificate: "c", StickyCookie: "d"},
 			Tcp:  []*apiv1.Expose_Tcp{{Listen: 2000, Port: "http"}},
 		},
-		WorkingDir: "/srv", User: "1000:1000",
+		WorkingDir: "/srv", User: "1000:1000", Stop: &apiv1.StopPolicy{Signal: "QUIT"},
 	}
 	worker := &apiv1.RoleSpec{
 		Name: "worker", Image: "worker:1",

@@ -27,7 +27,8 @@ type Runtime interface {
 	// one that ran and has ended is not run again, but returned with its Exit.
 	// On an error nothing is left behind, also when ctx ends in the middle.
 	Start(ctx context.Context, spec Spec) (Container, error)
-	// Stop sends SIGTERM, after grace SIGKILL, and returns when the whole process tree was seen gone.
+	// Stop sends the container's stop signal, after grace SIGKILL, and returns when the whole process tree was seen gone. A
+	// signal that cannot be sent is no reason not to kill.
 	// Stopping a container that has ended or never existed is not an error.
 	Stop(ctx context.Context, container id.Container, grace time.Duration) error
 	// Remove keeps the container's logs for Logs and deletes everything else of an ended container. Idempotent;
@@ -100,6 +101,8 @@ type Spec struct {
 
 	ReadOnlyRoot bool
 	StopGrace    time.Duration
+	// StopSignal asks it to end, as signal.Number reads it; empty is the image's own, else SIGTERM.
+	StopSignal string
 
 	// Place names what the containers of a system component that follow one another on a node share: a folder, which
 	// MAMMOTH_STATE names to them, and the processes that one of them leaves to the next. Empty is none. Only the process

@@ -13,6 +13,7 @@ import (
 	"github.com/docker/go-connections/nat"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/signal"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
@@ -216,6 +217,15 @@ func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (re
 	if err != nil {
 		return request{}, nil, err
 	}
+	stopSignal := ""
+	if spec.StopSignal != "" {
+		number, err := signal.Number(spec.StopSignal)
+		if err != nil {
+			settle()
+			return request{}, nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		stopSignal = strconv.Itoa(number)
+	}
 	config := &container.Config{
 		Image:      r.localName(spec.Image),
 		Entrypoint: spec.Command,
@@ -224,6 +234,7 @@ func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (re
 		WorkingDir: spec.WorkingDir,
 		User:       spec.User,
 		Labels:     r.labels(spec, ports),
+		StopSignal: stopSignal,
 		// The node probes; an engine that does too only starts processes in the container.
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 	}

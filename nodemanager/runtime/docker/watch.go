@@ -138,17 +138,21 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended, failed := r.client.ContainerWait(waiting, r.handle(key), container.WaitConditionNotRunning)
-	signal := "SIGTERM"
-	if grace <= 0 {
-		signal = "SIGKILL"
-	}
-	if gone, err := r.kill(ctx, key, signal); gone || err != nil {
+	kills := grace <= 0
+	if kills {
+		if gone, err := r.kill(ctx, key, "SIGKILL"); gone || err != nil {
+			return err
+		}
+	} else if gone, err := r.kill(ctx, key, r.stopSignal(ctx, key)); gone || errors.Is(err, errdefs.ErrUnavailable) {
 		return err
+	} else if err != nil {
+		// An engine refuses every signal but SIGKILL to a container whose own stop signal it does not know.
+		r.config.Logger.Warn("a container cannot be asked to end; it is killed after its grace", "container", key.String(), "error", err)
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	kill := timer.C
-	if signal == "SIGKILL" {
+	if kills {
 		kill = nil
 	}
 	for {
@@ -169,6 +173,15 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 			}
 		}
 	}
+}
+
+// stopSignal is what the container was created with, which is its image's if nobody said another.
+func (r *Runtime) stopSignal(ctx context.Context, key id.Container) string {
+	inspected, err := r.client.ContainerInspect(ctx, r.handle(key))
+	if err != nil || inspected.Config == nil || inspected.Config.StopSignal == "" {
+		return "SIGTERM"
+	}
+	return inspected.Config.StopSignal
 }
 
 // kill sends a signal to the container's first process. gone says that there was none to send to.

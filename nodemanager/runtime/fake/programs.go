@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/signal"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
@@ -22,6 +24,7 @@ import (
 //
 //	exit CODE                 ends at once
 //	serve                     runs until SIGTERM, then exits 0
+//	signals                   runs until it is asked to end, and prints the number of the signal
 //	ignore-term               runs until SIGKILL
 //	lines N, both, env        print and exit 0
 //	tick N MILLISECONDS       prints a line at a time
@@ -32,7 +35,7 @@ import (
 //	cat, tty                  for Exec
 func Builtin() []string {
 	return []string{
-		"exit", "serve", "ignore-term", "lines", "both", "env", "tick", "sleep",
+		"exit", "serve", "signals", "ignore-term", "lines", "both", "env", "tick", "sleep",
 		"memory", "memory-child", "disk", "disk-deleted", "fork", "cat", "tty",
 	}
 }
@@ -101,6 +104,12 @@ func builtin(ctx context.Context, spec runtime.Spec, words []string, out io.Writ
 			return 143
 		}
 		return int(number(2))
+	case "signals":
+		fmt.Fprintln(out, "waiting")
+		<-ctx.Done()
+		number, _ := signal.Number(cmp.Or(spec.StopSignal, "TERM"))
+		fmt.Fprintf(out, "got %d\n", number)
+		return 0
 	case "ignore-term":
 		fmt.Fprintln(out, "ignoring")
 		// SIGKILL ends the container without this function; it must not outlive it for ever, though.

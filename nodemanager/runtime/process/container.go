@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -249,8 +250,8 @@ func (c *container) stop(ctx context.Context, grace time.Duration) error {
 		return nil
 	}
 	if grace > 0 {
-		if err := c.signal(unix.SIGTERM); err != nil {
-			return err
+		if err := c.signal(unix.Signal(cmp.Or(c.state.StopSignal, int(unix.SIGTERM)))); err != nil {
+			c.runtime.config.Logger.Warn("a container cannot be asked to end; it is killed after its grace", "container", c.id.String(), "error", err)
 		}
 		timer := time.NewTimer(grace)
 		defer timer.Stop()

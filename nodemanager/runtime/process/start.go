@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/signal"
 	"github.com/mammoth-os/mammoth/nodemanager/cgroup"
 	"github.com/mammoth-os/mammoth/nodemanager/logs"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
@@ -49,6 +50,12 @@ func (r *Runtime) start(spec runtime.Spec) (*container, error) {
 	if err != nil {
 		return nil, err
 	}
+	stopSignal := 0
+	if spec.StopSignal != "" {
+		if stopSignal, err = signal.Number(spec.StopSignal); err != nil {
+			return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		}
+	}
 	owner, err := credential(spec.User)
 	if err != nil {
 		return nil, err
@@ -71,7 +78,7 @@ func (r *Runtime) start(spec runtime.Spec) (*container, error) {
 		runtime: r, dir: r.dir(spec.ID), ended: make(chan struct{}),
 		state: state{
 			ID: spec.ID.String(), AppName: spec.AppName, Attempt: spec.Attempt, Labels: maps.Clone(spec.Labels),
-			Ports: ports, User: spec.User, Place: spec.Place, DiskBytes: spec.DiskBytes, WorkingDir: r.workDir(spec.ID),
+			Ports: ports, User: spec.User, Place: spec.Place, StopSignal: stopSignal, DiskBytes: spec.DiskBytes, WorkingDir: r.workDir(spec.ID),
 		},
 		id: spec.ID,
 	}

@@ -29,6 +29,8 @@ type state struct {
 	User    string            `json:"user,omitempty"`
 	// Place is what it shares with those before and after it; may be empty.
 	Place string `json:"place,omitempty"`
+	// StopSignal asks it to end; zero is SIGTERM.
+	StopSignal int `json:"stopSignal,omitempty"`
 	// DiskBytes is the quota.
 	DiskBytes  int64  `json:"diskBytes"`
 	WorkingDir string `json:"workingDir"`

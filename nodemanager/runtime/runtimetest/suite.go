@@ -33,6 +33,7 @@ var cases = []testCase{
 	{"ExitCodes", exitCodes},
 	{"StopLetsItEnd", stopLets},
 	{"StopKillsAfterTheGrace", stopKills},
+	{"StopSendsTheSignalOfTheSpec", stopSignals},
 	{"StopOfTheEndedAndTheUnknown", stopNothing},
 	{"RemoveIsForTheEndedAndIdempotent", remove},
 	{"Environment", environment},
@@ -239,6 +240,21 @@ func stopKills(w *World) {
 	}
 	if found, ok := w.Find(spec.ID); !ok || found.Running || found.Exit == nil || found.Exit.Code != 137 || found.Exit.OOM {
 		w.Errorf("after the kill: %+v", found)
+	}
+}
+
+func stopSignals(w *World) {
+	for text, number := range map[string]string{"": "15", "SIGQUIT": "3", "RTMIN+3": "37"} {
+		spec := w.Spec("signals")
+		spec.StopSignal = text
+		w.Run(spec)
+		w.AwaitLine(spec.ID, "waiting")
+		if err := w.Stop(w.Context(), spec.ID, time.Minute); err != nil {
+			w.Fatal(err)
+		}
+		if got := w.Output(spec.ID, runtime.LogOptions{Tail: 1}); got != "got "+number {
+			w.Errorf("of a container with the stop signal %q the last words were %q", text, got)
+		}
 	}
 }
 

@@ -54,6 +54,11 @@ func run(command string, args []string) int {
 		fmt.Println("serving")
 		<-term
 		fmt.Println("terminated")
+	case "signals":
+		asked := make(chan os.Signal, 1)
+		signal.Notify(asked, unix.SIGTERM, unix.SIGQUIT, unix.Signal(37))
+		fmt.Println("waiting")
+		fmt.Printf("got %d\n", <-asked)
 	case "ignore-term":
 		signal.Ignore(unix.SIGTERM)
 		fmt.Println("ignoring")

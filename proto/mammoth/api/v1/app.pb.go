@@ -1307,9 +1307,13 @@ func (x *RestartPolicy) GetMaxBackoff() *durationpb.Duration {
 }
 
 type StopPolicy struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Grace         *durationpb.Duration   `protobuf:"bytes,1,opt,name=grace,proto3" json:"grace,omitempty"`
-	Drain         *durationpb.Duration   `protobuf:"bytes,2,opt,name=drain,proto3" json:"drain,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Between the signal and SIGKILL. Default 10s.
+	Grace *durationpb.Duration `protobuf:"bytes,1,opt,name=grace,proto3" json:"grace,omitempty"`
+	// Between the end of the routing and the signal. Default 10s with expose, else none.
+	Drain *durationpb.Duration `protobuf:"bytes,2,opt,name=drain,proto3" json:"drain,omitempty"`
+	// The signal that asks an instance to end, as in "SIGQUIT", "QUIT" or "3". Empty is the image's own, else SIGTERM.
+	Signal        string `protobuf:"bytes,3,opt,name=signal,proto3" json:"signal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1356,6 +1360,13 @@ func (x *StopPolicy) GetDrain() *durationpb.Duration {
 		return x.Drain
 	}
 	return nil
+}
+
+func (x *StopPolicy) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
 }
 
 // App is an installed app as it is now.
@@ -3581,11 +3592,12 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\fmax_failures\x18\x02 \x01(\x05R\vmaxFailures\x123\n" +
 	"\abackoff\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\abackoff\x12:\n" +
 	"\vmax_backoff\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"maxBackoff\"n\n" +
+	"maxBackoff\"\x86\x01\n" +
 	"\n" +
 	"StopPolicy\x12/\n" +
 	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12/\n" +
-	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\"\xee\x05\n" +
+	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x16\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xee\x05\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12/\n" +

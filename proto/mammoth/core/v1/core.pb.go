@@ -1181,11 +1181,13 @@ type ContainerSpec struct {
 	Health     *HealthCheck          `protobuf:"bytes,10,opt,name=health,proto3" json:"health,omitempty"`
 	// How many processes and threads. Zero is the node's default (1024).
 	Pids int64 `protobuf:"varint,11,opt,name=pids,proto3" json:"pids,omitempty"`
-	// Time between SIGTERM and SIGKILL. Default 10s.
+	// Time between the signal that asks it to end and SIGKILL. Default 10s.
 	StopGrace    *durationpb.Duration `protobuf:"bytes,12,opt,name=stop_grace,json=stopGrace,proto3" json:"stop_grace,omitempty"`
 	ReadOnlyRoot bool                 `protobuf:"varint,13,opt,name=read_only_root,json=readOnlyRoot,proto3" json:"read_only_root,omitempty"`
 	// Opaque to the node, kept with the container and reported back: instance, version, role.
-	Labels        map[string]string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The signal that asks it to end, as in "SIGQUIT" or "3". Empty is the image's own, else SIGTERM.
+	StopSignal    string `protobuf:"bytes,30,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1316,6 +1318,13 @@ func (x *ContainerSpec) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *ContainerSpec) GetStopSignal() string {
+	if x != nil {
+		return x.StopSignal
+	}
+	return ""
 }
 
 // Phase is one timed step on the way of a container to running: "download", "load", "run".
@@ -2440,7 +2449,7 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x04port\x18\x01 \x01(\tR\x04port\x1a \n" +
 	"\x04Exec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommandB\a\n" +
-	"\x05probe\"\xb3\x06\n" +
+	"\x05probe\"\xd4\x06\n" +
 	"\rContainerSpec\x12@\n" +
 	"\aruntime\x18\x01 \x01(\x0e2&.mammoth.core.v1.ContainerSpec.RuntimeR\aruntime\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -2458,7 +2467,9 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\n" +
 	"stop_grace\x18\f \x01(\v2\x19.google.protobuf.DurationR\tstopGrace\x12$\n" +
 	"\x0eread_only_root\x18\r \x01(\bR\freadOnlyRoot\x12B\n" +
-	"\x06labels\x18\x0e \x03(\v2*.mammoth.core.v1.ContainerSpec.LabelsEntryR\x06labels\x1a6\n" +
+	"\x06labels\x18\x0e \x03(\v2*.mammoth.core.v1.ContainerSpec.LabelsEntryR\x06labels\x12\x1f\n" +
+	"\vstop_signal\x18\x1e \x01(\tR\n" +
+	"stopSignal\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
