@@ -228,6 +228,9 @@ func (o *owner) runtimeSpec(h *held) runtime.Spec {
 		ReadOnlyRoot: spec.GetReadOnlyRoot(), StopGrace: h.core.Grace, StopSignal: spec.GetStopSignal(),
 		Place: placeOf(h),
 	}
+	if spec.GetWithoutArgs() && len(out.Args) == 0 {
+		out.Args = []string{}
+	}
 	if out.Pids == 0 {
 		out.Pids = defaults.Pids
 	}

@@ -187,7 +187,8 @@ func appText(w io.Writer, app *apiv1.App) error {
 	for _, role := range app.GetSpec().GetRoles() {
 		label, what := "image", fmt.Sprintf("%s (%s)", role.GetImage(), orDash(shortDigest(role.GetImageDigest())))
 		if role.GetImage() == "" {
-			label, what = "command", strings.Join(append(slices.Clone(role.GetCommand()), role.GetArgs()...), " ")
+			args, _ := spec.Args(role)
+			label, what = "command", strings.Join(append(slices.Clone(role.GetCommand()), args...), " ")
 		}
 		if role.GetName() != "" {
 			label = "role " + role.GetName()

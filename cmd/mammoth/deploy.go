@@ -10,7 +10,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,37 +39,47 @@ type deployFlags struct {
 	minHealthy                           string
 	maxSurge, maxUnavailable             int64
 	dryRun                               bool
-	wait                                 waiting
+	file                                 string
+	command                              []string
+	// args are what stands behind --, nil without one.
+	args []string
+	wait waiting
 }
 
 func (c *cli) deployCommand() *cobra.Command {
 	f := &deployFlags{}
 	cmd := &cobra.Command{
-		Use:   "deploy F.image|NAME:TAG|F.yaml|-",
+		Use:   "deploy F.image|NAME:TAG|F.yaml|- [-- ARGUMENT...]",
 		Short: "Deploy an image or a manifest as an app, or change an app",
 		Long: `Deploy makes an app of an image, of a name in the zone's store, or of a manifest.
 
-An image file (a "docker save" or OCI archive, or what "mammoth image pack" made; "-" is
-standard input) is uploaded first. When the app is there already, only what is given
+An image file (a "docker save" or OCI archive, or what "mammoth image pack" made) is
+uploaded first. "-" is standard input, which may be either; a manifest is YAML or JSON. When the app is there already, only what is given
 changes: a new image is a rollout, and quotas and counts stay as they were. A manifest
 replaces all of the app; flags given with it win over it. --strategy, --canary and
---exclusive hold for this one change; what the manifest says of updates holds again after it.`,
+--exclusive hold for this one change; what the manifest says of updates holds again after it.
+What stands behind -- are the program's arguments in place of the image's; nothing there is none.`,
 		Example: `  mammoth deploy hello.image --name web --instances 3 --cpu 0.5 --memory 64MiB --disk 64MiB \
       --port 8080 --health http:/healthz --wait
   mammoth deploy hello2.image --name web --wait
   mammoth deploy hello3.image --name web --canary 10%
   mammoth deploy web.yaml --dry-run`,
-		Args:              names("an image file, a NAME:TAG or a manifest"),
+		Args:              f.arguments,
 		ValidArgsFunction: c.completeDeploy,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			change, err := f.change(cmd.Flags().Changed)
 			if err != nil {
 				return err
 			}
+			if f.file != "" {
+				return c.deploy(cmd.Context(), f.file, f, change)
+			}
 			return c.deploy(cmd.Context(), args[0], f, change)
 		},
 	}
 	flags := cmd.Flags()
+	flags.StringVarP(&f.file, "file", "f", "", "a manifest, - for standard input")
+	flags.StringArrayVar(&f.command, "command", nil, "a word of what is run in place of the image's entry point; repeatable")
 	flags.StringVar(&f.name, "name", "", "the app's name (default: the image's)")
 	flags.Int64Var(&f.instances, "instances", 1, "how many instances to keep running")
 	flags.StringVar(&f.cpu, "cpu", resource.FormatCPU(defaults.CPUMillis), "cpu of each, in cores or as in 500m")
@@ -91,12 +100,27 @@ replaces all of the app; flags given with it win over it. --strategy, --canary a
 	flags.StringVar(&f.minHealthy, "min-healthy", "10s", "how long an instance has to be healthy before it counts, as in 10s or 0s")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only say what would be placed where, or why not")
 	f.wait.flags(cmd)
+	must(cmd.MarkFlagFilename("file", "yaml", "yml", "json"))
 	must(cmd.RegisterFlagCompletionFunc("name", c.completeApps))
 	must(cmd.RegisterFlagCompletionFunc("queue", c.completeQueues))
 	must(cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions([]string{"bridge", "host"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("strategy", cobra.FixedCompletions([]string{"rolling", "canary", "blue-green"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions([]string{"spread", "pack"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
+}
+
+// arguments takes what is to be deployed, and behind -- what its program is told.
+func (f *deployFlags) arguments(cmd *cobra.Command, args []string) error {
+	if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+		f.args, args = append([]string{}, args[dash:]...), args[:dash]
+	}
+	switch {
+	case f.file != "" && len(args) > 0:
+		return usagef("`%s` takes no %q beside -f %s; see `%s --help`", cmd.CommandPath(), args[0], f.file, cmd.CommandPath())
+	case f.file != "":
+		return nil
+	}
+	return names("an image file, a NAME:TAG or a manifest")(cmd, args)
 }
 
 // change checks what was typed and gives what applies the given flags to a spec, and tells whether there are any.
@@ -118,7 +142,13 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 		edits = append(edits, change)
 		return nil
 	}
+	if f.args != nil {
+		edits = append(edits, func(r *apiv1.RoleSpec) { spec.SetArgs(r, f.args) })
+	}
 	err := errors.Join(
+		edit("command", func() (func(*apiv1.RoleSpec), error) {
+			return func(r *apiv1.RoleSpec) { r.Command = f.command }, nil
+		}),
 		edit("instances", func() (func(*apiv1.RoleSpec), error) {
 			return func(r *apiv1.RoleSpec) { r.Instances = int32(f.instances) }, manifest.CheckInstances(f.instances)
 		}),
@@ -304,9 +334,19 @@ func roleNames(app *apiv1.AppSpec) string {
 }
 
 // deploy deploys what is named by source.
-func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change func(*apiv1.AppSpec) error) error {
-	if isManifest(source) {
-		spec, err := readManifest(source)
+func (c *cli) deploy(ctx context.Context, named string, f *deployFlags, change func(*apiv1.AppSpec) error) error {
+	source, err := c.openSource(named)
+	if err != nil {
+		return err
+	}
+	if f.file != "" && source.manifest == nil {
+		if _, err := os.Stat(named); err != nil && named != "-" {
+			return usageError{plainPathError(err)}
+		}
+		return usagef("%s is no manifest; an image is deployed by `mammoth deploy %s`, without -f", source.title(), named)
+	}
+	if source.manifest != nil {
+		spec, err := source.app()
 		if err != nil {
 			return err
 		}
@@ -323,7 +363,7 @@ func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change 
 				}
 				beside := role.GetImage()
 				if !filepath.IsAbs(beside) {
-					beside = filepath.Join(filepath.Dir(source), beside)
+					beside = filepath.Join(source.folder, beside)
 				}
 				if role.Image, err = c.resolveImage(ctx, role.GetImage(), beside); err != nil {
 					return err
@@ -337,7 +377,7 @@ func (c *cli) deploy(ctx context.Context, source string, f *deployFlags, change 
 		return err
 	}
 	return c.with(ctx, func(z *zone) error {
-		image, err := c.resolveImage(ctx, source, source)
+		image, err := c.imageOf(ctx, source)
 		if err != nil {
 			return err
 		}
@@ -439,21 +479,12 @@ func dryRunTable(w io.Writer, spec *apiv1.AppSpec, answer *apiv1.DeployResponse)
 	return err
 }
 
-func isManifest(source string) bool {
-	return slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(source))
-}
-
-// readManifest reads an app's manifest; every mistake is a line of the error.
-func readManifest(path string) (*apiv1.AppSpec, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, usageError{plainPathError(err)}
+// imageOf uploads the image that is deployed, or names that of the store.
+func (c *cli) imageOf(ctx context.Context, s source) (string, error) {
+	if s.archive != nil {
+		return uploaded(s.named)(c.push(ctx, upload{path: s.named, content: s.archive}))
 	}
-	spec, err := manifest.ParseApp(data)
-	if err != nil {
-		return nil, usageError{inFile(path, err)}
-	}
-	return spec, nil
+	return c.resolveImage(ctx, s.named, s.named)
 }
 
 // inFile puts the file's name before each mistake.

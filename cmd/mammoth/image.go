@@ -197,8 +197,20 @@ func (c *cli) pushFrom(ctx context.Context, path, name string) (*apiv1.Image, er
 		}
 		content, total = file, info.Size()
 	}
-	show := c.newUploadProgress(total)
-	image, err := imagefile.Push(ctx, imagefile.PushOptions{Server: c.server, Name: name, Content: content, Progress: show.update})
+	return c.push(ctx, upload{path: path, name: name, content: content, total: total})
+}
+
+// upload is an image archive on its way to the store.
+type upload struct {
+	path, name string
+	content    io.Reader
+	// total is its size; zero if that is not known.
+	total int64
+}
+
+func (c *cli) push(ctx context.Context, u upload) (*apiv1.Image, error) {
+	show := c.newUploadProgress(u.total)
+	image, err := imagefile.Push(ctx, imagefile.PushOptions{Server: c.server, Name: u.name, Content: u.content, Progress: show.update})
 	show.end()
 	var unreachable *url.Error
 	switch {
@@ -206,8 +218,8 @@ func (c *cli) pushFrom(ctx context.Context, path, name string) (*apiv1.Image, er
 		return nil, errors.New("the upload was interrupted; nothing of it stays")
 	case errors.As(err, &unreachable):
 		return nil, c.nobodyAnswers(err)
-	case errdefs.IsInvalidArgument(err) && path != "-":
-		return nil, fmt.Errorf("%s: %w", path, err)
+	case errdefs.IsInvalidArgument(err) && u.path != "-":
+		return nil, fmt.Errorf("%s: %w", u.path, err)
 	}
 	return image, err
 }
@@ -227,14 +239,20 @@ func (c *cli) resolveImage(ctx context.Context, named, path string) (string, err
 		}
 		named = path
 	}
-	image, err := c.pushFrom(ctx, named, "")
-	if err != nil {
-		return "", err
+	return uploaded(named)(c.pushFrom(ctx, named, ""))
+}
+
+// uploaded gives the name of an image that was pushed from somewhere.
+func uploaded(from string) func(*apiv1.Image, error) (string, error) {
+	return func(image *apiv1.Image, err error) (string, error) {
+		if err != nil {
+			return "", err
+		}
+		if image.GetName() == "" {
+			return "", fmt.Errorf("the archive gives its image no name; upload it under one with `mammoth image push %s NAME:TAG`, and deploy that", from)
+		}
+		return image.GetName(), nil
 	}
-	if image.GetName() == "" {
-		return "", fmt.Errorf("the archive gives its image no name; upload it under one with `mammoth image push %s NAME:TAG`, and deploy that", named)
-	}
-	return image.GetName(), nil
 }
 
 // isArchiveName tells a file that is not there from a name in the store.

@@ -193,15 +193,16 @@ with --queues FILE, the tree is changed in that file instead.`,
 // readFile reads a file that a person wrote; "-" is standard input.
 func (c *cli) readFile(path string) ([]byte, error) {
 	if path == "-" {
-		data, err := io.ReadAll(io.LimitReader(c.in, 2<<20))
-		if err != nil {
-			return nil, fmt.Errorf("read standard input: %w", err)
-		}
-		return data, nil
+		return readText(c.in)
 	}
-	data, err := os.ReadFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, usageError{plainPathError(err)}
+	}
+	defer file.Close()
+	data, err := readText(file)
+	if err != nil {
+		return nil, usageError{err}
 	}
 	return data, nil
 }

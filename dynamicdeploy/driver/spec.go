@@ -14,6 +14,7 @@ import (
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
 	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -114,10 +115,11 @@ func containerOf(app, registry string, spec *apiv1.RoleSpec, start plan.Start) *
 		env["MAMMOTH_REGISTRY"] = registry
 	}
 	env["MAMMOTH_VERSION"] = strconv.Itoa(int(start.Version))
+	args, given := specs.Args(spec)
 	container := &corev1.ContainerSpec{
 		Runtime: corev1.ContainerSpec_DOCKER,
 		Image:   imageOf(spec),
-		Command: spec.GetCommand(), Args: spec.GetArgs(), Env: env,
+		Command: spec.GetCommand(), Args: args, WithoutArgs: given && len(args) == 0, Env: env,
 		WorkingDir: spec.GetWorkingDir(), User: spec.GetUser(), Network: spec.GetNetwork(), Ports: spec.GetPorts(),
 		Health: spec.GetHealth(), Pids: spec.GetPids(), StopGrace: spec.GetStop().GetGrace(), StopSignal: spec.GetStop().GetSignal(), ReadOnlyRoot: spec.GetReadOnlyRoot(),
 		Labels: map[string]string{

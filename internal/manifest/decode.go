@@ -87,6 +87,7 @@ func (d *decoder) document(data []byte, what string) *yaml.Node {
 		d.fail(whole, "the file has more than %d bytes, which is too much for %s", maxBytes, what)
 		return nil
 	}
+	data = jsonAsYAML(data)
 	reader := yaml.NewDecoder(bytes.NewReader(data))
 	var document, second yaml.Node
 	switch err := reader.Decode(&document); {

@@ -11,21 +11,22 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
 // FormatApp writes a spec as the manifest that ParseApp reads back to the same spec. Every value is written out,
 // defaults too.
-func FormatApp(spec *apiv1.AppSpec) ([]byte, error) {
+func FormatApp(app *apiv1.AppSpec) ([]byte, error) {
 	m := &mapping{}
-	m.text("name", spec.GetName())
-	m.text("queue", spec.GetQueue())
-	m.number("priority", int64(spec.GetPriority()))
-	if spec.GetKind() == apiv1.AppSpec_FRAMEWORK {
+	m.text("name", app.GetName())
+	m.text("queue", app.GetQueue())
+	m.number("priority", int64(app.GetPriority()))
+	if app.GetKind() == apiv1.AppSpec_FRAMEWORK {
 		m.text("kind", "framework")
 	}
-	if roles := spec.GetRoles(); len(roles) == 1 && roles[0].GetName() == "" {
+	if roles := app.GetRoles(); len(roles) == 1 && roles[0].GetName() == "" {
 		m.role(roles[0])
 	} else {
 		all := &mapping{}
@@ -41,7 +42,7 @@ func FormatApp(spec *apiv1.AppSpec) ([]byte, error) {
 	encoder.SetIndent(2)
 	m.node.Kind = yaml.MappingNode
 	if err := encoder.Encode(&m.node); err != nil {
-		return nil, fmt.Errorf("write the manifest of %q: %w", spec.GetName(), err)
+		return nil, fmt.Errorf("write the manifest of %q: %w", app.GetName(), err)
 	}
 	return out.Bytes(), encoder.Close()
 }
@@ -64,7 +65,11 @@ func (m *mapping) role(r *apiv1.RoleSpec) {
 	}
 	m.list("schedule", schedule)
 	m.texts("command", r.GetCommand())
-	m.texts("args", r.GetArgs())
+	if args, given := spec.Args(r); given && len(args) == 0 {
+		m.add("args", &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle})
+	} else {
+		m.texts("args", args)
+	}
 	m.resources(r)
 	var ports []*mapping
 	for _, port := range r.GetPorts() {

@@ -103,13 +103,27 @@ func (d *decoder) roleFields(r *apiv1.RoleSpec) fields {
 		"update":       func(n *yaml.Node) { d.update(n, r.Update) },
 		"restart":      func(n *yaml.Node) { d.restart(n, r.Restart) },
 		"stop":         func(n *yaml.Node) { d.stop(n, r.Stop) },
-		"command":      d.texts("command", &r.Command),
-		"args":         d.texts("args", &r.Args),
+		"command":      func(n *yaml.Node) { d.command(n, r) },
+		"args":         func(n *yaml.Node) { d.args(n, r) },
 		"network":      choice(d, "network", networks, &r.Network),
 		"readOnlyRoot": d.flag("readOnlyRoot", &r.ReadOnlyRoot),
 		"workingDir":   d.text("workingDir", &r.WorkingDir),
 		"user":         d.text("user", &r.User),
 	}
+}
+
+func (d *decoder) command(n *yaml.Node, r *apiv1.RoleSpec) {
+	d.texts("command", &r.Command)(n)
+	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		d.fail(n, "command is empty; leave the key out for the image's own entry point")
+	}
+}
+
+// args also tells an empty list from none: it takes the image's own arguments away.
+func (d *decoder) args(n *yaml.Node, r *apiv1.RoleSpec) {
+	var args []string
+	d.texts("args", &args)(n)
+	spec.SetArgs(r, args)
 }
 
 func (d *decoder) instances(n *yaml.Node, r *apiv1.RoleSpec) {

@@ -85,13 +85,16 @@ func drawRole(t *rapid.T) *apiv1.RoleSpec {
 			DiskBytes: rapid.Int64Range(0, spec.MaxDisk).Draw(t, "disk"),
 			Extended:  rapid.MapOfN(rapid.SampledFrom([]string{"gpu", "a.b/c", "no"}), rapid.Int64Range(0, spec.MaxExtended), 0, 2).Draw(t, "extended"),
 		},
-		Pids: rapid.Int64Range(0, spec.MaxPids).Draw(t, "pids"), Args: drawTexts(t, "args"),
+		Pids:         rapid.Int64Range(0, spec.MaxPids).Draw(t, "pids"),
 		Network:      rapid.SampledFrom([]corev1.ContainerSpec_Network{corev1.ContainerSpec_BRIDGE, corev1.ContainerSpec_HOST}).Draw(t, "network"),
 		ReadOnlyRoot: rapid.Bool().Draw(t, "readOnlyRoot"), WorkingDir: rapid.SampledFrom([]string{"", "/srv", "/a b", "/~"}).Draw(t, "workingDir"),
 		User: rapid.SampledFrom([]string{"", "1000", "1000:1000", "www-data:33", "0", "007"}).Draw(t, "user"), Expose: drawExpose(t), Health: drawHealth(t),
 	}
 	if rapid.Bool().Draw(t, "has a command") {
 		role.Command = append([]string{"/bin/web"}, drawTexts(t, "command")...)
+	}
+	if rapid.Bool().Draw(t, "has arguments") {
+		spec.SetArgs(role, drawTexts(t, "args"))
 	}
 	for i := range rapid.IntRange(1, 3).Draw(t, "ports") {
 		role.Ports = append(role.Ports, &corev1.Port{Name: []string{"http", "no", "p3"}[i], ContainerPort: int32(8080 + i)})

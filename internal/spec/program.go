@@ -2,11 +2,41 @@ package spec
 
 import (
 	"path"
+	"strconv"
 	"strings"
+
+	"google.golang.org/protobuf/types/known/structpb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
+
+// Args are a role's own arguments, and whether it has any: without, those of its image count, while an empty list is none.
+func Args(role *apiv1.RoleSpec) (args []string, given bool) {
+	for _, value := range role.GetArgs().GetValues() {
+		args = append(args, value.GetStringValue())
+	}
+	return args, role.GetArgs() != nil
+}
+
+// SetArgs gives a role arguments of its own, which may be none.
+func SetArgs(role *apiv1.RoleSpec, args []string) {
+	role.Args = &structpb.ListValue{}
+	for _, arg := range args {
+		role.Args.Values = append(role.Args.Values, structpb.NewStringValue(arg))
+	}
+}
+
+// texts reports whether a list has nothing but texts.
+func (c *checker) texts(key string, list *structpb.ListValue) bool {
+	for i, value := range list.GetValues() {
+		if _, ok := value.GetKind().(*structpb.Value_StringValue); !ok {
+			c.fail(key+"."+strconv.Itoa(i), "an item of %s is no text; put it in quotation marks", key)
+			return false
+		}
+	}
+	return true
+}
 
 // checkProgram checks what a role runs: an app an image, a framework that or a program of the node.
 func (c *checker) checkProgram(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
@@ -26,7 +56,10 @@ func (c *checker) checkProgram(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
 	if len(command) > 0 && command[0] == "" {
 		c.fail("command", "command begins with an empty word; leave the key out for the image's own entry point")
 	}
-	c.words("args", role.GetArgs())
+	if c.texts("args", role.GetArgs()) {
+		args, _ := Args(role)
+		c.words("args", args)
+	}
 	if corev1.ContainerSpec_Network_name[int32(role.GetNetwork())] == "" {
 		c.fail("network", "network must be bridge or host, not %d", role.GetNetwork())
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -20,7 +21,7 @@ import (
 // full has a value in every field that a person can fill in.
 func full() *apiv1.AppSpec {
 	role := &apiv1.RoleSpec{
-		Name: "front", Image: "web:1", Instances: 2, Command: []string{"/bin/web"}, Args: []string{"--fast"},
+		Name: "front", Image: "web:1", Instances: 2, Command: []string{"/bin/web"}, Args: &structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue("--fast")}},
 		Schedule:  []*apiv1.ScheduleEntry{{Cron: "0 22 * * *", Timezone: "Asia/Shanghai", Instances: 1}},
 		Resources: &corev1.Resources{CpuMillis: 2010, MemoryBytes: 64 << 20, DiskBytes: 1 << 20, Extended: map[string]int64{"gpu": 1}},
 		Pids:      100, Ports: []*corev1.Port{{Name: "http", ContainerPort: 8080}}, Env: map[string]string{"A": "b"},
@@ -232,7 +233,7 @@ func env(of map[string]string, name, value string) map[string]string {
 func TestAWordIsAsLongAsLinuxTakes(t *testing.T) {
 	app := full()
 	app.Roles[0].Env = map[string]string{"A": strings.Repeat("x", spec.MaxWord-3)}
-	app.Roles[1].Args = []string{strings.Repeat("x", spec.MaxWord-1000)}
+	spec.SetArgs(app.Roles[1], []string{strings.Repeat("x", spec.MaxWord-1000)})
 	if err := spec.Check(app); err != nil {
 		t.Error(err)
 	}
@@ -241,7 +242,7 @@ func TestAWordIsAsLongAsLinuxTakes(t *testing.T) {
 		t.Error(err)
 	}
 	delete(app.Roles[0].Env, "A")
-	app.Roles[1].Args[0] += strings.Repeat("x", 1000)
+	spec.SetArgs(app.Roles[1], []string{strings.Repeat("x", spec.MaxWord)})
 	if err := spec.Check(app); err == nil || !strings.Contains(err.Error(), "role worker: an item of args has 128KiB") {
 		t.Error(err)
 	}

@@ -84,7 +84,7 @@ type Spec struct {
 	Labels  map[string]string
 	// Image is NAME@sha256:… of the zone's store; empty for a process that is on the host.
 	Image string
-	// Command overrides the image's entrypoint when set, Args its arguments.
+	// Command overrides the image's entrypoint when set, Args its arguments: nil are the image's, an empty list is none.
 	Command    []string
 	Args       []string
 	Env        map[string]string

@@ -8,8 +8,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/images"
 )
 
 type apps struct {
@@ -30,11 +32,11 @@ func (s *apps) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 }
 
 // complete checks a spec, fills in what it leaves out, and finds its images.
-func (s *apps) complete(ctx context.Context, spec *apiv1.AppSpec) error {
-	if err := Complete(spec); err != nil {
+func (s *apps) complete(ctx context.Context, app *apiv1.AppSpec) error {
+	if err := Complete(app); err != nil {
 		return err
 	}
-	for _, role := range spec.GetRoles() {
+	for _, role := range app.GetRoles() {
 		if err := checkNetwork(role, s.hostNetwork); err != nil {
 			return err
 		}
@@ -45,7 +47,7 @@ func (s *apps) complete(ctx context.Context, spec *apiv1.AppSpec) error {
 		if err != nil {
 			return err
 		}
-		if len(role.GetCommand()) == 0 && len(role.GetArgs()) == 0 && !config.HasCommand() {
+		if !runs(role, config) {
 			return fmt.Errorf("image %q says no command to run; give one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument)
 		}
 		if err := config.CheckUser(role.GetUser()); err != nil {
@@ -54,6 +56,17 @@ func (s *apps) complete(ctx context.Context, spec *apiv1.AppSpec) error {
 		role.ImageDigest = digest
 	}
 	return nil
+}
+
+// runs reports whether a role and its image say together what to run.
+func runs(role *apiv1.RoleSpec, image images.Config) bool {
+	if args, given := spec.Args(role); given {
+		image.Cmd = args
+	}
+	if len(role.GetCommand()) > 0 {
+		image.Entrypoint = role.GetCommand()
+	}
+	return image.HasCommand()
 }
 
 func (s *apps) ListApps(ctx context.Context, request *apiv1.ListAppsRequest) (*apiv1.ListAppsResponse, error) {

@@ -113,7 +113,7 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 	// A create that is under way is not given up, since the engine goes on with it and nobody would know what it makes.
 	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), createWithin)
 	defer cancel()
-	created, err := r.client.ContainerCreate(creating, request.config, request.host, nil, nil, name(spec.ID))
+	created, err := r.create(creating, request, spec)
 	if err == nil && ctx.Err() != nil {
 		return runtime.Container{}, errors.Join(r.failure(ctx, ctx.Err()), r.undo(ctx, spec, created.ID))
 	}
@@ -145,6 +145,24 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 		return runtime.Container{}, errors.Join(r.failure(ctx, err), r.undo(ctx, spec, created.ID))
 	}
 	return r.see(inspected)
+}
+
+// create also says itself what of the image's program counts where an engine would not take it by itself: the image's
+// arguments behind a command of the spec's, and no argument behind the image's entry point.
+func (r *Runtime) create(ctx context.Context, request request, spec runtime.Spec) (container.CreateResponse, error) {
+	if len(spec.Args) == 0 && (len(spec.Command) > 0) == (spec.Args == nil) {
+		found, err := r.client.ImageInspect(ctx, request.config.Image)
+		switch {
+		case err != nil:
+			return container.CreateResponse{}, err
+		case found.Config == nil:
+		case spec.Args == nil:
+			request.config.Cmd = found.Config.Cmd
+		default:
+			request.config.Entrypoint = found.Config.Entrypoint
+		}
+	}
+	return r.client.ContainerCreate(ctx, request.config, request.host, nil, nil, name(spec.ID))
 }
 
 func first(words []string) string {

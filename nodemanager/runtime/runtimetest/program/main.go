@@ -54,6 +54,8 @@ func run(command string, args []string) int {
 		fmt.Println("serving")
 		<-term
 		fmt.Println("terminated")
+	case "words":
+		fmt.Println(args)
 	case "signals":
 		asked := make(chan os.Signal, 1)
 		signal.Notify(asked, unix.SIGTERM, unix.SIGQUIT, unix.Signal(37))

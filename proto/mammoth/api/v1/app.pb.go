@@ -15,6 +15,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -682,20 +683,22 @@ type RoleSpec struct {
 	// NAME:TAG or NAME@sha256:… in the zone's store.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	// sha256:…, resolved by the ResourceManager when deployed.
-	ImageDigest   string                   `protobuf:"bytes,3,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
-	Instances     int32                    `protobuf:"varint,4,opt,name=instances,proto3" json:"instances,omitempty"`
-	Schedule      []*ScheduleEntry         `protobuf:"bytes,5,rep,name=schedule,proto3" json:"schedule,omitempty"`
-	Resources     *v1.Resources            `protobuf:"bytes,6,opt,name=resources,proto3" json:"resources,omitempty"`
-	Pids          int64                    `protobuf:"varint,7,opt,name=pids,proto3" json:"pids,omitempty"`
-	Ports         []*v1.Port               `protobuf:"bytes,8,rep,name=ports,proto3" json:"ports,omitempty"`
-	Env           map[string]string        `protobuf:"bytes,9,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Health        *v1.HealthCheck          `protobuf:"bytes,10,opt,name=health,proto3" json:"health,omitempty"`
-	Placement     *Placement               `protobuf:"bytes,11,opt,name=placement,proto3" json:"placement,omitempty"`
-	Update        *UpdatePolicy            `protobuf:"bytes,12,opt,name=update,proto3" json:"update,omitempty"`
-	Restart       *RestartPolicy           `protobuf:"bytes,13,opt,name=restart,proto3" json:"restart,omitempty"`
-	Stop          *StopPolicy              `protobuf:"bytes,14,opt,name=stop,proto3" json:"stop,omitempty"`
-	Command       []string                 `protobuf:"bytes,15,rep,name=command,proto3" json:"command,omitempty"`
-	Args          []string                 `protobuf:"bytes,16,rep,name=args,proto3" json:"args,omitempty"`
+	ImageDigest string            `protobuf:"bytes,3,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
+	Instances   int32             `protobuf:"varint,4,opt,name=instances,proto3" json:"instances,omitempty"`
+	Schedule    []*ScheduleEntry  `protobuf:"bytes,5,rep,name=schedule,proto3" json:"schedule,omitempty"`
+	Resources   *v1.Resources     `protobuf:"bytes,6,opt,name=resources,proto3" json:"resources,omitempty"`
+	Pids        int64             `protobuf:"varint,7,opt,name=pids,proto3" json:"pids,omitempty"`
+	Ports       []*v1.Port        `protobuf:"bytes,8,rep,name=ports,proto3" json:"ports,omitempty"`
+	Env         map[string]string `protobuf:"bytes,9,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Health      *v1.HealthCheck   `protobuf:"bytes,10,opt,name=health,proto3" json:"health,omitempty"`
+	Placement   *Placement        `protobuf:"bytes,11,opt,name=placement,proto3" json:"placement,omitempty"`
+	Update      *UpdatePolicy     `protobuf:"bytes,12,opt,name=update,proto3" json:"update,omitempty"`
+	Restart     *RestartPolicy    `protobuf:"bytes,13,opt,name=restart,proto3" json:"restart,omitempty"`
+	Stop        *StopPolicy       `protobuf:"bytes,14,opt,name=stop,proto3" json:"stop,omitempty"`
+	// Takes the place of the image's entry point.
+	Command []string `protobuf:"bytes,15,rep,name=command,proto3" json:"command,omitempty"`
+	// Texts. Not there are the image's own arguments; an empty list is none.
+	Args          *structpb.ListValue      `protobuf:"bytes,16,opt,name=args,proto3" json:"args,omitempty"`
 	Network       v1.ContainerSpec_Network `protobuf:"varint,17,opt,name=network,proto3,enum=mammoth.core.v1.ContainerSpec_Network" json:"network,omitempty"`
 	ReadOnlyRoot  bool                     `protobuf:"varint,18,opt,name=read_only_root,json=readOnlyRoot,proto3" json:"read_only_root,omitempty"`
 	WorkingDir    string                   `protobuf:"bytes,19,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
@@ -840,7 +843,7 @@ func (x *RoleSpec) GetCommand() []string {
 	return nil
 }
 
-func (x *RoleSpec) GetArgs() []string {
+func (x *RoleSpec) GetArgs() *structpb.ListValue {
 	if x != nil {
 		return x.Args
 	}
@@ -3479,7 +3482,7 @@ var File_mammoth_api_v1_app_proto protoreflect.FileDescriptor
 
 const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x18mammoth/api/v1/app.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xd1\x01\n" +
+	"\x18mammoth/api/v1/app.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xd1\x01\n" +
 	"\aAppSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.AppSpec.KindR\x04kind\x12\x14\n" +
@@ -3488,7 +3491,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\bpriority\x18\x05 \x01(\x05R\bpriority\"\x1e\n" +
 	"\x04Kind\x12\a\n" +
 	"\x03APP\x10\x00\x12\r\n" +
-	"\tFRAMEWORK\x10\x01\"\xa1\a\n" +
+	"\tFRAMEWORK\x10\x01\"\xbd\a\n" +
 	"\bRoleSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12!\n" +
@@ -3505,8 +3508,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x06update\x18\f \x01(\v2\x1c.mammoth.api.v1.UpdatePolicyR\x06update\x127\n" +
 	"\arestart\x18\r \x01(\v2\x1d.mammoth.api.v1.RestartPolicyR\arestart\x12.\n" +
 	"\x04stop\x18\x0e \x01(\v2\x1a.mammoth.api.v1.StopPolicyR\x04stop\x12\x18\n" +
-	"\acommand\x18\x0f \x03(\tR\acommand\x12\x12\n" +
-	"\x04args\x18\x10 \x03(\tR\x04args\x12@\n" +
+	"\acommand\x18\x0f \x03(\tR\acommand\x12.\n" +
+	"\x04args\x18\x10 \x01(\v2\x1a.google.protobuf.ListValueR\x04args\x12@\n" +
 	"\anetwork\x18\x11 \x01(\x0e2&.mammoth.core.v1.ContainerSpec.NetworkR\anetwork\x12$\n" +
 	"\x0eread_only_root\x18\x12 \x01(\bR\freadOnlyRoot\x12\x1f\n" +
 	"\vworking_dir\x18\x13 \x01(\tR\n" +
@@ -3878,14 +3881,15 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*v1.Resources)(nil),          // 49: mammoth.core.v1.Resources
 	(*v1.Port)(nil),               // 50: mammoth.core.v1.Port
 	(*v1.HealthCheck)(nil),        // 51: mammoth.core.v1.HealthCheck
-	(v1.ContainerSpec_Network)(0), // 52: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 54: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),        // 55: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),              // 56: mammoth.core.v1.Phase
-	(*v1.ExecInput)(nil),          // 57: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),           // 58: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),         // 59: mammoth.core.v1.ExecOutput
+	(*structpb.ListValue)(nil),    // 52: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0), // 53: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),        // 56: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),              // 57: mammoth.core.v1.Phase
+	(*v1.ExecInput)(nil),          // 58: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),           // 59: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),         // 60: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
@@ -3899,92 +3903,93 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	15, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
 	16, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
 	17, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	52, // 11: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
-	13, // 12: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	43, // 13: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	44, // 14: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
-	2,  // 15: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	45, // 16: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
-	3,  // 17: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
-	4,  // 18: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
-	5,  // 19: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	53, // 20: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	46, // 21: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	53, // 22: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	53, // 23: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	53, // 24: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	53, // 25: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	53, // 26: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	53, // 27: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
-	6,  // 28: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	21, // 29: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	22, // 30: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	20, // 31: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	54, // 32: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	10, // 33: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	19, // 34: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	54, // 35: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	54, // 36: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
-	7,  // 37: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	54, // 38: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	8,  // 39: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	55, // 40: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	56, // 41: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	54, // 42: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	54, // 43: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	9,  // 44: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	10, // 45: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	18, // 46: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	26, // 47: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	40, // 48: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	25, // 49: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
-	18, // 50: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	47, // 51: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	54, // 52: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	41, // 53: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	48, // 54: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	53, // 55: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	53, // 56: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 57: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	54, // 58: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	10, // 59: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	23, // 60: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	27, // 61: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	29, // 62: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	29, // 63: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	30, // 64: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	31, // 65: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	32, // 66: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	33, // 67: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	34, // 68: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	35, // 69: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
-	36, // 70: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
-	37, // 71: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
-	29, // 72: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	29, // 73: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	39, // 74: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	57, // 75: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	24, // 76: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	28, // 77: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	18, // 78: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	18, // 79: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	18, // 80: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	18, // 81: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	18, // 82: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	18, // 83: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	18, // 84: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	18, // 85: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
-	18, // 86: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
-	18, // 87: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
-	38, // 88: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	40, // 89: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	58, // 90: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	59, // 91: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	76, // [76:92] is the sub-list for method output_type
-	60, // [60:76] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	52, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	53, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	13, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
+	43, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	44, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	2,  // 16: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
+	45, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	3,  // 18: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
+	4,  // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
+	5,  // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	54, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	46, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	54, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	54, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	54, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	54, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	54, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	54, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	6,  // 29: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
+	21, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	22, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	20, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	55, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	10, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	19, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	55, // 36: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	55, // 37: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	7,  // 38: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	55, // 39: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	8,  // 40: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	56, // 41: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	57, // 42: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	55, // 43: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	55, // 44: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	9,  // 45: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
+	10, // 46: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	18, // 47: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	26, // 48: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	40, // 49: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	25, // 50: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
+	18, // 51: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	47, // 52: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	55, // 53: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	41, // 54: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	48, // 55: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	54, // 56: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	54, // 57: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 58: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	55, // 59: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	10, // 60: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	23, // 61: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	27, // 62: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	29, // 63: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	29, // 64: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	30, // 65: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	31, // 66: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	32, // 67: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	33, // 68: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	34, // 69: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	35, // 70: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
+	36, // 71: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
+	37, // 72: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
+	29, // 73: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	29, // 74: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	39, // 75: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	58, // 76: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	24, // 77: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	28, // 78: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	18, // 79: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	18, // 80: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	18, // 81: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	18, // 82: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	18, // 83: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	18, // 84: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	18, // 85: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	18, // 86: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
+	18, // 87: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
+	18, // 88: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
+	38, // 89: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	40, // 90: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	59, // 91: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	60, // 92: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	77, // [77:93] is the sub-list for method output_type
+	61, // [61:77] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }

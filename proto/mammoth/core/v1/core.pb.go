@@ -1171,7 +1171,8 @@ type ContainerSpec struct {
 	// masters and frameworks may run) or a package digest.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	// Overrides the image's entrypoint when set.
-	Command    []string              `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
+	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
+	// Empty are the image's own arguments, unless without_args.
 	Args       []string              `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
 	Env        map[string]string     `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	WorkingDir string                `protobuf:"bytes,6,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
@@ -1187,7 +1188,9 @@ type ContainerSpec struct {
 	// Opaque to the node, kept with the container and reported back: instance, version, role.
 	Labels map[string]string `protobuf:"bytes,14,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The signal that asks it to end, as in "SIGQUIT" or "3". Empty is the image's own, else SIGTERM.
-	StopSignal    string `protobuf:"bytes,30,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
+	StopSignal string `protobuf:"bytes,30,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
+	// It has no argument, not even the image's.
+	WithoutArgs   bool `protobuf:"varint,31,opt,name=without_args,json=withoutArgs,proto3" json:"without_args,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1325,6 +1328,13 @@ func (x *ContainerSpec) GetStopSignal() string {
 		return x.StopSignal
 	}
 	return ""
+}
+
+func (x *ContainerSpec) GetWithoutArgs() bool {
+	if x != nil {
+		return x.WithoutArgs
+	}
+	return false
 }
 
 // Phase is one timed step on the way of a container to running: "download", "load", "run".
@@ -2449,7 +2459,7 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x04port\x18\x01 \x01(\tR\x04port\x1a \n" +
 	"\x04Exec\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommandB\a\n" +
-	"\x05probe\"\xd4\x06\n" +
+	"\x05probe\"\xf7\x06\n" +
 	"\rContainerSpec\x12@\n" +
 	"\aruntime\x18\x01 \x01(\x0e2&.mammoth.core.v1.ContainerSpec.RuntimeR\aruntime\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -2469,7 +2479,8 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x0eread_only_root\x18\r \x01(\bR\freadOnlyRoot\x12B\n" +
 	"\x06labels\x18\x0e \x03(\v2*.mammoth.core.v1.ContainerSpec.LabelsEntryR\x06labels\x12\x1f\n" +
 	"\vstop_signal\x18\x1e \x01(\tR\n" +
-	"stopSignal\x1a6\n" +
+	"stopSignal\x12!\n" +
+	"\fwithout_args\x18\x1f \x01(\bR\vwithoutArgs\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/mammoth-os/mammoth/internal/manifest"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// source is what somebody deploys: a manifest, or an image.
+type source struct {
+	// named is what was typed.
+	named string
+	// folder is where the files lie that a manifest names.
+	folder string
+	// manifest is its text; nil of an image.
+	manifest []byte
+	// archive has the image if it does not come from an ordinary file.
+	archive io.Reader
+}
+
+// largestText is more than any file has that a person writes.
+const largestText = 2 << 20
+
+// openSource finds out what is named: "-", a pipe as of <(…), a file, or else an image of the store. What is text is a
+// manifest, whatever its name.
+func (c *cli) openSource(named string) (source, error) {
+	s := source{named: named, folder: "."}
+	content := c.in
+	if named != "-" {
+		info, err := os.Stat(named)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && isManifestName(named):
+			return s, usagef("%s: no such file or directory", named)
+		case err != nil || info.IsDir():
+			return s, nil // an image of the store, or what pushing it has to say
+		}
+		file, err := os.Open(named)
+		if err != nil {
+			return s, usageError{plainPathError(err)}
+		}
+		if info.Mode().IsRegular() {
+			defer file.Close()
+			s.folder = filepath.Dir(named)
+			// An ordinary file that is an image is read again when it is pushed.
+			head := make([]byte, 512)
+			n, err := io.ReadFull(file, head)
+			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				return s, plainPathError(err)
+			}
+			if !isManifestName(named) && (isArchiveName(named) || !isText(head[:n])) {
+				return s, nil
+			}
+			s.manifest, err = readText(io.MultiReader(bytes.NewReader(head[:n]), file))
+			return s, err
+		}
+		content = file
+	}
+	buffered := bufio.NewReader(content)
+	head, err := buffered.Peek(512)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return s, fmt.Errorf("read %s: %w", s.title(), err)
+	}
+	if !isText(head) {
+		s.archive = buffered
+		return s, nil
+	}
+	s.manifest, err = readText(buffered)
+	return s, err
+}
+
+// title is what the source is called in a sentence.
+func (s source) title() string {
+	if s.named == "-" {
+		return "standard input"
+	}
+	return s.named
+}
+
+// app reads the manifest; every mistake is a line of the error.
+func (s source) app() (*apiv1.AppSpec, error) {
+	app, err := manifest.ParseApp(s.manifest)
+	if err != nil {
+		return nil, usageError{inFile(s.title(), err)}
+	}
+	return app, nil
+}
+
+func isManifestName(named string) bool {
+	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(named))
+}
+
+// isText tells what a person wrote from an archive, which has zeros near its beginning or is compressed.
+func isText(head []byte) bool {
+	for len(head) > 0 && !utf8.FullRune(head[max(0, len(head)-utf8.UTFMax):]) {
+		head = head[:len(head)-1] // a letter may be cut in two
+	}
+	return utf8.Valid(head) && !bytes.ContainsRune(head, 0)
+}
+
+// readText reads no more than a text can have: what is longer is refused by who reads it.
+func readText(from io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(from, largestText))
+	if err != nil {
+		return nil, plainPathError(err)
+	}
+	if data == nil {
+		data = []byte{}
+	}
+	return data, nil
+}

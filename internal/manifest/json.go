@@ -1,0 +1,58 @@
+package manifest
+
+import (
+	"encoding/json"
+	"strconv"
+	"unicode/utf16"
+)
+
+// jsonAsYAML writes JSON so that a YAML reader takes it, line by line: YAML has no tab between values, no escape of "/", and no
+// letter that is escaped in two halves. What is no JSON stays as it is.
+func jsonAsYAML(data []byte) []byte {
+	if !json.Valid(data) {
+		return data
+	}
+	out, inText := make([]byte, 0, len(data)), false
+	for i := 0; i < len(data); i++ {
+		switch b := data[i]; {
+		case b == '"':
+			inText = !inText
+			out = append(out, b)
+		case !inText && (b == '\t' || b == '\r'):
+			out = append(out, ' ')
+		case inText && b == '\\' && data[i+1] == '/':
+			i++
+			out = append(out, '/')
+		case inText && b == '\\' && data[i+1] == 'u':
+			letter, length := escaped(data[i:])
+			out = append(out, letter...)
+			i += length - 1
+		case inText && b == '\\':
+			i++
+			out = append(out, b, data[i])
+		default:
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// escaped is the letter that an escape as \u0041, or two of them, stand for, as YAML takes it, and how many bytes that were.
+func escaped(data []byte) (letter []byte, length int) {
+	const one = len(`\u0000`)
+	first := unit(data)
+	if !utf16.IsSurrogate(first) {
+		return data[:one], one
+	}
+	if len(data) >= 2*one && data[one] == '\\' && data[one+1] == 'u' {
+		if whole := utf16.DecodeRune(first, unit(data[one:])); whole != '\uFFFD' {
+			return []byte(string(whole)), 2 * one
+		}
+	}
+	return []byte("\uFFFD"), one
+}
+
+func unit(data []byte) rune {
+	n, _ := strconv.ParseUint(string(data[2:6]), 16, 32)
+	return rune(n)
+}
