@@ -319,7 +319,7 @@ func positive(n int64, err error) (int64, error) {
 func checkSpec(app *apiv1.AppSpec) error {
 	whole := proto.CloneOf(app)
 	spec.Complete(whole)
-	if err := spec.Check(whole); err != nil {
+	if err := spec.CheckDraft(whole); err != nil {
 		return usageError{err}
 	}
 	return nil
@@ -447,10 +447,25 @@ func (c *cli) send(ctx context.Context, z *zone, request *apiv1.DeployRequest, f
 	if err != nil {
 		return err
 	}
+	c.sayPorts(request.GetSpec(), answer.GetApp().GetSpec())
 	if request.GetDryRun() {
 		return c.print(answer, func(w io.Writer) error { return dryRunTable(w, request.GetSpec(), answer) })
 	}
 	return c.finish(ctx, z, change{app: answer.GetApp(), what: "deployment", done: rolledOut}, &f.wait)
+}
+
+// sayPorts tells on which ports an app listens because its image says so, and nobody else did.
+func (c *cli) sayPorts(asked, taken *apiv1.AppSpec) {
+	for i, role := range taken.GetRoles() {
+		if len(role.GetPorts()) == 0 || i >= len(asked.GetRoles()) || len(asked.GetRoles()[i].GetPorts()) > 0 {
+			continue
+		}
+		ports := make([]string, len(role.GetPorts()))
+		for i, port := range role.GetPorts() {
+			ports[i] = fmt.Sprintf("%s=%d", port.GetName(), port.GetContainerPort())
+		}
+		fmt.Fprintf(c.err, "no port was named, so that those of the image %s count: %s\n", role.GetImage(), strings.Join(ports, ", "))
+	}
 }
 
 func dryRunTable(w io.Writer, spec *apiv1.AppSpec, answer *apiv1.DeployResponse) error {

@@ -149,7 +149,7 @@ func (d *decoder) check(root *yaml.Node, app *apiv1.AppSpec) {
 	whole := proto.CloneOf(app)
 	spec.Complete(whole)
 	var faults spec.Faults
-	if !errors.As(spec.Check(whole), &faults) {
+	if !errors.As(spec.CheckDraft(whole), &faults) {
 		return
 	}
 	var found Errors

@@ -40,6 +40,9 @@ func ParsePort(text string, index int) (*corev1.Port, error) {
 // ParseHealth reads the short form of a health check: http:/healthz, http:PORT/healthz, tcp, tcp:PORT,
 // exec:/bin/check argument, or none, which gives nil. PORT is a port's name.
 func ParseHealth(text string) (*corev1.HealthCheck, error) {
+	if first, other := rightForm(text); first != "" {
+		return nil, fmt.Errorf("%q is not a health check: a port goes by its name here, without host and number; write %q, or %q for another port than the first", text, first, other)
+	}
 	kind, rest, _ := strings.Cut(text, ":")
 	check := defaults.Probe()
 	switch kind {
@@ -76,6 +79,26 @@ func ParseHealth(text string) (*corev1.HealthCheck, error) {
 		}
 	}
 	return nil, fmt.Errorf("%q is not a health check; write for example http:/healthz, tcp:http, \"exec:/bin/check argument\" or none", text)
+}
+
+// rightForm is what somebody meant who wrote a URL, an address or a port's number; empty is somebody who did not.
+func rightForm(text string) (first, other string) {
+	kind, rest, _ := strings.Cut(text, ":")
+	if kind != "http" && kind != "https" && kind != "tcp" {
+		return "", ""
+	}
+	address, slashes := strings.CutPrefix(rest, "//")
+	port, path, _ := strings.Cut(address, "/")
+	_, err := strconv.ParseUint(port, 10, 16)
+	switch {
+	case kind == "https", slashes, err == nil, strings.Contains(port, ":"):
+	default:
+		return "", ""
+	}
+	if kind == "tcp" {
+		return "tcp", "tcp:NAME"
+	}
+	return "http:/" + path, "http:NAME/" + path
 }
 
 // ParseEnv reads NAME=VALUE.

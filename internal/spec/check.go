@@ -24,6 +24,35 @@ func Check(app *apiv1.AppSpec) error {
 	return nil
 }
 
+// CheckDraft is Check before images are looked up: what a role leaves to its image may turn out to be right.
+func CheckDraft(app *apiv1.AppSpec) error {
+	draft := proto.CloneOf(app)
+	for _, role := range draft.GetRoles() {
+		if role.GetImage() != "" && len(role.GetPorts()) == 0 {
+			role.Ports = awaited(role)
+		}
+	}
+	return Check(draft)
+}
+
+// awaited are the ports that a role has to have: one that it names none of, and those that it names.
+func awaited(role *apiv1.RoleSpec) []*corev1.Port {
+	names := []string{role.GetHealth().GetHttp().GetPort(), role.GetHealth().GetTcp().GetPort(), role.GetExpose().GetHttp().GetPort()}
+	for _, tcp := range role.GetExpose().GetTcp() {
+		names = append(names, tcp.GetPort())
+	}
+	var ports []*corev1.Port
+	for _, name := range names {
+		if name == "" {
+			name = firstPort
+		}
+		if !slices.ContainsFunc(ports, func(port *corev1.Port) bool { return port.GetName() == name }) {
+			ports = append(ports, &corev1.Port{Name: name, ContainerPort: int32(len(ports) + 1)})
+		}
+	}
+	return ports[:min(len(ports), MaxList)]
+}
+
 func check(app *apiv1.AppSpec) Faults {
 	c := &checker{}
 	if size := proto.Size(app); size > MaxBytes {

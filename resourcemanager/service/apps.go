@@ -33,7 +33,7 @@ func (s *apps) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 
 // complete checks a spec, fills in what it leaves out, and finds its images.
 func (s *apps) complete(ctx context.Context, app *apiv1.AppSpec) error {
-	if err := Complete(app); err != nil {
+	if err := completeDraft(app); err != nil {
 		return err
 	}
 	for _, role := range app.GetRoles() {
@@ -54,8 +54,11 @@ func (s *apps) complete(ctx context.Context, app *apiv1.AppSpec) error {
 			return err
 		}
 		role.ImageDigest = digest
+		if app.GetKind() == apiv1.AppSpec_APP {
+			spec.TakePorts(role, config.ExposedPorts)
+		}
 	}
-	return nil
+	return Complete(app)
 }
 
 // runs reports whether a role and its image say together what to run.

@@ -20,7 +20,21 @@ func Complete(app *apiv1.AppSpec) error {
 		return invalid("a deployment needs a spec")
 	}
 	spec.Complete(app)
-	if err := spec.Check(app); err != nil {
+	return checked(app, spec.Check(app))
+}
+
+// completeDraft is Complete before images are looked up.
+func completeDraft(app *apiv1.AppSpec) error {
+	if app == nil {
+		return invalid("a deployment needs a spec")
+	}
+	spec.Complete(app)
+	return checked(app, spec.CheckDraft(app))
+}
+
+// checked is what a check has found, as a person is told.
+func checked(app *apiv1.AppSpec, err error) error {
+	if err != nil {
 		var faults spec.Faults
 		if errors.As(err, &faults) && slices.Equal(faults[0].Key, []string{"name"}) {
 			return err
