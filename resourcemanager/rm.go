@@ -7,10 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -197,7 +199,8 @@ func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn,
 	mux.Handle("GET /metrics", rm.metrics.handler())
 	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write([]byte(apiv1.OpenAPI))
+		version := fmt.Sprintf(`"version": %q`, rm.config.Version)
+		_, _ = io.WriteString(w, strings.Replace(apiv1.OpenAPI, fmt.Sprintf(`"version": %q`, apiv1.OpenAPIVersion), version, 1))
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
