@@ -27,6 +27,10 @@ type NodeSnapshot struct {
 	Containers []*corev1.ContainerStatus
 }
 
+// NodeUnseen: the watch of a node has ended, or could not be opened; a NodeSnapshot says that it is seen again. What its
+// containers do meanwhile is not known.
+type NodeUnseen struct{ Node string }
+
 // NodeChanged: the ResourceManager thinks differently of a node.
 type NodeChanged struct {
 	Node   string
@@ -72,6 +76,7 @@ func (Allocated) isEvent()     {}
 func (Completed) isEvent()     {}
 func (StatusChanged) isEvent() {}
 func (NodeSnapshot) isEvent()  {}
+func (NodeUnseen) isEvent()    {}
 func (NodeChanged) isEvent()   {}
 func (Preempted) isEvent()     {}
 func (WantedChanged) isEvent() {}

@@ -102,6 +102,9 @@ func (n *node) run(ctx context.Context) {
 			// The key that signed the token has been rolled: only a new registration brings a new one.
 			n.client.reregister()
 		}
+		if failures == 1 {
+			n.client.tell(NodeUnseen{Node: n.name})
+		}
 		n.client.log.Debug("watch of a node ended", "node", n.name, "error", err)
 		timer := time.NewTimer(retry.After(failures))
 		select {

@@ -281,6 +281,7 @@ func webSpec(instances int32) *apiv1.AppSpec {
 
 // fakeNode is a NodeManager that does as the test says.
 type fakeNode struct {
+	restarts int
 	z        *testZone
 	name     string
 	capacity *corev1.Resources
@@ -311,6 +312,9 @@ func (z *testZone) addNode(name string) *fakeNode {
 	return n
 }
 
+// port is where its NodeManager listens; one that was restarted may listen elsewhere.
+func (n *fakeNode) port() string { return fmt.Sprintf(":%d", 7071+n.restarts) }
+
 // register tells the node's truth and opens its stream.
 func (n *fakeNode) register() {
 	n.z.t.Helper()
@@ -322,7 +326,7 @@ func (n *fakeNode) register() {
 	n.mu.Unlock()
 	client := trackerv1.NewResourceTrackerClient(n.z.conn)
 	response, err := client.Register(context.Background(), &trackerv1.RegisterRequest{
-		NodeId: n.name, Address: "10.0.0.1", ContainerManager: n.name + ":7071", Capacity: n.capacity, Containers: statuses,
+		NodeId: n.name, Address: "10.0.0.1", ContainerManager: n.name + n.port(), Capacity: n.capacity, Containers: statuses,
 		Health: &corev1.NodeHealth{Healthy: true}, Version: "test", Frameworks: n.frameworks,
 		FolderId: "folder of " + n.name, ProcessId: "process of " + n.name,
 	})

@@ -49,6 +49,7 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	n.lastReport = z.now
 
 	r := n.record
+	moved := r.GetContainerManager() != "" && (r.GetContainerManager() != request.GetContainerManager() || r.GetAddress() != request.GetAddress())
 	r.Address, r.ContainerManager = request.GetAddress(), request.GetContainerManager()
 	r.LayerServer, r.Version = request.GetLayerServer(), request.GetVersion()
 	r.Capacity, r.Attributes, r.Health = request.GetCapacity(), request.GetAttributes(), request.GetHealth()
@@ -61,6 +62,9 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	z.judgeHealth(n)
 	if r.GetDrain() {
 		z.moveNode(n, lifecycle.NodeDrain, r.GetDrainReason())
+	}
+	if moved {
+		z.tellMasters(n)
 	}
 	z.nodeChanged(n)
 	return &trackerv1.RegisterResponse{
@@ -197,6 +201,12 @@ func (z *zone) moveNode(n *node, event lifecycle.NodeEvent, reason string) {
 	}
 	z.tell(&apiv1.Event{Kind: "node", Node: string(n.id), From: stateName(from), To: to.String(), Message: nodeSentence(n.id, to, reason)})
 	z.nodeChanged(n)
+	z.tellMasters(n)
+}
+
+// tellMasters has every app with containers on the node told of it, and where it is reached: a NodeManager that was restarted
+// may listen elsewhere, and nobody else could say where.
+func (z *zone) tellMasters(n *node) {
 	update := z.nodeUpdate(n)
 	for _, a := range z.appsOn(n) {
 		z.say(a).Nodes = append(z.say(a).Nodes, update)

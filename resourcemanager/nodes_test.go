@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -49,6 +50,52 @@ func TestALostNodesContainersStayHeldAndMayBeKept(t *testing.T) {
 		}
 		if app := z.app("web"); app.GetRunning() != 1 || app.GetInstances()[0].GetContainerId() != container {
 			t.Errorf("after its return %d run", app.GetRunning())
+		}
+	})
+}
+
+// A NodeManager that was restarted within the node timeout never was anything but ready: masters are told where it is all the same.
+func TestMastersAreToldTheNewAddressOfANode(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		home := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := home.launchMaster()
+		n := z.addNode("node-2")
+		m.startInstance(n, "web-1")
+		m.heard()
+		n.cut()
+		n.restarts++
+		n.register()
+		var told []string
+		for _, answer := range m.heard() {
+			for _, update := range answer.GetNodes() {
+				told = append(told, update.GetNodeId()+" at "+update.GetContainerManager())
+			}
+		}
+		if !slices.Contains(told, "node-2 at node-2:7072") {
+			t.Errorf("the master was told %q", told)
+		}
+	})
+}
+
+// What a node knows to be healthy, and for long enough, runs, though its master has not been able to hear of it.
+func TestWhatANodeKnowsToBeHealthyIsNotCalledStarting(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		home := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := home.launchMaster()
+		n := z.addNode("node-2")
+		container := m.startInstance(n, "web-1")
+		m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{
+			Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING, InService: true, Weight: 100,
+		}}})
+		n.report(container, func(s *corev1.ContainerStatus) { s.HealthySince = timestamppb.Now() })
+		if got := z.app("web").GetInstances()[0].GetState(); got != apiv1.Instance_STARTING {
+			t.Errorf("at first it is %v", got)
+		}
+		z.pass(13 * time.Second)
+		if app := z.app("web"); app.GetInstances()[0].GetState() != apiv1.Instance_RUNNING || app.GetRunning() != 1 {
+			t.Errorf("after thirteen seconds it is %v", app.GetInstances()[0])
 		}
 	})
 }

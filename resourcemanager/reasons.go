@@ -270,7 +270,7 @@ func (z *zone) instanceReason(a *app, r *reasons, name string, instance *storev1
 	var n *node
 	if c != nil {
 		n = z.nodes[c.node]
-		state, why = a.seenState(n, c, state, why)
+		state, why = z.seenState(a, c, state, why)
 	}
 	on := ""
 	if n != nil {

@@ -20,6 +20,8 @@ type shownApp struct {
 	// next is when those who watch may be shown the next change, and late that they have not been shown the last one.
 	next time.Time
 	late bool
+	// provenAt is when the first instance that its master calls starting will have been healthy for long enough; zero is none.
+	provenAt time.Time
 	// names are the instances in the order in which they are shown; nil if one was added or has gone.
 	names     []string
 	instances map[string]shownInstance
@@ -41,6 +43,8 @@ type instanceFacts struct {
 	ending  bool
 	// waits is what it waits for while it has no container.
 	waits string
+	// proven: its node has known for long enough that it is healthy.
+	proven bool
 }
 
 // instancesAMillisecond is about how many instances are put into a view in that time. Those who watch an app are shown a
@@ -91,6 +95,9 @@ func (z *zone) showInstance(a *app, instance *storev1.Instance) *apiv1.Instance 
 		facts.status, facts.node = c.record.GetStatus(), c.node
 		if n := z.nodes[c.node]; n != nil {
 			facts.state, facts.address = n.state(), n.record.GetAddress()
+		}
+		if facts.report.GetState() == apiv1.Instance_STARTING {
+			facts.proven = z.proven(a, c)
 		}
 	} else {
 		facts.waits = a.wait.byRole[facts.report.GetRole()]

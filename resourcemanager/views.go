@@ -5,11 +5,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -42,6 +44,7 @@ func (z *zone) makeView(a *app) *apiv1.App {
 	if !a.ending() {
 		view.Wanted = wantedInstances(r.GetSpec())
 	}
+	a.shown.provenAt = time.Time{}
 	instances := z.viewInstances(a)
 	if awaited := z.awaited(a); awaited != "" {
 		view.Reason = awaited
@@ -175,19 +178,23 @@ func (z *zone) viewInstance(a *app, instance *storev1.Instance) *apiv1.Instance 
 	if len(status.GetPorts()) > 0 {
 		view.Port = status.GetPorts()[0].GetHostPort()
 	}
-	view.State, view.Reason = a.seenState(n, c, report.GetState(), report.GetReason())
+	view.State, view.Reason = z.seenState(a, c, report.GetState(), report.GetReason())
 	return view
 }
 
 // seenState corrects what the master last said by what the node has said since: a master that is away cannot.
-func (a *app) seenState(n *node, c *container, state apiv1.Instance_State, reason string) (apiv1.Instance_State, string) {
+func (z *zone) seenState(a *app, c *container, state apiv1.Instance_State, reason string) (apiv1.Instance_State, string) {
+	n := z.nodes[c.node]
 	if a.ending() && n != nil && n.state() == lifecycle.NodeLost {
 		return apiv1.Instance_UNREACHABLE, "it was not seen gone"
+	}
+	status := c.record.GetStatus()
+	if state == apiv1.Instance_STARTING && z.proven(a, c) {
+		state, reason = apiv1.Instance_RUNNING, ""
 	}
 	if state != apiv1.Instance_RUNNING {
 		return state, reason
 	}
-	status := c.record.GetStatus()
 	switch {
 	case c.state() == lifecycle.ContainerDone:
 		return apiv1.Instance_PENDING, "it ended: " + exitSentence(status.GetExit())
@@ -197,6 +204,32 @@ func (a *app) seenState(n *node, c *container, state apiv1.Instance_State, reaso
 		return apiv1.Instance_UNHEALTHY, status.GetHealthDetail()
 	}
 	return state, reason
+}
+
+// mastersWord is how long the word of a master is waited for that a node has given already.
+const mastersWord = 2 * time.Second
+
+// proven reports whether a node has told that a container has been healthy for so long that it counts, and its master, which
+// may not see the node, has had time to say so. If it will be, the app is shown anew then.
+func (z *zone) proven(a *app, c *container) bool {
+	status := c.record.GetStatus()
+	if c.state() != lifecycle.ContainerRunning || status.GetHealthySince() == nil {
+		return false
+	}
+	minHealthy := defaults.MinHealthy
+	for _, role := range a.record.GetSpec().GetRoles() {
+		if given := role.GetUpdate().GetMinHealthy(); role.GetName() == c.role() && given != nil {
+			minHealthy = given.AsDuration()
+		}
+	}
+	at := status.GetHealthySince().AsTime().Add(minHealthy + mastersWord)
+	if z.now.Before(at) {
+		if a.shown.provenAt.IsZero() || at.Before(a.shown.provenAt) {
+			a.shown.provenAt = at
+		}
+		return false
+	}
+	return true
 }
 
 func (z *zone) viewZone() *apiv1.Zone {

@@ -223,7 +223,8 @@ func (z *zone) due() {
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)
 		z.dueAttempt(a)
-		if a.record.GetEndBy() != nil || a.ahead || a.shown.late {
+		proven := !a.shown.provenAt.IsZero() && !z.now.Before(a.shown.provenAt)
+		if a.record.GetEndBy() != nil || a.ahead || a.shown.late || proven {
 			z.touch(a)
 		}
 	}

@@ -263,7 +263,14 @@ func (d *driver) handle(event appmaster.Event) error {
 		delete(d.held, event.Status.GetLease().GetContainerId())
 	case appmaster.StatusChanged:
 		d.observe(event.Status, now)
+	case appmaster.NodeUnseen:
+		for _, r := range d.roles {
+			r.plan.SetSeen(id.Node(event.Node), false)
+		}
 	case appmaster.NodeSnapshot:
+		for _, r := range d.roles {
+			r.plan.SetSeen(id.Node(event.Node), true)
+		}
 		for _, status := range event.Containers {
 			if held, ok := d.held[status.GetLease().GetContainerId()]; ok {
 				held.sequence = 0

@@ -215,13 +215,16 @@ func (r *Role) drainedAt(c *container) time.Time {
 // overdue containers run for longer than they may without having been healthy.
 func (r *Role) overdue(c *container, now time.Time) bool {
 	return r.wanted.StartPeriod > 0 && c.status.Stage == Running && c.status.Health == Unproven &&
-		!now.Before(c.status.RunningSince.Add(r.wanted.StartPeriod))
+		!r.node(c.node).unseen && !now.Before(c.status.RunningSince.Add(r.wanted.StartPeriod))
 }
 
 func (r *Role) failingReason(s *slot) string {
 	switch c := s.current; {
 	case c.status.Reason != "":
-		return c.status.Reason
+		if c.status.Health == Bad {
+			return c.status.Reason
+		}
+		return "it did not become healthy within " + r.wanted.StartPeriod.String() + ": " + c.status.Reason
 	case c.status.Health == Bad:
 		return "its health check fails"
 	}
@@ -272,10 +275,11 @@ func (r *Role) ownFailures(s *slot, now time.Time) int {
 	return len(r.recent(slices.Clone(s.failures), now))
 }
 
-// provingReason is the sentence for an instance that does not count yet, empty for one that is not healthy yet.
+// provingReason is the sentence for an instance that does not count yet; of one that is not healthy yet it is what its probe
+// saw last.
 func (r *Role) provingReason(s *slot, now time.Time) string {
 	if r.phase(s, now) != proving {
-		return ""
+		return s.current.status.Reason
 	}
 	what := "it runs"
 	if r.wanted.StartPeriod > 0 {

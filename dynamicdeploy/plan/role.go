@@ -84,6 +84,8 @@ type container struct {
 
 type node struct {
 	state NodeState
+	// unseen: nothing is heard from it at present.
+	unseen bool
 	// failures that the node is to blame for, since the last success.
 	failures []time.Time
 }
@@ -243,6 +245,9 @@ func (r *Role) Withdrawn(instance string, now time.Time) {
 
 // SetNode takes what the ResourceManager thinks of a node.
 func (r *Role) SetNode(name id.Node, state NodeState) { r.node(name).state = state }
+
+// SetSeen says whether a node's word on its containers is heard.
+func (r *Role) SetSeen(name id.Node, seen bool) { r.node(name).unseen = !seen }
 
 // Preempted says that a container will be taken away at the deadline.
 func (r *Role) Preempted(container id.Container, deadline time.Time) {

@@ -3,6 +3,8 @@ package plan
 import (
 	"fmt"
 	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
 )
 
 // rollout is the change to the wanted version, or a rolling restart.
@@ -135,7 +137,11 @@ func (r *Role) judge(now time.Time) {
 		if o.lastReason != "" {
 			o.reason += ", last failure: " + o.lastReason
 		}
-		o.reason += r.whyWaits()
+		if saw := r.lastSeen(now); saw != "" {
+			o.reason += "; " + saw
+		} else {
+			o.reason += r.whyWaits()
+		}
 	default:
 		return
 	}
@@ -164,11 +170,17 @@ func (r *Role) awaitsNode(now time.Time) bool {
 			if s.ofNode {
 				return true
 			}
-		case !r.serves(s, now) && r.node(s.current.node).state != Ready && r.node(s.current.node).state != Draining:
+		case !r.serves(s, now) && r.troubled(s.current.node):
 			return true
 		}
 	}
 	return false
+}
+
+// troubled nodes are unwell, or lost, or not heard from: of their containers nobody knows enough to judge.
+func (r *Role) troubled(name id.Node) bool {
+	n := r.node(name)
+	return n.unseen || n.state == Unwell || n.state == Lost
 }
 
 // progress counts the instances that are as wanted and have been healthy for long enough, those that are only on the way to

@@ -63,6 +63,7 @@ func newStage() *stage {
 //	out web-1                      it is in no registry and no balancer any more
 //	counted web-1 100 errors=3     what balancers have counted for it
 //	node n1 ready|draining|lost    what the ResourceManager thinks of a node
+//	unheard|heard n1               whether its word on containers is heard
 //	preempt c1 in=30s              it will be taken away
 //	pass 10s                       time goes by, and everything that falls due is done
 //	settle n1 n2                   the world obliges: asks are granted, starts become healthy, releases are seen gone
@@ -135,6 +136,8 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 	case "node":
 		states := map[string]NodeState{"ready": Ready, "unwell": Unwell, "draining": Draining, "lost": Lost}
 		s.role.SetNode(id.Node(name), states[d.CmdArgs[1].Key])
+	case "heard", "unheard":
+		s.role.SetSeen(id.Node(name), d.Cmd == "heard")
 	case "preempt":
 		s.role.Preempted(s.find(t, name).id, s.now.Add(span(t, d, "in")))
 	case "pass":
