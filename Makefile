@@ -22,13 +22,13 @@ help: ## Print this list.
 
 .PHONY: up
 up: ## Start a zone on this machine, deploy the example app with three instances, print where they answer, through nginx too.
-	@scripts/need go docker nginx programs
+	@STARTED_FOR=$(DIR) scripts/need go docker nginx programs
 	@$(MAKE) --no-print-directory build
 	@DIR=$(DIR) LISTEN=$(LISTEN) scripts/up
 
 .PHONY: down
 down: ## Undo `make up`: end the zone and its instances, delete its folder.
-	@DIR=$(DIR) LISTEN=$(LISTEN) scripts/down
+	@DIR=$(DIR) scripts/down
 
 .PHONY: build
 build: ## Build bin/mammoth, one static binary.
