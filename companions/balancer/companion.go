@@ -26,8 +26,8 @@ type Proxy interface {
 	// Apply makes the proxy route by routes, and returns once it routes by nothing older. It is idempotent, and an
 	// error leaves what was routed before as it was. What alone cannot be routed is returned, and the rest is.
 	Apply(ctx context.Context, routes map[string]Route) ([]*companionv1.Refusal, error)
-	// Rest is how long the proxy is to be left alone before it is given routes; zero or less if it may be given them now. It
-	// does not block.
+	// Rest is how long to wait before routes are applied, because the proxy was reloaded recently; zero or less for not at all.
+	// It does not block.
 	Rest(routes map[string]Route) time.Duration
 	// Alive reports whether the proxy runs. It does not block.
 	Alive() bool
@@ -70,7 +70,7 @@ const (
 	largestUpdate = 64 << 20
 	// How often an unchanged plan is applied again, for what changes without the zone: certificates.
 	applyAgain = time.Minute
-	// How often a proxy that rests is asked for how long: what it waits for may end.
+	// How often Rest is asked again while the companion waits: old processes may have ended.
 	askAgain = time.Second
 )
 

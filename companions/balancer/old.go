@@ -12,20 +12,20 @@ import (
 	"time"
 )
 
-// A proxy that is reloaded leaves processes behind that serve on what they have accepted: an event stream of one app is not cut
-// because another app changes. They may live for long, so they are bounded in number. The more of them there are, the less
-// often the proxy is reloaded, so that they end by themselves; once there are as many as may be, the oldest is ended.
+// A reload leaves old processes behind, which finish the connections that they have accepted: an event stream of one app goes on
+// when another app changes. Old processes may live long, so their number is limited. The more of them there are, the less often the
+// proxy is reloaded, so that they can end by themselves. When there are too many, the oldest are ended.
 
-// KeepOld is how long connections may go on after a change of what is routed, unless the operator says otherwise.
+// KeepOld is how long an old process may live by default.
 const KeepOld = 24 * time.Hour
 
 // LongestRest is the longest pause between two reloads. It is well below the minute for which the zone waits for a balancer.
 const LongestRest = 20 * time.Second
 
-// Rest is how long a proxy is left alone after a reload, when so many processes of before are there and so many may be.
+// Rest is the time from one reload to the next: interval, or longer when at least half of the most old processes run.
 func Rest(interval time.Duration, old, most int) time.Duration {
 	rests := []time.Duration{2 * time.Second, 5 * time.Second, 10 * time.Second, LongestRest}
-	// Below half of them nothing waits; then each eighth waits longer.
+	// From half of most on, each further eighth makes the time longer.
 	step := 8*old/max(most, 1) - 4
 	if step < 0 {
 		return interval
@@ -33,8 +33,8 @@ func Rest(interval time.Duration, old, most int) time.Duration {
 	return max(interval, rests[min(step, len(rests)-1)])
 }
 
-// Fitting is how many processes as large as pid may be there beside the proxy's own: most, unless less memory is there.
-// They may take half of what the companion and its proxy have.
+// Fitting is how many old processes as large as pid may run: most, or fewer if they would take more than half of the memory
+// that the companion and its proxy may have. It is at least 1.
 func Fitting(most, pid int) int {
 	size, room := resident(pid), memoryLimit()/2
 	if size == 0 || room == 0 {
@@ -43,7 +43,7 @@ func Fitting(most, pid int) int {
 	return max(1, int(min(int64(most), room/size)))
 }
 
-// EndOldest ends the oldest processes, so that no more than leave are left, and returns how many it ended.
+// EndOldest sends SIGTERM to the oldest of the processes so that at most leave remain, and returns to how many.
 func EndOldest(pids []int, leave int) int {
 	excess := len(pids) - max(leave, 0)
 	if excess <= 0 {

@@ -43,10 +43,9 @@ type Config struct {
 	Program string `yaml:"program"`
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
 	LostAfter time.Duration `yaml:"lostAfter"`
-	// How long connections may go on after a reload, in processes of before; default balancer.KeepOld.
+	// How long an old process may finish its connections after a reload; default balancer.KeepOld.
 	KeepOld time.Duration `yaml:"keepOld"`
-	// How many processes of before may be there; the oldest are ended first. Default 32. They never take more than half of the
-	// memory.
+	// How many old processes may run; the oldest are ended first. Default 32, and fewer if they take more than half of the memory.
 	MaxOld int `yaml:"maxOld"`
 	// End HAProxy with the companion. Otherwise it goes on serving.
 	StopOnExit bool `yaml:"stopOnExit"`
@@ -78,7 +77,7 @@ func (c *Config) Validate() error {
 	case c.LostAfter < 0:
 		return fmt.Errorf("the time that the zone waits must not be negative: %w", errdefs.ErrInvalidArgument)
 	case c.KeepOld < time.Second || c.MaxOld < 1:
-		return fmt.Errorf("connections need at least 1s to end after a change, and at least 1 process that serves them: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("keepOld must be at least 1s and maxOld at least 1: %w", errdefs.ErrInvalidArgument)
 	case c.TLS != "" && c.Certificates == "":
 		return fmt.Errorf("serving TLS on %s needs a folder of certificates: %w", c.TLS, errdefs.ErrInvalidArgument)
 	}
@@ -326,8 +325,7 @@ func (p *Proxy) limits() balancer.Limits {
 	return limits
 }
 
-// Rest is how long HAProxy is to be left alone before it is given routes that need a reload. Those that need none it may be given at
-// any time.
+// Rest is how long to wait before routes are applied that need a reload; zero for routes that need none.
 func (p *Proxy) Rest(routes map[string]balancer.Route) time.Duration {
 	since := time.Since(p.reloaded)
 	if p.reloaded.IsZero() || since >= balancer.LongestRest {
@@ -347,7 +345,7 @@ func (p *Proxy) Rest(routes map[string]balancer.Route) time.Duration {
 // interval is the shortest time between two reloads.
 const interval = time.Second
 
-// old is the processes that only serve on what they accepted before a reload.
+// old is the processes that only finish the connections that they accepted before a reload.
 func (p *Proxy) old() []int {
 	return slices.DeleteFunc(p.processes(), func(pid int) bool { return pid == p.pid })
 }
@@ -357,11 +355,11 @@ func (p *Proxy) processes() []int {
 	return slices.DeleteFunc(balancer.Processes(), func(pid int) bool { return !p.isOurs(pid) })
 }
 
-// makeRoom ends the oldest processes of before if the one that a reload adds were too many.
+// makeRoom ends the oldest old processes if a reload would leave too many of them.
 func (p *Proxy) makeRoom() {
 	most := balancer.Fitting(p.config.MaxOld, p.pid)
 	if ended := balancer.EndOldest(p.old(), most-1); ended > 0 {
-		p.config.Log.Warn("the connections that were open for longest are cut: as many processes of earlier configurations as may be were serving some",
+		p.config.Log.Warn("the oldest connections are cut: too many processes of earlier configurations still have open connections",
 			"balancer", p.config.Name, "ended", ended, "most", most)
 	}
 }

@@ -183,7 +183,7 @@ func (w *writer) front(s settings, plan *balancer.Plan) {
 	w.line("use_backend %%[var(txn.app)]")
 }
 
-// headers writes what an instance is told of a request. Names with an underscore are left out: a program that takes headers as
+// headers writes which headers an instance gets. Names with an underscore are dropped: a program that reads headers as
 // variables cannot tell X_Real_IP, which anybody may send, from X-Real-IP.
 func (w *writer) headers() {
 	w.line("http-request set-header Host %%[url,field(3,/)] if { url -m beg http:// } !{ req.hdr(host) -m found }")
@@ -196,7 +196,7 @@ func (w *writer) headers() {
 	w.line("http-request set-var(txn.to) str([),concat(,txn.to,]) if { var(txn.to) -m sub : }")
 }
 
-// path finds out which path a request means, however it is written, and leaves the request as it is.
+// path normalises a request's path into a variable, for routing, and leaves the request as it is.
 func (w *writer) path() {
 	w.line("http-request set-var(txn.asked) url")
 	w.line("http-request normalize-uri percent-decode-unreserved")
@@ -207,7 +207,7 @@ func (w *writer) path() {
 	w.line("http-request set-uri %%[var(txn.asked)]")
 }
 
-// patience is what clients are given by the most patient app: HAProxy reads a request before it knows whose it is.
+// patience is the client timeout: the longest of all apps, since HAProxy reads a request before it knows which app it is for.
 func patience(plan *balancer.Plan) time.Duration {
 	longest := expose.DefaultIdle
 	for _, service := range plan.Services {

@@ -34,11 +34,11 @@ type Config struct {
 	Interval time.Duration `yaml:"interval"`
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
 	LostAfter time.Duration `yaml:"lostAfter"`
-	// How long connections may go on after a reload, in workers of before; default balancer.KeepOld. Of an nginx that others
-	// run it is theirs to say.
+	// How long an old worker may finish its connections after a reload; default balancer.KeepOld. Not used with Attach: that nginx
+	// has a setting of its own.
 	KeepOld time.Duration `yaml:"keepOld"`
-	// How many workers of before may be there; the oldest are ended first. Default 64, or 16 for each worker. They never take
-	// more than half of the memory.
+	// How many old workers may run; the oldest are ended first. Default 64, or 16 for each worker if that is more, and fewer if
+	// they take more than half of the memory.
 	MaxOld int `yaml:"maxOld"`
 	// End nginx with the companion. Otherwise it goes on serving.
 	StopOnExit bool `yaml:"stopOnExit"`
@@ -90,7 +90,7 @@ func (c *Config) Validate() error {
 	case c.Workers < 1 || c.Interval < 0 || c.LostAfter < 0:
 		return fmt.Errorf("workers must be at least 1, and the times not negative: %w", errdefs.ErrInvalidArgument)
 	case c.KeepOld < time.Second || c.MaxOld < 1:
-		return fmt.Errorf("connections need at least 1s to end after a change, and at least 1 worker that serves them: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("keepOld must be at least 1s and maxOld at least 1: %w", errdefs.ErrInvalidArgument)
 	case c.TLS != "" && c.Certificates == "":
 		return fmt.Errorf("serving TLS on %s needs a folder of certificates: %w", c.TLS, errdefs.ErrInvalidArgument)
 	}

@@ -53,7 +53,7 @@ func (p *Proxy) reload(ctx context.Context, revision string) error {
 	return fmt.Errorf("nginx has not taken the configuration within %s: %w", reloadLimit, errdefs.ErrUnavailable)
 }
 
-// Rest is how long nginx is to be left alone: every change of what it routes is a reload.
+// Rest is how long to wait before routes are applied: with nginx every change needs a reload.
 func (p *Proxy) Rest(map[string]balancer.Route) time.Duration {
 	since := time.Since(p.reloaded)
 	if p.reloaded.IsZero() || since >= max(p.config.Interval, balancer.LongestRest) {
@@ -62,7 +62,7 @@ func (p *Proxy) Rest(map[string]balancer.Route) time.Duration {
 	return balancer.Rest(p.config.Interval, len(p.old()), p.mostOld()) - since
 }
 
-// mostOld is how many workers of before may be there.
+// mostOld is how many old workers may run.
 func (p *Proxy) mostOld() int {
 	for _, pid := range p.workers() {
 		return max(p.expected, balancer.Fitting(p.config.MaxOld, pid))
@@ -70,16 +70,16 @@ func (p *Proxy) mostOld() int {
 	return p.config.MaxOld
 }
 
-// makeRoom ends the oldest workers of before if those that a reload adds were too many.
+// makeRoom ends the oldest old workers if a reload would leave too many of them.
 func (p *Proxy) makeRoom() {
 	most := p.mostOld()
 	if ended := balancer.EndOldest(p.old(), most-p.expected); ended > 0 {
-		p.config.Log.Warn("the connections that were open for longest are cut: as many workers of earlier configurations as may be were serving some",
+		p.config.Log.Warn("the oldest connections are cut: too many workers of earlier configurations still have open connections",
 			"balancer", p.config.Name, "ended", ended, "most", most)
 	}
 }
 
-// old is the workers that only serve on what they accepted before a reload.
+// old is the workers that only finish the connections that they accepted before a reload.
 func (p *Proxy) old() []int {
 	pids := p.children()
 	if p.config.Attach == nil {
@@ -91,7 +91,7 @@ func (p *Proxy) old() []int {
 	})
 }
 
-// End ends every nginx of a folder, with what it still serves.
+// End ends every nginx of a folder, also those with open connections.
 func End(dir string) {
 	for _, pid := range balancer.Processes() {
 		if strings.HasPrefix(title(pid), "nginx: ") && worksIn(pid, dir) {

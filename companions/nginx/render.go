@@ -162,13 +162,13 @@ func (w *writer) upgrade(variable, idle string) {
 }
 
 // host writes the host that instances are told: the client's own word. Of one that names none, as HTTP/1.0 may, it is the
-// host of the request's line, or else the address that it was sent to: an instance refuses a request without any.
+// host of the request line, or else the address that the client connected to: instances refuse requests without a host.
 func (w *writer) host() {
 	w.block("map $server_addr $mammoth_address", func() {
 		w.line("default $server_addr:$server_port;")
 		w.line(`"~:" "[$server_addr]:$server_port";`)
 	})
-	// Of a request that names no host, nginx's own $host is the name of the server that takes it, which may be a pattern.
+	// If a request names no host, nginx's own $host is the server_name of the server block, which may be a pattern.
 	w.block("map $host $mammoth_named", func() {
 		w.line("default $host;")
 		w.line(`"~^(_$|\*)" $mammoth_address;`)
@@ -224,8 +224,8 @@ func (w *writer) balance(balance apiv1.Expose_Balance) {
 	}
 }
 
-// servers writes instances. Which of them are well is the zone's to say: nginx would count a slow request as a failure, and shut out
-// an instance that is healthy.
+// servers writes instances. max_fails is 0 because the zone decides which instances are healthy: nginx would count a slow request as a
+// failure, and stop using a healthy instance.
 func (w *writer) servers(servers []balancer.Server) {
 	for _, server := range servers {
 		w.line("server %s:%d weight=%d max_fails=0; # %s", server.Address, server.Port, server.Weight, server.ID)
@@ -321,8 +321,8 @@ func (w *writer) location(head string, number int, service *balancer.Service) {
 	})
 }
 
-// passing has bodies passed on as they come, in both directions: an event arrives when it was sent, and the largest upload or answer
-// takes neither memory nor disk here. What has to fit into the one buffer is an answer's headers.
+// passing turns buffering off in both directions: an event arrives when it is sent, and the largest upload or answer takes
+// neither memory nor disk here. Only the headers of an answer have to fit into the buffer.
 func (w *writer) passing() {
 	w.line("proxy_request_buffering off;")
 	w.line("proxy_buffering off;")
@@ -331,7 +331,7 @@ func (w *writer) passing() {
 	w.line("proxy_max_temp_file_size 0;")
 }
 
-// times writes how long is waited for whom.
+// times writes the timeouts towards instances and clients.
 func (w *writer) times(e *apiv1.Expose) {
 	idle := expose.Idle(e).Milliseconds()
 	w.line("proxy_connect_timeout %dms;", expose.Connect(e).Milliseconds())
@@ -342,9 +342,9 @@ func (w *writer) times(e *apiv1.Expose) {
 	w.line("send_timeout %dms;", patience)
 }
 
-// retry writes which requests are tried on another instance. nginx calls it a timeout when a connection does not come about, and when an
-// answer does not; the first is to be tried elsewhere, the second never. They differ by when they come: an answer is missed after
-// the idle time at the earliest, and by then nothing is tried any more.
+// retry writes which requests are tried on another instance. nginx has one word, timeout, for a connection that was not made and for an
+// answer that did not come; the first is to be tried elsewhere, the second never. They differ in time: an answer is missing after
+// the idle time at the earliest, and proxy_next_upstream_timeout allows no further try by then.
 func (w *writer) retry(e *apiv1.Expose) {
 	w.line("proxy_next_upstream error timeout;")
 	w.line("proxy_next_upstream_tries 3;")

@@ -23,7 +23,7 @@ const (
 	limit = time.Minute
 )
 
-// copier writes entries. It is used by one goroutine, and uses some itself.
+// copier writes entries. One goroutine calls it; it starts others for its requests and waits for them.
 type copier struct {
 	client *zk.Client
 	base   string
@@ -31,7 +31,7 @@ type copier struct {
 	log    *slog.Logger
 
 	mu sync.Mutex
-	// What is wrong with a path, and was said.
+	// The problem that was last logged for a path.
 	said map[string]string
 }
 
@@ -60,8 +60,8 @@ func (c *copier) whole(ctx context.Context, services map[string]map[string][]byt
 	return c.some(ctx, all)
 }
 
-// some makes services as they should be; nil is one that should not be. It returns the services of which something could not be
-// done, and is to be tried again; that keeps nothing else from being done. An error is one of ZooKeeper as a whole.
+// some writes services; a nil list of entries is a service to be deleted. It returns the services that could not be written in full and
+// are to be tried again; all others are written. An error is one of ZooKeeper as a whole.
 func (c *copier) some(ctx context.Context, services map[string]map[string][]byte) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

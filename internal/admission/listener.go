@@ -15,28 +15,26 @@ import (
 	"github.com/mammoth-os/mammoth/internal/peer"
 )
 
-// How long a connection has to have been silent before it may be closed for a new one.
+// How long a connection has to be silent before it may be closed to make room for a new one.
 const (
-	// begins is for one that has said nothing at all yet: a client begins with its request.
+	// begins is for a connection on which no byte was received yet: a client starts with its request.
 	begins = 500 * time.Millisecond
 	// pauses is for others.
 	pauses = 10 * time.Second
-	// trustedPauses is longer than the 40 s in which a gRPC connection whose other end lives has answered a ping.
+	// trustedPauses is for those of trusted callers. It is longer than the 40 s within which a live gRPC peer answers a ping.
 	trustedPauses = 45 * time.Second
 )
 
-const (
-	// quiet is how long nothing more is logged of refused connections after a line was.
-	quiet = time.Minute
-)
+// quiet is the least time between two log lines about refused connections.
+const quiet = time.Minute
 
 // Limits bound the connections of one listener.
 type Limits struct {
 	// InAll is the most connections at once.
 	InAll int
-	// Others is how many of them may be of callers that are not trusted, so that some are always left for those who are.
+	// Others is the most connections of all callers that are not trusted, so that some are left for those who are.
 	Others int
-	// PerCaller is how many of them one such caller may have.
+	// PerCaller is the most connections of one caller that is not trusted.
 	PerCaller int
 }
 
@@ -59,13 +57,13 @@ func (most Limits) within(descriptors uint64) Limits {
 // Config is what a Listener is made with.
 type Config struct {
 	Limits Limits
-	// Trusted says who is let in beyond Limits.Others.
+	// Trusted reports whether Limits.Others and Limits.PerCaller do not apply to a user.
 	Trusted func(peer.User) bool
 	Logger  *slog.Logger
 }
 
-// Listener lets only so many connections in. At its bound it closes the one that has said nothing for the longest time,
-// if that was long enough, and else the new one. It outlives a lack of descriptors.
+// Listener limits how many connections are open. At the limit it closes the connection that has been silent longest, if that was
+// long enough, and otherwise the new one. When the process has no descriptors left, Accept waits and tries again.
 type Listener struct {
 	net.Listener
 	config Config
@@ -81,7 +79,7 @@ type Listener struct {
 	loggedAt time.Time // Accept's
 }
 
-// Listen bounds a listener's connections.
+// Listen limits the connections of a listener.
 func Listen(listener net.Listener, config Config) *Listener {
 	return &Listener{
 		Listener: listener, config: config, closed: make(chan struct{}),
@@ -119,7 +117,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// passing reports whether a later Accept may succeed: connections that went meanwhile, or a lack of something.
+// passing reports whether a later Accept may succeed: the client has gone, or the system lacks descriptors or memory.
 func passing(err error) bool {
 	for _, errno := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.ECONNRESET,
@@ -176,7 +174,7 @@ func (l *Listener) holds(bound func() bool) bool {
 
 func everybody(*connection) bool { return true }
 
-// closeSilent closes the connection that has been silent for the longest time, if one was for long enough.
+// closeSilent closes the connection that has been silent longest, if one was silent for long enough.
 func (l *Listener) closeSilent(among func(*connection) bool) bool {
 	now := time.Now().UnixNano()
 	var silent *connection
@@ -204,7 +202,7 @@ func (l *Listener) log(message string, args ...any) {
 	l.config.Logger.Warn(message, args...)
 }
 
-// Caller names who is at the other end of a connection: the user, where the kernel tells, else the address.
+// Caller names who is at the other end of a connection: the user if the kernel knows it, else the address.
 func Caller(who peer.User, address net.Addr) string {
 	if who.Name != "" {
 		return "user " + who.Name
@@ -221,13 +219,13 @@ type connection struct {
 	listener *Listener
 	caller   string
 	trusted  bool
-	// moved is when a byte last went either way, in nanoseconds since 1970; at first when it was accepted.
+	// moved is when a byte was last sent or received, in nanoseconds since 1970; at first when it was accepted.
 	moved atomic.Int64
 	begun atomic.Bool
 	once  sync.Once
 }
 
-// mayBeSilent is how long the connection is left alone in which nothing moves.
+// mayBeSilent is how long the connection may be silent before it may be closed.
 func (c *connection) mayBeSilent() time.Duration {
 	switch {
 	case !c.begun.Load():
@@ -257,7 +255,7 @@ func (c *connection) Write(from []byte) (int, error) {
 	return n, err
 }
 
-// SyscallConn implements syscall.Conn, by which the owner of the other end is told.
+// SyscallConn implements syscall.Conn, which internal/peer needs to find the user at the other end.
 func (c *connection) SyscallConn() (syscall.RawConn, error) {
 	inner, ok := c.Conn.(syscall.Conn)
 	if !ok {

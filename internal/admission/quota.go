@@ -1,5 +1,5 @@
-// Package admission bounds what callers may have at once of something that costs memory or descriptors: connections,
-// streams, requests under way.
+// Package admission limits how much each caller, and all callers together, may have open at a time of things that cost memory or
+// descriptors: connections, streams, requests in progress.
 package admission
 
 import (
@@ -9,7 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Quota is how many of a thing may be there at once. It may be used by many goroutines.
+// Quota limits how many of a thing may be open at once. It may be used by many goroutines.
 type Quota struct {
 	what             string
 	perCaller, inAll int
@@ -18,12 +18,12 @@ type Quota struct {
 	total            int
 }
 
-// NewQuota bounds what, a noun in the plural, for each caller and in all.
+// NewQuota makes a quota for each caller and in all; what is the thing that is counted, a noun in the plural.
 func NewQuota(what string, perCaller, inAll int) *Quota {
 	return &Quota{what: what, perCaller: perCaller, inAll: inAll, callers: map[string]int{}}
 }
 
-// Take counts one more for a caller, until release is called. Its error is of the class ErrResourceExhausted.
+// Take counts one more for a caller until release is called. At a limit it fails with errdefs.ErrResourceExhausted.
 func (q *Quota) Take(caller string) (release func(), err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

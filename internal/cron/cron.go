@@ -1,10 +1,10 @@
 // Package cron reads the five-field cron expressions that people write, on the clock of a time zone.
 //
-// What counts is what the clock on the wall reads. An expression that names hours comes true once for each of its
-// readings: when the clocks go forward, the readings that are left out come true at that moment ("30 2 * * *" at 03:00
-// that night); when they go back, a reading that is there twice comes true the first time. So a change of clocks neither
-// loses an order nor gives it twice. An expression that has every hour goes by the time that passes: it comes true whenever
-// the clock reads so, in an hour that is there twice both times, in one that is left out not at all.
+// An expression goes by the local time of its zone; the code calls a local time a reading. An expression that names hours comes
+// true once for each of its readings. When clocks go forward, the readings that are skipped come true at that moment ("30 2 * * *"
+// at 03:00 that night); when clocks go back, a reading that comes twice comes true the first time. So a change of clocks neither
+// drops an event nor repeats it. An expression with every hour goes by elapsed time: in an hour that comes twice it comes true
+// both times, and in one that is skipped not at all.
 package cron
 
 import (
@@ -41,19 +41,19 @@ func read(expression string) (calendar, error) {
 	if err != nil {
 		return c, err
 	}
-	// Whether it ever comes true does not depend on when one begins to look.
+	// If it ever comes true, it does so again after any date.
 	if _, ok := c.next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)); !ok {
 		return c, fmt.Errorf("the cron expression %q never comes true", expression)
 	}
 	return c, nil
 }
 
-// zoneName is how names of the database look that mean the same on every host. What begins otherwise is a host's own:
+// zoneName matches names of the database that mean the same on every host. Those that begin with a small letter may differ:
 // localtime, posixrules, posix/Europe/Berlin, right/Europe/Berlin.
 var zoneName = regexp.MustCompile(`^[A-Z][A-Za-z0-9+_-]{0,30}(/[A-Z][A-Za-z0-9+_-]{0,30}){0,2}$`)
 
-// Location finds a time zone by its name in the database; empty is UTC. "Local" is none, since it would be another one on each host, and
-// nor is "Factory", which stands for a clock that nobody has set.
+// Location finds a time zone by its name in the database; empty is UTC. It refuses "Local", which differs from host to host, and
+// "Factory", which means that no zone was set.
 func Location(timezone string) (*time.Location, error) {
 	if timezone == "" {
 		return time.UTC, nil
@@ -76,7 +76,8 @@ func (s Schedule) Next(after time.Time) (time.Time, bool) {
 	return at, ok
 }
 
-// tick is when the expression comes true next after a moment, and what the clock reads then by rights.
+// tick is when the expression comes true next after a moment, and its reading: the local time by the expression, also if the change
+// of clocks skips it.
 func (s Schedule) tick(after time.Time) (at, read time.Time, ok bool) {
 	if s.calendar.isHourly() {
 		return s.hourlyTick(after)
@@ -100,7 +101,7 @@ func (s Schedule) tick(after time.Time) (at, read time.Time, ok bool) {
 	}
 }
 
-// hourlyTick goes from one change of clocks to the next, between which readings are moments.
+// hourlyTick is tick for an expression with every hour. Between two changes of clocks each reading is one moment.
 func (s Schedule) hourlyTick(after time.Time) (at, read time.Time, ok bool) {
 	at = after.In(s.location)
 	for read = reading(at, s.location); ; {
@@ -160,8 +161,8 @@ func (s Schedule) lastHourly(until time.Time) (time.Time, bool) {
 	}
 }
 
-// zoneEnds is until when the offset of a moment certainly holds; zero is for ever. Beyond the changes that the database lists
-// the library ends a zone with its year, and on the last day of a leap year a day too early.
+// zoneEnds is the end of the time for which the offset at a moment certainly holds; zero is never. After the last change in the
+// database the library ends each zone with the year, and in a leap year a day too early.
 func zoneEnds(at time.Time) time.Time {
 	_, ends := at.ZoneBounds()
 	if !ends.IsZero() && !ends.After(at) {

@@ -135,7 +135,7 @@ func TestWhatIsNoScheduleIsRefusedInOneSentence(t *testing.T) {
 		{"0 0 * * 9L", "is no day of the week"},
 		{"0 0 * jan-foo *", "is no month"},
 		{"٣ * * * *", "is no minute"},
-		{"0 * * * *" + strings.Repeat(" ", 300), "at most 256 letters"},
+		{"0 * * * *" + strings.Repeat(" ", 300), "at most 256 characters"},
 	} {
 		if err := cron.Check(c.expression); err == nil || !strings.Contains(err.Error(), c.hint) {
 			t.Errorf("%s: %v, want a hint with %s", c.expression, err, c.hint)

@@ -28,7 +28,7 @@ var fieldsInOrder = [...]field{
 	{what: "day of the week", max: 7, names: []string{"SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"}},
 }
 
-// errNumber says no more than that an item is none of a field.
+// errNumber means that an item is not a number or name of its field.
 var errNumber = errors.New("")
 
 // calendar is an expression as sets of numbers, each a bit.
@@ -39,15 +39,15 @@ type calendar struct {
 	lastDay      bool
 	lastWeekdays uint64
 	nthWeekdays  [6]uint64
-	// either says that a day counts that either field of days has; otherwise it takes both.
+	// either: a day matches if the day of the month or the day of the week does; otherwise both must.
 	either bool
 }
 
-// parse reads an expression. Every item of every list counts: one that is wrong makes the whole wrong.
+// parse reads an expression. It fails if any item of any list is wrong.
 func parse(expression string) (calendar, error) {
 	var c calendar
 	if len(expression) > longest {
-		return c, fmt.Errorf("a cron expression has at most %d letters, not %d", longest, len(expression))
+		return c, fmt.Errorf("a cron expression has at most %d characters, not %d", longest, len(expression))
 	}
 	texts := strings.Fields(expression)
 	if len(texts) != len(fieldsInOrder) {
@@ -78,7 +78,7 @@ func parse(expression string) (calendar, error) {
 	return c, nil
 }
 
-// special reads what is no number of days: L, the last day of the month; 5L, its last Friday; 5#2, its second one.
+// special reads the items that are not numbers of days: L, the last day of the month; 5L, its last Friday; 5#2, its second one.
 func (c *calendar) special(f field, item string) bool {
 	switch f.what {
 	case "day of the month":
@@ -158,7 +158,7 @@ func (f field) number(text string) (int, error) {
 	return n, nil
 }
 
-// digits reads a number of one or two of them.
+// digits reads a number of one or two digits.
 func digits(text string) (int, bool) {
 	for _, letter := range text {
 		if letter < '0' || letter > '9' {
@@ -169,7 +169,7 @@ func digits(text string) (int, bool) {
 	return n, err == nil && len(text) <= 2
 }
 
-// hasDay reports whether an expression has the day that begins at a reading.
+// hasDay reports whether an expression comes true on the day that begins at a reading.
 func (c *calendar) hasDay(day time.Time) bool {
 	_, month, d := day.Date()
 	if c.months&(1<<month) == 0 {
@@ -185,12 +185,12 @@ func (c *calendar) hasDay(day time.Time) bool {
 	return inMonth && inWeek
 }
 
-// yearsAhead is how far an expression is followed: 29 February on a certain weekday can be forty years away.
+// yearsAhead is how far to look for the next time: 29 February on a certain weekday can be forty years away.
 const yearsAhead = 41
 
 const dayLong = 24 * time.Hour
 
-// next is the first reading after another that an expression has.
+// next is the first reading after another at which the expression comes true.
 func (c *calendar) next(read time.Time) (time.Time, bool) {
 	read = read.Truncate(time.Minute).Add(time.Minute)
 	day := read.Truncate(dayLong)
@@ -210,7 +210,7 @@ func (c *calendar) next(read time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// last is the last reading up to another that an expression has.
+// last is the last reading up to another at which the expression comes true.
 func (c *calendar) last(read time.Time) (time.Time, bool) {
 	day := read.Truncate(dayLong)
 	minute := int(read.Sub(day) / time.Minute)
@@ -229,7 +229,7 @@ func (c *calendar) last(read time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// minuteFrom is the first minute of a day from one on, or -1.
+// minuteFrom is the first minute of a day, from one on, at which the expression comes true; -1 if there is none.
 func (c *calendar) minuteFrom(minute int) int {
 	for hour := minute / 60; hour < 24; hour++ {
 		minutes := c.minutes
@@ -243,7 +243,7 @@ func (c *calendar) minuteFrom(minute int) int {
 	return -1
 }
 
-// minuteUntil is the last minute of a day up to one, or -1.
+// minuteUntil is the last minute of a day, up to one, at which the expression comes true; -1 if there is none.
 func (c *calendar) minuteUntil(minute int) int {
 	for hour := minute / 60; hour >= 0; hour-- {
 		minutes := c.minutes
@@ -257,5 +257,5 @@ func (c *calendar) minuteUntil(minute int) int {
 	return -1
 }
 
-// isHourly reports whether an expression has every hour.
+// isHourly reports whether an expression comes true in every hour of a day.
 func (c *calendar) isHourly() bool { return c.hours == 1<<24-1 }

@@ -5,18 +5,16 @@ import (
 	"time"
 )
 
-// Span is a time that begins when an expression comes true and lasts until it has been over for a duration since it last
-// did: what follows in time is part of it.
+// Span opens when an expression comes true and closes a duration later. If the expression comes true again before it closes, the
+// duration starts anew.
 type Span struct{ Open, Close time.Time }
 
-// Forever is when a span closes that never does: the expression always comes true again in time.
+// Forever is the Close of a span that never closes, because the expression always comes true again before.
 func Forever() time.Time { return time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) }
 
-// Spans gives those that close after a moment, in order. Each opens when the expression comes true,
-// and would close after a duration, unless it comes true again until then. On an expression that names hours durations count on the
-// clock, from what it reads by rights: nine hours from 22:00 end at 07:00 in any night, and what opens late because the
-// clocks pass over its reading closes at its usual one. On one that has every hour they count as time passes. What it costs
-// does not depend on how often the expression comes true.
+// Spans gives the spans that close after a moment, in order. If the expression names hours, the duration lasts is a difference of
+// local time: nine hours from 22:00 end at 07:00 in any night, and a span that opens late because its reading is skipped closes at
+// its usual time. If it has every hour, lasts is elapsed time. The cost does not depend on how often the expression comes true.
 func (s Schedule) Spans(after time.Time, lasts time.Duration) iter.Seq[Span] {
 	p := spans{schedule: s, lasts: lasts, runs: s.calendar.runs(lasts)}
 	return func(yield func(Span) bool) {
@@ -45,17 +43,18 @@ func (s Schedule) Spans(after time.Time, lasts time.Duration) iter.Seq[Span] {
 	}
 }
 
-// spans is how spans of a schedule are found.
+// spans finds the spans of a schedule.
 type spans struct {
 	schedule Schedule
 	lasts    time.Duration
 	runs     []run
 }
 
-// run is the minutes of a day from the first to the last that come true without a gap as long as a span.
+// run is a part of a day, in minutes since midnight, from the first to the last at which the expression comes true without a gap as
+// long as lasts.
 type run struct{ first, last int }
 
-// runs are those of a day, in order.
+// runs are the runs of any day, in order.
 func (c *calendar) runs(lasts time.Duration) []run {
 	var all []run
 	for minute := c.minuteFrom(0); minute >= 0 && minute < 24*60; minute = c.minuteFrom(minute + 1) {
@@ -69,8 +68,8 @@ func (c *calendar) runs(lasts time.Duration) []run {
 	return all
 }
 
-// neverEnds reports whether, beginning before a day, each day on which an expression comes true is followed by another in
-// time. Nine years have every length of a year and of the months between.
+// neverEnds reports whether a span that is open before a day never closes. It looks at nine years, which contain every length of
+// a month and of a year.
 func (p *spans) neverEnds(day time.Time) bool {
 	if len(p.runs) != 1 {
 		return false
@@ -94,10 +93,10 @@ func (p *spans) neverEnds(day time.Time) bool {
 	return true
 }
 
-// stretch is a run on a certain day: when it begins, when it comes true last, and when that is over.
+// stretch is a run on a certain day: when it opens, when the expression comes true last in it, and when it closes.
 type stretch struct{ open, last, closes time.Time }
 
-// next is the first run, or the rest of one, that comes true after a moment.
+// next is the first run, or the rest of a run, after a moment.
 func (p *spans) next(after time.Time) (stretch, bool) {
 	s := &p.schedule
 	open, read, ok := s.tick(after)

@@ -69,7 +69,7 @@ func CheckEnvName(name string) error {
 	}
 	for _, r := range name {
 		if r <= ' ' || r > '~' || r == '=' {
-			return fmt.Errorf("%s cannot be the name of an environment variable: a name has letters, digits and signs of ASCII, but no blank and no \"=\"", quoted(name))
+			return fmt.Errorf("%s cannot be the name of an environment variable: a name has printable ASCII characters, but no space and no \"=\"", quoted(name))
 		}
 	}
 	return nil

@@ -184,7 +184,7 @@ func (w *world) revive() {
 	}
 }
 
-// late is a call of before the end that the engine obeys only now: it has the container, which never runs.
+// late is a call from before the end that the engine performs only now: the container exists, and never runs.
 func (w *world) late() {
 	if w.removed && !w.running && w.c.State == container.Done {
 		w.ended, w.removed = true, false

@@ -59,7 +59,7 @@ func testLargeHeaders(r *rig) {
 			r.t.Errorf("of a cookie of %d bytes %d arrive", len(header.Get("Cookie")), len(got))
 		}
 	}
-	// The line comes before the host: an nginx of others reads it as its own default server does.
+	// The request line comes before the host, so an attached nginx reads it with the settings of its own default server.
 	if status, body := r.get("web.example.test", "/?"+strings.Repeat("q", 12<<10)); status != 200 && !r.subject.NoAnyHost {
 		r.t.Errorf("a query of 12 KiB: %d %.80q", status, body)
 	}
@@ -69,14 +69,14 @@ func testLargeHeaders(r *rig) {
 			r.t.Errorf("headers of %d bytes come back as %d %.80q, %v", size, status, body, err)
 		}
 	}
-	// What is larger than is promised is refused, and ends nobody else's requests.
+	// Larger headers are refused, and other requests go on.
 	if status, _, _, err := r.do("web.example.test", "/", http.Header{"Cookie": {strings.Repeat("c", 64<<10)}}, nil); err == nil && status/100 != 4 {
 		r.t.Errorf("a cookie of 64 KiB: %d", status)
 	}
 	r.expect("web.example.test", "/", 200, "web-1")
 }
 
-// soon is how late a line may be that was passed on at once, on a machine with much else to do.
+// soon is how long a line that is passed on at once may take on a busy machine.
 const soon = 2 * time.Second
 
 func testStream(r *rig) {
@@ -128,7 +128,7 @@ func testStreamUp(r *rig) {
 	}
 }
 
-// A slow request is told so, has run once, and is no word on whether its instance is well.
+// A slow request is answered 504 and runs once, and its instance goes on serving.
 func testSlow(r *rig) {
 	one, two := NewInstance(r.t, "web-1"), NewInstance(r.t, "web-2")
 	defer close(one.Release)
@@ -179,7 +179,7 @@ func testSlow(r *rig) {
 	}
 }
 
-// An instance that goes away while it has a request: what may run twice is tried on another one, the rest is not.
+// If an instance goes away with a request, an idempotent request is tried on another instance, any other is not.
 func testUnanswered(r *rig) {
 	var all []*Instance
 	for i := range 3 {
@@ -295,7 +295,7 @@ func testForwarded(r *rig) {
 func testNoContent(r *rig) {
 	web := NewInstance(r.t, "web-1")
 	r.apply(Route("web", "web.example.test", "/", web))
-	// One connection takes them all: an answer that were thought to have a body would swallow the next.
+	// All requests share a connection: a body that is wrongly expected would swallow the next answer.
 	conn, reader := r.raw(r.front.HTTP, "")
 	for _, one := range []struct {
 		method, path string
@@ -357,7 +357,7 @@ func testChunks(r *rig) {
 	if err != nil || answer.StatusCode != 200 {
 		r.t.Fatalf("after the word: %v, %v", answer, err)
 	}
-	// Nothing of a large body is kept on the way.
+	// The proxy stores no part of a large body.
 	status, body, _, err := r.do("large.example.test", "/upload", nil, make([]byte, 8<<20))
 	if err != nil || status != 200 || body != fmt.Sprint("web-1 got ", 8<<20) {
 		r.t.Errorf("a body of 8 MiB: %d %q, %v", status, body, err)

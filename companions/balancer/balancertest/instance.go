@@ -89,7 +89,7 @@ func (i *Instance) oldLines(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// upload tells of each piece of a body as it comes.
+// upload sends each piece of a request's body to Pieces as it arrives.
 func (i *Instance) upload(w http.ResponseWriter, request *http.Request) {
 	buffer := make([]byte, 4096)
 	total := 0
@@ -119,7 +119,7 @@ func (i *Instance) large(w http.ResponseWriter, request *http.Request) {
 	}
 }
 
-// hangUp ends a connection without a word.
+// hangUp ends a connection without an answer.
 func hangUp(w http.ResponseWriter) {
 	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 		_ = conn.Close()

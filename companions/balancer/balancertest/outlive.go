@@ -60,7 +60,7 @@ func testOutlive(r *rig) {
 	}
 }
 
-// Each change finds a connection more that goes on. In the end so many processes serve them as may, and those are the youngest.
+// Each change leaves one more open connection. In the end MaxOld old processes run, those with the youngest connections.
 func testOldestEnd(r *rig) {
 	const most = 4
 	r.subject.Close(r.proxy)
@@ -75,16 +75,16 @@ func testOldestEnd(r *rig) {
 			r.t.Fatal(refusals, err)
 		}
 		if old := r.subject.Old(r.proxy); len(old) > most {
-			r.t.Fatalf("after %d changes %d processes of before are there, at most %d may be", n+1, len(old), most)
+			r.t.Fatalf("after %d changes %d old processes run, want at most %d", n+1, len(old), most)
 		}
 		routes["more"] = Route("more", "more.example.test", "/")
 		rested = rested || r.proxy.Rest(routes) > 5*time.Second
 		echoes = append(echoes, r.echo(r.front.HTTP))
 	}
 	if !rested {
-		r.t.Error("however many processes of before are there, the next change is to come at once")
+		r.t.Error("the next change was never delayed, though as many old processes ran as may")
 	}
-	if told := r.log.String(); !strings.Contains(told, "the connections that were open for longest are cut") {
+	if told := r.log.String(); !strings.Contains(told, "the oldest connections are cut") {
 		r.t.Errorf("nobody is told that connections are cut: %q", told)
 	}
 	last := len(echoes) - 1

@@ -27,7 +27,7 @@ import (
 // Front is where a proxy under test is to listen, and where it keeps its things.
 type Front struct {
 	Dir string
-	// How many processes of before may be there; zero is what the proxy says itself.
+	// How many old processes may run; zero is the proxy's default.
 	MaxOld       int
 	Log          *slog.Logger
 	HTTP, TLS    string
@@ -45,7 +45,7 @@ type Subject struct {
 	Processes func(front Front) []int
 	// Serving is those that take requests, and with them changes with every reload.
 	Serving func(front Front) []int
-	// Old is those that only serve on what they accepted before a change.
+	// Old is the processes that only finish the connections that they accepted before a reload.
 	Old func(balancer.Proxy) []int
 	// Requests to hosts that no app names are somebody else's.
 	NoAnyHost bool
@@ -101,7 +101,7 @@ func Run(t *testing.T, subject Subject) {
 		{"a body that is refused early", testEarlyAnswer},
 		{"bodies in chunks, and those that wait for a word", testChunks},
 		{"long connections outlive the changes of others", testOutlive},
-		{"processes of before are bounded in number, and the oldest end first", testOldestEnd},
+		{"old processes are limited in number, and the oldest end first", testOldestEnd},
 		{"traffic is counted", testTraffic},
 		{"two companions on one proxy", testTwoCompanions},
 	}

@@ -385,7 +385,7 @@ func testCompanionGone(r *rig) {
 	if failed := stop(); len(failed) > 0 {
 		r.t.Errorf("requests failed while there was no companion: %v", failed)
 	}
-	// One of before may have ended: a worker that only finished what it had accepted.
+	// An old worker may have ended meanwhile.
 	after := r.subject.Serving(r.front)
 	isNew := func(process int) bool { return !slices.Contains(before, process) }
 	if len(after) == 0 || after[0] != before[0] || slices.ContainsFunc(after, isNew) {
