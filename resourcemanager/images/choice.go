@@ -91,10 +91,20 @@ func filter(images []*archivedImage, is func(*archivedImage) bool) []*archivedIm
 func (c choice) ambiguous(images []*archivedImage) error {
 	const most = 8
 	var listed []string
+	times := map[string]int{}
+	for _, image := range images {
+		for _, call := range slices.Concat(image.names, image.refs) {
+			times[call]++
+		}
+	}
 	example := ""
 	for _, image := range images {
 		calls := slices.Concat(image.names, image.refs)
 		for _, call := range calls {
+			if times[call] > 1 { // Only its digest tells it from the others of that name.
+				listed = append(listed, shortened(call)+"@"+image.digest.String())
+				continue
+			}
 			if example == "" && distribution.ValidTag(call) {
 				example = fmt.Sprintf("%s` or `mammoth image push FILE web:%s", call, call)
 			}
@@ -109,8 +119,10 @@ func (c choice) ambiguous(images []*archivedImage) error {
 	}
 	switch {
 	case example != "":
-	case len(images[0].names) > 0:
+	case len(images[0].names) > 0 && times[images[0].names[0]] == 1:
 		example = images[0].names[0]
+	case len(images[0].names) > 0:
+		example = images[0].names[0] + "@" + images[0].digest.String()
 	default:
 		example = "web:1.0@" + images[0].digest.String()
 	}

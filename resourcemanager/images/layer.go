@@ -217,7 +217,7 @@ func (w *walk) entry(header *tar.Header) error {
 		return invalid("%s holds %q, but %q above it is no folder there", w.what, header.Name, path.Clean(dir))
 	}
 	if hidden, ok := strings.CutPrefix(base, whiteout); ok && !strings.HasPrefix(hidden, whiteout) {
-		if hidden == "" {
+		if hidden == "" || hidden == "." || hidden == ".." {
 			return invalid("%s holds %q, which says that a file is deleted, but not which", w.what, header.Name)
 		}
 		if before, ok := w.at(path.Join(dir, hidden)); ok && before.layer == here {

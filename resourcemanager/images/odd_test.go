@@ -334,6 +334,9 @@ func TestAnImageOfSeveralIsChosen(t *testing.T) {
 		{save([]string{"web:v1"}, []string{"web:v2", "web:latest"}), "web", "web:latest", ""},
 		{save([]string{"web:v1"}, []string{"web:v2"}), "other:v2", "other:v2", ""},
 		{save([]string{"a:1"}, []string{"b:1"}), "c:1", "", `"c:1" does not say which`},
+		{save([]string{"a:1"}, []string{"a:1"}), "a:1", "", "), and \"a:1\" does not say which; give the name of one behind the file, as in `mammoth image push FILE a:1@sha256:"},
+		{save([]string{"a:1"}, []string{"a:1"}), "a:1@" + digest.FromBytes(second).String(), "a:1", ""},
+		{oci("v1", "v1"), "v1", "", "does not say which; give the name of one behind the file, as in `mammoth image push FILE web:1.0@sha256:"},
 		{save([]string{"a:1"}, nil), "c:2@" + digest.FromBytes(second).String(), "c:2", ""},
 	} {
 		store := openStore(t, t.TempDir(), Limits{})
@@ -365,9 +368,11 @@ func TestWhatAnEngineDoesNotUnpackIsRefused(t *testing.T) {
 		`links "h" to "later"`:                                 {{name: "h", hardLink: "later"}, file("later")},
 		`links "h" to the folder "d"`:                          {dir("d"), {name: "h", hardLink: "d"}},
 		`"gone" and says, with ".wh.gone", that it is deleted`: {file("gone"), file(".wh.gone")},
-		`holds "d/.wh.", which says that a file is deleted, but not which`: {dir("d"), file("d/.wh.")},
-		`a name with a part of 300 bytes`:                                  {file("d/" + strings.Repeat("n", 300))},
-		`a name of 4219 bytes`:                                             {file(strings.Repeat(strings.Repeat("n", 200)+"/", 20) + strings.Repeat("m", 199))},
+		`holds "d/.wh.", which says that a file is deleted, but not which`:   {dir("d"), file("d/.wh.")},
+		`holds ".wh..", which says that a file is deleted, but not which`:    {file(".wh..")},
+		`holds "d/.wh...", which says that a file is deleted, but not which`: {dir("d"), file("d/.wh...")},
+		`a name with a part of 300 bytes`:                                    {file("d/" + strings.Repeat("n", 300))},
+		`a name of 4219 bytes`:                                               {file(strings.Repeat(strings.Repeat("n", 200)+"/", 20) + strings.Repeat("m", 199))},
 	} {
 		image := webImage(t)
 		image.layers = append(image.layers, tarOf(t, entries...))
