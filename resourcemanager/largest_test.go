@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
@@ -58,9 +60,12 @@ func TestTheLargestVersionsAreStoredOnceAndRead(t *testing.T) {
 		if size := proto.Size(m.register); size > 4<<20 || m.register.GetWanted().GetVersion() != 31 {
 			t.Errorf("a master is told %d bytes when it registers, and version %d", size, m.register.GetWanted().GetVersion())
 		}
+		n.deaf = true // it says that the master has ended when it is told to, below
 		if _, err := z.apps().RemoveApp(context.Background(), &apiv1.RemoveAppRequest{Name: "web"}); err != nil {
 			t.Fatal(err)
 		}
+		n.done(masterContainer(z, "web"), &corev1.Exit{Reason: corev1.Exit_STOPPED})
+		synctest.Wait()
 		z.restart()
 		left := 0
 		if err := z.rm.store.Load(kindVersion, func(string, []byte) error { left++; return nil }); err != nil || left != 0 {
