@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 
@@ -30,6 +31,9 @@ func CheckQueues(specs []QueueSpec) error {
 
 // buildTree checks a tree as a whole and gives its queues, parents before children.
 func buildTree(specs []QueueSpec, schema resource.Schema) ([]*queue, error) {
+	if len(specs) > mostQueues {
+		return nil, invalid("the tree has %d queues, and a zone has %d at most", len(specs), mostQueues)
+	}
 	byName := make(map[id.Queue]*queue, len(specs))
 	var root *queue
 	for _, spec := range specs {
@@ -85,8 +89,21 @@ func buildTree(specs []QueueSpec, schema resource.Schema) ([]*queue, error) {
 	return queues, nil
 }
 
+// Bounds on a tree: every decision may walk a path of it, and every look at the zone lists it.
+const (
+	mostQueues       = 1000
+	longestQueueName = 100
+	mostOnList       = 1000
+)
+
 func checkQueue(spec *QueueSpec) error {
 	switch {
+	case len(spec.Name) > longestQueueName:
+		return invalid("queue %.20q… has a name of %d characters, and the most is %d", spec.Name, len(spec.Name), longestQueueName)
+	case strings.IndexFunc(string(spec.Name), func(r rune) bool { return !unicode.IsPrint(r) }) >= 0:
+		return invalid("queue %q has a character in its name that cannot be printed", spec.Name)
+	case max(len(spec.Submit), len(spec.Admin)) > mostOnList:
+		return invalid("queue %s names more than %d people in one list", spec.Name, mostOnList)
 	case spec.Name == "":
 		return invalid("a queue has no name")
 	case strings.ContainsAny(string(spec.Name), " \t\n/"):
