@@ -68,7 +68,7 @@ func New(config Config) (*NodeManager, error) {
 	if err != nil {
 		return nil, err
 	}
-	records, err := recovery.Open(filepath.Join(config.Dir, "node.db"))
+	records, err := recovery.Open(filepath.Join(config.Dir, recovery.FolderName))
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/nodemanager"
+	"github.com/mammoth-os/mammoth/nodemanager/recovery"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -57,7 +58,7 @@ func TestARestartFindsEveryContainerAsItWasAndStartsNone(t *testing.T) {
 func TestACrashInTheMiddleOfALaunchStartsNothingTwice(t *testing.T) {
 	inZone(t, func(z *zone) {
 		z.start(z.container(1), serving())
-		accepted := z.records() // little but the acceptance is on the disk
+		accepted := z.records("accepted") // little but the acceptance is on the disk
 		z.pass(time.Second)
 		z.want(z.container(1), corev1.ContainerStatus_RUNNING)
 		z.crash(accepted)
@@ -148,7 +149,7 @@ func TestContainersWithoutARecordAreReapedOnlyWhenTheResourceManagerSaysSo(t *te
 		z.start(z.container(2), serving())
 		z.pass(time.Second)
 		z.stop()
-		if err := os.Remove(filepath.Join(z.dir, "node.db")); err != nil {
+		if err := os.RemoveAll(filepath.Join(z.dir, recovery.FolderName)); err != nil {
 			z.Fatal(err)
 		}
 		z.rm.reap = []string{z.container(2).String()}

@@ -2,6 +2,7 @@ package nodemanager_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -24,6 +25,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/internal/token"
 	"github.com/mammoth-os/mammoth/nodemanager"
+	"github.com/mammoth-os/mammoth/nodemanager/recovery"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime/fake"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -362,24 +364,26 @@ func (z *zone) restart() {
 }
 
 // crash is a restart with the records as they were at an earlier time: what was decided since was never written.
-func (z *zone) crash(records []byte) {
+func (z *zone) crash(records string) {
 	z.Helper()
 	z.stop()
-	if err := os.WriteFile(filepath.Join(z.dir, "node.db"), records, 0o600); err != nil {
+	dir := filepath.Join(z.dir, recovery.FolderName)
+	if err := errors.Join(os.RemoveAll(dir), os.Rename(records, dir)); err != nil {
 		z.Fatal(err)
 	}
 	z.startNode()
 	z.pass(50 * time.Millisecond)
 }
 
-func (z *zone) records() []byte {
+// records copies them as they are.
+func (z *zone) records(name string) string {
 	z.Helper()
 	z.settle()
-	raw, err := os.ReadFile(filepath.Join(z.dir, "node.db"))
-	if err != nil {
+	to := filepath.Join(z.dir, name)
+	if err := os.CopyFS(to, os.DirFS(filepath.Join(z.dir, recovery.FolderName))); err != nil {
 		z.Fatal(err)
 	}
-	return raw
+	return to
 }
 
 func (z *zone) watchToken() *corev1.ContainerToken {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/records"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -21,6 +22,8 @@ import (
 type Config struct {
 	// Dir is where the store is kept. It is made if it is not there.
 	Dir string
+	// Store is the store that is to be there; zero says that it may be a new one.
+	Store records.ID
 	// Listen is the one address for gRPC and HTTP. Default 127.0.0.1:7070; port 0 takes any.
 	Listen string
 	// Advertise is where application masters and instances reach this ResourceManager. Default: the address listened on; if that

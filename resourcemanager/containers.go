@@ -44,6 +44,9 @@ func (z *zone) apply(input scheduler.Input) {
 
 // schedule lets the scheduler decide and writes its decisions down. The next turn comes at once if that was not all.
 func (z *zone) schedule() {
+	if z.standsStill() {
+		return
+	}
 	decisions := z.core.Schedule(z.now)
 	z.decided(decisions)
 	for range passesPerTurn - 1 {

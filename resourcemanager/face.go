@@ -27,12 +27,12 @@ var errGone = fmt.Errorf("the app is removed: %w", errdefs.ErrNotFound)
 // Deploy implements service.Apps.
 func (rm *ResourceManager) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.DeployResponse, error) { return z.deploy(who, request) })
+	return grow(ctx, rm, func(z *zone) (*apiv1.DeployResponse, error) { return z.deploy(who, request) })
 }
 
 // ListApps implements service.Apps.
 func (rm *ResourceManager) ListApps(ctx context.Context, queue string) ([]*service.AppView, error) {
-	return ask(ctx, rm, func(z *zone) ([]*service.AppView, error) {
+	return look(ctx, rm, func(z *zone) ([]*service.AppView, error) {
 		var views []*service.AppView
 		for _, a := range z.sortedApps() {
 			if queue == "" || queue == a.record.GetSpec().GetQueue() {
@@ -45,7 +45,7 @@ func (rm *ResourceManager) ListApps(ctx context.Context, queue string) ([]*servi
 
 // App implements service.Apps.
 func (rm *ResourceManager) App(ctx context.Context, name string) (*service.AppView, error) {
-	return ask(ctx, rm, func(z *zone) (*service.AppView, error) {
+	return look(ctx, rm, func(z *zone) (*service.AppView, error) {
 		a, err := z.app(name)
 		if err != nil {
 			return nil, err
@@ -56,7 +56,7 @@ func (rm *ResourceManager) App(ctx context.Context, name string) (*service.AppVi
 
 // WatchApp implements service.Apps.
 func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.Stream[*service.AppView], error) {
-	return open(ctx, rm, func(z *zone) (service.Stream[*service.AppView], error) {
+	return open(ctx, rm, rm.looks, func(z *zone) (service.Stream[*service.AppView], error) {
 		a, err := z.app(name)
 		if err != nil {
 			return nil, err
@@ -71,13 +71,13 @@ func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.S
 // Scale implements service.Apps.
 func (rm *ResourceManager) Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.scale(who, request) })
+	return grow(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.scale(who, request) })
 }
 
 // Restart implements service.Apps.
 func (rm *ResourceManager) Restart(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.restart(who, name) })
+	return grow(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.restart(who, name) })
 }
 
 // Stop implements service.Apps.
@@ -95,7 +95,7 @@ func (rm *ResourceManager) Remove(ctx context.Context, name string) (*apiv1.App,
 // Rollback implements service.Apps.
 func (rm *ResourceManager) Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.rollback(who, name, version) })
+	return grow(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.rollback(who, name, version) })
 }
 
 // Pause implements service.Apps.
@@ -107,44 +107,44 @@ func (rm *ResourceManager) Pause(ctx context.Context, name string) (*apiv1.App, 
 // Resume implements service.Apps.
 func (rm *ResourceManager) Resume(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.resume(who, name) })
+	return grow(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.resume(who, name) })
 }
 
 // Promote implements service.Apps.
 func (rm *ResourceManager) Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.promote(who, name, percent) })
+	return grow(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.promote(who, name, percent) })
 }
 
 // History implements service.Apps.
 func (rm *ResourceManager) History(ctx context.Context, name string) (*apiv1.AppHistory, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.AppHistory, error) { return z.history(name) })
+	return look(ctx, rm, func(z *zone) (*apiv1.AppHistory, error) { return z.history(name) })
 }
 
 // Explain implements service.Apps.
 func (rm *ResourceManager) Explain(ctx context.Context, name string) (*apiv1.Explanation, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.Explanation, error) { return z.explain(name) })
+	return look(ctx, rm, func(z *zone) (*apiv1.Explanation, error) { return z.explain(name) })
 }
 
 // Targets implements service.Apps.
 func (rm *ResourceManager) Targets(ctx context.Context, app, instance string, ended bool) ([]service.Target, error) {
-	return ask(ctx, rm, func(z *zone) ([]service.Target, error) { return z.targets(app, instance, ended) })
+	return look(ctx, rm, func(z *zone) ([]service.Target, error) { return z.targets(app, instance, ended) })
 }
 
 // MayExec implements service.Apps.
 func (rm *ResourceManager) MayExec(ctx context.Context, name string) error {
 	who := peer.From(ctx)
-	return tell(ctx, rm, func(z *zone) error { return z.mayExec(who, name) })
+	return lookOnly(ctx, rm, func(z *zone) error { return z.mayExec(who, name) })
 }
 
 // Zone implements service.Zone.
 func (rm *ResourceManager) Zone(ctx context.Context) (*apiv1.Zone, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.Zone, error) { return z.viewZone(), nil })
+	return look(ctx, rm, func(z *zone) (*apiv1.Zone, error) { return z.viewZone(), nil })
 }
 
 // Nodes implements service.Zone.
 func (rm *ResourceManager) Nodes(ctx context.Context) ([]*apiv1.Node, error) {
-	return ask(ctx, rm, func(z *zone) ([]*apiv1.Node, error) {
+	return look(ctx, rm, func(z *zone) ([]*apiv1.Node, error) {
 		var views []*apiv1.Node
 		for _, n := range z.sortedNodes() {
 			views = append(views, z.viewNode(n))
@@ -155,7 +155,7 @@ func (rm *ResourceManager) Nodes(ctx context.Context) ([]*apiv1.Node, error) {
 
 // Node implements service.Zone.
 func (rm *ResourceManager) Node(ctx context.Context, name string) (*apiv1.Node, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) {
+	return look(ctx, rm, func(z *zone) (*apiv1.Node, error) {
 		n, err := z.node(name)
 		if err != nil {
 			return nil, err
@@ -186,23 +186,23 @@ func (rm *ResourceManager) RemoveNode(ctx context.Context, name string) (*apiv1.
 
 // Queues implements service.Zone.
 func (rm *ResourceManager) Queues(ctx context.Context) ([]*apiv1.Queue, error) {
-	return ask(ctx, rm, func(z *zone) ([]*apiv1.Queue, error) { return z.viewQueues(), nil })
+	return look(ctx, rm, func(z *zone) ([]*apiv1.Queue, error) { return z.viewQueues(), nil })
 }
 
 // Queue implements service.Zone.
 func (rm *ResourceManager) Queue(ctx context.Context, name string) (*apiv1.Queue, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.Queue, error) { return z.queue(name) })
+	return look(ctx, rm, func(z *zone) (*apiv1.Queue, error) { return z.queue(name) })
 }
 
 // SetQueues implements service.Zone.
 func (rm *ResourceManager) SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.ListQueuesResponse, error) { return z.setQueues(who, request) })
+	return grow(ctx, rm, func(z *zone) (*apiv1.ListQueuesResponse, error) { return z.setQueues(who, request) })
 }
 
 // ImageUnused implements service.Zone.
 func (rm *ResourceManager) ImageUnused(ctx context.Context, name, digest string) error {
-	return tell(ctx, rm, func(z *zone) error { return z.imageUnused(name, digest) })
+	return lookOnly(ctx, rm, func(z *zone) error { return z.imageUnused(name, digest) })
 }
 
 // MayMoveImage is nil if whoever ctx is of may have an image's name mean another image.
@@ -214,17 +214,23 @@ func (rm *ResourceManager) MayMoveImage(ctx context.Context, name string) error 
 // MayRoute implements service.Zone.
 func (rm *ResourceManager) MayRoute(ctx context.Context) error {
 	who := peer.From(ctx)
-	return tell(ctx, rm, func(z *zone) error { return z.mayRoute(who) })
+	return lookOnly(ctx, rm, func(z *zone) error { return z.mayRoute(who) })
+}
+
+// AcceptLoss implements service.Zone.
+func (rm *ResourceManager) AcceptLoss(ctx context.Context) (*apiv1.AcceptLossResponse, error) {
+	who := peer.From(ctx)
+	return ask(ctx, rm, func(z *zone) (*apiv1.AcceptLossResponse, error) { return z.acceptLosses(who) })
 }
 
 // Contracts implements service.Lending.
 func (rm *ResourceManager) Contracts(ctx context.Context) (*apiv1.ListContractsResponse, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.viewContracts(), nil })
+	return look(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.viewContracts(), nil })
 }
 
 // Contract implements service.Lending.
 func (rm *ResourceManager) Contract(ctx context.Context, name string) (*apiv1.Contract, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.Contract, error) {
+	return look(ctx, rm, func(z *zone) (*apiv1.Contract, error) {
 		k, err := z.contract(name)
 		if err != nil {
 			return nil, err
@@ -236,7 +242,7 @@ func (rm *ResourceManager) Contract(ctx context.Context, name string) (*apiv1.Co
 // AddContracts implements service.Lending.
 func (rm *ResourceManager) AddContracts(ctx context.Context, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.addContracts(who, request) })
+	return grow(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.addContracts(who, request) })
 }
 
 // RemoveContract implements service.Lending.
@@ -248,7 +254,7 @@ func (rm *ResourceManager) RemoveContract(ctx context.Context, name string) erro
 // LendNow implements service.Lending.
 func (rm *ResourceManager) LendNow(ctx context.Context, request *apiv1.LendNowRequest) (*apiv1.Contract, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.Contract, error) { return z.lendNow(who, request) })
+	return grow(ctx, rm, func(z *zone) (*apiv1.Contract, error) { return z.lendNow(who, request) })
 }
 
 // StopLending implements service.Lending.
@@ -259,7 +265,7 @@ func (rm *ResourceManager) StopLending(ctx context.Context, name string) (*apiv1
 
 // LendingReport implements service.Lending.
 func (rm *ResourceManager) LendingReport(ctx context.Context) (*apiv1.LendingReport, error) {
-	return ask(ctx, rm, func(z *zone) (*apiv1.LendingReport, error) { return z.lendingReport(), nil })
+	return look(ctx, rm, func(z *zone) (*apiv1.LendingReport, error) { return z.lendingReport(), nil })
 }
 
 // RotateKeys makes a new key that signs from now on. The one before it stays valid, older ones do not; nodes are told
@@ -296,7 +302,7 @@ func (rm *ResourceManager) RegisterMaster(ctx context.Context, bearer string, re
 
 // OpenAllocate implements service.Masters.
 func (rm *ResourceManager) OpenAllocate(ctx context.Context, bearer string) (service.MasterStream, error) {
-	return open(ctx, rm, func(z *zone) (service.MasterStream, error) {
+	return open(ctx, rm, rm.inbox, func(z *zone) (service.MasterStream, error) {
 		answers, err := z.openAllocate(bearer)
 		if err != nil {
 			return nil, err

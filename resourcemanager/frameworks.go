@@ -43,7 +43,9 @@ func (z *zone) checkPlaces(n *node) {
 			z.touch(a)
 			continue
 		}
-		z.endPlace(n, place)
+		if !z.standsStill() && len(n.unknown) == 0 { // it may be one's of which the record is missing
+			z.endPlace(n, place)
+		}
 	}
 }
 

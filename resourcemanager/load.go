@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -46,7 +47,7 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 	}
 	z.begin(now)
 	for _, step := range []func(store.Store) error{
-		z.loadEvents, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+		z.loadLosses, z.loadEvents, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
 		if err := step(memory); err != nil {
 			return nil, fmt.Errorf("read what is stored: %w", err)
@@ -70,7 +71,10 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 	if err != nil {
 		return nil, err
 	}
-	if err := memory.Commit(batch); err != nil {
+	if err := memory.Commit(batch); errdefs.IsResourceExhausted(err) {
+		z.unstored = batch
+		return z, nil
+	} else if err != nil {
 		return nil, err
 	}
 	z.publish()
@@ -147,7 +151,10 @@ func (z *zone) loadContracts(memory store.Store) error {
 	if err != nil || len(contracts) == 0 {
 		return err
 	}
-	return z.arrange(contracts)
+	if err = z.arrange(contracts); err != nil && z.standsStill() {
+		z.unarranged = contracts
+	}
+	return z.tolerate(err)
 }
 
 func (z *zone) loadNodes(memory store.Store) error {
@@ -177,8 +184,10 @@ func (z *zone) loadApps(memory store.Store) error {
 		return err
 	}
 	for _, a := range z.sortedApps() {
-		spec := a.record.GetSpec()
-		z.apply(scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true})
+		if err := z.core.Apply(a.recovered()); err != nil {
+			a.homeless = z.standsStill()
+			z.log.Error("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
+		}
 	}
 	return loadRecords(memory, kindMemo, func(record *storev1.Memo) error {
 		if a := z.appOf(record.GetAppId()); a != nil {
@@ -199,11 +208,23 @@ func (z *zone) loadVersions(memory store.Store) error {
 		return nil
 	})
 	for _, a := range z.sortedApps() {
-		if versions := a.record.GetVersions(); len(versions) == 0 || !versions[len(versions)-1].GetCurrent() {
-			return errors.Join(err, fmt.Errorf("version %d of app %s is not there", a.record.GetVersion(), a.record.GetName()))
+		versions := a.record.GetVersions()
+		if len(versions) > 0 && versions[len(versions)-1].GetCurrent() {
+			continue
 		}
+		lost := fmt.Errorf("version %d of app %s is not there", a.record.GetVersion(), a.record.GetName())
+		if err = errors.Join(err, z.tolerate(lost)); err != nil {
+			return err
+		}
+		z.goBack(a)
 	}
 	return err
+}
+
+// recovered is the app as the scheduler is told of it after a restart.
+func (a *app) recovered() scheduler.AddApp {
+	spec := a.record.GetSpec()
+	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
 }
 
 func (z *zone) appOf(text string) *app {
@@ -222,11 +243,12 @@ func (z *zone) loadContainers(memory store.Store) error {
 		}
 		a := z.apps[cid.App]
 		if a == nil {
-			return fmt.Errorf("container %s belongs to no app", cid)
+			z.forget(kindContainer, cid.String())
+			return z.tolerate(fmt.Errorf("container %s belongs to no app", cid))
 		}
 		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
 		z.index(c)
-		if c.held() {
+		if c.held() && !a.homeless {
 			z.apply(z.holdInput(c))
 		}
 		return nil
@@ -259,10 +281,17 @@ func (z *zone) loadAsks(memory store.Store) error {
 		return err
 	}
 	for _, a := range z.sortedApps() {
-		z.applyAsks(a)
-		if a.attempt() == lifecycle.AttemptScheduled {
-			z.askForMaster(a, 1)
+		if !a.homeless {
+			z.askAgain(a)
 		}
 	}
 	return nil
+}
+
+// askAgain tells the scheduler what an app asks for.
+func (z *zone) askAgain(a *app) {
+	z.applyAsks(a)
+	if a.attempt() == lifecycle.AttemptScheduled {
+		z.askForMaster(a, 1)
+	}
 }

@@ -32,15 +32,37 @@ func (rm *ResourceManager) loop(ctx context.Context) error {
 			rm.zone.closeStreams()
 			return nil
 		case <-rm.inbox.wake:
+		case <-rm.looks.wake:
 		case <-timer.C:
 		}
-		inputs, _ := rm.inbox.take()
-		if err := rm.turn(inputs); err != nil {
+		if err := rm.step(); err != nil {
 			rm.zone.closeStreams()
 			return err
 		}
 		timer.Reset(rm.zone.sleep(time.Now()))
 	}
+}
+
+// step is a turn, or, while a batch waits for room on the disk, another try to store it.
+func (rm *ResourceManager) step() error {
+	z := rm.zone
+	if now := time.Now(); !z.unstored.Empty() && !now.Before(z.retryAt) {
+		if err := rm.commit(z.unstored); err != nil {
+			return err
+		}
+		if z.unstored.Empty() {
+			z.publish()
+		}
+		z.retryAt = now.Add(tick)
+	}
+	looks, _ := rm.looks.take()
+	if !z.unstored.Empty() {
+		rm.answer(looks)
+		z.wake = z.retryAt
+		return nil
+	}
+	inputs, _ := rm.inbox.take()
+	return rm.turn(append(inputs, looks...))
 }
 
 func (rm *ResourceManager) turn(inputs []input) error {
@@ -59,12 +81,13 @@ func (rm *ResourceManager) turn(inputs []input) error {
 	if err != nil {
 		return err
 	}
-	if !batch.Empty() {
-		began := time.Now()
-		if err := rm.store.Commit(batch); err != nil {
-			return err
-		}
-		rm.metrics.committed(time.Since(began))
+	if err := rm.commit(batch); err != nil {
+		return err
+	}
+	if !z.unstored.Empty() {
+		z.retryAt = started.Add(tick)
+		z.wake = z.retryAt
+		return nil
 	}
 	z.publish()
 	rm.metrics.observe(z, time.Since(started))
@@ -73,12 +96,16 @@ func (rm *ResourceManager) turn(inputs []input) error {
 
 // ask lets the loop do something and waits until what follows from it is stored.
 func ask[T any](ctx context.Context, rm *ResourceManager, do func(*zone) (T, error)) (T, error) {
+	return askVia(ctx, rm, rm.inbox, do)
+}
+
+func askVia[T any](ctx context.Context, rm *ResourceManager, inbox *mailbox[input], do func(*zone) (T, error)) (T, error) {
 	type answer struct {
 		value T
 		err   error
 	}
 	answers := make(chan answer, 1)
-	rm.inbox.put(func(z *zone) {
+	inbox.put(func(z *zone) {
 		value, err := do(z)
 		z.after(func() { answers <- answer{value, err} })
 	})
@@ -100,9 +127,9 @@ func tell(ctx context.Context, rm *ResourceManager, do func(*zone) error) error 
 }
 
 // open is ask for a stream. If the caller goes away before it is open, nobody would ever close it: the loop does.
-func open[S interface{ Close() }](ctx context.Context, rm *ResourceManager, do func(*zone) (S, error)) (S, error) {
+func open[S interface{ Close() }](ctx context.Context, rm *ResourceManager, inbox *mailbox[input], do func(*zone) (S, error)) (S, error) {
 	var opened *S // the loop's
-	stream, err := ask(ctx, rm, func(z *zone) (S, error) {
+	stream, err := askVia(ctx, rm, inbox, func(z *zone) (S, error) {
 		stream, err := do(z)
 		if err == nil {
 			opened = &stream
@@ -143,6 +170,8 @@ type changes struct {
 	order   []recordKey
 	records map[recordKey]proto.Message
 	events  []store.Event
+	// raw are records of the store's own making.
+	raw []store.Put
 }
 
 func (c *changes) save(kind store.Kind, key string, record proto.Message) {
@@ -160,7 +189,7 @@ func (c *changes) forget(kind store.Kind, key string) { c.save(kind, key, nil) }
 
 // pack writes the gathered changes as a batch and begins a new set.
 func (c *changes) pack() (store.Batch, error) {
-	batch := store.Batch{Events: c.events}
+	batch := store.Batch{Puts: c.raw, Events: c.events}
 	for _, k := range c.order {
 		put := store.Put{Kind: k.kind, Key: k.key}
 		if record := c.records[k]; record != nil {

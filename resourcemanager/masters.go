@@ -31,6 +31,10 @@ func (z *zone) authenticate(bearer string) (*app, error) {
 	if err != nil {
 		return nil, refused
 	}
+	if z.standsStill() || attempt.App.ClusterStart != z.identity.ClusterStart.UnixMilli() {
+		// It waits, as if the ResourceManager were away: what the zone still knows of its app may be nothing, or out of date.
+		return nil, fmt.Errorf("the zone has lost records and stands still until \"mammoth store accept\": %w", errdefs.ErrUnavailable)
+	}
 	a := z.apps[attempt.App]
 	if a == nil {
 		return nil, fmt.Errorf("%s is not an app of this zone any more: %w", attempt.App, errdefs.ErrNotFound)

@@ -23,6 +23,8 @@ type metrics struct {
 	containers prometheus.Gauge
 	instances  prometheus.Gauge
 	refused    prometheus.Gauge
+	full       prometheus.Gauge
+	losses     prometheus.Gauge
 	// stale says that something was told since counted, when the counts were taken.
 	stale   bool
 	counted time.Time
@@ -61,8 +63,14 @@ func newMetrics() *metrics {
 	m.refused = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "mammoth_queue_file_refused", Help: "1 while the file that declares the queue tree says what cannot be, and the tree before it stays in force.",
 	})
+	m.full = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mammoth_store_full", Help: "1 while the disk of the store is full, and changes that need room are refused.",
+	})
+	m.losses = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mammoth_store_losses", Help: "Losses of records that nobody has accepted yet, for which the zone stands still.",
+	})
 	m.registry.MustRegister(
-		m.turns, m.commits, m.committing, m.events, m.apps, m.nodes, m.containers, m.instances, m.refused,
+		m.full, m.losses, m.turns, m.commits, m.committing, m.events, m.apps, m.nodes, m.containers, m.instances, m.refused,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -108,6 +116,11 @@ func (m *metrics) observe(z *zone, took time.Duration) {
 	}
 	m.containers.Set(float64(containers))
 	m.instances.Set(float64(instances))
+	m.full.Set(0)
+	if z.full != "" {
+		m.full.Set(1)
+	}
+	m.losses.Set(float64(len(z.losses)))
 	m.refused.Set(0)
 	if z.badFile != "" {
 		m.refused.Set(1)

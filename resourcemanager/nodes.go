@@ -14,6 +14,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -57,6 +58,7 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	n.twin = ""
 
 	n.takePlaces(request.GetFrameworks())
+	n.unknown = nil
 	reap := z.takeTruth(n, request.GetContainers())
 	z.moveNode(n, lifecycle.NodeRegisters, "the node registered")
 	z.judgeHealth(n)
@@ -84,6 +86,9 @@ func (z *zone) takeTruth(n *node, statuses []*corev1.ContainerStatus) (reap []st
 		cid, err := id.ParseContainer(status.GetLease().GetContainerId())
 		c := z.containers[cid]
 		if err != nil || c == nil || c.node != n.id || (!c.held() && status.GetState() != corev1.ContainerStatus_DONE) {
+			if !z.hasEnded(n, status) {
+				continue
+			}
 			reap = append(reap, status.GetLease().GetContainerId())
 			continue
 		}
@@ -157,10 +162,11 @@ func (z *zone) report(session string, report *trackerv1.NodeReport) error {
 			if status.GetSequence() >= c.record.GetStatus().GetSequence() {
 				z.observe(c, status)
 			}
-		case !done:
+		case !done && z.hasEnded(n, status):
 			z.command(n, stopCommand(status.GetLease().GetContainerId(), corev1.Exit_LEASE_ENDED, "the ResourceManager holds no lease for it"))
 		}
 		if done {
+			z.dropUnknown(n, status.GetLease().GetContainerId())
 			forget = append(forget, status.GetLease().GetContainerId())
 		}
 	}
@@ -244,7 +250,7 @@ func (z *zone) showNode(n *node) {
 	}
 	z.apply(scheduler.SetNode{Node: scheduler.NodeSpec{
 		Name:       n.id,
-		Capacity:   capacity,
+		Capacity:   capacity.Sub(z.heldByUnknown(n)).Max(resource.Vector{}),
 		Attributes: attributeValues(n.record.GetAttributes()),
 		Closed:     n.closed(),
 	}})
@@ -449,6 +455,7 @@ func (z *zone) viewNode(n *node) *apiv1.Node {
 			Resources: c.record.GetLease().GetResources(),
 		})
 	}
+	view.Unknown = z.viewUnknown(n)
 	return proto.CloneOf(view)
 }
 

@@ -2,6 +2,7 @@ package resourcemanager
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -123,11 +124,12 @@ func TestWhatEndedWhileANodeWasAwayIsReaped(t *testing.T) {
 		}
 		// A container that nobody knows has no lease.
 		n.cut()
-		n.containers["container_e1_1_0001_000099"] = &corev1.ContainerStatus{
-			Lease: &corev1.Lease{ContainerId: "container_e1_1_0001_000099"}, State: corev1.ContainerStatus_RUNNING,
+		nobodys := fmt.Sprintf("container_e1_%d_0001_000099", z.rm.zone.identity.ClusterStart.UnixMilli())
+		n.containers[nobodys] = &corev1.ContainerStatus{
+			Lease: &corev1.Lease{ContainerId: nobodys}, State: corev1.ContainerStatus_RUNNING,
 		}
 		n.register()
-		if !slices.Equal(n.reap, []string{"container_e1_1_0001_000099"}) {
+		if !slices.Equal(n.reap, []string{nobodys}) {
 			t.Errorf("to be reaped: %v", n.reap)
 		}
 	})

@@ -18,9 +18,9 @@ import (
 func inBoltZone(t *testing.T, test func(*testZone)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "zone.db")
+		path := filepath.Join(t.TempDir(), "store")
 		z := newTestZone(t, func() store.Store {
-			s, err := store.OpenBolt(path, store.Options{Now: time.Now(), EventRetention: 10_000})
+			s, err := store.OpenFile(path, store.Options{Now: time.Now(), EventRetention: 10_000})
 			if err != nil {
 				t.Fatal(err)
 			}

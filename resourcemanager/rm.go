@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/admission"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/records"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
@@ -43,8 +45,11 @@ type ResourceManager struct {
 	store    store.Store
 	listener net.Listener
 	zone     *zone
-	inbox    *mailbox[input]
-	started  time.Time
+	// inbox is for what may change something; looks is for what does not.
+	inbox, looks *mailbox[input]
+	// noRoom is why nothing that grows is taken; nil while there is room.
+	noRoom  atomic.Pointer[error]
+	started time.Time
 	// stopped is closed when the loop has ended.
 	stopped chan struct{}
 	metrics *metrics
@@ -60,7 +65,9 @@ func New(config Config) (*ResourceManager, error) {
 	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the ResourceManager's directory: %w", err)
 	}
-	memory, err := store.OpenBolt(filepath.Join(config.Dir, "zone.db"), store.Options{Now: time.Now(), EventRetention: config.EventRetention})
+	memory, err := store.OpenFile(filepath.Join(config.Dir, store.FolderName), store.Options{
+		Now: time.Now(), EventRetention: config.EventRetention, Known: config.Store,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +87,7 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 	config.address = listener.Addr().String()
 	rm := &ResourceManager{
 		config: config, store: memory, listener: listener,
-		inbox: newMailbox[input](), started: time.Now(), stopped: make(chan struct{}), metrics: newMetrics(),
+		inbox: newMailbox[input](), looks: newMailbox[input](), started: time.Now(), stopped: make(chan struct{}), metrics: newMetrics(),
 		reread: make(chan struct{}, 1),
 	}
 	zone, err := load(&rm.config, memory, rm.post, rm.started)
@@ -93,6 +100,9 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 
 // post gives the loop something to do.
 func (rm *ResourceManager) post(in input) { rm.inbox.put(in) }
+
+// StoreID tells its store from others.
+func (rm *ResourceManager) StoreID() records.ID { return rm.store.Identity().ID }
 
 // Address is where it listens, as HOST:PORT.
 func (rm *ResourceManager) Address() string { return rm.listener.Addr().String() }
@@ -141,6 +151,7 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	defer endLoop()
 	group.Go(func() error { return rm.loop(loop) })
 	group.Go(func() error { rm.followQueueFile(running); return nil })
+	group.Go(func() error { rm.followRoom(running); return nil })
 	group.Go(func() error { return split(running, listener, faces) })
 	for _, served := range []struct {
 		server   interface{ Serve(net.Listener) error }
@@ -206,6 +217,10 @@ func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn,
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		// The loop answers, so it goes round.
 		if _, err := rm.Zone(r.Context()); err != nil {
+			http.Error(w, wire.Sentence(err), http.StatusServiceUnavailable)
+			return
+		}
+		if err := rm.full(); err != nil {
 			http.Error(w, wire.Sentence(err), http.StatusServiceUnavailable)
 			return
 		}

@@ -253,6 +253,8 @@ func (z *zone) viewZone() *apiv1.Zone {
 		}
 	}
 	view.Capacity, view.Used = z.resources(capacity), z.resources(used)
+	view.Full = z.full
+	view.Losses = z.lossSentences()
 	return view
 }
 

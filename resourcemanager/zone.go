@@ -54,6 +54,16 @@ type zone struct {
 	// readCalendarAt is when the windows of contracts are worked out again.
 	readCalendarAt time.Time
 
+	// full is why changes are refused; empty if they are not. unstored is what the disk has no room for yet, retryAt when it is
+	// tried again.
+	full     string
+	unstored store.Batch
+	retryAt  time.Time
+	// losses are records that were lost, and that nobody has accepted yet.
+	losses []loss
+	// unarranged are contracts whose queues were lost.
+	unarranged map[string]*contract
+
 	lastEvent int64
 	// wake is when deadlines are looked at next.
 	wake time.Time
@@ -142,6 +152,8 @@ type app struct {
 	// unconfirmed counts the states of its services that balancers have not confirmed yet.
 	unconfirmed int
 	wait        wait
+	// homeless says that the scheduler does not know it: its queue was lost.
+	homeless bool
 	// removed is set at the end of its life; it is then in no index any more.
 	removed bool
 }
@@ -176,6 +188,8 @@ type node struct {
 	// twin is the NodeManager of the same name that people were told of last, and twinTold when.
 	twin     string
 	twinTold time.Time
+	// unknown are containers that it runs and that the zone has no record of, by id.
+	unknown map[string]*corev1.ContainerStatus
 	// places are what frameworks may have on the node: APP, or ROLE.APP.
 	places map[string]struct{}
 }
@@ -218,8 +232,11 @@ func (z *zone) due() {
 	}
 	z.wake = z.now.Add(tick)
 	z.dueNodes()
-	z.dueLending()
 	z.dueBalancers()
+	if z.standsStill() {
+		return
+	}
+	z.dueLending()
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)
 		z.dueAttempt(a)

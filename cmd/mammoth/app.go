@@ -51,6 +51,7 @@ func (c *cli) appListCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				c.warnOfLosses(cmd, z)
 				return c.print(answer, func(w io.Writer) error { return appTable(w, answer.GetApps()) })
 			})
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -136,7 +137,12 @@ func writeNotes(path string, notes any) error {
 	if err != nil {
 		return fmt.Errorf("note what runs: %w", err)
 	}
-	if err := os.WriteFile(path+".new", append(data, '\n'), 0o600); err != nil {
+	data = append(data, '\n')
+	// What is there already takes no room on a disk that may be full.
+	if before, err := os.ReadFile(path); err == nil && bytes.Equal(before, data) {
+		return nil
+	}
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
 		return plainPathError(err)
 	}
 	return os.Rename(path+".new", path)

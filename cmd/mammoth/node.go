@@ -30,6 +30,7 @@ func (c *cli) nodeListCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				c.warnOfLosses(cmd, z)
 				return c.print(answer, func(w io.Writer) error { return nodeTable(w, answer.GetNodes()) })
 			})
 		},
@@ -142,12 +143,20 @@ func nodeText(w io.Writer, node *apiv1.Node) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if len(node.GetContainers()) == 0 {
+	if err := containerTable(w, node.GetContainers()); err != nil || len(node.GetUnknown()) == 0 {
+		return err
+	}
+	fmt.Fprintf(w, "\nwithout a record in the zone, and running on until `mammoth store accept`:\n")
+	return containerTable(w, node.GetUnknown())
+}
+
+func containerTable(w io.Writer, containers []*apiv1.NodeContainer) error {
+	if len(containers) == 0 {
 		return nil
 	}
 	fmt.Fprintln(w)
-	t = newTable(w, "CONTAINER", "APP", "INSTANCE", "STATE", "CPU", "MEMORY", "DISK")
-	for _, container := range node.GetContainers() {
+	t := newTable(w, "CONTAINER", "APP", "INSTANCE", "STATE", "CPU", "MEMORY", "DISK")
+	for _, container := range containers {
 		r := container.GetResources()
 		t.row(container.GetId(), container.GetApp(), container.GetInstance(), container.GetState(),
 			cores(r.GetCpuMillis()), size(r.GetMemoryBytes()), size(r.GetDiskBytes()))

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/mammoth-os/mammoth/companions/registry"
+	"github.com/mammoth-os/mammoth/internal/records"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager"
@@ -32,6 +33,9 @@ type managerSettings struct {
 	allowHostNetwork, insecure  bool
 	queues                      string
 	imageQuota, userImageQuota  byteCount
+	// notes are what is in the file at notesFile, which the store's id is noted in.
+	notes     *zoneNotes
+	notesFile string
 }
 
 // shared adds the flags that `mammoth up` has too.
@@ -68,16 +72,15 @@ Every setting is a flag, and can stand in the file that --config names, where
 				return err
 			}
 			defer unlock()
-			notes := &zoneNotes{Zone: s.zone}
-			if s.zone == "" {
-				notes.Zone = newZoneName()
-				if err := keepNotes(filepath.Join(s.dir, zoneFile), notes); err != nil {
-					return err
-				}
-				s.zone = notes.Zone
-			} else if err := writeNotes(filepath.Join(s.dir, zoneFile), notes); err != nil {
+			path := filepath.Join(s.dir, zoneFile)
+			notes := &zoneNotes{Zone: newZoneName()}
+			if err := keepNotes(path, notes); err != nil {
 				return err
 			}
+			if s.zone != "" {
+				notes.Zone = s.zone
+			}
+			s.zone, s.notes, s.notesFile = notes.Zone, notes, path
 			c.spareMemory(zoneHeap)
 			manager, err := newManager(*s, log)
 			if err != nil {
@@ -109,6 +112,8 @@ type zoneNotes struct {
 	// Share is what each node of `mammoth up` was given at the first start, so that what its containers use does not
 	// make it look smaller later.
 	Share *share `json:"share,omitempty"`
+	// Store is the id of the ResourceManager's store, so that one that is gone is not taken for one that never was.
+	Store string `json:"store,omitempty"`
 }
 
 // manager is a ResourceManager with the image store and the registry that it is put together with.
@@ -140,8 +145,12 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	known, err := s.knownStore()
+	if err != nil {
+		return nil, errors.Join(err, m.images.Close())
+	}
 	m.ResourceManager, err = resourcemanager.New(resourcemanager.Config{
-		Dir: s.dir, Listen: s.listen, Advertise: s.advertise, Zone: s.zone, Version: version,
+		Dir: s.dir, Store: known, Listen: s.listen, Advertise: s.advertise, Zone: s.zone, Version: version,
 		NodeTimeout: s.nodeTimeout, ReportInterval: s.reportInterval, EventRetention: s.eventRetention,
 		AllowHostNetwork: s.allowHostNetwork, AllowInsecure: s.insecure, Queues: s.queues,
 		Images: m.images,
@@ -156,7 +165,33 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 		return nil, errors.Join(addressInUse(err, "listen"), m.images.Close())
 	}
 	m.registry.Observe(m.ResourceManager)
+	if err := s.noteStore(m.StoreID()); err != nil {
+		ended, end := context.WithCancel(context.Background())
+		end()
+		return nil, errors.Join(err, m.Run(ended))
+	}
 	return m, nil
+}
+
+// knownStore is the store that is to be there; zero at the first start.
+func (s *managerSettings) knownStore() (known records.ID, err error) {
+	if s.notes == nil || s.notes.Store == "" {
+		return known, nil
+	}
+	known, ok := records.ParseID(s.notes.Store)
+	if !ok {
+		return known, fmt.Errorf("%s was damaged: %q is not the id of a store; take it out there, and the store that is found counts", s.notesFile, s.notes.Store)
+	}
+	return known, nil
+}
+
+// noteStore writes down which store is there.
+func (s *managerSettings) noteStore(store records.ID) error {
+	if s.notes == nil {
+		return nil
+	}
+	s.notes.Store = store.String()
+	return writeNotes(s.notesFile, s.notes)
 }
 
 // Run serves until ctx ends. SIGHUP has the queue file read again.
@@ -183,6 +218,13 @@ func (m *manager) Run(ctx context.Context) error {
 
 // pinned are the digests of the images that apps run or may go back to.
 func (m *manager) pinned(ctx context.Context) ([]string, error) {
+	zone, err := m.Zone(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(zone.GetLosses()) > 0 {
+		return nil, fmt.Errorf("the zone has lost records, and which images are needed is not known until \"mammoth store accept\": %w", errdefs.ErrUnavailable)
+	}
 	apps, err := m.ListApps(ctx, "")
 	if err != nil {
 		return nil, err

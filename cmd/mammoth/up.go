@@ -125,7 +125,7 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) (err erro
 	if err := s.beside.choose(); err != nil {
 		return err
 	}
-	s.manager.dir, s.manager.zone = filepath.Join(s.dir, "resourcemanager"), zone
+	s.manager.dir, s.manager.zone = filepath.Join(s.dir, managerFolder), zone
 	if err := c.runZone(ctx, s, nodes, log); err != nil {
 		return err
 	}
@@ -260,6 +260,7 @@ func (s *upSettings) keep(nodes []nodeSettings) (zone string, err error) {
 	if err := keepNotes(path, notes); err != nil {
 		return "", err
 	}
+	s.manager.notes, s.manager.notesFile = notes, path
 	if s.nodes == 1 {
 		return notes.Zone, nil // a NodeManager that is alone measures for itself
 	}

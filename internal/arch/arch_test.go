@@ -165,7 +165,6 @@ func TestThePureRingTouchesNothing(t *testing.T) {
 
 func TestOnlyOnePackageKnowsEachEngine(t *testing.T) {
 	owners := map[string][]string{
-		"go.etcd.io/bbolt":                {"resourcemanager/store", "nodemanager/recovery"},
 		"github.com/docker/docker/client": {"nodemanager/runtime/docker", "test"},
 		"github.com/go-zookeeper/zk":      {"internal/zk"},
 	}

@@ -4,20 +4,17 @@ package recovery
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
-	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mammoth-os/mammoth/internal/records"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -30,10 +27,12 @@ type Record struct {
 	Spec *corev1.ContainerSpec
 }
 
-// File is the store. One goroutine writes; Save and Drop may be called from one other.
+// File is the store. One goroutine writes; Save and Drop may be called from one other, Fact from any.
 type File struct {
-	db    *bolt.DB
-	queue chan write
+	records *records.Store
+	queue   chan write
+	// unwritten are what a full disk has not taken and nobody waits for; the writer's.
+	unwritten []write
 }
 
 type write struct {
@@ -42,59 +41,46 @@ type write struct {
 	done  func(error)
 }
 
-var (
-	containers = []byte("containers")
-	node       = []byte("node")
+const (
+	// FolderName is what the folder of the records is called in that of the node.
+	FolderName = "store"
+	// containers and facts precede their keys.
+	containers = "container\x00"
+	facts      = "node\x00"
+	// queueLength is how many writes may wait before Save does.
+	queueLength = 1024
+	// segment is half of the journal: what is kept of a container is two or three thousand bytes.
+	segment = 128 << 10
 )
 
-// queueLength is how many writes may wait before Save does.
-const queueLength = 1024
-
-// Open opens or creates the file at path. It fails with errdefs.ErrFailedPrecondition while another
-// NodeManager has it open.
-func Open(path string) (*File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of the node's records: %w", err)
-	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: 2 * time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("another NodeManager uses %s: %w", path, errdefs.ErrFailedPrecondition)
+// Open opens or creates the records in a folder of theirs. It fails with errdefs.ErrFailedPrecondition while another NodeManager
+// has them open, and with errdefs.ErrDataLoss, in one sentence that says what to do, if not all of them are there.
+func Open(dir string) (*File, error) {
+	opened, err := records.Open(dir, records.Options{Now: time.Now(), Segment: segment})
+	if errdefs.IsUnavailable(err) {
+		return nil, fmt.Errorf("another NodeManager uses %s: %w", dir, errdefs.ErrFailedPrecondition)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the node's records at %s: %w", path, err)
+		return nil, err
 	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		for _, bucket := range [][]byte{containers, node} {
-			if _, err := tx.CreateBucketIfNotExists(bucket); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		_ = db.Close()
-		return nil, fmt.Errorf("prepare the node's records at %s: %w", path, err)
-	}
-	return &File{db: db, queue: make(chan write, queueLength)}, nil
+	return &File{records: opened, queue: make(chan write, queueLength)}, nil
 }
 
 // Close closes the file. Run must have returned.
-func (f *File) Close() error { return f.db.Close() }
+func (f *File) Close() error { return f.records.Close() }
 
 // Load reads every record. What cannot be read is an error: a container must not be lost over a damaged record.
 func (f *File) Load() ([]Record, error) {
-	var records []Record
-	err := f.db.View(func(tx *bolt.Tx) error {
-		return tx.Bucket(containers).ForEach(func(key, value []byte) error {
-			record, err := decode(value)
-			if err != nil {
-				return fmt.Errorf("the record of container %s: %w", key, err)
-			}
-			records = append(records, record)
-			return nil
-		})
+	var all []Record
+	err := f.records.Scan(containers, "container\x01", func(key string, value []byte) error {
+		record, err := decode(value)
+		if err != nil {
+			return fmt.Errorf("the record of container %s: %w", key[len(containers):], err)
+		}
+		all = append(all, record)
+		return nil
 	})
-	return records, err
+	return all, err
 }
 
 // Save queues a record. done, if not nil, is called from the writer once the record is on the disk, or could not
@@ -143,64 +129,56 @@ func (f *File) group(first write) []write {
 }
 
 func (f *File) commit(group []write, failed func(error)) {
-	err := f.db.Update(func(tx *bolt.Tx) error {
-		bucket := tx.Bucket(containers)
-		for _, w := range group {
-			var err error
-			if w.value == nil {
-				err = bucket.Delete([]byte(w.key))
-			} else {
-				err = bucket.Put([]byte(w.key), w.value)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	all := slices.Concat(f.unwritten, group)
+	changes := make([]records.Change, 0, len(all))
+	for _, w := range all {
+		changes = append(changes, records.Change{Key: containers + w.key, Value: w.value})
+	}
+	f.unwritten = nil
+	err := f.records.Commit(changes)
 	if err != nil {
 		err = fmt.Errorf("write the node's records: %w", err)
 		failed(err)
 	}
-	for _, w := range group {
+	for _, w := range all {
 		if w.done != nil {
 			w.done(err)
+		} else if errdefs.IsResourceExhausted(err) {
+			f.unwritten = append(f.unwritten, w)
 		}
 	}
+	f.unwritten = newest(f.unwritten)
 }
 
-// FolderID is a random text that was made when the file was.
-func (f *File) FolderID() (string, error) {
-	id := rand.Text()
-	err := f.db.Update(func(tx *bolt.Tx) error {
-		bucket, name := tx.Bucket(node), []byte("folder id")
-		if kept := bucket.Get(name); kept != nil {
-			id = string(kept)
-			return nil
-		}
-		return bucket.Put(name, []byte(id))
-	})
-	if err != nil {
-		return "", fmt.Errorf("keep the id of the node's folder: %w", err)
+// newest leaves the last write of each record.
+func newest(all []write) []write {
+	last := make(map[string]int, len(all))
+	for i, w := range all {
+		last[w.key] = i
 	}
-	return id, nil
+	kept := all[:0]
+	for i, w := range all {
+		if last[w.key] == i {
+			kept = append(kept, w)
+		}
+	}
+	return kept
 }
+
+// FolderID is a random text that was made when the folder was.
+func (f *File) FolderID() (string, error) { return f.records.Identity().ID.String(), nil }
 
 // Fact is a value about the node that was once measured and has to stay. It gives what is stored under name,
 // and stores fallback first if that is nothing.
 func (f *File) Fact(name string, fallback int64) (int64, error) {
-	value := fallback
-	err := f.db.Update(func(tx *bolt.Tx) error {
-		bucket := tx.Bucket(node)
-		if raw := bucket.Get([]byte(name)); raw != nil {
-			return json.Unmarshal(raw, &value)
-		}
-		raw, err := json.Marshal(fallback)
-		if err != nil {
-			return err
-		}
-		return bucket.Put([]byte(name), raw)
+	value, found := fallback, false
+	err := f.records.Scan(facts+name, facts+name+"\x00", func(_ string, raw []byte) error {
+		found = true
+		return json.Unmarshal(raw, &value)
 	})
+	if err == nil && !found {
+		err = f.records.Commit([]records.Change{{Key: facts + name, Value: strconv.AppendInt(nil, fallback, 10)}})
+	}
 	if err != nil {
 		return 0, fmt.Errorf("keep the node's %s: %w", name, err)
 	}

@@ -1,10 +1,13 @@
 package recovery_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -60,7 +63,7 @@ func open(t *testing.T, path string) (*recovery.File, func()) {
 }
 
 func TestWhatIsWrittenIsReadBack(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "sub", "node.db")
+	path := filepath.Join(t.TempDir(), "sub", "store")
 	file, shut := open(t, path)
 	want := record(1)
 	written := make(chan error, 1)
@@ -96,7 +99,7 @@ func plain(c *container.Container) any {
 }
 
 func TestTheLastWriteOfAContainerStays(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "node.db")
+	path := filepath.Join(t.TempDir(), "store")
 	file, shut := open(t, path)
 	for i := range int64(500) {
 		r := record(1)
@@ -113,7 +116,7 @@ func TestTheLastWriteOfAContainerStays(t *testing.T) {
 }
 
 func TestEverybodyWhoWaitsIsTold(t *testing.T) {
-	file, shut := open(t, filepath.Join(t.TempDir(), "node.db"))
+	file, shut := open(t, filepath.Join(t.TempDir(), "store"))
 	defer shut()
 	var told sync.WaitGroup
 	for i := range int64(2000) {
@@ -133,7 +136,7 @@ func TestEverybodyWhoWaitsIsTold(t *testing.T) {
 }
 
 func TestOneNodeManagerAtATime(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "node.db")
+	path := filepath.Join(t.TempDir(), "store")
 	_, shut := open(t, path)
 	if _, err := recovery.Open(path); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("a second one: %v", err)
@@ -144,7 +147,7 @@ func TestOneNodeManagerAtATime(t *testing.T) {
 }
 
 func TestAFactStaysAsItWasFirstMeasured(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "node.db")
+	path := filepath.Join(t.TempDir(), "store")
 	for i, measured := range []int64{100, 70, 200} {
 		file, shut := open(t, path)
 		if got, err := file.Fact("disk", measured); got != 100 || err != nil {
@@ -158,7 +161,7 @@ func TestAFactStaysAsItWasFirstMeasured(t *testing.T) {
 func BenchmarkRecord(b *testing.B) {
 	for _, together := range []int{1, 20, 200} {
 		b.Run(fmt.Sprint(together), func(b *testing.B) {
-			file, err := recovery.Open(filepath.Join(b.TempDir(), "node.db"))
+			file, err := recovery.Open(filepath.Join(b.TempDir(), "store"))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -181,9 +184,9 @@ func BenchmarkRecord(b *testing.B) {
 }
 
 func TestAFolderKeepsItsID(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "node.db")
+	path := filepath.Join(t.TempDir(), "store")
 	var ids []string
-	for _, path := range []string{path, path, filepath.Join(t.TempDir(), "node.db")} {
+	for _, path := range []string{path, path, filepath.Join(t.TempDir(), "store")} {
 		file, err := recovery.Open(path)
 		if err != nil {
 			t.Fatal(err)
@@ -196,5 +199,32 @@ func TestAFolderKeepsItsID(t *testing.T) {
 	}
 	if ids[0] == "" || ids[0] != ids[1] || ids[0] == ids[2] {
 		t.Errorf("the same folder twice, then another one: %q", ids)
+	}
+}
+
+// A record that is damaged is refused in a sentence, and not passed over: its container would be taken for one without a record.
+func TestDamagedRecordsAreRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	file, shut := open(t, dir)
+	written := make(chan error, 1)
+	file.Save(record(1), func(err error) { written <- err })
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	shut()
+	runs, err := filepath.Glob(filepath.Join(dir, "*.run"))
+	if err != nil || len(runs) != 1 {
+		t.Fatal(runs, err)
+	}
+	raw, err := os.ReadFile(runs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[bytes.Index(raw, []byte("OOMKilled"))]++
+	if err := os.WriteFile(runs[0], raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := recovery.Open(dir); !errdefs.IsDataLoss(err) || !strings.Contains(err.Error(), "mammoth store check") {
+		t.Errorf("opened with %v", err)
 	}
 }

@@ -56,6 +56,8 @@ type Zone interface {
 	Queues(ctx context.Context) ([]*apiv1.Queue, error)
 	Queue(ctx context.Context, name string) (*apiv1.Queue, error)
 	SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error)
+	// AcceptLoss has a zone go on that has lost records. It does nothing in another.
+	AcceptLoss(ctx context.Context) (*apiv1.AcceptLossResponse, error)
 	// ImageUnused names an app whose present version uses an image by this name and digest, if there is one.
 	ImageUnused(ctx context.Context, name, digest string) error
 	// MayRoute says why whoever calls may not be a balancer, if so.

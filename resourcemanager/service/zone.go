@@ -72,6 +72,11 @@ func (s *zones) GetZone(ctx context.Context, _ *apiv1.GetZoneRequest) (*apiv1.Zo
 	return zone, wire.Status(err)
 }
 
+func (s *zones) AcceptLoss(ctx context.Context, _ *apiv1.AcceptLossRequest) (*apiv1.AcceptLossResponse, error) {
+	answer, err := s.loop.AcceptLoss(ctx)
+	return answer, wire.Status(err)
+}
+
 type events struct {
 	apiv1.UnimplementedEventsServer
 	loop Zone

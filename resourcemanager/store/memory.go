@@ -22,6 +22,7 @@ type Disk struct {
 	records      map[Kind]map[string][]byte
 	events       []Event
 	last         int64
+	lastCommit   time.Time
 }
 
 // OpenMemory opens the store on a disk.
@@ -34,7 +35,7 @@ func OpenMemory(disk *Disk, options Options) *Memory {
 	}
 	disk.epoch++
 	return &Memory{
-		identity:  Identity{ClusterStart: disk.clusterStart, Epoch: disk.epoch},
+		identity:  Identity{ClusterStart: disk.clusterStart, Epoch: disk.epoch, LastCommit: disk.lastCommit},
 		retention: options.EventRetention,
 		disk:      disk,
 	}
@@ -60,6 +61,7 @@ func (m *Memory) Load(kind Kind, each func(key string, value []byte) error) erro
 func (m *Memory) Commit(batch Batch) error {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
+	m.disk.lastCommit = time.Now()
 	for _, put := range batch.Puts {
 		records := m.disk.records[put.Kind]
 		if records == nil {
@@ -101,6 +103,9 @@ func (m *Memory) LastEvent() int64 {
 	defer m.disk.mu.RUnlock()
 	return m.disk.last
 }
+
+// Room implements Store.
+func (m *Memory) Room() error { return nil }
 
 // Close implements Store.
 func (m *Memory) Close() error { return nil }

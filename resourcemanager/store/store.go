@@ -2,7 +2,11 @@
 // events. What a record says is its writer's business; here it is bytes.
 package store
 
-import "time"
+import (
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/records"
+)
 
 // Kind is a class of records.
 type Kind string
@@ -13,22 +17,30 @@ type Store interface {
 	Identity() Identity
 	// Load calls each for every record of a kind, in the order of their keys. The bytes are each's to keep.
 	Load(kind Kind, each func(key string, value []byte) error) error
-	// Commit writes a batch: all of it or none, and on return without an error for good. After an error the store
-	// must be closed: whether it holds the batch shows when it is opened again.
+	// Commit writes a batch: all of it or none, and on return without an error for good. On a full disk it may fail with
+	// errdefs.ErrResourceExhausted: nothing of the batch is stored then, and the store goes on. After any other error the store must
+	// be closed: whether it holds the batch shows when it is opened again.
 	Commit(batch Batch) error
 	// Events calls each for the stored events after a sequence number, oldest first, until each returns false.
 	Events(after int64, each func(sequence int64, value []byte) bool) error
 	// LastEvent is the newest sequence number ever used; zero if none was.
 	LastEvent() int64
+	// Room is nil while the disk has room, and fails with errdefs.ErrResourceExhausted, in one sentence, while it is full. It may
+	// block. Until there is room again, what is reserved is for what must be stored all the same.
+	Room() error
 	Close() error
 }
 
 // Identity does not change while a store is open.
 type Identity struct {
+	// ID tells stores apart.
+	ID records.ID
 	// ClusterStart is when the store was opened for the first time, to the millisecond.
 	ClusterStart time.Time
 	// Epoch is how often it was opened, this time included.
 	Epoch int64
+	// LastCommit is when something was stored last before it was opened; zero for a new store. What happened later is not in it.
+	LastCommit time.Time
 }
 
 // Batch is a set of changes that belong together.
@@ -61,4 +73,6 @@ type Options struct {
 	Now time.Time
 	// EventRetention is how many events are kept; older ones are dropped.
 	EventRetention int64
+	// Known is the store that is to be there; zero says that it may be a new one.
+	Known records.ID
 }

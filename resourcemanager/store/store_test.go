@@ -1,14 +1,17 @@
 package store_test
 
 import (
-	"errors"
+	"bytes"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/records"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 	"github.com/mammoth-os/mammoth/resourcemanager/store/storetest"
 )
@@ -23,30 +26,70 @@ func TestMemory(t *testing.T) {
 	storetest.Run(t, func(*testing.T) storetest.Place { return memoryPlace{&store.Disk{}} })
 }
 
-type boltPlace struct{ path string }
+type filePlace struct{ dir string }
 
-func (p boltPlace) Open(options store.Options) (store.Store, error) {
-	return store.OpenSmallBolt(p.path, options)
+func (p filePlace) Open(options store.Options) (store.Store, error) {
+	return store.OpenSmallFile(p.dir, options)
 }
 
-func TestBolt(t *testing.T) {
+func TestFile(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Place {
-		return boltPlace{filepath.Join(t.TempDir(), "zone.db")}
+		return filePlace{filepath.Join(t.TempDir(), "store")}
 	})
 }
 
-func TestAFileThatIsOpenIsRefusedInASentence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "zone.db")
-		first, err := store.OpenBolt(path, store.Options{Now: time.Now(), EventRetention: 1})
-		if err != nil {
+func TestARepairSaysWhatIsLost(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	options := store.Options{Now: time.Now(), EventRetention: 10}
+	s, err := store.OpenSmallFile(dir, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(3) {
+		batch := store.Batch{
+			Puts:   []store.Put{{Kind: "app", Key: fmt.Sprint("a", i), Value: []byte("an app that is lost")}},
+			Events: []store.Event{{Sequence: i + 1, Value: []byte("deployed")}},
+		}
+		if err := s.Commit(batch); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store.OpenBolt(path, store.Options{Now: time.Now(), EventRetention: 1}); !errors.Is(err, errdefs.ErrUnavailable) {
-			t.Errorf("the second opening: %v", err)
-		}
-		if err := first.Close(); err != nil {
-			t.Fatal(err)
-		}
-	})
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	runs, err := filepath.Glob(filepath.Join(dir, "*.run"))
+	if err != nil || len(runs) == 0 {
+		t.Fatal(runs, err)
+	}
+	raw, err := os.ReadFile(runs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[bytes.Index(raw, []byte("that is lost"))] ^= 1
+	if err := os.WriteFile(runs[0], raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.OpenSmallFile(dir, options); !errdefs.IsDataLoss(err) {
+		t.Fatalf("it was opened: %v", err)
+	}
+	_, lost, err := store.Examine(dir, records.ID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(lost, "; "); !strings.Contains(got, " to event ") {
+		t.Errorf("lost: %q", got)
+	}
+	if _, err := store.Repair(dir, records.ID{}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = store.OpenSmallFile(dir, options); err != nil {
+		t.Fatal(err)
+	}
+	noted := 0
+	if err := s.Load(store.Losses, func(string, []byte) error { noted++; return nil }); err != nil || noted != 1 {
+		t.Errorf("%d losses are noted, %v", noted, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

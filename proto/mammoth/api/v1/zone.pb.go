@@ -185,7 +185,10 @@ type Node struct {
 	RegisteredAt *timestamppb.Timestamp   `protobuf:"bytes,10,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
 	Version      string                   `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
 	// Of a node that is drained, why it still has containers. ListNodes leaves it out.
-	Waiting       []*Waiting `protobuf:"bytes,12,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Waiting []*Waiting `protobuf:"bytes,12,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	// Containers that the node runs and that the zone has no record of. They go on running until somebody accepts that records were
+	// lost.
+	Unknown       []*NodeContainer `protobuf:"bytes,13,rep,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -300,6 +303,13 @@ func (x *Node) GetVersion() string {
 func (x *Node) GetWaiting() []*Waiting {
 	if x != nil {
 		return x.Waiting
+	}
+	return nil
+}
+
+func (x *Node) GetUnknown() []*NodeContainer {
+	if x != nil {
+		return x.Unknown
 	}
 	return nil
 }
@@ -2210,7 +2220,11 @@ type Zone struct {
 	Capacity   *v1.Resources          `protobuf:"bytes,8,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	Used       *v1.Resources          `protobuf:"bytes,9,opt,name=used,proto3" json:"used,omitempty"`
 	// How long a silent node is waited for.
-	NodeTimeout   *durationpb.Duration `protobuf:"bytes,10,opt,name=node_timeout,json=nodeTimeout,proto3" json:"node_timeout,omitempty"`
+	NodeTimeout *durationpb.Duration `protobuf:"bytes,10,opt,name=node_timeout,json=nodeTimeout,proto3" json:"node_timeout,omitempty"`
+	// Which records were lost, one sentence each. While there are any the zone grants and ends nothing: see AcceptLoss.
+	Losses []string `protobuf:"bytes,11,rep,name=losses,proto3" json:"losses,omitempty"`
+	// Why changes are refused, as in "the disk of DIR is full"; empty if they are not.
+	Full          string `protobuf:"bytes,12,opt,name=full,proto3" json:"full,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2315,11 +2329,115 @@ func (x *Zone) GetNodeTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Zone) GetLosses() []string {
+	if x != nil {
+		return x.Losses
+	}
+	return nil
+}
+
+func (x *Zone) GetFull() string {
+	if x != nil {
+		return x.Full
+	}
+	return ""
+}
+
+type AcceptLossRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptLossRequest) Reset() {
+	*x = AcceptLossRequest{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptLossRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptLossRequest) ProtoMessage() {}
+
+func (x *AcceptLossRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptLossRequest.ProtoReflect.Descriptor instead.
+func (*AcceptLossRequest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{32}
+}
+
+type AcceptLossResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was lost, as Zone.losses said.
+	Losses []string `protobuf:"bytes,1,rep,name=losses,proto3" json:"losses,omitempty"`
+	// Containers without a record, which are being ended.
+	Ended         []*NodeContainer `protobuf:"bytes,2,rep,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptLossResponse) Reset() {
+	*x = AcceptLossResponse{}
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptLossResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptLossResponse) ProtoMessage() {}
+
+func (x *AcceptLossResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_zone_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptLossResponse.ProtoReflect.Descriptor instead.
+func (*AcceptLossResponse) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_zone_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *AcceptLossResponse) GetLosses() []string {
+	if x != nil {
+		return x.Losses
+	}
+	return nil
+}
+
+func (x *AcceptLossResponse) GetEnded() []*NodeContainer {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
 var File_mammoth_api_v1_zone_proto protoreflect.FileDescriptor
 
 const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
-	"\x19mammoth/api/v1/zone.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"\x95\x05\n" +
+	"\x19mammoth/api/v1/zone.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"\xce\x05\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.mammoth.api.v1.NodeStateR\x05state\x12\x16\n" +
@@ -2337,7 +2455,8 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\rregistered_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12\x18\n" +
 	"\aversion\x18\v \x01(\tR\aversion\x121\n" +
-	"\awaiting\x18\f \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\x1aY\n" +
+	"\awaiting\x18\f \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\x127\n" +
+	"\aunknown\x18\r \x03(\v2\x1d.mammoth.api.v1.NodeContainerR\aunknown\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
 	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\x9d\x01\n" +
@@ -2513,7 +2632,7 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\x13RemoveImageResponse\x12\x1f\n" +
 	"\vfreed_bytes\x18\x01 \x01(\x03R\n" +
 	"freedBytes\"\x10\n" +
-	"\x0eGetZoneRequest\"\xf5\x02\n" +
+	"\x0eGetZoneRequest\"\xa1\x03\n" +
 	"\x04Zone\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x18\n" +
@@ -2528,7 +2647,13 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\bcapacity\x18\b \x01(\v2\x1a.mammoth.core.v1.ResourcesR\bcapacity\x12.\n" +
 	"\x04used\x18\t \x01(\v2\x1a.mammoth.core.v1.ResourcesR\x04used\x12<\n" +
 	"\fnode_timeout\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\vnodeTimeout2\xf7\x03\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\vnodeTimeout\x12\x16\n" +
+	"\x06losses\x18\v \x03(\tR\x06losses\x12\x12\n" +
+	"\x04full\x18\f \x01(\tR\x04full\"\x13\n" +
+	"\x11AcceptLossRequest\"a\n" +
+	"\x12AcceptLossResponse\x12\x16\n" +
+	"\x06losses\x18\x01 \x03(\tR\x06losses\x123\n" +
+	"\x05ended\x18\x02 \x03(\v2\x1d.mammoth.api.v1.NodeContainerR\x05ended2\xf7\x03\n" +
 	"\x05Nodes\x12c\n" +
 	"\tListNodes\x12 .mammoth.api.v1.ListNodesRequest\x1a!.mammoth.api.v1.ListNodesResponse\"\x11\x82\xd3\xe4\x93\x02\v\x12\t/v1/nodes\x12Y\n" +
 	"\aGetNode\x12\x1e.mammoth.api.v1.GetNodeRequest\x1a\x14.mammoth.api.v1.Node\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/nodes/{name}\x12f\n" +
@@ -2557,10 +2682,12 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\n" +
 	"ListImages\x12!.mammoth.api.v1.ListImagesRequest\x1a\".mammoth.api.v1.ListImagesResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/images\x12t\n" +
-	"\vRemoveImage\x12\".mammoth.api.v1.RemoveImageRequest\x1a#.mammoth.api.v1.RemoveImageResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/images/{name=**}2Z\n" +
+	"\vRemoveImage\x12\".mammoth.api.v1.RemoveImageRequest\x1a#.mammoth.api.v1.RemoveImageResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/images/{name=**}2\xd2\x01\n" +
 	"\x05Zones\x12Q\n" +
 	"\aGetZone\x12\x1e.mammoth.api.v1.GetZoneRequest\x1a\x14.mammoth.api.v1.Zone\"\x10\x82\xd3\xe4\x93\x02\n" +
-	"\x12\b/v1/zoneB:Z8github.com/mammoth-os/mammoth/proto/mammoth/api/v1;apiv1b\x06proto3"
+	"\x12\b/v1/zone\x12v\n" +
+	"\n" +
+	"AcceptLoss\x12!.mammoth.api.v1.AcceptLossRequest\x1a\".mammoth.api.v1.AcceptLossResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/zone/losses/acceptB:Z8github.com/mammoth-os/mammoth/proto/mammoth/api/v1;apiv1b\x06proto3"
 
 var (
 	file_mammoth_api_v1_zone_proto_rawDescOnce sync.Once
@@ -2575,7 +2702,7 @@ func file_mammoth_api_v1_zone_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_zone_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_mammoth_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_mammoth_api_v1_zone_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_mammoth_api_v1_zone_proto_goTypes = []any{
 	(QueueSpec_State)(0),               // 0: mammoth.api.v1.QueueSpec.State
 	(QueueSpec_Order)(0),               // 1: mammoth.api.v1.QueueSpec.Order
@@ -2612,102 +2739,108 @@ var file_mammoth_api_v1_zone_proto_goTypes = []any{
 	(*RemoveImageResponse)(nil),        // 32: mammoth.api.v1.RemoveImageResponse
 	(*GetZoneRequest)(nil),             // 33: mammoth.api.v1.GetZoneRequest
 	(*Zone)(nil),                       // 34: mammoth.api.v1.Zone
-	nil,                                // 35: mammoth.api.v1.Node.AttributesEntry
-	nil,                                // 36: mammoth.api.v1.Endpoint.PortsEntry
-	nil,                                // 37: mammoth.api.v1.Endpoint.ValuesEntry
-	nil,                                // 38: mammoth.api.v1.RegisterEndpointRequest.PortsEntry
-	nil,                                // 39: mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
-	(NodeState)(0),                     // 40: mammoth.api.v1.NodeState
-	(*v1.Resources)(nil),               // 41: mammoth.core.v1.Resources
-	(*timestamppb.Timestamp)(nil),      // 42: google.protobuf.Timestamp
-	(*Waiting)(nil),                    // 43: mammoth.api.v1.Waiting
-	(*durationpb.Duration)(nil),        // 44: google.protobuf.Duration
-	(*v1.Attribute)(nil),               // 45: mammoth.core.v1.Attribute
+	(*AcceptLossRequest)(nil),          // 35: mammoth.api.v1.AcceptLossRequest
+	(*AcceptLossResponse)(nil),         // 36: mammoth.api.v1.AcceptLossResponse
+	nil,                                // 37: mammoth.api.v1.Node.AttributesEntry
+	nil,                                // 38: mammoth.api.v1.Endpoint.PortsEntry
+	nil,                                // 39: mammoth.api.v1.Endpoint.ValuesEntry
+	nil,                                // 40: mammoth.api.v1.RegisterEndpointRequest.PortsEntry
+	nil,                                // 41: mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
+	(NodeState)(0),                     // 42: mammoth.api.v1.NodeState
+	(*v1.Resources)(nil),               // 43: mammoth.core.v1.Resources
+	(*timestamppb.Timestamp)(nil),      // 44: google.protobuf.Timestamp
+	(*Waiting)(nil),                    // 45: mammoth.api.v1.Waiting
+	(*durationpb.Duration)(nil),        // 46: google.protobuf.Duration
+	(*v1.Attribute)(nil),               // 47: mammoth.core.v1.Attribute
 }
 var file_mammoth_api_v1_zone_proto_depIdxs = []int32{
-	40, // 0: mammoth.api.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	41, // 1: mammoth.api.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	41, // 2: mammoth.api.v1.Node.used:type_name -> mammoth.core.v1.Resources
-	35, // 3: mammoth.api.v1.Node.attributes:type_name -> mammoth.api.v1.Node.AttributesEntry
+	42, // 0: mammoth.api.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	43, // 1: mammoth.api.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	43, // 2: mammoth.api.v1.Node.used:type_name -> mammoth.core.v1.Resources
+	37, // 3: mammoth.api.v1.Node.attributes:type_name -> mammoth.api.v1.Node.AttributesEntry
 	4,  // 4: mammoth.api.v1.Node.containers:type_name -> mammoth.api.v1.NodeContainer
-	42, // 5: mammoth.api.v1.Node.last_report_at:type_name -> google.protobuf.Timestamp
-	42, // 6: mammoth.api.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	43, // 7: mammoth.api.v1.Node.waiting:type_name -> mammoth.api.v1.Waiting
-	41, // 8: mammoth.api.v1.NodeContainer.resources:type_name -> mammoth.core.v1.Resources
-	3,  // 9: mammoth.api.v1.ListNodesResponse.nodes:type_name -> mammoth.api.v1.Node
-	10, // 10: mammoth.api.v1.QueueSpec.guaranteed:type_name -> mammoth.api.v1.Capacity
-	10, // 11: mammoth.api.v1.QueueSpec.maximum:type_name -> mammoth.api.v1.Capacity
-	0,  // 12: mammoth.api.v1.QueueSpec.state:type_name -> mammoth.api.v1.QueueSpec.State
-	1,  // 13: mammoth.api.v1.QueueSpec.order:type_name -> mammoth.api.v1.QueueSpec.Order
-	44, // 14: mammoth.api.v1.QueueSpec.notice:type_name -> google.protobuf.Duration
-	41, // 15: mammoth.api.v1.Capacity.absolute:type_name -> mammoth.core.v1.Resources
-	9,  // 16: mammoth.api.v1.Queue.spec:type_name -> mammoth.api.v1.QueueSpec
-	41, // 17: mammoth.api.v1.Queue.used:type_name -> mammoth.core.v1.Resources
-	41, // 18: mammoth.api.v1.Queue.pending:type_name -> mammoth.core.v1.Resources
-	41, // 19: mammoth.api.v1.Queue.guaranteed:type_name -> mammoth.core.v1.Resources
-	41, // 20: mammoth.api.v1.Queue.maximum:type_name -> mammoth.core.v1.Resources
-	11, // 21: mammoth.api.v1.ListQueuesResponse.queues:type_name -> mammoth.api.v1.Queue
-	9,  // 22: mammoth.api.v1.SetQueuesRequest.queues:type_name -> mammoth.api.v1.QueueSpec
-	42, // 23: mammoth.api.v1.Event.time:type_name -> google.protobuf.Timestamp
-	19, // 24: mammoth.api.v1.Service.endpoints:type_name -> mammoth.api.v1.Endpoint
-	2,  // 25: mammoth.api.v1.Endpoint.state:type_name -> mammoth.api.v1.Endpoint.State
-	36, // 26: mammoth.api.v1.Endpoint.ports:type_name -> mammoth.api.v1.Endpoint.PortsEntry
-	42, // 27: mammoth.api.v1.Endpoint.registered_at:type_name -> google.protobuf.Timestamp
-	37, // 28: mammoth.api.v1.Endpoint.values:type_name -> mammoth.api.v1.Endpoint.ValuesEntry
-	38, // 29: mammoth.api.v1.RegisterEndpointRequest.ports:type_name -> mammoth.api.v1.RegisterEndpointRequest.PortsEntry
-	39, // 30: mammoth.api.v1.RegisterEndpointRequest.values:type_name -> mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
-	44, // 31: mammoth.api.v1.RegisterEndpointRequest.lease:type_name -> google.protobuf.Duration
-	19, // 32: mammoth.api.v1.RegisterEndpointResponse.endpoint:type_name -> mammoth.api.v1.Endpoint
-	42, // 33: mammoth.api.v1.RegisterEndpointResponse.expires_at:type_name -> google.protobuf.Timestamp
-	18, // 34: mammoth.api.v1.ListServicesResponse.services:type_name -> mammoth.api.v1.Service
-	44, // 35: mammoth.api.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
-	28, // 36: mammoth.api.v1.Image.layers:type_name -> mammoth.api.v1.Layer
-	42, // 37: mammoth.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
-	27, // 38: mammoth.api.v1.ListImagesResponse.images:type_name -> mammoth.api.v1.Image
-	42, // 39: mammoth.api.v1.Zone.started_at:type_name -> google.protobuf.Timestamp
-	41, // 40: mammoth.api.v1.Zone.capacity:type_name -> mammoth.core.v1.Resources
-	41, // 41: mammoth.api.v1.Zone.used:type_name -> mammoth.core.v1.Resources
-	44, // 42: mammoth.api.v1.Zone.node_timeout:type_name -> google.protobuf.Duration
-	45, // 43: mammoth.api.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	5,  // 44: mammoth.api.v1.Nodes.ListNodes:input_type -> mammoth.api.v1.ListNodesRequest
-	7,  // 45: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
-	8,  // 46: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
-	7,  // 47: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
-	7,  // 48: mammoth.api.v1.Nodes.RemoveNode:input_type -> mammoth.api.v1.GetNodeRequest
-	12, // 49: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
-	14, // 50: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
-	15, // 51: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
-	17, // 52: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
-	24, // 53: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
-	26, // 54: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
-	26, // 55: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
-	20, // 56: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
-	22, // 57: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
-	29, // 58: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
-	31, // 59: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
-	33, // 60: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
-	6,  // 61: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
-	3,  // 62: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
-	3,  // 63: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
-	3,  // 64: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
-	3,  // 65: mammoth.api.v1.Nodes.RemoveNode:output_type -> mammoth.api.v1.Node
-	13, // 66: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	11, // 67: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
-	13, // 68: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
-	16, // 69: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
-	25, // 70: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
-	18, // 71: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
-	18, // 72: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
-	21, // 73: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
-	23, // 74: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
-	30, // 75: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
-	32, // 76: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
-	34, // 77: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
-	61, // [61:78] is the sub-list for method output_type
-	44, // [44:61] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	44, // 5: mammoth.api.v1.Node.last_report_at:type_name -> google.protobuf.Timestamp
+	44, // 6: mammoth.api.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	45, // 7: mammoth.api.v1.Node.waiting:type_name -> mammoth.api.v1.Waiting
+	4,  // 8: mammoth.api.v1.Node.unknown:type_name -> mammoth.api.v1.NodeContainer
+	43, // 9: mammoth.api.v1.NodeContainer.resources:type_name -> mammoth.core.v1.Resources
+	3,  // 10: mammoth.api.v1.ListNodesResponse.nodes:type_name -> mammoth.api.v1.Node
+	10, // 11: mammoth.api.v1.QueueSpec.guaranteed:type_name -> mammoth.api.v1.Capacity
+	10, // 12: mammoth.api.v1.QueueSpec.maximum:type_name -> mammoth.api.v1.Capacity
+	0,  // 13: mammoth.api.v1.QueueSpec.state:type_name -> mammoth.api.v1.QueueSpec.State
+	1,  // 14: mammoth.api.v1.QueueSpec.order:type_name -> mammoth.api.v1.QueueSpec.Order
+	46, // 15: mammoth.api.v1.QueueSpec.notice:type_name -> google.protobuf.Duration
+	43, // 16: mammoth.api.v1.Capacity.absolute:type_name -> mammoth.core.v1.Resources
+	9,  // 17: mammoth.api.v1.Queue.spec:type_name -> mammoth.api.v1.QueueSpec
+	43, // 18: mammoth.api.v1.Queue.used:type_name -> mammoth.core.v1.Resources
+	43, // 19: mammoth.api.v1.Queue.pending:type_name -> mammoth.core.v1.Resources
+	43, // 20: mammoth.api.v1.Queue.guaranteed:type_name -> mammoth.core.v1.Resources
+	43, // 21: mammoth.api.v1.Queue.maximum:type_name -> mammoth.core.v1.Resources
+	11, // 22: mammoth.api.v1.ListQueuesResponse.queues:type_name -> mammoth.api.v1.Queue
+	9,  // 23: mammoth.api.v1.SetQueuesRequest.queues:type_name -> mammoth.api.v1.QueueSpec
+	44, // 24: mammoth.api.v1.Event.time:type_name -> google.protobuf.Timestamp
+	19, // 25: mammoth.api.v1.Service.endpoints:type_name -> mammoth.api.v1.Endpoint
+	2,  // 26: mammoth.api.v1.Endpoint.state:type_name -> mammoth.api.v1.Endpoint.State
+	38, // 27: mammoth.api.v1.Endpoint.ports:type_name -> mammoth.api.v1.Endpoint.PortsEntry
+	44, // 28: mammoth.api.v1.Endpoint.registered_at:type_name -> google.protobuf.Timestamp
+	39, // 29: mammoth.api.v1.Endpoint.values:type_name -> mammoth.api.v1.Endpoint.ValuesEntry
+	40, // 30: mammoth.api.v1.RegisterEndpointRequest.ports:type_name -> mammoth.api.v1.RegisterEndpointRequest.PortsEntry
+	41, // 31: mammoth.api.v1.RegisterEndpointRequest.values:type_name -> mammoth.api.v1.RegisterEndpointRequest.ValuesEntry
+	46, // 32: mammoth.api.v1.RegisterEndpointRequest.lease:type_name -> google.protobuf.Duration
+	19, // 33: mammoth.api.v1.RegisterEndpointResponse.endpoint:type_name -> mammoth.api.v1.Endpoint
+	44, // 34: mammoth.api.v1.RegisterEndpointResponse.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 35: mammoth.api.v1.ListServicesResponse.services:type_name -> mammoth.api.v1.Service
+	46, // 36: mammoth.api.v1.GetServiceRequest.wait:type_name -> google.protobuf.Duration
+	28, // 37: mammoth.api.v1.Image.layers:type_name -> mammoth.api.v1.Layer
+	44, // 38: mammoth.api.v1.Image.created_at:type_name -> google.protobuf.Timestamp
+	27, // 39: mammoth.api.v1.ListImagesResponse.images:type_name -> mammoth.api.v1.Image
+	44, // 40: mammoth.api.v1.Zone.started_at:type_name -> google.protobuf.Timestamp
+	43, // 41: mammoth.api.v1.Zone.capacity:type_name -> mammoth.core.v1.Resources
+	43, // 42: mammoth.api.v1.Zone.used:type_name -> mammoth.core.v1.Resources
+	46, // 43: mammoth.api.v1.Zone.node_timeout:type_name -> google.protobuf.Duration
+	4,  // 44: mammoth.api.v1.AcceptLossResponse.ended:type_name -> mammoth.api.v1.NodeContainer
+	47, // 45: mammoth.api.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	5,  // 46: mammoth.api.v1.Nodes.ListNodes:input_type -> mammoth.api.v1.ListNodesRequest
+	7,  // 47: mammoth.api.v1.Nodes.GetNode:input_type -> mammoth.api.v1.GetNodeRequest
+	8,  // 48: mammoth.api.v1.Nodes.DrainNode:input_type -> mammoth.api.v1.DrainNodeRequest
+	7,  // 49: mammoth.api.v1.Nodes.UndrainNode:input_type -> mammoth.api.v1.GetNodeRequest
+	7,  // 50: mammoth.api.v1.Nodes.RemoveNode:input_type -> mammoth.api.v1.GetNodeRequest
+	12, // 51: mammoth.api.v1.Queues.ListQueues:input_type -> mammoth.api.v1.ListQueuesRequest
+	14, // 52: mammoth.api.v1.Queues.GetQueue:input_type -> mammoth.api.v1.GetQueueRequest
+	15, // 53: mammoth.api.v1.Queues.SetQueues:input_type -> mammoth.api.v1.SetQueuesRequest
+	17, // 54: mammoth.api.v1.Events.WatchEvents:input_type -> mammoth.api.v1.WatchEventsRequest
+	24, // 55: mammoth.api.v1.Registry.ListServices:input_type -> mammoth.api.v1.ListServicesRequest
+	26, // 56: mammoth.api.v1.Registry.GetService:input_type -> mammoth.api.v1.GetServiceRequest
+	26, // 57: mammoth.api.v1.Registry.WatchService:input_type -> mammoth.api.v1.GetServiceRequest
+	20, // 58: mammoth.api.v1.Registry.RegisterEndpoint:input_type -> mammoth.api.v1.RegisterEndpointRequest
+	22, // 59: mammoth.api.v1.Registry.UnregisterEndpoint:input_type -> mammoth.api.v1.UnregisterEndpointRequest
+	29, // 60: mammoth.api.v1.Images.ListImages:input_type -> mammoth.api.v1.ListImagesRequest
+	31, // 61: mammoth.api.v1.Images.RemoveImage:input_type -> mammoth.api.v1.RemoveImageRequest
+	33, // 62: mammoth.api.v1.Zones.GetZone:input_type -> mammoth.api.v1.GetZoneRequest
+	35, // 63: mammoth.api.v1.Zones.AcceptLoss:input_type -> mammoth.api.v1.AcceptLossRequest
+	6,  // 64: mammoth.api.v1.Nodes.ListNodes:output_type -> mammoth.api.v1.ListNodesResponse
+	3,  // 65: mammoth.api.v1.Nodes.GetNode:output_type -> mammoth.api.v1.Node
+	3,  // 66: mammoth.api.v1.Nodes.DrainNode:output_type -> mammoth.api.v1.Node
+	3,  // 67: mammoth.api.v1.Nodes.UndrainNode:output_type -> mammoth.api.v1.Node
+	3,  // 68: mammoth.api.v1.Nodes.RemoveNode:output_type -> mammoth.api.v1.Node
+	13, // 69: mammoth.api.v1.Queues.ListQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	11, // 70: mammoth.api.v1.Queues.GetQueue:output_type -> mammoth.api.v1.Queue
+	13, // 71: mammoth.api.v1.Queues.SetQueues:output_type -> mammoth.api.v1.ListQueuesResponse
+	16, // 72: mammoth.api.v1.Events.WatchEvents:output_type -> mammoth.api.v1.Event
+	25, // 73: mammoth.api.v1.Registry.ListServices:output_type -> mammoth.api.v1.ListServicesResponse
+	18, // 74: mammoth.api.v1.Registry.GetService:output_type -> mammoth.api.v1.Service
+	18, // 75: mammoth.api.v1.Registry.WatchService:output_type -> mammoth.api.v1.Service
+	21, // 76: mammoth.api.v1.Registry.RegisterEndpoint:output_type -> mammoth.api.v1.RegisterEndpointResponse
+	23, // 77: mammoth.api.v1.Registry.UnregisterEndpoint:output_type -> mammoth.api.v1.UnregisterEndpointResponse
+	30, // 78: mammoth.api.v1.Images.ListImages:output_type -> mammoth.api.v1.ListImagesResponse
+	32, // 79: mammoth.api.v1.Images.RemoveImage:output_type -> mammoth.api.v1.RemoveImageResponse
+	34, // 80: mammoth.api.v1.Zones.GetZone:output_type -> mammoth.api.v1.Zone
+	36, // 81: mammoth.api.v1.Zones.AcceptLoss:output_type -> mammoth.api.v1.AcceptLossResponse
+	64, // [64:82] is the sub-list for method output_type
+	46, // [46:64] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_zone_proto_init() }
@@ -2724,7 +2857,7 @@ func file_mammoth_api_v1_zone_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_zone_proto_rawDesc), len(file_mammoth_api_v1_zone_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   6,
 		},

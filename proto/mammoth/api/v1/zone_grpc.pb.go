@@ -998,7 +998,8 @@ var Images_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Zones_GetZone_FullMethodName = "/mammoth.api.v1.Zones/GetZone"
+	Zones_GetZone_FullMethodName    = "/mammoth.api.v1.Zones/GetZone"
+	Zones_AcceptLoss_FullMethodName = "/mammoth.api.v1.Zones/AcceptLoss"
 )
 
 // ZonesClient is the client API for Zones service.
@@ -1008,6 +1009,9 @@ const (
 // Zones tells about the zone itself.
 type ZonesClient interface {
 	GetZone(ctx context.Context, in *GetZoneRequest, opts ...grpc.CallOption) (*Zone, error)
+	// AcceptLoss is an operator's word that records which were lost are lost: a zone that stands still because of them goes on, and
+	// containers that it has no record of are ended. In another zone it does nothing.
+	AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error)
 }
 
 type zonesClient struct {
@@ -1028,6 +1032,16 @@ func (c *zonesClient) GetZone(ctx context.Context, in *GetZoneRequest, opts ...g
 	return out, nil
 }
 
+func (c *zonesClient) AcceptLoss(ctx context.Context, in *AcceptLossRequest, opts ...grpc.CallOption) (*AcceptLossResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AcceptLossResponse)
+	err := c.cc.Invoke(ctx, Zones_AcceptLoss_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ZonesServer is the server API for Zones service.
 // All implementations must embed UnimplementedZonesServer
 // for forward compatibility.
@@ -1035,6 +1049,9 @@ func (c *zonesClient) GetZone(ctx context.Context, in *GetZoneRequest, opts ...g
 // Zones tells about the zone itself.
 type ZonesServer interface {
 	GetZone(context.Context, *GetZoneRequest) (*Zone, error)
+	// AcceptLoss is an operator's word that records which were lost are lost: a zone that stands still because of them goes on, and
+	// containers that it has no record of are ended. In another zone it does nothing.
+	AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error)
 	mustEmbedUnimplementedZonesServer()
 }
 
@@ -1047,6 +1064,9 @@ type UnimplementedZonesServer struct{}
 
 func (UnimplementedZonesServer) GetZone(context.Context, *GetZoneRequest) (*Zone, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetZone not implemented")
+}
+func (UnimplementedZonesServer) AcceptLoss(context.Context, *AcceptLossRequest) (*AcceptLossResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AcceptLoss not implemented")
 }
 func (UnimplementedZonesServer) mustEmbedUnimplementedZonesServer() {}
 func (UnimplementedZonesServer) testEmbeddedByValue()               {}
@@ -1087,6 +1107,24 @@ func _Zones_GetZone_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Zones_AcceptLoss_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AcceptLossRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ZonesServer).AcceptLoss(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Zones_AcceptLoss_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ZonesServer).AcceptLoss(ctx, req.(*AcceptLossRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Zones_ServiceDesc is the grpc.ServiceDesc for Zones service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1097,6 +1135,10 @@ var Zones_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetZone",
 			Handler:    _Zones_GetZone_Handler,
+		},
+		{
+			MethodName: "AcceptLoss",
+			Handler:    _Zones_AcceptLoss_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1,0 +1,69 @@
+package records
+
+import (
+	"bytes"
+	"os"
+	"time"
+)
+
+type fataler interface {
+	Helper()
+	Fatal(args ...any)
+}
+
+// Inline has runs written before a commit returns.
+func Inline(s *Store) *Store {
+	s.inline = true
+	return s
+}
+
+// Tear leaves in a copy of the store's files so many bytes of one more frame, where the next one goes.
+func Tear(t fataler, dir string, s *Store, length int) {
+	t.Helper()
+	active := s.segments[s.active]
+	raw := encodeChanges(make([]byte, frameHead), []Change{{"a", bytes.Repeat([]byte{0xff}, 150)}})
+	if !active.fits(len(raw) - frameHead) {
+		return
+	}
+	active.seal(raw, s.number+1, time.Now())
+	raw = raw[:min(length, len(raw)-1)]
+	file, err := os.OpenFile(disk{dir: dir}.path(active.name), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt(raw, active.at); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Surveyed is the id of the store in a folder.
+func Surveyed(t fataler, dir string) ID {
+	t.Helper()
+	found, err := disk{dir: dir}.survey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := found.close(); err != nil {
+		t.Fatal(err)
+	}
+	return found.store
+}
+
+// Create makes the files of an empty store.
+func Create(t fataler, dir string, options Options) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	options.Now = time.Now()
+	found, err := disk{dir: dir, noSync: true}.create(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := found.close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,111 @@
+package resourcemanager
+
+import (
+	"context"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+)
+
+// roomLook is how often the disk is looked at.
+const roomLook = 2 * time.Second
+
+// full is why nothing that grows is taken; nil while there is room.
+func (rm *ResourceManager) full() error {
+	if why := rm.noRoom.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
+
+// followRoom looks at the store's disk for as long as ctx lives.
+func (rm *ResourceManager) followRoom(ctx context.Context) {
+	look := time.NewTicker(roomLook)
+	defer look.Stop()
+	for {
+		err := rm.store.Room()
+		if !errdefs.IsResourceExhausted(err) {
+			err = nil // the next commit says what else may be wrong
+		}
+		if was := rm.full(); (err == nil) != (was == nil) {
+			rm.noRoom.Store(nil)
+			if err != nil {
+				rm.noRoom.Store(&err)
+			}
+			rm.post(func(z *zone) { z.roomChanged(err) })
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// roomChanged tells that the disk is full, or is not any more.
+func (z *zone) roomChanged(full error) {
+	event := &apiv1.Event{Kind: "zone", From: "DISK_FULL", Message: "the disk of the ResourceManager has room again"}
+	z.full = ""
+	if full != nil {
+		z.full = wire.Sentence(full)
+		event = &apiv1.Event{Kind: "zone", To: "DISK_FULL", Message: z.full}
+	}
+	z.tell(event)
+}
+
+// grow is ask for what needs room: it is refused while the disk is full, when what is reserved is for what ends things.
+func grow[T any](ctx context.Context, rm *ResourceManager, do func(*zone) (T, error)) (T, error) {
+	if err := rm.full(); err != nil {
+		var none T
+		return none, err
+	}
+	return ask(ctx, rm, do)
+}
+
+// look is ask for what changes nothing: it is answered also while nothing can be stored.
+func look[T any](ctx context.Context, rm *ResourceManager, do func(*zone) (T, error)) (T, error) {
+	return askVia(ctx, rm, rm.looks, do)
+}
+
+// lookOnly is look without an answer.
+func lookOnly(ctx context.Context, rm *ResourceManager, do func(*zone) error) error {
+	_, err := look(ctx, rm, func(z *zone) (struct{}, error) { return struct{}{}, do(z) })
+	return err
+}
+
+// commit stores a batch. One that a full disk does not take waits until there is room, and nobody is told of it before.
+func (rm *ResourceManager) commit(batch store.Batch) error {
+	rm.zone.unstored = store.Batch{}
+	if batch.Empty() {
+		return nil
+	}
+	began := time.Now()
+	err := rm.store.Commit(batch)
+	if errdefs.IsResourceExhausted(err) {
+		rm.zone.unstored = batch
+		return nil
+	}
+	if err == nil {
+		rm.metrics.committed(time.Since(began))
+	}
+	return err
+}
+
+// answer serves those who only look while a batch waits. What has happened since the last commit is shown to them.
+func (rm *ResourceManager) answer(looks []input) {
+	z := rm.zone
+	waiting := z.replies
+	z.replies = nil
+	for _, in := range looks {
+		in(z)
+	}
+	answered := z.replies
+	z.replies = waiting
+	for _, reply := range answered {
+		reply()
+	}
+}
