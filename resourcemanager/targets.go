@@ -39,6 +39,7 @@ func (z *zone) targets(name, instance string, ended bool) ([]service.Target, err
 			Container:        c.id.String(),
 			Instance:         c.instance(),
 			Running:          c.state() == lifecycle.ContainerRunning,
+			Starting:         c.state() == lifecycle.ContainerLocalizing || c.state() == lifecycle.ContainerLaunching,
 			Ended:            !c.held(),
 			Listed:           a.instances[c.instance()] != nil,
 			Node:             string(n.id),

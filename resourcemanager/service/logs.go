@@ -40,7 +40,7 @@ func (s *apps) AppLogs(request *apiv1.AppLogsRequest, stream grpc.ServerStreamin
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	m := &merger{apps: s, request: request, chunks: make(chan *corev1.LogChunk), nodes: map[string]*grpc.ClientConn{}}
+	m := &merger{apps: s, request: request, chunks: make(chan *corev1.LogChunk), nodes: map[string]*grpc.ClientConn{}, ended: map[string]bool{}}
 	defer m.hangUp()
 	read := make(chan error, 1)
 	go func() {
@@ -72,6 +72,9 @@ type merger struct {
 	mu sync.Mutex
 	// nodes are connections by the address of their ContainerManager.
 	nodes map[string]*grpc.ClientConn
+	// ended are the followed containers that write no more; over says that none does.
+	ended map[string]bool
+	over  bool
 }
 
 // present are the containers whose logs a person who asks now looks for: of each instance the one that it has, or else the
@@ -154,8 +157,8 @@ func (m *merger) follow(ctx context.Context) error {
 			return fmt.Errorf("%s has %d containers, and at most %d can be followed at once; name an instance: %w", m.request.GetName(), len(wanted), mostFollowed, errdefs.ErrInvalidArgument)
 		}
 		for _, target := range wanted {
-			if known[target.Container] {
-				continue
+			if known[target.Container] || target.Starting {
+				continue // What starts is read from its first line on, once it runs.
 			}
 			at := &position{options: &corev1.LogOptions{Follow: true, Tail: -1}}
 			if first {
@@ -163,9 +166,12 @@ func (m *merger) follow(ctx context.Context) error {
 			}
 			readers.Go(func() { m.keepReading(reading, target, at) })
 		}
+		m.mu.Lock()
 		for _, target := range all {
-			known[target.Container] = true
+			known[target.Container] = known[target.Container] || !target.Starting
+			m.ended[target.Container] = target.Ended
 		}
+		m.mu.Unlock()
 		first = false
 		if state := views[len(views)-1].App.GetState(); state == apiv1.App_STOPPED {
 			m.lastWords(&readers)
@@ -176,6 +182,9 @@ func (m *merger) follow(ctx context.Context) error {
 
 // lastWords waits for what is still to come from containers that have ended.
 func (m *merger) lastWords(readers *sync.WaitGroup) {
+	m.mu.Lock()
+	m.over = true
+	m.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		readers.Wait() // the caller ends them
@@ -187,13 +196,28 @@ func (m *merger) lastWords(readers *sync.WaitGroup) {
 	}
 }
 
-// keepReading reads one container's log to its end, over failures of its node.
+// keepReading reads one container's log until the container has ended, over failures of its node. The log of a container
+// that somebody restarts in the engine ends before that, and goes on.
 func (m *merger) keepReading(ctx context.Context, target Target, at *position) {
-	for failures := 1; m.read(ctx, target, at) != nil; failures++ {
+	for failures := 1; ; failures++ {
+		ended, before := m.hasEnded(target), at.options
+		if m.read(ctx, target, at) == nil && ended {
+			return
+		}
+		if at.options != before {
+			failures = 1 // it wrote something
+		}
 		if backoff.Sleep(ctx, logRetry.After(failures)) != nil {
 			return
 		}
 	}
+}
+
+// hasEnded reports whether a container writes no more.
+func (m *merger) hasEnded(target Target) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return target.Ended || m.ended[target.Container] || m.over
 }
 
 func (m *merger) options() *corev1.LogOptions {

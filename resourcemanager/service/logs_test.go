@@ -44,6 +44,24 @@ func newStage() *stage {
 	}
 }
 
+// launch has a container on its way: its node knows nothing of it yet.
+func (s *stage) launch(container, instance string) {
+	s.start(container, instance)
+	s.ended[container] = true
+	last := &s.targets[len(s.targets)-1]
+	last.Running, last.Starting = false, true
+}
+
+// runs has it run then, or again.
+func (s *stage) runs(container string) {
+	s.ended[container] = false
+	for i := range s.targets {
+		if s.targets[i].Container == container {
+			s.targets[i].Running, s.targets[i].Starting = true, false
+		}
+	}
+}
+
 // change lets something happen, and everybody see it.
 func (s *stage) change(do func()) {
 	s.mu.Lock()
@@ -215,6 +233,7 @@ func TestFollowingGoesOnWithTheContainersThatComeAndEndsWithTheApp(t *testing.T)
 		s := newStage()
 		s.start("c1", "web-1")
 		s.write("c1", "before")
+		s.written["c1"][0].Time = timestamppb.New(time.Time{})
 		onStage(t, s, &apiv1.AppLogsRequest{Name: "web", Follow: true, Tail: proto.Int32(0)}, func(r *reader) {
 			expect := func(want string) {
 				t.Helper()
@@ -231,6 +250,15 @@ func TestFollowingGoesOnWithTheContainersThatComeAndEndsWithTheApp(t *testing.T)
 			expect("web-1: again, web-1: panic, web-2: hello")
 			s.change(func() { s.start("c4", "web-3"); s.write("c4", "too short"); s.end("c4") })
 			expect("web-3: too short")
+			// One is seen before it runs, and is restarted in the engine later.
+			s.change(func() { s.launch("c5", "web-4") })
+			s.change(func() { s.runs("c5"); s.write("c5", "first") })
+			expect("web-4: first")
+			s.change(func() { s.ended["c5"] = true })
+			s.change(func() { s.runs("c5"); s.write("c5", "second") })
+			<-time.After(5 * time.Second)
+			expect("web-4: second")
+			s.change(func() { s.end("c5") })
 			// The node is away for a while; no line is lost, none comes twice.
 			s.change(func() { s.broken["c2"] = true })
 			s.change(func() { s.write("c2", "meanwhile") })

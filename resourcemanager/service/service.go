@@ -121,6 +121,8 @@ type Target struct {
 	Container string
 	Instance  string
 	Running   bool
+	// Starting says that its node has yet to start it: there is nothing to read of it.
+	Starting bool
 	// Ended says that its node has seen it gone, Listed that the app still has an instance of that name.
 	Ended, Listed bool
 	Node          string
