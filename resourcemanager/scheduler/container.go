@@ -13,20 +13,18 @@ import (
 
 // container is a lease. It is linked into the lists of its node and its app.
 type container struct {
-	id        id.Container
-	app       *app
-	group     *group
-	node      *node
-	ask       string
-	need      resource.Vector
-	master    bool
+	id     id.Container
+	app    *app
+	group  *group
+	node   *node
+	ask    string
+	need   resource.Vector
+	master bool
+	// service says that it runs until somebody ends it.
+	service   bool
 	startedAt time.Time
 
 	duration time.Duration
-	// service says that it runs until somebody ends it.
-	service bool
-	// awaited is the reservation that waits for its end; nil is none.
-	awaited *nomination
 	// gang is what it was granted with; nil is none.
 	gang *gang
 	// checkpoint is until when its work is safe, credit what its predecessors lost to others' guarantees.
@@ -34,6 +32,8 @@ type container struct {
 	credit     time.Duration
 	// notice is set while it is to leave.
 	notice *notice
+	// awaited is the reservation that waits for its end; nil is none.
+	awaited *nomination
 
 	previousOfApp, nextOfApp   *container
 	previousOfNode, nextOfNode *container
@@ -154,7 +154,9 @@ func (c *Core) hold(k *container) {
 		n.used[i] += k.need[i]
 	}
 	if !k.service {
-		n.ending = n.ending.Add(k.need)
+		for i := range k.need {
+			n.ending[i] += k.need[i]
+		}
 	}
 	if !n.isOpen() {
 		c.count(n)
@@ -198,7 +200,9 @@ func (c *Core) unhold(k *container) {
 		n.used[i] -= k.need[i]
 	}
 	if !k.service {
-		n.ending = n.ending.Sub(k.need)
+		for i := range k.need {
+			n.ending[i] -= k.need[i]
+		}
 	}
 	if k.awaited != nil {
 		k.awaited.arrive(k)

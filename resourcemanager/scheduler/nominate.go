@@ -16,7 +16,7 @@ type nomination struct {
 	// leaf is set when this is the leaf's reservation for an ask that waited for too long.
 	leaf *queue
 	// coming is what the containers hold whose ends a reservation waits for. Until then it does not need that much.
-	coming resource.Vector
+	coming *resource.Vector
 	// victims are given notice for this room; then it is promised to the ask's queues.
 	victims []*notice
 	claim   bool
@@ -29,7 +29,7 @@ func (m *nomination) kept() resource.Vector {
 	if m.leaf == nil {
 		return m.room
 	}
-	return m.room.Sub(m.coming).Max(resource.Vector{})
+	return m.room.Sub(*m.coming).Max(resource.Vector{})
 }
 
 // nominate keeps room on a node for one container of an ask.

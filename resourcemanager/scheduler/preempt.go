@@ -51,6 +51,18 @@ func (c *Core) reviewClaims() {
 	}
 }
 
+// mayLimitClaims reports whether a leaf has claims and anything that could be in their way once it holds more.
+func (c *Core) mayLimitClaims(leaf *queue) bool {
+	if leaf.promised.IsZero() {
+		return false
+	}
+	limited := leaf.spec.UserLimitPercent > 0 || len(c.contracts) > 0
+	for q := leaf; q != nil && !limited; q = q.parent {
+		limited = q.capped
+	}
+	return limited
+}
+
 func (c *Core) chooseVictims() {
 	left := claimsPerPass
 	claimants := c.plan.claimants[:0]

@@ -197,9 +197,9 @@ func (c *Core) reserveOn(k *ask, n *node) bool {
 	if !fits(need, &room) {
 		return false
 	}
-	m := &nomination{ask: k, node: n, room: *need, leaf: k.app.leaf}
+	m := &nomination{ask: k, node: n, room: *need, leaf: k.app.leaf, coming: &resource.Vector{}}
 	for _, held := range awaited {
-		held.awaited, m.coming = m, m.coming.Add(held.need)
+		held.awaited, *m.coming = m, m.coming.Add(held.need)
 	}
 	m.leaf.reservations++
 	c.reserved = c.reserved.Add(m.room)
@@ -232,7 +232,7 @@ func (k *container) latestEnd() int64 {
 func (m *nomination) arrive(k *container) {
 	n := m.node
 	n.nominated = n.nominated.Sub(m.kept())
-	m.coming = m.coming.Sub(k.need)
+	*m.coming = m.coming.Sub(k.need)
 	n.nominated = n.nominated.Add(m.kept())
 	k.awaited = nil
 }

@@ -260,7 +260,9 @@ func (c *Core) granted(k *ask, count int) {
 	if !k.reservedAt.IsZero() {
 		k.reservedAt, k.app.vain = time.Time{}, 0
 	}
-	c.claimsMoved = c.claimsMoved || !k.app.leaf.promised.IsZero()
+	if len(c.notices) > 0 && !c.claimsMoved {
+		c.claimsMoved = c.mayLimitClaims(k.app.leaf)
+	}
 	k.spec.Pending -= count
 	k.since = time.Time{}
 	for len(k.nominations) > max(k.spec.Pending, 0) {

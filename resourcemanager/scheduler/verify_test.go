@@ -183,8 +183,8 @@ func verifyReservations(n *node) error {
 		return fmt.Errorf("node %s says %v ends, it is %v", n.spec.Name, n.ending, ending)
 	}
 	for _, m := range n.nominations {
-		if m.coming != coming[m] {
-			return fmt.Errorf("a reservation on node %s says it waits for %v, it is %v", n.spec.Name, m.coming, coming[m])
+		if m.leaf != nil && *m.coming != coming[m] {
+			return fmt.Errorf("a reservation on node %s says it waits for %v, it is %v", n.spec.Name, *m.coming, coming[m])
 		}
 	}
 	return nil

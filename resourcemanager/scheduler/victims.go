@@ -150,7 +150,7 @@ func (n *node) comingRoom(avail *resource.Vector) resource.Vector {
 func (c *Core) claimableRoom(n *node) resource.Vector {
 	room := n.comingRoom(&c.avail[n.slot])
 	for _, m := range n.nominations {
-		if !c.yields(m) {
+		if m.leaf == nil || !c.yields(m) {
 			continue
 		}
 		room = room.Add(m.kept())
@@ -212,7 +212,8 @@ func (c *Core) planOn(k *ask, n *node) bool {
 	room := c.claimableRoom(n)
 	for held := n.containers; held != nil; held = held.nextOfNode {
 		switch {
-		case held.notice != nil, held.awaited != nil && !c.yields(held.awaited):
+		case held.notice != nil:
+		case held.awaited != nil && !c.yields(held.awaited):
 		case held.app.leaf != nil && held.app.leaf.chosenFor == p.turn:
 			p.candidates = append(p.candidates, candidate{held, c.cost(held)})
 		}
