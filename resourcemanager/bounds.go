@@ -23,19 +23,19 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// What anybody may send, open and hold at once. docs/design/limits.md lists these figures.
+// Limits on what callers may send and have open. docs/design/limits.md lists these figures.
 const (
-	// largestTrusted holds the whole truth of a node with some ten thousand containers.
+	// largestTrusted is the size of a message from a trusted caller: the registration of a node with about ten thousand containers fits.
 	largestTrusted = 16 << 20
-	// largestRequest is for everybody else, over gRPC and REST: four times the largest app that is taken.
+	// largestRequest is the size of a message from anybody else, over gRPC and REST: four times the largest spec of an app.
 	largestRequest = 1 << 20
-	// largestHeader bounds the header of a request.
+	// largestHeader is the size of a request's header.
 	largestHeader = 64 << 10
-	// streamsPerConnection are more than the nodes or watches that share a connection.
+	// streamsPerConnection is more than the nodes or watches that share a connection.
 	streamsPerConnection = 1024
 	// bodyWithin is how long the body of a request may take.
 	bodyWithin = 30 * time.Second
-	// idleFor is how long a connection may be open without a request under way.
+	// idleFor is how long a connection may be open without a request in progress.
 	idleFor = 2 * time.Minute
 )
 
@@ -43,11 +43,11 @@ var mostConnections = admission.Limits{InAll: 65536, Others: 4096, PerCaller: 10
 
 // bounds counts what callers have open.
 type bounds struct {
-	// watches are streams and look-ups that wait; calls are gRPC's other calls; requests are those over REST, bodies
-	// the ones that have a body.
+	// watches counts streams, and look-ups that wait; calls counts other gRPC calls; requests counts those over REST, and bodies
+	// those of them that have a body.
 	watches, calls, requests, bodies *admission.Quota
 	trusted                          func(peer.User) bool
-	// waits are the methods of watches.
+	// waits has the full names of the methods that count as watches.
 	waits map[string]bool
 }
 
@@ -61,7 +61,7 @@ func newBounds(config *Config) *bounds {
 	}
 }
 
-// trusts reports whether somebody may be a node or run application masters, which are many and say much.
+// trusts reports whether a caller may be a node or run application masters, which open many connections and send large messages.
 func (c *Config) trusts(who peer.User) bool { return who.Operator || who.Name == "" && c.AllowInsecure }
 
 // server makes a gRPC server that takes messages up to a size.
@@ -81,7 +81,7 @@ func (b *bounds) server(largest int) *grpc.Server {
 	)
 }
 
-// admit counts a call from its beginning to its end. It is asked before anything is held for the call.
+// admit counts a call from its beginning to its end. gRPC calls it before it reserves anything for the call.
 func (b *bounds) admit(ctx context.Context, call *tap.Info) (context.Context, error) {
 	who := peer.From(ctx)
 	if b.trusted(who) && !strings.HasPrefix(call.FullMethodName, "/mammoth.api.") {
@@ -103,7 +103,7 @@ func (b *bounds) admit(ctx context.Context, call *tap.Info) (context.Context, er
 	return ctx, nil
 }
 
-// learn finds the methods whose calls last as long as their callers want. It has to come before the first call.
+// learn finds the methods that count as watches. It must be called before the server serves.
 func (b *bounds) learn(server *grpc.Server) {
 	b.waits = map[string]bool{apiv1.Registry_GetService_FullMethodName: true}
 	for name, service := range server.GetServiceInfo() {
@@ -128,7 +128,7 @@ func (b *bounds) admitRequests(next http.Handler) http.Handler {
 	})
 }
 
-// smallBodies reads the body of a request before anything looks at it, and refuses one that is too large.
+// smallBodies reads the whole body of a request before it is handled, and refuses one that is too large.
 func (b *bounds) smallBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength == 0 || r.Body == http.NoBody {
@@ -146,7 +146,7 @@ func (b *bounds) smallBodies(next http.Handler) http.Handler {
 		switch {
 		case errors.As(err, &large):
 			refuse(w, http.StatusRequestEntityTooLarge, codes.ResourceExhausted,
-				fmt.Errorf("the body of %s %s has more than %d KiB, which is the most that is taken", r.Method, r.URL.Path, large.Limit>>10))
+				fmt.Errorf("the body of %s %s has more than %d KiB, which is the limit", r.Method, r.URL.Path, large.Limit>>10))
 			return
 		case err != nil:
 			refuse(w, http.StatusBadRequest, codes.InvalidArgument, fmt.Errorf("the body of %s %s did not arrive: %w", r.Method, r.URL.Path, err))
@@ -162,7 +162,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, &http.MaxBytesError{Limit: largestRequest}
 	}
 	deadline := http.NewResponseController(w)
-	_ = deadline.SetReadDeadline(time.Now().Add(bodyWithin)) // a recorder of tests has none
+	_ = deadline.SetReadDeadline(time.Now().Add(bodyWithin)) // an httptest.ResponseRecorder has none
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largestRequest))
 	_ = deadline.SetReadDeadline(time.Time{})
 	return body, err

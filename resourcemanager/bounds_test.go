@@ -89,7 +89,7 @@ func (e *endless) Read(into []byte) (int, error) {
 
 func TestBodiesAreBounded(t *testing.T) {
 	inZone(t, func(z *testZone) {
-		const want = `{"code":8,"message":"the body of POST /v1/apps has more than 1024 KiB, which is the most that is taken"}`
+		const want = `{"code":8,"message":"the body of POST /v1/apps has more than 1024 KiB, which is the limit"}`
 		long := &endless{}
 		for name, body := range map[string]io.Reader{
 			"announced": strings.NewReader(strings.Repeat(" ", largestRequest+1)),

@@ -9,8 +9,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// whyGivenBack says why a master gives a container back that still runs. The master follows what people want, so they are
-// told what that was.
+// whyGivenBack is the reason why a master releases a container that still runs: the change of the app or of its node that the
+// master follows.
 func (z *zone) whyGivenBack(a *app, c *container) string {
 	name := a.record.GetName()
 	version, err := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
@@ -35,12 +35,12 @@ func (z *zone) whyGivenBack(a *app, c *container) string {
 	case c.instance() == "":
 		return "no instance needs it any more"
 	case a.heldInstances() > int(wantedInstances(a.record.GetSpec())):
-		return fmt.Sprintf("fewer instances of %s are wanted: %d", name, wantedInstances(a.record.GetSpec()))
+		return fmt.Sprintf("%s is scaled down to %s", name, countWord(int(wantedInstances(a.record.GetSpec())), "instance"))
 	}
 	return "its application master ended it"
 }
 
-// steady reports whether an earlier version is the one that serves, because the wanted one has failed and is taken back.
+// steady reports whether an earlier version goes on serving, because the rollout of the present one failed.
 func (a *app) steady(version int) bool {
 	state := a.record.GetRollout().GetState()
 	return (state == apiv1.Rollout_FAILED || state == apiv1.Rollout_REVERTED) && int32(version) < a.record.GetVersion()

@@ -28,9 +28,9 @@ func TestPeopleAreToldWhyAContainerWasGivenBack(t *testing.T) {
 		"it was unhealthy: GET / answered 500": func(_ *zone, _ *app, c *container) {
 			c.record.Status.Health, c.record.Status.HealthDetail = corev1.ContainerStatus_UNHEALTHY, "GET / answered 500"
 		},
-		"no instance needs it any more":        func(_ *zone, _ *app, c *container) { delete(c.record.Status.Labels, "instance") },
-		"fewer instances of web are wanted: 1": func(_ *zone, a *app, _ *container) { a.record.Spec.Roles[0].Instances = 1 },
-		"its application master ended it":      func(*zone, *app, *container) {},
+		"no instance needs it any more":    func(_ *zone, _ *app, c *container) { delete(c.record.Status.Labels, "instance") },
+		"web is scaled down to 1 instance": func(_ *zone, a *app, _ *container) { a.record.Spec.Roles[0].Instances = 1 },
+		"its application master ended it":  func(*zone, *app, *container) {},
 	} {
 		a := &app{
 			record:     &storev1.App{Name: "web", State: apiv1.App_RUNNING, Version: 2, Spec: webSpec(2)},

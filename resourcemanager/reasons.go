@@ -14,7 +14,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// reasons are why something of an app is not as people want it; none if all is.
+// reasons finds out why an app differs from its spec; none if it does not.
 func (z *zone) reasons(a *app) *reasons {
 	r := &reasons{byRole: map[string]string{}}
 	switch a.state() {
@@ -34,7 +34,7 @@ func (z *zone) reasons(a *app) *reasons {
 	return r
 }
 
-// masterReasons are about an app whose master is not at work.
+// masterReasons adds why an app's master has not registered.
 func (z *zone) masterReasons(a *app, r *reasons) {
 	attempt := a.record.GetAttempt()
 	name := fmt.Sprintf("its application master (attempt %d)", max(1, attempt.GetNumber()))
@@ -66,7 +66,7 @@ func (z *zone) masterReasons(a *app, r *reasons) {
 	}
 }
 
-// runningReasons are about an app whose master is at work.
+// runningReasons adds the reasons of an app whose master has registered.
 func (z *zone) runningReasons(a *app, r *reasons) {
 	z.standingReasons(a, r)
 	asked := z.capacityReasons(a, r)
@@ -81,20 +81,20 @@ func (z *zone) runningReasons(a *app, r *reasons) {
 	}
 }
 
-// standingReasons are what an app waits for as a whole while its master is at work.
+// standingReasons adds what an app as a whole waits for while its master is registered.
 func (z *zone) standingReasons(a *app, r *reasons) {
 	if a.stream == nil {
-		// It opens another one within moments.
-		r.about(cause{detail: "its application master is not connected: instances go on serving, and nothing is replaced until it, or the next one, is", inCourse: true})
+		// A master opens a new stream within moments.
+		r.about(cause{detail: "its application master is not connected: instances go on serving, and nothing is replaced until it, or another one, is connected", inCourse: true})
 	} else if a.record.GetObservedGeneration() < a.record.GetGeneration() {
-		r.about(cause{detail: "its application master has not acted upon the newest change yet", inCourse: true})
+		r.about(cause{detail: "its application master has not applied the newest change yet", inCourse: true})
 	}
 	if a.unconfirmed > 0 && len(z.record.GetBalancers()) > 0 {
 		r.about(cause{detail: "not every balancer has confirmed its newest endpoints: " + z.balancersWord(), inCourse: true})
 	}
 }
 
-// capacityReasons are about asks that are not granted. It gives the names of the instances that they are for.
+// capacityReasons adds why asks are not granted, and returns the names of the instances that the asks are for.
 func (z *zone) capacityReasons(a *app, r *reasons) map[string]bool {
 	asked := map[string]bool{}
 	if !a.asksForMore() {
@@ -129,13 +129,13 @@ func (z *zone) capacityReasons(a *app, r *reasons) map[string]bool {
 	return asked
 }
 
-// alikeAsks reports whether the same stands in the way of two asks. Those of one kind share their tests.
+// alikeAsks reports whether two asks wait for the same reason. Asks of one shape share their Tests.
 func alikeAsks(x, y scheduler.AskExplanation) bool {
 	return x.Limit == y.Limit && x.Coming == y.Coming && x.Help == y.Help && x.Fits == y.Fits && len(x.Tests) == len(y.Tests) &&
 		(len(x.Tests) == 0 || &x.Tests[0] == &y.Tests[0])
 }
 
-// rolloutHelps are what helpOfRollout has said, by role.
+// rolloutHelps keeps the results of helpOfRollout, by role.
 type rolloutHelps map[string]string
 
 func (h rolloutHelps) of(z *zone, a *app, role string) string {
@@ -189,7 +189,7 @@ func (z *zone) capacity(ask scheduler.AskExplanation) cause {
 	return c
 }
 
-// helpOfRollout says that fewer instances at a time would do, where an instance waits beside one that it is to replace.
+// helpOfRollout proposes maxUnavailable where a new instance finds no room beside the one that it is to replace; empty otherwise.
 func (z *zone) helpOfRollout(a *app, role string) string {
 	spec, ok := a.role(role)
 	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || a.rollout().GetState() != apiv1.Rollout_PROGRESSING {
@@ -258,7 +258,7 @@ func (a *app) role(name string) (*apiv1.RoleSpec, bool) {
 	return nil, false
 }
 
-// instanceReason is why an instance that waits for no container does not run.
+// instanceReason adds why an instance that has a container, or needs none yet, is not running.
 func (z *zone) instanceReason(a *app, r *reasons, name string, instance *storev1.Instance) {
 	report := instance.GetReport()
 	cid, err := id.ParseContainer(report.GetContainerId())
@@ -302,7 +302,7 @@ func (z *zone) instanceReason(a *app, r *reasons, name string, instance *storev1
 		detail := status.GetHealthDetail()
 		switch {
 		case report.GetReason() != "" && status.GetHealth() != corev1.ContainerStatus_STARTING:
-			// It serves, and its master says what it is still to prove: that ends by itself.
+			// It is healthy, but not yet for minHealthy: that ends by itself.
 			role, _ := a.role(report.GetRole())
 			r.of(name, 1, cause{
 				role: report.GetRole(), one: "does not count yet", many: "do not count yet", detail: why, inCourse: true, lasts: role.GetUpdate().GetMinHealthy().AsDuration(),
@@ -334,7 +334,7 @@ func (z *zone) instanceReason(a *app, r *reasons, name string, instance *storev1
 	}
 }
 
-// status is what a container's node has said of it last; nothing of none.
+// status is the last status that a container's node has sent; nil if there is no container.
 func (c *container) status() *corev1.ContainerStatus {
 	if c == nil {
 		return nil
@@ -347,7 +347,7 @@ func (a *app) imageOf(role string) string {
 	return spec.GetImage()
 }
 
-// trouble is why a node is not as it should be.
+// trouble is one sentence about a node that is not READY.
 func (n *node) trouble() string {
 	word := strings.ToLower(n.state().String())
 	if n.state() == lifecycle.NodeLost {
@@ -356,7 +356,7 @@ func (n *node) trouble() string {
 	return because(fmt.Sprintf("%s is %s", n.id, word), n.record.GetReason())
 }
 
-// rolloutReason is about a change that stands still or has failed.
+// rolloutReason adds a rollout that is paused or failed, or that is in progress where no other reason is known.
 func (z *zone) rolloutReason(a *app, r *reasons) {
 	name, rollout := a.record.GetName(), a.rollout()
 	switch rollout.GetState() {
@@ -437,7 +437,7 @@ func (z *zone) heldOn(n *node, a *app) (count int) {
 	return count
 }
 
-// balancersWord names the balancers that are waited for.
+// balancersWord lists the balancers, with those that are not connected marked.
 func (z *zone) balancersWord() string {
 	words := slices.Clone(z.record.GetBalancers())
 	for i, name := range words {
@@ -456,7 +456,7 @@ func countWord(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// waitsToLeave are, of a node that is drained, why there are still containers on it.
+// waitsToLeave gives the reasons why a node that is drained still has containers.
 func (z *zone) waitsToLeave(n *node) []*apiv1.Waiting {
 	if n.state() != lifecycle.NodeDraining {
 		return nil

@@ -11,12 +11,12 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// twinBeats is how many beats a node may miss before another process on its folder is taken for it.
+// twinBeats is how many reports a node may miss before another process on the same folder becomes the node.
 const twinBeats = 3
 
-// mayRegister refuses a NodeManager that has the name of another one. Which of two is the node is decided by the folder that the first
-// keeps its state in, for as long as it is not lost; of two processes on one folder, as copied machines have it, the one that beats is
-// the node. A node that was started again has the folder, and its stream has ended with the process before.
+// mayRegister refuses a NodeManager that has the name of another one, with errdefs.ErrAlreadyExists. Until the node is lost, only a
+// NodeManager with the same folder may register as it. Of two processes with the same folder, as copied machines have, the one that
+// reports is the node. A NodeManager that was restarted has the same folder, and the stream of the process before has ended.
 func (z *zone) mayRegister(n *node, request *trackerv1.RegisterRequest) error {
 	theirs, ours := request.GetFolderId(), n.record.GetFolderId()
 	var refusal string
@@ -24,25 +24,25 @@ func (z *zone) mayRegister(n *node, request *trackerv1.RegisterRequest) error {
 	case ours == "" || n.state() == lifecycle.NodeLost:
 		return nil
 	case theirs != ours:
-		refusal = fmt.Sprintf("a NodeManager at %s is %s already, with another folder; give this one a --node-id of its own. "+
-			"If it takes the place of the other for good, stop that one: it is taken once %s is lost, or removed with \"mammoth node rm %s\"",
+		refusal = fmt.Sprintf("the NodeManager at %s is %s already, with another folder; give this one a --node-id of its own. "+
+			"If it is to replace the other one, stop that one; this one can register once %s is lost, or removed with \"mammoth node rm %s\"",
 			n.record.GetAddress(), n.id, n.id, n.id)
 	case request.GetProcessId() == n.process || n.stream == nil:
 		return nil
 	case z.now.Sub(n.heard()) > twinBeats*z.config.ReportInterval:
 		return nil
 	default:
-		refusal = fmt.Sprintf("a NodeManager at %s is %s already, with a copy of this one's folder; stop this one, empty its folder, and give it a --node-id of its own",
+		refusal = fmt.Sprintf("the NodeManager at %s is %s already, with a copy of this one's folder; stop this one, empty its folder, and give it a --node-id of its own",
 			n.record.GetAddress(), n.id)
 	}
 	z.tellTwin(n, request, refusal)
 	return fmt.Errorf("%s: %w", refusal, errdefs.ErrAlreadyExists)
 }
 
-// twinAgain is how long after it was told of another NodeManager of a node's name people are told of the same one again.
+// twinAgain is the least time between two events about the same refused NodeManager.
 const twinAgain = time.Hour
 
-// tellTwin tells people of a NodeManager that was refused, once for each.
+// tellTwin publishes an event about a NodeManager that was refused.
 func (z *zone) tellTwin(n *node, request *trackerv1.RegisterRequest, refusal string) {
 	twin := request.GetFolderId() + "/" + request.GetAddress()
 	if n.twin == twin && z.now.Sub(n.twinTold) < twinAgain {

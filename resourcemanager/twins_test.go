@@ -32,7 +32,7 @@ func TestASecondNodeManagerOfANameIsRefused(t *testing.T) {
 		container := n.launchMaster().startInstance(n, "web-1")
 		for range 30 {
 			err := n.twin("another folder", "another process")
-			if status.Code(err) != codes.AlreadyExists || !strings.Contains(err.Error(), "a NodeManager at 10.0.0.1 is node-1 already, with another folder") {
+			if status.Code(err) != codes.AlreadyExists || !strings.Contains(err.Error(), "the NodeManager at 10.0.0.1 is node-1 already, with another folder") {
 				t.Fatalf("it was answered %v", err)
 			}
 			z.pass(time.Second)

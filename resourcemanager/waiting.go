@@ -17,51 +17,51 @@ import (
 )
 
 const (
-	// lookAgain is how soon an app of which something is missing is looked at, and the least time between two looks.
+	// lookAgain is the time until an app that has changed, or of which something is missing, is looked at again.
 	lookAgain = 500 * time.Millisecond
-	// lookSoon is the least time between two looks at a small app that shows a reason and has changed; a large one, which takes
-	// more work, is looked at less often.
+	// lookSoon is the least time between two looks at a small app that shows a reason and has changed. For a large app it is
+	// longer, in proportion to lookWork.
 	lookSoon = 100 * time.Millisecond
-	// comeBackFirst is how long nothing is looked at after a start, if there are apps.
+	// comeBackFirst is the time after a start in which no app is looked at, so that nodes and masters can connect first.
 	comeBackFirst = 5 * time.Second
-	// lookMost is how much a turn may look at, in units of about fifty instances, asks or nodes.
+	// lookMost is the most work of one turn, in the units of lookWork.
 	lookMost = 400
-	// lookRest is how soon the rest is looked at when a turn could not look at all that are due.
+	// lookRest is the time until the next turn, if a turn could not look at all apps that are due.
 	lookRest = 200 * time.Millisecond
-	// inCourse is how long what is in the course of things (a download, a start) lasts before it is a reason.
+	// inCourse is how long a step of every deployment, as a download or a start, may take before it is shown as a reason.
 	inCourse = 3 * time.Second
 	// tellAgain is the least time between two events about what an app waits for.
 	tellAgain = 10 * time.Second
-	// mostReasons is how many reasons an app shows.
+	// mostReasons is the most reasons that an app shows.
 	mostReasons = 8
 )
 
-// lookout says why apps wait. An app that has changed is looked at once, and again and again while something of it is missing.
+// lookout finds out why apps wait. It looks at an app after a change, and then again and again while something of it is missing.
 type lookout struct {
-	// due are the apps to be looked at, the next first.
+	// due are the apps to look at, ordered by wait.at.
 	due []*app
-	// from is when looking begins: nodes and masters first have to come back to a ResourceManager that was started anew.
+	// from is when looking begins; see comeBackFirst.
 	from time.Time
 }
 
-// wait is what is known of an app that something is missing of.
+// wait is what the lookout knows of one app.
 type wait struct {
-	// looking says that the app is in the lookout's list, and at when it is looked at.
+	// looking: the app is in lookout.due. It is looked at from at on.
 	looking bool
 	at      time.Time
 	// lookedAt is when it was looked at last.
 	lookedAt time.Time
 	// since is when each reason was first seen, by its kind.
 	since map[string]time.Time
-	// shown is what people see.
+	// shown are the reasons in the app's status.
 	shown []*apiv1.Waiting
-	// byRole is what instances of a role wait for that have no container.
+	// byRole is, for each role, why its instances without a container wait.
 	byRole map[string]string
-	// toldAt is when an event was last told.
+	// toldAt is when the last event about reasons was published.
 	toldAt time.Time
 }
 
-// recover takes what people were told before the ResourceManager was started. A reason keeps its time, and is not told again.
+// recover takes the reasons of the last event before the ResourceManager was restarted. They keep their times, and make no new event.
 func (w *wait) recover(told []*apiv1.Waiting) {
 	w.shown, w.since = told, make(map[string]time.Time, len(told))
 	for _, waiting := range told {
@@ -69,7 +69,7 @@ func (w *wait) recover(told []*apiv1.Waiting) {
 	}
 }
 
-// lookAfter has an app looked at soon, because something of it may be missing.
+// lookAfter puts an app into lookout.due, because something of it may be missing.
 func (z *zone) lookAfter(a *app) {
 	if a.wait.looking || a.removed {
 		return
@@ -87,7 +87,7 @@ func (z *zone) lookAtWaiting() {
 		if z.now.Before(z.lookout.from) {
 			continue
 		}
-		// What people see is not to be wrong for longer than they notice.
+		// A reason that no longer holds is to leave the status soon.
 		if w := &a.wait; len(w.shown) > 0 && z.now.Sub(w.lookedAt) >= lookSoon*time.Duration(z.lookWork(a)) && work < lookMost && !a.removed {
 			work += z.lookWork(a)
 			z.look(a)
@@ -116,12 +116,12 @@ func (z *zone) lookAtWaiting() {
 	}
 }
 
-// lookWork is about what it costs to look at an app.
+// lookWork is about how much work it is to look at an app: 1, and 1 more for each fifty instances, asks, containers and nodes.
 func (z *zone) lookWork(a *app) int {
 	return 1 + (len(a.instances)+len(a.asks)+len(a.containers)+len(z.nodes))/50
 }
 
-// look finds out what an app waits for, and says whether there is anything.
+// look finds the reasons why an app waits, puts them into its status, and reports whether there are any.
 func (z *zone) look(a *app) bool {
 	w := &a.wait
 	w.lookedAt = z.now
@@ -154,7 +154,7 @@ func (z *zone) look(a *app) bool {
 	return len(reasons.all) > 0
 }
 
-// tellWaiting tells of reasons that are of another kind than those told last, but not too often.
+// tellWaiting publishes an event if the reasons are of another kind than those of the last event, at most once in tellAgain.
 func (z *zone) tellWaiting(a *app) {
 	w, told := &a.wait, a.record.GetWaiting()
 	if slices.EqualFunc(w.shown, told, func(x, y *apiv1.Waiting) bool { return waitingKind(x) == waitingKind(y) }) {
@@ -178,13 +178,13 @@ func (z *zone) tellWaiting(a *app) {
 	z.save(kindApp, a.id.String(), a.record)
 }
 
-// sameWaiting compares what people see.
+// sameWaiting reports whether two reasons are equal in every field.
 func sameWaiting(x, y *apiv1.Waiting) bool {
 	return x.GetRole() == y.GetRole() && x.GetText() == y.GetText() && x.GetHelp() == y.GetHelp() && x.GetInstances() == y.GetInstances() &&
 		x.GetUntil().AsTime().Equal(y.GetUntil().AsTime()) && x.GetSince().AsTime().Equal(y.GetSince().AsTime())
 }
 
-// waitingSentence is several reasons in a row.
+// waitingSentence joins several reasons into one sentence.
 func waitingSentence(all []*apiv1.Waiting) string {
 	var texts []string
 	for _, waiting := range all {
@@ -197,8 +197,8 @@ func waitingSentence(all []*apiv1.Waiting) string {
 	return strings.Join(texts, "; ")
 }
 
-// waitingKind is a reason without its figures, and without what is being done about it: those change all the time and make no
-// other reason.
+// waitingKind is the text of a reason without its figures and without the part about room that is being made. Those parts change all
+// the time, and do not make it another reason.
 func waitingKind(w *apiv1.Waiting) string {
 	text, _, _ := strings.Cut(w.GetText(), "; room ")
 	return w.GetRole() + "/" + withoutFigures(text)
@@ -213,7 +213,7 @@ func withoutFigures(text string) string {
 	}, text)
 }
 
-// cause is why some instances of a role, or an app as a whole, are not as people want them.
+// cause is why some instances of a role, or an app as a whole, differ from the spec.
 type cause struct {
 	role string
 	// one and many are the verb, "waits for capacity" and "wait for capacity"; empty for a sentence about the app.
@@ -221,16 +221,16 @@ type cause struct {
 	detail    string
 	help      string
 	until     time.Time
-	// inCourse causes belong to the course of things, and are a reason only once they last.
+	// inCourse: it is a step of every deployment, and becomes a reason only when it lasts longer than the constant inCourse.
 	inCourse bool
-	// lasts is how long such a cause lasts by itself, and is told of elsewhere meanwhile.
+	// lasts is how long such a step is known to take; it is added to the constant inCourse.
 	lasts time.Duration
 }
 
-// reason is a cause with those that it keeps waiting.
+// reason is a cause with the instances that wait because of it.
 type reason struct {
 	cause
-	// first is the first of them by name, count how many they are; zero for the app as a whole.
+	// first is the name of the first instance, count their number; count is zero for the app as a whole.
 	first string
 	count int32
 }
@@ -250,7 +250,7 @@ func (r *reason) waiting() *apiv1.Waiting {
 	return waiting
 }
 
-// reasons are gathered in the order in which they were first given.
+// reasons collects the reasons of one app, in the order in which they are found.
 type reasons struct {
 	all    []*reason
 	byRole map[string]string
@@ -259,7 +259,7 @@ type reasons struct {
 // about adds a reason for the app as a whole.
 func (r *reasons) about(c cause) { r.all = append(r.all, &reason{cause: c}) }
 
-// of adds count instances, or containers of an ask, of that name.
+// of adds a cause for count instances, or containers of an ask; name is the name of the first.
 func (r *reasons) of(name string, count int32, c cause) {
 	for _, known := range r.all {
 		if known.count > 0 && known.role == c.role && known.one == c.one && known.detail == c.detail && known.help == c.help {
@@ -278,7 +278,8 @@ func (r *reasons) of(name string, count int32, c cause) {
 	}
 }
 
-// sort brings them into an order that does not depend on how they were found: what is about the app first.
+// sort puts the reasons of the app as a whole first, then those of instances, steps of every deployment last. The order does not
+// depend on the order in which they were found.
 func (r *reasons) sort() {
 	slices.SortStableFunc(r.all, func(x, y *reason) int {
 		switch {

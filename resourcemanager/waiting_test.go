@@ -171,7 +171,7 @@ func TestEveryStateThatLastsSaysWhy(t *testing.T) {
 		n.lastLaunch()
 		says(z, "its application master (attempt 1) was launched on node-1 and has not registered yet")
 		m := n.launchMaster()
-		says(z, "its application master has not acted upon the newest change yet")
+		says(z, "its application master has not applied the newest change yet")
 		m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Instances: []*masterv1.InstanceReport{{
 			Id: "web-1", Version: 1, State: apiv1.Instance_BACKOFF, Reason: "failed twice within 10m0s, last: exited with code 7",
 			NextAttemptAt: timestamppb.New(time.Now().Add(30 * time.Second)),
