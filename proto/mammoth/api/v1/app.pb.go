@@ -465,7 +465,7 @@ const (
 	Instance_PENDING     Instance_State = 1
 	Instance_DOWNLOADING Instance_State = 2
 	Instance_LOADING     Instance_State = 3
-	// On the way to healthy; or healthy, and routed to, but not for update.min_healthy yet, which its reason then says.
+	// Not healthy yet; or healthy, and routed to, but for less than update.min_healthy, as reason then says.
 	Instance_STARTING Instance_State = 4
 	// Healthy for update.min_healthy without a break.
 	Instance_RUNNING   Instance_State = 5
@@ -1133,8 +1133,8 @@ type UpdatePolicy struct {
 	MaxErrorPercent float64 `protobuf:"fixed64,8,opt,name=max_error_percent,json=maxErrorPercent,proto3" json:"max_error_percent,omitempty"`
 	// Said of the change to this version, and of no later one: it wins over the policy's own course.
 	Once *UpdatePolicy_Course `protobuf:"bytes,9,opt,name=once,proto3" json:"once,omitempty"`
-	// An instance counts once it has been healthy (without a check: has run) for so long without a break; requests are
-	// routed to it at once. Default 10s; less than deadline.
+	// How long an instance must have been healthy without a break before it counts; without a health check, how long it must
+	// have run. Requests are routed to it before that. Default 10s, at most half of deadline; must be less than deadline.
 	MinHealthy    *durationpb.Duration `protobuf:"bytes,10,opt,name=min_healthy,json=minHealthy,proto3" json:"min_healthy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1397,8 +1397,8 @@ type App struct {
 	ObservedGeneration int64 `protobuf:"varint,15,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
 	// Who deployed it first: its owner. Empty if that was nobody whom the ResourceManager's machine knows.
 	User string `protobuf:"bytes,20,opt,name=user,proto3" json:"user,omitempty"`
-	// Why something that is wanted is not there, one entry a reason; empty when nothing is missing. It is looked at anew
-	// about once a second while something is.
+	// Why the app differs from its spec, one entry for each reason; empty when nothing is missing. It is updated about twice a
+	// second while something is.
 	Waiting       []*Waiting `protobuf:"bytes,21,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1553,21 +1553,21 @@ func (x *App) GetWaiting() []*Waiting {
 	return nil
 }
 
-// Waiting is one reason why something that is wanted is not there.
+// Waiting is one reason why an app differs from its spec.
 type Waiting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The role that waits; empty for the role of an app with a single one, and for what is about the whole app.
+	// The role whose instances wait; empty if the app has a single role, or if the reason is about the whole app.
 	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	// One sentence, for example "web-4 waits for capacity: queue default holds 1.9 cpu of its maximum of 2 cpu; 0.5 cpu more
 	// are asked".
 	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	// What a person could do about it, one sentence; may be empty.
 	Help string `protobuf:"bytes,3,opt,name=help,proto3" json:"help,omitempty"`
-	// Since when it has waited for this.
+	// Since when the reason holds.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
-	// When it is tried again, or ends by itself, if that is known.
+	// When the next try is made, or the wait ends by itself; absent if that is not known.
 	Until *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`
-	// How many instances wait for this; zero for what is about the whole app.
+	// How many instances wait for this reason; zero if it is about the whole app.
 	Instances     int32 `protobuf:"varint,6,opt,name=instances,proto3" json:"instances,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1740,7 +1740,7 @@ type Instance struct {
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
 	// Docker's id, for whom wants to look there.
 	RuntimeId string `protobuf:"bytes,15,opt,name=runtime_id,json=runtimeId,proto3" json:"runtime_id,omitempty"`
-	// How often it failed within restart.window.
+	// How many failures it had within restart.window.
 	Failures      int32 `protobuf:"varint,16,opt,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2043,7 +2043,7 @@ type DeployResponse struct {
 	Placements []*PlannedPlacement `protobuf:"bytes,2,rep,name=placements,proto3" json:"placements,omitempty"`
 	// With dry_run: why the rest would have to wait.
 	Explanation *Explanation `protobuf:"bytes,3,opt,name=explanation,proto3" json:"explanation,omitempty"`
-	// With dry_run of an app that is there: what would be replaced, one entry for each role of which anything would be.
+	// With dry_run of an app that exists: one entry for each role with instances that would be replaced.
 	Replacements  []*PlannedReplacement `protobuf:"bytes,4,rep,name=replacements,proto3" json:"replacements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2113,10 +2113,10 @@ type PlannedReplacement struct {
 	Role  string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
 	// The instances that would be replaced.
 	Instances []string `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
-	// How many new ones there may be beside the present ones, and how many may be missing meanwhile.
+	// How many instances there may be above the count, and how many may be missing, during the change.
 	MaxSurge       int32 `protobuf:"varint,3,opt,name=max_surge,json=maxSurge,proto3" json:"max_surge,omitempty"`
 	MaxUnavailable int32 `protobuf:"varint,4,opt,name=max_unavailable,json=maxUnavailable,proto3" json:"max_unavailable,omitempty"`
-	// Where the first new ones would be placed before any present one leaves; empty if there is no room for that.
+	// The nodes on which the first new instances would be placed before any present one leaves; empty if there is no room.
 	Nodes []string `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// One sentence: how many at a time, and whether there is room.
 	Text          string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
@@ -2818,10 +2818,11 @@ type AppLogsRequest struct {
 	// Empty: every instance.
 	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
 	Follow   bool   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
-	// Only the last so many lines of each; left out is all, zero with follow only what is still to come.
+	// Only the last so many lines of each container. Absent means all; zero with follow means only new lines.
 	Tail  *int32                 `protobuf:"varint,4,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
-	// Also of containers that have ended. Without it, an instance that has no container now shows what its last one wrote.
+	// Also the logs of containers that have ended. Without it, those of an ended container are read only for an instance that has no
+	// container now.
 	Previous      bool `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3329,9 +3330,9 @@ type AppHistory_Version struct {
 	Cause   string   `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
 	Spec    *AppSpec `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`
 	Current bool     `protobuf:"varint,5,opt,name=current,proto3" json:"current,omitempty"`
-	// All of it ran, and counted, once.
+	// All of its instances counted at the same time once.
 	CameUp bool `protobuf:"varint,6,opt,name=came_up,json=cameUp,proto3" json:"came_up,omitempty"`
-	// Why it failed: it did not come up, or it came up and did not hold. Empty if neither.
+	// Why it failed, before or after it came up; empty if it did not.
 	Failure       string `protobuf:"bytes,7,opt,name=failure,proto3" json:"failure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -256,7 +256,7 @@ type Contract struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *ContractSpec          `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	State Contract_State         `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.Contract_State" json:"state,omitempty"`
-	// When the open window closes: the promise. Absent of a window that never does, since the next one always follows in time.
+	// When the open window closes. Absent if it never does, because the next window always opens before.
 	ClosesAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=closes_at,json=closesAt,proto3" json:"closes_at,omitempty"`
 	// When the next window opens; absent if none is foreseen.
 	OpensAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=opens_at,json=opensAt,proto3" json:"opens_at,omitempty"`

@@ -184,7 +184,7 @@ type Node struct {
 	LastReportAt *timestamppb.Timestamp   `protobuf:"bytes,9,opt,name=last_report_at,json=lastReportAt,proto3" json:"last_report_at,omitempty"`
 	RegisteredAt *timestamppb.Timestamp   `protobuf:"bytes,10,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
 	Version      string                   `protobuf:"bytes,11,opt,name=version,proto3" json:"version,omitempty"`
-	// Of a node that is drained, why it still has containers. ListNodes leaves it out.
+	// While the node is drained: why it still has containers. ListNodes leaves it out.
 	Waiting []*Waiting `protobuf:"bytes,12,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	// Containers that the node runs and that the zone has no record of. They go on running until somebody accepts that records were
 	// lost.
@@ -1174,7 +1174,7 @@ type WatchEventsRequest struct {
 	Kind string `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Only events after this sequence number.
 	After int64 `protobuf:"varint,5,opt,name=after,proto3" json:"after,omitempty"`
-	// Only the last so many stored ones; left out is all, zero with follow only those to come.
+	// Only the last so many stored events. Absent means all; zero with follow means only new events.
 	Tail          *int32 `protobuf:"varint,6,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

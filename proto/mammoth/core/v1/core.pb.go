@@ -1503,7 +1503,7 @@ type ContainerStatus struct {
 	// Why it is in this state, one sentence; may be empty.
 	Reason  string                `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
 	Network ContainerSpec_Network `protobuf:"varint,14,opt,name=network,proto3,enum=mammoth.core.v1.ContainerSpec_Network" json:"network,omitempty"`
-	// Since when health is HEALTHY, or since when it runs where no probe is declared. Unset otherwise.
+	// Since when health is HEALTHY; without a health check, since when the container runs. Absent otherwise. By the node's clock.
 	HealthySince  *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=healthy_since,json=healthySince,proto3" json:"healthy_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

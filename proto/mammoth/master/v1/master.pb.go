@@ -213,9 +213,9 @@ type Ask struct {
 	Gang bool `protobuf:"varint,8,opt,name=gang,proto3" json:"gang,omitempty"`
 	// How long a container of this ask will run, if known: lent capacity is granted only if it fits.
 	Duration *durationpb.Duration `protobuf:"bytes,9,opt,name=duration,proto3" json:"duration,omitempty"`
-	// Its containers run until somebody ends them, as a service's do: nobody's reservation waits for their room.
+	// Its containers run until somebody ends them: no reservation waits for their room.
 	Service bool `protobuf:"varint,10,opt,name=service,proto3" json:"service,omitempty"`
-	// It takes the place of a container that the app has lost: reservations for others give way to it.
+	// It replaces a container that the app has lost: reservations for others give way to it.
 	Replaces      bool `protobuf:"varint,11,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -435,7 +435,7 @@ type InstanceReport struct {
 	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
 	// When a held-back start is tried again.
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
-	// How often it failed within the window of its restart policy.
+	// How many failures it had within the window of its restart policy.
 	Failures      int32 `protobuf:"varint,11,opt,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -955,7 +955,7 @@ type AllocateResponse struct {
 	Superseded bool `protobuf:"varint,8,opt,name=superseded,proto3" json:"superseded,omitempty"`
 	// What balancers have counted for instances of the app since the stream was opened; only what changed.
 	Traffic []*Traffic `protobuf:"bytes,9,rep,name=traffic,proto3" json:"traffic,omitempty"`
-	// Why instances are not there, whenever that changed: what the master says of a failure carries it.
+	// Why instances are missing; sent whenever that changes. The master adds it to the reason of a failed rollout.
 	Waits         *Waits `protobuf:"bytes,10,opt,name=waits,proto3" json:"waits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1061,7 +1061,7 @@ func (x *AllocateResponse) GetWaits() *Waits {
 	return nil
 }
 
-// Waits are the reasons why something that is wanted is not there; none if nothing is missing any more.
+// Waits are the reasons why the app differs from its spec; none if nothing is missing any more.
 type Waits struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Waiting       []*v1.Waiting          `protobuf:"bytes,1,rep,name=waiting,proto3" json:"waiting,omitempty"`

@@ -148,7 +148,7 @@ type App struct {
 	CanaryPercent int32 `protobuf:"varint,31,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
 	// Who deployed it first.
 	User string `protobuf:"bytes,40,opt,name=user,proto3" json:"user,omitempty"`
-	// Why something that is wanted is not there, as people were last told by an event.
+	// The reasons why the app differs from its spec, as the last event about them had them.
 	Waiting       []*v11.Waiting `protobuf:"bytes,41,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -713,7 +713,7 @@ type Container struct {
 	Duration *durationpb.Duration `protobuf:"bytes,10,opt,name=duration,proto3" json:"duration,omitempty"`
 	// The gang that it was granted with; zero is none.
 	Gang int64 `protobuf:"varint,11,opt,name=gang,proto3" json:"gang,omitempty"`
-	// Its ask said that it runs until somebody ends it.
+	// Ask.service of the ask that it was granted for.
 	Service       bool `protobuf:"varint,12,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -849,7 +849,7 @@ type Node struct {
 	Drain        bool                   `protobuf:"varint,11,opt,name=drain,proto3" json:"drain,omitempty"`
 	DrainReason  string                 `protobuf:"bytes,12,opt,name=drain_reason,json=drainReason,proto3" json:"drain_reason,omitempty"`
 	RegisteredAt *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
-	// Of the folder that the node's NodeManager keeps its state in.
+	// The random id that the NodeManager keeps in its folder.
 	FolderId      string `protobuf:"bytes,14,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

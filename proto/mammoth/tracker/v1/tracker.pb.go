@@ -44,9 +44,9 @@ type RegisterRequest struct {
 	LayerServer string `protobuf:"bytes,9,opt,name=layer_server,json=layerServer,proto3" json:"layer_server,omitempty"`
 	// What frameworks have on the node: the app's name, or ROLE.APP.
 	Frameworks []string `protobuf:"bytes,10,rep,name=frameworks,proto3" json:"frameworks,omitempty"`
-	// A random id that the node's folder keeps: NodeManagers with different ones are not the same node.
+	// A random id that the NodeManager keeps in its folder: NodeManagers with different ids are different nodes.
 	FolderId string `protobuf:"bytes,11,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`
-	// A random id of the process: of two that have the same folder, because a machine was copied, one is not the node.
+	// A random id of the process. It tells two processes apart whose folders are copies, because a machine was copied.
 	ProcessId     string `protobuf:"bytes,12,opt,name=process_id,json=processId,proto3" json:"process_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

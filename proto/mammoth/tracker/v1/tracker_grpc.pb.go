@@ -31,7 +31,7 @@ const (
 //
 // ResourceTracker is served by the ResourceManager and called by NodeManagers.
 type ResourceTrackerClient interface {
-	// Register tells the whole truth about a node. It replaces every earlier session of that node. ALREADY_EXISTS while
+	// Register sends the whole state of a node, and replaces every earlier session of that node. It fails with ALREADY_EXISTS while
 	// another NodeManager of that name, with another folder or another process, is alive; it may be tried again.
 	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*RegisterResponse, error)
 	// Session carries reports up (deltas, and an empty one every report interval) and commands down at once.
@@ -76,7 +76,7 @@ type ResourceTracker_SessionClient = grpc.BidiStreamingClient[NodeReport, NodeCo
 //
 // ResourceTracker is served by the ResourceManager and called by NodeManagers.
 type ResourceTrackerServer interface {
-	// Register tells the whole truth about a node. It replaces every earlier session of that node. ALREADY_EXISTS while
+	// Register sends the whole state of a node, and replaces every earlier session of that node. It fails with ALREADY_EXISTS while
 	// another NodeManager of that name, with another folder or another process, is alive; it may be tried again.
 	Register(context.Context, *RegisterRequest) (*RegisterResponse, error)
 	// Session carries reports up (deltas, and an empty one every report interval) and commands down at once.
