@@ -35,10 +35,16 @@ func (r *Role) course() course {
 		return preparing
 	case old != 0 && update.Strategy == BlueGreen && update.Exclusive && r.othersLeft():
 		return closing
-	case r.wanted.Paused && !r.rollout.settled():
+	case r.wanted.Paused && !r.rollout.settled() && !r.noWayBack():
 		return holding
 	}
 	return replacingOld
+}
+
+// noWayBack reports whether the last old instance of an exclusive change has gone: to hold still would bring old ones back
+// beside the new ones.
+func (r *Role) noWayBack() bool {
+	return r.wanted.Update.Strategy == BlueGreen && r.wanted.Update.Exclusive && r.rollout.switched
 }
 
 // base is the version that serves until the wanted one has proven itself, zero if there is none or it has: the last that
