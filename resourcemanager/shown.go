@@ -12,12 +12,12 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
-// shownApp is what was last made of an app for people to see. An app of 10,000 instances is shown to any number of
-// readers, many times a second while it is deployed, and all that differs from one time to the next is a few instances.
+// shownApp caches the view of an app. An app of 10,000 instances is sent to any number of readers, many times a second while it is
+// deployed, and only a few instances differ from one time to the next.
 type shownApp struct {
-	// view is what people see now; nil if something has changed since it was made.
+	// view is the present view; nil if the app has changed since it was made.
 	view *service.AppView
-	// next is when those who watch may be shown the next change, and late that they have not been shown the last one.
+	// next is when watchers may be sent the next change; late: they have not been sent the last one.
 	next time.Time
 	late bool
 	// provenAt is when the first instance that its master calls starting will have been healthy for long enough; zero is none.
@@ -47,11 +47,11 @@ type instanceFacts struct {
 	proven bool
 }
 
-// instancesAMillisecond is about how many instances are put into a view in that time. Those who watch an app are shown a
-// change no sooner after the one before than fifty times as long as making it takes.
+// instancesAMillisecond is about how many instances a millisecond suffices for when a view is made. The time between two changes that
+// watchers are sent is at least fifty times the time that a view takes, so that views cost at most 2 % of the loop's time.
 const instancesAMillisecond = 2000
 
-// show is the app as people see it.
+// show returns the present view of an app.
 func (z *zone) show(a *app) *service.AppView {
 	if a.shown.view == nil {
 		a.shown.view = &service.AppView{App: z.makeView(a)}
@@ -59,7 +59,7 @@ func (z *zone) show(a *app) *service.AppView {
 	return a.shown.view
 }
 
-// showWatchers sends a changed app to those who watch it, and after its last change lets them go.
+// showWatchers sends a changed app to its watchers, and ends their streams once it is removed.
 func (z *zone) showWatchers(a *app) {
 	if len(a.watchers) == 0 {
 		a.shown.late = false

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// silence is how long a command says nothing while it works.
+// silence is the time after which a command that works prints that it still does.
 const silence = 5 * time.Second
 
-// while has say called whenever a while has passed, until the function that it gives is called, which waits for the last call.
+// while calls say every d until stop is called. stop waits for a call of say that is in progress.
 func while(d time.Duration, say func()) (stop func()) {
 	ended := make(chan struct{})
 	var saying sync.WaitGroup

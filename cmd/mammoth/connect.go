@@ -88,8 +88,8 @@ func (c *cli) connect() (*zone, error) {
 	}, nil
 }
 
-// shown makes what came from the zone fit to be shown to a person. JSON and YAML escape for themselves, and logs are asked for
-// by whoever wants to see what was written.
+// shown escapes the control characters in an answer of the zone. It does not so for JSON and YAML, which escape them themselves, and
+// for logs, which logLines prints.
 func (c *cli) shown(ctx context.Context, err error, answer any) error {
 	message, ok := answer.(proto.Message)
 	if _, log := answer.(*corev1.LogChunk); err == nil && ok && !log && c.output == "table" && ctx.Value(asSentKey{}) == nil {
@@ -111,7 +111,7 @@ func (s shownStream) RecvMsg(message any) error {
 
 type asSentKey struct{}
 
-// asSent has the answers of calls left as the zone sent them, for those who send them back or write them to a file.
+// asSent makes calls return answers without escaping, for callers that send them back or write them to a file.
 func asSent(ctx context.Context) context.Context { return context.WithValue(ctx, asSentKey{}, true) }
 
 // nobodyAnswers is the sentence for a zone that cannot be reached.

@@ -13,10 +13,11 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// drainLook is how often a node that is drained is looked at.
+// drainLook is the time between two requests for the node's state.
 const drainLook = 500 * time.Millisecond
 
-// awaitDrained waits until nothing is left on a node, and says what keeps its containers there. It ends when that cannot come.
+// awaitDrained waits until no container is left on a node, and prints why containers are still there. It fails when the node is
+// undrained, lost or removed, and after timeout.
 func (c *cli) awaitDrained(ctx context.Context, z *zone, name string, timeout time.Duration) (*apiv1.Node, error) {
 	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -41,7 +42,7 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, name string, timeout ti
 		case apiv1.NodeState_DRAINED:
 			return last, nil
 		case apiv1.NodeState_READY, apiv1.NodeState_UNHEALTHY:
-			return nil, fmt.Errorf("%s is not drained any more: somebody has it used again", name)
+			return nil, fmt.Errorf("%s is not being drained any more: somebody has undrained it", name)
 		case apiv1.NodeState_LOST:
 			return nil, fmt.Errorf("%s is lost, and nobody sees what is left on it; if it is gone for good, `mammoth node rm %s` says so", name, name)
 		}
@@ -49,14 +50,14 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, name string, timeout ti
 		case <-look.C:
 		case <-limit.Done():
 			if errors.Is(context.Cause(ctx), errInterrupted) {
-				return nil, fmt.Errorf("stopped waiting; %s is drained all the same, `mammoth node show %s` shows how it comes along", name, name)
+				return nil, fmt.Errorf("stopped waiting; %s is drained all the same, `mammoth node show %s` shows what is left", name, name)
 			}
 			return nil, fmt.Errorf("%s is not drained after %s: %s", name, short(timeout), leftOn(last))
 		}
 	}
 }
 
-// drainProgress writes a line whenever fewer containers are left, and for each reason why they are.
+// drainProgress prints a line when the number of containers that are left changes, and a line for each new reason.
 type drainProgress struct {
 	lines *lineProgress
 	left  int

@@ -78,14 +78,14 @@ func (c *cli) appLogsCommand() *cobra.Command {
 	return cmd
 }
 
-// sayWhoseLogs says that what follows is what was written last, where nothing of an app runs.
+// sayWhoseLogs prints a line if no instance of an app runs: the logs that follow are those of ended containers.
 func (c *cli) sayWhoseLogs(app *apiv1.App) {
 	for _, instance := range app.GetInstances() {
 		if instance.GetState() != apiv1.Instance_PENDING {
 			return
 		}
 	}
-	fmt.Fprintf(c.err, "mammoth: no instance of %s runs now; what follows is what the last ones wrote, if they did; `mammoth app explain %s` says why\n", app.GetName(), app.GetName())
+	fmt.Fprintf(c.err, "mammoth: no instance of %s runs now; what follows is what the last ones wrote; `mammoth app explain %s` says why\n", app.GetName(), app.GetName())
 }
 
 // logForm is how lines of output are printed.

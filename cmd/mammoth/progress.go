@@ -14,10 +14,10 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// progress shows a person how an app comes along.
+// progress shows a person the state of an app while a command waits for it.
 type progress interface {
 	update(*apiv1.App)
-	// away says that the zone does not answer at present.
+	// away shows that the zone does not answer at present.
 	away()
 	end()
 }
@@ -53,7 +53,7 @@ func (p *liveProgress) update(app *apiv1.App) {
 	p.draw(text.String())
 }
 
-// waitingLines are the reasons why something is not there, broken into lines so that all of each can be read.
+// waitingLines writes the reasons why an app waits, broken into lines of at most width characters.
 func waitingLines(text *strings.Builder, app *apiv1.App, width int) {
 	for _, w := range app.GetWaiting() {
 		column := 0
@@ -139,7 +139,7 @@ func unfinishedFirst(instances []*apiv1.Instance) []*apiv1.Instance {
 type lineProgress struct {
 	out  io.Writer
 	seen map[string]string
-	// reasons are those why something is not there, of the last update.
+	// reasons are the reasons of the last update.
 	reasons map[string]bool
 }
 
@@ -181,8 +181,7 @@ func (p *lineProgress) update(app *apiv1.App) {
 	}
 }
 
-// waiting writes a line for each reason why something is not there, and another one when it is a different reason: figures
-// that change all the time make none.
+// waiting writes a line for each new reason why an app waits. A reason whose figures alone have changed is not new.
 func (p *lineProgress) waiting(app *apiv1.App) { p.reasonsFor(app.GetName(), app.GetWaiting()) }
 
 func (p *lineProgress) reasonsFor(name string, waiting []*apiv1.Waiting) {
@@ -279,7 +278,7 @@ func (p *uploadProgress) update(sent int64) {
 	}
 }
 
-// say is called when nothing was said for a while.
+// say prints how much was uploaded; it is called every few seconds.
 func (p *uploadProgress) say() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,20 +18,20 @@ import (
 
 // source is what somebody deploys: a manifest, or an image.
 type source struct {
-	// named is what was typed.
+	// named is the argument of the command.
 	named string
-	// folder is where the files lie that a manifest names.
+	// folder is the folder of the files that a manifest names.
 	folder string
-	// manifest is its text; nil of an image.
+	// manifest is its text; nil for an image.
 	manifest []byte
-	// archive has the image if it does not come from an ordinary file.
+	// archive is the image if it does not come from an ordinary file; nil otherwise.
 	archive io.Reader
 }
 
-// largestText is more than any file has that a person writes.
+// largestText is the largest manifest that is read.
 const largestText = 2 << 20
 
-// openSource finds out what is named: "-", a pipe as of <(…), a file, or else an image of the store. What is text is a
+// openSource opens what the argument names: "-" for standard input, a pipe such as <(…), a file, or an image of the store. Text is a
 // manifest, whatever its name.
 func (c *cli) openSource(named string) (source, error) {
 	s := source{named: named, folder: "."}

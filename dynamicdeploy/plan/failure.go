@@ -40,15 +40,15 @@ func (r *Role) fail(s *slot, exit Exit, now time.Time) {
 	}
 }
 
-// doubted is a failure that is held against the wanted version so far.
+// doubted is a failure that counts against the wanted version so far.
 type doubted struct {
 	at   time.Time
 	node id.Node
 	slot int
 }
 
-// acquit takes from the version what failed on a node that has turned out to be unwell, or gone, since: an engine that goes
-// down ends what it runs first, and is missed later.
+// acquit no longer counts a failure against the version if its node has since become unwell or lost: when an engine goes down, its
+// containers end before anybody notices the engine.
 func (r *Role) acquit(now time.Time) {
 	r.doubted = slices.DeleteFunc(r.doubted, func(d doubted) bool {
 		if state := r.node(d.node).state; state != Unwell && state != Lost {

@@ -2,11 +2,10 @@ package plan
 
 import "time"
 
-// Waits takes in words why instances are not there, as far as somebody else knows: what has room for them, what a node does.
-// Empty is that nothing is known to be missing.
+// Waits sets the reason why instances are missing, as the ResourceManager knows it; empty if none is known to be missing.
 func (r *Role) Waits(reason string) { r.waits = reason }
 
-// lastSeen is what the probe of an instance that is not healthy yet saw last, empty if there is none.
+// lastSeen is one sentence with the last failed probe of an instance that is not healthy yet; empty if there is none.
 func (r *Role) lastSeen(now time.Time) string {
 	for _, s := range r.of(r.wanted.Version) {
 		if c := s.current; c != nil && r.phase(s, now) == starting && c.status.Reason != "" {
@@ -16,7 +15,7 @@ func (r *Role) lastSeen(now time.Time) string {
 	return ""
 }
 
-// whyWaits continues the sentence about a rollout that stands still.
+// whyWaits is the end of the sentence about a rollout that makes no progress: "; " and the reason, or empty.
 func (r *Role) whyWaits() string {
 	if r.waits == "" {
 		return ""

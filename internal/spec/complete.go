@@ -13,8 +13,8 @@ import (
 // DefaultQueue is the queue of an app that names none.
 const DefaultQueue = "default"
 
-// Complete fills in everything that a spec leaves out, so that whoever looks at it later sees what counts. Only the number
-// of instances is left to the zone, which knows how many there are already. A spec that is complete does not change.
+// Complete fills in the default of everything that a spec leaves out, except the number of instances: the zone knows how many there
+// are already. A complete spec does not change.
 func Complete(app *apiv1.AppSpec) {
 	if app.GetQueue() == "" {
 		app.Queue = DefaultQueue
@@ -79,7 +79,7 @@ func completeUpdate(role *apiv1.RoleSpec) {
 	}
 	update := role.GetUpdate()
 	completeDuration(&update.Deadline, defaults.RolloutDeadline)
-	// Who makes the deadline short means that a rollout is to be quick.
+	// A short deadline means that a rollout is to be quick.
 	completeDuration(&update.MinHealthy, min(defaults.MinHealthy, max(0, update.GetDeadline().AsDuration()/2)))
 	if update.GetMaxSurge() == 0 && update.GetMaxUnavailable() == 0 {
 		update.MaxSurge = defaults.MaxSurge // with neither no update could ever begin

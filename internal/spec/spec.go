@@ -1,5 +1,5 @@
-// Package spec says what the spec of an app may be, and what it means where it is silent. The command line, the manifest's
-// reader and the ResourceManager all ask here, so that what one of them takes the others take too.
+// Package spec checks the spec of an app and fills in its defaults. The command line, the reader of manifests and the ResourceManager
+// use it, so that all of them accept the same.
 package spec
 
 import (
@@ -40,7 +40,7 @@ const (
 	MaxExtended = 1 << 53
 )
 
-// Durations. What waits longer than these waits for nothing.
+// Limits of durations.
 const (
 	MaxGrace        = 24 * time.Hour
 	MaxDrain        = 24 * time.Hour
@@ -58,18 +58,18 @@ const (
 type Fault struct {
 	// Role is the name of the role that has it; empty for the app itself, and for the role of an app that has one.
 	Role string
-	// Key is where it is in a manifest: the keys from the outermost in, an item of a list by its index. It may be of
-	// something that is not there.
+	// Key is the place in a manifest: the keys from the outermost to the innermost, and an item of a list by its index. The manifest
+	// may lack it.
 	Key []string
 	// Sentence names the key.
 	Sentence string
 }
 
-// Faults are all that is wrong with a spec, at least one, in the order of the keys. As an error they are of the class
+// Faults are all faults of a spec, at least one, in the order of the keys. As an error they have the class
 // errdefs.ErrInvalidArgument.
 type Faults []Fault
 
-// Error is the first fault; a person mends one after the other.
+// Error is the sentence of the first fault.
 func (f Faults) Error() string {
 	if f[0].Role == "" {
 		return f[0].Sentence

@@ -51,17 +51,17 @@ func dial(ctx context.Context, address string) (net.Conn, error) {
 	return conn, nil
 }
 
-// lack is something that this machine or process has none of, so that a probe could not be made.
+// lack is an error of a probe that could not be made because this machine or process lacks something.
 type lack struct{ of syscall.Errno }
 
 func (l *lack) Error() string { return l.of.Error() }
 
 func (l *lack) Unwrap() error { return errdefs.ErrUnavailable }
 
-// Lacks reports whether an error comes from something that this machine or process has none left of.
+// Lacks reports whether an error means that this machine or process has run out of something, as file descriptors.
 func Lacks(err error) bool { return ours(err) != err }
 
-// ours makes a lack of an error for which this side is to blame, and leaves others as they are.
+// ours turns an error that means so into a lack, and returns others as they are.
 func ours(err error) error {
 	for _, number := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL, syscall.EAGAIN,

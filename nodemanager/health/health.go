@@ -14,8 +14,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// Check looks once. It heeds its context. An error is one sentence; errdefs.ErrUnavailable means that nothing
-// could be learned, and counts neither way; a lack on the prober's own side, as of file descriptors, is one of that kind.
+// Check probes once, and ends with its context. An error is one sentence. errdefs.ErrUnavailable means that nothing was learned,
+// for example because the node has no file descriptors left: the result does not count.
 type Check func(ctx context.Context) error
 
 // Target is what is probed and how.
@@ -32,11 +32,11 @@ type Target struct {
 	WasHealthy bool
 }
 
-// Verdict is what is to be believed of a container. Only changes are told.
+// Verdict is the health of a container. A verdict is sent when it changes.
 type Verdict struct {
 	ID      id.Container
 	Healthy bool
-	// Unknown: nothing could be learned, and what was believed before stands. It is told again and again while that lasts.
+	// Unknown: nothing can be learned, and the health before stands. It is sent every unknownEvery while that lasts.
 	Unknown bool
 	// Detail is the last failure, one sentence.
 	Detail string
@@ -46,9 +46,9 @@ const (
 	// firstInterval is the time between the first probes of a container that is yet to become healthy; it grows
 	// by half each time, up to the target's interval.
 	firstInterval = 20 * time.Millisecond
-	// unknownEvery is how often it is told that nothing can be learned of a container.
+	// unknownEvery is the time between two verdicts that nothing can be learned of a container.
 	unknownEvery = time.Second
-	// troubleFor is how long a lack on the prober's side counts after it was seen last.
+	// troubleFor is how long Sign reports that probes could not be made, after the last such probe.
 	troubleFor = 10 * time.Second
 )
 
@@ -61,7 +61,7 @@ type Prober struct {
 	trouble  atomic.Pointer[trouble]
 }
 
-// trouble is what the prober lacked last.
+// trouble is why a probe could not be made, and when that was last so.
 type trouble struct {
 	at     time.Time
 	reason string
@@ -100,7 +100,7 @@ func NewProber(limits Limits, tell func(Verdict)) *Prober {
 	return &Prober{limits: limits, tell: tell, commands: make(chan command, 64), results: make(chan result)}
 }
 
-// Sign is a sign of the node's health: that probes cannot be made for want of something on this side.
+// Sign is one sentence if probes cannot be made because the node lacks something, as file descriptors; empty otherwise.
 func (p *Prober) Sign(context.Context) string {
 	if t := p.trouble.Load(); t != nil && time.Since(t.at) < troubleFor {
 		return "containers cannot be probed: " + t.reason

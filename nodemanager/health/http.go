@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// How much of an answer is read, and how long what comes behind its head is waited for. The status alone decides; the rest is read
-// because an instance whose page is broken off takes it for an error.
+// Limits on how much of an answer is read, in bytes, and how long the body may take. Only the status decides; the body is read
+// because an instance may log an error if the connection is closed before it has sent everything.
 const (
 	mostHead  = 64 << 10
 	mostBody  = 512 << 10
@@ -22,9 +22,8 @@ const (
 	mostEarly = 16
 )
 
-// HTTP passes when a GET of path is answered with a status from 200 to 399; those below 200, which come before the answer, are passed
-// over, and nothing is followed. It uses a connection of its own: what a general client keeps for a connection would cost more than all
-// else that a node remembers of a container.
+// HTTP passes when a GET of path is answered with a status from 200 to 399. It skips interim answers, below 200, and follows no redirect.
+// It does not use net/http, whose client needs more memory for a connection than the node needs for a container.
 func HTTP(address, path string) Check {
 	request := "GET " + path + " HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: mammoth-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
 	return func(ctx context.Context) error {
@@ -52,15 +51,15 @@ func HTTP(address, path string) Check {
 	}
 }
 
-// answer is what comes back on a connection.
+// answer reads an HTTP answer from a connection.
 type answer struct {
 	conn   net.Conn
 	reader *bufio.Reader
-	// head bounds what is read; reader reads from it.
+	// head limits how much reader may read.
 	head *io.LimitedReader
 }
 
-// status is the answer's own, behind any number of those that come early.
+// status is the first status that is not an interim one.
 func (a *answer) status() (int, error) {
 	for range mostEarly {
 		line, err := a.line()
@@ -78,7 +77,7 @@ func (a *answer) status() (int, error) {
 	return 0, fmt.Errorf("more than %d answers came before the answer", mostEarly)
 }
 
-// line reads a line; of one that is very long, the beginning.
+// line reads a line, and returns only the beginning of a very long one.
 func (a *answer) line() (string, error) {
 	line, long, err := a.reader.ReadLine()
 	text := string(line)
@@ -91,7 +90,7 @@ func (a *answer) line() (string, error) {
 	return text, err
 }
 
-// headers reads to the empty line and gives how long the body is: -1 for to the end of the connection, -2 for in chunks.
+// headers reads to the empty line and returns the length of the body: -1 if it ends with the connection, -2 if it comes in chunks.
 func (a *answer) headers() (int64, error) {
 	length := int64(-1)
 	for {
@@ -112,7 +111,7 @@ func (a *answer) headers() (int64, error) {
 	}
 }
 
-// finish reads the rest of the answer, as far as it comes soon and is not too long.
+// finish reads the rest of the answer, at most mostBody bytes and for at most bodyTime.
 func (a *answer) finish(status int) {
 	_ = a.conn.SetReadDeadline(time.Now().Add(bodyTime))
 	length, err := a.headers()

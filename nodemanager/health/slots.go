@@ -7,25 +7,25 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// A probe that does not come to an end holds no slot for longer than this: it goes on without one.
+// holds is how long a probe holds its slot at most. A probe that takes longer goes on without one.
 const holds = time.Second
 
 // Limits bound the probes that run at the same time.
 type Limits struct {
 	// Plain is how many slots there are for probes that only connect, Exec for those that run a command.
 	Plain, Exec int
-	// InAll bounds all that run, with and without a slot: each of them has a file open.
+	// InAll is how many probes may run, with and without a slot: each of them has a file open.
 	InAll int
 }
 
-// slots say which of the probes that are due may run. A container has one at a time, an app no more than there are slots left for
-// others: however many of its probes hang, another app finds one.
+// slots decides which of the probes that are due may run. A container has one probe at a time. An app has at most as many slots as are
+// left for other apps, so that probes that hang never take all slots.
 type slots struct {
 	limits  Limits
 	taken   [classes]int
 	running int
 	apps    map[id.App]*share
-	// waiting are apps with probes that are due and may not run yet, in the order of their turns.
+	// waiting are apps with probes that are due and may not run yet, the next first.
 	waiting []*share
 	// held are the probes with a slot, oldest first, and some that have given theirs back.
 	held []*probe
@@ -64,7 +64,7 @@ func (s *slots) wait(p *probe) {
 	}
 }
 
-// next gives probes that may run now, one of each app in turn; nil if there are none.
+// next returns a probe that may run now, of each app in turn; nil if there is none.
 func (s *slots) next(now time.Time) *probe {
 	for i, app := range s.waiting {
 		at := slices.IndexFunc(app.waiting, func(p *probe) bool { return p.gone || s.may(app, p.class) })
@@ -114,7 +114,7 @@ func (s *slots) giveBack(p *probe) {
 	s.apps[p.id.App].taken[p.class]--
 }
 
-// done counts a probe out that has come to its end.
+// done records the end of a probe.
 func (s *slots) done(p *probe) {
 	s.giveBack(p)
 	app := s.apps[p.id.App]
@@ -129,7 +129,7 @@ func (s *slots) drop(app *share) {
 	}
 }
 
-// expire takes the slots of probes that have had theirs for long enough, and gives the time of the next; zero for none.
+// expire frees the slots that were held for long enough, and returns when the next one is to be freed; zero if there is none.
 func (s *slots) expire(now time.Time) time.Time {
 	for len(s.held) > 0 {
 		p := s.held[0]

@@ -1,6 +1,6 @@
-// Package processes finds and ends what a command inside a container has started. The kernel has no name for that: a command that is
-// run beside a container's own program is in the same control group, and what it leaves behind becomes a child of the container's
-// first process. It is known by a mark in its environment, which children inherit, and by its session.
+// Package processes finds and kills the processes that a command inside a container has started. Neither control groups nor parents
+// tell them: the command is in the control group of its container, and processes that it leaves behind become children of the
+// container's first process. So they are found by a variable in their environment, which children inherit, and by their session.
 package processes
 
 import (
@@ -17,17 +17,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Variable is what marks a command in its environment.
+// Variable is the environment variable that marks the processes of a command.
 const Variable = "MAMMOTH_EXEC"
 
-// Command is a command and all that it has started.
+// Command is a command with all processes that it has started.
 type Command struct {
 	// Mark is the value of Variable, not used by any other command.
 	Mark string
-	// Session is the command's own number, if it is known, since a command leads a session.
+	// Session is the process id of the command, which leads a session of that number; zero if it is not known.
 	Session int
-	// Belongs says whether a process is in the command's container: the number of a session may be another one's by now. Nil has
-	// only the mark count.
+	// Belongs reports whether a process is in the command's container: the number of the session may have been used again. If it is
+	// nil, only the mark counts.
 	Belongs func(pid int) bool
 }
 
@@ -42,7 +42,7 @@ type process struct {
 	pid, session int
 }
 
-// find gives what is there of the command. It looks at every process of the machine.
+// find lists the live processes of the command. It looks at every process of the machine.
 func (c Command) find() ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -82,7 +82,7 @@ func sessionOf(pid int) (session int, alive bool) {
 	return session, err == nil
 }
 
-// Kill kills the command with all that it has started, and returns when none of it is left.
+// Kill kills all processes of the command, and returns when none is left.
 func (c Command) Kill(ctx context.Context) error {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		found, err := c.find()
@@ -105,7 +105,7 @@ func (c Command) Kill(ctx context.Context) error {
 	}
 }
 
-// kill kills a process that was found, unless its number is another one's by now: the descriptor keeps it from becoming that.
+// kill kills a process that was found, unless its process id has been used again. The pidfd makes sure of that.
 func (c Command) kill(of process) error {
 	pidfd, err := unix.PidfdOpen(of.pid, 0)
 	if err != nil {
@@ -121,7 +121,7 @@ func (c Command) kill(of process) error {
 	return nil
 }
 
-// Orphaned reports that there is something of the command, and that the command itself has ended.
+// Orphaned reports whether the command itself has ended and processes of it are left.
 func (c Command) Orphaned() bool {
 	found, err := c.find()
 	if err != nil || len(found) == 0 {
@@ -135,7 +135,7 @@ func (c Command) Orphaned() bool {
 	return true
 }
 
-// Await returns true when a process has ended, and false when ctx has before.
+// Await waits for the end of a process, and returns true. It returns false if ctx ends first.
 func Await(ctx context.Context, pid int) bool {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {

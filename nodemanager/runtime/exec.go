@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Silence is how long the output of a command that has ended is waited for when something that it has left holds on to it. After
-// that what is left is ended.
+// Silence is how long to wait for more output of a command that has ended, while processes that it left behind hold its output. After
+// that they are killed.
 const Silence = 250 * time.Millisecond
 
 // WhyNot is why a command cannot be run.
@@ -44,15 +44,14 @@ func (e Exec) CannotRun(why WhyNot) (int, error) {
 	return code, err
 }
 
-// Outflow is what the output of a command goes through, so that it is known when nothing comes any more. The zero value is ready
-// for use.
+// Outflow observes the output of a command, so that Await can tell when no more comes. The zero value is ready for use.
 type Outflow struct {
 	mu      sync.Mutex
 	writing int
 	last    time.Time
 }
 
-// To passes what is written on to out, which may be nil for nowhere.
+// To returns a writer that passes its input on to out; nil discards it.
 func (o *Outflow) To(out io.Writer) io.Writer {
 	if out == nil {
 		out = io.Discard
@@ -78,7 +77,7 @@ func (o *Outflow) begin(by int) {
 	o.last = time.Now()
 }
 
-// quiet is for how long nothing has come; zero while something is on its way.
+// quiet is the time since the last output; zero while a write is in progress.
 func (o *Outflow) quiet() time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -88,9 +87,8 @@ func (o *Outflow) quiet() time.Duration {
 	return time.Since(o.last)
 }
 
-// Await returns when the output has ended, which closes ended, or nothing has come for so long since the call, or ctx
-// has ended. Whoever reads the
-// output slowly is waited for.
+// Await returns when ended is closed, which means that the output has ended, when no output has come for silence since the call, or
+// when ctx ends. A slow reader of the output does not make it return.
 func (o *Outflow) Await(ctx context.Context, ended <-chan struct{}, silence time.Duration) {
 	o.begin(0)
 	for {

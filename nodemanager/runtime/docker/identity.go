@@ -10,17 +10,17 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// A container is this node's if the node has made it. Its labels alone do not say so: an image that somebody makes of it by
-// "docker commit" has them too, and with it every container of that image. So the node notes the engine's id of each container
-// before it starts it. What has no note, because the node's folder was lost or the node was ended in between, is known by its name,
-// which no copy can have while the original is there.
+// A container belongs to this node if the node has created it. Labels do not show that: an image made by "docker commit" has the
+// labels of its container, and so has every container of that image. So the node writes down the engine's id of each container
+// before it starts it. A container without such a note, because the node's folder was lost or the NodeManager was killed in between,
+// is recognised by its name, which no copy can have while the original exists.
 
 // noteFile holds the engine's id of a container.
 func (r *Runtime) noteFile(key id.Container) string {
 	return filepath.Join(r.config.LogDir, key.String()+".engine")
 }
 
-// note writes down which container was made. Where that fails the name has to do.
+// note writes down the engine's id of a container. If that fails the container is recognised by its name.
 func (r *Runtime) note(key id.Container, runtimeID string) {
 	r.mu.Lock()
 	r.notes[key] = runtimeID
@@ -66,7 +66,7 @@ func (r *Runtime) forget(key id.Container) error {
 	return removeFile(r.noteFile(key))
 }
 
-// own reports whether a container with our labels is the one that this node has made.
+// own reports whether this node has created a container with its labels.
 func (r *Runtime) own(key id.Container, runtimeID string, names ...string) bool {
 	if noted := r.noted(key); noted != "" {
 		return noted == runtimeID
@@ -79,7 +79,7 @@ func (r *Runtime) own(key id.Container, runtimeID string, names ...string) bool 
 	return false
 }
 
-// handle is what the engine is asked about a container by.
+// handle is the engine's id of a container if it is known, else its name.
 func (r *Runtime) handle(key id.Container) string {
 	if noted := r.noted(key); noted != "" {
 		return noted

@@ -12,11 +12,10 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// handsOff is how long a container may be other than it was started: "docker commit" pauses it, and lets it go on by itself.
+// handsOff is the time before a container is unpaused and its quotas are restored: "docker commit" pauses it for a moment too.
 const handsOff = 5 * time.Second
 
-// keep has a running container be as it was started again, should somebody have paused it or changed its quotas with the engine's own
-// means.
+// keep unpauses a running container and restores its quotas, after handsOff, if somebody has changed them with docker commands.
 func (r *Runtime) keep(key id.Container, c container.InspectResponse) {
 	if !c.State.Paused && r.quotas(c) == nil {
 		return
@@ -50,7 +49,7 @@ func (r *Runtime) mend(key id.Container, runtimeID string) {
 		if err := r.client.ContainerUnpause(ctx, runtimeID); err != nil {
 			log.Warn("a container that somebody else has paused cannot go on", "error", err)
 		} else {
-			log.Warn("somebody else has paused a container; it goes on")
+			log.Warn("somebody else has paused a container; it was unpaused")
 		}
 	}
 	quotas := r.quotas(c)
@@ -69,7 +68,7 @@ func (r *Runtime) mend(key id.Container, runtimeID string) {
 	r.mending[runtimeID] = true // once is enough
 }
 
-// quotas are what a container has to be given so that it has the quotas that it was started with; nil if it has them.
+// quotas is the update that restores the quotas with which a container was started; nil if it still has them.
 func (r *Runtime) quotas(c container.InspectResponse) *container.UpdateConfig {
 	number := func(label string) int64 {
 		n, _ := strconv.ParseInt(c.Config.Labels[label], 10, 64)
