@@ -51,9 +51,13 @@ func (z *zone) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.Deplo
 	if a != nil && a.record.GetSpec().GetKind() != spec.GetKind() {
 		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a framework, nor a framework an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
 	}
+	var counted []string
 	for _, role := range spec.GetRoles() {
-		if role.GetInstances() == 0 {
+		switch {
+		case role.GetInstances() == 0:
 			role.Instances = a.presentCount(role.GetName())
+		default:
+			counted = append(counted, role.GetName())
 		}
 	}
 	if err := z.checkClaims(spec); err != nil {
@@ -78,8 +82,13 @@ func (z *zone) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.Deplo
 		if a, err = z.createApp(who, spec); err != nil {
 			return nil, err
 		}
-	} else if err := z.replaceSpec(a, spec, "deploy"); err != nil {
-		return nil, err
+		z.said(a, roleNames(spec)...)
+	} else {
+		if err := z.replaceSpec(a, spec, "deploy"); err != nil {
+			return nil, err
+		}
+		z.said(a, counted...)
+		z.say(a).Wanted = z.wanted(a)
 	}
 	return &apiv1.DeployResponse{App: z.viewApp(a)}, nil
 }
@@ -177,10 +186,15 @@ func (z *zone) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App,
 	if err != nil {
 		return nil, err
 	}
-	if role.GetInstances() == request.GetInstances() {
+	if role.GetInstances() == request.GetInstances() && len(role.GetSchedule()) == 0 {
 		return z.viewApp(a), nil
 	}
 	before := role.GetInstances()
+	for _, held := range z.holds(a) {
+		if held.GetRole() == role.GetName() {
+			before = held.GetInstances()
+		}
+	}
 	role.Instances = request.GetInstances()
 	if err := spec.CheckInstances(after); err != nil {
 		return nil, fmt.Errorf("app %s: %w", after.GetName(), err)
@@ -188,8 +202,17 @@ func (z *zone) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App,
 	z.tell(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
 		"%s is scaled from %d to %d instances", a.record.GetName(), before, request.GetInstances())})
 	z.setSpec(a, after)
+	z.said(a, role.GetName())
 	z.wish(a)
 	return z.viewApp(a), nil
+}
+
+func roleNames(spec *apiv1.AppSpec) []string {
+	var names []string
+	for _, role := range spec.GetRoles() {
+		names = append(names, role.GetName())
+	}
+	return names
 }
 
 func chooseRole(spec *apiv1.AppSpec, name string) (*apiv1.RoleSpec, error) {
@@ -461,7 +484,7 @@ func (z *zone) wanted(a *app) *masterv1.Wanted {
 		versions[version.GetVersion()] = version.GetSpec()
 	}
 	return &masterv1.Wanted{
-		Spec:          steered(a.record.GetSpec()),
+		Spec:          z.heldSpec(a),
 		Version:       a.record.GetVersion(),
 		Generation:    a.record.GetGeneration(),
 		Stopped:       a.state() == lifecycle.AppStopping || a.state() == lifecycle.AppStopped,

@@ -34,8 +34,8 @@ func (z *zone) whyGivenBack(a *app, c *container) string {
 		return because("it was unhealthy", c.record.GetStatus().GetHealthDetail())
 	case c.instance() == "":
 		return "no instance needs it any more"
-	case a.heldInstances() > int(wantedInstances(a.record.GetSpec())):
-		return fmt.Sprintf("%s is scaled down to %s", name, countWord(int(wantedInstances(a.record.GetSpec())), "instance"))
+	case a.heldInstances() > int(z.wantedCount(a)):
+		return fmt.Sprintf("%s is scaled down to %s", name, countWord(int(z.wantedCount(a)), "instance"))
 	}
 	return "its application master ended it"
 }

@@ -74,7 +74,7 @@ func (z *zone) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	response := &masterv1.RegisterResponse{
 		Zone:     z.config.Zone,
 		Epoch:    z.identity.Epoch,
-		Spec:     steered(a.record.GetSpec()),
+		Spec:     z.heldSpec(a),
 		Wanted:   z.wanted(a),
 		Largest:  z.resources(z.core.Largest()),
 		Memo:     a.memo,

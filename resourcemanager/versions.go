@@ -46,6 +46,7 @@ func essence(spec *apiv1.AppSpec) *apiv1.AppSpec {
 // setVersion makes spec the wanted one, as a new version.
 func (z *zone) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
+	a.counts = counts{}
 	r.Version++
 	r.Spec, r.Reverted, r.Paused, r.CanaryPercent = spec, false, false, 0
 	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
@@ -112,6 +113,7 @@ func withoutVersions(record *storev1.App) *storev1.App {
 // setSpec changes what is wanted without a new version.
 func (z *zone) setSpec(a *app, spec *apiv1.AppSpec) {
 	r := a.record
+	a.counts = counts{}
 	r.Spec = spec
 	r.Versions = slices.Clone(r.GetVersions())
 	last := proto.CloneOf(r.GetVersions()[len(r.GetVersions())-1])

@@ -42,7 +42,10 @@ func (z *zone) makeView(a *app) *apiv1.App {
 		Rollout:            a.rollout(),
 	}
 	if !a.ending() {
-		view.Wanted = wantedInstances(r.GetSpec())
+		view.Wanted, view.Schedules = z.wantedCount(a), z.holds(a)
+	}
+	if r.GetRollout().GetVersion() != r.GetVersion() {
+		view.Rollout.Total = view.Wanted
 	}
 	a.shown.provenAt = time.Time{}
 	instances := z.viewInstances(a)

@@ -154,6 +154,7 @@ type app struct {
 	wait        wait
 	// homeless says that the scheduler does not know it: its queue was lost.
 	homeless bool
+	counts   counts
 	// removed is set at the end of its life; it is then in no index any more.
 	removed bool
 }
@@ -239,6 +240,7 @@ func (z *zone) due() {
 	z.dueLending()
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)
+		z.dueCounts(a)
 		z.dueAttempt(a)
 		proven := !a.shown.provenAt.IsZero() && !z.now.Before(a.shown.provenAt)
 		if a.record.GetEndBy() != nil || a.ahead || a.shown.late || proven {

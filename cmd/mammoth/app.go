@@ -68,7 +68,7 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 		for _, role := range app.GetSpec().GetRoles() {
 			images = append(images, whatRuns(role))
 		}
-		t.row(app.GetName(), stateWord(app), fmt.Sprintf("%d/%d", app.GetRunning(), wholeCount(app)),
+		t.row(app.GetName(), stateWord(app), fmt.Sprintf("%d/%d%s", app.GetRunning(), wholeCount(app), bySpec(app)),
 			app.GetVersion(), app.GetQueue(), strings.Join(images, ","), ago(app.GetCreatedAt()), shortReason(app))
 	}
 	return t.Flush()
@@ -177,7 +177,10 @@ func appText(w io.Writer, app *apiv1.App) error {
 	if app.GetState() == apiv1.App_STOPPED {
 		instances += " (stopped)"
 	}
-	t.row("instances", instances)
+	t.row("instances", instances+bySpec(app))
+	for _, note := range calendarNotes(app) {
+		t.row("calendar", note)
+	}
 	t.row("version", app.GetVersion())
 	if rollout := app.GetRollout(); rollout.GetState() != apiv1.Rollout_NONE && app.GetState() != apiv1.App_STOPPED {
 		t.row("rollout", because(fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),

@@ -38,9 +38,11 @@ type deployFlags struct {
 	exclusive                            bool
 	minHealthy                           string
 	maxSurge, maxUnavailable             int64
-	dryRun                               bool
-	file                                 string
-	command                              []string
+	// counted: --instances was given.
+	counted bool
+	dryRun  bool
+	file    string
+	command []string
 	// args are what stands behind --, nil without one.
 	args []string
 	wait waiting
@@ -150,6 +152,7 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 			return func(r *apiv1.RoleSpec) { r.Command = f.command }, nil
 		}),
 		edit("instances", func() (func(*apiv1.RoleSpec), error) {
+			f.counted = true
 			return func(r *apiv1.RoleSpec) { r.Instances = int32(f.instances) }, manifest.CheckInstances(f.instances)
 		}),
 		edit("cpu", func() (func(*apiv1.RoleSpec), error) {
@@ -432,6 +435,9 @@ func (c *cli) deployImage(ctx context.Context, z *zone, name, image string, f *d
 		request.Spec.Roles[0].ImageDigest = ""
 		if err := change(request.GetSpec()); err != nil {
 			return err
+		}
+		if len(app.GetSpec().GetRoles()) == 1 && len(app.GetSpec().GetRoles()[0].GetSchedule()) > 0 && !f.counted {
+			request.Spec.Roles[0].Instances = 0 // nobody said a number: the calendar's stands
 		}
 		err = c.send(ctx, z, request, f)
 		if class := wire.Error(err); attempt < attempts && (errdefs.IsAborted(class) || errdefs.IsAlreadyExists(class)) {

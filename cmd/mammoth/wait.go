@@ -200,6 +200,9 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 			if change.accepted != nil {
 				text = change.accepted(change.app)
 			}
+			for _, note := range calendarNotes(change.app) {
+				text += "; " + note
+			}
 			_, err := fmt.Fprintf(out, "%s: %s\n", name, text)
 			return err
 		})
@@ -234,6 +237,9 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 			version = fmt.Sprintf("%d of %d at version %d", r.GetUpdated(), r.GetTotal(), app.GetVersion())
 		}
 		fmt.Fprintf(out, "%s: %d of %d instances run, %s\n", name, app.GetRunning(), app.GetWanted(), version)
+		for _, note := range calendarNotes(app) {
+			fmt.Fprintf(out, "%s: %s\n", name, note)
+		}
 		if app.GetRollout().GetState() == apiv1.Rollout_PAUSED {
 			fmt.Fprintf(out, "%s: the rollout is paused: %s; %s\n", name, app.GetRollout().GetReason(), waysOn(app, change.what == "pause"))
 		}

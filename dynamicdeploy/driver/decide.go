@@ -26,10 +26,6 @@ func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 	var rollouts []plan.Rollout
 	for _, name := range slices.Sorted(maps.Keys(d.roles)) {
 		r := d.roles[name]
-		if tick := r.calendar.next(now); !tick.IsZero() {
-			sooner(tick)
-			r.plan.Want(wantedOf(d.wanted, roleOf(d.wanted.GetSpec(), name), r.calendar.count(now)), now)
-		}
 		actions, at := r.plan.Next(now)
 		sooner(at)
 		for _, action := range actions {

@@ -142,7 +142,6 @@ func (d *driver) takeOver(registration *masterv1.RegisterResponse) {
 	d.want(wanted, now)
 	for _, name := range slices.Sorted(maps.Keys(memo)) {
 		r := d.role(name)
-		r.restore(memo[name])
 		r.plan.Restore(memo[name].plan)
 	}
 	d.want(wanted, now)

@@ -197,27 +197,6 @@ func TestAMasterThatWasReplacedEndsWithoutTouchingAnything(t *testing.T) {
 	})
 }
 
-func TestTheCalendarSetsTheCountUntilAPersonDoes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, func(role *apiv1.RoleSpec) {
-			role.Schedule = []*apiv1.ScheduleEntry{{Cron: "0 22 * * *", Instances: 1}, {Cron: "0 7 * * *", Instances: 3}}
-		})
-		w.after(time.Second) // it is midnight: the night's count holds
-		w.serves("web-1")
-		w.after(7 * time.Hour)
-		w.serves("web-1", "web-2", "web-3")
-		w.scale(2)
-		w.after(time.Minute)
-		w.serves("web-1", "web-2")
-		w.kill()
-		w.start()
-		w.after(time.Minute)
-		w.serves("web-1", "web-2")
-		w.after(15 * time.Hour)
-		w.serves("web-1")
-	})
-}
-
 // Everything at once: the master, the ResourceManager, nodes and instances come and go at random. When they stop, what is
 // wanted runs, and no rule was broken on the way (see newWorld).
 func TestTheCountIsKeptThroughAnything(t *testing.T) {

@@ -15,9 +15,6 @@ const memoLimit = 64 << 10
 // roleMemo is what a role must remember over the death of its master.
 type roleMemo struct {
 	plan plan.Memo
-	// instances and since are the calendar's.
-	instances int32
-	since     time.Time
 }
 
 // The stored form is JSON with short keys. Instants are milliseconds since 1970, those of failures relative to Base; the
@@ -29,11 +26,9 @@ type (
 	}
 	storedRole struct {
 		// Slots: number, version, restarts, 1 if leaving plus 2 if dark, then failures.
-		Slots     [][]int64          `json:"s,omitempty"`
-		Nodes     map[string][]int64 `json:"n,omitempty"`
-		Rollout   storedRollout      `json:"o"`
-		Instances int32              `json:"i"`
-		Since     int64              `json:"w,omitempty"`
+		Slots   [][]int64          `json:"s,omitempty"`
+		Nodes   map[string][]int64 `json:"n,omitempty"`
+		Rollout storedRollout      `json:"o"`
 	}
 	storedRollout struct {
 		Version    int32   `json:"v"`
@@ -54,17 +49,12 @@ type (
 // slotHead is how many numbers come before a slot's failures.
 const slotHead = 4
 
-// restore takes up what the driver itself knew of the role.
-func (r *role) restore(memo roleMemo) {
-	r.calendar.instances, r.calendar.since, r.calendar.known = memo.instances, memo.since, true
-}
-
 // writeMemo is what the next attempt needs. Where that is too much, the oldest failures are forgotten first.
 func (d *driver) writeMemo() []byte {
 	memos := map[string]roleMemo{}
 	var base int64
 	for name, r := range d.roles {
-		memos[name] = roleMemo{plan: r.plan.Memo(), instances: r.calendar.instances, since: r.calendar.since}
+		memos[name] = roleMemo{plan: r.plan.Memo()}
 		base = max(base, newest(memos[name].plan))
 	}
 	for keep := 16; keep >= 0; keep /= 2 {
@@ -104,7 +94,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 	}
 	roles := map[string]roleMemo{}
 	for name, role := range stored.Roles {
-		memo := roleMemo{instances: role.Instances, since: fromMillis(role.Since)}
+		memo := roleMemo{}
 		for _, numbers := range role.Slots {
 			if len(numbers) < slotHead || numbers[0] < 1 || numbers[0] > 1<<30 {
 				return nil, fmt.Errorf("decode the memo: a slot of role %q is described by %v", name, numbers)
@@ -129,7 +119,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 }
 
 func (m roleMemo) store(base int64, keep int) storedRole {
-	role := storedRole{Instances: m.instances, Since: millis(m.since)}
+	role := storedRole{}
 	for _, slot := range m.plan.Slots {
 		numbers := []int64{int64(slot.Number), int64(slot.Version), int64(slot.Restarts), 0}
 		if slot.Leaving {

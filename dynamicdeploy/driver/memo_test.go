@@ -14,7 +14,6 @@ import (
 func TestAMemoReadsBack(t *testing.T) {
 	at := func(ms int64) time.Time { return time.UnixMilli(1_700_000_000_000 + ms) }
 	memo := roleMemo{
-		instances: 3, since: at(7),
 		plan: plan.Memo{
 			Slots: []plan.SlotMemo{
 				{Number: 1, Version: 2, Restarts: 4, Failures: []time.Time{at(1), at(2500)}},
@@ -31,7 +30,6 @@ func TestAMemoReadsBack(t *testing.T) {
 	r := d.role("front")
 	r.plan.Want(plan.Wanted{Version: 2}, at(0))
 	r.plan.Restore(memo.plan)
-	r.restore(memo)
 	read, err := parseMemo(d.writeMemo())
 	if err != nil {
 		t.Fatal(err)

@@ -16,9 +16,8 @@ import (
 type role struct {
 	name string
 	// prefix is what its instances' names start with.
-	prefix   string
-	plan     *plan.Role
-	calendar calendar
+	prefix string
+	plan   *plan.Role
 }
 
 // role finds a role by its name, made when there is none.
@@ -46,8 +45,7 @@ func (d *driver) want(wanted *masterv1.Wanted, now time.Time) {
 	}
 	for _, r := range d.roles {
 		spec := roleOf(wanted.GetSpec(), r.name)
-		r.calendar.set(spec, now)
-		r.plan.Want(wantedOf(wanted, spec, r.calendar.count(now)), now)
+		r.plan.Want(wantedOf(wanted, spec), now)
 		for version := range wanted.GetVersions() {
 			if same := r.sameAsWanted(wanted, version); same != version {
 				r.plan.Rename(version, same)

@@ -35,10 +35,10 @@ var strategies = map[apiv1.UpdatePolicy_Strategy]plan.Strategy{
 }
 
 // wantedOf is what plan is to bring about for a role.
-func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec, count int) plan.Wanted {
+func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Wanted {
 	update, restart, stop := spec.GetUpdate(), spec.GetRestart(), spec.GetStop()
 	w := plan.Wanted{
-		Count:   count,
+		Count:   int(spec.GetInstances()),
 		Version: wanted.GetVersion(),
 		Update: plan.Update{
 			MaxSurge: int(update.GetMaxSurge()), MaxUnavailable: int(update.GetMaxUnavailable()),

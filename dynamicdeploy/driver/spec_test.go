@@ -51,23 +51,23 @@ func TestAContainerIsToldWhoItIsAndNothingSecret(t *testing.T) {
 }
 
 func TestWhatHoldsWhereAManifestIsSilent(t *testing.T) {
-	w := wantedOf(&masterv1.Wanted{Version: 2}, &apiv1.RoleSpec{}, 3)
+	w := wantedOf(&masterv1.Wanted{Version: 2}, &apiv1.RoleSpec{Instances: 3})
 	if w.Count != 3 || w.Drain != 0 || w.StartPeriod != 0 || !w.CanRevert || w.Update.Deadline != 5*time.Minute ||
 		w.Restart != (plan.Restart{Window: 10 * time.Minute, MaxFailures: 5, Backoff: time.Second, MaxBackoff: time.Minute}) {
 		t.Errorf("%+v", w)
 	}
 	exposed := &apiv1.RoleSpec{Expose: &apiv1.Expose{}}
-	if w := wantedOf(&masterv1.Wanted{}, exposed, 1); w.Drain != 10*time.Second {
+	if w := wantedOf(&masterv1.Wanted{}, exposed); w.Drain != 10*time.Second {
 		t.Errorf("an exposed role drains for %v", w.Drain)
 	}
 	exposed.Stop = &apiv1.StopPolicy{Drain: durationpb.New(0)}
-	if w := wantedOf(&masterv1.Wanted{}, exposed, 1); w.Drain != 0 {
+	if w := wantedOf(&masterv1.Wanted{}, exposed); w.Drain != 0 {
 		t.Errorf("a drain of zero became %v", w.Drain)
 	}
-	if wantedOf(&masterv1.Wanted{Version: 2, Reverted: true}, nil, 1).CanRevert || wantedOf(&masterv1.Wanted{Version: 1}, nil, 1).CanRevert {
+	if wantedOf(&masterv1.Wanted{Version: 2, Reverted: true}, nil).CanRevert || wantedOf(&masterv1.Wanted{Version: 1}, nil).CanRevert {
 		t.Error("a revert, or the first version, cannot be reverted")
 	}
-	if wantedOf(&masterv1.Wanted{Stopped: true}, nil, 5).Count != 0 {
+	if wantedOf(&masterv1.Wanted{Stopped: true}, &apiv1.RoleSpec{Instances: 5}).Count != 0 {
 		t.Error("a stopped app wants instances")
 	}
 }

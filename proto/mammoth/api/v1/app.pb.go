@@ -454,7 +454,7 @@ func (x Master_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Master_State.Descriptor instead.
 func (Master_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11, 0}
 }
 
 type Instance_State int32
@@ -533,7 +533,7 @@ func (x Instance_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Instance_State.Descriptor instead.
 func (Instance_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type Rollout_State int32
@@ -592,7 +592,7 @@ func (x Rollout_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rollout_State.Descriptor instead.
 func (Rollout_State) EnumDescriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // AppSpec is an app's manifest.
@@ -1377,10 +1377,11 @@ type App struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// application_<cluster-start-ms>_<seq>
-	Id     string    `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	State  App_State `protobuf:"varint,3,opt,name=state,proto3,enum=mammoth.api.v1.App_State" json:"state,omitempty"`
-	Queue  string    `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
-	Wanted int32     `protobuf:"varint,5,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	Id    string    `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	State App_State `protobuf:"varint,3,opt,name=state,proto3,enum=mammoth.api.v1.App_State" json:"state,omitempty"`
+	Queue string    `protobuf:"bytes,4,opt,name=queue,proto3" json:"queue,omitempty"`
+	// As the calendar or a person said last; spec has what a person said last.
+	Wanted int32 `protobuf:"varint,5,opt,name=wanted,proto3" json:"wanted,omitempty"`
 	// Instances that count: they have been healthy for update.min_healthy.
 	Running   int32       `protobuf:"varint,6,opt,name=running,proto3" json:"running,omitempty"`
 	Version   int32       `protobuf:"varint,7,opt,name=version,proto3" json:"version,omitempty"`
@@ -1399,7 +1400,9 @@ type App struct {
 	User string `protobuf:"bytes,20,opt,name=user,proto3" json:"user,omitempty"`
 	// Why the app differs from its spec, one entry for each reason; empty when nothing is missing. It is updated about twice a
 	// second while something is.
-	Waiting       []*Waiting `protobuf:"bytes,21,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Waiting []*Waiting `protobuf:"bytes,21,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	// Of each role that has a schedule.
+	Schedules     []*Schedule `protobuf:"bytes,22,rep,name=schedules,proto3" json:"schedules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1553,6 +1556,110 @@ func (x *App) GetWaiting() []*Waiting {
 	return nil
 }
 
+func (x *App) GetSchedules() []*Schedule {
+	if x != nil {
+		return x.Schedules
+	}
+	return nil
+}
+
+// Schedule is how many instances a role that has a schedule is to have at present. What was said last counts: by a person, with
+// a deployment that names a number or a scaling, or by the calendar, with an entry that came true.
+type Schedule struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Role      string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Instances int32                  `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
+	// What a person said last, which is the spec's number.
+	Said int32 `protobuf:"varint,3,opt,name=said,proto3" json:"said,omitempty"`
+	// The calendar said it last.
+	ByCalendar bool                   `protobuf:"varint,4,opt,name=by_calendar,json=byCalendar,proto3" json:"by_calendar,omitempty"`
+	Since      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// When the calendar's next entry comes true, and what it says then. Unset if none ever does.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`
+	Then          int32                  `protobuf:"varint,7,opt,name=then,proto3" json:"then,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Schedule) Reset() {
+	*x = Schedule{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Schedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Schedule) ProtoMessage() {}
+
+func (x *Schedule) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
+func (*Schedule) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Schedule) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Schedule) GetInstances() int32 {
+	if x != nil {
+		return x.Instances
+	}
+	return 0
+}
+
+func (x *Schedule) GetSaid() int32 {
+	if x != nil {
+		return x.Said
+	}
+	return 0
+}
+
+func (x *Schedule) GetByCalendar() bool {
+	if x != nil {
+		return x.ByCalendar
+	}
+	return false
+}
+
+func (x *Schedule) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Schedule) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *Schedule) GetThen() int32 {
+	if x != nil {
+		return x.Then
+	}
+	return 0
+}
+
 // Waiting is one reason why an app differs from its spec.
 type Waiting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1575,7 +1682,7 @@ type Waiting struct {
 
 func (x *Waiting) Reset() {
 	*x = Waiting{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1694,7 @@ func (x *Waiting) String() string {
 func (*Waiting) ProtoMessage() {}
 
 func (x *Waiting) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[9]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1707,7 @@ func (x *Waiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waiting.ProtoReflect.Descriptor instead.
 func (*Waiting) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Waiting) GetRole() string {
@@ -1658,7 +1765,7 @@ type Master struct {
 
 func (x *Master) Reset() {
 	*x = Master{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1777,7 @@ func (x *Master) String() string {
 func (*Master) ProtoMessage() {}
 
 func (x *Master) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[10]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1790,7 @@ func (x *Master) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Master.ProtoReflect.Descriptor instead.
 func (*Master) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Master) GetAttempt() int32 {
@@ -1748,7 +1855,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1867,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[11]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1880,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Instance) GetId() string {
@@ -1903,7 +2010,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1915,7 +2022,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[12]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1928,7 +2035,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Rollout) GetState() Rollout_State {
@@ -1987,7 +2094,7 @@ type DeployRequest struct {
 
 func (x *DeployRequest) Reset() {
 	*x = DeployRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2106,7 @@ func (x *DeployRequest) String() string {
 func (*DeployRequest) ProtoMessage() {}
 
 func (x *DeployRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[13]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2119,7 @@ func (x *DeployRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployRequest.ProtoReflect.Descriptor instead.
 func (*DeployRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DeployRequest) GetSpec() *AppSpec {
@@ -2051,7 +2158,7 @@ type DeployResponse struct {
 
 func (x *DeployResponse) Reset() {
 	*x = DeployResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2170,7 @@ func (x *DeployResponse) String() string {
 func (*DeployResponse) ProtoMessage() {}
 
 func (x *DeployResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[14]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2183,7 @@ func (x *DeployResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployResponse.ProtoReflect.Descriptor instead.
 func (*DeployResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeployResponse) GetApp() *App {
@@ -2126,7 +2233,7 @@ type PlannedReplacement struct {
 
 func (x *PlannedReplacement) Reset() {
 	*x = PlannedReplacement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2245,7 @@ func (x *PlannedReplacement) String() string {
 func (*PlannedReplacement) ProtoMessage() {}
 
 func (x *PlannedReplacement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2258,7 @@ func (x *PlannedReplacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedReplacement.ProtoReflect.Descriptor instead.
 func (*PlannedReplacement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PlannedReplacement) GetRole() string {
@@ -2206,7 +2313,7 @@ type PlannedPlacement struct {
 
 func (x *PlannedPlacement) Reset() {
 	*x = PlannedPlacement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2325,7 @@ func (x *PlannedPlacement) String() string {
 func (*PlannedPlacement) ProtoMessage() {}
 
 func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2338,7 @@ func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedPlacement.ProtoReflect.Descriptor instead.
 func (*PlannedPlacement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PlannedPlacement) GetInstance() string {
@@ -2258,7 +2365,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2377,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2390,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListAppsRequest) GetQueue() string {
@@ -2302,7 +2409,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2421,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2434,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListAppsResponse) GetApps() []*App {
@@ -2346,7 +2453,7 @@ type GetAppRequest struct {
 
 func (x *GetAppRequest) Reset() {
 	*x = GetAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2465,7 @@ func (x *GetAppRequest) String() string {
 func (*GetAppRequest) ProtoMessage() {}
 
 func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2478,7 @@ func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAppRequest.ProtoReflect.Descriptor instead.
 func (*GetAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetAppRequest) GetName() string {
@@ -2393,7 +2500,7 @@ type ScaleAppRequest struct {
 
 func (x *ScaleAppRequest) Reset() {
 	*x = ScaleAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2512,7 @@ func (x *ScaleAppRequest) String() string {
 func (*ScaleAppRequest) ProtoMessage() {}
 
 func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2525,7 @@ func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleAppRequest.ProtoReflect.Descriptor instead.
 func (*ScaleAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ScaleAppRequest) GetName() string {
@@ -2451,7 +2558,7 @@ type RestartAppRequest struct {
 
 func (x *RestartAppRequest) Reset() {
 	*x = RestartAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2570,7 @@ func (x *RestartAppRequest) String() string {
 func (*RestartAppRequest) ProtoMessage() {}
 
 func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2583,7 @@ func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartAppRequest.ProtoReflect.Descriptor instead.
 func (*RestartAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RestartAppRequest) GetName() string {
@@ -2495,7 +2602,7 @@ type StopAppRequest struct {
 
 func (x *StopAppRequest) Reset() {
 	*x = StopAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2614,7 @@ func (x *StopAppRequest) String() string {
 func (*StopAppRequest) ProtoMessage() {}
 
 func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2627,7 @@ func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAppRequest.ProtoReflect.Descriptor instead.
 func (*StopAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StopAppRequest) GetName() string {
@@ -2539,7 +2646,7 @@ type RemoveAppRequest struct {
 
 func (x *RemoveAppRequest) Reset() {
 	*x = RemoveAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2658,7 @@ func (x *RemoveAppRequest) String() string {
 func (*RemoveAppRequest) ProtoMessage() {}
 
 func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2671,7 @@ func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAppRequest.ProtoReflect.Descriptor instead.
 func (*RemoveAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RemoveAppRequest) GetName() string {
@@ -2585,7 +2692,7 @@ type RollbackAppRequest struct {
 
 func (x *RollbackAppRequest) Reset() {
 	*x = RollbackAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2704,7 @@ func (x *RollbackAppRequest) String() string {
 func (*RollbackAppRequest) ProtoMessage() {}
 
 func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2717,7 @@ func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackAppRequest.ProtoReflect.Descriptor instead.
 func (*RollbackAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RollbackAppRequest) GetName() string {
@@ -2636,7 +2743,7 @@ type PauseAppRequest struct {
 
 func (x *PauseAppRequest) Reset() {
 	*x = PauseAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2755,7 @@ func (x *PauseAppRequest) String() string {
 func (*PauseAppRequest) ProtoMessage() {}
 
 func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2768,7 @@ func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseAppRequest.ProtoReflect.Descriptor instead.
 func (*PauseAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PauseAppRequest) GetName() string {
@@ -2680,7 +2787,7 @@ type ResumeAppRequest struct {
 
 func (x *ResumeAppRequest) Reset() {
 	*x = ResumeAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +2799,7 @@ func (x *ResumeAppRequest) String() string {
 func (*ResumeAppRequest) ProtoMessage() {}
 
 func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +2812,7 @@ func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeAppRequest.ProtoReflect.Descriptor instead.
 func (*ResumeAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResumeAppRequest) GetName() string {
@@ -2726,7 +2833,7 @@ type PromoteAppRequest struct {
 
 func (x *PromoteAppRequest) Reset() {
 	*x = PromoteAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2738,7 +2845,7 @@ func (x *PromoteAppRequest) String() string {
 func (*PromoteAppRequest) ProtoMessage() {}
 
 func (x *PromoteAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2751,7 +2858,7 @@ func (x *PromoteAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteAppRequest.ProtoReflect.Descriptor instead.
 func (*PromoteAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PromoteAppRequest) GetName() string {
@@ -2777,7 +2884,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2789,7 +2896,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2802,7 +2909,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -2830,7 +2937,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2842,7 +2949,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2855,7 +2962,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -2912,7 +3019,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2924,7 +3031,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2937,7 +3044,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -2973,7 +3080,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3092,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3105,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -3068,7 +3175,7 @@ type Expose_Http struct {
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3080,7 +3187,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3165,7 +3272,7 @@ type Expose_Tcp struct {
 
 func (x *Expose_Tcp) Reset() {
 	*x = Expose_Tcp{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3177,7 +3284,7 @@ func (x *Expose_Tcp) String() string {
 func (*Expose_Tcp) ProtoMessage() {}
 
 func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3219,7 +3326,7 @@ type Expose_Timeouts struct {
 
 func (x *Expose_Timeouts) Reset() {
 	*x = Expose_Timeouts{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3338,7 @@ func (x *Expose_Timeouts) String() string {
 func (*Expose_Timeouts) ProtoMessage() {}
 
 func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3273,7 +3380,7 @@ type UpdatePolicy_Course struct {
 
 func (x *UpdatePolicy_Course) Reset() {
 	*x = UpdatePolicy_Course{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3285,7 +3392,7 @@ func (x *UpdatePolicy_Course) String() string {
 func (*UpdatePolicy_Course) ProtoMessage() {}
 
 func (x *UpdatePolicy_Course) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3340,7 +3447,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3352,7 +3459,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3365,7 +3472,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -3430,7 +3537,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3549,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3562,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -3601,7 +3708,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"StopPolicy\x12/\n" +
 	"\x05grace\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12/\n" +
 	"\x05drain\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12\x16\n" +
-	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xee\x05\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\"\xa6\x06\n" +
 	"\x03App\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12/\n" +
@@ -3623,7 +3730,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"generation\x12/\n" +
 	"\x13observed_generation\x18\x0f \x01(\x03R\x12observedGeneration\x12\x12\n" +
 	"\x04user\x18\x14 \x01(\tR\x04user\x121\n" +
-	"\awaiting\x18\x15 \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\"}\n" +
+	"\awaiting\x18\x15 \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\x126\n" +
+	"\tschedules\x18\x16 \x03(\v2\x18.mammoth.api.v1.ScheduleR\tschedules\"}\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bACCEPTED\x10\x01\x12\v\n" +
@@ -3632,7 +3740,16 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\aSTOPPED\x10\x04\x12\f\n" +
 	"\bDEGRADED\x10\x05\x12\f\n" +
 	"\bREMOVING\x10\x06\x12\v\n" +
-	"\aREMOVED\x10\a\"\xc7\x01\n" +
+	"\aREMOVED\x10\a\"\xe9\x01\n" +
+	"\bSchedule\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x1c\n" +
+	"\tinstances\x18\x02 \x01(\x05R\tinstances\x12\x12\n" +
+	"\x04said\x18\x03 \x01(\x05R\x04said\x12\x1f\n" +
+	"\vby_calendar\x18\x04 \x01(\bR\n" +
+	"byCalendar\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x12\n" +
+	"\x04then\x18\a \x01(\x05R\x04then\"\xc7\x01\n" +
 	"\aWaiting\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12\x12\n" +
@@ -3828,7 +3945,7 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),             // 1: mammoth.api.v1.AppSpec.Kind
@@ -3849,148 +3966,152 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*RestartPolicy)(nil),         // 16: mammoth.api.v1.RestartPolicy
 	(*StopPolicy)(nil),            // 17: mammoth.api.v1.StopPolicy
 	(*App)(nil),                   // 18: mammoth.api.v1.App
-	(*Waiting)(nil),               // 19: mammoth.api.v1.Waiting
-	(*Master)(nil),                // 20: mammoth.api.v1.Master
-	(*Instance)(nil),              // 21: mammoth.api.v1.Instance
-	(*Rollout)(nil),               // 22: mammoth.api.v1.Rollout
-	(*DeployRequest)(nil),         // 23: mammoth.api.v1.DeployRequest
-	(*DeployResponse)(nil),        // 24: mammoth.api.v1.DeployResponse
-	(*PlannedReplacement)(nil),    // 25: mammoth.api.v1.PlannedReplacement
-	(*PlannedPlacement)(nil),      // 26: mammoth.api.v1.PlannedPlacement
-	(*ListAppsRequest)(nil),       // 27: mammoth.api.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),      // 28: mammoth.api.v1.ListAppsResponse
-	(*GetAppRequest)(nil),         // 29: mammoth.api.v1.GetAppRequest
-	(*ScaleAppRequest)(nil),       // 30: mammoth.api.v1.ScaleAppRequest
-	(*RestartAppRequest)(nil),     // 31: mammoth.api.v1.RestartAppRequest
-	(*StopAppRequest)(nil),        // 32: mammoth.api.v1.StopAppRequest
-	(*RemoveAppRequest)(nil),      // 33: mammoth.api.v1.RemoveAppRequest
-	(*RollbackAppRequest)(nil),    // 34: mammoth.api.v1.RollbackAppRequest
-	(*PauseAppRequest)(nil),       // 35: mammoth.api.v1.PauseAppRequest
-	(*ResumeAppRequest)(nil),      // 36: mammoth.api.v1.ResumeAppRequest
-	(*PromoteAppRequest)(nil),     // 37: mammoth.api.v1.PromoteAppRequest
-	(*AppHistory)(nil),            // 38: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),        // 39: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),           // 40: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),              // 41: mammoth.api.v1.Obstacle
-	nil,                           // 42: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),           // 43: mammoth.api.v1.Expose.Http
-	(*Expose_Tcp)(nil),            // 44: mammoth.api.v1.Expose.Tcp
-	(*Expose_Timeouts)(nil),       // 45: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_Course)(nil),   // 46: mammoth.api.v1.UpdatePolicy.Course
-	(*AppHistory_Version)(nil),    // 47: mammoth.api.v1.AppHistory.Version
-	(*Obstacle_FailedTest)(nil),   // 48: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),          // 49: mammoth.core.v1.Resources
-	(*v1.Port)(nil),               // 50: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),        // 51: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),    // 52: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0), // 53: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),   // 54: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 55: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),        // 56: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),              // 57: mammoth.core.v1.Phase
-	(*v1.ExecInput)(nil),          // 58: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),           // 59: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),         // 60: mammoth.core.v1.ExecOutput
+	(*Schedule)(nil),              // 19: mammoth.api.v1.Schedule
+	(*Waiting)(nil),               // 20: mammoth.api.v1.Waiting
+	(*Master)(nil),                // 21: mammoth.api.v1.Master
+	(*Instance)(nil),              // 22: mammoth.api.v1.Instance
+	(*Rollout)(nil),               // 23: mammoth.api.v1.Rollout
+	(*DeployRequest)(nil),         // 24: mammoth.api.v1.DeployRequest
+	(*DeployResponse)(nil),        // 25: mammoth.api.v1.DeployResponse
+	(*PlannedReplacement)(nil),    // 26: mammoth.api.v1.PlannedReplacement
+	(*PlannedPlacement)(nil),      // 27: mammoth.api.v1.PlannedPlacement
+	(*ListAppsRequest)(nil),       // 28: mammoth.api.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),      // 29: mammoth.api.v1.ListAppsResponse
+	(*GetAppRequest)(nil),         // 30: mammoth.api.v1.GetAppRequest
+	(*ScaleAppRequest)(nil),       // 31: mammoth.api.v1.ScaleAppRequest
+	(*RestartAppRequest)(nil),     // 32: mammoth.api.v1.RestartAppRequest
+	(*StopAppRequest)(nil),        // 33: mammoth.api.v1.StopAppRequest
+	(*RemoveAppRequest)(nil),      // 34: mammoth.api.v1.RemoveAppRequest
+	(*RollbackAppRequest)(nil),    // 35: mammoth.api.v1.RollbackAppRequest
+	(*PauseAppRequest)(nil),       // 36: mammoth.api.v1.PauseAppRequest
+	(*ResumeAppRequest)(nil),      // 37: mammoth.api.v1.ResumeAppRequest
+	(*PromoteAppRequest)(nil),     // 38: mammoth.api.v1.PromoteAppRequest
+	(*AppHistory)(nil),            // 39: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),        // 40: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),           // 41: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),              // 42: mammoth.api.v1.Obstacle
+	nil,                           // 43: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),           // 44: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),            // 45: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),       // 46: mammoth.api.v1.Expose.Timeouts
+	(*UpdatePolicy_Course)(nil),   // 47: mammoth.api.v1.UpdatePolicy.Course
+	(*AppHistory_Version)(nil),    // 48: mammoth.api.v1.AppHistory.Version
+	(*Obstacle_FailedTest)(nil),   // 49: mammoth.api.v1.Obstacle.FailedTest
+	(*v1.Resources)(nil),          // 50: mammoth.core.v1.Resources
+	(*v1.Port)(nil),               // 51: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),        // 52: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),    // 53: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0), // 54: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),        // 57: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),              // 58: mammoth.core.v1.Phase
+	(*v1.ExecInput)(nil),          // 59: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),           // 60: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),         // 61: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
 	11, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
 	12, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	49, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	50, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	42, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	51, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	50, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	51, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	43, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	52, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
 	14, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
 	15, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
 	16, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
 	17, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	52, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	53, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	53, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	54, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
 	13, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	43, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	44, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	44, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	45, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
 	2,  // 16: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	45, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	46, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
 	3,  // 18: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
 	4,  // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,  // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	54, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	46, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	54, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	54, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	54, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	54, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	54, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	54, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	55, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	47, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	55, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	55, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	55, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	55, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	55, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	55, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
 	6,  // 29: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	21, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	22, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	20, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	55, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	22, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	23, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	21, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	56, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
 	10, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	19, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	55, // 36: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	55, // 37: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
-	7,  // 38: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	55, // 39: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
-	8,  // 40: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	56, // 41: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	57, // 42: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	55, // 43: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	55, // 44: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
-	9,  // 45: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	10, // 46: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	18, // 47: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	26, // 48: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	40, // 49: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	25, // 50: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
-	18, // 51: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	47, // 52: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	55, // 53: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	41, // 54: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	48, // 55: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	54, // 56: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	54, // 57: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 58: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	55, // 59: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	10, // 60: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	23, // 61: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	27, // 62: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	29, // 63: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	29, // 64: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	30, // 65: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	31, // 66: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	32, // 67: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	33, // 68: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	34, // 69: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	35, // 70: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
-	36, // 71: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
-	37, // 72: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
-	29, // 73: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	29, // 74: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	39, // 75: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	58, // 76: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	24, // 77: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	28, // 78: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	18, // 79: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	18, // 80: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	18, // 81: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	18, // 82: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	18, // 83: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	18, // 84: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	18, // 85: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	18, // 86: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
-	18, // 87: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
-	18, // 88: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
-	38, // 89: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	40, // 90: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	59, // 91: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	60, // 92: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	77, // [77:93] is the sub-list for method output_type
-	61, // [61:77] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	20, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	19, // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
+	56, // 37: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	56, // 38: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	56, // 39: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	56, // 40: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	7,  // 41: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
+	56, // 42: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	8,  // 43: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
+	57, // 44: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	58, // 45: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	56, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	56, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	9,  // 48: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
+	10, // 49: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	18, // 50: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	27, // 51: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	41, // 52: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	26, // 53: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
+	18, // 54: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	48, // 55: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	56, // 56: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	42, // 57: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	49, // 58: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	55, // 59: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	55, // 60: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 61: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	56, // 62: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	10, // 63: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	24, // 64: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	28, // 65: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	30, // 66: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	30, // 67: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	31, // 68: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	32, // 69: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	33, // 70: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	34, // 71: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	35, // 72: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	36, // 73: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
+	37, // 74: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
+	38, // 75: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
+	30, // 76: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	30, // 77: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	40, // 78: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	59, // 79: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	25, // 80: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	29, // 81: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	18, // 82: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	18, // 83: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	18, // 84: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	18, // 85: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	18, // 86: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	18, // 87: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	18, // 88: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	18, // 89: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
+	18, // 90: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
+	18, // 91: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
+	39, // 92: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	41, // 93: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	60, // 94: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	61, // 95: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	80, // [80:96] is the sub-list for method output_type
+	64, // [64:80] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -3998,14 +4119,14 @@ func file_mammoth_api_v1_app_proto_init() {
 	if File_mammoth_api_v1_app_proto != nil {
 		return
 	}
-	file_mammoth_api_v1_app_proto_msgTypes[29].OneofWrappers = []any{}
+	file_mammoth_api_v1_app_proto_msgTypes[30].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -148,6 +148,8 @@ type App struct {
 	CanaryPercent int32 `protobuf:"varint,31,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
 	// Who deployed it first.
 	User string `protobuf:"bytes,40,opt,name=user,proto3" json:"user,omitempty"`
+	// When a person last said how many instances a role has, by the role's name.
+	CountedAt map[string]*timestamppb.Timestamp `protobuf:"bytes,42,rep,name=counted_at,json=countedAt,proto3" json:"counted_at,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The reasons why the app differs from its spec, as the last event about them had them.
 	Waiting       []*v11.Waiting `protobuf:"bytes,41,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -336,6 +338,13 @@ func (x *App) GetUser() string {
 		return x.User
 	}
 	return ""
+}
+
+func (x *App) GetCountedAt() map[string]*timestamppb.Timestamp {
+	if x != nil {
+		return x.CountedAt
+	}
+	return nil
 }
 
 func (x *App) GetWaiting() []*v11.Waiting {
@@ -1135,7 +1144,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bextended\x18\x03 \x03(\tR\bextended\x12'\n" +
 	"\x0fregistry_secret\x18\n" +
 	" \x01(\fR\x0eregistrySecret\x12\x1c\n" +
-	"\tbalancers\x18\v \x03(\tR\tbalancers\"\xb8\a\n" +
+	"\tbalancers\x18\v \x03(\tR\tbalancers\"\xd7\b\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -1163,8 +1172,13 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x06end_by\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x05endBy\x12\x16\n" +
 	"\x06paused\x18\x1e \x01(\bR\x06paused\x12%\n" +
 	"\x0ecanary_percent\x18\x1f \x01(\x05R\rcanaryPercent\x12\x12\n" +
-	"\x04user\x18( \x01(\tR\x04user\x121\n" +
-	"\awaiting\x18) \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\"^\n" +
+	"\x04user\x18( \x01(\tR\x04user\x12C\n" +
+	"\n" +
+	"counted_at\x18* \x03(\v2$.mammoth.store.v1.App.CountedAtEntryR\tcountedAt\x121\n" +
+	"\awaiting\x18) \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\x1aX\n" +
+	"\x0eCountedAtEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05value:\x028\x01\"^\n" +
 	"\aVersion\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12<\n" +
 	"\aversion\x18\x02 \x01(\v2\".mammoth.api.v1.AppHistory.VersionR\aversion\"\xf3\x02\n" +
@@ -1254,7 +1268,7 @@ func file_mammoth_store_v1_records_proto_rawDescGZIP() []byte {
 	return file_mammoth_store_v1_records_proto_rawDescData
 }
 
-var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Zone)(nil),                   // 0: mammoth.store.v1.Zone
 	(*App)(nil),                    // 1: mammoth.store.v1.App
@@ -1267,74 +1281,77 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Node)(nil),                   // 8: mammoth.store.v1.Node
 	(*Queues)(nil),                 // 9: mammoth.store.v1.Queues
 	(*Contract)(nil),               // 10: mammoth.store.v1.Contract
-	nil,                            // 11: mammoth.store.v1.Node.AttributesEntry
-	(*v1.TokenKey)(nil),            // 12: mammoth.tracker.v1.TokenKey
-	(*v11.AppSpec)(nil),            // 13: mammoth.api.v1.AppSpec
-	(v11.App_State)(0),             // 14: mammoth.api.v1.App.State
-	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
-	(*v11.AppHistory_Version)(nil), // 16: mammoth.api.v1.AppHistory.Version
-	(*v11.Rollout)(nil),            // 17: mammoth.api.v1.Rollout
-	(*v11.Waiting)(nil),            // 18: mammoth.api.v1.Waiting
-	(v11.Master_State)(0),          // 19: mammoth.api.v1.Master.State
-	(*v12.Ask)(nil),                // 20: mammoth.master.v1.Ask
-	(*v12.InstanceReport)(nil),     // 21: mammoth.master.v1.InstanceReport
-	(*v13.Lease)(nil),              // 22: mammoth.core.v1.Lease
-	(*v13.ContainerStatus)(nil),    // 23: mammoth.core.v1.ContainerStatus
-	(v13.Exit_Reason)(0),           // 24: mammoth.core.v1.Exit.Reason
-	(*durationpb.Duration)(nil),    // 25: google.protobuf.Duration
-	(*v13.Resources)(nil),          // 26: mammoth.core.v1.Resources
-	(*v13.NodeHealth)(nil),         // 27: mammoth.core.v1.NodeHealth
-	(v11.NodeState)(0),             // 28: mammoth.api.v1.NodeState
-	(*v11.QueueSpec)(nil),          // 29: mammoth.api.v1.QueueSpec
-	(*v11.ContractSpec)(nil),       // 30: mammoth.api.v1.ContractSpec
-	(*v11.Ledger)(nil),             // 31: mammoth.api.v1.Ledger
-	(*v13.Attribute)(nil),          // 32: mammoth.core.v1.Attribute
+	nil,                            // 11: mammoth.store.v1.App.CountedAtEntry
+	nil,                            // 12: mammoth.store.v1.Node.AttributesEntry
+	(*v1.TokenKey)(nil),            // 13: mammoth.tracker.v1.TokenKey
+	(*v11.AppSpec)(nil),            // 14: mammoth.api.v1.AppSpec
+	(v11.App_State)(0),             // 15: mammoth.api.v1.App.State
+	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
+	(*v11.AppHistory_Version)(nil), // 17: mammoth.api.v1.AppHistory.Version
+	(*v11.Rollout)(nil),            // 18: mammoth.api.v1.Rollout
+	(*v11.Waiting)(nil),            // 19: mammoth.api.v1.Waiting
+	(v11.Master_State)(0),          // 20: mammoth.api.v1.Master.State
+	(*v12.Ask)(nil),                // 21: mammoth.master.v1.Ask
+	(*v12.InstanceReport)(nil),     // 22: mammoth.master.v1.InstanceReport
+	(*v13.Lease)(nil),              // 23: mammoth.core.v1.Lease
+	(*v13.ContainerStatus)(nil),    // 24: mammoth.core.v1.ContainerStatus
+	(v13.Exit_Reason)(0),           // 25: mammoth.core.v1.Exit.Reason
+	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
+	(*v13.Resources)(nil),          // 27: mammoth.core.v1.Resources
+	(*v13.NodeHealth)(nil),         // 28: mammoth.core.v1.NodeHealth
+	(v11.NodeState)(0),             // 29: mammoth.api.v1.NodeState
+	(*v11.QueueSpec)(nil),          // 30: mammoth.api.v1.QueueSpec
+	(*v11.ContractSpec)(nil),       // 31: mammoth.api.v1.ContractSpec
+	(*v11.Ledger)(nil),             // 32: mammoth.api.v1.Ledger
+	(*v13.Attribute)(nil),          // 33: mammoth.core.v1.Attribute
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
-	12, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
-	13, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	14, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
-	15, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	16, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	15, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
-	17, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	13, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
+	14, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	15, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
+	16, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	17, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	16, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
+	18, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
 	3,  // 7: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
-	15, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
-	15, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	15, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	18, // 11: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	16, // 12: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
-	19, // 13: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	15, // 14: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	15, // 15: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	15, // 16: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	20, // 17: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	21, // 18: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	15, // 19: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	15, // 20: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	22, // 21: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	23, // 22: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	24, // 23: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	15, // 24: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	15, // 25: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	25, // 26: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	26, // 27: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	11, // 28: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	27, // 29: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	28, // 30: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	15, // 31: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	29, // 32: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	30, // 33: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	15, // 34: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	15, // 35: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	15, // 36: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	31, // 37: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	32, // 38: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	16, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
+	16, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
+	16, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	11, // 11: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
+	19, // 12: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	17, // 13: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
+	20, // 14: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	16, // 15: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
+	16, // 16: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	16, // 17: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	21, // 18: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	22, // 19: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	16, // 20: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	16, // 21: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	23, // 22: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	24, // 23: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	25, // 24: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	16, // 25: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	16, // 26: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	26, // 27: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	27, // 28: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	12, // 29: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	28, // 30: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	29, // 31: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	16, // 32: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	30, // 33: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	31, // 34: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	16, // 35: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	16, // 36: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	16, // 37: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	32, // 38: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	16, // 39: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
+	33, // 40: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }
@@ -1348,7 +1365,7 @@ func file_mammoth_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_store_v1_records_proto_rawDesc), len(file_mammoth_store_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// calendarNotes say of each role with a schedule which number holds, who said it, and until when.
+func calendarNotes(app *apiv1.App) []string {
+	var notes []string
+	for _, held := range app.GetSchedules() {
+		number := plural(int(held.GetInstances()), "instance")
+		if held.GetRole() != "" {
+			number += " of " + held.GetRole()
+		}
+		var note string
+		switch {
+		case held.GetByCalendar() && held.GetUntil() == nil:
+			note = fmt.Sprintf("%s by the calendar", number)
+		case held.GetByCalendar():
+			note = fmt.Sprintf("%s by the calendar until %s, then %d", number, moment(held.GetUntil()), held.GetThen())
+		case held.GetUntil() == nil:
+			continue
+		default:
+			note = fmt.Sprintf("%s until %s, when the calendar says %d", number, moment(held.GetUntil()), held.GetThen())
+		}
+		if held.GetByCalendar() && held.GetInstances() != held.GetSaid() {
+			note += fmt.Sprintf(" (%d by the manifest)", held.GetSaid())
+		}
+		notes = append(notes, note)
+	}
+	return notes
+}
+
+// bySpec is what there is to say beside an app's count where the calendar holds another one than the manifest.
+func bySpec(app *apiv1.App) string {
+	if said := specified(app); len(app.GetSchedules()) > 0 && said != wholeCount(app) {
+		return fmt.Sprintf(" (%d by the manifest)", said)
+	}
+	return ""
+}
