@@ -477,3 +477,18 @@ func TestAnImageThatAnAppUsesKeepsItsName(t *testing.T) {
 		}
 	})
 }
+
+func TestADryRunSpeaksOfOneInstanceAsOfOne(t *testing.T) {
+	for want, n := range map[string][2]int32{
+		"no further instance of web would be started":                           {0, 0},
+		"the instance of web would be started at once":                          {1, 0},
+		"the instance of web could not be started now":                          {0, 1},
+		"all 2 instances of web would be started at once":                       {2, 0},
+		"none of the 2 instances of web could be started now":                   {0, 2},
+		"1 of 2 instances of web would be started at once; the rest would wait": {1, 1},
+	} {
+		if got := planSentence("web", n[0], n[1]); got != want {
+			t.Errorf("%v: %q, want %q", n, got, want)
+		}
+	}
+}

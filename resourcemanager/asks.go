@@ -228,6 +228,10 @@ func planSentence(name string, placed, waiting int32) string {
 	switch {
 	case placed == 0 && waiting == 0:
 		return fmt.Sprintf("no further instance of %s would be started", name)
+	case waiting == 0 && placed == 1:
+		return fmt.Sprintf("the instance of %s would be started at once", name)
+	case placed == 0 && waiting == 1:
+		return fmt.Sprintf("the instance of %s could not be started now", name)
 	case waiting == 0:
 		return fmt.Sprintf("all %d instances of %s would be started at once", placed, name)
 	case placed == 0:

@@ -122,12 +122,17 @@ func (r *Role) avoid(s *slot, now time.Time) []id.Node {
 
 // backoffReason is the sentence for an instance that is held back.
 func (r *Role) backoffReason(s *slot) string {
-	times := "once"
-	if n := len(s.failures); n > 1 {
-		times = fmt.Sprintf("%d times", n)
-		if limit := r.wanted.Restart.MaxFailures; limit > 0 && n > limit {
-			times = fmt.Sprintf("more than %d times", limit)
-		}
+	times := inWords(len(s.failures))
+	if limit := r.wanted.Restart.MaxFailures; limit > 0 && len(s.failures) > limit {
+		times = "more than " + inWords(limit)
 	}
 	return fmt.Sprintf("failed %s within %v, last: %s", times, r.wanted.Restart.Window, s.reason)
+}
+
+// inWords is how often something happened.
+func inWords(times int) string {
+	if times <= 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", times)
 }

@@ -559,3 +559,11 @@ func TestWhatDiesYoungTakesNothingAway(t *testing.T) {
 		}
 	})
 }
+
+func TestHowOftenSomethingFailedIsSaidInWords(t *testing.T) {
+	for times, want := range map[int]string{1: "once", 2: "2 times", 5: "5 times"} {
+		if got := inWords(times); got != want {
+			t.Errorf("%d: %q, want %q", times, got, want)
+		}
+	}
+}

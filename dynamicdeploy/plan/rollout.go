@@ -131,7 +131,7 @@ func (r *Role) judge(now time.Time) {
 		o.reason = fmt.Sprintf("%.1f %% of %d answers of version %d were errors, at most %g %% may be",
 			100*float64(o.errors)/float64(o.requests), o.requests, o.version, r.wanted.Update.MaxErrorPercent)
 	case !o.overAt.IsZero() && !now.Before(o.overAt.Add(doubt)):
-		o.reason = fmt.Sprintf("version %d failed %d times within %v, last: %s", o.version, policy.MaxFailures, policy.Window, o.lastReason)
+		o.reason = fmt.Sprintf("version %d failed %s within %v, last: %s", o.version, inWords(policy.MaxFailures), policy.Window, o.lastReason)
 	case o.state == Progressing && !o.again && r.wanted.Update.Deadline > 0 && !now.Before(o.progressAt.Add(r.wanted.Update.Deadline)):
 		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances run", o.version, r.wanted.Update.Deadline, updated, r.wanted.Count)
 		if o.lastReason != "" {

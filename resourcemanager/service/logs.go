@@ -60,7 +60,10 @@ func (s *apps) AppLogs(request *apiv1.AppLogsRequest, stream grpc.ServerStreamin
 			cancel()
 		}
 	}
-	return errors.Join(broken, wire.Status(<-read))
+	if err := <-read; broken == nil {
+		return wire.Status(err)
+	}
+	return broken
 }
 
 // merger reads the logs of several containers for one call.
