@@ -183,8 +183,8 @@ func appText(w io.Writer, app *apiv1.App) error {
 	}
 	t.row("version", app.GetVersion())
 	if rollout := app.GetRollout(); rollout.GetState() != apiv1.Rollout_NONE && app.GetState() != apiv1.App_STOPPED {
-		t.row("rollout", because(fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),
-			rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout)), rollout.GetReason()))
+		t.row("rollout", standing(app, fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),
+			rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))))
 	}
 	t.row("queue", app.GetQueue())
 	t.row("user", orDash(app.GetUser()))

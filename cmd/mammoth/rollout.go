@@ -119,8 +119,17 @@ func (p *lineRollout) away() { fmt.Fprintln(p.out, awayText) }
 
 func rolloutLine(app *apiv1.App) string {
 	rollout := app.GetRollout()
-	return fmt.Sprintf("%s: version %d is %s, %d of %d instances", app.GetName(), rollout.GetVersion(),
-		because(word(rollout.GetState())+shareOf(rollout), rollout.GetReason()), rollout.GetUpdated(), rollout.GetTotal())
+	return fmt.Sprintf("%s: version %d is %s", app.GetName(), rollout.GetVersion(), standing(app,
+		fmt.Sprintf("%s, %d of %d instances%s", word(rollout.GetState()), rollout.GetUpdated(), rollout.GetTotal(), shareOf(rollout))))
+}
+
+// standing is where a rollout stands, with the reason, and with what goes on if it waits for a person.
+func standing(app *apiv1.App, where string) string {
+	text := because(where, app.GetRollout().GetReason())
+	if app.GetRollout().GetState() == apiv1.Rollout_PAUSED {
+		text += "; " + waysOn(app, !isCanary(app))
+	}
+	return text
 }
 
 // shareOf is how many of the requests the new version is given, while that is not all of them.

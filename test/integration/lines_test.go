@@ -54,7 +54,7 @@ stop: {drain: 1s}
 
 	// A canary gets its share until it is promoted.
 	d.run("deploy", d.Programs.Hello2, "--name", "web", "--canary", "10%")
-	if out := d.run("app", "rollout", "web"); !strings.Contains(out, "version 2 is paused, 10 % of the requests") {
+	if out := d.run("app", "rollout", "web"); !strings.Contains(out, "version 2 is paused, 1 of 3 instances, 10 % of the requests") {
 		t.Errorf("the rollout is watched as %q", out)
 	}
 	if share := d.share(front, "2", 500); share < 7 || share > 13 {
