@@ -313,7 +313,21 @@ func kindOf(n *yaml.Node) string {
 	case n.Tag == "!!null":
 		return "nothing"
 	}
-	return strconv.Quote(n.Value)
+	return strconv.Quote(beginning(n.Value))
+}
+
+// shownLetters is how much of a value a message repeats: a file that is no manifest may be one value as a whole.
+const shownLetters = 60
+
+// beginning is so much of a text as a message shows.
+func beginning(text string) string {
+	seen := 0
+	for i := range text {
+		if seen++; seen > shownLetters {
+			return text[:i] + "…"
+		}
+	}
+	return text
 }
 
 func keys[V any](of map[string]V) []string {
