@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -227,9 +228,9 @@ func chooseRole(spec *apiv1.AppSpec, name string) (*apiv1.RoleSpec, error) {
 		names = append(names, strconv.Quote(role.GetName()))
 	}
 	if name == "" {
-		return nil, fmt.Errorf("%s has several roles; name one of %v: %w", spec.GetName(), names, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("%s has several roles; name one of %s: %w", spec.GetName(), strings.Join(names, ", "), errdefs.ErrInvalidArgument)
 	}
-	return nil, fmt.Errorf("%s has no role named %q; it has %v: %w", spec.GetName(), name, names, errdefs.ErrInvalidArgument)
+	return nil, fmt.Errorf("%s has no role named %q; it has %s: %w", spec.GetName(), name, strings.Join(names, ", "), errdefs.ErrInvalidArgument)
 }
 
 func (z *zone) restart(who peer.User, name string) (*apiv1.App, error) {

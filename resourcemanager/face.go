@@ -33,6 +33,11 @@ func (rm *ResourceManager) Deploy(ctx context.Context, request *apiv1.DeployRequ
 // ListApps implements service.Apps.
 func (rm *ResourceManager) ListApps(ctx context.Context, queue string) ([]*service.AppView, error) {
 	return look(ctx, rm, func(z *zone) ([]*service.AppView, error) {
+		if queue != "" {
+			if _, err := z.queue(queue); err != nil {
+				return nil, err
+			}
+		}
 		var views []*service.AppView
 		for _, a := range z.sortedApps() {
 			if queue == "" || queue == a.record.GetSpec().GetQueue() {

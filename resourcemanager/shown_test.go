@@ -174,8 +174,11 @@ func TestReadsOverRESTAreTheGateways(t *testing.T) {
 		if _, list := z.get("/v1/apps"); list != `{"apps":[`+one+"]}" {
 			t.Errorf("the list is %s", list)
 		}
-		if _, list := z.get("/v1/apps?queue=none"); list != `{"apps":[]}` {
-			t.Errorf("the list of another queue is %s", list)
+		if _, list := z.get("/v1/apps?queue=default"); list != `{"apps":[`+one+"]}" {
+			t.Errorf("the list of its queue is %s", list)
+		}
+		if status, _ := z.get("/v1/apps?queue=none"); status != http.StatusNotFound {
+			t.Errorf("the list of a queue that is not there has status %d", status)
 		}
 	})
 }

@@ -50,7 +50,7 @@ func (z *zone) targets(name, instance string, ended bool) ([]service.Target, err
 		})
 	}
 	if !known && instance != "" {
-		return nil, fmt.Errorf("%s has no instance named %q; it has %v: %w", name, instance, sortedKeys(a.instances), errdefs.ErrNotFound)
+		return nil, fmt.Errorf("%s has no instance named %q; \"mammoth app show %s\" lists those that it has: %w", name, instance, name, errdefs.ErrNotFound)
 	}
 	slices.SortStableFunc(targets, func(x, y service.Target) int { return id.CompareNames(x.Instance, y.Instance) })
 	return targets, nil

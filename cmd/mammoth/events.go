@@ -85,9 +85,12 @@ func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest)
 			return c.printOne(event, func(io.Writer) error { return lines.add(event) })
 		})
 		err = errors.Join(err, lines.flush())
+		// What is gone has its events still; what never was has none.
 		if err == nil && none && request.GetApp() != "" && ctx.Err() == nil {
-			// An app that is gone has its events still; one that never was has none.
 			_, err = z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: request.GetApp()})
+		}
+		if err == nil && none && request.GetNode() != "" && ctx.Err() == nil {
+			_, err = z.nodes.GetNode(ctx, &apiv1.GetNodeRequest{Name: request.GetNode()})
 		}
 		return err
 	})
