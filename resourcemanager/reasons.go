@@ -172,8 +172,8 @@ func (z *zone) capacity(ask scheduler.AskExplanation) cause {
 		return cause{one: "is about to be placed", many: "are about to be placed", inCourse: true}
 	case len(ask.Tests) > 0:
 		test := ask.Tests[0]
-		if _, why, ok := strings.Cut(test.Example, ": "); ok && test.Test == "closed" && len(ask.Tests) == 1 {
-			c.detail = "no node is open: " + why
+		if test.Example != "" && test.Test == "closed" && len(ask.Tests) == 1 {
+			c.detail = "no node is open: " + test.Example
 			break
 		}
 		c.detail = because(fmt.Sprintf("%s on %s", test.Test, countWord(test.Nodes, "node")), test.Example)
@@ -322,7 +322,7 @@ func (z *zone) instanceReason(a *app, r *reasons, name string, instance *storev1
 			fmt.Sprintf("requests in flight may take another %s", role.GetStop().GetDrain().AsDuration()), true)
 	case apiv1.Instance_STOPPING:
 		role, _ := a.role(report.GetRole())
-		add("is being stopped"+on, "are being stopped"+on, fmt.Sprintf("it has %s to end", role.GetStop().GetGrace().AsDuration()), true)
+		add("is being stopped"+on, "are being stopped"+on, fmt.Sprintf("the grace period is %s", role.GetStop().GetGrace().AsDuration()), true)
 	case apiv1.Instance_BACKOFF:
 		held := cause{role: report.GetRole(), one: "is held back", many: "are held back", detail: why}
 		if next := report.GetNextAttemptAt(); next != nil && next.AsTime().After(z.now) {
@@ -417,7 +417,7 @@ func (z *zone) endingReasons(a *app, r *reasons) {
 			if n != nil && n.state() != lifecycle.NodeReady {
 				stopping.detail, stopping.inCourse = n.trouble(), false
 			} else if role, ok := a.role(c.role()); ok && !c.record.GetLease().GetMaster() {
-				stopping.detail = fmt.Sprintf("it has %s to end", role.GetStop().GetGrace().AsDuration())
+				stopping.detail = fmt.Sprintf("the grace period is %s", role.GetStop().GetGrace().AsDuration())
 			}
 			r.of(c.name(), 1, stopping)
 		}

@@ -470,7 +470,7 @@ func (c *cli) sayPorts(asked, taken *apiv1.AppSpec) {
 		for i, port := range role.GetPorts() {
 			ports[i] = fmt.Sprintf("%s=%d", port.GetName(), port.GetContainerPort())
 		}
-		fmt.Fprintf(c.err, "no port was named, so that those of the image %s count: %s\n", role.GetImage(), strings.Join(ports, ", "))
+		fmt.Fprintf(c.err, "no port was named; the app has those that the image %s exposes: %s\n", role.GetImage(), strings.Join(ports, ", "))
 	}
 }
 

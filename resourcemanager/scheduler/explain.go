@@ -180,7 +180,7 @@ func (c *Core) test(k *ask, n *node) (test string, example func() string, closen
 		return func() string { return fmt.Sprintf(format, args...) }
 	}
 	if n.spec.Closed != "" {
-		return "closed", say("%s is closed: %s", name, n.spec.Closed), 0
+		return "closed", func() string { return n.spec.Closed }, 0
 	}
 	for _, constraint := range spec.Constraints {
 		if !constraint.Matches(n.spec.Attributes) {
