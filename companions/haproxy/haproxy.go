@@ -133,6 +133,8 @@ type Proxy struct {
 	pid      int
 	counted  map[string]counts
 	tcp      map[int32]bool
+	// Processes that were there before the one that takes requests; some may have ended.
+	before []int
 	// What the running HAProxy was rendered with, and when it was reloaded last.
 	routed   string
 	reloaded time.Time
@@ -214,6 +216,8 @@ func (p *Proxy) Start(ctx context.Context) error {
 	if err := p.prepare(ctx); err != nil {
 		return err
 	}
+	// Every process of the machine is looked at here alone.
+	p.before = p.processes()
 	if pid := p.process(); pid != 0 {
 		p.pid = pid
 		return nil
@@ -347,7 +351,8 @@ const interval = time.Second
 
 // old is the processes that only finish the connections that they accepted before a reload.
 func (p *Proxy) old() []int {
-	return slices.DeleteFunc(p.processes(), func(pid int) bool { return pid == p.pid })
+	p.before = slices.DeleteFunc(p.before, func(pid int) bool { return pid == p.pid || !p.isOurs(pid) })
+	return slices.Clone(p.before)
 }
 
 // processes is every living HAProxy of this folder.

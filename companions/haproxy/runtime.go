@@ -176,6 +176,7 @@ func (p *Proxy) reload(ctx context.Context, wanted files) error {
 	p.reloaded = time.Now()
 	p.makeRoom()
 	old, sockets := p.pid, listening(p.pid)
+	p.before = append(p.before, old)
 	if err := p.place(ctx, wanted); err != nil {
 		return err
 	}

@@ -71,6 +71,8 @@ type Proxy struct {
 	tcp map[int32]bool
 	// The revision that is known to run; empty if that is not sure.
 	revision string
+	// Workers of before that are no children of the master.
+	orphaned []int
 	// When it was reloaded last; zero if this companion has not done so yet.
 	reloaded time.Time
 }
@@ -240,6 +242,7 @@ func (p *Proxy) Start(ctx context.Context) error {
 	p.revision = ""
 	if pid := p.master(); pid != 0 {
 		p.pid = pid
+		p.findOrphaned()
 		return nil
 	}
 	if p.config.Attach != nil {
@@ -291,6 +294,7 @@ func (p *Proxy) launch(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if pid := p.master(); pid != 0 {
 			p.pid = pid
+			p.findOrphaned()
 			return nil
 		}
 		balancer.Pause(ctx, 2*time.Millisecond)
@@ -351,9 +355,11 @@ func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]
 		p.settled(plan, revision)
 		return refusals, nil
 	}
+	began := time.Now()
 	if err := p.place(ctx, plan, text); err != nil {
 		return nil, err
 	}
+	p.reloaded = began
 	if err := p.reload(ctx, revision); err != nil {
 		p.takeBack()
 		return nil, err

@@ -31,7 +31,6 @@ func (p *Proxy) reload(ctx context.Context, revision string) error {
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()
 	p.awaitWorkers(ctx)
-	p.reloaded = time.Now()
 	p.makeRoom()
 	old := p.workers()
 	log := size(p.path("error.log"))
@@ -81,13 +80,22 @@ func (p *Proxy) makeRoom() {
 
 // old is the workers that only finish the connections that they accepted before a reload.
 func (p *Proxy) old() []int {
-	pids := p.children()
-	if p.config.Attach == nil {
-		// A master that was killed has left some behind.
-		pids = balancer.Processes()
+	ends := func(pid int) bool { return title(pid) == shuttingDown && !balancer.Zombie(pid) }
+	p.orphaned = slices.DeleteFunc(p.orphaned, func(pid int) bool { return !ends(pid) || !worksIn(pid, p.config.Dir) })
+	return append(slices.DeleteFunc(p.children(), func(pid int) bool { return !ends(pid) }), p.orphaned...)
+}
+
+const shuttingDown = "nginx: worker process is shutting down"
+
+// findOrphaned notes the workers that a master which was killed has left, and which serve on. Every process of the machine is looked
+// at for it, so it is done only once.
+func (p *Proxy) findOrphaned() {
+	if p.config.Attach != nil {
+		return
 	}
-	return slices.DeleteFunc(pids, func(pid int) bool {
-		return title(pid) != "nginx: worker process is shutting down" || p.config.Attach == nil && !worksIn(pid, p.config.Dir) || balancer.Zombie(pid)
+	children := p.children()
+	p.orphaned = slices.DeleteFunc(balancer.Processes(), func(pid int) bool {
+		return title(pid) != shuttingDown || slices.Contains(children, pid) || !worksIn(pid, p.config.Dir)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,6 +114,7 @@ func (w *writer) own(s settings) {
 	w.line("server_names_hash_max_size 65536;")
 	w.line("variables_hash_max_size 16384;")
 	w.line("map_hash_bucket_size 256;")
+	w.passing()
 	if s.OwnTemp {
 		for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 			w.line("%s_temp_path %s/temp/%s;", kind, s.Dir, kind)
@@ -123,8 +125,13 @@ func (w *writer) own(s settings) {
 // http writes the groups and servers of apps.
 func (w *writer) http(s settings, plan *balancer.Plan) {
 	w.line(`log_format mammoth_traffic "$mammoth_service $upstream_addr $status";`)
-	w.upgrade("mammoth_connection", "")
-	w.upgrade("mammoth_close", "close")
+	// A map takes nginx a millisecond to read, as much as a hundred servers: none is written that nobody uses.
+	if routesTo(plan, apiv1.Expose_IDEMPOTENT) {
+		w.upgrade("mammoth_connection", "")
+	}
+	if routesTo(plan, apiv1.Expose_OFF) {
+		w.upgrade("mammoth_close", "close")
+	}
 	w.host()
 	w.numbers = make(map[*balancer.Service]int, len(plan.Services))
 	room := 0
@@ -139,7 +146,9 @@ func (w *writer) http(s settings, plan *balancer.Plan) {
 	w.block("server", func() {
 		w.line("listen unix:%s/status.sock;", s.Dir)
 		w.line("access_log off;")
+		// Variables have to be set somewhere, also when there are no hosts.
 		w.line(`set $mammoth_service "";`)
+		w.line(`set $mammoth_named "";`)
 		w.block("location = /revision", func() { w.line(`return 200 "%s";`, revisionMark) })
 		w.block("location = /status", func() { w.line("stub_status;") })
 	})
@@ -153,6 +162,11 @@ func (w *writer) http(s settings, plan *balancer.Plan) {
 	}
 }
 
+// routesTo reports whether requests go to an instance of a service of such a retry.
+func routesTo(plan *balancer.Plan, retry apiv1.Expose_Retry) bool {
+	return slices.ContainsFunc(plan.Services, func(s balancer.Service) bool { return len(s.HTTP) > 0 && s.Expose.GetRetry() == retry })
+}
+
 // upgrade writes what an instance is told of the connection: of a client that wants another protocol, that; else idle.
 func (w *writer) upgrade(variable, idle string) {
 	w.block("map $http_upgrade $"+variable, func() {
@@ -161,22 +175,25 @@ func (w *writer) upgrade(variable, idle string) {
 	})
 }
 
-// host writes the host that instances are told: the client's own word. Of one that names none, as HTTP/1.0 may, it is the
-// host of the request line, or else the address that the client connected to: instances refuse requests without a host.
+// host writes the host that instances are told: the client's own word. Of a request that names none, as HTTP/1.0 may, the server
+// block says which: instances refuse requests without a host.
 func (w *writer) host() {
-	w.block("map $server_addr $mammoth_address", func() {
-		w.line("default $server_addr:$server_port;")
-		w.line(`"~:" "[$server_addr]:$server_port";`)
-	})
-	// If a request names no host, nginx's own $host is the server_name of the server block, which may be a pattern.
-	w.block("map $host $mammoth_named", func() {
-		w.line("default $host;")
-		w.line(`"~^(_$|\*)" $mammoth_address;`)
-	})
 	w.block("map $http_host $mammoth_host", func() {
 		w.line("default $http_host;")
 		w.line(`"" $mammoth_named;`)
 	})
+}
+
+// named writes the host of a request that names none: that of the request line, or else the address that the client connected
+// to. nginx's own $host is the server_name of the server block then, which may be a pattern.
+func (w *writer) named(host string) {
+	w.line("set $mammoth_named $host;")
+	if host != expose.AnyHost && !strings.HasPrefix(host, "*.") {
+		return
+	}
+	w.line("set $mammoth_address $server_addr;")
+	w.block("if ($server_addr ~ :)", func() { w.line(`set $mammoth_address "[$server_addr]";`) })
+	w.block(`if ($host ~ "^(_$|\*)")`, func() { w.line(`set $mammoth_named "$mammoth_address:$server_port";`) })
 }
 
 // upstream writes a service's group of instances, and what keeps a client with one of them.
@@ -258,9 +275,11 @@ func (w *writer) server(s settings, host balancer.Host) {
 		}
 		w.line("access_log syslog:server=%s,nohostname,tag=%s mammoth_traffic;", s.Hearer, requestTag(s.Mark))
 		w.errors(s)
-		// A line of headers has to fit into one buffer.
-		w.line("large_client_header_buffers 4 32k;")
+		if s.Attached {
+			w.passing()
+		}
 		w.line(`set $mammoth_service "-";`)
+		w.named(host.Name)
 		root := false
 		for _, path := range host.Paths {
 			number := w.numbers[path.Service]
@@ -297,9 +316,7 @@ func (w *writer) location(head string, number int, service *balancer.Service) {
 			return
 		}
 		h, e := service.Expose.GetHttp(), service.Expose
-		w.line("proxy_http_version 1.1;")
 		w.line("client_max_body_size %d;", max(expose.Body(h), 0))
-		w.passing()
 		w.times(e)
 		if e.GetRetry() == apiv1.Expose_OFF {
 			w.line("proxy_next_upstream off;")
@@ -322,8 +339,11 @@ func (w *writer) location(head string, number int, service *balancer.Service) {
 }
 
 // passing turns buffering off in both directions: an event arrives when it is sent, and the largest upload or answer takes
-// neither memory nor disk here. Only the headers of an answer have to fit into the buffer.
+// neither memory nor disk here. What has to fit into one buffer is the headers of an answer, and one line of a request's. In an
+// nginx of others it holds for the companion's own servers only.
 func (w *writer) passing() {
+	w.line("large_client_header_buffers 4 32k;")
+	w.line("proxy_http_version 1.1;")
 	w.line("proxy_request_buffering off;")
 	w.line("proxy_buffering off;")
 	w.line("proxy_buffer_size 32k;")
