@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
 	"github.com/mammoth-os/mammoth/internal/peer"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -299,7 +300,7 @@ type fakeNode struct {
 	// frameworks are what it says that it has of them, ended what it was told to end.
 	frameworks, ended []string
 	// deaf ignores commands to stop.
-	deaf bool
+	deaf atomic.Bool
 }
 
 func (z *testZone) addNode(name string) *fakeNode {
@@ -391,7 +392,7 @@ func (n *fakeNode) listen(stream grpc.BidiStreamingClient[trackerv1.NodeReport, 
 		case command.GetKeys() != nil:
 			n.keys = command.GetKeys().GetKeys()
 		}
-		deaf := n.deaf
+		deaf := n.deaf.Load()
 		n.mu.Unlock()
 		if stop := command.GetStop(); stop != nil && !deaf {
 			n.done(stop.GetContainerId(), &corev1.Exit{Reason: stop.GetReason(), Message: stop.GetMessage()})

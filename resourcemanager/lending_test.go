@@ -130,7 +130,7 @@ func TestWhatIsBorrowedIsGivenBackAfterANotice(t *testing.T) {
 		}
 
 		n.mu.Lock()
-		n.deaf = true // the stop takes its time, and the room is not free until then
+		n.deaf.Store(true) // the stop takes its time, and the room is not free until then
 		n.mu.Unlock()
 		z.pass(6 * time.Second)
 		if got := allocated(services.heard()); len(got) != 0 {

@@ -108,7 +108,7 @@ func TestWhatEndedWhileANodeWasAwayIsReaped(t *testing.T) {
 		m := home.launchMaster()
 		n := z.addNode("node-2")
 		container := m.startInstance(n, "web-1")
-		n.deaf = true
+		n.deaf.Store(true)
 		n.cut()
 		m.say(&masterv1.AllocateRequest{Release: []string{container}})
 		if got := z.node("node-2").GetUsed().GetCpuMillis(); got != 500 {

@@ -173,7 +173,7 @@ func TestARemovalGoesOnAfterARestart(t *testing.T) {
 		z.deploy(webSpec(1))
 		m := n.launchMaster()
 		container := m.startInstance(n, "web-1")
-		n.deaf = true
+		n.deaf.Store(true)
 		if _, err := z.apps().RemoveApp(context.Background(), &apiv1.RemoveAppRequest{Name: "web"}); err != nil {
 			t.Fatal(err)
 		}

@@ -195,7 +195,7 @@ func TestEveryStateThatLastsSaysWhy(t *testing.T) {
 		if _, err := z.apps().RemoveApp(context.Background(), &apiv1.RemoveAppRequest{Name: "web"}); err != nil {
 			t.Fatal(err)
 		}
-		n.deaf = true
+		n.deaf.Store(true)
 		z.pass(5 * time.Minute)
 		says(z, "web-1 is being stopped on node-1")
 		n.cut()

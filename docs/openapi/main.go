@@ -74,7 +74,8 @@ func messages() map[string]protoreflect.MessageDescriptor {
 			if prefix == "" {
 				known["v1"+name] = list.Get(i)
 			} else {
-				known[prefix+name] = list.Get(i)
+				// With the package before it where another message has the same name.
+				known[prefix+name], known["v1"+prefix+name] = list.Get(i), list.Get(i)
 			}
 			walk(prefix+name, list.Get(i).Messages())
 		}

@@ -159,6 +159,7 @@ func TestTheSilentMakeRoom(t *testing.T) {
 		nodeEnd := <-b.accepted
 		b.say(node, nodeEnd)
 		_, mute1 := b.dial("10.0.0.2")
+		<-time.After(time.Millisecond)
 		_, mute2 := b.dial("10.0.0.2")
 		if _, open := b.dial("10.0.0.3"); open() {
 			t.Error("one too many was let in before anybody was silent for long enough")
