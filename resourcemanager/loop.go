@@ -137,7 +137,8 @@ func open[S interface{ Close() }](ctx context.Context, rm *ResourceManager, inbo
 		return stream, err
 	})
 	if err != nil {
-		rm.post(func(*zone) {
+		// Behind what opens it, which may still lie in the same inbox.
+		inbox.put(func(*zone) {
 			if opened != nil {
 				(*opened).Close()
 			}
