@@ -55,16 +55,24 @@ func (c Command) find() ([]process, error) {
 			continue
 		}
 		session, alive := sessionOf(pid)
-		if alive && (c.marked(pid) || c.Session > 1 && session == c.Session && c.Belongs != nil && c.Belongs(pid)) {
+		if alive && (c.marked(pid, session) || c.Session > 1 && session == c.Session && c.Belongs != nil && c.Belongs(pid)) {
 			found = append(found, process{pid, session})
 		}
 	}
 	return found, nil
 }
 
-func (c Command) marked(pid int) bool {
-	environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-	return err == nil && bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+c.Environment()+"\x00"))
+// marked reports whether a process has the mark. One that is replacing its program has no environment for a moment, and is looked
+// at again; kernel threads, which never have one, are in no session.
+func (c Command) marked(pid, session int) bool {
+	for range 20 {
+		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+		if err != nil || len(environ) > 0 || session == 0 {
+			return err == nil && bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+c.Environment()+"\x00"))
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	return false
 }
 
 // sessionOf reads the session of a process that is not dead already.
@@ -112,7 +120,7 @@ func (c Command) kill(of process) error {
 		return nil // it has ended
 	}
 	defer func() { _ = unix.Close(pidfd) }()
-	if session, alive := sessionOf(of.pid); !alive || session != of.session && !c.marked(of.pid) {
+	if session, alive := sessionOf(of.pid); !alive || session != of.session && !c.marked(of.pid, session) {
 		return nil
 	}
 	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {

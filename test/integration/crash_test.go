@@ -150,13 +150,27 @@ func TestALeaseThatEndedMeanwhileIsReaped(t *testing.T) {
 	d.deployHello("web", 2)
 	orphans := containers(d.app("web"))
 	d.Kill()
-	// The ResourceManager forgets everything; the node does not, and is told that it may keep nothing.
+	// The ResourceManager's store is gone. It is missed, and nothing is ended before an operator has accepted the loss.
 	if err := os.RemoveAll(filepath.Join(dir, "resourcemanager")); err != nil {
 		t.Fatal(err)
+	}
+	if err := d.Restart(d.ctx); err == nil {
+		t.Fatal("the zone began without its store")
+	}
+	if out := d.run("store", "repair", "--accept-loss", "--dir", filepath.Join(dir, "resourcemanager", "store")); !strings.Contains(out, "lost") {
+		t.Errorf("the repair says nothing of a loss: %s", out)
 	}
 	if err := d.Restart(d.ctx); err != nil {
 		t.Fatal(err)
 	}
+	d.eventually("the node shows what has no record", func() (bool, string) {
+		out := d.run("node", "show", "node-1")
+		return strings.Contains(out, "without a record in the zone") && strings.Contains(out, "web"), out
+	})
+	if out := d.left("web"); len(strings.Fields(out)) == 0 {
+		t.Error("containers were ended before the loss was accepted")
+	}
+	d.run("store", "accept")
 	d.eventually("the orphans are gone", func() (bool, string) {
 		out := d.left("web")
 		return out == "", out

@@ -18,7 +18,7 @@ func TestBadInputGetsOneSentenceAndLeavesNothing(t *testing.T) {
 	d.refused(2, []string{"5MiB"}, flags("--memory", "5")...)
 	d.refused(2, []string{"-1"}, flags("--cpu", "-1")...)
 	d.refused(1, []string{"node-1"}, flags("--memory", "900GiB")...)
-	d.refused(1, []string{"1000000"}, flags("--instances", "1000000")...)
+	d.refused(2, []string{"1000000"}, flags("--instances", "1000000")...)
 	d.refused(2, []string{"mammoth app stop"}, flags("--instances", "0")...)
 	d.refused(2, []string{"name"}, flags("--name", "my app")...)
 	d.refused(1, []string{"host"}, flags("--network", "host", "--port", "8080")...)
