@@ -98,6 +98,9 @@ type Runtime struct {
 	life context.Context
 	end  context.CancelFunc
 
+	// asking is held by whoever asks the engine what it is.
+	asking sync.Mutex
+
 	mu     sync.Mutex
 	engine *engine
 	// starting has the containers that a Start is busy with; closed when it is done.
@@ -223,6 +226,9 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 
 // knowEngine asks once, and again after the engine was away.
 func (r *Runtime) knowEngine(ctx context.Context) (*engine, error) {
+	// One at a time: two would take each other's probe away, and conclude that the driver takes no size.
+	r.asking.Lock()
+	defer r.asking.Unlock()
 	r.mu.Lock()
 	known := r.engine
 	r.mu.Unlock()
@@ -269,7 +275,7 @@ func (r *Runtime) tryQuota(ctx context.Context) (bool, error) {
 		&container.HostConfig{StorageOpt: map[string]string{"size": "16777216"}}, nil, nil, "")
 	if err != nil {
 		err = r.failure(ctx, err)
-		if errors.Is(err, errdefs.ErrUnavailable) || ctx.Err() != nil {
+		if errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, errdefs.ErrNotFound) || ctx.Err() != nil {
 			return false, err
 		}
 		r.config.Logger.Info("the storage driver takes no size; what containers write is measured", "error", err)
