@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -20,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/notes"
 )
 
 // daemonFlags are what all daemons have.
@@ -117,36 +115,23 @@ func lockFolder(dir, what string) (unlock func(), err error) {
 	return func() { _ = file.Close() }, nil
 }
 
-// keepNotes reads what an earlier start noted in the folder into notes, or writes notes there.
-func keepNotes[T any](path string, notes *T) error {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return writeNotes(path, notes)
+// keepNotes reads what an earlier start noted in the folder into value, or notes value there.
+func keepNotes(path string, value any) error {
+	if !notes.Exist(path) {
+		return writeNotes(path, value)
 	}
-	if err != nil {
-		return plainPathError(err)
-	}
-	if err := json.Unmarshal(data, notes); err != nil {
-		return fmt.Errorf("%s was damaged (%w); delete it if what ran here is of no interest any more", path, err)
-	}
-	return nil
+	return readNotes(path, value)
 }
 
-func writeNotes(path string, notes any) error {
-	data, err := json.MarshalIndent(notes, "", "  ")
-	if err != nil {
-		return fmt.Errorf("note what runs: %w", err)
+func readNotes(path string, value any) error {
+	err := notes.Read(path, value)
+	if errors.Is(err, notes.ErrDamaged) {
+		return fmt.Errorf("%s and its copy beside it were damaged; put them back from a backup, or delete both, and what ran here is not known any more", path)
 	}
-	data = append(data, '\n')
-	// What is there already takes no room on a disk that may be full.
-	if before, err := os.ReadFile(path); err == nil && bytes.Equal(before, data) {
-		return nil
-	}
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return plainPathError(err)
-	}
-	return os.Rename(path+".new", path)
+	return plainPathError(err)
 }
+
+func writeNotes(path string, value any) error { return plainPathError(notes.Write(path, value)) }
 
 // newZoneName tells the zones of one machine apart: its containers carry it.
 func newZoneName() string {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mammoth-os/mammoth/companions/nginx"
+	"github.com/mammoth-os/mammoth/internal/notes"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -161,7 +161,7 @@ func zoneFolders(dir string) ([]string, error) {
 	var folders []string
 	add := func(folder string, marks ...string) {
 		for _, mark := range marks {
-			if _, err := os.Stat(filepath.Join(folder, mark)); err == nil {
+			if notes.Exist(filepath.Join(folder, mark)) {
 				folders = append(folders, folder)
 				return
 			}
@@ -181,19 +181,16 @@ func zoneFolders(dir string) ([]string, error) {
 
 // readNode gives the settings of the node that a folder belongs to, if it belongs to one.
 func readNode(folder string) (engineSettings, bool, error) {
-	data, err := os.ReadFile(filepath.Join(folder, nodeFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	path := filepath.Join(folder, nodeFile)
+	if !notes.Exist(path) {
 		return engineSettings{}, false, nil
 	}
-	if err != nil {
-		return engineSettings{}, false, plainPathError(err)
-	}
-	var notes nodeNotes
-	if err := json.Unmarshal(data, &notes); err != nil {
-		return engineSettings{}, false, fmt.Errorf("%s was damaged: %w", filepath.Join(folder, nodeFile), err)
+	var noted nodeNotes
+	if err := readNotes(path, &noted); err != nil {
+		return engineSettings{}, false, err
 	}
 	return engineSettings{
-		dir: folder, zone: notes.Zone, node: notes.Node, runtime: notes.Runtime, dockerHost: notes.DockerHost, portRange: "20000-29999",
+		dir: folder, zone: noted.Zone, node: noted.Node, runtime: noted.Runtime, dockerHost: noted.DockerHost, portRange: "20000-29999",
 	}, true, nil
 }
 

@@ -180,7 +180,7 @@ func (s *managerSettings) knownStore() (known records.ID, err error) {
 	}
 	known, ok := records.ParseID(s.notes.Store)
 	if !ok {
-		return known, fmt.Errorf("%s was damaged: %q is not the id of a store; take it out there, and the store that is found counts", s.notesFile, s.notes.Store)
+		return known, fmt.Errorf("%s says %q, which is not the id of a store; put the file and its copy back from a backup", s.notesFile, s.notes.Store)
 	}
 	return known, nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/mammoth-os/mammoth/internal/notes"
 	"github.com/mammoth-os/mammoth/internal/records"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
@@ -44,19 +44,18 @@ func storesBelow(dir string) ([]storeFolder, error) {
 		return nil, plainPathError(err)
 	}
 	var found []storeFolder
-	add := func(folder, notes string) {
-		one := storeFolder{dir: filepath.Join(folder, store.FolderName), known: notedStore(notes)}
-		_, err := os.Stat(filepath.Join(folder, nodeFile))
-		one.node = err == nil
+	add := func(folder, noted string) {
+		one := storeFolder{dir: filepath.Join(folder, store.FolderName), known: notedStore(noted)}
+		one.node = notes.Exist(filepath.Join(folder, nodeFile))
 		if _, err := os.Stat(one.dir); err == nil || one.known != (records.ID{}) {
 			found = append(found, one)
 		}
 	}
-	notes := filepath.Join(dir, zoneFile)
-	if filepath.Base(dir) == managerFolder && notedStore(notes) == (records.ID{}) {
-		notes = filepath.Join(filepath.Dir(dir), upFile)
+	noted := filepath.Join(dir, zoneFile)
+	if filepath.Base(dir) == managerFolder && notedStore(noted) == (records.ID{}) {
+		noted = filepath.Join(filepath.Dir(dir), upFile)
 	}
-	add(dir, notes)
+	add(dir, noted)
 	add(filepath.Join(dir, managerFolder), filepath.Join(dir, upFile))
 	nodes, err := filepath.Glob(filepath.Join(dir, "node-*"))
 	if err != nil {
@@ -73,9 +72,9 @@ func storesBelow(dir string) ([]storeFolder, error) {
 
 // notedStore is the store that a folder's notes say is there; zero if they say nothing.
 func notedStore(path string) (known records.ID) {
-	var notes zoneNotes
-	if raw, err := os.ReadFile(path); err == nil && json.Unmarshal(raw, &notes) == nil {
-		known, _ = records.ParseID(notes.Store)
+	var noted zoneNotes
+	if notes.Read(path, &noted) == nil {
+		known, _ = records.ParseID(noted.Store)
 	}
 	return known
 }

@@ -119,11 +119,11 @@ func scriptEnd(signal os.Signal) func(*testscript.TestScript, bool, []string) {
 		ts.Check(d.process.Process.Signal(signal))
 		d.read.Wait()
 		err := d.process.Wait()
-		if err != nil && signal == os.Interrupt {
-			ts.Fatalf("%s: %v", args[0], err)
-		}
 		text, _ := d.said.now()
 		_, _ = io.WriteString(ts.Stdout(), text)
+		if err != nil && signal == os.Interrupt {
+			ts.Fatalf("%s: %v\n%s", args[0], err, text)
+		}
 	}
 }
 

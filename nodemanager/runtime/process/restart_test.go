@@ -2,12 +2,14 @@ package process_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -274,5 +276,44 @@ func TestSpecsThatCannotRun(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(c.Dir); err != nil || len(entries) != 0 {
 		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+// A letter that changes in what is noted of a container leaves a valid note, of another process for instance.
+func TestAContainerWhoseNoteIsDamagedIsEnded(t *testing.T) {
+	testenv.Need(t, "cgroup")
+	dir, program := t.TempDir(), runtimetest.Build(t)
+	pid, _, _ := startAndKill(t, dir, program)
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	path := filepath.Join(config(dir).Dir, lonely.String(), "state.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := regexp.MustCompile(`"startTicks": \d`).ReplaceAll(text, []byte(`"startTicks": 9`))
+	if bytes.Equal(text, changed) {
+		t.Fatalf("%s says no start time", text)
+	}
+	if err := os.WriteFile(path, changed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := process.New(config(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	list, err := r.List(t.Context())
+	if err != nil || len(list) != 1 || list[0].Exit == nil || list[0].Exit.Message != "what its NodeManager had noted of it was damaged" {
+		t.Fatalf("lists %+v, %v", list, err)
+	}
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0); n != 1 {
+		t.Errorf("its process goes on: %d, %v", n, err)
+	}
+	if err := r.Remove(t.Context(), lonely); err != nil {
+		t.Error(err)
 	}
 }

@@ -3,7 +3,6 @@ package process
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/notes"
 	"github.com/mammoth-os/mammoth/nodemanager/logs"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -50,7 +50,7 @@ func (c *container) store() error {
 	c.mu.Lock()
 	// The monotonic clock does not survive the file, so that it must not be compared before either.
 	c.state.StartedAt, c.state.FinishedAt = c.state.StartedAt.Round(0), c.state.FinishedAt.Round(0)
-	text, err := json.Marshal(&c.state)
+	text, err := notes.Seal(&c.state)
 	c.mu.Unlock()
 	if err != nil {
 		return err
@@ -100,10 +100,12 @@ func (r *Runtime) reattach(key id.Container, boot string) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(text, &c.state); err != nil {
-		return fmt.Errorf("its state cannot be read: %w", err)
-	}
 	r.containers[key] = c
+	if notes.Unseal(text, &c.state) != nil {
+		// It cannot be told which process it was, so that all in its group end.
+		c.state = state{ID: key.String()}
+		return r.vanished(c, "what its NodeManager had noted of it was damaged")
+	}
 	if c.state.Exit != nil {
 		close(c.ended)
 		return nil
@@ -114,7 +116,7 @@ func (r *Runtime) reattach(key id.Container, boot string) error {
 		alive = c.attach() == nil
 	}
 	if !alive {
-		return r.vanished(c)
+		return r.vanished(c, "it ended while its NodeManager was away")
 	}
 	for _, port := range c.state.Ports {
 		r.config.Leases.Hold(key, port.Host)
@@ -132,8 +134,8 @@ func (c *container) clear() error {
 	return errors.Join(c.group.Kill(context.Background()), c.group.Delete())
 }
 
-// vanished records the end of a process that nobody saw end.
-func (r *Runtime) vanished(c *container) error {
+// vanished records the end of a process that nobody saw end, and why.
+func (r *Runtime) vanished(c *container, why string) error {
 	if c.group == nil {
 		// Without a control group nothing tells whose the process number is by now.
 		c.state.Pid = 0
@@ -146,7 +148,7 @@ func (r *Runtime) vanished(c *container) error {
 	} else {
 		c.settle(runtime.Exit{Code: -1})
 	}
-	c.state.Exit.Message = "it ended while its NodeManager was away"
+	c.state.Exit.Message = why
 	c.conclude()
 	return nil
 }

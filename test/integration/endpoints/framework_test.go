@@ -130,11 +130,11 @@ func (z *liveZone) companion() (container string, pid int) {
 	}
 	container = app.Instances[0].ContainerID
 	text, err := os.ReadFile(filepath.Join(z.dir, "zone", "node-1", "processes", container, "state.json"))
-	state := struct{ Pid int }{}
+	state := struct{ Notes struct{ Pid int } }{}
 	if err != nil || json.Unmarshal(text, &state) != nil {
 		return "", 0
 	}
-	return container, state.Pid
+	return container, state.Notes.Pid
 }
 
 func (z *liveZone) place() string {
