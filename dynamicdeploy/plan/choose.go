@@ -123,7 +123,7 @@ func (r *Role) shrink(slots []*slot, count int, now time.Time) (counted int) {
 		switch r.phase(s, now) {
 		case healthy, proving:
 			s.leaving = true
-			if r.counts(s, now) {
+			if r.available(s, now) {
 				counted++
 			}
 		case unseen, returned:

@@ -180,8 +180,10 @@ func (r *Role) of(version int32) []*slot {
 // for them. It tells how many count.
 func (r *Role) tend(slots []*slot, version int32, count int, dark bool, now time.Time) (available int) {
 	var staying, moving []*slot
-	available = r.countOf(slots, now)
 	for _, s := range slots {
+		if r.available(s, now) {
+			available++
+		}
 		if r.evicted(s) {
 			moving = append(moving, s)
 		} else {

@@ -197,10 +197,16 @@ func (r *Role) serves(s *slot, now time.Time) bool {
 	return phase == healthy || phase == proving
 }
 
-// counts reports whether a slot is one of the instances that there must be before another may go. One of the version that
-// is coming in must have been healthy for a while; the others have nothing to prove, they serve.
+// available reports whether a slot that is to stay has been healthy for long enough. One that is to be moved has nothing to
+// prove, it serves.
+func (r *Role) available(s *slot, now time.Time) bool {
+	return r.phase(s, now) == healthy || r.serves(s, now) && r.evicted(s)
+}
+
+// counts reports whether a slot is one of the instances that there must be before another may go. Those that make room have
+// nothing to prove, they serve.
 func (r *Role) counts(s *slot, now time.Time) bool {
-	return r.phase(s, now) == healthy || r.serves(s, now) && (r.outdated(s) || r.evicted(s) || r.rollout.settled())
+	return r.available(s, now) || r.serves(s, now) && r.outdated(s)
 }
 
 // drainedAt is when a withdrawn container may be stopped: at once when its start was refused, and sooner when people shorten
