@@ -241,13 +241,28 @@ func (z *zone) restart(who peer.User, name string) (*apiv1.App, error) {
 	if err := a.notRemoving(); err != nil {
 		return nil, err
 	}
-	if a.state() == lifecycle.AppAccepted || a.state() == lifecycle.AppRunning {
+	switch a.state() {
+	case lifecycle.AppStopped, lifecycle.AppStopping:
+		z.beginAnew(a)
+	case lifecycle.AppAccepted, lifecycle.AppRunning:
 		a.record.RestartBefore = timestamppb.New(z.now)
 		z.tell(&apiv1.Event{Kind: "app", App: name, From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("%s is restarted, a few instances at a time", name)})
 	}
 	z.startApp(a, "restart")
 	z.wish(a)
 	return z.viewApp(a), nil
+}
+
+// beginAnew has an app that was stopped start with a rollout of its own, unless one was under way: what the one before came to is
+// not where this one stands.
+func (z *zone) beginAnew(a *app) {
+	if state := a.rollout().GetState(); state == apiv1.Rollout_PROGRESSING || state == apiv1.Rollout_PAUSED {
+		return
+	}
+	a.record.RestartBefore = timestamppb.New(z.now)
+	if a.attempt() != lifecycle.AttemptRegistered {
+		a.record.Rollout = nil
+	}
 }
 
 // startApp lets a stopped, stopping or degraded app run, with a clean record of failures.

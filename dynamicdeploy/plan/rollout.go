@@ -43,10 +43,10 @@ func (o *rollout) want(wanted Wanted, now time.Time) {
 		version: wanted.Version, restart: wanted.RestartBefore, state: Progressing,
 		progressAt: now, change: o.version != wanted.Version, base: o.base, switched: o.switched, proven: o.proven,
 	}
-	if wanted.Reverted {
-		next.reason = o.reason
-	}
 	if next.change {
+		if wanted.Reverted {
+			next.reason = o.reason
+		}
 		next.switched, next.proven = false, false
 		restarting := !o.change && o.base == 0 && o.state != NoRollout
 		if o.switched || restarting || o.state == Done || o.state == Reverted {
@@ -95,7 +95,7 @@ func (r *Role) judge(now time.Time) {
 	calm := o.state != Failed || !now.Before(o.calmFrom(r.watch()))
 	if outdated == 0 && updated >= r.wanted.Count && calm {
 		o.state, o.progressAt, o.base, o.switched, o.proven, o.again = Done, now, 0, false, true, false
-		if r.wanted.Reverted {
+		if r.wanted.Reverted && o.change {
 			o.state = Reverted
 		} else {
 			o.reason = ""
