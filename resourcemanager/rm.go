@@ -233,5 +233,5 @@ func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn,
 	for pattern, handler := range rm.config.Handlers {
 		mux.Handle(pattern, bounds.smallBodies(handler))
 	}
-	return bounds.admitRequests(fromOwnPages(rm.config.AllowInsecure, mux)), nil
+	return bounds.admitRequests(fromOwnPages(rm.config.AllowInsecure, service.KnownParameters(mux))), nil
 }

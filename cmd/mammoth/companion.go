@@ -163,8 +163,10 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 	flags.StringVar(&s.Certificates, "certificates", "", "a folder of NAME.crt and NAME.key")
 	flags.StringVar(&s.Program, "program", "nginx", "the nginx to run")
 	flags.IntVar(&s.Workers, "workers", 0, "worker processes (default: one for each core)")
-	flags.DurationVar(&s.LostAfter, "lost-after", 30*time.Second, "how long the zone waits for this balancer when it cannot be reached")
-	flags.DurationVar(&s.KeepOld, "keep-old", balancer.KeepOld, "how long connections may go on after a change of what is routed; an attached nginx says so itself")
+	s.LostAfter = 30 * time.Second
+	lengthVar(flags, &s.LostAfter, "lost-after", "how long the zone waits for this balancer when it cannot be reached")
+	s.KeepOld = balancer.KeepOld
+	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may go on after a change of what is routed; an attached nginx says so itself")
 	flags.IntVar(&s.MaxOld, "max-old", 0, "how many workers may serve such connections, the oldest are ended first (default: 64, or 16 for each worker)")
 	flags.BoolVar(&s.StopOnExit, "stop-nginx", false, "end nginx with the companion; of an attached one, take the file away")
 	flags.StringVar(&attach.Config, "attach", "", "the main configuration of an nginx that others run, to add to it instead of starting one")
@@ -199,8 +201,10 @@ func (c *cli) haproxyCommand() *cobra.Command {
 	addressVar(flags, addressFlag{&s.TLS, onIPPort}, "tls-listen", "", "the address for TLS (default: none)")
 	flags.StringVar(&s.Certificates, "certificates", "", "a folder of NAME.crt and NAME.key")
 	flags.StringVar(&s.Program, "program", "haproxy", "the HAProxy to run")
-	flags.DurationVar(&s.LostAfter, "lost-after", 30*time.Second, "how long the zone waits for this balancer when it cannot be reached")
-	flags.DurationVar(&s.KeepOld, "keep-old", balancer.KeepOld, "how long connections may go on after a change of hosts, paths or ports")
+	s.LostAfter = 30 * time.Second
+	lengthVar(flags, &s.LostAfter, "lost-after", "how long the zone waits for this balancer when it cannot be reached")
+	s.KeepOld = balancer.KeepOld
+	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may go on after a change of hosts, paths or ports")
 	flags.IntVar(&s.MaxOld, "max-old", 32, "how many processes may serve such connections, the oldest are ended first")
 	flags.BoolVar(&s.StopOnExit, "stop-haproxy", false, "end HAProxy with the companion")
 	must(cmd.MarkFlagDirname("dir"))
@@ -244,7 +248,8 @@ writes them. MAMMOTH_ZOOKEEPER_DIGEST, USER:PASSWORD, keeps others from changing
 	flags.StringVar(&s.ZooKeeper.Chroot, "chroot", "", "a node that everything is below")
 	flags.StringVar(&s.Path, "path", zookeeper.DefaultPath, "the node that services are below")
 	flags.StringVar(&s.Zone, "zone", "", "the zone's name, which marks the entries (default: what the ResourceManager says)")
-	flags.DurationVar(&s.ZooKeeper.SessionTimeout, "session-timeout", 10*time.Second, "how long ZooKeeper waits for this client")
+	s.ZooKeeper.SessionTimeout = 10 * time.Second
+	lengthVar(flags, &s.ZooKeeper.SessionTimeout, "session-timeout", "how long ZooKeeper waits for this client")
 	return cmd
 }
 
@@ -266,7 +271,8 @@ func (c *cli) dnsCommand() *cobra.Command {
 	flags := cmd.Flags()
 	addressVar(flags, addressFlag{&s.Listen, onPort}, "listen", "127.0.0.1:8053", "the address for UDP and TCP")
 	flags.StringVar(&s.Domain, "domain", "mammoth", "the domain that it knows")
-	flags.DurationVar(&s.TTL, "ttl", 2*time.Second, "how long an answer may be kept")
+	s.TTL = 2 * time.Second
+	lengthVar(flags, &s.TTL, "ttl", "how long an answer may be kept")
 	return cmd
 }
 

@@ -185,6 +185,9 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 				if err != nil {
 					return nil, err
 				}
+				if _, twice := env[name]; twice {
+					return nil, fmt.Errorf("%s is given twice", name)
+				}
 				env[name] = value
 			}
 			return func(r *apiv1.RoleSpec) {

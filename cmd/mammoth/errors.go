@@ -77,6 +77,9 @@ func flagError(cmd *cobra.Command, err error) error {
 	if address, ok := value.(addressFlag); ok {
 		return usagef("--%s: %q is not %s", invalid.GetFlag().Name, invalid.GetValue(), addressHints[address.kind])
 	}
+	if _, ok := value.(lengthFlag); ok {
+		return usagef("--%s: %q is not %s", invalid.GetFlag().Name, invalid.GetValue(), lengthHint)
+	}
 	kind := "is not " + map[string]string{
 		"int": "a whole number", "int32": "a whole number", "int64": "a whole number", "uint64": "a whole number from 0 on", "float64": "a number",
 		"bool": "true or false", "duration": "a length of time as in 10s or 5m",

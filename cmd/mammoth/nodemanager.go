@@ -35,7 +35,8 @@ func (s *nodeSettings) shared(flags *pflag.FlagSet) {
 	flags.StringVar(&s.runtime, "runtime", "docker", "what runs images: docker, or fake, which only pretends")
 	flags.StringVar(&s.dockerHost, "docker-host", "", "where the Docker Engine listens (default: DOCKER_HOST, or its usual socket)")
 	flags.StringArrayVar(&s.attributes, "attribute", nil, "an attribute for placement constraints, NAME=VALUE; repeatable")
-	flags.DurationVar(&s.logRetention, "log-retention", 24*time.Hour, "how long the output of an ended container is kept")
+	s.logRetention = 24 * time.Hour
+	lengthVar(flags, &s.logRetention, "log-retention", "how long the output of an ended container is kept")
 }
 
 func (c *cli) nodeManagerCommand() *cobra.Command {

@@ -41,7 +41,8 @@ type managerSettings struct {
 // shared adds the flags that `mammoth up` has too.
 func (s *managerSettings) shared(flags *pflag.FlagSet) {
 	addressVar(flags, addressFlag{&s.listen, onPort}, "listen", defaultServer, "the address for everybody: nodes, masters, people, image uploads")
-	flags.DurationVar(&s.nodeTimeout, "node-timeout", 10*time.Second, "how long a node may be silent before it counts as lost")
+	s.nodeTimeout = 10 * time.Second
+	lengthVar(flags, &s.nodeTimeout, "node-timeout", "how long a node may be silent before it counts as lost")
 	flags.StringVar(&s.queues, "queues", "", "a file that declares the queue tree, followed when it changes (default: \"mammoth queue set\" sets it)")
 	flags.Var(&s.imageQuota, "image-quota", "how much the image store may hold, uploads included (default: three quarters of its disk)")
 	flags.Var(&s.userImageQuota, "image-quota-per-user", "how much of that may be of one user who is no operator (default: a quarter of the disk)")
@@ -95,7 +96,8 @@ Every setting is a flag, and can stand in the file that --config names, where
 	flags.StringVar(&s.dir, "dir", "", "a folder for what must outlive it")
 	flags.StringVar(&s.zone, "zone", "", "the zone's name (default: made up at the first start)")
 	addressVar(flags, addressFlag{&s.advertise, atPort}, "advertise", "", "where masters and instances reach it (default: where it listens, or as their node does)")
-	flags.DurationVar(&s.reportInterval, "report-interval", time.Second, "how often nodes report when nothing changes")
+	s.reportInterval = time.Second
+	lengthVar(flags, &s.reportInterval, "report-interval", "how often nodes report when nothing changes")
 	flags.Int64Var(&s.eventRetention, "event-retention", 10_000, "how many events are kept")
 	flags.BoolVar(&s.insecure, "insecure", false, "listen where other machines can connect, without TLS")
 	must(cmd.MarkFlagDirname("dir"))

@@ -26,7 +26,8 @@ type waiting struct {
 
 func (w *waiting) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&w.wait, "wait", false, "wait until it is done, and show how it comes along")
-	cmd.Flags().DurationVar(&w.timeout, "timeout", defaultWait, "how long --wait waits")
+	w.timeout = defaultWait
+	lengthVar(cmd.Flags(), &w.timeout, "timeout", "how long --wait waits")
 }
 
 // change is long work that an app was told to do.

@@ -114,10 +114,16 @@ func (o PackOptions) validate() error {
 			return fmt.Errorf("%d is not a port; it must be 1 to 65535: %w", port, errdefs.ErrInvalidArgument)
 		}
 	}
+	given := map[string]bool{}
 	for _, variable := range o.Env {
-		if key, _, ok := strings.Cut(variable, "="); !ok || key == "" {
+		key, _, ok := strings.Cut(variable, "=")
+		switch {
+		case !ok || key == "":
 			return fmt.Errorf("the environment variable %q must be KEY=VALUE: %w", variable, errdefs.ErrInvalidArgument)
+		case given[key]:
+			return fmt.Errorf("the environment variable %s is given twice: %w", key, errdefs.ErrInvalidArgument)
 		}
+		given[key] = true
 	}
 	if o.WorkingDir != "" && !filepath.IsAbs(o.WorkingDir) {
 		return fmt.Errorf("the working directory %q must begin with a slash: %w", o.WorkingDir, errdefs.ErrInvalidArgument)

@@ -249,6 +249,7 @@ func TestRefusesToPack(t *testing.T) {
 		"bad name":          {map[string]string{"a*": static}, "", PackOptions{Name: "My Image"}, "is not an image name"},
 		"digest as name":    {map[string]string{"a*": static}, "", PackOptions{Name: "a@sha256:" + strings.Repeat("0", 64)}, "not under the digest"},
 		"bad port":          {map[string]string{"a*": static}, "", PackOptions{Ports: []int{70000}}, "70000 is not a port"},
+		"variable twice":    {map[string]string{"a*": static}, "", PackOptions{Env: []string{"A=1", "A=2"}}, "A is given twice"},
 		"bad variable":      {map[string]string{"a*": static}, "", PackOptions{Env: []string{"A"}}, "must be KEY=VALUE"},
 		"relative work dir": {map[string]string{"a*": static}, "", PackOptions{WorkingDir: "data"}, "must begin with a slash"},
 	} {

@@ -25,6 +25,7 @@ func Gateway(ctx context.Context, connection *grpc.ClientConn) (http.Handler, er
 			MarshalOptions:   jsonOptions,
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
 		}}),
+		runtime.SetQueryParameterParser(&queryParser{}),
 		runtime.WithRoutingErrorHandler(routingError),
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{

@@ -1,0 +1,139 @@
+package service
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+)
+
+// described says where to look when a request is not understood.
+const described = "/v1/openapi.json describes what is taken"
+
+// NewDecoder implements runtime.Marshaler. A body is one JSON object or nothing; it was bounded and read before.
+func (m *marshaler) NewDecoder(body io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(into any) error {
+		text, err := io.ReadAll(body)
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimSpace(text)) == 0 {
+			return io.EOF // what the gateway takes for no body
+		}
+		var raw json.RawMessage
+		if err := json.Unmarshal(text, &raw); err != nil {
+			return notJSON(text, err)
+		}
+		if err := m.Unmarshal(text, into); err != nil {
+			return notUnderstood(err)
+		}
+		return nil
+	})
+}
+
+func notJSON(text []byte, err error) error {
+	at := len(text)
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		at = int(syntax.Offset)
+	}
+	before := text[:max(0, min(at, len(text))-1)]
+	line := 1 + bytes.Count(before, []byte("\n"))
+	column := len(before) - bytes.LastIndexByte(before, '\n')
+	return fmt.Errorf("the body is not JSON: look at line %d, column %d; %s", line, column, described)
+}
+
+// complaint is how protojson says where it did not understand a message. Its blanks differ from build to build.
+var complaint = regexp.MustCompile(`^proto:[\s\x{a0}]*(syntax error )?\(line (\d+):(\d+)\):[\s\x{a0}]*(.*)$`)
+
+// notUnderstood puts the error of protojson in words.
+func notUnderstood(err error) error {
+	parts := complaint.FindStringSubmatch(err.Error())
+	if parts == nil {
+		return fmt.Errorf("the body is not understood: %s; %s", strings.TrimPrefix(err.Error(), "proto: "), described)
+	}
+	return fmt.Errorf("the body is not understood at line %s, column %s: %s; %s", parts[2], parts[3], parts[4], described)
+}
+
+// queryParser says in a sentence which parameter cannot be what it is given.
+type queryParser struct{ runtime.DefaultQueryParser }
+
+// Parse implements runtime.QueryParameterParser.
+func (p *queryParser) Parse(into proto.Message, values url.Values, filter *utilities.DoubleArray) error {
+	for name, given := range values {
+		if err := p.DefaultQueryParser.Parse(into, url.Values{name: given}, filter); err != nil {
+			return fmt.Errorf("the parameter %s cannot be %q; %s", name, strings.Join(given, ","), described)
+		}
+	}
+	return nil
+}
+
+// KnownParameters refuses a request with a parameter that nothing reads, so that a misspelt one is not taken for none.
+func KnownParameters(next http.Handler) http.Handler {
+	operations := http.NewServeMux()
+	takes := map[string][]string{}
+	for pattern, request := range operationsWithQueries() {
+		takes[pattern] = parameters(request, pattern)
+		operations.Handle(pattern, next)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := operations.Handler(r); pattern != "" {
+			for name := range r.URL.Query() {
+				if !slices.Contains(takes[pattern], name) {
+					Refuse(w, status.Errorf(codes.InvalidArgument, "%s has no parameter %q; %s", r.URL.Path, name, described))
+					return
+				}
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// operationsWithQueries are the patterns of what is asked for without a body, with the request that each is read into.
+func operationsWithQueries() map[string]protoreflect.MessageDescriptor {
+	operations := map[string]protoreflect.MessageDescriptor{}
+	protoregistry.GlobalFiles.RangeFilesByPackage(apiPackage, func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for j := range methods.Len() {
+				rule, _ := proto.GetExtension(methods.Get(j).Options(), annotations.E_Http).(*annotations.HttpRule)
+				for verb, path := range map[string]string{http.MethodGet: rule.GetGet(), http.MethodDelete: rule.GetDelete()} {
+					if path != "" {
+						operations[verb+" "+strings.ReplaceAll(path, "=**}", "...}")] = methods.Get(j).Input()
+					}
+				}
+			}
+		}
+		return true
+	})
+	return operations
+}
+
+const apiPackage = "mammoth.api.v1"
+
+// parameters are the names that a query may use: the fields that the path does not say, as JSON and the definition have them.
+func parameters(of protoreflect.MessageDescriptor, pattern string) []string {
+	var names []string
+	for i := range of.Fields().Len() {
+		field := of.Fields().Get(i)
+		if name := string(field.Name()); !strings.Contains(pattern, "{"+name+"}") && !strings.Contains(pattern, "{"+name+"...}") {
+			names = append(names, name, field.JSONName())
+		}
+	}
+	return names
+}
