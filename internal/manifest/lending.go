@@ -27,7 +27,7 @@ import (
 func ParseLending(data []byte) ([]*apiv1.ContractSpec, error) {
 	d := &decoder{}
 	root := d.document(data, "a list of lending contracts")
-	if root == nil {
+	if root == nil || d.other(root, lendingFile) {
 		return nil, d.err()
 	}
 	var contracts []*apiv1.ContractSpec

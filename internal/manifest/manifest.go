@@ -39,7 +39,7 @@ func CheckInstances(n int64) error {
 func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 	d := &decoder{}
 	root := d.document(data, "a manifest")
-	if root == nil {
+	if root == nil || d.other(root, appFile) {
 		return nil, d.err()
 	}
 	app := &apiv1.AppSpec{}

@@ -35,7 +35,7 @@ var queueOrders = map[string]apiv1.QueueSpec_Order{"fifo": apiv1.QueueSpec_FIFO,
 func ParseQueues(data []byte) ([]*apiv1.QueueSpec, error) {
 	d := &decoder{}
 	root := d.document(data, "one queue tree")
-	if root == nil {
+	if root == nil || d.other(root, queueFile) {
 		return nil, d.err()
 	}
 	read := &tree{lines: map[string]*yaml.Node{}}
@@ -57,7 +57,7 @@ type Declaration struct {
 func ParseDeclaration(data []byte) (Declaration, error) {
 	d := &decoder{}
 	root := d.document(data, "one queue tree")
-	if root == nil {
+	if root == nil || d.other(root, queueFile) {
 		return Declaration{}, d.err()
 	}
 	read, declared := &tree{lines: map[string]*yaml.Node{}}, Declaration{}

@@ -20,7 +20,7 @@ type Setting struct {
 func ParseSettings(data []byte, known []string) ([]Setting, error) {
 	d := &decoder{}
 	root := d.document(data, "a configuration")
-	if root == nil {
+	if root == nil || d.other(root, kind{marks: known}) {
 		return nil, d.err()
 	}
 	var settings []Setting

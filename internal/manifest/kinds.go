@@ -1,0 +1,52 @@
+package manifest
+
+import (
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// kind is what a file is, known by a key that no other kind has.
+type kind struct {
+	marks []string
+	is    string
+}
+
+var (
+	appFile     = kind{[]string{"image", "roles", "companion", "command"}, "the manifest of an app: `mammoth deploy -f FILE` takes it"}
+	queueFile   = kind{[]string{"queues"}, "a queue file: `mammoth queue set -f FILE` takes it"}
+	lendingFile = kind{[]string{"lending"}, "a lending file: `mammoth lend add -f FILE` takes it"}
+	kinds       = []kind{
+		{[]string{"apiVersion"}, "an object of Kubernetes: describe the app in a manifest of Mammoth instead"},
+		{[]string{"services"}, "a Compose file: describe each of its services in a manifest of Mammoth instead"},
+		queueFile, lendingFile, appFile,
+	}
+)
+
+// other reports a file of another kind than the wanted one, in one sentence instead of one for each of its keys.
+func (d *decoder) other(root *yaml.Node, wanted kind) bool {
+	if wanted.marked(root) {
+		return false
+	}
+	for _, kind := range kinds {
+		if kind.marked(root) {
+			d.fail(root, "the file is %s", kind.is)
+			return true
+		}
+	}
+	return false
+}
+
+func (k kind) marked(root *yaml.Node) bool {
+	if root.Kind != yaml.MappingNode {
+		return false
+	}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		// A word where a list is expected is a slip, as in "queues: batch".
+		slip := slices.Contains([]string{"queues", "lending", "services"}, root.Content[i].Value) && root.Content[i+1].Kind == yaml.ScalarNode
+		if slices.Contains(k.marks, root.Content[i].Value) && !slip {
+			return true
+		}
+	}
+	return false
+}
