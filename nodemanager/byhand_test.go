@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/nodemanager"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -77,6 +78,47 @@ func TestWhatWasStartedAgainWhileNobodyWatchedIsEnded(t *testing.T) {
 		if n := z.engine.Running(); n != 0 {
 			z.Errorf("%d containers run", n)
 		}
+	})
+}
+
+// What somebody has the engine end says nothing of the program; what ends without the engine may be its own doing.
+func TestAnEndThatSomebodyElseAskedTheEngineFor(t *testing.T) {
+	inZone(t, func(z *zone) {
+		var seq int64
+		run := func() id.Container {
+			seq++
+			key := z.container(seq)
+			z.start(key, serving())
+			z.pass(time.Second)
+			return key
+		}
+		is := func(key id.Container, reason corev1.Exit_Reason, message string) {
+			z.Helper()
+			if exit := z.want(key, corev1.ContainerStatus_DONE).GetExit(); exit.GetReason() != reason || exit.GetMessage() != message {
+				z.Errorf("it ended as %v", exit)
+			}
+		}
+		killed := run()
+		z.engine.Signal("n1", killed, 9)
+		z.pass(time.Second)
+		is(killed, corev1.Exit_KILLED_FROM_OUTSIDE, "it was killed from outside Mammoth, with SIGKILL")
+
+		died := run()
+		z.engine.Kill("n1", died)
+		z.pass(time.Second)
+		is(died, corev1.Exit_EXITED, "was killed by signal 9")
+
+		missed := run()
+		z.stop()
+		z.engine.Signal("n1", missed, 15)
+		z.startNode()
+		z.pass(time.Second)
+		is(missed, corev1.Exit_KILLED_FROM_OUTSIDE, "it was killed from outside Mammoth, with SIGTERM")
+
+		stopped := run()
+		z.stopCommand(stopped)
+		z.pass(time.Second)
+		is(stopped, corev1.Exit_STOPPED, "scaled in")
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/signal"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/health"
@@ -263,5 +264,9 @@ func ending(exit *runtime.Exit) container.Ending {
 	if exit == nil {
 		return container.Ending{Code: -1, Message: "it ended, and its exit code could not be learned"}
 	}
-	return container.Ending{Code: exit.Code, OOM: exit.OOM, DiskQuota: exit.DiskQuota, Message: exit.Message, Engine: exit.EngineDown}
+	end := container.Ending{Code: exit.Code, OOM: exit.OOM, DiskQuota: exit.DiskQuota, Message: exit.Message, Engine: exit.EngineDown}
+	if exit.Signal > 0 {
+		end.Signal = signal.Name(exit.Signal)
+	}
+	return end
 }

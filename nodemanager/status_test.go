@@ -29,6 +29,7 @@ func TestTheCoreAndTheProtocolNameTheSameThings(t *testing.T) {
 		container.Preempted: corev1.Exit_PREEMPTED, container.LaunchFailed: corev1.Exit_LAUNCH_FAILED,
 		container.NotHealthy: corev1.Exit_UNHEALTHY, container.NodeLost: corev1.Exit_NODE_LOST,
 		container.LeaseEnded: corev1.Exit_LEASE_ENDED, container.Vanished: corev1.Exit_VANISHED, container.NodeFailed: corev1.Exit_NODE_FAILED,
+		container.KilledFromOutside: corev1.Exit_KILLED_FROM_OUTSIDE,
 	} {
 		if got := reasonMessage(reason); got != want || stopReason(want) != reason {
 			t.Errorf("reason %d is told as %v, want %v", reason, got, want)

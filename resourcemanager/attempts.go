@@ -144,7 +144,8 @@ func (z *zone) isFailure(a *app, exit *corev1.Exit) bool {
 		return early && exit.GetCode() != sigkill
 	case corev1.Exit_OOM_KILLED:
 		return early
-	case corev1.Exit_STOPPED, corev1.Exit_PREEMPTED, corev1.Exit_NODE_LOST, corev1.Exit_VANISHED, corev1.Exit_LEASE_ENDED, corev1.Exit_NODE_FAILED:
+	case corev1.Exit_STOPPED, corev1.Exit_PREEMPTED, corev1.Exit_NODE_LOST, corev1.Exit_VANISHED, corev1.Exit_LEASE_ENDED, corev1.Exit_NODE_FAILED,
+		corev1.Exit_KILLED_FROM_OUTSIDE:
 		return false
 	}
 	return registered == nil

@@ -274,6 +274,8 @@ func exitSentence(exit *corev1.Exit) string {
 		word = "vanished"
 	case corev1.Exit_NODE_FAILED:
 		word = "its node could not run it"
+	case corev1.Exit_KILLED_FROM_OUTSIDE:
+		word = "it was killed from outside Mammoth"
 	default:
 		word = fmt.Sprintf("ended with code %d", exit.GetCode())
 	}

@@ -228,6 +228,8 @@ func exit(message *corev1.Exit) plan.Exit {
 		e.Blame, otherwise = plan.Node, "its node could not run it"
 	case corev1.Exit_VANISHED:
 		e.Blame, otherwise = plan.Node, "it ended while nobody watched"
+	case corev1.Exit_KILLED_FROM_OUTSIDE:
+		e.Blame, otherwise = plan.Nobody, "it was killed from outside Mammoth"
 	default:
 		e.Blame = plan.Nobody
 		otherwise = "it was stopped (" + strings.ToLower(message.GetReason().String()) + ")"

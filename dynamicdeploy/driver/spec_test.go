@@ -107,6 +107,7 @@ func TestEveryEndHasASentenceAndSomebodyToBlame(t *testing.T) {
 		corev1.Exit_EXITED: plan.App, corev1.Exit_OOM_KILLED: plan.App, corev1.Exit_DISK_QUOTA_EXCEEDED: plan.App,
 		corev1.Exit_UNHEALTHY: plan.App, corev1.Exit_VANISHED: plan.Node, corev1.Exit_LAUNCH_FAILED: plan.Either, corev1.Exit_NODE_FAILED: plan.Node,
 		corev1.Exit_STOPPED: plan.Nobody, corev1.Exit_PREEMPTED: plan.Nobody, corev1.Exit_NODE_LOST: plan.Nobody, corev1.Exit_LEASE_ENDED: plan.Nobody,
+		corev1.Exit_KILLED_FROM_OUTSIDE: plan.Nobody,
 	} {
 		if got := exit(&corev1.Exit{Reason: reason}); got.Blame != blame || got.Reason == "" {
 			t.Errorf("%v: %+v", reason, got)

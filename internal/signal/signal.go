@@ -15,6 +15,14 @@ const (
 	last  = 64
 )
 
+// Name is what people call a signal, such as SIGKILL.
+func Name(number int) string {
+	if name := unix.SignalName(unix.Signal(number)); name != "" {
+		return name
+	}
+	return "signal " + strconv.Itoa(number)
+}
+
 // Number is the number of a signal that is written QUIT, SIGQUIT, 3 or RTMIN+3, in either case.
 func Number(text string) (int, error) {
 	if number, err := strconv.Atoi(text); err == nil {

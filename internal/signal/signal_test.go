@@ -6,6 +6,14 @@ import (
 	"github.com/mammoth-os/mammoth/internal/signal"
 )
 
+func TestName(t *testing.T) {
+	for number, want := range map[int]string{9: "SIGKILL", 15: "SIGTERM", 37: "signal 37", 0: "signal 0"} {
+		if got := signal.Name(number); got != want {
+			t.Errorf("%d is called %q", number, got)
+		}
+	}
+}
+
 func TestNumber(t *testing.T) {
 	for text, want := range map[string]int{
 		"QUIT": 3, "SIGQUIT": 3, "sigterm": 15, "15": 15, "USR1": 10, "WINCH": 28, "RTMIN": 34, "SIGRTMIN+3": 37, "RTMAX-1": 63, "64": 64,

@@ -122,6 +122,8 @@ const (
 	Vanished
 	// NodeFailed: the node or its engine is to blame.
 	NodeFailed
+	// KilledFromOutside: somebody else had the engine end it.
+	KilledFromOutside
 )
 
 // Exit is how a container ended.
@@ -148,6 +150,8 @@ type Ending struct {
 	At        time.Time
 	// Engine: the engine was going down, or was away, when it ended, and may have ended it.
 	Engine bool
+	// Signal that it ended of, such as SIGKILL, if the engine was asked to send one; else empty. Who asked is not known.
+	Signal string
 }
 
 // Fact is something that has happened. Event says which of the other fields hold.

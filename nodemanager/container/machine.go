@@ -479,6 +479,8 @@ func (c *Container) exit(ending Ending) Exit {
 		}
 	case ending.Engine:
 		exit.Reason, exit.Message = NodeFailed, "its engine went down with it"
+	case ending.Signal != "":
+		exit.Reason, exit.Message = KilledFromOutside, "it was killed from outside Mammoth, with "+ending.Signal
 	case exit.Message != "":
 	case ending.Code > 128:
 		exit.Message = fmt.Sprintf("was killed by signal %d", ending.Code-128)

@@ -172,6 +172,8 @@ func readFact(t *testing.T, d *datadriven.TestData, now time.Time) container.Fac
 					arg.Scan(t, 0, &fact.Ending.Code)
 				case "oom":
 					fact.Ending.OOM = true
+				case "signal":
+					arg.Scan(t, 0, &fact.Ending.Signal)
 				case "phase":
 					arg.Scan(t, 0, &fact.Phase)
 				}

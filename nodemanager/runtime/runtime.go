@@ -152,6 +152,9 @@ type Exit struct {
 	Message string
 	// EngineDown is true when the engine was going down, or was away, when it ended: the engine may have ended it.
 	EngineDown bool
+	// Signal is set if it ended of a signal that the engine was asked to send, by the node's own Stop or by somebody else.
+	// A program that ends itself has none, nor has one that was killed without the engine.
+	Signal int
 }
 
 // Event is one thing that happened to one container.

@@ -110,6 +110,9 @@ type Runtime struct {
 	watched map[string]func()
 	// ooms are the containers, by the engine's id, in which the kernel was seen to kill at the memory quota.
 	ooms map[string]bool
+	// sent has, by the engine's id, the last signal that each container was sent through the engine. One that has ended
+	// without any has the zero value once the engine was asked.
+	sent map[string]sent
 	// discarded are containers that a failed Start took away again; their end is nobody's business.
 	discarded map[string]bool
 	// notes have the engine's ids of this node's containers; see note.
@@ -142,7 +145,7 @@ func New(config Config) (*Runtime, error) {
 		watcher: disk.NewWatcher(config.Logger), hierarchy: hierarchy,
 		pulls:    pulls{running: make(map[string]*pull), present: make(map[string]bool)},
 		starting: make(map[id.Container]chan struct{}), watched: make(map[string]func()),
-		ooms: make(map[string]bool), discarded: make(map[string]bool), notes: make(map[id.Container]string),
+		ooms: make(map[string]bool), sent: make(map[string]sent), discarded: make(map[string]bool), notes: make(map[id.Container]string),
 		mending: make(map[string]bool), life: life, end: end,
 	}, nil
 }

@@ -208,6 +208,11 @@ func (b *bench) harness(ports network.Range) runtimetest.Harness {
 		Kernel:       true,
 		HostNetwork:  true,
 		Copy:         b.copy,
+		Signal: func(t *testing.T, to runtime.Container, number int) {
+			if err := b.client.ContainerKill(t.Context(), to.RuntimeID, strconv.Itoa(number)); err != nil {
+				t.Fatal(err)
+			}
+		},
 		Again: func(t *testing.T, ended runtime.Container) {
 			if err := b.client.ContainerStart(t.Context(), ended.RuntimeID, container.StartOptions{}); err != nil {
 				t.Fatal(err)

@@ -49,6 +49,7 @@ func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
 	r.unwatch(key, inspected.ID)
 	r.mu.Lock()
 	delete(r.ooms, inspected.ID)
+	delete(r.sent, inspected.ID)
 	r.mu.Unlock()
 	return errors.Join(removeFile(r.verdict(key)), r.forget(key))
 }

@@ -101,7 +101,7 @@ func times(state *container.State) (started, finished time.Time) {
 }
 
 // see translates what the engine says of one of our containers, and takes over what must be kept an eye on.
-func (r *Runtime) see(c container.InspectResponse) (runtime.Container, error) {
+func (r *Runtime) see(ctx context.Context, c container.InspectResponse) (runtime.Container, error) {
 	labels := c.Config.Labels
 	key, err := id.ParseContainer(labels[labelContainer])
 	if err != nil {
@@ -130,7 +130,7 @@ func (r *Runtime) see(c container.InspectResponse) (runtime.Container, error) {
 			if seen.FinishedAt = finished; finished.Before(started) {
 				seen.FinishedAt = started
 			}
-			seen.Exit = r.exit(key, c.ID, c.State)
+			seen.Exit = r.exit(key, c.ID, c.State, r.endedOf(ctx, lifeOf(c), true))
 		}
 		return seen, nil
 	}
@@ -165,11 +165,12 @@ func published(ports []runtime.Port, c container.InspectResponse) {
 	}
 }
 
-// exit is how a container ended.
-func (r *Runtime) exit(key id.Container, runtimeID string, state *container.State) *runtime.Exit {
-	exit := &runtime.Exit{Code: state.ExitCode, Message: state.Error}
+// exit is how a container ended, of which signal if of any.
+func (r *Runtime) exit(key id.Container, runtimeID string, state *container.State, signal int) *runtime.Exit {
+	exit := &runtime.Exit{Code: state.ExitCode, Message: state.Error, Signal: signal}
 	r.mu.Lock()
-	exit.OOM = exit.Code != 0 && (state.OOMKilled || r.ooms[runtimeID])
+	// One of its processes may have been killed at the quota long before it was killed itself.
+	exit.OOM = exit.Code != 0 && signal != sigkill && (state.OOMKilled || r.ooms[runtimeID])
 	r.mu.Unlock()
 	if message, err := os.ReadFile(r.verdict(key)); err == nil {
 		exit.OOM, exit.DiskQuota, exit.Message = false, true, string(message)
@@ -335,7 +336,7 @@ func (r *Runtime) List(ctx context.Context) ([]runtime.Container, error) {
 			}
 			var seen runtime.Container
 			if err == nil {
-				seen, err = r.see(inspected)
+				seen, err = r.see(ctx, inspected)
 			} else {
 				err = r.failure(ctx, err)
 			}

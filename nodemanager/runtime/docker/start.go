@@ -144,7 +144,7 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 	if err != nil {
 		return runtime.Container{}, errors.Join(r.failure(ctx, err), r.undo(ctx, spec, created.ID))
 	}
-	return r.see(inspected)
+	return r.see(ctx, inspected)
 }
 
 // create also says itself what of the image's program counts where an engine would not take it by itself: the image's
@@ -215,7 +215,7 @@ func (r *Runtime) adopt(ctx context.Context, key id.Container, ref string) (runt
 		return runtime.Container{}, fmt.Errorf("a container named %s belongs to somebody else: %w", name(key), errdefs.ErrAlreadyExists)
 	}
 	if !started.IsZero() {
-		return r.see(inspected)
+		return r.see(ctx, inspected)
 	}
 	if err := r.discard(ctx, inspected.ID); err != nil {
 		return runtime.Container{}, err

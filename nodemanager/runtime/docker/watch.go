@@ -26,14 +26,13 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 	filter := r.filter()
 	filter.Add("type", string(events.ContainerEventType))
 	for _, action := range []events.Action{
-		events.ActionCreate, events.ActionStart, events.ActionDie, events.ActionOOM, events.ActionPause, events.ActionUpdate,
+		events.ActionCreate, events.ActionStart, events.ActionDie, events.ActionOOM, events.ActionKill, events.ActionPause, events.ActionUpdate,
 	} {
 		filter.Add("event", string(action))
 	}
 	// The engine answers before it has subscribed; what happens in between it keeps, and tells with "since".
 	began := time.Now()
-	since := fmt.Sprintf("%d.%09d", began.Unix(), began.Nanosecond())
-	messages, failed := r.client.Events(ctx, events.ListOptions{Since: since, Filters: filter})
+	messages, failed := r.client.Events(ctx, events.ListOptions{Since: stamp(began), Filters: filter})
 	select {
 	case err := <-failed:
 		err = r.failure(ctx, err)
@@ -53,7 +52,7 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 				_ = r.failure(ctx, err) // forgets what was known of the engine
 				return
 			case message := <-messages:
-				event, ok := r.event(ctx, message)
+				event, ok := r.event(ctx, message, began)
 				if !ok {
 					continue
 				}
@@ -68,8 +67,8 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 	return out, nil
 }
 
-// event translates a message. Not every one is an event of ours.
-func (r *Runtime) event(ctx context.Context, message events.Message) (runtime.Event, bool) {
+// event translates a message of a stream that began at a time. Not every one is an event of ours.
+func (r *Runtime) event(ctx context.Context, message events.Message, began time.Time) (runtime.Event, bool) {
 	runtimeID := message.Actor.ID
 	key, err := id.ParseContainer(message.Actor.Attributes[labelContainer])
 	if err != nil || !r.own(key, runtimeID, message.Actor.Attributes["name"]) {
@@ -82,10 +81,18 @@ func (r *Runtime) event(ctx context.Context, message events.Message) (runtime.Ev
 		return event, true
 	case events.ActionStart:
 		event.Kind = runtime.Started
+		r.mu.Lock()
+		delete(r.sent, runtimeID)
+		r.mu.Unlock()
 		return event, true
 	case events.ActionOOM:
 		r.mu.Lock()
 		r.ooms[runtimeID] = true
+		r.mu.Unlock()
+		return runtime.Event{}, false
+	case events.ActionKill:
+		r.mu.Lock()
+		r.sent[runtimeID] = sentBy(message)
 		r.mu.Unlock()
 		return runtime.Event{}, false
 	case events.ActionPause, events.ActionUpdate: // the node itself does neither
@@ -108,9 +115,11 @@ func (r *Runtime) event(ctx context.Context, message events.Message) (runtime.Ev
 	if discarded {
 		return runtime.Event{}, false
 	}
-	if code == 0 {
+	life := life{runtimeID: runtimeID, ended: event.At}
+	missed := began.After(life.earliest())
+	if code == 0 && !r.sentAnother(runtimeID) { // the rest is known without another look
 		r.unwatch(key, runtimeID)
-		event.Exit = r.exit(key, runtimeID, &container.State{})
+		event.Exit = r.exit(key, runtimeID, &container.State{}, r.endedOf(ctx, life, missed))
 		return event, true
 	}
 	inspected, err := r.client.ContainerInspect(ctx, runtimeID)
@@ -122,12 +131,14 @@ func (r *Runtime) event(ctx context.Context, message events.Message) (runtime.Ev
 	r.unwatch(key, runtimeID)
 	switch {
 	case err == nil:
-		event.Exit = r.exit(key, runtimeID, inspected.State)
+		life.started, _ = times(inspected.State)
+		life.stopSignal = inspected.Config.StopSignal
+		event.Exit = r.exit(key, runtimeID, inspected.State, r.endedOf(ctx, life, missed))
 		event.Exit.Code = code // of this end, should the state be behind
 	case errors.Is(r.failure(ctx, err), errdefs.ErrUnavailable):
 		event.Exit.EngineDown = true
 	case errdefs.IsNotFound(err): // removed by force
-		event.Exit = r.exit(key, runtimeID, &container.State{ExitCode: code})
+		event.Exit = r.exit(key, runtimeID, &container.State{ExitCode: code}, r.endedOf(ctx, life, missed))
 	}
 	return event, true
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -108,6 +110,15 @@ func (e *Engine) Kill(node string, container id.Container) bool {
 	return c != nil && c.end(runtime.Exit{Code: 137})
 }
 
+// Signal sends a signal to a container of a node as somebody does who uses the engine by hand. Every signal has a program end.
+// It reports whether there was one running.
+func (e *Engine) Signal(node string, id id.Container, number int) bool {
+	e.mu.Lock()
+	c := e.containers[key{node, id}]
+	e.mu.Unlock()
+	return c != nil && c.send(number)
+}
+
 // Again starts an ended container of a node again, as somebody does who uses the engine by hand. It reports whether there
 // was one.
 func (e *Engine) Again(node string, id id.Container) bool {
@@ -170,8 +181,23 @@ type container struct {
 	done     chan struct{}
 	exit     *runtime.Exit
 	finished time.Time
+	// signal is the last that the engine was asked to send; guarded by its lock.
+	signal int
 	// ports closes what listens.
 	ports func()
+}
+
+// send has the program end of a signal. It reports whether it was still running.
+func (c *container) send(number int) bool {
+	c.engine.mu.Lock()
+	running := c.exit == nil
+	c.signal = number
+	c.engine.mu.Unlock()
+	if number == int(unix.SIGKILL) {
+		return c.end(runtime.Exit{Code: 137})
+	}
+	c.sigterm()
+	return running
 }
 
 // end records how the container ended, once. It reports whether this call was the one.
@@ -181,6 +207,7 @@ func (c *container) end(exit runtime.Exit) bool {
 		c.engine.mu.Unlock()
 		return false
 	}
+	exit.Signal = c.signal
 	c.exit = &exit
 	c.finished = time.Now()
 	c.output.end()

@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/signal"
 	"github.com/mammoth-os/mammoth/nodemanager/network"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -227,7 +229,9 @@ func (r *Runtime) Stop(ctx context.Context, container id.Container, grace time.D
 	if c == nil {
 		return nil
 	}
-	c.sigterm()
+	if number, err := signal.Number(cmp.Or(c.spec.StopSignal, "TERM")); err == nil {
+		c.send(number)
+	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
@@ -235,7 +239,7 @@ func (r *Runtime) Stop(ctx context.Context, container id.Container, grace time.D
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-timer.C:
-		c.end(runtime.Exit{Code: 137})
+		c.send(int(unix.SIGKILL))
 	}
 	return nil
 }

@@ -46,6 +46,11 @@ func harness(config fake.Config) runtimetest.Harness {
 		Dial:         config.Listen,
 		HostNetwork:  config.AllowHostNetwork,
 		Bubble:       !config.Listen,
+		Signal: func(t *testing.T, to runtime.Container, number int) {
+			if !last.Engine.Signal(last.Node, to.ID, number) {
+				t.Fatalf("%v does not run", to.ID)
+			}
+		},
 		Again: func(t *testing.T, ended runtime.Container) {
 			if !last.Engine.Again(last.Node, ended.ID) {
 				t.Fatalf("%v has not ended", ended.ID)

@@ -39,6 +39,8 @@ type Harness struct {
 	// Copy, if set, runs a container made of another one with all that is written on it, until the test ends or the copy
 	// is ended by the function that it gives.
 	Copy func(t *testing.T, of runtime.Container) (end func())
+	// Signal, if set, sends a signal to a container of a node as somebody does who uses the engine by hand.
+	Signal func(t *testing.T, to runtime.Container, number int)
 	// Again, if set, starts an ended container of a node as somebody does who uses the engine by hand.
 	Again func(t *testing.T, ended runtime.Container)
 	// Kernel says that the quotas are the kernel's, so that its files tell them.

@@ -35,6 +35,7 @@ var cases = []testCase{
 	{"StopKillsAfterTheGrace", stopKills},
 	{"StopSendsTheSignalOfTheSpec", stopSignals},
 	{"StopOfTheEndedAndTheUnknown", stopNothing},
+	{"AnEndOfASignalOfSomebodyElse", signalled},
 	{"RemoveIsForTheEndedAndIdempotent", remove},
 	{"Environment", environment},
 	{"Events", events},
@@ -205,7 +206,7 @@ func exitCodes(w *World) {
 	for _, code := range []int{0, 3} {
 		spec := w.Spec("exit", fmt.Sprint(code))
 		w.Run(spec)
-		if exit := w.End(spec.ID); exit.Code != code || exit.OOM || exit.DiskQuota {
+		if exit := w.End(spec.ID); exit.Code != code || exit.OOM || exit.DiskQuota || exit.Signal != 0 {
 			w.Errorf("exit %d ended as %+v", code, exit)
 		}
 		found, ok := w.Find(spec.ID)
@@ -296,6 +297,53 @@ func remove(w *World) {
 	for range 2 {
 		if err := w.Purge(w.Context(), spec.ID); err != nil {
 			w.Error(err)
+		}
+	}
+}
+
+func signalled(w *World) {
+	if w.Signal == nil {
+		return
+	}
+	for _, c := range []struct {
+		program, line, stopSignal string
+		signal, code              int
+	}{
+		{"ignore-term", "ignoring", "", 9, 137}, {"serve", "serving", "", 15, 0}, {"signals", "waiting", "RTMIN+3", 37, 0},
+	} {
+		for _, watched := range []bool{true, false} {
+			spec := w.Spec(c.program)
+			spec.StopSignal = c.stopSignal
+			running := w.Run(spec)
+			w.AwaitLine(spec.ID, c.line)
+			ctx, cancel := context.WithCancel(w.Context())
+			events, err := w.Watch(ctx)
+			if err != nil {
+				w.Fatal(err)
+			}
+			var exit runtime.Exit
+			if watched {
+				w.Signal(w.T, running, c.signal)
+				event := <-events
+				if event.Kind != runtime.Ended {
+					w.Fatalf("got %+v of %s", event, c.program)
+				}
+				exit = *event.Exit
+			}
+			cancel()
+			for range events { // its end is that of the watch
+			}
+			if !watched {
+				w.Signal(w.T, running, c.signal)
+				w.Restart()
+				exit = w.End(spec.ID)
+			}
+			if exit.Signal != c.signal || exit.Code != c.code {
+				w.Errorf("%s sent %d (watched: %v) ended as %+v", c.program, c.signal, watched, exit)
+			}
+			if found, ok := w.Find(spec.ID); !ok || found.Exit == nil || found.Exit.Signal != c.signal {
+				w.Errorf("%s sent %d (watched: %v) is listed as %+v", c.program, c.signal, watched, found.Exit)
+			}
 		}
 	}
 }

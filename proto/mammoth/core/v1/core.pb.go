@@ -202,6 +202,8 @@ const (
 	Exit_VANISHED Exit_Reason = 10
 	// Its node could not run it, or its engine went down with it: no word on what it was to run.
 	Exit_NODE_FAILED Exit_Reason = 11
+	// Somebody other than Mammoth had its engine send it a signal that it ended of: no word on what it ran.
+	Exit_KILLED_FROM_OUTSIDE Exit_Reason = 12
 )
 
 // Enum value maps for Exit_Reason.
@@ -219,6 +221,7 @@ var (
 		9:  "LEASE_ENDED",
 		10: "VANISHED",
 		11: "NODE_FAILED",
+		12: "KILLED_FROM_OUTSIDE",
 	}
 	Exit_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":  0,
@@ -233,6 +236,7 @@ var (
 		"LEASE_ENDED":         9,
 		"VANISHED":            10,
 		"NODE_FAILED":         11,
+		"KILLED_FROM_OUTSIDE": 12,
 	}
 )
 
@@ -2503,11 +2507,11 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\vduration_ms\x18\x03 \x01(\x05R\n" +
 	"durationMs\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12\x14\n" +
-	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\"\xbf\x02\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\"\xd8\x02\n" +
 	"\x04Exit\x124\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1c.mammoth.core.v1.Exit.ReasonR\x06reason\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\x05R\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xd2\x01\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xeb\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -2523,7 +2527,8 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\vLEASE_ENDED\x10\t\x12\f\n" +
 	"\bVANISHED\x10\n" +
 	"\x12\x0f\n" +
-	"\vNODE_FAILED\x10\v\"\xec\a\n" +
+	"\vNODE_FAILED\x10\v\x12\x17\n" +
+	"\x13KILLED_FROM_OUTSIDE\x10\f\"\xec\a\n" +
 	"\x0fContainerStatus\x12,\n" +
 	"\x05lease\x18\x01 \x01(\v2\x16.mammoth.core.v1.LeaseR\x05lease\x12<\n" +
 	"\x05state\x18\x02 \x01(\x0e2&.mammoth.core.v1.ContainerStatus.StateR\x05state\x12?\n" +
