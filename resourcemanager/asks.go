@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -161,9 +162,10 @@ func (a *app) asksInOrder() []string {
 	return names
 }
 
-// shape reads what one container needs and where it may be put.
+// shape reads what one container needs and where it may be put. A resource that no node and no queue has named is refused: were
+// room made for it, a few apps could use up the room for the resources that nodes really have.
 func (z *zone) shape(resources *corev1.Resources, placement *apiv1.Placement) (scheduler.Ask, error) {
-	v, err := z.vector(resources)
+	v, err := wire.Vector(z.schema, resources)
 	if err != nil {
 		return scheduler.Ask{}, err
 	}

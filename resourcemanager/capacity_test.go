@@ -35,6 +35,36 @@ func TestWhatFitsNoNodeBesideItsOwnMasterIsRefused(t *testing.T) {
 	})
 }
 
+// Names are kept for the resources that nodes have, however many an app makes up.
+func TestAResourceThatNoNodeHasIsRefused(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		named := func(names ...string) error {
+			spec := sized(names[0], 100)
+			spec.Roles[0].Resources.Extended = map[string]int64{}
+			for _, name := range names {
+				spec.Roles[0].Resources.Extended[name] = 1
+			}
+			_, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: spec})
+			return err
+		}
+		for range 3 {
+			if err := named("a", "b", "c", "d"); err == nil || !strings.Contains(err.Error(), `no node has a resource named "a"; nodes have cpu, memory, disk, ports`) {
+				t.Errorf("resources that nobody has: %v", err)
+			}
+		}
+		n.cut()
+		n.capacity.Extended = map[string]int64{"gpu": 2}
+		n.register()
+		if err := named("gpu"); err != nil {
+			t.Errorf("a resource that a node has: %v", err)
+		}
+		if err := named("gup"); err == nil || !strings.Contains(err.Error(), `no node has a resource named "gup"; nodes have cpu, memory, disk, ports, gpu`) {
+			t.Errorf("its name, misspelt: %v", err)
+		}
+	})
+}
+
 func TestAnAskThatCannotBeMetKeepsNothingFromOthers(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		n := z.addNode("node-1")

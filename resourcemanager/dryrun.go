@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
@@ -112,7 +113,7 @@ func (z *zone) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, bes
 	case len(plan.Nodes) > 0:
 		return because(fmt.Sprintf("there is room for %d of them only", len(plan.Nodes)), withHelp(why))
 	}
-	if needs, err := z.vector(roleResources(role)); rolling && err == nil && z.holdsAsMuch(a, role.GetName(), needs) {
+	if needs, err := wire.Vector(z.schema, roleResources(role)); rolling && err == nil && z.holdsAsMuch(a, role.GetName(), needs) {
 		why.help = oldFirst
 	}
 	return because("there is no room beside them, and it would wait", withHelp(why))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
@@ -195,7 +196,7 @@ func (z *zone) helpOfRollout(a *app, role string) string {
 	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || a.rollout().GetState() != apiv1.Rollout_PROGRESSING {
 		return ""
 	}
-	needs, err := z.vector(roleResources(spec))
+	needs, err := wire.Vector(z.schema, roleResources(spec))
 	if err != nil || !z.replaces(a, role, needs) {
 		return ""
 	}

@@ -2,10 +2,14 @@ package resourcemanager
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -316,7 +320,7 @@ func (z *zone) vector(message *corev1.Resources) (resource.Vector, error) {
 	for _, name := range slices.Sorted(maps.Keys(message.GetExtended())) {
 		grown, _, ok := schema.With(name)
 		if !ok {
-			break // wire.Vector says which name is one too many
+			return resource.Vector{}, fmt.Errorf("the zone keeps account of %s; it has no room for %q: %w", strings.Join(schema.Names(), ", "), name, errdefs.ErrInvalidArgument)
 		}
 		schema = grown
 	}

@@ -3,6 +3,9 @@ package wire
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -31,6 +34,17 @@ func Resources(schema resource.Schema, v resource.Vector) *corev1.Resources {
 	return message
 }
 
+// unknownResource names the first resource that the schema lacks.
+func unknownResource(schema resource.Schema, message *corev1.Resources) error {
+	known := append([]string{"cpu", "memory", "disk", "ports"}, schema.Names()...)
+	for _, name := range slices.Sorted(maps.Keys(message.GetExtended())) {
+		if _, ok := schema.Place(name); !ok {
+			return fmt.Errorf("no node has a resource named %q; nodes have %s: %w", name, strings.Join(known, ", "), errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
 // Vector reads a message. It fails with errdefs.ErrInvalidArgument on a negative amount or an extended
 // resource that the schema does not know.
 func Vector(schema resource.Schema, message *corev1.Resources) (resource.Vector, error) {
@@ -43,7 +57,7 @@ func Vector(schema resource.Schema, message *corev1.Resources) (resource.Vector,
 	for name, amount := range message.GetExtended() {
 		place, ok := schema.Place(name)
 		if !ok {
-			return v, fmt.Errorf("no node has a resource named %q: %w", name, errdefs.ErrInvalidArgument)
+			return v, unknownResource(schema, message)
 		}
 		v[place] = amount
 	}
