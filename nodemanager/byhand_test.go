@@ -81,6 +81,30 @@ func TestWhatWasStartedAgainWhileNobodyWatchedIsEnded(t *testing.T) {
 	})
 }
 
+// Nobody has heard of the end of its first process: what runs in its place is another start, not the instance.
+func TestWhatWasRestartedWhileNobodyWatchedIsEnded(t *testing.T) {
+	inZone(t, func(z *zone) {
+		key := z.container(1)
+		z.start(key, serving())
+		z.pass(time.Second)
+		z.stop()
+		z.engine.Signal("n1", key, 15)
+		z.settle()
+		if !z.engine.Again("n1", key) {
+			z.Fatal("it has not ended")
+		}
+		z.startNode()
+		z.pass(time.Second)
+		if n := z.engine.Running(); n != 0 {
+			z.Errorf("%d containers run", n)
+		}
+		exit := z.want(key, corev1.ContainerStatus_DONE).GetExit()
+		if exit.GetReason() != corev1.Exit_KILLED_FROM_OUTSIDE || exit.GetMessage() != "it was killed from outside Mammoth and started again" {
+			z.Errorf("it ended as %v", exit)
+		}
+	})
+}
+
 // What somebody has the engine end says nothing of the program; what ends without the engine may be its own doing.
 func TestAnEndThatSomebodyElseAskedTheEngineFor(t *testing.T) {
 	inZone(t, func(z *zone) {

@@ -84,7 +84,11 @@ func (c *Container) refine(fact Fact) (Event, bool) {
 			return fact.Event, c.op == idle && !fact.AsOf.Before(c.FinishedAt)
 		}
 		underway := c.op == recording || c.op == preparing || c.op == starting
-		return fact.Event, !underway && (c.answeredAt.IsZero() || c.answeredAt.Before(fact.AsOf))
+		event := fact.Event
+		if event == Found && c.State == Running && !c.Seen.StartedAt.IsZero() && fact.Seen.StartedAt.After(c.Seen.StartedAt) {
+			event = FoundAgain
+		}
+		return event, !underway && (c.answeredAt.IsZero() || c.answeredAt.Before(fact.AsOf))
 	case Stopped, StopFailed:
 		if c.State == Done {
 			return fact.Event, c.op == stopping // else it is the answer to a stop from before the end
@@ -180,6 +184,9 @@ func (m Machine) goDown(now time.Time, c *Container, from State, event Event, fa
 	switch event {
 	case StopWanted:
 		return m.wantStop(now, c, from, fact.Stop)
+	case FoundAgain:
+		c.see(fact.Seen)
+		return m.wantStop(now, c, from, Stop{Reason: KilledFromOutside, Message: "it was killed from outside Mammoth and started again", Grace: new(time.Duration)})
 	case HealthOverdue:
 		message := fmt.Sprintf("did not become healthy within %v", c.StartPeriod)
 		if c.Health == Unhealthy {

@@ -56,6 +56,8 @@ const (
 	Found
 	Missing
 	LeftBehind
+	// FoundAgain is Found with a later start than the one that was seen: its first process has ended. Apply derives it.
+	FoundAgain
 	// StopWanted by its application master, the ResourceManager or the node.
 	StopWanted
 	// Stopped and StopFailed end Stop.
@@ -101,7 +103,7 @@ func Events() []Event {
 func (e Event) String() string {
 	return [...]string{
 		"recorded", "record failed", "progress", "prepared", "prepare failed", "prepare unavailable",
-		"started", "start failed", "start unavailable", "ended", "ended early", "found", "missing", "left behind", "stop wanted",
+		"started", "start failed", "start unavailable", "ended", "ended early", "found", "missing", "left behind", "found again", "stop wanted",
 		"stopped", "stop failed", "exit awaited", "exit overdue", "passed", "failing", "unjudged", "health overdue",
 		"launch overdue", "retry due", "forgotten", "removed", "remove failed", "remove refused", "purge due", "purged", "purge failed",
 	}[e]
@@ -131,6 +133,7 @@ var table = fsm.New("container", []fsm.Rule[State, Event]{
 
 	// What the engine has: after a restart of the NodeManager, or when the engine is back.
 	{From: []State{New, Localizing, Launching, Running}, On: Found, To: Running},
+	{From: []State{Running}, On: FoundAgain, To: Stopping},
 	{From: []State{New, Localizing}, On: Missing, To: Localizing},
 	{From: []State{Launching}, On: Missing, To: Launching},
 	{From: []State{Running, Stopping}, On: Missing, To: Done},

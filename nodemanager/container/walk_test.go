@@ -29,8 +29,9 @@ type world struct {
 	calls                []container.EffectKind
 	dropped              bool
 	wanted               bool
-	byHand               bool // what runs was started by somebody else, after its end
-	removed              bool // the engine has nothing of it any more
+	byHand               bool      // what runs was started by somebody else, after its end
+	started              time.Time // when what runs was
+	removed              bool      // the engine has nothing of it any more
 	listing              *container.Fact
 }
 
@@ -140,13 +141,15 @@ func (w *world) answer(i int, fails bool) {
 			w.untold = true
 			w.tell()
 		case w.away: // the answer is lost; the start may have happened
-			w.running = w.running || fails && !w.ended
+			if fails && !w.ended {
+				w.run()
+			}
 			w.apply(container.Fact{Event: container.StartUnavailable, Detail: "no engine"})
 		case fails && !w.running:
 			w.apply(container.Fact{Event: container.StartFailed, Detail: "no such command"})
 		default:
-			w.running = true
-			w.apply(container.Fact{Event: container.Started, Seen: container.Seen{StartedAt: w.now}})
+			w.run()
+			w.apply(container.Fact{Event: container.Started, Seen: container.Seen{StartedAt: w.started}})
 		}
 	case container.StopProcess:
 		if w.away {
@@ -171,16 +174,23 @@ func (w *world) answer(i int, fails bool) {
 	}
 }
 
+func (w *world) run() {
+	if !w.running {
+		w.running, w.started = true, w.now
+	}
+}
+
 func (w *world) die() {
 	if w.running {
 		w.running, w.ended, w.untold, w.byHand = false, true, true, false
 	}
 }
 
-// revive is somebody who starts it again with the engine's own means.
+// revive is somebody who starts it again with the engine's own means, be it before anybody has heard of its end.
 func (w *world) revive() {
-	if w.ended && !w.running && w.c.State == container.Done {
-		w.running, w.byHand = true, true
+	if w.ended && !w.running && (w.c.State == container.Done || w.c.State == container.Running) {
+		w.run()
+		w.byHand = true
 	}
 }
 
@@ -202,7 +212,7 @@ func (w *world) list() *container.Fact {
 	fact := container.Fact{AsOf: w.now, Event: container.Missing}
 	switch {
 	case w.running:
-		fact.Event, fact.Seen = container.Found, container.Seen{StartedAt: w.now}
+		fact.Event, fact.Seen = container.Found, container.Seen{StartedAt: w.started}
 	case w.ended && w.c.State == container.Done:
 		fact.Event = container.LeftBehind
 	case w.ended:
@@ -229,7 +239,7 @@ func (w *world) crash(happened bool) {
 	}
 	for _, call := range w.calls {
 		if call == container.Start && happened && !w.ended {
-			w.running = true
+			w.run()
 		}
 	}
 	w.calls, w.untold, w.listing, w.unsaved = nil, false, nil, nil
@@ -271,7 +281,7 @@ func TestNoContainerIsEverDoneWithAProcessLeftNorStartedTwice(t *testing.T) {
 			},
 			"begin": func(*rapid.T) { // the process is there before the answer
 				if w.inFlight(container.Start) && !w.ended {
-					w.running = true
+					w.run()
 				}
 			},
 			"write": func(*rapid.T) { w.write() },
