@@ -3,6 +3,10 @@ package docker
 import (
 	"testing"
 	"time"
+
+	"github.com/docker/docker/api/types/events"
+
+	"github.com/mammoth-os/mammoth/internal/id"
 )
 
 func TestWhetherAnEndIsASignalsDoing(t *testing.T) {
@@ -33,5 +37,28 @@ func TestWhetherAnEndIsASignalsDoing(t *testing.T) {
 	again := life{started: sentAt.Add(time.Millisecond), ended: sentAt.Add(time.Second)}
 	if again.endedOf(sent{signal: 15, at: sentAt}) {
 		t.Error("a restart by hand explains the end of the life after it")
+	}
+}
+
+// Whoever removes a container by hand leaves nothing of it behind here.
+func TestSignalsOfRemovedContainersAreForgotten(t *testing.T) {
+	r, err := New(Config{Zone: "z", Node: "n", LogDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	key := id.Container{Epoch: 1, App: id.App{ClusterStart: 1, Seq: 1}, Seq: 1}
+	tell := func(action events.Action) {
+		r.event(t.Context(), events.Message{Action: action, Actor: events.Actor{ID: "abc", Attributes: map[string]string{
+			labelContainer: key.String(), "name": name(key), "signal": "9",
+		}}}, time.Now())
+	}
+	tell(events.ActionKill)
+	if got := r.sent["abc"].signal; got != 9 {
+		t.Errorf("the signal is %d", got)
+	}
+	tell(events.ActionDestroy)
+	if len(r.sent) != 0 {
+		t.Errorf("left: %v", r.sent)
 	}
 }

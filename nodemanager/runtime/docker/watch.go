@@ -27,6 +27,7 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 	filter.Add("type", string(events.ContainerEventType))
 	for _, action := range []events.Action{
 		events.ActionCreate, events.ActionStart, events.ActionDie, events.ActionOOM, events.ActionKill, events.ActionPause, events.ActionUpdate,
+		events.ActionDestroy,
 	} {
 		filter.Add("event", string(action))
 	}
@@ -70,6 +71,13 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 // event translates a message of a stream that began at a time. Not every one is an event of ours.
 func (r *Runtime) event(ctx context.Context, message events.Message, began time.Time) (runtime.Event, bool) {
 	runtimeID := message.Actor.ID
+	if message.Action == events.ActionDestroy { // by whomever: nobody asks how it ended any more
+		r.mu.Lock()
+		delete(r.ooms, runtimeID)
+		delete(r.sent, runtimeID)
+		r.mu.Unlock()
+		return runtime.Event{}, false
+	}
 	key, err := id.ParseContainer(message.Actor.Attributes[labelContainer])
 	if err != nil || !r.own(key, runtimeID, message.Actor.Attributes["name"]) {
 		return runtime.Event{}, false
