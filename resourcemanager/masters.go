@@ -326,7 +326,8 @@ func (z *zone) reportRollout(a *app, report *masterv1.RolloutReport) {
 	before := r.GetRollout()
 	after := &apiv1.Rollout{
 		State: report.GetState(), Version: report.GetVersion(), Updated: report.GetUpdated(), Total: report.GetTotal(), Reason: report.GetReason(),
-		Percent: report.GetPercent(),
+		Percent:  report.GetPercent(),
+		Failures: report.GetFailures(), MaxFailures: report.GetMaxFailures(), FailsAt: report.GetFailsAt(), Reverts: report.GetReverts(),
 	}
 	a.rolloutReports++
 	if proto.Equal(before, after) {

@@ -309,6 +309,9 @@ func (z *zone) instanceReason(a *app, r *reasons, name string, instance *storev1
 				role: report.GetRole(), one: "does not count yet", many: "do not count yet", detail: why, inCourse: true, lasts: role.GetUpdate().GetMinHealthy().AsDuration(),
 			})
 		case detail != "":
+			if strings.HasPrefix(why, detail) {
+				detail = why // its master adds what comes of it
+			}
 			add("is not healthy yet", "are not healthy yet", "the last probe: "+detail, true)
 		case status.GetHealth() == corev1.ContainerStatus_STARTING:
 			add("has not answered a probe yet", "have not answered a probe yet", why, true)

@@ -373,3 +373,36 @@ func TestANodeThatIsDrainedSaysWhatKeepsItsContainers(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAppThatFailsItsProbeSaysWhatItSawAndWhatComesOfIt(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		container := m.startInstance(n, "web-1")
+		const saw, comes = "GET /wrong answered 404", "GET /wrong answered 404; unless healthy 1m0s after the start, that is failure 3 of 5 of version 1"
+		failsAt := timestamppb.New(time.Now().Add(90 * time.Second))
+		n.report(container, func(status *corev1.ContainerStatus) {
+			status.State, status.Health, status.HealthDetail = corev1.ContainerStatus_RUNNING, corev1.ContainerStatus_STARTING, saw
+		})
+		m.say(&masterv1.AllocateRequest{
+			ObservedVersion: 1, ObservedGeneration: 1,
+			Instances: []*masterv1.InstanceReport{{Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING, Reason: comes}},
+			Rollout: &masterv1.RolloutReport{
+				Version: 1, State: apiv1.Rollout_PROGRESSING, Total: 1, Failures: 2, MaxFailures: 5, FailsAt: failsAt, Reverts: true,
+			},
+		})
+		z.pass(10 * time.Second)
+		app := z.app("web")
+		if got := app.GetWaiting(); len(got) != 1 || got[0].GetText() != "web-1 is not healthy yet: the last probe: "+comes {
+			t.Errorf("it waits for %v", got)
+		}
+		if r := app.GetRollout(); r.GetFailures() != 2 || r.GetMaxFailures() != 5 || !r.GetReverts() || !r.GetFailsAt().AsTime().Equal(failsAt.AsTime()) {
+			t.Errorf("its rollout is %v", r)
+		}
+		explained, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "web"})
+		if want := "; version 1 failed 2 of 5 times; it is reverted in 1m20s without progress"; err != nil || !strings.HasSuffix(explained.GetSummary(), want) {
+			t.Errorf("explain says %q, %v", explained.GetSummary(), err)
+		}
+	})
+}

@@ -129,6 +129,15 @@ func (d *driver) report(r *role, instance plan.Instance) {
 	d.client.ReportInstance(report)
 }
 
+// judgement puts into a report by what a role's rollout would fail next.
+func judgement(report *masterv1.RolloutReport, rollout plan.Rollout) {
+	report.Failures, report.MaxFailures, report.Reverts = int32(rollout.Failures), int32(rollout.MaxFailures), rollout.Reverts
+	report.FailsAt = nil
+	if !rollout.FailsAt.IsZero() {
+		report.FailsAt = timestamppb.New(rollout.FailsAt)
+	}
+}
+
 // rolloutOf is the app's rollout out of its roles'.
 func (d *driver) rolloutOf(rollouts []plan.Rollout) *masterv1.RolloutReport {
 	states := map[plan.RolloutState]apiv1.Rollout_State{
@@ -143,8 +152,11 @@ func (d *driver) rolloutOf(rollouts []plan.Rollout) *masterv1.RolloutReport {
 		percent += rollout.Percent * rollout.Total
 		// A role that failed speaks for the app, then one that has not got there yet.
 		rank := slices.Index([]plan.RolloutState{plan.NoRollout, plan.Done, plan.Reverted, plan.Paused, plan.Progressing, plan.Failed}, rollout.State)
-		if rank > weight {
+		// Of several roles on the way, the one that is nearest to failing speaks.
+		nearer := rank == weight && rollout.Failures > int(report.GetFailures())
+		if rank > weight || nearer {
 			weight, report.State, report.Reason = rank, states[rollout.State], rollout.Reason
+			judgement(report, rollout)
 		}
 	}
 	if report.GetTotal() > 0 {

@@ -64,6 +64,37 @@ func TestAVersionThatCrashesIsRevertedLongBeforeTheDeadline(t *testing.T) {
 	})
 }
 
+func TestARolloutThatFailsReportsHowOftenItMayAndUntilWhen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.behave(crashing("web:2"))
+		w.after(time.Second)
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
+		begun := time.Now()
+		most := int32(0)
+		for range 100 {
+			w.after(100 * time.Millisecond)
+			if r := w.Rollout(); r.GetState() == apiv1.Rollout_PROGRESSING && r.GetVersion() == 2 {
+				if r.GetFailures() < most || r.GetMaxFailures() != 5 || !r.GetReverts() {
+					t.Fatalf("after %d failures it reports %v", most, r)
+				}
+				most = r.GetFailures()
+				latest := begun.Add(5*time.Minute + time.Second)
+				if at := r.GetFailsAt().AsTime(); most == 0 && (at.Before(begun) || at.After(latest)) {
+					t.Errorf("without progress it fails at %v", at)
+				}
+			}
+		}
+		if most < 3 {
+			t.Errorf("it reports %d failures", most)
+		}
+		w.after(time.Minute)
+		if r := w.Rollout(); r.GetState() != apiv1.Rollout_REVERTED || r.GetFailures() != 0 || r.GetFailsAt() != nil || r.GetReverts() {
+			t.Errorf("at the end it reports %v", r)
+		}
+	})
+}
+
 func TestARollingRestartReplacesEachOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, nil)

@@ -73,7 +73,8 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Wanted {
 		w.Drain = defaults.Drain
 	}
 	if spec.GetHealth().GetProbe() != nil {
-		w.StartPeriod = duration(spec.GetHealth().GetStartPeriod(), defaults.StartPeriod) + hesitation
+		w.StartPeriod = duration(spec.GetHealth().GetStartPeriod(), defaults.StartPeriod)
+		w.Hesitation = hesitation
 	}
 	if wanted.GetStopped() || wanted.GetRemoving() {
 		w.Count = 0

@@ -117,7 +117,7 @@ func (r *Role) deadline(now time.Time) time.Time {
 		switch r.phase(s, now) {
 		case starting:
 			if c := s.current; r.wanted.StartPeriod > 0 && c.status.Stage == Running {
-				at(c.status.RunningSince.Add(r.wanted.StartPeriod))
+				at(r.overdueFrom(c))
 			}
 		case proving:
 			at(r.countsFrom(s.current))
@@ -221,7 +221,11 @@ func (r *Role) drainedAt(c *container) time.Time {
 // overdue containers run for longer than they may without having been healthy.
 func (r *Role) overdue(c *container, now time.Time) bool {
 	return r.wanted.StartPeriod > 0 && c.status.Stage == Running && c.status.Health == Unproven &&
-		!r.node(c.node).unseen && !now.Before(c.status.RunningSince.Add(r.wanted.StartPeriod))
+		!r.node(c.node).unseen && !now.Before(r.overdueFrom(c))
+}
+
+func (r *Role) overdueFrom(c *container) time.Time {
+	return c.status.RunningSince.Add(r.wanted.StartPeriod + r.wanted.Hesitation)
 }
 
 func (r *Role) failingReason(s *slot) string {
@@ -285,13 +289,27 @@ func (r *Role) ownFailures(s *slot, now time.Time) int {
 // saw last.
 func (r *Role) provingReason(s *slot, now time.Time) string {
 	if r.phase(s, now) != proving {
-		return s.current.status.Reason
+		return r.probeReason(s)
 	}
-	what := "it runs"
+	what := "running"
 	if r.wanted.StartPeriod > 0 {
-		what = "it is healthy"
+		what = "healthy"
 	}
 	return fmt.Sprintf("%s, and counts once that has lasted %v", what, r.wanted.Update.MinHealthy)
+}
+
+// probeReason is what the last probe of an instance that is not healthy yet saw, and what comes of it if that lasts.
+func (r *Role) probeReason(s *slot) string {
+	status := s.current.status
+	if status.Reason == "" || status.Stage != Running || r.wanted.StartPeriod <= 0 {
+		return status.Reason
+	}
+	otherwise := "another container is started"
+	failures, limit := len(r.rollout.failures)+1, r.wanted.Restart.MaxFailures
+	if r.judged() && s.version == r.wanted.Version && failures <= limit {
+		otherwise = fmt.Sprintf("that is failure %d of %d of version %d", failures, limit, s.version)
+	}
+	return fmt.Sprintf("%s; unless healthy %v after the start, %s", status.Reason, r.wanted.StartPeriod, otherwise)
 }
 
 // inService says whether a slot's container serves as soon as its node finds it healthy.

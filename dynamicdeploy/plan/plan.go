@@ -24,8 +24,10 @@ type Wanted struct {
 	Drain time.Duration
 	// StartPeriod is how long a running container may take to become healthy; zero is for ever.
 	StartPeriod time.Duration
-	Update      Update
-	Restart     Restart
+	// Hesitation is added to StartPeriod before it is called unhealthy: its node is to do that first.
+	Hesitation time.Duration
+	Update     Update
+	Restart    Restart
 	// CanRevert says that a failed rollout of Version is to be taken back.
 	CanRevert bool
 	// Reverted says that Version itself is such a taking back.
@@ -265,6 +267,14 @@ type Rollout struct {
 	// Percent is the share of requests that the new version is given.
 	Percent int
 	Reason  string
+	// Failures of the version that count so far, of the MaxFailures with which it has failed. These and the two below are zero
+	// unless the rollout is judged at present.
+	Failures, MaxFailures int
+	// FailsAt is when it has failed if nothing changes: without progress, or with too many failures unless a node turns out to be
+	// to blame. Zero while nothing of that passes.
+	FailsAt time.Time
+	// Reverts: the version before is brought back then.
+	Reverts bool
 }
 
 // RolloutState is where a rollout stands.

@@ -154,12 +154,15 @@ func (r *Role) judge(now time.Time) {
 // awaitsOwn reports whether a rollout waits for what it takes away itself: an instance that is drained or stopped keeps the
 // place that the next one needs.
 func (r *Role) awaitsOwn(now time.Time) bool {
+	going, fresh := false, 0
 	for _, s := range r.slots {
-		if phase := r.phase(s, now); s.leaving && r.outdated(s) && (phase == draining || phase == drained || phase == stopping) && len(r.of(r.wanted.Version)) < r.wanted.Count {
-			return true
+		phase := r.phase(s, now)
+		going = going || s.leaving && r.outdated(s) && (phase == draining || phase == drained || phase == stopping)
+		if s.version == r.wanted.Version && !s.leaving {
+			fresh++
 		}
 	}
-	return false
+	return going && fresh < r.wanted.Count
 }
 
 // awaitsNode reports whether a rollout waits for a node that failed it, or that nobody can see: the version is not to blame.
@@ -218,8 +221,30 @@ func (r *Role) Rollout(now time.Time) Rollout {
 	if all > 0 {
 		percent = (100*given + all/2) / all
 	}
-	return Rollout{
+	rollout := Rollout{
 		Version: r.rollout.version, State: r.rollout.state,
 		Updated: min(updated, r.wanted.Count), Total: r.wanted.Count, Percent: percent, Reason: r.rollout.reason,
 	}
+	if o := &r.rollout; r.judged() {
+		rollout.Failures, rollout.MaxFailures, rollout.Reverts = len(o.failures), r.wanted.Restart.MaxFailures, r.wanted.CanRevert && o.change
+		rollout.FailsAt = r.failsAt(now)
+	}
+	return rollout
+}
+
+// judged reports whether failures and the lack of progress count at present.
+func (r *Role) judged() bool {
+	return !r.wanted.Paused && (r.rollout.state == Progressing || r.rollout.state == Paused)
+}
+
+// failsAt is when a rollout that is judged has failed if nothing changes; zero if time alone does not make it fail.
+func (r *Role) failsAt(now time.Time) time.Time {
+	o := &r.rollout
+	switch {
+	case !o.overAt.IsZero():
+		return o.overAt.Add(doubt)
+	case o.state != Progressing, o.again, r.wanted.Update.Deadline <= 0, r.awaitsOwn(now), r.awaitsNode(now):
+		return time.Time{}
+	}
+	return o.progressAt.Add(r.wanted.Update.Deadline)
 }

@@ -418,6 +418,15 @@ func (s *stage) show() {
 	if o.State == Progressing || o.State == Paused {
 		fmt.Fprintf(s.printed, ", %d %%", o.Percent)
 	}
+	if o.Failures > 0 {
+		fmt.Fprintf(s.printed, ", failure %d of %d", o.Failures, o.MaxFailures)
+	}
+	if !o.FailsAt.IsZero() {
+		fmt.Fprintf(s.printed, ", fails in %v", o.FailsAt.Sub(s.now))
+	}
+	if o.Reverts {
+		fmt.Fprint(s.printed, " and is reverted")
+	}
 	if o.Reason != "" {
 		fmt.Fprintf(s.printed, ": %s", o.Reason)
 	}

@@ -2003,7 +2003,15 @@ type Rollout struct {
 	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
 	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The share of requests that the new version is given, in percent.
-	Percent       int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
+	Percent int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
+	// While it is judged: how many failures of the version count so far, and with how many it has failed.
+	Failures    int32 `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
+	MaxFailures int32 `protobuf:"varint,8,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
+	// When it has failed if nothing changes: unless it makes progress by then or, with as many failures as max_failures, unless a node
+	// turns out to be to blame. Unset while nothing of that passes.
+	FailsAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=fails_at,json=failsAt,proto3" json:"fails_at,omitempty"`
+	// The version before is brought back if it fails.
+	Reverts       bool `protobuf:"varint,10,opt,name=reverts,proto3" json:"reverts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2078,6 +2086,34 @@ func (x *Rollout) GetPercent() int32 {
 		return x.Percent
 	}
 	return 0
+}
+
+func (x *Rollout) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Rollout) GetMaxFailures() int32 {
+	if x != nil {
+		return x.MaxFailures
+	}
+	return 0
+}
+
+func (x *Rollout) GetFailsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailsAt
+	}
+	return nil
+}
+
+func (x *Rollout) GetReverts() bool {
+	if x != nil {
+		return x.Reverts
+	}
+	return false
 }
 
 type DeployRequest struct {
@@ -3804,14 +3840,19 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\bSTOPPING\x10\b\x12\v\n" +
 	"\aBACKOFF\x10\t\x12\x0f\n" +
 	"\vUNREACHABLE\x10\n" +
-	"\"\x8e\x02\n" +
+	"\"\x9e\x03\n" +
 	"\aRollout\x123\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1d.mammoth.api.v1.Rollout.StateR\x05state\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x18\n" +
 	"\aupdated\x18\x03 \x01(\x05R\aupdated\x12\x14\n" +
 	"\x05total\x18\x04 \x01(\x05R\x05total\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
-	"\apercent\x18\x06 \x01(\x05R\apercent\"R\n" +
+	"\apercent\x18\x06 \x01(\x05R\apercent\x12\x1a\n" +
+	"\bfailures\x18\a \x01(\x05R\bfailures\x12!\n" +
+	"\fmax_failures\x18\b \x01(\x05R\vmaxFailures\x125\n" +
+	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
+	"\areverts\x18\n" +
+	" \x01(\bR\areverts\"R\n" +
 	"\x05State\x12\b\n" +
 	"\x04NONE\x10\x00\x12\x0f\n" +
 	"\vPROGRESSING\x10\x01\x12\b\n" +
@@ -4060,58 +4101,59 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	56, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
 	56, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
 	9,  // 48: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	10, // 49: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	18, // 50: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	27, // 51: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	41, // 52: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	26, // 53: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
-	18, // 54: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	48, // 55: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	56, // 56: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	42, // 57: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	49, // 58: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	55, // 59: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	55, // 60: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 61: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	56, // 62: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	10, // 63: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	24, // 64: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	28, // 65: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	30, // 66: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	30, // 67: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	31, // 68: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	32, // 69: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	33, // 70: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	34, // 71: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	35, // 72: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	36, // 73: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
-	37, // 74: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
-	38, // 75: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
-	30, // 76: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	30, // 77: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	40, // 78: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	59, // 79: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	25, // 80: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	29, // 81: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	18, // 82: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	18, // 83: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	18, // 84: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	18, // 85: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	18, // 86: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	18, // 87: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	18, // 88: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	18, // 89: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
-	18, // 90: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
-	18, // 91: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
-	39, // 92: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	41, // 93: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	60, // 94: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	61, // 95: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	80, // [80:96] is the sub-list for method output_type
-	64, // [64:80] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	56, // 49: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
+	10, // 50: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	18, // 51: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	27, // 52: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	41, // 53: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	26, // 54: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
+	18, // 55: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	48, // 56: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	56, // 57: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	42, // 58: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	49, // 59: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	55, // 60: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	55, // 61: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 62: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	56, // 63: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	10, // 64: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	24, // 65: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	28, // 66: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	30, // 67: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	30, // 68: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	31, // 69: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	32, // 70: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	33, // 71: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	34, // 72: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	35, // 73: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	36, // 74: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
+	37, // 75: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
+	38, // 76: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
+	30, // 77: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	30, // 78: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	40, // 79: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	59, // 80: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	25, // 81: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	29, // 82: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	18, // 83: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	18, // 84: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	18, // 85: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	18, // 86: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	18, // 87: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	18, // 88: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	18, // 89: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	18, // 90: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
+	18, // 91: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
+	18, // 92: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
+	39, // 93: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	41, // 94: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	60, // 95: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	61, // 96: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	81, // [81:97] is the sub-list for method output_type
+	65, // [65:81] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }

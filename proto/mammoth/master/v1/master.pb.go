@@ -557,7 +557,12 @@ type RolloutReport struct {
 	Total   int32                  `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
 	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The share of requests that the new version is given, in percent.
-	Percent       int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
+	Percent int32 `protobuf:"varint,6,opt,name=percent,proto3" json:"percent,omitempty"`
+	// These four are as in mammoth.api.v1.Rollout.
+	Failures      int32                  `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
+	MaxFailures   int32                  `protobuf:"varint,8,opt,name=max_failures,json=maxFailures,proto3" json:"max_failures,omitempty"`
+	FailsAt       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=fails_at,json=failsAt,proto3" json:"fails_at,omitempty"`
+	Reverts       bool                   `protobuf:"varint,10,opt,name=reverts,proto3" json:"reverts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -632,6 +637,34 @@ func (x *RolloutReport) GetPercent() int32 {
 		return x.Percent
 	}
 	return 0
+}
+
+func (x *RolloutReport) GetFailures() int32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *RolloutReport) GetMaxFailures() int32 {
+	if x != nil {
+		return x.MaxFailures
+	}
+	return 0
+}
+
+func (x *RolloutReport) GetFailsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailsAt
+	}
+	return nil
+}
+
+func (x *RolloutReport) GetReverts() bool {
+	if x != nil {
+		return x.Reverts
+	}
+	return false
 }
 
 // AllocateRequest has at most 500 asks, releases and reports; more are sent with further requests.
@@ -1454,14 +1487,19 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12B\n" +
 	"\x0fnext_attempt_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\x12\x1a\n" +
-	"\bfailures\x18\v \x01(\x05R\bfailures\"\xc0\x01\n" +
+	"\bfailures\x18\v \x01(\x05R\bfailures\"\xd0\x02\n" +
 	"\rRolloutReport\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x05R\aversion\x123\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1d.mammoth.api.v1.Rollout.StateR\x05state\x12\x18\n" +
 	"\aupdated\x18\x03 \x01(\x05R\aupdated\x12\x14\n" +
 	"\x05total\x18\x04 \x01(\x05R\x05total\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
-	"\apercent\x18\x06 \x01(\x05R\apercent\"\xba\x03\n" +
+	"\apercent\x18\x06 \x01(\x05R\apercent\x12\x1a\n" +
+	"\bfailures\x18\a \x01(\x05R\bfailures\x12!\n" +
+	"\fmax_failures\x18\b \x01(\x05R\vmaxFailures\x125\n" +
+	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
+	"\areverts\x18\n" +
+	" \x01(\bR\areverts\"\xba\x03\n" +
 	"\x0fAllocateRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12*\n" +
 	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x12\x18\n" +
@@ -1594,35 +1632,36 @@ var file_mammoth_master_v1_master_proto_depIdxs = []int32{
 	24, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
 	25, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
 	26, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
-	2,  // 14: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
-	4,  // 15: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
-	5,  // 16: mammoth.master.v1.AllocateRequest.rollout:type_name -> mammoth.master.v1.RolloutReport
-	7,  // 17: mammoth.master.v1.AllocateRequest.revert:type_name -> mammoth.master.v1.Revert
-	18, // 18: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	25, // 19: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	17, // 20: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
-	3,  // 21: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	27, // 22: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
-	12, // 23: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
-	13, // 24: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
-	8,  // 25: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
-	11, // 26: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
-	10, // 27: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
-	28, // 28: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
-	25, // 29: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	29, // 30: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
-	18, // 31: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
-	0,  // 32: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
-	6,  // 33: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
-	14, // 34: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 35: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	9,  // 36: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	15, // 37: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	35, // [35:38] is the sub-list for method output_type
-	32, // [32:35] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	25, // 14: mammoth.master.v1.RolloutReport.fails_at:type_name -> google.protobuf.Timestamp
+	2,  // 15: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
+	4,  // 16: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
+	5,  // 17: mammoth.master.v1.AllocateRequest.rollout:type_name -> mammoth.master.v1.RolloutReport
+	7,  // 18: mammoth.master.v1.AllocateRequest.revert:type_name -> mammoth.master.v1.Revert
+	18, // 19: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	25, // 20: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	17, // 21: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	3,  // 22: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
+	27, // 23: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	12, // 24: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
+	13, // 25: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
+	8,  // 26: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	11, // 27: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
+	10, // 28: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
+	28, // 29: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
+	25, // 30: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	29, // 31: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	18, // 32: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	0,  // 33: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
+	6,  // 34: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
+	14, // 35: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 36: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	9,  // 37: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	15, // 38: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	36, // [36:39] is the sub-list for method output_type
+	33, // [33:36] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_master_v1_master_proto_init() }
