@@ -164,7 +164,7 @@ func appText(w io.Writer, app *apiv1.App) error {
 	t.row("name", app.GetName())
 	t.row("state", because(stateWord(app), app.GetReason()))
 	for _, w := range app.GetWaiting() {
-		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) {
+		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) || ofPause(app, w) {
 			continue
 		}
 		t.row("waiting", fmt.Sprintf("%s (for %s)", waitingNote(w), ago(w.GetSince())))
@@ -184,6 +184,9 @@ func appText(w io.Writer, app *apiv1.App) error {
 	if rollout := app.GetRollout(); rollout.GetState() != apiv1.Rollout_NONE && app.GetState() != apiv1.App_STOPPED {
 		t.row("rollout", standing(app, fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),
 			rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))))
+		if text := judgement(app); text != "" {
+			t.row("verdict", text)
+		}
 	}
 	t.row("queue", app.GetQueue())
 	t.row("user", orDash(app.GetUser()))

@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -11,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -48,33 +51,44 @@ const maxDrawn = 20
 func (p *liveProgress) update(app *apiv1.App) {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: %d of %d instances run%s\n", app.GetName(), app.GetRunning(), wholeCount(app), rolloutNote(app))
-	waitingLines(&text, app, p.columns())
+	reasonLines(&text, app, p.columns(), nil)
 	instanceLines(&text, app)
 	p.draw(text.String())
 }
 
-// waitingLines writes the reasons why an app waits, broken into lines of at most width characters.
-func waitingLines(text *strings.Builder, app *apiv1.App, width int) {
-	for _, w := range app.GetWaiting() {
-		column := 0
-		for i, word := range strings.Fields("waiting: " + waitingNote(w)) {
-			length := len([]rune(word))
-			switch {
-			case i == 0:
-				text.WriteString("  ")
-				column = 2
-			case width > 0 && column+1+length >= width:
-				text.WriteString("\n    ")
-				column = 4
-			default:
-				text.WriteString(" ")
-				column++
-			}
-			text.WriteString(word)
-			column += length
-		}
-		text.WriteString("\n")
+// reasonLines writes by what a rollout would fail and why an app waits, in lines of at most width characters. Reasons of which
+// without, if it is set, is true are left out.
+func reasonLines(text *strings.Builder, app *apiv1.App, width int, without func(*apiv1.Waiting) bool) {
+	if said := judgement(app); said != "" && inTrouble(app) {
+		wrap(text, said, width)
 	}
+	for _, w := range app.GetWaiting() {
+		if without == nil || !without(w) {
+			wrap(text, "waiting: "+waitingNote(w), width)
+		}
+	}
+}
+
+// wrap writes a sentence, broken into lines of at most width characters.
+func wrap(text *strings.Builder, sentence string, width int) {
+	column := 0
+	for i, word := range strings.Fields(sentence) {
+		length := len([]rune(word))
+		switch {
+		case i == 0:
+			text.WriteString("  ")
+			column = 2
+		case width > 0 && column+1+length >= width:
+			text.WriteString("\n    ")
+			column = 4
+		default:
+			text.WriteString(" ")
+			column++
+		}
+		text.WriteString(word)
+		column += length
+	}
+	text.WriteString("\n")
 }
 
 // instanceLines are a line for each instance, those that do not run yet first where there are many.
@@ -141,9 +155,14 @@ type lineProgress struct {
 	seen map[string]string
 	// reasons are the reasons of the last update.
 	reasons map[string]bool
+	// judged is by what the rollout would fail, as it was printed last.
+	judged  string
+	changes changedInstances
 }
 
 func (p *lineProgress) update(app *apiv1.App) {
+	p.changes.Lock()
+	defer p.changes.Unlock()
 	present := map[string]bool{}
 	for _, instance := range app.GetInstances() {
 		present[instance.GetId()] = true
@@ -164,25 +183,53 @@ func (p *lineProgress) update(app *apiv1.App) {
 		if note := note(instance); note != "" && !waits {
 			line += ", " + note
 		}
-		p.say(instance.GetId(), about, line)
-	}
-	for id := range p.seen {
-		if id != "" && !present[id] {
-			fmt.Fprintf(p.out, "%s: gone\n", id)
-			delete(p.seen, id)
+		if name := instance.GetId(); p.seen[name] != about {
+			p.seen[name] = about
+			why := ""
+			if !running && !waits {
+				why = instance.GetReason()
+			}
+			p.changes.add(instanceChange{name: name, node: instance.GetNode(), state: word(instance.GetState()), why: why, line: line})
 		}
 	}
+	for _, name := range slices.SortedFunc(maps.Keys(p.seen), id.CompareNames) {
+		if name != "" && !present[name] {
+			p.changes.add(instanceChange{name: name, state: "gone", line: name + ": gone"})
+			delete(p.seen, name)
+		}
+	}
+	p.changes.print(p.out, len(app.GetInstances()))
 	if ends(app) && app.GetReason() != "" {
 		p.say("", app.GetReason(), fmt.Sprintf("%s: %s: %s", app.GetName(), word(app.GetState()), app.GetReason()))
 	}
-	p.waiting(app)
+	p.judgement(app)
+	p.waiting(app, nil)
 	if len(app.GetInstances()) == 0 && app.GetState() == apiv1.App_ACCEPTED {
 		p.say("", "master", fmt.Sprintf("%s: its application master is being started", app.GetName()))
 	}
 }
 
 // waiting writes a line for each new reason why an app waits. A reason whose figures alone have changed is not new.
-func (p *lineProgress) waiting(app *apiv1.App) { p.reasonsFor(app.GetName(), app.GetWaiting()) }
+// Those of which without, if it is set, is true are left out.
+func (p *lineProgress) waiting(app *apiv1.App, without func(*apiv1.Waiting) bool) {
+	reasons := app.GetWaiting()
+	if without != nil {
+		reasons = slices.DeleteFunc(slices.Clone(reasons), without)
+	}
+	p.reasonsFor(app.GetName(), reasons)
+}
+
+// judgement writes a line when it has changed by what the rollout would fail. That its time does not pass at present is no change.
+func (p *lineProgress) judgement(app *apiv1.App) {
+	rollout := app.GetRollout()
+	said := judgement(app)
+	about := fmt.Sprint(rollout.GetVersion(), rollout.GetFailures(), rollout.GetFailsAt().AsTime().Unix())
+	if said == "" || !inTrouble(app) || about == p.judged || rollout.GetFailsAt() == nil && rollout.GetFailures() == 0 {
+		return
+	}
+	p.judged = about
+	fmt.Fprintf(p.out, "%s: %s\n", app.GetName(), said)
+}
 
 func (p *lineProgress) reasonsFor(name string, waiting []*apiv1.Waiting) {
 	if p.reasons == nil {
@@ -216,9 +263,16 @@ func (p *lineProgress) say(about, state, line string) {
 	}
 }
 
-func (p *lineProgress) end() {}
+func (p *lineProgress) end() {
+	p.changes.Lock()
+	defer p.changes.Unlock()
+	p.changes.flush(p.out)
+}
 
-func (p *lineProgress) away() { fmt.Fprintln(p.out, awayText) }
+func (p *lineProgress) away() {
+	p.end()
+	fmt.Fprintln(p.out, awayText)
+}
 
 // ends reports whether an app is being stopped or removed; its reason then says what for, or what it waits for.
 func ends(app *apiv1.App) bool {

@@ -110,7 +110,8 @@ func (p *lineRollout) update(app *apiv1.App) {
 		fmt.Fprintln(p.out, line)
 	}
 	p.reasons.out = p.out
-	p.reasons.waiting(app)
+	p.reasons.judgement(app)
+	p.reasons.waiting(app, func(w *apiv1.Waiting) bool { return ofPause(app, w) })
 }
 
 func (p *lineRollout) end() {}
@@ -132,6 +133,12 @@ func standing(app *apiv1.App, where string) string {
 	return text
 }
 
+// ofPause reports whether a reason says that the rollout is paused, which the rollout's own line says with the ways on.
+func ofPause(app *apiv1.App, w *apiv1.Waiting) bool {
+	rollout := app.GetRollout()
+	return rollout.GetState() == apiv1.Rollout_PAUSED && w.GetInstances() == 0 && rollout.GetReason() != "" && strings.HasSuffix(w.GetText(), rollout.GetReason())
+}
+
 // shareOf is how many of the requests the new version is given, while that is not all of them.
 func shareOf(rollout *apiv1.Rollout) string {
 	switch rollout.GetState() {
@@ -149,7 +156,7 @@ const barWidth = 30
 func (p *liveRollout) update(app *apiv1.App) {
 	var text strings.Builder
 	fmt.Fprintln(&text, rolloutLine(app))
-	waitingLines(&text, app, p.columns())
+	reasonLines(&text, app, p.columns(), func(w *apiv1.Waiting) bool { return ofPause(app, w) })
 	running, all := map[int32]int{}, map[int32]int{}
 	var versions []int32
 	for _, instance := range app.GetInstances() {
