@@ -109,6 +109,9 @@ func (s *Specs) Spec(args ...string) runtime.Spec {
 	}
 }
 
+// patience is how long one test may take. Some wait for the disk, which others may keep busy.
+const patience = 5 * time.Minute
+
 // World is one node with a runtime under test.
 type World struct {
 	*testing.T
@@ -125,7 +128,7 @@ func newWorld(t *testing.T, harness Harness) *World {
 	w := &World{T: t, Harness: harness, Specs: NewSpecs(harness), open: harness.New(t)}
 	w.Runtime = w.open()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		containers, err := w.List(ctx)
 		if err != nil {
@@ -164,7 +167,7 @@ func (w *World) Restart() {
 
 // Context ends before the test does.
 func (w *World) Context() context.Context {
-	ctx, cancel := context.WithTimeout(w.T.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.T.Context(), patience)
 	w.Cleanup(cancel)
 	return ctx
 }
