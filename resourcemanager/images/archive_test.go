@@ -24,6 +24,9 @@ type entry struct {
 	// link makes it a symbolic link, hardLink a hard one.
 	link, hardLink string
 	mode           byte
+	// major and minor are a device's numbers, xattrs its extended attributes.
+	major, minor int64
+	xattrs       map[string]string
 }
 
 func tarOf(t testing.TB, entries ...entry) []byte {
@@ -31,7 +34,13 @@ func tarOf(t testing.TB, entries ...entry) []byte {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
 	for _, e := range entries {
-		header := &tar.Header{Name: e.name, Mode: 0o755, Typeflag: tar.TypeReg, Size: int64(len(e.content))}
+		header := &tar.Header{Name: e.name, Mode: 0o755, Typeflag: tar.TypeReg, Size: int64(len(e.content)), Devmajor: e.major, Devminor: e.minor}
+		for name, value := range e.xattrs {
+			if header.PAXRecords == nil {
+				header.PAXRecords = map[string]string{}
+			}
+			header.PAXRecords[xattrRecord+name] = value
+		}
 		switch {
 		case e.link != "":
 			header.Typeflag, header.Linkname = tar.TypeSymlink, e.link

@@ -313,5 +313,5 @@ func (a *archive) check(ctx context.Context, image *archivedImage) error {
 		image.parts = append(image.parts, layer)
 	}
 	image.facts = examined.known
-	return image.config.checkSettings(examined.users, examined.groups)
+	return image.config.checkSettings(examined)
 }

@@ -6,11 +6,9 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"os"
 	"path"
-	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -18,20 +16,22 @@ import (
 
 const (
 	// maxLayerName and maxElement are how long a name in a layer, and each folder's or file's own name in it, may be on a
-	// node's disk.
-	maxLayerName = 4095
+	// node's disk. The kernel takes paths of 4095 bytes, and /var/lib/docker/overlay2/ID/diff/ is 95 of them.
+	maxLayerName = 4000
 	maxElement   = 255
 	// maxAccounts is how large a file of users or groups is looked at.
 	maxAccounts = 16 << 10
-	whiteout    = ".wh."
 )
 
 // layerFacts are what was learned of a layer by reading it.
 type layerFacts struct {
 	// diffID is the digest of the layer's tar.
 	diffID digest.Digest
-	// size is how much the layer takes up unpacked, entries how many names it holds.
+	// size is how much the layer takes up unpacked, entries how many names it holds, with folders that engines make for
+	// what is in them.
 	size, entries int64
+	// tree is what the layer unpacks to, nil if it was too large to be kept.
+	tree *tree
 	// users and groups are its /etc/passwd and /etc/group.
 	users, groups accounts
 }
@@ -61,24 +61,15 @@ type examination struct {
 	// known are facts of layers that were read before. A layer that an image has twice is read once.
 	known map[digest.Digest]layerFacts
 
-	layers        int
 	size, entries int64
-	// seed and names are what the layers so far hold, by hash: kept small, since a name may be 4 KiB long.
-	seed  maphash.Seed
-	names map[uint64]place
-	// skipped says that a lower layer was known already, so that names may be missing.
-	skipped       bool
+	// steps is how many names were looked up in the layers that were read.
+	steps         int64
+	root          rootfs
 	users, groups accounts
 }
 
-// place is where a name stands.
-type place struct {
-	layer int32
-	kind  byte
-}
-
 func (l Limits) examine() *examination {
-	return &examination{limits: l, known: map[digest.Digest]layerFacts{}, seed: maphash.MakeSeed(), names: map[uint64]place{}}
+	return &examination{limits: l, known: map[digest.Digest]layerFacts{}}
 }
 
 // layer reads the next layer, or goes by what is known of it. DiffID is what the image's config gives as the digest of
@@ -89,7 +80,7 @@ func (e *examination) layer(ctx context.Context, layer part, diffID digest.Diges
 	if known && e.size+facts.size > e.limits.ExpandedBytes {
 		return tooLarge("the image", e.limits.ExpandedBytes)
 	}
-	if !known {
+	if !known || facts.tree == nil {
 		var err error
 		if facts, err = e.read(ctx, what, layer); err != nil {
 			return err
@@ -99,8 +90,7 @@ func (e *examination) layer(ctx context.Context, layer part, diffID digest.Diges
 	if facts.diffID != diffID {
 		return invalid("%s has the content digest %s, not %s as the image's config says", what, facts.diffID, diffID)
 	}
-	e.layers++
-	e.size, e.entries, e.skipped = e.size+facts.size, e.entries+facts.entries, e.skipped || known
+	e.size, e.entries, e.root = e.size+facts.size, e.entries+facts.entries, append(e.root, facts.tree)
 	if e.entries > e.limits.LayerEntries {
 		return e.tooMany()
 	}
@@ -122,159 +112,52 @@ func (e *examination) read(ctx context.Context, what string, layer part) (layerF
 }
 
 func (e *examination) readFile(ctx context.Context, what string, layer part) (layerFacts, error) {
+	w := e.walk(what)
+	w.facts.diffID = layer.digest
+	err := w.pass(ctx, layer, w.entries)
+	if err == nil && w.replaced {
+		err = w.pass(ctx, layer, w.foldersStay)
+	}
+	e.steps += w.tree.steps
+	return w.facts, err
+}
+
+// pass has a layer's tar read from its beginning.
+func (w *walk) pass(ctx context.Context, layer part, through func(context.Context, *tar.Reader) error) error {
 	file, err := os.Open(layer.path)
 	if err != nil {
-		return layerFacts{}, fmt.Errorf("read a layer: %w", err)
+		return fmt.Errorf("read a layer: %w", err)
 	}
 	defer file.Close()
-	limits := e.limits
-	limits.ExpandedBytes -= e.size
-	guarded, err := limits.expand(ctx, what, file)
+	limits := w.limits
+	limits.ExpandedBytes -= w.size
+	guarded, err := limits.expand(ctx, w.what, file)
 	if errors.Is(err, io.EOF) {
-		// Some builders write a layer that changes nothing as no bytes at all, and engines take it.
-		return layerFacts{diffID: layer.digest}, nil
+		return nil // Some builders write a layer that changes nothing as no bytes at all, and engines take it.
 	}
 	if err != nil {
-		return layerFacts{}, err
+		return err
 	}
-	w := &walk{examination: e, what: what, facts: layerFacts{diffID: layer.digest}}
 	if !guarded.compressed {
 		// The tar's digest is known, and the files in it can be skipped on disk.
 		if _, err := file.Seek(0, io.SeekStart); err != nil {
-			return layerFacts{}, fmt.Errorf("read a layer: %w", err)
+			return fmt.Errorf("read a layer: %w", err)
 		}
-		err := w.entries(ctx, tar.NewReader(file))
+		err := through(ctx, tar.NewReader(file))
 		w.facts.size = max(w.facts.size, layer.size)
-		return w.facts, err
+		return err
 	}
 	sum := sha256.New()
 	teed := io.TeeReader(guarded, sum)
-	if err := w.entries(ctx, tar.NewReader(teed)); err != nil {
-		return layerFacts{}, err
-	}
-	if _, err := io.Copy(io.Discard, teed); err != nil {
-		return layerFacts{}, damaged(what, err)
-	}
-	w.facts.diffID, w.facts.size = digest.NewDigest(digest.SHA256, sum), max(w.facts.size, guarded.produced)
-	return w.facts, nil
-}
-
-// walk goes through one layer. Names may be absolute there, and links may point anywhere: they are resolved within the
-// container's root. What leads out of that root is refused, and what an engine does not unpack.
-type walk struct {
-	*examination
-	what  string
-	facts layerFacts
-}
-
-func (w *walk) entries(ctx context.Context, reader *tar.Reader) error {
-	for {
-		header, err := reader.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return damaged(w.what, err)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		w.facts.entries++
-		if w.examination.entries+w.facts.entries > w.limits.LayerEntries {
-			return w.tooMany()
-		}
-		w.facts.size += header.Size
-		if header.Size < 0 || w.facts.size < 0 || w.size+w.facts.size > w.limits.ExpandedBytes {
-			return errExpands
-		}
-		if err := w.entry(header); err != nil {
-			return err
-		}
-		if err := w.account(header, reader); err != nil {
-			return damaged(w.what, err)
-		}
-	}
-}
-
-// entry looks at one name of the layer and remembers it.
-func (w *walk) entry(header *tar.Header) error {
-	written := path.Clean(header.Name)
-	if leadsOut(header.Name) || header.Typeflag == tar.TypeLink && leadsOut(header.Linkname) {
-		return invalid("%s holds the name %q, which leads out of the container", w.what, header.Name)
-	}
-	if err := w.tooLong(written); err != nil {
+	if err := through(ctx, tar.NewReader(teed)); err != nil {
 		return err
 	}
-	here := int32(w.layers)
-	// Engines compare the names as they are written: "/a" is not "a" to them.
-	name := w.key(written)
-	if before, ok := w.names[name]; ok && before.layer == here {
-		return invalid("%s holds %q twice, which engines refuse to unpack; build the layer anew with each file once", w.what, header.Name)
+	if _, err := io.Copy(io.Discard, teed); err != nil {
+		return damaged(w.what, err)
 	}
-	rooted := path.Join("/", written)
-	dir, base := path.Split(rooted)
-	if parent, ok := w.at(dir); ok && parent.layer == here && parent.kind != tar.TypeDir && parent.kind != tar.TypeSymlink {
-		return invalid("%s holds %q, but %q above it is no folder there", w.what, header.Name, path.Clean(dir))
-	}
-	if hidden, ok := strings.CutPrefix(base, whiteout); ok && !strings.HasPrefix(hidden, whiteout) {
-		if hidden == "" || hidden == "." || hidden == ".." {
-			return invalid("%s holds %q, which says that a file is deleted, but not which", w.what, header.Name)
-		}
-		if before, ok := w.at(path.Join(dir, hidden)); ok && before.layer == here {
-			return invalid("%s holds %q and says, with %q, that it is deleted; engines refuse to unpack that", w.what, path.Join(path.Dir(written), hidden), header.Name)
-		}
-	}
-	if header.Typeflag == tar.TypeLink {
-		if err := w.hardLink(header); err != nil {
-			return err
-		}
-	}
-	w.names[name] = place{here, header.Typeflag}
+	w.facts.diffID, w.facts.size = digest.NewDigest(digest.SHA256, sum), max(w.facts.size, guarded.produced)
 	return nil
 }
-
-func (w *walk) tooLong(name string) error {
-	if len(name) > maxLayerName {
-		return invalid("%s holds a name of %d bytes, and none may be longer than %d", w.what, len(name), maxLayerName)
-	}
-	for element := range strings.SplitSeq(name, "/") {
-		if len(element) > maxElement {
-			return invalid("%s holds a name with a part of %d bytes, %q…, and none may be longer than %d", w.what, len(element), element[:32], maxElement)
-		}
-	}
-	return nil
-}
-
-// hardLink refuses a link to what is not there, as far as that can be told: what lower layers hold is not known if they
-// were read earlier, and symbolic links may lead anywhere.
-func (w *walk) hardLink(header *tar.Header) error {
-	target := path.Join("/", header.Linkname)
-	found, ok := w.at(target)
-	switch {
-	case ok && found.kind == tar.TypeDir:
-		return invalid("%s links %q to the folder %q, which no file system allows", w.what, header.Name, header.Linkname)
-	case ok || w.skipped:
-		return nil
-	}
-	for dir := path.Dir(target); dir != "/"; dir = path.Dir(dir) {
-		if above, ok := w.at(dir); ok && above.kind == tar.TypeSymlink {
-			return nil
-		}
-	}
-	return invalid("%s links %q to %q, which is not there before it", w.what, header.Name, header.Linkname)
-}
-
-// at is where a rooted name stands, with or without a slash in front.
-func (w *walk) at(rooted string) (place, bool) {
-	rooted = path.Clean(rooted)
-	if found, ok := w.names[w.key(rooted)]; ok {
-		return found, true
-	}
-	found, ok := w.names[w.key(strings.TrimPrefix(rooted, "/"))]
-	return found, ok
-}
-
-func (w *walk) key(name string) uint64 { return maphash.String(w.seed, name) }
 
 // account remembers the layer's files of users and groups.
 func (w *walk) account(header *tar.Header, content io.Reader) error {
@@ -284,7 +167,7 @@ func (w *walk) account(header *tar.Header, content io.Reader) error {
 	case "/etc/passwd", "/etc/.wh.passwd":
 	case "/etc/group", "/etc/.wh.group":
 		file = &w.facts.groups
-	case "/etc", "/.wh.etc", "/etc/.wh..wh..opq", "/.wh..wh..opq":
+	case "/etc", "/.wh.etc", "/etc/.wh..wh..opq": // The root of a layer hides nothing, whatever it says.
 		if header.Typeflag != tar.TypeDir {
 			w.facts.users, w.facts.groups = w.facts.users.replaced(header), w.facts.groups.replaced(header)
 		}
@@ -299,11 +182,6 @@ func (w *walk) account(header *tar.Header, content io.Reader) error {
 	text, err := io.ReadAll(io.LimitReader(content, maxAccounts))
 	file.text = string(text)
 	return err
-}
-
-func leadsOut(name string) bool {
-	relative := path.Clean(strings.TrimLeft(name, "/"))
-	return relative == ".." || strings.HasPrefix(relative, "../")
 }
 
 // isGzip reports whether a file begins as gzip does.

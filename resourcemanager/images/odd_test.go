@@ -100,7 +100,7 @@ func TestTheWorkOfOneImageIsBounded(t *testing.T) {
 	files := webImage(t)
 	files.layers = append(files.layers, tarOf(t, names...), gzipped(t, tarOf(t, names...)))
 	bothWays(t, Limits{LayerEntries: 300}, files, refused(errdefs.ErrResourceExhausted, "the image's layers hold more than 300 entries, which is the limit"))
-	bothWays(t, Limits{LayerEntries: 404}, files, taken)
+	bothWays(t, Limits{LayerEntries: 405}, files, taken) // A folder that is not an entry counts too: etc.
 
 	sparse := webImage(t)
 	sparse.layers = append(sparse.layers, claiming(t, 1<<40))
@@ -381,7 +381,7 @@ func TestWhatAnEngineDoesNotUnpackIsRefused(t *testing.T) {
 	fine := webImage(t)
 	fine.layers = append(fine.layers,
 		tarOf(t, file("a"), file("/a"), dir("r"), file("r/f"), entry{name: "s", link: "r"}, entry{name: "h", hardLink: "s/f"}, entry{name: "i", hardLink: "/a"}),
-		tarOf(t, file("a"), file(".wh.h"), file("h"), dir("d"), file("d/x"), file("d/.wh..wh..opq"), entry{name: "below", hardLink: "bin/web"}, file(".wh..wh.plnk")),
+		tarOf(t, file("a"), file(".wh.h"), file("h"), dir("d"), file("d/x"), file("d/.wh..wh..opq"), file(".wh..wh.plnk")),
 	)
 	bothWays(t, Limits{}, fine, taken)
 }
@@ -394,7 +394,7 @@ func TestSettingsWithWhichNothingStartsAreRefused(t *testing.T) {
 		`the image's WORKDIR holds "nnnn`:                                                    func(c *ocispec.ImageConfig) { c.WorkingDir = "/" + strings.Repeat("n", 256) },
 		`the image's USER is "nobody", but the image's /etc/passwd names no user "nobody"`:   func(c *ocispec.ImageConfig) { c.User = "nobody" },
 		`the image's USER is "web:wheel", but the image's /etc/group names no group "wheel"`: func(c *ocispec.ImageConfig) { c.User = "web:wheel" },
-		`the image's USER is "a:b:c", which is not of the form USER or USER:GROUP`:           func(c *ocispec.ImageConfig) { c.User = "a:b:c" },
+		`the image's USER is "web:wheel:7", but the image's /etc/group names no group`:       func(c *ocispec.ImageConfig) { c.User = "web:wheel:7" },
 		`the image's USER is "-1", and the number of a user must be 0 to 2147483647`:         func(c *ocispec.ImageConfig) { c.User = "-1" },
 		`the image's USER is "0:4294967296", and the number of a group must be`:              func(c *ocispec.ImageConfig) { c.User = "0:4294967296" },
 		`the image's USER is "99999999999999999999", and the number of a user must be`:       func(c *ocispec.ImageConfig) { c.User = "99999999999999999999" },
@@ -424,7 +424,13 @@ func TestSettingsWithWhichNothingStartsAreRefused(t *testing.T) {
 		`the image's EXPOSE holds "70000", which is not a port`:       func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"70000": {}} },
 		`the image's EXPOSE holds "80/foo", which is not a port`:      func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"80/foo": {}} },
 		`the image's EXPOSE holds "90-80/tcp", which is not a port`:   func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"90-80/tcp": {}} },
-		`the image's EXPOSE names more than 1024 ports`:               func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"1-65535/tcp": {}} },
+		`the image's VOLUME names more than 1024 paths`: func(c *ocispec.ImageConfig) {
+			c.Volumes = map[string]struct{}{}
+			for n := range 1025 {
+				c.Volumes[fmt.Sprintf("/%d", n)] = struct{}{}
+			}
+		},
+		`the image's EXPOSE names more than 1024 ports`: func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"1-65535/tcp": {}} },
 	} {
 		image := webImage(t)
 		image.layers, image.set = append(image.layers, passwd), set
@@ -467,6 +473,7 @@ func TestUsersAreLookedUpInTheTopmostFile(t *testing.T) {
 		"replacing":          {[][]entry{{etc, api}, {etc, web}}, false},
 		"deleted":            {[][]entry{{etc, web}, {etc, {name: "etc/.wh.passwd"}}}, true},
 		"folder deleted":     {[][]entry{{etc, web}, {{name: ".wh.etc"}}}, true},
+		"root hidden":        {[][]entry{{etc, web}, {{name: ".wh..wh..opq"}}}, false}, // Engines show what is below all the same.
 		"folder hidden":      {[][]entry{{etc, web}, {etc, {name: "etc/.wh..wh..opq"}}}, true},
 		"hidden, then there": {[][]entry{{etc, api}, {etc, {name: "etc/.wh..wh..opq"}, web}}, false},
 		"there, then hidden": {[][]entry{{etc, api}, {etc, web, {name: "etc/.wh..wh..opq"}}}, false},

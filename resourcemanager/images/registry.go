@@ -264,7 +264,7 @@ func (s *Store) examineStored(ctx context.Context, image *candidate) error {
 	s.mu.Lock()
 	s.remember(examined.known)
 	s.mu.Unlock()
-	return image.config.checkSettings(examined.users, examined.groups)
+	return image.config.checkSettings(examined)
 }
 
 // remember keeps what was learned of layers, so that they need not be read again. The caller holds mu.
@@ -273,6 +273,18 @@ func (s *Store) remember(facts map[digest.Digest]layerFacts) {
 		clear(s.checked)
 	}
 	maps.Copy(s.checked, facts)
+	var total int64
+	for sum, one := range s.checked {
+		if one.tree == nil {
+			continue
+		}
+		if weight := one.tree.weight(); weight > maxTreeKept || total+weight > maxTreesKept {
+			one.tree = nil
+			s.checked[sum] = one
+		} else {
+			total += weight
+		}
+	}
 }
 
 // DeleteManifest implements distribution.WritableStore.

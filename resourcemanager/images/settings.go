@@ -18,22 +18,26 @@ const (
 	maxWords = 1 << 20
 	// maxExposed is how many ports an image may name.
 	maxExposed = 1024
+	// maxVolumes is how many volumes an image may name.
+	maxVolumes = 1024
 	// maxID is the largest number of a user or group that an engine takes.
 	maxID = 1<<31 - 1
 )
 
 // checkSettings refuses settings with which no engine starts a container, or with which it could not be stopped, by the
-// setting's name. Users and groups are those of the image's own files.
-func (c Config) checkSettings(users, groups accounts) error {
+// setting's name. Users, groups, files and folders are those of the image's layers.
+func (c Config) checkSettings(image *examination) error {
 	for _, check := range []error{
-		c.checkWords(), checkWorkingDir(c.WorkingDir), checkUser("the image's USER", c.User, users, groups), checkStopSignal(c.StopSignal), c.checkVolumes(),
+		c.checkWords(), checkWorkingDir(c.WorkingDir), checkUser("the image's USER", c.User, image.users, image.groups), checkStopSignal(c.StopSignal), c.checkVolumes(),
 	} {
 		if check != nil {
 			return check
 		}
 	}
-	_, err := exposedPorts(c.ExposedPorts)
-	return err
+	if _, err := exposedPorts(c.ExposedPorts); err != nil {
+		return err
+	}
+	return c.checkPaths(image.root)
 }
 
 func (c Config) checkWords() error {
@@ -94,9 +98,7 @@ func (c Config) CheckUser(text string) error {
 // checkUser reads USER, USER:GROUP or numbers of them, as engines do. Key is what the setting is called.
 func checkUser(key, text string, users, groups accounts) error {
 	user, group, hasGroup := strings.Cut(text, ":")
-	if strings.Contains(group, ":") {
-		return invalid("%s is %s, which is not of the form USER or USER:GROUP", key, shortened(text))
-	}
+	group, _, _ = strings.Cut(group, ":") // Engines pass over what comes behind.
 	err := checkAccount(user, users, "user", "/etc/passwd")
 	if err == nil && hasGroup {
 		err = checkAccount(group, groups, "group", "/etc/group")
@@ -149,14 +151,19 @@ func isSignal(text string) bool {
 	return slices.Contains([]string{"RTMIN", "RTMAX", "CLD", "IOT", "POLL"}, name) || unix.SignalNum("SIG"+name) != 0
 }
 
-// checkVolumes refuses a volume in place of what a container cannot do without.
+// checkVolumes refuses volumes at what is no path. What they would hide is looked at with the image's files.
 func (c Config) checkVolumes() error {
+	if len(c.Volumes) > maxVolumes {
+		return setting("VOLUME", "names more than %d paths", maxVolumes)
+	}
 	for _, volume := range c.Volumes {
-		switch clean := path.Join("/", volume); {
-		case volume == "" || strings.ContainsRune(volume, 0):
+		if volume == "" || strings.ContainsRune(volume, 0) {
 			return setting("VOLUME", "holds %s, which is not a path", shortened(volume))
-		case clean == "/" || clean == "/dev" || clean == "/proc" || strings.HasPrefix(clean, "/proc/"):
-			return setting("VOLUME", "holds %s, which would hide what every container needs at %s; name a folder of the program's own", shortened(volume), clean)
+		}
+		for element := range strings.SplitSeq(volume, "/") {
+			if len(element) > maxElement {
+				return setting("VOLUME", "holds %s, a folder's name of %d bytes, and none may be longer than %d", shortened(element), len(element), maxElement)
+			}
 		}
 	}
 	return nil

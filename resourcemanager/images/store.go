@@ -42,6 +42,9 @@ type Limits struct {
 	// which is what engines stack, and 4 Mi.
 	Layers       int
 	LayerEntries int64
+	// PathSteps is how many parts the names in an image's layers may have together, links that they lead through
+	// included. LinkBytes is how long the targets of one layer's symbolic links may be together. Defaults 256 Mi and 64 MiB.
+	PathSteps, LinkBytes int64
 	// TotalBytes is how much the store may hold, with what is on its way in. Default three quarters of its disk.
 	TotalBytes int64
 	// UserBytes is how much of that may be of one user who is no operator. Default a quarter of the disk.
@@ -77,6 +80,8 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.Entries, 1<<14)
 	setDefault(&l.Layers, 125)
 	setDefault(&l.LayerEntries, 4<<20)
+	setDefault(&l.PathSteps, 1<<28)
+	setDefault(&l.LinkBytes, 64<<20)
 	setDefault(&l.Names, 1<<14)
 	setDefault(&l.Uploads, 256)
 	setDefault(&l.UserUploads, 64)

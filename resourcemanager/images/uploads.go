@@ -27,6 +27,10 @@ const (
 	maxPromised = 1 << 16
 	// maxChecked is how many layers are known to have been looked at.
 	maxChecked = 4096
+	// maxTreeKept is how large a layer's tree may be to be kept with what else is known of it, and maxTreesKept how large all
+	// of them may be, in names. The layers of other trees are read again.
+	maxTreeKept  = 1 << 18
+	maxTreesKept = 1 << 20
 	// maxFinished is how many imported uploads are remembered for clients that ask again.
 	maxFinished = 256
 )
