@@ -153,10 +153,10 @@ func (z *Zone) Restart(pause time.Duration) {
 	z.mu.Unlock()
 	z.stop(address)
 	time.AfterFunc(pause, func() {
-		z.mu.Lock()
-		z.down = false
-		z.mu.Unlock()
 		z.serve(address, func(s *grpc.Server) { masterv1.RegisterApplicationMasterServer(s, z) })
+		z.mu.Lock()
+		z.down = false // only now: a restart in between would leave the server behind
+		z.mu.Unlock()
 	})
 }
 
