@@ -460,6 +460,9 @@ func (c *cli) send(ctx context.Context, z *zone, request *apiv1.DeployRequest, f
 	if request.GetDryRun() {
 		return c.print(answer, func(w io.Writer) error { return dryRunTable(w, request.GetSpec(), answer) })
 	}
+	if f.canary != "" && answer.GetApp().GetVersion() == 1 {
+		fmt.Fprintf(c.err, "%s is new: no version before takes the rest of the requests, so it is started whole\n", answer.GetApp().GetName())
+	}
 	return c.finish(ctx, z, change{app: answer.GetApp(), what: "deployment", done: rolledOut}, &f.wait)
 }
 

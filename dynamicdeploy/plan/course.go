@@ -253,6 +253,10 @@ func (r *Role) holdStill(now time.Time) {
 	}
 	base := r.base()
 	if base == 0 {
+		// What a master finds of another version then was lost with its node, and is not brought back.
+		for _, s := range old {
+			s.leaving = true
+		}
 		r.tend(fresh, r.wanted.Version, min(max(len(fresh), count), most), false, now)
 		return
 	}

@@ -93,6 +93,7 @@ func (r *Role) Restore(memo Memo) {
 	if o.State == NoRollout {
 		return
 	}
+	r.restored = true
 	wanted := r.rollout
 	r.rollout = restored
 	r.rollout.want(r.wanted, wanted.progressAt)

@@ -22,6 +22,8 @@ type Role struct {
 	// fenced containers were released on a lost node and replaced; they have not been seen gone.
 	fenced  map[id.Container]bool
 	rollout rollout
+	// restored says that an earlier master has left its memo.
+	restored bool
 	// doubted are the failures of late.
 	doubted []doubted
 	// serial makes the ids of this attempt's asks unique.
@@ -123,8 +125,8 @@ func (r *Role) Adopt(adopted Adopted) {
 	s, ok := r.slots[adopted.Number]
 	if !ok {
 		s = r.open(adopted.Number, adopted.Version)
-		course := r.course()
-		s.dark = adopted.Version == r.wanted.Version && (course == preparing || course == closing)
+		// The master before had let go of it, on a node that was lost for instance.
+		s.leaving = r.restored && adopted.Version != r.wanted.Version
 	}
 	if s.current != nil && adopted.Container.Compare(s.current.id) < 0 {
 		r.due = append(r.due, Release{Container: adopted.Container})
@@ -133,6 +135,11 @@ func (r *Role) Adopt(adopted Adopted) {
 	}
 	if s.current != nil {
 		r.fence(s)
+	}
+	if !ok || s.version != adopted.Version {
+		// The number may have gone over to another version since it began.
+		course := r.course()
+		s.dark = adopted.Version == r.wanted.Version && (course == preparing || course == closing)
 	}
 	s.version = adopted.Version
 	s.ran = true
