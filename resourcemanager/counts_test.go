@@ -18,7 +18,7 @@ func atNight(instances int32) *apiv1.AppSpec {
 
 // What a person said last stands until the calendar's next entry; what the calendar said last until a person says something.
 func TestWhatWasSaidLastCounts(t *testing.T) {
-	inZone(t, func(z *testZone) {
+	daysInZone(t, func(z *testZone) {
 		n := z.addNode("node-1")
 		z.deploy(atNight(2)) // at midnight: the entry of ten at night came true before the app was there
 		m := n.launchMaster()
@@ -72,7 +72,7 @@ func TestWhatWasSaidLastCounts(t *testing.T) {
 }
 
 func TestARoleWithoutAScheduleIsNotTheCalendars(t *testing.T) {
-	inZone(t, func(z *testZone) {
+	daysInZone(t, func(z *testZone) {
 		spec := atNight(2)
 		spec.Roles[0].Name = "front"
 		back := webSpec(4).GetRoles()[0]

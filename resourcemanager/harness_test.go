@@ -137,6 +137,7 @@ type testZone struct {
 	open     func() store.Store
 	rm       *ResourceManager
 	listener *bufconn.Listener
+	reports  time.Duration
 	conn     *grpc.ClientConn
 	end      context.CancelFunc
 	ended    chan error
@@ -151,6 +152,16 @@ func inZone(t *testing.T, test func(*testZone)) {
 			return store.OpenMemory(disk, store.Options{Now: time.Now(), EventRetention: 10_000})
 		})
 		defer z.stop()
+		test(z)
+	})
+}
+
+// daysInZone is inZone for tests of whole days: nodes report every minute, so that a day does not take seconds.
+func daysInZone(t *testing.T, test func(*testZone)) {
+	t.Helper()
+	inZone(t, func(z *testZone) {
+		z.reports = time.Minute
+		z.restart()
 		test(z)
 	})
 }
@@ -173,6 +184,7 @@ func (z *testZone) start() {
 	z.board = &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}}
 	z.config = Config{
 		Dir: "unused", Images: z.images, Queues: z.queues, AllowInsecure: !z.local,
+		ReportInterval: z.reports, NodeTimeout: 10 * z.reports, // zero is the default
 		Registry: func(int64) Registry { return z.board },
 	}
 	if err := z.config.Validate(); err != nil {

@@ -180,7 +180,7 @@ func TestANoticeIsTakenBackWhenTheRoomIsNotNeeded(t *testing.T) {
 }
 
 func TestAContractLendsByTheCalendarAndByHand(t *testing.T) {
-	inZone(t, func(z *testZone) { // the bubble's clock begins at midnight of 2000-01-01, in the middle of a window
+	daysInZone(t, func(z *testZone) { // the bubble's clock begins at midnight of 2000-01-01, in the middle of a window
 		z.addNode("node-1")
 		z.setTree()
 		z.addContract(nightly())
@@ -474,7 +474,7 @@ func TestADryRunTellsWhatWouldBe(t *testing.T) {
 }
 
 func TestWindowsThatFollowEachOtherAreAlwaysOpen(t *testing.T) {
-	inZone(t, func(z *testZone) {
+	daysInZone(t, func(z *testZone) {
 		z.addNode("node-1")
 		z.setTree()
 		spec := nightly()
