@@ -123,15 +123,35 @@ func TestNoQueueIsGrantedMoreThanItsMaximum(t *testing.T) {
 	})
 }
 
+// holders are the queues that were granted something in a pass, themselves or by a queue below.
+type holders map[id.Queue]bool
+
+func grantedBelow(w *walk, d Decisions) holders {
+	granted := holders{}
+	for _, grant := range d.Grants {
+		for q := w.core.queueNamed(grant.Queue); q != nil; q = q.parent {
+			granted[q.spec.Name] = true
+		}
+	}
+	return granted
+}
+
+// touch reports whether a queue, or one above it but the root, holds more than before the pass.
+func (h holders) touch(q *queue) bool {
+	for ; q.parent != nil; q = q.parent {
+		if h[q.spec.Name] {
+			return true
+		}
+	}
+	return false
+}
+
 func TestAPreemptedUnitWasBorrowed(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
-		given := map[id.Queue]resource.Vector{}
-		for _, grant := range d.Grants {
-			given[grant.Queue] = given[grant.Queue].Add(grant.Resources)
-		}
+		given := grantedBelow(w, d)
 		for _, notice := range d.Notices {
 			k := w.core.containers[notice.Container]
-			if k == nil || given[k.app.leaf.spec.Name] != (resource.Vector{}) || before.warned[notice.Container] {
+			if k == nil || given.touch(k.app.leaf) || before.warned[notice.Container] {
 				continue
 			}
 			if !before.over[k.app.leaf.spec.Name] {
@@ -143,13 +163,10 @@ func TestAPreemptedUnitWasBorrowed(t *testing.T) {
 
 func TestNothingIsStoppedOfAQueueThatHoldsNoMoreThanItsGuarantee(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
-		given := map[id.Queue]resource.Vector{}
-		for _, grant := range d.Grants {
-			given[grant.Queue] = given[grant.Queue].Add(grant.Resources)
-		}
+		given := grantedBelow(w, d)
 		for _, stop := range d.Stops {
 			a := w.core.apps[stop.Container.App]
-			if a == nil || a.leaf == nil || given[a.leaf.spec.Name] != (resource.Vector{}) {
+			if a == nil || a.leaf == nil || given.touch(a.leaf) {
 				continue
 			}
 			if !before.over[a.leaf.spec.Name] {
