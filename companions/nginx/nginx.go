@@ -351,7 +351,7 @@ func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]
 		}
 	}
 	p.traffic.routes(plan)
-	if p.revision == revision || p.revision == "" && p.running(ctx) == revision {
+	if p.revision == revision || p.revision == "" && p.runs(ctx, revision) {
 		p.settled(plan, revision)
 		return refusals, nil
 	}

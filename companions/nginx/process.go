@@ -164,6 +164,16 @@ func (p *Proxy) running(ctx context.Context) string {
 	return string(text)
 }
 
+// runs reports whether nginx routes by a revision already. One that is slow to answer is asked again: a reload costs more.
+func (p *Proxy) runs(ctx context.Context, revision string) bool {
+	for range 3 {
+		if said := p.running(ctx); said != "" || ctx.Err() != nil {
+			return said == revision
+		}
+	}
+	return false
+}
+
 // master is the running master's process id, zero if there is none.
 func (p *Proxy) master() int {
 	file := p.path("nginx.pid")
