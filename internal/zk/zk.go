@@ -124,10 +124,32 @@ func (l logger) Printf(format string, values ...any) {
 
 func (c *Client) dial(network, address string, timeout time.Duration) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: timeout}
+	var conn net.Conn
+	var err error
 	if c.config.TLS == nil {
-		return dialer.Dial(network, address)
+		conn, err = dialer.Dial(network, address)
+	} else {
+		conn, err = tls.DialWithDialer(dialer, network, address, c.config.TLS)
 	}
-	return tls.DialWithDialer(dialer, network, address, c.config.TLS)
+	if err != nil {
+		return nil, err
+	}
+	return bounded{conn, c.config.SessionTimeout}, nil
+}
+
+// bounded is a connection on which nothing is waited for longer than a session lasts. The library waits several times as long
+// for the first answer of a server, which one that is being shut down never gives.
+type bounded struct {
+	net.Conn
+	longest time.Duration
+}
+
+// SetReadDeadline implements net.Conn.
+func (c bounded) SetReadDeadline(at time.Time) error {
+	if latest := time.Now().Add(c.longest); at.After(latest) {
+		at = latest
+	}
+	return c.Conn.SetReadDeadline(at)
 }
 
 // authenticate shows the digest on the first connection; the library repeats it on later ones.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -369,5 +370,26 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A server that is being shut down accepts a connection and never answers. The client does not wait for it longer than a session
+// lasts: the next server, or the same one after its start, is asked.
+func TestAServerThatNeverAnswersIsLeft(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client(t, zk.Config{Servers: []string{listener.Addr().String()}, SessionTimeout: 2 * time.Second})
+	for range 2 {
+		if err := listener.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := listener.Accept()
+		if err != nil {
+			t.Fatalf("the client goes on waiting for a server that is silent: %v", err)
+		}
+		defer conn.Close()
 	}
 }
