@@ -43,7 +43,7 @@ test: ## Install what the tests need, and run them all.
 .PHONY: race
 race: ## Run the race detector on everything that needs neither root nor a server.
 	@scripts/need go race
-	CGO_ENABLED=1 go test -race -timeout 20m $(PLAIN)
+	@scripts/race $(PLAIN)
 
 .PHONY: lint
 lint: ## vet, staticcheck, gofumpt, go.mod tidy, generated code up to date.
