@@ -80,13 +80,14 @@ func testLargeHeaders(r *rig) {
 const soon = 2 * time.Second
 
 func testStream(r *rig) {
-	web := NewInstance(r.t, "web-1")
-	r.apply(Route("web", "web.example.test", "/", web))
-	for _, request := range []string{
+	for i, request := range []string{
 		"GET /lines HTTP/1.1\r\nHost: web.example.test\r\n\r\n",
 		"GET /lines HTTP/1.0\r\nHost: web.example.test\r\n\r\n",
 		"GET /old-lines HTTP/1.1\r\nHost: web.example.test\r\n\r\n",
 	} {
+		// An instance of its own each: nothing of an earlier request is left to take a line of a later one.
+		web := NewInstance(r.t, fmt.Sprint("web-", i))
+		r.apply(Route("web", "web.example.test", "/", web))
 		conn, reader := r.raw(r.front.HTTP, request)
 		answer, err := http.ReadResponse(reader, nil)
 		if err != nil {
@@ -102,7 +103,6 @@ func testStream(r *rig) {
 		}
 		_ = conn.Close()
 		close(web.Lines)
-		web.Lines = make(chan string)
 	}
 }
 
