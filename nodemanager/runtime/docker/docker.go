@@ -108,7 +108,7 @@ type Runtime struct {
 	// watched has, by the engine's id, the running containers that the watcher holds to their quota, and how each is
 	// looked at once more when it has ended.
 	watched map[string]func()
-	// ooms are the containers, by the engine's id, in which the kernel was seen to kill at the memory quota.
+	// ooms says by the engine's id of which containers it is known whether the kernel killed at the memory quota in them.
 	ooms map[string]bool
 	// sent has, by the engine's id, the last signal that each container was sent through the engine. One that has ended
 	// without any has the zero value once the engine was asked.

@@ -1,8 +1,11 @@
 package docker_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -10,7 +13,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -33,6 +38,8 @@ type lossy struct {
 	// early is called before the next request whose path ends in earlyPath.
 	early     http.HandlerFunc
 	earlyPath string
+	// change, if set, is called with each answer.
+	change func(*http.Response)
 }
 
 func newLossy(t *testing.T, engine string) *lossy {
@@ -52,6 +59,9 @@ func newLossy(t *testing.T, engine string) *lossy {
 		defer l.mu.Unlock()
 		if l.lose != "" && strings.HasSuffix(response.Request.URL.Path, l.lose) {
 			l.dead = true
+		}
+		if l.change != nil {
+			l.change(response)
 		}
 		return nil
 	}
@@ -173,4 +183,90 @@ func TestAnswersLostInAStart(t *testing.T) {
 		}
 	}
 	t.Error("what a lost start had wanted to take away was adopted, and its end was not told")
+}
+
+// A busy engine tells of the kernel's kill at the memory quota after it has told of the end, and its state does not say it at all.
+func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
+	testenv.Need(t, "docker", "root")
+	b := newBench(t, testenv.DockerSocket())
+	l := newLossy(t, b.socket)
+	var held atomic.Int64
+	l.change = func(response *http.Response) {
+		body := response.Body
+		reader, writer := io.Pipe()
+		switch path := response.Request.URL.Path; {
+		case strings.HasSuffix(path, "/events"):
+			go func() {
+				lines := bufio.NewReader(body)
+				var writing sync.WaitGroup
+				var mu sync.Mutex
+				write := func(line []byte) {
+					mu.Lock()
+					defer mu.Unlock()
+					_, _ = writer.Write(line)
+				}
+				for {
+					line, err := lines.ReadBytes('\n')
+					if bytes.Contains(line, []byte(`"Action":"oom"`)) {
+						held.Add(1)
+						writing.Go(func() { time.Sleep(200 * time.Millisecond); write(line) })
+					} else if len(line) > 0 {
+						write(line)
+					}
+					if err != nil {
+						writing.Wait()
+						_ = writer.CloseWithError(err)
+						return
+					}
+				}
+			}()
+		case strings.HasSuffix(path, "/json"):
+			go func() {
+				all, err := io.ReadAll(body)
+				_, _ = writer.Write(bytes.ReplaceAll(all, []byte(`"OOMKilled":true`), []byte(`"OOMKilled":false`)))
+				_ = writer.CloseWithError(err)
+			}()
+			response.ContentLength = -1
+			response.Header.Del("Content-Length")
+		default:
+			return
+		}
+		response.Body = struct {
+			io.Reader
+			io.Closer
+		}{reader, closers{reader, body}}
+	}
+	harness := b.harness(network.Range{First: 28900, Last: 29099})
+	dir := t.TempDir()
+	harness.New = func(t *testing.T) func() runtime.Runtime {
+		return func() runtime.Runtime {
+			return open(t, docker.Config{
+				Socket: l.socket, Zone: b.zone, Node: "late", Registry: b.registry, LogDir: dir,
+				Ports: network.Range{First: 28900, Last: 29099},
+			})
+		}
+	}
+	w := runtimetest.NewWorld(t, harness)
+	over := w.Spec("memory", "128")
+	w.Run(over)
+	if exit := w.End(over.ID); !exit.OOM || exit.Code != 137 || held.Load() == 0 {
+		t.Errorf("128MiB of 64MiB ended as %+v; %d events were held back", exit, held.Load())
+	}
+	if found, ok := w.Find(over.ID); !ok || found.Exit == nil || !found.Exit.OOM {
+		t.Errorf("listed as %+v", found)
+	}
+	w.Restart()
+	if found, ok := w.Find(over.ID); !ok || found.Exit == nil || !found.Exit.OOM {
+		t.Errorf("after a restart of the node it is listed as %+v", found)
+	}
+}
+
+// closers are closed together.
+type closers []io.Closer
+
+func (c closers) Close() error {
+	for _, each := range c {
+		_ = each.Close()
+	}
+	return nil
 }

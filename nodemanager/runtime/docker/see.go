@@ -130,7 +130,9 @@ func (r *Runtime) see(ctx context.Context, c container.InspectResponse) (runtime
 			if seen.FinishedAt = finished; finished.Before(started) {
 				seen.FinishedAt = started
 			}
-			seen.Exit = r.exit(key, c.ID, c.State, r.endedOf(ctx, lifeOf(c), true))
+			life := lifeOf(c)
+			seen.Exit = r.exit(key, c.ID, c.State, r.endedOf(ctx, life, true))
+			r.askForOOM(ctx, seen.Exit, life)
 		}
 		return seen, nil
 	}

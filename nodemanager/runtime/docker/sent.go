@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/signal"
+	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
 const (
@@ -24,7 +25,9 @@ const (
 	diesWithin = 2 * time.Second
 	// recallWithin is how long the engine is asked for what it has sent before.
 	recallWithin = 5 * time.Second
-	sigkill      = int(unix.SIGKILL)
+	// oomWithin is how long an end by SIGKILL that nobody is known to have sent waits for the engine to tell of the memory quota.
+	oomWithin = 500 * time.Millisecond
+	sigkill   = int(unix.SIGKILL)
 )
 
 // sent is a signal that the engine was asked to send to a container, by "docker kill", "stop", "restart" or "rm -f" or by
@@ -114,25 +117,61 @@ func (r *Runtime) endedOf(ctx context.Context, l life, missed bool) int {
 
 // recall asks the engine for the last signal that a container was sent in its last life.
 func (r *Runtime) recall(ctx context.Context, l life) (sent, error) {
+	var last sent
+	err := r.told(ctx, l.runtimeID, events.ActionKill, l.earliest(), time.Now(), func(message events.Message) bool {
+		last = sentBy(message)
+		return true
+	})
+	return last, err
+}
+
+// askForOOM asks the engine whether a container that was killed, and nobody knows by whom, was killed at its memory quota. A busy
+// engine tells of that after it has told of the end, and its state of the container does not say it then.
+func (r *Runtime) askForOOM(ctx context.Context, exit *runtime.Exit, l life) {
+	r.mu.Lock()
+	_, asked := r.ooms[l.runtimeID]
+	r.mu.Unlock()
+	if asked || exit.Code != 128+sigkill || exit.Signal != 0 || exit.OOM || exit.DiskQuota {
+		return
+	}
+	// A start is told after the fact, so that the kill may have come before it.
+	err := r.told(ctx, l.runtimeID, events.ActionOOM, l.ended.Add(-endsWithin), l.ended.Add(oomWithin), func(events.Message) bool {
+		exit.OOM = true
+		return false
+	})
+	if err != nil {
+		r.config.Logger.Warn("the engine does not say whether a container was killed at its memory quota", "container", l.runtimeID, "error", err)
+		return
+	}
+	r.mu.Lock()
+	r.ooms[l.runtimeID] = r.ooms[l.runtimeID] || exit.OOM
+	r.mu.Unlock()
+}
+
+// told passes on what the engine tells of one kind of event of a container between two times, until next says that it is enough.
+func (r *Runtime) told(
+	ctx context.Context, runtimeID string, kind events.Action, since, until time.Time, next func(events.Message) bool,
+) error {
 	ctx, cancel := context.WithTimeout(ctx, recallWithin)
 	defer cancel()
 	messages, failed := r.client.Events(ctx, events.ListOptions{
-		Since: stamp(l.earliest()), Until: stamp(time.Now()),
+		Since: stamp(since), Until: stamp(until),
 		Filters: filters.NewArgs(
-			filters.Arg("type", string(events.ContainerEventType)), filters.Arg("event", string(events.ActionKill)),
-			filters.Arg("container", l.runtimeID),
+			filters.Arg("type", string(events.ContainerEventType)), filters.Arg("event", string(kind)),
+			filters.Arg("container", runtimeID),
 		),
 	})
-	var last sent
 	for {
 		select {
 		case message := <-messages:
-			last = sentBy(message)
+			if !next(message) {
+				return nil
+			}
 		case err := <-failed:
 			if errors.Is(err, io.EOF) {
-				return last, nil
+				return nil
 			}
-			return sent{}, r.failure(ctx, err)
+			return r.failure(ctx, err)
 		}
 	}
 }

@@ -91,6 +91,9 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 		event.Kind = runtime.Started
 		r.mu.Lock()
 		delete(r.sent, runtimeID)
+		if !r.ooms[runtimeID] { // one that was seen may be of this life: a start is told after the fact
+			delete(r.ooms, runtimeID)
+		}
 		r.mu.Unlock()
 		return event, true
 	case events.ActionOOM:
@@ -143,6 +146,7 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 		life.stopSignal = inspected.Config.StopSignal
 		event.Exit = r.exit(key, runtimeID, inspected.State, r.endedOf(ctx, life, missed))
 		event.Exit.Code = code // of this end, should the state be behind
+		r.askForOOM(ctx, event.Exit, life)
 	case errors.Is(r.failure(ctx, err), errdefs.ErrUnavailable):
 		event.Exit.EngineDown = true
 	case errdefs.IsNotFound(err): // removed by force
