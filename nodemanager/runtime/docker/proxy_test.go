@@ -209,7 +209,8 @@ func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
 					line, err := lines.ReadBytes('\n')
 					if bytes.Contains(line, []byte(`"Action":"oom"`)) {
 						held.Add(1)
-						writing.Go(func() { time.Sleep(200 * time.Millisecond); write(line) })
+						writing.Add(1)
+						time.AfterFunc(200*time.Millisecond, func() { defer writing.Done(); write(line) })
 					} else if len(line) > 0 {
 						write(line)
 					}
