@@ -45,15 +45,8 @@ func NewEngine(btrfs bool, output io.Writer) (*Engine, error) {
 		return nil, err
 	}
 	if btrfs {
-		image := filepath.Join(dir, "btrfs.img")
 		data := filepath.Join(dir, "data")
-		if err := run("truncate", "-s", "2G", image); err != nil {
-			return nil, err
-		}
-		if err := run("mkfs.btrfs", "-q", image); err != nil {
-			return nil, err
-		}
-		if err := run("mount", "-o", "loop", image, data); err != nil {
+		if err := testenv.MountBtrfs(filepath.Join(dir, "btrfs.img"), "2G", data); err != nil {
 			return nil, err
 		}
 		e.mounted = data

@@ -62,9 +62,9 @@ func newEngine(t *testing.T) *engine {
 	if err := os.Mkdir(data, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "truncate", "-s", "700M", disk)
-	run(t, "mkfs.btrfs", "-q", disk)
-	run(t, "mount", "-o", "loop", disk, data)
+	if err := testenv.MountBtrfs(disk, "700M", data); err != nil {
+		t.Fatal(err)
+	}
 	e.start(t)
 	t.Cleanup(func() { e.stop(t) })
 	return e

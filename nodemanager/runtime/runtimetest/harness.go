@@ -4,6 +4,7 @@ package runtimetest
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -206,8 +207,26 @@ func (w *World) End(container id.Container) runtime.Exit {
 			return *event.Exit
 		}
 	}
-	w.Fatalf("%v did not end: %v", container, context.Cause(ctx))
+	w.Fatalf("%v did not end: %v; %s", container, context.Cause(ctx), w.standing(container))
 	return runtime.Exit{}
+}
+
+// standing says how it stands with a container, and what its first process is busy with in the kernel.
+func (w *World) standing(container id.Container) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.Context()), 10*time.Second)
+	defer cancel()
+	containers, err := w.List(ctx)
+	if err != nil {
+		return fmt.Sprintf("it cannot be listed: %v", err)
+	}
+	for _, found := range containers {
+		if found.ID == container {
+			state, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", found.Pid))
+			stack, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stack", found.Pid))
+			return fmt.Sprintf("it is %+v, its process\n%s\nin\n%s", found, state, stack)
+		}
+	}
+	return "it is not there any more"
 }
 
 // Find looks a container up in the list.
