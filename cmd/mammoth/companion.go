@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -341,7 +342,7 @@ func (s *besideSettings) choose() error {
 			continue
 		}
 		if *one.given == "" && *one.noted == "" {
-			address, err := freeAddress()
+			address, err := freeAddress(notes.Nginx, notes.DNS, s.nginxListen, s.dnsListen)
 			if err != nil {
 				return err
 			}
@@ -355,13 +356,19 @@ func (s *besideSettings) choose() error {
 	return writeNotes(path, notes)
 }
 
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("look for a free port: %w", err)
+// freeAddress is an address that nobody listens on, and that is none of those that others are to listen on soon.
+func freeAddress(taken ...string) (string, error) {
+	for {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", fmt.Errorf("look for a free port: %w", err)
+		}
+		address := listener.Addr().String()
+		_ = listener.Close()
+		if !slices.Contains(taken, address) {
+			return address, nil
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
 }
 
 // beside is a companion that runs in the zone's process.

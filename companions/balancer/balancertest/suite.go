@@ -126,8 +126,9 @@ func newRig(t *testing.T, subject Subject) *rig {
 	}
 	r := &rig{t: t, subject: subject, front: Front{
 		Dir: dir + "/proxy", Certificates: dir + "/certificates",
-		HTTP: address(FreePort(t)), TLS: address(FreePort(t)),
 	}}
+	port := FreePort(t)
+	r.front.HTTP, r.front.TLS = address(port), address(FreePort(t, port))
 	r.log = &bytes.Buffer{}
 	r.front.Log = slog.New(slog.NewTextHandler(r.log, nil))
 	writeCertificates(t, r.front.Certificates)
@@ -162,15 +163,20 @@ func (r *rig) start() {
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// FreePort is a port that nobody listened on a moment ago.
-func FreePort(t *testing.T) int {
+// FreePort is a port that nobody listened on a moment ago, and none of those that the test has taken and does not listen on yet.
+func FreePort(t *testing.T, taken ...int) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := listener.Addr().(*net.TCPAddr).Port
+		_ = listener.Close()
+		if !slices.Contains(taken, port) {
+			return port
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
 }
 
 // Instance is a small HTTP server that says who it is.
