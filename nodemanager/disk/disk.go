@@ -35,31 +35,54 @@ func Usage(paths ...string) (int64, error) {
 	var total int64
 	seen := make(map[file]bool)
 	for _, path := range paths {
-		err := filepath.WalkDir(path, func(name string, _ fs.DirEntry, err error) error {
-			var stat unix.Stat_t
-			if err == nil {
-				err = unix.Lstat(name, &stat)
-			}
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if stat.Nlink > 1 && stat.Mode&unix.S_IFMT == unix.S_IFREG {
-				if seen[file{stat.Dev, stat.Ino}] {
-					return nil
-				}
-				seen[file{stat.Dev, stat.Ino}] = true
-			}
-			total += stat.Blocks * 512
-			return nil
-		})
+		used, err := walk(path, seen, func(*unix.Stat_t) bool { return true })
 		if err != nil {
 			return 0, err
 		}
+		total += used
 	}
 	return total, nil
+}
+
+// UsageOfRoot is how much disk is allocated for everything that a process has on the file system of its root, what came with its
+// image included.
+func UsageOfRoot(pid int) (int64, error) {
+	root := fmt.Sprintf("/proc/%d/root/", pid)
+	var top unix.Stat_t
+	if err := unix.Stat(root, &top); err != nil {
+		return 0, fmt.Errorf("look at the root of process %d: %w", pid, err)
+	}
+	return walk(root, make(map[file]bool), func(stat *unix.Stat_t) bool { return stat.Dev == top.Dev })
+}
+
+// walk adds up what is at and below a path, as far as within says, but for the files that were seen before.
+func walk(path string, seen map[file]bool, within func(*unix.Stat_t) bool) (int64, error) {
+	var total int64
+	err := filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
+		var stat unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(name, &stat)
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case !within(&stat) && entry.IsDir():
+			return fs.SkipDir
+		case !within(&stat):
+			return nil
+		}
+		if stat.Nlink > 1 && stat.Mode&unix.S_IFMT == unix.S_IFREG {
+			if seen[file{stat.Dev, stat.Ino}] {
+				return nil
+			}
+			seen[file{stat.Dev, stat.Ino}] = true
+		}
+		total += stat.Blocks * 512
+		return nil
+	})
+	return total, err
 }
 
 // Deleted is how much disk processes hold in files that have no name any more, which no walk finds.

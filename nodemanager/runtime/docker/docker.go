@@ -204,8 +204,9 @@ type engine struct {
 	version, dataRoot string
 	cgroupVersion     int
 	cpus              int
-	// quota says whether the storage driver holds containers to a size.
+	// quota says whether the storage driver holds containers to a size, pool is what it does so by if that may give up.
 	quota bool
+	pool  *disk.Btrfs
 }
 
 // Info implements runtime.Runtime.
@@ -249,6 +250,11 @@ func (r *Runtime) knowEngine(ctx context.Context) (*engine, error) {
 	if disk.DriverMayQuota(info.Driver, info.DriverStatus) {
 		if e.quota, err = r.tryQuota(ctx); err != nil {
 			return nil, err
+		}
+	}
+	if e.quota && info.Driver == "btrfs" {
+		if e.pool, err = disk.OpenBtrfs(e.dataRoot); err != nil {
+			r.config.Logger.Warn("it cannot be seen whether the storage driver holds containers to their disk quota", "error", err)
 		}
 	}
 	r.mu.Lock()

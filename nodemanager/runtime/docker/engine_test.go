@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/testenv"
+	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/nodemanager/network"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime/docker"
@@ -193,6 +194,58 @@ func TestConformanceOnAnEngineWithDiskQuotas(t *testing.T) {
 		t.Error(err)
 	}
 	runtimetest.Run(t, harness)
+}
+
+// The kernel gives up on the quota groups of a btrfs when they do not add up, and the engine notices nothing. A container that has
+// written too much meanwhile is ended, and the next ones fail with ENOSPC again.
+func TestQuotasThatTheKernelHasGivenUpOn(t *testing.T) {
+	e := newEngine(t)
+	b := newBenchOn(t, e.socket, e.listen(t))
+	w := runtimetest.NewWorld(t, b.harness(network.Range{First: 28900, Last: 29099}))
+	data := filepath.Join(e.dir, "data")
+	first := w.Spec("disk", "32")
+	first.MemoryBytes = 256 << 20
+	w.Run(first) // whose image the next one shares
+	w.AwaitLine(first.ID, "filled")
+	// Groups that share what they hold are put together without a count.
+	run(t, "btrfs", "subvolume", "create", filepath.Join(data, "one"))
+	if err := os.WriteFile(filepath.Join(data, "one", "file"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "btrfs", "subvolume", "snapshot", filepath.Join(data, "one"), filepath.Join(data, "two"))
+	run(t, "btrfs", "qgroup", "create", "1/1", data)
+	pool, err := disk.OpenBtrfs(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := w.Spec("disk", "128")
+	over.MemoryBytes = 256 << 20
+	for _, name := range []string{"one", "two"} {
+		out, err := exec.Command("btrfs", "inspect-internal", "rootid", filepath.Join(data, name)).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, "btrfs", "qgroup", "assign", "--no-rescan", "0/"+strings.TrimSpace(string(out)), "1/1", data)
+	}
+	if pool.Holds() {
+		t.Fatal("the kernel still holds to quotas")
+	}
+	w.Run(over)
+	if exit := w.End(over.ID); !exit.DiskQuota && exit.Code != 28 {
+		t.Errorf("128MiB of 64MiB ended as %+v", exit)
+	}
+	for !pool.Holds() {
+		<-time.After(10 * time.Millisecond)
+	}
+	again := w.Spec("disk", "128")
+	again.MemoryBytes = 256 << 20
+	w.Run(again)
+	if exit := w.End(again.ID); exit.Code != 28 {
+		t.Errorf("after the count 128MiB of 64MiB ended as %+v", exit)
+	}
+	if found, ok := w.Find(first.ID); !ok || !found.Running {
+		t.Errorf("one that is within its quota is %+v", found)
+	}
 }
 
 func TestDiskOfTheEngineIsFull(t *testing.T) {

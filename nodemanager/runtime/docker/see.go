@@ -214,10 +214,15 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 		}
 	}
 	subject := disk.Subject{ID: seen.ID, Quota: quota}
+	measured := int64(-1)
 	subject.Measure = func(ctx context.Context) (int64, error) {
 		used, err := disk.Usage(paths...)
-		if err != nil || layer == "" {
+		if err != nil {
 			return used, err
+		}
+		if layer == "" {
+			unheld, err := r.unheld(seen.Pid, &measured)
+			return used + unheld, err
 		}
 		if layer == "?" { // the engine alone knows where it keeps the layer
 			sized, _, err := r.client.ContainerInspectWithRaw(ctx, c.ID, true)
@@ -243,6 +248,35 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 		}
 	}
 	r.watcher.Add(subject)
+}
+
+// unheld measures a container once after each time in which the storage driver held nobody to a size, and during it. Otherwise what it
+// has on disk is the driver's business, and it gives zero. measured is the number of such times after which it was measured.
+func (r *Runtime) unheld(pid int, measured *int64) (int64, error) {
+	r.mu.Lock()
+	known := r.engine
+	r.mu.Unlock()
+	if known == nil || known.pool == nil {
+		return 0, nil
+	}
+	holds := known.pool.Holds()
+	if !holds {
+		begun, err := known.pool.Recount()
+		if err != nil {
+			r.config.Logger.Error("the storage driver holds no container to its disk quota; each is measured", "error", err)
+		} else if begun {
+			r.config.Logger.Warn("the kernel has given up on the quota groups of the engine's btrfs; they are counted again, and each container is measured")
+		}
+	}
+	recounts := known.pool.Recounts()
+	if holds && *measured == recounts {
+		return 0, nil
+	}
+	used, err := disk.UsageOfRoot(pid)
+	if err == nil && holds {
+		*measured = recounts
+	}
+	return used + r.deleted(pid), err
 }
 
 // judge writes down that a container is over its quota.

@@ -124,9 +124,9 @@ func overfill(w *World, command string) {
 	w.Run(spec)
 	exit := w.End(spec.ID)
 	switch info.DiskQuota {
-	case "driver":
-		if exit.Code != 28 {
-			w.Errorf("128MiB of 64MiB ended as %+v, want ENOSPC", exit)
+	case "driver": // whose kernel may just have given up on quotas; then it is measured
+		if exit.Code != 28 && !exit.DiskQuota {
+			w.Errorf("128MiB of 64MiB ended as %+v, want ENOSPC or a verdict", exit)
 		}
 	case "watcher":
 		if !exit.DiskQuota || !strings.HasPrefix(exit.Message, "disk quota exceeded (") || !strings.HasSuffix(exit.Message, " of 64MiB)") {
