@@ -137,7 +137,7 @@ func (z *zone) createApp(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	z.apps[appID], z.names[spec.GetName()] = a, a
 	z.setVersion(a, spec, "deploy")
 	a.record.Generation = 1
-	z.after(func() { z.registry.KnowApp(spec.GetName(), appID.String()) })
+	z.out.named = append(z.out.named, namedApp{spec.GetName(), appID.String()})
 	z.moveApp(a, lifecycle.AppSubmitted, "deployed")
 	z.appChanged(a)
 	return a, nil
@@ -378,7 +378,7 @@ func (z *zone) emptied(a *app) {
 	z.apply(scheduler.RemoveApp{App: a.id})
 	delete(z.apps, a.id)
 	delete(z.names, a.record.GetName())
-	z.after(func() { z.registry.KnowApp(a.record.GetName(), "") })
+	z.out.named = append(z.out.named, namedApp{a.record.GetName(), ""})
 	for _, c := range sortedContainers(a.containers) {
 		z.dropContainer(c)
 	}
@@ -536,14 +536,17 @@ func (z *zone) withdrawAll(a *app) {
 			z.save(kindInstance, instanceKey(a, name), instance)
 		}
 	}
-	z.whenRouted(a, func(z *zone) {
-		a.withdrawingAll = false
-		for _, c := range sortedContainers(a.containers) {
-			if !c.record.GetLease().GetMaster() {
-				z.stopContainer(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is ended without an application master", a.record.GetName()))
-			}
+	z.whenRouted(a, confirmation{stopsAll: true})
+}
+
+// stopAll stops the instances of an app that no balancer routes to any more.
+func (z *zone) stopAll(a *app) {
+	a.withdrawingAll = false
+	for _, c := range sortedContainers(a.containers) {
+		if !c.record.GetLease().GetMaster() {
+			z.stopContainer(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is ended without an application master", a.record.GetName()))
 		}
-	})
+	}
 }
 
 // sortedKeys are in the order in which people count.

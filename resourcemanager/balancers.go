@@ -26,9 +26,9 @@ func (z *zone) openRegistry() {
 		_, _ = rand.Read(z.record.RegistrySecret) // crypto/rand never fails; it ends the program instead
 		z.save(kindZone, "zone", z.record)
 	}
-	z.registry.AllowRegistration(z.record.GetRegistrySecret())
+	z.out.secret = z.record.GetRegistrySecret()
 	for _, name := range z.record.GetBalancers() {
-		z.registry.ExpectBalancer(name, comeBack)
+		z.out.balancers = append(z.out.balancers, expectedBalancer{name, comeBack})
 		z.lostBalancers[name] = z.now
 	}
 }

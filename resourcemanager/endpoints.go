@@ -16,9 +16,8 @@ import (
 
 // publication is one service as the registry was told of it.
 type publication struct {
-	endpoints  []*apiv1.Endpoint
-	expose     *apiv1.Expose
-	generation int64
+	endpoints []*apiv1.Endpoint
+	expose    *apiv1.Expose
 	// due is set while the registry is still to be told.
 	due bool
 }
@@ -42,6 +41,7 @@ func (z *zone) project() {
 				a.published[name] = &publication{due: true}
 			}
 		}
+		z.publishEndpoints(a)
 	}
 }
 
@@ -182,7 +182,7 @@ func sameEndpoints(a, b []*apiv1.Endpoint) bool {
 	return (a == nil) == (b == nil) && slices.EqualFunc(a, b, func(x, y *apiv1.Endpoint) bool { return proto.Equal(x, y) })
 }
 
-// publishEndpoints tells the registry what has changed, and has it say when balancers know.
+// publishEndpoints has the registry told what has changed, and asks to hear when balancers route by it.
 func (z *zone) publishEndpoints(a *app) {
 	for _, name := range sortedKeys(a.published) {
 		p := a.published[name]
@@ -190,16 +190,7 @@ func (z *zone) publishEndpoints(a *app) {
 			continue
 		}
 		p.due = false
-		// The registry owns what it is given.
-		var endpoints []*apiv1.Endpoint
-		if p.endpoints != nil {
-			endpoints = make([]*apiv1.Endpoint, len(p.endpoints))
-			for i, endpoint := range p.endpoints {
-				endpoints[i] = proto.CloneOf(endpoint)
-			}
-		}
-		z.registry.Expose(name, proto.CloneOf(p.expose))
-		p.generation = z.registry.Publish(name, endpoints)
+		z.out.services = append(z.out.services, serviceChange{name, p.expose, p.endpoints})
 		if p.endpoints == nil {
 			delete(a.published, name)
 		}
@@ -210,15 +201,10 @@ func (z *zone) publishEndpoints(a *app) {
 	leaving, routed := a.withdrawing, a.routed
 	a.withdrawing, a.routed = nil, nil
 	for _, instance := range leaving {
-		count := a.withdrawals[instance]
-		z.awaitBalancers(a, func(z *zone) {
-			if !a.removed && a.instances[instance] != nil && a.withdrawals[instance] == count {
-				z.say(a).Withdrawn = append(z.say(a).Withdrawn, instance)
-			}
-		})
+		z.awaitBalancers(a, confirmation{withdrawn: instance, withdrawal: a.withdrawals[instance]})
 	}
-	for _, do := range routed {
-		z.awaitBalancers(a, do)
+	for _, then := range routed {
+		z.awaitBalancers(a, then)
 	}
 }
 
@@ -231,34 +217,54 @@ func (z *zone) withdraw(a *app, instance string) {
 	z.touch(a)
 }
 
-// whenRouted does something once what this turn changes in the registry is known to every balancer.
-func (z *zone) whenRouted(a *app, do func(*zone)) {
-	a.routed = append(a.routed, do)
+// confirmation is what follows once every balancer of an app's services routes by the state that they had. One of withdrawn, rollout
+// and stopsAll is set.
+type confirmation struct {
+	app *app
+	// withdrawn is an instance that no balancer routes to any more, unless it was put into service, or withdrawn again, since it
+	// was withdrawn for the withdrawal-th time.
+	withdrawn  string
+	withdrawal int
+	// rollout holds from then on, unless the master has reported since its report with the number.
+	rollout *apiv1.Rollout
+	report  int
+	// stopsAll has every instance of an app that ends stopped.
+	stopsAll bool
+}
+
+// whenRouted has something follow once what this turn changes in the registry is known to every balancer.
+func (z *zone) whenRouted(a *app, then confirmation) {
+	a.routed = append(a.routed, then)
 	z.touch(a)
 }
 
-// awaitBalancers calls do in the loop once every balancer of the app's services has confirmed their present state.
-func (z *zone) awaitBalancers(a *app, do func(*zone)) {
-	type wait struct {
-		service    string
-		generation int64
-	}
-	var waits []wait
-	for _, name := range sortedKeys(a.published) {
-		waits = append(waits, wait{name, a.published[name].generation})
-	}
-	post, registry := z.post, z.registry
+// awaitBalancers has something follow once every balancer of the app's services has confirmed their present state.
+func (z *zone) awaitBalancers(a *app, then confirmation) {
+	then.app = a
 	a.unconfirmed++
-	var next func(int)
-	next = func(i int) {
-		if i == len(waits) {
-			post(func(z *zone) {
-				a.unconfirmed--
-				do(z)
-			})
-			return
-		}
-		registry.AwaitBalancers(waits[i].service, waits[i].generation, func() { next(i + 1) })
+	z.lastConfirm++
+	z.confirming[z.lastConfirm] = then
+	z.out.confirm = append(z.out.confirm, confirmRequest{z.lastConfirm, sortedKeys(a.published)})
+}
+
+// confirmed is the balancers' confirmation that was asked for under a number.
+func (z *zone) confirmed(number int64) {
+	then, ok := z.confirming[number]
+	if !ok {
+		return
 	}
-	next(0)
+	delete(z.confirming, number)
+	a := then.app
+	a.unconfirmed--
+	switch {
+	case then.stopsAll:
+		z.stopAll(a)
+	case a.removed:
+	case then.rollout != nil:
+		if a.rolloutReports == then.report {
+			z.setRollout(a, then.rollout)
+		}
+	case a.instances[then.withdrawn] != nil && a.withdrawals[then.withdrawn] == then.withdrawal:
+		z.say(a).Withdrawn = append(z.say(a).Withdrawn, then.withdrawn)
+	}
 }

@@ -302,7 +302,13 @@ func (rm *ResourceManager) OpenSession(ctx context.Context, name string, stream 
 
 // RegisterMaster implements service.Masters.
 func (rm *ResourceManager) RegisterMaster(ctx context.Context, bearer string, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
-	return ask(ctx, rm, func(z *zone) (*masterv1.RegisterResponse, error) { return z.registerMaster(bearer, request) })
+	response, err := ask(ctx, rm, func(z *zone) (*masterv1.RegisterResponse, error) { return z.registerMaster(bearer, request) })
+	if err != nil {
+		return nil, err
+	}
+	app := response.GetSpec().GetName()
+	response.Registry = fmt.Sprintf("http://%s:%s@%s", app, rm.publisher.registry.AppKey(app), rm.config.advertised())
+	return response, nil
 }
 
 // OpenAllocate implements service.Masters.

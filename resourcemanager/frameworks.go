@@ -89,8 +89,7 @@ func (z *zone) settlePlaces(a *app) {
 			}
 			z.endPlace(n, place)
 			// What its balancer routed with ends: nobody has to wait for it.
-			balancer := fmt.Sprintf("%s.%s", place, n.id)
-			z.after(func() { z.registry.ExpectBalancer(balancer, 0) })
+			z.out.balancers = append(z.out.balancers, expectedBalancer{name: fmt.Sprintf("%s.%s", place, n.id)})
 		}
 	}
 }

@@ -22,17 +22,15 @@ import (
 
 // load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
 // until they register, and masters have as long as after a lost stream to come back.
-func load(config *Config, memory store.Store, post func(input), now time.Time) (*zone, error) {
+func load(config *Config, memory store.Store, now time.Time) (*zone, error) {
 	z := &zone{
 		config:   config,
 		log:      config.Logger,
-		post:     post,
 		identity: memory.Identity(),
 		started:  now,
 		tables: tables{
 			apps: lifecycle.Apps(), attempts: lifecycle.Attempts(), containers: lifecycle.Containers(), nodes: lifecycle.Nodes(),
 		},
-		registry:      config.Registry(memory.Identity().Epoch),
 		record:        &storev1.Zone{},
 		apps:          map[id.App]*app{},
 		names:         map[string]*app{},
@@ -43,6 +41,7 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 		past:          eventlog.New(int(config.EventRetention)),
 		lostBalancers: map[string]time.Time{},
 		refused:       map[string]map[string]string{},
+		confirming:    map[int64]confirmation{},
 		lastEvent:     memory.LastEvent(),
 	}
 	z.begin(now)
@@ -58,7 +57,7 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 	}
 	for _, a := range z.apps {
 		a.silentSince = now
-		z.registry.KnowApp(a.record.GetName(), a.id.String())
+		z.out.named = append(z.out.named, namedApp{a.record.GetName(), a.id.String()})
 		z.touch(a)
 	}
 	z.settle()
@@ -77,7 +76,6 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 	} else if err != nil {
 		return nil, err
 	}
-	z.publish()
 	return z, nil
 }
 

@@ -51,7 +51,7 @@ func (rm *ResourceManager) step() error {
 			return err
 		}
 		if z.unstored.Empty() {
-			z.publish()
+			rm.publish()
 		}
 		z.retryAt = now.Add(tick)
 	}
@@ -89,9 +89,16 @@ func (rm *ResourceManager) turn(inputs []input) error {
 		z.wake = z.retryAt
 		return nil
 	}
-	z.publish()
+	rm.publish()
 	rm.metrics.observe(z, time.Since(started))
 	return nil
+}
+
+// publish tells everybody about a turn that is stored: the registry first, so that a master that reads its applied sequence finds
+// the registry right.
+func (rm *ResourceManager) publish() {
+	rm.publisher.perform(&rm.zone.out)
+	rm.zone.publish()
 }
 
 // ask lets the loop do something and waits until what follows from it is stored.

@@ -78,7 +78,6 @@ func (z *zone) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 		Wanted:   z.wanted(a),
 		Largest:  z.resources(z.core.Largest()),
 		Memo:     a.memo,
-		Registry: fmt.Sprintf("http://%s:%s@%s", a.record.GetName(), z.registry.AppKey(a.record.GetName()), z.config.advertised()),
 	}
 	for _, c := range sortedContainers(a.containers) {
 		if c.held() && !c.record.GetLease().GetMaster() {
@@ -333,13 +332,9 @@ func (z *zone) reportRollout(a *app, report *masterv1.RolloutReport) {
 	if proto.Equal(before, after) {
 		return
 	}
-	if report := a.rolloutReports; after.GetState() != apiv1.Rollout_PROGRESSING && before.GetState() != after.GetState() {
+	if after.GetState() != apiv1.Rollout_PROGRESSING && before.GetState() != after.GetState() {
 		// A step is done once balancers route by it.
-		z.whenRouted(a, func(z *zone) {
-			if !a.removed && a.rolloutReports == report {
-				z.setRollout(a, after)
-			}
-		})
+		z.whenRouted(a, confirmation{rollout: after, report: a.rolloutReports})
 		return
 	}
 	z.setRollout(a, after)

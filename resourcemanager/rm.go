@@ -45,6 +45,8 @@ type ResourceManager struct {
 	store    store.Store
 	listener net.Listener
 	zone     *zone
+	// publisher has the registry that the zone publishes in.
+	publisher *publisher
 	// inbox is for what may change something; looks is for what does not.
 	inbox, looks *mailbox[input]
 	// noRoom is why nothing that grows is taken; nil while there is room.
@@ -90,11 +92,16 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 		inbox: newMailbox[input](), looks: newMailbox[input](), started: time.Now(), stopped: make(chan struct{}), metrics: newMetrics(),
 		reread: make(chan struct{}, 1),
 	}
-	zone, err := load(&rm.config, memory, rm.post, rm.started)
+	zone, err := load(&rm.config, memory, rm.started)
 	if err != nil {
 		return nil, err
 	}
-	rm.zone = zone
+	rm.zone, rm.publisher = zone, newPublisher(config.Registry(memory.Identity().Epoch), rm.post)
+	if zone.unstored.Empty() {
+		rm.publish()
+	} else {
+		rm.publisher.open(&zone.out)
+	}
 	return rm, nil
 }
 
@@ -119,7 +126,7 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	trusted, others := bounds.server(largestTrusted), bounds.server(largestRequest)
 	for _, server := range []*grpc.Server{insideServer, trusted, others} {
 		service.Register(server, service.Config{
-			Apps: rm, Zone: rm, Lending: rm, Tracker: rm, Masters: rm, Images: rm.config.Images, Registry: rm.zone.registry, Companions: rm.zone.registry,
+			Apps: rm, Zone: rm, Lending: rm, Tracker: rm, Masters: rm, Images: rm.config.Images, Registry: rm.publisher.registry, Companions: rm.publisher.registry,
 			AllowHostNetwork: rm.config.AllowHostNetwork,
 		})
 	}

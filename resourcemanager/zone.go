@@ -36,7 +36,6 @@ type zone struct {
 	started  time.Time
 	tables   tables
 	core     core
-	registry Registry
 
 	record *storev1.Zone
 	keys   []token.Key
@@ -79,6 +78,10 @@ type zone struct {
 	// refused is what each balancer last said that it does not route, and why, by service.
 	refused map[string]map[string]string
 
+	// confirming are the confirmations of balancers that were asked for, by number.
+	confirming  map[int64]confirmation
+	lastConfirm int64
+
 	// lookout says why apps wait.
 	lookout lookout
 
@@ -92,7 +95,7 @@ type zone struct {
 	speaking map[id.Node]*node
 	replies  []func()
 	told     []*apiv1.Event
-	post     func(input)
+	out      ready
 }
 
 // core is the scheduler, and what its lending contracts came to.
@@ -141,7 +144,7 @@ type app struct {
 	withdrawals map[string]int
 	withdrawing []string
 	// routed is what is to be done once balancers know the state at the end of the turn.
-	routed []func(*zone)
+	routed []confirmation
 	// ahead is set while a step of the master's waits for the word of a node, since aheadSince.
 	ahead      bool
 	aheadSince time.Time
@@ -205,6 +208,7 @@ func (z *zone) begin(now time.Time) {
 	z.speaking = map[id.Node]*node{}
 	z.replies = nil
 	z.told = nil
+	z.out = ready{}
 }
 
 // after has something done once this turn is stored.
@@ -260,13 +264,9 @@ func (z *zone) settle() {
 	}
 }
 
-// publish tells everybody about a turn that is stored: the registry first, so that a master that reads its
-// applied sequence finds the registry right.
+// publish tells nodes, masters and people about a turn that is stored.
 func (z *zone) publish() {
 	touched := z.touchedApps()
-	for _, a := range touched {
-		z.publishEndpoints(a)
-	}
 	for _, n := range z.speaking {
 		n.flush()
 	}
