@@ -1,7 +1,6 @@
 package resourcemanager
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -97,7 +96,7 @@ func (z *zone) launch(c *container) {
 		return
 	}
 	if a.secret == "" {
-		a.secret = attempt.String() + "." + rand.Text()
+		a.secret = attempt.String() + "." + z.secrets.text()
 		hash := sha256.Sum256([]byte(a.secret))
 		a.record.Attempt.TokenHash = hash[:]
 		z.appChanged(a)

@@ -1,7 +1,6 @@
 package resourcemanager
 
 import (
-	"crypto/rand"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,8 +21,7 @@ const (
 // openRegistry gives the registry what must outlive it: the secret of the apps' keys, and who routes.
 func (z *zone) openRegistry() {
 	if len(z.record.GetRegistrySecret()) == 0 {
-		z.record.RegistrySecret = make([]byte, 32)
-		_, _ = rand.Read(z.record.RegistrySecret) // crypto/rand never fails; it ends the program instead
+		z.record.RegistrySecret = z.secrets.bytes()
 		z.save(kindZone, "zone", z.record)
 	}
 	z.out.secret = z.record.GetRegistrySecret()

@@ -7,8 +7,8 @@ import (
 
 // rotateKeys makes a new key. Tokens that the one before it signed stay good, so that no start under way fails.
 func (z *zone) rotateKeys() error {
-	key := token.NewKey(z.record.GetKeys()[0].GetId() + 1)
-	z.record.Keys = []*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}, z.record.GetKeys()[0]}
+	newest := z.record.GetKeys()[0]
+	z.record.Keys = []*trackerv1.TokenKey{{Id: newest.GetId() + 1, Secret: z.secrets.bytes()}, newest}
 	z.readKeys()
 	z.save(kindZone, "zone", z.record)
 	for _, n := range z.sortedNodes() {

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/token"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -22,7 +21,7 @@ import (
 
 // load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
 // until they register, and masters have as long as after a lost stream to come back.
-func load(config *Config, memory store.Store, now time.Time) (*zone, error) {
+func load(config *Config, memory store.Store, now time.Time, fresh seed) (*zone, error) {
 	z := &zone{
 		config:   config,
 		log:      config.Logger,
@@ -44,7 +43,7 @@ func load(config *Config, memory store.Store, now time.Time) (*zone, error) {
 		confirming:    map[int64]confirmation{},
 		lastEvent:     memory.LastEvent(),
 	}
-	z.begin(now)
+	z.begin(now, fresh)
 	for _, step := range []func(store.Store) error{
 		z.loadLosses, z.loadEvents, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
@@ -119,8 +118,7 @@ func (z *zone) loadZone(memory store.Store) error {
 		z.schema, _, _ = z.schema.With(name)
 	}
 	if len(z.record.GetKeys()) == 0 {
-		key := token.NewKey(1)
-		z.record.Keys = []*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}}
+		z.record.Keys = []*trackerv1.TokenKey{{Id: 1, Secret: z.secrets.bytes()}}
 		z.save(kindZone, "zone", z.record)
 	}
 	z.readKeys()

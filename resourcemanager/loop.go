@@ -2,6 +2,7 @@ package resourcemanager
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"time"
 
@@ -68,7 +69,7 @@ func (rm *ResourceManager) step() error {
 func (rm *ResourceManager) turn(inputs []input) error {
 	z := rm.zone
 	started := time.Now()
-	z.begin(started)
+	z.begin(started, newSeed())
 	for _, in := range inputs {
 		in(z)
 	}
@@ -99,6 +100,13 @@ func (rm *ResourceManager) turn(inputs []input) error {
 func (rm *ResourceManager) publish() {
 	rm.publisher.perform(&rm.zone.out)
 	rm.zone.publish()
+}
+
+// newSeed draws the seed of a turn.
+func newSeed() seed {
+	var fresh seed
+	_, _ = rand.Read(fresh[:]) // crypto/rand never fails; it ends the program instead
+	return fresh
 }
 
 // ask lets the loop do something and waits until what follows from it is stored.

@@ -72,12 +72,12 @@ func (z *zone) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	z.appChanged(a)
 
 	response := &masterv1.RegisterResponse{
-		Zone:     z.config.Zone,
-		Epoch:    z.identity.Epoch,
-		Spec:     z.heldSpec(a),
-		Wanted:   z.wanted(a),
-		Largest:  z.resources(z.core.Largest()),
-		Memo:     a.memo,
+		Zone:    z.config.Zone,
+		Epoch:   z.identity.Epoch,
+		Spec:    z.heldSpec(a),
+		Wanted:  z.wanted(a),
+		Largest: z.resources(z.core.Largest()),
+		Memo:    a.memo,
 	}
 	for _, c := range sortedContainers(a.containers) {
 		if c.held() && !c.record.GetLease().GetMaster() {

@@ -1,7 +1,6 @@
 package resourcemanager
 
 import (
-	"crypto/rand"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,7 +44,7 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 		return nil, err
 	}
 	z.endSession(n, fmt.Errorf("node %q has registered anew: %w", name, errdefs.ErrAborted))
-	n.session = rand.Text()
+	n.session = z.secrets.text()
 	z.registered[n.session] = n
 	n.lastReport = z.now
 

@@ -236,7 +236,7 @@ func TestAZoneWithoutATreeDoesNotStartWithABadFile(t *testing.T) {
 	if err := config.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := load(&config, store.OpenMemory(&store.Disk{}, store.Options{Now: time.Now(), EventRetention: 10}), time.Now())
+	_, err := load(&config, store.OpenMemory(&store.Disk{}, store.Options{Now: time.Now(), EventRetention: 10}), time.Now(), seed{})
 	if err == nil || !strings.HasPrefix(err.Error(), path+": line 1: ") {
 		t.Errorf("got %v", err)
 	}

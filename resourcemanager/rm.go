@@ -92,7 +92,7 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 		inbox: newMailbox[input](), looks: newMailbox[input](), started: time.Now(), stopped: make(chan struct{}), metrics: newMetrics(),
 		reread: make(chan struct{}, 1),
 	}
-	zone, err := load(&rm.config, memory, rm.started)
+	zone, err := load(&rm.config, memory, rm.started, newSeed())
 	if err != nil {
 		return nil, err
 	}

@@ -87,7 +87,8 @@ type zone struct {
 
 	// Of the present turn.
 	changes
-	now time.Time
+	now     time.Time
+	secrets secrets
 	// lookAtLending has contracts looked at after the scheduler has decided.
 	lookAtLending bool
 	touched       map[id.App]*app
@@ -202,8 +203,9 @@ type node struct {
 	places map[string]struct{}
 }
 
-func (z *zone) begin(now time.Time) {
+func (z *zone) begin(now time.Time, fresh seed) {
 	z.now = now
+	z.secrets = secrets{seed: fresh}
 	z.touched = map[id.App]*app{}
 	z.speaking = map[id.Node]*node{}
 	z.replies = nil
