@@ -20,7 +20,6 @@ import (
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
-	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
 // endWithin is how long a master may take to end its app's instances before the ResourceManager does it.
@@ -147,7 +146,7 @@ func newApp(appID id.App, record *storev1.App) *app {
 	return &app{
 		id: appID, record: record,
 		asks: map[string]*storev1.Ask{}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, held: map[string]int{},
-		published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}, watchers: map[*mailbox[*service.AppView]]struct{}{},
+		published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}, watchers: map[streamID]struct{}{},
 	}
 }
 
@@ -482,13 +481,10 @@ func (z *zone) say(a *app) *masterv1.AllocateResponse {
 	return a.out
 }
 
-// mostAnswers is how many answers may wait for a master that does not read them before its stream is ended.
-const mostAnswers = 10_000
-
 // flush tells the master. Without a stream it is dropped: the first answer of the next one says it again.
 func (z *zone) flush(a *app) {
-	if a.out != nil && a.stream != nil && a.stream.put(a.out) > mostAnswers {
-		z.endStream(a, fmt.Errorf("%d answers were not read; open another stream, which begins with all that counts: %w", mostAnswers, errdefs.ErrResourceExhausted))
+	if a.out != nil && a.stream != 0 {
+		z.out.answers = append(z.out.answers, answerSend{a.stream, a.out})
 	}
 	a.out = nil
 }

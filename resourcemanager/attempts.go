@@ -217,7 +217,7 @@ func (z *zone) dueAttempt(a *app) {
 			z.giveUp(a, c, lost, fmt.Sprintf("it did not register within %s", masterSilence))
 		}
 	case lifecycle.AttemptRegistered:
-		if a.stream == nil && away {
+		if a.stream == 0 && away {
 			z.giveUp(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
 		}
 	case lifecycle.AttemptFailed, lifecycle.AttemptUnspecified, lifecycle.AttemptFinished:

@@ -85,7 +85,7 @@ func (rm *ResourceManager) Counted(_ string, traffic []*companionv1.Traffic) {
 // count tells the master of an app what balancers have seen of an instance, if it judges a rollout by that.
 func (z *zone) count(count *companionv1.Traffic) {
 	a := z.names[appOfService(count.GetService())]
-	if a == nil || a.stream == nil || a.instances[count.GetEndpoint()] == nil || !a.judgedByErrors() {
+	if a == nil || a.stream == 0 || a.instances[count.GetEndpoint()] == nil || !a.judgedByErrors() {
 		return
 	}
 	sum := &masterv1.Traffic{Instance: count.GetEndpoint(), Requests: count.GetRequests(), Errors: count.GetErrors()}

@@ -1,6 +1,8 @@
 package resourcemanager
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 
@@ -34,12 +36,31 @@ func (z *zone) tell(event *apiv1.Event) {
 		return
 	}
 	z.events = append(z.events, store.Event{Sequence: event.GetSequence(), Value: raw})
-	z.told = append(z.told, event)
+	z.out.events = append(z.out.events, event)
+}
+
+// readEvents gives what everybody reads the zone's events from, with those that are stored.
+func readEvents(memory store.Store, retained int) (*eventlog.Log, error) {
+	past := eventlog.New(retained)
+	var bad error
+	err := memory.Events(0, func(sequence int64, raw []byte) bool {
+		event := &apiv1.Event{}
+		if bad = proto.Unmarshal(raw, event); bad != nil {
+			bad = fmt.Errorf("the event %d: %w", sequence, bad)
+			return false
+		}
+		past.Add(event)
+		return true
+	})
+	if err := errors.Join(err, bad); err != nil {
+		return nil, fmt.Errorf("read what is stored: %w", err)
+	}
+	return past, nil
 }
 
 // Events implements service.Zone.
 func (rm *ResourceManager) Events(request *apiv1.WatchEventsRequest) service.Stream[*apiv1.Event] {
-	return rm.zone.past.Read(request)
+	return rm.past.Read(request)
 }
 
 func eventAttrs(event *apiv1.Event) []slog.Attr {

@@ -66,10 +66,16 @@ func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.S
 		if err != nil {
 			return nil, err
 		}
-		watcher := newMailbox[*service.AppView]()
-		a.watchers[watcher] = struct{}{}
+		watcher, name := newMailbox[*service.AppView](), rm.streams.next()
+		rm.streams.watchers[name] = watcher
+		a.watchers[name] = struct{}{}
 		watcher.put(z.show(a))
-		return &stream[*service.AppView]{watcher, func() { rm.post(func(*zone) { delete(a.watchers, watcher) }) }}, nil
+		return &stream[*service.AppView]{watcher, func() {
+			rm.post(func(*zone) {
+				delete(a.watchers, name)
+				rm.streams.forget(name)
+			})
+		}}, nil
 	})
 }
 
@@ -286,6 +292,10 @@ func (rm *ResourceManager) RegisterNode(ctx context.Context, request *trackerv1.
 		if err := z.mayJoin(who, request.GetNodeId()); err != nil {
 			return nil, err
 		}
+		// Whether the process before is still there goes by its beats, which the zone is not told of one by one.
+		if session := rm.streams.nodes[z.streamOf(request.GetNodeId())]; session != nil {
+			z.hear(session.lastBeat())
+		}
 		return z.registerNode(request)
 	})
 }
@@ -293,7 +303,11 @@ func (rm *ResourceManager) RegisterNode(ctx context.Context, request *trackerv1.
 // OpenSession implements service.Tracker.
 func (rm *ResourceManager) OpenSession(ctx context.Context, name string, stream service.NodeStream) (service.NodeSession, error) {
 	s := &session{rm: rm, name: name, stream: stream}
-	if err := tell(ctx, rm, func(z *zone) error { return z.openSession(s) }); err != nil {
+	if err := tell(ctx, rm, func(z *zone) error {
+		s.id = rm.streams.next()
+		rm.streams.nodes[s.id] = s
+		return z.openSession(name, s.id)
+	}); err != nil {
 		s.drop(err) // the loop may have opened it, or may still do so
 		return nil, err
 	}
@@ -314,16 +328,21 @@ func (rm *ResourceManager) RegisterMaster(ctx context.Context, bearer string, re
 // OpenAllocate implements service.Masters.
 func (rm *ResourceManager) OpenAllocate(ctx context.Context, bearer string) (service.MasterStream, error) {
 	return open(ctx, rm, rm.inbox, func(z *zone) (service.MasterStream, error) {
-		answers, err := z.openAllocate(bearer)
-		if err != nil {
+		name := rm.streams.next()
+		if err := z.openAllocate(bearer, name); err != nil {
 			return nil, err
 		}
-		return &masterStream{
-			stream: stream[*masterv1.AllocateResponse]{answers, func() {
-				rm.post(func(z *zone) { z.closeAllocate(bearer, answers) })
+		master := &masterStream{
+			stream: stream[*masterv1.AllocateResponse]{newMailbox[*masterv1.AllocateResponse](), func() {
+				rm.post(func(z *zone) {
+					z.masterLeft(name)
+					rm.streams.forget(name)
+				})
 			}},
-			rm: rm, bearer: bearer, unstored: make(chan struct{}, mostUnstored),
-		}, nil
+			rm: rm, bearer: bearer, name: name, unstored: make(chan struct{}, mostUnstored),
+		}
+		rm.streams.masters[name] = master
+		return master, nil
 	})
 }
 
@@ -345,6 +364,8 @@ type masterStream struct {
 	stream[*masterv1.AllocateResponse]
 	rm     *ResourceManager
 	bearer string
+	// name is the stream's in the zone.
+	name streamID
 	// unstored holds the tokens of the requests that are on their way to the store.
 	unstored chan struct{}
 }
@@ -378,8 +399,8 @@ func (s *masterStream) Allocate(ctx context.Context, request *masterv1.AllocateR
 				<-s.unstored
 			}
 		})
-		if err := z.allocate(s.bearer, s.mailbox, request); err != nil {
-			z.refuseStream(s.bearer, s.mailbox, err)
+		if err := z.allocate(s.bearer, s.name, request); err != nil {
+			z.refuseStream(s.name, err)
 		}
 	})
 	return nil

@@ -80,7 +80,7 @@ func (z *zone) settlePlaces(a *app) {
 		return
 	}
 	for _, n := range z.sortedNodes() {
-		if n.stream == nil || arriving[n.id] {
+		if n.stream == 0 || arriving[n.id] {
 			continue
 		}
 		for _, place := range sortedKeys(n.places) {

@@ -13,7 +13,6 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
@@ -36,8 +35,8 @@ func load(config *Config, memory store.Store, now time.Time, fresh seed) (*zone,
 		nodes:         map[id.Node]*node{},
 		containers:    map[id.Container]*container{},
 		registered:    map[string]*node{},
+		streaming:     map[streamID]*app{},
 		contracts:     map[string]*contract{},
-		past:          eventlog.New(int(config.EventRetention)),
 		lostBalancers: map[string]time.Time{},
 		refused:       map[string]map[string]string{},
 		confirming:    map[int64]confirmation{},
@@ -45,7 +44,7 @@ func load(config *Config, memory store.Store, now time.Time, fresh seed) (*zone,
 	}
 	z.begin(now, fresh)
 	for _, step := range []func(store.Store) error{
-		z.loadLosses, z.loadEvents, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+		z.loadLosses, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
 		if err := step(memory); err != nil {
 			return nil, fmt.Errorf("read what is stored: %w", err)
@@ -65,6 +64,7 @@ func load(config *Config, memory store.Store, now time.Time, fresh seed) (*zone,
 	}
 	z.lookAtWaiting()
 	z.project()
+	z.address()
 	batch, err := z.pack()
 	if err != nil {
 		return nil, err
@@ -90,20 +90,6 @@ func loadRecords[M any, P interface {
 		}
 		return each(record)
 	})
-}
-
-func (z *zone) loadEvents(memory store.Store) error {
-	var bad error
-	err := memory.Events(0, func(sequence int64, raw []byte) bool {
-		event := &apiv1.Event{}
-		if bad = proto.Unmarshal(raw, event); bad != nil {
-			bad = fmt.Errorf("the event %d: %w", sequence, bad)
-			return false
-		}
-		z.past.Add(event)
-		return true
-	})
-	return errors.Join(err, bad)
 }
 
 func (z *zone) loadZone(memory store.Store) error {
@@ -155,7 +141,7 @@ func (z *zone) loadContracts(memory store.Store) error {
 
 func (z *zone) loadNodes(memory store.Store) error {
 	return loadRecords(memory, kindNode, func(record *storev1.Node) error {
-		n := &node{id: id.Node(record.GetId()), record: record, containers: map[id.Container]*container{}, lastReport: z.now}
+		n := &node{id: id.Node(record.GetId()), record: record, containers: map[id.Container]*container{}, heard: z.now}
 		z.nodes[n.id] = n
 		z.showNode(n)
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -30,14 +31,14 @@ func (rm *ResourceManager) loop(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			rm.zone.closeStreams()
+			rm.closeStreams()
 			return nil
 		case <-rm.inbox.wake:
 		case <-rm.looks.wake:
 		case <-timer.C:
 		}
 		if err := rm.step(); err != nil {
-			rm.zone.closeStreams()
+			rm.closeStreams()
 			return err
 		}
 		timer.Reset(rm.zone.sleep(time.Now()))
@@ -73,11 +74,17 @@ func (rm *ResourceManager) turn(inputs []input) error {
 	for _, in := range inputs {
 		in(z)
 	}
-	z.due()
+	if z.isDue() {
+		for _, last := range rm.streams.beats() {
+			z.hear(last)
+		}
+		z.due()
+	}
 	z.settle()
 	z.schedule()
 	z.lookAtWaiting()
 	z.project()
+	z.address()
 	batch, err := z.pack()
 	if err != nil {
 		return err
@@ -98,8 +105,23 @@ func (rm *ResourceManager) turn(inputs []input) error {
 // publish tells everybody about a turn that is stored: the registry first, so that a master that reads its applied sequence finds
 // the registry right.
 func (rm *ResourceManager) publish() {
-	rm.publisher.perform(&rm.zone.out)
-	rm.zone.publish()
+	out := &rm.zone.out
+	rm.publisher.perform(out)
+	rm.streams.perform(out, rm.post)
+	if rm.config.Logger.Enabled(context.Background(), slog.LevelInfo) {
+		for _, event := range out.events {
+			rm.config.Logger.LogAttrs(context.Background(), slog.LevelInfo, "transition", eventAttrs(event)...)
+		}
+	}
+	rm.past.Add(out.events...)
+	for _, reply := range rm.zone.replies {
+		reply()
+	}
+}
+
+func (rm *ResourceManager) closeStreams() {
+	rm.streams.endAll(errStopped)
+	rm.past.Close(errStopped)
 }
 
 // newSeed draws the seed of a turn.

@@ -150,7 +150,7 @@ func (z *zone) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 		for _, name := range sortedKeys(n.unknown) {
 			z.command(n, stopCommand(name, corev1.Exit_LEASE_ENDED, byWhom(who)+" accepted that the zone has no record of it"))
 		}
-		if n.stream != nil {
+		if n.stream != 0 {
 			z.checkPlaces(n)
 		}
 	}

@@ -89,16 +89,17 @@ func (z *zone) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 
 // openAllocate begins a master's stream. Its first answer repeats what the master cannot know it lost: what is
 // wanted, containers that it may not have heard of, ends, the state of its nodes, and what is out of the registry.
-func (z *zone) openAllocate(bearer string) (*mailbox[*masterv1.AllocateResponse], error) {
+func (z *zone) openAllocate(bearer string, stream streamID) error {
 	a, err := z.authenticate(bearer)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if a.attempt() != lifecycle.AttemptRegistered {
-		return nil, fmt.Errorf("attempt %d of %s has to register first: %w", a.record.GetAttempt().GetNumber(), a.record.GetName(), errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("attempt %d of %s has to register first: %w", a.record.GetAttempt().GetNumber(), a.record.GetName(), errdefs.ErrFailedPrecondition)
 	}
 	z.endStream(a, fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted))
-	a.stream = newMailbox[*masterv1.AllocateResponse]()
+	a.stream = stream
+	z.streaming[stream] = a
 	clear(a.traffic)
 	a.out = &masterv1.AllocateResponse{Wanted: z.wanted(a), Waits: &masterv1.Waits{Waiting: a.wait.shown}}
 	nodes := map[id.Node]bool{}
@@ -126,37 +127,34 @@ func (z *zone) openAllocate(bearer string) (*mailbox[*masterv1.AllocateResponse]
 		}
 	}
 	z.touch(a)
-	return a.stream, nil
+	return nil
 }
 
-// closeAllocate is about a stream that is over; it may be an earlier one.
-func (z *zone) closeAllocate(bearer string, stream *mailbox[*masterv1.AllocateResponse]) {
-	a, err := z.authenticate(bearer)
-	if err == nil && a.stream == stream {
-		z.endStream(a, errStopped)
-	}
-}
+// masterLeft is about a stream that is over; it may be an earlier one.
+func (z *zone) masterLeft(stream streamID) { z.refuseStream(stream, errStopped) }
 
 // refuseStream ends a stream whose request was refused; what follows on it is not taken either.
-func (z *zone) refuseStream(bearer string, stream *mailbox[*masterv1.AllocateResponse], why error) {
-	if a, err := z.authenticate(bearer); err == nil && a.stream == stream {
+func (z *zone) refuseStream(stream streamID, why error) {
+	if a := z.streaming[stream]; a != nil {
 		z.endStream(a, why)
+		return
 	}
-	stream.close(why)
+	z.out.ends = append(z.out.ends, streamEnd{stream, why})
 }
 
 func (z *zone) endStream(a *app, why error) {
-	if a.stream == nil {
+	if a.stream == 0 {
 		return
 	}
-	a.stream.close(why)
-	a.stream, a.out = nil, nil
+	z.out.ends = append(z.out.ends, streamEnd{a.stream, why})
+	delete(z.streaming, a.stream)
+	a.stream, a.out = 0, nil
 	a.silentSince = z.now
 	z.lookAfter(a)
 }
 
 // allocate takes what a master asks and reports.
-func (z *zone) allocate(bearer string, stream *mailbox[*masterv1.AllocateResponse], request *masterv1.AllocateRequest) error {
+func (z *zone) allocate(bearer string, stream streamID, request *masterv1.AllocateRequest) error {
 	a, err := z.authenticate(bearer)
 	if err != nil {
 		return err

@@ -92,8 +92,8 @@ func (m *metrics) committed(took time.Duration) {
 // at most once a tick, since they go over every node.
 func (m *metrics) observe(z *zone, took time.Duration) {
 	m.turns.Observe(took.Seconds())
-	m.events.Add(float64(len(z.told)))
-	m.stale = m.stale || len(z.told) > 0
+	m.events.Add(float64(len(z.out.events)))
+	m.stale = m.stale || len(z.out.events) > 0
 	if !m.stale || z.now.Sub(m.counted) < tick {
 		return
 	}

@@ -46,7 +46,7 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	z.endSession(n, fmt.Errorf("node %q has registered anew: %w", name, errdefs.ErrAborted))
 	n.session = z.secrets.text()
 	z.registered[n.session] = n
-	n.lastReport = z.now
+	n.heard = z.now
 
 	r := n.record
 	moved := r.GetContainerManager() != "" && (r.GetContainerManager() != request.GetContainerManager() || r.GetAddress() != request.GetAddress())
@@ -106,14 +106,14 @@ func (z *zone) takeTruth(n *node, statuses []*corev1.ContainerStatus) (reap []st
 }
 
 // openSession begins the stream of commands to a node, with everything that it may not have been told.
-func (z *zone) openSession(s *session) error {
-	n := z.registered[s.name]
+func (z *zone) openSession(session string, stream streamID) error {
+	n := z.registered[session]
 	if n == nil {
 		return errRegisterAgain
 	}
-	n.hangUp(fmt.Errorf("node %q has opened another stream: %w", n.id, errdefs.ErrAborted))
-	n.stream = s
-	n.lastReport = z.now
+	z.hangUp(n, fmt.Errorf("node %q has opened another stream: %w", n.id, errdefs.ErrAborted))
+	n.stream = stream
+	n.heard = z.now
 	for _, c := range sortedContainers(n.containers) {
 		switch {
 		case c.record.GetStopping():
@@ -301,51 +301,56 @@ func (z *zone) appsOn(n *node) []*app {
 }
 
 func (z *zone) endSession(n *node, why error) {
-	n.hangUp(why)
+	z.hangUp(n, why)
 	delete(z.registered, n.session)
 	n.session = ""
 }
 
-// hangUp ends the node's stream if it has one.
-func (n *node) hangUp(why error) {
-	if n.stream == nil {
+// hangUp ends a node's stream if it has one.
+func (z *zone) hangUp(n *node, why error) {
+	if n.stream == 0 {
 		return
 	}
-	n.stream.end(why)
-	n.lastReport = n.heard()
-	n.stream, n.outbox = nil, nil
+	z.out.ends = append(z.out.ends, streamEnd{n.stream, why})
+	n.stream, n.outbox = 0, nil
 }
 
-// closeSession is about a stream that is over; it may be an earlier one.
-func (z *zone) closeSession(s *session) {
-	if n := z.registered[s.name]; n != nil && n.stream == s {
-		n.hangUp(errClosed)
+// nodeLeft is about a stream that is over, with the last beat on it; it may be an earlier one.
+func (z *zone) nodeLeft(stream streamID, last beat) {
+	z.hear(last)
+	if n := z.registered[last.session]; n != nil && n.stream == stream {
+		z.hangUp(n, errClosed)
 	}
 }
 
-// heard is when the node was last heard of.
-func (n *node) heard() time.Time {
-	if n.stream != nil {
-		if beat := n.stream.lastBeat(); beat.After(n.lastReport) {
-			return beat
-		}
+// streamOf is the stream that a node has open, if any.
+func (z *zone) streamOf(name string) streamID {
+	if n := z.nodes[id.Node(name)]; n != nil {
+		return n.stream
 	}
-	return n.lastReport
+	return 0
+}
+
+// hear notes when a node was last heard of.
+func (z *zone) hear(last beat) {
+	if n := z.registered[last.session]; n != nil && last.at.After(n.heard) {
+		n.heard = last.at
+	}
 }
 
 // command is told to the node once the turn is stored. A node that is not connected is told when it comes back,
 // from what is stored.
 func (z *zone) command(n *node, command *trackerv1.NodeCommand) {
-	if n == nil || n.stream == nil {
+	if n == nil || n.stream == 0 {
 		return
 	}
 	n.outbox = append(n.outbox, command)
 	z.speaking[n.id] = n
 }
 
-func (n *node) flush() {
-	if n.stream != nil && len(n.outbox) > 0 {
-		n.stream.put(n.outbox)
+func (n *node) flush(out *ready) {
+	if n.stream != 0 && len(n.outbox) > 0 {
+		out.commands = append(out.commands, commandSend{n.stream, n.outbox})
 	}
 	n.outbox = nil
 }
@@ -354,7 +359,7 @@ func (n *node) flush() {
 func (z *zone) dueNodes() {
 	var due []*node
 	for _, n := range z.nodes {
-		deadline := n.heard().Add(z.config.NodeTimeout)
+		deadline := n.heard.Add(z.config.NodeTimeout)
 		if n.state() == lifecycle.NodeLost || n.state() == lifecycle.NodeDraining || z.now.After(deadline) {
 			due = append(due, n)
 			continue
@@ -363,7 +368,7 @@ func (z *zone) dueNodes() {
 	}
 	slices.SortFunc(due, func(a, b *node) int { return id.CompareNames(string(a.id), string(b.id)) })
 	for _, n := range due {
-		silent := z.now.Sub(n.heard())
+		silent := z.now.Sub(n.heard)
 		switch {
 		case n.state() == lifecycle.NodeLost:
 			if len(n.containers) == 0 && silent > forgetNodeAfter {
@@ -441,7 +446,7 @@ func (z *zone) viewNode(n *node) *apiv1.Node {
 		Capacity:     r.GetCapacity(),
 		Used:         z.resources(z.core.Used(n.id)),
 		Attributes:   r.GetAttributes(),
-		LastReportAt: timestamppb.New(n.heard()),
+		LastReportAt: timestamppb.New(n.heard),
 		RegisteredAt: r.GetRegisteredAt(),
 		Version:      r.GetVersion(),
 	}

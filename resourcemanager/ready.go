@@ -19,6 +19,13 @@ type ready struct {
 	services []serviceChange
 	// confirm are the numbers that the zone wants back as confirmed.
 	confirm []confirmRequest
+	// commands, answers and views are sent to nodes, masters and watchers; then the streams of ends are ended.
+	commands []commandSend
+	answers  []answerSend
+	views    []viewSend
+	ends     []streamEnd
+	// events are what has happened, in its order.
+	events []*apiv1.Event
 }
 
 // expectedBalancer is a balancer that was connected before and is waited for; within zero ends the wait.

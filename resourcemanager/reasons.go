@@ -84,7 +84,7 @@ func (z *zone) runningReasons(a *app, r *reasons) {
 
 // standingReasons adds what an app as a whole waits for while its master is registered.
 func (z *zone) standingReasons(a *app, r *reasons) {
-	if a.stream == nil {
+	if a.stream == 0 {
 		// A master opens a new stream within moments.
 		r.about(cause{detail: "its application master is not connected: instances go on serving, and nothing is replaced until it, or another one, is connected", inCourse: true})
 	} else if a.record.GetObservedGeneration() < a.record.GetGeneration() {

@@ -45,10 +45,10 @@ func (z *zone) mayBeGone(n *node) error {
 	switch timeout := z.config.NodeTimeout; {
 	case n.state() == lifecycle.NodeLost:
 		return nil
-	case n.stream != nil && n.state() == lifecycle.NodeDrained:
+	case n.stream != 0 && n.state() == lifecycle.NodeDrained:
 		return fmt.Errorf("%s is drained and still answers; stop its NodeManager, which would register it again, and then remove it: %w",
 			n.id, errdefs.ErrFailedPrecondition)
-	case n.stream != nil:
+	case n.stream != 0:
 		return fmt.Errorf("%s answers; \"mammoth node drain %s\" moves what runs there, and it can be removed once it is empty and its NodeManager is stopped: %w",
 			n.id, n.id, errdefs.ErrFailedPrecondition)
 	case n.session != "" && n.state() == lifecycle.NodeDrained:

@@ -26,6 +26,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/records"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
@@ -45,8 +46,10 @@ type ResourceManager struct {
 	store    store.Store
 	listener net.Listener
 	zone     *zone
-	// publisher has the registry that the zone publishes in.
+	// publisher and streams perform what turns of the zone decide. past is what everybody reads the zone's events from.
 	publisher *publisher
+	streams   *streams
+	past      *eventlog.Log
 	// inbox is for what may change something; looks is for what does not.
 	inbox, looks *mailbox[input]
 	// noRoom is why nothing that grows is taken; nil while there is room.
@@ -90,12 +93,17 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 	rm := &ResourceManager{
 		config: config, store: memory, listener: listener,
 		inbox: newMailbox[input](), looks: newMailbox[input](), started: time.Now(), stopped: make(chan struct{}), metrics: newMetrics(),
-		reread: make(chan struct{}, 1),
+		reread: make(chan struct{}, 1), streams: newStreams(),
+	}
+	past, err := readEvents(memory, int(config.EventRetention))
+	if err != nil {
+		return nil, err
 	}
 	zone, err := load(&rm.config, memory, rm.started, newSeed())
 	if err != nil {
 		return nil, err
 	}
+	rm.past = past
 	rm.zone, rm.publisher = zone, newPublisher(config.Registry(memory.Identity().Epoch), rm.post)
 	if zone.unstored.Empty() {
 		rm.publish()

@@ -24,6 +24,8 @@ type session struct {
 	rm     *ResourceManager
 	name   string
 	stream service.NodeStream
+	// id names the stream in the zone; the loop's.
+	id streamID
 	// heard is when the node was last heard of, since the start of the ResourceManager: a clock that is set does not
 	// change it.
 	heard atomic.Int64
@@ -44,7 +46,9 @@ func (s *session) Beat() error {
 	return s.over
 }
 
-func (s *session) lastBeat() time.Time { return s.rm.started.Add(time.Duration(s.heard.Load())) }
+func (s *session) lastBeat() beat {
+	return beat{session: s.name, at: s.rm.started.Add(time.Duration(s.heard.Load()))}
+}
 
 // Report implements service.NodeSession.
 func (s *session) Report(ctx context.Context, report *trackerv1.NodeReport) error {
@@ -58,7 +62,11 @@ func (s *session) Report(ctx context.Context, report *trackerv1.NodeReport) erro
 func (s *session) drop(why error) {
 	s.end(why)
 	s.sender.Wait()
-	s.rm.post(func(z *zone) { z.closeSession(s) })
+	last := s.lastBeat()
+	s.rm.post(func(z *zone) {
+		z.nodeLeft(s.id, last)
+		s.rm.streams.forget(s.id)
+	})
 }
 
 // Close implements service.NodeSession.

@@ -1,6 +1,8 @@
 package resourcemanager
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -71,10 +73,10 @@ func (z *zone) showWatchers(a *app) {
 	}
 	a.shown.next = z.now.Add(50 * time.Millisecond * time.Duration(len(a.instances)) / instancesAMillisecond)
 	view := z.show(a)
-	for watcher := range a.watchers {
-		watcher.replace(view)
+	for _, watcher := range slices.Sorted(maps.Keys(a.watchers)) {
+		z.out.views = append(z.out.views, viewSend{watcher, view})
 		if a.removed {
-			watcher.close(errGone)
+			z.out.ends = append(z.out.ends, streamEnd{watcher, errGone})
 		}
 	}
 }

@@ -46,7 +46,7 @@ func TestStreamsThatNobodyWaitsForAreDropped(t *testing.T) {
 		}
 		got, err := ask(context.Background(), z.rm, func(z *zone) (left, error) {
 			a := z.names["web"]
-			return left{len(a.watchers), a.stream != nil}, nil
+			return left{len(a.watchers), a.stream != 0}, nil
 		})
 		if err != nil || got != (left{}) {
 			t.Errorf("left behind: %+v, %v", got, err)
@@ -66,10 +66,10 @@ func TestAMasterThatReadsNothingIsLetGo(t *testing.T) {
 		open := func() bool {
 			open, err := ask(context.Background(), z.rm, func(z *zone) (bool, error) {
 				a := z.names["web"]
-				if a.stream != nil {
+				if a.stream != 0 {
 					z.say(a)
 				}
-				return a.stream != nil, nil
+				return a.stream != 0, nil
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -27,9 +27,9 @@ func (z *zone) mayRegister(n *node, request *trackerv1.RegisterRequest) error {
 		refusal = fmt.Sprintf("the NodeManager at %s is %s already, with another folder; give this one a --node-id of its own. "+
 			"If it is to replace the other one, stop that one; this one can register once %s is lost, or removed with \"mammoth node rm %s\"",
 			n.record.GetAddress(), n.id, n.id, n.id)
-	case request.GetProcessId() == n.process || n.stream == nil:
+	case request.GetProcessId() == n.process || n.stream == 0:
 		return nil
-	case z.now.Sub(n.heard()) > twinBeats*z.config.ReportInterval:
+	case z.now.Sub(n.heard) > twinBeats*z.config.ReportInterval:
 		return nil
 	default:
 		refusal = fmt.Sprintf("the NodeManager at %s is %s already, with a copy of this one's folder; stop this one, empty its folder, and give it a --node-id of its own",

@@ -145,7 +145,7 @@ func (z *zone) look(a *app) bool {
 	w.since, w.byRole = since, reasons.byRole
 	if !slices.EqualFunc(shown, w.shown, sameWaiting) {
 		w.shown = shown
-		if a.stream != nil {
+		if a.stream != 0 {
 			z.say(a).Waits = &masterv1.Waits{Waiting: shown}
 		}
 		z.touch(a)

@@ -1,7 +1,6 @@
 package resourcemanager
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -16,15 +15,12 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/internal/token"
 	"github.com/mammoth-os/mammoth/internal/wire"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
-	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
@@ -47,7 +43,9 @@ type zone struct {
 	containers map[id.Container]*container
 	// registered are the nodes by the sessions that they were given when they registered.
 	registered map[string]*node
-	contracts  map[string]*contract
+	// streaming are the apps by the streams of their masters.
+	streaming map[streamID]*app
+	contracts map[string]*contract
 	// tree is what was last set; nil if nothing was.
 	tree *storev1.Queues
 	// file is what the file that declares the queue tree was found to say at the start, and badFile why what it says now
@@ -70,8 +68,6 @@ type zone struct {
 	lastEvent int64
 	// wake is when deadlines are looked at next.
 	wake time.Time
-	// past is what everybody reads the zone's events from.
-	past *eventlog.Log
 
 	// lostBalancers are known balancers that are not connected, and since when.
 	lostBalancers map[string]time.Time
@@ -95,7 +91,6 @@ type zone struct {
 	// speaking are the nodes that have commands to be told.
 	speaking map[id.Node]*node
 	replies  []func()
-	told     []*apiv1.Event
 	out      ready
 }
 
@@ -132,8 +127,8 @@ type app struct {
 	// secret is the newest attempt's bearer token, until its launch has been told to a node.
 	secret string
 
-	// stream is the master's Allocate stream; nil while it has none.
-	stream *mailbox[*masterv1.AllocateResponse]
+	// stream is the master's Allocate stream; zero while it has none.
+	stream streamID
 	// silentSince is when the stream ended, the master registered or was launched, or the ResourceManager was started.
 	silentSince time.Time
 	// out is what the stream is to be told at the end of the turn.
@@ -155,7 +150,7 @@ type app struct {
 	rolloutReports int
 	// withdrawingAll is set while balancers are waited for, after which every instance is stopped.
 	withdrawingAll bool
-	watchers       map[*mailbox[*service.AppView]]struct{}
+	watchers       map[streamID]struct{}
 	shown          shownApp
 	// unconfirmed counts the states of its services that balancers have not confirmed yet.
 	unconfirmed int
@@ -183,12 +178,12 @@ type node struct {
 	record *storev1.Node
 	// session is empty until the node has registered with this ResourceManager.
 	session string
-	// stream is nil until the node has opened it, and when it has ended.
-	stream *session
+	// stream is zero until the node has opened it, and when it has ended.
+	stream streamID
 	// outbox is what the stream is to be told at the end of the turn.
 	outbox []*trackerv1.NodeCommand
-	// lastReport is when the node was last heard of otherwise than on its present stream.
-	lastReport time.Time
+	// heard is when the node was last heard of, as far as the zone was told: beats are passed on once a tick.
+	heard      time.Time
 	containers map[id.Container]*container
 	// shown says that the scheduler knows the node.
 	shown bool
@@ -209,7 +204,6 @@ func (z *zone) begin(now time.Time, fresh seed) {
 	z.touched = map[id.App]*app{}
 	z.speaking = map[id.Node]*node{}
 	z.replies = nil
-	z.told = nil
 	z.out = ready{}
 }
 
@@ -236,11 +230,11 @@ func (z *zone) touchedApps() []*app {
 	return slices.SortedFunc(maps.Values(z.touched), func(a, b *app) int { return a.id.Compare(b.id) })
 }
 
-// due does what deadlines ask for, once a tick and whenever at said so.
+// isDue reports whether due has something to do: once a tick, and whenever at said so.
+func (z *zone) isDue() bool { return !z.now.Before(z.wake) }
+
+// due does what deadlines ask for.
 func (z *zone) due() {
-	if z.now.Before(z.wake) {
-		return
-	}
 	z.wake = z.now.Add(tick)
 	z.dueNodes()
 	z.dueBalancers()
@@ -266,42 +260,16 @@ func (z *zone) settle() {
 	}
 }
 
-// publish tells nodes, masters and people about a turn that is stored.
-func (z *zone) publish() {
-	touched := z.touchedApps()
-	for _, n := range z.speaking {
-		n.flush()
+// address hands over what nodes, masters and people are to be sent because of this turn.
+func (z *zone) address() {
+	for _, n := range slices.SortedFunc(maps.Values(z.speaking), byName) {
+		n.flush(&z.out)
 	}
-	for _, a := range touched {
+	for _, a := range z.touchedApps() {
 		a.shown.view = nil // what was shown in the middle of the turn may be half of it
 		z.flush(a)
 		z.showWatchers(a)
 	}
-	logged := z.log.Enabled(context.Background(), slog.LevelInfo)
-	for _, event := range z.told {
-		if logged {
-			z.log.LogAttrs(context.Background(), slog.LevelInfo, "transition", eventAttrs(event)...)
-		}
-	}
-	z.past.Add(z.told...)
-	for _, reply := range z.replies {
-		reply()
-	}
-}
-
-func (z *zone) closeStreams() {
-	for _, n := range z.nodes {
-		n.hangUp(errStopped)
-	}
-	for _, a := range z.apps {
-		if a.stream != nil {
-			a.stream.close(errStopped)
-		}
-		for watcher := range a.watchers {
-			watcher.close(errStopped)
-		}
-	}
-	z.past.Close(errStopped)
 }
 
 func (z *zone) sortedApps() []*app {
@@ -309,8 +277,10 @@ func (z *zone) sortedApps() []*app {
 }
 
 func (z *zone) sortedNodes() []*node {
-	return slices.SortedFunc(maps.Values(z.nodes), func(a, b *node) int { return id.CompareNames(string(a.id), string(b.id)) })
+	return slices.SortedFunc(maps.Values(z.nodes), byName)
 }
+
+func byName(a, b *node) int { return id.CompareNames(string(a.id), string(b.id)) }
 
 func sortedContainers(containers map[id.Container]*container) []*container {
 	return slices.SortedFunc(maps.Values(containers), byAge)
