@@ -33,53 +33,56 @@ func (z *zone) openRegistry() {
 
 // BalancerConnected hears that a balancer has come.
 func (rm *ResourceManager) BalancerConnected(balancer string) {
-	rm.post(func(z *zone) {
-		delete(z.lostBalancers, balancer)
-		if !slices.Contains(z.record.GetBalancers(), balancer) {
-			z.record.Balancers = append(slices.Clone(z.record.GetBalancers()), balancer)
-			z.save(kindZone, "zone", z.record)
-		}
-		z.tell(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + balancer + " is connected"})
-	})
+	rm.post(balancerConnectedInput{balancer})
 }
 
 // BalancerLost hears that a balancer's connection has ended.
 func (rm *ResourceManager) BalancerLost(balancer, why string) {
-	rm.post(func(z *zone) {
-		z.lostBalancers[balancer] = z.now
-		z.tell(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+balancer+" is not connected any more", why)})
-	})
+	rm.post(balancerLostInput{balancer, why})
 }
 
 // Refused hears which services a balancer cannot route, and why.
 func (rm *ResourceManager) Refused(balancer string, refusals []*companionv1.Refusal) {
-	rm.post(func(z *zone) {
-		before := z.refused[balancer]
-		now := make(map[string]string, len(refusals))
-		z.refused[balancer] = now
-		for _, refusal := range refusals {
-			now[refusal.GetService()] = refusal.GetReason()
-			if a := z.names[appOfService(refusal.GetService())]; a != nil {
-				z.lookAfter(a)
-			}
-			if before[refusal.GetService()] == refusal.GetReason() {
-				continue // a balancer says it with everything that it applies
-			}
-			z.tell(&apiv1.Event{
-				Kind: "balancer", App: appOfService(refusal.GetService()), To: "REFUSED",
-				Message: fmt.Sprintf("the balancer %s does not route %s: %s", balancer, refusal.GetService(), refusal.GetReason()),
-			})
-		}
-	})
+	rm.post(refusedInput{balancer, refusals})
 }
 
 // Counted hears what a balancer has counted.
 func (rm *ResourceManager) Counted(_ string, traffic []*companionv1.Traffic) {
-	rm.post(func(z *zone) {
-		for _, count := range traffic {
-			z.count(count)
+	rm.post(countedInput{traffic})
+}
+
+func (z *zone) balancerConnected(balancer string) {
+	delete(z.lostBalancers, balancer)
+	if !slices.Contains(z.record.GetBalancers(), balancer) {
+		z.record.Balancers = append(slices.Clone(z.record.GetBalancers()), balancer)
+		z.save(kindZone, "zone", z.record)
+	}
+	z.tell(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + balancer + " is connected"})
+}
+
+func (z *zone) balancerLost(balancer, why string) {
+	z.lostBalancers[balancer] = z.now
+	z.tell(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+balancer+" is not connected any more", why)})
+}
+
+// balancerRefuses takes all services that a balancer cannot route.
+func (z *zone) balancerRefuses(balancer string, refusals []*companionv1.Refusal) {
+	before := z.refused[balancer]
+	now := make(map[string]string, len(refusals))
+	z.refused[balancer] = now
+	for _, refusal := range refusals {
+		now[refusal.GetService()] = refusal.GetReason()
+		if a := z.names[appOfService(refusal.GetService())]; a != nil {
+			z.lookAfter(a)
 		}
-	})
+		if before[refusal.GetService()] == refusal.GetReason() {
+			continue // a balancer says it with everything that it applies
+		}
+		z.tell(&apiv1.Event{
+			Kind: "balancer", App: appOfService(refusal.GetService()), To: "REFUSED",
+			Message: fmt.Sprintf("the balancer %s does not route %s: %s", balancer, refusal.GetService(), refusal.GetReason()),
+		})
+	}
 }
 
 // count tells the master of an app what balancers have seen of an instance, if it judges a rollout by that.

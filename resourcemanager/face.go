@@ -27,7 +27,7 @@ var errGone = fmt.Errorf("the app is removed: %w", errdefs.ErrNotFound)
 // Deploy implements service.Apps.
 func (rm *ResourceManager) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	who := peer.From(ctx)
-	return grow(ctx, rm, func(z *zone) (*apiv1.DeployResponse, error) { return z.deploy(who, request) })
+	return grow[*apiv1.DeployResponse](ctx, rm, deployInput{who, request})
 }
 
 // ListApps implements service.Apps.
@@ -61,70 +61,68 @@ func (rm *ResourceManager) App(ctx context.Context, name string) (*service.AppVi
 
 // WatchApp implements service.Apps.
 func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.Stream[*service.AppView], error) {
-	return open(ctx, rm, rm.looks, func(z *zone) (service.Stream[*service.AppView], error) {
-		a, err := z.app(name)
-		if err != nil {
-			return nil, err
+	watcher := &watcher{mailbox: newMailbox[*service.AppView](), rm: rm, id: rm.streams.next()}
+	_, err := askTask[any](ctx, rm, rm.looks, task{look: func(z *zone) (any, error) {
+		view, err := z.watch(name, watcher.id)
+		if err == nil {
+			rm.streams.watchers[watcher.id] = watcher
+			watcher.put(view)
 		}
-		watcher, name := newMailbox[*service.AppView](), rm.streams.next()
-		rm.streams.watchers[name] = watcher
-		a.watchers[name] = struct{}{}
-		watcher.put(z.show(a))
-		return &stream[*service.AppView]{watcher, func() {
-			rm.post(func(*zone) {
-				delete(a.watchers, name)
-				rm.streams.forget(name)
-			})
-		}}, nil
-	})
+		return nil, err
+	}})
+	if err != nil {
+		watcher.Close() // the loop may have opened it, or may still do so
+		return nil, err
+	}
+	return watcher, nil
 }
 
 // Scale implements service.Apps.
 func (rm *ResourceManager) Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.scale(who, request) })
+	return grow[*apiv1.App](ctx, rm, scaleInput{who, request})
 }
 
 // Restart implements service.Apps.
 func (rm *ResourceManager) Restart(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.restart(who, name) })
+	return grow[*apiv1.App](ctx, rm, restartInput{appWish{who, name}})
 }
 
 // Stop implements service.Apps.
 func (rm *ResourceManager) Stop(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.stop(who, name) })
+	return ask[*apiv1.App](ctx, rm, stopInput{appWish{who, name}})
 }
 
 // Remove implements service.Apps.
 func (rm *ResourceManager) Remove(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.remove(who, name) })
+	return ask[*apiv1.App](ctx, rm, removeInput{appWish{who, name}})
 }
 
 // Rollback implements service.Apps.
 func (rm *ResourceManager) Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.rollback(who, name, version) })
+	return grow[*apiv1.App](ctx, rm, rollbackInput{appWish{who, name}, version})
 }
 
 // Pause implements service.Apps.
 func (rm *ResourceManager) Pause(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.pause(who, name) })
+	return ask[*apiv1.App](ctx, rm, pauseInput{appWish{who, name}})
 }
 
 // Resume implements service.Apps.
 func (rm *ResourceManager) Resume(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.resume(who, name) })
+	return grow[*apiv1.App](ctx, rm, resumeInput{appWish{who, name}})
 }
 
 // Promote implements service.Apps.
 func (rm *ResourceManager) Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow(ctx, rm, func(z *zone) (*apiv1.App, error) { return z.promote(who, name, percent) })
+	return grow[*apiv1.App](ctx, rm, promoteInput{appWish{who, name}, percent})
 }
 
 // History implements service.Apps.
@@ -180,19 +178,19 @@ func (rm *ResourceManager) Node(ctx context.Context, name string) (*apiv1.Node, 
 // Drain implements service.Zone.
 func (rm *ResourceManager) Drain(ctx context.Context, name, reason string) (*apiv1.Node, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.drain(who, name, reason) })
+	return ask[*apiv1.Node](ctx, rm, drainInput{who, name, reason})
 }
 
 // Undrain implements service.Zone.
 func (rm *ResourceManager) Undrain(ctx context.Context, name string) (*apiv1.Node, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.undrain(who, name) })
+	return ask[*apiv1.Node](ctx, rm, undrainInput{who, name})
 }
 
 // RemoveNode implements service.Zone.
 func (rm *ResourceManager) RemoveNode(ctx context.Context, name string) (*apiv1.Node, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.Node, error) { return z.removeNode(who, name) })
+	return ask[*apiv1.Node](ctx, rm, removeNodeInput{who, name})
 }
 
 // Queues implements service.Zone.
@@ -208,7 +206,7 @@ func (rm *ResourceManager) Queue(ctx context.Context, name string) (*apiv1.Queue
 // SetQueues implements service.Zone.
 func (rm *ResourceManager) SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error) {
 	who := peer.From(ctx)
-	return grow(ctx, rm, func(z *zone) (*apiv1.ListQueuesResponse, error) { return z.setQueues(who, request) })
+	return grow[*apiv1.ListQueuesResponse](ctx, rm, setQueuesInput{who, request})
 }
 
 // ImageUnused implements service.Zone.
@@ -219,7 +217,7 @@ func (rm *ResourceManager) ImageUnused(ctx context.Context, name, digest string)
 // MayMoveImage is nil if whoever ctx is of may have an image's name mean another image.
 func (rm *ResourceManager) MayMoveImage(ctx context.Context, name string) error {
 	who := peer.From(ctx)
-	return tell(ctx, rm, func(z *zone) error { return z.mayMoveImage(who, name) })
+	return tell(ctx, rm, moveImageInput{who, name})
 }
 
 // MayRoute implements service.Zone.
@@ -231,7 +229,7 @@ func (rm *ResourceManager) MayRoute(ctx context.Context) error {
 // AcceptLoss implements service.Zone.
 func (rm *ResourceManager) AcceptLoss(ctx context.Context) (*apiv1.AcceptLossResponse, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.AcceptLossResponse, error) { return z.acceptLosses(who) })
+	return ask[*apiv1.AcceptLossResponse](ctx, rm, acceptLossInput{who})
 }
 
 // Contracts implements service.Lending.
@@ -253,25 +251,25 @@ func (rm *ResourceManager) Contract(ctx context.Context, name string) (*apiv1.Co
 // AddContracts implements service.Lending.
 func (rm *ResourceManager) AddContracts(ctx context.Context, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
 	who := peer.From(ctx)
-	return grow(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.addContracts(who, request) })
+	return grow[*apiv1.ListContractsResponse](ctx, rm, addContractsInput{who, request})
 }
 
 // RemoveContract implements service.Lending.
 func (rm *ResourceManager) RemoveContract(ctx context.Context, name string) error {
 	who := peer.From(ctx)
-	return tell(ctx, rm, func(z *zone) error { return z.removeContract(who, name) })
+	return tell(ctx, rm, removeContractInput{who, name})
 }
 
 // LendNow implements service.Lending.
 func (rm *ResourceManager) LendNow(ctx context.Context, request *apiv1.LendNowRequest) (*apiv1.Contract, error) {
 	who := peer.From(ctx)
-	return grow(ctx, rm, func(z *zone) (*apiv1.Contract, error) { return z.lendNow(who, request) })
+	return grow[*apiv1.Contract](ctx, rm, lendNowInput{who, request})
 }
 
 // StopLending implements service.Lending.
 func (rm *ResourceManager) StopLending(ctx context.Context, name string) (*apiv1.Contract, error) {
 	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*apiv1.Contract, error) { return z.stopLending(who, name) })
+	return ask[*apiv1.Contract](ctx, rm, stopLendingInput{who, name})
 }
 
 // LendingReport implements service.Lending.
@@ -282,31 +280,25 @@ func (rm *ResourceManager) LendingReport(ctx context.Context) (*apiv1.LendingRep
 // RotateKeys makes a new key that signs from now on. The one before it stays valid, older ones do not; nodes are told
 // at once, those that are away when they register.
 func (rm *ResourceManager) RotateKeys(ctx context.Context) error {
-	return tell(ctx, rm, func(z *zone) error { return z.rotateKeys() })
+	return tell(ctx, rm, rotateKeysInput{})
 }
 
 // RegisterNode implements service.Tracker.
 func (rm *ResourceManager) RegisterNode(ctx context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
-	who := peer.From(ctx)
-	return ask(ctx, rm, func(z *zone) (*trackerv1.RegisterResponse, error) {
-		if err := z.mayJoin(who, request.GetNodeId()); err != nil {
-			return nil, err
+	in := &registerNodeInput{who: peer.From(ctx), request: request}
+	return askTask[*trackerv1.RegisterResponse](ctx, rm, rm.inbox, task{in: in, before: func() {
+		if session := rm.streams.nodes[rm.zone.streamOf(request.GetNodeId())]; session != nil {
+			in.last = session.lastBeat()
 		}
-		// Whether the process before is still there goes by its beats, which the zone is not told of one by one.
-		if session := rm.streams.nodes[z.streamOf(request.GetNodeId())]; session != nil {
-			z.hear(session.lastBeat())
-		}
-		return z.registerNode(request)
-	})
+	}})
 }
 
 // OpenSession implements service.Tracker.
 func (rm *ResourceManager) OpenSession(ctx context.Context, name string, stream service.NodeStream) (service.NodeSession, error) {
-	s := &session{rm: rm, name: name, stream: stream}
-	if err := tell(ctx, rm, func(z *zone) error {
-		s.id = rm.streams.next()
-		rm.streams.nodes[s.id] = s
-		return z.openSession(name, s.id)
+	s := &session{rm: rm, id: rm.streams.next(), name: name, stream: stream}
+	if _, err := askTask[any](ctx, rm, rm.inbox, task{
+		before: func() { rm.streams.nodes[s.id] = s },
+		in:     openSessionInput{name, s.id},
 	}); err != nil {
 		s.drop(err) // the loop may have opened it, or may still do so
 		return nil, err
@@ -316,7 +308,7 @@ func (rm *ResourceManager) OpenSession(ctx context.Context, name string, stream 
 
 // RegisterMaster implements service.Masters.
 func (rm *ResourceManager) RegisterMaster(ctx context.Context, bearer string, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
-	response, err := ask(ctx, rm, func(z *zone) (*masterv1.RegisterResponse, error) { return z.registerMaster(bearer, request) })
+	response, err := ask[*masterv1.RegisterResponse](ctx, rm, registerMasterInput{bearer, request})
 	if err != nil {
 		return nil, err
 	}
@@ -327,47 +319,53 @@ func (rm *ResourceManager) RegisterMaster(ctx context.Context, bearer string, re
 
 // OpenAllocate implements service.Masters.
 func (rm *ResourceManager) OpenAllocate(ctx context.Context, bearer string) (service.MasterStream, error) {
-	return open(ctx, rm, rm.inbox, func(z *zone) (service.MasterStream, error) {
-		name := rm.streams.next()
-		if err := z.openAllocate(bearer, name); err != nil {
-			return nil, err
-		}
-		master := &masterStream{
-			stream: stream[*masterv1.AllocateResponse]{newMailbox[*masterv1.AllocateResponse](), func() {
-				rm.post(func(z *zone) {
-					z.masterLeft(name)
-					rm.streams.forget(name)
-				})
-			}},
-			rm: rm, bearer: bearer, name: name, unstored: make(chan struct{}, mostUnstored),
-		}
-		rm.streams.masters[name] = master
-		return master, nil
-	})
+	master := &masterStream{
+		mailbox: newMailbox[*masterv1.AllocateResponse](), rm: rm, bearer: bearer, id: rm.streams.next(), unstored: make(chan struct{}, mostUnstored),
+	}
+	if _, err := askTask[any](ctx, rm, rm.inbox, task{
+		before: func() { rm.streams.masters[master.id] = master },
+		in:     openAllocateInput{bearer, master.id},
+	}); err != nil {
+		master.Close() // the loop may have opened it, or may still do so
+		return nil, err
+	}
+	return master, nil
 }
 
 // Finish implements service.Masters.
 func (rm *ResourceManager) Finish(ctx context.Context, bearer string, request *masterv1.FinishRequest) error {
-	return tell(ctx, rm, func(z *zone) error { return z.finish(bearer, request) })
+	return tell(ctx, rm, finishInput{bearer, request})
 }
 
-// stream is the reader's end of a mailbox.
-type stream[T any] struct {
-	*mailbox[T]
-	left func()
+// watcher is the stream of somebody who watches an app.
+type watcher struct {
+	*mailbox[*service.AppView]
+	rm *ResourceManager
+	id streamID
 }
 
 // Close implements service.Stream.
-func (s *stream[T]) Close() { s.left() }
+func (w *watcher) Close() {
+	w.rm.looks.put(task{look: func(z *zone) (any, error) {
+		z.unwatch(w.id)
+		w.rm.streams.forget(w.id)
+		return nil, nil
+	}})
+}
 
+// masterStream is the stream of an application master.
 type masterStream struct {
-	stream[*masterv1.AllocateResponse]
+	*mailbox[*masterv1.AllocateResponse]
 	rm     *ResourceManager
+	id     streamID
 	bearer string
-	// name is the stream's in the zone.
-	name streamID
 	// unstored holds the tokens of the requests that are on their way to the store.
 	unstored chan struct{}
+}
+
+// Close implements service.Stream.
+func (s *masterStream) Close() {
+	s.rm.inbox.put(task{in: masterLeftInput{s.id}, done: func(any, error) { s.rm.streams.forget(s.id) }})
 }
 
 // mostUnstored is how many requests of a master may be on their way to the store. With one alone a master would be held
@@ -393,15 +391,10 @@ func (s *masterStream) Allocate(ctx context.Context, request *masterv1.AllocateR
 			return errStopped
 		}
 	}
-	s.rm.post(func(z *zone) {
-		z.after(func() {
-			for range weight {
-				<-s.unstored
-			}
-		})
-		if err := z.allocate(s.bearer, s.name, request); err != nil {
-			z.refuseStream(s.name, err)
+	s.rm.inbox.put(task{in: allocateInput{s.bearer, s.id, request}, done: func(any, error) {
+		for range weight {
+			<-s.unstored
 		}
-	})
+	}})
 	return nil
 }

@@ -137,7 +137,7 @@ func TestAStoreThatTakesNothingEndsTheResourceManager(t *testing.T) {
 			t.Fatal(err)
 		}
 		services := z.board.generation
-		z.rm.post(func(*zone) { broken.fail(errDiskBroken, nil) })
+		z.rm.post(inputFunc(func(*zone) (any, error) { broken.fail(errDiskBroken, nil); return nil, nil }))
 		if _, err := z.rm.Scale(as("root"), &apiv1.ScaleAppRequest{Name: "web", Instances: 7}); !errdefs.IsUnavailable(err) {
 			t.Errorf("the caller was told %v", err)
 		}

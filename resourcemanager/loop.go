@@ -19,8 +19,36 @@ const tick = time.Second
 
 var errStopped = fmt.Errorf("the ResourceManager is stopping; try again in a moment: %w", errdefs.ErrUnavailable)
 
-// input is something that has happened, or that somebody wants.
-type input func(*zone)
+// task is what the loop is given to do: an input, or a look at the zone that changes nothing that is stored.
+type task struct {
+	in   input
+	look func(*zone) (any, error)
+	// before is called by the loop just before, done with the answer once the turn is stored; nil is nothing.
+	before func()
+	done   func(any, error)
+}
+
+// reply is a done with its answer.
+type reply func()
+
+// perform does what a task is for, and gives its reply.
+func (t task) perform(z *zone) reply {
+	if t.before != nil {
+		t.before()
+	}
+	var answer any
+	var err error
+	if t.in != nil {
+		answer, err = t.in.step(z)
+	} else {
+		answer, err = t.look(z)
+	}
+	return func() {
+		if t.done != nil {
+			t.done(answer, err)
+		}
+	}
+}
 
 // loop owns the zone until ctx ends or the store fails. Each turn drains the inbox, folds what is in it into the
 // zone, lets the scheduler decide, commits all changes at once, and only then tells anybody.
@@ -63,16 +91,17 @@ func (rm *ResourceManager) step() error {
 		z.wake = z.retryAt
 		return nil
 	}
-	inputs, _ := rm.inbox.take()
-	return rm.turn(append(inputs, looks...))
+	tasks, _ := rm.inbox.take()
+	return rm.turn(append(tasks, looks...))
 }
 
-func (rm *ResourceManager) turn(inputs []input) error {
+func (rm *ResourceManager) turn(tasks []task) error {
 	z := rm.zone
 	started := time.Now()
 	z.begin(started, newSeed())
-	for _, in := range inputs {
-		in(z)
+	rm.replies = rm.replies[:0]
+	for _, t := range tasks {
+		rm.replies = append(rm.replies, t.perform(z))
 	}
 	if z.isDue() {
 		for _, last := range rm.streams.beats() {
@@ -114,9 +143,11 @@ func (rm *ResourceManager) publish() {
 		}
 	}
 	rm.past.Add(out.events...)
-	for _, reply := range rm.zone.replies {
+	for _, reply := range rm.replies {
 		reply()
 	}
+	clear(rm.replies)
+	rm.replies = rm.replies[:0]
 }
 
 func (rm *ResourceManager) closeStreams() {
@@ -131,25 +162,27 @@ func newSeed() seed {
 	return fresh
 }
 
-// ask lets the loop do something and waits until what follows from it is stored.
-func ask[T any](ctx context.Context, rm *ResourceManager, do func(*zone) (T, error)) (T, error) {
-	return askVia(ctx, rm, rm.inbox, do)
+// ask gives the loop an input and waits until what follows from it is stored. The answer of its step is a T.
+func ask[T any](ctx context.Context, rm *ResourceManager, in input) (T, error) {
+	return askTask[T](ctx, rm, rm.inbox, task{in: in})
 }
 
-func askVia[T any](ctx context.Context, rm *ResourceManager, inbox *mailbox[input], do func(*zone) (T, error)) (T, error) {
+// askTask puts a task into an inbox and waits for its answer.
+func askTask[T any](ctx context.Context, rm *ResourceManager, inbox *mailbox[task], t task) (T, error) {
 	type answer struct {
-		value T
+		value any
 		err   error
 	}
 	answers := make(chan answer, 1)
-	inbox.put(func(z *zone) {
-		value, err := do(z)
-		z.after(func() { answers <- answer{value, err} })
-	})
+	t.done = func(value any, err error) { answers <- answer{value, err} }
+	inbox.put(t)
 	var none T
 	select {
 	case got := <-answers:
-		return got.value, got.err
+		if got.err != nil || got.value == nil {
+			return none, got.err
+		}
+		return got.value.(T), nil
 	case <-ctx.Done():
 		return none, context.Cause(ctx)
 	case <-rm.stopped:
@@ -158,30 +191,9 @@ func askVia[T any](ctx context.Context, rm *ResourceManager, inbox *mailbox[inpu
 }
 
 // tell is ask without an answer.
-func tell(ctx context.Context, rm *ResourceManager, do func(*zone) error) error {
-	_, err := ask(ctx, rm, func(z *zone) (struct{}, error) { return struct{}{}, do(z) })
+func tell(ctx context.Context, rm *ResourceManager, in input) error {
+	_, err := ask[any](ctx, rm, in)
 	return err
-}
-
-// open is ask for a stream. If the caller goes away before it is open, nobody would ever close it: the loop does.
-func open[S interface{ Close() }](ctx context.Context, rm *ResourceManager, inbox *mailbox[input], do func(*zone) (S, error)) (S, error) {
-	var opened *S // the loop's
-	stream, err := askVia(ctx, rm, inbox, func(z *zone) (S, error) {
-		stream, err := do(z)
-		if err == nil {
-			opened = &stream
-		}
-		return stream, err
-	})
-	if err != nil {
-		// Behind what opens it, which may still lie in the same inbox.
-		inbox.put(func(*zone) {
-			if opened != nil {
-				(*opened).Close()
-			}
-		})
-	}
-	return stream, err
 }
 
 // Kinds of records.

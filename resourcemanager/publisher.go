@@ -54,7 +54,7 @@ func (p *publisher) confirm(request confirmRequest) {
 	var next func(int)
 	next = func(i int) {
 		if i == len(generations) {
-			p.post(func(z *zone) { z.confirmed(request.number) })
+			p.post(confirmedInput{request.number})
 			return
 		}
 		p.registry.AwaitBalancers(request.services[i], generations[i], func() { next(i + 1) })

@@ -97,7 +97,7 @@ func (rm *ResourceManager) followQueueFile(ctx context.Context) {
 		found := readQueueFile(rm.config.Queues)
 		if asked || found == last && found != seen {
 			seen = found
-			rm.post(func(z *zone) { z.redeclare(found) })
+			rm.post(queueFileInput{found})
 		}
 		last = found
 	}

@@ -50,8 +50,10 @@ type ResourceManager struct {
 	publisher *publisher
 	streams   *streams
 	past      *eventlog.Log
+	// replies are those of the present turn.
+	replies []reply
 	// inbox is for what may change something; looks is for what does not.
-	inbox, looks *mailbox[input]
+	inbox, looks *mailbox[task]
 	// noRoom is why nothing that grows is taken; nil while there is room.
 	noRoom  atomic.Pointer[error]
 	started time.Time
@@ -92,7 +94,7 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 	config.address = listener.Addr().String()
 	rm := &ResourceManager{
 		config: config, store: memory, listener: listener,
-		inbox: newMailbox[input](), looks: newMailbox[input](), started: time.Now(), stopped: make(chan struct{}), metrics: newMetrics(),
+		inbox: newMailbox[task](), looks: newMailbox[task](), started: time.Now(), stopped: make(chan struct{}), metrics: newMetrics(),
 		reread: make(chan struct{}, 1), streams: newStreams(),
 	}
 	past, err := readEvents(memory, int(config.EventRetention))
@@ -114,7 +116,7 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 }
 
 // post gives the loop something to do.
-func (rm *ResourceManager) post(in input) { rm.inbox.put(in) }
+func (rm *ResourceManager) post(in input) { rm.inbox.put(task{in: in}) }
 
 // StoreID tells its store from others.
 func (rm *ResourceManager) StoreID() records.ID { return rm.store.Identity().ID }

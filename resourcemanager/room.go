@@ -36,7 +36,7 @@ func (rm *ResourceManager) followRoom(ctx context.Context) {
 			if err != nil {
 				rm.noRoom.Store(&err)
 			}
-			rm.post(func(z *zone) { z.roomChanged(err) })
+			rm.post(roomInput{err})
 		}
 		select {
 		case <-look.C:
@@ -58,17 +58,17 @@ func (z *zone) roomChanged(full error) {
 }
 
 // grow is ask for what needs room: it is refused while the disk is full, when what is reserved is for what ends things.
-func grow[T any](ctx context.Context, rm *ResourceManager, do func(*zone) (T, error)) (T, error) {
+func grow[T any](ctx context.Context, rm *ResourceManager, in input) (T, error) {
 	if err := rm.full(); err != nil {
 		var none T
 		return none, err
 	}
-	return ask(ctx, rm, do)
+	return ask[T](ctx, rm, in)
 }
 
 // look is ask for what changes nothing: it is answered also while nothing can be stored.
 func look[T any](ctx context.Context, rm *ResourceManager, do func(*zone) (T, error)) (T, error) {
-	return askVia(ctx, rm, rm.looks, do)
+	return askTask[T](ctx, rm, rm.looks, task{look: func(z *zone) (any, error) { return do(z) }})
 }
 
 // lookOnly is look without an answer.
@@ -96,16 +96,8 @@ func (rm *ResourceManager) commit(batch store.Batch) error {
 }
 
 // answer serves those who only look while a batch waits. What has happened since the last commit is shown to them.
-func (rm *ResourceManager) answer(looks []input) {
-	z := rm.zone
-	waiting := z.replies
-	z.replies = nil
-	for _, in := range looks {
-		in(z)
-	}
-	answered := z.replies
-	z.replies = waiting
-	for _, reply := range answered {
-		reply()
+func (rm *ResourceManager) answer(looks []task) {
+	for _, look := range looks {
+		look.perform(rm.zone)()
 	}
 }

@@ -24,7 +24,7 @@ type session struct {
 	rm     *ResourceManager
 	name   string
 	stream service.NodeStream
-	// id names the stream in the zone; the loop's.
+	// id names the stream in the zone.
 	id streamID
 	// heard is when the node was last heard of, since the start of the ResourceManager: a clock that is set does not
 	// change it.
@@ -55,7 +55,7 @@ func (s *session) Report(ctx context.Context, report *trackerv1.NodeReport) erro
 	if err := s.Beat(); err != nil {
 		return err
 	}
-	return tell(ctx, s.rm, func(z *zone) error { return z.report(s.name, report) })
+	return tell(ctx, s.rm, reportInput{s.name, report})
 }
 
 // drop is Close for a session that nobody was given.
@@ -63,10 +63,7 @@ func (s *session) drop(why error) {
 	s.end(why)
 	s.sender.Wait()
 	last := s.lastBeat()
-	s.rm.post(func(z *zone) {
-		z.nodeLeft(s.id, last)
-		s.rm.streams.forget(s.id)
-	})
+	s.rm.inbox.put(task{in: nodeLeftInput{s.id, last}, done: func(any, error) { s.rm.streams.forget(s.id) }})
 }
 
 // Close implements service.NodeSession.

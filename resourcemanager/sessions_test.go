@@ -112,7 +112,7 @@ func TestASessionThatNobodyWaitsForIsDropped(t *testing.T) {
 			_, err := z.rm.OpenSession(ctx, response.GetSession(), &fullStream{ended: make(chan error, 1)})
 			return err
 		})
-		open, err := ask(context.Background(), z.rm, func(z *zone) (bool, error) { return z.nodes["node-1"].stream != 0, nil })
+		open, err := ask[bool](context.Background(), z.rm, inputFunc(func(z *zone) (any, error) { return z.nodes["node-1"].stream != 0, nil }))
 		if err != nil || open {
 			t.Errorf("the loop holds a stream that nobody reads: %v, %v", open, err)
 		}

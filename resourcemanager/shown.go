@@ -61,6 +61,24 @@ func (z *zone) show(a *app) *service.AppView {
 	return a.shown.view
 }
 
+// watch has a stream sent the app's view whenever it changes, and gives the present one.
+func (z *zone) watch(name string, stream streamID) (*service.AppView, error) {
+	a, err := z.app(name)
+	if err != nil {
+		return nil, err
+	}
+	a.watchers[stream] = struct{}{}
+	z.watching[stream] = a
+	return z.show(a), nil
+}
+
+func (z *zone) unwatch(stream streamID) {
+	if a := z.watching[stream]; a != nil {
+		delete(a.watchers, stream)
+		delete(z.watching, stream)
+	}
+}
+
 // showWatchers sends a changed app to its watchers, and ends their streams once it is removed.
 func (z *zone) showWatchers(a *app) {
 	if len(a.watchers) == 0 {

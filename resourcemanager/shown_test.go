@@ -19,12 +19,12 @@ import (
 // report has the app's master say that its instances first to last run, in one turn.
 func (z *testZone) report(first, last int) {
 	z.t.Helper()
-	_, err := ask(context.Background(), z.rm, func(z *zone) (struct{}, error) {
+	_, err := ask[struct{}](context.Background(), z.rm, inputFunc(func(z *zone) (any, error) {
 		for n := first; n <= last; n++ {
 			z.reportInstance(z.names["web"], &masterv1.InstanceReport{Id: fmt.Sprintf("web-%d", n), Role: "web", Version: 1, State: apiv1.Instance_RUNNING})
 		}
 		return struct{}{}, nil
-	})
+	}))
 	if err != nil {
 		z.t.Fatal(err)
 	}
@@ -102,11 +102,11 @@ func TestViewsFollowEveryChange(t *testing.T) {
 		if got := z.app("web").GetRunning(); got != 2 {
 			t.Errorf("%d run", got)
 		}
-		_, err := ask(context.Background(), z.rm, func(z *zone) (struct{}, error) {
+		_, err := ask[struct{}](context.Background(), z.rm, inputFunc(func(z *zone) (any, error) {
 			z.instanceGone(z.names["web"], "web-1")
 			z.reportInstance(z.names["web"], &masterv1.InstanceReport{Id: "web-3", Role: "web", State: apiv1.Instance_PENDING})
 			return struct{}{}, nil
-		})
+		}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package resourcemanager
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -14,24 +15,22 @@ import (
 // streamID names a stream that a node, a master or a watcher has open, as the zone knows it. Zero is none.
 type streamID int64
 
-// streams are the open streams by their names. The loop's goroutine alone uses them.
+// streams are the open streams by their names. The loop's goroutine alone uses them, but for next.
 type streams struct {
-	last     streamID
+	last     atomic.Int64
 	nodes    map[streamID]*session
 	masters  map[streamID]*masterStream
-	watchers map[streamID]*mailbox[*service.AppView]
+	watchers map[streamID]*watcher
 }
 
 func newStreams() *streams {
 	return &streams{
-		nodes: map[streamID]*session{}, masters: map[streamID]*masterStream{}, watchers: map[streamID]*mailbox[*service.AppView]{},
+		nodes: map[streamID]*session{}, masters: map[streamID]*masterStream{}, watchers: map[streamID]*watcher{},
 	}
 }
 
-func (s *streams) next() streamID {
-	s.last++
-	return s.last
-}
+// next is a name that no stream has had. Any goroutine may call it.
+func (s *streams) next() streamID { return streamID(s.last.Add(1)) }
 
 // forget is about a stream that its reader has closed, or that was never opened.
 func (s *streams) forget(name streamID) {
@@ -70,7 +69,7 @@ func (s *streams) answer(send answerSend, post func(input)) {
 	}
 	why := fmt.Errorf("%d answers were not read; open another stream, which begins with all that counts: %w", mostAnswers, errdefs.ErrResourceExhausted)
 	s.end(send.stream, why)
-	post(func(z *zone) { z.masterLeft(send.stream) })
+	post(masterLeftInput{send.stream})
 }
 
 func (s *streams) end(name streamID, why error) {

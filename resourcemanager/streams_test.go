@@ -13,7 +13,7 @@ import (
 func (z *testZone) goneMeanwhile(open func(context.Context) error) {
 	z.t.Helper()
 	busy := make(chan struct{})
-	z.rm.post(func(*zone) { <-busy })
+	z.rm.post(inputFunc(func(*zone) (any, error) { <-busy; return nil, nil }))
 	ctx, cancel := context.WithCancel(context.Background())
 	failed := make(chan error, 1)
 	go func() { failed <- open(ctx) }()
@@ -44,10 +44,10 @@ func TestStreamsThatNobodyWaitsForAreDropped(t *testing.T) {
 			watchers int
 			master   bool
 		}
-		got, err := ask(context.Background(), z.rm, func(z *zone) (left, error) {
+		got, err := ask[left](context.Background(), z.rm, inputFunc(func(z *zone) (any, error) {
 			a := z.names["web"]
 			return left{len(a.watchers), a.stream != 0}, nil
-		})
+		}))
 		if err != nil || got != (left{}) {
 			t.Errorf("left behind: %+v, %v", got, err)
 		}
@@ -64,13 +64,13 @@ func TestAMasterThatReadsNothingIsLetGo(t *testing.T) {
 			t.Fatal(err)
 		}
 		open := func() bool {
-			open, err := ask(context.Background(), z.rm, func(z *zone) (bool, error) {
+			open, err := ask[bool](context.Background(), z.rm, inputFunc(func(z *zone) (any, error) {
 				a := z.names["web"]
 				if a.stream != 0 {
 					z.say(a)
 				}
 				return a.stream != 0, nil
-			})
+			}))
 			if err != nil {
 				t.Fatal(err)
 			}

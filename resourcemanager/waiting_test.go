@@ -226,7 +226,7 @@ func TestManyAppsThatWaitAreLookedAtABitAtATime(t *testing.T) {
 			}
 		}
 		var looked []int
-		_, err = ask(context.Background(), z.rm, func(zone *zone) (struct{}, error) {
+		_, err = ask[struct{}](context.Background(), z.rm, inputFunc(func(zone *zone) (any, error) {
 			for _, a := range zone.lookout.due {
 				a.wait.at = zone.now // all are due
 			}
@@ -242,7 +242,7 @@ func TestManyAppsThatWaitAreLookedAtABitAtATime(t *testing.T) {
 				looked = append(looked, before-left)
 			}
 			return struct{}{}, nil
-		})
+		}))
 		if err != nil || !slices.Equal(looked, []int{400, 400, 200}) {
 			t.Errorf("so many are looked at in each turn: %v, %v", looked, err)
 		}

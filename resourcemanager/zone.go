@@ -45,6 +45,8 @@ type zone struct {
 	registered map[string]*node
 	// streaming are the apps by the streams of their masters.
 	streaming map[streamID]*app
+	// watching are the apps by the streams of those who watch them.
+	watching  map[streamID]*app
 	contracts map[string]*contract
 	// tree is what was last set; nil if nothing was.
 	tree *storev1.Queues
@@ -90,7 +92,6 @@ type zone struct {
 	touched       map[id.App]*app
 	// speaking are the nodes that have commands to be told.
 	speaking map[id.Node]*node
-	replies  []func()
 	out      ready
 }
 
@@ -203,12 +204,8 @@ func (z *zone) begin(now time.Time, fresh seed) {
 	z.secrets = secrets{seed: fresh}
 	z.touched = map[id.App]*app{}
 	z.speaking = map[id.Node]*node{}
-	z.replies = nil
 	z.out = ready{}
 }
-
-// after has something done once this turn is stored.
-func (z *zone) after(do func()) { z.replies = append(z.replies, do) }
 
 // at has the deadlines looked at by an instant, though nothing may have happened until then.
 func (z *zone) at(instant time.Time) {
