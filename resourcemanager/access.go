@@ -116,7 +116,7 @@ func (z *zone) mayExec(who peer.User, name string) error {
 // to, whoever is not known here may be a node.
 func (z *zone) mayJoin(who peer.User, node string) error {
 	root := z.rootQueue()
-	if who.Operator || slices.Contains(root.Admin, who.Name) || who.Name == "" && z.config.AllowInsecure {
+	if who.Operator || slices.Contains(root.Admin, who.Name) || who.Name == "" && z.settings.allowInsecure {
 		return nil
 	}
 	return denied("%s may not register node %q, which would be told the keys of the zone; run NodeManagers as root, as the user that runs the zone, or as an administrator of queue %s (%s)",
@@ -126,7 +126,7 @@ func (z *zone) mayJoin(who peer.User, node string) error {
 // mayRoute refuses a balancer of who is not to change what all queues share: it says when instances may be stopped, and how
 // those of every app fare.
 func (z *zone) mayRoute(who peer.User) error {
-	if who.Name == "" && z.config.AllowInsecure {
+	if who.Name == "" && z.settings.allowInsecure {
 		return nil
 	}
 	return z.mayOperate(who, "run a balancer of the zone")

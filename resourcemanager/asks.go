@@ -130,7 +130,7 @@ func (z *zone) withdrawAsks(a *app) {
 		}
 		ask, err := z.readAsk(known.GetAsk())
 		if err != nil {
-			z.log.Error("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
+			z.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
 			continue
 		}
 		z.apply(scheduler.SetAsk{App: a.id, Ask: ask})
@@ -147,7 +147,7 @@ func (z *zone) applyAsks(a *app) {
 	for _, name := range a.asksInOrder() {
 		ask, err := z.readAsk(a.asks[name].GetAsk())
 		if err != nil {
-			z.log.Error("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
+			z.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
 			continue
 		}
 		ask.Pending = a.pending(a.asks[name])

@@ -108,7 +108,7 @@ func (z *zone) launch(c *container) {
 			Runtime: corev1.ContainerSpec_PROCESS,
 			Command: masterCommand(),
 			Env: map[string]string{
-				"MAMMOTH_RESOURCEMANAGER": z.config.advertised(),
+				"MAMMOTH_RESOURCEMANAGER": z.settings.advertised(),
 				"MAMMOTH_APP_ID":          a.id.String(),
 				"MAMMOTH_APP":             a.record.GetName(),
 				"MAMMOTH_ATTEMPT":         strconv.Itoa(int(attempt.N)),
@@ -210,7 +210,7 @@ func (z *zone) dueAttempt(a *app) {
 	c := z.containers[cid]
 	lost := c != nil && z.nodes[c.node] != nil && z.nodes[c.node].state() == lifecycle.NodeLost
 	silent := z.now.Sub(a.silentSince)
-	away := silent > masterSilence || lost && silent > z.config.NodeTimeout
+	away := silent > masterSilence || lost && silent > z.settings.nodeTimeout
 	switch a.attempt() {
 	case lifecycle.AttemptLaunched:
 		if away {

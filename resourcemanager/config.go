@@ -14,7 +14,6 @@ import (
 	"github.com/mammoth-os/mammoth/internal/records"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
-	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
@@ -138,21 +137,6 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// reachable refuses a node whose addresses would lead others nowhere: masters are told where its NodeManager is, and balancers
-// where its instances are. Such a node would look ready.
-func (c *Config) reachable(request *trackerv1.RegisterRequest) error {
-	listen, _, _ := net.SplitHostPort(c.Listen)
-	manager, _, _ := net.SplitHostPort(request.GetContainerManager())
-	for _, host := range []string{request.GetAddress(), manager} {
-		if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback() && !loopback(listen)) {
-			return fmt.Errorf("node %q says that it is reached at %s, which leads nobody on another machine to it, and this zone is open to them at %s; "+
-				"start it with its own --address, or with --resourcemanager by an address of this machine: %w",
-				request.GetNodeId(), host, c.Listen, errdefs.ErrInvalidArgument)
-		}
-	}
-	return nil
-}
-
 // everywhere reports whether a host stands for every address of a machine.
 func everywhere(host string) bool {
 	ip := net.ParseIP(host)
@@ -162,17 +146,6 @@ func everywhere(host string) bool {
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// advertised is where masters and instances are told that it is reached; empty if it is for each node to say.
-func (c *Config) advertised() string {
-	if c.Advertise != "" {
-		return c.Advertise
-	}
-	if host, _, err := net.SplitHostPort(c.address); err == nil && everywhere(host) {
-		return ""
-	}
-	return c.address
 }
 
 func setDefault[T comparable](field *T, value T) {

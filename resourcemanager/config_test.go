@@ -79,8 +79,8 @@ func TestANodeMustBeReachable(t *testing.T) {
 		{"0.0.0.0:7070", "node.test", "node.test:7421", false},
 		{"0.0.0.0:7070", "", "", false},
 	} {
-		config := Config{Listen: test.listen}
-		err := config.reachable(&trackerv1.RegisterRequest{NodeId: "node-1", Address: test.address, ContainerManager: test.manager})
+		settings := settings{listen: test.listen}
+		err := settings.reachable(&trackerv1.RegisterRequest{NodeId: "node-1", Address: test.address, ContainerManager: test.manager})
 		if errdefs.IsInvalidArgument(err) != test.refused || err != nil && !strings.Contains(err.Error(), "--address") {
 			t.Errorf("%q and %q in a zone at %s: %v", test.address, test.manager, test.listen, err)
 		}
@@ -96,8 +96,8 @@ func TestWhatIsAdvertised(t *testing.T) {
 		{"", "10.0.0.1:7070", "10.0.0.1:7070"},
 		{"zone.test:7070", "[::]:7070", "zone.test:7070"},
 	} {
-		config := Config{Advertise: test.advertise, address: test.address}
-		if got := config.advertised(); got != test.want {
+		settings := settings{advertise: test.advertise, address: test.address}
+		if got := settings.advertised(); got != test.want {
 			t.Errorf("of %q, listening at %s, %q is told, want %q", test.advertise, test.address, got, test.want)
 		}
 	}

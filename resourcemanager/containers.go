@@ -38,7 +38,7 @@ const (
 // apply hands a fact to the scheduler that cannot be wrong unless the program is.
 func (z *zone) apply(input scheduler.Input) {
 	if err := z.core.Apply(input); err != nil {
-		z.log.Error("the scheduler refused a fact", "fact", fmt.Sprintf("%T", input), "error", err)
+		z.fault("the scheduler refused a fact", "fact", fmt.Sprintf("%T", input), "error", err)
 	}
 }
 
@@ -96,7 +96,7 @@ func (z *zone) decided(decisions scheduler.Decisions) {
 func (z *zone) grant(grant scheduler.Grant) {
 	a, n := z.apps[grant.Container.App], z.nodes[grant.Node]
 	if a == nil || n == nil {
-		z.log.Error("the scheduler granted a container to nobody", "container", grant.Container, "node", grant.Node)
+		z.fault("the scheduler granted a container to nobody", "container", grant.Container, "node", grant.Node)
 		z.apply(scheduler.Release{Container: grant.Container})
 		return
 	}
@@ -111,7 +111,7 @@ func (z *zone) grant(grant scheduler.Grant) {
 			Queue:       string(grant.Queue),
 			AskId:       grant.Ask,
 			Master:      grant.Master,
-			Zone:        z.config.Zone,
+			Zone:        z.settings.name,
 			Epoch:       z.identity.Epoch,
 			GrantedAt:   timestamppb.New(z.now),
 			Framework:   a.framework(),
@@ -168,7 +168,7 @@ func (z *zone) allocation(c *container) *masterv1.Allocation {
 func (z *zone) sign(claims *corev1.TokenClaims) *corev1.ContainerToken {
 	signed, err := token.Sign(z.keys[0], claims)
 	if err != nil {
-		z.log.Error("sign a container token", "error", err)
+		z.fault("sign a container token", "error", err)
 	}
 	return signed
 }
@@ -388,7 +388,7 @@ func (z *zone) holdInput(c *container) scheduler.Hold {
 	lease := c.record.GetLease()
 	v, err := z.vector(lease.GetResources())
 	if err != nil {
-		z.log.Error("a lease is unreadable", "container", c.id, "error", err)
+		z.fault("a lease is unreadable", "container", c.id, "error", err)
 	}
 	return scheduler.Hold{
 		Container: c.id, Node: c.node, Resources: v, Ask: lease.GetAskId(), Group: c.record.GetGroup(),

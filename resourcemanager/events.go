@@ -23,7 +23,7 @@ const longestMessage = 4 << 10
 func (z *zone) tell(event *apiv1.Event) {
 	z.lastEvent++
 	if err := eventlog.CheckKind(event.GetKind()); err != nil {
-		z.log.Error("nobody can look for an event", "error", err)
+		z.fault("nobody can look for an event", "error", err)
 	}
 	event.Sequence, event.Time = z.lastEvent, timestamppb.New(z.now)
 	event.Message = wire.Text(event.GetMessage())
@@ -32,7 +32,7 @@ func (z *zone) tell(event *apiv1.Event) {
 	}
 	raw, err := proto.Marshal(event)
 	if err != nil {
-		z.log.Error("encode an event", "error", err)
+		z.fault("encode an event", "error", err)
 		return
 	}
 	z.events = append(z.events, store.Event{Sequence: event.GetSequence(), Value: raw})

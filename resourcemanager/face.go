@@ -313,7 +313,7 @@ func (rm *ResourceManager) RegisterMaster(ctx context.Context, bearer string, re
 		return nil, err
 	}
 	app := response.GetSpec().GetName()
-	response.Registry = fmt.Sprintf("http://%s:%s@%s", app, rm.publisher.registry.AppKey(app), rm.config.advertised())
+	response.Registry = fmt.Sprintf("http://%s:%s@%s", app, rm.publisher.registry.AppKey(app), rm.zone.settings.advertised())
 	return response, nil
 }
 

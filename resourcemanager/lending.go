@@ -431,7 +431,7 @@ func (z *zone) dueLending() {
 	z.lookAtLending = true
 	if !z.now.Before(z.readCalendarAt) {
 		if err := z.arrange(z.contracts); err != nil {
-			z.log.Error("read the calendar of lending contracts", "error", err)
+			z.fault("read the calendar of lending contracts", "error", err)
 			z.readCalendarAt = z.now.Add(time.Minute)
 		}
 	}

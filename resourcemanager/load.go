@@ -18,12 +18,21 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
+// start is what a zone begins with besides its records.
+type start struct {
+	settings settings
+	now      time.Time
+	seed     seed
+	// queueFile is what the file that declares the queue tree says; it is not looked at if there is none.
+	queueFile reading
+}
+
 // load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
 // until they register, and masters have as long as after a lost stream to come back.
-func load(config *Config, memory store.Store, now time.Time, fresh seed) (*zone, error) {
+func load(memory store.Store, start start) (*zone, error) {
+	now := start.now
 	z := &zone{
-		config:   config,
-		log:      config.Logger,
+		settings: start.settings,
 		identity: memory.Identity(),
 		started:  now,
 		tables: tables{
@@ -43,7 +52,7 @@ func load(config *Config, memory store.Store, now time.Time, fresh seed) (*zone,
 		confirming:    map[int64]confirmation{},
 		lastEvent:     memory.LastEvent(),
 	}
-	z.begin(now, fresh)
+	z.begin(now, start.seed)
 	for _, step := range []func(store.Store) error{
 		z.loadLosses, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
@@ -51,7 +60,7 @@ func load(config *Config, memory store.Store, now time.Time, fresh seed) (*zone,
 			return nil, fmt.Errorf("read what is stored: %w", err)
 		}
 	}
-	if err := z.loadDeclaration(); err != nil {
+	if err := z.loadDeclaration(start.queueFile); err != nil {
 		return nil, err
 	}
 	for _, a := range z.apps {
@@ -169,7 +178,7 @@ func (z *zone) loadApps(memory store.Store) error {
 	for _, a := range z.sortedApps() {
 		if err := z.core.Apply(a.recovered()); err != nil {
 			a.homeless = z.standsStill()
-			z.log.Error("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
+			z.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
 		}
 	}
 	return loadRecords(memory, kindMemo, func(record *storev1.Memo) error {

@@ -137,6 +137,13 @@ func (rm *ResourceManager) publish() {
 	out := &rm.zone.out
 	rm.publisher.perform(out)
 	rm.streams.perform(out, rm.post)
+	for _, fault := range out.faults {
+		level := slog.LevelWarn
+		if fault.severe {
+			level = slog.LevelError
+		}
+		rm.config.Logger.Log(context.Background(), level, fault.text, fault.about...)
+	}
 	if rm.config.Logger.Enabled(context.Background(), slog.LevelInfo) {
 		for _, event := range out.events {
 			rm.config.Logger.LogAttrs(context.Background(), slog.LevelInfo, "transition", eventAttrs(event)...)

@@ -27,7 +27,7 @@ func (z *zone) standsStill() bool { return len(z.losses) > 0 }
 func (z *zone) loadLosses(memory store.Store) error {
 	return memory.Load(store.Losses, func(key string, value []byte) error {
 		z.losses = append(z.losses, loss{key, strings.Split(string(value), "\n")})
-		z.log.Warn("records of the zone were lost; it stands still until \"mammoth store accept\"", "lost", string(value))
+		z.warn("records of the zone were lost; it stands still until \"mammoth store accept\"", "lost", string(value))
 		return nil
 	})
 }
@@ -41,7 +41,7 @@ type loss struct {
 // tolerate is nil for an error that comes of records that are missing.
 func (z *zone) tolerate(err error) error {
 	if err != nil && z.standsStill() {
-		z.log.Warn("a record refers to one that was lost", "error", err)
+		z.warn("a record refers to one that was lost", "error", err)
 		return nil
 	}
 	return err

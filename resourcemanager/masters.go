@@ -72,7 +72,7 @@ func (z *zone) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	z.appChanged(a)
 
 	response := &masterv1.RegisterResponse{
-		Zone:    z.config.Zone,
+		Zone:    z.settings.name,
 		Epoch:   z.identity.Epoch,
 		Spec:    z.heldSpec(a),
 		Wanted:  z.wanted(a),

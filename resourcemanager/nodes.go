@@ -32,7 +32,7 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	if _, err := z.vector(request.GetCapacity()); err != nil {
 		return nil, fmt.Errorf("register node %q: %w", name, err)
 	}
-	if err := z.config.reachable(request); err != nil {
+	if err := z.settings.reachable(request); err != nil {
 		return nil, err
 	}
 	n := z.nodes[name]
@@ -69,10 +69,10 @@ func (z *zone) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	}
 	z.nodeChanged(n)
 	return &trackerv1.RegisterResponse{
-		Zone:           z.config.Zone,
+		Zone:           z.settings.name,
 		Epoch:          z.identity.Epoch,
 		Session:        n.session,
-		ReportInterval: durationpb.New(z.config.ReportInterval),
+		ReportInterval: durationpb.New(z.settings.reportInterval),
 		Reap:           reap,
 		Keys:           z.record.GetKeys(),
 	}, nil
@@ -244,7 +244,7 @@ func (z *zone) showNode(n *node) {
 	}
 	capacity, err := z.vector(n.record.GetCapacity())
 	if err != nil {
-		z.log.Error("node capacity is unreadable", "node", n.id, "error", err)
+		z.fault("node capacity is unreadable", "node", n.id, "error", err)
 		return
 	}
 	z.apply(scheduler.SetNode{Node: scheduler.NodeSpec{
@@ -359,7 +359,7 @@ func (n *node) flush(out *ready) {
 func (z *zone) dueNodes() {
 	var due []*node
 	for _, n := range z.nodes {
-		deadline := n.heard.Add(z.config.NodeTimeout)
+		deadline := n.heard.Add(z.settings.nodeTimeout)
 		if n.state() == lifecycle.NodeLost || n.state() == lifecycle.NodeDraining || z.now.After(deadline) {
 			due = append(due, n)
 			continue
@@ -375,9 +375,9 @@ func (z *zone) dueNodes() {
 				z.forgetNode(n)
 				z.tell(&apiv1.Event{Kind: "node", Node: string(n.id), From: "LOST", Message: fmt.Sprintf("%s is forgotten: it was lost for an hour and holds nothing", n.id)})
 			}
-		case silent > z.config.NodeTimeout:
+		case silent > z.settings.nodeTimeout:
 			z.endSession(n, errRegisterAgain)
-			z.moveNode(n, lifecycle.NodeExpires, fmt.Sprintf("it was silent for %s", z.config.NodeTimeout))
+			z.moveNode(n, lifecycle.NodeExpires, fmt.Sprintf("it was silent for %s", z.settings.nodeTimeout))
 		case n.state() == lifecycle.NodeDraining:
 			z.drainStep(n)
 		}

@@ -83,7 +83,7 @@ func (rm *ResourceManager) followQueueFile(ctx context.Context) {
 	}
 	looks := time.NewTicker(lookEvery)
 	defer looks.Stop()
-	seen := rm.zone.file // which load has written, and nobody since
+	seen := rm.queueFile
 	last := seen
 	for {
 		asked := false
@@ -105,12 +105,11 @@ func (rm *ResourceManager) followQueueFile(ctx context.Context) {
 
 // loadDeclaration makes the queue file's tree the zone's. One that cannot be keeps a zone from starting only if there is no
 // tree that could stay in force.
-func (z *zone) loadDeclaration() error {
-	if z.config.Queues == "" {
+func (z *zone) loadDeclaration(found reading) error {
+	if z.settings.queueFile == "" {
 		return nil
 	}
-	z.file = readQueueFile(z.config.Queues)
-	err := z.declare(z.file)
+	err := z.declare(found)
 	if err != nil && z.tree != nil {
 		z.refuse(err)
 		return nil
@@ -128,20 +127,20 @@ func (z *zone) redeclare(found reading) {
 	}
 	if before != "" && z.tree == tree {
 		// Whoever read that the file was refused is to read that it is right again.
-		z.tell(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", z.config.Queues)})
+		z.tell(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", z.settings.queueFile)})
 	}
 }
 
 func (z *zone) refuse(err error) {
 	z.badFile = wire.Sentence(err)
-	z.log.Error("the queue file is refused, and the queue tree stays as it is", "error", z.badFile)
+	z.fault("the queue file is refused, and the queue tree stays as it is", "error", z.badFile)
 	z.tell(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: z.badFile + "; the queue tree stays as it is"})
 }
 
 // declare makes what the queue file says the queue tree and the declared contracts, or changes nothing. Contracts that people
 // have added stay.
 func (z *zone) declare(found reading) error {
-	path := z.config.Queues
+	path := z.settings.queueFile
 	if found.failure != "" {
 		return fmt.Errorf("the queue file %s: %w", found.failure, errdefs.ErrFailedPrecondition)
 	}
@@ -218,15 +217,15 @@ func (z *zone) install(declared manifest.Declaration) error {
 	}
 	if !proto.Equal(z.tree, &storev1.Queues{Queues: declared.Queues}) {
 		z.saveTree(declared.Queues)
-		z.tell(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", z.config.Queues, len(specs))})
+		z.tell(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", z.settings.queueFile, len(specs))})
 	}
 	return nil
 }
 
 // notDeclared refuses to change a contract that the queue file holds.
 func (z *zone) notDeclared(k *contract) error {
-	if z.config.Queues != "" && k.record.GetDeclared() {
-		return fmt.Errorf("contract %s is declared in %s; change that file, which takes effect within a second: %w", k.name(), z.config.Queues, errdefs.ErrFailedPrecondition)
+	if z.settings.queueFile != "" && k.record.GetDeclared() {
+		return fmt.Errorf("contract %s is declared in %s; change that file, which takes effect within a second: %w", k.name(), z.settings.queueFile, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }

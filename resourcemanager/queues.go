@@ -33,7 +33,7 @@ func (z *zone) setQueues(who peer.User, request *apiv1.SetQueuesRequest) (*apiv1
 		}
 		return &apiv1.ListQueuesResponse{Queues: z.viewUsages(usages)}, nil
 	}
-	if file := z.config.Queues; file != "" {
+	if file := z.settings.queueFile; file != "" {
 		return nil, fmt.Errorf("the queue tree is declared in %s; change that file, which takes effect within a second: %w", file, errdefs.ErrFailedPrecondition)
 	}
 	if err := z.core.Apply(scheduler.SetQueues{Queues: specs}); err != nil {

@@ -24,6 +24,8 @@ type ready struct {
 	answers  []answerSend
 	views    []viewSend
 	ends     []streamEnd
+	// faults are for the log.
+	faults []fault
 	// events are what has happened, in its order.
 	events []*apiv1.Event
 }

@@ -42,7 +42,7 @@ func (z *zone) removeNode(who peer.User, name string) (*apiv1.Node, error) {
 
 // mayBeGone refuses to take a node for gone that answers, or that has not had its time to.
 func (z *zone) mayBeGone(n *node) error {
-	switch timeout := z.config.NodeTimeout; {
+	switch timeout := z.settings.nodeTimeout; {
 	case n.state() == lifecycle.NodeLost:
 		return nil
 	case n.stream != 0 && n.state() == lifecycle.NodeDrained:

@@ -60,8 +60,9 @@ type ResourceManager struct {
 	// stopped is closed when the loop has ended.
 	stopped chan struct{}
 	metrics *metrics
-	// reread has the queue file looked at again at once.
-	reread chan struct{}
+	// queueFile is what the queue file was found to say at the start. reread has it looked at again at once.
+	queueFile reading
+	reread    chan struct{}
 }
 
 // New reads what is stored and listens. Run has to be called after it: it serves, and lets go of both at its end.
@@ -101,7 +102,10 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 	if err != nil {
 		return nil, err
 	}
-	zone, err := load(&rm.config, memory, rm.started, newSeed())
+	if config.Queues != "" {
+		rm.queueFile = readQueueFile(config.Queues)
+	}
+	zone, err := load(memory, start{settings: config.settings(), now: rm.started, seed: newSeed(), queueFile: rm.queueFile})
 	if err != nil {
 		return nil, err
 	}

@@ -190,7 +190,7 @@ func BenchmarkView(b *testing.B) {
 		name := fmt.Sprintf("web-%d", n)
 		a.instances[name] = &storev1.Instance{Report: &masterv1.InstanceReport{Id: name, State: apiv1.Instance_RUNNING}}
 	}
-	z := &zone{config: &Config{}, touched: map[id.App]*app{}}
+	z := &zone{settings: settings{}, touched: map[id.App]*app{}}
 	for b.Loop() {
 		a.instances["web-5"].Report = &masterv1.InstanceReport{Id: "web-5", State: apiv1.Instance_RUNNING}
 		z.touch(a)

@@ -29,7 +29,7 @@ func (z *zone) mayRegister(n *node, request *trackerv1.RegisterRequest) error {
 			n.record.GetAddress(), n.id, n.id, n.id)
 	case request.GetProcessId() == n.process || n.stream == 0:
 		return nil
-	case z.now.Sub(n.heard) > twinBeats*z.config.ReportInterval:
+	case z.now.Sub(n.heard) > twinBeats*z.settings.reportInterval:
 		return nil
 	default:
 		refusal = fmt.Sprintf("the NodeManager at %s is %s already, with a copy of this one's folder; stop this one, empty its folder, and give it a --node-id of its own",
@@ -49,7 +49,7 @@ func (z *zone) tellTwin(n *node, request *trackerv1.RegisterRequest, refusal str
 		return
 	}
 	n.twin, n.twinTold = twin, z.now
-	z.log.Warn("a NodeManager is refused", "node", n.id, "address", request.GetContainerManager(), "error", refusal)
+	z.warn("a NodeManager is refused", "node", n.id, "address", request.GetContainerManager(), "error", refusal)
 	z.tell(&apiv1.Event{
 		Kind: "node", Node: string(n.id), From: n.state().String(), To: n.state().String(),
 		Message: fmt.Sprintf("a second NodeManager named %s, at %s, is refused: %s", n.id, request.GetContainerManager(), refusal),

@@ -237,13 +237,13 @@ func (z *zone) proven(a *app, c *container) bool {
 
 func (z *zone) viewZone() *apiv1.Zone {
 	view := &apiv1.Zone{
-		Name:        z.config.Zone,
+		Name:        z.settings.name,
 		Epoch:       z.identity.Epoch,
-		Version:     z.config.Version,
+		Version:     z.settings.version,
 		StartedAt:   timestamppb.New(z.started),
 		Nodes:       int32(len(z.nodes)),
 		Apps:        int32(len(z.apps)),
-		NodeTimeout: durationpb.New(z.config.NodeTimeout),
+		NodeTimeout: durationpb.New(z.settings.nodeTimeout),
 	}
 	var capacity, used resource.Vector
 	for _, n := range z.nodes {

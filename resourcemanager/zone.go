@@ -2,7 +2,6 @@ package resourcemanager
 
 import (
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -26,8 +25,7 @@ import (
 
 // zone is the state of the zone. The loop's goroutine alone touches it.
 type zone struct {
-	config   *Config
-	log      *slog.Logger
+	settings settings
 	identity store.Identity
 	started  time.Time
 	tables   tables
@@ -50,9 +48,7 @@ type zone struct {
 	contracts map[string]*contract
 	// tree is what was last set; nil if nothing was.
 	tree *storev1.Queues
-	// file is what the file that declares the queue tree was found to say at the start, and badFile why what it says now
-	// does not count.
-	file    reading
+	// badFile is why what the file that declares the queue tree says now does not count.
 	badFile string
 	// readCalendarAt is when the windows of contracts are worked out again.
 	readCalendarAt time.Time
@@ -197,6 +193,24 @@ type node struct {
 	unknown map[string]*corev1.ContainerStatus
 	// places are what frameworks may have on the node: APP, or ROLE.APP.
 	places map[string]struct{}
+}
+
+// fault is something that should not be, for whoever looks into the program's log. about are pairs of a key and a value.
+type fault struct {
+	text  string
+	about []any
+	// severe: the program itself is at fault, or what it depends on.
+	severe bool
+}
+
+// fault has a fault of the program logged.
+func (z *zone) fault(text string, about ...any) {
+	z.out.faults = append(z.out.faults, fault{text, about, true})
+}
+
+// warn has something logged that an operator may want to look into.
+func (z *zone) warn(text string, about ...any) {
+	z.out.faults = append(z.out.faults, fault{text, about, false})
 }
 
 func (z *zone) begin(now time.Time, fresh seed) {
