@@ -9,8 +9,8 @@ import (
 )
 
 // input is something that has happened, or that somebody wants, as data. step folds it into the zone and gives the answer to
-// whoever it comes from, who is told once the turn is stored. A turn is given nothing else but the time, a seed, and when nodes were
-// last heard of, so the same inputs make the same turn.
+// whoever it comes from, who is told once the turn is stored. A turn is given nothing else but the time and a seed, so the same
+// inputs make the same turn.
 type input interface {
 	step(z *zone) (any, error)
 }
@@ -124,6 +124,8 @@ type (
 		session string
 		report  *trackerv1.NodeReport
 	}
+	// beatsInput says when nodes were last heard of. A turn in which deadlines are due has it.
+	beatsInput struct{ beats []beat }
 	// nodeLeftInput is about a stream of a node that is over.
 	nodeLeftInput struct {
 		stream streamID
@@ -144,6 +146,13 @@ func (in openSessionInput) step(z *zone) (any, error) {
 }
 
 func (in reportInput) step(z *zone) (any, error) { return nil, z.report(in.session, in.report) }
+
+func (in beatsInput) step(z *zone) (any, error) {
+	for _, last := range in.beats {
+		z.hear(last)
+	}
+	return nil, nil
+}
 
 func (in nodeLeftInput) step(z *zone) (any, error) {
 	z.nodeLeft(in.stream, in.last)

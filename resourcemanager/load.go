@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -29,7 +28,7 @@ type start struct {
 
 // load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
 // until they register, and masters have as long as after a lost stream to come back.
-func load(memory store.Store, start start) (*zone, error) {
+func load(memory store.Store, start start) (*zone, *ready, error) {
 	now := start.now
 	z := &zone{
 		settings: start.settings,
@@ -57,11 +56,11 @@ func load(memory store.Store, start start) (*zone, error) {
 		z.loadLosses, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
 		if err := step(memory); err != nil {
-			return nil, fmt.Errorf("read what is stored: %w", err)
+			return nil, nil, fmt.Errorf("read what is stored: %w", err)
 		}
 	}
 	if err := z.loadDeclaration(start.queueFile); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, a := range z.apps {
 		a.silentSince = now
@@ -73,19 +72,8 @@ func load(memory store.Store, start start) (*zone, error) {
 		z.lookout.from = now.Add(comeBackFirst)
 	}
 	z.lookAtWaiting()
-	z.project()
-	z.address()
-	batch, err := z.pack()
-	if err != nil {
-		return nil, err
-	}
-	if err := memory.Commit(batch); errdefs.IsResourceExhausted(err) {
-		z.unstored = batch
-		return z, nil
-	} else if err != nil {
-		return nil, err
-	}
-	return z, nil
+	out, err := z.handOver()
+	return z, out, err
 }
 
 // loadRecords reads every record of a kind.

@@ -69,26 +69,24 @@ func (rm *ResourceManager) loop(ctx context.Context) error {
 			rm.closeStreams()
 			return err
 		}
-		timer.Reset(rm.zone.sleep(time.Now()))
+		timer.Reset(rm.sleep(time.Now()))
 	}
 }
 
-// step is a turn, or, while a batch waits for room on the disk, another try to store it.
+// step is a turn, or, while one waits for room on the disk, another try to store that.
 func (rm *ResourceManager) step() error {
-	z := rm.zone
-	if now := time.Now(); !z.unstored.Empty() && !now.Before(z.retryAt) {
-		if err := rm.commit(z.unstored); err != nil {
+	if now := time.Now(); rm.unstored != nil && !now.Before(rm.retryAt) {
+		waiting := rm.unstored
+		if err := rm.commit(waiting); err != nil {
 			return err
 		}
-		if z.unstored.Empty() {
-			rm.publish()
+		if rm.unstored == nil {
+			rm.publish(waiting)
 		}
-		z.retryAt = now.Add(tick)
 	}
 	looks, _ := rm.looks.take()
-	if !z.unstored.Empty() {
+	if rm.unstored != nil {
 		rm.answer(looks)
-		z.wake = z.retryAt
 		return nil
 	}
 	tasks, _ := rm.inbox.take()
@@ -104,37 +102,32 @@ func (rm *ResourceManager) turn(tasks []task) error {
 		rm.replies = append(rm.replies, t.perform(z))
 	}
 	if z.isDue() {
-		for _, last := range rm.streams.beats() {
-			z.hear(last)
-		}
-		z.due()
+		_, _ = beatsInput{rm.streams.beats()}.step(z) // which answers nothing
 	}
-	z.settle()
-	z.schedule()
-	z.lookAtWaiting()
-	z.project()
-	z.address()
-	batch, err := z.pack()
+	out, err := z.ready()
 	if err != nil {
 		return err
 	}
-	if err := rm.commit(batch); err != nil {
+	if err := rm.commit(out); err != nil || rm.unstored != nil {
 		return err
 	}
-	if !z.unstored.Empty() {
-		z.retryAt = started.Add(tick)
-		z.wake = z.retryAt
-		return nil
-	}
-	rm.publish()
+	rm.publish(out)
 	rm.metrics.observe(z, time.Since(started))
 	return nil
 }
 
+// sleep is how long the loop may sleep if nobody wants anything.
+func (rm *ResourceManager) sleep(now time.Time) time.Duration {
+	until := rm.zone.wake
+	if rm.unstored != nil {
+		until = rm.retryAt
+	}
+	return max(0, until.Sub(now))
+}
+
 // publish tells everybody about a turn that is stored: the registry first, so that a master that reads its applied sequence finds
 // the registry right.
-func (rm *ResourceManager) publish() {
-	out := &rm.zone.out
+func (rm *ResourceManager) publish(out *ready) {
 	rm.publisher.perform(out)
 	rm.streams.perform(out, rm.post)
 	for _, fault := range out.faults {

@@ -236,7 +236,7 @@ func TestAZoneWithoutATreeDoesNotStartWithABadFile(t *testing.T) {
 	if err := config.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := load(store.OpenMemory(&store.Disk{}, store.Options{Now: time.Now(), EventRetention: 10}), start{
+	_, _, err := load(store.OpenMemory(&store.Disk{}, store.Options{Now: time.Now(), EventRetention: 10}), start{
 		settings: config.settings(), now: time.Now(), queueFile: readQueueFile(path),
 	})
 	if err == nil || !strings.HasPrefix(err.Error(), path+": line 1: ") {

@@ -4,11 +4,14 @@ import (
 	"time"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
-// ready is what a turn has decided besides its records, as data. The shell performs it once the records are stored, field by field in
-// this order: the registry comes before anybody who may look into it because of what he was told.
+// ready is what a turn has decided, as data. The shell performs it field by field in this order: nothing before the batch is stored,
+// and the registry before anybody who may look into it because of what he was told.
 type ready struct {
+	// batch holds the records and events to store.
+	batch store.Batch
 	// secret is what the apps' keys for the registry are derived from. Only the first one after a start has it.
 	secret []byte
 	// balancers are to be waited for, or not any longer.

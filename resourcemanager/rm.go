@@ -52,6 +52,9 @@ type ResourceManager struct {
 	past      *eventlog.Log
 	// replies are those of the present turn.
 	replies []reply
+	// unstored is the turn that the disk has no room for yet, retryAt when it is tried again; nil if the last one is stored.
+	unstored *ready
+	retryAt  time.Time
 	// inbox is for what may change something; looks is for what does not.
 	inbox, looks *mailbox[task]
 	// noRoom is why nothing that grows is taken; nil while there is room.
@@ -105,16 +108,19 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 	if config.Queues != "" {
 		rm.queueFile = readQueueFile(config.Queues)
 	}
-	zone, err := load(memory, start{settings: config.settings(), now: rm.started, seed: newSeed(), queueFile: rm.queueFile})
+	zone, out, err := load(memory, start{settings: config.settings(), now: rm.started, seed: newSeed(), queueFile: rm.queueFile})
 	if err != nil {
 		return nil, err
 	}
 	rm.past = past
 	rm.zone, rm.publisher = zone, newPublisher(config.Registry(memory.Identity().Epoch), rm.post)
-	if zone.unstored.Empty() {
-		rm.publish()
+	if err := rm.commit(out); err != nil {
+		return nil, err
+	}
+	if rm.unstored == nil {
+		rm.publish(out)
 	} else {
-		rm.publisher.open(&zone.out)
+		rm.publisher.open(out)
 	}
 	return rm, nil
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
 // roomLook is how often the disk is looked at.
@@ -77,16 +76,17 @@ func lookOnly(ctx context.Context, rm *ResourceManager, do func(*zone) error) er
 	return err
 }
 
-// commit stores a batch. One that a full disk does not take waits until there is room, and nobody is told of it before.
-func (rm *ResourceManager) commit(batch store.Batch) error {
-	rm.zone.unstored = store.Batch{}
-	if batch.Empty() {
+// commit stores what a turn has decided. One that a full disk does not take waits until there is room, and nobody is told of it
+// before.
+func (rm *ResourceManager) commit(out *ready) error {
+	rm.unstored = nil
+	if out.batch.Empty() {
 		return nil
 	}
 	began := time.Now()
-	err := rm.store.Commit(batch)
+	err := rm.store.Commit(out.batch)
 	if errdefs.IsResourceExhausted(err) {
-		rm.zone.unstored = batch
+		rm.unstored, rm.retryAt = out, began.Add(tick)
 		return nil
 	}
 	if err == nil {

@@ -53,11 +53,8 @@ type zone struct {
 	// readCalendarAt is when the windows of contracts are worked out again.
 	readCalendarAt time.Time
 
-	// full is why changes are refused; empty if they are not. unstored is what the disk has no room for yet, retryAt when it is
-	// tried again.
-	full     string
-	unstored store.Batch
-	retryAt  time.Time
+	// full is why changes are refused; empty if they are not.
+	full string
 	// losses are records that were lost, and that nobody has accepted yet.
 	losses []loss
 	// unarranged are contracts whose queues were lost.
@@ -88,7 +85,8 @@ type zone struct {
 	touched       map[id.App]*app
 	// speaking are the nodes that have commands to be told.
 	speaking map[id.Node]*node
-	out      ready
+	// out is what the turn has decided so far.
+	out *ready
 }
 
 // core is the scheduler, and what its lending contracts came to.
@@ -213,12 +211,13 @@ func (z *zone) warn(text string, about ...any) {
 	z.out.faults = append(z.out.faults, fault{text, about, false})
 }
 
+// begin begins a turn. Inputs are stepped through next, then ready ends it.
 func (z *zone) begin(now time.Time, fresh seed) {
 	z.now = now
 	z.secrets = secrets{seed: fresh}
 	z.touched = map[id.App]*app{}
 	z.speaking = map[id.Node]*node{}
-	z.out = ready{}
+	z.out = &ready{}
 }
 
 // at has the deadlines looked at by an instant, though nothing may have happened until then.
@@ -227,8 +226,6 @@ func (z *zone) at(instant time.Time) {
 		z.wake = instant
 	}
 }
-
-func (z *zone) sleep(now time.Time) time.Duration { return max(0, z.wake.Sub(now)) }
 
 // touch has the app settled, projected and shown at the end of the turn. Whatever people see of the app changes with it.
 func (z *zone) touch(a *app) {
@@ -239,6 +236,26 @@ func (z *zone) touch(a *app) {
 // touchedApps gives them in the order of their submission.
 func (z *zone) touchedApps() []*app {
 	return slices.SortedFunc(maps.Values(z.touched), func(a, b *app) int { return a.id.Compare(b.id) })
+}
+
+// ready ends a turn: what follows from its inputs and its time is decided, and all of it is handed over.
+func (z *zone) ready() (*ready, error) {
+	if z.isDue() {
+		z.due()
+	}
+	z.settle()
+	z.schedule()
+	z.lookAtWaiting()
+	return z.handOver()
+}
+
+// handOver works out what others are told because of a turn, and gives it with the records.
+func (z *zone) handOver() (*ready, error) {
+	z.project()
+	z.address()
+	batch, err := z.pack()
+	z.out.batch = batch
+	return z.out, err
 }
 
 // isDue reports whether due has something to do: once a tick, and whenever at said so.
@@ -274,7 +291,7 @@ func (z *zone) settle() {
 // address hands over what nodes, masters and people are to be sent because of this turn.
 func (z *zone) address() {
 	for _, n := range slices.SortedFunc(maps.Values(z.speaking), byName) {
-		n.flush(&z.out)
+		n.flush(z.out)
 	}
 	for _, a := range z.touchedApps() {
 		a.shown.view = nil // what was shown in the middle of the turn may be half of it
