@@ -173,7 +173,7 @@ func TestTwentyOldVersionsAreKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		versions := history.GetVersions()
-		if len(versions) != keepVersions+1 || versions[0].GetVersion() != 10 || !versions[20].GetCurrent() || versions[19].GetCurrent() {
+		if len(versions) != 20+1 || versions[0].GetVersion() != 10 || !versions[20].GetCurrent() || versions[19].GetCurrent() {
 			t.Errorf("%d versions, from %d", len(versions), versions[0].GetVersion())
 		}
 	})
@@ -476,19 +476,4 @@ func TestAnImageThatAnAppUsesKeepsItsName(t *testing.T) {
 			t.Errorf("a name that has moved: %v", err)
 		}
 	})
-}
-
-func TestADryRunSpeaksOfOneInstanceAsOfOne(t *testing.T) {
-	for want, n := range map[string][2]int32{
-		"no further instance of web would be started":                           {0, 0},
-		"the instance of web would be started at once":                          {1, 0},
-		"the instance of web could not be started now":                          {0, 1},
-		"all 2 instances of web would be started at once":                       {2, 0},
-		"none of the 2 instances of web could be started now":                   {0, 2},
-		"1 of 2 instances of web would be started at once; the rest would wait": {1, 1},
-	} {
-		if got := planSentence("web", n[0], n[1]); got != want {
-			t.Errorf("%v: %q, want %q", n, got, want)
-		}
-	}
 }

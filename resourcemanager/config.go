@@ -15,6 +15,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // Config is what a ResourceManager is made with. Zero values that are said to have a default take it.
@@ -135,6 +136,13 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+func (c *Config) settings() zone.Settings {
+	return zone.Settings{
+		Name: c.Zone, Version: c.Version, Listen: c.Listen, Address: c.address, Advertise: c.Advertise, QueueFile: c.Queues,
+		NodeTimeout: c.NodeTimeout, ReportInterval: c.ReportInterval, AllowInsecure: c.AllowInsecure,
+	}
 }
 
 // everywhere reports whether a host stands for every address of a machine.

@@ -10,13 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/containerd/errdefs"
-
 	"github.com/mammoth-os/mammoth/internal/peer"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
-	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
@@ -63,46 +60,6 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 }
 
 // A node whose addresses lead others nowhere is not taken.
-func TestANodeMustBeReachable(t *testing.T) {
-	for _, test := range []struct {
-		listen, address, manager string
-		refused                  bool
-	}{
-		{"0.0.0.0:7070", "10.0.0.2", "10.0.0.2:7421", false},
-		{"0.0.0.0:7070", "127.0.0.1", "10.0.0.2:7421", true},
-		{"0.0.0.0:7070", "10.0.0.2", "127.0.0.1:7421", true},
-		{"10.0.0.1:7070", "::1", "[::1]:7421", true},
-		{"0.0.0.0:7070", "0.0.0.0", "10.0.0.2:7421", true},
-		{"127.0.0.1:7070", "127.0.0.1", "[::]:7421", true},
-		{"127.0.0.1:7070", "127.0.0.1", "127.0.0.1:7421", false},
-		{"localhost:7070", "127.0.0.1", "127.0.0.1:7421", false},
-		{"0.0.0.0:7070", "node.test", "node.test:7421", false},
-		{"0.0.0.0:7070", "", "", false},
-	} {
-		settings := settings{listen: test.listen}
-		err := settings.reachable(&trackerv1.RegisterRequest{NodeId: "node-1", Address: test.address, ContainerManager: test.manager})
-		if errdefs.IsInvalidArgument(err) != test.refused || err != nil && !strings.Contains(err.Error(), "--address") {
-			t.Errorf("%q and %q in a zone at %s: %v", test.address, test.manager, test.listen, err)
-		}
-	}
-}
-
-// Where it listens on every address, each node says by which one it is reached.
-func TestWhatIsAdvertised(t *testing.T) {
-	for _, test := range []struct{ advertise, address, want string }{
-		{"", "[::]:7070", ""},
-		{"", "0.0.0.0:7070", ""},
-		{"", "127.0.0.1:7070", "127.0.0.1:7070"},
-		{"", "10.0.0.1:7070", "10.0.0.1:7070"},
-		{"zone.test:7070", "[::]:7070", "zone.test:7070"},
-	} {
-		settings := settings{advertise: test.advertise, address: test.address}
-		if got := settings.advertised(); got != test.want {
-			t.Errorf("of %q, listening at %s, %q is told, want %q", test.advertise, test.address, got, test.want)
-		}
-	}
-}
-
 func TestTheTablesSpeakTheProtocol(t *testing.T) {
 	for number, name := range apiv1.App_State_name {
 		if got := lifecycle.AppState(number).String(); got != name {

@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/containerd/errdefs"
-
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 var (
@@ -21,28 +20,22 @@ var (
 	_ service.Masters = (*ResourceManager)(nil)
 )
 
-// errGone ends the watch of an app that was removed.
-var errGone = fmt.Errorf("the app is removed: %w", errdefs.ErrNotFound)
-
 // Deploy implements service.Apps.
 func (rm *ResourceManager) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.DeployResponse](ctx, rm, deployInput{who, request})
+	return grow[*apiv1.DeployResponse](ctx, rm, zone.Deploy{Who: who, Request: request})
 }
 
 // ListApps implements service.Apps.
 func (rm *ResourceManager) ListApps(ctx context.Context, queue string) ([]*service.AppView, error) {
-	return look(ctx, rm, func(z *zone) ([]*service.AppView, error) {
-		if queue != "" {
-			if _, err := z.queue(queue); err != nil {
-				return nil, err
-			}
+	return look(ctx, rm, func(z *zone.Core) ([]*service.AppView, error) {
+		apps, err := z.Apps(queue)
+		if err != nil {
+			return nil, err
 		}
-		var views []*service.AppView
-		for _, a := range z.sortedApps() {
-			if queue == "" || queue == a.record.GetSpec().GetQueue() {
-				views = append(views, z.show(a))
-			}
+		views := make([]*service.AppView, len(apps))
+		for i, app := range apps {
+			views[i] = rm.streams.viewOf(app)
 		}
 		return views, nil
 	})
@@ -50,23 +43,23 @@ func (rm *ResourceManager) ListApps(ctx context.Context, queue string) ([]*servi
 
 // App implements service.Apps.
 func (rm *ResourceManager) App(ctx context.Context, name string) (*service.AppView, error) {
-	return look(ctx, rm, func(z *zone) (*service.AppView, error) {
-		a, err := z.app(name)
+	return look(ctx, rm, func(z *zone.Core) (*service.AppView, error) {
+		app, err := z.App(name)
 		if err != nil {
 			return nil, err
 		}
-		return z.show(a), nil
+		return rm.streams.viewOf(app), nil
 	})
 }
 
 // WatchApp implements service.Apps.
 func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.Stream[*service.AppView], error) {
 	watcher := &watcher{mailbox: newMailbox[*service.AppView](), rm: rm, id: rm.streams.next()}
-	_, err := askTask[any](ctx, rm, rm.looks, task{look: func(z *zone) (any, error) {
-		view, err := z.watch(name, watcher.id)
+	_, err := askTask[any](ctx, rm, rm.looks, task{look: func(z *zone.Core) (any, error) {
+		app, err := z.Watch(name, watcher.id)
 		if err == nil {
 			rm.streams.watchers[watcher.id] = watcher
-			watcher.put(view)
+			watcher.put(rm.streams.viewOf(app))
 		}
 		return nil, err
 	}})
@@ -80,215 +73,195 @@ func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.S
 // Scale implements service.Apps.
 func (rm *ResourceManager) Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, rm, scaleInput{who, request})
+	return grow[*apiv1.App](ctx, rm, zone.Scale{Who: who, Request: request})
 }
 
 // Restart implements service.Apps.
 func (rm *ResourceManager) Restart(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, rm, restartInput{appWish{who, name}})
+	return grow[*apiv1.App](ctx, rm, zone.RestartApp{AppWish: zone.AppWish{Who: who, App: name}})
 }
 
 // Stop implements service.Apps.
 func (rm *ResourceManager) Stop(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.App](ctx, rm, stopInput{appWish{who, name}})
+	return ask[*apiv1.App](ctx, rm, zone.StopApp{AppWish: zone.AppWish{Who: who, App: name}})
 }
 
 // Remove implements service.Apps.
 func (rm *ResourceManager) Remove(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.App](ctx, rm, removeInput{appWish{who, name}})
+	return ask[*apiv1.App](ctx, rm, zone.RemoveApp{AppWish: zone.AppWish{Who: who, App: name}})
 }
 
 // Rollback implements service.Apps.
 func (rm *ResourceManager) Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, rm, rollbackInput{appWish{who, name}, version})
+	return grow[*apiv1.App](ctx, rm, zone.Rollback{AppWish: zone.AppWish{Who: who, App: name}, Version: version})
 }
 
 // Pause implements service.Apps.
 func (rm *ResourceManager) Pause(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.App](ctx, rm, pauseInput{appWish{who, name}})
+	return ask[*apiv1.App](ctx, rm, zone.Pause{AppWish: zone.AppWish{Who: who, App: name}})
 }
 
 // Resume implements service.Apps.
 func (rm *ResourceManager) Resume(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, rm, resumeInput{appWish{who, name}})
+	return grow[*apiv1.App](ctx, rm, zone.Resume{AppWish: zone.AppWish{Who: who, App: name}})
 }
 
 // Promote implements service.Apps.
 func (rm *ResourceManager) Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, rm, promoteInput{appWish{who, name}, percent})
+	return grow[*apiv1.App](ctx, rm, zone.Promote{AppWish: zone.AppWish{Who: who, App: name}, Percent: percent})
 }
 
 // History implements service.Apps.
 func (rm *ResourceManager) History(ctx context.Context, name string) (*apiv1.AppHistory, error) {
-	return look(ctx, rm, func(z *zone) (*apiv1.AppHistory, error) { return z.history(name) })
+	return look(ctx, rm, func(z *zone.Core) (*apiv1.AppHistory, error) { return z.History(name) })
 }
 
 // Explain implements service.Apps.
 func (rm *ResourceManager) Explain(ctx context.Context, name string) (*apiv1.Explanation, error) {
-	return look(ctx, rm, func(z *zone) (*apiv1.Explanation, error) { return z.explain(name) })
+	return look(ctx, rm, func(z *zone.Core) (*apiv1.Explanation, error) { return z.Explain(name) })
 }
 
 // Targets implements service.Apps.
-func (rm *ResourceManager) Targets(ctx context.Context, app, instance string, ended bool) ([]service.Target, error) {
-	return look(ctx, rm, func(z *zone) ([]service.Target, error) { return z.targets(app, instance, ended) })
+func (rm *ResourceManager) Targets(ctx context.Context, app, instance string, ended bool) ([]zone.Target, error) {
+	return look(ctx, rm, func(z *zone.Core) ([]zone.Target, error) { return z.Targets(app, instance, ended) })
 }
 
 // MayExec implements service.Apps.
 func (rm *ResourceManager) MayExec(ctx context.Context, name string) error {
 	who := peer.From(ctx)
-	return lookOnly(ctx, rm, func(z *zone) error { return z.mayExec(who, name) })
+	return lookOnly(ctx, rm, func(z *zone.Core) error { return z.MayExec(who, name) })
 }
 
 // Zone implements service.Zone.
 func (rm *ResourceManager) Zone(ctx context.Context) (*apiv1.Zone, error) {
-	return look(ctx, rm, func(z *zone) (*apiv1.Zone, error) { return z.viewZone(), nil })
+	return look(ctx, rm, func(z *zone.Core) (*apiv1.Zone, error) { return z.Summary(), nil })
 }
 
 // Nodes implements service.Zone.
 func (rm *ResourceManager) Nodes(ctx context.Context) ([]*apiv1.Node, error) {
-	return look(ctx, rm, func(z *zone) ([]*apiv1.Node, error) {
-		var views []*apiv1.Node
-		for _, n := range z.sortedNodes() {
-			views = append(views, z.viewNode(n))
-		}
-		return views, nil
-	})
+	return look(ctx, rm, func(z *zone.Core) ([]*apiv1.Node, error) { return z.Nodes(), nil })
 }
 
 // Node implements service.Zone.
 func (rm *ResourceManager) Node(ctx context.Context, name string) (*apiv1.Node, error) {
-	return look(ctx, rm, func(z *zone) (*apiv1.Node, error) {
-		n, err := z.node(name)
-		if err != nil {
-			return nil, err
-		}
-		view := z.viewNode(n)
-		view.Waiting = z.waitsToLeave(n)
-		return view, nil
-	})
+	return look(ctx, rm, func(z *zone.Core) (*apiv1.Node, error) { return z.Node(name) })
 }
 
 // Drain implements service.Zone.
 func (rm *ResourceManager) Drain(ctx context.Context, name, reason string) (*apiv1.Node, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.Node](ctx, rm, drainInput{who, name, reason})
+	return ask[*apiv1.Node](ctx, rm, zone.Drain{Who: who, Node: name, Reason: reason})
 }
 
 // Undrain implements service.Zone.
 func (rm *ResourceManager) Undrain(ctx context.Context, name string) (*apiv1.Node, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.Node](ctx, rm, undrainInput{who, name})
+	return ask[*apiv1.Node](ctx, rm, zone.Undrain{Who: who, Node: name})
 }
 
 // RemoveNode implements service.Zone.
 func (rm *ResourceManager) RemoveNode(ctx context.Context, name string) (*apiv1.Node, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.Node](ctx, rm, removeNodeInput{who, name})
+	return ask[*apiv1.Node](ctx, rm, zone.RemoveNode{Who: who, Node: name})
 }
 
 // Queues implements service.Zone.
 func (rm *ResourceManager) Queues(ctx context.Context) ([]*apiv1.Queue, error) {
-	return look(ctx, rm, func(z *zone) ([]*apiv1.Queue, error) { return z.viewQueues(), nil })
+	return look(ctx, rm, func(z *zone.Core) ([]*apiv1.Queue, error) { return z.Queues(), nil })
 }
 
 // Queue implements service.Zone.
 func (rm *ResourceManager) Queue(ctx context.Context, name string) (*apiv1.Queue, error) {
-	return look(ctx, rm, func(z *zone) (*apiv1.Queue, error) { return z.queue(name) })
+	return look(ctx, rm, func(z *zone.Core) (*apiv1.Queue, error) { return z.Queue(name) })
 }
 
 // SetQueues implements service.Zone.
 func (rm *ResourceManager) SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.ListQueuesResponse](ctx, rm, setQueuesInput{who, request})
+	return grow[*apiv1.ListQueuesResponse](ctx, rm, zone.SetQueues{Who: who, Request: request})
 }
 
 // ImageUnused implements service.Zone.
 func (rm *ResourceManager) ImageUnused(ctx context.Context, name, digest string) error {
-	return lookOnly(ctx, rm, func(z *zone) error { return z.imageUnused(name, digest) })
+	return lookOnly(ctx, rm, func(z *zone.Core) error { return z.ImageUnused(name, digest) })
 }
 
 // MayMoveImage is nil if whoever ctx is of may have an image's name mean another image.
 func (rm *ResourceManager) MayMoveImage(ctx context.Context, name string) error {
 	who := peer.From(ctx)
-	return tell(ctx, rm, moveImageInput{who, name})
+	return tell(ctx, rm, zone.MoveImage{Who: who, Name: name})
 }
 
 // MayRoute implements service.Zone.
 func (rm *ResourceManager) MayRoute(ctx context.Context) error {
 	who := peer.From(ctx)
-	return lookOnly(ctx, rm, func(z *zone) error { return z.mayRoute(who) })
+	return lookOnly(ctx, rm, func(z *zone.Core) error { return z.MayRoute(who) })
 }
 
 // AcceptLoss implements service.Zone.
 func (rm *ResourceManager) AcceptLoss(ctx context.Context) (*apiv1.AcceptLossResponse, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.AcceptLossResponse](ctx, rm, acceptLossInput{who})
+	return ask[*apiv1.AcceptLossResponse](ctx, rm, zone.AcceptLoss{Who: who})
 }
 
 // Contracts implements service.Lending.
 func (rm *ResourceManager) Contracts(ctx context.Context) (*apiv1.ListContractsResponse, error) {
-	return look(ctx, rm, func(z *zone) (*apiv1.ListContractsResponse, error) { return z.viewContracts(), nil })
+	return look(ctx, rm, func(z *zone.Core) (*apiv1.ListContractsResponse, error) { return z.Contracts(), nil })
 }
 
 // Contract implements service.Lending.
 func (rm *ResourceManager) Contract(ctx context.Context, name string) (*apiv1.Contract, error) {
-	return look(ctx, rm, func(z *zone) (*apiv1.Contract, error) {
-		k, err := z.contract(name)
-		if err != nil {
-			return nil, err
-		}
-		return z.viewContract(k, z.ledgers()[name]), nil
-	})
+	return look(ctx, rm, func(z *zone.Core) (*apiv1.Contract, error) { return z.Contract(name) })
 }
 
 // AddContracts implements service.Lending.
 func (rm *ResourceManager) AddContracts(ctx context.Context, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.ListContractsResponse](ctx, rm, addContractsInput{who, request})
+	return grow[*apiv1.ListContractsResponse](ctx, rm, zone.AddContracts{Who: who, Request: request})
 }
 
 // RemoveContract implements service.Lending.
 func (rm *ResourceManager) RemoveContract(ctx context.Context, name string) error {
 	who := peer.From(ctx)
-	return tell(ctx, rm, removeContractInput{who, name})
+	return tell(ctx, rm, zone.RemoveContract{Who: who, Name: name})
 }
 
 // LendNow implements service.Lending.
 func (rm *ResourceManager) LendNow(ctx context.Context, request *apiv1.LendNowRequest) (*apiv1.Contract, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.Contract](ctx, rm, lendNowInput{who, request})
+	return grow[*apiv1.Contract](ctx, rm, zone.LendNow{Who: who, Request: request})
 }
 
 // StopLending implements service.Lending.
 func (rm *ResourceManager) StopLending(ctx context.Context, name string) (*apiv1.Contract, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.Contract](ctx, rm, stopLendingInput{who, name})
+	return ask[*apiv1.Contract](ctx, rm, zone.StopLending{Who: who, Name: name})
 }
 
 // LendingReport implements service.Lending.
 func (rm *ResourceManager) LendingReport(ctx context.Context) (*apiv1.LendingReport, error) {
-	return look(ctx, rm, func(z *zone) (*apiv1.LendingReport, error) { return z.lendingReport(), nil })
+	return look(ctx, rm, func(z *zone.Core) (*apiv1.LendingReport, error) { return z.LendingReport(), nil })
 }
 
 // RotateKeys makes a new key that signs from now on. The one before it stays valid, older ones do not; nodes are told
 // at once, those that are away when they register.
 func (rm *ResourceManager) RotateKeys(ctx context.Context) error {
-	return tell(ctx, rm, rotateKeysInput{})
+	return tell(ctx, rm, zone.RotateKeys{})
 }
 
 // RegisterNode implements service.Tracker.
 func (rm *ResourceManager) RegisterNode(ctx context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
-	in := &registerNodeInput{who: peer.From(ctx), request: request}
+	in := &zone.RegisterNode{Who: peer.From(ctx), Request: request}
 	return askTask[*trackerv1.RegisterResponse](ctx, rm, rm.inbox, task{in: in, before: func() {
-		if session := rm.streams.nodes[rm.zone.streamOf(request.GetNodeId())]; session != nil {
-			in.last = session.lastBeat()
+		if session := rm.streams.nodes[rm.zone.StreamOf(request.GetNodeId())]; session != nil {
+			in.Last = session.lastBeat()
 		}
 	}})
 }
@@ -298,7 +271,7 @@ func (rm *ResourceManager) OpenSession(ctx context.Context, name string, stream 
 	s := &session{rm: rm, id: rm.streams.next(), name: name, stream: stream}
 	if _, err := askTask[any](ctx, rm, rm.inbox, task{
 		before: func() { rm.streams.nodes[s.id] = s },
-		in:     openSessionInput{name, s.id},
+		in:     zone.OpenSession{Session: name, Stream: s.id},
 	}); err != nil {
 		s.drop(err) // the loop may have opened it, or may still do so
 		return nil, err
@@ -308,12 +281,12 @@ func (rm *ResourceManager) OpenSession(ctx context.Context, name string, stream 
 
 // RegisterMaster implements service.Masters.
 func (rm *ResourceManager) RegisterMaster(ctx context.Context, bearer string, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
-	response, err := ask[*masterv1.RegisterResponse](ctx, rm, registerMasterInput{bearer, request})
+	response, err := ask[*masterv1.RegisterResponse](ctx, rm, zone.RegisterMaster{Bearer: bearer, Request: request})
 	if err != nil {
 		return nil, err
 	}
 	app := response.GetSpec().GetName()
-	response.Registry = fmt.Sprintf("http://%s:%s@%s", app, rm.publisher.registry.AppKey(app), rm.zone.settings.advertised())
+	response.Registry = fmt.Sprintf("http://%s:%s@%s", app, rm.publisher.registry.AppKey(app), rm.settings.Advertised())
 	return response, nil
 }
 
@@ -324,7 +297,7 @@ func (rm *ResourceManager) OpenAllocate(ctx context.Context, bearer string) (ser
 	}
 	if _, err := askTask[any](ctx, rm, rm.inbox, task{
 		before: func() { rm.streams.masters[master.id] = master },
-		in:     openAllocateInput{bearer, master.id},
+		in:     zone.OpenAllocate{Bearer: bearer, Stream: master.id},
 	}); err != nil {
 		master.Close() // the loop may have opened it, or may still do so
 		return nil, err
@@ -334,20 +307,20 @@ func (rm *ResourceManager) OpenAllocate(ctx context.Context, bearer string) (ser
 
 // Finish implements service.Masters.
 func (rm *ResourceManager) Finish(ctx context.Context, bearer string, request *masterv1.FinishRequest) error {
-	return tell(ctx, rm, finishInput{bearer, request})
+	return tell(ctx, rm, zone.Finish{Bearer: bearer, Request: request})
 }
 
 // watcher is the stream of somebody who watches an app.
 type watcher struct {
 	*mailbox[*service.AppView]
 	rm *ResourceManager
-	id streamID
+	id zone.StreamID
 }
 
 // Close implements service.Stream.
 func (w *watcher) Close() {
-	w.rm.looks.put(task{look: func(z *zone) (any, error) {
-		z.unwatch(w.id)
+	w.rm.looks.put(task{look: func(z *zone.Core) (any, error) {
+		z.Unwatch(w.id)
 		w.rm.streams.forget(w.id)
 		return nil, nil
 	}})
@@ -357,7 +330,7 @@ func (w *watcher) Close() {
 type masterStream struct {
 	*mailbox[*masterv1.AllocateResponse]
 	rm     *ResourceManager
-	id     streamID
+	id     zone.StreamID
 	bearer string
 	// unstored holds the tokens of the requests that are on their way to the store.
 	unstored chan struct{}
@@ -365,7 +338,7 @@ type masterStream struct {
 
 // Close implements service.Stream.
 func (s *masterStream) Close() {
-	s.rm.inbox.put(task{in: masterLeftInput{s.id}, done: func(any, error) { s.rm.streams.forget(s.id) }})
+	s.rm.inbox.put(task{in: zone.MasterLeft{Stream: s.id}, done: func(any, error) { s.rm.streams.forget(s.id) }})
 }
 
 // mostUnstored is how many requests of a master may be on their way to the store. With one alone a master would be held
@@ -391,7 +364,7 @@ func (s *masterStream) Allocate(ctx context.Context, request *masterv1.AllocateR
 			return errStopped
 		}
 	}
-	s.rm.inbox.put(task{in: allocateInput{s.bearer, s.id, request}, done: func(any, error) {
+	s.rm.inbox.put(task{in: zone.Allocate{Bearer: s.bearer, Stream: s.id, Request: request}, done: func(any, error) {
 		for range weight {
 			<-s.unstored
 		}

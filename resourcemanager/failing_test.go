@@ -16,6 +16,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 var (
@@ -137,7 +138,7 @@ func TestAStoreThatTakesNothingEndsTheResourceManager(t *testing.T) {
 			t.Fatal(err)
 		}
 		services := z.board.generation
-		z.rm.post(inputFunc(func(*zone) (any, error) { broken.fail(errDiskBroken, nil); return nil, nil }))
+		z.rm.looks.put(task{look: func(*zone.Core) (any, error) { broken.fail(errDiskBroken, nil); return nil, nil }})
 		if _, err := z.rm.Scale(as("root"), &apiv1.ScaleAppRequest{Name: "web", Instances: 7}); !errdefs.IsUnavailable(err) {
 			t.Errorf("the caller was told %v", err)
 		}

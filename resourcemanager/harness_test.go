@@ -589,8 +589,3 @@ func (n *fakeNode) reportHealth(health *corev1.NodeHealth) {
 	n.mu.Unlock()
 	synctest.Wait()
 }
-
-// inputFunc does something to the zone in the loop.
-type inputFunc func(*zone) (any, error)
-
-func (f inputFunc) step(z *zone) (any, error) { return f(z) }

@@ -68,7 +68,7 @@ func TestTheLargestVersionsAreStoredOnceAndRead(t *testing.T) {
 		synctest.Wait()
 		z.restart()
 		left := 0
-		if err := z.rm.store.Load(kindVersion, func(string, []byte) error { left++; return nil }); err != nil || left != 0 {
+		if err := z.rm.store.Load("version", func(string, []byte) error { left++; return nil }); err != nil || left != 0 {
 			t.Errorf("%d versions of an app that was removed, %v", left, err)
 		}
 	})

@@ -510,7 +510,7 @@ func TestAZoneHasABoundedNumberOfContracts(t *testing.T) {
 		z.addNode("node-1")
 		z.setTree()
 		request := &apiv1.AddContractsRequest{}
-		for i := range mostContracts + 1 {
+		for i := range 100 + 1 {
 			spec := nightly()
 			spec.Name = fmt.Sprintf("nightly-%d", i)
 			request.Contracts = append(request.Contracts, spec)

@@ -8,21 +8,16 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
 
-	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
-
-// tick is the longest the loop sleeps: deadlines that are seconds long need no timer of their own.
-const tick = time.Second
 
 var errStopped = fmt.Errorf("the ResourceManager is stopping; try again in a moment: %w", errdefs.ErrUnavailable)
 
 // task is what the loop is given to do: an input, or a look at the zone that changes nothing that is stored.
 type task struct {
-	in   input
-	look func(*zone) (any, error)
+	in   zone.Input
+	look func(*zone.Core) (any, error)
 	// before is called by the loop just before, done with the answer once the turn is stored; nil is nothing.
 	before func()
 	done   func(any, error)
@@ -32,14 +27,14 @@ type task struct {
 type reply func()
 
 // perform does what a task is for, and gives its reply.
-func (t task) perform(z *zone) reply {
+func (t task) perform(z *zone.Core) reply {
 	if t.before != nil {
 		t.before()
 	}
 	var answer any
 	var err error
 	if t.in != nil {
-		answer, err = t.in.step(z)
+		answer, err = z.Step(t.in)
 	} else {
 		answer, err = t.look(z)
 	}
@@ -96,15 +91,15 @@ func (rm *ResourceManager) step() error {
 func (rm *ResourceManager) turn(tasks []task) error {
 	z := rm.zone
 	started := time.Now()
-	z.begin(started, newSeed())
+	z.Begin(started, newSeed())
 	rm.replies = rm.replies[:0]
 	for _, t := range tasks {
 		rm.replies = append(rm.replies, t.perform(z))
 	}
-	if z.isDue() {
-		_, _ = beatsInput{rm.streams.beats()}.step(z) // which answers nothing
+	if z.IsDue() {
+		_, _ = z.Step(zone.Beats{Beats: rm.streams.beats()}) // which answers nothing
 	}
-	out, err := z.ready()
+	out, err := z.Ready()
 	if err != nil {
 		return err
 	}
@@ -112,13 +107,13 @@ func (rm *ResourceManager) turn(tasks []task) error {
 		return err
 	}
 	rm.publish(out)
-	rm.metrics.observe(z, time.Since(started))
+	rm.metrics.observe(z, out, started)
 	return nil
 }
 
 // sleep is how long the loop may sleep if nobody wants anything.
 func (rm *ResourceManager) sleep(now time.Time) time.Duration {
-	until := rm.zone.wake
+	until := rm.zone.Wake()
 	if rm.unstored != nil {
 		until = rm.retryAt
 	}
@@ -127,22 +122,22 @@ func (rm *ResourceManager) sleep(now time.Time) time.Duration {
 
 // publish tells everybody about a turn that is stored: the registry first, so that a master that reads its applied sequence finds
 // the registry right.
-func (rm *ResourceManager) publish(out *ready) {
+func (rm *ResourceManager) publish(out *zone.Ready) {
 	rm.publisher.perform(out)
 	rm.streams.perform(out, rm.post)
-	for _, fault := range out.faults {
+	for _, fault := range out.Faults {
 		level := slog.LevelWarn
-		if fault.severe {
+		if fault.Severe {
 			level = slog.LevelError
 		}
-		rm.config.Logger.Log(context.Background(), level, fault.text, fault.about...)
+		rm.config.Logger.Log(context.Background(), level, fault.Text, fault.About...)
 	}
 	if rm.config.Logger.Enabled(context.Background(), slog.LevelInfo) {
-		for _, event := range out.events {
+		for _, event := range out.Events {
 			rm.config.Logger.LogAttrs(context.Background(), slog.LevelInfo, "transition", eventAttrs(event)...)
 		}
 	}
-	rm.past.Add(out.events...)
+	rm.past.Add(out.Events...)
 	for _, reply := range rm.replies {
 		reply()
 	}
@@ -156,14 +151,14 @@ func (rm *ResourceManager) closeStreams() {
 }
 
 // newSeed draws the seed of a turn.
-func newSeed() seed {
-	var fresh seed
+func newSeed() zone.Seed {
+	var fresh zone.Seed
 	_, _ = rand.Read(fresh[:]) // crypto/rand never fails; it ends the program instead
 	return fresh
 }
 
 // ask gives the loop an input and waits until what follows from it is stored. The answer of its step is a T.
-func ask[T any](ctx context.Context, rm *ResourceManager, in input) (T, error) {
+func ask[T any](ctx context.Context, rm *ResourceManager, in zone.Input) (T, error) {
 	return askTask[T](ctx, rm, rm.inbox, task{in: in})
 }
 
@@ -191,69 +186,7 @@ func askTask[T any](ctx context.Context, rm *ResourceManager, inbox *mailbox[tas
 }
 
 // tell is ask without an answer.
-func tell(ctx context.Context, rm *ResourceManager, in input) error {
+func tell(ctx context.Context, rm *ResourceManager, in zone.Input) error {
 	_, err := ask[any](ctx, rm, in)
 	return err
-}
-
-// Kinds of records.
-const (
-	kindZone      store.Kind = "zone"
-	kindApp       store.Kind = "app"
-	kindVersion   store.Kind = "version"
-	kindMemo      store.Kind = "memo"
-	kindAsk       store.Kind = "ask"
-	kindInstance  store.Kind = "instance"
-	kindContainer store.Kind = "container"
-	kindNode      store.Kind = "node"
-	kindQueues    store.Kind = "queues"
-	kindContract  store.Kind = "contract"
-)
-
-type recordKey struct {
-	kind store.Kind
-	key  string
-}
-
-// changes gathers what a turn has to write. A record that changes ten times in a turn is written once.
-type changes struct {
-	order   []recordKey
-	records map[recordKey]proto.Message
-	events  []store.Event
-	// raw are records of the store's own making.
-	raw []store.Put
-}
-
-func (c *changes) save(kind store.Kind, key string, record proto.Message) {
-	k := recordKey{kind, key}
-	if c.records == nil {
-		c.records = map[recordKey]proto.Message{}
-	}
-	if _, ok := c.records[k]; !ok {
-		c.order = append(c.order, k)
-	}
-	c.records[k] = record
-}
-
-func (c *changes) forget(kind store.Kind, key string) { c.save(kind, key, nil) }
-
-// pack writes the gathered changes as a batch and begins a new set.
-func (c *changes) pack() (store.Batch, error) {
-	batch := store.Batch{Puts: c.raw, Events: c.events}
-	for _, k := range c.order {
-		put := store.Put{Kind: k.kind, Key: k.key}
-		if record := c.records[k]; record != nil {
-			if app, ok := record.(*storev1.App); ok {
-				record = withoutVersions(app)
-			}
-			raw, err := proto.Marshal(record)
-			if err != nil {
-				return batch, fmt.Errorf("encode the %s record %q: %w", k.kind, k.key, err)
-			}
-			put.Value = raw
-		}
-		batch.Puts = append(batch.Puts, put)
-	}
-	*c = changes{}
-	return batch, nil
 }

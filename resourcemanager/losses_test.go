@@ -47,7 +47,7 @@ func TestAZoneThatLostRecordsStandsStill(t *testing.T) {
 		n.cut()
 		z.stop()
 		change(z.t, disk,
-			store.Put{Kind: kindContainer, Key: one}, // its record is lost
+			store.Put{Kind: "container", Key: one}, // its record is lost
 			store.NoteLoss(time.Now(), []string{"container " + one}))
 		z.start()
 		n.register()
@@ -116,7 +116,7 @@ func TestAnOlderStoreIsFoundOut(t *testing.T) {
 				last := time.Now()
 				z.pass(2 * time.Minute)
 				z.start()
-				identity := z.rm.zone.identity
+				identity := z.rm.store.Identity()
 				if c.container == nil {
 					c.container = func(start, epoch int64) string { return fmt.Sprintf("container_e%d_%d_0001_000077", epoch-1, start) }
 				}
@@ -149,7 +149,7 @@ func TestAnOlderStoreIsFoundOut(t *testing.T) {
 
 // Whatever record is lost, the zone starts with the rest.
 func TestAZoneStartsWithAnyRecordLost(t *testing.T) {
-	for _, kind := range []store.Kind{kindZone, kindApp, kindMemo, kindAsk, kindInstance, kindContainer, kindNode, kindQueues, kindContract, kindVersion} {
+	for _, kind := range []store.Kind{"zone", "app", "memo", "ask", "instance", "container", "node", "queues", "contract", "version"} {
 		t.Run(string(kind), func(t *testing.T) {
 			lossy(t, func(z *testZone, n *fakeNode, m *fakeMaster, disk *store.Disk) {
 				m.startInstance(n, "web-1")

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // metrics is what /metrics shows. The loop writes, so that a reader never waits for it.
@@ -90,41 +91,33 @@ func (m *metrics) committed(took time.Duration) {
 
 // observe follows a turn. The counts are taken anew only when something was told, since nothing changed otherwise, and
 // at most once a tick, since they go over every node.
-func (m *metrics) observe(z *zone, took time.Duration) {
-	m.turns.Observe(took.Seconds())
-	m.events.Add(float64(len(z.out.events)))
-	m.stale = m.stale || len(z.out.events) > 0
-	if !m.stale || z.now.Sub(m.counted) < tick {
+func (m *metrics) observe(z *zone.Core, out *zone.Ready, began time.Time) {
+	m.turns.Observe(time.Since(began).Seconds())
+	m.events.Add(float64(len(out.Events)))
+	m.stale = m.stale || len(out.Events) > 0
+	if !m.stale || began.Sub(m.counted) < zone.Tick {
 		return
 	}
-	m.stale, m.counted = false, z.now
-	apps, nodes := map[apiv1.App_State]int{}, map[apiv1.NodeState]int{}
-	containers, instances := 0, 0
-	for _, a := range z.apps {
-		apps[a.record.GetState()]++
-		instances += len(a.instances)
-		containers += a.heldCount()
-	}
-	for _, n := range z.nodes {
-		nodes[n.record.GetState()]++
-	}
+	m.stale, m.counted = false, began
+	counts := z.Counts()
 	for state := apiv1.App_ACCEPTED; state <= apiv1.App_REMOVED; state++ {
-		m.apps.WithLabelValues(state.String()).Set(float64(apps[state]))
+		m.apps.WithLabelValues(state.String()).Set(float64(counts.Apps[state]))
 	}
 	for state := apiv1.NodeState_READY; state <= apiv1.NodeState_LOST; state++ {
-		m.nodes.WithLabelValues(state.String()).Set(float64(nodes[state]))
+		m.nodes.WithLabelValues(state.String()).Set(float64(counts.Nodes[state]))
 	}
-	m.containers.Set(float64(containers))
-	m.instances.Set(float64(instances))
-	m.full.Set(0)
-	if z.full != "" {
-		m.full.Set(1)
+	m.containers.Set(float64(counts.Containers))
+	m.instances.Set(float64(counts.Instances))
+	m.losses.Set(float64(counts.Losses))
+	m.full.Set(oneIf(counts.Full))
+	m.refused.Set(oneIf(counts.QueueFileRefused))
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
 	}
-	m.losses.Set(float64(len(z.losses)))
-	m.refused.Set(0)
-	if z.badFile != "" {
-		m.refused.Set(1)
-	}
+	return 0
 }
 
 func (m *metrics) handler() http.Handler {

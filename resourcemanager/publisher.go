@@ -1,63 +1,67 @@
 package resourcemanager
 
-import "google.golang.org/protobuf/proto"
+import (
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+)
 
 // publisher performs what a turn has decided for the registry. The loop's goroutine alone uses it.
 type publisher struct {
 	registry Registry
-	post     func(input)
+	post     func(zone.Input)
 	// generations are those that hold the present state of each service.
 	generations map[string]int64
 }
 
-func newPublisher(registry Registry, post func(input)) *publisher {
+func newPublisher(registry Registry, post func(zone.Input)) *publisher {
 	return &publisher{registry: registry, post: post, generations: map[string]int64{}}
 }
 
-func (p *publisher) perform(out *ready) {
+func (p *publisher) perform(out *zone.Ready) {
 	p.open(out)
-	for _, change := range out.services {
-		p.registry.Expose(change.service, proto.CloneOf(change.expose))
+	for _, change := range out.Services {
+		p.registry.Expose(change.Service, proto.CloneOf(change.Expose))
 		// The registry owns what it is given.
-		if change.endpoints == nil {
-			p.registry.Publish(change.service, nil)
-			delete(p.generations, change.service)
+		if change.Endpoints == nil {
+			p.registry.Publish(change.Service, nil)
+			delete(p.generations, change.Service)
 			continue
 		}
-		p.generations[change.service] = p.registry.Publish(change.service, cloneAll(change.endpoints))
+		p.generations[change.Service] = p.registry.Publish(change.Service, cloneAll(change.Endpoints))
 	}
-	for _, request := range out.confirm {
+	for _, request := range out.Confirm {
 		p.confirm(request)
 	}
 }
 
 // open performs what does not depend on endpoints. After a start it need not wait until there is room for what has changed.
-func (p *publisher) open(out *ready) {
-	if out.secret != nil {
-		p.registry.AllowRegistration(out.secret)
+func (p *publisher) open(out *zone.Ready) {
+	if out.Secret != nil {
+		p.registry.AllowRegistration(out.Secret)
 	}
-	for _, balancer := range out.balancers {
-		p.registry.ExpectBalancer(balancer.name, balancer.within)
+	for _, balancer := range out.Balancers {
+		p.registry.ExpectBalancer(balancer.Name, balancer.Within)
 	}
-	for _, app := range out.named {
-		p.registry.KnowApp(app.name, app.id)
+	for _, app := range out.Named {
+		p.registry.KnowApp(app.Name, app.ID)
 	}
-	out.secret, out.balancers, out.named = nil, nil, nil
+	out.Secret, out.Balancers, out.Named = nil, nil, nil
 }
 
 // confirm posts a number back once every balancer of the services has confirmed their present state.
-func (p *publisher) confirm(request confirmRequest) {
-	generations := make([]int64, len(request.services))
-	for i, service := range request.services {
+func (p *publisher) confirm(request zone.ConfirmRequest) {
+	generations := make([]int64, len(request.Services))
+	for i, service := range request.Services {
 		generations[i] = p.generations[service]
 	}
 	var next func(int)
 	next = func(i int) {
 		if i == len(generations) {
-			p.post(confirmedInput{request.number})
+			p.post(zone.Confirmed{Number: request.Number})
 			return
 		}
-		p.registry.AwaitBalancers(request.services[i], generations[i], func() { next(i + 1) })
+		p.registry.AwaitBalancers(request.Services[i], generations[i], func() { next(i + 1) })
 	}
 	next(0)
 }

@@ -7,19 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
-
-	"github.com/mammoth-os/mammoth/internal/manifest"
-	"github.com/mammoth-os/mammoth/internal/wire"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 const (
@@ -30,10 +21,7 @@ const (
 	longestQueueFile = 2 << 20
 )
 
-// reading is what a look at the queue file found: its text, or why it could not be read.
-type reading struct{ text, failure string }
-
-func readQueueFile(path string) reading {
+func readQueueFile(path string) zone.QueueFileText {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe's would wait for somebody who writes
 	if err != nil {
 		return unread(path, err)
@@ -44,28 +32,28 @@ func readQueueFile(path string) reading {
 		return unread(path, err)
 	}
 	if !info.Mode().IsRegular() {
-		return reading{failure: path + " is no regular file, and cannot be read again and again"}
+		return zone.QueueFileText{Failure: path + " is no regular file, and cannot be read again and again"}
 	}
 	text, err := io.ReadAll(io.LimitReader(file, longestQueueFile+1))
 	switch {
 	case err != nil:
 		return unread(path, err)
 	case len(text) > longestQueueFile:
-		return reading{failure: fmt.Sprintf("%s is longer than %d bytes, which no queue tree is", path, longestQueueFile)}
+		return zone.QueueFileText{Failure: fmt.Sprintf("%s is longer than %d bytes, which no queue tree is", path, longestQueueFile)}
 	}
-	return reading{text: string(text)}
+	return zone.QueueFileText{Text: string(text)}
 }
 
 // unread says why the file could not be read, and what to do.
-func unread(path string, err error) reading {
+func unread(path string, err error) zone.QueueFileText {
 	var inner *fs.PathError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return reading{failure: path + " is not there; put it there, or start the zone without --queues"}
+		return zone.QueueFileText{Failure: path + " is not there; put it there, or start the zone without --queues"}
 	case errors.As(err, &inner):
 		err = inner.Err
 	}
-	return reading{failure: fmt.Sprintf("%s cannot be read (%v); let the zone read it, or start the zone without --queues", path, err)}
+	return zone.QueueFileText{Failure: fmt.Sprintf("%s cannot be read (%v); let the zone read it, or start the zone without --queues", path, err)}
 }
 
 // RereadQueues has the queue file looked at again at once, also if it is the one that was refused.
@@ -97,135 +85,8 @@ func (rm *ResourceManager) followQueueFile(ctx context.Context) {
 		found := readQueueFile(rm.config.Queues)
 		if asked || found == last && found != seen {
 			seen = found
-			rm.post(queueFileInput{found})
+			rm.post(zone.QueueFile{Found: found})
 		}
 		last = found
 	}
-}
-
-// loadDeclaration makes the queue file's tree the zone's. One that cannot be keeps a zone from starting only if there is no
-// tree that could stay in force.
-func (z *zone) loadDeclaration(found reading) error {
-	if z.settings.queueFile == "" {
-		return nil
-	}
-	err := z.declare(found)
-	if err != nil && z.tree != nil {
-		z.refuse(err)
-		return nil
-	}
-	return err
-}
-
-// redeclare takes in a changed queue file.
-func (z *zone) redeclare(found reading) {
-	before, tree := z.badFile, z.tree
-	z.badFile = ""
-	if err := z.declare(found); err != nil {
-		z.refuse(err)
-		return
-	}
-	if before != "" && z.tree == tree {
-		// Whoever read that the file was refused is to read that it is right again.
-		z.tell(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", z.settings.queueFile)})
-	}
-}
-
-func (z *zone) refuse(err error) {
-	z.badFile = wire.Sentence(err)
-	z.fault("the queue file is refused, and the queue tree stays as it is", "error", z.badFile)
-	z.tell(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: z.badFile + "; the queue tree stays as it is"})
-}
-
-// declare makes what the queue file says the queue tree and the declared contracts, or changes nothing. Contracts that people
-// have added stay.
-func (z *zone) declare(found reading) error {
-	path := z.settings.queueFile
-	if found.failure != "" {
-		return fmt.Errorf("the queue file %s: %w", found.failure, errdefs.ErrFailedPrecondition)
-	}
-	declared, err := manifest.ParseDeclaration([]byte(found.text))
-	if err != nil {
-		return inQueueFile(path, err)
-	}
-	if err := z.install(declared); err != nil {
-		var names []string
-		for _, queue := range declared.Queues {
-			names = append(names, queue.GetName())
-		}
-		for _, contract := range declared.Contracts {
-			names = append(names, contract.GetName())
-		}
-		return inQueueFile(path, manifest.AtLine([]byte(found.text), names, err))
-	}
-	return nil
-}
-
-// inQueueFile puts the file before each thing that is wrong with it.
-func inQueueFile(path string, err error) error {
-	var mistakes manifest.Errors
-	if !errors.As(err, &mistakes) {
-		return fmt.Errorf("%s: %s", path, wire.Sentence(err))
-	}
-	lines := make([]string, len(mistakes))
-	for i, mistake := range mistakes {
-		lines[i] = path + ": " + mistake.Error()
-	}
-	return errors.New(strings.Join(lines, "; "))
-}
-
-func (z *zone) install(declared manifest.Declaration) error {
-	specs, err := z.readQueues(declared.Queues)
-	if err != nil {
-		return err
-	}
-	if err := z.appsKeepQueues(specs); err != nil {
-		return err
-	}
-	contracts, err := z.contractsWith(declared.Contracts)
-	if err != nil {
-		return err
-	}
-	var gone, set []*contract
-	for _, k := range z.sortedContracts() {
-		if k.record.GetDeclared() && !slices.ContainsFunc(declared.Contracts, func(spec *apiv1.ContractSpec) bool { return spec.GetName() == k.name() }) {
-			delete(contracts, k.name())
-			gone = append(gone, k)
-		}
-	}
-	for _, spec := range declared.Contracts {
-		k := contracts[spec.GetName()]
-		known := z.contracts[spec.GetName()]
-		if known == nil || !known.record.GetDeclared() || !proto.Equal(known.record.GetSpec(), spec) {
-			set = append(set, k)
-		}
-		k.record.Declared = true
-	}
-	lending, err := foreseen(contracts, z.now)
-	if err != nil {
-		return err
-	}
-	if err := z.core.Apply(scheduler.SetQueues{Queues: specs, Contracts: lending}); err != nil {
-		return err
-	}
-	z.arranged(contracts, lending)
-	for _, k := range gone {
-		z.contractGone(k)
-	}
-	for _, k := range set {
-		z.contractSet(k)
-	}
-	if !proto.Equal(z.tree, &storev1.Queues{Queues: declared.Queues}) {
-		z.saveTree(declared.Queues)
-		z.tell(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", z.settings.queueFile, len(specs))})
-	}
-	return nil
-}
-
-// notDeclared refuses to change a contract that the queue file holds.
-func (z *zone) notDeclared(k *contract) error {
-	if z.settings.queueFile != "" && k.record.GetDeclared() {
-		return fmt.Errorf("contract %s is declared in %s; change that file, which takes effect within a second: %w", k.name(), z.settings.queueFile, errdefs.ErrFailedPrecondition)
-	}
-	return nil
 }

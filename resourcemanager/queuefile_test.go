@@ -17,6 +17,7 @@ import (
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 const (
@@ -236,8 +237,8 @@ func TestAZoneWithoutATreeDoesNotStartWithABadFile(t *testing.T) {
 	if err := config.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := load(store.OpenMemory(&store.Disk{}, store.Options{Now: time.Now(), EventRetention: 10}), start{
-		settings: config.settings(), now: time.Now(), queueFile: readQueueFile(path),
+	_, _, err := zone.Load(store.OpenMemory(&store.Disk{}, store.Options{Now: time.Now(), EventRetention: 10}), zone.Start{
+		Settings: config.settings(), Now: time.Now(), QueueFile: readQueueFile(path),
 	})
 	if err == nil || !strings.HasPrefix(err.Error(), path+": line 1: ") {
 		t.Errorf("got %v", err)
@@ -250,11 +251,11 @@ func TestAQueueFileThatIsAPipeIsRefused(t *testing.T) {
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	found := make(chan reading, 1)
+	found := make(chan zone.QueueFileText, 1)
 	go func() { found <- readQueueFile(path) }()
 	select {
 	case got := <-found:
-		if want := (reading{failure: path + " is no regular file, and cannot be read again and again"}); got != want {
+		if want := (zone.QueueFileText{Failure: path + " is no regular file, and cannot be read again and again"}); got != want {
 			t.Errorf("got %q", got)
 		}
 	case <-time.After(10 * time.Second):

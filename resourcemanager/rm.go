@@ -1,6 +1,6 @@
-// Package resourcemanager owns the CPU, memory and disk of a zone's nodes and gives them to apps. One goroutine,
-// the loop, owns all state: it drains its inbox, folds what is in it into the state, lets the scheduler decide,
-// commits everything at once to the store, and only then tells anybody. Persist, then tell.
+// Package resourcemanager owns the CPU, memory and disk of a zone's nodes and gives them to apps. It is the shell of the
+// package zone, which decides. One goroutine, the loop, owns the zone: it drains its inbox, steps the zone through what is in
+// it, commits what the turn has decided at once to the store, and only then tells anybody. Persist, then tell.
 package resourcemanager
 
 import (
@@ -29,6 +29,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 const (
@@ -45,7 +46,8 @@ type ResourceManager struct {
 	config   Config
 	store    store.Store
 	listener net.Listener
-	zone     *zone
+	zone     *zone.Core
+	settings zone.Settings
 	// publisher and streams perform what turns of the zone decide. past is what everybody reads the zone's events from.
 	publisher *publisher
 	streams   *streams
@@ -53,7 +55,7 @@ type ResourceManager struct {
 	// replies are those of the present turn.
 	replies []reply
 	// unstored is the turn that the disk has no room for yet, retryAt when it is tried again; nil if the last one is stored.
-	unstored *ready
+	unstored *zone.Ready
 	retryAt  time.Time
 	// inbox is for what may change something; looks is for what does not.
 	inbox, looks *mailbox[task]
@@ -64,7 +66,7 @@ type ResourceManager struct {
 	stopped chan struct{}
 	metrics *metrics
 	// queueFile is what the queue file was found to say at the start. reread has it looked at again at once.
-	queueFile reading
+	queueFile zone.QueueFileText
 	reread    chan struct{}
 }
 
@@ -99,7 +101,7 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 	rm := &ResourceManager{
 		config: config, store: memory, listener: listener,
 		inbox: newMailbox[task](), looks: newMailbox[task](), started: time.Now(), stopped: make(chan struct{}), metrics: newMetrics(),
-		reread: make(chan struct{}, 1), streams: newStreams(),
+		reread: make(chan struct{}, 1), streams: newStreams(), settings: config.settings(),
 	}
 	past, err := readEvents(memory, int(config.EventRetention))
 	if err != nil {
@@ -108,12 +110,12 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 	if config.Queues != "" {
 		rm.queueFile = readQueueFile(config.Queues)
 	}
-	zone, out, err := load(memory, start{settings: config.settings(), now: rm.started, seed: newSeed(), queueFile: rm.queueFile})
+	core, out, err := zone.Load(memory, zone.Start{Settings: rm.settings, Now: rm.started, Seed: newSeed(), QueueFile: rm.queueFile})
 	if err != nil {
 		return nil, err
 	}
 	rm.past = past
-	rm.zone, rm.publisher = zone, newPublisher(config.Registry(memory.Identity().Epoch), rm.post)
+	rm.zone, rm.publisher = core, newPublisher(config.Registry(memory.Identity().Epoch), rm.post)
 	if err := rm.commit(out); err != nil {
 		return nil, err
 	}
@@ -126,7 +128,7 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 }
 
 // post gives the loop something to do.
-func (rm *ResourceManager) post(in input) { rm.inbox.put(task{in: in}) }
+func (rm *ResourceManager) post(in zone.Input) { rm.inbox.put(task{in: in}) }
 
 // StoreID tells its store from others.
 func (rm *ResourceManager) StoreID() records.ID { return rm.store.Identity().ID }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -14,6 +15,7 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 func reported(version int32, state apiv1.Rollout_State, percent int32) *masterv1.AllocateRequest {
@@ -195,7 +197,7 @@ func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
 			if late {
 				// Not for ever.
 				want = []string{}
-				z.pass(nodesWord + tick)
+				z.pass(5*time.Second + zone.Tick)
 			} else {
 				n.run(fresh, nil)
 			}

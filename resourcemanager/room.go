@@ -6,8 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/mammoth-os/mammoth/internal/wire"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // roomLook is how often the disk is looked at.
@@ -35,7 +34,7 @@ func (rm *ResourceManager) followRoom(ctx context.Context) {
 			if err != nil {
 				rm.noRoom.Store(&err)
 			}
-			rm.post(roomInput{err})
+			rm.post(zone.RoomChanged{Full: err})
 		}
 		select {
 		case <-look.C:
@@ -45,19 +44,8 @@ func (rm *ResourceManager) followRoom(ctx context.Context) {
 	}
 }
 
-// roomChanged tells that the disk is full, or is not any more.
-func (z *zone) roomChanged(full error) {
-	event := &apiv1.Event{Kind: "zone", From: "DISK_FULL", Message: "the disk of the ResourceManager has room again"}
-	z.full = ""
-	if full != nil {
-		z.full = wire.Sentence(full)
-		event = &apiv1.Event{Kind: "zone", To: "DISK_FULL", Message: z.full}
-	}
-	z.tell(event)
-}
-
 // grow is ask for what needs room: it is refused while the disk is full, when what is reserved is for what ends things.
-func grow[T any](ctx context.Context, rm *ResourceManager, in input) (T, error) {
+func grow[T any](ctx context.Context, rm *ResourceManager, in zone.Input) (T, error) {
 	if err := rm.full(); err != nil {
 		var none T
 		return none, err
@@ -66,27 +54,27 @@ func grow[T any](ctx context.Context, rm *ResourceManager, in input) (T, error) 
 }
 
 // look is ask for what changes nothing: it is answered also while nothing can be stored.
-func look[T any](ctx context.Context, rm *ResourceManager, do func(*zone) (T, error)) (T, error) {
-	return askTask[T](ctx, rm, rm.looks, task{look: func(z *zone) (any, error) { return do(z) }})
+func look[T any](ctx context.Context, rm *ResourceManager, do func(*zone.Core) (T, error)) (T, error) {
+	return askTask[T](ctx, rm, rm.looks, task{look: func(z *zone.Core) (any, error) { return do(z) }})
 }
 
 // lookOnly is look without an answer.
-func lookOnly(ctx context.Context, rm *ResourceManager, do func(*zone) error) error {
-	_, err := look(ctx, rm, func(z *zone) (struct{}, error) { return struct{}{}, do(z) })
+func lookOnly(ctx context.Context, rm *ResourceManager, do func(*zone.Core) error) error {
+	_, err := look(ctx, rm, func(z *zone.Core) (struct{}, error) { return struct{}{}, do(z) })
 	return err
 }
 
 // commit stores what a turn has decided. One that a full disk does not take waits until there is room, and nobody is told of it
 // before.
-func (rm *ResourceManager) commit(out *ready) error {
+func (rm *ResourceManager) commit(out *zone.Ready) error {
 	rm.unstored = nil
-	if out.batch.Empty() {
+	if out.Batch.Empty() {
 		return nil
 	}
 	began := time.Now()
-	err := rm.store.Commit(out.batch)
+	err := rm.store.Commit(out.Batch)
 	if errdefs.IsResourceExhausted(err) {
-		rm.unstored, rm.retryAt = out, began.Add(tick)
+		rm.unstored, rm.retryAt = out, began.Add(zone.Tick)
 		return nil
 	}
 	if err == nil {

@@ -11,6 +11,7 @@ import (
 
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // mostCommands is how many commands may wait for a node that does not read them before its session is ended. It is told
@@ -25,7 +26,7 @@ type session struct {
 	name   string
 	stream service.NodeStream
 	// id names the stream in the zone.
-	id streamID
+	id zone.StreamID
 	// heard is when the node was last heard of, since the start of the ResourceManager: a clock that is set does not
 	// change it.
 	heard atomic.Int64
@@ -46,8 +47,8 @@ func (s *session) Beat() error {
 	return s.over
 }
 
-func (s *session) lastBeat() beat {
-	return beat{session: s.name, at: s.rm.started.Add(time.Duration(s.heard.Load()))}
+func (s *session) lastBeat() zone.Beat {
+	return zone.Beat{Session: s.name, At: s.rm.started.Add(time.Duration(s.heard.Load()))}
 }
 
 // Report implements service.NodeSession.
@@ -55,7 +56,7 @@ func (s *session) Report(ctx context.Context, report *trackerv1.NodeReport) erro
 	if err := s.Beat(); err != nil {
 		return err
 	}
-	return tell(ctx, s.rm, reportInput{s.name, report})
+	return tell(ctx, s.rm, zone.NodeReport{Session: s.name, Report: report})
 }
 
 // drop is Close for a session that nobody was given.
@@ -63,7 +64,7 @@ func (s *session) drop(why error) {
 	s.end(why)
 	s.sender.Wait()
 	last := s.lastBeat()
-	s.rm.inbox.put(task{in: nodeLeftInput{s.id, last}, done: func(any, error) { s.rm.streams.forget(s.id) }})
+	s.rm.inbox.put(task{in: zone.NodeLeft{Stream: s.id, Last: last}, done: func(any, error) { s.rm.streams.forget(s.id) }})
 }
 
 // Close implements service.NodeSession.

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // quietNode is a node that registers, opens its stream and says nothing more. It gives what ended the stream.
@@ -112,7 +113,7 @@ func TestASessionThatNobodyWaitsForIsDropped(t *testing.T) {
 			_, err := z.rm.OpenSession(ctx, response.GetSession(), &fullStream{ended: make(chan error, 1)})
 			return err
 		})
-		open, err := ask[bool](context.Background(), z.rm, inputFunc(func(z *zone) (any, error) { return z.nodes["node-1"].stream != 0, nil }))
+		open, err := look(context.Background(), z.rm, func(z *zone.Core) (bool, error) { return z.StreamOf("node-1") != 0, nil })
 		if err != nil || open {
 			t.Errorf("the loop holds a stream that nobody reads: %v, %v", open, err)
 		}

@@ -9,26 +9,23 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
-	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 )
 
-// report has the app's master say that its instances first to last run, in one turn.
-func (z *testZone) report(first, last int) {
-	z.t.Helper()
-	_, err := ask[struct{}](context.Background(), z.rm, inputFunc(func(z *zone) (any, error) {
-		for n := first; n <= last; n++ {
-			z.reportInstance(z.names["web"], &masterv1.InstanceReport{Id: fmt.Sprintf("web-%d", n), Role: "web", Version: 1, State: apiv1.Instance_RUNNING})
+// report has the master say that its instances first to last run.
+func (m *fakeMaster) report(first, last int) {
+	m.z.t.Helper()
+	for first <= last {
+		request := &masterv1.AllocateRequest{}
+		for ; first <= last && len(request.Instances) < service.MostItems; first++ {
+			request.Instances = append(request.Instances, &masterv1.InstanceReport{
+				Id: fmt.Sprintf("web-%d", first), Role: "web", Version: 1, State: apiv1.Instance_RUNNING,
+			})
 		}
-		return struct{}{}, nil
-	}))
-	if err != nil {
-		z.t.Fatal(err)
+		m.say(request)
 	}
-	synctest.Wait()
 }
 
 // get reads a page over REST.
@@ -49,8 +46,10 @@ func (z *testZone) get(path string) (int, string) {
 // Readers of one moment share one view of an app, and views of different moments share the instances that are the same in both.
 func TestReadersShareViews(t *testing.T) {
 	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
 		z.deploy(webSpec(1))
-		z.report(1, 50)
+		m := n.launchMaster()
+		m.report(1, 50)
 		view := func() *service.AppView {
 			view, err := z.rm.App(context.Background(), "web")
 			if err != nil {
@@ -62,7 +61,7 @@ func TestReadersShareViews(t *testing.T) {
 		if view() != first {
 			t.Error("two readers of one moment have views of their own")
 		}
-		z.report(51, 51)
+		m.report(51, 51)
 		second := view()
 		if len(first.App.GetInstances()) != 50 || len(second.App.GetInstances()) != 51 {
 			t.Fatalf("%d and %d instances", len(first.App.GetInstances()), len(second.App.GetInstances()))
@@ -94,22 +93,18 @@ func TestViewsFollowEveryChange(t *testing.T) {
 		n := z.addNode("node-1")
 		z.deploy(webSpec(1))
 		z.app("web")
-		n.launchMaster()
+		m := n.launchMaster()
 		if got := z.app("web").GetMaster().GetNode(); got != "node-1" {
 			t.Errorf("the master is on %q", got)
 		}
-		z.report(1, 2)
+		m.report(1, 2)
 		if got := z.app("web").GetRunning(); got != 2 {
 			t.Errorf("%d run", got)
 		}
-		_, err := ask[struct{}](context.Background(), z.rm, inputFunc(func(z *zone) (any, error) {
-			z.instanceGone(z.names["web"], "web-1")
-			z.reportInstance(z.names["web"], &masterv1.InstanceReport{Id: "web-3", Role: "web", State: apiv1.Instance_PENDING})
-			return struct{}{}, nil
-		}))
-		if err != nil {
-			t.Fatal(err)
-		}
+		m.say(&masterv1.AllocateRequest{
+			GoneInstances: []string{"web-1"},
+			Instances:     []*masterv1.InstanceReport{{Id: "web-3", Role: "web", State: apiv1.Instance_PENDING}},
+		})
 		app := z.app("web")
 		if len(app.GetInstances()) != 2 || app.GetInstances()[1].GetId() != "web-3" || app.GetRunning() != 1 {
 			t.Errorf("shown are %v", app.GetInstances())
@@ -120,8 +115,10 @@ func TestViewsFollowEveryChange(t *testing.T) {
 // Whoever watches a large app is shown its last state in the end, and not every state on the way.
 func TestWatchersOfLargeAppsSkipStates(t *testing.T) {
 	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
 		z.deploy(webSpec(1))
-		z.report(1, 10_000)
+		m := n.launchMaster()
+		m.report(1, 10_000)
 		z.pass(time.Second)
 		changes, err := z.rm.WatchApp(context.Background(), "web")
 		if err != nil {
@@ -140,7 +137,7 @@ func TestWatchersOfLargeAppsSkipStates(t *testing.T) {
 			}
 		}()
 		for n := range 100 {
-			z.report(10_001+n, 10_001+n)
+			m.report(10_001+n, 10_001+n)
 			z.pass(time.Millisecond)
 		}
 		z.pass(time.Second)
@@ -165,8 +162,10 @@ func TestReadsOverRESTAreTheGateways(t *testing.T) {
 				t.Errorf("%s:\n%s", path, got)
 			}
 		}
+		n := z.addNode("node-1")
 		z.deploy(webSpec(1))
-		z.report(1, 3)
+		m := n.launchMaster()
+		m.report(1, 3)
 		status, one := z.get("/v1/apps/web")
 		if status != http.StatusOK || len(one) < 500 {
 			t.Errorf("%d %s", status, one)
@@ -181,19 +180,4 @@ func TestReadsOverRESTAreTheGateways(t *testing.T) {
 			t.Errorf("the list of a queue that is not there has status %d", status)
 		}
 	})
-}
-
-// BenchmarkView makes a view of 10,000 instances of which one has changed.
-func BenchmarkView(b *testing.B) {
-	a := &app{record: &storev1.App{Spec: webSpec(1)}, instances: map[string]*storev1.Instance{}}
-	for n := range 10_000 {
-		name := fmt.Sprintf("web-%d", n)
-		a.instances[name] = &storev1.Instance{Report: &masterv1.InstanceReport{Id: name, State: apiv1.Instance_RUNNING}}
-	}
-	z := &zone{settings: settings{}, touched: map[id.App]*app{}}
-	for b.Loop() {
-		a.instances["web-5"].Report = &masterv1.InstanceReport{Id: "web-5", State: apiv1.Instance_RUNNING}
-		z.touch(a)
-		z.show(a)
-	}
 }

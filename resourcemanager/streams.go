@@ -3,76 +3,88 @@ package resourcemanager
 import (
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"github.com/containerd/errdefs"
 
-	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
-	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
-
-// streamID names a stream that a node, a master or a watcher has open, as the zone knows it. Zero is none.
-type streamID int64
 
 // streams are the open streams by their names. The loop's goroutine alone uses them, but for next.
 type streams struct {
 	last     atomic.Int64
-	nodes    map[streamID]*session
-	masters  map[streamID]*masterStream
-	watchers map[streamID]*watcher
+	nodes    map[zone.StreamID]*session
+	masters  map[zone.StreamID]*masterStream
+	watchers map[zone.StreamID]*watcher
+	// views are those that were sent last, by the name of the app.
+	views map[string]*service.AppView
 }
 
 func newStreams() *streams {
 	return &streams{
-		nodes: map[streamID]*session{}, masters: map[streamID]*masterStream{}, watchers: map[streamID]*watcher{},
+		nodes: map[zone.StreamID]*session{}, masters: map[zone.StreamID]*masterStream{}, watchers: map[zone.StreamID]*watcher{},
+		views: map[string]*service.AppView{},
 	}
 }
 
 // next is a name that no stream has had. Any goroutine may call it.
-func (s *streams) next() streamID { return streamID(s.last.Add(1)) }
+func (s *streams) next() zone.StreamID { return zone.StreamID(s.last.Add(1)) }
+
+// viewOf is an app's view as many may be sent it: encoded once. The zone gives the same app until it changes.
+func (s *streams) viewOf(app *apiv1.App) *service.AppView {
+	if view := s.views[app.GetName()]; view != nil && view.App == app {
+		return view
+	}
+	view := &service.AppView{App: app}
+	s.views[app.GetName()] = view
+	return view
+}
 
 // forget is about a stream that its reader has closed, or that was never opened.
-func (s *streams) forget(name streamID) {
+func (s *streams) forget(name zone.StreamID) {
 	delete(s.nodes, name)
 	delete(s.masters, name)
 	delete(s.watchers, name)
 }
 
 // perform sends what a turn has for streams, and ends those that are over. None of it waits for a reader.
-func (s *streams) perform(out *ready, post func(input)) {
-	for _, send := range out.commands {
-		if session := s.nodes[send.stream]; session != nil {
-			session.put(send.commands)
+func (s *streams) perform(out *zone.Ready, post func(zone.Input)) {
+	for _, send := range out.Commands {
+		if session := s.nodes[send.Stream]; session != nil {
+			session.put(send.Commands)
 		}
 	}
-	for _, send := range out.answers {
+	for _, send := range out.Answers {
 		s.answer(send, post)
 	}
-	for _, send := range out.views {
-		if watcher := s.watchers[send.stream]; watcher != nil {
-			watcher.replace(send.view)
+	for _, send := range out.Views {
+		if watcher := s.watchers[send.Stream]; watcher != nil {
+			watcher.replace(s.viewOf(send.View))
 		}
 	}
-	for _, end := range out.ends {
-		s.end(end.stream, end.why)
+	for _, end := range out.Ends {
+		s.end(end.Stream, end.Why)
+	}
+	for _, app := range out.Named {
+		delete(s.views, app.Name)
 	}
 }
 
 // mostAnswers is how many answers may wait for a master that does not read them before its stream is ended.
 const mostAnswers = 10_000
 
-func (s *streams) answer(send answerSend, post func(input)) {
-	master := s.masters[send.stream]
-	if master == nil || master.put(send.answer) <= mostAnswers {
+func (s *streams) answer(send zone.AnswerSend, post func(zone.Input)) {
+	master := s.masters[send.Stream]
+	if master == nil || master.put(send.Answer) <= mostAnswers {
 		return
 	}
 	why := fmt.Errorf("%d answers were not read; open another stream, which begins with all that counts: %w", mostAnswers, errdefs.ErrResourceExhausted)
-	s.end(send.stream, why)
-	post(masterLeftInput{send.stream})
+	s.end(send.Stream, why)
+	post(zone.MasterLeft{Stream: send.Stream})
 }
 
-func (s *streams) end(name streamID, why error) {
+func (s *streams) end(name zone.StreamID, why error) {
 	if session := s.nodes[name]; session != nil {
 		session.end(why)
 	}
@@ -98,35 +110,10 @@ func (s *streams) endAll(why error) {
 }
 
 // beats are when each node with a stream was last heard of.
-func (s *streams) beats() []beat {
-	beats := make([]beat, 0, len(s.nodes))
+func (s *streams) beats() []zone.Beat {
+	beats := make([]zone.Beat, 0, len(s.nodes))
 	for _, session := range s.nodes {
 		beats = append(beats, session.lastBeat())
 	}
 	return beats
 }
-
-// beat says when a node was last heard of, by its session.
-type beat struct {
-	session string
-	at      time.Time
-}
-
-type (
-	streamEnd struct {
-		stream streamID
-		why    error
-	}
-	commandSend struct {
-		stream   streamID
-		commands []*trackerv1.NodeCommand
-	}
-	answerSend struct {
-		stream streamID
-		answer *masterv1.AllocateResponse
-	}
-	viewSend struct {
-		stream streamID
-		view   *service.AppView
-	}
-)

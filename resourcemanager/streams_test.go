@@ -7,13 +7,16 @@ import (
 	"testing/synctest"
 
 	"github.com/containerd/errdefs"
+
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // goneMeanwhile calls open with a loop that is busy, gives up, and lets the loop go on.
 func (z *testZone) goneMeanwhile(open func(context.Context) error) {
 	z.t.Helper()
 	busy := make(chan struct{})
-	z.rm.post(inputFunc(func(*zone) (any, error) { <-busy; return nil, nil }))
+	z.rm.looks.put(task{look: func(*zone.Core) (any, error) { <-busy; return nil, nil }})
 	ctx, cancel := context.WithCancel(context.Background())
 	failed := make(chan error, 1)
 	go func() { failed <- open(ctx) }()
@@ -40,16 +43,11 @@ func TestStreamsThatNobodyWaitsForAreDropped(t *testing.T) {
 			_, err := z.rm.OpenAllocate(ctx, m.bearer)
 			return err
 		})
-		type left struct {
-			watchers int
-			master   bool
-		}
-		got, err := ask[left](context.Background(), z.rm, inputFunc(func(z *zone) (any, error) {
-			a := z.names["web"]
-			return left{len(a.watchers), a.stream != 0}, nil
-		}))
-		if err != nil || got != (left{}) {
-			t.Errorf("left behind: %+v, %v", got, err)
+		got, err := look(context.Background(), z.rm, func(*zone.Core) ([2]int, error) {
+			return [2]int{len(z.rm.streams.watchers), len(z.rm.streams.masters)}, nil
+		})
+		if err != nil || got != [2]int{} {
+			t.Errorf("left behind are watchers and masters: %v, %v", got, err)
 		}
 	})
 }
@@ -64,13 +62,10 @@ func TestAMasterThatReadsNothingIsLetGo(t *testing.T) {
 			t.Fatal(err)
 		}
 		open := func() bool {
-			open, err := ask[bool](context.Background(), z.rm, inputFunc(func(z *zone) (any, error) {
-				a := z.names["web"]
-				if a.stream != 0 {
-					z.say(a)
-				}
-				return a.stream != 0, nil
-			}))
+			if err := stream.Allocate(context.Background(), &masterv1.AllocateRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			open, err := look(context.Background(), z.rm, func(*zone.Core) (bool, error) { return len(z.rm.streams.masters) > 0, nil })
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -127,12 +127,26 @@ func TestImportsRunOneWay(t *testing.T) {
 }
 
 // pure lists the packages that decide: facts in, decisions out, time as an argument.
-var pure = []string{"resourcemanager/scheduler", "resourcemanager/lifecycle", "nodemanager/container", "dynamicdeploy/plan"}
+var pure = []string{"resourcemanager/zone", "resourcemanager/scheduler", "resourcemanager/lifecycle", "nodemanager/container", "dynamicdeploy/plan"}
 
 // clean is what the pure ring may import of the standard library: nothing that blocks, logs or reaches outside.
 var clean = []string{"cmp", "container/heap", "container/list", "errors", "fmt", "hash/fnv", "iter", "maps", "math", "math/bits", "math/rand/v2", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8"}
 
 var pureOwn = []string{"internal/id", "internal/resource", "internal/fsm"}
+
+// pureMore is what single packages of the pure ring may import besides: messages as data, and what computes with them. Of net and
+// crypto they use what only computes.
+var pureMore = map[string][]string{
+	"resourcemanager/zone": {
+		"proto/mammoth/api/v1", "proto/mammoth/companion/v1", "proto/mammoth/core/v1", "proto/mammoth/master/v1", "proto/mammoth/store/v1",
+		"proto/mammoth/tracker/v1", "google.golang.org/protobuf/proto", "google.golang.org/protobuf/reflect/protoreflect",
+		"google.golang.org/protobuf/types/known/durationpb", "google.golang.org/protobuf/types/known/timestamppb",
+		"internal/backoff", "internal/cron", "internal/defaults", "internal/distribution", "internal/expose", "internal/manifest", "internal/peer",
+		"internal/spec", "internal/token", "internal/wire",
+		"resourcemanager/calendar", "resourcemanager/eventlog", "resourcemanager/store",
+		"crypto/hmac", "crypto/sha256", "crypto/subtle", "encoding/base32", "encoding/binary", "net", "regexp",
+	},
+}
 
 func TestThePureRingTouchesNothing(t *testing.T) {
 	clocks := []string{"Now", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Since", "Until", "Tick"}
@@ -144,6 +158,7 @@ func TestThePureRingTouchesNothing(t *testing.T) {
 			rest, ours := strings.CutPrefix(imported, module+"/")
 			switch {
 			case ours && (slices.Contains(pureOwn, rest) || slices.Contains(pure, rest)):
+			case slices.Contains(pureMore[file.dir()], rest):
 			case !ours && (slices.Contains(clean, imported) || imported == "github.com/containerd/errdefs"):
 			default:
 				t.Errorf("%s imports %s, which the pure ring may not", file.path, imported)

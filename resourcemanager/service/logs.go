@@ -18,6 +18,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 const (
@@ -82,11 +83,11 @@ type merger struct {
 
 // present are the containers whose logs a person who asks now looks for: of each instance the one that it has, or else the
 // last one that it had; of an app without instances the last ones of those that it had.
-func present(targets []Target, previous bool) []Target {
+func present(targets []zone.Target, previous bool) []zone.Target {
 	if previous {
 		return targets
 	}
-	var chosen, gone []Target
+	var chosen, gone []zone.Target
 	for i, target := range targets {
 		last := i == len(targets)-1 || targets[i+1].Instance != target.Instance
 		switch {
@@ -102,7 +103,7 @@ func present(targets []Target, previous bool) []Target {
 	return chosen
 }
 
-func (m *merger) targets(ctx context.Context) ([]Target, error) {
+func (m *merger) targets(ctx context.Context) ([]zone.Target, error) {
 	return m.apps.loop.Targets(ctx, m.request.GetName(), m.request.GetInstance(), true)
 }
 
@@ -201,7 +202,7 @@ func (m *merger) lastWords(readers *sync.WaitGroup) {
 
 // keepReading reads one container's log until the container has ended, over failures of its node. The log of a container
 // that somebody restarts in the engine ends before that, and goes on.
-func (m *merger) keepReading(ctx context.Context, target Target, at *position) {
+func (m *merger) keepReading(ctx context.Context, target zone.Target, at *position) {
 	for failures := 1; ; failures++ {
 		ended, before := m.hasEnded(target), at.options
 		if m.read(ctx, target, at) == nil && ended {
@@ -217,7 +218,7 @@ func (m *merger) keepReading(ctx context.Context, target Target, at *position) {
 }
 
 // hasEnded reports whether a container writes no more.
-func (m *merger) hasEnded(target Target) bool {
+func (m *merger) hasEnded(target zone.Target) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return target.Ended || m.ended[target.Container] || m.over
@@ -245,7 +246,7 @@ func (p *position) passed(chunk *corev1.LogChunk) {
 }
 
 // read reads one container's log until there is no more.
-func (m *merger) read(ctx context.Context, target Target, at *position) error {
+func (m *merger) read(ctx context.Context, target zone.Target, at *position) error {
 	connection, err := m.connect(target)
 	if err != nil {
 		return err
@@ -274,7 +275,7 @@ func (m *merger) read(ctx context.Context, target Target, at *position) error {
 	}
 }
 
-func (m *merger) connect(target Target) (*grpc.ClientConn, error) {
+func (m *merger) connect(target zone.Target) (*grpc.ClientConn, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if connection := m.nodes[target.ContainerManager]; connection != nil {
@@ -302,7 +303,7 @@ type failures struct {
 
 func newFailures() *failures { return &failures{nodes: map[string]bool{}} }
 
-func (f *failures) add(target Target, err error) {
+func (f *failures) add(target zone.Target, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err == nil || f.nodes[target.Node] {

@@ -21,6 +21,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // stage is a loop whose app changes.
@@ -28,7 +29,7 @@ type stage struct {
 	service.Apps
 
 	mu      sync.Mutex
-	targets []service.Target
+	targets []zone.Target
 	state   apiv1.App_State
 	gone    bool
 	changed chan struct{}
@@ -74,7 +75,7 @@ func (s *stage) change(do func()) {
 }
 
 func (s *stage) start(container, instance string) {
-	s.targets = append(s.targets, service.Target{
+	s.targets = append(s.targets, zone.Target{
 		Container: container, Instance: instance, Running: true, Listed: true, Node: "node-1", Token: &corev1.ContainerToken{Claims: []byte("node token")},
 	})
 }
@@ -92,14 +93,14 @@ func (s *stage) write(container, text string) {
 	s.written[container] = append(s.written[container], &corev1.LogChunk_Line{Text: text, Time: timestamppb.New(time.Now())})
 }
 
-func (s *stage) Targets(context.Context, string, string, bool) ([]service.Target, error) {
+func (s *stage) Targets(context.Context, string, string, bool) ([]zone.Target, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone {
 		return nil, fmt.Errorf("no app is named \"web\": %w", errdefs.ErrNotFound)
 	}
 	sorted := slices.Clone(s.targets)
-	slices.SortStableFunc(sorted, func(a, b service.Target) int { return strings.Compare(a.Instance, b.Instance) })
+	slices.SortStableFunc(sorted, func(a, b zone.Target) int { return strings.Compare(a.Instance, b.Instance) })
 	return sorted, nil
 }
 

@@ -12,10 +12,8 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/wire"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
-
-// ErrSuperseded is what the loop answers to an attempt that was replaced by a newer one.
-var ErrSuperseded = fmt.Errorf("this attempt was replaced by a newer one; it must end without touching anything: %w", errdefs.ErrFailedPrecondition)
 
 type masters struct {
 	masterv1.UnimplementedApplicationMasterServer
@@ -66,7 +64,7 @@ func (s *masters) Allocate(stream grpc.BidiStreamingServer[masterv1.AllocateRequ
 
 // endMaster tells an attempt that was replaced in the protocol's own words too.
 func endMaster(stream grpc.BidiStreamingServer[masterv1.AllocateRequest, masterv1.AllocateResponse], err error) error {
-	if errors.Is(err, ErrSuperseded) || err != nil && wire.Sentence(err) == wire.Sentence(ErrSuperseded) {
+	if errors.Is(err, zone.ErrSuperseded) || err != nil && wire.Sentence(err) == wire.Sentence(zone.ErrSuperseded) {
 		if err := stream.Send(&masterv1.AllocateResponse{Superseded: true}); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/wire"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // Metadata keys of Exec: which app and instance, and towards the node the token.
@@ -90,17 +91,17 @@ func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.Exe
 }
 
 // execTarget is the instance that the metadata names, or any running one.
-func (s *apps) execTarget(ctx context.Context) (Target, error) {
+func (s *apps) execTarget(ctx context.Context) (zone.Target, error) {
 	name, instance := firstOf(ctx, appKey), firstOf(ctx, instanceKey)
 	if name == "" {
-		return Target{}, invalid("the metadata %q must name the app", appKey)
+		return zone.Target{}, invalid("the metadata %q must name the app", appKey)
 	}
 	if err := s.loop.MayExec(ctx, name); err != nil {
-		return Target{}, err
+		return zone.Target{}, err
 	}
 	targets, err := s.loop.Targets(ctx, name, instance, false)
 	if err != nil {
-		return Target{}, err
+		return zone.Target{}, err
 	}
 	for _, target := range targets {
 		if target.Running {
@@ -111,10 +112,10 @@ func (s *apps) execTarget(ctx context.Context) (Target, error) {
 	if instance != "" {
 		subject = instance
 	}
-	return Target{}, fmt.Errorf("no instance of %s is running; \"mammoth app explain %s\" says why: %w", subject, name, errdefs.ErrFailedPrecondition)
+	return zone.Target{}, fmt.Errorf("no instance of %s is running; \"mammoth app explain %s\" says why: %w", subject, name, errdefs.ErrFailedPrecondition)
 }
 
-func (s *apps) connect(target Target) (*grpc.ClientConn, error) {
+func (s *apps) connect(target zone.Target) (*grpc.ClientConn, error) {
 	dial := s.dial
 	if dial == nil {
 		dial = func(address string) (*grpc.ClientConn, error) {
@@ -128,7 +129,7 @@ func (s *apps) connect(target Target) (*grpc.ClientConn, error) {
 	return connection, nil
 }
 
-func nodeError(target Target, doing string, err error) error {
+func nodeError(target zone.Target, doing string, err error) error {
 	return fmt.Errorf("%s of %s on node %s: %w", doing, target.Container, target.Node, wire.Error(err))
 }
 

@@ -24,19 +24,20 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // loop is a loop that knows where containers are and nothing else.
 type loop struct {
 	service.Apps
-	targets []service.Target
+	targets []zone.Target
 }
 
-func (l loop) Targets(_ context.Context, app, instance string, ended bool) ([]service.Target, error) {
+func (l loop) Targets(_ context.Context, app, instance string, ended bool) ([]zone.Target, error) {
 	if app != "web" {
 		return nil, fmt.Errorf("no app is named %q: %w", app, errdefs.ErrNotFound)
 	}
-	return slices.DeleteFunc(slices.Clone(l.targets), func(t service.Target) bool {
+	return slices.DeleteFunc(slices.Clone(l.targets), func(t zone.Target) bool {
 		return instance != "" && t.Instance != instance || !ended && !t.Running
 	}), nil
 }
@@ -92,7 +93,7 @@ func (node) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.ExecOu
 }
 
 // inProxy runs a test against the services, with one node behind them.
-func inProxy(t *testing.T, targets []service.Target, test func(apiv1.AppsClient)) {
+func inProxy(t *testing.T, targets []zone.Target, test func(apiv1.AppsClient)) {
 	t.Helper()
 	inServices(t, loop{targets: targets}, node{}, test)
 }
@@ -133,9 +134,9 @@ func inServices(t *testing.T, loop service.Apps, node nodev1.ContainerManagerSer
 	})
 }
 
-func twoInstances() []service.Target {
+func twoInstances() []zone.Target {
 	token := &corev1.ContainerToken{Claims: []byte("node token")}
-	return []service.Target{
+	return []zone.Target{
 		{Container: "purged", Instance: "web-1", Ended: true, Listed: true, Node: "node-1", Token: token},
 		{Container: "c0", Instance: "web-1", Ended: true, Listed: true, Node: "node-1", Token: token},
 		{Container: "c1", Instance: "web-1", Running: true, Listed: true, Node: "node-1", Token: token},

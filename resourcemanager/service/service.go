@@ -10,10 +10,10 @@ import (
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/images"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // Apps is what the loop does for those who own apps. Every method returns once what it did is stored; the errors are
@@ -41,7 +41,7 @@ type Apps interface {
 	MayExec(ctx context.Context, name string) error
 	// Targets finds the started containers of an app or of one of its instances, with ended also those that are over; those
 	// of one instance follow each other, the oldest first.
-	Targets(ctx context.Context, app, instance string, ended bool) ([]Target, error)
+	Targets(ctx context.Context, app, instance string, ended bool) ([]zone.Target, error)
 }
 
 // Zone is what the loop does for those who own nodes and queues.
@@ -114,22 +114,6 @@ type Stream[T any] interface {
 	Next(ctx context.Context) ([]T, error)
 	// Close says that nobody reads any more. Idempotent.
 	Close()
-}
-
-// Target is a container and how to reach it on its node.
-type Target struct {
-	Container string
-	Instance  string
-	Running   bool
-	// Starting says that its node has yet to start it: there is nothing to read of it.
-	Starting bool
-	// Ended says that its node has seen it gone, Listed that the app still has an instance of that name.
-	Ended, Listed bool
-	Node          string
-	// ContainerManager is the node's host:port.
-	ContainerManager string
-	// Token is good for any container of the node.
-	Token *corev1.ContainerToken
 }
 
 // Images is the zone's image store. Its methods may block on the disk.

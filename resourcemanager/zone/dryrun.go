@@ -1,0 +1,136 @@
+package zone
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+// planReplacements says what a deployment over an app would do to the instances that there are: which are replaced, how many
+// at a time, and whether there is room for the new ones beside them.
+func (z *Core) planReplacements(a *app, spec *apiv1.AppSpec, response *apiv1.DeployResponse) error {
+	if a == nil {
+		return nil
+	}
+	replaced := 0
+	for _, role := range spec.GetRoles() {
+		names := a.outdated(role)
+		if len(names) == 0 {
+			continue
+		}
+		replaced += len(names)
+		planned, err := z.planReplacement(a, spec, role, names)
+		if err != nil {
+			return err
+		}
+		response.Replacements = append(response.Replacements, planned)
+	}
+	started := planSentenceParts(response)
+	switch {
+	case replaced == 0 && started == 0 && proto.Equal(spec, a.record.GetSpec()):
+		response.Explanation.Summary = fmt.Sprintf("nothing of %s would change", spec.GetName())
+	case replaced == 0:
+		response.Explanation.Summary += "; none would be replaced"
+	case started == 0:
+		response.Explanation.Summary = fmt.Sprintf("%s of %s would be replaced", countWord(replaced, "instance"), spec.GetName())
+	default:
+		response.Explanation.Summary += fmt.Sprintf("; %s would be replaced", countWord(replaced, "instance"))
+	}
+	return nil
+}
+
+// planSentenceParts counts the instances that are started or wait beside those that are replaced.
+func planSentenceParts(response *apiv1.DeployResponse) int {
+	return len(response.GetPlacements()) + len(response.GetExplanation().GetObstacles())
+}
+
+// outdated are the instances that do not serve for a role as it is to be.
+func (a *app) outdated(role *apiv1.RoleSpec) []string {
+	fits := map[int32]bool{}
+	alone := func(role *apiv1.RoleSpec) *apiv1.AppSpec { return &apiv1.AppSpec{Roles: []*apiv1.RoleSpec{role}} }
+	for _, version := range a.record.GetVersions() {
+		for _, before := range version.GetSpec().GetRoles() {
+			fits[version.GetVersion()] = fits[version.GetVersion()] || before.GetName() == role.GetName() && !needsNewInstances(alone(before), alone(role))
+		}
+	}
+	var names []string
+	for _, name := range sortedKeys(a.instances) {
+		if report := a.instances[name].GetReport(); report.GetRole() == role.GetName() && report.GetContainerId() != "" && !fits[report.GetVersion()] {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (z *Core) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.RoleSpec, names []string) (*apiv1.PlannedReplacement, error) {
+	update := role.GetUpdate()
+	planned := &apiv1.PlannedReplacement{Role: role.GetName(), Instances: names, MaxSurge: update.GetMaxSurge(), MaxUnavailable: update.GetMaxUnavailable()}
+	count := int(role.GetInstances())
+	beside, how := min(int(update.GetMaxSurge()), count), ""
+	switch course := courseOf(update); course.GetStrategy() {
+	case apiv1.UpdatePolicy_CANARY:
+		beside = min(count, max(1, (count*int(course.GetCanaryPercent())+99)/100))
+		how = fmt.Sprintf("%s of the new version would be started beside %s, with %d %% of the requests until it is promoted",
+			countWord(beside, "instance"), countWord(len(names), "present one"), course.GetCanaryPercent())
+	case apiv1.UpdatePolicy_BLUE_GREEN:
+		beside = count
+		how = fmt.Sprintf("%s of the new version would be made ready beside %s, and then take over", countWord(beside, "instance"), countWord(len(names), "present one"))
+	default:
+		how = fmt.Sprintf("%s would be replaced, at most %d at a time (maxSurge %d, maxUnavailable %d)",
+			firstNames(names), max(1, update.GetMaxSurge()+update.GetMaxUnavailable()), update.GetMaxSurge(), update.GetMaxUnavailable())
+	}
+	ask, err := z.shape(roleResources(role), role.GetPlacement())
+	if err != nil {
+		return nil, err
+	}
+	ask.ID, ask.Group, ask.Pending = "plan", role.GetName(), max(1, beside)
+	plan, err := z.core.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser()}, ask, z.now)
+	if err != nil {
+		return nil, err
+	}
+	for _, node := range plan.Nodes {
+		planned.Nodes = append(planned.Nodes, string(node))
+	}
+	planned.Text = how + "; " + z.roomBeside(a, role, plan, beside)
+	return planned, nil
+}
+
+// roomBeside says whether what is started beside the present instances has room.
+func (z *Core) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, beside int) string {
+	rolling := courseOf(role.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
+	why := z.capacity(plan.Explanation)
+	switch {
+	case len(plan.Nodes) > 0 && (len(plan.Nodes) == beside || rolling):
+		return "there is room for " + countWord(len(plan.Nodes), "more instance")
+	case rolling && role.GetUpdate().GetMaxUnavailable() > 0:
+		return "an old instance goes first and makes room, for there is none beside them"
+	case len(plan.Nodes) > 0:
+		return because(fmt.Sprintf("there is room for %d of them only", len(plan.Nodes)), withHelp(why))
+	}
+	if needs, err := wire.Vector(z.schema, roleResources(role)); rolling && err == nil && z.holdsAsMuch(a, role.GetName(), needs) {
+		why.help = oldFirst
+	}
+	return because("there is no room beside them, and it would wait", withHelp(why))
+}
+
+func withHelp(c cause) string {
+	if c.help == "" {
+		return c.detail
+	}
+	return c.detail + "; " + c.help
+}
+
+// firstNames names the first few.
+func firstNames(names []string) string {
+	const most = 3
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}

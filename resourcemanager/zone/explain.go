@@ -1,0 +1,258 @@
+package zone
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+// noNode is why nothing at all can be placed, noNodeHelp what helps.
+const (
+	noNode     = "no node has registered"
+	noNodeHelp = "\"mammoth nodemanager\" runs one"
+)
+
+// explain says in words what an app waits for.
+func (z *Core) explain(name string) (*apiv1.Explanation, error) {
+	a, err := z.app(name)
+	if err != nil {
+		return nil, err
+	}
+	view := z.viewApp(a)
+	e := &apiv1.Explanation{Summary: z.summary(a, view)}
+	helps := rolloutHelps{}
+	for _, ask := range z.core.Explain(a.id, z.now).Asks {
+		if ask.Pending == 0 {
+			continue
+		}
+		o := obstacle(askSubject(ask), int32(ask.Pending), ask)
+		if !z.knowsNodes() {
+			o.Reason, o.Limit, o.Help = "it waits for capacity: "+noNode, "", noNodeHelp
+		} else if help := helps.of(z, a, a.roleOf(o.GetSubject())); help != "" {
+			o.Help = help
+		}
+		e.Obstacles = append(e.Obstacles, o)
+	}
+	for _, instance := range view.GetInstances() {
+		if o := z.instanceObstacle(a, instance); o != nil {
+			e.Obstacles = append(e.Obstacles, o)
+		}
+	}
+	if rollout := view.GetRollout(); rollout.GetState() == apiv1.Rollout_FAILED || rollout.GetState() == apiv1.Rollout_REVERTED {
+		e.Obstacles = append(e.Obstacles, &apiv1.Obstacle{
+			Subject: fmt.Sprintf("version %d", rollout.GetVersion()), Count: rollout.GetTotal() - rollout.GetUpdated(),
+			Reason: because(fmt.Sprintf("its rollout %s", strings.ToLower(rollout.GetState().String())), rollout.GetReason()),
+		})
+	}
+	e.Obstacles = append(e.Obstacles, z.nodeObstacles(a)...)
+	e.Obstacles = append(e.Obstacles, z.balancerObstacles(name)...)
+	if a.state() == lifecycle.AppRunning {
+		for _, w := range a.wait.shown {
+			if w.GetInstances() == 0 && !tellsOf(e.GetObstacles(), w) {
+				e.Obstacles = append(e.Obstacles, &apiv1.Obstacle{Subject: name, Reason: w.GetText(), Help: w.GetHelp()})
+			}
+		}
+	}
+	return e, nil
+}
+
+// tellsOf reports whether a reason is among obstacles, in whichever words.
+func tellsOf(obstacles []*apiv1.Obstacle, w *apiv1.Waiting) bool {
+	return slices.ContainsFunc(obstacles, func(o *apiv1.Obstacle) bool {
+		_, end, found := strings.Cut(o.GetReason(), ": ")
+		return strings.HasSuffix(w.GetText(), o.GetReason()) || found && strings.HasSuffix(w.GetText(), end)
+	})
+}
+
+func (z *Core) summary(a *app, view *apiv1.App) string {
+	name := view.GetName()
+	switch a.state() {
+	case lifecycle.AppAccepted:
+		if retry := a.record.GetRetryAt(); retry != nil && z.now.Before(retry.AsTime()) {
+			return fmt.Sprintf("%s waits for its application master: attempt %d failed, the next one starts in %s",
+				name, view.GetMaster().GetAttempt(), durationWords(retry.AsTime().Sub(z.now)))
+		}
+		if a.attempt() == lifecycle.AttemptLaunched {
+			return fmt.Sprintf("%s waits for its application master, which was launched on %s and has not registered yet", name, view.GetMaster().GetNode())
+		}
+		return name + " waits for a container for its application master" + z.masterObstacle(a)
+	case lifecycle.AppDegraded:
+		return fmt.Sprintf("%s has no application master, and its %d running instances go on serving: %s", name, view.GetRunning(), view.GetReason())
+	case lifecycle.AppStopping, lifecycle.AppRemoving:
+		text := fmt.Sprintf("%s is %s: %d of its containers were not yet seen gone", name, strings.ToLower(view.GetState().String()), a.heldCount())
+		if awaited := z.awaited(a); awaited != "" {
+			text += "; " + awaited
+		}
+		return text
+	case lifecycle.AppStopped:
+		return because(name+" is stopped", view.GetReason()) + fmt.Sprintf("; \"mammoth app restart %s\" starts it", name)
+	}
+	running, wanted := view.GetRunning(), view.GetWanted()
+	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
+	if rollout := view.GetRollout(); rollout.GetState() == apiv1.Rollout_PROGRESSING && view.GetVersion() > 1 {
+		text += fmt.Sprintf("; %d of %d run version %d", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion())
+	}
+	return text + z.verdict(view.GetRollout())
+}
+
+// verdict is how many failures of a version count so far and how soon its rollout fails, as the end of a sentence; empty if neither.
+func (z *Core) verdict(rollout *apiv1.Rollout) string {
+	text, fate := "", "its rollout fails"
+	if rollout.GetReverts() {
+		fate = "it is reverted"
+	}
+	if failures := rollout.GetFailures(); failures > 0 {
+		text = fmt.Sprintf("; version %d failed %d of %d times", rollout.GetVersion(), failures, rollout.GetMaxFailures())
+	}
+	if rollout.GetFailsAt() == nil {
+		return text
+	}
+	soon := durationWords(max(0, rollout.GetFailsAt().AsTime().Sub(z.now)))
+	if rollout.GetFailures() > 0 && rollout.GetFailures() >= rollout.GetMaxFailures() {
+		return fmt.Sprintf("%s; %s in %s unless a node turns out to be to blame", text, fate, soon)
+	}
+	return fmt.Sprintf("%s; %s in %s without progress", text, fate, soon)
+}
+
+// masterObstacle is what stands in the way of the master's container, as the end of a sentence.
+func (z *Core) masterObstacle(a *app) string {
+	if !z.knowsNodes() {
+		return ": " + noNode
+	}
+	for _, ask := range z.core.Explain(a.id, z.now).Asks {
+		if ask.Ask != "" {
+			continue
+		}
+		switch {
+		case ask.Never != "":
+			return ": " + ask.Never
+		case ask.Limit != "":
+			return ": " + ask.Limit
+		case ask.Coming != "":
+			return ": " + ask.Coming
+		case len(ask.Tests) > 0:
+			return ": " + because(ask.Tests[0].Test, ask.Tests[0].Example)
+		}
+	}
+	return ""
+}
+
+func askSubject(ask scheduler.AskExplanation) string {
+	if ask.Ask == "" {
+		return "application master"
+	}
+	// Drivers name an ask after its instance.
+	instance, _, _ := strings.Cut(ask.Ask, "/")
+	return instance
+}
+
+func obstacle(subject string, count int32, ask scheduler.AskExplanation) *apiv1.Obstacle {
+	o := &apiv1.Obstacle{Subject: subject, Count: count, Limit: ask.Limit, Help: ask.Help}
+	for _, test := range ask.Tests {
+		o.FailedTests = append(o.FailedTests, &apiv1.Obstacle_FailedTest{Test: test.Test, Nodes: int32(test.Nodes), Example: test.Example})
+	}
+	switch {
+	case ask.Never != "":
+		o.Reason = "it waits for capacity that there is not: " + ask.Never
+	case ask.Limit != "":
+		o.Reason = "it waits for capacity: " + ask.Limit
+	case len(ask.Tests) > 0:
+		o.Reason = because("it waits for capacity: "+ask.Tests[0].Test, ask.Tests[0].Example)
+	case ask.Fits > 0:
+		o.Reason = "it is about to be placed"
+	default:
+		o.Reason = "it waits for its turn"
+	}
+	for _, more := range []string{ask.Guarantee, ask.Coming} {
+		if more != "" && ask.Never == "" {
+			o.Reason += "; " + more
+		}
+	}
+	return o
+}
+
+// instanceObstacle says why one instance is not running; instances that wait for capacity are told of by their asks.
+func (z *Core) instanceObstacle(a *app, instance *apiv1.Instance) *apiv1.Obstacle {
+	var reason string
+	switch instance.GetState() {
+	case apiv1.Instance_RUNNING, apiv1.Instance_STATE_UNSPECIFIED:
+		return nil
+	case apiv1.Instance_PENDING:
+		if instance.GetReason() == "" || instance.GetContainerId() == "" {
+			return nil
+		}
+		reason = instance.GetReason()
+	case apiv1.Instance_BACKOFF:
+		reason = "its replacement is held back"
+		if since := a.instances[instance.GetId()].GetSince(); since != nil {
+			reason += fmt.Sprintf(" since %s ago", durationWords(z.now.Sub(since.AsTime())))
+		}
+		if next := instance.GetNextAttemptAt(); next != nil && next.AsTime().After(z.now) {
+			reason += fmt.Sprintf(", for another %s", durationWords(next.AsTime().Sub(z.now)))
+		}
+		reason = because(reason, instance.GetReason())
+		if exit := z.lastExit(a, instance.GetId()); exit != "" && !strings.Contains(reason, exit) {
+			reason += "; it last ended: " + exit
+		}
+	case apiv1.Instance_UNREACHABLE:
+		reason = because(fmt.Sprintf("its node %s does not answer", instance.GetNode()), instance.GetReason())
+	default:
+		reason = because("it is "+strings.ToLower(instance.GetState().String()), instance.GetReason())
+	}
+	return &apiv1.Obstacle{Subject: instance.GetId(), Count: 1, Reason: reason}
+}
+
+// lastExit is how the instance's newest ended container ended.
+func (z *Core) lastExit(a *app, instance string) string {
+	last := ""
+	for _, c := range sortedContainers(a.containers) {
+		if !c.held() && c.instance() == instance {
+			last = exitSentence(c.record.GetStatus().GetExit())
+		}
+	}
+	return last
+}
+
+// nodeObstacles tells of the app's nodes that are not well.
+func (z *Core) nodeObstacles(a *app) []*apiv1.Obstacle {
+	var obstacles []*apiv1.Obstacle
+	for _, n := range z.sortedNodes() {
+		if n.state() == lifecycle.NodeReady {
+			continue
+		}
+		count := int32(0)
+		for _, c := range n.containers {
+			if c.app == a {
+				count++
+			}
+		}
+		if count > 0 {
+			obstacles = append(obstacles, &apiv1.Obstacle{
+				Subject: string(n.id), Count: count,
+				Reason: because(fmt.Sprintf("the node is %s and has %d of its containers", strings.ToLower(n.state().String()), count), n.record.GetReason()),
+			})
+		}
+	}
+	return obstacles
+}
+
+func (a *app) heldCount() int { return len(a.containers) - len(a.ended) }
+
+// balancerObstacles tells of balancers that do not route the app's services.
+func (z *Core) balancerObstacles(name string) []*apiv1.Obstacle {
+	var obstacles []*apiv1.Obstacle
+	for _, balancer := range sortedKeys(z.refused) {
+		for _, service := range sortedKeys(z.refused[balancer]) {
+			if appOfService(service) == name {
+				obstacles = append(obstacles, &apiv1.Obstacle{
+					Subject: service, Count: 1, Reason: fmt.Sprintf("the balancer %s does not route it: %s", balancer, z.refused[balancer][service]),
+				})
+			}
+		}
+	}
+	return obstacles
+}

@@ -1,0 +1,110 @@
+package zone
+
+import (
+	"fmt"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+)
+
+// A framework's container may leave something running on its node, an nginx for example, for the container that takes
+// its place there. Nodes say what they have of frameworks when they register; the ResourceManager says when none of a
+// framework's containers will come to a node any more.
+
+func (a *app) framework() bool { return a.record.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK }
+
+// role is empty in an app of one role, and as long as the node has said nothing of the container.
+func (c *container) role() string { return c.record.GetStatus().GetLabels()["role"] }
+
+// takePlaces notes what a node has of frameworks.
+func (n *node) takePlaces(names []string) {
+	n.places = map[string]struct{}{}
+	for _, name := range names {
+		n.places[name] = struct{}{}
+	}
+}
+
+// takePlace notes that a container whose node has begun with it may have left something there.
+func (z *Core) takePlace(c *container) {
+	if n := z.nodes[c.node]; n != nil && c.state() != lifecycle.ContainerNew && c.app.framework() && !c.record.GetLease().GetMaster() {
+		if n.places == nil {
+			n.takePlaces(nil)
+		}
+		n.places[placeOf(c.app.record.GetName(), c.role())] = struct{}{}
+	}
+}
+
+// checkPlaces looks at everything that a node has of frameworks, once it can be told.
+func (z *Core) checkPlaces(n *node) {
+	for _, place := range sortedKeys(n.places) {
+		if a := z.names[appOfService(place)]; a != nil && a.framework() {
+			z.touch(a)
+			continue
+		}
+		if !z.standsStill() && len(n.unknown) == 0 { // it may be one's of which the record is missing
+			z.endPlace(n, place)
+		}
+	}
+}
+
+// settlePlaces ends what a framework's roles have on the nodes that they have left: everywhere once it has ended, and
+// wherever a role has no container once it has as many elsewhere as it is to have. Until then the next one may come back
+// to what is there.
+func (z *Core) settlePlaces(a *app) {
+	name := a.record.GetName()
+	missing := map[string]int32{}
+	for _, role := range a.record.GetSpec().GetRoles() {
+		missing[placeOf(name, role.GetName())] = role.GetInstances()
+	}
+	type spot struct {
+		node  id.Node
+		place string
+	}
+	taken, arriving := map[spot]bool{}, map[id.Node]bool{}
+	for _, c := range a.containers {
+		switch place := placeOf(name, c.role()); {
+		case !c.held() || c.record.GetLease().GetMaster():
+		case c.state() == lifecycle.ContainerNew:
+			arriving[c.node] = true // its role is not known yet
+		default:
+			taken[spot{c.node, place}] = true
+			if c.state() == lifecycle.ContainerRunning && !c.record.GetStopping() {
+				missing[place]--
+			}
+		}
+	}
+	ended := a.removed || a.state() == lifecycle.AppStopped
+	if !ended && a.ending() {
+		return
+	}
+	for _, n := range z.sortedNodes() {
+		if n.stream == 0 || arriving[n.id] {
+			continue
+		}
+		for _, place := range sortedKeys(n.places) {
+			if appOfService(place) != name || taken[spot{n.id, place}] || !ended && missing[place] > 0 {
+				continue
+			}
+			z.endPlace(n, place)
+			// What its balancer routed with ends: nobody has to wait for it.
+			z.out.Balancers = append(z.out.Balancers, ExpectedBalancer{Name: fmt.Sprintf("%s.%s", place, n.id)})
+		}
+	}
+}
+
+// placeOf is what nodes call a role's place, and the first part of its balancer's name.
+func placeOf(app, role string) string {
+	if role == "" {
+		return app
+	}
+	return role + "." + app
+}
+
+func (z *Core) endPlace(n *node, place string) {
+	delete(n.places, place)
+	z.command(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_EndFramework_{
+		EndFramework: &trackerv1.NodeCommand_EndFramework{AppName: appOfService(place), Place: place},
+	}})
+}

@@ -1,0 +1,57 @@
+package zone
+
+import (
+	"fmt"
+	"strconv"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+)
+
+// whyGivenBack is the reason why a master releases a container that still runs: the change of the app or of its node that the
+// master follows.
+func (z *Core) whyGivenBack(a *app, c *container) string {
+	name := a.record.GetName()
+	version, err := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
+	restart := a.record.GetRestartBefore()
+	switch n := z.nodes[c.node]; {
+	case a.state() == lifecycle.AppRemoving:
+		return name + " is being removed"
+	case a.ending():
+		return name + " is being stopped"
+	case c.notice != nil:
+		return c.notice.GetReason()
+	case err == nil && int32(version) != a.record.GetVersion() && !a.steady(version):
+		return fmt.Sprintf("version %d takes the place of version %d", a.record.GetVersion(), version)
+	case err == nil && int32(version) != a.record.GetVersion():
+		return fmt.Sprintf("version %d is not wanted any more", version)
+	case restart != nil && c.record.GetStatus().GetStartedAt().AsTime().Before(restart.AsTime()):
+		return name + " is being restarted"
+	case n != nil && n.record.GetDrain():
+		return fmt.Sprintf("%s is being drained", n.id)
+	case c.record.GetStatus().GetHealth() == corev1.ContainerStatus_UNHEALTHY:
+		return because("it was unhealthy", c.record.GetStatus().GetHealthDetail())
+	case c.instance() == "":
+		return "no instance needs it any more"
+	case a.heldInstances() > int(z.wantedCount(a)):
+		return fmt.Sprintf("%s is scaled down to %s", name, countWord(int(z.wantedCount(a)), "instance"))
+	}
+	return "its application master ended it"
+}
+
+// steady reports whether an earlier version goes on serving, because the rollout of the present one failed.
+func (a *app) steady(version int) bool {
+	state := a.record.GetRollout().GetState()
+	return (state == apiv1.Rollout_FAILED || state == apiv1.Rollout_REVERTED) && int32(version) < a.record.GetVersion()
+}
+
+func (a *app) heldInstances() int {
+	n := 0
+	for _, c := range a.containers {
+		if c.held() && !c.record.GetLease().GetMaster() {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,265 @@
+package zone
+
+import (
+	"github.com/mammoth-os/mammoth/internal/peer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+)
+
+// input is something that has happened, or that somebody wants, as data. step folds it into the zone and gives the answer to
+// whoever it comes from, who is told once the turn is stored. A turn is given nothing else but the time and a seed, so the same
+// inputs make the same turn.
+type Input interface {
+	step(z *Core) (any, error)
+}
+
+// Of people. who is always whoever wants it.
+type (
+	Deploy struct {
+		Who     peer.User
+		Request *apiv1.DeployRequest
+	}
+	Scale struct {
+		Who     peer.User
+		Request *apiv1.ScaleAppRequest
+	}
+	RestartApp struct{ AppWish }
+	StopApp    struct{ AppWish }
+	RemoveApp  struct{ AppWish }
+	Pause      struct{ AppWish }
+	Resume     struct{ AppWish }
+	Rollback   struct {
+		AppWish
+		Version int32
+	}
+	Promote struct {
+		AppWish
+		Percent int32
+	}
+	Drain struct {
+		Who          peer.User
+		Node, Reason string
+	}
+	Undrain struct {
+		Who  peer.User
+		Node string
+	}
+	RemoveNode struct {
+		Who  peer.User
+		Node string
+	}
+	SetQueues struct {
+		Who     peer.User
+		Request *apiv1.SetQueuesRequest
+	}
+	AddContracts struct {
+		Who     peer.User
+		Request *apiv1.AddContractsRequest
+	}
+	RemoveContract struct {
+		Who  peer.User
+		Name string
+	}
+	LendNow struct {
+		Who     peer.User
+		Request *apiv1.LendNowRequest
+	}
+	StopLending struct {
+		Who  peer.User
+		Name string
+	}
+	AcceptLoss struct{ Who peer.User }
+	// moveImageInput asks whether an image's name may mean another image from now on. It waits for what is asked before it.
+	MoveImage struct {
+		Who  peer.User
+		Name string
+	}
+)
+
+// appWish is what somebody wants of an app.
+type AppWish struct {
+	Who peer.User
+	App string
+}
+
+func (in Deploy) step(z *Core) (any, error)     { return z.deploy(in.Who, in.Request) }
+func (in Scale) step(z *Core) (any, error)      { return z.scale(in.Who, in.Request) }
+func (in RestartApp) step(z *Core) (any, error) { return z.restart(in.Who, in.App) }
+func (in StopApp) step(z *Core) (any, error)    { return z.stop(in.Who, in.App) }
+func (in RemoveApp) step(z *Core) (any, error)  { return z.remove(in.Who, in.App) }
+func (in Pause) step(z *Core) (any, error)      { return z.pause(in.Who, in.App) }
+func (in Resume) step(z *Core) (any, error)     { return z.resume(in.Who, in.App) }
+func (in Rollback) step(z *Core) (any, error)   { return z.rollback(in.Who, in.App, in.Version) }
+
+func (in Promote) step(z *Core) (any, error)    { return z.promote(in.Who, in.App, in.Percent) }
+func (in Drain) step(z *Core) (any, error)      { return z.drain(in.Who, in.Node, in.Reason) }
+func (in Undrain) step(z *Core) (any, error)    { return z.undrain(in.Who, in.Node) }
+func (in RemoveNode) step(z *Core) (any, error) { return z.removeNode(in.Who, in.Node) }
+func (in SetQueues) step(z *Core) (any, error)  { return z.setQueues(in.Who, in.Request) }
+func (in LendNow) step(z *Core) (any, error)    { return z.lendNow(in.Who, in.Request) }
+func (in AcceptLoss) step(z *Core) (any, error) { return z.acceptLosses(in.Who) }
+func (in MoveImage) step(z *Core) (any, error)  { return nil, z.mayMoveImage(in.Who, in.Name) }
+
+func (in AddContracts) step(z *Core) (any, error) { return z.addContracts(in.Who, in.Request) }
+func (in RemoveContract) step(z *Core) (any, error) {
+	return nil, z.removeContract(in.Who, in.Name)
+}
+func (in StopLending) step(z *Core) (any, error) { return z.stopLending(in.Who, in.Name) }
+
+// Of nodes.
+type (
+	RegisterNode struct {
+		Who     peer.User
+		Request *trackerv1.RegisterRequest
+		// last is when the node was heard of on the stream that it has, which tells whether the process before is still there.
+		Last Beat
+	}
+	OpenSession struct {
+		Session string
+		Stream  StreamID
+	}
+	NodeReport struct {
+		Session string
+		Report  *trackerv1.NodeReport
+	}
+	// beatsInput says when nodes were last heard of. A turn in which deadlines are due has it.
+	Beats struct{ Beats []Beat }
+	// nodeLeftInput is about a stream of a node that is over.
+	NodeLeft struct {
+		Stream StreamID
+		Last   Beat
+	}
+)
+
+func (in *RegisterNode) step(z *Core) (any, error) {
+	if err := z.mayJoin(in.Who, in.Request.GetNodeId()); err != nil {
+		return nil, err
+	}
+	z.hear(in.Last)
+	return z.registerNode(in.Request)
+}
+
+func (in OpenSession) step(z *Core) (any, error) {
+	return nil, z.openSession(in.Session, in.Stream)
+}
+
+func (in NodeReport) step(z *Core) (any, error) { return nil, z.report(in.Session, in.Report) }
+
+func (in Beats) step(z *Core) (any, error) {
+	for _, last := range in.Beats {
+		z.hear(last)
+	}
+	return nil, nil
+}
+
+func (in NodeLeft) step(z *Core) (any, error) {
+	z.nodeLeft(in.Stream, in.Last)
+	return nil, nil
+}
+
+// Of application masters, who show their bearer token.
+type (
+	RegisterMaster struct {
+		Bearer  string
+		Request *masterv1.RegisterRequest
+	}
+	OpenAllocate struct {
+		Bearer string
+		Stream StreamID
+	}
+	Allocate struct {
+		Bearer  string
+		Stream  StreamID
+		Request *masterv1.AllocateRequest
+	}
+	// masterLeftInput is about a stream of a master that is over.
+	MasterLeft struct{ Stream StreamID }
+	Finish     struct {
+		Bearer  string
+		Request *masterv1.FinishRequest
+	}
+)
+
+func (in RegisterMaster) step(z *Core) (any, error) {
+	return z.registerMaster(in.Bearer, in.Request)
+}
+
+func (in OpenAllocate) step(z *Core) (any, error) {
+	return nil, z.openAllocate(in.Bearer, in.Stream)
+}
+
+func (in Finish) step(z *Core) (any, error) { return nil, z.finish(in.Bearer, in.Request) }
+
+func (in Allocate) step(z *Core) (any, error) {
+	if err := z.allocate(in.Bearer, in.Stream, in.Request); err != nil {
+		z.refuseStream(in.Stream, err)
+	}
+	return nil, nil
+}
+
+func (in MasterLeft) step(z *Core) (any, error) {
+	z.masterLeft(in.Stream)
+	return nil, nil
+}
+
+// Of balancers.
+type (
+	BalancerConnected struct{ Balancer string }
+	BalancerLost      struct{ Balancer, Why string }
+	Refused           struct {
+		Balancer string
+		Refusals []*companionv1.Refusal
+	}
+	Counted struct{ Traffic []*companionv1.Traffic }
+	// confirmedInput is the confirmation that a turn asked for under a number.
+	Confirmed struct{ Number int64 }
+)
+
+func (in BalancerConnected) step(z *Core) (any, error) {
+	z.balancerConnected(in.Balancer)
+	return nil, nil
+}
+
+func (in BalancerLost) step(z *Core) (any, error) {
+	z.balancerLost(in.Balancer, in.Why)
+	return nil, nil
+}
+
+func (in Refused) step(z *Core) (any, error) {
+	z.balancerRefuses(in.Balancer, in.Refusals)
+	return nil, nil
+}
+
+func (in Counted) step(z *Core) (any, error) {
+	for _, count := range in.Traffic {
+		z.count(count)
+	}
+	return nil, nil
+}
+
+func (in Confirmed) step(z *Core) (any, error) {
+	z.confirmed(in.Number)
+	return nil, nil
+}
+
+// Of the ResourceManager's own process.
+type (
+	RotateKeys struct{}
+	QueueFile  struct{ Found QueueFileText }
+	// roomInput says why the store's disk takes nothing that grows; nil that it has room again.
+	RoomChanged struct{ Full error }
+)
+
+func (RotateKeys) step(z *Core) (any, error) { return nil, z.rotateKeys() }
+
+func (in QueueFile) step(z *Core) (any, error) {
+	z.redeclare(in.Found)
+	return nil, nil
+}
+
+func (in RoomChanged) step(z *Core) (any, error) {
+	z.roomChanged(in.Full)
+	return nil, nil
+}

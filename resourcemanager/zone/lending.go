@@ -1,0 +1,500 @@
+package zone
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+const (
+	defaultNotice = 2 * time.Minute
+	defaultGrace  = 30 * time.Second
+	longestNotice = 24 * time.Hour
+	// The calendar is read again this often, or when the last window that it gave opens.
+	readCalendarEvery = 12 * time.Hour
+	// mostContracts is how many there may be: each pass of the scheduler looks at all of them.
+	mostContracts = 100
+	// A ledger that grows is written down this often.
+	saveLedgerEvery = time.Minute
+)
+
+var contractName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`)
+
+// contract is one lending contract. What is not in its record can be lost.
+type contract struct {
+	record *storev1.Contract
+	// windows are the present and the next ones, by the calendar and by hand, of the record that they were worked out from;
+	// they do until readAgain.
+	windows   []scheduler.Window
+	windowsOf *storev1.Contract
+	readAgain time.Time
+	// before is what the ledger came to before this ResourceManager was started.
+	before *apiv1.Ledger
+	// state and saved are what was last told and written down.
+	state apiv1.Contract_State
+	saved time.Time
+}
+
+func (k *contract) name() string { return k.record.GetSpec().GetName() }
+
+// handBackTakes is how long before the close of a window its hand-back begins.
+func (k *contract) handBackTakes() time.Duration { return notice(k.record) + grace(k.record) }
+
+func notice(record *storev1.Contract) time.Duration {
+	return durationOr(record.GetSpec().GetNotice(), defaultNotice)
+}
+
+func grace(record *storev1.Contract) time.Duration {
+	return durationOr(record.GetSpec().GetGrace(), defaultGrace)
+}
+
+func durationOr(d *durationpb.Duration, otherwise time.Duration) time.Duration {
+	if d == nil {
+		return otherwise
+	}
+	return d.AsDuration()
+}
+
+// open reports whether a window is open at now, and which.
+func (k *contract) open(now time.Time) (scheduler.Window, bool) {
+	for _, w := range k.windows {
+		if !now.Before(w.Open) && now.Before(w.Close) {
+			return w, true
+		}
+	}
+	return scheduler.Window{}, false
+}
+
+func (z *Core) sortedContracts() []*contract { return byPosition(z.contracts) }
+
+func byPosition(contracts map[string]*contract) []*contract {
+	return slices.SortedFunc(maps.Values(contracts), func(a, b *contract) int {
+		return cmp.Compare(a.record.GetPosition(), b.record.GetPosition())
+	})
+}
+
+func (z *Core) contract(name string) (*contract, error) {
+	k := z.contracts[name]
+	if k == nil {
+		return nil, fmt.Errorf("no lending contract is named %q; \"mammoth lend ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
+	}
+	return k, nil
+}
+
+// lendable finds a contract that somebody wants to change.
+func (z *Core) lendable(who peer.User, name string) (*contract, error) {
+	k, err := z.contract(name)
+	if err != nil {
+		return nil, err
+	}
+	return k, z.mayLend(who, k.record.GetSpec().GetLender())
+}
+
+// checkContract finds what is wrong with a contract by itself. The queues are the scheduler's to check.
+func checkContract(record *storev1.Contract) error {
+	spec := record.GetSpec()
+	refuse := func(format string, args ...any) error {
+		return fmt.Errorf("lending contract %s: "+format+": %w", append(append([]any{spec.GetName()}, args...), errdefs.ErrInvalidArgument)...)
+	}
+	for _, length := range []time.Duration{notice(record), grace(record)} {
+		if length < 0 || length > longestNotice {
+			return refuse("notice and grace are up to a day, not %s", length)
+		}
+	}
+	window, planned := calendarWindow(spec)
+	switch {
+	case !contractName.MatchString(spec.GetName()):
+		return fmt.Errorf("%q cannot be the name of a lending contract: a name has 1 to 40 letters, digits, \"-\" and \"_\", and starts with a letter: %w",
+			spec.GetName(), errdefs.ErrInvalidArgument)
+	case !planned:
+		return nil
+	}
+	if err := window.Check(); err != nil {
+		return fmt.Errorf("lending contract %s: %w", spec.GetName(), err)
+	}
+	if takes := notice(record) + grace(record); window.Duration <= takes {
+		return refuse("its window of %s is no longer than its notice and grace, %s, in which nothing is lent", window.Duration, takes)
+	}
+	return nil
+}
+
+func calendarWindow(spec *apiv1.ContractSpec) (w calendar.Window, planned bool) {
+	given := spec.GetWindow()
+	return calendar.Window{Cron: given.GetCron(), Duration: given.GetDuration().AsDuration(), Timezone: given.GetTimezone()}, given != nil
+}
+
+// windowsOf works out a contract's windows from now on.
+func windowsOf(record *storev1.Contract, now time.Time) ([]scheduler.Window, error) {
+	var windows []scheduler.Window
+	if planned, ok := calendarWindow(record.GetSpec()); ok {
+		foreseen, err := foresee(planned, now)
+		if err != nil {
+			return nil, fmt.Errorf("lending contract %s: %w", record.GetSpec().GetName(), err)
+		}
+		for _, w := range foreseen {
+			if stopped := record.GetStoppedUntil(); stopped == nil || !w.Open.Before(stopped.AsTime()) {
+				windows = append(windows, w)
+			}
+		}
+	}
+	if until := record.GetLendUntil(); until != nil && until.AsTime().After(now) {
+		windows = append(windows, scheduler.Window{Open: record.GetLendFrom().AsTime(), Close: until.AsTime()})
+	}
+	return calendar.Merge(windows), nil
+}
+
+// foresee gives the window that is open and at least one to come, if there is one.
+func foresee(w calendar.Window, now time.Time) ([]scheduler.Window, error) {
+	windows, err := w.Ahead(now)
+	if err != nil {
+		return nil, err
+	}
+	if len(windows) == 0 {
+		return nil, fmt.Errorf("the cron expression %q never comes true, so the window would never open: %w", w.Cron, errdefs.ErrInvalidArgument)
+	}
+	return windows, nil
+}
+
+// arrange makes contracts the whole truth, or changes nothing.
+func (z *Core) arrange(contracts map[string]*contract) error {
+	specs, err := foreseen(contracts, z.now)
+	if err != nil {
+		return err
+	}
+	if err := z.core.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
+		return err
+	}
+	z.arranged(contracts, specs)
+	return nil
+}
+
+// previewContracts tells how contracts would stand if they were the whole truth; nothing changes. How much one lends
+// is known only after the scheduler's pass, and is left out of those that would be new.
+func (z *Core) previewContracts(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
+	specs, err := foreseen(contracts, z.now)
+	if err != nil {
+		return nil, err
+	}
+	if err := scheduler.CheckContracts(specs, z.queueSpecs()); err != nil {
+		return nil, err
+	}
+	ledgers := z.ledgers()
+	response := &apiv1.ListContractsResponse{}
+	for i, k := range byPosition(contracts) {
+		would, ledger := *k, ledgers[k.name()]
+		if would.windows = specs[i].Windows; k != z.contracts[k.name()] {
+			window, open := would.open(z.now)
+			ledger.Open, ledger.Closing = open, window.Close
+			ledger.Lent, ledger.Borrowed = resource.Vector{}, resource.Vector{}
+		}
+		response.Contracts = append(response.Contracts, z.viewContract(&would, ledger))
+	}
+	return response, nil
+}
+
+// foreseen are contracts for the scheduler, with their windows from now on.
+func foreseen(contracts map[string]*contract, now time.Time) ([]scheduler.Contract, error) {
+	specs := []scheduler.Contract{}
+	for _, k := range byPosition(contracts) {
+		windows := k.windows
+		if k.windowsOf != k.record || !now.Before(k.readAgain) {
+			var err error
+			if windows, err = windowsOf(k.record, now); err != nil {
+				return nil, err
+			}
+		}
+		specs = append(specs, coreContract(k.record, windows))
+	}
+	return specs, nil
+}
+
+// arranged notes what the scheduler has taken in.
+func (z *Core) arranged(contracts map[string]*contract, specs []scheduler.Contract) {
+	z.contracts, z.readCalendarAt, z.lookAtLending = contracts, z.now.Add(readCalendarEvery), true
+	for _, spec := range specs {
+		k := contracts[spec.Name]
+		if k.windowsOf != k.record || !z.now.Before(k.readAgain) {
+			k.windows, k.windowsOf, k.readAgain = spec.Windows, k.record, z.now.Add(readCalendarEvery)
+			if last := len(k.windows) - 1; last >= 0 && k.windows[last].Open.After(z.now) && k.windows[last].Open.Before(k.readAgain) {
+				k.readAgain = k.windows[last].Open
+			}
+		}
+		if k.readAgain.Before(z.readCalendarAt) {
+			z.readCalendarAt = k.readAgain
+		}
+	}
+}
+
+func coreContract(record *storev1.Contract, windows []scheduler.Window) scheduler.Contract {
+	spec := record.GetSpec()
+	k := scheduler.Contract{
+		Name: spec.GetName(), Lender: id.Queue(spec.GetLender()),
+		LendPercent: spec.GetLendPercent(), FloorPercent: spec.GetFloorPercent(),
+		Notice: notice(record), Grace: grace(record), Windows: windows,
+	}
+	for _, name := range spec.GetBorrowers() {
+		k.Borrowers = append(k.Borrowers, id.Queue(name))
+	}
+	return k
+}
+
+func (z *Core) queueSpecs() []scheduler.QueueSpec {
+	var specs []scheduler.QueueSpec
+	for _, usage := range z.core.Queues() {
+		specs = append(specs, usage.Spec)
+	}
+	return specs
+}
+
+// addContracts adds contracts or replaces those of their names, all or none. A ledger goes on under its name.
+func (z *Core) addContracts(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
+	if len(request.GetContracts()) == 0 {
+		return nil, fmt.Errorf("no lending contract was given: %w", errdefs.ErrInvalidArgument)
+	}
+	for _, spec := range request.GetContracts() {
+		if known := z.contracts[spec.GetName()]; known != nil {
+			if err := z.mayLend(who, known.record.GetSpec().GetLender()); err != nil {
+				return nil, err
+			}
+			if err := z.notDeclared(known); err != nil {
+				return nil, err
+			}
+		}
+		if err := z.mayLend(who, spec.GetLender()); err != nil {
+			return nil, err
+		}
+	}
+	contracts, err := z.contractsWith(request.GetContracts())
+	if err != nil {
+		return nil, err
+	}
+	for _, spec := range request.GetContracts() {
+		contracts[spec.GetName()].record.Declared = false
+	}
+	if request.GetDryRun() {
+		return z.previewContracts(contracts)
+	}
+	if err := z.arrange(contracts); err != nil {
+		return nil, err
+	}
+	for _, spec := range request.GetContracts() {
+		k := z.contracts[spec.GetName()]
+		z.contractSet(k)
+	}
+	z.schedule() // so that the answer knows which windows are open
+	return z.viewContracts(), nil
+}
+
+// contractsWith are the present contracts with some added, or replaced by their names.
+func (z *Core) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
+	contracts := maps.Clone(z.contracts)
+	position := int64(0)
+	for _, k := range z.contracts {
+		position = max(position, k.record.GetPosition())
+	}
+	given := map[string]bool{}
+	for _, spec := range specs {
+		if given[spec.GetName()] {
+			return nil, fmt.Errorf("lending contract %s is there twice: %w", spec.GetName(), errdefs.ErrInvalidArgument)
+		}
+		given[spec.GetName()] = true
+		position++
+		k := &contract{record: &storev1.Contract{Spec: spec, Position: position, Ledger: &apiv1.Ledger{}}, state: apiv1.Contract_RESTING}
+		if known := z.contracts[spec.GetName()]; known != nil {
+			*k = *known
+			k.record = proto.CloneOf(known.record)
+			k.record.Spec = spec
+			if !proto.Equal(known.record.GetSpec().GetWindow(), spec.GetWindow()) {
+				k.record.StoppedUntil = nil // what was stopped were other windows
+			}
+		}
+		if err := checkContract(k.record); err != nil {
+			return nil, err
+		}
+		contracts[spec.GetName()] = k
+	}
+	if len(contracts) > mostContracts {
+		return nil, fmt.Errorf("a zone has %d lending contracts at most; \"mammoth lend rm\" removes one: %w", mostContracts, errdefs.ErrFailedPrecondition)
+	}
+	return contracts, nil
+}
+
+func (z *Core) removeContract(who peer.User, name string) error {
+	k, err := z.lendable(who, name)
+	if err != nil {
+		return err
+	}
+	if err := z.notDeclared(k); err != nil {
+		return err
+	}
+	contracts := maps.Clone(z.contracts)
+	delete(contracts, name)
+	if err := z.arrange(contracts); err != nil {
+		return err
+	}
+	z.contractGone(k)
+	return nil
+}
+
+// lendNow opens a window by hand.
+func (z *Core) lendNow(who peer.User, request *apiv1.LendNowRequest) (*apiv1.Contract, error) {
+	k, err := z.lendable(who, request.GetName())
+	if err != nil {
+		return nil, err
+	}
+	length := request.GetFor().AsDuration()
+	switch takes := k.handBackTakes(); {
+	case length <= takes:
+		return nil, fmt.Errorf("contract %s takes %s to hand back what is lent; lend for longer than that, not %s: %w", k.name(), takes, length, errdefs.ErrInvalidArgument)
+	case length > calendar.Longest:
+		return nil, fmt.Errorf("a window is open for 31 days at most, not %s: %w", length, errdefs.ErrInvalidArgument)
+	}
+	until := z.now.Add(length)
+	if open, is := k.open(z.now); is && open.Close.Equal(calendar.Forever()) {
+		return nil, fmt.Errorf("contract %s is always open, since its windows follow each other without a break: %w", k.name(), errdefs.ErrFailedPrecondition)
+	} else if is && !until.After(open.Close) {
+		return nil, fmt.Errorf("contract %s lends until %s already, which is not sooner than in %s; say a longer time to extend it, or end it with \"mammoth lend stop %s\": %w",
+			k.name(), open.Close.UTC().Format("2006-01-02 15:04:05 MST"), length, k.name(), errdefs.ErrFailedPrecondition)
+	}
+	return z.alter(k, func(record *storev1.Contract) {
+		record.LendFrom, record.LendUntil = timestamppb.New(z.now), timestamppb.New(until)
+		if stopped := record.GetStoppedUntil(); stopped != nil && stopped.AsTime().Equal(calendar.Forever()) {
+			record.StoppedUntil = nil // one that is always open opens again in no other way
+		}
+	})
+}
+
+// stopLending ends the open window; it opens again at the calendar's next one.
+func (z *Core) stopLending(who peer.User, name string) (*apiv1.Contract, error) {
+	k, err := z.lendable(who, name)
+	if err != nil {
+		return nil, err
+	}
+	open, is := k.open(z.now)
+	if !is {
+		view := z.viewContract(k, z.ledgers()[name])
+		if view.GetState() == apiv1.Contract_RETURNING {
+			return view, nil
+		}
+		return nil, fmt.Errorf("contract %s has no open window: %w", name, errdefs.ErrFailedPrecondition)
+	}
+	return z.alter(k, func(record *storev1.Contract) {
+		record.LendFrom, record.LendUntil, record.StoppedUntil = nil, nil, timestamppb.New(open.Close)
+	})
+}
+
+// alter changes one contract's record. Where it stands afterwards is known after the scheduler's next pass, so that is
+// taken at once.
+func (z *Core) alter(k *contract, change func(*storev1.Contract)) (*apiv1.Contract, error) {
+	changed := *k
+	changed.record = proto.CloneOf(k.record)
+	change(changed.record)
+	contracts := maps.Clone(z.contracts)
+	contracts[k.name()] = &changed
+	if err := z.arrange(contracts); err != nil {
+		return nil, err
+	}
+	z.saveContract(&changed)
+	z.schedule()
+	return z.viewContract(&changed, z.ledgers()[k.name()]), nil
+}
+
+func (z *Core) ledgers() map[string]scheduler.Ledger {
+	ledgers := map[string]scheduler.Ledger{}
+	for _, l := range z.core.Ledgers() {
+		ledgers[l.Contract] = l
+	}
+	return ledgers
+}
+
+// dueLending reads the calendar again before the windows that it gave run out.
+func (z *Core) dueLending() {
+	if len(z.contracts) == 0 {
+		return
+	}
+	z.lookAtLending = true
+	if !z.now.Before(z.readCalendarAt) {
+		if err := z.arrange(z.contracts); err != nil {
+			z.fault("read the calendar of lending contracts", "error", err)
+			z.readCalendarAt = z.now.Add(time.Minute)
+		}
+	}
+}
+
+// lendingMoved tells which windows have opened and closed, and writes ledgers down.
+func (z *Core) lendingMoved() {
+	if !z.lookAtLending {
+		return
+	}
+	z.lookAtLending = false
+	ledgers := z.ledgers()
+	for _, k := range z.sortedContracts() {
+		now := z.viewContract(k, ledgers[k.name()])
+		was := k.state
+		k.state = now.GetState()
+		told := len(k.record.GetLedger().GetHandBacks())
+		moved := was != k.state || told != len(now.GetLedger().GetHandBacks()) ||
+			k.record.GetLedger().GetStoppedContainers() != now.GetLedger().GetStoppedContainers() ||
+			k.record.GetLedger().GetReturnedContainers() != now.GetLedger().GetReturnedContainers()
+		if moved || z.now.Sub(k.saved) >= saveLedgerEvery && !proto.Equal(k.record.GetLedger(), now.GetLedger()) {
+			record := proto.CloneOf(k.record)
+			record.Ledger = now.GetLedger()
+			k.record = record
+			z.saveContract(k)
+		}
+		if was != k.state {
+			z.lendingEvent(k, was.String(), k.state.String(), movedSentence(now))
+		}
+	}
+}
+
+func movedSentence(k *apiv1.Contract) string {
+	name, lender := k.GetSpec().GetName(), k.GetSpec().GetLender()
+	closes := k.GetClosesAt().AsTime().Format(time.RFC3339)
+	switch k.GetState() {
+	case apiv1.Contract_LENDING:
+		if k.GetClosesAt() == nil {
+			return fmt.Sprintf("contract %s lends of %s's guarantee, and is always open", name, lender)
+		}
+		return fmt.Sprintf("contract %s lends of %s's guarantee until %s", name, lender, closes)
+	case apiv1.Contract_RETURNING:
+		return fmt.Sprintf("what contract %s lends is fetched back; %s has it all at %s", name, lender, closes)
+	}
+	return fmt.Sprintf("contract %s lends nothing now", name)
+}
+
+func (z *Core) saveContract(k *contract) {
+	k.saved = z.now
+	z.save(kindContract, k.name(), k.record)
+}
+
+func (z *Core) lendingEvent(k *contract, from, to, message string) {
+	z.tell(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
+}
+
+func (z *Core) contractSet(k *contract) {
+	z.saveContract(k)
+	spec := k.record.GetSpec()
+	z.lendingEvent(k, "", "", fmt.Sprintf("contract %s was set: %s lends %g%% of its guarantee", k.name(), spec.GetLender(), spec.GetLendPercent()))
+}
+
+func (z *Core) contractGone(k *contract) {
+	z.forget(kindContract, k.name())
+	z.lendingEvent(k, "", "", fmt.Sprintf("contract %s was removed", k.name()))
+}

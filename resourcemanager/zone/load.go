@@ -1,0 +1,277 @@
+package zone
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+)
+
+// start is what a zone begins with besides its records.
+type Start struct {
+	Settings Settings
+	Now      time.Time
+	Seed     Seed
+	// queueFile is what the file that declares the queue tree says; it is not looked at if there is none.
+	QueueFile QueueFileText
+}
+
+// load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
+// until they register, and masters have as long as after a lost stream to come back.
+func Load(memory store.Store, start Start) (*Core, *Ready, error) {
+	now := start.Now
+	z := &Core{
+		settings: start.Settings,
+		identity: memory.Identity(),
+		started:  now,
+		tables: tables{
+			apps: lifecycle.Apps(), attempts: lifecycle.Attempts(), containers: lifecycle.Containers(), nodes: lifecycle.Nodes(),
+		},
+		record:        &storev1.Zone{},
+		apps:          map[id.App]*app{},
+		names:         map[string]*app{},
+		nodes:         map[id.Node]*node{},
+		containers:    map[id.Container]*container{},
+		registered:    map[string]*node{},
+		streaming:     map[StreamID]*app{},
+		watching:      map[StreamID]*app{},
+		contracts:     map[string]*contract{},
+		lostBalancers: map[string]time.Time{},
+		refused:       map[string]map[string]string{},
+		confirming:    map[int64]confirmation{},
+		lastEvent:     memory.LastEvent(),
+	}
+	z.Begin(now, start.Seed)
+	for _, step := range []func(store.Store) error{
+		z.loadLosses, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+	} {
+		if err := step(memory); err != nil {
+			return nil, nil, fmt.Errorf("read what is stored: %w", err)
+		}
+	}
+	if err := z.loadDeclaration(start.QueueFile); err != nil {
+		return nil, nil, err
+	}
+	for _, a := range z.apps {
+		a.silentSince = now
+		z.out.Named = append(z.out.Named, NamedApp{a.record.GetName(), a.id.String()})
+		z.touch(a)
+	}
+	z.settle()
+	if len(z.apps) > 0 {
+		z.lookout.from = now.Add(comeBackFirst)
+	}
+	z.lookAtWaiting()
+	out, err := z.handOver()
+	return z, out, err
+}
+
+// loadRecords reads every record of a kind.
+func loadRecords[M any, P interface {
+	*M
+	proto.Message
+}](memory store.Store, kind store.Kind, each func(P) error) error {
+	return memory.Load(kind, func(key string, raw []byte) error {
+		record := P(new(M))
+		if err := proto.Unmarshal(raw, record); err != nil {
+			return fmt.Errorf("the %s record %q: %w", kind, key, err)
+		}
+		return each(record)
+	})
+}
+
+func (z *Core) loadZone(memory store.Store) error {
+	err := loadRecords(memory, kindZone, func(record *storev1.Zone) error {
+		z.record = record
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range z.record.GetExtended() {
+		z.schema, _, _ = z.schema.With(name)
+	}
+	if len(z.record.GetKeys()) == 0 {
+		z.record.Keys = []*trackerv1.TokenKey{{Id: 1, Secret: z.secrets.bytes()}}
+		z.save(kindZone, "zone", z.record)
+	}
+	z.readKeys()
+	z.openRegistry()
+	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.schema, Master: masterResources()})
+	return nil
+}
+
+func (z *Core) loadQueues(memory store.Store) error {
+	return loadRecords(memory, kindQueues, func(record *storev1.Queues) error {
+		specs, err := z.readQueues(record.GetQueues())
+		if err != nil {
+			return err
+		}
+		z.tree = record
+		return z.core.Apply(scheduler.SetQueues{Queues: specs})
+	})
+}
+
+func (z *Core) loadContracts(memory store.Store) error {
+	contracts := map[string]*contract{}
+	err := loadRecords(memory, kindContract, func(record *storev1.Contract) error {
+		contracts[record.GetSpec().GetName()] = &contract{record: record, before: record.GetLedger(), state: apiv1.Contract_RESTING}
+		return nil
+	})
+	if err != nil || len(contracts) == 0 {
+		return err
+	}
+	if err = z.arrange(contracts); err != nil && z.standsStill() {
+		z.unarranged = contracts
+	}
+	return z.tolerate(err)
+}
+
+func (z *Core) loadNodes(memory store.Store) error {
+	return loadRecords(memory, kindNode, func(record *storev1.Node) error {
+		n := &node{id: id.Node(record.GetId()), record: record, containers: map[id.Container]*container{}, heard: z.now}
+		z.nodes[n.id] = n
+		z.showNode(n)
+		return nil
+	})
+}
+
+func (z *Core) loadApps(memory store.Store) error {
+	err := loadRecords(memory, kindApp, func(record *storev1.App) error {
+		appID, err := id.ParseApp(record.GetId())
+		if err != nil {
+			return err
+		}
+		a := newApp(appID, record)
+		a.wait.recover(record.GetWaiting())
+		z.apps[appID], z.names[record.GetName()] = a, a
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := z.loadVersions(memory); err != nil {
+		return err
+	}
+	for _, a := range z.sortedApps() {
+		if err := z.core.Apply(a.recovered()); err != nil {
+			a.homeless = z.standsStill()
+			z.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
+		}
+	}
+	return loadRecords(memory, kindMemo, func(record *storev1.Memo) error {
+		if a := z.appOf(record.GetAppId()); a != nil {
+			a.memo = record.GetMemo()
+		}
+		return nil
+	})
+}
+
+// loadVersions gives every app its versions, which come in the order of their numbers, and the spec of the last one.
+func (z *Core) loadVersions(memory store.Store) error {
+	err := loadRecords(memory, kindVersion, func(record *storev1.Version) error {
+		if a := z.appOf(record.GetAppId()); a != nil {
+			record.Version.Current = record.GetVersion().GetVersion() == a.record.GetVersion()
+			a.record.Versions = append(a.record.Versions, record.GetVersion())
+			a.record.Spec = record.GetVersion().GetSpec()
+		}
+		return nil
+	})
+	for _, a := range z.sortedApps() {
+		versions := a.record.GetVersions()
+		if len(versions) > 0 && versions[len(versions)-1].GetCurrent() {
+			continue
+		}
+		lost := fmt.Errorf("version %d of app %s is not there", a.record.GetVersion(), a.record.GetName())
+		if err = errors.Join(err, z.tolerate(lost)); err != nil {
+			return err
+		}
+		z.goBack(a)
+	}
+	return err
+}
+
+// recovered is the app as the scheduler is told of it after a restart.
+func (a *app) recovered() scheduler.AddApp {
+	spec := a.record.GetSpec()
+	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
+}
+
+func (z *Core) appOf(text string) *app {
+	appID, err := id.ParseApp(text)
+	if err != nil {
+		return nil
+	}
+	return z.apps[appID]
+}
+
+func (z *Core) loadContainers(memory store.Store) error {
+	err := loadRecords(memory, kindContainer, func(record *storev1.Container) error {
+		cid, err := id.ParseContainer(record.GetLease().GetContainerId())
+		if err != nil {
+			return err
+		}
+		a := z.apps[cid.App]
+		if a == nil {
+			z.forget(kindContainer, cid.String())
+			return z.tolerate(fmt.Errorf("container %s belongs to no app", cid))
+		}
+		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
+		z.index(c)
+		if c.held() && !a.homeless {
+			z.apply(z.holdInput(c))
+		}
+		return nil
+	})
+	for _, a := range z.apps {
+		slices.SortStableFunc(a.ended, func(x, y *container) int { return x.record.GetDoneAt().AsTime().Compare(y.record.GetDoneAt().AsTime()) })
+	}
+	return err
+}
+
+func (z *Core) loadInstances(memory store.Store) error {
+	return loadRecords(memory, kindInstance, func(record *storev1.Instance) error {
+		if a := z.appOf(record.GetAppId()); a != nil {
+			a.instances[record.GetReport().GetId()] = record
+		}
+		return nil
+	})
+}
+
+// loadAsks also asks again for the masters that wait for a container.
+func (z *Core) loadAsks(memory store.Store) error {
+	err := loadRecords(memory, kindAsk, func(record *storev1.Ask) error {
+		if a := z.appOf(record.GetAppId()); a != nil {
+			a.asks[record.GetAsk().GetId()] = record
+			a.lastAsk = max(a.lastAsk, record.GetPosition())
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, a := range z.sortedApps() {
+		if !a.homeless {
+			z.askAgain(a)
+		}
+	}
+	return nil
+}
+
+// askAgain tells the scheduler what an app asks for.
+func (z *Core) askAgain(a *app) {
+	z.applyAsks(a)
+	if a.attempt() == lifecycle.AttemptScheduled {
+		z.askForMaster(a, 1)
+	}
+}

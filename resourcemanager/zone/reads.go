@@ -1,0 +1,128 @@
+package zone
+
+import (
+	"github.com/mammoth-os/mammoth/internal/peer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// What follows only looks at the zone. It may be called between turns, and then shows what has happened since the last one was stored.
+
+// Apps are the apps of a queue, of all queues if it is empty, in the order of their submission. They must not be changed. They fail
+// with errdefs.ErrNotFound for a queue that does not exist.
+func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
+	if queue != "" {
+		if _, err := z.queue(queue); err != nil {
+			return nil, err
+		}
+	}
+	var views []*apiv1.App
+	for _, a := range z.sortedApps() {
+		if queue == "" || queue == a.record.GetSpec().GetQueue() {
+			views = append(views, z.show(a))
+		}
+	}
+	return views, nil
+}
+
+// App is an app as people see it. It must not be changed; it is the same one until the app changes.
+func (z *Core) App(name string) (*apiv1.App, error) {
+	a, err := z.app(name)
+	if err != nil {
+		return nil, err
+	}
+	return z.show(a), nil
+}
+
+// History is the versions that an app has had.
+func (z *Core) History(name string) (*apiv1.AppHistory, error) { return z.history(name) }
+
+// Explain says what an app waits for, and what would help.
+func (z *Core) Explain(name string) (*apiv1.Explanation, error) { return z.explain(name) }
+
+// Targets are the containers of an app, or of one of its instances, and how to reach them; with ended also those that are over.
+func (z *Core) Targets(app, instance string, ended bool) ([]Target, error) {
+	return z.targets(app, instance, ended)
+}
+
+// MayExec is nil if somebody may run a command in an app's containers.
+func (z *Core) MayExec(who peer.User, app string) error { return z.mayExec(who, app) }
+
+// MayRoute is nil if somebody may route for the zone.
+func (z *Core) MayRoute(who peer.User) error { return z.mayRoute(who) }
+
+// ImageUnused is nil if no version of an app has an image, by its name or by its digest.
+func (z *Core) ImageUnused(name, digest string) error { return z.imageUnused(name, digest) }
+
+// Summary is the zone as a whole.
+func (z *Core) Summary() *apiv1.Zone { return z.viewZone() }
+
+// Nodes are all nodes, in the order of their names.
+func (z *Core) Nodes() []*apiv1.Node {
+	var views []*apiv1.Node
+	for _, n := range z.sortedNodes() {
+		views = append(views, z.viewNode(n))
+	}
+	return views
+}
+
+// Node is one node, with what a drain of it waits for.
+func (z *Core) Node(name string) (*apiv1.Node, error) {
+	n, err := z.node(name)
+	if err != nil {
+		return nil, err
+	}
+	view := z.viewNode(n)
+	view.Waiting = z.waitsToLeave(n)
+	return view, nil
+}
+
+// StreamOf is the stream that a node has open; zero is none.
+func (z *Core) StreamOf(node string) StreamID { return z.streamOf(node) }
+
+// Queues are all queues, in the order of the tree.
+func (z *Core) Queues() []*apiv1.Queue { return z.viewQueues() }
+
+// Queue is one queue.
+func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.queue(name) }
+
+// Contracts are all lending contracts.
+func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.viewContracts() }
+
+// Contract is one lending contract.
+func (z *Core) Contract(name string) (*apiv1.Contract, error) {
+	k, err := z.contract(name)
+	if err != nil {
+		return nil, err
+	}
+	return z.viewContract(k, z.ledgers()[name]), nil
+}
+
+// LendingReport is what the lending contracts came to.
+func (z *Core) LendingReport() *apiv1.LendingReport { return z.lendingReport() }
+
+// Counts are how many things of each kind a zone has.
+type Counts struct {
+	Apps                  map[apiv1.App_State]int
+	Nodes                 map[apiv1.NodeState]int
+	Containers, Instances int
+	Losses                int
+	// Full says that the store's disk is full, QueueFileRefused that the queue file says what cannot be.
+	Full, QueueFileRefused bool
+}
+
+// Counts goes over every app and every node.
+func (z *Core) Counts() Counts {
+	counts := Counts{
+		Apps: map[apiv1.App_State]int{}, Nodes: map[apiv1.NodeState]int{},
+		Losses: len(z.losses), Full: z.full != "", QueueFileRefused: z.badFile != "",
+	}
+	for _, a := range z.apps {
+		counts.Apps[a.record.GetState()]++
+		counts.Instances += len(a.instances)
+		counts.Containers += a.heldCount()
+	}
+	for _, n := range z.nodes {
+		counts.Nodes[n.record.GetState()]++
+	}
+	return counts
+}

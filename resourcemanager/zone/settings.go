@@ -1,0 +1,63 @@
+package zone
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+)
+
+// settings are what a zone goes by and what does not change while the ResourceManager runs.
+type Settings struct {
+	// name and version are the zone's name and the program's version.
+	Name, Version string
+	// listen is the address that was configured, address the one that is listened on. advertise is what others are to be told
+	// instead; empty is nothing.
+	Listen, Address, Advertise string
+	// queueFile is the path of the file that declares the queue tree; empty is none.
+	QueueFile string
+	// nodeTimeout is how long a silent node is waited for, reportInterval how often it reports when nothing changes.
+	NodeTimeout, ReportInterval time.Duration
+	// allowInsecure lets whoever cannot be identified do what an operator may.
+	AllowInsecure bool
+}
+
+// reachable refuses a node whose addresses would lead others nowhere: masters are told where its NodeManager is, and balancers
+// where its instances are. Such a node would look ready.
+func (s *Settings) reachable(request *trackerv1.RegisterRequest) error {
+	listen, _, _ := net.SplitHostPort(s.Listen)
+	manager, _, _ := net.SplitHostPort(request.GetContainerManager())
+	for _, host := range []string{request.GetAddress(), manager} {
+		if ip := net.ParseIP(host); ip != nil && (ip.IsUnspecified() || ip.IsLoopback() && !loopback(listen)) {
+			return fmt.Errorf("node %q says that it is reached at %s, which leads nobody on another machine to it, and this zone is open to them at %s; "+
+				"start it with its own --address, or with --resourcemanager by an address of this machine: %w",
+				request.GetNodeId(), host, s.Listen, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// Advertised is where masters and instances are told that it is reached; empty if it is for each node to say.
+func (s *Settings) Advertised() string {
+	if s.Advertise != "" {
+		return s.Advertise
+	}
+	if host, _, err := net.SplitHostPort(s.Address); err == nil && everywhere(host) {
+		return ""
+	}
+	return s.Address
+}
+
+// everywhere reports whether a host stands for every address of a machine.
+func everywhere(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

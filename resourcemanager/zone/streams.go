@@ -1,0 +1,43 @@
+package zone
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+)
+
+// StreamID names a stream that a node, a master or a watcher has open, as the zone knows it. Zero is none.
+type StreamID int64
+
+// errLeft ends a stream whose reader has left.
+var errLeft = fmt.Errorf("the stream is over: %w", errdefs.ErrAborted)
+
+// Beat says when a node was last heard of, by its session.
+type Beat struct {
+	Session string
+	At      time.Time
+}
+
+type (
+	StreamEnd struct {
+		Stream StreamID
+		Why    error
+	}
+	CommandSend struct {
+		Stream   StreamID
+		Commands []*trackerv1.NodeCommand
+	}
+	AnswerSend struct {
+		Stream StreamID
+		Answer *masterv1.AllocateResponse
+	}
+	ViewSend struct {
+		Stream StreamID
+		View   *apiv1.App
+	}
+)

@@ -1,0 +1,72 @@
+package zone
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+)
+
+// nodeTokenFor is how long a token lasts with which the ResourceManager itself speaks to a node.
+const nodeTokenFor = time.Hour
+
+// Target is a container and how to reach it on its node.
+type Target struct {
+	Container string
+	Instance  string
+	Running   bool
+	// Starting says that its node has yet to start it: there is nothing to read of it.
+	Starting bool
+	// Ended says that its node has seen it gone, Listed that the app still has an instance of that name.
+	Ended, Listed bool
+	Node          string
+	// ContainerManager is the node's host:port.
+	ContainerManager string
+	// Token is good for any container of the node.
+	Token *corev1.ContainerToken
+}
+
+// targets finds the containers of an app, or of one of its instances, and how to reach them. With ended it also
+// finds those that are over.
+func (z *Core) targets(name, instance string, ended bool) ([]Target, error) {
+	a, err := z.app(name)
+	if err != nil {
+		return nil, err
+	}
+	var targets []Target
+	known := a.instances[instance] != nil
+	for _, c := range sortedContainers(a.containers) {
+		if c.record.GetLease().GetMaster() || instance != "" && c.instance() != instance {
+			continue
+		}
+		known = true
+		n := z.nodes[c.node]
+		if n == nil || !c.held() && !ended || c.state() == lifecycle.ContainerNew {
+			continue
+		}
+		targets = append(targets, Target{
+			Container:        c.id.String(),
+			Instance:         c.instance(),
+			Running:          c.state() == lifecycle.ContainerRunning,
+			Starting:         c.state() == lifecycle.ContainerLocalizing || c.state() == lifecycle.ContainerLaunching,
+			Ended:            !c.held(),
+			Listed:           a.instances[c.instance()] != nil,
+			Node:             string(n.id),
+			ContainerManager: n.record.GetContainerManager(),
+			Token: z.sign(&corev1.TokenClaims{
+				Scope: corev1.TokenClaims_NODE, NodeId: string(n.id), ExpiresAt: timestamppb.New(z.now.Add(nodeTokenFor)),
+			}),
+		})
+	}
+	if !known && instance != "" {
+		return nil, fmt.Errorf("%s has no instance named %q; \"mammoth app show %s\" lists those that it has: %w", name, instance, name, errdefs.ErrNotFound)
+	}
+	slices.SortStableFunc(targets, func(x, y Target) int { return id.CompareNames(x.Instance, y.Instance) })
+	return targets, nil
+}

@@ -1,0 +1,57 @@
+package zone
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+)
+
+// twinBeats is how many reports a node may miss before another process on the same folder becomes the node.
+const twinBeats = 3
+
+// mayRegister refuses a NodeManager that has the name of another one, with errdefs.ErrAlreadyExists. Until the node is lost, only a
+// NodeManager with the same folder may register as it. Of two processes with the same folder, as copied machines have, the one that
+// reports is the node. A NodeManager that was restarted has the same folder, and the stream of the process before has ended.
+func (z *Core) mayRegister(n *node, request *trackerv1.RegisterRequest) error {
+	theirs, ours := request.GetFolderId(), n.record.GetFolderId()
+	var refusal string
+	switch {
+	case ours == "" || n.state() == lifecycle.NodeLost:
+		return nil
+	case theirs != ours:
+		refusal = fmt.Sprintf("the NodeManager at %s is %s already, with another folder; give this one a --node-id of its own. "+
+			"If it is to replace the other one, stop that one; this one can register once %s is lost, or removed with \"mammoth node rm %s\"",
+			n.record.GetAddress(), n.id, n.id, n.id)
+	case request.GetProcessId() == n.process || n.stream == 0:
+		return nil
+	case z.now.Sub(n.heard) > twinBeats*z.settings.ReportInterval:
+		return nil
+	default:
+		refusal = fmt.Sprintf("the NodeManager at %s is %s already, with a copy of this one's folder; stop this one, empty its folder, and give it a --node-id of its own",
+			n.record.GetAddress(), n.id)
+	}
+	z.tellTwin(n, request, refusal)
+	return fmt.Errorf("%s: %w", refusal, errdefs.ErrAlreadyExists)
+}
+
+// twinAgain is the least time between two events about the same refused NodeManager.
+const twinAgain = time.Hour
+
+// tellTwin publishes an event about a NodeManager that was refused.
+func (z *Core) tellTwin(n *node, request *trackerv1.RegisterRequest, refusal string) {
+	twin := request.GetFolderId() + "/" + request.GetAddress()
+	if n.twin == twin && z.now.Sub(n.twinTold) < twinAgain {
+		return
+	}
+	n.twin, n.twinTold = twin, z.now
+	z.warn("a NodeManager is refused", "node", n.id, "address", request.GetContainerManager(), "error", refusal)
+	z.tell(&apiv1.Event{
+		Kind: "node", Node: string(n.id), From: n.state().String(), To: n.state().String(),
+		Message: fmt.Sprintf("a second NodeManager named %s, at %s, is refused: %s", n.id, request.GetContainerManager(), refusal),
+	})
+}

@@ -1,0 +1,321 @@
+package zone
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/distribution"
+	"github.com/mammoth-os/mammoth/internal/peer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+)
+
+// keepVersions is how many versions before the present one are kept, and keepBytes how large they may be together: a master
+// and whoever asks for an app's history are sent all of them in one message.
+const (
+	keepVersions = 20
+	keepBytes    = 2 << 20
+)
+
+// needsNewInstances reports whether running instances of the one spec do not serve for the other.
+func needsNewInstances(before, after *apiv1.AppSpec) bool {
+	return !proto.Equal(essence(before), essence(after))
+}
+
+// essence is what of a spec is fixed in an instance once it runs.
+func essence(spec *apiv1.AppSpec) *apiv1.AppSpec {
+	spec = proto.CloneOf(spec)
+	spec.Queue, spec.Priority = "", 0
+	for _, role := range spec.GetRoles() {
+		role.Instances, role.Schedule = 0, nil
+		role.Update, role.Restart, role.Expose = nil, nil, nil
+		role.Stop = &apiv1.StopPolicy{Signal: role.GetStop().GetSignal()}
+		if role.GetImageDigest() != "" {
+			role.Image = "" // two names of one image
+		}
+	}
+	return spec
+}
+
+// setVersion makes spec the wanted one, as a new version.
+func (z *Core) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
+	r := a.record
+	a.counts = counts{}
+	r.Version++
+	r.Spec, r.Reverted, r.Paused, r.CanaryPercent = spec, false, false, 0
+	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
+	for _, version := range r.GetVersions() {
+		if version.GetCurrent() {
+			version = proto.CloneOf(version)
+			version.Current = false
+		}
+		versions = append(versions, version)
+	}
+	r.Versions = append(versions, &apiv1.AppHistory_Version{
+		Version: r.GetVersion(), CreatedAt: timestamppb.New(z.now), Cause: cause, Spec: spec, Current: true,
+	})
+	z.saveVersion(a)
+	z.dropVersions(a)
+	if r.GetVersion() > 1 {
+		z.tell(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
+	}
+	z.appChanged(a)
+}
+
+// saveVersion writes the present version down.
+func (z *Core) saveVersion(a *app) {
+	versions := a.record.GetVersions()
+	version := versions[len(versions)-1]
+	z.save(kindVersion, versionKey(a, version), &storev1.Version{AppId: a.id.String(), Version: version})
+}
+
+// dropVersions forgets the oldest versions that are too many or too large. What a revert would go back to stays.
+func (z *Core) dropVersions(a *app) {
+	var kept []*apiv1.AppHistory_Version
+	count, size := 0, 0
+	for _, version := range slices.Backward(a.record.GetVersions()) {
+		count++
+		size += proto.Size(version)
+		if version.GetCurrent() || version.GetVersion() == a.record.GetGoodVersion() || count <= 1+keepVersions && size <= keepBytes {
+			kept = append(kept, version)
+			continue
+		}
+		z.forget(kindVersion, versionKey(a, version))
+	}
+	slices.Reverse(kept)
+	a.record.Versions = kept
+}
+
+// versionKey orders the versions of an app by their numbers.
+func versionKey(a *app, version *apiv1.AppHistory_Version) string {
+	return fmt.Sprintf("%s/%010d", a.id, version.GetVersion())
+}
+
+// withoutVersions is what of an app is written with every change.
+func withoutVersions(record *storev1.App) *storev1.App {
+	written := &storev1.App{}
+	fields := record.ProtoReflect().Descriptor().Fields()
+	record.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		if field != fields.ByName("spec") && field != fields.ByName("versions") {
+			written.ProtoReflect().Set(field, value)
+		}
+		return true
+	})
+	return written
+}
+
+// setSpec changes what is wanted without a new version.
+func (z *Core) setSpec(a *app, spec *apiv1.AppSpec) {
+	r := a.record
+	a.counts = counts{}
+	r.Spec = spec
+	r.Versions = slices.Clone(r.GetVersions())
+	last := proto.CloneOf(r.GetVersions()[len(r.GetVersions())-1])
+	last.Spec = spec
+	r.Versions[len(r.GetVersions())-1] = last
+	z.saveVersion(a)
+	z.appChanged(a)
+}
+
+// cameUp notes that all of the present version ran, and counted.
+func (z *Core) cameUp(a *app) {
+	a.record.GoodVersion = a.record.GetVersion()
+	z.judged(a, true, "")
+}
+
+// fell notes that the present version failed. One that had come up did not hold.
+func (z *Core) fell(a *app, reason string) {
+	r := a.record
+	z.judged(a, r.GetVersions()[len(r.GetVersions())-1].GetCameUp(), reason)
+	if r.GetGoodVersion() == r.GetVersion() {
+		r.GoodVersion = 0
+		for _, version := range r.GetVersions() {
+			if held(version) {
+				r.GoodVersion = version.GetVersion()
+			}
+		}
+	}
+}
+
+// judged notes in the history what became of the present version.
+func (z *Core) judged(a *app, cameUp bool, failure string) {
+	r := a.record
+	i := len(r.GetVersions()) - 1
+	if r.GetVersions()[i].GetCameUp() == cameUp && r.GetVersions()[i].GetFailure() == failure {
+		return
+	}
+	last := proto.CloneOf(r.GetVersions()[i])
+	last.CameUp, last.Failure = cameUp, failure
+	r.Versions = slices.Clone(r.GetVersions())
+	r.Versions[i] = last
+	z.saveVersion(a)
+}
+
+// held reports whether a version came up, and did not fail after it.
+func held(version *apiv1.AppHistory_Version) bool {
+	return version.GetCameUp() && version.GetFailure() == ""
+}
+
+func (z *Core) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
+	a, err := z.changeable(who, name, "roll back")
+	if err != nil {
+		return nil, err
+	}
+	if err := a.notRemoving(); err != nil {
+		return nil, err
+	}
+	old, err := a.earlier()
+	if version != 0 {
+		old, err = a.version(version)
+	}
+	if err != nil {
+		return nil, err
+	}
+	spec := withCountsOf(a.record.GetSpec(), old.GetSpec())
+	if !needsNewInstances(a.record.GetSpec(), spec) {
+		return nil, fmt.Errorf("%s runs what version %d says already: %w", name, old.GetVersion(), errdefs.ErrFailedPrecondition)
+	}
+	if spec.GetQueue() != a.record.GetSpec().GetQueue() {
+		if err := z.maySubmit(who, spec.GetQueue()); err != nil {
+			return nil, err
+		}
+	}
+	if err := z.checkClaims(spec); err != nil {
+		return nil, err
+	}
+	if err := z.replaceSpec(a, spec, fmt.Sprintf("rollback to %d", old.GetVersion())); err != nil {
+		return nil, err
+	}
+	z.noCanary(a)
+	return z.viewApp(a), nil
+}
+
+// earlier finds the newest version before the present one that came up, held, and is another program. Of an app whose master
+// never says what became of a version it is the one before.
+func (a *app) earlier() (*apiv1.AppHistory_Version, error) {
+	r := a.record
+	last := len(r.GetVersions()) - 1
+	if last < 1 {
+		return nil, fmt.Errorf("%s has no version before the present one: %w", r.GetName(), errdefs.ErrFailedPrecondition)
+	}
+	if !slices.ContainsFunc(r.GetVersions(), func(v *apiv1.AppHistory_Version) bool { return v.GetCameUp() || v.GetFailure() != "" }) {
+		return r.GetVersions()[last-1], nil
+	}
+	for _, version := range slices.Backward(r.GetVersions()[:last]) {
+		if held(version) && needsNewInstances(r.GetSpec(), withCountsOf(r.GetSpec(), version.GetSpec())) {
+			return version, nil
+		}
+	}
+	return nil, fmt.Errorf("no earlier version of %s that came up and held differs from the present one; \"mammoth app history %s\" lists those that are kept, name one with --to: %w",
+		r.GetName(), r.GetName(), errdefs.ErrFailedPrecondition)
+}
+
+// version finds a kept version.
+func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
+	for _, version := range a.record.GetVersions() {
+		if version.GetVersion() == number {
+			return version, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has no version %d; \"mammoth app history %s\" lists those that are kept: %w",
+		a.record.GetName(), number, a.record.GetName(), errdefs.ErrNotFound)
+}
+
+// withCountsOf is the old spec with as many instances as there are wanted now: going back to an earlier program
+// is not going back to an earlier load. How that program once came in is over.
+func withCountsOf(present, old *apiv1.AppSpec) *apiv1.AppSpec {
+	spec := proto.CloneOf(old)
+	for _, role := range spec.GetRoles() {
+		if role.GetUpdate() != nil {
+			role.Update.Once = nil
+		}
+		for _, now := range present.GetRoles() {
+			if now.GetName() == role.GetName() {
+				role.Instances = now.GetInstances()
+			}
+		}
+	}
+	return spec
+}
+
+// revert goes back to the last version that came up whole, because the master found that the present one does not.
+func (z *Core) revert(a *app, revert *masterv1.Revert) {
+	r := a.record
+	if revert.GetFromVersion() != r.GetVersion() || a.ending() {
+		return // overtaken by another wish
+	}
+	z.fell(a, revert.GetReason())
+	z.appChanged(a)
+	refuse := func(why string) {
+		z.tell(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
+	}
+	if r.GetReverted() {
+		refuse("it came from a revert itself")
+		return
+	}
+	good, err := a.version(r.GetGoodVersion())
+	if r.GetGoodVersion() == 0 || err != nil {
+		refuse("no version before it came up whole and held")
+		return
+	}
+	cause := fmt.Sprintf("revert of %d: %s", r.GetVersion(), revert.GetReason())
+	if err := z.replaceSpec(a, withCountsOf(r.GetSpec(), good.GetSpec()), cause); err != nil {
+		refuse(err.Error())
+		return
+	}
+	r.Reverted = true
+	z.noCanary(a)
+}
+
+// imageUnused refuses to take the name from an image that an app's present version has by it. A name that has moved on to
+// another image is nobody's.
+func (z *Core) imageUnused(name, digest string) error {
+	for _, a := range z.sortedApps() {
+		for _, role := range a.record.GetSpec().GetRoles() {
+			if role.GetImageDigest() == digest && tagged(role.GetImage()) == tagged(name) {
+				return fmt.Errorf("app %s uses image %s; remove the app, or deploy another image to it, first: %w", a.record.GetName(), name, errdefs.ErrFailedPrecondition)
+			}
+		}
+	}
+	return nil
+}
+
+// mayMoveImage refuses who may not deploy over an app to have a name that the app uses, or may go back to, mean another
+// image: whoever deploys by that name next would run it.
+func (z *Core) mayMoveImage(who peer.User, name string) error {
+	for _, a := range z.sortedApps() {
+		specs := []*apiv1.AppSpec{a.record.GetSpec()}
+		for _, version := range a.record.GetVersions() {
+			specs = append(specs, version.GetSpec())
+		}
+		for _, spec := range specs {
+			uses := slices.ContainsFunc(spec.GetRoles(), func(role *apiv1.RoleSpec) bool {
+				return role.GetImageDigest() != "" && tagged(role.GetImage()) == tagged(name)
+			})
+			if !uses {
+				continue
+			}
+			if err := z.mayChange(who, a, "move the image name "+name+" of"); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	return nil
+}
+
+// tagged is an image's name with the tag that it has when none is said, as the image store finds it. A name with a digest
+// is not looked up by its tag.
+func tagged(image string) string {
+	ref, err := distribution.ParseReference(image)
+	if err != nil {
+		return image
+	}
+	return ref.String()
+}

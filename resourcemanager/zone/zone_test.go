@@ -1,0 +1,123 @@
+package zone
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/peer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+)
+
+func webSpec(instances int32) *apiv1.AppSpec {
+	return &apiv1.AppSpec{Name: "web", Queue: "default", Roles: []*apiv1.RoleSpec{{
+		Image: "web:1", Instances: instances,
+		Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
+	}}}
+}
+
+// empty is a zone without anything at an instant.
+func empty(t *testing.T, now time.Time) *Core {
+	t.Helper()
+	z, _, err := Load(store.OpenMemory(&store.Disk{}, store.Options{Now: now, EventRetention: 10}), Start{Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return z
+}
+
+// turn lets the zone take inputs at an instant.
+func turn(t *testing.T, z *Core, now time.Time, inputs ...Input) *Ready {
+	t.Helper()
+	z.Begin(now, Seed{})
+	for _, in := range inputs {
+		if _, err := z.Step(in); err != nil {
+			t.Fatalf("%T: %v", in, err)
+		}
+	}
+	out, err := z.Ready()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestManyAppsThatWaitAreLookedAtABitAtATime(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	z := empty(t, now)
+	const apps = 1000
+	var deployed []Input
+	for i := range apps {
+		spec := webSpec(1)
+		spec.Name = fmt.Sprintf("app-%d", i)
+		deployed = append(deployed, Deploy{Who: peer.User{Operator: true}, Request: &apiv1.DeployRequest{Spec: spec, IfGeneration: -1}})
+	}
+	turn(t, z, now, deployed...)
+	for range 30 {
+		now = now.Add(100 * time.Millisecond)
+		turn(t, z, now)
+	}
+	all, err := z.Apps("")
+	if err != nil || len(all) != apps {
+		t.Fatalf("%d apps, %v", len(all), err)
+	}
+	for _, app := range all {
+		if len(app.GetWaiting()) != 1 {
+			t.Fatalf("%s waits for %v", app.GetName(), app.GetWaiting())
+		}
+	}
+	for _, a := range z.lookout.due {
+		a.wait.at = z.now // all are due
+	}
+	var looked []int
+	for left := apps; left > 0; {
+		z.lookAtWaiting()
+		before := left
+		left = 0
+		for _, a := range z.lookout.due {
+			if !a.wait.at.After(z.now) {
+				left++
+			}
+		}
+		looked = append(looked, before-left)
+	}
+	if !slices.Equal(looked, []int{400, 400, 200}) {
+		t.Errorf("so many are looked at in each turn: %v", looked)
+	}
+}
+
+func TestADryRunSpeaksOfOneInstanceAsOfOne(t *testing.T) {
+	for want, n := range map[string][2]int32{
+		"no further instance of web would be started":                           {0, 0},
+		"the instance of web would be started at once":                          {1, 0},
+		"the instance of web could not be started now":                          {0, 1},
+		"all 2 instances of web would be started at once":                       {2, 0},
+		"none of the 2 instances of web could be started now":                   {0, 2},
+		"1 of 2 instances of web would be started at once; the rest would wait": {1, 1},
+	} {
+		if got := planSentence("web", n[0], n[1]); got != want {
+			t.Errorf("%v: %q, want %q", n, got, want)
+		}
+	}
+}
+
+// BenchmarkView makes a view of 10,000 instances of which one has changed.
+func BenchmarkView(b *testing.B) {
+	a := &app{record: &storev1.App{Spec: webSpec(1)}, instances: map[string]*storev1.Instance{}}
+	for n := range 10_000 {
+		name := fmt.Sprintf("web-%d", n)
+		a.instances[name] = &storev1.Instance{Report: &masterv1.InstanceReport{Id: name, State: apiv1.Instance_RUNNING}}
+	}
+	z := &Core{settings: Settings{}, touched: map[id.App]*app{}}
+	for b.Loop() {
+		a.instances["web-5"].Report = &masterv1.InstanceReport{Id: "web-5", State: apiv1.Instance_RUNNING}
+		z.touch(a)
+		z.show(a)
+	}
+}
