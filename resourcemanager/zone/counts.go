@@ -19,6 +19,8 @@ type counts struct {
 	// until is when one of them may change; zero is never.
 	until time.Time
 	known bool
+	// followed is what held when the master was last made to follow the calendar.
+	followed []*apiv1.Schedule
 }
 
 // holds is what the calendar and people want of an app's roles with a schedule at present.
@@ -27,7 +29,7 @@ func (z *Core) holds(a *app) []*apiv1.Schedule {
 	if c.known && (c.until.IsZero() || z.now.Before(c.until)) {
 		return c.held
 	}
-	*c = counts{known: true}
+	*c = counts{known: true, followed: c.followed}
 	for _, role := range a.record.GetSpec().GetRoles() {
 		if len(role.GetSchedule()) == 0 {
 			continue
@@ -79,8 +81,14 @@ func (z *Core) said(a *app, roles ...string) {
 	for _, role := range roles {
 		a.record.CountedAt[role] = timestamppb.New(z.now)
 	}
-	a.counts = counts{}
+	z.recount(a)
 	z.appChanged(a)
+}
+
+// recount finds out anew what holds, after a change that the master is told of.
+func (z *Core) recount(a *app) {
+	a.counts = counts{}
+	a.counts.followed = z.holds(a)
 }
 
 // wantedCount is how many instances an app is to have at present.
@@ -108,31 +116,29 @@ func (z *Core) heldSpec(a *app) *apiv1.AppSpec {
 // dueCounts has masters follow the calendar.
 func (z *Core) dueCounts(a *app) {
 	c := &a.counts
-	if !c.known || c.until.IsZero() {
-		return
-	}
-	if z.now.Before(c.until) {
+	before, after := c.followed, z.holds(a)
+	c.followed = after
+	if !c.until.IsZero() {
 		z.at(c.until)
-		return
 	}
-	before := c.held
-	after := z.holds(a)
-	changed := false
+	scaled := false
 	for i, held := range after {
-		if i >= len(before) || proto.Equal(before[i], held) || held.GetInstances() == before[i].GetInstances() {
+		if i >= len(before) || proto.Equal(before[i], held) {
 			continue
 		}
-		changed = true
+		z.touch(a) // until when it holds has changed
+		if held.GetInstances() == before[i].GetInstances() {
+			continue
+		}
+		scaled = true
 		z.tell(&apiv1.Event{
 			Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(),
 			Message: fmt.Sprintf("%s%s is scaled from %d to %d instances by its calendar", a.record.GetName(), ofRole(held.GetRole()), before[i].GetInstances(), held.GetInstances()),
 		})
 	}
-	if changed && !a.ending() {
+	if scaled && !a.ending() {
 		z.say(a).Wanted = z.wanted(a)
 	}
-	z.at(c.until)
-	z.touch(a)
 }
 
 // ofRole is what a role's instances have behind the app's name.

@@ -46,9 +46,9 @@ func essence(spec *apiv1.AppSpec) *apiv1.AppSpec {
 // setVersion makes spec the wanted one, as a new version.
 func (z *Core) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
-	a.counts = counts{}
 	r.Version++
 	r.Spec, r.Reverted, r.Paused, r.CanaryPercent = spec, false, false, 0
+	z.recount(a)
 	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
 	for _, version := range r.GetVersions() {
 		if version.GetCurrent() {
@@ -113,8 +113,8 @@ func withoutVersions(record *storev1.App) *storev1.App {
 // setSpec changes what is wanted without a new version.
 func (z *Core) setSpec(a *app, spec *apiv1.AppSpec) {
 	r := a.record
-	a.counts = counts{}
 	r.Spec = spec
+	z.recount(a)
 	r.Versions = slices.Clone(r.GetVersions())
 	last := proto.CloneOf(r.GetVersions()[len(r.GetVersions())-1])
 	last.Spec = spec

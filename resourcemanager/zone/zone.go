@@ -91,6 +91,8 @@ type Core struct {
 	// lookAtLending has contracts looked at after the scheduler has decided.
 	lookAtLending bool
 	touched       map[id.App]*app
+	// stale are apps that have not changed, but look different by now, or whose watchers have not been sent the last change.
+	stale []*app
 	// speaking are the nodes that have commands to be told.
 	speaking map[id.Node]*node
 	// out is what the turn has decided so far.
@@ -224,6 +226,7 @@ func (z *Core) Begin(now time.Time, fresh Seed) {
 	z.now = now
 	z.secrets = secrets{seed: fresh}
 	z.touched = map[id.App]*app{}
+	z.stale = nil
 	z.speaking = map[id.Node]*node{}
 	z.out = &Ready{}
 }
@@ -291,9 +294,11 @@ func (z *Core) due() {
 		z.dueContainers(a)
 		z.dueCounts(a)
 		z.dueAttempt(a)
-		proven := !a.shown.provenAt.IsZero() && !z.now.Before(a.shown.provenAt)
-		if a.record.GetEndBy() != nil || a.ahead || a.shown.late || proven {
+		if a.record.GetEndBy() != nil || a.ahead {
 			z.touch(a)
+		}
+		if proven := !a.shown.provenAt.IsZero() && !z.now.Before(a.shown.provenAt); proven || a.shown.late {
+			z.stale = append(z.stale, a)
 		}
 	}
 }
@@ -314,6 +319,12 @@ func (z *Core) address() {
 		a.shown.view = nil // what was shown in the middle of the turn may be half of it
 		z.flush(a)
 		z.showWatchers(a)
+	}
+	for _, a := range z.stale {
+		if z.touched[a.id] == nil {
+			a.shown.view = nil
+			z.showWatchers(a)
+		}
 	}
 }
 
