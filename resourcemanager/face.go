@@ -55,13 +55,11 @@ func (rm *ResourceManager) App(ctx context.Context, name string) (*service.AppVi
 // WatchApp implements service.Apps.
 func (rm *ResourceManager) WatchApp(ctx context.Context, name string) (service.Stream[*service.AppView], error) {
 	watcher := &watcher{mailbox: newMailbox[*service.AppView](), rm: rm, id: rm.streams.next()}
-	_, err := askTask[any](ctx, rm, rm.looks, task{look: func(z *zone.Core) (any, error) {
-		app, err := z.Watch(name, watcher.id)
+	_, err := askTask[any](ctx, rm, rm.looks, task{in: zone.Watch{App: name, Stream: watcher.id}, did: func(app any, err error) {
 		if err == nil {
 			rm.streams.watchers[watcher.id] = watcher
-			watcher.put(rm.streams.viewOf(app))
+			watcher.put(rm.streams.viewOf(app.(*apiv1.App)))
 		}
-		return nil, err
 	}})
 	if err != nil {
 		watcher.Close() // the loop may have opened it, or may still do so
@@ -319,11 +317,7 @@ type watcher struct {
 
 // Close implements service.Stream.
 func (w *watcher) Close() {
-	w.rm.looks.put(task{look: func(z *zone.Core) (any, error) {
-		z.Unwatch(w.id)
-		w.rm.streams.forget(w.id)
-		return nil, nil
-	}})
+	w.rm.looks.put(task{in: zone.Unwatch{Stream: w.id}, did: func(any, error) { w.rm.streams.forget(w.id) }})
 }
 
 // masterStream is the stream of an application master.

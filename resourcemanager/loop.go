@@ -18,8 +18,9 @@ var errStopped = fmt.Errorf("the ResourceManager is stopping; try again in a mom
 type task struct {
 	in   zone.Input
 	look func(*zone.Core) (any, error)
-	// before is called by the loop just before, done with the answer once the turn is stored; nil is nothing.
+	// The loop calls before just before and did just after, and done with the answer once the turn is stored; nil is nothing.
 	before func()
+	did    func(any, error)
 	done   func(any, error)
 }
 
@@ -37,6 +38,9 @@ func (t task) perform(z *zone.Core) reply {
 		answer, err = z.Step(t.in)
 	} else {
 		answer, err = t.look(z)
+	}
+	if t.did != nil {
+		t.did(answer, err)
 	}
 	return func() {
 		if t.done != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
@@ -31,10 +32,12 @@ func (rm *ResourceManager) followRoom(ctx context.Context) {
 		}
 		if was := rm.full(); (err == nil) != (was == nil) {
 			rm.noRoom.Store(nil)
+			full := ""
 			if err != nil {
 				rm.noRoom.Store(&err)
+				full = wire.Sentence(err)
 			}
-			rm.post(zone.RoomChanged{Full: err})
+			rm.post(zone.RoomChanged{Full: full})
 		}
 		select {
 		case <-look.C:

@@ -390,13 +390,13 @@ func (z *Core) emptied(a *app) {
 
 // endInstances forgets what a master reported and asked for: nothing of it is there any more.
 func (z *Core) endInstances(a *app) {
-	for name := range a.instances {
+	for _, name := range sortedKeys(a.instances) {
 		z.forget(kindInstance, instanceKey(a, name))
 	}
 	clear(a.instances)
 	clear(a.withdrawals)
 	z.applyAsks(a)
-	for name := range a.asks {
+	for _, name := range sortedKeys(a.asks) {
 		z.forget(kindAsk, askKey(a, name))
 	}
 	clear(a.asks)

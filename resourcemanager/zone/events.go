@@ -26,7 +26,7 @@ func (z *Core) tell(event *apiv1.Event) {
 	if len(event.GetMessage()) > longestMessage {
 		event.Message = strings.ToValidUTF8(event.GetMessage()[:longestMessage], "") + " …"
 	}
-	raw, err := proto.Marshal(event)
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(event)
 	if err != nil {
 		z.fault("encode an event", "error", err)
 		return

@@ -8,7 +8,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// input is something that has happened, or that somebody wants, as data. step folds it into the zone and gives the answer to
+// Input is something that has happened, or that somebody wants, as data. step folds it into the zone and gives the answer to
 // whoever it comes from, who is told once the turn is stored. A turn is given nothing else but the time and a seed, so the same
 // inputs make the same turn.
 type Input interface {
@@ -71,14 +71,14 @@ type (
 		Name string
 	}
 	AcceptLoss struct{ Who peer.User }
-	// moveImageInput asks whether an image's name may mean another image from now on. It waits for what is asked before it.
+	// MoveImage asks whether an image's name may mean another image from now on. It waits for what is asked before it.
 	MoveImage struct {
 		Who  peer.User
 		Name string
 	}
 )
 
-// appWish is what somebody wants of an app.
+// AppWish is what somebody wants of an app.
 type AppWish struct {
 	Who peer.User
 	App string
@@ -108,12 +108,30 @@ func (in RemoveContract) step(z *Core) (any, error) {
 }
 func (in StopLending) step(z *Core) (any, error) { return z.stopLending(in.Who, in.Name) }
 
+// Of those who watch an app. They may come between turns.
+type (
+	// Watch has a stream sent the app's view whenever it changes. Its answer is the present one.
+	Watch struct {
+		App    string
+		Stream StreamID
+	}
+	// Unwatch is about a stream of a watcher that is over.
+	Unwatch struct{ Stream StreamID }
+)
+
+func (in Watch) step(z *Core) (any, error) { return z.watch(in.App, in.Stream) }
+
+func (in Unwatch) step(z *Core) (any, error) {
+	z.unwatch(in.Stream)
+	return nil, nil
+}
+
 // Of nodes.
 type (
 	RegisterNode struct {
 		Who     peer.User
 		Request *trackerv1.RegisterRequest
-		// last is when the node was heard of on the stream that it has, which tells whether the process before is still there.
+		// Last is when the node was heard of on the stream that it has, which tells whether the process before is still there.
 		Last Beat
 	}
 	OpenSession struct {
@@ -124,9 +142,9 @@ type (
 		Session string
 		Report  *trackerv1.NodeReport
 	}
-	// beatsInput says when nodes were last heard of. A turn in which deadlines are due has it.
+	// Beats says when nodes were last heard of. A turn in which deadlines are due has it.
 	Beats struct{ Beats []Beat }
-	// nodeLeftInput is about a stream of a node that is over.
+	// NodeLeft is about a stream of a node that is over.
 	NodeLeft struct {
 		Stream StreamID
 		Last   Beat
@@ -174,7 +192,7 @@ type (
 		Stream  StreamID
 		Request *masterv1.AllocateRequest
 	}
-	// masterLeftInput is about a stream of a master that is over.
+	// MasterLeft is about a stream of a master that is over.
 	MasterLeft struct{ Stream StreamID }
 	Finish     struct {
 		Bearer  string
@@ -213,7 +231,7 @@ type (
 		Refusals []*companionv1.Refusal
 	}
 	Counted struct{ Traffic []*companionv1.Traffic }
-	// confirmedInput is the confirmation that a turn asked for under a number.
+	// Confirmed is the confirmation that a turn asked for under a number.
 	Confirmed struct{ Number int64 }
 )
 
@@ -248,8 +266,8 @@ func (in Confirmed) step(z *Core) (any, error) {
 type (
 	RotateKeys struct{}
 	QueueFile  struct{ Found QueueFileText }
-	// roomInput says why the store's disk takes nothing that grows; nil that it has room again.
-	RoomChanged struct{ Full error }
+	// RoomChanged says why the store's disk takes nothing that grows, in a sentence; empty is that it has room again.
+	RoomChanged struct{ Full string }
 )
 
 func (RotateKeys) step(z *Core) (any, error) { return nil, z.rotateKeys() }

@@ -17,22 +17,32 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
-// start is what a zone begins with besides its records.
+// Records is what a zone is made of when the ResourceManager starts.
+type Records interface {
+	// Identity is who the zone is and how often it was started.
+	Identity() store.Identity
+	// Load calls each for every record of a kind, in the order of their keys. The bytes are each's to keep.
+	Load(kind store.Kind, each func(key string, value []byte) error) error
+	// LastEvent is the newest sequence number of an event ever used; zero if none was.
+	LastEvent() int64
+}
+
+// Start is what a zone begins with besides its records.
 type Start struct {
 	Settings Settings
 	Now      time.Time
 	Seed     Seed
-	// queueFile is what the file that declares the queue tree says; it is not looked at if there is none.
+	// QueueFile is what the file that declares the queue tree says; it is not looked at if there is none.
 	QueueFile QueueFileText
 }
 
-// load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
+// Load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
 // until they register, and masters have as long as after a lost stream to come back.
-func Load(memory store.Store, start Start) (*Core, *Ready, error) {
+func Load(stored Records, start Start) (*Core, *Ready, error) {
 	now := start.Now
 	z := &Core{
 		settings: start.Settings,
-		identity: memory.Identity(),
+		identity: stored.Identity(),
 		started:  now,
 		tables: tables{
 			apps: lifecycle.Apps(), attempts: lifecycle.Attempts(), containers: lifecycle.Containers(), nodes: lifecycle.Nodes(),
@@ -49,20 +59,20 @@ func Load(memory store.Store, start Start) (*Core, *Ready, error) {
 		lostBalancers: map[string]time.Time{},
 		refused:       map[string]map[string]string{},
 		confirming:    map[int64]confirmation{},
-		lastEvent:     memory.LastEvent(),
+		lastEvent:     stored.LastEvent(),
 	}
 	z.Begin(now, start.Seed)
-	for _, step := range []func(store.Store) error{
+	for _, step := range []func(Records) error{
 		z.loadLosses, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
-		if err := step(memory); err != nil {
+		if err := step(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
 		}
 	}
 	if err := z.loadDeclaration(start.QueueFile); err != nil {
 		return nil, nil, err
 	}
-	for _, a := range z.apps {
+	for _, a := range z.sortedApps() {
 		a.silentSince = now
 		z.out.Named = append(z.out.Named, NamedApp{a.record.GetName(), a.id.String()})
 		z.touch(a)
@@ -80,8 +90,8 @@ func Load(memory store.Store, start Start) (*Core, *Ready, error) {
 func loadRecords[M any, P interface {
 	*M
 	proto.Message
-}](memory store.Store, kind store.Kind, each func(P) error) error {
-	return memory.Load(kind, func(key string, raw []byte) error {
+}](stored Records, kind store.Kind, each func(P) error) error {
+	return stored.Load(kind, func(key string, raw []byte) error {
 		record := P(new(M))
 		if err := proto.Unmarshal(raw, record); err != nil {
 			return fmt.Errorf("the %s record %q: %w", kind, key, err)
@@ -90,8 +100,8 @@ func loadRecords[M any, P interface {
 	})
 }
 
-func (z *Core) loadZone(memory store.Store) error {
-	err := loadRecords(memory, kindZone, func(record *storev1.Zone) error {
+func (z *Core) loadZone(stored Records) error {
+	err := loadRecords(stored, kindZone, func(record *storev1.Zone) error {
 		z.record = record
 		return nil
 	})
@@ -111,8 +121,8 @@ func (z *Core) loadZone(memory store.Store) error {
 	return nil
 }
 
-func (z *Core) loadQueues(memory store.Store) error {
-	return loadRecords(memory, kindQueues, func(record *storev1.Queues) error {
+func (z *Core) loadQueues(stored Records) error {
+	return loadRecords(stored, kindQueues, func(record *storev1.Queues) error {
 		specs, err := z.readQueues(record.GetQueues())
 		if err != nil {
 			return err
@@ -122,9 +132,9 @@ func (z *Core) loadQueues(memory store.Store) error {
 	})
 }
 
-func (z *Core) loadContracts(memory store.Store) error {
+func (z *Core) loadContracts(stored Records) error {
 	contracts := map[string]*contract{}
-	err := loadRecords(memory, kindContract, func(record *storev1.Contract) error {
+	err := loadRecords(stored, kindContract, func(record *storev1.Contract) error {
 		contracts[record.GetSpec().GetName()] = &contract{record: record, before: record.GetLedger(), state: apiv1.Contract_RESTING}
 		return nil
 	})
@@ -137,8 +147,8 @@ func (z *Core) loadContracts(memory store.Store) error {
 	return z.tolerate(err)
 }
 
-func (z *Core) loadNodes(memory store.Store) error {
-	return loadRecords(memory, kindNode, func(record *storev1.Node) error {
+func (z *Core) loadNodes(stored Records) error {
+	return loadRecords(stored, kindNode, func(record *storev1.Node) error {
 		n := &node{id: id.Node(record.GetId()), record: record, containers: map[id.Container]*container{}, heard: z.now}
 		z.nodes[n.id] = n
 		z.showNode(n)
@@ -146,8 +156,8 @@ func (z *Core) loadNodes(memory store.Store) error {
 	})
 }
 
-func (z *Core) loadApps(memory store.Store) error {
-	err := loadRecords(memory, kindApp, func(record *storev1.App) error {
+func (z *Core) loadApps(stored Records) error {
+	err := loadRecords(stored, kindApp, func(record *storev1.App) error {
 		appID, err := id.ParseApp(record.GetId())
 		if err != nil {
 			return err
@@ -160,7 +170,7 @@ func (z *Core) loadApps(memory store.Store) error {
 	if err != nil {
 		return err
 	}
-	if err := z.loadVersions(memory); err != nil {
+	if err := z.loadVersions(stored); err != nil {
 		return err
 	}
 	for _, a := range z.sortedApps() {
@@ -169,7 +179,7 @@ func (z *Core) loadApps(memory store.Store) error {
 			z.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
 		}
 	}
-	return loadRecords(memory, kindMemo, func(record *storev1.Memo) error {
+	return loadRecords(stored, kindMemo, func(record *storev1.Memo) error {
 		if a := z.appOf(record.GetAppId()); a != nil {
 			a.memo = record.GetMemo()
 		}
@@ -178,8 +188,8 @@ func (z *Core) loadApps(memory store.Store) error {
 }
 
 // loadVersions gives every app its versions, which come in the order of their numbers, and the spec of the last one.
-func (z *Core) loadVersions(memory store.Store) error {
-	err := loadRecords(memory, kindVersion, func(record *storev1.Version) error {
+func (z *Core) loadVersions(stored Records) error {
+	err := loadRecords(stored, kindVersion, func(record *storev1.Version) error {
 		if a := z.appOf(record.GetAppId()); a != nil {
 			record.Version.Current = record.GetVersion().GetVersion() == a.record.GetVersion()
 			a.record.Versions = append(a.record.Versions, record.GetVersion())
@@ -215,8 +225,8 @@ func (z *Core) appOf(text string) *app {
 	return z.apps[appID]
 }
 
-func (z *Core) loadContainers(memory store.Store) error {
-	err := loadRecords(memory, kindContainer, func(record *storev1.Container) error {
+func (z *Core) loadContainers(stored Records) error {
+	err := loadRecords(stored, kindContainer, func(record *storev1.Container) error {
 		cid, err := id.ParseContainer(record.GetLease().GetContainerId())
 		if err != nil {
 			return err
@@ -239,8 +249,8 @@ func (z *Core) loadContainers(memory store.Store) error {
 	return err
 }
 
-func (z *Core) loadInstances(memory store.Store) error {
-	return loadRecords(memory, kindInstance, func(record *storev1.Instance) error {
+func (z *Core) loadInstances(stored Records) error {
+	return loadRecords(stored, kindInstance, func(record *storev1.Instance) error {
 		if a := z.appOf(record.GetAppId()); a != nil {
 			a.instances[record.GetReport().GetId()] = record
 		}
@@ -249,8 +259,8 @@ func (z *Core) loadInstances(memory store.Store) error {
 }
 
 // loadAsks also asks again for the masters that wait for a container.
-func (z *Core) loadAsks(memory store.Store) error {
-	err := loadRecords(memory, kindAsk, func(record *storev1.Ask) error {
+func (z *Core) loadAsks(stored Records) error {
+	err := loadRecords(stored, kindAsk, func(record *storev1.Ask) error {
 		if a := z.appOf(record.GetAppId()); a != nil {
 			a.asks[record.GetAsk().GetId()] = record
 			a.lastAsk = max(a.lastAsk, record.GetPosition())

@@ -24,8 +24,8 @@ import (
 // standsStill reports whether records were lost and nobody has accepted it yet.
 func (z *Core) standsStill() bool { return len(z.losses) > 0 }
 
-func (z *Core) loadLosses(memory store.Store) error {
-	return memory.Load(store.Losses, func(key string, value []byte) error {
+func (z *Core) loadLosses(stored Records) error {
+	return stored.Load(store.Losses, func(key string, value []byte) error {
 		z.losses = append(z.losses, loss{key, strings.Split(string(value), "\n")})
 		z.warn("records of the zone were lost; it stands still until \"mammoth store accept\"", "lost", string(value))
 		return nil

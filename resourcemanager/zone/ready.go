@@ -7,49 +7,49 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
-// ready is what a turn has decided, as data. The shell performs it field by field in this order: nothing before the batch is stored,
+// Ready is what a turn has decided, as data. The shell performs it field by field in this order: nothing before the batch is stored,
 // and the registry before anybody who may look into it because of what he was told.
 type Ready struct {
-	// batch holds the records and events to store.
+	// Batch holds the records and events to store.
 	Batch store.Batch
-	// secret is what the apps' keys for the registry are derived from. Only the first one after a start has it.
+	// Secret is what the apps' keys for the registry are derived from. Only the first one after a start has it.
 	Secret []byte
-	// balancers are to be waited for, or not any longer.
+	// Balancers are to be waited for, or not any longer.
 	Balancers []ExpectedBalancer
-	// named are the apps that have come and gone.
+	// Named are the apps that have come and gone.
 	Named []NamedApp
-	// services are those whose endpoints or whose exposure have changed.
+	// Services are those whose endpoints or whose exposure have changed.
 	Services []ServiceChange
-	// confirm are the numbers that the zone wants back as confirmed.
+	// Confirm are the numbers that the zone wants back as confirmed.
 	Confirm []ConfirmRequest
 	// commands, answers and views are sent to nodes, masters and watchers; then the streams of ends are ended.
 	Commands []CommandSend
 	Answers  []AnswerSend
 	Views    []ViewSend
 	Ends     []StreamEnd
-	// faults are for the log.
+	// Faults are for the log.
 	Faults []Fault
-	// events are what has happened, in its order.
+	// Events are what has happened, in its order.
 	Events []*apiv1.Event
 }
 
-// expectedBalancer is a balancer that was connected before and is waited for; within zero ends the wait.
+// ExpectedBalancer is a balancer that was connected before and is waited for; within zero ends the wait.
 type ExpectedBalancer struct {
 	Name   string
 	Within time.Duration
 }
 
-// namedApp is an app that has a name from now on. With an empty id nobody has the name any more.
+// NamedApp is an app that has a name from now on. With an empty id nobody has the name any more.
 type NamedApp struct{ Name, ID string }
 
-// serviceChange is the whole truth about a service; without endpoints it is nil or empty: nil removes the service.
+// ServiceChange is the whole truth about a service; without endpoints it is nil or empty: nil removes the service.
 type ServiceChange struct {
 	Service   string
 	Expose    *apiv1.Expose
 	Endpoints []*apiv1.Endpoint
 }
 
-// confirmRequest asks for confirmed(number) once every balancer of the services routes by their present state.
+// ConfirmRequest asks for confirmed(number) once every balancer of the services routes by their present state.
 type ConfirmRequest struct {
 	Number   int64
 	Services []string

@@ -71,9 +71,9 @@ func (z *Core) masterReasons(a *app, r *reasons) {
 func (z *Core) runningReasons(a *app, r *reasons) {
 	z.standingReasons(a, r)
 	asked := z.capacityReasons(a, r)
-	for name, instance := range a.instances {
+	for _, name := range a.instanceNames() {
 		if !asked[name] {
-			z.instanceReason(a, r, name, instance)
+			z.instanceReason(a, r, name, a.instances[name])
 		}
 	}
 	z.rolloutReason(a, r)
@@ -388,8 +388,8 @@ func (z *Core) rolloutReason(a *app, r *reasons) {
 
 // endingReasons are what an app that is stopped or removed waits for.
 func (z *Core) endingReasons(a *app, r *reasons) {
-	for name, instance := range a.instances {
-		if report := instance.GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.holds(report.GetContainerId()) {
+	for _, name := range a.instanceNames() {
+		if report := a.instances[name].GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.holds(report.GetContainerId()) {
 			role, _ := a.role(report.GetRole())
 			r.of(name, 1, cause{
 				role: report.GetRole(), one: "is taken out of service", many: "are taken out of service", inCourse: true,
@@ -398,7 +398,7 @@ func (z *Core) endingReasons(a *app, r *reasons) {
 		}
 	}
 	lost := map[id.Node]bool{}
-	for _, c := range a.containers {
+	for _, c := range sortedContainers(a.containers) {
 		if !c.held() {
 			continue
 		}

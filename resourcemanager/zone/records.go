@@ -59,7 +59,7 @@ func (c *changes) pack() (store.Batch, error) {
 			if app, ok := record.(*storev1.App); ok {
 				record = withoutVersions(app)
 			}
-			raw, err := proto.Marshal(record)
+			raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(record)
 			if err != nil {
 				return batch, fmt.Errorf("encode the %s record %q: %w", k.kind, k.key, err)
 			}

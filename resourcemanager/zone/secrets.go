@@ -7,7 +7,7 @@ import (
 	"encoding/binary"
 )
 
-// seed is what the secrets of one turn are derived from. The shell draws it from the system's random source; it is an input like the
+// Seed is what the secrets of one turn are derived from. The shell draws it from the system's random source; it is an input like the
 // time, so that a turn that is repeated makes the same secrets.
 type Seed [32]byte
 

@@ -10,18 +10,18 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// settings are what a zone goes by and what does not change while the ResourceManager runs.
+// Settings are what a zone goes by and what does not change while the ResourceManager runs.
 type Settings struct {
-	// name and version are the zone's name and the program's version.
+	// Name and version are the zone's name and the program's version.
 	Name, Version string
-	// listen is the address that was configured, address the one that is listened on. advertise is what others are to be told
+	// Listen is the address that was configured, address the one that is listened on. advertise is what others are to be told
 	// instead; empty is nothing.
 	Listen, Address, Advertise string
-	// queueFile is the path of the file that declares the queue tree; empty is none.
+	// QueueFile is the path of the file that declares the queue tree; empty is none.
 	QueueFile string
-	// nodeTimeout is how long a silent node is waited for, reportInterval how often it reports when nothing changes.
+	// NodeTimeout is how long a silent node is waited for, reportInterval how often it reports when nothing changes.
 	NodeTimeout, ReportInterval time.Duration
-	// allowInsecure lets whoever cannot be identified do what an operator may.
+	// AllowInsecure lets whoever cannot be identified do what an operator may.
 	AllowInsecure bool
 }
 

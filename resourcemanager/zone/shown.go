@@ -66,8 +66,8 @@ func (z *Core) show(a *app) *apiv1.App {
 // errGone ends the watch of an app that was removed.
 var errGone = fmt.Errorf("the app is removed: %w", errdefs.ErrNotFound)
 
-// Watch has a stream sent the app's view whenever it changes, and gives the present one.
-func (z *Core) Watch(name string, stream StreamID) (*apiv1.App, error) {
+// watch has a stream sent the app's view whenever it changes, and gives the present one.
+func (z *Core) watch(name string, stream StreamID) (*apiv1.App, error) {
 	a, err := z.app(name)
 	if err != nil {
 		return nil, err
@@ -77,8 +77,7 @@ func (z *Core) Watch(name string, stream StreamID) (*apiv1.App, error) {
 	return z.show(a), nil
 }
 
-// Unwatch is about a stream that is over.
-func (z *Core) Unwatch(stream StreamID) {
+func (z *Core) unwatch(stream StreamID) {
 	if a := z.watching[stream]; a != nil {
 		delete(a.watchers, stream)
 		delete(z.watching, stream)

@@ -203,7 +203,7 @@ type node struct {
 	places map[string]struct{}
 }
 
-// fault is something that should not be, for whoever looks into the program's log. about are pairs of a key and a value.
+// Fault is something that should not be, for whoever looks into the program's log. about are pairs of a key and a value.
 type Fault struct {
 	Text  string
 	About []any
