@@ -42,6 +42,9 @@ type Config struct {
 	// Queues is a file that declares the queue tree and lending contracts. It is followed while the ResourceManager runs.
 	// Default none: the tree is set over the API.
 	Queues string
+	// Record is a file to be made, in which everything that the zone is given is recorded until the ResourceManager ends, the
+	// zone's keys included. Default none.
+	Record string
 	// AllowHostNetwork lets apps use their node's network.
 	AllowHostNetwork bool
 	// AllowInsecure lets it listen where others than this machine's own programs can connect, without TLS.

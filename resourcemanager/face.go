@@ -256,11 +256,12 @@ func (rm *ResourceManager) RotateKeys(ctx context.Context) error {
 
 // RegisterNode implements service.Tracker.
 func (rm *ResourceManager) RegisterNode(ctx context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
-	in := &zone.RegisterNode{Who: peer.From(ctx), Request: request}
-	return askTask[*trackerv1.RegisterResponse](ctx, rm, rm.inbox, task{in: in, before: func() {
+	in := zone.RegisterNode{Who: peer.From(ctx), Request: request}
+	return askTask[*trackerv1.RegisterResponse](ctx, rm, rm.inbox, task{before: func(t *task) {
 		if session := rm.streams.nodes[rm.zone.StreamOf(request.GetNodeId())]; session != nil {
 			in.Last = session.lastBeat()
 		}
+		t.in = in
 	}})
 }
 
@@ -268,7 +269,7 @@ func (rm *ResourceManager) RegisterNode(ctx context.Context, request *trackerv1.
 func (rm *ResourceManager) OpenSession(ctx context.Context, name string, stream service.NodeStream) (service.NodeSession, error) {
 	s := &session{rm: rm, id: rm.streams.next(), name: name, stream: stream}
 	if _, err := askTask[any](ctx, rm, rm.inbox, task{
-		before: func() { rm.streams.nodes[s.id] = s },
+		before: func(*task) { rm.streams.nodes[s.id] = s },
 		in:     zone.OpenSession{Session: name, Stream: s.id},
 	}); err != nil {
 		s.drop(err) // the loop may have opened it, or may still do so
@@ -294,7 +295,7 @@ func (rm *ResourceManager) OpenAllocate(ctx context.Context, bearer string) (ser
 		mailbox: newMailbox[*masterv1.AllocateResponse](), rm: rm, bearer: bearer, id: rm.streams.next(), unstored: make(chan struct{}, mostUnstored),
 	}
 	if _, err := askTask[any](ctx, rm, rm.inbox, task{
-		before: func() { rm.streams.masters[master.id] = master },
+		before: func(*task) { rm.streams.masters[master.id] = master },
 		in:     zone.OpenAllocate{Bearer: bearer, Stream: master.id},
 	}); err != nil {
 		master.Close() // the loop may have opened it, or may still do so

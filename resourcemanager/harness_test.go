@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,7 +27,9 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/images"
+	"github.com/mammoth-os/mammoth/resourcemanager/recording"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // imageShelf is an image store with images that say a command.
@@ -187,6 +191,9 @@ func (z *testZone) start() {
 		ReportInterval: z.reports, NodeTimeout: 10 * z.reports, // zero is the default
 		Registry: func(int64) Registry { return z.board },
 	}
+	if z.reports == 0 { // days have too many turns
+		z.config.Record = filepath.Join(z.t.TempDir(), "recording")
+	}
 	if err := z.config.Validate(); err != nil {
 		z.t.Fatal(err)
 	}
@@ -219,6 +226,29 @@ func (z *testZone) stop() {
 	z.end()
 	if err := <-z.ended; err != nil {
 		z.t.Errorf("the ResourceManager ended with %v", err)
+	}
+	z.replay()
+}
+
+// replay plays back what was recorded since the start, and compares every decision.
+func (z *testZone) replay() {
+	z.t.Helper()
+	if z.config.Record == "" {
+		return
+	}
+	file, err := os.Open(z.config.Record)
+	if err != nil {
+		z.t.Fatal(err)
+	}
+	defer file.Close()
+	_, err = recording.Replay(file, func(_ *zone.Core, turn recording.Turn) error {
+		if !turn.Same {
+			return fmt.Errorf("turn %d at %v, of %+v, decided %+v, and something else before", turn.Number, turn.Now, turn.Inputs, turn.Ready)
+		}
+		return nil
+	})
+	if err != nil {
+		z.t.Errorf("played back: %v", err)
 	}
 }
 

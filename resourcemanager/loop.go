@@ -19,7 +19,7 @@ type task struct {
 	in   zone.Input
 	look func(*zone.Core) (any, error)
 	// The loop calls before just before and did just after, and done with the answer once the turn is stored; nil is nothing.
-	before func()
+	before func(*task)
 	did    func(any, error)
 	done   func(any, error)
 }
@@ -28,16 +28,16 @@ type task struct {
 type reply func()
 
 // perform does what a task is for, and gives its reply.
-func (t task) perform(z *zone.Core) reply {
+func (t task) perform(rm *ResourceManager) reply {
 	if t.before != nil {
-		t.before()
+		t.before(&t)
 	}
 	var answer any
 	var err error
 	if t.in != nil {
-		answer, err = z.Step(t.in)
+		answer, err = rm.step(t.in)
 	} else {
-		answer, err = t.look(z)
+		answer, err = t.look(rm.zone)
 	}
 	if t.did != nil {
 		t.did(answer, err)
@@ -64,7 +64,7 @@ func (rm *ResourceManager) loop(ctx context.Context) error {
 		case <-rm.looks.wake:
 		case <-timer.C:
 		}
-		if err := rm.step(); err != nil {
+		if err := rm.round(); err != nil {
 			rm.closeStreams()
 			return err
 		}
@@ -72,8 +72,8 @@ func (rm *ResourceManager) loop(ctx context.Context) error {
 	}
 }
 
-// step is a turn, or, while one waits for room on the disk, another try to store that.
-func (rm *ResourceManager) step() error {
+// round is a turn, or, while one waits for room on the disk, another try to store that.
+func (rm *ResourceManager) round() error {
 	if now := time.Now(); rm.unstored != nil && !now.Before(rm.retryAt) {
 		waiting := rm.unstored
 		if err := rm.commit(waiting); err != nil {
@@ -95,15 +95,19 @@ func (rm *ResourceManager) step() error {
 func (rm *ResourceManager) turn(tasks []task) error {
 	z := rm.zone
 	started := time.Now()
-	z.Begin(started, newSeed())
+	fresh := newSeed()
+	if rm.record != nil {
+		rm.record.Begin(started, fresh)
+	}
+	z.Begin(started, fresh)
 	rm.replies = rm.replies[:0]
 	for _, t := range tasks {
-		rm.replies = append(rm.replies, t.perform(z))
+		rm.replies = append(rm.replies, t.perform(rm))
 	}
 	if z.IsDue() {
-		_, _ = z.Step(zone.Beats{Beats: rm.streams.beats()}) // which answers nothing
+		_, _ = rm.step(zone.Beats{Beats: rm.streams.beats()}) // which answers nothing
 	}
-	out, err := z.Ready()
+	out, err := rm.ready()
 	if err != nil {
 		return err
 	}
@@ -152,6 +156,9 @@ func (rm *ResourceManager) publish(out *zone.Ready) {
 func (rm *ResourceManager) closeStreams() {
 	rm.streams.endAll(errStopped)
 	rm.past.Close(errStopped)
+	if rm.record != nil {
+		_ = rm.record.file.Close() // each line is in it already
+	}
 }
 
 // newSeed draws the seed of a turn.

@@ -52,6 +52,8 @@ type ResourceManager struct {
 	publisher *publisher
 	streams   *streams
 	past      *eventlog.Log
+	// record is nil if the zone is not recorded.
+	record *record
 	// replies are those of the present turn.
 	replies []reply
 	// unstored is the turn that the disk has no room for yet, retryAt when it is tried again; nil if the last one is stored.
@@ -110,7 +112,7 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 	if config.Queues != "" {
 		rm.queueFile = readQueueFile(config.Queues)
 	}
-	core, out, err := zone.Load(memory, zone.Start{Settings: rm.settings, Now: rm.started, Seed: newSeed(), QueueFile: rm.queueFile})
+	core, out, err := rm.load(memory)
 	if err != nil {
 		return nil, err
 	}
@@ -125,6 +127,23 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 		rm.publisher.open(out)
 	}
 	return rm, nil
+}
+
+// load makes the zone, and records it from here on if it is to be recorded.
+func (rm *ResourceManager) load(memory store.Store) (*zone.Core, *zone.Ready, error) {
+	start := zone.Start{Settings: rm.settings, Now: rm.started, Seed: newSeed(), QueueFile: rm.queueFile}
+	if rm.config.Record == "" {
+		return zone.Load(memory, start)
+	}
+	var err error
+	if rm.record, err = newRecord(rm.config.Record); err != nil {
+		return nil, nil, err
+	}
+	core, out, err := rm.record.Load(memory, start)
+	if err == nil {
+		err = rm.record.Err()
+	}
+	return core, out, err
 }
 
 // post gives the loop something to do.

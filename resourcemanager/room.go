@@ -89,6 +89,6 @@ func (rm *ResourceManager) commit(out *zone.Ready) error {
 // answer serves those who only look while a batch waits. What has happened since the last commit is shown to them.
 func (rm *ResourceManager) answer(looks []task) {
 	for _, look := range looks {
-		look.perform(rm.zone)()
+		look.perform(rm)()
 	}
 }

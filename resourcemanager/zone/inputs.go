@@ -151,7 +151,7 @@ type (
 	}
 )
 
-func (in *RegisterNode) step(z *Core) (any, error) {
+func (in RegisterNode) step(z *Core) (any, error) {
 	if err := z.mayJoin(in.Who, in.Request.GetNodeId()); err != nil {
 		return nil, err
 	}
@@ -260,6 +260,18 @@ func (in Counted) step(z *Core) (any, error) {
 func (in Confirmed) step(z *Core) (any, error) {
 	z.confirmed(in.Number)
 	return nil, nil
+}
+
+// Inputs has one of each kind, all empty.
+func Inputs() []Input {
+	return []Input{
+		Deploy{}, Scale{}, RestartApp{}, StopApp{}, RemoveApp{}, Pause{}, Resume{}, Rollback{}, Promote{}, Drain{}, Undrain{}, RemoveNode{},
+		SetQueues{}, AddContracts{}, RemoveContract{}, LendNow{}, StopLending{}, AcceptLoss{}, MoveImage{}, Watch{}, Unwatch{},
+		RegisterNode{}, OpenSession{}, NodeReport{}, Beats{}, NodeLeft{},
+		RegisterMaster{}, OpenAllocate{}, Allocate{}, MasterLeft{}, Finish{},
+		BalancerConnected{}, BalancerLost{}, Refused{}, Counted{}, Confirmed{},
+		RotateKeys{}, QueueFile{}, RoomChanged{},
+	}
 }
 
 // Of the ResourceManager's own process.

@@ -1,0 +1,159 @@
+// Package recording writes down what a zone was given, turn by turn, and plays it back: the same inputs make the same decisions, so
+// that a fault can be looked at as often as somebody likes. A recording is a file of JSON lines. The first is what the zone began
+// with, its records included; then comes what each turn was given, and a digest of what it decided. A line is written before the zone
+// sees what is in it, so that the last one is what a fault came of.
+//
+// A recording has the keys and tokens of its zone in it.
+package recording
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"time"
+
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+)
+
+// line is one line of a recording; one of its fields is set.
+type line struct {
+	Begun *begun          `json:"begun,omitempty"`
+	Turn  json.RawMessage `json:"turn,omitempty"`
+	Input json.RawMessage `json:"input,omitempty"`
+	// Kind is the kind of the input.
+	Kind string `json:"kind,omitempty"`
+	// Ready is the digest of what a turn has decided, and of what the zone began with.
+	Ready string `json:"ready,omitempty"`
+}
+
+// begun is what a zone begins with.
+type begun struct {
+	Start    json.RawMessage `json:"start"`
+	Identity json.RawMessage `json:"identity"`
+	Records  json.RawMessage `json:"records"`
+	// LastEvent is the newest sequence number of an event ever used.
+	LastEvent int64 `json:"lastEvent"`
+}
+
+// moment is what a turn is given besides its inputs.
+type moment struct {
+	Now  time.Time
+	Seed zone.Seed
+}
+
+// Writer records one zone from its start. It is not safe for use by several goroutines.
+type Writer struct {
+	to     io.Writer
+	left   int64
+	failed error
+}
+
+// NewWriter records to a writer, at most so many bytes.
+func NewWriter(to io.Writer, most int64) *Writer { return &Writer{to: to, left: most} }
+
+// Err is why nothing more is recorded; nil as long as everything is.
+func (w *Writer) Err() error { return w.failed }
+
+// Load makes a zone as zone.Load does, and records what it is made of.
+func (w *Writer) Load(stored zone.Records, start zone.Start) (*zone.Core, *zone.Ready, error) {
+	read := &readRecords{Records: stored}
+	core, out, err := zone.Load(read, start)
+	if err != nil {
+		return nil, nil, err
+	}
+	first := &begun{LastEvent: stored.LastEvent()}
+	first.Start = w.encode(start)
+	first.Identity = w.encode(stored.Identity())
+	first.Records = w.encode(read.all)
+	w.write(line{Begun: first})
+	w.Ready(out)
+	return core, out, nil
+}
+
+// Begin records that a turn begins.
+func (w *Writer) Begin(now time.Time, seed zone.Seed) {
+	w.write(line{Turn: w.encode(moment{now, seed})})
+}
+
+// Input records what the zone is about to be given.
+func (w *Writer) Input(in zone.Input) { w.write(line{Kind: kindOf(in), Input: w.encode(in)}) }
+
+// Ready records what a turn has decided.
+func (w *Writer) Ready(out *zone.Ready) {
+	if w.failed != nil {
+		return
+	}
+	digest, err := digest(out)
+	if err != nil {
+		w.failed = err
+	}
+	w.write(line{Ready: digest})
+}
+
+func (w *Writer) encode(value any) json.RawMessage {
+	if w.failed != nil {
+		return nil
+	}
+	encoded, err := encode(reflect.ValueOf(value))
+	if err == nil {
+		var raw []byte
+		if raw, err = json.Marshal(encoded); err == nil {
+			return raw
+		}
+	}
+	w.failed = fmt.Errorf("record a %T: %w", value, err)
+	return nil
+}
+
+func (w *Writer) write(l line) {
+	if w.failed != nil {
+		return
+	}
+	raw, err := json.Marshal(l)
+	if err != nil {
+		w.failed = err
+		return
+	}
+	raw = append(raw, '\n')
+	if w.left -= int64(len(raw)); w.left < 0 {
+		w.failed = fmt.Errorf("the recording is as long as it may be: %w", io.ErrShortWrite)
+		return
+	}
+	if _, err := w.to.Write(raw); err != nil {
+		w.failed = fmt.Errorf("write the recording: %w", err)
+	}
+}
+
+func kindOf(in zone.Input) string { return reflect.TypeOf(in).Name() }
+
+// digest is the same for two turns that have decided the same.
+func digest(out *zone.Ready) (string, error) {
+	encoded, err := encode(reflect.ValueOf(*out))
+	if err != nil {
+		return "", fmt.Errorf("record what a turn has decided: %w", err)
+	}
+	raw, err := json.Marshal(encoded)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:16]), nil
+}
+
+// readRecords keeps the records that a zone reads at its start.
+type readRecords struct {
+	zone.Records
+	all []store.Put
+}
+
+// Load implements zone.Records.
+func (r *readRecords) Load(kind store.Kind, each func(key string, value []byte) error) error {
+	return r.Records.Load(kind, func(key string, value []byte) error {
+		r.all = append(r.all, store.Put{Kind: kind, Key: key, Value: value})
+		return each(key, value)
+	})
+}

@@ -1,0 +1,250 @@
+package recording_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/peer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/recording"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+)
+
+var began = time.Unix(1_700_000_000, 0)
+
+// anHour is the recording of an hour with a node and an app, and the zone at its end.
+func anHour(t *testing.T, most int64) (string, *zone.Core, error) {
+	t.Helper()
+	var to bytes.Buffer
+	w := recording.NewWriter(&to, most)
+	memory := store.OpenMemory(&store.Disk{}, store.Options{Now: began, EventRetention: 10})
+	core, _, err := w.Load(memory, zone.Start{Settings: zone.Settings{Name: "test", NodeTimeout: 10 * time.Second, ReportInterval: time.Second}, Now: began})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := peer.User{Name: "root", Operator: true}
+	spec := &apiv1.AppSpec{Name: "web", Queue: "default", Roles: []*apiv1.RoleSpec{{
+		Image: "web:1", Instances: 3, Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
+	}}}
+	now := began
+	for second := range 3600 {
+		now = began.Add(time.Duration(second) * time.Second)
+		seed := zone.Seed{byte(second), byte(second >> 8)}
+		w.Begin(now, seed)
+		core.Begin(now, seed)
+		inputs := []zone.Input{zone.Beats{}}
+		switch second {
+		case 10:
+			inputs = append(inputs, zone.Deploy{Who: root, Request: &apiv1.DeployRequest{Spec: spec, IfGeneration: -1}})
+		case 20:
+			inputs = append(inputs, zone.RegisterNode{Who: root, Request: &trackerv1.RegisterRequest{
+				NodeId: "node-1", Address: "10.0.0.1", ContainerManager: "10.0.0.1:7071", Health: &corev1.NodeHealth{Healthy: true},
+				Capacity: &corev1.Resources{CpuMillis: 4000, MemoryBytes: 4 << 30, DiskBytes: 40 << 30},
+			}})
+		case 30:
+			inputs = append(inputs, zone.Watch{App: "web", Stream: 1})
+		case 2000:
+			inputs = append(inputs, zone.RemoveApp{AppWish: zone.AppWish{Who: root, App: "web"}})
+		}
+		for _, in := range inputs {
+			w.Input(in)
+			if _, err := core.Step(in); err != nil {
+				t.Fatalf("%+v: %v", in, err)
+			}
+		}
+		out, err := core.Ready()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Ready(out)
+	}
+	return to.String(), core, w.Err()
+}
+
+// replay gives the numbers of the turns that decided something else than before.
+func replay(recorded string) (core *zone.Core, turns int, others []int, err error) {
+	core, err = recording.Replay(strings.NewReader(recorded), func(_ *zone.Core, turn recording.Turn) error {
+		turns++
+		if !turn.Same {
+			others = append(others, turn.Number)
+		}
+		return nil
+	})
+	return core, turns, others, err
+}
+
+func TestARecordedHourDecidesTheSame(t *testing.T) {
+	recorded, core, err := anHour(t, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	played, turns, others, err := replay(recorded)
+	if err != nil || turns != 3601 || len(others) > 0 {
+		t.Fatalf("%d turns, those that differ are %v, %v", turns, others, err)
+	}
+	for what, of := range map[string]func(*zone.Core) any{
+		"the zone": func(z *zone.Core) any { return z.Summary().String() },
+		"nodes":    func(z *zone.Core) any { return fmt.Sprint(z.Nodes()) },
+		"queues":   func(z *zone.Core) any { return fmt.Sprint(z.Queues()) },
+	} {
+		if got, want := of(played), of(core); got != want {
+			t.Errorf("%s in the end: %v, want %v", what, got, want)
+		}
+	}
+}
+
+// Whatever a turn was given, a change of it shows in what is decided.
+func TestAnotherInputIsNoticed(t *testing.T) {
+	recorded, _, err := anHour(t, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(recorded, "\n")
+	for n, l := range lines {
+		if strings.Contains(l, `"kind":"Deploy"`) {
+			lines[n] = ""
+		}
+	}
+	if _, _, others, err := replay(strings.Join(lines, "")); err != nil || len(others) == 0 || others[0] != 11 {
+		t.Errorf("without the deployment the turns that differ are %v, %v", others, err)
+	}
+}
+
+// What a program was about to do when it died is the end of its recording.
+func TestARecordingMayEndAnywhere(t *testing.T) {
+	recorded, _, err := anHour(t, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := strings.IndexByte(recorded, '\n') + 1
+	for _, length := range []int{first, first + 1, len(recorded) / 2, len(recorded)/2 + 37, len(recorded) - 1} {
+		if _, _, others, err := replay(recorded[:length]); err != nil || len(others) > 0 {
+			t.Errorf("the first %d bytes: turns that differ are %v, %v", length, others, err)
+		}
+	}
+}
+
+func TestWhatIsNoRecordingIsSaidSo(t *testing.T) {
+	recorded, _, err := anHour(t, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(recorded, "\n")
+	for text, want := range map[string]string{
+		"":                                   "the recording is empty",
+		"hello\n":                            "line 1: this is not a line of a recording",
+		rest:                                 "line 1: a recording begins with what its zone was made of, and this one does not",
+		recorded + `{"kind":"Guess"}` + "\n": `"Guess" is no kind of input: the recording is of another version of the program`,
+	} {
+		if _, _, _, err := replay(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestARecordingEndsAtItsBound(t *testing.T) {
+	recorded, _, err := anHour(t, 100_000)
+	if err == nil || !strings.Contains(err.Error(), "as long as it may be") || len(recorded) > 100_000 {
+		t.Errorf("%d bytes, %v", len(recorded), err)
+	}
+	if _, _, others, err := replay(recorded); err != nil || len(others) > 0 {
+		t.Errorf("what there is differs in %v, %v", others, err)
+	}
+}
+
+// Every kind of input comes back as it was written.
+func TestEveryKindOfInputIsRecorded(t *testing.T) {
+	for _, empty := range zone.Inputs() {
+		in := reflect.New(reflect.TypeOf(empty)).Elem()
+		fill(t, in)
+		raw, err := recording.Encode(in.Interface())
+		if err != nil {
+			t.Fatalf("%T: %v", empty, err)
+		}
+		back := reflect.New(in.Type()).Elem()
+		if err := recording.Decode(raw, back); err != nil {
+			t.Fatalf("%T: %v", empty, err)
+		}
+		again, err := recording.Encode(back.Interface())
+		if err != nil || !bytes.Equal(raw, again) || in.NumField() > 0 && string(raw) == "{}" {
+			t.Errorf("%T: %s comes back as %s, %v", empty, raw, again, err)
+		}
+	}
+}
+
+// fill gives every field a value.
+func fill(t *testing.T, v reflect.Value) {
+	t.Helper()
+	if v.Type() == reflect.TypeFor[time.Time]() {
+		v.Set(reflect.ValueOf(began.Add(5 * time.Nanosecond)))
+		return
+	}
+	if v.Type() == reflect.TypeFor[*timestamppb.Timestamp]() {
+		v.Set(reflect.ValueOf(timestamppb.New(began)))
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString("text \"quoted\" \x1b")
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int32, reflect.Int64, reflect.Int:
+		v.SetInt(1<<31 - 1)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(t, v.Field(i))
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		for i := range 2 {
+			fill(t, v.Index(i))
+		}
+	default:
+		t.Fatalf("nobody fills a %v", v.Type())
+	}
+}
+
+// The list of the kinds is complete: what is not in it could be recorded, and not played back.
+func TestTheListOfInputsIsComplete(t *testing.T) {
+	files, err := filepath.Glob("../zone/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := map[string]bool{}
+	for _, in := range zone.Inputs() {
+		listed[reflect.TypeOf(in).Name()] = true
+	}
+	found := 0
+	step := regexp.MustCompile(`(?m)^func \((?:\w+ )?(\w+)\) step\(`)
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range step.FindAllStringSubmatch(string(text), -1) {
+			if found++; !listed[match[1]] {
+				t.Errorf("%s is no kind that Inputs lists", match[1])
+			}
+		}
+	}
+	if found != len(listed) {
+		t.Errorf("%d kinds are listed, and there are %d", len(listed), found)
+	}
+}
