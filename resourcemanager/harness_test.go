@@ -29,7 +29,6 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/images"
 	"github.com/mammoth-os/mammoth/resourcemanager/recording"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
-	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // imageShelf is an image store with images that say a command.
@@ -241,7 +240,7 @@ func (z *testZone) replay() {
 		z.t.Fatal(err)
 	}
 	defer file.Close()
-	_, err = recording.Replay(file, func(_ *zone.Core, turn recording.Turn) error {
+	_, err = recording.Replay(file, func(turn recording.Turn) error {
 		if !turn.Same {
 			return fmt.Errorf("turn %d at %v, of %+v, decided %+v, and something else before", turn.Number, turn.Now, turn.Inputs, turn.Ready)
 		}

@@ -31,7 +31,7 @@ type managerSettings struct {
 	nodeTimeout, reportInterval time.Duration
 	eventRetention              int64
 	allowHostNetwork, insecure  bool
-	queues                      string
+	queues, record              string
 	imageQuota, userImageQuota  byteCount
 	// notes are what is in the file at notesFile, which the store's id is noted in.
 	notes     *zoneNotes
@@ -44,6 +44,7 @@ func (s *managerSettings) shared(flags *pflag.FlagSet) {
 	s.nodeTimeout = 10 * time.Second
 	lengthVar(flags, &s.nodeTimeout, "node-timeout", "how long a node may be silent before it counts as lost")
 	flags.StringVar(&s.queues, "queues", "", "a file that declares the queue tree, followed when it changes (default: \"mammoth queue set\" sets it)")
+	flags.StringVar(&s.record, "record", "", "a new file to record in what the zone is given, for \"mammoth replay\"; the zone's keys are in it")
 	flags.Var(&s.imageQuota, "image-quota", "how much the image store may hold, uploads included (default: three quarters of its disk)")
 	flags.Var(&s.userImageQuota, "image-quota-per-user", "how much of that may be of one user who is no operator (default: a quarter of the disk)")
 	flags.BoolVar(&s.allowHostNetwork, "allow-host-network", false, "let apps use their node's network")
@@ -67,6 +68,9 @@ Every setting is a flag, and can stand in the file that --config names, where
 			}
 			if s.dir == "" {
 				return usagef("`mammoth resourcemanager` needs --dir, a folder for what must outlive it")
+			}
+			if err := s.checkRecord(); err != nil {
+				return err
 			}
 			unlock, err := lockFolder(s.dir, "ResourceManager")
 			if err != nil {
@@ -103,6 +107,20 @@ Every setting is a flag, and can stand in the file that --config names, where
 	must(cmd.MarkFlagDirname("dir"))
 	daemon.add(cmd, "info")
 	return cmd
+}
+
+// checkRecord refuses a file for the recording that cannot be made, before anything else is.
+func (s *managerSettings) checkRecord() error {
+	if s.record == "" {
+		return nil
+	}
+	if _, err := os.Lstat(s.record); err == nil {
+		return usagef("there is a file at %s already, and a recording replaces none; record to another one", s.record)
+	}
+	if _, err := os.Stat(filepath.Dir(s.record)); err != nil {
+		return usageError{plainPathError(err)}
+	}
+	return nil
 }
 
 // zoneFile is where a folder says that it is a ResourceManager's.
@@ -154,7 +172,7 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 	m.ResourceManager, err = resourcemanager.New(resourcemanager.Config{
 		Dir: s.dir, Store: known, Listen: s.listen, Advertise: s.advertise, Zone: s.zone, Version: version,
 		NodeTimeout: s.nodeTimeout, ReportInterval: s.reportInterval, EventRetention: s.eventRetention,
-		AllowHostNetwork: s.allowHostNetwork, AllowInsecure: s.insecure, Queues: s.queues,
+		AllowHostNetwork: s.allowHostNetwork, AllowInsecure: s.insecure, Queues: s.queues, Record: s.record,
 		Images: m.images,
 		Registry: func(epoch int64) resourcemanager.Registry {
 			m.registry = registry.New(epoch << 32)

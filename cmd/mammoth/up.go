@@ -102,6 +102,9 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) (err erro
 		return err
 	}
 	made := missingFolders(s.dir)
+	if err := s.manager.checkRecord(); err != nil {
+		return err
+	}
 	unlock, err := lockFolder(s.dir, "zone")
 	if err != nil {
 		return err

@@ -74,15 +74,14 @@ func anHour(t *testing.T, most int64) (string, *zone.Core, error) {
 }
 
 // replay gives the numbers of the turns that decided something else than before.
-func replay(recorded string) (core *zone.Core, turns int, others []int, err error) {
-	core, err = recording.Replay(strings.NewReader(recorded), func(_ *zone.Core, turn recording.Turn) error {
-		turns++
+func replay(recorded string) (played recording.Played, others []int, err error) {
+	played, err = recording.Replay(strings.NewReader(recorded), func(turn recording.Turn) error {
 		if !turn.Same {
 			others = append(others, turn.Number)
 		}
 		return nil
 	})
-	return core, turns, others, err
+	return played, others, err
 }
 
 func TestARecordedHourDecidesTheSame(t *testing.T) {
@@ -90,16 +89,16 @@ func TestARecordedHourDecidesTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	played, turns, others, err := replay(recorded)
-	if err != nil || turns != 3601 || len(others) > 0 {
-		t.Fatalf("%d turns, those that differ are %v, %v", turns, others, err)
+	played, others, err := replay(recorded)
+	if err != nil || played.Turns != 3600 || played.Inputs != 3604 || len(others) > 0 || !played.Until.Equal(began.Add(3599*time.Second)) {
+		t.Fatalf("%d turns with %d inputs until %v, those that differ are %v, %v", played.Turns, played.Inputs, played.Until, others, err)
 	}
 	for what, of := range map[string]func(*zone.Core) any{
 		"the zone": func(z *zone.Core) any { return z.Summary().String() },
 		"nodes":    func(z *zone.Core) any { return fmt.Sprint(z.Nodes()) },
 		"queues":   func(z *zone.Core) any { return fmt.Sprint(z.Queues()) },
 	} {
-		if got, want := of(played), of(core); got != want {
+		if got, want := of(played.Zone), of(core); got != want {
 			t.Errorf("%s in the end: %v, want %v", what, got, want)
 		}
 	}
@@ -117,7 +116,7 @@ func TestAnotherInputIsNoticed(t *testing.T) {
 			lines[n] = ""
 		}
 	}
-	if _, _, others, err := replay(strings.Join(lines, "")); err != nil || len(others) == 0 || others[0] != 11 {
+	if played, others, err := replay(strings.Join(lines, "")); err != nil || len(others) == 0 || others[0] != 11 || played.FirstOther != 11 || played.Others != len(others) {
 		t.Errorf("without the deployment the turns that differ are %v, %v", others, err)
 	}
 }
@@ -130,7 +129,7 @@ func TestARecordingMayEndAnywhere(t *testing.T) {
 	}
 	first := strings.IndexByte(recorded, '\n') + 1
 	for _, length := range []int{first, first + 1, len(recorded) / 2, len(recorded)/2 + 37, len(recorded) - 1} {
-		if _, _, others, err := replay(recorded[:length]); err != nil || len(others) > 0 {
+		if _, others, err := replay(recorded[:length]); err != nil || len(others) > 0 {
 			t.Errorf("the first %d bytes: turns that differ are %v, %v", length, others, err)
 		}
 	}
@@ -148,7 +147,7 @@ func TestWhatIsNoRecordingIsSaidSo(t *testing.T) {
 		rest:                                 "line 1: a recording begins with what its zone was made of, and this one does not",
 		recorded + `{"kind":"Guess"}` + "\n": `"Guess" is no kind of input: the recording is of another version of the program`,
 	} {
-		if _, _, _, err := replay(text); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := replay(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: %v, want %s", text, err, want)
 		}
 	}
@@ -159,7 +158,7 @@ func TestARecordingEndsAtItsBound(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "as long as it may be") || len(recorded) > 100_000 {
 		t.Errorf("%d bytes, %v", len(recorded), err)
 	}
-	if _, _, others, err := replay(recorded); err != nil || len(others) > 0 {
+	if _, others, err := replay(recorded); err != nil || len(others) > 0 {
 		t.Errorf("what there is differs in %v, %v", others, err)
 	}
 }

@@ -21,13 +21,26 @@ type Turn struct {
 	Inputs []zone.Input
 	// Answers are those of the inputs: the error, or nil.
 	Answers []error
-	// Ready is what the turn decided, nil if the recording ends in it. Same says that it decided the same when it was recorded.
+	// Ready is what the turn decided. Same says that it decided the same when it was recorded; it is true for a turn in which the
+	// recording ends.
 	Ready *zone.Ready
 	Same  bool
 }
 
-// Replay plays a recording back and calls each after every turn, until each fails. It returns the zone as it is after the last turn.
-func Replay(from io.Reader, each func(*zone.Core, Turn) error) (*zone.Core, error) {
+// Played is what came of a recording that was played back.
+type Played struct {
+	// Start is what the zone began with, Zone what it is after the last turn, at Until.
+	Start zone.Start
+	Zone  *zone.Core
+	Until time.Time
+	// Turns and Inputs count them. Others counts the turns that decided something else than when they were recorded, of which
+	// FirstOther is the number of the first.
+	Turns, Inputs, Others, FirstOther int
+}
+
+// Replay plays a recording back, and calls each after every turn, until each fails. It fails if the file is no recording of this
+// version of the program; what was played until then is returned too.
+func Replay(from io.Reader, each func(Turn) error) (Played, error) {
 	p := &player{lines: bufio.NewReader(from), kinds: map[string]reflect.Type{}, each: each}
 	for _, in := range zone.Inputs() {
 		p.kinds[kindOf(in)] = reflect.TypeOf(in)
@@ -36,24 +49,25 @@ func Replay(from io.Reader, each func(*zone.Core, Turn) error) (*zone.Core, erro
 		raw, err := p.lines.ReadBytes('\n')
 		if len(raw) == 0 || errors.Is(err, io.EOF) { // a line without its end was being written when the program ended
 			if errors.Is(err, io.EOF) {
-				return p.end()
+				return p.played, p.end()
 			}
-			return p.core, err
+			return p.played, fmt.Errorf("read the recording: %w", err)
 		}
 		p.line++
 		if err := p.play(raw); err != nil {
-			return p.core, fmt.Errorf("line %d: %w", p.line, err)
+			return p.played, fmt.Errorf("line %d: %w", p.line, err)
 		}
 	}
 }
 
 type player struct {
-	lines *bufio.Reader
-	kinds map[string]reflect.Type
-	each  func(*zone.Core, Turn) error
-	core  *zone.Core
-	line  int
-	turn  Turn
+	lines  *bufio.Reader
+	kinds  map[string]reflect.Type
+	each   func(Turn) error
+	played Played
+	core   *zone.Core
+	line   int
+	turn   Turn
 	// open says that a turn has begun and not ended.
 	open bool
 }
@@ -108,6 +122,7 @@ func (p *player) begin(first *begun) error {
 		return err
 	}
 	p.core, p.turn = core, Turn{Now: start.Now, Ready: out}
+	p.played.Start, p.played.Zone = start, core
 	return nil
 }
 
@@ -133,23 +148,34 @@ func (p *player) ended(out *zone.Ready, recorded string) error {
 		return err
 	}
 	p.turn.Ready, p.turn.Same, p.open = out, played == recorded, false
-	return p.each(p.core, p.turn)
+	return p.count()
+}
+
+func (p *player) count() error {
+	p.played.Turns, p.played.Until = p.turn.Number, p.turn.Now
+	p.played.Inputs += len(p.turn.Inputs)
+	if !p.turn.Same {
+		if p.played.Others++; p.played.Others == 1 {
+			p.played.FirstOther = p.turn.Number
+		}
+	}
+	return p.each(p.turn)
 }
 
 // end is about a recording that is over: in the midst of a turn if the program ended there.
-func (p *player) end() (*zone.Core, error) {
+func (p *player) end() error {
 	if p.core == nil {
-		return nil, errors.New("the recording is empty")
+		return errors.New("the recording is empty")
 	}
 	if !p.open {
-		return p.core, nil
+		return nil
 	}
 	out, err := p.core.Ready()
 	if err != nil {
-		return p.core, err
+		return err
 	}
 	p.turn.Ready, p.turn.Same = out, true
-	return p.core, p.each(p.core, p.turn)
+	return p.count()
 }
 
 // playedRecords are those of a recording.
