@@ -38,9 +38,8 @@ func anHour(t *testing.T, most int64) (string, *zone.Core, error) {
 	spec := &apiv1.AppSpec{Name: "web", Queue: "default", Roles: []*apiv1.RoleSpec{{
 		Image: "web:1", Instances: 3, Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20},
 	}}}
-	now := began
 	for second := range 3600 {
-		now = began.Add(time.Duration(second) * time.Second)
+		now := began.Add(time.Duration(second) * time.Second)
 		seed := zone.Seed{byte(second), byte(second >> 8)}
 		w.Begin(now, seed)
 		core.Begin(now, seed)
