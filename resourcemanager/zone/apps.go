@@ -18,6 +18,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
@@ -35,16 +36,16 @@ func (z *Core) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.Deplo
 	if a != nil && a.state() == lifecycle.AppRemoving {
 		return nil, fmt.Errorf("%s is being removed; wait until \"mammoth app ls\" does not list it any more: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
 	}
-	if err := z.mayRunPrograms(who, spec, "deploy"); err != nil {
+	if err := z.access.MayRunPrograms(who, spec, "deploy"); err != nil {
 		return nil, err
 	}
 	if a != nil {
-		if err := z.mayChange(who, a, "deploy over"); err != nil {
+		if err := z.access.MayChange(who, a.owned(), "deploy over"); err != nil {
 			return nil, err
 		}
 	}
 	if a == nil || a.record.GetSpec().GetQueue() != spec.GetQueue() {
-		if err := z.maySubmit(who, spec.GetQueue()); err != nil {
+		if err := z.access.MaySubmit(who, spec.GetQueue()); err != nil {
 			return nil, err
 		}
 	}
@@ -288,7 +289,7 @@ func (z *Core) stop(who peer.User, name string) (*apiv1.App, error) {
 	if err := a.notRemoving(); err != nil {
 		return nil, err
 	}
-	z.endApp(a, lifecycle.AppStop, byWhom(who)+" stopped it")
+	z.endApp(a, lifecycle.AppStop, access.ByWhom(who)+" stopped it")
 	return z.viewApp(a), nil
 }
 
@@ -298,7 +299,7 @@ func (z *Core) remove(who peer.User, name string) (*apiv1.App, error) {
 		return nil, err
 	}
 	if a.state() != lifecycle.AppRemoving {
-		z.endApp(a, lifecycle.AppRemove, byWhom(who)+" removed it")
+		z.endApp(a, lifecycle.AppRemove, access.ByWhom(who)+" removed it")
 	}
 	return z.viewApp(a), nil
 }

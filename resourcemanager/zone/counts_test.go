@@ -15,9 +15,9 @@ func TestALookDoesNotHideWhatTheCalendarSays(t *testing.T) {
 	z := empty(t, now)
 	spec := webSpec(1)
 	spec.Roles[0].Schedule = []*apiv1.ScheduleEntry{{Cron: "0 7 * * *", Timezone: "UTC", Instances: 3}}
-	turn(t, z, now, Deploy{Who: peer.User{Operator: true}, Request: &apiv1.DeployRequest{Spec: spec, IfGeneration: -1}})
+	take(t, z, now, Deploy{Who: peer.User{Operator: true}, Request: &apiv1.DeployRequest{Spec: spec, IfGeneration: -1}})
 	for z.Wake().Before(now.Add(time.Hour)) {
-		turn(t, z, z.Wake())
+		take(t, z, z.Wake())
 	}
 	z.Begin(now.Add(time.Hour), Seed{})
 	app, err := z.App("web")

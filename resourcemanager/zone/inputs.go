@@ -152,7 +152,7 @@ type (
 )
 
 func (in RegisterNode) step(z *Core) (any, error) {
-	if err := z.mayJoin(in.Who, in.Request.GetNodeId()); err != nil {
+	if err := z.access.MayJoin(in.Who, in.Request.GetNodeId()); err != nil {
 		return nil, err
 	}
 	z.hear(in.Last)

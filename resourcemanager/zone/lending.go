@@ -103,7 +103,7 @@ func (z *Core) lendable(who peer.User, name string) (*contract, error) {
 	if err != nil {
 		return nil, err
 	}
-	return k, z.mayLend(who, k.record.GetSpec().GetLender())
+	return k, z.access.MayLend(who, k.record.GetSpec().GetLender())
 }
 
 // checkContract finds what is wrong with a contract by itself. The queues are the scheduler's to check.
@@ -269,14 +269,14 @@ func (z *Core) addContracts(who peer.User, request *apiv1.AddContractsRequest) (
 	}
 	for _, spec := range request.GetContracts() {
 		if known := z.contracts[spec.GetName()]; known != nil {
-			if err := z.mayLend(who, known.record.GetSpec().GetLender()); err != nil {
+			if err := z.access.MayLend(who, known.record.GetSpec().GetLender()); err != nil {
 				return nil, err
 			}
 			if err := z.notDeclared(known); err != nil {
 				return nil, err
 			}
 		}
-		if err := z.mayLend(who, spec.GetLender()); err != nil {
+		if err := z.access.MayLend(who, spec.GetLender()); err != nil {
 			return nil, err
 		}
 	}

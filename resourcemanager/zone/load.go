@@ -12,6 +12,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
@@ -59,7 +60,7 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 		lostBalancers: map[string]time.Time{},
 		refused:       map[string]map[string]string{},
 		confirming:    map[int64]confirmation{},
-		lastEvent:     stored.LastEvent(),
+		turn:          &turn{lastEvent: stored.LastEvent()},
 	}
 	z.Begin(now, start.Seed)
 	for _, step := range []func(Records) error{
@@ -118,6 +119,7 @@ func (z *Core) loadZone(stored Records) error {
 	z.readKeys()
 	z.openRegistry()
 	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.schema, Master: masterResources()})
+	z.access = access.Rules{Queues: z.core, AllowInsecure: z.settings.AllowInsecure}
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
@@ -128,7 +129,7 @@ func (z *Core) heldByUnknown(n *node) resource.Vector {
 // acceptLosses is an operator's word that what was lost is lost: the zone goes on with what it has, and containers without a
 // record are ended.
 func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
-	if err := z.mayOperate(who, "accept a loss of records"); err != nil {
+	if err := z.access.MayOperate(who, "accept a loss of records"); err != nil {
 		return nil, err
 	}
 	if err := z.house(); err != nil {
@@ -139,7 +140,7 @@ func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 		z.raw = append(z.raw, store.Put{Kind: store.Losses, Key: l.key})
 	}
 	if z.standsStill() {
-		z.tell(&apiv1.Event{Kind: "zone", From: "RECORDS_LOST", Message: byWhom(who) + " accepted the loss of records; the zone goes on"})
+		z.tell(&apiv1.Event{Kind: "zone", From: "RECORDS_LOST", Message: access.ByWhom(who) + " accepted the loss of records; the zone goes on"})
 	}
 	z.losses = nil
 	for _, a := range z.apps {
@@ -148,7 +149,7 @@ func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 	for _, n := range z.sortedNodes() {
 		answer.Ended = append(answer.Ended, z.viewUnknown(n)...)
 		for _, name := range sortedKeys(n.unknown) {
-			z.command(n, stopCommand(name, corev1.Exit_LEASE_ENDED, byWhom(who)+" accepted that the zone has no record of it"))
+			z.command(n, stopCommand(name, corev1.Exit_LEASE_ENDED, access.ByWhom(who)+" accepted that the zone has no record of it"))
 		}
 		if n.stream != 0 {
 			z.checkPlaces(n)

@@ -401,7 +401,7 @@ func (z *Core) drainStep(n *node) {
 }
 
 func (z *Core) drain(who peer.User, name, reason string) (*apiv1.Node, error) {
-	if err := z.mayOperate(who, "drain nodes"); err != nil {
+	if err := z.access.MayOperate(who, "drain nodes"); err != nil {
 		return nil, err
 	}
 	n, err := z.node(name)
@@ -415,7 +415,7 @@ func (z *Core) drain(who peer.User, name, reason string) (*apiv1.Node, error) {
 }
 
 func (z *Core) undrain(who peer.User, name string) (*apiv1.Node, error) {
-	if err := z.mayOperate(who, "drain nodes"); err != nil {
+	if err := z.access.MayOperate(who, "drain nodes"); err != nil {
 		return nil, err
 	}
 	n, err := z.node(name)

@@ -16,7 +16,7 @@ import (
 
 // setQueues replaces the whole tree, or changes nothing.
 func (z *Core) setQueues(who peer.User, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error) {
-	if err := z.mayOperate(who, "change queues"); err != nil {
+	if err := z.access.MayOperate(who, "change queues"); err != nil {
 		return nil, err
 	}
 	specs, err := z.readQueues(request.GetQueues())

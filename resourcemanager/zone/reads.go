@@ -48,7 +48,7 @@ func (z *Core) Targets(app, instance string, ended bool) ([]Target, error) {
 func (z *Core) MayExec(who peer.User, app string) error { return z.mayExec(who, app) }
 
 // MayRoute is nil if somebody may route for the zone.
-func (z *Core) MayRoute(who peer.User) error { return z.mayRoute(who) }
+func (z *Core) MayRoute(who peer.User) error { return z.access.MayRoute(who) }
 
 // ImageUnused is nil if no version of an app has an image, by its name or by its digest.
 func (z *Core) ImageUnused(name, digest string) error { return z.imageUnused(name, digest) }

@@ -8,6 +8,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
@@ -15,7 +16,7 @@ import (
 // containers gone, but they are fenced: their ids are never used again, so that a node that comes back all the same is told
 // to end them when it registers, as a new one.
 func (z *Core) removeNode(who peer.User, name string) (*apiv1.Node, error) {
-	if err := z.mayOperate(who, "remove nodes"); err != nil {
+	if err := z.access.MayOperate(who, "remove nodes"); err != nil {
 		return nil, err
 	}
 	n, err := z.node(name)
@@ -28,12 +29,12 @@ func (z *Core) removeNode(who peer.User, name string) (*apiv1.Node, error) {
 	view := z.viewNode(n)
 	z.tell(&apiv1.Event{
 		Kind: "node", Node: name, From: stateName(n.state()),
-		Message: because(fmt.Sprintf("%s is removed", n.id), byWhom(who)+" says that it is gone for good"),
+		Message: because(fmt.Sprintf("%s is removed", n.id), access.ByWhom(who)+" says that it is gone for good"),
 	})
 	for _, c := range sortedContainers(n.containers) {
 		to, _ := z.tables.containers.Next(c.state(), lifecycle.ContainerNodeGone)
 		z.endUnseen(c, to, &corev1.Exit{
-			Reason: corev1.Exit_NODE_LOST, Code: -1, Message: byWhom(who) + " removed it",
+			Reason: corev1.Exit_NODE_LOST, Code: -1, Message: access.ByWhom(who) + " removed it",
 		})
 	}
 	z.forgetNode(n)

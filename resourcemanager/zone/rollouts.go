@@ -9,6 +9,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/expose"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
 )
 
 // underWay finds the app whose rollout is not over.
@@ -37,7 +38,7 @@ func (z *Core) pause(who peer.User, name string) (*apiv1.App, error) {
 		return nil, fmt.Errorf("the rollout of %s is paused already; \"mammoth app resume %s\" lets it go on: %w", name, name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.Paused = true
-	z.tellRollout(a, byWhom(who)+" paused it")
+	z.tellRollout(a, access.ByWhom(who)+" paused it")
 	z.wish(a)
 	return z.viewApp(a), nil
 }
@@ -55,7 +56,7 @@ func (z *Core) resume(who peer.User, name string) (*apiv1.App, error) {
 		return nil, fmt.Errorf("the rollout of %s is not paused: %w", name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.Paused = false
-	z.tellRollout(a, byWhom(who)+" let it go on")
+	z.tellRollout(a, access.ByWhom(who)+" let it go on")
 	z.wish(a)
 	return z.viewApp(a), nil
 }
@@ -73,7 +74,7 @@ func (z *Core) promote(who peer.User, name string, percent int32) (*apiv1.App, e
 		return nil, fmt.Errorf("version %d of %s is promoted already: %w", a.record.GetVersion(), name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.CanaryPercent, a.record.Paused = percent, false
-	z.tellRollout(a, fmt.Sprintf("%s gives it %d %% of the requests", byWhom(who), percent))
+	z.tellRollout(a, fmt.Sprintf("%s gives it %d %% of the requests", access.ByWhom(who), percent))
 	z.wish(a)
 	return z.viewApp(a), nil
 }

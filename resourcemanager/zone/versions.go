@@ -182,7 +182,7 @@ func (z *Core) rollback(who peer.User, name string, version int32) (*apiv1.App, 
 		return nil, fmt.Errorf("%s runs what version %d says already: %w", name, old.GetVersion(), errdefs.ErrFailedPrecondition)
 	}
 	if spec.GetQueue() != a.record.GetSpec().GetQueue() {
-		if err := z.maySubmit(who, spec.GetQueue()); err != nil {
+		if err := z.access.MaySubmit(who, spec.GetQueue()); err != nil {
 			return nil, err
 		}
 	}
@@ -301,7 +301,7 @@ func (z *Core) mayMoveImage(who peer.User, name string) error {
 			if !uses {
 				continue
 			}
-			if err := z.mayChange(who, a, "move the image name "+name+" of"); err != nil {
+			if err := z.access.MayChange(who, a.owned(), "move the image name "+name+" of"); err != nil {
 				return err
 			}
 			break

@@ -26,6 +26,7 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
@@ -38,6 +39,7 @@ type Core struct {
 	started  time.Time
 	tables   tables
 	core     schedulerCore
+	access   access.Rules
 
 	record *storev1.Zone
 	keys   []token.Key
@@ -68,10 +70,6 @@ type Core struct {
 	// unarranged are contracts whose queues were lost.
 	unarranged map[string]*contract
 
-	lastEvent int64
-	// wake is when deadlines are looked at next.
-	wake time.Time
-
 	// lostBalancers are known balancers that are not connected, and since when.
 	lostBalancers map[string]time.Time
 	// refused is what each balancer last said that it does not route, and why, by service.
@@ -85,9 +83,7 @@ type Core struct {
 	lookout lookout
 
 	// Of the present turn.
-	changes
-	now     time.Time
-	secrets secrets
+	*turn
 	// lookAtLending has contracts looked at after the scheduler has decided.
 	lookAtLending bool
 	touched       map[id.App]*app
@@ -95,8 +91,6 @@ type Core struct {
 	stale []*app
 	// speaking are the nodes that have commands to be told.
 	speaking map[id.Node]*node
-	// out is what the turn has decided so far.
-	out *Ready
 }
 
 // core is the scheduler, and what its lending contracts came to.
@@ -203,39 +197,12 @@ type node struct {
 	places map[string]struct{}
 }
 
-// Fault is something that should not be, for whoever looks into the program's log. about are pairs of a key and a value.
-type Fault struct {
-	Text  string
-	About []any
-	// severe: the program itself is at fault, or what it depends on.
-	Severe bool
-}
-
-// fault has a fault of the program logged.
-func (z *Core) fault(text string, about ...any) {
-	z.out.Faults = append(z.out.Faults, Fault{text, about, true})
-}
-
-// warn has something logged that an operator may want to look into.
-func (z *Core) warn(text string, about ...any) {
-	z.out.Faults = append(z.out.Faults, Fault{text, about, false})
-}
-
 // Begin begins a turn. Inputs are stepped through next, then Ready ends it.
 func (z *Core) Begin(now time.Time, fresh Seed) {
-	z.now = now
-	z.secrets = secrets{seed: fresh}
+	z.turn.begin(now, fresh)
 	z.touched = map[id.App]*app{}
 	z.stale = nil
 	z.speaking = map[id.Node]*node{}
-	z.out = &Ready{}
-}
-
-// at has the deadlines looked at by an instant, though nothing may have happened until then.
-func (z *Core) at(instant time.Time) {
-	if instant.Before(z.wake) {
-		z.wake = instant
-	}
 }
 
 // touch has the app settled, projected and shown at the end of the turn. Whatever people see of the app changes with it.

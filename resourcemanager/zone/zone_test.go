@@ -32,8 +32,8 @@ func empty(t *testing.T, now time.Time) *Core {
 	return z
 }
 
-// turn lets the zone take inputs at an instant.
-func turn(t *testing.T, z *Core, now time.Time, inputs ...Input) *Ready {
+// take lets the zone take inputs at an instant.
+func take(t *testing.T, z *Core, now time.Time, inputs ...Input) *Ready {
 	t.Helper()
 	z.Begin(now, Seed{})
 	for _, in := range inputs {
@@ -58,10 +58,10 @@ func TestManyAppsThatWaitAreLookedAtABitAtATime(t *testing.T) {
 		spec.Name = fmt.Sprintf("app-%d", i)
 		deployed = append(deployed, Deploy{Who: peer.User{Operator: true}, Request: &apiv1.DeployRequest{Spec: spec, IfGeneration: -1}})
 	}
-	turn(t, z, now, deployed...)
+	take(t, z, now, deployed...)
 	for range 30 {
 		now = now.Add(100 * time.Millisecond)
-		turn(t, z, now)
+		take(t, z, now)
 	}
 	all, err := z.Apps("")
 	if err != nil || len(all) != apps {

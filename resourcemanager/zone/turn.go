@@ -1,0 +1,79 @@
+package zone
+
+import (
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
+)
+
+// turn is the present turn: its time, its secrets, and what it has decided so far. Every part of the zone writes to it.
+type turn struct {
+	changes
+	now     time.Time
+	secrets secrets
+	// out is what the turn has decided so far, without the batch.
+	out *Ready
+	// wake is when deadlines are looked at next.
+	wake time.Time
+	// lastEvent is the sequence number of the newest event.
+	lastEvent int64
+}
+
+func (t *turn) begin(now time.Time, fresh Seed) {
+	t.now, t.secrets, t.out = now, secrets{seed: fresh}, &Ready{}
+}
+
+// at has the deadlines looked at by an instant, though nothing may have happened until then.
+func (t *turn) at(instant time.Time) {
+	if instant.Before(t.wake) {
+		t.wake = instant
+	}
+}
+
+// Fault is something that should not be, for whoever looks into the program's log. About are pairs of a key and a value.
+type Fault struct {
+	Text  string
+	About []any
+	// Severe: the program itself is at fault, or what it depends on.
+	Severe bool
+}
+
+// fault has a fault of the program logged.
+func (t *turn) fault(text string, about ...any) {
+	t.out.Faults = append(t.out.Faults, Fault{text, about, true})
+}
+
+// warn has something logged that an operator may want to look into.
+func (t *turn) warn(text string, about ...any) {
+	t.out.Faults = append(t.out.Faults, Fault{text, about, false})
+}
+
+// longestMessage is how many bytes of an event's message are kept: some hold what an engine or a program said.
+const longestMessage = 4 << 10
+
+// tell records a transition. It is stored with the turn and told after that.
+func (t *turn) tell(event *apiv1.Event) {
+	t.lastEvent++
+	if err := eventlog.CheckKind(event.GetKind()); err != nil {
+		t.fault("nobody can look for an event", "error", err)
+	}
+	event.Sequence, event.Time = t.lastEvent, timestamppb.New(t.now)
+	event.Message = wire.Text(event.GetMessage())
+	if len(event.GetMessage()) > longestMessage {
+		event.Message = strings.ToValidUTF8(event.GetMessage()[:longestMessage], "") + " …"
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(event)
+	if err != nil {
+		t.fault("encode an event", "error", err)
+		return
+	}
+	t.events = append(t.events, store.Event{Sequence: event.GetSequence(), Value: raw})
+	t.out.Events = append(t.out.Events, event)
+}
