@@ -9,6 +9,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 )
 
 const (
@@ -18,50 +19,132 @@ const (
 	forgetBalancer = 10 * time.Minute
 )
 
-// openRegistry gives the registry what must outlive it: the secret of the apps' keys, and who routes.
-func (z *Core) openRegistry() {
-	if len(z.record.GetRegistrySecret()) == 0 {
-		z.record.RegistrySecret = z.secrets.bytes()
-		z.save(kindZone, "zone", z.record)
-	}
-	z.out.Secret = z.record.GetRegistrySecret()
-	for _, name := range z.record.GetBalancers() {
-		z.out.Balancers = append(z.out.Balancers, ExpectedBalancer{name, comeBack})
-		z.lostBalancers[name] = z.now
+// balancers are those that route for the zone: which are connected, what they cannot route, and what they were asked to confirm.
+type balancers struct {
+	*turn
+	record *storev1.Balancers
+	// lost are known balancers that are not connected, and since when.
+	lost map[string]time.Time
+	// refused is what each balancer last said that it does not route, and why, by service.
+	refused map[string]map[string]string
+	// confirming are the confirmations that were asked for, by number; last is the newest number.
+	confirming map[int64]confirmation
+	last       int64
+}
+
+func newBalancers(t *turn) *balancers {
+	return &balancers{
+		turn: t, record: &storev1.Balancers{},
+		lost: map[string]time.Time{}, refused: map[string]map[string]string{}, confirming: map[int64]confirmation{},
 	}
 }
 
-func (z *Core) balancerConnected(balancer string) {
-	delete(z.lostBalancers, balancer)
-	if !slices.Contains(z.record.GetBalancers(), balancer) {
-		z.record.Balancers = append(slices.Clone(z.record.GetBalancers()), balancer)
-		z.save(kindZone, "zone", z.record)
+func (b *balancers) load(stored Records) error {
+	err := loadRecords(stored, kindBalancers, func(record *storev1.Balancers) error {
+		b.record = record
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	z.tell(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + balancer + " is connected"})
+	if len(b.record.GetRegistrySecret()) == 0 {
+		b.record.RegistrySecret = b.secrets.bytes()
+		b.store()
+	}
+	b.out.Secret = b.record.GetRegistrySecret()
+	for _, name := range b.record.GetNames() {
+		b.out.Balancers = append(b.out.Balancers, ExpectedBalancer{name, comeBack})
+		b.lost[name] = b.now
+	}
+	return nil
 }
 
-func (z *Core) balancerLost(balancer, why string) {
-	z.lostBalancers[balancer] = z.now
-	z.tell(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+balancer+" is not connected any more", why)})
+func (b *balancers) store() { b.save(kindBalancers, "balancers", b.record) }
+
+// any reports whether there are some, connected or not.
+func (b *balancers) any() bool { return len(b.record.GetNames()) > 0 }
+
+func (b *balancers) connected(name string) {
+	delete(b.lost, name)
+	if !slices.Contains(b.record.GetNames(), name) {
+		b.record.Names = append(slices.Clone(b.record.GetNames()), name)
+		b.store()
+	}
+	b.tell(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + name + " is connected"})
 }
 
-// balancerRefuses takes all services that a balancer cannot route.
-func (z *Core) balancerRefuses(balancer string, refusals []*companionv1.Refusal) {
-	before := z.refused[balancer]
+func (b *balancers) left(name, why string) {
+	b.lost[name] = b.now
+	b.tell(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+name+" is not connected any more", why)})
+}
+
+// refuses takes all services that a balancer cannot route.
+func (b *balancers) refuses(name string, refusals []*companionv1.Refusal) {
+	before := b.refused[name]
 	now := make(map[string]string, len(refusals))
-	z.refused[balancer] = now
+	b.refused[name] = now
 	for _, refusal := range refusals {
 		now[refusal.GetService()] = refusal.GetReason()
-		if a := z.names[appOfService(refusal.GetService())]; a != nil {
-			z.lookAfter(a)
-		}
 		if before[refusal.GetService()] == refusal.GetReason() {
 			continue // a balancer says it with everything that it applies
 		}
-		z.tell(&apiv1.Event{
+		b.tell(&apiv1.Event{
 			Kind: "balancer", App: appOfService(refusal.GetService()), To: "REFUSED",
-			Message: fmt.Sprintf("the balancer %s does not route %s: %s", balancer, refusal.GetService(), refusal.GetReason()),
+			Message: fmt.Sprintf("the balancer %s does not route %s: %s", name, refusal.GetService(), refusal.GetReason()),
 		})
+	}
+}
+
+// obstacles are the services of an app that a balancer does not route.
+func (b *balancers) obstacles(app string) []*apiv1.Obstacle {
+	var obstacles []*apiv1.Obstacle
+	for _, name := range sortedKeys(b.refused) {
+		for _, service := range sortedKeys(b.refused[name]) {
+			if appOfService(service) == app {
+				obstacles = append(obstacles, &apiv1.Obstacle{
+					Subject: service, Count: 1, Reason: fmt.Sprintf("the balancer %s does not route it: %s", name, b.refused[name][service]),
+				})
+			}
+		}
+	}
+	return obstacles
+}
+
+// words lists them, with those that are not connected marked.
+func (b *balancers) words() string {
+	words := slices.Clone(b.record.GetNames())
+	for i, name := range words {
+		if _, lost := b.lost[name]; lost {
+			words[i] += " (not connected)"
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// await has something follow once every balancer has confirmed the present state of some services.
+func (b *balancers) await(services []string, then confirmation) {
+	b.last++
+	b.confirming[b.last] = then
+	b.out.Confirm = append(b.out.Confirm, ConfirmRequest{b.last, services})
+}
+
+// confirmed is what follows from the confirmation that was asked for under a number; ok is false if none was.
+func (b *balancers) confirmed(number int64) (then confirmation, ok bool) {
+	then, ok = b.confirming[number]
+	delete(b.confirming, number)
+	return then, ok
+}
+
+// due forgets those that have not been seen for long.
+func (b *balancers) due() {
+	for _, name := range sortedKeys(b.lost) {
+		if b.now.Before(b.lost[name].Add(forgetBalancer)) {
+			continue
+		}
+		delete(b.lost, name)
+		delete(b.refused, name)
+		b.record.Names = slices.DeleteFunc(slices.Clone(b.record.GetNames()), func(known string) bool { return known == name })
+		b.store()
 	}
 }
 
@@ -90,16 +173,3 @@ func (a *app) judgedByErrors() bool {
 
 // appOfService is the app that a service belongs to: web for web and for front.web.
 func appOfService(service string) string { return service[strings.LastIndexByte(service, '.')+1:] }
-
-// dueBalancers forgets those that have not been seen for long.
-func (z *Core) dueBalancers() {
-	for _, name := range sortedKeys(z.lostBalancers) {
-		if z.now.Before(z.lostBalancers[name].Add(forgetBalancer)) {
-			continue
-		}
-		delete(z.lostBalancers, name)
-		delete(z.refused, name)
-		z.record.Balancers = slices.DeleteFunc(slices.Clone(z.record.GetBalancers()), func(known string) bool { return known == name })
-		z.save(kindZone, "zone", z.record)
-	}
-}

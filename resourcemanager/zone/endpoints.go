@@ -242,18 +242,15 @@ func (z *Core) whenRouted(a *app, then confirmation) {
 func (z *Core) awaitBalancers(a *app, then confirmation) {
 	then.app = a
 	a.unconfirmed++
-	z.lastConfirm++
-	z.confirming[z.lastConfirm] = then
-	z.out.Confirm = append(z.out.Confirm, ConfirmRequest{z.lastConfirm, sortedKeys(a.published)})
+	z.balancers.await(sortedKeys(a.published), then)
 }
 
 // confirmed is the balancers' confirmation that was asked for under a number.
 func (z *Core) confirmed(number int64) {
-	then, ok := z.confirming[number]
+	then, ok := z.balancers.confirmed(number)
 	if !ok {
 		return
 	}
-	delete(z.confirming, number)
 	a := then.app
 	a.unconfirmed--
 	switch {

@@ -49,7 +49,7 @@ func (z *Core) explain(name string) (*apiv1.Explanation, error) {
 		})
 	}
 	e.Obstacles = append(e.Obstacles, z.nodeObstacles(a)...)
-	e.Obstacles = append(e.Obstacles, z.balancerObstacles(name)...)
+	e.Obstacles = append(e.Obstacles, z.balancers.obstacles(name)...)
 	if a.state() == lifecycle.AppRunning {
 		for _, w := range a.wait.shown {
 			if w.GetInstances() == 0 && !tellsOf(e.GetObstacles(), w) {
@@ -241,18 +241,3 @@ func (z *Core) nodeObstacles(a *app) []*apiv1.Obstacle {
 }
 
 func (a *app) heldCount() int { return len(a.containers) - len(a.ended) }
-
-// balancerObstacles tells of balancers that do not route the app's services.
-func (z *Core) balancerObstacles(name string) []*apiv1.Obstacle {
-	var obstacles []*apiv1.Obstacle
-	for _, balancer := range sortedKeys(z.refused) {
-		for _, service := range sortedKeys(z.refused[balancer]) {
-			if appOfService(service) == name {
-				obstacles = append(obstacles, &apiv1.Obstacle{
-					Subject: service, Count: 1, Reason: fmt.Sprintf("the balancer %s does not route it: %s", balancer, z.refused[balancer][service]),
-				})
-			}
-		}
-	}
-	return obstacles
-}

@@ -236,17 +236,22 @@ type (
 )
 
 func (in BalancerConnected) step(z *Core) (any, error) {
-	z.balancerConnected(in.Balancer)
+	z.balancers.connected(in.Balancer)
 	return nil, nil
 }
 
 func (in BalancerLost) step(z *Core) (any, error) {
-	z.balancerLost(in.Balancer, in.Why)
+	z.balancers.left(in.Balancer, in.Why)
 	return nil, nil
 }
 
 func (in Refused) step(z *Core) (any, error) {
-	z.balancerRefuses(in.Balancer, in.Refusals)
+	z.balancers.refuses(in.Balancer, in.Refusals)
+	for _, refusal := range in.Refusals {
+		if a := z.names[appOfService(refusal.GetService())]; a != nil {
+			z.lookAfter(a)
+		}
+	}
 	return nil, nil
 }
 

@@ -48,23 +48,21 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 		tables: tables{
 			apps: lifecycle.Apps(), attempts: lifecycle.Attempts(), containers: lifecycle.Containers(), nodes: lifecycle.Nodes(),
 		},
-		record:        &storev1.Zone{},
-		apps:          map[id.App]*app{},
-		names:         map[string]*app{},
-		nodes:         map[id.Node]*node{},
-		containers:    map[id.Container]*container{},
-		registered:    map[string]*node{},
-		streaming:     map[StreamID]*app{},
-		watching:      map[StreamID]*app{},
-		contracts:     map[string]*contract{},
-		lostBalancers: map[string]time.Time{},
-		refused:       map[string]map[string]string{},
-		confirming:    map[int64]confirmation{},
-		turn:          &turn{lastEvent: stored.LastEvent()},
+		record:     &storev1.Zone{},
+		apps:       map[id.App]*app{},
+		names:      map[string]*app{},
+		nodes:      map[id.Node]*node{},
+		containers: map[id.Container]*container{},
+		registered: map[string]*node{},
+		streaming:  map[StreamID]*app{},
+		watching:   map[StreamID]*app{},
+		contracts:  map[string]*contract{},
+		turn:       &turn{lastEvent: stored.LastEvent()},
 	}
+	z.balancers = newBalancers(z.turn)
 	z.Begin(now, start.Seed)
 	for _, step := range []func(Records) error{
-		z.loadLosses, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+		z.loadLosses, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
 		if err := step(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
@@ -117,7 +115,6 @@ func (z *Core) loadZone(stored Records) error {
 		z.save(kindZone, "zone", z.record)
 	}
 	z.readKeys()
-	z.openRegistry()
 	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.schema, Master: masterResources()})
 	z.access = access.Rules{Queues: z.core, AllowInsecure: z.settings.AllowInsecure}
 	return nil

@@ -2,7 +2,6 @@ package zone
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/mammoth-os/mammoth/internal/id"
@@ -77,7 +76,7 @@ func (z *Core) runningReasons(a *app, r *reasons) {
 		}
 	}
 	z.rolloutReason(a, r)
-	for _, o := range z.balancerObstacles(a.record.GetName()) {
+	for _, o := range z.balancers.obstacles(a.record.GetName()) {
 		r.about(cause{detail: because(o.GetSubject(), o.GetReason())})
 	}
 }
@@ -90,8 +89,8 @@ func (z *Core) standingReasons(a *app, r *reasons) {
 	} else if a.record.GetObservedGeneration() < a.record.GetGeneration() {
 		r.about(cause{detail: "its application master has not applied the newest change yet", inCourse: true})
 	}
-	if a.unconfirmed > 0 && len(z.record.GetBalancers()) > 0 {
-		r.about(cause{detail: "not every balancer has confirmed its newest endpoints: " + z.balancersWord(), inCourse: true})
+	if a.unconfirmed > 0 && z.balancers.any() {
+		r.about(cause{detail: "not every balancer has confirmed its newest endpoints: " + z.balancers.words(), inCourse: true})
 	}
 }
 
@@ -426,8 +425,8 @@ func (z *Core) endingReasons(a *app, r *reasons) {
 			r.of(c.name(), 1, stopping)
 		}
 	}
-	if a.unconfirmed > 0 && len(z.record.GetBalancers()) > 0 {
-		r.about(cause{detail: "not every balancer has confirmed that nothing is routed to it any more: " + z.balancersWord(), inCourse: true})
+	if a.unconfirmed > 0 && z.balancers.any() {
+		r.about(cause{detail: "not every balancer has confirmed that nothing is routed to it any more: " + z.balancers.words(), inCourse: true})
 	}
 }
 
@@ -439,17 +438,6 @@ func (z *Core) heldOn(n *node, a *app) (count int) {
 		}
 	}
 	return count
-}
-
-// balancersWord lists the balancers, with those that are not connected marked.
-func (z *Core) balancersWord() string {
-	words := slices.Clone(z.record.GetBalancers())
-	for i, name := range words {
-		if _, lost := z.lostBalancers[name]; lost {
-			words[i] += " (not connected)"
-		}
-	}
-	return strings.Join(words, ", ")
 }
 
 // countWord is "1 node" or "3 nodes".

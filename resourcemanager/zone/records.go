@@ -12,6 +12,7 @@ import (
 // Kinds of records.
 const (
 	kindZone      store.Kind = "zone"
+	kindBalancers store.Kind = "balancers"
 	kindApp       store.Kind = "app"
 	kindVersion   store.Kind = "version"
 	kindMemo      store.Kind = "memo"

@@ -70,14 +70,7 @@ type Core struct {
 	// unarranged are contracts whose queues were lost.
 	unarranged map[string]*contract
 
-	// lostBalancers are known balancers that are not connected, and since when.
-	lostBalancers map[string]time.Time
-	// refused is what each balancer last said that it does not route, and why, by service.
-	refused map[string]map[string]string
-
-	// confirming are the confirmations of balancers that were asked for, by number.
-	confirming  map[int64]confirmation
-	lastConfirm int64
+	balancers *balancers
 
 	// lookout says why apps wait.
 	lookout lookout
@@ -252,7 +245,7 @@ func (z *Core) IsDue() bool { return !z.now.Before(z.wake) }
 func (z *Core) due() {
 	z.wake = z.now.Add(Tick)
 	z.dueNodes()
-	z.dueBalancers()
+	z.balancers.due()
 	if z.standsStill() {
 		return
 	}

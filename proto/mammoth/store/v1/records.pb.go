@@ -38,11 +38,7 @@ type Zone struct {
 	// The newest signs.
 	Keys []*v1.TokenKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Names of the extended resources, in the order of their places.
-	Extended []string `protobuf:"bytes,3,rep,name=extended,proto3" json:"extended,omitempty"`
-	// Signs the keys that apps register endpoints with.
-	RegistrySecret []byte `protobuf:"bytes,10,opt,name=registry_secret,json=registrySecret,proto3" json:"registry_secret,omitempty"`
-	// Names of the balancers that are connected, or were not long ago.
-	Balancers     []string `protobuf:"bytes,11,rep,name=balancers,proto3" json:"balancers,omitempty"`
+	Extended      []string `protobuf:"bytes,3,rep,name=extended,proto3" json:"extended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -98,16 +94,57 @@ func (x *Zone) GetExtended() []string {
 	return nil
 }
 
-func (x *Zone) GetRegistrySecret() []byte {
+// Balancers is what must outlive the registry.
+type Balancers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Signs the keys that apps register endpoints with.
+	RegistrySecret []byte `protobuf:"bytes,1,opt,name=registry_secret,json=registrySecret,proto3" json:"registry_secret,omitempty"`
+	// Names of the balancers that are connected, or were not long ago.
+	Names         []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Balancers) Reset() {
+	*x = Balancers{}
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Balancers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Balancers) ProtoMessage() {}
+
+func (x *Balancers) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Balancers.ProtoReflect.Descriptor instead.
+func (*Balancers) Descriptor() ([]byte, []int) {
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Balancers) GetRegistrySecret() []byte {
 	if x != nil {
 		return x.RegistrySecret
 	}
 	return nil
 }
 
-func (x *Zone) GetBalancers() []string {
+func (x *Balancers) GetNames() []string {
 	if x != nil {
-		return x.Balancers
+		return x.Names
 	}
 	return nil
 }
@@ -158,7 +195,7 @@ type App struct {
 
 func (x *App) Reset() {
 	*x = App{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[1]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -170,7 +207,7 @@ func (x *App) String() string {
 func (*App) ProtoMessage() {}
 
 func (x *App) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[1]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -183,7 +220,7 @@ func (x *App) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use App.ProtoReflect.Descriptor instead.
 func (*App) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{1}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *App) GetId() string {
@@ -366,7 +403,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +415,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +428,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{2}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Version) GetAppId() string {
@@ -426,7 +463,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +475,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +488,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{3}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Attempt) GetNumber() int32 {
@@ -524,7 +561,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +573,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +586,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{4}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Ask) GetAppId() string {
@@ -591,7 +628,7 @@ type Memo struct {
 
 func (x *Memo) Reset() {
 	*x = Memo{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +640,7 @@ func (x *Memo) String() string {
 func (*Memo) ProtoMessage() {}
 
 func (x *Memo) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +653,7 @@ func (x *Memo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memo.ProtoReflect.Descriptor instead.
 func (*Memo) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{5}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Memo) GetAppId() string {
@@ -646,7 +683,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +695,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +708,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{6}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Instance) GetAppId() string {
@@ -730,7 +767,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +779,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +792,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{7}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Container) GetLease() *v13.Lease {
@@ -866,7 +903,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +915,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +928,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{8}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Node) GetId() string {
@@ -1001,7 +1038,7 @@ type Queues struct {
 
 func (x *Queues) Reset() {
 	*x = Queues{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1050,7 @@ func (x *Queues) String() string {
 func (*Queues) ProtoMessage() {}
 
 func (x *Queues) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1063,7 @@ func (x *Queues) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queues.ProtoReflect.Descriptor instead.
 func (*Queues) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Queues) GetQueues() []*v11.QueueSpec {
@@ -1056,7 +1093,7 @@ type Contract struct {
 
 func (x *Contract) Reset() {
 	*x = Contract{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[10]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1105,7 @@ func (x *Contract) String() string {
 func (*Contract) ProtoMessage() {}
 
 func (x *Contract) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[10]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1118,7 @@ func (x *Contract) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contract.ProtoReflect.Descriptor instead.
 func (*Contract) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Contract) GetSpec() *v11.ContractSpec {
@@ -1137,14 +1174,14 @@ var File_mammoth_store_v1_records_proto protoreflect.FileDescriptor
 
 const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"\xbe\x01\n" +
+	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"w\n" +
 	"\x04Zone\x12!\n" +
 	"\fapp_sequence\x18\x01 \x01(\x03R\vappSequence\x120\n" +
 	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x12\x1a\n" +
-	"\bextended\x18\x03 \x03(\tR\bextended\x12'\n" +
-	"\x0fregistry_secret\x18\n" +
-	" \x01(\fR\x0eregistrySecret\x12\x1c\n" +
-	"\tbalancers\x18\v \x03(\tR\tbalancers\"\xd7\b\n" +
+	"\bextended\x18\x03 \x03(\tR\bextended\"J\n" +
+	"\tBalancers\x12'\n" +
+	"\x0fregistry_secret\x18\x01 \x01(\fR\x0eregistrySecret\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xd7\b\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -1268,85 +1305,86 @@ func file_mammoth_store_v1_records_proto_rawDescGZIP() []byte {
 	return file_mammoth_store_v1_records_proto_rawDescData
 }
 
-var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Zone)(nil),                   // 0: mammoth.store.v1.Zone
-	(*App)(nil),                    // 1: mammoth.store.v1.App
-	(*Version)(nil),                // 2: mammoth.store.v1.Version
-	(*Attempt)(nil),                // 3: mammoth.store.v1.Attempt
-	(*Ask)(nil),                    // 4: mammoth.store.v1.Ask
-	(*Memo)(nil),                   // 5: mammoth.store.v1.Memo
-	(*Instance)(nil),               // 6: mammoth.store.v1.Instance
-	(*Container)(nil),              // 7: mammoth.store.v1.Container
-	(*Node)(nil),                   // 8: mammoth.store.v1.Node
-	(*Queues)(nil),                 // 9: mammoth.store.v1.Queues
-	(*Contract)(nil),               // 10: mammoth.store.v1.Contract
-	nil,                            // 11: mammoth.store.v1.App.CountedAtEntry
-	nil,                            // 12: mammoth.store.v1.Node.AttributesEntry
-	(*v1.TokenKey)(nil),            // 13: mammoth.tracker.v1.TokenKey
-	(*v11.AppSpec)(nil),            // 14: mammoth.api.v1.AppSpec
-	(v11.App_State)(0),             // 15: mammoth.api.v1.App.State
-	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
-	(*v11.AppHistory_Version)(nil), // 17: mammoth.api.v1.AppHistory.Version
-	(*v11.Rollout)(nil),            // 18: mammoth.api.v1.Rollout
-	(*v11.Waiting)(nil),            // 19: mammoth.api.v1.Waiting
-	(v11.Master_State)(0),          // 20: mammoth.api.v1.Master.State
-	(*v12.Ask)(nil),                // 21: mammoth.master.v1.Ask
-	(*v12.InstanceReport)(nil),     // 22: mammoth.master.v1.InstanceReport
-	(*v13.Lease)(nil),              // 23: mammoth.core.v1.Lease
-	(*v13.ContainerStatus)(nil),    // 24: mammoth.core.v1.ContainerStatus
-	(v13.Exit_Reason)(0),           // 25: mammoth.core.v1.Exit.Reason
-	(*durationpb.Duration)(nil),    // 26: google.protobuf.Duration
-	(*v13.Resources)(nil),          // 27: mammoth.core.v1.Resources
-	(*v13.NodeHealth)(nil),         // 28: mammoth.core.v1.NodeHealth
-	(v11.NodeState)(0),             // 29: mammoth.api.v1.NodeState
-	(*v11.QueueSpec)(nil),          // 30: mammoth.api.v1.QueueSpec
-	(*v11.ContractSpec)(nil),       // 31: mammoth.api.v1.ContractSpec
-	(*v11.Ledger)(nil),             // 32: mammoth.api.v1.Ledger
-	(*v13.Attribute)(nil),          // 33: mammoth.core.v1.Attribute
+	(*Balancers)(nil),              // 1: mammoth.store.v1.Balancers
+	(*App)(nil),                    // 2: mammoth.store.v1.App
+	(*Version)(nil),                // 3: mammoth.store.v1.Version
+	(*Attempt)(nil),                // 4: mammoth.store.v1.Attempt
+	(*Ask)(nil),                    // 5: mammoth.store.v1.Ask
+	(*Memo)(nil),                   // 6: mammoth.store.v1.Memo
+	(*Instance)(nil),               // 7: mammoth.store.v1.Instance
+	(*Container)(nil),              // 8: mammoth.store.v1.Container
+	(*Node)(nil),                   // 9: mammoth.store.v1.Node
+	(*Queues)(nil),                 // 10: mammoth.store.v1.Queues
+	(*Contract)(nil),               // 11: mammoth.store.v1.Contract
+	nil,                            // 12: mammoth.store.v1.App.CountedAtEntry
+	nil,                            // 13: mammoth.store.v1.Node.AttributesEntry
+	(*v1.TokenKey)(nil),            // 14: mammoth.tracker.v1.TokenKey
+	(*v11.AppSpec)(nil),            // 15: mammoth.api.v1.AppSpec
+	(v11.App_State)(0),             // 16: mammoth.api.v1.App.State
+	(*timestamppb.Timestamp)(nil),  // 17: google.protobuf.Timestamp
+	(*v11.AppHistory_Version)(nil), // 18: mammoth.api.v1.AppHistory.Version
+	(*v11.Rollout)(nil),            // 19: mammoth.api.v1.Rollout
+	(*v11.Waiting)(nil),            // 20: mammoth.api.v1.Waiting
+	(v11.Master_State)(0),          // 21: mammoth.api.v1.Master.State
+	(*v12.Ask)(nil),                // 22: mammoth.master.v1.Ask
+	(*v12.InstanceReport)(nil),     // 23: mammoth.master.v1.InstanceReport
+	(*v13.Lease)(nil),              // 24: mammoth.core.v1.Lease
+	(*v13.ContainerStatus)(nil),    // 25: mammoth.core.v1.ContainerStatus
+	(v13.Exit_Reason)(0),           // 26: mammoth.core.v1.Exit.Reason
+	(*durationpb.Duration)(nil),    // 27: google.protobuf.Duration
+	(*v13.Resources)(nil),          // 28: mammoth.core.v1.Resources
+	(*v13.NodeHealth)(nil),         // 29: mammoth.core.v1.NodeHealth
+	(v11.NodeState)(0),             // 30: mammoth.api.v1.NodeState
+	(*v11.QueueSpec)(nil),          // 31: mammoth.api.v1.QueueSpec
+	(*v11.ContractSpec)(nil),       // 32: mammoth.api.v1.ContractSpec
+	(*v11.Ledger)(nil),             // 33: mammoth.api.v1.Ledger
+	(*v13.Attribute)(nil),          // 34: mammoth.core.v1.Attribute
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
-	13, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
-	14, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	15, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
-	16, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	17, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	16, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
-	18, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	3,  // 7: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
-	16, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
-	16, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	16, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	11, // 11: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
-	19, // 12: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	17, // 13: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
-	20, // 14: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	16, // 15: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	16, // 16: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	16, // 17: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	21, // 18: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	22, // 19: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	16, // 20: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	16, // 21: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	23, // 22: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	24, // 23: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	25, // 24: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	16, // 25: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	16, // 26: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	26, // 27: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	27, // 28: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	12, // 29: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	28, // 30: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	29, // 31: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	16, // 32: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	30, // 33: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	31, // 34: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	16, // 35: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	16, // 36: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	16, // 37: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	32, // 38: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	16, // 39: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
-	33, // 40: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	14, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
+	15, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	16, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
+	17, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	18, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	17, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
+	19, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	4,  // 7: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
+	17, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
+	17, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
+	17, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	12, // 11: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
+	20, // 12: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	18, // 13: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
+	21, // 14: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	17, // 15: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
+	17, // 16: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	17, // 17: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	22, // 18: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	23, // 19: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	17, // 20: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	17, // 21: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	24, // 22: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	25, // 23: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	26, // 24: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	17, // 25: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	17, // 26: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	27, // 27: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	28, // 28: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	13, // 29: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	29, // 30: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	30, // 31: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	17, // 32: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	31, // 33: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	32, // 34: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	17, // 35: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	17, // 36: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	17, // 37: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	33, // 38: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	17, // 39: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
+	34, // 40: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
 	41, // [41:41] is the sub-list for method output_type
 	41, // [41:41] is the sub-list for method input_type
 	41, // [41:41] is the sub-list for extension type_name
@@ -1365,7 +1403,7 @@ func file_mammoth_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_store_v1_records_proto_rawDesc), len(file_mammoth_store_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
