@@ -149,7 +149,7 @@ func TestAnOlderStoreIsFoundOut(t *testing.T) {
 
 // Whatever record is lost, the zone starts with the rest.
 func TestAZoneStartsWithAnyRecordLost(t *testing.T) {
-	for _, kind := range []store.Kind{"zone", "balancers", "app", "memo", "ask", "instance", "container", "node", "queues", "contract", "version"} {
+	for _, kind := range []store.Kind{"zone", "schema", "balancers", "app", "memo", "ask", "instance", "container", "node", "queues", "contract", "version"} {
 		t.Run(string(kind), func(t *testing.T) {
 			lossy(t, func(z *testZone, n *fakeNode, m *fakeMaster, disk *store.Disk) {
 				m.startInstance(n, "web-1")

@@ -165,7 +165,7 @@ func (a *app) asksInOrder() []string {
 // shape reads what one container needs and where it may be put. A resource that no node and no queue has named is refused: were
 // room made for it, a few apps could use up the room for the resources that nodes really have.
 func (z *Core) shape(resources *corev1.Resources, placement *apiv1.Placement) (scheduler.Ask, error) {
-	v, err := wire.Vector(z.schema, resources)
+	v, err := wire.Vector(z.units.schema, resources)
 	if err != nil {
 		return scheduler.Ask{}, err
 	}

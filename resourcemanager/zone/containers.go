@@ -59,7 +59,7 @@ func (z *Core) schedule() {
 	if !decisions.Next.IsZero() {
 		z.at(decisions.Next)
 	}
-	z.lendingMoved()
+	z.shares.moved()
 }
 
 // decided writes down what a pass has decided.
@@ -107,7 +107,7 @@ func (z *Core) grant(grant scheduler.Grant) {
 			AppName:     a.record.GetName(),
 			Attempt:     a.record.GetAttempt().GetNumber(),
 			NodeId:      string(n.id),
-			Resources:   z.resources(grant.Resources),
+			Resources:   z.units.resources(grant.Resources),
 			Queue:       string(grant.Queue),
 			AskId:       grant.Ask,
 			Master:      grant.Master,
@@ -386,7 +386,7 @@ func (c *container) name() string {
 // holdInput is the container as the scheduler is told of it after a restart.
 func (z *Core) holdInput(c *container) scheduler.Hold {
 	lease := c.record.GetLease()
-	v, err := z.vector(lease.GetResources())
+	v, err := z.units.vector(lease.GetResources())
 	if err != nil {
 		z.fault("a lease is unreadable", "container", c.id, "error", err)
 	}

@@ -113,7 +113,7 @@ func (z *Core) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, bes
 	case len(plan.Nodes) > 0:
 		return because(fmt.Sprintf("there is room for %d of them only", len(plan.Nodes)), withHelp(why))
 	}
-	if needs, err := wire.Vector(z.schema, roleResources(role)); rolling && err == nil && z.holdsAsMuch(a, role.GetName(), needs) {
+	if needs, err := wire.Vector(z.units.schema, roleResources(role)); rolling && err == nil && z.holdsAsMuch(a, role.GetName(), needs) {
 		why.help = oldFirst
 	}
 	return because("there is no room beside them, and it would wait", withHelp(why))

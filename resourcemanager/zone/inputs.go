@@ -97,16 +97,40 @@ func (in Promote) step(z *Core) (any, error)    { return z.promote(in.Who, in.Ap
 func (in Drain) step(z *Core) (any, error)      { return z.drain(in.Who, in.Node, in.Reason) }
 func (in Undrain) step(z *Core) (any, error)    { return z.undrain(in.Who, in.Node) }
 func (in RemoveNode) step(z *Core) (any, error) { return z.removeNode(in.Who, in.Node) }
-func (in SetQueues) step(z *Core) (any, error)  { return z.setQueues(in.Who, in.Request) }
-func (in LendNow) step(z *Core) (any, error)    { return z.lendNow(in.Who, in.Request) }
+func (in SetQueues) step(z *Core) (any, error) {
+	return z.shares.setQueues(in.Who, in.Request, z.residents())
+}
 func (in AcceptLoss) step(z *Core) (any, error) { return z.acceptLosses(in.Who) }
 func (in MoveImage) step(z *Core) (any, error)  { return nil, z.mayMoveImage(in.Who, in.Name) }
 
-func (in AddContracts) step(z *Core) (any, error) { return z.addContracts(in.Who, in.Request) }
-func (in RemoveContract) step(z *Core) (any, error) {
-	return nil, z.removeContract(in.Who, in.Name)
+func (in AddContracts) step(z *Core) (any, error) {
+	preview, err := z.shares.addContracts(in.Who, in.Request)
+	if err != nil || preview != nil {
+		return preview, err
+	}
+	z.schedule() // so that the answer knows which windows are open
+	return z.Contracts(), nil
 }
-func (in StopLending) step(z *Core) (any, error) { return z.stopLending(in.Who, in.Name) }
+
+func (in LendNow) step(z *Core) (any, error) {
+	if err := z.shares.lendNow(in.Who, in.Request); err != nil {
+		return nil, err
+	}
+	z.schedule()
+	return z.Contract(in.Request.GetName())
+}
+
+func (in RemoveContract) step(z *Core) (any, error) {
+	return nil, z.shares.removeContract(in.Who, in.Name)
+}
+
+func (in StopLending) step(z *Core) (any, error) {
+	if err := z.shares.stopLending(in.Who, in.Name); err != nil {
+		return nil, err
+	}
+	z.schedule()
+	return z.Contract(in.Name)
+}
 
 // Of those who watch an app. They may come between turns.
 type (
@@ -323,7 +347,7 @@ type (
 func (RotateKeys) step(z *Core) (any, error) { return nil, z.rotateKeys() }
 
 func (in QueueFile) step(z *Core) (any, error) {
-	z.redeclare(in.Found)
+	z.shares.redeclare(in.Found, z.residents())
 	return nil, nil
 }
 

@@ -14,32 +14,32 @@ import (
 // mostHandBacks is how many a ledger remembers one by one.
 const mostHandBacks = 100
 
-func (z *Core) viewContracts() *apiv1.ListContractsResponse {
-	ledgers := z.ledgers()
+func (s *shares) viewContracts() *apiv1.ListContractsResponse {
+	ledgers := s.ledgers()
 	response := &apiv1.ListContractsResponse{}
-	for _, k := range z.sortedContracts() {
-		response.Contracts = append(response.Contracts, z.viewContract(k, ledgers[k.name()]))
+	for _, k := range s.sortedContracts() {
+		response.Contracts = append(response.Contracts, s.viewContract(k, ledgers[k.name()]))
 	}
 	return response
 }
 
 // viewContract is where a contract stands, by what the scheduler's ledger says.
-func (z *Core) viewContract(k *contract, ledger scheduler.Ledger) *apiv1.Contract {
+func (s *shares) viewContract(k *contract, ledger scheduler.Ledger) *apiv1.Contract {
 	view := &apiv1.Contract{
 		Spec: k.record.GetSpec(), State: apiv1.Contract_RESTING, Ledger: sumLedger(k.before, ledger),
-		Lent: z.resources(ledger.Lent), Borrowed: z.resources(ledger.Borrowed),
+		Lent: s.units.resources(ledger.Lent), Borrowed: s.units.resources(ledger.Borrowed),
 	}
 	if ledger.Open {
 		view.State = apiv1.Contract_LENDING
 		if !ledger.Closing.Equal(calendar.Forever()) {
 			view.ClosesAt = timestamppb.New(ledger.Closing)
 		}
-		if !z.now.Before(ledger.Closing.Add(-k.handBackTakes())) {
+		if !s.now.Before(ledger.Closing.Add(-k.handBackTakes())) {
 			view.State = apiv1.Contract_RETURNING
 		}
 	}
 	for _, w := range k.windows {
-		if w.Open.After(z.now) {
+		if w.Open.After(s.now) {
 			view.OpensAt = timestamppb.New(w.Open)
 			break
 		}
@@ -74,9 +74,9 @@ func sumLedger(before *apiv1.Ledger, since scheduler.Ledger) *apiv1.Ledger {
 }
 
 // lendingReport tells what every contract came to.
-func (z *Core) lendingReport() *apiv1.LendingReport {
-	report := &apiv1.LendingReport{Time: timestamppb.New(z.now), Total: &apiv1.Ledger{}}
-	for _, k := range z.viewContracts().GetContracts() {
+func (s *shares) lendingReport() *apiv1.LendingReport {
+	report := &apiv1.LendingReport{Time: timestamppb.New(s.now), Total: &apiv1.Ledger{}}
+	for _, k := range s.viewContracts().GetContracts() {
 		ledger := k.GetLedger()
 		one := &apiv1.ContractReport{
 			Name: k.GetSpec().GetName(), Lender: k.GetSpec().GetLender(), Borrowers: k.GetSpec().GetBorrowers(),

@@ -81,7 +81,22 @@ func (k *contract) open(now time.Time) (scheduler.Window, bool) {
 	return scheduler.Window{}, false
 }
 
-func (z *Core) sortedContracts() []*contract { return byPosition(z.contracts) }
+func (s *shares) loadContracts(stored Records) error {
+	contracts := map[string]*contract{}
+	err := loadRecords(stored, kindContract, func(record *storev1.Contract) error {
+		contracts[record.GetSpec().GetName()] = &contract{record: record, before: record.GetLedger(), state: apiv1.Contract_RESTING}
+		return nil
+	})
+	if err != nil || len(contracts) == 0 {
+		return err
+	}
+	if err = s.arrange(contracts); err != nil {
+		s.unarranged = contracts
+	}
+	return err
+}
+
+func (s *shares) sortedContracts() []*contract { return byPosition(s.contracts) }
 
 func byPosition(contracts map[string]*contract) []*contract {
 	return slices.SortedFunc(maps.Values(contracts), func(a, b *contract) int {
@@ -89,8 +104,8 @@ func byPosition(contracts map[string]*contract) []*contract {
 	})
 }
 
-func (z *Core) contract(name string) (*contract, error) {
-	k := z.contracts[name]
+func (s *shares) contract(name string) (*contract, error) {
+	k := s.contracts[name]
 	if k == nil {
 		return nil, fmt.Errorf("no lending contract is named %q; \"mammoth lend ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
 	}
@@ -98,12 +113,12 @@ func (z *Core) contract(name string) (*contract, error) {
 }
 
 // lendable finds a contract that somebody wants to change.
-func (z *Core) lendable(who peer.User, name string) (*contract, error) {
-	k, err := z.contract(name)
+func (s *shares) lendable(who peer.User, name string) (*contract, error) {
+	k, err := s.contract(name)
 	if err != nil {
 		return nil, err
 	}
-	return k, z.access.MayLend(who, k.record.GetSpec().GetLender())
+	return k, s.access.MayLend(who, k.record.GetSpec().GetLender())
 }
 
 // checkContract finds what is wrong with a contract by itself. The queues are the scheduler's to check.
@@ -172,38 +187,38 @@ func foresee(w calendar.Window, now time.Time) ([]scheduler.Window, error) {
 }
 
 // arrange makes contracts the whole truth, or changes nothing.
-func (z *Core) arrange(contracts map[string]*contract) error {
-	specs, err := foreseen(contracts, z.now)
+func (s *shares) arrange(contracts map[string]*contract) error {
+	specs, err := foreseen(contracts, s.now)
 	if err != nil {
 		return err
 	}
-	if err := z.core.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
+	if err := s.core.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
 		return err
 	}
-	z.arranged(contracts, specs)
+	s.arranged(contracts, specs)
 	return nil
 }
 
 // previewContracts tells how contracts would stand if they were the whole truth; nothing changes. How much one lends
 // is known only after the scheduler's pass, and is left out of those that would be new.
-func (z *Core) previewContracts(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
-	specs, err := foreseen(contracts, z.now)
+func (s *shares) previewContracts(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
+	specs, err := foreseen(contracts, s.now)
 	if err != nil {
 		return nil, err
 	}
-	if err := scheduler.CheckContracts(specs, z.queueSpecs()); err != nil {
+	if err := scheduler.CheckContracts(specs, s.queueSpecs()); err != nil {
 		return nil, err
 	}
-	ledgers := z.ledgers()
+	ledgers := s.ledgers()
 	response := &apiv1.ListContractsResponse{}
 	for i, k := range byPosition(contracts) {
 		would, ledger := *k, ledgers[k.name()]
-		if would.windows = specs[i].Windows; k != z.contracts[k.name()] {
-			window, open := would.open(z.now)
+		if would.windows = specs[i].Windows; k != s.contracts[k.name()] {
+			window, open := would.open(s.now)
 			ledger.Open, ledger.Closing = open, window.Close
 			ledger.Lent, ledger.Borrowed = resource.Vector{}, resource.Vector{}
 		}
-		response.Contracts = append(response.Contracts, z.viewContract(&would, ledger))
+		response.Contracts = append(response.Contracts, s.viewContract(&would, ledger))
 	}
 	return response, nil
 }
@@ -225,18 +240,18 @@ func foreseen(contracts map[string]*contract, now time.Time) ([]scheduler.Contra
 }
 
 // arranged notes what the scheduler has taken in.
-func (z *Core) arranged(contracts map[string]*contract, specs []scheduler.Contract) {
-	z.contracts, z.readCalendarAt, z.lookAtLending = contracts, z.now.Add(readCalendarEvery), true
+func (s *shares) arranged(contracts map[string]*contract, specs []scheduler.Contract) {
+	s.contracts, s.readCalendarAt, s.look = contracts, s.now.Add(readCalendarEvery), true
 	for _, spec := range specs {
 		k := contracts[spec.Name]
-		if k.windowsOf != k.record || !z.now.Before(k.readAgain) {
-			k.windows, k.windowsOf, k.readAgain = spec.Windows, k.record, z.now.Add(readCalendarEvery)
-			if last := len(k.windows) - 1; last >= 0 && k.windows[last].Open.After(z.now) && k.windows[last].Open.Before(k.readAgain) {
+		if k.windowsOf != k.record || !s.now.Before(k.readAgain) {
+			k.windows, k.windowsOf, k.readAgain = spec.Windows, k.record, s.now.Add(readCalendarEvery)
+			if last := len(k.windows) - 1; last >= 0 && k.windows[last].Open.After(s.now) && k.windows[last].Open.Before(k.readAgain) {
 				k.readAgain = k.windows[last].Open
 			}
 		}
-		if k.readAgain.Before(z.readCalendarAt) {
-			z.readCalendarAt = k.readAgain
+		if k.readAgain.Before(s.readCalendarAt) {
+			s.readCalendarAt = k.readAgain
 		}
 	}
 }
@@ -254,33 +269,34 @@ func coreContract(record *storev1.Contract, windows []scheduler.Window) schedule
 	return k
 }
 
-func (z *Core) queueSpecs() []scheduler.QueueSpec {
+func (s *shares) queueSpecs() []scheduler.QueueSpec {
 	var specs []scheduler.QueueSpec
-	for _, usage := range z.core.Queues() {
+	for _, usage := range s.core.Queues() {
 		specs = append(specs, usage.Spec)
 	}
 	return specs
 }
 
-// addContracts adds contracts or replaces those of their names, all or none. A ledger goes on under its name.
-func (z *Core) addContracts(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
+// addContracts adds contracts or replaces those of their names, all or none. A ledger goes on under its name. Its answer is how they
+// would stand if that was asked; otherwise nil, for where they stand is known after the scheduler's next pass.
+func (s *shares) addContracts(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
 	if len(request.GetContracts()) == 0 {
 		return nil, fmt.Errorf("no lending contract was given: %w", errdefs.ErrInvalidArgument)
 	}
 	for _, spec := range request.GetContracts() {
-		if known := z.contracts[spec.GetName()]; known != nil {
-			if err := z.access.MayLend(who, known.record.GetSpec().GetLender()); err != nil {
+		if known := s.contracts[spec.GetName()]; known != nil {
+			if err := s.access.MayLend(who, known.record.GetSpec().GetLender()); err != nil {
 				return nil, err
 			}
-			if err := z.notDeclared(known); err != nil {
+			if err := s.notDeclared(known); err != nil {
 				return nil, err
 			}
 		}
-		if err := z.access.MayLend(who, spec.GetLender()); err != nil {
+		if err := s.access.MayLend(who, spec.GetLender()); err != nil {
 			return nil, err
 		}
 	}
-	contracts, err := z.contractsWith(request.GetContracts())
+	contracts, err := s.contractsWith(request.GetContracts())
 	if err != nil {
 		return nil, err
 	}
@@ -288,24 +304,23 @@ func (z *Core) addContracts(who peer.User, request *apiv1.AddContractsRequest) (
 		contracts[spec.GetName()].record.Declared = false
 	}
 	if request.GetDryRun() {
-		return z.previewContracts(contracts)
+		return s.previewContracts(contracts)
 	}
-	if err := z.arrange(contracts); err != nil {
+	if err := s.arrange(contracts); err != nil {
 		return nil, err
 	}
 	for _, spec := range request.GetContracts() {
-		k := z.contracts[spec.GetName()]
-		z.contractSet(k)
+		k := s.contracts[spec.GetName()]
+		s.contractSet(k)
 	}
-	z.schedule() // so that the answer knows which windows are open
-	return z.viewContracts(), nil
+	return nil, nil
 }
 
 // contractsWith are the present contracts with some added, or replaced by their names.
-func (z *Core) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
-	contracts := maps.Clone(z.contracts)
+func (s *shares) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
+	contracts := maps.Clone(s.contracts)
 	position := int64(0)
-	for _, k := range z.contracts {
+	for _, k := range s.contracts {
 		position = max(position, k.record.GetPosition())
 	}
 	given := map[string]bool{}
@@ -316,7 +331,7 @@ func (z *Core) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contract,
 		given[spec.GetName()] = true
 		position++
 		k := &contract{record: &storev1.Contract{Spec: spec, Position: position, Ledger: &apiv1.Ledger{}}, state: apiv1.Contract_RESTING}
-		if known := z.contracts[spec.GetName()]; known != nil {
+		if known := s.contracts[spec.GetName()]; known != nil {
 			*k = *known
 			k.record = proto.CloneOf(known.record)
 			k.record.Spec = spec
@@ -335,45 +350,45 @@ func (z *Core) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contract,
 	return contracts, nil
 }
 
-func (z *Core) removeContract(who peer.User, name string) error {
-	k, err := z.lendable(who, name)
+func (s *shares) removeContract(who peer.User, name string) error {
+	k, err := s.lendable(who, name)
 	if err != nil {
 		return err
 	}
-	if err := z.notDeclared(k); err != nil {
+	if err := s.notDeclared(k); err != nil {
 		return err
 	}
-	contracts := maps.Clone(z.contracts)
+	contracts := maps.Clone(s.contracts)
 	delete(contracts, name)
-	if err := z.arrange(contracts); err != nil {
+	if err := s.arrange(contracts); err != nil {
 		return err
 	}
-	z.contractGone(k)
+	s.contractGone(k)
 	return nil
 }
 
 // lendNow opens a window by hand.
-func (z *Core) lendNow(who peer.User, request *apiv1.LendNowRequest) (*apiv1.Contract, error) {
-	k, err := z.lendable(who, request.GetName())
+func (s *shares) lendNow(who peer.User, request *apiv1.LendNowRequest) error {
+	k, err := s.lendable(who, request.GetName())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	length := request.GetFor().AsDuration()
 	switch takes := k.handBackTakes(); {
 	case length <= takes:
-		return nil, fmt.Errorf("contract %s takes %s to hand back what is lent; lend for longer than that, not %s: %w", k.name(), takes, length, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("contract %s takes %s to hand back what is lent; lend for longer than that, not %s: %w", k.name(), takes, length, errdefs.ErrInvalidArgument)
 	case length > calendar.Longest:
-		return nil, fmt.Errorf("a window is open for 31 days at most, not %s: %w", length, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("a window is open for 31 days at most, not %s: %w", length, errdefs.ErrInvalidArgument)
 	}
-	until := z.now.Add(length)
-	if open, is := k.open(z.now); is && open.Close.Equal(calendar.Forever()) {
-		return nil, fmt.Errorf("contract %s is always open, since its windows follow each other without a break: %w", k.name(), errdefs.ErrFailedPrecondition)
+	until := s.now.Add(length)
+	if open, is := k.open(s.now); is && open.Close.Equal(calendar.Forever()) {
+		return fmt.Errorf("contract %s is always open, since its windows follow each other without a break: %w", k.name(), errdefs.ErrFailedPrecondition)
 	} else if is && !until.After(open.Close) {
-		return nil, fmt.Errorf("contract %s lends until %s already, which is not sooner than in %s; say a longer time to extend it, or end it with \"mammoth lend stop %s\": %w",
+		return fmt.Errorf("contract %s lends until %s already, which is not sooner than in %s; say a longer time to extend it, or end it with \"mammoth lend stop %s\": %w",
 			k.name(), open.Close.UTC().Format("2006-01-02 15:04:05 MST"), length, k.name(), errdefs.ErrFailedPrecondition)
 	}
-	return z.alter(k, func(record *storev1.Contract) {
-		record.LendFrom, record.LendUntil = timestamppb.New(z.now), timestamppb.New(until)
+	return s.alter(k, func(record *storev1.Contract) {
+		record.LendFrom, record.LendUntil = timestamppb.New(s.now), timestamppb.New(until)
 		if stopped := record.GetStoppedUntil(); stopped != nil && stopped.AsTime().Equal(calendar.Forever()) {
 			record.StoppedUntil = nil // one that is always open opens again in no other way
 		}
@@ -381,85 +396,82 @@ func (z *Core) lendNow(who peer.User, request *apiv1.LendNowRequest) (*apiv1.Con
 }
 
 // stopLending ends the open window; it opens again at the calendar's next one.
-func (z *Core) stopLending(who peer.User, name string) (*apiv1.Contract, error) {
-	k, err := z.lendable(who, name)
+func (s *shares) stopLending(who peer.User, name string) error {
+	k, err := s.lendable(who, name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	open, is := k.open(z.now)
+	open, is := k.open(s.now)
 	if !is {
-		view := z.viewContract(k, z.ledgers()[name])
-		if view.GetState() == apiv1.Contract_RETURNING {
-			return view, nil
+		if s.viewContract(k, s.ledgers()[name]).GetState() == apiv1.Contract_RETURNING {
+			return nil
 		}
-		return nil, fmt.Errorf("contract %s has no open window: %w", name, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("contract %s has no open window: %w", name, errdefs.ErrFailedPrecondition)
 	}
-	return z.alter(k, func(record *storev1.Contract) {
+	return s.alter(k, func(record *storev1.Contract) {
 		record.LendFrom, record.LendUntil, record.StoppedUntil = nil, nil, timestamppb.New(open.Close)
 	})
 }
 
-// alter changes one contract's record. Where it stands afterwards is known after the scheduler's next pass, so that is
-// taken at once.
-func (z *Core) alter(k *contract, change func(*storev1.Contract)) (*apiv1.Contract, error) {
+// alter changes one contract's record. Where it stands afterwards is known after the scheduler's next pass.
+func (s *shares) alter(k *contract, change func(*storev1.Contract)) error {
 	changed := *k
 	changed.record = proto.CloneOf(k.record)
 	change(changed.record)
-	contracts := maps.Clone(z.contracts)
+	contracts := maps.Clone(s.contracts)
 	contracts[k.name()] = &changed
-	if err := z.arrange(contracts); err != nil {
-		return nil, err
+	if err := s.arrange(contracts); err != nil {
+		return err
 	}
-	z.saveContract(&changed)
-	z.schedule()
-	return z.viewContract(&changed, z.ledgers()[k.name()]), nil
+	s.saveContract(&changed)
+	return nil
 }
 
-func (z *Core) ledgers() map[string]scheduler.Ledger {
+func (s *shares) ledgers() map[string]scheduler.Ledger {
 	ledgers := map[string]scheduler.Ledger{}
-	for _, l := range z.core.Ledgers() {
+	for _, l := range s.core.Ledgers() {
 		ledgers[l.Contract] = l
 	}
 	return ledgers
 }
 
-// dueLending reads the calendar again before the windows that it gave run out.
-func (z *Core) dueLending() {
-	if len(z.contracts) == 0 {
+// due reads the calendar again before the windows that it gave run out.
+func (s *shares) due() {
+	if len(s.contracts) == 0 {
 		return
 	}
-	z.lookAtLending = true
-	if !z.now.Before(z.readCalendarAt) {
-		if err := z.arrange(z.contracts); err != nil {
-			z.fault("read the calendar of lending contracts", "error", err)
-			z.readCalendarAt = z.now.Add(time.Minute)
+	s.look = true
+	if !s.now.Before(s.readCalendarAt) {
+		if err := s.arrange(s.contracts); err != nil {
+			s.fault("read the calendar of lending contracts", "error", err)
+			s.readCalendarAt = s.now.Add(time.Minute)
 		}
 	}
 }
 
-// lendingMoved tells which windows have opened and closed, and writes ledgers down.
-func (z *Core) lendingMoved() {
-	if !z.lookAtLending {
+// moved tells which windows have opened and closed, and writes ledgers down.
+func (s *shares) moved() {
+	if !s.look {
 		return
 	}
-	z.lookAtLending = false
-	ledgers := z.ledgers()
-	for _, k := range z.sortedContracts() {
-		now := z.viewContract(k, ledgers[k.name()])
+	s.look = false
+	ledgers := s.ledgers()
+	for _, k := range s.sortedContracts() {
+		now := s.viewContract(k, ledgers[k.name()])
 		was := k.state
 		k.state = now.GetState()
 		told := len(k.record.GetLedger().GetHandBacks())
 		moved := was != k.state || told != len(now.GetLedger().GetHandBacks()) ||
 			k.record.GetLedger().GetStoppedContainers() != now.GetLedger().GetStoppedContainers() ||
 			k.record.GetLedger().GetReturnedContainers() != now.GetLedger().GetReturnedContainers()
-		if moved || z.now.Sub(k.saved) >= saveLedgerEvery && !proto.Equal(k.record.GetLedger(), now.GetLedger()) {
+		if moved || s.now.Sub(k.saved) >= saveLedgerEvery && !proto.Equal(k.record.GetLedger(), now.GetLedger()) {
 			record := proto.CloneOf(k.record)
 			record.Ledger = now.GetLedger()
 			k.record = record
-			z.saveContract(k)
+			s.saveContract(k)
 		}
 		if was != k.state {
-			z.lendingEvent(k, was.String(), k.state.String(), movedSentence(now))
+			s.lendingEvent(k, was.String(), k.state.String(), movedSentence(now))
 		}
 	}
 }
@@ -479,22 +491,22 @@ func movedSentence(k *apiv1.Contract) string {
 	return fmt.Sprintf("contract %s lends nothing now", name)
 }
 
-func (z *Core) saveContract(k *contract) {
-	k.saved = z.now
-	z.save(kindContract, k.name(), k.record)
+func (s *shares) saveContract(k *contract) {
+	k.saved = s.now
+	s.save(kindContract, k.name(), k.record)
 }
 
-func (z *Core) lendingEvent(k *contract, from, to, message string) {
-	z.tell(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
+func (s *shares) lendingEvent(k *contract, from, to, message string) {
+	s.tell(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
 }
 
-func (z *Core) contractSet(k *contract) {
-	z.saveContract(k)
+func (s *shares) contractSet(k *contract) {
+	s.saveContract(k)
 	spec := k.record.GetSpec()
-	z.lendingEvent(k, "", "", fmt.Sprintf("contract %s was set: %s lends %g%% of its guarantee", k.name(), spec.GetLender(), spec.GetLendPercent()))
+	s.lendingEvent(k, "", "", fmt.Sprintf("contract %s was set: %s lends %g%% of its guarantee", k.name(), spec.GetLender(), spec.GetLendPercent()))
 }
 
-func (z *Core) contractGone(k *contract) {
-	z.forget(kindContract, k.name())
-	z.lendingEvent(k, "", "", fmt.Sprintf("contract %s was removed", k.name()))
+func (s *shares) contractGone(k *contract) {
+	s.forget(kindContract, k.name())
+	s.lendingEvent(k, "", "", fmt.Sprintf("contract %s was removed", k.name()))
 }

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
@@ -56,19 +55,19 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 		registered: map[string]*node{},
 		streaming:  map[StreamID]*app{},
 		watching:   map[StreamID]*app{},
-		contracts:  map[string]*contract{},
 		turn:       &turn{lastEvent: stored.LastEvent()},
 	}
 	z.balancers = newBalancers(z.turn)
+	z.units = &units{turn: z.turn, record: &storev1.Schema{}}
 	z.Begin(now, start.Seed)
 	for _, step := range []func(Records) error{
-		z.loadLosses, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+		z.loadLosses, z.units.load, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
 		if err := step(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
 		}
 	}
-	if err := z.loadDeclaration(start.QueueFile); err != nil {
+	if err := z.shares.loadDeclaration(start.QueueFile, z.residents()); err != nil {
 		return nil, nil, err
 	}
 	for _, a := range z.sortedApps() {
@@ -107,41 +106,26 @@ func (z *Core) loadZone(stored Records) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range z.record.GetExtended() {
-		z.schema, _, _ = z.schema.With(name)
-	}
 	if len(z.record.GetKeys()) == 0 {
 		z.record.Keys = []*trackerv1.TokenKey{{Id: 1, Secret: z.secrets.bytes()}}
 		z.save(kindZone, "zone", z.record)
 	}
 	z.readKeys()
-	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.schema, Master: masterResources()})
-	z.access = access.Rules{Queues: z.core, AllowInsecure: z.settings.AllowInsecure}
+	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.units.schema, Master: masterResources()})
+	z.access = &access.Rules{Queues: z.core, AllowInsecure: z.settings.AllowInsecure}
+	z.shares = &shares{
+		turn: z.turn, units: z.units, core: z.core, access: z.access, file: z.settings.QueueFile, contracts: map[string]*contract{},
+	}
 	return nil
 }
 
-func (z *Core) loadQueues(stored Records) error {
-	return loadRecords(stored, kindQueues, func(record *storev1.Queues) error {
-		specs, err := z.readQueues(record.GetQueues())
-		if err != nil {
-			return err
-		}
-		z.tree = record
-		return z.core.Apply(scheduler.SetQueues{Queues: specs})
-	})
-}
+// loadQueues reads the queue tree.
+func (z *Core) loadQueues(stored Records) error { return z.shares.loadQueues(stored) }
 
 func (z *Core) loadContracts(stored Records) error {
-	contracts := map[string]*contract{}
-	err := loadRecords(stored, kindContract, func(record *storev1.Contract) error {
-		contracts[record.GetSpec().GetName()] = &contract{record: record, before: record.GetLedger(), state: apiv1.Contract_RESTING}
-		return nil
-	})
-	if err != nil || len(contracts) == 0 {
-		return err
-	}
-	if err = z.arrange(contracts); err != nil && z.standsStill() {
-		z.unarranged = contracts
+	err := z.shares.loadContracts(stored)
+	if !z.standsStill() {
+		z.shares.unarranged = nil
 	}
 	return z.tolerate(err)
 }

@@ -119,7 +119,7 @@ func (z *Core) dropUnknown(n *node, name string) {
 func (z *Core) heldByUnknown(n *node) resource.Vector {
 	var sum resource.Vector
 	for _, status := range n.unknown {
-		if v, err := z.vector(status.GetLease().GetResources()); err == nil {
+		if v, err := z.units.vector(status.GetLease().GetResources()); err == nil {
 			sum = sum.Add(v)
 		}
 	}
@@ -186,11 +186,11 @@ func (z *Core) goBack(a *app) {
 // house gives apps a place in the scheduler, and contracts, whose queue was lost and is there again.
 func (z *Core) house() error {
 	var missing []error
-	if z.unarranged != nil {
-		if err := z.arrange(z.unarranged); err != nil {
+	if z.shares.unarranged != nil {
+		if err := z.shares.arrange(z.shares.unarranged); err != nil {
 			missing = append(missing, fmt.Errorf("the lending contracts have no queues: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", err, errdefs.ErrFailedPrecondition))
 		} else {
-			z.unarranged = nil
+			z.shares.unarranged = nil
 		}
 	}
 	for _, a := range z.sortedApps() {

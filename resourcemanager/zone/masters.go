@@ -78,7 +78,7 @@ func (z *Core) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 		Epoch:   z.identity.Epoch,
 		Spec:    z.heldSpec(a),
 		Wanted:  z.wanted(a),
-		Largest: z.resources(z.core.Largest()),
+		Largest: z.units.resources(z.core.Largest()),
 		Memo:    a.memo,
 	}
 	for _, c := range sortedContainers(a.containers) {

@@ -29,7 +29,7 @@ const forgetNodeAfter = time.Hour
 // registerNode takes a node's whole truth. It replaces the node's earlier session.
 func (z *Core) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
 	name := id.Node(request.GetNodeId())
-	if _, err := z.vector(request.GetCapacity()); err != nil {
+	if _, err := z.units.vector(request.GetCapacity()); err != nil {
 		return nil, fmt.Errorf("register node %q: %w", name, err)
 	}
 	if err := z.settings.reachable(request); err != nil {
@@ -136,7 +136,7 @@ func (z *Core) report(session string, report *trackerv1.NodeReport) error {
 	}
 	changed := false
 	if capacity := report.GetCapacity(); capacity != nil {
-		if _, err := z.vector(capacity); err != nil {
+		if _, err := z.units.vector(capacity); err != nil {
 			return fmt.Errorf("report of node %q: %w", n.id, err)
 		}
 		n.record.Capacity, changed = capacity, true
@@ -242,7 +242,7 @@ func (z *Core) showNode(n *node) {
 		z.hideNode(n)
 		return
 	}
-	capacity, err := z.vector(n.record.GetCapacity())
+	capacity, err := z.units.vector(n.record.GetCapacity())
 	if err != nil {
 		z.fault("node capacity is unreadable", "node", n.id, "error", err)
 		return
@@ -444,7 +444,7 @@ func (z *Core) viewNode(n *node) *apiv1.Node {
 		Reason:       r.GetReason(),
 		Address:      r.GetAddress(),
 		Capacity:     r.GetCapacity(),
-		Used:         z.resources(z.core.Used(n.id)),
+		Used:         z.units.resources(z.core.Used(n.id)),
 		Attributes:   r.GetAttributes(),
 		LastReportAt: timestamppb.New(n.heard),
 		RegisteredAt: r.GetRegisteredAt(),

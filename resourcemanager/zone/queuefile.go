@@ -21,42 +21,42 @@ type QueueFileText struct{ Text, Failure string }
 
 // loadDeclaration makes the queue file's tree the zone's. One that cannot be keeps a zone from starting only if there is no
 // tree that could stay in force.
-func (z *Core) loadDeclaration(found QueueFileText) error {
-	if z.settings.QueueFile == "" {
+func (s *shares) loadDeclaration(found QueueFileText, apps []resident) error {
+	if s.file == "" {
 		return nil
 	}
-	err := z.declare(found)
-	if err != nil && z.tree != nil {
-		z.refuse(err)
+	err := s.declare(found, apps)
+	if err != nil && s.tree != nil {
+		s.refuse(err)
 		return nil
 	}
 	return err
 }
 
 // redeclare takes in a changed queue file.
-func (z *Core) redeclare(found QueueFileText) {
-	before, tree := z.badFile, z.tree
-	z.badFile = ""
-	if err := z.declare(found); err != nil {
-		z.refuse(err)
+func (s *shares) redeclare(found QueueFileText, apps []resident) {
+	before, tree := s.badFile, s.tree
+	s.badFile = ""
+	if err := s.declare(found, apps); err != nil {
+		s.refuse(err)
 		return
 	}
-	if before != "" && z.tree == tree {
+	if before != "" && s.tree == tree {
 		// Whoever read that the file was refused is to read that it is right again.
-		z.tell(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", z.settings.QueueFile)})
+		s.tell(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", s.file)})
 	}
 }
 
-func (z *Core) refuse(err error) {
-	z.badFile = wire.Sentence(err)
-	z.fault("the queue file is refused, and the queue tree stays as it is", "error", z.badFile)
-	z.tell(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: z.badFile + "; the queue tree stays as it is"})
+func (s *shares) refuse(err error) {
+	s.badFile = wire.Sentence(err)
+	s.fault("the queue file is refused, and the queue tree stays as it is", "error", s.badFile)
+	s.tell(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: s.badFile + "; the queue tree stays as it is"})
 }
 
 // declare makes what the queue file says the queue tree and the declared contracts, or changes nothing. Contracts that people
 // have added stay.
-func (z *Core) declare(found QueueFileText) error {
-	path := z.settings.QueueFile
+func (s *shares) declare(found QueueFileText, apps []resident) error {
+	path := s.file
 	if found.Failure != "" {
 		return fmt.Errorf("the queue file %s: %w", found.Failure, errdefs.ErrFailedPrecondition)
 	}
@@ -64,7 +64,7 @@ func (z *Core) declare(found QueueFileText) error {
 	if err != nil {
 		return inQueueFile(path, err)
 	}
-	if err := z.install(declared); err != nil {
+	if err := s.install(declared, apps); err != nil {
 		var names []string
 		for _, queue := range declared.Queues {
 			names = append(names, queue.GetName())
@@ -90,20 +90,20 @@ func inQueueFile(path string, err error) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-func (z *Core) install(declared manifest.Declaration) error {
-	specs, err := z.readQueues(declared.Queues)
+func (s *shares) install(declared manifest.Declaration, apps []resident) error {
+	specs, err := s.readQueues(declared.Queues)
 	if err != nil {
 		return err
 	}
-	if err := z.appsKeepQueues(specs); err != nil {
+	if err := appsKeepQueues(apps, specs); err != nil {
 		return err
 	}
-	contracts, err := z.contractsWith(declared.Contracts)
+	contracts, err := s.contractsWith(declared.Contracts)
 	if err != nil {
 		return err
 	}
 	var gone, set []*contract
-	for _, k := range z.sortedContracts() {
+	for _, k := range s.sortedContracts() {
 		if k.record.GetDeclared() && !slices.ContainsFunc(declared.Contracts, func(spec *apiv1.ContractSpec) bool { return spec.GetName() == k.name() }) {
 			delete(contracts, k.name())
 			gone = append(gone, k)
@@ -111,37 +111,37 @@ func (z *Core) install(declared manifest.Declaration) error {
 	}
 	for _, spec := range declared.Contracts {
 		k := contracts[spec.GetName()]
-		known := z.contracts[spec.GetName()]
+		known := s.contracts[spec.GetName()]
 		if known == nil || !known.record.GetDeclared() || !proto.Equal(known.record.GetSpec(), spec) {
 			set = append(set, k)
 		}
 		k.record.Declared = true
 	}
-	lending, err := foreseen(contracts, z.now)
+	lending, err := foreseen(contracts, s.now)
 	if err != nil {
 		return err
 	}
-	if err := z.core.Apply(scheduler.SetQueues{Queues: specs, Contracts: lending}); err != nil {
+	if err := s.core.Apply(scheduler.SetQueues{Queues: specs, Contracts: lending}); err != nil {
 		return err
 	}
-	z.arranged(contracts, lending)
+	s.arranged(contracts, lending)
 	for _, k := range gone {
-		z.contractGone(k)
+		s.contractGone(k)
 	}
 	for _, k := range set {
-		z.contractSet(k)
+		s.contractSet(k)
 	}
-	if !proto.Equal(z.tree, &storev1.Queues{Queues: declared.Queues}) {
-		z.saveTree(declared.Queues)
-		z.tell(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", z.settings.QueueFile, len(specs))})
+	if !proto.Equal(s.tree, &storev1.Queues{Queues: declared.Queues}) {
+		s.saveTree(declared.Queues)
+		s.tell(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", s.file, len(specs))})
 	}
 	return nil
 }
 
 // notDeclared refuses to change a contract that the queue file holds.
-func (z *Core) notDeclared(k *contract) error {
-	if z.settings.QueueFile != "" && k.record.GetDeclared() {
-		return fmt.Errorf("contract %s is declared in %s; change that file, which takes effect within a second: %w", k.name(), z.settings.QueueFile, errdefs.ErrFailedPrecondition)
+func (s *shares) notDeclared(k *contract) error {
+	if s.file != "" && k.record.GetDeclared() {
+		return fmt.Errorf("contract %s is declared in %s; change that file, which takes effect within a second: %w", k.name(), s.file, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -11,67 +12,114 @@ import (
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
+// shares say who may have how much of the zone: the queue tree, the file that declares it if there is one, and the lending contracts
+// between queues. What they come to is the scheduler's to work out.
+type shares struct {
+	*turn
+	units  *units
+	core   schedulerCore
+	access *access.Rules
+	// file is the path of the file that declares the tree; empty is none. badFile is why what it says now does not count.
+	file, badFile string
+	// tree is what was last set; nil if nothing was.
+	tree      *storev1.Queues
+	contracts map[string]*contract
+	// unarranged are contracts whose queues were lost.
+	unarranged map[string]*contract
+	// readCalendarAt is when the windows of contracts are worked out again.
+	readCalendarAt time.Time
+	// look has contracts looked at after the scheduler has decided.
+	look bool
+}
+
+// resident is an app and the queue that it is in.
+type resident struct {
+	app   string
+	queue id.Queue
+}
+
+// residents are all apps, in the order of their submission.
+func (z *Core) residents() []resident {
+	var all []resident
+	for _, a := range z.sortedApps() {
+		all = append(all, resident{a.record.GetName(), id.Queue(a.record.GetSpec().GetQueue())})
+	}
+	return all
+}
+
+func (s *shares) loadQueues(stored Records) error {
+	return loadRecords(stored, kindQueues, func(record *storev1.Queues) error {
+		specs, err := s.readQueues(record.GetQueues())
+		if err != nil {
+			return err
+		}
+		s.tree = record
+		return s.core.Apply(scheduler.SetQueues{Queues: specs})
+	})
+}
+
 // setQueues replaces the whole tree, or changes nothing.
-func (z *Core) setQueues(who peer.User, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error) {
-	if err := z.access.MayOperate(who, "change queues"); err != nil {
+func (s *shares) setQueues(who peer.User, request *apiv1.SetQueuesRequest, apps []resident) (*apiv1.ListQueuesResponse, error) {
+	if err := s.access.MayOperate(who, "change queues"); err != nil {
 		return nil, err
 	}
-	specs, err := z.readQueues(request.GetQueues())
+	specs, err := s.readQueues(request.GetQueues())
 	if err != nil {
 		return nil, err
 	}
-	if err := z.appsKeepQueues(specs); err != nil {
+	if err := appsKeepQueues(apps, specs); err != nil {
 		return nil, err
 	}
 	if request.GetDryRun() {
-		usages, err := z.core.QueuesAfter(scheduler.SetQueues{Queues: specs})
+		usages, err := s.core.QueuesAfter(scheduler.SetQueues{Queues: specs})
 		if err != nil {
 			return nil, err
 		}
-		return &apiv1.ListQueuesResponse{Queues: z.viewUsages(usages)}, nil
+		return &apiv1.ListQueuesResponse{Queues: s.viewUsages(usages)}, nil
 	}
-	if file := z.settings.QueueFile; file != "" {
+	if file := s.file; file != "" {
 		return nil, fmt.Errorf("the queue tree is declared in %s; change that file, which takes effect within a second: %w", file, errdefs.ErrFailedPrecondition)
 	}
-	if err := z.core.Apply(scheduler.SetQueues{Queues: specs}); err != nil {
+	if err := s.core.Apply(scheduler.SetQueues{Queues: specs}); err != nil {
 		return nil, err
 	}
-	z.saveTree(request.GetQueues())
-	z.tell(&apiv1.Event{Kind: "queue", Message: fmt.Sprintf("the queue tree was replaced: %d queues", len(specs))})
-	return &apiv1.ListQueuesResponse{Queues: z.viewQueues()}, nil
+	s.saveTree(request.GetQueues())
+	s.tell(&apiv1.Event{Kind: "queue", Message: fmt.Sprintf("the queue tree was replaced: %d queues", len(specs))})
+	return &apiv1.ListQueuesResponse{Queues: s.viewQueues()}, nil
 }
 
-func (z *Core) saveTree(queues []*apiv1.QueueSpec) {
-	z.tree = &storev1.Queues{Queues: queues}
-	z.save(kindQueues, "queues", z.tree)
+func (s *shares) saveTree(queues []*apiv1.QueueSpec) {
+	s.tree = &storev1.Queues{Queues: queues}
+	s.save(kindQueues, "queues", s.tree)
 }
 
 // appsKeepQueues refuses a tree that an app's queue is not in.
-func (z *Core) appsKeepQueues(specs []scheduler.QueueSpec) error {
+func appsKeepQueues(apps []resident, specs []scheduler.QueueSpec) error {
 	known := map[id.Queue]bool{}
 	for _, spec := range specs {
 		known[spec.Name] = true
 	}
-	for _, a := range z.sortedApps() {
-		if queue := id.Queue(a.record.GetSpec().GetQueue()); !known[queue] {
+	for _, a := range apps {
+		if !known[a.queue] {
 			return fmt.Errorf("queue %s has app %s, and is not in the new tree; keep %s in the file until the app is deployed to another queue: %w",
-				queue, a.record.GetName(), queue, errdefs.ErrFailedPrecondition)
+				a.queue, a.app, a.queue, errdefs.ErrFailedPrecondition)
 		}
 	}
 	return nil
 }
 
-func (z *Core) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error) {
+func (s *shares) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error) {
 	specs := make([]scheduler.QueueSpec, 0, len(messages))
 	for _, message := range messages {
-		guaranteed, err := z.readCapacity(message.GetGuaranteed())
+		guaranteed, err := s.readCapacity(message.GetGuaranteed())
 		if err != nil {
 			return nil, fmt.Errorf("guarantee of queue %q: %w", message.GetName(), err)
 		}
-		maximum, err := z.readCapacity(message.GetMaximum())
+		maximum, err := s.readCapacity(message.GetMaximum())
 		if err != nil {
 			return nil, fmt.Errorf("maximum of queue %q: %w", message.GetName(), err)
 		}
@@ -96,37 +144,37 @@ func (z *Core) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, e
 	return specs, nil
 }
 
-func (z *Core) readCapacity(message *apiv1.Capacity) (scheduler.Capacity, error) {
+func (s *shares) readCapacity(message *apiv1.Capacity) (scheduler.Capacity, error) {
 	if message != nil && message.Percent != nil {
 		return scheduler.Capacity{Percent: message.GetPercent(), IsPercent: true}, nil
 	}
 	if message.GetAbsolute() == nil {
 		return scheduler.Capacity{}, nil
 	}
-	v, err := z.vector(message.GetAbsolute())
+	v, err := s.units.vector(message.GetAbsolute())
 	return scheduler.Capacity{Absolute: v}, err
 }
 
-func (z *Core) viewQueues() []*apiv1.Queue { return z.viewUsages(z.core.Queues()) }
+func (s *shares) viewQueues() []*apiv1.Queue { return s.viewUsages(s.core.Queues()) }
 
-func (z *Core) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
+func (s *shares) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
 	var queues []*apiv1.Queue
 	for _, usage := range usages {
-		queues = append(queues, z.viewQueue(usage))
+		queues = append(queues, s.viewQueue(usage))
 	}
 	return queues
 }
 
-func (z *Core) queue(name string) (*apiv1.Queue, error) {
-	for _, usage := range z.core.Queues() {
+func (s *shares) queue(name string) (*apiv1.Queue, error) {
+	for _, usage := range s.core.Queues() {
 		if string(usage.Spec.Name) == name {
-			return z.viewQueue(usage), nil
+			return s.viewQueue(usage), nil
 		}
 	}
 	return nil, fmt.Errorf("no queue is named %q; \"mammoth queue ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
 }
 
-func (z *Core) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
+func (s *shares) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
 	spec := usage.Spec
 	order := apiv1.QueueSpec_FIFO
 	if spec.Fair {
@@ -140,8 +188,8 @@ func (z *Core) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
 		Spec: &apiv1.QueueSpec{
 			Name:             string(spec.Name),
 			Parent:           string(spec.Parent),
-			Guaranteed:       z.viewCapacity(spec.Guaranteed),
-			Maximum:          z.viewCapacity(spec.Maximum),
+			Guaranteed:       s.viewCapacity(spec.Guaranteed),
+			Maximum:          s.viewCapacity(spec.Maximum),
 			State:            apiv1.QueueSpec_State(spec.State),
 			MaxApps:          int32(spec.MaxApps),
 			MaxMasterPercent: spec.MaxMasterPercent,
@@ -151,21 +199,21 @@ func (z *Core) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
 			UserLimitPercent: spec.UserLimitPercent,
 			Notice:           notice,
 		},
-		Used:       z.resources(usage.Used),
-		Pending:    z.resources(usage.Pending),
-		Guaranteed: z.resources(usage.Guaranteed),
-		Maximum:    z.resources(usage.Maximum),
+		Used:       s.units.resources(usage.Used),
+		Pending:    s.units.resources(usage.Pending),
+		Guaranteed: s.units.resources(usage.Guaranteed),
+		Maximum:    s.units.resources(usage.Maximum),
 		Apps:       int32(usage.Apps),
 		Containers: int32(usage.Containers),
 	}
 }
 
-func (z *Core) viewCapacity(capacity scheduler.Capacity) *apiv1.Capacity {
+func (s *shares) viewCapacity(capacity scheduler.Capacity) *apiv1.Capacity {
 	switch {
 	case capacity.IsPercent:
 		return &apiv1.Capacity{Percent: proto.Float64(capacity.Percent)}
 	case capacity.Absolute.IsZero():
 		return nil
 	}
-	return &apiv1.Capacity{Absolute: z.resources(capacity.Absolute)}
+	return &apiv1.Capacity{Absolute: s.units.resources(capacity.Absolute)}
 }

@@ -11,7 +11,7 @@ import (
 // with errdefs.ErrNotFound for a queue that does not exist.
 func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
 	if queue != "" {
-		if _, err := z.queue(queue); err != nil {
+		if _, err := z.shares.queue(queue); err != nil {
 			return nil, err
 		}
 	}
@@ -80,25 +80,25 @@ func (z *Core) Node(name string) (*apiv1.Node, error) {
 func (z *Core) StreamOf(node string) StreamID { return z.streamOf(node) }
 
 // Queues are all queues, in the order of the tree.
-func (z *Core) Queues() []*apiv1.Queue { return z.viewQueues() }
+func (z *Core) Queues() []*apiv1.Queue { return z.shares.viewQueues() }
 
 // Queue is one queue.
-func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.queue(name) }
+func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.shares.queue(name) }
 
 // Contracts are all lending contracts.
-func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.viewContracts() }
+func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.shares.viewContracts() }
 
 // Contract is one lending contract.
 func (z *Core) Contract(name string) (*apiv1.Contract, error) {
-	k, err := z.contract(name)
+	k, err := z.shares.contract(name)
 	if err != nil {
 		return nil, err
 	}
-	return z.viewContract(k, z.ledgers()[name]), nil
+	return z.shares.viewContract(k, z.shares.ledgers()[name]), nil
 }
 
 // LendingReport is what the lending contracts came to.
-func (z *Core) LendingReport() *apiv1.LendingReport { return z.lendingReport() }
+func (z *Core) LendingReport() *apiv1.LendingReport { return z.shares.lendingReport() }
 
 // Counts are how many things of each kind a zone has.
 type Counts struct {
@@ -114,7 +114,7 @@ type Counts struct {
 func (z *Core) Counts() Counts {
 	counts := Counts{
 		Apps: map[apiv1.App_State]int{}, Nodes: map[apiv1.NodeState]int{},
-		Losses: len(z.losses), Full: z.full != "", QueueFileRefused: z.badFile != "",
+		Losses: len(z.losses), Full: z.full != "", QueueFileRefused: z.shares.badFile != "",
 	}
 	for _, a := range z.apps {
 		counts.Apps[a.record.GetState()]++

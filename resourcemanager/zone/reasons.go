@@ -195,7 +195,7 @@ func (z *Core) helpOfRollout(a *app, role string) string {
 	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || a.rollout().GetState() != apiv1.Rollout_PROGRESSING {
 		return ""
 	}
-	needs, err := wire.Vector(z.schema, roleResources(spec))
+	needs, err := wire.Vector(z.units.schema, roleResources(spec))
 	if err != nil || !z.replaces(a, role, needs) {
 		return ""
 	}
@@ -244,7 +244,7 @@ func (z *Core) holdsAsMuch(a *app, role string, needs resource.Vector) bool {
 }
 
 func (z *Core) holdsEnough(c *container, needs resource.Vector) bool {
-	holds, err := z.vector(c.record.GetLease().GetResources())
+	holds, err := z.units.vector(c.record.GetLease().GetResources())
 	return err == nil && needs.Fits(holds)
 }
 

@@ -13,6 +13,7 @@ import (
 const (
 	kindZone      store.Kind = "zone"
 	kindBalancers store.Kind = "balancers"
+	kindSchema    store.Kind = "schema"
 	kindApp       store.Kind = "app"
 	kindVersion   store.Kind = "version"
 	kindMemo      store.Kind = "memo"

@@ -250,12 +250,12 @@ func (z *Core) viewZone() *apiv1.Zone {
 		view.Containers += int32(len(n.containers))
 		used = used.Add(z.core.Used(n.id))
 		if n.state().Answers() {
-			if v, err := z.vector(n.record.GetCapacity()); err == nil {
+			if v, err := z.units.vector(n.record.GetCapacity()); err == nil {
 				capacity = capacity.Add(v)
 			}
 		}
 	}
-	view.Capacity, view.Used = z.resources(capacity), z.resources(used)
+	view.Capacity, view.Used = z.units.resources(capacity), z.units.resources(used)
 	view.Full = z.full
 	view.Losses = z.lossSentences()
 	return view

@@ -9,19 +9,13 @@
 package zone
 
 import (
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/internal/token"
-	"github.com/mammoth-os/mammoth/internal/wire"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
@@ -39,11 +33,11 @@ type Core struct {
 	started  time.Time
 	tables   tables
 	core     schedulerCore
-	access   access.Rules
+	access   *access.Rules
 
 	record *storev1.Zone
 	keys   []token.Key
-	schema resource.Schema
+	units  *units
 
 	apps       map[id.App]*app
 	names      map[string]*app
@@ -54,32 +48,22 @@ type Core struct {
 	// streaming are the apps by the streams of their masters.
 	streaming map[StreamID]*app
 	// watching are the apps by the streams of those who watch them.
-	watching  map[StreamID]*app
-	contracts map[string]*contract
-	// tree is what was last set; nil if nothing was.
-	tree *storev1.Queues
-	// badFile is why what the file that declares the queue tree says now does not count.
-	badFile string
-	// readCalendarAt is when the windows of contracts are worked out again.
-	readCalendarAt time.Time
+	watching map[StreamID]*app
 
 	// full is why changes are refused; empty if they are not.
 	full string
 	// losses are records that were lost, and that nobody has accepted yet.
 	losses []loss
-	// unarranged are contracts whose queues were lost.
-	unarranged map[string]*contract
 
 	balancers *balancers
+	shares    *shares
 
 	// lookout says why apps wait.
 	lookout lookout
 
 	// Of the present turn.
 	*turn
-	// lookAtLending has contracts looked at after the scheduler has decided.
-	lookAtLending bool
-	touched       map[id.App]*app
+	touched map[id.App]*app
 	// stale are apps that have not changed, but look different by now, or whose watchers have not been sent the last change.
 	stale []*app
 	// speaking are the nodes that have commands to be told.
@@ -249,7 +233,7 @@ func (z *Core) due() {
 	if z.standsStill() {
 		return
 	}
-	z.dueLending()
+	z.shares.due()
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)
 		z.dueCounts(a)
@@ -301,27 +285,3 @@ func byName(a, b *node) int { return id.CompareNames(string(a.id), string(b.id))
 func sortedContainers(containers map[id.Container]*container) []*container {
 	return slices.SortedFunc(maps.Values(containers), byAge)
 }
-
-// vector reads resources, and makes room for a countable resource that is named for the first time.
-func (z *Core) vector(message *corev1.Resources) (resource.Vector, error) {
-	schema := z.schema
-	for _, name := range slices.Sorted(maps.Keys(message.GetExtended())) {
-		grown, _, ok := schema.With(name)
-		if !ok {
-			return resource.Vector{}, fmt.Errorf("the zone keeps account of %s; it has no room for %q: %w", strings.Join(schema.Names(), ", "), name, errdefs.ErrInvalidArgument)
-		}
-		schema = grown
-	}
-	v, err := wire.Vector(schema, message)
-	if err != nil {
-		return v, err
-	}
-	if schema != z.schema {
-		z.schema = schema
-		z.record.Extended = schema.Names()
-		z.save(kindZone, "zone", z.record)
-	}
-	return v, nil
-}
-
-func (z *Core) resources(v resource.Vector) *corev1.Resources { return wire.Resources(z.schema, v) }

@@ -36,9 +36,7 @@ type Zone struct {
 	// The last number given to an app.
 	AppSequence int64 `protobuf:"varint,1,opt,name=app_sequence,json=appSequence,proto3" json:"app_sequence,omitempty"`
 	// The newest signs.
-	Keys []*v1.TokenKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
-	// Names of the extended resources, in the order of their places.
-	Extended      []string `protobuf:"bytes,3,rep,name=extended,proto3" json:"extended,omitempty"`
+	Keys          []*v1.TokenKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -87,7 +85,46 @@ func (x *Zone) GetKeys() []*v1.TokenKey {
 	return nil
 }
 
-func (x *Zone) GetExtended() []string {
+// Schema says which resources the zone keeps account of.
+type Schema struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of the extended resources, in the order of their places.
+	Extended      []string `protobuf:"bytes,1,rep,name=extended,proto3" json:"extended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Schema) Reset() {
+	*x = Schema{}
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Schema) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Schema) ProtoMessage() {}
+
+func (x *Schema) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Schema.ProtoReflect.Descriptor instead.
+func (*Schema) Descriptor() ([]byte, []int) {
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Schema) GetExtended() []string {
 	if x != nil {
 		return x.Extended
 	}
@@ -107,7 +144,7 @@ type Balancers struct {
 
 func (x *Balancers) Reset() {
 	*x = Balancers{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[1]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -119,7 +156,7 @@ func (x *Balancers) String() string {
 func (*Balancers) ProtoMessage() {}
 
 func (x *Balancers) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[1]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -132,7 +169,7 @@ func (x *Balancers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Balancers.ProtoReflect.Descriptor instead.
 func (*Balancers) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{1}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Balancers) GetRegistrySecret() []byte {
@@ -195,7 +232,7 @@ type App struct {
 
 func (x *App) Reset() {
 	*x = App{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -207,7 +244,7 @@ func (x *App) String() string {
 func (*App) ProtoMessage() {}
 
 func (x *App) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[2]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -220,7 +257,7 @@ func (x *App) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use App.ProtoReflect.Descriptor instead.
 func (*App) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{2}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *App) GetId() string {
@@ -403,7 +440,7 @@ type Version struct {
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +452,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[3]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +465,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{3}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Version) GetAppId() string {
@@ -463,7 +500,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +512,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[4]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +525,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{4}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Attempt) GetNumber() int32 {
@@ -561,7 +598,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +610,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[5]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +623,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{5}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ask) GetAppId() string {
@@ -628,7 +665,7 @@ type Memo struct {
 
 func (x *Memo) Reset() {
 	*x = Memo{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +677,7 @@ func (x *Memo) String() string {
 func (*Memo) ProtoMessage() {}
 
 func (x *Memo) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[6]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +690,7 @@ func (x *Memo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memo.ProtoReflect.Descriptor instead.
 func (*Memo) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{6}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Memo) GetAppId() string {
@@ -683,7 +720,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +732,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[7]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +745,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{7}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Instance) GetAppId() string {
@@ -767,7 +804,7 @@ type Container struct {
 
 func (x *Container) Reset() {
 	*x = Container{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +816,7 @@ func (x *Container) String() string {
 func (*Container) ProtoMessage() {}
 
 func (x *Container) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[8]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +829,7 @@ func (x *Container) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Container.ProtoReflect.Descriptor instead.
 func (*Container) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{8}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Container) GetLease() *v13.Lease {
@@ -903,7 +940,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +952,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[9]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +965,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Node) GetId() string {
@@ -1038,7 +1075,7 @@ type Queues struct {
 
 func (x *Queues) Reset() {
 	*x = Queues{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[10]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1087,7 @@ func (x *Queues) String() string {
 func (*Queues) ProtoMessage() {}
 
 func (x *Queues) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[10]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1100,7 @@ func (x *Queues) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Queues.ProtoReflect.Descriptor instead.
 func (*Queues) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Queues) GetQueues() []*v11.QueueSpec {
@@ -1093,7 +1130,7 @@ type Contract struct {
 
 func (x *Contract) Reset() {
 	*x = Contract{}
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1142,7 @@ func (x *Contract) String() string {
 func (*Contract) ProtoMessage() {}
 
 func (x *Contract) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_store_v1_records_proto_msgTypes[11]
+	mi := &file_mammoth_store_v1_records_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1155,7 @@ func (x *Contract) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contract.ProtoReflect.Descriptor instead.
 func (*Contract) Descriptor() ([]byte, []int) {
-	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_store_v1_records_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Contract) GetSpec() *v11.ContractSpec {
@@ -1174,11 +1211,12 @@ var File_mammoth_store_v1_records_proto protoreflect.FileDescriptor
 
 const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"w\n" +
+	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"[\n" +
 	"\x04Zone\x12!\n" +
 	"\fapp_sequence\x18\x01 \x01(\x03R\vappSequence\x120\n" +
-	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x12\x1a\n" +
-	"\bextended\x18\x03 \x03(\tR\bextended\"J\n" +
+	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\"$\n" +
+	"\x06Schema\x12\x1a\n" +
+	"\bextended\x18\x01 \x03(\tR\bextended\"J\n" +
 	"\tBalancers\x12'\n" +
 	"\x0fregistry_secret\x18\x01 \x01(\fR\x0eregistrySecret\x12\x14\n" +
 	"\x05names\x18\x02 \x03(\tR\x05names\"\xd7\b\n" +
@@ -1305,86 +1343,87 @@ func file_mammoth_store_v1_records_proto_rawDescGZIP() []byte {
 	return file_mammoth_store_v1_records_proto_rawDescData
 }
 
-var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_mammoth_store_v1_records_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_mammoth_store_v1_records_proto_goTypes = []any{
 	(*Zone)(nil),                   // 0: mammoth.store.v1.Zone
-	(*Balancers)(nil),              // 1: mammoth.store.v1.Balancers
-	(*App)(nil),                    // 2: mammoth.store.v1.App
-	(*Version)(nil),                // 3: mammoth.store.v1.Version
-	(*Attempt)(nil),                // 4: mammoth.store.v1.Attempt
-	(*Ask)(nil),                    // 5: mammoth.store.v1.Ask
-	(*Memo)(nil),                   // 6: mammoth.store.v1.Memo
-	(*Instance)(nil),               // 7: mammoth.store.v1.Instance
-	(*Container)(nil),              // 8: mammoth.store.v1.Container
-	(*Node)(nil),                   // 9: mammoth.store.v1.Node
-	(*Queues)(nil),                 // 10: mammoth.store.v1.Queues
-	(*Contract)(nil),               // 11: mammoth.store.v1.Contract
-	nil,                            // 12: mammoth.store.v1.App.CountedAtEntry
-	nil,                            // 13: mammoth.store.v1.Node.AttributesEntry
-	(*v1.TokenKey)(nil),            // 14: mammoth.tracker.v1.TokenKey
-	(*v11.AppSpec)(nil),            // 15: mammoth.api.v1.AppSpec
-	(v11.App_State)(0),             // 16: mammoth.api.v1.App.State
-	(*timestamppb.Timestamp)(nil),  // 17: google.protobuf.Timestamp
-	(*v11.AppHistory_Version)(nil), // 18: mammoth.api.v1.AppHistory.Version
-	(*v11.Rollout)(nil),            // 19: mammoth.api.v1.Rollout
-	(*v11.Waiting)(nil),            // 20: mammoth.api.v1.Waiting
-	(v11.Master_State)(0),          // 21: mammoth.api.v1.Master.State
-	(*v12.Ask)(nil),                // 22: mammoth.master.v1.Ask
-	(*v12.InstanceReport)(nil),     // 23: mammoth.master.v1.InstanceReport
-	(*v13.Lease)(nil),              // 24: mammoth.core.v1.Lease
-	(*v13.ContainerStatus)(nil),    // 25: mammoth.core.v1.ContainerStatus
-	(v13.Exit_Reason)(0),           // 26: mammoth.core.v1.Exit.Reason
-	(*durationpb.Duration)(nil),    // 27: google.protobuf.Duration
-	(*v13.Resources)(nil),          // 28: mammoth.core.v1.Resources
-	(*v13.NodeHealth)(nil),         // 29: mammoth.core.v1.NodeHealth
-	(v11.NodeState)(0),             // 30: mammoth.api.v1.NodeState
-	(*v11.QueueSpec)(nil),          // 31: mammoth.api.v1.QueueSpec
-	(*v11.ContractSpec)(nil),       // 32: mammoth.api.v1.ContractSpec
-	(*v11.Ledger)(nil),             // 33: mammoth.api.v1.Ledger
-	(*v13.Attribute)(nil),          // 34: mammoth.core.v1.Attribute
+	(*Schema)(nil),                 // 1: mammoth.store.v1.Schema
+	(*Balancers)(nil),              // 2: mammoth.store.v1.Balancers
+	(*App)(nil),                    // 3: mammoth.store.v1.App
+	(*Version)(nil),                // 4: mammoth.store.v1.Version
+	(*Attempt)(nil),                // 5: mammoth.store.v1.Attempt
+	(*Ask)(nil),                    // 6: mammoth.store.v1.Ask
+	(*Memo)(nil),                   // 7: mammoth.store.v1.Memo
+	(*Instance)(nil),               // 8: mammoth.store.v1.Instance
+	(*Container)(nil),              // 9: mammoth.store.v1.Container
+	(*Node)(nil),                   // 10: mammoth.store.v1.Node
+	(*Queues)(nil),                 // 11: mammoth.store.v1.Queues
+	(*Contract)(nil),               // 12: mammoth.store.v1.Contract
+	nil,                            // 13: mammoth.store.v1.App.CountedAtEntry
+	nil,                            // 14: mammoth.store.v1.Node.AttributesEntry
+	(*v1.TokenKey)(nil),            // 15: mammoth.tracker.v1.TokenKey
+	(*v11.AppSpec)(nil),            // 16: mammoth.api.v1.AppSpec
+	(v11.App_State)(0),             // 17: mammoth.api.v1.App.State
+	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
+	(*v11.AppHistory_Version)(nil), // 19: mammoth.api.v1.AppHistory.Version
+	(*v11.Rollout)(nil),            // 20: mammoth.api.v1.Rollout
+	(*v11.Waiting)(nil),            // 21: mammoth.api.v1.Waiting
+	(v11.Master_State)(0),          // 22: mammoth.api.v1.Master.State
+	(*v12.Ask)(nil),                // 23: mammoth.master.v1.Ask
+	(*v12.InstanceReport)(nil),     // 24: mammoth.master.v1.InstanceReport
+	(*v13.Lease)(nil),              // 25: mammoth.core.v1.Lease
+	(*v13.ContainerStatus)(nil),    // 26: mammoth.core.v1.ContainerStatus
+	(v13.Exit_Reason)(0),           // 27: mammoth.core.v1.Exit.Reason
+	(*durationpb.Duration)(nil),    // 28: google.protobuf.Duration
+	(*v13.Resources)(nil),          // 29: mammoth.core.v1.Resources
+	(*v13.NodeHealth)(nil),         // 30: mammoth.core.v1.NodeHealth
+	(v11.NodeState)(0),             // 31: mammoth.api.v1.NodeState
+	(*v11.QueueSpec)(nil),          // 32: mammoth.api.v1.QueueSpec
+	(*v11.ContractSpec)(nil),       // 33: mammoth.api.v1.ContractSpec
+	(*v11.Ledger)(nil),             // 34: mammoth.api.v1.Ledger
+	(*v13.Attribute)(nil),          // 35: mammoth.core.v1.Attribute
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
-	14, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
-	15, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	16, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
-	17, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	18, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	17, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
-	19, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	4,  // 7: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
-	17, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
-	17, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	17, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	12, // 11: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
-	20, // 12: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	18, // 13: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
-	21, // 14: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	17, // 15: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	17, // 16: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	17, // 17: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	22, // 18: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	23, // 19: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	17, // 20: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	17, // 21: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	24, // 22: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	25, // 23: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	26, // 24: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	17, // 25: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	17, // 26: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	27, // 27: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	28, // 28: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	13, // 29: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	29, // 30: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	30, // 31: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	17, // 32: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	31, // 33: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	32, // 34: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	17, // 35: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	17, // 36: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	17, // 37: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	33, // 38: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	17, // 39: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
-	34, // 40: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	15, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
+	16, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	17, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
+	18, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	19, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	18, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
+	20, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	5,  // 7: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
+	18, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
+	18, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
+	18, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	13, // 11: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
+	21, // 12: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	19, // 13: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
+	22, // 14: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	18, // 15: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
+	18, // 16: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	18, // 17: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	23, // 18: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	24, // 19: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	18, // 20: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	18, // 21: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	25, // 22: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	26, // 23: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	27, // 24: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	18, // 25: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	18, // 26: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	28, // 27: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	29, // 28: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	14, // 29: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	30, // 30: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	31, // 31: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	18, // 32: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	32, // 33: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	33, // 34: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	18, // 35: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	18, // 36: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	18, // 37: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	34, // 38: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	18, // 39: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
+	35, // 40: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
 	41, // [41:41] is the sub-list for method output_type
 	41, // [41:41] is the sub-list for method input_type
 	41, // [41:41] is the sub-list for extension type_name
@@ -1403,7 +1442,7 @@ func file_mammoth_store_v1_records_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_store_v1_records_proto_rawDesc), len(file_mammoth_store_v1_records_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
