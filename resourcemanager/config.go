@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"regexp"
 	"time"
 
@@ -50,8 +49,6 @@ type Config struct {
 	Images service.Images
 	// Registry makes the registry that endpoints are published to, whose generations rise with the epoch. Required.
 	Registry func(epoch int64) Registry
-	// Handlers are served beside the ResourceManager's own pages, by http.ServeMux pattern.
-	Handlers map[string]http.Handler
 	Logger   *slog.Logger
 
 	// address is what was listened on.

@@ -230,8 +230,5 @@ func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn,
 	for _, pattern := range []string{"/v1/uploads", "/v1/uploads/", "/v2/"} {
 		mux.Handle(pattern, uploads) // which bounds what it takes itself
 	}
-	for pattern, handler := range rm.config.Handlers {
-		mux.Handle(pattern, bounds.smallBodies(handler))
-	}
 	return bounds.admitRequests(fromOwnPages(rm.config.AllowInsecure, service.KnownParameters(mux))), nil
 }

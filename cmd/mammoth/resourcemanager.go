@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -160,8 +159,7 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 			m.registry = registry.New(epoch << 32)
 			return m.registry
 		},
-		Handlers: map[string]http.Handler{},
-		Logger:   log,
+		Logger: log,
 	})
 	if err != nil {
 		return nil, errors.Join(addressInUse(err, "listen"), m.images.Close())
