@@ -129,11 +129,10 @@ func (nm *NodeManager) session(ctx context.Context, client trackerv1.ResourceTra
 		return true, receiveError(stream, err)
 	}
 	nm.counters.connected.Store(true)
-	intervals := make(chan time.Duration, 1)
 	received := make(chan error, 1)
-	nm.waiting.Go(func() { received <- nm.obey(stream, intervals) })
+	nm.waiting.Go(func() { received <- nm.obey(stream) })
 	interval := response.GetReportInterval().AsDuration()
-	err = nm.report(ctx, reporting{stream: stream, session: response.GetSession(), changes: changes, interval: interval, intervals: intervals, received: received})
+	err = nm.report(ctx, reporting{stream: stream, session: response.GetSession(), changes: changes, interval: interval, received: received})
 	return true, err
 }
 
@@ -150,12 +149,11 @@ func receiveError(stream trackerv1.ResourceTracker_SessionClient, sendErr error)
 }
 
 type reporting struct {
-	stream    trackerv1.ResourceTracker_SessionClient
-	session   string
-	changes   *feed
-	interval  time.Duration
-	intervals <-chan time.Duration
-	received  <-chan error
+	stream   trackerv1.ResourceTracker_SessionClient
+	session  string
+	changes  *feed
+	interval time.Duration
+	received <-chan error
 }
 
 // report sends changes at once, and an empty report each interval.
@@ -174,11 +172,6 @@ func (nm *NodeManager) report(ctx context.Context, r reporting) error {
 			return err
 		case <-nm.again:
 			return errReregister
-		case interval := <-r.intervals:
-			if interval > 0 {
-				beat.Reset(interval)
-			}
-			continue
 		case <-beat.C:
 		case <-r.changes.wake:
 			if retry.Sleep(ctx, coalesce) != nil {
@@ -195,19 +188,11 @@ func (nm *NodeManager) report(ctx context.Context, r reporting) error {
 }
 
 // obey passes on what the ResourceManager commands.
-func (nm *NodeManager) obey(stream trackerv1.ResourceTracker_SessionClient, intervals chan time.Duration) error {
+func (nm *NodeManager) obey(stream trackerv1.ResourceTracker_SessionClient) error {
 	for {
 		command, err := stream.Recv()
 		if err != nil {
 			return err
-		}
-		if interval, ok := command.GetCommand().(*trackerv1.NodeCommand_ReportInterval); ok {
-			select {
-			case <-intervals: // only the newest matters
-			default:
-			}
-			intervals <- interval.ReportInterval.AsDuration()
-			continue
 		}
 		nm.inbox.put(func(o *owner) { o.obey(command) })
 	}

@@ -58,7 +58,7 @@ func (s *tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, 
 
 // isBeat reports whether a node says no more than that it is alive.
 func isBeat(report *trackerv1.NodeReport) bool {
-	return len(report.GetContainers()) == 0 && len(report.GetAttributes()) == 0 && report.GetHealth() == nil && report.GetCapacity() == nil
+	return len(report.GetContainers()) == 0 && len(report.GetAttributes()) == 0 && report.GetHealth() == nil
 }
 
 // nodeStream is the node's end of a stream.

@@ -847,7 +847,6 @@ type Node struct {
 	Id               string                    `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Address          string                    `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	ContainerManager string                    `protobuf:"bytes,3,opt,name=container_manager,json=containerManager,proto3" json:"container_manager,omitempty"`
-	LayerServer      string                    `protobuf:"bytes,4,opt,name=layer_server,json=layerServer,proto3" json:"layer_server,omitempty"`
 	Capacity         *v13.Resources            `protobuf:"bytes,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	Attributes       map[string]*v13.Attribute `protobuf:"bytes,6,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Health           *v13.NodeHealth           `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`
@@ -911,13 +910,6 @@ func (x *Node) GetAddress() string {
 func (x *Node) GetContainerManager() string {
 	if x != nil {
 		return x.ContainerManager
-	}
-	return ""
-}
-
-func (x *Node) GetLayerServer() string {
-	if x != nil {
-		return x.LayerServer
 	}
 	return ""
 }
@@ -1221,12 +1213,11 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bduration\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x12\n" +
 	"\x04gang\x18\v \x01(\x03R\x04gang\x12\x18\n" +
-	"\aservice\x18\f \x01(\bR\aservice\"\x8a\x05\n" +
+	"\aservice\x18\f \x01(\bR\aservice\"\xe7\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +
-	"\x11container_manager\x18\x03 \x01(\tR\x10containerManager\x12!\n" +
-	"\flayer_server\x18\x04 \x01(\tR\vlayerServer\x126\n" +
+	"\x11container_manager\x18\x03 \x01(\tR\x10containerManager\x126\n" +
 	"\bcapacity\x18\x05 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\bcapacity\x12F\n" +
 	"\n" +
 	"attributes\x18\x06 \x03(\v2&.mammoth.store.v1.Node.AttributesEntryR\n" +
