@@ -30,7 +30,7 @@ type TokenClaims_Scope int32
 
 const (
 	TokenClaims_SCOPE_UNSPECIFIED TokenClaims_Scope = 0
-	// Start, stop, watch, read logs of and exec in the leased container.
+	// Start, read logs of and exec in the leased container.
 	TokenClaims_CONTAINER TokenClaims_Scope = 1
 	// Watch all containers of one app on one node.
 	TokenClaims_APP TokenClaims_Scope = 2
