@@ -111,8 +111,6 @@ func (z *zone) grant(grant scheduler.Grant) {
 			Queue:       string(grant.Queue),
 			AskId:       grant.Ask,
 			Master:      grant.Master,
-			Zone:        z.config.Zone,
-			Epoch:       z.identity.Epoch,
 			GrantedAt:   timestamppb.New(z.now),
 			Framework:   a.framework(),
 		},
@@ -214,7 +212,7 @@ func (z *zone) endUnseen(c *container, to lifecycle.ContainerState, exit *corev1
 	from := c.state()
 	// What was sent must not change: a status is replaced, never altered.
 	status := proto.CloneOf(c.record.GetStatus())
-	status.State, status.Exit, status.FinishedAt = corev1.ContainerStatus_State(to), exit, timestamppb.New(z.now)
+	status.State, status.Exit = corev1.ContainerStatus_State(to), exit
 	c.record.Status = status
 	z.containerDone(c, from)
 	z.containerChanged(c)

@@ -239,7 +239,7 @@ func (n *Node) end(name string, exit *corev1.Exit) {
 		return
 	}
 	n.change(name, func(s *corev1.ContainerStatus) {
-		s.State, s.Exit, s.FinishedAt = corev1.ContainerStatus_DONE, exit, timestamppb.Now()
+		s.State, s.Exit = corev1.ContainerStatus_DONE, exit
 	})
 }
 
