@@ -126,7 +126,7 @@ func (r *Registry) settle(name string, entry *service) int64 {
 	if merged == nil {
 		r.removedAt = r.generation
 	} else {
-		entry.current = &apiv1.Service{Name: name, Endpoints: merged, Index: r.generation, Generation: r.generation}
+		entry.current = &apiv1.Service{Name: name, Endpoints: merged, Index: r.generation}
 	}
 	if r.balancers.exposed[name] != nil {
 		r.balancers.routed = r.generation
@@ -189,13 +189,6 @@ func (r *Registry) Release() {
 	}
 }
 
-// Generation is the number of the newest change in the zone.
-func (r *Registry) Generation() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.generation
-}
-
 // Services returns every service by name, and the generation that this is the state of. The answer must not be
 // changed.
 func (r *Registry) Services() ([]*apiv1.Service, int64) {
@@ -215,7 +208,7 @@ func (r *Registry) state(name string, entry *service) (*apiv1.Service, bool) {
 	if entry != nil && entry.current != nil {
 		return entry.current, true
 	}
-	return &apiv1.Service{Name: name, Index: r.removedAt, Generation: r.removedAt}, false
+	return &apiv1.Service{Name: name, Index: r.removedAt}, false
 }
 
 // wake tells everybody who waits on a channel, and forgets the channel. Closing wakes each waiter in turn, so a
