@@ -139,7 +139,7 @@ func TestNothingIsLostOrDoubledWhileTheResourceManagerComesAndGoes(t *testing.T)
 			}
 			m.ReportInstance(&masterv1.InstanceReport{Id: fmt.Sprintf("batch-%d", round%7), Restarts: int32(round)})
 			m.SaveMemo([]byte(fmt.Sprint(round)))
-			m.Observe(1, int64(round))
+			m.Observe(int64(round))
 			m.hear(time.Duration(random.IntN(200)) * time.Millisecond)
 		}
 		m.hear(time.Minute)

@@ -61,7 +61,7 @@ func TestVersionsRiseOnlyWhenInstancesMustChange(t *testing.T) {
 		if changed.GetRollout().GetState() != apiv1.Rollout_PROGRESSING || changed.GetRollout().GetVersion() != 2 {
 			t.Errorf("its rollout is %v", changed.GetRollout())
 		}
-		m.say(&masterv1.AllocateRequest{ObservedVersion: 2, ObservedGeneration: 3})
+		m.say(&masterv1.AllocateRequest{ObservedGeneration: 3})
 		if got := z.app("web").GetObservedGeneration(); got != 3 {
 			t.Errorf("observed generation %d", got)
 		}
@@ -275,7 +275,7 @@ func TestAMasterThatFinishesEndsItsApp(t *testing.T) {
 		z.deploy(webSpec(1))
 		m := n.launchMaster()
 		container := m.startInstance(n, "web-1")
-		if _, err := m.client.Finish(m.ctx, &masterv1.FinishRequest{Succeeded: true, Reason: "all is computed"}); err != nil {
+		if _, err := m.client.Finish(m.ctx, &masterv1.FinishRequest{Reason: "all is computed"}); err != nil {
 			t.Fatal(err)
 		}
 		if !n.stopped(container) {

@@ -201,7 +201,7 @@ func (z *Zone) Register(_ context.Context, request *masterv1.RegisterRequest) (*
 		maps.DeleteFunc(z.asks, func(_ string, state *askState) bool { return state.granted < state.ask.GetCount() })
 	}
 	z.registered, z.registeredAttempt = true, request.GetAttempt()
-	answer := &masterv1.RegisterResponse{Zone: "test", Epoch: 1, Spec: z.wanted.GetSpec(), Wanted: z.wanted, Memo: z.memo}
+	answer := &masterv1.RegisterResponse{Spec: z.wanted.GetSpec(), Wanted: z.wanted, Memo: z.memo}
 	for _, container := range slices.Sorted(maps.Keys(z.leases)) {
 		held := z.leases[container]
 		allocation := proto.CloneOf(held.allocation)

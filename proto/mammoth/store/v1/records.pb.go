@@ -416,10 +416,8 @@ type Attempt struct {
 	ContainerId string                 `protobuf:"bytes,3,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	// SHA-256 of the bearer token.
 	TokenHash     []byte                 `protobuf:"bytes,4,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	LaunchedAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=launched_at,json=launchedAt,proto3" json:"launched_at,omitempty"`
 	RegisteredAt  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
-	TrackingUrl   string                 `protobuf:"bytes,8,opt,name=tracking_url,json=trackingUrl,proto3" json:"tracking_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -482,13 +480,6 @@ func (x *Attempt) GetTokenHash() []byte {
 	return nil
 }
 
-func (x *Attempt) GetCreatedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreatedAt
-	}
-	return nil
-}
-
 func (x *Attempt) GetLaunchedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LaunchedAt
@@ -501,13 +492,6 @@ func (x *Attempt) GetRegisteredAt() *timestamppb.Timestamp {
 		return x.RegisteredAt
 	}
 	return nil
-}
-
-func (x *Attempt) GetTrackingUrl() string {
-	if x != nil {
-		return x.TrackingUrl
-	}
-	return ""
 }
 
 // Ask is a master's ask, and how much of it was granted.
@@ -1173,19 +1157,16 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05value:\x028\x01\"^\n" +
 	"\aVersion\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12<\n" +
-	"\aversion\x18\x02 \x01(\v2\".mammoth.api.v1.AppHistory.VersionR\aversion\"\xf3\x02\n" +
+	"\aversion\x18\x02 \x01(\v2\".mammoth.api.v1.AppHistory.VersionR\aversion\"\x95\x02\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.Master.StateR\x05state\x12!\n" +
 	"\fcontainer_id\x18\x03 \x01(\tR\vcontainerId\x12\x1d\n" +
 	"\n" +
-	"token_hash\x18\x04 \x01(\fR\ttokenHash\x129\n" +
-	"\n" +
-	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12;\n" +
+	"token_hash\x18\x04 \x01(\fR\ttokenHash\x12;\n" +
 	"\vlaunched_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"launchedAt\x12?\n" +
-	"\rregistered_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12!\n" +
-	"\ftracking_url\x18\b \x01(\tR\vtrackingUrl\"|\n" +
+	"\rregistered_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\"|\n" +
 	"\x03Ask\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12(\n" +
 	"\x03ask\x18\x02 \x01(\v2\x16.mammoth.master.v1.AskR\x03ask\x12\x18\n" +
@@ -1312,37 +1293,36 @@ var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	19, // 12: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
 	17, // 13: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
 	20, // 14: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	16, // 15: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	16, // 16: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	16, // 17: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	21, // 18: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	22, // 19: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	16, // 20: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	16, // 21: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	23, // 22: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	24, // 23: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	25, // 24: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	16, // 25: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	16, // 26: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	26, // 27: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	27, // 28: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	12, // 29: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	28, // 30: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	29, // 31: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	16, // 32: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	30, // 33: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	31, // 34: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	16, // 35: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	16, // 36: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	16, // 37: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	32, // 38: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	16, // 39: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
-	33, // 40: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	16, // 15: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	16, // 16: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	21, // 17: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	22, // 18: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	16, // 19: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	16, // 20: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	23, // 21: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	24, // 22: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	25, // 23: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	16, // 24: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	16, // 25: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	26, // 26: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	27, // 27: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	12, // 28: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	28, // 29: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	29, // 30: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	16, // 31: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	30, // 32: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	31, // 33: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	16, // 34: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	16, // 35: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	16, // 36: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	32, // 37: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	16, // 38: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
+	33, // 39: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }
