@@ -67,6 +67,10 @@ type Registry interface {
 	// AwaitBalancers calls done once every balancer that serves the service has confirmed the generation; if there is
 	// none, soon. It must not block, and holds no lock while it calls done.
 	AwaitBalancers(service string, generation int64, done func())
+	// Hold keeps changes from companions, which keep what they have, and keeps whoever awaits balancers waiting, until Release.
+	// Both may be repeated, and must not block.
+	Hold()
+	Release()
 	// ExpectBalancer makes a balancer waited for, for a while, that was connected before.
 	ExpectBalancer(name string, within time.Duration)
 	// AllowRegistration lets apps register endpoints with keys that the secret signs; AppKey is that of the app of whose id

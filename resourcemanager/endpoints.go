@@ -182,6 +182,20 @@ func sameEndpoints(a, b []*apiv1.Endpoint) bool {
 	return (a == nil) == (b == nil) && slices.EqualFunc(a, b, func(x, y *apiv1.Endpoint) bool { return proto.Equal(x, y) })
 }
 
+// publishServices brings the registry up to date. While records are lost, apps may run that the zone does not know, and
+// companions keep what they have.
+func (z *zone) publishServices(touched []*app) {
+	if z.standsStill() {
+		z.registry.Hold()
+	}
+	for _, a := range touched {
+		z.publishEndpoints(a)
+	}
+	if !z.standsStill() {
+		z.registry.Release()
+	}
+}
+
 // publishEndpoints tells the registry what has changed, and has it say when balancers know.
 func (z *zone) publishEndpoints(a *app) {
 	for _, name := range sortedKeys(a.published) {

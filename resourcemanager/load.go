@@ -45,6 +45,7 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 		refused:       map[string]map[string]string{},
 		lastEvent:     memory.LastEvent(),
 	}
+	z.registry.Hold() // until what is stored is published
 	z.begin(now)
 	for _, step := range []func(store.Store) error{
 		z.loadLosses, z.loadEvents, z.loadZone, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
@@ -71,13 +72,17 @@ func load(config *Config, memory store.Store, post func(input), now time.Time) (
 	if err != nil {
 		return nil, err
 	}
-	if err := memory.Commit(batch); errdefs.IsResourceExhausted(err) {
-		z.unstored = batch
-		return z, nil
-	} else if err != nil {
-		return nil, err
+	if !batch.Empty() {
+		err = memory.Commit(batch)
 	}
-	z.publish()
+	switch {
+	case errdefs.IsResourceExhausted(err):
+		z.unstored = batch
+	case err != nil:
+		return nil, err
+	default:
+		z.publish()
+	}
 	return z, nil
 }
 

@@ -264,9 +264,7 @@ func (z *zone) settle() {
 // applied sequence finds the registry right.
 func (z *zone) publish() {
 	touched := z.touchedApps()
-	for _, a := range touched {
-		z.publishEndpoints(a)
-	}
+	z.publishServices(touched)
 	for _, n := range z.speaking {
 		n.flush()
 	}

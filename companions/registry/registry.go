@@ -32,7 +32,7 @@ type Registry struct {
 	// Closed and replaced with every change, while somebody watches the whole registry.
 	changed chan struct{}
 
-	// Companions are told nothing, and nobody is told that they confirmed.
+	// Companions are sent nothing, and nobody hears that they confirmed.
 	held bool
 
 	balancers balancers
@@ -169,19 +169,21 @@ func (r *Registry) Expose(name string, expose *apiv1.Expose) int64 {
 // Observe makes o the one who hears what balancers say. It is called before any balancer can connect.
 func (r *Registry) Observe(o Observer) { r.observer = o }
 
-// Hold keeps back what companions would be told, until Release: after a restart the registry is empty until the
-// nodes have reported, and a balancer that believed it would drop every instance. Whoever waits for balancers
-// goes on waiting.
+// Hold keeps changes from companions until Release: the registry may lack services that run, and a balancer that believed
+// it would drop their instances. Whoever waits for balancers goes on waiting. A registry that is held already stays so.
 func (r *Registry) Hold() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.held = true
 }
 
-// Release ends Hold: the registry is as whole as it will be.
+// Release ends Hold: the registry lacks nothing any more.
 func (r *Registry) Release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.held {
+		return
+	}
 	r.held = false
 	wake(&r.changed)
 	for w := range r.balancers.waits {
