@@ -36,6 +36,8 @@ type Config struct {
 	NodeTimeout time.Duration
 	// ReportInterval is how often nodes report when nothing changes. Default 1s.
 	ReportInterval time.Duration
+	// KeyRotation is how long one key signs container tokens. Default 24h, at least 1h.
+	KeyRotation time.Duration
 	// EventRetention is how many events are kept, about 1 KiB each in memory. Default 10,000, at most 1,000,000.
 	EventRetention int64
 	// Queues is a file that declares the queue tree and lending contracts. It is followed while the ResourceManager runs.
@@ -92,6 +94,7 @@ func (c *Config) Validate() error {
 	setDefault(&c.Version, "unknown")
 	setDefault(&c.NodeTimeout, 10*time.Second)
 	setDefault(&c.ReportInterval, time.Second)
+	setDefault(&c.KeyRotation, 24*time.Hour)
 	setDefault(&c.EventRetention, 10_000)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -114,6 +117,9 @@ func (c *Config) Validate() error {
 	}
 	if c.ReportInterval < 0 || c.NodeTimeout < 2*c.ReportInterval {
 		refuse("the node timeout (%s) must be at least twice the report interval (%s)", c.NodeTimeout, c.ReportInterval)
+	}
+	if c.KeyRotation < leastKeyRotation {
+		refuse("a key must sign for an hour at least, not %s", c.KeyRotation)
 	}
 	if c.EventRetention < 1 || c.EventRetention > mostEvents {
 		refuse("the number of events to keep must be 1 to %d, not %d", mostEvents, c.EventRetention)

@@ -28,7 +28,7 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 		}
 	}
 	good := fine()
-	if err := good.Validate(); err != nil || good.NodeTimeout != 10*time.Second || good.Listen != "127.0.0.1:7070" || good.EventRetention != 10_000 {
+	if err := good.Validate(); err != nil || good.NodeTimeout != 10*time.Second || good.Listen != "127.0.0.1:7070" || good.EventRetention != 10_000 || good.KeyRotation != 24*time.Hour {
 		t.Errorf("a config that says little: %v, %+v", err, good)
 	}
 	for _, test := range []struct {
@@ -41,6 +41,7 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 		{func(c *Config) { c.Registry = nil }, "needs a registry"},
 		{func(c *Config) { c.NodeTimeout = time.Second }, "at least twice the report interval"},
 		{func(c *Config) { c.EventRetention = -1 }, "must be 1 to 1000000"},
+		{func(c *Config) { c.KeyRotation = time.Minute }, "a key must sign for an hour at least, not 1m0s"},
 		{func(c *Config) { c.Listen = "7070" }, "is not HOST:PORT"},
 		{func(c *Config) { c.Listen = ":7070" }, "without TLS"},
 		{func(c *Config) { c.Listen = "192.0.2.1:7070" }, "without TLS"},

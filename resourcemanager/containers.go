@@ -164,7 +164,7 @@ func (z *zone) allocation(c *container) *masterv1.Allocation {
 }
 
 func (z *zone) sign(claims *corev1.TokenClaims) *corev1.ContainerToken {
-	signed, err := token.Sign(z.keys[0], claims)
+	signed, err := token.Sign(z.signingKey(), claims)
 	if err != nil {
 		z.log.Error("sign a container token", "error", err)
 	}

@@ -10,10 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/token"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
-	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
@@ -125,12 +123,10 @@ func (z *zone) loadZone(memory store.Store) error {
 	for _, name := range z.record.GetExtended() {
 		z.schema, _, _ = z.schema.With(name)
 	}
-	if len(z.record.GetKeys()) == 0 {
-		key := token.NewKey(1)
-		z.record.Keys = []*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}}
-		z.save(kindZone, "zone", z.record)
-	}
 	z.readKeys()
+	if len(z.keys) == 0 {
+		z.newKey(1)
+	}
 	z.openRegistry()
 	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.schema, Master: masterResources()})
 	return nil

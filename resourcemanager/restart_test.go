@@ -202,22 +202,3 @@ func TestARemovalGoesOnAfterARestart(t *testing.T) {
 		}
 	})
 }
-
-func TestKeysOutliveARestartAndRotate(t *testing.T) {
-	inBoltZone(t, func(z *testZone) {
-		n := z.addNode("node-1")
-		first := n.keys
-		z.restart()
-		n.register()
-		if len(n.keys) != 1 || n.keys[0].String() != first[0].String() {
-			t.Error("the keys changed with a restart")
-		}
-		if err := z.rm.RotateKeys(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if len(n.keys) != 2 || n.keys[0].GetId() != 2 || n.keys[1].String() != first[0].String() {
-			t.Errorf("after a rotation the node has %d keys", len(n.keys))
-		}
-	})
-}

@@ -39,6 +39,7 @@ type zone struct {
 	registry Registry
 
 	record *storev1.Zone
+	// keys are those of record: the newest first.
 	keys   []token.Key
 	schema resource.Schema
 
@@ -241,6 +242,7 @@ func (z *zone) due() {
 	if z.standsStill() {
 		return
 	}
+	z.dueKeys()
 	z.dueLending()
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)

@@ -35,8 +35,10 @@ type Zone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last number given to an app.
 	AppSequence int64 `protobuf:"varint,1,opt,name=app_sequence,json=appSequence,proto3" json:"app_sequence,omitempty"`
-	// The newest signs.
+	// The key that signs container tokens, and the one before it. The newest is the first.
 	Keys []*v1.TokenKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// When the newest key was made. It signs a minute later, when every node has it.
+	KeyMadeAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=key_made_at,json=keyMadeAt,proto3" json:"key_made_at,omitempty"`
 	// Names of the extended resources, in the order of their places.
 	Extended []string `protobuf:"bytes,3,rep,name=extended,proto3" json:"extended,omitempty"`
 	// Signs the keys that apps register endpoints with.
@@ -87,6 +89,13 @@ func (x *Zone) GetAppSequence() int64 {
 func (x *Zone) GetKeys() []*v1.TokenKey {
 	if x != nil {
 		return x.Keys
+	}
+	return nil
+}
+
+func (x *Zone) GetKeyMadeAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeyMadeAt
 	}
 	return nil
 }
@@ -1113,10 +1122,11 @@ var File_mammoth_store_v1_records_proto protoreflect.FileDescriptor
 
 const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"\xbe\x01\n" +
+	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"\xfa\x01\n" +
 	"\x04Zone\x12!\n" +
 	"\fapp_sequence\x18\x01 \x01(\x03R\vappSequence\x120\n" +
-	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x12\x1a\n" +
+	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x12:\n" +
+	"\vkey_made_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tkeyMadeAt\x12\x1a\n" +
 	"\bextended\x18\x03 \x03(\tR\bextended\x12'\n" +
 	"\x0fregistry_secret\x18\n" +
 	" \x01(\fR\x0eregistrySecret\x12\x1c\n" +
@@ -1256,9 +1266,9 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 	nil,                            // 11: mammoth.store.v1.App.CountedAtEntry
 	nil,                            // 12: mammoth.store.v1.Node.AttributesEntry
 	(*v1.TokenKey)(nil),            // 13: mammoth.tracker.v1.TokenKey
-	(*v11.AppSpec)(nil),            // 14: mammoth.api.v1.AppSpec
-	(v11.App_State)(0),             // 15: mammoth.api.v1.App.State
-	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
+	(*v11.AppSpec)(nil),            // 15: mammoth.api.v1.AppSpec
+	(v11.App_State)(0),             // 16: mammoth.api.v1.App.State
 	(*v11.AppHistory_Version)(nil), // 17: mammoth.api.v1.AppHistory.Version
 	(*v11.Rollout)(nil),            // 18: mammoth.api.v1.Rollout
 	(*v11.Waiting)(nil),            // 19: mammoth.api.v1.Waiting
@@ -1279,50 +1289,51 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	13, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
-	14, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	15, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
-	16, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	17, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	16, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
-	18, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	3,  // 7: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
-	16, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
-	16, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	16, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	11, // 11: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
-	19, // 12: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	17, // 13: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
-	20, // 14: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	16, // 15: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	16, // 16: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	21, // 17: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	22, // 18: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	16, // 19: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	16, // 20: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	23, // 21: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	24, // 22: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	25, // 23: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	16, // 24: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	16, // 25: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	26, // 26: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	27, // 27: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	12, // 28: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	28, // 29: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	29, // 30: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	16, // 31: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	30, // 32: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	31, // 33: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	16, // 34: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	16, // 35: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	16, // 36: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	32, // 37: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	16, // 38: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
-	33, // 39: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	14, // 1: mammoth.store.v1.Zone.key_made_at:type_name -> google.protobuf.Timestamp
+	15, // 2: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	16, // 3: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
+	14, // 4: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	17, // 5: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	14, // 6: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
+	18, // 7: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	3,  // 8: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
+	14, // 9: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
+	14, // 10: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
+	14, // 11: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	11, // 12: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
+	19, // 13: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	17, // 14: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
+	20, // 15: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	14, // 16: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	14, // 17: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	21, // 18: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	22, // 19: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	14, // 20: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	14, // 21: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	23, // 22: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	24, // 23: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	25, // 24: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	14, // 25: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	14, // 26: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	26, // 27: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	27, // 28: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	12, // 29: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	28, // 30: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	29, // 31: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	14, // 32: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	30, // 33: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	31, // 34: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	14, // 35: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	14, // 36: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	14, // 37: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	32, // 38: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	14, // 39: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
+	33, // 40: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }

@@ -242,7 +242,7 @@ func (x *RegisterResponse) GetKeys() []*TokenKey {
 	return nil
 }
 
-// TokenKey verifies container tokens. The newest signs; older ones stay valid until they are no longer sent.
+// TokenKey verifies container tokens. A key is valid for as long as it is among those that were sent last.
 type TokenKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            int32                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -665,6 +665,7 @@ func (x *NodeCommand_Forget) GetContainerIds() []string {
 	return nil
 }
 
+// Keys: these are all keys that are valid from now on.
 type NodeCommand_Keys struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          []*TokenKey            `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
