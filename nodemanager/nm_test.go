@@ -66,7 +66,7 @@ func TestTheLeaseGivesTheQuotas(t *testing.T) {
 	}, func(z *zone) {
 		z.start(z.container(1), serving())
 		z.pass(50 * time.Millisecond)
-		if asked.CPUMillis != 500 || asked.MemoryBytes != 64<<20 || asked.DiskBytes != 64<<20 || asked.Pids != 1024 || asked.StopGrace != 10*time.Second {
+		if asked.CPUMillis != 500 || asked.MemoryBytes != 64<<20 || asked.DiskBytes != 64<<20 || asked.Pids != 1024 {
 			z.Errorf("the runtime was asked for %+v", asked)
 		}
 	})

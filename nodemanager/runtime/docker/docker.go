@@ -46,8 +46,6 @@ type Config struct {
 	Leases *network.Leases
 	// AllowHostNetwork is the operator's leave for network: host.
 	AllowHostNetwork bool
-	// CgroupParent of the containers; empty is the engine's own.
-	CgroupParent string
 	// LogDir keeps the output of removed containers.
 	LogDir string
 	// ConcurrentStarts bounds the starts at a time; zero is 8, beyond which an engine only gets slower.
@@ -219,7 +217,7 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 	}
 	info := runtime.Info{
 		Name: "docker", Version: e.version, DiskQuota: "watcher",
-		CgroupVersion: e.cgroupVersion, HostNetwork: r.config.AllowHostNetwork,
+		CgroupVersion: e.cgroupVersion,
 	}
 	if e.quota {
 		info.DiskQuota = "driver"

@@ -94,7 +94,7 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 	if err := r.answers(ctx); err != nil {
 		return runtime.Info{}, err
 	}
-	return runtime.Info{Name: "fake", Version: "1", DiskQuota: "watcher", CgroupVersion: 2, HostNetwork: r.config.AllowHostNetwork}, nil
+	return runtime.Info{Name: "fake", Version: "1", DiskQuota: "watcher", CgroupVersion: 2}, nil
 }
 
 // Prepare implements runtime.Runtime.

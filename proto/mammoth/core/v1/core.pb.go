@@ -1153,8 +1153,8 @@ func (*HealthCheck_Exec_) isHealthCheck_Probe() {}
 type ContainerSpec struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Runtime ContainerSpec_Runtime  `protobuf:"varint,1,opt,name=runtime,proto3,enum=mammoth.core.v1.ContainerSpec_Runtime" json:"runtime,omitempty"`
-	// For DOCKER: NAME@sha256:… in the zone's image store. For PROCESS: empty (the command is on the node, which only
-	// masters and frameworks may run) or a package digest.
+	// For DOCKER: NAME@sha256:… in the zone's image store. For PROCESS: empty; the command is on the node, which only
+	// masters and frameworks may run.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	// Overrides the image's entrypoint when set.
 	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
