@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -210,17 +211,12 @@ func (s store) BlobSize(ctx context.Context, repository string, blob digest.Dige
 }
 
 // Blob implements distribution.Store.
-func (s store) Blob(ctx context.Context, repository string, blob digest.Digest) (distribution.Blob, error) {
+func (s store) Blob(ctx context.Context, repository string, blob digest.Digest) (io.ReadSeekCloser, error) {
 	file, err := s.open(ctx, wanted{repository: repository, digest: blob})
 	if err != nil {
-		return distribution.Blob{}, err
+		return nil, err
 	}
-	info, err := file.Stat()
-	if err != nil {
-		_ = file.Close()
-		return distribution.Blob{}, err
-	}
-	return distribution.Blob{Size: info.Size(), Content: file}, nil
+	return file, nil
 }
 
 func readManifest(file *os.File) ([]byte, error) {
