@@ -27,7 +27,6 @@ const (
 	maxText    = 256
 	maxPort    = 65535
 	maxPortTag = 15
-	maxCount   = 1 << 20
 )
 
 // Quotas of an instance. Engines start no container below MinMemory.
