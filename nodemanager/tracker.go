@@ -3,18 +3,15 @@ package nodemanager
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	retry "github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/token"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
@@ -39,22 +36,9 @@ var errReregister = errors.New("the node has to register again")
 
 // dialTracker makes the connection to the ResourceManager; it connects when it is used, and reconnects quickly.
 func dialTracker(config Config) (*grpc.ClientConn, error) {
-	options := append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec())),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: 3 * time.Second,
-		}),
-		// The pings are too rare to matter. What counts is that the kernel gives up a connection on which the
-		// reports of so long were not acknowledged.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 20 * time.Second}),
-	}, config.DialOptions...)
-	conn, err := grpc.NewClient(config.ResourceManager, options...)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the ResourceManager at %s: %w", config.ResourceManager, err)
-	}
-	return conn, nil
+	// Its reports carry what containers and engines said, which is not always UTF-8.
+	options := append([]grpc.DialOption{grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()))}, config.DialOptions...)
+	return credentials.Dial(config.ResourceManager, options...)
 }
 
 // track registers and reports for ever. While the ResourceManager is away the containers go on.

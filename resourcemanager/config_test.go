@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/peer"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -196,7 +197,7 @@ func TestASilentConnectionIsHungUp(t *testing.T) {
 		if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("read: %v", err)
 		}
-		if waited := time.Since(started); waited != prefaceWait {
+		if waited := time.Since(started); waited != credentials.BeginWithin {
 			t.Errorf("hung up after %s", waited)
 		}
 	})

@@ -15,13 +15,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/appmaster"
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -437,7 +437,7 @@ func (z *Zone) breach(format string, arguments ...any) {
 }
 
 func (z *Zone) serve(address string, register func(*grpc.Server)) {
-	server := grpc.NewServer(grpc.Creds(insecure.NewCredentials()))
+	server := credentials.NewServer(16 << 20)
 	register(server)
 	listener := bufconn.Listen(64 << 10)
 	z.mu.Lock()

@@ -16,11 +16,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/distribution"
 )
 
@@ -105,9 +105,7 @@ func (r *Registry) Address() string { return r.listener.Addr().String() }
 
 // Run serves until ctx ends, and returns once nothing is fetched any more. It may be called once.
 func (r *Registry) Run(ctx context.Context) error {
-	server := &http.Server{
-		Handler: distribution.New(store{r}), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
-	}
+	server := credentials.NewHTTPServer(distribution.New(store{r}))
 	stop := context.AfterFunc(ctx, func() {
 		r.cancel()
 		_ = server.Close()
