@@ -17,6 +17,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/signal"
+	"github.com/mammoth-os/mammoth/internal/sockets"
 	"github.com/mammoth-os/mammoth/nodemanager/network"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -61,7 +62,7 @@ func New(config Config) *Runtime {
 	if config.Leases == nil {
 		inUse := func() (map[int]bool, error) { return nil, nil }
 		if config.Listen {
-			inUse = network.InUse
+			inUse = sockets.BoundPorts
 		}
 		config.Leases = network.NewLeases(config.Ports, inUse)
 	}
