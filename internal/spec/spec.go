@@ -1,5 +1,5 @@
-// Package spec checks the spec of an app and fills in its defaults. The command line, the reader of manifests and the ResourceManager
-// use it, so that all of them accept the same.
+// Package spec checks the spec of an app and fills in its defaults. The command line, the reader of manifests, the ResourceManager and
+// nodes use it, so that all of them accept the same, and refuse the rest with the same sentences.
 package spec
 
 import (

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/defaults"
+	"github.com/mammoth-os/mammoth/internal/spec/spectest"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -84,5 +85,13 @@ func TestNothingMeansTheSameToTheCommandLineAndToTheResourceManager(t *testing.T
 	}
 	if !proto.Equal(filled, empty) {
 		t.Errorf("the one is %v,\nthe other %v", filled, empty)
+	}
+}
+
+func TestASpecIsRefusedWithTheSentenceThatEverybodyIsTold(t *testing.T) {
+	for _, c := range spectest.Cases() {
+		if err := service.Complete(c.Broken()); err == nil || wire.Sentence(err) != "app web: "+c.Sentence {
+			t.Errorf("%s: %v, want %q", c.Name, err, c.Sentence)
+		}
 	}
 }
