@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"regexp"
 	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/records"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -85,8 +85,6 @@ type Registry interface {
 // mostEvents is the most that may be kept: events are read from memory.
 const mostEvents = 1_000_000
 
-var zoneName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
-
 // Validate fills in defaults and says in one sentence each what is wrong.
 func (c *Config) Validate() error {
 	setDefault(&c.Listen, "127.0.0.1:7070")
@@ -106,8 +104,8 @@ func (c *Config) Validate() error {
 	if c.Dir == "" {
 		refuse("a ResourceManager needs a directory for its store")
 	}
-	if !zoneName.MatchString(c.Zone) {
-		refuse("the zone name %q must be lower-case letters, digits and \"-\", begin with a letter and have at most 40 characters", c.Zone)
+	if err := spec.CheckName("a zone", c.Zone); err != nil {
+		refuse("%w", err)
 	}
 	if c.Images == nil {
 		refuse("a ResourceManager needs an image store")

@@ -3,6 +3,7 @@ package resourcemanager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/spec/spectest"
+	"github.com/mammoth-os/mammoth/internal/wire"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -37,7 +40,7 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 		says   string
 	}{
 		{func(c *Config) { c.Dir = "" }, "needs a directory"},
-		{func(c *Config) { c.Zone = "My Zone" }, `the zone name "My Zone"`},
+		{func(c *Config) { c.Zone = "My Zone" }, `"My Zone" cannot be the name of a zone`},
 		{func(c *Config) { c.Images = nil }, "needs an image store"},
 		{func(c *Config) { c.Registry = nil }, "needs a registry"},
 		{func(c *Config) { c.NodeTimeout = time.Second }, "at least twice the report interval"},
@@ -201,4 +204,13 @@ func TestASilentConnectionIsHungUp(t *testing.T) {
 			t.Errorf("hung up after %s", waited)
 		}
 	})
+}
+
+func TestAZoneHasTheNamesThatEverybodyTakes(t *testing.T) {
+	for name, sentence := range spectest.Names() {
+		config := Config{Dir: "unused", Zone: name, Images: imageShelf{}, Registry: func(int64) Registry { return &noticeBoard{} }}
+		if err := config.Validate(); err == nil || wire.Sentence(err) != fmt.Sprintf(sentence, "a zone") {
+			t.Errorf("a zone named %q: %v", name, err)
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
@@ -67,6 +68,9 @@ func (z *zone) appsKeepQueues(specs []scheduler.QueueSpec) error {
 func (z *zone) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error) {
 	specs := make([]scheduler.QueueSpec, 0, len(messages))
 	for _, message := range messages {
+		if err := spec.CheckQueueName("a queue", message.GetName()); err != nil {
+			return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		}
 		guaranteed, err := z.readCapacity(message.GetGuaranteed())
 		if err != nil {
 			return nil, fmt.Errorf("guarantee of queue %q: %w", message.GetName(), err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -26,6 +27,16 @@ func TestFlagsAreRefusedWithTheSentenceThatEverybodyIsTold(t *testing.T) {
 		}
 		if code != exitUsage || sentence != c.Sentence {
 			t.Errorf("%s: code %d, %q, want %q", c.Name, code, sentence, c.Sentence)
+		}
+	}
+}
+
+func TestFlagsHaveTheNamesThatEverybodyTakes(t *testing.T) {
+	for name, sentence := range spectest.Names() {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), []string{"deploy", "web:1", "--name", name}, streams{in: strings.NewReader(""), out: &out, err: &errs}, func(string) string { return "" })
+		if want := "mammoth: --name: " + fmt.Sprintf(sentence, "an app"); code != exitUsage || !strings.HasPrefix(errs.String(), want) {
+			t.Errorf("code %d, %q, want %q", code, errs.String(), want)
 		}
 	}
 }

@@ -194,3 +194,17 @@ func TestAManifestIsRefusedWithTheSentenceThatEverybodyIsTold(t *testing.T) {
 		}
 	}
 }
+
+func TestAManifestHasTheNamesThatEverybodyTakes(t *testing.T) {
+	for name, sentence := range spectest.Names() {
+		for what, text := range map[string]string{
+			"an app": fmt.Sprintf("name: %s\nimage: web:1\n", name), "a role": fmt.Sprintf("name: web\nroles: {%s: {image: web:1}}\n", name),
+		} {
+			_, err := manifest.ParseApp([]byte(text))
+			var errs manifest.Errors
+			if want := fmt.Sprintf(sentence, what); !errors.As(err, &errs) || errs[0].Message != want {
+				t.Errorf("%s named %q: %v, want %q", what, name, err, want)
+			}
+		}
+	}
+}

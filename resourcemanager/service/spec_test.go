@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
@@ -92,6 +93,18 @@ func TestASpecIsRefusedWithTheSentenceThatEverybodyIsTold(t *testing.T) {
 	for _, c := range spectest.Cases() {
 		if err := service.Complete(c.Broken()); err == nil || wire.Sentence(err) != "app web: "+c.Sentence {
 			t.Errorf("%s: %v, want %q", c.Name, err, c.Sentence)
+		}
+	}
+}
+
+func TestASpecHasTheNamesThatEverybodyTakes(t *testing.T) {
+	for name, sentence := range spectest.Names() {
+		named, role := spectest.App(), spectest.App()
+		named.Name, role.Roles[0].Name = name, name
+		for want, app := range map[string]*apiv1.AppSpec{fmt.Sprintf(sentence, "an app"): named, "app web: " + fmt.Sprintf(sentence, "a role"): role} {
+			if err := service.Complete(app); err == nil || wire.Sentence(err) != want {
+				t.Errorf("%q: %v, want %q", name, err, want)
+			}
 		}
 	}
 }

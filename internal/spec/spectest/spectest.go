@@ -222,3 +222,13 @@ func Cases() []Case {
 		},
 	}
 }
+
+// Names are names that no app, role or zone has, with the sentence that says so; %s is "an app", "a role" or "a zone".
+func Names() map[string]string {
+	return map[string]string{
+		"web-":   `"web-" cannot be the name of %s: it ends with "-"`,
+		"Web":    `"Web" cannot be the name of %s: a name has 1 to 40 lower-case letters, digits and "-", and starts with a letter`,
+		"a.b":    `"a.b" cannot be the name of %s: a name has 1 to 40 lower-case letters, digits and "-", and starts with a letter`,
+		"my app": `"my app" cannot be the name of %s: a name has 1 to 40 lower-case letters, digits and "-", and starts with a letter`,
+	}
+}
