@@ -2,7 +2,6 @@ package nodemanager
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -142,12 +141,4 @@ func (o *owner) acceptable(lease *corev1.Lease, spec *corev1.ContainerSpec) erro
 		return fmt.Errorf("node %s does not allow network: host; use a bridge, or have its operator allow it: %w", o.nm.config.NodeID, errdefs.ErrPermissionDenied)
 	}
 	return specs.CheckContainer(spec)
-}
-
-// portNamed is the place of a port in the list; the empty name is the first. It is -1 for none.
-func portNamed(ports []*corev1.Port, name string) int {
-	if name == "" {
-		return min(len(ports), 1) - 1
-	}
-	return slices.IndexFunc(ports, func(port *corev1.Port) bool { return port.GetName() == name })
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -491,4 +492,26 @@ func TestADryRunSpeaksOfOneInstanceAsOfOne(t *testing.T) {
 			t.Errorf("%v: %q, want %q", n, got, want)
 		}
 	}
+}
+
+// Another grace is no new version, and holds for the instances that run.
+func TestAnotherGraceHoldsForRunningInstances(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		container := m.startInstance(n, "web-1")
+		spec := webSpec(1)
+		spec.Roles[0].Stop = &apiv1.StopPolicy{Grace: durationpb.New(42 * time.Second)}
+		if app := z.deploy(spec); app.GetVersion() != 1 {
+			t.Errorf("version %d is wanted", app.GetVersion())
+		}
+		m.say(&masterv1.AllocateRequest{Release: []string{container}})
+		if !n.stopped(container) {
+			t.Fatal("the instance was not stopped")
+		}
+		if grace := n.stops[len(n.stops)-1].GetGrace().AsDuration(); grace != 42*time.Second {
+			t.Errorf("it was stopped with a grace of %v", grace)
+		}
+	})
 }

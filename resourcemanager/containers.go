@@ -294,8 +294,15 @@ func (z *zone) stopContainer(c *container, reason corev1.Exit_Reason, message st
 	z.containerChanged(c)
 }
 
+// stopCommand gives an instance the grace that people want now, not the one that it was started with.
 func (c *container) stopCommand() *trackerv1.NodeCommand {
-	return stopCommand(c.id.String(), c.record.GetStopReason(), c.record.GetStopMessage())
+	command := stopCommand(c.id.String(), c.record.GetStopReason(), c.record.GetStopMessage())
+	for _, role := range c.app.record.GetSpec().GetRoles() {
+		if !c.record.GetLease().GetMaster() && role.GetName() == c.role() {
+			command.GetStop().Grace = role.GetStop().GetGrace()
+		}
+	}
+	return command
 }
 
 func stopCommand(container string, reason corev1.Exit_Reason, message string) *trackerv1.NodeCommand {
