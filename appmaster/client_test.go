@@ -220,6 +220,29 @@ func TestStatusesGoOnAfterTheNodeManagerMoved(t *testing.T) {
 	})
 }
 
+// A master's token to watch a node may have been signed by a key that is no longer valid when the node is watched anew.
+func TestANodeIsWatchedAfterTheKeysWereRotated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		zone := mastertest.NewZone(t, "batch")
+		node := zone.AddNode("node-1", 4)
+		m := register(t, zone)
+		m.SetAsk(ask("a", 1))
+		m.hear(time.Second)
+		container := slices.Collect(maps.Keys(m.allocated))[0]
+		m.start(container)
+		m.hear(time.Second)
+		zone.RotateKey()
+		zone.RotateKey()
+		node.Restart()
+		m.hear(5 * time.Second)
+		zone.Kill(container)
+		m.hear(time.Second)
+		if m.seen[container] != corev1.ContainerStatus_DONE {
+			t.Errorf("%s is seen %v", container, m.seen[container])
+		}
+	})
+}
+
 func TestAWithdrawalIsConfirmedEvenWhenItsFirstAnswerWasLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		zone := mastertest.NewZone(t, "web")

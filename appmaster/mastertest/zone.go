@@ -60,6 +60,8 @@ type Zone struct {
 	keepsAsks         bool
 	registeredAttempt int32
 	sequence          int64
+	// key is the number of the key that signs tokens. The one before it is valid too.
+	key int32
 	// down: the ResourceManager does not answer.
 	down     bool
 	closed   bool
@@ -160,6 +162,13 @@ func (z *Zone) Restart(pause time.Duration) {
 	})
 }
 
+// RotateKey has a new key sign tokens to watch nodes. Of the earlier ones only the last is valid.
+func (z *Zone) RotateKey() {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.key++
+}
+
 // Reprieve takes a container's warning back.
 func (z *Zone) Reprieve(container string) {
 	z.mu.Lock()
@@ -206,6 +215,7 @@ func (z *Zone) Register(_ context.Context, request *masterv1.RegisterRequest) (*
 		held := z.leases[container]
 		allocation := proto.CloneOf(held.allocation)
 		allocation.Labels = held.status.GetLabels()
+		allocation.WatchToken.KeyId = z.key
 		answer.Containers = append(answer.Containers, allocation)
 	}
 	return answer, nil
@@ -386,7 +396,7 @@ func (z *Zone) grant(ask *masterv1.Ask, node *Node) {
 	claims, _ := proto.Marshal(&corev1.TokenClaims{Scope: corev1.TokenClaims_CONTAINER, Lease: granted, NodeId: node.Name})
 	watch, _ := proto.Marshal(&corev1.TokenClaims{Scope: corev1.TokenClaims_APP, AppId: z.app.String(), NodeId: node.Name})
 	allocation := &masterv1.Allocation{
-		Lease: granted, Token: &corev1.ContainerToken{Claims: claims}, WatchToken: &corev1.ContainerToken{Claims: watch},
+		Lease: granted, Token: &corev1.ContainerToken{Claims: claims}, WatchToken: &corev1.ContainerToken{Claims: watch, KeyId: z.key},
 		ContainerManager: node.address, Address: "127.0.0.1",
 	}
 	node.held++
