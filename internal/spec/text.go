@@ -3,6 +3,7 @@ package spec
 import (
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -21,6 +22,7 @@ var (
 	queueName    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`)
 	nodeName     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	resourceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._/-]{0,62}$`)
+	plainPath    = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)
 	userName     = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$`)
 )
 
@@ -93,14 +95,22 @@ func CheckEnvName(name string) error {
 }
 
 // CheckPath says in one sentence why a path cannot be asked for by a health check.
-func CheckPath(path string) error {
+func CheckPath(text string) error {
 	switch {
-	case !strings.HasPrefix(path, "/"):
-		return fmt.Errorf("path must begin with \"/\", but is %s", quoted(path))
-	case len(path) > MaxPath:
-		return fmt.Errorf("path has %d characters, and the most is %d", len(path), MaxPath)
-	case strings.ContainsFunc(path, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-		return fmt.Errorf("path must have no blanks, but is %s", quoted(path))
+	case !strings.HasPrefix(text, "/"):
+		return fmt.Errorf("path must begin with \"/\", but is %s", quoted(text))
+	case len(text) > MaxPath:
+		return fmt.Errorf("path has %d characters, and the most is %d", len(text), MaxPath)
+	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return fmt.Errorf("path must have no blanks, but is %s", quoted(text))
+	}
+	return nil
+}
+
+// CheckPlainPath says in one sentence why a path cannot stand in the configuration of a companion's program.
+func CheckPlainPath(text string) error {
+	if !plainPath.MatchString(text) || path.Clean(text) != text {
+		return fmt.Errorf("%s is not an absolute path without blanks and special characters", quoted(text))
 	}
 	return nil
 }
