@@ -137,14 +137,14 @@ func (c *Client) SaveMemo(memo []byte) {
 }
 
 // Observe says which wish of the people has been acted upon.
-func (c *Client) Observe(version int32, generation int64) {
-	c.outbox.change(func() { c.outbox.observed.put(observed{version: version, generation: generation}) })
+func (c *Client) Observe(generation int64) {
+	c.outbox.change(func() { c.outbox.observed.put(generation) })
 }
 
-// Finish ends the app, trying until ctx ends. Containers that are still held are stopped.
-func (c *Client) Finish(ctx context.Context, succeeded bool, reason string) error {
+// Finish ends the app for a reason that people are shown, trying until ctx ends. Containers that are still held are stopped.
+func (c *Client) Finish(ctx context.Context, reason string) error {
 	return c.insist(ctx, func(ctx context.Context) error {
-		_, err := c.rm.Finish(ctx, &masterv1.FinishRequest{Succeeded: succeeded, Reason: reason}, grpc.WaitForReady(true))
+		_, err := c.rm.Finish(ctx, &masterv1.FinishRequest{Reason: reason}, grpc.WaitForReady(true))
 		return err
 	})
 }
@@ -162,7 +162,7 @@ func (c *Client) register(ctx context.Context) (*masterv1.RegisterResponse, erro
 	var answer *masterv1.RegisterResponse
 	err := c.insist(ctx, func(ctx context.Context) (err error) {
 		answer, err = c.rm.Register(ctx, &masterv1.RegisterRequest{
-			AppId: c.config.AppID, Attempt: c.config.Attempt, TrackingUrl: c.config.TrackingURL,
+			AppId: c.config.AppID, Attempt: c.config.Attempt,
 		}, grpc.WaitForReady(true))
 		return err
 	})
@@ -218,8 +218,8 @@ func (c *Client) run() {
 		c.watches.Wait()
 		_ = c.conn.Close()
 	}()
-	for again := false; ; again = true {
-		err := c.stream(again)
+	for {
+		err := c.stream()
 		if errors.Is(err, ErrSuperseded) {
 			c.tell(Superseded{Reason: "a newer attempt has registered"})
 			return
@@ -277,7 +277,7 @@ func (c *Client) conclude() {
 }
 
 // stream holds one Allocate stream open until it fails.
-func (c *Client) stream(again bool) error {
+func (c *Client) stream() error {
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	c.mu.Lock()
@@ -308,7 +308,7 @@ func (c *Client) stream(again bool) error {
 		c.heed(answer)
 		if first {
 			c.conclude()
-			c.tell(Connected{Again: again})
+			c.tell(Connected{})
 		}
 	}
 }

@@ -139,7 +139,7 @@ func TestNothingIsLostOrDoubledWhileTheResourceManagerComesAndGoes(t *testing.T)
 			}
 			m.ReportInstance(&masterv1.InstanceReport{Id: fmt.Sprintf("batch-%d", round%7), Restarts: int32(round)})
 			m.SaveMemo([]byte(fmt.Sprint(round)))
-			m.Observe(1, int64(round))
+			m.Observe(int64(round))
 			m.hear(time.Duration(random.IntN(200)) * time.Millisecond)
 		}
 		m.hear(time.Minute)
@@ -216,6 +216,29 @@ func TestStatusesGoOnAfterTheNodeManagerMoved(t *testing.T) {
 		m.hear(time.Second)
 		if m.seen[containers[0]] != corev1.ContainerStatus_DONE || m.seen[containers[1]] != corev1.ContainerStatus_RUNNING {
 			t.Errorf("seen: %v", m.seen)
+		}
+	})
+}
+
+// A master's token to watch a node may have been signed by a key that is no longer valid when the node is watched anew.
+func TestANodeIsWatchedAfterTheKeysWereRotated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		zone := mastertest.NewZone(t, "batch")
+		node := zone.AddNode("node-1", 4)
+		m := register(t, zone)
+		m.SetAsk(ask("a", 1))
+		m.hear(time.Second)
+		container := slices.Collect(maps.Keys(m.allocated))[0]
+		m.start(container)
+		m.hear(time.Second)
+		zone.RotateKey()
+		zone.RotateKey()
+		node.Restart()
+		m.hear(5 * time.Second)
+		zone.Kill(container)
+		m.hear(time.Second)
+		if m.seen[container] != corev1.ContainerStatus_DONE {
+			t.Errorf("%s is seen %v", container, m.seen[container])
 		}
 	})
 }

@@ -34,8 +34,6 @@ type Config struct {
 	Attempt int32
 	// Token proves to the ResourceManager that this is the attempt it started. It goes to nobody else.
 	Token string
-	// TrackingURL is where the master serves its own pages; may be empty.
-	TrackingURL string
 	// Dial opens connections to the ResourceManager and to nodes; nil is plain TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Log may be nil.

@@ -61,10 +61,7 @@ type Traffic struct {
 type Waits struct{ Waiting []*apiv1.Waiting }
 
 // Connected: the first answer of a stream to the ResourceManager has been told in full.
-type Connected struct {
-	// Again is false for the first stream of the process.
-	Again bool
-}
+type Connected struct{}
 
 // Disconnected: the ResourceManager cannot be reached at present. Containers go on running.
 type Disconnected struct{ Err error }

@@ -38,7 +38,7 @@ func Example() {
 			return
 		}
 	}
-	if err := client.Finish(ctx, true, "said hello three times"); err != nil {
+	if err := client.Finish(ctx, "said hello three times"); err != nil {
 		log.Fatal(err)
 	}
 	// Output: not started by a ResourceManager

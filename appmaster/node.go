@@ -3,18 +3,16 @@ package appmaster
 import (
 	"context"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
-	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -209,36 +207,11 @@ func (c *Client) Start(ctx context.Context, allocation *masterv1.Allocation, spe
 	return answer.GetStatus(), nil
 }
 
-// maxAnswer is how much a server may say at once.
-const maxAnswer = 64 << 20
-
-// dial makes a connection that costs little memory and comes back soon after its server does.
+// dial makes a connection that costs little memory.
 func (c Config) dial(address string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
-	dialer := c.Dial
-	if dialer == nil {
-		// A dead host is noticed by TCP's own probes: gRPC's would need the server's consent.
-		tcp := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3}}
-		dialer = func(ctx context.Context, address string) (net.Conn, error) {
-			return tcp.DialContext(ctx, "tcp", address)
-		}
+	options = append(options, grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10))
+	if c.Dial != nil {
+		options = append(options, grpc.WithContextDialer(c.Dial))
 	}
-	options = append(options,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(dialer),
-		grpc.WithReadBufferSize(4<<10),
-		grpc.WithWriteBufferSize(4<<10),
-		grpc.WithDisableServiceConfig(),
-		grpc.WithIdleTimeout(0),
-		// All containers of the largest app, with the specs of its versions.
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           grpcbackoff.Config{BaseDelay: retry.Min, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retry.Max},
-			MinConnectTimeout: 5 * time.Second,
-		}),
-	)
-	conn, err := grpc.NewClient("passthrough:///"+address, options...)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", address, err)
-	}
-	return conn, nil
+	return credentials.Dial(address, options...)
 }

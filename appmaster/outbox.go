@@ -33,7 +33,8 @@ type outbox struct {
 	rollout   entry[*masterv1.RolloutReport]
 	revert    entry[*masterv1.Revert]
 	memo      entry[[]byte]
-	observed  entry[observed]
+	// observed is the newest generation that was acted upon.
+	observed entry[int64]
 }
 
 type askEntry struct {
@@ -52,11 +53,6 @@ type entry[T any] struct {
 	value    T
 	set      bool
 	sequence int64
-}
-
-type observed struct {
-	version    int32
-	generation int64
 }
 
 func newOutbox() *outbox {
@@ -210,7 +206,7 @@ func (o *outbox) next() *masterv1.AllocateRequest {
 		return nil
 	}
 	if o.observed.sequence != 0 {
-		request.ObservedVersion, request.ObservedGeneration = o.observed.value.version, o.observed.value.generation
+		request.ObservedGeneration = o.observed.value
 	}
 	o.sequence, o.greeted = sequence, true
 	return request

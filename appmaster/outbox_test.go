@@ -38,7 +38,7 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 	}
 	o.change(func() {
 		o.rollout.put(&masterv1.RolloutReport{Version: 2})
-		o.observed.put(observed{version: 2, generation: 3})
+		o.observed.put(3)
 	})
 	said := map[string]int{}
 	for request := o.next(); request != nil; request = o.next() {

@@ -2,7 +2,6 @@ package nodemanager
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -10,16 +9,11 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/defaults"
 	"github.com/mammoth-os/mammoth/internal/id"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/token"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
-)
-
-const (
-	// A probe costs the node as much as its app says, within these bounds.
-	minInterval = 10 * time.Millisecond
-	maxTimeout  = time.Minute
 )
 
 // verify gives the claims of a token that is good for this node.
@@ -134,9 +128,6 @@ func (o *owner) hold(key id.Container, lease *corev1.Lease, spec *corev1.Contain
 
 // acceptable says why this node will not run a spec.
 func (o *owner) acceptable(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
-	invalid := func(format string, args ...any) error {
-		return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
-	}
 	if o.nm.config.Runtimes[spec.GetRuntime()] == nil {
 		return fmt.Errorf("node %s has no %s runtime: %w", o.nm.config.NodeID, strings.ToLower(spec.GetRuntime().String()), errdefs.ErrFailedPrecondition)
 	}
@@ -146,80 +137,8 @@ func (o *owner) acceptable(lease *corev1.Lease, spec *corev1.ContainerSpec) erro
 	if err := programAllowed(lease, spec); err != nil {
 		return err
 	}
-	switch {
-	case spec.GetNetwork() == corev1.ContainerSpec_HOST && !o.nm.config.HostNetwork:
+	if spec.GetNetwork() == corev1.ContainerSpec_HOST && !o.nm.config.HostNetwork {
 		return fmt.Errorf("node %s does not allow network: host; use a bridge, or have its operator allow it: %w", o.nm.config.NodeID, errdefs.ErrPermissionDenied)
-	case spec.GetRuntime() == corev1.ContainerSpec_DOCKER && spec.GetImage() == "":
-		return invalid("an image is needed")
-	case spec.GetRuntime() == corev1.ContainerSpec_PROCESS && spec.GetImage() == "" && len(spec.GetCommand()) == 0:
-		return invalid("a command is needed")
-	case spec.GetPids() < 0:
-		return invalid("a container cannot have %d processes", spec.GetPids())
-	case spec.GetStopGrace().AsDuration() < 0:
-		return invalid("a grace of %v is below zero", spec.GetStopGrace().AsDuration())
 	}
-	names := map[string]bool{}
-	for _, port := range spec.GetPorts() {
-		if port.GetContainerPort() < 0 || port.GetContainerPort() > 65535 || spec.GetNetwork() == corev1.ContainerSpec_BRIDGE && port.GetContainerPort() == 0 {
-			return invalid("port %q cannot be %d", port.GetName(), port.GetContainerPort())
-		}
-		if names[port.GetName()] {
-			return invalid("two ports are named %q", port.GetName())
-		}
-		names[port.GetName()] = true
-	}
-	return acceptableHealth(spec)
-}
-
-func acceptableHealth(spec *corev1.ContainerSpec) error {
-	invalid := func(format string, args ...any) error {
-		return fmt.Errorf("the health check "+format+": %w", append(args, errdefs.ErrInvalidArgument)...)
-	}
-	check := spec.GetHealth()
-	port, needsPort := "", false
-	switch probe := check.GetProbe().(type) {
-	case nil:
-		return nil
-	case *corev1.HealthCheck_Http_:
-		port, needsPort = probe.Http.GetPort(), true
-		path := probe.Http.GetPath()
-		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " \t\r\n") {
-			return invalid("has the path %q; it must start with / and have no blanks", path)
-		}
-	case *corev1.HealthCheck_Tcp_:
-		port, needsPort = probe.Tcp.GetPort(), true
-	case *corev1.HealthCheck_Exec_:
-		if len(probe.Exec.GetCommand()) == 0 {
-			return invalid("has no command")
-		}
-	}
-	if needsPort && portNamed(spec.GetPorts(), port) < 0 {
-		if port == "" {
-			return invalid("needs a port, and the container has none")
-		}
-		return invalid("names port %q, which the container does not have", port)
-	}
-	for _, wait := range []time.Duration{check.GetInterval().AsDuration(), check.GetTimeout().AsDuration(), check.GetStartPeriod().AsDuration()} {
-		if wait < 0 {
-			return invalid("has a time of %v", wait)
-		}
-	}
-	if interval := check.GetInterval().AsDuration(); interval != 0 && interval < minInterval {
-		return invalid("has an interval of %v; the least is %v", interval, minInterval)
-	}
-	if timeout := check.GetTimeout().AsDuration(); timeout > maxTimeout {
-		return invalid("has a timeout of %v; the most is %v", timeout, maxTimeout)
-	}
-	if check.GetHealthy() < 0 || check.GetUnhealthy() < 0 {
-		return invalid("has a threshold below zero")
-	}
-	return nil
-}
-
-// portNamed is the place of a port in the list; the empty name is the first. It is -1 for none.
-func portNamed(ports []*corev1.Port, name string) int {
-	if name == "" {
-		return min(len(ports), 1) - 1
-	}
-	return slices.IndexFunc(ports, func(port *corev1.Port) bool { return port.GetName() == name })
+	return specs.CheckContainer(spec)
 }

@@ -3,25 +3,12 @@ package nodemanager
 import (
 	"net"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/mammoth-os/mammoth/internal/admission"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	"github.com/mammoth-os/mammoth/nodemanager/health"
-)
-
-// What others may open and send. docs/design/limits.md lists these figures.
-const (
-	// streamsPerConnection are more than the ResourceManager, which has one connection for everybody's logs and commands, needs.
-	streamsPerConnection = 1024
-	// largestRequest is four times the largest spec that is taken.
-	largestRequest = 1 << 20
-	// largestHeader bounds the header of a request.
-	largestHeader = 64 << 10
-	// prefaceWithin is how long a new connection may take to say what it wants.
-	prefaceWithin = 5 * time.Second
 )
 
 // mostConnections are of masters, one a master, and of the ResourceManager.

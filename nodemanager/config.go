@@ -6,13 +6,13 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"regexp"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -76,18 +76,17 @@ const (
 	defaultLogRetention = 24 * time.Hour
 )
 
-var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-
 // Validate says what is wrong with the configuration, with errdefs.ErrInvalidArgument.
 func (c Config) Validate() error {
 	wrong := func(format string, args ...any) error {
 		return fmt.Errorf("nodemanager: "+format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 	}
+	if err := spec.CheckNodeName(c.NodeID); err != nil {
+		return wrong("%w", err)
+	}
 	switch {
 	case c.Dir == "":
 		return wrong("a folder for its state is needed")
-	case !nodeName.MatchString(c.NodeID):
-		return wrong("%q cannot be a node's name: at most 63 letters, digits, \"-\", \"_\" and \".\"", c.NodeID)
 	case len(c.Runtimes) == 0:
 		return wrong("at least one runtime is needed")
 	case c.PortCount < 0 || c.PortCount > 65535:

@@ -226,7 +226,7 @@ func (o *owner) runtimeSpec(h *held) runtime.Spec {
 		WorkingDir: spec.GetWorkingDir(), User: spec.GetUser(), Network: runtime.Network(spec.GetNetwork()),
 		CPUMillis: lease.GetResources().GetCpuMillis(), MemoryBytes: lease.GetResources().GetMemoryBytes(),
 		DiskBytes: lease.GetResources().GetDiskBytes(), Pids: spec.GetPids(),
-		ReadOnlyRoot: spec.GetReadOnlyRoot(), StopGrace: h.core.Grace, StopSignal: spec.GetStopSignal(),
+		ReadOnlyRoot: spec.GetReadOnlyRoot(), StopSignal: spec.GetStopSignal(),
 		Place: placeOf(h),
 	}
 	if spec.GetWithoutArgs() && len(out.Args) == 0 {

@@ -193,7 +193,7 @@ func (o *owner) listed(kind corev1.ContainerSpec_Runtime, asOf time.Time, list [
 func (o *owner) adopt(kind corev1.ContainerSpec_Runtime, c runtime.Container) {
 	lease := &corev1.Lease{
 		ContainerId: c.ID.String(), AppId: c.ID.App.String(), AppName: c.AppName, Attempt: c.Attempt,
-		NodeId: o.nm.config.NodeID, Epoch: c.ID.Epoch,
+		NodeId: o.nm.config.NodeID,
 	}
 	h := o.hold(c.ID, lease, &corev1.ContainerSpec{Runtime: kind, Labels: c.Labels})
 	o.log(h).Warn("found a container without a record")

@@ -68,7 +68,7 @@ func TestAPlaceEndsOnceTheLastContainerInItHas(t *testing.T) {
 		}
 		end := func() {
 			z.command(&trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_EndFramework_{
-				EndFramework: &trackerv1.NodeCommand_EndFramework{AppName: "edge", Place: "edge"},
+				EndFramework: &trackerv1.NodeCommand_EndFramework{Place: "edge"},
 			}})
 		}
 		stop := func(seq int64) {

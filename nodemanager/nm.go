@@ -13,12 +13,11 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/resource"
-	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/health"
 	"github.com/mammoth-os/mammoth/nodemanager/recovery"
@@ -213,8 +212,7 @@ func (nm *NodeManager) Run(ctx context.Context) error {
 			}
 		})
 	}
-	server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.ForceServerCodecV2(wire.Codec()), grpc.MaxConcurrentStreams(streamsPerConnection),
-		grpc.MaxRecvMsgSize(largestRequest), grpc.MaxHeaderListSize(largestHeader), grpc.ConnectionTimeout(prefaceWithin))
+	server := credentials.NewServer(credentials.LargestRequest, grpc.WaitForHandlers(true))
 	nodev1.RegisterContainerManagerServer(server, &service{nm: nm})
 	nm.waiting.Go(func() { _ = server.Serve(nm.listener) })
 	pages := nm.servePages()
@@ -237,7 +235,7 @@ func (nm *NodeManager) servePages() *http.Server {
 	if nm.metrics == nil {
 		return nil
 	}
-	pages := &http.Server{Handler: nm.pages(), ReadHeaderTimeout: prefaceWithin, IdleTimeout: time.Minute, MaxHeaderBytes: largestHeader}
+	pages := credentials.NewHTTPServer(nm.pages())
 	nm.waiting.Go(func() { _ = pages.Serve(nm.metrics) })
 	return pages
 }

@@ -3,6 +3,7 @@ package nodemanager_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -12,10 +13,11 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/internal/spec/spectest"
 	"github.com/mammoth-os/mammoth/internal/token"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -66,7 +68,7 @@ func TestTheLeaseGivesTheQuotas(t *testing.T) {
 	}, func(z *zone) {
 		z.start(z.container(1), serving())
 		z.pass(50 * time.Millisecond)
-		if asked.CPUMillis != 500 || asked.MemoryBytes != 64<<20 || asked.DiskBytes != 64<<20 || asked.Pids != 1024 || asked.StopGrace != 10*time.Second {
+		if asked.CPUMillis != 500 || asked.MemoryBytes != 64<<20 || asked.DiskBytes != 64<<20 || asked.Pids != 1024 {
 			z.Errorf("the runtime was asked for %+v", asked)
 		}
 	})
@@ -123,9 +125,12 @@ func TestOnlyATokenForThisContainerOnThisNodeStartsIt(t *testing.T) {
 		}
 		// A token for one container gives no access to another, not even of the same app.
 		z.start(key, serving())
-		_, err := z.node.Stop(z.Context(), &nodev1.StopRequest{Token: z.token(z.container(2)), ContainerId: key.String()})
+		logs, err := z.node.Logs(z.Context(), &nodev1.LogsRequest{Token: z.token(z.container(2)), ContainerId: key.String()})
+		if err == nil {
+			_, err = logs.Recv()
+		}
 		if status.Code(err) != codes.PermissionDenied {
-			z.Errorf("stopping with another's token: %v", err)
+			z.Errorf("reading the output with another's token: %v", err)
 		}
 		other := z.sign(&corev1.TokenClaims{Scope: corev1.TokenClaims_APP, AppId: "application_1_0009", NodeId: "n1"})
 		stream, err := z.node.Watch(z.Context(), &nodev1.WatchRequest{Token: other, AppId: z.app.String()})
@@ -154,12 +159,8 @@ func TestWithoutKeysNothingStarts(t *testing.T) {
 	})
 }
 
-func TestBadSpecsAreRefusedWithASentence(t *testing.T) {
+func TestWhatANodeDoesNotHaveIsRefusedWithASentence(t *testing.T) {
 	inZone(t, func(z *zone) {
-		probe := func(check *corev1.HealthCheck) func(*corev1.ContainerSpec) {
-			return func(s *corev1.ContainerSpec) { s.Health = check }
-		}
-		tcp := &corev1.HealthCheck_Tcp_{Tcp: &corev1.HealthCheck_Tcp{}}
 		for _, c := range []struct {
 			change func(*corev1.ContainerSpec)
 			code   codes.Code
@@ -167,21 +168,27 @@ func TestBadSpecsAreRefusedWithASentence(t *testing.T) {
 		}{
 			{func(s *corev1.ContainerSpec) { s.Network = corev1.ContainerSpec_HOST }, codes.PermissionDenied, "does not allow network: host"},
 			{func(s *corev1.ContainerSpec) { s.Runtime = corev1.ContainerSpec_PROCESS }, codes.FailedPrecondition, "has no process runtime"},
-			{func(s *corev1.ContainerSpec) { s.Image = "" }, codes.InvalidArgument, "an image is needed"},
-			{func(s *corev1.ContainerSpec) { s.Pids = -1 }, codes.InvalidArgument, "-1 processes"},
-			{func(s *corev1.ContainerSpec) { s.Ports = append(s.Ports, s.Ports...) }, codes.InvalidArgument, "two ports are named"},
-			{func(s *corev1.ContainerSpec) { s.Ports[0].ContainerPort = 70000 }, codes.InvalidArgument, "cannot be 70000"},
-			{probe(&corev1.HealthCheck{Probe: &corev1.HealthCheck_Http_{Http: &corev1.HealthCheck_Http{Path: "healthz"}}}), codes.InvalidArgument, "must start with /"},
-			{probe(&corev1.HealthCheck{Probe: &corev1.HealthCheck_Http_{Http: &corev1.HealthCheck_Http{Path: "/", Port: "admin"}}}), codes.InvalidArgument, `names port "admin"`},
-			{probe(&corev1.HealthCheck{Probe: &corev1.HealthCheck_Exec_{Exec: &corev1.HealthCheck_Exec{}}}), codes.InvalidArgument, "has no command"},
-			{probe(&corev1.HealthCheck{Probe: tcp, Interval: durationpb.New(1)}), codes.InvalidArgument, "the least is 10ms"},
-			{probe(&corev1.HealthCheck{Probe: tcp, Timeout: durationpb.New(time.Hour)}), codes.InvalidArgument, "the most is 1m0s"},
 		} {
 			spec := serving()
 			c.change(spec)
 			_, err := z.node.Start(z.Context(), &nodev1.StartRequest{Token: z.token(z.container(1)), Spec: spec})
 			if status.Code(err) != c.code || !strings.Contains(err.Error(), c.says) {
 				z.Errorf("got %v, want %v with %q", err, c.code, c.says)
+			}
+		}
+	})
+}
+
+func TestAContainerIsRefusedWithTheSentenceThatEverybodyIsTold(t *testing.T) {
+	inZone(t, func(z *zone) {
+		key := z.container(1)
+		for _, c := range spectest.Cases() {
+			if c.OfApps {
+				continue
+			}
+			_, err := z.node.Start(z.Context(), &nodev1.StartRequest{Token: z.token(key), Spec: c.Container()})
+			if status.Code(err) != codes.InvalidArgument || wire.Sentence(wire.Error(err)) != fmt.Sprintf("container %s: %s", key, c.Sentence) {
+				z.Errorf("%s: %v, want %q", c.Name, err, c.Sentence)
 			}
 		}
 	})

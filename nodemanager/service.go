@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/wire"
-	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
@@ -42,26 +41,6 @@ func (s *service) Start(ctx context.Context, request *nodev1.StartRequest) (*nod
 	case <-s.nm.stopped:
 		return nil, wire.Status(errStopped)
 	}
-}
-
-func (s *service) Stop(ctx context.Context, request *nodev1.StopRequest) (*nodev1.StopResponse, error) {
-	stop := container.Stop{Reason: stopReason(request.GetReason()), Message: request.GetMessage()}
-	if request.GetGrace() != nil {
-		grace := request.GetGrace().AsDuration()
-		stop.Grace = &grace
-	}
-	status, err := ask(ctx, s.nm, func(o *owner) (*corev1.ContainerStatus, error) {
-		h, err := o.reach(request.GetToken(), request.GetContainerId())
-		if err != nil {
-			return nil, err
-		}
-		o.apply(h, container.Fact{Event: container.StopWanted, Stop: stop})
-		return h.status(o.nm.config.Address), nil
-	})
-	if err != nil {
-		return nil, wire.Status(err)
-	}
-	return &nodev1.StopResponse{Status: status}, nil
 }
 
 func (s *service) Watch(request *nodev1.WatchRequest, stream grpc.ServerStreamingServer[nodev1.WatchResponse]) error {

@@ -38,12 +38,10 @@ func (h *held) status(address string) *corev1.ContainerStatus {
 		Health:       healthMessage(c.Health),
 		HealthDetail: c.HealthDetail,
 		StartedAt:    timeMessage(c.Seen.StartedAt),
-		FinishedAt:   timeMessage(c.FinishedAt),
 		RuntimeId:    c.Seen.RuntimeID,
 		Labels:       h.spec.GetLabels(),
 		Sequence:     c.Sequence,
 		Reason:       c.Reason,
-		Network:      h.spec.GetNetwork(),
 	}
 	switch {
 	case c.Health == container.Healthy:

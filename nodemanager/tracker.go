@@ -3,18 +3,15 @@ package nodemanager
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	retry "github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/token"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
@@ -39,22 +36,9 @@ var errReregister = errors.New("the node has to register again")
 
 // dialTracker makes the connection to the ResourceManager; it connects when it is used, and reconnects quickly.
 func dialTracker(config Config) (*grpc.ClientConn, error) {
-	options := append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec())),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: 3 * time.Second,
-		}),
-		// The pings are too rare to matter. What counts is that the kernel gives up a connection on which the
-		// reports of so long were not acknowledged.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 20 * time.Second}),
-	}, config.DialOptions...)
-	conn, err := grpc.NewClient(config.ResourceManager, options...)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the ResourceManager at %s: %w", config.ResourceManager, err)
-	}
-	return conn, nil
+	// Its reports carry what containers and engines said, which is not always UTF-8.
+	options := append([]grpc.DialOption{grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()))}, config.DialOptions...)
+	return credentials.Dial(config.ResourceManager, options...)
 }
 
 // track registers and reports for ever. While the ResourceManager is away the containers go on.
@@ -129,11 +113,10 @@ func (nm *NodeManager) session(ctx context.Context, client trackerv1.ResourceTra
 		return true, receiveError(stream, err)
 	}
 	nm.counters.connected.Store(true)
-	intervals := make(chan time.Duration, 1)
 	received := make(chan error, 1)
-	nm.waiting.Go(func() { received <- nm.obey(stream, intervals) })
+	nm.waiting.Go(func() { received <- nm.obey(stream) })
 	interval := response.GetReportInterval().AsDuration()
-	err = nm.report(ctx, reporting{stream: stream, session: response.GetSession(), changes: changes, interval: interval, intervals: intervals, received: received})
+	err = nm.report(ctx, reporting{stream: stream, session: response.GetSession(), changes: changes, interval: interval, received: received})
 	return true, err
 }
 
@@ -150,12 +133,11 @@ func receiveError(stream trackerv1.ResourceTracker_SessionClient, sendErr error)
 }
 
 type reporting struct {
-	stream    trackerv1.ResourceTracker_SessionClient
-	session   string
-	changes   *feed
-	interval  time.Duration
-	intervals <-chan time.Duration
-	received  <-chan error
+	stream   trackerv1.ResourceTracker_SessionClient
+	session  string
+	changes  *feed
+	interval time.Duration
+	received <-chan error
 }
 
 // report sends changes at once, and an empty report each interval.
@@ -174,11 +156,6 @@ func (nm *NodeManager) report(ctx context.Context, r reporting) error {
 			return err
 		case <-nm.again:
 			return errReregister
-		case interval := <-r.intervals:
-			if interval > 0 {
-				beat.Reset(interval)
-			}
-			continue
 		case <-beat.C:
 		case <-r.changes.wake:
 			if retry.Sleep(ctx, coalesce) != nil {
@@ -195,19 +172,11 @@ func (nm *NodeManager) report(ctx context.Context, r reporting) error {
 }
 
 // obey passes on what the ResourceManager commands.
-func (nm *NodeManager) obey(stream trackerv1.ResourceTracker_SessionClient, intervals chan time.Duration) error {
+func (nm *NodeManager) obey(stream trackerv1.ResourceTracker_SessionClient) error {
 	for {
 		command, err := stream.Recv()
 		if err != nil {
 			return err
-		}
-		if interval, ok := command.GetCommand().(*trackerv1.NodeCommand_ReportInterval); ok {
-			select {
-			case <-intervals: // only the newest matters
-			default:
-			}
-			intervals <- interval.ReportInterval.AsDuration()
-			continue
 		}
 		nm.inbox.put(func(o *owner) { o.obey(command) })
 	}

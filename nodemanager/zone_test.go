@@ -281,7 +281,7 @@ func (z *zone) claims(key id.Container) *corev1.TokenClaims {
 	return &corev1.TokenClaims{
 		Scope: corev1.TokenClaims_CONTAINER, NodeId: "n1",
 		Lease: &corev1.Lease{
-			ContainerId: key.String(), AppId: key.App.String(), AppName: "web", Attempt: 1, NodeId: "n1", Epoch: 1,
+			ContainerId: key.String(), AppId: key.App.String(), AppName: "web", Attempt: 1, NodeId: "n1",
 			Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 64 << 20, DiskBytes: 64 << 20, Ports: 1},
 		},
 		ExpiresAt: timestamppb.New(time.Now().Add(10 * time.Minute)),

@@ -19,8 +19,8 @@ func TestWhatIsStartedAfterAStopBeginsWithARolloutOfItsOwn(t *testing.T) {
 			z.deploy(webSpec(1))
 			m := n.launchMaster()
 			m.say(&masterv1.AllocateRequest{
-				ObservedVersion: 1, ObservedGeneration: 1,
-				Rollout: &masterv1.RolloutReport{Version: 1, State: state, Total: 1, Reason: "an old reason"},
+				ObservedGeneration: 1,
+				Rollout:            &masterv1.RolloutReport{Version: 1, State: state, Total: 1, Reason: "an old reason"},
 			})
 			master := masterContainer(z, "web")
 			if _, err := z.apps().StopApp(context.Background(), &apiv1.StopAppRequest{Name: "web"}); err != nil {

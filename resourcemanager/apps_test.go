@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -61,7 +62,7 @@ func TestVersionsRiseOnlyWhenInstancesMustChange(t *testing.T) {
 		if changed.GetRollout().GetState() != apiv1.Rollout_PROGRESSING || changed.GetRollout().GetVersion() != 2 {
 			t.Errorf("its rollout is %v", changed.GetRollout())
 		}
-		m.say(&masterv1.AllocateRequest{ObservedVersion: 2, ObservedGeneration: 3})
+		m.say(&masterv1.AllocateRequest{ObservedGeneration: 3})
 		if got := z.app("web").GetObservedGeneration(); got != 3 {
 			t.Errorf("observed generation %d", got)
 		}
@@ -275,7 +276,7 @@ func TestAMasterThatFinishesEndsItsApp(t *testing.T) {
 		z.deploy(webSpec(1))
 		m := n.launchMaster()
 		container := m.startInstance(n, "web-1")
-		if _, err := m.client.Finish(m.ctx, &masterv1.FinishRequest{Succeeded: true, Reason: "all is computed"}); err != nil {
+		if _, err := m.client.Finish(m.ctx, &masterv1.FinishRequest{Reason: "all is computed"}); err != nil {
 			t.Fatal(err)
 		}
 		if !n.stopped(container) {
@@ -474,6 +475,28 @@ func TestAnImageThatAnAppUsesKeepsItsName(t *testing.T) {
 		}
 		if err := z.rm.ImageUnused(context.Background(), "web:1", "sha256:another"); err != nil {
 			t.Errorf("a name that has moved: %v", err)
+		}
+	})
+}
+
+// Another grace is no new version, and holds for the instances that run.
+func TestAnotherGraceHoldsForRunningInstances(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		container := m.startInstance(n, "web-1")
+		spec := webSpec(1)
+		spec.Roles[0].Stop = &apiv1.StopPolicy{Grace: durationpb.New(42 * time.Second)}
+		if app := z.deploy(spec); app.GetVersion() != 1 {
+			t.Errorf("version %d is wanted", app.GetVersion())
+		}
+		m.say(&masterv1.AllocateRequest{Release: []string{container}})
+		if !n.stopped(container) {
+			t.Fatal("the instance was not stopped")
+		}
+		if grace := n.stops[len(n.stops)-1].GetGrace().AsDuration(); grace != 42*time.Second {
+			t.Errorf("it was stopped with a grace of %v", grace)
 		}
 	})
 }

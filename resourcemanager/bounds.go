@@ -13,30 +13,22 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/keepalive"
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/tap"
 
 	"github.com/mammoth-os/mammoth/internal/admission"
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Limits on what callers may send and have open. docs/design/limits.md lists these figures.
+// Limits on what callers may send and have open, beside those of package credentials. docs/design/limits.md lists these figures.
 const (
 	// largestTrusted is the size of a message from a trusted caller: the registration of a node with about ten thousand containers fits.
 	largestTrusted = 16 << 20
-	// largestRequest is the size of a message from anybody else, over gRPC and REST: four times the largest spec of an app.
-	largestRequest = 1 << 20
-	// largestHeader is the size of a request's header.
-	largestHeader = 64 << 10
-	// streamsPerConnection is more than the nodes or watches that share a connection.
-	streamsPerConnection = 1024
 	// bodyWithin is how long the body of a request may take.
 	bodyWithin = 30 * time.Second
-	// idleFor is how long a connection may be open without a request in progress.
-	idleFor = 2 * time.Minute
 )
 
 var mostConnections = admission.Limits{InAll: 65536, Others: 4096, PerCaller: 1024}
@@ -63,23 +55,6 @@ func newBounds(config *Config) *bounds {
 
 // trusts reports whether a caller may be a node or run application masters, which open many connections and send large messages.
 func (c *Config) trusts(who peer.User) bool { return who.Operator || who.Name == "" && c.AllowInsecure }
-
-// server makes a gRPC server that takes messages up to a size.
-func (b *bounds) server(largest int) *grpc.Server {
-	return grpc.NewServer(
-		grpc.Creds(peer.Credentials()),
-		grpc.ForceServerCodecV2(wire.Codec()),
-		// Thousands of connections are quiet most of the time, and reports are short.
-		grpc.ReadBufferSize(readBuffer),
-		grpc.MaxRecvMsgSize(largest),
-		grpc.MaxHeaderListSize(largestHeader),
-		grpc.MaxConcurrentStreams(streamsPerConnection),
-		grpc.ConnectionTimeout(prefaceWait),
-		grpc.InTapHandle(b.admit),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: idleFor}),
-	)
-}
 
 // admit counts a call from its beginning to its end. gRPC calls it before it reserves anything for the call.
 func (b *bounds) admit(ctx context.Context, call *tap.Info) (context.Context, error) {
@@ -162,7 +137,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	// by itself: a client that is still sending would lose the answer.
 	deadline := http.NewResponseController(w)
 	_ = deadline.SetReadDeadline(time.Now().Add(bodyWithin)) // an httptest.ResponseRecorder has none
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largestRequest))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, credentials.LargestRequest))
 	_ = deadline.SetReadDeadline(time.Time{})
 	return body, err
 }

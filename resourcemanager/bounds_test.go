@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -46,7 +47,7 @@ func TestWatchesOfACallerAreBounded(t *testing.T) {
 			conn := z.dial()
 			defer conn.Close()
 			client := apiv1.NewEventsClient(conn)
-			for n := range streamsPerConnection / 2 {
+			for n := range credentials.StreamsPerConnection / 2 {
 				if err := watch(client); err != nil {
 					t.Fatalf("watch %d of connection %d: %v", n, connection, err)
 				}
@@ -93,7 +94,7 @@ func TestBodiesAreBounded(t *testing.T) {
 		const want = `{"code":8,"message":"the body of POST /v1/apps has more than 1024 KiB, which is the limit"}`
 		long := &endless{}
 		for name, body := range map[string]io.Reader{
-			"announced": strings.NewReader(strings.Repeat(" ", largestRequest+1)),
+			"announced": strings.NewReader(strings.Repeat(" ", credentials.LargestRequest+1)),
 			"chunked":   long,
 		} {
 			request, _ := http.NewRequest(http.MethodPost, "http://zone/v1/apps", body)
@@ -107,11 +108,11 @@ func TestBodiesAreBounded(t *testing.T) {
 				t.Errorf("%s: %s %s", name, response.Status, said)
 			}
 		}
-		if long.read.Load() > 4*largestRequest {
+		if long.read.Load() > 4*credentials.LargestRequest {
 			t.Errorf("%d bytes were read of an endless body", long.read.Load())
 		}
 		// One that just fits is looked at.
-		request, _ := http.NewRequest(http.MethodPost, "http://zone/v1/apps", strings.NewReader(fmt.Sprintf("%*s", largestRequest, "nonsense")))
+		request, _ := http.NewRequest(http.MethodPost, "http://zone/v1/apps", strings.NewReader(fmt.Sprintf("%*s", credentials.LargestRequest, "nonsense")))
 		response, err := z.web().Do(request)
 		if err != nil {
 			t.Fatal(err)
@@ -124,7 +125,7 @@ func TestBodiesAreBounded(t *testing.T) {
 }
 
 func TestLargeMessagesAreTakenOfTrustedCallersOnly(t *testing.T) {
-	for trusted, limit := range map[bool]int{true: largestTrusted, false: largestRequest} {
+	for trusted, limit := range map[bool]int{true: largestTrusted, false: credentials.LargestRequest} {
 		inZone(t, func(z *testZone) {
 			z.local = !trusted // whom the kernel does not know is trusted by an open zone
 			z.restart()

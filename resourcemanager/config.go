@@ -5,13 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
-	"regexp"
 	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/records"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
@@ -37,6 +36,8 @@ type Config struct {
 	NodeTimeout time.Duration
 	// ReportInterval is how often nodes report when nothing changes. Default 1s.
 	ReportInterval time.Duration
+	// KeyRotation is how long one key signs container tokens. Default 24h, at least 1h.
+	KeyRotation time.Duration
 	// EventRetention is how many events are kept, about 1 KiB each in memory. Default 10,000, at most 1,000,000.
 	EventRetention int64
 	// Queues is a file that declares the queue tree and lending contracts. It is followed while the ResourceManager runs.
@@ -53,8 +54,6 @@ type Config struct {
 	Images service.Images
 	// Registry makes the registry that endpoints are published to, whose generations rise with the epoch. Required.
 	Registry func(epoch int64) Registry
-	// Handlers are served beside the ResourceManager's own pages, by http.ServeMux pattern.
-	Handlers map[string]http.Handler
 	Logger   *slog.Logger
 
 	// address is what was listened on.
@@ -73,6 +72,10 @@ type Registry interface {
 	// AwaitBalancers calls done once every balancer that serves the service has confirmed the generation; if there is
 	// none, soon. It must not block, and holds no lock while it calls done.
 	AwaitBalancers(service string, generation int64, done func())
+	// Hold keeps changes from companions, which keep what they have, and keeps whoever awaits balancers waiting, until Release.
+	// Both may be repeated, and must not block.
+	Hold()
+	Release()
 	// ExpectBalancer makes a balancer waited for, for a while, that was connected before.
 	ExpectBalancer(name string, within time.Duration)
 	// AllowRegistration lets apps register endpoints with keys that the secret signs; AppKey is that of the app of whose id
@@ -85,8 +88,6 @@ type Registry interface {
 // mostEvents is the most that may be kept: events are read from memory.
 const mostEvents = 1_000_000
 
-var zoneName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
-
 // Validate fills in defaults and says in one sentence each what is wrong.
 func (c *Config) Validate() error {
 	setDefault(&c.Listen, "127.0.0.1:7070")
@@ -94,6 +95,7 @@ func (c *Config) Validate() error {
 	setDefault(&c.Version, "unknown")
 	setDefault(&c.NodeTimeout, 10*time.Second)
 	setDefault(&c.ReportInterval, time.Second)
+	setDefault(&c.KeyRotation, 24*time.Hour)
 	setDefault(&c.EventRetention, 10_000)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -105,8 +107,8 @@ func (c *Config) Validate() error {
 	if c.Dir == "" {
 		refuse("a ResourceManager needs a directory for its store")
 	}
-	if !zoneName.MatchString(c.Zone) {
-		refuse("the zone name %q must be lower-case letters, digits and \"-\", begin with a letter and have at most 40 characters", c.Zone)
+	if err := spec.CheckName("a zone", c.Zone); err != nil {
+		refuse("%w", err)
 	}
 	if c.Images == nil {
 		refuse("a ResourceManager needs an image store")
@@ -116,6 +118,9 @@ func (c *Config) Validate() error {
 	}
 	if c.ReportInterval < 0 || c.NodeTimeout < 2*c.ReportInterval {
 		refuse("the node timeout (%s) must be at least twice the report interval (%s)", c.NodeTimeout, c.ReportInterval)
+	}
+	if c.KeyRotation < zone.LeastKeyRotation {
+		refuse("a key must sign for an hour at least, not %s", c.KeyRotation)
 	}
 	if c.EventRetention < 1 || c.EventRetention > mostEvents {
 		refuse("the number of events to keep must be 1 to %d, not %d", mostEvents, c.EventRetention)
@@ -144,7 +149,7 @@ func (c *Config) Validate() error {
 func (c *Config) settings() zone.Settings {
 	return zone.Settings{
 		Name: c.Zone, Version: c.Version, Listen: c.Listen, Address: c.address, Advertise: c.Advertise, QueueFile: c.Queues,
-		NodeTimeout: c.NodeTimeout, ReportInterval: c.ReportInterval, AllowInsecure: c.AllowInsecure,
+		NodeTimeout: c.NodeTimeout, ReportInterval: c.ReportInterval, KeyRotation: c.KeyRotation, AllowInsecure: c.AllowInsecure,
 	}
 }
 

@@ -3,6 +3,7 @@ package resourcemanager
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -10,7 +11,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/spec/spectest"
+	"github.com/mammoth-os/mammoth/internal/wire"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -25,7 +29,7 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 		}
 	}
 	good := fine()
-	if err := good.Validate(); err != nil || good.NodeTimeout != 10*time.Second || good.Listen != "127.0.0.1:7070" || good.EventRetention != 10_000 {
+	if err := good.Validate(); err != nil || good.NodeTimeout != 10*time.Second || good.Listen != "127.0.0.1:7070" || good.EventRetention != 10_000 || good.KeyRotation != 24*time.Hour {
 		t.Errorf("a config that says little: %v, %+v", err, good)
 	}
 	for _, test := range []struct {
@@ -33,11 +37,12 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 		says   string
 	}{
 		{func(c *Config) { c.Dir = "" }, "needs a directory"},
-		{func(c *Config) { c.Zone = "My Zone" }, `the zone name "My Zone"`},
+		{func(c *Config) { c.Zone = "My Zone" }, `"My Zone" cannot be the name of a zone`},
 		{func(c *Config) { c.Images = nil }, "needs an image store"},
 		{func(c *Config) { c.Registry = nil }, "needs a registry"},
 		{func(c *Config) { c.NodeTimeout = time.Second }, "at least twice the report interval"},
 		{func(c *Config) { c.EventRetention = -1 }, "must be 1 to 1000000"},
+		{func(c *Config) { c.KeyRotation = time.Minute }, "a key must sign for an hour at least, not 1m0s"},
 		{func(c *Config) { c.Listen = "7070" }, "is not HOST:PORT"},
 		{func(c *Config) { c.Listen = ":7070" }, "without TLS"},
 		{func(c *Config) { c.Listen = "192.0.2.1:7070" }, "without TLS"},
@@ -152,8 +157,17 @@ func TestASilentConnectionIsHungUp(t *testing.T) {
 		if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("read: %v", err)
 		}
-		if waited := time.Since(started); waited != prefaceWait {
+		if waited := time.Since(started); waited != credentials.BeginWithin {
 			t.Errorf("hung up after %s", waited)
 		}
 	})
+}
+
+func TestAZoneHasTheNamesThatEverybodyTakes(t *testing.T) {
+	for name, sentence := range spectest.Names() {
+		config := Config{Dir: "unused", Zone: name, Images: imageShelf{}, Registry: func(int64) Registry { return &noticeBoard{} }}
+		if err := config.Validate(); err == nil || wire.Sentence(err) != fmt.Sprintf(sentence, "a zone") {
+			t.Errorf("a zone named %q: %v", name, err)
+		}
+	}
 }

@@ -248,12 +248,6 @@ func (rm *ResourceManager) LendingReport(ctx context.Context) (*apiv1.LendingRep
 	return look(ctx, rm, func(z *zone.Core) (*apiv1.LendingReport, error) { return z.LendingReport(), nil })
 }
 
-// RotateKeys makes a new key that signs from now on. The one before it stays valid, older ones do not; nodes are told
-// at once, those that are away when they register.
-func (rm *ResourceManager) RotateKeys(ctx context.Context) error {
-	return tell(ctx, rm, zone.RotateKeys{})
-}
-
 // RegisterNode implements service.Tracker.
 func (rm *ResourceManager) RegisterNode(ctx context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
 	in := zone.RegisterNode{Who: peer.From(ctx), Request: request}

@@ -119,6 +119,35 @@ func TestAFullDiskIsSurvived(t *testing.T) {
 	})
 }
 
+// A ResourceManager that starts on a full disk publishes nothing until there is room, and balancers keep what they route.
+func TestAStartOnAFullDiskLeavesBalancersAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, failing := &store.Disk{}, &failingDisk{}
+		z := newTestZone(t, func() store.Store {
+			failing.Store = store.OpenMemory(disk, store.Options{Now: time.Now(), EventRetention: 10_000})
+			return failing
+		})
+		defer z.stop()
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		n.launchMaster().startInstance(n, "web-1")
+		n.cut()
+		z.stop()
+		change(t, disk, store.Put{Kind: "zone", Key: "zone"}) // which is written anew
+		failing.fail(errDiskFull, errDiskFull)
+		z.start()
+		z.pass(3 * time.Second)
+		if ids, known := z.board.serving("web"); known || !z.board.isHeld() {
+			t.Errorf("the registry has %v, and companions are sent that", ids)
+		}
+		failing.fail(nil, nil)
+		z.pass(3 * time.Second)
+		if ids, _ := z.board.serving("web"); !slices.Equal(ids, []string{"web-1"}) || z.board.isHeld() {
+			t.Errorf("with room the registry has %v; companions are sent nothing: %v", ids, z.board.isHeld())
+		}
+	})
+}
+
 // What cannot be stored was not: the ResourceManager ends with the reason, tells nobody of that turn, and goes on later from
 // what is stored.
 func TestAStoreThatTakesNothingEndsTheResourceManager(t *testing.T) {

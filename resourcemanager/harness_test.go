@@ -60,6 +60,23 @@ type noticeBoard struct {
 	apps map[string]string
 	// expected are the balancers that it was told to expect, and for how long.
 	expected []string
+	// held says that companions are sent nothing.
+	held bool
+}
+
+func (b *noticeBoard) Hold()    { b.hold(true) }
+func (b *noticeBoard) Release() { b.hold(false) }
+
+func (b *noticeBoard) hold(held bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held = held
+}
+
+func (b *noticeBoard) isHeld() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.held
 }
 
 func (b *noticeBoard) Publish(service string, endpoints []*apiv1.Endpoint) int64 {

@@ -66,6 +66,9 @@ func TestAZoneThatLostRecordsStandsStill(t *testing.T) {
 		if _, err := z.rm.RegisterMaster(z.t.Context(), m.bearer, &masterv1.RegisterRequest{}); !errdefs.IsUnavailable(err) {
 			z.t.Errorf("a master was told %v", err)
 		}
+		if !z.board.isHeld() {
+			z.t.Error("balancers are sent a registry that lacks an instance")
+		}
 		z.restart() // it is still so after another start
 		n.register()
 		if zone, err := z.rm.Zone(z.t.Context()); err != nil || len(zone.GetLosses()) != 1 || n.stopped(one) {
@@ -79,6 +82,9 @@ func TestAZoneThatLostRecordsStandsStill(t *testing.T) {
 		z.pass(time.Second)
 		if !n.stopped(one) || n.stopped(two) {
 			z.t.Errorf("stopped: %v", n.stops)
+		}
+		if z.board.isHeld() {
+			z.t.Error("balancers are sent nothing after the loss was accepted")
 		}
 		if zone, err := z.rm.Zone(z.t.Context()); err != nil || len(zone.GetLosses()) > 0 || len(z.node("node-1").GetUnknown()) > 0 {
 			z.t.Errorf("afterwards the zone says %q, %v, and the node %v", zone.GetLosses(), err, z.node("node-1").GetUnknown())

@@ -14,12 +14,17 @@ type publisher struct {
 	generations map[string]int64
 }
 
+// newPublisher keeps companions waiting until the first turn is published.
 func newPublisher(registry Registry, post func(zone.Input)) *publisher {
+	registry.Hold()
 	return &publisher{registry: registry, post: post, generations: map[string]int64{}}
 }
 
 func (p *publisher) perform(out *zone.Ready) {
 	p.open(out)
+	if out.Held {
+		p.registry.Hold()
+	}
 	for _, change := range out.Services {
 		p.registry.Expose(change.Service, proto.CloneOf(change.Expose))
 		// The registry owns what it is given.
@@ -32,6 +37,9 @@ func (p *publisher) perform(out *zone.Ready) {
 	}
 	for _, request := range out.Confirm {
 		p.confirm(request)
+	}
+	if !out.Held {
+		p.registry.Release()
 	}
 }
 

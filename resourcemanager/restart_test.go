@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,7 +75,7 @@ func TestARestartedResourceManagerLosesAndDoublesNothing(t *testing.T) {
 		// The ask that waited still does, and is granted once there is room.
 		if got := allocated(m.say(&masterv1.AllocateRequest{Release: []string{one}, GoneInstances: []string{"web-1"}})); len(got) != 1 {
 			t.Errorf("after there was room %d containers were granted", len(got))
-		} else if granted := got[0].GetLease(); granted.GetEpoch() != 4 || granted.GetAskId() != "web-3/1" {
+		} else if granted := got[0].GetLease(); !strings.HasPrefix(granted.GetContainerId(), "container_e4_") || granted.GetAskId() != "web-3/1" {
 			t.Errorf("granted: %v", granted)
 		}
 		later := z.events("")
@@ -198,25 +199,6 @@ func TestARemovalGoesOnAfterARestart(t *testing.T) {
 		list, err = z.apps().ListApps(context.Background(), &apiv1.ListAppsRequest{})
 		if err != nil || len(list.GetApps()) != 0 {
 			t.Errorf("apps after another restart: %v, %v", list.GetApps(), err)
-		}
-	})
-}
-
-func TestKeysOutliveARestartAndRotate(t *testing.T) {
-	inBoltZone(t, func(z *testZone) {
-		n := z.addNode("node-1")
-		first := n.keys
-		z.restart()
-		n.register()
-		if len(n.keys) != 1 || n.keys[0].String() != first[0].String() {
-			t.Error("the keys changed with a restart")
-		}
-		if err := z.rm.RotateKeys(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if len(n.keys) != 2 || n.keys[0].GetId() != 2 || n.keys[1].String() != first[0].String() {
-			t.Errorf("after a rotation the node has %d keys", len(n.keys))
 		}
 	})
 }

@@ -19,10 +19,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/mammoth-os/mammoth/internal/admission"
-	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/records"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -37,8 +36,6 @@ const (
 	stopWithin = 3 * time.Second
 	// largestAnswer is what REST takes from the services of its own process.
 	largestAnswer = 1 << 30
-	// readBuffer is what each connection holds for what it reads.
-	readBuffer = 4 << 10
 )
 
 // ResourceManager is one zone's.
@@ -163,8 +160,13 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 	faces := newFaces(rm.listener.Addr(), bounds.trusted)
 	// REST counts its own requests, so the server inside counts none.
 	insideListener := newHandedListener(rm.listener.Addr())
-	insideServer := grpc.NewServer(grpc.Creds(peer.Credentials()), grpc.ForceServerCodecV2(wire.Codec()), grpc.MaxRecvMsgSize(largestRequest))
-	trusted, others := bounds.server(largestTrusted), bounds.server(largestRequest)
+	insideServer, inside, err := credentials.Pipe(insideListener.dial, largestAnswer)
+	if err != nil {
+		return errors.Join(err, rm.listener.Close())
+	}
+	defer inside.Close() //nolint:errcheck // nothing is left to be said
+	counted := grpc.InTapHandle(bounds.admit)
+	trusted, others := credentials.NewServer(largestTrusted, counted), credentials.NewServer(credentials.LargestRequest, counted)
 	for _, server := range []*grpc.Server{insideServer, trusted, others} {
 		service.Register(server, service.Config{
 			Apps: rm, Zone: rm, Lending: rm, Tracker: rm, Masters: rm, Images: rm.config.Images, Registry: rm.publisher.registry, Companions: rm.publisher.registry,
@@ -172,23 +174,11 @@ func (rm *ResourceManager) Run(ctx context.Context) error {
 		})
 	}
 	bounds.learn(trusted)
-	inside, err := grpc.NewClient("passthrough:///resourcemanager", append(peer.PassOn(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(insideListener.dial),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestAnswer)),
-	)...)
-	if err != nil {
-		return errors.Join(fmt.Errorf("connect REST to the services: %w", err), rm.listener.Close())
-	}
-	defer inside.Close() //nolint:errcheck // nothing is left to be said
 	handler, err := rm.handler(ctx, inside, bounds)
 	if err != nil {
 		return errors.Join(err, rm.listener.Close())
 	}
-	web := &http.Server{
-		Handler: handler, ConnContext: peer.Connected,
-		ReadHeaderTimeout: prefaceWait, IdleTimeout: idleFor, MaxHeaderBytes: largestHeader,
-	}
+	web := credentials.NewHTTPServer(handler)
 	listener := admission.Listen(rm.listener, admission.Config{
 		Limits: admission.LimitsFor(mostConnections), Trusted: bounds.trusted, Logger: rm.config.Logger,
 	})
@@ -277,9 +267,6 @@ func (rm *ResourceManager) handler(ctx context.Context, inside *grpc.ClientConn,
 	uploads := rm.config.Images.Handler()
 	for _, pattern := range []string{"/v1/uploads", "/v1/uploads/", "/v2/"} {
 		mux.Handle(pattern, uploads) // which bounds what it takes itself
-	}
-	for pattern, handler := range rm.config.Handlers {
-		mux.Handle(pattern, bounds.smallBodies(handler))
 	}
 	return bounds.admitRequests(fromOwnPages(rm.config.AllowInsecure, service.KnownParameters(mux))), nil
 }

@@ -10,11 +10,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/peer"
 )
-
-// prefaceWait is how long a new connection may take to say what it speaks.
-const prefaceWait = 10 * time.Second
 
 // http2Preface is what an HTTP/2 client says first, and no HTTP/1 request begins with.
 var http2Preface = []byte("PRI * HTTP/2")
@@ -57,7 +55,7 @@ func split(ctx context.Context, listener net.Listener, to *faces) error {
 
 // sort reads as little of a connection as it needs to tell what it speaks.
 func sort(connection net.Conn, to *faces) {
-	_ = connection.SetReadDeadline(time.Now().Add(prefaceWait))
+	_ = connection.SetReadDeadline(time.Now().Add(credentials.BeginWithin))
 	read := make([]byte, 0, len(http2Preface))
 	for len(read) < len(http2Preface) {
 		n, err := connection.Read(read[len(read):cap(read)])

@@ -35,12 +35,12 @@ func fullQueue(z *testZone) (*fakeNode, *fakeMaster) {
 	z.deploy(spec)
 	m := n.launchMaster()
 	m.startInstance(n, "web-1")
-	m.say(&masterv1.AllocateRequest{Rollout: done(1, 1), ObservedVersion: 1, ObservedGeneration: 1})
+	m.say(&masterv1.AllocateRequest{Rollout: done(1, 1), ObservedGeneration: 1})
 	next := spec2(1)
 	next.Queue = "narrow"
 	z.deploy(next)
 	m.say(&masterv1.AllocateRequest{
-		ObservedVersion: 2, ObservedGeneration: 2, Asks: []*masterv1.Ask{ask1("web-2")},
+		ObservedGeneration: 2, Asks: []*masterv1.Ask{ask1("web-2")},
 		Instances: []*masterv1.InstanceReport{{Id: "web-2", Version: 2, State: apiv1.Instance_PENDING}},
 		Rollout:   &masterv1.RolloutReport{Version: 2, State: apiv1.Rollout_PROGRESSING, Total: 1},
 	})
@@ -341,8 +341,8 @@ func TestAnAppThatFailsItsProbeSaysWhatItSawAndWhatComesOfIt(t *testing.T) {
 			status.State, status.Health, status.HealthDetail = corev1.ContainerStatus_RUNNING, corev1.ContainerStatus_STARTING, saw
 		})
 		m.say(&masterv1.AllocateRequest{
-			ObservedVersion: 1, ObservedGeneration: 1,
-			Instances: []*masterv1.InstanceReport{{Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING, Reason: comes}},
+			ObservedGeneration: 1,
+			Instances:          []*masterv1.InstanceReport{{Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING, Reason: comes}},
 			Rollout: &masterv1.RolloutReport{
 				Version: 1, State: apiv1.Rollout_PROGRESSING, Total: 1, Failures: 2, MaxFailures: 5, FailsAt: failsAt, Reverts: true,
 			},

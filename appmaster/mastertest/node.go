@@ -239,7 +239,7 @@ func (n *Node) end(name string, exit *corev1.Exit) {
 		return
 	}
 	n.change(name, func(s *corev1.ContainerStatus) {
-		s.State, s.Exit, s.FinishedAt = corev1.ContainerStatus_DONE, exit, timestamppb.Now()
+		s.State, s.Exit = corev1.ContainerStatus_DONE, exit
 	})
 }
 
@@ -259,9 +259,13 @@ func (n *Node) stop(name string) {
 }
 
 // Watch serves ContainerManager.
-func (n *Node) Watch(_ *nodev1.WatchRequest, stream nodev1.ContainerManager_WatchServer) error {
+func (n *Node) Watch(request *nodev1.WatchRequest, stream nodev1.ContainerManager_WatchServer) error {
 	changes := make(chan *corev1.ContainerStatus, 4096)
 	n.zone.mu.Lock()
+	if request.GetToken().GetKeyId() < n.zone.key-1 {
+		n.zone.mu.Unlock()
+		return status.Error(codes.Unauthenticated, "the token is not signed by this zone's ResourceManager")
+	}
 	snapshot := &nodev1.WatchResponse{Snapshot: true}
 	for _, name := range slices.Sorted(maps.Keys(n.containers)) {
 		snapshot.Containers = append(snapshot.Containers, n.containers[name].status)

@@ -15,13 +15,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/appmaster"
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -60,6 +60,8 @@ type Zone struct {
 	keepsAsks         bool
 	registeredAttempt int32
 	sequence          int64
+	// key is the number of the key that signs tokens. The one before it is valid too.
+	key int32
 	// down: the ResourceManager does not answer.
 	down     bool
 	closed   bool
@@ -160,6 +162,13 @@ func (z *Zone) Restart(pause time.Duration) {
 	})
 }
 
+// RotateKey has a new key sign tokens to watch nodes. Of the earlier ones only the last is valid.
+func (z *Zone) RotateKey() {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.key++
+}
+
 // Reprieve takes a container's warning back.
 func (z *Zone) Reprieve(container string) {
 	z.mu.Lock()
@@ -201,11 +210,12 @@ func (z *Zone) Register(_ context.Context, request *masterv1.RegisterRequest) (*
 		maps.DeleteFunc(z.asks, func(_ string, state *askState) bool { return state.granted < state.ask.GetCount() })
 	}
 	z.registered, z.registeredAttempt = true, request.GetAttempt()
-	answer := &masterv1.RegisterResponse{Zone: "test", Epoch: 1, Spec: z.wanted.GetSpec(), Wanted: z.wanted, Memo: z.memo}
+	answer := &masterv1.RegisterResponse{Spec: z.wanted.GetSpec(), Wanted: z.wanted, Memo: z.memo}
 	for _, container := range slices.Sorted(maps.Keys(z.leases)) {
 		held := z.leases[container]
 		allocation := proto.CloneOf(held.allocation)
 		allocation.Labels = held.status.GetLabels()
+		allocation.WatchToken.KeyId = z.key
 		answer.Containers = append(answer.Containers, allocation)
 	}
 	return answer, nil
@@ -381,12 +391,12 @@ func (z *Zone) grant(ask *masterv1.Ask, node *Node) {
 	container := id.Container{Epoch: 1, App: z.app, Seq: z.sequence}.String()
 	granted := &corev1.Lease{
 		ContainerId: container, AppId: z.app.String(), AppName: z.Name, Attempt: z.attempt, NodeId: node.Name,
-		Resources: ask.GetResources(), AskId: ask.GetId(), Zone: "test", Epoch: 1, GrantedAt: timestamppb.Now(),
+		Resources: ask.GetResources(), AskId: ask.GetId(), GrantedAt: timestamppb.Now(),
 	}
 	claims, _ := proto.Marshal(&corev1.TokenClaims{Scope: corev1.TokenClaims_CONTAINER, Lease: granted, NodeId: node.Name})
 	watch, _ := proto.Marshal(&corev1.TokenClaims{Scope: corev1.TokenClaims_APP, AppId: z.app.String(), NodeId: node.Name})
 	allocation := &masterv1.Allocation{
-		Lease: granted, Token: &corev1.ContainerToken{Claims: claims}, WatchToken: &corev1.ContainerToken{Claims: watch},
+		Lease: granted, Token: &corev1.ContainerToken{Claims: claims}, WatchToken: &corev1.ContainerToken{Claims: watch, KeyId: z.key},
 		ContainerManager: node.address, Address: "127.0.0.1",
 	}
 	node.held++
@@ -437,7 +447,7 @@ func (z *Zone) breach(format string, arguments ...any) {
 }
 
 func (z *Zone) serve(address string, register func(*grpc.Server)) {
-	server := grpc.NewServer(grpc.Creds(insecure.NewCredentials()))
+	server := credentials.NewServer(16 << 20)
 	register(server)
 	listener := bufconn.Listen(64 << 10)
 	z.mu.Lock()

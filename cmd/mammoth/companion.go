@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
@@ -23,6 +22,7 @@ import (
 	"github.com/mammoth-os/mammoth/companions/haproxy"
 	"github.com/mammoth-os/mammoth/companions/nginx"
 	"github.com/mammoth-os/mammoth/companions/zookeeper"
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/internal/zk"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -102,7 +102,7 @@ func (c *cli) frameworkEnds(zone grpc.ClientConnInterface) func() bool {
 		return nil
 	}
 	return func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		app, err := apiv1.NewAppsClient(zone).GetApp(ctx, &apiv1.GetAppRequest{Name: name})
 		if err != nil {
@@ -112,18 +112,10 @@ func (c *cli) frameworkEnds(zone grpc.ClientConnInterface) func() bool {
 	}
 }
 
-// dialZone prepares a connection for a companion; it is made, and made again, when it is needed.
+// dialZone prepares a connection for a companion. It pings often, so that it leaves a ResourceManager that is gone behind a proxy.
 func dialZone(address string) (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithUserAgent("mammoth/"+version),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the ResourceManager at %s: %w", address, err)
-	}
-	return conn, nil
+	return credentials.Dial(address, grpc.WithUserAgent("mammoth/"+version),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}))
 }
 
 func (c *cli) nginxCommand() *cobra.Command {

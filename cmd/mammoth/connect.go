@@ -12,20 +12,17 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-const (
-	// dialTimeout is how long a connection may take, callTimeout a request that is not a stream.
-	dialTimeout = 5 * time.Second
-	callTimeout = 30 * time.Second
-)
+// callTimeout is how long a request may take that is not a stream.
+const callTimeout = 30 * time.Second
 
 // zone is a connection to a ResourceManager, with a client for each of its services.
 type zone struct {
@@ -48,7 +45,7 @@ func (z *zone) close() { _ = z.connection.Close() }
 func (c *cli) connect() (*zone, error) {
 	dialed := &atomic.Pointer[error]{}
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
-		conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
+		conn, err := credentials.Connect(ctx, address)
 		if err != nil {
 			dialed.Store(&err)
 			return nil, err
@@ -56,11 +53,9 @@ func (c *cli) connect() (*zone, error) {
 		dialed.Store(nil)
 		return conn, nil
 	}
-	connection, err := grpc.NewClient("passthrough:///"+c.server,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	connection, err := credentials.Dial(c.server,
 		grpc.WithContextDialer(dial),
 		grpc.WithUserAgent("mammoth/"+version),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
 		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, request, answer any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 			ctx, cancel := context.WithTimeout(ctx, callTimeout)
 			defer cancel()

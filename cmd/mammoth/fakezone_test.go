@@ -511,7 +511,7 @@ func (z *fakeZone) WatchEvents(request *apiv1.WatchEventsRequest, stream grpc.Se
 }
 
 func (z *fakeZone) service(n int32) *apiv1.Service {
-	service := &apiv1.Service{Name: "web", Index: int64(n), Generation: int64(n)}
+	service := &apiv1.Service{Name: "web", Index: int64(n)}
 	for i := int32(1); i <= n; i++ {
 		service.Endpoints = append(service.Endpoints, &apiv1.Endpoint{
 			Id: fmt.Sprintf("web-%d", i), Address: "127.0.0.1", Port: 20000 + i, Weight: 100, State: apiv1.Endpoint_HEALTHY, Version: 1,

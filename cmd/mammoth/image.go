@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/spf13/cobra"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/imagefile"
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -210,7 +212,11 @@ type upload struct {
 
 func (c *cli) push(ctx context.Context, u upload) (*apiv1.Image, error) {
 	show := c.newUploadProgress(u.total)
-	image, err := imagefile.Push(ctx, imagefile.PushOptions{Server: c.server, Name: u.name, Content: u.content, Progress: show.update})
+	transport := credentials.Transport()
+	defer transport.CloseIdleConnections()
+	image, err := imagefile.Push(ctx, imagefile.PushOptions{
+		Server: c.server, Client: &http.Client{Transport: transport}, Name: u.name, Content: u.content, Progress: show.update,
+	})
 	show.end()
 	var unreachable *url.Error
 	switch {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -29,6 +28,7 @@ type managerSettings struct {
 	dir, zone                   string
 	listen, advertise           string
 	nodeTimeout, reportInterval time.Duration
+	keyRotation                 time.Duration
 	eventRetention              int64
 	allowHostNetwork, insecure  bool
 	queues, record              string
@@ -102,6 +102,8 @@ Every setting is a flag, and can stand in the file that --config names, where
 	addressVar(flags, addressFlag{&s.advertise, atPort}, "advertise", "", "where masters and instances reach it (default: where it listens, or as their node does)")
 	s.reportInterval = time.Second
 	lengthVar(flags, &s.reportInterval, "report-interval", "how often nodes report when nothing changes")
+	s.keyRotation = 24 * time.Hour
+	lengthVar(flags, &s.keyRotation, "key-rotation", "how long one key signs the tokens of containers, at least 1h")
 	flags.Int64Var(&s.eventRetention, "event-retention", 10_000, "how many events are kept")
 	flags.BoolVar(&s.insecure, "insecure", false, "listen where other machines can connect, without TLS")
 	must(cmd.MarkFlagDirname("dir"))
@@ -171,15 +173,14 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 	}
 	m.ResourceManager, err = resourcemanager.New(resourcemanager.Config{
 		Dir: s.dir, Store: known, Listen: s.listen, Advertise: s.advertise, Zone: s.zone, Version: version,
-		NodeTimeout: s.nodeTimeout, ReportInterval: s.reportInterval, EventRetention: s.eventRetention,
+		NodeTimeout: s.nodeTimeout, ReportInterval: s.reportInterval, KeyRotation: s.keyRotation, EventRetention: s.eventRetention,
 		AllowHostNetwork: s.allowHostNetwork, AllowInsecure: s.insecure, Queues: s.queues, Record: s.record,
 		Images: m.images,
 		Registry: func(epoch int64) resourcemanager.Registry {
 			m.registry = registry.New(epoch << 32)
 			return m.registry
 		},
-		Handlers: map[string]http.Handler{},
-		Logger:   log,
+		Logger: log,
 	})
 	if err != nil {
 		return nil, errors.Join(addressInUse(err, "listen"), m.images.Close())

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
@@ -54,8 +55,6 @@ type Config struct {
 	Log     *slog.Logger `yaml:"-"`
 }
 
-var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)
-
 // Validate fills in what is left out, and says what is wrong.
 func (c *Config) Validate() error {
 	defaultTo(&c.Name, "haproxy")
@@ -67,8 +66,8 @@ func (c *Config) Validate() error {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	for _, path := range []string{c.Dir, c.Certificates} {
-		if path != "" && !plainPath.MatchString(path) {
-			return fmt.Errorf("the folder %q must be an absolute path without spaces or special characters: %w", path, errdefs.ErrInvalidArgument)
+		if err := spec.CheckPlainPath(filepath.Clean(path)); path != "" && err != nil {
+			return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 		}
 	}
 	switch {

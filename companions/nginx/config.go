@@ -3,13 +3,14 @@ package nginx
 import (
 	"fmt"
 	"log/slog"
-	"regexp"
+	"path/filepath"
 	"runtime"
 	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/spec"
 )
 
 // Config is one nginx and how it is kept.
@@ -80,8 +81,8 @@ func (c *Config) Validate() error {
 		paths = append(paths, c.Attach.Config, c.Attach.Include, c.Attach.Pid)
 	}
 	for _, path := range paths {
-		if path != "" && !plainPath.MatchString(path) {
-			return fmt.Errorf("the path %q must be absolute, without spaces or special characters: %w", path, errdefs.ErrInvalidArgument)
+		if err := spec.CheckPlainPath(filepath.Clean(path)); path != "" && err != nil {
+			return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 		}
 	}
 	switch {
@@ -108,5 +109,3 @@ func defaultTo[T comparable](field *T, value T) {
 		*field = value
 	}
 }
-
-var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)

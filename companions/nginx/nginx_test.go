@@ -151,14 +151,14 @@ func TestRefusedToStart(t *testing.T) {
 	defer taken.Close()
 	free := fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))
 	for want, config := range map[string]Config{
-		"install the package nginx":            {Dir: dir + "/a", Listen: free, Program: "/none/nginx"},
-		"is nginx 1.10.3, but at least 1.19.4": {Dir: dir + "/b", Listen: free, Program: old},
-		"Address already in use":               {Dir: dir + "/c", Listen: taken.Addr().String()},
-		"must be absolute":                     {Dir: "relative", Listen: free},
-		"without spaces or special characters": {Dir: "/a b;", Listen: free},
-		"needs a folder of its own":            {Listen: free},
-		"must be IP:PORT":                      {Dir: dir, Listen: "localhost;:80"},
-		"needs a folder of certificates":       {Dir: dir, Listen: free, TLS: free},
+		"install the package nginx":             {Dir: dir + "/a", Listen: free, Program: "/none/nginx"},
+		"is nginx 1.10.3, but at least 1.19.4":  {Dir: dir + "/b", Listen: free, Program: old},
+		"Address already in use":                {Dir: dir + "/c", Listen: taken.Addr().String()},
+		"is not an absolute path":               {Dir: "relative", Listen: free},
+		"without blanks and special characters": {Dir: "/a b;", Listen: free},
+		"needs a folder of its own":             {Listen: free},
+		"must be IP:PORT":                       {Dir: dir, Listen: "localhost;:80"},
+		"needs a folder of certificates":        {Dir: dir, Listen: free, TLS: free},
 	} {
 		proxy, err := NewProxy(config)
 		if err == nil {

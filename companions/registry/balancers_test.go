@@ -129,7 +129,7 @@ func TestWhatIsNoLongerExposedIsWaitedFor(t *testing.T) {
 		r.Expose("web", exposed())
 		r.Publish("web", endpoints("web-1"))
 		balancer := r.ConnectBalancer("nginx", time.Minute)
-		balancer.Confirm(r.Generation())
+		balancer.Confirm(newest(r))
 		hidden := r.Expose("web", nil)
 		generation := r.Publish("web", endpoints())
 		done := await(r, "web", generation)

@@ -160,9 +160,7 @@ func (r *Registry) Mirror(_ *companionv1.MirrorRequest, stream grpc.ServerStream
 		if err != nil {
 			return wire.Status(err)
 		}
-		update := &companionv1.MirrorUpdate{
-			Generation: changes.Generation, Snapshot: snapshot, Services: changes.Changed, Removed: changes.Removed,
-		}
+		update := &companionv1.MirrorUpdate{Snapshot: snapshot, Services: changes.Changed, Removed: changes.Removed}
 		if err := stream.Send(update); err != nil {
 			return err
 		}

@@ -32,7 +32,7 @@ type Registry struct {
 	// Closed and replaced with every change, while somebody watches the whole registry.
 	changed chan struct{}
 
-	// Companions are told nothing, and nobody is told that they confirmed.
+	// Companions are sent nothing, and nobody hears that they confirmed.
 	held bool
 
 	balancers balancers
@@ -126,7 +126,7 @@ func (r *Registry) settle(name string, entry *service) int64 {
 	if merged == nil {
 		r.removedAt = r.generation
 	} else {
-		entry.current = &apiv1.Service{Name: name, Endpoints: merged, Index: r.generation, Generation: r.generation}
+		entry.current = &apiv1.Service{Name: name, Endpoints: merged, Index: r.generation}
 	}
 	if r.balancers.exposed[name] != nil {
 		r.balancers.routed = r.generation
@@ -169,31 +169,26 @@ func (r *Registry) Expose(name string, expose *apiv1.Expose) int64 {
 // Observe makes o the one who hears what balancers say. It is called before any balancer can connect.
 func (r *Registry) Observe(o Observer) { r.observer = o }
 
-// Hold keeps back what companions would be told, until Release: after a restart the registry is empty until the
-// nodes have reported, and a balancer that believed it would drop every instance. Whoever waits for balancers
-// goes on waiting.
+// Hold keeps changes from companions until Release: the registry may lack services that run, and a balancer that believed
+// it would drop their instances. Whoever waits for balancers goes on waiting. A registry that is held already stays so.
 func (r *Registry) Hold() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.held = true
 }
 
-// Release ends Hold: the registry is as whole as it will be.
+// Release ends Hold: the registry lacks nothing any more.
 func (r *Registry) Release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.held {
+		return
+	}
 	r.held = false
 	wake(&r.changed)
 	for w := range r.balancers.waits {
 		r.balancers.finish(w)
 	}
-}
-
-// Generation is the number of the newest change in the zone.
-func (r *Registry) Generation() int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.generation
 }
 
 // Services returns every service by name, and the generation that this is the state of. The answer must not be
@@ -215,7 +210,7 @@ func (r *Registry) state(name string, entry *service) (*apiv1.Service, bool) {
 	if entry != nil && entry.current != nil {
 		return entry.current, true
 	}
-	return &apiv1.Service{Name: name, Index: r.removedAt, Generation: r.removedAt}, false
+	return &apiv1.Service{Name: name, Index: r.removedAt}, false
 }
 
 // wake tells everybody who waits on a channel, and forgets the channel. Closing wakes each waiter in turn, so a

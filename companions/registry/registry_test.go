@@ -44,6 +44,12 @@ func ids(service *apiv1.Service) string {
 	return strings.Join(list, " ")
 }
 
+// newest is the zone's generation.
+func newest(r *registry.Registry) int64 {
+	_, generation := r.Services()
+	return generation
+}
+
 func TestGenerationsRiseOnlyOnRealChange(t *testing.T) {
 	r := registry.New(epoch)
 	first := r.Publish("web", endpoints("web-2", "web-1"))
@@ -94,8 +100,8 @@ func TestWatcherEndsWithTheLastPublished(t *testing.T) {
 				list = endpoints(rapid.SliceOfDistinct(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.ID[string]).Draw(t, "ids")...)
 			}
 			generation := r.Publish(name, list)
-			if generation > r.Generation() {
-				t.Fatalf("Publish returned %d, above the zone's %d", generation, r.Generation())
+			if newest := newest(r); generation > newest {
+				t.Fatalf("Publish returned %d, above the zone's %d", generation, newest)
 			}
 			last[name] = list
 			if rapid.Bool().Draw(t, "look") {
@@ -229,7 +235,7 @@ func TestWatchServiceOverGRPC(t *testing.T) {
 		}
 	}
 	list, err := client.ListServices(ctx, &apiv1.ListServicesRequest{})
-	if err != nil || len(list.GetServices()) != 1 || list.GetGeneration() != r.Generation() {
+	if err != nil || len(list.GetServices()) != 1 || list.GetGeneration() != newest(r) {
 		t.Fatalf("ListServices: %v, %v", list, err)
 	}
 }

@@ -66,8 +66,6 @@ type Changes struct {
 	Changed []*apiv1.Service
 	// Names of services that were there and are no more.
 	Removed []string
-	// The state that this leads to.
-	Generation int64
 }
 
 // WatchAll follows every service of the zone. One goroutine uses it at a time.
@@ -107,7 +105,7 @@ func (w *WatchAll) poll() (Changes, <-chan struct{}) {
 	if r.held {
 		return Changes{}, r.change()
 	}
-	changes := Changes{Generation: r.generation}
+	changes := Changes{}
 	for name, entry := range r.services {
 		if entry.current != nil && entry.current.GetIndex() != w.known[name] {
 			w.known[name] = entry.current.GetIndex()

@@ -52,7 +52,7 @@ func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 	}
 	if d.observed != d.wanted.GetGeneration() {
 		d.observed = d.wanted.GetGeneration()
-		d.client.Observe(d.wanted.GetVersion(), d.wanted.GetGeneration())
+		d.client.Observe(d.wanted.GetGeneration())
 	}
 	return next
 }

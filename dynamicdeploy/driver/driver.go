@@ -211,7 +211,7 @@ func (d *driver) run(ctx context.Context) error {
 		next := d.decide(ctx, time.Now())
 		if d.wanted.GetRemoving() && d.idle() {
 			d.log.Info("every instance is gone, the app can be forgotten")
-			if err := d.client.Finish(ctx, true, "removed"); err != nil && ctx.Err() == nil {
+			if err := d.client.Finish(ctx, "removed"); err != nil && ctx.Err() == nil {
 				return err
 			}
 			return nil

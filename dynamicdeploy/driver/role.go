@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/dynamicdeploy/plan"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -58,7 +59,7 @@ func (d *driver) want(wanted *masterv1.Wanted, now time.Time) {
 // roles changes only those that differ, and going back keeps what still runs.
 func (r *role) sameAsWanted(wanted *masterv1.Wanted, version int32) int32 {
 	old, known := wanted.GetVersions()[version]
-	if known && interchangeable(roleOf(old, r.name), roleOf(wanted.GetSpec(), r.name)) {
+	if known && specs.SameContainers(roleOf(old, r.name), roleOf(wanted.GetSpec(), r.name)) {
 		return wanted.GetVersion()
 	}
 	return version

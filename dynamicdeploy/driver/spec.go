@@ -164,25 +164,6 @@ func specOf(wanted *masterv1.Wanted, version int32) *apiv1.AppSpec {
 	return wanted.GetSpec()
 }
 
-// interchangeable reports whether a container of one spec serves as one of the other.
-func interchangeable(a, b *apiv1.RoleSpec) bool {
-	if a == nil || b == nil {
-		return false
-	}
-	return proto.Equal(essence(a), essence(b))
-}
-
-// essence is what of a role's spec shows in its containers.
-func essence(spec *apiv1.RoleSpec) *apiv1.RoleSpec {
-	spec = proto.CloneOf(spec)
-	if spec.GetImageDigest() != "" {
-		spec.Image = ""
-	}
-	spec.Instances, spec.Schedule, spec.Update, spec.Restart, spec.Expose = 0, nil, nil, nil, nil
-	spec.Stop = &apiv1.StopPolicy{Grace: spec.GetStop().GetGrace(), Signal: spec.GetStop().GetSignal()}
-	return spec
-}
-
 func seen(container id.Container, status *corev1.ContainerStatus) plan.Status {
 	s := plan.Status{Container: container, Reason: status.GetHealthDetail()}
 	switch status.GetState() {

@@ -72,36 +72,6 @@ func TestWhatHoldsWhereAManifestIsSilent(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatShowsInAContainerNeedsNewOnes(t *testing.T) {
-	base := func() *apiv1.RoleSpec {
-		return &apiv1.RoleSpec{Image: "web:1", ImageDigest: "sha256:1", Instances: 3, Resources: &corev1.Resources{CpuMillis: 500}}
-	}
-	same := map[string]func(*apiv1.RoleSpec){
-		"count":  func(r *apiv1.RoleSpec) { r.Instances = 9 },
-		"tag":    func(r *apiv1.RoleSpec) { r.Image = "web:latest" },
-		"update": func(r *apiv1.RoleSpec) { r.Update = &apiv1.UpdatePolicy{MaxSurge: 2} },
-		"drain":  func(r *apiv1.RoleSpec) { r.Stop = &apiv1.StopPolicy{Drain: durationpb.New(time.Second)} },
-	}
-	for name, change := range same {
-		other := base()
-		if change(other); !interchangeable(base(), other) {
-			t.Errorf("another %s needs new containers", name)
-		}
-	}
-	different := map[string]func(*apiv1.RoleSpec){
-		"image": func(r *apiv1.RoleSpec) { r.ImageDigest = "sha256:2" },
-		"quota": func(r *apiv1.RoleSpec) { r.Resources.CpuMillis = 250 },
-		"env":   func(r *apiv1.RoleSpec) { r.Env = map[string]string{"A": "b"} },
-		"grace": func(r *apiv1.RoleSpec) { r.Stop = &apiv1.StopPolicy{Grace: durationpb.New(time.Second)} },
-	}
-	for name, change := range different {
-		other := base()
-		if change(other); interchangeable(base(), other) {
-			t.Errorf("another %s needs no new containers", name)
-		}
-	}
-}
-
 func TestEveryEndHasASentenceAndSomebodyToBlame(t *testing.T) {
 	for reason, blame := range map[corev1.Exit_Reason]plan.Blame{
 		corev1.Exit_EXITED: plan.App, corev1.Exit_OOM_KILLED: plan.App, corev1.Exit_DISK_QUOTA_EXCEEDED: plan.App,

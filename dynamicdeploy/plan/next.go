@@ -248,7 +248,7 @@ func (r *Role) Instances(now time.Time) []Instance {
 	fresh, old := r.weights(now)
 	for i, s := range slots {
 		instance := Instance{
-			Name: r.instance(s), Number: s.number, Version: s.version, Restarts: s.restarts, State: r.state(s, now),
+			Name: r.instance(s), Version: s.version, Restarts: s.restarts, State: r.state(s, now),
 			Failures:  r.ownFailures(s, now),
 			InService: inService(s), Weight: old,
 		}

@@ -226,7 +226,6 @@ func (Revert) isAction()  {}
 // Instance is what is reported of one slot.
 type Instance struct {
 	Name      string
-	Number    int
 	Container id.Container
 	Version   int32
 	State     State

@@ -87,5 +87,5 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 			return context.Cause(ctx)
 		}
 	}
-	return client.Finish(ctx, true, fmt.Sprintf("%d commands have run", done))
+	return client.Finish(ctx, fmt.Sprintf("%d commands have run", done))
 }

@@ -197,6 +197,35 @@ func TestOnlyOnePackageKnowsEachEngine(t *testing.T) {
 	}
 }
 
+// A connection that is made elsewhere has other bounds, and would be left out when connections are encrypted.
+func TestOnePackageMakesConnections(t *testing.T) {
+	elsewhere := map[string]string{
+		"grpc.NewClient": "credentials.Dial", "grpc.NewServer": "credentials.NewServer", "http.Server": "credentials.NewHTTPServer",
+	}
+	for _, file := range load(t) {
+		_, governed := layers[strings.SplitN(file.path, "/", 2)[0]]
+		if file.test || file.generated() || !governed || within(file.dir(), "internal/credentials") || within(file.dir(), "companions/balancer/balancertest") {
+			continue
+		}
+		ast.Inspect(file.syntax, func(node ast.Node) bool {
+			var made ast.Expr
+			switch node := node.(type) {
+			case *ast.CallExpr:
+				made = node.Fun
+			case *ast.CompositeLit:
+				made = node.Type
+			}
+			if named, ok := made.(*ast.SelectorExpr); ok {
+				if pkg, ok := named.X.(*ast.Ident); ok && elsewhere[pkg.Name+"."+named.Sel.Name] != "" {
+					name := pkg.Name + "." + named.Sel.Name
+					t.Errorf("%s makes a %s: call %s", file.at(node.Pos()), name, elsewhere[name])
+				}
+			}
+			return true
+		})
+	}
+}
+
 func TestEveryPackageSaysWhatItIs(t *testing.T) {
 	documented := map[string]bool{}
 	for _, file := range load(t) {

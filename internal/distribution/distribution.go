@@ -28,14 +28,6 @@ type Manifest struct {
 	Content   []byte
 }
 
-// Blob is a layer or a config, open for reading.
-type Blob struct {
-	Size int64
-	// Content is positioned at the blob's start. The handler reads only the range that was asked for, and closes
-	// it; it learns the size by seeking to the end.
-	Content io.ReadSeekCloser
-}
-
 // Store is what can be pulled. Its methods may block, and fail with errdefs.ErrNotFound for what the store does
 // not hold and errdefs.ErrUnavailable for what it cannot get at now. They are called from many goroutines.
 type Store interface {
@@ -44,8 +36,8 @@ type Store interface {
 	// BlobSize tells how large a blob is, if the store holds it. Who pushes asks, and leaves out what is there: a
 	// writable store keeps the blob for a manifest that is still to come.
 	BlobSize(ctx context.Context, repository string, blob digest.Digest) (int64, error)
-	// Blob opens a blob of a repository.
-	Blob(ctx context.Context, repository string, blob digest.Digest) (Blob, error)
+	// Blob opens a blob of a repository, a layer or a config, at its start. The handler closes it.
+	Blob(ctx context.Context, repository string, blob digest.Digest) (io.ReadSeekCloser, error)
 }
 
 // WritableStore is a Store that can be pushed to. Besides the errors of Store, its methods fail with

@@ -146,8 +146,8 @@ func (h *handler) blob(w http.ResponseWriter, r *http.Request, repository, refer
 		fail(w, err, codeBlobUnknown, codeDigestInvalid)
 		return
 	}
-	defer blob.Content.Close()
-	serve(w, r, sum, "application/octet-stream", blob.Content)
+	defer blob.Close()
+	serve(w, r, sum, "application/octet-stream", blob)
 }
 
 // serve answers GET and HEAD, whole or a range.

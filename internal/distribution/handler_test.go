@@ -40,12 +40,11 @@ func (s shelf) BlobSize(_ context.Context, _ string, blob digest.Digest) (int64,
 	return int64(len(content)), nil
 }
 
-func (s shelf) Blob(ctx context.Context, repository string, blob digest.Digest) (Blob, error) {
-	size, err := s.BlobSize(ctx, repository, blob)
-	if err != nil {
-		return Blob{}, err
+func (s shelf) Blob(ctx context.Context, repository string, blob digest.Digest) (io.ReadSeekCloser, error) {
+	if _, err := s.BlobSize(ctx, repository, blob); err != nil {
+		return nil, err
 	}
-	return Blob{Size: size, Content: closing{strings.NewReader(s.blobs[blob])}}, nil
+	return closing{strings.NewReader(s.blobs[blob])}, nil
 }
 
 type closing struct{ io.ReadSeeker }

@@ -31,7 +31,6 @@ type Rule[S State, E Event] struct {
 
 // Table is a state machine.
 type Table[S State, E Event] struct {
-	name string
 	next map[pair[S, E]]S
 }
 
@@ -42,7 +41,7 @@ type pair[S State, E Event] struct {
 
 // New builds a table. It panics on two rules for one pair, which is a mistake in the program.
 func New[S State, E Event](name string, rules []Rule[S, E]) Table[S, E] {
-	table := Table[S, E]{name: name, next: map[pair[S, E]]S{}}
+	table := Table[S, E]{next: map[pair[S, E]]S{}}
 	for _, rule := range rules {
 		for _, from := range rule.From {
 			key := pair[S, E]{from, rule.On}

@@ -3,7 +3,6 @@ package manifest
 import (
 	"fmt"
 	"net"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/defaults"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -37,7 +37,7 @@ type setting struct {
 var (
 	aText     = setting{check: func(string) error { return nil }}
 	anAddress = setting{check: checkAddress}
-	aPath     = setting{check: checkPlainPath}
+	aPath     = setting{check: spec.CheckPlainPath}
 	aProgram  = setting{check: checkProgram}
 	aDuration = setting{check: checkLength}
 	aCount    = setting{check: checkCount}
@@ -186,22 +186,13 @@ func checkAddress(text string) error {
 	return nil
 }
 
-var plainPath = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)
-
-func checkPlainPath(text string) error {
-	if !plainPath.MatchString(text) || filepath.Clean(text) != text {
-		return fmt.Errorf("%q is not an absolute path without blanks and special characters", text)
-	}
-	return nil
-}
-
 var programName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]*$`)
 
 func checkProgram(text string) error {
 	if programName.MatchString(text) {
 		return nil
 	}
-	return checkPlainPath(text)
+	return spec.CheckPlainPath(text)
 }
 
 func checkLength(text string) error {

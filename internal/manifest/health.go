@@ -60,8 +60,5 @@ func (d *decoder) execProbe(n *yaml.Node, check *corev1.HealthCheck) {
 	probe := &corev1.HealthCheck_Exec{}
 	present := d.object(n, "exec", fields{"command": d.texts("command", &probe.Command)})
 	d.require(n, present, "exec", "command")
-	if present["command"] != nil && len(probe.Command) == 0 && !d.failedIn(n) {
-		d.fail(n, "command is empty")
-	}
 	check.Probe = &corev1.HealthCheck_Exec_{Exec: probe}
 }

@@ -8,6 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mammoth-os/mammoth/internal/cron"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -116,12 +117,7 @@ func (d *decoder) percent(what string, into *float64) rule {
 	}
 }
 
-func checkContractName(name string) error {
-	if !queueNamePattern.MatchString(name) {
-		return fmt.Errorf("%q cannot be the name of a contract: a name has 1 to 40 letters, digits, \"-\" and \"_\", and starts with a letter", name)
-	}
-	return nil
-}
+func checkContractName(name string) error { return spec.CheckQueueName("a contract", name) }
 
 // LineOf finds the line of a queue or lending file in which an entry of a name begins; zero if there is none.
 func LineOf(data []byte, name string) int {

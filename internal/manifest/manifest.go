@@ -51,7 +51,7 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 	roleKeys := keys(fields)
 	fields["name"] = d.text("name", &app.Name, checkAppName)
 	fields["queue"] = d.text("queue", &app.Queue)
-	fields["priority"] = d.integer("priority", -1_000_000, 1_000_000, func(n int64) { app.Priority = int32(n) })
+	fields["priority"] = d.integer("priority", math.MinInt32, math.MaxInt32, func(n int64) { app.Priority = int32(n) })
 	fields["kind"] = choice(d, "kind", map[string]apiv1.AppSpec_Kind{"app": apiv1.AppSpec_APP, "framework": apiv1.AppSpec_FRAMEWORK}, &app.Kind)
 	fields["roles"] = func(n *yaml.Node) { roles = n }
 	present := d.object(root, "a manifest", fields)
@@ -196,7 +196,7 @@ func (d *decoder) schedule(n *yaml.Node, r *apiv1.RoleSpec) {
 			"cron":     d.text("cron", &entry.Cron, cron.Check),
 			"timezone": d.text("timezone", &entry.Timezone, checkTimezone),
 			// Unlike the count itself, a schedule may close an app for the night.
-			"instances": d.integer("instances", 0, math.MaxInt32, func(n int64) { entry.Instances = int32(n) }),
+			"instances": d.integer("instances", math.MinInt32, math.MaxInt32, func(n int64) { entry.Instances = int32(n) }),
 		})
 		d.require(n, present, "an entry of schedule", "cron", "instances")
 		r.Schedule = append(r.Schedule, entry)
@@ -208,7 +208,7 @@ func (d *decoder) resources(n *yaml.Node, r *apiv1.RoleSpec) {
 		"cpu":      d.quantity("cpu", resource.ParseCPU, &r.Resources.CpuMillis),
 		"memory":   d.quantity("memory", resource.ParseBytes, &r.Resources.MemoryBytes),
 		"disk":     d.quantity("disk", resource.ParseBytes, &r.Resources.DiskBytes),
-		"pids":     d.integer("pids", 1, 1<<22, func(n int64) { r.Pids = n }),
+		"pids":     d.integer("pids", 1, spec.MaxPids, func(n int64) { r.Pids = n }),
 		"extended": d.extended(r.Resources),
 	})
 }
@@ -216,7 +216,7 @@ func (d *decoder) resources(n *yaml.Node, r *apiv1.RoleSpec) {
 func (d *decoder) extended(r *corev1.Resources) rule {
 	return func(n *yaml.Node) {
 		d.entries(n, "extended", func(name string, _, value *yaml.Node) {
-			d.integer(name, 0, 1<<53, func(n int64) {
+			d.integer(name, math.MinInt64, math.MaxInt64, func(n int64) {
 				if r.Extended == nil {
 					r.Extended = map[string]int64{}
 				}
@@ -240,7 +240,7 @@ func (d *decoder) ports(n *yaml.Node, r *apiv1.RoleSpec) {
 		}
 		present := d.object(n, "a port", fields{
 			"name":      d.text("name", &port.Name, spec.CheckPortName),
-			"container": d.integer("container", 0, 65535, func(n int64) { port.ContainerPort = int32(n) }),
+			"container": d.integer("container", math.MinInt32, math.MaxInt32, func(n int64) { port.ContainerPort = int32(n) }),
 		})
 		d.require(n, present, "a port", "name")
 		r.Ports = append(r.Ports, port)
@@ -273,7 +273,7 @@ func (d *decoder) placement(n *yaml.Node, p *apiv1.Placement) {
 	d.object(n, "placement", fields{
 		"policy":       choice(d, "policy", policies, &p.Policy),
 		"constraints":  d.texts("constraints", &p.Constraints),
-		"maxPerNode":   d.integer("maxPerNode", 0, math.MaxInt32, func(n int64) { p.MaxPerNode = int32(n) }),
+		"maxPerNode":   d.integer("maxPerNode", math.MinInt32, math.MaxInt32, func(n int64) { p.MaxPerNode = int32(n) }),
 		"spreadOver":   d.text("spreadOver", &p.SpreadOver),
 		"affinity":     d.texts("affinity", &p.Affinity),
 		"antiAffinity": d.texts("antiAffinity", &p.AntiAffinity),
@@ -283,8 +283,8 @@ func (d *decoder) placement(n *yaml.Node, p *apiv1.Placement) {
 func (d *decoder) update(n *yaml.Node, u *apiv1.UpdatePolicy) {
 	d.object(n, "update", fields{
 		"strategy":       choice(d, "strategy", strategies, &u.Strategy),
-		"maxSurge":       d.integer("maxSurge", 0, math.MaxInt32, func(n int64) { u.MaxSurge = int32(n) }),
-		"maxUnavailable": d.integer("maxUnavailable", 0, math.MaxInt32, func(n int64) { u.MaxUnavailable = int32(n) }),
+		"maxSurge":       d.integer("maxSurge", math.MinInt32, math.MaxInt32, func(n int64) { u.MaxSurge = int32(n) }),
+		"maxUnavailable": d.integer("maxUnavailable", math.MinInt32, math.MaxInt32, func(n int64) { u.MaxUnavailable = int32(n) }),
 		"autoRevert":     d.flag("autoRevert", &u.AutoRevert),
 		"minHealthy":     d.duration("minHealthy", &u.MinHealthy),
 		"deadline":       d.duration("deadline", &u.Deadline),

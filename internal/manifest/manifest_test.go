@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/spec/spectest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -181,5 +182,29 @@ func TestContractsStandBesideQueues(t *testing.T) {
 	var mistakes manifest.Errors
 	if !errors.As(err, &mistakes) || mistakes[0].Line != 1 || mistakes[len(mistakes)-1].Line != 3 {
 		t.Errorf("mistakes in both halves: %v", err)
+	}
+}
+
+func TestAManifestIsRefusedWithTheSentenceThatEverybodyIsTold(t *testing.T) {
+	for _, c := range spectest.Cases() {
+		_, err := manifest.ParseApp([]byte(c.Manifest()))
+		var errs manifest.Errors
+		if !errors.As(err, &errs) || len(errs) != 1 || errs[0].Message != c.Sentence {
+			t.Errorf("%s: %v, want %q", c.Name, err, c.Sentence)
+		}
+	}
+}
+
+func TestAManifestHasTheNamesThatEverybodyTakes(t *testing.T) {
+	for name, sentence := range spectest.Names() {
+		for what, text := range map[string]string{
+			"an app": fmt.Sprintf("name: %s\nimage: web:1\n", name), "a role": fmt.Sprintf("name: web\nroles: {%s: {image: web:1}}\n", name),
+		} {
+			_, err := manifest.ParseApp([]byte(text))
+			var errs manifest.Errors
+			if want := fmt.Sprintf(sentence, what); !errors.As(err, &errs) || errs[0].Message != want {
+				t.Errorf("%s named %q: %v, want %q", what, name, err, want)
+			}
+		}
 	}
 }

@@ -2,21 +2,19 @@ package manifest
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
 // Root is the queue above all that do not name another parent.
 const Root = "root"
-
-var queueNamePattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`)
 
 var queueStates = map[string]apiv1.QueueSpec_State{
 	"running": apiv1.QueueSpec_RUNNING, "draining": apiv1.QueueSpec_DRAINING, "stopped": apiv1.QueueSpec_STOPPED,
@@ -225,9 +223,4 @@ func (d *decoder) capacity(n *yaml.Node, what string) *apiv1.Capacity {
 	return &apiv1.Capacity{Percent: &percent}
 }
 
-func checkQueueName(name string) error {
-	if !queueNamePattern.MatchString(name) {
-		return fmt.Errorf("%q cannot be the name of a queue: a name has 1 to 40 letters, digits, \"-\" and \"_\", and starts with a letter", name)
-	}
-	return nil
-}
+func checkQueueName(name string) error { return spec.CheckQueueName("a queue", name) }

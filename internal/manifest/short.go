@@ -21,8 +21,8 @@ func ParsePort(text string, index int) (*corev1.Port, error) {
 	if !named {
 		name, number = "", text
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(number))
-	if err != nil || n < 0 || n > 65535 {
+	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 32) // whether it can be a port is for the check of the whole spec
+	if err != nil {
 		return nil, fmt.Errorf("%q is not a port; write for example 8080 or http=8080", text)
 	}
 	switch {

@@ -94,21 +94,6 @@ func (v Vector) Percent(percent float64) Vector {
 	return v
 }
 
-// DominantShare is the largest v[i]/w[i] over the places that w has. A place that v uses and w lacks counts as infinite.
-func (v Vector) DominantShare(w Vector) float64 {
-	share := 0.0
-	for i := range v {
-		switch {
-		case v[i] <= 0:
-		case w[i] <= 0:
-			return math.Inf(1)
-		default:
-			share = max(share, float64(v[i])/float64(w[i]))
-		}
-	}
-	return share
-}
-
 // Unlimited is more than any node has, in every place.
 func Unlimited() Vector {
 	var v Vector

@@ -2,7 +2,6 @@ package resource_test
 
 import (
 	"fmt"
-	"math"
 	"strings"
 	"testing"
 
@@ -53,16 +52,6 @@ func TestLackingNamesThePlaceThatDoesNotFit(t *testing.T) {
 	}
 	if !(resource.Vector{resource.CPU: 1000}).Fits(free) {
 		t.Error("an exact fit was refused")
-	}
-}
-
-func TestDominantShare(t *testing.T) {
-	total := resource.Vector{resource.CPU: 1000, resource.Memory: 100}
-	if got := (resource.Vector{resource.CPU: 100, resource.Memory: 50}).DominantShare(total); got != 0.5 {
-		t.Errorf("got %v, want 0.5", got)
-	}
-	if got := (resource.Vector{resource.Disk: 1}).DominantShare(total); !math.IsInf(got, 1) {
-		t.Errorf("using what the total lacks gave %v, want infinity", got)
 	}
 }
 

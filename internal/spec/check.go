@@ -139,7 +139,8 @@ func (c *checker) checkRole(kind apiv1.AppSpec_Kind, role *apiv1.RoleSpec) {
 	}
 	c.checkPlacement(role.GetPlacement())
 	c.checkUpdate(role.GetUpdate())
-	c.checkRestart(role)
+	c.checkRestart(role.GetRestart())
+	c.checkStop(role.GetStop())
 	if kind == apiv1.AppSpec_FRAMEWORK {
 		c.checkFramework(role)
 	}
@@ -181,26 +182,10 @@ func (c *checker) atMost(key string, n int) {
 
 func (c *checker) checkResources(role *apiv1.RoleSpec) {
 	r := role.GetResources()
-	for _, quantity := range []struct {
-		key, example        string
-		amount, least, most int64
-		write               func(int64) string
-	}{
-		{"cpu", "0.5", r.GetCpuMillis(), 1, MaxCPU, resource.FormatCPU},
-		{"memory", "256MiB", r.GetMemoryBytes(), MinMemory, MaxMemory, resource.ExactBytes},
-		{"disk", "1GiB", r.GetDiskBytes(), 1, MaxDisk, resource.ExactBytes},
-		{"pids", "1024", role.GetPids(), 1, MaxPids, func(n int64) string { return strconv.FormatInt(n, 10) }},
-	} {
-		key := "resources." + quantity.key
-		switch {
-		case quantity.amount <= 0:
-			c.fail(key, "%s must be more than nothing, not %d; write for example %s", quantity.key, quantity.amount, quantity.example)
-		case quantity.amount < quantity.least:
-			c.fail(key, "%s is %s, and the least is %s: no engine starts a container with less", quantity.key, quantity.write(quantity.amount), quantity.write(quantity.least))
-		case quantity.amount > quantity.most:
-			c.fail(key, "%s is %s, and the most is %s", quantity.key, quantity.write(quantity.amount), quantity.write(quantity.most))
-		}
-	}
+	c.quantity(quantity{"cpu", "0.5", r.GetCpuMillis(), 1, MaxCPU, resource.FormatCPU})
+	c.quantity(quantity{"memory", "256MiB", r.GetMemoryBytes(), MinMemory, MaxMemory, resource.ExactBytes})
+	c.quantity(quantity{"disk", "1GiB", r.GetDiskBytes(), 1, MaxDisk, resource.ExactBytes})
+	c.pids(role.GetPids())
 	if n := len(r.GetExtended()); n > resource.Size-resource.Extended {
 		c.fail("resources.extended", "extended names %d resources, and a zone has at most %d", n, resource.Size-resource.Extended)
 	}
@@ -214,6 +199,31 @@ func (c *checker) checkResources(role *apiv1.RoleSpec) {
 		case amount > MaxExtended:
 			c.failAt(key, "%s is %d, and the most is %d", name, amount, int64(MaxExtended))
 		}
+	}
+}
+
+// quantity is one of a container's quotas.
+type quantity struct {
+	key, example        string
+	amount, least, most int64
+	write               func(int64) string
+}
+
+func (c *checker) quantity(q quantity) {
+	key := "resources." + q.key
+	switch {
+	case q.amount <= 0:
+		c.fail(key, "%s must be more than nothing, not %d; write for example %s", q.key, q.amount, q.example)
+	case q.amount < q.least:
+		c.fail(key, "%s is %s, and the least is %s: no engine starts a container with less", q.key, q.write(q.amount), q.write(q.least))
+	case q.amount > q.most:
+		c.fail(key, "%s is %s, and the most is %s", q.key, q.write(q.amount), q.write(q.most))
+	}
+}
+
+func (c *checker) pids(n int64) {
+	if n < 1 || n > MaxPids {
+		c.fail("resources.pids", "pids must be between 1 and %d, but is %d", MaxPids, n)
 	}
 }
 

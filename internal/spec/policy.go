@@ -22,7 +22,7 @@ func (c *checker) checkCourse(course Course) {
 	case apiv1.UpdatePolicy_Strategy_name[int32(course.GetStrategy())] == "":
 		c.fail("update.strategy", "strategy must be rolling, canary or blue-green")
 	case course.GetCanaryPercent() < 0 || course.GetCanaryPercent() > 100:
-		c.fail("update.canaryPercent", "a canary is given 1 to 100 %% of the requests, not %d %%", course.GetCanaryPercent())
+		c.fail("update.canaryPercent", "canaryPercent must be between 1 and 100, but is %d", course.GetCanaryPercent())
 	case course.GetStrategy() != apiv1.UpdatePolicy_CANARY && course.GetCanaryPercent() != 0:
 		c.fail("update.canaryPercent", "canaryPercent belongs to the strategy canary")
 	case course.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN && course.GetExclusive():
@@ -54,8 +54,7 @@ func (c *checker) checkUpdate(update *apiv1.UpdatePolicy) {
 	}
 }
 
-func (c *checker) checkRestart(role *apiv1.RoleSpec) {
-	restart, stop := role.GetRestart(), role.GetStop()
+func (c *checker) checkRestart(restart *apiv1.RestartPolicy) {
 	if failures := restart.GetMaxFailures(); failures < 1 || failures > 1_000_000 {
 		c.fail("restart.maxFailures", "maxFailures must be between 1 and 1000000, but is %d", failures)
 	}
@@ -65,6 +64,9 @@ func (c *checker) checkRestart(role *apiv1.RoleSpec) {
 	if first, longest := restart.GetBackoff().AsDuration(), restart.GetMaxBackoff().AsDuration(); longest < first {
 		c.fail("restart.maxBackoff", "maxBackoff (%s) is shorter than backoff (%s), the first wait", short(longest), short(first))
 	}
+}
+
+func (c *checker) checkStop(stop *apiv1.StopPolicy) {
 	if text := stop.GetSignal(); text != "" && c.plain("stop.signal", "signal", text, maxPortTag) {
 		if _, err := signal.Number(text); err != nil {
 			c.fail("stop.signal", "%v", err)

@@ -1,5 +1,5 @@
-// Package spec checks the spec of an app and fills in its defaults. The command line, the reader of manifests and the ResourceManager
-// use it, so that all of them accept the same.
+// Package spec checks the spec of an app and fills in its defaults. The command line, the reader of manifests, the ResourceManager and
+// nodes use it, so that all of them accept the same, and refuse the rest with the same sentences.
 package spec
 
 import (
@@ -27,7 +27,6 @@ const (
 	maxText    = 256
 	maxPort    = 65535
 	maxPortTag = 15
-	maxCount   = 1 << 20
 )
 
 // Quotas of an instance. Engines start no container below MinMemory.

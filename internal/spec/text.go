@@ -3,6 +3,7 @@ package spec
 import (
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,11 +20,13 @@ var (
 	appName      = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
 	portName     = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
 	queueName    = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`)
+	nodeName     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	resourceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._/-]{0,62}$`)
+	plainPath    = regexp.MustCompile(`^/[A-Za-z0-9/_.+-]*$`)
 	userName     = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$`)
 )
 
-// CheckName says in one sentence why name cannot be an app's or a role's; what is "an app" or "a role".
+// CheckName says in one sentence why name cannot be that of an app, a role or a zone; what is "an app", "a role" or "a zone".
 func CheckName(what, name string) error {
 	if name == "" {
 		return fmt.Errorf("the name of %s is empty; use lower-case letters, digits and \"-\", beginning with a letter", what)
@@ -38,6 +41,22 @@ func CheckName(what, name string) error {
 		return fmt.Errorf("%q cannot be the name of %s: it ends with \"-\"", name, what)
 	}
 	return nil
+}
+
+// CheckQueueName says in one sentence why name cannot be that of a queue or a lending contract; what is "a queue" or "a contract".
+func CheckQueueName(what, name string) error {
+	if queueName.MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("%s cannot be the name of %s: a name has 1 to %d letters, digits, \"-\" and \"_\", and starts with a letter", quoted(name), what, MaxName)
+}
+
+// CheckNodeName says in one sentence why name cannot be a node's.
+func CheckNodeName(name string) error {
+	if nodeName.MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("%s cannot be the name of a node: a name has 1 to 63 letters, digits, \"-\", \"_\" and \".\", and starts with a letter or a digit", quoted(name))
 }
 
 func (c *checker) name(key, name string) {
@@ -76,14 +95,22 @@ func CheckEnvName(name string) error {
 }
 
 // CheckPath says in one sentence why a path cannot be asked for by a health check.
-func CheckPath(path string) error {
+func CheckPath(text string) error {
 	switch {
-	case !strings.HasPrefix(path, "/"):
-		return fmt.Errorf("path must begin with \"/\", but is %s", quoted(path))
-	case len(path) > MaxPath:
-		return fmt.Errorf("path has %d characters, and the most is %d", len(path), MaxPath)
-	case strings.ContainsFunc(path, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-		return fmt.Errorf("path must have no blanks, but is %s", quoted(path))
+	case !strings.HasPrefix(text, "/"):
+		return fmt.Errorf("path must begin with \"/\", but is %s", quoted(text))
+	case len(text) > MaxPath:
+		return fmt.Errorf("path has %d characters, and the most is %d", len(text), MaxPath)
+	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
+		return fmt.Errorf("path must have no blanks, but is %s", quoted(text))
+	}
+	return nil
+}
+
+// CheckPlainPath says in one sentence why a path cannot stand in the configuration of a companion's program.
+func CheckPlainPath(text string) error {
+	if !plainPath.MatchString(text) || path.Clean(text) != text {
+		return fmt.Errorf("%s is not an absolute path without blanks and special characters", quoted(text))
 	}
 	return nil
 }

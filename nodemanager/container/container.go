@@ -22,7 +22,6 @@ type Container struct {
 	KeepUntil time.Time `json:",omitzero"`
 
 	State  State
-	Since  time.Time
 	Reason string `json:",omitempty"`
 	// Sequence rises with every change that is published, also over restarts.
 	Sequence     int64

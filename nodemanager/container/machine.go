@@ -21,7 +21,7 @@ type Machine struct {
 
 // Accept begins the life of c.
 func (m Machine) Accept(now time.Time, c *Container) []Effect {
-	c.State, c.Since, c.op = New, now, recording
+	c.State, c.op = New, recording
 	c.Health = NoProbe
 	if c.Probed {
 		c.Health = Starting
@@ -67,7 +67,7 @@ func (m Machine) Apply(now time.Time, c *Container, fact Fact) []Effect {
 	}
 	from := c.State
 	if from != next {
-		c.State, c.Since, c.Reason = next, now, ""
+		c.State, c.Reason = next, ""
 	}
 	return m.act(now, c, from, event, fact)
 }
@@ -299,7 +299,6 @@ func (m Machine) end(now time.Time, c *Container, event Event, fact Fact) []Effe
 		ended = fact.Ending.At
 	}
 	effects := c.finish(ended, exit)
-	c.Since = now
 	effects = append(effects, c.unprobe(), c.publish(now))
 	if c.Forgotten {
 		c.op = removing
@@ -456,7 +455,7 @@ func (c *Container) publish(now time.Time) Effect {
 }
 
 func (c *Container) finish(at time.Time, exit Exit) []Effect {
-	c.State, c.Since, c.Reason = Done, at, exit.Message
+	c.State, c.Reason = Done, exit.Message
 	c.Exit, c.FinishedAt, c.op = &exit, at, idle
 	c.retryAt, c.launchBy, c.healthBy, c.exitBy, c.failures = time.Time{}, time.Time{}, time.Time{}, time.Time{}, 0
 	failure := ""
@@ -500,7 +499,7 @@ func (c *Container) exit(ending Ending) Exit {
 // Adopt takes up a container that its engine has and no record tells of. Whether it may stay is for the
 // ResourceManager to say.
 func (m Machine) Adopt(now time.Time, c *Container, seen Seen) []Effect {
-	c.State, c.Since, c.Launched = Running, now, true
+	c.State, c.Launched = Running, true
 	c.Reason = "found without a record"
 	c.see(seen)
 	return []Effect{{Kind: Save}, c.publish(now)}

@@ -1,5 +1,4 @@
-// Package disk measures what containers write, holds them to their quota where the storage driver cannot, and
-// makes data volumes of a fixed size.
+// Package disk measures what containers write, and holds them to their quota where the storage driver cannot.
 package disk
 
 import (

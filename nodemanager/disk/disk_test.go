@@ -2,20 +2,14 @@ package disk
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
-
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
 func fill(t *testing.T, path string, size int64) *os.File {
@@ -153,96 +147,5 @@ func TestAnEngineThatDoesNotAnswerForOneKeepsNobodyElseFromTheirQuota(t *testing
 func TestExceededSentence(t *testing.T) {
 	if got := Exceeded(72<<20, 64<<20); got != "disk quota exceeded (72MiB of 64MiB)" {
 		t.Errorf("%q", got)
-	}
-}
-
-func TestVolumeHasItsSizeAndGrows(t *testing.T) {
-	testenv.Need(t, "root", "program:mkfs.ext4", "program:losetup", "program:resize2fs")
-	dir := t.TempDir()
-	v := Volume{File: filepath.Join(dir, "data.img"), Dir: filepath.Join(dir, "data")}
-	ctx := t.Context()
-	if err := v.Create(ctx, 1<<20); !errors.Is(err, errdefs.ErrInvalidArgument) {
-		t.Errorf("a volume of 1MiB: %v", err)
-	}
-	if err := v.Create(ctx, 32<<20); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := v.Delete(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	block := []byte(strings.Repeat("x", 1<<20))
-	write := func() (mebibytes int) {
-		t.Helper()
-		file, err := os.OpenFile(filepath.Join(v.Dir, "fill"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		for {
-			if _, err := file.Write(block); errors.Is(err, unix.ENOSPC) {
-				return mebibytes
-			} else if err != nil {
-				t.Fatal(err)
-			}
-			mebibytes++
-		}
-	}
-	first := write()
-	if first < 16 || first > 32 {
-		t.Errorf("%dMiB fit into 32MiB", first)
-	}
-	if err := v.Grow(ctx, 64<<20); err != nil {
-		t.Fatal(err)
-	}
-	if more := write(); more < 24 || more > 34 {
-		t.Errorf("%dMiB more fit after it grew by 32MiB", more)
-	}
-	if err := v.Grow(ctx, 32<<20); !errors.Is(err, errdefs.ErrInvalidArgument) {
-		t.Errorf("made smaller: %v", err)
-	}
-	for range 2 {
-		if err := v.Unmount(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 2 {
-		if err := v.Create(ctx, 32<<20); err != nil { // it exists: the data is still there
-			t.Fatal(err)
-		}
-	}
-	if info, err := os.Stat(filepath.Join(v.Dir, "fill")); err != nil || info.Size() < 40<<20 {
-		t.Errorf("after the remount: %v, %v", info, err)
-	}
-}
-
-// A file system that had to be mended is as good as one that had not; one that cannot be is an error.
-func TestMend(t *testing.T) {
-	testenv.Need(t, "program:mkfs.ext4", "program:debugfs", "program:e2fsck")
-	file := filepath.Join(t.TempDir(), "data.img")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(file, 32<<20); err != nil {
-		t.Fatal(err)
-	}
-	for _, args := range [][]string{
-		{"mkfs.ext4", "-q", "-F", file}, {"debugfs", "-w", "-R", "set_super_value free_inodes_count 1", file},
-	} {
-		if err := tool(t.Context(), args[0], args[1:]...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, what := range []string{"damaged", "mended"} {
-		if err := mend(t.Context(), file); err != nil {
-			t.Errorf("a file system that is %s: %v", what, err)
-		}
-	}
-	if err := os.WriteFile(file, make([]byte, 32<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := mend(t.Context(), file); err == nil {
-		t.Error("a file of zeros was mended")
 	}
 }

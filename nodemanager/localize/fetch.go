@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/distribution"
 )
 
@@ -279,11 +279,10 @@ type upstream struct {
 }
 
 func newUpstream(address string) *upstream {
+	transport := credentials.Transport()
+	transport.ResponseHeaderTimeout = 30 * time.Second
 	return &upstream{address: address, client: &http.Client{
-		Transport: &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-			MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, ResponseHeaderTimeout: 30 * time.Second, DisableCompression: true,
-		},
+		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,11 +16,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/distribution"
 )
 
@@ -104,9 +105,7 @@ func (r *Registry) Address() string { return r.listener.Addr().String() }
 
 // Run serves until ctx ends, and returns once nothing is fetched any more. It may be called once.
 func (r *Registry) Run(ctx context.Context) error {
-	server := &http.Server{
-		Handler: distribution.New(store{r}), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
-	}
+	server := credentials.NewHTTPServer(distribution.New(store{r}))
 	stop := context.AfterFunc(ctx, func() {
 		r.cancel()
 		_ = server.Close()
@@ -210,17 +209,12 @@ func (s store) BlobSize(ctx context.Context, repository string, blob digest.Dige
 }
 
 // Blob implements distribution.Store.
-func (s store) Blob(ctx context.Context, repository string, blob digest.Digest) (distribution.Blob, error) {
+func (s store) Blob(ctx context.Context, repository string, blob digest.Digest) (io.ReadSeekCloser, error) {
 	file, err := s.open(ctx, wanted{repository: repository, digest: blob})
 	if err != nil {
-		return distribution.Blob{}, err
+		return nil, err
 	}
-	info, err := file.Stat()
-	if err != nil {
-		_ = file.Close()
-		return distribution.Blob{}, err
-	}
-	return distribution.Blob{Size: info.Size(), Content: file}, nil
+	return file, nil
 }
 
 func readManifest(file *os.File) ([]byte, error) {

@@ -131,9 +131,9 @@ func (s *imageStore) BlobSize(_ context.Context, _ string, blob digest.Digest) (
 	return int64(len(content)), err
 }
 
-func (s *imageStore) Blob(_ context.Context, _ string, blob digest.Digest) (distribution.Blob, error) {
+func (s *imageStore) Blob(_ context.Context, _ string, blob digest.Digest) (io.ReadSeekCloser, error) {
 	content, err := s.get(blob)
-	return distribution.Blob{Size: int64(len(content)), Content: nopCloser{bytes.NewReader(content)}}, err
+	return nopCloser{bytes.NewReader(content)}, err
 }
 
 type nopCloser struct{ io.ReadSeeker }

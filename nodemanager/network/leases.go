@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/sockets"
 )
 
 // Leases says which ports of a node's range are spoken for. The runtimes of one node share one. It holds nothing
@@ -23,10 +24,10 @@ type Leases struct {
 	offered map[int]int
 }
 
-// NewLeases leases out of ports. inUse tells the ports that somebody on the host has bound; nil reads /proc.
+// NewLeases leases out of ports. inUse tells the ports that somebody on the host has bound; nil asks the kernel.
 func NewLeases(ports Range, inUse func() (map[int]bool, error)) *Leases {
 	if inUse == nil {
-		inUse = InUse
+		inUse = sockets.BoundPorts
 	}
 	return &Leases{ports: ports, inUse: inUse, held: make(map[int]id.Container), offered: make(map[int]int)}
 }

@@ -1,10 +1,7 @@
 package network
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
-	"net"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -111,37 +108,4 @@ func TestLeaseAvoidsAnOfferThatIsNotSettled(t *testing.T) {
 	if _, err := leases.Lease(container(1), 1); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func TestInUseSeesAListener(t *testing.T) {
-	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
-		listener, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Logf("no listener on %s here: %v", address, err)
-			continue
-		}
-		defer listener.Close()
-		used, err := InUse()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if port := listener.Addr().(*net.TCPAddr).Port; !used[port] {
-			t.Errorf("port %d on %s is not seen in use", port, address)
-		}
-	}
-}
-
-func FuzzParseTable(f *testing.F) {
-	f.Add([]byte("  sl  local_address rem_address   st\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000\n"))
-	f.Fuzz(func(t *testing.T, table []byte) {
-		used := map[int]bool{}
-		if err := readTable(bytes.NewReader(table), used); err != nil && !errors.Is(err, bufio.ErrTooLong) {
-			t.Fatal(err)
-		}
-		for port := range used {
-			if port < 0 || port > 65535 {
-				t.Fatalf("port %d", port)
-			}
-		}
-	})
 }

@@ -28,7 +28,7 @@ func record(seq int64) recovery.Record {
 	started := time.Unix(1_000_000, 123_000_000).UTC()
 	return recovery.Record{
 		Container: &container.Container{
-			ID: key, State: container.Running, Since: started, Probed: true, StartPeriod: time.Minute, Grace: 10 * time.Second,
+			ID: key, State: container.Running, Probed: true, StartPeriod: time.Minute, Grace: 10 * time.Second,
 			Sequence: 42, Health: container.Healthy, Launched: true,
 			Seen:   container.Seen{RuntimeID: "abc", StartedAt: started, Ports: []container.Port{{Name: "http", Container: 80, Host: 31000}}},
 			Phases: []container.Phase{{Name: "download", StartedAt: started, Duration: time.Second, Bytes: 7}},

@@ -24,6 +24,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/credentials"
 )
 
 // Config is what a Face has to be told.
@@ -71,13 +72,11 @@ func New(config Config) *Face {
 	}
 	f := &Face{
 		config: config, guests: &guests{count: map[string]int{}},
-		// Another transport than everybody's: the ResourceManager is not behind a proxy, whatever the environment says.
-		transport: &http.Transport{MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute},
+		transport: credentials.Transport(),
 	}
-	f.server = &http.Server{
-		Handler: f.handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: largestHeader,
-		ErrorLog: slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug),
-	}
+	f.server = credentials.NewHTTPServer(f.handler())
+	f.server.MaxHeaderBytes, f.server.IdleTimeout = largestHeader, time.Minute
+	f.server.ErrorLog = slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug)
 	return f
 }
 

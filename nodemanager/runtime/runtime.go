@@ -61,8 +61,6 @@ type Info struct {
 	DiskQuota string
 	// CgroupVersion is 1 or 2.
 	CgroupVersion int
-	// HostNetwork says whether this node's operator allows network: host.
-	HostNetwork bool
 }
 
 // Network is how a container reaches and is reached.
@@ -100,7 +98,6 @@ type Spec struct {
 	Pids        int64
 
 	ReadOnlyRoot bool
-	StopGrace    time.Duration
 	// StopSignal asks it to end, as signal.Number reads it; empty is the image's own, else SIGTERM.
 	StopSignal string
 

@@ -26,7 +26,6 @@ type Config struct {
 	// ExposedPorts as PORT/PROTOCOL, sorted by port; ranges are written out.
 	ExposedPorts []string
 	Volumes      []string
-	Labels       map[string]string
 
 	// diffIDs are the digests of the layers' tars.
 	diffIDs []digest.Digest
@@ -61,7 +60,6 @@ func (l Limits) parseConfig(content []byte) (Config, error) {
 		StopSignal:   image.Config.StopSignal,
 		ExposedPorts: slices.Sorted(maps.Keys(image.Config.ExposedPorts)),
 		Volumes:      slices.Sorted(maps.Keys(image.Config.Volumes)),
-		Labels:       image.Config.Labels,
 		diffIDs:      image.RootFS.DiffIDs,
 	}
 	// The oldest builders leave them out and mean their own machine.

@@ -56,19 +56,18 @@ func (r repositories) BlobSize(ctx context.Context, repository string, blob dige
 }
 
 // Blob implements distribution.Store.
-func (r repositories) Blob(_ context.Context, _ string, blob digest.Digest) (distribution.Blob, error) {
-	size, err := r.blobSize(blob)
-	if err != nil {
-		return distribution.Blob{}, err
+func (r repositories) Blob(_ context.Context, _ string, blob digest.Digest) (io.ReadSeekCloser, error) {
+	if _, err := r.blobSize(blob); err != nil {
+		return nil, err
 	}
 	file, err := os.Open(blobPath(r.dir, blob))
 	if errors.Is(err, os.ErrNotExist) {
-		return distribution.Blob{}, fmt.Errorf("the store has no blob %s: %w", blob, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("the store has no blob %s: %w", blob, errdefs.ErrNotFound)
 	}
 	if err != nil {
-		return distribution.Blob{}, fmt.Errorf("open a blob: %w", err)
+		return nil, fmt.Errorf("open a blob: %w", err)
 	}
-	return distribution.Blob{Size: size, Content: file}, nil
+	return file, nil
 }
 
 // Mount implements distribution.WritableStore.

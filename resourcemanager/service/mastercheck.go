@@ -17,7 +17,6 @@ const (
 	mostAvoided = 1000
 	mostItem    = 16 << 10
 	mostID      = 200
-	mostURL     = 2 << 10
 	mostWeight  = 10_000
 )
 

@@ -25,9 +25,6 @@ func (s *masters) Register(ctx context.Context, request *masterv1.RegisterReques
 	if err != nil {
 		return nil, wire.Status(err)
 	}
-	if len(request.GetTrackingUrl()) > mostURL {
-		return nil, wire.Status(invalid("the tracking URL has %d characters, and the most is %d", len(request.GetTrackingUrl()), mostURL))
-	}
 	response, err := s.loop.RegisterMaster(ctx, bearer, request)
 	return response, wire.Status(err)
 }

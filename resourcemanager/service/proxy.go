@@ -8,10 +8,10 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -118,9 +118,7 @@ func (s *apps) execTarget(ctx context.Context) (zone.Target, error) {
 func (s *apps) connect(target zone.Target) (*grpc.ClientConn, error) {
 	dial := s.dial
 	if dial == nil {
-		dial = func(address string) (*grpc.ClientConn, error) {
-			return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-		}
+		dial = func(address string) (*grpc.ClientConn, error) { return credentials.Dial(address) }
 	}
 	connection, err := dial(target.ContainerManager)
 	if err != nil {

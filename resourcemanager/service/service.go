@@ -140,7 +140,7 @@ type Config struct {
 	Companions companionv1.CompanionsServer
 	// AllowHostNetwork lets apps use their node's network.
 	AllowHostNetwork bool
-	// Dial connects to a node's ContainerManager; nil is gRPC without TLS.
+	// Dial connects to a node's ContainerManager; nil is credentials.Dial.
 	Dial func(address string) (*grpc.ClientConn, error)
 }
 

@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/defaults"
+	"github.com/mammoth-os/mammoth/internal/spec/spectest"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -84,5 +86,25 @@ func TestNothingMeansTheSameToTheCommandLineAndToTheResourceManager(t *testing.T
 	}
 	if !proto.Equal(filled, empty) {
 		t.Errorf("the one is %v,\nthe other %v", filled, empty)
+	}
+}
+
+func TestASpecIsRefusedWithTheSentenceThatEverybodyIsTold(t *testing.T) {
+	for _, c := range spectest.Cases() {
+		if err := service.Complete(c.Broken()); err == nil || wire.Sentence(err) != "app web: "+c.Sentence {
+			t.Errorf("%s: %v, want %q", c.Name, err, c.Sentence)
+		}
+	}
+}
+
+func TestASpecHasTheNamesThatEverybodyTakes(t *testing.T) {
+	for name, sentence := range spectest.Names() {
+		named, role := spectest.App(), spectest.App()
+		named.Name, role.Roles[0].Name = name, name
+		for want, app := range map[string]*apiv1.AppSpec{fmt.Sprintf(sentence, "an app"): named, "app web: " + fmt.Sprintf(sentence, "a role"): role} {
+			if err := service.Complete(app); err == nil || wire.Sentence(err) != want {
+				t.Errorf("%q: %v, want %q", name, err, want)
+			}
+		}
 	}
 }

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
@@ -20,11 +20,9 @@ type tracker struct {
 	loop Tracker
 }
 
-var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
-
 func (s *tracker) Register(ctx context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
-	if !nodeName.MatchString(request.GetNodeId()) {
-		return nil, wire.Status(fmt.Errorf("the node id %q must be letters, digits, \"-\", \"_\" and \".\", at most 128: %w", request.GetNodeId(), errdefs.ErrInvalidArgument))
+	if err := spec.CheckNodeName(request.GetNodeId()); err != nil {
+		return nil, wire.Status(fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument))
 	}
 	response, err := s.loop.RegisterNode(ctx, request)
 	return response, wire.Status(err)
@@ -58,7 +56,7 @@ func (s *tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, 
 
 // isBeat reports whether a node says no more than that it is alive.
 func isBeat(report *trackerv1.NodeReport) bool {
-	return len(report.GetContainers()) == 0 && len(report.GetAttributes()) == 0 && report.GetHealth() == nil && report.GetCapacity() == nil
+	return len(report.GetContainers()) == 0 && len(report.GetAttributes()) == 0 && report.GetHealth() == nil
 }
 
 // nodeStream is the node's end of a stream.

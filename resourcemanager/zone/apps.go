@@ -13,7 +13,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
-	"github.com/mammoth-os/mammoth/internal/spec"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -160,7 +160,7 @@ func (z *Core) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
 	if err != nil {
 		return err
 	}
-	if needsNewInstances(a.record.GetSpec(), spec) {
+	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
 		z.setVersion(a, spec, cause)
 	} else {
 		keepCourse(a.record.GetSpec(), spec)
@@ -197,7 +197,7 @@ func (z *Core) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App,
 		}
 	}
 	role.Instances = request.GetInstances()
-	if err := spec.CheckInstances(after); err != nil {
+	if err := specs.CheckInstances(after); err != nil {
 		return nil, fmt.Errorf("app %s: %w", after.GetName(), err)
 	}
 	z.tell(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(

@@ -50,7 +50,7 @@ func (z *Core) startAttempt(a *app) {
 	}
 	z.withdrawAsks(a)
 	number := a.record.GetAttempt().GetNumber() + 1
-	a.record.Attempt = &storev1.Attempt{Number: number, CreatedAt: timestamppb.New(z.now)}
+	a.record.Attempt = &storev1.Attempt{Number: number}
 	a.secret = ""
 	z.moveAttempt(a, lifecycle.AttemptSubmitted, fmt.Sprintf("attempt %d of %s waits for a container", number, a.record.GetName()))
 	z.askForMaster(a, 1)

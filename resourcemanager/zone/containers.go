@@ -111,8 +111,6 @@ func (z *Core) grant(grant scheduler.Grant) {
 			Queue:       string(grant.Queue),
 			AskId:       grant.Ask,
 			Master:      grant.Master,
-			Zone:        z.settings.Name,
-			Epoch:       z.identity.Epoch,
 			GrantedAt:   timestamppb.New(z.now),
 			Framework:   a.framework(),
 		},
@@ -166,7 +164,7 @@ func (z *Core) allocation(c *container) *masterv1.Allocation {
 }
 
 func (z *Core) sign(claims *corev1.TokenClaims) *corev1.ContainerToken {
-	signed, err := token.Sign(z.keys[0], claims)
+	signed, err := token.Sign(z.signingKey(), claims)
 	if err != nil {
 		z.fault("sign a container token", "error", err)
 	}
@@ -214,7 +212,7 @@ func (z *Core) endUnseen(c *container, to lifecycle.ContainerState, exit *corev1
 	from := c.state()
 	// What was sent must not change: a status is replaced, never altered.
 	status := proto.CloneOf(c.record.GetStatus())
-	status.State, status.Exit, status.FinishedAt = corev1.ContainerStatus_State(to), exit, timestamppb.New(z.now)
+	status.State, status.Exit = corev1.ContainerStatus_State(to), exit
 	c.record.Status = status
 	z.containerDone(c, from)
 	z.containerChanged(c)
@@ -296,8 +294,15 @@ func (z *Core) stopContainer(c *container, reason corev1.Exit_Reason, message st
 	z.containerChanged(c)
 }
 
+// stopCommand gives an instance the grace that people want now, not the one that it was started with.
 func (c *container) stopCommand() *trackerv1.NodeCommand {
-	return stopCommand(c.id.String(), c.record.GetStopReason(), c.record.GetStopMessage())
+	command := stopCommand(c.id.String(), c.record.GetStopReason(), c.record.GetStopMessage())
+	for _, role := range c.app.record.GetSpec().GetRoles() {
+		if !c.record.GetLease().GetMaster() && role.GetName() == c.role() {
+			command.GetStop().Grace = role.GetStop().GetGrace()
+		}
+	}
+	return command
 }
 
 func stopCommand(container string, reason corev1.Exit_Reason, message string) *trackerv1.NodeCommand {

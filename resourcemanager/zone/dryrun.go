@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
@@ -53,10 +54,9 @@ func planSentenceParts(response *apiv1.DeployResponse) int {
 // outdated are the instances that do not serve for a role as it is to be.
 func (a *app) outdated(role *apiv1.RoleSpec) []string {
 	fits := map[int32]bool{}
-	alone := func(role *apiv1.RoleSpec) *apiv1.AppSpec { return &apiv1.AppSpec{Roles: []*apiv1.RoleSpec{role}} }
 	for _, version := range a.record.GetVersions() {
 		for _, before := range version.GetSpec().GetRoles() {
-			fits[version.GetVersion()] = fits[version.GetVersion()] || before.GetName() == role.GetName() && !needsNewInstances(alone(before), alone(role))
+			fits[version.GetVersion()] = fits[version.GetVersion()] || before.GetName() == role.GetName() && specs.SameContainers(before, role)
 		}
 	}
 	var names []string

@@ -105,6 +105,6 @@ func placeOf(app, role string) string {
 func (z *Core) endPlace(n *node, place string) {
 	delete(n.places, place)
 	z.command(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_EndFramework_{
-		EndFramework: &trackerv1.NodeCommand_EndFramework{AppName: appOfService(place), Place: place},
+		EndFramework: &trackerv1.NodeCommand_EndFramework{Place: place},
 	}})
 }

@@ -330,7 +330,6 @@ func Inputs() []Input {
 		Refused{},
 		Counted{},
 		Confirmed{},
-		RotateKeys{},
 		QueueFile{},
 		RoomChanged{},
 	}
@@ -338,13 +337,10 @@ func Inputs() []Input {
 
 // Of the ResourceManager's own process.
 type (
-	RotateKeys struct{}
-	QueueFile  struct{ Found QueueFileText }
+	QueueFile struct{ Found QueueFileText }
 	// RoomChanged says why the store's disk takes nothing that grows, in a sentence; empty is that it has room again.
 	RoomChanged struct{ Full string }
 )
-
-func (RotateKeys) step(z *Core) (any, error) { return nil, z.rotateKeys() }
 
 func (in QueueFile) step(z *Core) (any, error) {
 	z.shares.redeclare(in.Found, z.residents())

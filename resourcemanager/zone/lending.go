@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	"github.com/mammoth-os/mammoth/internal/resource"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
@@ -33,8 +33,6 @@ const (
 	// A ledger that grows is written down this often.
 	saveLedgerEvery = time.Minute
 )
-
-var contractName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`)
 
 // contract is one lending contract. What is not in its record can be lost.
 type contract struct {
@@ -133,11 +131,10 @@ func checkContract(record *storev1.Contract) error {
 		}
 	}
 	window, planned := calendarWindow(spec)
-	switch {
-	case !contractName.MatchString(spec.GetName()):
-		return fmt.Errorf("%q cannot be the name of a lending contract: a name has 1 to 40 letters, digits, \"-\" and \"_\", and starts with a letter: %w",
-			spec.GetName(), errdefs.ErrInvalidArgument)
-	case !planned:
+	if err := specs.CheckQueueName("a contract", spec.GetName()); err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if !planned {
 		return nil
 	}
 	if err := window.Check(); err != nil {

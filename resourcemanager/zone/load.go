@@ -10,7 +10,6 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
-	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
@@ -106,11 +105,10 @@ func (z *Core) loadZone(stored Records) error {
 	if err != nil {
 		return err
 	}
-	if len(z.record.GetKeys()) == 0 {
-		z.record.Keys = []*trackerv1.TokenKey{{Id: 1, Secret: z.secrets.bytes()}}
-		z.save(kindZone, "zone", z.record)
-	}
 	z.readKeys()
+	if len(z.keys) == 0 {
+		z.newKey(1)
+	}
 	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.units.schema, Master: masterResources()})
 	z.access = &access.Rules{Queues: z.core, AllowInsecure: z.settings.AllowInsecure}
 	z.shares = &shares{

@@ -63,7 +63,6 @@ func (z *Core) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	if request.GetAppId() != a.id.String() || request.GetAttempt() != a.record.GetAttempt().GetNumber() {
 		return nil, fmt.Errorf("the token is that of attempt %d of %s: %w", a.record.GetAttempt().GetNumber(), a.id, errdefs.ErrInvalidArgument)
 	}
-	a.record.Attempt.TrackingUrl = request.GetTrackingUrl()
 	if a.record.GetAttempt().GetRegisteredAt() == nil {
 		a.record.Attempt.RegisteredAt = timestamppb.New(z.now)
 	}
@@ -74,8 +73,6 @@ func (z *Core) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	z.appChanged(a)
 
 	response := &masterv1.RegisterResponse{
-		Zone:    z.settings.Name,
-		Epoch:   z.identity.Epoch,
 		Spec:    z.heldSpec(a),
 		Wanted:  z.wanted(a),
 		Largest: z.units.resources(z.core.Largest()),

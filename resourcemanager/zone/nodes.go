@@ -51,7 +51,7 @@ func (z *Core) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	r := n.record
 	moved := r.GetContainerManager() != "" && (r.GetContainerManager() != request.GetContainerManager() || r.GetAddress() != request.GetAddress())
 	r.Address, r.ContainerManager = request.GetAddress(), request.GetContainerManager()
-	r.LayerServer, r.Version = request.GetLayerServer(), request.GetVersion()
+	r.Version = request.GetVersion()
 	r.Capacity, r.Attributes, r.Health = request.GetCapacity(), request.GetAttributes(), request.GetHealth()
 	r.RegisteredAt, r.FolderId, n.process = timestamppb.New(z.now), request.GetFolderId(), request.GetProcessId()
 	n.twin = ""
@@ -135,12 +135,6 @@ func (z *Core) report(session string, report *trackerv1.NodeReport) error {
 		return errRegisterAgain
 	}
 	changed := false
-	if capacity := report.GetCapacity(); capacity != nil {
-		if _, err := z.units.vector(capacity); err != nil {
-			return fmt.Errorf("report of node %q: %w", n.id, err)
-		}
-		n.record.Capacity, changed = capacity, true
-	}
 	if attributes := report.GetAttributes(); attributes != nil {
 		n.record.Attributes, changed = attributes, true
 	}

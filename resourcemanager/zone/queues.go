@@ -10,6 +10,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
@@ -115,6 +116,9 @@ func appsKeepQueues(apps []resident, specs []scheduler.QueueSpec) error {
 func (s *shares) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error) {
 	specs := make([]scheduler.QueueSpec, 0, len(messages))
 	for _, message := range messages {
+		if err := spec.CheckQueueName("a queue", message.GetName()); err != nil {
+			return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		}
 		guaranteed, err := s.readCapacity(message.GetGuaranteed())
 		if err != nil {
 			return nil, fmt.Errorf("guarantee of queue %q: %w", message.GetName(), err)

@@ -21,6 +21,8 @@ type Settings struct {
 	QueueFile string
 	// NodeTimeout is how long a silent node is waited for, reportInterval how often it reports when nothing changes.
 	NodeTimeout, ReportInterval time.Duration
+	// KeyRotation is how long one key signs container tokens.
+	KeyRotation time.Duration
 	// AllowInsecure lets whoever cannot be identified do what an operator may.
 	AllowInsecure bool
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/distribution"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
@@ -22,26 +23,6 @@ const (
 	keepVersions = 20
 	keepBytes    = 2 << 20
 )
-
-// needsNewInstances reports whether running instances of the one spec do not serve for the other.
-func needsNewInstances(before, after *apiv1.AppSpec) bool {
-	return !proto.Equal(essence(before), essence(after))
-}
-
-// essence is what of a spec is fixed in an instance once it runs.
-func essence(spec *apiv1.AppSpec) *apiv1.AppSpec {
-	spec = proto.CloneOf(spec)
-	spec.Queue, spec.Priority = "", 0
-	for _, role := range spec.GetRoles() {
-		role.Instances, role.Schedule = 0, nil
-		role.Update, role.Restart, role.Expose = nil, nil, nil
-		role.Stop = &apiv1.StopPolicy{Signal: role.GetStop().GetSignal()}
-		if role.GetImageDigest() != "" {
-			role.Image = "" // two names of one image
-		}
-	}
-	return spec
-}
 
 // setVersion makes spec the wanted one, as a new version.
 func (z *Core) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
@@ -178,7 +159,7 @@ func (z *Core) rollback(who peer.User, name string, version int32) (*apiv1.App, 
 		return nil, err
 	}
 	spec := withCountsOf(a.record.GetSpec(), old.GetSpec())
-	if !needsNewInstances(a.record.GetSpec(), spec) {
+	if !specs.NeedsNewInstances(a.record.GetSpec(), spec) {
 		return nil, fmt.Errorf("%s runs what version %d says already: %w", name, old.GetVersion(), errdefs.ErrFailedPrecondition)
 	}
 	if spec.GetQueue() != a.record.GetSpec().GetQueue() {
@@ -208,7 +189,7 @@ func (a *app) earlier() (*apiv1.AppHistory_Version, error) {
 		return r.GetVersions()[last-1], nil
 	}
 	for _, version := range slices.Backward(r.GetVersions()[:last]) {
-		if held(version) && needsNewInstances(r.GetSpec(), withCountsOf(r.GetSpec(), version.GetSpec())) {
+		if held(version) && specs.NeedsNewInstances(r.GetSpec(), withCountsOf(r.GetSpec(), version.GetSpec())) {
 			return version, nil
 		}
 	}

@@ -36,8 +36,9 @@ type Core struct {
 	access   *access.Rules
 
 	record *storev1.Zone
-	keys   []token.Key
-	units  *units
+	// keys are those of record: the newest first.
+	keys  []token.Key
+	units *units
 
 	apps       map[id.App]*app
 	names      map[string]*app
@@ -207,6 +208,7 @@ func (z *Core) Ready() (*Ready, error) {
 // handOver works out what others are told because of a turn, and gives it with the records.
 func (z *Core) handOver() (*Ready, error) {
 	z.project()
+	z.out.Held = z.standsStill()
 	z.address()
 	batch, err := z.pack()
 	z.out.Batch = batch
@@ -233,6 +235,7 @@ func (z *Core) due() {
 	if z.standsStill() {
 		return
 	}
+	z.dueKeys()
 	z.shares.due()
 	for _, a := range z.sortedApps() {
 		z.dueContainers(a)

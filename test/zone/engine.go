@@ -118,15 +118,6 @@ func (e *Engine) Stop() {
 	e.process = nil
 }
 
-// Docker runs the docker command against the engine.
-func (e *Engine) Docker(args ...string) (string, error) {
-	out, err := exec.Command("docker", append([]string{"--host", "unix://" + e.Socket}, args...)...).CombinedOutput()
-	if err != nil {
-		return string(out), fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, out)
-	}
-	return strings.TrimSpace(string(out)), nil
-}
-
 // Close ends the engine and takes away everything that NewEngine made.
 func (e *Engine) Close() error {
 	e.Stop()

@@ -149,9 +149,6 @@ func (z *Zone) ready(ctx context.Context) bool {
 	return bytes.Count(body, []byte(`"READY"`)) >= z.Options.Nodes
 }
 
-// Pid is the zone's process.
-func (z *Zone) Pid() int { return z.process.Process.Pid }
-
 // Kill ends the zone's process as a crash would; its masters and instances stay.
 func (z *Zone) Kill() {
 	_ = z.process.Process.Kill()

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"regexp"
 	"strings"
 	"sync"
 
@@ -25,6 +24,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/nodemanager/cgroup"
 	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/nodemanager/network"
@@ -46,8 +46,6 @@ type Config struct {
 	Leases *network.Leases
 	// AllowHostNetwork is the operator's leave for network: host.
 	AllowHostNetwork bool
-	// CgroupParent of the containers; empty is the engine's own.
-	CgroupParent string
 	// LogDir keeps the output of removed containers.
 	LogDir string
 	// ConcurrentStarts bounds the starts at a time; zero is 8, beyond which an engine only gets slower.
@@ -55,15 +53,13 @@ type Config struct {
 	Logger           *slog.Logger
 }
 
-// zoneName is what may stand between the slashes of an image's name.
-var zoneName = regexp.MustCompile(`^[a-z0-9]+(-+[a-z0-9]+)*$`)
-
 func (c *Config) validate() error {
 	if c.Node == "" || c.LogDir == "" {
 		return fmt.Errorf("the Docker runtime needs a node and a log directory: %w", errdefs.ErrInvalidArgument)
 	}
-	if !zoneName.MatchString(c.Zone) {
-		return fmt.Errorf("the Docker runtime needs a zone of lower-case letters, digits and \"-\", which names its images, not %q: %w", c.Zone, errdefs.ErrInvalidArgument)
+	// It stands between the slashes of the names of images.
+	if err := spec.CheckName("a zone", c.Zone); err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	if c.Socket == "" {
 		c.Socket = "/var/run/docker.sock"
@@ -220,7 +216,7 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 	}
 	info := runtime.Info{
 		Name: "docker", Version: e.version, DiskQuota: "watcher",
-		CgroupVersion: e.cgroupVersion, HostNetwork: r.config.AllowHostNetwork,
+		CgroupVersion: e.cgroupVersion,
 	}
 	if e.quota {
 		info.DiskQuota = "driver"

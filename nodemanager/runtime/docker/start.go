@@ -267,7 +267,6 @@ func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (re
 		PortBindings:   bindings,
 		Resources:      resources(e, spec),
 	}
-	host.CgroupParent = r.config.CgroupParent
 	if spec.Network == runtime.Host {
 		host.NetworkMode = "host"
 	} else if len(bindings) > 0 {

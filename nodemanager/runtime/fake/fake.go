@@ -17,6 +17,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/signal"
+	"github.com/mammoth-os/mammoth/internal/sockets"
 	"github.com/mammoth-os/mammoth/nodemanager/network"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -61,7 +62,7 @@ func New(config Config) *Runtime {
 	if config.Leases == nil {
 		inUse := func() (map[int]bool, error) { return nil, nil }
 		if config.Listen {
-			inUse = network.InUse
+			inUse = sockets.BoundPorts
 		}
 		config.Leases = network.NewLeases(config.Ports, inUse)
 	}
@@ -94,7 +95,7 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 	if err := r.answers(ctx); err != nil {
 		return runtime.Info{}, err
 	}
-	return runtime.Info{Name: "fake", Version: "1", DiskQuota: "watcher", CgroupVersion: 2, HostNetwork: r.config.AllowHostNetwork}, nil
+	return runtime.Info{Name: "fake", Version: "1", DiskQuota: "watcher", CgroupVersion: 2}, nil
 }
 
 // Prepare implements runtime.Runtime.

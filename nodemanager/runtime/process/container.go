@@ -83,7 +83,7 @@ func (c *container) attach() (err error) {
 		return fmt.Errorf("process %d: %w", c.state.Pid, err)
 	}
 	c.pidfd = os.NewFile(uintptr(fd), "pidfd")
-	if c.log, err = logs.Open(c.runtime.config.LogDir, c.id.String(), c.runtime.config.LogLimit); err != nil {
+	if c.log, err = logs.Open(c.runtime.config.LogDir, c.id.String(), 0); err != nil {
 		return errors.Join(err, c.pidfd.Close())
 	}
 	if c.pump, err = openPump(c); err != nil {

@@ -7,14 +7,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/nodemanager/cgroup"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -23,9 +24,6 @@ import (
 // has left in sessions of their own. When such a container ends, what it left is moved out of its control group into
 // that of the place, under the same quotas, instead of being killed; the next container takes it into its own. So
 // an nginx goes on serving while its companion is exchanged. EndPlace ends all of it.
-
-// placeName is the grammar of an app's name, or of ROLE.APP.
-var placeName = regexp.MustCompile(`^[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)?$`)
 
 // placeGrace is how long processes that are left may take to end when their place does.
 const placeGrace = 5 * time.Second
@@ -45,6 +43,12 @@ func (r *Runtime) placePath(place string) string {
 	return filepath.Join("mammoth", r.config.Zone, r.config.Node, "place-"+place)
 }
 
+// isPlace reports whether a text is the name of an app, or ROLE.APP.
+func isPlace(text string) bool {
+	role, app, both := strings.Cut(text, ".")
+	return specs.CheckName("an app", role) == nil && (!both || specs.CheckName("an app", app) == nil)
+}
+
 // openPlace makes the folder of a spec's place, which is the user's whose program runs there.
 func (r *Runtime) openPlace(spec runtime.Spec, owner *syscall.Credential) error {
 	switch {
@@ -52,7 +56,7 @@ func (r *Runtime) openPlace(spec runtime.Spec, owner *syscall.Credential) error 
 		return nil
 	case r.config.Places == "":
 		return fmt.Errorf("this node keeps no places for system components: %w", errdefs.ErrFailedPrecondition)
-	case !placeName.MatchString(spec.Place):
+	case !isPlace(spec.Place):
 		return fmt.Errorf("%q cannot be the name of a place: %w", spec.Place, errdefs.ErrInvalidArgument)
 	}
 	// Whoever runs there as another user, as nginx's workers do, has to reach its files.
@@ -128,7 +132,7 @@ func (r *Runtime) Places() ([]string, error) {
 	}
 	var places []string
 	for _, entry := range entries {
-		if placeName.MatchString(entry.Name()) {
+		if isPlace(entry.Name()) {
 			places = append(places, entry.Name())
 		}
 	}
@@ -138,7 +142,7 @@ func (r *Runtime) Places() ([]string, error) {
 // EndPlace ends what waits in a place and deletes its folder. ErrFailedPrecondition while a container is there. One
 // that does not exist is not an error.
 func (r *Runtime) EndPlace(ctx context.Context, place string) error {
-	if !placeName.MatchString(place) {
+	if !isPlace(place) {
 		return fmt.Errorf("%q cannot be the name of a place: %w", place, errdefs.ErrInvalidArgument)
 	}
 	if err := r.enter(ctx, place); err != nil {

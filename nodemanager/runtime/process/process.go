@@ -38,8 +38,6 @@ type Config struct {
 	LogDir string
 	// Places keeps the folders that containers which follow one another share; empty refuses such specs.
 	Places string
-	// LogLimit is the size at which a log is turned over; zero is 10MiB.
-	LogLimit int64
 	// Zone and Node name the control group: mammoth/ZONE/NODE/CONTAINER.
 	Zone, Node string
 	// Self is what the program name "mammoth" means: the NodeManager's own executable.
@@ -47,8 +45,6 @@ type Config struct {
 	// Ports to lease from. Leases, shared with the node's other runtimes, takes its place when set.
 	Ports  network.Range
 	Leases *network.Leases
-	// Unpack brings the package of a Spec with an Image into a working directory; nil refuses such specs.
-	Unpack func(ctx context.Context, image, dir string, progress func(runtime.Progress)) error
 	// Unlimited runs without control groups and thus without quotas: for tests without root.
 	Unlimited bool
 	Logger    *slog.Logger
@@ -142,33 +138,19 @@ func (r *Runtime) Close() error {
 
 // Info implements runtime.Runtime.
 func (r *Runtime) Info(context.Context) (runtime.Info, error) {
-	info := runtime.Info{Name: "process", Version: "1", DiskQuota: "watcher", CgroupVersion: 2, HostNetwork: true}
+	info := runtime.Info{Name: "process", Version: "1", DiskQuota: "watcher", CgroupVersion: 2}
 	if r.hierarchy != nil {
 		info.CgroupVersion = r.hierarchy.Version()
 	}
 	return info, nil
 }
 
-// Prepare implements runtime.Runtime. It unpacks a package into the container's working directory.
-func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, progress func(runtime.Progress)) error {
-	if spec.Image == "" {
-		return nil
+// Prepare implements runtime.Runtime. A process runs what is on the host, so there is nothing to fetch.
+func (r *Runtime) Prepare(_ context.Context, spec runtime.Spec, _ func(runtime.Progress)) error {
+	if spec.Image != "" {
+		return fmt.Errorf("a process runs what is on the host; the image %q cannot be used here: %w", spec.Image, errdefs.ErrInvalidArgument)
 	}
-	if r.config.Unpack == nil {
-		return fmt.Errorf("a process runs what is on the host; the package %q cannot be used here: %w", spec.Image, errdefs.ErrInvalidArgument)
-	}
-	dir := r.workDir(spec.ID)
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	unfinished := dir + ".new"
-	if err := errors.Join(os.RemoveAll(unfinished), os.MkdirAll(unfinished, 0o711)); err != nil {
-		return err
-	}
-	if err := r.config.Unpack(ctx, spec.Image, unfinished, progress); err != nil {
-		return errors.Join(err, os.RemoveAll(r.dir(spec.ID)))
-	}
-	return os.Rename(unfinished, dir)
+	return nil
 }
 
 func (r *Runtime) dir(container id.Container) string {

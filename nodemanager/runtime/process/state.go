@@ -155,7 +155,7 @@ func (r *Runtime) vanished(c *container, why string) error {
 
 // keepRest moves what a container printed last from its spools into its log.
 func (c *container) keepRest() error {
-	log, err := logs.Open(c.runtime.config.LogDir, c.id.String(), c.runtime.config.LogLimit)
+	log, err := logs.Open(c.runtime.config.LogDir, c.id.String(), 0)
 	if err != nil {
 		return err
 	}

@@ -106,7 +106,6 @@ func (s *Specs) Spec(args ...string) runtime.Spec {
 		MemoryBytes: 64 << 20,
 		DiskBytes:   64 << 20,
 		Pids:        128,
-		StopGrace:   10 * time.Second,
 	}
 }
 

@@ -144,7 +144,7 @@ func commit(memory store.Store, grants []scheduler.Grant, now time.Time) error {
 		lease := &corev1.Lease{
 			ContainerId: container, AppId: g.Container.App.String(), AppName: app, Attempt: 1, NodeId: string(g.Node),
 			Resources: &corev1.Resources{CpuMillis: g.Resources[resource.CPU], MemoryBytes: g.Resources[resource.Memory]},
-			Queue:     string(g.Queue), AskId: g.Ask, Epoch: g.Container.Epoch, GrantedAt: timestamppb.New(now),
+			Queue:     string(g.Queue), AskId: g.Ask, GrantedAt: timestamppb.New(now),
 		}
 		record, err := proto.Marshal(&storev1.Container{
 			Lease: lease, Status: &corev1.ContainerStatus{Lease: lease, State: corev1.ContainerStatus_NEW}, StartBy: timestamppb.New(now.Add(time.Minute)),

@@ -1258,10 +1258,8 @@ type Service struct {
 	// The app's name; of an app with several roles, role.app for each role beside it.
 	Name      string      `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Endpoints []*Endpoint `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	// Rises with every change of this service.
-	Index int64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
-	// The zone-wide generation that a balancer confirms.
-	Generation    int64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The zone's generation when it changed last.
+	Index         int64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1313,13 +1311,6 @@ func (x *Service) GetEndpoints() []*Endpoint {
 func (x *Service) GetIndex() int64 {
 	if x != nil {
 		return x.Index
-	}
-	return 0
-}
-
-func (x *Service) GetGeneration() int64 {
-	if x != nil {
-		return x.Generation
 	}
 	return 0
 }
@@ -1743,9 +1734,10 @@ func (*ListServicesRequest) Descriptor() ([]byte, []int) {
 }
 
 type ListServicesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Services      []*Service             `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
-	Generation    int64                  `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Services []*Service             `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	// Rises with every change of a service.
+	Generation    int64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2543,14 +2535,11 @@ const file_mammoth_api_v1_zone_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05after\x18\x05 \x01(\x03R\x05after\x12\x17\n" +
 	"\x04tail\x18\x06 \x01(\x05H\x00R\x04tail\x88\x01\x01B\a\n" +
-	"\x05_tail\"\x8b\x01\n" +
+	"\x05_tail\"k\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x126\n" +
 	"\tendpoints\x18\x02 \x03(\v2\x18.mammoth.api.v1.EndpointR\tendpoints\x12\x14\n" +
-	"\x05index\x18\x03 \x01(\x03R\x05index\x12\x1e\n" +
-	"\n" +
-	"generation\x18\x04 \x01(\x03R\n" +
-	"generation\"\xef\x04\n" +
+	"\x05index\x18\x03 \x01(\x03R\x05index\"\xef\x04\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +

@@ -402,8 +402,7 @@ func (*MirrorRequest) Descriptor() ([]byte, []int) {
 }
 
 type MirrorUpdate struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	Generation int64                  `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
 	// The first update of a stream is whole.
 	Snapshot      bool          `protobuf:"varint,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	Services      []*v1.Service `protobuf:"bytes,3,rep,name=services,proto3" json:"services,omitempty"`
@@ -440,13 +439,6 @@ func (x *MirrorUpdate) ProtoReflect() protoreflect.Message {
 // Deprecated: Use MirrorUpdate.ProtoReflect.Descriptor instead.
 func (*MirrorUpdate) Descriptor() ([]byte, []int) {
 	return file_mammoth_companion_v1_companion_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *MirrorUpdate) GetGeneration() int64 {
-	if x != nil {
-		return x.Generation
-	}
-	return 0
 }
 
 func (x *MirrorUpdate) GetSnapshot() bool {
@@ -501,11 +493,8 @@ const file_mammoth_companion_v1_companion_proto_rawDesc = "" +
 	"\x05Route\x121\n" +
 	"\aservice\x18\x01 \x01(\v2\x17.mammoth.api.v1.ServiceR\aservice\x12.\n" +
 	"\x06expose\x18\x02 \x01(\v2\x16.mammoth.api.v1.ExposeR\x06expose\"\x0f\n" +
-	"\rMirrorRequest\"\x99\x01\n" +
-	"\fMirrorUpdate\x12\x1e\n" +
-	"\n" +
-	"generation\x18\x01 \x01(\x03R\n" +
-	"generation\x12\x1a\n" +
+	"\rMirrorRequest\"y\n" +
+	"\fMirrorUpdate\x12\x1a\n" +
 	"\bsnapshot\x18\x02 \x01(\bR\bsnapshot\x123\n" +
 	"\bservices\x18\x03 \x03(\v2\x17.mammoth.api.v1.ServiceR\bservices\x12\x18\n" +
 	"\aremoved\x18\x04 \x03(\tR\aremoved2\xb4\x01\n" +

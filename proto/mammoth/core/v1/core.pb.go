@@ -30,7 +30,7 @@ type TokenClaims_Scope int32
 
 const (
 	TokenClaims_SCOPE_UNSPECIFIED TokenClaims_Scope = 0
-	// Start, stop, watch, read logs of and exec in the leased container.
+	// Start, read logs of and exec in the leased container.
 	TokenClaims_CONTAINER TokenClaims_Scope = 1
 	// Watch all containers of one app on one node.
 	TokenClaims_APP TokenClaims_Scope = 2
@@ -621,12 +621,8 @@ type Lease struct {
 	Resources *Resources `protobuf:"bytes,6,opt,name=resources,proto3" json:"resources,omitempty"`
 	Queue     string     `protobuf:"bytes,7,opt,name=queue,proto3" json:"queue,omitempty"`
 	// The ask that it answers; empty for an application master's own container.
-	AskId  string `protobuf:"bytes,8,opt,name=ask_id,json=askId,proto3" json:"ask_id,omitempty"`
-	Master bool   `protobuf:"varint,9,opt,name=master,proto3" json:"master,omitempty"`
-	// The zone that granted it.
-	Zone string `protobuf:"bytes,10,opt,name=zone,proto3" json:"zone,omitempty"`
-	// Rises with every start of the ResourceManager; the container id carries it too.
-	Epoch     int64                  `protobuf:"varint,11,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	AskId     string                 `protobuf:"bytes,8,opt,name=ask_id,json=askId,proto3" json:"ask_id,omitempty"`
+	Master    bool                   `protobuf:"varint,9,opt,name=master,proto3" json:"master,omitempty"`
 	GrantedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=granted_at,json=grantedAt,proto3" json:"granted_at,omitempty"`
 	// Its app is a framework: a program of the node itself may run under it, with the ResourceManager's address.
 	Framework     bool `protobuf:"varint,13,opt,name=framework,proto3" json:"framework,omitempty"`
@@ -725,20 +721,6 @@ func (x *Lease) GetMaster() bool {
 		return x.Master
 	}
 	return false
-}
-
-func (x *Lease) GetZone() string {
-	if x != nil {
-		return x.Zone
-	}
-	return ""
-}
-
-func (x *Lease) GetEpoch() int64 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
 }
 
 func (x *Lease) GetGrantedAt() *timestamppb.Timestamp {
@@ -1171,8 +1153,8 @@ func (*HealthCheck_Exec_) isHealthCheck_Probe() {}
 type ContainerSpec struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Runtime ContainerSpec_Runtime  `protobuf:"varint,1,opt,name=runtime,proto3,enum=mammoth.core.v1.ContainerSpec_Runtime" json:"runtime,omitempty"`
-	// For DOCKER: NAME@sha256:… in the zone's image store. For PROCESS: empty (the command is on the node, which only
-	// masters and frameworks may run) or a package digest.
+	// For DOCKER: NAME@sha256:… in the zone's image store. For PROCESS: empty; the command is on the node, which only
+	// masters and frameworks may run.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	// Overrides the image's entrypoint when set.
 	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
@@ -1494,10 +1476,9 @@ type ContainerStatus struct {
 	HealthDetail string         `protobuf:"bytes,4,opt,name=health_detail,json=healthDetail,proto3" json:"health_detail,omitempty"`
 	Ports        []*PortMapping `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
 	// Set when state is DONE.
-	Exit       *Exit                  `protobuf:"bytes,6,opt,name=exit,proto3" json:"exit,omitempty"`
-	Phases     []*Phase               `protobuf:"bytes,7,rep,name=phases,proto3" json:"phases,omitempty"`
-	StartedAt  *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	FinishedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	Exit      *Exit                  `protobuf:"bytes,6,opt,name=exit,proto3" json:"exit,omitempty"`
+	Phases    []*Phase               `protobuf:"bytes,7,rep,name=phases,proto3" json:"phases,omitempty"`
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// The runtime's own id, for example Docker's.
 	RuntimeId string `protobuf:"bytes,10,opt,name=runtime_id,json=runtimeId,proto3" json:"runtime_id,omitempty"`
 	// From ContainerSpec.labels.
@@ -1505,8 +1486,7 @@ type ContainerStatus struct {
 	// Rises with every change of this container's status on its node.
 	Sequence int64 `protobuf:"varint,12,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Why it is in this state, one sentence; may be empty.
-	Reason  string                `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
-	Network ContainerSpec_Network `protobuf:"varint,14,opt,name=network,proto3,enum=mammoth.core.v1.ContainerSpec_Network" json:"network,omitempty"`
+	Reason string `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Since when health is HEALTHY; without a health check, since when the container runs. Absent otherwise. By the node's clock.
 	HealthySince  *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=healthy_since,json=healthySince,proto3" json:"healthy_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1599,13 +1579,6 @@ func (x *ContainerStatus) GetStartedAt() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *ContainerStatus) GetFinishedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.FinishedAt
-	}
-	return nil
-}
-
 func (x *ContainerStatus) GetRuntimeId() string {
 	if x != nil {
 		return x.RuntimeId
@@ -1632,13 +1605,6 @@ func (x *ContainerStatus) GetReason() string {
 		return x.Reason
 	}
 	return ""
-}
-
-func (x *ContainerStatus) GetNetwork() ContainerSpec_Network {
-	if x != nil {
-		return x.Network
-	}
-	return ContainerSpec_BRIDGE
 }
 
 func (x *ContainerStatus) GetHealthySince() *timestamppb.Timestamp {
@@ -2406,7 +2372,7 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x18\n" +
 	"\x06number\x18\x02 \x01(\x01H\x00R\x06number\x12\x14\n" +
 	"\x04flag\x18\x03 \x01(\bH\x00R\x04flagB\a\n" +
-	"\x05value\"\x91\x03\n" +
+	"\x05value\"\xe7\x02\n" +
 	"\x05Lease\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x15\n" +
 	"\x06app_id\x18\x02 \x01(\tR\x05appId\x12\x19\n" +
@@ -2416,10 +2382,7 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\tresources\x18\x06 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\tresources\x12\x14\n" +
 	"\x05queue\x18\a \x01(\tR\x05queue\x12\x15\n" +
 	"\x06ask_id\x18\b \x01(\tR\x05askId\x12\x16\n" +
-	"\x06master\x18\t \x01(\bR\x06master\x12\x12\n" +
-	"\x04zone\x18\n" +
-	" \x01(\tR\x04zone\x12\x14\n" +
-	"\x05epoch\x18\v \x01(\x03R\x05epoch\x129\n" +
+	"\x06master\x18\t \x01(\bR\x06master\x129\n" +
 	"\n" +
 	"granted_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tgrantedAt\x12\x1c\n" +
 	"\tframework\x18\r \x01(\bR\tframework\"Q\n" +
@@ -2528,7 +2491,7 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\bVANISHED\x10\n" +
 	"\x12\x0f\n" +
 	"\vNODE_FAILED\x10\v\x12\x17\n" +
-	"\x13KILLED_FROM_OUTSIDE\x10\f\"\xec\a\n" +
+	"\x13KILLED_FROM_OUTSIDE\x10\f\"\xed\x06\n" +
 	"\x0fContainerStatus\x12,\n" +
 	"\x05lease\x18\x01 \x01(\v2\x16.mammoth.core.v1.LeaseR\x05lease\x12<\n" +
 	"\x05state\x18\x02 \x01(\x0e2&.mammoth.core.v1.ContainerStatus.StateR\x05state\x12?\n" +
@@ -2538,16 +2501,13 @@ const file_mammoth_core_v1_core_proto_rawDesc = "" +
 	"\x04exit\x18\x06 \x01(\v2\x15.mammoth.core.v1.ExitR\x04exit\x12.\n" +
 	"\x06phases\x18\a \x03(\v2\x16.mammoth.core.v1.PhaseR\x06phases\x129\n" +
 	"\n" +
-	"started_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12;\n" +
-	"\vfinished_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"finishedAt\x12\x1d\n" +
+	"started_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x1d\n" +
 	"\n" +
 	"runtime_id\x18\n" +
 	" \x01(\tR\truntimeId\x12D\n" +
 	"\x06labels\x18\v \x03(\v2,.mammoth.core.v1.ContainerStatus.LabelsEntryR\x06labels\x12\x1a\n" +
 	"\bsequence\x18\f \x01(\x03R\bsequence\x12\x16\n" +
-	"\x06reason\x18\r \x01(\tR\x06reason\x12@\n" +
-	"\anetwork\x18\x0e \x01(\x0e2&.mammoth.core.v1.ContainerSpec.NetworkR\anetwork\x12?\n" +
+	"\x06reason\x18\r \x01(\tR\x06reason\x12?\n" +
 	"\rhealthy_since\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\fhealthySince\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2698,24 +2658,22 @@ var file_mammoth_core_v1_core_proto_depIdxs = []int32{
 	17, // 25: mammoth.core.v1.ContainerStatus.exit:type_name -> mammoth.core.v1.Exit
 	16, // 26: mammoth.core.v1.ContainerStatus.phases:type_name -> mammoth.core.v1.Phase
 	35, // 27: mammoth.core.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
-	35, // 28: mammoth.core.v1.ContainerStatus.finished_at:type_name -> google.protobuf.Timestamp
-	30, // 29: mammoth.core.v1.ContainerStatus.labels:type_name -> mammoth.core.v1.ContainerStatus.LabelsEntry
-	2,  // 30: mammoth.core.v1.ContainerStatus.network:type_name -> mammoth.core.v1.ContainerSpec.Network
-	35, // 31: mammoth.core.v1.ContainerStatus.healthy_since:type_name -> google.protobuf.Timestamp
-	35, // 32: mammoth.core.v1.NodeHealth.since:type_name -> google.protobuf.Timestamp
-	31, // 33: mammoth.core.v1.LogChunk.lines:type_name -> mammoth.core.v1.LogChunk.Line
-	35, // 34: mammoth.core.v1.LogOptions.since:type_name -> google.protobuf.Timestamp
-	32, // 35: mammoth.core.v1.ExecInput.start:type_name -> mammoth.core.v1.ExecInput.Start
-	33, // 36: mammoth.core.v1.ExecInput.resize:type_name -> mammoth.core.v1.ExecInput.WindowSize
-	6,  // 37: mammoth.core.v1.LogChunk.Line.stream:type_name -> mammoth.core.v1.LogChunk.Stream
-	35, // 38: mammoth.core.v1.LogChunk.Line.time:type_name -> google.protobuf.Timestamp
-	34, // 39: mammoth.core.v1.ExecInput.Start.env:type_name -> mammoth.core.v1.ExecInput.Start.EnvEntry
-	33, // 40: mammoth.core.v1.ExecInput.Start.window:type_name -> mammoth.core.v1.ExecInput.WindowSize
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	30, // 28: mammoth.core.v1.ContainerStatus.labels:type_name -> mammoth.core.v1.ContainerStatus.LabelsEntry
+	35, // 29: mammoth.core.v1.ContainerStatus.healthy_since:type_name -> google.protobuf.Timestamp
+	35, // 30: mammoth.core.v1.NodeHealth.since:type_name -> google.protobuf.Timestamp
+	31, // 31: mammoth.core.v1.LogChunk.lines:type_name -> mammoth.core.v1.LogChunk.Line
+	35, // 32: mammoth.core.v1.LogOptions.since:type_name -> google.protobuf.Timestamp
+	32, // 33: mammoth.core.v1.ExecInput.start:type_name -> mammoth.core.v1.ExecInput.Start
+	33, // 34: mammoth.core.v1.ExecInput.resize:type_name -> mammoth.core.v1.ExecInput.WindowSize
+	6,  // 35: mammoth.core.v1.LogChunk.Line.stream:type_name -> mammoth.core.v1.LogChunk.Stream
+	35, // 36: mammoth.core.v1.LogChunk.Line.time:type_name -> google.protobuf.Timestamp
+	34, // 37: mammoth.core.v1.ExecInput.Start.env:type_name -> mammoth.core.v1.ExecInput.Start.EnvEntry
+	33, // 38: mammoth.core.v1.ExecInput.Start.window:type_name -> mammoth.core.v1.ExecInput.WindowSize
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_core_v1_core_proto_init() }

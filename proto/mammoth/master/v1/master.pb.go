@@ -28,11 +28,9 @@ const (
 )
 
 type RegisterRequest struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	AppId   string                 `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
-	Attempt int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// Where the master serves its own pages; may be empty.
-	TrackingUrl   string `protobuf:"bytes,3,opt,name=tracking_url,json=trackingUrl,proto3" json:"tracking_url,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AppId         string                 `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
+	Attempt       int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -81,17 +79,8 @@ func (x *RegisterRequest) GetAttempt() int32 {
 	return 0
 }
 
-func (x *RegisterRequest) GetTrackingUrl() string {
-	if x != nil {
-		return x.TrackingUrl
-	}
-	return ""
-}
-
 type RegisterResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Zone  string                 `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
-	Epoch int64                  `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Spec  *v1.AppSpec            `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
 	// The revision of spec; see AllocateResponse.Wanted.
 	Wanted *Wanted `protobuf:"bytes,4,opt,name=wanted,proto3" json:"wanted,omitempty"`
@@ -136,20 +125,6 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
 	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *RegisterResponse) GetZone() string {
-	if x != nil {
-		return x.Zone
-	}
-	return ""
-}
-
-func (x *RegisterResponse) GetEpoch() int64 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
 }
 
 func (x *RegisterResponse) GetSpec() *v1.AppSpec {
@@ -685,8 +660,6 @@ type AllocateRequest struct {
 	Revert *Revert `protobuf:"bytes,7,opt,name=revert,proto3" json:"revert,omitempty"`
 	// Saved for the next attempt, if set. At most 64 KiB.
 	Memo []byte `protobuf:"bytes,8,opt,name=memo,proto3" json:"memo,omitempty"`
-	// The revision that instances have been judged by.
-	ObservedVersion int32 `protobuf:"varint,9,opt,name=observed_version,json=observedVersion,proto3" json:"observed_version,omitempty"`
 	// The newest Wanted.generation that was acted upon.
 	ObservedGeneration int64 `protobuf:"varint,10,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
 	unknownFields      protoimpl.UnknownFields
@@ -777,13 +750,6 @@ func (x *AllocateRequest) GetMemo() []byte {
 		return x.Memo
 	}
 	return nil
-}
-
-func (x *AllocateRequest) GetObservedVersion() int32 {
-	if x != nil {
-		return x.ObservedVersion
-	}
-	return 0
 }
 
 func (x *AllocateRequest) GetObservedGeneration() int64 {
@@ -1341,9 +1307,9 @@ func (x *NodeUpdate) GetContainerManager() string {
 }
 
 type FinishRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Succeeded     bool                   `protobuf:"varint,1,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Shown to people; one sentence.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1376,13 +1342,6 @@ func (x *FinishRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
 func (*FinishRequest) Descriptor() ([]byte, []int) {
 	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
-}
-
-func (x *FinishRequest) GetSucceeded() bool {
-	if x != nil {
-		return x.Succeeded
-	}
-	return false
 }
 
 func (x *FinishRequest) GetReason() string {
@@ -1432,14 +1391,11 @@ var File_mammoth_master_v1_master_proto protoreflect.FileDescriptor
 
 const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/master/v1/master.proto\x12\x11mammoth.master.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"e\n" +
+	"\x1emammoth/master/v1/master.proto\x12\x11mammoth.master.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"B\n" +
 	"\x0fRegisterRequest\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12!\n" +
-	"\ftracking_url\x18\x03 \x01(\tR\vtrackingUrl\"\xc1\x02\n" +
-	"\x10RegisterResponse\x12\x12\n" +
-	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12+\n" +
+	"\aattempt\x18\x02 \x01(\x05R\aattempt\"\x97\x02\n" +
+	"\x10RegisterResponse\x12+\n" +
 	"\x04spec\x18\x03 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x121\n" +
 	"\x06wanted\x18\x04 \x01(\v2\x19.mammoth.master.v1.WantedR\x06wanted\x12=\n" +
 	"\n" +
@@ -1499,7 +1455,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\fmax_failures\x18\b \x01(\x05R\vmaxFailures\x125\n" +
 	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
 	"\areverts\x18\n" +
-	" \x01(\bR\areverts\"\xba\x03\n" +
+	" \x01(\bR\areverts\"\x8f\x03\n" +
 	"\x0fAllocateRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12*\n" +
 	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x12\x18\n" +
@@ -1508,8 +1464,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x0egone_instances\x18\x05 \x03(\tR\rgoneInstances\x12:\n" +
 	"\arollout\x18\x06 \x01(\v2 .mammoth.master.v1.RolloutReportR\arollout\x121\n" +
 	"\x06revert\x18\a \x01(\v2\x19.mammoth.master.v1.RevertR\x06revert\x12\x12\n" +
-	"\x04memo\x18\b \x01(\fR\x04memo\x12)\n" +
-	"\x10observed_version\x18\t \x01(\x05R\x0fobservedVersion\x12/\n" +
+	"\x04memo\x18\b \x01(\fR\x04memo\x12/\n" +
 	"\x13observed_generation\x18\n" +
 	" \x01(\x03R\x12observedGeneration\"C\n" +
 	"\x06Revert\x12!\n" +
@@ -1562,9 +1517,8 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.mammoth.api.v1.NodeStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
-	"\x11container_manager\x18\x04 \x01(\tR\x10containerManager\"E\n" +
-	"\rFinishRequest\x12\x1c\n" +
-	"\tsucceeded\x18\x01 \x01(\bR\tsucceeded\x12\x16\n" +
+	"\x11container_manager\x18\x04 \x01(\tR\x10containerManager\"'\n" +
+	"\rFinishRequest\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x10\n" +
 	"\x0eFinishResponse2\x90\x02\n" +
 	"\x11ApplicationMaster\x12S\n" +

@@ -12,7 +12,6 @@ import (
 	v1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -121,127 +120,6 @@ func (x *StartResponse) GetStatus() *v1.ContainerStatus {
 	return nil
 }
 
-type StopRequest struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Token       *v1.ContainerToken     `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	ContainerId string                 `protobuf:"bytes,2,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
-	Reason      v1.Exit_Reason         `protobuf:"varint,3,opt,name=reason,proto3,enum=mammoth.core.v1.Exit_Reason" json:"reason,omitempty"`
-	Message     string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	// Overrides the container's own grace when set.
-	Grace         *durationpb.Duration `protobuf:"bytes,5,opt,name=grace,proto3" json:"grace,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StopRequest) Reset() {
-	*x = StopRequest{}
-	mi := &file_mammoth_node_v1_node_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StopRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StopRequest) ProtoMessage() {}
-
-func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_node_v1_node_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
-func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_node_v1_node_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *StopRequest) GetToken() *v1.ContainerToken {
-	if x != nil {
-		return x.Token
-	}
-	return nil
-}
-
-func (x *StopRequest) GetContainerId() string {
-	if x != nil {
-		return x.ContainerId
-	}
-	return ""
-}
-
-func (x *StopRequest) GetReason() v1.Exit_Reason {
-	if x != nil {
-		return x.Reason
-	}
-	return v1.Exit_Reason(0)
-}
-
-func (x *StopRequest) GetMessage() string {
-	if x != nil {
-		return x.Message
-	}
-	return ""
-}
-
-func (x *StopRequest) GetGrace() *durationpb.Duration {
-	if x != nil {
-		return x.Grace
-	}
-	return nil
-}
-
-type StopResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Status        *v1.ContainerStatus    `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StopResponse) Reset() {
-	*x = StopResponse{}
-	mi := &file_mammoth_node_v1_node_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StopResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StopResponse) ProtoMessage() {}
-
-func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_node_v1_node_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
-func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_node_v1_node_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *StopResponse) GetStatus() *v1.ContainerStatus {
-	if x != nil {
-		return x.Status
-	}
-	return nil
-}
-
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Scope APP or NODE.
@@ -253,7 +131,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_mammoth_node_v1_node_proto_msgTypes[4]
+	mi := &file_mammoth_node_v1_node_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +143,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_node_v1_node_proto_msgTypes[4]
+	mi := &file_mammoth_node_v1_node_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +156,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_node_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_mammoth_node_v1_node_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *WatchRequest) GetToken() *v1.ContainerToken {
@@ -306,7 +184,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_mammoth_node_v1_node_proto_msgTypes[5]
+	mi := &file_mammoth_node_v1_node_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +196,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_node_v1_node_proto_msgTypes[5]
+	mi := &file_mammoth_node_v1_node_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +209,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_node_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_mammoth_node_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *WatchResponse) GetContainers() []*v1.ContainerStatus {
@@ -359,7 +237,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_mammoth_node_v1_node_proto_msgTypes[6]
+	mi := &file_mammoth_node_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +249,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_node_v1_node_proto_msgTypes[6]
+	mi := &file_mammoth_node_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +262,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_node_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_mammoth_node_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LogsRequest) GetToken() *v1.ContainerToken {
@@ -412,19 +290,11 @@ var File_mammoth_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_mammoth_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x1amammoth/node/v1/node.proto\x12\x0fmammoth.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"y\n" +
+	"\x1amammoth/node/v1/node.proto\x12\x0fmammoth.node.v1\x1a\x1amammoth/core/v1/core.proto\"y\n" +
 	"\fStartRequest\x125\n" +
 	"\x05token\x18\x01 \x01(\v2\x1f.mammoth.core.v1.ContainerTokenR\x05token\x122\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1e.mammoth.core.v1.ContainerSpecR\x04spec\"I\n" +
 	"\rStartResponse\x128\n" +
-	"\x06status\x18\x01 \x01(\v2 .mammoth.core.v1.ContainerStatusR\x06status\"\xe8\x01\n" +
-	"\vStopRequest\x125\n" +
-	"\x05token\x18\x01 \x01(\v2\x1f.mammoth.core.v1.ContainerTokenR\x05token\x12!\n" +
-	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x124\n" +
-	"\x06reason\x18\x03 \x01(\x0e2\x1c.mammoth.core.v1.Exit.ReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\x12/\n" +
-	"\x05grace\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"H\n" +
-	"\fStopResponse\x128\n" +
 	"\x06status\x18\x01 \x01(\v2 .mammoth.core.v1.ContainerStatusR\x06status\"\\\n" +
 	"\fWatchRequest\x125\n" +
 	"\x05token\x18\x01 \x01(\v2\x1f.mammoth.core.v1.ContainerTokenR\x05token\x12\x15\n" +
@@ -437,10 +307,9 @@ const file_mammoth_node_v1_node_proto_rawDesc = "" +
 	"\vLogsRequest\x125\n" +
 	"\x05token\x18\x01 \x01(\v2\x1f.mammoth.core.v1.ContainerTokenR\x05token\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x125\n" +
-	"\aoptions\x18\x03 \x01(\v2\x1b.mammoth.core.v1.LogOptionsR\aoptions2\xf1\x02\n" +
+	"\aoptions\x18\x03 \x01(\v2\x1b.mammoth.core.v1.LogOptionsR\aoptions2\xac\x02\n" +
 	"\x10ContainerManager\x12F\n" +
-	"\x05Start\x12\x1d.mammoth.node.v1.StartRequest\x1a\x1e.mammoth.node.v1.StartResponse\x12C\n" +
-	"\x04Stop\x12\x1c.mammoth.node.v1.StopRequest\x1a\x1d.mammoth.node.v1.StopResponse\x12H\n" +
+	"\x05Start\x12\x1d.mammoth.node.v1.StartRequest\x1a\x1e.mammoth.node.v1.StartResponse\x12H\n" +
 	"\x05Watch\x12\x1d.mammoth.node.v1.WatchRequest\x1a\x1e.mammoth.node.v1.WatchResponse0\x01\x12A\n" +
 	"\x04Logs\x12\x1c.mammoth.node.v1.LogsRequest\x1a\x19.mammoth.core.v1.LogChunk0\x01\x12C\n" +
 	"\x04Exec\x12\x1a.mammoth.core.v1.ExecInput\x1a\x1b.mammoth.core.v1.ExecOutput(\x010\x01B<Z:github.com/mammoth-os/mammoth/proto/mammoth/node/v1;nodev1b\x06proto3"
@@ -457,52 +326,42 @@ func file_mammoth_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_mammoth_node_v1_node_proto_rawDescData
 }
 
-var file_mammoth_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_mammoth_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_mammoth_node_v1_node_proto_goTypes = []any{
-	(*StartRequest)(nil),        // 0: mammoth.node.v1.StartRequest
-	(*StartResponse)(nil),       // 1: mammoth.node.v1.StartResponse
-	(*StopRequest)(nil),         // 2: mammoth.node.v1.StopRequest
-	(*StopResponse)(nil),        // 3: mammoth.node.v1.StopResponse
-	(*WatchRequest)(nil),        // 4: mammoth.node.v1.WatchRequest
-	(*WatchResponse)(nil),       // 5: mammoth.node.v1.WatchResponse
-	(*LogsRequest)(nil),         // 6: mammoth.node.v1.LogsRequest
-	(*v1.ContainerToken)(nil),   // 7: mammoth.core.v1.ContainerToken
-	(*v1.ContainerSpec)(nil),    // 8: mammoth.core.v1.ContainerSpec
-	(*v1.ContainerStatus)(nil),  // 9: mammoth.core.v1.ContainerStatus
-	(v1.Exit_Reason)(0),         // 10: mammoth.core.v1.Exit.Reason
-	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
-	(*v1.LogOptions)(nil),       // 12: mammoth.core.v1.LogOptions
-	(*v1.ExecInput)(nil),        // 13: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),         // 14: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),       // 15: mammoth.core.v1.ExecOutput
+	(*StartRequest)(nil),       // 0: mammoth.node.v1.StartRequest
+	(*StartResponse)(nil),      // 1: mammoth.node.v1.StartResponse
+	(*WatchRequest)(nil),       // 2: mammoth.node.v1.WatchRequest
+	(*WatchResponse)(nil),      // 3: mammoth.node.v1.WatchResponse
+	(*LogsRequest)(nil),        // 4: mammoth.node.v1.LogsRequest
+	(*v1.ContainerToken)(nil),  // 5: mammoth.core.v1.ContainerToken
+	(*v1.ContainerSpec)(nil),   // 6: mammoth.core.v1.ContainerSpec
+	(*v1.ContainerStatus)(nil), // 7: mammoth.core.v1.ContainerStatus
+	(*v1.LogOptions)(nil),      // 8: mammoth.core.v1.LogOptions
+	(*v1.ExecInput)(nil),       // 9: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),        // 10: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),      // 11: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_node_v1_node_proto_depIdxs = []int32{
-	7,  // 0: mammoth.node.v1.StartRequest.token:type_name -> mammoth.core.v1.ContainerToken
-	8,  // 1: mammoth.node.v1.StartRequest.spec:type_name -> mammoth.core.v1.ContainerSpec
-	9,  // 2: mammoth.node.v1.StartResponse.status:type_name -> mammoth.core.v1.ContainerStatus
-	7,  // 3: mammoth.node.v1.StopRequest.token:type_name -> mammoth.core.v1.ContainerToken
-	10, // 4: mammoth.node.v1.StopRequest.reason:type_name -> mammoth.core.v1.Exit.Reason
-	11, // 5: mammoth.node.v1.StopRequest.grace:type_name -> google.protobuf.Duration
-	9,  // 6: mammoth.node.v1.StopResponse.status:type_name -> mammoth.core.v1.ContainerStatus
-	7,  // 7: mammoth.node.v1.WatchRequest.token:type_name -> mammoth.core.v1.ContainerToken
-	9,  // 8: mammoth.node.v1.WatchResponse.containers:type_name -> mammoth.core.v1.ContainerStatus
-	7,  // 9: mammoth.node.v1.LogsRequest.token:type_name -> mammoth.core.v1.ContainerToken
-	12, // 10: mammoth.node.v1.LogsRequest.options:type_name -> mammoth.core.v1.LogOptions
-	0,  // 11: mammoth.node.v1.ContainerManager.Start:input_type -> mammoth.node.v1.StartRequest
-	2,  // 12: mammoth.node.v1.ContainerManager.Stop:input_type -> mammoth.node.v1.StopRequest
-	4,  // 13: mammoth.node.v1.ContainerManager.Watch:input_type -> mammoth.node.v1.WatchRequest
-	6,  // 14: mammoth.node.v1.ContainerManager.Logs:input_type -> mammoth.node.v1.LogsRequest
-	13, // 15: mammoth.node.v1.ContainerManager.Exec:input_type -> mammoth.core.v1.ExecInput
-	1,  // 16: mammoth.node.v1.ContainerManager.Start:output_type -> mammoth.node.v1.StartResponse
-	3,  // 17: mammoth.node.v1.ContainerManager.Stop:output_type -> mammoth.node.v1.StopResponse
-	5,  // 18: mammoth.node.v1.ContainerManager.Watch:output_type -> mammoth.node.v1.WatchResponse
-	14, // 19: mammoth.node.v1.ContainerManager.Logs:output_type -> mammoth.core.v1.LogChunk
-	15, // 20: mammoth.node.v1.ContainerManager.Exec:output_type -> mammoth.core.v1.ExecOutput
-	16, // [16:21] is the sub-list for method output_type
-	11, // [11:16] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	5,  // 0: mammoth.node.v1.StartRequest.token:type_name -> mammoth.core.v1.ContainerToken
+	6,  // 1: mammoth.node.v1.StartRequest.spec:type_name -> mammoth.core.v1.ContainerSpec
+	7,  // 2: mammoth.node.v1.StartResponse.status:type_name -> mammoth.core.v1.ContainerStatus
+	5,  // 3: mammoth.node.v1.WatchRequest.token:type_name -> mammoth.core.v1.ContainerToken
+	7,  // 4: mammoth.node.v1.WatchResponse.containers:type_name -> mammoth.core.v1.ContainerStatus
+	5,  // 5: mammoth.node.v1.LogsRequest.token:type_name -> mammoth.core.v1.ContainerToken
+	8,  // 6: mammoth.node.v1.LogsRequest.options:type_name -> mammoth.core.v1.LogOptions
+	0,  // 7: mammoth.node.v1.ContainerManager.Start:input_type -> mammoth.node.v1.StartRequest
+	2,  // 8: mammoth.node.v1.ContainerManager.Watch:input_type -> mammoth.node.v1.WatchRequest
+	4,  // 9: mammoth.node.v1.ContainerManager.Logs:input_type -> mammoth.node.v1.LogsRequest
+	9,  // 10: mammoth.node.v1.ContainerManager.Exec:input_type -> mammoth.core.v1.ExecInput
+	1,  // 11: mammoth.node.v1.ContainerManager.Start:output_type -> mammoth.node.v1.StartResponse
+	3,  // 12: mammoth.node.v1.ContainerManager.Watch:output_type -> mammoth.node.v1.WatchResponse
+	10, // 13: mammoth.node.v1.ContainerManager.Logs:output_type -> mammoth.core.v1.LogChunk
+	11, // 14: mammoth.node.v1.ContainerManager.Exec:output_type -> mammoth.core.v1.ExecOutput
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_node_v1_node_proto_init() }
@@ -516,7 +375,7 @@ func file_mammoth_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_node_v1_node_proto_rawDesc), len(file_mammoth_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

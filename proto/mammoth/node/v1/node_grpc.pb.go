@@ -23,7 +23,6 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	ContainerManager_Start_FullMethodName = "/mammoth.node.v1.ContainerManager/Start"
-	ContainerManager_Stop_FullMethodName  = "/mammoth.node.v1.ContainerManager/Stop"
 	ContainerManager_Watch_FullMethodName = "/mammoth.node.v1.ContainerManager/Watch"
 	ContainerManager_Logs_FullMethodName  = "/mammoth.node.v1.ContainerManager/Logs"
 	ContainerManager_Exec_FullMethodName  = "/mammoth.node.v1.ContainerManager/Exec"
@@ -38,8 +37,6 @@ type ContainerManagerClient interface {
 	// Start accepts a container and answers before it runs; Watch tells the rest. Starting a container that
 	// the node has already is not an error: its status is returned.
 	Start(ctx context.Context, in *StartRequest, opts ...grpc.CallOption) (*StartResponse, error)
-	// Stop asks for a container's end and answers at once; Watch tells when it was seen gone. Idempotent.
-	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error)
 	// Watch sends every container of the app on this node, then each change.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// Logs reads a container's output, also after its end until its retention is over.
@@ -60,16 +57,6 @@ func (c *containerManagerClient) Start(ctx context.Context, in *StartRequest, op
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StartResponse)
 	err := c.cc.Invoke(ctx, ContainerManager_Start_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *containerManagerClient) Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(StopResponse)
-	err := c.cc.Invoke(ctx, ContainerManager_Stop_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +123,6 @@ type ContainerManagerServer interface {
 	// Start accepts a container and answers before it runs; Watch tells the rest. Starting a container that
 	// the node has already is not an error: its status is returned.
 	Start(context.Context, *StartRequest) (*StartResponse, error)
-	// Stop asks for a container's end and answers at once; Watch tells when it was seen gone. Idempotent.
-	Stop(context.Context, *StopRequest) (*StopResponse, error)
 	// Watch sends every container of the app on this node, then each change.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// Logs reads a container's output, also after its end until its retention is over.
@@ -156,9 +141,6 @@ type UnimplementedContainerManagerServer struct{}
 
 func (UnimplementedContainerManagerServer) Start(context.Context, *StartRequest) (*StartResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Start not implemented")
-}
-func (UnimplementedContainerManagerServer) Stop(context.Context, *StopRequest) (*StopResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Stop not implemented")
 }
 func (UnimplementedContainerManagerServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -208,24 +190,6 @@ func _ContainerManager_Start_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
-func _ContainerManager_Stop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(StopRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(ContainerManagerServer).Stop(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: ContainerManager_Stop_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ContainerManagerServer).Stop(ctx, req.(*StopRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _ContainerManager_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -265,10 +229,6 @@ var ContainerManager_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Start",
 			Handler:    _ContainerManager_Start_Handler,
-		},
-		{
-			MethodName: "Stop",
-			Handler:    _ContainerManager_Stop_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

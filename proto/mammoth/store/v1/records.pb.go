@@ -35,8 +35,10 @@ type Zone struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last number given to an app.
 	AppSequence int64 `protobuf:"varint,1,opt,name=app_sequence,json=appSequence,proto3" json:"app_sequence,omitempty"`
-	// The newest signs.
-	Keys          []*v1.TokenKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// The key that signs container tokens, and the one before it. The newest is the first.
+	Keys []*v1.TokenKey `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// When the newest key was made. It signs a minute later, when every node has it.
+	KeyMadeAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=key_made_at,json=keyMadeAt,proto3" json:"key_made_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -81,6 +83,13 @@ func (x *Zone) GetAppSequence() int64 {
 func (x *Zone) GetKeys() []*v1.TokenKey {
 	if x != nil {
 		return x.Keys
+	}
+	return nil
+}
+
+func (x *Zone) GetKeyMadeAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeyMadeAt
 	}
 	return nil
 }
@@ -490,10 +499,8 @@ type Attempt struct {
 	ContainerId string                 `protobuf:"bytes,3,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	// SHA-256 of the bearer token.
 	TokenHash     []byte                 `protobuf:"bytes,4,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
-	CreatedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	LaunchedAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=launched_at,json=launchedAt,proto3" json:"launched_at,omitempty"`
 	RegisteredAt  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
-	TrackingUrl   string                 `protobuf:"bytes,8,opt,name=tracking_url,json=trackingUrl,proto3" json:"tracking_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -556,13 +563,6 @@ func (x *Attempt) GetTokenHash() []byte {
 	return nil
 }
 
-func (x *Attempt) GetCreatedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreatedAt
-	}
-	return nil
-}
-
 func (x *Attempt) GetLaunchedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LaunchedAt
@@ -575,13 +575,6 @@ func (x *Attempt) GetRegisteredAt() *timestamppb.Timestamp {
 		return x.RegisteredAt
 	}
 	return nil
-}
-
-func (x *Attempt) GetTrackingUrl() string {
-	if x != nil {
-		return x.TrackingUrl
-	}
-	return ""
 }
 
 // Ask is a master's ask, and how much of it was granted.
@@ -921,7 +914,6 @@ type Node struct {
 	Id               string                    `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Address          string                    `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	ContainerManager string                    `protobuf:"bytes,3,opt,name=container_manager,json=containerManager,proto3" json:"container_manager,omitempty"`
-	LayerServer      string                    `protobuf:"bytes,4,opt,name=layer_server,json=layerServer,proto3" json:"layer_server,omitempty"`
 	Capacity         *v13.Resources            `protobuf:"bytes,5,opt,name=capacity,proto3" json:"capacity,omitempty"`
 	Attributes       map[string]*v13.Attribute `protobuf:"bytes,6,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Health           *v13.NodeHealth           `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`
@@ -985,13 +977,6 @@ func (x *Node) GetAddress() string {
 func (x *Node) GetContainerManager() string {
 	if x != nil {
 		return x.ContainerManager
-	}
-	return ""
-}
-
-func (x *Node) GetLayerServer() string {
-	if x != nil {
-		return x.LayerServer
 	}
 	return ""
 }
@@ -1211,10 +1196,11 @@ var File_mammoth_store_v1_records_proto protoreflect.FileDescriptor
 
 const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"[\n" +
+	"\x1emammoth/store/v1/records.proto\x12\x10mammoth.store.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1cmammoth/api/v1/lending.proto\x1a\x19mammoth/api/v1/zone.proto\x1a\x1amammoth/core/v1/core.proto\x1a\x1emammoth/master/v1/master.proto\x1a mammoth/tracker/v1/tracker.proto\"\x97\x01\n" +
 	"\x04Zone\x12!\n" +
 	"\fapp_sequence\x18\x01 \x01(\x03R\vappSequence\x120\n" +
-	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\"$\n" +
+	"\x04keys\x18\x02 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x12:\n" +
+	"\vkey_made_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tkeyMadeAt\"$\n" +
 	"\x06Schema\x12\x1a\n" +
 	"\bextended\x18\x01 \x03(\tR\bextended\"J\n" +
 	"\tBalancers\x12'\n" +
@@ -1256,19 +1242,16 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05value:\x028\x01\"^\n" +
 	"\aVersion\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12<\n" +
-	"\aversion\x18\x02 \x01(\v2\".mammoth.api.v1.AppHistory.VersionR\aversion\"\xf3\x02\n" +
+	"\aversion\x18\x02 \x01(\v2\".mammoth.api.v1.AppHistory.VersionR\aversion\"\x95\x02\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.Master.StateR\x05state\x12!\n" +
 	"\fcontainer_id\x18\x03 \x01(\tR\vcontainerId\x12\x1d\n" +
 	"\n" +
-	"token_hash\x18\x04 \x01(\fR\ttokenHash\x129\n" +
-	"\n" +
-	"created_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12;\n" +
+	"token_hash\x18\x04 \x01(\fR\ttokenHash\x12;\n" +
 	"\vlaunched_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"launchedAt\x12?\n" +
-	"\rregistered_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12!\n" +
-	"\ftracking_url\x18\b \x01(\tR\vtrackingUrl\"|\n" +
+	"\rregistered_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\"|\n" +
 	"\x03Ask\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12(\n" +
 	"\x03ask\x18\x02 \x01(\v2\x16.mammoth.master.v1.AskR\x03ask\x12\x18\n" +
@@ -1296,12 +1279,11 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bduration\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x12\n" +
 	"\x04gang\x18\v \x01(\x03R\x04gang\x12\x18\n" +
-	"\aservice\x18\f \x01(\bR\aservice\"\x8a\x05\n" +
+	"\aservice\x18\f \x01(\bR\aservice\"\xe7\x04\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +
-	"\x11container_manager\x18\x03 \x01(\tR\x10containerManager\x12!\n" +
-	"\flayer_server\x18\x04 \x01(\tR\vlayerServer\x126\n" +
+	"\x11container_manager\x18\x03 \x01(\tR\x10containerManager\x126\n" +
 	"\bcapacity\x18\x05 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\bcapacity\x12F\n" +
 	"\n" +
 	"attributes\x18\x06 \x03(\v2&.mammoth.store.v1.Node.AttributesEntryR\n" +
@@ -1361,9 +1343,9 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 	nil,                            // 13: mammoth.store.v1.App.CountedAtEntry
 	nil,                            // 14: mammoth.store.v1.Node.AttributesEntry
 	(*v1.TokenKey)(nil),            // 15: mammoth.tracker.v1.TokenKey
-	(*v11.AppSpec)(nil),            // 16: mammoth.api.v1.AppSpec
-	(v11.App_State)(0),             // 17: mammoth.api.v1.App.State
-	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),  // 16: google.protobuf.Timestamp
+	(*v11.AppSpec)(nil),            // 17: mammoth.api.v1.AppSpec
+	(v11.App_State)(0),             // 18: mammoth.api.v1.App.State
 	(*v11.AppHistory_Version)(nil), // 19: mammoth.api.v1.AppHistory.Version
 	(*v11.Rollout)(nil),            // 20: mammoth.api.v1.Rollout
 	(*v11.Waiting)(nil),            // 21: mammoth.api.v1.Waiting
@@ -1384,45 +1366,45 @@ var file_mammoth_store_v1_records_proto_goTypes = []any{
 }
 var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	15, // 0: mammoth.store.v1.Zone.keys:type_name -> mammoth.tracker.v1.TokenKey
-	16, // 1: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	17, // 2: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
-	18, // 3: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	19, // 4: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	18, // 5: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
-	20, // 6: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	5,  // 7: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
-	18, // 8: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
-	18, // 9: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	18, // 10: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	13, // 11: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
-	21, // 12: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	19, // 13: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
-	22, // 14: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	18, // 15: mammoth.store.v1.Attempt.created_at:type_name -> google.protobuf.Timestamp
-	18, // 16: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	18, // 17: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	16, // 1: mammoth.store.v1.Zone.key_made_at:type_name -> google.protobuf.Timestamp
+	17, // 2: mammoth.store.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	18, // 3: mammoth.store.v1.App.state:type_name -> mammoth.api.v1.App.State
+	16, // 4: mammoth.store.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	19, // 5: mammoth.store.v1.App.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	16, // 6: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
+	20, // 7: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	5,  // 8: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
+	16, // 9: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
+	16, // 10: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
+	16, // 11: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	13, // 12: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
+	21, // 13: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	19, // 14: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
+	22, // 15: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	16, // 16: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	16, // 17: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
 	23, // 18: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
 	24, // 19: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	18, // 20: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	18, // 21: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	16, // 20: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	16, // 21: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
 	25, // 22: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
 	26, // 23: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
 	27, // 24: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	18, // 25: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	18, // 26: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	16, // 25: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	16, // 26: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
 	28, // 27: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
 	29, // 28: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
 	14, // 29: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
 	30, // 30: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
 	31, // 31: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	18, // 32: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	16, // 32: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
 	32, // 33: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
 	33, // 34: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	18, // 35: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	18, // 36: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	18, // 37: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	16, // 35: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	16, // 36: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	16, // 37: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
 	34, // 38: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	18, // 39: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
+	16, // 39: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
 	35, // 40: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
 	41, // [41:41] is the sub-list for method output_type
 	41, // [41:41] is the sub-list for method input_type

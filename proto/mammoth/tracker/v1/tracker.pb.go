@@ -40,8 +40,6 @@ type RegisterRequest struct {
 	Health     *v1.NodeHealth        `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`
 	// The NodeManager's version.
 	Version string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
-	// Content address of the node's layers cache peers may read: http://host:port, empty if none.
-	LayerServer string `protobuf:"bytes,9,opt,name=layer_server,json=layerServer,proto3" json:"layer_server,omitempty"`
 	// What frameworks have on the node: the app's name, or ROLE.APP.
 	Frameworks []string `protobuf:"bytes,10,rep,name=frameworks,proto3" json:"frameworks,omitempty"`
 	// A random id that the NodeManager keeps in its folder: NodeManagers with different ids are different nodes.
@@ -134,13 +132,6 @@ func (x *RegisterRequest) GetHealth() *v1.NodeHealth {
 func (x *RegisterRequest) GetVersion() string {
 	if x != nil {
 		return x.Version
-	}
-	return ""
-}
-
-func (x *RegisterRequest) GetLayerServer() string {
-	if x != nil {
-		return x.LayerServer
 	}
 	return ""
 }
@@ -251,7 +242,7 @@ func (x *RegisterResponse) GetKeys() []*TokenKey {
 	return nil
 }
 
-// TokenKey verifies container tokens. The newest signs; older ones stay valid until they are no longer sent.
+// TokenKey verifies container tokens. A key is valid for as long as it is among those that were sent last.
 type TokenKey struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            int32                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -311,8 +302,7 @@ type NodeReport struct {
 	Containers []*v1.ContainerStatus `protobuf:"bytes,2,rep,name=containers,proto3" json:"containers,omitempty"`
 	// Set when it changed.
 	Health *v1.NodeHealth `protobuf:"bytes,3,opt,name=health,proto3" json:"health,omitempty"`
-	// Set when it changed (a disk was added, an operator shrank the node).
-	Capacity      *v1.Resources            `protobuf:"bytes,4,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// Set when they changed.
 	Attributes    map[string]*v1.Attribute `protobuf:"bytes,5,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -369,13 +359,6 @@ func (x *NodeReport) GetHealth() *v1.NodeHealth {
 	return nil
 }
 
-func (x *NodeReport) GetCapacity() *v1.Resources {
-	if x != nil {
-		return x.Capacity
-	}
-	return nil
-}
-
 func (x *NodeReport) GetAttributes() map[string]*v1.Attribute {
 	if x != nil {
 		return x.Attributes
@@ -391,7 +374,6 @@ type NodeCommand struct {
 	//	*NodeCommand_Stop_
 	//	*NodeCommand_Forget_
 	//	*NodeCommand_Keys_
-	//	*NodeCommand_ReportInterval
 	//	*NodeCommand_EndFramework_
 	Command       isNodeCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
@@ -471,15 +453,6 @@ func (x *NodeCommand) GetKeys() *NodeCommand_Keys {
 	return nil
 }
 
-func (x *NodeCommand) GetReportInterval() *durationpb.Duration {
-	if x != nil {
-		if x, ok := x.Command.(*NodeCommand_ReportInterval); ok {
-			return x.ReportInterval
-		}
-	}
-	return nil
-}
-
 func (x *NodeCommand) GetEndFramework() *NodeCommand_EndFramework {
 	if x != nil {
 		if x, ok := x.Command.(*NodeCommand_EndFramework_); ok {
@@ -509,10 +482,6 @@ type NodeCommand_Keys_ struct {
 	Keys *NodeCommand_Keys `protobuf:"bytes,4,opt,name=keys,proto3,oneof"`
 }
 
-type NodeCommand_ReportInterval struct {
-	ReportInterval *durationpb.Duration `protobuf:"bytes,5,opt,name=report_interval,json=reportInterval,proto3,oneof"`
-}
-
 type NodeCommand_EndFramework_ struct {
 	EndFramework *NodeCommand_EndFramework `protobuf:"bytes,6,opt,name=end_framework,json=endFramework,proto3,oneof"`
 }
@@ -524,8 +493,6 @@ func (*NodeCommand_Stop_) isNodeCommand_Command() {}
 func (*NodeCommand_Forget_) isNodeCommand_Command() {}
 
 func (*NodeCommand_Keys_) isNodeCommand_Command() {}
-
-func (*NodeCommand_ReportInterval) isNodeCommand_Command() {}
 
 func (*NodeCommand_EndFramework_) isNodeCommand_Command() {}
 
@@ -698,6 +665,7 @@ func (x *NodeCommand_Forget) GetContainerIds() []string {
 	return nil
 }
 
+// Keys: these are all keys that are valid from now on.
 type NodeCommand_Keys struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          []*TokenKey            `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
@@ -745,8 +713,7 @@ func (x *NodeCommand_Keys) GetKeys() []*TokenKey {
 // EndFramework: no container is to come to this place of a framework any more. What the last one has left running there
 // is ended, and the folder deleted, as soon as no container is in it.
 type NodeCommand_EndFramework struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	AppName string                 `protobuf:"bytes,1,opt,name=app_name,json=appName,proto3" json:"app_name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in RegisterRequest.frameworks.
 	Place         string `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -783,13 +750,6 @@ func (*NodeCommand_EndFramework) Descriptor() ([]byte, []int) {
 	return file_mammoth_tracker_v1_tracker_proto_rawDescGZIP(), []int{4, 4}
 }
 
-func (x *NodeCommand_EndFramework) GetAppName() string {
-	if x != nil {
-		return x.AppName
-	}
-	return ""
-}
-
 func (x *NodeCommand_EndFramework) GetPlace() string {
 	if x != nil {
 		return x.Place
@@ -801,7 +761,7 @@ var File_mammoth_tracker_v1_tracker_proto protoreflect.FileDescriptor
 
 const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\n" +
-	" mammoth/tracker/v1/tracker.proto\x12\x12mammoth.tracker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"\xe9\x04\n" +
+	" mammoth/tracker/v1/tracker.proto\x12\x12mammoth.tracker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1amammoth/core/v1/core.proto\"\xc6\x04\n" +
 	"\x0fRegisterRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12+\n" +
@@ -814,8 +774,7 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"containers\x18\x06 \x03(\v2 .mammoth.core.v1.ContainerStatusR\n" +
 	"containers\x123\n" +
 	"\x06health\x18\a \x01(\v2\x1b.mammoth.core.v1.NodeHealthR\x06health\x12\x18\n" +
-	"\aversion\x18\b \x01(\tR\aversion\x12!\n" +
-	"\flayer_server\x18\t \x01(\tR\vlayerServer\x12\x1e\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12\x1e\n" +
 	"\n" +
 	"frameworks\x18\n" +
 	" \x03(\tR\n" +
@@ -835,27 +794,25 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\x04keys\x18\x06 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\"2\n" +
 	"\bTokenKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\fR\x06secret\"\x80\x03\n" +
+	"\x06secret\x18\x02 \x01(\fR\x06secret\"\xc8\x02\n" +
 	"\n" +
 	"NodeReport\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12@\n" +
 	"\n" +
 	"containers\x18\x02 \x03(\v2 .mammoth.core.v1.ContainerStatusR\n" +
 	"containers\x123\n" +
-	"\x06health\x18\x03 \x01(\v2\x1b.mammoth.core.v1.NodeHealthR\x06health\x126\n" +
-	"\bcapacity\x18\x04 \x01(\v2\x1a.mammoth.core.v1.ResourcesR\bcapacity\x12N\n" +
+	"\x06health\x18\x03 \x01(\v2\x1b.mammoth.core.v1.NodeHealthR\x06health\x12N\n" +
 	"\n" +
 	"attributes\x18\x05 \x03(\v2..mammoth.tracker.v1.NodeReport.AttributesEntryR\n" +
 	"attributes\x1aY\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
-	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\xfb\x06\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.mammoth.core.v1.AttributeR\x05value:\x028\x01\"\x9a\x06\n" +
 	"\vNodeCommand\x12@\n" +
 	"\x06launch\x18\x01 \x01(\v2&.mammoth.tracker.v1.NodeCommand.LaunchH\x00R\x06launch\x12:\n" +
 	"\x04stop\x18\x02 \x01(\v2$.mammoth.tracker.v1.NodeCommand.StopH\x00R\x04stop\x12@\n" +
 	"\x06forget\x18\x03 \x01(\v2&.mammoth.tracker.v1.NodeCommand.ForgetH\x00R\x06forget\x12:\n" +
-	"\x04keys\x18\x04 \x01(\v2$.mammoth.tracker.v1.NodeCommand.KeysH\x00R\x04keys\x12D\n" +
-	"\x0freport_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationH\x00R\x0ereportInterval\x12S\n" +
+	"\x04keys\x18\x04 \x01(\v2$.mammoth.tracker.v1.NodeCommand.KeysH\x00R\x04keys\x12S\n" +
 	"\rend_framework\x18\x06 \x01(\v2,.mammoth.tracker.v1.NodeCommand.EndFrameworkH\x00R\fendFramework\x1as\n" +
 	"\x06Launch\x125\n" +
 	"\x05token\x18\x01 \x01(\v2\x1f.mammoth.core.v1.ContainerTokenR\x05token\x122\n" +
@@ -868,9 +825,8 @@ const file_mammoth_tracker_v1_tracker_proto_rawDesc = "" +
 	"\x06Forget\x12#\n" +
 	"\rcontainer_ids\x18\x01 \x03(\tR\fcontainerIds\x1a8\n" +
 	"\x04Keys\x120\n" +
-	"\x04keys\x18\x01 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x1a?\n" +
-	"\fEndFramework\x12\x19\n" +
-	"\bapp_name\x18\x01 \x01(\tR\aappName\x12\x14\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1c.mammoth.tracker.v1.TokenKeyR\x04keys\x1a$\n" +
+	"\fEndFramework\x12\x14\n" +
 	"\x05place\x18\x02 \x01(\tR\x05placeB\t\n" +
 	"\acommand2\xb8\x01\n" +
 	"\x0fResourceTracker\x12U\n" +
@@ -921,30 +877,28 @@ var file_mammoth_tracker_v1_tracker_proto_depIdxs = []int32{
 	2,  // 5: mammoth.tracker.v1.RegisterResponse.keys:type_name -> mammoth.tracker.v1.TokenKey
 	13, // 6: mammoth.tracker.v1.NodeReport.containers:type_name -> mammoth.core.v1.ContainerStatus
 	14, // 7: mammoth.tracker.v1.NodeReport.health:type_name -> mammoth.core.v1.NodeHealth
-	12, // 8: mammoth.tracker.v1.NodeReport.capacity:type_name -> mammoth.core.v1.Resources
-	6,  // 9: mammoth.tracker.v1.NodeReport.attributes:type_name -> mammoth.tracker.v1.NodeReport.AttributesEntry
-	7,  // 10: mammoth.tracker.v1.NodeCommand.launch:type_name -> mammoth.tracker.v1.NodeCommand.Launch
-	8,  // 11: mammoth.tracker.v1.NodeCommand.stop:type_name -> mammoth.tracker.v1.NodeCommand.Stop
-	9,  // 12: mammoth.tracker.v1.NodeCommand.forget:type_name -> mammoth.tracker.v1.NodeCommand.Forget
-	10, // 13: mammoth.tracker.v1.NodeCommand.keys:type_name -> mammoth.tracker.v1.NodeCommand.Keys
-	15, // 14: mammoth.tracker.v1.NodeCommand.report_interval:type_name -> google.protobuf.Duration
-	11, // 15: mammoth.tracker.v1.NodeCommand.end_framework:type_name -> mammoth.tracker.v1.NodeCommand.EndFramework
-	16, // 16: mammoth.tracker.v1.RegisterRequest.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	16, // 17: mammoth.tracker.v1.NodeReport.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	17, // 18: mammoth.tracker.v1.NodeCommand.Launch.token:type_name -> mammoth.core.v1.ContainerToken
-	18, // 19: mammoth.tracker.v1.NodeCommand.Launch.spec:type_name -> mammoth.core.v1.ContainerSpec
-	19, // 20: mammoth.tracker.v1.NodeCommand.Stop.reason:type_name -> mammoth.core.v1.Exit.Reason
-	15, // 21: mammoth.tracker.v1.NodeCommand.Stop.grace:type_name -> google.protobuf.Duration
-	2,  // 22: mammoth.tracker.v1.NodeCommand.Keys.keys:type_name -> mammoth.tracker.v1.TokenKey
-	0,  // 23: mammoth.tracker.v1.ResourceTracker.Register:input_type -> mammoth.tracker.v1.RegisterRequest
-	3,  // 24: mammoth.tracker.v1.ResourceTracker.Session:input_type -> mammoth.tracker.v1.NodeReport
-	1,  // 25: mammoth.tracker.v1.ResourceTracker.Register:output_type -> mammoth.tracker.v1.RegisterResponse
-	4,  // 26: mammoth.tracker.v1.ResourceTracker.Session:output_type -> mammoth.tracker.v1.NodeCommand
-	25, // [25:27] is the sub-list for method output_type
-	23, // [23:25] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	6,  // 8: mammoth.tracker.v1.NodeReport.attributes:type_name -> mammoth.tracker.v1.NodeReport.AttributesEntry
+	7,  // 9: mammoth.tracker.v1.NodeCommand.launch:type_name -> mammoth.tracker.v1.NodeCommand.Launch
+	8,  // 10: mammoth.tracker.v1.NodeCommand.stop:type_name -> mammoth.tracker.v1.NodeCommand.Stop
+	9,  // 11: mammoth.tracker.v1.NodeCommand.forget:type_name -> mammoth.tracker.v1.NodeCommand.Forget
+	10, // 12: mammoth.tracker.v1.NodeCommand.keys:type_name -> mammoth.tracker.v1.NodeCommand.Keys
+	11, // 13: mammoth.tracker.v1.NodeCommand.end_framework:type_name -> mammoth.tracker.v1.NodeCommand.EndFramework
+	16, // 14: mammoth.tracker.v1.RegisterRequest.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	16, // 15: mammoth.tracker.v1.NodeReport.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	17, // 16: mammoth.tracker.v1.NodeCommand.Launch.token:type_name -> mammoth.core.v1.ContainerToken
+	18, // 17: mammoth.tracker.v1.NodeCommand.Launch.spec:type_name -> mammoth.core.v1.ContainerSpec
+	19, // 18: mammoth.tracker.v1.NodeCommand.Stop.reason:type_name -> mammoth.core.v1.Exit.Reason
+	15, // 19: mammoth.tracker.v1.NodeCommand.Stop.grace:type_name -> google.protobuf.Duration
+	2,  // 20: mammoth.tracker.v1.NodeCommand.Keys.keys:type_name -> mammoth.tracker.v1.TokenKey
+	0,  // 21: mammoth.tracker.v1.ResourceTracker.Register:input_type -> mammoth.tracker.v1.RegisterRequest
+	3,  // 22: mammoth.tracker.v1.ResourceTracker.Session:input_type -> mammoth.tracker.v1.NodeReport
+	1,  // 23: mammoth.tracker.v1.ResourceTracker.Register:output_type -> mammoth.tracker.v1.RegisterResponse
+	4,  // 24: mammoth.tracker.v1.ResourceTracker.Session:output_type -> mammoth.tracker.v1.NodeCommand
+	23, // [23:25] is the sub-list for method output_type
+	21, // [21:23] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_tracker_v1_tracker_proto_init() }
@@ -957,7 +911,6 @@ func file_mammoth_tracker_v1_tracker_proto_init() {
 		(*NodeCommand_Stop_)(nil),
 		(*NodeCommand_Forget_)(nil),
 		(*NodeCommand_Keys_)(nil),
-		(*NodeCommand_ReportInterval)(nil),
 		(*NodeCommand_EndFramework_)(nil),
 	}
 	type x struct{}

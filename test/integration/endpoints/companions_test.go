@@ -12,25 +12,39 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/mammoth-os/mammoth/companions/beside"
+	"github.com/mammoth-os/mammoth/companions/dns"
+	"github.com/mammoth-os/mammoth/companions/nginx"
 	"github.com/mammoth-os/mammoth/companions/zookeeper"
 	"github.com/mammoth-os/mammoth/internal/testenv"
 	"github.com/mammoth-os/mammoth/internal/zk"
 	"github.com/mammoth-os/mammoth/internal/zk/zktest"
 )
 
-// All that `mammoth up --zookeeper … --nginx` runs: one instance is reached through nginx, found in ZooKeeper with its own
-// client, and by dig; after a restart of the companions nginx is where it was.
-func TestAllBeside(t *testing.T) {
+// nginx, the copy in ZooKeeper and DNS follow one registry: an instance is reached through nginx, found in ZooKeeper with its
+// own client, and by dig. nginx serves on without companions, and is taken over when they are back.
+func TestCompanionsFollowOneRegistry(t *testing.T) {
 	testenv.Need(t, "program:nginx", "program:dig")
 	z, ctx := newZone(t), within(t)
 	server := zktest.Start(t)
-	dir := folder(t)
-	config := beside.Config{Dir: dir, Zone: "local", ZooKeeper: server.Address, Nginx: true, DNS: "127.0.0.1:0", Log: z.log}
-	all, err := beside.New(config, z.conn)
-	end := z.runBalancer(all, err)
+	dir, front := folder(t), freeAddress(t)
+	start := func() (names string, end func()) {
+		ends := []func(){
+			z.runBalancer(nginx.New(nginx.Config{Dir: dir, Listen: front, Log: z.log}, z.conn)),
+			z.run(zookeeper.New(zookeeper.Config{
+				ZooKeeper: zk.Config{Servers: []string{server.Address}, Log: z.log}, Zone: "local", Log: z.log,
+			}, z.conn)),
+		}
+		lookup, err := dns.New(dns.Config{Listen: "127.0.0.1:0", Log: z.log}, z.conn)
+		ends = append(ends, z.run(lookup, err))
+		return lookup.Addr(), func() {
+			for _, end := range ends {
+				end()
+			}
+		}
+	}
+	names, end := start()
 	t.Cleanup(func() {
-		text, _ := os.ReadFile(filepath.Join(dir, "nginx", "nginx.pid"))
+		text, _ := os.ReadFile(filepath.Join(dir, "nginx.pid"))
 		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
 			_ = syscall.Kill(pid, syscall.SIGTERM)
 		}
@@ -38,7 +52,6 @@ func TestAllBeside(t *testing.T) {
 	web := z.newApp("web", onHost(host))
 	first := web.start()
 	web.confirmed(ctx)
-	front := all.Front()
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -65,7 +78,7 @@ func TestAllBeside(t *testing.T) {
 	if out := server.Command("get", zookeeper.DefaultPath+"/web/"+first.id); !strings.Contains(out, `"managedBy":"mammoth/local"`) {
 		t.Errorf("zkCli.sh prints %s", out)
 	}
-	_, dnsPort, _ := net.SplitHostPort(all.DNS())
+	_, dnsPort, _ := net.SplitHostPort(names)
 	out, err := exec.CommandContext(ctx, "dig", "@127.0.0.1", "-p", dnsPort, "+short", "web.service.mammoth", "SRV").CombinedOutput()
 	if want := "0 100 " + port(first) + " " + first.id + ".web.instance.mammoth.\n"; err != nil || string(out) != want {
 		t.Errorf("dig prints %q, %v; want %q", out, err, want)
@@ -75,11 +88,7 @@ func TestAllBeside(t *testing.T) {
 	if word, err := get(client, "http://"+host+"/"); err != nil || !strings.HasPrefix(word, first.id) {
 		t.Errorf("without companions nginx answers %q, %v", word, err)
 	}
-	again, err := beside.New(config, z.conn)
-	z.runBalancer(again, err)
-	if again.Front() != front {
-		t.Errorf("nginx was at %s, is at %s", front, again.Front())
-	}
+	start()
 	second := web.start()
 	web.take(ctx, first)
 	if word, err := get(client, "http://"+host+"/"); err != nil || !strings.HasPrefix(word, second.id) {

@@ -1,0 +1,168 @@
+package sockets
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// connected gives the addresses of both ends of a connection to a new listener, and the port that the client is to have; zero is any.
+func connected(t *testing.T, listen string, port int) (client, server netip.AddrPort) {
+	t.Helper()
+	listener, err := net.Listen("tcp", listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	at := listener.Addr().(*net.TCPAddr)
+	conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: at.IP, Port: port}}).Dial("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn.LocalAddr().(*net.TCPAddr).AddrPort(), conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+}
+
+func mine(local, remote netip.AddrPort) Socket {
+	return Socket{Local: local, Remote: remote, State: Established, UID: uint32(os.Geteuid()), Held: true}
+}
+
+func TestBothWaysToAskTheKernelAgree(t *testing.T) {
+	client, server := connected(t, "127.0.0.1:0", 0)
+	want := mine(client, server)
+	if asked, err := diagnose(client, server); err != nil || asked != want {
+		t.Errorf("netlink says %+v, %v, want %+v", asked, err, want)
+	}
+	if read, err := findInTables("/proc/net", client, server); err != nil || read != want {
+		t.Errorf("/proc/net says %+v, %v, want %+v", read, err, want)
+	}
+	asked, err := dumpPorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := portsInTables("/proc/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, port := range []uint16{client.Port(), server.Port()} {
+		if !asked[int(port)] || !read[int(port)] {
+			t.Errorf("port %d is bound: by netlink %v, by /proc/net %v", port, asked[int(port)], read[int(port)])
+		}
+	}
+}
+
+// Sockets with the same two ports, on several addresses of the loopback network, are what netlink.SocketGet takes for one another.
+func TestASocketIsFoundByItsAddressesToo(t *testing.T) {
+	first, server := connected(t, "127.0.0.1:0", 0)
+	pairs := [][2]netip.AddrPort{{first, server}}
+	for _, host := range []string{"127.0.0.2", "127.0.0.3", "127.0.0.4"} {
+		client, server := connected(t, fmt.Sprintf("%s:%d", host, server.Port()), int(first.Port()))
+		pairs = append(pairs, [2]netip.AddrPort{client, server})
+	}
+	for _, pair := range pairs {
+		if found, err := Find(pair[0], pair[1]); err != nil || found != mine(pair[0], pair[1]) {
+			t.Errorf("between %v and %v is %+v, %v", pair[0], pair[1], found, err)
+		}
+	}
+	if found, err := netlink.SocketGet(net.TCPAddrFromAddrPort(first), net.TCPAddrFromAddrPort(server)); err == nil {
+		t.Errorf("netlink.SocketGet finds %+v among four now: is diagnose still needed?", found)
+	}
+}
+
+// A program whose sockets are IPv6's connects to 127.0.0.1 too.
+func TestAnIPv4ConnectionOfAnIPv6SocketIsFound(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Logf("no IPv6 here: %v", err)
+		return
+	}
+	defer unix.Close(fd)
+	_, server := connected(t, "127.0.0.1:0", 0)
+	mapped := netip.AddrFrom16(server.Addr().As16())
+	if err := unix.Connect(fd, &unix.SockaddrInet6{Addr: mapped.As16(), Port: int(server.Port())}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := netip.AddrPortFrom(server.Addr(), uint16(name.(*unix.SockaddrInet6).Port))
+	if found, err := diagnose(client, server); err != nil || found != mine(client, server) {
+		t.Errorf("between %v and %v is %+v, %v", client, server, found, err)
+	}
+}
+
+func TestWhatIsNotThereIsNotFound(t *testing.T) {
+	client, server := connected(t, "127.0.0.1:0", 0)
+	if found, err := Find(client, netip.AddrPortFrom(server.Addr(), client.Port())); err == nil {
+		t.Errorf("there is %+v", found)
+	}
+}
+
+func TestBoundPortsHaveListeners(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Logf("no listener on %s here: %v", address, err)
+			continue
+		}
+		defer listener.Close()
+		bound, err := BoundPorts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if port := listener.Addr().(*net.TCPAddr).Port; !bound[port] {
+			t.Errorf("port %d on %s is not bound", port, address)
+		}
+	}
+}
+
+func TestRowsOfTheKernelsTables(t *testing.T) {
+	got, err := parseRow("   3: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000  1000        0 12345 1 0000000000000000 20 4 30 10 -1")
+	want := Socket{Local: netip.MustParseAddrPort("127.0.0.1:8080"), Remote: netip.MustParseAddrPort("127.0.0.1:50000"), State: 1, UID: 1000, Held: true}
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	mapped, err := parseAddress("0000000000000000FFFF00000100007F:1F90")
+	if err != nil || mapped != want.Local {
+		t.Errorf("an IPv4 address in an IPv6 socket is %v, %v", mapped, err)
+	}
+	for _, row := range []string{"", "sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode", strings.Repeat("x ", 12)} {
+		if s, err := parseRow(row); err == nil {
+			t.Errorf("%q became %+v", row, s)
+		}
+	}
+}
+
+func FuzzTables(f *testing.F) {
+	f.Add("  sl  local_address rem_address   st\n3: 0100007F:1F90 0100007F:C350 01 0:0 0:0 0 1000 0 12345\n")
+	f.Fuzz(func(t *testing.T, table string) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "tcp"), []byte(table), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_ = eachRow(dir, func(s Socket) bool {
+			if !s.Local.IsValid() || !s.Remote.IsValid() {
+				t.Errorf("%q became %+v", table, s)
+			}
+			return true
+		})
+	})
+}
+
+func FuzzAnswer(f *testing.F) {
+	f.Add(make([]byte, answerSize))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if s, err := readAnswer(body); err == nil && (!s.Local.IsValid() || !s.Remote.IsValid()) {
+			t.Errorf("%x became %+v", body, s)
+		}
+	})
+}

@@ -1,0 +1,39 @@
+package spec
+
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// CheckContainer says what is wrong with what a node is asked to run: nil, or an error of type Faults. It is held to the same as the
+// role of an app; what it leaves out has its default. Which runtimes and networks a node has is for the node to say.
+func CheckContainer(container *corev1.ContainerSpec) error {
+	kind := apiv1.AppSpec_APP
+	if container.GetRuntime() == corev1.ContainerSpec_PROCESS {
+		kind = apiv1.AppSpec_FRAMEWORK // it runs a program of the node
+	}
+	role := &apiv1.RoleSpec{
+		Image: container.GetImage(), Command: container.GetCommand(), Env: container.GetEnv(), WorkingDir: container.GetWorkingDir(), User: container.GetUser(),
+		Network: container.GetNetwork(), Ports: container.GetPorts(), Health: proto.CloneOf(container.GetHealth()),
+		Stop: &apiv1.StopPolicy{Grace: container.GetStopGrace(), Drain: durationpb.New(0), Signal: container.GetStopSignal()},
+	}
+	SetArgs(role, container.GetArgs())
+	completeHealth(role.GetHealth())
+	completeRestart(role)
+	c := &checker{}
+	c.checkProgram(kind, role)
+	if pids := container.GetPids(); pids != 0 {
+		c.pids(pids)
+	}
+	c.checkPorts(role)
+	c.checkEnv(role.GetEnv())
+	c.checkHealth(role)
+	c.checkStop(role.GetStop())
+	if len(c.faults) > 0 {
+		return c.faults
+	}
+	return nil
+}
