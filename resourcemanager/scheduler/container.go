@@ -64,14 +64,14 @@ func (c *Core) holdExisting(in Hold) error {
 		a.lastSeq = max(a.lastSeq, in.Container.Seq)
 	}
 	k := c.newContainer()
-	k.id, k.app, k.group, k.node, k.ask = in.Container, a, a.group(in.Group), c.nodeNamed(in.Node), in.Ask
+	k.id, k.app, k.group, k.node, k.ask = in.Container, a, a.group(in.Group), c.fleet.named(in.Node), in.Ask
 	k.need, k.master, k.startedAt, k.duration, k.service = in.Resources, in.Master, in.StartedAt, in.Duration, in.Service || in.Master
 	if in.Gang > 0 {
 		c.rejoin(k, in.Gang)
 	}
 	c.containers[k.id] = k
 	c.hold(k)
-	c.touch(k.node)
+	c.fleet.touch(k.node)
 	c.noteLender(a)
 	return nil
 }
@@ -115,7 +115,7 @@ func (c *Core) forget(k *container) {
 	if a.removed || a.leaf == nil {
 		c.forgetApp(a)
 	}
-	c.forgetNode(n)
+	c.fleet.forget(n)
 }
 
 func (c *Core) newContainer() *container {
@@ -159,14 +159,14 @@ func (c *Core) hold(k *container) {
 		}
 	}
 	if !n.isOpen() {
-		c.count(n)
+		c.fleet.countCapacity(n)
 	}
-	c.place(n)
-	k.group.add(n.slot, c.grid.words)
+	c.fleet.reindex(n)
+	k.group.add(n.slot, c.fleet.grid.words)
 	a.named.held++
 	if a.named.tracked {
-		a.named.nodes.set(n.slot, c.grid.words)
-		c.touch(n)
+		a.named.nodes.set(n.slot, c.fleet.grid.words)
+		c.fleet.touch(n)
 	}
 	if a.leaf != nil {
 		c.chargeContainer(k, 1)
@@ -208,18 +208,18 @@ func (c *Core) unhold(k *container) {
 		k.awaited.arrive(k)
 	}
 	if !n.isOpen() {
-		c.count(n)
+		c.fleet.countCapacity(n)
 	}
-	c.place(n)
+	c.fleet.reindex(n)
 	k.group.remove(n.slot)
 	a.named.held--
 	if a.named.tracked {
 		a.named.vacate(n)
-		if a.named.held == 0 && !c.quiet {
+		if a.named.held == 0 && !c.pass.onTrial {
 			c.relent(a.named)
 		}
 	}
-	c.touch(n)
+	c.fleet.touch(n)
 	if a.leaf != nil {
 		c.chargeContainer(k, -1)
 	}

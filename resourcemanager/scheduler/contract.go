@@ -220,7 +220,7 @@ func (c *Core) lend() {
 		return
 	}
 	c.account()
-	if c.contractsSet || !c.turning.IsZero() && !c.turning.After(c.now) {
+	if c.contractsSet || !c.turning.IsZero() && !c.turning.After(c.pass.now) {
 		turned := c.contractsSet
 		c.contractsSet, c.turning = false, time.Time{}
 		for _, k := range c.contracts {
@@ -234,13 +234,13 @@ func (c *Core) lend() {
 		}
 	}
 	if !c.turning.IsZero() {
-		c.wakeAt(c.turning)
+		c.pass.nextBy(c.turning)
 	}
 }
 
 // turn moves a contract to its present phase, notes when that ends, and reports whether it moved.
 func (k *contract) turn(c *Core) bool {
-	now, was, window := c.now, k.phase, k.window
+	now, was, window := c.pass.now, k.phase, k.window
 	until := func(at time.Time) {
 		if c.turning.IsZero() || at.Before(c.turning) {
 			c.turning = at
@@ -286,7 +286,7 @@ func (k *contract) promise(c *Core, was phase) {
 	pending := k.ledger.pending
 	switch {
 	case pending == nil:
-	case k.phase == lending && c.now.Before(pending.Promised):
+	case k.phase == lending && c.pass.now.Before(pending.Promised):
 		// The window was extended: nothing needs to be back yet.
 		k.ledger.pending = nil
 		for _, given := range slices.Clone(c.notices) {
@@ -296,10 +296,10 @@ func (k *contract) promise(c *Core, was phase) {
 		}
 	case k.phase == resting:
 		if pending.Done.IsZero() && c.isBack(k) {
-			pending.Done = c.now
+			pending.Done = c.pass.now
 		}
 		k.ledger.close()
-	case !c.now.Before(pending.Promised) && k.phase != guarding:
+	case !c.pass.now.Before(pending.Promised) && k.phase != guarding:
 		// The next window is there before all was seen to be back from the last.
 		k.ledger.close()
 	case k.phase == closing:
@@ -337,7 +337,7 @@ func (l *ledger) close() {
 
 // account adds the time since the last pass to the ledgers.
 func (c *Core) account() {
-	seconds := c.now.Sub(c.counted).Seconds()
+	seconds := c.pass.now.Sub(c.counted).Seconds()
 	if !c.counted.IsZero() && seconds > 0 {
 		for _, k := range c.contracts {
 			if !k.isOpen() {
@@ -348,7 +348,7 @@ func (c *Core) account() {
 			k.ledger.used += seconds * float64(borrowed[resource.CPU]) / 1000
 		}
 	}
-	c.counted = c.now
+	c.counted = c.pass.now
 }
 
 // borrowed is what the borrowers hold beyond their guarantees, up to what is lent.

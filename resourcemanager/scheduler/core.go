@@ -14,31 +14,17 @@ import (
 // Core is the scheduler. It is not safe for use by several goroutines.
 type Core struct {
 	config Config
-	// grantsPerPass and looksPerPass bound a pass; looks are what is left of the latter.
-	grantsPerPass, looksPerPass, looks int
-
-	nodes     []*node
-	slots     map[id.Node]int32
-	freeSlots []int32
-	// avail is, by slot, what a node has left for anybody: capacity less used and nominated.
-	avail   []resource.Vector
-	grid    grid
-	touched []int32
-	// epoch rises whenever a node comes, goes or changes.
-	epoch int64
+	pass   pass
+	fleet  fleet
 
 	queues      []*queue
 	queueByName map[id.Queue]*queue
-	// sum is what the nodes add up to, zone what guarantees are shares of: the sum when they were last worked out. stale
-	// says that they must be again.
-	sum, zone resource.Vector
-	stale     bool
+	// zone is what guarantees are shares of: the capacity of the fleet when they were last worked out. stale says that they
+	// must be again.
+	zone  resource.Vector
+	stale bool
 	// limitsMoved says that this was done, and that what is parked may go on.
-	limitsMoved  bool
-	largest      resource.Vector
-	largestKnown bool
-	// The weights make cpu and memory comparable when nodes are ranked by what they have free.
-	cpuWeight, memoryWeight float64
+	limitsMoved bool
 
 	apps     map[id.App]*app
 	arrivals int64
@@ -49,21 +35,10 @@ type Core struct {
 	names      map[string]*named
 
 	shapes []*shape
-	// alert are, by the cpu level of what they need, the shapes that care what comes back; wakes rises whenever something
-	// did.
-	alert [levels][]*shape
-	wakes int64
-	// open are the nodes in the grid.
-	open bitmap
-	// within are the nodes that a search is restricted to; nil is all.
-	within *span
-	// budget is how many words a search may still look at.
-	budget     int
+	// alert are, by the cpu level of what they need, the shapes that care what comes back.
+	alert      [levels][]*shape
 	shapeByKey map[shapeKey]*shape
 	idleShapes int
-	filters    map[string]*filter
-	filterList []*filter
-	labelList  []*label
 
 	nominationsReady []*nomination
 	notices          []*notice
@@ -95,13 +70,6 @@ type Core struct {
 	claimsMoved bool
 	// impatient are asks found not to fit, by the time at which room is to be reserved for them.
 	impatient []impatience
-	// quiet keeps what is held and taken back on trial from waking anybody.
-	quiet bool
-
-	decisions   Decisions
-	now         time.Time
-	allow, deny []bitmap
-	text        []byte
 }
 
 var _ Interface = (*Core)(nil)
@@ -115,16 +83,15 @@ func New(config Config) *Core {
 		config.Patience = 10 * time.Second
 	}
 	c := &Core{
-		config:        config,
-		grantsPerPass: grantsPerPass, looksPerPass: looksPerPass,
-		slots:      make(map[id.Node]int32),
+		config:     config,
+		pass:       pass{grantsPerPass: grantsPerPass, looksPerPass: looksPerPass},
 		apps:       make(map[id.App]*app),
 		lastSeq:    make(map[id.App]int64),
 		containers: make(map[id.Container]*container),
 		names:      make(map[string]*named),
 		shapeByKey: make(map[shapeKey]*shape),
-		filters:    make(map[string]*filter),
 	}
+	c.fleet = newFleet(&c.pass)
 	if err := c.setQueues(SetQueues{Queues: DefaultQueues()}); err != nil {
 		panic("the default queues are refused: " + err.Error())
 	}
@@ -243,6 +210,108 @@ func (c *Core) Apply(input Input) error {
 	return invalid("%T is not an input of the scheduler", input)
 }
 
+func (c *Core) setNode(spec NodeSpec) error {
+	if spec.Name == "" {
+		return invalid("a node has no name")
+	}
+	for i, amountOf := range spec.Capacity {
+		if amountOf < 0 {
+			return invalid("node %s has a negative capacity of %s", spec.Name, c.config.Schema.Name(i))
+		}
+	}
+	n := c.fleet.named(spec.Name)
+	if !c.fleet.set(n, spec) {
+		return nil
+	}
+	for {
+		i := slices.IndexFunc(n.nominations, func(m *nomination) bool { return !n.isOpen() || !fits(&m.room, &spec.Capacity) })
+		if i < 0 {
+			break
+		}
+		c.giveUp(n.nominations[i])
+	}
+	c.nodeChanged(n)
+	return nil
+}
+
+func (c *Core) removeNode(name id.Node) error {
+	n := c.fleet.known(name)
+	if n == nil {
+		return fmt.Errorf("node %s is not known: %w", name, errdefs.ErrNotFound)
+	}
+	n.known = false
+	for len(n.nominations) > 0 {
+		c.giveUp(n.nominations[0])
+	}
+	c.nodeChanged(n)
+	c.forgetNode(n)
+	return nil
+}
+
+// nodeChanged brings all that is derived from a node's spec up to date.
+func (c *Core) nodeChanged(n *node) {
+	for _, s := range c.shapes {
+		s.refit(n.slot)
+	}
+	c.fleet.changed(n)
+}
+
+// forgetNode drops the record of a node that is gone and holds nothing any more.
+func (c *Core) forgetNode(n *node) {
+	if !c.fleet.forget(n) {
+		return
+	}
+	for _, s := range c.shapes {
+		s.refit(n.slot)
+	}
+}
+
+// wake looks, for every touched node, at the shapes that it may serve again, while the pass has looks left.
+func (c *Core) wake() {
+	seen := 0
+	for ; seen < len(c.fleet.touched) && c.pass.looks > 0; seen++ {
+		c.pass.looks -= looksPerNode
+		n := c.fleet.nodes[c.fleet.touched[seen]]
+		c.giveUpVain(n)
+		n.touched = false
+		c.readyNominations(n)
+		if n.at == nowhere {
+			continue
+		}
+		c.fleet.changes++
+		for cpu := int8(0); cpu <= n.at.cpu; cpu++ {
+			c.pass.looks -= len(c.alert[cpu])
+			still := c.alert[cpu][:0]
+			for _, s := range c.alert[cpu] {
+				c.offer(s, n)
+				if s.alert = s.misfits > 0 || s.waiting > 0; s.alert {
+					still = append(still, s)
+				} else {
+					// From now on it is not told of what comes back.
+					s.blocked = false
+				}
+			}
+			c.alert[cpu] = still
+		}
+	}
+	c.fleet.touched = append(c.fleet.touched[:0], c.fleet.touched[seen:]...)
+}
+
+// Used implements Interface.
+func (c *Core) Used(name id.Node) resource.Vector { return c.fleet.used(name) }
+
+// Largest implements Interface.
+func (c *Core) Largest() resource.Vector { return c.fleet.most() }
+
+// find is the slot of the node where one container of an ask goes, or -1.
+func (c *Core) find(k *ask) int32 {
+	slot := c.fleet.find(k)
+	if k.shape.misfits > 0 {
+		c.alarm(k.shape)
+	}
+	return slot
+}
+
 func (c *Core) addApp(in AddApp) error {
 	leaf, err := c.leafFor(in.Queue)
 	if err != nil {
@@ -323,13 +392,13 @@ func (c *Core) rename(a *app, name string) {
 		a.named.held++
 		old.held--
 		if a.named.tracked {
-			a.named.nodes.set(k.node.slot, c.grid.words)
+			a.named.nodes.set(k.node.slot, c.fleet.grid.words)
 		}
 		if old.tracked {
 			old.vacate(k.node)
 		}
 		if a.named.tracked || old.tracked {
-			c.touch(k.node)
+			c.fleet.touch(k.node)
 		}
 	}
 	if old.tracked && old.held == 0 {

@@ -48,10 +48,10 @@ type askKind struct {
 
 // pretend makes the core answer as at a time, without a trace that decisions would follow; what it gives ends that.
 func (c *Core) pretend(now time.Time) func() {
-	before := c.now
-	c.now = now
+	before := c.pass.now
+	c.pass.now = now
 	c.resolveQueues()
-	return func() { c.now = before }
+	return func() { c.pass.now = before }
 }
 
 // miss collects the nodes that failed one test; the closest of them becomes the example.
@@ -68,7 +68,7 @@ func (c *Core) explainAsk(k *ask) AskExplanation {
 	}
 	explanation := AskExplanation{Ask: k.spec.ID, Pending: k.spec.Pending, Limit: c.limitSentence(k, &need), Coming: c.comingSentence(k)}
 	var misses []miss
-	for _, n := range c.nodes {
+	for _, n := range c.fleet.nodes {
 		if !n.known {
 			continue
 		}
@@ -217,7 +217,7 @@ func (c *Core) test(k *ask, n *node) (test string, example func() string, closen
 			}, free[place]
 		}
 	}
-	if !fits(&spec.Resources, &c.avail[n.slot]) && !slices.ContainsFunc(k.nominations, func(m *nomination) bool { return m.node == n }) {
+	if !fits(&spec.Resources, &c.fleet.avail[n.slot]) && !slices.ContainsFunc(k.nominations, func(m *nomination) bool { return m.node == n }) {
 		return "reserved for others", func() string {
 			return fmt.Sprintf("%s has room, but it is reserved for %s", name, n.nominations[0].ask.app.title())
 		}, 0
@@ -280,24 +280,24 @@ func (c *Core) untracked(spec *Ask) []*named {
 
 // tryPlan grants what Schedule would grant, explains what is left, and takes the grants back.
 func (c *Core) tryPlan(k *ask, plan *Plan) {
-	wanted, first := k.spec.Pending, len(c.decisions.Grants)
+	wanted, first := k.spec.Pending, len(c.pass.decisions.Grants)
 	one := k.spec.Resources
 	for i := 0; i < wanted; i++ {
-		c.quiet = true
+		c.pass.onTrial = true
 		kind, _, _ := c.limit(k, &one)
 		slot := int32(-1)
 		if kind == noLimit {
 			slot = c.find(k)
 		}
 		if slot >= 0 {
-			c.grant(k, c.nodes[slot])
+			c.grant(k, c.fleet.nodes[slot])
 		}
-		c.quiet = false
+		c.pass.onTrial = false
 		if slot < 0 {
 			break
 		}
 	}
-	for _, grant := range c.decisions.Grants[first:] {
+	for _, grant := range c.pass.decisions.Grants[first:] {
 		plan.Nodes = append(plan.Nodes, grant.Node)
 	}
 	k.spec.Pending = wanted - len(plan.Nodes)

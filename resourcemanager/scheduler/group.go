@@ -41,7 +41,7 @@ func (c *Core) track(g *group) {
 	g.tracked = true
 	for k := g.app.containers; k != nil; k = k.nextOfApp {
 		if k.group == g {
-			g.levelUp(k.node.slot, c.grid.words)
+			g.levelUp(k.node.slot, c.fleet.grid.words)
 		}
 	}
 }
@@ -108,6 +108,14 @@ func (t *tally) recount(g *group) {
 			t.counts[t.label.of[k.node.slot]]++
 		}
 	}
+}
+
+// move counts a container at another value, because its node has that now.
+func (t *tally) move(from, to int32) {
+	t.grow()
+	t.counts[from]--
+	t.counts[to]++
+	t.version = -1
 }
 
 func (t *tally) grow() {

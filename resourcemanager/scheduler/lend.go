@@ -110,7 +110,7 @@ func (c *Core) isBackBefore(other, k *contract) bool {
 
 // outlasts reports whether a container of known duration would still run when its capacity is handed back.
 func (c *Core) outlasts(k *ask, lent *contract) bool {
-	return k.spec.Duration > 0 && c.now.Add(k.spec.Duration).After(lent.window.Close.Add(-lent.spec.Grace))
+	return k.spec.Duration > 0 && c.pass.now.Add(k.spec.Duration).After(lent.window.Close.Add(-lent.spec.Grace))
 }
 
 // setLate moves an ask to or from the bucket of those that would outlast a window.
@@ -165,8 +165,8 @@ func (c *Core) handBack() {
 			continue
 		}
 		deadline := k.window.Close.Add(-k.spec.Grace)
-		if deadline.Before(c.now) {
-			deadline = c.now
+		if deadline.Before(c.pass.now) {
+			deadline = c.pass.now
 		}
 		lacking := c.lacking(k, deadline)
 		c.hurry(k, deadline, &lacking)
@@ -186,9 +186,9 @@ func (c *Core) handBack() {
 			pending.Done = time.Time{}
 		default:
 			if pending.Done.IsZero() {
-				pending.Done = c.now
+				pending.Done = c.pass.now
 			}
-			if !c.now.Before(k.window.Close) {
+			if !c.pass.now.Before(k.window.Close) {
 				k.ledger.close()
 			}
 		}
@@ -205,7 +205,7 @@ func (c *Core) hurry(k *contract, deadline time.Time, lacking *resource.Vector) 
 		given.deadline, given.contract = deadline, k
 		c.awaitDeadline(deadline)
 		*lacking = lacking.Sub(held.need)
-		c.decisions.Notices = append(c.decisions.Notices, Notice{Container: held.id, Deadline: deadline, Reason: k.reason()})
+		c.pass.decisions.Notices = append(c.pass.decisions.Notices, Notice{Container: held.id, Deadline: deadline, Reason: k.reason()})
 	}
 }
 
@@ -272,7 +272,7 @@ func (c *Core) lacking(k *contract, deadline time.Time) resource.Vector {
 		for held := leaf.containersHeld; held != nil; held = held.nextOfLeaf {
 			if c.endsInTime(held, k) {
 				lacking = lacking.Sub(held.need)
-				c.wakeAt(held.startedAt.Add(held.duration))
+				c.pass.nextBy(held.startedAt.Add(held.duration))
 			}
 		}
 	}
@@ -293,7 +293,7 @@ func (c *Core) isHandingBack(leaf *queue, k *contract) bool {
 // overrun that.
 func (c *Core) endsInTime(held *container, k *contract) bool {
 	end := held.startedAt.Add(held.duration)
-	return held.duration > 0 && end.After(c.now) && !end.After(k.window.Close.Add(-k.spec.Grace))
+	return held.duration > 0 && end.After(c.pass.now) && !end.After(k.window.Close.Add(-k.spec.Grace))
 }
 
 // fetch says which containers are to be fetched back: those that hold something of a place, masters or others.

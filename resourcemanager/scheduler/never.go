@@ -11,7 +11,7 @@ import (
 // without its master, so that there has to be room for both.
 func (c *Core) never(k *ask) string {
 	var eligible, missed []*node
-	for _, n := range c.nodes {
+	for _, n := range c.fleet.nodes {
 		switch {
 		case !n.known:
 		case k.shape.filter != nil && !k.shape.filter.allows(n):
@@ -67,7 +67,7 @@ func (c *Core) neverBeside(k *ask, eligible []*node, master *resource.Vector) st
 		return ""
 	}
 	var known []*node
-	for _, n := range c.nodes {
+	for _, n := range c.fleet.nodes {
 		if n.known {
 			known = append(known, n)
 		}

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"slices"
-	"time"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
@@ -42,9 +41,9 @@ func (c *Core) addNomination(m *nomination) *nomination {
 	k.nominations = append(k.nominations, m)
 	n.nominations = append(n.nominations, m)
 	n.nominated = n.nominated.Add(m.kept())
-	c.place(n)
+	c.fleet.reindex(n)
 	if k.spec.Gang || c.isReady(m) {
-		c.touch(n)
+		c.fleet.touch(n)
 	}
 	return m
 }
@@ -57,8 +56,8 @@ func (c *Core) withdrawNomination(m *nomination) {
 		c.endReservation(m)
 	}
 	m.queued = false
-	c.place(m.node)
-	c.touch(m.node)
+	c.fleet.reindex(m.node)
+	c.fleet.touch(m.node)
 }
 
 // drop takes something out of a list in which it mostly stands near the front.
@@ -92,13 +91,13 @@ func (c *Core) giveUpVain(n *node) {
 	if len(n.nominations) == 0 {
 		return
 	}
-	coming := n.comingRoom(&c.avail[n.slot])
+	coming := n.comingRoom(&c.fleet.avail[n.slot])
 	for i := len(n.nominations) - 1; i >= 0; i-- {
 		m := n.nominations[i]
 		room := coming.Add(m.room)
 		if m.claim && (!fits(&m.room, &room) || !m.ask.shape.allows(n)) {
 			c.giveUp(m)
-			coming, i = n.comingRoom(&c.avail[n.slot]), len(n.nominations)
+			coming, i = n.comingRoom(&c.fleet.avail[n.slot]), len(n.nominations)
 		}
 	}
 }
@@ -121,7 +120,7 @@ func (c *Core) readyNominations(n *node) {
 }
 
 func (c *Core) isReady(m *nomination) bool {
-	free := c.avail[m.node.slot].Add(m.kept())
+	free := c.fleet.avail[m.node.slot].Add(m.kept())
 	return m.node.isOpen() && fits(&m.ask.spec.Resources, &free)
 }
 
@@ -176,7 +175,7 @@ func (c *Core) serveNominatedGang(k *ask) {
 	if kind != noLimit || !complete {
 		return
 	}
-	first := len(c.decisions.Grants)
+	first := len(c.pass.decisions.Grants)
 	c.beginGang()
 	for _, n := range nodes {
 		if !k.shape.allows(n) {
@@ -187,11 +186,4 @@ func (c *Core) serveNominatedGang(k *ask) {
 		c.grant(k, n)
 	}
 	c.endGang(k, first)
-}
-
-// wakeAt makes sure that Schedule is called again by then.
-func (c *Core) wakeAt(at time.Time) {
-	if c.decisions.Next.IsZero() || at.Before(c.decisions.Next) {
-		c.decisions.Next = at
-	}
 }

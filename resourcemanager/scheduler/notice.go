@@ -51,8 +51,8 @@ func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadl
 	for _, r := range c.reprieved {
 		if r.container == k.id && r.deadline.Before(deadline) {
 			deadline = r.deadline
-			if deadline.Before(c.now) {
-				deadline = c.now
+			if deadline.Before(c.pass.now) {
+				deadline = c.pass.now
 			}
 		}
 	}
@@ -66,9 +66,9 @@ func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadl
 		c.loose = append(c.loose, given)
 	}
 	c.notices = append(c.notices, given)
-	c.decisions.Notices = append(c.decisions.Notices, Notice{Container: k.id, Deadline: deadline, Reason: reason})
+	c.pass.decisions.Notices = append(c.pass.decisions.Notices, Notice{Container: k.id, Deadline: deadline, Reason: reason})
 	c.awaitDeadline(deadline)
-	c.wakeAt(deadline)
+	c.pass.nextBy(deadline)
 }
 
 // stopDue stops those whose notice has run out.
@@ -76,8 +76,8 @@ func (c *Core) stopDue() {
 	switch {
 	case c.firstDeadline.IsZero():
 		return
-	case c.firstDeadline.After(c.now):
-		c.wakeAt(c.firstDeadline)
+	case c.firstDeadline.After(c.pass.now):
+		c.pass.nextBy(c.firstDeadline)
 		return
 	}
 	c.firstDeadline = time.Time{}
@@ -87,9 +87,9 @@ func (c *Core) stopDue() {
 		switch {
 		case given.stopped:
 			continue
-		case given.deadline.After(c.now):
+		case given.deadline.After(c.pass.now):
 			c.awaitDeadline(given.deadline)
-			c.wakeAt(given.deadline)
+			c.pass.nextBy(given.deadline)
 			continue
 		case !k.app.leaf.isOver():
 			// Its queue is not over its guarantee any more; what was asked for is looked for anew.
@@ -97,11 +97,11 @@ func (c *Core) stopDue() {
 			continue
 		}
 		given.stopped = true
-		c.decisions.Stops = append(c.decisions.Stops, Stop{Container: k.id, Reason: given.reason})
-		work := c.now.Sub(k.startedAt)
+		c.pass.decisions.Stops = append(c.pass.decisions.Stops, Stop{Container: k.id, Reason: given.reason})
+		work := c.pass.now.Sub(k.startedAt)
 		lost := work
 		if k.checkpoint.After(k.startedAt) {
-			lost = c.now.Sub(k.checkpoint)
+			lost = c.pass.now.Sub(k.checkpoint)
 		}
 		k.app.addCredit(k.ask, work+k.credit+restartCost)
 		if given.contract != nil {
@@ -113,7 +113,7 @@ func (c *Core) stopDue() {
 		case given.container.notice != given:
 		case given.claim != nil:
 			c.giveUp(given.claim)
-			c.wakeAt(c.now)
+			c.pass.nextBy(c.pass.now)
 			if given.container.notice == given {
 				// A hand-back had asked for it as well.
 				c.reprieve(given.container)
@@ -175,7 +175,7 @@ func (c *Core) reprieve(k *container) {
 	c.dropNotice(k)
 	k.app.leaf.expect(&k.need, -1)
 	k.app.leaf.link(k)
-	c.touch(k.node)
+	c.fleet.touch(k.node)
 	c.reprieved = append(c.reprieved, reprieve{k.id, deadline})
 }
 

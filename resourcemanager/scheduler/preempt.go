@@ -89,12 +89,12 @@ func (c *Core) chooseVictims() {
 				return 1
 			})
 			for _, b := range c.plan.buckets {
-				if b.claimAfter.After(c.now) {
-					c.wakeAt(b.claimAfter)
+				if b.claimAfter.After(c.pass.now) {
+					c.pass.nextBy(b.claimAfter)
 					continue
 				}
 				if left = c.claimFor(b, left); left <= 0 {
-					c.wakeAt(c.now)
+					c.pass.nextBy(c.pass.now)
 					return
 				}
 			}
@@ -164,7 +164,7 @@ func (c *Core) dropNeedless(given int) {
 		if k.gang != nil {
 			continue
 		}
-		left := c.avail[k.node.slot].Sub(k.need)
+		left := c.fleet.avail[k.node.slot].Sub(k.need)
 		for other := k.node.containers; other != nil; other = other.nextOfNode {
 			if other.notice != nil && other.awaited == nil {
 				left = left.Add(other.need)
@@ -175,7 +175,7 @@ func (c *Core) dropNeedless(given int) {
 		}
 		c.reprieve(k)
 		c.reprieved = c.reprieved[:len(c.reprieved)-1]
-		c.decisions.Notices = slices.DeleteFunc(c.decisions.Notices, func(n Notice) bool { return n.Container == k.id })
+		c.pass.decisions.Notices = slices.DeleteFunc(c.pass.decisions.Notices, func(n Notice) bool { return n.Container == k.id })
 	}
 }
 
@@ -192,15 +192,15 @@ func (c *Core) claimGang(k *ask) bool {
 	if kind, _, _ := c.limit(k, &whole); kind != noLimit {
 		return false
 	}
-	notices, reprieves := len(c.decisions.Notices), len(c.reprieved)
+	notices, reprieves := len(c.pass.decisions.Notices), len(c.reprieved)
 	for range k.spec.Pending {
 		if !c.claimOne(k) {
 			c.withdrawNominations(k)
 			c.pauseClaims(k.bucket)
 			// Nobody was told yet. What a contract fetches back anyway keeps its notice.
 			c.reprieved = c.reprieved[:reprieves]
-			told := slices.DeleteFunc(c.decisions.Notices[notices:], func(n Notice) bool { return c.containers[n.Container].notice == nil })
-			c.decisions.Notices = c.decisions.Notices[:notices+len(told)]
+			told := slices.DeleteFunc(c.pass.decisions.Notices[notices:], func(n Notice) bool { return c.containers[n.Container].notice == nil })
+			c.pass.decisions.Notices = c.pass.decisions.Notices[:notices+len(told)]
 			return false
 		}
 	}
@@ -245,7 +245,7 @@ func (c *Core) claimOne(k *ask) bool {
 			}
 			reason := fmt.Sprintf("queue %s asks for what it is guaranteed, and queue %s holds more than that", k.app.leaf.spec.Name, gone.app.leaf.spec.Name)
 			lent := c.lentUnder(gone, k.app.leaf)
-			c.giveNotice(gone, m, lent, c.now.Add(c.noticeFor(gone, lent)), reason)
+			c.giveNotice(gone, m, lent, c.pass.now.Add(c.noticeFor(gone, lent)), reason)
 		}
 	}
 	return true
@@ -266,8 +266,8 @@ func (c *Core) claimsReach(k *ask) bool {
 
 // pauseClaims lets no victims be looked for until something may have changed.
 func (c *Core) pauseClaims(b *bucket) {
-	b.claimAfter = c.now.Add(claimPause)
-	c.wakeAt(b.claimAfter)
+	b.claimAfter = c.pass.now.Add(claimPause)
+	c.pass.nextBy(b.claimAfter)
 }
 
 // yields reports whether room is reserved for an ask only because that has waited, beyond its queue's own guarantee:

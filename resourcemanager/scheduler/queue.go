@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"math"
 	"slices"
 	"time"
 
@@ -264,13 +263,12 @@ func (q *queue) user(name string) *user {
 
 // resolveQueues works the tree out again after the zone's size, its queues or its contracts changed.
 func (c *Core) resolveQueues() {
-	if !c.stale {
+	if !c.fleet.takeCapacityChange() && !c.stale {
 		return
 	}
 	c.stale = false
-	c.zone = c.sum
-	c.cpuWeight = 1 / math.Max(1, float64(c.zone[resource.CPU]))
-	c.memoryWeight = 1 / math.Max(1, float64(c.zone[resource.Memory]))
+	c.zone = c.fleet.capacity
+	c.fleet.weights = weightsOf(&c.zone)
 	c.root().resolve(c.zone, c.zone, c.zone)
 	c.resolveLoans()
 	for _, q := range c.queues {
@@ -302,7 +300,7 @@ func (c *Core) charge(leaf *queue, amount *resource.Vector, sign int64) {
 		if q.place >= 0 {
 			q.parent.busy.move(q)
 		}
-		if sign < 0 && len(q.parked) > 0 && !c.quiet {
+		if sign < 0 && len(q.parked) > 0 && !c.pass.onTrial {
 			c.unpark(q)
 		}
 	}

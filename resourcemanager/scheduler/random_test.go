@@ -34,8 +34,8 @@ func newWalk(t *rapid.T) *walk {
 	w := &walk{core: New(Config{Epoch: 1}), now: start}
 	// Few enough that passes are cut short.
 	if rapid.Bool().Draw(t, "small passes") {
-		w.core.grantsPerPass = rapid.IntRange(1, 5).Draw(t, "grants a pass")
-		w.core.looksPerPass = rapid.IntRange(1, 50).Draw(t, "looks a pass")
+		w.core.pass.grantsPerPass = rapid.IntRange(1, 5).Draw(t, "grants a pass")
+		w.core.pass.looksPerPass = rapid.IntRange(1, 50).Draw(t, "looks a pass")
 	}
 	w.apply(t, SetQueues{Queues: randomQueues(t)})
 	for range rapid.IntRange(0, 5).Draw(t, "nodes") {
@@ -76,7 +76,7 @@ func (w *walk) step(t *rapid.T) {
 		w.apply(t, SetNode{Node: randomNode(t)})
 	case 2:
 		name := nodeName(t)
-		if slot, ok := w.core.slots[name]; ok && w.core.nodes[slot].known {
+		if slot, ok := w.core.fleet.slots[name]; ok && w.core.fleet.nodes[slot].known {
 			w.apply(t, RemoveNode{Node: name})
 		}
 	case 3:
@@ -251,7 +251,7 @@ func (w *walk) settle(t *rapid.T) int {
 		d := w.schedule(t)
 		granted += len(d.Grants)
 		// What stops at once comes back after its pass.
-		if !d.More(w.now) && len(w.core.touched) == 0 {
+		if !d.More(w.now) && len(w.core.fleet.touched) == 0 {
 			return granted
 		}
 		if err := verify(w.core, false); err != nil {

@@ -37,29 +37,29 @@ const (
 func (c *Core) watch(b *bucket) {
 	k := b.first()
 	if k.since.IsZero() {
-		k.since = c.now
+		k.since = c.pass.now
 	}
 	if !k.watched {
 		k.watched = true
-		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
+		c.impatient = append(c.impatient, impatience{k, c.pass.now.Add(c.config.Patience)})
 	}
 }
 
 // reserve reserves room for the ask of each leaf that has been waiting for longest, once that is too long.
 func (c *Core) reserve() {
 	searches := searchesPerPass
-	if len(c.nodes) > manyNodes {
+	if len(c.fleet.nodes) > manyNodes {
 		searches = 1
 	}
 	for len(c.impatient) > 0 {
 		first := c.impatient[0]
 		k := first.ask
-		if first.due.After(c.now) && k.bucket != nil {
-			c.wakeAt(first.due)
+		if first.due.After(c.pass.now) && k.bucket != nil {
+			c.pass.nextBy(first.due)
 			return
 		}
 		if searches == 0 {
-			c.wakeAt(c.now)
+			c.pass.nextBy(c.pass.now)
 			return
 		}
 		c.impatient = c.impatient[1:]
@@ -68,11 +68,11 @@ func (c *Core) reserve() {
 			continue
 		}
 		k.watched = true
-		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
-		if k.since.IsZero() || k.since.Add(c.config.Patience).After(c.now) || len(k.nominations) > 0 {
+		c.impatient = append(c.impatient, impatience{k, c.pass.now.Add(c.config.Patience)})
+		if k.since.IsZero() || k.since.Add(c.config.Patience).After(c.pass.now) || len(k.nominations) > 0 {
 			continue
 		}
-		if k.app.leaf.reservations > 0 || k.app.leaf.reserveAfter.After(c.now) || k.app.reserveAfter.After(c.now) {
+		if k.app.leaf.reservations > 0 || k.app.leaf.reserveAfter.After(c.pass.now) || k.app.reserveAfter.After(c.pass.now) {
 			continue
 		}
 		count := 1
@@ -88,7 +88,7 @@ func (c *Core) reserve() {
 			continue
 		}
 		searches--
-		k.reservedAt = c.now
+		k.reservedAt = c.pass.now
 		if !c.reserveFor(k, count) {
 			c.postpone(k)
 			continue
@@ -97,7 +97,7 @@ func (c *Core) reserve() {
 		if k.spec.Gang {
 			c.gangReserving = k
 		}
-		c.wakeAt(c.now.Add(longestReservation))
+		c.pass.nextBy(c.pass.now.Add(longestReservation))
 	}
 }
 
@@ -113,11 +113,11 @@ func (c *Core) endReservations() {
 		if !k.isReserving() {
 			return true
 		}
-		if until := k.reservedAt.Add(longestReservation); until.After(c.now) {
-			c.wakeAt(until)
+		if until := k.reservedAt.Add(longestReservation); until.After(c.pass.now) {
+			c.pass.nextBy(until)
 			return false
 		}
-		k.app.leaf.reserveAfter = c.now.Add(longestReservation)
+		k.app.leaf.reserveAfter = c.pass.now.Add(longestReservation)
 		c.withdrawNominations(k)
 		c.postpone(k)
 		return true
@@ -131,15 +131,15 @@ func (k *ask) isReserving() bool { return len(k.nominations) > 0 && k.nomination
 func (c *Core) postpone(k *ask) {
 	pause := min(c.config.Patience<<min(k.app.vain, 16), longestPause)
 	k.app.vain++
-	k.app.reserveAfter = c.now.Add(pause)
+	k.app.reserveAfter = c.pass.now.Add(pause)
 }
 
 // reserveFor reserves room for containers of an ask on the nodes that lack the least for them, and on which what is lacking
 // comes back: for so many or for none. It looks at all nodes once, however many it takes.
 func (c *Core) reserveFor(k *ask, count int) bool {
 	near := &c.plan.near
-	*near = slices.Grow((*near)[:0], len(c.nodes))
-	for _, n := range c.nodes {
+	*near = slices.Grow((*near)[:0], len(c.fleet.nodes))
+	for _, n := range c.fleet.nodes {
 		if lack, ok := c.lack(k, n); ok {
 			*near = append(*near, shortfall{n.slot, lack})
 		}
@@ -150,8 +150,8 @@ func (c *Core) reserveFor(k *ask, count int) bool {
 			c.withdrawNominations(k)
 			return false
 		}
-		n := c.nodes[(*near)[0].slot]
-		times := max(1, int(timesIn(&k.spec.Resources, &c.avail[n.slot])))
+		n := c.fleet.nodes[(*near)[0].slot]
+		times := max(1, int(timesIn(&k.spec.Resources, &c.fleet.avail[n.slot])))
 		if k.spec.MaxPerNode > 0 {
 			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot)-len(n.nominations))
 		}
@@ -177,7 +177,7 @@ func (c *Core) reserveFor(k *ask, count int) bool {
 func (c *Core) reserveOn(k *ask, n *node) bool {
 	p, need := &c.plan, &k.spec.Resources
 	p.awaited = p.awaited[:0]
-	room := c.avail[n.slot]
+	room := c.fleet.avail[n.slot]
 	for held := n.containers; held != nil && !fits(need, &room); held = held.nextOfNode {
 		if c.endsFor(held, k) {
 			p.awaited = append(p.awaited, held)
@@ -217,7 +217,7 @@ func (c *Core) endsFor(held *container, k *ask) bool {
 		return false
 	}
 	end := held.startedAt.Add(held.duration)
-	return held.duration == 0 || end.After(c.now) && !end.After(k.reservedAt.Add(longestReservation))
+	return held.duration == 0 || end.After(c.pass.now) && !end.After(k.reservedAt.Add(longestReservation))
 }
 
 // latestEnd is when a container ends by itself, in seconds of no particular beginning; those that do not say when come last.
@@ -253,7 +253,7 @@ func (c *Core) endReservation(m *nomination) {
 func (c *Core) takeReserved(k *ask) int32 {
 	for _, other := range c.reserving {
 		for _, m := range other.nominations {
-			n, free := m.node, c.avail[m.node.slot].Add(m.kept())
+			n, free := m.node, c.fleet.avail[m.node.slot].Add(m.kept())
 			if m.leaf == nil || !n.isOpen() || !fits(&k.spec.Resources, &free) || !k.shape.allows(n) {
 				continue
 			}
@@ -285,12 +285,12 @@ func (c *Core) lack(k *ask, n *node) (float64, bool) {
 	if len(n.nominations) > 0 && k.shape.repels(k.app.named) {
 		return 0, false
 	}
-	if room := c.avail[n.slot].Add(n.ending); !fits(&k.spec.Resources, &room) {
+	if room := c.fleet.avail[n.slot].Add(n.ending); !fits(&k.spec.Resources, &room) {
 		return 0, false
 	}
 	lack := 0.0
 	for i := range k.spec.Resources {
-		if short := k.spec.Resources[i] - c.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
+		if short := k.spec.Resources[i] - c.fleet.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
 			lack += float64(short) / float64(k.spec.Resources[i])
 		}
 	}

@@ -59,7 +59,7 @@ func (w *walk) snapshot() snapshot {
 	for _, given := range w.core.notices {
 		s.warned[given.container.id] = true
 	}
-	for _, n := range w.core.nodes {
+	for _, n := range w.core.fleet.nodes {
 		s.free[n.spec.Name] = n.spec.Capacity.Sub(n.used)
 	}
 	return s
@@ -262,7 +262,7 @@ func TestReplayingTheJournalGivesTheSameDecisionsWhateverWasAskedInBetween(t *te
 			w.schedule(t)
 		}
 		again := New(Config{Epoch: 1})
-		again.grantsPerPass, again.looksPerPass = w.core.grantsPerPass, w.core.looksPerPass
+		again.pass.grantsPerPass, again.pass.looksPerPass = w.core.pass.grantsPerPass, w.core.pass.looksPerPass
 		for i, entry := range w.journal {
 			if entry.input != nil {
 				if err := again.Apply(entry.input); err != nil {
@@ -306,7 +306,7 @@ func TestNobodyStarvesOnAZoneThatBecomesFree(t *testing.T) {
 				if kind, _, _ := w.core.limit(k, &k.spec.Resources); kind != noLimit {
 					continue
 				}
-				for _, n := range w.core.nodes {
+				for _, n := range w.core.fleet.nodes {
 					if test, _, _ := w.core.test(k, n); n.known && test == "" {
 						t.Fatalf("ask %s of %s is never granted, though node %s is free for it", k.spec.ID, a.title(), n.spec.Name)
 					}

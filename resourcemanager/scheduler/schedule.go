@@ -6,23 +6,11 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// A pass is bounded, so that whoever owns the core can listen in between: after so many grants, or so many looks in
-// vain, it leaves the rest to the next. Only a gang goes beyond that.
-const (
-	grantsPerPass = 100
-	// A look is whether a node to which something came back serves one shape that waits: some ten nanoseconds.
-	looksPerPass = 20_000
-	// looksPerNode is what such a node costs even if nothing waits for it, looksPerMiss what a search costs that finds none.
-	looksPerNode = 4
-	looksPerMiss = 200
-)
-
 // Schedule implements Interface. A pass serves nominated room first, then always the queue that has the least of
 // what it was promised and there the ask whose turn it is, until nothing more can be decided.
 func (c *Core) Schedule(now time.Time) Decisions {
-	c.now = now
-	d := &c.decisions
-	*d = Decisions{Grants: d.Grants[:0], Notices: d.Notices[:0], Stops: d.Stops[:0], Reprieves: d.Reprieves[:0]}
+	c.pass.begin(now)
+	d := &c.pass.decisions
 	c.lend()
 	c.tidy()
 	c.endReservations()
@@ -31,12 +19,12 @@ func (c *Core) Schedule(now time.Time) Decisions {
 		c.claim()
 		c.reserve()
 	} else {
-		c.wakeAt(c.now)
+		c.pass.nextBy(c.pass.now)
 	}
 	c.handBack()
 	c.stopDue()
-	if len(c.touched) > 0 {
-		c.wakeAt(c.now)
+	if len(c.fleet.touched) > 0 {
+		c.pass.nextBy(c.pass.now)
 	}
 	for _, r := range c.reprieved {
 		d.Reprieves = append(d.Reprieves, r.container)
@@ -48,8 +36,7 @@ func (c *Core) Schedule(now time.Time) Decisions {
 // grantReady serves what is ready, and reports whether that is all of it: a pass may be cut short. Nothing is granted
 // before all that came back has been looked at, for what is placed then would be placed worse.
 func (c *Core) grantReady() bool {
-	c.looks = c.looksPerPass
-	for c.looks > 0 && len(c.decisions.Grants) < c.grantsPerPass {
+	for c.pass.looks > 0 && len(c.pass.decisions.Grants) < c.pass.grantsPerPass {
 		c.resolveQueues()
 		if c.limitsMoved {
 			c.limitsMoved = false
@@ -57,7 +44,7 @@ func (c *Core) grantReady() bool {
 				c.unpark(q)
 			}
 		}
-		if c.wake(); len(c.touched) > 0 {
+		if c.wake(); len(c.fleet.touched) > 0 {
 			return false
 		}
 		if c.serveNomination() {
@@ -98,7 +85,7 @@ func (c *Core) serve(b *bucket) {
 		slot = c.takeReserved(k)
 	}
 	if slot < 0 {
-		c.looks -= looksPerMiss
+		c.pass.looks -= looksPerMiss
 		b.shape.blocked = true
 		for _, other := range b.shape.buckets {
 			if other.state == ready {
@@ -107,7 +94,7 @@ func (c *Core) serve(b *bucket) {
 		}
 		return
 	}
-	c.grant(k, c.nodes[slot])
+	c.grant(k, c.fleet.nodes[slot])
 	c.granted(k, 1)
 }
 
@@ -127,32 +114,32 @@ func (c *Core) serveGang(k *ask) {
 	}
 	roomy := c.hasAllRoom(k)
 	kept := c.lift(k)
-	first := len(c.decisions.Grants)
+	first := len(c.pass.decisions.Grants)
 	c.beginGang()
 	if c.tryAll(k) {
 		c.endGang(k, first)
 		for _, n := range kept {
-			c.touch(n)
+			c.fleet.touch(n)
 		}
 		return
 	}
-	b.missing = int64(count - (len(c.decisions.Grants) - first))
-	c.looks -= looksPerMiss * (1 + len(c.decisions.Grants) - first)
+	b.missing = int64(count - (len(c.pass.decisions.Grants) - first))
+	c.pass.looks -= looksPerMiss * (1 + len(c.pass.decisions.Grants) - first)
 	c.takeBack(k, first)
 	c.wait(b)
 	if roomy {
 		// With all the room that it asked for it still does not fit, because its containers are in each other's way.
 		c.postpone(k)
 	} else if len(kept) > 0 {
-		c.quiet = true
+		c.pass.onTrial = true
 		if !c.reserveFor(k, count) {
 			c.postpone(k)
 		}
-		c.quiet = false
+		c.pass.onTrial = false
 	}
 	for _, n := range kept {
 		if len(n.nominations) == 0 {
-			c.touch(n)
+			c.fleet.touch(n)
 		}
 	}
 }
@@ -176,29 +163,29 @@ func (c *Core) lift(k *ask) []*node {
 	for i, m := range k.nominations {
 		kept[i] = m.node
 	}
-	c.quiet = true
+	c.pass.onTrial = true
 	c.withdrawNominations(k)
-	c.quiet = false
-	c.wakes++
+	c.pass.onTrial = false
+	c.fleet.changes++
 	return kept
 }
 
 // beginGang gives the gang to come a number, and lets nobody be woken before it is whole.
 func (c *Core) beginGang() {
 	c.gangs++
-	c.quiet = true
+	c.pass.onTrial = true
 }
 
 // endGang keeps a gang that is whole.
 func (c *Core) endGang(k *ask, first int) {
-	c.quiet = false
-	grants := c.decisions.Grants[first:]
+	c.pass.onTrial = false
+	grants := c.pass.decisions.Grants[first:]
 	whole := &gang{number: c.gangs, members: make([]*container, len(grants))}
 	for i := range grants {
 		held := c.containers[grants[i].Container]
 		held.gang, whole.members[i], grants[i].Gang = whole, held, whole.number
 		if k.app.named.tracked {
-			c.touch(held.node)
+			c.fleet.touch(held.node)
 		}
 	}
 	c.granted(k, len(grants))
@@ -211,17 +198,17 @@ func (c *Core) tryAll(k *ask) bool {
 		if slot < 0 {
 			return false
 		}
-		c.grant(k, c.nodes[slot])
+		c.grant(k, c.fleet.nodes[slot])
 	}
 	return true
 }
 
 // takeBack undoes the grants to an ask from the first on, as if they had never been tried.
 func (c *Core) takeBack(k *ask, first int) {
-	c.quiet = true
-	defer func() { c.quiet = false }()
-	for i := len(c.decisions.Grants) - 1; i >= first; i-- {
-		held := c.containers[c.decisions.Grants[i].Container]
+	c.pass.onTrial = true
+	defer func() { c.pass.onTrial = false }()
+	for i := len(c.pass.decisions.Grants) - 1; i >= first; i-- {
+		held := c.containers[c.pass.decisions.Grants[i].Container]
 		k.shape.refit(held.node.slot)
 		delete(c.containers, held.id)
 		if held.credit > 0 {
@@ -230,9 +217,9 @@ func (c *Core) takeBack(k *ask, first int) {
 		c.unhold(held)
 		c.recycle(held)
 	}
-	c.wakes++
-	k.app.lastSeq -= int64(len(c.decisions.Grants) - first)
-	c.decisions.Grants = c.decisions.Grants[:first]
+	c.fleet.changes++
+	k.app.lastSeq -= int64(len(c.pass.decisions.Grants) - first)
+	c.pass.decisions.Grants = c.pass.decisions.Grants[:first]
 }
 
 // grant gives one container of an ask on a node.
@@ -242,14 +229,14 @@ func (c *Core) grant(k *ask, n *node) {
 	held := c.newContainer()
 	held.id = id.Container{Epoch: c.config.Epoch, App: a.id, Seq: a.lastSeq}
 	held.app, held.group, held.node, held.ask = a, k.group, n, k.spec.ID
-	held.need, held.master, held.startedAt, held.duration = k.spec.Resources, k.spec.Master, c.now, k.spec.Duration
+	held.need, held.master, held.startedAt, held.duration = k.spec.Resources, k.spec.Master, c.pass.now, k.spec.Duration
 	held.service = k.spec.Service || k.spec.Master
 	if len(a.credits) > 0 {
 		held.credit = a.takeCredit(held.ask)
 	}
 	c.containers[held.id] = held
 	c.hold(held)
-	c.decisions.Grants = append(c.decisions.Grants, Grant{
+	c.pass.decisions.Grants = append(c.pass.decisions.Grants, Grant{
 		Container: held.id, Ask: k.spec.ID, Node: n.spec.Name, Queue: a.leaf.spec.Name, Resources: held.need, Master: held.master,
 	})
 }

@@ -135,7 +135,7 @@ func (c *Core) shapeFor(k *ask) *shape {
 
 func (c *Core) shapeKeyOf(k *ask) shapeKey {
 	spec := &k.spec
-	key := shapeKey{need: spec.Resources, filter: c.filterFor(spec)}
+	key := shapeKey{need: spec.Resources, filter: c.fleet.filterFor(spec)}
 	if spec.MaxPerNode > 0 {
 		key.group, key.maxPerNode = k.group, spec.MaxPerNode
 		c.track(k.group)
@@ -205,11 +205,10 @@ func (s *shape) repels(other *named) bool {
 	return slices.Contains(s.far, other) || s.self != nil && slices.Contains(s.self.repelledBy, other)
 }
 
-// unfit notes that a node has too little left, refit that it may have enough again.
-func (c *Core) unfit(s *shape, slot int32) {
-	s.misfit.set(slot, c.grid.words)
+// exclude notes that a node has too little left, refit that it may have enough again.
+func (s *shape) exclude(slot int32, words int) {
+	s.misfit.set(slot, words)
 	s.misfits++
-	c.alarm(s)
 }
 
 func (s *shape) refit(slot int32) {
@@ -257,7 +256,7 @@ func (s *shape) masks(allow, deny []bitmap) ([]bitmap, []bitmap) {
 
 // offer tells a shape that something came back on a node. If that makes the node fit, what waits is tried again.
 func (c *Core) offer(s *shape, n *node) {
-	free := &c.avail[n.slot]
+	free := &c.fleet.avail[n.slot]
 	if !fits(&s.need, free) {
 		return
 	}
@@ -282,7 +281,7 @@ func (c *Core) offer(s *shape, n *node) {
 
 // relent lets asks with affinity to their own app begin anywhere again, after its last container has gone.
 func (c *Core) relent(m *named) {
-	c.wakes++
+	c.fleet.changes++
 	for _, s := range c.shapes {
 		if s.self != m || !slices.Contains(s.near, m) {
 			continue
@@ -313,7 +312,7 @@ func (c *Core) prepare(k *ask) {
 		c.track(k.group)
 	}
 	if k.spec.SpreadOver != "" && k.spec.Policy == Spread {
-		k.tally = k.group.tally(c.labelNamed(k.spec.SpreadOver))
+		k.tally = k.group.tally(c.fleet.labelFor(k.spec.SpreadOver))
 	}
 	k.shape = c.shapeFor(k)
 }
@@ -475,12 +474,7 @@ func (c *Core) tidy() {
 	}
 	clear(c.shapes[len(kept):])
 	c.shapes = kept
-	c.filterList = slices.DeleteFunc(c.filterList, func(f *filter) bool {
-		if f.shapes == 0 {
-			delete(c.filters, f.key)
-		}
-		return f.shapes == 0
-	})
+	c.fleet.filters.drop()
 	c.idleShapes = 0
 }
 

@@ -12,7 +12,7 @@ import (
 func verify(c *Core, scheduled bool) error {
 	c.resolveQueues()
 	zone := resource.Vector{}
-	for _, n := range c.nodes {
+	for _, n := range c.fleet.nodes {
 		zone = zone.Add(n.contribution())
 	}
 	if c.zone != zone {
@@ -81,7 +81,7 @@ func verify(c *Core, scheduled bool) error {
 	if c.reserved != reserved {
 		return fmt.Errorf("%v is said to be reserved, it is %v", c.reserved, reserved)
 	}
-	for i, n := range c.nodes {
+	for i, n := range c.fleet.nodes {
 		if n.used != used[n] {
 			return fmt.Errorf("node %s says it holds %v, its containers come to %v", n.spec.Name, n.used, used[n])
 		}
@@ -95,12 +95,12 @@ func verify(c *Core, scheduled bool) error {
 		if n.nominated != nominated {
 			return fmt.Errorf("node %s says %v is nominated, its nominations come to %v", n.spec.Name, n.nominated, nominated)
 		}
-		if want := n.spec.Capacity.Sub(n.used).Sub(n.nominated); c.avail[i] != want {
-			return fmt.Errorf("node %s is indexed with %v, it has %v", n.spec.Name, c.avail[i], want)
+		if want := n.spec.Capacity.Sub(n.used).Sub(n.nominated); c.fleet.avail[i] != want {
+			return fmt.Errorf("node %s is indexed with %v, it has %v", n.spec.Name, c.fleet.avail[i], want)
 		}
 		at := nowhere
 		if n.isOpen() {
-			at = cellOf(&c.avail[i])
+			at = cellOf(&c.fleet.avail[i])
 		}
 		if n.at != at {
 			return fmt.Errorf("node %s is in cell %v, it belongs in %v", n.spec.Name, n.at, at)
@@ -140,9 +140,9 @@ func verify(c *Core, scheduled bool) error {
 		}
 	}
 	for _, s := range c.shapes {
-		for i, n := range c.nodes {
-			if s.misfit.has(int32(i)) && !n.touched && fits(&s.need, &c.avail[i]) {
-				return fmt.Errorf("node %s is thought unfit for %v, it has %v", n.spec.Name, s.need, c.avail[i])
+		for i, n := range c.fleet.nodes {
+			if s.misfit.has(int32(i)) && !n.touched && fits(&s.need, &c.fleet.avail[i]) {
+				return fmt.Errorf("node %s is thought unfit for %v, it has %v", n.spec.Name, s.need, c.fleet.avail[i])
 			}
 		}
 	}
@@ -197,7 +197,7 @@ func verifyGroup(c *Core, g *group) error {
 			counts[k.node.slot]++
 		}
 	}
-	for slot := range int32(len(c.nodes)) {
+	for slot := range int32(len(c.fleet.nodes)) {
 		if got := g.count(slot); g.tracked && got != counts[slot] {
 			return fmt.Errorf("group %q counts %d on node %d, there are %d", g.name, got, slot, counts[slot])
 		}
@@ -225,8 +225,8 @@ func verifyWaiting(c *Core, k *ask) error {
 	if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
 		return nil
 	}
-	for _, n := range c.nodes {
-		if test, _, _ := c.test(k, n); n.known && test == "" && fits(&k.spec.Resources, &c.avail[n.slot]) {
+	for _, n := range c.fleet.nodes {
+		if test, _, _ := c.test(k, n); n.known && test == "" && fits(&k.spec.Resources, &c.fleet.avail[n.slot]) {
 			return fmt.Errorf("ask %s of %s waits (%v), though node %s has room for it", k.spec.ID, k.app.title(), k.bucket.state, n.spec.Name)
 		}
 	}
@@ -237,11 +237,11 @@ func verifyWaiting(c *Core, k *ask) error {
 func verifyEvens(c *Core) error {
 	for _, s := range c.shapes {
 		for _, known := range s.evens {
-			if known.group == nil || known.wakes != c.wakes {
+			if known.group == nil || known.wakes != c.fleet.changes {
 				continue
 			}
-			for _, n := range c.nodes {
-				if n.isOpen() && !n.touched && known.group.count(n.slot) < known.level && s.allows(n) && fits(&s.need, &c.avail[n.slot]) {
+			for _, n := range c.fleet.nodes {
+				if n.isOpen() && !n.touched && known.group.count(n.slot) < known.level && s.allows(n) && fits(&s.need, &c.fleet.avail[n.slot]) {
 					return fmt.Errorf("node %s has fewer than %d containers of group %q and is thought to have as many", n.spec.Name, known.level, known.group.name)
 				}
 			}
@@ -254,12 +254,12 @@ func verifyEvens(c *Core) error {
 // for though nothing goes on to make it.
 func verifyNotices(c *Core) error {
 	for _, given := range c.notices {
-		if !given.stopped && !given.deadline.After(c.now) {
+		if !given.stopped && !given.deadline.After(c.pass.now) {
 			return fmt.Errorf("the notice of container %s has run out, and it is neither stopped nor spared", given.container.id)
 		}
 	}
-	for _, n := range c.nodes {
-		room := n.comingRoom(&c.avail[n.slot])
+	for _, n := range c.fleet.nodes {
+		room := n.comingRoom(&c.fleet.avail[n.slot])
 		for _, m := range n.nominations {
 			for i := range m.room {
 				if m.claim && m.room[i] > 0 && room[i] < 0 {

@@ -97,7 +97,7 @@ func (c *Core) planComing(k *ask) bool {
 		looked++
 		n := given.container.node
 		if !p.seen.has(n.slot) && n.isOpen() && c.takesAnother(n, k) {
-			p.seen.set(n.slot, c.grid.words)
+			p.seen.set(n.slot, c.fleet.grid.words)
 			if room := c.claimableRoom(n); fits(&k.spec.Resources, &room) {
 				p.best.node = n
 			}
@@ -148,7 +148,7 @@ func (n *node) comingRoom(avail *resource.Vector) resource.Vector {
 
 // claimableRoom is the same for a claim, before which reservations may have to give way.
 func (c *Core) claimableRoom(n *node) resource.Vector {
-	room := n.comingRoom(&c.avail[n.slot])
+	room := n.comingRoom(&c.fleet.avail[n.slot])
 	for _, m := range n.nominations {
 		if m.leaf == nil || !c.yields(m) {
 			continue
@@ -165,7 +165,7 @@ func (c *Core) claimableRoom(n *node) resource.Vector {
 
 // adopt counts those that leave a node anyway as victims of a nomination there, as far as it needs their room.
 func (c *Core) adopt(m *nomination) {
-	left := c.avail[m.node.slot]
+	left := c.fleet.avail[m.node.slot]
 	for held := m.node.containers; held != nil; held = held.nextOfNode {
 		switch lacking := (resource.Vector{}).Sub(left).Max(resource.Vector{}); {
 		case held.notice == nil || held.notice.claim != nil || held.awaited != nil || !helps(&held.need, &lacking):
@@ -189,7 +189,7 @@ func (c *Core) planRemoval(k *ask, window int) bool {
 			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !c.takesAnother(n, k) {
 				continue
 			}
-			p.seen.set(n.slot, c.grid.words)
+			p.seen.set(n.slot, c.fleet.grid.words)
 			p.nodes = append(p.nodes, n)
 			if looked++; looked*len(p.leaves) >= window {
 				break
@@ -254,7 +254,7 @@ func (c *Core) planOn(k *ask, n *node) bool {
 	}
 	p.current.victims = kept
 	for _, held := range kept {
-		p.current.cost += c.cost(held) * (float64(held.need[resource.CPU])*c.cpuWeight + float64(held.need[resource.Memory])*c.memoryWeight)
+		p.current.cost += c.cost(held) * c.fleet.weights.of(&held.need)
 	}
 	return true
 }
@@ -276,7 +276,7 @@ func (c *Core) cost(k *container) float64 {
 	if k.checkpoint.After(since) {
 		since = k.checkpoint
 	}
-	cost := c.now.Sub(since) + restartCost + k.credit
+	cost := c.pass.now.Sub(since) + restartCost + k.credit
 	if k.master {
 		cost += masterCost
 	}

@@ -15,42 +15,52 @@ const scanBudget = 32
 // fewWords is how many words of nodes are looked at one by one, rather than where they stand in the grid.
 const fewWords = 4 * scanBudget
 
+// search is the scratch space of a search for a node.
+type search struct {
+	// allow and deny are bitmaps of nodes: those in all of the former and in none of the latter may be taken.
+	allow, deny []bitmap
+	// within are the nodes that the search is restricted to; nil is all.
+	within *span
+	// budget is how many words the search may still look at.
+	budget int
+}
+
 // find is the slot of the node where one container of an ask goes, or -1.
-func (c *Core) find(k *ask) int32 {
+func (fl *fleet) find(k *ask) int32 {
 	s := k.shape
-	c.allow, c.deny = s.masks(c.allow[:0], c.deny[:0])
+	fl.search.allow, fl.search.deny = s.masks(fl.search.allow[:0], fl.search.deny[:0])
 	if k.spec.Policy == Pack {
-		return c.scanUp(s)
+		return fl.scanUp(s)
 	}
 	if k.tally != nil {
-		return c.findOverLabel(k)
+		return fl.findOverLabel(k)
 	}
 	g, first := k.group, 0
 	known := &s.evens[g.app.order%int64(len(s.evens))]
-	if known.group == g && known.wakes == c.wakes {
+	if known.group == g && known.wakes == fl.changes {
 		first = known.level
 	}
-	slot, level := c.findEven(s, g, first)
-	*known = even{group: g, level: level, wakes: c.wakes}
+	slot, level := fl.findEven(s, g, first)
+	*known = even{group: g, level: level, wakes: fl.changes}
 	return slot
 }
 
 // findEven takes a node with as few containers of the group as can be, and among those one with much left. The
 // level is how many the group has there.
-func (c *Core) findEven(s *shape, g *group, level int) (slot int32, found int) {
-	deny := len(c.deny)
+func (fl *fleet) findEven(s *shape, g *group, level int) (slot int32, found int) {
+	deny := len(fl.search.deny)
 	for ; ; level++ {
-		c.deny = c.deny[:deny]
+		fl.search.deny = fl.search.deny[:deny]
 		if level < len(g.levels) {
-			c.deny = append(c.deny, g.levels[level])
+			fl.search.deny = append(fl.search.deny, g.levels[level])
 		}
 		slot = -1
 		switch {
-		case !c.anyPasses():
-		case c.within != nil && len(c.within.words) <= fewWords:
-			slot = c.scanAll(s, int(g.app.order), 1)
+		case !fl.anyPasses():
+		case fl.search.within != nil && len(fl.search.within.words) <= fewWords:
+			slot = fl.scanAll(s, int(g.app.order), 1)
 		default:
-			slot = c.scanDown(s, int(g.app.order))
+			slot = fl.scanDown(s, int(g.app.order))
 		}
 		if slot >= 0 || level >= len(g.levels) {
 			return slot, level
@@ -59,10 +69,10 @@ func (c *Core) findEven(s *shape, g *group, level int) (slot int32, found int) {
 }
 
 // anyPasses reports whether any node passes the masks, whatever it has left.
-func (c *Core) anyPasses() bool {
-	from, to := c.searched()
+func (fl *fleet) anyPasses() bool {
+	from, to := fl.searched()
 	for i := from; i < to; i++ {
-		if c.passing(i, c.open.word(i)) != 0 {
+		if fl.passing(i, fl.open.word(i)) != 0 {
 			return true
 		}
 	}
@@ -70,37 +80,37 @@ func (c *Core) anyPasses() bool {
 }
 
 // searched is which words of nodes a search has to look at.
-func (c *Core) searched() (from, to int) {
-	if c.within == nil {
-		return 0, len(c.open)
+func (fl *fleet) searched() (from, to int) {
+	if fl.search.within == nil {
+		return 0, len(fl.open)
 	}
-	return c.within.first, min(c.within.first+len(c.within.words), len(c.open))
+	return fl.search.within.first, min(fl.search.within.first+len(fl.search.within.words), len(fl.open))
 }
 
 // passing is what passes the masks of a word of nodes.
-func (c *Core) passing(i int, word uint64) uint64 {
-	if c.within != nil {
-		word &= c.within.word(i)
+func (fl *fleet) passing(i int, word uint64) uint64 {
+	if fl.search.within != nil {
+		word &= fl.search.within.word(i)
 	}
-	for _, b := range c.allow {
+	for _, b := range fl.search.allow {
 		word &= b.word(i)
 	}
-	for _, b := range c.deny {
+	for _, b := range fl.search.deny {
 		word &^= b.word(i)
 	}
 	return word
 }
 
 // findOverLabel takes a node of the value with the fewest containers of the group.
-func (c *Core) findOverLabel(k *ask) int32 {
+func (fl *fleet) findOverLabel(k *ask) int32 {
 	t := k.tally
 	clear(t.tried)
-	deny := len(c.deny)
-	defer func() { c.within = nil }()
+	deny := len(fl.search.deny)
+	defer func() { fl.search.within = nil }()
 	for value := t.lowest(); value >= 0; value = t.lowestUntried() {
 		t.tried.set(value, (len(t.counts)+63)/64)
-		c.within, c.deny = &t.label.nodes[value], c.deny[:deny]
-		if slot, _ := c.findEven(k.shape, k.group, 0); slot >= 0 {
+		fl.search.within, fl.search.deny = &t.label.nodes[value], fl.search.deny[:deny]
+		if slot, _ := fl.findEven(k.shape, k.group, 0); slot >= 0 {
 			return slot
 		}
 	}
@@ -109,16 +119,16 @@ func (c *Core) findOverLabel(k *ask) int32 {
 
 // scanUp searches from the fullest nodes that may fit. Where only few nodes pass the masks it takes the fullest of them
 // instead, for the same reason as scanDown.
-func (c *Core) scanUp(s *shape) int32 {
-	c.budget = max(fewWords, len(c.open)/4)
-	for diagonal := int(s.floor.cpu) + int(s.floor.memory); diagonal < len(c.grid.diagonals); diagonal++ {
-		for mask := c.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
+func (fl *fleet) scanUp(s *shape) int32 {
+	fl.search.budget = max(fewWords, len(fl.open)/4)
+	for diagonal := int(s.floor.cpu) + int(s.floor.memory); diagonal < len(fl.grid.diagonals); diagonal++ {
+		for mask := fl.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
 			cpu := bits.TrailingZeros64(mask)
-			if slot := c.scanCell(s, c.grid.cells[cpu][diagonal-cpu], 0, -1); slot >= 0 {
+			if slot := fl.scanCell(s, fl.grid.cells[cpu][diagonal-cpu], 0, -1); slot >= 0 {
 				return slot
 			}
-			if c.budget <= 0 {
-				return c.scanAll(s, 0, -1)
+			if fl.search.budget <= 0 {
+				return fl.scanAll(s, 0, -1)
 			}
 		}
 	}
@@ -127,16 +137,16 @@ func (c *Core) scanUp(s *shape) int32 {
 
 // scanDown searches from the emptiest nodes. turn makes different apps begin with different ones. Where only few
 // nodes pass the masks it would look at most of the grid; then it takes one from all of them instead.
-func (c *Core) scanDown(s *shape, turn int) int32 {
-	c.budget = scanBudget
-	for diagonal := len(c.grid.diagonals) - 1; diagonal >= int(s.floor.cpu)+int(s.floor.memory); diagonal-- {
-		for mask := c.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
+func (fl *fleet) scanDown(s *shape, turn int) int32 {
+	fl.search.budget = scanBudget
+	for diagonal := len(fl.grid.diagonals) - 1; diagonal >= int(s.floor.cpu)+int(s.floor.memory); diagonal-- {
+		for mask := fl.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
 			cpu := bits.TrailingZeros64(mask)
-			if slot := c.scanCell(s, c.grid.cells[cpu][diagonal-cpu], turn, 1); slot >= 0 {
+			if slot := fl.scanCell(s, fl.grid.cells[cpu][diagonal-cpu], turn, 1); slot >= 0 {
 				return slot
 			}
-			if c.budget <= 0 {
-				return c.scanAll(s, turn, 1)
+			if fl.search.budget <= 0 {
+				return fl.scanAll(s, turn, 1)
 			}
 		}
 	}
@@ -152,7 +162,7 @@ type choice struct {
 
 // scanCell takes from a cell the node that has the least left (sign -1) or the most (sign 1), of the first
 // candidates that pass the masks and have room for everything.
-func (c *Core) scanCell(s *shape, set *nodeSet, turn int, sign float64) int32 {
+func (fl *fleet) scanCell(s *shape, set *nodeSet, turn int, sign float64) int32 {
 	best := choice{slot: -1}
 	first := 0
 	if len(set.words) > 0 {
@@ -164,8 +174,8 @@ func (c *Core) scanCell(s *shape, set *nodeSet, turn int, sign float64) int32 {
 			from, to = 0, first
 		}
 		for i := set.next(from); i >= 0 && i < to; i = set.next(i + 1) {
-			c.consider(s, i, set.words[i], sign, &best)
-			if c.budget--; best.seen == candidates || c.budget <= 0 {
+			fl.consider(s, i, set.words[i], sign, &best)
+			if fl.search.budget--; best.seen == candidates || fl.search.budget <= 0 {
 				return best.slot
 			}
 		}
@@ -174,15 +184,15 @@ func (c *Core) scanCell(s *shape, set *nodeSet, turn int, sign float64) int32 {
 }
 
 // scanAll takes of the first candidates among all nodes the one that has the most left (sign 1) or the least (sign -1).
-func (c *Core) scanAll(s *shape, turn int, sign float64) int32 {
+func (fl *fleet) scanAll(s *shape, turn int, sign float64) int32 {
 	best := choice{slot: -1}
-	from, to := c.searched()
+	from, to := fl.searched()
 	for i := range to - from {
 		word := from + (i+turn)%(to-from)
-		if c.open[word] == 0 {
+		if fl.open[word] == 0 {
 			continue
 		}
-		c.consider(s, word, c.open[word], sign, &best)
+		fl.consider(s, word, fl.open[word], sign, &best)
 		if best.seen == candidates {
 			break
 		}
@@ -191,15 +201,15 @@ func (c *Core) scanAll(s *shape, turn int, sign float64) int32 {
 }
 
 // consider looks at the nodes of a word that pass the masks.
-func (c *Core) consider(s *shape, i int, word uint64, sign float64, best *choice) {
-	for word = c.passing(i, word); word != 0; word &= word - 1 {
+func (fl *fleet) consider(s *shape, i int, word uint64, sign float64, best *choice) {
+	for word = fl.passing(i, word); word != 0; word &= word - 1 {
 		slot := int32(i<<6 + bits.TrailingZeros64(word))
-		free := &c.avail[slot]
+		free := &fl.avail[slot]
 		if !fits(&s.need, free) {
-			c.unfit(s, slot)
+			s.exclude(slot, fl.grid.words)
 			continue
 		}
-		score := sign * (float64(free[resource.CPU])*c.cpuWeight + float64(free[resource.Memory])*c.memoryWeight)
+		score := sign * fl.weights.of(free)
 		if best.slot < 0 || score > best.score {
 			best.slot, best.score = slot, score
 		}

@@ -1,0 +1,210 @@
+package scheduler
+
+import (
+	"maps"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// fleet is the nodes, indexed by what they have left, and the search for a node.
+//
+// A node's slot is its number in every bitmap. A node is open while containers may be placed on it. The grid has the open
+// nodes by their free cpu and memory. A touched node is one to which capacity came back, or that changed, since asks that
+// wait for capacity were last offered it.
+type fleet struct {
+	pass *pass
+	// nodes has a record for each slot, an empty one for a slot that is not in use.
+	nodes []*node
+	// slots is the slot of each node by name.
+	slots map[id.Node]int32
+	// freeSlots are the slots that are not in use.
+	freeSlots []int32
+	// avail is, by slot, what a node has left for any ask: its capacity less what is used and nominated.
+	avail []resource.Vector
+	// grid has the open nodes by what they have left.
+	grid grid
+	// open are the slots of the open nodes.
+	open bitmap
+	// touched are the slots of the touched nodes, in the order in which they were touched.
+	touched []int32
+	// changes rises whenever capacity came back on any node, or may have.
+	changes int64
+	// capacity is the sum of what all nodes contribute to the zone.
+	capacity resource.Vector
+	// capacityChanged is set when capacity has changed since the shares of queues were worked out.
+	capacityChanged bool
+	// largest is, for each resource, the most that any node has, if largestKnown.
+	largest      resource.Vector
+	largestKnown bool
+	// weights make cpu and memory comparable.
+	weights weights
+	// labels are the node attributes over which some ask spreads.
+	labels []*label
+	// filters are the constraints of asks.
+	filters filters
+	// search is the scratch space of the search in progress.
+	search search
+}
+
+func newFleet(p *pass) fleet {
+	return fleet{pass: p, slots: make(map[id.Node]int32), filters: filters{byKey: make(map[string]*filter)}}
+}
+
+// weights turn a vector into one number: the share of the zone's cpu plus the share of its memory.
+type weights struct{ cpu, memory float64 }
+
+func weightsOf(zone *resource.Vector) weights {
+	return weights{1 / max(1, float64(zone[resource.CPU])), 1 / max(1, float64(zone[resource.Memory]))}
+}
+
+func (w *weights) of(v *resource.Vector) float64 {
+	return float64(v[resource.CPU])*w.cpu + float64(v[resource.Memory])*w.memory
+}
+
+// set gives a node's record its spec, and reports whether anything changed.
+func (fl *fleet) set(n *node, spec NodeSpec) bool {
+	if n.known && n.spec.Capacity == spec.Capacity && n.spec.Closed == spec.Closed && maps.Equal(n.spec.Attributes, spec.Attributes) {
+		return false
+	}
+	spec.Attributes = maps.Clone(spec.Attributes)
+	n.spec, n.known = spec, true
+	return true
+}
+
+// known finds a node that SetNode named and RemoveNode has not; nil is none.
+func (fl *fleet) known(name id.Node) *node {
+	if slot, ok := fl.slots[name]; ok && fl.nodes[slot].known {
+		return fl.nodes[slot]
+	}
+	return nil
+}
+
+// named finds a node's record, or makes one that is not known yet.
+func (fl *fleet) named(name id.Node) *node {
+	if slot, ok := fl.slots[name]; ok {
+		return fl.nodes[slot]
+	}
+	n := &node{spec: NodeSpec{Name: name}, at: nowhere}
+	if last := len(fl.freeSlots) - 1; last >= 0 {
+		n.slot = fl.freeSlots[last]
+		fl.freeSlots = fl.freeSlots[:last]
+		fl.nodes[n.slot] = n
+	} else {
+		n.slot = int32(len(fl.nodes))
+		fl.nodes = append(fl.nodes, n)
+		fl.avail = append(fl.avail, resource.Vector{})
+		fl.grid.words = (cap(fl.nodes) + 63) / 64
+	}
+	fl.avail[n.slot] = resource.Vector{}
+	fl.slots[name] = n.slot
+	for _, l := range fl.labels {
+		l.assign(n.slot, 0, false)
+	}
+	return n
+}
+
+// forget drops the record of a node that is gone and holds nothing any more, and reports whether it did.
+func (fl *fleet) forget(n *node) bool {
+	if n.known || n.containers != nil || fl.nodes[n.slot] != n {
+		return false
+	}
+	delete(fl.slots, n.spec.Name)
+	for _, f := range fl.filters.list {
+		f.allowed.clear(n.slot)
+	}
+	for _, l := range fl.labels {
+		l.assign(n.slot, 0, false)
+	}
+	fl.avail[n.slot] = resource.Vector{}
+	fl.freeSlots = append(fl.freeSlots, n.slot)
+	// The empty record stays, so that the slots of others do.
+	fl.nodes[n.slot] = &node{slot: n.slot, at: nowhere}
+	return true
+}
+
+// changed brings all that is derived from a node's spec up to date.
+func (fl *fleet) changed(n *node) {
+	for _, f := range fl.filters.list {
+		f.judge(n, fl.grid.words)
+	}
+	for _, l := range fl.labels {
+		l.look(n)
+	}
+	fl.countCapacity(n)
+	fl.largestKnown = false
+	fl.reindex(n)
+	fl.touch(n)
+}
+
+// countCapacity brings the sum of all nodes up to date with one of them.
+func (fl *fleet) countCapacity(n *node) {
+	counts := n.contribution()
+	if counts == n.counted {
+		return
+	}
+	fl.capacity = fl.capacity.Sub(n.counted).Add(counts)
+	n.counted = counts
+	fl.capacityChanged = true
+}
+
+// takeCapacityChange reports whether the sum of all nodes has changed since it was last called.
+func (fl *fleet) takeCapacityChange() bool {
+	changed := fl.capacityChanged
+	fl.capacityChanged = false
+	return changed
+}
+
+// reindex moves a node to where it belongs in the grid.
+func (fl *fleet) reindex(n *node) {
+	free := &fl.avail[n.slot]
+	*free = n.spec.Capacity.Sub(n.used).Sub(n.nominated)
+	at := nowhere
+	if n.isOpen() {
+		at = cellOf(free)
+	}
+	if at == n.at {
+		return
+	}
+	if n.at != nowhere {
+		fl.grid.remove(n.slot, n.at)
+	}
+	if at != nowhere {
+		fl.grid.add(n.slot, at)
+	}
+	if at == nowhere {
+		fl.open.clear(n.slot)
+	} else if n.at == nowhere {
+		fl.open.set(n.slot, fl.grid.words)
+	}
+	n.at = at
+}
+
+// touch notes that capacity came back on a node, or that it changed in another way that lets it take an ask that waits.
+func (fl *fleet) touch(n *node) {
+	if !n.touched && !fl.pass.onTrial {
+		n.touched = true
+		fl.touched = append(fl.touched, n.slot)
+	}
+}
+
+// used is what containers hold on a node.
+func (fl *fleet) used(name id.Node) resource.Vector {
+	if slot, ok := fl.slots[name]; ok {
+		return fl.nodes[slot].used
+	}
+	return resource.Vector{}
+}
+
+// most is, for each resource, the most that any node has.
+func (fl *fleet) most() resource.Vector {
+	if !fl.largestKnown {
+		fl.largest, fl.largestKnown = resource.Vector{}, true
+		for _, n := range fl.nodes {
+			if n.known {
+				fl.largest = fl.largest.Max(n.spec.Capacity)
+			}
+		}
+	}
+	return fl.largest
+}
