@@ -40,6 +40,48 @@ type container struct {
 	previousOfLeaf, nextOfLeaf *container
 }
 
+// containers is those that are held.
+type containers struct {
+	byID map[id.Container]*container
+	// free is a list of records that are not in use.
+	free *container
+	// gangs is the number of the last gang.
+	gangs int64
+}
+
+// rejoin puts a container that is held again among those of its gang that are.
+func (cs *containers) rejoin(k *container, number int64) {
+	cs.gangs = max(cs.gangs, number)
+	for other := k.app.containers; other != nil; other = other.nextOfApp {
+		if other.gang != nil && other.gang.number == number {
+			k.gang = other.gang
+			break
+		}
+	}
+	if k.gang == nil {
+		k.gang = &gang{number: number}
+	}
+	k.gang.members = append(k.gang.members, k)
+}
+
+func (cs *containers) take() *container {
+	if cs.free == nil {
+		slab := make([]container, 256)
+		for i := range slab[1:] {
+			slab[i].nextOfApp = &slab[i+1]
+		}
+		cs.free = &slab[0]
+	}
+	k := cs.free
+	cs.free, k.nextOfApp = k.nextOfApp, nil
+	return k
+}
+
+func (cs *containers) recycle(k *container) {
+	*k = container{nextOfApp: cs.free}
+	cs.free = k
+}
+
 // gang is the containers that were granted together and are still there, in the order in which they were granted.
 type gang struct {
 	number  int64
@@ -53,46 +95,31 @@ func (c *Core) holdExisting(in Hold) error {
 	case in.Node == "":
 		return invalid("container %s to hold has no node", in.Container)
 	}
-	if old := c.containers[in.Container]; old != nil {
+	if old := c.containers.byID[in.Container]; old != nil {
 		c.forget(old)
 	}
-	a := c.apps[in.Container.App]
+	a := c.apps.byID[in.Container.App]
 	if a == nil {
-		a = c.makeApp(in.Container.App)
+		a = c.apps.add(in.Container.App)
 	}
 	if in.Container.Epoch == c.config.Epoch {
 		a.lastSeq = max(a.lastSeq, in.Container.Seq)
 	}
-	k := c.newContainer()
+	k := c.containers.take()
 	k.id, k.app, k.group, k.node, k.ask = in.Container, a, a.group(in.Group), c.fleet.named(in.Node), in.Ask
 	k.need, k.master, k.startedAt, k.duration, k.service = in.Resources, in.Master, in.StartedAt, in.Duration, in.Service || in.Master
 	if in.Gang > 0 {
-		c.rejoin(k, in.Gang)
+		c.containers.rejoin(k, in.Gang)
 	}
-	c.containers[k.id] = k
+	c.containers.byID[k.id] = k
 	c.hold(k)
 	c.fleet.touch(k.node)
 	c.noteLender(a)
 	return nil
 }
 
-// rejoin puts a container that is held again among those of its gang that are.
-func (c *Core) rejoin(k *container, number int64) {
-	c.gangs = max(c.gangs, number)
-	for other := k.app.containers; other != nil; other = other.nextOfApp {
-		if other.gang != nil && other.gang.number == number {
-			k.gang = other.gang
-			break
-		}
-	}
-	if k.gang == nil {
-		k.gang = &gang{number: number}
-	}
-	k.gang.members = append(k.gang.members, k)
-}
-
 func (c *Core) release(name id.Container) {
-	k := c.containers[name]
+	k := c.containers.byID[name]
 	if k == nil {
 		return
 	}
@@ -104,36 +131,18 @@ func (c *Core) release(name id.Container) {
 }
 
 func (c *Core) forget(k *container) {
-	delete(c.containers, k.id)
+	delete(c.containers.byID, k.id)
 	a, n := k.app, k.node
 	c.unhold(k)
 	c.dropNotice(k)
 	if g := k.gang; g != nil {
 		g.members = slices.DeleteFunc(g.members, func(other *container) bool { return other == k })
 	}
-	c.recycle(k)
+	c.containers.recycle(k)
 	if a.removed || a.leaf == nil {
 		c.forgetApp(a)
 	}
 	c.fleet.forget(n)
-}
-
-func (c *Core) newContainer() *container {
-	if c.spare == nil {
-		slab := make([]container, 256)
-		for i := range slab[1:] {
-			slab[i].nextOfApp = &slab[i+1]
-		}
-		c.spare = &slab[0]
-	}
-	k := c.spare
-	c.spare, k.nextOfApp = k.nextOfApp, nil
-	return k
-}
-
-func (c *Core) recycle(k *container) {
-	*k = container{nextOfApp: c.spare}
-	c.spare = k
 }
 
 // hold counts a container wherever it counts.
@@ -162,10 +171,10 @@ func (c *Core) hold(k *container) {
 		c.fleet.countCapacity(n)
 	}
 	c.fleet.reindex(n)
-	k.group.add(n.slot, c.fleet.grid.words)
+	k.group.add(n.slot, c.fleet.words())
 	a.named.held++
 	if a.named.tracked {
-		a.named.nodes.set(n.slot, c.fleet.grid.words)
+		a.named.nodes.set(n.slot, c.fleet.words())
 		c.fleet.touch(n)
 	}
 	if a.leaf != nil {
@@ -216,7 +225,7 @@ func (c *Core) unhold(k *container) {
 	if a.named.tracked {
 		a.named.vacate(n)
 		if a.named.held == 0 && !c.pass.onTrial {
-			c.relent(a.named)
+			c.backlog.retry(a.named)
 		}
 	}
 	c.fleet.touch(n)
@@ -260,16 +269,16 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 		for _, b := range a.buckets {
 			switch b.state {
 			case ready:
-				leaf.ready.move(b)
-			case waiting:
-				leaf.waiting.move(b)
+				leaf.backlog.ready.move(b)
+			case blocked:
+				leaf.backlog.blocked.move(b)
 			}
 		}
 	}
 }
 
 func (c *Core) checkpoint(in Checkpoint) error {
-	k := c.containers[in.Container]
+	k := c.containers.byID[in.Container]
 	if k == nil {
 		return fmt.Errorf("container %s is not held: %w", in.Container, errdefs.ErrNotFound)
 	}

@@ -12,7 +12,7 @@ import (
 // Explain implements Interface.
 func (c *Core) Explain(name id.App, now time.Time) Explanation {
 	defer c.pretend(now)()
-	a := c.apps[name]
+	a := c.apps.byID[name]
 	if a == nil {
 		return Explanation{}
 	}
@@ -243,13 +243,13 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 	}
 	defer c.pretend(now)()
 	// The app of the dry run has no number, so that it can collide with none.
-	planned := c.makeApp(id.App{})
+	planned := c.apps.add(id.App{})
 	c.rename(planned, app.Name)
 	planned.leaf, planned.user, planned.owner = leaf, app.User, leaf.user(app.User)
-	k := &ask{app: planned, spec: spec.clone(), place: -1, group: planned.group(spec.Group)}
+	k := &ask{app: planned, spec: spec.clone(), index: -1, group: planned.group(spec.Group)}
 	planned.asks[spec.ID] = k
 	untracked := c.untracked(&spec)
-	c.prepare(k)
+	c.backlog.prepare(k)
 
 	var plan Plan
 	plan.Never = c.never(k)
@@ -263,7 +263,7 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 	delete(planned.asks, spec.ID)
 	planned.removed = true
 	c.forgetApp(planned)
-	c.arrivals--
+	c.apps.arrivals--
 	return plan, nil
 }
 
@@ -271,7 +271,7 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 func (c *Core) untracked(spec *Ask) []*named {
 	var names []*named
 	for _, name := range slices.Concat(spec.Affinity, spec.AntiAffinity) {
-		if m := c.nameOf(name); !m.tracked {
+		if m := c.apps.named(name); !m.tracked {
 			names = append(names, m)
 		}
 	}
@@ -287,7 +287,7 @@ func (c *Core) tryPlan(k *ask, plan *Plan) {
 		kind, _, _ := c.limit(k, &one)
 		slot := int32(-1)
 		if kind == noLimit {
-			slot = c.find(k)
+			slot = c.backlog.find(k)
 		}
 		if slot >= 0 {
 			c.grant(k, c.fleet.nodes[slot])

@@ -26,8 +26,10 @@ type fleet struct {
 	grid grid
 	// open are the slots of the open nodes.
 	open bitmap
-	// touched are the slots of the touched nodes, in the order in which they were touched.
+	// touched are the slots of the touched nodes, in the order in which they were touched, after some that were offered since.
 	touched []int32
+	// offers is how many of touched were offered since.
+	offers int
 	// changes rises whenever capacity came back on any node, or may have.
 	changes int64
 	// capacity is the sum of what all nodes contribute to the zone.
@@ -148,6 +150,9 @@ func (fl *fleet) countCapacity(n *node) {
 	fl.capacityChanged = true
 }
 
+// words is how many words a bitmap of all nodes has.
+func (fl *fleet) words() int { return fl.grid.words }
+
 // takeCapacityChange reports whether the sum of all nodes has changed since it was last called.
 func (fl *fleet) takeCapacityChange() bool {
 	changed := fl.capacityChanged
@@ -187,6 +192,30 @@ func (fl *fleet) touch(n *node) {
 		fl.touched = append(fl.touched, n.slot)
 	}
 }
+
+// nextTouched is the node that was touched first of those that were not offered since; nil is none.
+func (fl *fleet) nextTouched() *node {
+	if !fl.hasTouched() {
+		return nil
+	}
+	return fl.nodes[fl.touched[fl.offers]]
+}
+
+// hasTouched reports whether there are touched nodes.
+func (fl *fleet) hasTouched() bool { return fl.offers < len(fl.touched) }
+
+// offered takes the node that was touched first off the touched nodes: from now on it may be touched again.
+func (fl *fleet) offered(n *node) {
+	n.touched = false
+	fl.offers++
+	if rest := len(fl.touched) - fl.offers; rest <= fl.offers {
+		fl.touched = append(fl.touched[:0], fl.touched[fl.offers:]...)
+		fl.offers = 0
+	}
+}
+
+// noteChange notes that capacity came back, or may have, so that what searches have found may not hold any more.
+func (fl *fleet) noteChange() { fl.changes++ }
 
 // used is what containers hold on a node.
 func (fl *fleet) used(name id.Node) resource.Vector {

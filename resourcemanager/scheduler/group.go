@@ -34,14 +34,14 @@ func (a *app) group(name string) *group {
 }
 
 // track makes a group know how many of its containers are where.
-func (c *Core) track(g *group) {
+func (g *group) track(words int) {
 	if g.tracked {
 		return
 	}
 	g.tracked = true
 	for k := g.app.containers; k != nil; k = k.nextOfApp {
 		if k.group == g {
-			g.levelUp(k.node.slot, c.fleet.grid.words)
+			g.levelUp(k.node.slot, words)
 		}
 	}
 }

@@ -3,7 +3,7 @@ package scheduler
 // ranked is something that a heap orders. seat is where its place in the heap is kept; -1 is outside.
 type ranked[T any] interface {
 	before(T) bool
-	seat() *int32
+	heapIndex() *int32
 }
 
 // fanout is how many items follow each in a heap: where items lie apart in memory, a flat heap touches fewer of them.
@@ -13,21 +13,21 @@ const fanout = 4
 type heap[T ranked[T]] struct{ items []T }
 
 func (h *heap[T]) push(item T) {
-	*item.seat() = int32(len(h.items))
+	*item.heapIndex() = int32(len(h.items))
 	h.items = append(h.items, item)
 	h.up(len(h.items) - 1)
 }
 
 func (h *heap[T]) remove(item T) {
-	i, last := int(*item.seat()), len(h.items)-1
+	i, last := int(*item.heapIndex()), len(h.items)-1
 	var none T
 	if i != last {
 		h.items[i] = h.items[last]
-		*h.items[i].seat() = int32(i)
+		*h.items[i].heapIndex() = int32(i)
 	}
 	h.items[last] = none
 	h.items = h.items[:last]
-	*item.seat() = -1
+	*item.heapIndex() = -1
 	if i != last {
 		h.move(h.items[i])
 	}
@@ -35,7 +35,7 @@ func (h *heap[T]) remove(item T) {
 
 // move puts an item whose rank changed where it belongs.
 func (h *heap[T]) move(item T) {
-	i := int(*item.seat())
+	i := int(*item.heapIndex())
 	if !h.up(i) {
 		h.down(i)
 	}
@@ -131,5 +131,5 @@ func (h *heap[T]) down(i int) {
 
 func (h *heap[T]) put(item T, i int) {
 	h.items[i] = item
-	*item.seat() = int32(i)
+	*item.heapIndex() = int32(i)
 }

@@ -9,11 +9,11 @@ import (
 
 type numbered struct {
 	rank  int
-	place int32
+	index int32
 }
 
 func (n *numbered) before(other *numbered) bool { return n.rank < other.rank }
-func (n *numbered) seat() *int32                { return &n.place }
+func (n *numbered) heapIndex() *int32           { return &n.index }
 
 func TestAHeapIsWalkedInOrderAndStaysAsItIs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

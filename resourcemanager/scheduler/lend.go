@@ -115,9 +115,9 @@ func (c *Core) outlasts(k *ask, lent *contract) bool {
 
 // setLate moves an ask to or from the bucket of those that would outlast a window.
 func (c *Core) setLate(k *ask, late bool) {
-	c.leave(k)
-	k.late = late
-	c.enter(k)
+	c.backlog.leave(k)
+	k.outlasting = late
+	c.backlog.enter(k)
 	if late {
 		c.late = append(c.late, k)
 	}
@@ -135,7 +135,7 @@ func (c *Core) noteLender(a *app) {
 // reviewLate puts asks back among their equals after a contract turned.
 func (c *Core) reviewLate() {
 	for _, k := range c.late {
-		if k.late && k.bucket != nil {
+		if k.outlasting && k.bucket != nil {
 			c.setLate(k, false)
 		}
 	}

@@ -68,7 +68,7 @@ func (z *lendingZone) second(t *rapid.T) {
 	d := z.core.Schedule(z.now)
 	for _, grant := range d.Grants {
 		end := z.now.Add(time.Hour)
-		if runs := z.core.containers[grant.Container].duration; runs > 0 && !rapid.Bool().Draw(t, "overruns") {
+		if runs := z.core.containers.byID[grant.Container].duration; runs > 0 && !rapid.Bool().Draw(t, "overruns") {
 			end = z.now.Add(runs)
 		}
 		z.live[grant.Container] = end

@@ -107,8 +107,8 @@ func (c *Core) readyNominations(n *node) {
 	for _, m := range n.nominations {
 		if m.leaf != nil && m.ask.spec.Gang {
 			// A gang with a reservation is tried with all that there is, whichever nodes those were.
-			if b := m.ask.bucket; b.state == waiting {
-				c.setReady(b)
+			if b := m.ask.bucket; b.state == blocked {
+				c.backlog.setReady(b)
 			}
 			continue
 		}

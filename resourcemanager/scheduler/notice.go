@@ -124,6 +124,13 @@ func (c *Core) stopDue() {
 	}
 }
 
+// dropForgotten drops loose notices that are none any more.
+func (c *Core) dropForgotten() {
+	if len(c.loose) > 64+2*len(c.notices) {
+		c.loose = slices.DeleteFunc(c.loose, func(given *notice) bool { return given.container.notice != given || given.claim != nil })
+	}
+}
+
 // awaitDeadline makes stopDue look at the notices again by then.
 func (c *Core) awaitDeadline(at time.Time) {
 	if c.firstDeadline.IsZero() || at.Before(c.firstDeadline) {

@@ -71,7 +71,7 @@ func (c *Core) chooseVictims() {
 	}
 	for _, leaf := range c.leaves {
 		leaf.sortHeld()
-		if len(leaf.waiting.items) > 0 && leaf.spec.State != QueueStopped {
+		if len(leaf.backlog.blocked.items) > 0 && leaf.spec.State != QueueStopped {
 			claimants = append(claimants, leaf)
 		}
 	}
@@ -81,7 +81,7 @@ func (c *Core) chooseVictims() {
 	for _, c.plan.own = range []bool{true, false} {
 		for _, leaf := range claimants {
 			// The heap's own order depends on how it came about; decisions must not.
-			c.plan.buckets = append(c.plan.buckets[:0], leaf.waiting.items...)
+			c.plan.buckets = append(c.plan.buckets[:0], leaf.backlog.blocked.items...)
 			slices.SortFunc(c.plan.buckets, func(x, y *bucket) int {
 				if x.before(y) {
 					return -1
@@ -199,7 +199,7 @@ func (c *Core) claimGang(k *ask) bool {
 			c.pauseClaims(k.bucket)
 			// Nobody was told yet. What a contract fetches back anyway keeps its notice.
 			c.reprieved = c.reprieved[:reprieves]
-			told := slices.DeleteFunc(c.pass.decisions.Notices[notices:], func(n Notice) bool { return c.containers[n.Container].notice == nil })
+			told := slices.DeleteFunc(c.pass.decisions.Notices[notices:], func(n Notice) bool { return c.containers.byID[n.Container].notice == nil })
 			c.pass.decisions.Notices = c.pass.decisions.Notices[:notices+len(told)]
 			return false
 		}

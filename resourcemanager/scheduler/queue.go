@@ -42,15 +42,12 @@ type queue struct {
 	// share is used/entitled, or used/zone where nothing is guaranteed: the latter come after all others.
 	share     float64
 	borrowing bool
-	place     int32
+	index     int32
 
-	// busy are the children with something to decide; ready are a leaf's buckets of that kind.
-	busy  heap[*queue]
-	ready heap[*bucket]
-	// waiting are a leaf's buckets whose shape fits nowhere.
-	waiting heap[*bucket]
-	// parked are buckets that wait for this queue to hold less.
-	parked []*bucket
+	// active are the children below which something is ready.
+	active heap[*queue]
+	// backlog is what the backlog knows of the queue.
+	backlog queueBacklog
 }
 
 // link puts a container among a leaf's, by age, and reports whether that is where it belongs: it is not carried
@@ -131,7 +128,7 @@ type user struct {
 	limit resource.Vector
 }
 
-func (q *queue) seat() *int32 { return &q.place }
+func (q *queue) heapIndex() *int32 { return &q.index }
 
 // before puts the queue first that has the least of what it was promised.
 func (q *queue) before(other *queue) bool {
@@ -274,14 +271,14 @@ func (c *Core) resolveQueues() {
 	for _, q := range c.queues {
 		q.setShare(&c.zone)
 	}
-	for _, a := range c.apps {
+	for _, a := range c.apps.byID {
 		a.share = shareOf(&a.used, &c.zone) / a.weight
 	}
 	for _, q := range c.queues {
-		q.busy.rebuild()
+		q.active.rebuild()
 		if q.spec.Fair {
-			q.ready.rebuild()
-			q.waiting.rebuild()
+			q.backlog.ready.rebuild()
+			q.backlog.blocked.rebuild()
 		}
 	}
 	c.limitsMoved = true
@@ -297,39 +294,39 @@ func (c *Core) charge(leaf *queue, amount *resource.Vector, sign int64) {
 		}
 		q.containers += int(sign)
 		q.setShare(&c.zone)
-		if q.place >= 0 {
-			q.parent.busy.move(q)
+		if q.index >= 0 {
+			q.parent.active.move(q)
 		}
-		if sign < 0 && len(q.parked) > 0 && !c.pass.onTrial {
-			c.unpark(q)
+		if sign < 0 && len(q.backlog.limited) > 0 && !c.pass.onTrial {
+			c.backlog.liftLimit(q)
 		}
 	}
 }
 
-// enliven puts a leaf with ready buckets, and its ancestors, among the busy ones.
-func (c *Core) enliven(leaf *queue) {
-	for q := leaf; q.parent != nil && q.place < 0; q = q.parent {
-		q.parent.busy.push(q)
+// activate puts a leaf with ready buckets, and its ancestors, among the active ones.
+func (q *queue) activate() {
+	for ; q.parent != nil && q.index < 0; q = q.parent {
+		q.parent.active.push(q)
 	}
 }
 
-// rest takes a leaf without ready buckets, and ancestors that this leaves idle, out again.
-func (c *Core) rest(leaf *queue) {
-	for q := leaf; q.parent != nil && q.place >= 0; q = q.parent {
-		if len(q.ready.items) > 0 || len(q.busy.items) > 0 {
+// deactivate takes a leaf without ready buckets, and ancestors that this leaves without any, out again.
+func (q *queue) deactivate() {
+	for ; q.parent != nil && q.index >= 0; q = q.parent {
+		if len(q.backlog.ready.items) > 0 || len(q.active.items) > 0 {
 			return
 		}
-		q.parent.busy.remove(q)
+		q.parent.active.remove(q)
 	}
 }
 
 // next is the leaf whose turn it is, or nil.
 func (c *Core) next() *queue {
 	q := c.root()
-	for len(q.busy.items) > 0 {
-		q = q.busy.items[0]
+	for len(q.active.items) > 0 {
+		q = q.active.items[0]
 	}
-	if len(q.ready.items) == 0 {
+	if len(q.backlog.ready.items) == 0 {
 		return nil
 	}
 	return q

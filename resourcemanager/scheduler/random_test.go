@@ -87,14 +87,14 @@ func (w *walk) step(t *rapid.T) {
 			Priority: int32(rapid.IntRange(0, 1).Draw(t, "priority")),
 		})
 	case 4:
-		for _, a := range w.core.sortedApps() {
+		for _, a := range w.core.apps.sorted() {
 			if !a.removed && a.leaf != nil && rapid.IntRange(0, 5).Draw(t, "remove") == 0 {
 				w.apply(t, RemoveApp{App: a.id})
 				break
 			}
 		}
 	case 5, 6, 7:
-		for _, a := range w.core.sortedApps() {
+		for _, a := range w.core.apps.sorted() {
 			if !a.removed && a.leaf != nil && rapid.Bool().Draw(t, "asks") {
 				w.apply(t, SetAsk{App: a.id, Ask: randomAsk(t)})
 			}
@@ -251,7 +251,7 @@ func (w *walk) settle(t *rapid.T) int {
 		d := w.schedule(t)
 		granted += len(d.Grants)
 		// What stops at once comes back after its pass.
-		if !d.More(w.now) && len(w.core.fleet.touched) == 0 {
+		if !d.More(w.now) && !w.core.fleet.hasTouched() {
 			return granted
 		}
 		if err := verify(w.core, false); err != nil {

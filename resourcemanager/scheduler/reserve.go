@@ -20,12 +20,6 @@ const (
 	longestPause = time.Hour
 )
 
-// impatience is an ask that waits, and when something is to be done about it.
-type impatience struct {
-	ask *ask
-	due time.Time
-}
-
 // searchesPerPass is for how many asks a pass looks for nodes to reserve. Each looks at all nodes; where there are many, one
 // search is all.
 const (
@@ -33,42 +27,29 @@ const (
 	manyNodes       = 20_000
 )
 
-// watch notes when the patience of a waiting bucket's first ask ends.
-func (c *Core) watch(b *bucket) {
-	k := b.first()
-	if k.since.IsZero() {
-		k.since = c.pass.now
-	}
-	if !k.watched {
-		k.watched = true
-		c.impatient = append(c.impatient, impatience{k, c.pass.now.Add(c.config.Patience)})
-	}
-}
-
 // reserve reserves room for the ask of each leaf that has been waiting for longest, once that is too long.
 func (c *Core) reserve() {
 	searches := searchesPerPass
 	if len(c.fleet.nodes) > manyNodes {
 		searches = 1
 	}
-	for len(c.impatient) > 0 {
-		first := c.impatient[0]
-		k := first.ask
-		if first.due.After(c.pass.now) && k.bucket != nil {
-			c.pass.nextBy(first.due)
+	for {
+		due, ok := c.backlog.patienceEnds()
+		if !ok {
+			return
+		}
+		if due.After(c.pass.now) {
+			c.pass.nextBy(due)
 			return
 		}
 		if searches == 0 {
 			c.pass.nextBy(c.pass.now)
 			return
 		}
-		c.impatient = c.impatient[1:]
-		k.watched = false
-		if k.bucket == nil || k.bucket.state != waiting || k.bucket.first() != k {
+		k := c.backlog.nextAged()
+		if k == nil {
 			continue
 		}
-		k.watched = true
-		c.impatient = append(c.impatient, impatience{k, c.pass.now.Add(c.config.Patience)})
 		if k.since.IsZero() || k.since.Add(c.config.Patience).After(c.pass.now) || len(k.nominations) > 0 {
 			continue
 		}

@@ -41,7 +41,7 @@ type snapshot struct {
 
 func (w *walk) snapshot() snapshot {
 	s := snapshot{gangs: map[*app]map[string]int{}, over: map[id.Queue]bool{}, warned: map[id.Container]bool{}, told: maps.Clone(w.told), free: map[id.Node]resource.Vector{}}
-	for _, a := range w.core.sortedApps() {
+	for _, a := range w.core.apps.sorted() {
 		s.gangs[a] = map[string]int{}
 		for name, k := range a.asks {
 			if k.spec.Gang {
@@ -150,7 +150,7 @@ func TestAPreemptedUnitWasBorrowed(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		given := grantedBelow(w, d)
 		for _, notice := range d.Notices {
-			k := w.core.containers[notice.Container]
+			k := w.core.containers.byID[notice.Container]
 			if k == nil || given.touch(k.app.leaf) || before.warned[notice.Container] {
 				continue
 			}
@@ -165,7 +165,7 @@ func TestNothingIsStoppedOfAQueueThatHoldsNoMoreThanItsGuarantee(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		given := grantedBelow(w, d)
 		for _, stop := range d.Stops {
-			a := w.core.apps[stop.Container.App]
+			a := w.core.apps.byID[stop.Container.App]
 			if a == nil || a.leaf == nil || given.touch(a.leaf) {
 				continue
 			}
@@ -179,7 +179,7 @@ func TestNothingIsStoppedOfAQueueThatHoldsNoMoreThanItsGuarantee(t *testing.T) {
 func TestEveryNoticeIsAtLeastAsLongAsTheQueueOrTheContractPromises(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		for _, notice := range d.Notices {
-			k := w.core.containers[notice.Container]
+			k := w.core.containers.byID[notice.Container]
 			if k == nil || k.notice == nil {
 				continue
 			}
@@ -232,7 +232,7 @@ func TestGangsAreWholeOrAbsent(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		granted := map[*app]map[string]int{}
 		for _, grant := range d.Grants {
-			a := w.core.apps[grant.Container.App]
+			a := w.core.apps.byID[grant.Container.App]
 			if granted[a] == nil {
 				granted[a] = map[string]int{}
 			}
@@ -298,7 +298,7 @@ func TestNobodyStarvesOnAZoneThatBecomesFree(t *testing.T) {
 				t.Fatal("there is no end to what is granted")
 			}
 		}
-		for _, a := range w.core.sortedApps() {
+		for _, a := range w.core.apps.sorted() {
 			for _, k := range a.sortedAsks() {
 				if k.spec.Gang {
 					continue
@@ -406,7 +406,7 @@ func TestTheSameContainerIsNotTakenAgainAndAgain(t *testing.T) {
 	for range 20 {
 		for _, app := range ids[:2] {
 			held := 0
-			for k := c.apps[app].containers; k != nil; k = k.nextOfApp {
+			for k := c.apps.byID[app].containers; k != nil; k = k.nextOfApp {
 				held++
 			}
 			must(SetAsk{App: app, Ask: Ask{ID: "a", Pending: 1 - held, Policy: Pack, Resources: unit}})

@@ -12,7 +12,8 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	c.pass.begin(now)
 	d := &c.pass.decisions
 	c.lend()
-	c.tidy()
+	c.backlog.dropIdle()
+	c.dropForgotten()
 	c.endReservations()
 	if c.grantReady() {
 		// Nobody is asked to go, and nothing is reserved, for what may yet find room.
@@ -23,7 +24,7 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	}
 	c.handBack()
 	c.stopDue()
-	if len(c.fleet.touched) > 0 {
+	if c.fleet.hasTouched() {
 		c.pass.nextBy(c.pass.now)
 	}
 	for _, r := range c.reprieved {
@@ -40,11 +41,9 @@ func (c *Core) grantReady() bool {
 		c.resolveQueues()
 		if c.limitsMoved {
 			c.limitsMoved = false
-			for _, q := range c.queues {
-				c.unpark(q)
-			}
+			c.backlog.retryLimited(c.queues)
 		}
-		if c.wake(); len(c.fleet.touched) > 0 {
+		if c.wake(); c.fleet.hasTouched() {
 			return false
 		}
 		if c.serveNomination() {
@@ -56,10 +55,10 @@ func (c *Core) grantReady() bool {
 				return true
 			}
 			c.keepsLess = false
-			c.unpark(c.root())
+			c.backlog.liftLimit(c.root())
 			continue
 		}
-		c.serve(leaf.ready.items[0])
+		c.serve(leaf.backlog.ready.items[0])
 	}
 	return false
 }
@@ -72,35 +71,25 @@ func (c *Core) serve(b *bucket) {
 		return
 	}
 	if kind, q, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
-		if kind == lendingLimit && !k.late && k.spec.Duration > 0 {
+		if kind == lendingLimit && !k.outlasting && k.spec.Duration > 0 {
 			c.setLate(k, true)
 		} else {
 			c.unreserve(k)
-			c.park(b, q)
+			c.backlog.setLimited(b, q)
 		}
 		return
 	}
-	slot := c.find(k)
+	slot := c.backlog.find(k)
 	if slot < 0 && k.spec.Replaces {
 		slot = c.takeReserved(k)
 	}
 	if slot < 0 {
 		c.pass.looks -= looksPerMiss
-		b.shape.blocked = true
-		for _, other := range b.shape.buckets {
-			if other.state == ready {
-				c.wait(other)
-			}
-		}
+		c.backlog.block(b.shape)
 		return
 	}
 	c.grant(k, c.fleet.nodes[slot])
 	c.granted(k, 1)
-}
-
-// wait lays a bucket aside until its shape is offered a node.
-func (c *Core) wait(b *bucket) {
-	c.setWaiting(b)
 }
 
 // serveGang grants all containers of a gang, or takes back what it has tried.
@@ -109,7 +98,7 @@ func (c *Core) serveGang(k *ask) {
 	whole := k.spec.Resources.Scale(int64(count))
 	if kind, q, _ := c.limit(k, &whole); kind != noLimit {
 		c.unreserve(k)
-		c.park(b, q)
+		c.backlog.setLimited(b, q)
 		return
 	}
 	roomy := c.hasAllRoom(k)
@@ -126,7 +115,7 @@ func (c *Core) serveGang(k *ask) {
 	b.missing = int64(count - (len(c.pass.decisions.Grants) - first))
 	c.pass.looks -= looksPerMiss * (1 + len(c.pass.decisions.Grants) - first)
 	c.takeBack(k, first)
-	c.wait(b)
+	c.backlog.setBlocked(b)
 	if roomy {
 		// With all the room that it asked for it still does not fit, because its containers are in each other's way.
 		c.postpone(k)
@@ -166,13 +155,13 @@ func (c *Core) lift(k *ask) []*node {
 	c.pass.onTrial = true
 	c.withdrawNominations(k)
 	c.pass.onTrial = false
-	c.fleet.changes++
+	c.fleet.noteChange()
 	return kept
 }
 
 // beginGang gives the gang to come a number, and lets nobody be woken before it is whole.
 func (c *Core) beginGang() {
-	c.gangs++
+	c.containers.gangs++
 	c.pass.onTrial = true
 }
 
@@ -180,9 +169,9 @@ func (c *Core) beginGang() {
 func (c *Core) endGang(k *ask, first int) {
 	c.pass.onTrial = false
 	grants := c.pass.decisions.Grants[first:]
-	whole := &gang{number: c.gangs, members: make([]*container, len(grants))}
+	whole := &gang{number: c.containers.gangs, members: make([]*container, len(grants))}
 	for i := range grants {
-		held := c.containers[grants[i].Container]
+		held := c.containers.byID[grants[i].Container]
 		held.gang, whole.members[i], grants[i].Gang = whole, held, whole.number
 		if k.app.named.tracked {
 			c.fleet.touch(held.node)
@@ -194,7 +183,7 @@ func (c *Core) endGang(k *ask, first int) {
 // tryAll grants as many of an ask's containers as fit, on trial, and reports whether that is all of them.
 func (c *Core) tryAll(k *ask) bool {
 	for range k.spec.Pending {
-		slot := c.find(k)
+		slot := c.backlog.find(k)
 		if slot < 0 {
 			return false
 		}
@@ -208,16 +197,16 @@ func (c *Core) takeBack(k *ask, first int) {
 	c.pass.onTrial = true
 	defer func() { c.pass.onTrial = false }()
 	for i := len(c.pass.decisions.Grants) - 1; i >= first; i-- {
-		held := c.containers[c.pass.decisions.Grants[i].Container]
+		held := c.containers.byID[c.pass.decisions.Grants[i].Container]
 		k.shape.refit(held.node.slot)
-		delete(c.containers, held.id)
+		delete(c.containers.byID, held.id)
 		if held.credit > 0 {
 			k.app.addCredit(held.ask, held.credit)
 		}
 		c.unhold(held)
-		c.recycle(held)
+		c.containers.recycle(held)
 	}
-	c.fleet.changes++
+	c.fleet.noteChange()
 	k.app.lastSeq -= int64(len(c.pass.decisions.Grants) - first)
 	c.pass.decisions.Grants = c.pass.decisions.Grants[:first]
 }
@@ -226,7 +215,7 @@ func (c *Core) takeBack(k *ask, first int) {
 func (c *Core) grant(k *ask, n *node) {
 	a := k.app
 	a.lastSeq++
-	held := c.newContainer()
+	held := c.containers.take()
 	held.id = id.Container{Epoch: c.config.Epoch, App: a.id, Seq: a.lastSeq}
 	held.app, held.group, held.node, held.ask = a, k.group, n, k.spec.ID
 	held.need, held.master, held.startedAt, held.duration = k.spec.Resources, k.spec.Master, c.pass.now, k.spec.Duration
@@ -234,7 +223,7 @@ func (c *Core) grant(k *ask, n *node) {
 	if len(a.credits) > 0 {
 		held.credit = a.takeCredit(held.ask)
 	}
-	c.containers[held.id] = held
+	c.containers.byID[held.id] = held
 	c.hold(held)
 	c.pass.decisions.Grants = append(c.pass.decisions.Grants, Grant{
 		Container: held.id, Ask: k.spec.ID, Node: n.spec.Name, Queue: a.leaf.spec.Name, Resources: held.need, Master: held.master,

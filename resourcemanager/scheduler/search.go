@@ -37,11 +37,11 @@ func (fl *fleet) find(k *ask) int32 {
 	}
 	g, first := k.group, 0
 	known := &s.evens[g.app.order%int64(len(s.evens))]
-	if known.group == g && known.wakes == fl.changes {
+	if known.group == g && known.changes == fl.changes {
 		first = known.level
 	}
 	slot, level := fl.findEven(s, g, first)
-	*known = even{group: g, level: level, wakes: fl.changes}
+	*known = even{group: g, level: level, changes: fl.changes}
 	return slot
 }
 

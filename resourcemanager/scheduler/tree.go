@@ -43,7 +43,7 @@ func buildTree(specs []QueueSpec, schema resource.Schema) ([]*queue, error) {
 		if byName[spec.Name] != nil {
 			return nil, invalid("queue %s is there twice", spec.Name)
 		}
-		q := &queue{spec: spec, place: -1}
+		q := &queue{spec: spec, index: -1}
 		byName[spec.Name] = q
 		if spec.Parent != "" {
 			continue
@@ -207,14 +207,14 @@ func (c *Core) setQueues(in SetQueues) error {
 	if err != nil {
 		return err
 	}
-	queues, byName, contracts, apps := next.queues, next.byName, next.contracts, c.sortedApps()
+	queues, byName, contracts, apps := next.queues, next.byName, next.contracts, c.apps.sorted()
 	for _, a := range apps {
 		for _, k := range a.sortedAsks() {
 			c.withdrawNominations(k)
-			c.leave(k)
+			c.backlog.leave(k)
 		}
 	}
-	c.dropShapes()
+	c.backlog.drop()
 	c.queues, c.queueByName, c.leaves = queues, byName, nil
 	for _, q := range queues {
 		if q.isLeaf() {
@@ -245,7 +245,7 @@ func (c *Core) setQueues(in SetQueues) error {
 	}
 	for _, a := range apps {
 		for _, k := range a.sortedAsks() {
-			c.enter(k)
+			c.backlog.enter(k)
 		}
 	}
 	return nil
@@ -268,7 +268,7 @@ func (c *Core) nextTree(in SetQueues) (tree, error) {
 	for _, q := range queues {
 		byName[q.spec.Name] = q
 	}
-	for _, a := range c.sortedApps() {
+	for _, a := range c.apps.sorted() {
 		if a.leaf == nil {
 			continue
 		}
@@ -320,7 +320,7 @@ func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 // usages tells what the queues of a tree are given, hold and wait for.
 func (c *Core) usages(queues []*queue, byName map[id.Queue]*queue) []QueueUsage {
 	pending := make([]resource.Vector, len(queues))
-	for _, a := range c.apps {
+	for _, a := range c.apps.byID {
 		if a.leaf == nil {
 			continue
 		}

@@ -24,7 +24,7 @@ func verify(c *Core, scheduled bool) error {
 	users := map[*user]resource.Vector{}
 	leaving := map[*queue]resource.Vector{}
 	gangs := map[*gang]int{}
-	for _, k := range c.containers {
+	for _, k := range c.containers.byID {
 		used[k.node] = used[k.node].Add(k.need)
 		if k.gang != nil {
 			gangs[k.gang]++
@@ -52,7 +52,7 @@ func verify(c *Core, scheduled bool) error {
 		}
 	}
 	promised, reservations, reserved := map[*queue]resource.Vector{}, map[*queue]int{}, resource.Vector{}
-	for _, a := range c.apps {
+	for _, a := range c.apps.byID {
 		for _, k := range a.asks {
 			claims := 0
 			for _, m := range k.nominations {
@@ -128,18 +128,18 @@ func verify(c *Core, scheduled bool) error {
 				return fmt.Errorf("user %s says %v, holds %v", u.name, u.used, users[u])
 			}
 		}
-		if q.place >= 0 != (q.parent != nil && len(q.ready.items)+len(q.busy.items) > 0) {
+		if q.index >= 0 != (q.parent != nil && len(q.backlog.ready.items)+len(q.active.items) > 0) {
 			return fmt.Errorf("queue %s is wrongly busy or idle", q.spec.Name)
 		}
 	}
-	for _, a := range c.apps {
+	for _, a := range c.apps.byID {
 		for _, g := range a.groups {
 			if err := verifyGroup(c, g); err != nil {
 				return err
 			}
 		}
 	}
-	for _, s := range c.shapes {
+	for _, s := range c.backlog.shapes {
 		for i, n := range c.fleet.nodes {
 			if s.misfit.has(int32(i)) && !n.touched && fits(&s.need, &c.fleet.avail[i]) {
 				return fmt.Errorf("node %s is thought unfit for %v, it has %v", n.spec.Name, s.need, c.fleet.avail[i])
@@ -155,7 +155,7 @@ func verify(c *Core, scheduled bool) error {
 	if err := verifyNotices(c); err != nil {
 		return err
 	}
-	for _, a := range c.apps {
+	for _, a := range c.apps.byID {
 		for _, k := range a.asks {
 			if err := verifyWaiting(c, k); err != nil {
 				return err
@@ -235,9 +235,9 @@ func verifyWaiting(c *Core, k *ask) error {
 
 // verifyEvens looks for a node that a search to spread would pass over for what it remembers.
 func verifyEvens(c *Core) error {
-	for _, s := range c.shapes {
+	for _, s := range c.backlog.shapes {
 		for _, known := range s.evens {
-			if known.group == nil || known.wakes != c.fleet.changes {
+			if known.group == nil || known.changes != c.fleet.changes {
 				continue
 			}
 			for _, n := range c.fleet.nodes {
@@ -268,9 +268,9 @@ func verifyNotices(c *Core) error {
 			}
 		}
 	}
-	for _, a := range c.apps {
+	for _, a := range c.apps.byID {
 		for _, k := range a.asks {
-			if k.bucket != nil && k.bucket.state == parked && k.bucket.first() == k && len(k.nominations) > 0 && k.nominations[0].leaf != nil {
+			if k.bucket != nil && k.bucket.state == limited && k.bucket.first() == k && len(k.nominations) > 0 && k.nominations[0].leaf != nil {
 				return fmt.Errorf("%d nodes are kept for ask %s of %s, which is over a limit", len(k.nominations), k.spec.ID, a.title())
 			}
 		}

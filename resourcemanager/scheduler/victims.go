@@ -97,7 +97,7 @@ func (c *Core) planComing(k *ask) bool {
 		looked++
 		n := given.container.node
 		if !p.seen.has(n.slot) && n.isOpen() && c.takesAnother(n, k) {
-			p.seen.set(n.slot, c.fleet.grid.words)
+			p.seen.set(n.slot, c.fleet.words())
 			if room := c.claimableRoom(n); fits(&k.spec.Resources, &room) {
 				p.best.node = n
 			}
@@ -189,7 +189,7 @@ func (c *Core) planRemoval(k *ask, window int) bool {
 			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !c.takesAnother(n, k) {
 				continue
 			}
-			p.seen.set(n.slot, c.fleet.grid.words)
+			p.seen.set(n.slot, c.fleet.words())
 			p.nodes = append(p.nodes, n)
 			if looked++; looked*len(p.leaves) >= window {
 				break

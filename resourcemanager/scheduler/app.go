@@ -1,0 +1,152 @@
+package scheduler
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// apps is those that ask, and the names that they have.
+type apps struct {
+	fleet *fleet
+	// byID are the apps that were added, and those that are gone and still hold containers.
+	byID map[id.App]*app
+	// arrivals counts the apps that have come.
+	arrivals int64
+	// lastSeq is where container numbers of forgotten apps go on, should they come back.
+	lastSeq map[id.App]int64
+	// names are the names of apps, and those that asks keep near to or apart from.
+	names map[string]*named
+}
+
+func newApps(f *fleet) apps {
+	return apps{fleet: f, byID: make(map[id.App]*app), lastSeq: make(map[id.App]int64), names: make(map[string]*named)}
+}
+
+// app is a submitter of asks.
+type app struct {
+	id       id.App
+	named    *named
+	user     string
+	priority int32
+	order    int64
+	// removed apps are kept while they hold containers.
+	removed bool
+	// leaf is nil for containers whose app was never added.
+	leaf    *queue
+	owner   *user
+	asks    map[string]*ask
+	nextAsk int64
+	groups  []*group
+	// buckets are the app's own, in a fair leaf.
+	buckets    []*bucket
+	containers *container
+	used       resource.Vector
+	// share is what it holds of the zone, by its weight.
+	share, weight float64
+	lastSeq       int64
+	// vain counts the app's reservations that came to nothing, since the last that did not; there is none before
+	// reserveAfter.
+	vain         int
+	reserveAfter time.Time
+	// credits are what containers that were stopped for others' guarantees had done, for those that follow them.
+	credits []credit
+}
+
+func (a *app) title() string {
+	if a.named.name != "" {
+		return a.named.name
+	}
+	return a.id.String()
+}
+
+func (as *apps) add(name id.App) *app {
+	as.arrivals++
+	a := &app{id: name, order: as.arrivals, asks: make(map[string]*ask), weight: 1, lastSeq: as.lastSeq[name], named: as.named("")}
+	a.named.apps++
+	delete(as.lastSeq, name)
+	as.byID[name] = a
+	return a
+}
+
+func (as *apps) sorted() []*app {
+	apps := make([]*app, 0, len(as.byID))
+	for _, a := range as.byID {
+		apps = append(apps, a)
+	}
+	slices.SortFunc(apps, func(x, y *app) int { return int(x.order - y.order) })
+	return apps
+}
+
+func (as *apps) sortedNames() []*named {
+	names := make([]*named, 0, len(as.names))
+	for _, m := range as.names {
+		names = append(names, m)
+	}
+	slices.SortFunc(names, func(x, y *named) int {
+		switch {
+		case x.name < y.name:
+			return -1
+		case x.name > y.name:
+			return 1
+		}
+		return 0
+	})
+	return names
+}
+
+func (a *app) sortedAsks() []*ask {
+	asks := make([]*ask, 0, len(a.asks))
+	for _, k := range a.asks {
+		asks = append(asks, k)
+	}
+	slices.SortFunc(asks, func(x, y *ask) int { return int(x.order - y.order) })
+	return asks
+}
+
+func (as *apps) named(name string) *named {
+	m := as.names[name]
+	if m == nil {
+		m = &named{name: name}
+		as.names[name] = m
+	}
+	return m
+}
+
+// track makes a name's nodes known.
+func (as *apps) track(name string) *named {
+	m := as.named(name)
+	if m.tracked {
+		return m
+	}
+	m.tracked = true
+	for _, a := range as.sorted() {
+		for k := a.containers; a.named == m && k != nil; k = k.nextOfApp {
+			m.nodes.set(k.node.slot, as.fleet.words())
+		}
+	}
+	return m
+}
+
+// leaveName takes an app that is forgotten off its name, and gives the names that the last app of that name has repelled.
+func (as *apps) leaveName(m *named) []*named {
+	m.apps--
+	if m.apps > 0 {
+		return nil
+	}
+	// Others may still name it, or be named by it; only a name that means nothing to anybody is dropped.
+	if !m.tracked {
+		delete(as.names, m.name)
+		return nil
+	}
+	var freed []*named
+	for _, other := range as.sortedNames() {
+		if i := slices.Index(other.repelledBy, m); i >= 0 {
+			other.repelledBy = append(other.repelledBy[:i:i], other.repelledBy[i+1:]...)
+			freed = append(freed, other)
+		}
+	}
+	return freed
+}

@@ -1,0 +1,87 @@
+package scheduler
+
+import (
+	"slices"
+	"time"
+)
+
+// ask is an Ask that waits.
+type ask struct {
+	app    *app
+	order  int64
+	index  int32
+	bucket *bucket
+	shape  *shape
+	group  *group
+	tally  *tally
+	spec   Ask
+	// since is when it was first found not to fit; zero before.
+	since       time.Time
+	aging       bool
+	nominations []*nomination
+	// claims is how many of them victims were given notice for.
+	claims int
+	// reservedAt is when its reservation began; zero is that it has had none.
+	reservedAt time.Time
+	// late says that it would outlast a contract's window, and is kept apart from asks of its shape that would not.
+	outlasting bool
+}
+
+// queued is an ask in a heap, with what its turn depends on, so that asks are compared without being looked at.
+type queued struct {
+	appPriority, priority int32
+	appOrder, order       int64
+	ask                   *ask
+}
+
+func (k *ask) queued() queued {
+	return queued{appPriority: k.app.priority, priority: k.spec.Priority, appOrder: k.app.order, order: k.order, ask: k}
+}
+
+func (q queued) heapIndex() *int32 { return &q.ask.index }
+
+func (q queued) before(other queued) bool {
+	switch {
+	case q.appPriority != other.appPriority:
+		return q.appPriority > other.appPriority
+	case q.priority != other.priority:
+		return q.priority > other.priority
+	case q.appOrder != other.appOrder:
+		return q.appOrder < other.appOrder
+	}
+	return q.order < other.order
+}
+
+func checkAsk(spec *Ask) error {
+	for i, n := range spec.Resources {
+		if n < 0 {
+			return invalid("ask %q wants a negative quantity at place %d", spec.ID, i)
+		}
+	}
+	switch {
+	case spec.Resources.IsZero():
+		return invalid("ask %q wants nothing", spec.ID)
+	case spec.Policy > Pack:
+		return invalid("ask %q has an unknown placement policy", spec.ID)
+	case spec.MaxPerNode < 0:
+		return invalid("ask %q allows %d containers a node", spec.ID, spec.MaxPerNode)
+	}
+	return nil
+}
+
+// sameBut reports whether two asks differ in no more than what is pending.
+func (k *Ask) sameBut(l *Ask) bool {
+	return k.Resources == l.Resources && k.Priority == l.Priority && k.Policy == l.Policy && k.SpreadOver == l.SpreadOver &&
+		k.Service == l.Service && k.Replaces == l.Replaces && k.MaxPerNode == l.MaxPerNode && k.Group == l.Group && k.Gang == l.Gang && k.Duration == l.Duration && k.Master == l.Master &&
+		slices.Equal(k.Avoid, l.Avoid) && slices.Equal(k.Affinity, l.Affinity) && slices.Equal(k.AntiAffinity, l.AntiAffinity) &&
+		slices.EqualFunc(k.Constraints, l.Constraints, func(x, y Constraint) bool {
+			return x.Attribute == y.Attribute && x.Operator == y.Operator && slices.Equal(x.Values, y.Values)
+		})
+}
+
+// clone copies what the caller may change later.
+func (k Ask) clone() Ask {
+	k.Constraints, k.Avoid = slices.Clone(k.Constraints), slices.Clone(k.Avoid)
+	k.Affinity, k.AntiAffinity = slices.Clone(k.Affinity), slices.Clone(k.AntiAffinity)
+	return k
+}

@@ -1,0 +1,98 @@
+package scheduler
+
+import "time"
+
+// bucket is the asks of one leaf, user and shape, in the order in which they are served. Asks of a gang, and apps
+// of a fair leaf, have buckets of their own.
+type bucket struct {
+	key   bucketKey
+	leaf  *queue
+	shape *shape
+	state bucketState
+	index int32
+	asks  heap[queued]
+	// missing is how much room a gang lacked when it was last tried, in containers.
+	missing int64
+	// claimAfter is when victims may be looked for again, after none were found.
+	claimAfter time.Time
+}
+
+type bucketKey struct {
+	leaf   *queue
+	user   string
+	app    *app
+	gang   *ask
+	master bool
+	// outlasting asks would outlast the window of a contract; endless ones do not say when they end, and get nothing
+	// while one closes.
+	outlasting, endless bool
+}
+
+type bucketState uint8
+
+const (
+	// empty has no asks.
+	empty bucketState = iota
+	// ready is to be served.
+	ready
+	// blocked waits for capacity: its shape fits on no node.
+	blocked
+	// limited waits for the queue whose limit it is over to hold less.
+	limited
+)
+
+func (b *bucket) heapIndex() *int32 { return &b.index }
+
+func (b *bucket) before(other *bucket) bool {
+	k, l := b.asks.items[0].ask, other.asks.items[0].ask
+	if b.leaf.spec.Fair && k.app != l.app {
+		if k.app.priority != l.app.priority {
+			return k.app.priority > l.app.priority
+		}
+		if k.app.share != l.app.share {
+			return k.app.share < l.app.share
+		}
+	}
+	return b.asks.items[0].before(other.asks.items[0])
+}
+
+// first is the ask whose turn it is.
+func (b *bucket) first() *ask { return b.asks.items[0].ask }
+
+// queueBacklog is what the backlog knows of a queue.
+type queueBacklog struct {
+	// ready are a leaf's buckets that are to be served, in their order.
+	ready heap[*bucket]
+	// blocked are a leaf's buckets that wait for capacity.
+	blocked heap[*bucket]
+	// limited are the buckets that wait for this queue to hold less.
+	limited []*bucket
+}
+
+// shapeBacklog is what the backlog knows of a shape.
+type shapeBacklog struct {
+	// blocked is set while no node fits.
+	blocked bool
+	// watched is set while the shape is among those that are offered nodes, because it has misfits or blocked buckets.
+	watched bool
+	// blockedBuckets is how many of its buckets are blocked.
+	blockedBuckets int
+	// buckets are those of its asks, and some that are empty.
+	buckets []*bucket
+	// asks is how many asks have the shape.
+	asks int
+}
+
+func (s *shape) bucket(key bucketKey) *bucket {
+	for _, b := range s.backlog.buckets {
+		if b.key == key {
+			return b
+		}
+	}
+	b := &bucket{key: key, leaf: key.leaf, shape: s, index: -1}
+	s.backlog.buckets = append(s.backlog.buckets, b)
+	if key.app != nil {
+		key.app.buckets = append(key.app.buckets, b)
+	}
+	return b
+}
