@@ -211,7 +211,7 @@ type Decisions struct {
 	Notices []Notice
 	Stops   []Stop
 	// Reprieves are containers whose notice is taken back: they are not needed any more.
-	Reprieves []id.Container
+	Cancelled []id.Container
 	// Next is when to call Schedule again though nothing new was applied; zero is never. It may be the present:
 	// then there is more to decide than a pass is allowed to take.
 	Next time.Time

@@ -49,8 +49,8 @@ type app struct {
 	lastSeq       int64
 	// vain counts the app's reservations that came to nothing, since the last that did not; there is none before
 	// reserveAfter.
-	vain         int
-	reserveAfter time.Time
+	failedReservations int
+	reserveAfter       time.Time
 	// credits are what containers that were stopped for others' guarantees had done, for those that follow them.
 	credits []credit
 }

@@ -389,6 +389,37 @@ func (bl *backlog) resized(k *ask) {
 	}
 }
 
+// liftLimits has what is limited by a leaf, or by a queue above it, tried again: they hold less.
+func (bl *backlog) liftLimits(leaf *queue) {
+	for q := leaf; q != nil; q = q.parent {
+		if len(q.backlog.limited) > 0 {
+			bl.liftLimit(q)
+		}
+	}
+}
+
+// reorder puts the buckets of an app in a fair leaf where they belong, after the app's share changed.
+func (bl *backlog) reorder(a *app) {
+	for _, b := range a.buckets {
+		switch b.state {
+		case ready:
+			a.leaf.backlog.ready.move(b)
+		case blocked:
+			a.leaf.backlog.blocked.move(b)
+		}
+	}
+}
+
+// rank puts the buckets of fair leaves in order, after the shares of all apps changed.
+func (bl *backlog) rank(queues []*queue) {
+	for _, q := range queues {
+		if q.spec.Fair {
+			q.backlog.ready.rebuild()
+			q.backlog.blocked.rebuild()
+		}
+	}
+}
+
 // retryLimited has what is limited by any queue tried again.
 func (bl *backlog) retryLimited(queues []*queue) {
 	for _, q := range queues {

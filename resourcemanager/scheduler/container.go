@@ -33,7 +33,7 @@ type container struct {
 	// notice is set while it is to leave.
 	notice *notice
 	// awaited is the reservation that waits for its end; nil is none.
-	awaited *nomination
+	awaitedBy *nomination
 
 	previousOfApp, nextOfApp   *container
 	previousOfNode, nextOfNode *container
@@ -114,7 +114,7 @@ func (c *Core) holdExisting(in Hold) error {
 	c.containers.byID[k.id] = k
 	c.hold(k)
 	c.fleet.touch(k.node)
-	c.noteLender(a)
+	c.lending.noteLender(a)
 	return nil
 }
 
@@ -125,7 +125,7 @@ func (c *Core) release(name id.Container) {
 	}
 	// What a lost node took with it was not given back by anybody.
 	if given := k.notice; given != nil && given.contract != nil && !given.stopped && k.node.known {
-		given.contract.ledger.giveBack()
+		given.contract.ledger.countReturn()
 	}
 	c.forget(k)
 }
@@ -134,7 +134,7 @@ func (c *Core) forget(k *container) {
 	delete(c.containers.byID, k.id)
 	a, n := k.app, k.node
 	c.unhold(k)
-	c.dropNotice(k)
+	c.preemption.drop(k)
 	if g := k.gang; g != nil {
 		g.members = slices.DeleteFunc(g.members, func(other *container) bool { return other == k })
 	}
@@ -213,8 +213,8 @@ func (c *Core) unhold(k *container) {
 			n.ending[i] -= k.need[i]
 		}
 	}
-	if k.awaited != nil {
-		k.awaited.arrive(k)
+	if k.awaitedBy != nil {
+		k.awaitedBy.arrived(k)
 	}
 	if !n.isOpen() {
 		c.fleet.countCapacity(n)
@@ -259,21 +259,17 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 	case k.notice != nil:
 		leaf.expect(&k.need, sign)
 	case sign > 0:
-		leaf.disordered = !leaf.link(k) || leaf.disordered
+		leaf.reclaim.disordered = !leaf.link(k) || leaf.reclaim.disordered
 	default:
 		leaf.unlink(k)
 	}
-	c.charge(leaf, &k.need, sign)
+	c.tree.charge(leaf, &k.need, sign)
+	if sign < 0 && !c.pass.onTrial {
+		c.backlog.liftLimits(leaf)
+	}
 	if leaf.spec.Fair {
-		a.share = shareOf(&a.used, &c.zone) / a.weight
-		for _, b := range a.buckets {
-			switch b.state {
-			case ready:
-				leaf.backlog.ready.move(b)
-			case blocked:
-				leaf.backlog.blocked.move(b)
-			}
-		}
+		a.share = shareOf(&a.used, &c.tree.zone) / a.weight
+		c.backlog.reorder(a)
 	}
 }
 

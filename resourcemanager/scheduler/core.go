@@ -13,49 +13,16 @@ import (
 
 // Core is the scheduler. It is not safe for use by several goroutines.
 type Core struct {
-	config     Config
-	pass       pass
-	fleet      fleet
-	apps       apps
-	containers containers
-	backlog    backlog
-
-	queues      []*queue
-	queueByName map[id.Queue]*queue
-	// zone is what guarantees are shares of: the capacity of the fleet when they were last worked out. stale says that they
-	// must be again.
-	zone  resource.Vector
-	stale bool
-	// limitsMoved says that this was done, and that what is parked may go on.
-	limitsMoved bool
-
-	nominationsReady []*nomination
-	notices          []*notice
-	// firstDeadline is no later than that of any that has not run out; zero is that all have.
-	firstDeadline time.Time
-	// loose are notices that make room for nobody in particular; some may have been forgotten.
-	loose     []*notice
-	reprieved []reprieve
-	// leaves are the queues without children, in tree order.
-	leaves []*queue
-	plan   removalPlan
-	// gangReserving is the gang that has a reservation.
-	gangReserving *ask
-	// reserving are the asks with reservations, reserved is what those come to. Some may have none any more.
-	reserving []*ask
-	reserved  resource.Vector
-
-	contracts []*contract
-	// turning is when the state of some contract changes next, counted what the ledgers have counted up to.
-	turning, counted time.Time
-	// contractsSet says that there are new ones to look at.
-	contractsSet bool
-	// keepsLess says that a lender holds more, and that what is parked for its contract may go on.
-	keepsLess bool
-	// late are asks kept apart until some contract turns.
-	late []*ask
-	// claimsMoved says that a leaf with claims was granted something, so that its limits may be in the way of those now.
-	claimsMoved bool
+	config      Config
+	pass        pass
+	fleet       fleet
+	apps        apps
+	containers  containers
+	tree        tree
+	backlog     backlog
+	nominations nominations
+	preemption  preemption
+	lending     lending
 }
 
 var _ Interface = (*Core)(nil)
@@ -75,7 +42,16 @@ func New(config Config) *Core {
 	}
 	c.fleet = newFleet(&c.pass)
 	c.apps = newApps(&c.fleet)
+	c.tree = tree{lending: &c.lending}
 	c.backlog = backlog{pass: &c.pass, fleet: &c.fleet, apps: &c.apps, patience: config.Patience, byKey: make(map[shapeKey]*shape)}
+	c.nominations = nominations{
+		pass: &c.pass, fleet: &c.fleet, tree: &c.tree, backlog: &c.backlog, preemption: &c.preemption, patience: config.Patience,
+	}
+	c.preemption = preemption{
+		pass: &c.pass, fleet: &c.fleet, tree: &c.tree, containers: &c.containers, lending: &c.lending, nominations: &c.nominations,
+		notice: config.Notice,
+	}
+	c.lending = lending{pass: &c.pass, tree: &c.tree, backlog: &c.backlog, preemption: &c.preemption}
 	if err := c.setQueues(SetQueues{Queues: DefaultQueues()}); err != nil {
 		panic("the default queues are refused: " + err.Error())
 	}
@@ -100,7 +76,7 @@ func (c *Core) Apply(input Input) error {
 	case Checkpoint:
 		return c.checkpoint(in)
 	case SetContracts:
-		return c.setContracts(in.Contracts)
+		return c.lending.set(in.Contracts)
 	case Hold:
 		return c.holdExisting(in)
 	case Release:
@@ -128,7 +104,7 @@ func (c *Core) setNode(spec NodeSpec) error {
 		if i < 0 {
 			break
 		}
-		c.giveUp(n.nominations[i])
+		c.nominations.cancel(n.nominations[i])
 	}
 	c.nodeChanged(n)
 	return nil
@@ -141,7 +117,7 @@ func (c *Core) removeNode(name id.Node) error {
 	}
 	n.known = false
 	for len(n.nominations) > 0 {
-		c.giveUp(n.nominations[0])
+		c.nominations.cancel(n.nominations[0])
 	}
 	c.nodeChanged(n)
 	c.forgetNode(n)
@@ -170,14 +146,22 @@ func (c *Core) wake() {
 			break
 		}
 		c.pass.looks -= looksPerNode
-		c.giveUpVain(n)
+		c.nominations.cancelUnmet(n)
 		c.fleet.offered(n)
-		c.readyNominations(n)
+		c.nominations.queueReady(n)
 		if n.at != nowhere {
 			c.fleet.noteChange()
 			c.backlog.capacityReturned(n)
 		}
 	}
+}
+
+// MaySubmit implements Interface.
+func (c *Core) MaySubmit(queue id.Queue, user string) bool { return c.tree.maySubmit(queue, user) }
+
+// MayAdminister implements Interface.
+func (c *Core) MayAdminister(queue id.Queue, user string) bool {
+	return c.tree.mayAdminister(queue, user)
 }
 
 // Used implements Interface.
@@ -187,13 +171,13 @@ func (c *Core) Used(name id.Node) resource.Vector { return c.fleet.used(name) }
 func (c *Core) Largest() resource.Vector { return c.fleet.most() }
 
 func (c *Core) addApp(in AddApp) error {
-	leaf, err := c.leafFor(in.Queue)
+	leaf, err := c.tree.leafFor(in.Queue)
 	if err != nil {
 		return err
 	}
 	a := c.apps.byID[in.App]
 	if !in.Recovered && (a == nil || a.removed || a.leaf != leaf) {
-		if err := c.admits(leaf, in); err != nil {
+		if err := c.tree.admits(leaf, in); err != nil {
 			return err
 		}
 	}
@@ -208,7 +192,7 @@ func (c *Core) addApp(in AddApp) error {
 	}
 	asks := a.sortedAsks()
 	for _, k := range asks {
-		c.withdrawNominations(k)
+		c.nominations.withdrawAll(k)
 		c.backlog.leave(k)
 	}
 	if a.leaf != nil {
@@ -226,25 +210,6 @@ func (c *Core) addApp(in AddApp) error {
 	c.chargeApp(a, 1)
 	for _, k := range asks {
 		c.backlog.enter(k)
-	}
-	return nil
-}
-
-// admits says why a leaf does not take a new app, if so.
-func (c *Core) admits(leaf *queue, in AddApp) error {
-	for q := leaf; q != nil; q = q.parent {
-		switch q.spec.State {
-		case QueueDraining:
-			return refused("queue %s is draining and takes no new apps", q.spec.Name)
-		case QueueStopped:
-			return refused("queue %s is stopped and takes no new apps", q.spec.Name)
-		}
-	}
-	if leaf.spec.MaxApps > 0 && leaf.apps >= leaf.spec.MaxApps {
-		return refused("queue %s already has %d apps, the most that it takes", leaf.spec.Name, leaf.apps)
-	}
-	if !in.Allowed && !c.MaySubmit(leaf.spec.Name, in.User) {
-		return fmt.Errorf("user %q may not submit to queue %s: %w", in.User, leaf.spec.Name, errdefs.ErrPermissionDenied)
 	}
 	return nil
 }
@@ -334,7 +299,7 @@ func (c *Core) setAsk(in SetAsk) error {
 		}
 		k.spec.Pending = in.Ask.Pending
 		for len(k.nominations) > 0 && (k.spec.Gang || len(k.nominations) > k.spec.Pending) {
-			c.withdrawNomination(k.nominations[len(k.nominations)-1])
+			c.nominations.withdraw(k.nominations[len(k.nominations)-1])
 		}
 		c.backlog.resized(k)
 		return nil
@@ -344,7 +309,7 @@ func (c *Core) setAsk(in SetAsk) error {
 		k = &ask{app: a, order: a.nextAsk, index: -1}
 		a.asks[in.Ask.ID] = k
 	} else {
-		c.withdrawNominations(k)
+		c.nominations.withdrawAll(k)
 		c.backlog.leave(k)
 	}
 	k.spec = in.Ask.clone()
@@ -355,7 +320,7 @@ func (c *Core) setAsk(in SetAsk) error {
 
 // withdraw ends an ask.
 func (c *Core) withdraw(k *ask) {
-	c.withdrawNominations(k)
+	c.nominations.withdrawAll(k)
 	c.backlog.leave(k)
 	delete(k.app.asks, k.spec.ID)
 }

@@ -234,7 +234,7 @@ func describeAttribute(n *node, attribute string) string {
 
 // Plan implements Interface. It tries the ask and takes everything back.
 func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
-	leaf, err := c.leafFor(app.Queue)
+	leaf, err := c.tree.leafFor(app.Queue)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -284,7 +284,7 @@ func (c *Core) tryPlan(k *ask, plan *Plan) {
 	one := k.spec.Resources
 	for i := 0; i < wanted; i++ {
 		c.pass.onTrial = true
-		kind, _, _ := c.limit(k, &one)
+		kind, _, _ := c.tree.limit(k, &one)
 		slot := int32(-1)
 		if kind == noLimit {
 			slot = c.backlog.find(k)

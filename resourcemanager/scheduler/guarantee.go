@@ -4,14 +4,14 @@ import "fmt"
 
 // guaranteeSentence says why no other queue's containers are stopped for an ask that fits nowhere.
 func (c *Core) guaranteeSentence(k *ask, explanation *AskExplanation) string {
-	if explanation.Fits > 0 || explanation.Limit != "" || explanation.Coming != "" || k.spec.Gang || c.root().used == k.app.leaf.used {
+	if explanation.Fits > 0 || explanation.Limit != "" || explanation.Coming != "" || k.spec.Gang || c.tree.root().used == k.app.leaf.used {
 		return ""
 	}
 	leaf, need := k.app.leaf, &k.spec.Resources
 	var promised *queue
 	borrowed := false
 	for q := leaf; q.parent != nil; q = q.parent {
-		if !c.isPromised(q, need) {
+		if !q.isPromised(need) {
 			continue
 		}
 		promised = q
@@ -20,7 +20,7 @@ func (c *Core) guaranteeSentence(k *ask, explanation *AskExplanation) string {
 		}
 	}
 	switch {
-	case c.claimsReach(k):
+	case k.app.leaf.claimsReach(&k.spec.Resources):
 		return fmt.Sprintf("room is being made for other asks of queue %s, and with that it would hold more than its maximum", leaf.spec.Name)
 	case borrowed:
 		return "what other queues hold beyond their guarantees would not make room for it on any one node"

@@ -11,7 +11,7 @@ import (
 // help is the sentence what would let an ask be granted for which need is asked more, given why it is not. The first thing
 // that stands in the way counts: a limit, then what most nodes lack.
 func (c *Core) help(k *ask, need *resource.Vector, why *AskExplanation) string {
-	if kind, q, place := c.limit(k, need); kind != noLimit {
+	if kind, q, place := c.tree.limit(k, need); kind != noLimit {
 		return c.helpWithLimit(kind, q, place, need)
 	}
 	if why.Fits > 0 || k.getsRoom() {

@@ -106,14 +106,14 @@ func TestWhatIsLentIsBackWhenTheWindowClosesEveryTime(t *testing.T) {
 			z.now = z.now.Add(time.Second)
 		}
 		z.second(t)
-		root, apps, batch := z.core.root(), z.core.queueNamed("apps"), z.core.queueNamed("batch")
+		root, apps, batch := z.core.tree.root(), z.core.tree.named("apps"), z.core.tree.named("batch")
 		for place := range 2 {
 			room := apps.guaranteed[place] - apps.used[place]
-			if free := z.core.zone[place] - root.used[place]; free < room && batch.used[place] > batch.guaranteed[place] {
+			if free := z.core.tree.zone[place] - root.used[place]; free < room && batch.used[place] > batch.guaranteed[place] {
 				t.Fatalf("when the window closed %d were free, the lender had room for %d, and the borrower held %d of %d", free, room, batch.used[place], batch.guaranteed[place])
 			}
 		}
-		for _, back := range z.core.Ledgers()[0].HandBacks {
+		for _, back := range z.core.lending.ledgers()[0].HandBacks {
 			if back.Done.IsZero() || back.Done.After(back.Promised) {
 				t.Fatalf("the ledger says %+v", back)
 			}
@@ -136,7 +136,7 @@ func TestEveryLenderHasItsCapacityBackHoweverTheWindowsOverlap(t *testing.T) {
 			})
 		}
 		z := newLendingZone(t, contracts...)
-		if z.core.queueNamed("web").spec.Guaranteed == (Capacity{}) {
+		if z.core.tree.named("web").spec.Guaranteed == (Capacity{}) {
 			return
 		}
 		unit := resource.Vector{1000, 1 << 30}
@@ -161,7 +161,7 @@ func TestEveryLenderHasItsCapacityBackHoweverTheWindowsOverlap(t *testing.T) {
 // contracts go on lending. The lenders use nothing, so that this has to be free, unless the borrower holds no more than
 // it is guaranteed.
 func (z *lendingZone) checkBack(t *rapid.T, contracts []Contract) {
-	root, batch := z.core.root(), z.core.queueNamed("batch")
+	root, batch := z.core.tree.root(), z.core.tree.named("batch")
 	for place := range 2 {
 		owed := int64(0)
 		for _, name := range []id.Queue{"apps", "web"} {
@@ -178,10 +178,10 @@ func (z *lendingZone) checkBack(t *rapid.T, contracts []Contract) {
 				closes = closes || k.Lender == name && z.now.Equal(w.Close)
 			}
 			if closes {
-				owed += z.core.queueNamed(name).guaranteed.Percent(100 - min(lent, 100-floor))[place]
+				owed += z.core.tree.named(name).guaranteed.Percent(100 - min(lent, 100-floor))[place]
 			}
 		}
-		if free := z.core.zone[place] - root.used[place]; free < owed && batch.used[place] > batch.guaranteed[place] {
+		if free := z.core.tree.zone[place] - root.used[place]; free < owed && batch.used[place] > batch.guaranteed[place] {
 			t.Fatalf("at %s %d are free, %d are owed, and the borrower holds %d of %d", z.now.Sub(start), free, owed, batch.used[place], batch.guaranteed[place])
 		}
 	}
@@ -201,10 +201,10 @@ func TestTheFloorStaysFreeForTheLenderWhileTheWindowIsOpen(t *testing.T) {
 			z.second(t)
 			z.now = z.now.Add(time.Second)
 		}
-		apps, batch, root := z.core.queueNamed("apps"), z.core.queueNamed("batch"), z.core.root()
+		apps, batch, root := z.core.tree.named("apps"), z.core.tree.named("batch"), z.core.tree.root()
 		floor := apps.guaranteed.Percent(contract.FloorPercent)
 		for place := range 2 {
-			if free := z.core.zone[place] - root.used[place]; free < floor[place] && batch.used[place] > batch.guaranteed[place] {
+			if free := z.core.tree.zone[place] - root.used[place]; free < floor[place] && batch.used[place] > batch.guaranteed[place] {
 				t.Fatalf("%d are free, the floor is %d, and the borrower holds %d of %d", free, floor[place], batch.used[place], batch.guaranteed[place])
 			}
 		}

@@ -20,7 +20,7 @@ const (
 )
 
 // limit finds the first limit that need more would break for an ask, the queue that has it, and the place.
-func (c *Core) limit(k *ask, need *resource.Vector) (limitKind, *queue, int) {
+func (t *tree) limit(k *ask, need *resource.Vector) (limitKind, *queue, int) {
 	leaf := k.app.leaf
 	if place := exceeds(&k.app.owner.used, need, &k.app.owner.limit); place >= 0 {
 		return userLimit, leaf, place
@@ -42,15 +42,15 @@ func (c *Core) limit(k *ask, need *resource.Vector) (limitKind, *queue, int) {
 			return maximumLimit, q, place
 		}
 	}
-	if c.keepsFor(k, need) != nil {
-		return lendingLimit, c.root(), 0
+	if t.lending.reserves(k, need) != nil {
+		return lendingLimit, t.root(), 0
 	}
 	return noLimit, nil, -1
 }
 
 // limitSentence says which limit stands in an ask's way, if one does.
 func (c *Core) limitSentence(k *ask, need *resource.Vector) string {
-	kind, q, place := c.limit(k, need)
+	kind, q, place := c.tree.limit(k, need)
 	of := func(n int64) string { return amount(c.config.Schema, place, n) }
 	switch kind {
 	case stoppedLimit:
@@ -62,8 +62,8 @@ func (c *Core) limitSentence(k *ask, need *resource.Vector) string {
 		return fmt.Sprintf("application masters hold %s in queue %s, where they may hold %s; %s more are asked",
 			of(q.masters[place]), q.spec.Name, of(q.masterLimit[place]), of(need[place]))
 	case lendingLimit:
-		lent := c.keepsFor(k, need)
-		if lent.phase != guarding && c.outlasts(k, lent) {
+		lent := c.lending.reserves(k, need)
+		if lent.phase != phaseGuard && c.lending.outlasts(k, lent) {
 			return fmt.Sprintf("a container that runs for %s would outlast the window of contract %s, which closes at %s",
 				k.spec.Duration, lent.spec.Name, lent.window.Close.UTC().Format(time.RFC3339))
 		}

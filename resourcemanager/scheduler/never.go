@@ -101,7 +101,7 @@ func (c *Core) neverBeside(k *ask, eligible []*node, master *resource.Vector) st
 // neverInQueue is the sentence why an ask and its master are beyond what a queue may ever hold, or nothing. Of a user's limit
 // only that counts which lets no master start: what else is beyond it waits, and is told so.
 func (c *Core) neverInQueue(k *ask, master *resource.Vector) string {
-	if c.zone.IsZero() {
+	if c.tree.zone.IsZero() {
 		return ""
 	}
 	whole, each := k.spec.Resources, ""

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"slices"
+	"time"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
@@ -15,10 +16,10 @@ type nomination struct {
 	// leaf is set when this is the leaf's reservation for an ask that waited for too long.
 	leaf *queue
 	// coming is what the containers hold whose ends a reservation waits for. Until then it does not need that much.
-	coming *resource.Vector
+	awaited *resource.Vector
 	// victims are given notice for this room; then it is promised to the ask's queues.
 	victims []*notice
-	claim   bool
+	claims  bool
 	// queued says that it is in Core.nominationsReady, and still to be looked at.
 	queued bool
 }
@@ -28,36 +29,59 @@ func (m *nomination) kept() resource.Vector {
 	if m.leaf == nil {
 		return m.room
 	}
-	return m.room.Sub(*m.coming).Max(resource.Vector{})
+	return m.room.Sub(*m.awaited).Max(resource.Vector{})
+}
+
+// nominations is room on nodes that is taken for everybody but one ask: claims wait there for their victims to end, and
+// reservations for whatever ends by itself.
+type nominations struct {
+	pass       *pass
+	fleet      *fleet
+	tree       *tree
+	backlog    *backlog
+	preemption *preemption
+	// patience is how long an ask is blocked before room may be reserved for it.
+	patience time.Duration
+	// ready are nominations whose room has come free, and some that are none any more.
+	ready []*nomination
+	// reserving are the asks with reservations, and some that have none any more.
+	reserving []*ask
+	// gangReserving is the gang that has reservations.
+	gangReserving *ask
+	// total is what is reserved for all asks together.
+	total resource.Vector
+	// near and awaited are scratch space of looking for nodes to reserve.
+	near    shortfalls
+	awaited []*container
 }
 
 // nominate keeps room on a node for one container of an ask.
-func (c *Core) nominate(k *ask, n *node) *nomination {
-	return c.addNomination(&nomination{ask: k, node: n, room: k.spec.Resources})
+func (ns *nominations) nominate(k *ask, n *node) *nomination {
+	return ns.add(&nomination{ask: k, node: n, room: k.spec.Resources})
 }
 
-func (c *Core) addNomination(m *nomination) *nomination {
+func (ns *nominations) add(m *nomination) *nomination {
 	k, n := m.ask, m.node
 	k.nominations = append(k.nominations, m)
 	n.nominations = append(n.nominations, m)
 	n.nominated = n.nominated.Add(m.kept())
-	c.fleet.reindex(n)
-	if k.spec.Gang || c.isReady(m) {
-		c.fleet.touch(n)
+	ns.fleet.reindex(n)
+	if k.spec.Gang || ns.isReady(m) {
+		ns.fleet.touch(n)
 	}
 	return m
 }
 
-func (c *Core) withdrawNomination(m *nomination) {
-	c.endClaim(m)
+func (ns *nominations) withdraw(m *nomination) {
+	ns.preemption.endClaim(m)
 	m.ask.nominations, m.node.nominations = drop(m.ask.nominations, m), drop(m.node.nominations, m)
 	m.node.nominated = m.node.nominated.Sub(m.kept())
 	if m.leaf != nil {
-		c.endReservation(m)
+		ns.endReservation(m)
 	}
 	m.queued = false
-	c.fleet.reindex(m.node)
-	c.fleet.touch(m.node)
+	ns.fleet.reindex(m.node)
+	ns.fleet.touch(m.node)
 }
 
 // drop takes something out of a list in which it mostly stands near the front.
@@ -69,87 +93,87 @@ func drop[T comparable](all []T, gone T) []T {
 	return slices.Delete(all, i, i+1)
 }
 
-func (c *Core) withdrawNominations(k *ask) {
+func (ns *nominations) withdrawAll(k *ask) {
 	for len(k.nominations) > 0 {
-		c.withdrawNomination(k.nominations[0])
+		ns.withdraw(k.nominations[0])
 	}
 }
 
 // giveUp withdraws a nomination that cannot come true. What the rest of a gang was to get is of no use then.
-func (c *Core) giveUp(m *nomination) {
+func (ns *nominations) cancel(m *nomination) {
 	if m.ask.spec.Gang {
-		c.withdrawNominations(m.ask)
+		ns.withdrawAll(m.ask)
 		return
 	}
-	c.withdrawNomination(m)
+	ns.withdraw(m)
 }
 
 // giveUpVain withdraws the claims on a node that will lack their room even when all under notice there are gone, or that
 // the node is not for any more, the newest first: who was to leave for another may stay after all, or the node has
 // changed. They are made anew.
-func (c *Core) giveUpVain(n *node) {
+func (ns *nominations) cancelUnmet(n *node) {
 	if len(n.nominations) == 0 {
 		return
 	}
-	coming := n.comingRoom(&c.fleet.avail[n.slot])
+	coming := n.comingRoom(&ns.fleet.avail[n.slot])
 	for i := len(n.nominations) - 1; i >= 0; i-- {
 		m := n.nominations[i]
 		room := coming.Add(m.room)
-		if m.claim && (!fits(&m.room, &room) || !m.ask.shape.allows(n)) {
-			c.giveUp(m)
-			coming, i = n.comingRoom(&c.fleet.avail[n.slot]), len(n.nominations)
+		if m.claims && (!fits(&m.room, &room) || !m.ask.shape.allows(n)) {
+			ns.cancel(m)
+			coming, i = n.comingRoom(&ns.fleet.avail[n.slot]), len(n.nominations)
 		}
 	}
 }
 
 // readyNominations queues the nominations of a node whose room has come free.
-func (c *Core) readyNominations(n *node) {
+func (ns *nominations) queueReady(n *node) {
 	for _, m := range n.nominations {
 		if m.leaf != nil && m.ask.spec.Gang {
 			// A gang with a reservation is tried with all that there is, whichever nodes those were.
 			if b := m.ask.bucket; b.state == blocked {
-				c.backlog.setReady(b)
+				ns.backlog.setReady(b)
 			}
 			continue
 		}
-		if !m.queued && c.isReady(m) {
+		if !m.queued && ns.isReady(m) {
 			m.queued = true
-			c.nominationsReady = append(c.nominationsReady, m)
+			ns.ready = append(ns.ready, m)
 		}
 	}
 }
 
-func (c *Core) isReady(m *nomination) bool {
-	free := c.fleet.avail[m.node.slot].Add(m.kept())
+func (ns *nominations) isReady(m *nomination) bool {
+	free := ns.fleet.avail[m.node.slot].Add(m.kept())
 	return m.node.isOpen() && fits(&m.ask.spec.Resources, &free)
 }
 
 // serveNomination grants into nominated room. It reports whether there was any to look at.
 func (c *Core) serveNomination() bool {
-	if len(c.nominationsReady) == 0 {
+	if len(c.nominations.ready) == 0 {
 		return false
 	}
-	m := c.nominationsReady[0]
-	c.nominationsReady = c.nominationsReady[1:]
+	m := c.nominations.ready[0]
+	c.nominations.ready = c.nominations.ready[1:]
 	k, n := m.ask, m.node
 	if !m.queued {
 		return true
 	}
 	m.queued = false
-	if !c.isReady(m) {
+	if !c.nominations.isReady(m) {
 		return true
 	}
 	if k.spec.Gang {
 		c.serveNominatedGang(k)
 		return true
 	}
-	kind, _, _ := c.limit(k, &k.spec.Resources)
+	kind, _, _ := c.tree.limit(k, &k.spec.Resources)
 	allowed := k.shape.allows(n)
-	c.withdrawNomination(m)
+	c.nominations.withdraw(m)
 	switch {
 	case kind != noLimit:
 	case !allowed:
-		c.pauseClaims(k.bucket)
+		c.preemption.pauseClaims(k.bucket)
 	default:
 		c.grant(k, n)
 		c.granted(k, 1)
@@ -160,18 +184,18 @@ func (c *Core) serveNomination() bool {
 // serveNominatedGang grants a gang once there is room for all of it.
 func (c *Core) serveNominatedGang(k *ask) {
 	for _, m := range k.nominations {
-		if !c.isReady(m) {
+		if !c.nominations.isReady(m) {
 			return
 		}
 	}
 	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
-	kind, _, _ := c.limit(k, &whole)
+	kind, _, _ := c.tree.limit(k, &whole)
 	nodes := make([]*node, len(k.nominations))
 	for i, m := range k.nominations {
 		nodes[i] = m.node
 	}
 	complete := len(nodes) == k.spec.Pending
-	c.withdrawNominations(k)
+	c.nominations.withdrawAll(k)
 	if kind != noLimit || !complete {
 		return
 	}
@@ -180,7 +204,7 @@ func (c *Core) serveNominatedGang(k *ask) {
 	for _, n := range nodes {
 		if !k.shape.allows(n) {
 			c.takeBack(k, first)
-			c.pauseClaims(k.bucket)
+			c.preemption.pauseClaims(k.bucket)
 			return
 		}
 		c.grant(k, n)

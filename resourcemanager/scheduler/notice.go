@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
 // notice is a container's warning: it is to be gone by the deadline.
@@ -28,7 +29,7 @@ type credit struct {
 }
 
 // noticeFor is how long a container hears before it is stopped for another queue, under a contract with that or nil.
-func (c *Core) noticeFor(k *container, lent *contract) time.Duration {
+func (pr *preemption) noticeFor(k *container, lent *contract) time.Duration {
 	if lent != nil {
 		return lent.spec.Notice
 	}
@@ -37,22 +38,22 @@ func (c *Core) noticeFor(k *container, lent *contract) time.Duration {
 			return q.spec.Notice
 		}
 	}
-	return c.config.Notice
+	return pr.notice
 }
 
 // reprieve is a notice that was taken back, which nobody was told yet.
-type reprieve struct {
+type cancelled struct {
 	container id.Container
 	deadline  time.Time
 }
 
-func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadline time.Time, reason string) {
+func (pr *preemption) giveNotice(k *container, m *nomination, contract *contract, deadline time.Time, reason string) {
 	// Whoever has heard already does not hear for longer because what it was for is looked for anew.
-	for _, r := range c.reprieved {
+	for _, r := range pr.cancelled {
 		if r.container == k.id && r.deadline.Before(deadline) {
 			deadline = r.deadline
-			if deadline.Before(c.pass.now) {
-				deadline = c.pass.now
+			if deadline.Before(pr.pass.now) {
+				deadline = pr.pass.now
 			}
 		}
 	}
@@ -63,33 +64,33 @@ func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadl
 	if m != nil {
 		m.victims = append(m.victims, given)
 	} else {
-		c.loose = append(c.loose, given)
+		pr.unclaimed = append(pr.unclaimed, given)
 	}
-	c.notices = append(c.notices, given)
-	c.pass.decisions.Notices = append(c.pass.decisions.Notices, Notice{Container: k.id, Deadline: deadline, Reason: reason})
-	c.awaitDeadline(deadline)
-	c.pass.nextBy(deadline)
+	pr.notices = append(pr.notices, given)
+	pr.pass.decisions.Notices = append(pr.pass.decisions.Notices, Notice{Container: k.id, Deadline: deadline, Reason: reason})
+	pr.awaitDeadline(deadline)
+	pr.pass.nextBy(deadline)
 }
 
 // stopDue stops those whose notice has run out.
-func (c *Core) stopDue() {
+func (pr *preemption) stopDue() {
 	switch {
-	case c.firstDeadline.IsZero():
+	case pr.firstDeadline.IsZero():
 		return
-	case c.firstDeadline.After(c.pass.now):
-		c.pass.nextBy(c.firstDeadline)
+	case pr.firstDeadline.After(pr.pass.now):
+		pr.pass.nextBy(pr.firstDeadline)
 		return
 	}
-	c.firstDeadline = time.Time{}
+	pr.firstDeadline = time.Time{}
 	var spared []*notice
-	for _, given := range c.notices {
+	for _, given := range pr.notices {
 		k := given.container
 		switch {
 		case given.stopped:
 			continue
-		case given.deadline.After(c.pass.now):
-			c.awaitDeadline(given.deadline)
-			c.pass.nextBy(given.deadline)
+		case given.deadline.After(pr.pass.now):
+			pr.awaitDeadline(given.deadline)
+			pr.pass.nextBy(given.deadline)
 			continue
 		case !k.app.leaf.isOver():
 			// Its queue is not over its guarantee any more; what was asked for is looked for anew.
@@ -97,11 +98,11 @@ func (c *Core) stopDue() {
 			continue
 		}
 		given.stopped = true
-		c.pass.decisions.Stops = append(c.pass.decisions.Stops, Stop{Container: k.id, Reason: given.reason})
-		work := c.pass.now.Sub(k.startedAt)
+		pr.pass.decisions.Stops = append(pr.pass.decisions.Stops, Stop{Container: k.id, Reason: given.reason})
+		work := pr.pass.now.Sub(k.startedAt)
 		lost := work
 		if k.checkpoint.After(k.startedAt) {
-			lost = c.pass.now.Sub(k.checkpoint)
+			lost = pr.pass.now.Sub(k.checkpoint)
 		}
 		k.app.addCredit(k.ask, work+k.credit+restartCost)
 		if given.contract != nil {
@@ -112,29 +113,29 @@ func (c *Core) stopDue() {
 		switch {
 		case given.container.notice != given:
 		case given.claim != nil:
-			c.giveUp(given.claim)
-			c.pass.nextBy(c.pass.now)
+			pr.nominations.cancel(given.claim)
+			pr.pass.nextBy(pr.pass.now)
 			if given.container.notice == given {
 				// A hand-back had asked for it as well.
-				c.reprieve(given.container)
+				pr.cancel(given.container)
 			}
 		default:
-			c.reprieve(given.container)
+			pr.cancel(given.container)
 		}
 	}
 }
 
 // dropForgotten drops loose notices that are none any more.
-func (c *Core) dropForgotten() {
-	if len(c.loose) > 64+2*len(c.notices) {
-		c.loose = slices.DeleteFunc(c.loose, func(given *notice) bool { return given.container.notice != given || given.claim != nil })
+func (pr *preemption) dropForgotten() {
+	if len(pr.unclaimed) > 64+2*len(pr.notices) {
+		pr.unclaimed = slices.DeleteFunc(pr.unclaimed, func(given *notice) bool { return given.container.notice != given || given.claim != nil })
 	}
 }
 
 // awaitDeadline makes stopDue look at the notices again by then.
-func (c *Core) awaitDeadline(at time.Time) {
-	if c.firstDeadline.IsZero() || at.Before(c.firstDeadline) {
-		c.firstDeadline = at
+func (pr *preemption) awaitDeadline(at time.Time) {
+	if pr.firstDeadline.IsZero() || at.Before(pr.firstDeadline) {
+		pr.firstDeadline = at
 	}
 }
 
@@ -152,49 +153,49 @@ func (q *queue) isOver() bool {
 }
 
 // endClaim takes back what a nomination promised, and the notices that were given for it and are not stops yet.
-func (c *Core) endClaim(m *nomination) {
-	if !m.claim {
+func (pr *preemption) endClaim(m *nomination) {
+	if !m.claims {
 		return
 	}
-	m.claim = false
+	m.claims = false
 	m.ask.claims--
 	m.ask.app.leaf.promise(&m.room, -1)
 	for _, given := range m.victims {
 		given.claim = nil
 		if given.stopped || given.adopted && given.contract != nil {
 			given.adopted = false
-			c.loose = append(c.loose, given)
+			pr.unclaimed = append(pr.unclaimed, given)
 			continue
 		}
-		if lent := c.fetchingBack(given.container); lent != nil {
+		if lent := pr.lending.returning(given.container); lent != nil {
 			given.contract = lent
-			c.loose = append(c.loose, given)
+			pr.unclaimed = append(pr.unclaimed, given)
 			continue
 		}
-		c.reprieve(given.container)
+		pr.cancel(given.container)
 	}
 	m.victims = nil
 }
 
 // reprieve takes a container's notice back.
-func (c *Core) reprieve(k *container) {
+func (pr *preemption) cancel(k *container) {
 	deadline := k.notice.deadline
-	c.dropNotice(k)
+	pr.drop(k)
 	k.app.leaf.expect(&k.need, -1)
 	k.app.leaf.link(k)
-	c.fleet.touch(k.node)
-	c.reprieved = append(c.reprieved, reprieve{k.id, deadline})
+	pr.fleet.touch(k.node)
+	pr.cancelled = append(pr.cancelled, cancelled{k.id, deadline})
 }
 
 // dropNotice forgets a container's notice.
-func (c *Core) dropNotice(k *container) {
+func (pr *preemption) drop(k *container) {
 	given := k.notice
 	if given == nil {
 		return
 	}
 	k.notice = nil
-	if c.notices = drop(c.notices, given); len(c.notices) == 0 {
-		c.firstDeadline = time.Time{}
+	if pr.notices = drop(pr.notices, given); len(pr.notices) == 0 {
+		pr.firstDeadline = time.Time{}
 	}
 	if given.claim != nil {
 		given.claim.victims = drop(given.claim.victims, given)
@@ -219,4 +220,40 @@ func (a *app) takeCredit(ask string) time.Duration {
 	work := a.credits[best].work
 	a.credits = slices.Delete(a.credits, best, best+1)
 	return work
+}
+
+// bringForward shortens the notices of borrowers' containers that were given for others and would end too late.
+func (pr *preemption) bringForward(k *contract, deadline time.Time, lacking *resource.Vector) {
+	for _, given := range pr.notices {
+		held := given.container
+		if given.stopped || !given.deadline.After(deadline) || !slices.ContainsFunc(k.borrowers, held.app.leaf.isUnder) || !helps(&held.need, lacking) {
+			continue
+		}
+		given.deadline, given.contract = deadline, k
+		pr.awaitDeadline(deadline)
+		*lacking = lacking.Sub(held.need)
+		pr.pass.decisions.Notices = append(pr.pass.decisions.Notices, Notice{Container: held.id, Deadline: deadline, Reason: k.reason()})
+	}
+}
+
+// leavingBy is what containers hold that are to be gone by a time.
+func (pr *preemption) leavingBy(deadline time.Time) resource.Vector {
+	var sum resource.Vector
+	for _, given := range pr.notices {
+		if given.stopped || !given.deadline.After(deadline) {
+			sum = sum.Add(given.container.need)
+		}
+	}
+	return sum
+}
+
+// noticesUnder are the notices by which capacity returns under some contracts.
+func (pr *preemption) noticesUnder(match func(*contract) bool) []*notice {
+	var found []*notice
+	for _, given := range pr.notices {
+		if given.contract != nil && match(given.contract) {
+			found = append(found, given)
+		}
+	}
+	return found
 }

@@ -31,7 +31,7 @@ type pass struct {
 func (p *pass) begin(now time.Time) {
 	p.now, p.looks = now, p.looksPerPass
 	d := &p.decisions
-	*d = Decisions{Grants: d.Grants[:0], Notices: d.Notices[:0], Stops: d.Stops[:0], Reprieves: d.Reprieves[:0]}
+	*d = Decisions{Grants: d.Grants[:0], Notices: d.Notices[:0], Stops: d.Stops[:0], Cancelled: d.Cancelled[:0]}
 }
 
 // nextBy makes sure that Schedule is called again by then.

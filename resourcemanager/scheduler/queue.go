@@ -1,13 +1,6 @@
 package scheduler
 
-import (
-	"cmp"
-	"slices"
-	"time"
-
-	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/resource"
-)
+import "github.com/mammoth-os/mammoth/internal/resource"
 
 // queue is a node of the tree. What a leaf holds is counted along its whole path.
 type queue struct {
@@ -17,108 +10,35 @@ type queue struct {
 	// order is the queue's place in the tree, parents before children.
 	order int
 
-	guaranteed, maximum, used resource.Vector
-	// promised is what is nominated for asks here against others' borrowing, leaving what is under notice.
-	promised, leaving resource.Vector
-	// lent are the shares of others' guarantees that open contracts entitle to, entitled guaranteed and lent together.
-	lent     []loan
+	// guaranteed and maximum are what the queue can always have and may have at most, as its spec and its parent say.
+	guaranteed, maximum resource.Vector
+	// used is what the queue's containers hold.
+	used resource.Vector
+	// lent are the shares of others' guarantees that open contracts entitle the queue to.
+	lent []loan
+	// entitled is what is guaranteed and lent together.
 	entitled resource.Vector
-	// containersHeld is a leaf's containers, newest first, without those under notice. disordered says that they have
-	// to be sorted before that is true.
-	containersHeld *container
-	disordered     bool
-	// chosenFor is the turn of removalPlan in which the leaf's containers may be taken.
-	chosenFor int64
 	// masters is what application masters hold in a leaf, masterLimit the most that they may.
 	masters, masterLimit resource.Vector
-	// capped says that the maximum is less than the zone; otherwise its nodes are limit enough.
-	capped           bool
+	// capped is set when the maximum is less than the zone; otherwise the nodes are limit enough.
+	capped bool
+	// apps is how many apps a leaf has that were not removed, containers how many are held.
 	apps, containers int
-	// reservations are nominations for asks that had waited for too long. There are no new ones before reserveAfter.
-	reservations int
-	reserveAfter time.Time
-	users        map[string]*user
+	// users are those who hold something in a leaf, by name.
+	users map[string]*user
 
 	// share is used/entitled, or used/zone where nothing is guaranteed: the latter come after all others.
 	share     float64
 	borrowing bool
-	index     int32
-
 	// active are the children below which something is ready.
 	active heap[*queue]
-	// backlog is what the backlog knows of the queue.
-	backlog queueBacklog
-}
+	// index is the queue's index in its parent's heap of active children, -1 outside.
+	index int32
 
-// link puts a container among a leaf's, by age, and reports whether that is where it belongs: it is not carried
-// further than past a few.
-func (q *queue) link(k *container) bool {
-	var before *container
-	after := q.containersHeld
-	for range 64 {
-		if after == nil || !after.startedAt.After(k.startedAt) {
-			break
-		}
-		before, after = after, after.nextOfLeaf
-	}
-	k.previousOfLeaf, k.nextOfLeaf = before, after
-	if before != nil {
-		before.nextOfLeaf = k
-	} else {
-		q.containersHeld = k
-	}
-	if after != nil {
-		after.previousOfLeaf = k
-	}
-	return after == nil || !after.startedAt.After(k.startedAt)
-}
-
-// sortHeld puts a leaf's containers in order after many of them came at once: after a restart, or with their app.
-func (q *queue) sortHeld() {
-	if !q.disordered {
-		return
-	}
-	q.disordered = false
-	var all []*container
-	for k := q.containersHeld; k != nil; k = k.nextOfLeaf {
-		all = append(all, k)
-	}
-	slices.SortFunc(all, func(x, y *container) int {
-		return cmp.Or(y.startedAt.Compare(x.startedAt), y.id.Compare(x.id))
-	})
-	q.containersHeld = nil
-	for i := len(all) - 1; i >= 0; i-- {
-		q.link(all[i])
-	}
-}
-
-func (q *queue) unlink(k *container) {
-	if k.previousOfLeaf != nil {
-		k.previousOfLeaf.nextOfLeaf = k.nextOfLeaf
-	} else {
-		q.containersHeld = k.nextOfLeaf
-	}
-	if k.nextOfLeaf != nil {
-		k.nextOfLeaf.previousOfLeaf = k.previousOfLeaf
-	}
-	k.previousOfLeaf, k.nextOfLeaf = nil, nil
-}
-
-// expect counts what is under notice, promise what is nominated against borrowers, along the path.
-func (q *queue) expect(amount *resource.Vector, sign int64) {
-	for ; q != nil; q = q.parent {
-		for i := range amount {
-			q.leaving[i] += sign * amount[i]
-		}
-	}
-}
-
-func (q *queue) promise(amount *resource.Vector, sign int64) {
-	for ; q != nil; q = q.parent {
-		for i := range amount {
-			q.promised[i] += sign * amount[i]
-		}
-	}
+	// backlog, reclaim and reservations are what those parts know of the queue.
+	backlog      queueBacklog
+	reclaim      queueReclaim
+	reservations queueReservations
 }
 
 // user is what one person holds in a leaf.
@@ -258,51 +178,6 @@ func (q *queue) user(name string) *user {
 	return u
 }
 
-// resolveQueues works the tree out again after the zone's size, its queues or its contracts changed.
-func (c *Core) resolveQueues() {
-	if !c.fleet.takeCapacityChange() && !c.stale {
-		return
-	}
-	c.stale = false
-	c.zone = c.fleet.capacity
-	c.fleet.weights = weightsOf(&c.zone)
-	c.root().resolve(c.zone, c.zone, c.zone)
-	c.resolveLoans()
-	for _, q := range c.queues {
-		q.setShare(&c.zone)
-	}
-	for _, a := range c.apps.byID {
-		a.share = shareOf(&a.used, &c.zone) / a.weight
-	}
-	for _, q := range c.queues {
-		q.active.rebuild()
-		if q.spec.Fair {
-			q.backlog.ready.rebuild()
-			q.backlog.blocked.rebuild()
-		}
-	}
-	c.limitsMoved = true
-}
-
-func (c *Core) root() *queue { return c.queues[0] }
-
-// charge adds to what a leaf and its ancestors hold; sign is 1 or -1.
-func (c *Core) charge(leaf *queue, amount *resource.Vector, sign int64) {
-	for q := leaf; q != nil; q = q.parent {
-		for i := range amount {
-			q.used[i] += sign * amount[i]
-		}
-		q.containers += int(sign)
-		q.setShare(&c.zone)
-		if q.index >= 0 {
-			q.parent.active.move(q)
-		}
-		if sign < 0 && len(q.backlog.limited) > 0 && !c.pass.onTrial {
-			c.backlog.liftLimit(q)
-		}
-	}
-}
-
 // activate puts a leaf with ready buckets, and its ancestors, among the active ones.
 func (q *queue) activate() {
 	for ; q.parent != nil && q.index < 0; q = q.parent {
@@ -319,17 +194,3 @@ func (q *queue) deactivate() {
 		q.parent.active.remove(q)
 	}
 }
-
-// next is the leaf whose turn it is, or nil.
-func (c *Core) next() *queue {
-	q := c.root()
-	for len(q.active.items) > 0 {
-		q = q.active.items[0]
-	}
-	if len(q.backlog.ready.items) == 0 {
-		return nil
-	}
-	return q
-}
-
-func (c *Core) queueNamed(name id.Queue) *queue { return c.queueByName[name] }

@@ -225,7 +225,7 @@ func (w *walk) schedule(t *rapid.T) Decisions {
 	for _, grant := range d.Grants {
 		w.live = append(w.live, grant.Container)
 	}
-	for _, k := range d.Reprieves {
+	for _, k := range d.Cancelled {
 		delete(w.told, k)
 	}
 	for _, notice := range d.Notices {

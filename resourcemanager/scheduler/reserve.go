@@ -20,6 +20,14 @@ const (
 	longestPause = time.Hour
 )
 
+// queueReservations is what is reserved for asks of a leaf.
+type queueReservations struct {
+	// count is how many nominations are reservations.
+	count int
+	// notBefore is when the leaf may have the next reservation.
+	notBefore time.Time
+}
+
 // searchesPerPass is for how many asks a pass looks for nodes to reserve. Each looks at all nodes; where there are many, one
 // search is all.
 const (
@@ -28,79 +36,79 @@ const (
 )
 
 // reserve reserves room for the ask of each leaf that has been waiting for longest, once that is too long.
-func (c *Core) reserve() {
+func (ns *nominations) reserve() {
 	searches := searchesPerPass
-	if len(c.fleet.nodes) > manyNodes {
+	if len(ns.fleet.nodes) > manyNodes {
 		searches = 1
 	}
 	for {
-		due, ok := c.backlog.patienceEnds()
+		due, ok := ns.backlog.patienceEnds()
 		if !ok {
 			return
 		}
-		if due.After(c.pass.now) {
-			c.pass.nextBy(due)
+		if due.After(ns.pass.now) {
+			ns.pass.nextBy(due)
 			return
 		}
 		if searches == 0 {
-			c.pass.nextBy(c.pass.now)
+			ns.pass.nextBy(ns.pass.now)
 			return
 		}
-		k := c.backlog.nextAged()
+		k := ns.backlog.nextAged()
 		if k == nil {
 			continue
 		}
-		if k.since.IsZero() || k.since.Add(c.config.Patience).After(c.pass.now) || len(k.nominations) > 0 {
+		if k.since.IsZero() || k.since.Add(ns.patience).After(ns.pass.now) || len(k.nominations) > 0 {
 			continue
 		}
-		if k.app.leaf.reservations > 0 || k.app.leaf.reserveAfter.After(c.pass.now) || k.app.reserveAfter.After(c.pass.now) {
+		if k.app.leaf.reservations.count > 0 || k.app.leaf.reservations.notBefore.After(ns.pass.now) || k.app.reserveAfter.After(ns.pass.now) {
 			continue
 		}
 		count := 1
 		if k.spec.Gang {
 			// One gang at a time, so that no two ever hold what the other lacks.
-			if c.gangReserving != nil && c.gangReserving.bucket != nil && len(c.gangReserving.nominations) > 0 {
+			if ns.gangReserving != nil && ns.gangReserving.bucket != nil && len(ns.gangReserving.nominations) > 0 {
 				continue
 			}
 			count = k.spec.Pending
 		}
 		whole := k.spec.Resources.Scale(int64(count))
-		if kind, _, _ := c.limit(k, &whole); kind != noLimit || !c.mayReserve(&whole) {
+		if kind, _, _ := ns.tree.limit(k, &whole); kind != noLimit || !ns.mayReserve(&whole) {
 			continue
 		}
 		searches--
-		k.reservedAt = c.pass.now
-		if !c.reserveFor(k, count) {
-			c.postpone(k)
+		k.reservedAt = ns.pass.now
+		if !ns.reserveFor(k, count) {
+			ns.postpone(k)
 			continue
 		}
-		c.reserving = append(c.reserving, k)
+		ns.reserving = append(ns.reserving, k)
 		if k.spec.Gang {
-			c.gangReserving = k
+			ns.gangReserving = k
 		}
-		c.pass.nextBy(c.pass.now.Add(longestReservation))
+		ns.pass.nextBy(ns.pass.now.Add(longestReservation))
 	}
 }
 
 // mayReserve reports whether so much more is within what reservations may come to.
-func (c *Core) mayReserve(more *resource.Vector) bool {
-	limit := c.zone.Percent(reservedPercent)
-	return exceeds(&c.reserved, more, &limit) < 0
+func (ns *nominations) mayReserve(more *resource.Vector) bool {
+	limit := ns.tree.zone.Percent(reservedPercent)
+	return exceeds(&ns.total, more, &limit) < 0
 }
 
 // endReservations ends those that have lasted too long.
-func (c *Core) endReservations() {
-	c.reserving = slices.DeleteFunc(c.reserving, func(k *ask) bool {
+func (ns *nominations) endReservations() {
+	ns.reserving = slices.DeleteFunc(ns.reserving, func(k *ask) bool {
 		if !k.isReserving() {
 			return true
 		}
-		if until := k.reservedAt.Add(longestReservation); until.After(c.pass.now) {
-			c.pass.nextBy(until)
+		if until := k.reservedAt.Add(longestReservation); until.After(ns.pass.now) {
+			ns.pass.nextBy(until)
 			return false
 		}
-		k.app.leaf.reserveAfter = c.pass.now.Add(longestReservation)
-		c.withdrawNominations(k)
-		c.postpone(k)
+		k.app.leaf.reservations.notBefore = ns.pass.now.Add(longestReservation)
+		ns.withdrawAll(k)
+		ns.postpone(k)
 		return true
 	})
 }
@@ -109,30 +117,30 @@ func (c *Core) endReservations() {
 func (k *ask) isReserving() bool { return len(k.nominations) > 0 && k.nominations[0].leaf != nil }
 
 // postpone lets an ask's app have no reservation for a while, after one that came to nothing or could not be had.
-func (c *Core) postpone(k *ask) {
-	pause := min(c.config.Patience<<min(k.app.vain, 16), longestPause)
-	k.app.vain++
-	k.app.reserveAfter = c.pass.now.Add(pause)
+func (ns *nominations) postpone(k *ask) {
+	pause := min(ns.patience<<min(k.app.failedReservations, 16), longestPause)
+	k.app.failedReservations++
+	k.app.reserveAfter = ns.pass.now.Add(pause)
 }
 
 // reserveFor reserves room for containers of an ask on the nodes that lack the least for them, and on which what is lacking
 // comes back: for so many or for none. It looks at all nodes once, however many it takes.
-func (c *Core) reserveFor(k *ask, count int) bool {
-	near := &c.plan.near
-	*near = slices.Grow((*near)[:0], len(c.fleet.nodes))
-	for _, n := range c.fleet.nodes {
-		if lack, ok := c.lack(k, n); ok {
+func (ns *nominations) reserveFor(k *ask, count int) bool {
+	near := &ns.near
+	*near = slices.Grow((*near)[:0], len(ns.fleet.nodes))
+	for _, n := range ns.fleet.nodes {
+		if lack, ok := ns.lack(k, n); ok {
 			*near = append(*near, shortfall{n.slot, lack})
 		}
 	}
 	stdheap.Init(near)
 	for count > 0 {
 		if len(*near) == 0 {
-			c.withdrawNominations(k)
+			ns.withdrawAll(k)
 			return false
 		}
-		n := c.fleet.nodes[(*near)[0].slot]
-		times := max(1, int(timesIn(&k.spec.Resources, &c.fleet.avail[n.slot])))
+		n := ns.fleet.nodes[(*near)[0].slot]
+		times := max(1, int(timesIn(&k.spec.Resources, &ns.fleet.avail[n.slot])))
 		if k.spec.MaxPerNode > 0 {
 			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot)-len(n.nominations))
 		}
@@ -140,10 +148,10 @@ func (c *Core) reserveFor(k *ask, count int) bool {
 			times = 1
 		}
 		had := count
-		for ; times > 0 && count > 0 && c.reserveOn(k, n); times-- {
+		for ; times > 0 && count > 0 && ns.reserveOn(k, n); times-- {
 			count--
 		}
-		if lack, ok := c.lack(k, n); ok && count < had {
+		if lack, ok := ns.lack(k, n); ok && count < had {
 			(*near)[0].lack = lack
 			stdheap.Fix(near, 0)
 		} else {
@@ -155,20 +163,20 @@ func (c *Core) reserveFor(k *ask, count int) bool {
 
 // reserveOn reserves room for one container of an ask on a node, if there is enough or those that end soon leave enough.
 // Until each of these has ended others may use what the reservation does not need yet.
-func (c *Core) reserveOn(k *ask, n *node) bool {
-	p, need := &c.plan, &k.spec.Resources
-	p.awaited = p.awaited[:0]
-	room := c.fleet.avail[n.slot]
+func (ns *nominations) reserveOn(k *ask, n *node) bool {
+	need := &k.spec.Resources
+	ns.awaited = ns.awaited[:0]
+	room := ns.fleet.avail[n.slot]
 	for held := n.containers; held != nil && !fits(need, &room); held = held.nextOfNode {
-		if c.endsFor(held, k) {
-			p.awaited = append(p.awaited, held)
+		if ns.mayAwait(held, k) {
+			ns.awaited = append(ns.awaited, held)
 		}
 	}
-	slices.SortFunc(p.awaited, func(x, y *container) int {
+	slices.SortFunc(ns.awaited, func(x, y *container) int {
 		return cmp.Or(cmp.Compare(x.latestEnd(), y.latestEnd()), x.startedAt.Compare(y.startedAt), x.id.Compare(y.id))
 	})
-	awaited := p.awaited[:0]
-	for _, held := range p.awaited {
+	awaited := ns.awaited[:0]
+	for _, held := range ns.awaited {
 		lacking := need.Sub(room).Max(resource.Vector{})
 		if helps(&held.need, &lacking) {
 			awaited = append(awaited, held)
@@ -178,27 +186,27 @@ func (c *Core) reserveOn(k *ask, n *node) bool {
 	if !fits(need, &room) {
 		return false
 	}
-	m := &nomination{ask: k, node: n, room: *need, leaf: k.app.leaf, coming: &resource.Vector{}}
+	m := &nomination{ask: k, node: n, room: *need, leaf: k.app.leaf, awaited: &resource.Vector{}}
 	for _, held := range awaited {
-		held.awaited, *m.coming = m, m.coming.Add(held.need)
+		held.awaitedBy, *m.awaited = m, m.awaited.Add(held.need)
 	}
-	m.leaf.reservations++
-	c.reserved = c.reserved.Add(m.room)
-	c.addNomination(m)
+	m.leaf.reservations.count++
+	ns.total = ns.total.Add(m.room)
+	ns.add(m)
 	return true
 }
 
 // endsFor reports whether a reservation that began with the ask's may wait for a container's end. Those that came later
 // do not count, or others that take their places would put it off for ever.
-func (c *Core) endsFor(held *container, k *ask) bool {
-	if held.service || held.awaited != nil || held.startedAt.After(k.reservedAt) {
+func (ns *nominations) mayAwait(held *container, k *ask) bool {
+	if held.service || held.awaitedBy != nil || held.startedAt.After(k.reservedAt) {
 		return false
 	}
 	if held.notice != nil && held.notice.claim != nil {
 		return false
 	}
 	end := held.startedAt.Add(held.duration)
-	return held.duration == 0 || end.After(c.pass.now) && !end.After(k.reservedAt.Add(longestReservation))
+	return held.duration == 0 || end.After(ns.pass.now) && !end.After(k.reservedAt.Add(longestReservation))
 }
 
 // latestEnd is when a container ends by itself, in seconds of no particular beginning; those that do not say when come last.
@@ -210,36 +218,36 @@ func (k *container) latestEnd() int64 {
 }
 
 // arrive takes in what a container leaves whose end was waited for: from now on the reservation needs it itself.
-func (m *nomination) arrive(k *container) {
+func (m *nomination) arrived(k *container) {
 	n := m.node
 	n.nominated = n.nominated.Sub(m.kept())
-	*m.coming = m.coming.Sub(k.need)
+	*m.awaited = m.awaited.Sub(k.need)
 	n.nominated = n.nominated.Add(m.kept())
-	k.awaited = nil
+	k.awaitedBy = nil
 }
 
 // endReservation takes back what a nomination reserved, which is none of its node's any more.
-func (c *Core) endReservation(m *nomination) {
-	m.leaf.reservations--
-	c.reserved = c.reserved.Sub(m.room)
+func (ns *nominations) endReservation(m *nomination) {
+	m.leaf.reservations.count--
+	ns.total = ns.total.Sub(m.room)
 	for held := m.node.containers; held != nil; held = held.nextOfNode {
-		if held.awaited == m {
-			held.awaited = nil
+		if held.awaitedBy == m {
+			held.awaitedBy = nil
 		}
 	}
 }
 
 // takeReserved ends a reservation in favour of an ask that takes the place of a container that its app has lost, and gives
 // the node where there is room then; -1 if that does not help.
-func (c *Core) takeReserved(k *ask) int32 {
-	for _, other := range c.reserving {
+func (ns *nominations) yieldTo(k *ask) int32 {
+	for _, other := range ns.reserving {
 		for _, m := range other.nominations {
-			n, free := m.node, c.fleet.avail[m.node.slot].Add(m.kept())
+			n, free := m.node, ns.fleet.avail[m.node.slot].Add(m.kept())
 			if m.leaf == nil || !n.isOpen() || !fits(&k.spec.Resources, &free) || !k.shape.allows(n) {
 				continue
 			}
-			c.withdrawNominations(other)
-			c.postpone(other)
+			ns.withdrawAll(other)
+			ns.postpone(other)
 			k.shape.refit(n.slot)
 			return n.slot
 		}
@@ -248,15 +256,15 @@ func (c *Core) takeReserved(k *ask) int32 {
 }
 
 // unreserve gives up the nodes that are reserved for an ask that may not be granted now.
-func (c *Core) unreserve(k *ask) {
+func (ns *nominations) unreserve(k *ask) {
 	if k.isReserving() {
-		c.withdrawNominations(k)
+		ns.withdrawAll(k)
 	}
 }
 
 // lack is how much a node lacks for one container of an ask, in parts of what that needs. It is false of a node that is
 // too small, that is reserved for others, or where what is lacking is held by services.
-func (c *Core) lack(k *ask, n *node) (float64, bool) {
+func (ns *nominations) lack(k *ask, n *node) (float64, bool) {
 	if !n.isOpen() || len(n.nominations) > 0 && n.nominations[0].ask != k || !k.shape.allows(n) {
 		return 0, false
 	}
@@ -266,12 +274,12 @@ func (c *Core) lack(k *ask, n *node) (float64, bool) {
 	if len(n.nominations) > 0 && k.shape.repels(k.app.named) {
 		return 0, false
 	}
-	if room := c.fleet.avail[n.slot].Add(n.ending); !fits(&k.spec.Resources, &room) {
+	if room := ns.fleet.avail[n.slot].Add(n.ending); !fits(&k.spec.Resources, &room) {
 		return 0, false
 	}
 	lack := 0.0
 	for i := range k.spec.Resources {
-		if short := k.spec.Resources[i] - c.fleet.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
+		if short := k.spec.Resources[i] - ns.fleet.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
 			lack += float64(short) / float64(k.spec.Resources[i])
 		}
 	}

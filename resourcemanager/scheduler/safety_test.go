@@ -56,7 +56,7 @@ func (w *walk) snapshot() snapshot {
 		}
 		s.over[usage.Spec.Name] = over
 	}
-	for _, given := range w.core.notices {
+	for _, given := range w.core.preemption.notices {
 		s.warned[given.container.id] = true
 	}
 	for _, n := range w.core.fleet.nodes {
@@ -114,7 +114,7 @@ func TestNoQueueIsGrantedMoreThanItsMaximum(t *testing.T) {
 		for _, grant := range d.Grants {
 			for name := grant.Queue; name != ""; name = usages[name].Spec.Parent {
 				for i, n := range grant.Resources {
-					if u := usages[name]; n > 0 && u.Used[i] > u.Maximum[i] && u.Maximum != w.core.zone {
+					if u := usages[name]; n > 0 && u.Used[i] > u.Maximum[i] && u.Maximum != w.core.tree.zone {
 						t.Fatalf("queue %s holds %v, its maximum is %v, and it was granted %v", name, u.Used, u.Maximum, grant)
 					}
 				}
@@ -129,7 +129,7 @@ type holders map[id.Queue]bool
 func grantedBelow(w *walk, d Decisions) holders {
 	granted := holders{}
 	for _, grant := range d.Grants {
-		for q := w.core.queueNamed(grant.Queue); q != nil; q = q.parent {
+		for q := w.core.tree.named(grant.Queue); q != nil; q = q.parent {
 			granted[q.spec.Name] = true
 		}
 	}
@@ -211,7 +211,7 @@ func TestNothingIsStoppedThatHadNoNoticeOrWhoseNoticeRuns(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			w.step(t)
 			d := w.schedule(t)
-			for _, k := range d.Reprieves {
+			for _, k := range d.Cancelled {
 				delete(deadlines, k)
 			}
 			for _, notice := range d.Notices {
@@ -258,7 +258,7 @@ func TestReplayingTheJournalGivesTheSameDecisionsWhateverWasAskedInBetween(t *te
 				_ = err // A plan may be refused; what counts is that it leaves no trace.
 			}
 			w.core.Queues()
-			w.core.Ledgers()
+			w.core.lending.ledgers()
 			w.schedule(t)
 		}
 		again := New(Config{Epoch: 1})
@@ -303,7 +303,7 @@ func TestNobodyStarvesOnAZoneThatBecomesFree(t *testing.T) {
 				if k.spec.Gang {
 					continue
 				}
-				if kind, _, _ := w.core.limit(k, &k.spec.Resources); kind != noLimit {
+				if kind, _, _ := w.core.tree.limit(k, &k.spec.Resources); kind != noLimit {
 					continue
 				}
 				for _, n := range w.core.fleet.nodes {

@@ -11,26 +11,26 @@ import (
 func (c *Core) Schedule(now time.Time) Decisions {
 	c.pass.begin(now)
 	d := &c.pass.decisions
-	c.lend()
+	c.lending.advance()
 	c.backlog.dropIdle()
-	c.dropForgotten()
-	c.endReservations()
+	c.preemption.dropForgotten()
+	c.nominations.endReservations()
 	if c.grantReady() {
 		// Nobody is asked to go, and nothing is reserved, for what may yet find room.
-		c.claim()
-		c.reserve()
+		c.preemption.claim()
+		c.nominations.reserve()
 	} else {
 		c.pass.nextBy(c.pass.now)
 	}
-	c.handBack()
-	c.stopDue()
+	c.lending.returnLent()
+	c.preemption.stopDue()
 	if c.fleet.hasTouched() {
 		c.pass.nextBy(c.pass.now)
 	}
-	for _, r := range c.reprieved {
-		d.Reprieves = append(d.Reprieves, r.container)
+	for _, r := range c.preemption.cancelled {
+		d.Cancelled = append(d.Cancelled, r.container)
 	}
-	c.reprieved = c.reprieved[:0]
+	c.preemption.cancelled = c.preemption.cancelled[:0]
 	return *d
 }
 
@@ -39,9 +39,8 @@ func (c *Core) Schedule(now time.Time) Decisions {
 func (c *Core) grantReady() bool {
 	for c.pass.looks > 0 && len(c.pass.decisions.Grants) < c.pass.grantsPerPass {
 		c.resolveQueues()
-		if c.limitsMoved {
-			c.limitsMoved = false
-			c.backlog.retryLimited(c.queues)
+		if c.tree.takeLimitsMoved() {
+			c.backlog.retryLimited(c.tree.queues)
 		}
 		if c.wake(); c.fleet.hasTouched() {
 			return false
@@ -49,13 +48,13 @@ func (c *Core) grantReady() bool {
 		if c.serveNomination() {
 			continue
 		}
-		leaf := c.next()
+		leaf := c.tree.next()
 		if leaf == nil {
-			if !c.keepsLess {
+			if !c.lending.lenderGrew {
 				return true
 			}
-			c.keepsLess = false
-			c.backlog.liftLimit(c.root())
+			c.lending.lenderGrew = false
+			c.backlog.liftLimit(c.tree.root())
 			continue
 		}
 		c.serve(leaf.backlog.ready.items[0])
@@ -70,18 +69,18 @@ func (c *Core) serve(b *bucket) {
 		c.serveGang(k)
 		return
 	}
-	if kind, q, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
+	if kind, q, _ := c.tree.limit(k, &k.spec.Resources); kind != noLimit {
 		if kind == lendingLimit && !k.outlasting && k.spec.Duration > 0 {
-			c.setLate(k, true)
+			c.lending.setOutlasting(k, true)
 		} else {
-			c.unreserve(k)
+			c.nominations.unreserve(k)
 			c.backlog.setLimited(b, q)
 		}
 		return
 	}
 	slot := c.backlog.find(k)
 	if slot < 0 && k.spec.Replaces {
-		slot = c.takeReserved(k)
+		slot = c.nominations.yieldTo(k)
 	}
 	if slot < 0 {
 		c.pass.looks -= looksPerMiss
@@ -96,13 +95,13 @@ func (c *Core) serve(b *bucket) {
 func (c *Core) serveGang(k *ask) {
 	b, count := k.bucket, k.spec.Pending
 	whole := k.spec.Resources.Scale(int64(count))
-	if kind, q, _ := c.limit(k, &whole); kind != noLimit {
-		c.unreserve(k)
+	if kind, q, _ := c.tree.limit(k, &whole); kind != noLimit {
+		c.nominations.unreserve(k)
 		c.backlog.setLimited(b, q)
 		return
 	}
-	roomy := c.hasAllRoom(k)
-	kept := c.lift(k)
+	roomy := c.nominations.hasAllRoom(k)
+	kept := c.nominations.suspend(k)
 	first := len(c.pass.decisions.Grants)
 	c.beginGang()
 	if c.tryAll(k) {
@@ -118,11 +117,11 @@ func (c *Core) serveGang(k *ask) {
 	c.backlog.setBlocked(b)
 	if roomy {
 		// With all the room that it asked for it still does not fit, because its containers are in each other's way.
-		c.postpone(k)
+		c.nominations.postpone(k)
 	} else if len(kept) > 0 {
 		c.pass.onTrial = true
-		if !c.reserveFor(k, count) {
-			c.postpone(k)
+		if !c.nominations.reserveFor(k, count) {
+			c.nominations.postpone(k)
 		}
 		c.pass.onTrial = false
 	}
@@ -134,9 +133,9 @@ func (c *Core) serveGang(k *ask) {
 }
 
 // hasAllRoom reports whether all that is nominated for an ask is free.
-func (c *Core) hasAllRoom(k *ask) bool {
+func (ns *nominations) hasAllRoom(k *ask) bool {
 	for _, m := range k.nominations {
-		if !c.isReady(m) {
+		if !ns.isReady(m) {
 			return false
 		}
 	}
@@ -144,7 +143,7 @@ func (c *Core) hasAllRoom(k *ask) bool {
 }
 
 // lift takes back what is reserved for a gang, so that it is tried with all that there is, and gives the nodes.
-func (c *Core) lift(k *ask) []*node {
+func (ns *nominations) suspend(k *ask) []*node {
 	if len(k.nominations) == 0 || k.nominations[0].leaf == nil {
 		return nil
 	}
@@ -152,10 +151,10 @@ func (c *Core) lift(k *ask) []*node {
 	for i, m := range k.nominations {
 		kept[i] = m.node
 	}
-	c.pass.onTrial = true
-	c.withdrawNominations(k)
-	c.pass.onTrial = false
-	c.fleet.noteChange()
+	ns.pass.onTrial = true
+	ns.withdrawAll(k)
+	ns.pass.onTrial = false
+	ns.fleet.noteChange()
 	return kept
 }
 
@@ -232,17 +231,17 @@ func (c *Core) grant(k *ask, n *node) {
 
 // granted counts an ask down.
 func (c *Core) granted(k *ask, count int) {
-	c.noteLender(k.app)
+	c.lending.noteLender(k.app)
 	if !k.reservedAt.IsZero() {
-		k.reservedAt, k.app.vain = time.Time{}, 0
+		k.reservedAt, k.app.failedReservations = time.Time{}, 0
 	}
-	if len(c.notices) > 0 && !c.claimsMoved {
-		c.claimsMoved = c.mayLimitClaims(k.app.leaf)
+	if len(c.preemption.notices) > 0 && !c.preemption.reviewDue {
+		c.preemption.reviewDue = c.preemption.mayLimitClaims(k.app.leaf)
 	}
 	k.spec.Pending -= count
 	k.since = time.Time{}
 	for len(k.nominations) > max(k.spec.Pending, 0) {
-		c.withdrawNomination(k.nominations[len(k.nominations)-1])
+		c.nominations.withdraw(k.nominations[len(k.nominations)-1])
 	}
 	if k.spec.Pending <= 0 {
 		c.withdraw(k)

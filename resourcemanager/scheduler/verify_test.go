@@ -15,8 +15,8 @@ func verify(c *Core, scheduled bool) error {
 	for _, n := range c.fleet.nodes {
 		zone = zone.Add(n.contribution())
 	}
-	if c.zone != zone {
-		return fmt.Errorf("the zone counts %v, its nodes add up to %v", c.zone, zone)
+	if c.tree.zone != zone {
+		return fmt.Errorf("the zone counts %v, its nodes add up to %v", c.tree.zone, zone)
 	}
 	used := map[*node]resource.Vector{}
 	held := map[*queue]resource.Vector{}
@@ -42,7 +42,7 @@ func verify(c *Core, scheduled bool) error {
 				leaving[q] = leaving[q].Add(k.need)
 			}
 		}
-		if k.notice != nil && (k.notice.container != k || !slices.Contains(c.notices, k.notice)) {
+		if k.notice != nil && (k.notice.container != k || !slices.Contains(c.preemption.notices, k.notice)) {
 			return fmt.Errorf("container %s has a notice that is not its own or forgotten", k.id)
 		}
 	}
@@ -60,7 +60,7 @@ func verify(c *Core, scheduled bool) error {
 					reservations[m.leaf]++
 					reserved = reserved.Add(m.room)
 				}
-				if !m.claim {
+				if !m.claims {
 					continue
 				}
 				for _, given := range m.victims {
@@ -78,8 +78,8 @@ func verify(c *Core, scheduled bool) error {
 			}
 		}
 	}
-	if c.reserved != reserved {
-		return fmt.Errorf("%v is said to be reserved, it is %v", c.reserved, reserved)
+	if c.nominations.total != reserved {
+		return fmt.Errorf("%v is said to be reserved, it is %v", c.nominations.total, reserved)
 	}
 	for i, n := range c.fleet.nodes {
 		if n.used != used[n] {
@@ -106,7 +106,7 @@ func verify(c *Core, scheduled bool) error {
 			return fmt.Errorf("node %s is in cell %v, it belongs in %v", n.spec.Name, n.at, at)
 		}
 	}
-	for _, q := range c.queues {
+	for _, q := range c.tree.queues {
 		if q.used != held[q] || q.masters != masters[q] {
 			return fmt.Errorf("queue %s says it holds %v (masters %v), its containers come to %v (%v)", q.spec.Name, q.used, q.masters, held[q], masters[q])
 		}
@@ -119,9 +119,9 @@ func verify(c *Core, scheduled bool) error {
 				return fmt.Errorf("queue %s holds %v, its children %v", q.spec.Name, q.used, sum)
 			}
 		}
-		if q.leaving != leaving[q] || q.promised != promised[q] || q.reservations != reservations[q] {
+		if q.reclaim.leaving != leaving[q] || q.reclaim.promised != promised[q] || q.reservations.count != reservations[q] {
 			return fmt.Errorf("queue %s says %v leaves, %v is promised, %d are reserved; it is %v, %v, %d", q.spec.Name,
-				q.leaving, q.promised, q.reservations, leaving[q], promised[q], reservations[q])
+				q.reclaim.leaving, q.reclaim.promised, q.reservations.count, leaving[q], promised[q], reservations[q])
 		}
 		for _, u := range q.users {
 			if u.used != users[u] {
@@ -172,10 +172,10 @@ func verifyReservations(n *node) error {
 		if !held.service {
 			ending = ending.Add(held.need)
 		}
-		if held.awaited != nil {
-			coming[held.awaited] = coming[held.awaited].Add(held.need)
+		if held.awaitedBy != nil {
+			coming[held.awaitedBy] = coming[held.awaitedBy].Add(held.need)
 		}
-		if held.awaited != nil && (held.service || !slices.Contains(n.nominations, held.awaited)) {
+		if held.awaitedBy != nil && (held.service || !slices.Contains(n.nominations, held.awaitedBy)) {
 			return fmt.Errorf("container %s is waited for by a reservation that is none, or never ends", held.id)
 		}
 	}
@@ -183,8 +183,8 @@ func verifyReservations(n *node) error {
 		return fmt.Errorf("node %s says %v ends, it is %v", n.spec.Name, n.ending, ending)
 	}
 	for _, m := range n.nominations {
-		if m.leaf != nil && *m.coming != coming[m] {
-			return fmt.Errorf("a reservation on node %s says it waits for %v, it is %v", n.spec.Name, *m.coming, coming[m])
+		if m.leaf != nil && *m.awaited != coming[m] {
+			return fmt.Errorf("a reservation on node %s says it waits for %v, it is %v", n.spec.Name, *m.awaited, coming[m])
 		}
 	}
 	return nil
@@ -222,7 +222,7 @@ func verifyWaiting(c *Core, k *ask) error {
 	if k.spec.Gang {
 		return nil
 	}
-	if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
+	if kind, _, _ := c.tree.limit(k, &k.spec.Resources); kind != noLimit {
 		return nil
 	}
 	for _, n := range c.fleet.nodes {
@@ -253,7 +253,7 @@ func verifyEvens(c *Core) error {
 // verifyNotices looks for notices that have run out and became neither stops nor reprieves, and for room that is waited
 // for though nothing goes on to make it.
 func verifyNotices(c *Core) error {
-	for _, given := range c.notices {
+	for _, given := range c.preemption.notices {
 		if !given.stopped && !given.deadline.After(c.pass.now) {
 			return fmt.Errorf("the notice of container %s has run out, and it is neither stopped nor spared", given.container.id)
 		}
@@ -262,7 +262,7 @@ func verifyNotices(c *Core) error {
 		room := n.comingRoom(&c.fleet.avail[n.slot])
 		for _, m := range n.nominations {
 			for i := range m.room {
-				if m.claim && m.room[i] > 0 && room[i] < 0 {
+				if m.claims && m.room[i] > 0 && room[i] < 0 {
 					return fmt.Errorf("an ask of %s waits for %v on node %s, where %v are left when all under notice are gone", m.ask.app.title(), m.room, n.spec.Name, room)
 				}
 			}

@@ -16,14 +16,11 @@ type removalPlan struct {
 	frontier  []int32
 	ask       *ask
 	// leaves may lose containers to the claimant; those chosen in this turn carry its number.
-	leaves     []*queue
-	turn       int64
-	seen       bitmap
-	near       shortfalls
-	nodes      []*node
-	candidates []candidate
-	// awaited are the containers whose ends a reservation may wait for.
-	awaited       []*container
+	leaves        []*queue
+	turn          int64
+	seen          bitmap
+	nodes         []*node
+	candidates    []candidate
 	best, current removal
 }
 
@@ -43,8 +40,8 @@ type removal struct {
 // gather collects the leaves below q that hold anything and, at every level, more than they are promised.
 func (p *removalPlan) gather(q *queue, k *ask) {
 	if q.isLeaf() {
-		if q.containersHeld != nil {
-			q.chosenFor = p.turn
+		if q.reclaim.newest != nil {
+			q.reclaim.chosenFor = p.turn
 			p.leaves = append(p.leaves, q)
 		}
 		return
@@ -65,7 +62,7 @@ func exceedsPromise(q, claimant *queue, need *resource.Vector) bool {
 		if need[i] == 0 || promised[i] == 0 && !nothing {
 			continue
 		}
-		if q.used[i]-q.leaving[i] > promised[i] {
+		if q.used[i]-q.reclaim.leaving[i] > promised[i] {
 			return true
 		}
 	}
@@ -85,30 +82,30 @@ func (q *queue) promisedAgainst(claimant *queue) resource.Vector {
 
 // planComing finds a node where those that leave anyway, for nobody in particular, leave enough for one container of
 // an ask.
-func (c *Core) planComing(k *ask) bool {
-	p := &c.plan
+func (pr *preemption) planComing(k *ask) bool {
+	p := &pr.plan
 	p.best.node, p.best.victims = nil, p.best.victims[:0]
-	live, looked := c.loose[:0], 0
-	for i, given := range c.loose {
+	live, looked := pr.unclaimed[:0], 0
+	for i, given := range pr.unclaimed {
 		if given.container.notice != given || given.claim != nil {
 			continue
 		}
 		live = append(live, given)
 		looked++
 		n := given.container.node
-		if !p.seen.has(n.slot) && n.isOpen() && c.takesAnother(n, k) {
-			p.seen.set(n.slot, c.fleet.words())
-			if room := c.claimableRoom(n); fits(&k.spec.Resources, &room) {
+		if !p.seen.has(n.slot) && n.isOpen() && pr.takesAnother(n, k) {
+			p.seen.set(n.slot, pr.fleet.words())
+			if room := pr.claimableRoom(n); fits(&k.spec.Resources, &room) {
 				p.best.node = n
 			}
 		}
 		if p.best.node != nil || looked == mostNodes {
-			live = append(live, c.loose[i+1:]...)
+			live = append(live, pr.unclaimed[i+1:]...)
 			break
 		}
 	}
-	clear(c.loose[len(live):])
-	c.loose = live
+	clear(pr.unclaimed[len(live):])
+	pr.unclaimed = live
 	for _, given := range live[:looked] {
 		p.seen.clear(given.container.node.slot)
 	}
@@ -117,14 +114,14 @@ func (c *Core) planComing(k *ask) bool {
 
 // takesAnother reports whether everything but room lets a node take a container of an ask, besides those that room is
 // kept for there.
-func (c *Core) takesAnother(n *node, k *ask) bool {
+func (pr *preemption) takesAnother(n *node, k *ask) bool {
 	if !k.shape.allows(n) {
 		return false
 	}
 	kept := 0
 	for _, m := range n.nominations {
 		switch {
-		case c.yields(m):
+		case pr.yields(m):
 		case k.shape.repels(m.ask.app.named):
 			return false
 		case m.ask.group == k.group:
@@ -139,7 +136,7 @@ func (c *Core) takesAnother(n *node, k *ask) bool {
 func (n *node) comingRoom(avail *resource.Vector) resource.Vector {
 	room := *avail
 	for held := n.containers; held != nil; held = held.nextOfNode {
-		if held.notice != nil && held.awaited == nil {
+		if held.notice != nil && held.awaitedBy == nil {
 			room = room.Add(held.need)
 		}
 	}
@@ -147,15 +144,15 @@ func (n *node) comingRoom(avail *resource.Vector) resource.Vector {
 }
 
 // claimableRoom is the same for a claim, before which reservations may have to give way.
-func (c *Core) claimableRoom(n *node) resource.Vector {
-	room := n.comingRoom(&c.fleet.avail[n.slot])
+func (pr *preemption) claimableRoom(n *node) resource.Vector {
+	room := n.comingRoom(&pr.fleet.avail[n.slot])
 	for _, m := range n.nominations {
-		if m.leaf == nil || !c.yields(m) {
+		if m.leaf == nil || !pr.yields(m) {
 			continue
 		}
 		room = room.Add(m.kept())
 		for held := n.containers; held != nil; held = held.nextOfNode {
-			if held.notice != nil && held.awaited == m {
+			if held.notice != nil && held.awaitedBy == m {
 				room = room.Add(held.need)
 			}
 		}
@@ -164,11 +161,11 @@ func (c *Core) claimableRoom(n *node) resource.Vector {
 }
 
 // adopt counts those that leave a node anyway as victims of a nomination there, as far as it needs their room.
-func (c *Core) adopt(m *nomination) {
-	left := c.fleet.avail[m.node.slot]
+func (pr *preemption) adopt(m *nomination) {
+	left := pr.fleet.avail[m.node.slot]
 	for held := m.node.containers; held != nil; held = held.nextOfNode {
 		switch lacking := (resource.Vector{}).Sub(left).Max(resource.Vector{}); {
-		case held.notice == nil || held.notice.claim != nil || held.awaited != nil || !helps(&held.need, &lacking):
+		case held.notice == nil || held.notice.claim != nil || held.awaitedBy != nil || !helps(&held.need, &lacking):
 		default:
 			held.notice.claim, held.notice.adopted = m, true
 			m.victims = append(m.victims, held.notice)
@@ -179,17 +176,17 @@ func (c *Core) adopt(m *nomination) {
 
 // planRemoval finds the cheapest way to make room for one container of an ask, among the nodes where the newest
 // borrowed containers are.
-func (c *Core) planRemoval(k *ask, window int) bool {
-	p := &c.plan
+func (pr *preemption) planRemoval(k *ask, window int) bool {
+	p := &pr.plan
 	p.nodes, p.best.node = p.nodes[:0], nil
 	for _, leaf := range p.leaves {
 		looked := 0
-		for held := leaf.containersHeld; held != nil && len(p.nodes) < window; held = held.nextOfLeaf {
+		for held := leaf.reclaim.newest; held != nil && len(p.nodes) < window; held = held.nextOfLeaf {
 			n := held.node
-			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !c.takesAnother(n, k) {
+			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !pr.takesAnother(n, k) {
 				continue
 			}
-			p.seen.set(n.slot, c.fleet.words())
+			p.seen.set(n.slot, pr.fleet.words())
 			p.nodes = append(p.nodes, n)
 			if looked++; looked*len(p.leaves) >= window {
 				break
@@ -198,7 +195,7 @@ func (c *Core) planRemoval(k *ask, window int) bool {
 	}
 	for _, n := range p.nodes {
 		p.seen.clear(n.slot)
-		if c.planOn(k, n) && (p.best.node == nil || p.current.cost < p.best.cost) {
+		if pr.planOn(k, n) && (p.best.node == nil || p.current.cost < p.best.cost) {
 			p.best, p.current = p.current, p.best
 		}
 	}
@@ -206,16 +203,16 @@ func (c *Core) planRemoval(k *ask, window int) bool {
 }
 
 // planOn works out whom to stop on one node, cheapest first, and drops again those that turn out needless.
-func (c *Core) planOn(k *ask, n *node) bool {
-	p := &c.plan
+func (pr *preemption) planOn(k *ask, n *node) bool {
+	p := &pr.plan
 	p.candidates = p.candidates[:0]
-	room := c.claimableRoom(n)
+	room := pr.claimableRoom(n)
 	for held := n.containers; held != nil; held = held.nextOfNode {
 		switch {
 		case held.notice != nil:
-		case held.awaited != nil && !c.yields(held.awaited):
-		case held.app.leaf != nil && held.app.leaf.chosenFor == p.turn:
-			p.candidates = append(p.candidates, candidate{held, c.cost(held)})
+		case held.awaitedBy != nil && !pr.yields(held.awaitedBy):
+		case held.app.leaf != nil && held.app.leaf.reclaim.chosenFor == p.turn:
+			p.candidates = append(p.candidates, candidate{held, pr.cost(held)})
 		}
 	}
 	slices.SortFunc(p.candidates, func(x, y candidate) int {
@@ -254,7 +251,7 @@ func (c *Core) planOn(k *ask, n *node) bool {
 	}
 	p.current.victims = kept
 	for _, held := range kept {
-		p.current.cost += c.cost(held) * c.fleet.weights.of(&held.need)
+		p.current.cost += pr.cost(held) * pr.fleet.weights.of(&held.need)
 	}
 	return true
 }
@@ -271,12 +268,12 @@ func stillExceeds(q, claimant *queue, need *resource.Vector) bool {
 }
 
 // cost is what stopping a container throws away, in seconds of work.
-func (c *Core) cost(k *container) float64 {
+func (pr *preemption) cost(k *container) float64 {
 	since := k.startedAt
 	if k.checkpoint.After(since) {
 		since = k.checkpoint
 	}
-	cost := c.pass.now.Sub(since) + restartCost + k.credit
+	cost := pr.pass.now.Sub(since) + restartCost + k.credit
 	if k.master {
 		cost += masterCost
 	}

@@ -1,0 +1,164 @@
+package scheduler
+
+import (
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// setQueues replaces the tree, if apps and containers can stay where they are.
+func (c *Core) setQueues(in SetQueues) error {
+	next, err := c.nextTree(in)
+	if err != nil {
+		return err
+	}
+	contracts, apps := next.contracts, c.apps.sorted()
+	for _, a := range apps {
+		for _, k := range a.sortedAsks() {
+			c.nominations.withdrawAll(k)
+			c.backlog.leave(k)
+		}
+	}
+	c.backlog.drop()
+	c.tree.replace(next.queues, next.byName)
+	if in.Contracts != nil {
+		c.lending.replace(contracts)
+	} else {
+		for i, k := range c.lending.contracts {
+			k.lender, k.borrowers = contracts[i].lender, contracts[i].borrowers
+		}
+	}
+	c.resolveQueues()
+	for _, a := range apps {
+		if a.leaf == nil {
+			continue
+		}
+		a.leaf = c.tree.named(a.leaf.spec.Name)
+		a.owner, a.used = a.leaf.user(a.user), resource.Vector{}
+		if !a.removed {
+			a.leaf.apps++
+		}
+		for k := a.containers; k != nil; k = k.nextOfApp {
+			c.chargeContainer(k, 1)
+		}
+	}
+	for _, a := range apps {
+		for _, k := range a.sortedAsks() {
+			c.backlog.enter(k)
+		}
+	}
+	return nil
+}
+
+// draft is a queue tree that is not in force yet.
+type draft struct {
+	queues    []*queue
+	byName    map[id.Queue]*queue
+	contracts []*contract
+}
+
+// nextTree builds a tree, if the present apps and containers can stay where they are.
+func (c *Core) nextTree(in SetQueues) (draft, error) {
+	queues, err := buildTree(in.Queues, c.config.Schema)
+	if err != nil {
+		return draft{}, err
+	}
+	byName := make(map[id.Queue]*queue, len(queues))
+	for _, q := range queues {
+		byName[q.spec.Name] = q
+	}
+	for _, a := range c.apps.sorted() {
+		if a.leaf == nil {
+			continue
+		}
+		name := a.leaf.spec.Name
+		switch q := byName[name]; {
+		case q == nil:
+			return draft{}, refused("queue %s cannot be removed: it has the app %s", name, a.title())
+		case !q.isLeaf():
+			return draft{}, refused("queue %s cannot be given children: it has the app %s", name, a.title())
+		}
+	}
+	lending := in.Contracts
+	if lending == nil {
+		for _, k := range c.lending.contracts {
+			lending = append(lending, k.spec)
+		}
+	}
+	contracts, err := buildContracts(lending, byName)
+	return draft{queues, byName, contracts}, err
+}
+
+// Queues implements Interface.
+func (c *Core) Queues() []QueueUsage {
+	c.resolveQueues()
+	return c.usages(c.tree.queues, c.tree.byName)
+}
+
+// QueuesAfter gives the queues as they would be after SetQueues, or its error; nothing changes. What is lent at that
+// moment is not taken into account.
+func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
+	c.resolveQueues()
+	next, err := c.nextTree(in)
+	if err != nil {
+		return nil, err
+	}
+	next.queues[0].resolve(c.tree.zone, c.tree.zone, c.tree.zone)
+	for _, present := range c.tree.leaves {
+		for q := next.byName[present.spec.Name]; q != nil; q = q.parent {
+			q.used = q.used.Add(present.used)
+			q.containers += present.containers
+			if q.isLeaf() {
+				q.apps = present.apps
+			}
+		}
+	}
+	return c.usages(next.queues, next.byName), nil
+}
+
+// usages tells what the queues of a tree are given, hold and wait for.
+func (c *Core) usages(queues []*queue, byName map[id.Queue]*queue) []QueueUsage {
+	pending := make([]resource.Vector, len(queues))
+	for _, a := range c.apps.byID {
+		if a.leaf == nil {
+			continue
+		}
+		for _, k := range a.asks {
+			wanted := k.spec.Resources.Scale(int64(k.spec.Pending))
+			for q := byName[a.leaf.spec.Name]; q != nil; q = q.parent {
+				pending[q.order] = pending[q.order].Add(wanted)
+			}
+		}
+	}
+	usages := make([]QueueUsage, len(queues))
+	for i, q := range queues {
+		usages[i] = QueueUsage{
+			Spec: q.spec, Used: q.used, Pending: pending[i], Guaranteed: q.guaranteed, Maximum: q.maximum,
+			Apps: q.apps, Containers: q.containers,
+		}
+	}
+	for i := len(queues) - 1; i > 0; i-- {
+		usages[queues[i].parent.order].Apps += usages[i].Apps
+	}
+	return usages
+}
+
+// resolveQueues works the tree out again after the zone's size, its queues or its contracts changed.
+func (c *Core) resolveQueues() {
+	if !c.fleet.takeCapacityChange() && !c.tree.stale {
+		return
+	}
+	c.tree.resolve(c.fleet.capacity)
+	c.fleet.weights = weightsOf(&c.tree.zone)
+	c.lending.resolve()
+	c.tree.rank()
+	for _, a := range c.apps.byID {
+		a.share = shareOf(&a.used, &c.tree.zone) / a.weight
+	}
+	c.backlog.rank(c.tree.queues)
+}
+
+// Ledgers gives what each contract came to.
+func (c *Core) Ledgers() []Ledger {
+	c.resolveQueues()
+	return c.lending.ledgers()
+}
