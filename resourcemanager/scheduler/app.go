@@ -55,6 +55,47 @@ type app struct {
 	credits []credit
 }
 
+// find is an app that was added, or is gone and still holds containers; nil is none.
+func (as *apps) find(name id.App) *app { return as.byID[name] }
+
+// remove drops the record of an app. Should it come back, its containers are numbered on from there.
+func (as *apps) remove(a *app) {
+	delete(as.byID, a.id)
+	if a.lastSeq > 0 {
+		as.lastSeq[a.id] = a.lastSeq
+	}
+}
+
+// uncount forgets that the last app came: it was only planned.
+func (as *apps) uncount() { as.arrivals-- }
+
+// rank brings the shares of all apps up to date after the zone changed.
+func (as *apps) rank(zone *resource.Vector) {
+	for _, a := range as.byID {
+		a.setShare(zone)
+	}
+}
+
+// pending is what the asks below each queue of a tree wait for, in the order of the queues.
+func (as *apps) pending(queues *queueSet) []resource.Vector {
+	pending := make([]resource.Vector, len(queues.ordered))
+	for _, a := range as.byID {
+		if a.leaf == nil {
+			continue
+		}
+		for _, k := range a.asks {
+			wanted := k.spec.Resources.Scale(int64(k.spec.Pending))
+			for q := queues.named(a.leaf.spec.Name); q != nil; q = q.parent {
+				pending[q.order] = pending[q.order].Add(wanted)
+			}
+		}
+	}
+	return pending
+}
+
+// setShare brings what an app holds of the zone, by its weight, up to date.
+func (a *app) setShare(zone *resource.Vector) { a.share = shareOf(&a.used, zone) / a.weight }
+
 func (a *app) title() string {
 	if a.named.name != "" {
 		return a.named.name

@@ -138,7 +138,7 @@ func (bl *backlog) capacityReturned(n *node) {
 
 // offer tells a shape that capacity came back on a node. If the node fits now, what is blocked is tried again.
 func (bl *backlog) offer(s *shape, n *node) {
-	free := &bl.fleet.avail[n.slot]
+	free := bl.fleet.left(n)
 	if !fits(&s.need, free) {
 		return
 	}
@@ -328,7 +328,7 @@ func (bl *backlog) dropIdle() {
 	}
 	clear(bl.shapes[len(kept):])
 	bl.shapes = kept
-	bl.fleet.filters.drop()
+	bl.fleet.dropFilters()
 	bl.idle = 0
 }
 

@@ -1,6 +1,9 @@
 package scheduler
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // bucket is the asks of one leaf, user and shape, in the order in which they are served. Asks of a gang, and apps
 // of a fair leaf, have buckets of their own.
@@ -67,6 +70,26 @@ type queueBacklog struct {
 	blocked heap[*bucket]
 	// limited are the buckets that wait for this queue to hold less.
 	limited []*bucket
+}
+
+func (q *queueBacklog) hasReady() bool { return len(q.ready.items) > 0 }
+
+// first is the ready bucket whose turn it is.
+func (q *queueBacklog) first() *bucket { return q.ready.items[0] }
+
+func (q *queueBacklog) hasBlocked() bool { return len(q.blocked.items) > 0 }
+
+// appendBlocked adds the blocked buckets in their order. The order of the heap depends on how it came about; decisions
+// must not.
+func (q *queueBacklog) appendBlocked(buckets []*bucket) []*bucket {
+	buckets = append(buckets, q.blocked.items...)
+	slices.SortFunc(buckets, func(x, y *bucket) int {
+		if x.before(y) {
+			return -1
+		}
+		return 1
+	})
+	return buckets
 }
 
 // shapeBacklog is what the backlog knows of a shape.

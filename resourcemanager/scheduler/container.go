@@ -49,6 +49,18 @@ type containers struct {
 	gangs int64
 }
 
+// find is a container that is held; nil is none.
+func (cs *containers) find(name id.Container) *container { return cs.byID[name] }
+
+func (cs *containers) add(k *container) { cs.byID[k.id] = k }
+
+func (cs *containers) remove(k *container) { delete(cs.byID, k.id) }
+
+// nextGang gives the gang to come a number, lastGang is that of the last.
+func (cs *containers) nextGang() { cs.gangs++ }
+
+func (cs *containers) lastGang() int64 { return cs.gangs }
+
 // rejoin puts a container that is held again among those of its gang that are.
 func (cs *containers) rejoin(k *container, number int64) {
 	cs.gangs = max(cs.gangs, number)
@@ -95,10 +107,10 @@ func (c *Core) holdExisting(in Hold) error {
 	case in.Node == "":
 		return invalid("container %s to hold has no node", in.Container)
 	}
-	if old := c.containers.byID[in.Container]; old != nil {
+	if old := c.containers.find(in.Container); old != nil {
 		c.forget(old)
 	}
-	a := c.apps.byID[in.Container.App]
+	a := c.apps.find(in.Container.App)
 	if a == nil {
 		a = c.apps.add(in.Container.App)
 	}
@@ -111,7 +123,7 @@ func (c *Core) holdExisting(in Hold) error {
 	if in.Gang > 0 {
 		c.containers.rejoin(k, in.Gang)
 	}
-	c.containers.byID[k.id] = k
+	c.containers.add(k)
 	c.hold(k)
 	c.fleet.touch(k.node)
 	c.lending.noteLender(a)
@@ -119,7 +131,7 @@ func (c *Core) holdExisting(in Hold) error {
 }
 
 func (c *Core) release(name id.Container) {
-	k := c.containers.byID[name]
+	k := c.containers.find(name)
 	if k == nil {
 		return
 	}
@@ -131,7 +143,7 @@ func (c *Core) release(name id.Container) {
 }
 
 func (c *Core) forget(k *container) {
-	delete(c.containers.byID, k.id)
+	c.containers.remove(k)
 	a, n := k.app, k.node
 	c.unhold(k)
 	c.preemption.drop(k)
@@ -259,7 +271,7 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 	case k.notice != nil:
 		leaf.expect(&k.need, sign)
 	case sign > 0:
-		leaf.reclaim.disordered = !leaf.link(k) || leaf.reclaim.disordered
+		leaf.addHeld(k)
 	default:
 		leaf.unlink(k)
 	}
@@ -268,13 +280,13 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 		c.backlog.liftLimits(leaf)
 	}
 	if leaf.spec.Fair {
-		a.share = shareOf(&a.used, &c.tree.zone) / a.weight
+		a.setShare(c.tree.size())
 		c.backlog.reorder(a)
 	}
 }
 
 func (c *Core) checkpoint(in Checkpoint) error {
-	k := c.containers.byID[in.Container]
+	k := c.containers.find(in.Container)
 	if k == nil {
 		return fmt.Errorf("container %s is not held: %w", in.Container, errdefs.ErrNotFound)
 	}

@@ -113,19 +113,15 @@ func (l *ledger) countReturn() {
 
 // CheckContracts says in one sentence what is wrong with contracts, given the queues that they name.
 func CheckContracts(specs []Contract, queues []QueueSpec) error {
-	tree, err := buildTree(queues, resource.Schema{})
+	set, err := buildTree(queues, resource.Schema{})
 	if err != nil {
 		return err
 	}
-	byName := make(map[id.Queue]*queue, len(tree))
-	for _, q := range tree {
-		byName[q.spec.Name] = q
-	}
-	_, err = buildContracts(specs, byName)
+	_, err = buildContracts(specs, &set)
 	return err
 }
 
-func buildContracts(specs []Contract, queues map[id.Queue]*queue) ([]*contract, error) {
+func buildContracts(specs []Contract, queues *queueSet) ([]*contract, error) {
 	seen := map[string]bool{}
 	var contracts []*contract
 	for _, spec := range specs {
@@ -146,7 +142,7 @@ func buildContracts(specs []Contract, queues map[id.Queue]*queue) ([]*contract, 
 			return nil, invalid("lending contract %s has no borrowers", spec.Name)
 		}
 		seen[spec.Name] = true
-		k := &contract{spec: spec, lender: queues[spec.Lender]}
+		k := &contract{spec: spec, lender: queues.named(spec.Lender)}
 		switch {
 		case k.lender == nil:
 			return nil, invalid("lending contract %s has the lender %q, which is no queue", spec.Name, spec.Lender)
@@ -156,7 +152,7 @@ func buildContracts(specs []Contract, queues map[id.Queue]*queue) ([]*contract, 
 			return nil, invalid("lending contract %s has the lender %s, which has no guarantee to lend", spec.Name, spec.Lender)
 		}
 		for _, name := range spec.Borrowers {
-			q := queues[name]
+			q := queues.named(name)
 			switch {
 			case q == nil:
 				return nil, invalid("lending contract %s has the borrower %q, which is no queue", spec.Name, name)

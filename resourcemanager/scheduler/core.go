@@ -175,7 +175,7 @@ func (c *Core) addApp(in AddApp) error {
 	if err != nil {
 		return err
 	}
-	a := c.apps.byID[in.App]
+	a := c.apps.find(in.App)
 	if !in.Recovered && (a == nil || a.removed || a.leaf != leaf) {
 		if err := c.tree.admits(leaf, in); err != nil {
 			return err
@@ -244,7 +244,7 @@ func (c *Core) chargeApp(a *app, sign int64) {
 }
 
 func (c *Core) removeApp(name id.App) error {
-	a := c.apps.byID[name]
+	a := c.apps.find(name)
 	if a == nil || a.removed {
 		return fmt.Errorf("app %s is not known: %w", name, errdefs.ErrNotFound)
 	}
@@ -271,15 +271,12 @@ func (c *Core) forgetApp(a *app) {
 	if a.containers != nil || a.leaf != nil && !a.removed || len(a.asks) > 0 {
 		return
 	}
-	delete(c.apps.byID, a.id)
-	if a.lastSeq > 0 {
-		c.apps.lastSeq[a.id] = a.lastSeq
-	}
+	c.apps.remove(a)
 	c.leaveName(a.named)
 }
 
 func (c *Core) setAsk(in SetAsk) error {
-	a := c.apps.byID[in.App]
+	a := c.apps.find(in.App)
 	if a == nil || a.removed || a.leaf == nil {
 		return fmt.Errorf("app %s is not known: %w", in.App, errdefs.ErrNotFound)
 	}

@@ -12,7 +12,7 @@ import (
 // Explain implements Interface.
 func (c *Core) Explain(name id.App, now time.Time) Explanation {
 	defer c.pretend(now)()
-	a := c.apps.byID[name]
+	a := c.apps.find(name)
 	if a == nil {
 		return Explanation{}
 	}
@@ -68,7 +68,7 @@ func (c *Core) explainAsk(k *ask) AskExplanation {
 	}
 	explanation := AskExplanation{Ask: k.spec.ID, Pending: k.spec.Pending, Limit: c.limitSentence(k, &need), Coming: c.comingSentence(k)}
 	var misses []miss
-	for _, n := range c.fleet.nodes {
+	for _, n := range c.fleet.records() {
 		if !n.known {
 			continue
 		}
@@ -217,7 +217,7 @@ func (c *Core) test(k *ask, n *node) (test string, example func() string, closen
 			}, free[place]
 		}
 	}
-	if !fits(&spec.Resources, &c.fleet.avail[n.slot]) && !slices.ContainsFunc(k.nominations, func(m *nomination) bool { return m.node == n }) {
+	if !fits(&spec.Resources, c.fleet.left(n)) && !slices.ContainsFunc(k.nominations, func(m *nomination) bool { return m.node == n }) {
 		return "reserved for others", func() string {
 			return fmt.Sprintf("%s has room, but it is reserved for %s", name, n.nominations[0].ask.app.title())
 		}, 0
@@ -263,7 +263,7 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 	delete(planned.asks, spec.ID)
 	planned.removed = true
 	c.forgetApp(planned)
-	c.apps.arrivals--
+	c.apps.uncount()
 	return plan, nil
 }
 
@@ -290,7 +290,7 @@ func (c *Core) tryPlan(k *ask, plan *Plan) {
 			slot = c.backlog.find(k)
 		}
 		if slot >= 0 {
-			c.grant(k, c.fleet.nodes[slot])
+			c.grant(k, c.fleet.at(slot))
 		}
 		c.pass.onTrial = false
 		if slot < 0 {

@@ -150,6 +150,27 @@ func (fl *fleet) countCapacity(n *node) {
 	fl.capacityChanged = true
 }
 
+// left is what a node has left for any ask.
+func (fl *fleet) left(n *node) *resource.Vector { return &fl.avail[n.slot] }
+
+// at is the node of a slot.
+func (fl *fleet) at(slot int32) *node { return fl.nodes[slot] }
+
+// records are the nodes by slot, with an empty record for each slot that is not in use.
+func (fl *fleet) records() []*node { return fl.nodes }
+
+// dropFilters forgets the filters that no shape has.
+func (fl *fleet) dropFilters() { fl.filters.drop() }
+
+// weigh turns a vector into one number, by which vectors are compared.
+func (fl *fleet) weigh(v *resource.Vector) float64 { return fl.weights.of(v) }
+
+// total is the sum of what all nodes contribute to the zone. Vectors are weighed by their shares of it from now on.
+func (fl *fleet) total() resource.Vector {
+	fl.weights = weightsOf(&fl.capacity)
+	return fl.capacity
+}
+
 // words is how many words a bitmap of all nodes has.
 func (fl *fleet) words() int { return fl.grid.words }
 

@@ -21,6 +21,9 @@ type queueReclaim struct {
 	chosenFor int64
 }
 
+// newest begins the list of a leaf's containers that are not under notice.
+func (q *queue) newest() *container { return q.reclaim.newest }
+
 // link puts a container among a leaf's, by age, and reports whether that is where it belongs: it is not carried
 // further than past a few.
 func (q *queue) link(k *container) bool {
@@ -42,6 +45,13 @@ func (q *queue) link(k *container) bool {
 		after.previousOfLeaf = k
 	}
 	return after == nil || !after.startedAt.After(k.startedAt)
+}
+
+// addHeld puts a container among a leaf's, which are sorted later if it does not belong near the front.
+func (q *queue) addHeld(k *container) {
+	if !q.link(k) {
+		q.reclaim.disordered = true
+	}
 }
 
 // sortHeld puts a leaf's containers in order after many of them came at once: after a restart, or with their app.

@@ -65,7 +65,7 @@ func (c *Core) helpWithLimit(kind limitKind, q *queue, place int, need *resource
 func (c *Core) nearest(k *ask) *node {
 	var best *node
 	var least float64
-	for _, n := range c.fleet.nodes {
+	for _, n := range c.fleet.records() {
 		if !n.known {
 			continue
 		}

@@ -32,7 +32,7 @@ type lending struct {
 
 // setContracts replaces all contracts. One that is set again under its name keeps its ledger.
 func (l *lending) set(specs []Contract) error {
-	contracts, err := buildContracts(specs, l.tree.byName)
+	contracts, err := buildContracts(specs, &l.tree.queueSet)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,32 @@ func (l *lending) replace(contracts []*contract) {
 	l.tree.invalidate()
 }
 
-// lend brings contracts to where they stand now, and their ledgers up to date.
+func (l *lending) hasContracts() bool { return len(l.contracts) > 0 }
+
+// specs are the contracts as they were set.
+func (l *lending) specs() []Contract {
+	var specs []Contract
+	for _, k := range l.contracts {
+		specs = append(specs, k.spec)
+	}
+	return specs
+}
+
+// rebind gives the contracts their queues in a new tree, which are those of the same contracts there.
+func (l *lending) rebind(same []*contract) {
+	for i, k := range l.contracts {
+		k.lender, k.borrowers = same[i].lender, same[i].borrowers
+	}
+}
+
+// takeLenderGrew reports whether a lender was granted something since it was last called.
+func (l *lending) takeLenderGrew() bool {
+	grew := l.lenderGrew
+	l.lenderGrew = false
+	return grew
+}
+
+// advance brings contracts to where they stand now, and their ledgers up to date.
 func (l *lending) advance() {
 	if len(l.contracts) == 0 {
 		return
@@ -211,7 +236,7 @@ func (k *contract) borrowed() resource.Vector {
 // resolveLoans works out what open contracts entitle to. Contracts with one lender share what its floors leave,
 // in their order.
 func (l *lending) resolve() {
-	for _, q := range l.tree.queues {
+	for _, q := range l.tree.all() {
 		q.lent = q.lent[:0]
 		q.entitled = q.guaranteed
 	}

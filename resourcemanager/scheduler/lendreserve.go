@@ -38,7 +38,7 @@ func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 		}
 		l.reserveRoom(&kept, lent, percent)
 		for place := range need {
-			if need[place] > 0 && lent.reserved[place] > 0 && l.tree.zone[place]-l.tree.root().used[place]-kept[place] < need[place] {
+			if need[place] > 0 && lent.reserved[place] > 0 && l.tree.free()[place]-kept[place] < need[place] {
 				return lent
 			}
 		}

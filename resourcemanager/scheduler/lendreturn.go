@@ -78,7 +78,7 @@ func (l *lending) returning(k *container) *contract {
 func (l *lending) isReturned(k *contract) bool {
 	room := l.owed(k)
 	for i := range room {
-		if k.reserved[i] == 0 || l.tree.zone[i]-l.tree.root().used[i] >= room[i] {
+		if k.reserved[i] == 0 || l.tree.free()[i] >= room[i] {
 			continue
 		}
 		for _, q := range k.borrowers {
@@ -93,16 +93,16 @@ func (l *lending) isReturned(k *contract) bool {
 // lacking is what is still missing of the lender's guarantee once those that are to be gone by the deadline, and those
 // that will have ended by themselves, have gone.
 func (l *lending) lacking(k *contract, deadline time.Time) resource.Vector {
-	lacking := l.owed(k).Sub(l.tree.zone.Sub(l.tree.root().used)).Max(resource.Vector{})
+	lacking := l.owed(k).Sub(l.tree.free()).Max(resource.Vector{})
 	if lacking.IsZero() {
 		return lacking
 	}
 	lacking = lacking.Sub(l.preemption.leavingBy(deadline))
-	for _, leaf := range l.tree.leaves {
+	for _, leaf := range l.tree.leaves() {
 		if !l.isReturning(leaf, k) {
 			continue
 		}
-		for held := leaf.reclaim.newest; held != nil; held = held.nextOfLeaf {
+		for held := leaf.newest(); held != nil; held = held.nextOfLeaf {
 			if l.endsInTime(held, k) {
 				lacking = lacking.Sub(held.need)
 				l.pass.nextBy(held.startedAt.Add(held.duration))
@@ -138,12 +138,12 @@ type fetch struct {
 
 // fetchBack gives notice to a borrower's newest containers, as far as they are borrowed and something is lacking.
 func (l *lending) reclaimFrom(k *contract, borrower *queue, lacking *resource.Vector, which fetch) {
-	for _, leaf := range l.tree.leaves {
+	for _, leaf := range l.tree.leaves() {
 		if !leaf.isUnder(borrower) {
 			continue
 		}
 		leaf.sortHeld()
-		for held := leaf.reclaim.newest; held != nil && lacking[which.place] > 0; {
+		for held := leaf.newest(); held != nil && lacking[which.place] > 0; {
 			victim := held
 			held = held.nextOfLeaf
 			if victim.need[which.place] == 0 || victim.master != which.masters || l.endsInTime(victim, k) {

@@ -11,7 +11,7 @@ import (
 // without its master, so that there has to be room for both.
 func (c *Core) never(k *ask) string {
 	var eligible, missed []*node
-	for _, n := range c.fleet.nodes {
+	for _, n := range c.fleet.records() {
 		switch {
 		case !n.known:
 		case k.shape.filter != nil && !k.shape.filter.allows(n):
@@ -67,7 +67,7 @@ func (c *Core) neverBeside(k *ask, eligible []*node, master *resource.Vector) st
 		return ""
 	}
 	var known []*node
-	for _, n := range c.fleet.nodes {
+	for _, n := range c.fleet.records() {
 		if n.known {
 			known = append(known, n)
 		}
@@ -101,7 +101,7 @@ func (c *Core) neverBeside(k *ask, eligible []*node, master *resource.Vector) st
 // neverInQueue is the sentence why an ask and its master are beyond what a queue may ever hold, or nothing. Of a user's limit
 // only that counts which lets no master start: what else is beyond it waits, and is told so.
 func (c *Core) neverInQueue(k *ask, master *resource.Vector) string {
-	if c.tree.zone.IsZero() {
+	if c.tree.size().IsZero() {
 		return ""
 	}
 	whole, each := k.spec.Resources, ""

@@ -115,13 +115,13 @@ func (ns *nominations) cancelUnmet(n *node) {
 	if len(n.nominations) == 0 {
 		return
 	}
-	coming := n.comingRoom(&ns.fleet.avail[n.slot])
+	coming := n.comingRoom(ns.fleet.left(n))
 	for i := len(n.nominations) - 1; i >= 0; i-- {
 		m := n.nominations[i]
 		room := coming.Add(m.room)
 		if m.claims && (!fits(&m.room, &room) || !m.ask.shape.allows(n)) {
 			ns.cancel(m)
-			coming, i = n.comingRoom(&ns.fleet.avail[n.slot]), len(n.nominations)
+			coming, i = n.comingRoom(ns.fleet.left(n)), len(n.nominations)
 		}
 	}
 }
@@ -144,7 +144,7 @@ func (ns *nominations) queueReady(n *node) {
 }
 
 func (ns *nominations) isReady(m *nomination) bool {
-	free := ns.fleet.avail[m.node.slot].Add(m.kept())
+	free := ns.fleet.left(m.node).Add(m.kept())
 	return m.node.isOpen() && fits(&m.ask.spec.Resources, &free)
 }
 

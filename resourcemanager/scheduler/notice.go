@@ -132,6 +132,15 @@ func (pr *preemption) dropForgotten() {
 	}
 }
 
+// reportCancelled adds the preemptions that were cancelled in this pass to its decisions.
+func (pr *preemption) reportCancelled() {
+	d := &pr.pass.decisions
+	for _, each := range pr.cancelled {
+		d.Cancelled = append(d.Cancelled, each.container)
+	}
+	pr.cancelled = pr.cancelled[:0]
+}
+
 // awaitDeadline makes stopDue look at the notices again by then.
 func (pr *preemption) awaitDeadline(at time.Time) {
 	if pr.firstDeadline.IsZero() || at.Before(pr.firstDeadline) {

@@ -78,12 +78,19 @@ func (pr *preemption) reviewClaims() {
 	}
 }
 
+// noteGrant notes that a leaf was granted something, which may bring limits in the way of its claims.
+func (pr *preemption) noteGrant(leaf *queue) {
+	if len(pr.notices) > 0 && !pr.reviewDue {
+		pr.reviewDue = pr.mayLimitClaims(leaf)
+	}
+}
+
 // mayLimitClaims reports whether a leaf has claims and anything that could be in their way once it holds more.
 func (pr *preemption) mayLimitClaims(leaf *queue) bool {
 	if leaf.reclaim.promised.IsZero() {
 		return false
 	}
-	limited := leaf.spec.UserLimitPercent > 0 || len(pr.lending.contracts) > 0
+	limited := leaf.spec.UserLimitPercent > 0 || pr.lending.hasContracts()
 	for q := leaf; q != nil && !limited; q = q.parent {
 		limited = q.capped
 	}
@@ -96,9 +103,9 @@ func (pr *preemption) chooseVictims() {
 	if !pr.anyBorrows() {
 		return
 	}
-	for _, leaf := range pr.tree.leaves {
+	for _, leaf := range pr.tree.leaves() {
 		leaf.sortHeld()
-		if len(leaf.backlog.blocked.items) > 0 && leaf.spec.State != QueueStopped {
+		if leaf.backlog.hasBlocked() && leaf.spec.State != QueueStopped {
 			claimants = append(claimants, leaf)
 		}
 	}
@@ -107,14 +114,7 @@ func (pr *preemption) chooseVictims() {
 	// Those within their own guarantees come before those that only some queue above them has room for.
 	for _, pr.plan.own = range []bool{true, false} {
 		for _, leaf := range claimants {
-			// The heap's own order depends on how it came about; decisions must not.
-			pr.plan.buckets = append(pr.plan.buckets[:0], leaf.backlog.blocked.items...)
-			slices.SortFunc(pr.plan.buckets, func(x, y *bucket) int {
-				if x.before(y) {
-					return -1
-				}
-				return 1
-			})
+			pr.plan.buckets = leaf.backlog.appendBlocked(pr.plan.buckets[:0])
 			for _, b := range pr.plan.buckets {
 				if b.claimAfter.After(pr.pass.now) {
 					pr.pass.nextBy(b.claimAfter)
@@ -131,7 +131,7 @@ func (pr *preemption) chooseVictims() {
 
 // anyBorrows reports whether any queue holds more than its guarantee, without what is under notice.
 func (pr *preemption) anyBorrows() bool {
-	for _, q := range pr.tree.queues[1:] {
+	for _, q := range pr.tree.all()[1:] {
 		nothing := q.guaranteed.IsZero()
 		for i := range q.used {
 			if q.used[i]-q.reclaim.leaving[i] > q.guaranteed[i] && (q.guaranteed[i] > 0 || nothing) {
@@ -191,7 +191,7 @@ func (pr *preemption) dropNeedless(given int) {
 		if k.gang != nil {
 			continue
 		}
-		left := pr.fleet.avail[k.node.slot].Sub(k.need)
+		left := pr.fleet.left(k.node).Sub(k.need)
 		for other := k.node.containers; other != nil; other = other.nextOfNode {
 			if other.notice != nil && other.awaitedBy == nil {
 				left = left.Add(other.need)
@@ -226,7 +226,7 @@ func (pr *preemption) claimGang(k *ask) bool {
 			pr.pauseClaims(k.bucket)
 			// Nobody was told yet. What a contract fetches back anyway keeps its notice.
 			pr.cancelled = pr.cancelled[:reprieves]
-			told := slices.DeleteFunc(pr.pass.decisions.Notices[notices:], func(n Notice) bool { return pr.containers.byID[n.Container].notice == nil })
+			told := slices.DeleteFunc(pr.pass.decisions.Notices[notices:], func(n Notice) bool { return pr.containers.find(n.Container).notice == nil })
 			pr.pass.decisions.Notices = pr.pass.decisions.Notices[:notices+len(told)]
 			return false
 		}
@@ -254,7 +254,7 @@ func (pr *preemption) claimOne(k *ask) bool {
 		}
 	}
 	// What was reserved for the ask is not needed any more.
-	for i := len(k.nominations) - 1; i >= 0 && k.app.leaf.reservations.count > 0; i-- {
+	for i := len(k.nominations) - 1; i >= 0 && k.app.leaf.hasReservation(); i-- {
 		if m := k.nominations[i]; m.leaf != nil {
 			pr.nominations.withdraw(m)
 			break

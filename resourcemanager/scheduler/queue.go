@@ -188,7 +188,7 @@ func (q *queue) activate() {
 // deactivate takes a leaf without ready buckets, and ancestors that this leaves without any, out again.
 func (q *queue) deactivate() {
 	for ; q.parent != nil && q.index >= 0; q = q.parent {
-		if len(q.backlog.ready.items) > 0 || len(q.active.items) > 0 {
+		if q.backlog.hasReady() || len(q.active.items) > 0 {
 			return
 		}
 		q.parent.active.remove(q)

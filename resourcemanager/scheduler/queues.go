@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
@@ -19,13 +18,11 @@ func (c *Core) setQueues(in SetQueues) error {
 		}
 	}
 	c.backlog.drop()
-	c.tree.replace(next.queues, next.byName)
+	c.tree.replace(next.queueSet)
 	if in.Contracts != nil {
 		c.lending.replace(contracts)
 	} else {
-		for i, k := range c.lending.contracts {
-			k.lender, k.borrowers = contracts[i].lender, contracts[i].borrowers
-		}
+		c.lending.rebind(contracts)
 	}
 	c.resolveQueues()
 	for _, a := range apps {
@@ -51,8 +48,7 @@ func (c *Core) setQueues(in SetQueues) error {
 
 // draft is a queue tree that is not in force yet.
 type draft struct {
-	queues    []*queue
-	byName    map[id.Queue]*queue
+	queueSet
 	contracts []*contract
 }
 
@@ -62,36 +58,30 @@ func (c *Core) nextTree(in SetQueues) (draft, error) {
 	if err != nil {
 		return draft{}, err
 	}
-	byName := make(map[id.Queue]*queue, len(queues))
-	for _, q := range queues {
-		byName[q.spec.Name] = q
-	}
 	for _, a := range c.apps.sorted() {
 		if a.leaf == nil {
 			continue
 		}
 		name := a.leaf.spec.Name
-		switch q := byName[name]; {
+		switch q := queues.named(name); {
 		case q == nil:
 			return draft{}, refused("queue %s cannot be removed: it has the app %s", name, a.title())
 		case !q.isLeaf():
 			return draft{}, refused("queue %s cannot be given children: it has the app %s", name, a.title())
 		}
 	}
-	lending := in.Contracts
-	if lending == nil {
-		for _, k := range c.lending.contracts {
-			lending = append(lending, k.spec)
-		}
+	specs := in.Contracts
+	if specs == nil {
+		specs = c.lending.specs()
 	}
-	contracts, err := buildContracts(lending, byName)
-	return draft{queues, byName, contracts}, err
+	contracts, err := buildContracts(specs, &queues)
+	return draft{queues, contracts}, err
 }
 
 // Queues implements Interface.
 func (c *Core) Queues() []QueueUsage {
 	c.resolveQueues()
-	return c.usages(c.tree.queues, c.tree.byName)
+	return c.usages(&c.tree.queueSet)
 }
 
 // QueuesAfter gives the queues as they would be after SetQueues, or its error; nothing changes. What is lent at that
@@ -102,9 +92,9 @@ func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 	if err != nil {
 		return nil, err
 	}
-	next.queues[0].resolve(c.tree.zone, c.tree.zone, c.tree.zone)
-	for _, present := range c.tree.leaves {
-		for q := next.byName[present.spec.Name]; q != nil; q = q.parent {
+	next.root().resolve(*c.tree.size(), *c.tree.size(), *c.tree.size())
+	for _, present := range c.tree.leaves() {
+		for q := next.named(present.spec.Name); q != nil; q = q.parent {
 			q.used = q.used.Add(present.used)
 			q.containers += present.containers
 			if q.isLeaf() {
@@ -112,49 +102,38 @@ func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 			}
 		}
 	}
-	return c.usages(next.queues, next.byName), nil
+	return c.usages(&next.queueSet), nil
 }
 
 // usages tells what the queues of a tree are given, hold and wait for.
-func (c *Core) usages(queues []*queue, byName map[id.Queue]*queue) []QueueUsage {
-	pending := make([]resource.Vector, len(queues))
-	for _, a := range c.apps.byID {
-		if a.leaf == nil {
-			continue
-		}
-		for _, k := range a.asks {
-			wanted := k.spec.Resources.Scale(int64(k.spec.Pending))
-			for q := byName[a.leaf.spec.Name]; q != nil; q = q.parent {
-				pending[q.order] = pending[q.order].Add(wanted)
-			}
-		}
-	}
-	usages := make([]QueueUsage, len(queues))
-	for i, q := range queues {
+func (c *Core) usages(queues *queueSet) []QueueUsage {
+	pending := c.apps.pending(queues)
+	usages := make([]QueueUsage, len(queues.ordered))
+	for i, q := range queues.ordered {
 		usages[i] = QueueUsage{
 			Spec: q.spec, Used: q.used, Pending: pending[i], Guaranteed: q.guaranteed, Maximum: q.maximum,
 			Apps: q.apps, Containers: q.containers,
 		}
 	}
-	for i := len(queues) - 1; i > 0; i-- {
-		usages[queues[i].parent.order].Apps += usages[i].Apps
+	for i := len(queues.ordered) - 1; i > 0; i-- {
+		usages[queues.ordered[i].parent.order].Apps += usages[i].Apps
 	}
 	return usages
 }
 
 // resolveQueues works the tree out again after the zone's size, its queues or its contracts changed.
 func (c *Core) resolveQueues() {
-	if !c.fleet.takeCapacityChange() && !c.tree.stale {
+	if c.fleet.takeCapacityChange() {
+		c.tree.invalidate()
+	}
+	if !c.tree.isStale() {
 		return
 	}
-	c.tree.resolve(c.fleet.capacity)
-	c.fleet.weights = weightsOf(&c.tree.zone)
+	c.tree.resolve(c.fleet.total())
 	c.lending.resolve()
 	c.tree.rank()
-	for _, a := range c.apps.byID {
-		a.share = shareOf(&a.used, &c.tree.zone) / a.weight
-	}
-	c.backlog.rank(c.tree.queues)
+	c.apps.rank(c.tree.size())
+	c.backlog.rank(c.tree.all())
 }
 
 // Ledgers gives what each contract came to.

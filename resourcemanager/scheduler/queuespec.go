@@ -24,19 +24,38 @@ func CheckQueues(specs []QueueSpec) error {
 	return err
 }
 
-// buildTree checks a tree as a whole and gives its queues, parents before children.
-func buildTree(specs []QueueSpec, schema resource.Schema) ([]*queue, error) {
+// queueSet is the queues of a tree.
+type queueSet struct {
+	// ordered are all queues, parents before children; ends are those without children, in the same order.
+	ordered, ends []*queue
+	// byName finds a queue.
+	byName map[id.Queue]*queue
+}
+
+// all are the queues, parents before children.
+func (s *queueSet) all() []*queue { return s.ordered }
+
+// leaves are the queues without children, in the same order.
+func (s *queueSet) leaves() []*queue { return s.ends }
+
+func (s *queueSet) root() *queue { return s.ordered[0] }
+
+// named is the queue of a name; nil is none.
+func (s *queueSet) named(name id.Queue) *queue { return s.byName[name] }
+
+// buildTree checks a tree as a whole and gives its queues.
+func buildTree(specs []QueueSpec, schema resource.Schema) (queueSet, error) {
 	if len(specs) > mostQueues {
-		return nil, invalid("the tree has %d queues, and a zone has %d at most", len(specs), mostQueues)
+		return queueSet{}, invalid("the tree has %d queues, and a zone has %d at most", len(specs), mostQueues)
 	}
 	byName := make(map[id.Queue]*queue, len(specs))
 	var root *queue
 	for _, spec := range specs {
 		if err := checkQueue(&spec); err != nil {
-			return nil, err
+			return queueSet{}, err
 		}
 		if byName[spec.Name] != nil {
-			return nil, invalid("queue %s is there twice", spec.Name)
+			return queueSet{}, invalid("queue %s is there twice", spec.Name)
 		}
 		q := &queue{spec: spec, index: -1}
 		byName[spec.Name] = q
@@ -44,12 +63,12 @@ func buildTree(specs []QueueSpec, schema resource.Schema) ([]*queue, error) {
 			continue
 		}
 		if root != nil {
-			return nil, invalid("queue %s and queue %s both have no parent; a tree has one root", root.spec.Name, spec.Name)
+			return queueSet{}, invalid("queue %s and queue %s both have no parent; a tree has one root", root.spec.Name, spec.Name)
 		}
 		root = q
 	}
 	if root == nil {
-		return nil, invalid("no queue is the root: one queue must have no parent")
+		return queueSet{}, invalid("no queue is the root: one queue must have no parent")
 	}
 	if root.spec.Guaranteed == (Capacity{}) {
 		root.spec.Guaranteed = Capacity{Percent: 100, IsPercent: true}
@@ -63,7 +82,7 @@ func buildTree(specs []QueueSpec, schema resource.Schema) ([]*queue, error) {
 		}
 		parent := byName[spec.Parent]
 		if parent == nil {
-			return nil, invalid("queue %s has the parent %s, which does not exist", spec.Name, spec.Parent)
+			return queueSet{}, invalid("queue %s has the parent %s, which does not exist", spec.Name, spec.Parent)
 		}
 		byName[spec.Name].parent = parent
 		parent.children = append(parent.children, byName[spec.Name])
@@ -74,14 +93,20 @@ func buildTree(specs []QueueSpec, schema resource.Schema) ([]*queue, error) {
 		queues = append(queues, queues[i].children...)
 	}
 	if len(queues) < len(specs) {
-		return nil, cycle(specs, queues)
+		return queueSet{}, cycle(specs, queues)
 	}
 	for _, q := range queues {
 		if err := checkGuarantees(q, schema); err != nil {
-			return nil, err
+			return queueSet{}, err
 		}
 	}
-	return queues, nil
+	set := queueSet{ordered: queues, byName: byName}
+	for _, q := range queues {
+		if q.isLeaf() {
+			set.ends = append(set.ends, q)
+		}
+	}
+	return set, nil
 }
 
 // Bounds on a tree: every decision may walk a path of it, and every look at the zone lists it.

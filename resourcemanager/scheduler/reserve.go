@@ -28,6 +28,9 @@ type queueReservations struct {
 	notBefore time.Time
 }
 
+// hasReservation reports whether something is reserved for an ask of the leaf.
+func (q *queue) hasReservation() bool { return q.reservations.count > 0 }
+
 // searchesPerPass is for how many asks a pass looks for nodes to reserve. Each looks at all nodes; where there are many, one
 // search is all.
 const (
@@ -38,7 +41,7 @@ const (
 // reserve reserves room for the ask of each leaf that has been waiting for longest, once that is too long.
 func (ns *nominations) reserve() {
 	searches := searchesPerPass
-	if len(ns.fleet.nodes) > manyNodes {
+	if len(ns.fleet.records()) > manyNodes {
 		searches = 1
 	}
 	for {
@@ -61,7 +64,7 @@ func (ns *nominations) reserve() {
 		if k.since.IsZero() || k.since.Add(ns.patience).After(ns.pass.now) || len(k.nominations) > 0 {
 			continue
 		}
-		if k.app.leaf.reservations.count > 0 || k.app.leaf.reservations.notBefore.After(ns.pass.now) || k.app.reserveAfter.After(ns.pass.now) {
+		if k.app.leaf.hasReservation() || k.app.leaf.reservations.notBefore.After(ns.pass.now) || k.app.reserveAfter.After(ns.pass.now) {
 			continue
 		}
 		count := 1
@@ -92,7 +95,7 @@ func (ns *nominations) reserve() {
 
 // mayReserve reports whether so much more is within what reservations may come to.
 func (ns *nominations) mayReserve(more *resource.Vector) bool {
-	limit := ns.tree.zone.Percent(reservedPercent)
+	limit := ns.tree.size().Percent(reservedPercent)
 	return exceeds(&ns.total, more, &limit) < 0
 }
 
@@ -127,8 +130,8 @@ func (ns *nominations) postpone(k *ask) {
 // comes back: for so many or for none. It looks at all nodes once, however many it takes.
 func (ns *nominations) reserveFor(k *ask, count int) bool {
 	near := &ns.near
-	*near = slices.Grow((*near)[:0], len(ns.fleet.nodes))
-	for _, n := range ns.fleet.nodes {
+	*near = slices.Grow((*near)[:0], len(ns.fleet.records()))
+	for _, n := range ns.fleet.records() {
 		if lack, ok := ns.lack(k, n); ok {
 			*near = append(*near, shortfall{n.slot, lack})
 		}
@@ -139,8 +142,8 @@ func (ns *nominations) reserveFor(k *ask, count int) bool {
 			ns.withdrawAll(k)
 			return false
 		}
-		n := ns.fleet.nodes[(*near)[0].slot]
-		times := max(1, int(timesIn(&k.spec.Resources, &ns.fleet.avail[n.slot])))
+		n := ns.fleet.at((*near)[0].slot)
+		times := max(1, int(timesIn(&k.spec.Resources, ns.fleet.left(n))))
 		if k.spec.MaxPerNode > 0 {
 			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot)-len(n.nominations))
 		}
@@ -166,7 +169,7 @@ func (ns *nominations) reserveFor(k *ask, count int) bool {
 func (ns *nominations) reserveOn(k *ask, n *node) bool {
 	need := &k.spec.Resources
 	ns.awaited = ns.awaited[:0]
-	room := ns.fleet.avail[n.slot]
+	room := *ns.fleet.left(n)
 	for held := n.containers; held != nil && !fits(need, &room); held = held.nextOfNode {
 		if ns.mayAwait(held, k) {
 			ns.awaited = append(ns.awaited, held)
@@ -242,7 +245,7 @@ func (ns *nominations) endReservation(m *nomination) {
 func (ns *nominations) yieldTo(k *ask) int32 {
 	for _, other := range ns.reserving {
 		for _, m := range other.nominations {
-			n, free := m.node, ns.fleet.avail[m.node.slot].Add(m.kept())
+			n, free := m.node, ns.fleet.left(m.node).Add(m.kept())
 			if m.leaf == nil || !n.isOpen() || !fits(&k.spec.Resources, &free) || !k.shape.allows(n) {
 				continue
 			}
@@ -274,12 +277,12 @@ func (ns *nominations) lack(k *ask, n *node) (float64, bool) {
 	if len(n.nominations) > 0 && k.shape.repels(k.app.named) {
 		return 0, false
 	}
-	if room := ns.fleet.avail[n.slot].Add(n.ending); !fits(&k.spec.Resources, &room) {
+	if room := ns.fleet.left(n).Add(n.ending); !fits(&k.spec.Resources, &room) {
 		return 0, false
 	}
 	lack := 0.0
 	for i := range k.spec.Resources {
-		if short := k.spec.Resources[i] - ns.fleet.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
+		if short := k.spec.Resources[i] - ns.fleet.left(n)[i]; short > 0 && k.spec.Resources[i] > 0 {
 			lack += float64(short) / float64(k.spec.Resources[i])
 		}
 	}

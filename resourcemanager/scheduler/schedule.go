@@ -27,10 +27,7 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	if c.fleet.hasTouched() {
 		c.pass.nextBy(c.pass.now)
 	}
-	for _, r := range c.preemption.cancelled {
-		d.Cancelled = append(d.Cancelled, r.container)
-	}
-	c.preemption.cancelled = c.preemption.cancelled[:0]
+	c.preemption.reportCancelled()
 	return *d
 }
 
@@ -40,7 +37,7 @@ func (c *Core) grantReady() bool {
 	for c.pass.looks > 0 && len(c.pass.decisions.Grants) < c.pass.grantsPerPass {
 		c.resolveQueues()
 		if c.tree.takeLimitsMoved() {
-			c.backlog.retryLimited(c.tree.queues)
+			c.backlog.retryLimited(c.tree.all())
 		}
 		if c.wake(); c.fleet.hasTouched() {
 			return false
@@ -50,14 +47,13 @@ func (c *Core) grantReady() bool {
 		}
 		leaf := c.tree.next()
 		if leaf == nil {
-			if !c.lending.lenderGrew {
+			if !c.lending.takeLenderGrew() {
 				return true
 			}
-			c.lending.lenderGrew = false
 			c.backlog.liftLimit(c.tree.root())
 			continue
 		}
-		c.serve(leaf.backlog.ready.items[0])
+		c.serve(leaf.backlog.first())
 	}
 	return false
 }
@@ -87,7 +83,7 @@ func (c *Core) serve(b *bucket) {
 		c.backlog.block(b.shape)
 		return
 	}
-	c.grant(k, c.fleet.nodes[slot])
+	c.grant(k, c.fleet.at(slot))
 	c.granted(k, 1)
 }
 
@@ -160,7 +156,7 @@ func (ns *nominations) suspend(k *ask) []*node {
 
 // beginGang gives the gang to come a number, and lets nobody be woken before it is whole.
 func (c *Core) beginGang() {
-	c.containers.gangs++
+	c.containers.nextGang()
 	c.pass.onTrial = true
 }
 
@@ -168,9 +164,9 @@ func (c *Core) beginGang() {
 func (c *Core) endGang(k *ask, first int) {
 	c.pass.onTrial = false
 	grants := c.pass.decisions.Grants[first:]
-	whole := &gang{number: c.containers.gangs, members: make([]*container, len(grants))}
+	whole := &gang{number: c.containers.lastGang(), members: make([]*container, len(grants))}
 	for i := range grants {
-		held := c.containers.byID[grants[i].Container]
+		held := c.containers.find(grants[i].Container)
 		held.gang, whole.members[i], grants[i].Gang = whole, held, whole.number
 		if k.app.named.tracked {
 			c.fleet.touch(held.node)
@@ -186,7 +182,7 @@ func (c *Core) tryAll(k *ask) bool {
 		if slot < 0 {
 			return false
 		}
-		c.grant(k, c.fleet.nodes[slot])
+		c.grant(k, c.fleet.at(slot))
 	}
 	return true
 }
@@ -196,9 +192,9 @@ func (c *Core) takeBack(k *ask, first int) {
 	c.pass.onTrial = true
 	defer func() { c.pass.onTrial = false }()
 	for i := len(c.pass.decisions.Grants) - 1; i >= first; i-- {
-		held := c.containers.byID[c.pass.decisions.Grants[i].Container]
+		held := c.containers.find(c.pass.decisions.Grants[i].Container)
 		k.shape.refit(held.node.slot)
-		delete(c.containers.byID, held.id)
+		c.containers.remove(held)
 		if held.credit > 0 {
 			k.app.addCredit(held.ask, held.credit)
 		}
@@ -222,7 +218,7 @@ func (c *Core) grant(k *ask, n *node) {
 	if len(a.credits) > 0 {
 		held.credit = a.takeCredit(held.ask)
 	}
-	c.containers.byID[held.id] = held
+	c.containers.add(held)
 	c.hold(held)
 	c.pass.decisions.Grants = append(c.pass.decisions.Grants, Grant{
 		Container: held.id, Ask: k.spec.ID, Node: n.spec.Name, Queue: a.leaf.spec.Name, Resources: held.need, Master: held.master,
@@ -235,9 +231,7 @@ func (c *Core) granted(k *ask, count int) {
 	if !k.reservedAt.IsZero() {
 		k.reservedAt, k.app.failedReservations = time.Time{}, 0
 	}
-	if len(c.preemption.notices) > 0 && !c.preemption.reviewDue {
-		c.preemption.reviewDue = c.preemption.mayLimitClaims(k.app.leaf)
-	}
+	c.preemption.noteGrant(k.app.leaf)
 	k.spec.Pending -= count
 	k.since = time.Time{}
 	for len(k.nominations) > max(k.spec.Pending, 0) {

@@ -16,11 +16,8 @@ import (
 //
 // The zone is what guarantees are shares of: all that open nodes have, and what is still in use on others.
 type tree struct {
+	queueSet
 	lending *lending
-	// queues are all queues, parents before children; leaves are those without children, in the same order.
-	queues, leaves []*queue
-	// byName finds a queue.
-	byName map[id.Queue]*queue
 	// zone is what guarantees are shares of, when they were last worked out.
 	zone resource.Vector
 	// stale is set when they must be worked out again for new queues or contracts.
@@ -30,17 +27,12 @@ type tree struct {
 }
 
 // replace puts new queues in force.
-func (t *tree) replace(queues []*queue, byName map[id.Queue]*queue) {
-	t.queues, t.byName, t.leaves, t.stale = queues, byName, nil, true
-	for _, q := range queues {
-		if q.isLeaf() {
-			t.leaves = append(t.leaves, q)
-		}
-	}
-}
+func (t *tree) replace(queues queueSet) { t.queueSet, t.stale = queues, true }
 
 // invalidate has guarantees, maxima and loans worked out again.
 func (t *tree) invalidate() { t.stale = true }
+
+func (t *tree) isStale() bool { return t.stale }
 
 // resolve works out guarantees and maxima in a zone.
 func (t *tree) resolve(zone resource.Vector) {
@@ -50,13 +42,19 @@ func (t *tree) resolve(zone resource.Vector) {
 
 // rank puts the queues in order by their shares, after what they are entitled to changed.
 func (t *tree) rank() {
-	for _, q := range t.queues {
+	for _, q := range t.ordered {
 		q.setShare(&t.zone)
 	}
-	for _, q := range t.queues {
+	for _, q := range t.ordered {
 		q.active.rebuild()
 	}
 }
+
+// size is what guarantees are shares of.
+func (t *tree) size() *resource.Vector { return &t.zone }
+
+// free is what nobody uses of the zone.
+func (t *tree) free() resource.Vector { return t.zone.Sub(t.root().used) }
 
 // takeLimitsMoved reports whether maxima were worked out since it was last called.
 func (t *tree) takeLimitsMoved() bool {
@@ -64,8 +62,6 @@ func (t *tree) takeLimitsMoved() bool {
 	t.limitsMoved = false
 	return moved
 }
-
-func (t *tree) root() *queue { return t.queues[0] }
 
 // charge adds to what a leaf and its ancestors hold; sign is 1 or -1.
 func (t *tree) charge(leaf *queue, amount *resource.Vector, sign int64) {
@@ -87,13 +83,11 @@ func (t *tree) next() *queue {
 	for len(q.active.items) > 0 {
 		q = q.active.items[0]
 	}
-	if len(q.backlog.ready.items) == 0 {
+	if !q.backlog.hasReady() {
 		return nil
 	}
 	return q
 }
-
-func (t *tree) named(name id.Queue) *queue { return t.byName[name] }
 
 // admits says why a leaf does not take a new app, if so.
 func (t *tree) admits(leaf *queue, in AddApp) error {
@@ -154,7 +148,7 @@ func (t *tree) leafFor(name id.Queue) (*queue, error) {
 
 func (t *tree) leafNames(below *queue) string {
 	var names []string
-	for _, q := range t.queues {
+	for _, q := range t.ordered {
 		for up := q; q.isLeaf() && up != nil; up = up.parent {
 			if up == below {
 				names = append(names, string(q.spec.Name))

@@ -106,7 +106,7 @@ func verify(c *Core, scheduled bool) error {
 			return fmt.Errorf("node %s is in cell %v, it belongs in %v", n.spec.Name, n.at, at)
 		}
 	}
-	for _, q := range c.tree.queues {
+	for _, q := range c.tree.all() {
 		if q.used != held[q] || q.masters != masters[q] {
 			return fmt.Errorf("queue %s says it holds %v (masters %v), its containers come to %v (%v)", q.spec.Name, q.used, q.masters, held[q], masters[q])
 		}

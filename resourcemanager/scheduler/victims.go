@@ -145,7 +145,7 @@ func (n *node) comingRoom(avail *resource.Vector) resource.Vector {
 
 // claimableRoom is the same for a claim, before which reservations may have to give way.
 func (pr *preemption) claimableRoom(n *node) resource.Vector {
-	room := n.comingRoom(&pr.fleet.avail[n.slot])
+	room := n.comingRoom(pr.fleet.left(n))
 	for _, m := range n.nominations {
 		if m.leaf == nil || !pr.yields(m) {
 			continue
@@ -162,7 +162,7 @@ func (pr *preemption) claimableRoom(n *node) resource.Vector {
 
 // adopt counts those that leave a node anyway as victims of a nomination there, as far as it needs their room.
 func (pr *preemption) adopt(m *nomination) {
-	left := pr.fleet.avail[m.node.slot]
+	left := *pr.fleet.left(m.node)
 	for held := m.node.containers; held != nil; held = held.nextOfNode {
 		switch lacking := (resource.Vector{}).Sub(left).Max(resource.Vector{}); {
 		case held.notice == nil || held.notice.claim != nil || held.awaitedBy != nil || !helps(&held.need, &lacking):
@@ -181,7 +181,7 @@ func (pr *preemption) planRemoval(k *ask, window int) bool {
 	p.nodes, p.best.node = p.nodes[:0], nil
 	for _, leaf := range p.leaves {
 		looked := 0
-		for held := leaf.reclaim.newest; held != nil && len(p.nodes) < window; held = held.nextOfLeaf {
+		for held := leaf.newest(); held != nil && len(p.nodes) < window; held = held.nextOfLeaf {
 			n := held.node
 			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !pr.takesAnother(n, k) {
 				continue
@@ -251,7 +251,7 @@ func (pr *preemption) planOn(k *ask, n *node) bool {
 	}
 	p.current.victims = kept
 	for _, held := range kept {
-		p.current.cost += pr.cost(held) * pr.fleet.weights.of(&held.need)
+		p.current.cost += pr.cost(held) * pr.fleet.weigh(&held.need)
 	}
 	return true
 }
