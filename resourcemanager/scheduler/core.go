@@ -23,6 +23,7 @@ type Core struct {
 	nominations nominations
 	preemption  preemption
 	lending     lending
+	explainer   explainer
 }
 
 var _ Interface = (*Core)(nil)
@@ -51,6 +52,7 @@ func New(config Config) *Core {
 		pass: &c.pass, fleet: &c.fleet, tree: &c.tree, containers: &c.containers, lending: &c.lending, nominations: &c.nominations,
 		notice: config.Notice,
 	}
+	c.explainer = explainer{pass: &c.pass, fleet: &c.fleet, tree: &c.tree, schema: config.Schema, master: config.Master}
 	c.lending = lending{pass: &c.pass, tree: &c.tree, backlog: &c.backlog, preemption: &c.preemption}
 	if err := c.setQueues(SetQueues{Queues: DefaultQueues()}); err != nil {
 		panic("the default queues are refused: " + err.Error())

@@ -24,17 +24,17 @@ func (f *filter) judge(n *node, words int) {
 }
 
 func (f *filter) allows(n *node) bool {
+	return f.broken(n) == nil && !slices.Contains(f.avoid, n.spec.Name)
+}
+
+// broken is the first constraint that a node breaks; nil is none.
+func (f *filter) broken(n *node) *Constraint {
 	for i := range f.constraints {
 		if !f.constraints[i].Matches(n.spec.Attributes) {
-			return false
+			return &f.constraints[i]
 		}
 	}
-	for _, name := range f.avoid {
-		if name == n.spec.Name {
-			return false
-		}
-	}
-	return true
+	return nil
 }
 
 // filters are the filters of all asks.

@@ -3,8 +3,8 @@ package scheduler
 import "fmt"
 
 // guaranteeSentence says why no other queue's containers are stopped for an ask that fits nowhere.
-func (c *Core) guaranteeSentence(k *ask, explanation *AskExplanation) string {
-	if explanation.Fits > 0 || explanation.Limit != "" || explanation.Coming != "" || k.spec.Gang || c.tree.root().used == k.app.leaf.used {
+func (e *explainer) guarantee(k *ask, explanation *AskExplanation) string {
+	if explanation.Fits > 0 || explanation.Limit != "" || explanation.Coming != "" || k.spec.Gang || e.tree.root().used == k.app.leaf.used {
 		return ""
 	}
 	leaf, need := k.app.leaf, &k.spec.Resources
@@ -32,7 +32,7 @@ func (c *Core) guaranteeSentence(k *ask, explanation *AskExplanation) string {
 	for place, asked := range need {
 		if guaranteed := leaf.entitled[place]; guaranteed > 0 && asked > 0 && leaf.used[place] > guaranteed-asked {
 			return fmt.Sprintf("queue %s holds %s of the %s that it is guaranteed, and %s more are beyond that, so that nothing is stopped for it",
-				leaf.spec.Name, c.config.Schema.Format(place, leaf.used[place]), amount(c.config.Schema, place, guaranteed), c.config.Schema.Format(place, asked))
+				leaf.spec.Name, e.schema.Format(place, leaf.used[place]), amount(e.schema, place, guaranteed), e.schema.Format(place, asked))
 		}
 	}
 	return ""

@@ -10,30 +10,20 @@ import (
 
 // help is the sentence what would let an ask be granted for which need is asked more, given why it is not. The first thing
 // that stands in the way counts: a limit, then what most nodes lack.
-func (c *Core) help(k *ask, need *resource.Vector, why *AskExplanation) string {
-	if kind, q, place := c.tree.limit(k, need); kind != noLimit {
-		return c.helpWithLimit(kind, q, place, need)
+func (e *explainer) help(k *ask, need *resource.Vector, why *AskExplanation, misses []miss) string {
+	if limit := e.tree.limit(k, need); limit.kind != noLimit {
+		return limit.help(e.schema, need)
 	}
 	if why.Fits > 0 || k.getsRoom() {
 		return ""
 	}
-	if near := c.nearest(k); near != nil {
-		return c.helpOnNode(k, near)
+	if near := e.nearest(k); near != nil {
+		return e.helpOnNode(k, near)
 	}
-	if len(why.Tests) == 0 {
+	if len(misses) == 0 {
 		return ""
 	}
-	test := why.Tests[0].Test
-	constraint, isConstraint := strings.CutPrefix(test, "constraint ")
-	switch {
-	case isConstraint:
-		return fmt.Sprintf("it needs a node with %s, or a manifest without that constraint", constraint)
-	case test == "most containers a node":
-		return fmt.Sprintf("another node, or a maxPerNode above %d, would let it in", k.spec.MaxPerNode)
-	case test == "closed":
-		return "it needs a node that is open; \"mammoth node ls\" says what each of them is"
-	}
-	return ""
+	return misses[0].closest.help()
 }
 
 // getsRoom reports whether room is being made for an ask, so that it need only wait. A node that is kept for it until enough
@@ -42,34 +32,15 @@ func (k *ask) getsRoom() bool {
 	return slices.ContainsFunc(k.nominations, func(m *nomination) bool { return len(m.victims) > 0 || m.leaf == nil })
 }
 
-func (c *Core) helpWithLimit(kind limitKind, q *queue, place int, need *resource.Vector) string {
-	of := func(n int64) string { return amount(c.config.Schema, place, n) }
-	switch kind {
-	case maximumLimit:
-		text := fmt.Sprintf("a maximum of queue %s of %s would do", q.spec.Name, of(q.used[place]+need[place]))
-		if left := q.maximum[place] - q.used[place]; left > 0 {
-			text += fmt.Sprintf(", or asking for %s", of(left))
-		}
-		return text
-	case userLimit:
-		return fmt.Sprintf("a larger userLimitPercent of queue %s would do, or ending something of the same user", q.spec.Name)
-	case masterLimit:
-		return fmt.Sprintf("a larger maxMasterPercent of queue %s would do, or ending another app there", q.spec.Name)
-	case stoppedLimit:
-		return fmt.Sprintf("queue %s has to be started, which \"mammoth queue set\" does", q.spec.Name)
-	}
-	return ""
-}
-
 // nearest is the node that lacks the smallest share of what an ask needs and passes every other test, if there is one.
-func (c *Core) nearest(k *ask) *node {
+func (e *explainer) nearest(k *ask) *node {
 	var best *node
 	var least float64
-	for _, n := range c.fleet.records() {
+	for _, n := range e.fleet.records() {
 		if !n.known {
 			continue
 		}
-		if test, _, _ := c.test(k, n); !strings.HasPrefix(test, "not enough ") {
+		if e.fleet.failureOn(n, k).rule != roomRule {
 			continue
 		}
 		lack := 0.0
@@ -86,8 +57,8 @@ func (c *Core) nearest(k *ask) *node {
 }
 
 // helpOnNode says how much less would fit on a node, or what would have to come free there.
-func (c *Core) helpOnNode(k *ask, n *node) string {
-	schema := c.config.Schema
+func (e *explainer) helpOnNode(k *ask, n *node) string {
+	schema := e.schema
 	var less, more []string
 	for place, asked := range k.spec.Resources {
 		free := n.spec.Capacity[place] - n.used[place]

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"slices"
+	"time"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
@@ -33,7 +34,7 @@ func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 		}
 		percent := lent.spec.FloorPercent
 		switch {
-		case lent.phase == phaseGuard, lent.phase == phaseClosing && k.spec.Duration == 0, l.outlasts(k, lent):
+		case lent.phase == phaseGuard, lent.phase == phaseClosing && k.spec.Duration == 0, lent.isOutlastedBy(k, l.pass.now):
 			percent = max(percent, l.returnPercent(lent, k))
 		}
 		l.reserveRoom(&kept, lent, percent)
@@ -64,7 +65,7 @@ func (l *lending) reserveRoom(kept *resource.Vector, k *contract, percent float6
 func (l *lending) returnPercent(lent *contract, k *ask) float64 {
 	goesOn, floor := 0.0, 0.0
 	for _, other := range l.contracts {
-		if other.lender != lent.lender || !other.isOpen() || !other.window.Close.After(lent.window.Close) || k != nil && l.outlasts(k, other) {
+		if other.lender != lent.lender || !other.isOpen() || !other.window.Close.After(lent.window.Close) || k != nil && other.isOutlastedBy(k, l.pass.now) {
 			continue
 		}
 		goesOn += other.spec.LendPercent
@@ -106,9 +107,9 @@ func (l *lending) returnsBefore(other, k *contract) bool {
 	return slices.Index(l.contracts, other) < slices.Index(l.contracts, k)
 }
 
-// outlasts reports whether a container of known duration would still run when its capacity is handed back.
-func (l *lending) outlasts(k *ask, lent *contract) bool {
-	return k.spec.Duration > 0 && l.pass.now.Add(k.spec.Duration).After(lent.window.Close.Add(-lent.spec.Grace))
+// isOutlastedBy reports whether a container of known duration would still run when the contract's capacity returns.
+func (k *contract) isOutlastedBy(asked *ask, now time.Time) bool {
+	return asked.spec.Duration > 0 && now.Add(asked.spec.Duration).After(k.window.Close.Add(-k.spec.Grace))
 }
 
 // setLate moves an ask to or from the bucket of those that would outlast a window.

@@ -9,9 +9,9 @@ import (
 
 // never is the sentence why an ask could not be granted on an empty zone, or nothing. An app's containers are of no use
 // without its master, so that there has to be room for both.
-func (c *Core) never(k *ask) string {
+func (e *explainer) never(k *ask) string {
 	var eligible, missed []*node
-	for _, n := range c.fleet.records() {
+	for _, n := range e.fleet.records() {
 		switch {
 		case !n.known:
 		case k.shape.filter != nil && !k.shape.filter.allows(n):
@@ -23,24 +23,24 @@ func (c *Core) never(k *ask) string {
 	if len(eligible) == 0 && len(missed) > 0 {
 		return "no node " + describeFilter(k.shape.filter)
 	}
-	master := c.config.Master
+	master := e.master
 	if k.spec.Master {
 		master = resource.Vector{}
 	}
 	if len(eligible) > 0 {
-		if sentence := c.neverOn(eligible, &k.spec.Resources, ""); sentence != "" {
+		if sentence := e.neverOn(eligible, &k.spec.Resources, ""); sentence != "" {
 			return sentence
 		}
-		if sentence := c.neverBeside(k, eligible, &master); sentence != "" {
+		if sentence := e.neverBeside(k, eligible, &master); sentence != "" {
 			return sentence
 		}
 	}
-	return c.neverInQueue(k, &master)
+	return e.neverInQueue(k, &master)
 }
 
 // neverOn is the sentence why none of some nodes is large enough.
-func (c *Core) neverOn(nodes []*node, need *resource.Vector, what string) string {
-	schema := c.config.Schema
+func (e *explainer) neverOn(nodes []*node, need *resource.Vector, what string) string {
+	schema := e.schema
 	for _, n := range nodes {
 		if fits(need, &n.spec.Capacity) {
 			return ""
@@ -62,17 +62,17 @@ func (c *Core) neverOn(nodes []*node, need *resource.Vector, what string) string
 }
 
 // neverBeside is the sentence why there is no node for an app's master beside a container of an ask on one of some nodes.
-func (c *Core) neverBeside(k *ask, eligible []*node, master *resource.Vector) string {
+func (e *explainer) neverBeside(k *ask, eligible []*node, master *resource.Vector) string {
 	if master.IsZero() {
 		return ""
 	}
 	var known []*node
-	for _, n := range c.fleet.records() {
+	for _, n := range e.fleet.records() {
 		if n.known {
 			known = append(known, n)
 		}
 	}
-	if sentence := c.neverOn(known, master, " for the application master"); sentence != "" {
+	if sentence := e.neverOn(known, master, " for the application master"); sentence != "" {
 		return sentence
 	}
 	need := &k.spec.Resources
@@ -93,15 +93,15 @@ func (c *Core) neverBeside(k *ask, eligible []*node, master *resource.Vector) st
 		}
 	}
 	place := max(0, both.Lacking(large.spec.Capacity))
-	schema, has := c.config.Schema, large.spec.Capacity[place]
+	schema, has := e.schema, large.spec.Capacity[place]
 	return fmt.Sprintf("no node has room for it beside its own application master: %s are asked, and of the %s of node %s the master needs %s; ask for %s at most",
 		amount(schema, place, need[place]), schema.Format(place, has), large.spec.Name, schema.Format(place, master[place]), schema.Format(place, has-master[place]))
 }
 
 // neverInQueue is the sentence why an ask and its master are beyond what a queue may ever hold, or nothing. Of a user's limit
 // only that counts which lets no master start: what else is beyond it waits, and is told so.
-func (c *Core) neverInQueue(k *ask, master *resource.Vector) string {
-	if c.tree.size().IsZero() {
+func (e *explainer) neverInQueue(k *ask, master *resource.Vector) string {
+	if e.tree.size().IsZero() {
 		return ""
 	}
 	whole, each := k.spec.Resources, ""
@@ -114,7 +114,7 @@ func (c *Core) neverInQueue(k *ask, master *resource.Vector) string {
 			limit = q.maximum
 		}
 		holder := fmt.Sprintf("queue %s may hold", q.spec.Name)
-		if sentence := c.neverWithin(&whole, master, &limit, each, holder); sentence != "" {
+		if sentence := e.neverWithin(&whole, master, &limit, each, holder); sentence != "" {
 			return sentence
 		}
 	}
@@ -123,12 +123,12 @@ func (c *Core) neverInQueue(k *ask, master *resource.Vector) string {
 		return ""
 	}
 	limit := leaf.userLimit()
-	return c.neverWithin(&resource.Vector{}, master, &limit, "", fmt.Sprintf("one user may hold in queue %s", leaf.spec.Name))
+	return e.neverWithin(&resource.Vector{}, master, &limit, "", fmt.Sprintf("one user may hold in queue %s", leaf.spec.Name))
 }
 
 // neverWithin is the sentence why an ask and its master are beyond a limit.
-func (c *Core) neverWithin(whole, master, limit *resource.Vector, each, holder string) string {
-	schema := c.config.Schema
+func (e *explainer) neverWithin(whole, master, limit *resource.Vector, each, holder string) string {
+	schema := e.schema
 	if place := exceeds(&resource.Vector{}, master, limit); place >= 0 {
 		return fmt.Sprintf("an application master alone needs %s, and %s %s, so that no app can ever start", amount(schema, place, master[place]), holder, schema.Format(place, limit[place]))
 	}

@@ -167,11 +167,11 @@ func (c *Core) serveNomination() bool {
 		c.serveNominatedGang(k)
 		return true
 	}
-	kind, _, _ := c.tree.limit(k, &k.spec.Resources)
+	limit := c.tree.limit(k, &k.spec.Resources)
 	allowed := k.shape.allows(n)
 	c.nominations.withdraw(m)
 	switch {
-	case kind != noLimit:
+	case limit.kind != noLimit:
 	case !allowed:
 		c.preemption.pauseClaims(k.bucket)
 	default:
@@ -189,14 +189,14 @@ func (c *Core) serveNominatedGang(k *ask) {
 		}
 	}
 	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
-	kind, _, _ := c.tree.limit(k, &whole)
+	limit := c.tree.limit(k, &whole)
 	nodes := make([]*node, len(k.nominations))
 	for i, m := range k.nominations {
 		nodes[i] = m.node
 	}
 	complete := len(nodes) == k.spec.Pending
 	c.nominations.withdrawAll(k)
-	if kind != noLimit || !complete {
+	if limit.kind != noLimit || !complete {
 		return
 	}
 	first := len(c.pass.decisions.Grants)

@@ -71,7 +71,7 @@ func (pr *preemption) reviewClaims() {
 		if m == nil {
 			continue
 		}
-		if kind, _, _ := pr.tree.limit(m.ask, &m.room); kind != noLimit {
+		if pr.tree.limit(m.ask, &m.room).kind != noLimit {
 			pr.nominations.cancel(m)
 			i = -1
 		}
@@ -216,7 +216,7 @@ func (pr *preemption) claimGang(k *ask) bool {
 	if !promised {
 		return false
 	}
-	if kind, _, _ := pr.tree.limit(k, &whole); kind != noLimit {
+	if pr.tree.limit(k, &whole).kind != noLimit {
 		return false
 	}
 	notices, reprieves := len(pr.pass.decisions.Notices), len(pr.cancelled)
@@ -240,7 +240,7 @@ func (pr *preemption) claimOne(k *ask) bool {
 	if !pr.mayClaim(k) {
 		return false
 	}
-	if kind, _, _ := pr.tree.limit(k, &k.spec.Resources); kind != noLimit || k.app.leaf.claimsReach(&k.spec.Resources) {
+	if pr.tree.limit(k, &k.spec.Resources).kind != noLimit || k.app.leaf.claimsReach(&k.spec.Resources) {
 		return false
 	}
 	if !pr.planComing(k) && !pr.planRemoval(k, windowNodes) && !pr.planRemoval(k, mostNodes) {

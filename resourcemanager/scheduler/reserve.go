@@ -76,7 +76,7 @@ func (ns *nominations) reserve() {
 			count = k.spec.Pending
 		}
 		whole := k.spec.Resources.Scale(int64(count))
-		if kind, _, _ := ns.tree.limit(k, &whole); kind != noLimit || !ns.mayReserve(&whole) {
+		if ns.tree.limit(k, &whole).kind != noLimit || !ns.mayReserve(&whole) {
 			continue
 		}
 		searches--

@@ -303,11 +303,11 @@ func TestNobodyStarvesOnAZoneThatBecomesFree(t *testing.T) {
 				if k.spec.Gang {
 					continue
 				}
-				if kind, _, _ := w.core.tree.limit(k, &k.spec.Resources); kind != noLimit {
+				if w.core.tree.limit(k, &k.spec.Resources).kind != noLimit {
 					continue
 				}
 				for _, n := range w.core.fleet.nodes {
-					if test, _, _ := w.core.test(k, n); n.known && test == "" {
+					if n.known && w.core.fleet.failureOn(n, k).rule == noRule {
 						t.Fatalf("ask %s of %s is never granted, though node %s is free for it", k.spec.ID, a.title(), n.spec.Name)
 					}
 				}

@@ -65,12 +65,12 @@ func (c *Core) serve(b *bucket) {
 		c.serveGang(k)
 		return
 	}
-	if kind, q, _ := c.tree.limit(k, &k.spec.Resources); kind != noLimit {
-		if kind == lendingLimit && !k.outlasting && k.spec.Duration > 0 {
+	if limit := c.tree.limit(k, &k.spec.Resources); limit.kind != noLimit {
+		if limit.kind == lendingLimit && !k.outlasting && k.spec.Duration > 0 {
 			c.lending.setOutlasting(k, true)
 		} else {
 			c.nominations.unreserve(k)
-			c.backlog.setLimited(b, q)
+			c.backlog.setLimited(b, limit.queue)
 		}
 		return
 	}
@@ -91,9 +91,9 @@ func (c *Core) serve(b *bucket) {
 func (c *Core) serveGang(k *ask) {
 	b, count := k.bucket, k.spec.Pending
 	whole := k.spec.Resources.Scale(int64(count))
-	if kind, q, _ := c.tree.limit(k, &whole); kind != noLimit {
+	if limit := c.tree.limit(k, &whole); limit.kind != noLimit {
 		c.nominations.unreserve(k)
-		c.backlog.setLimited(b, q)
+		c.backlog.setLimited(b, limit.queue)
 		return
 	}
 	roomy := c.nominations.hasAllRoom(k)

@@ -17,6 +17,8 @@ const fewWords = 4 * scanBudget
 
 // search is the scratch space of a search for a node.
 type search struct {
+	// conditions are those of the shape.
+	conditions []condition
 	// allow and deny are bitmaps of nodes: those in all of the former and in none of the latter may be taken.
 	allow, deny []bitmap
 	// within are the nodes that the search is restricted to; nil is all.
@@ -25,10 +27,26 @@ type search struct {
 	budget int
 }
 
+// begin takes up what the conditions of a shape demand, and what is known of room.
+func (s *search) begin(of *shape) {
+	s.allow, s.deny = s.allow[:0], s.deny[:0]
+	s.conditions = of.conditions(s.conditions[:0])
+	for i := range s.conditions {
+		if each := &s.conditions[i]; each.passes {
+			s.allow = append(s.allow, each.nodes)
+		} else {
+			s.deny = append(s.deny, each.nodes)
+		}
+	}
+	if of.misfits > 0 {
+		s.deny = append(s.deny, of.misfit)
+	}
+}
+
 // find is the slot of the node where one container of an ask goes, or -1.
 func (fl *fleet) find(k *ask) int32 {
 	s := k.shape
-	fl.search.allow, fl.search.deny = s.masks(fl.search.allow[:0], fl.search.deny[:0])
+	fl.search.begin(s)
 	if k.spec.Policy == Pack {
 		return fl.scanUp(s)
 	}
@@ -219,12 +237,5 @@ func (fl *fleet) consider(s *shape, i int, word uint64, sign float64, best *choi
 	}
 }
 
-// fits reports whether a node has what is needed left. Being over-committed in what is not needed does not matter.
-func fits(need, free *resource.Vector) bool {
-	for i := range need {
-		if need[i] > free[i] && need[i] > 0 {
-			return false
-		}
-	}
-	return true
-}
+// fits reports whether a node has what is needed left.
+func fits(need, free *resource.Vector) bool { return lacks(need, free) < 0 }

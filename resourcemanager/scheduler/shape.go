@@ -47,35 +47,6 @@ type shapeKey struct {
 	near, far  string
 }
 
-// allows tests everything but room.
-func (s *shape) allows(n *node) bool {
-	if s.filter != nil && !s.filter.allowed.has(n.slot) {
-		return false
-	}
-	if s.group != nil && s.group.count(n.slot) >= s.maxPerNode {
-		return false
-	}
-	if s.self == nil {
-		return true
-	}
-	for _, m := range s.near {
-		if !m.nodes.has(n.slot) && !(m == s.self && m.held == 0) {
-			return false
-		}
-	}
-	for _, m := range s.far {
-		if m.nodes.has(n.slot) {
-			return false
-		}
-	}
-	for _, m := range s.self.repelledBy {
-		if m.nodes.has(n.slot) {
-			return false
-		}
-	}
-	return true
-}
-
 // repels reports whether asks of a shape keep apart from containers of a name.
 func (s *shape) repels(other *named) bool {
 	return slices.Contains(s.far, other) || s.self != nil && slices.Contains(s.self.repelledBy, other)
@@ -93,34 +64,6 @@ func (s *shape) refit(slot int32) {
 		s.misfit.clear(slot)
 		s.misfits--
 	}
-}
-
-// masks gives, as bitmaps, what allows tests and what is known of room.
-func (s *shape) masks(allow, deny []bitmap) ([]bitmap, []bitmap) {
-	if s.filter != nil {
-		allow = append(allow, s.filter.allowed)
-	}
-	if s.misfits > 0 {
-		deny = append(deny, s.misfit)
-	}
-	if s.group != nil && s.maxPerNode <= len(s.group.levels) {
-		deny = append(deny, s.group.levels[s.maxPerNode-1])
-	}
-	if s.self == nil {
-		return allow, deny
-	}
-	for _, m := range s.near {
-		if m != s.self || m.held > 0 {
-			allow = append(allow, m.nodes)
-		}
-	}
-	for _, m := range s.far {
-		deny = append(deny, m.nodes)
-	}
-	for _, m := range s.self.repelledBy {
-		deny = append(deny, m.nodes)
-	}
-	return allow, deny
 }
 
 // timesIn is how often need goes into free.

@@ -222,11 +222,11 @@ func verifyWaiting(c *Core, k *ask) error {
 	if k.spec.Gang {
 		return nil
 	}
-	if kind, _, _ := c.tree.limit(k, &k.spec.Resources); kind != noLimit {
+	if c.tree.limit(k, &k.spec.Resources).kind != noLimit {
 		return nil
 	}
 	for _, n := range c.fleet.nodes {
-		if test, _, _ := c.test(k, n); n.known && test == "" && fits(&k.spec.Resources, &c.fleet.avail[n.slot]) {
+		if n.known && c.fleet.failureOn(n, k).rule == noRule && fits(&k.spec.Resources, &c.fleet.avail[n.slot]) {
 			return fmt.Errorf("ask %s of %s waits (%v), though node %s has room for it", k.spec.ID, k.app.title(), k.bucket.state, n.spec.Name)
 		}
 	}
