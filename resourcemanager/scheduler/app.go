@@ -191,3 +191,14 @@ func (as *apps) leaveName(m *named) []*named {
 	}
 	return freed
 }
+
+// untracked are the names in an ask's affinities of which nobody keeps the nodes yet.
+func (as *apps) untracked(spec *Ask) []*named {
+	var names []*named
+	for _, name := range slices.Concat(spec.Affinity, spec.AntiAffinity) {
+		if m := as.named(name); !m.tracked {
+			names = append(names, m)
+		}
+	}
+	return names
+}

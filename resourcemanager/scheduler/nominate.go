@@ -148,66 +148,57 @@ func (ns *nominations) isReady(m *nomination) bool {
 	return m.node.isOpen() && fits(&m.ask.spec.Resources, &free)
 }
 
-// serveNomination grants into nominated room. It reports whether there was any to look at.
-func (c *Core) serveNomination() bool {
-	if len(c.nominations.ready) == 0 {
-		return false
+// hasAllRoom reports whether all that is nominated for an ask is free.
+func (ns *nominations) hasAllRoom(k *ask) bool {
+	return ns.areReady(k) && len(k.nominations) == k.spec.Pending
+}
+
+// suspend withdraws the reservations of a gang, so that it is tried with all that there is, and gives their nodes.
+func (ns *nominations) suspend(k *ask) []*node {
+	if !k.isReserving() {
+		return nil
 	}
-	m := c.nominations.ready[0]
-	c.nominations.ready = c.nominations.ready[1:]
-	k, n := m.ask, m.node
+	kept := nodesOf(k)
+	ns.pass.onTrial = true
+	ns.withdrawAll(k)
+	ns.pass.onTrial = false
+	ns.fleet.noteChange()
+	return kept
+}
+
+// nextReady takes the next nomination that may be granted into. It is nil if that is not ready any more; false is that
+// there was none.
+func (ns *nominations) nextReady() (*nomination, bool) {
+	if len(ns.ready) == 0 {
+		return nil, false
+	}
+	m := ns.ready[0]
+	ns.ready = ns.ready[1:]
 	if !m.queued {
-		return true
+		return nil, true
 	}
 	m.queued = false
-	if !c.nominations.isReady(m) {
-		return true
+	if !ns.isReady(m) {
+		return nil, true
 	}
-	if k.spec.Gang {
-		c.serveNominatedGang(k)
-		return true
-	}
-	limit := c.tree.limit(k, &k.spec.Resources)
-	allowed := k.shape.allows(n)
-	c.nominations.withdraw(m)
-	switch {
-	case limit.kind != noLimit:
-	case !allowed:
-		c.preemption.pauseClaims(k.bucket)
-	default:
-		c.grant(k, n)
-		c.granted(k, 1)
+	return m, true
+}
+
+// areReady reports whether the room of all nominations of an ask is free.
+func (ns *nominations) areReady(k *ask) bool {
+	for _, m := range k.nominations {
+		if !ns.isReady(m) {
+			return false
+		}
 	}
 	return true
 }
 
-// serveNominatedGang grants a gang once there is room for all of it.
-func (c *Core) serveNominatedGang(k *ask) {
-	for _, m := range k.nominations {
-		if !c.nominations.isReady(m) {
-			return
-		}
-	}
-	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
-	limit := c.tree.limit(k, &whole)
+// nodesOf are the nodes on which something is nominated for an ask, one for each nomination.
+func nodesOf(k *ask) []*node {
 	nodes := make([]*node, len(k.nominations))
 	for i, m := range k.nominations {
 		nodes[i] = m.node
 	}
-	complete := len(nodes) == k.spec.Pending
-	c.nominations.withdrawAll(k)
-	if limit.kind != noLimit || !complete {
-		return
-	}
-	first := len(c.pass.decisions.Grants)
-	c.beginGang()
-	for _, n := range nodes {
-		if !k.shape.allows(n) {
-			c.takeBack(k, first)
-			c.preemption.pauseClaims(k.bucket)
-			return
-		}
-		c.grant(k, n)
-	}
-	c.endGang(k, first)
+	return nodes
 }

@@ -81,7 +81,7 @@ func (c *Core) nextTree(in SetQueues) (draft, error) {
 // Queues implements Interface.
 func (c *Core) Queues() []QueueUsage {
 	c.resolveQueues()
-	return c.usages(&c.tree.queueSet)
+	return usages(&c.tree.queueSet, &c.apps)
 }
 
 // QueuesAfter gives the queues as they would be after SetQueues, or its error; nothing changes. What is lent at that
@@ -102,23 +102,7 @@ func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 			}
 		}
 	}
-	return c.usages(&next.queueSet), nil
-}
-
-// usages tells what the queues of a tree are given, hold and wait for.
-func (c *Core) usages(queues *queueSet) []QueueUsage {
-	pending := c.apps.pending(queues)
-	usages := make([]QueueUsage, len(queues.ordered))
-	for i, q := range queues.ordered {
-		usages[i] = QueueUsage{
-			Spec: q.spec, Used: q.used, Pending: pending[i], Guaranteed: q.guaranteed, Maximum: q.maximum,
-			Apps: q.apps, Containers: q.containers,
-		}
-	}
-	for i := len(queues.ordered) - 1; i > 0; i-- {
-		usages[queues.ordered[i].parent.order].Apps += usages[i].Apps
-	}
-	return usages
+	return usages(&next.queueSet, &c.apps), nil
 }
 
 // resolveQueues works the tree out again after the zone's size, its queues or its contracts changed.
@@ -140,4 +124,20 @@ func (c *Core) resolveQueues() {
 func (c *Core) Ledgers() []Ledger {
 	c.resolveQueues()
 	return c.lending.ledgers()
+}
+
+// usages tells what the queues of a tree are given, hold and wait for.
+func usages(queues *queueSet, apps *apps) []QueueUsage {
+	pending := apps.pending(queues)
+	usages := make([]QueueUsage, len(queues.ordered))
+	for i, q := range queues.ordered {
+		usages[i] = QueueUsage{
+			Spec: q.spec, Used: q.used, Pending: pending[i], Guaranteed: q.guaranteed, Maximum: q.maximum,
+			Apps: q.apps, Containers: q.containers,
+		}
+	}
+	for i := len(queues.ordered) - 1; i > 0; i-- {
+		usages[queues.ordered[i].parent.order].Apps += usages[i].Apps
+	}
+	return usages
 }

@@ -58,6 +58,56 @@ func (c *Core) grantReady() bool {
 	return false
 }
 
+// serveNomination grants into nominated room. It reports whether there was any to look at.
+func (c *Core) serveNomination() bool {
+	m, ok := c.nominations.nextReady()
+	if m == nil {
+		return ok
+	}
+	k, n := m.ask, m.node
+	if k.spec.Gang {
+		c.serveNominatedGang(k)
+		return true
+	}
+	limit := c.tree.limit(k, &k.spec.Resources)
+	allowed := k.shape.allows(n)
+	c.nominations.withdraw(m)
+	switch {
+	case limit.kind != noLimit:
+	case !allowed:
+		c.preemption.pauseClaims(k.bucket)
+	default:
+		c.grant(k, n)
+		c.granted(k, 1)
+	}
+	return true
+}
+
+// serveNominatedGang grants a gang once there is room for all of it.
+func (c *Core) serveNominatedGang(k *ask) {
+	if !c.nominations.areReady(k) {
+		return
+	}
+	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
+	limit := c.tree.limit(k, &whole)
+	nodes := nodesOf(k)
+	complete := len(nodes) == k.spec.Pending
+	c.nominations.withdrawAll(k)
+	if limit.kind != noLimit || !complete {
+		return
+	}
+	trial := c.tryGang(k)
+	for _, n := range nodes {
+		if !k.shape.allows(n) {
+			trial.undo()
+			c.preemption.pauseClaims(k.bucket)
+			return
+		}
+		c.grant(k, n)
+	}
+	trial.keep()
+}
+
 // serve decides about the first ask of a bucket.
 func (c *Core) serve(b *bucket) {
 	k := b.first()
@@ -96,22 +146,22 @@ func (c *Core) serveGang(k *ask) {
 		c.backlog.setLimited(b, limit.queue)
 		return
 	}
-	roomy := c.nominations.hasAllRoom(k)
+	hasRoom := c.nominations.hasAllRoom(k)
 	kept := c.nominations.suspend(k)
-	first := len(c.pass.decisions.Grants)
-	c.beginGang()
-	if c.tryAll(k) {
-		c.endGang(k, first)
+	trial := c.tryGang(k)
+	if trial.grantAll() {
+		trial.keep()
 		for _, n := range kept {
 			c.fleet.touch(n)
 		}
 		return
 	}
-	b.missing = int64(count - (len(c.pass.decisions.Grants) - first))
-	c.pass.looks -= looksPerMiss * (1 + len(c.pass.decisions.Grants) - first)
-	c.takeBack(k, first)
+	fitted := len(trial.grants())
+	b.missing = int64(count - fitted)
+	c.pass.looks -= looksPerMiss * (1 + fitted)
+	trial.undo()
 	c.backlog.setBlocked(b)
-	if roomy {
+	if hasRoom {
 		// With all the room that it asked for it still does not fit, because its containers are in each other's way.
 		c.nominations.postpone(k)
 	} else if len(kept) > 0 {
@@ -126,84 +176,6 @@ func (c *Core) serveGang(k *ask) {
 			c.fleet.touch(n)
 		}
 	}
-}
-
-// hasAllRoom reports whether all that is nominated for an ask is free.
-func (ns *nominations) hasAllRoom(k *ask) bool {
-	for _, m := range k.nominations {
-		if !ns.isReady(m) {
-			return false
-		}
-	}
-	return len(k.nominations) == k.spec.Pending
-}
-
-// lift takes back what is reserved for a gang, so that it is tried with all that there is, and gives the nodes.
-func (ns *nominations) suspend(k *ask) []*node {
-	if len(k.nominations) == 0 || k.nominations[0].leaf == nil {
-		return nil
-	}
-	kept := make([]*node, len(k.nominations))
-	for i, m := range k.nominations {
-		kept[i] = m.node
-	}
-	ns.pass.onTrial = true
-	ns.withdrawAll(k)
-	ns.pass.onTrial = false
-	ns.fleet.noteChange()
-	return kept
-}
-
-// beginGang gives the gang to come a number, and lets nobody be woken before it is whole.
-func (c *Core) beginGang() {
-	c.containers.nextGang()
-	c.pass.onTrial = true
-}
-
-// endGang keeps a gang that is whole.
-func (c *Core) endGang(k *ask, first int) {
-	c.pass.onTrial = false
-	grants := c.pass.decisions.Grants[first:]
-	whole := &gang{number: c.containers.lastGang(), members: make([]*container, len(grants))}
-	for i := range grants {
-		held := c.containers.find(grants[i].Container)
-		held.gang, whole.members[i], grants[i].Gang = whole, held, whole.number
-		if k.app.named.tracked {
-			c.fleet.touch(held.node)
-		}
-	}
-	c.granted(k, len(grants))
-}
-
-// tryAll grants as many of an ask's containers as fit, on trial, and reports whether that is all of them.
-func (c *Core) tryAll(k *ask) bool {
-	for range k.spec.Pending {
-		slot := c.backlog.find(k)
-		if slot < 0 {
-			return false
-		}
-		c.grant(k, c.fleet.at(slot))
-	}
-	return true
-}
-
-// takeBack undoes the grants to an ask from the first on, as if they had never been tried.
-func (c *Core) takeBack(k *ask, first int) {
-	c.pass.onTrial = true
-	defer func() { c.pass.onTrial = false }()
-	for i := len(c.pass.decisions.Grants) - 1; i >= first; i-- {
-		held := c.containers.find(c.pass.decisions.Grants[i].Container)
-		k.shape.refit(held.node.slot)
-		c.containers.remove(held)
-		if held.credit > 0 {
-			k.app.addCredit(held.ask, held.credit)
-		}
-		c.unhold(held)
-		c.containers.recycle(held)
-	}
-	c.fleet.noteChange()
-	k.app.lastSeq -= int64(len(c.pass.decisions.Grants) - first)
-	c.pass.decisions.Grants = c.pass.decisions.Grants[:first]
 }
 
 // grant gives one container of an ask on a node.
