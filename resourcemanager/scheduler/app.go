@@ -18,17 +18,17 @@ type apps struct {
 	// lastSeq is where container numbers of forgotten apps go on, should they come back.
 	lastSeq map[id.App]int64
 	// names are the names of apps, and those that asks keep near to or apart from.
-	names map[string]*named
+	names map[string]*appName
 }
 
 func newApps(f *fleet) apps {
-	return apps{fleet: f, byID: make(map[id.App]*app), lastSeq: make(map[id.App]int64), names: make(map[string]*named)}
+	return apps{fleet: f, byID: make(map[id.App]*app), lastSeq: make(map[id.App]int64), names: make(map[string]*appName)}
 }
 
 // app is a submitter of asks.
 type app struct {
 	id       id.App
-	named    *named
+	name     *appName
 	user     string
 	priority int32
 	order    int64
@@ -97,16 +97,16 @@ func (as *apps) pending(queues *queueSet) []resource.Vector {
 func (a *app) setShare(zone *resource.Vector) { a.share = shareOf(&a.used, zone) / a.weight }
 
 func (a *app) title() string {
-	if a.named.name != "" {
-		return a.named.name
+	if a.name.name != "" {
+		return a.name.name
 	}
 	return a.id.String()
 }
 
 func (as *apps) add(name id.App) *app {
 	as.arrivals++
-	a := &app{id: name, order: as.arrivals, asks: make(map[string]*ask), weight: 1, lastSeq: as.lastSeq[name], named: as.named("")}
-	a.named.apps++
+	a := &app{id: name, order: as.arrivals, asks: make(map[string]*ask), weight: 1, lastSeq: as.lastSeq[name], name: as.named("")}
+	a.name.apps++
 	delete(as.lastSeq, name)
 	as.byID[name] = a
 	return a
@@ -121,12 +121,12 @@ func (as *apps) sorted() []*app {
 	return apps
 }
 
-func (as *apps) sortedNames() []*named {
-	names := make([]*named, 0, len(as.names))
+func (as *apps) sortedNames() []*appName {
+	names := make([]*appName, 0, len(as.names))
 	for _, m := range as.names {
 		names = append(names, m)
 	}
-	slices.SortFunc(names, func(x, y *named) int {
+	slices.SortFunc(names, func(x, y *appName) int {
 		switch {
 		case x.name < y.name:
 			return -1
@@ -147,24 +147,24 @@ func (a *app) sortedAsks() []*ask {
 	return asks
 }
 
-func (as *apps) named(name string) *named {
+func (as *apps) named(name string) *appName {
 	m := as.names[name]
 	if m == nil {
-		m = &named{name: name}
+		m = &appName{name: name}
 		as.names[name] = m
 	}
 	return m
 }
 
 // track makes a name's nodes known.
-func (as *apps) track(name string) *named {
+func (as *apps) track(name string) *appName {
 	m := as.named(name)
 	if m.tracked {
 		return m
 	}
 	m.tracked = true
 	for _, a := range as.sorted() {
-		for k := a.containers; a.named == m && k != nil; k = k.nextOfApp {
+		for k := a.containers; a.name == m && k != nil; k = k.nextOfApp {
 			m.nodes.set(k.node.slot, as.fleet.words())
 		}
 	}
@@ -172,7 +172,7 @@ func (as *apps) track(name string) *named {
 }
 
 // leaveName takes an app that is forgotten off its name, and gives the names that the last app of that name has repelled.
-func (as *apps) leaveName(m *named) []*named {
+func (as *apps) leaveName(m *appName) []*appName {
 	m.apps--
 	if m.apps > 0 {
 		return nil
@@ -182,7 +182,7 @@ func (as *apps) leaveName(m *named) []*named {
 		delete(as.names, m.name)
 		return nil
 	}
-	var freed []*named
+	var freed []*appName
 	for _, other := range as.sortedNames() {
 		if i := slices.Index(other.repelledBy, m); i >= 0 {
 			other.repelledBy = append(other.repelledBy[:i:i], other.repelledBy[i+1:]...)
@@ -193,8 +193,8 @@ func (as *apps) leaveName(m *named) []*named {
 }
 
 // untracked are the names in an ask's affinities of which nobody keeps the nodes yet.
-func (as *apps) untracked(spec *Ask) []*named {
-	var names []*named
+func (as *apps) untracked(spec *Ask) []*appName {
+	var names []*appName
 	for _, name := range slices.Concat(spec.Affinity, spec.AntiAffinity) {
 		if m := as.named(name); !m.tracked {
 			names = append(names, m)

@@ -16,9 +16,9 @@ type ask struct {
 	tally  *tally
 	spec   Ask
 	// since is when it was first found not to fit; zero before.
-	since       time.Time
-	aging       bool
-	nominations []*nomination
+	blockedSince time.Time
+	aging        bool
+	nominations  []*nomination
 	// claims is how many of them victims were given notice for.
 	claims int
 	// reservedAt is when its reservation began; zero is that it has had none.

@@ -63,7 +63,7 @@ func (bl *backlog) keyOf(k *ask) shapeKey {
 		key.group, key.maxPerNode = k.group, spec.MaxPerNode
 		k.group.track(bl.fleet.words())
 	}
-	self := k.app.named
+	self := k.app.name
 	for _, name := range spec.AntiAffinity {
 		// What is only planned repels nobody.
 		if !k.app.id.IsZero() {
@@ -72,8 +72,8 @@ func (bl *backlog) keyOf(k *ask) shapeKey {
 	}
 	if len(spec.Affinity) > 0 || len(spec.AntiAffinity) > 0 || len(self.repelledBy) > 0 {
 		key.self = self
-		key.near = strings.Join(spec.Affinity, "\x00")
-		key.far = strings.Join(spec.AntiAffinity, "\x00")
+		key.affinity = strings.Join(spec.Affinity, "\x00")
+		key.antiAffinity = strings.Join(spec.AntiAffinity, "\x00")
 	}
 	return key
 }
@@ -85,10 +85,10 @@ func (bl *backlog) newShape(k *ask, key shapeKey) *shape {
 	}
 	if key.self != nil {
 		for _, name := range k.spec.Affinity {
-			s.near = append(s.near, bl.apps.track(name))
+			s.affinity = append(s.affinity, bl.apps.track(name))
 		}
 		for _, name := range k.spec.AntiAffinity {
-			s.far = append(s.far, bl.apps.track(name))
+			s.antiAffinity = append(s.antiAffinity, bl.apps.track(name))
 		}
 	}
 	return s
@@ -162,10 +162,10 @@ func (bl *backlog) offer(s *shape, n *node) {
 }
 
 // retry lets asks with affinity to their own app begin anywhere again, after its last container has gone.
-func (bl *backlog) retry(m *named) {
+func (bl *backlog) retry(m *appName) {
 	bl.fleet.noteChange()
 	for _, s := range bl.shapes {
-		if s.self != m || !slices.Contains(s.near, m) {
+		if s.self != m || !slices.Contains(s.affinity, m) {
 			continue
 		}
 		s.backlog.blocked = false
@@ -196,7 +196,7 @@ func (bl *backlog) enter(k *ask) {
 	bl.prepare(k)
 	s := k.shape
 	s.backlog.asks++
-	key := bucketKey{leaf: k.app.leaf, user: k.app.user, master: k.spec.Master, outlasting: k.outlasting, endless: k.spec.Duration == 0}
+	key := bucketKey{leaf: k.app.leaf, user: k.app.user, master: k.spec.Master, outlasting: k.outlasting, unknownDuration: k.spec.Duration == 0}
 	if key.leaf.spec.Fair {
 		key.app = k.app
 	}
@@ -345,7 +345,7 @@ func (bl *backlog) drop() {
 
 // repel notes that apps named by are never to share a node with apps named name, and gives the asks of the
 // latter their new shapes.
-func (bl *backlog) repel(name string, by *named) {
+func (bl *backlog) repel(name string, by *appName) {
 	m := bl.apps.track(name)
 	for _, known := range m.repelledBy {
 		if known == by {
@@ -359,9 +359,9 @@ func (bl *backlog) repel(name string, by *named) {
 	}
 }
 
-func (bl *backlog) reshape(m *named) {
+func (bl *backlog) reshape(m *appName) {
 	for _, a := range bl.apps.sorted() {
-		if a.named != m {
+		if a.name != m {
 			continue
 		}
 		for _, k := range a.sortedAsks() {
@@ -430,8 +430,8 @@ func (bl *backlog) retryLimited(queues []*queue) {
 // age notes when the patience of a waiting bucket's first ask ends.
 func (bl *backlog) age(b *bucket) {
 	k := b.first()
-	if k.since.IsZero() {
-		k.since = bl.pass.now
+	if k.blockedSince.IsZero() {
+		k.blockedSince = bl.pass.now
 	}
 	if !k.aging {
 		k.aging = true

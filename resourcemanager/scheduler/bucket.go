@@ -28,7 +28,7 @@ type bucketKey struct {
 	master bool
 	// outlasting asks would outlast the window of a contract; endless ones do not say when they end, and get nothing
 	// while one closes.
-	outlasting, endless bool
+	outlasting, unknownDuration bool
 }
 
 type bucketState uint8

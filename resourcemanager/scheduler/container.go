@@ -126,7 +126,7 @@ func (c *Core) holdExisting(in Hold) error {
 	c.containers.add(k)
 	c.hold(k)
 	c.fleet.touch(k.node)
-	c.lending.noteLender(a)
+	c.lending.noteGrant(a)
 	return nil
 }
 
@@ -184,9 +184,9 @@ func (c *Core) hold(k *container) {
 	}
 	c.fleet.reindex(n)
 	k.group.add(n.slot, c.fleet.words())
-	a.named.held++
-	if a.named.tracked {
-		a.named.nodes.set(n.slot, c.fleet.words())
+	a.name.held++
+	if a.name.tracked {
+		a.name.nodes.set(n.slot, c.fleet.words())
 		c.fleet.touch(n)
 	}
 	if a.leaf != nil {
@@ -233,11 +233,11 @@ func (c *Core) unhold(k *container) {
 	}
 	c.fleet.reindex(n)
 	k.group.remove(n.slot)
-	a.named.held--
-	if a.named.tracked {
-		a.named.vacate(n)
-		if a.named.held == 0 && !c.pass.onTrial {
-			c.backlog.retry(a.named)
+	a.name.held--
+	if a.name.tracked {
+		a.name.vacate(n)
+		if a.name.held == 0 && !c.pass.onTrial {
+			c.backlog.retry(a.name)
 		}
 	}
 	c.fleet.touch(n)
@@ -247,9 +247,9 @@ func (c *Core) unhold(k *container) {
 }
 
 // vacate takes a node off a name's nodes unless another container of that name is still there.
-func (m *named) vacate(n *node) {
+func (m *appName) vacate(n *node) {
 	for k := n.containers; k != nil; k = k.nextOfNode {
-		if k.app.named == m {
+		if k.app.name == m {
 			return
 		}
 	}
@@ -269,7 +269,7 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 	}
 	switch {
 	case k.notice != nil:
-		leaf.expect(&k.need, sign)
+		leaf.addLeaving(&k.need, sign)
 	case sign > 0:
 		leaf.addHeld(k)
 	default:

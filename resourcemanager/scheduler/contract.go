@@ -15,12 +15,12 @@ type Contract struct {
 	Borrowers []id.Queue
 	// LendPercent of the lender's guarantee is lent; FloorPercent of it stays free for the lender, used or not.
 	LendPercent, FloorPercent float64
-	// Notice is how long a borrower's containers hear before they are stopped.
+	// Notice is how long before it is stopped a borrower's container gets notice.
 	Notice time.Duration
-	// Grace is how long a container may take to stop after that. Hand-back begins so early that both fit.
+	// Grace is how long a container may take to stop after that. The hand-back begins so early that both fit.
 	Grace time.Duration
-	// Windows are the present and the next windows, in order, apart from each other. The calendar works them out;
-	// whoever owns the core sets the contract again before they run out.
+	// Windows are the present and the next windows, in order, apart from each other. The owner of the core, which knows
+	// the calendar, sets the contract again before they run out.
 	Windows []Window
 }
 
@@ -35,8 +35,8 @@ type Ledger struct {
 	Closing time.Time
 	// Lent is what is lent now, at most; Borrowed is how much of it is in use.
 	Lent, Borrowed resource.Vector
-	// LentCoreSeconds were on offer and UsedCoreSeconds of them in use; LostCoreSeconds of work were thrown away by
-	// stopping Stopped containers. Returned ones heard that they must go, and were gone before their deadline.
+	// LentCoreSeconds were lent and UsedCoreSeconds of them used; LostCoreSeconds of work were lost by stopping Stopped
+	// containers. Returned is how many containers had notice and ended before their deadline.
 	LentCoreSeconds, UsedCoreSeconds, LostCoreSeconds float64
 	Stopped, Returned                                 int
 	HandBacks                                         []HandBack
@@ -49,52 +49,55 @@ type HandBack struct {
 	Stopped, Returned int
 }
 
-// contract is a Contract and where it stands.
+// contract is a Contract and its state.
 type contract struct {
 	spec      Contract
 	lender    *queue
 	borrowers []*queue
 	phase     phase
-	// window is the one that is open, or whose hand-back is guarded.
+	// window is the one that is open, or the last one while the contract is guarded.
 	window Window
-	// lentNow is what is on offer.
-	lentNow resource.Vector
-	// keeps is what it keeps for its lender beyond what others keep for that: scratch of keepRoom.
+	// lent is what the borrowers may use of the lender's guarantee.
+	lent resource.Vector
+	// reserved is what the contract reserves for its lender beyond what other contracts do: scratch space of reserveRoom.
 	reserved resource.Vector
 	ledger   ledger
 }
 
-// isOpen reports whether it lends.
+// isOpen reports whether the contract lends.
 func (k *contract) isOpen() bool { return k.phase == phaseOpen || k.phase == phaseClosing }
 
-// phase is where a contract stands in its window.
+// phase is a state of a contract.
 type phase uint8
 
 const (
-	// resting: no window is open.
+	// phaseIdle: no window is open.
 	phaseIdle phase = iota
-	// lending: borrowers are entitled to what is lent.
+	// phaseOpen: borrowers are entitled to what is lent.
 	phaseOpen
-	// closing: the window ends soon; what is lent is fetched back.
+	// phaseClosing: the window closes soon, and the capacity returns.
 	phaseClosing
-	// guarding: the window is over; for as long as a notice, at least a minute, the lender's room stays free for it.
-	phaseGuard
+	// phaseGuarded: the window has closed; for the length of a notice, at least a minute, the lender's room stays free.
+	phaseGuarded
 )
 
+// ledger is what a contract came to so far.
 type ledger struct {
+	// lent, used and lost are core-seconds.
 	lent, used, lost  float64
 	stopped, returned int
 	handBacks         []HandBack
-	// pending is the hand-back in progress.
+	// pending is the hand-back in progress; nil is none.
 	pending *HandBack
 }
 
-// loan is a queue's part of a contract.
+// loan is what a contract lends to a queue.
 type loan struct {
 	contract *contract
 	amount   resource.Vector
 }
 
+// stop counts a container that is stopped, and the work that is lost with it.
 func (l *ledger) stop(k *container, lost time.Duration) {
 	l.stopped++
 	l.lost += lost.Seconds() * float64(k.need[resource.CPU]) / 1000
@@ -103,7 +106,7 @@ func (l *ledger) stop(k *container, lost time.Duration) {
 	}
 }
 
-// giveBack counts a container that went by itself after it had heard that it must.
+// countReturn counts a container that ended after it had got notice and before it was stopped.
 func (l *ledger) countReturn() {
 	l.returned++
 	if l.pending != nil {

@@ -141,7 +141,7 @@ func (c *Core) forgetNode(n *node) {
 }
 
 // wake offers the touched nodes to what waits for capacity, while the pass has looks left.
-func (c *Core) wake() {
+func (c *Core) offerTouched() {
 	for c.pass.looks > 0 {
 		n := c.fleet.nextTouched()
 		if n == nil {
@@ -189,7 +189,7 @@ func (c *Core) addApp(in AddApp) error {
 	}
 	if a == nil {
 		a = c.apps.add(in.App)
-	} else if !a.removed && a.leaf == leaf && a.named.name == in.Name && a.user == in.User && a.priority == in.Priority && a.weight == weight {
+	} else if !a.removed && a.leaf == leaf && a.name.name == in.Name && a.user == in.User && a.priority == in.Priority && a.weight == weight {
 		return nil
 	}
 	asks := a.sortedAsks()
@@ -203,7 +203,7 @@ func (c *Core) addApp(in AddApp) error {
 			a.leaf.apps--
 		}
 	}
-	if old := a.named; old == nil || old.name != in.Name {
+	if old := a.name; old == nil || old.name != in.Name {
 		c.rename(a, in.Name)
 	}
 	a.removed, a.weight = false, weight
@@ -217,19 +217,19 @@ func (c *Core) addApp(in AddApp) error {
 }
 
 func (c *Core) rename(a *app, name string) {
-	old := a.named
-	a.named = c.apps.named(name)
-	a.named.apps++
+	old := a.name
+	a.name = c.apps.named(name)
+	a.name.apps++
 	for k := a.containers; k != nil; k = k.nextOfApp {
-		a.named.held++
+		a.name.held++
 		old.held--
-		if a.named.tracked {
-			a.named.nodes.set(k.node.slot, c.fleet.words())
+		if a.name.tracked {
+			a.name.nodes.set(k.node.slot, c.fleet.words())
 		}
 		if old.tracked {
 			old.vacate(k.node)
 		}
-		if a.named.tracked || old.tracked {
+		if a.name.tracked || old.tracked {
 			c.fleet.touch(k.node)
 		}
 	}
@@ -262,7 +262,7 @@ func (c *Core) removeApp(name id.App) error {
 }
 
 // leaveName takes an app that is forgotten off its name.
-func (c *Core) leaveName(m *named) {
+func (c *Core) leaveName(m *appName) {
 	for _, other := range c.apps.leaveName(m) {
 		c.backlog.reshape(other)
 	}
@@ -274,7 +274,7 @@ func (c *Core) forgetApp(a *app) {
 		return
 	}
 	c.apps.remove(a)
-	c.leaveName(a.named)
+	c.leaveName(a.name)
 }
 
 func (c *Core) setAsk(in SetAsk) error {
@@ -312,7 +312,7 @@ func (c *Core) setAsk(in SetAsk) error {
 		c.backlog.leave(k)
 	}
 	k.spec = in.Ask.clone()
-	k.group, k.tally, k.since, k.outlasting, k.reservedAt = a.group(in.Ask.Group), nil, time.Time{}, false, time.Time{}
+	k.group, k.tally, k.blockedSince, k.outlasting, k.reservedAt = a.group(in.Ask.Group), nil, time.Time{}, false, time.Time{}
 	c.backlog.enter(k)
 	return nil
 }

@@ -79,7 +79,7 @@ func (e *explainer) ask(k *ask) AskExplanation {
 		need = need.Scale(int64(k.spec.Pending))
 	}
 	limit := e.tree.limit(k, &need)
-	explanation := AskExplanation{Ask: k.spec.ID, Pending: k.spec.Pending, Limit: limit.sentence(e.schema, k, &need, e.pass.now), Coming: e.coming(k)}
+	explanation := AskExplanation{Ask: k.spec.ID, Pending: k.spec.Pending, Limit: limit.sentence(e.schema, k, &need, e.pass.now), Coming: e.nominated(k)}
 	var misses []miss
 	for _, n := range e.fleet.records() {
 		if !n.known {
@@ -116,12 +116,12 @@ func (e *explainer) ask(k *ask) AskExplanation {
 }
 
 // comingSentence says whose room an ask gets and when that will be there, and what is reserved for it.
-func (e *explainer) coming(k *ask) string {
+func (e *explainer) nominated(k *ask) string {
 	var leaving, stopping []titled
 	var reserved []string
 	last := time.Time{}
 	for _, m := range k.nominations {
-		if m.leaf != nil && !slices.Contains(reserved, string(m.node.spec.Name)) {
+		if m.reservingLeaf != nil && !slices.Contains(reserved, string(m.node.spec.Name)) {
 			reserved = append(reserved, string(m.node.spec.Name))
 		}
 		for _, given := range m.victims {

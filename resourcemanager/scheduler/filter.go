@@ -15,7 +15,7 @@ type filter struct {
 	shapes      int
 }
 
-func (f *filter) judge(n *node, words int) {
+func (f *filter) update(n *node, words int) {
 	if f.allows(n) {
 		f.allowed.set(n.slot, words)
 	} else {
@@ -76,7 +76,7 @@ func (fl *fleet) filterFor(spec *Ask) *filter {
 	fl.filters.byKey[f.key] = f
 	fl.filters.list = append(fl.filters.list, f)
 	for _, n := range fl.nodes {
-		f.judge(n, fl.grid.words)
+		f.update(n, fl.grid.words)
 	}
 	return f
 }

@@ -128,10 +128,10 @@ func (fl *fleet) forget(n *node) bool {
 // changed brings all that is derived from a node's spec up to date.
 func (fl *fleet) changed(n *node) {
 	for _, f := range fl.filters.list {
-		f.judge(n, fl.grid.words)
+		f.update(n, fl.grid.words)
 	}
 	for _, l := range fl.labels {
-		l.look(n)
+		l.update(n)
 	}
 	fl.countCapacity(n)
 	fl.largestKnown = false

@@ -82,7 +82,7 @@ func (g *group) remove(slot int32) {
 		g.levels[g.count(slot)-1].clear(slot)
 	}
 	for _, t := range g.tallies {
-		t.lessen(t.label.of[slot])
+		t.remove(t.label.of[slot])
 	}
 }
 
@@ -124,7 +124,7 @@ func (t *tally) grow() {
 	}
 }
 
-func (t *tally) lessen(value int32) {
+func (t *tally) remove(value int32) {
 	t.counts[value]--
 	switch n := t.counts[value]; {
 	case t.version != t.label.version || t.label.members[value] == 0:

@@ -11,12 +11,12 @@ func (e *explainer) guarantee(k *ask, explanation *AskExplanation) string {
 	var promised *queue
 	borrowed := false
 	for q := leaf; q.parent != nil; q = q.parent {
-		if !q.isPromised(need) {
+		if !q.isEntitled(need) {
 			continue
 		}
 		promised = q
 		for _, sibling := range q.parent.children {
-			borrowed = borrowed || sibling != q && exceedsPromise(sibling, leaf, need)
+			borrowed = borrowed || sibling != q && exceedsEntitlement(sibling, leaf, need)
 		}
 	}
 	switch {
@@ -29,10 +29,10 @@ func (e *explainer) guarantee(k *ask, explanation *AskExplanation) string {
 	case leaf.entitled.IsZero():
 		return fmt.Sprintf("queue %s is guaranteed nothing, so that nothing is stopped for it", leaf.spec.Name)
 	}
-	for place, asked := range need {
-		if guaranteed := leaf.entitled[place]; guaranteed > 0 && asked > 0 && leaf.used[place] > guaranteed-asked {
+	for dim, asked := range need {
+		if guaranteed := leaf.entitled[dim]; guaranteed > 0 && asked > 0 && leaf.used[dim] > guaranteed-asked {
 			return fmt.Sprintf("queue %s holds %s of the %s that it is guaranteed, and %s more are beyond that, so that nothing is stopped for it",
-				leaf.spec.Name, e.schema.Format(place, leaf.used[place]), amount(e.schema, place, guaranteed), e.schema.Format(place, asked))
+				leaf.spec.Name, e.schema.Format(dim, leaf.used[dim]), amount(e.schema, dim, guaranteed), e.schema.Format(dim, asked))
 		}
 	}
 	return ""

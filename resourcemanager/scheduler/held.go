@@ -9,15 +9,15 @@ import (
 
 // queueReclaim is what reclaiming knows of a queue.
 type queueReclaim struct {
-	// promised is what is nominated for asks of the queue at the cost of others that borrow.
-	promised resource.Vector
-	// leaving is what is under notice.
+	// claimed is the room of claims for asks of the queue.
+	claimed resource.Vector
+	// leaving is what the queue's containers under notice hold.
 	leaving resource.Vector
 	// newest begins the list of a leaf's containers, newest first, without those under notice.
 	newest *container
 	// disordered is set when the list has to be sorted before that is true.
 	disordered bool
-	// chosenFor is the turn of the removal plan in which the leaf's containers may be taken.
+	// chosenFor is the turn of the removal plan in which the leaf's containers may be preempted.
 	chosenFor int64
 }
 
@@ -85,8 +85,8 @@ func (q *queue) unlink(k *container) {
 	k.previousOfLeaf, k.nextOfLeaf = nil, nil
 }
 
-// expect counts what is under notice, promise what is nominated against borrowers, along the path.
-func (q *queue) expect(amount *resource.Vector, sign int64) {
+// addLeaving counts what is under notice, along the path.
+func (q *queue) addLeaving(amount *resource.Vector, sign int64) {
 	for ; q != nil; q = q.parent {
 		for i := range amount {
 			q.reclaim.leaving[i] += sign * amount[i]
@@ -94,10 +94,11 @@ func (q *queue) expect(amount *resource.Vector, sign int64) {
 	}
 }
 
-func (q *queue) promise(amount *resource.Vector, sign int64) {
+// addClaimed counts the room of claims, along the path.
+func (q *queue) addClaimed(amount *resource.Vector, sign int64) {
 	for ; q != nil; q = q.parent {
 		for i := range amount {
-			q.reclaim.promised[i] += sign * amount[i]
+			q.reclaim.claimed[i] += sign * amount[i]
 		}
 	}
 }

@@ -14,7 +14,7 @@ func (e *explainer) help(k *ask, need *resource.Vector, why *AskExplanation, mis
 	if limit := e.tree.limit(k, need); limit.kind != noLimit {
 		return limit.help(e.schema, need)
 	}
-	if why.Fits > 0 || k.getsRoom() {
+	if why.Fits > 0 || k.roomIsComing() {
 		return ""
 	}
 	if near := e.nearest(k); near != nil {
@@ -28,8 +28,8 @@ func (e *explainer) help(k *ask, need *resource.Vector, why *AskExplanation, mis
 
 // getsRoom reports whether room is being made for an ask, so that it need only wait. A node that is kept for it until enough
 // comes free there by itself is no such promise.
-func (k *ask) getsRoom() bool {
-	return slices.ContainsFunc(k.nominations, func(m *nomination) bool { return len(m.victims) > 0 || m.leaf == nil })
+func (k *ask) roomIsComing() bool {
+	return slices.ContainsFunc(k.nominations, func(m *nomination) bool { return len(m.victims) > 0 || m.reservingLeaf == nil })
 }
 
 // nearest is the node that lacks the smallest share of what an ask needs and passes every other test, if there is one.
@@ -44,8 +44,8 @@ func (e *explainer) nearest(k *ask) *node {
 			continue
 		}
 		lack := 0.0
-		for place, asked := range k.spec.Resources {
-			if free := n.spec.Capacity[place] - n.used[place]; asked > free {
+		for dim, asked := range k.spec.Resources {
+			if free := n.spec.Capacity[dim] - n.used[dim]; asked > free {
 				lack = max(lack, float64(asked-free)/float64(asked))
 			}
 		}
@@ -60,14 +60,14 @@ func (e *explainer) nearest(k *ask) *node {
 func (e *explainer) helpOnNode(k *ask, n *node) string {
 	schema := e.schema
 	var less, more []string
-	for place, asked := range k.spec.Resources {
-		free := n.spec.Capacity[place] - n.used[place]
+	for dim, asked := range k.spec.Resources {
+		free := n.spec.Capacity[dim] - n.used[dim]
 		if asked <= free {
 			continue
 		}
-		more = append(more, amount(schema, place, asked-free))
+		more = append(more, amount(schema, dim, asked-free))
 		if free > 0 {
-			less = append(less, amount(schema, place, free))
+			less = append(less, amount(schema, dim, free))
 		}
 	}
 	text := fmt.Sprintf("%s comes nearest and lacks %s", n.spec.Name, strings.Join(more, " and "))

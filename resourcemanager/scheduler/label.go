@@ -48,13 +48,13 @@ func (fl *fleet) labelFor(name string) *label {
 	l := &label{name: name, values: map[string]int32{}, texts: make([]string, 1), nodes: make([]span, 1), members: make([]int32, 1)}
 	fl.labels = append(fl.labels, l)
 	for _, n := range fl.nodes {
-		l.look(n)
+		l.update(n)
 	}
 	return l
 }
 
 // look notes a node's value, also with the groups that count containers by the label's values.
-func (l *label) look(n *node) {
+func (l *label) update(n *node) {
 	number := int32(0)
 	if value, ok := n.spec.Attributes[l.name]; ok && n.known {
 		text := value.String()

@@ -107,10 +107,10 @@ func TestWhatIsLentIsBackWhenTheWindowClosesEveryTime(t *testing.T) {
 		}
 		z.second(t)
 		root, apps, batch := z.core.tree.root(), z.core.tree.named("apps"), z.core.tree.named("batch")
-		for place := range 2 {
-			room := apps.guaranteed[place] - apps.used[place]
-			if free := z.core.tree.zone[place] - root.used[place]; free < room && batch.used[place] > batch.guaranteed[place] {
-				t.Fatalf("when the window closed %d were free, the lender had room for %d, and the borrower held %d of %d", free, room, batch.used[place], batch.guaranteed[place])
+		for dim := range 2 {
+			room := apps.guaranteed[dim] - apps.used[dim]
+			if free := z.core.tree.zone[dim] - root.used[dim]; free < room && batch.used[dim] > batch.guaranteed[dim] {
+				t.Fatalf("when the window closed %d were free, the lender had room for %d, and the borrower held %d of %d", free, room, batch.used[dim], batch.guaranteed[dim])
 			}
 		}
 		for _, back := range z.core.lending.ledgers()[0].HandBacks {
@@ -162,7 +162,7 @@ func TestEveryLenderHasItsCapacityBackHoweverTheWindowsOverlap(t *testing.T) {
 // it is guaranteed.
 func (z *lendingZone) checkBack(t *rapid.T, contracts []Contract) {
 	root, batch := z.core.tree.root(), z.core.tree.named("batch")
-	for place := range 2 {
+	for dim := range 2 {
 		owed := int64(0)
 		for _, name := range []id.Queue{"apps", "web"} {
 			closes, lent, floor := false, 0.0, 0.0
@@ -178,11 +178,11 @@ func (z *lendingZone) checkBack(t *rapid.T, contracts []Contract) {
 				closes = closes || k.Lender == name && z.now.Equal(w.Close)
 			}
 			if closes {
-				owed += z.core.tree.named(name).guaranteed.Percent(100 - min(lent, 100-floor))[place]
+				owed += z.core.tree.named(name).guaranteed.Percent(100 - min(lent, 100-floor))[dim]
 			}
 		}
-		if free := z.core.tree.zone[place] - root.used[place]; free < owed && batch.used[place] > batch.guaranteed[place] {
-			t.Fatalf("at %s %d are free, %d are owed, and the borrower holds %d of %d", z.now.Sub(start), free, owed, batch.used[place], batch.guaranteed[place])
+		if free := z.core.tree.zone[dim] - root.used[dim]; free < owed && batch.used[dim] > batch.guaranteed[dim] {
+			t.Fatalf("at %s %d are free, %d are owed, and the borrower holds %d of %d", z.now.Sub(start), free, owed, batch.used[dim], batch.guaranteed[dim])
 		}
 	}
 }
@@ -203,9 +203,9 @@ func TestTheFloorStaysFreeForTheLenderWhileTheWindowIsOpen(t *testing.T) {
 		}
 		apps, batch, root := z.core.tree.named("apps"), z.core.tree.named("batch"), z.core.tree.root()
 		floor := apps.guaranteed.Percent(contract.FloorPercent)
-		for place := range 2 {
-			if free := z.core.tree.zone[place] - root.used[place]; free < floor[place] && batch.used[place] > batch.guaranteed[place] {
-				t.Fatalf("%d are free, the floor is %d, and the borrower holds %d of %d", free, floor[place], batch.used[place], batch.guaranteed[place])
+		for dim := range 2 {
+			if free := z.core.tree.zone[dim] - root.used[dim]; free < floor[dim] && batch.used[dim] > batch.guaranteed[dim] {
+				t.Fatalf("%d are free, the floor is %d, and the borrower holds %d of %d", free, floor[dim], batch.used[dim], batch.guaranteed[dim])
 			}
 		}
 	})

@@ -30,7 +30,7 @@ type lending struct {
 	outlasting []*ask
 }
 
-// setContracts replaces all contracts. One that is set again under its name keeps its ledger.
+// set replaces all contracts. One that is set again under its name keeps its ledger.
 func (l *lending) set(specs []Contract) error {
 	contracts, err := buildContracts(specs, &l.tree.queueSet)
 	if err != nil {
@@ -40,7 +40,7 @@ func (l *lending) set(specs []Contract) error {
 	return nil
 }
 
-// keepContracts makes contracts the present ones. One that was there before goes on where it stands.
+// replace puts contracts in force. One that was in force before under its name keeps its phase.
 func (l *lending) replace(contracts []*contract) {
 	for _, k := range contracts {
 		for _, old := range l.contracts {
@@ -49,7 +49,7 @@ func (l *lending) replace(contracts []*contract) {
 			}
 			k.ledger = old.ledger
 			if old.phase != phaseIdle {
-				k.phase, k.window, k.lentNow = old.phase, old.window, old.lentNow
+				k.phase, k.window, k.lent = old.phase, old.window, old.lent
 			}
 			for _, given := range l.preemption.noticesUnder(func(c *contract) bool { return c == old }) {
 				given.contract = k
@@ -89,7 +89,7 @@ func (l *lending) takeLenderGrew() bool {
 	return grew
 }
 
-// advance brings contracts to where they stand now, and their ledgers up to date.
+// advance moves contracts to their present phases, and brings their ledgers up to date.
 func (l *lending) advance() {
 	if len(l.contracts) == 0 {
 		return
@@ -113,7 +113,7 @@ func (l *lending) advance() {
 	}
 }
 
-// turn moves a contract to its present phase, notes when that ends, and reports whether it moved.
+// turn moves a contract to its present phase, notes when that ends, and reports whether phase or window changed.
 func (l *lending) turn(k *contract) bool {
 	now, was, window := l.pass.now, k.phase, k.window
 	until := func(at time.Time) {
@@ -123,7 +123,7 @@ func (l *lending) turn(k *contract) bool {
 	}
 	k.phase = phaseIdle
 	if was != phaseIdle && now.Before(k.guardEnds()) && !now.Before(window.Close) {
-		k.phase = phaseGuard
+		k.phase = phaseGuarded
 	}
 	for _, w := range k.spec.Windows {
 		if !now.Before(w.Close) {
@@ -149,20 +149,20 @@ func (l *lending) turn(k *contract) bool {
 		until(k.returnBegins())
 	case phaseClosing:
 		until(k.window.Close)
-	case phaseGuard:
+	case phaseGuarded:
 		until(k.guardEnds())
 	}
 	l.beginOrEndReturn(k, was)
 	return k.phase != was || k.window != window
 }
 
-// promise begins a hand-back, or ends one, as the contract's phase says.
+// beginOrEndReturn begins a hand-back, or ends one, as the contract's phase says.
 func (l *lending) beginOrEndReturn(k *contract, was phase) {
 	pending := k.ledger.pending
 	switch {
 	case pending == nil:
 	case k.phase == phaseOpen && l.pass.now.Before(pending.Promised):
-		// The window was extended: nothing needs to be back yet.
+		// The window was extended: nothing has to return yet.
 		k.ledger.pending = nil
 		for _, given := range l.preemption.noticesUnder(func(c *contract) bool { return c == k }) {
 			l.cancelReturn(given)
@@ -172,18 +172,18 @@ func (l *lending) beginOrEndReturn(k *contract, was phase) {
 			pending.Done = l.pass.now
 		}
 		k.ledger.close()
-	case !l.pass.now.Before(pending.Promised) && k.phase != phaseGuard:
-		// The next window is there before all was seen to be back from the last.
+	case !l.pass.now.Before(pending.Promised) && k.phase != phaseGuarded:
+		// The next window opens before all was seen to have returned from the last.
 		k.ledger.close()
 	case k.phase == phaseClosing:
 		pending.Promised = k.window.Close
 	}
-	if (k.phase == phaseClosing || k.phase == phaseGuard && was == phaseOpen) && k.ledger.pending == nil {
+	if (k.phase == phaseClosing || k.phase == phaseGuarded && was == phaseOpen) && k.ledger.pending == nil {
 		k.ledger.pending = &HandBack{Promised: k.window.Close}
 	}
 }
 
-// keepLent takes a notice back that was given only to hand back what does not need to be any more.
+// cancelReturn cancels a preemption whose only purpose was to return capacity that does not have to return any more.
 func (l *lending) cancelReturn(given *notice) {
 	switch {
 	case given.stopped:
@@ -194,11 +194,12 @@ func (l *lending) cancelReturn(given *notice) {
 	}
 }
 
-// closingAt is when hand-back begins.
+// returnBegins is when the capacity begins to return.
 func (k *contract) returnBegins() time.Time {
 	return k.window.Close.Add(-k.spec.Notice - k.spec.Grace)
 }
 
+// guardEnds is until when the lender's room stays free after the window.
 func (k *contract) guardEnds() time.Time {
 	return k.window.Close.Add(max(k.spec.Notice, time.Minute))
 }
@@ -217,7 +218,7 @@ func (l *lending) account() {
 				continue
 			}
 			borrowed := k.borrowed()
-			k.ledger.lent += seconds * float64(k.lentNow[resource.CPU]) / 1000
+			k.ledger.lent += seconds * float64(k.lent[resource.CPU]) / 1000
 			k.ledger.used += seconds * float64(borrowed[resource.CPU]) / 1000
 		}
 	}
@@ -230,10 +231,10 @@ func (k *contract) borrowed() resource.Vector {
 	for _, q := range k.borrowers {
 		sum = sum.Add(q.used.Sub(q.guaranteed).Max(resource.Vector{}))
 	}
-	return sum.Min(k.lentNow)
+	return sum.Min(k.lent)
 }
 
-// resolveLoans works out what open contracts entitle to. Contracts with one lender share what its floors leave,
+// resolve works out what open contracts entitle their borrowers to. Contracts with one lender share what its floors leave,
 // in their order.
 func (l *lending) resolve() {
 	for _, q := range l.tree.all() {
@@ -241,7 +242,7 @@ func (l *lending) resolve() {
 		q.entitled = q.guaranteed
 	}
 	for i, k := range l.contracts {
-		k.lentNow = resource.Vector{}
+		k.lent = resource.Vector{}
 		if !k.isOpen() {
 			continue
 		}
@@ -253,15 +254,15 @@ func (l *lending) resolve() {
 			}
 			floor = max(floor, other.spec.FloorPercent)
 			if j < i {
-				left = left.Sub(other.lentNow)
+				left = left.Sub(other.lent)
 			}
 		}
 		left = left.Sub(k.lender.guaranteed.Percent(floor)).Max(resource.Vector{})
-		k.lentNow = k.lender.guaranteed.Percent(k.spec.LendPercent).Min(left)
+		k.lent = k.lender.guaranteed.Percent(k.spec.LendPercent).Min(left)
 		if k.phase == phaseClosing {
 			continue
 		}
-		each := k.lentNow.Percent(100 / float64(len(k.borrowers)))
+		each := k.lent.Percent(100 / float64(len(k.borrowers)))
 		for _, borrower := range k.borrowers {
 			for q := borrower; !k.lender.isUnder(q); q = q.parent {
 				q.lent = append(q.lent, loan{k, each})
@@ -281,7 +282,7 @@ func (l *lending) ledgers() []Ledger {
 			Stopped: k.ledger.stopped, Returned: k.ledger.returned, HandBacks: append([]HandBack(nil), k.ledger.handBacks...),
 		}
 		if ledgers[i].Open {
-			ledgers[i].Closing, ledgers[i].Lent, ledgers[i].Borrowed = k.window.Close, k.lentNow, k.borrowed()
+			ledgers[i].Closing, ledgers[i].Lent, ledgers[i].Borrowed = k.window.Close, k.lent, k.borrowed()
 		}
 	}
 	return ledgers

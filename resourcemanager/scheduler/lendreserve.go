@@ -17,14 +17,15 @@ func (l *lending) lentUnder(k *container, claimant *queue) *contract {
 	return nil
 }
 
-// keepsFor finds a contract that keeps room which an ask would take: the lender's floor while the window is open,
-// all of its guarantee while it is handed back. An ask of known duration that would outlast the window is held to
-// the latter from the beginning. Asks within their queue's guarantee, and the lender's own, are never held back.
+// reserves is a contract that reserves room which an ask would take; nil is none. Reserved is the lender's floor while the
+// window is open, and all of its guarantee while that returns; against an ask of known duration that would outlast the
+// window, all of it from the beginning. Nothing is reserved against asks of the lender, and those within the guarantees
+// of their own queues.
 func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 	if len(l.contracts) == 0 {
 		return nil
 	}
-	var kept resource.Vector
+	var sum resource.Vector
 	for _, lent := range l.contracts {
 		lent.reserved = resource.Vector{}
 	}
@@ -34,12 +35,12 @@ func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 		}
 		percent := lent.spec.FloorPercent
 		switch {
-		case lent.phase == phaseGuard, lent.phase == phaseClosing && k.spec.Duration == 0, lent.isOutlastedBy(k, l.pass.now):
+		case lent.phase == phaseGuarded, lent.phase == phaseClosing && k.spec.Duration == 0, lent.isOutlastedBy(k, l.pass.now):
 			percent = max(percent, l.returnPercent(lent, k))
 		}
-		l.reserveRoom(&kept, lent, percent)
-		for place := range need {
-			if need[place] > 0 && lent.reserved[place] > 0 && l.tree.free()[place]-kept[place] < need[place] {
+		l.reserveRoom(&sum, lent, percent)
+		for dim := range need {
+			if need[dim] > 0 && lent.reserved[dim] > 0 && l.tree.free()[dim]-sum[dim] < need[dim] {
 				return lent
 			}
 		}
@@ -47,9 +48,9 @@ func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 	return nil
 }
 
-// keepRoom adds to kept what a contract keeps at a percentage of its lender's guarantee. What others were found to keep
+// reserveRoom adds to sum what a contract reserves at a percentage of its lender's guarantee. What other contracts reserve
 // for the same lender, or for one above or below it, is part of that.
-func (l *lending) reserveRoom(kept *resource.Vector, k *contract, percent float64) {
+func (l *lending) reserveRoom(sum *resource.Vector, k *contract, percent float64) {
 	room := k.roomAt(percent)
 	for _, other := range l.contracts {
 		if other.lender.isUnder(k.lender) || k.lender.isUnder(other.lender) {
@@ -57,11 +58,11 @@ func (l *lending) reserveRoom(kept *resource.Vector, k *contract, percent float6
 		}
 	}
 	k.reserved = room
-	*kept = kept.Add(room)
+	*sum = sum.Add(room)
 }
 
-// backPercent is how much of its guarantee the lender is promised when a contract's window closes: all but what its
-// other contracts lend beyond that. For an ask of known duration only those count that it would not outlast as well.
+// returnPercent is how much of its guarantee the lender has again when a contract's window closes: all but what its other
+// contracts go on lending. For an ask of known duration only those count that it would not outlast as well.
 func (l *lending) returnPercent(lent *contract, k *ask) float64 {
 	goesOn, floor := 0.0, 0.0
 	for _, other := range l.contracts {
@@ -74,29 +75,29 @@ func (l *lending) returnPercent(lent *contract, k *ask) float64 {
 	return 100 - min(goesOn, 100-floor)
 }
 
-// owed is the room that there has to be when a contract's capacity is back: for its lender, for those that have theirs
-// back no later, and the floors of the others.
+// owed is the room that has to be free when a contract's capacity has returned: that of its lender, of the lenders to whom
+// capacity returns before, and the floors of the others.
 func (l *lending) owed(k *contract) resource.Vector {
-	var kept resource.Vector
+	var sum resource.Vector
 	for _, other := range l.contracts {
 		other.reserved = resource.Vector{}
 	}
 	for _, other := range l.contracts {
 		if l.returnsBefore(other, k) {
-			l.reserveRoom(&kept, other, l.returnPercent(other, nil))
+			l.reserveRoom(&sum, other, l.returnPercent(other, nil))
 		}
 	}
-	l.reserveRoom(&kept, k, l.returnPercent(k, nil))
+	l.reserveRoom(&sum, k, l.returnPercent(k, nil))
 	for _, other := range l.contracts {
 		if other != k && other.isOpen() && !l.returnsBefore(other, k) {
-			l.reserveRoom(&kept, other, other.spec.FloorPercent)
+			l.reserveRoom(&sum, other, other.spec.FloorPercent)
 		}
 	}
-	return kept
+	return sum
 }
 
-// isBackBefore reports whether another contract that is handed back comes before one: it closes sooner, or stands
-// before it.
+// returnsBefore reports whether the capacity of another contract returns before that of one: its window closes sooner, or at
+// the same time and it was set before.
 func (l *lending) returnsBefore(other, k *contract) bool {
 	if other == k || other.phase < phaseClosing {
 		return false
@@ -112,18 +113,18 @@ func (k *contract) isOutlastedBy(asked *ask, now time.Time) bool {
 	return asked.spec.Duration > 0 && now.Add(asked.spec.Duration).After(k.window.Close.Add(-k.spec.Grace))
 }
 
-// setLate moves an ask to or from the bucket of those that would outlast a window.
-func (l *lending) setOutlasting(k *ask, late bool) {
+// setOutlasting moves an ask to the bucket of those that would outlast a window, or from there.
+func (l *lending) setOutlasting(k *ask, outlasting bool) {
 	l.backlog.leave(k)
-	k.outlasting = late
+	k.outlasting = outlasting
 	l.backlog.enter(k)
-	if late {
+	if outlasting {
 		l.outlasting = append(l.outlasting, k)
 	}
 }
 
-// noteLender notes that an app holds more. If it is a lender's, less is kept for that, and others may go on.
-func (l *lending) noteLender(a *app) {
+// noteGrant notes that an app was granted something. If it is a lender's, less is reserved, and other asks may be granted.
+func (l *lending) noteGrant(a *app) {
 	for _, lent := range l.contracts {
 		if a.leaf != nil && a.leaf.isUnder(lent.lender) {
 			l.lenderGrew = true
@@ -131,7 +132,7 @@ func (l *lending) noteLender(a *app) {
 	}
 }
 
-// reviewLate puts asks back among their equals after a contract turned.
+// reviewOutlasting puts asks back among others of their shape after a contract changed its phase.
 func (l *lending) reviewOutlasting() {
 	for _, k := range l.outlasting {
 		if k.outlasting && k.bucket != nil {
@@ -146,7 +147,7 @@ func (k *contract) roomAt(percent float64) resource.Vector {
 	return k.lender.guaranteed.Percent(percent).Sub(k.lender.used).Max(resource.Vector{})
 }
 
-// isGuaranteed reports whether need is within the guarantee of the highest queue that a leaf does not share with
+// isGuaranteedBeside reports whether need more is within the guarantee of the highest queue that a leaf does not share with
 // the lender.
 func (leaf *queue) isGuaranteedBeside(lender *queue, need *resource.Vector) bool {
 	q := leaf

@@ -8,11 +8,11 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// handBack fetches back, for every contract whose window closes, what the lender could not use at once: by notices
-// that run out early enough for the containers to be gone when the window closes.
+// returnLent gives notice, for every contract whose window closes, for what the lender could not use at once. The notices
+// run out so early that the containers have ended when the window closes.
 func (l *lending) returnLent() {
 	for _, k := range l.contracts {
-		if k.phase != phaseClosing && k.phase != phaseGuard {
+		if k.phase != phaseClosing && k.phase != phaseGuarded {
 			continue
 		}
 		deadline := k.window.Close.Add(-k.spec.Grace)
@@ -25,7 +25,7 @@ func (l *lending) returnLent() {
 			for i := range lacking {
 				for _, borrower := range k.borrowers {
 					if lacking[i] > 0 {
-						l.reclaimFrom(k, borrower, &lacking, fetch{place: i, masters: masters, deadline: deadline})
+						l.reclaimFrom(k, borrower, &lacking, selection{dim: i, masters: masters, deadline: deadline})
 					}
 				}
 			}
@@ -46,23 +46,23 @@ func (l *lending) returnLent() {
 	}
 }
 
-// helps reports whether something of what is lacking would come back.
-func helps(back, lacking *resource.Vector) bool {
-	for i := range back {
-		if back[i] > 0 && lacking[i] > 0 {
+// helps reports whether a container's end would return something of what is lacking.
+func helps(need, lacking *resource.Vector) bool {
+	for i := range need {
+		if need[i] > 0 && lacking[i] > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// reason is what containers hear that are fetched back.
+// reason is what the notices say by which capacity returns.
 func (k *contract) reason() string {
 	return fmt.Sprintf("the window of contract %s closes at %s, and queue %s gets its capacity back", k.spec.Name, k.window.Close.UTC().Format(time.RFC3339), k.lender.spec.Name)
 }
 
-// fetchingBack is a contract whose window closes and that a container's queue borrowed under. Such a container's
-// notice is not taken back: there might be no time for another.
+// returning is a contract whose window closes and under which a container's queue has borrowed; nil is none. The preemption
+// of such a container is not cancelled, since there might be no time for another notice.
 func (l *lending) returning(k *container) *contract {
 	for _, lent := range l.contracts {
 		for _, borrower := range lent.borrowers {
@@ -74,7 +74,7 @@ func (l *lending) returning(k *container) *contract {
 	return nil
 }
 
-// isBack reports whether the lender could use all of its guarantee at once, as far as that is up to the borrowers.
+// isReturned reports whether the lender could use all of its guarantee at once, as far as that depends on the borrowers.
 func (l *lending) isReturned(k *contract) bool {
 	room := l.owed(k)
 	for i := range room {
@@ -82,7 +82,7 @@ func (l *lending) isReturned(k *contract) bool {
 			continue
 		}
 		for _, q := range k.borrowers {
-			if promised := q.promisedAgainst(k.lender); q.used[i] > promised[i] {
+			if entitled := q.entitlementAgainst(k.lender); q.used[i] > entitled[i] {
 				return false
 			}
 		}
@@ -90,8 +90,8 @@ func (l *lending) isReturned(k *contract) bool {
 	return true
 }
 
-// lacking is what is still missing of the lender's guarantee once those that are to be gone by the deadline, and those
-// that will have ended by themselves, have gone.
+// lacking is what will be missing of the lender's guarantee after the containers have ended whose notices run out by the
+// deadline, and those that end by themselves until then.
 func (l *lending) lacking(k *contract, deadline time.Time) resource.Vector {
 	lacking := l.owed(k).Sub(l.tree.free()).Max(resource.Vector{})
 	if lacking.IsZero() {
@@ -112,7 +112,7 @@ func (l *lending) lacking(k *contract, deadline time.Time) resource.Vector {
 	return lacking.Max(resource.Vector{}).Min(k.reserved)
 }
 
-// isHandingBack reports whether a leaf borrowed under a contract, or under one that is handed back before it.
+// isReturning reports whether a leaf borrowed under a contract, or under one whose capacity returns before.
 func (l *lending) isReturning(leaf *queue, k *contract) bool {
 	for _, other := range l.contracts {
 		if (other == k || l.returnsBefore(other, k)) && slices.ContainsFunc(other.borrowers, leaf.isUnder) {
@@ -129,38 +129,41 @@ func (l *lending) endsInTime(held *container, k *contract) bool {
 	return held.duration > 0 && end.After(l.pass.now) && !end.After(k.window.Close.Add(-k.spec.Grace))
 }
 
-// fetch says which containers are to be fetched back: those that hold something of a place, masters or others.
-type fetch struct {
-	place    int
-	masters  bool
+// selection says which containers get notice.
+type selection struct {
+	// dim is the resource of which they hold something.
+	dim int
+	// masters is set for application masters, and unset for all others.
+	masters bool
+	// deadline is when they are to have ended.
 	deadline time.Time
 }
 
-// fetchBack gives notice to a borrower's newest containers, as far as they are borrowed and something is lacking.
-func (l *lending) reclaimFrom(k *contract, borrower *queue, lacking *resource.Vector, which fetch) {
+// reclaimFrom gives notice to a borrower's newest containers, as far as they are borrowed and something is lacking.
+func (l *lending) reclaimFrom(k *contract, borrower *queue, lacking *resource.Vector, which selection) {
 	for _, leaf := range l.tree.leaves() {
 		if !leaf.isUnder(borrower) {
 			continue
 		}
 		leaf.sortHeld()
-		for held := leaf.newest(); held != nil && lacking[which.place] > 0; {
+		for held := leaf.newest(); held != nil && lacking[which.dim] > 0; {
 			victim := held
 			held = held.nextOfLeaf
-			if victim.need[which.place] == 0 || victim.master != which.masters || l.endsInTime(victim, k) {
+			if victim.need[which.dim] == 0 || victim.master != which.masters || l.endsInTime(victim, k) {
 				continue
 			}
 			var need resource.Vector
-			need[which.place] = 1
+			need[which.dim] = 1
 			if !stillExceeds(leaf, k.lender, &need) {
 				return
 			}
-			for _, gone := range withGang(victim) {
-				if gone.notice == nil {
-					if gone == held {
+			for _, member := range withGang(victim) {
+				if member.notice == nil {
+					if member == held {
 						held = held.nextOfLeaf
 					}
-					l.preemption.giveNotice(gone, nil, k, which.deadline, k.reason())
-					*lacking = lacking.Sub(gone.need)
+					l.preemption.give(&notice{container: member, contract: k, deadline: which.deadline, reason: k.reason()})
+					*lacking = lacking.Sub(member.need)
 				}
 			}
 		}

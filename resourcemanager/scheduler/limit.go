@@ -77,7 +77,7 @@ func (l *limit) sentence(schema resource.Schema, k *ask, need *resource.Vector, 
 		return fmt.Sprintf("application masters hold %s in queue %s, where they may hold %s; %s more are asked",
 			of(q.masters[dim]), q.spec.Name, of(q.masterLimit[dim]), of(need[dim]))
 	case lendingLimit:
-		if l.contract.phase != phaseGuard && l.contract.isOutlastedBy(k, now) {
+		if l.contract.phase != phaseGuarded && l.contract.isOutlastedBy(k, now) {
 			return fmt.Sprintf("a container that runs for %s would outlast the window of contract %s, which closes at %s",
 				k.spec.Duration, l.contract.spec.Name, l.contract.window.Close.UTC().Format(time.RFC3339))
 		}

@@ -1,7 +1,7 @@
 package scheduler
 
 // named is all that the zone has of apps with one name: what affinity and anti-affinity are about.
-type named struct {
+type appName struct {
 	name string
 	apps int
 	held int
@@ -9,5 +9,5 @@ type named struct {
 	tracked bool
 	nodes   bitmap
 	// repelledBy are those whose asks declared anti-affinity to this one; it holds in both directions.
-	repelledBy []*named
+	repelledBy []*appName
 }

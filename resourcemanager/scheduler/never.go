@@ -46,16 +46,16 @@ func (e *explainer) neverOn(nodes []*node, need *resource.Vector, what string) s
 			return ""
 		}
 	}
-	for place, asked := range need {
+	for dim, asked := range need {
 		largest := nodes[0]
 		for _, n := range nodes {
-			if n.spec.Capacity[place] > largest.spec.Capacity[place] {
+			if n.spec.Capacity[dim] > largest.spec.Capacity[dim] {
 				largest = n
 			}
 		}
-		if has := largest.spec.Capacity[place]; asked > has {
+		if has := largest.spec.Capacity[dim]; asked > has {
 			return fmt.Sprintf("no node is that large: %s are asked%s, the largest node, %s, has %s",
-				amount(schema, place, asked), what, largest.spec.Name, schema.Format(place, has))
+				amount(schema, dim, asked), what, largest.spec.Name, schema.Format(dim, has))
 		}
 	}
 	return fmt.Sprintf("no node is that large: none has all at once of %s%s", describe(schema, *need), what)
@@ -92,10 +92,10 @@ func (e *explainer) neverBeside(k *ask, eligible []*node, master *resource.Vecto
 			}
 		}
 	}
-	place := max(0, both.Lacking(large.spec.Capacity))
-	schema, has := e.schema, large.spec.Capacity[place]
+	dim := max(0, both.Lacking(large.spec.Capacity))
+	schema, has := e.schema, large.spec.Capacity[dim]
 	return fmt.Sprintf("no node has room for it beside its own application master: %s are asked, and of the %s of node %s the master needs %s; ask for %s at most",
-		amount(schema, place, need[place]), schema.Format(place, has), large.spec.Name, schema.Format(place, master[place]), schema.Format(place, has-master[place]))
+		amount(schema, dim, need[dim]), schema.Format(dim, has), large.spec.Name, schema.Format(dim, master[dim]), schema.Format(dim, has-master[dim]))
 }
 
 // neverInQueue is the sentence why an ask and its master are beyond what a queue may ever hold, or nothing. Of a user's limit
@@ -129,15 +129,15 @@ func (e *explainer) neverInQueue(k *ask, master *resource.Vector) string {
 // neverWithin is the sentence why an ask and its master are beyond a limit.
 func (e *explainer) neverWithin(whole, master, limit *resource.Vector, each, holder string) string {
 	schema := e.schema
-	if place := exceeds(&resource.Vector{}, master, limit); place >= 0 {
-		return fmt.Sprintf("an application master alone needs %s, and %s %s, so that no app can ever start", amount(schema, place, master[place]), holder, schema.Format(place, limit[place]))
+	if dim := exceeds(&resource.Vector{}, master, limit); dim >= 0 {
+		return fmt.Sprintf("an application master alone needs %s, and %s %s, so that no app can ever start", amount(schema, dim, master[dim]), holder, schema.Format(dim, limit[dim]))
 	}
-	if place := exceeds(&resource.Vector{}, whole, limit); place >= 0 {
-		return fmt.Sprintf("%s are asked%s, %s %s", amount(schema, place, whole[place]), each, holder, schema.Format(place, limit[place]))
+	if dim := exceeds(&resource.Vector{}, whole, limit); dim >= 0 {
+		return fmt.Sprintf("%s are asked%s, %s %s", amount(schema, dim, whole[dim]), each, holder, schema.Format(dim, limit[dim]))
 	}
-	if place := exceeds(master, whole, limit); place >= 0 {
+	if dim := exceeds(master, whole, limit); dim >= 0 {
 		return fmt.Sprintf("%s are asked%s, %s %s, and its application master needs %s of that",
-			amount(schema, place, whole[place]), each, holder, schema.Format(place, limit[place]), schema.Format(place, master[place]))
+			amount(schema, dim, whole[dim]), each, holder, schema.Format(dim, limit[dim]), schema.Format(dim, master[dim]))
 	}
 	return ""
 }
@@ -156,9 +156,9 @@ func describeFilter(f *filter) string {
 // describe lists a vector's quantities: "2 cpu, 64MiB of memory".
 func describe(schema resource.Schema, v resource.Vector) string {
 	var parts []string
-	for place, n := range v {
+	for dim, n := range v {
 		if n != 0 {
-			parts = append(parts, amount(schema, place, n))
+			parts = append(parts, amount(schema, dim, n))
 		}
 	}
 	return strings.Join(parts, ", ")

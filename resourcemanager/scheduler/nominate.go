@@ -7,33 +7,37 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// nomination keeps room on a node for an ask: of a big ask that would starve otherwise, or for which victims were
-// given notice. What comes back there is the ask's before it is anybody's.
+// nomination is room on a node for one container of an ask. Capacity that returns there is the ask's before it is anybody
+// else's.
 type nomination struct {
 	ask  *ask
 	node *node
+	// room is what the container needs.
 	room resource.Vector
-	// leaf is set when this is the leaf's reservation for an ask that waited for too long.
-	leaf *queue
-	// coming is what the containers hold whose ends a reservation waits for. Until then it does not need that much.
-	awaited *resource.Vector
-	// victims are given notice for this room; then it is promised to the ask's queues.
+	// isClaim is set while containers are preempted for it.
+	isClaim bool
+	// victims are the notices of those containers.
 	victims []*notice
-	claims  bool
-	// queued says that it is in Core.nominationsReady, and still to be looked at.
+	// reservingLeaf is the leaf that counts it as a reservation; nil is that it is none.
+	reservingLeaf *queue
+	// awaited is what the containers hold for whose end a reservation waits. Until then others may use as much.
+	awaited *resource.Vector
+	// queued is set while it is among the ready nominations and still to be looked at.
 	queued bool
 }
 
-// kept is how much of its node a nomination keeps from others now.
-func (m *nomination) kept() resource.Vector {
-	if m.leaf == nil {
+// nominated is how much of its node a nomination takes from others now.
+func (m *nomination) nominated() resource.Vector {
+	if m.reservingLeaf == nil {
 		return m.room
 	}
 	return m.room.Sub(*m.awaited).Max(resource.Vector{})
 }
 
-// nominations is room on nodes that is taken for everybody but one ask: claims wait there for their victims to end, and
-// reservations for whatever ends by itself.
+// nominations is the room on nodes that only one ask may use.
+//
+// A claim is a nomination for which containers are preempted. A reservation is one for an ask that others have overtaken for
+// too long; it waits for containers that end by themselves. A nomination is ready when its room is free.
 type nominations struct {
 	pass       *pass
 	fleet      *fleet
@@ -55,16 +59,17 @@ type nominations struct {
 	awaited []*container
 }
 
-// nominate keeps room on a node for one container of an ask.
+// nominate gives room on a node to one container of an ask.
 func (ns *nominations) nominate(k *ask, n *node) *nomination {
 	return ns.add(&nomination{ask: k, node: n, room: k.spec.Resources})
 }
 
+// add puts a nomination in force.
 func (ns *nominations) add(m *nomination) *nomination {
 	k, n := m.ask, m.node
 	k.nominations = append(k.nominations, m)
 	n.nominations = append(n.nominations, m)
-	n.nominated = n.nominated.Add(m.kept())
+	n.nominated = n.nominated.Add(m.nominated())
 	ns.fleet.reindex(n)
 	if k.spec.Gang || ns.isReady(m) {
 		ns.fleet.touch(n)
@@ -72,11 +77,12 @@ func (ns *nominations) add(m *nomination) *nomination {
 	return m
 }
 
+// withdraw ends a nomination.
 func (ns *nominations) withdraw(m *nomination) {
 	ns.preemption.endClaim(m)
 	m.ask.nominations, m.node.nominations = drop(m.ask.nominations, m), drop(m.node.nominations, m)
-	m.node.nominated = m.node.nominated.Sub(m.kept())
-	if m.leaf != nil {
+	m.node.nominated = m.node.nominated.Sub(m.nominated())
+	if m.reservingLeaf != nil {
 		ns.endReservation(m)
 	}
 	m.queued = false
@@ -93,13 +99,14 @@ func drop[T comparable](all []T, gone T) []T {
 	return slices.Delete(all, i, i+1)
 }
 
+// withdrawAll ends all nominations for an ask.
 func (ns *nominations) withdrawAll(k *ask) {
 	for len(k.nominations) > 0 {
 		ns.withdraw(k.nominations[0])
 	}
 }
 
-// giveUp withdraws a nomination that cannot come true. What the rest of a gang was to get is of no use then.
+// cancel withdraws a nomination that cannot be met, of a gang all: the others are of no use then.
 func (ns *nominations) cancel(m *nomination) {
 	if m.ask.spec.Gang {
 		ns.withdrawAll(m.ask)
@@ -108,29 +115,29 @@ func (ns *nominations) cancel(m *nomination) {
 	ns.withdraw(m)
 }
 
-// giveUpVain withdraws the claims on a node that will lack their room even when all under notice there are gone, or that
-// the node is not for any more, the newest first: who was to leave for another may stay after all, or the node has
+// cancelUnmet cancels the claims on a node, the newest first, whose room will be missing even when all containers under
+// notice there have ended, or whose asks the node does not take any more: a preemption was cancelled, or the node has
 // changed. They are made anew.
 func (ns *nominations) cancelUnmet(n *node) {
 	if len(n.nominations) == 0 {
 		return
 	}
-	coming := n.comingRoom(ns.fleet.left(n))
+	left := n.roomAfterNotices(ns.fleet.left(n))
 	for i := len(n.nominations) - 1; i >= 0; i-- {
 		m := n.nominations[i]
-		room := coming.Add(m.room)
-		if m.claims && (!fits(&m.room, &room) || !m.ask.shape.allows(n)) {
+		room := left.Add(m.room)
+		if m.isClaim && (!fits(&m.room, &room) || !m.ask.shape.allows(n)) {
 			ns.cancel(m)
-			coming, i = n.comingRoom(ns.fleet.left(n)), len(n.nominations)
+			left, i = n.roomAfterNotices(ns.fleet.left(n)), len(n.nominations)
 		}
 	}
 }
 
-// readyNominations queues the nominations of a node whose room has come free.
+// queueReady queues the nominations of a node whose room has come free.
 func (ns *nominations) queueReady(n *node) {
 	for _, m := range n.nominations {
-		if m.leaf != nil && m.ask.spec.Gang {
-			// A gang with a reservation is tried with all that there is, whichever nodes those were.
+		if m.reservingLeaf != nil && m.ask.spec.Gang {
+			// A gang with reservations is tried with all the room that there is, on whichever nodes.
 			if b := m.ask.bucket; b.state == blocked {
 				ns.backlog.setReady(b)
 			}
@@ -143,8 +150,9 @@ func (ns *nominations) queueReady(n *node) {
 	}
 }
 
+// isReady reports whether the room of a nomination is free.
 func (ns *nominations) isReady(m *nomination) bool {
-	free := ns.fleet.left(m.node).Add(m.kept())
+	free := ns.fleet.left(m.node).Add(m.nominated())
 	return m.node.isOpen() && fits(&m.ask.spec.Resources, &free)
 }
 
@@ -153,17 +161,17 @@ func (ns *nominations) hasAllRoom(k *ask) bool {
 	return ns.areReady(k) && len(k.nominations) == k.spec.Pending
 }
 
-// suspend withdraws the reservations of a gang, so that it is tried with all that there is, and gives their nodes.
+// suspend withdraws the reservations of a gang, so that it is tried with all the room that there is, and gives their nodes.
 func (ns *nominations) suspend(k *ask) []*node {
 	if !k.isReserving() {
 		return nil
 	}
-	kept := nodesOf(k)
+	nodes := nodesOf(k)
 	ns.pass.onTrial = true
 	ns.withdrawAll(k)
 	ns.pass.onTrial = false
 	ns.fleet.noteChange()
-	return kept
+	return nodes
 }
 
 // nextReady takes the next nomination that may be granted into. It is nil if that is not ready any more; false is that

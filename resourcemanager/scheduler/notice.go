@@ -8,28 +8,30 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// notice is a container's warning: it is to be gone by the deadline.
+// notice tells a container that it is preempted: it is to end by the deadline.
 type notice struct {
 	container *container
 	deadline  time.Time
 	reason    string
-	// claim is the nomination that it makes room for, contract the one whose capacity it hands back; a notice of a
-	// hand-back has no claim.
-	claim    *nomination
+	// claim is the nomination that waits for the container to end; nil is none.
+	claim *nomination
+	// contract is the one whose capacity returns by it; nil is none.
 	contract *contract
-	// adopted says that it was given to hand back capacity before a claim was made on that.
+	// adopted is set when the notice was given before the claim was made.
 	adopted bool
+	// stopped is set once the notice has run out and the container is stopped.
 	stopped bool
 }
 
-// credit is how long containers of an ask had worked when they were stopped for others' guarantees.
+// credit is how long a container of an ask had worked when it was preempted. A container that takes its place has the
+// credit, so that the same work is not lost again and again.
 type credit struct {
 	ask  string
 	work time.Duration
 }
 
-// noticeFor is how long a container hears before it is stopped for another queue, under a contract with that or nil.
-func (pr *preemption) noticeFor(k *container, lent *contract) time.Duration {
+// noticeLength is how long a container's notice is when it is preempted for another queue, under a contract or nil.
+func (pr *preemption) noticeLength(k *container, lent *contract) time.Duration {
 	if lent != nil {
 		return lent.spec.Notice
 	}
@@ -41,38 +43,39 @@ func (pr *preemption) noticeFor(k *container, lent *contract) time.Duration {
 	return pr.notice
 }
 
-// reprieve is a notice that was taken back, which nobody was told yet.
+// cancelled is a preemption that was cancelled in this pass, and what its deadline was.
 type cancelled struct {
 	container id.Container
 	deadline  time.Time
 }
 
-func (pr *preemption) giveNotice(k *container, m *nomination, contract *contract, deadline time.Time, reason string) {
-	// Whoever has heard already does not hear for longer because what it was for is looked for anew.
+// give puts a notice in force.
+func (pr *preemption) give(given *notice) {
+	k := given.container
+	// A preemption that was cancelled in this pass and is made again keeps its deadline.
 	for _, r := range pr.cancelled {
-		if r.container == k.id && r.deadline.Before(deadline) {
-			deadline = r.deadline
-			if deadline.Before(pr.pass.now) {
-				deadline = pr.pass.now
+		if r.container == k.id && r.deadline.Before(given.deadline) {
+			given.deadline = r.deadline
+			if given.deadline.Before(pr.pass.now) {
+				given.deadline = pr.pass.now
 			}
 		}
 	}
-	given := &notice{container: k, deadline: deadline, reason: reason, claim: m, contract: contract}
 	k.app.leaf.unlink(k)
 	k.notice = given
-	k.app.leaf.expect(&k.need, 1)
-	if m != nil {
+	k.app.leaf.addLeaving(&k.need, 1)
+	if m := given.claim; m != nil {
 		m.victims = append(m.victims, given)
 	} else {
 		pr.unclaimed = append(pr.unclaimed, given)
 	}
 	pr.notices = append(pr.notices, given)
-	pr.pass.decisions.Notices = append(pr.pass.decisions.Notices, Notice{Container: k.id, Deadline: deadline, Reason: reason})
-	pr.awaitDeadline(deadline)
-	pr.pass.nextBy(deadline)
+	pr.pass.decisions.Notices = append(pr.pass.decisions.Notices, Notice{Container: k.id, Deadline: given.deadline, Reason: given.reason})
+	pr.awaitDeadline(given.deadline)
+	pr.pass.nextBy(given.deadline)
 }
 
-// stopDue stops those whose notice has run out.
+// stopDue stops the containers whose notices have run out.
 func (pr *preemption) stopDue() {
 	switch {
 	case pr.firstDeadline.IsZero():
@@ -82,7 +85,7 @@ func (pr *preemption) stopDue() {
 		return
 	}
 	pr.firstDeadline = time.Time{}
-	var spared []*notice
+	var needless []*notice
 	for _, given := range pr.notices {
 		k := given.container
 		switch {
@@ -92,9 +95,9 @@ func (pr *preemption) stopDue() {
 			pr.awaitDeadline(given.deadline)
 			pr.pass.nextBy(given.deadline)
 			continue
-		case !k.app.leaf.isOver():
-			// Its queue is not over its guarantee any more; what was asked for is looked for anew.
-			spared = append(spared, given)
+		case !k.app.leaf.borrows():
+			// Its queue is within its guarantee now. Other victims are looked for.
+			needless = append(needless, given)
 			continue
 		}
 		given.stopped = true
@@ -109,14 +112,14 @@ func (pr *preemption) stopDue() {
 			given.contract.ledger.stop(k, lost)
 		}
 	}
-	for _, given := range spared {
+	for _, given := range needless {
 		switch {
 		case given.container.notice != given:
 		case given.claim != nil:
 			pr.nominations.cancel(given.claim)
 			pr.pass.nextBy(pr.pass.now)
 			if given.container.notice == given {
-				// A hand-back had asked for it as well.
+				// It had been given for a hand-back as well.
 				pr.cancel(given.container)
 			}
 		default:
@@ -125,8 +128,8 @@ func (pr *preemption) stopDue() {
 	}
 }
 
-// dropForgotten drops loose notices that are none any more.
-func (pr *preemption) dropForgotten() {
+// compactUnclaimed drops what is no unclaimed notice any more.
+func (pr *preemption) compactUnclaimed() {
 	if len(pr.unclaimed) > 64+2*len(pr.notices) {
 		pr.unclaimed = slices.DeleteFunc(pr.unclaimed, func(given *notice) bool { return given.container.notice != given || given.claim != nil })
 	}
@@ -148,8 +151,8 @@ func (pr *preemption) awaitDeadline(at time.Time) {
 	}
 }
 
-// isOver reports whether the queue, or one above it, holds more than its guarantee of anything.
-func (q *queue) isOver() bool {
+// borrows reports whether the queue, or one above it, holds more than its guarantee of anything.
+func (q *queue) borrows() bool {
 	for ; q.parent != nil; q = q.parent {
 		nothing := q.guaranteed.IsZero()
 		for i := range q.used {
@@ -161,14 +164,14 @@ func (q *queue) isOver() bool {
 	return false
 }
 
-// endClaim takes back what a nomination promised, and the notices that were given for it and are not stops yet.
+// endClaim makes a claim a mere nomination, and cancels the preemption of its victims that are not stopped yet.
 func (pr *preemption) endClaim(m *nomination) {
-	if !m.claims {
+	if !m.isClaim {
 		return
 	}
-	m.claims = false
+	m.isClaim = false
 	m.ask.claims--
-	m.ask.app.leaf.promise(&m.room, -1)
+	m.ask.app.leaf.addClaimed(&m.room, -1)
 	for _, given := range m.victims {
 		given.claim = nil
 		if given.stopped || given.adopted && given.contract != nil {
@@ -186,17 +189,17 @@ func (pr *preemption) endClaim(m *nomination) {
 	m.victims = nil
 }
 
-// reprieve takes a container's notice back.
+// cancel cancels a container's preemption.
 func (pr *preemption) cancel(k *container) {
 	deadline := k.notice.deadline
 	pr.drop(k)
-	k.app.leaf.expect(&k.need, -1)
+	k.app.leaf.addLeaving(&k.need, -1)
 	k.app.leaf.link(k)
 	pr.fleet.touch(k.node)
 	pr.cancelled = append(pr.cancelled, cancelled{k.id, deadline})
 }
 
-// dropNotice forgets a container's notice.
+// drop forgets a container's notice.
 func (pr *preemption) drop(k *container) {
 	given := k.notice
 	if given == nil {
@@ -211,6 +214,7 @@ func (pr *preemption) drop(k *container) {
 	}
 }
 
+// addCredit notes how long a container of an ask had worked.
 func (a *app) addCredit(ask string, work time.Duration) {
 	a.credits = append(a.credits, credit{ask, work})
 }
@@ -231,7 +235,7 @@ func (a *app) takeCredit(ask string) time.Duration {
 	return work
 }
 
-// bringForward shortens the notices of borrowers' containers that were given for others and would end too late.
+// bringForward shortens the notices of borrowers' containers that were given for claims and would run out too late.
 func (pr *preemption) bringForward(k *contract, deadline time.Time, lacking *resource.Vector) {
 	for _, given := range pr.notices {
 		held := given.container
@@ -245,7 +249,7 @@ func (pr *preemption) bringForward(k *contract, deadline time.Time, lacking *res
 	}
 }
 
-// leavingBy is what containers hold that are to be gone by a time.
+// leavingBy is what containers hold whose notices run out by a time.
 func (pr *preemption) leavingBy(deadline time.Time) resource.Vector {
 	var sum resource.Vector
 	for _, given := range pr.notices {

@@ -19,7 +19,7 @@ const (
 	claimPause = time.Second
 	// restartCost is what stopping a container costs besides its work.
 	restartCost = 10 * time.Second
-	// masterCost makes application masters the last to go.
+	// masterCost makes application masters the last to be preempted.
 	masterCost = 10_000 * time.Hour
 )
 
@@ -34,7 +34,7 @@ type preemption struct {
 	containers  *containers
 	lending     *lending
 	nominations *nominations
-	// notice is how long a container hears before it is stopped, if its queue does not say.
+	// notice is the length of a notice if the queue does not say.
 	notice time.Duration
 	// notices are those of all containers that have one, in the order in which they were given.
 	notices []*notice
@@ -50,17 +50,17 @@ type preemption struct {
 	plan removalPlan
 }
 
-// claim makes room for waiting asks that are within what their queues are promised, at the cost of those that
-// hold more than they are promised.
+// claim preempts containers of queues that hold more than they are entitled to, for blocked asks that are within what
+// their queues are entitled to.
 func (pr *preemption) claim() {
 	pr.reviewClaims()
-	given := len(pr.notices)
+	first := len(pr.notices)
 	pr.chooseVictims()
-	pr.dropNeedless(given)
+	pr.cancelNeedless(first)
 }
 
-// reviewClaims gives up claims that a limit is in the way of, because others of their queues were granted something: nobody
-// is to be stopped for what will not be granted.
+// reviewClaims cancels claims that would break a limit by now, because others of their queues were granted something: no
+// container is stopped for an ask that would not be granted.
 func (pr *preemption) reviewClaims() {
 	if !pr.reviewDue {
 		return
@@ -87,7 +87,7 @@ func (pr *preemption) noteGrant(leaf *queue) {
 
 // mayLimitClaims reports whether a leaf has claims and anything that could be in their way once it holds more.
 func (pr *preemption) mayLimitClaims(leaf *queue) bool {
-	if leaf.reclaim.promised.IsZero() {
+	if leaf.reclaim.claimed.IsZero() {
 		return false
 	}
 	limited := leaf.spec.UserLimitPercent > 0 || pr.lending.hasContracts()
@@ -97,6 +97,7 @@ func (pr *preemption) mayLimitClaims(leaf *queue) bool {
 	return limited
 }
 
+// chooseVictims makes claims for blocked asks.
 func (pr *preemption) chooseVictims() {
 	left := claimsPerPass
 	claimants := pr.plan.claimants[:0]
@@ -180,13 +181,13 @@ func (pr *preemption) claimFor(b *bucket, left int) int {
 	return left
 }
 
-// dropNeedless takes back those notices of this pass, from the given one on, without which every nomination would
-// have its room all the same: a gang that goes as a whole may free more than was looked for.
-func (pr *preemption) dropNeedless(given int) {
-	if !slices.ContainsFunc(pr.notices[given:], func(n *notice) bool { return n.container.gang != nil }) {
+// cancelNeedless cancels the preemptions of this pass, whose notices begin at an index, without which every claim would have
+// its room all the same: a gang, which is preempted as a whole, may free more than was needed.
+func (pr *preemption) cancelNeedless(first int) {
+	if !slices.ContainsFunc(pr.notices[first:], func(n *notice) bool { return n.container.gang != nil }) {
 		return
 	}
-	for _, each := range slices.Clone(pr.notices[given:]) {
+	for _, each := range slices.Clone(pr.notices[first:]) {
 		k := each.container
 		if k.gang != nil {
 			continue
@@ -209,25 +210,25 @@ func (pr *preemption) dropNeedless(given int) {
 // claimGang makes room for all of a gang, or for none of it.
 func (pr *preemption) claimGang(k *ask) bool {
 	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
-	promised := false
+	entitled := false
 	for q := k.app.leaf; q.parent != nil; q = q.parent {
-		promised = promised || q.isPromised(&whole)
+		entitled = entitled || q.isEntitled(&whole)
 	}
-	if !promised {
+	if !entitled {
 		return false
 	}
 	if pr.tree.limit(k, &whole).kind != noLimit {
 		return false
 	}
-	notices, reprieves := len(pr.pass.decisions.Notices), len(pr.cancelled)
+	notices, cancelled := len(pr.pass.decisions.Notices), len(pr.cancelled)
 	for range k.spec.Pending {
 		if !pr.claimOne(k) {
 			pr.nominations.withdrawAll(k)
 			pr.pauseClaims(k.bucket)
-			// Nobody was told yet. What a contract fetches back anyway keeps its notice.
-			pr.cancelled = pr.cancelled[:reprieves]
-			told := slices.DeleteFunc(pr.pass.decisions.Notices[notices:], func(n Notice) bool { return pr.containers.find(n.Container).notice == nil })
-			pr.pass.decisions.Notices = pr.pass.decisions.Notices[:notices+len(told)]
+			// None of this was reported yet. A notice by which capacity returns all the same stays.
+			pr.cancelled = pr.cancelled[:cancelled]
+			stay := slices.DeleteFunc(pr.pass.decisions.Notices[notices:], func(n Notice) bool { return pr.containers.find(n.Container).notice == nil })
+			pr.pass.decisions.Notices = pr.pass.decisions.Notices[:notices+len(stay)]
 			return false
 		}
 	}
@@ -243,7 +244,7 @@ func (pr *preemption) claimOne(k *ask) bool {
 	if pr.tree.limit(k, &k.spec.Resources).kind != noLimit || k.app.leaf.claimsReach(&k.spec.Resources) {
 		return false
 	}
-	if !pr.planComing(k) && !pr.planRemoval(k, windowNodes) && !pr.planRemoval(k, mostNodes) {
+	if !pr.planWithLeaving(k) && !pr.planRemoval(k, windowNodes) && !pr.planRemoval(k, mostNodes) {
 		pr.pauseClaims(k.bucket)
 		return false
 	}
@@ -255,75 +256,75 @@ func (pr *preemption) claimOne(k *ask) bool {
 	}
 	// What was reserved for the ask is not needed any more.
 	for i := len(k.nominations) - 1; i >= 0 && k.app.leaf.hasReservation(); i-- {
-		if m := k.nominations[i]; m.leaf != nil {
+		if m := k.nominations[i]; m.reservingLeaf != nil {
 			pr.nominations.withdraw(m)
 			break
 		}
 	}
 	m := pr.nominations.nominate(k, best.node)
-	m.claims = true
+	m.isClaim = true
 	k.claims++
-	k.app.leaf.promise(&m.room, 1)
-	pr.adopt(m)
+	k.app.leaf.addClaimed(&m.room, 1)
+	pr.assignLeaving(m)
 	for _, victim := range best.victims {
-		for _, gone := range withGang(victim) {
-			if gone.notice != nil {
+		for _, member := range withGang(victim) {
+			if member.notice != nil {
 				continue
 			}
-			reason := fmt.Sprintf("queue %s asks for what it is guaranteed, and queue %s holds more than that", k.app.leaf.spec.Name, gone.app.leaf.spec.Name)
-			lent := pr.lending.lentUnder(gone, k.app.leaf)
-			pr.giveNotice(gone, m, lent, pr.pass.now.Add(pr.noticeFor(gone, lent)), reason)
+			reason := fmt.Sprintf("queue %s asks for what it is guaranteed, and queue %s holds more than that", k.app.leaf.spec.Name, member.app.leaf.spec.Name)
+			lent := pr.lending.lentUnder(member, k.app.leaf)
+			pr.give(&notice{container: member, claim: m, contract: lent, deadline: pr.pass.now.Add(pr.noticeLength(member, lent)), reason: reason})
 		}
 	}
 	return true
 }
 
-// claimsReach reports whether one more claim would be granted beyond the maximum of a queue, after those that there are.
+// claimsReach reports whether need more would be beyond the maximum of the queue, or of one above it, once all claims there
+// are granted.
 func (q *queue) claimsReach(need *resource.Vector) bool {
 	for ; q != nil; q = q.parent {
-		if !q.capped || q.reclaim.promised.IsZero() {
+		if !q.capped || q.reclaim.claimed.IsZero() {
 			continue
 		}
-		if holds := q.used.Add(q.reclaim.promised); exceeds(&holds, need, &q.maximum) >= 0 {
+		if holds := q.used.Add(q.reclaim.claimed); exceeds(&holds, need, &q.maximum) >= 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// pauseClaims lets no victims be looked for until something may have changed.
+// pauseClaims lets a bucket make no claims for a while.
 func (pr *preemption) pauseClaims(b *bucket) {
 	b.claimAfter = pr.pass.now.Add(claimPause)
 	pr.pass.nextBy(b.claimAfter)
 }
 
-// yields reports whether room is reserved for an ask only because that has waited, beyond its queue's own guarantee:
-// claims come before it.
+// yields reports whether a nomination is a reservation that gives way to claims: one beyond what its leaf is entitled to.
 func (pr *preemption) yields(m *nomination) bool {
-	return m.leaf != nil && (m.ask == pr.plan.ask || !m.leaf.isPromised(&m.room))
+	return m.reservingLeaf != nil && (m.ask == pr.plan.ask || !m.reservingLeaf.isEntitled(&m.room))
 }
 
-// isPromised reports whether a queue would stay within what it is entitled to.
-func (q *queue) isPromised(need *resource.Vector) bool {
-	holds := q.used.Sub(q.reclaim.leaving).Add(q.reclaim.promised)
+// isEntitled reports whether need more, with all claims, is within what a queue is entitled to.
+func (q *queue) isEntitled(need *resource.Vector) bool {
+	holds := q.used.Sub(q.reclaim.leaving).Add(q.reclaim.claimed)
 	return within(&holds, need, &q.entitled)
 }
 
-// mayClaim reports whether any queue on the ask's path is promised more than it has, and notes for each leaf
-// whether its containers may be taken for it.
+// mayClaim reports whether any queue on the ask's path is entitled to more than it has, and notes the leaves whose
+// containers may be preempted for it.
 func (pr *preemption) mayClaim(k *ask) bool {
 	p := &pr.plan
 	p.leaves = p.leaves[:0]
 	p.turn++
-	if p.own && !k.app.leaf.isPromised(&k.spec.Resources) {
+	if p.own && !k.app.leaf.isEntitled(&k.spec.Resources) {
 		return false
 	}
 	for q := k.app.leaf; q.parent != nil; q = q.parent {
-		if !q.isPromised(&k.spec.Resources) {
+		if !q.isEntitled(&k.spec.Resources) {
 			continue
 		}
 		for _, sibling := range q.parent.children {
-			if sibling != q && exceedsPromise(sibling, k.app.leaf, &k.spec.Resources) {
+			if sibling != q && exceedsEntitlement(sibling, k.app.leaf, &k.spec.Resources) {
 				p.gather(sibling, k)
 			}
 		}

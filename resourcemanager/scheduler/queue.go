@@ -109,7 +109,7 @@ func within(used, need, guaranteed *resource.Vector) bool {
 	return named
 }
 
-// exceeds is the first place in which used + need goes beyond the limit, or -1.
+// exceeds is the first dim in which used + need goes beyond the limit, or -1.
 func exceeds(used, need, limit *resource.Vector) int {
 	for i := range need {
 		if need[i] > 0 && used[i] > limit[i]-need[i] {

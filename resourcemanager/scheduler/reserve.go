@@ -10,13 +10,13 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// A reservation is bounded: an ask that cannot be met must not keep the zone from everybody else.
+// A reservation is bounded: an ask that cannot be met must not take the zone from all others.
 const (
-	// longestReservation is how long one may last, and how far ahead the ends are that it waits for.
+	// longestReservation is how long one may last, and how far ahead containers may end for which it waits.
 	longestReservation = 5 * time.Minute
 	// reservedPercent is how much of the zone all of them may come to, in each resource.
 	reservedPercent = 50
-	// longestPause is how long the app at most waits that had one in vain, twice as long each time.
+	// longestPause is the longest back-off of an app whose reservations came to nothing.
 	longestPause = time.Hour
 )
 
@@ -31,14 +31,14 @@ type queueReservations struct {
 // hasReservation reports whether something is reserved for an ask of the leaf.
 func (q *queue) hasReservation() bool { return q.reservations.count > 0 }
 
-// searchesPerPass is for how many asks a pass looks for nodes to reserve. Each looks at all nodes; where there are many, one
-// search is all.
 const (
+	// searchesPerPass is for how many asks a pass looks for nodes to reserve. Each search looks at all nodes; where there are
+	// manyNodes, a pass makes only one.
 	searchesPerPass = 4
 	manyNodes       = 20_000
 )
 
-// reserve reserves room for the ask of each leaf that has been waiting for longest, once that is too long.
+// reserve reserves room for asks that have been blocked for too long, for one of each leaf at a time.
 func (ns *nominations) reserve() {
 	searches := searchesPerPass
 	if len(ns.fleet.records()) > manyNodes {
@@ -61,7 +61,7 @@ func (ns *nominations) reserve() {
 		if k == nil {
 			continue
 		}
-		if k.since.IsZero() || k.since.Add(ns.patience).After(ns.pass.now) || len(k.nominations) > 0 {
+		if k.blockedSince.IsZero() || k.blockedSince.Add(ns.patience).After(ns.pass.now) || len(k.nominations) > 0 {
 			continue
 		}
 		if k.app.leaf.hasReservation() || k.app.leaf.reservations.notBefore.After(ns.pass.now) || k.app.reserveAfter.After(ns.pass.now) {
@@ -69,7 +69,7 @@ func (ns *nominations) reserve() {
 		}
 		count := 1
 		if k.spec.Gang {
-			// One gang at a time, so that no two ever hold what the other lacks.
+			// One gang at a time, so that no two ever hold what the other needs.
 			if ns.gangReserving != nil && ns.gangReserving.bucket != nil && len(ns.gangReserving.nominations) > 0 {
 				continue
 			}
@@ -82,7 +82,7 @@ func (ns *nominations) reserve() {
 		searches--
 		k.reservedAt = ns.pass.now
 		if !ns.reserveFor(k, count) {
-			ns.postpone(k)
+			ns.backOff(k)
 			continue
 		}
 		ns.reserving = append(ns.reserving, k)
@@ -93,13 +93,13 @@ func (ns *nominations) reserve() {
 	}
 }
 
-// mayReserve reports whether so much more is within what reservations may come to.
+// mayReserve reports whether so much more is within the bound on all reservations together.
 func (ns *nominations) mayReserve(more *resource.Vector) bool {
 	limit := ns.tree.size().Percent(reservedPercent)
 	return exceeds(&ns.total, more, &limit) < 0
 }
 
-// endReservations ends those that have lasted too long.
+// endReservations ends the reservations that have lasted too long.
 func (ns *nominations) endReservations() {
 	ns.reserving = slices.DeleteFunc(ns.reserving, func(k *ask) bool {
 		if !k.isReserving() {
@@ -111,23 +111,25 @@ func (ns *nominations) endReservations() {
 		}
 		k.app.leaf.reservations.notBefore = ns.pass.now.Add(longestReservation)
 		ns.withdrawAll(k)
-		ns.postpone(k)
+		ns.backOff(k)
 		return true
 	})
 }
 
 // isReserving reports whether an ask has a reservation.
-func (k *ask) isReserving() bool { return len(k.nominations) > 0 && k.nominations[0].leaf != nil }
+func (k *ask) isReserving() bool {
+	return len(k.nominations) > 0 && k.nominations[0].reservingLeaf != nil
+}
 
-// postpone lets an ask's app have no reservation for a while, after one that came to nothing or could not be had.
-func (ns *nominations) postpone(k *ask) {
+// backOff lets an ask's app have no reservation for a while, after one that came to nothing or could not be made.
+func (ns *nominations) backOff(k *ask) {
 	pause := min(ns.patience<<min(k.app.failedReservations, 16), longestPause)
 	k.app.failedReservations++
 	k.app.reserveAfter = ns.pass.now.Add(pause)
 }
 
-// reserveFor reserves room for containers of an ask on the nodes that lack the least for them, and on which what is lacking
-// comes back: for so many or for none. It looks at all nodes once, however many it takes.
+// reserveFor reserves room for so many containers of an ask, or for none, on the nodes that lack the least for them, and on
+// which what is lacking will be free. It looks at all nodes once, however many it takes.
 func (ns *nominations) reserveFor(k *ask, count int) bool {
 	near := &ns.near
 	*near = slices.Grow((*near)[:0], len(ns.fleet.records()))
@@ -147,7 +149,7 @@ func (ns *nominations) reserveFor(k *ask, count int) bool {
 		if k.spec.MaxPerNode > 0 {
 			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot)-len(n.nominations))
 		}
-		if k.shape.repels(k.app.named) {
+		if k.shape.repels(k.app.name) {
 			times = 1
 		}
 		had := count
@@ -164,8 +166,8 @@ func (ns *nominations) reserveFor(k *ask, count int) bool {
 	return true
 }
 
-// reserveOn reserves room for one container of an ask on a node, if there is enough or those that end soon leave enough.
-// Until each of these has ended others may use what the reservation does not need yet.
+// reserveOn reserves room for one container of an ask on a node, if there is enough, or will be when the containers there
+// have ended that end soon. Until each of these has ended others may use what the reservation does not need yet.
 func (ns *nominations) reserveOn(k *ask, n *node) bool {
 	need := &k.spec.Resources
 	ns.awaited = ns.awaited[:0]
@@ -189,18 +191,18 @@ func (ns *nominations) reserveOn(k *ask, n *node) bool {
 	if !fits(need, &room) {
 		return false
 	}
-	m := &nomination{ask: k, node: n, room: *need, leaf: k.app.leaf, awaited: &resource.Vector{}}
+	m := &nomination{ask: k, node: n, room: *need, reservingLeaf: k.app.leaf, awaited: &resource.Vector{}}
 	for _, held := range awaited {
 		held.awaitedBy, *m.awaited = m, m.awaited.Add(held.need)
 	}
-	m.leaf.reservations.count++
+	m.reservingLeaf.reservations.count++
 	ns.total = ns.total.Add(m.room)
 	ns.add(m)
 	return true
 }
 
-// endsFor reports whether a reservation that began with the ask's may wait for a container's end. Those that came later
-// do not count, or others that take their places would put it off for ever.
+// mayAwait reports whether a reservation for an ask may wait for a container to end. One that was granted after the
+// reservation began does not count, or others could replace it for ever.
 func (ns *nominations) mayAwait(held *container, k *ask) bool {
 	if held.service || held.awaitedBy != nil || held.startedAt.After(k.reservedAt) {
 		return false
@@ -212,7 +214,7 @@ func (ns *nominations) mayAwait(held *container, k *ask) bool {
 	return held.duration == 0 || end.After(ns.pass.now) && !end.After(k.reservedAt.Add(longestReservation))
 }
 
-// latestEnd is when a container ends by itself, in seconds of no particular beginning; those that do not say when come last.
+// latestEnd orders containers by when they end; those of unknown duration come last.
 func (k *container) latestEnd() int64 {
 	if k.duration == 0 {
 		return math.MaxInt64
@@ -220,18 +222,18 @@ func (k *container) latestEnd() int64 {
 	return k.startedAt.Add(k.duration).UnixNano()
 }
 
-// arrive takes in what a container leaves whose end was waited for: from now on the reservation needs it itself.
+// arrived gives a reservation the room of a container that has ended and for which it has waited.
 func (m *nomination) arrived(k *container) {
 	n := m.node
-	n.nominated = n.nominated.Sub(m.kept())
+	n.nominated = n.nominated.Sub(m.nominated())
 	*m.awaited = m.awaited.Sub(k.need)
-	n.nominated = n.nominated.Add(m.kept())
+	n.nominated = n.nominated.Add(m.nominated())
 	k.awaitedBy = nil
 }
 
-// endReservation takes back what a nomination reserved, which is none of its node's any more.
+// endReservation counts out a reservation that was withdrawn.
 func (ns *nominations) endReservation(m *nomination) {
-	m.leaf.reservations.count--
+	m.reservingLeaf.reservations.count--
 	ns.total = ns.total.Sub(m.room)
 	for held := m.node.containers; held != nil; held = held.nextOfNode {
 		if held.awaitedBy == m {
@@ -240,17 +242,17 @@ func (ns *nominations) endReservation(m *nomination) {
 	}
 }
 
-// takeReserved ends a reservation in favour of an ask that takes the place of a container that its app has lost, and gives
-// the node where there is room then; -1 if that does not help.
+// yieldTo ends a reservation in favour of an ask that replaces a container that its app has lost, and gives the slot of the
+// node where there is room then; -1 if that does not help.
 func (ns *nominations) yieldTo(k *ask) int32 {
 	for _, other := range ns.reserving {
 		for _, m := range other.nominations {
-			n, free := m.node, ns.fleet.left(m.node).Add(m.kept())
-			if m.leaf == nil || !n.isOpen() || !fits(&k.spec.Resources, &free) || !k.shape.allows(n) {
+			n, free := m.node, ns.fleet.left(m.node).Add(m.nominated())
+			if m.reservingLeaf == nil || !n.isOpen() || !fits(&k.spec.Resources, &free) || !k.shape.allows(n) {
 				continue
 			}
 			ns.withdrawAll(other)
-			ns.postpone(other)
+			ns.backOff(other)
 			k.shape.refit(n.slot)
 			return n.slot
 		}
@@ -258,15 +260,15 @@ func (ns *nominations) yieldTo(k *ask) int32 {
 	return -1
 }
 
-// unreserve gives up the nodes that are reserved for an ask that may not be granted now.
-func (ns *nominations) unreserve(k *ask) {
+// cancelReservation withdraws the reservations for an ask that would break a limit now.
+func (ns *nominations) cancelReservation(k *ask) {
 	if k.isReserving() {
 		ns.withdrawAll(k)
 	}
 }
 
-// lack is how much a node lacks for one container of an ask, in parts of what that needs. It is false of a node that is
-// too small, that is reserved for others, or where what is lacking is held by services.
+// lack is how much a node lacks for one container of an ask, as the sum of its shares of what that needs. It is false of a
+// node that is too small, on which room is nominated for others, or where services hold what is lacking.
 func (ns *nominations) lack(k *ask, n *node) (float64, bool) {
 	if !n.isOpen() || len(n.nominations) > 0 && n.nominations[0].ask != k || !k.shape.allows(n) {
 		return 0, false
@@ -274,7 +276,7 @@ func (ns *nominations) lack(k *ask, n *node) (float64, bool) {
 	if k.spec.MaxPerNode > 0 && k.group.count(n.slot)+len(n.nominations) >= k.spec.MaxPerNode {
 		return 0, false
 	}
-	if len(n.nominations) > 0 && k.shape.repels(k.app.named) {
+	if len(n.nominations) > 0 && k.shape.repels(k.app.name) {
 		return 0, false
 	}
 	if room := ns.fleet.left(n).Add(n.ending); !fits(&k.spec.Resources, &room) {
@@ -289,7 +291,7 @@ func (ns *nominations) lack(k *ask, n *node) (float64, bool) {
 	return lack, true
 }
 
-// shortfall is what the node in a slot lacks.
+// shortfall is how much the node of a slot lacks.
 type shortfall struct {
 	slot int32
 	lack float64

@@ -36,7 +36,7 @@ const (
 type condition struct {
 	rule rule
 	// name is whose containers the rule is about, if it is about affinity.
-	name  *named
+	name  *appName
 	nodes bitmap
 	// passes is set when nodes are those that pass.
 	passes bool
@@ -48,13 +48,13 @@ func (s *shape) conditions(list []condition) []condition {
 		list = append(list, condition{rule: filterRule, nodes: s.filter.allowed, passes: true})
 	}
 	if s.self != nil {
-		for _, m := range s.near {
+		for _, m := range s.affinity {
 			// The first container of an app that keeps near to itself may go anywhere.
 			if m != s.self || m.held > 0 {
 				list = append(list, condition{rule: affinityRule, name: m, nodes: m.nodes, passes: true})
 			}
 		}
-		for _, m := range s.far {
+		for _, m := range s.antiAffinity {
 			list = append(list, condition{rule: antiAffinityRule, name: m, nodes: m.nodes})
 		}
 		for _, m := range s.self.repelledBy {
@@ -101,7 +101,7 @@ type failure struct {
 	ask  *ask
 	node *node
 	// name is whose containers an affinity is about.
-	name *named
+	name *appName
 	// lacks is the resource of which there is too little, free how much of it there is.
 	lacks int
 	free  int64

@@ -13,7 +13,7 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	d := &c.pass.decisions
 	c.lending.advance()
 	c.backlog.dropIdle()
-	c.preemption.dropForgotten()
+	c.preemption.compactUnclaimed()
 	c.nominations.endReservations()
 	if c.grantReady() {
 		// Nobody is asked to go, and nothing is reserved, for what may yet find room.
@@ -39,7 +39,7 @@ func (c *Core) grantReady() bool {
 		if c.tree.takeLimitsMoved() {
 			c.backlog.retryLimited(c.tree.all())
 		}
-		if c.wake(); c.fleet.hasTouched() {
+		if c.offerTouched(); c.fleet.hasTouched() {
 			return false
 		}
 		if c.serveNomination() {
@@ -119,7 +119,7 @@ func (c *Core) serve(b *bucket) {
 		if limit.kind == lendingLimit && !k.outlasting && k.spec.Duration > 0 {
 			c.lending.setOutlasting(k, true)
 		} else {
-			c.nominations.unreserve(k)
+			c.nominations.cancelReservation(k)
 			c.backlog.setLimited(b, limit.queue)
 		}
 		return
@@ -142,7 +142,7 @@ func (c *Core) serveGang(k *ask) {
 	b, count := k.bucket, k.spec.Pending
 	whole := k.spec.Resources.Scale(int64(count))
 	if limit := c.tree.limit(k, &whole); limit.kind != noLimit {
-		c.nominations.unreserve(k)
+		c.nominations.cancelReservation(k)
 		c.backlog.setLimited(b, limit.queue)
 		return
 	}
@@ -163,11 +163,11 @@ func (c *Core) serveGang(k *ask) {
 	c.backlog.setBlocked(b)
 	if hasRoom {
 		// With all the room that it asked for it still does not fit, because its containers are in each other's way.
-		c.nominations.postpone(k)
+		c.nominations.backOff(k)
 	} else if len(kept) > 0 {
 		c.pass.onTrial = true
 		if !c.nominations.reserveFor(k, count) {
-			c.nominations.postpone(k)
+			c.nominations.backOff(k)
 		}
 		c.pass.onTrial = false
 	}
@@ -199,13 +199,13 @@ func (c *Core) grant(k *ask, n *node) {
 
 // granted counts an ask down.
 func (c *Core) granted(k *ask, count int) {
-	c.lending.noteLender(k.app)
+	c.lending.noteGrant(k.app)
 	if !k.reservedAt.IsZero() {
 		k.reservedAt, k.app.failedReservations = time.Time{}, 0
 	}
 	c.preemption.noteGrant(k.app.leaf)
 	k.spec.Pending -= count
-	k.since = time.Time{}
+	k.blockedSince = time.Time{}
 	for len(k.nominations) > max(k.spec.Pending, 0) {
 		c.nominations.withdraw(k.nominations[len(k.nominations)-1])
 	}

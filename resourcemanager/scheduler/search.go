@@ -51,21 +51,21 @@ func (fl *fleet) find(k *ask) int32 {
 		return fl.scanUp(s)
 	}
 	if k.tally != nil {
-		return fl.findOverLabel(k)
+		return fl.findSpreadOver(k)
 	}
 	g, first := k.group, 0
-	known := &s.evens[g.app.order%int64(len(s.evens))]
+	known := &s.lastSpreads[g.app.order%int64(len(s.lastSpreads))]
 	if known.group == g && known.changes == fl.changes {
 		first = known.level
 	}
-	slot, level := fl.findEven(s, g, first)
-	*known = even{group: g, level: level, changes: fl.changes}
+	slot, level := fl.findSpread(s, g, first)
+	*known = spreadResult{group: g, level: level, changes: fl.changes}
 	return slot
 }
 
 // findEven takes a node with as few containers of the group as can be, and among those one with much left. The
 // level is how many the group has there.
-func (fl *fleet) findEven(s *shape, g *group, level int) (slot int32, found int) {
+func (fl *fleet) findSpread(s *shape, g *group, level int) (slot int32, found int) {
 	deny := len(fl.search.deny)
 	for ; ; level++ {
 		fl.search.deny = fl.search.deny[:deny]
@@ -120,7 +120,7 @@ func (fl *fleet) passing(i int, word uint64) uint64 {
 }
 
 // findOverLabel takes a node of the value with the fewest containers of the group.
-func (fl *fleet) findOverLabel(k *ask) int32 {
+func (fl *fleet) findSpreadOver(k *ask) int32 {
 	t := k.tally
 	clear(t.tried)
 	deny := len(fl.search.deny)
@@ -128,7 +128,7 @@ func (fl *fleet) findOverLabel(k *ask) int32 {
 	for value := t.lowest(); value >= 0; value = t.lowestUntried() {
 		t.tried.set(value, (len(t.counts)+63)/64)
 		fl.search.within, fl.search.deny = &t.label.nodes[value], fl.search.deny[:deny]
-		if slot, _ := fl.findEven(k.shape, k.group, 0); slot >= 0 {
+		if slot, _ := fl.findSpread(k.shape, k.group, 0); slot >= 0 {
 			return slot
 		}
 	}

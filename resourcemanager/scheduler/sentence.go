@@ -17,10 +17,10 @@ func refused(format string, args ...any) error {
 }
 
 // amount writes a quantity with its resource: "64MiB of memory", "2 cpu".
-func amount(schema resource.Schema, place int, n int64) string {
-	switch place {
+func amount(schema resource.Schema, dim int, n int64) string {
+	switch dim {
 	case resource.Memory, resource.Disk:
-		return schema.Format(place, n) + " of " + schema.Name(place)
+		return schema.Format(dim, n) + " of " + schema.Name(dim)
 	}
-	return schema.Format(place, n) + " " + schema.Name(place)
+	return schema.Format(dim, n) + " " + schema.Name(dim)
 }

@@ -17,14 +17,14 @@ type shape struct {
 	group      *group
 	maxPerNode int
 	// self is the app's name if near, far or what repels it matter.
-	self      *named
-	near, far []*named
+	self                   *appName
+	affinity, antiAffinity []*appName
 
 	// misfit are nodes that were seen to have too little free, and to which nothing came back since.
 	misfit  bitmap
 	misfits int
 	// evens are what the last searches to spread a few groups have found.
-	evens [4]even
+	lastSpreads [4]spreadResult
 
 	// backlog is what the backlog knows of the shape.
 	backlog shapeBacklog
@@ -32,24 +32,24 @@ type shape struct {
 
 // even says that no node with fewer than level containers of a group was fit for a shape when the fleet had counted
 // so many changes.
-type even struct {
+type spreadResult struct {
 	group   *group
 	level   int
 	changes int64
 }
 
 type shapeKey struct {
-	need       resource.Vector
-	filter     *filter
-	group      *group
-	maxPerNode int
-	self       *named
-	near, far  string
+	need                   resource.Vector
+	filter                 *filter
+	group                  *group
+	maxPerNode             int
+	self                   *appName
+	affinity, antiAffinity string
 }
 
 // repels reports whether asks of a shape keep apart from containers of a name.
-func (s *shape) repels(other *named) bool {
-	return slices.Contains(s.far, other) || s.self != nil && slices.Contains(s.self.repelledBy, other)
+func (s *shape) repels(other *appName) bool {
+	return slices.Contains(s.antiAffinity, other) || s.self != nil && slices.Contains(s.self.repelledBy, other)
 }
 
 // exclude notes that a node has too little left.

@@ -163,9 +163,9 @@ func (s *stage) quantity(t *testing.T, v *resource.Vector, key, value string) bo
 	case "ports":
 		v[resource.Ports] = number(t, value)
 	default:
-		place, ok := s.schema.Place(key)
+		dim, ok := s.schema.Place(key)
 		if ok {
-			v[place] = number(t, value)
+			v[dim] = number(t, value)
 		}
 		return ok
 	}

@@ -41,7 +41,7 @@ func (t trial) keep() {
 	for i := range grants {
 		held := c.containers.find(grants[i].Container)
 		held.gang, whole.members[i], grants[i].Gang = whole, held, whole.number
-		if t.ask.app.named.tracked {
+		if t.ask.app.name.tracked {
 			c.fleet.touch(held.node)
 		}
 	}

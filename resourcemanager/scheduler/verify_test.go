@@ -56,11 +56,11 @@ func verify(c *Core, scheduled bool) error {
 		for _, k := range a.asks {
 			claims := 0
 			for _, m := range k.nominations {
-				if m.leaf != nil {
-					reservations[m.leaf]++
+				if m.reservingLeaf != nil {
+					reservations[m.reservingLeaf]++
 					reserved = reserved.Add(m.room)
 				}
-				if !m.claims {
+				if !m.isClaim {
 					continue
 				}
 				for _, given := range m.victims {
@@ -87,7 +87,7 @@ func verify(c *Core, scheduled bool) error {
 		}
 		nominated := resource.Vector{}
 		for _, m := range n.nominations {
-			nominated = nominated.Add(m.kept())
+			nominated = nominated.Add(m.nominated())
 		}
 		if err := verifyReservations(n); err != nil {
 			return err
@@ -119,9 +119,9 @@ func verify(c *Core, scheduled bool) error {
 				return fmt.Errorf("queue %s holds %v, its children %v", q.spec.Name, q.used, sum)
 			}
 		}
-		if q.reclaim.leaving != leaving[q] || q.reclaim.promised != promised[q] || q.reservations.count != reservations[q] {
+		if q.reclaim.leaving != leaving[q] || q.reclaim.claimed != promised[q] || q.reservations.count != reservations[q] {
 			return fmt.Errorf("queue %s says %v leaves, %v is promised, %d are reserved; it is %v, %v, %d", q.spec.Name,
-				q.reclaim.leaving, q.reclaim.promised, q.reservations.count, leaving[q], promised[q], reservations[q])
+				q.reclaim.leaving, q.reclaim.claimed, q.reservations.count, leaving[q], promised[q], reservations[q])
 		}
 		for _, u := range q.users {
 			if u.used != users[u] {
@@ -183,7 +183,7 @@ func verifyReservations(n *node) error {
 		return fmt.Errorf("node %s says %v ends, it is %v", n.spec.Name, n.ending, ending)
 	}
 	for _, m := range n.nominations {
-		if m.leaf != nil && *m.awaited != coming[m] {
+		if m.reservingLeaf != nil && *m.awaited != coming[m] {
 			return fmt.Errorf("a reservation on node %s says it waits for %v, it is %v", n.spec.Name, *m.awaited, coming[m])
 		}
 	}
@@ -236,7 +236,7 @@ func verifyWaiting(c *Core, k *ask) error {
 // verifyEvens looks for a node that a search to spread would pass over for what it remembers.
 func verifyEvens(c *Core) error {
 	for _, s := range c.backlog.shapes {
-		for _, known := range s.evens {
+		for _, known := range s.lastSpreads {
 			if known.group == nil || known.changes != c.fleet.changes {
 				continue
 			}
@@ -259,10 +259,10 @@ func verifyNotices(c *Core) error {
 		}
 	}
 	for _, n := range c.fleet.nodes {
-		room := n.comingRoom(&c.fleet.avail[n.slot])
+		room := n.roomAfterNotices(&c.fleet.avail[n.slot])
 		for _, m := range n.nominations {
 			for i := range m.room {
-				if m.claims && m.room[i] > 0 && room[i] < 0 {
+				if m.isClaim && m.room[i] > 0 && room[i] < 0 {
 					return fmt.Errorf("an ask of %s waits for %v on node %s, where %v are left when all under notice are gone", m.ask.app.title(), m.room, n.spec.Name, room)
 				}
 			}
@@ -270,7 +270,7 @@ func verifyNotices(c *Core) error {
 	}
 	for _, a := range c.apps.byID {
 		for _, k := range a.asks {
-			if k.bucket != nil && k.bucket.state == limited && k.bucket.first() == k && len(k.nominations) > 0 && k.nominations[0].leaf != nil {
+			if k.bucket != nil && k.bucket.state == limited && k.bucket.first() == k && len(k.nominations) > 0 && k.nominations[0].reservingLeaf != nil {
 				return fmt.Errorf("%d nodes are kept for ask %s of %s, which is over a limit", len(k.nominations), k.spec.ID, a.title())
 			}
 		}

@@ -9,35 +9,41 @@ import (
 
 // removalPlan is the scratch space of choosing victims.
 type removalPlan struct {
-	// claimants are the leaves with asks that wait; own restricts them to their own guarantees.
+	// claimants are the leaves with blocked asks.
 	claimants []*queue
-	own       bool
-	buckets   []*bucket
-	frontier  []int32
-	ask       *ask
-	// leaves may lose containers to the claimant; those chosen in this turn carry its number.
-	leaves        []*queue
-	turn          int64
-	seen          bitmap
-	nodes         []*node
-	candidates    []candidate
+	// own is set while claims are made only within what the leaves themselves are entitled to.
+	own bool
+	// buckets are the blocked ones of a leaf, frontier is scratch space of going through the asks of one.
+	buckets  []*bucket
+	frontier []int32
+	// ask is the one that victims are looked for.
+	ask *ask
+	// leaves are those whose containers may be preempted for it; each has the number of this turn.
+	leaves []*queue
+	turn   int64
+	// nodes are those that are compared, seen has their slots.
+	nodes []*node
+	seen  bitmap
+	// candidates are the containers that may be preempted on a node.
+	candidates []candidate
+	// best is the cheapest removal so far, current the one that is looked at.
 	best, current removal
 }
 
-// candidate is a container that may be taken, and what that costs.
+// candidate is a container that may be preempted, and what that costs.
 type candidate struct {
 	held *container
 	cost float64
 }
 
-// removal is victims on one node that make room there, and what that costs.
+// removal is victims on one node whose ends make enough room there, and what preempting them costs.
 type removal struct {
 	node    *node
 	victims []*container
 	cost    float64
 }
 
-// gather collects the leaves below q that hold anything and, at every level, more than they are promised.
+// gather collects the leaves below q that hold anything and, at every level, more than they are entitled to.
 func (p *removalPlan) gather(q *queue, k *ask) {
 	if q.isLeaf() {
 		if q.reclaim.newest != nil {
@@ -47,42 +53,41 @@ func (p *removalPlan) gather(q *queue, k *ask) {
 		return
 	}
 	for _, child := range q.children {
-		if exceedsPromise(child, k.app.leaf, &k.spec.Resources) {
+		if exceedsEntitlement(child, k.app.leaf, &k.spec.Resources) {
 			p.gather(child, k)
 		}
 	}
 }
 
-// exceedsPromise reports whether a queue will still hold more than it is promised of something that is asked for,
-// when all under notice are gone.
-func exceedsPromise(q, claimant *queue, need *resource.Vector) bool {
-	promised := q.promisedAgainst(claimant)
-	nothing := promised.IsZero()
+// exceedsEntitlement reports whether a queue holds more than it is entitled to, towards a claimant, of something that is
+// needed, after all containers under notice have ended.
+func exceedsEntitlement(q, claimant *queue, need *resource.Vector) bool {
+	entitled := q.entitlementAgainst(claimant)
+	nothing := entitled.IsZero()
 	for i := range need {
-		if need[i] == 0 || promised[i] == 0 && !nothing {
+		if need[i] == 0 || entitled[i] == 0 && !nothing {
 			continue
 		}
-		if q.used[i]-q.reclaim.leaving[i] > promised[i] {
+		if q.used[i]-q.reclaim.leaving[i] > entitled[i] {
 			return true
 		}
 	}
 	return false
 }
 
-// promisedAgainst is what a queue is promised towards a claimant: its guarantee, and what others than that lend to it.
-func (q *queue) promisedAgainst(claimant *queue) resource.Vector {
-	promised := q.guaranteed
+// entitlementAgainst is what a queue is entitled to towards a claimant: its guarantee, and what others than that lend to it.
+func (q *queue) entitlementAgainst(claimant *queue) resource.Vector {
+	entitled := q.guaranteed
 	for _, l := range q.lent {
 		if !claimant.isUnder(l.contract.lender) {
-			promised = promised.Add(l.amount)
+			entitled = entitled.Add(l.amount)
 		}
 	}
-	return promised
+	return entitled
 }
 
-// planComing finds a node where those that leave anyway, for nobody in particular, leave enough for one container of
-// an ask.
-func (pr *preemption) planComing(k *ask) bool {
+// planWithLeaving finds a node on which unclaimed notices make enough room for one container of an ask.
+func (pr *preemption) planWithLeaving(k *ask) bool {
 	p := &pr.plan
 	p.best.node, p.best.victims = nil, p.best.victims[:0]
 	live, looked := pr.unclaimed[:0], 0
@@ -112,28 +117,28 @@ func (pr *preemption) planComing(k *ask) bool {
 	return p.best.node != nil
 }
 
-// takesAnother reports whether everything but room lets a node take a container of an ask, besides those that room is
-// kept for there.
+// takesAnother reports whether a node takes a container of an ask, whatever room there is, beside those for which room is
+// nominated there.
 func (pr *preemption) takesAnother(n *node, k *ask) bool {
 	if !k.shape.allows(n) {
 		return false
 	}
-	kept := 0
+	nominated := 0
 	for _, m := range n.nominations {
 		switch {
 		case pr.yields(m):
-		case k.shape.repels(m.ask.app.named):
+		case k.shape.repels(m.ask.app.name):
 			return false
 		case m.ask.group == k.group:
-			kept++
+			nominated++
 		}
 	}
-	return k.spec.MaxPerNode == 0 || k.group.count(n.slot)+kept < k.spec.MaxPerNode
+	return k.spec.MaxPerNode == 0 || k.group.count(n.slot)+nominated < k.spec.MaxPerNode
 }
 
-// comingRoom is what a node has left for anybody once all under notice are gone. What a reservation waits for is left
-// for that.
-func (n *node) comingRoom(avail *resource.Vector) resource.Vector {
+// roomAfterNotices is what a node has left for any ask after all containers under notice have ended, but those for which a
+// reservation waits.
+func (n *node) roomAfterNotices(avail *resource.Vector) resource.Vector {
 	room := *avail
 	for held := n.containers; held != nil; held = held.nextOfNode {
 		if held.notice != nil && held.awaitedBy == nil {
@@ -143,14 +148,14 @@ func (n *node) comingRoom(avail *resource.Vector) resource.Vector {
 	return room
 }
 
-// claimableRoom is the same for a claim, before which reservations may have to give way.
+// claimableRoom is the same for a claim, to which some reservations give way.
 func (pr *preemption) claimableRoom(n *node) resource.Vector {
-	room := n.comingRoom(pr.fleet.left(n))
+	room := n.roomAfterNotices(pr.fleet.left(n))
 	for _, m := range n.nominations {
-		if m.leaf == nil || !pr.yields(m) {
+		if m.reservingLeaf == nil || !pr.yields(m) {
 			continue
 		}
-		room = room.Add(m.kept())
+		room = room.Add(m.nominated())
 		for held := n.containers; held != nil; held = held.nextOfNode {
 			if held.notice != nil && held.awaitedBy == m {
 				room = room.Add(held.need)
@@ -160,8 +165,8 @@ func (pr *preemption) claimableRoom(n *node) resource.Vector {
 	return room
 }
 
-// adopt counts those that leave a node anyway as victims of a nomination there, as far as it needs their room.
-func (pr *preemption) adopt(m *nomination) {
+// assignLeaving makes unclaimed notices on a node victims of a claim there, as far as it needs their room.
+func (pr *preemption) assignLeaving(m *nomination) {
 	left := *pr.fleet.left(m.node)
 	for held := m.node.containers; held != nil; held = held.nextOfNode {
 		switch lacking := (resource.Vector{}).Sub(left).Max(resource.Vector{}); {
@@ -202,7 +207,7 @@ func (pr *preemption) planRemoval(k *ask, window int) bool {
 	return p.best.node != nil
 }
 
-// planOn works out whom to stop on one node, cheapest first, and drops again those that turn out needless.
+// planOn chooses the containers to preempt on one node, the cheapest first, and drops those that turn out needless.
 func (pr *preemption) planOn(k *ask, n *node) bool {
 	p := &pr.plan
 	p.candidates = p.candidates[:0]
@@ -233,41 +238,41 @@ func (pr *preemption) planOn(k *ask, n *node) bool {
 		}
 		room = room.Add(held.need)
 		p.current.victims = append(p.current.victims, held)
-		held.app.leaf.expect(&held.need, 1)
+		held.app.leaf.addLeaving(&held.need, 1)
 	}
 	for _, held := range p.current.victims {
-		held.app.leaf.expect(&held.need, -1)
+		held.app.leaf.addLeaving(&held.need, -1)
 	}
 	if !fits(need, &room) {
 		return false
 	}
-	// The second pass begins with the dearest.
-	kept := p.current.victims
-	for i := len(kept) - 1; i >= 0; i-- {
-		if less := room.Sub(kept[i].need); fits(need, &less) {
+	// Needless ones are looked for among the most expensive first.
+	victims := p.current.victims
+	for i := len(victims) - 1; i >= 0; i-- {
+		if less := room.Sub(victims[i].need); fits(need, &less) {
 			room = less
-			kept = slices.Delete(kept, i, i+1)
+			victims = slices.Delete(victims, i, i+1)
 		}
 	}
-	p.current.victims = kept
-	for _, held := range kept {
+	p.current.victims = victims
+	for _, held := range victims {
 		p.current.cost += pr.cost(held) * pr.fleet.weigh(&held.need)
 	}
 	return true
 }
 
-// stillExceeds tests a victim's queues below those that it shares with the claimant, as they would be after the
-// victims chosen so far.
+// stillExceeds reports whether a victim's queues, below those that it shares with the claimant, hold more than they are
+// entitled to after the victims chosen so far have ended.
 func stillExceeds(q, claimant *queue, need *resource.Vector) bool {
 	for ; !claimant.isUnder(q); q = q.parent {
-		if !exceedsPromise(q, claimant, need) {
+		if !exceedsEntitlement(q, claimant, need) {
 			return false
 		}
 	}
 	return true
 }
 
-// cost is what stopping a container throws away, in seconds of work.
+// cost is the work that is lost by stopping a container, in seconds.
 func (pr *preemption) cost(k *container) float64 {
 	since := k.startedAt
 	if k.checkpoint.After(since) {
@@ -284,7 +289,7 @@ func (pr *preemption) cost(k *container) float64 {
 	return seconds
 }
 
-// withGang is a container and, if it came with a gang, all that are left of it, the newest first.
+// withGang is a container and, if it was granted with a gang, all that are left of that, the newest first.
 func withGang(k *container) []*container {
 	if k.gang == nil {
 		return []*container{k}
