@@ -8,16 +8,18 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// apps is those that ask, and the names that they have.
+// apps is the apps that ask, and their names.
+//
+// A name is tracked when some ask has an affinity or anti-affinity to it: then the nodes are known that hold its containers.
 type apps struct {
 	fleet *fleet
-	// byID are the apps that were added, and those that are gone and still hold containers.
+	// byID are the apps that were added, and those that were removed and still hold containers.
 	byID map[id.App]*app
-	// arrivals counts the apps that have come.
+	// arrivals is how many apps were new so far.
 	arrivals int64
-	// lastSeq is where container numbers of forgotten apps go on, should they come back.
+	// lastSeq is the number of the last container of apps that are gone, should they come back.
 	lastSeq map[id.App]int64
-	// names are the names of apps, and those that asks keep near to or apart from.
+	// names are those of apps, and those that asks have affinities to.
 	names map[string]*appName
 }
 
@@ -27,35 +29,46 @@ func newApps(f *fleet) apps {
 
 // app is a submitter of asks.
 type app struct {
-	id       id.App
+	id id.App
+	// order rises with each app that is new.
+	order int64
+	// name is shared by all apps that have it.
 	name     *appName
 	user     string
 	priority int32
-	order    int64
-	// removed apps are kept while they hold containers.
+	// weight is the app's share of a fair leaf, against those of other apps there.
+	weight float64
+	// removed is set when the app was removed and still holds containers.
 	removed bool
-	// leaf is nil for containers whose app was never added.
-	leaf    *queue
-	owner   *user
+	// leaf is where the app asks; nil is that the app was never added, and only has containers.
+	leaf *queue
+	// owner is what the app's user holds in the leaf.
+	owner *user
+
+	// asks are the app's asks by id, nextAsk is the order of the last.
 	asks    map[string]*ask
 	nextAsk int64
-	groups  []*group
-	// buckets are the app's own, in a fair leaf.
-	buckets    []*bucket
+	// buckets are those that have only asks of the app.
+	buckets []*bucket
+
+	// containers begins the list of the containers that the app holds, groups are what they are counted by.
 	containers *container
-	used       resource.Vector
-	// share is what it holds of the zone, by its weight.
-	share, weight float64
-	lastSeq       int64
-	// vain counts the app's reservations that came to nothing, since the last that did not; there is none before
-	// reserveAfter.
+	groups     []*group
+	// used is what they hold, share what that is of the zone, divided by the weight.
+	used  resource.Vector
+	share float64
+	// lastSeq is the number of the last container.
+	lastSeq int64
+	// credits are what containers that were preempted had done, for those that take their place.
+	credits []credit
+
+	// failedReservations is how many of the app's last reservations came to nothing, reserveAfter is when it may have the
+	// next.
 	failedReservations int
 	reserveAfter       time.Time
-	// credits are what containers that were stopped for others' guarantees had done, for those that follow them.
-	credits []credit
 }
 
-// find is an app that was added, or is gone and still holds containers; nil is none.
+// find is the app of an id; nil is none.
 func (as *apps) find(name id.App) *app { return as.byID[name] }
 
 // remove drops the record of an app. Should it come back, its containers are numbered on from there.
@@ -66,7 +79,7 @@ func (as *apps) remove(a *app) {
 	}
 }
 
-// uncount forgets that the last app came: it was only planned.
+// uncount forgets that the last app was new: it was only planned.
 func (as *apps) uncount() { as.arrivals-- }
 
 // rank brings the shares of all apps up to date after the zone changed.
@@ -96,6 +109,7 @@ func (as *apps) pending(queues *queueSet) []resource.Vector {
 // setShare brings what an app holds of the zone, by its weight, up to date.
 func (a *app) setShare(zone *resource.Vector) { a.share = shareOf(&a.used, zone) / a.weight }
 
+// title is what people know the app by.
 func (a *app) title() string {
 	if a.name.name != "" {
 		return a.name.name
@@ -103,6 +117,7 @@ func (a *app) title() string {
 	return a.id.String()
 }
 
+// add makes the record of a new app.
 func (as *apps) add(name id.App) *app {
 	as.arrivals++
 	a := &app{id: name, order: as.arrivals, asks: make(map[string]*ask), weight: 1, lastSeq: as.lastSeq[name], name: as.named("")}
@@ -147,6 +162,7 @@ func (a *app) sortedAsks() []*ask {
 	return asks
 }
 
+// named finds or makes a name.
 func (as *apps) named(name string) *appName {
 	m := as.names[name]
 	if m == nil {
@@ -156,7 +172,7 @@ func (as *apps) named(name string) *appName {
 	return m
 }
 
-// track makes a name's nodes known.
+// track makes a name tracked.
 func (as *apps) track(name string) *appName {
 	m := as.named(name)
 	if m.tracked {
@@ -177,7 +193,7 @@ func (as *apps) leaveName(m *appName) []*appName {
 	if m.apps > 0 {
 		return nil
 	}
-	// Others may still name it, or be named by it; only a name that means nothing to anybody is dropped.
+	// Asks may still have affinities to a tracked name.
 	if !m.tracked {
 		delete(as.names, m.name)
 		return nil
@@ -192,7 +208,7 @@ func (as *apps) leaveName(m *appName) []*appName {
 	return freed
 }
 
-// untracked are the names in an ask's affinities of which nobody keeps the nodes yet.
+// untracked are the names in an ask's affinities that are not tracked yet.
 func (as *apps) untracked(spec *Ask) []*appName {
 	var names []*appName
 	for _, name := range slices.Concat(spec.Affinity, spec.AntiAffinity) {

@@ -7,27 +7,33 @@ import (
 
 // ask is an Ask that waits.
 type ask struct {
-	app    *app
-	order  int64
-	index  int32
+	app  *app
+	spec Ask
+	// order rises with each ask of the app.
+	order int64
+	// group is what spread and the limit a node count, tally counts that over a label; nil is none.
+	group *group
+	tally *tally
+
+	// bucket and shape are what the ask is in while it is in the backlog; index is its index in the bucket's heap.
 	bucket *bucket
 	shape  *shape
-	group  *group
-	tally  *tally
-	spec   Ask
-	// since is when it was first found not to fit; zero before.
+	index  int32
+	// blockedSince is when the ask was first found to fit nowhere, after its last grant; zero is not since then.
 	blockedSince time.Time
-	aging        bool
-	nominations  []*nomination
-	// claims is how many of them victims were given notice for.
-	claims int
-	// reservedAt is when its reservation began; zero is that it has had none.
-	reservedAt time.Time
-	// late says that it would outlast a contract's window, and is kept apart from asks of its shape that would not.
+	// aging is set while the ask is among those of the backlog whose patience ends.
+	aging bool
+	// outlasting is set while the ask is in a bucket of those that would outlast the window of a contract.
 	outlasting bool
+
+	// nominations are the room that only the ask may use, claims is how many of them are claims.
+	nominations []*nomination
+	claims      int
+	// reservedAt is when its last reservation began; zero is that it had none since its last grant.
+	reservedAt time.Time
 }
 
-// queued is an ask in a heap, with what its turn depends on, so that asks are compared without being looked at.
+// queued is an ask in a heap, with what its turn depends on, so that comparing asks does not touch them.
 type queued struct {
 	appPriority, priority int32
 	appOrder, order       int64
@@ -55,7 +61,7 @@ func (q queued) before(other queued) bool {
 func checkAsk(spec *Ask) error {
 	for i, n := range spec.Resources {
 		if n < 0 {
-			return invalid("ask %q wants a negative quantity at place %d", spec.ID, i)
+			return invalid("ask %q wants a negative quantity of resource %d", spec.ID, i)
 		}
 	}
 	switch {

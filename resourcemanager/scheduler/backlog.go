@@ -17,10 +17,12 @@ type backlog struct {
 	apps  *apps
 	// patience is how long an ask is blocked before room may be reserved for it.
 	patience time.Duration
-	// shapes are all shapes, byKey finds one, idle is how many have no asks.
+	// shapes are those of all asks, and some that no ask has any more.
 	shapes []*shape
-	byKey  map[shapeKey]*shape
-	idle   int
+	// byKey finds a shape.
+	byKey map[shapeKey]*shape
+	// idle is how many shapes no ask has.
+	idle int
 	// watched are the shapes that are offered nodes to which capacity came back, by the cpu level of what they need.
 	watched [levels][]*shape
 	// aging are asks that were blocked, in the order in which their patience ends.
@@ -33,7 +35,7 @@ type aging struct {
 	due time.Time
 }
 
-// shapeFor finds or makes the shape of an ask. What is only planned has one for itself, so that nothing is learnt from it.
+// shapeFor finds or makes the shape of an ask. An ask that is only planned has one for itself, so that nothing is learnt from it.
 func (bl *backlog) shapeFor(k *ask) *shape {
 	key := bl.keyOf(k)
 	if k.app.id.IsZero() {
@@ -65,7 +67,7 @@ func (bl *backlog) keyOf(k *ask) shapeKey {
 	}
 	self := k.app.name
 	for _, name := range spec.AntiAffinity {
-		// What is only planned repels nobody.
+		// An ask that is only planned repels nobody.
 		if !k.app.id.IsZero() {
 			bl.repel(name, self)
 		}
@@ -136,7 +138,7 @@ func (bl *backlog) capacityReturned(n *node) {
 	}
 }
 
-// offer tells a shape that capacity came back on a node. If the node fits now, what is blocked is tried again.
+// offer offers a shape a node to which capacity came back. If the node fits now, blocked buckets are tried again.
 func (bl *backlog) offer(s *shape, n *node) {
 	free := bl.fleet.left(n)
 	if !fits(&s.need, free) {
@@ -161,7 +163,8 @@ func (bl *backlog) offer(s *shape, n *node) {
 	}
 }
 
-// retry lets asks with affinity to their own app begin anywhere again, after its last container has gone.
+// retry has blocked asks with an affinity to their own name tried again, after the last container of the name has ended: the
+// next may go anywhere.
 func (bl *backlog) retry(m *appName) {
 	bl.fleet.noteChange()
 	for _, s := range bl.shapes {
@@ -177,7 +180,7 @@ func (bl *backlog) retry(m *appName) {
 	}
 }
 
-// prepare gives an ask its shape, and makes known what placing it will want to know.
+// prepare gives an ask its shape, and has counted what placing it depends on.
 func (bl *backlog) prepare(k *ask) {
 	if k.spec.Policy == Spread || k.spec.MaxPerNode > 0 {
 		k.group.track(bl.fleet.words())
@@ -188,7 +191,7 @@ func (bl *backlog) prepare(k *ask) {
 	k.shape = bl.shapeFor(k)
 }
 
-// enter puts an ask where Schedule finds it.
+// enter puts an ask into the backlog.
 func (bl *backlog) enter(k *ask) {
 	if k.app.leaf == nil || k.app.removed {
 		return
@@ -220,7 +223,7 @@ func (bl *backlog) enter(k *ask) {
 	}
 }
 
-// leave takes an ask out again.
+// leave takes an ask out of the backlog.
 func (bl *backlog) leave(k *ask) {
 	b := k.bucket
 	if b == nil {
@@ -250,13 +253,14 @@ func (bl *backlog) leave(k *ask) {
 	}
 }
 
+// setReady has a bucket served.
 func (bl *backlog) setReady(b *bucket) {
 	bl.detach(b, ready)
 	b.leaf.backlog.ready.push(b)
 	b.leaf.activate()
 }
 
-// setIdle takes a bucket out of its leaf's heap, or from where it waits, into another state.
+// detach takes a bucket from where its state has it, and gives it another state.
 func (bl *backlog) detach(b *bucket, state bucketState) {
 	switch b.state {
 	case ready:
@@ -273,6 +277,7 @@ func (bl *backlog) detach(b *bucket, state bucketState) {
 	b.state = state
 }
 
+// setBlocked has a bucket wait for capacity.
 func (bl *backlog) setBlocked(b *bucket) {
 	bl.detach(b, blocked)
 	b.leaf.backlog.blocked.push(b)
@@ -285,12 +290,13 @@ func without(buckets []*bucket, b *bucket) []*bucket {
 	return slices.DeleteFunc(buckets, func(other *bucket) bool { return other == b })
 }
 
-// park lays a bucket aside until q holds less.
+// setLimited has a bucket wait for q to hold less.
 func (bl *backlog) setLimited(b *bucket, q *queue) {
 	bl.detach(b, limited)
 	q.backlog.limited = append(q.backlog.limited, b)
 }
 
+// liftLimit has what is limited by a queue tried again.
 func (bl *backlog) liftLimit(q *queue) {
 	for len(q.backlog.limited) > 0 {
 		b := q.backlog.limited[len(q.backlog.limited)-1]
@@ -304,7 +310,7 @@ func (bl *backlog) liftLimit(q *queue) {
 	}
 }
 
-// dropIdle forgets shapes that nobody has asked for in a while.
+// dropIdle forgets the shapes that no ask has, once they are many.
 func (bl *backlog) dropIdle() {
 	if bl.idle <= 64+len(bl.shapes)/2 {
 		return
@@ -332,7 +338,7 @@ func (bl *backlog) dropIdle() {
 	bl.idle = 0
 }
 
-// dropShapes forgets all shapes; every ask must have left.
+// drop forgets all shapes; every ask must have left.
 func (bl *backlog) drop() {
 	for _, s := range bl.shapes {
 		if s.filter != nil {
@@ -343,8 +349,7 @@ func (bl *backlog) drop() {
 	clear(bl.byKey)
 }
 
-// repel notes that apps named by are never to share a node with apps named name, and gives the asks of the
-// latter their new shapes.
+// repel notes that apps of one name have an anti-affinity to another, and gives the asks of the latter their new shapes.
 func (bl *backlog) repel(name string, by *appName) {
 	m := bl.apps.track(name)
 	for _, known := range m.repelledBy {
@@ -359,6 +364,7 @@ func (bl *backlog) repel(name string, by *appName) {
 	}
 }
 
+// reshape gives the asks of a name their new shapes.
 func (bl *backlog) reshape(m *appName) {
 	for _, a := range bl.apps.sorted() {
 		if a.name != m {
@@ -371,7 +377,7 @@ func (bl *backlog) reshape(m *appName) {
 	}
 }
 
-// block lays aside all ready buckets of a shape that no node fits.
+// block has all ready buckets of a shape wait for capacity: no node fits.
 func (bl *backlog) block(s *shape) {
 	s.backlog.blocked = true
 	for _, b := range s.backlog.buckets {
@@ -427,7 +433,7 @@ func (bl *backlog) retryLimited(queues []*queue) {
 	}
 }
 
-// age notes when the patience of a waiting bucket's first ask ends.
+// age notes when the patience of a blocked bucket's first ask ends.
 func (bl *backlog) age(b *bucket) {
 	k := b.first()
 	if k.blockedSince.IsZero() {
@@ -439,8 +445,8 @@ func (bl *backlog) age(b *bucket) {
 	}
 }
 
-// patienceEnds is when the patience of the next aging ask ends, or zero if it does not wait any more; false is that there
-// is none.
+// patienceEnds is when the patience of the next aging ask ends, or zero if it has left the backlog; false is that there is
+// none.
 func (bl *backlog) patienceEnds() (time.Time, bool) {
 	if len(bl.aging) == 0 {
 		return time.Time{}, false

@@ -12,25 +12,28 @@ type bucket struct {
 	leaf  *queue
 	shape *shape
 	state bucketState
+	// index is the bucket's index in the heap of its state.
 	index int32
-	asks  heap[queued]
-	// missing is how much room a gang lacked when it was last tried, in containers.
+	// asks are its asks in their order.
+	asks heap[queued]
+	// missing is for how many of its containers a gang found no room when it was last tried, less the room that came back.
 	missing int64
-	// claimAfter is when victims may be looked for again, after none were found.
+	// claimAfter is when the bucket may make claims again, after no victims were found.
 	claimAfter time.Time
 }
 
+// bucketKey is what the asks of a bucket of a shape have in common.
 type bucketKey struct {
 	leaf   *queue
 	user   string
 	app    *app
 	gang   *ask
 	master bool
-	// outlasting asks would outlast the window of a contract; endless ones do not say when they end, and get nothing
-	// while one closes.
+	// outlasting asks would outlast the window of a contract; those of unknown duration are granted nothing while one closes.
 	outlasting, unknownDuration bool
 }
 
+// bucketState is what a bucket waits for.
 type bucketState uint8
 
 const (

@@ -11,36 +11,41 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// container is a lease. It is linked into the lists of its node and its app.
+// container is a lease: so much of a node for an app.
 type container struct {
-	id     id.Container
-	app    *app
-	group  *group
-	node   *node
-	ask    string
-	need   resource.Vector
+	id   id.Container
+	app  *app
+	node *node
+	// ask is the id of the ask that it was granted to, group what it is counted in.
+	ask   string
+	group *group
+	// need is what it holds of the node.
+	need resource.Vector
+	// master is set for an application master.
 	master bool
-	// service says that it runs until somebody ends it.
-	service   bool
+	// service is set when it runs until somebody ends it.
+	service bool
+	// startedAt is when it was granted, duration how long its ask said that it would run; zero is unknown.
 	startedAt time.Time
-
-	duration time.Duration
+	duration  time.Duration
 	// gang is what it was granted with; nil is none.
 	gang *gang
-	// checkpoint is until when its work is safe, credit what its predecessors lost to others' guarantees.
+	// checkpoint is until when its work is safe.
 	checkpoint time.Time
-	credit     time.Duration
-	// notice is set while it is to leave.
+	// credit is what containers before it had done for the same ask when they were preempted.
+	credit time.Duration
+	// notice is set while it is preempted; nil is not.
 	notice *notice
-	// awaited is the reservation that waits for its end; nil is none.
+	// awaitedBy is the reservation that waits for its end; nil is none.
 	awaitedBy *nomination
 
+	// It is in a list of its app, in one of its node, and in one of its leaf while it has no notice.
 	previousOfApp, nextOfApp   *container
 	previousOfNode, nextOfNode *container
 	previousOfLeaf, nextOfLeaf *container
 }
 
-// containers is those that are held.
+// containers is the containers that are held.
 type containers struct {
 	byID map[id.Container]*container
 	// free is a list of records that are not in use.
@@ -49,7 +54,7 @@ type containers struct {
 	gangs int64
 }
 
-// find is a container that is held; nil is none.
+// find is the container of an id; nil is none.
 func (cs *containers) find(name id.Container) *container { return cs.byID[name] }
 
 func (cs *containers) add(k *container) { cs.byID[k.id] = k }
@@ -61,7 +66,7 @@ func (cs *containers) nextGang() { cs.gangs++ }
 
 func (cs *containers) lastGang() int64 { return cs.gangs }
 
-// rejoin puts a container that is held again among those of its gang that are.
+// rejoin puts a container that is held again in its gang.
 func (cs *containers) rejoin(k *container, number int64) {
 	cs.gangs = max(cs.gangs, number)
 	for other := k.app.containers; other != nil; other = other.nextOfApp {
@@ -76,6 +81,7 @@ func (cs *containers) rejoin(k *container, number int64) {
 	k.gang.members = append(k.gang.members, k)
 }
 
+// take gives a record for a new container.
 func (cs *containers) take() *container {
 	if cs.free == nil {
 		slab := make([]container, 256)
@@ -89,6 +95,7 @@ func (cs *containers) take() *container {
 	return k
 }
 
+// recycle takes the record of a container that is gone.
 func (cs *containers) recycle(k *container) {
 	*k = container{nextOfApp: cs.free}
 	cs.free = k
@@ -100,6 +107,7 @@ type gang struct {
 	members []*container
 }
 
+// holdExisting counts a container that exists already.
 func (c *Core) holdExisting(in Hold) error {
 	switch {
 	case in.Container.IsZero():
@@ -130,18 +138,20 @@ func (c *Core) holdExisting(in Hold) error {
 	return nil
 }
 
+// release ends a container.
 func (c *Core) release(name id.Container) {
 	k := c.containers.find(name)
 	if k == nil {
 		return
 	}
-	// What a lost node took with it was not given back by anybody.
+	// Capacity of a lost node was not returned by the borrower.
 	if given := k.notice; given != nil && given.contract != nil && !given.stopped && k.node.known {
 		given.contract.ledger.countReturn()
 	}
 	c.forget(k)
 }
 
+// forget ends a container that is gone.
 func (c *Core) forget(k *container) {
 	c.containers.remove(k)
 	a, n := k.app, k.node
@@ -157,7 +167,7 @@ func (c *Core) forget(k *container) {
 	c.fleet.forget(n)
 }
 
-// hold counts a container wherever it counts.
+// hold counts a container for its app, its node, its name and its queues.
 func (c *Core) hold(k *container) {
 	a, n := k.app, k.node
 	k.nextOfApp = a.containers
@@ -256,7 +266,7 @@ func (m *appName) vacate(n *node) {
 	m.nodes.clear(n.slot)
 }
 
-// chargeContainer counts a container for its app, user and queues.
+// chargeContainer counts a container for its app, user and queues; sign is 1 or -1.
 func (c *Core) chargeContainer(k *container, sign int64) {
 	a, leaf := k.app, k.app.leaf
 	for i := range k.need {
@@ -285,6 +295,7 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 	}
 }
 
+// checkpoint notes until when the work of a container is safe.
 func (c *Core) checkpoint(in Checkpoint) error {
 	k := c.containers.find(in.Container)
 	if k == nil {

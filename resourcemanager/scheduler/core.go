@@ -11,7 +11,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// Core is the scheduler. It is not safe for use by several goroutines.
+// Core is the scheduler: it wires the parts, and does what touches several of them. It is not safe for use by several
+// goroutines.
 type Core struct {
 	config      Config
 	pass        pass
@@ -88,6 +89,7 @@ func (c *Core) Apply(input Input) error {
 	return invalid("%T is not an input of the scheduler", input)
 }
 
+// setNode adds a node, or changes it.
 func (c *Core) setNode(spec NodeSpec) error {
 	if spec.Name == "" {
 		return invalid("a node has no name")
@@ -112,6 +114,7 @@ func (c *Core) setNode(spec NodeSpec) error {
 	return nil
 }
 
+// removeNode takes a node away.
 func (c *Core) removeNode(name id.Node) error {
 	n := c.fleet.known(name)
 	if n == nil {
@@ -140,7 +143,7 @@ func (c *Core) forgetNode(n *node) {
 	c.backlog.refit(n.slot)
 }
 
-// wake offers the touched nodes to what waits for capacity, while the pass has looks left.
+// offerTouched offers the touched nodes to the asks that wait for capacity, while the pass has looks left.
 func (c *Core) offerTouched() {
 	for c.pass.looks > 0 {
 		n := c.fleet.nextTouched()
@@ -158,10 +161,10 @@ func (c *Core) offerTouched() {
 	}
 }
 
-// MaySubmit implements Interface.
+// MaySubmit reports whether a user may submit to a queue.
 func (c *Core) MaySubmit(queue id.Queue, user string) bool { return c.tree.maySubmit(queue, user) }
 
-// MayAdminister implements Interface.
+// MayAdminister reports whether a user may administer a queue.
 func (c *Core) MayAdminister(queue id.Queue, user string) bool {
 	return c.tree.mayAdminister(queue, user)
 }
@@ -172,6 +175,7 @@ func (c *Core) Used(name id.Node) resource.Vector { return c.fleet.used(name) }
 // Largest implements Interface.
 func (c *Core) Largest() resource.Vector { return c.fleet.most() }
 
+// addApp adds an app, or changes it.
 func (c *Core) addApp(in AddApp) error {
 	leaf, err := c.tree.leafFor(in.Queue)
 	if err != nil {
@@ -216,6 +220,7 @@ func (c *Core) addApp(in AddApp) error {
 	return nil
 }
 
+// rename gives an app another name.
 func (c *Core) rename(a *app, name string) {
 	old := a.name
 	a.name = c.apps.named(name)
@@ -239,12 +244,14 @@ func (c *Core) rename(a *app, name string) {
 	c.leaveName(old)
 }
 
+// chargeApp counts all containers of an app for its user and its queues; sign is 1 or -1.
 func (c *Core) chargeApp(a *app, sign int64) {
 	for k := a.containers; k != nil; k = k.nextOfApp {
 		c.chargeContainer(k, sign)
 	}
 }
 
+// removeApp withdraws an app and its asks.
 func (c *Core) removeApp(name id.App) error {
 	a := c.apps.find(name)
 	if a == nil || a.removed {
@@ -277,6 +284,7 @@ func (c *Core) forgetApp(a *app) {
 	c.leaveName(a.name)
 }
 
+// setAsk sets, changes or withdraws an ask.
 func (c *Core) setAsk(in SetAsk) error {
 	a := c.apps.find(in.App)
 	if a == nil || a.removed || a.leaf == nil {

@@ -18,7 +18,7 @@ func (c *Core) Explain(name id.App, now time.Time) Explanation {
 		return Explanation{}
 	}
 	var explanation Explanation
-	// Asks of one kind fail the same tests, and an app may have thousands of them.
+	// Nodes break the same rules for asks of one kind, of which an app may have thousands.
 	known := map[askKind]AskExplanation{}
 	for _, k := range a.sortedAsks() {
 		kind := askKind{shape: k.shape, group: k.group, master: k.spec.Master}
@@ -38,7 +38,7 @@ func (c *Core) Explain(name id.App, now time.Time) Explanation {
 	return explanation
 }
 
-// askKind is what asks of an app without nominations have in common when the same stands in their way.
+// askKind is what asks of an app without nominations have in common that wait for the same reasons.
 type askKind struct {
 	shape  *shape
 	group  *group
@@ -47,7 +47,7 @@ type askKind struct {
 	pending int
 }
 
-// pretend makes the core answer as at a time, without a trace that decisions would follow; what it gives ends that.
+// pretend makes the core answer as at a time, until the function that it gives is called. No decision depends on it.
 func (c *Core) pretend(now time.Time) func() {
 	before := c.pass.now
 	c.pass.now = now
@@ -66,7 +66,7 @@ type explainer struct {
 	master resource.Vector
 }
 
-// miss is the nodes that failed in one way; the closest of them is the example.
+// miss is the nodes that break one rule in the same way; the closest of them is the example.
 type miss struct {
 	title   string
 	nodes   int
@@ -115,7 +115,7 @@ func (e *explainer) ask(k *ask) AskExplanation {
 	return explanation
 }
 
-// comingSentence says whose room an ask gets and when that will be there, and what is reserved for it.
+// nominated says which containers are preempted for an ask and until when, and what is reserved for it.
 func (e *explainer) nominated(k *ask) string {
 	var leaving, stopping []titled
 	var reserved []string

@@ -26,9 +26,9 @@ type fleet struct {
 	grid grid
 	// open are the slots of the open nodes.
 	open bitmap
-	// touched are the slots of the touched nodes, in the order in which they were touched, after some that were offered since.
+	// touched are slots in the order in which their nodes were touched; the first ones were offered since.
 	touched []int32
-	// offers is how many of touched were offered since.
+	// offers is how many those are.
 	offers int
 	// changes rises whenever capacity came back on any node, or may have.
 	changes int64
@@ -36,7 +36,7 @@ type fleet struct {
 	capacity resource.Vector
 	// capacityChanged is set when capacity has changed since the shares of queues were worked out.
 	capacityChanged bool
-	// largest is, for each resource, the most that any node has, if largestKnown.
+	// largest is, for each resource, the most that any node has; largestKnown is unset when it must be worked out again.
 	largest      resource.Vector
 	largestKnown bool
 	// weights make cpu and memory comparable.
@@ -64,7 +64,7 @@ func (w *weights) of(v *resource.Vector) float64 {
 	return float64(v[resource.CPU])*w.cpu + float64(v[resource.Memory])*w.memory
 }
 
-// set gives a node's record its spec, and reports whether anything changed.
+// set gives a node its spec, and reports whether anything changed.
 func (fl *fleet) set(n *node, spec NodeSpec) bool {
 	if n.known && n.spec.Capacity == spec.Capacity && n.spec.Closed == spec.Closed && maps.Equal(n.spec.Attributes, spec.Attributes) {
 		return false

@@ -4,7 +4,7 @@ package scheduler
 type group struct {
 	app  *app
 	name string
-	// levels[i] has the nodes with more than i containers of the group. It is kept once an ask needs it.
+	// levels[i] has the nodes with more than i containers of the group, if tracked.
 	levels  []bitmap
 	tracked bool
 	tallies []*tally
@@ -12,10 +12,11 @@ type group struct {
 
 // tally counts a group's containers by the values of a label.
 type tally struct {
-	label  *label
+	label *label
+	// counts is by value.
 	counts []int32
-	// No value has fewer than least, and in the order of their texts those before from have more; that was found out
-	// in the label's version.
+	// No value has fewer than least, and in the order of their texts those before from have more; that is so in the label's
+	// version.
 	least         int32
 	from, version int
 	// tried has the values that the search in progress is done with.
@@ -33,7 +34,7 @@ func (a *app) group(name string) *group {
 	return g
 }
 
-// track makes a group know how many of its containers are where.
+// track makes a group count its containers by nodes.
 func (g *group) track(words int) {
 	if g.tracked {
 		return

@@ -2,19 +2,19 @@ package scheduler
 
 import "fmt"
 
-// guaranteeSentence says why no other queue's containers are stopped for an ask that fits nowhere.
+// guarantee says why no other queue's containers are stopped for an ask that fits nowhere.
 func (e *explainer) guarantee(k *ask, explanation *AskExplanation) string {
 	if explanation.Fits > 0 || explanation.Limit != "" || explanation.Coming != "" || k.spec.Gang || e.tree.root().used == k.app.leaf.used {
 		return ""
 	}
 	leaf, need := k.app.leaf, &k.spec.Resources
-	var promised *queue
+	var entitled *queue
 	borrowed := false
 	for q := leaf; q.parent != nil; q = q.parent {
 		if !q.isEntitled(need) {
 			continue
 		}
-		promised = q
+		entitled = q
 		for _, sibling := range q.parent.children {
 			borrowed = borrowed || sibling != q && exceedsEntitlement(sibling, leaf, need)
 		}
@@ -24,7 +24,7 @@ func (e *explainer) guarantee(k *ask, explanation *AskExplanation) string {
 		return fmt.Sprintf("room is being made for other asks of queue %s, and with that it would hold more than its maximum", leaf.spec.Name)
 	case borrowed:
 		return "what other queues hold beyond their guarantees would not make room for it on any one node"
-	case promised != nil:
+	case entitled != nil:
 		return "no other queue holds more than it is guaranteed, so that nothing is stopped for it"
 	case leaf.entitled.IsZero():
 		return fmt.Sprintf("queue %s is guaranteed nothing, so that nothing is stopped for it", leaf.spec.Name)

@@ -1,6 +1,6 @@
 package scheduler
 
-// ranked is something that a heap orders. seat is where its place in the heap is kept; -1 is outside.
+// ranked is something that a heap orders. heapIndex is where its index in the heap is kept; -1 is outside.
 type ranked[T any] interface {
 	before(T) bool
 	heapIndex() *int32
@@ -9,7 +9,7 @@ type ranked[T any] interface {
 // fanout is how many items follow each in a heap: where items lie apart in memory, a flat heap touches fewer of them.
 const fanout = 4
 
-// heap is a heap whose members know their place, so that one whose rank changed can be moved.
+// heap is a heap whose items know their index, so that one whose rank changed can be moved.
 type heap[T ranked[T]] struct{ items []T }
 
 func (h *heap[T]) push(item T) {
@@ -41,8 +41,8 @@ func (h *heap[T]) move(item T) {
 	}
 }
 
-// inOrder gives the items from the first on until yield returns false, without changing the heap. Its scratch space
-// is handed from call to call.
+// inOrder gives the items from the first on until yield returns false, without changing the heap. The frontier is
+// scratch space.
 func (h *heap[T]) inOrder(frontier *[]int32, yield func(T) bool) {
 	next := (*frontier)[:0]
 	less := func(i, j int) bool { return h.items[next[i]].before(h.items[next[j]]) }

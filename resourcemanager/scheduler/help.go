@@ -8,8 +8,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// help is the sentence what would let an ask be granted for which need is asked more, given why it is not. The first thing
-// that stands in the way counts: a limit, then what most nodes lack.
+// help is the sentence what would let an ask be granted. A limit comes first, then the rule that most nodes break.
 func (e *explainer) help(k *ask, need *resource.Vector, why *AskExplanation, misses []miss) string {
 	if limit := e.tree.limit(k, need); limit.kind != noLimit {
 		return limit.help(e.schema, need)
@@ -26,13 +25,13 @@ func (e *explainer) help(k *ask, need *resource.Vector, why *AskExplanation, mis
 	return misses[0].closest.help()
 }
 
-// getsRoom reports whether room is being made for an ask, so that it need only wait. A node that is kept for it until enough
-// comes free there by itself is no such promise.
+// roomIsComing reports whether containers are preempted for an ask, or room that they have left is nominated for it. That is
+// not so of a reservation, which may come to nothing.
 func (k *ask) roomIsComing() bool {
 	return slices.ContainsFunc(k.nominations, func(m *nomination) bool { return len(m.victims) > 0 || m.reservingLeaf == nil })
 }
 
-// nearest is the node that lacks the smallest share of what an ask needs and passes every other test, if there is one.
+// nearest is the node that lacks the smallest share of what an ask needs, and breaks no other rule; nil is none.
 func (e *explainer) nearest(k *ask) *node {
 	var best *node
 	var least float64
@@ -56,7 +55,7 @@ func (e *explainer) nearest(k *ask) *node {
 	return best
 }
 
-// helpOnNode says how much less would fit on a node, or what would have to come free there.
+// helpOnNode says what a node lacks for an ask, and how much less would fit there.
 func (e *explainer) helpOnNode(k *ask, n *node) string {
 	schema := e.schema
 	var less, more []string

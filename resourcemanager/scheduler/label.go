@@ -8,7 +8,7 @@ import (
 // label is a node attribute over whose values some ask spreads.
 type label struct {
 	name string
-	// values numbers the values seen; 0 is the nodes without the attribute. texts is the reverse.
+	// values is the number of each value that was seen; 0 is that of nodes without the attribute. texts is the reverse.
 	values map[string]int32
 	texts  []string
 	// of is each node's value by slot, nodes are the known nodes of each value.
@@ -53,7 +53,7 @@ func (fl *fleet) labelFor(name string) *label {
 	return l
 }
 
-// look notes a node's value, also with the groups that count containers by the label's values.
+// update notes a node's value, also with the groups that count containers by the label's values.
 func (l *label) update(n *node) {
 	number := int32(0)
 	if value, ok := n.spec.Attributes[l.name]; ok && n.known {

@@ -1,13 +1,13 @@
 package scheduler
 
-// named is all that the zone has of apps with one name: what affinity and anti-affinity are about.
+// appName is all apps of one name: what affinity and anti-affinity are about.
 type appName struct {
 	name string
-	apps int
-	held int
-	// nodes is kept only when some ask names it.
+	// apps is how many apps have the name, held how many containers they hold.
+	apps, held int
+	// tracked is set when nodes, which hold those containers, are known.
 	tracked bool
 	nodes   bitmap
-	// repelledBy are those whose asks declared anti-affinity to this one; it holds in both directions.
+	// repelledBy are the names whose asks have an anti-affinity to this one; it holds in both directions.
 	repelledBy []*appName
 }

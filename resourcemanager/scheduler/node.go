@@ -2,27 +2,31 @@ package scheduler
 
 import "github.com/mammoth-os/mammoth/internal/resource"
 
-// node is a host. Its slot in Core.nodes is its number in every bitmap.
+// node is a host.
 type node struct {
 	spec NodeSpec
+	// slot is the node's number in bitmaps.
 	slot int32
-	// known says that SetNode named it and RemoveNode has not. The record outlives that while containers are held.
+	// known is set after SetNode and until RemoveNode. The record outlives that while containers are held.
 	known bool
-	// at is where the grid has it; nowhere while nothing may be placed.
+	// at is the cell of the grid that has it; nowhere while it is not open.
 	at cell
-	// touched says that it waits in Core.touched to have waiting shapes looked at.
+	// touched is set while it is among the touched nodes of the fleet.
 	touched bool
-	used    resource.Vector
-	// counted is what the zone has of it.
-	counted resource.Vector
-	// ending is what containers hold that end by themselves: those of no service.
+	// used is what its containers hold.
+	used resource.Vector
+	// ending is what those of its containers hold that end by themselves, which are all that are no services.
 	ending resource.Vector
-	// nominated is room kept for certain asks.
+	// counted is what the capacity of the fleet counts of it.
+	counted resource.Vector
+	// nominated is what its nominations take from others.
 	nominated   resource.Vector
 	nominations []*nomination
-	containers  *container
+	// containers begins the list of its containers.
+	containers *container
 }
 
+// isOpen reports whether containers may be placed on the node.
 func (n *node) isOpen() bool { return n.known && n.spec.Closed == "" }
 
 // contribution is what the node adds to the zone that guarantees are shares of: all of an open node, and of a

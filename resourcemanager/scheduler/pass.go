@@ -2,13 +2,13 @@ package scheduler
 
 import "time"
 
-// A pass is bounded, so that whoever owns the core can listen in between: after so many grants, or so many looks in
-// vain, it leaves the rest to the next. Only a gang goes beyond that.
+// A pass is bounded, so that the core's owner can listen in between: after so many grants or looks it leaves the rest to the
+// next. Only a gang goes beyond that.
 const (
 	grantsPerPass = 100
-	// A look is whether a node to which something came back serves one shape that waits: some ten nanoseconds.
+	// A look is whether a node to which capacity came back fits one shape: some ten nanoseconds.
 	looksPerPass = 20_000
-	// looksPerNode is what such a node costs even if nothing waits for it, looksPerMiss what a search costs that finds none.
+	// looksPerNode is what such a node costs besides, looksPerMiss what a search costs that finds no node.
 	looksPerNode = 4
 	looksPerMiss = 200
 )
@@ -23,7 +23,7 @@ type pass struct {
 	looks int
 	// grantsPerPass and looksPerPass are the bounds on a pass.
 	grantsPerPass, looksPerPass int
-	// onTrial is set while grants are made that may be undone: what is held and given back then wakes nobody.
+	// onTrial is set while grants are made that may be undone: no blocked or limited ask is tried again for them.
 	onTrial bool
 }
 

@@ -6,7 +6,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// Plan implements Interface. It tries the ask and takes everything back.
+// Plan implements Interface. It grants the ask on trial.
 func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 	leaf, err := c.tree.leafFor(app.Queue)
 	if err != nil {
@@ -16,7 +16,7 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 		return Plan{}, err
 	}
 	defer c.pretend(now)()
-	// The app of the dry run has no number, so that it can collide with none.
+	// The app that is planned has the zero id, which no other has.
 	planned := c.apps.add(id.App{})
 	c.rename(planned, app.Name)
 	planned.leaf, planned.user, planned.owner = leaf, app.User, leaf.user(app.User)
@@ -41,7 +41,7 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 	return plan, nil
 }
 
-// tryPlan grants what Schedule would grant, explains what is left, and takes the grants back.
+// tryPlan grants on trial what Schedule would grant, and explains what is left.
 func (c *Core) tryPlan(k *ask, plan *Plan) {
 	wanted := k.spec.Pending
 	trial := c.try(k)

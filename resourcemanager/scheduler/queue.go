@@ -7,7 +7,7 @@ type queue struct {
 	spec     QueueSpec
 	parent   *queue
 	children []*queue
-	// order is the queue's place in the tree, parents before children.
+	// order is the queue's index in the tree, parents before children.
 	order int
 
 	// guaranteed and maximum are what the queue can always have and may have at most, as its spec and its parent say.
@@ -27,7 +27,8 @@ type queue struct {
 	// users are those who hold something in a leaf, by name.
 	users map[string]*user
 
-	// share is used/entitled, or used/zone where nothing is guaranteed: the latter come after all others.
+	// share is used/entitled, or used/zone if the queue is entitled to nothing, which borrowing says: such queues come after
+	// all others.
 	share     float64
 	borrowing bool
 	// active are the children below which something is ready.
@@ -50,7 +51,7 @@ type user struct {
 
 func (q *queue) heapIndex() *int32 { return &q.index }
 
-// before puts the queue first that has the least of what it was promised.
+// before puts the queue first that has the least of what it is entitled to.
 func (q *queue) before(other *queue) bool {
 	if q.borrowing != other.borrowing {
 		return other.borrowing
@@ -73,7 +74,7 @@ func (q *queue) isUnder(ancestor *queue) bool {
 
 func (q *queue) isLeaf() bool { return len(q.children) == 0 }
 
-// setShare brings the queue's rank up to date, given all that the zone has.
+// setShare brings the queue's share up to date.
 func (q *queue) setShare(zone *resource.Vector) {
 	q.borrowing = q.entitled.IsZero()
 	if q.borrowing {
@@ -83,7 +84,7 @@ func (q *queue) setShare(zone *resource.Vector) {
 	q.share = shareOf(&q.used, &q.entitled)
 }
 
-// shareOf is the largest used/of over the places that of names; a place left out of a guarantee counts for nothing.
+// shareOf is the largest used/of over the resources that of has; a resource that a guarantee does not name does not count.
 func shareOf(used, of *resource.Vector) float64 {
 	share := 0.0
 	for i := range used {
@@ -94,7 +95,7 @@ func shareOf(used, of *resource.Vector) float64 {
 	return share
 }
 
-// within reports whether used + need stays within a guarantee, in the places that it names.
+// within reports whether used + need stays within a guarantee, in the resources that it names.
 func within(used, need, guaranteed *resource.Vector) bool {
 	named := false
 	for i := range need {
@@ -109,7 +110,7 @@ func within(used, need, guaranteed *resource.Vector) bool {
 	return named
 }
 
-// exceeds is the first dim in which used + need goes beyond the limit, or -1.
+// exceeds is the first resource of which used + need goes beyond the limit, or -1.
 func exceeds(used, need, limit *resource.Vector) int {
 	for i := range need {
 		if need[i] > 0 && used[i] > limit[i]-need[i] {
@@ -152,7 +153,7 @@ func (c Capacity) of(parent resource.Vector) resource.Vector {
 	return c.Absolute
 }
 
-// limit is the capacity as a maximum. An absolute maximum limits only the places that it names.
+// limit is the capacity as a maximum. An absolute maximum limits only the resources that it names.
 func (c Capacity) limit(parent resource.Vector) resource.Vector {
 	if c.IsPercent {
 		return parent.Percent(c.Percent)
@@ -178,14 +179,14 @@ func (q *queue) user(name string) *user {
 	return u
 }
 
-// activate puts a leaf with ready buckets, and its ancestors, among the active ones.
+// activate puts a leaf with ready buckets, and its ancestors, among the active queues.
 func (q *queue) activate() {
 	for ; q.parent != nil && q.index < 0; q = q.parent {
 		q.parent.active.push(q)
 	}
 }
 
-// deactivate takes a leaf without ready buckets, and ancestors that this leaves without any, out again.
+// deactivate takes a leaf without ready buckets, and the ancestors that have none below them any more, out again.
 func (q *queue) deactivate() {
 	for ; q.parent != nil && q.index >= 0; q = q.parent {
 		if q.backlog.hasReady() || len(q.active.items) > 0 {

@@ -105,7 +105,7 @@ func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 	return usages(&next.queueSet, &c.apps), nil
 }
 
-// resolveQueues works the tree out again after the zone's size, its queues or its contracts changed.
+// resolveQueues works out guarantees, maxima and loans again after the zone, its queues or its contracts changed.
 func (c *Core) resolveQueues() {
 	if c.fleet.takeCapacityChange() {
 		c.tree.invalidate()
@@ -126,7 +126,7 @@ func (c *Core) Ledgers() []Ledger {
 	return c.lending.ledgers()
 }
 
-// usages tells what the queues of a tree are given, hold and wait for.
+// usages is what the queues of a tree are given, hold and wait for.
 func usages(queues *queueSet, apps *apps) []QueueUsage {
 	pending := apps.pending(queues)
 	usages := make([]QueueUsage, len(queues.ordered))

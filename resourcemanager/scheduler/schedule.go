@@ -6,8 +6,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// Schedule implements Interface. A pass serves nominated room first, then always the queue that has the least of
-// what it was promised and there the ask whose turn it is, until nothing more can be decided.
+// Schedule implements Interface. A pass serves ready nominations first, then always the queue that has the least of what it
+// is entitled to and there the ask whose turn it is, until nothing more can be decided.
 func (c *Core) Schedule(now time.Time) Decisions {
 	c.pass.begin(now)
 	d := &c.pass.decisions
@@ -16,7 +16,7 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	c.preemption.compactUnclaimed()
 	c.nominations.endReservations()
 	if c.grantReady() {
-		// Nobody is asked to go, and nothing is reserved, for what may yet find room.
+		// Nothing is preempted or reserved for an ask that may yet find room.
 		c.preemption.claim()
 		c.nominations.reserve()
 	} else {
@@ -31,8 +31,8 @@ func (c *Core) Schedule(now time.Time) Decisions {
 	return *d
 }
 
-// grantReady serves what is ready, and reports whether that is all of it: a pass may be cut short. Nothing is granted
-// before all that came back has been looked at, for what is placed then would be placed worse.
+// grantReady serves what is ready, and reports whether that is all of it: a pass may be cut short. Nothing is granted before
+// all touched nodes were offered, for it would be placed worse.
 func (c *Core) grantReady() bool {
 	for c.pass.looks > 0 && len(c.pass.decisions.Grants) < c.pass.grantsPerPass {
 		c.resolveQueues()
@@ -58,7 +58,7 @@ func (c *Core) grantReady() bool {
 	return false
 }
 
-// serveNomination grants into nominated room. It reports whether there was any to look at.
+// serveNomination grants into the room of a nomination that is ready. It reports whether there was one to look at.
 func (c *Core) serveNomination() bool {
 	m, ok := c.nominations.nextReady()
 	if m == nil {
@@ -137,7 +137,7 @@ func (c *Core) serve(b *bucket) {
 	c.granted(k, 1)
 }
 
-// serveGang grants all containers of a gang, or takes back what it has tried.
+// serveGang grants all containers of a gang, or none.
 func (c *Core) serveGang(k *ask) {
 	b, count := k.bucket, k.spec.Pending
 	whole := k.spec.Resources.Scale(int64(count))
@@ -147,11 +147,11 @@ func (c *Core) serveGang(k *ask) {
 		return
 	}
 	hasRoom := c.nominations.hasAllRoom(k)
-	kept := c.nominations.suspend(k)
+	reserved := c.nominations.suspend(k)
 	trial := c.tryGang(k)
 	if trial.grantAll() {
 		trial.keep()
-		for _, n := range kept {
+		for _, n := range reserved {
 			c.fleet.touch(n)
 		}
 		return
@@ -162,16 +162,16 @@ func (c *Core) serveGang(k *ask) {
 	trial.undo()
 	c.backlog.setBlocked(b)
 	if hasRoom {
-		// With all the room that it asked for it still does not fit, because its containers are in each other's way.
+		// With all the room that it needs it still does not fit, because its containers are in each other's way.
 		c.nominations.backOff(k)
-	} else if len(kept) > 0 {
+	} else if len(reserved) > 0 {
 		c.pass.onTrial = true
 		if !c.nominations.reserveFor(k, count) {
 			c.nominations.backOff(k)
 		}
 		c.pass.onTrial = false
 	}
-	for _, n := range kept {
+	for _, n := range reserved {
 		if len(n.nominations) == 0 {
 			c.fleet.touch(n)
 		}

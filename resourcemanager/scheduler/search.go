@@ -63,8 +63,8 @@ func (fl *fleet) find(k *ask) int32 {
 	return slot
 }
 
-// findEven takes a node with as few containers of the group as can be, and among those one with much left. The
-// level is how many the group has there.
+// findSpread takes a node with as few containers of the group as can be, and among those one with much left. The level is
+// how many the group has there.
 func (fl *fleet) findSpread(s *shape, g *group, level int) (slot int32, found int) {
 	deny := len(fl.search.deny)
 	for ; ; level++ {
@@ -119,7 +119,7 @@ func (fl *fleet) passing(i int, word uint64) uint64 {
 	return word
 }
 
-// findOverLabel takes a node of the value with the fewest containers of the group.
+// findSpreadOver takes a node of the label's value that has the fewest containers of the group.
 func (fl *fleet) findSpreadOver(k *ask) int32 {
 	t := k.tally
 	clear(t.tried)
@@ -171,7 +171,7 @@ func (fl *fleet) scanDown(s *shape, turn int) int32 {
 	return -1
 }
 
-// choice is the best node so far of those that a search has looked at.
+// choice is the best node so far of those that a search has looked at, and how many those are.
 type choice struct {
 	slot  int32
 	score float64

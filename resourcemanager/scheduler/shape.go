@@ -6,31 +6,34 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// shape is what decides on which nodes an ask fits. Asks of all apps share it where they may, so that what was
-// learnt for one is known for all.
+// shape is what decides on which nodes an ask fits. Equal asks share it, also those of different apps, and with it what was
+// learnt of nodes.
 type shape struct {
-	key    shapeKey
-	floor  cell
-	need   resource.Vector
+	key  shapeKey
+	need resource.Vector
+	// floor is the lowest cell of the grid whose nodes may be large enough.
+	floor cell
+	// filter has the constraints and the nodes to avoid; nil is none.
 	filter *filter
-	// group and maxPerNode limit the containers of a group on a node.
+	// group may have maxPerNode containers on a node; nil is that there is no such limit.
 	group      *group
 	maxPerNode int
-	// self is the app's name if near, far or what repels it matter.
+	// self is the name of the apps if they have affinities, or others have an anti-affinity to them; nil is neither.
 	self                   *appName
 	affinity, antiAffinity []*appName
 
-	// misfit are nodes that were seen to have too little free, and to which nothing came back since.
+	// misfit are nodes that were found to have too little left, and to which no capacity came back since; misfits is how
+	// many were found.
 	misfit  bitmap
 	misfits int
-	// evens are what the last searches to spread a few groups have found.
+	// lastSpreads are what the last searches to spread a few groups have found.
 	lastSpreads [4]spreadResult
 
 	// backlog is what the backlog knows of the shape.
 	backlog shapeBacklog
 }
 
-// even says that no node with fewer than level containers of a group was fit for a shape when the fleet had counted
+// spreadResult says that no node with fewer than level containers of a group was fit for a shape when the fleet had counted
 // so many changes.
 type spreadResult struct {
 	group   *group
@@ -38,6 +41,7 @@ type spreadResult struct {
 	changes int64
 }
 
+// shapeKey is what equal shapes have in common.
 type shapeKey struct {
 	need                   resource.Vector
 	filter                 *filter

@@ -18,11 +18,11 @@ import (
 type tree struct {
 	queueSet
 	lending *lending
-	// zone is what guarantees are shares of, when they were last worked out.
+	// zone is the zone when guarantees and maxima were last worked out.
 	zone resource.Vector
-	// stale is set when they must be worked out again for new queues or contracts.
+	// stale is set when they must be worked out again.
 	stale bool
-	// limitsMoved is set when they were, until what is limited has been tried again.
+	// limitsMoved is set when they were, until limited asks have been tried again.
 	limitsMoved bool
 }
 
@@ -50,10 +50,10 @@ func (t *tree) rank() {
 	}
 }
 
-// size is what guarantees are shares of.
+// size is the zone.
 func (t *tree) size() *resource.Vector { return &t.zone }
 
-// free is what nobody uses of the zone.
+// free is what no container uses of the zone.
 func (t *tree) free() resource.Vector { return t.zone.Sub(t.root().used) }
 
 // takeLimitsMoved reports whether maxima were worked out since it was last called.

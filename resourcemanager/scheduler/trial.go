@@ -1,6 +1,6 @@
 package scheduler
 
-// trial is grants to one ask that are kept together or undone. While it lasts, what is held and given back wakes nobody.
+// trial is grants to one ask that are kept together or undone. While it lasts, no blocked or limited ask is tried again.
 type trial struct {
 	core *Core
 	ask  *ask
