@@ -290,7 +290,7 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 		c.backlog.liftLimits(leaf)
 	}
 	if leaf.spec.Fair {
-		a.setShare(c.tree.size())
+		a.setShare(c.tree.zoneCapacity())
 		c.backlog.reorder(a)
 	}
 }

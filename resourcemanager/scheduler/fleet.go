@@ -32,7 +32,7 @@ type fleet struct {
 	offers int
 	// changes rises whenever capacity came back on any node, or may have.
 	changes int64
-	// capacity is the sum of what all nodes contribute to the zone.
+	// capacity is that of the zone: the sum of what all nodes contribute.
 	capacity resource.Vector
 	// capacityChanged is set when capacity has changed since the shares of queues were worked out.
 	capacityChanged bool
@@ -165,7 +165,7 @@ func (fl *fleet) dropFilters() { fl.filters.drop() }
 // weigh turns a vector into one number, by which vectors are compared.
 func (fl *fleet) weigh(v *resource.Vector) float64 { return fl.weights.of(v) }
 
-// total is the sum of what all nodes contribute to the zone. Vectors are weighed by their shares of it from now on.
+// total is the capacity of the zone. Vectors are weighed by their shares of it from now on.
 func (fl *fleet) total() resource.Vector {
 	fl.weights = weightsOf(&fl.capacity)
 	return fl.capacity

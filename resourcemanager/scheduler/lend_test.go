@@ -109,7 +109,7 @@ func TestWhatIsLentIsBackWhenTheWindowClosesEveryTime(t *testing.T) {
 		root, apps, batch := z.core.tree.root(), z.core.tree.named("apps"), z.core.tree.named("batch")
 		for dim := range 2 {
 			room := apps.guaranteed[dim] - apps.used[dim]
-			if free := z.core.tree.zone[dim] - root.used[dim]; free < room && batch.used[dim] > batch.guaranteed[dim] {
+			if free := z.core.tree.capacity[dim] - root.used[dim]; free < room && batch.used[dim] > batch.guaranteed[dim] {
 				t.Fatalf("when the window closed %d were free, the lender had room for %d, and the borrower held %d of %d", free, room, batch.used[dim], batch.guaranteed[dim])
 			}
 		}
@@ -181,7 +181,7 @@ func (z *lendingZone) checkBack(t *rapid.T, contracts []Contract) {
 				owed += z.core.tree.named(name).guaranteed.Percent(100 - min(lent, 100-floor))[dim]
 			}
 		}
-		if free := z.core.tree.zone[dim] - root.used[dim]; free < owed && batch.used[dim] > batch.guaranteed[dim] {
+		if free := z.core.tree.capacity[dim] - root.used[dim]; free < owed && batch.used[dim] > batch.guaranteed[dim] {
 			t.Fatalf("at %s %d are free, %d are owed, and the borrower holds %d of %d", z.now.Sub(start), free, owed, batch.used[dim], batch.guaranteed[dim])
 		}
 	}
@@ -204,7 +204,7 @@ func TestTheFloorStaysFreeForTheLenderWhileTheWindowIsOpen(t *testing.T) {
 		apps, batch, root := z.core.tree.named("apps"), z.core.tree.named("batch"), z.core.tree.root()
 		floor := apps.guaranteed.Percent(contract.FloorPercent)
 		for dim := range 2 {
-			if free := z.core.tree.zone[dim] - root.used[dim]; free < floor[dim] && batch.used[dim] > batch.guaranteed[dim] {
+			if free := z.core.tree.capacity[dim] - root.used[dim]; free < floor[dim] && batch.used[dim] > batch.guaranteed[dim] {
 				t.Fatalf("%d are free, the floor is %d, and the borrower holds %d of %d", free, floor[dim], batch.used[dim], batch.guaranteed[dim])
 			}
 		}

@@ -101,7 +101,7 @@ func (e *explainer) neverBeside(k *ask, eligible []*node, master *resource.Vecto
 // neverInQueue is the sentence why an ask and its master are beyond what a queue may ever hold, or nothing. Of a user's limit
 // only that counts which lets no master start: an ask that is beyond it otherwise waits.
 func (e *explainer) neverInQueue(k *ask, master *resource.Vector) string {
-	if e.tree.size().IsZero() {
+	if e.tree.zoneCapacity().IsZero() {
 		return ""
 	}
 	whole, each := k.spec.Resources, ""

@@ -92,7 +92,7 @@ func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
 	if err != nil {
 		return nil, err
 	}
-	next.root().resolve(*c.tree.size(), *c.tree.size(), *c.tree.size())
+	next.root().resolve(*c.tree.zoneCapacity(), *c.tree.zoneCapacity(), *c.tree.zoneCapacity())
 	for _, present := range c.tree.leaves() {
 		for q := next.named(present.spec.Name); q != nil; q = q.parent {
 			q.used = q.used.Add(present.used)
@@ -116,7 +116,7 @@ func (c *Core) resolveQueues() {
 	c.tree.resolve(c.fleet.total())
 	c.lending.resolve()
 	c.tree.rank()
-	c.apps.rank(c.tree.size())
+	c.apps.rank(c.tree.zoneCapacity())
 	c.backlog.rank(c.tree.all())
 }
 

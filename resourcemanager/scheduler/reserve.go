@@ -95,7 +95,7 @@ func (ns *nominations) reserve() {
 
 // mayReserve reports whether so much more is within the bound on all reservations together.
 func (ns *nominations) mayReserve(more *resource.Vector) bool {
-	limit := ns.tree.size().Percent(reservedPercent)
+	limit := ns.tree.zoneCapacity().Percent(reservedPercent)
 	return exceeds(&ns.total, more, &limit) < 0
 }
 

@@ -114,7 +114,7 @@ func TestNoQueueIsGrantedMoreThanItsMaximum(t *testing.T) {
 		for _, grant := range d.Grants {
 			for name := grant.Queue; name != ""; name = usages[name].Spec.Parent {
 				for i, n := range grant.Resources {
-					if u := usages[name]; n > 0 && u.Used[i] > u.Maximum[i] && u.Maximum != w.core.tree.zone {
+					if u := usages[name]; n > 0 && u.Used[i] > u.Maximum[i] && u.Maximum != w.core.tree.capacity {
 						t.Fatalf("queue %s holds %v, its maximum is %v, and it was granted %v", name, u.Used, u.Maximum, grant)
 					}
 				}

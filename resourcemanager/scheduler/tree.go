@@ -14,12 +14,12 @@ import (
 
 // tree is the queues that are in force: whose turn it is, what each may hold, and who may use it.
 //
-// The zone is what guarantees are shares of: all that open nodes have, and what is still in use on others.
+// The capacity of the zone is what guarantees are shares of: all that open nodes have, and what is still in use on others.
 type tree struct {
 	queueSet
 	lending *lending
-	// zone is the zone when guarantees and maxima were last worked out.
-	zone resource.Vector
+	// capacity is that of the zone when guarantees and maxima were last worked out.
+	capacity resource.Vector
 	// stale is set when they must be worked out again.
 	stale bool
 	// limitsMoved is set when they were, until limited asks have been tried again.
@@ -36,25 +36,25 @@ func (t *tree) isStale() bool { return t.stale }
 
 // resolve works out guarantees and maxima in a zone.
 func (t *tree) resolve(zone resource.Vector) {
-	t.stale, t.limitsMoved, t.zone = false, true, zone
+	t.stale, t.limitsMoved, t.capacity = false, true, zone
 	t.root().resolve(zone, zone, zone)
 }
 
 // rank puts the queues in order by their shares, after what they are entitled to changed.
 func (t *tree) rank() {
 	for _, q := range t.ordered {
-		q.setShare(&t.zone)
+		q.setShare(&t.capacity)
 	}
 	for _, q := range t.ordered {
 		q.active.rebuild()
 	}
 }
 
-// size is the zone.
-func (t *tree) size() *resource.Vector { return &t.zone }
+// zoneCapacity is the capacity of the zone.
+func (t *tree) zoneCapacity() *resource.Vector { return &t.capacity }
 
 // free is what no container uses of the zone.
-func (t *tree) free() resource.Vector { return t.zone.Sub(t.root().used) }
+func (t *tree) free() resource.Vector { return t.capacity.Sub(t.root().used) }
 
 // takeLimitsMoved reports whether maxima were worked out since it was last called.
 func (t *tree) takeLimitsMoved() bool {
@@ -70,7 +70,7 @@ func (t *tree) charge(leaf *queue, amount *resource.Vector, sign int64) {
 			q.used[i] += sign * amount[i]
 		}
 		q.containers += int(sign)
-		q.setShare(&t.zone)
+		q.setShare(&t.capacity)
 		if q.index >= 0 {
 			q.parent.active.move(q)
 		}

@@ -15,8 +15,8 @@ func verify(c *Core, scheduled bool) error {
 	for _, n := range c.fleet.nodes {
 		zone = zone.Add(n.contribution())
 	}
-	if c.tree.zone != zone {
-		return fmt.Errorf("the zone counts %v, its nodes add up to %v", c.tree.zone, zone)
+	if c.tree.capacity != zone {
+		return fmt.Errorf("the zone counts %v, its nodes add up to %v", c.tree.capacity, zone)
 	}
 	used := map[*node]resource.Vector{}
 	held := map[*queue]resource.Vector{}
