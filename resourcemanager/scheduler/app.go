@@ -181,7 +181,7 @@ func (as *apps) track(name string) *appName {
 	m.tracked = true
 	for _, a := range as.sorted() {
 		for k := a.containers; a.name == m && k != nil; k = k.nextOfApp {
-			m.nodes.set(k.node.slot, as.fleet.words())
+			m.nodes.Set(k.node.slot, as.fleet.words())
 		}
 	}
 	return m

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // backlog is the asks that wait. Asks of one leaf, user and shape are a bucket, which is served in order.
@@ -24,7 +26,7 @@ type backlog struct {
 	// idle is how many shapes no ask has.
 	idle int
 	// watched are the shapes that are offered nodes to which capacity came back, by the cpu level of what they need.
-	watched [levels][]*shape
+	watched [grid.Levels][]*shape
 	// aging are asks that were blocked, in the order in which their patience ends.
 	aging []aging
 }
@@ -82,7 +84,7 @@ func (bl *backlog) keyOf(k *ask) shapeKey {
 
 func (bl *backlog) newShape(k *ask, key shapeKey) *shape {
 	s := &shape{
-		key: key, need: key.need, floor: cellOf(&key.need), filter: key.filter,
+		key: key, need: key.need, floor: grid.CellOf(&key.need), filter: key.filter,
 		group: key.group, maxPerNode: key.maxPerNode, self: key.self,
 	}
 	if key.self != nil {
@@ -100,7 +102,7 @@ func (bl *backlog) newShape(k *ask, key shapeKey) *shape {
 func (bl *backlog) watch(s *shape) {
 	if !s.backlog.watched {
 		s.backlog.watched = true
-		bl.watched[s.floor.cpu] = append(bl.watched[s.floor.cpu], s)
+		bl.watched[s.floor.CPU] = append(bl.watched[s.floor.CPU], s)
 	}
 }
 
@@ -122,7 +124,7 @@ func (bl *backlog) refit(slot int32) {
 
 // capacityReturned offers a node to the shapes that it may be large enough for.
 func (bl *backlog) capacityReturned(n *node) {
-	for cpu := int8(0); cpu <= n.at.cpu; cpu++ {
+	for cpu := int8(0); cpu <= n.at.CPU; cpu++ {
 		bl.pass.looks -= len(bl.watched[cpu])
 		still := bl.watched[cpu][:0]
 		for _, s := range bl.watched[cpu] {
@@ -329,7 +331,7 @@ func (bl *backlog) dropIdle() {
 		}
 		kept = append(kept, s)
 		if s.backlog.watched {
-			bl.watched[s.floor.cpu] = append(bl.watched[s.floor.cpu], s)
+			bl.watched[s.floor.CPU] = append(bl.watched[s.floor.CPU], s)
 		}
 	}
 	clear(bl.shapes[len(kept):])
@@ -345,7 +347,7 @@ func (bl *backlog) drop() {
 			s.filter.shapes--
 		}
 	}
-	bl.shapes, bl.watched, bl.idle = nil, [levels][]*shape{}, 0
+	bl.shapes, bl.watched, bl.idle = nil, [grid.Levels][]*shape{}, 0
 	clear(bl.byKey)
 }
 

@@ -196,7 +196,7 @@ func (c *Core) hold(k *container) {
 	k.group.add(n.slot, c.fleet.words())
 	a.name.held++
 	if a.name.tracked {
-		a.name.nodes.set(n.slot, c.fleet.words())
+		a.name.nodes.Set(n.slot, c.fleet.words())
 		c.fleet.touch(n)
 	}
 	if a.leaf != nil {
@@ -263,7 +263,7 @@ func (m *appName) vacate(n *node) {
 			return
 		}
 	}
-	m.nodes.clear(n.slot)
+	m.nodes.Clear(n.slot)
 }
 
 // chargeContainer counts a container for its app, user and queues; sign is 1 or -1.

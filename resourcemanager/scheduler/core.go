@@ -9,6 +9,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // Core is the scheduler: it wires the parts, and does what touches several of them. It is not safe for use by several
@@ -154,7 +155,7 @@ func (c *Core) offerTouched() {
 		c.nominations.cancelUnmet(n)
 		c.fleet.offered(n)
 		c.nominations.queueReady(n)
-		if n.at != nowhere {
+		if n.at != grid.Nowhere {
 			c.fleet.noteChange()
 			c.backlog.capacityReturned(n)
 		}
@@ -229,7 +230,7 @@ func (c *Core) rename(a *app, name string) {
 		a.name.held++
 		old.held--
 		if a.name.tracked {
-			a.name.nodes.set(k.node.slot, c.fleet.words())
+			a.name.nodes.Set(k.node.slot, c.fleet.words())
 		}
 		if old.tracked {
 			old.vacate(k.node)

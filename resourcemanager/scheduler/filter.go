@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // filter is a set of constraints and nodes to avoid, shared by all asks that have the same.
@@ -11,15 +12,15 @@ type filter struct {
 	key         string
 	constraints []Constraint
 	avoid       []id.Node
-	allowed     bitmap
+	allowed     grid.Bitmap
 	shapes      int
 }
 
 func (f *filter) update(n *node, words int) {
 	if f.allows(n) {
-		f.allowed.set(n.slot, words)
+		f.allowed.Set(n.slot, words)
 	} else {
-		f.allowed.clear(n.slot)
+		f.allowed.Clear(n.slot)
 	}
 }
 
@@ -76,7 +77,7 @@ func (fl *fleet) filterFor(spec *Ask) *filter {
 	fl.filters.byKey[f.key] = f
 	fl.filters.list = append(fl.filters.list, f)
 	for _, n := range fl.nodes {
-		f.update(n, fl.grid.words)
+		f.update(n, fl.grid.Words())
 	}
 	return f
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // fleet is the nodes, indexed by what they have left, and the search for a node.
@@ -23,9 +24,9 @@ type fleet struct {
 	// avail is, by slot, what a node has left for any ask: its capacity less what is used and nominated.
 	avail []resource.Vector
 	// grid has the open nodes by what they have left.
-	grid grid
+	grid grid.Grid
 	// open are the slots of the open nodes.
-	open bitmap
+	open grid.Bitmap
 	// touched are slots in the order in which their nodes were touched; the first ones were offered since.
 	touched []int32
 	// offers is how many those are.
@@ -87,7 +88,7 @@ func (fl *fleet) named(name id.Node) *node {
 	if slot, ok := fl.slots[name]; ok {
 		return fl.nodes[slot]
 	}
-	n := &node{spec: NodeSpec{Name: name}, at: nowhere}
+	n := &node{spec: NodeSpec{Name: name}, at: grid.Nowhere}
 	if last := len(fl.freeSlots) - 1; last >= 0 {
 		n.slot = fl.freeSlots[last]
 		fl.freeSlots = fl.freeSlots[:last]
@@ -96,7 +97,7 @@ func (fl *fleet) named(name id.Node) *node {
 		n.slot = int32(len(fl.nodes))
 		fl.nodes = append(fl.nodes, n)
 		fl.avail = append(fl.avail, resource.Vector{})
-		fl.grid.words = (cap(fl.nodes) + 63) / 64
+		fl.grid.Grow(cap(fl.nodes))
 	}
 	fl.avail[n.slot] = resource.Vector{}
 	fl.slots[name] = n.slot
@@ -113,7 +114,7 @@ func (fl *fleet) forget(n *node) bool {
 	}
 	delete(fl.slots, n.spec.Name)
 	for _, f := range fl.filters.list {
-		f.allowed.clear(n.slot)
+		f.allowed.Clear(n.slot)
 	}
 	for _, l := range fl.labels {
 		l.assign(n.slot, 0, false)
@@ -121,14 +122,14 @@ func (fl *fleet) forget(n *node) bool {
 	fl.avail[n.slot] = resource.Vector{}
 	fl.freeSlots = append(fl.freeSlots, n.slot)
 	// The empty record stays, so that the slots of others do.
-	fl.nodes[n.slot] = &node{slot: n.slot, at: nowhere}
+	fl.nodes[n.slot] = &node{slot: n.slot, at: grid.Nowhere}
 	return true
 }
 
 // changed brings all that is derived from a node's spec up to date.
 func (fl *fleet) changed(n *node) {
 	for _, f := range fl.filters.list {
-		f.update(n, fl.grid.words)
+		f.update(n, fl.grid.Words())
 	}
 	for _, l := range fl.labels {
 		l.update(n)
@@ -172,7 +173,7 @@ func (fl *fleet) total() resource.Vector {
 }
 
 // words is how many words a bitmap of all nodes has.
-func (fl *fleet) words() int { return fl.grid.words }
+func (fl *fleet) words() int { return fl.grid.Words() }
 
 // takeCapacityChange reports whether the sum of all nodes has changed since it was last called.
 func (fl *fleet) takeCapacityChange() bool {
@@ -185,23 +186,23 @@ func (fl *fleet) takeCapacityChange() bool {
 func (fl *fleet) reindex(n *node) {
 	free := &fl.avail[n.slot]
 	*free = n.spec.Capacity.Sub(n.used).Sub(n.nominated)
-	at := nowhere
+	at := grid.Nowhere
 	if n.isOpen() {
-		at = cellOf(free)
+		at = grid.CellOf(free)
 	}
 	if at == n.at {
 		return
 	}
-	if n.at != nowhere {
-		fl.grid.remove(n.slot, n.at)
+	if n.at != grid.Nowhere {
+		fl.grid.Remove(n.slot, n.at)
 	}
-	if at != nowhere {
-		fl.grid.add(n.slot, at)
+	if at != grid.Nowhere {
+		fl.grid.Add(n.slot, at)
 	}
-	if at == nowhere {
-		fl.open.clear(n.slot)
-	} else if n.at == nowhere {
-		fl.open.set(n.slot, fl.grid.words)
+	if at == grid.Nowhere {
+		fl.open.Clear(n.slot)
+	} else if n.at == grid.Nowhere {
+		fl.open.Set(n.slot, fl.grid.Words())
 	}
 	n.at = at
 }

@@ -1,11 +1,13 @@
 package scheduler
 
+import "github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
+
 // group is the containers of an app that spread and MaxPerNode count together.
 type group struct {
 	app  *app
 	name string
 	// levels[i] has the nodes with more than i containers of the group, if tracked.
-	levels  []bitmap
+	levels  []grid.Bitmap
 	tracked bool
 	tallies []*tally
 }
@@ -20,7 +22,7 @@ type tally struct {
 	least         int32
 	from, version int
 	// tried has the values that the search in progress is done with.
-	tried bitmap
+	tried grid.Bitmap
 }
 
 func (a *app) group(name string) *group {
@@ -51,7 +53,7 @@ func (g *group) track(words int) {
 func (g *group) count(slot int32) int {
 	low, high := 0, len(g.levels)
 	for low < high {
-		if middle := (low + high) / 2; g.levels[middle].has(slot) {
+		if middle := (low + high) / 2; g.levels[middle].Has(slot) {
 			low = middle + 1
 		} else {
 			high = middle
@@ -65,7 +67,7 @@ func (g *group) levelUp(slot int32, words int) {
 	if n == len(g.levels) {
 		g.levels = append(g.levels, nil)
 	}
-	g.levels[n].set(slot, words)
+	g.levels[n].Set(slot, words)
 }
 
 func (g *group) add(slot int32, words int) {
@@ -80,7 +82,7 @@ func (g *group) add(slot int32, words int) {
 
 func (g *group) remove(slot int32) {
 	if g.tracked {
-		g.levels[g.count(slot)-1].clear(slot)
+		g.levels[g.count(slot)-1].Clear(slot)
 	}
 	for _, t := range g.tallies {
 		t.remove(t.label.of[slot])
@@ -165,7 +167,7 @@ func (t *tally) lowest() int32 {
 func (t *tally) lowestUntried() int32 {
 	best := int32(-1)
 	for _, value := range t.label.sorted {
-		if !t.tried.has(value) && (best < 0 || t.counts[value] < t.counts[best]) {
+		if !t.tried.Has(value) && (best < 0 || t.counts[value] < t.counts[best]) {
 			best = value
 		}
 	}

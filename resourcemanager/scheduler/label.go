@@ -3,6 +3,8 @@ package scheduler
 import (
 	"cmp"
 	"slices"
+
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // label is a node attribute over whose values some ask spreads.
@@ -13,7 +15,7 @@ type label struct {
 	texts  []string
 	// of is each node's value by slot, nodes are the known nodes of each value.
 	of    []int32
-	nodes []span
+	nodes []grid.Span
 	// members is how many nodes each value has; version rises when a value gets its first.
 	members []int32
 	version int
@@ -45,7 +47,7 @@ func (fl *fleet) labelFor(name string) *label {
 			return l
 		}
 	}
-	l := &label{name: name, values: map[string]int32{}, texts: make([]string, 1), nodes: make([]span, 1), members: make([]int32, 1)}
+	l := &label{name: name, values: map[string]int32{}, texts: make([]string, 1), nodes: make([]grid.Span, 1), members: make([]int32, 1)}
 	fl.labels = append(fl.labels, l)
 	for _, n := range fl.nodes {
 		l.update(n)
@@ -62,7 +64,7 @@ func (l *label) update(n *node) {
 		if !ok {
 			number = int32(len(l.nodes))
 			l.values[text] = number
-			l.texts, l.nodes = append(l.texts, text), append(l.nodes, span{})
+			l.texts, l.nodes = append(l.texts, text), append(l.nodes, grid.Span{})
 			l.members = append(l.members, 0)
 		}
 	}
@@ -85,13 +87,13 @@ func (l *label) assign(slot, number int32, known bool) int32 {
 		l.of = append(l.of, 0)
 	}
 	old := l.of[slot]
-	if l.nodes[old].has(slot) {
-		l.nodes[old].clear(slot)
+	if l.nodes[old].Has(slot) {
+		l.nodes[old].Clear(slot)
 		l.members[old]--
 	}
 	l.of[slot] = number
 	if known {
-		l.nodes[number].set(slot)
+		l.nodes[number].Set(slot)
 		if l.members[number]++; l.members[number] == 1 {
 			l.version++
 		}

@@ -1,5 +1,7 @@
 package scheduler
 
+import "github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
+
 // appName is all apps of one name: what affinity and anti-affinity are about.
 type appName struct {
 	name string
@@ -7,7 +9,7 @@ type appName struct {
 	apps, held int
 	// tracked is set when nodes, which hold those containers, are known.
 	tracked bool
-	nodes   bitmap
+	nodes   grid.Bitmap
 	// repelledBy are the names whose asks have an anti-affinity to this one; it holds in both directions.
 	repelledBy []*appName
 }

@@ -1,6 +1,9 @@
 package scheduler
 
-import "github.com/mammoth-os/mammoth/internal/resource"
+import (
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
+)
 
 // node is a host.
 type node struct {
@@ -10,7 +13,7 @@ type node struct {
 	// known is set after SetNode and until RemoveNode. The record outlives that while containers are held.
 	known bool
 	// at is the cell of the grid that has it; nowhere while it is not open.
-	at cell
+	at grid.Cell
 	// touched is set while it is among the touched nodes of the fleet.
 	touched bool
 	// used is what its containers hold.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // rule is a reason why a node does not take a container of an ask. A node is counted under the first rule that it breaks.
@@ -37,7 +38,7 @@ type condition struct {
 	rule rule
 	// name is whose containers the rule is about, if it is about affinity.
 	name  *appName
-	nodes bitmap
+	nodes grid.Bitmap
 	// passes is set when nodes are those that pass.
 	passes bool
 }
@@ -74,7 +75,7 @@ func (s *shape) broken(slot int32) condition {
 	}
 	var space [4]condition
 	for _, each := range s.conditions(space[:0]) {
-		if each.nodes.has(slot) != each.passes {
+		if each.nodes.Has(slot) != each.passes {
 			return each
 		}
 	}

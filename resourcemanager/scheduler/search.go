@@ -4,6 +4,7 @@ import (
 	"math/bits"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // candidates is how many nodes that fit are compared before the best of them is taken.
@@ -20,9 +21,9 @@ type search struct {
 	// conditions are those of the shape.
 	conditions []condition
 	// allow and deny are bitmaps of nodes: those in all of the former and in none of the latter may be taken.
-	allow, deny []bitmap
+	allow, deny []grid.Bitmap
 	// within are the nodes that the search is restricted to; nil is all.
-	within *span
+	within *grid.Span
 	// budget is how many words the search may still look at.
 	budget int
 }
@@ -41,6 +42,12 @@ func (s *search) begin(of *shape) {
 	if of.misfits > 0 {
 		s.deny = append(s.deny, of.misfit)
 	}
+}
+
+// hasFewWords reports whether the nodes that the search is restricted to are looked at one by one.
+func (s *search) hasFewWords() bool {
+	from, to := s.within.Range()
+	return to-from <= fewWords
 }
 
 // find is the slot of the node where one container of an ask goes, or -1.
@@ -75,7 +82,7 @@ func (fl *fleet) findSpread(s *shape, g *group, level int) (slot int32, found in
 		slot = -1
 		switch {
 		case !fl.anyPasses():
-		case fl.search.within != nil && len(fl.search.within.words) <= fewWords:
+		case fl.search.within != nil && fl.search.hasFewWords():
 			slot = fl.scanAll(s, int(g.app.order), 1)
 		default:
 			slot = fl.scanDown(s, int(g.app.order))
@@ -90,7 +97,7 @@ func (fl *fleet) findSpread(s *shape, g *group, level int) (slot int32, found in
 func (fl *fleet) anyPasses() bool {
 	from, to := fl.searched()
 	for i := from; i < to; i++ {
-		if fl.passing(i, fl.open.word(i)) != 0 {
+		if fl.passing(i, fl.open.Word(i)) != 0 {
 			return true
 		}
 	}
@@ -102,19 +109,20 @@ func (fl *fleet) searched() (from, to int) {
 	if fl.search.within == nil {
 		return 0, len(fl.open)
 	}
-	return fl.search.within.first, min(fl.search.within.first+len(fl.search.within.words), len(fl.open))
+	from, to = fl.search.within.Range()
+	return from, min(to, len(fl.open))
 }
 
 // passing is what passes the masks of a word of nodes.
 func (fl *fleet) passing(i int, word uint64) uint64 {
 	if fl.search.within != nil {
-		word &= fl.search.within.word(i)
+		word &= fl.search.within.Word(i)
 	}
 	for _, b := range fl.search.allow {
-		word &= b.word(i)
+		word &= b.Word(i)
 	}
 	for _, b := range fl.search.deny {
-		word &^= b.word(i)
+		word &^= b.Word(i)
 	}
 	return word
 }
@@ -126,7 +134,7 @@ func (fl *fleet) findSpreadOver(k *ask) int32 {
 	deny := len(fl.search.deny)
 	defer func() { fl.search.within = nil }()
 	for value := t.lowest(); value >= 0; value = t.lowestUntried() {
-		t.tried.set(value, (len(t.counts)+63)/64)
+		t.tried.Set(value, (len(t.counts)+63)/64)
 		fl.search.within, fl.search.deny = &t.label.nodes[value], fl.search.deny[:deny]
 		if slot, _ := fl.findSpread(k.shape, k.group, 0); slot >= 0 {
 			return slot
@@ -139,10 +147,10 @@ func (fl *fleet) findSpreadOver(k *ask) int32 {
 // instead, for the same reason as scanDown.
 func (fl *fleet) scanUp(s *shape) int32 {
 	fl.search.budget = max(fewWords, len(fl.open)/4)
-	for diagonal := int(s.floor.cpu) + int(s.floor.memory); diagonal < len(fl.grid.diagonals); diagonal++ {
-		for mask := fl.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
+	for diagonal := int(s.floor.CPU) + int(s.floor.Memory); diagonal < grid.Diagonals; diagonal++ {
+		for mask := fl.grid.AtLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
 			cpu := bits.TrailingZeros64(mask)
-			if slot := fl.scanCell(s, fl.grid.cells[cpu][diagonal-cpu], 0, -1); slot >= 0 {
+			if slot := fl.scanCell(s, fl.grid.At(cpu, diagonal-cpu), 0, -1); slot >= 0 {
 				return slot
 			}
 			if fl.search.budget <= 0 {
@@ -157,10 +165,10 @@ func (fl *fleet) scanUp(s *shape) int32 {
 // nodes pass the masks it would look at most of the grid; then it takes one from all of them instead.
 func (fl *fleet) scanDown(s *shape, turn int) int32 {
 	fl.search.budget = scanBudget
-	for diagonal := len(fl.grid.diagonals) - 1; diagonal >= int(s.floor.cpu)+int(s.floor.memory); diagonal-- {
-		for mask := fl.grid.atLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
+	for diagonal := grid.Diagonals - 1; diagonal >= int(s.floor.CPU)+int(s.floor.Memory); diagonal-- {
+		for mask := fl.grid.AtLeast(diagonal, s.floor); mask != 0; mask &= mask - 1 {
 			cpu := bits.TrailingZeros64(mask)
-			if slot := fl.scanCell(s, fl.grid.cells[cpu][diagonal-cpu], turn, 1); slot >= 0 {
+			if slot := fl.scanCell(s, fl.grid.At(cpu, diagonal-cpu), turn, 1); slot >= 0 {
 				return slot
 			}
 			if fl.search.budget <= 0 {
@@ -180,19 +188,19 @@ type choice struct {
 
 // scanCell takes from a cell the node that has the least left (sign -1) or the most (sign 1), of the first
 // candidates that pass the masks and have room for everything.
-func (fl *fleet) scanCell(s *shape, set *nodeSet, turn int, sign float64) int32 {
+func (fl *fleet) scanCell(s *shape, set *grid.Set, turn int, sign float64) int32 {
 	best := choice{slot: -1}
 	first := 0
-	if len(set.words) > 0 {
-		first = turn % len(set.words)
+	if set.Words() > 0 {
+		first = turn % set.Words()
 	}
 	for pass := range 2 {
-		from, to := first, len(set.words)
+		from, to := first, set.Words()
 		if pass == 1 {
 			from, to = 0, first
 		}
-		for i := set.next(from); i >= 0 && i < to; i = set.next(i + 1) {
-			fl.consider(s, i, set.words[i], sign, &best)
+		for i := set.Next(from); i >= 0 && i < to; i = set.Next(i + 1) {
+			fl.consider(s, i, set.Word(i), sign, &best)
 			if fl.search.budget--; best.seen == candidates || fl.search.budget <= 0 {
 				return best.slot
 			}
@@ -224,7 +232,7 @@ func (fl *fleet) consider(s *shape, i int, word uint64, sign float64, best *choi
 		slot := int32(i<<6 + bits.TrailingZeros64(word))
 		free := &fl.avail[slot]
 		if !fits(&s.need, free) {
-			s.exclude(slot, fl.grid.words)
+			s.exclude(slot, fl.grid.Words())
 			continue
 		}
 		score := sign * fl.weights.of(free)

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // shape is what decides on which nodes an ask fits. Equal asks share it, also those of different apps, and with it what was
@@ -12,7 +13,7 @@ type shape struct {
 	key  shapeKey
 	need resource.Vector
 	// floor is the lowest cell of the grid whose nodes may be large enough.
-	floor cell
+	floor grid.Cell
 	// filter has the constraints and the nodes to avoid; nil is none.
 	filter *filter
 	// group may have maxPerNode containers on a node; nil is that there is no such limit.
@@ -24,7 +25,7 @@ type shape struct {
 
 	// misfit are nodes that were found to have too little left, and to which no capacity came back since; misfits is how
 	// many were found.
-	misfit  bitmap
+	misfit  grid.Bitmap
 	misfits int
 	// lastSpreads are what the last searches to spread a few groups have found.
 	lastSpreads [4]spreadResult
@@ -58,14 +59,14 @@ func (s *shape) repels(other *appName) bool {
 
 // exclude notes that a node has too little left.
 func (s *shape) exclude(slot int32, words int) {
-	s.misfit.set(slot, words)
+	s.misfit.Set(slot, words)
 	s.misfits++
 }
 
 // refit notes that a node may have enough left again.
 func (s *shape) refit(slot int32) {
-	if s.misfit.has(slot) {
-		s.misfit.clear(slot)
+	if s.misfit.Has(slot) {
+		s.misfit.Clear(slot)
 		s.misfits--
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // verify works out from the containers alone all that a core keeps beside them, and compares. After Schedule it
@@ -98,9 +99,9 @@ func verify(c *Core, scheduled bool) error {
 		if want := n.spec.Capacity.Sub(n.used).Sub(n.nominated); c.fleet.avail[i] != want {
 			return fmt.Errorf("node %s is indexed with %v, it has %v", n.spec.Name, c.fleet.avail[i], want)
 		}
-		at := nowhere
+		at := grid.Nowhere
 		if n.isOpen() {
-			at = cellOf(&c.fleet.avail[i])
+			at = grid.CellOf(&c.fleet.avail[i])
 		}
 		if n.at != at {
 			return fmt.Errorf("node %s is in cell %v, it belongs in %v", n.spec.Name, n.at, at)
@@ -141,7 +142,7 @@ func verify(c *Core, scheduled bool) error {
 	}
 	for _, s := range c.backlog.shapes {
 		for i, n := range c.fleet.nodes {
-			if s.misfit.has(int32(i)) && !n.touched && fits(&s.need, &c.fleet.avail[i]) {
+			if s.misfit.Has(int32(i)) && !n.touched && fits(&s.need, &c.fleet.avail[i]) {
 				return fmt.Errorf("node %s is thought unfit for %v, it has %v", n.spec.Name, s.need, c.fleet.avail[i])
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // removalPlan is the scratch space of choosing victims.
@@ -23,7 +24,7 @@ type removalPlan struct {
 	turn   int64
 	// nodes are those that are compared, seen has their slots.
 	nodes []*node
-	seen  bitmap
+	seen  grid.Bitmap
 	// candidates are the containers that may be preempted on a node.
 	candidates []candidate
 	// best is the cheapest removal so far, current the one that is looked at.
@@ -98,8 +99,8 @@ func (pr *preemption) planWithLeaving(k *ask) bool {
 		live = append(live, given)
 		looked++
 		n := given.container.node
-		if !p.seen.has(n.slot) && n.isOpen() && pr.takesAnother(n, k) {
-			p.seen.set(n.slot, pr.fleet.words())
+		if !p.seen.Has(n.slot) && n.isOpen() && pr.takesAnother(n, k) {
+			p.seen.Set(n.slot, pr.fleet.words())
 			if room := pr.claimableRoom(n); fits(&k.spec.Resources, &room) {
 				p.best.node = n
 			}
@@ -112,7 +113,7 @@ func (pr *preemption) planWithLeaving(k *ask) bool {
 	clear(pr.unclaimed[len(live):])
 	pr.unclaimed = live
 	for _, given := range live[:looked] {
-		p.seen.clear(given.container.node.slot)
+		p.seen.Clear(given.container.node.slot)
 	}
 	return p.best.node != nil
 }
@@ -188,10 +189,10 @@ func (pr *preemption) planRemoval(k *ask, window int) bool {
 		looked := 0
 		for held := leaf.newest(); held != nil && len(p.nodes) < window; held = held.nextOfLeaf {
 			n := held.node
-			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !pr.takesAnother(n, k) {
+			if held.notice != nil || p.seen.Has(n.slot) || !n.isOpen() || !pr.takesAnother(n, k) {
 				continue
 			}
-			p.seen.set(n.slot, pr.fleet.words())
+			p.seen.Set(n.slot, pr.fleet.words())
 			p.nodes = append(p.nodes, n)
 			if looked++; looked*len(p.leaves) >= window {
 				break
@@ -199,7 +200,7 @@ func (pr *preemption) planRemoval(k *ask, window int) bool {
 		}
 	}
 	for _, n := range p.nodes {
-		p.seen.clear(n.slot)
+		p.seen.Clear(n.slot)
 		if pr.planOn(k, n) && (p.best.node == nil || p.current.cost < p.best.cost) {
 			p.best, p.current = p.current, p.best
 		}
