@@ -19,6 +19,7 @@ var owners = map[string]struct {
 	"fleet":        {[]string{"fleet"}, []string{"fleet.go", "search.go", "label.go", "filter.go"}},
 	"apps":         {[]string{"apps"}, []string{"app.go"}},
 	"containers":   {[]string{"containers"}, []string{"container.go"}},
+	"turn":         {[]string{"queueTurn"}, []string{"tree.go", "queue.go", "queuespec.go"}},
 	"tree":         {[]string{"tree", "queueSet"}, []string{"tree.go", "queuespec.go"}},
 	"backlog":      {[]string{"backlog", "queueBacklog", "shapeBacklog"}, []string{"backlog.go", "bucket.go"}},
 	"nominations":  {[]string{"nominations"}, []string{"nominate.go", "reserve.go"}},

@@ -296,8 +296,8 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 }
 
 // checkpoint notes until when the work of a container is safe.
-func (c *Core) checkpoint(in Checkpoint) error {
-	k := c.containers.find(in.Container)
+func (cs *containers) checkpoint(in Checkpoint) error {
+	k := cs.find(in.Container)
 	if k == nil {
 		return fmt.Errorf("container %s is not held: %w", in.Container, errdefs.ErrNotFound)
 	}

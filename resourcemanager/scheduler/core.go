@@ -78,7 +78,7 @@ func (c *Core) Apply(input Input) error {
 	case SetAsk:
 		return c.setAsk(in)
 	case Checkpoint:
-		return c.checkpoint(in)
+		return c.containers.checkpoint(in)
 	case SetContracts:
 		return c.lending.set(in.Contracts)
 	case Hold:

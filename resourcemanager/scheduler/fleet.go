@@ -33,13 +33,8 @@ type fleet struct {
 	offers int
 	// changes rises whenever capacity came back on any node, or may have.
 	changes int64
-	// capacity is that of the zone: the sum of what all nodes contribute.
-	capacity resource.Vector
-	// capacityChanged is set when capacity has changed since the shares of queues were worked out.
-	capacityChanged bool
-	// largest is, for each resource, the most that any node has; largestKnown is unset when it must be worked out again.
-	largest      resource.Vector
-	largestKnown bool
+	// totals are sums over all nodes.
+	totals totals
 	// weights make cpu and memory comparable.
 	weights weights
 	// labels are the node attributes over which some ask spreads.
@@ -52,6 +47,17 @@ type fleet struct {
 
 func newFleet(p *pass) fleet {
 	return fleet{pass: p, slots: make(map[id.Node]int32), filters: filters{byKey: make(map[string]*filter)}}
+}
+
+// totals are sums over all nodes.
+type totals struct {
+	// capacity is that of the zone: the sum of what all nodes contribute.
+	capacity resource.Vector
+	// changed is set when capacity has changed since the shares of queues were worked out.
+	changed bool
+	// largest is, for each resource, the most that any node has; largestKnown is unset when it must be worked out again.
+	largest      resource.Vector
+	largestKnown bool
 }
 
 // weights turn a vector into one number: the share of the zone's cpu plus the share of its memory.
@@ -135,7 +141,7 @@ func (fl *fleet) changed(n *node) {
 		l.update(n)
 	}
 	fl.countCapacity(n)
-	fl.largestKnown = false
+	fl.totals.largestKnown = false
 	fl.reindex(n)
 	fl.touch(n)
 }
@@ -146,9 +152,9 @@ func (fl *fleet) countCapacity(n *node) {
 	if counts == n.counted {
 		return
 	}
-	fl.capacity = fl.capacity.Sub(n.counted).Add(counts)
+	fl.totals.capacity = fl.totals.capacity.Sub(n.counted).Add(counts)
 	n.counted = counts
-	fl.capacityChanged = true
+	fl.totals.changed = true
 }
 
 // left is what a node has left for any ask.
@@ -168,8 +174,8 @@ func (fl *fleet) weigh(v *resource.Vector) float64 { return fl.weights.of(v) }
 
 // total is the capacity of the zone. Vectors are weighed by their shares of it from now on.
 func (fl *fleet) total() resource.Vector {
-	fl.weights = weightsOf(&fl.capacity)
-	return fl.capacity
+	fl.weights = weightsOf(&fl.totals.capacity)
+	return fl.totals.capacity
 }
 
 // words is how many words a bitmap of all nodes has.
@@ -177,8 +183,8 @@ func (fl *fleet) words() int { return fl.grid.Words() }
 
 // takeCapacityChange reports whether the sum of all nodes has changed since it was last called.
 func (fl *fleet) takeCapacityChange() bool {
-	changed := fl.capacityChanged
-	fl.capacityChanged = false
+	changed := fl.totals.changed
+	fl.totals.changed = false
 	return changed
 }
 
@@ -249,13 +255,13 @@ func (fl *fleet) used(name id.Node) resource.Vector {
 
 // most is, for each resource, the most that any node has.
 func (fl *fleet) most() resource.Vector {
-	if !fl.largestKnown {
-		fl.largest, fl.largestKnown = resource.Vector{}, true
+	if !fl.totals.largestKnown {
+		fl.totals.largest, fl.totals.largestKnown = resource.Vector{}, true
 		for _, n := range fl.nodes {
 			if n.known {
-				fl.largest = fl.largest.Max(n.spec.Capacity)
+				fl.totals.largest = fl.totals.largest.Max(n.spec.Capacity)
 			}
 		}
 	}
-	return fl.largest
+	return fl.totals.largest
 }

@@ -44,7 +44,7 @@ func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
 // tryPlan grants on trial what Schedule would grant, and explains what is left.
 func (c *Core) tryPlan(k *ask, plan *Plan) {
 	wanted := k.spec.Pending
-	trial := c.try(k)
+	trial := newTrial(c, k)
 	for range wanted {
 		if limit := c.tree.limit(k, &k.spec.Resources); limit.kind != noLimit {
 			break

@@ -27,19 +27,24 @@ type queue struct {
 	// users are those who hold something in a leaf, by name.
 	users map[string]*user
 
-	// share is used/entitled, or used/zone if the queue is entitled to nothing, which borrowing says: such queues come after
-	// all others.
-	share     float64
-	borrowing bool
-	// active are the children below which something is ready.
-	active heap[*queue]
-	// index is the queue's index in its parent's heap of active children, -1 outside.
-	index int32
-
+	// turn is what the queue's turn among its siblings depends on.
+	turn queueTurn
 	// backlog, reclaim and reservations are what those parts know of the queue.
 	backlog      queueBacklog
 	reclaim      queueReclaim
 	reservations queueReservations
+}
+
+// queueTurn is what a queue's turn among its siblings depends on.
+type queueTurn struct {
+	// share is used/entitled, or used/capacity of the zone if last.
+	share float64
+	// last is set when the queue is entitled to nothing: such queues come after all others.
+	last bool
+	// active are the children below which something is ready.
+	active heap[*queue]
+	// index is the queue's index in its parent's heap of active children, -1 outside.
+	index int32
 }
 
 // user is what one person holds in a leaf.
@@ -49,15 +54,15 @@ type user struct {
 	limit resource.Vector
 }
 
-func (q *queue) heapIndex() *int32 { return &q.index }
+func (q *queue) heapIndex() *int32 { return &q.turn.index }
 
 // before puts the queue first that has the least of what it is entitled to.
 func (q *queue) before(other *queue) bool {
-	if q.borrowing != other.borrowing {
-		return other.borrowing
+	if q.turn.last != other.turn.last {
+		return other.turn.last
 	}
-	if q.share != other.share {
-		return q.share < other.share
+	if q.turn.share != other.turn.share {
+		return q.turn.share < other.turn.share
 	}
 	return q.order < other.order
 }
@@ -76,12 +81,12 @@ func (q *queue) isLeaf() bool { return len(q.children) == 0 }
 
 // setShare brings the queue's share up to date.
 func (q *queue) setShare(zone *resource.Vector) {
-	q.borrowing = q.entitled.IsZero()
-	if q.borrowing {
-		q.share = shareOf(&q.used, zone)
+	q.turn.last = q.entitled.IsZero()
+	if q.turn.last {
+		q.turn.share = shareOf(&q.used, zone)
 		return
 	}
-	q.share = shareOf(&q.used, &q.entitled)
+	q.turn.share = shareOf(&q.used, &q.entitled)
 }
 
 // shareOf is the largest used/of over the resources that of has; a resource that a guarantee does not name does not count.
@@ -181,17 +186,17 @@ func (q *queue) user(name string) *user {
 
 // activate puts a leaf with ready buckets, and its ancestors, among the active queues.
 func (q *queue) activate() {
-	for ; q.parent != nil && q.index < 0; q = q.parent {
-		q.parent.active.push(q)
+	for ; q.parent != nil && q.turn.index < 0; q = q.parent {
+		q.parent.turn.active.push(q)
 	}
 }
 
 // deactivate takes a leaf without ready buckets, and the ancestors that have none below them any more, out again.
 func (q *queue) deactivate() {
-	for ; q.parent != nil && q.index >= 0; q = q.parent {
-		if q.backlog.hasReady() || len(q.active.items) > 0 {
+	for ; q.parent != nil && q.turn.index >= 0; q = q.parent {
+		if q.backlog.hasReady() || len(q.turn.active.items) > 0 {
 			return
 		}
-		q.parent.active.remove(q)
+		q.parent.turn.active.remove(q)
 	}
 }

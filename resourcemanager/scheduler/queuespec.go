@@ -57,7 +57,7 @@ func buildTree(specs []QueueSpec, schema resource.Schema) (queueSet, error) {
 		if byName[spec.Name] != nil {
 			return queueSet{}, invalid("queue %s is there twice", spec.Name)
 		}
-		q := &queue{spec: spec, index: -1}
+		q := &queue{spec: spec, turn: queueTurn{index: -1}}
 		byName[spec.Name] = q
 		if spec.Parent != "" {
 			continue

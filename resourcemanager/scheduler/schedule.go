@@ -96,7 +96,7 @@ func (c *Core) serveNominatedGang(k *ask) {
 	if limit.kind != noLimit || !complete {
 		return
 	}
-	trial := c.tryGang(k)
+	trial := newGangTrial(c, k)
 	for _, n := range nodes {
 		if !k.shape.allows(n) {
 			trial.undo()
@@ -148,7 +148,7 @@ func (c *Core) serveGang(k *ask) {
 	}
 	hasRoom := c.nominations.hasAllRoom(k)
 	reserved := c.nominations.suspend(k)
-	trial := c.tryGang(k)
+	trial := newGangTrial(c, k)
 	if trial.grantAll() {
 		trial.keep()
 		for _, n := range reserved {

@@ -46,7 +46,7 @@ func (t *tree) rank() {
 		q.setShare(&t.capacity)
 	}
 	for _, q := range t.ordered {
-		q.active.rebuild()
+		q.turn.active.rebuild()
 	}
 }
 
@@ -71,8 +71,8 @@ func (t *tree) charge(leaf *queue, amount *resource.Vector, sign int64) {
 		}
 		q.containers += int(sign)
 		q.setShare(&t.capacity)
-		if q.index >= 0 {
-			q.parent.active.move(q)
+		if q.turn.index >= 0 {
+			q.parent.turn.active.move(q)
 		}
 	}
 }
@@ -80,8 +80,8 @@ func (t *tree) charge(leaf *queue, amount *resource.Vector, sign int64) {
 // next is the leaf whose turn it is, or nil.
 func (t *tree) next() *queue {
 	q := t.root()
-	for len(q.active.items) > 0 {
-		q = q.active.items[0]
+	for len(q.turn.active.items) > 0 {
+		q = q.turn.active.items[0]
 	}
 	if !q.backlog.hasReady() {
 		return nil

@@ -8,15 +8,15 @@ type trial struct {
 	first int
 }
 
-// try begins a trial, tryGang one for a gang, which is given a number.
-func (c *Core) try(k *ask) trial {
+// newTrial begins a trial, newGangTrial one for a gang, which is given a number.
+func newTrial(c *Core, k *ask) trial {
 	c.pass.onTrial = true
 	return trial{c, k, len(c.pass.decisions.Grants)}
 }
 
-func (c *Core) tryGang(k *ask) trial {
+func newGangTrial(c *Core, k *ask) trial {
 	c.containers.nextGang()
-	return c.try(k)
+	return newTrial(c, k)
 }
 
 func (t trial) grants() []Grant { return t.core.pass.decisions.Grants[t.first:] }
