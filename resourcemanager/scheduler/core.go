@@ -197,6 +197,10 @@ func (c *Core) addApp(in AddApp) error {
 	} else if !a.removed && a.leaf == leaf && a.name.name == in.Name && a.user == in.User && a.priority == in.Priority && a.weight == weight {
 		return nil
 	}
+	// Renaming gives asks new shapes, also the app's own, so that it comes before they leave the backlog.
+	if old := a.name; old.name != in.Name {
+		c.rename(a, in.Name)
+	}
 	asks := a.sortedAsks()
 	for _, k := range asks {
 		c.nominations.withdrawAll(k)
@@ -207,9 +211,6 @@ func (c *Core) addApp(in AddApp) error {
 		if !a.removed {
 			a.leaf.apps--
 		}
-	}
-	if old := a.name; old == nil || old.name != in.Name {
-		c.rename(a, in.Name)
 	}
 	a.removed, a.weight = false, weight
 	a.leaf, a.user, a.owner, a.priority = leaf, in.User, leaf.user(in.User), in.Priority

@@ -81,8 +81,12 @@ func (w *walk) step(t *rapid.T) {
 		}
 	case 3:
 		app := id.App{ClusterStart: 1, Seq: int64(rapid.IntRange(1, 5).Draw(t, "app"))}
+		name := fmt.Sprintf("app-%d", app.Seq)
+		if rapid.IntRange(0, 3).Draw(t, "renamed") == 0 {
+			name = fmt.Sprintf("app-%d", rapid.IntRange(1, 5).Draw(t, "name"))
+		}
 		w.apply(t, AddApp{
-			App: app, Name: fmt.Sprintf("app-%d", app.Seq), User: rapid.SampledFrom([]string{"ann", "bob"}).Draw(t, "user"),
+			App: app, Name: name, User: rapid.SampledFrom([]string{"ann", "bob"}).Draw(t, "user"),
 			Queue:    rapid.SampledFrom([]id.Queue{"apps", "low", "high"}).Draw(t, "queue"),
 			Priority: int32(rapid.IntRange(0, 1).Draw(t, "priority")),
 		})
