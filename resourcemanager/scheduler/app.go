@@ -106,6 +106,40 @@ func (as *apps) pending(queues *queueSet) []resource.Vector {
 	return pending
 }
 
+// hold counts a container for its app, its group and its name.
+func (as *apps) hold(k *container, words int) {
+	a, slot := k.app, k.node.slot
+	k.nextOfApp = a.containers
+	if a.containers != nil {
+		a.containers.previousOfApp = k
+	}
+	a.containers = k
+	k.group.add(slot, words)
+	a.name.held++
+	if a.name.tracked {
+		a.name.nodes.Set(slot, words)
+	}
+}
+
+// unhold is the reverse of hold. The node does not hold the container any more.
+func (as *apps) unhold(k *container) {
+	a := k.app
+	if k.previousOfApp != nil {
+		k.previousOfApp.nextOfApp = k.nextOfApp
+	} else {
+		a.containers = k.nextOfApp
+	}
+	if k.nextOfApp != nil {
+		k.nextOfApp.previousOfApp = k.previousOfApp
+	}
+	k.previousOfApp, k.nextOfApp = nil, nil
+	k.group.remove(k.node.slot)
+	a.name.held--
+	if a.name.tracked {
+		a.name.vacate(k.node)
+	}
+}
+
 // setShare brings what an app holds of the zone, by its weight, up to date.
 func (a *app) setShare(zone *resource.Vector) { a.share = shareOf(&a.used, zone) / a.weight }
 

@@ -164,40 +164,16 @@ func (c *Core) forget(k *container) {
 	if a.removed || a.leaf == nil {
 		c.forgetApp(a)
 	}
-	c.fleet.forget(n)
+	c.forgetNode(n)
 }
 
-// hold counts a container for its app, its node, its name and its queues.
+// hold counts a container for its node, its app and its queues.
 func (c *Core) hold(k *container) {
-	a, n := k.app, k.node
-	k.nextOfApp = a.containers
-	if a.containers != nil {
-		a.containers.previousOfApp = k
-	}
-	a.containers = k
-	k.nextOfNode = n.containers
-	if n.containers != nil {
-		n.containers.previousOfNode = k
-	}
-	n.containers = k
-
-	for i := range k.need {
-		n.used[i] += k.need[i]
-	}
-	if !k.service {
-		for i := range k.need {
-			n.ending[i] += k.need[i]
-		}
-	}
-	if !n.isOpen() {
-		c.fleet.countCapacity(n)
-	}
-	c.fleet.reindex(n)
-	k.group.add(n.slot, c.fleet.words())
-	a.name.held++
+	a := k.app
+	c.fleet.hold(k)
+	c.apps.hold(k, c.fleet.words())
 	if a.name.tracked {
-		a.name.nodes.Set(n.slot, c.fleet.words())
-		c.fleet.touch(n)
+		c.fleet.touch(k.node)
 	}
 	if a.leaf != nil {
 		c.chargeContainer(k, 1)
@@ -206,76 +182,26 @@ func (c *Core) hold(k *container) {
 
 // unhold is the reverse of hold.
 func (c *Core) unhold(k *container) {
-	a, n := k.app, k.node
-	switch {
-	case k.previousOfApp != nil:
-		k.previousOfApp.nextOfApp = k.nextOfApp
-	default:
-		a.containers = k.nextOfApp
-	}
-	if k.nextOfApp != nil {
-		k.nextOfApp.previousOfApp = k.previousOfApp
-	}
-	switch {
-	case k.previousOfNode != nil:
-		k.previousOfNode.nextOfNode = k.nextOfNode
-	default:
-		n.containers = k.nextOfNode
-	}
-	if k.nextOfNode != nil {
-		k.nextOfNode.previousOfNode = k.previousOfNode
-	}
-	k.previousOfApp, k.nextOfApp, k.previousOfNode, k.nextOfNode = nil, nil, nil, nil
-
-	for i := range k.need {
-		n.used[i] -= k.need[i]
-	}
-	if !k.service {
-		for i := range k.need {
-			n.ending[i] -= k.need[i]
-		}
-	}
+	a := k.app
 	if k.awaitedBy != nil {
 		k.awaitedBy.arrived(k)
 	}
-	if !n.isOpen() {
-		c.fleet.countCapacity(n)
+	c.fleet.unhold(k)
+	c.apps.unhold(k)
+	if a.name.tracked && a.name.held == 0 && !c.pass.onTrial {
+		c.backlog.retry(a.name)
 	}
-	c.fleet.reindex(n)
-	k.group.remove(n.slot)
-	a.name.held--
-	if a.name.tracked {
-		a.name.vacate(n)
-		if a.name.held == 0 && !c.pass.onTrial {
-			c.backlog.retry(a.name)
-		}
-	}
-	c.fleet.touch(n)
+	c.fleet.touch(k.node)
 	if a.leaf != nil {
 		c.chargeContainer(k, -1)
 	}
-}
-
-// vacate takes a node off a name's nodes unless another container of that name is still there.
-func (m *appName) vacate(n *node) {
-	for k := n.containers; k != nil; k = k.nextOfNode {
-		if k.app.name == m {
-			return
-		}
-	}
-	m.nodes.Clear(n.slot)
 }
 
 // chargeContainer counts a container for its app, user and queues; sign is 1 or -1.
 func (c *Core) chargeContainer(k *container, sign int64) {
 	a, leaf := k.app, k.app.leaf
 	for i := range k.need {
-		amount := sign * k.need[i]
-		a.used[i] += amount
-		a.owner.used[i] += amount
-		if k.master {
-			leaf.masters[i] += amount
-		}
+		a.used[i] += sign * k.need[i]
 	}
 	switch {
 	case k.notice != nil:
@@ -285,7 +211,7 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 	default:
 		leaf.unlink(k)
 	}
-	c.tree.charge(leaf, &k.need, sign)
+	c.tree.charge(k, sign)
 	if sign < 0 && !c.pass.onTrial {
 		c.backlog.liftLimits(leaf)
 	}

@@ -188,6 +188,54 @@ func (fl *fleet) takeCapacityChange() bool {
 	return changed
 }
 
+// hold counts a container on its node.
+func (fl *fleet) hold(k *container) {
+	n := k.node
+	k.nextOfNode = n.containers
+	if n.containers != nil {
+		n.containers.previousOfNode = k
+	}
+	n.containers = k
+	for i := range k.need {
+		n.used[i] += k.need[i]
+	}
+	if !k.service {
+		for i := range k.need {
+			n.ending[i] += k.need[i]
+		}
+	}
+	if !n.isOpen() {
+		fl.countCapacity(n)
+	}
+	fl.reindex(n)
+}
+
+// unhold is the reverse of hold.
+func (fl *fleet) unhold(k *container) {
+	n := k.node
+	if k.previousOfNode != nil {
+		k.previousOfNode.nextOfNode = k.nextOfNode
+	} else {
+		n.containers = k.nextOfNode
+	}
+	if k.nextOfNode != nil {
+		k.nextOfNode.previousOfNode = k.previousOfNode
+	}
+	k.previousOfNode, k.nextOfNode = nil, nil
+	for i := range k.need {
+		n.used[i] -= k.need[i]
+	}
+	if !k.service {
+		for i := range k.need {
+			n.ending[i] -= k.need[i]
+		}
+	}
+	if !n.isOpen() {
+		fl.countCapacity(n)
+	}
+	fl.reindex(n)
+}
+
 // reindex moves a node to where it belongs in the grid.
 func (fl *fleet) reindex(n *node) {
 	free := &fl.avail[n.slot]

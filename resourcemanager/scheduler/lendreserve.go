@@ -26,6 +26,7 @@ func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 		return nil
 	}
 	var sum resource.Vector
+	free := l.tree.free()
 	for _, lent := range l.contracts {
 		lent.reserved = resource.Vector{}
 	}
@@ -40,7 +41,7 @@ func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
 		}
 		l.reserveRoom(&sum, lent, percent)
 		for dim := range need {
-			if need[dim] > 0 && lent.reserved[dim] > 0 && l.tree.free()[dim]-sum[dim] < need[dim] {
+			if need[dim] > 0 && lent.reserved[dim] > 0 && free[dim]-sum[dim] < need[dim] {
 				return lent
 			}
 		}

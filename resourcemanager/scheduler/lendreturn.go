@@ -76,9 +76,9 @@ func (l *lending) returning(k *container) *contract {
 
 // isReturned reports whether the lender could use all of its guarantee at once, as far as that depends on the borrowers.
 func (l *lending) isReturned(k *contract) bool {
-	room := l.owed(k)
+	room, free := l.owed(k), l.tree.free()
 	for i := range room {
-		if k.reserved[i] == 0 || l.tree.free()[i] >= room[i] {
+		if k.reserved[i] == 0 || free[i] >= room[i] {
 			continue
 		}
 		for _, q := range k.borrowers {

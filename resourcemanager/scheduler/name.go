@@ -13,3 +13,13 @@ type appName struct {
 	// repelledBy are the names whose asks have an anti-affinity to this one; it holds in both directions.
 	repelledBy []*appName
 }
+
+// vacate takes a node off a name's nodes unless another container of that name is still there.
+func (m *appName) vacate(n *node) {
+	for k := n.containers; k != nil; k = k.nextOfNode {
+		if k.app.name == m {
+			return
+		}
+	}
+	m.nodes.Clear(n.slot)
+}

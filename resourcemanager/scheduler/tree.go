@@ -63,11 +63,19 @@ func (t *tree) takeLimitsMoved() bool {
 	return moved
 }
 
-// charge adds to what a leaf and its ancestors hold; sign is 1 or -1.
-func (t *tree) charge(leaf *queue, amount *resource.Vector, sign int64) {
+// charge counts a container for its user, its leaf and the queues above that; sign is 1 or -1.
+func (t *tree) charge(k *container, sign int64) {
+	leaf := k.app.leaf
+	for i := range k.need {
+		amount := sign * k.need[i]
+		k.app.owner.used[i] += amount
+		if k.master {
+			leaf.masters[i] += amount
+		}
+	}
 	for q := leaf; q != nil; q = q.parent {
-		for i := range amount {
-			q.used[i] += sign * amount[i]
+		for i := range k.need {
+			q.used[i] += sign * k.need[i]
 		}
 		q.containers += int(sign)
 		q.setShare(&t.capacity)

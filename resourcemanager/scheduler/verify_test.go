@@ -147,7 +147,10 @@ func verify(c *Core, scheduled bool) error {
 			}
 		}
 	}
-	if err := verifyEvens(c); err != nil {
+	if err := verifyConditions(c); err != nil {
+		return err
+	}
+	if err := verifySpreads(c); err != nil {
 		return err
 	}
 	if !scheduled {
@@ -234,8 +237,41 @@ func verifyWaiting(c *Core, k *ask) error {
 	return nil
 }
 
-// verifyEvens looks for a node that a search to spread would pass over for what it remembers.
-func verifyEvens(c *Core) error {
+// verifyConditions works out from specs and containers which nodes break the conditions of each shape.
+func verifyConditions(c *Core) error {
+	for _, s := range c.backlog.shapes {
+		for _, n := range c.fleet.nodes {
+			if s.backlog.asks == 0 || !n.known {
+				continue
+			}
+			ofGroup, names := 0, map[*appName]bool{}
+			for held := n.containers; held != nil; held = held.nextOfNode {
+				names[held.app.name] = true
+				if held.group == s.group {
+					ofGroup++
+				}
+			}
+			allows := (s.filter == nil || s.filter.allows(n)) && (s.group == nil || ofGroup < s.maxPerNode)
+			for _, m := range s.affinity {
+				allows = allows && (names[m] || m == s.self && m.held == 0)
+			}
+			apart := slices.Clone(s.antiAffinity)
+			if s.self != nil {
+				apart = append(apart, s.self.repelledBy...)
+			}
+			for _, m := range apart {
+				allows = allows && !names[m]
+			}
+			if s.allows(n) != allows {
+				return fmt.Errorf("node %s breaks rule %d for a shape, which allows it: %v", n.spec.Name, s.broken(n.slot).rule, allows)
+			}
+		}
+	}
+	return nil
+}
+
+// verifySpreads looks for a node that a search to spread would pass over for what it remembers.
+func verifySpreads(c *Core) error {
 	for _, s := range c.backlog.shapes {
 		for _, known := range s.lastSpreads {
 			if known.group == nil || known.changes != c.fleet.changes {
