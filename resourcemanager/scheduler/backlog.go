@@ -389,6 +389,12 @@ func (bl *backlog) block(s *shape) {
 	}
 }
 
+// blockGang has a gang wait for capacity: for so many of its containers no node fits.
+func (bl *backlog) blockGang(b *bucket, missing int) {
+	b.missing = int64(missing)
+	bl.setBlocked(b)
+}
+
 // resized brings an ask's bucket up to date after the number of its containers changed: a gang may fit now.
 func (bl *backlog) resized(k *ask) {
 	if b := k.bucket; b.key.gang != nil && b.state != ready {

@@ -121,7 +121,7 @@ func (c *Core) removeNode(name id.Node) error {
 	if n == nil {
 		return fmt.Errorf("node %s is not known: %w", name, errdefs.ErrNotFound)
 	}
-	n.known = false
+	c.fleet.remove(n)
 	for len(n.nominations) > 0 {
 		c.nominations.cancel(n.nominations[0])
 	}
@@ -322,7 +322,8 @@ func (c *Core) setAsk(in SetAsk) error {
 		c.backlog.leave(k)
 	}
 	k.spec = in.Ask.clone()
-	k.group, k.tally, k.blockedSince, k.outlasting, k.reservedAt = a.group(in.Ask.Group), nil, time.Time{}, false, time.Time{}
+	k.group, k.tally, k.outlasting = a.group(in.Ask.Group), nil, false
+	k.blockedSince, k.reservedAt = time.Time{}, time.Time{}
 	c.backlog.enter(k)
 	return nil
 }

@@ -81,6 +81,9 @@ func (fl *fleet) set(n *node, spec NodeSpec) bool {
 	return true
 }
 
+// remove makes a node one that is not known. Its record stays until it holds nothing any more.
+func (fl *fleet) remove(n *node) { n.known = false }
+
 // known finds a node that SetNode named and RemoveNode has not; nil is none.
 func (fl *fleet) known(name id.Node) *node {
 	if slot, ok := fl.slots[name]; ok && fl.nodes[slot].known {

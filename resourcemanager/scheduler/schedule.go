@@ -157,10 +157,9 @@ func (c *Core) serveGang(k *ask) {
 		return
 	}
 	fitted := len(trial.grants())
-	b.missing = int64(count - fitted)
 	c.pass.looks -= looksPerMiss * (1 + fitted)
 	trial.undo()
-	c.backlog.setBlocked(b)
+	c.backlog.blockGang(b, count-fitted)
 	if hasRoom {
 		// With all the room that it needs it still does not fit, because its containers are in each other's way.
 		c.nominations.backOff(k)
