@@ -73,6 +73,7 @@ type miss struct {
 	closest failure
 }
 
+// ask says why an ask waits.
 func (e *explainer) ask(k *ask) AskExplanation {
 	need := k.spec.Resources
 	if k.spec.Gang {

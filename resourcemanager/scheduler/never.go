@@ -109,12 +109,11 @@ func (e *explainer) neverInQueue(k *ask, master *resource.Vector) string {
 		whole, each = whole.Scale(int64(k.spec.Pending)), fmt.Sprintf(" for a gang of %d", k.spec.Pending)
 	}
 	for q := k.app.leaf; q != nil; q = q.parent {
-		limit := q.spec.Maximum.limit(resource.Unlimited())
+		most := ceiling{q.spec.Maximum.limit(resource.Unlimited()), fmt.Sprintf("queue %s may hold", q.spec.Name)}
 		if q.parent != nil && q.spec.Maximum.IsPercent {
-			limit = q.maximum
+			most.amount = q.maximum
 		}
-		holder := fmt.Sprintf("queue %s may hold", q.spec.Name)
-		if sentence := e.neverWithin(&whole, master, &limit, each, holder); sentence != "" {
+		if sentence := e.neverWithin(&whole, master, each, most); sentence != "" {
 			return sentence
 		}
 	}
@@ -122,13 +121,18 @@ func (e *explainer) neverInQueue(k *ask, master *resource.Vector) string {
 	if leaf.spec.UserLimitPercent == 0 {
 		return ""
 	}
-	limit := leaf.userLimit()
-	return e.neverWithin(&resource.Vector{}, master, &limit, "", fmt.Sprintf("one user may hold in queue %s", leaf.spec.Name))
+	return e.neverWithin(&resource.Vector{}, master, "", ceiling{leaf.userLimit(), fmt.Sprintf("one user may hold in queue %s", leaf.spec.Name)})
 }
 
-// neverWithin is the sentence why an ask and its master are beyond a limit.
-func (e *explainer) neverWithin(whole, master, limit *resource.Vector, each, holder string) string {
-	schema := e.schema
+// ceiling is the most that somebody may ever hold, as the holder says: "queue batch may hold".
+type ceiling struct {
+	amount resource.Vector
+	holder string
+}
+
+// neverWithin is the sentence why an ask and its master are beyond a ceiling.
+func (e *explainer) neverWithin(whole, master *resource.Vector, each string, most ceiling) string {
+	schema, limit, holder := e.schema, &most.amount, most.holder
 	if dim := exceeds(&resource.Vector{}, master, limit); dim >= 0 {
 		return fmt.Sprintf("an application master alone needs %s, and %s %s, so that no app can ever start", amount(schema, dim, master[dim]), holder, schema.Format(dim, limit[dim]))
 	}
