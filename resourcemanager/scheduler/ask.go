@@ -44,9 +44,9 @@ func (k *ask) queued() queued {
 	return queued{appPriority: k.app.priority, priority: k.spec.Priority, appOrder: k.app.order, order: k.order, ask: k}
 }
 
-func (q queued) heapIndex() *int32 { return &q.ask.index }
+func (q queued) HeapIndex() *int32 { return &q.ask.index }
 
-func (q queued) before(other queued) bool {
+func (q queued) Before(other queued) bool {
 	switch {
 	case q.appPriority != other.appPriority:
 		return q.appPriority > other.appPriority

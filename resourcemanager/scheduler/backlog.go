@@ -210,7 +210,7 @@ func (bl *backlog) enter(k *ask) {
 	}
 	b := s.bucket(key)
 	k.bucket = b
-	b.asks.push(k.queued())
+	b.asks.Push(k.queued())
 	switch {
 	case b.state == empty && s.backlog.blocked:
 		bl.setBlocked(b)
@@ -218,9 +218,9 @@ func (bl *backlog) enter(k *ask) {
 	case b.state == empty:
 		bl.setReady(b)
 	case b.state == ready:
-		b.leaf.backlog.ready.move(b)
+		b.leaf.backlog.ready.Move(b)
 	case b.state == blocked:
-		b.leaf.backlog.blocked.move(b)
+		b.leaf.backlog.blocked.Move(b)
 		bl.age(b)
 	}
 }
@@ -233,8 +233,8 @@ func (bl *backlog) leave(k *ask) {
 	}
 	k.bucket, k.shape = nil, nil
 	head := b.first() == k
-	b.asks.remove(k.queued())
-	if len(b.asks.items) == 0 {
+	b.asks.Remove(k.queued())
+	if len(b.asks.Items()) == 0 {
 		bl.detach(b, empty)
 		if b.key.gang != nil || b.key.app != nil {
 			b.shape.backlog.buckets = without(b.shape.backlog.buckets, b)
@@ -243,9 +243,9 @@ func (bl *backlog) leave(k *ask) {
 	} else if head {
 		switch b.state {
 		case ready:
-			b.leaf.backlog.ready.move(b)
+			b.leaf.backlog.ready.Move(b)
 		case blocked:
-			b.leaf.backlog.blocked.move(b)
+			b.leaf.backlog.blocked.Move(b)
 			bl.age(b)
 		}
 	}
@@ -258,7 +258,7 @@ func (bl *backlog) leave(k *ask) {
 // setReady has a bucket served.
 func (bl *backlog) setReady(b *bucket) {
 	bl.detach(b, ready)
-	b.leaf.backlog.ready.push(b)
+	b.leaf.backlog.ready.Push(b)
 	b.leaf.activate()
 }
 
@@ -266,10 +266,10 @@ func (bl *backlog) setReady(b *bucket) {
 func (bl *backlog) detach(b *bucket, state bucketState) {
 	switch b.state {
 	case ready:
-		b.leaf.backlog.ready.remove(b)
+		b.leaf.backlog.ready.Remove(b)
 		b.leaf.deactivate()
 	case blocked:
-		b.leaf.backlog.blocked.remove(b)
+		b.leaf.backlog.blocked.Remove(b)
 		b.shape.backlog.blockedBuckets--
 	case limited:
 		for q := b.leaf; q != nil; q = q.parent {
@@ -282,7 +282,7 @@ func (bl *backlog) detach(b *bucket, state bucketState) {
 // setBlocked has a bucket wait for capacity.
 func (bl *backlog) setBlocked(b *bucket) {
 	bl.detach(b, blocked)
-	b.leaf.backlog.blocked.push(b)
+	b.leaf.backlog.blocked.Push(b)
 	b.shape.backlog.blockedBuckets++
 	bl.watch(b.shape)
 	bl.age(b)
@@ -417,9 +417,9 @@ func (bl *backlog) reorder(a *app) {
 	for _, b := range a.buckets {
 		switch b.state {
 		case ready:
-			a.leaf.backlog.ready.move(b)
+			a.leaf.backlog.ready.Move(b)
 		case blocked:
-			a.leaf.backlog.blocked.move(b)
+			a.leaf.backlog.blocked.Move(b)
 		}
 	}
 }
@@ -428,8 +428,8 @@ func (bl *backlog) reorder(a *app) {
 func (bl *backlog) rank(queues []*queue) {
 	for _, q := range queues {
 		if q.spec.Fair {
-			q.backlog.ready.rebuild()
-			q.backlog.blocked.rebuild()
+			q.backlog.ready.Rebuild()
+			q.backlog.blocked.Rebuild()
 		}
 	}
 }

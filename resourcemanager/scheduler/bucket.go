@@ -3,6 +3,8 @@ package scheduler
 import (
 	"slices"
 	"time"
+
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/heap"
 )
 
 // bucket is the asks of one leaf, user and shape, in the order in which they are served. Asks of a gang, and apps
@@ -15,7 +17,7 @@ type bucket struct {
 	// index is the bucket's index in the heap of its state.
 	index int32
 	// asks are its asks in their order.
-	asks heap[queued]
+	asks heap.Heap[queued]
 	// missing is for how many of its containers a gang found no room when it was last tried, less the room that came back.
 	missing int64
 	// claimAfter is when the bucket may make claims again, after no victims were found.
@@ -47,10 +49,10 @@ const (
 	limited
 )
 
-func (b *bucket) heapIndex() *int32 { return &b.index }
+func (b *bucket) HeapIndex() *int32 { return &b.index }
 
-func (b *bucket) before(other *bucket) bool {
-	k, l := b.asks.items[0].ask, other.asks.items[0].ask
+func (b *bucket) Before(other *bucket) bool {
+	k, l := b.asks.Items()[0].ask, other.asks.Items()[0].ask
 	if b.leaf.spec.Fair && k.app != l.app {
 		if k.app.priority != l.app.priority {
 			return k.app.priority > l.app.priority
@@ -59,35 +61,35 @@ func (b *bucket) before(other *bucket) bool {
 			return k.app.share < l.app.share
 		}
 	}
-	return b.asks.items[0].before(other.asks.items[0])
+	return b.asks.Items()[0].Before(other.asks.Items()[0])
 }
 
 // first is the ask whose turn it is.
-func (b *bucket) first() *ask { return b.asks.items[0].ask }
+func (b *bucket) first() *ask { return b.asks.Items()[0].ask }
 
 // queueBacklog is what the backlog knows of a queue.
 type queueBacklog struct {
 	// ready are a leaf's buckets that are to be served, in their order.
-	ready heap[*bucket]
+	ready heap.Heap[*bucket]
 	// blocked are a leaf's buckets that wait for capacity.
-	blocked heap[*bucket]
+	blocked heap.Heap[*bucket]
 	// limited are the buckets that wait for this queue to hold less.
 	limited []*bucket
 }
 
-func (q *queueBacklog) hasReady() bool { return len(q.ready.items) > 0 }
+func (q *queueBacklog) hasReady() bool { return len(q.ready.Items()) > 0 }
 
 // first is the ready bucket whose turn it is.
-func (q *queueBacklog) first() *bucket { return q.ready.items[0] }
+func (q *queueBacklog) first() *bucket { return q.ready.Items()[0] }
 
-func (q *queueBacklog) hasBlocked() bool { return len(q.blocked.items) > 0 }
+func (q *queueBacklog) hasBlocked() bool { return len(q.blocked.Items()) > 0 }
 
 // appendBlocked adds the blocked buckets in their order. The order of the heap depends on how it came about; decisions
 // must not.
 func (q *queueBacklog) appendBlocked(buckets []*bucket) []*bucket {
-	buckets = append(buckets, q.blocked.items...)
+	buckets = append(buckets, q.blocked.Items()...)
 	slices.SortFunc(buckets, func(x, y *bucket) int {
-		if x.before(y) {
+		if x.Before(y) {
 			return -1
 		}
 		return 1

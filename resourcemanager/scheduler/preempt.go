@@ -150,7 +150,7 @@ func fairOrder(x, y *queue) int {
 			if p.parent != q.parent || p == q {
 				continue
 			}
-			if p.before(q) {
+			if p.Before(q) {
 				return -1
 			}
 			return 1
@@ -168,7 +168,7 @@ func (pr *preemption) claimFor(b *bucket, left int) int {
 		}
 		return left
 	}
-	b.asks.inOrder(&pr.plan.frontier, func(q queued) bool {
+	b.asks.InOrder(&pr.plan.frontier, func(q queued) bool {
 		k := q.ask
 		for missing := k.spec.Pending - k.claims; missing > 0; missing-- {
 			if left == 0 || !pr.claimOne(k) {

@@ -1,6 +1,9 @@
 package scheduler
 
-import "github.com/mammoth-os/mammoth/internal/resource"
+import (
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/heap"
+)
 
 // queue is a node of the tree. What a leaf holds is counted along its whole path.
 type queue struct {
@@ -42,7 +45,7 @@ type queueTurn struct {
 	// last is set when the queue is entitled to nothing: such queues come after all others.
 	last bool
 	// active are the children below which something is ready.
-	active heap[*queue]
+	active heap.Heap[*queue]
 	// index is the queue's index in its parent's heap of active children, -1 outside.
 	index int32
 }
@@ -54,10 +57,10 @@ type user struct {
 	limit resource.Vector
 }
 
-func (q *queue) heapIndex() *int32 { return &q.turn.index }
+func (q *queue) HeapIndex() *int32 { return &q.turn.index }
 
 // before puts the queue first that has the least of what it is entitled to.
-func (q *queue) before(other *queue) bool {
+func (q *queue) Before(other *queue) bool {
 	if q.turn.last != other.turn.last {
 		return other.turn.last
 	}
@@ -187,16 +190,16 @@ func (q *queue) user(name string) *user {
 // activate puts a leaf with ready buckets, and its ancestors, among the active queues.
 func (q *queue) activate() {
 	for ; q.parent != nil && q.turn.index < 0; q = q.parent {
-		q.parent.turn.active.push(q)
+		q.parent.turn.active.Push(q)
 	}
 }
 
 // deactivate takes a leaf without ready buckets, and the ancestors that have none below them any more, out again.
 func (q *queue) deactivate() {
 	for ; q.parent != nil && q.turn.index >= 0; q = q.parent {
-		if q.backlog.hasReady() || len(q.turn.active.items) > 0 {
+		if q.backlog.hasReady() || len(q.turn.active.Items()) > 0 {
 			return
 		}
-		q.parent.turn.active.remove(q)
+		q.parent.turn.active.Remove(q)
 	}
 }

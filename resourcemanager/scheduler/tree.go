@@ -46,7 +46,7 @@ func (t *tree) rank() {
 		q.setShare(&t.capacity)
 	}
 	for _, q := range t.ordered {
-		q.turn.active.rebuild()
+		q.turn.active.Rebuild()
 	}
 }
 
@@ -80,7 +80,7 @@ func (t *tree) charge(k *container, sign int64) {
 		q.containers += int(sign)
 		q.setShare(&t.capacity)
 		if q.turn.index >= 0 {
-			q.parent.turn.active.move(q)
+			q.parent.turn.active.Move(q)
 		}
 	}
 }
@@ -88,8 +88,8 @@ func (t *tree) charge(k *container, sign int64) {
 // next is the leaf whose turn it is, or nil.
 func (t *tree) next() *queue {
 	q := t.root()
-	for len(q.turn.active.items) > 0 {
-		q = q.turn.active.items[0]
+	for len(q.turn.active.Items()) > 0 {
+		q = q.turn.active.Items()[0]
 	}
 	if !q.backlog.hasReady() {
 		return nil

@@ -129,7 +129,7 @@ func verify(c *Core, scheduled bool) error {
 				return fmt.Errorf("user %s says %v, holds %v", u.name, u.used, users[u])
 			}
 		}
-		if q.turn.index >= 0 != (q.parent != nil && len(q.backlog.ready.items)+len(q.turn.active.items) > 0) {
+		if q.turn.index >= 0 != (q.parent != nil && len(q.backlog.ready.Items())+len(q.turn.active.Items()) > 0) {
 			return fmt.Errorf("queue %s is wrongly busy or idle", q.spec.Name)
 		}
 	}
