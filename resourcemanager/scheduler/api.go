@@ -1,5 +1,23 @@
 // Package scheduler decides which container goes where. It is pure: facts come in by Apply, decisions come out of
 // Schedule, time is an argument, and the same inputs give the same decisions.
+//
+// It owns, in memory, the queues with what they hold, the nodes with what they have left, the asks that wait, and the notices
+// of containers that are preempted. Its owner keeps what has to outlast it, and applies it again.
+//
+// A Core wires these parts, each of which opens with its own words:
+//
+//	fleet        the nodes, and the search for one
+//	apps         the apps that ask, and their names
+//	containers   the containers that are held
+//	tree         the queues: whose turn it is, and what limits an ask
+//	backlog      the asks that wait, by shape and bucket
+//	nominations  the room on nodes that only one ask may use
+//	preemption   the notices of containers, and the choice of victims
+//	lending      the contracts between queues
+//	explainer    why asks wait
+//
+// No part selects the fields of another. An ask is granted a container on a node; a container is held until it is released. A
+// queue borrows when it holds more than its guarantee; it is entitled to its guarantee and to what contracts lend to it.
 package scheduler
 
 import (
@@ -35,10 +53,10 @@ type AddApp struct {
 	Priority int32
 	// Weight is the app's share of a fair leaf, against the other apps there; zero is 1.
 	Weight float64
-	// Recovered says that the app was admitted before: the queue's state, limit of apps and submit list are not
-	// asked again.
+	// Recovered says that the app was admitted before: the queue's state, limit of apps and submit list are not looked
+	// at again.
 	Recovered bool
-	// Allowed says that whoever asks for this may submit, which need not be User: the submit list is not asked.
+	// Allowed says that the person who adds the app, who need not be User, may submit: the submit list is not looked at.
 	Allowed bool
 }
 
@@ -111,7 +129,7 @@ type QueueSpec struct {
 	UserLimitPercent float64
 	// Submit and Admin name the users who may submit and administer, here and in all queues below.
 	Submit, Admin []string
-	// Notice is how long containers of the queue hear before they are stopped; zero is Config.Notice.
+	// Notice is how long before it is stopped a container of the queue gets notice; zero is Config.Notice.
 	Notice time.Duration
 }
 
@@ -199,7 +217,7 @@ type Ask struct {
 	Duration time.Duration
 	// Service says that a container runs until somebody ends it: no ask has a reservation that waits for its room.
 	Service bool
-	// Replaces says that a container takes the place of one that the app has lost: reservations give way to it.
+	// Replaces says that a container replaces one that the app has lost: reservations give way to it.
 	Replaces bool
 	// Master marks the container of an application master.
 	Master bool
@@ -210,8 +228,8 @@ type Decisions struct {
 	Grants  []Grant
 	Notices []Notice
 	Stops   []Stop
-	// Reprieves are containers whose notice is taken back: they are not needed any more.
-	Reprieves []id.Container
+	// Cancelled are the containers whose preemption is cancelled.
+	Cancelled []id.Container
 	// Next is when to call Schedule again though nothing new was applied; zero is never. It may be the present:
 	// then there is more to decide than a pass is allowed to take.
 	Next time.Time
@@ -232,7 +250,7 @@ type Grant struct {
 	Gang int64
 }
 
-// Notice warns a container that it is to be gone by the deadline.
+// Notice tells a container that it is preempted: it is to end by the deadline.
 type Notice struct {
 	Container id.Container
 	Deadline  time.Time
@@ -256,7 +274,7 @@ type AskExplanation struct {
 	Pending int
 	// Limit is the sentence about a queue, user or master limit that stands in the way; empty if none does.
 	Limit string
-	// Coming is the sentence about room that is being made or kept for it; empty if there is none.
+	// Coming is the sentence about room that is nominated for it, or will be; empty if there is none.
 	Coming string
 	// Guarantee is the sentence why no other queue's containers are stopped for it; empty if some are, or a limit stands in
 	// the way, or it fits.
@@ -307,11 +325,11 @@ type Config struct {
 	Epoch int64
 	// Schema names the extended resources, for sentences.
 	Schema resource.Schema
-	// Notice is how long a container hears before it is stopped for another queue's guarantee; zero is 10s.
+	// Notice is how long before it is stopped for another queue's guarantee a container gets notice; zero is 10s.
 	Notice time.Duration
 	// Master is what every application master is given: Plan looks whether an app fits beside its own.
 	Master resource.Vector
-	// Patience is how long an ask that others keep overtaking waits before room is reserved for it; zero is 10s.
+	// Patience is how long an ask is blocked, while others are granted, before room is reserved for it; zero is 10s.
 	Patience time.Duration
 }
 
@@ -332,6 +350,6 @@ type Interface interface {
 	QueuesAfter(SetQueues) ([]QueueUsage, error)
 	// Used is what containers hold on a node.
 	Used(node id.Node) resource.Vector
-	// Largest is, place by place, the most that any node has.
+	// Largest is, for each resource, the most that any node has.
 	Largest() resource.Vector
 }

@@ -3,8 +3,6 @@ package scheduler
 import (
 	"strings"
 	"testing"
-
-	"pgregory.net/rapid"
 )
 
 func TestConstraintsAreReadAsPeopleWriteThem(t *testing.T) {
@@ -56,17 +54,5 @@ func FuzzParseConstraint(f *testing.F) {
 			t.Fatalf("%q was read as %q and that as %q, %v", text, c, again, err)
 		}
 		c.Matches(map[string]Value{c.Attribute: {Text: "x"}})
-	})
-}
-
-func TestLevelsRiseWithTheAmountAndAFitNeverLiesBelowTheAsk(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		small := rapid.Int64Range(-10, 1<<42).Draw(t, "small")
-		large := rapid.Int64Range(small, 1<<43).Draw(t, "large")
-		for _, unit := range []int64{cpuUnit, memoryUnit} {
-			if level(small, unit) > level(large, unit) || level(large, unit) >= levels {
-				t.Fatalf("%d is on level %d, %d on level %d", small, level(small, unit), large, level(large, unit))
-			}
-		}
 	})
 }

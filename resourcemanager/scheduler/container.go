@@ -11,74 +11,64 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// container is a lease. It is linked into the lists of its node and its app.
+// container is a lease: so much of a node for an app.
 type container struct {
-	id     id.Container
-	app    *app
-	group  *group
-	node   *node
-	ask    string
-	need   resource.Vector
+	id   id.Container
+	app  *app
+	node *node
+	// ask is the id of the ask that it was granted to, group what it is counted in.
+	ask   string
+	group *group
+	// need is what it holds of the node.
+	need resource.Vector
+	// master is set for an application master.
 	master bool
-	// service says that it runs until somebody ends it.
-	service   bool
+	// service is set when it runs until somebody ends it.
+	service bool
+	// startedAt is when it was granted, duration how long its ask said that it would run; zero is unknown.
 	startedAt time.Time
-
-	duration time.Duration
+	duration  time.Duration
 	// gang is what it was granted with; nil is none.
 	gang *gang
-	// checkpoint is until when its work is safe, credit what its predecessors lost to others' guarantees.
+	// checkpoint is until when its work is safe.
 	checkpoint time.Time
-	credit     time.Duration
-	// notice is set while it is to leave.
+	// credit is what containers before it had done for the same ask when they were preempted.
+	credit time.Duration
+	// notice is set while it is preempted; nil is not.
 	notice *notice
-	// awaited is the reservation that waits for its end; nil is none.
-	awaited *nomination
+	// awaitedBy is the reservation that waits for its end; nil is none.
+	awaitedBy *nomination
 
+	// It is in a list of its app, in one of its node, and in one of its leaf while it has no notice.
 	previousOfApp, nextOfApp   *container
 	previousOfNode, nextOfNode *container
 	previousOfLeaf, nextOfLeaf *container
 }
 
-// gang is the containers that were granted together and are still there, in the order in which they were granted.
-type gang struct {
-	number  int64
-	members []*container
+// containers is the containers that are held.
+type containers struct {
+	byID map[id.Container]*container
+	// free is a list of records that are not in use.
+	free *container
+	// gangs is the number of the last gang.
+	gangs int64
 }
 
-func (c *Core) holdExisting(in Hold) error {
-	switch {
-	case in.Container.IsZero():
-		return invalid("a container to hold has no id")
-	case in.Node == "":
-		return invalid("container %s to hold has no node", in.Container)
-	}
-	if old := c.containers[in.Container]; old != nil {
-		c.forget(old)
-	}
-	a := c.apps[in.Container.App]
-	if a == nil {
-		a = c.makeApp(in.Container.App)
-	}
-	if in.Container.Epoch == c.config.Epoch {
-		a.lastSeq = max(a.lastSeq, in.Container.Seq)
-	}
-	k := c.newContainer()
-	k.id, k.app, k.group, k.node, k.ask = in.Container, a, a.group(in.Group), c.nodeNamed(in.Node), in.Ask
-	k.need, k.master, k.startedAt, k.duration, k.service = in.Resources, in.Master, in.StartedAt, in.Duration, in.Service || in.Master
-	if in.Gang > 0 {
-		c.rejoin(k, in.Gang)
-	}
-	c.containers[k.id] = k
-	c.hold(k)
-	c.touch(k.node)
-	c.noteLender(a)
-	return nil
-}
+// find is the container of an id; nil is none.
+func (cs *containers) find(name id.Container) *container { return cs.byID[name] }
 
-// rejoin puts a container that is held again among those of its gang that are.
-func (c *Core) rejoin(k *container, number int64) {
-	c.gangs = max(c.gangs, number)
+func (cs *containers) add(k *container) { cs.byID[k.id] = k }
+
+func (cs *containers) remove(k *container) { delete(cs.byID, k.id) }
+
+// nextGang gives the gang to come a number, lastGang is that of the last.
+func (cs *containers) nextGang() { cs.gangs++ }
+
+func (cs *containers) lastGang() int64 { return cs.gangs }
+
+// rejoin puts a container that is held again in its gang.
+func (cs *containers) rejoin(k *container, number int64) {
+	cs.gangs = max(cs.gangs, number)
 	for other := k.app.containers; other != nil; other = other.nextOfApp {
 		if other.gang != nil && other.gang.number == number {
 			k.gang = other.gang
@@ -91,82 +81,99 @@ func (c *Core) rejoin(k *container, number int64) {
 	k.gang.members = append(k.gang.members, k)
 }
 
+// take gives a record for a new container.
+func (cs *containers) take() *container {
+	if cs.free == nil {
+		slab := make([]container, 256)
+		for i := range slab[1:] {
+			slab[i].nextOfApp = &slab[i+1]
+		}
+		cs.free = &slab[0]
+	}
+	k := cs.free
+	cs.free, k.nextOfApp = k.nextOfApp, nil
+	return k
+}
+
+// recycle takes the record of a container that is gone.
+func (cs *containers) recycle(k *container) {
+	*k = container{nextOfApp: cs.free}
+	cs.free = k
+}
+
+// gang is the containers that were granted together and are still there, in the order in which they were granted.
+type gang struct {
+	number  int64
+	members []*container
+}
+
+// holdExisting counts a container that exists already.
+func (c *Core) holdExisting(in Hold) error {
+	switch {
+	case in.Container.IsZero():
+		return invalid("a container to hold has no id")
+	case in.Node == "":
+		return invalid("container %s to hold has no node", in.Container)
+	}
+	if old := c.containers.find(in.Container); old != nil {
+		c.forget(old)
+	}
+	a := c.apps.find(in.Container.App)
+	if a == nil {
+		a = c.apps.add(in.Container.App)
+	}
+	if in.Container.Epoch == c.config.Epoch {
+		a.lastSeq = max(a.lastSeq, in.Container.Seq)
+	}
+	k := c.containers.take()
+	k.id, k.app, k.group, k.node, k.ask = in.Container, a, a.group(in.Group), c.fleet.named(in.Node), in.Ask
+	k.need, k.master, k.startedAt, k.duration, k.service = in.Resources, in.Master, in.StartedAt, in.Duration, in.Service || in.Master
+	if in.Gang > 0 {
+		c.containers.rejoin(k, in.Gang)
+	}
+	c.containers.add(k)
+	c.hold(k)
+	c.fleet.touch(k.node)
+	c.lending.noteGrant(a)
+	return nil
+}
+
+// release ends a container.
 func (c *Core) release(name id.Container) {
-	k := c.containers[name]
+	k := c.containers.find(name)
 	if k == nil {
 		return
 	}
-	// What a lost node took with it was not given back by anybody.
+	// Capacity of a lost node was not returned by the borrower.
 	if given := k.notice; given != nil && given.contract != nil && !given.stopped && k.node.known {
-		given.contract.ledger.giveBack()
+		given.contract.ledger.countReturn()
 	}
 	c.forget(k)
 }
 
+// forget ends a container that is gone.
 func (c *Core) forget(k *container) {
-	delete(c.containers, k.id)
+	c.containers.remove(k)
 	a, n := k.app, k.node
 	c.unhold(k)
-	c.dropNotice(k)
+	c.preemption.drop(k)
 	if g := k.gang; g != nil {
 		g.members = slices.DeleteFunc(g.members, func(other *container) bool { return other == k })
 	}
-	c.recycle(k)
+	c.containers.recycle(k)
 	if a.removed || a.leaf == nil {
 		c.forgetApp(a)
 	}
 	c.forgetNode(n)
 }
 
-func (c *Core) newContainer() *container {
-	if c.spare == nil {
-		slab := make([]container, 256)
-		for i := range slab[1:] {
-			slab[i].nextOfApp = &slab[i+1]
-		}
-		c.spare = &slab[0]
-	}
-	k := c.spare
-	c.spare, k.nextOfApp = k.nextOfApp, nil
-	return k
-}
-
-func (c *Core) recycle(k *container) {
-	*k = container{nextOfApp: c.spare}
-	c.spare = k
-}
-
-// hold counts a container wherever it counts.
+// hold counts a container for its node, its app and its queues.
 func (c *Core) hold(k *container) {
-	a, n := k.app, k.node
-	k.nextOfApp = a.containers
-	if a.containers != nil {
-		a.containers.previousOfApp = k
-	}
-	a.containers = k
-	k.nextOfNode = n.containers
-	if n.containers != nil {
-		n.containers.previousOfNode = k
-	}
-	n.containers = k
-
-	for i := range k.need {
-		n.used[i] += k.need[i]
-	}
-	if !k.service {
-		for i := range k.need {
-			n.ending[i] += k.need[i]
-		}
-	}
-	if !n.isOpen() {
-		c.count(n)
-	}
-	c.place(n)
-	k.group.add(n.slot, c.grid.words)
-	a.named.held++
-	if a.named.tracked {
-		a.named.nodes.set(n.slot, c.grid.words)
-		c.touch(n)
+	a := k.app
+	c.fleet.hold(k)
+	c.apps.hold(k, c.fleet.words())
+	if a.name.tracked {
+		c.fleet.touch(k.node)
 	}
 	if a.leaf != nil {
 		c.chargeContainer(k, 1)
@@ -175,101 +182,48 @@ func (c *Core) hold(k *container) {
 
 // unhold is the reverse of hold.
 func (c *Core) unhold(k *container) {
-	a, n := k.app, k.node
-	switch {
-	case k.previousOfApp != nil:
-		k.previousOfApp.nextOfApp = k.nextOfApp
-	default:
-		a.containers = k.nextOfApp
+	a := k.app
+	if k.awaitedBy != nil {
+		k.awaitedBy.arrived(k)
 	}
-	if k.nextOfApp != nil {
-		k.nextOfApp.previousOfApp = k.previousOfApp
+	c.fleet.unhold(k)
+	c.apps.unhold(k)
+	if a.name.tracked && a.name.held == 0 && !c.pass.onTrial {
+		c.backlog.retry(a.name)
 	}
-	switch {
-	case k.previousOfNode != nil:
-		k.previousOfNode.nextOfNode = k.nextOfNode
-	default:
-		n.containers = k.nextOfNode
-	}
-	if k.nextOfNode != nil {
-		k.nextOfNode.previousOfNode = k.previousOfNode
-	}
-	k.previousOfApp, k.nextOfApp, k.previousOfNode, k.nextOfNode = nil, nil, nil, nil
-
-	for i := range k.need {
-		n.used[i] -= k.need[i]
-	}
-	if !k.service {
-		for i := range k.need {
-			n.ending[i] -= k.need[i]
-		}
-	}
-	if k.awaited != nil {
-		k.awaited.arrive(k)
-	}
-	if !n.isOpen() {
-		c.count(n)
-	}
-	c.place(n)
-	k.group.remove(n.slot)
-	a.named.held--
-	if a.named.tracked {
-		a.named.vacate(n)
-		if a.named.held == 0 && !c.quiet {
-			c.relent(a.named)
-		}
-	}
-	c.touch(n)
+	c.fleet.touch(k.node)
 	if a.leaf != nil {
 		c.chargeContainer(k, -1)
 	}
 }
 
-// vacate takes a node off a name's nodes unless another container of that name is still there.
-func (m *named) vacate(n *node) {
-	for k := n.containers; k != nil; k = k.nextOfNode {
-		if k.app.named == m {
-			return
-		}
-	}
-	m.nodes.clear(n.slot)
-}
-
-// chargeContainer counts a container for its app, user and queues.
+// chargeContainer counts a container for its app, user and queues; sign is 1 or -1.
 func (c *Core) chargeContainer(k *container, sign int64) {
 	a, leaf := k.app, k.app.leaf
 	for i := range k.need {
-		amount := sign * k.need[i]
-		a.used[i] += amount
-		a.owner.used[i] += amount
-		if k.master {
-			leaf.masters[i] += amount
-		}
+		a.used[i] += sign * k.need[i]
 	}
 	switch {
 	case k.notice != nil:
-		leaf.expect(&k.need, sign)
+		leaf.addLeaving(&k.need, sign)
 	case sign > 0:
-		leaf.disordered = !leaf.link(k) || leaf.disordered
+		leaf.addHeld(k)
 	default:
 		leaf.unlink(k)
 	}
-	c.charge(leaf, &k.need, sign)
+	c.tree.charge(k, sign)
+	if sign < 0 && !c.pass.onTrial {
+		c.backlog.liftLimits(leaf)
+	}
 	if leaf.spec.Fair {
-		a.share = shareOf(&a.used, &c.zone) / a.weight
-		for _, b := range a.buckets {
-			switch b.state {
-			case ready:
-				leaf.ready.move(b)
-			case waiting:
-				leaf.waiting.move(b)
-			}
-		}
+		a.setShare(c.tree.zoneCapacity())
+		c.backlog.reorder(a)
 	}
 }
 
-func (c *Core) checkpoint(in Checkpoint) error {
-	k := c.containers[in.Container]
+// checkpoint notes until when the work of a container is safe.
+func (cs *containers) checkpoint(in Checkpoint) error {
+	k := cs.find(in.Container)
 	if k == nil {
 		return fmt.Errorf("container %s is not held: %w", in.Container, errdefs.ErrNotFound)
 	}

@@ -7,17 +7,18 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
 // Explain implements Interface.
 func (c *Core) Explain(name id.App, now time.Time) Explanation {
 	defer c.pretend(now)()
-	a := c.apps[name]
+	a := c.apps.find(name)
 	if a == nil {
 		return Explanation{}
 	}
 	var explanation Explanation
-	// Asks of one kind fail the same tests, and an app may have thousands of them.
+	// Nodes break the same rules for asks of one kind, of which an app may have thousands.
 	known := map[askKind]AskExplanation{}
 	for _, k := range a.sortedAsks() {
 		kind := askKind{shape: k.shape, group: k.group, master: k.spec.Master}
@@ -26,7 +27,7 @@ func (c *Core) Explain(name id.App, now time.Time) Explanation {
 		}
 		like, ok := known[kind]
 		if !ok || len(k.nominations) > 0 {
-			like = c.explainAsk(k)
+			like = c.explainer.ask(k)
 			if len(k.nominations) == 0 {
 				known[kind] = like
 			}
@@ -37,7 +38,7 @@ func (c *Core) Explain(name id.App, now time.Time) Explanation {
 	return explanation
 }
 
-// askKind is what asks of an app without nominations have in common when the same stands in their way.
+// askKind is what asks of an app without nominations have in common that wait for the same reasons.
 type askKind struct {
 	shape  *shape
 	group  *group
@@ -46,68 +47,82 @@ type askKind struct {
 	pending int
 }
 
-// pretend makes the core answer as at a time, without a trace that decisions would follow; what it gives ends that.
+// pretend makes the core answer as at a time, until the function that it gives is called. No decision depends on it.
 func (c *Core) pretend(now time.Time) func() {
-	before := c.now
-	c.now = now
+	before := c.pass.now
+	c.pass.now = now
 	c.resolveQueues()
-	return func() { c.now = before }
+	return func() { c.pass.now = before }
 }
 
-// miss collects the nodes that failed one test; the closest of them becomes the example.
+// explainer says in sentences why asks wait, and what would help. It only looks.
+type explainer struct {
+	pass  *pass
+	fleet *fleet
+	tree  *tree
+	// schema names resources.
+	schema resource.Schema
+	// master is what every application master is given.
+	master resource.Vector
+}
+
+// miss is the nodes that break one rule in the same way; the closest of them is the example.
 type miss struct {
-	FailedTest
-	closeness int64
-	example   func() string
+	title   string
+	nodes   int
+	closest failure
 }
 
-func (c *Core) explainAsk(k *ask) AskExplanation {
+// ask says why an ask waits.
+func (e *explainer) ask(k *ask) AskExplanation {
 	need := k.spec.Resources
 	if k.spec.Gang {
 		need = need.Scale(int64(k.spec.Pending))
 	}
-	explanation := AskExplanation{Ask: k.spec.ID, Pending: k.spec.Pending, Limit: c.limitSentence(k, &need), Coming: c.comingSentence(k)}
+	limit := e.tree.limit(k, &need)
+	explanation := AskExplanation{Ask: k.spec.ID, Pending: k.spec.Pending, Limit: limit.sentence(e.schema, k, &need, e.pass.now), Coming: e.nominated(k)}
 	var misses []miss
-	for _, n := range c.nodes {
+	for _, n := range e.fleet.records() {
 		if !n.known {
 			continue
 		}
-		test, example, closeness := c.test(k, n)
-		if test == "" {
+		f := e.fleet.failureOn(n, k)
+		if f.rule == noRule {
 			explanation.Fits++
 			continue
 		}
-		i := slices.IndexFunc(misses, func(m miss) bool { return m.Test == test })
+		title := f.title(e.schema)
+		i := slices.IndexFunc(misses, func(m miss) bool { return m.title == title })
 		if i < 0 {
 			i = len(misses)
-			misses = append(misses, miss{FailedTest{Test: test}, closeness, example})
+			misses = append(misses, miss{title: title, closest: f})
 		}
 		m := &misses[i]
-		m.Nodes++
-		if closeness > m.closeness {
-			m.example, m.closeness = example, closeness
+		m.nodes++
+		if f.closeness() > m.closest.closeness() {
+			m.closest = f
 		}
 	}
-	slices.SortStableFunc(misses, func(x, y miss) int { return y.Nodes - x.Nodes })
-	for _, m := range misses {
-		m.Example = m.example()
-		explanation.Tests = append(explanation.Tests, m.FailedTest)
+	slices.SortStableFunc(misses, func(x, y miss) int { return y.nodes - x.nodes })
+	for i := range misses {
+		m := &misses[i]
+		explanation.Tests = append(explanation.Tests, FailedTest{Test: m.title, Nodes: m.nodes, Example: m.closest.example(e.schema)})
 	}
 	if explanation.Fits == 0 {
-		explanation.Never = c.never(k)
+		explanation.Never = e.never(k)
 	}
-	explanation.Guarantee = c.guaranteeSentence(k, &explanation)
-	explanation.Help = c.help(k, &need, &explanation)
+	explanation.Guarantee = e.guarantee(k, &explanation)
+	explanation.Help = e.help(k, &need, &explanation, misses)
 	return explanation
 }
 
-// comingSentence says whose room an ask gets and when that will be there, and what is reserved for it.
-func (c *Core) comingSentence(k *ask) string {
+// nominated says which containers are preempted for an ask and until when, and what is reserved for it.
+func (e *explainer) nominated(k *ask) string {
 	var leaving, stopping []titled
 	var reserved []string
 	last := time.Time{}
 	for _, m := range k.nominations {
-		if m.leaf != nil && !slices.Contains(reserved, string(m.node.spec.Name)) {
+		if m.reservingLeaf != nil && !slices.Contains(reserved, string(m.node.spec.Name)) {
 			reserved = append(reserved, string(m.node.spec.Name))
 		}
 		for _, given := range m.victims {
@@ -170,144 +185,4 @@ func countTitles(all []titled) string {
 		parts[0], verb = "1 container of "+all[0].title, " is"
 	}
 	return strings.Join(parts, ", ") + verb
-}
-
-// test names the first test that a node fails for an ask, with an example, which is only written if it is shown, and how
-// close the node came.
-func (c *Core) test(k *ask, n *node) (test string, example func() string, closeness int64) {
-	spec, name := &k.spec, n.spec.Name
-	say := func(format string, args ...any) func() string {
-		return func() string { return fmt.Sprintf(format, args...) }
-	}
-	if n.spec.Closed != "" {
-		return "closed", func() string { return n.spec.Closed }, 0
-	}
-	for _, constraint := range spec.Constraints {
-		if !constraint.Matches(n.spec.Attributes) {
-			return "constraint " + constraint.String(), func() string { return describeAttribute(n, constraint.Attribute) }, 0
-		}
-	}
-	if slices.Contains(spec.Avoid, name) {
-		return "to be avoided", say("%s is to be avoided", name), 0
-	}
-	if s := k.shape; s.self != nil {
-		for _, m := range s.near {
-			if !m.nodes.has(n.slot) && !(m == s.self && m.held == 0) {
-				return "no container of " + m.name, say("%s holds no container of %s", name, m.name), 0
-			}
-		}
-		for _, far := range [][]*named{s.far, s.self.repelledBy} {
-			for _, m := range far {
-				if m.nodes.has(n.slot) {
-					return "holds a container of " + m.name, say("%s holds a container of %s", name, m.name), 0
-				}
-			}
-		}
-	}
-	if spec.MaxPerNode > 0 {
-		if held := k.group.count(n.slot); held >= spec.MaxPerNode {
-			return "most containers a node", say("%s already holds %d, the most allowed is %d", name, held, spec.MaxPerNode), 0
-		}
-	}
-	free := n.spec.Capacity.Sub(n.used)
-	for place, asked := range spec.Resources {
-		if asked > 0 && asked > free[place] {
-			return "not enough " + c.config.Schema.Name(place), func() string {
-				return fmt.Sprintf("%s has %s free, %s are asked", name, amount(c.config.Schema, place, max(free[place], 0)), c.config.Schema.Format(place, asked))
-			}, free[place]
-		}
-	}
-	if !fits(&spec.Resources, &c.avail[n.slot]) && !slices.ContainsFunc(k.nominations, func(m *nomination) bool { return m.node == n }) {
-		return "reserved for others", func() string {
-			return fmt.Sprintf("%s has room, but it is reserved for %s", name, n.nominations[0].ask.app.title())
-		}, 0
-	}
-	return "", nil, 0
-}
-
-func describeAttribute(n *node, attribute string) string {
-	if value, ok := n.spec.Attributes[attribute]; ok {
-		return fmt.Sprintf("%s has %s = %s", n.spec.Name, attribute, value)
-	}
-	return fmt.Sprintf("%s has no %s", n.spec.Name, attribute)
-}
-
-// Plan implements Interface. It tries the ask and takes everything back.
-func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
-	leaf, err := c.leafFor(app.Queue)
-	if err != nil {
-		return Plan{}, err
-	}
-	if err := checkAsk(&spec); err != nil {
-		return Plan{}, err
-	}
-	defer c.pretend(now)()
-	// The app of the dry run has no number, so that it can collide with none.
-	planned := c.makeApp(id.App{})
-	c.rename(planned, app.Name)
-	planned.leaf, planned.user, planned.owner = leaf, app.User, leaf.user(app.User)
-	k := &ask{app: planned, spec: spec.clone(), place: -1, group: planned.group(spec.Group)}
-	planned.asks[spec.ID] = k
-	untracked := c.untracked(&spec)
-	c.prepare(k)
-
-	var plan Plan
-	plan.Never = c.never(k)
-	if plan.Never == "" {
-		c.tryPlan(k, &plan)
-	}
-	plan.Explanation.Ask = spec.ID
-	for _, m := range untracked {
-		m.tracked, m.nodes = false, nil
-	}
-	delete(planned.asks, spec.ID)
-	planned.removed = true
-	c.forgetApp(planned)
-	c.arrivals--
-	return plan, nil
-}
-
-// untracked are the names in an ask's affinities of which nobody keeps the nodes yet.
-func (c *Core) untracked(spec *Ask) []*named {
-	var names []*named
-	for _, name := range slices.Concat(spec.Affinity, spec.AntiAffinity) {
-		if m := c.nameOf(name); !m.tracked {
-			names = append(names, m)
-		}
-	}
-	return names
-}
-
-// tryPlan grants what Schedule would grant, explains what is left, and takes the grants back.
-func (c *Core) tryPlan(k *ask, plan *Plan) {
-	wanted, first := k.spec.Pending, len(c.decisions.Grants)
-	one := k.spec.Resources
-	for i := 0; i < wanted; i++ {
-		c.quiet = true
-		kind, _, _ := c.limit(k, &one)
-		slot := int32(-1)
-		if kind == noLimit {
-			slot = c.find(k)
-		}
-		if slot >= 0 {
-			c.grant(k, c.nodes[slot])
-		}
-		c.quiet = false
-		if slot < 0 {
-			break
-		}
-	}
-	for _, grant := range c.decisions.Grants[first:] {
-		plan.Nodes = append(plan.Nodes, grant.Node)
-	}
-	k.spec.Pending = wanted - len(plan.Nodes)
-	if k.spec.Pending > 0 {
-		plan.Explanation = c.explainAsk(k)
-	}
-	if k.spec.Gang && len(plan.Nodes) < wanted {
-		plan.Nodes = nil
-		plan.Explanation.Pending = wanted
-	}
-	c.takeBack(k, first)
-	k.spec.Pending = wanted
 }

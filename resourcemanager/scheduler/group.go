@@ -1,25 +1,28 @@
 package scheduler
 
+import "github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
+
 // group is the containers of an app that spread and MaxPerNode count together.
 type group struct {
 	app  *app
 	name string
-	// levels[i] has the nodes with more than i containers of the group. It is kept once an ask needs it.
-	levels  []bitmap
+	// levels[i] has the nodes with more than i containers of the group, if tracked.
+	levels  []grid.Bitmap
 	tracked bool
 	tallies []*tally
 }
 
 // tally counts a group's containers by the values of a label.
 type tally struct {
-	label  *label
+	label *label
+	// counts is by value.
 	counts []int32
-	// No value has fewer than least, and in the order of their texts those before from have more; that was found out
-	// in the label's version.
+	// No value has fewer than least, and in the order of their texts those before from have more; that is so in the label's
+	// version.
 	least         int32
 	from, version int
 	// tried has the values that the search in progress is done with.
-	tried bitmap
+	tried grid.Bitmap
 }
 
 func (a *app) group(name string) *group {
@@ -33,15 +36,15 @@ func (a *app) group(name string) *group {
 	return g
 }
 
-// track makes a group know how many of its containers are where.
-func (c *Core) track(g *group) {
+// track makes a group count its containers by nodes.
+func (g *group) track(words int) {
 	if g.tracked {
 		return
 	}
 	g.tracked = true
 	for k := g.app.containers; k != nil; k = k.nextOfApp {
 		if k.group == g {
-			g.levelUp(k.node.slot, c.grid.words)
+			g.levelUp(k.node.slot, words)
 		}
 	}
 }
@@ -50,7 +53,7 @@ func (c *Core) track(g *group) {
 func (g *group) count(slot int32) int {
 	low, high := 0, len(g.levels)
 	for low < high {
-		if middle := (low + high) / 2; g.levels[middle].has(slot) {
+		if middle := (low + high) / 2; g.levels[middle].Has(slot) {
 			low = middle + 1
 		} else {
 			high = middle
@@ -64,7 +67,7 @@ func (g *group) levelUp(slot int32, words int) {
 	if n == len(g.levels) {
 		g.levels = append(g.levels, nil)
 	}
-	g.levels[n].set(slot, words)
+	g.levels[n].Set(slot, words)
 }
 
 func (g *group) add(slot int32, words int) {
@@ -79,10 +82,10 @@ func (g *group) add(slot int32, words int) {
 
 func (g *group) remove(slot int32) {
 	if g.tracked {
-		g.levels[g.count(slot)-1].clear(slot)
+		g.levels[g.count(slot)-1].Clear(slot)
 	}
 	for _, t := range g.tallies {
-		t.lessen(t.label.of[slot])
+		t.remove(t.label.of[slot])
 	}
 }
 
@@ -110,13 +113,21 @@ func (t *tally) recount(g *group) {
 	}
 }
 
+// move counts a container at another value, because its node has that now.
+func (t *tally) move(from, to int32) {
+	t.grow()
+	t.counts[from]--
+	t.counts[to]++
+	t.version = -1
+}
+
 func (t *tally) grow() {
 	for len(t.counts) < len(t.label.nodes) {
 		t.counts = append(t.counts, 0)
 	}
 }
 
-func (t *tally) lessen(value int32) {
+func (t *tally) remove(value int32) {
 	t.counts[value]--
 	switch n := t.counts[value]; {
 	case t.version != t.label.version || t.label.members[value] == 0:
@@ -156,7 +167,7 @@ func (t *tally) lowest() int32 {
 func (t *tally) lowestUntried() int32 {
 	best := int32(-1)
 	for _, value := range t.label.sorted {
-		if !t.tried.has(value) && (best < 0 || t.counts[value] < t.counts[best]) {
+		if !t.tried.Has(value) && (best < 0 || t.counts[value] < t.counts[best]) {
 			best = value
 		}
 	}

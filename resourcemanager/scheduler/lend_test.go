@@ -68,7 +68,7 @@ func (z *lendingZone) second(t *rapid.T) {
 	d := z.core.Schedule(z.now)
 	for _, grant := range d.Grants {
 		end := z.now.Add(time.Hour)
-		if runs := z.core.containers[grant.Container].duration; runs > 0 && !rapid.Bool().Draw(t, "overruns") {
+		if runs := z.core.containers.byID[grant.Container].duration; runs > 0 && !rapid.Bool().Draw(t, "overruns") {
 			end = z.now.Add(runs)
 		}
 		z.live[grant.Container] = end
@@ -106,14 +106,14 @@ func TestWhatIsLentIsBackWhenTheWindowClosesEveryTime(t *testing.T) {
 			z.now = z.now.Add(time.Second)
 		}
 		z.second(t)
-		root, apps, batch := z.core.root(), z.core.queueNamed("apps"), z.core.queueNamed("batch")
-		for place := range 2 {
-			room := apps.guaranteed[place] - apps.used[place]
-			if free := z.core.zone[place] - root.used[place]; free < room && batch.used[place] > batch.guaranteed[place] {
-				t.Fatalf("when the window closed %d were free, the lender had room for %d, and the borrower held %d of %d", free, room, batch.used[place], batch.guaranteed[place])
+		root, apps, batch := z.core.tree.root(), z.core.tree.named("apps"), z.core.tree.named("batch")
+		for dim := range 2 {
+			room := apps.guaranteed[dim] - apps.used[dim]
+			if free := z.core.tree.capacity[dim] - root.used[dim]; free < room && batch.used[dim] > batch.guaranteed[dim] {
+				t.Fatalf("when the window closed %d were free, the lender had room for %d, and the borrower held %d of %d", free, room, batch.used[dim], batch.guaranteed[dim])
 			}
 		}
-		for _, back := range z.core.Ledgers()[0].HandBacks {
+		for _, back := range z.core.lending.ledgers()[0].HandBacks {
 			if back.Done.IsZero() || back.Done.After(back.Promised) {
 				t.Fatalf("the ledger says %+v", back)
 			}
@@ -136,7 +136,7 @@ func TestEveryLenderHasItsCapacityBackHoweverTheWindowsOverlap(t *testing.T) {
 			})
 		}
 		z := newLendingZone(t, contracts...)
-		if z.core.queueNamed("web").spec.Guaranteed == (Capacity{}) {
+		if z.core.tree.named("web").spec.Guaranteed == (Capacity{}) {
 			return
 		}
 		unit := resource.Vector{1000, 1 << 30}
@@ -161,8 +161,8 @@ func TestEveryLenderHasItsCapacityBackHoweverTheWindowsOverlap(t *testing.T) {
 // contracts go on lending. The lenders use nothing, so that this has to be free, unless the borrower holds no more than
 // it is guaranteed.
 func (z *lendingZone) checkBack(t *rapid.T, contracts []Contract) {
-	root, batch := z.core.root(), z.core.queueNamed("batch")
-	for place := range 2 {
+	root, batch := z.core.tree.root(), z.core.tree.named("batch")
+	for dim := range 2 {
 		owed := int64(0)
 		for _, name := range []id.Queue{"apps", "web"} {
 			closes, lent, floor := false, 0.0, 0.0
@@ -178,11 +178,11 @@ func (z *lendingZone) checkBack(t *rapid.T, contracts []Contract) {
 				closes = closes || k.Lender == name && z.now.Equal(w.Close)
 			}
 			if closes {
-				owed += z.core.queueNamed(name).guaranteed.Percent(100 - min(lent, 100-floor))[place]
+				owed += z.core.tree.named(name).guaranteed.Percent(100 - min(lent, 100-floor))[dim]
 			}
 		}
-		if free := z.core.zone[place] - root.used[place]; free < owed && batch.used[place] > batch.guaranteed[place] {
-			t.Fatalf("at %s %d are free, %d are owed, and the borrower holds %d of %d", z.now.Sub(start), free, owed, batch.used[place], batch.guaranteed[place])
+		if free := z.core.tree.capacity[dim] - root.used[dim]; free < owed && batch.used[dim] > batch.guaranteed[dim] {
+			t.Fatalf("at %s %d are free, %d are owed, and the borrower holds %d of %d", z.now.Sub(start), free, owed, batch.used[dim], batch.guaranteed[dim])
 		}
 	}
 }
@@ -201,11 +201,11 @@ func TestTheFloorStaysFreeForTheLenderWhileTheWindowIsOpen(t *testing.T) {
 			z.second(t)
 			z.now = z.now.Add(time.Second)
 		}
-		apps, batch, root := z.core.queueNamed("apps"), z.core.queueNamed("batch"), z.core.root()
+		apps, batch, root := z.core.tree.named("apps"), z.core.tree.named("batch"), z.core.tree.root()
 		floor := apps.guaranteed.Percent(contract.FloorPercent)
-		for place := range 2 {
-			if free := z.core.zone[place] - root.used[place]; free < floor[place] && batch.used[place] > batch.guaranteed[place] {
-				t.Fatalf("%d are free, the floor is %d, and the borrower holds %d of %d", free, floor[place], batch.used[place], batch.guaranteed[place])
+		for dim := range 2 {
+			if free := z.core.tree.capacity[dim] - root.used[dim]; free < floor[dim] && batch.used[dim] > batch.guaranteed[dim] {
+				t.Fatalf("%d are free, the floor is %d, and the borrower holds %d of %d", free, floor[dim], batch.used[dim], batch.guaranteed[dim])
 			}
 		}
 	})

@@ -7,70 +7,104 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// limitKind is what keeps an ask back though nodes may have room.
+// limit is what keeps an ask back though nodes may have room. The zero limit is none.
+type limit struct {
+	kind limitKind
+	// queue is where the limit is, and what has to hold less.
+	queue *queue
+	// dim is the resource of which there would be too much.
+	dim int
+	// contract is what reserves the room for its lender.
+	contract *contract
+}
+
 type limitKind uint8
 
 const (
 	noLimit limitKind = iota
+	// stoppedLimit: the queue is stopped.
 	stoppedLimit
+	// maximumLimit: the queue would hold more than its maximum.
 	maximumLimit
+	// userLimit: the user would hold more in the leaf than one may.
 	userLimit
+	// masterLimit: application masters would hold more in the leaf than they may.
 	masterLimit
+	// lendingLimit: a contract reserves the room.
 	lendingLimit
 )
 
-// limit finds the first limit that need more would break for an ask, the queue that has it, and the place.
-func (c *Core) limit(k *ask, need *resource.Vector) (limitKind, *queue, int) {
+// limit is the first limit that need more would break for an ask.
+func (t *tree) limit(k *ask, need *resource.Vector) limit {
 	leaf := k.app.leaf
-	if place := exceeds(&k.app.owner.used, need, &k.app.owner.limit); place >= 0 {
-		return userLimit, leaf, place
+	if dim := exceeds(&k.app.owner.used, need, &k.app.owner.limit); dim >= 0 {
+		return limit{kind: userLimit, queue: leaf, dim: dim}
 	}
 	// The first of a queue may always have its master: without one no app could ever start there.
 	if k.spec.Master && !leaf.masters.IsZero() {
-		if place := exceeds(&leaf.masters, need, &leaf.masterLimit); place >= 0 {
-			return masterLimit, leaf, place
+		if dim := exceeds(&leaf.masters, need, &leaf.masterLimit); dim >= 0 {
+			return limit{kind: masterLimit, queue: leaf, dim: dim}
 		}
 	}
 	for q := leaf; q != nil; q = q.parent {
 		if q.spec.State == QueueStopped {
-			return stoppedLimit, q, 0
+			return limit{kind: stoppedLimit, queue: q}
 		}
 		if !q.capped {
 			continue
 		}
-		if place := exceeds(&q.used, need, &q.maximum); place >= 0 {
-			return maximumLimit, q, place
+		if dim := exceeds(&q.used, need, &q.maximum); dim >= 0 {
+			return limit{kind: maximumLimit, queue: q, dim: dim}
 		}
 	}
-	if c.keepsFor(k, need) != nil {
-		return lendingLimit, c.root(), 0
+	if reserving := t.lending.reserves(k, need); reserving != nil {
+		return limit{kind: lendingLimit, queue: t.root(), contract: reserving}
 	}
-	return noLimit, nil, -1
+	return limit{}
 }
 
-// limitSentence says which limit stands in an ask's way, if one does.
-func (c *Core) limitSentence(k *ask, need *resource.Vector) string {
-	kind, q, place := c.limit(k, need)
-	of := func(n int64) string { return amount(c.config.Schema, place, n) }
-	switch kind {
+// sentence says how the limit stands in the way of need more for an ask; empty is that there is none.
+func (l *limit) sentence(schema resource.Schema, k *ask, need *resource.Vector, now time.Time) string {
+	q, dim := l.queue, l.dim
+	of := func(n int64) string { return amount(schema, dim, n) }
+	switch l.kind {
 	case stoppedLimit:
 		return fmt.Sprintf("queue %s is stopped and grants nothing", q.spec.Name)
 	case userLimit:
 		return fmt.Sprintf("user %s holds %s in queue %s, where one user may hold %s; %s more are asked",
-			quoteIfEmpty(k.app.user), of(k.app.owner.used[place]), q.spec.Name, of(k.app.owner.limit[place]), of(need[place]))
+			quoteIfEmpty(k.app.user), of(k.app.owner.used[dim]), q.spec.Name, of(k.app.owner.limit[dim]), of(need[dim]))
 	case masterLimit:
 		return fmt.Sprintf("application masters hold %s in queue %s, where they may hold %s; %s more are asked",
-			of(q.masters[place]), q.spec.Name, of(q.masterLimit[place]), of(need[place]))
+			of(q.masters[dim]), q.spec.Name, of(q.masterLimit[dim]), of(need[dim]))
 	case lendingLimit:
-		lent := c.keepsFor(k, need)
-		if lent.phase != guarding && c.outlasts(k, lent) {
+		if l.contract.phase != phaseGuarded && l.contract.isOutlastedBy(k, now) {
 			return fmt.Sprintf("a container that runs for %s would outlast the window of contract %s, which closes at %s",
-				k.spec.Duration, lent.spec.Name, lent.window.Close.UTC().Format(time.RFC3339))
+				k.spec.Duration, l.contract.spec.Name, l.contract.window.Close.UTC().Format(time.RFC3339))
 		}
-		return fmt.Sprintf("contract %s keeps what is left for queue %s", lent.spec.Name, lent.spec.Lender)
+		return fmt.Sprintf("contract %s keeps what is left for queue %s", l.contract.spec.Name, l.contract.spec.Lender)
 	case maximumLimit:
 		return fmt.Sprintf("queue %s holds %s of its maximum of %s; %s more are asked",
-			q.spec.Name, of(q.used[place]), of(q.maximum[place]), of(need[place]))
+			q.spec.Name, of(q.used[dim]), of(q.maximum[dim]), of(need[dim]))
+	}
+	return ""
+}
+
+// help says what would let need more in.
+func (l *limit) help(schema resource.Schema, need *resource.Vector) string {
+	q, dim := l.queue, l.dim
+	switch l.kind {
+	case maximumLimit:
+		text := fmt.Sprintf("a maximum of queue %s of %s would do", q.spec.Name, amount(schema, dim, q.used[dim]+need[dim]))
+		if left := q.maximum[dim] - q.used[dim]; left > 0 {
+			text += fmt.Sprintf(", or asking for %s", amount(schema, dim, left))
+		}
+		return text
+	case userLimit:
+		return fmt.Sprintf("a larger userLimitPercent of queue %s would do, or ending something of the same user", q.spec.Name)
+	case masterLimit:
+		return fmt.Sprintf("a larger maxMasterPercent of queue %s would do, or ending another app there", q.spec.Name)
+	case stoppedLimit:
+		return fmt.Sprintf("queue %s has to be started, which \"mammoth queue set\" does", q.spec.Name)
 	}
 	return ""
 }

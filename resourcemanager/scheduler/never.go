@@ -9,9 +9,9 @@ import (
 
 // never is the sentence why an ask could not be granted on an empty zone, or nothing. An app's containers are of no use
 // without its master, so that there has to be room for both.
-func (c *Core) never(k *ask) string {
+func (e *explainer) never(k *ask) string {
 	var eligible, missed []*node
-	for _, n := range c.nodes {
+	for _, n := range e.fleet.records() {
 		switch {
 		case !n.known:
 		case k.shape.filter != nil && !k.shape.filter.allows(n):
@@ -23,56 +23,56 @@ func (c *Core) never(k *ask) string {
 	if len(eligible) == 0 && len(missed) > 0 {
 		return "no node " + describeFilter(k.shape.filter)
 	}
-	master := c.config.Master
+	master := e.master
 	if k.spec.Master {
 		master = resource.Vector{}
 	}
 	if len(eligible) > 0 {
-		if sentence := c.neverOn(eligible, &k.spec.Resources, ""); sentence != "" {
+		if sentence := e.neverOn(eligible, &k.spec.Resources, ""); sentence != "" {
 			return sentence
 		}
-		if sentence := c.neverBeside(k, eligible, &master); sentence != "" {
+		if sentence := e.neverBeside(k, eligible, &master); sentence != "" {
 			return sentence
 		}
 	}
-	return c.neverInQueue(k, &master)
+	return e.neverInQueue(k, &master)
 }
 
 // neverOn is the sentence why none of some nodes is large enough.
-func (c *Core) neverOn(nodes []*node, need *resource.Vector, what string) string {
-	schema := c.config.Schema
+func (e *explainer) neverOn(nodes []*node, need *resource.Vector, what string) string {
+	schema := e.schema
 	for _, n := range nodes {
 		if fits(need, &n.spec.Capacity) {
 			return ""
 		}
 	}
-	for place, asked := range need {
+	for dim, asked := range need {
 		largest := nodes[0]
 		for _, n := range nodes {
-			if n.spec.Capacity[place] > largest.spec.Capacity[place] {
+			if n.spec.Capacity[dim] > largest.spec.Capacity[dim] {
 				largest = n
 			}
 		}
-		if has := largest.spec.Capacity[place]; asked > has {
+		if has := largest.spec.Capacity[dim]; asked > has {
 			return fmt.Sprintf("no node is that large: %s are asked%s, the largest node, %s, has %s",
-				amount(schema, place, asked), what, largest.spec.Name, schema.Format(place, has))
+				amount(schema, dim, asked), what, largest.spec.Name, schema.Format(dim, has))
 		}
 	}
 	return fmt.Sprintf("no node is that large: none has all at once of %s%s", describe(schema, *need), what)
 }
 
 // neverBeside is the sentence why there is no node for an app's master beside a container of an ask on one of some nodes.
-func (c *Core) neverBeside(k *ask, eligible []*node, master *resource.Vector) string {
+func (e *explainer) neverBeside(k *ask, eligible []*node, master *resource.Vector) string {
 	if master.IsZero() {
 		return ""
 	}
 	var known []*node
-	for _, n := range c.nodes {
+	for _, n := range e.fleet.records() {
 		if n.known {
 			known = append(known, n)
 		}
 	}
-	if sentence := c.neverOn(known, master, " for the application master"); sentence != "" {
+	if sentence := e.neverOn(known, master, " for the application master"); sentence != "" {
 		return sentence
 	}
 	need := &k.spec.Resources
@@ -92,16 +92,16 @@ func (c *Core) neverBeside(k *ask, eligible []*node, master *resource.Vector) st
 			}
 		}
 	}
-	place := max(0, both.Lacking(large.spec.Capacity))
-	schema, has := c.config.Schema, large.spec.Capacity[place]
+	dim := max(0, both.Lacking(large.spec.Capacity))
+	schema, has := e.schema, large.spec.Capacity[dim]
 	return fmt.Sprintf("no node has room for it beside its own application master: %s are asked, and of the %s of node %s the master needs %s; ask for %s at most",
-		amount(schema, place, need[place]), schema.Format(place, has), large.spec.Name, schema.Format(place, master[place]), schema.Format(place, has-master[place]))
+		amount(schema, dim, need[dim]), schema.Format(dim, has), large.spec.Name, schema.Format(dim, master[dim]), schema.Format(dim, has-master[dim]))
 }
 
 // neverInQueue is the sentence why an ask and its master are beyond what a queue may ever hold, or nothing. Of a user's limit
-// only that counts which lets no master start: what else is beyond it waits, and is told so.
-func (c *Core) neverInQueue(k *ask, master *resource.Vector) string {
-	if c.zone.IsZero() {
+// only that counts which lets no master start: an ask that is beyond it otherwise waits.
+func (e *explainer) neverInQueue(k *ask, master *resource.Vector) string {
+	if e.tree.zoneCapacity().IsZero() {
 		return ""
 	}
 	whole, each := k.spec.Resources, ""
@@ -109,12 +109,11 @@ func (c *Core) neverInQueue(k *ask, master *resource.Vector) string {
 		whole, each = whole.Scale(int64(k.spec.Pending)), fmt.Sprintf(" for a gang of %d", k.spec.Pending)
 	}
 	for q := k.app.leaf; q != nil; q = q.parent {
-		limit := q.spec.Maximum.limit(resource.Unlimited())
+		most := ceiling{q.spec.Maximum.limit(resource.Unlimited()), fmt.Sprintf("queue %s may hold", q.spec.Name)}
 		if q.parent != nil && q.spec.Maximum.IsPercent {
-			limit = q.maximum
+			most.amount = q.maximum
 		}
-		holder := fmt.Sprintf("queue %s may hold", q.spec.Name)
-		if sentence := c.neverWithin(&whole, master, &limit, each, holder); sentence != "" {
+		if sentence := e.neverWithin(&whole, master, each, most); sentence != "" {
 			return sentence
 		}
 	}
@@ -122,22 +121,27 @@ func (c *Core) neverInQueue(k *ask, master *resource.Vector) string {
 	if leaf.spec.UserLimitPercent == 0 {
 		return ""
 	}
-	limit := leaf.userLimit()
-	return c.neverWithin(&resource.Vector{}, master, &limit, "", fmt.Sprintf("one user may hold in queue %s", leaf.spec.Name))
+	return e.neverWithin(&resource.Vector{}, master, "", ceiling{leaf.userLimit(), fmt.Sprintf("one user may hold in queue %s", leaf.spec.Name)})
 }
 
-// neverWithin is the sentence why an ask and its master are beyond a limit.
-func (c *Core) neverWithin(whole, master, limit *resource.Vector, each, holder string) string {
-	schema := c.config.Schema
-	if place := exceeds(&resource.Vector{}, master, limit); place >= 0 {
-		return fmt.Sprintf("an application master alone needs %s, and %s %s, so that no app can ever start", amount(schema, place, master[place]), holder, schema.Format(place, limit[place]))
+// ceiling is the most that somebody may ever hold, as the holder says: "queue batch may hold".
+type ceiling struct {
+	amount resource.Vector
+	holder string
+}
+
+// neverWithin is the sentence why an ask and its master are beyond a ceiling.
+func (e *explainer) neverWithin(whole, master *resource.Vector, each string, most ceiling) string {
+	schema, limit, holder := e.schema, &most.amount, most.holder
+	if dim := exceeds(&resource.Vector{}, master, limit); dim >= 0 {
+		return fmt.Sprintf("an application master alone needs %s, and %s %s, so that no app can ever start", amount(schema, dim, master[dim]), holder, schema.Format(dim, limit[dim]))
 	}
-	if place := exceeds(&resource.Vector{}, whole, limit); place >= 0 {
-		return fmt.Sprintf("%s are asked%s, %s %s", amount(schema, place, whole[place]), each, holder, schema.Format(place, limit[place]))
+	if dim := exceeds(&resource.Vector{}, whole, limit); dim >= 0 {
+		return fmt.Sprintf("%s are asked%s, %s %s", amount(schema, dim, whole[dim]), each, holder, schema.Format(dim, limit[dim]))
 	}
-	if place := exceeds(master, whole, limit); place >= 0 {
+	if dim := exceeds(master, whole, limit); dim >= 0 {
 		return fmt.Sprintf("%s are asked%s, %s %s, and its application master needs %s of that",
-			amount(schema, place, whole[place]), each, holder, schema.Format(place, limit[place]), schema.Format(place, master[place]))
+			amount(schema, dim, whole[dim]), each, holder, schema.Format(dim, limit[dim]), schema.Format(dim, master[dim]))
 	}
 	return ""
 }
@@ -156,9 +160,9 @@ func describeFilter(f *filter) string {
 // describe lists a vector's quantities: "2 cpu, 64MiB of memory".
 func describe(schema resource.Schema, v resource.Vector) string {
 	var parts []string
-	for place, n := range v {
+	for dim, n := range v {
 		if n != 0 {
-			parts = append(parts, amount(schema, place, n))
+			parts = append(parts, amount(schema, dim, n))
 		}
 	}
 	return strings.Join(parts, ", ")

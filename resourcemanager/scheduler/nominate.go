@@ -7,58 +7,87 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// nomination keeps room on a node for an ask: of a big ask that would starve otherwise, or for which victims were
-// given notice. What comes back there is the ask's before it is anybody's.
+// nomination is room on a node for one container of an ask. Capacity that returns there is the ask's before it is anybody
+// else's.
 type nomination struct {
 	ask  *ask
 	node *node
+	// room is what the container needs.
 	room resource.Vector
-	// leaf is set when this is the leaf's reservation for an ask that waited for too long.
-	leaf *queue
-	// coming is what the containers hold whose ends a reservation waits for. Until then it does not need that much.
-	coming *resource.Vector
-	// victims are given notice for this room; then it is promised to the ask's queues.
+	// isClaim is set while containers are preempted for it.
+	isClaim bool
+	// victims are the notices of those containers.
 	victims []*notice
-	claim   bool
-	// queued says that it is in Core.nominationsReady, and still to be looked at.
+	// reservingLeaf is the leaf that counts it as a reservation; nil is that it is none.
+	reservingLeaf *queue
+	// awaited is what the containers hold for whose end a reservation waits. Until then others may use as much.
+	awaited *resource.Vector
+	// queued is set while it is among the ready nominations and still to be looked at.
 	queued bool
 }
 
-// kept is how much of its node a nomination keeps from others now.
-func (m *nomination) kept() resource.Vector {
-	if m.leaf == nil {
+// nominated is how much of its node a nomination takes from others now.
+func (m *nomination) nominated() resource.Vector {
+	if m.reservingLeaf == nil {
 		return m.room
 	}
-	return m.room.Sub(*m.coming).Max(resource.Vector{})
+	return m.room.Sub(*m.awaited).Max(resource.Vector{})
 }
 
-// nominate keeps room on a node for one container of an ask.
-func (c *Core) nominate(k *ask, n *node) *nomination {
-	return c.addNomination(&nomination{ask: k, node: n, room: k.spec.Resources})
+// nominations is the room on nodes that only one ask may use.
+//
+// A claim is a nomination for which containers are preempted. A reservation is one for an ask that others have overtaken for
+// too long; it waits for containers that end by themselves. A nomination is ready when its room is free.
+type nominations struct {
+	pass       *pass
+	fleet      *fleet
+	tree       *tree
+	backlog    *backlog
+	preemption *preemption
+	// patience is how long an ask is blocked before room may be reserved for it.
+	patience time.Duration
+	// ready are nominations whose room has come free, and some that are none any more.
+	ready []*nomination
+	// reserving are the asks with reservations, and some that have none any more.
+	reserving []*ask
+	// gangReserving is the gang that has reservations.
+	gangReserving *ask
+	// total is what is reserved for all asks together.
+	total resource.Vector
+	// near and awaited are scratch space of looking for nodes to reserve.
+	near    shortfalls
+	awaited []*container
 }
 
-func (c *Core) addNomination(m *nomination) *nomination {
+// nominate gives room on a node to one container of an ask.
+func (ns *nominations) nominate(k *ask, n *node) *nomination {
+	return ns.add(&nomination{ask: k, node: n, room: k.spec.Resources})
+}
+
+// add puts a nomination in force.
+func (ns *nominations) add(m *nomination) *nomination {
 	k, n := m.ask, m.node
 	k.nominations = append(k.nominations, m)
 	n.nominations = append(n.nominations, m)
-	n.nominated = n.nominated.Add(m.kept())
-	c.place(n)
-	if k.spec.Gang || c.isReady(m) {
-		c.touch(n)
+	n.nominated = n.nominated.Add(m.nominated())
+	ns.fleet.reindex(n)
+	if k.spec.Gang || ns.isReady(m) {
+		ns.fleet.touch(n)
 	}
 	return m
 }
 
-func (c *Core) withdrawNomination(m *nomination) {
-	c.endClaim(m)
+// withdraw ends a nomination.
+func (ns *nominations) withdraw(m *nomination) {
+	ns.preemption.endClaim(m)
 	m.ask.nominations, m.node.nominations = drop(m.ask.nominations, m), drop(m.node.nominations, m)
-	m.node.nominated = m.node.nominated.Sub(m.kept())
-	if m.leaf != nil {
-		c.endReservation(m)
+	m.node.nominated = m.node.nominated.Sub(m.nominated())
+	if m.reservingLeaf != nil {
+		ns.endReservation(m)
 	}
 	m.queued = false
-	c.place(m.node)
-	c.touch(m.node)
+	ns.fleet.reindex(m.node)
+	ns.fleet.touch(m.node)
 }
 
 // drop takes something out of a list in which it mostly stands near the front.
@@ -70,128 +99,114 @@ func drop[T comparable](all []T, gone T) []T {
 	return slices.Delete(all, i, i+1)
 }
 
-func (c *Core) withdrawNominations(k *ask) {
+// withdrawAll ends all nominations for an ask.
+func (ns *nominations) withdrawAll(k *ask) {
 	for len(k.nominations) > 0 {
-		c.withdrawNomination(k.nominations[0])
+		ns.withdraw(k.nominations[0])
 	}
 }
 
-// giveUp withdraws a nomination that cannot come true. What the rest of a gang was to get is of no use then.
-func (c *Core) giveUp(m *nomination) {
+// cancel withdraws a nomination that cannot be met, of a gang all: the others are of no use then.
+func (ns *nominations) cancel(m *nomination) {
 	if m.ask.spec.Gang {
-		c.withdrawNominations(m.ask)
+		ns.withdrawAll(m.ask)
 		return
 	}
-	c.withdrawNomination(m)
+	ns.withdraw(m)
 }
 
-// giveUpVain withdraws the claims on a node that will lack their room even when all under notice there are gone, or that
-// the node is not for any more, the newest first: who was to leave for another may stay after all, or the node has
+// cancelUnmet cancels the claims on a node, the newest first, whose room will be missing even when all containers under
+// notice there have ended, or whose asks the node does not take any more: a preemption was cancelled, or the node has
 // changed. They are made anew.
-func (c *Core) giveUpVain(n *node) {
+func (ns *nominations) cancelUnmet(n *node) {
 	if len(n.nominations) == 0 {
 		return
 	}
-	coming := n.comingRoom(&c.avail[n.slot])
+	left := n.roomAfterNotices(ns.fleet.left(n))
 	for i := len(n.nominations) - 1; i >= 0; i-- {
 		m := n.nominations[i]
-		room := coming.Add(m.room)
-		if m.claim && (!fits(&m.room, &room) || !m.ask.shape.allows(n)) {
-			c.giveUp(m)
-			coming, i = n.comingRoom(&c.avail[n.slot]), len(n.nominations)
+		room := left.Add(m.room)
+		if m.isClaim && (!fits(&m.room, &room) || !m.ask.shape.allows(n)) {
+			ns.cancel(m)
+			left, i = n.roomAfterNotices(ns.fleet.left(n)), len(n.nominations)
 		}
 	}
 }
 
-// readyNominations queues the nominations of a node whose room has come free.
-func (c *Core) readyNominations(n *node) {
+// queueReady queues the nominations of a node whose room has come free.
+func (ns *nominations) queueReady(n *node) {
 	for _, m := range n.nominations {
-		if m.leaf != nil && m.ask.spec.Gang {
-			// A gang with a reservation is tried with all that there is, whichever nodes those were.
-			if b := m.ask.bucket; b.state == waiting {
-				c.setReady(b)
+		if m.reservingLeaf != nil && m.ask.spec.Gang {
+			// A gang with reservations is tried with all the room that there is, on whichever nodes.
+			if b := m.ask.bucket; b.state == blocked {
+				ns.backlog.setReady(b)
 			}
 			continue
 		}
-		if !m.queued && c.isReady(m) {
+		if !m.queued && ns.isReady(m) {
 			m.queued = true
-			c.nominationsReady = append(c.nominationsReady, m)
+			ns.ready = append(ns.ready, m)
 		}
 	}
 }
 
-func (c *Core) isReady(m *nomination) bool {
-	free := c.avail[m.node.slot].Add(m.kept())
+// isReady reports whether the room of a nomination is free.
+func (ns *nominations) isReady(m *nomination) bool {
+	free := ns.fleet.left(m.node).Add(m.nominated())
 	return m.node.isOpen() && fits(&m.ask.spec.Resources, &free)
 }
 
-// serveNomination grants into nominated room. It reports whether there was any to look at.
-func (c *Core) serveNomination() bool {
-	if len(c.nominationsReady) == 0 {
-		return false
+// hasAllRoom reports whether all that is nominated for an ask is free.
+func (ns *nominations) hasAllRoom(k *ask) bool {
+	return ns.areReady(k) && len(k.nominations) == k.spec.Pending
+}
+
+// suspend withdraws the reservations of a gang, so that it is tried with all the room that there is, and gives their nodes.
+func (ns *nominations) suspend(k *ask) []*node {
+	if !k.isReserving() {
+		return nil
 	}
-	m := c.nominationsReady[0]
-	c.nominationsReady = c.nominationsReady[1:]
-	k, n := m.ask, m.node
+	nodes := nodesOf(k)
+	ns.pass.onTrial = true
+	ns.withdrawAll(k)
+	ns.pass.onTrial = false
+	ns.fleet.noteChange()
+	return nodes
+}
+
+// nextReady takes the next nomination that may be granted into. It is nil if that is not ready any more; false is that
+// there was none.
+func (ns *nominations) nextReady() (*nomination, bool) {
+	if len(ns.ready) == 0 {
+		return nil, false
+	}
+	m := ns.ready[0]
+	ns.ready = ns.ready[1:]
 	if !m.queued {
-		return true
+		return nil, true
 	}
 	m.queued = false
-	if !c.isReady(m) {
-		return true
+	if !ns.isReady(m) {
+		return nil, true
 	}
-	if k.spec.Gang {
-		c.serveNominatedGang(k)
-		return true
-	}
-	kind, _, _ := c.limit(k, &k.spec.Resources)
-	allowed := k.shape.allows(n)
-	c.withdrawNomination(m)
-	switch {
-	case kind != noLimit:
-	case !allowed:
-		c.pauseClaims(k.bucket)
-	default:
-		c.grant(k, n)
-		c.granted(k, 1)
+	return m, true
+}
+
+// areReady reports whether the room of all nominations of an ask is free.
+func (ns *nominations) areReady(k *ask) bool {
+	for _, m := range k.nominations {
+		if !ns.isReady(m) {
+			return false
+		}
 	}
 	return true
 }
 
-// serveNominatedGang grants a gang once there is room for all of it.
-func (c *Core) serveNominatedGang(k *ask) {
-	for _, m := range k.nominations {
-		if !c.isReady(m) {
-			return
-		}
-	}
-	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
-	kind, _, _ := c.limit(k, &whole)
+// nodesOf are the nodes on which something is nominated for an ask, one for each nomination.
+func nodesOf(k *ask) []*node {
 	nodes := make([]*node, len(k.nominations))
 	for i, m := range k.nominations {
 		nodes[i] = m.node
 	}
-	complete := len(nodes) == k.spec.Pending
-	c.withdrawNominations(k)
-	if kind != noLimit || !complete {
-		return
-	}
-	first := len(c.decisions.Grants)
-	c.beginGang()
-	for _, n := range nodes {
-		if !k.shape.allows(n) {
-			c.takeBack(k, first)
-			c.pauseClaims(k.bucket)
-			return
-		}
-		c.grant(k, n)
-	}
-	c.endGang(k, first)
-}
-
-// wakeAt makes sure that Schedule is called again by then.
-func (c *Core) wakeAt(at time.Time) {
-	if c.decisions.Next.IsZero() || at.Before(c.decisions.Next) {
-		c.decisions.Next = at
-	}
+	return nodes
 }

@@ -5,30 +5,33 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// notice is a container's warning: it is to be gone by the deadline.
+// notice tells a container that it is preempted: it is to end by the deadline.
 type notice struct {
 	container *container
 	deadline  time.Time
 	reason    string
-	// claim is the nomination that it makes room for, contract the one whose capacity it hands back; a notice of a
-	// hand-back has no claim.
-	claim    *nomination
+	// claim is the nomination that waits for the container to end; nil is none.
+	claim *nomination
+	// contract is the one whose capacity returns by it; nil is none.
 	contract *contract
-	// adopted says that it was given to hand back capacity before a claim was made on that.
+	// adopted is set when the notice was given before the claim was made.
 	adopted bool
+	// stopped is set once the notice has run out and the container is stopped.
 	stopped bool
 }
 
-// credit is how long containers of an ask had worked when they were stopped for others' guarantees.
+// credit is how long a container of an ask had worked when it was preempted. A container that takes its place has the
+// credit, so that the same work is not lost again and again.
 type credit struct {
 	ask  string
 	work time.Duration
 }
 
-// noticeFor is how long a container hears before it is stopped for another queue, under a contract with that or nil.
-func (c *Core) noticeFor(k *container, lent *contract) time.Duration {
+// noticeLength is how long a container's notice is when it is preempted for another queue, under a contract or nil.
+func (pr *preemption) noticeLength(k *container, lent *contract) time.Duration {
 	if lent != nil {
 		return lent.spec.Notice
 	}
@@ -37,102 +40,119 @@ func (c *Core) noticeFor(k *container, lent *contract) time.Duration {
 			return q.spec.Notice
 		}
 	}
-	return c.config.Notice
+	return pr.notice
 }
 
-// reprieve is a notice that was taken back, which nobody was told yet.
-type reprieve struct {
+// cancelled is a preemption that was cancelled in this pass, and what its deadline was.
+type cancelled struct {
 	container id.Container
 	deadline  time.Time
 }
 
-func (c *Core) giveNotice(k *container, m *nomination, contract *contract, deadline time.Time, reason string) {
-	// Whoever has heard already does not hear for longer because what it was for is looked for anew.
-	for _, r := range c.reprieved {
-		if r.container == k.id && r.deadline.Before(deadline) {
-			deadline = r.deadline
-			if deadline.Before(c.now) {
-				deadline = c.now
+// give puts a notice in force.
+func (pr *preemption) give(given *notice) {
+	k := given.container
+	// A preemption that was cancelled in this pass and is made again keeps its deadline.
+	for _, r := range pr.cancelled {
+		if r.container == k.id && r.deadline.Before(given.deadline) {
+			given.deadline = r.deadline
+			if given.deadline.Before(pr.pass.now) {
+				given.deadline = pr.pass.now
 			}
 		}
 	}
-	given := &notice{container: k, deadline: deadline, reason: reason, claim: m, contract: contract}
 	k.app.leaf.unlink(k)
 	k.notice = given
-	k.app.leaf.expect(&k.need, 1)
-	if m != nil {
+	k.app.leaf.addLeaving(&k.need, 1)
+	if m := given.claim; m != nil {
 		m.victims = append(m.victims, given)
 	} else {
-		c.loose = append(c.loose, given)
+		pr.unclaimed = append(pr.unclaimed, given)
 	}
-	c.notices = append(c.notices, given)
-	c.decisions.Notices = append(c.decisions.Notices, Notice{Container: k.id, Deadline: deadline, Reason: reason})
-	c.awaitDeadline(deadline)
-	c.wakeAt(deadline)
+	pr.notices = append(pr.notices, given)
+	pr.pass.decisions.Notices = append(pr.pass.decisions.Notices, Notice{Container: k.id, Deadline: given.deadline, Reason: given.reason})
+	pr.awaitDeadline(given.deadline)
+	pr.pass.nextBy(given.deadline)
 }
 
-// stopDue stops those whose notice has run out.
-func (c *Core) stopDue() {
+// stopDue stops the containers whose notices have run out.
+func (pr *preemption) stopDue() {
 	switch {
-	case c.firstDeadline.IsZero():
+	case pr.firstDeadline.IsZero():
 		return
-	case c.firstDeadline.After(c.now):
-		c.wakeAt(c.firstDeadline)
+	case pr.firstDeadline.After(pr.pass.now):
+		pr.pass.nextBy(pr.firstDeadline)
 		return
 	}
-	c.firstDeadline = time.Time{}
-	var spared []*notice
-	for _, given := range c.notices {
+	pr.firstDeadline = time.Time{}
+	var needless []*notice
+	for _, given := range pr.notices {
 		k := given.container
 		switch {
 		case given.stopped:
 			continue
-		case given.deadline.After(c.now):
-			c.awaitDeadline(given.deadline)
-			c.wakeAt(given.deadline)
+		case given.deadline.After(pr.pass.now):
+			pr.awaitDeadline(given.deadline)
+			pr.pass.nextBy(given.deadline)
 			continue
-		case !k.app.leaf.isOver():
-			// Its queue is not over its guarantee any more; what was asked for is looked for anew.
-			spared = append(spared, given)
+		case !k.app.leaf.borrows():
+			// Its queue is within its guarantee now. Other victims are looked for.
+			needless = append(needless, given)
 			continue
 		}
 		given.stopped = true
-		c.decisions.Stops = append(c.decisions.Stops, Stop{Container: k.id, Reason: given.reason})
-		work := c.now.Sub(k.startedAt)
+		pr.pass.decisions.Stops = append(pr.pass.decisions.Stops, Stop{Container: k.id, Reason: given.reason})
+		work := pr.pass.now.Sub(k.startedAt)
 		lost := work
 		if k.checkpoint.After(k.startedAt) {
-			lost = c.now.Sub(k.checkpoint)
+			lost = pr.pass.now.Sub(k.checkpoint)
 		}
 		k.app.addCredit(k.ask, work+k.credit+restartCost)
 		if given.contract != nil {
 			given.contract.ledger.stop(k, lost)
 		}
 	}
-	for _, given := range spared {
+	for _, given := range needless {
 		switch {
 		case given.container.notice != given:
 		case given.claim != nil:
-			c.giveUp(given.claim)
-			c.wakeAt(c.now)
+			pr.nominations.cancel(given.claim)
+			pr.pass.nextBy(pr.pass.now)
 			if given.container.notice == given {
-				// A hand-back had asked for it as well.
-				c.reprieve(given.container)
+				// It had been given for a hand-back as well.
+				pr.cancel(given.container)
 			}
 		default:
-			c.reprieve(given.container)
+			pr.cancel(given.container)
 		}
 	}
 }
 
-// awaitDeadline makes stopDue look at the notices again by then.
-func (c *Core) awaitDeadline(at time.Time) {
-	if c.firstDeadline.IsZero() || at.Before(c.firstDeadline) {
-		c.firstDeadline = at
+// compactUnclaimed drops what is no unclaimed notice any more.
+func (pr *preemption) compactUnclaimed() {
+	if len(pr.unclaimed) > 64+2*len(pr.notices) {
+		pr.unclaimed = slices.DeleteFunc(pr.unclaimed, func(given *notice) bool { return given.container.notice != given || given.claim != nil })
 	}
 }
 
-// isOver reports whether the queue, or one above it, holds more than its guarantee of anything.
-func (q *queue) isOver() bool {
+// reportCancelled adds the preemptions that were cancelled in this pass to its decisions.
+func (pr *preemption) reportCancelled() {
+	d := &pr.pass.decisions
+	for _, each := range pr.cancelled {
+		d.Cancelled = append(d.Cancelled, each.container)
+	}
+	pr.cancelled = pr.cancelled[:0]
+}
+
+// awaitDeadline makes stopDue look at the notices again by then.
+func (pr *preemption) awaitDeadline(at time.Time) {
+	if pr.firstDeadline.IsZero() || at.Before(pr.firstDeadline) {
+		pr.firstDeadline = at
+	}
+}
+
+// borrows reports whether the queue, or one above it, holds more than its guarantee of anything.
+func (q *queue) borrows() bool {
 	for ; q.parent != nil; q = q.parent {
 		nothing := q.guaranteed.IsZero()
 		for i := range q.used {
@@ -144,56 +164,57 @@ func (q *queue) isOver() bool {
 	return false
 }
 
-// endClaim takes back what a nomination promised, and the notices that were given for it and are not stops yet.
-func (c *Core) endClaim(m *nomination) {
-	if !m.claim {
+// endClaim makes a claim a mere nomination, and cancels the preemption of its victims that are not stopped yet.
+func (pr *preemption) endClaim(m *nomination) {
+	if !m.isClaim {
 		return
 	}
-	m.claim = false
+	m.isClaim = false
 	m.ask.claims--
-	m.ask.app.leaf.promise(&m.room, -1)
+	m.ask.app.leaf.addClaimed(&m.room, -1)
 	for _, given := range m.victims {
 		given.claim = nil
 		if given.stopped || given.adopted && given.contract != nil {
 			given.adopted = false
-			c.loose = append(c.loose, given)
+			pr.unclaimed = append(pr.unclaimed, given)
 			continue
 		}
-		if lent := c.fetchingBack(given.container); lent != nil {
+		if lent := pr.lending.returning(given.container); lent != nil {
 			given.contract = lent
-			c.loose = append(c.loose, given)
+			pr.unclaimed = append(pr.unclaimed, given)
 			continue
 		}
-		c.reprieve(given.container)
+		pr.cancel(given.container)
 	}
 	m.victims = nil
 }
 
-// reprieve takes a container's notice back.
-func (c *Core) reprieve(k *container) {
+// cancel cancels a container's preemption.
+func (pr *preemption) cancel(k *container) {
 	deadline := k.notice.deadline
-	c.dropNotice(k)
-	k.app.leaf.expect(&k.need, -1)
+	pr.drop(k)
+	k.app.leaf.addLeaving(&k.need, -1)
 	k.app.leaf.link(k)
-	c.touch(k.node)
-	c.reprieved = append(c.reprieved, reprieve{k.id, deadline})
+	pr.fleet.touch(k.node)
+	pr.cancelled = append(pr.cancelled, cancelled{k.id, deadline})
 }
 
-// dropNotice forgets a container's notice.
-func (c *Core) dropNotice(k *container) {
+// drop forgets a container's notice.
+func (pr *preemption) drop(k *container) {
 	given := k.notice
 	if given == nil {
 		return
 	}
 	k.notice = nil
-	if c.notices = drop(c.notices, given); len(c.notices) == 0 {
-		c.firstDeadline = time.Time{}
+	if pr.notices = drop(pr.notices, given); len(pr.notices) == 0 {
+		pr.firstDeadline = time.Time{}
 	}
 	if given.claim != nil {
 		given.claim.victims = drop(given.claim.victims, given)
 	}
 }
 
+// addCredit notes how long a container of an ask had worked.
 func (a *app) addCredit(ask string, work time.Duration) {
 	a.credits = append(a.credits, credit{ask, work})
 }
@@ -212,4 +233,40 @@ func (a *app) takeCredit(ask string) time.Duration {
 	work := a.credits[best].work
 	a.credits = slices.Delete(a.credits, best, best+1)
 	return work
+}
+
+// bringForward shortens the notices of borrowers' containers that were given for claims and would run out too late.
+func (pr *preemption) bringForward(k *contract, deadline time.Time, lacking *resource.Vector) {
+	for _, given := range pr.notices {
+		held := given.container
+		if given.stopped || !given.deadline.After(deadline) || !slices.ContainsFunc(k.borrowers, held.app.leaf.isUnder) || !helps(&held.need, lacking) {
+			continue
+		}
+		given.deadline, given.contract = deadline, k
+		pr.awaitDeadline(deadline)
+		*lacking = lacking.Sub(held.need)
+		pr.pass.decisions.Notices = append(pr.pass.decisions.Notices, Notice{Container: held.id, Deadline: deadline, Reason: k.reason()})
+	}
+}
+
+// leavingBy is what containers hold whose notices run out by a time.
+func (pr *preemption) leavingBy(deadline time.Time) resource.Vector {
+	var sum resource.Vector
+	for _, given := range pr.notices {
+		if given.stopped || !given.deadline.After(deadline) {
+			sum = sum.Add(given.container.need)
+		}
+	}
+	return sum
+}
+
+// noticesUnder are the notices by which capacity returns under some contracts.
+func (pr *preemption) noticesUnder(match func(*contract) bool) []*notice {
+	var found []*notice
+	for _, given := range pr.notices {
+		if given.contract != nil && match(given.contract) {
+			found = append(found, given)
+		}
+	}
+	return found
 }

@@ -19,82 +19,110 @@ const (
 	claimPause = time.Second
 	// restartCost is what stopping a container costs besides its work.
 	restartCost = 10 * time.Second
-	// masterCost makes application masters the last to go.
+	// masterCost makes application masters the last to be preempted.
 	masterCost = 10_000 * time.Hour
 )
 
-// claim makes room for waiting asks that are within what their queues are promised, at the cost of those that
-// hold more than they are promised.
-func (c *Core) claim() {
-	c.reviewClaims()
-	given := len(c.notices)
-	c.chooseVictims()
-	c.dropNeedless(given)
+// preemption is the notices that containers have, and the choice of those that get one.
+//
+// A claim is a nomination for which containers have notice: its victims. A notice is unclaimed when no claim waits for
+// its container to end. A preemption is cancelled when its notice is taken back before it has run out.
+type preemption struct {
+	pass        *pass
+	fleet       *fleet
+	tree        *tree
+	containers  *containers
+	lending     *lending
+	nominations *nominations
+	// notice is the length of a notice if the queue does not say.
+	notice time.Duration
+	// notices are those of all containers that have one, in the order in which they were given.
+	notices []*notice
+	// firstDeadline is no later than any deadline that has not run out; zero is that all have.
+	firstDeadline time.Time
+	// unclaimed are notices that no claim waits for, and some that are none any more.
+	unclaimed []*notice
+	// cancelled are the preemptions that were cancelled in this pass.
+	cancelled []cancelled
+	// reviewDue is set when a leaf with claims was granted something, so that a limit may be in the way of those now.
+	reviewDue bool
+	// plan is the scratch space of choosing victims.
+	plan removalPlan
 }
 
-// reviewClaims gives up claims that a limit is in the way of, because others of their queues were granted something: nobody
-// is to be stopped for what will not be granted.
-func (c *Core) reviewClaims() {
-	if !c.claimsMoved {
+// claim preempts containers of queues that hold more than they are entitled to, for blocked asks that are within what
+// their queues are entitled to.
+func (pr *preemption) claim() {
+	pr.reviewClaims()
+	first := len(pr.notices)
+	pr.chooseVictims()
+	pr.cancelNeedless(first)
+}
+
+// reviewClaims cancels claims that would break a limit by now, because others of their queues were granted something: no
+// container is stopped for an ask that would not be granted.
+func (pr *preemption) reviewClaims() {
+	if !pr.reviewDue {
 		return
 	}
-	c.claimsMoved = false
-	for i := 0; i < len(c.notices); i++ {
-		m := c.notices[i].claim
+	pr.reviewDue = false
+	for i := 0; i < len(pr.notices); i++ {
+		m := pr.notices[i].claim
 		if m == nil {
 			continue
 		}
-		if kind, _, _ := c.limit(m.ask, &m.room); kind != noLimit {
-			c.giveUp(m)
+		if pr.tree.limit(m.ask, &m.room).kind != noLimit {
+			pr.nominations.cancel(m)
 			i = -1
 		}
 	}
 }
 
+// noteGrant notes that a leaf was granted something, which may bring limits in the way of its claims.
+func (pr *preemption) noteGrant(leaf *queue) {
+	if len(pr.notices) > 0 && !pr.reviewDue {
+		pr.reviewDue = pr.mayLimitClaims(leaf)
+	}
+}
+
 // mayLimitClaims reports whether a leaf has claims and anything that could be in their way once it holds more.
-func (c *Core) mayLimitClaims(leaf *queue) bool {
-	if leaf.promised.IsZero() {
+func (pr *preemption) mayLimitClaims(leaf *queue) bool {
+	if leaf.reclaim.claimed.IsZero() {
 		return false
 	}
-	limited := leaf.spec.UserLimitPercent > 0 || len(c.contracts) > 0
+	limited := leaf.spec.UserLimitPercent > 0 || pr.lending.hasContracts()
 	for q := leaf; q != nil && !limited; q = q.parent {
 		limited = q.capped
 	}
 	return limited
 }
 
-func (c *Core) chooseVictims() {
+// chooseVictims makes claims for blocked asks.
+func (pr *preemption) chooseVictims() {
 	left := claimsPerPass
-	claimants := c.plan.claimants[:0]
-	if !c.anyBorrows() {
+	claimants := pr.plan.claimants[:0]
+	if !pr.anyBorrows() {
 		return
 	}
-	for _, leaf := range c.leaves {
+	for _, leaf := range pr.tree.leaves() {
 		leaf.sortHeld()
-		if len(leaf.waiting.items) > 0 && leaf.spec.State != QueueStopped {
+		if leaf.backlog.hasBlocked() && leaf.spec.State != QueueStopped {
 			claimants = append(claimants, leaf)
 		}
 	}
 	slices.SortStableFunc(claimants, fairOrder)
-	c.plan.claimants = claimants
+	pr.plan.claimants = claimants
 	// Those within their own guarantees come before those that only some queue above them has room for.
-	for _, c.plan.own = range []bool{true, false} {
+	for _, pr.plan.own = range []bool{true, false} {
 		for _, leaf := range claimants {
-			// The heap's own order depends on how it came about; decisions must not.
-			c.plan.buckets = append(c.plan.buckets[:0], leaf.waiting.items...)
-			slices.SortFunc(c.plan.buckets, func(x, y *bucket) int {
-				if x.before(y) {
-					return -1
-				}
-				return 1
-			})
-			for _, b := range c.plan.buckets {
-				if b.claimAfter.After(c.now) {
-					c.wakeAt(b.claimAfter)
+			pr.plan.buckets = leaf.backlog.appendBlocked(pr.plan.buckets[:0])
+			for _, b := range pr.plan.buckets {
+				if b.claimAfter.After(pr.pass.now) {
+					pr.pass.nextBy(b.claimAfter)
 					continue
 				}
-				if left = c.claimFor(b, left); left <= 0 {
-					c.wakeAt(c.now)
+				if left = pr.claimFor(b, left); left <= 0 {
+					pr.pass.nextBy(pr.pass.now)
 					return
 				}
 			}
@@ -103,11 +131,11 @@ func (c *Core) chooseVictims() {
 }
 
 // anyBorrows reports whether any queue holds more than its guarantee, without what is under notice.
-func (c *Core) anyBorrows() bool {
-	for _, q := range c.queues[1:] {
+func (pr *preemption) anyBorrows() bool {
+	for _, q := range pr.tree.all()[1:] {
 		nothing := q.guaranteed.IsZero()
 		for i := range q.used {
-			if q.used[i]-q.leaving[i] > q.guaranteed[i] && (q.guaranteed[i] > 0 || nothing) {
+			if q.used[i]-q.reclaim.leaving[i] > q.guaranteed[i] && (q.guaranteed[i] > 0 || nothing) {
 				return true
 			}
 		}
@@ -122,7 +150,7 @@ func fairOrder(x, y *queue) int {
 			if p.parent != q.parent || p == q {
 				continue
 			}
-			if p.before(q) {
+			if p.Before(q) {
 				return -1
 			}
 			return 1
@@ -133,17 +161,17 @@ func fairOrder(x, y *queue) int {
 
 // claimFor makes claims for the asks of a bucket, in their order, until one fails, for then its equals would too, or no
 // more are left to this pass.
-func (c *Core) claimFor(b *bucket, left int) int {
+func (pr *preemption) claimFor(b *bucket, left int) int {
 	if b.key.gang != nil {
-		if k := b.first(); k.claims == 0 && c.claimGang(k) {
+		if k := b.first(); k.claims == 0 && pr.claimGang(k) {
 			left -= k.spec.Pending
 		}
 		return left
 	}
-	b.asks.inOrder(&c.plan.frontier, func(q queued) bool {
+	b.asks.InOrder(&pr.plan.frontier, func(q queued) bool {
 		k := q.ask
 		for missing := k.spec.Pending - k.claims; missing > 0; missing-- {
-			if left == 0 || !c.claimOne(k) {
+			if left == 0 || !pr.claimOne(k) {
 				return false
 			}
 			left--
@@ -153,54 +181,54 @@ func (c *Core) claimFor(b *bucket, left int) int {
 	return left
 }
 
-// dropNeedless takes back those notices of this pass, from the given one on, without which every nomination would
-// have its room all the same: a gang that goes as a whole may free more than was looked for.
-func (c *Core) dropNeedless(given int) {
-	if !slices.ContainsFunc(c.notices[given:], func(n *notice) bool { return n.container.gang != nil }) {
+// cancelNeedless cancels the preemptions of this pass, whose notices begin at an index, without which every claim would have
+// its room all the same: a gang, which is preempted as a whole, may free more than was needed.
+func (pr *preemption) cancelNeedless(first int) {
+	if !slices.ContainsFunc(pr.notices[first:], func(n *notice) bool { return n.container.gang != nil }) {
 		return
 	}
-	for _, each := range slices.Clone(c.notices[given:]) {
+	for _, each := range slices.Clone(pr.notices[first:]) {
 		k := each.container
 		if k.gang != nil {
 			continue
 		}
-		left := c.avail[k.node.slot].Sub(k.need)
+		left := pr.fleet.left(k.node).Sub(k.need)
 		for other := k.node.containers; other != nil; other = other.nextOfNode {
-			if other.notice != nil && other.awaited == nil {
+			if other.notice != nil && other.awaitedBy == nil {
 				left = left.Add(other.need)
 			}
 		}
 		if left != left.Max(resource.Vector{}) {
 			continue
 		}
-		c.reprieve(k)
-		c.reprieved = c.reprieved[:len(c.reprieved)-1]
-		c.decisions.Notices = slices.DeleteFunc(c.decisions.Notices, func(n Notice) bool { return n.Container == k.id })
+		pr.cancel(k)
+		pr.cancelled = pr.cancelled[:len(pr.cancelled)-1]
+		pr.pass.decisions.Notices = slices.DeleteFunc(pr.pass.decisions.Notices, func(n Notice) bool { return n.Container == k.id })
 	}
 }
 
 // claimGang makes room for all of a gang, or for none of it.
-func (c *Core) claimGang(k *ask) bool {
+func (pr *preemption) claimGang(k *ask) bool {
 	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
-	promised := false
+	entitled := false
 	for q := k.app.leaf; q.parent != nil; q = q.parent {
-		promised = promised || c.isPromised(q, &whole)
+		entitled = entitled || q.isEntitled(&whole)
 	}
-	if !promised {
+	if !entitled {
 		return false
 	}
-	if kind, _, _ := c.limit(k, &whole); kind != noLimit {
+	if pr.tree.limit(k, &whole).kind != noLimit {
 		return false
 	}
-	notices, reprieves := len(c.decisions.Notices), len(c.reprieved)
+	notices, cancelled := len(pr.pass.decisions.Notices), len(pr.cancelled)
 	for range k.spec.Pending {
-		if !c.claimOne(k) {
-			c.withdrawNominations(k)
-			c.pauseClaims(k.bucket)
-			// Nobody was told yet. What a contract fetches back anyway keeps its notice.
-			c.reprieved = c.reprieved[:reprieves]
-			told := slices.DeleteFunc(c.decisions.Notices[notices:], func(n Notice) bool { return c.containers[n.Container].notice == nil })
-			c.decisions.Notices = c.decisions.Notices[:notices+len(told)]
+		if !pr.claimOne(k) {
+			pr.nominations.withdrawAll(k)
+			pr.pauseClaims(k.bucket)
+			// None of this was reported yet. A notice by which capacity returns all the same stays.
+			pr.cancelled = pr.cancelled[:cancelled]
+			stay := slices.DeleteFunc(pr.pass.decisions.Notices[notices:], func(n Notice) bool { return pr.containers.find(n.Container).notice == nil })
+			pr.pass.decisions.Notices = pr.pass.decisions.Notices[:notices+len(stay)]
 			return false
 		}
 	}
@@ -208,95 +236,95 @@ func (c *Core) claimGang(k *ask) bool {
 }
 
 // claimOne chooses victims for one container of an ask and gives them notice. It reports whether it found any.
-func (c *Core) claimOne(k *ask) bool {
-	c.plan.ask = k
-	if !c.mayClaim(k) {
+func (pr *preemption) claimOne(k *ask) bool {
+	pr.plan.ask = k
+	if !pr.mayClaim(k) {
 		return false
 	}
-	if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit || c.claimsReach(k) {
+	if pr.tree.limit(k, &k.spec.Resources).kind != noLimit || k.app.leaf.claimsReach(&k.spec.Resources) {
 		return false
 	}
-	if !c.planComing(k) && !c.planRemoval(k, windowNodes) && !c.planRemoval(k, mostNodes) {
-		c.pauseClaims(k.bucket)
+	if !pr.planWithLeaving(k) && !pr.planRemoval(k, windowNodes) && !pr.planRemoval(k, mostNodes) {
+		pr.pauseClaims(k.bucket)
 		return false
 	}
-	best := &c.plan.best
+	best := &pr.plan.best
 	for i := len(best.node.nominations) - 1; i >= 0; i-- {
-		if m := best.node.nominations[i]; c.yields(m) {
-			c.withdrawNomination(m)
+		if m := best.node.nominations[i]; pr.yields(m) {
+			pr.nominations.withdraw(m)
 		}
 	}
 	// What was reserved for the ask is not needed any more.
-	for i := len(k.nominations) - 1; i >= 0 && k.app.leaf.reservations > 0; i-- {
-		if m := k.nominations[i]; m.leaf != nil {
-			c.withdrawNomination(m)
+	for i := len(k.nominations) - 1; i >= 0 && k.app.leaf.hasReservation(); i-- {
+		if m := k.nominations[i]; m.reservingLeaf != nil {
+			pr.nominations.withdraw(m)
 			break
 		}
 	}
-	m := c.nominate(k, best.node)
-	m.claim = true
+	m := pr.nominations.nominate(k, best.node)
+	m.isClaim = true
 	k.claims++
-	k.app.leaf.promise(&m.room, 1)
-	c.adopt(m)
+	k.app.leaf.addClaimed(&m.room, 1)
+	pr.assignLeaving(m)
 	for _, victim := range best.victims {
-		for _, gone := range withGang(victim) {
-			if gone.notice != nil {
+		for _, member := range withGang(victim) {
+			if member.notice != nil {
 				continue
 			}
-			reason := fmt.Sprintf("queue %s asks for what it is guaranteed, and queue %s holds more than that", k.app.leaf.spec.Name, gone.app.leaf.spec.Name)
-			lent := c.lentUnder(gone, k.app.leaf)
-			c.giveNotice(gone, m, lent, c.now.Add(c.noticeFor(gone, lent)), reason)
+			reason := fmt.Sprintf("queue %s asks for what it is guaranteed, and queue %s holds more than that", k.app.leaf.spec.Name, member.app.leaf.spec.Name)
+			lent := pr.lending.lentUnder(member, k.app.leaf)
+			pr.give(&notice{container: member, claim: m, contract: lent, deadline: pr.pass.now.Add(pr.noticeLength(member, lent)), reason: reason})
 		}
 	}
 	return true
 }
 
-// claimsReach reports whether one more claim would be granted beyond the maximum of a queue, after those that there are.
-func (c *Core) claimsReach(k *ask) bool {
-	for q := k.app.leaf; q != nil; q = q.parent {
-		if !q.capped || q.promised.IsZero() {
+// claimsReach reports whether need more would be beyond the maximum of the queue, or of one above it, once all claims there
+// are granted.
+func (q *queue) claimsReach(need *resource.Vector) bool {
+	for ; q != nil; q = q.parent {
+		if !q.capped || q.reclaim.claimed.IsZero() {
 			continue
 		}
-		if holds := q.used.Add(q.promised); exceeds(&holds, &k.spec.Resources, &q.maximum) >= 0 {
+		if holds := q.used.Add(q.reclaim.claimed); exceeds(&holds, need, &q.maximum) >= 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// pauseClaims lets no victims be looked for until something may have changed.
-func (c *Core) pauseClaims(b *bucket) {
-	b.claimAfter = c.now.Add(claimPause)
-	c.wakeAt(b.claimAfter)
+// pauseClaims lets a bucket make no claims for a while.
+func (pr *preemption) pauseClaims(b *bucket) {
+	b.claimAfter = pr.pass.now.Add(claimPause)
+	pr.pass.nextBy(b.claimAfter)
 }
 
-// yields reports whether room is reserved for an ask only because that has waited, beyond its queue's own guarantee:
-// claims come before it.
-func (c *Core) yields(m *nomination) bool {
-	return m.leaf != nil && (m.ask == c.plan.ask || !c.isPromised(m.leaf, &m.room))
+// yields reports whether a nomination is a reservation that gives way to claims: one beyond what its leaf is entitled to.
+func (pr *preemption) yields(m *nomination) bool {
+	return m.reservingLeaf != nil && (m.ask == pr.plan.ask || !m.reservingLeaf.isEntitled(&m.room))
 }
 
-// isPromised reports whether a queue would stay within what it is entitled to.
-func (c *Core) isPromised(q *queue, need *resource.Vector) bool {
-	holds := q.used.Sub(q.leaving).Add(q.promised)
+// isEntitled reports whether need more, with all claims, is within what a queue is entitled to.
+func (q *queue) isEntitled(need *resource.Vector) bool {
+	holds := q.used.Sub(q.reclaim.leaving).Add(q.reclaim.claimed)
 	return within(&holds, need, &q.entitled)
 }
 
-// mayClaim reports whether any queue on the ask's path is promised more than it has, and notes for each leaf
-// whether its containers may be taken for it.
-func (c *Core) mayClaim(k *ask) bool {
-	p := &c.plan
+// mayClaim reports whether any queue on the ask's path is entitled to more than it has, and notes the leaves whose
+// containers may be preempted for it.
+func (pr *preemption) mayClaim(k *ask) bool {
+	p := &pr.plan
 	p.leaves = p.leaves[:0]
 	p.turn++
-	if p.own && !c.isPromised(k.app.leaf, &k.spec.Resources) {
+	if p.own && !k.app.leaf.isEntitled(&k.spec.Resources) {
 		return false
 	}
 	for q := k.app.leaf; q.parent != nil; q = q.parent {
-		if !c.isPromised(q, &k.spec.Resources) {
+		if !q.isEntitled(&k.spec.Resources) {
 			continue
 		}
 		for _, sibling := range q.parent.children {
-			if sibling != q && exceedsPromise(sibling, k.app.leaf, &k.spec.Resources) {
+			if sibling != q && exceedsEntitlement(sibling, k.app.leaf, &k.spec.Resources) {
 				p.gather(sibling, k)
 			}
 		}

@@ -1,13 +1,8 @@
 package scheduler
 
 import (
-	"cmp"
-	"math"
-	"slices"
-	"time"
-
-	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/heap"
 )
 
 // queue is a node of the tree. What a leaf holds is counted along its whole path.
@@ -15,114 +10,44 @@ type queue struct {
 	spec     QueueSpec
 	parent   *queue
 	children []*queue
-	// order is the queue's place in the tree, parents before children.
+	// order is the queue's index in the tree, parents before children.
 	order int
 
-	guaranteed, maximum, used resource.Vector
-	// promised is what is nominated for asks here against others' borrowing, leaving what is under notice.
-	promised, leaving resource.Vector
-	// lent are the shares of others' guarantees that open contracts entitle to, entitled guaranteed and lent together.
-	lent     []loan
+	// guaranteed and maximum are what the queue can always have and may have at most, as its spec and its parent say.
+	guaranteed, maximum resource.Vector
+	// used is what the queue's containers hold.
+	used resource.Vector
+	// lent are the shares of others' guarantees that open contracts entitle the queue to.
+	lent []loan
+	// entitled is what is guaranteed and lent together.
 	entitled resource.Vector
-	// containersHeld is a leaf's containers, newest first, without those under notice. disordered says that they have
-	// to be sorted before that is true.
-	containersHeld *container
-	disordered     bool
-	// chosenFor is the turn of removalPlan in which the leaf's containers may be taken.
-	chosenFor int64
 	// masters is what application masters hold in a leaf, masterLimit the most that they may.
 	masters, masterLimit resource.Vector
-	// capped says that the maximum is less than the zone; otherwise its nodes are limit enough.
-	capped           bool
+	// capped is set when the maximum is less than the zone; otherwise the nodes are limit enough.
+	capped bool
+	// apps is how many apps a leaf has that were not removed, containers how many are held.
 	apps, containers int
-	// reservations are nominations for asks that had waited for too long. There are no new ones before reserveAfter.
-	reservations int
-	reserveAfter time.Time
-	users        map[string]*user
+	// users are those who hold something in a leaf, by name.
+	users map[string]*user
 
-	// share is used/entitled, or used/zone where nothing is guaranteed: the latter come after all others.
-	share     float64
-	borrowing bool
-	place     int32
-
-	// busy are the children with something to decide; ready are a leaf's buckets of that kind.
-	busy  heap[*queue]
-	ready heap[*bucket]
-	// waiting are a leaf's buckets whose shape fits nowhere.
-	waiting heap[*bucket]
-	// parked are buckets that wait for this queue to hold less.
-	parked []*bucket
+	// turn is what the queue's turn among its siblings depends on.
+	turn queueTurn
+	// backlog, reclaim and reservations are what those parts know of the queue.
+	backlog      queueBacklog
+	reclaim      queueReclaim
+	reservations queueReservations
 }
 
-// link puts a container among a leaf's, by age, and reports whether that is where it belongs: it is not carried
-// further than past a few.
-func (q *queue) link(k *container) bool {
-	var before *container
-	after := q.containersHeld
-	for range 64 {
-		if after == nil || !after.startedAt.After(k.startedAt) {
-			break
-		}
-		before, after = after, after.nextOfLeaf
-	}
-	k.previousOfLeaf, k.nextOfLeaf = before, after
-	if before != nil {
-		before.nextOfLeaf = k
-	} else {
-		q.containersHeld = k
-	}
-	if after != nil {
-		after.previousOfLeaf = k
-	}
-	return after == nil || !after.startedAt.After(k.startedAt)
-}
-
-// sortHeld puts a leaf's containers in order after many of them came at once: after a restart, or with their app.
-func (q *queue) sortHeld() {
-	if !q.disordered {
-		return
-	}
-	q.disordered = false
-	var all []*container
-	for k := q.containersHeld; k != nil; k = k.nextOfLeaf {
-		all = append(all, k)
-	}
-	slices.SortFunc(all, func(x, y *container) int {
-		return cmp.Or(y.startedAt.Compare(x.startedAt), y.id.Compare(x.id))
-	})
-	q.containersHeld = nil
-	for i := len(all) - 1; i >= 0; i-- {
-		q.link(all[i])
-	}
-}
-
-func (q *queue) unlink(k *container) {
-	if k.previousOfLeaf != nil {
-		k.previousOfLeaf.nextOfLeaf = k.nextOfLeaf
-	} else {
-		q.containersHeld = k.nextOfLeaf
-	}
-	if k.nextOfLeaf != nil {
-		k.nextOfLeaf.previousOfLeaf = k.previousOfLeaf
-	}
-	k.previousOfLeaf, k.nextOfLeaf = nil, nil
-}
-
-// expect counts what is under notice, promise what is nominated against borrowers, along the path.
-func (q *queue) expect(amount *resource.Vector, sign int64) {
-	for ; q != nil; q = q.parent {
-		for i := range amount {
-			q.leaving[i] += sign * amount[i]
-		}
-	}
-}
-
-func (q *queue) promise(amount *resource.Vector, sign int64) {
-	for ; q != nil; q = q.parent {
-		for i := range amount {
-			q.promised[i] += sign * amount[i]
-		}
-	}
+// queueTurn is what a queue's turn among its siblings depends on.
+type queueTurn struct {
+	// share is used/entitled, or used/capacity of the zone if last.
+	share float64
+	// last is set when the queue is entitled to nothing: such queues come after all others.
+	last bool
+	// active are the children below which something is ready.
+	active heap.Heap[*queue]
+	// index is the queue's index in its parent's heap of active children, -1 outside.
+	index int32
 }
 
 // user is what one person holds in a leaf.
@@ -132,15 +57,15 @@ type user struct {
 	limit resource.Vector
 }
 
-func (q *queue) seat() *int32 { return &q.place }
+func (q *queue) HeapIndex() *int32 { return &q.turn.index }
 
-// before puts the queue first that has the least of what it was promised.
-func (q *queue) before(other *queue) bool {
-	if q.borrowing != other.borrowing {
-		return other.borrowing
+// before puts the queue first that has the least of what it is entitled to.
+func (q *queue) Before(other *queue) bool {
+	if q.turn.last != other.turn.last {
+		return other.turn.last
 	}
-	if q.share != other.share {
-		return q.share < other.share
+	if q.turn.share != other.turn.share {
+		return q.turn.share < other.turn.share
 	}
 	return q.order < other.order
 }
@@ -157,17 +82,17 @@ func (q *queue) isUnder(ancestor *queue) bool {
 
 func (q *queue) isLeaf() bool { return len(q.children) == 0 }
 
-// setShare brings the queue's rank up to date, given all that the zone has.
+// setShare brings the queue's share up to date.
 func (q *queue) setShare(zone *resource.Vector) {
-	q.borrowing = q.entitled.IsZero()
-	if q.borrowing {
-		q.share = shareOf(&q.used, zone)
+	q.turn.last = q.entitled.IsZero()
+	if q.turn.last {
+		q.turn.share = shareOf(&q.used, zone)
 		return
 	}
-	q.share = shareOf(&q.used, &q.entitled)
+	q.turn.share = shareOf(&q.used, &q.entitled)
 }
 
-// shareOf is the largest used/of over the places that of names; a place left out of a guarantee counts for nothing.
+// shareOf is the largest used/of over the resources that of has; a resource that a guarantee does not name does not count.
 func shareOf(used, of *resource.Vector) float64 {
 	share := 0.0
 	for i := range used {
@@ -178,7 +103,7 @@ func shareOf(used, of *resource.Vector) float64 {
 	return share
 }
 
-// within reports whether used + need stays within a guarantee, in the places that it names.
+// within reports whether used + need stays within a guarantee, in the resources that it names.
 func within(used, need, guaranteed *resource.Vector) bool {
 	named := false
 	for i := range need {
@@ -193,7 +118,7 @@ func within(used, need, guaranteed *resource.Vector) bool {
 	return named
 }
 
-// exceeds is the first place in which used + need goes beyond the limit, or -1.
+// exceeds is the first resource of which used + need goes beyond the limit, or -1.
 func exceeds(used, need, limit *resource.Vector) int {
 	for i := range need {
 		if need[i] > 0 && used[i] > limit[i]-need[i] {
@@ -236,7 +161,7 @@ func (c Capacity) of(parent resource.Vector) resource.Vector {
 	return c.Absolute
 }
 
-// limit is the capacity as a maximum. An absolute maximum limits only the places that it names.
+// limit is the capacity as a maximum. An absolute maximum limits only the resources that it names.
 func (c Capacity) limit(parent resource.Vector) resource.Vector {
 	if c.IsPercent {
 		return parent.Percent(c.Percent)
@@ -262,79 +187,19 @@ func (q *queue) user(name string) *user {
 	return u
 }
 
-// resolveQueues works the tree out again after the zone's size, its queues or its contracts changed.
-func (c *Core) resolveQueues() {
-	if !c.stale {
-		return
-	}
-	c.stale = false
-	c.zone = c.sum
-	c.cpuWeight = 1 / math.Max(1, float64(c.zone[resource.CPU]))
-	c.memoryWeight = 1 / math.Max(1, float64(c.zone[resource.Memory]))
-	c.root().resolve(c.zone, c.zone, c.zone)
-	c.resolveLoans()
-	for _, q := range c.queues {
-		q.setShare(&c.zone)
-	}
-	for _, a := range c.apps {
-		a.share = shareOf(&a.used, &c.zone) / a.weight
-	}
-	for _, q := range c.queues {
-		q.busy.rebuild()
-		if q.spec.Fair {
-			q.ready.rebuild()
-			q.waiting.rebuild()
-		}
-	}
-	c.limitsMoved = true
-}
-
-func (c *Core) root() *queue { return c.queues[0] }
-
-// charge adds to what a leaf and its ancestors hold; sign is 1 or -1.
-func (c *Core) charge(leaf *queue, amount *resource.Vector, sign int64) {
-	for q := leaf; q != nil; q = q.parent {
-		for i := range amount {
-			q.used[i] += sign * amount[i]
-		}
-		q.containers += int(sign)
-		q.setShare(&c.zone)
-		if q.place >= 0 {
-			q.parent.busy.move(q)
-		}
-		if sign < 0 && len(q.parked) > 0 && !c.quiet {
-			c.unpark(q)
-		}
+// activate puts a leaf with ready buckets, and its ancestors, among the active queues.
+func (q *queue) activate() {
+	for ; q.parent != nil && q.turn.index < 0; q = q.parent {
+		q.parent.turn.active.Push(q)
 	}
 }
 
-// enliven puts a leaf with ready buckets, and its ancestors, among the busy ones.
-func (c *Core) enliven(leaf *queue) {
-	for q := leaf; q.parent != nil && q.place < 0; q = q.parent {
-		q.parent.busy.push(q)
-	}
-}
-
-// rest takes a leaf without ready buckets, and ancestors that this leaves idle, out again.
-func (c *Core) rest(leaf *queue) {
-	for q := leaf; q.parent != nil && q.place >= 0; q = q.parent {
-		if len(q.ready.items) > 0 || len(q.busy.items) > 0 {
+// deactivate takes a leaf without ready buckets, and the ancestors that have none below them any more, out again.
+func (q *queue) deactivate() {
+	for ; q.parent != nil && q.turn.index >= 0; q = q.parent {
+		if q.backlog.hasReady() || len(q.turn.active.Items()) > 0 {
 			return
 		}
-		q.parent.busy.remove(q)
+		q.parent.turn.active.Remove(q)
 	}
 }
-
-// next is the leaf whose turn it is, or nil.
-func (c *Core) next() *queue {
-	q := c.root()
-	for len(q.busy.items) > 0 {
-		q = q.busy.items[0]
-	}
-	if len(q.ready.items) == 0 {
-		return nil
-	}
-	return q
-}
-
-func (c *Core) queueNamed(name id.Queue) *queue { return c.queueByName[name] }

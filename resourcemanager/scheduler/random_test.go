@@ -34,8 +34,8 @@ func newWalk(t *rapid.T) *walk {
 	w := &walk{core: New(Config{Epoch: 1}), now: start}
 	// Few enough that passes are cut short.
 	if rapid.Bool().Draw(t, "small passes") {
-		w.core.grantsPerPass = rapid.IntRange(1, 5).Draw(t, "grants a pass")
-		w.core.looksPerPass = rapid.IntRange(1, 50).Draw(t, "looks a pass")
+		w.core.pass.grantsPerPass = rapid.IntRange(1, 5).Draw(t, "grants a pass")
+		w.core.pass.looksPerPass = rapid.IntRange(1, 50).Draw(t, "looks a pass")
 	}
 	w.apply(t, SetQueues{Queues: randomQueues(t)})
 	for range rapid.IntRange(0, 5).Draw(t, "nodes") {
@@ -76,25 +76,29 @@ func (w *walk) step(t *rapid.T) {
 		w.apply(t, SetNode{Node: randomNode(t)})
 	case 2:
 		name := nodeName(t)
-		if slot, ok := w.core.slots[name]; ok && w.core.nodes[slot].known {
+		if slot, ok := w.core.fleet.slots[name]; ok && w.core.fleet.nodes[slot].known {
 			w.apply(t, RemoveNode{Node: name})
 		}
 	case 3:
 		app := id.App{ClusterStart: 1, Seq: int64(rapid.IntRange(1, 5).Draw(t, "app"))}
+		name := fmt.Sprintf("app-%d", app.Seq)
+		if rapid.IntRange(0, 3).Draw(t, "renamed") == 0 {
+			name = fmt.Sprintf("app-%d", rapid.IntRange(1, 5).Draw(t, "name"))
+		}
 		w.apply(t, AddApp{
-			App: app, Name: fmt.Sprintf("app-%d", app.Seq), User: rapid.SampledFrom([]string{"ann", "bob"}).Draw(t, "user"),
+			App: app, Name: name, User: rapid.SampledFrom([]string{"ann", "bob"}).Draw(t, "user"),
 			Queue:    rapid.SampledFrom([]id.Queue{"apps", "low", "high"}).Draw(t, "queue"),
 			Priority: int32(rapid.IntRange(0, 1).Draw(t, "priority")),
 		})
 	case 4:
-		for _, a := range w.core.sortedApps() {
+		for _, a := range w.core.apps.sorted() {
 			if !a.removed && a.leaf != nil && rapid.IntRange(0, 5).Draw(t, "remove") == 0 {
 				w.apply(t, RemoveApp{App: a.id})
 				break
 			}
 		}
 	case 5, 6, 7:
-		for _, a := range w.core.sortedApps() {
+		for _, a := range w.core.apps.sorted() {
 			if !a.removed && a.leaf != nil && rapid.Bool().Draw(t, "asks") {
 				w.apply(t, SetAsk{App: a.id, Ask: randomAsk(t)})
 			}
@@ -225,7 +229,7 @@ func (w *walk) schedule(t *rapid.T) Decisions {
 	for _, grant := range d.Grants {
 		w.live = append(w.live, grant.Container)
 	}
-	for _, k := range d.Reprieves {
+	for _, k := range d.Cancelled {
 		delete(w.told, k)
 	}
 	for _, notice := range d.Notices {
@@ -251,7 +255,7 @@ func (w *walk) settle(t *rapid.T) int {
 		d := w.schedule(t)
 		granted += len(d.Grants)
 		// What stops at once comes back after its pass.
-		if !d.More(w.now) && len(w.core.touched) == 0 {
+		if !d.More(w.now) && !w.core.fleet.hasTouched() {
 			return granted
 		}
 		if err := verify(w.core, false); err != nil {

@@ -293,7 +293,7 @@ func packing(t *testing.T, seed uint64) (core, reference float64) {
 	}
 	r := p.reference()
 	c, _ := p.core(t)
-	return float64(c.root().used[resource.CPU]) / float64(zone[resource.CPU]), float64(r.holds["root"][resource.CPU]) / float64(zone[resource.CPU])
+	return float64(c.tree.root().used[resource.CPU]) / float64(zone[resource.CPU]), float64(r.holds["root"][resource.CPU]) / float64(zone[resource.CPU])
 }
 
 func TestPackingIsNotWorseThanAFullScanByHalfAPoint(t *testing.T) {

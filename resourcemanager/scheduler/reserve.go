@@ -10,159 +10,153 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// A reservation is bounded: an ask that cannot be met must not keep the zone from everybody else.
+// A reservation is bounded: an ask that cannot be met must not take the zone from all others.
 const (
-	// longestReservation is how long one may last, and how far ahead the ends are that it waits for.
+	// longestReservation is how long one may last, and how far ahead containers may end for which it waits.
 	longestReservation = 5 * time.Minute
 	// reservedPercent is how much of the zone all of them may come to, in each resource.
 	reservedPercent = 50
-	// longestPause is how long the app at most waits that had one in vain, twice as long each time.
+	// longestPause is the longest back-off of an app whose reservations came to nothing.
 	longestPause = time.Hour
 )
 
-// impatience is an ask that waits, and when something is to be done about it.
-type impatience struct {
-	ask *ask
-	due time.Time
+// queueReservations is what is reserved for asks of a leaf.
+type queueReservations struct {
+	// count is how many nominations are reservations.
+	count int
+	// notBefore is when the leaf may have the next reservation.
+	notBefore time.Time
 }
 
-// searchesPerPass is for how many asks a pass looks for nodes to reserve. Each looks at all nodes; where there are many, one
-// search is all.
+// hasReservation reports whether something is reserved for an ask of the leaf.
+func (q *queue) hasReservation() bool { return q.reservations.count > 0 }
+
 const (
+	// searchesPerPass is for how many asks a pass looks for nodes to reserve. Each search looks at all nodes; where there are
+	// manyNodes, a pass makes only one.
 	searchesPerPass = 4
 	manyNodes       = 20_000
 )
 
-// watch notes when the patience of a waiting bucket's first ask ends.
-func (c *Core) watch(b *bucket) {
-	k := b.first()
-	if k.since.IsZero() {
-		k.since = c.now
-	}
-	if !k.watched {
-		k.watched = true
-		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
-	}
-}
-
-// reserve reserves room for the ask of each leaf that has been waiting for longest, once that is too long.
-func (c *Core) reserve() {
+// reserve reserves room for asks that have been blocked for too long, for one of each leaf at a time.
+func (ns *nominations) reserve() {
 	searches := searchesPerPass
-	if len(c.nodes) > manyNodes {
+	if len(ns.fleet.records()) > manyNodes {
 		searches = 1
 	}
-	for len(c.impatient) > 0 {
-		first := c.impatient[0]
-		k := first.ask
-		if first.due.After(c.now) && k.bucket != nil {
-			c.wakeAt(first.due)
+	for {
+		due, ok := ns.backlog.patienceEnds()
+		if !ok {
+			return
+		}
+		if due.After(ns.pass.now) {
+			ns.pass.nextBy(due)
 			return
 		}
 		if searches == 0 {
-			c.wakeAt(c.now)
+			ns.pass.nextBy(ns.pass.now)
 			return
 		}
-		c.impatient = c.impatient[1:]
-		k.watched = false
-		if k.bucket == nil || k.bucket.state != waiting || k.bucket.first() != k {
+		k := ns.backlog.nextAged()
+		if k == nil {
 			continue
 		}
-		k.watched = true
-		c.impatient = append(c.impatient, impatience{k, c.now.Add(c.config.Patience)})
-		if k.since.IsZero() || k.since.Add(c.config.Patience).After(c.now) || len(k.nominations) > 0 {
+		if k.blockedSince.IsZero() || k.blockedSince.Add(ns.patience).After(ns.pass.now) || len(k.nominations) > 0 {
 			continue
 		}
-		if k.app.leaf.reservations > 0 || k.app.leaf.reserveAfter.After(c.now) || k.app.reserveAfter.After(c.now) {
+		if k.app.leaf.hasReservation() || k.app.leaf.reservations.notBefore.After(ns.pass.now) || k.app.reserveAfter.After(ns.pass.now) {
 			continue
 		}
 		count := 1
 		if k.spec.Gang {
-			// One gang at a time, so that no two ever hold what the other lacks.
-			if c.gangReserving != nil && c.gangReserving.bucket != nil && len(c.gangReserving.nominations) > 0 {
+			// One gang at a time, so that no two ever hold what the other needs.
+			if ns.gangReserving != nil && ns.gangReserving.bucket != nil && len(ns.gangReserving.nominations) > 0 {
 				continue
 			}
 			count = k.spec.Pending
 		}
 		whole := k.spec.Resources.Scale(int64(count))
-		if kind, _, _ := c.limit(k, &whole); kind != noLimit || !c.mayReserve(&whole) {
+		if ns.tree.limit(k, &whole).kind != noLimit || !ns.mayReserve(&whole) {
 			continue
 		}
 		searches--
-		k.reservedAt = c.now
-		if !c.reserveFor(k, count) {
-			c.postpone(k)
+		k.reservedAt = ns.pass.now
+		if !ns.reserveFor(k, count) {
+			ns.backOff(k)
 			continue
 		}
-		c.reserving = append(c.reserving, k)
+		ns.reserving = append(ns.reserving, k)
 		if k.spec.Gang {
-			c.gangReserving = k
+			ns.gangReserving = k
 		}
-		c.wakeAt(c.now.Add(longestReservation))
+		ns.pass.nextBy(ns.pass.now.Add(longestReservation))
 	}
 }
 
-// mayReserve reports whether so much more is within what reservations may come to.
-func (c *Core) mayReserve(more *resource.Vector) bool {
-	limit := c.zone.Percent(reservedPercent)
-	return exceeds(&c.reserved, more, &limit) < 0
+// mayReserve reports whether so much more is within the bound on all reservations together.
+func (ns *nominations) mayReserve(more *resource.Vector) bool {
+	limit := ns.tree.zoneCapacity().Percent(reservedPercent)
+	return exceeds(&ns.total, more, &limit) < 0
 }
 
-// endReservations ends those that have lasted too long.
-func (c *Core) endReservations() {
-	c.reserving = slices.DeleteFunc(c.reserving, func(k *ask) bool {
+// endReservations ends the reservations that have lasted too long.
+func (ns *nominations) endReservations() {
+	ns.reserving = slices.DeleteFunc(ns.reserving, func(k *ask) bool {
 		if !k.isReserving() {
 			return true
 		}
-		if until := k.reservedAt.Add(longestReservation); until.After(c.now) {
-			c.wakeAt(until)
+		if until := k.reservedAt.Add(longestReservation); until.After(ns.pass.now) {
+			ns.pass.nextBy(until)
 			return false
 		}
-		k.app.leaf.reserveAfter = c.now.Add(longestReservation)
-		c.withdrawNominations(k)
-		c.postpone(k)
+		k.app.leaf.reservations.notBefore = ns.pass.now.Add(longestReservation)
+		ns.withdrawAll(k)
+		ns.backOff(k)
 		return true
 	})
 }
 
 // isReserving reports whether an ask has a reservation.
-func (k *ask) isReserving() bool { return len(k.nominations) > 0 && k.nominations[0].leaf != nil }
-
-// postpone lets an ask's app have no reservation for a while, after one that came to nothing or could not be had.
-func (c *Core) postpone(k *ask) {
-	pause := min(c.config.Patience<<min(k.app.vain, 16), longestPause)
-	k.app.vain++
-	k.app.reserveAfter = c.now.Add(pause)
+func (k *ask) isReserving() bool {
+	return len(k.nominations) > 0 && k.nominations[0].reservingLeaf != nil
 }
 
-// reserveFor reserves room for containers of an ask on the nodes that lack the least for them, and on which what is lacking
-// comes back: for so many or for none. It looks at all nodes once, however many it takes.
-func (c *Core) reserveFor(k *ask, count int) bool {
-	near := &c.plan.near
-	*near = slices.Grow((*near)[:0], len(c.nodes))
-	for _, n := range c.nodes {
-		if lack, ok := c.lack(k, n); ok {
+// backOff lets an ask's app have no reservation for a while, after one that came to nothing or could not be made.
+func (ns *nominations) backOff(k *ask) {
+	pause := min(ns.patience<<min(k.app.failedReservations, 16), longestPause)
+	k.app.failedReservations++
+	k.app.reserveAfter = ns.pass.now.Add(pause)
+}
+
+// reserveFor reserves room for so many containers of an ask, or for none, on the nodes that lack the least for them, and on
+// which what is lacking will be free. It looks at all nodes once, however many it takes.
+func (ns *nominations) reserveFor(k *ask, count int) bool {
+	near := &ns.near
+	*near = slices.Grow((*near)[:0], len(ns.fleet.records()))
+	for _, n := range ns.fleet.records() {
+		if lack, ok := ns.lack(k, n); ok {
 			*near = append(*near, shortfall{n.slot, lack})
 		}
 	}
 	stdheap.Init(near)
 	for count > 0 {
 		if len(*near) == 0 {
-			c.withdrawNominations(k)
+			ns.withdrawAll(k)
 			return false
 		}
-		n := c.nodes[(*near)[0].slot]
-		times := max(1, int(timesIn(&k.spec.Resources, &c.avail[n.slot])))
+		n := ns.fleet.at((*near)[0].slot)
+		times := max(1, int(timesIn(&k.spec.Resources, ns.fleet.left(n))))
 		if k.spec.MaxPerNode > 0 {
 			times = min(times, k.spec.MaxPerNode-k.group.count(n.slot)-len(n.nominations))
 		}
-		if k.shape.repels(k.app.named) {
+		if k.shape.repels(k.app.name) {
 			times = 1
 		}
 		had := count
-		for ; times > 0 && count > 0 && c.reserveOn(k, n); times-- {
+		for ; times > 0 && count > 0 && ns.reserveOn(k, n); times-- {
 			count--
 		}
-		if lack, ok := c.lack(k, n); ok && count < had {
+		if lack, ok := ns.lack(k, n); ok && count < had {
 			(*near)[0].lack = lack
 			stdheap.Fix(near, 0)
 		} else {
@@ -172,22 +166,22 @@ func (c *Core) reserveFor(k *ask, count int) bool {
 	return true
 }
 
-// reserveOn reserves room for one container of an ask on a node, if there is enough or those that end soon leave enough.
-// Until each of these has ended others may use what the reservation does not need yet.
-func (c *Core) reserveOn(k *ask, n *node) bool {
-	p, need := &c.plan, &k.spec.Resources
-	p.awaited = p.awaited[:0]
-	room := c.avail[n.slot]
+// reserveOn reserves room for one container of an ask on a node, if there is enough, or will be when the containers there
+// have ended that end soon. Until each of these has ended others may use what the reservation does not need yet.
+func (ns *nominations) reserveOn(k *ask, n *node) bool {
+	need := &k.spec.Resources
+	ns.awaited = ns.awaited[:0]
+	room := *ns.fleet.left(n)
 	for held := n.containers; held != nil && !fits(need, &room); held = held.nextOfNode {
-		if c.endsFor(held, k) {
-			p.awaited = append(p.awaited, held)
+		if ns.mayAwait(held, k) {
+			ns.awaited = append(ns.awaited, held)
 		}
 	}
-	slices.SortFunc(p.awaited, func(x, y *container) int {
+	slices.SortFunc(ns.awaited, func(x, y *container) int {
 		return cmp.Or(cmp.Compare(x.latestEnd(), y.latestEnd()), x.startedAt.Compare(y.startedAt), x.id.Compare(y.id))
 	})
-	awaited := p.awaited[:0]
-	for _, held := range p.awaited {
+	awaited := ns.awaited[:0]
+	for _, held := range ns.awaited {
 		lacking := need.Sub(room).Max(resource.Vector{})
 		if helps(&held.need, &lacking) {
 			awaited = append(awaited, held)
@@ -197,30 +191,30 @@ func (c *Core) reserveOn(k *ask, n *node) bool {
 	if !fits(need, &room) {
 		return false
 	}
-	m := &nomination{ask: k, node: n, room: *need, leaf: k.app.leaf, coming: &resource.Vector{}}
+	m := &nomination{ask: k, node: n, room: *need, reservingLeaf: k.app.leaf, awaited: &resource.Vector{}}
 	for _, held := range awaited {
-		held.awaited, *m.coming = m, m.coming.Add(held.need)
+		held.awaitedBy, *m.awaited = m, m.awaited.Add(held.need)
 	}
-	m.leaf.reservations++
-	c.reserved = c.reserved.Add(m.room)
-	c.addNomination(m)
+	m.reservingLeaf.reservations.count++
+	ns.total = ns.total.Add(m.room)
+	ns.add(m)
 	return true
 }
 
-// endsFor reports whether a reservation that began with the ask's may wait for a container's end. Those that came later
-// do not count, or others that take their places would put it off for ever.
-func (c *Core) endsFor(held *container, k *ask) bool {
-	if held.service || held.awaited != nil || held.startedAt.After(k.reservedAt) {
+// mayAwait reports whether a reservation for an ask may wait for a container to end. One that was granted after the
+// reservation began does not count, or others could replace it for ever.
+func (ns *nominations) mayAwait(held *container, k *ask) bool {
+	if held.service || held.awaitedBy != nil || held.startedAt.After(k.reservedAt) {
 		return false
 	}
 	if held.notice != nil && held.notice.claim != nil {
 		return false
 	}
 	end := held.startedAt.Add(held.duration)
-	return held.duration == 0 || end.After(c.now) && !end.After(k.reservedAt.Add(longestReservation))
+	return held.duration == 0 || end.After(ns.pass.now) && !end.After(k.reservedAt.Add(longestReservation))
 }
 
-// latestEnd is when a container ends by itself, in seconds of no particular beginning; those that do not say when come last.
+// latestEnd orders containers by when they end; those of unknown duration come last.
 func (k *container) latestEnd() int64 {
 	if k.duration == 0 {
 		return math.MaxInt64
@@ -228,37 +222,37 @@ func (k *container) latestEnd() int64 {
 	return k.startedAt.Add(k.duration).UnixNano()
 }
 
-// arrive takes in what a container leaves whose end was waited for: from now on the reservation needs it itself.
-func (m *nomination) arrive(k *container) {
+// arrived gives a reservation the room of a container that has ended and for which it has waited.
+func (m *nomination) arrived(k *container) {
 	n := m.node
-	n.nominated = n.nominated.Sub(m.kept())
-	*m.coming = m.coming.Sub(k.need)
-	n.nominated = n.nominated.Add(m.kept())
-	k.awaited = nil
+	n.nominated = n.nominated.Sub(m.nominated())
+	*m.awaited = m.awaited.Sub(k.need)
+	n.nominated = n.nominated.Add(m.nominated())
+	k.awaitedBy = nil
 }
 
-// endReservation takes back what a nomination reserved, which is none of its node's any more.
-func (c *Core) endReservation(m *nomination) {
-	m.leaf.reservations--
-	c.reserved = c.reserved.Sub(m.room)
+// endReservation counts out a reservation that was withdrawn.
+func (ns *nominations) endReservation(m *nomination) {
+	m.reservingLeaf.reservations.count--
+	ns.total = ns.total.Sub(m.room)
 	for held := m.node.containers; held != nil; held = held.nextOfNode {
-		if held.awaited == m {
-			held.awaited = nil
+		if held.awaitedBy == m {
+			held.awaitedBy = nil
 		}
 	}
 }
 
-// takeReserved ends a reservation in favour of an ask that takes the place of a container that its app has lost, and gives
-// the node where there is room then; -1 if that does not help.
-func (c *Core) takeReserved(k *ask) int32 {
-	for _, other := range c.reserving {
+// yieldTo ends a reservation in favour of an ask that replaces a container that its app has lost, and gives the slot of the
+// node where there is room then; -1 if that does not help.
+func (ns *nominations) yieldTo(k *ask) int32 {
+	for _, other := range ns.reserving {
 		for _, m := range other.nominations {
-			n, free := m.node, c.avail[m.node.slot].Add(m.kept())
-			if m.leaf == nil || !n.isOpen() || !fits(&k.spec.Resources, &free) || !k.shape.allows(n) {
+			n, free := m.node, ns.fleet.left(m.node).Add(m.nominated())
+			if m.reservingLeaf == nil || !n.isOpen() || !fits(&k.spec.Resources, &free) || !k.shape.allows(n) {
 				continue
 			}
-			c.withdrawNominations(other)
-			c.postpone(other)
+			ns.withdrawAll(other)
+			ns.backOff(other)
 			k.shape.refit(n.slot)
 			return n.slot
 		}
@@ -266,38 +260,38 @@ func (c *Core) takeReserved(k *ask) int32 {
 	return -1
 }
 
-// unreserve gives up the nodes that are reserved for an ask that may not be granted now.
-func (c *Core) unreserve(k *ask) {
+// cancelReservation withdraws the reservations for an ask that would break a limit now.
+func (ns *nominations) cancelReservation(k *ask) {
 	if k.isReserving() {
-		c.withdrawNominations(k)
+		ns.withdrawAll(k)
 	}
 }
 
-// lack is how much a node lacks for one container of an ask, in parts of what that needs. It is false of a node that is
-// too small, that is reserved for others, or where what is lacking is held by services.
-func (c *Core) lack(k *ask, n *node) (float64, bool) {
+// lack is how much a node lacks for one container of an ask, as the sum of its shares of what that needs. It is false of a
+// node that is too small, on which room is nominated for others, or where services hold what is lacking.
+func (ns *nominations) lack(k *ask, n *node) (float64, bool) {
 	if !n.isOpen() || len(n.nominations) > 0 && n.nominations[0].ask != k || !k.shape.allows(n) {
 		return 0, false
 	}
 	if k.spec.MaxPerNode > 0 && k.group.count(n.slot)+len(n.nominations) >= k.spec.MaxPerNode {
 		return 0, false
 	}
-	if len(n.nominations) > 0 && k.shape.repels(k.app.named) {
+	if len(n.nominations) > 0 && k.shape.repels(k.app.name) {
 		return 0, false
 	}
-	if room := c.avail[n.slot].Add(n.ending); !fits(&k.spec.Resources, &room) {
+	if room := ns.fleet.left(n).Add(n.ending); !fits(&k.spec.Resources, &room) {
 		return 0, false
 	}
 	lack := 0.0
 	for i := range k.spec.Resources {
-		if short := k.spec.Resources[i] - c.avail[n.slot][i]; short > 0 && k.spec.Resources[i] > 0 {
+		if short := k.spec.Resources[i] - ns.fleet.left(n)[i]; short > 0 && k.spec.Resources[i] > 0 {
 			lack += float64(short) / float64(k.spec.Resources[i])
 		}
 	}
 	return lack, true
 }
 
-// shortfall is what the node in a slot lacks.
+// shortfall is how much the node of a slot lacks.
 type shortfall struct {
 	slot int32
 	lack float64

@@ -41,7 +41,7 @@ type snapshot struct {
 
 func (w *walk) snapshot() snapshot {
 	s := snapshot{gangs: map[*app]map[string]int{}, over: map[id.Queue]bool{}, warned: map[id.Container]bool{}, told: maps.Clone(w.told), free: map[id.Node]resource.Vector{}}
-	for _, a := range w.core.sortedApps() {
+	for _, a := range w.core.apps.sorted() {
 		s.gangs[a] = map[string]int{}
 		for name, k := range a.asks {
 			if k.spec.Gang {
@@ -56,10 +56,10 @@ func (w *walk) snapshot() snapshot {
 		}
 		s.over[usage.Spec.Name] = over
 	}
-	for _, given := range w.core.notices {
+	for _, given := range w.core.preemption.notices {
 		s.warned[given.container.id] = true
 	}
-	for _, n := range w.core.nodes {
+	for _, n := range w.core.fleet.nodes {
 		s.free[n.spec.Name] = n.spec.Capacity.Sub(n.used)
 	}
 	return s
@@ -114,7 +114,7 @@ func TestNoQueueIsGrantedMoreThanItsMaximum(t *testing.T) {
 		for _, grant := range d.Grants {
 			for name := grant.Queue; name != ""; name = usages[name].Spec.Parent {
 				for i, n := range grant.Resources {
-					if u := usages[name]; n > 0 && u.Used[i] > u.Maximum[i] && u.Maximum != w.core.zone {
+					if u := usages[name]; n > 0 && u.Used[i] > u.Maximum[i] && u.Maximum != w.core.tree.capacity {
 						t.Fatalf("queue %s holds %v, its maximum is %v, and it was granted %v", name, u.Used, u.Maximum, grant)
 					}
 				}
@@ -129,7 +129,7 @@ type holders map[id.Queue]bool
 func grantedBelow(w *walk, d Decisions) holders {
 	granted := holders{}
 	for _, grant := range d.Grants {
-		for q := w.core.queueNamed(grant.Queue); q != nil; q = q.parent {
+		for q := w.core.tree.named(grant.Queue); q != nil; q = q.parent {
 			granted[q.spec.Name] = true
 		}
 	}
@@ -150,7 +150,7 @@ func TestAPreemptedUnitWasBorrowed(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		given := grantedBelow(w, d)
 		for _, notice := range d.Notices {
-			k := w.core.containers[notice.Container]
+			k := w.core.containers.byID[notice.Container]
 			if k == nil || given.touch(k.app.leaf) || before.warned[notice.Container] {
 				continue
 			}
@@ -165,7 +165,7 @@ func TestNothingIsStoppedOfAQueueThatHoldsNoMoreThanItsGuarantee(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		given := grantedBelow(w, d)
 		for _, stop := range d.Stops {
-			a := w.core.apps[stop.Container.App]
+			a := w.core.apps.byID[stop.Container.App]
 			if a == nil || a.leaf == nil || given.touch(a.leaf) {
 				continue
 			}
@@ -179,7 +179,7 @@ func TestNothingIsStoppedOfAQueueThatHoldsNoMoreThanItsGuarantee(t *testing.T) {
 func TestEveryNoticeIsAtLeastAsLongAsTheQueueOrTheContractPromises(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		for _, notice := range d.Notices {
-			k := w.core.containers[notice.Container]
+			k := w.core.containers.byID[notice.Container]
 			if k == nil || k.notice == nil {
 				continue
 			}
@@ -211,7 +211,7 @@ func TestNothingIsStoppedThatHadNoNoticeOrWhoseNoticeRuns(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			w.step(t)
 			d := w.schedule(t)
-			for _, k := range d.Reprieves {
+			for _, k := range d.Cancelled {
 				delete(deadlines, k)
 			}
 			for _, notice := range d.Notices {
@@ -232,7 +232,7 @@ func TestGangsAreWholeOrAbsent(t *testing.T) {
 	walks(t, func(t *rapid.T, w *walk, before snapshot, d Decisions) {
 		granted := map[*app]map[string]int{}
 		for _, grant := range d.Grants {
-			a := w.core.apps[grant.Container.App]
+			a := w.core.apps.byID[grant.Container.App]
 			if granted[a] == nil {
 				granted[a] = map[string]int{}
 			}
@@ -258,11 +258,11 @@ func TestReplayingTheJournalGivesTheSameDecisionsWhateverWasAskedInBetween(t *te
 				_ = err // A plan may be refused; what counts is that it leaves no trace.
 			}
 			w.core.Queues()
-			w.core.Ledgers()
+			w.core.lending.ledgers()
 			w.schedule(t)
 		}
 		again := New(Config{Epoch: 1})
-		again.grantsPerPass, again.looksPerPass = w.core.grantsPerPass, w.core.looksPerPass
+		again.pass.grantsPerPass, again.pass.looksPerPass = w.core.pass.grantsPerPass, w.core.pass.looksPerPass
 		for i, entry := range w.journal {
 			if entry.input != nil {
 				if err := again.Apply(entry.input); err != nil {
@@ -298,16 +298,16 @@ func TestNobodyStarvesOnAZoneThatBecomesFree(t *testing.T) {
 				t.Fatal("there is no end to what is granted")
 			}
 		}
-		for _, a := range w.core.sortedApps() {
+		for _, a := range w.core.apps.sorted() {
 			for _, k := range a.sortedAsks() {
 				if k.spec.Gang {
 					continue
 				}
-				if kind, _, _ := w.core.limit(k, &k.spec.Resources); kind != noLimit {
+				if w.core.tree.limit(k, &k.spec.Resources).kind != noLimit {
 					continue
 				}
-				for _, n := range w.core.nodes {
-					if test, _, _ := w.core.test(k, n); n.known && test == "" {
+				for _, n := range w.core.fleet.nodes {
+					if n.known && w.core.fleet.failureOn(n, k).rule == noRule {
 						t.Fatalf("ask %s of %s is never granted, though node %s is free for it", k.spec.ID, a.title(), n.spec.Name)
 					}
 				}
@@ -406,7 +406,7 @@ func TestTheSameContainerIsNotTakenAgainAndAgain(t *testing.T) {
 	for range 20 {
 		for _, app := range ids[:2] {
 			held := 0
-			for k := c.apps[app].containers; k != nil; k = k.nextOfApp {
+			for k := c.apps.byID[app].containers; k != nil; k = k.nextOfApp {
 				held++
 			}
 			must(SetAsk{App: app, Ask: Ask{ID: "a", Pending: 1 - held, Policy: Pack, Resources: unit}})

@@ -6,75 +6,106 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// A pass is bounded, so that whoever owns the core can listen in between: after so many grants, or so many looks in
-// vain, it leaves the rest to the next. Only a gang goes beyond that.
-const (
-	grantsPerPass = 100
-	// A look is whether a node to which something came back serves one shape that waits: some ten nanoseconds.
-	looksPerPass = 20_000
-	// looksPerNode is what such a node costs even if nothing waits for it, looksPerMiss what a search costs that finds none.
-	looksPerNode = 4
-	looksPerMiss = 200
-)
-
-// Schedule implements Interface. A pass serves nominated room first, then always the queue that has the least of
-// what it was promised and there the ask whose turn it is, until nothing more can be decided.
+// Schedule implements Interface. A pass serves ready nominations first, then always the queue that has the least of what it
+// is entitled to and there the ask whose turn it is, until nothing more can be decided.
 func (c *Core) Schedule(now time.Time) Decisions {
-	c.now = now
-	d := &c.decisions
-	*d = Decisions{Grants: d.Grants[:0], Notices: d.Notices[:0], Stops: d.Stops[:0], Reprieves: d.Reprieves[:0]}
-	c.lend()
-	c.tidy()
-	c.endReservations()
+	c.pass.begin(now)
+	d := &c.pass.decisions
+	c.lending.advance()
+	c.backlog.dropIdle()
+	c.preemption.compactUnclaimed()
+	c.nominations.endReservations()
 	if c.grantReady() {
-		// Nobody is asked to go, and nothing is reserved, for what may yet find room.
-		c.claim()
-		c.reserve()
+		// Nothing is preempted or reserved for an ask that may yet find room.
+		c.preemption.claim()
+		c.nominations.reserve()
 	} else {
-		c.wakeAt(c.now)
+		c.pass.nextBy(c.pass.now)
 	}
-	c.handBack()
-	c.stopDue()
-	if len(c.touched) > 0 {
-		c.wakeAt(c.now)
+	c.lending.returnLent()
+	c.preemption.stopDue()
+	if c.fleet.hasTouched() {
+		c.pass.nextBy(c.pass.now)
 	}
-	for _, r := range c.reprieved {
-		d.Reprieves = append(d.Reprieves, r.container)
-	}
-	c.reprieved = c.reprieved[:0]
+	c.preemption.reportCancelled()
 	return *d
 }
 
-// grantReady serves what is ready, and reports whether that is all of it: a pass may be cut short. Nothing is granted
-// before all that came back has been looked at, for what is placed then would be placed worse.
+// grantReady serves what is ready, and reports whether that is all of it: a pass may be cut short. Nothing is granted before
+// all touched nodes were offered, for it would be placed worse.
 func (c *Core) grantReady() bool {
-	c.looks = c.looksPerPass
-	for c.looks > 0 && len(c.decisions.Grants) < c.grantsPerPass {
+	for c.pass.looks > 0 && len(c.pass.decisions.Grants) < c.pass.grantsPerPass {
 		c.resolveQueues()
-		if c.limitsMoved {
-			c.limitsMoved = false
-			for _, q := range c.queues {
-				c.unpark(q)
-			}
+		if c.tree.takeLimitsMoved() {
+			c.backlog.retryLimited(c.tree.all())
 		}
-		if c.wake(); len(c.touched) > 0 {
+		if c.offerTouched(); c.fleet.hasTouched() {
 			return false
 		}
 		if c.serveNomination() {
 			continue
 		}
-		leaf := c.next()
+		leaf := c.tree.next()
 		if leaf == nil {
-			if !c.keepsLess {
+			if !c.lending.takeLenderGrew() {
 				return true
 			}
-			c.keepsLess = false
-			c.unpark(c.root())
+			c.backlog.liftLimit(c.tree.root())
 			continue
 		}
-		c.serve(leaf.ready.items[0])
+		c.serve(leaf.backlog.first())
 	}
 	return false
+}
+
+// serveNomination grants into the room of a nomination that is ready. It reports whether there was one to look at.
+func (c *Core) serveNomination() bool {
+	m, ok := c.nominations.nextReady()
+	if m == nil {
+		return ok
+	}
+	k, n := m.ask, m.node
+	if k.spec.Gang {
+		c.serveNominatedGang(k)
+		return true
+	}
+	limit := c.tree.limit(k, &k.spec.Resources)
+	allowed := k.shape.allows(n)
+	c.nominations.withdraw(m)
+	switch {
+	case limit.kind != noLimit:
+	case !allowed:
+		c.preemption.pauseClaims(k.bucket)
+	default:
+		c.grant(k, n)
+		c.granted(k, 1)
+	}
+	return true
+}
+
+// serveNominatedGang grants a gang once there is room for all of it.
+func (c *Core) serveNominatedGang(k *ask) {
+	if !c.nominations.areReady(k) {
+		return
+	}
+	whole := k.spec.Resources.Scale(int64(k.spec.Pending))
+	limit := c.tree.limit(k, &whole)
+	nodes := nodesOf(k)
+	complete := len(nodes) == k.spec.Pending
+	c.nominations.withdrawAll(k)
+	if limit.kind != noLimit || !complete {
+		return
+	}
+	trial := newGangTrial(c, k)
+	for _, n := range nodes {
+		if !k.shape.allows(n) {
+			trial.undo()
+			c.preemption.pauseClaims(k.bucket)
+			return
+		}
+		c.grant(k, n)
+	}
+	trial.keep()
 }
 
 // serve decides about the first ask of a bucket.
@@ -84,189 +115,98 @@ func (c *Core) serve(b *bucket) {
 		c.serveGang(k)
 		return
 	}
-	if kind, q, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
-		if kind == lendingLimit && !k.late && k.spec.Duration > 0 {
-			c.setLate(k, true)
+	if limit := c.tree.limit(k, &k.spec.Resources); limit.kind != noLimit {
+		if limit.kind == lendingLimit && !k.outlasting && k.spec.Duration > 0 {
+			c.lending.setOutlasting(k, true)
 		} else {
-			c.unreserve(k)
-			c.park(b, q)
+			c.nominations.cancelReservation(k)
+			c.backlog.setLimited(b, limit.queue)
 		}
 		return
 	}
-	slot := c.find(k)
+	slot := c.backlog.find(k)
 	if slot < 0 && k.spec.Replaces {
-		slot = c.takeReserved(k)
+		slot = c.nominations.yieldTo(k)
 	}
 	if slot < 0 {
-		c.looks -= looksPerMiss
-		b.shape.blocked = true
-		for _, other := range b.shape.buckets {
-			if other.state == ready {
-				c.wait(other)
-			}
-		}
+		c.pass.looks -= looksPerMiss
+		c.backlog.block(b.shape)
 		return
 	}
-	c.grant(k, c.nodes[slot])
+	c.grant(k, c.fleet.at(slot))
 	c.granted(k, 1)
 }
 
-// wait lays a bucket aside until its shape is offered a node.
-func (c *Core) wait(b *bucket) {
-	c.setWaiting(b)
-}
-
-// serveGang grants all containers of a gang, or takes back what it has tried.
+// serveGang grants all containers of a gang, or none.
 func (c *Core) serveGang(k *ask) {
 	b, count := k.bucket, k.spec.Pending
 	whole := k.spec.Resources.Scale(int64(count))
-	if kind, q, _ := c.limit(k, &whole); kind != noLimit {
-		c.unreserve(k)
-		c.park(b, q)
+	if limit := c.tree.limit(k, &whole); limit.kind != noLimit {
+		c.nominations.cancelReservation(k)
+		c.backlog.setLimited(b, limit.queue)
 		return
 	}
-	roomy := c.hasAllRoom(k)
-	kept := c.lift(k)
-	first := len(c.decisions.Grants)
-	c.beginGang()
-	if c.tryAll(k) {
-		c.endGang(k, first)
-		for _, n := range kept {
-			c.touch(n)
+	hasRoom := c.nominations.hasAllRoom(k)
+	reserved := c.nominations.suspend(k)
+	trial := newGangTrial(c, k)
+	if trial.grantAll() {
+		trial.keep()
+		for _, n := range reserved {
+			c.fleet.touch(n)
 		}
 		return
 	}
-	b.missing = int64(count - (len(c.decisions.Grants) - first))
-	c.looks -= looksPerMiss * (1 + len(c.decisions.Grants) - first)
-	c.takeBack(k, first)
-	c.wait(b)
-	if roomy {
-		// With all the room that it asked for it still does not fit, because its containers are in each other's way.
-		c.postpone(k)
-	} else if len(kept) > 0 {
-		c.quiet = true
-		if !c.reserveFor(k, count) {
-			c.postpone(k)
+	fitted := len(trial.grants())
+	c.pass.looks -= looksPerMiss * (1 + fitted)
+	trial.undo()
+	c.backlog.blockGang(b, count-fitted)
+	if hasRoom {
+		// With all the room that it needs it still does not fit, because its containers are in each other's way.
+		c.nominations.backOff(k)
+	} else if len(reserved) > 0 {
+		c.pass.onTrial = true
+		if !c.nominations.reserveFor(k, count) {
+			c.nominations.backOff(k)
 		}
-		c.quiet = false
+		c.pass.onTrial = false
 	}
-	for _, n := range kept {
+	for _, n := range reserved {
 		if len(n.nominations) == 0 {
-			c.touch(n)
+			c.fleet.touch(n)
 		}
 	}
-}
-
-// hasAllRoom reports whether all that is nominated for an ask is free.
-func (c *Core) hasAllRoom(k *ask) bool {
-	for _, m := range k.nominations {
-		if !c.isReady(m) {
-			return false
-		}
-	}
-	return len(k.nominations) == k.spec.Pending
-}
-
-// lift takes back what is reserved for a gang, so that it is tried with all that there is, and gives the nodes.
-func (c *Core) lift(k *ask) []*node {
-	if len(k.nominations) == 0 || k.nominations[0].leaf == nil {
-		return nil
-	}
-	kept := make([]*node, len(k.nominations))
-	for i, m := range k.nominations {
-		kept[i] = m.node
-	}
-	c.quiet = true
-	c.withdrawNominations(k)
-	c.quiet = false
-	c.wakes++
-	return kept
-}
-
-// beginGang gives the gang to come a number, and lets nobody be woken before it is whole.
-func (c *Core) beginGang() {
-	c.gangs++
-	c.quiet = true
-}
-
-// endGang keeps a gang that is whole.
-func (c *Core) endGang(k *ask, first int) {
-	c.quiet = false
-	grants := c.decisions.Grants[first:]
-	whole := &gang{number: c.gangs, members: make([]*container, len(grants))}
-	for i := range grants {
-		held := c.containers[grants[i].Container]
-		held.gang, whole.members[i], grants[i].Gang = whole, held, whole.number
-		if k.app.named.tracked {
-			c.touch(held.node)
-		}
-	}
-	c.granted(k, len(grants))
-}
-
-// tryAll grants as many of an ask's containers as fit, on trial, and reports whether that is all of them.
-func (c *Core) tryAll(k *ask) bool {
-	for range k.spec.Pending {
-		slot := c.find(k)
-		if slot < 0 {
-			return false
-		}
-		c.grant(k, c.nodes[slot])
-	}
-	return true
-}
-
-// takeBack undoes the grants to an ask from the first on, as if they had never been tried.
-func (c *Core) takeBack(k *ask, first int) {
-	c.quiet = true
-	defer func() { c.quiet = false }()
-	for i := len(c.decisions.Grants) - 1; i >= first; i-- {
-		held := c.containers[c.decisions.Grants[i].Container]
-		k.shape.refit(held.node.slot)
-		delete(c.containers, held.id)
-		if held.credit > 0 {
-			k.app.addCredit(held.ask, held.credit)
-		}
-		c.unhold(held)
-		c.recycle(held)
-	}
-	c.wakes++
-	k.app.lastSeq -= int64(len(c.decisions.Grants) - first)
-	c.decisions.Grants = c.decisions.Grants[:first]
 }
 
 // grant gives one container of an ask on a node.
 func (c *Core) grant(k *ask, n *node) {
 	a := k.app
 	a.lastSeq++
-	held := c.newContainer()
+	held := c.containers.take()
 	held.id = id.Container{Epoch: c.config.Epoch, App: a.id, Seq: a.lastSeq}
 	held.app, held.group, held.node, held.ask = a, k.group, n, k.spec.ID
-	held.need, held.master, held.startedAt, held.duration = k.spec.Resources, k.spec.Master, c.now, k.spec.Duration
+	held.need, held.master, held.startedAt, held.duration = k.spec.Resources, k.spec.Master, c.pass.now, k.spec.Duration
 	held.service = k.spec.Service || k.spec.Master
 	if len(a.credits) > 0 {
 		held.credit = a.takeCredit(held.ask)
 	}
-	c.containers[held.id] = held
+	c.containers.add(held)
 	c.hold(held)
-	c.decisions.Grants = append(c.decisions.Grants, Grant{
+	c.pass.decisions.Grants = append(c.pass.decisions.Grants, Grant{
 		Container: held.id, Ask: k.spec.ID, Node: n.spec.Name, Queue: a.leaf.spec.Name, Resources: held.need, Master: held.master,
 	})
 }
 
 // granted counts an ask down.
 func (c *Core) granted(k *ask, count int) {
-	c.noteLender(k.app)
+	c.lending.noteGrant(k.app)
 	if !k.reservedAt.IsZero() {
-		k.reservedAt, k.app.vain = time.Time{}, 0
+		k.reservedAt, k.app.failedReservations = time.Time{}, 0
 	}
-	if len(c.notices) > 0 && !c.claimsMoved {
-		c.claimsMoved = c.mayLimitClaims(k.app.leaf)
-	}
+	c.preemption.noteGrant(k.app.leaf)
 	k.spec.Pending -= count
-	k.since = time.Time{}
+	k.blockedSince = time.Time{}
 	for len(k.nominations) > max(k.spec.Pending, 0) {
-		c.withdrawNomination(k.nominations[len(k.nominations)-1])
+		c.nominations.withdraw(k.nominations[len(k.nominations)-1])
 	}
 	if k.spec.Pending <= 0 {
 		c.withdraw(k)

@@ -163,9 +163,9 @@ func (s *stage) quantity(t *testing.T, v *resource.Vector, key, value string) bo
 	case "ports":
 		v[resource.Ports] = number(t, value)
 	default:
-		place, ok := s.schema.Place(key)
+		dim, ok := s.schema.Place(key)
 		if ok {
-			v[place] = number(t, value)
+			v[dim] = number(t, value)
 		}
 		return ok
 	}
@@ -259,7 +259,7 @@ func contractSpec(t *testing.T, fields []string) Contract {
 
 func (s *stage) ledger() string {
 	var b strings.Builder
-	for _, l := range s.core.Ledgers() {
+	for _, l := range s.core.lending.ledgers() {
 		state := "resting"
 		if l.Open {
 			state = fmt.Sprintf("open until %s, %s of %s cpu borrowed", l.Closing.Sub(start), resource.FormatCPU(l.Borrowed[resource.CPU]), resource.FormatCPU(l.Lent[resource.CPU]))
@@ -392,8 +392,8 @@ func (s *stage) schedule(t *testing.T, d *datadriven.TestData) string {
 	for _, stop := range decisions.Stops {
 		fmt.Fprintf(&b, "stop %s\n", s.title(stop.Container))
 	}
-	for _, k := range decisions.Reprieves {
-		fmt.Fprintf(&b, "reprieve %s\n", s.title(k))
+	for _, k := range decisions.Cancelled {
+		fmt.Fprintf(&b, "cancel preemption of %s\n", s.title(k))
 	}
 	if !decisions.Next.IsZero() {
 		fmt.Fprintf(&b, "again at %s\n", decisions.Next.Sub(start))

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // verify works out from the containers alone all that a core keeps beside them, and compares. After Schedule it
@@ -12,11 +13,11 @@ import (
 func verify(c *Core, scheduled bool) error {
 	c.resolveQueues()
 	zone := resource.Vector{}
-	for _, n := range c.nodes {
+	for _, n := range c.fleet.nodes {
 		zone = zone.Add(n.contribution())
 	}
-	if c.zone != zone {
-		return fmt.Errorf("the zone counts %v, its nodes add up to %v", c.zone, zone)
+	if c.tree.capacity != zone {
+		return fmt.Errorf("the zone counts %v, its nodes add up to %v", c.tree.capacity, zone)
 	}
 	used := map[*node]resource.Vector{}
 	held := map[*queue]resource.Vector{}
@@ -24,7 +25,7 @@ func verify(c *Core, scheduled bool) error {
 	users := map[*user]resource.Vector{}
 	leaving := map[*queue]resource.Vector{}
 	gangs := map[*gang]int{}
-	for _, k := range c.containers {
+	for _, k := range c.containers.byID {
 		used[k.node] = used[k.node].Add(k.need)
 		if k.gang != nil {
 			gangs[k.gang]++
@@ -42,7 +43,7 @@ func verify(c *Core, scheduled bool) error {
 				leaving[q] = leaving[q].Add(k.need)
 			}
 		}
-		if k.notice != nil && (k.notice.container != k || !slices.Contains(c.notices, k.notice)) {
+		if k.notice != nil && (k.notice.container != k || !slices.Contains(c.preemption.notices, k.notice)) {
 			return fmt.Errorf("container %s has a notice that is not its own or forgotten", k.id)
 		}
 	}
@@ -52,15 +53,15 @@ func verify(c *Core, scheduled bool) error {
 		}
 	}
 	promised, reservations, reserved := map[*queue]resource.Vector{}, map[*queue]int{}, resource.Vector{}
-	for _, a := range c.apps {
+	for _, a := range c.apps.byID {
 		for _, k := range a.asks {
 			claims := 0
 			for _, m := range k.nominations {
-				if m.leaf != nil {
-					reservations[m.leaf]++
+				if m.reservingLeaf != nil {
+					reservations[m.reservingLeaf]++
 					reserved = reserved.Add(m.room)
 				}
-				if !m.claim {
+				if !m.isClaim {
 					continue
 				}
 				for _, given := range m.victims {
@@ -78,16 +79,16 @@ func verify(c *Core, scheduled bool) error {
 			}
 		}
 	}
-	if c.reserved != reserved {
-		return fmt.Errorf("%v is said to be reserved, it is %v", c.reserved, reserved)
+	if c.nominations.total != reserved {
+		return fmt.Errorf("%v is said to be reserved, it is %v", c.nominations.total, reserved)
 	}
-	for i, n := range c.nodes {
+	for i, n := range c.fleet.nodes {
 		if n.used != used[n] {
 			return fmt.Errorf("node %s says it holds %v, its containers come to %v", n.spec.Name, n.used, used[n])
 		}
 		nominated := resource.Vector{}
 		for _, m := range n.nominations {
-			nominated = nominated.Add(m.kept())
+			nominated = nominated.Add(m.nominated())
 		}
 		if err := verifyReservations(n); err != nil {
 			return err
@@ -95,18 +96,18 @@ func verify(c *Core, scheduled bool) error {
 		if n.nominated != nominated {
 			return fmt.Errorf("node %s says %v is nominated, its nominations come to %v", n.spec.Name, n.nominated, nominated)
 		}
-		if want := n.spec.Capacity.Sub(n.used).Sub(n.nominated); c.avail[i] != want {
-			return fmt.Errorf("node %s is indexed with %v, it has %v", n.spec.Name, c.avail[i], want)
+		if want := n.spec.Capacity.Sub(n.used).Sub(n.nominated); c.fleet.avail[i] != want {
+			return fmt.Errorf("node %s is indexed with %v, it has %v", n.spec.Name, c.fleet.avail[i], want)
 		}
-		at := nowhere
+		at := grid.Nowhere
 		if n.isOpen() {
-			at = cellOf(&c.avail[i])
+			at = grid.CellOf(&c.fleet.avail[i])
 		}
 		if n.at != at {
 			return fmt.Errorf("node %s is in cell %v, it belongs in %v", n.spec.Name, n.at, at)
 		}
 	}
-	for _, q := range c.queues {
+	for _, q := range c.tree.all() {
 		if q.used != held[q] || q.masters != masters[q] {
 			return fmt.Errorf("queue %s says it holds %v (masters %v), its containers come to %v (%v)", q.spec.Name, q.used, q.masters, held[q], masters[q])
 		}
@@ -119,34 +120,37 @@ func verify(c *Core, scheduled bool) error {
 				return fmt.Errorf("queue %s holds %v, its children %v", q.spec.Name, q.used, sum)
 			}
 		}
-		if q.leaving != leaving[q] || q.promised != promised[q] || q.reservations != reservations[q] {
+		if q.reclaim.leaving != leaving[q] || q.reclaim.claimed != promised[q] || q.reservations.count != reservations[q] {
 			return fmt.Errorf("queue %s says %v leaves, %v is promised, %d are reserved; it is %v, %v, %d", q.spec.Name,
-				q.leaving, q.promised, q.reservations, leaving[q], promised[q], reservations[q])
+				q.reclaim.leaving, q.reclaim.claimed, q.reservations.count, leaving[q], promised[q], reservations[q])
 		}
 		for _, u := range q.users {
 			if u.used != users[u] {
 				return fmt.Errorf("user %s says %v, holds %v", u.name, u.used, users[u])
 			}
 		}
-		if q.place >= 0 != (q.parent != nil && len(q.ready.items)+len(q.busy.items) > 0) {
+		if q.turn.index >= 0 != (q.parent != nil && len(q.backlog.ready.Items())+len(q.turn.active.Items()) > 0) {
 			return fmt.Errorf("queue %s is wrongly busy or idle", q.spec.Name)
 		}
 	}
-	for _, a := range c.apps {
+	for _, a := range c.apps.byID {
 		for _, g := range a.groups {
 			if err := verifyGroup(c, g); err != nil {
 				return err
 			}
 		}
 	}
-	for _, s := range c.shapes {
-		for i, n := range c.nodes {
-			if s.misfit.has(int32(i)) && !n.touched && fits(&s.need, &c.avail[i]) {
-				return fmt.Errorf("node %s is thought unfit for %v, it has %v", n.spec.Name, s.need, c.avail[i])
+	for _, s := range c.backlog.shapes {
+		for i, n := range c.fleet.nodes {
+			if s.misfit.Has(int32(i)) && !n.touched && fits(&s.need, &c.fleet.avail[i]) {
+				return fmt.Errorf("node %s is thought unfit for %v, it has %v", n.spec.Name, s.need, c.fleet.avail[i])
 			}
 		}
 	}
-	if err := verifyEvens(c); err != nil {
+	if err := verifyConditions(c); err != nil {
+		return err
+	}
+	if err := verifySpreads(c); err != nil {
 		return err
 	}
 	if !scheduled {
@@ -155,7 +159,7 @@ func verify(c *Core, scheduled bool) error {
 	if err := verifyNotices(c); err != nil {
 		return err
 	}
-	for _, a := range c.apps {
+	for _, a := range c.apps.byID {
 		for _, k := range a.asks {
 			if err := verifyWaiting(c, k); err != nil {
 				return err
@@ -172,10 +176,10 @@ func verifyReservations(n *node) error {
 		if !held.service {
 			ending = ending.Add(held.need)
 		}
-		if held.awaited != nil {
-			coming[held.awaited] = coming[held.awaited].Add(held.need)
+		if held.awaitedBy != nil {
+			coming[held.awaitedBy] = coming[held.awaitedBy].Add(held.need)
 		}
-		if held.awaited != nil && (held.service || !slices.Contains(n.nominations, held.awaited)) {
+		if held.awaitedBy != nil && (held.service || !slices.Contains(n.nominations, held.awaitedBy)) {
 			return fmt.Errorf("container %s is waited for by a reservation that is none, or never ends", held.id)
 		}
 	}
@@ -183,8 +187,8 @@ func verifyReservations(n *node) error {
 		return fmt.Errorf("node %s says %v ends, it is %v", n.spec.Name, n.ending, ending)
 	}
 	for _, m := range n.nominations {
-		if m.leaf != nil && *m.coming != coming[m] {
-			return fmt.Errorf("a reservation on node %s says it waits for %v, it is %v", n.spec.Name, *m.coming, coming[m])
+		if m.reservingLeaf != nil && *m.awaited != coming[m] {
+			return fmt.Errorf("a reservation on node %s says it waits for %v, it is %v", n.spec.Name, *m.awaited, coming[m])
 		}
 	}
 	return nil
@@ -197,7 +201,7 @@ func verifyGroup(c *Core, g *group) error {
 			counts[k.node.slot]++
 		}
 	}
-	for slot := range int32(len(c.nodes)) {
+	for slot := range int32(len(c.fleet.nodes)) {
 		if got := g.count(slot); g.tracked && got != counts[slot] {
 			return fmt.Errorf("group %q counts %d on node %d, there are %d", g.name, got, slot, counts[slot])
 		}
@@ -222,26 +226,59 @@ func verifyWaiting(c *Core, k *ask) error {
 	if k.spec.Gang {
 		return nil
 	}
-	if kind, _, _ := c.limit(k, &k.spec.Resources); kind != noLimit {
+	if c.tree.limit(k, &k.spec.Resources).kind != noLimit {
 		return nil
 	}
-	for _, n := range c.nodes {
-		if test, _, _ := c.test(k, n); n.known && test == "" && fits(&k.spec.Resources, &c.avail[n.slot]) {
+	for _, n := range c.fleet.nodes {
+		if n.known && c.fleet.failureOn(n, k).rule == noRule && fits(&k.spec.Resources, &c.fleet.avail[n.slot]) {
 			return fmt.Errorf("ask %s of %s waits (%v), though node %s has room for it", k.spec.ID, k.app.title(), k.bucket.state, n.spec.Name)
 		}
 	}
 	return nil
 }
 
-// verifyEvens looks for a node that a search to spread would pass over for what it remembers.
-func verifyEvens(c *Core) error {
-	for _, s := range c.shapes {
-		for _, known := range s.evens {
-			if known.group == nil || known.wakes != c.wakes {
+// verifyConditions works out from specs and containers which nodes break the conditions of each shape.
+func verifyConditions(c *Core) error {
+	for _, s := range c.backlog.shapes {
+		for _, n := range c.fleet.nodes {
+			if s.backlog.asks == 0 || !n.known {
 				continue
 			}
-			for _, n := range c.nodes {
-				if n.isOpen() && !n.touched && known.group.count(n.slot) < known.level && s.allows(n) && fits(&s.need, &c.avail[n.slot]) {
+			ofGroup, names := 0, map[*appName]bool{}
+			for held := n.containers; held != nil; held = held.nextOfNode {
+				names[held.app.name] = true
+				if held.group == s.group {
+					ofGroup++
+				}
+			}
+			allows := (s.filter == nil || s.filter.allows(n)) && (s.group == nil || ofGroup < s.maxPerNode)
+			for _, m := range s.affinity {
+				allows = allows && (names[m] || m == s.self && m.held == 0)
+			}
+			apart := slices.Clone(s.antiAffinity)
+			if s.self != nil {
+				apart = append(apart, s.self.repelledBy...)
+			}
+			for _, m := range apart {
+				allows = allows && !names[m]
+			}
+			if s.allows(n) != allows {
+				return fmt.Errorf("node %s breaks rule %d for a shape, which allows it: %v", n.spec.Name, s.broken(n.slot).rule, allows)
+			}
+		}
+	}
+	return nil
+}
+
+// verifySpreads looks for a node that a search to spread would pass over for what it remembers.
+func verifySpreads(c *Core) error {
+	for _, s := range c.backlog.shapes {
+		for _, known := range s.lastSpreads {
+			if known.group == nil || known.changes != c.fleet.changes {
+				continue
+			}
+			for _, n := range c.fleet.nodes {
+				if n.isOpen() && !n.touched && known.group.count(n.slot) < known.level && s.allows(n) && fits(&s.need, &c.fleet.avail[n.slot]) {
 					return fmt.Errorf("node %s has fewer than %d containers of group %q and is thought to have as many", n.spec.Name, known.level, known.group.name)
 				}
 			}
@@ -253,24 +290,24 @@ func verifyEvens(c *Core) error {
 // verifyNotices looks for notices that have run out and became neither stops nor reprieves, and for room that is waited
 // for though nothing goes on to make it.
 func verifyNotices(c *Core) error {
-	for _, given := range c.notices {
-		if !given.stopped && !given.deadline.After(c.now) {
+	for _, given := range c.preemption.notices {
+		if !given.stopped && !given.deadline.After(c.pass.now) {
 			return fmt.Errorf("the notice of container %s has run out, and it is neither stopped nor spared", given.container.id)
 		}
 	}
-	for _, n := range c.nodes {
-		room := n.comingRoom(&c.avail[n.slot])
+	for _, n := range c.fleet.nodes {
+		room := n.roomAfterNotices(&c.fleet.avail[n.slot])
 		for _, m := range n.nominations {
 			for i := range m.room {
-				if m.claim && m.room[i] > 0 && room[i] < 0 {
+				if m.isClaim && m.room[i] > 0 && room[i] < 0 {
 					return fmt.Errorf("an ask of %s waits for %v on node %s, where %v are left when all under notice are gone", m.ask.app.title(), m.room, n.spec.Name, room)
 				}
 			}
 		}
 	}
-	for _, a := range c.apps {
+	for _, a := range c.apps.byID {
 		for _, k := range a.asks {
-			if k.bucket != nil && k.bucket.state == parked && k.bucket.first() == k && len(k.nominations) > 0 && k.nominations[0].leaf != nil {
+			if k.bucket != nil && k.bucket.state == limited && k.bucket.first() == k && len(k.nominations) > 0 && k.nominations[0].reservingLeaf != nil {
 				return fmt.Errorf("%d nodes are kept for ask %s of %s, which is over a limit", len(k.nominations), k.spec.ID, a.title())
 			}
 		}

@@ -5,157 +5,160 @@ import (
 	"slices"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
 // removalPlan is the scratch space of choosing victims.
 type removalPlan struct {
-	// claimants are the leaves with asks that wait; own restricts them to their own guarantees.
+	// claimants are the leaves with blocked asks.
 	claimants []*queue
-	own       bool
-	buckets   []*bucket
-	frontier  []int32
-	ask       *ask
-	// leaves may lose containers to the claimant; those chosen in this turn carry its number.
-	leaves     []*queue
-	turn       int64
-	seen       bitmap
-	near       shortfalls
-	nodes      []*node
+	// own is set while claims are made only within what the leaves themselves are entitled to.
+	own bool
+	// buckets are the blocked ones of a leaf, frontier is scratch space of going through the asks of one.
+	buckets  []*bucket
+	frontier []int32
+	// ask is the one that victims are looked for.
+	ask *ask
+	// leaves are those whose containers may be preempted for it; each has the number of this turn.
+	leaves []*queue
+	turn   int64
+	// nodes are those that are compared, seen has their slots.
+	nodes []*node
+	seen  grid.Bitmap
+	// candidates are the containers that may be preempted on a node.
 	candidates []candidate
-	// awaited are the containers whose ends a reservation may wait for.
-	awaited       []*container
+	// best is the cheapest removal so far, current the one that is looked at.
 	best, current removal
 }
 
-// candidate is a container that may be taken, and what that costs.
+// candidate is a container that may be preempted, and what that costs.
 type candidate struct {
 	held *container
 	cost float64
 }
 
-// removal is victims on one node that make room there, and what that costs.
+// removal is victims on one node whose ends make enough room there, and what preempting them costs.
 type removal struct {
 	node    *node
 	victims []*container
 	cost    float64
 }
 
-// gather collects the leaves below q that hold anything and, at every level, more than they are promised.
+// gather collects the leaves below q that hold anything and, at every level, more than they are entitled to.
 func (p *removalPlan) gather(q *queue, k *ask) {
 	if q.isLeaf() {
-		if q.containersHeld != nil {
-			q.chosenFor = p.turn
+		if q.reclaim.newest != nil {
+			q.reclaim.chosenFor = p.turn
 			p.leaves = append(p.leaves, q)
 		}
 		return
 	}
 	for _, child := range q.children {
-		if exceedsPromise(child, k.app.leaf, &k.spec.Resources) {
+		if exceedsEntitlement(child, k.app.leaf, &k.spec.Resources) {
 			p.gather(child, k)
 		}
 	}
 }
 
-// exceedsPromise reports whether a queue will still hold more than it is promised of something that is asked for,
-// when all under notice are gone.
-func exceedsPromise(q, claimant *queue, need *resource.Vector) bool {
-	promised := q.promisedAgainst(claimant)
-	nothing := promised.IsZero()
+// exceedsEntitlement reports whether a queue holds more than it is entitled to, towards a claimant, of something that is
+// needed, after all containers under notice have ended.
+func exceedsEntitlement(q, claimant *queue, need *resource.Vector) bool {
+	entitled := q.entitlementAgainst(claimant)
+	nothing := entitled.IsZero()
 	for i := range need {
-		if need[i] == 0 || promised[i] == 0 && !nothing {
+		if need[i] == 0 || entitled[i] == 0 && !nothing {
 			continue
 		}
-		if q.used[i]-q.leaving[i] > promised[i] {
+		if q.used[i]-q.reclaim.leaving[i] > entitled[i] {
 			return true
 		}
 	}
 	return false
 }
 
-// promisedAgainst is what a queue is promised towards a claimant: its guarantee, and what others than that lend to it.
-func (q *queue) promisedAgainst(claimant *queue) resource.Vector {
-	promised := q.guaranteed
+// entitlementAgainst is what a queue is entitled to towards a claimant: its guarantee, and what others than that lend to it.
+func (q *queue) entitlementAgainst(claimant *queue) resource.Vector {
+	entitled := q.guaranteed
 	for _, l := range q.lent {
 		if !claimant.isUnder(l.contract.lender) {
-			promised = promised.Add(l.amount)
+			entitled = entitled.Add(l.amount)
 		}
 	}
-	return promised
+	return entitled
 }
 
-// planComing finds a node where those that leave anyway, for nobody in particular, leave enough for one container of
-// an ask.
-func (c *Core) planComing(k *ask) bool {
-	p := &c.plan
+// planWithLeaving finds a node on which unclaimed notices make enough room for one container of an ask.
+func (pr *preemption) planWithLeaving(k *ask) bool {
+	p := &pr.plan
 	p.best.node, p.best.victims = nil, p.best.victims[:0]
-	live, looked := c.loose[:0], 0
-	for i, given := range c.loose {
+	live, looked := pr.unclaimed[:0], 0
+	for i, given := range pr.unclaimed {
 		if given.container.notice != given || given.claim != nil {
 			continue
 		}
 		live = append(live, given)
 		looked++
 		n := given.container.node
-		if !p.seen.has(n.slot) && n.isOpen() && c.takesAnother(n, k) {
-			p.seen.set(n.slot, c.grid.words)
-			if room := c.claimableRoom(n); fits(&k.spec.Resources, &room) {
+		if !p.seen.Has(n.slot) && n.isOpen() && pr.takesAnother(n, k) {
+			p.seen.Set(n.slot, pr.fleet.words())
+			if room := pr.claimableRoom(n); fits(&k.spec.Resources, &room) {
 				p.best.node = n
 			}
 		}
 		if p.best.node != nil || looked == mostNodes {
-			live = append(live, c.loose[i+1:]...)
+			live = append(live, pr.unclaimed[i+1:]...)
 			break
 		}
 	}
-	clear(c.loose[len(live):])
-	c.loose = live
+	clear(pr.unclaimed[len(live):])
+	pr.unclaimed = live
 	for _, given := range live[:looked] {
-		p.seen.clear(given.container.node.slot)
+		p.seen.Clear(given.container.node.slot)
 	}
 	return p.best.node != nil
 }
 
-// takesAnother reports whether everything but room lets a node take a container of an ask, besides those that room is
-// kept for there.
-func (c *Core) takesAnother(n *node, k *ask) bool {
+// takesAnother reports whether a node takes a container of an ask, whatever room there is, beside those for which room is
+// nominated there.
+func (pr *preemption) takesAnother(n *node, k *ask) bool {
 	if !k.shape.allows(n) {
 		return false
 	}
-	kept := 0
+	nominated := 0
 	for _, m := range n.nominations {
 		switch {
-		case c.yields(m):
-		case k.shape.repels(m.ask.app.named):
+		case pr.yields(m):
+		case k.shape.repels(m.ask.app.name):
 			return false
 		case m.ask.group == k.group:
-			kept++
+			nominated++
 		}
 	}
-	return k.spec.MaxPerNode == 0 || k.group.count(n.slot)+kept < k.spec.MaxPerNode
+	return k.spec.MaxPerNode == 0 || k.group.count(n.slot)+nominated < k.spec.MaxPerNode
 }
 
-// comingRoom is what a node has left for anybody once all under notice are gone. What a reservation waits for is left
-// for that.
-func (n *node) comingRoom(avail *resource.Vector) resource.Vector {
+// roomAfterNotices is what a node has left for any ask after all containers under notice have ended, but those for which a
+// reservation waits.
+func (n *node) roomAfterNotices(avail *resource.Vector) resource.Vector {
 	room := *avail
 	for held := n.containers; held != nil; held = held.nextOfNode {
-		if held.notice != nil && held.awaited == nil {
+		if held.notice != nil && held.awaitedBy == nil {
 			room = room.Add(held.need)
 		}
 	}
 	return room
 }
 
-// claimableRoom is the same for a claim, before which reservations may have to give way.
-func (c *Core) claimableRoom(n *node) resource.Vector {
-	room := n.comingRoom(&c.avail[n.slot])
+// claimableRoom is the same for a claim, to which some reservations give way.
+func (pr *preemption) claimableRoom(n *node) resource.Vector {
+	room := n.roomAfterNotices(pr.fleet.left(n))
 	for _, m := range n.nominations {
-		if m.leaf == nil || !c.yields(m) {
+		if m.reservingLeaf == nil || !pr.yields(m) {
 			continue
 		}
-		room = room.Add(m.kept())
+		room = room.Add(m.nominated())
 		for held := n.containers; held != nil; held = held.nextOfNode {
-			if held.notice != nil && held.awaited == m {
+			if held.notice != nil && held.awaitedBy == m {
 				room = room.Add(held.need)
 			}
 		}
@@ -163,12 +166,12 @@ func (c *Core) claimableRoom(n *node) resource.Vector {
 	return room
 }
 
-// adopt counts those that leave a node anyway as victims of a nomination there, as far as it needs their room.
-func (c *Core) adopt(m *nomination) {
-	left := c.avail[m.node.slot]
+// assignLeaving makes unclaimed notices on a node victims of a claim there, as far as it needs their room.
+func (pr *preemption) assignLeaving(m *nomination) {
+	left := *pr.fleet.left(m.node)
 	for held := m.node.containers; held != nil; held = held.nextOfNode {
 		switch lacking := (resource.Vector{}).Sub(left).Max(resource.Vector{}); {
-		case held.notice == nil || held.notice.claim != nil || held.awaited != nil || !helps(&held.need, &lacking):
+		case held.notice == nil || held.notice.claim != nil || held.awaitedBy != nil || !helps(&held.need, &lacking):
 		default:
 			held.notice.claim, held.notice.adopted = m, true
 			m.victims = append(m.victims, held.notice)
@@ -179,17 +182,17 @@ func (c *Core) adopt(m *nomination) {
 
 // planRemoval finds the cheapest way to make room for one container of an ask, among the nodes where the newest
 // borrowed containers are.
-func (c *Core) planRemoval(k *ask, window int) bool {
-	p := &c.plan
+func (pr *preemption) planRemoval(k *ask, window int) bool {
+	p := &pr.plan
 	p.nodes, p.best.node = p.nodes[:0], nil
 	for _, leaf := range p.leaves {
 		looked := 0
-		for held := leaf.containersHeld; held != nil && len(p.nodes) < window; held = held.nextOfLeaf {
+		for held := leaf.newest(); held != nil && len(p.nodes) < window; held = held.nextOfLeaf {
 			n := held.node
-			if held.notice != nil || p.seen.has(n.slot) || !n.isOpen() || !c.takesAnother(n, k) {
+			if held.notice != nil || p.seen.Has(n.slot) || !n.isOpen() || !pr.takesAnother(n, k) {
 				continue
 			}
-			p.seen.set(n.slot, c.grid.words)
+			p.seen.Set(n.slot, pr.fleet.words())
 			p.nodes = append(p.nodes, n)
 			if looked++; looked*len(p.leaves) >= window {
 				break
@@ -197,25 +200,25 @@ func (c *Core) planRemoval(k *ask, window int) bool {
 		}
 	}
 	for _, n := range p.nodes {
-		p.seen.clear(n.slot)
-		if c.planOn(k, n) && (p.best.node == nil || p.current.cost < p.best.cost) {
+		p.seen.Clear(n.slot)
+		if pr.planOn(k, n) && (p.best.node == nil || p.current.cost < p.best.cost) {
 			p.best, p.current = p.current, p.best
 		}
 	}
 	return p.best.node != nil
 }
 
-// planOn works out whom to stop on one node, cheapest first, and drops again those that turn out needless.
-func (c *Core) planOn(k *ask, n *node) bool {
-	p := &c.plan
+// planOn chooses the containers to preempt on one node, the cheapest first, and drops those that turn out needless.
+func (pr *preemption) planOn(k *ask, n *node) bool {
+	p := &pr.plan
 	p.candidates = p.candidates[:0]
-	room := c.claimableRoom(n)
+	room := pr.claimableRoom(n)
 	for held := n.containers; held != nil; held = held.nextOfNode {
 		switch {
 		case held.notice != nil:
-		case held.awaited != nil && !c.yields(held.awaited):
-		case held.app.leaf != nil && held.app.leaf.chosenFor == p.turn:
-			p.candidates = append(p.candidates, candidate{held, c.cost(held)})
+		case held.awaitedBy != nil && !pr.yields(held.awaitedBy):
+		case held.app.leaf != nil && held.app.leaf.reclaim.chosenFor == p.turn:
+			p.candidates = append(p.candidates, candidate{held, pr.cost(held)})
 		}
 	}
 	slices.SortFunc(p.candidates, func(x, y candidate) int {
@@ -236,47 +239,47 @@ func (c *Core) planOn(k *ask, n *node) bool {
 		}
 		room = room.Add(held.need)
 		p.current.victims = append(p.current.victims, held)
-		held.app.leaf.expect(&held.need, 1)
+		held.app.leaf.addLeaving(&held.need, 1)
 	}
 	for _, held := range p.current.victims {
-		held.app.leaf.expect(&held.need, -1)
+		held.app.leaf.addLeaving(&held.need, -1)
 	}
 	if !fits(need, &room) {
 		return false
 	}
-	// The second pass begins with the dearest.
-	kept := p.current.victims
-	for i := len(kept) - 1; i >= 0; i-- {
-		if less := room.Sub(kept[i].need); fits(need, &less) {
+	// Needless ones are looked for among the most expensive first.
+	victims := p.current.victims
+	for i := len(victims) - 1; i >= 0; i-- {
+		if less := room.Sub(victims[i].need); fits(need, &less) {
 			room = less
-			kept = slices.Delete(kept, i, i+1)
+			victims = slices.Delete(victims, i, i+1)
 		}
 	}
-	p.current.victims = kept
-	for _, held := range kept {
-		p.current.cost += c.cost(held) * (float64(held.need[resource.CPU])*c.cpuWeight + float64(held.need[resource.Memory])*c.memoryWeight)
+	p.current.victims = victims
+	for _, held := range victims {
+		p.current.cost += pr.cost(held) * pr.fleet.weigh(&held.need)
 	}
 	return true
 }
 
-// stillExceeds tests a victim's queues below those that it shares with the claimant, as they would be after the
-// victims chosen so far.
+// stillExceeds reports whether a victim's queues, below those that it shares with the claimant, hold more than they are
+// entitled to after the victims chosen so far have ended.
 func stillExceeds(q, claimant *queue, need *resource.Vector) bool {
 	for ; !claimant.isUnder(q); q = q.parent {
-		if !exceedsPromise(q, claimant, need) {
+		if !exceedsEntitlement(q, claimant, need) {
 			return false
 		}
 	}
 	return true
 }
 
-// cost is what stopping a container throws away, in seconds of work.
-func (c *Core) cost(k *container) float64 {
+// cost is the work that is lost by stopping a container, in seconds.
+func (pr *preemption) cost(k *container) float64 {
 	since := k.startedAt
 	if k.checkpoint.After(since) {
 		since = k.checkpoint
 	}
-	cost := c.now.Sub(since) + restartCost + k.credit
+	cost := pr.pass.now.Sub(since) + restartCost + k.credit
 	if k.master {
 		cost += masterCost
 	}
@@ -287,7 +290,7 @@ func (c *Core) cost(k *container) float64 {
 	return seconds
 }
 
-// withGang is a container and, if it came with a gang, all that are left of it, the newest first.
+// withGang is a container and, if it was granted with a gang, all that are left of that, the newest first.
 func withGang(k *container) []*container {
 	if k.gang == nil {
 		return []*container{k}

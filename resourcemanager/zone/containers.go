@@ -68,7 +68,7 @@ func (z *Core) decided(decisions scheduler.Decisions) {
 		z.grant(grant)
 	}
 	// What is taken back and given again in one pass is given.
-	for _, cid := range decisions.Reprieves {
+	for _, cid := range decisions.Cancelled {
 		c := z.containers[cid]
 		if c == nil || !c.held() || c.notice == nil {
 			continue

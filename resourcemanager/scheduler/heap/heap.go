@@ -1,51 +1,58 @@
-package scheduler
+// Package heap orders items of which each knows its index, so that one whose rank changed can be moved. It owns no items, but
+// writes their indices.
+package heap
 
-// ranked is something that a heap orders. seat is where its place in the heap is kept; -1 is outside.
-type ranked[T any] interface {
-	before(T) bool
-	seat() *int32
+// Ranked is something that a heap orders. HeapIndex is where its index in the heap is kept; -1 is outside.
+type Ranked[T any] interface {
+	Before(T) bool
+	HeapIndex() *int32
 }
 
 // fanout is how many items follow each in a heap: where items lie apart in memory, a flat heap touches fewer of them.
 const fanout = 4
 
-// heap is a heap whose members know their place, so that one whose rank changed can be moved.
-type heap[T ranked[T]] struct{ items []T }
+// Heap is a heap whose items know their index.
+type Heap[T Ranked[T]] struct{ items []T }
 
-func (h *heap[T]) push(item T) {
-	*item.seat() = int32(len(h.items))
+// Items are the items in the order of the heap: only the first of them is known to come before all others.
+func (h *Heap[T]) Items() []T { return h.items }
+
+// Push adds an item.
+func (h *Heap[T]) Push(item T) {
+	*item.HeapIndex() = int32(len(h.items))
 	h.items = append(h.items, item)
 	h.up(len(h.items) - 1)
 }
 
-func (h *heap[T]) remove(item T) {
-	i, last := int(*item.seat()), len(h.items)-1
+// Remove takes an item out.
+func (h *Heap[T]) Remove(item T) {
+	i, last := int(*item.HeapIndex()), len(h.items)-1
 	var none T
 	if i != last {
 		h.items[i] = h.items[last]
-		*h.items[i].seat() = int32(i)
+		*h.items[i].HeapIndex() = int32(i)
 	}
 	h.items[last] = none
 	h.items = h.items[:last]
-	*item.seat() = -1
+	*item.HeapIndex() = -1
 	if i != last {
-		h.move(h.items[i])
+		h.Move(h.items[i])
 	}
 }
 
-// move puts an item whose rank changed where it belongs.
-func (h *heap[T]) move(item T) {
-	i := int(*item.seat())
+// Move puts an item whose rank changed where it belongs.
+func (h *Heap[T]) Move(item T) {
+	i := int(*item.HeapIndex())
 	if !h.up(i) {
 		h.down(i)
 	}
 }
 
-// inOrder gives the items from the first on until yield returns false, without changing the heap. Its scratch space
-// is handed from call to call.
-func (h *heap[T]) inOrder(frontier *[]int32, yield func(T) bool) {
+// InOrder gives the items from the first on until yield returns false, without changing the heap. The frontier is
+// scratch space.
+func (h *Heap[T]) InOrder(frontier *[]int32, yield func(T) bool) {
 	next := (*frontier)[:0]
-	less := func(i, j int) bool { return h.items[next[i]].before(h.items[next[j]]) }
+	less := func(i, j int) bool { return h.items[next[i]].Before(h.items[next[j]]) }
 	push := func(item int) {
 		if item >= len(h.items) {
 			return
@@ -82,18 +89,18 @@ func (h *heap[T]) inOrder(frontier *[]int32, yield func(T) bool) {
 	*frontier = next
 }
 
-// rebuild puts all in order after the ranks of many changed.
-func (h *heap[T]) rebuild() {
+// Rebuild puts all in order after the ranks of many changed.
+func (h *Heap[T]) Rebuild() {
 	for i := len(h.items) - 1; i >= 0; i-- {
 		h.down(i)
 	}
 }
 
-func (h *heap[T]) up(i int) bool {
+func (h *Heap[T]) up(i int) bool {
 	item, from := h.items[i], i
 	for i > 0 {
 		parent := (i - 1) / fanout
-		if !item.before(h.items[parent]) {
+		if !item.Before(h.items[parent]) {
 			break
 		}
 		h.put(h.items[parent], i)
@@ -105,7 +112,7 @@ func (h *heap[T]) up(i int) bool {
 	return i != from
 }
 
-func (h *heap[T]) down(i int) {
+func (h *Heap[T]) down(i int) {
 	item, from := h.items[i], i
 	for {
 		first := fanout*i + 1
@@ -114,11 +121,11 @@ func (h *heap[T]) down(i int) {
 		}
 		best := first
 		for child := first + 1; child < min(first+fanout, len(h.items)); child++ {
-			if h.items[child].before(h.items[best]) {
+			if h.items[child].Before(h.items[best]) {
 				best = child
 			}
 		}
-		if !h.items[best].before(item) {
+		if !h.items[best].Before(item) {
 			break
 		}
 		h.put(h.items[best], i)
@@ -129,7 +136,7 @@ func (h *heap[T]) down(i int) {
 	}
 }
 
-func (h *heap[T]) put(item T, i int) {
+func (h *Heap[T]) put(item T, i int) {
 	h.items[i] = item
-	*item.seat() = int32(i)
+	*item.HeapIndex() = int32(i)
 }

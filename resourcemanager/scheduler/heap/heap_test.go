@@ -1,4 +1,4 @@
-package scheduler
+package heap
 
 import (
 	"slices"
@@ -9,18 +9,18 @@ import (
 
 type numbered struct {
 	rank  int
-	place int32
+	index int32
 }
 
-func (n *numbered) before(other *numbered) bool { return n.rank < other.rank }
-func (n *numbered) seat() *int32                { return &n.place }
+func (n *numbered) Before(other *numbered) bool { return n.rank < other.rank }
+func (n *numbered) HeapIndex() *int32           { return &n.index }
 
 func TestAHeapIsWalkedInOrderAndStaysAsItIs(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var h heap[*numbered]
+		var h Heap[*numbered]
 		var want []int
 		for _, rank := range rapid.SliceOf(rapid.IntRange(0, 50)).Draw(t, "ranks") {
-			h.push(&numbered{rank: rank})
+			h.Push(&numbered{rank: rank})
 			want = append(want, rank)
 		}
 		slices.Sort(want)
@@ -28,7 +28,7 @@ func TestAHeapIsWalkedInOrderAndStaysAsItIs(t *testing.T) {
 		before := slices.Clone(h.items)
 		var got []int
 		var frontier []int32
-		h.inOrder(&frontier, func(n *numbered) bool {
+		h.InOrder(&frontier, func(n *numbered) bool {
 			if len(got) == len(want) {
 				return false
 			}

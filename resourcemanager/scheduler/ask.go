@@ -1,0 +1,93 @@
+package scheduler
+
+import (
+	"slices"
+	"time"
+)
+
+// ask is an Ask that waits.
+type ask struct {
+	app  *app
+	spec Ask
+	// order rises with each ask of the app.
+	order int64
+	// group is what spread and the limit a node count, tally counts that over a label; nil is none.
+	group *group
+	tally *tally
+
+	// bucket and shape are what the ask is in while it is in the backlog; index is its index in the bucket's heap.
+	bucket *bucket
+	shape  *shape
+	index  int32
+	// blockedSince is when the ask was first found to fit nowhere, after its last grant; zero is not since then.
+	blockedSince time.Time
+	// aging is set while the ask is among those of the backlog whose patience ends.
+	aging bool
+	// outlasting is set while the ask is in a bucket of those that would outlast the window of a contract.
+	outlasting bool
+
+	// nominations are the room that only the ask may use, claims is how many of them are claims.
+	nominations []*nomination
+	claims      int
+	// reservedAt is when its last reservation began; zero is that it had none since its last grant.
+	reservedAt time.Time
+}
+
+// queued is an ask in a heap, with what its turn depends on, so that comparing asks does not touch them.
+type queued struct {
+	appPriority, priority int32
+	appOrder, order       int64
+	ask                   *ask
+}
+
+func (k *ask) queued() queued {
+	return queued{appPriority: k.app.priority, priority: k.spec.Priority, appOrder: k.app.order, order: k.order, ask: k}
+}
+
+func (q queued) HeapIndex() *int32 { return &q.ask.index }
+
+func (q queued) Before(other queued) bool {
+	switch {
+	case q.appPriority != other.appPriority:
+		return q.appPriority > other.appPriority
+	case q.priority != other.priority:
+		return q.priority > other.priority
+	case q.appOrder != other.appOrder:
+		return q.appOrder < other.appOrder
+	}
+	return q.order < other.order
+}
+
+func checkAsk(spec *Ask) error {
+	for i, n := range spec.Resources {
+		if n < 0 {
+			return invalid("ask %q wants a negative quantity of resource %d", spec.ID, i)
+		}
+	}
+	switch {
+	case spec.Resources.IsZero():
+		return invalid("ask %q wants nothing", spec.ID)
+	case spec.Policy > Pack:
+		return invalid("ask %q has an unknown placement policy", spec.ID)
+	case spec.MaxPerNode < 0:
+		return invalid("ask %q allows %d containers a node", spec.ID, spec.MaxPerNode)
+	}
+	return nil
+}
+
+// sameBut reports whether two asks differ in no more than what is pending.
+func (k *Ask) sameBut(l *Ask) bool {
+	return k.Resources == l.Resources && k.Priority == l.Priority && k.Policy == l.Policy && k.SpreadOver == l.SpreadOver &&
+		k.Service == l.Service && k.Replaces == l.Replaces && k.MaxPerNode == l.MaxPerNode && k.Group == l.Group && k.Gang == l.Gang && k.Duration == l.Duration && k.Master == l.Master &&
+		slices.Equal(k.Avoid, l.Avoid) && slices.Equal(k.Affinity, l.Affinity) && slices.Equal(k.AntiAffinity, l.AntiAffinity) &&
+		slices.EqualFunc(k.Constraints, l.Constraints, func(x, y Constraint) bool {
+			return x.Attribute == y.Attribute && x.Operator == y.Operator && slices.Equal(x.Values, y.Values)
+		})
+}
+
+// clone copies what the caller may change later.
+func (k Ask) clone() Ask {
+	k.Constraints, k.Avoid = slices.Clone(k.Constraints), slices.Clone(k.Avoid)
+	k.Affinity, k.AntiAffinity = slices.Clone(k.Affinity), slices.Clone(k.AntiAffinity)
+	return k
+}

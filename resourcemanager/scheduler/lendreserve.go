@@ -1,0 +1,159 @@
+package scheduler
+
+import (
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// lentUnder is the open contract under which a container's queue borrows from a claimant, nil if there is none.
+func (l *lending) lentUnder(k *container, claimant *queue) *contract {
+	for _, lent := range l.contracts {
+		if lent.isOpen() && claimant.isUnder(lent.lender) && slices.ContainsFunc(lent.borrowers, k.app.leaf.isUnder) {
+			return lent
+		}
+	}
+	return nil
+}
+
+// reserves is a contract that reserves room which an ask would take; nil is none. Reserved is the lender's floor while the
+// window is open, and all of its guarantee while that returns; against an ask of known duration that would outlast the
+// window, all of it from the beginning. Nothing is reserved against asks of the lender, and those within the guarantees
+// of their own queues.
+func (l *lending) reserves(k *ask, need *resource.Vector) *contract {
+	if len(l.contracts) == 0 {
+		return nil
+	}
+	var sum resource.Vector
+	free := l.tree.free()
+	for _, lent := range l.contracts {
+		lent.reserved = resource.Vector{}
+	}
+	for _, lent := range l.contracts {
+		if lent.phase == phaseIdle || k.app.leaf.isUnder(lent.lender) || k.app.leaf.isGuaranteedBeside(lent.lender, need) {
+			continue
+		}
+		percent := lent.spec.FloorPercent
+		switch {
+		case lent.phase == phaseGuarded, lent.phase == phaseClosing && k.spec.Duration == 0, lent.isOutlastedBy(k, l.pass.now):
+			percent = max(percent, l.returnPercent(lent, k))
+		}
+		l.reserveRoom(&sum, lent, percent)
+		for dim := range need {
+			if need[dim] > 0 && lent.reserved[dim] > 0 && free[dim]-sum[dim] < need[dim] {
+				return lent
+			}
+		}
+	}
+	return nil
+}
+
+// reserveRoom adds to sum what a contract reserves at a percentage of its lender's guarantee. What other contracts reserve
+// for the same lender, or for one above or below it, is part of that.
+func (l *lending) reserveRoom(sum *resource.Vector, k *contract, percent float64) {
+	room := k.roomAt(percent)
+	for _, other := range l.contracts {
+		if other.lender.isUnder(k.lender) || k.lender.isUnder(other.lender) {
+			room = room.Sub(other.reserved).Max(resource.Vector{})
+		}
+	}
+	k.reserved = room
+	*sum = sum.Add(room)
+}
+
+// returnPercent is how much of its guarantee the lender has again when a contract's window closes: all but what its other
+// contracts go on lending. For an ask of known duration only those count that it would not outlast as well.
+func (l *lending) returnPercent(lent *contract, k *ask) float64 {
+	goesOn, floor := 0.0, 0.0
+	for _, other := range l.contracts {
+		if other.lender != lent.lender || !other.isOpen() || !other.window.Close.After(lent.window.Close) || k != nil && other.isOutlastedBy(k, l.pass.now) {
+			continue
+		}
+		goesOn += other.spec.LendPercent
+		floor = max(floor, other.spec.FloorPercent)
+	}
+	return 100 - min(goesOn, 100-floor)
+}
+
+// owed is the room that has to be free when a contract's capacity has returned: that of its lender, of the lenders to whom
+// capacity returns before, and the floors of the others.
+func (l *lending) owed(k *contract) resource.Vector {
+	var sum resource.Vector
+	for _, other := range l.contracts {
+		other.reserved = resource.Vector{}
+	}
+	for _, other := range l.contracts {
+		if l.returnsBefore(other, k) {
+			l.reserveRoom(&sum, other, l.returnPercent(other, nil))
+		}
+	}
+	l.reserveRoom(&sum, k, l.returnPercent(k, nil))
+	for _, other := range l.contracts {
+		if other != k && other.isOpen() && !l.returnsBefore(other, k) {
+			l.reserveRoom(&sum, other, other.spec.FloorPercent)
+		}
+	}
+	return sum
+}
+
+// returnsBefore reports whether the capacity of another contract returns before that of one: its window closes sooner, or at
+// the same time and it was set before.
+func (l *lending) returnsBefore(other, k *contract) bool {
+	if other == k || other.phase < phaseClosing {
+		return false
+	}
+	if order := other.window.Close.Compare(k.window.Close); order != 0 {
+		return order < 0
+	}
+	return slices.Index(l.contracts, other) < slices.Index(l.contracts, k)
+}
+
+// isOutlastedBy reports whether a container of known duration would still run when the contract's capacity returns.
+func (k *contract) isOutlastedBy(asked *ask, now time.Time) bool {
+	return asked.spec.Duration > 0 && now.Add(asked.spec.Duration).After(k.window.Close.Add(-k.spec.Grace))
+}
+
+// setOutlasting moves an ask to the bucket of those that would outlast a window, or from there.
+func (l *lending) setOutlasting(k *ask, outlasting bool) {
+	l.backlog.leave(k)
+	k.outlasting = outlasting
+	l.backlog.enter(k)
+	if outlasting {
+		l.outlasting = append(l.outlasting, k)
+	}
+}
+
+// noteGrant notes that an app was granted something. If it is a lender's, less is reserved, and other asks may be granted.
+func (l *lending) noteGrant(a *app) {
+	for _, lent := range l.contracts {
+		if a.leaf != nil && a.leaf.isUnder(lent.lender) {
+			l.lenderGrew = true
+		}
+	}
+}
+
+// reviewOutlasting puts asks back among others of their shape after a contract changed its phase.
+func (l *lending) reviewOutlasting() {
+	for _, k := range l.outlasting {
+		if k.outlasting && k.bucket != nil {
+			l.setOutlasting(k, false)
+		}
+	}
+	l.outlasting = l.outlasting[:0]
+}
+
+// roomAt is how much of a percentage of its guarantee the lender does not use.
+func (k *contract) roomAt(percent float64) resource.Vector {
+	return k.lender.guaranteed.Percent(percent).Sub(k.lender.used).Max(resource.Vector{})
+}
+
+// isGuaranteedBeside reports whether need more is within the guarantee of the highest queue that a leaf does not share with
+// the lender.
+func (leaf *queue) isGuaranteedBeside(lender *queue, need *resource.Vector) bool {
+	q := leaf
+	for q.parent != nil && !lender.isUnder(q.parent) {
+		q = q.parent
+	}
+	return within(&q.used, need, &q.guaranteed)
+}

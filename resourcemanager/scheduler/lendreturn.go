@@ -1,0 +1,171 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// returnLent gives notice, for every contract whose window closes, for what the lender could not use at once. The notices
+// run out so early that the containers have ended when the window closes.
+func (l *lending) returnLent() {
+	for _, k := range l.contracts {
+		if k.phase != phaseClosing && k.phase != phaseGuarded {
+			continue
+		}
+		deadline := k.window.Close.Add(-k.spec.Grace)
+		if deadline.Before(l.pass.now) {
+			deadline = l.pass.now
+		}
+		lacking := l.lacking(k, deadline)
+		l.preemption.bringForward(k, deadline, &lacking)
+		for _, masters := range []bool{false, true} {
+			for i := range lacking {
+				for _, borrower := range k.borrowers {
+					if lacking[i] > 0 {
+						l.reclaimFrom(k, borrower, &lacking, selection{dim: i, masters: masters, deadline: deadline})
+					}
+				}
+			}
+		}
+		pending := k.ledger.pending
+		switch {
+		case pending == nil:
+		case !l.isReturned(k):
+			pending.Done = time.Time{}
+		default:
+			if pending.Done.IsZero() {
+				pending.Done = l.pass.now
+			}
+			if !l.pass.now.Before(k.window.Close) {
+				k.ledger.close()
+			}
+		}
+	}
+}
+
+// helps reports whether a container's end would return something of what is lacking.
+func helps(need, lacking *resource.Vector) bool {
+	for i := range need {
+		if need[i] > 0 && lacking[i] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// reason is what the notices say by which capacity returns.
+func (k *contract) reason() string {
+	return fmt.Sprintf("the window of contract %s closes at %s, and queue %s gets its capacity back", k.spec.Name, k.window.Close.UTC().Format(time.RFC3339), k.lender.spec.Name)
+}
+
+// returning is a contract whose window closes and under which a container's queue has borrowed; nil is none. The preemption
+// of such a container is not cancelled, since there might be no time for another notice.
+func (l *lending) returning(k *container) *contract {
+	for _, lent := range l.contracts {
+		for _, borrower := range lent.borrowers {
+			if lent.phase == phaseClosing && k.app.leaf.isUnder(borrower) {
+				return lent
+			}
+		}
+	}
+	return nil
+}
+
+// isReturned reports whether the lender could use all of its guarantee at once, as far as that depends on the borrowers.
+func (l *lending) isReturned(k *contract) bool {
+	room, free := l.owed(k), l.tree.free()
+	for i := range room {
+		if k.reserved[i] == 0 || free[i] >= room[i] {
+			continue
+		}
+		for _, q := range k.borrowers {
+			if entitled := q.entitlementAgainst(k.lender); q.used[i] > entitled[i] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// lacking is what will be missing of the lender's guarantee after the containers have ended whose notices run out by the
+// deadline, and those that end by themselves until then.
+func (l *lending) lacking(k *contract, deadline time.Time) resource.Vector {
+	lacking := l.owed(k).Sub(l.tree.free()).Max(resource.Vector{})
+	if lacking.IsZero() {
+		return lacking
+	}
+	lacking = lacking.Sub(l.preemption.leavingBy(deadline))
+	for _, leaf := range l.tree.leaves() {
+		if !l.isReturning(leaf, k) {
+			continue
+		}
+		for held := leaf.newest(); held != nil; held = held.nextOfLeaf {
+			if l.endsInTime(held, k) {
+				lacking = lacking.Sub(held.need)
+				l.pass.nextBy(held.startedAt.Add(held.duration))
+			}
+		}
+	}
+	return lacking.Max(resource.Vector{}).Min(k.reserved)
+}
+
+// isReturning reports whether a leaf borrowed under a contract, or under one whose capacity returns before.
+func (l *lending) isReturning(leaf *queue, k *contract) bool {
+	for _, other := range l.contracts {
+		if (other == k || l.returnsBefore(other, k)) && slices.ContainsFunc(other.borrowers, leaf.isUnder) {
+			return true
+		}
+	}
+	return false
+}
+
+// endsInTime reports whether a container said that it would end by itself before it must be stopped, and has not
+// overrun that.
+func (l *lending) endsInTime(held *container, k *contract) bool {
+	end := held.startedAt.Add(held.duration)
+	return held.duration > 0 && end.After(l.pass.now) && !end.After(k.window.Close.Add(-k.spec.Grace))
+}
+
+// selection says which containers get notice.
+type selection struct {
+	// dim is the resource of which they hold something.
+	dim int
+	// masters is set for application masters, and unset for all others.
+	masters bool
+	// deadline is when they are to have ended.
+	deadline time.Time
+}
+
+// reclaimFrom gives notice to a borrower's newest containers, as far as they are borrowed and something is lacking.
+func (l *lending) reclaimFrom(k *contract, borrower *queue, lacking *resource.Vector, which selection) {
+	for _, leaf := range l.tree.leaves() {
+		if !leaf.isUnder(borrower) {
+			continue
+		}
+		leaf.sortHeld()
+		for held := leaf.newest(); held != nil && lacking[which.dim] > 0; {
+			victim := held
+			held = held.nextOfLeaf
+			if victim.need[which.dim] == 0 || victim.master != which.masters || l.endsInTime(victim, k) {
+				continue
+			}
+			var need resource.Vector
+			need[which.dim] = 1
+			if !stillExceeds(leaf, k.lender, &need) {
+				return
+			}
+			for _, member := range withGang(victim) {
+				if member.notice == nil {
+					if member == held {
+						held = held.nextOfLeaf
+					}
+					l.preemption.give(&notice{container: member, contract: k, deadline: which.deadline, reason: k.reason()})
+					*lacking = lacking.Sub(member.need)
+				}
+			}
+		}
+	}
+}

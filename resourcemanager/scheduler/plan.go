@@ -1,0 +1,71 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+// Plan implements Interface. It grants the ask on trial.
+func (c *Core) Plan(app AddApp, spec Ask, now time.Time) (Plan, error) {
+	leaf, err := c.tree.leafFor(app.Queue)
+	if err != nil {
+		return Plan{}, err
+	}
+	if err := checkAsk(&spec); err != nil {
+		return Plan{}, err
+	}
+	defer c.pretend(now)()
+	// The app that is planned has the zero id, which no other has.
+	planned := c.apps.add(id.App{})
+	c.rename(planned, app.Name)
+	planned.leaf, planned.user, planned.owner = leaf, app.User, leaf.user(app.User)
+	k := &ask{app: planned, spec: spec.clone(), index: -1, group: planned.group(spec.Group)}
+	planned.asks[spec.ID] = k
+	untracked := c.apps.untracked(&spec)
+	c.backlog.prepare(k)
+
+	var plan Plan
+	plan.Never = c.explainer.never(k)
+	if plan.Never == "" {
+		c.tryPlan(k, &plan)
+	}
+	plan.Explanation.Ask = spec.ID
+	for _, m := range untracked {
+		m.tracked, m.nodes = false, nil
+	}
+	delete(planned.asks, spec.ID)
+	planned.removed = true
+	c.forgetApp(planned)
+	c.apps.uncount()
+	return plan, nil
+}
+
+// tryPlan grants on trial what Schedule would grant, and explains what is left.
+func (c *Core) tryPlan(k *ask, plan *Plan) {
+	wanted := k.spec.Pending
+	trial := newTrial(c, k)
+	for range wanted {
+		if limit := c.tree.limit(k, &k.spec.Resources); limit.kind != noLimit {
+			break
+		}
+		slot := c.backlog.find(k)
+		if slot < 0 {
+			break
+		}
+		c.grant(k, c.fleet.at(slot))
+	}
+	for _, grant := range trial.grants() {
+		plan.Nodes = append(plan.Nodes, grant.Node)
+	}
+	k.spec.Pending = wanted - len(plan.Nodes)
+	if k.spec.Pending > 0 {
+		plan.Explanation = c.explainer.ask(k)
+	}
+	if k.spec.Gang && len(plan.Nodes) < wanted {
+		plan.Nodes = nil
+		plan.Explanation.Pending = wanted
+	}
+	trial.undo()
+	k.spec.Pending = wanted
+}

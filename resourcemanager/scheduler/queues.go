@@ -1,0 +1,143 @@
+package scheduler
+
+import (
+	"github.com/mammoth-os/mammoth/internal/resource"
+)
+
+// setQueues replaces the tree, if apps and containers can stay where they are.
+func (c *Core) setQueues(in SetQueues) error {
+	next, err := c.nextTree(in)
+	if err != nil {
+		return err
+	}
+	contracts, apps := next.contracts, c.apps.sorted()
+	for _, a := range apps {
+		for _, k := range a.sortedAsks() {
+			c.nominations.withdrawAll(k)
+			c.backlog.leave(k)
+		}
+	}
+	c.backlog.drop()
+	c.tree.replace(next.queueSet)
+	if in.Contracts != nil {
+		c.lending.replace(contracts)
+	} else {
+		c.lending.rebind(contracts)
+	}
+	c.resolveQueues()
+	for _, a := range apps {
+		if a.leaf == nil {
+			continue
+		}
+		a.leaf = c.tree.named(a.leaf.spec.Name)
+		a.owner, a.used = a.leaf.user(a.user), resource.Vector{}
+		if !a.removed {
+			a.leaf.apps++
+		}
+		for k := a.containers; k != nil; k = k.nextOfApp {
+			c.chargeContainer(k, 1)
+		}
+	}
+	for _, a := range apps {
+		for _, k := range a.sortedAsks() {
+			c.backlog.enter(k)
+		}
+	}
+	return nil
+}
+
+// draft is a queue tree that is not in force yet.
+type draft struct {
+	queueSet
+	contracts []*contract
+}
+
+// nextTree builds a tree, if the present apps and containers can stay where they are.
+func (c *Core) nextTree(in SetQueues) (draft, error) {
+	queues, err := buildTree(in.Queues, c.config.Schema)
+	if err != nil {
+		return draft{}, err
+	}
+	for _, a := range c.apps.sorted() {
+		if a.leaf == nil {
+			continue
+		}
+		name := a.leaf.spec.Name
+		switch q := queues.named(name); {
+		case q == nil:
+			return draft{}, refused("queue %s cannot be removed: it has the app %s", name, a.title())
+		case !q.isLeaf():
+			return draft{}, refused("queue %s cannot be given children: it has the app %s", name, a.title())
+		}
+	}
+	specs := in.Contracts
+	if specs == nil {
+		specs = c.lending.specs()
+	}
+	contracts, err := buildContracts(specs, &queues)
+	return draft{queues, contracts}, err
+}
+
+// Queues implements Interface.
+func (c *Core) Queues() []QueueUsage {
+	c.resolveQueues()
+	return usages(&c.tree.queueSet, &c.apps)
+}
+
+// QueuesAfter gives the queues as they would be after SetQueues, or its error; nothing changes. What is lent at that
+// moment is not taken into account.
+func (c *Core) QueuesAfter(in SetQueues) ([]QueueUsage, error) {
+	c.resolveQueues()
+	next, err := c.nextTree(in)
+	if err != nil {
+		return nil, err
+	}
+	next.root().resolve(*c.tree.zoneCapacity(), *c.tree.zoneCapacity(), *c.tree.zoneCapacity())
+	for _, present := range c.tree.leaves() {
+		for q := next.named(present.spec.Name); q != nil; q = q.parent {
+			q.used = q.used.Add(present.used)
+			q.containers += present.containers
+			if q.isLeaf() {
+				q.apps = present.apps
+			}
+		}
+	}
+	return usages(&next.queueSet, &c.apps), nil
+}
+
+// resolveQueues works out guarantees, maxima and loans again after the zone, its queues or its contracts changed.
+func (c *Core) resolveQueues() {
+	if c.fleet.takeCapacityChange() {
+		c.tree.invalidate()
+	}
+	if !c.tree.isStale() {
+		return
+	}
+	c.tree.resolve(c.fleet.total())
+	c.lending.resolve()
+	c.tree.rank()
+	c.apps.rank(c.tree.zoneCapacity())
+	c.backlog.rank(c.tree.all())
+}
+
+// Ledgers gives what each contract came to.
+func (c *Core) Ledgers() []Ledger {
+	c.resolveQueues()
+	return c.lending.ledgers()
+}
+
+// usages is what the queues of a tree are given, hold and wait for.
+func usages(queues *queueSet, apps *apps) []QueueUsage {
+	pending := apps.pending(queues)
+	usages := make([]QueueUsage, len(queues.ordered))
+	for i, q := range queues.ordered {
+		usages[i] = QueueUsage{
+			Spec: q.spec, Used: q.used, Pending: pending[i], Guaranteed: q.guaranteed, Maximum: q.maximum,
+			Apps: q.apps, Containers: q.containers,
+		}
+	}
+	for i := len(queues.ordered) - 1; i > 0; i-- {
+		usages[queues.ordered[i].parent.order].Apps += usages[i].Apps
+	}
+	return usages
+}

@@ -1,0 +1,68 @@
+package scheduler
+
+// trial is grants to one ask that are kept together or undone. While it lasts, no blocked or limited ask is tried again.
+type trial struct {
+	core *Core
+	ask  *ask
+	// first is the index of its first grant among the decisions.
+	first int
+}
+
+// newTrial begins a trial, newGangTrial one for a gang, which is given a number.
+func newTrial(c *Core, k *ask) trial {
+	c.pass.onTrial = true
+	return trial{c, k, len(c.pass.decisions.Grants)}
+}
+
+func newGangTrial(c *Core, k *ask) trial {
+	c.containers.nextGang()
+	return newTrial(c, k)
+}
+
+func (t trial) grants() []Grant { return t.core.pass.decisions.Grants[t.first:] }
+
+// grantAll grants as many of the ask's containers as fit, and reports whether that is all of them.
+func (t trial) grantAll() bool {
+	for range t.ask.spec.Pending {
+		slot := t.core.backlog.find(t.ask)
+		if slot < 0 {
+			return false
+		}
+		t.core.grant(t.ask, t.core.fleet.at(slot))
+	}
+	return true
+}
+
+// keep ends the trial of a gang that is whole.
+func (t trial) keep() {
+	c, grants := t.core, t.grants()
+	c.pass.onTrial = false
+	whole := &gang{number: c.containers.lastGang(), members: make([]*container, len(grants))}
+	for i := range grants {
+		held := c.containers.find(grants[i].Container)
+		held.gang, whole.members[i], grants[i].Gang = whole, held, whole.number
+		if t.ask.app.name.tracked {
+			c.fleet.touch(held.node)
+		}
+	}
+	c.granted(t.ask, len(grants))
+}
+
+// undo ends the trial as if nothing had been tried.
+func (t trial) undo() {
+	c, k, grants := t.core, t.ask, t.grants()
+	for i := len(grants) - 1; i >= 0; i-- {
+		held := c.containers.find(grants[i].Container)
+		k.shape.refit(held.node.slot)
+		c.containers.remove(held)
+		if held.credit > 0 {
+			k.app.addCredit(held.ask, held.credit)
+		}
+		c.unhold(held)
+		c.containers.recycle(held)
+	}
+	c.fleet.noteChange()
+	k.app.lastSeq -= int64(len(grants))
+	c.pass.decisions.Grants = c.pass.decisions.Grants[:t.first]
+	c.pass.onTrial = false
+}
