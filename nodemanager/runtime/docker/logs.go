@@ -34,7 +34,9 @@ func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
 	if inspected.State.Running {
 		return fmt.Errorf("container %v is running: %w", key, errdefs.ErrFailedPrecondition)
 	}
-	switch err := r.keepLogs(ctx, key); {
+	// An engine that went down in a removal has a dead container afterwards: its output was copied before, and is gone from there.
+	dead := inspected.State.Dead || inspected.State.Status == container.StateRemoving
+	switch err := r.keepLogs(ctx, key, dead); {
 	case err == nil:
 	case errors.Is(err, errdefs.ErrDataLoss), errors.Is(err, unix.ENOSPC):
 		// No later try would keep more, and a container that stays holds the very space that is missing.
@@ -54,7 +56,10 @@ func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
 	return errors.Join(removeFile(r.verdict(key)), r.forget(key))
 }
 
-func (r *Runtime) keepLogs(ctx context.Context, key id.Container) error {
+func (r *Runtime) keepLogs(ctx context.Context, key id.Container, dead bool) error {
+	if dead {
+		return nil
+	}
 	if err := logs.Delete(r.config.LogDir, key.String()); err != nil {
 		return err
 	}
@@ -90,7 +95,7 @@ func (r *Runtime) Logs(ctx context.Context, key id.Container, options runtime.Lo
 	return nil
 }
 
-var errNoContainer = errors.New("the engine has no such container")
+var errNoContainer = errors.New("the engine has no such container, or only what is left of one")
 
 // engineLogs reads the output of a container that the engine still has.
 func (r *Runtime) engineLogs(ctx context.Context, key id.Container, options runtime.LogOptions, line func(runtime.LogLine) error) error {
@@ -104,7 +109,7 @@ func (r *Runtime) engineLogs(ctx context.Context, key id.Container, options runt
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := r.client.ContainerLogs(ctx, r.handle(key), request)
-	if errdefs.IsNotFound(err) {
+	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // a conflict is that it is dead
 		return errNoContainer
 	}
 	if err != nil {

@@ -262,6 +262,71 @@ func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
 	}
 }
 
+// An engine that went down in the removal of a container has a dead one when it is back. Its output was kept before, and it is
+// removed all the same.
+func TestARemovalThatTheEngineDiedIn(t *testing.T) {
+	testenv.Need(t, "docker", "root")
+	b := newBench(t, testenv.DockerSocket())
+	l := newLossy(t, b.socket)
+	dir := t.TempDir()
+	harness := b.harness(network.Range{First: 28900, Last: 29099})
+	harness.New = func(t *testing.T) func() runtime.Runtime {
+		return func() runtime.Runtime {
+			return open(t, docker.Config{
+				Socket: l.socket, Zone: b.zone, Node: "dead", Registry: b.registry, LogDir: dir,
+				Ports: network.Range{First: 28900, Last: 29099},
+			})
+		}
+	}
+	w := runtimetest.NewWorld(t, harness)
+	spec := w.Spec("disk", "1")
+	w.Run(spec)
+	w.AwaitLine(spec.ID, "filled")
+	if err := w.Stop(w.Context(), spec.ID, time.Second); err != nil {
+		t.Fatal(err)
+	}
+	found, _ := w.Find(spec.ID)
+	l.hold("/"+found.RuntimeID, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	if err := w.Remove(w.Context(), spec.ID); err == nil {
+		t.Fatal("the removal in which the engine died is done")
+	}
+	l.mu.Lock()
+	l.change = func(response *http.Response) {
+		switch path := response.Request.URL.Path; {
+		case strings.HasSuffix(path, "/logs"):
+			said := `{"message":"can not get logs from container which is dead or marked for removal"}`
+			response.StatusCode, response.Status = http.StatusConflict, "409 Conflict"
+			response.Header.Set("Content-Type", "application/json")
+			response.Body, response.ContentLength = io.NopCloser(strings.NewReader(said)), int64(len(said))
+			response.Header.Del("Content-Length")
+		case strings.HasSuffix(path, "/json"):
+			all, _ := io.ReadAll(response.Body)
+			all = bytes.ReplaceAll(all, []byte(`"Dead":false`), []byte(`"Dead":true`))
+			response.Body, response.ContentLength = io.NopCloser(bytes.NewReader(all)), int64(len(all))
+			response.Header.Del("Content-Length")
+		}
+	}
+	l.mu.Unlock()
+	for _, when := range []string{"before", "after"} {
+		var lines []string
+		err := w.Logs(w.Context(), spec.ID, runtime.LogOptions{Tail: -1}, func(line runtime.LogLine) error {
+			lines = append(lines, line.Text)
+			return nil
+		})
+		if err != nil || strings.Join(lines, "|") != "filled" {
+			t.Errorf("%s its removal it has said %q, %v", when, lines, err)
+		}
+		if when == "before" {
+			if err := w.Remove(w.Context(), spec.ID); err != nil {
+				t.Errorf("what is left of it cannot be removed: %v", err)
+			}
+		}
+	}
+	if _, err := b.client.ContainerInspect(t.Context(), found.RuntimeID); !errdefs.IsNotFound(err) {
+		t.Errorf("the engine still has it: %v", err)
+	}
+}
+
 // closers are closed together.
 type closers []io.Closer
 
