@@ -1,0 +1,5 @@
+//go:build !race
+
+package resourcemanager
+
+const underRace = false
