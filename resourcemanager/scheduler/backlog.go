@@ -406,9 +406,7 @@ func (bl *backlog) resized(k *ask) {
 // liftLimits has what is limited by a leaf, or by a queue above it, tried again: they hold less.
 func (bl *backlog) liftLimits(leaf *queue) {
 	for q := leaf; q != nil; q = q.parent {
-		if len(q.backlog.limited) > 0 {
-			bl.liftLimit(q)
-		}
+		bl.liftLimit(q)
 	}
 }
 
