@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// ask is an Ask that waits.
+// ask is an Ask that waits. What serving it looks at comes first, and shares a cache line.
 type ask struct {
-	app  *app
-	spec Ask
+	app *app
 	// order rises with each ask of the app.
 	order int64
+	// index is the ask's index in its bucket's heap.
+	index int32
+	// outlasting is set while the ask is in a bucket of those that would outlast the window of a contract.
+	outlasting bool
+	// aging is set while the ask is among those of the backlog whose patience ends.
+	aging bool
+	// bucket and shape are what the ask is in while it is in the backlog.
+	bucket *bucket
+	shape  *shape
 	// group is what spread and the limit a node count, tally counts that over a label; nil is none.
 	group *group
 	tally *tally
+	spec  Ask
 
-	// bucket and shape are what the ask is in while it is in the backlog; index is its index in the bucket's heap.
-	bucket *bucket
-	shape  *shape
-	index  int32
 	// blockedSince is when the ask was first found to fit nowhere, after its last grant; zero is not since then.
 	blockedSince time.Time
-	// aging is set while the ask is among those of the backlog whose patience ends.
-	aging bool
-	// outlasting is set while the ask is in a bucket of those that would outlast the window of a contract.
-	outlasting bool
-
 	// nominations are the room that only the ask may use, claims is how many of them are claims.
 	nominations []*nomination
 	claims      int

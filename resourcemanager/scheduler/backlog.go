@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/grid"
 )
 
@@ -124,11 +125,15 @@ func (bl *backlog) refit(slot int32) {
 
 // capacityReturned offers a node to the shapes that it may be large enough for.
 func (bl *backlog) capacityReturned(n *node) {
+	free := bl.fleet.left(n)
 	for cpu := int8(0); cpu <= n.at.CPU; cpu++ {
-		bl.pass.looks -= len(bl.watched[cpu])
-		still := bl.watched[cpu][:0]
-		for _, s := range bl.watched[cpu] {
-			bl.offer(s, n)
+		watched := bl.watched[cpu]
+		bl.pass.looks -= len(watched)
+		still := watched[:0]
+		for _, s := range watched {
+			if fits(&s.need, free) {
+				bl.offer(s, n, free)
+			}
 			if s.backlog.watched = s.misfits > 0 || s.backlog.blockedBuckets > 0; s.backlog.watched {
 				still = append(still, s)
 			} else {
@@ -140,12 +145,9 @@ func (bl *backlog) capacityReturned(n *node) {
 	}
 }
 
-// offer offers a shape a node to which capacity came back. If the node fits now, blocked buckets are tried again.
-func (bl *backlog) offer(s *shape, n *node) {
-	free := bl.fleet.left(n)
-	if !fits(&s.need, free) {
-		return
-	}
+// offer offers a shape a node to which capacity came back, and which has enough. Unless the node breaks a condition, blocked
+// buckets are tried again.
+func (bl *backlog) offer(s *shape, n *node, free *resource.Vector) {
 	s.refit(n.slot)
 	if !s.allows(n) {
 		return
@@ -406,9 +408,7 @@ func (bl *backlog) resized(k *ask) {
 // liftLimits has what is limited by a leaf, or by a queue above it, tried again: they hold less.
 func (bl *backlog) liftLimits(leaf *queue) {
 	for q := leaf; q != nil; q = q.parent {
-		if len(q.backlog.limited) > 0 {
-			bl.liftLimit(q)
-		}
+		bl.liftLimit(q)
 	}
 }
 

@@ -82,6 +82,8 @@ func (q *queueBacklog) hasReady() bool { return len(q.ready.Items()) > 0 }
 // first is the ready bucket whose turn it is.
 func (q *queueBacklog) first() *bucket { return q.ready.Items()[0] }
 
+func (q *queueBacklog) hasLimited() bool { return len(q.limited) > 0 }
+
 func (q *queueBacklog) hasBlocked() bool { return len(q.blocked.Items()) > 0 }
 
 // appendBlocked adds the blocked buckets in their order. The order of the heap depends on how it came about; decisions

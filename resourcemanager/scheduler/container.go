@@ -211,8 +211,7 @@ func (c *Core) chargeContainer(k *container, sign int64) {
 	default:
 		leaf.unlink(k)
 	}
-	c.tree.charge(k, sign)
-	if sign < 0 && !c.pass.onTrial {
+	if limits := c.tree.charge(k, sign); limits && sign < 0 && !c.pass.onTrial {
 		c.backlog.liftLimits(leaf)
 	}
 	if leaf.spec.Fair {

@@ -5,35 +5,34 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler/heap"
 )
 
-// queue is a node of the tree. What a leaf holds is counted along its whole path.
+// queue is a node of the tree. What a leaf holds is counted along its whole path. What a grant changes lies together.
 type queue struct {
 	spec     QueueSpec
-	parent   *queue
 	children []*queue
+	parent   *queue
 	// order is the queue's index in the tree, parents before children.
 	order int
-
-	// guaranteed and maximum are what the queue can always have and may have at most, as its spec and its parent say.
-	guaranteed, maximum resource.Vector
-	// used is what the queue's containers hold.
-	used resource.Vector
-	// lent are the shares of others' guarantees that open contracts entitle the queue to.
-	lent []loan
-	// entitled is what is guaranteed and lent together.
-	entitled resource.Vector
-	// masters is what application masters hold in a leaf, masterLimit the most that they may.
-	masters, masterLimit resource.Vector
-	// capped is set when the maximum is less than the zone; otherwise the nodes are limit enough.
-	capped bool
 	// apps is how many apps a leaf has that were not removed, containers how many are held.
 	apps, containers int
-	// users are those who hold something in a leaf, by name.
-	users map[string]*user
-
+	// used is what the queue's containers hold.
+	used resource.Vector
+	// entitled is what is guaranteed and lent together.
+	entitled resource.Vector
 	// turn is what the queue's turn among its siblings depends on.
 	turn queueTurn
-	// backlog, reclaim and reservations are what those parts know of the queue.
-	backlog      queueBacklog
+	// backlog is what the backlog knows of the queue.
+	backlog queueBacklog
+	// capped is set when the maximum is less than the zone; otherwise the nodes are limit enough.
+	capped bool
+	// guaranteed and maximum are what the queue can always have and may have at most, as its spec and its parent say.
+	maximum, guaranteed resource.Vector
+	// lent are the shares of others' guarantees that open contracts entitle the queue to.
+	lent []loan
+	// masters is what application masters hold in a leaf, masterLimit the most that they may.
+	masters, masterLimit resource.Vector
+	// users are those who hold something in a leaf, by name.
+	users map[string]*user
+	// reclaim and reservations are what those parts know of the queue.
 	reclaim      queueReclaim
 	reservations queueReservations
 }

@@ -68,11 +68,11 @@ func (s *shape) conditions(list []condition) []condition {
 	return list
 }
 
+// hasConditions reports whether a shape may have any.
+func (s *shape) hasConditions() bool { return s.filter != nil || s.group != nil || s.self != nil }
+
 // broken is the first condition of a shape that a node breaks.
 func (s *shape) broken(slot int32) condition {
-	if s.filter == nil && s.group == nil && s.self == nil {
-		return condition{}
-	}
 	var space [4]condition
 	for _, each := range s.conditions(space[:0]) {
 		if each.nodes.Has(slot) != each.passes {
@@ -83,7 +83,9 @@ func (s *shape) broken(slot int32) condition {
 }
 
 // allows reports whether a node breaks none of the conditions of a shape.
-func (s *shape) allows(n *node) bool { return s.broken(n.slot).rule == noRule }
+func (s *shape) allows(n *node) bool {
+	return !s.hasConditions() || s.broken(n.slot).rule == noRule
+}
 
 // lacks is the first resource of which less is free than is needed, or -1. Being over-committed in what is not needed does
 // not matter.

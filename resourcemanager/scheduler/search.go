@@ -31,12 +31,14 @@ type search struct {
 // begin takes up what the conditions of a shape demand, and what is known of room.
 func (s *search) begin(of *shape) {
 	s.allow, s.deny = s.allow[:0], s.deny[:0]
-	s.conditions = of.conditions(s.conditions[:0])
-	for i := range s.conditions {
-		if each := &s.conditions[i]; each.passes {
-			s.allow = append(s.allow, each.nodes)
-		} else {
-			s.deny = append(s.deny, each.nodes)
+	if of.hasConditions() {
+		s.conditions = of.conditions(s.conditions[:0])
+		for i := range s.conditions {
+			if each := &s.conditions[i]; each.passes {
+				s.allow = append(s.allow, each.nodes)
+			} else {
+				s.deny = append(s.deny, each.nodes)
+			}
 		}
 	}
 	if of.misfits > 0 {

@@ -27,11 +27,11 @@ type shape struct {
 	// many were found.
 	misfit  grid.Bitmap
 	misfits int
-	// lastSpreads are what the last searches to spread a few groups have found.
-	lastSpreads [4]spreadResult
 
 	// backlog is what the backlog knows of the shape.
 	backlog shapeBacklog
+	// lastSpreads are what the last searches to spread a few groups have found.
+	lastSpreads [4]spreadResult
 }
 
 // spreadResult says that no node with fewer than level containers of a group was fit for a shape when the fleet had counted

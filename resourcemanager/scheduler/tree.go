@@ -63,26 +63,30 @@ func (t *tree) takeLimitsMoved() bool {
 	return moved
 }
 
-// charge counts a container for its user, its leaf and the queues above that; sign is 1 or -1.
-func (t *tree) charge(k *container, sign int64) {
-	leaf := k.app.leaf
-	for i := range k.need {
-		amount := sign * k.need[i]
-		k.app.owner.used[i] += amount
-		if k.master {
-			leaf.masters[i] += amount
+// charge counts a container for its user, its leaf and the queues above that; sign is 1 or -1. It reports whether something
+// is limited by one of them.
+func (t *tree) charge(k *container, sign int64) (limits bool) {
+	leaf, owner, need := k.app.leaf, k.app.owner, &k.need
+	for i := range need {
+		owner.used[i] += sign * need[i]
+	}
+	if k.master {
+		for i := range need {
+			leaf.masters[i] += sign * need[i]
 		}
 	}
 	for q := leaf; q != nil; q = q.parent {
-		for i := range k.need {
-			q.used[i] += sign * k.need[i]
+		for i := range need {
+			q.used[i] += sign * need[i]
 		}
 		q.containers += int(sign)
 		q.setShare(&t.capacity)
 		if q.turn.index >= 0 {
 			q.parent.turn.active.Move(q)
 		}
+		limits = limits || q.backlog.hasLimited()
 	}
+	return limits
 }
 
 // next is the leaf whose turn it is, or nil.
