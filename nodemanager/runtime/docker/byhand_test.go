@@ -10,10 +10,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"github.com/mammoth-os/mammoth/internal/testenv"
-	"github.com/mammoth-os/mammoth/nodemanager/network"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
-	"github.com/mammoth-os/mammoth/nodemanager/runtime/docker"
-	"github.com/mammoth-os/mammoth/nodemanager/runtime/runtimetest"
 )
 
 // Neither the name nor what else is written on a container matters once the node has noted which it started.
@@ -105,17 +102,7 @@ func TestAStartGivenUpInTheMiddleLeavesNothing(t *testing.T) {
 	testenv.Need(t, "docker", "root")
 	b := newBench(t, testenv.DockerSocket())
 	l := newLossy(t, b.socket)
-	harness := b.harness(network.Range{First: 28900, Last: 29099})
-	dir := t.TempDir()
-	harness.New = func(t *testing.T) func() runtime.Runtime {
-		return func() runtime.Runtime {
-			return open(t, docker.Config{
-				Socket: l.socket, Zone: b.zone, Node: "given-up", Registry: b.registry, LogDir: dir,
-				Ports: network.Range{First: 28900, Last: 29099},
-			})
-		}
-	}
-	w := runtimetest.NewWorld(t, harness)
+	w := b.through(t, l, "given-up")
 	w.Run(w.Spec("exit", "0"))
 	for _, late := range []string{"/containers/create", "/start"} {
 		spec := w.Spec("serve")

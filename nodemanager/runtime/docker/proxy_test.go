@@ -124,21 +124,23 @@ func (m *mute) WriteHeader(code int) {
 	m.ResponseWriter.WriteHeader(code)
 }
 
+// through is a world of a node that reaches its engine through a proxy.
+func (b *bench) through(t *testing.T, l *lossy, node string) *runtimetest.World {
+	t.Helper()
+	ports := network.Range{First: 28900, Last: 29099}
+	config := docker.Config{Socket: l.socket, Zone: b.zone, Node: node, Registry: b.registry, LogDir: t.TempDir(), Ports: ports}
+	harness := b.harness(ports)
+	harness.New = func(t *testing.T) func() runtime.Runtime {
+		return func() runtime.Runtime { return open(t, config) }
+	}
+	return runtimetest.NewWorld(t, harness)
+}
+
 func TestAnswersLostInAStart(t *testing.T) {
 	testenv.Need(t, "docker", "root")
 	b := newBench(t, testenv.DockerSocket())
 	l := newLossy(t, b.socket)
-	harness := b.harness(network.Range{First: 28900, Last: 29099})
-	dir := t.TempDir()
-	harness.New = func(t *testing.T) func() runtime.Runtime {
-		return func() runtime.Runtime {
-			return open(t, docker.Config{
-				Socket: l.socket, Zone: b.zone, Node: "lossy", Registry: b.registry, LogDir: dir,
-				Ports: network.Range{First: 28900, Last: 29099},
-			})
-		}
-	}
-	w := runtimetest.NewWorld(t, harness)
+	w := b.through(t, l, "lossy")
 	w.Run(w.Spec("exit", "0"))
 
 	created := w.Spec("serve")
@@ -237,17 +239,7 @@ func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
 			io.Closer
 		}{reader, closers{reader, body}}
 	}
-	harness := b.harness(network.Range{First: 28900, Last: 29099})
-	dir := t.TempDir()
-	harness.New = func(t *testing.T) func() runtime.Runtime {
-		return func() runtime.Runtime {
-			return open(t, docker.Config{
-				Socket: l.socket, Zone: b.zone, Node: "late", Registry: b.registry, LogDir: dir,
-				Ports: network.Range{First: 28900, Last: 29099},
-			})
-		}
-	}
-	w := runtimetest.NewWorld(t, harness)
+	w := b.through(t, l, "late")
 	over := w.Spec("memory", "128")
 	w.Run(over)
 	if exit := w.End(over.ID); !exit.OOM || exit.Code != 137 || held.Load() == 0 {
@@ -268,17 +260,7 @@ func TestARemovalThatTheEngineDiedIn(t *testing.T) {
 	testenv.Need(t, "docker", "root")
 	b := newBench(t, testenv.DockerSocket())
 	l := newLossy(t, b.socket)
-	dir := t.TempDir()
-	harness := b.harness(network.Range{First: 28900, Last: 29099})
-	harness.New = func(t *testing.T) func() runtime.Runtime {
-		return func() runtime.Runtime {
-			return open(t, docker.Config{
-				Socket: l.socket, Zone: b.zone, Node: "dead", Registry: b.registry, LogDir: dir,
-				Ports: network.Range{First: 28900, Last: 29099},
-			})
-		}
-	}
-	w := runtimetest.NewWorld(t, harness)
+	w := b.through(t, l, "dead")
 	spec := w.Spec("disk", "1")
 	w.Run(spec)
 	w.AwaitLine(spec.ID, "filled")
