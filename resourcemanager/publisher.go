@@ -54,7 +54,6 @@ func (p *publisher) open(out *zone.Ready) {
 	for _, app := range out.Named {
 		p.registry.KnowApp(app.Name, app.ID)
 	}
-	out.Secret, out.Balancers, out.Named = nil, nil, nil
 }
 
 // confirm posts a number back once every balancer of the services has confirmed their present state.

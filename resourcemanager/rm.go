@@ -122,6 +122,7 @@ func newOn(config Config, memory store.Store, listener net.Listener) (*ResourceM
 		rm.publish(out)
 	} else {
 		rm.publisher.open(out)
+		out.Secret, out.Balancers, out.Named = nil, nil, nil // done
 	}
 	return rm, nil
 }
@@ -140,7 +141,10 @@ func (rm *ResourceManager) load(memory store.Store) (*zone.Core, *zone.Ready, er
 	if err == nil {
 		err = rm.record.Err()
 	}
-	return core, out, err
+	if err != nil {
+		return nil, nil, errors.Join(err, rm.record.file.Close(), os.Remove(rm.config.Record))
+	}
+	return core, out, nil
 }
 
 // post gives the loop something to do.

@@ -12,6 +12,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
 // report has the master say that its instances first to last run.
@@ -83,6 +84,35 @@ func TestReadersShareViews(t *testing.T) {
 		other, _ := first.JSON()
 		if &one[0] != &other[0] {
 			t.Error("a view was encoded twice")
+		}
+	})
+}
+
+// What an app was shown as is kept no longer than the app.
+func TestViewsOfRemovedAppsAreForgotten(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.deploy(webSpec(1))
+		kept := func() int {
+			n, err := look(context.Background(), z.rm, func(*zone.Core) (int, error) { return len(z.rm.streams.views), nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		watch, err := z.rm.WatchApp(context.Background(), "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer watch.Close()
+		if n := kept(); n != 1 {
+			t.Errorf("%d views of one app are kept", n)
+		}
+		if _, err := z.apps().RemoveApp(context.Background(), &apiv1.RemoveAppRequest{Name: "web"}); err != nil {
+			t.Fatal(err)
+		}
+		z.pass(5 * time.Second)
+		if n := kept(); n != 0 {
+			t.Errorf("%d views of no app are kept", n)
 		}
 	})
 }

@@ -24,7 +24,7 @@ type Ready struct {
 	Services []ServiceChange
 	// Confirm are the numbers that the zone wants back as confirmed.
 	Confirm []ConfirmRequest
-	// commands, answers and views are sent to nodes, masters and watchers; then the streams of ends are ended.
+	// Commands, Answers and Views are sent to nodes, masters and watchers; then the streams of Ends are ended.
 	Commands []CommandSend
 	Answers  []AnswerSend
 	Views    []ViewSend
@@ -51,7 +51,7 @@ type ServiceChange struct {
 	Endpoints []*apiv1.Endpoint
 }
 
-// ConfirmRequest asks for confirmed(number) once every balancer of the services routes by their present state.
+// ConfirmRequest asks for a Confirmed with its number once every balancer of the services routes by their present state.
 type ConfirmRequest struct {
 	Number   int64
 	Services []string
