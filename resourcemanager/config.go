@@ -11,9 +11,8 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/records"
 	"github.com/mammoth-os/mammoth/internal/spec"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
+	"github.com/mammoth-os/mammoth/resourcemanager/term"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
@@ -43,8 +42,8 @@ type Config struct {
 	// Queues is a file that declares the queue tree and lending contracts. It is followed while the ResourceManager runs.
 	// Default none: the tree is set over the API.
 	Queues string
-	// Record is a file to be made, in which everything that the zone is given is recorded until the ResourceManager ends, the
-	// zone's keys included. Default none.
+	// Record is a file to be made, in which everything that the zone is given is recorded, the zone's keys included. Each term after
+	// the first is recorded to a file of its own: FILE.2, and so on. Default none.
 	Record string
 	// AllowHostNetwork lets apps use their node's network.
 	AllowHostNetwork bool
@@ -52,37 +51,13 @@ type Config struct {
 	AllowInsecure bool
 	// Images is the image store. Required.
 	Images service.Images
-	// Registry makes the registry that endpoints are published to, whose generations rise with the epoch. Required.
-	Registry func(epoch int64) Registry
+	// Registry makes the registry of each term, whose generations rise with the epoch. The observer hears what balancers say there.
+	// Required.
+	Registry func(epoch int64, observer term.Observer) term.Registry
 	Logger   *slog.Logger
 
 	// address is what was listened on.
 	address string
-}
-
-// Registry is where endpoints are published and looked up.
-type Registry interface {
-	apiv1.RegistryServer
-	companionv1.CompanionsServer
-	// Publish makes endpoints the whole truth about a service; nil removes it. It gives the generation that holds this
-	// truth. It must not block. The endpoints are the registry's afterwards.
-	Publish(service string, endpoints []*apiv1.Endpoint) (generation int64)
-	// Expose says how balancers reach a service; nil says that they do not. It must not block.
-	Expose(service string, expose *apiv1.Expose) (generation int64)
-	// AwaitBalancers calls done once every balancer that serves the service has confirmed the generation; if there is
-	// none, soon. It must not block, and holds no lock while it calls done.
-	AwaitBalancers(service string, generation int64, done func())
-	// Hold keeps changes from companions, which keep what they have, and keeps whoever awaits balancers waiting, until Release.
-	// Both may be repeated, and must not block.
-	Hold()
-	Release()
-	// ExpectBalancer makes a balancer waited for, for a while, that was connected before.
-	ExpectBalancer(name string, within time.Duration)
-	// AllowRegistration lets apps register endpoints with keys that the secret signs; AppKey is that of the app of whose id
-	// KnowApp has told. An empty id says that no app has the name any more.
-	AllowRegistration(secret []byte)
-	KnowApp(app, id string)
-	AppKey(app string) string
 }
 
 // mostEvents is the most that may be kept: events are read from memory.

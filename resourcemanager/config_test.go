@@ -1,31 +1,20 @@
 package resourcemanager
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/mammoth-os/mammoth/internal/credentials"
-	"github.com/mammoth-os/mammoth/internal/peer"
 	"github.com/mammoth-os/mammoth/internal/spec/spectest"
 	"github.com/mammoth-os/mammoth/internal/wire"
-
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
 func TestConfigsAreRefusedInSentences(t *testing.T) {
 	fine := func() Config {
 		return Config{
-			Dir: "somewhere", Images: imageShelf{},
-			Registry: func(int64) Registry { return &noticeBoard{} },
+			Dir: "somewhere", Images: shelf{},
+			Registry: quietRegistry,
 		}
 	}
 	good := fine()
@@ -64,108 +53,9 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 	}
 }
 
-// A node whose addresses lead others nowhere is not taken.
-func TestTheTablesSpeakTheProtocol(t *testing.T) {
-	for number, name := range apiv1.App_State_name {
-		if got := lifecycle.AppState(number).String(); got != name {
-			t.Errorf("app state %d is %s in the table and %s in the protocol", number, got, name)
-		}
-	}
-	for number, name := range apiv1.Master_State_name {
-		if got := lifecycle.AttemptState(number).String(); got != name {
-			t.Errorf("attempt state %d is %s in the table and %s in the protocol", number, got, name)
-		}
-	}
-	for number, name := range corev1.ContainerStatus_State_name {
-		if got := lifecycle.ContainerState(number).String(); got != name {
-			t.Errorf("container state %d is %s in the table and %s in the protocol", number, got, name)
-		}
-	}
-	for number, name := range apiv1.NodeState_name {
-		if got := lifecycle.NodeState(number).String(); got != name {
-			t.Errorf("node state %d is %s in the table and %s in the protocol", number, got, name)
-		}
-	}
-}
-
-func TestAMailboxKeepsOrderAndTellsItsEndLast(t *testing.T) {
-	box := newMailbox[int]()
-	for i := range 3 {
-		box.put(i)
-	}
-	end := errors.New("the end")
-	box.close(end)
-	if left := box.put(9); left != -1 {
-		t.Errorf("a closed mailbox took a value: %d wait", left)
-	}
-	items, err := box.Next(context.Background())
-	if err != nil || len(items) != 3 || items[0] != 0 || items[2] != 2 {
-		t.Errorf("got %v, %v", items, err)
-	}
-	for range 2 {
-		if _, err := box.Next(context.Background()); !errors.Is(err, end) {
-			t.Errorf("then %v", err)
-		}
-	}
-}
-
-func TestConnectionsAreSplitByWhatTheySayFirst(t *testing.T) {
-	for _, test := range []struct {
-		pieces         []string
-		http2, trusted bool
-	}{
-		{[]string{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}, true, false},
-		{[]string{"PRI ", "* HTTP", "/2.0\r\n"}, true, true},
-		{[]string{"GET / HTTP/1.1\r\n\r\n"}, false, true},
-		{[]string{"P", "OST /v1/apps HTTP/1.1\r\n"}, false, false},
-		{[]string{"PRI * HTTP/1"}, false, false},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			ours, theirs := net.Pipe()
-			to := newFaces(nil, func(peer.User) bool { return test.trusted })
-			go sort(theirs, to)
-			go func() {
-				for _, piece := range test.pieces {
-					_, _ = io.WriteString(ours, piece)
-				}
-				_ = ours.Close()
-			}()
-			want := to.http
-			switch {
-			case test.http2 && test.trusted:
-				want = to.trusted
-			case test.http2:
-				want = to.grpc
-			}
-			connection, err := want.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := io.ReadAll(connection)
-			if err != nil || string(text) != strings.Join(test.pieces, "") {
-				t.Errorf("%q arrived as %q, %v", test.pieces, text, err)
-			}
-		})
-	}
-}
-
-func TestASilentConnectionIsHungUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ours, theirs := net.Pipe()
-		go sort(theirs, newFaces(nil, func(peer.User) bool { return false }))
-		started := time.Now()
-		if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			t.Errorf("read: %v", err)
-		}
-		if waited := time.Since(started); waited != credentials.BeginWithin {
-			t.Errorf("hung up after %s", waited)
-		}
-	})
-}
-
 func TestAZoneHasTheNamesThatEverybodyTakes(t *testing.T) {
 	for name, sentence := range spectest.Names() {
-		config := Config{Dir: "unused", Zone: name, Images: imageShelf{}, Registry: func(int64) Registry { return &noticeBoard{} }}
+		config := Config{Dir: "unused", Zone: name, Images: shelf{}, Registry: quietRegistry}
 		if err := config.Validate(); err == nil || wire.Sentence(err) != fmt.Sprintf(sentence, "a zone") {
 			t.Errorf("a zone named %q: %v", name, err)
 		}

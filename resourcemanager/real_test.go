@@ -8,18 +8,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
 // newReal serves on a real port, with a real file.
 func newReal(t *testing.T) string {
 	t.Helper()
-	rm, err := New(Config{
-		Dir: t.TempDir(), Listen: "127.0.0.1:0", Images: imageShelf{"web:1": {Entrypoint: []string{"/web"}}},
-		Registry: func(int64) Registry {
-			return &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}}
-		},
+	rm, err := New(t.Context(), Config{
+		Dir: t.TempDir(), Listen: "127.0.0.1:0", Images: shelf{"web:1": {Entrypoint: []string{"/web"}}},
+		Registry: quietRegistry,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -132,12 +128,10 @@ func TestEventsAreOneObjectALine(t *testing.T) {
 
 func TestASecondResourceManagerIsRefused(t *testing.T) {
 	config := Config{
-		Dir: t.TempDir(), Listen: "0.0.0.0:0", Images: imageShelf{},
-		Registry: func(int64) Registry {
-			return &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}}
-		},
+		Dir: t.TempDir(), Listen: "0.0.0.0:0", Images: shelf{},
+		Registry: quietRegistry,
 	}
-	if _, err := New(config); err == nil || !strings.Contains(err.Error(), "without TLS") {
+	if _, err := New(t.Context(), config); err == nil || !strings.Contains(err.Error(), "without TLS") {
 		t.Errorf("an address that others can reach: %v", err)
 	}
 }

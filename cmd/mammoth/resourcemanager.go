@@ -21,6 +21,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager"
 	"github.com/mammoth-os/mammoth/resourcemanager/images"
+	"github.com/mammoth-os/mammoth/resourcemanager/term"
 )
 
 // managerSettings are what a ResourceManager can be told.
@@ -87,7 +88,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 			}
 			s.zone, s.notes, s.notesFile = notes.Zone, notes, path
 			c.spareMemory(zoneHeap)
-			manager, err := newManager(*s, log)
+			manager, err := newManager(cmd.Context(), *s, log)
 			if err != nil {
 				return err
 			}
@@ -138,17 +139,16 @@ type zoneNotes struct {
 	Store string `json:"store,omitempty"`
 }
 
-// manager is a ResourceManager with the image store and the registry that it is put together with.
+// manager is a ResourceManager with the image store that it is put together with.
 type manager struct {
 	*resourcemanager.ResourceManager
-	images   *images.Store
-	registry *registry.Registry
+	images *images.Store
 	// followsFile says that a file declares the queue tree.
 	followsFile bool
 }
 
 // newManager puts a ResourceManager together and listens.
-func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
+func newManager(ctx context.Context, s managerSettings, log *slog.Logger) (*manager, error) {
 	m := &manager{}
 	var err error
 	if s.queues != "" {
@@ -159,9 +159,21 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 	}
 	m.images, err = images.Open(filepath.Join(s.dir, "images"), images.Limits{
 		// Nothing asks before New has returned.
-		Pinned:     func(ctx context.Context) ([]string, error) { return m.pinned(ctx) },
-		MayMove:    func(ctx context.Context, name string) error { return m.MayMoveImage(ctx, name) },
-		Unused:     func(ctx context.Context, name, digest string) error { return m.ImageUnused(ctx, name, digest) },
+		Pinned: func(ctx context.Context) ([]string, error) { return m.pinned(ctx) },
+		MayMove: func(ctx context.Context, name string) error {
+			leading, err := m.Term()
+			if err != nil {
+				return err
+			}
+			return leading.MayMoveImage(ctx, name)
+		},
+		Unused: func(ctx context.Context, name, digest string) error {
+			leading, err := m.Term()
+			if err != nil {
+				return err
+			}
+			return leading.ImageUnused(ctx, name, digest)
+		},
 		TotalBytes: int64(s.imageQuota), UserBytes: int64(s.userImageQuota),
 	})
 	if err != nil {
@@ -171,21 +183,21 @@ func newManager(s managerSettings, log *slog.Logger) (*manager, error) {
 	if err != nil {
 		return nil, errors.Join(err, m.images.Close())
 	}
-	m.ResourceManager, err = resourcemanager.New(resourcemanager.Config{
+	m.ResourceManager, err = resourcemanager.New(ctx, resourcemanager.Config{
 		Dir: s.dir, Store: known, Listen: s.listen, Advertise: s.advertise, Zone: s.zone, Version: version,
 		NodeTimeout: s.nodeTimeout, ReportInterval: s.reportInterval, KeyRotation: s.keyRotation, EventRetention: s.eventRetention,
 		AllowHostNetwork: s.allowHostNetwork, AllowInsecure: s.insecure, Queues: s.queues, Record: s.record,
 		Images: m.images,
-		Registry: func(epoch int64) resourcemanager.Registry {
-			m.registry = registry.New(epoch << 32)
-			return m.registry
+		Registry: func(epoch int64, observer term.Observer) term.Registry {
+			made := registry.New(epoch << 32)
+			made.Observe(observer)
+			return made
 		},
 		Logger: log,
 	})
 	if err != nil {
 		return nil, errors.Join(addressInUse(err, "listen"), m.images.Close())
 	}
-	m.registry.Observe(m.ResourceManager)
 	if err := s.noteStore(m.StoreID()); err != nil {
 		ended, end := context.WithCancel(context.Background())
 		end()
@@ -227,7 +239,9 @@ func (m *manager) Run(ctx context.Context) error {
 			for {
 				select {
 				case <-hangUps:
-					m.RereadQueues()
+					if leading, err := m.Term(); err == nil { // the next term reads it by itself
+						leading.RereadQueues()
+					}
 				case <-ended:
 					return
 				}
@@ -239,14 +253,18 @@ func (m *manager) Run(ctx context.Context) error {
 
 // pinned are the digests of the images that apps run or may go back to.
 func (m *manager) pinned(ctx context.Context) ([]string, error) {
-	zone, err := m.Zone(ctx)
+	leading, err := m.Term()
+	if err != nil {
+		return nil, err
+	}
+	zone, err := leading.Zone(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if len(zone.GetLosses()) > 0 {
 		return nil, fmt.Errorf("the zone has lost records, and which images are needed is not known until \"mammoth store accept\": %w", errdefs.ErrUnavailable)
 	}
-	apps, err := m.ListApps(ctx, "")
+	apps, err := leading.ListApps(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +276,7 @@ func (m *manager) pinned(ctx context.Context) ([]string, error) {
 	}
 	for _, app := range apps {
 		add(app.App.GetSpec())
-		history, err := m.History(ctx, app.App.GetName())
+		history, err := leading.History(ctx, app.App.GetName())
 		if errdefs.IsNotFound(err) {
 			continue
 		}
@@ -270,6 +288,15 @@ func (m *manager) pinned(ctx context.Context) ([]string, error) {
 		}
 	}
 	return digests, nil
+}
+
+// nodes are those that the zone has.
+func (m *manager) nodes(ctx context.Context) ([]*apiv1.Node, error) {
+	leading, err := m.Term()
+	if err != nil {
+		return nil, err
+	}
+	return leading.Nodes(ctx)
 }
 
 // byteCount is a flag's amount of disk.

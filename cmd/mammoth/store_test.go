@@ -30,7 +30,7 @@ func TestADamagedStoreIsCheckedAndRepaired(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		if err := s.Commit(store.Batch{Puts: []store.Put{{Kind: "node", Key: fmt.Sprint("n", i), Value: []byte("a node")}}}); err != nil {
+		if err := s.Commit(t.Context(), store.Batch{Puts: []store.Put{{Kind: "node", Key: fmt.Sprint("n", i), Value: []byte("a node")}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -137,7 +137,7 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) (err erro
 
 // runZone runs the ResourceManager and the nodes until ctx ends.
 func (c *cli) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, log *slog.Logger) error {
-	manager, err := newManager(s.manager, log)
+	manager, err := newManager(ctx, s.manager, log)
 	if err != nil {
 		return err
 	}
@@ -355,7 +355,7 @@ func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings, compan
 	defer look.Stop()
 	var nodes, found []*apiv1.Node
 	for limit.Err() == nil {
-		all, err := manager.Nodes(limit)
+		all, err := manager.nodes(limit)
 		if err == nil {
 			found = all
 			if nodes = registered(found, s.started); len(nodes) >= s.nodes {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -74,8 +75,8 @@ func (f *File) Load(kind Kind, each func(key string, value []byte) error) error 
 	})
 }
 
-// Commit implements Store.
-func (f *File) Commit(batch Batch) error {
+// Commit implements Store. Nobody can open the folder while this opening lasts, so there is no later one.
+func (f *File) Commit(_ context.Context, batch Batch) error {
 	if batch.Empty() {
 		return nil
 	}

@@ -1,10 +1,14 @@
 package store
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/containerd/errdefs"
 )
 
 // Memory is a store that lasts as long as the Disk it is opened on: for tests, and for a zone that may forget.
@@ -58,9 +62,12 @@ func (m *Memory) Load(kind Kind, each func(key string, value []byte) error) erro
 }
 
 // Commit implements Store.
-func (m *Memory) Commit(batch Batch) error {
+func (m *Memory) Commit(_ context.Context, batch Batch) error {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()
+	if m.disk.epoch != m.identity.Epoch {
+		return fmt.Errorf("the store was opened again, for a later term: %w", errdefs.ErrFailedPrecondition)
+	}
 	m.disk.lastCommit = time.Now()
 	for _, put := range batch.Puts {
 		records := m.disk.records[put.Kind]

@@ -3,6 +3,7 @@
 package store
 
 import (
+	"context"
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/records"
@@ -11,7 +12,8 @@ import (
 // Kind is a class of records.
 type Kind string
 
-// Store is the memory of one zone. Commit is called by one goroutine; everything else may be called by any.
+// Store is one opening of the memory of a zone, for one term. Its epoch is its fence: once a later opening exists, this one takes
+// nothing any more. Commit is called by one goroutine; everything else may be called by any.
 type Store interface {
 	// Identity is who the zone is and how often it was started.
 	Identity() Identity
@@ -19,8 +21,9 @@ type Store interface {
 	Load(kind Kind, each func(key string, value []byte) error) error
 	// Commit writes a batch: all of it or none, and on return without an error for good. On a full disk it may fail with
 	// errdefs.ErrResourceExhausted: nothing of the batch is stored then, and the store goes on. After any other error the store must
-	// be closed: whether it holds the batch shows when it is opened again.
-	Commit(batch Batch) error
+	// be closed: whether it holds the batch shows when it is opened again. After a later opening it fails with
+	// errdefs.ErrFailedPrecondition, and nothing of the batch is stored. A store that waits for other machines fails when ctx ends.
+	Commit(ctx context.Context, batch Batch) error
 	// Events calls each for the stored events after a sequence number, oldest first, until each returns false.
 	Events(after int64, each func(sequence int64, value []byte) bool) error
 	// LastEvent is the newest sequence number ever used; zero if none was.

@@ -50,7 +50,7 @@ func TestARepairSaysWhatIsLost(t *testing.T) {
 			Puts:   []store.Put{{Kind: "app", Key: fmt.Sprint("a", i), Value: []byte("an app that is lost")}},
 			Events: []store.Event{{Sequence: i + 1, Value: []byte("deployed")}},
 		}
-		if err := s.Commit(batch); err != nil {
+		if err := s.Commit(t.Context(), batch); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"pgregory.net/rapid"
 
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
@@ -80,6 +81,28 @@ func Run(t *testing.T, place func(t *testing.T) Place) {
 		if got := records(t, s, "app"); !slices.Equal(got, []string{"a=2"}) {
 			t.Errorf("records: %v", got)
 		}
+	})
+	t.Run("of two openings only the later one takes anything", func(t *testing.T) {
+		p := place(t)
+		earlier := open(t, p, start)
+		commit(t, earlier, store.Batch{Puts: []store.Put{{Kind: "app", Key: "a", Value: []byte("1")}}})
+		later, err := p.Open(store.Options{Now: start, EventRetention: retention})
+		if err != nil {
+			if !errdefs.IsUnavailable(err) {
+				t.Fatalf("a second opening: %v", err)
+			}
+			closeStore(t, earlier) // it can only be opened once that has ended
+			return
+		}
+		defer closeStore(t, later)
+		if err := earlier.Commit(t.Context(), store.Batch{Puts: []store.Put{{Kind: "app", Key: "b", Value: []byte("2")}}}); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("the earlier opening: %v", err)
+		}
+		commit(t, later, store.Batch{Puts: []store.Put{{Kind: "app", Key: "c", Value: []byte("3")}}})
+		if got := records(t, later, "app"); !slices.Equal(got, []string{"a=1", "c=3"}) {
+			t.Errorf("records: %v", got)
+		}
+		closeStore(t, earlier)
 	})
 	t.Run("only the newest events are kept, and their numbers are never used again", func(t *testing.T) {
 		p := place(t)
@@ -163,7 +186,7 @@ func Run(t *testing.T, place func(t *testing.T) Place) {
 					}
 					batch.Puts = append(batch.Puts, put)
 				}
-				if err := s.Commit(batch); err != nil {
+				if err := s.Commit(t.Context(), batch); err != nil {
 					r.Fatal(err)
 				}
 				if rapid.IntRange(0, 3).Draw(r, "again") == 0 {
@@ -207,7 +230,7 @@ func closeStore(t *testing.T, s store.Store) {
 
 func commit(t *testing.T, s store.Store, batch store.Batch) {
 	t.Helper()
-	if err := s.Commit(batch); err != nil {
+	if err := s.Commit(t.Context(), batch); err != nil {
 		t.Fatalf("commit: %v", err)
 	}
 }

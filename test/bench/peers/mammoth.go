@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -163,7 +164,7 @@ func commit(memory store.Store, grants []scheduler.Grant, now time.Time) error {
 		batch.Puts = append(batch.Puts, store.Put{Kind: "container", Key: container, Value: record})
 		batch.Events = append(batch.Events, store.Event{Sequence: sequence, Value: event})
 	}
-	return memory.Commit(batch)
+	return memory.Commit(context.Background(), batch)
 }
 
 func (t *mammothTrial) placed() ([]placement, error) {

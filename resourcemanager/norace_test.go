@@ -1,5 +1,0 @@
-//go:build !race
-
-package resourcemanager
-
-const underRace = false

@@ -1,0 +1,298 @@
+package term
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+)
+
+func reported(version int32, state apiv1.Rollout_State, percent int32) *masterv1.AllocateRequest {
+	return &masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: version, State: state, Total: 2, Percent: percent}}
+}
+
+func canary(spec *apiv1.AppSpec, percent int32) *apiv1.AppSpec {
+	spec.Roles[0].Update = &apiv1.UpdatePolicy{
+		Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: percent, MaxSurge: 1, AutoRevert: true, MaxErrorPercent: 5,
+	}
+	return spec
+}
+
+func exposedAt(spec *apiv1.AppSpec, host string) *apiv1.AppSpec {
+	spec.Roles[0].Ports = []*corev1.Port{{Name: "http", ContainerPort: 8080}}
+	spec.Roles[0].Expose = &apiv1.Expose{Http: &apiv1.Expose_Http{Host: host, Path: "/"}}
+	return spec
+}
+
+func TestPeoplePauseResumeAndPromote(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(2))
+		m := n.launchMaster()
+		if registry := m.register.GetRegistry(); !strings.HasPrefix(registry, "http://web:key-of-web-application_") {
+			t.Errorf("instances are to be told of the registry as %q", registry)
+		}
+		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		if _, err := z.apps().PauseApp(context.Background(), &apiv1.PauseAppRequest{Name: "web"}); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("a pause of nothing gives %v", err)
+		}
+		z.deploy(canary(spec2(2), 10))
+		m.say(reported(2, apiv1.Rollout_PROGRESSING, 0))
+		if _, err := z.apps().PauseApp(context.Background(), &apiv1.PauseAppRequest{Name: "web"}); err != nil {
+			t.Fatal(err)
+		}
+		if wanted := newestWanted(m.heard()); !wanted.GetPaused() {
+			t.Error("the master is not told of the pause")
+		}
+		if _, err := z.apps().ResumeApp(context.Background(), &apiv1.ResumeAppRequest{Name: "web"}); err != nil {
+			t.Fatal(err)
+		}
+		if wanted := newestWanted(m.heard()); wanted.GetPaused() {
+			t.Error("the master is not told that it goes on")
+		}
+		m.say(reported(2, apiv1.Rollout_PAUSED, 10))
+		if rollout := z.app("web").GetRollout(); rollout.GetState() != apiv1.Rollout_PAUSED || rollout.GetPercent() != 10 {
+			t.Errorf("the canary is shown as %v", rollout)
+		}
+		_, err := z.apps().ResumeApp(context.Background(), &apiv1.ResumeAppRequest{Name: "web"})
+		if err == nil || !strings.Contains(err.Error(), "waits to be promoted") {
+			t.Errorf("resuming a canary gives %v", err)
+		}
+		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web", Percent: 50}); err != nil {
+			t.Fatal(err)
+		}
+		if wanted := newestWanted(m.heard()); wanted.GetCanaryPercent() != 50 {
+			t.Errorf("the master is told to give the canary %d %%", wanted.GetCanaryPercent())
+		}
+		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web", Percent: 101}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("a promotion to 101 %% gives %v", err)
+		}
+		// Over a restart of the ResourceManager too.
+		z.restart()
+		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web"}); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("a second promotion gives %v", err)
+		}
+	})
+}
+
+func TestWhatWasRevertedIsBroughtBackWithoutACanary(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(canary(webSpec(2), 10))
+		m := n.launchMaster()
+		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		z.deploy(canary(spec2(2), 10))
+		answers := m.say(&masterv1.AllocateRequest{Revert: &masterv1.Revert{FromVersion: 2, Reason: "too many errors"}})
+		if wanted := newestWanted(answers); !wanted.GetReverted() || wanted.GetCanaryPercent() != 100 {
+			t.Errorf("after a revert the master is told %v", wanted)
+		}
+	})
+}
+
+func TestAStepIsDoneOnceBalancersRouteByIt(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(exposedAt(webSpec(1), "web.example.test"))
+		m := n.launchMaster()
+		m.startInstance(n, "web-1")
+		z.board.mu.Lock()
+		z.board.slow = true
+		z.board.mu.Unlock()
+		m.say(&masterv1.AllocateRequest{Rollout: done(1, 1)})
+		if state := z.app("web").GetRollout().GetState(); state == apiv1.Rollout_DONE {
+			t.Error("a rollout is done while a balancer does not route to it")
+		}
+		z.board.confirm()
+		z.pass(0)
+		if state := z.app("web").GetRollout().GetState(); state != apiv1.Rollout_DONE {
+			t.Errorf("after the balancers' word the rollout is %v", state)
+		}
+	})
+}
+
+func TestTwoAppsCannotClaimTheSamePlace(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		z.deploy(exposedAt(webSpec(1), "web.example.test"))
+		other := exposedAt(webSpec(1), "web.example.test")
+		other.Name = "other"
+		_, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: other})
+		if status.Code(err) != codes.AlreadyExists || !strings.Contains(err.Error(), `host "web.example.test" with path "/" is already routed to app "web"`) {
+			t.Errorf("the second app is answered %v", err)
+		}
+		other.Roles[0].Expose.Http.Path = "/other"
+		z.deploy(other)
+	})
+}
+
+func TestAMasterHearsWhatBalancersCount(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(canary(webSpec(2), 10))
+		m := n.launchMaster()
+		m.startInstance(n, "web-1")
+		m.say(reported(1, apiv1.Rollout_PROGRESSING, 10))
+		for range 2 {
+			observer{z.rm}.Counted("nginx", []*companionv1.Traffic{
+				{Service: "web", Endpoint: "web-1", Requests: 10, Errors: 1}, {Service: "web", Endpoint: "web-9", Requests: 1}, {Service: "nobody", Endpoint: "x"},
+			})
+		}
+		z.pass(0)
+		var last *masterv1.Traffic
+		for _, answer := range m.heard() {
+			for _, traffic := range answer.GetTraffic() {
+				last = traffic
+			}
+		}
+		if last.GetInstance() != "web-1" || last.GetRequests() != 20 || last.GetErrors() != 2 {
+			t.Errorf("the master has heard %v", last)
+		}
+	})
+}
+
+func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		inZone(t, func(z *testZone) {
+			n := z.addNode("node-1")
+			z.deploy(exposedAt(webSpec(1), "web.example.test"))
+			m := n.launchMaster()
+			old := m.startInstance(n, "web-1")
+			m.say(&masterv1.AllocateRequest{Rollout: done(1, 1)})
+			z.deploy(exposedAt(spec2(1), "web.example.test"))
+			m.say(reported(2, apiv1.Rollout_PROGRESSING, 0))
+			fresh := allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask1("web-2")}}))[0].GetLease().GetContainerId()
+			n.report(fresh, func(s *corev1.ContainerStatus) {
+				s.State, s.Health = corev1.ContainerStatus_RUNNING, corev1.ContainerStatus_STARTING
+			})
+			// The master has heard of its health from the node, and goes on.
+			m.heard()
+			answers := m.say(&masterv1.AllocateRequest{
+				Instances: []*masterv1.InstanceReport{
+					{Id: "web-2", ContainerId: fresh, Version: 2, State: apiv1.Instance_RUNNING, InService: true, Weight: 100},
+					{Id: "web-1", ContainerId: old, Version: 1, State: apiv1.Instance_DRAINING, Weight: 100},
+				},
+				Rollout: done(2, 1),
+			})
+			if names, _ := z.board.serving("web"); !slices.Equal(names, []string{"web-1"}) {
+				t.Errorf("before the node's word %v is routed to, want web-1", names)
+			}
+			if state := z.app("web").GetRollout().GetState(); withdrawn(answers) || state == apiv1.Rollout_DONE {
+				t.Errorf("before the node's word web-1 is withdrawn (%t) and the rollout %v", withdrawn(answers), state)
+			}
+			want := []string{"web-2"}
+			if late {
+				// Not for ever.
+				want = []string{}
+				z.pass(5*time.Second + zone.Tick)
+			} else {
+				n.run(fresh, nil)
+			}
+			answers = m.heard()
+			if names, _ := z.board.serving("web"); !slices.Equal(names, want) {
+				t.Errorf("after it %v is routed to, want %v", names, want)
+			}
+			if state := z.app("web").GetRollout().GetState(); !withdrawn(answers) || state != apiv1.Rollout_DONE {
+				t.Errorf("after it web-1 is withdrawn (%t) and the rollout %v", withdrawn(answers), state)
+			}
+		})
+	}
+}
+
+func withdrawn(answers []*masterv1.AllocateResponse) bool {
+	return slices.ContainsFunc(answers, func(answer *masterv1.AllocateResponse) bool { return slices.Contains(answer.GetWithdrawn(), "web-1") })
+}
+
+func TestACourseIsSaidOfOneChange(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(2))
+		m := n.launchMaster()
+		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		once := spec2(2)
+		once.Roles[0].Update = &apiv1.UpdatePolicy{
+			MaxSurge: 1, Strategy: apiv1.UpdatePolicy_BLUE_GREEN,
+			Once: &apiv1.UpdatePolicy_Course{Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: 30},
+		}
+		z.deploy(once)
+		told := func() *apiv1.UpdatePolicy { return newestWanted(m.heard()).GetSpec().GetRoles()[0].GetUpdate() }
+		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_CANARY || update.GetCanaryPercent() != 30 || update.GetOnce() != nil {
+			t.Errorf("the master is told %v", update)
+		}
+		// Another count is no word on the course; another version ends it.
+		plain := proto.CloneOf(once)
+		plain.Roles[0].Update.Once, plain.Roles[0].Instances = nil, 3
+		z.deploy(plain)
+		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_CANARY {
+			t.Errorf("after another count the master is told %v", update)
+		}
+		next := proto.CloneOf(plain)
+		next.Roles[0].Env = map[string]string{"A": "B"}
+		z.deploy(next)
+		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN || update.GetCanaryPercent() != 0 {
+			t.Errorf("of the next version the master is told %v", update)
+		}
+		// Going back does not repeat how that version once came in.
+		if _, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Version: 2}); err != nil {
+			t.Fatal(err)
+		}
+		if update := told(); update.GetStrategy() != apiv1.UpdatePolicy_BLUE_GREEN {
+			t.Errorf("of a rollback the master is told %v", update)
+		}
+	})
+}
+
+func TestARefusalIsToldOnce(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		z.deploy(webSpec(1))
+		told := func() (n int) {
+			for _, event := range z.events("web") {
+				if event.GetTo() == "REFUSED" {
+					n++
+				}
+			}
+			return n
+		}
+		no := []*companionv1.Refusal{{Service: "web", Reason: "there is no certificate"}}
+		for i, test := range []struct {
+			refusals []*companionv1.Refusal
+			want     int
+		}{{no, 1}, {no, 1}, {[]*companionv1.Refusal{{Service: "web", Reason: "the port is taken"}}, 2}, {nil, 2}, {no, 3}} {
+			observer{z.rm}.Refused("nginx", test.refusals)
+			z.pass(0)
+			if got := told(); got != test.want {
+				t.Errorf("after word %d there are %d events, want %d", i+1, got, test.want)
+			}
+		}
+		explained := func() bool {
+			e, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "web"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.ContainsFunc(e.GetObstacles(), func(o *apiv1.Obstacle) bool {
+				return o.GetReason() == "the balancer nginx does not route it: there is no certificate"
+			})
+		}
+		if !explained() {
+			t.Error("explain does not tell of the refusal")
+		}
+		observer{z.rm}.Refused("nginx", nil)
+		if explained() {
+			t.Error("explain tells of a refusal that is over")
+		}
+	})
+}

@@ -1,0 +1,119 @@
+package term
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/containerd/errdefs"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/service"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+)
+
+// streams are the open streams by their names. The loop's goroutine alone uses them, but for next.
+type streams struct {
+	last     atomic.Int64
+	nodes    map[zone.StreamID]*session
+	masters  map[zone.StreamID]*masterStream
+	watchers map[zone.StreamID]*watcher
+	// views are those that were sent last, by the name of the app.
+	views map[string]*service.AppView
+}
+
+func newStreams() *streams {
+	return &streams{
+		nodes: map[zone.StreamID]*session{}, masters: map[zone.StreamID]*masterStream{}, watchers: map[zone.StreamID]*watcher{},
+		views: map[string]*service.AppView{},
+	}
+}
+
+// next is a name that no stream has had. Any goroutine may call it.
+func (s *streams) next() zone.StreamID { return zone.StreamID(s.last.Add(1)) }
+
+// viewOf is an app's view as many may be sent it: encoded once. The zone gives the same app until it changes.
+func (s *streams) viewOf(app *apiv1.App) *service.AppView {
+	if view := s.views[app.GetName()]; view != nil && view.App == app {
+		return view
+	}
+	view := &service.AppView{App: app}
+	s.views[app.GetName()] = view
+	return view
+}
+
+// forget is about a stream that its reader has closed, or that was never opened.
+func (s *streams) forget(name zone.StreamID) {
+	delete(s.nodes, name)
+	delete(s.masters, name)
+	delete(s.watchers, name)
+}
+
+// perform sends what a turn has for streams, and ends those that are over. None of it waits for a reader.
+func (s *streams) perform(out *zone.Ready, post func(zone.Input)) {
+	for _, send := range out.Commands {
+		if session := s.nodes[send.Stream]; session != nil {
+			session.put(send.Commands)
+		}
+	}
+	for _, send := range out.Answers {
+		s.answer(send, post)
+	}
+	for _, send := range out.Views {
+		if watcher := s.watchers[send.Stream]; watcher != nil {
+			watcher.replace(s.viewOf(send.View))
+		}
+	}
+	for _, end := range out.Ends {
+		s.end(end.Stream, end.Why)
+	}
+	for _, app := range out.Named {
+		delete(s.views, app.Name)
+	}
+}
+
+// mostAnswers is how many answers may wait for a master that does not read them before its stream is ended.
+const mostAnswers = 10_000
+
+func (s *streams) answer(send zone.AnswerSend, post func(zone.Input)) {
+	master := s.masters[send.Stream]
+	if master == nil || master.put(send.Answer) <= mostAnswers {
+		return
+	}
+	why := fmt.Errorf("%d answers were not read; open another stream, which begins with all that counts: %w", mostAnswers, errdefs.ErrResourceExhausted)
+	s.end(send.Stream, why)
+	post(zone.MasterLeft{Stream: send.Stream})
+}
+
+func (s *streams) end(name zone.StreamID, why error) {
+	if session := s.nodes[name]; session != nil {
+		session.end(why)
+	}
+	if master := s.masters[name]; master != nil {
+		master.close(why)
+	}
+	if watcher := s.watchers[name]; watcher != nil {
+		watcher.close(why)
+	}
+	s.forget(name)
+}
+
+func (s *streams) endAll(why error) {
+	for _, session := range s.nodes {
+		session.end(why)
+	}
+	for _, master := range s.masters {
+		master.close(why)
+	}
+	for _, watcher := range s.watchers {
+		watcher.close(why)
+	}
+}
+
+// beats are when each node with a stream was last heard of.
+func (s *streams) beats() []zone.Beat {
+	beats := make([]zone.Beat, 0, len(s.nodes))
+	for _, session := range s.nodes {
+		beats = append(beats, session.lastBeat())
+	}
+	return beats
+}

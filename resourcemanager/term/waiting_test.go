@@ -1,0 +1,363 @@
+package term
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+// narrowQueue is a tree whose queue "narrow" may hold one instance of webSpec and its master, and little more.
+func narrowQueue() *apiv1.SetQueuesRequest {
+	return &apiv1.SetQueuesRequest{Queues: []*apiv1.QueueSpec{
+		{Name: "root"},
+		{Name: "default", Parent: "root"},
+		{Name: "narrow", Parent: "root", Maximum: &apiv1.Capacity{Absolute: &corev1.Resources{CpuMillis: 700, MemoryBytes: 4 << 30, DiskBytes: 4 << 30}}},
+	}}
+}
+
+// fullQueue has an app of one instance at its second version, for whose first new instance its queue leaves no room.
+func fullQueue(z *testZone) (*fakeNode, *fakeMaster) {
+	if _, err := z.rm.SetQueues(context.Background(), narrowQueue()); err != nil {
+		z.t.Fatal(err)
+	}
+	n := z.addNode("node-1")
+	spec := webSpec(1)
+	spec.Queue = "narrow"
+	z.deploy(spec)
+	m := n.launchMaster()
+	m.startInstance(n, "web-1")
+	m.say(&masterv1.AllocateRequest{Rollout: done(1, 1), ObservedGeneration: 1})
+	next := spec2(1)
+	next.Queue = "narrow"
+	z.deploy(next)
+	m.say(&masterv1.AllocateRequest{
+		ObservedGeneration: 2, Asks: []*masterv1.Ask{ask1("web-2")},
+		Instances: []*masterv1.InstanceReport{{Id: "web-2", Version: 2, State: apiv1.Instance_PENDING}},
+		Rollout:   &masterv1.RolloutReport{Version: 2, State: apiv1.Rollout_PROGRESSING, Total: 1},
+	})
+	return n, m
+}
+
+func waitingEvents(z *testZone, app string) (messages []string) {
+	for _, event := range z.events(app) {
+		if event.GetTo() == "WAITING" {
+			messages = append(messages, event.GetMessage())
+		}
+	}
+	return messages
+}
+
+func TestARolloutInAFullQueueSaysWhichLimitAndWhatWouldDo(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n, m := fullQueue(z)
+		z.pass(time.Second)
+		const why = "web-2 waits for capacity: queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are asked"
+		const help = "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one"
+		app := z.app("web")
+		if len(app.GetWaiting()) != 1 || app.GetWaiting()[0].GetText() != why || app.GetWaiting()[0].GetHelp() != help || app.GetWaiting()[0].GetInstances() != 1 {
+			t.Fatalf("it says %v", app.GetWaiting())
+		}
+		if got := app.GetInstances()[1]; got.GetId() != "web-2" || !strings.HasPrefix(got.GetReason(), "it waits for capacity: queue narrow holds") {
+			t.Errorf("its instance says %v", got)
+		}
+		var told *masterv1.Waits
+		for _, answer := range m.heard() {
+			if answer.GetWaits() != nil {
+				told = answer.GetWaits()
+			}
+		}
+		if len(told.GetWaiting()) != 1 || told.GetWaiting()[0].GetText() != why {
+			t.Errorf("the master is told %v", told)
+		}
+		explained, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "web"})
+		if err != nil || len(explained.GetObstacles()) != 1 || explained.GetObstacles()[0].GetHelp() != help {
+			t.Errorf("explain says %v, %v", explained, err)
+		}
+		z.pass(time.Minute)
+		if got := waitingEvents(z, "web"); len(got) != 1 || got[0] != "web: "+why+"; "+help {
+			t.Errorf("events: %q", got)
+		}
+		since := z.app("web").GetWaiting()[0].GetSince()
+		z.restart()
+		n.register()
+		m.connect()
+		z.pass(10 * time.Second)
+		if got := z.app("web").GetWaiting(); len(got) != 1 || got[0].GetText() != why || !got[0].GetSince().AsTime().Equal(since.AsTime()) {
+			t.Errorf("after a restart it says %v", got)
+		}
+	})
+}
+
+func TestWhatAnInstanceWaitsForIsOverAtOnceWhenNothingIsMissing(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		_, m := fullQueue(z)
+		z.pass(time.Second)
+		// It was looked at just now, so that it is not looked at again for what comes next.
+		m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "web-2", Version: 2, State: apiv1.Instance_PENDING, Restarts: 1}}})
+		if got := z.app("web").GetWaiting(); len(got) != 1 {
+			t.Fatalf("an instance is not there, and it says %v", got)
+		}
+		m.say(&masterv1.AllocateRequest{GoneInstances: []string{"web-2"}, Rollout: done(2, 1)})
+		if got := z.app("web").GetWaiting(); len(got) != 0 {
+			t.Errorf("nothing is missing, and it says %v", got)
+		}
+		z.pass(time.Minute)
+		if got := waitingEvents(z, "web"); len(got) != 1 {
+			t.Errorf("events: %q", got)
+		}
+	})
+}
+
+func TestWhatIsInTheCourseOfThingsIsNoReasonUntilItLasts(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		granted := allocated(m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Asks: []*masterv1.Ask{ask1("web-1")}}))
+		container := granted[0].GetLease().GetContainerId()
+		n.report(container, func(s *corev1.ContainerStatus) {
+			s.State, s.Labels = corev1.ContainerStatus_LOCALIZING, map[string]string{"instance": "web-1", "version": "1"}
+		})
+		m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_DOWNLOADING}}})
+		z.pass(2 * time.Second)
+		if got := z.app("web").GetWaiting(); len(got) != 0 {
+			t.Errorf("after two seconds it says %v", got)
+		}
+		z.pass(3 * time.Second)
+		if got := z.app("web").GetWaiting(); len(got) != 1 || got[0].GetText() != "web-1 downloads its image on node-1: web:1" {
+			t.Errorf("after five seconds it says %v", got)
+		}
+		n.report(container, func(s *corev1.ContainerStatus) {
+			s.State, s.Health, s.HealthDetail = corev1.ContainerStatus_RUNNING, corev1.ContainerStatus_STARTING, "GET /healthz answers 404"
+		})
+		m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING}}})
+		z.pass(4 * time.Second)
+		if got := z.app("web").GetWaiting(); len(got) != 1 || got[0].GetText() != "web-1 is not healthy yet: the last probe: GET /healthz answers 404" {
+			t.Errorf("while its probe fails it says %v", got)
+		}
+		n.reportHealth(&corev1.NodeHealth{Reason: "the engine does not answer"})
+		z.pass(2 * time.Second)
+		if got := z.app("web").GetWaiting(); len(got) != 1 || got[0].GetText() != "web-1 is not healthy yet: node-1 is unhealthy: the engine does not answer" {
+			t.Errorf("while its node is unwell it says %v", got)
+		}
+	})
+}
+
+func TestEveryStateThatLastsSaysWhy(t *testing.T) {
+	says := func(z *testZone, want string) {
+		t.Helper()
+		z.pass(5 * time.Second)
+		for _, waiting := range z.app("web").GetWaiting() {
+			if strings.Contains(waiting.GetText(), want) {
+				return
+			}
+		}
+		t.Errorf("it says %v, want %q", z.app("web").GetWaiting(), want)
+	}
+	inZone(t, func(z *testZone) {
+		z.deploy(webSpec(1))
+		says(z, "its application master (attempt 1) waits for capacity: no node has registered")
+		n := z.addNode("node-1")
+		n.lastLaunch()
+		says(z, "its application master (attempt 1) was launched on node-1 and has not registered yet")
+		m := n.launchMaster()
+		says(z, "its application master has not applied the newest change yet")
+		m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Instances: []*masterv1.InstanceReport{{
+			Id: "web-1", Version: 1, State: apiv1.Instance_BACKOFF, Reason: "failed twice within 10m0s, last: exited with code 7",
+			NextAttemptAt: timestamppb.New(time.Now().Add(30 * time.Second)),
+		}}})
+		says(z, "web-1 is held back: failed twice within 10m0s, last: exited with code 7")
+		if until := z.app("web").GetWaiting()[0].GetUntil(); until == nil {
+			t.Error("it does not say when it is tried again")
+		}
+		m.say(&masterv1.AllocateRequest{GoneInstances: []string{"web-1"}})
+		container := m.startInstance(n, "web-1")
+		m.say(&masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: 1, State: apiv1.Rollout_PAUSED, Updated: 1, Total: 1, Reason: "a person paused it"}})
+		says(z, "the rollout of version 1 is paused: a person paused it")
+		m.say(&masterv1.AllocateRequest{Rollout: done(1, 1)})
+		z.pass(5 * time.Second)
+		if got := z.app("web").GetWaiting(); len(got) != 0 {
+			t.Errorf("nothing is missing, and it says %v", got)
+		}
+		m.cancel()
+		synctest.Wait()
+		says(z, "its application master is not connected")
+		if _, err := z.apps().RemoveApp(context.Background(), &apiv1.RemoveAppRequest{Name: "web"}); err != nil {
+			t.Fatal(err)
+		}
+		n.deaf.Store(true)
+		z.pass(5 * time.Minute)
+		says(z, "web-1 is being stopped on node-1")
+		n.cut()
+		z.pass(time.Minute)
+		says(z, "node-1 is lost and holds 2 containers of it that nobody has seen gone")
+		_ = container
+	})
+}
+
+func TestReasonsThatChangeToAndFroAreToldOfNowAndThen(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		for i := range 60 {
+			state := []apiv1.Instance_State{apiv1.Instance_BACKOFF, apiv1.Instance_UNHEALTHY}[i%2]
+			m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Instances: []*masterv1.InstanceReport{{Id: "web-1", Version: 1, State: state, Reason: "it failed"}}})
+			z.pass(time.Second)
+		}
+		if got := waitingEvents(z, "web"); len(got) < 5 || len(got) > 7 {
+			t.Errorf("%d events in a minute: %q", len(got), got)
+		}
+	})
+}
+
+func TestAnAppShowsAFewReasonsOnly(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(20))
+		m := n.launchMaster()
+		var reports []*masterv1.InstanceReport
+		for i := range 20 {
+			reports = append(reports, &masterv1.InstanceReport{Id: fmt.Sprintf("web-%d", i+1), Version: 1, State: apiv1.Instance_BACKOFF, Reason: strings.Repeat("x", i+1)})
+		}
+		m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Instances: reports})
+		z.pass(time.Second)
+		got := z.app("web").GetWaiting()
+		if len(got) != 8 || got[1].GetText() != "web-2 is held back: xx" {
+			t.Errorf("%d reasons: %v", len(got), got)
+		}
+	})
+}
+
+func TestADryRunOverAnAppSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		if _, err := z.rm.SetQueues(context.Background(), narrowQueue()); err != nil {
+			t.Fatal(err)
+		}
+		n := z.addNode("node-1")
+		spec := webSpec(1)
+		spec.Queue = "narrow"
+		z.deploy(spec)
+		m := n.launchMaster()
+		m.startInstance(n, "web-1")
+		dry := func(edit func(*apiv1.AppSpec)) *apiv1.DeployResponse {
+			t.Helper()
+			next := webSpec(1)
+			next.Queue = "narrow"
+			edit(next)
+			answer, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: next, DryRun: true, IfGeneration: -1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return answer
+		}
+		for name, c := range map[string]struct {
+			edit          func(*apiv1.AppSpec)
+			text, summary string
+		}{
+			"the same": {func(*apiv1.AppSpec) {}, "", "nothing of web would change"},
+			"another image": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Image = "web:2" },
+				"web-1 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); there is no room beside them, and it would wait: " +
+					"queue narrow holds 0.6 cpu of its maximum of 0.7 cpu; 0.5 cpu more are asked; `maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: " +
+					"an old instance then goes first and makes room for a new one",
+				"1 instance of web would be replaced",
+			},
+			"less cpu": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Resources.CpuMillis = 100 },
+				"web-1 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); there is room for 1 more instance",
+				"1 instance of web would be replaced",
+			},
+			"an old one first": {
+				func(s *apiv1.AppSpec) {
+					s.Roles[0].Image, s.Roles[0].Update = "web:2", &apiv1.UpdatePolicy{MaxUnavailable: 1}
+				},
+				"web-1 would be replaced, at most 1 at a time (maxSurge 0, maxUnavailable 1); an old instance goes first and makes room, for there is none beside them",
+				"1 instance of web would be replaced",
+			},
+			"blue-green": {
+				func(s *apiv1.AppSpec) {
+					s.Roles[0].Image, s.Roles[0].Update = "web:2", &apiv1.UpdatePolicy{Strategy: apiv1.UpdatePolicy_BLUE_GREEN, MaxSurge: 1}
+					s.Roles[0].Resources.CpuMillis = 100
+				},
+				"1 instance of the new version would be made ready beside 1 present one, and then take over; there is room for 1 more instance",
+				"1 instance of web would be replaced",
+			},
+			"another count": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Update = &apiv1.UpdatePolicy{MaxSurge: 2} }, "", "no further instance of web would be started; none would be replaced",
+			},
+		} {
+			answer := dry(c.edit)
+			text := ""
+			for _, replaced := range answer.GetReplacements() {
+				text += replaced.GetText()
+			}
+			if text != c.text || answer.GetExplanation().GetSummary() != c.summary {
+				t.Errorf("%s: %q; %q", name, text, answer.GetExplanation().GetSummary())
+			}
+		}
+	})
+}
+
+func TestANodeThatIsDrainedSaysWhatKeepsItsContainers(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		m.startInstance(n, "web-1")
+		m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Rollout: done(1, 1)})
+		if _, err := z.rm.Drain(context.Background(), "node-1", "a new disk"); err != nil {
+			t.Fatal(err)
+		}
+		m.say(&masterv1.AllocateRequest{
+			Asks: []*masterv1.Ask{ask1("web-2")}, Instances: []*masterv1.InstanceReport{{Id: "web-2", Version: 1, State: apiv1.Instance_PENDING}},
+		})
+		z.pass(time.Second)
+		waiting := z.node("node-1").GetWaiting()
+		if len(waiting) != 1 || waiting[0].GetText() != "web: web-2 waits for capacity: no node is open: node-1 is being drained" {
+			t.Errorf("it says %v", waiting)
+		}
+	})
+}
+
+func TestAnAppThatFailsItsProbeSaysWhatItSawAndWhatComesOfIt(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		container := m.startInstance(n, "web-1")
+		const saw, comes = "GET /wrong answered 404", "GET /wrong answered 404; unless healthy 1m0s after the start, that is failure 3 of 5 of version 1"
+		failsAt := timestamppb.New(time.Now().Add(90 * time.Second))
+		n.report(container, func(status *corev1.ContainerStatus) {
+			status.State, status.Health, status.HealthDetail = corev1.ContainerStatus_RUNNING, corev1.ContainerStatus_STARTING, saw
+		})
+		m.say(&masterv1.AllocateRequest{
+			ObservedGeneration: 1,
+			Instances:          []*masterv1.InstanceReport{{Id: "web-1", ContainerId: container, Version: 1, State: apiv1.Instance_STARTING, Reason: comes}},
+			Rollout: &masterv1.RolloutReport{
+				Version: 1, State: apiv1.Rollout_PROGRESSING, Total: 1, Failures: 2, MaxFailures: 5, FailsAt: failsAt, Reverts: true,
+			},
+		})
+		z.pass(10 * time.Second)
+		app := z.app("web")
+		if got := app.GetWaiting(); len(got) != 1 || got[0].GetText() != "web-1 is not healthy yet: the last probe: "+comes {
+			t.Errorf("it waits for %v", got)
+		}
+		if r := app.GetRollout(); r.GetFailures() != 2 || r.GetMaxFailures() != 5 || !r.GetReverts() || !r.GetFailsAt().AsTime().Equal(failsAt.AsTime()) {
+			t.Errorf("its rollout is %v", r)
+		}
+		explained, err := z.apps().ExplainApp(context.Background(), &apiv1.GetAppRequest{Name: "web"})
+		if want := "; version 1 failed 2 of 5 times; it is reverted in 1m20s without progress"; err != nil || !strings.HasSuffix(explained.GetSummary(), want) {
+			t.Errorf("explain says %q, %v", explained.GetSummary(), err)
+		}
+	})
+}
