@@ -38,10 +38,12 @@ func (t trial) keep() {
 	c, grants := t.core, t.grants()
 	c.pass.onTrial = false
 	whole := &gang{number: c.containers.lastGang(), members: make([]*container, len(grants))}
-	for i := range grants {
-		held := c.containers.find(grants[i].Container)
+	held := t.ask.app.containers // which has the newest first
+	for i := len(grants) - 1; i >= 0; i, held = i-1, held.nextOfApp {
 		held.gang, whole.members[i], grants[i].Gang = whole, held, whole.number
-		if t.ask.app.name.tracked {
+	}
+	if t.ask.app.name.tracked {
+		for _, held := range whole.members {
 			c.fleet.touch(held.node)
 		}
 	}
@@ -52,7 +54,7 @@ func (t trial) keep() {
 func (t trial) undo() {
 	c, k, grants := t.core, t.ask, t.grants()
 	for i := len(grants) - 1; i >= 0; i-- {
-		held := c.containers.find(grants[i].Container)
+		held := k.app.containers // the newest
 		k.shape.refit(held.node.slot)
 		c.containers.remove(held)
 		if held.credit > 0 {
