@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -44,7 +43,7 @@ func (z *Core) readAsk(message *masterv1.Ask) (scheduler.Ask, error) {
 	case message.GetCount() < 0:
 		return scheduler.Ask{}, fmt.Errorf("the count must not be negative, but is %d: %w", message.GetCount(), errdefs.ErrInvalidArgument)
 	}
-	ask, err := z.shape(message.GetResources(), message.GetPlacement())
+	ask, err := z.scheduler.shape(message.GetResources(), message.GetPlacement())
 	if err != nil {
 		return ask, err
 	}
@@ -72,13 +71,13 @@ func (z *Core) setAsk(a *app, ask readAsk) error {
 		record.Position = a.lastAsk
 	}
 	ask.ask.Pending = a.pending(record)
-	if err := z.core.Apply(scheduler.SetAsk{App: a.id, Ask: ask.ask}); err != nil {
+	if err := z.scheduler.Apply(scheduler.SetAsk{App: a.id, Ask: ask.ask}); err != nil {
 		return fmt.Errorf("ask %q of %s: %w", name, a.record.GetName(), err)
 	}
 	a.asks[name] = record
 	z.save(kindAsk, askKey(a, name), record)
 	z.forgetAsk(a, name)
-	z.touch(a)
+	z.apps.touch(a)
 	return nil
 }
 
@@ -133,7 +132,7 @@ func (z *Core) withdrawAsks(a *app) {
 			z.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
 			continue
 		}
-		z.apply(scheduler.SetAsk{App: a.id, Ask: ask})
+		z.scheduler.apply(scheduler.SetAsk{App: a.id, Ask: ask})
 		record := proto.CloneOf(known)
 		record.Ask.Count = record.GetGranted()
 		a.asks[name] = record
@@ -151,7 +150,7 @@ func (z *Core) applyAsks(a *app) {
 			continue
 		}
 		ask.Pending = a.pending(a.asks[name])
-		z.apply(scheduler.SetAsk{App: a.id, Ask: ask})
+		z.scheduler.apply(scheduler.SetAsk{App: a.id, Ask: ask})
 	}
 }
 
@@ -162,46 +161,19 @@ func (a *app) asksInOrder() []string {
 	return names
 }
 
-// shape reads what one container needs and where it may be put. A resource that no node and no queue has named is refused: were
-// room made for it, a few apps could use up the room for the resources that nodes really have.
-func (z *Core) shape(resources *corev1.Resources, placement *apiv1.Placement) (scheduler.Ask, error) {
-	v, err := wire.Vector(z.units.schema, resources)
-	if err != nil {
-		return scheduler.Ask{}, err
-	}
-	ask := scheduler.Ask{
-		Resources:    v,
-		SpreadOver:   placement.GetSpreadOver(),
-		MaxPerNode:   int(placement.GetMaxPerNode()),
-		Affinity:     placement.GetAffinity(),
-		AntiAffinity: placement.GetAntiAffinity(),
-	}
-	if placement.GetPolicy() == apiv1.Placement_PACK {
-		ask.Policy = scheduler.Pack
-	}
-	for _, text := range placement.GetConstraints() {
-		constraint, err := scheduler.ParseConstraint(text)
-		if err != nil {
-			return ask, err
-		}
-		ask.Constraints = append(ask.Constraints, constraint)
-	}
-	return ask, nil
-}
-
 // plan says what would become of a spec of an owner's now, and refuses one that could never run.
 func (z *Core) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
 	response := &apiv1.DeployResponse{}
 	explanation := &apiv1.Explanation{}
 	var waiting int32
 	for _, role := range spec.GetRoles() {
-		ask, err := z.shape(roleResources(role), role.GetPlacement())
+		ask, err := z.scheduler.shape(roleResources(role), role.GetPlacement())
 		if err != nil {
 			return nil, err
 		}
 		ask.ID, ask.Group = "plan", role.GetName()
 		ask.Pending = int(max(1, role.GetInstances()-a.running(role.GetName())))
-		plan, err := z.core.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: owner}, ask, z.now)
+		plan, err := z.scheduler.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: owner}, ask, z.now)
 		if err != nil {
 			return nil, err
 		}

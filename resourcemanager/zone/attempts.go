@@ -67,7 +67,7 @@ func (z *Core) askForMaster(a *app, pending int) {
 	}) {
 		avoid = nil // better a node that it failed on than none
 	}
-	z.apply(scheduler.SetAsk{App: a.id, Ask: scheduler.Ask{
+	z.scheduler.apply(scheduler.SetAsk{App: a.id, Ask: scheduler.Ask{
 		Pending: pending, Resources: masterResources(), Policy: scheduler.Spread, Priority: 1 << 20, Avoid: avoid, Master: true,
 		Replaces: a.record.GetAttempt().GetNumber() > 1,
 	}})
@@ -99,7 +99,7 @@ func (z *Core) launch(c *container) {
 		a.secret = attempt.String() + "." + z.secrets.text()
 		hash := sha256.Sum256([]byte(a.secret))
 		a.record.Attempt.TokenHash = hash[:]
-		z.appChanged(a)
+		z.apps.changed(a)
 	}
 	n := z.nodes[c.node]
 	z.command(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Launch_{Launch: &trackerv1.NodeCommand_Launch{
@@ -108,7 +108,7 @@ func (z *Core) launch(c *container) {
 			Runtime: corev1.ContainerSpec_PROCESS,
 			Command: masterCommand(),
 			Env: map[string]string{
-				"MAMMOTH_RESOURCEMANAGER": z.settings.Advertised(),
+				"MAMMOTH_RESOURCEMANAGER": z.config.Advertised(),
 				"MAMMOTH_APP_ID":          a.id.String(),
 				"MAMMOTH_APP":             a.record.GetName(),
 				"MAMMOTH_ATTEMPT":         strconv.Itoa(int(attempt.N)),
@@ -167,7 +167,7 @@ func (z *Core) attemptEnded(a *app, counts bool, reason string) {
 		}), timestamppb.New(z.now))
 		failures := len(a.record.GetFailures())
 		if failures >= maxFailures && !a.ending() {
-			z.moveApp(a, lifecycle.AppAttemptsExhausted, fmt.Sprintf(
+			z.apps.move(a, lifecycle.AppAttemptsExhausted, fmt.Sprintf(
 				"no master: %d attempts failed within %s, the last because it ended: %s; \"mammoth app restart %s\" tries again",
 				failures, failureWindow, reason, a.record.GetName()))
 			return
@@ -176,8 +176,8 @@ func (z *Core) attemptEnded(a *app, counts bool, reason string) {
 			a.record.RetryAt = timestamppb.New(z.now.Add(attemptBackoff().After(failures - 1)))
 		}
 	}
-	z.moveApp(a, lifecycle.AppAttemptEnded, "its application master ended: "+reason)
-	z.appChanged(a)
+	z.apps.move(a, lifecycle.AppAttemptEnded, "its application master ended: "+reason)
+	z.apps.changed(a)
 	if !a.ending() && a.state() == lifecycle.AppAccepted {
 		z.startAttempt(a)
 	}
@@ -210,7 +210,7 @@ func (z *Core) dueAttempt(a *app) {
 	c := z.containers[cid]
 	lost := c != nil && z.nodes[c.node] != nil && z.nodes[c.node].state() == lifecycle.NodeLost
 	silent := z.now.Sub(a.silentSince)
-	away := silent > masterSilence || lost && silent > z.settings.NodeTimeout
+	away := silent > masterSilence || lost && silent > z.config.NodeTimeout
 	switch a.attempt() {
 	case lifecycle.AttemptLaunched:
 		if away {
@@ -221,7 +221,7 @@ func (z *Core) dueAttempt(a *app) {
 			z.giveUp(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
 		}
 	case lifecycle.AttemptFailed, lifecycle.AttemptUnspecified, lifecycle.AttemptFinished:
-		z.touch(a) // settling starts the next one when its time has come
+		z.apps.touch(a) // settling starts the next one when its time has come
 	}
 }
 
@@ -248,7 +248,7 @@ func (z *Core) moveAttempt(a *app, event lifecycle.AttemptEvent, message string)
 		Kind: "attempt", App: a.record.GetName(), Attempt: id.Attempt{App: a.id, N: a.record.GetAttempt().GetNumber()}.String(),
 		Container: a.record.GetAttempt().GetContainerId(), From: stateName(from), To: to.String(), Message: message,
 	})
-	z.appChanged(a)
+	z.apps.changed(a)
 }
 
 func (a *app) attempt() lifecycle.AttemptState {

@@ -150,7 +150,7 @@ func (b *balancers) due() {
 
 // count tells the master of an app what balancers have seen of an instance, if it judges a rollout by that.
 func (z *Core) count(count *companionv1.Traffic) {
-	a := z.names[appOfService(count.GetService())]
+	a := z.apps.lookup(appOfService(count.GetService()))
 	if a == nil || a.stream == 0 || a.instances[count.GetEndpoint()] == nil || !a.judgedByErrors() {
 		return
 	}

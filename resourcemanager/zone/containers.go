@@ -35,25 +35,18 @@ const (
 	watchFor = 365 * 24 * time.Hour
 )
 
-// apply hands a fact to the scheduler that cannot be wrong unless the program is.
-func (z *Core) apply(input scheduler.Input) {
-	if err := z.core.Apply(input); err != nil {
-		z.fault("the scheduler refused a fact", "fact", fmt.Sprintf("%T", input), "error", err)
-	}
-}
-
 // schedule lets the scheduler decide and writes its decisions down. The next turn comes at once if that was not all.
 func (z *Core) schedule() {
 	if z.standsStill() {
 		return
 	}
-	decisions := z.core.Schedule(z.now)
+	decisions := z.scheduler.Schedule(z.now)
 	z.decided(decisions)
 	for range passesPerTurn - 1 {
 		if !decisions.More(z.now) {
 			break
 		}
-		decisions = z.core.Schedule(z.now)
+		decisions = z.scheduler.Schedule(z.now)
 		z.decided(decisions)
 	}
 	if !decisions.Next.IsZero() {
@@ -94,10 +87,10 @@ func (z *Core) decided(decisions scheduler.Decisions) {
 }
 
 func (z *Core) grant(grant scheduler.Grant) {
-	a, n := z.apps[grant.Container.App], z.nodes[grant.Node]
+	a, n := z.apps.get(grant.Container.App), z.nodes[grant.Node]
 	if a == nil || n == nil {
 		z.fault("the scheduler granted a container to nobody", "container", grant.Container, "node", grant.Node)
-		z.apply(scheduler.Release{Container: grant.Container})
+		z.scheduler.apply(scheduler.Release{Container: grant.Container})
 		return
 	}
 	c := &container{id: grant.Container, app: a, node: n.id, record: &storev1.Container{
@@ -234,7 +227,7 @@ func (z *Core) containerDone(c *container, from lifecycle.ContainerState) {
 			delete(c.app.held, lease.GetAskId())
 		}
 	}
-	z.apply(scheduler.Release{Container: c.id})
+	z.scheduler.apply(scheduler.Release{Container: c.id})
 	z.containerEvent(c, from, lifecycle.ContainerDone, fmt.Sprintf("%s ended on %s: %s", c.name(), c.node, exitSentence(exit)))
 	if c.record.GetLease().GetMaster() {
 		c.record.Acknowledged = true
@@ -354,7 +347,7 @@ func (z *Core) dropContainer(c *container) {
 
 func (z *Core) containerChanged(c *container) {
 	z.save(kindContainer, c.id.String(), c.record)
-	z.touch(c.app)
+	z.apps.touch(c.app)
 }
 
 func (z *Core) containerEvent(c *container, from, to lifecycle.ContainerState, message string) {

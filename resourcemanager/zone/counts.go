@@ -82,7 +82,7 @@ func (z *Core) said(a *app, roles ...string) {
 		a.record.CountedAt[role] = timestamppb.New(z.now)
 	}
 	z.recount(a)
-	z.appChanged(a)
+	z.apps.changed(a)
 }
 
 // recount finds out anew what holds, after a change that the master is told of.
@@ -126,7 +126,7 @@ func (z *Core) dueCounts(a *app) {
 		if i >= len(before) || proto.Equal(before[i], held) {
 			continue
 		}
-		z.touch(a) // until when it holds has changed
+		z.apps.touch(a) // until when it holds has changed
 		if held.GetInstances() == before[i].GetInstances() {
 			continue
 		}

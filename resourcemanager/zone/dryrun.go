@@ -85,12 +85,12 @@ func (z *Core) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.RoleSpec
 		how = fmt.Sprintf("%s would be replaced, at most %d at a time (maxSurge %d, maxUnavailable %d)",
 			firstNames(names), max(1, update.GetMaxSurge()+update.GetMaxUnavailable()), update.GetMaxSurge(), update.GetMaxUnavailable())
 	}
-	ask, err := z.shape(roleResources(role), role.GetPlacement())
+	ask, err := z.scheduler.shape(roleResources(role), role.GetPlacement())
 	if err != nil {
 		return nil, err
 	}
 	ask.ID, ask.Group, ask.Pending = "plan", role.GetName(), max(1, beside)
-	plan, err := z.core.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser()}, ask, z.now)
+	plan, err := z.scheduler.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser()}, ask, z.now)
 	if err != nil {
 		return nil, err
 	}

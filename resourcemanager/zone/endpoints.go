@@ -25,7 +25,7 @@ type publication struct {
 // project computes the services of every touched app. An endpoint is there exactly while the master says that its
 // instance is in service and the node says that its container runs and is not failing its probes.
 func (z *Core) project() {
-	for _, a := range z.touchedApps() {
+	for _, a := range z.apps.touchedInOrder() {
 		z.catchUp(a)
 		services := z.services(a)
 		for name, now := range services {
@@ -214,7 +214,7 @@ func (z *Core) withdraw(a *app, instance string) {
 	if !slices.Contains(a.withdrawing, instance) {
 		a.withdrawing = append(a.withdrawing, instance)
 	}
-	z.touch(a)
+	z.apps.touch(a)
 }
 
 // confirmation is what follows once every balancer of an app's services routes by the state that they had. One of withdrawn, rollout
@@ -235,7 +235,7 @@ type confirmation struct {
 // whenRouted has something follow once what this turn changes in the registry is known to every balancer.
 func (z *Core) whenRouted(a *app, then confirmation) {
 	a.routed = append(a.routed, then)
-	z.touch(a)
+	z.apps.touch(a)
 }
 
 // awaitBalancers has something follow once every balancer of the app's services has confirmed their present state.

@@ -18,14 +18,14 @@ const (
 
 // explain says in words what an app waits for.
 func (z *Core) explain(name string) (*apiv1.Explanation, error) {
-	a, err := z.app(name)
+	a, err := z.apps.named(name)
 	if err != nil {
 		return nil, err
 	}
 	view := z.viewApp(a)
 	e := &apiv1.Explanation{Summary: z.summary(a, view)}
 	helps := rolloutHelps{}
-	for _, ask := range z.core.Explain(a.id, z.now).Asks {
+	for _, ask := range z.scheduler.Explain(a.id, z.now).Asks {
 		if ask.Pending == 0 {
 			continue
 		}
@@ -123,7 +123,7 @@ func (z *Core) masterObstacle(a *app) string {
 	if !z.knowsNodes() {
 		return ": " + noNode
 	}
-	for _, ask := range z.core.Explain(a.id, z.now).Asks {
+	for _, ask := range z.scheduler.Explain(a.id, z.now).Asks {
 		if ask.Ask != "" {
 			continue
 		}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
@@ -12,8 +11,6 @@ import (
 // A framework's container may leave something running on its node, an nginx for example, for the container that takes
 // its place there. Nodes say what they have of frameworks when they register; the ResourceManager says when none of a
 // framework's containers will come to a node any more.
-
-func (a *app) framework() bool { return a.record.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK }
 
 // role is empty in an app of one role, and as long as the node has said nothing of the container.
 func (c *container) role() string { return c.record.GetStatus().GetLabels()["role"] }
@@ -39,8 +36,8 @@ func (z *Core) takePlace(c *container) {
 // checkPlaces looks at everything that a node has of frameworks, once it can be told.
 func (z *Core) checkPlaces(n *node) {
 	for _, place := range sortedKeys(n.places) {
-		if a := z.names[appOfService(place)]; a != nil && a.framework() {
-			z.touch(a)
+		if a := z.apps.lookup(appOfService(place)); a != nil && a.framework() {
+			z.apps.touch(a)
 			continue
 		}
 		if !z.standsStill() && len(n.unknown) == 0 { // it may be one's of which the record is missing

@@ -98,10 +98,10 @@ func (in Drain) step(z *Core) (any, error)      { return z.drain(in.Who, in.Node
 func (in Undrain) step(z *Core) (any, error)    { return z.undrain(in.Who, in.Node) }
 func (in RemoveNode) step(z *Core) (any, error) { return z.removeNode(in.Who, in.Node) }
 func (in SetQueues) step(z *Core) (any, error) {
-	return z.shares.setQueues(in.Who, in.Request, z.residents())
+	return z.shares.setQueues(in.Who, in.Request, z.apps.residents())
 }
 func (in AcceptLoss) step(z *Core) (any, error) { return z.acceptLosses(in.Who) }
-func (in MoveImage) step(z *Core) (any, error)  { return nil, z.mayMoveImage(in.Who, in.Name) }
+func (in MoveImage) step(z *Core) (any, error)  { return nil, z.apps.mayMoveImage(in.Who, in.Name) }
 
 func (in AddContracts) step(z *Core) (any, error) {
 	preview, err := z.shares.addContracts(in.Who, in.Request)
@@ -272,7 +272,7 @@ func (in BalancerLost) step(z *Core) (any, error) {
 func (in Refused) step(z *Core) (any, error) {
 	z.balancers.refuses(in.Balancer, in.Refusals)
 	for _, refusal := range in.Refusals {
-		if a := z.names[appOfService(refusal.GetService())]; a != nil {
+		if a := z.apps.lookup(appOfService(refusal.GetService())); a != nil {
 			z.lookAfter(a)
 		}
 	}
@@ -343,7 +343,7 @@ type (
 )
 
 func (in QueueFile) step(z *Core) (any, error) {
-	z.shares.redeclare(in.Found, z.residents())
+	z.shares.redeclare(in.Found, z.apps.residents())
 	return nil, nil
 }
 

@@ -22,7 +22,7 @@ const (
 // dueKeys replaces the key that signs container tokens when it is old. The one before it stays valid for what it signed; a
 // master whose token to watch a node was signed by an older one registers anew.
 func (z *Core) dueKeys() {
-	if z.full != "" || z.now.Before(z.record.GetKeyMadeAt().AsTime().Add(z.settings.KeyRotation)) {
+	if z.full != "" || z.now.Before(z.record.GetKeyMadeAt().AsTime().Add(z.config.KeyRotation)) {
 		return
 	}
 	before := z.record.GetKeys()[0]

@@ -189,7 +189,7 @@ func (s *shares) arrange(contracts map[string]*contract) error {
 	if err != nil {
 		return err
 	}
-	if err := s.core.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
+	if err := s.scheduler.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
 		return err
 	}
 	s.arranged(contracts, specs)
@@ -268,7 +268,7 @@ func coreContract(record *storev1.Contract, windows []scheduler.Window) schedule
 
 func (s *shares) queueSpecs() []scheduler.QueueSpec {
 	var specs []scheduler.QueueSpec
-	for _, usage := range s.core.Queues() {
+	for _, usage := range s.scheduler.Queues() {
 		specs = append(specs, usage.Spec)
 	}
 	return specs
@@ -426,7 +426,7 @@ func (s *shares) alter(k *contract, change func(*storev1.Contract)) error {
 
 func (s *shares) ledgers() map[string]scheduler.Ledger {
 	ledgers := map[string]scheduler.Ledger{}
-	for _, l := range s.core.Ledgers() {
+	for _, l := range s.scheduler.Ledgers() {
 		ledgers[l.Contract] = l
 	}
 	return ledgers

@@ -40,15 +40,11 @@ type Start struct {
 func Load(stored Records, start Start) (*Core, *Ready, error) {
 	now := start.Now
 	z := &Core{
-		settings: start.Settings,
-		identity: stored.Identity(),
-		started:  now,
+		config: &config{Settings: start.Settings, identity: stored.Identity(), started: now},
 		tables: tables{
-			apps: lifecycle.Apps(), attempts: lifecycle.Attempts(), containers: lifecycle.Containers(), nodes: lifecycle.Nodes(),
+			attempts: lifecycle.Attempts(), containers: lifecycle.Containers(), nodes: lifecycle.Nodes(),
 		},
 		record:     &storev1.Zone{},
-		apps:       map[id.App]*app{},
-		names:      map[string]*app{},
 		nodes:      map[id.Node]*node{},
 		containers: map[id.Container]*container{},
 		registered: map[string]*node{},
@@ -58,6 +54,15 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	}
 	z.balancers = newBalancers(z.turn)
 	z.units = &units{turn: z.turn, record: &storev1.Schema{}}
+	z.scheduler = &scheduling{turn: z.turn, units: z.units}
+	z.access = &access.Rules{Queues: z.scheduler, AllowInsecure: z.config.AllowInsecure}
+	z.apps = &apps{
+		turn: z.turn, config: z.config, access: z.access, table: lifecycle.Apps(), record: z.record,
+		byID: map[id.App]*app{}, byName: map[string]*app{},
+	}
+	z.shares = &shares{
+		turn: z.turn, units: z.units, scheduler: z.scheduler, access: z.access, file: z.config.QueueFile, contracts: map[string]*contract{},
+	}
 	z.Begin(now, start.Seed)
 	for _, step := range []func(Records) error{
 		z.loadLosses, z.units.load, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
@@ -66,16 +71,16 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
 		}
 	}
-	if err := z.shares.loadDeclaration(start.QueueFile, z.residents()); err != nil {
+	if err := z.shares.loadDeclaration(start.QueueFile, z.apps.residents()); err != nil {
 		return nil, nil, err
 	}
-	for _, a := range z.sortedApps() {
+	for _, a := range z.apps.sorted() {
 		a.silentSince = now
 		z.out.Named = append(z.out.Named, NamedApp{a.record.GetName(), a.id.String()})
-		z.touch(a)
+		z.apps.touch(a)
 	}
 	z.settle()
-	if len(z.apps) > 0 {
+	if z.apps.count() > 0 {
 		z.lookout.from = now.Add(comeBackFirst)
 	}
 	z.lookAtWaiting()
@@ -99,7 +104,7 @@ func loadRecords[M any, P interface {
 
 func (z *Core) loadZone(stored Records) error {
 	err := loadRecords(stored, kindZone, func(record *storev1.Zone) error {
-		z.record = record
+		proto.Merge(z.record, record)
 		return nil
 	})
 	if err != nil {
@@ -109,11 +114,7 @@ func (z *Core) loadZone(stored Records) error {
 	if len(z.keys) == 0 {
 		z.newKey(1)
 	}
-	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.units.schema, Master: masterResources()})
-	z.access = &access.Rules{Queues: z.core, AllowInsecure: z.settings.AllowInsecure}
-	z.shares = &shares{
-		turn: z.turn, units: z.units, core: z.core, access: z.access, file: z.settings.QueueFile, contracts: map[string]*contract{},
-	}
+	z.scheduler.schedulerCore = scheduler.New(scheduler.Config{Epoch: z.config.identity.Epoch, Schema: z.units.schema, Master: masterResources()})
 	return nil
 }
 
@@ -145,7 +146,7 @@ func (z *Core) loadApps(stored Records) error {
 		}
 		a := newApp(appID, record)
 		a.wait.recover(record.GetWaiting())
-		z.apps[appID], z.names[record.GetName()] = a, a
+		z.apps.insert(a)
 		return nil
 	})
 	if err != nil {
@@ -154,14 +155,14 @@ func (z *Core) loadApps(stored Records) error {
 	if err := z.loadVersions(stored); err != nil {
 		return err
 	}
-	for _, a := range z.sortedApps() {
-		if err := z.core.Apply(a.recovered()); err != nil {
+	for _, a := range z.apps.sorted() {
+		if err := z.scheduler.Apply(a.recovered()); err != nil {
 			a.homeless = z.standsStill()
 			z.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
 		}
 	}
 	return loadRecords(stored, kindMemo, func(record *storev1.Memo) error {
-		if a := z.appOf(record.GetAppId()); a != nil {
+		if a := z.apps.withID(record.GetAppId()); a != nil {
 			a.memo = record.GetMemo()
 		}
 		return nil
@@ -171,14 +172,14 @@ func (z *Core) loadApps(stored Records) error {
 // loadVersions gives every app its versions, which come in the order of their numbers, and the spec of the last one.
 func (z *Core) loadVersions(stored Records) error {
 	err := loadRecords(stored, kindVersion, func(record *storev1.Version) error {
-		if a := z.appOf(record.GetAppId()); a != nil {
+		if a := z.apps.withID(record.GetAppId()); a != nil {
 			record.Version.Current = record.GetVersion().GetVersion() == a.record.GetVersion()
 			a.record.Versions = append(a.record.Versions, record.GetVersion())
 			a.record.Spec = record.GetVersion().GetSpec()
 		}
 		return nil
 	})
-	for _, a := range z.sortedApps() {
+	for _, a := range z.apps.sorted() {
 		versions := a.record.GetVersions()
 		if len(versions) > 0 && versions[len(versions)-1].GetCurrent() {
 			continue
@@ -198,21 +199,13 @@ func (a *app) recovered() scheduler.AddApp {
 	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
 }
 
-func (z *Core) appOf(text string) *app {
-	appID, err := id.ParseApp(text)
-	if err != nil {
-		return nil
-	}
-	return z.apps[appID]
-}
-
 func (z *Core) loadContainers(stored Records) error {
 	err := loadRecords(stored, kindContainer, func(record *storev1.Container) error {
 		cid, err := id.ParseContainer(record.GetLease().GetContainerId())
 		if err != nil {
 			return err
 		}
-		a := z.apps[cid.App]
+		a := z.apps.get(cid.App)
 		if a == nil {
 			z.forget(kindContainer, cid.String())
 			return z.tolerate(fmt.Errorf("container %s belongs to no app", cid))
@@ -220,11 +213,11 @@ func (z *Core) loadContainers(stored Records) error {
 		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
 		z.index(c)
 		if c.held() && !a.homeless {
-			z.apply(z.holdInput(c))
+			z.scheduler.apply(z.holdInput(c))
 		}
 		return nil
 	})
-	for _, a := range z.apps {
+	for _, a := range z.apps.sorted() {
 		slices.SortStableFunc(a.ended, func(x, y *container) int { return x.record.GetDoneAt().AsTime().Compare(y.record.GetDoneAt().AsTime()) })
 	}
 	return err
@@ -232,7 +225,7 @@ func (z *Core) loadContainers(stored Records) error {
 
 func (z *Core) loadInstances(stored Records) error {
 	return loadRecords(stored, kindInstance, func(record *storev1.Instance) error {
-		if a := z.appOf(record.GetAppId()); a != nil {
+		if a := z.apps.withID(record.GetAppId()); a != nil {
 			a.instances[record.GetReport().GetId()] = record
 		}
 		return nil
@@ -242,7 +235,7 @@ func (z *Core) loadInstances(stored Records) error {
 // loadAsks also asks again for the masters that wait for a container.
 func (z *Core) loadAsks(stored Records) error {
 	err := loadRecords(stored, kindAsk, func(record *storev1.Ask) error {
-		if a := z.appOf(record.GetAppId()); a != nil {
+		if a := z.apps.withID(record.GetAppId()); a != nil {
 			a.asks[record.GetAsk().GetId()] = record
 			a.lastAsk = max(a.lastAsk, record.GetPosition())
 		}
@@ -251,7 +244,7 @@ func (z *Core) loadAsks(stored Records) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range z.sortedApps() {
+	for _, a := range z.apps.sorted() {
 		if !a.homeless {
 			z.askAgain(a)
 		}

@@ -74,17 +74,16 @@ func (z *Core) hasEnded(n *node, status *corev1.ContainerStatus) bool {
 		since = status.GetStartedAt()
 	}
 	switch {
-	case cid.App.ClusterStart != z.identity.ClusterStart.UnixMilli():
+	case cid.App.ClusterStart != z.config.identity.ClusterStart.UnixMilli():
 		// It is of another zone, or of this one before its store was lost whole.
-	case cid.Epoch > z.identity.Epoch,
-		cid.Epoch < z.identity.Epoch && since != nil && since.AsTime().After(z.identity.LastCommit):
+	case cid.Epoch > z.config.identity.Epoch,
+		cid.Epoch < z.config.identity.Epoch && since != nil && since.AsTime().After(z.config.identity.LastCommit):
 		z.noteLoss(fmt.Sprintf("%s runs %s, which is younger than anything that the store knew when it was opened: the store is an older copy", n.id, cid))
 	case !z.standsStill():
 		return true
 	}
-	if cid.App.ClusterStart == z.identity.ClusterStart.UnixMilli() && cid.App.Seq > z.record.GetAppSequence() {
-		z.record.AppSequence = cid.App.Seq // so that no other app is given its number
-		z.save(kindZone, "zone", z.record)
+	if cid.App.ClusterStart == z.config.identity.ClusterStart.UnixMilli() {
+		z.apps.usedID(cid.App.Seq) // so that no other app is given its number
 	}
 	z.keepUnknown(n, status)
 	return false
@@ -143,7 +142,7 @@ func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 		z.tell(&apiv1.Event{Kind: "zone", From: "RECORDS_LOST", Message: access.ByWhom(who) + " accepted the loss of records; the zone goes on"})
 	}
 	z.losses = nil
-	for _, a := range z.apps {
+	for _, a := range z.apps.sorted() {
 		a.silentSince = z.now // its master has waited
 	}
 	for _, n := range z.sortedNodes() {
@@ -172,8 +171,7 @@ func (z *Core) lossSentences() []string {
 func (z *Core) goBack(a *app) {
 	versions := a.record.GetVersions()
 	if len(versions) == 0 {
-		delete(z.apps, a.id)
-		delete(z.names, a.record.GetName())
+		z.apps.remove(a)
 		z.forget(kindApp, a.id.String())
 		return
 	}
@@ -193,18 +191,18 @@ func (z *Core) house() error {
 			z.shares.unarranged = nil
 		}
 	}
-	for _, a := range z.sortedApps() {
+	for _, a := range z.apps.sorted() {
 		if !a.homeless {
 			continue
 		}
-		if err := z.core.Apply(a.recovered()); err != nil {
+		if err := z.scheduler.Apply(a.recovered()); err != nil {
 			missing = append(missing, fmt.Errorf("%s has no place: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", a.record.GetName(), err, errdefs.ErrFailedPrecondition))
 			continue
 		}
 		a.homeless = false
 		for _, c := range sortedContainers(a.containers) {
 			if c.held() {
-				z.apply(z.holdInput(c))
+				z.scheduler.apply(z.holdInput(c))
 			}
 		}
 		z.askAgain(a)

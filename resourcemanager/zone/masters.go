@@ -33,11 +33,11 @@ func (z *Core) authenticate(bearer string) (*app, error) {
 	if err != nil {
 		return nil, refused
 	}
-	if z.standsStill() || attempt.App.ClusterStart != z.identity.ClusterStart.UnixMilli() {
+	if z.standsStill() || attempt.App.ClusterStart != z.config.identity.ClusterStart.UnixMilli() {
 		// It waits, as if the ResourceManager were away: what the zone still knows of its app may be nothing, or out of date.
 		return nil, fmt.Errorf("the zone has lost records and stands still until \"mammoth store accept\": %w", errdefs.ErrUnavailable)
 	}
-	a := z.apps[attempt.App]
+	a := z.apps.get(attempt.App)
 	if a == nil {
 		return nil, fmt.Errorf("%s is not an app of this zone any more: %w", attempt.App, errdefs.ErrNotFound)
 	}
@@ -69,13 +69,13 @@ func (z *Core) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	a.silentSince = z.now
 	a.secret = ""
 	z.moveAttempt(a, lifecycle.AttemptRegisters, fmt.Sprintf("attempt %d of %s is at work", a.record.GetAttempt().GetNumber(), a.record.GetName()))
-	z.moveApp(a, lifecycle.AppMasterRegistered, "")
-	z.appChanged(a)
+	z.apps.move(a, lifecycle.AppMasterRegistered, "")
+	z.apps.changed(a)
 
 	response := &masterv1.RegisterResponse{
 		Spec:    z.heldSpec(a),
 		Wanted:  z.wanted(a),
-		Largest: z.units.resources(z.core.Largest()),
+		Largest: z.units.resources(z.scheduler.Largest()),
 		Memo:    a.memo,
 	}
 	for _, c := range sortedContainers(a.containers) {
@@ -125,7 +125,7 @@ func (z *Core) openAllocate(bearer string, stream StreamID) error {
 			z.withdraw(a, name)
 		}
 	}
-	z.touch(a)
+	z.apps.touch(a)
 	return nil
 }
 
@@ -191,7 +191,7 @@ func (z *Core) allocate(bearer string, stream StreamID, request *masterv1.Alloca
 	}
 	if observed := request.GetObservedGeneration(); observed > a.record.GetObservedGeneration() {
 		a.record.ObservedGeneration = min(observed, a.record.GetGeneration())
-		z.appChanged(a)
+		z.apps.changed(a)
 	}
 	if rollout := request.GetRollout(); rollout != nil {
 		z.reportRollout(a, rollout)
@@ -291,7 +291,7 @@ func (z *Core) reportInstance(a *app, report *masterv1.InstanceReport) {
 	if report.GetInService() {
 		a.withdrawals[report.GetId()]++ // an earlier withdrawal is overtaken
 	}
-	z.touch(a)
+	z.apps.touch(a)
 }
 
 // leaving reports whether the master waits for the instance to be out of the registry.
@@ -313,7 +313,7 @@ func (z *Core) instanceGone(a *app, name string) {
 		Kind: "instance", App: a.record.GetName(), Instance: name, Container: instance.GetReport().GetContainerId(),
 		From: instanceState(instance.GetReport().GetState()), To: "GONE", Message: name + " is gone",
 	})
-	z.touch(a)
+	z.apps.touch(a)
 }
 
 // reportRollout replaces what is known of the change to the wanted version.
@@ -364,7 +364,7 @@ func (z *Core) setRollout(a *app, after *apiv1.Rollout) {
 				after.GetUpdated(), after.GetTotal(), strings.ToLower(after.GetState().String())), after.GetReason()),
 		})
 	}
-	z.appChanged(a)
+	z.apps.changed(a)
 }
 
 // finish is a master's last word. On an app that people still want to run it means that its work is done.

@@ -32,7 +32,7 @@ func (z *Core) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	if _, err := z.units.vector(request.GetCapacity()); err != nil {
 		return nil, fmt.Errorf("register node %q: %w", name, err)
 	}
-	if err := z.settings.reachable(request); err != nil {
+	if err := z.config.reachable(request); err != nil {
 		return nil, err
 	}
 	n := z.nodes[name]
@@ -69,10 +69,10 @@ func (z *Core) registerNode(request *trackerv1.RegisterRequest) (*trackerv1.Regi
 	}
 	z.nodeChanged(n)
 	return &trackerv1.RegisterResponse{
-		Zone:           z.settings.Name,
-		Epoch:          z.identity.Epoch,
+		Zone:           z.config.Name,
+		Epoch:          z.config.identity.Epoch,
 		Session:        n.session,
-		ReportInterval: durationpb.New(z.settings.ReportInterval),
+		ReportInterval: durationpb.New(z.config.ReportInterval),
 		Reap:           reap,
 		Keys:           z.record.GetKeys(),
 	}, nil
@@ -209,7 +209,7 @@ func (z *Core) tellMasters(n *node) {
 	update := z.nodeUpdate(n)
 	for _, a := range z.appsOn(n) {
 		z.say(a).Nodes = append(z.say(a).Nodes, update)
-		z.touch(a) // its endpoints and its instances depend on the node
+		z.apps.touch(a) // its endpoints and its instances depend on the node
 	}
 }
 
@@ -241,7 +241,7 @@ func (z *Core) showNode(n *node) {
 		z.fault("node capacity is unreadable", "node", n.id, "error", err)
 		return
 	}
-	z.apply(scheduler.SetNode{Node: scheduler.NodeSpec{
+	z.scheduler.apply(scheduler.SetNode{Node: scheduler.NodeSpec{
 		Name:       n.id,
 		Capacity:   capacity.Sub(z.heldByUnknown(n)).Max(resource.Vector{}),
 		Attributes: attributeValues(n.record.GetAttributes()),
@@ -253,7 +253,7 @@ func (z *Core) showNode(n *node) {
 // hideNode takes a node away from the scheduler, which may never have known it: it was lost before this ResourceManager.
 func (z *Core) hideNode(n *node) {
 	if n.shown {
-		z.apply(scheduler.RemoveNode{Node: n.id})
+		z.scheduler.apply(scheduler.RemoveNode{Node: n.id})
 		n.shown = false
 	}
 }
@@ -353,7 +353,7 @@ func (n *node) flush(out *Ready) {
 func (z *Core) dueNodes() {
 	var due []*node
 	for _, n := range z.nodes {
-		deadline := n.heard.Add(z.settings.NodeTimeout)
+		deadline := n.heard.Add(z.config.NodeTimeout)
 		if n.state() == lifecycle.NodeLost || n.state() == lifecycle.NodeDraining || z.now.After(deadline) {
 			due = append(due, n)
 			continue
@@ -369,9 +369,9 @@ func (z *Core) dueNodes() {
 				z.forgetNode(n)
 				z.tell(&apiv1.Event{Kind: "node", Node: string(n.id), From: "LOST", Message: fmt.Sprintf("%s is forgotten: it was lost for an hour and holds nothing", n.id)})
 			}
-		case silent > z.settings.NodeTimeout:
+		case silent > z.config.NodeTimeout:
 			z.endSession(n, errRegisterAgain)
-			z.moveNode(n, lifecycle.NodeExpires, fmt.Sprintf("it was silent for %s", z.settings.NodeTimeout))
+			z.moveNode(n, lifecycle.NodeExpires, fmt.Sprintf("it was silent for %s", z.config.NodeTimeout))
 		case n.state() == lifecycle.NodeDraining:
 			z.drainStep(n)
 		}
@@ -438,7 +438,7 @@ func (z *Core) viewNode(n *node) *apiv1.Node {
 		Reason:       r.GetReason(),
 		Address:      r.GetAddress(),
 		Capacity:     r.GetCapacity(),
-		Used:         z.units.resources(z.core.Used(n.id)),
+		Used:         z.units.resources(z.scheduler.Used(n.id)),
 		Attributes:   r.GetAttributes(),
 		LastReportAt: timestamppb.New(n.heard),
 		RegisteredAt: r.GetRegisteredAt(),

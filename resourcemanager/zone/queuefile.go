@@ -121,7 +121,7 @@ func (s *shares) install(declared manifest.Declaration, apps []resident) error {
 	if err != nil {
 		return err
 	}
-	if err := s.core.Apply(scheduler.SetQueues{Queues: specs, Contracts: lending}); err != nil {
+	if err := s.scheduler.Apply(scheduler.SetQueues{Queues: specs, Contracts: lending}); err != nil {
 		return err
 	}
 	s.arranged(contracts, lending)

@@ -21,9 +21,9 @@ import (
 // between queues. What they come to is the scheduler's to work out.
 type shares struct {
 	*turn
-	units  *units
-	core   schedulerCore
-	access *access.Rules
+	units     *units
+	scheduler *scheduling
+	access    *access.Rules
 	// file is the path of the file that declares the tree; empty is none. badFile is why what it says now does not count.
 	file, badFile string
 	// tree is what was last set; nil if nothing was.
@@ -37,21 +37,6 @@ type shares struct {
 	look bool
 }
 
-// resident is an app and the queue that it is in.
-type resident struct {
-	app   string
-	queue id.Queue
-}
-
-// residents are all apps, in the order of their submission.
-func (z *Core) residents() []resident {
-	var all []resident
-	for _, a := range z.sortedApps() {
-		all = append(all, resident{a.record.GetName(), id.Queue(a.record.GetSpec().GetQueue())})
-	}
-	return all
-}
-
 func (s *shares) loadQueues(stored Records) error {
 	return loadRecords(stored, kindQueues, func(record *storev1.Queues) error {
 		specs, err := s.readQueues(record.GetQueues())
@@ -59,7 +44,7 @@ func (s *shares) loadQueues(stored Records) error {
 			return err
 		}
 		s.tree = record
-		return s.core.Apply(scheduler.SetQueues{Queues: specs})
+		return s.scheduler.Apply(scheduler.SetQueues{Queues: specs})
 	})
 }
 
@@ -76,7 +61,7 @@ func (s *shares) setQueues(who peer.User, request *apiv1.SetQueuesRequest, apps 
 		return nil, err
 	}
 	if request.GetDryRun() {
-		usages, err := s.core.QueuesAfter(scheduler.SetQueues{Queues: specs})
+		usages, err := s.scheduler.QueuesAfter(scheduler.SetQueues{Queues: specs})
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +70,7 @@ func (s *shares) setQueues(who peer.User, request *apiv1.SetQueuesRequest, apps 
 	if file := s.file; file != "" {
 		return nil, fmt.Errorf("the queue tree is declared in %s; change that file, which takes effect within a second: %w", file, errdefs.ErrFailedPrecondition)
 	}
-	if err := s.core.Apply(scheduler.SetQueues{Queues: specs}); err != nil {
+	if err := s.scheduler.Apply(scheduler.SetQueues{Queues: specs}); err != nil {
 		return nil, err
 	}
 	s.saveTree(request.GetQueues())
@@ -159,7 +144,7 @@ func (s *shares) readCapacity(message *apiv1.Capacity) (scheduler.Capacity, erro
 	return scheduler.Capacity{Absolute: v}, err
 }
 
-func (s *shares) viewQueues() []*apiv1.Queue { return s.viewUsages(s.core.Queues()) }
+func (s *shares) viewQueues() []*apiv1.Queue { return s.viewUsages(s.scheduler.Queues()) }
 
 func (s *shares) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
 	var queues []*apiv1.Queue
@@ -170,7 +155,7 @@ func (s *shares) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
 }
 
 func (s *shares) queue(name string) (*apiv1.Queue, error) {
-	for _, usage := range s.core.Queues() {
+	for _, usage := range s.scheduler.Queues() {
 		if string(usage.Spec.Name) == name {
 			return s.viewQueue(usage), nil
 		}

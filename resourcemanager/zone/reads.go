@@ -16,7 +16,7 @@ func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
 		}
 	}
 	var views []*apiv1.App
-	for _, a := range z.sortedApps() {
+	for _, a := range z.apps.sorted() {
 		if queue == "" || queue == a.record.GetSpec().GetQueue() {
 			views = append(views, z.show(a))
 		}
@@ -26,7 +26,7 @@ func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
 
 // App is an app as people see it. It must not be changed; it is the same one until the app changes.
 func (z *Core) App(name string) (*apiv1.App, error) {
-	a, err := z.app(name)
+	a, err := z.apps.named(name)
 	if err != nil {
 		return nil, err
 	}
@@ -45,13 +45,13 @@ func (z *Core) Targets(app, instance string, ended bool) ([]Target, error) {
 }
 
 // MayExec is nil if somebody may run a command in an app's containers.
-func (z *Core) MayExec(who peer.User, app string) error { return z.mayExec(who, app) }
+func (z *Core) MayExec(who peer.User, app string) error { return z.apps.mayExec(who, app) }
 
 // MayRoute is nil if somebody may route for the zone.
 func (z *Core) MayRoute(who peer.User) error { return z.access.MayRoute(who) }
 
 // ImageUnused is nil if no version of an app has an image, by its name or by its digest.
-func (z *Core) ImageUnused(name, digest string) error { return z.imageUnused(name, digest) }
+func (z *Core) ImageUnused(name, digest string) error { return z.apps.imageUnused(name, digest) }
 
 // Summary is the zone as a whole.
 func (z *Core) Summary() *apiv1.Zone { return z.viewZone() }
@@ -116,7 +116,7 @@ func (z *Core) Counts() Counts {
 		Apps: map[apiv1.App_State]int{}, Nodes: map[apiv1.NodeState]int{},
 		Losses: len(z.losses), Full: z.full != "", QueueFileRefused: z.shares.badFile != "",
 	}
-	for _, a := range z.apps {
+	for _, a := range z.apps.sorted() {
 		counts.Apps[a.record.GetState()]++
 		counts.Instances += len(a.instances)
 		counts.Containers += a.heldCount()

@@ -55,7 +55,7 @@ func (z *Core) masterReasons(a *app, r *reasons) {
 	case !z.knowsNodes():
 		r.about(cause{detail: name + " waits for capacity: " + noNode, help: noNodeHelp})
 	default:
-		for _, ask := range z.core.Explain(a.id, z.now).Asks {
+		for _, ask := range z.scheduler.Explain(a.id, z.now).Asks {
 			if ask.Ask == "" && ask.Pending > 0 {
 				c := z.capacity(ask)
 				r.about(cause{detail: because(name+" "+c.one, c.detail), help: c.help, inCourse: c.inCourse})
@@ -104,7 +104,7 @@ func (z *Core) capacityReasons(a *app, r *reasons) map[string]bool {
 	var last cause
 	var like scheduler.AskExplanation
 	helps := rolloutHelps{}
-	for i, ask := range z.core.Explain(a.id, z.now).Asks {
+	for i, ask := range z.scheduler.Explain(a.id, z.now).Asks {
 		if ask.Pending == 0 || ask.Ask == "" {
 			continue
 		}
@@ -246,16 +246,6 @@ func (z *Core) holdsAsMuch(a *app, role string, needs resource.Vector) bool {
 func (z *Core) holdsEnough(c *container, needs resource.Vector) bool {
 	holds, err := z.units.vector(c.record.GetLease().GetResources())
 	return err == nil && needs.Fits(holds)
-}
-
-// role is the spec of a role that is wanted now.
-func (a *app) role(name string) (*apiv1.RoleSpec, bool) {
-	for _, role := range a.record.GetSpec().GetRoles() {
-		if role.GetName() == name {
-			return role, true
-		}
-	}
-	return nil, false
 }
 
 // instanceReason adds why an instance that has a container, or needs none yet, is not running.

@@ -43,7 +43,7 @@ func (z *Core) removeNode(who peer.User, name string) (*apiv1.Node, error) {
 
 // mayBeGone refuses to take a node for gone that answers, or that has not had its time to.
 func (z *Core) mayBeGone(n *node) error {
-	switch timeout := z.settings.NodeTimeout; {
+	switch timeout := z.config.NodeTimeout; {
 	case n.state() == lifecycle.NodeLost:
 		return nil
 	case n.stream != 0 && n.state() == lifecycle.NodeDrained:

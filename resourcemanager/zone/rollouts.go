@@ -6,7 +6,6 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mammoth-os/mammoth/internal/expose"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
@@ -14,7 +13,7 @@ import (
 
 // underWay finds the app whose rollout is not over.
 func (z *Core) underWay(who peer.User, name, doing string) (*app, apiv1.Rollout_State, error) {
-	a, err := z.changeable(who, name, doing)
+	a, err := z.apps.changeable(who, name, doing)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -93,7 +92,7 @@ func (z *Core) noCanary(a *app) {
 		a.record.CanaryPercent = 100
 	}
 	z.say(a).Wanted = z.wanted(a)
-	z.appChanged(a)
+	z.apps.changed(a)
 }
 
 // canaryPercent is the share that a spec gives a canary, zero if it has none.
@@ -133,44 +132,4 @@ func keepCourse(present, next *apiv1.AppSpec) {
 			role.Update.Once = present.GetRoles()[i].GetUpdate().GetOnce()
 		}
 	}
-}
-
-// exposed are an app's services that balancers route to, by name.
-func exposed(spec *apiv1.AppSpec) map[string]*apiv1.Expose {
-	services := map[string]*apiv1.Expose{}
-	for _, role := range spec.GetRoles() {
-		if role.GetExpose() == nil {
-			continue
-		}
-		name := spec.GetName()
-		if len(spec.GetRoles()) > 1 {
-			name = role.GetName() + "." + name
-		}
-		services[name] = role.GetExpose()
-	}
-	return services
-}
-
-// checkClaims refuses a spec that wants a host and path, or a port, which another app has.
-func (z *Core) checkClaims(spec *apiv1.AppSpec) error {
-	wanted := exposed(spec)
-	if len(wanted) == 0 {
-		return nil
-	}
-	others := map[string]*apiv1.Expose{}
-	for _, a := range z.apps {
-		if a.record.GetName() == spec.GetName() {
-			continue
-		}
-		for name, claim := range exposed(a.record.GetSpec()) {
-			others[name] = claim
-		}
-	}
-	for _, name := range sortedKeys(wanted) {
-		if err := expose.Conflict(name, wanted[name], others); err != nil {
-			return err
-		}
-		others[name] = wanted[name]
-	}
-	return nil
 }

@@ -68,7 +68,7 @@ var errGone = fmt.Errorf("the app is removed: %w", errdefs.ErrNotFound)
 
 // watch has a stream sent the app's view whenever it changes, and gives the present one.
 func (z *Core) watch(name string, stream StreamID) (*apiv1.App, error) {
-	a, err := z.app(name)
+	a, err := z.apps.named(name)
 	if err != nil {
 		return nil, err
 	}

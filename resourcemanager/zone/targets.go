@@ -35,7 +35,7 @@ type Target struct {
 // targets finds the containers of an app, or of one of its instances, and how to reach them. With ended it also
 // finds those that are over.
 func (z *Core) targets(name, instance string, ended bool) ([]Target, error) {
-	a, err := z.app(name)
+	a, err := z.apps.named(name)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ func (z *Core) mayRegister(n *node, request *trackerv1.RegisterRequest) error {
 			n.record.GetAddress(), n.id, n.id, n.id)
 	case request.GetProcessId() == n.process || n.stream == 0:
 		return nil
-	case z.now.Sub(n.heard) > twinBeats*z.settings.ReportInterval:
+	case z.now.Sub(n.heard) > twinBeats*z.config.ReportInterval:
 		return nil
 	default:
 		refusal = fmt.Sprintf("the NodeManager at %s is %s already, with a copy of this one's folder; stop this one, empty its folder, and give it a --node-id of its own",

@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/mammoth-os/mammoth/internal/distribution"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -46,7 +45,7 @@ func (z *Core) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	if r.GetVersion() > 1 {
 		z.tell(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
 	}
-	z.appChanged(a)
+	z.apps.changed(a)
 }
 
 // saveVersion writes the present version down.
@@ -101,7 +100,7 @@ func (z *Core) setSpec(a *app, spec *apiv1.AppSpec) {
 	last.Spec = spec
 	r.Versions[len(r.GetVersions())-1] = last
 	z.saveVersion(a)
-	z.appChanged(a)
+	z.apps.changed(a)
 }
 
 // cameUp notes that all of the present version ran, and counted.
@@ -144,7 +143,7 @@ func held(version *apiv1.AppHistory_Version) bool {
 }
 
 func (z *Core) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
-	a, err := z.changeable(who, name, "roll back")
+	a, err := z.apps.changeable(who, name, "roll back")
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +166,7 @@ func (z *Core) rollback(who peer.User, name string, version int32) (*apiv1.App, 
 			return nil, err
 		}
 	}
-	if err := z.checkClaims(spec); err != nil {
+	if err := z.apps.checkClaims(spec); err != nil {
 		return nil, err
 	}
 	if err := z.replaceSpec(a, spec, fmt.Sprintf("rollback to %d", old.GetVersion())); err != nil {
@@ -232,7 +231,7 @@ func (z *Core) revert(a *app, revert *masterv1.Revert) {
 		return // overtaken by another wish
 	}
 	z.fell(a, revert.GetReason())
-	z.appChanged(a)
+	z.apps.changed(a)
 	refuse := func(why string) {
 		z.tell(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
 	}
@@ -252,51 +251,4 @@ func (z *Core) revert(a *app, revert *masterv1.Revert) {
 	}
 	r.Reverted = true
 	z.noCanary(a)
-}
-
-// imageUnused refuses to take the name from an image that an app's present version has by it. A name that has moved on to
-// another image is nobody's.
-func (z *Core) imageUnused(name, digest string) error {
-	for _, a := range z.sortedApps() {
-		for _, role := range a.record.GetSpec().GetRoles() {
-			if role.GetImageDigest() == digest && tagged(role.GetImage()) == tagged(name) {
-				return fmt.Errorf("app %s uses image %s; remove the app, or deploy another image to it, first: %w", a.record.GetName(), name, errdefs.ErrFailedPrecondition)
-			}
-		}
-	}
-	return nil
-}
-
-// mayMoveImage refuses who may not deploy over an app to have a name that the app uses, or may go back to, mean another
-// image: whoever deploys by that name next would run it.
-func (z *Core) mayMoveImage(who peer.User, name string) error {
-	for _, a := range z.sortedApps() {
-		specs := []*apiv1.AppSpec{a.record.GetSpec()}
-		for _, version := range a.record.GetVersions() {
-			specs = append(specs, version.GetSpec())
-		}
-		for _, spec := range specs {
-			uses := slices.ContainsFunc(spec.GetRoles(), func(role *apiv1.RoleSpec) bool {
-				return role.GetImageDigest() != "" && tagged(role.GetImage()) == tagged(name)
-			})
-			if !uses {
-				continue
-			}
-			if err := z.access.MayChange(who, a.owned(), "move the image name "+name+" of"); err != nil {
-				return err
-			}
-			break
-		}
-	}
-	return nil
-}
-
-// tagged is an image's name with the tag that it has when none is said, as the image store finds it. A name with a digest
-// is not looked up by its tag.
-func tagged(image string) string {
-	ref, err := distribution.ParseReference(image)
-	if err != nil {
-		return image
-	}
-	return ref.String()
 }

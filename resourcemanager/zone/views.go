@@ -237,18 +237,18 @@ func (z *Core) proven(a *app, c *container) bool {
 
 func (z *Core) viewZone() *apiv1.Zone {
 	view := &apiv1.Zone{
-		Name:        z.settings.Name,
-		Epoch:       z.identity.Epoch,
-		Version:     z.settings.Version,
-		StartedAt:   timestamppb.New(z.started),
+		Name:        z.config.Name,
+		Epoch:       z.config.identity.Epoch,
+		Version:     z.config.Version,
+		StartedAt:   timestamppb.New(z.config.started),
 		Nodes:       int32(len(z.nodes)),
-		Apps:        int32(len(z.apps)),
-		NodeTimeout: durationpb.New(z.settings.NodeTimeout),
+		Apps:        int32(z.apps.count()),
+		NodeTimeout: durationpb.New(z.config.NodeTimeout),
 	}
 	var capacity, used resource.Vector
 	for _, n := range z.nodes {
 		view.Containers += int32(len(n.containers))
-		used = used.Add(z.core.Used(n.id))
+		used = used.Add(z.scheduler.Used(n.id))
 		if n.state().Answers() {
 			if v, err := z.units.vector(n.record.GetCapacity()); err == nil {
 				capacity = capacity.Add(v)
@@ -262,7 +262,7 @@ func (z *Core) viewZone() *apiv1.Zone {
 }
 
 func (z *Core) history(name string) (*apiv1.AppHistory, error) {
-	a, err := z.app(name)
+	a, err := z.apps.named(name)
 	if err != nil {
 		return nil, err
 	}

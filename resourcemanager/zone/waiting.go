@@ -82,7 +82,7 @@ func (z *Core) lookAfter(a *app) {
 // lookAtWaiting looks at apps that are due, within what one turn may do.
 func (z *Core) lookAtWaiting() {
 	work := 0
-	for _, a := range z.touchedApps() {
+	for _, a := range z.apps.touchedInOrder() {
 		z.lookAfter(a)
 		if z.now.Before(z.lookout.from) {
 			continue
@@ -148,7 +148,7 @@ func (z *Core) look(a *app) bool {
 		if a.stream != 0 {
 			z.say(a).Waits = &masterv1.Waits{Waiting: shown}
 		}
-		z.touch(a)
+		z.apps.touch(a)
 	}
 	z.tellWaiting(a)
 	return len(reasons.all) > 0

@@ -22,26 +22,21 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
-	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
-	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
 // Core is the state of a zone. It is not safe for use by several goroutines.
 type Core struct {
-	settings Settings
-	identity store.Identity
-	started  time.Time
-	tables   tables
-	core     schedulerCore
-	access   *access.Rules
+	config    *config
+	tables    tables
+	access    *access.Rules
+	scheduler *scheduling
+	apps      *apps
 
 	record *storev1.Zone
 	// keys are those of record: the newest first.
 	keys  []token.Key
 	units *units
 
-	apps       map[id.App]*app
-	names      map[string]*app
 	nodes      map[id.Node]*node
 	containers map[id.Container]*container
 	// registered are the nodes by the sessions that they were given when they registered.
@@ -64,79 +59,16 @@ type Core struct {
 
 	// Of the present turn.
 	*turn
-	touched map[id.App]*app
 	// stale are apps that have not changed, but look different by now, or whose watchers have not been sent the last change.
 	stale []*app
 	// speaking are the nodes that have commands to be told.
 	speaking map[id.Node]*node
 }
 
-// core is the scheduler, and what its lending contracts came to.
-type schedulerCore interface {
-	scheduler.Interface
-	Ledgers() []scheduler.Ledger
-	// MaySubmit and MayAdminister look at the lists of a queue and of those above it.
-	MaySubmit(queue id.Queue, user string) bool
-	MayAdminister(queue id.Queue, user string) bool
-}
-
 type tables struct {
-	apps       fsm.Table[lifecycle.AppState, lifecycle.AppEvent]
 	attempts   fsm.Table[lifecycle.AttemptState, lifecycle.AttemptEvent]
 	containers fsm.Table[lifecycle.ContainerState, lifecycle.ContainerEvent]
 	nodes      fsm.Table[lifecycle.NodeState, lifecycle.NodeEvent]
-}
-
-// app is one installed app. What is not in a record can be lost.
-type app struct {
-	id     id.App
-	record *storev1.App
-	asks   map[string]*storev1.Ask
-	// lastAsk is the position of the ask that came last.
-	lastAsk   int64
-	instances map[string]*storev1.Instance
-	// containers are the held ones and, for a while, the ended ones.
-	containers map[id.Container]*container
-	// held counts the held ones but the masters by the id of their ask; ended are the others, in the order of their ends.
-	held  map[string]int
-	ended []*container
-	memo  []byte
-	// secret is the newest attempt's bearer token, until its launch has been told to a node.
-	secret string
-
-	// stream is the master's Allocate stream; zero while it has none.
-	stream StreamID
-	// silentSince is when the stream ended, the master registered or was launched, or the ResourceManager was started.
-	silentSince time.Time
-	// out is what the stream is to be told at the end of the turn.
-	out *masterv1.AllocateResponse
-
-	// published is what the registry was last told, by service.
-	published map[string]*publication
-	// withdrawals counts, by instance, how often it was taken out of service: an answer that was overtaken is dropped.
-	withdrawals map[string]int
-	withdrawing []string
-	// routed is what is to be done once balancers know the state at the end of the turn.
-	routed []confirmation
-	// ahead is set while a step of the master's waits for the word of a node, since aheadSince.
-	ahead      bool
-	aheadSince time.Time
-	// traffic is what balancers have counted since the master's stream was opened, by instance.
-	traffic map[string]*masterv1.Traffic
-	// rolloutReports counts what the master said of the rollout: what waits for balancers may be overtaken.
-	rolloutReports int
-	// withdrawingAll is set while balancers are waited for, after which every instance is stopped.
-	withdrawingAll bool
-	watchers       map[StreamID]struct{}
-	shown          shownApp
-	// unconfirmed counts the states of its services that balancers have not confirmed yet.
-	unconfirmed int
-	wait        wait
-	// homeless says that the scheduler does not know it: its queue was lost.
-	homeless bool
-	counts   counts
-	// removed is set at the end of its life; it is then in no index any more.
-	removed bool
 }
 
 // container is one lease.
@@ -178,20 +110,9 @@ type node struct {
 // Begin begins a turn. Inputs are stepped through next, then Ready ends it.
 func (z *Core) Begin(now time.Time, fresh Seed) {
 	z.turn.begin(now, fresh)
-	z.touched = map[id.App]*app{}
+	z.apps.begin()
 	z.stale = nil
 	z.speaking = map[id.Node]*node{}
-}
-
-// touch has the app settled, projected and shown at the end of the turn. Whatever people see of the app changes with it.
-func (z *Core) touch(a *app) {
-	z.touched[a.id] = a
-	a.shown.view = nil
-}
-
-// touchedApps gives them in the order of their submission.
-func (z *Core) touchedApps() []*app {
-	return slices.SortedFunc(maps.Values(z.touched), func(a, b *app) int { return a.id.Compare(b.id) })
 }
 
 // Ready ends a turn: what follows from its inputs and its time is decided, and all of it is handed over.
@@ -237,12 +158,12 @@ func (z *Core) due() {
 	}
 	z.dueKeys()
 	z.shares.due()
-	for _, a := range z.sortedApps() {
+	for _, a := range z.apps.sorted() {
 		z.dueContainers(a)
 		z.dueCounts(a)
 		z.dueAttempt(a)
 		if a.record.GetEndBy() != nil || a.ahead {
-			z.touch(a)
+			z.apps.touch(a)
 		}
 		if proven := !a.shown.provenAt.IsZero() && !z.now.Before(a.shown.provenAt); proven || a.shown.late {
 			z.stale = append(z.stale, a)
@@ -252,7 +173,7 @@ func (z *Core) due() {
 
 // settle does what follows from a turn's facts by themselves.
 func (z *Core) settle() {
-	for _, a := range z.touchedApps() {
+	for _, a := range z.apps.touchedInOrder() {
 		z.settleApp(a)
 	}
 }
@@ -262,21 +183,17 @@ func (z *Core) address() {
 	for _, n := range slices.SortedFunc(maps.Values(z.speaking), byName) {
 		n.flush(z.out)
 	}
-	for _, a := range z.touchedApps() {
+	for _, a := range z.apps.touchedInOrder() {
 		a.shown.view = nil // what was shown in the middle of the turn may be half of it
 		z.flush(a)
 		z.showWatchers(a)
 	}
 	for _, a := range z.stale {
-		if z.touched[a.id] == nil {
+		if !z.apps.isTouched(a) {
 			a.shown.view = nil
 			z.showWatchers(a)
 		}
 	}
-}
-
-func (z *Core) sortedApps() []*app {
-	return slices.SortedFunc(maps.Values(z.apps), func(a, b *app) int { return a.id.Compare(b.id) })
 }
 
 func (z *Core) sortedNodes() []*node {

@@ -114,10 +114,10 @@ func BenchmarkView(b *testing.B) {
 		name := fmt.Sprintf("web-%d", n)
 		a.instances[name] = &storev1.Instance{Report: &masterv1.InstanceReport{Id: name, State: apiv1.Instance_RUNNING}}
 	}
-	z := &Core{settings: Settings{}, touched: map[id.App]*app{}}
+	z := &Core{apps: &apps{touched: map[id.App]*app{}}}
 	for b.Loop() {
 		a.instances["web-5"].Report = &masterv1.InstanceReport{Id: "web-5", State: apiv1.Instance_RUNNING}
-		z.touch(a)
+		z.apps.touch(a)
 		z.show(a)
 	}
 }
