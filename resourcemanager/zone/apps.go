@@ -225,7 +225,7 @@ func (as *apps) move(a *app, event lifecycle.AppEvent, reason string) {
 	if to != lifecycle.AppRunning {
 		a.record.Reason = reason
 	}
-	as.tell(&apiv1.Event{
+	as.emit(&apiv1.Event{
 		Kind: "app", App: a.record.GetName(), Queue: a.record.GetSpec().GetQueue(), From: stateName(from), To: to.String(),
 		Message: appSentence(a.record.GetName(), to, reason),
 	})

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -177,7 +176,7 @@ func (z *Core) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployRes
 		if err != nil {
 			return nil, err
 		}
-		if plan.Never != "" && z.knowsNodes() {
+		if plan.Never != "" && z.nodes.anyRegistered() {
 			return nil, fmt.Errorf("%s: %w", plan.Never, errdefs.ErrInvalidArgument)
 		}
 		more := max(0, role.GetInstances()-a.running(role.GetName()))
@@ -228,15 +227,6 @@ func (a *app) running(role string) int32 {
 	return count
 }
 
-func (z *Core) knowsNodes() bool {
-	for _, n := range z.nodes {
-		if n.state().Answers() && n.session != "" {
-			return true
-		}
-	}
-	return false
-}
-
 // roleResources is what a container of a role is given: its quotas and a host port for each of its ports.
 func roleResources(role *apiv1.RoleSpec) *corev1.Resources {
 	resources := proto.CloneOf(role.GetResources())
@@ -259,6 +249,3 @@ func roleTitle(spec *apiv1.AppSpec, role *apiv1.RoleSpec) string {
 }
 
 func askKey(a *app, name string) string { return a.id.String() + "/" + name }
-
-// durationWords writes how long something has lasted.
-func durationWords(d time.Duration) string { return d.Round(time.Second).String() }

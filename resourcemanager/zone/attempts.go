@@ -45,7 +45,7 @@ func attemptBackoff() backoff.Policy { return backoff.Policy{Min: time.Second, M
 // startAttempt asks for a container for the next master of an app, if the time has come.
 func (z *Core) startAttempt(a *app) {
 	if retry := a.record.GetRetryAt(); retry != nil && z.now.Before(retry.AsTime()) {
-		z.at(retry.AsTime())
+		z.wakeBy(retry.AsTime())
 		return
 	}
 	z.withdrawAsks(a)
@@ -62,7 +62,7 @@ func (z *Core) askForMaster(a *app, pending int) {
 	for _, name := range a.record.GetAvoidNodes() {
 		avoid = append(avoid, id.Node(name))
 	}
-	if !slices.ContainsFunc(z.sortedNodes(), func(n *node) bool {
+	if !slices.ContainsFunc(z.nodes.sorted(), func(n *node) bool {
 		return n.closed() == "" && n.state().Answers() && !slices.Contains(avoid, n.id)
 	}) {
 		avoid = nil // better a node that it failed on than none
@@ -101,8 +101,8 @@ func (z *Core) launch(c *container) {
 		a.record.Attempt.TokenHash = hash[:]
 		z.apps.changed(a)
 	}
-	n := z.nodes[c.node]
-	z.command(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Launch_{Launch: &trackerv1.NodeCommand_Launch{
+	n := z.nodes.get(c.node)
+	z.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Launch_{Launch: &trackerv1.NodeCommand_Launch{
 		Token: z.allocation(c).GetToken(),
 		Spec: &corev1.ContainerSpec{
 			Runtime: corev1.ContainerSpec_PROCESS,
@@ -208,7 +208,7 @@ func (z *Core) dueAttempt(a *app) {
 	record := a.record.GetAttempt()
 	cid, _ := id.ParseContainer(record.GetContainerId())
 	c := z.containers[cid]
-	lost := c != nil && z.nodes[c.node] != nil && z.nodes[c.node].state() == lifecycle.NodeLost
+	lost := c != nil && z.nodes.get(c.node) != nil && z.nodes.get(c.node).state() == lifecycle.NodeLost
 	silent := z.now.Sub(a.silentSince)
 	away := silent > masterSilence || lost && silent > z.config.NodeTimeout
 	switch a.attempt() {
@@ -244,7 +244,7 @@ func (z *Core) moveAttempt(a *app, event lifecycle.AttemptEvent, message string)
 		return
 	}
 	a.record.Attempt.State = apiv1.Master_State(to)
-	z.tell(&apiv1.Event{
+	z.emit(&apiv1.Event{
 		Kind: "attempt", App: a.record.GetName(), Attempt: id.Attempt{App: a.id, N: a.record.GetAttempt().GetNumber()}.String(),
 		Container: a.record.GetAttempt().GetContainerId(), From: stateName(from), To: to.String(), Message: message,
 	})

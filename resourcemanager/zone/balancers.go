@@ -70,12 +70,12 @@ func (b *balancers) connected(name string) {
 		b.record.Names = append(slices.Clone(b.record.GetNames()), name)
 		b.store()
 	}
-	b.tell(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + name + " is connected"})
+	b.emit(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + name + " is connected"})
 }
 
 func (b *balancers) left(name, why string) {
 	b.lost[name] = b.now
-	b.tell(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+name+" is not connected any more", why)})
+	b.emit(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+name+" is not connected any more", why)})
 }
 
 // refuses takes all services that a balancer cannot route.
@@ -88,7 +88,7 @@ func (b *balancers) refuses(name string, refusals []*companionv1.Refusal) {
 		if before[refusal.GetService()] == refusal.GetReason() {
 			continue // a balancer says it with everything that it applies
 		}
-		b.tell(&apiv1.Event{
+		b.emit(&apiv1.Event{
 			Kind: "balancer", App: appOfService(refusal.GetService()), To: "REFUSED",
 			Message: fmt.Sprintf("the balancer %s does not route %s: %s", name, refusal.GetService(), refusal.GetReason()),
 		})

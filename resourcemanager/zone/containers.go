@@ -37,7 +37,7 @@ const (
 
 // schedule lets the scheduler decide and writes its decisions down. The next turn comes at once if that was not all.
 func (z *Core) schedule() {
-	if z.standsStill() {
+	if z.damage.standsStill() {
 		return
 	}
 	decisions := z.scheduler.Schedule(z.now)
@@ -50,7 +50,7 @@ func (z *Core) schedule() {
 		z.decided(decisions)
 	}
 	if !decisions.Next.IsZero() {
-		z.at(decisions.Next)
+		z.wakeBy(decisions.Next)
 	}
 	z.shares.moved()
 }
@@ -87,7 +87,7 @@ func (z *Core) decided(decisions scheduler.Decisions) {
 }
 
 func (z *Core) grant(grant scheduler.Grant) {
-	a, n := z.apps.get(grant.Container.App), z.nodes[grant.Node]
+	a, n := z.apps.get(grant.Container.App), z.nodes.get(grant.Node)
 	if a == nil || n == nil {
 		z.fault("the scheduler granted a container to nobody", "container", grant.Container, "node", grant.Node)
 		z.scheduler.apply(scheduler.Release{Container: grant.Container})
@@ -132,14 +132,14 @@ func (z *Core) index(c *container) {
 	case !lease.GetMaster():
 		c.app.held[lease.GetAskId()]++
 	}
-	if n := z.nodes[c.node]; n != nil && c.held() {
+	if n := z.nodes.get(c.node); n != nil && c.held() {
 		n.containers[c.id] = c
 	}
 }
 
 // allocation is a held container as its master is told of it.
 func (z *Core) allocation(c *container) *masterv1.Allocation {
-	n := z.nodes[c.node]
+	n := z.nodes.get(c.node)
 	allocation := &masterv1.Allocation{
 		Lease: c.record.GetLease(),
 		Token: z.sign(&corev1.TokenClaims{
@@ -176,7 +176,7 @@ func (z *Core) observe(c *container, status *corev1.ContainerStatus) {
 	status.State = corev1.ContainerStatus_State(to)
 	before := c.record.GetStatus()
 	c.record.Status = status
-	z.takePlace(c)
+	z.frameworks.note(c)
 	switch {
 	case to == lifecycle.ContainerDone:
 		z.containerDone(c, from)
@@ -215,10 +215,10 @@ func (z *Core) endUnseen(c *container, to lifecycle.ContainerState, exit *corev1
 func (z *Core) containerDone(c *container, from lifecycle.ContainerState) {
 	exit := c.record.GetStatus().GetExit()
 	c.record.DoneAt = timestamppb.New(z.now)
-	if n := z.nodes[c.node]; n != nil {
+	if n := z.nodes.get(c.node); n != nil {
 		delete(n.containers, c.id)
 		if n.state() == lifecycle.NodeDraining {
-			z.at(z.now)
+			z.wakeBy(z.now)
 		}
 	}
 	c.app.ended = append(c.app.ended, c)
@@ -282,7 +282,7 @@ func (z *Core) stopContainer(c *container, reason corev1.Exit_Reason, message st
 		return
 	}
 	c.record.Stopping, c.record.StopReason, c.record.StopMessage = true, reason, message
-	z.command(z.nodes[c.node], c.stopCommand())
+	z.sessions.send(z.nodes.get(c.node), c.stopCommand())
 	z.containerEvent(c, c.state(), c.state(), because(fmt.Sprintf("%s is to be stopped", c.name()), message))
 	z.containerChanged(c)
 }
@@ -309,9 +309,9 @@ func (z *Core) dueContainers(a *app) {
 	var expired []*container
 	for _, c := range a.containers {
 		// A node that is away may run it and have had no chance to say so.
-		n := z.nodes[c.node]
+		n := z.nodes.get(c.node)
 		late := z.now.After(c.record.GetStartBy().AsTime().Add(startMargin))
-		if c.state() == lifecycle.ContainerNew && late && n != nil && n.session != "" {
+		if c.state() == lifecycle.ContainerNew && late && n != nil && n.registered() {
 			expired = append(expired, c)
 		}
 	}
@@ -358,7 +358,7 @@ func (z *Core) containerEvent(c *container, from, to lifecycle.ContainerState, m
 	if c.record.GetLease().GetMaster() {
 		event.Attempt = id.Attempt{App: c.app.id, N: c.record.GetLease().GetAttempt()}.String()
 	}
-	z.tell(event)
+	z.emit(event)
 }
 
 func (c *container) state() lifecycle.ContainerState {

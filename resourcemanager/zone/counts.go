@@ -119,7 +119,7 @@ func (z *Core) dueCounts(a *app) {
 	before, after := c.followed, z.holds(a)
 	c.followed = after
 	if !c.until.IsZero() {
-		z.at(c.until)
+		z.wakeBy(c.until)
 	}
 	scaled := false
 	for i, held := range after {
@@ -131,7 +131,7 @@ func (z *Core) dueCounts(a *app) {
 			continue
 		}
 		scaled = true
-		z.tell(&apiv1.Event{
+		z.emit(&apiv1.Event{
 			Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(),
 			Message: fmt.Sprintf("%s%s is scaled from %d to %d instances by its calendar", a.record.GetName(), ofRole(held.GetRole()), before[i].GetInstances(), held.GetInstances()),
 		})

@@ -2,7 +2,6 @@ package zone
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -191,7 +190,7 @@ func (z *Core) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App,
 	if err := specs.CheckInstances(after); err != nil {
 		return nil, fmt.Errorf("app %s: %w", after.GetName(), err)
 	}
-	z.tell(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
+	z.emit(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
 		"%s is scaled from %d to %d instances", a.record.GetName(), before, request.GetInstances())})
 	z.setSpec(a, after)
 	z.said(a, role.GetName())
@@ -237,7 +236,7 @@ func (z *Core) restart(who peer.User, name string) (*apiv1.App, error) {
 		z.beginAnew(a)
 	case lifecycle.AppAccepted, lifecycle.AppRunning:
 		a.record.RestartBefore = timestamppb.New(z.now)
-		z.tell(&apiv1.Event{Kind: "app", App: name, From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("%s is restarted, a few instances at a time", name)})
+		z.emit(&apiv1.Event{Kind: "app", App: name, From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("%s is restarted, a few instances at a time", name)})
 	}
 	z.startApp(a, "restart")
 	z.wish(a)
@@ -328,7 +327,7 @@ func (z *Core) settleApp(a *app) {
 		z.settleEnding(a)
 	}
 	if a.framework() {
-		z.settlePlaces(a)
+		z.frameworks.settle(a)
 	}
 }
 
@@ -466,14 +465,4 @@ func (z *Core) stopAll(a *app) {
 			z.stopContainer(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is ended without an application master", a.record.GetName()))
 		}
 	}
-}
-
-// sortedKeys are in the order in which people count.
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, id.CompareNames)
-	return keys
 }

@@ -61,7 +61,7 @@ func (z *Core) catchUp(a *app) {
 	}
 	a.ahead = z.now.Before(a.aheadSince.Add(nodesWord))
 	if a.ahead {
-		z.at(a.aheadSince.Add(nodesWord))
+		z.wakeBy(a.aheadSince.Add(nodesWord))
 	}
 }
 
@@ -74,7 +74,7 @@ func (z *Core) masterAhead(a *app) bool {
 		if err != nil || c == nil || c.record.GetStopping() || report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
 			continue
 		}
-		if n := z.nodes[c.node]; n == nil || n.session == "" || n.state() == lifecycle.NodeLost {
+		if n := z.nodes.get(c.node); n == nil || !n.registered() || n.state() == lifecycle.NodeLost {
 			continue
 		}
 		switch c.state() {
@@ -141,7 +141,7 @@ func (z *Core) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoint {
 	if c.state() != lifecycle.ContainerRunning || !serving {
 		return nil
 	}
-	n := z.nodes[c.node]
+	n := z.nodes.get(c.node)
 	endpoint := &apiv1.Endpoint{
 		Id:           report.GetId(),
 		Address:      n.addressFor(status),
@@ -163,19 +163,6 @@ func (z *Core) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoint {
 		endpoint.Ports[port.GetName()] = port.GetHostPort()
 	}
 	return endpoint
-}
-
-// addressFor is where the rest of the zone reaches a container on the node.
-func (n *node) addressFor(status *corev1.ContainerStatus) string {
-	if ports := status.GetPorts(); len(ports) > 0 {
-		if address := ports[0].GetHostAddress(); address != "" && address != "0.0.0.0" && address != "::" {
-			return address
-		}
-	}
-	if n == nil {
-		return ""
-	}
-	return n.record.GetAddress()
 }
 
 func sameEndpoints(a, b []*apiv1.Endpoint) bool {

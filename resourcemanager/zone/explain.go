@@ -30,7 +30,7 @@ func (z *Core) explain(name string) (*apiv1.Explanation, error) {
 			continue
 		}
 		o := obstacle(askSubject(ask), int32(ask.Pending), ask)
-		if !z.knowsNodes() {
+		if !z.nodes.anyRegistered() {
 			o.Reason, o.Limit, o.Help = "it waits for capacity: "+noNode, "", noNodeHelp
 		} else if help := helps.of(z, a, a.roleOf(o.GetSubject())); help != "" {
 			o.Help = help
@@ -120,7 +120,7 @@ func (z *Core) verdict(rollout *apiv1.Rollout) string {
 
 // masterObstacle is what stands in the way of the master's container, as the end of a sentence.
 func (z *Core) masterObstacle(a *app) string {
-	if !z.knowsNodes() {
+	if !z.nodes.anyRegistered() {
 		return ": " + noNode
 	}
 	for _, ask := range z.scheduler.Explain(a.id, z.now).Asks {
@@ -220,7 +220,7 @@ func (z *Core) lastExit(a *app, instance string) string {
 // nodeObstacles tells of the app's nodes that are not well.
 func (z *Core) nodeObstacles(a *app) []*apiv1.Obstacle {
 	var obstacles []*apiv1.Obstacle
-	for _, n := range z.sortedNodes() {
+	for _, n := range z.nodes.sorted() {
 		if n.state() == lifecycle.NodeReady {
 			continue
 		}

@@ -15,7 +15,7 @@ func (z *Core) whyGivenBack(a *app, c *container) string {
 	name := a.record.GetName()
 	version, err := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
 	restart := a.record.GetRestartBefore()
-	switch n := z.nodes[c.node]; {
+	switch n := z.nodes.get(c.node); {
 	case a.state() == lifecycle.AppRemoving:
 		return name + " is being removed"
 	case a.ending():

@@ -94,9 +94,9 @@ func (in Resume) step(z *Core) (any, error)     { return z.resume(in.Who, in.App
 func (in Rollback) step(z *Core) (any, error)   { return z.rollback(in.Who, in.App, in.Version) }
 
 func (in Promote) step(z *Core) (any, error)    { return z.promote(in.Who, in.App, in.Percent) }
-func (in Drain) step(z *Core) (any, error)      { return z.drain(in.Who, in.Node, in.Reason) }
-func (in Undrain) step(z *Core) (any, error)    { return z.undrain(in.Who, in.Node) }
-func (in RemoveNode) step(z *Core) (any, error) { return z.removeNode(in.Who, in.Node) }
+func (in Drain) step(z *Core) (any, error)      { return z.nodes.drain(in.Who, in.Node, in.Reason) }
+func (in Undrain) step(z *Core) (any, error)    { return z.nodes.undrain(in.Who, in.Node) }
+func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, in.Node) }
 func (in SetQueues) step(z *Core) (any, error) {
 	return z.shares.setQueues(in.Who, in.Request, z.apps.residents())
 }
@@ -179,25 +179,25 @@ func (in RegisterNode) step(z *Core) (any, error) {
 	if err := z.access.MayJoin(in.Who, in.Request.GetNodeId()); err != nil {
 		return nil, err
 	}
-	z.hear(in.Last)
-	return z.registerNode(in.Request)
+	z.sessions.hear(in.Last)
+	return z.nodes.register(in.Request)
 }
 
 func (in OpenSession) step(z *Core) (any, error) {
-	return nil, z.openSession(in.Session, in.Stream)
+	return nil, z.nodes.openStream(in.Session, in.Stream)
 }
 
-func (in NodeReport) step(z *Core) (any, error) { return nil, z.report(in.Session, in.Report) }
+func (in NodeReport) step(z *Core) (any, error) { return nil, z.nodes.report(in.Session, in.Report) }
 
 func (in Beats) step(z *Core) (any, error) {
 	for _, last := range in.Beats {
-		z.hear(last)
+		z.sessions.hear(last)
 	}
 	return nil, nil
 }
 
 func (in NodeLeft) step(z *Core) (any, error) {
-	z.nodeLeft(in.Stream, in.Last)
+	z.sessions.streamEnded(in.Stream, in.Last)
 	return nil, nil
 }
 
@@ -348,6 +348,6 @@ func (in QueueFile) step(z *Core) (any, error) {
 }
 
 func (in RoomChanged) step(z *Core) (any, error) {
-	z.roomChanged(in.Full)
+	z.damage.roomChanged(in.Full)
 	return nil, nil
 }

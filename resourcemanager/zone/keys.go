@@ -22,17 +22,17 @@ const (
 // dueKeys replaces the key that signs container tokens when it is old. The one before it stays valid for what it signed; a
 // master whose token to watch a node was signed by an older one registers anew.
 func (z *Core) dueKeys() {
-	if z.full != "" || z.now.Before(z.record.GetKeyMadeAt().AsTime().Add(z.config.KeyRotation)) {
+	if z.damage.isFull() || z.now.Before(z.record.GetKeyMadeAt().AsTime().Add(z.config.KeyRotation)) {
 		return
 	}
 	before := z.record.GetKeys()[0]
 	key := z.newKey(before.GetId()+1, before)
-	for _, n := range z.sortedNodes() {
-		z.command(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Keys_{
+	for _, n := range z.nodes.sorted() {
+		z.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Keys_{
 			Keys: &trackerv1.NodeCommand_Keys{Keys: z.record.GetKeys()},
 		}})
 	}
-	z.tell(&apiv1.Event{Kind: "zone", To: "KEY_ROTATED", Message: fmt.Sprintf("key %d signs container tokens from %s on", key.ID, z.now.Add(keySpread).UTC().Format(time.RFC3339))})
+	z.emit(&apiv1.Event{Kind: "zone", To: "KEY_ROTATED", Message: fmt.Sprintf("key %d signs container tokens from %s on", key.ID, z.now.Add(keySpread).UTC().Format(time.RFC3339))})
 }
 
 // newKey makes a key beside those that stay valid.

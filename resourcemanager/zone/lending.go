@@ -494,7 +494,7 @@ func (s *shares) saveContract(k *contract) {
 }
 
 func (s *shares) lendingEvent(k *contract, from, to, message string) {
-	s.tell(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
+	s.emit(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
 }
 
 func (s *shares) contractSet(k *contract) {

@@ -42,12 +42,10 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z := &Core{
 		config: &config{Settings: start.Settings, identity: stored.Identity(), started: now},
 		tables: tables{
-			attempts: lifecycle.Attempts(), containers: lifecycle.Containers(), nodes: lifecycle.Nodes(),
+			attempts: lifecycle.Attempts(), containers: lifecycle.Containers(),
 		},
 		record:     &storev1.Zone{},
-		nodes:      map[id.Node]*node{},
 		containers: map[id.Container]*container{},
-		registered: map[string]*node{},
 		streaming:  map[StreamID]*app{},
 		watching:   map[StreamID]*app{},
 		turn:       &turn{lastEvent: stored.LastEvent()},
@@ -60,12 +58,20 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 		turn: z.turn, config: z.config, access: z.access, table: lifecycle.Apps(), record: z.record,
 		byID: map[id.App]*app{}, byName: map[string]*app{},
 	}
+	z.nodes = &nodes{
+		turn: z.turn, zone: z, config: z.config, access: z.access, scheduler: z.scheduler, units: z.units, table: lifecycle.Nodes(), apps: z.apps,
+		byID: map[id.Node]*node{},
+	}
+	z.sessions = &sessions{turn: z.turn, config: z.config, nodes: z.nodes, byID: map[string]*node{}}
+	z.damage = &damage{turn: z.turn, zone: z, config: z.config, units: z.units, apps: z.apps, nodes: z.nodes}
+	z.frameworks = &frameworks{turn: z.turn, apps: z.apps, nodes: z.nodes, sessions: z.sessions, damage: z.damage}
+	z.nodes.sessions, z.nodes.frameworks, z.nodes.damage = z.sessions, z.frameworks, z.damage
 	z.shares = &shares{
 		turn: z.turn, units: z.units, scheduler: z.scheduler, access: z.access, file: z.config.QueueFile, contracts: map[string]*contract{},
 	}
 	z.Begin(now, start.Seed)
 	for _, step := range []func(Records) error{
-		z.loadLosses, z.units.load, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+		z.damage.load, z.units.load, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.nodes.load, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
 	} {
 		if err := step(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
@@ -123,19 +129,10 @@ func (z *Core) loadQueues(stored Records) error { return z.shares.loadQueues(sto
 
 func (z *Core) loadContracts(stored Records) error {
 	err := z.shares.loadContracts(stored)
-	if !z.standsStill() {
+	if !z.damage.standsStill() {
 		z.shares.unarranged = nil
 	}
-	return z.tolerate(err)
-}
-
-func (z *Core) loadNodes(stored Records) error {
-	return loadRecords(stored, kindNode, func(record *storev1.Node) error {
-		n := &node{id: id.Node(record.GetId()), record: record, containers: map[id.Container]*container{}, heard: z.now}
-		z.nodes[n.id] = n
-		z.showNode(n)
-		return nil
-	})
+	return z.damage.tolerate(err)
 }
 
 func (z *Core) loadApps(stored Records) error {
@@ -157,7 +154,7 @@ func (z *Core) loadApps(stored Records) error {
 	}
 	for _, a := range z.apps.sorted() {
 		if err := z.scheduler.Apply(a.recovered()); err != nil {
-			a.homeless = z.standsStill()
+			a.homeless = z.damage.standsStill()
 			z.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
 		}
 	}
@@ -185,7 +182,7 @@ func (z *Core) loadVersions(stored Records) error {
 			continue
 		}
 		lost := fmt.Errorf("version %d of app %s is not there", a.record.GetVersion(), a.record.GetName())
-		if err = errors.Join(err, z.tolerate(lost)); err != nil {
+		if err = errors.Join(err, z.damage.tolerate(lost)); err != nil {
 			return err
 		}
 		z.goBack(a)
@@ -208,7 +205,7 @@ func (z *Core) loadContainers(stored Records) error {
 		a := z.apps.get(cid.App)
 		if a == nil {
 			z.forget(kindContainer, cid.String())
-			return z.tolerate(fmt.Errorf("container %s belongs to no app", cid))
+			return z.damage.tolerate(fmt.Errorf("container %s belongs to no app", cid))
 		}
 		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
 		z.index(c)

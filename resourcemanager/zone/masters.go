@@ -33,7 +33,7 @@ func (z *Core) authenticate(bearer string) (*app, error) {
 	if err != nil {
 		return nil, refused
 	}
-	if z.standsStill() || attempt.App.ClusterStart != z.config.identity.ClusterStart.UnixMilli() {
+	if z.damage.standsStill() || attempt.App.ClusterStart != z.config.identity.ClusterStart.UnixMilli() {
 		// It waits, as if the ResourceManager were away: what the zone still knows of its app may be nothing, or out of date.
 		return nil, fmt.Errorf("the zone has lost records and stands still until \"mammoth store accept\": %w", errdefs.ErrUnavailable)
 	}
@@ -115,9 +115,9 @@ func (z *Core) openAllocate(bearer string, stream StreamID) error {
 		if c.held() && c.notice != nil {
 			a.out.Preemptions = append(a.out.Preemptions, c.notice)
 		}
-		if n := z.nodes[c.node]; c.held() && n != nil && !nodes[n.id] {
+		if n := z.nodes.get(c.node); c.held() && n != nil && !nodes[n.id] {
 			nodes[n.id] = true
-			a.out.Nodes = append(a.out.Nodes, z.nodeUpdate(n))
+			a.out.Nodes = append(a.out.Nodes, z.nodes.update(n))
 		}
 	}
 	for _, name := range sortedKeys(a.instances) {
@@ -274,7 +274,7 @@ func (z *Core) reportInstance(a *app, report *masterv1.InstanceReport) {
 	}
 	if before.GetState() != report.GetState() {
 		instance.Since = timestamppb.New(z.now)
-		z.tell(&apiv1.Event{
+		z.emit(&apiv1.Event{
 			Kind: "instance", App: a.record.GetName(), Instance: report.GetId(), Container: report.GetContainerId(),
 			Node: z.nodeOf(a, report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
 			Message: because(fmt.Sprintf("%s is %s", report.GetId(), strings.ToLower(report.GetState().String())), report.GetReason()),
@@ -309,7 +309,7 @@ func (z *Core) instanceGone(a *app, name string) {
 	a.instanceListChanged(name)
 	delete(a.withdrawals, name)
 	z.forget(kindInstance, instanceKey(a, name))
-	z.tell(&apiv1.Event{
+	z.emit(&apiv1.Event{
 		Kind: "instance", App: a.record.GetName(), Instance: name, Container: instance.GetReport().GetContainerId(),
 		From: instanceState(instance.GetReport().GetState()), To: "GONE", Message: name + " is gone",
 	})
@@ -358,7 +358,7 @@ func (z *Core) setRollout(a *app, after *apiv1.Rollout) {
 		if before.GetVersion() == after.GetVersion() && before != nil {
 			from = before.GetState().String()
 		}
-		z.tell(&apiv1.Event{
+		z.emit(&apiv1.Event{
 			Kind: "rollout", App: r.GetName(), From: from, To: after.GetState().String(),
 			Message: because(fmt.Sprintf("version %d of %s: %d of %d instances, %s", after.GetVersion(), r.GetName(),
 				after.GetUpdated(), after.GetTotal(), strings.ToLower(after.GetState().String())), after.GetReason()),

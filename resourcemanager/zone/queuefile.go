@@ -43,14 +43,14 @@ func (s *shares) redeclare(found QueueFileText, apps []resident) {
 	}
 	if before != "" && s.tree == tree {
 		// Whoever read that the file was refused is to read that it is right again.
-		s.tell(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", s.file)})
+		s.emit(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", s.file)})
 	}
 }
 
 func (s *shares) refuse(err error) {
 	s.badFile = wire.Sentence(err)
 	s.fault("the queue file is refused, and the queue tree stays as it is", "error", s.badFile)
-	s.tell(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: s.badFile + "; the queue tree stays as it is"})
+	s.emit(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: s.badFile + "; the queue tree stays as it is"})
 }
 
 // declare makes what the queue file says the queue tree and the declared contracts, or changes nothing. Contracts that people
@@ -133,7 +133,7 @@ func (s *shares) install(declared manifest.Declaration, apps []resident) error {
 	}
 	if !proto.Equal(s.tree, &storev1.Queues{Queues: declared.Queues}) {
 		s.saveTree(declared.Queues)
-		s.tell(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", s.file, len(specs))})
+		s.emit(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", s.file, len(specs))})
 	}
 	return nil
 }

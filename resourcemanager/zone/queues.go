@@ -74,7 +74,7 @@ func (s *shares) setQueues(who peer.User, request *apiv1.SetQueuesRequest, apps 
 		return nil, err
 	}
 	s.saveTree(request.GetQueues())
-	s.tell(&apiv1.Event{Kind: "queue", Message: fmt.Sprintf("the queue tree was replaced: %d queues", len(specs))})
+	s.emit(&apiv1.Event{Kind: "queue", Message: fmt.Sprintf("the queue tree was replaced: %d queues", len(specs))})
 	return &apiv1.ListQueuesResponse{Queues: s.viewQueues()}, nil
 }
 

@@ -59,25 +59,25 @@ func (z *Core) Summary() *apiv1.Zone { return z.viewZone() }
 // Nodes are all nodes, in the order of their names.
 func (z *Core) Nodes() []*apiv1.Node {
 	var views []*apiv1.Node
-	for _, n := range z.sortedNodes() {
-		views = append(views, z.viewNode(n))
+	for _, n := range z.nodes.sorted() {
+		views = append(views, z.nodes.view(n))
 	}
 	return views
 }
 
 // Node is one node, with what a drain of it waits for.
 func (z *Core) Node(name string) (*apiv1.Node, error) {
-	n, err := z.node(name)
+	n, err := z.nodes.named(name)
 	if err != nil {
 		return nil, err
 	}
-	view := z.viewNode(n)
+	view := z.nodes.view(n)
 	view.Waiting = z.waitsToLeave(n)
 	return view, nil
 }
 
 // StreamOf is the stream that a node has open; zero is none.
-func (z *Core) StreamOf(node string) StreamID { return z.streamOf(node) }
+func (z *Core) StreamOf(node string) StreamID { return z.sessions.streamOf(node) }
 
 // Queues are all queues, in the order of the tree.
 func (z *Core) Queues() []*apiv1.Queue { return z.shares.viewQueues() }
@@ -114,14 +114,14 @@ type Counts struct {
 func (z *Core) Counts() Counts {
 	counts := Counts{
 		Apps: map[apiv1.App_State]int{}, Nodes: map[apiv1.NodeState]int{},
-		Losses: len(z.losses), Full: z.full != "", QueueFileRefused: z.shares.badFile != "",
+		Losses: z.damage.count(), Full: z.damage.isFull(), QueueFileRefused: z.shares.badFile != "",
 	}
 	for _, a := range z.apps.sorted() {
 		counts.Apps[a.record.GetState()]++
 		counts.Instances += len(a.instances)
 		counts.Containers += a.heldCount()
 	}
-	for _, n := range z.nodes {
+	for _, n := range z.nodes.sorted() {
 		counts.Nodes[n.record.GetState()]++
 	}
 	return counts

@@ -46,13 +46,13 @@ func (z *Core) masterReasons(a *app, r *reasons) {
 	case a.attempt() == lifecycle.AttemptLaunched:
 		on := z.nodeOf(a, attempt.GetContainerId())
 		c := cause{detail: fmt.Sprintf("%s was launched on %s and has not registered yet", name, on), inCourse: true}
-		if n := z.nodes[id.Node(on)]; n != nil && n.state() != lifecycle.NodeReady {
+		if n := z.nodes.get(id.Node(on)); n != nil && n.state() != lifecycle.NodeReady {
 			c.detail, c.inCourse = because(c.detail, n.trouble()), false
 		} else {
 			c.until = attempt.GetLaunchedAt().AsTime().Add(masterSilence)
 		}
 		r.about(c)
-	case !z.knowsNodes():
+	case !z.nodes.anyRegistered():
 		r.about(cause{detail: name + " waits for capacity: " + noNode, help: noNodeHelp})
 	default:
 		for _, ask := range z.scheduler.Explain(a.id, z.now).Asks {
@@ -100,7 +100,7 @@ func (z *Core) capacityReasons(a *app, r *reasons) map[string]bool {
 	if !a.asksForMore() {
 		return asked
 	}
-	known := z.knowsNodes()
+	known := z.nodes.anyRegistered()
 	var last cause
 	var like scheduler.AskExplanation
 	helps := rolloutHelps{}
@@ -259,7 +259,7 @@ func (z *Core) instanceReason(a *app, r *reasons, name string, instance *storev1
 	state, why := report.GetState(), report.GetReason()
 	var n *node
 	if c != nil {
-		n = z.nodes[c.node]
+		n = z.nodes.get(c.node)
 		state, why = z.seenState(a, c, state, why)
 	}
 	on := ""
@@ -391,14 +391,14 @@ func (z *Core) endingReasons(a *app, r *reasons) {
 		if !c.held() {
 			continue
 		}
-		n := z.nodes[c.node]
+		n := z.nodes.get(c.node)
 		report := a.instances[c.instance()].GetReport()
 		switch {
 		case n != nil && n.state() == lifecycle.NodeLost:
 			if !lost[n.id] {
 				lost[n.id] = true
 				r.about(cause{
-					detail: fmt.Sprintf("%s is lost and holds %s of it that nobody has seen gone", n.id, countWord(z.heldOn(n, a), "container")),
+					detail: fmt.Sprintf("%s is lost and holds %s of it that nobody has seen gone", n.id, countWord(z.nodes.containersOf(n, a), "container")),
 					help:   fmt.Sprintf("if it is gone for good, \"mammoth node rm %s\" says so", n.id),
 				})
 			}
@@ -421,7 +421,7 @@ func (z *Core) endingReasons(a *app, r *reasons) {
 }
 
 // heldOn counts the containers that an app has on a node.
-func (z *Core) heldOn(n *node, a *app) (count int) {
+func (ns *nodes) containersOf(n *node, a *app) (count int) {
 	for _, c := range n.containers {
 		if c.app == a {
 			count++
@@ -430,21 +430,13 @@ func (z *Core) heldOn(n *node, a *app) (count int) {
 	return count
 }
 
-// countWord is "1 node" or "3 nodes".
-func countWord(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
 // waitsToLeave gives the reasons why a node that is drained still has containers.
 func (z *Core) waitsToLeave(n *node) []*apiv1.Waiting {
 	if n.state() != lifecycle.NodeDraining {
 		return nil
 	}
 	var waits []*apiv1.Waiting
-	for _, a := range z.appsOn(n) {
+	for _, a := range z.nodes.appsOn(n) {
 		if len(waits) == mostReasons {
 			break
 		}

@@ -80,7 +80,7 @@ func (z *Core) promote(who peer.User, name string, percent int32) (*apiv1.App, e
 
 func (z *Core) tellRollout(a *app, message string) {
 	state := a.rollout().GetState().String()
-	z.tell(&apiv1.Event{
+	z.emit(&apiv1.Event{
 		Kind: "rollout", App: a.record.GetName(), From: state, To: state,
 		Message: fmt.Sprintf("version %d of %s: %s", a.record.GetVersion(), a.record.GetName(), message),
 	})

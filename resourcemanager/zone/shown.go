@@ -91,7 +91,7 @@ func (z *Core) showWatchers(a *app) {
 		return
 	}
 	if a.shown.late = z.now.Before(a.shown.next) && !a.removed; a.shown.late {
-		z.at(a.shown.next)
+		z.wakeBy(a.shown.next)
 		return
 	}
 	a.shown.next = z.now.Add(50 * time.Millisecond * time.Duration(len(a.instances)) / instancesAMillisecond)
@@ -118,7 +118,7 @@ func (z *Core) showInstance(a *app, instance *storev1.Instance) *apiv1.Instance 
 	cid, err := id.ParseContainer(facts.report.GetContainerId())
 	if c := a.containers[cid]; err == nil && c != nil {
 		facts.status, facts.node = c.record.GetStatus(), c.node
-		if n := z.nodes[c.node]; n != nil {
+		if n := z.nodes.get(c.node); n != nil {
 			facts.state, facts.address = n.state(), n.record.GetAddress()
 		}
 		if facts.report.GetState() == apiv1.Instance_STARTING {

@@ -46,7 +46,7 @@ func (z *Core) targets(name, instance string, ended bool) ([]Target, error) {
 			continue
 		}
 		known = true
-		n := z.nodes[c.node]
+		n := z.nodes.get(c.node)
 		if n == nil || !c.held() && !ended || c.state() == lifecycle.ContainerNew {
 			continue
 		}

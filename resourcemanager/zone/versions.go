@@ -43,7 +43,7 @@ func (z *Core) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	z.saveVersion(a)
 	z.dropVersions(a)
 	if r.GetVersion() > 1 {
-		z.tell(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
+		z.emit(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
 	}
 	z.apps.changed(a)
 }
@@ -233,7 +233,7 @@ func (z *Core) revert(a *app, revert *masterv1.Revert) {
 	z.fell(a, revert.GetReason())
 	z.apps.changed(a)
 	refuse := func(why string) {
-		z.tell(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
+		z.emit(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
 	}
 	if r.GetReverted() {
 		refuse("it came from a revert itself")

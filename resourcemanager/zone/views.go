@@ -132,7 +132,7 @@ func (z *Core) awaited(a *app) string {
 		return ""
 	}
 	var waits []string
-	for _, n := range z.sortedNodes() {
+	for _, n := range z.nodes.sorted() {
 		if n.state() != lifecycle.NodeLost {
 			continue
 		}
@@ -176,7 +176,7 @@ func (z *Core) viewInstance(a *app, instance *storev1.Instance) *apiv1.Instance 
 	view.StartedAt = status.GetStartedAt()
 	view.RuntimeId = status.GetRuntimeId()
 	view.Ports = status.GetPorts()
-	n := z.nodes[c.node]
+	n := z.nodes.get(c.node)
 	view.Address = n.addressFor(status)
 	if len(status.GetPorts()) > 0 {
 		view.Port = status.GetPorts()[0].GetHostPort()
@@ -187,7 +187,7 @@ func (z *Core) viewInstance(a *app, instance *storev1.Instance) *apiv1.Instance 
 
 // seenState corrects what the master last said by what the node has said since: a master that is away cannot.
 func (z *Core) seenState(a *app, c *container, state apiv1.Instance_State, reason string) (apiv1.Instance_State, string) {
-	n := z.nodes[c.node]
+	n := z.nodes.get(c.node)
 	if a.ending() && n != nil && n.state() == lifecycle.NodeLost {
 		return apiv1.Instance_UNREACHABLE, "it was not seen gone"
 	}
@@ -241,12 +241,12 @@ func (z *Core) viewZone() *apiv1.Zone {
 		Epoch:       z.config.identity.Epoch,
 		Version:     z.config.Version,
 		StartedAt:   timestamppb.New(z.config.started),
-		Nodes:       int32(len(z.nodes)),
+		Nodes:       int32(z.nodes.count()),
 		Apps:        int32(z.apps.count()),
 		NodeTimeout: durationpb.New(z.config.NodeTimeout),
 	}
 	var capacity, used resource.Vector
-	for _, n := range z.nodes {
+	for _, n := range z.nodes.sorted() {
 		view.Containers += int32(len(n.containers))
 		used = used.Add(z.scheduler.Used(n.id))
 		if n.state().Answers() {
@@ -256,8 +256,8 @@ func (z *Core) viewZone() *apiv1.Zone {
 		}
 	}
 	view.Capacity, view.Used = z.units.resources(capacity), z.units.resources(used)
-	view.Full = z.full
-	view.Losses = z.lossSentences()
+	view.Full = z.damage.full
+	view.Losses = z.damage.sentences()
 	return view
 }
 

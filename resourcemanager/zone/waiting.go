@@ -76,7 +76,7 @@ func (z *Core) lookAfter(a *app) {
 	}
 	a.wait.looking, a.wait.at = true, z.now.Add(lookAgain)
 	z.lookout.due = append(z.lookout.due, a)
-	z.at(a.wait.at)
+	z.wakeBy(a.wait.at)
 }
 
 // lookAtWaiting looks at apps that are due, within what one turn may do.
@@ -98,7 +98,7 @@ func (z *Core) lookAtWaiting() {
 	}
 	for len(z.lookout.due) > 0 && !z.lookout.due[0].wait.at.After(z.now) {
 		if work >= lookMost {
-			z.at(z.now.Add(lookRest))
+			z.wakeBy(z.now.Add(lookRest))
 			return
 		}
 		a := z.lookout.due[0]
@@ -118,7 +118,7 @@ func (z *Core) lookAtWaiting() {
 
 // lookWork is about how much work it is to look at an app: 1, and 1 more for each fifty instances, asks, containers and nodes.
 func (z *Core) lookWork(a *app) int {
-	return 1 + (len(a.instances)+len(a.asks)+len(a.containers)+len(z.nodes))/50
+	return 1 + (len(a.instances)+len(a.asks)+len(a.containers)+z.nodes.count())/50
 }
 
 // look finds the reasons why an app waits, puts them into its status, and reports whether there are any.
@@ -169,7 +169,7 @@ func (z *Core) tellWaiting(a *app) {
 		if !a.ending() && a.state() != lifecycle.AppDegraded {
 			state = "WAITING"
 		}
-		z.tell(&apiv1.Event{
+		z.emit(&apiv1.Event{
 			Kind: "app", App: a.record.GetName(), Queue: a.record.GetSpec().GetQueue(), From: a.state().String(), To: state,
 			Message: a.record.GetName() + ": " + waitingSentence(w.shown),
 		})

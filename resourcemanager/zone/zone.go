@@ -16,10 +16,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/token"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
-	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
@@ -37,19 +35,15 @@ type Core struct {
 	keys  []token.Key
 	units *units
 
-	nodes      map[id.Node]*node
+	nodes      *nodes
+	sessions   *sessions
+	frameworks *frameworks
+	damage     *damage
 	containers map[id.Container]*container
-	// registered are the nodes by the sessions that they were given when they registered.
-	registered map[string]*node
 	// streaming are the apps by the streams of their masters.
 	streaming map[StreamID]*app
 	// watching are the apps by the streams of those who watch them.
 	watching map[StreamID]*app
-
-	// full is why changes are refused; empty if they are not.
-	full string
-	// losses are records that were lost, and that nobody has accepted yet.
-	losses []loss
 
 	balancers *balancers
 	shares    *shares
@@ -61,14 +55,11 @@ type Core struct {
 	*turn
 	// stale are apps that have not changed, but look different by now, or whose watchers have not been sent the last change.
 	stale []*app
-	// speaking are the nodes that have commands to be told.
-	speaking map[id.Node]*node
 }
 
 type tables struct {
 	attempts   fsm.Table[lifecycle.AttemptState, lifecycle.AttemptEvent]
 	containers fsm.Table[lifecycle.ContainerState, lifecycle.ContainerEvent]
-	nodes      fsm.Table[lifecycle.NodeState, lifecycle.NodeEvent]
 }
 
 // container is one lease.
@@ -81,38 +72,12 @@ type container struct {
 	notice *masterv1.PreemptionNotice
 }
 
-// node is one host.
-type node struct {
-	id     id.Node
-	record *storev1.Node
-	// session is empty until the node has registered with this ResourceManager.
-	session string
-	// stream is zero until the node has opened it, and when it has ended.
-	stream StreamID
-	// outbox is what the stream is to be told at the end of the turn.
-	outbox []*trackerv1.NodeCommand
-	// heard is when the node was last heard of, as far as the zone was told: beats are passed on once a tick.
-	heard      time.Time
-	containers map[id.Container]*container
-	// shown says that the scheduler knows the node.
-	shown bool
-	// process is the random id of the process that registered last.
-	process string
-	// twin is the NodeManager of the same name that people were told of last, and twinTold when.
-	twin     string
-	twinTold time.Time
-	// unknown are containers that it runs and that the zone has no record of, by id.
-	unknown map[string]*corev1.ContainerStatus
-	// places are what frameworks may have on the node: APP, or ROLE.APP.
-	places map[string]struct{}
-}
-
 // Begin begins a turn. Inputs are stepped through next, then Ready ends it.
 func (z *Core) Begin(now time.Time, fresh Seed) {
 	z.turn.begin(now, fresh)
 	z.apps.begin()
 	z.stale = nil
-	z.speaking = map[id.Node]*node{}
+	z.sessions.begin()
 }
 
 // Ready ends a turn: what follows from its inputs and its time is decided, and all of it is handed over.
@@ -129,7 +94,7 @@ func (z *Core) Ready() (*Ready, error) {
 // handOver works out what others are told because of a turn, and gives it with the records.
 func (z *Core) handOver() (*Ready, error) {
 	z.project()
-	z.out.Held = z.standsStill()
+	z.out.Held = z.damage.standsStill()
 	z.address()
 	batch, err := z.pack()
 	z.out.Batch = batch
@@ -151,9 +116,9 @@ func (z *Core) IsDue() bool { return !z.now.Before(z.wake) }
 // due does what deadlines ask for.
 func (z *Core) due() {
 	z.wake = z.now.Add(Tick)
-	z.dueNodes()
+	z.nodes.due()
 	z.balancers.due()
-	if z.standsStill() {
+	if z.damage.standsStill() {
 		return
 	}
 	z.dueKeys()
@@ -180,9 +145,7 @@ func (z *Core) settle() {
 
 // address hands over what nodes, masters and people are to be sent because of this turn.
 func (z *Core) address() {
-	for _, n := range slices.SortedFunc(maps.Values(z.speaking), byName) {
-		n.flush(z.out)
-	}
+	z.sessions.deliver()
 	for _, a := range z.apps.touchedInOrder() {
 		a.shown.view = nil // what was shown in the middle of the turn may be half of it
 		z.flush(a)
@@ -195,12 +158,6 @@ func (z *Core) address() {
 		}
 	}
 }
-
-func (z *Core) sortedNodes() []*node {
-	return slices.SortedFunc(maps.Values(z.nodes), byName)
-}
-
-func byName(a, b *node) int { return id.CompareNames(string(a.id), string(b.id)) }
 
 func sortedContainers(containers map[id.Container]*container) []*container {
 	return slices.SortedFunc(maps.Values(containers), byAge)

@@ -1,0 +1,84 @@
+package zone
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/peer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
+)
+
+// acceptLosses is an operator's word that what was lost is lost: the zone goes on with what it has, and containers without a
+// record are ended.
+func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
+	if err := z.access.MayOperate(who, "accept a loss of records"); err != nil {
+		return nil, err
+	}
+	if err := z.restoreQueues(); err != nil {
+		return nil, err
+	}
+	answer := &apiv1.AcceptLossResponse{Losses: z.damage.sentences()}
+	z.damage.accept(who)
+	for _, a := range z.apps.sorted() {
+		a.silentSince = z.now // its master has waited
+	}
+	for _, n := range z.nodes.sorted() {
+		answer.Ended = append(answer.Ended, z.damage.viewUnknown(n)...)
+		for _, name := range z.damage.unknown(n) {
+			z.sessions.send(n, stopCommand(name, corev1.Exit_LEASE_ENDED, access.ByWhom(who)+" accepted that the zone has no record of it"))
+		}
+		if n.connected() {
+			z.frameworks.endUnused(n)
+		}
+	}
+	z.wakeBy(z.now)
+	return answer, nil
+}
+
+// house gives apps a place in the scheduler, and contracts, whose queue was lost and is there again.
+func (z *Core) restoreQueues() error {
+	var missing []error
+	if z.shares.unarranged != nil {
+		if err := z.shares.arrange(z.shares.unarranged); err != nil {
+			missing = append(missing, fmt.Errorf("the lending contracts have no queues: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", err, errdefs.ErrFailedPrecondition))
+		} else {
+			z.shares.unarranged = nil
+		}
+	}
+	for _, a := range z.apps.sorted() {
+		if !a.homeless {
+			continue
+		}
+		if err := z.scheduler.Apply(a.recovered()); err != nil {
+			missing = append(missing, fmt.Errorf("%s has no place: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", a.record.GetName(), err, errdefs.ErrFailedPrecondition))
+			continue
+		}
+		a.homeless = false
+		for _, c := range sortedContainers(a.containers) {
+			if c.held() {
+				z.scheduler.apply(z.holdInput(c))
+			}
+		}
+		z.askAgain(a)
+	}
+	return errors.Join(missing...)
+}
+
+// goBack is about an app whose present version was lost: the newest one that is there counts, and without any the app is one whose
+// record was lost.
+func (z *Core) goBack(a *app) {
+	versions := a.record.GetVersions()
+	if len(versions) == 0 {
+		z.apps.remove(a)
+		z.forget(kindApp, a.id.String())
+		return
+	}
+	newest := versions[len(versions)-1]
+	newest.Current = true
+	a.record.Version, a.record.Spec = newest.GetVersion(), newest.GetSpec()
+	z.save(kindApp, a.id.String(), a.record)
+}
