@@ -91,9 +91,9 @@ type app struct {
 	// containers are the held ones and, for a while, the ended ones.
 	containers map[id.Container]*container
 	// held counts the held ones but the masters by the id of their ask; ended are the others, in the order of their ends.
-	held  map[string]int
-	ended []*container
-	memo  []byte
+	heldByAsk map[string]int
+	ended     []*container
+	memo      []byte
 	// secret is the newest attempt's bearer token, until its launch has been told to a node.
 	secret string
 
@@ -135,7 +135,7 @@ type app struct {
 func newApp(appID id.App, record *storev1.App) *app {
 	return &app{
 		id: appID, record: record,
-		asks: map[string]*storev1.Ask{}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, held: map[string]int{},
+		asks: map[string]*storev1.Ask{}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, heldByAsk: map[string]int{},
 		published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}, watchers: map[StreamID]struct{}{},
 	}
 }

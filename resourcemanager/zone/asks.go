@@ -111,7 +111,7 @@ func (z *Core) forgetAsk(a *app, name string) {
 	if record == nil || record.GetAsk().GetCount() > record.GetGranted() {
 		return
 	}
-	if a.held[name] > 0 {
+	if a.heldByAsk[name] > 0 {
 		return
 	}
 	delete(a.asks, name)

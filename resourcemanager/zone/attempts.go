@@ -77,7 +77,7 @@ func (z *Core) askForMaster(a *app, pending int) {
 func (z *Core) masterGranted(c *container) {
 	a := c.app
 	if a.attempt() != lifecycle.AttemptScheduled {
-		z.stopContainer(c, corev1.Exit_LEASE_ENDED, "no application master is waited for")
+		z.leases.stop(c, corev1.Exit_LEASE_ENDED, "no application master is waited for")
 		return
 	}
 	a.record.Attempt.ContainerId = c.id.String()
@@ -103,7 +103,7 @@ func (z *Core) launch(c *container) {
 	}
 	n := z.nodes.get(c.node)
 	z.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Launch_{Launch: &trackerv1.NodeCommand_Launch{
-		Token: z.allocation(c).GetToken(),
+		Token: z.leases.allocation(c).GetToken(),
 		Spec: &corev1.ContainerSpec{
 			Runtime: corev1.ContainerSpec_PROCESS,
 			Command: masterCommand(),
@@ -198,8 +198,8 @@ func (z *Core) finishAttempt(a *app, reason string) {
 // stopMaster has the newest attempt's container stopped.
 func (z *Core) stopMaster(a *app, reason string) {
 	cid, err := id.ParseContainer(a.record.GetAttempt().GetContainerId())
-	if c := z.containers[cid]; err == nil && c != nil {
-		z.stopContainer(c, corev1.Exit_STOPPED, reason)
+	if c := z.leases.get(cid); err == nil && c != nil {
+		z.leases.stop(c, corev1.Exit_STOPPED, reason)
 	}
 }
 
@@ -207,7 +207,7 @@ func (z *Core) stopMaster(a *app, reason string) {
 func (z *Core) dueAttempt(a *app) {
 	record := a.record.GetAttempt()
 	cid, _ := id.ParseContainer(record.GetContainerId())
-	c := z.containers[cid]
+	c := z.leases.get(cid)
 	lost := c != nil && z.nodes.get(c.node) != nil && z.nodes.get(c.node).state() == lifecycle.NodeLost
 	silent := z.now.Sub(a.silentSince)
 	away := silent > masterSilence || lost && silent > z.config.NodeTimeout
@@ -232,7 +232,7 @@ func (z *Core) giveUp(a *app, c *container, lost bool, reason string) {
 		reason = fmt.Sprintf("its node %s is lost", c.node)
 	}
 	if c != nil {
-		z.stopContainer(c, corev1.Exit_STOPPED, reason)
+		z.leases.stop(c, corev1.Exit_STOPPED, reason)
 	}
 	z.attemptEnded(a, !lost && a.attempt() == lifecycle.AttemptLaunched, reason)
 }

@@ -22,11 +22,11 @@ import (
 // damage is what keeps the zone from changing: records that were lost, and a disk that is full.
 type damage struct {
 	*turn
-	zone   *Core
 	config *config
 	units  *units
 	apps   *apps
 	nodes  *nodes
+	leases *leases
 	// losses are records that were lost, and that nobody has accepted yet.
 	losses []loss
 	// full is why the store takes nothing that grows; empty if it has room.
@@ -71,7 +71,7 @@ func (d *damage) hasEnded(n *node, status *corev1.ContainerStatus) bool {
 	if err != nil || status.GetState() == corev1.ContainerStatus_DONE {
 		return true
 	}
-	if _, known := d.zone.containers[cid]; known {
+	if d.leases.get(cid) != nil {
 		return true // its record says so
 	}
 	since := status.GetLease().GetGrantedAt()

@@ -369,7 +369,7 @@ func (z *Core) emptied(a *app) {
 	z.apps.remove(a)
 	z.out.Named = append(z.out.Named, NamedApp{a.record.GetName(), ""})
 	for _, c := range sortedContainers(a.containers) {
-		z.dropContainer(c)
+		z.leases.drop(c)
 	}
 	for _, version := range a.record.GetVersions() {
 		z.forget(kindVersion, versionKey(a, version))
@@ -462,7 +462,7 @@ func (z *Core) stopAll(a *app) {
 	a.withdrawingAll = false
 	for _, c := range sortedContainers(a.containers) {
 		if !c.record.GetLease().GetMaster() {
-			z.stopContainer(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is ended without an application master", a.record.GetName()))
+			z.leases.stop(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is ended without an application master", a.record.GetName()))
 		}
 	}
 }

@@ -59,7 +59,7 @@ func (ns *nodes) drainStep(n *node) {
 		}
 	}
 	for _, c := range sortedContainers(n.containers) {
-		ns.zone.stopContainer(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is being drained", n.id))
+		ns.leases.stop(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is being drained", n.id))
 	}
 }
 
@@ -112,8 +112,7 @@ func (ns *nodes) remove(who peer.User, name string) (*apiv1.Node, error) {
 		Message: because(fmt.Sprintf("%s is removed", n.id), access.ByWhom(who)+" says that it is gone for good"),
 	})
 	for _, c := range sortedContainers(n.containers) {
-		to, _ := ns.zone.tables.containers.Next(c.state(), lifecycle.ContainerNodeGone)
-		ns.zone.endUnseen(c, to, &corev1.Exit{
+		ns.leases.endUnseen(c, lifecycle.ContainerNodeGone, &corev1.Exit{
 			Reason: corev1.Exit_NODE_LOST, Code: -1, Message: access.ByWhom(who) + " removed it",
 		})
 	}

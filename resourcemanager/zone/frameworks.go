@@ -21,9 +21,6 @@ type frameworks struct {
 	damage   *damage
 }
 
-// role is empty in an app of one role, and as long as the node has said nothing of the container.
-func (c *container) role() string { return c.record.GetStatus().GetLabels()["role"] }
-
 // set notes what a node has of frameworks.
 func (fs *frameworks) set(n *node, names []string) {
 	n.frameworks = map[string]struct{}{}

@@ -3,7 +3,6 @@ package zone
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -42,20 +41,19 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z := &Core{
 		config: &config{Settings: start.Settings, identity: stored.Identity(), started: now},
 		tables: tables{
-			attempts: lifecycle.Attempts(), containers: lifecycle.Containers(),
+			attempts: lifecycle.Attempts(),
 		},
-		record:     &storev1.Zone{},
-		containers: map[id.Container]*container{},
-		streaming:  map[StreamID]*app{},
-		watching:   map[StreamID]*app{},
-		turn:       &turn{lastEvent: stored.LastEvent()},
+		streaming: map[StreamID]*app{},
+		watching:  map[StreamID]*app{},
+		turn:      &turn{lastEvent: stored.LastEvent()},
 	}
 	z.balancers = newBalancers(z.turn)
 	z.units = &units{turn: z.turn, record: &storev1.Schema{}}
 	z.scheduler = &scheduling{turn: z.turn, units: z.units}
 	z.access = &access.Rules{Queues: z.scheduler, AllowInsecure: z.config.AllowInsecure}
+	record := &storev1.Zone{}
 	z.apps = &apps{
-		turn: z.turn, config: z.config, access: z.access, table: lifecycle.Apps(), record: z.record,
+		turn: z.turn, config: z.config, access: z.access, table: lifecycle.Apps(), record: record,
 		byID: map[id.App]*app{}, byName: map[string]*app{},
 	}
 	z.nodes = &nodes{
@@ -63,15 +61,21 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 		byID: map[id.Node]*node{},
 	}
 	z.sessions = &sessions{turn: z.turn, config: z.config, nodes: z.nodes, byID: map[string]*node{}}
-	z.damage = &damage{turn: z.turn, zone: z, config: z.config, units: z.units, apps: z.apps, nodes: z.nodes}
+	z.damage = &damage{turn: z.turn, config: z.config, units: z.units, apps: z.apps, nodes: z.nodes}
 	z.frameworks = &frameworks{turn: z.turn, apps: z.apps, nodes: z.nodes, sessions: z.sessions, damage: z.damage}
 	z.nodes.sessions, z.nodes.frameworks, z.nodes.damage = z.sessions, z.frameworks, z.damage
+	z.keys = &keys{turn: z.turn, config: z.config, damage: z.damage, nodes: z.nodes, sessions: z.sessions, record: record}
+	z.leases = &leases{
+		turn: z.turn, zone: z, scheduler: z.scheduler, units: z.units, table: lifecycle.Containers(), keys: z.keys,
+		apps: z.apps, nodes: z.nodes, sessions: z.sessions, frameworks: z.frameworks, damage: z.damage, byID: map[id.Container]*container{},
+	}
+	z.nodes.keys, z.nodes.leases, z.damage.leases = z.keys, z.leases, z.leases
 	z.shares = &shares{
 		turn: z.turn, units: z.units, scheduler: z.scheduler, access: z.access, file: z.config.QueueFile, contracts: map[string]*contract{},
 	}
 	z.Begin(now, start.Seed)
 	for _, step := range []func(Records) error{
-		z.damage.load, z.units.load, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.nodes.load, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+		z.damage.load, z.units.load, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.nodes.load, z.loadApps, z.leases.load, z.loadInstances, z.loadAsks,
 	} {
 		if err := step(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
@@ -110,16 +114,13 @@ func loadRecords[M any, P interface {
 
 func (z *Core) loadZone(stored Records) error {
 	err := loadRecords(stored, kindZone, func(record *storev1.Zone) error {
-		proto.Merge(z.record, record)
+		proto.Merge(z.keys.record, record)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	z.readKeys()
-	if len(z.keys) == 0 {
-		z.newKey(1)
-	}
+	z.keys.load()
 	z.scheduler.schedulerCore = scheduler.New(scheduler.Config{Epoch: z.config.identity.Epoch, Schema: z.units.schema, Master: masterResources()})
 	return nil
 }
@@ -194,30 +195,6 @@ func (z *Core) loadVersions(stored Records) error {
 func (a *app) recovered() scheduler.AddApp {
 	spec := a.record.GetSpec()
 	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
-}
-
-func (z *Core) loadContainers(stored Records) error {
-	err := loadRecords(stored, kindContainer, func(record *storev1.Container) error {
-		cid, err := id.ParseContainer(record.GetLease().GetContainerId())
-		if err != nil {
-			return err
-		}
-		a := z.apps.get(cid.App)
-		if a == nil {
-			z.forget(kindContainer, cid.String())
-			return z.damage.tolerate(fmt.Errorf("container %s belongs to no app", cid))
-		}
-		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
-		z.index(c)
-		if c.held() && !a.homeless {
-			z.scheduler.apply(z.holdInput(c))
-		}
-		return nil
-	})
-	for _, a := range z.apps.sorted() {
-		slices.SortStableFunc(a.ended, func(x, y *container) int { return x.record.GetDoneAt().AsTime().Compare(y.record.GetDoneAt().AsTime()) })
-	}
-	return err
 }
 
 func (z *Core) loadInstances(stored Records) error {

@@ -80,7 +80,7 @@ func (z *Core) registerMaster(bearer string, request *masterv1.RegisterRequest) 
 	}
 	for _, c := range sortedContainers(a.containers) {
 		if c.held() && !c.record.GetLease().GetMaster() {
-			response.Containers = append(response.Containers, z.allocation(c))
+			response.Containers = append(response.Containers, z.leases.allocation(c))
 		}
 	}
 	return response, nil
@@ -108,7 +108,7 @@ func (z *Core) openAllocate(bearer string, stream StreamID) error {
 		}
 		switch {
 		case c.state() == lifecycle.ContainerNew && !c.record.GetStopping():
-			a.out.Allocated = append(a.out.Allocated, z.allocation(c))
+			a.out.Allocated = append(a.out.Allocated, z.leases.allocation(c))
 		case !c.held() && !c.record.GetAcknowledged():
 			a.out.Completed = append(a.out.Completed, c.record.GetStatus())
 		}
@@ -248,12 +248,12 @@ func (z *Core) release(a *app, name string) {
 		return
 	}
 	if c.held() {
-		z.stopContainer(c, corev1.Exit_STOPPED, z.whyGivenBack(a, c))
+		z.leases.stop(c, corev1.Exit_STOPPED, z.whyGivenBack(a, c))
 		return
 	}
 	if !c.record.GetAcknowledged() {
 		c.record.Acknowledged = true
-		z.containerChanged(c)
+		z.leases.changed(c)
 	}
 }
 
@@ -276,7 +276,7 @@ func (z *Core) reportInstance(a *app, report *masterv1.InstanceReport) {
 		instance.Since = timestamppb.New(z.now)
 		z.emit(&apiv1.Event{
 			Kind: "instance", App: a.record.GetName(), Instance: report.GetId(), Container: report.GetContainerId(),
-			Node: z.nodeOf(a, report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
+			Node: z.leases.nodeOf(a, report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
 			Message: because(fmt.Sprintf("%s is %s", report.GetId(), strings.ToLower(report.GetState().String())), report.GetReason()),
 		})
 	}
@@ -382,14 +382,6 @@ func (z *Core) finish(bearer string, request *masterv1.FinishRequest) error {
 	}
 	z.finishAttempt(a, reason)
 	return nil
-}
-
-func (z *Core) nodeOf(a *app, container string) string {
-	cid, err := id.ParseContainer(container)
-	if c := a.containers[cid]; err == nil && c != nil {
-		return string(c.node)
-	}
-	return ""
 }
 
 func instanceState(state apiv1.Instance_State) string {

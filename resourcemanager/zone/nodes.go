@@ -51,6 +51,8 @@ type nodes struct {
 	sessions   *sessions
 	frameworks *frameworks
 	damage     *damage
+	leases     *leases
+	keys       *keys
 	byID       map[id.Node]*node
 }
 
@@ -98,7 +100,7 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 		Session:        n.session.id,
 		ReportInterval: durationpb.New(ns.config.ReportInterval),
 		Reap:           reap,
-		Keys:           ns.zone.record.GetKeys(),
+		Keys:           ns.keys.messages(),
 	}, nil
 }
 

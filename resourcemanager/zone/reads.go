@@ -41,7 +41,7 @@ func (z *Core) Explain(name string) (*apiv1.Explanation, error) { return z.expla
 
 // Targets are the containers of an app, or of one of its instances, and how to reach them; with ended also those that are over.
 func (z *Core) Targets(app, instance string, ended bool) ([]Target, error) {
-	return z.targets(app, instance, ended)
+	return z.leases.targets(app, instance, ended)
 }
 
 // MayExec is nil if somebody may run a command in an app's containers.

@@ -44,7 +44,7 @@ func (z *Core) masterReasons(a *app, r *reasons) {
 			detail: because(fmt.Sprintf("%s failed and is started anew", name), a.record.GetReason()), until: retry.AsTime(),
 		})
 	case a.attempt() == lifecycle.AttemptLaunched:
-		on := z.nodeOf(a, attempt.GetContainerId())
+		on := z.leases.nodeOf(a, attempt.GetContainerId())
 		c := cause{detail: fmt.Sprintf("%s was launched on %s and has not registered yet", name, on), inCourse: true}
 		if n := z.nodes.get(id.Node(on)); n != nil && n.state() != lifecycle.NodeReady {
 			c.detail, c.inCourse = because(c.detail, n.trouble()), false
@@ -325,14 +325,6 @@ func (z *Core) instanceReason(a *app, r *reasons, name string, instance *storev1
 	case apiv1.Instance_UNREACHABLE:
 		add("does not answer", "do not answer", why, false)
 	}
-}
-
-// status is the last status that a container's node has sent; nil if there is no container.
-func (c *container) status() *corev1.ContainerStatus {
-	if c == nil {
-		return nil
-	}
-	return c.record.GetStatus()
 }
 
 func (a *app) imageOf(role string) string {

@@ -60,7 +60,7 @@ func (z *Core) restoreQueues() error {
 		a.homeless = false
 		for _, c := range sortedContainers(a.containers) {
 			if c.held() {
-				z.scheduler.apply(z.holdInput(c))
+				z.scheduler.apply(z.leases.recovered(c))
 			}
 		}
 		z.askAgain(a)

@@ -12,7 +12,7 @@ func (ns *nodes) reconcile(n *node, statuses []*corev1.ContainerStatus) (reap []
 	seen := map[id.Container]bool{}
 	for _, status := range statuses {
 		cid, err := id.ParseContainer(status.GetLease().GetContainerId())
-		c := ns.zone.containers[cid]
+		c := ns.leases.get(cid)
 		if err != nil || c == nil || c.node != n.id || (!c.held() && status.GetState() != corev1.ContainerStatus_DONE) {
 			if !ns.damage.hasEnded(n, status) {
 				continue
@@ -21,14 +21,14 @@ func (ns *nodes) reconcile(n *node, statuses []*corev1.ContainerStatus) (reap []
 			continue
 		}
 		seen[cid] = true
-		ns.zone.observe(c, status)
+		ns.leases.observe(c, status)
 		if !c.held() {
 			reap = append(reap, cid.String()) // its end is stored when the node reads this
 		}
 	}
 	for _, c := range sortedContainers(n.containers) {
 		if !seen[c.id] {
-			ns.zone.missing(c)
+			ns.leases.missing(c)
 		}
 	}
 	return reap
@@ -73,12 +73,12 @@ func (ns *nodes) report(session string, report *trackerv1.NodeReport) error {
 	var forget []string
 	for _, status := range report.GetContainers() {
 		cid, err := id.ParseContainer(status.GetLease().GetContainerId())
-		c := ns.zone.containers[cid]
+		c := ns.leases.get(cid)
 		done := status.GetState() == corev1.ContainerStatus_DONE
 		switch {
 		case err == nil && c != nil && c.node == n.id && (c.held() || done):
 			if status.GetSequence() >= c.record.GetStatus().GetSequence() {
-				ns.zone.observe(c, status)
+				ns.leases.observe(c, status)
 			}
 		case !done && ns.damage.hasEnded(n, status):
 			ns.sessions.send(n, stopCommand(status.GetLease().GetContainerId(), corev1.Exit_LEASE_ENDED, "the ResourceManager holds no lease for it"))

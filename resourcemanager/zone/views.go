@@ -61,7 +61,7 @@ func (z *Core) makeView(a *app) *apiv1.App {
 	if attempt := r.GetAttempt(); attempt.GetNumber() > 0 {
 		view.Master = &apiv1.Master{
 			Attempt: attempt.GetNumber(), State: attempt.GetState(), ContainerId: attempt.GetContainerId(),
-			Node: z.nodeOf(a, attempt.GetContainerId()), RegisteredAt: attempt.GetRegisteredAt(),
+			Node: z.leases.nodeOf(a, attempt.GetContainerId()), RegisteredAt: attempt.GetRegisteredAt(),
 		}
 	}
 	view = proto.CloneOf(view)

@@ -9,15 +9,9 @@
 package zone
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/mammoth-os/mammoth/internal/fsm"
-	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/token"
-	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
-	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
@@ -30,16 +24,14 @@ type Core struct {
 	scheduler *scheduling
 	apps      *apps
 
-	record *storev1.Zone
-	// keys are those of record: the newest first.
-	keys  []token.Key
 	units *units
 
 	nodes      *nodes
 	sessions   *sessions
 	frameworks *frameworks
 	damage     *damage
-	containers map[id.Container]*container
+	leases     *leases
+	keys       *keys
 	// streaming are the apps by the streams of their masters.
 	streaming map[StreamID]*app
 	// watching are the apps by the streams of those who watch them.
@@ -58,18 +50,7 @@ type Core struct {
 }
 
 type tables struct {
-	attempts   fsm.Table[lifecycle.AttemptState, lifecycle.AttemptEvent]
-	containers fsm.Table[lifecycle.ContainerState, lifecycle.ContainerEvent]
-}
-
-// container is one lease.
-type container struct {
-	id     id.Container
-	app    *app
-	node   id.Node
-	record *storev1.Container
-	// notice is the warning that it was given; nil if it was not, or that was taken back.
-	notice *masterv1.PreemptionNotice
+	attempts fsm.Table[lifecycle.AttemptState, lifecycle.AttemptEvent]
 }
 
 // Begin begins a turn. Inputs are stepped through next, then Ready ends it.
@@ -121,10 +102,10 @@ func (z *Core) due() {
 	if z.damage.standsStill() {
 		return
 	}
-	z.dueKeys()
+	z.keys.rotate()
 	z.shares.due()
 	for _, a := range z.apps.sorted() {
-		z.dueContainers(a)
+		z.leases.due(a)
 		z.dueCounts(a)
 		z.dueAttempt(a)
 		if a.record.GetEndBy() != nil || a.ahead {
@@ -159,6 +140,22 @@ func (z *Core) address() {
 	}
 }
 
-func sortedContainers(containers map[id.Container]*container) []*container {
-	return slices.SortedFunc(maps.Values(containers), byAge)
+// schedule lets the scheduler decide and writes its decisions down. The next turn comes at once if that was not all.
+func (z *Core) schedule() {
+	if z.damage.standsStill() {
+		return
+	}
+	decisions := z.scheduler.Schedule(z.now)
+	z.leases.carryOut(decisions)
+	for range passesPerTurn - 1 {
+		if !decisions.More(z.now) {
+			break
+		}
+		decisions = z.scheduler.Schedule(z.now)
+		z.leases.carryOut(decisions)
+	}
+	if !decisions.Next.IsZero() {
+		z.wakeBy(decisions.Next)
+	}
+	z.shares.moved()
 }
