@@ -84,25 +84,16 @@ func bySubmission(a, b *app) int { return a.id.Compare(b.id) }
 type app struct {
 	id     id.App
 	record *storev1.App
-	asks   map[string]*storev1.Ask
-	// lastAsk is the position of the ask that came last.
-	lastAsk   int64
+	// instances are what the app's master reports, by their names.
 	instances map[string]*storev1.Instance
 	// containers are the held ones and, for a while, the ended ones.
 	containers map[id.Container]*container
-	// held counts the held ones but the masters by the id of their ask; ended are the others, in the order of their ends.
+	// heldByAsk counts the held ones but the masters by the id of their ask; ended are the others, in the order of their ends.
 	heldByAsk map[string]int
 	ended     []*container
-	memo      []byte
-	// secret is the newest attempt's bearer token, until its launch has been told to a node.
-	secret string
-
-	// stream is the master's Allocate stream; zero while it has none.
-	stream StreamID
-	// silentSince is when the stream ended, the master registered or was launched, or the ResourceManager was started.
-	silentSince time.Time
-	// out is what the stream is to be told at the end of the turn.
-	out *masterv1.AllocateResponse
+	attempt   appAttempt
+	master    appMaster
+	asks      appAsks
 
 	// published is what the registry was last told, by service.
 	published map[string]*publication
@@ -135,7 +126,7 @@ type app struct {
 func newApp(appID id.App, record *storev1.App) *app {
 	return &app{
 		id: appID, record: record,
-		asks: map[string]*storev1.Ask{}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, heldByAsk: map[string]int{},
+		asks: appAsks{byID: map[string]*storev1.Ask{}}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, heldByAsk: map[string]int{},
 		published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}, watchers: map[StreamID]struct{}{},
 	}
 }

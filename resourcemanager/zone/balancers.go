@@ -151,7 +151,7 @@ func (b *balancers) due() {
 // count tells the master of an app what balancers have seen of an instance, if it judges a rollout by that.
 func (z *Core) count(count *companionv1.Traffic) {
 	a := z.apps.lookup(appOfService(count.GetService()))
-	if a == nil || a.stream == 0 || a.instances[count.GetEndpoint()] == nil || !a.judgedByErrors() {
+	if a == nil || !a.connected() || a.instances[count.GetEndpoint()] == nil || !a.judgedByErrors() {
 		return
 	}
 	sum := &masterv1.Traffic{Instance: count.GetEndpoint(), Requests: count.GetRequests(), Errors: count.GetErrors()}
@@ -160,7 +160,7 @@ func (z *Core) count(count *companionv1.Traffic) {
 		sum.Errors += before.GetErrors()
 	}
 	a.traffic[sum.GetInstance()] = sum
-	z.say(a).Traffic = append(z.say(a).Traffic, sum)
+	z.masters.response(a).Traffic = append(z.masters.response(a).Traffic, sum)
 }
 
 // judgedByErrors reports whether a rollout is under way that errors can end.

@@ -137,7 +137,7 @@ func (z *Core) dueCounts(a *app) {
 		})
 	}
 	if scaled && !a.ending() {
-		z.say(a).Wanted = z.wanted(a)
+		z.masters.response(a).Wanted = z.wanted(a)
 	}
 }
 

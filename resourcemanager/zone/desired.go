@@ -88,7 +88,7 @@ func (z *Core) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.Deplo
 			return nil, err
 		}
 		z.said(a, counted...)
-		z.say(a).Wanted = z.wanted(a)
+		z.masters.response(a).Wanted = z.wanted(a)
 	}
 	return &apiv1.DeployResponse{App: z.viewApp(a)}, nil
 }
@@ -250,7 +250,7 @@ func (z *Core) beginAnew(a *app) {
 		return
 	}
 	a.record.RestartBefore = timestamppb.New(z.now)
-	if a.attempt() != lifecycle.AttemptRegistered {
+	if a.attemptState() != lifecycle.AttemptRegistered {
 		a.record.Rollout = nil
 	}
 }
@@ -265,8 +265,8 @@ func (z *Core) startApp(a *app, cause string) {
 	}
 	a.record.EndBy = nil
 	z.apps.move(a, lifecycle.AppStart, cause)
-	z.applyAsks(a)
-	if a.attempt() == lifecycle.AttemptRegistered {
+	z.asks.submit(a)
+	if a.attemptState() == lifecycle.AttemptRegistered {
 		z.apps.move(a, lifecycle.AppMasterRegistered, "its application master is still at work")
 	}
 }
@@ -302,14 +302,14 @@ func (z *Core) endApp(a *app, event lifecycle.AppEvent, reason string) {
 		return
 	}
 	a.record.EndBy = timestamppb.New(z.now.Add(endWithin))
-	z.applyAsks(a)
+	z.asks.submit(a)
 	z.wish(a)
 }
 
 // wish tells the master that people want something else now.
 func (z *Core) wish(a *app) {
 	a.record.Generation++
-	z.say(a).Wanted = z.wanted(a)
+	z.masters.response(a).Wanted = z.wanted(a)
 	z.apps.changed(a)
 }
 
@@ -320,8 +320,8 @@ func (z *Core) settleApp(a *app) {
 	}
 	switch a.state() {
 	case lifecycle.AppAccepted, lifecycle.AppRunning:
-		if !a.attempt().Live() {
-			z.startAttempt(a)
+		if !a.attemptState().Live() {
+			z.attempts.start(a)
 		}
 	case lifecycle.AppStopping, lifecycle.AppRemoving:
 		z.settleEnding(a)
@@ -343,18 +343,18 @@ func (z *Core) settleEnding(a *app) {
 			}
 		}
 	}
-	abandoned := a.attempt() != lifecycle.AttemptRegistered
+	abandoned := a.attemptState() != lifecycle.AttemptRegistered
 	late := a.record.GetEndBy() != nil && z.now.After(a.record.GetEndBy().AsTime())
 	switch {
 	case held == 0:
-		z.finishAttempt(a, "its app has ended")
+		z.attempts.finish(a, "its app has ended")
 		z.endInstances(a)
 		z.apps.move(a, lifecycle.AppEmpty, "")
 		z.emptied(a)
 	case workers == 0:
-		z.finishAttempt(a, "its app has ended")
+		z.attempts.finish(a, "its app has ended")
 	case abandoned || late:
-		z.finishAttempt(a, "its app is to end")
+		z.attempts.finish(a, "its app is to end")
 		z.withdrawAll(a)
 	}
 }
@@ -380,35 +380,11 @@ func (z *Core) emptied(a *app) {
 
 // endInstances forgets what a master reported and asked for: nothing of it is there any more.
 func (z *Core) endInstances(a *app) {
-	for _, name := range sortedKeys(a.instances) {
-		z.forget(kindInstance, instanceKey(a, name))
-	}
-	clear(a.instances)
+	z.masters.forgetInstances(a)
 	clear(a.withdrawals)
-	z.applyAsks(a)
-	for _, name := range sortedKeys(a.asks) {
-		z.forget(kindAsk, askKey(a, name))
-	}
-	clear(a.asks)
+	z.asks.dropAll(a)
 	a.record.RestartBefore = nil
 	z.apps.changed(a)
-}
-
-// say is what the app's master is told at the end of the turn.
-func (z *Core) say(a *app) *masterv1.AllocateResponse {
-	if a.out == nil {
-		a.out = &masterv1.AllocateResponse{}
-	}
-	z.apps.touch(a)
-	return a.out
-}
-
-// flush tells the master. Without a stream it is dropped: the first answer of the next one says it again.
-func (z *Core) flush(a *app) {
-	if a.out != nil && a.stream != 0 {
-		z.out.Answers = append(z.out.Answers, AnswerSend{a.stream, a.out})
-	}
-	a.out = nil
 }
 
 // wanted is what people want of the app now, as its master is told.

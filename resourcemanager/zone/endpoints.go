@@ -249,6 +249,6 @@ func (z *Core) confirmed(number int64) {
 			z.setRollout(a, then.rollout)
 		}
 	case a.instances[then.withdrawn] != nil && a.withdrawals[then.withdrawn] == then.withdrawal:
-		z.say(a).Withdrawn = append(z.say(a).Withdrawn, then.withdrawn)
+		z.masters.response(a).Withdrawn = append(z.masters.response(a).Withdrawn, then.withdrawn)
 	}
 }

@@ -76,7 +76,7 @@ func (z *Core) summary(a *app, view *apiv1.App) string {
 			return fmt.Sprintf("%s waits for its application master: attempt %d failed, the next one starts in %s",
 				name, view.GetMaster().GetAttempt(), durationWords(retry.AsTime().Sub(z.now)))
 		}
-		if a.attempt() == lifecycle.AttemptLaunched {
+		if a.attemptState() == lifecycle.AttemptLaunched {
 			return fmt.Sprintf("%s waits for its application master, which was launched on %s and has not registered yet", name, view.GetMaster().GetNode())
 		}
 		return name + " waits for a container for its application master" + z.masterObstacle(a)

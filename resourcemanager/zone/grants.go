@@ -39,7 +39,7 @@ func (ls *leases) carryOut(decisions scheduler.Decisions) {
 			continue
 		}
 		c.notice = nil
-		ls.zone.say(c.app).Preemptions = append(ls.zone.say(c.app).Preemptions, &masterv1.PreemptionNotice{ContainerId: c.id.String(), Withdrawn: true})
+		ls.masters.response(c.app).Preemptions = append(ls.masters.response(c.app).Preemptions, &masterv1.PreemptionNotice{ContainerId: c.id.String(), Withdrawn: true})
 		ls.event(c, c.state(), c.state(), fmt.Sprintf("%s may stay: its room is not needed any more", c.name()))
 	}
 	for _, notice := range decisions.Notices {
@@ -48,7 +48,7 @@ func (ls *leases) carryOut(decisions scheduler.Decisions) {
 			continue
 		}
 		c.notice = &masterv1.PreemptionNotice{ContainerId: c.id.String(), Deadline: timestamppb.New(notice.Deadline), Reason: notice.Reason}
-		ls.zone.say(c.app).Preemptions = append(ls.zone.say(c.app).Preemptions, c.notice)
+		ls.masters.response(c.app).Preemptions = append(ls.masters.response(c.app).Preemptions, c.notice)
 		ls.event(c, c.state(), c.state(), because(fmt.Sprintf("%s is to be gone by %s", c.name(), notice.Deadline.UTC().Format(time.RFC3339)), notice.Reason))
 	}
 	for _, stop := range decisions.Stops {
@@ -86,10 +86,10 @@ func (ls *leases) grant(grant scheduler.Grant) {
 	ls.insert(c)
 	ls.event(c, lifecycle.ContainerUnspecified, state, fmt.Sprintf("%s was given to %s on %s", c.id, a.record.GetName(), n.id))
 	if grant.Master {
-		ls.zone.masterGranted(c)
+		ls.attempts.granted(c)
 	} else {
-		ls.zone.askGranted(c)
-		ls.zone.say(a).Allocated = append(ls.zone.say(a).Allocated, ls.allocation(c))
+		ls.asks.granted(c)
+		ls.masters.response(a).Allocated = append(ls.masters.response(a).Allocated, ls.allocation(c))
 	}
 	ls.changed(c)
 }

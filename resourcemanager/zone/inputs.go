@@ -225,24 +225,24 @@ type (
 )
 
 func (in RegisterMaster) step(z *Core) (any, error) {
-	return z.registerMaster(in.Bearer, in.Request)
+	return z.masters.register(in.Bearer, in.Request)
 }
 
 func (in OpenAllocate) step(z *Core) (any, error) {
-	return nil, z.openAllocate(in.Bearer, in.Stream)
+	return nil, z.masters.open(in.Bearer, in.Stream)
 }
 
-func (in Finish) step(z *Core) (any, error) { return nil, z.finish(in.Bearer, in.Request) }
+func (in Finish) step(z *Core) (any, error) { return nil, z.masters.finish(in.Bearer, in.Request) }
 
 func (in Allocate) step(z *Core) (any, error) {
-	if err := z.allocate(in.Bearer, in.Stream, in.Request); err != nil {
-		z.refuseStream(in.Stream, err)
+	if err := z.masters.allocate(in.Bearer, in.Stream, in.Request); err != nil {
+		z.masters.refuse(in.Stream, err)
 	}
 	return nil, nil
 }
 
 func (in MasterLeft) step(z *Core) (any, error) {
-	z.masterLeft(in.Stream)
+	z.masters.streamEnded(in.Stream)
 	return nil, nil
 }
 

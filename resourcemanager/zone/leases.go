@@ -47,11 +47,13 @@ type container struct {
 // leases are the containers of the zone: what was granted, what nodes report of it, and how it ends.
 type leases struct {
 	*turn
-	zone       *Core
 	scheduler  *scheduling
 	units      *units
 	table      fsm.Table[lifecycle.ContainerState, lifecycle.ContainerEvent]
 	keys       *keys
+	attempts   *attempts
+	asks       *asks
+	masters    *masters
 	apps       *apps
 	nodes      *nodes
 	sessions   *sessions
@@ -170,10 +172,10 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 	ls.event(c, from, lifecycle.ContainerDone, fmt.Sprintf("%s ended on %s: %s", c.name(), c.node, exitSentence(exit)))
 	if c.record.GetLease().GetMaster() {
 		c.record.Acknowledged = true
-		ls.zone.masterEnded(c, exit)
+		ls.attempts.containerEnded(c, exit)
 	} else {
-		ls.zone.say(c.app).Completed = append(ls.zone.say(c.app).Completed, c.record.GetStatus())
-		ls.zone.askEnded(c)
+		ls.masters.response(c.app).Completed = append(ls.masters.response(c.app).Completed, c.record.GetStatus())
+		ls.asks.ended(c)
 	}
 	ls.pruneEnded(c.app)
 }

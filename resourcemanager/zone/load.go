@@ -39,13 +39,9 @@ type Start struct {
 func Load(stored Records, start Start) (*Core, *Ready, error) {
 	now := start.Now
 	z := &Core{
-		config: &config{Settings: start.Settings, identity: stored.Identity(), started: now},
-		tables: tables{
-			attempts: lifecycle.Attempts(),
-		},
-		streaming: map[StreamID]*app{},
-		watching:  map[StreamID]*app{},
-		turn:      &turn{lastEvent: stored.LastEvent()},
+		config:   &config{Settings: start.Settings, identity: stored.Identity(), started: now},
+		watching: map[StreamID]*app{},
+		turn:     &turn{lastEvent: stored.LastEvent()},
 	}
 	z.balancers = newBalancers(z.turn)
 	z.units = &units{turn: z.turn, record: &storev1.Schema{}}
@@ -57,7 +53,7 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 		byID: map[id.App]*app{}, byName: map[string]*app{},
 	}
 	z.nodes = &nodes{
-		turn: z.turn, zone: z, config: z.config, access: z.access, scheduler: z.scheduler, units: z.units, table: lifecycle.Nodes(), apps: z.apps,
+		turn: z.turn, config: z.config, access: z.access, scheduler: z.scheduler, units: z.units, table: lifecycle.Nodes(), apps: z.apps,
 		byID: map[id.Node]*node{},
 	}
 	z.sessions = &sessions{turn: z.turn, config: z.config, nodes: z.nodes, byID: map[string]*node{}}
@@ -66,16 +62,28 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z.nodes.sessions, z.nodes.frameworks, z.nodes.damage = z.sessions, z.frameworks, z.damage
 	z.keys = &keys{turn: z.turn, config: z.config, damage: z.damage, nodes: z.nodes, sessions: z.sessions, record: record}
 	z.leases = &leases{
-		turn: z.turn, zone: z, scheduler: z.scheduler, units: z.units, table: lifecycle.Containers(), keys: z.keys,
+		turn: z.turn, scheduler: z.scheduler, units: z.units, table: lifecycle.Containers(), keys: z.keys,
 		apps: z.apps, nodes: z.nodes, sessions: z.sessions, frameworks: z.frameworks, damage: z.damage, byID: map[id.Container]*container{},
 	}
 	z.nodes.keys, z.nodes.leases, z.damage.leases = z.keys, z.leases, z.leases
+	z.asks = &asks{turn: z.turn, scheduler: z.scheduler, apps: z.apps}
+	z.masters = &masters{
+		turn: z.turn, zone: z, config: z.config, scheduler: z.scheduler, units: z.units, apps: z.apps, asks: z.asks, leases: z.leases,
+		nodes: z.nodes, damage: z.damage, byStream: map[StreamID]*app{},
+	}
+	z.attempts = &attempts{
+		turn: z.turn, config: z.config, scheduler: z.scheduler, table: lifecycle.Attempts(), apps: z.apps, asks: z.asks, masters: z.masters,
+		leases: z.leases, nodes: z.nodes, sessions: z.sessions,
+	}
+	z.masters.attempts, z.asks.attempts = z.attempts, z.attempts
+	z.leases.asks, z.leases.attempts, z.leases.masters = z.asks, z.attempts, z.masters
+	z.nodes.attempts, z.nodes.masters = z.attempts, z.masters
 	z.shares = &shares{
 		turn: z.turn, units: z.units, scheduler: z.scheduler, access: z.access, file: z.config.QueueFile, contracts: map[string]*contract{},
 	}
 	z.Begin(now, start.Seed)
 	for _, step := range []func(Records) error{
-		z.damage.load, z.units.load, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.nodes.load, z.loadApps, z.leases.load, z.loadInstances, z.loadAsks,
+		z.damage.load, z.units.load, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.nodes.load, z.loadApps, z.leases.load, z.masters.loadInstances, z.asks.load,
 	} {
 		if err := step(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
@@ -85,7 +93,7 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 		return nil, nil, err
 	}
 	for _, a := range z.apps.sorted() {
-		a.silentSince = now
+		z.attempts.heard(a)
 		z.out.Named = append(z.out.Named, NamedApp{a.record.GetName(), a.id.String()})
 		z.apps.touch(a)
 	}
@@ -161,7 +169,7 @@ func (z *Core) loadApps(stored Records) error {
 	}
 	return loadRecords(stored, kindMemo, func(record *storev1.Memo) error {
 		if a := z.apps.withID(record.GetAppId()); a != nil {
-			a.memo = record.GetMemo()
+			a.master.memo = record.GetMemo()
 		}
 		return nil
 	})
@@ -195,41 +203,4 @@ func (z *Core) loadVersions(stored Records) error {
 func (a *app) recovered() scheduler.AddApp {
 	spec := a.record.GetSpec()
 	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
-}
-
-func (z *Core) loadInstances(stored Records) error {
-	return loadRecords(stored, kindInstance, func(record *storev1.Instance) error {
-		if a := z.apps.withID(record.GetAppId()); a != nil {
-			a.instances[record.GetReport().GetId()] = record
-		}
-		return nil
-	})
-}
-
-// loadAsks also asks again for the masters that wait for a container.
-func (z *Core) loadAsks(stored Records) error {
-	err := loadRecords(stored, kindAsk, func(record *storev1.Ask) error {
-		if a := z.apps.withID(record.GetAppId()); a != nil {
-			a.asks[record.GetAsk().GetId()] = record
-			a.lastAsk = max(a.lastAsk, record.GetPosition())
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, a := range z.apps.sorted() {
-		if !a.homeless {
-			z.askAgain(a)
-		}
-	}
-	return nil
-}
-
-// askAgain tells the scheduler what an app asks for.
-func (z *Core) askAgain(a *app) {
-	z.applyAsks(a)
-	if a.attempt() == lifecycle.AttemptScheduled {
-		z.askForMaster(a, 1)
-	}
 }

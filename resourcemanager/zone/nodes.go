@@ -41,7 +41,6 @@ type node struct {
 // nodes are the nodes of the zone: their states, what they report, and what operators want of them.
 type nodes struct {
 	*turn
-	zone       *Core
 	config     *config
 	access     *access.Rules
 	scheduler  *scheduling
@@ -53,6 +52,8 @@ type nodes struct {
 	damage     *damage
 	leases     *leases
 	keys       *keys
+	attempts   *attempts
+	masters    *masters
 	byID       map[id.Node]*node
 }
 
@@ -133,7 +134,7 @@ func (ns *nodes) move(n *node, event lifecycle.NodeEvent, reason string) {
 func (ns *nodes) notifyMasters(n *node) {
 	update := ns.update(n)
 	for _, a := range ns.appsOn(n) {
-		ns.zone.say(a).Nodes = append(ns.zone.say(a).Nodes, update)
+		ns.masters.response(a).Nodes = append(ns.masters.response(a).Nodes, update)
 		ns.apps.touch(a) // its endpoints and its instances depend on the node
 	}
 }

@@ -39,11 +39,11 @@ func (z *Core) masterReasons(a *app, r *reasons) {
 	attempt := a.record.GetAttempt()
 	name := fmt.Sprintf("its application master (attempt %d)", max(1, attempt.GetNumber()))
 	switch retry := a.record.GetRetryAt(); {
-	case retry != nil && z.now.Before(retry.AsTime()) && !a.attempt().Live():
+	case retry != nil && z.now.Before(retry.AsTime()) && !a.attemptState().Live():
 		r.about(cause{
 			detail: because(fmt.Sprintf("%s failed and is started anew", name), a.record.GetReason()), until: retry.AsTime(),
 		})
-	case a.attempt() == lifecycle.AttemptLaunched:
+	case a.attemptState() == lifecycle.AttemptLaunched:
 		on := z.leases.nodeOf(a, attempt.GetContainerId())
 		c := cause{detail: fmt.Sprintf("%s was launched on %s and has not registered yet", name, on), inCourse: true}
 		if n := z.nodes.get(id.Node(on)); n != nil && n.state() != lifecycle.NodeReady {
@@ -83,7 +83,7 @@ func (z *Core) runningReasons(a *app, r *reasons) {
 
 // standingReasons adds what an app as a whole waits for while its master is registered.
 func (z *Core) standingReasons(a *app, r *reasons) {
-	if a.stream == 0 {
+	if !a.connected() {
 		// A master opens a new stream within moments.
 		r.about(cause{detail: "its application master is not connected: instances go on serving, and nothing is replaced until it, or another one, is connected", inCourse: true})
 	} else if a.record.GetObservedGeneration() < a.record.GetGeneration() {
@@ -146,18 +146,6 @@ func (h rolloutHelps) of(z *Core, a *app, role string) string {
 	}
 	return help
 }
-
-// asksForMore reports whether an ask is not granted in full.
-func (a *app) asksForMore() bool {
-	for _, ask := range a.asks {
-		if a.pending(ask) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func (a *app) roleOf(instance string) string { return a.instances[instance].GetReport().GetRole() }
 
 // capacity is why an ask is not granted.
 func (z *Core) capacity(ask scheduler.AskExplanation) cause {

@@ -24,7 +24,7 @@ func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 	answer := &apiv1.AcceptLossResponse{Losses: z.damage.sentences()}
 	z.damage.accept(who)
 	for _, a := range z.apps.sorted() {
-		a.silentSince = z.now // its master has waited
+		z.attempts.heard(a) // its master has waited
 	}
 	for _, n := range z.nodes.sorted() {
 		answer.Ended = append(answer.Ended, z.damage.viewUnknown(n)...)
@@ -63,7 +63,7 @@ func (z *Core) restoreQueues() error {
 				z.scheduler.apply(z.leases.recovered(c))
 			}
 		}
-		z.askAgain(a)
+		z.attempts.askAgain(a)
 	}
 	return errors.Join(missing...)
 }

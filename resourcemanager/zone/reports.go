@@ -46,7 +46,7 @@ func (ns *nodes) openStream(session string, stream StreamID) error {
 		case c.record.GetStopping():
 			ns.sessions.send(n, c.stopCommand())
 		case c.record.GetLease().GetMaster() && c.state() == lifecycle.ContainerNew:
-			ns.zone.launch(c)
+			ns.attempts.launch(c)
 		}
 	}
 	ns.frameworks.endUnused(n)

@@ -91,7 +91,7 @@ func (z *Core) noCanary(a *app) {
 	if canaryPercent(a.record.GetSpec()) > 0 {
 		a.record.CanaryPercent = 100
 	}
-	z.say(a).Wanted = z.wanted(a)
+	z.masters.response(a).Wanted = z.wanted(a)
 	z.apps.changed(a)
 }
 

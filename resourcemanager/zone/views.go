@@ -98,7 +98,7 @@ func (z *Core) viewInstances(a *app) []*apiv1.Instance {
 	told := map[string]bool{}
 	for _, name := range a.instanceNames() {
 		view := z.showInstance(a, a.instances[name])
-		waits := view.GetContainerId() == "" && a.attempt() == lifecycle.AttemptRegistered
+		waits := view.GetContainerId() == "" && a.attemptState() == lifecycle.AttemptRegistered
 		if a.ending() && !waits && !a.holds(view.GetContainerId()) {
 			continue
 		}

@@ -118,7 +118,7 @@ func (z *Core) lookAtWaiting() {
 
 // lookWork is about how much work it is to look at an app: 1, and 1 more for each fifty instances, asks, containers and nodes.
 func (z *Core) lookWork(a *app) int {
-	return 1 + (len(a.instances)+len(a.asks)+len(a.containers)+z.nodes.count())/50
+	return 1 + (len(a.instances)+len(a.asks.byID)+len(a.containers)+z.nodes.count())/50
 }
 
 // look finds the reasons why an app waits, puts them into its status, and reports whether there are any.
@@ -145,8 +145,8 @@ func (z *Core) look(a *app) bool {
 	w.since, w.byRole = since, reasons.byRole
 	if !slices.EqualFunc(shown, w.shown, sameWaiting) {
 		w.shown = shown
-		if a.stream != 0 {
-			z.say(a).Waits = &masterv1.Waits{Waiting: shown}
+		if a.connected() {
+			z.masters.response(a).Waits = &masterv1.Waits{Waiting: shown}
 		}
 		z.apps.touch(a)
 	}

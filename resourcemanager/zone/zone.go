@@ -11,15 +11,12 @@ package zone
 import (
 	"time"
 
-	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
-	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
 // Core is the state of a zone. It is not safe for use by several goroutines.
 type Core struct {
 	config    *config
-	tables    tables
 	access    *access.Rules
 	scheduler *scheduling
 	apps      *apps
@@ -32,8 +29,9 @@ type Core struct {
 	damage     *damage
 	leases     *leases
 	keys       *keys
-	// streaming are the apps by the streams of their masters.
-	streaming map[StreamID]*app
+	attempts   *attempts
+	asks       *asks
+	masters    *masters
 	// watching are the apps by the streams of those who watch them.
 	watching map[StreamID]*app
 
@@ -47,10 +45,6 @@ type Core struct {
 	*turn
 	// stale are apps that have not changed, but look different by now, or whose watchers have not been sent the last change.
 	stale []*app
-}
-
-type tables struct {
-	attempts fsm.Table[lifecycle.AttemptState, lifecycle.AttemptEvent]
 }
 
 // Begin begins a turn. Inputs are stepped through next, then Ready ends it.
@@ -107,7 +101,7 @@ func (z *Core) due() {
 	for _, a := range z.apps.sorted() {
 		z.leases.due(a)
 		z.dueCounts(a)
-		z.dueAttempt(a)
+		z.attempts.due(a)
 		if a.record.GetEndBy() != nil || a.ahead {
 			z.apps.touch(a)
 		}
@@ -129,7 +123,7 @@ func (z *Core) address() {
 	z.sessions.deliver()
 	for _, a := range z.apps.touchedInOrder() {
 		a.shown.view = nil // what was shown in the middle of the turn may be half of it
-		z.flush(a)
+		z.masters.deliver(a)
 		z.showWatchers(a)
 	}
 	for _, a := range z.stale {

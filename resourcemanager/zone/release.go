@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
@@ -11,11 +12,11 @@ import (
 
 // whyGivenBack is the reason why a master releases a container that still runs: the change of the app or of its node that the
 // master follows.
-func (z *Core) whyGivenBack(a *app, c *container) string {
+func (ms *masters) releaseReason(a *app, c *container) string {
 	name := a.record.GetName()
 	version, err := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
 	restart := a.record.GetRestartBefore()
-	switch n := z.nodes.get(c.node); {
+	switch n := ms.nodes.get(c.node); {
 	case a.state() == lifecycle.AppRemoving:
 		return name + " is being removed"
 	case a.ending():
@@ -34,8 +35,8 @@ func (z *Core) whyGivenBack(a *app, c *container) string {
 		return because("it was unhealthy", c.record.GetStatus().GetHealthDetail())
 	case c.instance() == "":
 		return "no instance needs it any more"
-	case a.heldInstances() > int(z.wantedCount(a)):
-		return fmt.Sprintf("%s is scaled down to %s", name, countWord(int(z.wantedCount(a)), "instance"))
+	case a.heldInstances() > int(ms.zone.wantedCount(a)):
+		return fmt.Sprintf("%s is scaled down to %s", name, countWord(int(ms.zone.wantedCount(a)), "instance"))
 	}
 	return "its application master ended it"
 }
@@ -54,4 +55,21 @@ func (a *app) heldInstances() int {
 		}
 	}
 	return n
+}
+
+// release ends a lease once its container was seen gone. For one that has ended it says that the master knows.
+func (ms *masters) release(a *app, name string) {
+	cid, err := id.ParseContainer(name)
+	c := a.containers[cid]
+	if err != nil || c == nil || c.record.GetLease().GetMaster() {
+		return
+	}
+	if c.held() {
+		ms.leases.stop(c, corev1.Exit_STOPPED, ms.releaseReason(a, c))
+		return
+	}
+	if !c.record.GetAcknowledged() {
+		c.record.Acknowledged = true
+		ms.leases.changed(c)
+	}
 }
