@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -95,27 +94,13 @@ type app struct {
 	master    appMaster
 	asks      appAsks
 
-	// published is what the registry was last told, by service.
-	published map[string]*publication
-	// withdrawals counts, by instance, how often it was taken out of service: an answer that was overtaken is dropped.
-	withdrawals map[string]int
-	withdrawing []string
-	// routed is what is to be done once balancers know the state at the end of the turn.
-	routed []confirmation
-	// ahead is set while a step of the master's waits for the word of a node, since aheadSince.
-	ahead      bool
-	aheadSince time.Time
-	// traffic is what balancers have counted since the master's stream was opened, by instance.
-	traffic map[string]*masterv1.Traffic
+	endpoints appEndpoints
+
 	// rolloutReports counts what the master said of the rollout: what waits for balancers may be overtaken.
 	rolloutReports int
-	// withdrawingAll is set while balancers are waited for, after which every instance is stopped.
-	withdrawingAll bool
 	watchers       map[StreamID]struct{}
 	shown          shownApp
-	// unconfirmed counts the states of its services that balancers have not confirmed yet.
-	unconfirmed int
-	wait        wait
+	wait           wait
 	// homeless says that the scheduler does not know it: its queue was lost.
 	homeless bool
 	counts   counts
@@ -127,7 +112,8 @@ func newApp(appID id.App, record *storev1.App) *app {
 	return &app{
 		id: appID, record: record,
 		asks: appAsks{byID: map[string]*storev1.Ask{}}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, heldByAsk: map[string]int{},
-		published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}, watchers: map[StreamID]struct{}{},
+		endpoints: appEndpoints{published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}},
+		watchers:  map[StreamID]struct{}{},
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
-	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 )
 
@@ -146,29 +145,6 @@ func (b *balancers) due() {
 		b.record.Names = slices.DeleteFunc(slices.Clone(b.record.GetNames()), func(known string) bool { return known == name })
 		b.store()
 	}
-}
-
-// count tells the master of an app what balancers have seen of an instance, if it judges a rollout by that.
-func (z *Core) count(count *companionv1.Traffic) {
-	a := z.apps.lookup(appOfService(count.GetService()))
-	if a == nil || !a.connected() || a.instances[count.GetEndpoint()] == nil || !a.judgedByErrors() {
-		return
-	}
-	sum := &masterv1.Traffic{Instance: count.GetEndpoint(), Requests: count.GetRequests(), Errors: count.GetErrors()}
-	if before := a.traffic[sum.GetInstance()]; before != nil {
-		sum.Requests += before.GetRequests()
-		sum.Errors += before.GetErrors()
-	}
-	a.traffic[sum.GetInstance()] = sum
-	z.masters.response(a).Traffic = append(z.masters.response(a).Traffic, sum)
-}
-
-// judgedByErrors reports whether a rollout is under way that errors can end.
-func (a *app) judgedByErrors() bool {
-	if state := a.rollout().GetState(); state != apiv1.Rollout_PROGRESSING && state != apiv1.Rollout_PAUSED {
-		return false
-	}
-	return slices.ContainsFunc(a.record.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
 }
 
 // appOfService is the app that a service belongs to: web for web and for front.web.

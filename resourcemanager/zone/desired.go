@@ -14,7 +14,6 @@ import (
 	"github.com/mammoth-os/mammoth/internal/peer"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
@@ -355,7 +354,7 @@ func (z *Core) settleEnding(a *app) {
 		z.attempts.finish(a, "its app has ended")
 	case abandoned || late:
 		z.attempts.finish(a, "its app is to end")
-		z.withdrawAll(a)
+		z.endpoints.withdrawAll(a)
 	}
 }
 
@@ -381,7 +380,7 @@ func (z *Core) emptied(a *app) {
 // endInstances forgets what a master reported and asked for: nothing of it is there any more.
 func (z *Core) endInstances(a *app) {
 	z.masters.forgetInstances(a)
-	clear(a.withdrawals)
+	z.endpoints.forgetInstances(a)
 	z.asks.dropAll(a)
 	a.record.RestartBefore = nil
 	z.apps.changed(a)
@@ -413,32 +412,4 @@ func wantedInstances(spec *apiv1.AppSpec) int32 {
 		sum += role.GetInstances()
 	}
 	return sum
-}
-
-// withdrawAll takes every instance out of the registry and stops its container once balancers know.
-func (z *Core) withdrawAll(a *app) {
-	if a.withdrawingAll {
-		return
-	}
-	a.withdrawingAll = true
-	for _, name := range sortedKeys(a.instances) {
-		instance := a.instances[name]
-		if instance.GetReport().GetInService() {
-			report := proto.CloneOf(instance.GetReport())
-			report.InService = false
-			instance.Report = report
-			z.save(kindInstance, instanceKey(a, name), instance)
-		}
-	}
-	z.whenRouted(a, confirmation{stopsAll: true})
-}
-
-// stopAll stops the instances of an app that no balancer routes to any more.
-func (z *Core) stopAll(a *app) {
-	a.withdrawingAll = false
-	for _, c := range sortedContainers(a.containers) {
-		if !c.record.GetLease().GetMaster() {
-			z.leases.stop(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is ended without an application master", a.record.GetName()))
-		}
-	}
 }

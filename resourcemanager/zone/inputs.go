@@ -281,13 +281,13 @@ func (in Refused) step(z *Core) (any, error) {
 
 func (in Counted) step(z *Core) (any, error) {
 	for _, count := range in.Traffic {
-		z.count(count)
+		z.endpoints.count(count)
 	}
 	return nil, nil
 }
 
 func (in Confirmed) step(z *Core) (any, error) {
-	z.confirmed(in.Number)
+	z.endpoints.confirmed(in.Number)
 	return nil, nil
 }
 

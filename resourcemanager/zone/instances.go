@@ -41,10 +41,10 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 	instance.Report = report
 	ms.save(kindInstance, instanceKey(a, report.GetId()), instance)
 	if before.GetInService() && !report.GetInService() || leaving(report) {
-		ms.zone.withdraw(a, report.GetId())
+		ms.endpoints.withdraw(a, report.GetId())
 	}
 	if report.GetInService() {
-		a.withdrawals[report.GetId()]++ // an earlier withdrawal is overtaken
+		ms.endpoints.cancelWithdrawal(a, report.GetId())
 	}
 	ms.apps.touch(a)
 }
@@ -56,7 +56,7 @@ func (ms *masters) instanceGone(a *app, name string) {
 	}
 	delete(a.instances, name)
 	a.instanceListChanged(name)
-	delete(a.withdrawals, name)
+	ms.endpoints.forgetInstance(a, name)
 	ms.forget(kindInstance, instanceKey(a, name))
 	ms.emit(&apiv1.Event{
 		Kind: "instance", App: a.record.GetName(), Instance: name, Container: instance.GetReport().GetContainerId(),
@@ -118,4 +118,17 @@ func (a *app) running(role string) int32 {
 		}
 	}
 	return count
+}
+
+// takeOutOfService has no instance of an app be in service any more, whatever its master reports.
+func (ms *masters) takeOutOfService(a *app) {
+	for _, name := range sortedKeys(a.instances) {
+		instance := a.instances[name]
+		if instance.GetReport().GetInService() {
+			report := proto.CloneOf(instance.GetReport())
+			report.InService = false
+			instance.Report = report
+			ms.save(kindInstance, instanceKey(a, name), instance)
+		}
+	}
 }

@@ -78,6 +78,10 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z.masters.attempts, z.asks.attempts = z.attempts, z.attempts
 	z.leases.asks, z.leases.attempts, z.leases.masters = z.asks, z.attempts, z.masters
 	z.nodes.attempts, z.nodes.masters = z.attempts, z.masters
+	z.endpoints = &endpoints{
+		turn: z.turn, zone: z, apps: z.apps, masters: z.masters, leases: z.leases, nodes: z.nodes, balancers: z.balancers,
+	}
+	z.masters.endpoints = z.endpoints
 	z.shares = &shares{
 		turn: z.turn, units: z.units, scheduler: z.scheduler, access: z.access, file: z.config.QueueFile, contracts: map[string]*contract{},
 	}

@@ -44,6 +44,7 @@ type masters struct {
 	asks      *asks
 	attempts  *attempts
 	leases    *leases
+	endpoints *endpoints
 	nodes     *nodes
 	damage    *damage
 	// byStream are the apps by the streams of their masters.
@@ -119,7 +120,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	ms.endStream(a, fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted))
 	a.master.stream = stream
 	ms.byStream[stream] = a
-	clear(a.traffic)
+	ms.endpoints.countAnew(a)
 	a.master.response = &masterv1.AllocateResponse{Wanted: ms.zone.wanted(a), Waits: &masterv1.Waits{Waiting: a.wait.shown}}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
@@ -142,7 +143,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	}
 	for _, name := range sortedKeys(a.instances) {
 		if report := a.instances[name].GetReport(); leaving(report) {
-			ms.zone.withdraw(a, name)
+			ms.endpoints.withdraw(a, name)
 		}
 	}
 	ms.apps.touch(a)
@@ -272,7 +273,7 @@ func (z *Core) reportRollout(a *app, report *masterv1.RolloutReport) {
 	}
 	if after.GetState() != apiv1.Rollout_PROGRESSING && before.GetState() != after.GetState() {
 		// A step is done once balancers route by it.
-		z.whenRouted(a, confirmation{rollout: after, report: a.rolloutReports})
+		z.endpoints.onConfirmed(a, confirmation{rollout: after, report: a.rolloutReports})
 		return
 	}
 	z.setRollout(a, after)

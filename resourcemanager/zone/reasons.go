@@ -89,7 +89,7 @@ func (z *Core) standingReasons(a *app, r *reasons) {
 	} else if a.record.GetObservedGeneration() < a.record.GetGeneration() {
 		r.about(cause{detail: "its application master has not applied the newest change yet", inCourse: true})
 	}
-	if a.unconfirmed > 0 && z.balancers.any() {
+	if z.endpoints.areUnconfirmed(a) {
 		r.about(cause{detail: "not every balancer has confirmed its newest endpoints: " + z.balancers.words(), inCourse: true})
 	}
 }
@@ -395,7 +395,7 @@ func (z *Core) endingReasons(a *app, r *reasons) {
 			r.of(c.name(), 1, stopping)
 		}
 	}
-	if a.unconfirmed > 0 && z.balancers.any() {
+	if z.endpoints.areUnconfirmed(a) {
 		r.about(cause{detail: "not every balancer has confirmed that nothing is routed to it any more: " + z.balancers.words(), inCourse: true})
 	}
 }

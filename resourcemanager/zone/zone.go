@@ -32,6 +32,7 @@ type Core struct {
 	attempts   *attempts
 	asks       *asks
 	masters    *masters
+	endpoints  *endpoints
 	// watching are the apps by the streams of those who watch them.
 	watching map[StreamID]*app
 
@@ -68,7 +69,7 @@ func (z *Core) Ready() (*Ready, error) {
 
 // handOver works out what others are told because of a turn, and gives it with the records.
 func (z *Core) handOver() (*Ready, error) {
-	z.project()
+	z.endpoints.update()
 	z.out.Held = z.damage.standsStill()
 	z.address()
 	batch, err := z.pack()
@@ -102,7 +103,7 @@ func (z *Core) due() {
 		z.leases.due(a)
 		z.dueCounts(a)
 		z.attempts.due(a)
-		if a.record.GetEndBy() != nil || a.ahead {
+		if a.record.GetEndBy() != nil || z.endpoints.areHeldBack(a) {
 			z.apps.touch(a)
 		}
 		if proven := !a.shown.provenAt.IsZero() && !z.now.Before(a.shown.provenAt); proven || a.shown.late {
