@@ -95,15 +95,13 @@ type app struct {
 	asks      appAsks
 
 	endpoints appEndpoints
-
-	// rolloutReports counts what the master said of the rollout: what waits for balancers may be overtaken.
-	rolloutReports int
-	watchers       map[StreamID]struct{}
-	shown          shownApp
-	wait           wait
+	rollout   appRollout
+	watchers  map[StreamID]struct{}
+	shown     shownApp
+	wait      wait
 	// homeless says that the scheduler does not know it: its queue was lost.
-	homeless bool
-	counts   counts
+	queueLost bool
+	counts    appCounts
 	// removed is set at the end of its life; it is then in no index any more.
 	removed bool
 }

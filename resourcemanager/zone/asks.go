@@ -205,7 +205,7 @@ func (qs *asks) load(stored Records) error {
 		return err
 	}
 	for _, a := range qs.apps.sorted() {
-		if !a.homeless {
+		if !a.queueLost {
 			qs.attempts.askAgain(a)
 		}
 	}

@@ -24,26 +24,42 @@ import (
 // endWithin is how long a master may take to end its app's instances before the ResourceManager does it.
 const endWithin = 5 * time.Minute
 
+// desired is what people and the calendar want of apps, and what follows when that changes.
+type desired struct {
+	*turn
+	zone       *Core
+	access     *access.Rules
+	scheduler  *scheduling
+	apps       *apps
+	asks       *asks
+	attempts   *attempts
+	endpoints  *endpoints
+	frameworks *frameworks
+	leases     *leases
+	masters    *masters
+	rollouts   *rollouts
+}
+
 // deploy creates an app or replaces its spec, which was checked and is complete.
-func (z *Core) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
+func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	spec := request.GetSpec()
-	a := z.apps.lookup(spec.GetName())
+	a := ds.apps.lookup(spec.GetName())
 	if err := checkGeneration(a, spec.GetName(), request.GetIfGeneration()); err != nil {
 		return nil, err
 	}
 	if a != nil && a.state() == lifecycle.AppRemoving {
 		return nil, fmt.Errorf("%s is being removed; wait until \"mammoth app ls\" does not list it any more: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
 	}
-	if err := z.access.MayRunPrograms(who, spec, "deploy"); err != nil {
+	if err := ds.access.MayRunPrograms(who, spec, "deploy"); err != nil {
 		return nil, err
 	}
 	if a != nil {
-		if err := z.access.MayChange(who, a.owned(), "deploy over"); err != nil {
+		if err := ds.access.MayChange(who, a.owned(), "deploy over"); err != nil {
 			return nil, err
 		}
 	}
 	if a == nil || a.record.GetSpec().GetQueue() != spec.GetQueue() {
-		if err := z.access.MaySubmit(who, spec.GetQueue()); err != nil {
+		if err := ds.access.MaySubmit(who, spec.GetQueue()); err != nil {
 			return nil, err
 		}
 	}
@@ -59,49 +75,37 @@ func (z *Core) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.Deplo
 			counted = append(counted, role.GetName())
 		}
 	}
-	if err := z.apps.checkClaims(spec); err != nil {
+	if err := ds.apps.checkClaims(spec); err != nil {
 		return nil, err
 	}
 	owner := who.Name
 	if a != nil {
 		owner = a.record.GetUser()
 	}
-	plan, err := z.plan(a, owner, spec)
+	plan, err := ds.zone.plan(a, owner, spec)
 	if err != nil {
 		return nil, err
 	}
 	if request.GetDryRun() {
-		if err := z.planReplacements(a, spec, plan); err != nil {
+		if err := ds.rollouts.planReplacements(a, spec, plan); err != nil {
 			return nil, err
 		}
 		plan.App = &apiv1.App{Name: spec.GetName(), Queue: spec.GetQueue(), Wanted: wantedInstances(spec), Spec: spec}
 		return plan, nil
 	}
 	if a == nil {
-		if a, err = z.createApp(who, spec); err != nil {
+		if a, err = ds.create(who, spec); err != nil {
 			return nil, err
 		}
-		z.said(a, roleNames(spec)...)
+		ds.countSet(a, roleNames(spec)...)
 	} else {
-		if err := z.replaceSpec(a, spec, "deploy"); err != nil {
+		if err := ds.replaceSpec(a, spec, "deploy"); err != nil {
 			return nil, err
 		}
-		z.said(a, counted...)
-		z.masters.response(a).Wanted = z.wanted(a)
+		ds.countSet(a, counted...)
+		ds.masters.response(a).Wanted = ds.wanted(a)
 	}
-	return &apiv1.DeployResponse{App: z.viewApp(a)}, nil
-}
-
-// presentCount is how many instances a role has when nobody says: as many as before, or one.
-func (a *app) presentCount(name string) int32 {
-	if a != nil {
-		for _, role := range a.record.GetSpec().GetRoles() {
-			if role.GetName() == name {
-				return role.GetInstances()
-			}
-		}
-	}
-	return 1
+	return &apiv1.DeployResponse{App: ds.zone.viewApp(a)}, nil
 }
 
 func checkGeneration(a *app, name string, ifGeneration int64) error {
@@ -119,52 +123,44 @@ func checkGeneration(a *app, name string, ifGeneration int64) error {
 	return nil
 }
 
-func (z *Core) createApp(who peer.User, spec *apiv1.AppSpec) (*app, error) {
-	appID := z.apps.nextID()
-	err := z.scheduler.Apply(scheduler.AddApp{
+func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
+	appID := ds.apps.nextID()
+	err := ds.scheduler.Apply(scheduler.AddApp{
 		App: appID, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: who.Name, Priority: spec.GetPriority(), Allowed: true,
 	})
 	if err != nil {
 		return nil, err
 	}
-	z.apps.usedID(appID.Seq)
+	ds.apps.usedID(appID.Seq)
 	a := newApp(appID, &storev1.App{
-		Id: appID.String(), Name: spec.GetName(), CreatedAt: timestamppb.New(z.now), Attempt: &storev1.Attempt{}, User: who.Name,
+		Id: appID.String(), Name: spec.GetName(), CreatedAt: timestamppb.New(ds.now), Attempt: &storev1.Attempt{}, User: who.Name,
 	})
-	z.apps.insert(a)
-	z.setVersion(a, spec, "deploy")
+	ds.apps.insert(a)
+	ds.rollouts.setVersion(a, spec, "deploy")
 	a.record.Generation = 1
-	z.out.Named = append(z.out.Named, NamedApp{spec.GetName(), appID.String()})
-	z.apps.move(a, lifecycle.AppSubmitted, "deployed")
-	z.apps.changed(a)
+	ds.out.Named = append(ds.out.Named, NamedApp{spec.GetName(), appID.String()})
+	ds.apps.move(a, lifecycle.AppSubmitted, "deployed")
+	ds.apps.changed(a)
 	return a, nil
 }
 
 // replaceSpec makes spec the wanted one, whose queue was found to be open to whom it comes from. A stopped or degraded app
 // starts again. Its owner stays who deployed it first.
-func (z *Core) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
-	err := z.scheduler.Apply(scheduler.AddApp{
+func (ds *desired) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
+	err := ds.scheduler.Apply(scheduler.AddApp{
 		App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Allowed: true,
 	})
 	if err != nil {
 		return err
 	}
-	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
-		z.setVersion(a, spec, cause)
-	} else {
-		keepCourse(a.record.GetSpec(), spec)
-		if canaryPercent(spec) != canaryPercent(a.record.GetSpec()) {
-			a.record.CanaryPercent = 0
-		}
-		z.setSpec(a, spec)
-	}
-	z.startApp(a, cause)
-	z.wish(a)
+	ds.rollouts.change(a, spec, cause)
+	ds.start(a, cause)
+	ds.changed(a)
 	return nil
 }
 
-func (z *Core) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
-	a, err := z.apps.changeable(who, request.GetName(), "scale")
+func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
+	a, err := ds.apps.changeable(who, request.GetName(), "scale")
 	if err != nil {
 		return nil, err
 	}
@@ -177,10 +173,10 @@ func (z *Core) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App,
 		return nil, err
 	}
 	if role.GetInstances() == request.GetInstances() && len(role.GetSchedule()) == 0 {
-		return z.viewApp(a), nil
+		return ds.zone.viewApp(a), nil
 	}
 	before := role.GetInstances()
-	for _, held := range z.holds(a) {
+	for _, held := range ds.counts(a) {
 		if held.GetRole() == role.GetName() {
 			before = held.GetInstances()
 		}
@@ -189,12 +185,12 @@ func (z *Core) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App,
 	if err := specs.CheckInstances(after); err != nil {
 		return nil, fmt.Errorf("app %s: %w", after.GetName(), err)
 	}
-	z.emit(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
+	ds.emit(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
 		"%s is scaled from %d to %d instances", a.record.GetName(), before, request.GetInstances())})
-	z.setSpec(a, after)
-	z.said(a, role.GetName())
-	z.wish(a)
-	return z.viewApp(a), nil
+	ds.rollouts.setSpec(a, after)
+	ds.countSet(a, role.GetName())
+	ds.changed(a)
+	return ds.zone.viewApp(a), nil
 }
 
 func roleNames(spec *apiv1.AppSpec) []string {
@@ -222,8 +218,8 @@ func chooseRole(spec *apiv1.AppSpec, name string) (*apiv1.RoleSpec, error) {
 	return nil, fmt.Errorf("%s has no role named %q; it has %s: %w", spec.GetName(), name, strings.Join(names, ", "), errdefs.ErrInvalidArgument)
 }
 
-func (z *Core) restart(who peer.User, name string) (*apiv1.App, error) {
-	a, err := z.apps.changeable(who, name, "restart")
+func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
+	a, err := ds.apps.changeable(who, name, "restart")
 	if err != nil {
 		return nil, err
 	}
@@ -232,30 +228,18 @@ func (z *Core) restart(who peer.User, name string) (*apiv1.App, error) {
 	}
 	switch a.state() {
 	case lifecycle.AppStopped, lifecycle.AppStopping:
-		z.beginAnew(a)
+		ds.rollouts.startAnew(a)
 	case lifecycle.AppAccepted, lifecycle.AppRunning:
-		a.record.RestartBefore = timestamppb.New(z.now)
-		z.emit(&apiv1.Event{Kind: "app", App: name, From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("%s is restarted, a few instances at a time", name)})
+		a.record.RestartBefore = timestamppb.New(ds.now)
+		ds.emit(&apiv1.Event{Kind: "app", App: name, From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("%s is restarted, a few instances at a time", name)})
 	}
-	z.startApp(a, "restart")
-	z.wish(a)
-	return z.viewApp(a), nil
-}
-
-// beginAnew has an app that was stopped start with a rollout of its own, unless one was under way: what the one before came to is
-// not where this one stands.
-func (z *Core) beginAnew(a *app) {
-	if state := a.rollout().GetState(); state == apiv1.Rollout_PROGRESSING || state == apiv1.Rollout_PAUSED {
-		return
-	}
-	a.record.RestartBefore = timestamppb.New(z.now)
-	if a.attemptState() != lifecycle.AttemptRegistered {
-		a.record.Rollout = nil
-	}
+	ds.start(a, "restart")
+	ds.changed(a)
+	return ds.zone.viewApp(a), nil
 }
 
 // startApp lets a stopped, stopping or degraded app run, with a clean record of failures.
-func (z *Core) startApp(a *app, cause string) {
+func (ds *desired) start(a *app, cause string) {
 	if a.state() == lifecycle.AppRunning {
 		return
 	}
@@ -263,76 +247,76 @@ func (z *Core) startApp(a *app, cause string) {
 		a.record.Failures, a.record.AvoidNodes, a.record.RetryAt = nil, nil, nil
 	}
 	a.record.EndBy = nil
-	z.apps.move(a, lifecycle.AppStart, cause)
-	z.asks.submit(a)
+	ds.apps.move(a, lifecycle.AppStart, cause)
+	ds.asks.submit(a)
 	if a.attemptState() == lifecycle.AttemptRegistered {
-		z.apps.move(a, lifecycle.AppMasterRegistered, "its application master is still at work")
+		ds.apps.move(a, lifecycle.AppMasterRegistered, "its application master is still at work")
 	}
 }
 
-func (z *Core) stop(who peer.User, name string) (*apiv1.App, error) {
-	a, err := z.apps.changeable(who, name, "stop")
+func (ds *desired) stop(who peer.User, name string) (*apiv1.App, error) {
+	a, err := ds.apps.changeable(who, name, "stop")
 	if err != nil {
 		return nil, err
 	}
 	if err := a.notRemoving(); err != nil {
 		return nil, err
 	}
-	z.endApp(a, lifecycle.AppStop, access.ByWhom(who)+" stopped it")
-	return z.viewApp(a), nil
+	ds.end(a, lifecycle.AppStop, access.ByWhom(who)+" stopped it")
+	return ds.zone.viewApp(a), nil
 }
 
-func (z *Core) remove(who peer.User, name string) (*apiv1.App, error) {
-	a, err := z.apps.changeable(who, name, "remove")
+func (ds *desired) remove(who peer.User, name string) (*apiv1.App, error) {
+	a, err := ds.apps.changeable(who, name, "remove")
 	if err != nil {
 		return nil, err
 	}
 	if a.state() != lifecycle.AppRemoving {
-		z.endApp(a, lifecycle.AppRemove, access.ByWhom(who)+" removed it")
+		ds.end(a, lifecycle.AppRemove, access.ByWhom(who)+" removed it")
 	}
-	return z.viewApp(a), nil
+	return ds.zone.viewApp(a), nil
 }
 
 // endApp has every instance of an app end: by its master, or without one by the ResourceManager.
-func (z *Core) endApp(a *app, event lifecycle.AppEvent, reason string) {
+func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
 	before := a.state()
-	z.apps.move(a, event, reason)
+	ds.apps.move(a, event, reason)
 	if a.state() == before {
 		return
 	}
-	a.record.EndBy = timestamppb.New(z.now.Add(endWithin))
-	z.asks.submit(a)
-	z.wish(a)
+	a.record.EndBy = timestamppb.New(ds.now.Add(endWithin))
+	ds.asks.submit(a)
+	ds.changed(a)
 }
 
 // wish tells the master that people want something else now.
-func (z *Core) wish(a *app) {
+func (ds *desired) changed(a *app) {
 	a.record.Generation++
-	z.masters.response(a).Wanted = z.wanted(a)
-	z.apps.changed(a)
+	ds.masters.response(a).Wanted = ds.wanted(a)
+	ds.apps.changed(a)
 }
 
 // settleApp does what an app's state asks for.
-func (z *Core) settleApp(a *app) {
+func (ds *desired) settle(a *app) {
 	if a.removed {
 		return
 	}
 	switch a.state() {
 	case lifecycle.AppAccepted, lifecycle.AppRunning:
 		if !a.attemptState().Live() {
-			z.attempts.start(a)
+			ds.attempts.start(a)
 		}
 	case lifecycle.AppStopping, lifecycle.AppRemoving:
-		z.settleEnding(a)
+		ds.settleEnding(a)
 	}
 	if a.framework() {
-		z.frameworks.settle(a)
+		ds.frameworks.settle(a)
 	}
 }
 
 // settleEnding ends the master once its instances are gone; without a master, or when it takes too long, it ends the
 // instances too: out of the registry first, and stopped once balancers know.
-func (z *Core) settleEnding(a *app) {
+func (ds *desired) settleEnding(a *app) {
 	workers, held := 0, 0
 	for _, c := range a.containers {
 		if c.held() {
@@ -343,57 +327,57 @@ func (z *Core) settleEnding(a *app) {
 		}
 	}
 	abandoned := a.attemptState() != lifecycle.AttemptRegistered
-	late := a.record.GetEndBy() != nil && z.now.After(a.record.GetEndBy().AsTime())
+	late := a.record.GetEndBy() != nil && ds.now.After(a.record.GetEndBy().AsTime())
 	switch {
 	case held == 0:
-		z.attempts.finish(a, "its app has ended")
-		z.endInstances(a)
-		z.apps.move(a, lifecycle.AppEmpty, "")
-		z.emptied(a)
+		ds.attempts.finish(a, "its app has ended")
+		ds.forgetInstances(a)
+		ds.apps.move(a, lifecycle.AppEmpty, "")
+		ds.gone(a)
 	case workers == 0:
-		z.attempts.finish(a, "its app has ended")
+		ds.attempts.finish(a, "its app has ended")
 	case abandoned || late:
-		z.attempts.finish(a, "its app is to end")
-		z.endpoints.withdrawAll(a)
+		ds.attempts.finish(a, "its app is to end")
+		ds.endpoints.withdrawAll(a)
 	}
 }
 
 // emptied is about an app of which nothing is left to run.
-func (z *Core) emptied(a *app) {
+func (ds *desired) gone(a *app) {
 	if a.state() != lifecycle.AppRemoved {
 		return
 	}
 	a.removed = true
-	z.scheduler.apply(scheduler.RemoveApp{App: a.id})
-	z.apps.remove(a)
-	z.out.Named = append(z.out.Named, NamedApp{a.record.GetName(), ""})
+	ds.scheduler.apply(scheduler.RemoveApp{App: a.id})
+	ds.apps.remove(a)
+	ds.out.Named = append(ds.out.Named, NamedApp{a.record.GetName(), ""})
 	for _, c := range sortedContainers(a.containers) {
-		z.leases.drop(c)
+		ds.leases.drop(c)
 	}
 	for _, version := range a.record.GetVersions() {
-		z.forget(kindVersion, versionKey(a, version))
+		ds.forget(kindVersion, versionKey(a, version))
 	}
-	z.forget(kindMemo, a.id.String())
-	z.forget(kindApp, a.id.String())
+	ds.forget(kindMemo, a.id.String())
+	ds.forget(kindApp, a.id.String())
 }
 
 // endInstances forgets what a master reported and asked for: nothing of it is there any more.
-func (z *Core) endInstances(a *app) {
-	z.masters.forgetInstances(a)
-	z.endpoints.forgetInstances(a)
-	z.asks.dropAll(a)
+func (ds *desired) forgetInstances(a *app) {
+	ds.masters.forgetInstances(a)
+	ds.endpoints.forgetInstances(a)
+	ds.asks.dropAll(a)
 	a.record.RestartBefore = nil
-	z.apps.changed(a)
+	ds.apps.changed(a)
 }
 
 // wanted is what people want of the app now, as its master is told.
-func (z *Core) wanted(a *app) *masterv1.Wanted {
+func (ds *desired) wanted(a *app) *masterv1.Wanted {
 	versions := make(map[int32]*apiv1.AppSpec, len(a.record.GetVersions()))
 	for _, version := range a.record.GetVersions() {
 		versions[version.GetVersion()] = version.GetSpec()
 	}
 	return &masterv1.Wanted{
-		Spec:          z.heldSpec(a),
+		Spec:          ds.spec(a),
 		Version:       a.record.GetVersion(),
 		Generation:    a.record.GetGeneration(),
 		Stopped:       a.state() == lifecycle.AppStopping || a.state() == lifecycle.AppStopped,

@@ -47,12 +47,12 @@ type appEndpoints struct {
 // endpoints are what the registry is told: which instances serve, which are withdrawn, and what follows once balancers know.
 type endpoints struct {
 	*turn
-	zone      *Core
 	apps      *apps
 	masters   *masters
 	leases    *leases
 	nodes     *nodes
 	balancers *balancers
+	rollouts  *rollouts
 }
 
 // areUnconfirmed reports whether a balancer has yet to confirm the newest endpoints of an app.
@@ -257,7 +257,7 @@ func (es *endpoints) withdraw(a *app, instance string) {
 	es.apps.touch(a)
 }
 
-// confirmation is what follows once every balancer of an app's services routes by the state that they had. One of withdrawn, rollout
+// confirmation is what follows once every balancer of an app's services routes by the state that they had. One of withdrawn, step
 // and stopsAll is set.
 type confirmation struct {
 	app *app
@@ -265,9 +265,8 @@ type confirmation struct {
 	// was withdrawn for the withdrawal-th time.
 	withdrawn  string
 	withdrawal int
-	// rollout holds from then on, unless the master has reported since its report with the number.
-	rollout *apiv1.Rollout
-	report  int
+	// step is one of a rollout.
+	step *rolloutStep
 	// stopsAll has every instance of an app that ends stopped.
 	stopsAll bool
 }
@@ -297,10 +296,8 @@ func (es *endpoints) confirmed(number int64) {
 	case then.stopsAll:
 		es.stopAll(a)
 	case a.removed:
-	case then.rollout != nil:
-		if a.rolloutReports == then.report {
-			es.zone.setRollout(a, then.rollout)
-		}
+	case then.step != nil:
+		es.rollouts.confirmed(a, *then.step)
 	case a.instances[then.withdrawn] != nil && a.endpoints.withdrawals[then.withdrawn] == then.withdrawal:
 		es.masters.response(a).Withdrawn = append(es.masters.response(a).Withdrawn, then.withdrawn)
 	}

@@ -96,26 +96,7 @@ func (z *Core) summary(a *app, view *apiv1.App) string {
 	if rollout := view.GetRollout(); rollout.GetState() == apiv1.Rollout_PROGRESSING && view.GetVersion() > 1 {
 		text += fmt.Sprintf("; %d of %d run version %d", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion())
 	}
-	return text + z.verdict(view.GetRollout())
-}
-
-// verdict is how many failures of a version count so far and how soon its rollout fails, as the end of a sentence; empty if neither.
-func (z *Core) verdict(rollout *apiv1.Rollout) string {
-	text, fate := "", "its rollout fails"
-	if rollout.GetReverts() {
-		fate = "it is reverted"
-	}
-	if failures := rollout.GetFailures(); failures > 0 {
-		text = fmt.Sprintf("; version %d failed %d of %d times", rollout.GetVersion(), failures, rollout.GetMaxFailures())
-	}
-	if rollout.GetFailsAt() == nil {
-		return text
-	}
-	soon := durationWords(max(0, rollout.GetFailsAt().AsTime().Sub(z.now)))
-	if rollout.GetFailures() > 0 && rollout.GetFailures() >= rollout.GetMaxFailures() {
-		return fmt.Sprintf("%s; %s in %s unless a node turns out to be to blame", text, fate, soon)
-	}
-	return fmt.Sprintf("%s; %s in %s without progress", text, fate, soon)
+	return text + z.rollouts.verdict(view.GetRollout())
 }
 
 // masterObstacle is what stands in the way of the master's container, as the end of a sentence.

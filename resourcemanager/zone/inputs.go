@@ -84,16 +84,16 @@ type AppWish struct {
 	App string
 }
 
-func (in Deploy) step(z *Core) (any, error)     { return z.deploy(in.Who, in.Request) }
-func (in Scale) step(z *Core) (any, error)      { return z.scale(in.Who, in.Request) }
-func (in RestartApp) step(z *Core) (any, error) { return z.restart(in.Who, in.App) }
-func (in StopApp) step(z *Core) (any, error)    { return z.stop(in.Who, in.App) }
-func (in RemoveApp) step(z *Core) (any, error)  { return z.remove(in.Who, in.App) }
-func (in Pause) step(z *Core) (any, error)      { return z.pause(in.Who, in.App) }
-func (in Resume) step(z *Core) (any, error)     { return z.resume(in.Who, in.App) }
-func (in Rollback) step(z *Core) (any, error)   { return z.rollback(in.Who, in.App, in.Version) }
+func (in Deploy) step(z *Core) (any, error)     { return z.desired.deploy(in.Who, in.Request) }
+func (in Scale) step(z *Core) (any, error)      { return z.desired.scale(in.Who, in.Request) }
+func (in RestartApp) step(z *Core) (any, error) { return z.desired.restart(in.Who, in.App) }
+func (in StopApp) step(z *Core) (any, error)    { return z.desired.stop(in.Who, in.App) }
+func (in RemoveApp) step(z *Core) (any, error)  { return z.desired.remove(in.Who, in.App) }
+func (in Pause) step(z *Core) (any, error)      { return z.rollouts.pause(in.Who, in.App) }
+func (in Resume) step(z *Core) (any, error)     { return z.rollouts.resume(in.Who, in.App) }
+func (in Rollback) step(z *Core) (any, error)   { return z.rollouts.rollback(in.Who, in.App, in.Version) }
 
-func (in Promote) step(z *Core) (any, error)    { return z.promote(in.Who, in.App, in.Percent) }
+func (in Promote) step(z *Core) (any, error)    { return z.rollouts.promote(in.Who, in.App, in.Percent) }
 func (in Drain) step(z *Core) (any, error)      { return z.nodes.drain(in.Who, in.Node, in.Reason) }
 func (in Undrain) step(z *Core) (any, error)    { return z.nodes.undrain(in.Who, in.Node) }
 func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, in.Node) }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -93,7 +94,7 @@ func (ls *leases) load(stored Records) error {
 		}
 		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
 		ls.insert(c)
-		if c.held() && !a.homeless {
+		if c.held() && !a.queueLost {
 			ls.scheduler.apply(ls.recovered(c))
 		}
 		return nil
@@ -251,4 +252,9 @@ func (ls *leases) nodeOf(a *app, container string) string {
 		return string(c.node)
 	}
 	return ""
+}
+
+func (ls *leases) covers(c *container, needs resource.Vector) bool {
+	holds, err := ls.units.vector(c.record.GetLease().GetResources())
+	return err == nil && needs.Fits(holds)
 }

@@ -1,7 +1,6 @@
 package zone
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -79,9 +78,18 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z.leases.asks, z.leases.attempts, z.leases.masters = z.asks, z.attempts, z.masters
 	z.nodes.attempts, z.nodes.masters = z.attempts, z.masters
 	z.endpoints = &endpoints{
-		turn: z.turn, zone: z, apps: z.apps, masters: z.masters, leases: z.leases, nodes: z.nodes, balancers: z.balancers,
+		turn: z.turn, apps: z.apps, masters: z.masters, leases: z.leases, nodes: z.nodes, balancers: z.balancers,
 	}
-	z.masters.endpoints = z.endpoints
+	z.desired = &desired{
+		turn: z.turn, zone: z, access: z.access, scheduler: z.scheduler, apps: z.apps, asks: z.asks, attempts: z.attempts, endpoints: z.endpoints,
+		frameworks: z.frameworks, leases: z.leases, masters: z.masters,
+	}
+	z.rollouts = &rollouts{
+		turn: z.turn, zone: z, access: z.access, scheduler: z.scheduler, units: z.units, apps: z.apps, damage: z.damage, desired: z.desired,
+		endpoints: z.endpoints, leases: z.leases, masters: z.masters,
+	}
+	z.desired.rollouts, z.endpoints.rollouts = z.rollouts, z.rollouts
+	z.masters.endpoints, z.masters.desired, z.masters.rollouts = z.endpoints, z.desired, z.rollouts
 	z.shares = &shares{
 		turn: z.turn, units: z.units, scheduler: z.scheduler, access: z.access, file: z.config.QueueFile, contracts: map[string]*contract{},
 	}
@@ -162,12 +170,12 @@ func (z *Core) loadApps(stored Records) error {
 	if err != nil {
 		return err
 	}
-	if err := z.loadVersions(stored); err != nil {
+	if err := z.rollouts.load(stored); err != nil {
 		return err
 	}
 	for _, a := range z.apps.sorted() {
 		if err := z.scheduler.Apply(a.recovered()); err != nil {
-			a.homeless = z.damage.standsStill()
+			a.queueLost = z.damage.standsStill()
 			z.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
 		}
 	}
@@ -177,30 +185,6 @@ func (z *Core) loadApps(stored Records) error {
 		}
 		return nil
 	})
-}
-
-// loadVersions gives every app its versions, which come in the order of their numbers, and the spec of the last one.
-func (z *Core) loadVersions(stored Records) error {
-	err := loadRecords(stored, kindVersion, func(record *storev1.Version) error {
-		if a := z.apps.withID(record.GetAppId()); a != nil {
-			record.Version.Current = record.GetVersion().GetVersion() == a.record.GetVersion()
-			a.record.Versions = append(a.record.Versions, record.GetVersion())
-			a.record.Spec = record.GetVersion().GetSpec()
-		}
-		return nil
-	})
-	for _, a := range z.apps.sorted() {
-		versions := a.record.GetVersions()
-		if len(versions) > 0 && versions[len(versions)-1].GetCurrent() {
-			continue
-		}
-		lost := fmt.Errorf("version %d of app %s is not there", a.record.GetVersion(), a.record.GetName())
-		if err = errors.Join(err, z.damage.tolerate(lost)); err != nil {
-			return err
-		}
-		z.goBack(a)
-	}
-	return err
 }
 
 // recovered is the app as the scheduler is told of it after a restart.

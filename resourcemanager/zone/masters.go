@@ -7,11 +7,9 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/spec"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
@@ -43,6 +41,8 @@ type masters struct {
 	apps      *apps
 	asks      *asks
 	attempts  *attempts
+	desired   *desired
+	rollouts  *rollouts
 	leases    *leases
 	endpoints *endpoints
 	nodes     *nodes
@@ -94,8 +94,8 @@ func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*
 	ms.attempts.registered(a)
 
 	response := &masterv1.RegisterResponse{
-		Spec:    ms.zone.heldSpec(a),
-		Wanted:  ms.zone.wanted(a),
+		Spec:    ms.desired.spec(a),
+		Wanted:  ms.desired.wanted(a),
 		Largest: ms.units.resources(ms.scheduler.Largest()),
 		Memo:    a.master.memo,
 	}
@@ -121,7 +121,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	a.master.stream = stream
 	ms.byStream[stream] = a
 	ms.endpoints.countAnew(a)
-	a.master.response = &masterv1.AllocateResponse{Wanted: ms.zone.wanted(a), Waits: &masterv1.Waits{Waiting: a.wait.shown}}
+	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.wait.shown}}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
 		if c.record.GetLease().GetMaster() {
@@ -215,10 +215,10 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 		ms.apps.changed(a)
 	}
 	if rollout := request.GetRollout(); rollout != nil {
-		ms.zone.reportRollout(a, rollout)
+		ms.rollouts.report(a, rollout)
 	}
 	if revert := request.GetRevert(); revert != nil {
-		ms.zone.revert(a, revert)
+		ms.rollouts.revert(a, revert)
 	}
 	ms.response(a).AppliedSequence = request.GetSequence()
 	return nil
@@ -258,57 +258,6 @@ func (a *app) bounded(request *masterv1.AllocateRequest) error {
 	return nil
 }
 
-// reportRollout replaces what is known of the change to the wanted version.
-func (z *Core) reportRollout(a *app, report *masterv1.RolloutReport) {
-	r := a.record
-	before := r.GetRollout()
-	after := &apiv1.Rollout{
-		State: report.GetState(), Version: report.GetVersion(), Updated: report.GetUpdated(), Total: report.GetTotal(), Reason: report.GetReason(),
-		Percent:  report.GetPercent(),
-		Failures: report.GetFailures(), MaxFailures: report.GetMaxFailures(), FailsAt: report.GetFailsAt(), Reverts: report.GetReverts(),
-	}
-	a.rolloutReports++
-	if proto.Equal(before, after) {
-		return
-	}
-	if after.GetState() != apiv1.Rollout_PROGRESSING && before.GetState() != after.GetState() {
-		// A step is done once balancers route by it.
-		z.endpoints.onConfirmed(a, confirmation{rollout: after, report: a.rolloutReports})
-		return
-	}
-	z.setRollout(a, after)
-}
-
-func (z *Core) setRollout(a *app, after *apiv1.Rollout) {
-	r := a.record
-	before := r.GetRollout()
-	r.Rollout = after
-	switch state := after.GetState(); {
-	case after.GetVersion() != r.GetVersion():
-	case state == apiv1.Rollout_FAILED:
-		z.fell(a, after.GetReason())
-	case state == apiv1.Rollout_DONE, state == apiv1.Rollout_REVERTED:
-		z.cameUp(a)
-		if r.GetPaused() {
-			// The next one is not held because this one was.
-			r.Paused = false
-			z.masters.response(a).Wanted = z.wanted(a)
-		}
-	}
-	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
-		from := ""
-		if before.GetVersion() == after.GetVersion() && before != nil {
-			from = before.GetState().String()
-		}
-		z.emit(&apiv1.Event{
-			Kind: "rollout", App: r.GetName(), From: from, To: after.GetState().String(),
-			Message: because(fmt.Sprintf("version %d of %s: %d of %d instances, %s", after.GetVersion(), r.GetName(),
-				after.GetUpdated(), after.GetTotal(), strings.ToLower(after.GetState().String())), after.GetReason()),
-		})
-	}
-	z.apps.changed(a)
-}
-
 // finish is a master's last word. On an app that people still want to run it means that its work is done.
 func (ms *masters) finish(bearer string, request *masterv1.FinishRequest) error {
 	a, err := ms.authenticate(bearer)
@@ -320,7 +269,7 @@ func (ms *masters) finish(bearer string, request *masterv1.FinishRequest) error 
 		reason = "its application master finished"
 	}
 	if !a.ending() {
-		ms.zone.endApp(a, lifecycle.AppStop, reason)
+		ms.desired.end(a, lifecycle.AppStop, reason)
 	}
 	ms.attempts.finish(a, reason)
 	return nil

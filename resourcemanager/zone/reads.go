@@ -34,7 +34,7 @@ func (z *Core) App(name string) (*apiv1.App, error) {
 }
 
 // History is the versions that an app has had.
-func (z *Core) History(name string) (*apiv1.AppHistory, error) { return z.history(name) }
+func (z *Core) History(name string) (*apiv1.AppHistory, error) { return z.rollouts.history(name) }
 
 // Explain says what an app waits for, and what would help.
 func (z *Core) Explain(name string) (*apiv1.Explanation, error) { return z.explain(name) }

@@ -5,8 +5,6 @@ import (
 	"strings"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/resource"
-	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
@@ -75,7 +73,7 @@ func (z *Core) runningReasons(a *app, r *reasons) {
 			z.instanceReason(a, r, name, a.instances[name])
 		}
 	}
-	z.rolloutReason(a, r)
+	z.rollouts.reason(a, r)
 	for _, o := range z.balancers.obstacles(a.record.GetName()) {
 		r.about(cause{detail: because(o.GetSubject(), o.GetReason())})
 	}
@@ -141,7 +139,7 @@ type rolloutHelps map[string]string
 func (h rolloutHelps) of(z *Core, a *app, role string) string {
 	help, known := h[role]
 	if !known {
-		help = z.helpOfRollout(a, role)
+		help = z.rollouts.help(a, role)
 		h[role] = help
 	}
 	return help
@@ -175,65 +173,6 @@ func (z *Core) capacity(ask scheduler.AskExplanation) cause {
 		}
 	}
 	return c
-}
-
-// helpOfRollout proposes maxUnavailable where a new instance finds no room beside the one that it is to replace; empty otherwise.
-func (z *Core) helpOfRollout(a *app, role string) string {
-	spec, ok := a.role(role)
-	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || a.rollout().GetState() != apiv1.Rollout_PROGRESSING {
-		return ""
-	}
-	needs, err := wire.Vector(z.units.schema, roleResources(spec))
-	if err != nil || !z.replaces(a, role, needs) {
-		return ""
-	}
-	if courseOf(spec.GetUpdate()).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
-		return "a rolling update with `maxUnavailable: 1` would do: an old instance then goes first and makes room for a new one"
-	}
-	return oldFirst
-}
-
-// oldFirst is the help where a new instance finds no room beside the one that it is to replace.
-const oldFirst = "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one"
-
-// replaces reports whether there is an instance of a role to be replaced that holds as much as the new one needs.
-func (z *Core) replaces(a *app, role string, needs resource.Vector) bool {
-	before := a.record.GetRestartBefore()
-	for _, other := range a.instances {
-		report := other.GetReport()
-		if report.GetRole() != role {
-			continue
-		}
-		cid, err := id.ParseContainer(report.GetContainerId())
-		c := a.containers[cid]
-		if err != nil || c == nil || !c.held() {
-			continue
-		}
-		restarts := before != nil && c.record.GetLease().GetGrantedAt().AsTime().Before(before.AsTime())
-		if report.GetVersion() == a.record.GetVersion() && !restarts {
-			continue
-		}
-		if z.holdsEnough(c, needs) {
-			return true
-		}
-	}
-	return false
-}
-
-// holdsAsMuch reports whether an instance of a role holds as much as is needed.
-func (z *Core) holdsAsMuch(a *app, role string, needs resource.Vector) bool {
-	for _, instance := range a.instances {
-		cid, err := id.ParseContainer(instance.GetReport().GetContainerId())
-		if c := a.containers[cid]; err == nil && c != nil && c.held() && instance.GetReport().GetRole() == role && z.holdsEnough(c, needs) {
-			return true
-		}
-	}
-	return false
-}
-
-func (z *Core) holdsEnough(c *container, needs resource.Vector) bool {
-	holds, err := z.units.vector(c.record.GetLease().GetResources())
-	return err == nil && needs.Fits(holds)
 }
 
 // instanceReason adds why an instance that has a container, or needs none yet, is not running.
@@ -327,32 +266,6 @@ func (n *node) trouble() string {
 		return fmt.Sprintf("%s is lost", n.id)
 	}
 	return because(fmt.Sprintf("%s is %s", n.id, word), n.record.GetReason())
-}
-
-// rolloutReason adds a rollout that is paused or failed, or that is in progress where no other reason is known.
-func (z *Core) rolloutReason(a *app, r *reasons) {
-	name, rollout := a.record.GetName(), a.rollout()
-	switch rollout.GetState() {
-	case apiv1.Rollout_PAUSED:
-		c := cause{detail: because(fmt.Sprintf("the rollout of version %d is paused", rollout.GetVersion()), rollout.GetReason())}
-		switch {
-		case canaryPercent(a.record.GetSpec()) > 0:
-			c.help = fmt.Sprintf("\"mammoth app promote %s\" gives it the whole app, \"mammoth app rollback %s\" takes it back", name, name)
-		default:
-			c.help = fmt.Sprintf("\"mammoth app resume %s\" lets it go on, \"mammoth app rollback %s\" takes it back", name, name)
-		}
-		r.about(c)
-	case apiv1.Rollout_FAILED:
-		c := cause{detail: because(fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion()), rollout.GetReason())}
-		if _, err := a.earlier(); err == nil {
-			c.help = fmt.Sprintf("\"mammoth app rollback %s\" goes back to the version before", name)
-		}
-		r.about(c)
-	case apiv1.Rollout_PROGRESSING:
-		if len(r.all) == 0 {
-			r.about(cause{inCourse: true, detail: fmt.Sprintf("%d of %s are at version %d", rollout.GetUpdated(), countWord(int(rollout.GetTotal()), "instance"), rollout.GetVersion())})
-		}
-	}
 }
 
 // endingReasons are what an app that is stopped or removed waits for.

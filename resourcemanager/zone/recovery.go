@@ -50,14 +50,14 @@ func (z *Core) restoreQueues() error {
 		}
 	}
 	for _, a := range z.apps.sorted() {
-		if !a.homeless {
+		if !a.queueLost {
 			continue
 		}
 		if err := z.scheduler.Apply(a.recovered()); err != nil {
 			missing = append(missing, fmt.Errorf("%s has no place: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", a.record.GetName(), err, errdefs.ErrFailedPrecondition))
 			continue
 		}
-		a.homeless = false
+		a.queueLost = false
 		for _, c := range sortedContainers(a.containers) {
 			if c.held() {
 				z.scheduler.apply(z.leases.recovered(c))
@@ -66,19 +66,4 @@ func (z *Core) restoreQueues() error {
 		z.attempts.askAgain(a)
 	}
 	return errors.Join(missing...)
-}
-
-// goBack is about an app whose present version was lost: the newest one that is there counts, and without any the app is one whose
-// record was lost.
-func (z *Core) goBack(a *app) {
-	versions := a.record.GetVersions()
-	if len(versions) == 0 {
-		z.apps.remove(a)
-		z.forget(kindApp, a.id.String())
-		return
-	}
-	newest := versions[len(versions)-1]
-	newest.Current = true
-	a.record.Version, a.record.Spec = newest.GetVersion(), newest.GetSpec()
-	z.save(kindApp, a.id.String(), a.record)
 }

@@ -5,7 +5,6 @@ import (
 	"strconv"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
@@ -23,7 +22,7 @@ func (ms *masters) releaseReason(a *app, c *container) string {
 		return name + " is being stopped"
 	case c.notice != nil:
 		return c.notice.GetReason()
-	case err == nil && int32(version) != a.record.GetVersion() && !a.steady(version):
+	case err == nil && int32(version) != a.record.GetVersion() && !a.keepsServing(version):
 		return fmt.Sprintf("version %d takes the place of version %d", a.record.GetVersion(), version)
 	case err == nil && int32(version) != a.record.GetVersion():
 		return fmt.Sprintf("version %d is not wanted any more", version)
@@ -35,16 +34,10 @@ func (ms *masters) releaseReason(a *app, c *container) string {
 		return because("it was unhealthy", c.record.GetStatus().GetHealthDetail())
 	case c.instance() == "":
 		return "no instance needs it any more"
-	case a.heldInstances() > int(ms.zone.wantedCount(a)):
-		return fmt.Sprintf("%s is scaled down to %s", name, countWord(int(ms.zone.wantedCount(a)), "instance"))
+	case a.heldInstances() > int(ms.desired.count(a)):
+		return fmt.Sprintf("%s is scaled down to %s", name, countWord(int(ms.desired.count(a)), "instance"))
 	}
 	return "its application master ended it"
-}
-
-// steady reports whether an earlier version goes on serving, because the rollout of the present one failed.
-func (a *app) steady(version int) bool {
-	state := a.record.GetRollout().GetState()
-	return (state == apiv1.Rollout_FAILED || state == apiv1.Rollout_REVERTED) && int32(version) < a.record.GetVersion()
 }
 
 func (a *app) heldInstances() int {

@@ -1,9 +1,6 @@
 package zone
 
 import (
-	"slices"
-
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
@@ -21,12 +18,4 @@ func (es *endpoints) count(count *companionv1.Traffic) {
 	}
 	a.endpoints.traffic[sum.GetInstance()] = sum
 	es.masters.response(a).Traffic = append(es.masters.response(a).Traffic, sum)
-}
-
-// judgedByErrors reports whether a rollout is under way that errors can end.
-func (a *app) judgedByErrors() bool {
-	if state := a.rollout().GetState(); state != apiv1.Rollout_PROGRESSING && state != apiv1.Rollout_PAUSED {
-		return false
-	}
-	return slices.ContainsFunc(a.record.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
 }

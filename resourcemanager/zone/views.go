@@ -39,10 +39,10 @@ func (z *Core) makeView(a *app) *apiv1.App {
 		Spec:               r.GetSpec(),
 		Generation:         r.GetGeneration(),
 		ObservedGeneration: r.GetObservedGeneration(),
-		Rollout:            a.rollout(),
+		Rollout:            a.presentRollout(),
 	}
 	if !a.ending() {
-		view.Wanted, view.Schedules = z.wantedCount(a), z.holds(a)
+		view.Wanted, view.Schedules = z.desired.count(a), z.desired.counts(a)
 	}
 	if r.GetRollout().GetVersion() != r.GetVersion() {
 		view.Rollout.Total = view.Wanted
@@ -78,17 +78,6 @@ func (a *app) shownWaiting(view *apiv1.App, instances int) []*apiv1.Waiting {
 		return a.wait.shown
 	}
 	return slices.DeleteFunc(slices.Clone(a.wait.shown), func(w *apiv1.Waiting) bool { return w.GetInstances() > 0 })
-}
-
-// rollout is how far the master has brought the wanted version, if it has said anything of it yet.
-func (a *app) rollout() *apiv1.Rollout {
-	if a.record.GetRollout().GetVersion() == a.record.GetVersion() {
-		return a.record.GetRollout()
-	}
-	return &apiv1.Rollout{
-		State: apiv1.Rollout_PROGRESSING, Version: a.record.GetVersion(), Total: wantedInstances(a.record.GetSpec()),
-		Reason: "its application master has not begun yet",
-	}
 }
 
 // viewInstances are what the master reports; of an app that is to end, what is left: its master may be gone, and have given
@@ -259,12 +248,4 @@ func (z *Core) viewZone() *apiv1.Zone {
 	view.Full = z.damage.full
 	view.Losses = z.damage.sentences()
 	return view
-}
-
-func (z *Core) history(name string) (*apiv1.AppHistory, error) {
-	a, err := z.apps.named(name)
-	if err != nil {
-		return nil, err
-	}
-	return proto.CloneOf(&apiv1.AppHistory{Versions: a.record.GetVersions()}), nil
 }

@@ -33,6 +33,8 @@ type Core struct {
 	asks       *asks
 	masters    *masters
 	endpoints  *endpoints
+	desired    *desired
+	rollouts   *rollouts
 	// watching are the apps by the streams of those who watch them.
 	watching map[StreamID]*app
 
@@ -101,7 +103,7 @@ func (z *Core) due() {
 	z.shares.due()
 	for _, a := range z.apps.sorted() {
 		z.leases.due(a)
-		z.dueCounts(a)
+		z.desired.due(a)
 		z.attempts.due(a)
 		if a.record.GetEndBy() != nil || z.endpoints.areHeldBack(a) {
 			z.apps.touch(a)
@@ -115,7 +117,7 @@ func (z *Core) due() {
 // settle does what follows from a turn's facts by themselves.
 func (z *Core) settle() {
 	for _, a := range z.apps.touchedInOrder() {
-		z.settleApp(a)
+		z.desired.settle(a)
 	}
 }
 
