@@ -27,6 +27,7 @@ type apps struct {
 	record *storev1.Zone
 	byID   map[id.App]*app
 	byName map[string]*app
+	views  *views
 	// touched are the apps that have changed in the present turn.
 	touched map[id.App]*app
 }
@@ -64,7 +65,7 @@ func (as *apps) begin() { as.touched = map[id.App]*app{} }
 // touch has an app settled, published and shown at the end of the turn. Whatever people see of the app changes with it.
 func (as *apps) touch(a *app) {
 	as.touched[a.id] = a
-	a.shown.view = nil
+	as.views.changed(a)
 }
 
 func (as *apps) isTouched(a *app) bool { return as.touched[a.id] != nil }
@@ -85,6 +86,8 @@ type app struct {
 	record *storev1.App
 	// instances are what the app's master reports, by their names.
 	instances map[string]*storev1.Instance
+	// names are the names of the instances in the order in which people count; nil if one was added or has gone.
+	names []string
 	// containers are the held ones and, for a while, the ended ones.
 	containers map[id.Container]*container
 	// heldByAsk counts the held ones but the masters by the id of their ask; ended are the others, in the order of their ends.
@@ -96,9 +99,8 @@ type app struct {
 
 	endpoints appEndpoints
 	rollout   appRollout
-	watchers  map[StreamID]struct{}
-	shown     shownApp
-	wait      wait
+	view      appView
+	wait      appWait
 	// homeless says that the scheduler does not know it: its queue was lost.
 	queueLost bool
 	counts    appCounts
@@ -111,7 +113,7 @@ func newApp(appID id.App, record *storev1.App) *app {
 		id: appID, record: record,
 		asks: appAsks{byID: map[string]*storev1.Ask{}}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, heldByAsk: map[string]int{},
 		endpoints: appEndpoints{published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}},
-		watchers:  map[StreamID]struct{}{},
+		view:      appView{watchers: map[StreamID]struct{}{}},
 	}
 }
 

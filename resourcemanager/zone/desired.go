@@ -27,7 +27,6 @@ const endWithin = 5 * time.Minute
 // desired is what people and the calendar want of apps, and what follows when that changes.
 type desired struct {
 	*turn
-	zone       *Core
 	access     *access.Rules
 	scheduler  *scheduling
 	apps       *apps
@@ -38,6 +37,8 @@ type desired struct {
 	leases     *leases
 	masters    *masters
 	rollouts   *rollouts
+	explainer  *explainer
+	views      *views
 }
 
 // deploy creates an app or replaces its spec, which was checked and is complete.
@@ -82,7 +83,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 	if a != nil {
 		owner = a.record.GetUser()
 	}
-	plan, err := ds.zone.plan(a, owner, spec)
+	plan, err := ds.explainer.plan(a, owner, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 		ds.countSet(a, counted...)
 		ds.masters.response(a).Wanted = ds.wanted(a)
 	}
-	return &apiv1.DeployResponse{App: ds.zone.viewApp(a)}, nil
+	return &apiv1.DeployResponse{App: ds.views.of(a)}, nil
 }
 
 func checkGeneration(a *app, name string, ifGeneration int64) error {
@@ -173,7 +174,7 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 		return nil, err
 	}
 	if role.GetInstances() == request.GetInstances() && len(role.GetSchedule()) == 0 {
-		return ds.zone.viewApp(a), nil
+		return ds.views.of(a), nil
 	}
 	before := role.GetInstances()
 	for _, held := range ds.counts(a) {
@@ -190,7 +191,7 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 	ds.rollouts.setSpec(a, after)
 	ds.countSet(a, role.GetName())
 	ds.changed(a)
-	return ds.zone.viewApp(a), nil
+	return ds.views.of(a), nil
 }
 
 func roleNames(spec *apiv1.AppSpec) []string {
@@ -235,7 +236,7 @@ func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
 	}
 	ds.start(a, "restart")
 	ds.changed(a)
-	return ds.zone.viewApp(a), nil
+	return ds.views.of(a), nil
 }
 
 // startApp lets a stopped, stopping or degraded app run, with a clean record of failures.
@@ -263,7 +264,7 @@ func (ds *desired) stop(who peer.User, name string) (*apiv1.App, error) {
 		return nil, err
 	}
 	ds.end(a, lifecycle.AppStop, access.ByWhom(who)+" stopped it")
-	return ds.zone.viewApp(a), nil
+	return ds.views.of(a), nil
 }
 
 func (ds *desired) remove(who peer.User, name string) (*apiv1.App, error) {
@@ -274,7 +275,7 @@ func (ds *desired) remove(who peer.User, name string) (*apiv1.App, error) {
 	if a.state() != lifecycle.AppRemoving {
 		ds.end(a, lifecycle.AppRemove, access.ByWhom(who)+" removed it")
 	}
-	return ds.zone.viewApp(a), nil
+	return ds.views.of(a), nil
 }
 
 // endApp has every instance of an app end: by its master, or without one by the ResourceManager.

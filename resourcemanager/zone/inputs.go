@@ -143,10 +143,10 @@ type (
 	Unwatch struct{ Stream StreamID }
 )
 
-func (in Watch) step(z *Core) (any, error) { return z.watch(in.App, in.Stream) }
+func (in Watch) step(z *Core) (any, error) { return z.views.watch(in.App, in.Stream) }
 
 func (in Unwatch) step(z *Core) (any, error) {
-	z.unwatch(in.Stream)
+	z.views.unwatch(in.Stream)
 	return nil, nil
 }
 
@@ -273,7 +273,7 @@ func (in Refused) step(z *Core) (any, error) {
 	z.balancers.refuses(in.Balancer, in.Refusals)
 	for _, refusal := range in.Refusals {
 		if a := z.apps.lookup(appOfService(refusal.GetService())); a != nil {
-			z.lookAfter(a)
+			z.waits.enqueue(a)
 		}
 	}
 	return nil, nil

@@ -25,7 +25,7 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 	if instance == nil {
 		instance = &storev1.Instance{AppId: a.id.String()}
 		a.instances[report.GetId()] = instance
-		a.instanceListChanged(report.GetId())
+		a.names = nil
 	}
 	if before.GetState() != report.GetState() {
 		instance.Since = timestamppb.New(ms.now)
@@ -55,7 +55,7 @@ func (ms *masters) instanceGone(a *app, name string) {
 		return
 	}
 	delete(a.instances, name)
-	a.instanceListChanged(name)
+	a.names = nil
 	ms.endpoints.forgetInstance(a, name)
 	ms.forget(kindInstance, instanceKey(a, name))
 	ms.emit(&apiv1.Event{
@@ -131,4 +131,12 @@ func (ms *masters) takeOutOfService(a *app) {
 			ms.save(kindInstance, instanceKey(a, name), instance)
 		}
 	}
+}
+
+// instanceNames are those of an app's instances, in the order in which they are shown.
+func (a *app) instanceNames() []string {
+	if a.names == nil || len(a.names) != len(a.instances) {
+		a.names = sortedKeys(a.instances)
+	}
+	return a.names
 }

@@ -38,9 +38,8 @@ type Start struct {
 func Load(stored Records, start Start) (*Core, *Ready, error) {
 	now := start.Now
 	z := &Core{
-		config:   &config{Settings: start.Settings, identity: stored.Identity(), started: now},
-		watching: map[StreamID]*app{},
-		turn:     &turn{lastEvent: stored.LastEvent()},
+		config: &config{Settings: start.Settings, identity: stored.Identity(), started: now},
+		turn:   &turn{lastEvent: stored.LastEvent()},
 	}
 	z.balancers = newBalancers(z.turn)
 	z.units = &units{turn: z.turn, record: &storev1.Schema{}}
@@ -67,7 +66,7 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z.nodes.keys, z.nodes.leases, z.damage.leases = z.keys, z.leases, z.leases
 	z.asks = &asks{turn: z.turn, scheduler: z.scheduler, apps: z.apps}
 	z.masters = &masters{
-		turn: z.turn, zone: z, config: z.config, scheduler: z.scheduler, units: z.units, apps: z.apps, asks: z.asks, leases: z.leases,
+		turn: z.turn, config: z.config, scheduler: z.scheduler, units: z.units, apps: z.apps, asks: z.asks, leases: z.leases,
 		nodes: z.nodes, damage: z.damage, byStream: map[StreamID]*app{},
 	}
 	z.attempts = &attempts{
@@ -81,15 +80,23 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 		turn: z.turn, apps: z.apps, masters: z.masters, leases: z.leases, nodes: z.nodes, balancers: z.balancers,
 	}
 	z.desired = &desired{
-		turn: z.turn, zone: z, access: z.access, scheduler: z.scheduler, apps: z.apps, asks: z.asks, attempts: z.attempts, endpoints: z.endpoints,
+		turn: z.turn, access: z.access, scheduler: z.scheduler, apps: z.apps, asks: z.asks, attempts: z.attempts, endpoints: z.endpoints,
 		frameworks: z.frameworks, leases: z.leases, masters: z.masters,
 	}
 	z.rollouts = &rollouts{
-		turn: z.turn, zone: z, access: z.access, scheduler: z.scheduler, units: z.units, apps: z.apps, damage: z.damage, desired: z.desired,
+		turn: z.turn, access: z.access, scheduler: z.scheduler, units: z.units, apps: z.apps, damage: z.damage, desired: z.desired,
 		endpoints: z.endpoints, leases: z.leases, masters: z.masters,
 	}
 	z.desired.rollouts, z.endpoints.rollouts = z.rollouts, z.rollouts
 	z.masters.endpoints, z.masters.desired, z.masters.rollouts = z.endpoints, z.desired, z.rollouts
+	z.views = &views{turn: z.turn, apps: z.apps, desired: z.desired, leases: z.leases, nodes: z.nodes, byStream: map[StreamID]*app{}}
+	z.explainer = &explainer{
+		turn: z.turn, scheduler: z.scheduler, apps: z.apps, balancers: z.balancers, endpoints: z.endpoints, leases: z.leases, nodes: z.nodes,
+		rollouts: z.rollouts, views: z.views,
+	}
+	z.waits = &waits{turn: z.turn, apps: z.apps, explainer: z.explainer, masters: z.masters, nodes: z.nodes}
+	z.apps.views, z.masters.waits, z.desired.explainer, z.rollouts.explainer = z.views, z.waits, z.explainer, z.explainer
+	z.desired.views, z.rollouts.views = z.views, z.views
 	z.shares = &shares{
 		turn: z.turn, units: z.units, scheduler: z.scheduler, access: z.access, file: z.config.QueueFile, contracts: map[string]*contract{},
 	}
@@ -111,9 +118,9 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	}
 	z.settle()
 	if z.apps.count() > 0 {
-		z.lookout.from = now.Add(comeBackFirst)
+		z.waits.from = now.Add(inspectAfterStart)
 	}
-	z.lookAtWaiting()
+	z.waits.inspectDue()
 	out, err := z.handOver()
 	return z, out, err
 }
@@ -130,19 +137,6 @@ func loadRecords[M any, P interface {
 		}
 		return each(record)
 	})
-}
-
-func (z *Core) loadZone(stored Records) error {
-	err := loadRecords(stored, kindZone, func(record *storev1.Zone) error {
-		proto.Merge(z.keys.record, record)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	z.keys.load()
-	z.scheduler.schedulerCore = scheduler.New(scheduler.Config{Epoch: z.config.identity.Epoch, Schema: z.units.schema, Master: masterResources()})
-	return nil
 }
 
 // loadQueues reads the queue tree.
@@ -191,4 +185,17 @@ func (z *Core) loadApps(stored Records) error {
 func (a *app) recovered() scheduler.AddApp {
 	spec := a.record.GetSpec()
 	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
+}
+
+func (z *Core) loadZone(stored Records) error {
+	err := loadRecords(stored, kindZone, func(record *storev1.Zone) error {
+		proto.Merge(z.keys.record, record)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	z.keys.load()
+	z.scheduler.schedulerCore = scheduler.New(scheduler.Config{Epoch: z.config.identity.Epoch, Schema: z.units.schema, Master: masterResources()})
+	return nil
 }

@@ -34,7 +34,6 @@ type appMaster struct {
 // masters are the application masters: their streams, the instances that they report, and what they are sent.
 type masters struct {
 	*turn
-	zone      *Core
 	config    *config
 	scheduler *scheduling
 	units     *units
@@ -43,6 +42,7 @@ type masters struct {
 	attempts  *attempts
 	desired   *desired
 	rollouts  *rollouts
+	waits     *waits
 	leases    *leases
 	endpoints *endpoints
 	nodes     *nodes
@@ -121,7 +121,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	a.master.stream = stream
 	ms.byStream[stream] = a
 	ms.endpoints.countAnew(a)
-	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.wait.shown}}
+	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.waits()}}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
 		if c.record.GetLease().GetMaster() {
@@ -170,7 +170,7 @@ func (ms *masters) endStream(a *app, why error) {
 	delete(ms.byStream, a.master.stream)
 	a.master.stream, a.master.response = 0, nil
 	ms.attempts.heard(a)
-	ms.zone.lookAfter(a)
+	ms.waits.enqueue(a)
 }
 
 // allocate takes what a master asks and reports.
@@ -284,10 +284,12 @@ func (ms *masters) response(a *app) *masterv1.AllocateResponse {
 	return a.master.response
 }
 
-// flush tells the master. Without a stream it is dropped: the first answer of the next one says it again.
-func (ms *masters) deliver(a *app) {
-	if a.master.response != nil && a.connected() {
-		ms.out.Answers = append(ms.out.Answers, AnswerSend{a.master.stream, a.master.response})
+// deliver hands over the responses of the turn. Without a stream a response is dropped: the first one of the next stream repeats it.
+func (ms *masters) deliver() {
+	for _, a := range ms.apps.touchedInOrder() {
+		if a.master.response != nil && a.connected() {
+			ms.out.Answers = append(ms.out.Answers, AnswerSend{a.master.stream, a.master.response})
+		}
+		a.master.response = nil
 	}
-	a.master.response = nil
 }

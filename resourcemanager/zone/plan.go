@@ -13,22 +13,22 @@ import (
 )
 
 // plan says what would become of a spec of an owner's now, and refuses one that could never run.
-func (z *Core) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
+func (x *explainer) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
 	response := &apiv1.DeployResponse{}
 	explanation := &apiv1.Explanation{}
 	var waiting int32
 	for _, role := range spec.GetRoles() {
-		ask, err := z.scheduler.shape(roleResources(role), role.GetPlacement())
+		ask, err := x.scheduler.shape(roleResources(role), role.GetPlacement())
 		if err != nil {
 			return nil, err
 		}
 		ask.ID, ask.Group = "plan", role.GetName()
 		ask.Pending = int(max(1, role.GetInstances()-a.running(role.GetName())))
-		plan, err := z.scheduler.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: owner}, ask, z.now)
+		plan, err := x.scheduler.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: owner}, ask, x.now)
 		if err != nil {
 			return nil, err
 		}
-		if plan.Never != "" && z.nodes.anyRegistered() {
+		if plan.Never != "" && x.nodes.anyRegistered() {
 			return nil, fmt.Errorf("%s: %w", plan.Never, errdefs.ErrInvalidArgument)
 		}
 		more := max(0, role.GetInstances()-a.running(role.GetName()))

@@ -1,7 +1,11 @@
 package zone
 
 import (
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -18,7 +22,7 @@ func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
 	var views []*apiv1.App
 	for _, a := range z.apps.sorted() {
 		if queue == "" || queue == a.record.GetSpec().GetQueue() {
-			views = append(views, z.show(a))
+			views = append(views, z.views.of(a))
 		}
 	}
 	return views, nil
@@ -30,14 +34,14 @@ func (z *Core) App(name string) (*apiv1.App, error) {
 	if err != nil {
 		return nil, err
 	}
-	return z.show(a), nil
+	return z.views.of(a), nil
 }
 
 // History is the versions that an app has had.
 func (z *Core) History(name string) (*apiv1.AppHistory, error) { return z.rollouts.history(name) }
 
 // Explain says what an app waits for, and what would help.
-func (z *Core) Explain(name string) (*apiv1.Explanation, error) { return z.explain(name) }
+func (z *Core) Explain(name string) (*apiv1.Explanation, error) { return z.explainer.explain(name) }
 
 // Targets are the containers of an app, or of one of its instances, and how to reach them; with ended also those that are over.
 func (z *Core) Targets(app, instance string, ended bool) ([]Target, error) {
@@ -72,7 +76,7 @@ func (z *Core) Node(name string) (*apiv1.Node, error) {
 		return nil, err
 	}
 	view := z.nodes.view(n)
-	view.Waiting = z.waitsToLeave(n)
+	view.Waiting = z.waits.ofNode(n)
 	return view, nil
 }
 
@@ -125,4 +129,30 @@ func (z *Core) Counts() Counts {
 		counts.Nodes[n.record.GetState()]++
 	}
 	return counts
+}
+
+func (z *Core) viewZone() *apiv1.Zone {
+	view := &apiv1.Zone{
+		Name:        z.config.Name,
+		Epoch:       z.config.identity.Epoch,
+		Version:     z.config.Version,
+		StartedAt:   timestamppb.New(z.config.started),
+		Nodes:       int32(z.nodes.count()),
+		Apps:        int32(z.apps.count()),
+		NodeTimeout: durationpb.New(z.config.NodeTimeout),
+	}
+	var capacity, used resource.Vector
+	for _, n := range z.nodes.sorted() {
+		view.Containers += int32(len(n.containers))
+		used = used.Add(z.scheduler.Used(n.id))
+		if n.state().Answers() {
+			if v, err := z.units.vector(n.record.GetCapacity()); err == nil {
+				capacity = capacity.Add(v)
+			}
+		}
+	}
+	view.Capacity, view.Used = z.units.resources(capacity), z.units.resources(used)
+	view.Full = z.damage.full
+	view.Losses = z.damage.sentences()
+	return view
 }

@@ -104,7 +104,7 @@ func (rs *rollouts) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.Rol
 // roomBeside says whether what is started beside the present instances has room.
 func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, beside int) string {
 	rolling := strategyOf(role.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
-	why := rs.zone.capacity(plan.Explanation)
+	why := rs.explainer.capacity(plan.Explanation)
 	switch {
 	case len(plan.Nodes) > 0 && (len(plan.Nodes) == beside || rolling):
 		return "there is room for " + countWord(len(plan.Nodes), "more instance")

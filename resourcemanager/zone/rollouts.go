@@ -33,7 +33,6 @@ type rolloutStep struct {
 // rollouts are the versions of apps, and how one takes the place of another.
 type rollouts struct {
 	*turn
-	zone      *Core
 	access    *access.Rules
 	scheduler *scheduling
 	units     *units
@@ -43,6 +42,8 @@ type rollouts struct {
 	endpoints *endpoints
 	leases    *leases
 	masters   *masters
+	explainer *explainer
+	views     *views
 }
 
 // change makes spec the wanted one: as a new version if instances have to be replaced.
@@ -93,7 +94,7 @@ func (rs *rollouts) pause(who peer.User, name string) (*apiv1.App, error) {
 	a.record.Paused = true
 	rs.event(a, access.ByWhom(who)+" paused it")
 	rs.desired.changed(a)
-	return rs.zone.viewApp(a), nil
+	return rs.views.of(a), nil
 }
 
 // resume lets a paused rollout go on.
@@ -111,7 +112,7 @@ func (rs *rollouts) resume(who peer.User, name string) (*apiv1.App, error) {
 	a.record.Paused = false
 	rs.event(a, access.ByWhom(who)+" let it go on")
 	rs.desired.changed(a)
-	return rs.zone.viewApp(a), nil
+	return rs.views.of(a), nil
 }
 
 // promote gives a canary another share; with all of it, it takes the place of the version before it.
@@ -129,7 +130,7 @@ func (rs *rollouts) promote(who peer.User, name string, percent int32) (*apiv1.A
 	a.record.CanaryPercent, a.record.Paused = percent, false
 	rs.event(a, fmt.Sprintf("%s gives it %d %% of the requests", access.ByWhom(who), percent))
 	rs.desired.changed(a)
-	return rs.zone.viewApp(a), nil
+	return rs.views.of(a), nil
 }
 
 func (rs *rollouts) event(a *app, message string) {

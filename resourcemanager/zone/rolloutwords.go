@@ -30,7 +30,7 @@ func (rs *rollouts) reason(a *app, r *reasons) {
 		r.about(c)
 	case apiv1.Rollout_PROGRESSING:
 		if len(r.all) == 0 {
-			r.about(cause{inCourse: true, detail: fmt.Sprintf("%d of %s are at version %d", rollout.GetUpdated(), countWord(int(rollout.GetTotal()), "instance"), rollout.GetVersion())})
+			r.about(cause{routine: true, detail: fmt.Sprintf("%d of %s are at version %d", rollout.GetUpdated(), countWord(int(rollout.GetTotal()), "instance"), rollout.GetVersion())})
 		}
 	}
 }
@@ -112,4 +112,22 @@ func (rs *rollouts) covers(a *app, role string, needs resource.Vector) bool {
 		}
 	}
 	return false
+}
+
+// rolloutHelps keeps what help finds out for the roles of an app.
+type rolloutHelps struct {
+	rollouts *rollouts
+	app      *app
+	known    map[string]string
+}
+
+func (rs *rollouts) helps(a *app) rolloutHelps { return rolloutHelps{rs, a, map[string]string{}} }
+
+func (h rolloutHelps) of(role string) string {
+	help, known := h.known[role]
+	if !known {
+		help = h.rollouts.help(h.app, role)
+		h.known[role] = help
+	}
+	return help
 }

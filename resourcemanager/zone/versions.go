@@ -174,7 +174,7 @@ func (rs *rollouts) rollback(who peer.User, name string, version int32) (*apiv1.
 		return nil, err
 	}
 	rs.withoutCanary(a)
-	return rs.zone.viewApp(a), nil
+	return rs.views.of(a), nil
 }
 
 // earlier finds the newest version before the present one that came up, held, and is another program. Of an app whose master

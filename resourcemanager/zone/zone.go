@@ -35,26 +35,21 @@ type Core struct {
 	endpoints  *endpoints
 	desired    *desired
 	rollouts   *rollouts
-	// watching are the apps by the streams of those who watch them.
-	watching map[StreamID]*app
-
-	balancers *balancers
-	shares    *shares
-
-	// lookout says why apps wait.
-	lookout lookout
+	views      *views
+	waits      *waits
+	explainer  *explainer
+	balancers  *balancers
+	shares     *shares
 
 	// Of the present turn.
 	*turn
-	// stale are apps that have not changed, but look different by now, or whose watchers have not been sent the last change.
-	stale []*app
 }
 
 // Begin begins a turn. Inputs are stepped through next, then Ready ends it.
 func (z *Core) Begin(now time.Time, fresh Seed) {
 	z.turn.begin(now, fresh)
 	z.apps.begin()
-	z.stale = nil
+	z.views.begin()
 	z.sessions.begin()
 }
 
@@ -65,7 +60,7 @@ func (z *Core) Ready() (*Ready, error) {
 	}
 	z.settle()
 	z.schedule()
-	z.lookAtWaiting()
+	z.waits.inspectDue()
 	return z.handOver()
 }
 
@@ -73,7 +68,9 @@ func (z *Core) Ready() (*Ready, error) {
 func (z *Core) handOver() (*Ready, error) {
 	z.endpoints.update()
 	z.out.Held = z.damage.standsStill()
-	z.address()
+	z.sessions.deliver()
+	z.masters.deliver()
+	z.views.deliver()
 	batch, err := z.pack()
 	z.out.Batch = batch
 	return z.out, err
@@ -108,9 +105,7 @@ func (z *Core) due() {
 		if a.record.GetEndBy() != nil || z.endpoints.areHeldBack(a) {
 			z.apps.touch(a)
 		}
-		if proven := !a.shown.provenAt.IsZero() && !z.now.Before(a.shown.provenAt); proven || a.shown.late {
-			z.stale = append(z.stale, a)
-		}
+		z.views.due(a)
 	}
 }
 
@@ -118,22 +113,6 @@ func (z *Core) due() {
 func (z *Core) settle() {
 	for _, a := range z.apps.touchedInOrder() {
 		z.desired.settle(a)
-	}
-}
-
-// address hands over what nodes, masters and people are to be sent because of this turn.
-func (z *Core) address() {
-	z.sessions.deliver()
-	for _, a := range z.apps.touchedInOrder() {
-		a.shown.view = nil // what was shown in the middle of the turn may be half of it
-		z.masters.deliver(a)
-		z.showWatchers(a)
-	}
-	for _, a := range z.stale {
-		if !z.apps.isTouched(a) {
-			a.shown.view = nil
-			z.showWatchers(a)
-		}
 	}
 }
 

@@ -71,15 +71,15 @@ func TestManyAppsThatWaitAreLookedAtABitAtATime(t *testing.T) {
 			t.Fatalf("%s waits for %v", app.GetName(), app.GetWaiting())
 		}
 	}
-	for _, a := range z.lookout.due {
+	for _, a := range z.waits.due {
 		a.wait.at = z.now // all are due
 	}
 	var looked []int
 	for left := apps; left > 0; {
-		z.lookAtWaiting()
+		z.waits.inspectDue()
 		before := left
 		left = 0
-		for _, a := range z.lookout.due {
+		for _, a := range z.waits.due {
 			if !a.wait.at.After(z.now) {
 				left++
 			}
@@ -117,6 +117,6 @@ func BenchmarkView(b *testing.B) {
 	for b.Loop() {
 		a.instances["web-5"].Report = &masterv1.InstanceReport{Id: "web-5", State: apiv1.Instance_RUNNING}
 		z.apps.touch(a)
-		z.show(a)
+		z.views.of(a)
 	}
 }
