@@ -11,23 +11,25 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
 // apps are the apps of the zone, by their ids and names, and what counts for all of them.
 type apps struct {
 	*turn
-	config *config
-	access *access.Rules
-	table  fsm.Table[lifecycle.AppState, lifecycle.AppEvent]
+	config    *config
+	access    *access.Rules
+	scheduler *scheduling
+	damage    *damage
+	views     *views
+	table     fsm.Table[lifecycle.AppState, lifecycle.AppEvent]
 	// record has the number of the newest app.
 	record *storev1.Zone
 	byID   map[id.App]*app
 	byName map[string]*app
-	views  *views
 	// touched are the apps that have changed in the present turn.
 	touched map[id.App]*app
 }
@@ -43,6 +45,7 @@ func (as *apps) count() int { return len(as.byID) }
 func (as *apps) insert(a *app) { as.byID[a.id], as.byName[a.record.GetName()] = a, a }
 
 func (as *apps) remove(a *app) {
+	a.removed = true
 	delete(as.byID, a.id)
 	delete(as.byName, a.record.GetName())
 }
@@ -58,6 +61,51 @@ func (as *apps) usedID(seq int64) {
 		as.record.AppSequence = seq
 		as.save(kindZone, "zone", as.record)
 	}
+}
+
+// announce says which app has a name from now on.
+func (as *apps) announce(a *app) {
+	as.out.Named = append(as.out.Named, NamedApp{a.record.GetName(), a.id.String()})
+}
+
+func (as *apps) load(stored Records) error {
+	return loadRecords(stored, kindApp, func(record *storev1.App) error {
+		appID, err := id.ParseApp(record.GetId())
+		if err != nil {
+			return err
+		}
+		a := newApp(appID, record)
+		a.wait.recover(record.GetWaiting())
+		as.insert(a)
+		return nil
+	})
+}
+
+// joinQueues tells the scheduler of all apps after a start.
+func (as *apps) joinQueues(Records) error {
+	for _, a := range as.sorted() {
+		if err := as.scheduler.Apply(a.recovered()); err != nil {
+			a.queueLost = as.damage.standsStill()
+			as.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
+		}
+	}
+	return nil
+}
+
+// rejoinQueue tells the scheduler of an app whose queue was lost, and is there again.
+func (as *apps) rejoinQueue(a *app) error {
+	err := as.scheduler.Apply(a.recovered())
+	if err != nil {
+		return fmt.Errorf("%s has no place: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", a.record.GetName(), err, errdefs.ErrFailedPrecondition)
+	}
+	a.queueLost = false
+	return nil
+}
+
+// recovered is the app as the scheduler is told of it after a restart.
+func (a *app) recovered() scheduler.AddApp {
+	spec := a.record.GetSpec()
+	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
 }
 
 func (as *apps) begin() { as.touched = map[id.App]*app{} }
@@ -101,7 +149,7 @@ type app struct {
 	rollout   appRollout
 	view      appView
 	wait      appWait
-	// homeless says that the scheduler does not know it: its queue was lost.
+	// queueLost says that the scheduler does not know it: its queue was lost.
 	queueLost bool
 	counts    appCounts
 	// removed is set at the end of its life; it is then in no index any more.
@@ -111,9 +159,8 @@ type app struct {
 func newApp(appID id.App, record *storev1.App) *app {
 	return &app{
 		id: appID, record: record,
-		asks: appAsks{byID: map[string]*storev1.Ask{}}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, heldByAsk: map[string]int{},
-		endpoints: appEndpoints{published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}},
-		view:      appView{watchers: map[StreamID]struct{}{}},
+		instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, heldByAsk: map[string]int{},
+		asks: newAppAsks(), endpoints: newAppEndpoints(), view: newAppView(),
 	}
 }
 

@@ -22,6 +22,8 @@ type appAsks struct {
 	last int64
 }
 
+func newAppAsks() appAsks { return appAsks{byID: map[string]*storev1.Ask{}} }
+
 // asks are what masters ask for.
 type asks struct {
 	*turn

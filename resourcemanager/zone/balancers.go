@@ -31,13 +31,6 @@ type balancers struct {
 	last       int64
 }
 
-func newBalancers(t *turn) *balancers {
-	return &balancers{
-		turn: t, record: &storev1.Balancers{},
-		lost: map[string]time.Time{}, refused: map[string]map[string]string{}, confirming: map[int64]confirmation{},
-	}
-}
-
 func (b *balancers) load(stored Records) error {
 	err := loadRecords(stored, kindBalancers, func(record *storev1.Balancers) error {
 		b.record = record

@@ -139,7 +139,7 @@ func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	ds.apps.insert(a)
 	ds.rollouts.setVersion(a, spec, "deploy")
 	a.record.Generation = 1
-	ds.out.Named = append(ds.out.Named, NamedApp{spec.GetName(), appID.String()})
+	ds.apps.announce(a)
 	ds.apps.move(a, lifecycle.AppSubmitted, "deployed")
 	ds.apps.changed(a)
 	return a, nil
@@ -348,7 +348,6 @@ func (ds *desired) gone(a *app) {
 	if a.state() != lifecycle.AppRemoved {
 		return
 	}
-	a.removed = true
 	ds.scheduler.apply(scheduler.RemoveApp{App: a.id})
 	ds.apps.remove(a)
 	ds.out.Named = append(ds.out.Named, NamedApp{a.record.GetName(), ""})

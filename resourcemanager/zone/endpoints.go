@@ -44,6 +44,10 @@ type appEndpoints struct {
 	traffic map[string]*masterv1.Traffic
 }
 
+func newAppEndpoints() appEndpoints {
+	return appEndpoints{published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}}
+}
+
 // endpoints are what the registry is told: which instances serve, which are withdrawn, and what follows once balancers know.
 type endpoints struct {
 	*turn

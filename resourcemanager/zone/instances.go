@@ -79,7 +79,16 @@ func (ms *masters) forgetInstances(a *app) {
 	clear(a.instances)
 }
 
-func (ms *masters) loadInstances(stored Records) error {
+func (ms *masters) load(stored Records) error {
+	err := loadRecords(stored, kindMemo, func(record *storev1.Memo) error {
+		if a := ms.apps.withID(record.GetAppId()); a != nil {
+			a.master.memo = record.GetMemo()
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	return loadRecords(stored, kindInstance, func(record *storev1.Instance) error {
 		if a := ms.apps.withID(record.GetAppId()); a != nil {
 			a.instances[record.GetReport().GetId()] = record

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/token"
@@ -44,11 +45,19 @@ func (ks *keys) sign(claims *corev1.TokenClaims) *corev1.ContainerToken {
 }
 
 // load reads the keys, and makes one if there is none.
-func (ks *keys) load() {
+func (ks *keys) load(stored Records) error {
+	err := loadRecords(stored, kindZone, func(record *storev1.Zone) error {
+		proto.Merge(ks.record, record)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	ks.read()
 	if len(ks.all) == 0 {
 		ks.make(1)
 	}
+	return nil
 }
 
 // rotate replaces the key that signs container tokens when it is old. The one before it stays valid for what it signed; a

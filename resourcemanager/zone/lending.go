@@ -86,12 +86,24 @@ func (s *shares) loadContracts(stored Records) error {
 		return nil
 	})
 	if err != nil || len(contracts) == 0 {
-		return err
+		return s.damage.tolerate(err)
 	}
-	if err = s.arrange(contracts); err != nil {
+	if err = s.arrange(contracts); err != nil && s.damage.standsStill() {
 		s.unarranged = contracts
 	}
-	return err
+	return s.damage.tolerate(err)
+}
+
+// restore makes contracts count whose queues were lost, and are there again.
+func (s *shares) restore() error {
+	if s.unarranged == nil {
+		return nil
+	}
+	if err := s.arrange(s.unarranged); err != nil {
+		return fmt.Errorf("the lending contracts have no queues: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", err, errdefs.ErrFailedPrecondition)
+	}
+	s.unarranged = nil
+	return nil
 }
 
 func (s *shares) sortedContracts() []*contract { return byPosition(s.contracts) }

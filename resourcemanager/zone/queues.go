@@ -24,6 +24,7 @@ type shares struct {
 	units     *units
 	scheduler *scheduling
 	access    *access.Rules
+	damage    *damage
 	// file is the path of the file that declares the tree; empty is none. badFile is why what it says now does not count.
 	file, badFile string
 	// tree is what was last set; nil if nothing was.

@@ -57,9 +57,6 @@ func (z *Core) MayRoute(who peer.User) error { return z.access.MayRoute(who) }
 // ImageUnused is nil if no version of an app has an image, by its name or by its digest.
 func (z *Core) ImageUnused(name, digest string) error { return z.apps.imageUnused(name, digest) }
 
-// Summary is the zone as a whole.
-func (z *Core) Summary() *apiv1.Zone { return z.viewZone() }
-
 // Nodes are all nodes, in the order of their names.
 func (z *Core) Nodes() []*apiv1.Node {
 	var views []*apiv1.Node
@@ -131,7 +128,8 @@ func (z *Core) Counts() Counts {
 	return counts
 }
 
-func (z *Core) viewZone() *apiv1.Zone {
+// Summary is the zone as a whole.
+func (z *Core) Summary() *apiv1.Zone {
 	view := &apiv1.Zone{
 		Name:        z.config.Name,
 		Epoch:       z.config.identity.Epoch,

@@ -2,9 +2,6 @@ package zone
 
 import (
 	"errors"
-	"fmt"
-
-	"github.com/containerd/errdefs"
 
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -39,25 +36,20 @@ func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 	return answer, nil
 }
 
-// house gives apps a place in the scheduler, and contracts, whose queue was lost and is there again.
+// restoreQueues has apps and contracts whose queues were lost, and are there again, be in them.
 func (z *Core) restoreQueues() error {
 	var missing []error
-	if z.shares.unarranged != nil {
-		if err := z.shares.arrange(z.shares.unarranged); err != nil {
-			missing = append(missing, fmt.Errorf("the lending contracts have no queues: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", err, errdefs.ErrFailedPrecondition))
-		} else {
-			z.shares.unarranged = nil
-		}
+	if err := z.shares.restore(); err != nil {
+		missing = append(missing, err)
 	}
 	for _, a := range z.apps.sorted() {
 		if !a.queueLost {
 			continue
 		}
-		if err := z.scheduler.Apply(a.recovered()); err != nil {
-			missing = append(missing, fmt.Errorf("%s has no place: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", a.record.GetName(), err, errdefs.ErrFailedPrecondition))
+		if err := z.apps.rejoinQueue(a); err != nil {
+			missing = append(missing, err)
 			continue
 		}
-		a.queueLost = false
 		for _, c := range sortedContainers(a.containers) {
 			if c.held() {
 				z.scheduler.apply(z.leases.recovered(c))

@@ -23,7 +23,14 @@ type schedulerCore interface {
 type scheduling struct {
 	*turn
 	schedulerCore
-	units *units
+	config *config
+	units  *units
+}
+
+// load makes the scheduler once the units are known.
+func (g *scheduling) load(Records) error {
+	g.schedulerCore = scheduler.New(scheduler.Config{Epoch: g.config.identity.Epoch, Schema: g.units.schema, Master: masterResources()})
+	return nil
 }
 
 // apply hands a fact to the scheduler that cannot be wrong unless the program is.

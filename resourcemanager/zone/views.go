@@ -25,6 +25,8 @@ type appView struct {
 	instances map[string]instanceView
 }
 
+func newAppView() appView { return appView{watchers: map[StreamID]struct{}{}} }
+
 // instancesAMillisecond is about how many instances a millisecond suffices for when a view is made. The time between two changes that
 // watchers are sent is at least fifty times the time that a view takes, so that views cost at most 2 % of the loop's time.
 const instancesAMillisecond = 2000

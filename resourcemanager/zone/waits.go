@@ -50,6 +50,13 @@ func (a *app) waits() []*apiv1.Waiting { return a.wait.current }
 // waitOf is why the instances of a role that have no container wait; empty if that is not known.
 func (a *app) waitOf(role string) string { return a.wait.byRole[role] }
 
+// start has inspections begin so late after a start that nodes and masters can connect first.
+func (ws *waits) start() {
+	if ws.apps.count() > 0 {
+		ws.from = ws.now.Add(inspectAfterStart)
+	}
+}
+
 // lookAfter puts an app into lookout.due, because something of it may be missing.
 func (ws *waits) enqueue(a *app) {
 	if a.wait.queued || a.removed {

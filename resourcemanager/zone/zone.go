@@ -14,35 +14,35 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 )
 
-// Core is the state of a zone. It is not safe for use by several goroutines.
+// Core is the state of a zone. It wires the parts, and does what touches several of them. It is not safe for use by several goroutines.
 type Core struct {
-	config    *config
-	access    *access.Rules
-	scheduler *scheduling
-	apps      *apps
-
-	units *units
-
-	nodes      *nodes
-	sessions   *sessions
-	frameworks *frameworks
-	damage     *damage
-	leases     *leases
-	keys       *keys
-	attempts   *attempts
-	asks       *asks
-	masters    *masters
-	endpoints  *endpoints
-	desired    *desired
-	rollouts   *rollouts
-	views      *views
-	waits      *waits
-	explainer  *explainer
-	balancers  *balancers
-	shares     *shares
-
-	// Of the present turn.
 	*turn
+	config config
+	access access.Rules
+	units  units
+	damage damage
+
+	scheduler scheduling
+	shares    shares
+
+	apps      apps
+	desired   desired
+	rollouts  rollouts
+	attempts  attempts
+	asks      asks
+	masters   masters
+	endpoints endpoints
+	balancers balancers
+
+	nodes      nodes
+	sessions   sessions
+	frameworks frameworks
+	leases     leases
+	keys       keys
+
+	views     views
+	waits     waits
+	explainer explainer
 }
 
 // Begin begins a turn. Inputs are stepped through next, then Ready ends it.
