@@ -134,16 +134,12 @@ type app struct {
 	record *storev1.App
 	// instances are what the app's master reports, by their names.
 	instances map[string]*storev1.Instance
-	// names are the names of the instances in the order in which people count; nil if one was added or has gone.
-	names []string
 	// containers are the held ones and, for a while, the ended ones.
 	containers map[id.Container]*container
-	// heldByAsk counts the held ones but the masters by the id of their ask; ended are the others, in the order of their ends.
-	heldByAsk map[string]int
-	ended     []*container
-	attempt   appAttempt
-	master    appMaster
-	asks      appAsks
+	leases     appLeases
+	attempt    appAttempt
+	master     appMaster
+	asks       appAsks
 
 	endpoints appEndpoints
 	rollout   appRollout
@@ -159,8 +155,9 @@ type app struct {
 func newApp(appID id.App, record *storev1.App) *app {
 	return &app{
 		id: appID, record: record,
-		instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, heldByAsk: map[string]int{},
-		asks: newAppAsks(), endpoints: newAppEndpoints(), view: newAppView(),
+		instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{},
+		leases: newAppLeases(),
+		asks:   newAppAsks(), endpoints: newAppEndpoints(), view: newAppView(),
 	}
 }
 

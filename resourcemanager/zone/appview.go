@@ -28,14 +28,11 @@ func (vs *views) make(a *app) *apiv1.App {
 		Spec:               r.GetSpec(),
 		Generation:         r.GetGeneration(),
 		ObservedGeneration: r.GetObservedGeneration(),
-		Rollout:            a.presentRollout(),
 	}
 	if !a.ending() {
 		view.Wanted, view.Schedules = vs.desired.count(a), vs.desired.counts(a)
 	}
-	if r.GetRollout().GetVersion() != r.GetVersion() {
-		view.Rollout.Total = view.Wanted
-	}
+	view.Rollout = vs.rollouts.view(a, view.GetWanted())
 	a.view.countsAt = time.Time{}
 	instances := vs.instances(a)
 	if awaited := vs.lostNodes(a); awaited != "" {
@@ -61,9 +58,8 @@ func (vs *views) make(a *app) *apiv1.App {
 // shownWaiting is what the app waits for. What its instances wait for is left out as soon as all of them are there, which is
 // seen before the next look at it.
 func (vs *views) waiting(a *app, view *apiv1.App, instances int) []*apiv1.Waiting {
-	rollout := view.GetRollout().GetState()
 	if view.GetState() != apiv1.App_RUNNING || view.GetRunning() != view.GetWanted() || instances != int(view.GetWanted()) ||
-		rollout == apiv1.Rollout_PROGRESSING {
+		isProgressing(view.GetRollout()) {
 		return a.waits()
 	}
 	return slices.DeleteFunc(slices.Clone(a.waits()), func(w *apiv1.Waiting) bool { return w.GetInstances() > 0 })

@@ -113,19 +113,21 @@ func (a *app) pending(record *storev1.Ask) int {
 	return int(max(0, record.GetAsk().GetCount()-record.GetGranted()))
 }
 
-// askGranted counts a grant. The scheduler has counted it already.
-func (qs *asks) granted(c *container) {
+// granted counts a grant, which the scheduler has counted already, and returns what was asked for.
+func (qs *asks) granted(c *container) *masterv1.Ask {
 	name := c.record.GetLease().GetAskId()
 	known := c.app.asks.byID[name]
 	if known == nil {
-		return
+		return nil
 	}
-	c.record.Group, c.record.Duration, c.record.Service = known.GetAsk().GetGroup(), known.GetAsk().GetDuration(), known.GetAsk().GetService()
 	record := proto.CloneOf(known)
 	record.Granted++
 	c.app.asks.byID[name] = record
 	qs.save(kindAsk, askKey(c.app, name), record)
+	return known.GetAsk()
 }
+
+func (a *app) askCount() int { return len(a.asks.byID) }
 
 func (qs *asks) ended(c *container) { qs.dropSettled(c.app, c.record.GetLease().GetAskId()) }
 
@@ -136,7 +138,7 @@ func (qs *asks) dropSettled(a *app, name string) {
 	if record == nil || record.GetAsk().GetCount() > record.GetGranted() {
 		return
 	}
-	if a.heldByAsk[name] > 0 {
+	if a.heldOf(name) > 0 {
 		return
 	}
 	delete(a.asks.byID, name)

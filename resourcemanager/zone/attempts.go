@@ -57,6 +57,11 @@ type attempts struct {
 	sessions  *sessions
 }
 
+// forgive has no failure so far be held against an app.
+func (at *attempts) forgive(a *app) {
+	a.record.Failures, a.record.AvoidNodes, a.record.RetryAt = nil, nil, nil
+}
+
 // heard has the time of silence begin anew.
 func (at *attempts) heard(a *app) { a.attempt.silentSince = at.now }
 

@@ -76,7 +76,7 @@ func (ds *desired) count(a *app) int32 {
 
 // heldSpec is a spec as its master is told: the numbers are those that hold, and the calendar is not the master's business.
 func (ds *desired) spec(a *app) *apiv1.AppSpec {
-	spec := withStrategy(a.record.GetSpec())
+	spec := proto.CloneOf(a.record.GetSpec())
 	for _, held := range ds.counts(a) {
 		for _, role := range spec.GetRoles() {
 			if role.GetName() == held.GetRole() {
@@ -111,7 +111,7 @@ func (ds *desired) due(a *app) {
 		})
 	}
 	if scaled && !a.ending() {
-		ds.masters.response(a).Wanted = ds.wanted(a)
+		ds.notify(a)
 	}
 }
 
@@ -121,4 +121,16 @@ func ofRole(name string) string {
 		return ""
 	}
 	return "-" + name
+}
+
+// presentCount is how many instances a role has when nobody says: as many as before, or one.
+func (a *app) presentCount(name string) int32 {
+	if a != nil {
+		for _, role := range a.record.GetSpec().GetRoles() {
+			if role.GetName() == name {
+				return role.GetInstances()
+			}
+		}
+	}
+	return 1
 }

@@ -146,6 +146,9 @@ func (d *damage) count() int { return len(d.losses) }
 // isFull reports whether the store takes nothing that grows.
 func (d *damage) isFull() bool { return d.full != "" }
 
+// fullBecause is why the store takes nothing that grows; empty if it has room.
+func (d *damage) fullBecause() string { return d.full }
+
 // unknown are the names of the containers that a node runs and that the zone has no record of.
 func (d *damage) unknown(n *node) []string { return sortedKeys(n.unknown) }
 

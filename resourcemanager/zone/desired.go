@@ -104,7 +104,7 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 			return nil, err
 		}
 		ds.countSet(a, counted...)
-		ds.masters.response(a).Wanted = ds.wanted(a)
+		ds.notify(a)
 	}
 	return &apiv1.DeployResponse{App: ds.views.of(a)}, nil
 }
@@ -229,7 +229,10 @@ func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
 	}
 	switch a.state() {
 	case lifecycle.AppStopped, lifecycle.AppStopping:
-		ds.rollouts.startAnew(a)
+		if !a.underWay() {
+			a.record.RestartBefore = timestamppb.New(ds.now)
+			ds.rollouts.beginAnew(a)
+		}
 	case lifecycle.AppAccepted, lifecycle.AppRunning:
 		a.record.RestartBefore = timestamppb.New(ds.now)
 		ds.emit(&apiv1.Event{Kind: "app", App: name, From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("%s is restarted, a few instances at a time", name)})
@@ -245,7 +248,7 @@ func (ds *desired) start(a *app, cause string) {
 		return
 	}
 	if a.state() != lifecycle.AppAccepted {
-		a.record.Failures, a.record.AvoidNodes, a.record.RetryAt = nil, nil, nil
+		ds.attempts.forgive(a)
 	}
 	a.record.EndBy = nil
 	ds.apps.move(a, lifecycle.AppStart, cause)
@@ -293,7 +296,7 @@ func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
 // wish tells the master that people want something else now.
 func (ds *desired) changed(a *app) {
 	a.record.Generation++
-	ds.masters.response(a).Wanted = ds.wanted(a)
+	ds.notify(a)
 	ds.apps.changed(a)
 }
 
@@ -354,9 +357,7 @@ func (ds *desired) gone(a *app) {
 	for _, c := range sortedContainers(a.containers) {
 		ds.leases.drop(c)
 	}
-	for _, version := range a.record.GetVersions() {
-		ds.forget(kindVersion, versionKey(a, version))
-	}
+	ds.rollouts.forgetVersions(a)
 	ds.forget(kindMemo, a.id.String())
 	ds.forget(kindApp, a.id.String())
 }
@@ -370,25 +371,21 @@ func (ds *desired) forgetInstances(a *app) {
 	ds.apps.changed(a)
 }
 
-// wanted is what people want of the app now, as its master is told.
+// wanted is what people want of the app now, as its master is sent it.
 func (ds *desired) wanted(a *app) *masterv1.Wanted {
-	versions := make(map[int32]*apiv1.AppSpec, len(a.record.GetVersions()))
-	for _, version := range a.record.GetVersions() {
-		versions[version.GetVersion()] = version.GetSpec()
-	}
-	return &masterv1.Wanted{
+	wanted := &masterv1.Wanted{
 		Spec:          ds.spec(a),
-		Version:       a.record.GetVersion(),
 		Generation:    a.record.GetGeneration(),
 		Stopped:       a.state() == lifecycle.AppStopping || a.state() == lifecycle.AppStopped,
 		Removing:      a.state() == lifecycle.AppRemoving,
 		RestartBefore: a.record.GetRestartBefore(),
-		Versions:      versions,
-		Reverted:      a.record.GetReverted(),
-		Paused:        a.record.GetPaused(),
-		CanaryPercent: a.record.GetCanaryPercent(),
 	}
+	ds.rollouts.complete(a, wanted)
+	return wanted
 }
+
+// notify has the master sent what is wanted.
+func (ds *desired) notify(a *app) { ds.masters.response(a).Wanted = ds.wanted(a) }
 
 func wantedInstances(spec *apiv1.AppSpec) int32 {
 	var sum int32

@@ -42,12 +42,7 @@ func (x *explainer) explain(name string) (*apiv1.Explanation, error) {
 			e.Obstacles = append(e.Obstacles, o)
 		}
 	}
-	if rollout := view.GetRollout(); rollout.GetState() == apiv1.Rollout_FAILED || rollout.GetState() == apiv1.Rollout_REVERTED {
-		e.Obstacles = append(e.Obstacles, &apiv1.Obstacle{
-			Subject: fmt.Sprintf("version %d", rollout.GetVersion()), Count: rollout.GetTotal() - rollout.GetUpdated(),
-			Reason: because(fmt.Sprintf("its rollout %s", strings.ToLower(rollout.GetState().String())), rollout.GetReason()),
-		})
-	}
+	e.Obstacles = append(e.Obstacles, x.rollouts.obstacles(view.GetRollout())...)
 	e.Obstacles = append(e.Obstacles, x.nodeObstacles(a)...)
 	e.Obstacles = append(e.Obstacles, x.balancers.obstacles(name)...)
 	if a.state() == lifecycle.AppRunning {
@@ -93,10 +88,7 @@ func (x *explainer) summary(a *app, view *apiv1.App) string {
 	}
 	running, wanted := view.GetRunning(), view.GetWanted()
 	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
-	if rollout := view.GetRollout(); rollout.GetState() == apiv1.Rollout_PROGRESSING && view.GetVersion() > 1 {
-		text += fmt.Sprintf("; %d of %d run version %d", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion())
-	}
-	return text + x.rollouts.verdict(view.GetRollout())
+	return text + x.rollouts.progress(view.GetRollout())
 }
 
 // masterObstacle is what stands in the way of the master's container, as the end of a sentence.
@@ -220,5 +212,3 @@ func (x *explainer) nodeObstacles(a *app) []*apiv1.Obstacle {
 	}
 	return obstacles
 }
-
-func (a *app) heldCount() int { return len(a.containers) - len(a.ended) }

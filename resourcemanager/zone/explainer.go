@@ -202,7 +202,7 @@ func (x *explainer) endingReasons(a *app, r *reasons) {
 				})
 			}
 		case report.GetState() == apiv1.Instance_DRAINING && report.GetContainerId() == c.id.String():
-		case c.record.GetLease().GetMaster() && len(a.containers)-len(a.ended) > 1:
+		case c.record.GetLease().GetMaster() && a.heldCount() > 1:
 			// It ends when its instances have.
 		default:
 			stopping := cause{one: "is being stopped on " + string(c.node), many: "are being stopped on " + string(c.node), role: c.role(), routine: true}

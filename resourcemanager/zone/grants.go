@@ -88,7 +88,8 @@ func (ls *leases) grant(grant scheduler.Grant) {
 	if grant.Master {
 		ls.attempts.granted(c)
 	} else {
-		ls.asks.granted(c)
+		ask := ls.asks.granted(c)
+		c.record.Group, c.record.Duration, c.record.Service = ask.GetGroup(), ask.GetDuration(), ask.GetService()
 		ls.masters.response(a).Allocated = append(ls.masters.response(a).Allocated, ls.allocation(c))
 	}
 	ls.changed(c)

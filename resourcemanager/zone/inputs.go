@@ -98,13 +98,13 @@ func (in Drain) step(z *Core) (any, error)      { return z.nodes.drain(in.Who, i
 func (in Undrain) step(z *Core) (any, error)    { return z.nodes.undrain(in.Who, in.Node) }
 func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, in.Node) }
 func (in SetQueues) step(z *Core) (any, error) {
-	return z.shares.setQueues(in.Who, in.Request, z.apps.residents())
+	return z.queues.setQueues(in.Who, in.Request, z.apps.residents())
 }
 func (in AcceptLoss) step(z *Core) (any, error) { return z.acceptLosses(in.Who) }
 func (in MoveImage) step(z *Core) (any, error)  { return nil, z.apps.mayMoveImage(in.Who, in.Name) }
 
 func (in AddContracts) step(z *Core) (any, error) {
-	preview, err := z.shares.addContracts(in.Who, in.Request)
+	preview, err := z.lending.addContracts(in.Who, in.Request)
 	if err != nil || preview != nil {
 		return preview, err
 	}
@@ -113,7 +113,7 @@ func (in AddContracts) step(z *Core) (any, error) {
 }
 
 func (in LendNow) step(z *Core) (any, error) {
-	if err := z.shares.lendNow(in.Who, in.Request); err != nil {
+	if err := z.lending.lendNow(in.Who, in.Request); err != nil {
 		return nil, err
 	}
 	z.schedule()
@@ -121,11 +121,11 @@ func (in LendNow) step(z *Core) (any, error) {
 }
 
 func (in RemoveContract) step(z *Core) (any, error) {
-	return nil, z.shares.removeContract(in.Who, in.Name)
+	return nil, z.lending.removeContract(in.Who, in.Name)
 }
 
 func (in StopLending) step(z *Core) (any, error) {
-	if err := z.shares.stopLending(in.Who, in.Name); err != nil {
+	if err := z.lending.stopLending(in.Who, in.Name); err != nil {
 		return nil, err
 	}
 	z.schedule()
@@ -343,7 +343,7 @@ type (
 )
 
 func (in QueueFile) step(z *Core) (any, error) {
-	z.shares.redeclare(in.Found, z.apps.residents())
+	z.queues.redeclare(in.Found, z.apps.residents())
 	return nil, nil
 }
 

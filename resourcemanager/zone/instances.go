@@ -25,7 +25,7 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 	if instance == nil {
 		instance = &storev1.Instance{AppId: a.id.String()}
 		a.instances[report.GetId()] = instance
-		a.names = nil
+		a.master.names = nil
 	}
 	if before.GetState() != report.GetState() {
 		instance.Since = timestamppb.New(ms.now)
@@ -55,7 +55,7 @@ func (ms *masters) instanceGone(a *app, name string) {
 		return
 	}
 	delete(a.instances, name)
-	a.names = nil
+	a.master.names = nil
 	ms.endpoints.forgetInstance(a, name)
 	ms.forget(kindInstance, instanceKey(a, name))
 	ms.emit(&apiv1.Event{
@@ -144,8 +144,8 @@ func (ms *masters) takeOutOfService(a *app) {
 
 // instanceNames are those of an app's instances, in the order in which they are shown.
 func (a *app) instanceNames() []string {
-	if a.names == nil || len(a.names) != len(a.instances) {
-		a.names = sortedKeys(a.instances)
+	if a.master.names == nil || len(a.master.names) != len(a.instances) {
+		a.master.names = sortedKeys(a.instances)
 	}
-	return a.names
+	return a.master.names
 }

@@ -45,6 +45,21 @@ type container struct {
 	notice *masterv1.PreemptionNotice
 }
 
+// appLeases is what is known of all containers of an app.
+type appLeases struct {
+	// heldByAsk counts the held containers but those of masters, by the ids of their asks.
+	heldByAsk map[string]int
+	// ended are the containers that are not held any more, in the order of their ends.
+	ended []*container
+}
+
+func newAppLeases() appLeases { return appLeases{heldByAsk: map[string]int{}} }
+
+func (a *app) heldCount() int { return len(a.containers) - len(a.leases.ended) }
+
+// heldOf is how many containers of an ask are held.
+func (a *app) heldOf(ask string) int { return a.leases.heldByAsk[ask] }
+
 // leases are the containers of the zone: what was granted, what nodes report of it, and how it ends.
 type leases struct {
 	*turn
@@ -72,9 +87,9 @@ func (ls *leases) insert(c *container) {
 	c.app.containers[c.id] = c
 	switch lease := c.record.GetLease(); {
 	case !c.held():
-		c.app.ended = append(c.app.ended, c)
+		c.app.leases.ended = append(c.app.leases.ended, c)
 	case !lease.GetMaster():
-		c.app.heldByAsk[lease.GetAskId()]++
+		c.app.leases.heldByAsk[lease.GetAskId()]++
 	}
 	if n := ls.nodes.get(c.node); n != nil && c.held() {
 		n.containers[c.id] = c
@@ -100,7 +115,7 @@ func (ls *leases) load(stored Records) error {
 		return nil
 	})
 	for _, a := range ls.apps.sorted() {
-		slices.SortStableFunc(a.ended, func(x, y *container) int { return x.record.GetDoneAt().AsTime().Compare(y.record.GetDoneAt().AsTime()) })
+		slices.SortStableFunc(a.leases.ended, func(x, y *container) int { return x.record.GetDoneAt().AsTime().Compare(y.record.GetDoneAt().AsTime()) })
 	}
 	return err
 }
@@ -163,10 +178,10 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 			ls.wakeBy(ls.now)
 		}
 	}
-	c.app.ended = append(c.app.ended, c)
+	c.app.leases.ended = append(c.app.leases.ended, c)
 	if lease := c.record.GetLease(); !lease.GetMaster() {
-		if c.app.heldByAsk[lease.GetAskId()]--; c.app.heldByAsk[lease.GetAskId()] <= 0 {
-			delete(c.app.heldByAsk, lease.GetAskId())
+		if c.app.leases.heldByAsk[lease.GetAskId()]--; c.app.leases.heldByAsk[lease.GetAskId()] <= 0 {
+			delete(c.app.leases.heldByAsk, lease.GetAskId())
 		}
 	}
 	ls.scheduler.apply(scheduler.Release{Container: c.id})
@@ -214,12 +229,12 @@ func (ls *leases) due(a *app) {
 
 // pruneEnded drops ended containers that are too old or too many, the oldest first.
 func (ls *leases) pruneEnded(a *app) {
-	for len(a.ended) > 0 {
-		oldest := a.ended[0]
-		if len(a.ended) <= keepEndedMost && ls.now.Sub(oldest.record.GetDoneAt().AsTime()) <= keepEnded {
+	for len(a.leases.ended) > 0 {
+		oldest := a.leases.ended[0]
+		if len(a.leases.ended) <= keepEndedMost && ls.now.Sub(oldest.record.GetDoneAt().AsTime()) <= keepEnded {
 			return
 		}
-		a.ended = a.ended[1:]
+		a.leases.ended = a.leases.ended[1:]
 		ls.drop(oldest)
 	}
 }
@@ -257,4 +272,12 @@ func (ls *leases) nodeOf(a *app, container string) string {
 func (ls *leases) covers(c *container, needs resource.Vector) bool {
 	holds, err := ls.units.vector(c.record.GetLease().GetResources())
 	return err == nil && needs.Fits(holds)
+}
+
+// acknowledge notes that the master knows that a container has ended.
+func (ls *leases) acknowledge(c *container) {
+	if !c.record.GetAcknowledged() {
+		c.record.Acknowledged = true
+		ls.changed(c)
+	}
 }

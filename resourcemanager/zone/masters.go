@@ -27,6 +27,8 @@ type appMaster struct {
 	stream StreamID
 	// response is sent on the stream at the end of the turn; nil if there is nothing to send.
 	response *masterv1.AllocateResponse
+	// names are the names of the instances in the order in which people count; nil if one was added or has gone.
+	names []string
 	// memo is what the master has saved for the one after it.
 	memo []byte
 }
@@ -93,9 +95,10 @@ func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*
 	}
 	ms.attempts.registered(a)
 
+	wanted := ms.desired.wanted(a)
 	response := &masterv1.RegisterResponse{
-		Spec:    ms.desired.spec(a),
-		Wanted:  ms.desired.wanted(a),
+		Spec:    wanted.GetSpec(),
+		Wanted:  wanted,
 		Largest: ms.units.resources(ms.scheduler.Largest()),
 		Memo:    a.master.memo,
 	}

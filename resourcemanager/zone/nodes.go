@@ -74,7 +74,7 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 	if err := ns.sessions.mayRegister(n, request); err != nil {
 		return nil, err
 	}
-	ns.sessions.start(n, request.GetProcessId())
+	session := ns.sessions.start(n, request.GetProcessId())
 
 	r := n.record
 	moved := r.GetContainerManager() != "" && (r.GetContainerManager() != request.GetContainerManager() || r.GetAddress() != request.GetAddress())
@@ -98,7 +98,7 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 	return &trackerv1.RegisterResponse{
 		Zone:           ns.config.Name,
 		Epoch:          ns.config.identity.Epoch,
-		Session:        n.session.id,
+		Session:        session,
 		ReportInterval: durationpb.New(ns.config.ReportInterval),
 		Reap:           reap,
 		Keys:           ns.keys.messages(),

@@ -15,7 +15,7 @@ import (
 // with errdefs.ErrNotFound for a queue that does not exist.
 func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
 	if queue != "" {
-		if _, err := z.shares.queue(queue); err != nil {
+		if _, err := z.queues.queue(queue); err != nil {
 			return nil, err
 		}
 	}
@@ -81,25 +81,25 @@ func (z *Core) Node(name string) (*apiv1.Node, error) {
 func (z *Core) StreamOf(node string) StreamID { return z.sessions.streamOf(node) }
 
 // Queues are all queues, in the order of the tree.
-func (z *Core) Queues() []*apiv1.Queue { return z.shares.viewQueues() }
+func (z *Core) Queues() []*apiv1.Queue { return z.queues.viewQueues() }
 
 // Queue is one queue.
-func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.shares.queue(name) }
+func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.queues.queue(name) }
 
 // Contracts are all lending contracts.
-func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.shares.viewContracts() }
+func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.lending.viewContracts() }
 
 // Contract is one lending contract.
 func (z *Core) Contract(name string) (*apiv1.Contract, error) {
-	k, err := z.shares.contract(name)
+	k, err := z.lending.contract(name)
 	if err != nil {
 		return nil, err
 	}
-	return z.shares.viewContract(k, z.shares.ledgers()[name]), nil
+	return z.lending.viewContract(k, z.lending.ledgers()[name]), nil
 }
 
 // LendingReport is what the lending contracts came to.
-func (z *Core) LendingReport() *apiv1.LendingReport { return z.shares.lendingReport() }
+func (z *Core) LendingReport() *apiv1.LendingReport { return z.lending.lendingReport() }
 
 // Counts are how many things of each kind a zone has.
 type Counts struct {
@@ -115,7 +115,7 @@ type Counts struct {
 func (z *Core) Counts() Counts {
 	counts := Counts{
 		Apps: map[apiv1.App_State]int{}, Nodes: map[apiv1.NodeState]int{},
-		Losses: z.damage.count(), Full: z.damage.isFull(), QueueFileRefused: z.shares.badFile != "",
+		Losses: z.damage.count(), Full: z.damage.isFull(), QueueFileRefused: z.queues.fileRefused(),
 	}
 	for _, a := range z.apps.sorted() {
 		counts.Apps[a.record.GetState()]++
@@ -150,7 +150,7 @@ func (z *Core) Summary() *apiv1.Zone {
 		}
 	}
 	view.Capacity, view.Used = z.units.resources(capacity), z.units.resources(used)
-	view.Full = z.damage.full
+	view.Full = z.damage.fullBecause()
 	view.Losses = z.damage.sentences()
 	return view
 }

@@ -39,7 +39,7 @@ func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 // restoreQueues has apps and contracts whose queues were lost, and are there again, be in them.
 func (z *Core) restoreQueues() error {
 	var missing []error
-	if err := z.shares.restore(); err != nil {
+	if err := z.lending.restore(); err != nil {
 		missing = append(missing, err)
 	}
 	for _, a := range z.apps.sorted() {

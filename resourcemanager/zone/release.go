@@ -2,7 +2,6 @@ package zone
 
 import (
 	"fmt"
-	"strconv"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -13,7 +12,7 @@ import (
 // master follows.
 func (ms *masters) releaseReason(a *app, c *container) string {
 	name := a.record.GetName()
-	version, err := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
+	replaced := ms.rollouts.replacedBecause(c)
 	restart := a.record.GetRestartBefore()
 	switch n := ms.nodes.get(c.node); {
 	case a.state() == lifecycle.AppRemoving:
@@ -22,10 +21,8 @@ func (ms *masters) releaseReason(a *app, c *container) string {
 		return name + " is being stopped"
 	case c.notice != nil:
 		return c.notice.GetReason()
-	case err == nil && int32(version) != a.record.GetVersion() && !a.keepsServing(version):
-		return fmt.Sprintf("version %d takes the place of version %d", a.record.GetVersion(), version)
-	case err == nil && int32(version) != a.record.GetVersion():
-		return fmt.Sprintf("version %d is not wanted any more", version)
+	case replaced != "":
+		return replaced
 	case restart != nil && c.record.GetStatus().GetStartedAt().AsTime().Before(restart.AsTime()):
 		return name + " is being restarted"
 	case n != nil && n.record.GetDrain():
@@ -61,8 +58,5 @@ func (ms *masters) release(a *app, name string) {
 		ms.leases.stop(c, corev1.Exit_STOPPED, ms.releaseReason(a, c))
 		return
 	}
-	if !c.record.GetAcknowledged() {
-		c.record.Acknowledged = true
-		ms.leases.changed(c)
-	}
+	ms.leases.acknowledge(c)
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
-	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
@@ -113,7 +112,7 @@ func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan
 	case len(plan.Nodes) > 0:
 		return because(fmt.Sprintf("there is room for %d of them only", len(plan.Nodes)), withHelp(why))
 	}
-	if needs, err := wire.Vector(rs.units.schema, roleResources(role)); rolling && err == nil && rs.covers(a, role.GetName(), needs) {
+	if needs, err := rs.units.read(roleResources(role)); rolling && err == nil && rs.covers(a, role.GetName(), needs) {
 		why.help = oldFirst
 	}
 	return because("there is no room beside them, and it would wait", withHelp(why))

@@ -7,7 +7,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/peer"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
@@ -76,7 +75,7 @@ func (rs *rollouts) underWay(who peer.User, name, doing string) (*app, apiv1.Rol
 		return nil, 0, err
 	}
 	state := a.presentRollout().GetState()
-	if a.ending() || state != apiv1.Rollout_PROGRESSING && state != apiv1.Rollout_PAUSED {
+	if a.ending() || !a.underWay() {
 		return nil, 0, fmt.Errorf("no rollout of %s is under way; \"mammoth deploy\" begins one: %w", name, errdefs.ErrFailedPrecondition)
 	}
 	return a, state, nil
@@ -146,19 +145,47 @@ func (rs *rollouts) withoutCanary(a *app) {
 	if canaryPercent(a.record.GetSpec()) > 0 {
 		a.record.CanaryPercent = 100
 	}
-	rs.masters.response(a).Wanted = rs.desired.wanted(a)
+	rs.desired.notify(a)
 	rs.apps.changed(a)
 }
 
-// beginAnew has an app that was stopped start with a rollout of its own, unless one was under way: what the one before came to is
-// not where this one stands.
-func (rs *rollouts) startAnew(a *app) {
-	if state := a.presentRollout().GetState(); state == apiv1.Rollout_PROGRESSING || state == apiv1.Rollout_PAUSED {
-		return
-	}
-	a.record.RestartBefore = timestamppb.New(rs.now)
+// underWay reports whether the rollout of an app's present version is not over.
+func (a *app) underWay() bool {
+	state := a.presentRollout().GetState()
+	return state == apiv1.Rollout_PROGRESSING || state == apiv1.Rollout_PAUSED
+}
+
+func isProgressing(rollout *apiv1.Rollout) bool {
+	return rollout.GetState() == apiv1.Rollout_PROGRESSING
+}
+
+// beginAnew has an app that is started after a stop begin with a rollout of its own: what the one before came to is not where this
+// one stands.
+func (rs *rollouts) beginAnew(a *app) {
 	if a.attemptState() != lifecycle.AttemptRegistered {
 		a.record.Rollout = nil
+	}
+}
+
+// view is the rollout of an app that is to have so many instances, as people see it.
+func (rs *rollouts) view(a *app, wanted int32) *apiv1.Rollout {
+	rollout := a.presentRollout()
+	if a.record.GetRollout().GetVersion() != a.record.GetVersion() {
+		rollout.Total = wanted
+	}
+	return rollout
+}
+
+// complete adds to what a master is sent how it is to change versions.
+func (rs *rollouts) complete(a *app, wanted *masterv1.Wanted) {
+	r := a.record
+	for _, role := range wanted.GetSpec().GetRoles() {
+		withStrategy(role.GetUpdate())
+	}
+	wanted.Version, wanted.Reverted, wanted.Paused, wanted.CanaryPercent = r.GetVersion(), r.GetReverted(), r.GetPaused(), r.GetCanaryPercent()
+	wanted.Versions = make(map[int32]*apiv1.AppSpec, len(r.GetVersions()))
+	for _, version := range r.GetVersions() {
+		wanted.Versions[version.GetVersion()] = version.GetSpec()
 	}
 }
 
@@ -196,7 +223,7 @@ func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
 		if r.GetPaused() {
 			// The next one is not held because this one was.
 			r.Paused = false
-			rs.masters.response(a).Wanted = rs.desired.wanted(a)
+			rs.desired.notify(a)
 		}
 	}
 	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
@@ -215,10 +242,7 @@ func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
 
 // judgedByErrors reports whether a rollout is under way that errors can end.
 func (a *app) judgedByErrors() bool {
-	if state := a.presentRollout().GetState(); state != apiv1.Rollout_PROGRESSING && state != apiv1.Rollout_PAUSED {
-		return false
-	}
-	return slices.ContainsFunc(a.record.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
+	return a.underWay() && slices.ContainsFunc(a.record.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
 }
 
 // rollout is how far the master has brought the wanted version, if it has said anything of it yet.
@@ -230,16 +254,4 @@ func (a *app) presentRollout() *apiv1.Rollout {
 		State: apiv1.Rollout_PROGRESSING, Version: a.record.GetVersion(), Total: wantedInstances(a.record.GetSpec()),
 		Reason: "its application master has not begun yet",
 	}
-}
-
-// presentCount is how many instances a role has when nobody says: as many as before, or one.
-func (a *app) presentCount(name string) int32 {
-	if a != nil {
-		for _, role := range a.record.GetSpec().GetRoles() {
-			if role.GetName() == name {
-				return role.GetInstances()
-			}
-		}
-	}
-	return 1
 }

@@ -2,10 +2,11 @@ package zone
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
-	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -33,6 +34,39 @@ func (rs *rollouts) reason(a *app, r *reasons) {
 			r.about(cause{routine: true, detail: fmt.Sprintf("%d of %s are at version %d", rollout.GetUpdated(), countWord(int(rollout.GetTotal()), "instance"), rollout.GetVersion())})
 		}
 	}
+}
+
+// obstacles are what an explanation says of a rollout that is over and did not succeed.
+func (rs *rollouts) obstacles(rollout *apiv1.Rollout) []*apiv1.Obstacle {
+	if rollout.GetState() != apiv1.Rollout_FAILED && rollout.GetState() != apiv1.Rollout_REVERTED {
+		return nil
+	}
+	return []*apiv1.Obstacle{{
+		Subject: fmt.Sprintf("version %d", rollout.GetVersion()), Count: rollout.GetTotal() - rollout.GetUpdated(),
+		Reason: because(fmt.Sprintf("its rollout %s", strings.ToLower(rollout.GetState().String())), rollout.GetReason()),
+	}}
+}
+
+// progress is how far the rollout of a version is, as the end of a sentence; empty if there is nothing to say.
+func (rs *rollouts) progress(rollout *apiv1.Rollout) string {
+	text := ""
+	if isProgressing(rollout) && rollout.GetVersion() > 1 {
+		text = fmt.Sprintf("; %d of %d run version %d", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion())
+	}
+	return text + rs.verdict(rollout)
+}
+
+// replacedBecause is why a container of another version than the present one is released; empty if it is of the present one, or of none.
+func (rs *rollouts) replacedBecause(c *container) string {
+	version, err := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
+	present := c.app.record.GetVersion()
+	switch {
+	case err != nil || int32(version) == present:
+		return ""
+	case c.app.keepsServing(version):
+		return fmt.Sprintf("version %d is not wanted any more", version)
+	}
+	return fmt.Sprintf("version %d takes the place of version %d", present, version)
 }
 
 // verdict is how many failures of a version count so far and how soon its rollout fails, as the end of a sentence; empty if neither.
@@ -66,7 +100,7 @@ func (rs *rollouts) help(a *app, role string) string {
 	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || a.presentRollout().GetState() != apiv1.Rollout_PROGRESSING {
 		return ""
 	}
-	needs, err := wire.Vector(rs.units.schema, roleResources(spec))
+	needs, err := rs.units.read(roleResources(spec))
 	if err != nil || !rs.replaces(a, role, needs) {
 		return ""
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
@@ -29,7 +28,7 @@ type scheduling struct {
 
 // load makes the scheduler once the units are known.
 func (g *scheduling) load(Records) error {
-	g.schedulerCore = scheduler.New(scheduler.Config{Epoch: g.config.identity.Epoch, Schema: g.units.schema, Master: masterResources()})
+	g.schedulerCore = scheduler.New(scheduler.Config{Epoch: g.config.identity.Epoch, Schema: g.units.known(), Master: masterResources()})
 	return nil
 }
 
@@ -43,7 +42,7 @@ func (g *scheduling) apply(input scheduler.Input) {
 // shape reads what one container needs and where it may be put. A resource that no node and no queue has named is refused: were
 // room made for it, a few apps could use up the room for the resources that nodes really have.
 func (g *scheduling) shape(resources *corev1.Resources, placement *apiv1.Placement) (scheduler.Ask, error) {
-	v, err := wire.Vector(g.units.schema, resources)
+	v, err := g.units.read(resources)
 	if err != nil {
 		return scheduler.Ask{}, err
 	}

@@ -60,11 +60,12 @@ func (ss *sessions) streamOf(name string) StreamID {
 	return 0
 }
 
-// start gives a node a new session.
-func (ss *sessions) start(n *node, process string) {
+// start gives a node a new session, and returns its id.
+func (ss *sessions) start(n *node, process string) string {
 	ss.end(n, fmt.Errorf("node %q has registered anew: %w", n.id, errdefs.ErrAborted))
 	n.session.id, n.session.process, n.session.heard, n.session.twin = ss.secrets.text(), process, ss.now, ""
 	ss.byID[n.session.id] = n
+	return n.session.id
 }
 
 func (ss *sessions) end(n *node, why error) {

@@ -1,10 +1,6 @@
 package zone
 
-import (
-	"google.golang.org/protobuf/proto"
-
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-)
+import apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 
 // canaryPercent is the share that a spec gives a canary, zero if it has none.
 func canaryPercent(spec *apiv1.AppSpec) int32 {
@@ -24,16 +20,12 @@ func strategyOf(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_Course {
 	return &apiv1.UpdatePolicy_Course{Strategy: update.GetStrategy(), CanaryPercent: update.GetCanaryPercent(), Exclusive: update.GetExclusive()}
 }
 
-// steered is a spec as its master is told: what was said for one change is the policy.
-func withStrategy(spec *apiv1.AppSpec) *apiv1.AppSpec {
-	spec = proto.CloneOf(spec)
-	for _, role := range spec.GetRoles() {
-		if update := role.GetUpdate(); update.GetOnce() != nil {
-			course := strategyOf(update)
-			update.Strategy, update.CanaryPercent, update.Exclusive, update.Once = course.GetStrategy(), course.GetCanaryPercent(), course.GetExclusive(), nil
-		}
+// withStrategy makes what was said for one change the policy.
+func withStrategy(update *apiv1.UpdatePolicy) {
+	if update.GetOnce() != nil {
+		strategy := strategyOf(update)
+		update.Strategy, update.CanaryPercent, update.Exclusive, update.Once = strategy.GetStrategy(), strategy.GetCanaryPercent(), strategy.GetExclusive(), nil
 	}
-	return spec
 }
 
 // keepCourse leaves the change that is under way on its course: a new count, say, is no word on that.

@@ -73,6 +73,13 @@ func (rs *rollouts) dropVersions(a *app) {
 	a.record.Versions = kept
 }
 
+// forgetVersions forgets the versions of an app that is gone.
+func (rs *rollouts) forgetVersions(a *app) {
+	for _, version := range a.record.GetVersions() {
+		rs.forget(kindVersion, versionKey(a, version))
+	}
+}
+
 // versionKey orders the versions of an app by their numbers.
 func versionKey(a *app, version *apiv1.AppHistory_Version) string {
 	return fmt.Sprintf("%s/%010d", a.id, version.GetVersion())

@@ -34,10 +34,11 @@ const instancesAMillisecond = 2000
 // views are the apps as people see them, and those who watch them. Nothing follows from them in the zone.
 type views struct {
 	*turn
-	apps    *apps
-	desired *desired
-	leases  *leases
-	nodes   *nodes
+	apps     *apps
+	desired  *desired
+	leases   *leases
+	rollouts *rollouts
+	nodes    *nodes
 	// byStream are the apps by the streams of those who watch them.
 	byStream map[StreamID]*app
 	// overdue are apps that have not changed, but look different by now, or whose watchers have not been sent the last change.

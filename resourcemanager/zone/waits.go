@@ -106,7 +106,7 @@ func (ws *waits) inspectDue() {
 
 // lookWork is about how much work it is to look at an app: 1, and 1 more for each fifty instances, asks, containers and nodes.
 func (ws *waits) cost(a *app) int {
-	return 1 + (len(a.instances)+len(a.asks.byID)+len(a.containers)+ws.nodes.count())/50
+	return 1 + (len(a.instances)+a.askCount()+len(a.containers)+ws.nodes.count())/50
 }
 
 // look finds the reasons why an app waits, puts them into its status, and reports whether there are any.

@@ -18,13 +18,16 @@ func newCore(settled config, lastEvent int64) *Core {
 	z.units = units{turn: t, record: &storev1.Schema{}}
 	z.damage = damage{turn: t, config: &z.config, units: &z.units, apps: &z.apps, nodes: &z.nodes, leases: &z.leases}
 	z.scheduler = scheduling{turn: t, config: &z.config, units: &z.units}
-	z.shares = shares{
-		turn: t, units: &z.units, scheduler: &z.scheduler, access: &z.access, damage: &z.damage, file: z.config.QueueFile,
+	z.queues = queues{
+		turn: t, units: &z.units, scheduler: &z.scheduler, access: &z.access, lending: &z.lending, file: z.config.QueueFile,
+	}
+	z.lending = lending{
+		turn: t, config: &z.config, units: &z.units, scheduler: &z.scheduler, access: &z.access, damage: &z.damage,
 		contracts: map[string]*contract{},
 	}
 	z.wireApps(record)
 	z.wireNodes(record)
-	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, leases: &z.leases, nodes: &z.nodes, byStream: map[StreamID]*app{}}
+	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, rollouts: &z.rollouts, leases: &z.leases, nodes: &z.nodes, byStream: map[StreamID]*app{}}
 	z.waits = waits{turn: t, apps: &z.apps, explainer: &z.explainer, masters: &z.masters, nodes: &z.nodes}
 	z.explainer = explainer{
 		turn: t, scheduler: &z.scheduler, apps: &z.apps, balancers: &z.balancers, endpoints: &z.endpoints, leases: &z.leases, nodes: &z.nodes,

@@ -23,7 +23,8 @@ type Core struct {
 	damage damage
 
 	scheduler scheduling
-	shares    shares
+	queues    queues
+	lending   lending
 
 	apps      apps
 	desired   desired
@@ -97,7 +98,7 @@ func (z *Core) due() {
 		return
 	}
 	z.keys.rotate()
-	z.shares.due()
+	z.lending.due()
 	for _, a := range z.apps.sorted() {
 		z.leases.due(a)
 		z.desired.due(a)
@@ -133,5 +134,5 @@ func (z *Core) schedule() {
 	if !decisions.Next.IsZero() {
 		z.wakeBy(decisions.Next)
 	}
-	z.shares.moved()
+	z.lending.moved()
 }
