@@ -2,413 +2,242 @@ package zone
 
 import (
 	"fmt"
+	"maps"
 	"slices"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
-	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
-	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// endWithin is how long a master may take to end its app's instances before the ResourceManager does it.
-const endWithin = 5 * time.Minute
-
-// deploy creates an app or replaces its spec, which was checked and is complete.
-func (z *Core) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
-	spec := request.GetSpec()
-	a := z.names[spec.GetName()]
-	if err := checkGeneration(a, spec.GetName(), request.GetIfGeneration()); err != nil {
-		return nil, err
-	}
-	if a != nil && a.state() == lifecycle.AppRemoving {
-		return nil, fmt.Errorf("%s is being removed; wait until \"mammoth app ls\" does not list it any more: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
-	}
-	if err := z.access.MayRunPrograms(who, spec, "deploy"); err != nil {
-		return nil, err
-	}
-	if a != nil {
-		if err := z.access.MayChange(who, a.owned(), "deploy over"); err != nil {
-			return nil, err
-		}
-	}
-	if a == nil || a.record.GetSpec().GetQueue() != spec.GetQueue() {
-		if err := z.access.MaySubmit(who, spec.GetQueue()); err != nil {
-			return nil, err
-		}
-	}
-	if a != nil && a.record.GetSpec().GetKind() != spec.GetKind() {
-		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a framework, nor a framework an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
-	}
-	var counted []string
-	for _, role := range spec.GetRoles() {
-		switch {
-		case role.GetInstances() == 0:
-			role.Instances = a.presentCount(role.GetName())
-		default:
-			counted = append(counted, role.GetName())
-		}
-	}
-	if err := z.checkClaims(spec); err != nil {
-		return nil, err
-	}
-	owner := who.Name
-	if a != nil {
-		owner = a.record.GetUser()
-	}
-	plan, err := z.plan(a, owner, spec)
-	if err != nil {
-		return nil, err
-	}
-	if request.GetDryRun() {
-		if err := z.planReplacements(a, spec, plan); err != nil {
-			return nil, err
-		}
-		plan.App = &apiv1.App{Name: spec.GetName(), Queue: spec.GetQueue(), Wanted: wantedInstances(spec), Spec: spec}
-		return plan, nil
-	}
-	if a == nil {
-		if a, err = z.createApp(who, spec); err != nil {
-			return nil, err
-		}
-		z.said(a, roleNames(spec)...)
-	} else {
-		if err := z.replaceSpec(a, spec, "deploy"); err != nil {
-			return nil, err
-		}
-		z.said(a, counted...)
-		z.say(a).Wanted = z.wanted(a)
-	}
-	return &apiv1.DeployResponse{App: z.viewApp(a)}, nil
+// apps are the apps of the zone, by their ids and names, and what counts for all of them.
+type apps struct {
+	*turn
+	config    *config
+	access    *access.Rules
+	scheduler *scheduling
+	damage    *damage
+	views     *views
+	table     fsm.Table[lifecycle.AppState, lifecycle.AppEvent]
+	// record has the number of the newest app.
+	record *storev1.Zone
+	byID   map[id.App]*app
+	byName map[string]*app
+	// touched are the apps that have changed in the present turn.
+	touched map[id.App]*app
 }
 
-// presentCount is how many instances a role has when nobody says: as many as before, or one.
-func (a *app) presentCount(name string) int32 {
-	if a != nil {
-		for _, role := range a.record.GetSpec().GetRoles() {
-			if role.GetName() == name {
-				return role.GetInstances()
-			}
-		}
-	}
-	return 1
+// get is the app with an id; nil if there is none.
+func (as *apps) get(appID id.App) *app { return as.byID[appID] }
+
+// lookup is the app with a name; nil if there is none.
+func (as *apps) lookup(name string) *app { return as.byName[name] }
+
+func (as *apps) count() int { return len(as.byID) }
+
+func (as *apps) insert(a *app) { as.byID[a.id], as.byName[a.record.GetName()] = a, a }
+
+func (as *apps) remove(a *app) {
+	a.removed = true
+	delete(as.byID, a.id)
+	delete(as.byName, a.record.GetName())
 }
 
-func checkGeneration(a *app, name string, ifGeneration int64) error {
-	switch {
-	case ifGeneration < 0:
+// nextID is the id of the app that is submitted next.
+func (as *apps) nextID() id.App {
+	return id.App{ClusterStart: as.config.identity.ClusterStart.UnixMilli(), Seq: as.record.GetAppSequence() + 1}
+}
+
+// usedID has no later app be given a number.
+func (as *apps) usedID(seq int64) {
+	if seq > as.record.GetAppSequence() {
+		as.record.AppSequence = seq
+		as.save(kindZone, "zone", as.record)
+	}
+}
+
+// announce says which app has a name from now on.
+func (as *apps) announce(a *app) {
+	as.out.Named = append(as.out.Named, NamedApp{a.record.GetName(), a.id.String()})
+}
+
+func (as *apps) load(stored Records) error {
+	return loadRecords(stored, kindApp, func(record *storev1.App) error {
+		appID, err := id.ParseApp(record.GetId())
+		if err != nil {
+			return err
+		}
+		a := newApp(appID, record)
+		a.wait.recover(record.GetWaiting())
+		as.insert(a)
 		return nil
-	case ifGeneration == 0 && a != nil:
-		return fmt.Errorf("an app named %q exists already; deploy over it with its generation, %d: %w", name, a.record.GetGeneration(), errdefs.ErrAlreadyExists)
-	case ifGeneration > 0 && a == nil:
-		return fmt.Errorf("no app is named %q; leave the generation out to create it: %w", name, errdefs.ErrAborted)
-	case ifGeneration > 0 && a.record.GetGeneration() != ifGeneration:
-		return fmt.Errorf("%s was changed meanwhile: it is at generation %d, not %d; look at it and try again: %w",
-			name, a.record.GetGeneration(), ifGeneration, errdefs.ErrAborted)
+	})
+}
+
+// joinQueues tells the scheduler of all apps after a start.
+func (as *apps) joinQueues(Records) error {
+	for _, a := range as.sorted() {
+		if err := as.scheduler.Apply(a.recovered()); err != nil {
+			a.queueLost = as.damage.standsStill()
+			as.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
+		}
 	}
 	return nil
 }
 
-func (z *Core) createApp(who peer.User, spec *apiv1.AppSpec) (*app, error) {
-	appID := id.App{ClusterStart: z.identity.ClusterStart.UnixMilli(), Seq: z.record.GetAppSequence() + 1}
-	err := z.core.Apply(scheduler.AddApp{
-		App: appID, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: who.Name, Priority: spec.GetPriority(), Allowed: true,
-	})
+// rejoinQueue tells the scheduler of an app whose queue was lost, and is there again.
+func (as *apps) rejoinQueue(a *app) error {
+	err := as.scheduler.Apply(a.recovered())
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("%s has no place: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", a.record.GetName(), err, errdefs.ErrFailedPrecondition)
 	}
-	z.record.AppSequence = appID.Seq
-	z.save(kindZone, "zone", z.record)
-	a := newApp(appID, &storev1.App{
-		Id: appID.String(), Name: spec.GetName(), CreatedAt: timestamppb.New(z.now), Attempt: &storev1.Attempt{}, User: who.Name,
-	})
-	z.apps[appID], z.names[spec.GetName()] = a, a
-	z.setVersion(a, spec, "deploy")
-	a.record.Generation = 1
-	z.out.Named = append(z.out.Named, NamedApp{spec.GetName(), appID.String()})
-	z.moveApp(a, lifecycle.AppSubmitted, "deployed")
-	z.appChanged(a)
-	return a, nil
+	a.queueLost = false
+	return nil
+}
+
+// recovered is the app as the scheduler is told of it after a restart.
+func (a *app) recovered() scheduler.AddApp {
+	spec := a.record.GetSpec()
+	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
+}
+
+func (as *apps) begin() { as.touched = map[id.App]*app{} }
+
+// touch has an app settled, published and shown at the end of the turn. Whatever people see of the app changes with it.
+func (as *apps) touch(a *app) {
+	as.touched[a.id] = a
+	as.views.changed(a)
+}
+
+func (as *apps) isTouched(a *app) bool { return as.touched[a.id] != nil }
+
+// touchedInOrder are the touched apps in the order of their submission.
+func (as *apps) touchedInOrder() []*app {
+	return slices.SortedFunc(maps.Values(as.touched), bySubmission)
+}
+
+// sorted are all apps in the order of their submission.
+func (as *apps) sorted() []*app { return slices.SortedFunc(maps.Values(as.byID), bySubmission) }
+
+func bySubmission(a, b *app) int { return a.id.Compare(b.id) }
+
+// app is one installed app. What is not in a record can be lost.
+type app struct {
+	id     id.App
+	record *storev1.App
+	// instances are what the app's master reports, by their names.
+	instances map[string]*storev1.Instance
+	// containers are the held ones and, for a while, the ended ones.
+	containers map[id.Container]*container
+	leases     appLeases
+	attempt    appAttempt
+	master     appMaster
+	asks       appAsks
+
+	endpoints appEndpoints
+	rollout   appRollout
+	view      appView
+	wait      appWait
+	// queueLost says that the scheduler does not know it: its queue was lost.
+	queueLost bool
+	counts    appCounts
+	// removed is set at the end of its life; it is then in no index any more.
+	removed bool
 }
 
 func newApp(appID id.App, record *storev1.App) *app {
 	return &app{
 		id: appID, record: record,
-		asks: map[string]*storev1.Ask{}, instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{}, held: map[string]int{},
-		published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}, watchers: map[StreamID]struct{}{},
+		instances: map[string]*storev1.Instance{}, containers: map[id.Container]*container{},
+		leases: newAppLeases(),
+		asks:   newAppAsks(), endpoints: newAppEndpoints(), view: newAppView(),
 	}
 }
 
-// replaceSpec makes spec the wanted one, whose queue was found to be open to whom it comes from. A stopped or degraded app
-// starts again. Its owner stays who deployed it first.
-func (z *Core) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
-	err := z.core.Apply(scheduler.AddApp{
-		App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Allowed: true,
-	})
-	if err != nil {
-		return err
+func (a *app) state() lifecycle.AppState { return lifecycle.AppState(a.record.GetState()) }
+
+func (a *app) ending() bool {
+	switch a.state() {
+	case lifecycle.AppStopping, lifecycle.AppStopped, lifecycle.AppRemoving, lifecycle.AppRemoved:
+		return true
 	}
-	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
-		z.setVersion(a, spec, cause)
-	} else {
-		keepCourse(a.record.GetSpec(), spec)
-		if canaryPercent(spec) != canaryPercent(a.record.GetSpec()) {
-			a.record.CanaryPercent = 0
-		}
-		z.setSpec(a, spec)
+	return false
+}
+
+func (a *app) notRemoving() error {
+	if a.state() == lifecycle.AppRemoving {
+		return fmt.Errorf("%s is being removed: %w", a.record.GetName(), errdefs.ErrFailedPrecondition)
 	}
-	z.startApp(a, cause)
-	z.wish(a)
 	return nil
 }
 
-func (z *Core) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
-	a, err := z.changeable(who, request.GetName(), "scale")
-	if err != nil {
-		return nil, err
-	}
-	if err := a.notRemoving(); err != nil {
-		return nil, err
-	}
-	after := proto.CloneOf(a.record.GetSpec())
-	role, err := chooseRole(after, request.GetRole())
-	if err != nil {
-		return nil, err
-	}
-	if role.GetInstances() == request.GetInstances() && len(role.GetSchedule()) == 0 {
-		return z.viewApp(a), nil
-	}
-	before := role.GetInstances()
-	for _, held := range z.holds(a) {
-		if held.GetRole() == role.GetName() {
-			before = held.GetInstances()
-		}
-	}
-	role.Instances = request.GetInstances()
-	if err := specs.CheckInstances(after); err != nil {
-		return nil, fmt.Errorf("app %s: %w", after.GetName(), err)
-	}
-	z.tell(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
-		"%s is scaled from %d to %d instances", a.record.GetName(), before, request.GetInstances())})
-	z.setSpec(a, after)
-	z.said(a, role.GetName())
-	z.wish(a)
-	return z.viewApp(a), nil
+// owned is what counts of an app when somebody wants to change it.
+func (a *app) owned() access.App {
+	return access.App{Name: a.record.GetName(), Owner: a.record.GetUser(), Queue: a.record.GetSpec().GetQueue()}
 }
 
-func roleNames(spec *apiv1.AppSpec) []string {
-	var names []string
-	for _, role := range spec.GetRoles() {
-		names = append(names, role.GetName())
-	}
-	return names
-}
+func (a *app) framework() bool { return a.record.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK }
 
-func chooseRole(spec *apiv1.AppSpec, name string) (*apiv1.RoleSpec, error) {
-	if name == "" && len(spec.GetRoles()) == 1 {
-		return spec.GetRoles()[0], nil
-	}
-	var names []string
-	for _, role := range spec.GetRoles() {
+// role is the spec of a role that is wanted now.
+func (a *app) role(name string) (*apiv1.RoleSpec, bool) {
+	for _, role := range a.record.GetSpec().GetRoles() {
 		if role.GetName() == name {
-			return role, nil
+			return role, true
 		}
-		names = append(names, strconv.Quote(role.GetName()))
 	}
-	if name == "" {
-		return nil, fmt.Errorf("%s has several roles; name one of %s: %w", spec.GetName(), strings.Join(names, ", "), errdefs.ErrInvalidArgument)
-	}
-	return nil, fmt.Errorf("%s has no role named %q; it has %s: %w", spec.GetName(), name, strings.Join(names, ", "), errdefs.ErrInvalidArgument)
+	return nil, false
 }
 
-func (z *Core) restart(who peer.User, name string) (*apiv1.App, error) {
-	a, err := z.changeable(who, name, "restart")
+func (as *apps) named(name string) (*app, error) {
+	if a := as.byName[name]; a != nil {
+		return a, nil
+	}
+	return nil, fmt.Errorf("no app is named %q; \"mammoth app ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
+}
+
+func (as *apps) withID(text string) *app {
+	appID, err := id.ParseApp(text)
+	if err != nil {
+		return nil
+	}
+	return as.byID[appID]
+}
+
+// changeable finds an app that somebody wants to change.
+func (as *apps) changeable(who peer.User, name, doing string) (*app, error) {
+	a, err := as.named(name)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.notRemoving(); err != nil {
-		return nil, err
-	}
-	switch a.state() {
-	case lifecycle.AppStopped, lifecycle.AppStopping:
-		z.beginAnew(a)
-	case lifecycle.AppAccepted, lifecycle.AppRunning:
-		a.record.RestartBefore = timestamppb.New(z.now)
-		z.tell(&apiv1.Event{Kind: "app", App: name, From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("%s is restarted, a few instances at a time", name)})
-	}
-	z.startApp(a, "restart")
-	z.wish(a)
-	return z.viewApp(a), nil
+	return a, as.access.MayChange(who, a.owned(), doing)
 }
 
-// beginAnew has an app that was stopped start with a rollout of its own, unless one was under way: what the one before came to is
-// not where this one stands.
-func (z *Core) beginAnew(a *app) {
-	if state := a.rollout().GetState(); state == apiv1.Rollout_PROGRESSING || state == apiv1.Rollout_PAUSED {
-		return
-	}
-	a.record.RestartBefore = timestamppb.New(z.now)
-	if a.attempt() != lifecycle.AttemptRegistered {
-		a.record.Rollout = nil
-	}
-}
-
-// startApp lets a stopped, stopping or degraded app run, with a clean record of failures.
-func (z *Core) startApp(a *app, cause string) {
-	if a.state() == lifecycle.AppRunning {
-		return
-	}
-	if a.state() != lifecycle.AppAccepted {
-		a.record.Failures, a.record.AvoidNodes, a.record.RetryAt = nil, nil, nil
-	}
-	a.record.EndBy = nil
-	z.moveApp(a, lifecycle.AppStart, cause)
-	z.applyAsks(a)
-	if a.attempt() == lifecycle.AttemptRegistered {
-		z.moveApp(a, lifecycle.AppMasterRegistered, "its application master is still at work")
-	}
-}
-
-func (z *Core) stop(who peer.User, name string) (*apiv1.App, error) {
-	a, err := z.changeable(who, name, "stop")
+// mayExec refuses who may not run commands in an app. Instances may be of any version that is kept.
+func (as *apps) mayExec(who peer.User, name string) error {
+	const doing = "run commands in"
+	a, err := as.changeable(who, name, doing)
 	if err != nil {
-		return nil, err
-	}
-	if err := a.notRemoving(); err != nil {
-		return nil, err
-	}
-	z.endApp(a, lifecycle.AppStop, access.ByWhom(who)+" stopped it")
-	return z.viewApp(a), nil
-}
-
-func (z *Core) remove(who peer.User, name string) (*apiv1.App, error) {
-	a, err := z.changeable(who, name, "remove")
-	if err != nil {
-		return nil, err
-	}
-	if a.state() != lifecycle.AppRemoving {
-		z.endApp(a, lifecycle.AppRemove, access.ByWhom(who)+" removed it")
-	}
-	return z.viewApp(a), nil
-}
-
-// endApp has every instance of an app end: by its master, or without one by the ResourceManager.
-func (z *Core) endApp(a *app, event lifecycle.AppEvent, reason string) {
-	before := a.state()
-	z.moveApp(a, event, reason)
-	if a.state() == before {
-		return
-	}
-	a.record.EndBy = timestamppb.New(z.now.Add(endWithin))
-	z.applyAsks(a)
-	z.wish(a)
-}
-
-// wish tells the master that people want something else now.
-func (z *Core) wish(a *app) {
-	a.record.Generation++
-	z.say(a).Wanted = z.wanted(a)
-	z.appChanged(a)
-}
-
-// settleApp does what an app's state asks for.
-func (z *Core) settleApp(a *app) {
-	if a.removed {
-		return
-	}
-	switch a.state() {
-	case lifecycle.AppAccepted, lifecycle.AppRunning:
-		if !a.attempt().Live() {
-			z.startAttempt(a)
-		}
-	case lifecycle.AppStopping, lifecycle.AppRemoving:
-		z.settleEnding(a)
-	}
-	if a.framework() {
-		z.settlePlaces(a)
-	}
-}
-
-// settleEnding ends the master once its instances are gone; without a master, or when it takes too long, it ends the
-// instances too: out of the registry first, and stopped once balancers know.
-func (z *Core) settleEnding(a *app) {
-	workers, held := 0, 0
-	for _, c := range a.containers {
-		if c.held() {
-			held++
-			if !c.record.GetLease().GetMaster() {
-				workers++
-			}
-		}
-	}
-	abandoned := a.attempt() != lifecycle.AttemptRegistered
-	late := a.record.GetEndBy() != nil && z.now.After(a.record.GetEndBy().AsTime())
-	switch {
-	case held == 0:
-		z.finishAttempt(a, "its app has ended")
-		z.endInstances(a)
-		z.moveApp(a, lifecycle.AppEmpty, "")
-		z.emptied(a)
-	case workers == 0:
-		z.finishAttempt(a, "its app has ended")
-	case abandoned || late:
-		z.finishAttempt(a, "its app is to end")
-		z.withdrawAll(a)
-	}
-}
-
-// emptied is about an app of which nothing is left to run.
-func (z *Core) emptied(a *app) {
-	if a.state() != lifecycle.AppRemoved {
-		return
-	}
-	a.removed = true
-	z.apply(scheduler.RemoveApp{App: a.id})
-	delete(z.apps, a.id)
-	delete(z.names, a.record.GetName())
-	z.out.Named = append(z.out.Named, NamedApp{a.record.GetName(), ""})
-	for _, c := range sortedContainers(a.containers) {
-		z.dropContainer(c)
+		return err
 	}
 	for _, version := range a.record.GetVersions() {
-		z.forget(kindVersion, versionKey(a, version))
+		if err := as.access.MayRunPrograms(who, version.GetSpec(), doing); err != nil {
+			return err
+		}
 	}
-	z.forget(kindMemo, a.id.String())
-	z.forget(kindApp, a.id.String())
-}
-
-// endInstances forgets what a master reported and asked for: nothing of it is there any more.
-func (z *Core) endInstances(a *app) {
-	for _, name := range sortedKeys(a.instances) {
-		z.forget(kindInstance, instanceKey(a, name))
-	}
-	clear(a.instances)
-	clear(a.withdrawals)
-	z.applyAsks(a)
-	for _, name := range sortedKeys(a.asks) {
-		z.forget(kindAsk, askKey(a, name))
-	}
-	clear(a.asks)
-	a.record.RestartBefore = nil
-	z.appChanged(a)
+	return nil
 }
 
 // moveApp applies an event to an app and tells of it.
-func (z *Core) moveApp(a *app, event lifecycle.AppEvent, reason string) {
+func (as *apps) move(a *app, event lifecycle.AppEvent, reason string) {
 	from := a.state()
-	to, ok := z.tables.apps.Next(from, event)
+	to, ok := as.table.Next(from, event)
 	if !ok || to == from {
 		return
 	}
@@ -417,11 +246,11 @@ func (z *Core) moveApp(a *app, event lifecycle.AppEvent, reason string) {
 	if to != lifecycle.AppRunning {
 		a.record.Reason = reason
 	}
-	z.tell(&apiv1.Event{
+	as.emit(&apiv1.Event{
 		Kind: "app", App: a.record.GetName(), Queue: a.record.GetSpec().GetQueue(), From: stateName(from), To: to.String(),
 		Message: appSentence(a.record.GetName(), to, reason),
 	})
-	z.appChanged(a)
+	as.changed(a)
 }
 
 func appSentence(name string, state lifecycle.AppState, reason string) string {
@@ -442,116 +271,24 @@ func appSentence(name string, state lifecycle.AppState, reason string) string {
 	return name + " is removed"
 }
 
-func (z *Core) appChanged(a *app) {
+func (as *apps) changed(a *app) {
 	if !a.removed {
-		z.save(kindApp, a.id.String(), a.record)
+		as.save(kindApp, a.id.String(), a.record)
 	}
-	z.touch(a)
+	as.touch(a)
 }
 
-func (z *Core) app(name string) (*app, error) {
-	if a := z.names[name]; a != nil {
-		return a, nil
+// residents are all apps, in the order of their submission.
+func (as *apps) residents() []resident {
+	var all []resident
+	for _, a := range as.sorted() {
+		all = append(all, resident{a.record.GetName(), id.Queue(a.record.GetSpec().GetQueue())})
 	}
-	return nil, fmt.Errorf("no app is named %q; \"mammoth app ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
+	return all
 }
 
-func (a *app) state() lifecycle.AppState { return lifecycle.AppState(a.record.GetState()) }
-
-func (a *app) ending() bool {
-	switch a.state() {
-	case lifecycle.AppStopping, lifecycle.AppStopped, lifecycle.AppRemoving, lifecycle.AppRemoved:
-		return true
-	}
-	return false
-}
-
-func (a *app) notRemoving() error {
-	if a.state() == lifecycle.AppRemoving {
-		return fmt.Errorf("%s is being removed: %w", a.record.GetName(), errdefs.ErrFailedPrecondition)
-	}
-	return nil
-}
-
-// say is what the app's master is told at the end of the turn.
-func (z *Core) say(a *app) *masterv1.AllocateResponse {
-	if a.out == nil {
-		a.out = &masterv1.AllocateResponse{}
-	}
-	z.touch(a)
-	return a.out
-}
-
-// flush tells the master. Without a stream it is dropped: the first answer of the next one says it again.
-func (z *Core) flush(a *app) {
-	if a.out != nil && a.stream != 0 {
-		z.out.Answers = append(z.out.Answers, AnswerSend{a.stream, a.out})
-	}
-	a.out = nil
-}
-
-// wanted is what people want of the app now, as its master is told.
-func (z *Core) wanted(a *app) *masterv1.Wanted {
-	versions := make(map[int32]*apiv1.AppSpec, len(a.record.GetVersions()))
-	for _, version := range a.record.GetVersions() {
-		versions[version.GetVersion()] = version.GetSpec()
-	}
-	return &masterv1.Wanted{
-		Spec:          z.heldSpec(a),
-		Version:       a.record.GetVersion(),
-		Generation:    a.record.GetGeneration(),
-		Stopped:       a.state() == lifecycle.AppStopping || a.state() == lifecycle.AppStopped,
-		Removing:      a.state() == lifecycle.AppRemoving,
-		RestartBefore: a.record.GetRestartBefore(),
-		Versions:      versions,
-		Reverted:      a.record.GetReverted(),
-		Paused:        a.record.GetPaused(),
-		CanaryPercent: a.record.GetCanaryPercent(),
-	}
-}
-
-func wantedInstances(spec *apiv1.AppSpec) int32 {
-	var sum int32
-	for _, role := range spec.GetRoles() {
-		sum += role.GetInstances()
-	}
-	return sum
-}
-
-// withdrawAll takes every instance out of the registry and stops its container once balancers know.
-func (z *Core) withdrawAll(a *app) {
-	if a.withdrawingAll {
-		return
-	}
-	a.withdrawingAll = true
-	for _, name := range sortedKeys(a.instances) {
-		instance := a.instances[name]
-		if instance.GetReport().GetInService() {
-			report := proto.CloneOf(instance.GetReport())
-			report.InService = false
-			instance.Report = report
-			z.save(kindInstance, instanceKey(a, name), instance)
-		}
-	}
-	z.whenRouted(a, confirmation{stopsAll: true})
-}
-
-// stopAll stops the instances of an app that no balancer routes to any more.
-func (z *Core) stopAll(a *app) {
-	a.withdrawingAll = false
-	for _, c := range sortedContainers(a.containers) {
-		if !c.record.GetLease().GetMaster() {
-			z.stopContainer(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is ended without an application master", a.record.GetName()))
-		}
-	}
-}
-
-// sortedKeys are in the order in which people count.
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, id.CompareNames)
-	return keys
+// resident is an app and the queue that it is in.
+type resident struct {
+	app   string
+	queue id.Queue
 }

@@ -4,19 +4,42 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/wire"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
+
+// appAsks are an app's asks.
+type appAsks struct {
+	// byID are the asks that are not settled: something of them waits, or is held.
+	byID map[string]*storev1.Ask
+	// last is the position of the ask that came last.
+	last int64
+}
+
+func newAppAsks() appAsks { return appAsks{byID: map[string]*storev1.Ask{}} }
+
+// asks are what masters ask for.
+type asks struct {
+	*turn
+	scheduler *scheduling
+	apps      *apps
+	attempts  *attempts
+}
+
+// dropAll forgets what an app asked for: nothing of it is there any more.
+func (qs *asks) dropAll(a *app) {
+	qs.submit(a)
+	for _, name := range sortedKeys(a.asks.byID) {
+		qs.forget(kindAsk, askKey(a, name))
+	}
+	clear(a.asks.byID)
+}
 
 // readAsk is a master's ask in the scheduler's words.
 type readAsk struct {
@@ -25,10 +48,10 @@ type readAsk struct {
 }
 
 // readAsks reads all asks before any of them counts.
-func (z *Core) readAsks(a *app, messages []*masterv1.Ask) ([]readAsk, error) {
+func (qs *asks) readAll(a *app, messages []*masterv1.Ask) ([]readAsk, error) {
 	asks := make([]readAsk, 0, len(messages))
 	for _, message := range messages {
-		ask, err := z.readAsk(message)
+		ask, err := qs.read(message)
 		if err != nil {
 			return nil, fmt.Errorf("ask %q of %s: %w", message.GetId(), a.record.GetName(), err)
 		}
@@ -37,14 +60,14 @@ func (z *Core) readAsks(a *app, messages []*masterv1.Ask) ([]readAsk, error) {
 	return asks, nil
 }
 
-func (z *Core) readAsk(message *masterv1.Ask) (scheduler.Ask, error) {
+func (qs *asks) read(message *masterv1.Ask) (scheduler.Ask, error) {
 	switch {
 	case message.GetId() == "":
 		return scheduler.Ask{}, fmt.Errorf("an ask needs an id: %w", errdefs.ErrInvalidArgument)
 	case message.GetCount() < 0:
 		return scheduler.Ask{}, fmt.Errorf("the count must not be negative, but is %d: %w", message.GetCount(), errdefs.ErrInvalidArgument)
 	}
-	ask, err := z.shape(message.GetResources(), message.GetPlacement())
+	ask, err := qs.scheduler.shape(message.GetResources(), message.GetPlacement())
 	if err != nil {
 		return ask, err
 	}
@@ -59,26 +82,26 @@ func (z *Core) readAsk(message *masterv1.Ask) (scheduler.Ask, error) {
 }
 
 // setAsk makes a master's ask the whole truth under its id.
-func (z *Core) setAsk(a *app, ask readAsk) error {
+func (qs *asks) set(a *app, ask readAsk) error {
 	name := ask.ask.ID
-	known := a.asks[name]
+	known := a.asks.byID[name]
 	record := &storev1.Ask{AppId: a.id.String(), Ask: ask.message, Granted: known.GetGranted(), Position: known.GetPosition()}
 	if known != nil && proto.Equal(known, record) {
 		return nil
 	}
 	if known.GetAsk().GetCount() <= known.GetGranted() {
 		// Nothing of it waits yet, so that it comes after all that do.
-		a.lastAsk++
-		record.Position = a.lastAsk
+		a.asks.last++
+		record.Position = a.asks.last
 	}
 	ask.ask.Pending = a.pending(record)
-	if err := z.core.Apply(scheduler.SetAsk{App: a.id, Ask: ask.ask}); err != nil {
+	if err := qs.scheduler.Apply(scheduler.SetAsk{App: a.id, Ask: ask.ask}); err != nil {
 		return fmt.Errorf("ask %q of %s: %w", name, a.record.GetName(), err)
 	}
-	a.asks[name] = record
-	z.save(kindAsk, askKey(a, name), record)
-	z.forgetAsk(a, name)
-	z.touch(a)
+	a.asks.byID[name] = record
+	qs.save(kindAsk, askKey(a, name), record)
+	qs.dropSettled(a, name)
+	qs.apps.touch(a)
 	return nil
 }
 
@@ -90,203 +113,117 @@ func (a *app) pending(record *storev1.Ask) int {
 	return int(max(0, record.GetAsk().GetCount()-record.GetGranted()))
 }
 
-// askGranted counts a grant. The scheduler has counted it already.
-func (z *Core) askGranted(c *container) {
+// granted counts a grant, which the scheduler has counted already, and returns what was asked for.
+func (qs *asks) granted(c *container) *masterv1.Ask {
 	name := c.record.GetLease().GetAskId()
-	known := c.app.asks[name]
+	known := c.app.asks.byID[name]
 	if known == nil {
-		return
+		return nil
 	}
-	c.record.Group, c.record.Duration, c.record.Service = known.GetAsk().GetGroup(), known.GetAsk().GetDuration(), known.GetAsk().GetService()
 	record := proto.CloneOf(known)
 	record.Granted++
-	c.app.asks[name] = record
-	z.save(kindAsk, askKey(c.app, name), record)
+	c.app.asks.byID[name] = record
+	qs.save(kindAsk, askKey(c.app, name), record)
+	return known.GetAsk()
 }
 
-func (z *Core) askEnded(c *container) { z.forgetAsk(c.app, c.record.GetLease().GetAskId()) }
+func (a *app) askCount() int { return len(a.asks.byID) }
+
+func (qs *asks) ended(c *container) { qs.dropSettled(c.app, c.record.GetLease().GetAskId()) }
 
 // forgetAsk drops an ask that is granted in full, or withdrawn, and under which nothing is held any more. A master does
 // not send it again, since it has seen its containers.
-func (z *Core) forgetAsk(a *app, name string) {
-	record := a.asks[name]
+func (qs *asks) dropSettled(a *app, name string) {
+	record := a.asks.byID[name]
 	if record == nil || record.GetAsk().GetCount() > record.GetGranted() {
 		return
 	}
-	if a.held[name] > 0 {
+	if a.heldOf(name) > 0 {
 		return
 	}
-	delete(a.asks, name)
-	z.forget(kindAsk, askKey(a, name))
+	delete(a.asks.byID, name)
+	qs.forget(kindAsk, askKey(a, name))
 }
 
 // withdrawAsks withdraws what an earlier attempt asked for and was not granted: a new one decides for itself. What was
 // granted under an id still counts when the id is asked under again.
-func (z *Core) withdrawAsks(a *app) {
-	for _, name := range sortedKeys(a.asks) {
-		known := a.asks[name]
+func (qs *asks) withdraw(a *app) {
+	for _, name := range sortedKeys(a.asks.byID) {
+		known := a.asks.byID[name]
 		if known.GetAsk().GetCount() <= known.GetGranted() {
 			continue
 		}
-		ask, err := z.readAsk(known.GetAsk())
+		ask, err := qs.read(known.GetAsk())
 		if err != nil {
-			z.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
+			qs.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
 			continue
 		}
-		z.apply(scheduler.SetAsk{App: a.id, Ask: ask})
+		qs.scheduler.apply(scheduler.SetAsk{App: a.id, Ask: ask})
 		record := proto.CloneOf(known)
 		record.Ask.Count = record.GetGranted()
-		a.asks[name] = record
-		z.save(kindAsk, askKey(a, name), record)
-		z.forgetAsk(a, name)
+		a.asks.byID[name] = record
+		qs.save(kindAsk, askKey(a, name), record)
+		qs.dropSettled(a, name)
 	}
 }
 
 // applyAsks tells the scheduler what the app waits for: nothing once it is to end.
-func (z *Core) applyAsks(a *app) {
+func (qs *asks) submit(a *app) {
 	for _, name := range a.asksInOrder() {
-		ask, err := z.readAsk(a.asks[name].GetAsk())
+		ask, err := qs.read(a.asks.byID[name].GetAsk())
 		if err != nil {
-			z.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
+			qs.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
 			continue
 		}
-		ask.Pending = a.pending(a.asks[name])
-		z.apply(scheduler.SetAsk{App: a.id, Ask: ask})
+		ask.Pending = a.pending(a.asks.byID[name])
+		qs.scheduler.apply(scheduler.SetAsk{App: a.id, Ask: ask})
 	}
 }
 
 // asksInOrder are the names of an app's asks as they wait. Those of an older ResourceManager have no position.
 func (a *app) asksInOrder() []string {
-	names := sortedKeys(a.asks)
-	slices.SortStableFunc(names, func(x, y string) int { return cmp.Compare(a.asks[x].GetPosition(), a.asks[y].GetPosition()) })
+	names := sortedKeys(a.asks.byID)
+	slices.SortStableFunc(names, func(x, y string) int { return cmp.Compare(a.asks.byID[x].GetPosition(), a.asks.byID[y].GetPosition()) })
 	return names
 }
 
-// shape reads what one container needs and where it may be put. A resource that no node and no queue has named is refused: were
-// room made for it, a few apps could use up the room for the resources that nodes really have.
-func (z *Core) shape(resources *corev1.Resources, placement *apiv1.Placement) (scheduler.Ask, error) {
-	v, err := wire.Vector(z.units.schema, resources)
+// asked is how many containers an app asks for, those that were granted included, by the id of the ask.
+func (a *app) asked() map[string]int32 {
+	asked := make(map[string]int32, len(a.asks.byID))
+	for name, known := range a.asks.byID {
+		asked[name] = known.GetAsk().GetCount()
+	}
+	return asked
+}
+
+// loadAsks also asks again for the masters that wait for a container.
+func (qs *asks) load(stored Records) error {
+	err := loadRecords(stored, kindAsk, func(record *storev1.Ask) error {
+		if a := qs.apps.withID(record.GetAppId()); a != nil {
+			a.asks.byID[record.GetAsk().GetId()] = record
+			a.asks.last = max(a.asks.last, record.GetPosition())
+		}
+		return nil
+	})
 	if err != nil {
-		return scheduler.Ask{}, err
+		return err
 	}
-	ask := scheduler.Ask{
-		Resources:    v,
-		SpreadOver:   placement.GetSpreadOver(),
-		MaxPerNode:   int(placement.GetMaxPerNode()),
-		Affinity:     placement.GetAffinity(),
-		AntiAffinity: placement.GetAntiAffinity(),
-	}
-	if placement.GetPolicy() == apiv1.Placement_PACK {
-		ask.Policy = scheduler.Pack
-	}
-	for _, text := range placement.GetConstraints() {
-		constraint, err := scheduler.ParseConstraint(text)
-		if err != nil {
-			return ask, err
+	for _, a := range qs.apps.sorted() {
+		if !a.queueLost {
+			qs.attempts.askAgain(a)
 		}
-		ask.Constraints = append(ask.Constraints, constraint)
 	}
-	return ask, nil
+	return nil
 }
 
-// plan says what would become of a spec of an owner's now, and refuses one that could never run.
-func (z *Core) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
-	response := &apiv1.DeployResponse{}
-	explanation := &apiv1.Explanation{}
-	var waiting int32
-	for _, role := range spec.GetRoles() {
-		ask, err := z.shape(roleResources(role), role.GetPlacement())
-		if err != nil {
-			return nil, err
-		}
-		ask.ID, ask.Group = "plan", role.GetName()
-		ask.Pending = int(max(1, role.GetInstances()-a.running(role.GetName())))
-		plan, err := z.core.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: owner}, ask, z.now)
-		if err != nil {
-			return nil, err
-		}
-		if plan.Never != "" && z.knowsNodes() {
-			return nil, fmt.Errorf("%s: %w", plan.Never, errdefs.ErrInvalidArgument)
-		}
-		more := max(0, role.GetInstances()-a.running(role.GetName()))
-		for i, name := range plan.Nodes {
-			if int32(i) < more {
-				response.Placements = append(response.Placements, &apiv1.PlannedPlacement{
-					Instance: instanceName(spec.GetName(), role.GetName(), int(a.running(role.GetName()))+i+1), Node: string(name),
-				})
-			}
-		}
-		if left := more - int32(len(plan.Nodes)); left > 0 {
-			waiting += left
-			explanation.Obstacles = append(explanation.Obstacles, obstacle(roleTitle(spec, role), left, plan.Explanation))
-		}
-	}
-	explanation.Summary = planSentence(spec.GetName(), int32(len(response.GetPlacements())), waiting)
-	response.Explanation = explanation
-	return response, nil
-}
-
-func planSentence(name string, placed, waiting int32) string {
-	switch {
-	case placed == 0 && waiting == 0:
-		return fmt.Sprintf("no further instance of %s would be started", name)
-	case waiting == 0 && placed == 1:
-		return fmt.Sprintf("the instance of %s would be started at once", name)
-	case placed == 0 && waiting == 1:
-		return fmt.Sprintf("the instance of %s could not be started now", name)
-	case waiting == 0:
-		return fmt.Sprintf("all %d instances of %s would be started at once", placed, name)
-	case placed == 0:
-		return fmt.Sprintf("none of the %d instances of %s could be started now", waiting, name)
-	}
-	return fmt.Sprintf("%d of %d instances of %s would be started at once; the rest would wait", placed, placed+waiting, name)
-}
-
-// running counts the instances of a role that are there; none of an app that is not.
-func (a *app) running(role string) int32 {
-	if a == nil {
-		return 0
-	}
-	var count int32
-	for _, instance := range a.instances {
-		if instance.GetReport().GetRole() == role && instance.GetReport().GetContainerId() != "" {
-			count++
-		}
-	}
-	return count
-}
-
-func (z *Core) knowsNodes() bool {
-	for _, n := range z.nodes {
-		if n.state().Answers() && n.session != "" {
+// asksForMore reports whether an ask is not granted in full.
+func (a *app) asksForMore() bool {
+	for _, ask := range a.asks.byID {
+		if a.pending(ask) > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// roleResources is what a container of a role is given: its quotas and a host port for each of its ports.
-func roleResources(role *apiv1.RoleSpec) *corev1.Resources {
-	resources := proto.CloneOf(role.GetResources())
-	resources.Ports = max(resources.GetPorts(), int64(len(role.GetPorts())))
-	return resources
-}
-
-func instanceName(app, role string, number int) string {
-	if role == "" {
-		return fmt.Sprintf("%s-%d", app, number)
-	}
-	return fmt.Sprintf("%s-%s-%d", app, role, number)
-}
-
-func roleTitle(spec *apiv1.AppSpec, role *apiv1.RoleSpec) string {
-	if role.GetName() == "" {
-		return spec.GetName()
-	}
-	return spec.GetName() + "/" + role.GetName()
-}
-
 func askKey(a *app, name string) string { return a.id.String() + "/" + name }
-
-// durationWords writes how long something has lasted.
-func durationWords(d time.Duration) string { return d.Round(time.Second).String() }

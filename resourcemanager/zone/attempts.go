@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
+	"github.com/mammoth-os/mammoth/internal/fsm"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -42,77 +43,111 @@ func masterCommand() []string { return []string{"mammoth", "appmaster", "dynamic
 
 func attemptBackoff() backoff.Policy { return backoff.Policy{Min: time.Second, Max: time.Minute} }
 
+// attempts are the runs of masters: when one is started, and what its end means for its app.
+type attempts struct {
+	*turn
+	config    *config
+	scheduler *scheduling
+	table     fsm.Table[lifecycle.AttemptState, lifecycle.AttemptEvent]
+	apps      *apps
+	asks      *asks
+	masters   *masters
+	leases    *leases
+	nodes     *nodes
+	sessions  *sessions
+}
+
+// forgive has no failure so far be held against an app.
+func (at *attempts) forgive(a *app) {
+	a.record.Failures, a.record.AvoidNodes, a.record.RetryAt = nil, nil, nil
+}
+
+// heard has the time of silence begin anew.
+func (at *attempts) heard(a *app) { a.attempt.silentSince = at.now }
+
+// registered hands an app over to its newest attempt; again if that attempt registers again.
+func (at *attempts) registered(a *app) {
+	if a.record.GetAttempt().GetRegisteredAt() == nil {
+		a.record.Attempt.RegisteredAt = timestamppb.New(at.now)
+	}
+	at.heard(a)
+	a.attempt.secret = ""
+	at.move(a, lifecycle.AttemptRegisters, fmt.Sprintf("attempt %d of %s is at work", a.record.GetAttempt().GetNumber(), a.record.GetName()))
+	at.apps.move(a, lifecycle.AppMasterRegistered, "")
+	at.apps.changed(a)
+}
+
 // startAttempt asks for a container for the next master of an app, if the time has come.
-func (z *Core) startAttempt(a *app) {
-	if retry := a.record.GetRetryAt(); retry != nil && z.now.Before(retry.AsTime()) {
-		z.at(retry.AsTime())
+func (at *attempts) start(a *app) {
+	if retry := a.record.GetRetryAt(); retry != nil && at.now.Before(retry.AsTime()) {
+		at.wakeBy(retry.AsTime())
 		return
 	}
-	z.withdrawAsks(a)
+	at.asks.withdraw(a)
 	number := a.record.GetAttempt().GetNumber() + 1
 	a.record.Attempt = &storev1.Attempt{Number: number}
-	a.secret = ""
-	z.moveAttempt(a, lifecycle.AttemptSubmitted, fmt.Sprintf("attempt %d of %s waits for a container", number, a.record.GetName()))
-	z.askForMaster(a, 1)
+	a.attempt.secret = ""
+	at.move(a, lifecycle.AttemptSubmitted, fmt.Sprintf("attempt %d of %s waits for a container", number, a.record.GetName()))
+	at.ask(a, 1)
 }
 
 // askForMaster sets how many containers the app's master still needs: one or none.
-func (z *Core) askForMaster(a *app, pending int) {
+func (at *attempts) ask(a *app, pending int) {
 	var avoid []id.Node
 	for _, name := range a.record.GetAvoidNodes() {
 		avoid = append(avoid, id.Node(name))
 	}
-	if !slices.ContainsFunc(z.sortedNodes(), func(n *node) bool {
+	if !slices.ContainsFunc(at.nodes.sorted(), func(n *node) bool {
 		return n.closed() == "" && n.state().Answers() && !slices.Contains(avoid, n.id)
 	}) {
 		avoid = nil // better a node that it failed on than none
 	}
-	z.apply(scheduler.SetAsk{App: a.id, Ask: scheduler.Ask{
+	at.scheduler.apply(scheduler.SetAsk{App: a.id, Ask: scheduler.Ask{
 		Pending: pending, Resources: masterResources(), Policy: scheduler.Spread, Priority: 1 << 20, Avoid: avoid, Master: true,
 		Replaces: a.record.GetAttempt().GetNumber() > 1,
 	}})
 }
 
 // masterGranted has the node launch the master.
-func (z *Core) masterGranted(c *container) {
+func (at *attempts) granted(c *container) {
 	a := c.app
-	if a.attempt() != lifecycle.AttemptScheduled {
-		z.stopContainer(c, corev1.Exit_LEASE_ENDED, "no application master is waited for")
+	if a.attemptState() != lifecycle.AttemptScheduled {
+		at.leases.stop(c, corev1.Exit_LEASE_ENDED, "no application master is waited for")
 		return
 	}
 	a.record.Attempt.ContainerId = c.id.String()
-	a.record.Attempt.LaunchedAt = timestamppb.New(z.now)
-	a.silentSince = z.now
-	z.moveAttempt(a, lifecycle.AttemptGranted, fmt.Sprintf("attempt %d of %s is launched on %s", a.record.GetAttempt().GetNumber(), a.record.GetName(), c.node))
-	z.launch(c)
+	a.record.Attempt.LaunchedAt = timestamppb.New(at.now)
+	a.attempt.silentSince = at.now
+	at.move(a, lifecycle.AttemptGranted, fmt.Sprintf("attempt %d of %s is launched on %s", a.record.GetAttempt().GetNumber(), a.record.GetName(), c.node))
+	at.launch(c)
 }
 
 // launch sends the master's container to its node, with a secret that nobody was told before: the container has
 // not been started.
-func (z *Core) launch(c *container) {
+func (at *attempts) launch(c *container) {
 	a := c.app
 	attempt := id.Attempt{App: a.id, N: a.record.GetAttempt().GetNumber()}
-	if a.record.GetAttempt().GetContainerId() != c.id.String() || !a.attempt().Live() {
+	if a.record.GetAttempt().GetContainerId() != c.id.String() || !a.attemptState().Live() {
 		return
 	}
-	if a.secret == "" {
-		a.secret = attempt.String() + "." + z.secrets.text()
-		hash := sha256.Sum256([]byte(a.secret))
+	if a.attempt.secret == "" {
+		a.attempt.secret = attempt.String() + "." + at.secrets.text()
+		hash := sha256.Sum256([]byte(a.attempt.secret))
 		a.record.Attempt.TokenHash = hash[:]
-		z.appChanged(a)
+		at.apps.changed(a)
 	}
-	n := z.nodes[c.node]
-	z.command(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Launch_{Launch: &trackerv1.NodeCommand_Launch{
-		Token: z.allocation(c).GetToken(),
+	n := at.nodes.get(c.node)
+	at.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Launch_{Launch: &trackerv1.NodeCommand_Launch{
+		Token: at.leases.allocation(c).GetToken(),
 		Spec: &corev1.ContainerSpec{
 			Runtime: corev1.ContainerSpec_PROCESS,
 			Command: masterCommand(),
 			Env: map[string]string{
-				"MAMMOTH_RESOURCEMANAGER": z.settings.Advertised(),
+				"MAMMOTH_RESOURCEMANAGER": at.config.Advertised(),
 				"MAMMOTH_APP_ID":          a.id.String(),
 				"MAMMOTH_APP":             a.record.GetName(),
 				"MAMMOTH_ATTEMPT":         strconv.Itoa(int(attempt.N)),
-				"MAMMOTH_TOKEN":           a.secret,
+				"MAMMOTH_TOKEN":           a.attempt.secret,
 			},
 			Labels: map[string]string{"mammoth.role": "master"},
 		},
@@ -120,9 +155,9 @@ func (z *Core) launch(c *container) {
 }
 
 // masterEnded is about a master's container that was seen gone.
-func (z *Core) masterEnded(c *container, exit *corev1.Exit) {
+func (at *attempts) containerEnded(c *container, exit *corev1.Exit) {
 	a := c.app
-	if a.record.GetAttempt().GetContainerId() != c.id.String() || !a.attempt().Live() {
+	if a.record.GetAttempt().GetContainerId() != c.id.String() || !a.attemptState().Live() {
 		return
 	}
 	if exit.GetReason() == corev1.Exit_LAUNCH_FAILED || exit.GetReason() == corev1.Exit_NODE_FAILED {
@@ -130,14 +165,14 @@ func (z *Core) masterEnded(c *container, exit *corev1.Exit) {
 			return name == string(c.node)
 		}), string(c.node))
 	}
-	z.attemptEnded(a, z.isFailure(a, exit), exitSentence(exit))
+	at.ended(a, at.isFailure(a, exit), exitSentence(exit))
 }
 
 // isFailure reports whether the end of the newest attempt's container is held against the app: what ended it came from
 // inside, and it had not been at work for long. What others did to it is not.
-func (z *Core) isFailure(a *app, exit *corev1.Exit) bool {
+func (at *attempts) isFailure(a *app, exit *corev1.Exit) bool {
 	registered := a.record.GetAttempt().GetRegisteredAt()
-	early := registered == nil || z.now.Sub(registered.AsTime()) < earlyEnd
+	early := registered == nil || at.now.Sub(registered.AsTime()) < earlyEnd
 	switch exit.GetReason() {
 	case corev1.Exit_EXITED:
 		return early && exit.GetCode() != sigkill
@@ -151,106 +186,122 @@ func (z *Core) isFailure(a *app, exit *corev1.Exit) bool {
 }
 
 // attemptEnded begins the next attempt, unless too many have failed.
-func (z *Core) attemptEnded(a *app, counts bool, reason string) {
+func (at *attempts) ended(a *app, counts bool, reason string) {
 	number := a.record.GetAttempt().GetNumber()
-	z.endStream(a, fmt.Errorf("attempt %d of %s is over", number, a.record.GetName()))
-	if a.attempt() == lifecycle.AttemptScheduled {
-		z.askForMaster(a, 0)
+	at.masters.endStream(a, fmt.Errorf("attempt %d of %s is over", number, a.record.GetName()))
+	if a.attemptState() == lifecycle.AttemptScheduled {
+		at.ask(a, 0)
 	}
 	// Nothing that only a master could use may take the room that the next master needs.
-	z.withdrawAsks(a)
-	z.moveAttempt(a, lifecycle.AttemptEnds, fmt.Sprintf("attempt %d of %s ended: %s", number, a.record.GetName(), reason))
+	at.asks.withdraw(a)
+	at.move(a, lifecycle.AttemptEnds, fmt.Sprintf("attempt %d of %s ended: %s", number, a.record.GetName(), reason))
 	a.record.RetryAt = nil
 	if counts {
-		a.record.Failures = append(slices.DeleteFunc(slices.Clone(a.record.GetFailures()), func(at *timestamppb.Timestamp) bool {
-			return z.now.Sub(at.AsTime()) > failureWindow
-		}), timestamppb.New(z.now))
+		a.record.Failures = append(slices.DeleteFunc(slices.Clone(a.record.GetFailures()), func(failed *timestamppb.Timestamp) bool {
+			return at.now.Sub(failed.AsTime()) > failureWindow
+		}), timestamppb.New(at.now))
 		failures := len(a.record.GetFailures())
 		if failures >= maxFailures && !a.ending() {
-			z.moveApp(a, lifecycle.AppAttemptsExhausted, fmt.Sprintf(
+			at.apps.move(a, lifecycle.AppAttemptsExhausted, fmt.Sprintf(
 				"no master: %d attempts failed within %s, the last because it ended: %s; \"mammoth app restart %s\" tries again",
 				failures, failureWindow, reason, a.record.GetName()))
 			return
 		}
 		if failures > 1 {
-			a.record.RetryAt = timestamppb.New(z.now.Add(attemptBackoff().After(failures - 1)))
+			a.record.RetryAt = timestamppb.New(at.now.Add(attemptBackoff().After(failures - 1)))
 		}
 	}
-	z.moveApp(a, lifecycle.AppAttemptEnded, "its application master ended: "+reason)
-	z.appChanged(a)
+	at.apps.move(a, lifecycle.AppAttemptEnded, "its application master ended: "+reason)
+	at.apps.changed(a)
 	if !a.ending() && a.state() == lifecycle.AppAccepted {
-		z.startAttempt(a)
+		at.start(a)
 	}
 }
 
 // finishAttempt ends a live attempt that has done its work.
-func (z *Core) finishAttempt(a *app, reason string) {
-	if !a.attempt().Live() {
+func (at *attempts) finish(a *app, reason string) {
+	if !a.attemptState().Live() {
 		return
 	}
-	if a.attempt() == lifecycle.AttemptScheduled {
-		z.askForMaster(a, 0)
+	if a.attemptState() == lifecycle.AttemptScheduled {
+		at.ask(a, 0)
 	}
-	z.moveAttempt(a, lifecycle.AttemptFinishes, fmt.Sprintf("attempt %d of %s is finished: %s", a.record.GetAttempt().GetNumber(), a.record.GetName(), reason))
-	z.stopMaster(a, reason)
+	at.move(a, lifecycle.AttemptFinishes, fmt.Sprintf("attempt %d of %s is finished: %s", a.record.GetAttempt().GetNumber(), a.record.GetName(), reason))
+	at.stopMaster(a, reason)
 }
 
 // stopMaster has the newest attempt's container stopped.
-func (z *Core) stopMaster(a *app, reason string) {
+func (at *attempts) stopMaster(a *app, reason string) {
 	cid, err := id.ParseContainer(a.record.GetAttempt().GetContainerId())
-	if c := z.containers[cid]; err == nil && c != nil {
-		z.stopContainer(c, corev1.Exit_STOPPED, reason)
+	if c := at.leases.get(cid); err == nil && c != nil {
+		at.leases.stop(c, corev1.Exit_STOPPED, reason)
 	}
 }
 
 // dueAttempt gives up on masters that are silent.
-func (z *Core) dueAttempt(a *app) {
+func (at *attempts) due(a *app) {
 	record := a.record.GetAttempt()
 	cid, _ := id.ParseContainer(record.GetContainerId())
-	c := z.containers[cid]
-	lost := c != nil && z.nodes[c.node] != nil && z.nodes[c.node].state() == lifecycle.NodeLost
-	silent := z.now.Sub(a.silentSince)
-	away := silent > masterSilence || lost && silent > z.settings.NodeTimeout
-	switch a.attempt() {
+	c := at.leases.get(cid)
+	lost := c != nil && at.nodes.get(c.node) != nil && at.nodes.get(c.node).state() == lifecycle.NodeLost
+	silent := at.now.Sub(a.attempt.silentSince)
+	away := silent > masterSilence || lost && silent > at.config.NodeTimeout
+	switch a.attemptState() {
 	case lifecycle.AttemptLaunched:
 		if away {
-			z.giveUp(a, c, lost, fmt.Sprintf("it did not register within %s", masterSilence))
+			at.giveUp(a, c, lost, fmt.Sprintf("it did not register within %s", masterSilence))
 		}
 	case lifecycle.AttemptRegistered:
-		if a.stream == 0 && away {
-			z.giveUp(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
+		if !a.connected() && away {
+			at.giveUp(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
 		}
 	case lifecycle.AttemptFailed, lifecycle.AttemptUnspecified, lifecycle.AttemptFinished:
-		z.touch(a) // settling starts the next one when its time has come
+		at.apps.touch(a) // settling starts the next one when its time has come
 	}
 }
 
 // giveUp ends an attempt whose container may still run. It is stopped, and refused from now on; its lease is held until
 // its node says that it is gone.
-func (z *Core) giveUp(a *app, c *container, lost bool, reason string) {
+func (at *attempts) giveUp(a *app, c *container, lost bool, reason string) {
 	if lost {
 		reason = fmt.Sprintf("its node %s is lost", c.node)
 	}
 	if c != nil {
-		z.stopContainer(c, corev1.Exit_STOPPED, reason)
+		at.leases.stop(c, corev1.Exit_STOPPED, reason)
 	}
-	z.attemptEnded(a, !lost && a.attempt() == lifecycle.AttemptLaunched, reason)
+	at.ended(a, !lost && a.attemptState() == lifecycle.AttemptLaunched, reason)
 }
 
-func (z *Core) moveAttempt(a *app, event lifecycle.AttemptEvent, message string) {
-	from := a.attempt()
-	to, ok := z.tables.attempts.Next(from, event)
+func (at *attempts) move(a *app, event lifecycle.AttemptEvent, message string) {
+	from := a.attemptState()
+	to, ok := at.table.Next(from, event)
 	if !ok || to == from {
 		return
 	}
 	a.record.Attempt.State = apiv1.Master_State(to)
-	z.tell(&apiv1.Event{
+	at.emit(&apiv1.Event{
 		Kind: "attempt", App: a.record.GetName(), Attempt: id.Attempt{App: a.id, N: a.record.GetAttempt().GetNumber()}.String(),
 		Container: a.record.GetAttempt().GetContainerId(), From: stateName(from), To: to.String(), Message: message,
 	})
-	z.appChanged(a)
+	at.apps.changed(a)
 }
 
-func (a *app) attempt() lifecycle.AttemptState {
+// appAttempt is what is not stored of an app's newest attempt.
+type appAttempt struct {
+	// secret is its bearer token until it has registered.
+	secret string
+	// silentSince is when its stream ended, it registered or was launched, or the ResourceManager was started.
+	silentSince time.Time
+}
+
+// askAgain tells the scheduler what an app asks for.
+func (at *attempts) askAgain(a *app) {
+	at.asks.submit(a)
+	if a.attemptState() == lifecycle.AttemptScheduled {
+		at.ask(a, 1)
+	}
+}
+
+func (a *app) attemptState() lifecycle.AttemptState {
 	return lifecycle.AttemptState(a.record.GetAttempt().GetState())
 }

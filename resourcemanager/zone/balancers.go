@@ -8,7 +8,6 @@ import (
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
-	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 )
 
@@ -30,13 +29,6 @@ type balancers struct {
 	// confirming are the confirmations that were asked for, by number; last is the newest number.
 	confirming map[int64]confirmation
 	last       int64
-}
-
-func newBalancers(t *turn) *balancers {
-	return &balancers{
-		turn: t, record: &storev1.Balancers{},
-		lost: map[string]time.Time{}, refused: map[string]map[string]string{}, confirming: map[int64]confirmation{},
-	}
 }
 
 func (b *balancers) load(stored Records) error {
@@ -70,12 +62,12 @@ func (b *balancers) connected(name string) {
 		b.record.Names = append(slices.Clone(b.record.GetNames()), name)
 		b.store()
 	}
-	b.tell(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + name + " is connected"})
+	b.emit(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + name + " is connected"})
 }
 
 func (b *balancers) left(name, why string) {
 	b.lost[name] = b.now
-	b.tell(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+name+" is not connected any more", why)})
+	b.emit(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+name+" is not connected any more", why)})
 }
 
 // refuses takes all services that a balancer cannot route.
@@ -88,7 +80,7 @@ func (b *balancers) refuses(name string, refusals []*companionv1.Refusal) {
 		if before[refusal.GetService()] == refusal.GetReason() {
 			continue // a balancer says it with everything that it applies
 		}
-		b.tell(&apiv1.Event{
+		b.emit(&apiv1.Event{
 			Kind: "balancer", App: appOfService(refusal.GetService()), To: "REFUSED",
 			Message: fmt.Sprintf("the balancer %s does not route %s: %s", name, refusal.GetService(), refusal.GetReason()),
 		})
@@ -146,29 +138,6 @@ func (b *balancers) due() {
 		b.record.Names = slices.DeleteFunc(slices.Clone(b.record.GetNames()), func(known string) bool { return known == name })
 		b.store()
 	}
-}
-
-// count tells the master of an app what balancers have seen of an instance, if it judges a rollout by that.
-func (z *Core) count(count *companionv1.Traffic) {
-	a := z.names[appOfService(count.GetService())]
-	if a == nil || a.stream == 0 || a.instances[count.GetEndpoint()] == nil || !a.judgedByErrors() {
-		return
-	}
-	sum := &masterv1.Traffic{Instance: count.GetEndpoint(), Requests: count.GetRequests(), Errors: count.GetErrors()}
-	if before := a.traffic[sum.GetInstance()]; before != nil {
-		sum.Requests += before.GetRequests()
-		sum.Errors += before.GetErrors()
-	}
-	a.traffic[sum.GetInstance()] = sum
-	z.say(a).Traffic = append(z.say(a).Traffic, sum)
-}
-
-// judgedByErrors reports whether a rollout is under way that errors can end.
-func (a *app) judgedByErrors() bool {
-	if state := a.rollout().GetState(); state != apiv1.Rollout_PROGRESSING && state != apiv1.Rollout_PAUSED {
-		return false
-	}
-	return slices.ContainsFunc(a.record.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
 }
 
 // appOfService is the app that a service belongs to: web for web and for front.web.

@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -22,51 +23,107 @@ type publication struct {
 	due bool
 }
 
+// appEndpoints is what is published of an app, and what of it balancers have yet to confirm.
+type appEndpoints struct {
+	// published is what the registry was last told, by service.
+	published map[string]*publication
+	// withdrawals counts, by instance, how often it was taken out of service: a confirmation that was overtaken is dropped.
+	withdrawals map[string]int
+	// withdrawing are the instances whose withdrawal is to be confirmed, pending is what else follows once balancers route by the
+	// state at the end of the turn. Both wait while awaitsReport is set.
+	withdrawing []string
+	pending     []confirmation
+	// unconfirmed counts the states that balancers have not confirmed yet.
+	unconfirmed int
+	// withdrawsAll is set while balancers are waited for, after which every instance is stopped.
+	withdrawsAll bool
+	// awaitsReport is set while a step of the master's waits for the report of a node, since awaitsSince.
+	awaitsReport bool
+	awaitsSince  time.Time
+	// traffic is what balancers have counted since the master's stream was opened, by instance.
+	traffic map[string]*masterv1.Traffic
+}
+
+func newAppEndpoints() appEndpoints {
+	return appEndpoints{published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}}
+}
+
+// endpoints are what the registry is told: which instances serve, which are withdrawn, and what follows once balancers know.
+type endpoints struct {
+	*turn
+	apps      *apps
+	masters   *masters
+	leases    *leases
+	nodes     *nodes
+	balancers *balancers
+	rollouts  *rollouts
+}
+
+// areUnconfirmed reports whether a balancer has yet to confirm the newest endpoints of an app.
+func (es *endpoints) areUnconfirmed(a *app) bool {
+	return a.endpoints.unconfirmed > 0 && es.balancers.any()
+}
+
+// areHeldBack reports whether the endpoints of an app wait for the report of a node.
+func (es *endpoints) areHeldBack(a *app) bool { return a.endpoints.awaitsReport }
+
+// cancelWithdrawal has an earlier withdrawal of an instance, which is in service again, never be confirmed.
+func (es *endpoints) cancelWithdrawal(a *app, instance string) { a.endpoints.withdrawals[instance]++ }
+
+func (es *endpoints) forgetInstance(a *app, instance string) {
+	delete(a.endpoints.withdrawals, instance)
+}
+
+func (es *endpoints) forgetInstances(a *app) { clear(a.endpoints.withdrawals) }
+
+// countAnew forgets what balancers have counted of an app.
+func (es *endpoints) countAnew(a *app) { clear(a.endpoints.traffic) }
+
 // project computes the services of every touched app. An endpoint is there exactly while the master says that its
 // instance is in service and the node says that its container runs and is not failing its probes.
-func (z *Core) project() {
-	for _, a := range z.touchedApps() {
-		z.catchUp(a)
-		services := z.services(a)
+func (es *endpoints) update() {
+	for _, a := range es.apps.touchedInOrder() {
+		es.awaitReports(a)
+		services := es.services(a)
 		for name, now := range services {
-			before := a.published[name]
+			before := a.endpoints.published[name]
 			if before != nil && sameEndpoints(before.endpoints, now.endpoints) && proto.Equal(before.expose, now.expose) {
 				continue
 			}
 			now.due = true
-			a.published[name] = now
+			a.endpoints.published[name] = now
 		}
-		for name, before := range a.published {
+		for name, before := range a.endpoints.published {
 			if services[name] == nil && before.endpoints != nil {
-				a.published[name] = &publication{due: true}
+				a.endpoints.published[name] = &publication{due: true}
 			}
 		}
-		z.publishEndpoints(a)
+		es.publish(a)
 	}
 }
 
 // nodesWord is how long the word of a node is waited for that its master has passed on already.
-const nodesWord = 5 * time.Second
+const reportWithin = 5 * time.Second
 
 // catchUp finds out whether a master is ahead of a node. Both tell the ResourceManager of an instance that has become
 // healthy, each on a way of its own, and the master's word can be the first. What the master does because of it, to take
 // an older instance out or to call a step done, has to wait until the new one is in the registry.
-func (z *Core) catchUp(a *app) {
+func (es *endpoints) awaitReports(a *app) {
 	switch {
-	case !z.masterAhead(a):
-		a.ahead, a.aheadSince = false, time.Time{}
+	case !es.missesReport(a):
+		a.endpoints.awaitsReport, a.endpoints.awaitsSince = false, time.Time{}
 		return
-	case a.aheadSince.IsZero():
-		a.aheadSince = z.now
+	case a.endpoints.awaitsSince.IsZero():
+		a.endpoints.awaitsSince = es.now
 	}
-	a.ahead = z.now.Before(a.aheadSince.Add(nodesWord))
-	if a.ahead {
-		z.at(a.aheadSince.Add(nodesWord))
+	a.endpoints.awaitsReport = es.now.Before(a.endpoints.awaitsSince.Add(reportWithin))
+	if a.endpoints.awaitsReport {
+		es.wakeBy(a.endpoints.awaitsSince.Add(reportWithin))
 	}
 }
 
 // masterAhead reports whether a node has yet to say of an instance what its master says.
-func (z *Core) masterAhead(a *app) bool {
+func (es *endpoints) missesReport(a *app) bool {
 	for _, instance := range a.instances {
 		report := instance.GetReport()
 		cid, err := id.ParseContainer(report.GetContainerId())
@@ -74,7 +131,7 @@ func (z *Core) masterAhead(a *app) bool {
 		if err != nil || c == nil || c.record.GetStopping() || report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
 			continue
 		}
-		if n := z.nodes[c.node]; n == nil || n.session == "" || n.state() == lifecycle.NodeLost {
+		if n := es.nodes.get(c.node); n == nil || !n.registered() || n.state() == lifecycle.NodeLost {
 			continue
 		}
 		switch c.state() {
@@ -91,8 +148,8 @@ func (z *Core) masterAhead(a *app) bool {
 
 // serves reports whether an instance is to be routed to, as far as its master goes.
 func (a *app) serves(report *masterv1.InstanceReport) bool {
-	routed := a.published[a.record.GetName()]
-	if report.GetInService() || !a.ahead || routed == nil {
+	routed := a.endpoints.published[a.record.GetName()]
+	if report.GetInService() || !a.endpoints.awaitsReport || routed == nil {
 		return report.GetInService()
 	}
 	return slices.ContainsFunc(routed.endpoints, func(e *apiv1.Endpoint) bool {
@@ -100,7 +157,7 @@ func (a *app) serves(report *masterv1.InstanceReport) bool {
 	})
 }
 
-func (z *Core) services(a *app) map[string]*publication {
+func (es *endpoints) services(a *app) map[string]*publication {
 	services := map[string]*publication{}
 	if a.removed {
 		return services
@@ -117,7 +174,7 @@ func (z *Core) services(a *app) map[string]*publication {
 	}
 	for _, instanceID := range a.instanceNames() {
 		instance := a.instances[instanceID]
-		endpoint := z.endpoint(a, instance)
+		endpoint := es.endpoint(a, instance)
 		if endpoint == nil {
 			continue
 		}
@@ -129,7 +186,7 @@ func (z *Core) services(a *app) map[string]*publication {
 	return services
 }
 
-func (z *Core) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoint {
+func (es *endpoints) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoint {
 	report := instance.GetReport()
 	cid, err := id.ParseContainer(report.GetContainerId())
 	c := a.containers[cid]
@@ -141,7 +198,7 @@ func (z *Core) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoint {
 	if c.state() != lifecycle.ContainerRunning || !serving {
 		return nil
 	}
-	n := z.nodes[c.node]
+	n := es.nodes.get(c.node)
 	endpoint := &apiv1.Endpoint{
 		Id:           report.GetId(),
 		Address:      n.addressFor(status),
@@ -165,59 +222,46 @@ func (z *Core) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoint {
 	return endpoint
 }
 
-// addressFor is where the rest of the zone reaches a container on the node.
-func (n *node) addressFor(status *corev1.ContainerStatus) string {
-	if ports := status.GetPorts(); len(ports) > 0 {
-		if address := ports[0].GetHostAddress(); address != "" && address != "0.0.0.0" && address != "::" {
-			return address
-		}
-	}
-	if n == nil {
-		return ""
-	}
-	return n.record.GetAddress()
-}
-
 func sameEndpoints(a, b []*apiv1.Endpoint) bool {
 	return (a == nil) == (b == nil) && slices.EqualFunc(a, b, func(x, y *apiv1.Endpoint) bool { return proto.Equal(x, y) })
 }
 
 // publishEndpoints has the registry told what has changed, and asks to hear when balancers route by it.
-func (z *Core) publishEndpoints(a *app) {
-	for _, name := range sortedKeys(a.published) {
-		p := a.published[name]
+func (es *endpoints) publish(a *app) {
+	for _, name := range sortedKeys(a.endpoints.published) {
+		p := a.endpoints.published[name]
 		if !p.due {
 			continue
 		}
 		p.due = false
-		z.out.Services = append(z.out.Services, ServiceChange{name, p.expose, p.endpoints})
+		es.out.Services = append(es.out.Services, ServiceChange{name, p.expose, p.endpoints})
 		if p.endpoints == nil {
-			delete(a.published, name)
+			delete(a.endpoints.published, name)
 		}
 	}
-	if a.ahead {
+	if a.endpoints.awaitsReport {
 		return
 	}
-	leaving, routed := a.withdrawing, a.routed
-	a.withdrawing, a.routed = nil, nil
+	leaving, routed := a.endpoints.withdrawing, a.endpoints.pending
+	a.endpoints.withdrawing, a.endpoints.pending = nil, nil
 	for _, instance := range leaving {
-		z.awaitBalancers(a, confirmation{withdrawn: instance, withdrawal: a.withdrawals[instance]})
+		es.awaitBalancers(a, confirmation{withdrawn: instance, withdrawal: a.endpoints.withdrawals[instance]})
 	}
 	for _, then := range routed {
-		z.awaitBalancers(a, then)
+		es.awaitBalancers(a, then)
 	}
 }
 
 // withdraw has the master told once the instance is in no registry and no balancer any more.
-func (z *Core) withdraw(a *app, instance string) {
-	a.withdrawals[instance]++
-	if !slices.Contains(a.withdrawing, instance) {
-		a.withdrawing = append(a.withdrawing, instance)
+func (es *endpoints) withdraw(a *app, instance string) {
+	a.endpoints.withdrawals[instance]++
+	if !slices.Contains(a.endpoints.withdrawing, instance) {
+		a.endpoints.withdrawing = append(a.endpoints.withdrawing, instance)
 	}
-	z.touch(a)
+	es.apps.touch(a)
 }
 
-// confirmation is what follows once every balancer of an app's services routes by the state that they had. One of withdrawn, rollout
+// confirmation is what follows once every balancer of an app's services routes by the state that they had. One of withdrawn, step
 // and stopsAll is set.
 type confirmation struct {
 	app *app
@@ -225,43 +269,60 @@ type confirmation struct {
 	// was withdrawn for the withdrawal-th time.
 	withdrawn  string
 	withdrawal int
-	// rollout holds from then on, unless the master has reported since its report with the number.
-	rollout *apiv1.Rollout
-	report  int
+	// step is one of a rollout.
+	step *rolloutStep
 	// stopsAll has every instance of an app that ends stopped.
 	stopsAll bool
 }
 
 // whenRouted has something follow once what this turn changes in the registry is known to every balancer.
-func (z *Core) whenRouted(a *app, then confirmation) {
-	a.routed = append(a.routed, then)
-	z.touch(a)
+func (es *endpoints) onConfirmed(a *app, then confirmation) {
+	a.endpoints.pending = append(a.endpoints.pending, then)
+	es.apps.touch(a)
 }
 
 // awaitBalancers has something follow once every balancer of the app's services has confirmed their present state.
-func (z *Core) awaitBalancers(a *app, then confirmation) {
+func (es *endpoints) awaitBalancers(a *app, then confirmation) {
 	then.app = a
-	a.unconfirmed++
-	z.balancers.await(sortedKeys(a.published), then)
+	a.endpoints.unconfirmed++
+	es.balancers.await(sortedKeys(a.endpoints.published), then)
 }
 
 // confirmed is the balancers' confirmation that was asked for under a number.
-func (z *Core) confirmed(number int64) {
-	then, ok := z.balancers.confirmed(number)
+func (es *endpoints) confirmed(number int64) {
+	then, ok := es.balancers.confirmed(number)
 	if !ok {
 		return
 	}
 	a := then.app
-	a.unconfirmed--
+	a.endpoints.unconfirmed--
 	switch {
 	case then.stopsAll:
-		z.stopAll(a)
+		es.stopAll(a)
 	case a.removed:
-	case then.rollout != nil:
-		if a.rolloutReports == then.report {
-			z.setRollout(a, then.rollout)
+	case then.step != nil:
+		es.rollouts.confirmed(a, *then.step)
+	case a.instances[then.withdrawn] != nil && a.endpoints.withdrawals[then.withdrawn] == then.withdrawal:
+		es.masters.response(a).Withdrawn = append(es.masters.response(a).Withdrawn, then.withdrawn)
+	}
+}
+
+// withdrawAll takes every instance out of the registry and stops its container once balancers know.
+func (es *endpoints) withdrawAll(a *app) {
+	if a.endpoints.withdrawsAll {
+		return
+	}
+	a.endpoints.withdrawsAll = true
+	es.masters.takeOutOfService(a)
+	es.onConfirmed(a, confirmation{stopsAll: true})
+}
+
+// stopAll stops the instances of an app that no balancer routes to any more.
+func (es *endpoints) stopAll(a *app) {
+	a.endpoints.withdrawsAll = false
+	for _, c := range sortedContainers(a.containers) {
+		if !c.record.GetLease().GetMaster() {
+			es.leases.stop(c, corev1.Exit_STOPPED, fmt.Sprintf("%s is ended without an application master", a.record.GetName()))
 		}
-	case a.instances[then.withdrawn] != nil && a.withdrawals[then.withdrawn] == then.withdrawal:
-		z.say(a).Withdrawn = append(z.say(a).Withdrawn, then.withdrawn)
 	}
 }

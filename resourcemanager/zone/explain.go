@@ -17,42 +17,37 @@ const (
 )
 
 // explain says in words what an app waits for.
-func (z *Core) explain(name string) (*apiv1.Explanation, error) {
-	a, err := z.app(name)
+func (x *explainer) explain(name string) (*apiv1.Explanation, error) {
+	a, err := x.apps.named(name)
 	if err != nil {
 		return nil, err
 	}
-	view := z.viewApp(a)
-	e := &apiv1.Explanation{Summary: z.summary(a, view)}
-	helps := rolloutHelps{}
-	for _, ask := range z.core.Explain(a.id, z.now).Asks {
+	view := x.views.of(a)
+	e := &apiv1.Explanation{Summary: x.summary(a, view)}
+	helps := x.rollouts.helps(a)
+	for _, ask := range x.scheduler.Explain(a.id, x.now).Asks {
 		if ask.Pending == 0 {
 			continue
 		}
 		o := obstacle(askSubject(ask), int32(ask.Pending), ask)
-		if !z.knowsNodes() {
+		if !x.nodes.anyRegistered() {
 			o.Reason, o.Limit, o.Help = "it waits for capacity: "+noNode, "", noNodeHelp
-		} else if help := helps.of(z, a, a.roleOf(o.GetSubject())); help != "" {
+		} else if help := helps.of(a.roleOf(o.GetSubject())); help != "" {
 			o.Help = help
 		}
 		e.Obstacles = append(e.Obstacles, o)
 	}
 	for _, instance := range view.GetInstances() {
-		if o := z.instanceObstacle(a, instance); o != nil {
+		if o := x.instanceObstacle(a, instance); o != nil {
 			e.Obstacles = append(e.Obstacles, o)
 		}
 	}
-	if rollout := view.GetRollout(); rollout.GetState() == apiv1.Rollout_FAILED || rollout.GetState() == apiv1.Rollout_REVERTED {
-		e.Obstacles = append(e.Obstacles, &apiv1.Obstacle{
-			Subject: fmt.Sprintf("version %d", rollout.GetVersion()), Count: rollout.GetTotal() - rollout.GetUpdated(),
-			Reason: because(fmt.Sprintf("its rollout %s", strings.ToLower(rollout.GetState().String())), rollout.GetReason()),
-		})
-	}
-	e.Obstacles = append(e.Obstacles, z.nodeObstacles(a)...)
-	e.Obstacles = append(e.Obstacles, z.balancers.obstacles(name)...)
+	e.Obstacles = append(e.Obstacles, x.rollouts.obstacles(view.GetRollout())...)
+	e.Obstacles = append(e.Obstacles, x.nodeObstacles(a)...)
+	e.Obstacles = append(e.Obstacles, x.balancers.obstacles(name)...)
 	if a.state() == lifecycle.AppRunning {
-		for _, w := range a.wait.shown {
-			if w.GetInstances() == 0 && !tellsOf(e.GetObstacles(), w) {
+		for _, w := range a.waits() {
+			if w.GetInstances() == 0 && !mentions(e.GetObstacles(), w) {
 				e.Obstacles = append(e.Obstacles, &apiv1.Obstacle{Subject: name, Reason: w.GetText(), Help: w.GetHelp()})
 			}
 		}
@@ -61,30 +56,30 @@ func (z *Core) explain(name string) (*apiv1.Explanation, error) {
 }
 
 // tellsOf reports whether a reason is among obstacles, in whichever words.
-func tellsOf(obstacles []*apiv1.Obstacle, w *apiv1.Waiting) bool {
+func mentions(obstacles []*apiv1.Obstacle, w *apiv1.Waiting) bool {
 	return slices.ContainsFunc(obstacles, func(o *apiv1.Obstacle) bool {
 		_, end, found := strings.Cut(o.GetReason(), ": ")
 		return strings.HasSuffix(w.GetText(), o.GetReason()) || found && strings.HasSuffix(w.GetText(), end)
 	})
 }
 
-func (z *Core) summary(a *app, view *apiv1.App) string {
+func (x *explainer) summary(a *app, view *apiv1.App) string {
 	name := view.GetName()
 	switch a.state() {
 	case lifecycle.AppAccepted:
-		if retry := a.record.GetRetryAt(); retry != nil && z.now.Before(retry.AsTime()) {
+		if retry := a.record.GetRetryAt(); retry != nil && x.now.Before(retry.AsTime()) {
 			return fmt.Sprintf("%s waits for its application master: attempt %d failed, the next one starts in %s",
-				name, view.GetMaster().GetAttempt(), durationWords(retry.AsTime().Sub(z.now)))
+				name, view.GetMaster().GetAttempt(), durationWords(retry.AsTime().Sub(x.now)))
 		}
-		if a.attempt() == lifecycle.AttemptLaunched {
+		if a.attemptState() == lifecycle.AttemptLaunched {
 			return fmt.Sprintf("%s waits for its application master, which was launched on %s and has not registered yet", name, view.GetMaster().GetNode())
 		}
-		return name + " waits for a container for its application master" + z.masterObstacle(a)
+		return name + " waits for a container for its application master" + x.masterObstacle(a)
 	case lifecycle.AppDegraded:
 		return fmt.Sprintf("%s has no application master, and its %d running instances go on serving: %s", name, view.GetRunning(), view.GetReason())
 	case lifecycle.AppStopping, lifecycle.AppRemoving:
 		text := fmt.Sprintf("%s is %s: %d of its containers were not yet seen gone", name, strings.ToLower(view.GetState().String()), a.heldCount())
-		if awaited := z.awaited(a); awaited != "" {
+		if awaited := x.views.lostNodes(a); awaited != "" {
 			text += "; " + awaited
 		}
 		return text
@@ -93,37 +88,15 @@ func (z *Core) summary(a *app, view *apiv1.App) string {
 	}
 	running, wanted := view.GetRunning(), view.GetWanted()
 	text := fmt.Sprintf("%s is running: %d of %d instances healthy", name, running, wanted)
-	if rollout := view.GetRollout(); rollout.GetState() == apiv1.Rollout_PROGRESSING && view.GetVersion() > 1 {
-		text += fmt.Sprintf("; %d of %d run version %d", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion())
-	}
-	return text + z.verdict(view.GetRollout())
-}
-
-// verdict is how many failures of a version count so far and how soon its rollout fails, as the end of a sentence; empty if neither.
-func (z *Core) verdict(rollout *apiv1.Rollout) string {
-	text, fate := "", "its rollout fails"
-	if rollout.GetReverts() {
-		fate = "it is reverted"
-	}
-	if failures := rollout.GetFailures(); failures > 0 {
-		text = fmt.Sprintf("; version %d failed %d of %d times", rollout.GetVersion(), failures, rollout.GetMaxFailures())
-	}
-	if rollout.GetFailsAt() == nil {
-		return text
-	}
-	soon := durationWords(max(0, rollout.GetFailsAt().AsTime().Sub(z.now)))
-	if rollout.GetFailures() > 0 && rollout.GetFailures() >= rollout.GetMaxFailures() {
-		return fmt.Sprintf("%s; %s in %s unless a node turns out to be to blame", text, fate, soon)
-	}
-	return fmt.Sprintf("%s; %s in %s without progress", text, fate, soon)
+	return text + x.rollouts.progress(view.GetRollout())
 }
 
 // masterObstacle is what stands in the way of the master's container, as the end of a sentence.
-func (z *Core) masterObstacle(a *app) string {
-	if !z.knowsNodes() {
+func (x *explainer) masterObstacle(a *app) string {
+	if !x.nodes.anyRegistered() {
 		return ": " + noNode
 	}
-	for _, ask := range z.core.Explain(a.id, z.now).Asks {
+	for _, ask := range x.scheduler.Explain(a.id, x.now).Asks {
 		if ask.Ask != "" {
 			continue
 		}
@@ -176,7 +149,7 @@ func obstacle(subject string, count int32, ask scheduler.AskExplanation) *apiv1.
 }
 
 // instanceObstacle says why one instance is not running; instances that wait for capacity are told of by their asks.
-func (z *Core) instanceObstacle(a *app, instance *apiv1.Instance) *apiv1.Obstacle {
+func (x *explainer) instanceObstacle(a *app, instance *apiv1.Instance) *apiv1.Obstacle {
 	var reason string
 	switch instance.GetState() {
 	case apiv1.Instance_RUNNING, apiv1.Instance_STATE_UNSPECIFIED:
@@ -189,13 +162,13 @@ func (z *Core) instanceObstacle(a *app, instance *apiv1.Instance) *apiv1.Obstacl
 	case apiv1.Instance_BACKOFF:
 		reason = "its replacement is held back"
 		if since := a.instances[instance.GetId()].GetSince(); since != nil {
-			reason += fmt.Sprintf(" since %s ago", durationWords(z.now.Sub(since.AsTime())))
+			reason += fmt.Sprintf(" since %s ago", durationWords(x.now.Sub(since.AsTime())))
 		}
-		if next := instance.GetNextAttemptAt(); next != nil && next.AsTime().After(z.now) {
-			reason += fmt.Sprintf(", for another %s", durationWords(next.AsTime().Sub(z.now)))
+		if next := instance.GetNextAttemptAt(); next != nil && next.AsTime().After(x.now) {
+			reason += fmt.Sprintf(", for another %s", durationWords(next.AsTime().Sub(x.now)))
 		}
 		reason = because(reason, instance.GetReason())
-		if exit := z.lastExit(a, instance.GetId()); exit != "" && !strings.Contains(reason, exit) {
+		if exit := x.lastExit(a, instance.GetId()); exit != "" && !strings.Contains(reason, exit) {
 			reason += "; it last ended: " + exit
 		}
 	case apiv1.Instance_UNREACHABLE:
@@ -207,7 +180,7 @@ func (z *Core) instanceObstacle(a *app, instance *apiv1.Instance) *apiv1.Obstacl
 }
 
 // lastExit is how the instance's newest ended container ended.
-func (z *Core) lastExit(a *app, instance string) string {
+func (x *explainer) lastExit(a *app, instance string) string {
 	last := ""
 	for _, c := range sortedContainers(a.containers) {
 		if !c.held() && c.instance() == instance {
@@ -218,9 +191,9 @@ func (z *Core) lastExit(a *app, instance string) string {
 }
 
 // nodeObstacles tells of the app's nodes that are not well.
-func (z *Core) nodeObstacles(a *app) []*apiv1.Obstacle {
+func (x *explainer) nodeObstacles(a *app) []*apiv1.Obstacle {
 	var obstacles []*apiv1.Obstacle
-	for _, n := range z.sortedNodes() {
+	for _, n := range x.nodes.sorted() {
 		if n.state() == lifecycle.NodeReady {
 			continue
 		}
@@ -239,5 +212,3 @@ func (z *Core) nodeObstacles(a *app) []*apiv1.Obstacle {
 	}
 	return obstacles
 }
-
-func (a *app) heldCount() int { return len(a.containers) - len(a.ended) }

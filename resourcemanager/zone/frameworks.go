@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/mammoth-os/mammoth/internal/id"
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
@@ -13,38 +12,42 @@ import (
 // its place there. Nodes say what they have of frameworks when they register; the ResourceManager says when none of a
 // framework's containers will come to a node any more.
 
-func (a *app) framework() bool { return a.record.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK }
+// frameworks are what frameworks have on nodes.
+type frameworks struct {
+	*turn
+	apps     *apps
+	nodes    *nodes
+	sessions *sessions
+	damage   *damage
+}
 
-// role is empty in an app of one role, and as long as the node has said nothing of the container.
-func (c *container) role() string { return c.record.GetStatus().GetLabels()["role"] }
-
-// takePlaces notes what a node has of frameworks.
-func (n *node) takePlaces(names []string) {
-	n.places = map[string]struct{}{}
+// set notes what a node has of frameworks.
+func (fs *frameworks) set(n *node, names []string) {
+	n.frameworks = map[string]struct{}{}
 	for _, name := range names {
-		n.places[name] = struct{}{}
+		n.frameworks[name] = struct{}{}
 	}
 }
 
 // takePlace notes that a container whose node has begun with it may have left something there.
-func (z *Core) takePlace(c *container) {
-	if n := z.nodes[c.node]; n != nil && c.state() != lifecycle.ContainerNew && c.app.framework() && !c.record.GetLease().GetMaster() {
-		if n.places == nil {
-			n.takePlaces(nil)
+func (fs *frameworks) note(c *container) {
+	if n := fs.nodes.get(c.node); n != nil && c.state() != lifecycle.ContainerNew && c.app.framework() && !c.record.GetLease().GetMaster() {
+		if n.frameworks == nil {
+			fs.set(n, nil)
 		}
-		n.places[placeOf(c.app.record.GetName(), c.role())] = struct{}{}
+		n.frameworks[frameworkName(c.app.record.GetName(), c.role())] = struct{}{}
 	}
 }
 
 // checkPlaces looks at everything that a node has of frameworks, once it can be told.
-func (z *Core) checkPlaces(n *node) {
-	for _, place := range sortedKeys(n.places) {
-		if a := z.names[appOfService(place)]; a != nil && a.framework() {
-			z.touch(a)
+func (fs *frameworks) endUnused(n *node) {
+	for _, place := range sortedKeys(n.frameworks) {
+		if a := fs.apps.lookup(appOfService(place)); a != nil && a.framework() {
+			fs.apps.touch(a)
 			continue
 		}
-		if !z.standsStill() && len(n.unknown) == 0 { // it may be one's of which the record is missing
-			z.endPlace(n, place)
+		if !fs.damage.standsStill() && !fs.damage.hasUnknown(n) { // it may be one's of which the record is missing
+			fs.end(n, place)
 		}
 	}
 }
@@ -52,11 +55,11 @@ func (z *Core) checkPlaces(n *node) {
 // settlePlaces ends what a framework's roles have on the nodes that they have left: everywhere once it has ended, and
 // wherever a role has no container once it has as many elsewhere as it is to have. Until then the next one may come back
 // to what is there.
-func (z *Core) settlePlaces(a *app) {
+func (fs *frameworks) settle(a *app) {
 	name := a.record.GetName()
 	missing := map[string]int32{}
 	for _, role := range a.record.GetSpec().GetRoles() {
-		missing[placeOf(name, role.GetName())] = role.GetInstances()
+		missing[frameworkName(name, role.GetName())] = role.GetInstances()
 	}
 	type spot struct {
 		node  id.Node
@@ -64,7 +67,7 @@ func (z *Core) settlePlaces(a *app) {
 	}
 	taken, arriving := map[spot]bool{}, map[id.Node]bool{}
 	for _, c := range a.containers {
-		switch place := placeOf(name, c.role()); {
+		switch place := frameworkName(name, c.role()); {
 		case !c.held() || c.record.GetLease().GetMaster():
 		case c.state() == lifecycle.ContainerNew:
 			arriving[c.node] = true // its role is not known yet
@@ -79,32 +82,32 @@ func (z *Core) settlePlaces(a *app) {
 	if !ended && a.ending() {
 		return
 	}
-	for _, n := range z.sortedNodes() {
-		if n.stream == 0 || arriving[n.id] {
+	for _, n := range fs.nodes.sorted() {
+		if !n.connected() || arriving[n.id] {
 			continue
 		}
-		for _, place := range sortedKeys(n.places) {
+		for _, place := range sortedKeys(n.frameworks) {
 			if appOfService(place) != name || taken[spot{n.id, place}] || !ended && missing[place] > 0 {
 				continue
 			}
-			z.endPlace(n, place)
+			fs.end(n, place)
 			// What its balancer routed with ends: nobody has to wait for it.
-			z.out.Balancers = append(z.out.Balancers, ExpectedBalancer{Name: fmt.Sprintf("%s.%s", place, n.id)})
+			fs.out.Balancers = append(fs.out.Balancers, ExpectedBalancer{Name: fmt.Sprintf("%s.%s", place, n.id)})
 		}
 	}
 }
 
 // placeOf is what nodes call a role's place, and the first part of its balancer's name.
-func placeOf(app, role string) string {
+func frameworkName(app, role string) string {
 	if role == "" {
 		return app
 	}
 	return role + "." + app
 }
 
-func (z *Core) endPlace(n *node, place string) {
-	delete(n.places, place)
-	z.command(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_EndFramework_{
+func (fs *frameworks) end(n *node, place string) {
+	delete(n.frameworks, place)
+	fs.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_EndFramework_{
 		EndFramework: &trackerv1.NodeCommand_EndFramework{Place: place},
 	}})
 }

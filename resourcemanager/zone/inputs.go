@@ -84,27 +84,27 @@ type AppWish struct {
 	App string
 }
 
-func (in Deploy) step(z *Core) (any, error)     { return z.deploy(in.Who, in.Request) }
-func (in Scale) step(z *Core) (any, error)      { return z.scale(in.Who, in.Request) }
-func (in RestartApp) step(z *Core) (any, error) { return z.restart(in.Who, in.App) }
-func (in StopApp) step(z *Core) (any, error)    { return z.stop(in.Who, in.App) }
-func (in RemoveApp) step(z *Core) (any, error)  { return z.remove(in.Who, in.App) }
-func (in Pause) step(z *Core) (any, error)      { return z.pause(in.Who, in.App) }
-func (in Resume) step(z *Core) (any, error)     { return z.resume(in.Who, in.App) }
-func (in Rollback) step(z *Core) (any, error)   { return z.rollback(in.Who, in.App, in.Version) }
+func (in Deploy) step(z *Core) (any, error)     { return z.desired.deploy(in.Who, in.Request) }
+func (in Scale) step(z *Core) (any, error)      { return z.desired.scale(in.Who, in.Request) }
+func (in RestartApp) step(z *Core) (any, error) { return z.desired.restart(in.Who, in.App) }
+func (in StopApp) step(z *Core) (any, error)    { return z.desired.stop(in.Who, in.App) }
+func (in RemoveApp) step(z *Core) (any, error)  { return z.desired.remove(in.Who, in.App) }
+func (in Pause) step(z *Core) (any, error)      { return z.rollouts.pause(in.Who, in.App) }
+func (in Resume) step(z *Core) (any, error)     { return z.rollouts.resume(in.Who, in.App) }
+func (in Rollback) step(z *Core) (any, error)   { return z.rollouts.rollback(in.Who, in.App, in.Version) }
 
-func (in Promote) step(z *Core) (any, error)    { return z.promote(in.Who, in.App, in.Percent) }
-func (in Drain) step(z *Core) (any, error)      { return z.drain(in.Who, in.Node, in.Reason) }
-func (in Undrain) step(z *Core) (any, error)    { return z.undrain(in.Who, in.Node) }
-func (in RemoveNode) step(z *Core) (any, error) { return z.removeNode(in.Who, in.Node) }
+func (in Promote) step(z *Core) (any, error)    { return z.rollouts.promote(in.Who, in.App, in.Percent) }
+func (in Drain) step(z *Core) (any, error)      { return z.nodes.drain(in.Who, in.Node, in.Reason) }
+func (in Undrain) step(z *Core) (any, error)    { return z.nodes.undrain(in.Who, in.Node) }
+func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, in.Node) }
 func (in SetQueues) step(z *Core) (any, error) {
-	return z.shares.setQueues(in.Who, in.Request, z.residents())
+	return z.queues.setQueues(in.Who, in.Request, z.apps.residents())
 }
 func (in AcceptLoss) step(z *Core) (any, error) { return z.acceptLosses(in.Who) }
-func (in MoveImage) step(z *Core) (any, error)  { return nil, z.mayMoveImage(in.Who, in.Name) }
+func (in MoveImage) step(z *Core) (any, error)  { return nil, z.apps.mayMoveImage(in.Who, in.Name) }
 
 func (in AddContracts) step(z *Core) (any, error) {
-	preview, err := z.shares.addContracts(in.Who, in.Request)
+	preview, err := z.lending.addContracts(in.Who, in.Request)
 	if err != nil || preview != nil {
 		return preview, err
 	}
@@ -113,7 +113,7 @@ func (in AddContracts) step(z *Core) (any, error) {
 }
 
 func (in LendNow) step(z *Core) (any, error) {
-	if err := z.shares.lendNow(in.Who, in.Request); err != nil {
+	if err := z.lending.lendNow(in.Who, in.Request); err != nil {
 		return nil, err
 	}
 	z.schedule()
@@ -121,11 +121,11 @@ func (in LendNow) step(z *Core) (any, error) {
 }
 
 func (in RemoveContract) step(z *Core) (any, error) {
-	return nil, z.shares.removeContract(in.Who, in.Name)
+	return nil, z.lending.removeContract(in.Who, in.Name)
 }
 
 func (in StopLending) step(z *Core) (any, error) {
-	if err := z.shares.stopLending(in.Who, in.Name); err != nil {
+	if err := z.lending.stopLending(in.Who, in.Name); err != nil {
 		return nil, err
 	}
 	z.schedule()
@@ -143,10 +143,10 @@ type (
 	Unwatch struct{ Stream StreamID }
 )
 
-func (in Watch) step(z *Core) (any, error) { return z.watch(in.App, in.Stream) }
+func (in Watch) step(z *Core) (any, error) { return z.views.watch(in.App, in.Stream) }
 
 func (in Unwatch) step(z *Core) (any, error) {
-	z.unwatch(in.Stream)
+	z.views.unwatch(in.Stream)
 	return nil, nil
 }
 
@@ -179,25 +179,25 @@ func (in RegisterNode) step(z *Core) (any, error) {
 	if err := z.access.MayJoin(in.Who, in.Request.GetNodeId()); err != nil {
 		return nil, err
 	}
-	z.hear(in.Last)
-	return z.registerNode(in.Request)
+	z.sessions.hear(in.Last)
+	return z.nodes.register(in.Request)
 }
 
 func (in OpenSession) step(z *Core) (any, error) {
-	return nil, z.openSession(in.Session, in.Stream)
+	return nil, z.nodes.openStream(in.Session, in.Stream)
 }
 
-func (in NodeReport) step(z *Core) (any, error) { return nil, z.report(in.Session, in.Report) }
+func (in NodeReport) step(z *Core) (any, error) { return nil, z.nodes.report(in.Session, in.Report) }
 
 func (in Beats) step(z *Core) (any, error) {
 	for _, last := range in.Beats {
-		z.hear(last)
+		z.sessions.hear(last)
 	}
 	return nil, nil
 }
 
 func (in NodeLeft) step(z *Core) (any, error) {
-	z.nodeLeft(in.Stream, in.Last)
+	z.sessions.streamEnded(in.Stream, in.Last)
 	return nil, nil
 }
 
@@ -225,24 +225,24 @@ type (
 )
 
 func (in RegisterMaster) step(z *Core) (any, error) {
-	return z.registerMaster(in.Bearer, in.Request)
+	return z.masters.register(in.Bearer, in.Request)
 }
 
 func (in OpenAllocate) step(z *Core) (any, error) {
-	return nil, z.openAllocate(in.Bearer, in.Stream)
+	return nil, z.masters.open(in.Bearer, in.Stream)
 }
 
-func (in Finish) step(z *Core) (any, error) { return nil, z.finish(in.Bearer, in.Request) }
+func (in Finish) step(z *Core) (any, error) { return nil, z.masters.finish(in.Bearer, in.Request) }
 
 func (in Allocate) step(z *Core) (any, error) {
-	if err := z.allocate(in.Bearer, in.Stream, in.Request); err != nil {
-		z.refuseStream(in.Stream, err)
+	if err := z.masters.allocate(in.Bearer, in.Stream, in.Request); err != nil {
+		z.masters.refuse(in.Stream, err)
 	}
 	return nil, nil
 }
 
 func (in MasterLeft) step(z *Core) (any, error) {
-	z.masterLeft(in.Stream)
+	z.masters.streamEnded(in.Stream)
 	return nil, nil
 }
 
@@ -272,8 +272,8 @@ func (in BalancerLost) step(z *Core) (any, error) {
 func (in Refused) step(z *Core) (any, error) {
 	z.balancers.refuses(in.Balancer, in.Refusals)
 	for _, refusal := range in.Refusals {
-		if a := z.names[appOfService(refusal.GetService())]; a != nil {
-			z.lookAfter(a)
+		if a := z.apps.lookup(appOfService(refusal.GetService())); a != nil {
+			z.waits.enqueue(a)
 		}
 	}
 	return nil, nil
@@ -281,13 +281,13 @@ func (in Refused) step(z *Core) (any, error) {
 
 func (in Counted) step(z *Core) (any, error) {
 	for _, count := range in.Traffic {
-		z.count(count)
+		z.endpoints.count(count)
 	}
 	return nil, nil
 }
 
 func (in Confirmed) step(z *Core) (any, error) {
-	z.confirmed(in.Number)
+	z.endpoints.confirmed(in.Number)
 	return nil, nil
 }
 
@@ -343,11 +343,11 @@ type (
 )
 
 func (in QueueFile) step(z *Core) (any, error) {
-	z.shares.redeclare(in.Found, z.residents())
+	z.queues.redeclare(in.Found, z.apps.residents())
 	return nil, nil
 }
 
 func (in RoomChanged) step(z *Core) (any, error) {
-	z.roomChanged(in.Full)
+	z.damage.roomChanged(in.Full)
 	return nil, nil
 }

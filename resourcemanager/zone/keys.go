@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/token"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
@@ -19,43 +22,81 @@ const (
 	LeastKeyRotation = time.Hour
 )
 
-// dueKeys replaces the key that signs container tokens when it is old. The one before it stays valid for what it signed; a
-// master whose token to watch a node was signed by an older one registers anew.
-func (z *Core) dueKeys() {
-	if z.full != "" || z.now.Before(z.record.GetKeyMadeAt().AsTime().Add(z.settings.KeyRotation)) {
-		return
-	}
-	before := z.record.GetKeys()[0]
-	key := z.newKey(before.GetId()+1, before)
-	for _, n := range z.sortedNodes() {
-		z.command(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Keys_{
-			Keys: &trackerv1.NodeCommand_Keys{Keys: z.record.GetKeys()},
-		}})
-	}
-	z.tell(&apiv1.Event{Kind: "zone", To: "KEY_ROTATED", Message: fmt.Sprintf("key %d signs container tokens from %s on", key.ID, z.now.Add(keySpread).UTC().Format(time.RFC3339))})
+// keys sign the tokens by which containers are started and nodes are watched.
+type keys struct {
+	*turn
+	config   *config
+	damage   *damage
+	nodes    *nodes
+	sessions *sessions
+	// record has the keys as they are stored and as nodes are sent them, the newest first; all are the same.
+	record *storev1.Zone
+	all    []token.Key
 }
 
-// newKey makes a key beside those that stay valid.
-func (z *Core) newKey(number int32, valid ...*trackerv1.TokenKey) token.Key {
-	key := token.Key{ID: number, Secret: z.secrets.bytes()}
-	z.record.Keys = append([]*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}}, valid...)
-	z.record.KeyMadeAt = timestamppb.New(z.now)
-	z.save(kindZone, "zone", z.record)
-	z.readKeys()
+func (ks *keys) messages() []*trackerv1.TokenKey { return ks.record.GetKeys() }
+
+func (ks *keys) sign(claims *corev1.TokenClaims) *corev1.ContainerToken {
+	signed, err := token.Sign(ks.signing(), claims)
+	if err != nil {
+		ks.fault("sign a container token", "error", err)
+	}
+	return signed
+}
+
+// load reads the keys, and makes one if there is none.
+func (ks *keys) load(stored Records) error {
+	err := loadRecords(stored, kindZone, func(record *storev1.Zone) error {
+		proto.Merge(ks.record, record)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	ks.read()
+	if len(ks.all) == 0 {
+		ks.make(1)
+	}
+	return nil
+}
+
+// rotate replaces the key that signs container tokens when it is old. The one before it stays valid for what it signed; a
+// master whose token to watch a node was signed by an older one registers anew.
+func (ks *keys) rotate() {
+	if ks.damage.isFull() || ks.now.Before(ks.record.GetKeyMadeAt().AsTime().Add(ks.config.KeyRotation)) {
+		return
+	}
+	before := ks.record.GetKeys()[0]
+	key := ks.make(before.GetId()+1, before)
+	for _, n := range ks.nodes.sorted() {
+		ks.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Keys_{
+			Keys: &trackerv1.NodeCommand_Keys{Keys: ks.record.GetKeys()},
+		}})
+	}
+	ks.emit(&apiv1.Event{Kind: "zone", To: "KEY_ROTATED", Message: fmt.Sprintf("key %d signs container tokens from %s on", key.ID, ks.now.Add(keySpread).UTC().Format(time.RFC3339))})
+}
+
+// make makes a key beside those that stay valid.
+func (ks *keys) make(number int32, valid ...*trackerv1.TokenKey) token.Key {
+	key := token.Key{ID: number, Secret: ks.secrets.bytes()}
+	ks.record.Keys = append([]*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}}, valid...)
+	ks.record.KeyMadeAt = timestamppb.New(ks.now)
+	ks.save(kindZone, "zone", ks.record)
+	ks.read()
 	return key
 }
 
-func (z *Core) readKeys() {
-	z.keys = nil
-	for _, key := range z.record.GetKeys() {
-		z.keys = append(z.keys, token.Key{ID: key.GetId(), Secret: key.GetSecret()})
+func (ks *keys) read() {
+	ks.all = nil
+	for _, key := range ks.record.GetKeys() {
+		ks.all = append(ks.all, token.Key{ID: key.GetId(), Secret: key.GetSecret()})
 	}
 }
 
 // signingKey is the newest key that every node has.
-func (z *Core) signingKey() token.Key {
-	if len(z.keys) > 1 && z.now.Before(z.record.GetKeyMadeAt().AsTime().Add(keySpread)) {
-		return z.keys[1]
+func (ks *keys) signing() token.Key {
+	if len(ks.all) > 1 && ks.now.Before(ks.record.GetKeyMadeAt().AsTime().Add(keySpread)) {
+		return ks.all[1]
 	}
-	return z.keys[0]
+	return ks.all[0]
 }

@@ -14,32 +14,32 @@ import (
 // mostHandBacks is how many a ledger remembers one by one.
 const mostHandBacks = 100
 
-func (s *shares) viewContracts() *apiv1.ListContractsResponse {
-	ledgers := s.ledgers()
+func (l *lending) viewContracts() *apiv1.ListContractsResponse {
+	ledgers := l.ledgers()
 	response := &apiv1.ListContractsResponse{}
-	for _, k := range s.sortedContracts() {
-		response.Contracts = append(response.Contracts, s.viewContract(k, ledgers[k.name()]))
+	for _, k := range l.sortedContracts() {
+		response.Contracts = append(response.Contracts, l.viewContract(k, ledgers[k.name()]))
 	}
 	return response
 }
 
 // viewContract is where a contract stands, by what the scheduler's ledger says.
-func (s *shares) viewContract(k *contract, ledger scheduler.Ledger) *apiv1.Contract {
+func (l *lending) viewContract(k *contract, ledger scheduler.Ledger) *apiv1.Contract {
 	view := &apiv1.Contract{
 		Spec: k.record.GetSpec(), State: apiv1.Contract_RESTING, Ledger: sumLedger(k.before, ledger),
-		Lent: s.units.resources(ledger.Lent), Borrowed: s.units.resources(ledger.Borrowed),
+		Lent: l.units.resources(ledger.Lent), Borrowed: l.units.resources(ledger.Borrowed),
 	}
 	if ledger.Open {
 		view.State = apiv1.Contract_LENDING
 		if !ledger.Closing.Equal(calendar.Forever()) {
 			view.ClosesAt = timestamppb.New(ledger.Closing)
 		}
-		if !s.now.Before(ledger.Closing.Add(-k.handBackTakes())) {
+		if !l.now.Before(ledger.Closing.Add(-k.handBackTakes())) {
 			view.State = apiv1.Contract_RETURNING
 		}
 	}
 	for _, w := range k.windows {
-		if w.Open.After(s.now) {
+		if w.Open.After(l.now) {
 			view.OpensAt = timestamppb.New(w.Open)
 			break
 		}
@@ -74,9 +74,9 @@ func sumLedger(before *apiv1.Ledger, since scheduler.Ledger) *apiv1.Ledger {
 }
 
 // lendingReport tells what every contract came to.
-func (s *shares) lendingReport() *apiv1.LendingReport {
-	report := &apiv1.LendingReport{Time: timestamppb.New(s.now), Total: &apiv1.Ledger{}}
-	for _, k := range s.viewContracts().GetContracts() {
+func (l *lending) lendingReport() *apiv1.LendingReport {
+	report := &apiv1.LendingReport{Time: timestamppb.New(l.now), Total: &apiv1.Ledger{}}
+	for _, k := range l.viewContracts().GetContracts() {
 		ledger := k.GetLedger()
 		one := &apiv1.ContractReport{
 			Name: k.GetSpec().GetName(), Lender: k.GetSpec().GetLender(), Borrowers: k.GetSpec().GetBorrowers(),

@@ -18,6 +18,7 @@ import (
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
@@ -47,6 +48,23 @@ type contract struct {
 	// state and saved are what was last told and written down.
 	state apiv1.Contract_State
 	saved time.Time
+}
+
+// lending is the contracts by which queues lend each other parts of their guarantees. What they come to is the scheduler's to work out.
+type lending struct {
+	*turn
+	config    *config
+	units     *units
+	scheduler *scheduling
+	access    *access.Rules
+	damage    *damage
+	contracts map[string]*contract
+	// unarranged are contracts whose queues were lost.
+	unarranged map[string]*contract
+	// readCalendarAt is when the windows of contracts are worked out again.
+	readCalendarAt time.Time
+	// look has contracts looked at after the scheduler has decided.
+	look bool
 }
 
 func (k *contract) name() string { return k.record.GetSpec().GetName() }
@@ -79,22 +97,34 @@ func (k *contract) open(now time.Time) (scheduler.Window, bool) {
 	return scheduler.Window{}, false
 }
 
-func (s *shares) loadContracts(stored Records) error {
+func (l *lending) loadContracts(stored Records) error {
 	contracts := map[string]*contract{}
 	err := loadRecords(stored, kindContract, func(record *storev1.Contract) error {
 		contracts[record.GetSpec().GetName()] = &contract{record: record, before: record.GetLedger(), state: apiv1.Contract_RESTING}
 		return nil
 	})
 	if err != nil || len(contracts) == 0 {
-		return err
+		return l.damage.tolerate(err)
 	}
-	if err = s.arrange(contracts); err != nil {
-		s.unarranged = contracts
+	if err = l.arrange(contracts); err != nil && l.damage.standsStill() {
+		l.unarranged = contracts
 	}
-	return err
+	return l.damage.tolerate(err)
 }
 
-func (s *shares) sortedContracts() []*contract { return byPosition(s.contracts) }
+// restore makes contracts count whose queues were lost, and are there again.
+func (l *lending) restore() error {
+	if l.unarranged == nil {
+		return nil
+	}
+	if err := l.arrange(l.unarranged); err != nil {
+		return fmt.Errorf("the lending contracts have no queues: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", err, errdefs.ErrFailedPrecondition)
+	}
+	l.unarranged = nil
+	return nil
+}
+
+func (l *lending) sortedContracts() []*contract { return byPosition(l.contracts) }
 
 func byPosition(contracts map[string]*contract) []*contract {
 	return slices.SortedFunc(maps.Values(contracts), func(a, b *contract) int {
@@ -102,8 +132,8 @@ func byPosition(contracts map[string]*contract) []*contract {
 	})
 }
 
-func (s *shares) contract(name string) (*contract, error) {
-	k := s.contracts[name]
+func (l *lending) contract(name string) (*contract, error) {
+	k := l.contracts[name]
 	if k == nil {
 		return nil, fmt.Errorf("no lending contract is named %q; \"mammoth lend ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
 	}
@@ -111,12 +141,12 @@ func (s *shares) contract(name string) (*contract, error) {
 }
 
 // lendable finds a contract that somebody wants to change.
-func (s *shares) lendable(who peer.User, name string) (*contract, error) {
-	k, err := s.contract(name)
+func (l *lending) lendable(who peer.User, name string) (*contract, error) {
+	k, err := l.contract(name)
 	if err != nil {
 		return nil, err
 	}
-	return k, s.access.MayLend(who, k.record.GetSpec().GetLender())
+	return k, l.access.MayLend(who, k.record.GetSpec().GetLender())
 }
 
 // checkContract finds what is wrong with a contract by itself. The queues are the scheduler's to check.
@@ -184,38 +214,38 @@ func foresee(w calendar.Window, now time.Time) ([]scheduler.Window, error) {
 }
 
 // arrange makes contracts the whole truth, or changes nothing.
-func (s *shares) arrange(contracts map[string]*contract) error {
-	specs, err := foreseen(contracts, s.now)
+func (l *lending) arrange(contracts map[string]*contract) error {
+	specs, err := foreseen(contracts, l.now)
 	if err != nil {
 		return err
 	}
-	if err := s.core.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
+	if err := l.scheduler.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
 		return err
 	}
-	s.arranged(contracts, specs)
+	l.arranged(contracts, specs)
 	return nil
 }
 
 // previewContracts tells how contracts would stand if they were the whole truth; nothing changes. How much one lends
 // is known only after the scheduler's pass, and is left out of those that would be new.
-func (s *shares) previewContracts(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
-	specs, err := foreseen(contracts, s.now)
+func (l *lending) previewContracts(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
+	specs, err := foreseen(contracts, l.now)
 	if err != nil {
 		return nil, err
 	}
-	if err := scheduler.CheckContracts(specs, s.queueSpecs()); err != nil {
+	if err := scheduler.CheckContracts(specs, l.queueSpecs()); err != nil {
 		return nil, err
 	}
-	ledgers := s.ledgers()
+	ledgers := l.ledgers()
 	response := &apiv1.ListContractsResponse{}
 	for i, k := range byPosition(contracts) {
 		would, ledger := *k, ledgers[k.name()]
-		if would.windows = specs[i].Windows; k != s.contracts[k.name()] {
-			window, open := would.open(s.now)
+		if would.windows = specs[i].Windows; k != l.contracts[k.name()] {
+			window, open := would.open(l.now)
 			ledger.Open, ledger.Closing = open, window.Close
 			ledger.Lent, ledger.Borrowed = resource.Vector{}, resource.Vector{}
 		}
-		response.Contracts = append(response.Contracts, s.viewContract(&would, ledger))
+		response.Contracts = append(response.Contracts, l.viewContract(&would, ledger))
 	}
 	return response, nil
 }
@@ -237,18 +267,18 @@ func foreseen(contracts map[string]*contract, now time.Time) ([]scheduler.Contra
 }
 
 // arranged notes what the scheduler has taken in.
-func (s *shares) arranged(contracts map[string]*contract, specs []scheduler.Contract) {
-	s.contracts, s.readCalendarAt, s.look = contracts, s.now.Add(readCalendarEvery), true
+func (l *lending) arranged(contracts map[string]*contract, specs []scheduler.Contract) {
+	l.contracts, l.readCalendarAt, l.look = contracts, l.now.Add(readCalendarEvery), true
 	for _, spec := range specs {
 		k := contracts[spec.Name]
-		if k.windowsOf != k.record || !s.now.Before(k.readAgain) {
-			k.windows, k.windowsOf, k.readAgain = spec.Windows, k.record, s.now.Add(readCalendarEvery)
-			if last := len(k.windows) - 1; last >= 0 && k.windows[last].Open.After(s.now) && k.windows[last].Open.Before(k.readAgain) {
+		if k.windowsOf != k.record || !l.now.Before(k.readAgain) {
+			k.windows, k.windowsOf, k.readAgain = spec.Windows, k.record, l.now.Add(readCalendarEvery)
+			if last := len(k.windows) - 1; last >= 0 && k.windows[last].Open.After(l.now) && k.windows[last].Open.Before(k.readAgain) {
 				k.readAgain = k.windows[last].Open
 			}
 		}
-		if k.readAgain.Before(s.readCalendarAt) {
-			s.readCalendarAt = k.readAgain
+		if k.readAgain.Before(l.readCalendarAt) {
+			l.readCalendarAt = k.readAgain
 		}
 	}
 }
@@ -266,34 +296,86 @@ func coreContract(record *storev1.Contract, windows []scheduler.Window) schedule
 	return k
 }
 
-func (s *shares) queueSpecs() []scheduler.QueueSpec {
+func (l *lending) queueSpecs() []scheduler.QueueSpec {
 	var specs []scheduler.QueueSpec
-	for _, usage := range s.core.Queues() {
+	for _, usage := range l.scheduler.Queues() {
 		specs = append(specs, usage.Spec)
 	}
 	return specs
 }
 
+// notDeclared refuses to change a contract that the queue file holds.
+func (l *lending) notDeclared(k *contract) error {
+	if l.config.QueueFile != "" && k.record.GetDeclared() {
+		return fmt.Errorf("contract %s is declared in %s; change that file, which takes effect within a second: %w", k.name(), l.config.QueueFile, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
+
+// contractChange is what the contracts of the queue file change.
+type contractChange struct {
+	contracts map[string]*contract
+	specs     []scheduler.Contract
+	// removed are the contracts that the file does not hold any more, set those that it holds anew or differently.
+	removed, set []*contract
+}
+
+// declare works out what follows when the queue file holds some contracts. Contracts that people have added stay.
+func (l *lending) declare(declared []*apiv1.ContractSpec) (contractChange, error) {
+	contracts, err := l.contractsWith(declared)
+	if err != nil {
+		return contractChange{}, err
+	}
+	change := contractChange{contracts: contracts}
+	for _, k := range l.sortedContracts() {
+		if k.record.GetDeclared() && !slices.ContainsFunc(declared, func(spec *apiv1.ContractSpec) bool { return spec.GetName() == k.name() }) {
+			delete(contracts, k.name())
+			change.removed = append(change.removed, k)
+		}
+	}
+	for _, spec := range declared {
+		k := contracts[spec.GetName()]
+		known := l.contracts[spec.GetName()]
+		if known == nil || !known.record.GetDeclared() || !proto.Equal(known.record.GetSpec(), spec) {
+			change.set = append(change.set, k)
+		}
+		k.record.Declared = true
+	}
+	change.specs, err = foreseen(contracts, l.now)
+	return change, err
+}
+
+// adopt notes a change that the scheduler has taken in.
+func (l *lending) adopt(change contractChange) {
+	l.arranged(change.contracts, change.specs)
+	for _, k := range change.removed {
+		l.contractGone(k)
+	}
+	for _, k := range change.set {
+		l.contractSet(k)
+	}
+}
+
 // addContracts adds contracts or replaces those of their names, all or none. A ledger goes on under its name. Its answer is how they
 // would stand if that was asked; otherwise nil, for where they stand is known after the scheduler's next pass.
-func (s *shares) addContracts(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
+func (l *lending) addContracts(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
 	if len(request.GetContracts()) == 0 {
 		return nil, fmt.Errorf("no lending contract was given: %w", errdefs.ErrInvalidArgument)
 	}
 	for _, spec := range request.GetContracts() {
-		if known := s.contracts[spec.GetName()]; known != nil {
-			if err := s.access.MayLend(who, known.record.GetSpec().GetLender()); err != nil {
+		if known := l.contracts[spec.GetName()]; known != nil {
+			if err := l.access.MayLend(who, known.record.GetSpec().GetLender()); err != nil {
 				return nil, err
 			}
-			if err := s.notDeclared(known); err != nil {
+			if err := l.notDeclared(known); err != nil {
 				return nil, err
 			}
 		}
-		if err := s.access.MayLend(who, spec.GetLender()); err != nil {
+		if err := l.access.MayLend(who, spec.GetLender()); err != nil {
 			return nil, err
 		}
 	}
-	contracts, err := s.contractsWith(request.GetContracts())
+	contracts, err := l.contractsWith(request.GetContracts())
 	if err != nil {
 		return nil, err
 	}
@@ -301,23 +383,23 @@ func (s *shares) addContracts(who peer.User, request *apiv1.AddContractsRequest)
 		contracts[spec.GetName()].record.Declared = false
 	}
 	if request.GetDryRun() {
-		return s.previewContracts(contracts)
+		return l.previewContracts(contracts)
 	}
-	if err := s.arrange(contracts); err != nil {
+	if err := l.arrange(contracts); err != nil {
 		return nil, err
 	}
 	for _, spec := range request.GetContracts() {
-		k := s.contracts[spec.GetName()]
-		s.contractSet(k)
+		k := l.contracts[spec.GetName()]
+		l.contractSet(k)
 	}
 	return nil, nil
 }
 
 // contractsWith are the present contracts with some added, or replaced by their names.
-func (s *shares) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
-	contracts := maps.Clone(s.contracts)
+func (l *lending) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
+	contracts := maps.Clone(l.contracts)
 	position := int64(0)
-	for _, k := range s.contracts {
+	for _, k := range l.contracts {
 		position = max(position, k.record.GetPosition())
 	}
 	given := map[string]bool{}
@@ -328,7 +410,7 @@ func (s *shares) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contrac
 		given[spec.GetName()] = true
 		position++
 		k := &contract{record: &storev1.Contract{Spec: spec, Position: position, Ledger: &apiv1.Ledger{}}, state: apiv1.Contract_RESTING}
-		if known := s.contracts[spec.GetName()]; known != nil {
+		if known := l.contracts[spec.GetName()]; known != nil {
 			*k = *known
 			k.record = proto.CloneOf(known.record)
 			k.record.Spec = spec
@@ -347,26 +429,26 @@ func (s *shares) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contrac
 	return contracts, nil
 }
 
-func (s *shares) removeContract(who peer.User, name string) error {
-	k, err := s.lendable(who, name)
+func (l *lending) removeContract(who peer.User, name string) error {
+	k, err := l.lendable(who, name)
 	if err != nil {
 		return err
 	}
-	if err := s.notDeclared(k); err != nil {
+	if err := l.notDeclared(k); err != nil {
 		return err
 	}
-	contracts := maps.Clone(s.contracts)
+	contracts := maps.Clone(l.contracts)
 	delete(contracts, name)
-	if err := s.arrange(contracts); err != nil {
+	if err := l.arrange(contracts); err != nil {
 		return err
 	}
-	s.contractGone(k)
+	l.contractGone(k)
 	return nil
 }
 
 // lendNow opens a window by hand.
-func (s *shares) lendNow(who peer.User, request *apiv1.LendNowRequest) error {
-	k, err := s.lendable(who, request.GetName())
+func (l *lending) lendNow(who peer.User, request *apiv1.LendNowRequest) error {
+	k, err := l.lendable(who, request.GetName())
 	if err != nil {
 		return err
 	}
@@ -377,15 +459,15 @@ func (s *shares) lendNow(who peer.User, request *apiv1.LendNowRequest) error {
 	case length > calendar.Longest:
 		return fmt.Errorf("a window is open for 31 days at most, not %s: %w", length, errdefs.ErrInvalidArgument)
 	}
-	until := s.now.Add(length)
-	if open, is := k.open(s.now); is && open.Close.Equal(calendar.Forever()) {
+	until := l.now.Add(length)
+	if open, is := k.open(l.now); is && open.Close.Equal(calendar.Forever()) {
 		return fmt.Errorf("contract %s is always open, since its windows follow each other without a break: %w", k.name(), errdefs.ErrFailedPrecondition)
 	} else if is && !until.After(open.Close) {
 		return fmt.Errorf("contract %s lends until %s already, which is not sooner than in %s; say a longer time to extend it, or end it with \"mammoth lend stop %s\": %w",
 			k.name(), open.Close.UTC().Format("2006-01-02 15:04:05 MST"), length, k.name(), errdefs.ErrFailedPrecondition)
 	}
-	return s.alter(k, func(record *storev1.Contract) {
-		record.LendFrom, record.LendUntil = timestamppb.New(s.now), timestamppb.New(until)
+	return l.alter(k, func(record *storev1.Contract) {
+		record.LendFrom, record.LendUntil = timestamppb.New(l.now), timestamppb.New(until)
 		if stopped := record.GetStoppedUntil(); stopped != nil && stopped.AsTime().Equal(calendar.Forever()) {
 			record.StoppedUntil = nil // one that is always open opens again in no other way
 		}
@@ -393,82 +475,82 @@ func (s *shares) lendNow(who peer.User, request *apiv1.LendNowRequest) error {
 }
 
 // stopLending ends the open window; it opens again at the calendar's next one.
-func (s *shares) stopLending(who peer.User, name string) error {
-	k, err := s.lendable(who, name)
+func (l *lending) stopLending(who peer.User, name string) error {
+	k, err := l.lendable(who, name)
 	if err != nil {
 		return err
 	}
-	open, is := k.open(s.now)
+	open, is := k.open(l.now)
 	if !is {
-		if s.viewContract(k, s.ledgers()[name]).GetState() == apiv1.Contract_RETURNING {
+		if l.viewContract(k, l.ledgers()[name]).GetState() == apiv1.Contract_RETURNING {
 			return nil
 		}
 		return fmt.Errorf("contract %s has no open window: %w", name, errdefs.ErrFailedPrecondition)
 	}
-	return s.alter(k, func(record *storev1.Contract) {
+	return l.alter(k, func(record *storev1.Contract) {
 		record.LendFrom, record.LendUntil, record.StoppedUntil = nil, nil, timestamppb.New(open.Close)
 	})
 }
 
 // alter changes one contract's record. Where it stands afterwards is known after the scheduler's next pass.
-func (s *shares) alter(k *contract, change func(*storev1.Contract)) error {
+func (l *lending) alter(k *contract, change func(*storev1.Contract)) error {
 	changed := *k
 	changed.record = proto.CloneOf(k.record)
 	change(changed.record)
-	contracts := maps.Clone(s.contracts)
+	contracts := maps.Clone(l.contracts)
 	contracts[k.name()] = &changed
-	if err := s.arrange(contracts); err != nil {
+	if err := l.arrange(contracts); err != nil {
 		return err
 	}
-	s.saveContract(&changed)
+	l.saveContract(&changed)
 	return nil
 }
 
-func (s *shares) ledgers() map[string]scheduler.Ledger {
+func (l *lending) ledgers() map[string]scheduler.Ledger {
 	ledgers := map[string]scheduler.Ledger{}
-	for _, l := range s.core.Ledgers() {
-		ledgers[l.Contract] = l
+	for _, ledger := range l.scheduler.Ledgers() {
+		ledgers[ledger.Contract] = ledger
 	}
 	return ledgers
 }
 
 // due reads the calendar again before the windows that it gave run out.
-func (s *shares) due() {
-	if len(s.contracts) == 0 {
+func (l *lending) due() {
+	if len(l.contracts) == 0 {
 		return
 	}
-	s.look = true
-	if !s.now.Before(s.readCalendarAt) {
-		if err := s.arrange(s.contracts); err != nil {
-			s.fault("read the calendar of lending contracts", "error", err)
-			s.readCalendarAt = s.now.Add(time.Minute)
+	l.look = true
+	if !l.now.Before(l.readCalendarAt) {
+		if err := l.arrange(l.contracts); err != nil {
+			l.fault("read the calendar of lending contracts", "error", err)
+			l.readCalendarAt = l.now.Add(time.Minute)
 		}
 	}
 }
 
 // moved tells which windows have opened and closed, and writes ledgers down.
-func (s *shares) moved() {
-	if !s.look {
+func (l *lending) moved() {
+	if !l.look {
 		return
 	}
-	s.look = false
-	ledgers := s.ledgers()
-	for _, k := range s.sortedContracts() {
-		now := s.viewContract(k, ledgers[k.name()])
+	l.look = false
+	ledgers := l.ledgers()
+	for _, k := range l.sortedContracts() {
+		now := l.viewContract(k, ledgers[k.name()])
 		was := k.state
 		k.state = now.GetState()
 		told := len(k.record.GetLedger().GetHandBacks())
 		moved := was != k.state || told != len(now.GetLedger().GetHandBacks()) ||
 			k.record.GetLedger().GetStoppedContainers() != now.GetLedger().GetStoppedContainers() ||
 			k.record.GetLedger().GetReturnedContainers() != now.GetLedger().GetReturnedContainers()
-		if moved || s.now.Sub(k.saved) >= saveLedgerEvery && !proto.Equal(k.record.GetLedger(), now.GetLedger()) {
+		if moved || l.now.Sub(k.saved) >= saveLedgerEvery && !proto.Equal(k.record.GetLedger(), now.GetLedger()) {
 			record := proto.CloneOf(k.record)
 			record.Ledger = now.GetLedger()
 			k.record = record
-			s.saveContract(k)
+			l.saveContract(k)
 		}
 		if was != k.state {
-			s.lendingEvent(k, was.String(), k.state.String(), movedSentence(now))
+			l.lendingEvent(k, was.String(), k.state.String(), movedSentence(now))
 		}
 	}
 }
@@ -488,22 +570,22 @@ func movedSentence(k *apiv1.Contract) string {
 	return fmt.Sprintf("contract %s lends nothing now", name)
 }
 
-func (s *shares) saveContract(k *contract) {
-	k.saved = s.now
-	s.save(kindContract, k.name(), k.record)
+func (l *lending) saveContract(k *contract) {
+	k.saved = l.now
+	l.save(kindContract, k.name(), k.record)
 }
 
-func (s *shares) lendingEvent(k *contract, from, to, message string) {
-	s.tell(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
+func (l *lending) lendingEvent(k *contract, from, to, message string) {
+	l.emit(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
 }
 
-func (s *shares) contractSet(k *contract) {
-	s.saveContract(k)
+func (l *lending) contractSet(k *contract) {
+	l.saveContract(k)
 	spec := k.record.GetSpec()
-	s.lendingEvent(k, "", "", fmt.Sprintf("contract %s was set: %s lends %g%% of its guarantee", k.name(), spec.GetLender(), spec.GetLendPercent()))
+	l.lendingEvent(k, "", "", fmt.Sprintf("contract %s was set: %s lends %g%% of its guarantee", k.name(), spec.GetLender(), spec.GetLendPercent()))
 }
 
-func (s *shares) contractGone(k *contract) {
-	s.forget(kindContract, k.name())
-	s.lendingEvent(k, "", "", fmt.Sprintf("contract %s was removed", k.name()))
+func (l *lending) contractGone(k *contract) {
+	l.forget(kindContract, k.name())
+	l.lendingEvent(k, "", "", fmt.Sprintf("contract %s was removed", k.name()))
 }

@@ -1,18 +1,11 @@
 package zone
 
 import (
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mammoth-os/mammoth/internal/id"
-	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/access"
-	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
-	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
@@ -38,47 +31,27 @@ type Start struct {
 // Load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
 // until they register, and masters have as long as after a lost stream to come back.
 func Load(stored Records, start Start) (*Core, *Ready, error) {
-	now := start.Now
-	z := &Core{
-		settings: start.Settings,
-		identity: stored.Identity(),
-		started:  now,
-		tables: tables{
-			apps: lifecycle.Apps(), attempts: lifecycle.Attempts(), containers: lifecycle.Containers(), nodes: lifecycle.Nodes(),
-		},
-		record:     &storev1.Zone{},
-		apps:       map[id.App]*app{},
-		names:      map[string]*app{},
-		nodes:      map[id.Node]*node{},
-		containers: map[id.Container]*container{},
-		registered: map[string]*node{},
-		streaming:  map[StreamID]*app{},
-		watching:   map[StreamID]*app{},
-		turn:       &turn{lastEvent: stored.LastEvent()},
-	}
-	z.balancers = newBalancers(z.turn)
-	z.units = &units{turn: z.turn, record: &storev1.Schema{}}
-	z.Begin(now, start.Seed)
-	for _, step := range []func(Records) error{
-		z.loadLosses, z.units.load, z.loadZone, z.balancers.load, z.loadQueues, z.loadContracts, z.loadNodes, z.loadApps, z.loadContainers, z.loadInstances, z.loadAsks,
+	z := newCore(config{Settings: start.Settings, identity: stored.Identity(), started: start.Now}, stored.LastEvent())
+	z.Begin(start.Now, start.Seed)
+	for _, load := range []func(Records) error{
+		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.balancers.load, z.queues.loadQueues, z.lending.loadContracts,
+		z.nodes.load, z.apps.load, z.rollouts.load, z.apps.joinQueues, z.leases.load, z.masters.load, z.asks.load,
 	} {
-		if err := step(stored); err != nil {
+		if err := load(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
 		}
 	}
-	if err := z.shares.loadDeclaration(start.QueueFile, z.residents()); err != nil {
+	if err := z.queues.loadDeclaration(start.QueueFile, z.apps.residents()); err != nil {
 		return nil, nil, err
 	}
-	for _, a := range z.sortedApps() {
-		a.silentSince = now
-		z.out.Named = append(z.out.Named, NamedApp{a.record.GetName(), a.id.String()})
-		z.touch(a)
+	for _, a := range z.apps.sorted() {
+		z.attempts.heard(a)
+		z.apps.announce(a)
+		z.apps.touch(a)
 	}
 	z.settle()
-	if len(z.apps) > 0 {
-		z.lookout.from = now.Add(comeBackFirst)
-	}
-	z.lookAtWaiting()
+	z.waits.start()
+	z.waits.inspectDue()
 	out, err := z.handOver()
 	return z, out, err
 }
@@ -95,174 +68,4 @@ func loadRecords[M any, P interface {
 		}
 		return each(record)
 	})
-}
-
-func (z *Core) loadZone(stored Records) error {
-	err := loadRecords(stored, kindZone, func(record *storev1.Zone) error {
-		z.record = record
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	z.readKeys()
-	if len(z.keys) == 0 {
-		z.newKey(1)
-	}
-	z.core = scheduler.New(scheduler.Config{Epoch: z.identity.Epoch, Schema: z.units.schema, Master: masterResources()})
-	z.access = &access.Rules{Queues: z.core, AllowInsecure: z.settings.AllowInsecure}
-	z.shares = &shares{
-		turn: z.turn, units: z.units, core: z.core, access: z.access, file: z.settings.QueueFile, contracts: map[string]*contract{},
-	}
-	return nil
-}
-
-// loadQueues reads the queue tree.
-func (z *Core) loadQueues(stored Records) error { return z.shares.loadQueues(stored) }
-
-func (z *Core) loadContracts(stored Records) error {
-	err := z.shares.loadContracts(stored)
-	if !z.standsStill() {
-		z.shares.unarranged = nil
-	}
-	return z.tolerate(err)
-}
-
-func (z *Core) loadNodes(stored Records) error {
-	return loadRecords(stored, kindNode, func(record *storev1.Node) error {
-		n := &node{id: id.Node(record.GetId()), record: record, containers: map[id.Container]*container{}, heard: z.now}
-		z.nodes[n.id] = n
-		z.showNode(n)
-		return nil
-	})
-}
-
-func (z *Core) loadApps(stored Records) error {
-	err := loadRecords(stored, kindApp, func(record *storev1.App) error {
-		appID, err := id.ParseApp(record.GetId())
-		if err != nil {
-			return err
-		}
-		a := newApp(appID, record)
-		a.wait.recover(record.GetWaiting())
-		z.apps[appID], z.names[record.GetName()] = a, a
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if err := z.loadVersions(stored); err != nil {
-		return err
-	}
-	for _, a := range z.sortedApps() {
-		if err := z.core.Apply(a.recovered()); err != nil {
-			a.homeless = z.standsStill()
-			z.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
-		}
-	}
-	return loadRecords(stored, kindMemo, func(record *storev1.Memo) error {
-		if a := z.appOf(record.GetAppId()); a != nil {
-			a.memo = record.GetMemo()
-		}
-		return nil
-	})
-}
-
-// loadVersions gives every app its versions, which come in the order of their numbers, and the spec of the last one.
-func (z *Core) loadVersions(stored Records) error {
-	err := loadRecords(stored, kindVersion, func(record *storev1.Version) error {
-		if a := z.appOf(record.GetAppId()); a != nil {
-			record.Version.Current = record.GetVersion().GetVersion() == a.record.GetVersion()
-			a.record.Versions = append(a.record.Versions, record.GetVersion())
-			a.record.Spec = record.GetVersion().GetSpec()
-		}
-		return nil
-	})
-	for _, a := range z.sortedApps() {
-		versions := a.record.GetVersions()
-		if len(versions) > 0 && versions[len(versions)-1].GetCurrent() {
-			continue
-		}
-		lost := fmt.Errorf("version %d of app %s is not there", a.record.GetVersion(), a.record.GetName())
-		if err = errors.Join(err, z.tolerate(lost)); err != nil {
-			return err
-		}
-		z.goBack(a)
-	}
-	return err
-}
-
-// recovered is the app as the scheduler is told of it after a restart.
-func (a *app) recovered() scheduler.AddApp {
-	spec := a.record.GetSpec()
-	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
-}
-
-func (z *Core) appOf(text string) *app {
-	appID, err := id.ParseApp(text)
-	if err != nil {
-		return nil
-	}
-	return z.apps[appID]
-}
-
-func (z *Core) loadContainers(stored Records) error {
-	err := loadRecords(stored, kindContainer, func(record *storev1.Container) error {
-		cid, err := id.ParseContainer(record.GetLease().GetContainerId())
-		if err != nil {
-			return err
-		}
-		a := z.apps[cid.App]
-		if a == nil {
-			z.forget(kindContainer, cid.String())
-			return z.tolerate(fmt.Errorf("container %s belongs to no app", cid))
-		}
-		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
-		z.index(c)
-		if c.held() && !a.homeless {
-			z.apply(z.holdInput(c))
-		}
-		return nil
-	})
-	for _, a := range z.apps {
-		slices.SortStableFunc(a.ended, func(x, y *container) int { return x.record.GetDoneAt().AsTime().Compare(y.record.GetDoneAt().AsTime()) })
-	}
-	return err
-}
-
-func (z *Core) loadInstances(stored Records) error {
-	return loadRecords(stored, kindInstance, func(record *storev1.Instance) error {
-		if a := z.appOf(record.GetAppId()); a != nil {
-			a.instances[record.GetReport().GetId()] = record
-		}
-		return nil
-	})
-}
-
-// loadAsks also asks again for the masters that wait for a container.
-func (z *Core) loadAsks(stored Records) error {
-	err := loadRecords(stored, kindAsk, func(record *storev1.Ask) error {
-		if a := z.appOf(record.GetAppId()); a != nil {
-			a.asks[record.GetAsk().GetId()] = record
-			a.lastAsk = max(a.lastAsk, record.GetPosition())
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, a := range z.sortedApps() {
-		if !a.homeless {
-			z.askAgain(a)
-		}
-	}
-	return nil
-}
-
-// askAgain tells the scheduler what an app asks for.
-func (z *Core) askAgain(a *app) {
-	z.applyAsks(a)
-	if a.attempt() == lifecycle.AttemptScheduled {
-		z.askForMaster(a, 1)
-	}
 }

@@ -3,7 +3,6 @@ package zone
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -21,42 +20,44 @@ type QueueFileText struct{ Text, Failure string }
 
 // loadDeclaration makes the queue file's tree the zone's. One that cannot be keeps a zone from starting only if there is no
 // tree that could stay in force.
-func (s *shares) loadDeclaration(found QueueFileText, apps []resident) error {
-	if s.file == "" {
+func (q *queues) loadDeclaration(found QueueFileText, apps []resident) error {
+	if q.file == "" {
 		return nil
 	}
-	err := s.declare(found, apps)
-	if err != nil && s.tree != nil {
-		s.refuse(err)
+	err := q.declare(found, apps)
+	if err != nil && q.tree != nil {
+		q.refuse(err)
 		return nil
 	}
 	return err
 }
 
 // redeclare takes in a changed queue file.
-func (s *shares) redeclare(found QueueFileText, apps []resident) {
-	before, tree := s.badFile, s.tree
-	s.badFile = ""
-	if err := s.declare(found, apps); err != nil {
-		s.refuse(err)
+func (q *queues) redeclare(found QueueFileText, apps []resident) {
+	before, tree := q.badFile, q.tree
+	q.badFile = ""
+	if err := q.declare(found, apps); err != nil {
+		q.refuse(err)
 		return
 	}
-	if before != "" && s.tree == tree {
+	if before != "" && q.tree == tree {
 		// Whoever read that the file was refused is to read that it is right again.
-		s.tell(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", s.file)})
+		q.emit(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", q.file)})
 	}
 }
 
-func (s *shares) refuse(err error) {
-	s.badFile = wire.Sentence(err)
-	s.fault("the queue file is refused, and the queue tree stays as it is", "error", s.badFile)
-	s.tell(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: s.badFile + "; the queue tree stays as it is"})
+func (q *queues) fileRefused() bool { return q.badFile != "" }
+
+func (q *queues) refuse(err error) {
+	q.badFile = wire.Sentence(err)
+	q.fault("the queue file is refused, and the queue tree stays as it is", "error", q.badFile)
+	q.emit(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: q.badFile + "; the queue tree stays as it is"})
 }
 
 // declare makes what the queue file says the queue tree and the declared contracts, or changes nothing. Contracts that people
 // have added stay.
-func (s *shares) declare(found QueueFileText, apps []resident) error {
-	path := s.file
+func (q *queues) declare(found QueueFileText, apps []resident) error {
+	path := q.file
 	if found.Failure != "" {
 		return fmt.Errorf("the queue file %s: %w", found.Failure, errdefs.ErrFailedPrecondition)
 	}
@@ -64,7 +65,7 @@ func (s *shares) declare(found QueueFileText, apps []resident) error {
 	if err != nil {
 		return inQueueFile(path, err)
 	}
-	if err := s.install(declared, apps); err != nil {
+	if err := q.install(declared, apps); err != nil {
 		var names []string
 		for _, queue := range declared.Queues {
 			names = append(names, queue.GetName())
@@ -90,58 +91,25 @@ func inQueueFile(path string, err error) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-func (s *shares) install(declared manifest.Declaration, apps []resident) error {
-	specs, err := s.readQueues(declared.Queues)
+func (q *queues) install(declared manifest.Declaration, apps []resident) error {
+	specs, err := q.readQueues(declared.Queues)
 	if err != nil {
 		return err
 	}
 	if err := appsKeepQueues(apps, specs); err != nil {
 		return err
 	}
-	contracts, err := s.contractsWith(declared.Contracts)
+	change, err := q.lending.declare(declared.Contracts)
 	if err != nil {
 		return err
 	}
-	var gone, set []*contract
-	for _, k := range s.sortedContracts() {
-		if k.record.GetDeclared() && !slices.ContainsFunc(declared.Contracts, func(spec *apiv1.ContractSpec) bool { return spec.GetName() == k.name() }) {
-			delete(contracts, k.name())
-			gone = append(gone, k)
-		}
-	}
-	for _, spec := range declared.Contracts {
-		k := contracts[spec.GetName()]
-		known := s.contracts[spec.GetName()]
-		if known == nil || !known.record.GetDeclared() || !proto.Equal(known.record.GetSpec(), spec) {
-			set = append(set, k)
-		}
-		k.record.Declared = true
-	}
-	lending, err := foreseen(contracts, s.now)
-	if err != nil {
+	if err := q.scheduler.Apply(scheduler.SetQueues{Queues: specs, Contracts: change.specs}); err != nil {
 		return err
 	}
-	if err := s.core.Apply(scheduler.SetQueues{Queues: specs, Contracts: lending}); err != nil {
-		return err
-	}
-	s.arranged(contracts, lending)
-	for _, k := range gone {
-		s.contractGone(k)
-	}
-	for _, k := range set {
-		s.contractSet(k)
-	}
-	if !proto.Equal(s.tree, &storev1.Queues{Queues: declared.Queues}) {
-		s.saveTree(declared.Queues)
-		s.tell(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", s.file, len(specs))})
-	}
-	return nil
-}
-
-// notDeclared refuses to change a contract that the queue file holds.
-func (s *shares) notDeclared(k *contract) error {
-	if s.file != "" && k.record.GetDeclared() {
-		return fmt.Errorf("contract %s is declared in %s; change that file, which takes effect within a second: %w", k.name(), s.file, errdefs.ErrFailedPrecondition)
+	q.lending.adopt(change)
+	if !proto.Equal(q.tree, &storev1.Queues{Queues: declared.Queues}) {
+		q.saveTree(declared.Queues)
+		q.emit(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", q.file, len(specs))})
 	}
 	return nil
 }

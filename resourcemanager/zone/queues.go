@@ -2,7 +2,6 @@ package zone
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -17,58 +16,36 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// shares say who may have how much of the zone: the queue tree, the file that declares it if there is one, and the lending contracts
-// between queues. What they come to is the scheduler's to work out.
-type shares struct {
+// queues are the queue tree and the file that declares it, if there is one. What the tree comes to is the scheduler's to work out.
+type queues struct {
 	*turn
-	units  *units
-	core   schedulerCore
-	access *access.Rules
+	units     *units
+	scheduler *scheduling
+	access    *access.Rules
+	lending   *lending
 	// file is the path of the file that declares the tree; empty is none. badFile is why what it says now does not count.
 	file, badFile string
 	// tree is what was last set; nil if nothing was.
-	tree      *storev1.Queues
-	contracts map[string]*contract
-	// unarranged are contracts whose queues were lost.
-	unarranged map[string]*contract
-	// readCalendarAt is when the windows of contracts are worked out again.
-	readCalendarAt time.Time
-	// look has contracts looked at after the scheduler has decided.
-	look bool
+	tree *storev1.Queues
 }
 
-// resident is an app and the queue that it is in.
-type resident struct {
-	app   string
-	queue id.Queue
-}
-
-// residents are all apps, in the order of their submission.
-func (z *Core) residents() []resident {
-	var all []resident
-	for _, a := range z.sortedApps() {
-		all = append(all, resident{a.record.GetName(), id.Queue(a.record.GetSpec().GetQueue())})
-	}
-	return all
-}
-
-func (s *shares) loadQueues(stored Records) error {
+func (q *queues) loadQueues(stored Records) error {
 	return loadRecords(stored, kindQueues, func(record *storev1.Queues) error {
-		specs, err := s.readQueues(record.GetQueues())
+		specs, err := q.readQueues(record.GetQueues())
 		if err != nil {
 			return err
 		}
-		s.tree = record
-		return s.core.Apply(scheduler.SetQueues{Queues: specs})
+		q.tree = record
+		return q.scheduler.Apply(scheduler.SetQueues{Queues: specs})
 	})
 }
 
 // setQueues replaces the whole tree, or changes nothing.
-func (s *shares) setQueues(who peer.User, request *apiv1.SetQueuesRequest, apps []resident) (*apiv1.ListQueuesResponse, error) {
-	if err := s.access.MayOperate(who, "change queues"); err != nil {
+func (q *queues) setQueues(who peer.User, request *apiv1.SetQueuesRequest, apps []resident) (*apiv1.ListQueuesResponse, error) {
+	if err := q.access.MayOperate(who, "change queues"); err != nil {
 		return nil, err
 	}
-	specs, err := s.readQueues(request.GetQueues())
+	specs, err := q.readQueues(request.GetQueues())
 	if err != nil {
 		return nil, err
 	}
@@ -76,26 +53,26 @@ func (s *shares) setQueues(who peer.User, request *apiv1.SetQueuesRequest, apps 
 		return nil, err
 	}
 	if request.GetDryRun() {
-		usages, err := s.core.QueuesAfter(scheduler.SetQueues{Queues: specs})
+		usages, err := q.scheduler.QueuesAfter(scheduler.SetQueues{Queues: specs})
 		if err != nil {
 			return nil, err
 		}
-		return &apiv1.ListQueuesResponse{Queues: s.viewUsages(usages)}, nil
+		return &apiv1.ListQueuesResponse{Queues: q.viewUsages(usages)}, nil
 	}
-	if file := s.file; file != "" {
+	if file := q.file; file != "" {
 		return nil, fmt.Errorf("the queue tree is declared in %s; change that file, which takes effect within a second: %w", file, errdefs.ErrFailedPrecondition)
 	}
-	if err := s.core.Apply(scheduler.SetQueues{Queues: specs}); err != nil {
+	if err := q.scheduler.Apply(scheduler.SetQueues{Queues: specs}); err != nil {
 		return nil, err
 	}
-	s.saveTree(request.GetQueues())
-	s.tell(&apiv1.Event{Kind: "queue", Message: fmt.Sprintf("the queue tree was replaced: %d queues", len(specs))})
-	return &apiv1.ListQueuesResponse{Queues: s.viewQueues()}, nil
+	q.saveTree(request.GetQueues())
+	q.emit(&apiv1.Event{Kind: "queue", Message: fmt.Sprintf("the queue tree was replaced: %d queues", len(specs))})
+	return &apiv1.ListQueuesResponse{Queues: q.viewQueues()}, nil
 }
 
-func (s *shares) saveTree(queues []*apiv1.QueueSpec) {
-	s.tree = &storev1.Queues{Queues: queues}
-	s.save(kindQueues, "queues", s.tree)
+func (q *queues) saveTree(queues []*apiv1.QueueSpec) {
+	q.tree = &storev1.Queues{Queues: queues}
+	q.save(kindQueues, "queues", q.tree)
 }
 
 // appsKeepQueues refuses a tree that an app's queue is not in.
@@ -113,17 +90,17 @@ func appsKeepQueues(apps []resident, specs []scheduler.QueueSpec) error {
 	return nil
 }
 
-func (s *shares) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error) {
+func (q *queues) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error) {
 	specs := make([]scheduler.QueueSpec, 0, len(messages))
 	for _, message := range messages {
 		if err := spec.CheckQueueName("a queue", message.GetName()); err != nil {
 			return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 		}
-		guaranteed, err := s.readCapacity(message.GetGuaranteed())
+		guaranteed, err := q.readCapacity(message.GetGuaranteed())
 		if err != nil {
 			return nil, fmt.Errorf("guarantee of queue %q: %w", message.GetName(), err)
 		}
-		maximum, err := s.readCapacity(message.GetMaximum())
+		maximum, err := q.readCapacity(message.GetMaximum())
 		if err != nil {
 			return nil, fmt.Errorf("maximum of queue %q: %w", message.GetName(), err)
 		}
@@ -148,37 +125,37 @@ func (s *shares) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec,
 	return specs, nil
 }
 
-func (s *shares) readCapacity(message *apiv1.Capacity) (scheduler.Capacity, error) {
+func (q *queues) readCapacity(message *apiv1.Capacity) (scheduler.Capacity, error) {
 	if message != nil && message.Percent != nil {
 		return scheduler.Capacity{Percent: message.GetPercent(), IsPercent: true}, nil
 	}
 	if message.GetAbsolute() == nil {
 		return scheduler.Capacity{}, nil
 	}
-	v, err := s.units.vector(message.GetAbsolute())
+	v, err := q.units.vector(message.GetAbsolute())
 	return scheduler.Capacity{Absolute: v}, err
 }
 
-func (s *shares) viewQueues() []*apiv1.Queue { return s.viewUsages(s.core.Queues()) }
+func (q *queues) viewQueues() []*apiv1.Queue { return q.viewUsages(q.scheduler.Queues()) }
 
-func (s *shares) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
+func (q *queues) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
 	var queues []*apiv1.Queue
 	for _, usage := range usages {
-		queues = append(queues, s.viewQueue(usage))
+		queues = append(queues, q.viewQueue(usage))
 	}
 	return queues
 }
 
-func (s *shares) queue(name string) (*apiv1.Queue, error) {
-	for _, usage := range s.core.Queues() {
+func (q *queues) queue(name string) (*apiv1.Queue, error) {
+	for _, usage := range q.scheduler.Queues() {
 		if string(usage.Spec.Name) == name {
-			return s.viewQueue(usage), nil
+			return q.viewQueue(usage), nil
 		}
 	}
 	return nil, fmt.Errorf("no queue is named %q; \"mammoth queue ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
 }
 
-func (s *shares) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
+func (q *queues) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
 	spec := usage.Spec
 	order := apiv1.QueueSpec_FIFO
 	if spec.Fair {
@@ -192,8 +169,8 @@ func (s *shares) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
 		Spec: &apiv1.QueueSpec{
 			Name:             string(spec.Name),
 			Parent:           string(spec.Parent),
-			Guaranteed:       s.viewCapacity(spec.Guaranteed),
-			Maximum:          s.viewCapacity(spec.Maximum),
+			Guaranteed:       q.viewCapacity(spec.Guaranteed),
+			Maximum:          q.viewCapacity(spec.Maximum),
 			State:            apiv1.QueueSpec_State(spec.State),
 			MaxApps:          int32(spec.MaxApps),
 			MaxMasterPercent: spec.MaxMasterPercent,
@@ -203,21 +180,21 @@ func (s *shares) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
 			UserLimitPercent: spec.UserLimitPercent,
 			Notice:           notice,
 		},
-		Used:       s.units.resources(usage.Used),
-		Pending:    s.units.resources(usage.Pending),
-		Guaranteed: s.units.resources(usage.Guaranteed),
-		Maximum:    s.units.resources(usage.Maximum),
+		Used:       q.units.resources(usage.Used),
+		Pending:    q.units.resources(usage.Pending),
+		Guaranteed: q.units.resources(usage.Guaranteed),
+		Maximum:    q.units.resources(usage.Maximum),
 		Apps:       int32(usage.Apps),
 		Containers: int32(usage.Containers),
 	}
 }
 
-func (s *shares) viewCapacity(capacity scheduler.Capacity) *apiv1.Capacity {
+func (q *queues) viewCapacity(capacity scheduler.Capacity) *apiv1.Capacity {
 	switch {
 	case capacity.IsPercent:
 		return &apiv1.Capacity{Percent: proto.Float64(capacity.Percent)}
 	case capacity.Absolute.IsZero():
 		return nil
 	}
-	return &apiv1.Capacity{Absolute: s.units.resources(capacity.Absolute)}
+	return &apiv1.Capacity{Absolute: q.units.resources(capacity.Absolute)}
 }

@@ -1,7 +1,11 @@
 package zone
 
 import (
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/mammoth-os/mammoth/internal/peer"
+	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -11,14 +15,14 @@ import (
 // with errdefs.ErrNotFound for a queue that does not exist.
 func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
 	if queue != "" {
-		if _, err := z.shares.queue(queue); err != nil {
+		if _, err := z.queues.queue(queue); err != nil {
 			return nil, err
 		}
 	}
 	var views []*apiv1.App
-	for _, a := range z.sortedApps() {
+	for _, a := range z.apps.sorted() {
 		if queue == "" || queue == a.record.GetSpec().GetQueue() {
-			views = append(views, z.show(a))
+			views = append(views, z.views.of(a))
 		}
 	}
 	return views, nil
@@ -26,79 +30,76 @@ func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
 
 // App is an app as people see it. It must not be changed; it is the same one until the app changes.
 func (z *Core) App(name string) (*apiv1.App, error) {
-	a, err := z.app(name)
+	a, err := z.apps.named(name)
 	if err != nil {
 		return nil, err
 	}
-	return z.show(a), nil
+	return z.views.of(a), nil
 }
 
 // History is the versions that an app has had.
-func (z *Core) History(name string) (*apiv1.AppHistory, error) { return z.history(name) }
+func (z *Core) History(name string) (*apiv1.AppHistory, error) { return z.rollouts.history(name) }
 
 // Explain says what an app waits for, and what would help.
-func (z *Core) Explain(name string) (*apiv1.Explanation, error) { return z.explain(name) }
+func (z *Core) Explain(name string) (*apiv1.Explanation, error) { return z.explainer.explain(name) }
 
 // Targets are the containers of an app, or of one of its instances, and how to reach them; with ended also those that are over.
 func (z *Core) Targets(app, instance string, ended bool) ([]Target, error) {
-	return z.targets(app, instance, ended)
+	return z.leases.targets(app, instance, ended)
 }
 
 // MayExec is nil if somebody may run a command in an app's containers.
-func (z *Core) MayExec(who peer.User, app string) error { return z.mayExec(who, app) }
+func (z *Core) MayExec(who peer.User, app string) error { return z.apps.mayExec(who, app) }
 
 // MayRoute is nil if somebody may route for the zone.
 func (z *Core) MayRoute(who peer.User) error { return z.access.MayRoute(who) }
 
 // ImageUnused is nil if no version of an app has an image, by its name or by its digest.
-func (z *Core) ImageUnused(name, digest string) error { return z.imageUnused(name, digest) }
-
-// Summary is the zone as a whole.
-func (z *Core) Summary() *apiv1.Zone { return z.viewZone() }
+func (z *Core) ImageUnused(name, digest string) error { return z.apps.imageUnused(name, digest) }
 
 // Nodes are all nodes, in the order of their names.
 func (z *Core) Nodes() []*apiv1.Node {
 	var views []*apiv1.Node
-	for _, n := range z.sortedNodes() {
-		views = append(views, z.viewNode(n))
+	for _, n := range z.nodes.sorted() {
+		views = append(views, z.nodes.view(n))
 	}
 	return views
 }
 
 // Node is one node, with what a drain of it waits for.
 func (z *Core) Node(name string) (*apiv1.Node, error) {
-	n, err := z.node(name)
+	n, err := z.nodes.named(name)
 	if err != nil {
 		return nil, err
 	}
-	view := z.viewNode(n)
-	view.Waiting = z.waitsToLeave(n)
+	view := z.nodes.view(n)
+	view.Waiting = z.waits.ofNode(n)
 	return view, nil
 }
 
 // StreamOf is the stream that a node has open; zero is none.
-func (z *Core) StreamOf(node string) StreamID { return z.streamOf(node) }
+func (z *Core) StreamOf(node string) StreamID { return z.sessions.streamOf(node) }
 
 // Queues are all queues, in the order of the tree.
-func (z *Core) Queues() []*apiv1.Queue { return z.shares.viewQueues() }
+func (z *Core) Queues() []*apiv1.Queue { return z.queues.viewQueues() }
 
 // Queue is one queue.
-func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.shares.queue(name) }
+func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.queues.queue(name) }
 
 // Contracts are all lending contracts.
-func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.shares.viewContracts() }
+func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.lending.viewContracts() }
 
 // Contract is one lending contract.
 func (z *Core) Contract(name string) (*apiv1.Contract, error) {
-	k, err := z.shares.contract(name)
+	k, err := z.lending.contract(name)
 	if err != nil {
 		return nil, err
 	}
-	return z.shares.viewContract(k, z.shares.ledgers()[name]), nil
+	return z.lending.viewContract(k, z.lending.ledgers()[name]), nil
 }
 
 // LendingReport is what the lending contracts came to.
-func (z *Core) LendingReport() *apiv1.LendingReport { return z.shares.lendingReport() }
+func (z *Core) LendingReport() *apiv1.LendingReport { return z.lending.lendingReport() }
 
 // Counts are how many things of each kind a zone has.
 type Counts struct {
@@ -114,15 +115,42 @@ type Counts struct {
 func (z *Core) Counts() Counts {
 	counts := Counts{
 		Apps: map[apiv1.App_State]int{}, Nodes: map[apiv1.NodeState]int{},
-		Losses: len(z.losses), Full: z.full != "", QueueFileRefused: z.shares.badFile != "",
+		Losses: z.damage.count(), Full: z.damage.isFull(), QueueFileRefused: z.queues.fileRefused(),
 	}
-	for _, a := range z.apps {
+	for _, a := range z.apps.sorted() {
 		counts.Apps[a.record.GetState()]++
 		counts.Instances += len(a.instances)
 		counts.Containers += a.heldCount()
 	}
-	for _, n := range z.nodes {
+	for _, n := range z.nodes.sorted() {
 		counts.Nodes[n.record.GetState()]++
 	}
 	return counts
+}
+
+// Summary is the zone as a whole.
+func (z *Core) Summary() *apiv1.Zone {
+	view := &apiv1.Zone{
+		Name:        z.config.Name,
+		Epoch:       z.config.identity.Epoch,
+		Version:     z.config.Version,
+		StartedAt:   timestamppb.New(z.config.started),
+		Nodes:       int32(z.nodes.count()),
+		Apps:        int32(z.apps.count()),
+		NodeTimeout: durationpb.New(z.config.NodeTimeout),
+	}
+	var capacity, used resource.Vector
+	for _, n := range z.nodes.sorted() {
+		view.Containers += int32(len(n.containers))
+		used = used.Add(z.scheduler.Used(n.id))
+		if n.state().Answers() {
+			if v, err := z.units.vector(n.record.GetCapacity()); err == nil {
+				capacity = capacity.Add(v)
+			}
+		}
+	}
+	view.Capacity, view.Used = z.units.resources(capacity), z.units.resources(used)
+	view.Full = z.damage.fullBecause()
+	view.Losses = z.damage.sentences()
+	return view
 }

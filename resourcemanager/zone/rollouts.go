@@ -2,35 +2,88 @@ package zone
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mammoth-os/mammoth/internal/expose"
 	"github.com/mammoth-os/mammoth/internal/peer"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
+// appRollout is what is not stored of an app's rollout.
+type appRollout struct {
+	// reports counts the reports of the master: one that waits for balancers may be overtaken.
+	reports int
+}
+
+// rolloutStep is a report of a master's that holds once balancers route by it.
+type rolloutStep struct {
+	rollout *apiv1.Rollout
+	// number is the number of the report.
+	number int
+}
+
+// rollouts are the versions of apps, and how one takes the place of another.
+type rollouts struct {
+	*turn
+	access    *access.Rules
+	scheduler *scheduling
+	units     *units
+	apps      *apps
+	damage    *damage
+	desired   *desired
+	endpoints *endpoints
+	leases    *leases
+	masters   *masters
+	explainer *explainer
+	views     *views
+}
+
+// change makes spec the wanted one: as a new version if instances have to be replaced.
+func (rs *rollouts) change(a *app, spec *apiv1.AppSpec, cause string) {
+	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
+		rs.setVersion(a, spec, cause)
+		return
+	}
+	keepStrategy(a.record.GetSpec(), spec)
+	if canaryPercent(spec) != canaryPercent(a.record.GetSpec()) {
+		a.record.CanaryPercent = 0
+	}
+	rs.setSpec(a, spec)
+}
+
+// confirmed is about a step that balancers route by.
+func (rs *rollouts) confirmed(a *app, step rolloutStep) {
+	if a.rollout.reports == step.number {
+		rs.set(a, step.rollout)
+	}
+}
+
 // underWay finds the app whose rollout is not over.
-func (z *Core) underWay(who peer.User, name, doing string) (*app, apiv1.Rollout_State, error) {
-	a, err := z.changeable(who, name, doing)
+func (rs *rollouts) underWay(who peer.User, name, doing string) (*app, apiv1.Rollout_State, error) {
+	a, err := rs.apps.changeable(who, name, doing)
 	if err != nil {
 		return nil, 0, err
 	}
 	if err := a.notRemoving(); err != nil {
 		return nil, 0, err
 	}
-	state := a.rollout().GetState()
-	if a.ending() || state != apiv1.Rollout_PROGRESSING && state != apiv1.Rollout_PAUSED {
+	state := a.presentRollout().GetState()
+	if a.ending() || !a.underWay() {
 		return nil, 0, fmt.Errorf("no rollout of %s is under way; \"mammoth deploy\" begins one: %w", name, errdefs.ErrFailedPrecondition)
 	}
 	return a, state, nil
 }
 
 // pause holds a rollout where it is.
-func (z *Core) pause(who peer.User, name string) (*apiv1.App, error) {
-	a, _, err := z.underWay(who, name, "pause the rollout of")
+func (rs *rollouts) pause(who peer.User, name string) (*apiv1.App, error) {
+	a, _, err := rs.underWay(who, name, "pause the rollout of")
 	if err != nil {
 		return nil, err
 	}
@@ -38,14 +91,14 @@ func (z *Core) pause(who peer.User, name string) (*apiv1.App, error) {
 		return nil, fmt.Errorf("the rollout of %s is paused already; \"mammoth app resume %s\" lets it go on: %w", name, name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.Paused = true
-	z.tellRollout(a, access.ByWhom(who)+" paused it")
-	z.wish(a)
-	return z.viewApp(a), nil
+	rs.event(a, access.ByWhom(who)+" paused it")
+	rs.desired.changed(a)
+	return rs.views.of(a), nil
 }
 
 // resume lets a paused rollout go on.
-func (z *Core) resume(who peer.User, name string) (*apiv1.App, error) {
-	a, state, err := z.underWay(who, name, "resume the rollout of")
+func (rs *rollouts) resume(who peer.User, name string) (*apiv1.App, error) {
+	a, state, err := rs.underWay(who, name, "resume the rollout of")
 	if err != nil {
 		return nil, err
 	}
@@ -56,14 +109,14 @@ func (z *Core) resume(who peer.User, name string) (*apiv1.App, error) {
 		return nil, fmt.Errorf("the rollout of %s is not paused: %w", name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.Paused = false
-	z.tellRollout(a, access.ByWhom(who)+" let it go on")
-	z.wish(a)
-	return z.viewApp(a), nil
+	rs.event(a, access.ByWhom(who)+" let it go on")
+	rs.desired.changed(a)
+	return rs.views.of(a), nil
 }
 
 // promote gives a canary another share; with all of it, it takes the place of the version before it.
-func (z *Core) promote(who peer.User, name string, percent int32) (*apiv1.App, error) {
-	a, _, err := z.underWay(who, name, "promote")
+func (rs *rollouts) promote(who peer.User, name string, percent int32) (*apiv1.App, error) {
+	a, _, err := rs.underWay(who, name, "promote")
 	if err != nil {
 		return nil, err
 	}
@@ -74,103 +127,131 @@ func (z *Core) promote(who peer.User, name string, percent int32) (*apiv1.App, e
 		return nil, fmt.Errorf("version %d of %s is promoted already: %w", a.record.GetVersion(), name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.CanaryPercent, a.record.Paused = percent, false
-	z.tellRollout(a, fmt.Sprintf("%s gives it %d %% of the requests", access.ByWhom(who), percent))
-	z.wish(a)
-	return z.viewApp(a), nil
+	rs.event(a, fmt.Sprintf("%s gives it %d %% of the requests", access.ByWhom(who), percent))
+	rs.desired.changed(a)
+	return rs.views.of(a), nil
 }
 
-func (z *Core) tellRollout(a *app, message string) {
-	state := a.rollout().GetState().String()
-	z.tell(&apiv1.Event{
+func (rs *rollouts) event(a *app, message string) {
+	state := a.presentRollout().GetState().String()
+	rs.emit(&apiv1.Event{
 		Kind: "rollout", App: a.record.GetName(), From: state, To: state,
 		Message: fmt.Sprintf("version %d of %s: %s", a.record.GetVersion(), a.record.GetName(), message),
 	})
 }
 
 // noCanary has what was wanted before be wanted again without a canary: it has proven itself.
-func (z *Core) noCanary(a *app) {
+func (rs *rollouts) withoutCanary(a *app) {
 	if canaryPercent(a.record.GetSpec()) > 0 {
 		a.record.CanaryPercent = 100
 	}
-	z.say(a).Wanted = z.wanted(a)
-	z.appChanged(a)
+	rs.desired.notify(a)
+	rs.apps.changed(a)
 }
 
-// canaryPercent is the share that a spec gives a canary, zero if it has none.
-func canaryPercent(spec *apiv1.AppSpec) int32 {
-	for _, role := range spec.GetRoles() {
-		if course := courseOf(role.GetUpdate()); course.GetStrategy() == apiv1.UpdatePolicy_CANARY {
-			return course.GetCanaryPercent()
-		}
-	}
-	return 0
+// underWay reports whether the rollout of an app's present version is not over.
+func (a *app) underWay() bool {
+	state := a.presentRollout().GetState()
+	return state == apiv1.Rollout_PROGRESSING || state == apiv1.Rollout_PAUSED
 }
 
-// courseOf is how the present version takes the place of the one before.
-func courseOf(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_Course {
-	if once := update.GetOnce(); once != nil {
-		return once
-	}
-	return &apiv1.UpdatePolicy_Course{Strategy: update.GetStrategy(), CanaryPercent: update.GetCanaryPercent(), Exclusive: update.GetExclusive()}
+func isProgressing(rollout *apiv1.Rollout) bool {
+	return rollout.GetState() == apiv1.Rollout_PROGRESSING
 }
 
-// steered is a spec as its master is told: what was said for one change is the policy.
-func steered(spec *apiv1.AppSpec) *apiv1.AppSpec {
-	spec = proto.CloneOf(spec)
-	for _, role := range spec.GetRoles() {
-		if update := role.GetUpdate(); update.GetOnce() != nil {
-			course := courseOf(update)
-			update.Strategy, update.CanaryPercent, update.Exclusive, update.Once = course.GetStrategy(), course.GetCanaryPercent(), course.GetExclusive(), nil
-		}
-	}
-	return spec
-}
-
-// keepCourse leaves the change that is under way on its course: a new count, say, is no word on that.
-func keepCourse(present, next *apiv1.AppSpec) {
-	for i, role := range next.GetRoles() {
-		if i < len(present.GetRoles()) && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil {
-			role.Update.Once = present.GetRoles()[i].GetUpdate().GetOnce()
-		}
+// beginAnew has an app that is started after a stop begin with a rollout of its own: what the one before came to is not where this
+// one stands.
+func (rs *rollouts) beginAnew(a *app) {
+	if a.attemptState() != lifecycle.AttemptRegistered {
+		a.record.Rollout = nil
 	}
 }
 
-// exposed are an app's services that balancers route to, by name.
-func exposed(spec *apiv1.AppSpec) map[string]*apiv1.Expose {
-	services := map[string]*apiv1.Expose{}
-	for _, role := range spec.GetRoles() {
-		if role.GetExpose() == nil {
-			continue
-		}
-		name := spec.GetName()
-		if len(spec.GetRoles()) > 1 {
-			name = role.GetName() + "." + name
-		}
-		services[name] = role.GetExpose()
+// view is the rollout of an app that is to have so many instances, as people see it.
+func (rs *rollouts) view(a *app, wanted int32) *apiv1.Rollout {
+	rollout := a.presentRollout()
+	if a.record.GetRollout().GetVersion() != a.record.GetVersion() {
+		rollout.Total = wanted
 	}
-	return services
+	return rollout
 }
 
-// checkClaims refuses a spec that wants a host and path, or a port, which another app has.
-func (z *Core) checkClaims(spec *apiv1.AppSpec) error {
-	wanted := exposed(spec)
-	if len(wanted) == 0 {
-		return nil
+// complete adds to what a master is sent how it is to change versions.
+func (rs *rollouts) complete(a *app, wanted *masterv1.Wanted) {
+	r := a.record
+	for _, role := range wanted.GetSpec().GetRoles() {
+		withStrategy(role.GetUpdate())
 	}
-	others := map[string]*apiv1.Expose{}
-	for _, a := range z.apps {
-		if a.record.GetName() == spec.GetName() {
-			continue
-		}
-		for name, claim := range exposed(a.record.GetSpec()) {
-			others[name] = claim
+	wanted.Version, wanted.Reverted, wanted.Paused, wanted.CanaryPercent = r.GetVersion(), r.GetReverted(), r.GetPaused(), r.GetCanaryPercent()
+	wanted.Versions = make(map[int32]*apiv1.AppSpec, len(r.GetVersions()))
+	for _, version := range r.GetVersions() {
+		wanted.Versions[version.GetVersion()] = version.GetSpec()
+	}
+}
+
+// reportRollout replaces what is known of the change to the wanted version.
+func (rs *rollouts) report(a *app, report *masterv1.RolloutReport) {
+	r := a.record
+	before := r.GetRollout()
+	after := &apiv1.Rollout{
+		State: report.GetState(), Version: report.GetVersion(), Updated: report.GetUpdated(), Total: report.GetTotal(), Reason: report.GetReason(),
+		Percent:  report.GetPercent(),
+		Failures: report.GetFailures(), MaxFailures: report.GetMaxFailures(), FailsAt: report.GetFailsAt(), Reverts: report.GetReverts(),
+	}
+	a.rollout.reports++
+	if proto.Equal(before, after) {
+		return
+	}
+	if after.GetState() != apiv1.Rollout_PROGRESSING && before.GetState() != after.GetState() {
+		// A step is done once balancers route by it.
+		rs.endpoints.onConfirmed(a, confirmation{step: &rolloutStep{after, a.rollout.reports}})
+		return
+	}
+	rs.set(a, after)
+}
+
+func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
+	r := a.record
+	before := r.GetRollout()
+	r.Rollout = after
+	switch state := after.GetState(); {
+	case after.GetVersion() != r.GetVersion():
+	case state == apiv1.Rollout_FAILED:
+		rs.failed(a, after.GetReason())
+	case state == apiv1.Rollout_DONE, state == apiv1.Rollout_REVERTED:
+		rs.succeeded(a)
+		if r.GetPaused() {
+			// The next one is not held because this one was.
+			r.Paused = false
+			rs.desired.notify(a)
 		}
 	}
-	for _, name := range sortedKeys(wanted) {
-		if err := expose.Conflict(name, wanted[name], others); err != nil {
-			return err
+	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
+		from := ""
+		if before.GetVersion() == after.GetVersion() && before != nil {
+			from = before.GetState().String()
 		}
-		others[name] = wanted[name]
+		rs.emit(&apiv1.Event{
+			Kind: "rollout", App: r.GetName(), From: from, To: after.GetState().String(),
+			Message: because(fmt.Sprintf("version %d of %s: %d of %d instances, %s", after.GetVersion(), r.GetName(),
+				after.GetUpdated(), after.GetTotal(), strings.ToLower(after.GetState().String())), after.GetReason()),
+		})
 	}
-	return nil
+	rs.apps.changed(a)
+}
+
+// judgedByErrors reports whether a rollout is under way that errors can end.
+func (a *app) judgedByErrors() bool {
+	return a.underWay() && slices.ContainsFunc(a.record.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
+}
+
+// rollout is how far the master has brought the wanted version, if it has said anything of it yet.
+func (a *app) presentRollout() *apiv1.Rollout {
+	if a.record.GetRollout().GetVersion() == a.record.GetVersion() {
+		return a.record.GetRollout()
+	}
+	return &apiv1.Rollout{
+		State: apiv1.Rollout_PROGRESSING, Version: a.record.GetVersion(), Total: wantedInstances(a.record.GetSpec()),
+		Reason: "its application master has not begun yet",
+	}
 }

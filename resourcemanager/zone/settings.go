@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
 // Settings are what a zone goes by and what does not change while the ResourceManager runs.
@@ -25,6 +26,14 @@ type Settings struct {
 	KeyRotation time.Duration
 	// AllowInsecure lets whoever cannot be identified do what an operator may.
 	AllowInsecure bool
+}
+
+// config is what does not change while the ResourceManager runs.
+type config struct {
+	Settings
+	// identity is who the zone is and how often its ResourceManager was started, started when that was last.
+	identity store.Identity
+	started  time.Time
 }
 
 // reachable refuses a node whose addresses would lead others nowhere: masters are told where its NodeManager is, and balancers

@@ -34,8 +34,8 @@ type Target struct {
 
 // targets finds the containers of an app, or of one of its instances, and how to reach them. With ended it also
 // finds those that are over.
-func (z *Core) targets(name, instance string, ended bool) ([]Target, error) {
-	a, err := z.app(name)
+func (ls *leases) targets(name, instance string, ended bool) ([]Target, error) {
+	a, err := ls.apps.named(name)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (z *Core) targets(name, instance string, ended bool) ([]Target, error) {
 			continue
 		}
 		known = true
-		n := z.nodes[c.node]
+		n := ls.nodes.get(c.node)
 		if n == nil || !c.held() && !ended || c.state() == lifecycle.ContainerNew {
 			continue
 		}
@@ -59,8 +59,8 @@ func (z *Core) targets(name, instance string, ended bool) ([]Target, error) {
 			Listed:           a.instances[c.instance()] != nil,
 			Node:             string(n.id),
 			ContainerManager: n.record.GetContainerManager(),
-			Token: z.sign(&corev1.TokenClaims{
-				Scope: corev1.TokenClaims_NODE, NodeId: string(n.id), ExpiresAt: timestamppb.New(z.now.Add(nodeTokenFor)),
+			Token: ls.keys.sign(&corev1.TokenClaims{
+				Scope: corev1.TokenClaims_NODE, NodeId: string(n.id), ExpiresAt: timestamppb.New(ls.now.Add(nodeTokenFor)),
 			}),
 		})
 	}

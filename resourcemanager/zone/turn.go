@@ -31,7 +31,7 @@ func (t *turn) begin(now time.Time, fresh Seed) {
 }
 
 // at has the deadlines looked at by an instant, though nothing may have happened until then.
-func (t *turn) at(instant time.Time) {
+func (t *turn) wakeBy(instant time.Time) {
 	if instant.Before(t.wake) {
 		t.wake = instant
 	}
@@ -59,7 +59,7 @@ func (t *turn) warn(text string, about ...any) {
 const longestMessage = 4 << 10
 
 // tell records a transition. It is stored with the turn and told after that.
-func (t *turn) tell(event *apiv1.Event) {
+func (t *turn) emit(event *apiv1.Event) {
 	t.lastEvent++
 	if err := eventlog.CheckKind(event.GetKind()); err != nil {
 		t.fault("nobody can look for an event", "error", err)

@@ -17,7 +17,7 @@ const twinBeats = 3
 // mayRegister refuses a NodeManager that has the name of another one, with errdefs.ErrAlreadyExists. Until the node is lost, only a
 // NodeManager with the same folder may register as it. Of two processes with the same folder, as copied machines have, the one that
 // reports is the node. A NodeManager that was restarted has the same folder, and the stream of the process before has ended.
-func (z *Core) mayRegister(n *node, request *trackerv1.RegisterRequest) error {
+func (ss *sessions) mayRegister(n *node, request *trackerv1.RegisterRequest) error {
 	theirs, ours := request.GetFolderId(), n.record.GetFolderId()
 	var refusal string
 	switch {
@@ -27,15 +27,15 @@ func (z *Core) mayRegister(n *node, request *trackerv1.RegisterRequest) error {
 		refusal = fmt.Sprintf("the NodeManager at %s is %s already, with another folder; give this one a --node-id of its own. "+
 			"If it is to replace the other one, stop that one; this one can register once %s is lost, or removed with \"mammoth node rm %s\"",
 			n.record.GetAddress(), n.id, n.id, n.id)
-	case request.GetProcessId() == n.process || n.stream == 0:
+	case request.GetProcessId() == n.session.process || !n.connected():
 		return nil
-	case z.now.Sub(n.heard) > twinBeats*z.settings.ReportInterval:
+	case ss.now.Sub(n.session.heard) > twinBeats*ss.config.ReportInterval:
 		return nil
 	default:
 		refusal = fmt.Sprintf("the NodeManager at %s is %s already, with a copy of this one's folder; stop this one, empty its folder, and give it a --node-id of its own",
 			n.record.GetAddress(), n.id)
 	}
-	z.tellTwin(n, request, refusal)
+	ss.reportTwin(n, request, refusal)
 	return fmt.Errorf("%s: %w", refusal, errdefs.ErrAlreadyExists)
 }
 
@@ -43,14 +43,14 @@ func (z *Core) mayRegister(n *node, request *trackerv1.RegisterRequest) error {
 const twinAgain = time.Hour
 
 // tellTwin publishes an event about a NodeManager that was refused.
-func (z *Core) tellTwin(n *node, request *trackerv1.RegisterRequest, refusal string) {
+func (ss *sessions) reportTwin(n *node, request *trackerv1.RegisterRequest, refusal string) {
 	twin := request.GetFolderId() + "/" + request.GetAddress()
-	if n.twin == twin && z.now.Sub(n.twinTold) < twinAgain {
+	if n.session.twin == twin && ss.now.Sub(n.session.twinEventAt) < twinAgain {
 		return
 	}
-	n.twin, n.twinTold = twin, z.now
-	z.warn("a NodeManager is refused", "node", n.id, "address", request.GetContainerManager(), "error", refusal)
-	z.tell(&apiv1.Event{
+	n.session.twin, n.session.twinEventAt = twin, ss.now
+	ss.warn("a NodeManager is refused", "node", n.id, "address", request.GetContainerManager(), "error", refusal)
+	ss.emit(&apiv1.Event{
 		Kind: "node", Node: string(n.id), From: n.state().String(), To: n.state().String(),
 		Message: fmt.Sprintf("a second NodeManager named %s, at %s, is refused: %s", n.id, request.GetContainerManager(), refusal),
 	})

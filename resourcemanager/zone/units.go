@@ -54,4 +54,12 @@ func (u *units) vector(message *corev1.Resources) (resource.Vector, error) {
 	return v, nil
 }
 
+// read reads resources of which each has been named before.
+func (u *units) read(message *corev1.Resources) (resource.Vector, error) {
+	return wire.Vector(u.schema, message)
+}
+
+// known are the resources that the zone keeps account of.
+func (u *units) known() resource.Schema { return u.schema }
+
 func (u *units) resources(v resource.Vector) *corev1.Resources { return wire.Resources(u.schema, v) }

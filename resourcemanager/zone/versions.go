@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -9,7 +10,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/mammoth-os/mammoth/internal/distribution"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -25,11 +25,11 @@ const (
 )
 
 // setVersion makes spec the wanted one, as a new version.
-func (z *Core) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
+func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
 	r.Version++
 	r.Spec, r.Reverted, r.Paused, r.CanaryPercent = spec, false, false, 0
-	z.recount(a)
+	rs.desired.recount(a)
 	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
 	for _, version := range r.GetVersions() {
 		if version.GetCurrent() {
@@ -39,25 +39,25 @@ func (z *Core) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 		versions = append(versions, version)
 	}
 	r.Versions = append(versions, &apiv1.AppHistory_Version{
-		Version: r.GetVersion(), CreatedAt: timestamppb.New(z.now), Cause: cause, Spec: spec, Current: true,
+		Version: r.GetVersion(), CreatedAt: timestamppb.New(rs.now), Cause: cause, Spec: spec, Current: true,
 	})
-	z.saveVersion(a)
-	z.dropVersions(a)
+	rs.saveVersion(a)
+	rs.dropVersions(a)
 	if r.GetVersion() > 1 {
-		z.tell(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
+		rs.emit(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
 	}
-	z.appChanged(a)
+	rs.apps.changed(a)
 }
 
 // saveVersion writes the present version down.
-func (z *Core) saveVersion(a *app) {
+func (rs *rollouts) saveVersion(a *app) {
 	versions := a.record.GetVersions()
 	version := versions[len(versions)-1]
-	z.save(kindVersion, versionKey(a, version), &storev1.Version{AppId: a.id.String(), Version: version})
+	rs.save(kindVersion, versionKey(a, version), &storev1.Version{AppId: a.id.String(), Version: version})
 }
 
 // dropVersions forgets the oldest versions that are too many or too large. What a revert would go back to stays.
-func (z *Core) dropVersions(a *app) {
+func (rs *rollouts) dropVersions(a *app) {
 	var kept []*apiv1.AppHistory_Version
 	count, size := 0, 0
 	for _, version := range slices.Backward(a.record.GetVersions()) {
@@ -67,10 +67,17 @@ func (z *Core) dropVersions(a *app) {
 			kept = append(kept, version)
 			continue
 		}
-		z.forget(kindVersion, versionKey(a, version))
+		rs.forget(kindVersion, versionKey(a, version))
 	}
 	slices.Reverse(kept)
 	a.record.Versions = kept
+}
+
+// forgetVersions forgets the versions of an app that is gone.
+func (rs *rollouts) forgetVersions(a *app) {
+	for _, version := range a.record.GetVersions() {
+		rs.forget(kindVersion, versionKey(a, version))
+	}
 }
 
 // versionKey orders the versions of an app by their numbers.
@@ -92,32 +99,32 @@ func withoutVersions(record *storev1.App) *storev1.App {
 }
 
 // setSpec changes what is wanted without a new version.
-func (z *Core) setSpec(a *app, spec *apiv1.AppSpec) {
+func (rs *rollouts) setSpec(a *app, spec *apiv1.AppSpec) {
 	r := a.record
 	r.Spec = spec
-	z.recount(a)
+	rs.desired.recount(a)
 	r.Versions = slices.Clone(r.GetVersions())
 	last := proto.CloneOf(r.GetVersions()[len(r.GetVersions())-1])
 	last.Spec = spec
 	r.Versions[len(r.GetVersions())-1] = last
-	z.saveVersion(a)
-	z.appChanged(a)
+	rs.saveVersion(a)
+	rs.apps.changed(a)
 }
 
 // cameUp notes that all of the present version ran, and counted.
-func (z *Core) cameUp(a *app) {
+func (rs *rollouts) succeeded(a *app) {
 	a.record.GoodVersion = a.record.GetVersion()
-	z.judged(a, true, "")
+	rs.recordOutcome(a, true, "")
 }
 
 // fell notes that the present version failed. One that had come up did not hold.
-func (z *Core) fell(a *app, reason string) {
+func (rs *rollouts) failed(a *app, reason string) {
 	r := a.record
-	z.judged(a, r.GetVersions()[len(r.GetVersions())-1].GetCameUp(), reason)
+	rs.recordOutcome(a, r.GetVersions()[len(r.GetVersions())-1].GetCameUp(), reason)
 	if r.GetGoodVersion() == r.GetVersion() {
 		r.GoodVersion = 0
 		for _, version := range r.GetVersions() {
-			if held(version) {
+			if stable(version) {
 				r.GoodVersion = version.GetVersion()
 			}
 		}
@@ -125,7 +132,7 @@ func (z *Core) fell(a *app, reason string) {
 }
 
 // judged notes in the history what became of the present version.
-func (z *Core) judged(a *app, cameUp bool, failure string) {
+func (rs *rollouts) recordOutcome(a *app, cameUp bool, failure string) {
 	r := a.record
 	i := len(r.GetVersions()) - 1
 	if r.GetVersions()[i].GetCameUp() == cameUp && r.GetVersions()[i].GetFailure() == failure {
@@ -135,16 +142,16 @@ func (z *Core) judged(a *app, cameUp bool, failure string) {
 	last.CameUp, last.Failure = cameUp, failure
 	r.Versions = slices.Clone(r.GetVersions())
 	r.Versions[i] = last
-	z.saveVersion(a)
+	rs.saveVersion(a)
 }
 
 // held reports whether a version came up, and did not fail after it.
-func held(version *apiv1.AppHistory_Version) bool {
+func stable(version *apiv1.AppHistory_Version) bool {
 	return version.GetCameUp() && version.GetFailure() == ""
 }
 
-func (z *Core) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
-	a, err := z.changeable(who, name, "roll back")
+func (rs *rollouts) rollback(who peer.User, name string, version int32) (*apiv1.App, error) {
+	a, err := rs.apps.changeable(who, name, "roll back")
 	if err != nil {
 		return nil, err
 	}
@@ -163,18 +170,18 @@ func (z *Core) rollback(who peer.User, name string, version int32) (*apiv1.App, 
 		return nil, fmt.Errorf("%s runs what version %d says already: %w", name, old.GetVersion(), errdefs.ErrFailedPrecondition)
 	}
 	if spec.GetQueue() != a.record.GetSpec().GetQueue() {
-		if err := z.access.MaySubmit(who, spec.GetQueue()); err != nil {
+		if err := rs.access.MaySubmit(who, spec.GetQueue()); err != nil {
 			return nil, err
 		}
 	}
-	if err := z.checkClaims(spec); err != nil {
+	if err := rs.apps.checkClaims(spec); err != nil {
 		return nil, err
 	}
-	if err := z.replaceSpec(a, spec, fmt.Sprintf("rollback to %d", old.GetVersion())); err != nil {
+	if err := rs.desired.replaceSpec(a, spec, fmt.Sprintf("rollback to %d", old.GetVersion())); err != nil {
 		return nil, err
 	}
-	z.noCanary(a)
-	return z.viewApp(a), nil
+	rs.withoutCanary(a)
+	return rs.views.of(a), nil
 }
 
 // earlier finds the newest version before the present one that came up, held, and is another program. Of an app whose master
@@ -189,7 +196,7 @@ func (a *app) earlier() (*apiv1.AppHistory_Version, error) {
 		return r.GetVersions()[last-1], nil
 	}
 	for _, version := range slices.Backward(r.GetVersions()[:last]) {
-		if held(version) && specs.NeedsNewInstances(r.GetSpec(), withCountsOf(r.GetSpec(), version.GetSpec())) {
+		if stable(version) && specs.NeedsNewInstances(r.GetSpec(), withCountsOf(r.GetSpec(), version.GetSpec())) {
 			return version, nil
 		}
 	}
@@ -226,15 +233,15 @@ func withCountsOf(present, old *apiv1.AppSpec) *apiv1.AppSpec {
 }
 
 // revert goes back to the last version that came up whole, because the master found that the present one does not.
-func (z *Core) revert(a *app, revert *masterv1.Revert) {
+func (rs *rollouts) revert(a *app, revert *masterv1.Revert) {
 	r := a.record
 	if revert.GetFromVersion() != r.GetVersion() || a.ending() {
 		return // overtaken by another wish
 	}
-	z.fell(a, revert.GetReason())
-	z.appChanged(a)
+	rs.failed(a, revert.GetReason())
+	rs.apps.changed(a)
 	refuse := func(why string) {
-		z.tell(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
+		rs.emit(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
 	}
 	if r.GetReverted() {
 		refuse("it came from a revert itself")
@@ -246,57 +253,57 @@ func (z *Core) revert(a *app, revert *masterv1.Revert) {
 		return
 	}
 	cause := fmt.Sprintf("revert of %d: %s", r.GetVersion(), revert.GetReason())
-	if err := z.replaceSpec(a, withCountsOf(r.GetSpec(), good.GetSpec()), cause); err != nil {
+	if err := rs.desired.replaceSpec(a, withCountsOf(r.GetSpec(), good.GetSpec()), cause); err != nil {
 		refuse(err.Error())
 		return
 	}
 	r.Reverted = true
-	z.noCanary(a)
+	rs.withoutCanary(a)
 }
 
-// imageUnused refuses to take the name from an image that an app's present version has by it. A name that has moved on to
-// another image is nobody's.
-func (z *Core) imageUnused(name, digest string) error {
-	for _, a := range z.sortedApps() {
-		for _, role := range a.record.GetSpec().GetRoles() {
-			if role.GetImageDigest() == digest && tagged(role.GetImage()) == tagged(name) {
-				return fmt.Errorf("app %s uses image %s; remove the app, or deploy another image to it, first: %w", a.record.GetName(), name, errdefs.ErrFailedPrecondition)
-			}
+// loadVersions gives every app its versions, which come in the order of their numbers, and the spec of the last one.
+func (rs *rollouts) load(stored Records) error {
+	err := loadRecords(stored, kindVersion, func(record *storev1.Version) error {
+		if a := rs.apps.withID(record.GetAppId()); a != nil {
+			record.Version.Current = record.GetVersion().GetVersion() == a.record.GetVersion()
+			a.record.Versions = append(a.record.Versions, record.GetVersion())
+			a.record.Spec = record.GetVersion().GetSpec()
 		}
+		return nil
+	})
+	for _, a := range rs.apps.sorted() {
+		versions := a.record.GetVersions()
+		if len(versions) > 0 && versions[len(versions)-1].GetCurrent() {
+			continue
+		}
+		lost := fmt.Errorf("version %d of app %s is not there", a.record.GetVersion(), a.record.GetName())
+		if err = errors.Join(err, rs.damage.tolerate(lost)); err != nil {
+			return err
+		}
+		rs.fallBack(a)
 	}
-	return nil
+	return err
 }
 
-// mayMoveImage refuses who may not deploy over an app to have a name that the app uses, or may go back to, mean another
-// image: whoever deploys by that name next would run it.
-func (z *Core) mayMoveImage(who peer.User, name string) error {
-	for _, a := range z.sortedApps() {
-		specs := []*apiv1.AppSpec{a.record.GetSpec()}
-		for _, version := range a.record.GetVersions() {
-			specs = append(specs, version.GetSpec())
-		}
-		for _, spec := range specs {
-			uses := slices.ContainsFunc(spec.GetRoles(), func(role *apiv1.RoleSpec) bool {
-				return role.GetImageDigest() != "" && tagged(role.GetImage()) == tagged(name)
-			})
-			if !uses {
-				continue
-			}
-			if err := z.access.MayChange(who, a.owned(), "move the image name "+name+" of"); err != nil {
-				return err
-			}
-			break
-		}
+// goBack is about an app whose present version was lost: the newest one that is there counts, and without any the app is one whose
+// record was lost.
+func (rs *rollouts) fallBack(a *app) {
+	versions := a.record.GetVersions()
+	if len(versions) == 0 {
+		rs.apps.remove(a)
+		rs.forget(kindApp, a.id.String())
+		return
 	}
-	return nil
+	newest := versions[len(versions)-1]
+	newest.Current = true
+	a.record.Version, a.record.Spec = newest.GetVersion(), newest.GetSpec()
+	rs.save(kindApp, a.id.String(), a.record)
 }
 
-// tagged is an image's name with the tag that it has when none is said, as the image store finds it. A name with a digest
-// is not looked up by its tag.
-func tagged(image string) string {
-	ref, err := distribution.ParseReference(image)
+func (rs *rollouts) history(name string) (*apiv1.AppHistory, error) {
+	a, err := rs.apps.named(name)
 	if err != nil {
-		return image
+		return nil, err
 	}
-	return ref.String()
+	return proto.CloneOf(&apiv1.AppHistory{Versions: a.record.GetVersions()}), nil
 }

@@ -2,269 +2,120 @@ package zone
 
 import (
 	"fmt"
+	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
+	"github.com/containerd/errdefs"
 
-	"github.com/mammoth-os/mammoth/internal/defaults"
-	"github.com/mammoth-os/mammoth/internal/id"
-	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
-	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
-	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// viewApp is the app as people see it. It must not be changed.
-func (z *Core) viewApp(a *app) *apiv1.App { return z.show(a) }
-
-// makeView shares its instances with other views of the app, and nothing with the loop.
-func (z *Core) makeView(a *app) *apiv1.App {
-	r := a.record
-	view := &apiv1.App{
-		Name:               r.GetName(),
-		Id:                 r.GetId(),
-		State:              r.GetState(),
-		Queue:              r.GetSpec().GetQueue(),
-		User:               r.GetUser(),
-		Version:            r.GetVersion(),
-		Reason:             r.GetReason(),
-		CreatedAt:          r.GetCreatedAt(),
-		Spec:               r.GetSpec(),
-		Generation:         r.GetGeneration(),
-		ObservedGeneration: r.GetObservedGeneration(),
-		Rollout:            a.rollout(),
-	}
-	if !a.ending() {
-		view.Wanted, view.Schedules = z.wantedCount(a), z.holds(a)
-	}
-	if r.GetRollout().GetVersion() != r.GetVersion() {
-		view.Rollout.Total = view.Wanted
-	}
-	a.shown.provenAt = time.Time{}
-	instances := z.viewInstances(a)
-	if awaited := z.awaited(a); awaited != "" {
-		view.Reason = awaited
-	}
-	for _, instance := range instances {
-		if instance.GetState() == apiv1.Instance_RUNNING {
-			view.Running++
-		}
-	}
-	view.Waiting = a.shownWaiting(view, len(instances))
-	if attempt := r.GetAttempt(); attempt.GetNumber() > 0 {
-		view.Master = &apiv1.Master{
-			Attempt: attempt.GetNumber(), State: attempt.GetState(), ContainerId: attempt.GetContainerId(),
-			Node: z.nodeOf(a, attempt.GetContainerId()), RegisteredAt: attempt.GetRegisteredAt(),
-		}
-	}
-	view = proto.CloneOf(view)
-	view.Instances = instances
-	return view
+// shownApp caches the view of an app. An app of 10,000 instances is sent to any number of readers, many times a second while it is
+// deployed, and only a few instances differ from one time to the next.
+type appView struct {
+	// view is the present view; nil if the app has changed since it was made.
+	current *apiv1.App
+	// next is when watchers may be sent the next change; late: they have not been sent the last one.
+	notifyAt time.Time
+	unsent   bool
+	// provenAt is when the first instance that its master calls starting will have been healthy for long enough; zero is none.
+	countsAt  time.Time
+	watchers  map[StreamID]struct{}
+	instances map[string]instanceView
 }
 
-// shownWaiting is what the app waits for. What its instances wait for is left out as soon as all of them are there, which is
-// seen before the next look at it.
-func (a *app) shownWaiting(view *apiv1.App, instances int) []*apiv1.Waiting {
-	rollout := view.GetRollout().GetState()
-	if view.GetState() != apiv1.App_RUNNING || view.GetRunning() != view.GetWanted() || instances != int(view.GetWanted()) ||
-		rollout == apiv1.Rollout_PROGRESSING {
-		return a.wait.shown
-	}
-	return slices.DeleteFunc(slices.Clone(a.wait.shown), func(w *apiv1.Waiting) bool { return w.GetInstances() > 0 })
+func newAppView() appView { return appView{watchers: map[StreamID]struct{}{}} }
+
+// instancesAMillisecond is about how many instances a millisecond suffices for when a view is made. The time between two changes that
+// watchers are sent is at least fifty times the time that a view takes, so that views cost at most 2 % of the loop's time.
+const instancesAMillisecond = 2000
+
+// views are the apps as people see them, and those who watch them. Nothing follows from them in the zone.
+type views struct {
+	*turn
+	apps     *apps
+	desired  *desired
+	leases   *leases
+	rollouts *rollouts
+	nodes    *nodes
+	// byStream are the apps by the streams of those who watch them.
+	byStream map[StreamID]*app
+	// overdue are apps that have not changed, but look different by now, or whose watchers have not been sent the last change.
+	overdue []*app
 }
 
-// rollout is how far the master has brought the wanted version, if it has said anything of it yet.
-func (a *app) rollout() *apiv1.Rollout {
-	if a.record.GetRollout().GetVersion() == a.record.GetVersion() {
-		return a.record.GetRollout()
-	}
-	return &apiv1.Rollout{
-		State: apiv1.Rollout_PROGRESSING, Version: a.record.GetVersion(), Total: wantedInstances(a.record.GetSpec()),
-		Reason: "its application master has not begun yet",
+func (vs *views) begin() { vs.overdue = nil }
+
+// changed has the view of an app made anew.
+func (vs *views) changed(a *app) { a.view.current = nil }
+
+// due finds out whether an app that may not have changed looks different by now.
+func (vs *views) due(a *app) {
+	if counts := !a.view.countsAt.IsZero() && !vs.now.Before(a.view.countsAt); counts || a.view.unsent {
+		vs.overdue = append(vs.overdue, a)
 	}
 }
 
-// viewInstances are what the master reports; of an app that is to end, what is left: its master may be gone, and have given
-// up what a lost node still holds.
-func (z *Core) viewInstances(a *app) []*apiv1.Instance {
-	var views []*apiv1.Instance
-	told := map[string]bool{}
-	for _, name := range a.instanceNames() {
-		view := z.showInstance(a, a.instances[name])
-		waits := view.GetContainerId() == "" && a.attempt() == lifecycle.AttemptRegistered
-		if a.ending() && !waits && !a.holds(view.GetContainerId()) {
-			continue
-		}
-		told[view.GetContainerId()] = true
-		views = append(views, view)
+// deliver sends watchers the apps that look different since the turn began.
+func (vs *views) deliver() {
+	for _, a := range vs.apps.touchedInOrder() {
+		vs.changed(a) // what was shown in the middle of the turn may be half of it
+		vs.notify(a)
 	}
-	if !a.ending() {
-		return views
-	}
-	for _, c := range sortedContainers(a.containers) {
-		if c.held() && !c.record.GetLease().GetMaster() && !told[c.id.String()] {
-			version, _ := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
-			views = append(views, z.viewInstance(a, &storev1.Instance{Report: &masterv1.InstanceReport{
-				Id: c.name(), ContainerId: c.id.String(), Role: c.role(), Version: int32(version), State: apiv1.Instance_STOPPING,
-			}}))
+	for _, a := range vs.overdue {
+		if !vs.apps.isTouched(a) {
+			vs.changed(a)
+			vs.notify(a)
 		}
 	}
-	return views
 }
 
-// holds reports whether a container was not seen gone yet.
-func (a *app) holds(container string) bool {
-	cid, err := id.ParseContainer(container)
-	c := a.containers[cid]
-	return err == nil && c != nil && c.held()
+// show returns the present view of an app.
+func (vs *views) of(a *app) *apiv1.App {
+	if a.view.current == nil {
+		a.view.current = vs.make(a)
+	}
+	return a.view.current
 }
 
-// awaited names the lost nodes for which an app cannot end, empty if there are none.
-func (z *Core) awaited(a *app) string {
-	if !a.ending() || a.state() == lifecycle.AppStopped {
-		return ""
-	}
-	var waits []string
-	for _, n := range z.sortedNodes() {
-		if n.state() != lifecycle.NodeLost {
-			continue
-		}
-		count := 0
-		for _, c := range n.containers {
-			if c.app == a {
-				count++
-			}
-		}
-		if count > 0 {
-			waits = append(waits, fmt.Sprintf("it waits for %s, which is lost and holds %d of its containers; if it is gone for good, \"mammoth node rm %s\" says so", n.id, count, n.id))
-		}
-	}
-	return strings.Join(waits, "; ")
-}
+// errGone ends the watch of an app that was removed.
+var errGone = fmt.Errorf("the app is removed: %w", errdefs.ErrNotFound)
 
-func (z *Core) viewInstance(a *app, instance *storev1.Instance) *apiv1.Instance {
-	report := instance.GetReport()
-	view := &apiv1.Instance{
-		Id:            report.GetId(),
-		ContainerId:   report.GetContainerId(),
-		Role:          report.GetRole(),
-		State:         report.GetState(),
-		Version:       report.GetVersion(),
-		Restarts:      report.GetRestarts(),
-		Reason:        report.GetReason(),
-		NextAttemptAt: report.GetNextAttemptAt(),
-		Failures:      report.GetFailures(),
-	}
-	cid, err := id.ParseContainer(report.GetContainerId())
-	c := a.containers[cid]
-	if err != nil || c == nil {
-		if view.GetState() == apiv1.Instance_PENDING && view.GetReason() == "" {
-			view.Reason = a.wait.byRole[view.GetRole()]
-		}
-		return view
-	}
-	status := c.record.GetStatus()
-	view.Node = string(c.node)
-	view.Phases = status.GetPhases()
-	view.StartedAt = status.GetStartedAt()
-	view.RuntimeId = status.GetRuntimeId()
-	view.Ports = status.GetPorts()
-	n := z.nodes[c.node]
-	view.Address = n.addressFor(status)
-	if len(status.GetPorts()) > 0 {
-		view.Port = status.GetPorts()[0].GetHostPort()
-	}
-	view.State, view.Reason = z.seenState(a, c, report.GetState(), report.GetReason())
-	return view
-}
-
-// seenState corrects what the master last said by what the node has said since: a master that is away cannot.
-func (z *Core) seenState(a *app, c *container, state apiv1.Instance_State, reason string) (apiv1.Instance_State, string) {
-	n := z.nodes[c.node]
-	if a.ending() && n != nil && n.state() == lifecycle.NodeLost {
-		return apiv1.Instance_UNREACHABLE, "it was not seen gone"
-	}
-	status := c.record.GetStatus()
-	if state == apiv1.Instance_STARTING && z.proven(a, c) {
-		state, reason = apiv1.Instance_RUNNING, ""
-	}
-	if state != apiv1.Instance_RUNNING {
-		return state, reason
-	}
-	switch {
-	case c.state() == lifecycle.ContainerDone:
-		return apiv1.Instance_PENDING, "it ended: " + exitSentence(status.GetExit())
-	case n == nil || n.state() == lifecycle.NodeLost:
-		return apiv1.Instance_UNREACHABLE, "its node does not answer"
-	case status.GetHealth() == corev1.ContainerStatus_UNHEALTHY:
-		return apiv1.Instance_UNHEALTHY, status.GetHealthDetail()
-	}
-	return state, reason
-}
-
-// mastersWord is how long the word of a master is waited for that a node has given already.
-const mastersWord = 2 * time.Second
-
-// proven reports whether a node has told that a container has been healthy for so long that it counts, and its master, which
-// may not see the node, has had time to say so. If it will be, the app is shown anew then.
-func (z *Core) proven(a *app, c *container) bool {
-	status := c.record.GetStatus()
-	if c.state() != lifecycle.ContainerRunning || status.GetHealthySince() == nil {
-		return false
-	}
-	minHealthy := defaults.MinHealthy
-	for _, role := range a.record.GetSpec().GetRoles() {
-		if given := role.GetUpdate().GetMinHealthy(); role.GetName() == c.role() && given != nil {
-			minHealthy = given.AsDuration()
-		}
-	}
-	at := status.GetHealthySince().AsTime().Add(minHealthy + mastersWord)
-	if z.now.Before(at) {
-		if a.shown.provenAt.IsZero() || at.Before(a.shown.provenAt) {
-			a.shown.provenAt = at
-		}
-		return false
-	}
-	return true
-}
-
-func (z *Core) viewZone() *apiv1.Zone {
-	view := &apiv1.Zone{
-		Name:        z.settings.Name,
-		Epoch:       z.identity.Epoch,
-		Version:     z.settings.Version,
-		StartedAt:   timestamppb.New(z.started),
-		Nodes:       int32(len(z.nodes)),
-		Apps:        int32(len(z.apps)),
-		NodeTimeout: durationpb.New(z.settings.NodeTimeout),
-	}
-	var capacity, used resource.Vector
-	for _, n := range z.nodes {
-		view.Containers += int32(len(n.containers))
-		used = used.Add(z.core.Used(n.id))
-		if n.state().Answers() {
-			if v, err := z.units.vector(n.record.GetCapacity()); err == nil {
-				capacity = capacity.Add(v)
-			}
-		}
-	}
-	view.Capacity, view.Used = z.units.resources(capacity), z.units.resources(used)
-	view.Full = z.full
-	view.Losses = z.lossSentences()
-	return view
-}
-
-func (z *Core) history(name string) (*apiv1.AppHistory, error) {
-	a, err := z.app(name)
+// watch has a stream sent the app's view whenever it changes, and gives the present one.
+func (vs *views) watch(name string, stream StreamID) (*apiv1.App, error) {
+	a, err := vs.apps.named(name)
 	if err != nil {
 		return nil, err
 	}
-	return proto.CloneOf(&apiv1.AppHistory{Versions: a.record.GetVersions()}), nil
+	a.view.watchers[stream] = struct{}{}
+	vs.byStream[stream] = a
+	return vs.of(a), nil
+}
+
+func (vs *views) unwatch(stream StreamID) {
+	if a := vs.byStream[stream]; a != nil {
+		delete(a.view.watchers, stream)
+		delete(vs.byStream, stream)
+	}
+}
+
+// showWatchers sends a changed app to its watchers, and ends their streams once it is removed.
+func (vs *views) notify(a *app) {
+	if len(a.view.watchers) == 0 {
+		a.view.unsent = false
+		return
+	}
+	if a.view.unsent = vs.now.Before(a.view.notifyAt) && !a.removed; a.view.unsent {
+		vs.wakeBy(a.view.notifyAt)
+		return
+	}
+	a.view.notifyAt = vs.now.Add(50 * time.Millisecond * time.Duration(len(a.instances)) / instancesAMillisecond)
+	view := vs.of(a)
+	for _, watcher := range slices.Sorted(maps.Keys(a.view.watchers)) {
+		vs.out.Views = append(vs.out.Views, ViewSend{watcher, view})
+		if a.removed {
+			vs.out.Ends = append(vs.out.Ends, StreamEnd{watcher, errGone})
+		}
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -23,7 +22,7 @@ func webSpec(instances int32) *apiv1.AppSpec {
 }
 
 // empty is a zone without anything at an instant.
-func empty(t *testing.T, now time.Time) *Core {
+func empty(t testing.TB, now time.Time) *Core {
 	t.Helper()
 	z, _, err := Load(store.OpenMemory(&store.Disk{}, store.Options{Now: now, EventRetention: 10}), Start{Now: now})
 	if err != nil {
@@ -72,15 +71,15 @@ func TestManyAppsThatWaitAreLookedAtABitAtATime(t *testing.T) {
 			t.Fatalf("%s waits for %v", app.GetName(), app.GetWaiting())
 		}
 	}
-	for _, a := range z.lookout.due {
+	for _, a := range z.waits.due {
 		a.wait.at = z.now // all are due
 	}
 	var looked []int
 	for left := apps; left > 0; {
-		z.lookAtWaiting()
+		z.waits.inspectDue()
 		before := left
 		left = 0
-		for _, a := range z.lookout.due {
+		for _, a := range z.waits.due {
 			if !a.wait.at.After(z.now) {
 				left++
 			}
@@ -114,10 +113,10 @@ func BenchmarkView(b *testing.B) {
 		name := fmt.Sprintf("web-%d", n)
 		a.instances[name] = &storev1.Instance{Report: &masterv1.InstanceReport{Id: name, State: apiv1.Instance_RUNNING}}
 	}
-	z := &Core{settings: Settings{}, touched: map[id.App]*app{}}
+	z := empty(b, time.Unix(1_700_000_000, 0))
 	for b.Loop() {
 		a.instances["web-5"].Report = &masterv1.InstanceReport{Id: "web-5", State: apiv1.Instance_RUNNING}
-		z.touch(a)
-		z.show(a)
+		z.apps.touch(a)
+		z.views.of(a)
 	}
 }

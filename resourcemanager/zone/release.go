@@ -2,30 +2,27 @@ package zone
 
 import (
 	"fmt"
-	"strconv"
 
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/internal/id"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
 // whyGivenBack is the reason why a master releases a container that still runs: the change of the app or of its node that the
 // master follows.
-func (z *Core) whyGivenBack(a *app, c *container) string {
+func (ms *masters) releaseReason(a *app, c *container) string {
 	name := a.record.GetName()
-	version, err := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
+	replaced := ms.rollouts.replacedBecause(c)
 	restart := a.record.GetRestartBefore()
-	switch n := z.nodes[c.node]; {
+	switch n := ms.nodes.get(c.node); {
 	case a.state() == lifecycle.AppRemoving:
 		return name + " is being removed"
 	case a.ending():
 		return name + " is being stopped"
 	case c.notice != nil:
 		return c.notice.GetReason()
-	case err == nil && int32(version) != a.record.GetVersion() && !a.steady(version):
-		return fmt.Sprintf("version %d takes the place of version %d", a.record.GetVersion(), version)
-	case err == nil && int32(version) != a.record.GetVersion():
-		return fmt.Sprintf("version %d is not wanted any more", version)
+	case replaced != "":
+		return replaced
 	case restart != nil && c.record.GetStatus().GetStartedAt().AsTime().Before(restart.AsTime()):
 		return name + " is being restarted"
 	case n != nil && n.record.GetDrain():
@@ -34,16 +31,10 @@ func (z *Core) whyGivenBack(a *app, c *container) string {
 		return because("it was unhealthy", c.record.GetStatus().GetHealthDetail())
 	case c.instance() == "":
 		return "no instance needs it any more"
-	case a.heldInstances() > int(z.wantedCount(a)):
-		return fmt.Sprintf("%s is scaled down to %s", name, countWord(int(z.wantedCount(a)), "instance"))
+	case a.heldInstances() > int(ms.desired.count(a)):
+		return fmt.Sprintf("%s is scaled down to %s", name, countWord(int(ms.desired.count(a)), "instance"))
 	}
 	return "its application master ended it"
-}
-
-// steady reports whether an earlier version goes on serving, because the rollout of the present one failed.
-func (a *app) steady(version int) bool {
-	state := a.record.GetRollout().GetState()
-	return (state == apiv1.Rollout_FAILED || state == apiv1.Rollout_REVERTED) && int32(version) < a.record.GetVersion()
 }
 
 func (a *app) heldInstances() int {
@@ -54,4 +45,18 @@ func (a *app) heldInstances() int {
 		}
 	}
 	return n
+}
+
+// release ends a lease once its container was seen gone. For one that has ended it says that the master knows.
+func (ms *masters) release(a *app, name string) {
+	cid, err := id.ParseContainer(name)
+	c := a.containers[cid]
+	if err != nil || c == nil || c.record.GetLease().GetMaster() {
+		return
+	}
+	if c.held() {
+		ms.leases.stop(c, corev1.Exit_STOPPED, ms.releaseReason(a, c))
+		return
+	}
+	ms.leases.acknowledge(c)
 }

@@ -24,7 +24,7 @@ func TestPeopleAreToldWhyAContainerWasGivenBack(t *testing.T) {
 			a.record.Version, a.record.Rollout = 3, &apiv1.Rollout{State: apiv1.Rollout_REVERTED}
 		},
 		"web is being restarted":  func(_ *Core, a *app, _ *container) { a.record.RestartBefore = timestamppb.New(now.Add(time.Hour)) },
-		"node-1 is being drained": func(z *Core, _ *app, _ *container) { z.nodes["node-1"].record.Drain = true },
+		"node-1 is being drained": func(z *Core, _ *app, _ *container) { z.nodes.byID["node-1"].record.Drain = true },
 		"it was unhealthy: GET / answered 500": func(_ *Core, _ *app, c *container) {
 			c.record.Status.Health, c.record.Status.HealthDetail = corev1.ContainerStatus_UNHEALTHY, "GET / answered 500"
 		},
@@ -36,7 +36,8 @@ func TestPeopleAreToldWhyAContainerWasGivenBack(t *testing.T) {
 			record:     &storev1.App{Name: "web", State: apiv1.App_RUNNING, Version: 2, Spec: webSpec(2)},
 			containers: map[id.Container]*container{},
 		}
-		z := &Core{nodes: map[id.Node]*node{"node-1": {id: "node-1", record: &storev1.Node{}}}}
+		z := empty(t, now)
+		z.nodes.byID["node-1"] = &node{id: "node-1", record: &storev1.Node{}}
 		for seq := range int64(2) {
 			c := &container{id: id.Container{Seq: seq}, app: a, node: "node-1", record: &storev1.Container{
 				Lease: &corev1.Lease{},
@@ -49,7 +50,7 @@ func TestPeopleAreToldWhyAContainerWasGivenBack(t *testing.T) {
 		}
 		c := a.containers[id.Container{Seq: 1}]
 		change(z, a, c)
-		if got := z.whyGivenBack(a, c); got != want {
+		if got := z.masters.releaseReason(a, c); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

@@ -8,14 +8,13 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/id"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
-	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
 // planReplacements says what a deployment over an app would do to the instances that there are: which are replaced, how many
 // at a time, and whether there is room for the new ones beside them.
-func (z *Core) planReplacements(a *app, spec *apiv1.AppSpec, response *apiv1.DeployResponse) error {
+func (rs *rollouts) planReplacements(a *app, spec *apiv1.AppSpec, response *apiv1.DeployResponse) error {
 	if a == nil {
 		return nil
 	}
@@ -26,7 +25,7 @@ func (z *Core) planReplacements(a *app, spec *apiv1.AppSpec, response *apiv1.Dep
 			continue
 		}
 		replaced += len(names)
-		planned, err := z.planReplacement(a, spec, role, names)
+		planned, err := rs.planReplacement(a, spec, role, names)
 		if err != nil {
 			return err
 		}
@@ -68,12 +67,12 @@ func (a *app) outdated(role *apiv1.RoleSpec) []string {
 	return names
 }
 
-func (z *Core) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.RoleSpec, names []string) (*apiv1.PlannedReplacement, error) {
+func (rs *rollouts) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.RoleSpec, names []string) (*apiv1.PlannedReplacement, error) {
 	update := role.GetUpdate()
 	planned := &apiv1.PlannedReplacement{Role: role.GetName(), Instances: names, MaxSurge: update.GetMaxSurge(), MaxUnavailable: update.GetMaxUnavailable()}
 	count := int(role.GetInstances())
 	beside, how := min(int(update.GetMaxSurge()), count), ""
-	switch course := courseOf(update); course.GetStrategy() {
+	switch course := strategyOf(update); course.GetStrategy() {
 	case apiv1.UpdatePolicy_CANARY:
 		beside = min(count, max(1, (count*int(course.GetCanaryPercent())+99)/100))
 		how = fmt.Sprintf("%s of the new version would be started beside %s, with %d %% of the requests until it is promoted",
@@ -85,26 +84,26 @@ func (z *Core) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.RoleSpec
 		how = fmt.Sprintf("%s would be replaced, at most %d at a time (maxSurge %d, maxUnavailable %d)",
 			firstNames(names), max(1, update.GetMaxSurge()+update.GetMaxUnavailable()), update.GetMaxSurge(), update.GetMaxUnavailable())
 	}
-	ask, err := z.shape(roleResources(role), role.GetPlacement())
+	ask, err := rs.scheduler.shape(roleResources(role), role.GetPlacement())
 	if err != nil {
 		return nil, err
 	}
 	ask.ID, ask.Group, ask.Pending = "plan", role.GetName(), max(1, beside)
-	plan, err := z.core.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser()}, ask, z.now)
+	plan, err := rs.scheduler.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser()}, ask, rs.now)
 	if err != nil {
 		return nil, err
 	}
 	for _, node := range plan.Nodes {
 		planned.Nodes = append(planned.Nodes, string(node))
 	}
-	planned.Text = how + "; " + z.roomBeside(a, role, plan, beside)
+	planned.Text = how + "; " + rs.roomBeside(a, role, plan, beside)
 	return planned, nil
 }
 
 // roomBeside says whether what is started beside the present instances has room.
-func (z *Core) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, beside int) string {
-	rolling := courseOf(role.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
-	why := z.capacity(plan.Explanation)
+func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, beside int) string {
+	rolling := strategyOf(role.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
+	why := rs.explainer.capacity(plan.Explanation)
 	switch {
 	case len(plan.Nodes) > 0 && (len(plan.Nodes) == beside || rolling):
 		return "there is room for " + countWord(len(plan.Nodes), "more instance")
@@ -113,7 +112,7 @@ func (z *Core) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, bes
 	case len(plan.Nodes) > 0:
 		return because(fmt.Sprintf("there is room for %d of them only", len(plan.Nodes)), withHelp(why))
 	}
-	if needs, err := wire.Vector(z.units.schema, roleResources(role)); rolling && err == nil && z.holdsAsMuch(a, role.GetName(), needs) {
+	if needs, err := rs.units.read(roleResources(role)); rolling && err == nil && rs.covers(a, role.GetName(), needs) {
 		why.help = oldFirst
 	}
 	return because("there is no room beside them, and it would wait", withHelp(why))

@@ -1,0 +1,96 @@
+package zone
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+)
+
+// makeView shares its instances with other views of the app, and nothing with the loop.
+func (vs *views) make(a *app) *apiv1.App {
+	r := a.record
+	view := &apiv1.App{
+		Name:               r.GetName(),
+		Id:                 r.GetId(),
+		State:              r.GetState(),
+		Queue:              r.GetSpec().GetQueue(),
+		User:               r.GetUser(),
+		Version:            r.GetVersion(),
+		Reason:             r.GetReason(),
+		CreatedAt:          r.GetCreatedAt(),
+		Spec:               r.GetSpec(),
+		Generation:         r.GetGeneration(),
+		ObservedGeneration: r.GetObservedGeneration(),
+	}
+	if !a.ending() {
+		view.Wanted, view.Schedules = vs.desired.count(a), vs.desired.counts(a)
+	}
+	view.Rollout = vs.rollouts.view(a, view.GetWanted())
+	a.view.countsAt = time.Time{}
+	instances := vs.instances(a)
+	if awaited := vs.lostNodes(a); awaited != "" {
+		view.Reason = awaited
+	}
+	for _, instance := range instances {
+		if instance.GetState() == apiv1.Instance_RUNNING {
+			view.Running++
+		}
+	}
+	view.Waiting = vs.waiting(a, view, len(instances))
+	if attempt := r.GetAttempt(); attempt.GetNumber() > 0 {
+		view.Master = &apiv1.Master{
+			Attempt: attempt.GetNumber(), State: attempt.GetState(), ContainerId: attempt.GetContainerId(),
+			Node: vs.leases.nodeOf(a, attempt.GetContainerId()), RegisteredAt: attempt.GetRegisteredAt(),
+		}
+	}
+	view = proto.CloneOf(view)
+	view.Instances = instances
+	return view
+}
+
+// shownWaiting is what the app waits for. What its instances wait for is left out as soon as all of them are there, which is
+// seen before the next look at it.
+func (vs *views) waiting(a *app, view *apiv1.App, instances int) []*apiv1.Waiting {
+	if view.GetState() != apiv1.App_RUNNING || view.GetRunning() != view.GetWanted() || instances != int(view.GetWanted()) ||
+		isProgressing(view.GetRollout()) {
+		return a.waits()
+	}
+	return slices.DeleteFunc(slices.Clone(a.waits()), func(w *apiv1.Waiting) bool { return w.GetInstances() > 0 })
+}
+
+// holds reports whether a container was not seen gone yet.
+func (a *app) holds(container string) bool {
+	cid, err := id.ParseContainer(container)
+	c := a.containers[cid]
+	return err == nil && c != nil && c.held()
+}
+
+// awaited names the lost nodes for which an app cannot end, empty if there are none.
+func (vs *views) lostNodes(a *app) string {
+	if !a.ending() || a.state() == lifecycle.AppStopped {
+		return ""
+	}
+	var waits []string
+	for _, n := range vs.nodes.sorted() {
+		if n.state() != lifecycle.NodeLost {
+			continue
+		}
+		count := 0
+		for _, c := range n.containers {
+			if c.app == a {
+				count++
+			}
+		}
+		if count > 0 {
+			waits = append(waits, fmt.Sprintf("it waits for %s, which is lost and holds %d of its containers; if it is gone for good, \"mammoth node rm %s\" says so", n.id, count, n.id))
+		}
+	}
+	return strings.Join(waits, "; ")
+}

@@ -1,0 +1,100 @@
+package zone
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/mammoth-os/mammoth/internal/distribution"
+	"github.com/mammoth-os/mammoth/internal/expose"
+	"github.com/mammoth-os/mammoth/internal/peer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// exposed are an app's services that balancers route to, by name.
+func exposed(spec *apiv1.AppSpec) map[string]*apiv1.Expose {
+	services := map[string]*apiv1.Expose{}
+	for _, role := range spec.GetRoles() {
+		if role.GetExpose() == nil {
+			continue
+		}
+		name := spec.GetName()
+		if len(spec.GetRoles()) > 1 {
+			name = role.GetName() + "." + name
+		}
+		services[name] = role.GetExpose()
+	}
+	return services
+}
+
+// checkClaims refuses a spec that wants a host and path, or a port, which another app has.
+func (as *apps) checkClaims(spec *apiv1.AppSpec) error {
+	wanted := exposed(spec)
+	if len(wanted) == 0 {
+		return nil
+	}
+	others := map[string]*apiv1.Expose{}
+	for _, a := range as.byID {
+		if a.record.GetName() == spec.GetName() {
+			continue
+		}
+		for name, claim := range exposed(a.record.GetSpec()) {
+			others[name] = claim
+		}
+	}
+	for _, name := range sortedKeys(wanted) {
+		if err := expose.Conflict(name, wanted[name], others); err != nil {
+			return err
+		}
+		others[name] = wanted[name]
+	}
+	return nil
+}
+
+// imageUnused refuses to take the name from an image that an app's present version has by it. A name that has moved on to
+// another image is nobody's.
+func (as *apps) imageUnused(name, digest string) error {
+	for _, a := range as.sorted() {
+		for _, role := range a.record.GetSpec().GetRoles() {
+			if role.GetImageDigest() == digest && tagged(role.GetImage()) == tagged(name) {
+				return fmt.Errorf("app %s uses image %s; remove the app, or deploy another image to it, first: %w", a.record.GetName(), name, errdefs.ErrFailedPrecondition)
+			}
+		}
+	}
+	return nil
+}
+
+// mayMoveImage refuses who may not deploy over an app to have a name that the app uses, or may go back to, mean another
+// image: whoever deploys by that name next would run it.
+func (as *apps) mayMoveImage(who peer.User, name string) error {
+	for _, a := range as.sorted() {
+		specs := []*apiv1.AppSpec{a.record.GetSpec()}
+		for _, version := range a.record.GetVersions() {
+			specs = append(specs, version.GetSpec())
+		}
+		for _, spec := range specs {
+			uses := slices.ContainsFunc(spec.GetRoles(), func(role *apiv1.RoleSpec) bool {
+				return role.GetImageDigest() != "" && tagged(role.GetImage()) == tagged(name)
+			})
+			if !uses {
+				continue
+			}
+			if err := as.access.MayChange(who, a.owned(), "move the image name "+name+" of"); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	return nil
+}
+
+// tagged is an image's name with the tag that it has when none is said, as the image store finds it. A name with a digest
+// is not looked up by its tag.
+func tagged(image string) string {
+	ref, err := distribution.ParseReference(image)
+	if err != nil {
+		return image
+	}
+	return ref.String()
+}

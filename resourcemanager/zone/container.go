@@ -1,0 +1,104 @@
+package zone
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+)
+
+func (c *container) state() lifecycle.ContainerState {
+	return lifecycle.ContainerState(c.record.GetStatus().GetState())
+}
+
+func (c *container) held() bool { return c.state().Held() }
+
+// instance is what its master calls it; empty before it was started.
+func (c *container) instance() string { return c.record.GetStatus().GetLabels()["instance"] }
+
+// role is empty in an app of one role, and as long as the node has said nothing of the container.
+func (c *container) role() string { return c.record.GetStatus().GetLabels()["role"] }
+
+// name is what a person calls it.
+func (c *container) name() string {
+	switch {
+	case c.record.GetLease().GetMaster():
+		return fmt.Sprintf("the application master of %s", c.app.record.GetName())
+	case c.instance() != "":
+		return c.instance()
+	}
+	return c.id.String()
+}
+
+// status is the last status that a container's node has sent; nil if there is no container.
+func (c *container) status() *corev1.ContainerStatus {
+	if c == nil {
+		return nil
+	}
+	return c.record.GetStatus()
+}
+
+// stopCommand gives an instance the grace that people want now, not the one that it was started with.
+func (c *container) stopCommand() *trackerv1.NodeCommand {
+	command := stopCommand(c.id.String(), c.record.GetStopReason(), c.record.GetStopMessage())
+	for _, role := range c.app.record.GetSpec().GetRoles() {
+		if !c.record.GetLease().GetMaster() && role.GetName() == c.role() {
+			command.GetStop().Grace = role.GetStop().GetGrace()
+		}
+	}
+	return command
+}
+
+func stopCommand(container string, reason corev1.Exit_Reason, message string) *trackerv1.NodeCommand {
+	return &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Stop_{
+		Stop: &trackerv1.NodeCommand_Stop{ContainerId: container, Reason: reason, Message: message},
+	}}
+}
+
+// exitSentence says how a container ended, in the words that people search for.
+func exitSentence(exit *corev1.Exit) string {
+	var word string
+	switch exit.GetReason() {
+	case corev1.Exit_EXITED:
+		word = fmt.Sprintf("exited with code %d", exit.GetCode())
+	case corev1.Exit_OOM_KILLED:
+		word = "OOMKilled"
+	case corev1.Exit_DISK_QUOTA_EXCEEDED:
+		word = "disk quota exceeded"
+	case corev1.Exit_STOPPED:
+		word = "stopped"
+	case corev1.Exit_PREEMPTED:
+		word = "preempted"
+	case corev1.Exit_LAUNCH_FAILED:
+		word = "it could not be launched"
+	case corev1.Exit_UNHEALTHY:
+		word = "unhealthy"
+	case corev1.Exit_NODE_LOST:
+		word = "its node was lost"
+	case corev1.Exit_LEASE_ENDED:
+		word = "its lease had ended"
+	case corev1.Exit_VANISHED:
+		word = "vanished"
+	case corev1.Exit_NODE_FAILED:
+		word = "its node could not run it"
+	case corev1.Exit_KILLED_FROM_OUTSIDE:
+		word = "it was killed from outside Mammoth"
+	default:
+		word = fmt.Sprintf("ended with code %d", exit.GetCode())
+	}
+	if strings.HasPrefix(exit.GetMessage(), word) {
+		return exit.GetMessage()
+	}
+	return because(word, exit.GetMessage())
+}
+
+func byAge(a, b *container) int { return a.id.Compare(b.id) }
+
+func sortedContainers(containers map[id.Container]*container) []*container {
+	return slices.SortedFunc(maps.Values(containers), byAge)
+}

@@ -1,0 +1,396 @@
+package zone
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/peer"
+	specs "github.com/mammoth-os/mammoth/internal/spec"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+// endWithin is how long a master may take to end its app's instances before the ResourceManager does it.
+const endWithin = 5 * time.Minute
+
+// desired is what people and the calendar want of apps, and what follows when that changes.
+type desired struct {
+	*turn
+	access     *access.Rules
+	scheduler  *scheduling
+	apps       *apps
+	asks       *asks
+	attempts   *attempts
+	endpoints  *endpoints
+	frameworks *frameworks
+	leases     *leases
+	masters    *masters
+	rollouts   *rollouts
+	explainer  *explainer
+	views      *views
+}
+
+// deploy creates an app or replaces its spec, which was checked and is complete.
+func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
+	spec := request.GetSpec()
+	a := ds.apps.lookup(spec.GetName())
+	if err := checkGeneration(a, spec.GetName(), request.GetIfGeneration()); err != nil {
+		return nil, err
+	}
+	if a != nil && a.state() == lifecycle.AppRemoving {
+		return nil, fmt.Errorf("%s is being removed; wait until \"mammoth app ls\" does not list it any more: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
+	}
+	if err := ds.access.MayRunPrograms(who, spec, "deploy"); err != nil {
+		return nil, err
+	}
+	if a != nil {
+		if err := ds.access.MayChange(who, a.owned(), "deploy over"); err != nil {
+			return nil, err
+		}
+	}
+	if a == nil || a.record.GetSpec().GetQueue() != spec.GetQueue() {
+		if err := ds.access.MaySubmit(who, spec.GetQueue()); err != nil {
+			return nil, err
+		}
+	}
+	if a != nil && a.record.GetSpec().GetKind() != spec.GetKind() {
+		return nil, fmt.Errorf("%s is deployed as another kind, and an app cannot become a framework, nor a framework an app; remove it first, or choose another name: %w", spec.GetName(), errdefs.ErrFailedPrecondition)
+	}
+	var counted []string
+	for _, role := range spec.GetRoles() {
+		switch {
+		case role.GetInstances() == 0:
+			role.Instances = a.presentCount(role.GetName())
+		default:
+			counted = append(counted, role.GetName())
+		}
+	}
+	if err := ds.apps.checkClaims(spec); err != nil {
+		return nil, err
+	}
+	owner := who.Name
+	if a != nil {
+		owner = a.record.GetUser()
+	}
+	plan, err := ds.explainer.plan(a, owner, spec)
+	if err != nil {
+		return nil, err
+	}
+	if request.GetDryRun() {
+		if err := ds.rollouts.planReplacements(a, spec, plan); err != nil {
+			return nil, err
+		}
+		plan.App = &apiv1.App{Name: spec.GetName(), Queue: spec.GetQueue(), Wanted: wantedInstances(spec), Spec: spec}
+		return plan, nil
+	}
+	if a == nil {
+		if a, err = ds.create(who, spec); err != nil {
+			return nil, err
+		}
+		ds.countSet(a, roleNames(spec)...)
+	} else {
+		if err := ds.replaceSpec(a, spec, "deploy"); err != nil {
+			return nil, err
+		}
+		ds.countSet(a, counted...)
+		ds.notify(a)
+	}
+	return &apiv1.DeployResponse{App: ds.views.of(a)}, nil
+}
+
+func checkGeneration(a *app, name string, ifGeneration int64) error {
+	switch {
+	case ifGeneration < 0:
+		return nil
+	case ifGeneration == 0 && a != nil:
+		return fmt.Errorf("an app named %q exists already; deploy over it with its generation, %d: %w", name, a.record.GetGeneration(), errdefs.ErrAlreadyExists)
+	case ifGeneration > 0 && a == nil:
+		return fmt.Errorf("no app is named %q; leave the generation out to create it: %w", name, errdefs.ErrAborted)
+	case ifGeneration > 0 && a.record.GetGeneration() != ifGeneration:
+		return fmt.Errorf("%s was changed meanwhile: it is at generation %d, not %d; look at it and try again: %w",
+			name, a.record.GetGeneration(), ifGeneration, errdefs.ErrAborted)
+	}
+	return nil
+}
+
+func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
+	appID := ds.apps.nextID()
+	err := ds.scheduler.Apply(scheduler.AddApp{
+		App: appID, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: who.Name, Priority: spec.GetPriority(), Allowed: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ds.apps.usedID(appID.Seq)
+	a := newApp(appID, &storev1.App{
+		Id: appID.String(), Name: spec.GetName(), CreatedAt: timestamppb.New(ds.now), Attempt: &storev1.Attempt{}, User: who.Name,
+	})
+	ds.apps.insert(a)
+	ds.rollouts.setVersion(a, spec, "deploy")
+	a.record.Generation = 1
+	ds.apps.announce(a)
+	ds.apps.move(a, lifecycle.AppSubmitted, "deployed")
+	ds.apps.changed(a)
+	return a, nil
+}
+
+// replaceSpec makes spec the wanted one, whose queue was found to be open to whom it comes from. A stopped or degraded app
+// starts again. Its owner stays who deployed it first.
+func (ds *desired) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
+	err := ds.scheduler.Apply(scheduler.AddApp{
+		App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Allowed: true,
+	})
+	if err != nil {
+		return err
+	}
+	ds.rollouts.change(a, spec, cause)
+	ds.start(a, cause)
+	ds.changed(a)
+	return nil
+}
+
+func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.App, error) {
+	a, err := ds.apps.changeable(who, request.GetName(), "scale")
+	if err != nil {
+		return nil, err
+	}
+	if err := a.notRemoving(); err != nil {
+		return nil, err
+	}
+	after := proto.CloneOf(a.record.GetSpec())
+	role, err := chooseRole(after, request.GetRole())
+	if err != nil {
+		return nil, err
+	}
+	if role.GetInstances() == request.GetInstances() && len(role.GetSchedule()) == 0 {
+		return ds.views.of(a), nil
+	}
+	before := role.GetInstances()
+	for _, held := range ds.counts(a) {
+		if held.GetRole() == role.GetName() {
+			before = held.GetInstances()
+		}
+	}
+	role.Instances = request.GetInstances()
+	if err := specs.CheckInstances(after); err != nil {
+		return nil, fmt.Errorf("app %s: %w", after.GetName(), err)
+	}
+	ds.emit(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
+		"%s is scaled from %d to %d instances", a.record.GetName(), before, request.GetInstances())})
+	ds.rollouts.setSpec(a, after)
+	ds.countSet(a, role.GetName())
+	ds.changed(a)
+	return ds.views.of(a), nil
+}
+
+func roleNames(spec *apiv1.AppSpec) []string {
+	var names []string
+	for _, role := range spec.GetRoles() {
+		names = append(names, role.GetName())
+	}
+	return names
+}
+
+func chooseRole(spec *apiv1.AppSpec, name string) (*apiv1.RoleSpec, error) {
+	if name == "" && len(spec.GetRoles()) == 1 {
+		return spec.GetRoles()[0], nil
+	}
+	var names []string
+	for _, role := range spec.GetRoles() {
+		if role.GetName() == name {
+			return role, nil
+		}
+		names = append(names, strconv.Quote(role.GetName()))
+	}
+	if name == "" {
+		return nil, fmt.Errorf("%s has several roles; name one of %s: %w", spec.GetName(), strings.Join(names, ", "), errdefs.ErrInvalidArgument)
+	}
+	return nil, fmt.Errorf("%s has no role named %q; it has %s: %w", spec.GetName(), name, strings.Join(names, ", "), errdefs.ErrInvalidArgument)
+}
+
+func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
+	a, err := ds.apps.changeable(who, name, "restart")
+	if err != nil {
+		return nil, err
+	}
+	if err := a.notRemoving(); err != nil {
+		return nil, err
+	}
+	switch a.state() {
+	case lifecycle.AppStopped, lifecycle.AppStopping:
+		if !a.underWay() {
+			a.record.RestartBefore = timestamppb.New(ds.now)
+			ds.rollouts.beginAnew(a)
+		}
+	case lifecycle.AppAccepted, lifecycle.AppRunning:
+		a.record.RestartBefore = timestamppb.New(ds.now)
+		ds.emit(&apiv1.Event{Kind: "app", App: name, From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("%s is restarted, a few instances at a time", name)})
+	}
+	ds.start(a, "restart")
+	ds.changed(a)
+	return ds.views.of(a), nil
+}
+
+// startApp lets a stopped, stopping or degraded app run, with a clean record of failures.
+func (ds *desired) start(a *app, cause string) {
+	if a.state() == lifecycle.AppRunning {
+		return
+	}
+	if a.state() != lifecycle.AppAccepted {
+		ds.attempts.forgive(a)
+	}
+	a.record.EndBy = nil
+	ds.apps.move(a, lifecycle.AppStart, cause)
+	ds.asks.submit(a)
+	if a.attemptState() == lifecycle.AttemptRegistered {
+		ds.apps.move(a, lifecycle.AppMasterRegistered, "its application master is still at work")
+	}
+}
+
+func (ds *desired) stop(who peer.User, name string) (*apiv1.App, error) {
+	a, err := ds.apps.changeable(who, name, "stop")
+	if err != nil {
+		return nil, err
+	}
+	if err := a.notRemoving(); err != nil {
+		return nil, err
+	}
+	ds.end(a, lifecycle.AppStop, access.ByWhom(who)+" stopped it")
+	return ds.views.of(a), nil
+}
+
+func (ds *desired) remove(who peer.User, name string) (*apiv1.App, error) {
+	a, err := ds.apps.changeable(who, name, "remove")
+	if err != nil {
+		return nil, err
+	}
+	if a.state() != lifecycle.AppRemoving {
+		ds.end(a, lifecycle.AppRemove, access.ByWhom(who)+" removed it")
+	}
+	return ds.views.of(a), nil
+}
+
+// endApp has every instance of an app end: by its master, or without one by the ResourceManager.
+func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
+	before := a.state()
+	ds.apps.move(a, event, reason)
+	if a.state() == before {
+		return
+	}
+	a.record.EndBy = timestamppb.New(ds.now.Add(endWithin))
+	ds.asks.submit(a)
+	ds.changed(a)
+}
+
+// wish tells the master that people want something else now.
+func (ds *desired) changed(a *app) {
+	a.record.Generation++
+	ds.notify(a)
+	ds.apps.changed(a)
+}
+
+// settleApp does what an app's state asks for.
+func (ds *desired) settle(a *app) {
+	if a.removed {
+		return
+	}
+	switch a.state() {
+	case lifecycle.AppAccepted, lifecycle.AppRunning:
+		if !a.attemptState().Live() {
+			ds.attempts.start(a)
+		}
+	case lifecycle.AppStopping, lifecycle.AppRemoving:
+		ds.settleEnding(a)
+	}
+	if a.framework() {
+		ds.frameworks.settle(a)
+	}
+}
+
+// settleEnding ends the master once its instances are gone; without a master, or when it takes too long, it ends the
+// instances too: out of the registry first, and stopped once balancers know.
+func (ds *desired) settleEnding(a *app) {
+	workers, held := 0, 0
+	for _, c := range a.containers {
+		if c.held() {
+			held++
+			if !c.record.GetLease().GetMaster() {
+				workers++
+			}
+		}
+	}
+	abandoned := a.attemptState() != lifecycle.AttemptRegistered
+	late := a.record.GetEndBy() != nil && ds.now.After(a.record.GetEndBy().AsTime())
+	switch {
+	case held == 0:
+		ds.attempts.finish(a, "its app has ended")
+		ds.forgetInstances(a)
+		ds.apps.move(a, lifecycle.AppEmpty, "")
+		ds.gone(a)
+	case workers == 0:
+		ds.attempts.finish(a, "its app has ended")
+	case abandoned || late:
+		ds.attempts.finish(a, "its app is to end")
+		ds.endpoints.withdrawAll(a)
+	}
+}
+
+// emptied is about an app of which nothing is left to run.
+func (ds *desired) gone(a *app) {
+	if a.state() != lifecycle.AppRemoved {
+		return
+	}
+	ds.scheduler.apply(scheduler.RemoveApp{App: a.id})
+	ds.apps.remove(a)
+	ds.out.Named = append(ds.out.Named, NamedApp{a.record.GetName(), ""})
+	for _, c := range sortedContainers(a.containers) {
+		ds.leases.drop(c)
+	}
+	ds.rollouts.forgetVersions(a)
+	ds.forget(kindMemo, a.id.String())
+	ds.forget(kindApp, a.id.String())
+}
+
+// endInstances forgets what a master reported and asked for: nothing of it is there any more.
+func (ds *desired) forgetInstances(a *app) {
+	ds.masters.forgetInstances(a)
+	ds.endpoints.forgetInstances(a)
+	ds.asks.dropAll(a)
+	a.record.RestartBefore = nil
+	ds.apps.changed(a)
+}
+
+// wanted is what people want of the app now, as its master is sent it.
+func (ds *desired) wanted(a *app) *masterv1.Wanted {
+	wanted := &masterv1.Wanted{
+		Spec:          ds.spec(a),
+		Generation:    a.record.GetGeneration(),
+		Stopped:       a.state() == lifecycle.AppStopping || a.state() == lifecycle.AppStopped,
+		Removing:      a.state() == lifecycle.AppRemoving,
+		RestartBefore: a.record.GetRestartBefore(),
+	}
+	ds.rollouts.complete(a, wanted)
+	return wanted
+}
+
+// notify has the master sent what is wanted.
+func (ds *desired) notify(a *app) { ds.masters.response(a).Wanted = ds.wanted(a) }
+
+func wantedInstances(spec *apiv1.AppSpec) int32 {
+	var sum int32
+	for _, role := range spec.GetRoles() {
+		sum += role.GetInstances()
+	}
+	return sum
+}

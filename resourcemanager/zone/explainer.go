@@ -1,0 +1,220 @@
+package zone
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+// explainer says why apps are not as people want them, and what would become of a deployment. It changes nothing.
+type explainer struct {
+	*turn
+	scheduler *scheduling
+	apps      *apps
+	balancers *balancers
+	endpoints *endpoints
+	leases    *leases
+	nodes     *nodes
+	rollouts  *rollouts
+	views     *views
+}
+
+// reasons finds out why an app differs from its spec; none if it does not.
+func (x *explainer) reasons(a *app) *reasons {
+	r := &reasons{byRole: map[string]string{}}
+	switch a.state() {
+	case lifecycle.AppAccepted:
+		x.masterReasons(a, r)
+	case lifecycle.AppDegraded:
+		r.about(cause{
+			detail: because("it has no application master, and its instances go on serving", strings.TrimPrefix(a.record.GetReason(), "no master: ")),
+			help:   fmt.Sprintf("\"mammoth app restart %s\" tries again", a.record.GetName()),
+		})
+	case lifecycle.AppStopping, lifecycle.AppRemoving:
+		x.endingReasons(a, r)
+	case lifecycle.AppRunning:
+		x.runningReasons(a, r)
+	}
+	r.sort()
+	return r
+}
+
+// masterReasons adds why an app's master has not registered.
+func (x *explainer) masterReasons(a *app, r *reasons) {
+	attempt := a.record.GetAttempt()
+	name := fmt.Sprintf("its application master (attempt %d)", max(1, attempt.GetNumber()))
+	switch retry := a.record.GetRetryAt(); {
+	case retry != nil && x.now.Before(retry.AsTime()) && !a.attemptState().Live():
+		r.about(cause{
+			detail: because(fmt.Sprintf("%s failed and is started anew", name), a.record.GetReason()), until: retry.AsTime(),
+		})
+	case a.attemptState() == lifecycle.AttemptLaunched:
+		on := x.leases.nodeOf(a, attempt.GetContainerId())
+		c := cause{detail: fmt.Sprintf("%s was launched on %s and has not registered yet", name, on), routine: true}
+		if n := x.nodes.get(id.Node(on)); n != nil && n.state() != lifecycle.NodeReady {
+			c.detail, c.routine = because(c.detail, n.trouble()), false
+		} else {
+			c.until = attempt.GetLaunchedAt().AsTime().Add(masterSilence)
+		}
+		r.about(c)
+	case !x.nodes.anyRegistered():
+		r.about(cause{detail: name + " waits for capacity: " + noNode, help: noNodeHelp})
+	default:
+		for _, ask := range x.scheduler.Explain(a.id, x.now).Asks {
+			if ask.Ask == "" && ask.Pending > 0 {
+				c := x.capacity(ask)
+				r.about(cause{detail: because(name+" "+c.one, c.detail), help: c.help, routine: c.routine})
+				return
+			}
+		}
+		r.about(cause{detail: name + " is about to be started", routine: true})
+	}
+}
+
+// runningReasons adds the reasons of an app whose master has registered.
+func (x *explainer) runningReasons(a *app, r *reasons) {
+	x.standingReasons(a, r)
+	asked := x.capacityReasons(a, r)
+	for _, name := range a.instanceNames() {
+		if !asked[name] {
+			x.instanceReason(a, r, name, a.instances[name])
+		}
+	}
+	x.rollouts.reason(a, r)
+	for _, o := range x.balancers.obstacles(a.record.GetName()) {
+		r.about(cause{detail: because(o.GetSubject(), o.GetReason())})
+	}
+}
+
+// standingReasons adds what an app as a whole waits for while its master is registered.
+func (x *explainer) standingReasons(a *app, r *reasons) {
+	if !a.connected() {
+		// A master opens a new stream within moments.
+		r.about(cause{detail: "its application master is not connected: instances go on serving, and nothing is replaced until it, or another one, is connected", routine: true})
+	} else if a.record.GetObservedGeneration() < a.record.GetGeneration() {
+		r.about(cause{detail: "its application master has not applied the newest change yet", routine: true})
+	}
+	if x.endpoints.areUnconfirmed(a) {
+		r.about(cause{detail: "not every balancer has confirmed its newest endpoints: " + x.balancers.words(), routine: true})
+	}
+}
+
+// capacityReasons adds why asks are not granted, and returns the names of the instances that the asks are for.
+func (x *explainer) capacityReasons(a *app, r *reasons) map[string]bool {
+	asked := map[string]bool{}
+	if !a.asksForMore() {
+		return asked
+	}
+	known := x.nodes.anyRegistered()
+	var last cause
+	var like scheduler.AskExplanation
+	helps := x.rollouts.helps(a)
+	for i, ask := range x.scheduler.Explain(a.id, x.now).Asks {
+		if ask.Pending == 0 || ask.Ask == "" {
+			continue
+		}
+		name := askSubject(ask)
+		role := a.roleOf(name)
+		asked[name] = true
+		if i > 0 && last.role == role && alikeAsks(like, ask) {
+			r.of(name, int32(ask.Pending), last)
+			continue
+		}
+		c := x.capacity(ask)
+		if !known {
+			c = cause{one: "waits for capacity", many: "wait for capacity", detail: noNode, help: noNodeHelp}
+		} else if help := helps.of(role); help != "" {
+			c.help = help
+		}
+		c.role = role
+		r.byRole[role] = because("it "+c.one, c.detail)
+		r.of(name, int32(ask.Pending), c)
+		last, like = c, ask
+	}
+	return asked
+}
+
+// alikeAsks reports whether two asks wait for the same reason. Asks of one shape share their Tests.
+func alikeAsks(x, y scheduler.AskExplanation) bool {
+	return x.Limit == y.Limit && x.Coming == y.Coming && x.Help == y.Help && x.Fits == y.Fits && len(x.Tests) == len(y.Tests) &&
+		(len(x.Tests) == 0 || &x.Tests[0] == &y.Tests[0])
+}
+
+// capacity is why an ask is not granted.
+func (x *explainer) capacity(ask scheduler.AskExplanation) cause {
+	c := cause{one: "waits for capacity", many: "wait for capacity", help: ask.Help}
+	switch {
+	case ask.Never != "":
+		c.detail = ask.Never
+		return c
+	case ask.Limit != "":
+		c.detail = ask.Limit
+	case ask.Fits > 0 && ask.Coming == "":
+		return cause{one: "is about to be placed", many: "are about to be placed", routine: true}
+	case len(ask.Tests) > 0:
+		test := ask.Tests[0]
+		if test.Example != "" && test.Test == "closed" && len(ask.Tests) == 1 {
+			c.detail = "no node is open: " + test.Example
+			break
+		}
+		c.detail = because(fmt.Sprintf("%s on %s", test.Test, countWord(test.Nodes, "node")), test.Example)
+	}
+	for _, more := range []string{ask.Guarantee, ask.Coming} {
+		switch {
+		case more != "" && c.detail != "":
+			c.detail += "; " + more
+		case more != "":
+			c.detail = more
+		}
+	}
+	return c
+}
+
+// endingReasons are what an app that is stopped or removed waits for.
+func (x *explainer) endingReasons(a *app, r *reasons) {
+	for _, name := range a.instanceNames() {
+		if report := a.instances[name].GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.holds(report.GetContainerId()) {
+			role, _ := a.role(report.GetRole())
+			r.of(name, 1, cause{
+				role: report.GetRole(), one: "is taken out of service", many: "are taken out of service", routine: true,
+				detail: fmt.Sprintf("requests in flight may take another %s", role.GetStop().GetDrain().AsDuration()),
+			})
+		}
+	}
+	lost := map[id.Node]bool{}
+	for _, c := range sortedContainers(a.containers) {
+		if !c.held() {
+			continue
+		}
+		n := x.nodes.get(c.node)
+		report := a.instances[c.instance()].GetReport()
+		switch {
+		case n != nil && n.state() == lifecycle.NodeLost:
+			if !lost[n.id] {
+				lost[n.id] = true
+				r.about(cause{
+					detail: fmt.Sprintf("%s is lost and holds %s of it that nobody has seen gone", n.id, countWord(x.nodes.containersOf(n, a), "container")),
+					help:   fmt.Sprintf("if it is gone for good, \"mammoth node rm %s\" says so", n.id),
+				})
+			}
+		case report.GetState() == apiv1.Instance_DRAINING && report.GetContainerId() == c.id.String():
+		case c.record.GetLease().GetMaster() && a.heldCount() > 1:
+			// It ends when its instances have.
+		default:
+			stopping := cause{one: "is being stopped on " + string(c.node), many: "are being stopped on " + string(c.node), role: c.role(), routine: true}
+			if n != nil && n.state() != lifecycle.NodeReady {
+				stopping.detail, stopping.routine = n.trouble(), false
+			} else if role, ok := a.role(c.role()); ok && !c.record.GetLease().GetMaster() {
+				stopping.detail = fmt.Sprintf("the grace period is %s", role.GetStop().GetGrace().AsDuration())
+			}
+			r.of(c.name(), 1, stopping)
+		}
+	}
+	if x.endpoints.areUnconfirmed(a) {
+		r.about(cause{detail: "not every balancer has confirmed that nothing is routed to it any more: " + x.balancers.words(), routine: true})
+	}
+}

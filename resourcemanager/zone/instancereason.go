@@ -1,0 +1,105 @@
+package zone
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+)
+
+// instanceReason adds why an instance that has a container, or needs none yet, is not running.
+func (x *explainer) instanceReason(a *app, r *reasons, name string, instance *storev1.Instance) {
+	report := instance.GetReport()
+	cid, err := id.ParseContainer(report.GetContainerId())
+	c := a.containers[cid]
+	if err != nil {
+		c = nil
+	}
+	state, why := report.GetState(), report.GetReason()
+	var n *node
+	if c != nil {
+		n = x.nodes.get(c.node)
+		state, why = x.views.seenState(a, c, state, why)
+	}
+	on := ""
+	if n != nil {
+		on = " on " + string(n.id)
+	}
+	add := func(one, many, detail string, inCourse bool) {
+		if n != nil && n.state() != lifecycle.NodeReady {
+			detail, inCourse = n.trouble(), false
+		}
+		r.of(name, 1, cause{role: report.GetRole(), one: one, many: many, detail: detail, routine: inCourse})
+	}
+	status := c.status()
+	if detail := status.GetReason(); detail != "" && why == "" {
+		why = detail
+	}
+	switch state {
+	case apiv1.Instance_RUNNING, apiv1.Instance_STATE_UNSPECIFIED:
+	case apiv1.Instance_PENDING:
+		if c == nil {
+			add("is about to be started", "are about to be started", why, true)
+			return
+		}
+		add("is about to begin"+on, "are about to begin"+on, why, true)
+	case apiv1.Instance_DOWNLOADING:
+		add("downloads its image"+on, "download their image"+on, because(a.imageOf(report.GetRole()), why), true)
+	case apiv1.Instance_LOADING:
+		add("loads its image"+on, "load their image"+on, because(a.imageOf(report.GetRole()), why), true)
+	case apiv1.Instance_STARTING:
+		detail := status.GetHealthDetail()
+		switch {
+		case report.GetReason() != "" && status.GetHealth() != corev1.ContainerStatus_STARTING:
+			// It is healthy, but not yet for minHealthy: that ends by itself.
+			role, _ := a.role(report.GetRole())
+			r.of(name, 1, cause{
+				role: report.GetRole(), one: "does not count yet", many: "do not count yet", detail: why, routine: true, lasts: role.GetUpdate().GetMinHealthy().AsDuration(),
+			})
+		case detail != "":
+			if strings.HasPrefix(why, detail) {
+				detail = why // its master adds what comes of it
+			}
+			add("is not healthy yet", "are not healthy yet", "the last probe: "+detail, true)
+		case status.GetHealth() == corev1.ContainerStatus_STARTING:
+			add("has not answered a probe yet", "have not answered a probe yet", why, true)
+		default:
+			add("starts"+on, "start"+on, why, true)
+		}
+	case apiv1.Instance_UNHEALTHY:
+		add("is not healthy", "are not healthy", why, false)
+	case apiv1.Instance_DRAINING:
+		role, _ := a.role(report.GetRole())
+		add("is taken out of service", "are taken out of service",
+			fmt.Sprintf("requests in flight may take another %s", role.GetStop().GetDrain().AsDuration()), true)
+	case apiv1.Instance_STOPPING:
+		role, _ := a.role(report.GetRole())
+		add("is being stopped"+on, "are being stopped"+on, fmt.Sprintf("the grace period is %s", role.GetStop().GetGrace().AsDuration()), true)
+	case apiv1.Instance_BACKOFF:
+		held := cause{role: report.GetRole(), one: "is held back", many: "are held back", detail: why}
+		if next := report.GetNextAttemptAt(); next != nil && next.AsTime().After(x.now) {
+			held.until = next.AsTime()
+		}
+		r.of(name, 1, held)
+	case apiv1.Instance_UNREACHABLE:
+		add("does not answer", "do not answer", why, false)
+	}
+}
+
+func (a *app) imageOf(role string) string {
+	spec, _ := a.role(role)
+	return spec.GetImage()
+}
+
+// trouble is one sentence about a node that is not READY.
+func (n *node) trouble() string {
+	word := strings.ToLower(n.state().String())
+	if n.state() == lifecycle.NodeLost {
+		return fmt.Sprintf("%s is lost", n.id)
+	}
+	return because(fmt.Sprintf("%s is %s", n.id, word), n.record.GetReason())
+}

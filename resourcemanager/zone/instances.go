@@ -1,0 +1,151 @@
+package zone
+
+import (
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+)
+
+// reportInstance replaces what is known of one instance.
+func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
+	if report.GetId() == "" {
+		return
+	}
+	instance := a.instances[report.GetId()]
+	before := instance.GetReport()
+	if proto.Equal(before, report) {
+		return
+	}
+	if instance == nil {
+		instance = &storev1.Instance{AppId: a.id.String()}
+		a.instances[report.GetId()] = instance
+		a.master.names = nil
+	}
+	if before.GetState() != report.GetState() {
+		instance.Since = timestamppb.New(ms.now)
+		ms.emit(&apiv1.Event{
+			Kind: "instance", App: a.record.GetName(), Instance: report.GetId(), Container: report.GetContainerId(),
+			Node: ms.leases.nodeOf(a, report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
+			Message: because(fmt.Sprintf("%s is %s", report.GetId(), strings.ToLower(report.GetState().String())), report.GetReason()),
+		})
+	}
+	if report.GetInService() && (!before.GetInService() || before.GetContainerId() != report.GetContainerId()) {
+		instance.RegisteredAt = timestamppb.New(ms.now)
+	}
+	instance.Report = report
+	ms.save(kindInstance, instanceKey(a, report.GetId()), instance)
+	if before.GetInService() && !report.GetInService() || leaving(report) {
+		ms.endpoints.withdraw(a, report.GetId())
+	}
+	if report.GetInService() {
+		ms.endpoints.cancelWithdrawal(a, report.GetId())
+	}
+	ms.apps.touch(a)
+}
+
+func (ms *masters) instanceGone(a *app, name string) {
+	instance := a.instances[name]
+	if instance == nil {
+		return
+	}
+	delete(a.instances, name)
+	a.master.names = nil
+	ms.endpoints.forgetInstance(a, name)
+	ms.forget(kindInstance, instanceKey(a, name))
+	ms.emit(&apiv1.Event{
+		Kind: "instance", App: a.record.GetName(), Instance: name, Container: instance.GetReport().GetContainerId(),
+		From: instanceState(instance.GetReport().GetState()), To: "GONE", Message: name + " is gone",
+	})
+	ms.apps.touch(a)
+}
+
+// leaving reports whether the master waits for the instance to be out of the registry.
+func leaving(report *masterv1.InstanceReport) bool {
+	return !report.GetInService() &&
+		(report.GetState() == apiv1.Instance_DRAINING || report.GetState() == apiv1.Instance_STOPPING)
+}
+
+// forgetInstances forgets what an app's master reported: nothing of it is there any more.
+func (ms *masters) forgetInstances(a *app) {
+	for _, name := range sortedKeys(a.instances) {
+		ms.forget(kindInstance, instanceKey(a, name))
+	}
+	clear(a.instances)
+}
+
+func (ms *masters) load(stored Records) error {
+	err := loadRecords(stored, kindMemo, func(record *storev1.Memo) error {
+		if a := ms.apps.withID(record.GetAppId()); a != nil {
+			a.master.memo = record.GetMemo()
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return loadRecords(stored, kindInstance, func(record *storev1.Instance) error {
+		if a := ms.apps.withID(record.GetAppId()); a != nil {
+			a.instances[record.GetReport().GetId()] = record
+		}
+		return nil
+	})
+}
+
+func instanceState(state apiv1.Instance_State) string {
+	if state == apiv1.Instance_STATE_UNSPECIFIED {
+		return ""
+	}
+	return state.String()
+}
+
+func instanceKey(a *app, name string) string { return a.id.String() + "/" + name }
+
+func instanceName(app, role string, number int) string {
+	if role == "" {
+		return fmt.Sprintf("%s-%d", app, number)
+	}
+	return fmt.Sprintf("%s-%s-%d", app, role, number)
+}
+
+func (a *app) roleOf(instance string) string { return a.instances[instance].GetReport().GetRole() }
+
+// running counts the instances of a role that are there; none of an app that is not.
+func (a *app) running(role string) int32 {
+	if a == nil {
+		return 0
+	}
+	var count int32
+	for _, instance := range a.instances {
+		if instance.GetReport().GetRole() == role && instance.GetReport().GetContainerId() != "" {
+			count++
+		}
+	}
+	return count
+}
+
+// takeOutOfService has no instance of an app be in service any more, whatever its master reports.
+func (ms *masters) takeOutOfService(a *app) {
+	for _, name := range sortedKeys(a.instances) {
+		instance := a.instances[name]
+		if instance.GetReport().GetInService() {
+			report := proto.CloneOf(instance.GetReport())
+			report.InService = false
+			instance.Report = report
+			ms.save(kindInstance, instanceKey(a, name), instance)
+		}
+	}
+}
+
+// instanceNames are those of an app's instances, in the order in which they are shown.
+func (a *app) instanceNames() []string {
+	if a.master.names == nil || len(a.master.names) != len(a.instances) {
+		a.master.names = sortedKeys(a.instances)
+	}
+	return a.master.names
+}

@@ -1,0 +1,35 @@
+package zone
+
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+func (ns *nodes) view(n *node) *apiv1.Node {
+	r := n.record
+	view := &apiv1.Node{
+		Name:         string(n.id),
+		State:        r.GetState(),
+		Reason:       r.GetReason(),
+		Address:      r.GetAddress(),
+		Capacity:     r.GetCapacity(),
+		Used:         ns.units.resources(ns.scheduler.Used(n.id)),
+		Attributes:   r.GetAttributes(),
+		LastReportAt: timestamppb.New(n.lastHeard()),
+		RegisteredAt: r.GetRegisteredAt(),
+		Version:      r.GetVersion(),
+	}
+	for _, c := range sortedContainers(n.containers) {
+		view.Containers = append(view.Containers, &apiv1.NodeContainer{
+			Id:        c.id.String(),
+			App:       c.app.record.GetName(),
+			Instance:  c.instance(),
+			State:     c.state().String(),
+			Resources: c.record.GetLease().GetResources(),
+		})
+	}
+	view.Unknown = ns.damage.viewUnknown(n)
+	return proto.CloneOf(view)
+}

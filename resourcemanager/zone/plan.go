@@ -1,0 +1,80 @@
+package zone
+
+import (
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+// plan says what would become of a spec of an owner's now, and refuses one that could never run.
+func (x *explainer) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
+	response := &apiv1.DeployResponse{}
+	explanation := &apiv1.Explanation{}
+	var waiting int32
+	for _, role := range spec.GetRoles() {
+		ask, err := x.scheduler.shape(roleResources(role), role.GetPlacement())
+		if err != nil {
+			return nil, err
+		}
+		ask.ID, ask.Group = "plan", role.GetName()
+		ask.Pending = int(max(1, role.GetInstances()-a.running(role.GetName())))
+		plan, err := x.scheduler.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: owner}, ask, x.now)
+		if err != nil {
+			return nil, err
+		}
+		if plan.Never != "" && x.nodes.anyRegistered() {
+			return nil, fmt.Errorf("%s: %w", plan.Never, errdefs.ErrInvalidArgument)
+		}
+		more := max(0, role.GetInstances()-a.running(role.GetName()))
+		for i, name := range plan.Nodes {
+			if int32(i) < more {
+				response.Placements = append(response.Placements, &apiv1.PlannedPlacement{
+					Instance: instanceName(spec.GetName(), role.GetName(), int(a.running(role.GetName()))+i+1), Node: string(name),
+				})
+			}
+		}
+		if left := more - int32(len(plan.Nodes)); left > 0 {
+			waiting += left
+			explanation.Obstacles = append(explanation.Obstacles, obstacle(roleTitle(spec, role), left, plan.Explanation))
+		}
+	}
+	explanation.Summary = planSentence(spec.GetName(), int32(len(response.GetPlacements())), waiting)
+	response.Explanation = explanation
+	return response, nil
+}
+
+func planSentence(name string, placed, waiting int32) string {
+	switch {
+	case placed == 0 && waiting == 0:
+		return fmt.Sprintf("no further instance of %s would be started", name)
+	case waiting == 0 && placed == 1:
+		return fmt.Sprintf("the instance of %s would be started at once", name)
+	case placed == 0 && waiting == 1:
+		return fmt.Sprintf("the instance of %s could not be started now", name)
+	case waiting == 0:
+		return fmt.Sprintf("all %d instances of %s would be started at once", placed, name)
+	case placed == 0:
+		return fmt.Sprintf("none of the %d instances of %s could be started now", waiting, name)
+	}
+	return fmt.Sprintf("%d of %d instances of %s would be started at once; the rest would wait", placed, placed+waiting, name)
+}
+
+func roleTitle(spec *apiv1.AppSpec, role *apiv1.RoleSpec) string {
+	if role.GetName() == "" {
+		return spec.GetName()
+	}
+	return spec.GetName() + "/" + role.GetName()
+}
+
+// roleResources is what a container of a role is given: its quotas and a host port for each of its ports.
+func roleResources(role *apiv1.RoleSpec) *corev1.Resources {
+	resources := proto.CloneOf(role.GetResources())
+	resources.Ports = max(resources.GetPorts(), int64(len(role.GetPorts())))
+	return resources
+}

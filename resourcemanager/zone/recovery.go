@@ -1,0 +1,61 @@
+package zone
+
+import (
+	"errors"
+
+	"github.com/mammoth-os/mammoth/internal/peer"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
+)
+
+// acceptLosses is an operator's word that what was lost is lost: the zone goes on with what it has, and containers without a
+// record are ended.
+func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
+	if err := z.access.MayOperate(who, "accept a loss of records"); err != nil {
+		return nil, err
+	}
+	if err := z.restoreQueues(); err != nil {
+		return nil, err
+	}
+	answer := &apiv1.AcceptLossResponse{Losses: z.damage.sentences()}
+	z.damage.accept(who)
+	for _, a := range z.apps.sorted() {
+		z.attempts.heard(a) // its master has waited
+	}
+	for _, n := range z.nodes.sorted() {
+		answer.Ended = append(answer.Ended, z.damage.viewUnknown(n)...)
+		for _, name := range z.damage.unknown(n) {
+			z.sessions.send(n, stopCommand(name, corev1.Exit_LEASE_ENDED, access.ByWhom(who)+" accepted that the zone has no record of it"))
+		}
+		if n.connected() {
+			z.frameworks.endUnused(n)
+		}
+	}
+	z.wakeBy(z.now)
+	return answer, nil
+}
+
+// restoreQueues has apps and contracts whose queues were lost, and are there again, be in them.
+func (z *Core) restoreQueues() error {
+	var missing []error
+	if err := z.lending.restore(); err != nil {
+		missing = append(missing, err)
+	}
+	for _, a := range z.apps.sorted() {
+		if !a.queueLost {
+			continue
+		}
+		if err := z.apps.rejoinQueue(a); err != nil {
+			missing = append(missing, err)
+			continue
+		}
+		for _, c := range sortedContainers(a.containers) {
+			if c.held() {
+				z.scheduler.apply(z.leases.recovered(c))
+			}
+		}
+		z.attempts.askAgain(a)
+	}
+	return errors.Join(missing...)
+}

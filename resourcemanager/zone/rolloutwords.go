@@ -1,0 +1,167 @@
+package zone
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// rolloutReason adds a rollout that is paused or failed, or that is in progress where no other reason is known.
+func (rs *rollouts) reason(a *app, r *reasons) {
+	name, rollout := a.record.GetName(), a.presentRollout()
+	switch rollout.GetState() {
+	case apiv1.Rollout_PAUSED:
+		c := cause{detail: because(fmt.Sprintf("the rollout of version %d is paused", rollout.GetVersion()), rollout.GetReason())}
+		switch {
+		case canaryPercent(a.record.GetSpec()) > 0:
+			c.help = fmt.Sprintf("\"mammoth app promote %s\" gives it the whole app, \"mammoth app rollback %s\" takes it back", name, name)
+		default:
+			c.help = fmt.Sprintf("\"mammoth app resume %s\" lets it go on, \"mammoth app rollback %s\" takes it back", name, name)
+		}
+		r.about(c)
+	case apiv1.Rollout_FAILED:
+		c := cause{detail: because(fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion()), rollout.GetReason())}
+		if _, err := a.earlier(); err == nil {
+			c.help = fmt.Sprintf("\"mammoth app rollback %s\" goes back to the version before", name)
+		}
+		r.about(c)
+	case apiv1.Rollout_PROGRESSING:
+		if len(r.all) == 0 {
+			r.about(cause{routine: true, detail: fmt.Sprintf("%d of %s are at version %d", rollout.GetUpdated(), countWord(int(rollout.GetTotal()), "instance"), rollout.GetVersion())})
+		}
+	}
+}
+
+// obstacles are what an explanation says of a rollout that is over and did not succeed.
+func (rs *rollouts) obstacles(rollout *apiv1.Rollout) []*apiv1.Obstacle {
+	if rollout.GetState() != apiv1.Rollout_FAILED && rollout.GetState() != apiv1.Rollout_REVERTED {
+		return nil
+	}
+	return []*apiv1.Obstacle{{
+		Subject: fmt.Sprintf("version %d", rollout.GetVersion()), Count: rollout.GetTotal() - rollout.GetUpdated(),
+		Reason: because(fmt.Sprintf("its rollout %s", strings.ToLower(rollout.GetState().String())), rollout.GetReason()),
+	}}
+}
+
+// progress is how far the rollout of a version is, as the end of a sentence; empty if there is nothing to say.
+func (rs *rollouts) progress(rollout *apiv1.Rollout) string {
+	text := ""
+	if isProgressing(rollout) && rollout.GetVersion() > 1 {
+		text = fmt.Sprintf("; %d of %d run version %d", rollout.GetUpdated(), rollout.GetTotal(), rollout.GetVersion())
+	}
+	return text + rs.verdict(rollout)
+}
+
+// replacedBecause is why a container of another version than the present one is released; empty if it is of the present one, or of none.
+func (rs *rollouts) replacedBecause(c *container) string {
+	version, err := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
+	present := c.app.record.GetVersion()
+	switch {
+	case err != nil || int32(version) == present:
+		return ""
+	case c.app.keepsServing(version):
+		return fmt.Sprintf("version %d is not wanted any more", version)
+	}
+	return fmt.Sprintf("version %d takes the place of version %d", present, version)
+}
+
+// verdict is how many failures of a version count so far and how soon its rollout fails, as the end of a sentence; empty if neither.
+func (rs *rollouts) verdict(rollout *apiv1.Rollout) string {
+	text, fate := "", "its rollout fails"
+	if rollout.GetReverts() {
+		fate = "it is reverted"
+	}
+	if failures := rollout.GetFailures(); failures > 0 {
+		text = fmt.Sprintf("; version %d failed %d of %d times", rollout.GetVersion(), failures, rollout.GetMaxFailures())
+	}
+	if rollout.GetFailsAt() == nil {
+		return text
+	}
+	soon := durationWords(max(0, rollout.GetFailsAt().AsTime().Sub(rs.now)))
+	if rollout.GetFailures() > 0 && rollout.GetFailures() >= rollout.GetMaxFailures() {
+		return fmt.Sprintf("%s; %s in %s unless a node turns out to be to blame", text, fate, soon)
+	}
+	return fmt.Sprintf("%s; %s in %s without progress", text, fate, soon)
+}
+
+// steady reports whether an earlier version goes on serving, because the rollout of the present one failed.
+func (a *app) keepsServing(version int) bool {
+	state := a.record.GetRollout().GetState()
+	return (state == apiv1.Rollout_FAILED || state == apiv1.Rollout_REVERTED) && int32(version) < a.record.GetVersion()
+}
+
+// helpOfRollout proposes maxUnavailable where a new instance finds no room beside the one that it is to replace; empty otherwise.
+func (rs *rollouts) help(a *app, role string) string {
+	spec, ok := a.role(role)
+	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || a.presentRollout().GetState() != apiv1.Rollout_PROGRESSING {
+		return ""
+	}
+	needs, err := rs.units.read(roleResources(spec))
+	if err != nil || !rs.replaces(a, role, needs) {
+		return ""
+	}
+	if strategyOf(spec.GetUpdate()).GetStrategy() != apiv1.UpdatePolicy_ROLLING {
+		return "a rolling update with `maxUnavailable: 1` would do: an old instance then goes first and makes room for a new one"
+	}
+	return oldFirst
+}
+
+// oldFirst is the help where a new instance finds no room beside the one that it is to replace.
+const oldFirst = "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one"
+
+// replaces reports whether there is an instance of a role to be replaced that holds as much as the new one needs.
+func (rs *rollouts) replaces(a *app, role string, needs resource.Vector) bool {
+	before := a.record.GetRestartBefore()
+	for _, other := range a.instances {
+		report := other.GetReport()
+		if report.GetRole() != role {
+			continue
+		}
+		cid, err := id.ParseContainer(report.GetContainerId())
+		c := a.containers[cid]
+		if err != nil || c == nil || !c.held() {
+			continue
+		}
+		restarts := before != nil && c.record.GetLease().GetGrantedAt().AsTime().Before(before.AsTime())
+		if report.GetVersion() == a.record.GetVersion() && !restarts {
+			continue
+		}
+		if rs.leases.covers(c, needs) {
+			return true
+		}
+	}
+	return false
+}
+
+// holdsAsMuch reports whether an instance of a role holds as much as is needed.
+func (rs *rollouts) covers(a *app, role string, needs resource.Vector) bool {
+	for _, instance := range a.instances {
+		cid, err := id.ParseContainer(instance.GetReport().GetContainerId())
+		if c := a.containers[cid]; err == nil && c != nil && c.held() && instance.GetReport().GetRole() == role && rs.leases.covers(c, needs) {
+			return true
+		}
+	}
+	return false
+}
+
+// rolloutHelps keeps what help finds out for the roles of an app.
+type rolloutHelps struct {
+	rollouts *rollouts
+	app      *app
+	known    map[string]string
+}
+
+func (rs *rollouts) helps(a *app) rolloutHelps { return rolloutHelps{rs, a, map[string]string{}} }
+
+func (h rolloutHelps) of(role string) string {
+	help, known := h.known[role]
+	if !known {
+		help = h.rollouts.help(h.app, role)
+		h.known[role] = help
+	}
+	return help
+}

@@ -1,0 +1,67 @@
+package zone
+
+import (
+	"fmt"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+)
+
+// schedulerCore is the scheduler, and what its lending contracts came to.
+type schedulerCore interface {
+	scheduler.Interface
+	Ledgers() []scheduler.Ledger
+	// MaySubmit and MayAdminister look at the lists of a queue and of those above it.
+	MaySubmit(queue id.Queue, user string) bool
+	MayAdminister(queue id.Queue, user string) bool
+}
+
+// scheduling is the scheduler as the other parts use it.
+type scheduling struct {
+	*turn
+	schedulerCore
+	config *config
+	units  *units
+}
+
+// load makes the scheduler once the units are known.
+func (g *scheduling) load(Records) error {
+	g.schedulerCore = scheduler.New(scheduler.Config{Epoch: g.config.identity.Epoch, Schema: g.units.known(), Master: masterResources()})
+	return nil
+}
+
+// apply hands a fact to the scheduler that cannot be wrong unless the program is.
+func (g *scheduling) apply(input scheduler.Input) {
+	if err := g.Apply(input); err != nil {
+		g.fault("the scheduler refused a fact", "fact", fmt.Sprintf("%T", input), "error", err)
+	}
+}
+
+// shape reads what one container needs and where it may be put. A resource that no node and no queue has named is refused: were
+// room made for it, a few apps could use up the room for the resources that nodes really have.
+func (g *scheduling) shape(resources *corev1.Resources, placement *apiv1.Placement) (scheduler.Ask, error) {
+	v, err := g.units.read(resources)
+	if err != nil {
+		return scheduler.Ask{}, err
+	}
+	ask := scheduler.Ask{
+		Resources:    v,
+		SpreadOver:   placement.GetSpreadOver(),
+		MaxPerNode:   int(placement.GetMaxPerNode()),
+		Affinity:     placement.GetAffinity(),
+		AntiAffinity: placement.GetAntiAffinity(),
+	}
+	if placement.GetPolicy() == apiv1.Placement_PACK {
+		ask.Policy = scheduler.Pack
+	}
+	for _, text := range placement.GetConstraints() {
+		constraint, err := scheduler.ParseConstraint(text)
+		if err != nil {
+			return ask, err
+		}
+		ask.Constraints = append(ask.Constraints, constraint)
+	}
+	return ask, nil
+}

@@ -1,0 +1,48 @@
+package zone
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+func because(sentence, reason string) string {
+	if reason == "" {
+		return sentence
+	}
+	return sentence + ": " + reason
+}
+
+// stateName is empty for the state before the first.
+func stateName[S interface {
+	~uint8
+	String() string
+}](state S) string {
+	if state == 0 {
+		return ""
+	}
+	return state.String()
+}
+
+// countWord is "1 node" or "3 nodes".
+func countWord(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// durationWords writes how long something has lasted.
+func durationWords(d time.Duration) string { return d.Round(time.Second).String() }
+
+// sortedKeys are in the order in which people count.
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, id.CompareNames)
+	return keys
+}

@@ -1,0 +1,21 @@
+package zone
+
+import (
+	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+// count tells the master of an app what balancers have seen of an instance, if it judges a rollout by that.
+func (es *endpoints) count(count *companionv1.Traffic) {
+	a := es.apps.lookup(appOfService(count.GetService()))
+	if a == nil || !a.connected() || a.instances[count.GetEndpoint()] == nil || !a.judgedByErrors() {
+		return
+	}
+	sum := &masterv1.Traffic{Instance: count.GetEndpoint(), Requests: count.GetRequests(), Errors: count.GetErrors()}
+	if before := a.endpoints.traffic[sum.GetInstance()]; before != nil {
+		sum.Requests += before.GetRequests()
+		sum.Errors += before.GetErrors()
+	}
+	a.endpoints.traffic[sum.GetInstance()] = sum
+	es.masters.response(a).Traffic = append(es.masters.response(a).Traffic, sum)
+}

@@ -1,0 +1,87 @@
+package zone
+
+import (
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/access"
+	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+)
+
+// newCore is a zone without anything.
+func newCore(settled config, lastEvent int64) *Core {
+	t := &turn{lastEvent: lastEvent}
+	z := &Core{turn: t, config: settled}
+	record := &storev1.Zone{}
+	z.access = access.Rules{Queues: &z.scheduler, AllowInsecure: z.config.AllowInsecure}
+	z.units = units{turn: t, record: &storev1.Schema{}}
+	z.damage = damage{turn: t, config: &z.config, units: &z.units, apps: &z.apps, nodes: &z.nodes, leases: &z.leases}
+	z.scheduler = scheduling{turn: t, config: &z.config, units: &z.units}
+	z.queues = queues{
+		turn: t, units: &z.units, scheduler: &z.scheduler, access: &z.access, lending: &z.lending, file: z.config.QueueFile,
+	}
+	z.lending = lending{
+		turn: t, config: &z.config, units: &z.units, scheduler: &z.scheduler, access: &z.access, damage: &z.damage,
+		contracts: map[string]*contract{},
+	}
+	z.wireApps(record)
+	z.wireNodes(record)
+	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, rollouts: &z.rollouts, leases: &z.leases, nodes: &z.nodes, byStream: map[StreamID]*app{}}
+	z.waits = waits{turn: t, apps: &z.apps, explainer: &z.explainer, masters: &z.masters, nodes: &z.nodes}
+	z.explainer = explainer{
+		turn: t, scheduler: &z.scheduler, apps: &z.apps, balancers: &z.balancers, endpoints: &z.endpoints, leases: &z.leases, nodes: &z.nodes,
+		rollouts: &z.rollouts, views: &z.views,
+	}
+	return z
+}
+
+func (z *Core) wireApps(record *storev1.Zone) {
+	t := z.turn
+	z.apps = apps{
+		turn: t, config: &z.config, access: &z.access, scheduler: &z.scheduler, damage: &z.damage, views: &z.views, table: lifecycle.Apps(),
+		record: record, byID: map[id.App]*app{}, byName: map[string]*app{},
+	}
+	z.desired = desired{
+		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, asks: &z.asks, attempts: &z.attempts, endpoints: &z.endpoints,
+		frameworks: &z.frameworks, leases: &z.leases, masters: &z.masters, rollouts: &z.rollouts, explainer: &z.explainer, views: &z.views,
+	}
+	z.rollouts = rollouts{
+		turn: t, access: &z.access, scheduler: &z.scheduler, units: &z.units, apps: &z.apps, damage: &z.damage, desired: &z.desired,
+		endpoints: &z.endpoints, leases: &z.leases, masters: &z.masters, explainer: &z.explainer, views: &z.views,
+	}
+	z.attempts = attempts{
+		turn: t, config: &z.config, scheduler: &z.scheduler, table: lifecycle.Attempts(), apps: &z.apps, asks: &z.asks, masters: &z.masters,
+		leases: &z.leases, nodes: &z.nodes, sessions: &z.sessions,
+	}
+	z.asks = asks{turn: t, scheduler: &z.scheduler, apps: &z.apps, attempts: &z.attempts}
+	z.masters = masters{
+		turn: t, config: &z.config, scheduler: &z.scheduler, units: &z.units, apps: &z.apps, asks: &z.asks, attempts: &z.attempts,
+		desired: &z.desired, rollouts: &z.rollouts, waits: &z.waits, leases: &z.leases, endpoints: &z.endpoints, nodes: &z.nodes,
+		damage: &z.damage, byStream: map[StreamID]*app{},
+	}
+	z.endpoints = endpoints{
+		turn: t, apps: &z.apps, masters: &z.masters, leases: &z.leases, nodes: &z.nodes, balancers: &z.balancers, rollouts: &z.rollouts,
+	}
+	z.balancers = balancers{
+		turn: t, record: &storev1.Balancers{},
+		lost: map[string]time.Time{}, refused: map[string]map[string]string{}, confirming: map[int64]confirmation{},
+	}
+}
+
+func (z *Core) wireNodes(record *storev1.Zone) {
+	t := z.turn
+	z.nodes = nodes{
+		turn: t, config: &z.config, access: &z.access, scheduler: &z.scheduler, units: &z.units, table: lifecycle.Nodes(), apps: &z.apps,
+		sessions: &z.sessions, frameworks: &z.frameworks, damage: &z.damage, leases: &z.leases, keys: &z.keys, attempts: &z.attempts,
+		masters: &z.masters, byID: map[id.Node]*node{},
+	}
+	z.sessions = sessions{turn: t, config: &z.config, nodes: &z.nodes, byID: map[string]*node{}}
+	z.frameworks = frameworks{turn: t, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, damage: &z.damage}
+	z.leases = leases{
+		turn: t, scheduler: &z.scheduler, units: &z.units, table: lifecycle.Containers(), keys: &z.keys, attempts: &z.attempts, asks: &z.asks,
+		masters: &z.masters, apps: &z.apps, nodes: &z.nodes, sessions: &z.sessions, frameworks: &z.frameworks, damage: &z.damage,
+		byID: map[id.Container]*container{},
+	}
+	z.keys = keys{turn: t, config: &z.config, damage: &z.damage, nodes: &z.nodes, sessions: &z.sessions, record: record}
+}
