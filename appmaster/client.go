@@ -9,12 +9,10 @@
 package appmaster
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +21,6 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/wire"
-	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
@@ -38,10 +35,12 @@ var ErrSuperseded = fmt.Errorf("this attempt of the application master has been 
 
 // Client is an application master's side of its protocols. Its methods may be called from any goroutine.
 type Client struct {
+	*Outbox
 	config Config
 	log    *slog.Logger
-	outbox *outbox
 	events chan Event
+	// session belongs to the goroutine of run.
+	session *Session
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -49,14 +48,8 @@ type Client struct {
 	conn   *grpc.ClientConn
 	rm     masterv1.ApplicationMasterClient
 
-	mu sync.Mutex
-	// containers that are held, and their nodes. Written by the session's goroutine alone.
-	held map[string]*corev1.Lease
-	// counted is what balancers have counted since the present stream was opened, by instance.
-	counted map[string]*masterv1.Traffic
+	mu      sync.Mutex
 	nodes   map[string]*node
-	// missing were held before the last registration and are no more.
-	missing []*corev1.Lease
 	watches sync.WaitGroup
 	// redo ends the present stream so that the master registers again.
 	redo context.CancelFunc
@@ -69,10 +62,27 @@ func New(config Config) *Client {
 		log = slog.New(slog.DiscardHandler)
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return &Client{
-		config: config, log: log, outbox: newOutbox(), events: make(chan Event, 64),
+	c := &Client{
+		config: config, log: log, events: make(chan Event, 64),
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
-		held: map[string]*corev1.Lease{}, counted: map[string]*masterv1.Traffic{}, nodes: map[string]*node{},
+		nodes: map[string]*node{},
+	}
+	c.session = NewSession(c.listener())
+	c.Outbox = c.session.Outbox
+	return c
+}
+
+// listener has a session's events told, and nodes watched.
+func (c *Client) listener() Listener {
+	return Listener{Tell: c.tell, Watch: c.watchContainer, Unwatch: c.unwatchContainer, Moved: c.nodeMoved}
+}
+
+// nodeMoved tells where a node is reached now.
+func (c *Client) nodeMoved(name, containerManager string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n, ok := c.nodes[name]; ok {
+		n.move(containerManager, nil)
 	}
 }
 
@@ -94,9 +104,7 @@ func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, erro
 		c.conn = nil
 		return nil, err
 	}
-	for _, allocation := range answer.GetContainers() {
-		c.hold(allocation)
-	}
+	c.session.Begin(answer)
 	go c.run()
 	return answer, nil
 }
@@ -104,42 +112,6 @@ func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, erro
 // Events tells everything that happens. It is closed after Superseded and by Close. A master that does not read it is
 // told nothing more, but loses nothing.
 func (c *Client) Events() <-chan Event { return c.events }
-
-// SetAsk asks for containers: in total ask.Count under ask.Id. It replaces the ask of that id. The message must not be
-// changed afterwards.
-func (c *Client) SetAsk(ask *masterv1.Ask) { c.outbox.setAsk(ask) }
-
-// WithdrawAsk asks for no more containers under the id. One that was granted meanwhile is still told.
-func (c *Client) WithdrawAsk(id string) { c.outbox.withdrawAsk(id) }
-
-// Release gives a container back: it is stopped if it runs. Completed tells when it was seen gone, and needs no release.
-func (c *Client) Release(container string) { c.outbox.release(container) }
-
-// ReportInstance tells what the master thinks of an instance. It replaces the report before it.
-func (c *Client) ReportInstance(report *masterv1.InstanceReport) { c.outbox.reportInstance(report) }
-
-// ForgetInstance says that an instance exists no more.
-func (c *Client) ForgetInstance(id string) { c.outbox.forgetInstance(id) }
-
-// ReportRollout tells how far the change to the wanted version has come.
-func (c *Client) ReportRollout(report *masterv1.RolloutReport) {
-	c.outbox.change(func() { c.outbox.rollout.put(report) })
-}
-
-// Revert asks to go back to the version before.
-func (c *Client) Revert(revert *masterv1.Revert) {
-	c.outbox.change(func() { c.outbox.revert.put(revert) })
-}
-
-// SaveMemo keeps at most 64 KiB for the next attempt.
-func (c *Client) SaveMemo(memo []byte) {
-	c.outbox.change(func() { c.outbox.memo.put(memo) })
-}
-
-// Observe says which wish of the people has been acted upon.
-func (c *Client) Observe(generation int64) {
-	c.outbox.change(func() { c.outbox.observed.put(generation) })
-}
 
 // Finish ends the app for a reason that people are shown, trying until ctx ends. Containers that are still held are stopped.
 func (c *Client) Finish(ctx context.Context, reason string) error {
@@ -236,44 +208,8 @@ func (c *Client) run() {
 			}
 			return
 		}
-		c.compare(answer)
-		c.outbox.reset()
-		clear(c.counted)
+		c.session.Resume(answer)
 	}
-}
-
-// compare tells what happened while the ResourceManager was out of reach.
-func (c *Client) compare(answer *masterv1.RegisterResponse) {
-	still := map[string]bool{}
-	for _, allocation := range answer.GetContainers() {
-		still[allocation.GetLease().GetContainerId()] = true
-		c.allocated(allocation)
-	}
-	c.missing = nil
-	for container, lease := range c.held {
-		if !still[container] {
-			c.missing = append(c.missing, lease)
-		}
-	}
-	slices.SortFunc(c.missing, func(a, b *corev1.Lease) int { return cmp.Compare(a.GetContainerId(), b.GetContainerId()) })
-	if answer.GetWanted() != nil {
-		c.tell(WantedChanged{Wanted: answer.GetWanted()})
-	}
-}
-
-// conclude tells the end of what is held no more, where the first answer of the stream did not say how it ended.
-func (c *Client) conclude() {
-	for _, lease := range c.missing {
-		c.completed(&corev1.ContainerStatus{
-			Lease: lease,
-			State: corev1.ContainerStatus_DONE,
-			Exit: &corev1.Exit{
-				Reason: corev1.Exit_VANISHED, Code: -1,
-				Message: "it ended while the ResourceManager could not be reached",
-			},
-		})
-	}
-	c.missing = nil
 }
 
 // stream holds one Allocate stream open until it fails.
@@ -297,7 +233,7 @@ func (c *Client) stream() error {
 		cancel()
 		<-sent
 	}()
-	for first := true; ; first = false {
+	for {
 		answer, err := stream.Recv()
 		if err != nil {
 			return err
@@ -305,18 +241,14 @@ func (c *Client) stream() error {
 		if answer.GetSuperseded() {
 			return ErrSuperseded
 		}
-		c.heed(answer)
-		if first {
-			c.conclude()
-			c.tell(Connected{})
-		}
+		c.session.Heed(answer)
 	}
 }
 
 // send writes what is due, a little after it became due, until ctx ends.
 func (c *Client) send(ctx context.Context, stream masterv1.ApplicationMaster_AllocateClient) {
 	for {
-		for request := c.outbox.next(); request != nil; request = c.outbox.next() {
+		for request := c.session.Next(); request != nil; request = c.session.Next() {
 			if err := stream.Send(request); err != nil {
 				return
 			}
@@ -324,88 +256,12 @@ func (c *Client) send(ctx context.Context, stream masterv1.ApplicationMaster_All
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.outbox.wake:
+		case <-c.wake:
 		}
 		if backoff.Sleep(ctx, coalesce) != nil {
 			return
 		}
 	}
-}
-
-func (c *Client) heed(answer *masterv1.AllocateResponse) {
-	c.outbox.acknowledge(answer.GetAppliedSequence())
-	for _, update := range answer.GetNodes() {
-		c.mu.Lock()
-		if n, ok := c.nodes[update.GetNodeId()]; ok {
-			n.move(update.GetContainerManager(), nil)
-		}
-		c.mu.Unlock()
-		c.tell(NodeChanged{Node: update.GetNodeId(), State: update.GetState(), Reason: update.GetReason()})
-	}
-	if answer.GetWanted() != nil {
-		c.tell(WantedChanged{Wanted: answer.GetWanted()})
-	}
-	for _, allocation := range answer.GetAllocated() {
-		c.allocated(allocation)
-	}
-	for _, status := range answer.GetCompleted() {
-		c.completed(status)
-	}
-	for _, notice := range answer.GetPreemptions() {
-		told := Preempted{ContainerID: notice.GetContainerId(), Reason: notice.GetReason()}
-		if !notice.GetWithdrawn() {
-			told.Deadline = notice.GetDeadline().AsTime()
-		}
-		c.tell(told)
-	}
-	for _, instance := range answer.GetWithdrawn() {
-		c.tell(Withdrawn{Instance: instance})
-	}
-	if answer.GetWaits() != nil {
-		c.tell(Waits{Waiting: answer.GetWaits().GetWaiting()})
-	}
-	for _, traffic := range answer.GetTraffic() {
-		// Counts begin at zero with every stream.
-		before := c.counted[traffic.GetInstance()]
-		c.counted[traffic.GetInstance()] = traffic
-		c.tell(Traffic{
-			Instance: traffic.GetInstance(),
-			Requests: traffic.GetRequests() - before.GetRequests(), Errors: traffic.GetErrors() - before.GetErrors(),
-		})
-	}
-}
-
-func (c *Client) hold(allocation *masterv1.Allocation) {
-	c.held[allocation.GetLease().GetContainerId()] = allocation.GetLease()
-	c.watchContainer(allocation)
-}
-
-// allocated tells of a grant unless it is known.
-func (c *Client) allocated(allocation *masterv1.Allocation) {
-	lease := allocation.GetLease()
-	_, known := c.held[lease.GetContainerId()]
-	c.hold(allocation)
-	if known {
-		return
-	}
-	c.outbox.granted(lease.GetAskId())
-	c.tell(Allocated{Allocation: allocation})
-}
-
-// completed tells of an end unless it was told. The ResourceManager repeats an end on every new stream until it is
-// acknowledged, which is done by releasing what has ended.
-func (c *Client) completed(status *corev1.ContainerStatus) {
-	container := status.GetLease().GetContainerId()
-	lease, held := c.held[container]
-	if !held && c.outbox.releasing(container) {
-		return
-	}
-	if held {
-		delete(c.held, container)
-		c.unwatchContainer(lease.GetNodeId(), container)
-	}
-	c.outbox.release(container)
-	c.tell(Completed{Status: status})
 }
 
 // tell hands an event to the master and waits until it takes it or the Client is closed.

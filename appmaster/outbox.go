@@ -11,11 +11,12 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// outbox holds what the ResourceManager is to know. Wishes (asks, reports) are absolute and sent again in full on
+// Outbox holds what the ResourceManager is to know. Wishes (asks, reports) are absolute and sent again in full on
 // every new stream; deeds (releases, a memo, a revert) are kept until they are acknowledged.
 //
-// An entry's sequence is that of the request which carried it on the present stream, zero if none did yet.
-type outbox struct {
+// An entry's sequence is that of the request which carried it on the present stream, zero if none did yet. Its methods do not wait,
+// and may be called from any goroutine.
+type Outbox struct {
 	mu sync.Mutex
 	// wake holds a token while something may be due.
 	wake chan struct{}
@@ -55,8 +56,8 @@ type entry[T any] struct {
 	sequence int64
 }
 
-func newOutbox() *outbox {
-	return &outbox{
+func newOutbox() *Outbox {
+	return &Outbox{
 		wake:      make(chan struct{}, 1),
 		asks:      map[string]*askEntry{},
 		releases:  map[string]int64{},
@@ -66,7 +67,7 @@ func newOutbox() *outbox {
 }
 
 // change runs f on the outbox and sees to it that the outcome is sent.
-func (o *outbox) change(f func()) {
+func (o *Outbox) change(f func()) {
 	o.mu.Lock()
 	f()
 	o.mu.Unlock()
@@ -76,7 +77,9 @@ func (o *outbox) change(f func()) {
 	}
 }
 
-func (o *outbox) setAsk(ask *masterv1.Ask) {
+// SetAsk asks for containers: in total ask.Count under ask.Id. It replaces the ask of that id. The message must not be
+// changed afterwards.
+func (o *Outbox) SetAsk(ask *masterv1.Ask) {
 	o.change(func() {
 		old, ok := o.asks[ask.GetId()]
 		if !ok {
@@ -88,7 +91,8 @@ func (o *outbox) setAsk(ask *masterv1.Ask) {
 	})
 }
 
-func (o *outbox) withdrawAsk(id string) {
+// WithdrawAsk asks for no more containers under the id. One that was granted meanwhile is still told.
+func (o *Outbox) WithdrawAsk(id string) {
 	o.change(func() {
 		if old, ok := o.asks[id]; ok {
 			withdrawn := proto.CloneOf(old.ask)
@@ -100,7 +104,7 @@ func (o *outbox) withdrawAsk(id string) {
 
 // granted counts a new container towards its ask. An ask that has all it wanted is not sent again: the
 // ResourceManager that forgot it would grant it twice.
-func (o *outbox) granted(ask string) {
+func (o *Outbox) granted(ask string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	entry, ok := o.asks[ask]
@@ -113,34 +117,57 @@ func (o *outbox) granted(ask string) {
 	}
 }
 
-func (o *outbox) release(container string) {
+// Release gives a container back: it is stopped if it runs. Completed tells when it was seen gone, and needs no release.
+func (o *Outbox) Release(container string) {
 	o.change(func() { o.releases[container] = 0 })
 }
 
 // releasing reports whether a release is on its way.
-func (o *outbox) releasing(container string) bool {
+func (o *Outbox) releasing(container string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	_, ok := o.releases[container]
 	return ok
 }
 
-func (o *outbox) reportInstance(report *masterv1.InstanceReport) {
+// ReportInstance tells what the master thinks of an instance. It replaces the report before it.
+func (o *Outbox) ReportInstance(report *masterv1.InstanceReport) {
 	o.change(func() {
 		delete(o.gone, report.GetId())
 		o.instances[report.GetId()] = &instanceEntry{report: report}
 	})
 }
 
-func (o *outbox) forgetInstance(id string) {
+// ForgetInstance says that an instance exists no more.
+func (o *Outbox) ForgetInstance(id string) {
 	o.change(func() {
 		delete(o.instances, id)
 		o.gone[id] = 0
 	})
 }
 
+// ReportRollout tells how far the change to the wanted version has come.
+func (o *Outbox) ReportRollout(report *masterv1.RolloutReport) {
+	o.change(func() { o.rollout.put(report) })
+}
+
+// Revert asks to go back to the version before.
+func (o *Outbox) Revert(revert *masterv1.Revert) {
+	o.change(func() { o.revert.put(revert) })
+}
+
+// SaveMemo keeps at most 64 KiB for the next attempt.
+func (o *Outbox) SaveMemo(memo []byte) {
+	o.change(func() { o.memo.put(memo) })
+}
+
+// Observe says which wish of the people has been acted upon.
+func (o *Outbox) Observe(generation int64) {
+	o.change(func() { o.observed.put(generation) })
+}
+
 // reset prepares for a new stream, on which nothing has been said yet.
-func (o *outbox) reset() {
+func (o *Outbox) reset() {
 	o.change(func() {
 		o.sequence, o.greeted = 0, false
 		for _, entry := range o.asks {
@@ -164,7 +191,7 @@ const mostItems = 500
 
 // next is the request that says all that is due, or nil when nothing is. What was changed together is sent together, unless it
 // is too much for one request: then the rest follows in the next ones, and what sums it up comes last.
-func (o *outbox) next() *masterv1.AllocateRequest {
+func (o *Outbox) next() *masterv1.AllocateRequest {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	sequence := o.sequence + 1
@@ -213,7 +240,7 @@ func (o *outbox) next() *masterv1.AllocateRequest {
 }
 
 // acknowledge forgets the deeds that the ResourceManager has stored.
-func (o *outbox) acknowledge(applied int64) {
+func (o *Outbox) acknowledge(applied int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	stored := func(_ string, sequence int64) bool { return sequence > 0 && sequence <= applied }

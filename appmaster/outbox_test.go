@@ -13,7 +13,7 @@ func TestAsksMadeTogetherGoOutInTheOrderInWhichTheyWereMade(t *testing.T) {
 	var made []string
 	for number := 1; number <= 12; number++ {
 		made = append(made, fmt.Sprintf("web-%d/1", number))
-		o.setAsk(&masterv1.Ask{Id: made[number-1], Count: 1})
+		o.SetAsk(&masterv1.Ask{Id: made[number-1], Count: 1})
 	}
 	for _, when := range []string{"at first", "on the next stream"} {
 		var sent []string
@@ -31,15 +31,13 @@ func TestAsksMadeTogetherGoOutInTheOrderInWhichTheyWereMade(t *testing.T) {
 func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 	o := newOutbox()
 	for number := range 1200 {
-		o.setAsk(&masterv1.Ask{Id: fmt.Sprintf("ask-%d", number), Count: 1})
-		o.reportInstance(&masterv1.InstanceReport{Id: fmt.Sprintf("web-%d", number)})
-		o.release(fmt.Sprintf("container-%d", number))
-		o.forgetInstance(fmt.Sprintf("old-%d", number))
+		o.SetAsk(&masterv1.Ask{Id: fmt.Sprintf("ask-%d", number), Count: 1})
+		o.ReportInstance(&masterv1.InstanceReport{Id: fmt.Sprintf("web-%d", number)})
+		o.Release(fmt.Sprintf("container-%d", number))
+		o.ForgetInstance(fmt.Sprintf("old-%d", number))
 	}
-	o.change(func() {
-		o.rollout.put(&masterv1.RolloutReport{Version: 2})
-		o.observed.put(3)
-	})
+	o.ReportRollout(&masterv1.RolloutReport{Version: 2})
+	o.Observe(3)
 	said := map[string]int{}
 	for request := o.next(); request != nil; request = o.next() {
 		ids := slices.Concat(request.GetRelease(), request.GetGoneInstances())

@@ -16,6 +16,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/wire"
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/health"
+	"github.com/mammoth-os/mammoth/nodemanager/node"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -35,7 +36,7 @@ func (nm *NodeManager) edge(key id.Container, do func(ctx context.Context) conta
 		if nm.edges.Err() != nil {
 			return
 		}
-		nm.inbox.put(func(o *owner) { o.fact(key, fact) })
+		nm.inbox.put(func(o *owner) { o.node.Fact(key, fact) })
 	})
 }
 
@@ -71,10 +72,10 @@ func ofEngine(ctx context.Context, rt runtime.Runtime, err error) error {
 	return err
 }
 
-func (o *owner) prepare(h *held) {
-	nm, key, spec, rt := o.nm, h.core.ID, o.runtimeSpec(h), h.runtime
+func (o *owner) prepare(h *node.Held) {
+	nm, key, spec, rt := o.nm, h.Core.ID, o.runtimeSpec(h), o.runtimeOf(h)
 	ctx, cancel := context.WithCancelCause(nm.edges)
-	h.cancel = cancel
+	o.cancels[key] = cancel
 	nm.edge(key, func(context.Context) container.Fact {
 		defer cancel(nil)
 		ctx, timeout := context.WithTimeout(ctx, prepareWithin)
@@ -94,7 +95,7 @@ func (o *owner) prepare(h *held) {
 			}
 			phase = progress.Phase
 			fact := container.Fact{Event: container.Progress, Phase: phase}
-			nm.inbox.put(func(o *owner) { o.fact(key, fact) })
+			nm.inbox.put(func(o *owner) { o.node.Fact(key, fact) })
 		})
 		if fetched := moved(); nm.config.Layers != nil && spec.Image != "" {
 			bytes = fetched // what really came from elsewhere
@@ -103,10 +104,10 @@ func (o *owner) prepare(h *held) {
 	})
 }
 
-func (o *owner) start(h *held) {
-	nm, key, spec, rt, kind := o.nm, h.core.ID, o.runtimeSpec(h), h.runtime, h.spec.GetRuntime()
+func (o *owner) start(h *node.Held) {
+	nm, key, spec, rt, kind := o.nm, h.Core.ID, o.runtimeSpec(h), o.runtimeOf(h), h.Spec.GetRuntime()
 	ctx, cancel := context.WithCancelCause(nm.edges)
-	h.cancel = cancel
+	o.cancels[key] = cancel
 	nm.edge(key, func(context.Context) container.Fact {
 		defer cancel(nil)
 		if rt == nil {
@@ -125,14 +126,14 @@ func (o *owner) start(h *held) {
 		nm.counters.started(time.Since(began))
 		if started.Exit != nil || !started.Running {
 			// It ended before the answer: the end is told first, as its event would be.
-			nm.inbox.put(func(o *owner) { o.fact(key, endedAs(started, time.Time{})) })
+			nm.inbox.put(func(o *owner) { o.node.Fact(key, endedAs(started)) })
 		}
 		return container.Fact{Event: container.Started, Seen: seen(started)}
 	})
 }
 
-func (o *owner) stop(h *held, grace time.Duration) {
-	nm, key, rt := o.nm, h.core.ID, h.runtime
+func (o *owner) stop(h *node.Held, grace time.Duration) {
+	nm, key, rt := o.nm, h.Core.ID, o.runtimeOf(h)
 	nm.edge(key, func(ctx context.Context) container.Fact {
 		if rt == nil {
 			return container.Fact{Event: container.Stopped}
@@ -147,8 +148,8 @@ func (o *owner) stop(h *held, grace time.Duration) {
 }
 
 // clean removes or purges.
-func (o *owner) clean(h *held, done, failed container.Event, how func(runtime.Runtime, context.Context, id.Container) error) {
-	nm, key, rt := o.nm, h.core.ID, h.runtime
+func (o *owner) clean(h *node.Held, done, failed container.Event, how func(runtime.Runtime, context.Context, id.Container) error) {
+	nm, key, rt := o.nm, h.Core.ID, o.runtimeOf(h)
 	nm.edge(key, func(ctx context.Context) container.Fact {
 		if rt == nil {
 			return container.Fact{Event: done}
@@ -167,8 +168,8 @@ func (o *owner) clean(h *held, done, failed container.Event, how func(runtime.Ru
 }
 
 // target is how a container is probed.
-func (o *owner) target(h *held, wasHealthy bool) (health.Target, bool) {
-	spec := h.spec.GetHealth()
+func (o *owner) target(h *node.Held, wasHealthy bool) (health.Target, bool) {
+	spec := h.Spec.GetHealth()
 	target := health.Target{
 		Interval: defaults.ProbeInterval, Timeout: defaults.ProbeTimeout, WasHealthy: wasHealthy,
 		Healthy: max(int(spec.GetHealthy()), 1), Unhealthy: int(spec.GetUnhealthy()),
@@ -188,7 +189,7 @@ func (o *owner) target(h *held, wasHealthy bool) (health.Target, bool) {
 	case *corev1.HealthCheck_Tcp_:
 		target.Check = health.TCP(o.endpoint(h, probe.Tcp.GetPort()))
 	case *corev1.HealthCheck_Exec_:
-		key, rt := h.core.ID, h.runtime
+		key, rt := h.Core.ID, o.runtimeOf(h)
 		target.Exec = true
 		target.Check = health.Exec(probe.Exec.GetCommand(), func(ctx context.Context, command []string) (int, error) {
 			return rt.Exec(ctx, key, runtime.Exec{Command: command})
@@ -198,9 +199,9 @@ func (o *owner) target(h *held, wasHealthy bool) (health.Target, bool) {
 }
 
 // endpoint is where the node reaches a port: the container's own address if it has one, else the published port.
-func (o *owner) endpoint(h *held, name string) string {
+func (o *owner) endpoint(h *node.Held, name string) string {
 	host, number := o.nm.config.Address, 0
-	seen := h.core.Seen
+	seen := h.Core.Seen
 	for i, port := range seen.Ports {
 		if port.Name != name && (name != "" || i != 0) {
 			continue
@@ -208,7 +209,7 @@ func (o *owner) endpoint(h *held, name string) string {
 		number = port.Host
 		if seen.Address != "" {
 			host = seen.Address
-			if h.spec.GetNetwork() == corev1.ContainerSpec_BRIDGE {
+			if h.Spec.GetNetwork() == corev1.ContainerSpec_BRIDGE {
 				number = port.Container
 			}
 		}
@@ -218,10 +219,10 @@ func (o *owner) endpoint(h *held, name string) string {
 }
 
 // runtimeSpec is what a runtime is asked for: the spec under the lease's quotas.
-func (o *owner) runtimeSpec(h *held) runtime.Spec {
-	lease, spec := h.lease, h.spec
+func (o *owner) runtimeSpec(h *node.Held) runtime.Spec {
+	lease, spec := h.Lease, h.Spec
 	out := runtime.Spec{
-		ID: h.core.ID, AppName: lease.GetAppName(), Attempt: lease.GetAttempt(), Labels: maps.Clone(spec.GetLabels()),
+		ID: h.Core.ID, AppName: lease.GetAppName(), Attempt: lease.GetAttempt(), Labels: maps.Clone(spec.GetLabels()),
 		Image: spec.GetImage(), Command: spec.GetCommand(), Args: spec.GetArgs(), Env: o.environment(h),
 		WorkingDir: spec.GetWorkingDir(), User: spec.GetUser(), Network: runtime.Network(spec.GetNetwork()),
 		CPUMillis: lease.GetResources().GetCpuMillis(), MemoryBytes: lease.GetResources().GetMemoryBytes(),
@@ -253,9 +254,9 @@ func seen(c runtime.Container) container.Seen {
 	return out
 }
 
-// endedAs is the end of a container that a runtime shows as ended. asOf is when a listing was asked for.
-func endedAs(c runtime.Container, asOf time.Time) container.Fact {
-	fact := container.Fact{Event: container.Ended, Ending: ending(c.Exit), AsOf: asOf}
+// endedAs is the end of a container that a runtime shows as ended.
+func endedAs(c runtime.Container) container.Fact {
+	fact := container.Fact{Event: container.Ended, Ending: ending(c.Exit)}
 	fact.Ending.At = c.FinishedAt
 	return fact
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/nodemanager/health"
+	"github.com/mammoth-os/mammoth/nodemanager/node"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -92,7 +93,7 @@ func (nm *NodeManager) followOnce(ctx context.Context, kind corev1.ContainerSpec
 		}
 		fact := container.Fact{Event: container.Ended, Ending: ending(event.Exit)}
 		fact.Ending.At = event.At
-		nm.inbox.put(func(o *owner) { o.fact(event.ID, fact) })
+		nm.inbox.put(func(o *owner) { o.node.Fact(event.ID, fact) })
 	}
 	return endedStream{kind}
 }
@@ -138,7 +139,7 @@ func (nm *NodeManager) compare(ctx context.Context, kind corev1.ContainerSpec_Ru
 
 // appeared is about a container that the engine has made or started. One that nobody here is starting is looked at.
 func (o *owner) appeared(key id.Container, look chan<- struct{}) {
-	if h := o.containers[key]; h != nil && h.core.State != container.Done {
+	if h := o.node.Container(key); h != nil && h.Core.State != container.Done {
 		return
 	}
 	select {
@@ -147,59 +148,23 @@ func (o *owner) appeared(key id.Container, look chan<- struct{}) {
 	}
 }
 
-// listed compares what an engine has with what is written down, both ways.
+// listed compares what an engine has with what is written down.
 func (o *owner) listed(kind corev1.ContainerSpec_Runtime, asOf time.Time, list []runtime.Container) {
-	has := make(map[id.Container]runtime.Container, len(list))
-	for _, c := range list {
-		has[c.ID] = c
-	}
-	for _, h := range o.sorted() {
-		if h.spec.GetRuntime() != kind {
-			continue
-		}
-		c, there := has[h.core.ID]
-		neverRan := !c.Running && c.Exit == nil && c.StartedAt.IsZero()
-		ended := h.core.State == container.Done
-		switch {
-		case ended && !there:
-		case ended && !c.Running:
-			o.apply(h, container.Fact{Event: container.LeftBehind, AsOf: asOf})
-		case !there || neverRan:
-			o.apply(h, container.Fact{Event: container.Missing, AsOf: asOf})
-		case c.Running:
-			o.apply(h, container.Fact{Event: container.Found, Seen: seen(c), AsOf: asOf})
-		default:
-			o.apply(h, endedAs(c, asOf))
+	all := make([]node.Listed, len(list))
+	for i, c := range list {
+		all[i] = node.Listed{
+			ID: c.ID, AppName: c.AppName, Attempt: c.Attempt, Labels: c.Labels,
+			Running: c.Running, NeverRan: !c.Running && c.Exit == nil && c.StartedAt.IsZero(),
+			Seen: seen(c), Ending: endedAs(c).Ending,
 		}
 	}
-	adopted := 0
-	for _, c := range list {
-		if o.containers[c.ID] == nil {
-			o.adopt(kind, c)
-			adopted++
-		}
-	}
+	adopted := o.node.Compare(kind, asOf, all)
 	if state := o.engines[kind]; !state.listed {
 		state.listed = true
 		o.learnt()
 	}
 	if adopted > 0 && o.tracker != nil { // otherwise the first registration will tell of them
 		o.nm.reregister()
-	}
-}
-
-// adopt takes up a container of this node that nothing is written down about, so that the ResourceManager hears
-// of it and says whether it may stay.
-func (o *owner) adopt(kind corev1.ContainerSpec_Runtime, c runtime.Container) {
-	lease := &corev1.Lease{
-		ContainerId: c.ID.String(), AppId: c.ID.App.String(), AppName: c.AppName, Attempt: c.Attempt,
-		NodeId: o.nm.config.NodeID,
-	}
-	h := o.hold(c.ID, lease, &corev1.ContainerSpec{Runtime: kind, Labels: c.Labels})
-	o.log(h).Warn("found a container without a record")
-	o.perform(h, o.machine.Adopt(o.now, h.core, seen(c)))
-	if !c.Running {
-		o.apply(h, endedAs(c, time.Time{}))
 	}
 }
 

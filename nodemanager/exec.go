@@ -39,12 +39,8 @@ func (s *service) Exec(stream execStream) error {
 	if start == nil || len(start.GetCommand()) == 0 {
 		return wire.Status(fmt.Errorf("the first message of an exec must name a command: %w", errdefs.ErrInvalidArgument))
 	}
-	h, err := ask(ctx, s.nm, func(o *owner) (held, error) {
-		h, err := o.inside(signed, start.GetContainerId(), true)
-		if err != nil {
-			return held{}, err
-		}
-		return *h, nil
+	h, err := ask(ctx, s.nm, func(o *owner) (inner, error) {
+		return o.inside(signed, start.GetContainerId(), true)
 	})
 	if err != nil {
 		return wire.Status(err)
@@ -71,7 +67,7 @@ func (s *service) Exec(stream execStream) error {
 	// The reader ends with the stream, that is when this call returns; closing the pipe frees it from a command
 	// that does not read.
 	go readExec(stream, input, resize, cancel)
-	code, err := h.runtime.Exec(ctx, h.core.ID, exec)
+	code, err := h.runtime.Exec(ctx, h.id, exec)
 	_ = stdin.CloseWithError(io.ErrClosedPipe)
 	if err != nil {
 		return wire.Status(err)

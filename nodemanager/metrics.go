@@ -60,9 +60,9 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 		healthy bool
 	}
 	now, err := ask(c.nm.edges, c.nm, func(o *owner) (figures, error) {
-		f := figures{healthy: o.health.GetHealthy()}
-		for _, h := range o.containers {
-			f.states[h.core.State]++
+		f := figures{healthy: o.node.Health().GetHealthy()}
+		for _, h := range o.node.All() {
+			f.states[h.Core.State]++
 		}
 		return f, nil
 	})
@@ -104,7 +104,7 @@ func (nm *NodeManager) pages() http.Handler {
 		_, _ = io.WriteString(w, "ok\n")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		reason, err := ask(r.Context(), nm, func(o *owner) (string, error) { return o.health.GetReason(), nil })
+		reason, err := ask(r.Context(), nm, func(o *owner) (string, error) { return o.node.Health().GetReason(), nil })
 		switch {
 		case err != nil:
 			reason = sentence(err)

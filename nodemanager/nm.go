@@ -91,7 +91,7 @@ func New(config Config) (*NodeManager, error) {
 		case verdict.Healthy:
 			fact.Event = container.Passed
 		}
-		nm.inbox.put(func(o *owner) { o.fact(verdict.ID, fact) })
+		nm.inbox.put(func(o *owner) { o.node.Fact(verdict.ID, fact) })
 	})
 	nm.owner = newOwner(nm)
 	nm.face = nm.newFace()

@@ -12,6 +12,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/recovery"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
 // goneStream is a caller who has hung up.
@@ -28,7 +29,8 @@ func (goneStream) Context() context.Context {
 func TestAWatcherWhoIsGoneBeforeTheAnswerLeavesNoFeedBehind(t *testing.T) {
 	key := token.NewKey(1)
 	nm := &NodeManager{config: Config{NodeID: "node-1"}, inbox: newInbox(), stopped: make(chan struct{})}
-	o := &owner{nm: nm, keys: []token.Key{key}, feeds: map[*feed]struct{}{}}
+	o := newOwner(nm)
+	o.node.Trust([]*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}})
 	signed, err := token.Sign(key, &corev1.TokenClaims{Scope: corev1.TokenClaims_NODE, NodeId: "node-1"})
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +55,7 @@ func TestAStartOfWhatAnEarlierNodeManagerWroteDownIsAnsweredAtOnce(t *testing.T)
 	// It was killed between the record and what comes next.
 	o.recover([]recovery.Record{{Container: &container.Container{ID: key, State: container.New}}})
 	told := false
-	o.containers[key].whenRecorded(func() { told = true })
+	o.whenRecorded(o.node.Container(key), func() { told = true })
 	if !told {
 		t.Error("the start waits for a record that is on the disk")
 	}

@@ -2,11 +2,10 @@ package nodemanager
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/url"
 
-	"github.com/containerd/errdefs"
+	"github.com/mammoth-os/mammoth/nodemanager/node"
 
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -25,30 +24,21 @@ const (
 	envNode            = "MAMMOTH_NODE"
 )
 
-// programAllowed says who may run a program of the node itself, as the NodeManager's own user: what the
-// ResourceManager has said of the lease counts, not what an application master asks for.
-func programAllowed(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
-	if spec.GetRuntime() != corev1.ContainerSpec_PROCESS || spec.GetImage() != "" || lease.GetMaster() || lease.GetFramework() {
-		return nil
-	}
-	return fmt.Errorf("only a framework may run a program of the node; give the app an image: %w", errdefs.ErrPermissionDenied)
-}
-
 // placeOf is the place of a framework's container; empty for any other.
-func placeOf(h *held) string {
-	if !h.lease.GetFramework() || h.lease.GetMaster() || h.spec.GetRuntime() != corev1.ContainerSpec_PROCESS {
+func placeOf(h *node.Held) string {
+	if !h.Lease.GetFramework() || h.Lease.GetMaster() || h.Spec.GetRuntime() != corev1.ContainerSpec_PROCESS {
 		return ""
 	}
-	if role := h.spec.GetLabels()["role"]; role != "" {
-		return role + "." + h.lease.GetAppName()
+	if role := h.Spec.GetLabels()["role"]; role != "" {
+		return role + "." + h.Lease.GetAppName()
 	}
-	return h.lease.GetAppName()
+	return h.Lease.GetAppName()
 }
 
 // environment is a container's, with what a framework's program is told of the zone. Where the ResourceManager listens on every
 // address it does not know by which of them a node reaches it, and leaves that to the node.
-func (o *owner) environment(h *held) map[string]string {
-	env := maps.Clone(h.spec.GetEnv())
+func (o *owner) environment(h *node.Held) map[string]string {
+	env := maps.Clone(h.Spec.GetEnv())
 	if env == nil {
 		env = map[string]string{}
 	}
@@ -56,7 +46,7 @@ func (o *owner) environment(h *held) map[string]string {
 		where.Host = o.nm.config.ResourceManager
 		env[envRegistry] = where.String()
 	}
-	if h.lease.GetMaster() && env[envResourceManager] == "" {
+	if h.Lease.GetMaster() && env[envResourceManager] == "" {
 		env[envResourceManager] = o.nm.config.ResourceManager
 	}
 	if placeOf(h) != "" {

@@ -3,34 +3,10 @@ package nodemanager
 import (
 	"testing"
 
-	"github.com/containerd/errdefs"
-
 	"github.com/mammoth-os/mammoth/nodemanager/container"
+	"github.com/mammoth-os/mammoth/nodemanager/node"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
-
-func TestOnlyMastersAndFrameworksRunProgramsOfTheNode(t *testing.T) {
-	program := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Command: []string{"/bin/true"}}
-	packed := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Image: "app@sha256:0"}
-	image := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_DOCKER, Image: "app@sha256:0"}
-	app, master, framework := &corev1.Lease{}, &corev1.Lease{Master: true}, &corev1.Lease{Framework: true}
-	for _, test := range []struct {
-		lease   *corev1.Lease
-		spec    *corev1.ContainerSpec
-		refused bool
-	}{
-		{app, program, true},
-		{app, packed, false},
-		{app, image, false},
-		{master, program, false},
-		{framework, program, false},
-		{framework, image, false},
-	} {
-		if err := programAllowed(test.lease, test.spec); errdefs.IsPermissionDenied(err) != test.refused {
-			t.Errorf("%v under %v: %v", test.spec, test.lease, err)
-		}
-	}
-}
 
 func TestOnlyAFrameworksProgramIsToldOfTheZone(t *testing.T) {
 	o := &owner{nm: &NodeManager{config: Config{NodeID: "node-1", ResourceManager: "127.0.0.1:7070"}}}
@@ -45,7 +21,7 @@ func TestOnlyAFrameworksProgramIsToldOfTheZone(t *testing.T) {
 		{&corev1.Lease{AppName: "edge", Framework: true, Master: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},
 		{&corev1.Lease{AppName: "web"}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},
 	} {
-		h := &held{core: &container.Container{}, lease: test.lease, spec: test.spec}
+		h := &node.Held{Core: &container.Container{}, Lease: test.lease, Spec: test.spec}
 		env := o.environment(h)
 		told := placeOf(h) != "" || test.lease.GetMaster()
 		if place := placeOf(h); place != test.place || (env["MAMMOTH_RESOURCEMANAGER"] != "") != told || (env["MAMMOTH_NODE"] != "") != (place != "") {
@@ -65,7 +41,7 @@ func TestANodeSaysWhereItsResourceManagerIs(t *testing.T) {
 		{"MAMMOTH_REGISTRY", "", ""},
 	} {
 		spec := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Env: map[string]string{test.variable: test.given}}
-		h := &held{core: &container.Container{}, lease: &corev1.Lease{AppName: "web", Master: true}, spec: spec}
+		h := &node.Held{Core: &container.Container{}, Lease: &corev1.Lease{AppName: "web", Master: true}, Spec: spec}
 		if got := o.environment(h)[test.variable]; got != test.want {
 			t.Errorf("%s=%q becomes %q, want %q", test.variable, test.given, got, test.want)
 		}

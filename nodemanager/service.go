@@ -24,9 +24,9 @@ type service struct {
 func (s *service) Start(ctx context.Context, request *nodev1.StartRequest) (*nodev1.StartResponse, error) {
 	accepted := make(chan *corev1.ContainerStatus, 1)
 	_, err := ask(ctx, s.nm, func(o *owner) (struct{}, error) {
-		h, err := o.admit(request.GetToken(), request.GetSpec())
+		h, err := o.node.Admit(request.GetToken(), request.GetSpec())
 		if err == nil {
-			h.whenRecorded(func() { accepted <- h.status(o.nm.config.Address) })
+			o.whenRecorded(h, func() { accepted <- o.node.Status(h) })
 		}
 		return struct{}{}, err
 	})
@@ -80,7 +80,7 @@ func (s *service) Watch(request *nodev1.WatchRequest, stream grpc.ServerStreamin
 
 // watched is the app whose containers a request may watch; empty is all.
 func (o *owner) watched(request *nodev1.WatchRequest) (string, error) {
-	claims, err := o.verify(request.GetToken())
+	claims, err := o.node.Verify(request.GetToken())
 	if err != nil {
 		return "", err
 	}
@@ -104,12 +104,8 @@ const (
 func (s *service) Logs(request *nodev1.LogsRequest, stream grpc.ServerStreamingServer[corev1.LogChunk]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	h, err := ask(ctx, s.nm, func(o *owner) (held, error) {
-		h, err := o.inside(request.GetToken(), request.GetContainerId(), false)
-		if err != nil {
-			return held{}, err
-		}
-		return *h, nil
+	h, err := ask(ctx, s.nm, func(o *owner) (inner, error) {
+		return o.inside(request.GetToken(), request.GetContainerId(), false)
 	})
 	if err != nil {
 		return wire.Status(err)
@@ -122,7 +118,7 @@ func (s *service) Logs(request *nodev1.LogsRequest, stream grpc.ServerStreamingS
 	finished := make(chan error, 1)
 	go func() {
 		defer close(lines)
-		finished <- h.runtime.Logs(ctx, h.core.ID, options, func(line runtime.LogLine) error {
+		finished <- h.runtime.Logs(ctx, h.id, options, func(line runtime.LogLine) error {
 			select {
 			case lines <- line:
 				return nil
@@ -144,7 +140,7 @@ func (s *service) Logs(request *nodev1.LogsRequest, stream grpc.ServerStreamingS
 			if !ok {
 				return wire.Status(<-finished)
 			}
-			chunk := &corev1.LogChunk{ContainerId: request.GetContainerId(), Instance: h.spec.GetLabels()["instance"]}
+			chunk := &corev1.LogChunk{ContainerId: request.GetContainerId(), Instance: h.instance}
 			gather(chunk, line, lines)
 			if err := stream.Send(chunk); err != nil {
 				return err

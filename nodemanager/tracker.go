@@ -3,7 +3,6 @@ package nodemanager
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -12,9 +11,7 @@ import (
 
 	retry "github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/credentials"
-	"github.com/mammoth-os/mammoth/internal/token"
 	"github.com/mammoth-os/mammoth/internal/wire"
-	"github.com/mammoth-os/mammoth/nodemanager/container"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
@@ -183,55 +180,30 @@ func (nm *NodeManager) obey(stream trackerv1.ResourceTracker_SessionClient) erro
 }
 
 func (o *owner) obey(command *trackerv1.NodeCommand) {
-	switch c := command.GetCommand().(type) {
-	case *trackerv1.NodeCommand_Launch_:
-		o.launch(c.Launch.GetToken(), c.Launch.GetSpec())
-	case *trackerv1.NodeCommand_Stop_:
-		stop := container.Stop{Reason: stopReason(c.Stop.GetReason()), Message: c.Stop.GetMessage()}
-		if c.Stop.GetGrace() != nil {
-			grace := c.Stop.GetGrace().AsDuration()
-			stop.Grace = &grace
-		}
-		o.command(c.Stop.GetContainerId(), stop)
-	case *trackerv1.NodeCommand_Forget_:
-		for _, containerID := range c.Forget.GetContainerIds() {
-			o.forget(containerID)
-		}
-	case *trackerv1.NodeCommand_Keys_:
-		o.trust(c.Keys.GetKeys())
-	case *trackerv1.NodeCommand_EndFramework_:
-		o.endPlace(c.EndFramework.GetPlace())
+	if end := command.GetEndFramework(); end != nil {
+		o.endPlace(end.GetPlace())
+		return
 	}
+	o.node.Obey(command)
 }
 
 // truth is the whole of it; what changes from now on goes to changes.
 func (o *owner) truth(changes *feed) *trackerv1.RegisterRequest {
-	o.publish()
+	o.perform()
 	o.tracker = changes
 	config := o.nm.config
 	request := &trackerv1.RegisterRequest{
 		NodeId: config.NodeID, Address: config.Address, ContainerManager: o.nm.Address(),
 		Capacity: wire.Resources(config.Schema, config.Capacity), Attributes: o.attributes,
-		Containers: o.statuses(changes.wants), Health: o.health, Version: config.Version,
+		Containers: o.node.Statuses(changes.wants), Health: o.node.Health(), Version: config.Version,
 		FolderId: o.nm.folder, ProcessId: o.nm.process,
 	}
 	return request
 }
 
 func (o *owner) registered(response *trackerv1.RegisterResponse) error {
-	o.trust(response.GetKeys())
-	for _, containerID := range response.GetReap() {
-		o.reap(containerID)
-	}
+	o.node.Registered(response)
 	o.nm.log.Info("registered", "node", o.nm.config.NodeID, "zone", response.GetZone(), "epoch", response.GetEpoch(), "reaped", len(response.GetReap()))
 	o.nm.counters.registrations.Add(1)
 	return nil
-}
-
-// trust replaces the keys that tokens are checked with.
-func (o *owner) trust(keys []*trackerv1.TokenKey) {
-	o.keys = o.keys[:0]
-	for _, key := range keys {
-		o.keys = append(o.keys, token.Key{ID: key.GetId(), Secret: slices.Clone(key.GetSecret())})
-	}
 }

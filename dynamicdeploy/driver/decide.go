@@ -2,7 +2,6 @@ package driver
 
 import (
 	"bytes"
-	"context"
 	"maps"
 	"slices"
 	"time"
@@ -15,8 +14,12 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// decide has every role's plan decide, performs and reports the outcome, and says when to decide again.
-func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
+// Decide has every role's plan decide, puts the outcome into the outbox, and says when to decide again unless something happens
+// before; zero is never. What is to be started is taken with Starts.
+func (d *Master) Decide(now time.Time) time.Time {
+	if d.looking(now) {
+		return d.lookUntil
+	}
 	var next time.Time
 	sooner := func(at time.Time) {
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
@@ -29,7 +32,7 @@ func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 		actions, at := r.plan.Next(now)
 		sooner(at)
 		for _, action := range actions {
-			d.perform(ctx, r, action)
+			d.perform(r, action)
 		}
 		// Those that serve are reported first: where a new version takes over, there is no moment without an instance.
 		instances := r.plan.Instances(now)
@@ -44,30 +47,37 @@ func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 	}
 	if report := d.rolloutOf(rollouts); !proto.Equal(report, d.rollout) {
 		d.rollout = report
-		d.client.ReportRollout(report)
+		d.out.ReportRollout(report)
 	}
 	if memo := d.writeMemo(); !bytes.Equal(memo, d.memo) {
 		d.memo = memo
-		d.client.SaveMemo(memo)
+		d.out.SaveMemo(memo)
 	}
 	if d.observed != d.wanted.GetGeneration() {
 		d.observed = d.wanted.GetGeneration()
-		d.client.Observe(d.wanted.GetGeneration())
+		d.out.Observe(d.wanted.GetGeneration())
 	}
 	return next
 }
 
-func (d *driver) perform(ctx context.Context, r *role, action plan.Action) {
+// Starts takes what is to be started.
+func (d *Master) Starts() []Start {
+	starts := d.starts
+	d.starts = nil
+	return starts
+}
+
+func (d *Master) perform(r *role, action plan.Action) {
 	switch action := action.(type) {
 	case plan.Ask:
 		spec := r.spec(d.wanted, action.Version)
-		d.client.SetAsk(askOf(d.wanted.GetSpec(), spec, action, r.prefix))
+		d.out.SetAsk(askOf(d.wanted.GetSpec(), spec, action, r.prefix))
 	case plan.Unask:
-		d.client.WithdrawAsk(action.ID)
+		d.out.WithdrawAsk(action.ID)
 	case plan.Start:
 		if held, ok := d.held[action.Container.String()]; ok {
 			d.log.Info("starting an instance", "instance", action.Instance, "container", action.Container.String(), "version", action.Version)
-			d.start(ctx, held, containerOf(d.app, d.registry, r.spec(d.wanted, action.Version), action))
+			d.starts = append(d.starts, Start{held.allocation, containerOf(d.app, d.registry, r.spec(d.wanted, action.Version), action)})
 		}
 	case plan.TakeOut:
 		d.log.Info("taking an instance out of service", "instance", action.Instance)
@@ -75,13 +85,13 @@ func (d *driver) perform(ctx context.Context, r *role, action plan.Action) {
 		delete(d.reported, action.Instance)
 	case plan.Release:
 		d.log.Info("releasing a container", "container", action.Container.String())
-		d.client.Release(action.Container.String())
+		d.out.Release(action.Container.String())
 	case plan.Close:
 		delete(d.reported, action.Instance)
-		d.client.ForgetInstance(action.Instance)
+		d.out.ForgetInstance(action.Instance)
 	case plan.Revert:
 		d.log.Warn("a rollout has failed", "version", action.From, "reason", action.Reason)
-		d.client.Revert(&masterv1.Revert{FromVersion: action.From, Reason: action.Reason})
+		d.out.Revert(&masterv1.Revert{FromVersion: action.From, Reason: action.Reason})
 	}
 }
 
@@ -107,7 +117,7 @@ func order(first bool) int {
 
 // report tells the ResourceManager of an instance that has changed. Of one that no node has spoken of since the takeover
 // there is nothing better to say than what the master before said.
-func (d *driver) report(r *role, instance plan.Instance) {
+func (d *Master) report(r *role, instance plan.Instance) {
 	if instance.State == plan.Unseen {
 		return
 	}
@@ -126,7 +136,7 @@ func (d *driver) report(r *role, instance plan.Instance) {
 		return
 	}
 	d.reported[instance.Name] = report
-	d.client.ReportInstance(report)
+	d.out.ReportInstance(report)
 }
 
 // judgement puts into a report by what a role's rollout would fail next.
@@ -139,7 +149,7 @@ func judgement(report *masterv1.RolloutReport, rollout plan.Rollout) {
 }
 
 // rolloutOf is the app's rollout out of its roles'.
-func (d *driver) rolloutOf(rollouts []plan.Rollout) *masterv1.RolloutReport {
+func (d *Master) rolloutOf(rollouts []plan.Rollout) *masterv1.RolloutReport {
 	states := map[plan.RolloutState]apiv1.Rollout_State{
 		plan.Progressing: apiv1.Rollout_PROGRESSING, plan.Done: apiv1.Rollout_DONE,
 		plan.Failed: apiv1.Rollout_FAILED, plan.Paused: apiv1.Rollout_PAUSED, plan.Reverted: apiv1.Rollout_REVERTED,

@@ -50,7 +50,7 @@ type (
 const slotHead = 4
 
 // writeMemo is what the next attempt needs. Where that is too much, the oldest failures are forgotten first.
-func (d *driver) writeMemo() []byte {
+func (d *Master) writeMemo() []byte {
 	memos := map[string]roleMemo{}
 	var base int64
 	for name, r := range d.roles {
@@ -75,7 +75,7 @@ func (d *driver) writeMemo() []byte {
 }
 
 // readMemo reads what the attempt before wrote. What cannot be read is as good as nothing: containers are told by others.
-func (d *driver) readMemo(raw []byte) map[string]roleMemo {
+func (d *Master) readMemo(raw []byte) map[string]roleMemo {
 	if len(raw) == 0 {
 		return nil
 	}

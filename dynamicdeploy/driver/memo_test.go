@@ -26,7 +26,7 @@ func TestAMemoReadsBack(t *testing.T) {
 			},
 		},
 	}
-	d := &driver{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web"}
+	d := &Master{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web"}
 	r := d.role("front")
 	r.plan.Want(plan.Wanted{Version: 2}, at(0))
 	r.plan.Restore(memo.plan)
@@ -47,7 +47,7 @@ func TestAMemoReadsBack(t *testing.T) {
 }
 
 func TestAMemoOfManyFailuresFitsAndKeepsTheNewest(t *testing.T) {
-	d := &driver{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web"}
+	d := &Master{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web"}
 	r := d.role("")
 	r.plan.Want(plan.Wanted{Version: 1}, time.Now())
 	var memo plan.Memo

@@ -22,7 +22,7 @@ type role struct {
 }
 
 // role finds a role by its name, made when there is none.
-func (d *driver) role(name string) *role {
+func (d *Master) role(name string) *role {
 	if r, ok := d.roles[name]; ok {
 		return r
 	}
@@ -30,7 +30,7 @@ func (d *driver) role(name string) *role {
 	if name != "" {
 		r.prefix += "-" + name
 	}
-	r.plan = plan.New(r.prefix, d.config.Master.Attempt)
+	r.plan = plan.New(r.prefix, d.attempt)
 	for node, state := range d.nodes {
 		r.plan.SetNode(node, state)
 	}
@@ -39,7 +39,7 @@ func (d *driver) role(name string) *role {
 }
 
 // want takes what people want. Roles that the app has no longer are wanted zero times.
-func (d *driver) want(wanted *masterv1.Wanted, now time.Time) {
+func (d *Master) want(wanted *masterv1.Wanted, now time.Time) {
 	d.wanted = wanted
 	for _, spec := range wanted.GetSpec().GetRoles() {
 		d.role(spec.GetName())

@@ -29,6 +29,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 	"github.com/mammoth-os/mammoth/resourcemanager/images"
 	"github.com/mammoth-os/mammoth/resourcemanager/recording"
 	"github.com/mammoth-os/mammoth/resourcemanager/server"
@@ -344,6 +345,9 @@ func (z *testZone) events(app string) []*apiv1.Event {
 		event, err := stream.Recv()
 		if err != nil {
 			return events
+		}
+		if err := eventlog.CheckKind(event.GetKind()); err != nil {
+			z.t.Errorf("nobody can look for %v: %v", event, err)
 		}
 		events = append(events, event)
 	}

@@ -1,4 +1,4 @@
-package nodemanager
+package node
 
 import (
 	"time"
@@ -30,16 +30,16 @@ func stopReason(reason corev1.Exit_Reason) container.Reason {
 }
 
 // status writes what is known of a container.
-func (h *held) status(address string) *corev1.ContainerStatus {
-	c := h.core
+func (h *Held) status(address string) *corev1.ContainerStatus {
+	c := h.Core
 	status := &corev1.ContainerStatus{
-		Lease:        h.lease,
+		Lease:        h.Lease,
 		State:        stateMessage(c.State),
 		Health:       healthMessage(c.Health),
 		HealthDetail: c.HealthDetail,
 		StartedAt:    timeMessage(c.Seen.StartedAt),
 		RuntimeId:    c.Seen.RuntimeID,
-		Labels:       h.spec.GetLabels(),
+		Labels:       h.Spec.GetLabels(),
 		Sequence:     c.Sequence,
 		Reason:       c.Reason,
 	}

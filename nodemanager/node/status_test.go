@@ -1,4 +1,4 @@
-package nodemanager
+package node
 
 import (
 	"strings"
@@ -41,7 +41,7 @@ func TestTheCoreAndTheProtocolNameTheSameThings(t *testing.T) {
 }
 
 func TestAPhaseThatIsOverHasADurationAndOneThatLastsHasNone(t *testing.T) {
-	h := &held{core: &container.Container{Phases: []container.Phase{
+	h := &Held{Core: &container.Container{Phases: []container.Phase{
 		{Name: "download"}, {Name: "load", Duration: 1500 * time.Microsecond}, {Name: "run", Duration: -1},
 	}}}
 	phases := h.status("").GetPhases()

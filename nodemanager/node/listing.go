@@ -1,0 +1,72 @@
+package node
+
+import (
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/container"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+)
+
+// Listed is a container as an engine tells of it when it is asked for all it has.
+type Listed struct {
+	ID      id.Container
+	AppName string
+	Attempt int32
+	Labels  map[string]string
+	Running bool
+	// NeverRan: it was made, and not started yet.
+	NeverRan bool
+	Seen     container.Seen
+	// Ending holds if it neither runs nor has never run.
+	Ending container.Ending
+}
+
+// Compare takes in what an engine has, as of when it was asked, and compares it with what is written down, both ways. It gives how
+// many containers it has adopted: the ResourceManager has yet to hear of them.
+func (n *Node) Compare(kind corev1.ContainerSpec_Runtime, asOf time.Time, list []Listed) (adopted int) {
+	has := make(map[id.Container]Listed, len(list))
+	for _, c := range list {
+		has[c.ID] = c
+	}
+	for _, h := range n.All() {
+		if h.Spec.GetRuntime() != kind {
+			continue
+		}
+		c, there := has[h.Core.ID]
+		ended := h.Core.State == container.Done
+		switch {
+		case ended && !there:
+		case ended && !c.Running:
+			n.apply(h, container.Fact{Event: container.LeftBehind, AsOf: asOf})
+		case !there || c.NeverRan:
+			n.apply(h, container.Fact{Event: container.Missing, AsOf: asOf})
+		case c.Running:
+			n.apply(h, container.Fact{Event: container.Found, Seen: c.Seen, AsOf: asOf})
+		default:
+			n.apply(h, container.Fact{Event: container.Ended, Ending: c.Ending, AsOf: asOf})
+		}
+	}
+	for _, c := range list {
+		if n.containers[c.ID] == nil {
+			n.adopt(kind, c)
+			adopted++
+		}
+	}
+	return adopted
+}
+
+// adopt takes up a container of this node that nothing is written down about, so that the ResourceManager hears
+// of it and says whether it may stay.
+func (n *Node) adopt(kind corev1.ContainerSpec_Runtime, c Listed) {
+	lease := &corev1.Lease{
+		ContainerId: c.ID.String(), AppId: c.ID.App.String(), AppName: c.AppName, Attempt: c.Attempt,
+		NodeId: n.settings.ID,
+	}
+	h := n.hold(c.ID, lease, &corev1.ContainerSpec{Runtime: kind, Labels: c.Labels})
+	n.note(Note{Held: h, Text: "found a container without a record", Warning: true})
+	n.perform(h, n.settings.Machine.Adopt(n.now, h.Core, c.Seen))
+	if !c.Running {
+		n.apply(h, container.Fact{Event: container.Ended, Ending: c.Ending})
+	}
+}

@@ -1,0 +1,304 @@
+// Package node decides for all containers of one node: which starts are admitted, what becomes of what the ResourceManager commands,
+// what it is told, and what of an engine's containers nobody has written down. What one container does next is package container's.
+//
+// It is pure: facts go in with the time, and what is to be done comes out as values, which are taken with Take. Its owner performs
+// them in this order: do, write down, tell.
+package node
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/resource"
+	"github.com/mammoth-os/mammoth/internal/token"
+	"github.com/mammoth-os/mammoth/nodemanager/container"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+)
+
+// Settings are what does not change while a NodeManager runs.
+type Settings struct {
+	// ID is the node's name, Address where its instances are reached.
+	ID, Address string
+	// Runtimes are those that the node has.
+	Runtimes []corev1.ContainerSpec_Runtime
+	Schema   resource.Schema
+	// HostNetwork allows containers the host's network.
+	HostNetwork bool
+	Machine     container.Machine
+}
+
+// Node is the state of a node. It belongs to one goroutine.
+type Node struct {
+	settings   Settings
+	containers map[id.Container]*Held
+	now        time.Time
+	keys       []token.Key
+	health     *corev1.NodeHealth
+	out        Out
+}
+
+// Held is one container: what its life has come to, and what it was to run.
+type Held struct {
+	Core  *container.Container
+	Lease *corev1.Lease
+	Spec  *corev1.ContainerSpec
+	// recording: its first record is on the way to the disk. Only once it is there does the container survive a restart.
+	recording bool
+	// trouble is what was said last of cleaning it up; saying it once is enough.
+	trouble string
+}
+
+// Recording reports whether its first record is on the way to the disk.
+func (h *Held) Recording() bool { return h.recording }
+
+// Out is what is to be done, in the order in which it was decided. A container stands in Records and in Changes once.
+type Out struct {
+	Do []Do
+	// Records are the containers to be written down.
+	Records []Record
+	// Changes are the containers whose status is to be told to everybody who watches.
+	Changes []Change
+	// Notes are for the log.
+	Notes []Note
+}
+
+// Do is an effect of package container that an edge performs, or a Drop.
+type Do struct {
+	container.Effect
+	Held *Held
+}
+
+// Record is a container to be written down. For one that is Awaited, Recorded is to be called.
+type Record struct {
+	Held    *Held
+	Awaited bool
+}
+
+// Change is a status to be told. The ResourceManager is not told of a container that it needs to hear no more of, unless it asked Again.
+type Change struct {
+	Held   *Held
+	Status *corev1.ContainerStatus
+	Again  bool
+}
+
+// Note is something for the log. State is set if the container has changed its state.
+type Note struct {
+	Held  *Held
+	Text  string
+	State string
+	// Error and Reason may be empty.
+	Error, Reason string
+	Warning       bool
+}
+
+// New makes a node of which nothing is known yet.
+func New(settings Settings) *Node {
+	return &Node{settings: settings, containers: map[id.Container]*Held{}, health: &corev1.NodeHealth{Healthy: true}}
+}
+
+// Begin says what time it is for all that follows.
+func (n *Node) Begin(now time.Time) { n.now = now }
+
+// Take gives what is to be done since it was last taken.
+func (n *Node) Take() Out {
+	for i, change := range n.out.Changes {
+		n.out.Changes[i].Status = change.Held.status(n.settings.Address)
+	}
+	out := n.out
+	n.out = Out{}
+	return out
+}
+
+// Recover takes up what was written down.
+func (n *Node) Recover(records []*Held) {
+	for _, h := range records {
+		n.containers[h.Core.ID] = h
+	}
+	for _, h := range n.All() {
+		n.perform(h, n.settings.Machine.Recover(n.now, h.Core))
+	}
+}
+
+// Container is one of the node's; nil if it has none of that id.
+func (n *Node) Container(key id.Container) *Held { return n.containers[key] }
+
+// All are the node's containers, in the order of their ids.
+func (n *Node) All() []*Held {
+	return slices.SortedFunc(maps.Values(n.containers), func(a, b *Held) int { return a.Core.ID.Compare(b.Core.ID) })
+}
+
+// Tick lets deadlines pass and gives the next one; zero is never.
+func (n *Node) Tick() time.Time {
+	var due []*Held
+	var next time.Time
+	sooner := func(at time.Time) {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	for _, h := range n.containers {
+		at := n.settings.Machine.Deadline(h.Core)
+		if !at.IsZero() && !at.After(n.now) {
+			due = append(due, h)
+			continue
+		}
+		sooner(at)
+	}
+	slices.SortFunc(due, func(a, b *Held) int { return a.Core.ID.Compare(b.Core.ID) })
+	for _, h := range due {
+		n.step(h, func() []container.Effect { return n.settings.Machine.Tick(n.now, h.Core) })
+		sooner(n.settings.Machine.Deadline(h.Core))
+	}
+	return next
+}
+
+// Fact tells what has happened to a container, if the node still has it.
+func (n *Node) Fact(key id.Container, fact container.Fact) {
+	if h := n.containers[key]; h != nil {
+		n.apply(h, fact)
+	}
+}
+
+// Recorded answers a Record that was awaited: it is on the disk, or could not be brought there, in a sentence.
+func (n *Node) Recorded(key id.Container, failure string) {
+	h := n.containers[key]
+	if h == nil {
+		return
+	}
+	h.recording = false
+	if failure != "" {
+		n.apply(h, container.Fact{Event: container.RecordFailed, Detail: failure})
+		return
+	}
+	n.apply(h, container.Fact{Event: container.Recorded})
+}
+
+func (n *Node) apply(h *Held, fact container.Fact) {
+	if h.Core.State == container.Done {
+		switch fact.Event {
+		case container.RemoveFailed, container.PurgeFailed, container.StopFailed:
+			n.complain(h, "an ended container could not be cleaned up", fact.Detail)
+		case container.RemoveRefused:
+			n.complain(h, againMessage, "")
+		}
+	}
+	n.step(h, func() []container.Effect { return n.settings.Machine.Apply(n.now, h.Core, fact) })
+}
+
+// againMessage is said once of a container that runs and has no owner.
+const againMessage = "an ended container runs again, started by somebody else; it is ended"
+
+// complain says what is wrong with an ended container, unless that was said last.
+func (n *Node) complain(h *Held, message, trouble string) {
+	if h.trouble == message+trouble {
+		return
+	}
+	h.trouble = message + trouble
+	n.note(Note{Held: h, Text: message, Error: trouble, Warning: true})
+}
+
+func (n *Node) note(note Note) { n.out.Notes = append(n.out.Notes, note) }
+
+func (n *Node) step(h *Held, decide func() []container.Effect) {
+	before := h.Core.State
+	effects := decide()
+	if after := h.Core.State; after != before {
+		n.note(Note{Held: h, Text: "container changed state", State: after.String(), Reason: h.Core.Reason})
+	}
+	n.perform(h, effects)
+	if h.Core.Removed {
+		h.shrink()
+	}
+}
+
+// shrink leaves of an ended container what its logs and the id need, for as long as they are kept.
+func (h *Held) shrink() {
+	h.Spec = &corev1.ContainerSpec{Runtime: h.Spec.GetRuntime(), Labels: h.Spec.GetLabels()}
+}
+
+func (n *Node) perform(h *Held, effects []container.Effect) {
+	for _, effect := range effects {
+		switch effect.Kind {
+		case container.Record:
+			h.recording = true
+			n.write(h, true)
+		case container.Save:
+			n.write(h, false)
+		case container.Publish:
+			n.change(h, false)
+		case container.Drop:
+			delete(n.containers, h.Core.ID)
+			n.out.Records = slices.DeleteFunc(n.out.Records, func(r Record) bool { return r.Held == h })
+			n.out.Changes = slices.DeleteFunc(n.out.Changes, func(c Change) bool { return c.Held == h })
+			n.out.Do = append(n.out.Do, Do{effect, h})
+		case container.StopProcess:
+			if h.Core.State == container.Done {
+				n.complain(h, againMessage, "")
+			}
+			n.out.Do = append(n.out.Do, Do{effect, h})
+		default:
+			n.out.Do = append(n.out.Do, Do{effect, h})
+		}
+	}
+}
+
+// write has a container written down. A container that waits to be recorded is told once the group that it belongs to is on the disk.
+func (n *Node) write(h *Held, awaited bool) {
+	for i := range n.out.Records {
+		if n.out.Records[i].Held == h {
+			n.out.Records[i].Awaited = n.out.Records[i].Awaited || awaited
+			return
+		}
+	}
+	n.out.Records = append(n.out.Records, Record{h, awaited})
+}
+
+func (n *Node) change(h *Held, again bool) {
+	for i := range n.out.Changes {
+		if n.out.Changes[i].Held == h {
+			n.out.Changes[i].Again = n.out.Changes[i].Again || again
+			return
+		}
+	}
+	n.out.Changes = append(n.out.Changes, Change{Held: h, Again: again})
+}
+
+// Statuses are those of every container that somebody still has to hear of.
+func (n *Node) Statuses(wants func(*corev1.ContainerStatus) bool) []*corev1.ContainerStatus {
+	var statuses []*corev1.ContainerStatus
+	for _, h := range n.All() {
+		if h.Core.State == container.Done && h.Core.Forgotten {
+			continue
+		}
+		if status := h.status(n.settings.Address); wants(status) {
+			statuses = append(statuses, status)
+		}
+	}
+	return statuses
+}
+
+// Status is what is known of a container.
+func (n *Node) Status(h *Held) *corev1.ContainerStatus { return h.status(n.settings.Address) }
+
+// Health is how the node is.
+func (n *Node) Health() *corev1.NodeHealth { return n.health }
+
+// Sick takes in what is wrong with the node, empty if nothing is, and reports whether that is new.
+func (n *Node) Sick(reason string) bool {
+	if n.health.GetReason() == reason && n.health.GetSince() != nil {
+		return false
+	}
+	n.health = &corev1.NodeHealth{Healthy: reason == "", Reason: reason, Since: timeMessage(n.now)}
+	return true
+}
+
+// Trust replaces the keys that tokens are checked with.
+func (n *Node) Trust(keys []*trackerv1.TokenKey) {
+	n.keys = n.keys[:0]
+	for _, key := range keys {
+		n.keys = append(n.keys, token.Key{ID: key.GetId(), Secret: slices.Clone(key.GetSecret())})
+	}
+}

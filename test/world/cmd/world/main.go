@@ -1,0 +1,81 @@
+// Command world runs simulated zones and prints what came of them. With a seed it replays one of them and prints everything that
+// happened in it.
+package main
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/mammoth-os/mammoth/test/world"
+)
+
+func main() {
+	seeds := flag.Int("seeds", 100, "how many seeds are run")
+	first := flag.Uint64("first", 1, "the first of them")
+	hours := flag.Int("hours", 1, "hours of trouble in each, each followed by twenty minutes in which the zone comes to rest")
+	workers := flag.Int("workers", runtime.NumCPU(), "how many run at a time")
+	within := flag.Duration("within", 0, "no seed is begun after so long; 0 is no limit")
+	seed := flag.Uint64("seed", 0, "replay this seed and print all that happens")
+	shrink := flag.Duration("shrink", 0, "with -seed: look so long for a shorter run that breaks the same law, and print that")
+	plant := flag.String("plant", "", "with -seed: a fault of the program itself to be found")
+	flag.Parse()
+	if *seed > 0 {
+		os.Exit(replay(world.Config{Seed: *seed, Hours: *hours, Plant: world.Plant(*plant)}, *shrink))
+	}
+	fmt.Printf("%s, %d cores, %s\n", machine(), runtime.NumCPU(), runtime.Version())
+	many := world.Many{First: *first, Seeds: *seeds, Hours: *hours, Workers: *workers, Told: func(broken world.Result) {
+		fmt.Printf("seed %d broke %q: %s\n", broken.Seed, broken.Broken, broken.Sentence)
+	}}
+	if *within > 0 {
+		many.Until = time.Now().Add(*within)
+	}
+	report := world.RunMany(many)
+	report.Write(os.Stdout)
+	if len(report.Broken) > 0 {
+		os.Exit(1)
+	}
+}
+
+// replay runs one seed with everything printed, after it was shrunk if it is to be.
+func replay(config world.Config, shrink time.Duration) int {
+	out := bufio.NewWriter(os.Stdout)
+	defer out.Flush() //nolint:errcheck // nobody reads it then
+	if shrink > 0 {
+		failed := world.Run(config)
+		if failed.Broken == "" {
+			fmt.Fprintf(out, "seed %d breaks no law\n", config.Seed)
+			return 0
+		}
+		_, config = world.Shrink(failed, config, time.Now().Add(shrink))
+	}
+	config.Trace = out
+	result := world.Run(config)
+	if config.Actions != nil {
+		fmt.Fprintf(out, "%d actions are left:\n", len(config.Actions))
+		for _, action := range config.Actions {
+			fmt.Fprintf(out, "  %s\n", action)
+		}
+	}
+	fmt.Fprintf(out, "seed %d: %s simulated, %d steps, sent %016x\n", result.Seed, result.Simulated, result.Steps, result.Sent)
+	if result.Broken == "" {
+		return 0
+	}
+	fmt.Fprintf(out, "it broke %q at %s: %s\n", result.Broken, result.At, result.Sentence)
+	return 1
+}
+
+// machine is what kind of processor this one has.
+func machine() string {
+	info, _ := os.ReadFile("/proc/cpuinfo") // elsewhere it is not known
+	for line := range strings.Lines(string(info)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}

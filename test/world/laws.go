@@ -1,0 +1,266 @@
+package world
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/node"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+)
+
+// Laws are what holds in every world, by name.
+var Laws = []struct{ Name, Sentence string }{
+	{"start", "A ResourceManager that was killed starts again on what it had stored."},
+	{"fault", "The zone finds no fault of its own program."},
+	{"stored", "Nobody is told of a container that is not stored."},
+	{"lease", "A container is given to one app on one node, once."},
+	{"once", "A container has one process in its life, on one node."},
+	{"capacity", "What runs on a node under leases is not more than the node has."},
+	{"gone", "A lease ends once its container was seen gone, and not before."},
+	{"kept", "A node is never told to end a container that the zone holds."},
+	{"endpoint", "An instance has one endpoint, and none leads to a container whose end was told."},
+	{"drain", "A container is not given back while a balancer that is connected routes to it."},
+	{"attempt", "An attempt that was replaced is not answered any more."},
+	{"notice", "A container that was given notice is gone when its time is over."},
+	{"hand-back", "What was lent is back when the window closes."},
+	{"acknowledged", "What people were told is done is still done after any restart."},
+	{"rest", "Once faults end, what people want is what runs, within twenty minutes."},
+}
+
+// laws watches what is sent, what runs and what is stored. Each law is looked at where it could be broken.
+type laws struct {
+	w *World
+	// granted are the containers that a master or a node was told of, by id.
+	granted map[string]*corev1.Lease
+	// runs are the hosts on which a process of a container was begun, by id.
+	runs map[string]*program
+	// fenced are those on a node that was removed, of which nobody says that they are gone. over are those whose end was told.
+	fenced, over map[string]bool
+	// attempts are the newest that were launched, by app.
+	attempts map[string]int32
+	// notices are the deadlines that hold, by container.
+	notices map[string]time.Time
+	// lost is when a node was last lost.
+	lost map[string]time.Time
+	// apps and contracts are what people were told is done.
+	apps      map[string]int64
+	contracts map[string]bool
+}
+
+func newLaws(w *World) *laws {
+	return &laws{
+		w: w, granted: map[string]*corev1.Lease{}, runs: map[string]*program{}, fenced: map[string]bool{}, over: map[string]bool{},
+		attempts: map[string]int32{}, notices: map[string]time.Time{}, lost: map[string]time.Time{}, apps: map[string]int64{}, contracts: map[string]bool{},
+	}
+}
+
+// told is about a lease that somebody outside the ResourceManager hears of.
+func (l *laws) told(lease *corev1.Lease) {
+	name := lease.GetContainerId()
+	if !l.w.disk.has("container", name) {
+		l.w.breach("stored", "%s on %s is told to others, and is not stored", name, lease.GetNodeId())
+	}
+	before := l.granted[name]
+	if before != nil && (before.GetNodeId() != lease.GetNodeId() || before.GetAppId() != lease.GetAppId() || before.GetAskId() != lease.GetAskId()) {
+		l.w.breach("lease", "%s was given to %s on %s, and then to %s on %s", name, before.GetAppName(), before.GetNodeId(), lease.GetAppName(), lease.GetNodeId())
+	}
+	l.granted[name] = lease
+}
+
+// answered is about an answer that a master is sent.
+func (l *laws) answered(m *manager, s *masterSession, answer *masterv1.AllocateResponse) {
+	name, _, _ := strings.Cut(s.bearer, ".")
+	if attempt, err := id.ParseAttempt(name); err == nil && attempt.N < l.attempts[attempt.App.String()] && !answer.GetSuperseded() {
+		l.w.breach("attempt", "%s is answered, and attempt %d was launched since", name, l.attempts[attempt.App.String()])
+	}
+	for _, allocation := range answer.GetAllocated() {
+		l.told(allocation.GetLease())
+	}
+	for _, notice := range answer.GetPreemptions() {
+		container := notice.GetContainerId()
+		if notice.GetWithdrawn() {
+			delete(l.notices, container)
+			continue
+		}
+		deadline := notice.GetDeadline().AsTime()
+		if l.notices[container].Equal(deadline) {
+			continue
+		}
+		l.notices[container] = deadline
+		l.w.at(deadline.Add(longestGrace+15*time.Second), func() { l.noticed(container, deadline) })
+	}
+}
+
+// longestGrace is what people of a world give a container to end.
+const longestGrace = 10 * time.Second
+
+// noticed looks whether a container is gone whose notice has run out.
+func (l *laws) noticed(container string, deadline time.Time) {
+	p := l.running(container)
+	if p == nil || !l.notices[container].Equal(deadline) || !l.w.quiet(deadline.Add(-2*time.Minute)) {
+		return
+	}
+	l.w.breach("notice", "%s was to be gone by %s, and still runs on %s", container, deadline.Format(time.TimeOnly), p.engine.host.name)
+}
+
+// running is the process of a container; nil if none is there.
+func (l *laws) running(name string) *program {
+	key, err := id.ParseContainer(name)
+	if err != nil {
+		return nil
+	}
+	for _, h := range l.w.hosts {
+		if p := h.engine.programs[key]; p != nil && p.running {
+			return p
+		}
+	}
+	return nil
+}
+
+// ran is about a process that was begun.
+func (l *laws) ran(p *program) {
+	if !p.running {
+		return
+	}
+	name := p.key.String()
+	if before := l.runs[name]; before != nil && before != p {
+		l.w.breach("once", "%s runs on %s, and ran on %s before", name, p.engine.host.name, before.engine.host.name)
+	}
+	l.runs[name] = p
+	var cpu, memory int64
+	for _, other := range p.engine.programs {
+		if other.running && !l.fenced[other.key.String()] {
+			cpu += other.lease.GetResources().GetCpuMillis()
+			memory += other.lease.GetResources().GetMemoryBytes()
+		}
+	}
+	if has := p.engine.host.capacity(); cpu > has.GetCpuMillis() || memory > has.GetMemoryBytes() {
+		l.w.breach("capacity", "%s runs %dm of %dm cpu and %d of %d bytes of memory after %s was started",
+			p.engine.host.name, cpu, has.GetCpuMillis(), memory, has.GetMemoryBytes(), name)
+	}
+}
+
+// event is about an event that people are told.
+func (l *laws) event(event *apiv1.Event) {
+	name := event.GetContainer()
+	switch {
+	case event.GetKind() == "node" && strings.Contains(event.GetMessage(), "is removed"):
+		for container, lease := range l.granted {
+			if lease.GetNodeId() == event.GetNode() {
+				l.fenced[container] = true
+			}
+		}
+	case event.GetKind() == "node" && event.GetTo() == "LOST":
+		l.lost[event.GetNode()] = l.w.now
+	case event.GetKind() == "container" && event.GetTo() == "DONE":
+		if p := l.running(name); p != nil && !l.fenced[name] {
+			l.w.breach("gone", "the zone says that %s is gone (%s), and it still runs on %s", name, event.GetMessage(), p.engine.host.name)
+		}
+		l.over[name] = true
+		delete(l.notices, name)
+	}
+}
+
+// published is about what a turn tells nodes and the registry.
+func (l *laws) published(m *manager, out *zone.Ready) {
+	for _, send := range out.Commands {
+		for _, command := range send.Commands {
+			claims := &corev1.TokenClaims{}
+			if launch := command.GetLaunch(); launch != nil && proto.Unmarshal(launch.GetToken().GetClaims(), claims) == nil {
+				lease := claims.GetLease()
+				l.told(lease)
+				l.attempts[lease.GetAppId()] = max(l.attempts[lease.GetAppId()], lease.GetAttempt())
+			}
+		}
+	}
+	if len(out.Services) == 0 {
+		return
+	}
+	for _, change := range out.Services {
+		seen := map[string]bool{}
+		for _, e := range m.registry.services[change.Service] {
+			switch {
+			case seen[e.GetId()] || seen[e.GetContainerId()]:
+				l.w.breach("endpoint", "%s has two endpoints of %s", change.Service, e.GetId())
+			case l.over[e.GetContainerId()]:
+				l.w.breach("endpoint", "%s leads to %s of %s, whose end was told", change.Service, e.GetContainerId(), e.GetId())
+			}
+			seen[e.GetId()], seen[e.GetContainerId()] = true, true
+		}
+	}
+}
+
+// input is about what the ResourceManager is told, just before it takes it.
+func (l *laws) input(m *manager, in zone.Input) {
+	request, ok := in.(zone.Allocate)
+	if !ok || !l.w.quiet(l.w.now.Add(-3*time.Minute)) || m.masters[request.Stream] == nil {
+		return
+	}
+	for _, container := range request.Request.GetRelease() {
+		p := l.running(container)
+		if p == nil || p.stopping || l.lost[p.engine.host.name].After(p.startedAt) {
+			continue
+		}
+		for _, b := range l.w.balancers {
+			if b.side != nil && !b.side.over && b.routesTo(container) {
+				l.w.breach("drain", "%s is given back, and %s routes to it", container, b.name)
+			}
+		}
+	}
+}
+
+// starts and stops are about what a node has its engine do.
+func (l *laws) starts(m *nodeManager, h *node.Held) {
+	if lease := h.Lease; lease.GetNodeId() != "" && lease.GetNodeId() != m.host.name {
+		l.w.breach("lease", "%s starts %s, which was given to %s", m.host.name, lease.GetContainerId(), lease.GetNodeId())
+	}
+}
+
+func (l *laws) stops(m *nodeManager, h *node.Held) {
+	if p := m.host.engine.programs[h.Core.ID]; p != nil {
+		p.stopping = true
+	}
+}
+
+// reaped is about containers that a node is told to end because they have no lease.
+func (l *laws) reaped(h *host, containers []string) {
+	for _, container := range containers {
+		raw, ok := l.w.disk.records["container"][container]
+		record := &storev1.Container{}
+		if ok && proto.Unmarshal(raw, record) == nil && record.GetStatus().GetState() != corev1.ContainerStatus_DONE {
+			l.w.breach("kept", "%s is told to end %s, which the zone holds", h.name, container)
+		}
+	}
+}
+
+// started looks whether a ResourceManager that was started knows what people were told.
+func (l *laws) started(m *manager) {
+	for _, name := range sortedKeys(l.apps) {
+		app, err := m.core.App(name)
+		if err != nil || app.GetGeneration() < l.apps[name] {
+			l.w.breach("acknowledged", "people were told that %s is at generation %d; after a restart it is at %d (%v)", name, l.apps[name], app.GetGeneration(), err)
+		}
+	}
+	for _, name := range sortedKeys(l.contracts) {
+		if _, err := m.core.Contract(name); err != nil {
+			l.w.breach("acknowledged", "people were told that the contract %s is in force, and after a restart it is not", name)
+		}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	var keys []string
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,491 @@
+package world
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/peer"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+)
+
+const (
+	managerMachine = "rm"
+	managerAddress = "rm:7070"
+	reportInterval = time.Second
+	nodeTimeout    = 10 * time.Second
+)
+
+// root is who does everything in a world: who may do what is not looked at.
+var root = peer.User{Name: "root", Operator: true}
+
+// manager is one run of the ResourceManager: the shell of a zone, with the steps of package resourcemanager in the same order.
+type manager struct {
+	w       *World
+	process *process
+	core    *zone.Core
+	inbox   []task
+	replies []func()
+	// storing is the turn that is on its way to the disk; unstored one that a full disk did not take, which is tried again at retryAt.
+	storing, unstored *zone.Ready
+	retryAt           time.Time
+	// due is when the next round is to be.
+	due      time.Time
+	nodes    map[zone.StreamID]*nodeSession
+	masters  map[zone.StreamID]*masterSession
+	last     zone.StreamID
+	registry *registry
+	// full says that the zone was told that the disk is full.
+	full bool
+	// open is set once it serves.
+	open bool
+	// tells is after how many more things that it tells it is killed; zero is never.
+	tells int
+	// replaced are streams that a planted fault goes on answering on.
+	replaced []*masterSession
+}
+
+// task is an input, with what is done just before it and once it is stored.
+type task struct {
+	in     zone.Input
+	before func() zone.Input
+	done   func(any, error)
+}
+
+// nodeSession is the stream of a node. Reports are taken one after the other.
+type nodeSession struct {
+	name    string
+	side    *side
+	reports []*trackerv1.NodeReport
+	busy    bool
+	heardAt time.Time
+}
+
+type masterSession struct {
+	side   *side
+	bearer string
+}
+
+func (w *World) startManager() {
+	m := &manager{
+		w: w, process: w.newProcess(managerMachine, "the ResourceManager"),
+		nodes: map[zone.StreamID]*nodeSession{}, masters: map[zone.StreamID]*masterSession{},
+	}
+	stored := w.disk.open(w.now)
+	m.registry = newRegistry(m, stored.identity.Epoch)
+	w.manager = m
+	w.trace("the ResourceManager starts")
+	core, out, err := zone.Load(stored, zone.Start{
+		Settings: zone.Settings{
+			Name: "world", Version: "world", Listen: managerAddress, Address: managerAddress, NodeTimeout: nodeTimeout,
+			ReportInterval: reportInterval, KeyRotation: zone.LeastKeyRotation, AllowInsecure: true,
+		},
+		Now: w.now, Seed: w.seed(),
+	})
+	if err != nil {
+		w.breach("start", "a ResourceManager cannot start on what is stored: %v", err)
+		return
+	}
+	m.core = core
+	w.laws.started(m)
+	m.commit(out)
+}
+
+// killManager ends the ResourceManager. A commit that is under way is on the disk, or is not.
+func (w *World) killManager(back time.Duration) {
+	m := w.manager
+	if m.process.dead {
+		return
+	}
+	if m.storing != nil && w.chance(2) {
+		w.disk.commit(m.storing.Batch, w.now)
+	}
+	w.disk.crash()
+	m.process.kill()
+	w.trace("the ResourceManager is killed")
+	w.after(back, func() {
+		if w.manager == m {
+			w.startManager()
+		}
+	})
+}
+
+// put gives the loop something to do.
+func (m *manager) put(t task) {
+	m.inbox = append(m.inbox, t)
+	m.wake(m.w.now.Add(m.w.between(0, 200*time.Microsecond)))
+}
+
+// wake has a round by an instant.
+func (m *manager) wake(at time.Time) {
+	if !m.due.IsZero() && !at.Before(m.due) {
+		return
+	}
+	m.due = at
+	m.w.at(at, func() {
+		m.process.step(func() {
+			if m.due.Equal(at) {
+				m.due = time.Time{}
+				m.round()
+			}
+		})
+	})
+}
+
+// round is a turn, or another try to store one.
+func (m *manager) round() {
+	switch {
+	case m.storing != nil:
+	case m.unstored != nil && m.w.now.Before(m.retryAt):
+		m.wake(m.retryAt)
+	case m.unstored != nil:
+		out := m.unstored
+		m.unstored = nil
+		m.commit(out)
+	default:
+		m.turn()
+	}
+}
+
+func (m *manager) turn() {
+	m.w.result.Turns++
+	m.core.Begin(m.w.now, m.w.seed())
+	tasks := m.inbox
+	m.inbox = nil
+	for _, t := range tasks {
+		in := t.in
+		if t.before != nil {
+			in = t.before()
+		}
+		m.w.laws.input(m, in)
+		answer, err := m.core.Step(in)
+		if t.done != nil {
+			m.replies = append(m.replies, func() { t.done(answer, err) })
+		}
+	}
+	if m.core.IsDue() {
+		beats := make([]zone.Beat, 0, len(m.nodes))
+		for id := zone.StreamID(1); id <= m.last; id++ {
+			if s := m.nodes[id]; s != nil {
+				beats = append(beats, m.lastBeat(s))
+			}
+		}
+		_, _ = m.core.Step(zone.Beats{Beats: beats})
+	}
+	out, err := m.core.Ready()
+	if err != nil {
+		m.w.breach("ready", "a turn cannot be written down: %v", err)
+		return
+	}
+	m.commit(out)
+}
+
+// commit stores what a turn has decided, and then tells.
+func (m *manager) commit(out *zone.Ready) {
+	for _, fault := range out.Faults {
+		m.w.trace("zone: %s %v", fault.Text, fault.About)
+		if fault.Severe {
+			m.w.breach("fault", "the zone found a fault of its own: %s %v", fault.Text, fault.About)
+		}
+	}
+	if m.w.config.Plant == TellsBeforeItStores {
+		m.publish(out)
+	}
+	if out.Batch.Empty() {
+		m.stored(out)
+		return
+	}
+	if m.w.config.Plant == StoreLies {
+		m.w.disk.later(out.Batch)
+		m.w.after(2*time.Second, func() { m.w.disk.sync(m.w.now) })
+		m.stored(out)
+		return
+	}
+	m.storing = out
+	d := m.w.between(200*time.Microsecond, 5*time.Millisecond)
+	if m.w.chance(500) {
+		d = m.w.between(50*time.Millisecond, 2*time.Second)
+	}
+	m.process.after(d, func() {
+		m.storing = nil
+		// What is reserved on a full disk is used up by some commits, and not by others.
+		if m.w.disk.full && m.w.chance(2) {
+			m.unstored, m.retryAt = out, m.w.now.Add(zone.Tick)
+			m.wake(m.retryAt)
+			return
+		}
+		m.w.disk.commit(out.Batch, m.w.now)
+		m.stored(out)
+	})
+}
+
+func (m *manager) stored(out *zone.Ready) {
+	if m.w.config.Plant != TellsBeforeItStores {
+		m.publish(out)
+	}
+	if m.process.dead {
+		return
+	}
+	if !m.open {
+		m.open = true
+		m.w.network.listen(managerAddress, m.process, m)
+	}
+	if len(m.inbox) > 0 {
+		m.wake(m.w.now)
+	}
+	m.wake(m.core.Wake())
+}
+
+// publish tells everybody about a turn that is stored: the registry first.
+func (m *manager) publish(out *zone.Ready) {
+	for _, event := range out.Events {
+		m.w.trace("event %s %s%s%s %s→%s: %s", event.GetKind(), event.GetApp(), event.GetNode(), event.GetContainer(), event.GetFrom(), event.GetTo(), event.GetMessage())
+		m.w.laws.event(event)
+	}
+	m.registry.perform(out)
+	m.w.laws.published(m, out)
+	for _, send := range out.Commands {
+		for _, command := range send.Commands {
+			if s := m.nodes[send.Stream]; s != nil && m.tell() {
+				s.side.send(message{method: "Command", body: command})
+			}
+		}
+	}
+	for _, send := range out.Answers {
+		if s := m.masters[send.Stream]; s != nil && m.tell() {
+			m.answer(s, send.Answer)
+		}
+	}
+	for _, end := range out.Ends {
+		m.end(end.Stream, end.Why)
+	}
+	replies := m.replies
+	m.replies = nil
+	for _, reply := range replies {
+		if m.tell() {
+			reply()
+		}
+	}
+}
+
+func (m *manager) answer(s *masterSession, answer *masterv1.AllocateResponse) {
+	m.w.laws.answered(m, s, answer)
+	s.side.send(message{method: "Answer", body: answer})
+	for _, old := range m.replaced {
+		if app, _, _ := strings.Cut(old.bearer, "."); app[:len(app)-1] == s.bearer[:len(app)-1] {
+			m.w.laws.answered(m, old, answer)
+		}
+	}
+}
+
+// tell reports whether it lives to tell the next thing.
+func (m *manager) tell() bool {
+	if m.tells > 0 {
+		if m.tells--; m.tells == 0 {
+			back := m.w.between(100*time.Millisecond, 20*time.Second)
+			m.w.fault("ResourceManager killed while it tells", back, "")
+			m.w.killManager(back)
+		}
+	}
+	return !m.process.dead
+}
+
+func (m *manager) end(stream zone.StreamID, why error) {
+	if s := m.nodes[stream]; s != nil {
+		s.heardAt = m.lastBeat(s).At
+		s.side.close(why)
+	}
+	if s := m.masters[stream]; s != nil && m.w.config.Plant == OldMasterActs {
+		m.replaced = append(m.replaced, s)
+	} else if s != nil {
+		endMaster(s.side, why)
+	}
+	delete(m.nodes, stream)
+	delete(m.masters, stream)
+}
+
+// endMaster tells an attempt that was replaced in the protocol's own words too.
+func endMaster(s *side, why error) {
+	if errors.Is(why, zone.ErrSuperseded) {
+		s.send(message{method: "Answer", body: &masterv1.AllocateResponse{Superseded: true}})
+	}
+	s.close(why)
+}
+
+// lastBeat is when a node was last heard of: it reports every second that it is alive, which is not sent as messages of their own.
+func (m *manager) lastBeat(s *nodeSession) zone.Beat {
+	at := s.heardAt
+	if client := s.side.peer; !s.side.over && !client.over && client.process != nil && !client.process.dead {
+		at = client.process.alive()
+		if c := m.w.network.cuts[direction{client.machine, managerMachine}]; c != nil && c.since.Before(at) {
+			at = c.since
+		}
+		if m.w.config.Plant == BeatsAreNotHeard {
+			at = s.heardAt
+		}
+	}
+	if at.After(s.heardAt) {
+		s.heardAt = at
+	}
+	return zone.Beat{Session: s.name, At: s.heardAt}
+}
+
+// call implements server.
+func (m *manager) call(request message, answer func(message, error)) {
+	reply := func(value any, err error) {
+		body, _ := value.(proto.Message)
+		answer(message{method: request.method, body: body}, err)
+	}
+	switch body := request.body.(type) {
+	case *trackerv1.RegisterRequest:
+		if m.w.config.Plant == ReapsAll {
+			plain := reply
+			reply = func(value any, err error) {
+				if response, ok := value.(*trackerv1.RegisterResponse); ok && err == nil {
+					for _, status := range body.GetContainers() {
+						response.Reap = append(response.Reap, status.GetLease().GetContainerId())
+					}
+				}
+				plain(value, err)
+			}
+		}
+		in := zone.RegisterNode{Who: root, Request: body}
+		m.put(task{before: func() zone.Input {
+			if s := m.nodes[m.core.StreamOf(body.GetNodeId())]; s != nil {
+				in.Last = m.lastBeat(s)
+			}
+			return in
+		}, done: reply})
+	case *masterv1.RegisterRequest:
+		m.put(task{in: zone.RegisterMaster{Bearer: request.credential, Request: body}, done: reply})
+	case *masterv1.FinishRequest:
+		m.put(task{in: zone.Finish{Bearer: request.credential, Request: body}, done: reply})
+	default:
+		if name := request.value.(wish).look; name != "" {
+			app, err := m.core.App(name)
+			reply(app, err)
+			return
+		}
+		in := request.value.(wish).in
+		if m.full && grows(in) {
+			reply(nil, errUnavailable)
+			return
+		}
+		m.put(task{in: in, done: reply})
+	}
+}
+
+// accept implements server.
+func (m *manager) accept(first message, s *side) {
+	switch first.method {
+	case "Session":
+		m.acceptNode(first.body.(*trackerv1.NodeReport).GetSession(), s)
+	case "Allocate":
+		m.acceptMaster(first.credential, s)
+	case "Balance":
+		m.registry.connect(first.credential, s)
+	}
+}
+
+func (m *manager) acceptNode(name string, s *side) {
+	m.last++
+	id, session := m.last, &nodeSession{name: name, side: s, heardAt: m.w.now}
+	next := func() {}
+	next = func() {
+		if session.busy || len(session.reports) == 0 || s.over {
+			return
+		}
+		report := session.reports[0]
+		session.reports, session.busy = session.reports[1:], true
+		m.put(task{in: zone.NodeReport{Session: name, Report: report}, done: func(_ any, err error) {
+			session.busy = false
+			if err != nil {
+				left(m, id, session, err)
+				return
+			}
+			next()
+		}})
+	}
+	s.heard = func(report message) {
+		session.reports = append(session.reports, report.body.(*trackerv1.NodeReport))
+		next()
+	}
+	s.ended = func(error) { left(m, id, session, errOver) }
+	session.busy = true
+	m.put(task{
+		before: func() zone.Input {
+			m.nodes[id] = session
+			return zone.OpenSession{Session: name, Stream: id}
+		},
+		done: func(_ any, err error) {
+			session.busy = false
+			if err != nil {
+				left(m, id, session, err)
+				return
+			}
+			next()
+		},
+	})
+}
+
+// left is about the stream of a node that is over.
+func left(m *manager, id zone.StreamID, session *nodeSession, why error) {
+	session.side.close(why)
+	m.put(task{in: zone.NodeLeft{Stream: id, Last: m.lastBeat(session)}, done: func(any, error) { delete(m.nodes, id) }})
+}
+
+func (m *manager) acceptMaster(bearer string, s *side) {
+	m.last++
+	id, session := m.last, &masterSession{side: s, bearer: bearer}
+	gone := func() {
+		m.put(task{in: zone.MasterLeft{Stream: id}, done: func(any, error) { delete(m.masters, id) }})
+	}
+	s.heard = func(request message) {
+		m.put(task{in: zone.Allocate{Bearer: bearer, Stream: id, Request: request.body.(*masterv1.AllocateRequest)}})
+	}
+	s.ended = func(error) { gone() }
+	m.put(task{
+		before: func() zone.Input {
+			m.masters[id] = session
+			return zone.OpenAllocate{Bearer: bearer, Stream: id}
+		},
+		done: func(_ any, err error) {
+			if err != nil {
+				endMaster(s, err)
+				gone()
+			}
+		},
+	})
+}
+
+// grows reports whether an input is refused while the disk is full.
+func grows(in zone.Input) bool {
+	switch in.(type) {
+	case zone.Deploy, zone.Scale, zone.RestartApp, zone.Rollback, zone.Resume, zone.Promote, zone.SetQueues, zone.AddContracts, zone.LendNow:
+		return true
+	}
+	return false
+}
+
+// roomChanged fills the store's disk, or empties it. The ResourceManager looks every two seconds.
+func (w *World) roomChanged(full bool) {
+	w.disk.full = full
+	m := w.manager
+	m.process.after(w.between(0, 2*time.Second), m.look)
+}
+
+func (m *manager) look() {
+	if m.full == m.w.disk.full {
+		return
+	}
+	m.full = m.w.disk.full
+	why := ""
+	if m.full {
+		why = "the disk is full"
+	}
+	m.put(task{in: zone.RoomChanged{Full: why}})
+}

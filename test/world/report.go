@@ -1,0 +1,128 @@
+package world
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Report is what a number of runs came to.
+type Report struct {
+	Runs      int
+	Simulated time.Duration
+	// Took is how long all of it took, and Worked how long the runs took together.
+	Took, Worked           time.Duration
+	Steps, Turns, Messages int64
+	Faults, Done           map[string]int
+	// Broken are the runs that broke a law, in the order of their seeds.
+	Broken []Result
+	// Slowest is the seed that took longest, and how long an hour of it took.
+	Slowest     uint64
+	SlowestHour time.Duration
+}
+
+// Many is what a number of seeds are run with.
+type Many struct {
+	// First is the first of Seeds seeds.
+	First uint64
+	Seeds int
+	Hours int
+	// Workers run that many at a time.
+	Workers int
+	// Until ends it before all seeds were run; zero is never.
+	Until time.Time
+	// Told hears of every run that broke a law, at once; may be nil.
+	Told func(Result)
+}
+
+// RunMany runs seeds, each in a goroutine of its own.
+func RunMany(many Many) Report {
+	report := Report{Faults: map[string]int{}, Done: map[string]int{}}
+	began := time.Now()
+	var mu sync.Mutex
+	var workers sync.WaitGroup
+	next := many.First
+	take := func() (uint64, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if next == many.First+uint64(many.Seeds) || !many.Until.IsZero() && time.Now().After(many.Until) {
+			return 0, false
+		}
+		next++
+		return next - 1, true
+	}
+	for range max(1, many.Workers) {
+		workers.Go(func() {
+			for seed, ok := take(); ok; seed, ok = take() {
+				start := time.Now()
+				result := Run(Config{Seed: seed, Hours: many.Hours})
+				mu.Lock()
+				report.add(result, time.Since(start))
+				if result.Broken != "" && many.Told != nil {
+					many.Told(result)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	report.Took = time.Since(began)
+	slices.SortFunc(report.Broken, func(a, b Result) int { return int(int64(a.Seed) - int64(b.Seed)) })
+	return report
+}
+
+func (r *Report) add(result Result, took time.Duration) {
+	r.Runs++
+	r.Simulated += result.Simulated
+	r.Worked += took
+	r.Steps, r.Turns, r.Messages = r.Steps+result.Steps, r.Turns+result.Turns, r.Messages+result.Messages
+	for kind, n := range result.Faults {
+		r.Faults[kind] += n
+	}
+	for kind, n := range result.Done {
+		r.Done[kind] += n
+	}
+	if result.Broken != "" {
+		r.Broken = append(r.Broken, result)
+	}
+	if hour := time.Duration(float64(took) / max(result.Simulated.Hours(), 0.01)); hour > r.SlowestHour {
+		r.SlowestHour, r.Slowest = hour, result.Seed
+	}
+}
+
+// Write prints it.
+func (r *Report) Write(to io.Writer) {
+	line := func(format string, about ...any) { _, _ = fmt.Fprintf(to, format+"\n", about...) }
+	hours := max(r.Simulated.Hours(), 0.001)
+	line("%d seeds, %.1f simulated hours, %d steps, %d turns of the ResourceManager, %d messages", r.Runs, hours, r.Steps, r.Turns, r.Messages)
+	line("%v, %v of work: %v an hour, the slowest %v (seed %d); %.0f simulated hours in 8 hours on 2 cores",
+		r.Took.Round(time.Second), r.Worked.Round(time.Second), time.Duration(float64(r.Worked)/hours).Round(time.Millisecond), r.SlowestHour.Round(time.Millisecond), r.Slowest,
+		16*3600/max(r.Worked.Seconds()/hours, 1e-6))
+	table := func(title string, counts map[string]int) {
+		line("%s", title)
+		for _, kind := range slices.Sorted(maps.Keys(counts)) {
+			line("  %-36s %d", kind, counts[kind])
+		}
+	}
+	table("What failed:", r.Faults)
+	table("What people did:", r.Done)
+	laws := map[string]int{}
+	for _, broken := range r.Broken {
+		laws[broken.Broken]++
+	}
+	line("Laws:")
+	for _, law := range Laws {
+		verdict := "held"
+		if n := laws[law.Name]; n > 0 {
+			verdict = fmt.Sprintf("broken by %d seeds", n)
+		}
+		line("  %-13s %-20s %s", law.Name, verdict, law.Sentence)
+	}
+	for _, broken := range r.Broken {
+		line("seed %d broke %q at %s: %s", broken.Seed, broken.Broken, broken.At.Round(time.Millisecond), strings.TrimSpace(broken.Sentence))
+	}
+}
