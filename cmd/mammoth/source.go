@@ -92,7 +92,7 @@ func (s source) app() (*apiv1.AppSpec, error) {
 	if err != nil {
 		return nil, usageError{inFile(s.title(), err)}
 	}
-	return app, nil
+	return app.Spec, nil
 }
 
 func isManifestName(named string) bool {

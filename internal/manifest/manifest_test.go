@@ -25,11 +25,11 @@ func TestTranscripts(t *testing.T) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
 			case "app":
-				spec, err := manifest.ParseApp([]byte(d.Input))
+				app, err := manifest.ParseApp([]byte(d.Input))
 				if err != nil {
 					return err.Error() + "\n"
 				}
-				return text(t, spec)
+				return text(t, app.Spec)
 			case "queues":
 				queues, err := manifest.ParseQueues([]byte(d.Input))
 				if err != nil {
@@ -95,14 +95,14 @@ func FuzzApp(f *testing.F) {
 	f.Add([]byte("name: [a, &x b]\nimage: *x\n"))
 	f.Add([]byte("name: web\nimage: web:1\nports: [80]\nexpose: {http: {hosts: [a.test], maxBody: 1KiB}, tcp: [{listen: 2000}], balance: hash, timeouts: {idle: 2s}}\nupdate: {exclusive: true, maxErrorPercent: 0.5}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		spec, err := manifest.ParseApp(data)
+		app, err := manifest.ParseApp(data)
 		if err != nil {
 			if err.Error() == "" {
 				t.Fatal("refused without a word")
 			}
 			return
 		}
-		written, err := manifest.FormatApp(spec)
+		written, err := manifest.FormatApp(app.Spec)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,8 +110,8 @@ func FuzzApp(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, written)
 		}
-		if !proto.Equal(spec, again) {
-			t.Fatalf("%v\nwas written\n%s\nand read\n%v", spec, written, again)
+		if !proto.Equal(app.Spec, again.Spec) {
+			t.Fatalf("%v\nwas written\n%s\nand read\n%v", app.Spec, written, again.Spec)
 		}
 	})
 }
