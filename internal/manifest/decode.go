@@ -65,19 +65,22 @@ type fields map[string]rule
 // decoder walks a YAML tree and gathers what is wrong with it.
 type decoder struct {
 	errors Errors
+	// failed has the values that the errors are about.
+	failed map[*yaml.Node]bool
 }
 
+// fail notes a mistake in a value. What is too long of it is cut in the middle, since what to do stands at the end.
 func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
-	d.errors = append(d.errors, errorAt(n, fmt.Sprintf(format, args...)))
-}
-
-// errorAt is a mistake in a value. What is too long is cut in the middle, since what to do stands at the end.
-func errorAt(n *yaml.Node, message string) Error {
+	message := fmt.Sprintf(format, args...)
 	if len(message) > maxMessage {
 		const half = maxMessage / 2
 		message = strings.ToValidUTF8(message[:half], "") + " … " + strings.ToValidUTF8(message[len(message)-half:], "")
 	}
-	return Error{Line: n.Line, Column: n.Column, Message: message}
+	d.errors = append(d.errors, Error{Line: n.Line, Column: n.Column, Message: message})
+	if d.failed == nil {
+		d.failed = map[*yaml.Node]bool{}
+	}
+	d.failed[n] = true
 }
 
 // full reports whether enough mistakes were found: nothing else is looked at then.
@@ -87,25 +90,17 @@ func (d *decoder) err() error {
 	if len(d.errors) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(d.errors, func(a, b Error) int { return a.Line - b.Line })
+	all := slices.Clone(d.errors)
+	slices.SortStableFunc(all, func(a, b Error) int { return a.Line - b.Line })
 	if d.full() {
-		d.errors = append(d.errors[:maxErrors], Error{Message: fmt.Sprintf("the file has more mistakes than these %d", maxErrors)})
+		all = append(all[:maxErrors], Error{Message: fmt.Sprintf("the file has more mistakes than these %d", maxErrors)})
 	}
-	return d.errors
+	return all
 }
 
-// failedIn reports whether a mistake was found within the lines of n, so that what follows from it is not told too.
+// failedIn reports whether a mistake was found in n or what it holds, so that what follows from it is not told too.
 func (d *decoder) failedIn(n *yaml.Node) bool {
-	last := lastLine(n)
-	return slices.ContainsFunc(d.errors, func(e Error) bool { return e.Line >= n.Line && e.Line <= last })
-}
-
-func lastLine(n *yaml.Node) int {
-	last := n.Line
-	for _, child := range n.Content {
-		last = max(last, lastLine(child))
-	}
-	return last
+	return d.failed[n] || slices.ContainsFunc(n.Content, d.failedIn)
 }
 
 // document gives the root of a file with exactly one document, or nil.

@@ -38,8 +38,9 @@ func CheckInstances(n int64) error {
 type App struct {
 	// Spec is what the manifest says, with the defaults of what it does not say. A role's image is as it is written: a file beside the
 	// manifest, or a name in the zone's store.
-	Spec *apiv1.AppSpec
-	root *yaml.Node
+	Spec    *apiv1.AppSpec
+	root    *yaml.Node
+	decoder *decoder
 }
 
 // ParseApp reads an app's manifest. The error is of type Errors; beside it is what could be read all the same, nil if that is nothing.
@@ -51,8 +52,14 @@ func ParseApp(data []byte) (*App, error) {
 	}
 	app := &apiv1.AppSpec{}
 	d.app(root, app)
-	return &App{app, root}, d.err()
+	return &App{app, root, d}, d.err()
 }
+
+// Fail notes faults of the spec that were found elsewhere as mistakes in the manifest, each unless there is one in its place already.
+func (a *App) Fail(faults spec.Faults) { a.decoder.faults(a.root, faults) }
+
+// Err is nil, or all mistakes, of type Errors.
+func (a *App) Err() error { return a.decoder.err() }
 
 func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
 	single := defaults.Role()
@@ -160,23 +167,27 @@ func (d *decoder) check(root *yaml.Node, app *apiv1.AppSpec) {
 	whole := proto.CloneOf(app)
 	spec.Complete(whole)
 	var faults spec.Faults
-	if !errors.As(spec.CheckDraft(whole), &faults) {
-		return
+	if errors.As(spec.CheckDraft(whole), &faults) {
+		d.faults(root, faults)
 	}
-	var found Errors
-	for _, fault := range faults {
-		if len(d.errors)+len(found) > maxErrors {
-			break
-		}
-		if at := place(root, fault); !d.failedIn(at) {
-			found = append(found, errorAt(at, fault.Sentence))
-		}
-	}
-	d.errors = append(d.errors, found...)
 }
 
-// Locate puts a fault where it stands in the manifest.
-func (a *App) Locate(fault spec.Fault) Error { return errorAt(place(a.root, fault), fault.Sentence) }
+func (d *decoder) faults(root *yaml.Node, faults spec.Faults) {
+	// Several faults may have one place: those of what is not there stand where it is missing.
+	type placed struct {
+		at *yaml.Node
+		spec.Fault
+	}
+	var found []placed
+	for _, fault := range faults {
+		if at := place(root, fault); len(d.errors)+len(found) <= maxErrors && !d.failedIn(at) {
+			found = append(found, placed{at, fault})
+		}
+	}
+	for _, fault := range found {
+		d.fail(fault.at, "%s", fault.Sentence)
+	}
+}
 
 // place is the value that has a fault, or the one that it is missing in.
 func place(root *yaml.Node, fault spec.Fault) *yaml.Node {

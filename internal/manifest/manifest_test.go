@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/spec/spectest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -30,6 +31,8 @@ func TestTranscripts(t *testing.T) {
 					return err.Error() + "\n"
 				}
 				return text(t, app.Spec)
+			case "diff":
+				return diff(t, d.Input)
 			case "queues":
 				queues, err := manifest.ParseQueues([]byte(d.Input))
 				if err != nil {
@@ -62,6 +65,38 @@ func TestTranscripts(t *testing.T) {
 			return ""
 		})
 	})
+}
+
+// diff is what changes between two manifests with "becomes" between them; nothing before it is an app that there is not yet.
+func diff(t *testing.T, input string) string {
+	t.Helper()
+	before, after, _ := strings.Cut(input, "becomes\n")
+	var specs [2]*apiv1.AppSpec
+	for i, text := range []string{before, after} {
+		if text == "" {
+			continue
+		}
+		app, err := manifest.ParseApp([]byte(text))
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		spec.Complete(app.Spec)
+		specs[i] = app.Spec
+	}
+	var out strings.Builder
+	print := func(fields []*apiv1.FieldDiff) {
+		for _, field := range fields {
+			fmt.Fprintf(&out, "  %s: %s → %s\n", field.GetKey(), field.GetBefore(), field.GetAfter())
+		}
+	}
+	changes := manifest.Diff(specs[0], specs[1])
+	fmt.Fprintf(&out, "differs: %v\n", manifest.Differs(changes))
+	print(changes.GetFields())
+	for _, role := range changes.GetRoles() {
+		fmt.Fprintf(&out, "role %q: %s\n", role.GetRole(), role.GetEffect())
+		print(role.GetFields())
+	}
+	return out.String()
 }
 
 func text(t *testing.T, message proto.Message) string {
