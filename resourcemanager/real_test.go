@@ -52,7 +52,7 @@ func call(t *testing.T, method, url, body string) (int, string) {
 
 func TestRESTSaysWhatAPersonWouldGuess(t *testing.T) {
 	base := newReal(t)
-	code, body := call(t, "POST", base+"/v1/apps", `{"spec": {"name": "web", "roles": [{"image": "web:1", "instances": 2}]}}`)
+	code, body := call(t, "POST", base+"/v1/apps", `{"name": "web", "image": "web:1", "instances": 2}`)
 	if code != http.StatusOK {
 		t.Fatalf("deploy: %d %s", code, body)
 	}
@@ -65,9 +65,9 @@ func TestRESTSaysWhatAPersonWouldGuess(t *testing.T) {
 		{"GET", "/v1/apps", "", 200, []string{`"apps":[{`}},
 		{"GET", "/v1/apps/web/explain", "", 200, []string{"no node has registered"}},
 		{"POST", "/v1/apps/web/scale", `{"instances": 1000000}`, 400, []string{"1000000 instances are more than the 10000"}},
-		{"POST", "/v1/apps", `{"spec": {"name": "my app", "roles": [{"image": "web:1"}]}}`, 400, []string{"cannot be the name of an app"}},
-		{"POST", "/v1/apps", `{"spec": {"name": "other", "roles": [{"image": "web:9"}]}}`, 404, []string{`no image is named \"web:9\"`}},
-		{"POST", "/v1/apps", `{"spec": {"name": "other", "queue": "gold", "roles": [{"image": "web:1"}]}}`, 404, []string{"gold"}},
+		{"POST", "/v1/apps", `{"name": "my app", "image": "web:1"}`, 400, []string{"cannot be the name of an app"}},
+		{"POST", "/v1/apps", `{"name": "other", "image": "web:9"}`, 404, []string{`no image is named \"web:9\"`}},
+		{"POST", "/v1/apps", `{"name": "other", "queue": "gold", "image": "web:1"}`, 404, []string{"gold"}},
 		{"GET", "/v1/apps/nothing", "", 404, []string{`no app is named \"nothing\"`}},
 		{"GET", "/v1/nonsense", "", 404, []string{"there is no /v1/nonsense"}},
 		{"PUT", "/v1/apps", "{}", 405, []string{"/v1/apps does not take PUT"}},
@@ -96,7 +96,7 @@ func TestEventsAreOneObjectALine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code, body := call(t, "POST", base+"/v1/apps", `{"spec": {"name": "web", "roles": [{"image": "web:1"}]}}`); code != http.StatusOK {
+	if code, body := call(t, "POST", base+"/v1/apps", `{"name": "web", "image": "web:1"}`); code != http.StatusOK {
 		t.Fatalf("deploy: %d %s", code, body)
 	}
 	response, err := http.DefaultClient.Do(request)

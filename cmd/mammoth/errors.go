@@ -17,6 +17,8 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// exitDiffers is for --diff: nothing failed, and something would change.
+	exitDiffers = 3
 	// Of a process that a signal has ended, as a shell has it.
 	exitInterrupted = 128 + int(syscall.SIGINT)
 	exitTerminated  = 128 + int(syscall.SIGTERM)
@@ -27,7 +29,7 @@ type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// exitError passes on the exit code of a command that ran elsewhere, without a word of our own.
+// exitError is an exit code without a word of our own: that of a command that ran elsewhere, or exitDiffers.
 type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }

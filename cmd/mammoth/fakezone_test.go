@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/internal/manifest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
@@ -143,6 +144,16 @@ func (z *fakeZone) find(name string) (*apiv1.App, error) {
 func (z *fakeZone) Deploy(_ context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	if request.GetManifest() != nil {
+		file, err := manifest.ParseApp(request.GetManifest())
+		if err != nil {
+			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+		request.Spec = file.Spec
+		for _, role := range file.Spec.GetRoles() {
+			role.Image = request.GetImages()[role.GetImage()]
+		}
+	}
 	name, n := request.GetSpec().GetName(), request.GetSpec().GetRoles()[0].GetInstances()
 	if request.GetSpec().GetRoles()[0].GetResources().GetMemoryBytes() > 8<<30 {
 		return nil, status.Errorf(codes.InvalidArgument, "no node could ever hold an instance: it asks for 16GiB of memory, and the largest node, node-1, has 8GiB")

@@ -12,6 +12,9 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -92,7 +95,28 @@ func (s source) app() (*apiv1.AppSpec, error) {
 	if err != nil {
 		return nil, usageError{inFile(s.title(), err)}
 	}
-	return app, nil
+	return app.Spec, nil
+}
+
+// mistakes puts the source's name before each mistake that the zone has found in the manifest. Other errors stay as they are.
+func (s source) mistakes(err error) error {
+	refusal := status.Convert(err)
+	for _, detail := range refusal.Details() {
+		found, ok := detail.(*apiv1.ManifestMistakes)
+		if !ok {
+			continue
+		}
+		var mistakes manifest.Errors
+		for _, mistake := range found.GetMistakes() {
+			mistakes = append(mistakes, manifest.Error{Line: int(mistake.GetLine()), Column: int(mistake.GetColumn()), Message: mistake.GetMessage()})
+		}
+		err = inFile(s.title(), mistakes)
+		if refusal.Code() == codes.InvalidArgument {
+			return usageError{err}
+		}
+		return err
+	}
+	return err
 }
 
 func isManifestName(named string) bool {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -149,13 +150,32 @@ var rules = map[string]object{
 	"mammoth.core.v1.Port.container_port":         {"minimum": 0, "maximum": 65535},
 }
 
+// manifest is what a manifest has in any case. Its keys are described in docs/manifest.md, and an unknown one is refused with the nearest
+// that there is.
+var manifest = object{
+	"type": "object", "description": "The app's manifest. docs/manifest.md describes its keys.", "required": []string{"name"},
+	"properties":           object{"name": object{"type": "string", "pattern": rules["mammoth.api.v1.AppSpec.name"]["pattern"]}},
+	"additionalProperties": true,
+}
+
 // finish says of an operation what its parameters take, and of a stream that it is one.
 func finish(operation object, definitions object) {
 	id := operation["operationId"].(string)
 	request := messages()[id]
 	parameters, _ := operation["parameters"].([]any)
+	parameters = slices.DeleteFunc(parameters, func(each any) bool {
+		// What a query of the generator's would spell field by field, nothing takes.
+		return strings.ContainsAny(each.(object)["name"].(string), ".[")
+	})
+	if len(parameters) > 0 {
+		operation["parameters"] = parameters
+	}
 	for _, each := range parameters {
 		parameter := each.(object)
+		if parameter["in"] == "body" && parameter["name"] == "manifest" {
+			operation["consumes"] = []string{"application/yaml", "application/json"}
+			parameter["schema"] = manifest
+		}
 		if request == nil || parameter["in"] != "query" {
 			continue
 		}

@@ -14,25 +14,38 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// maxBytes is more than any manifest that a person wrote.
-const maxBytes = 1 << 20
+// Limits of a file. docs/design/limits.md lists them too.
+const (
+	// maxBytes is more than any manifest that a person wrote.
+	maxBytes = 1 << 20
+	// maxErrors is how many mistakes of a file are told: what has more was not written for this program.
+	maxErrors = 64
+	// maxMessage is how many bytes a message has, which repeats what is wrong.
+	maxMessage = 512
+)
 
 // Error is one mistake.
 type Error struct {
 	// Line counts from 1; zero is the file as a whole.
 	Line int
+	// Column counts the line's characters from 1; zero where it is not known.
+	Column int
 	// Message is one sentence.
 	Message string
 }
 
+// Error names the column in the first line only: JSON often has no other line.
 func (e Error) Error() string {
-	if e.Line == 0 {
+	switch {
+	case e.Line == 0:
 		return e.Message
+	case e.Line == 1 && e.Column > 1:
+		return fmt.Sprintf("line 1, column %d: %s", e.Column, e.Message)
 	}
 	return fmt.Sprintf("line %d: %s", e.Line, e.Message)
 }
 
-// Errors are all mistakes of a file, by line, at least one.
+// Errors are the mistakes of a file, by line, at least one. Of very many the first are given, and an Error that says so.
 type Errors []Error
 
 func (e Errors) Error() string {
@@ -52,32 +65,42 @@ type fields map[string]rule
 // decoder walks a YAML tree and gathers what is wrong with it.
 type decoder struct {
 	errors Errors
+	// failed has the values that the errors are about.
+	failed map[*yaml.Node]bool
 }
 
+// fail notes a mistake in a value. What is too long of it is cut in the middle, since what to do stands at the end.
 func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
-	d.errors = append(d.errors, Error{Line: n.Line, Message: fmt.Sprintf(format, args...)})
+	message := fmt.Sprintf(format, args...)
+	if len(message) > maxMessage {
+		const half = maxMessage / 2
+		message = strings.ToValidUTF8(message[:half], "") + " … " + strings.ToValidUTF8(message[len(message)-half:], "")
+	}
+	d.errors = append(d.errors, Error{Line: n.Line, Column: n.Column, Message: message})
+	if d.failed == nil {
+		d.failed = map[*yaml.Node]bool{}
+	}
+	d.failed[n] = true
 }
+
+// full reports whether enough mistakes were found: nothing else is looked at then.
+func (d *decoder) full() bool { return len(d.errors) > maxErrors }
 
 func (d *decoder) err() error {
 	if len(d.errors) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(d.errors, func(a, b Error) int { return a.Line - b.Line })
-	return d.errors
-}
-
-// failedIn reports whether a mistake was found within the lines of n, so that what follows from it is not told too.
-func (d *decoder) failedIn(n *yaml.Node) bool {
-	last := lastLine(n)
-	return slices.ContainsFunc(d.errors, func(e Error) bool { return e.Line >= n.Line && e.Line <= last })
-}
-
-func lastLine(n *yaml.Node) int {
-	last := n.Line
-	for _, child := range n.Content {
-		last = max(last, lastLine(child))
+	all := slices.Clone(d.errors)
+	slices.SortStableFunc(all, func(a, b Error) int { return a.Line - b.Line })
+	if d.full() {
+		all = append(all[:maxErrors], Error{Message: fmt.Sprintf("the file has more mistakes than these %d", maxErrors)})
 	}
-	return last
+	return all
+}
+
+// failedIn reports whether a mistake was found in n or what it holds, so that what follows from it is not told too.
+func (d *decoder) failedIn(n *yaml.Node) bool {
+	return d.failed[n] || slices.ContainsFunc(n.Content, d.failedIn)
 }
 
 // document gives the root of a file with exactly one document, or nil.
@@ -85,6 +108,11 @@ func (d *decoder) document(data []byte, what string) *yaml.Node {
 	whole := &yaml.Node{}
 	if len(data) > maxBytes {
 		d.fail(whole, "the file has more than %d bytes, which is too much for %s", maxBytes, what)
+		return nil
+	}
+	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
+	if mistake := notText(data, what); mistake != nil {
+		d.errors = append(d.errors, *mistake)
 		return nil
 	}
 	data = jsonAsYAML(data)
@@ -137,7 +165,7 @@ func (d *decoder) entries(n *yaml.Node, what string, each func(name string, key,
 		return
 	}
 	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && !d.full(); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if key.Kind != yaml.ScalarNode {
 			d.fail(key, "a key of %s must be a word, not %s", what, kindOf(key))
@@ -188,6 +216,9 @@ func (d *decoder) list(n *yaml.Node, what string, each rule) {
 		return
 	}
 	for _, item := range n.Content {
+		if d.full() {
+			return
+		}
 		each(item)
 	}
 }

@@ -20,12 +20,7 @@ import (
 // defaults too.
 func FormatApp(app *apiv1.AppSpec) ([]byte, error) {
 	m := &mapping{}
-	m.text("name", app.GetName())
-	m.text("queue", app.GetQueue())
-	m.number("priority", int64(app.GetPriority()))
-	if app.GetKind() == apiv1.AppSpec_FRAMEWORK {
-		m.text("kind", "framework")
-	}
+	m.app(app)
 	if roles := app.GetRoles(); len(roles) == 1 && roles[0].GetName() == "" {
 		m.role(roles[0])
 	} else {
@@ -49,6 +44,16 @@ func FormatApp(app *apiv1.AppSpec) ([]byte, error) {
 
 // A mapping is a YAML mapping under construction. Empty values are left out, except by always.
 type mapping struct{ node yaml.Node }
+
+// app writes what is an app's rather than a role's.
+func (m *mapping) app(app *apiv1.AppSpec) {
+	m.text("name", app.GetName())
+	m.text("queue", app.GetQueue())
+	m.number("priority", int64(app.GetPriority()))
+	if app.GetKind() == apiv1.AppSpec_FRAMEWORK {
+		m.text("kind", "framework")
+	}
+}
 
 func (m *mapping) role(r *apiv1.RoleSpec) {
 	m.text("image", r.GetImage())

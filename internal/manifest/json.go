@@ -1,32 +1,39 @@
 package manifest
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // jsonAsYAML writes JSON so that a YAML reader takes it, line by line: YAML has no tab between values, no escape of "/", and no
-// letter that is escaped in two halves. What is no JSON stays as it is.
+// letter that is escaped in two halves. Blanks behind a text that became shorter keep what follows in its column. What is no JSON
+// stays as it is.
 func jsonAsYAML(data []byte) []byte {
 	if !json.Valid(data) {
 		return data
 	}
-	out, inText := make([]byte, 0, len(data)), false
+	out, inText, shorter := make([]byte, 0, len(data)), false, 0
 	for i := 0; i < len(data); i++ {
 		switch b := data[i]; {
 		case b == '"':
 			inText = !inText
 			out = append(out, b)
+			out = append(out, bytes.Repeat([]byte(" "), shorter)...)
+			shorter = 0
 		case !inText && (b == '\t' || b == '\r'):
 			out = append(out, ' ')
 		case inText && b == '\\' && data[i+1] == '/':
 			i++
 			out = append(out, '/')
+			shorter++
 		case inText && b == '\\' && data[i+1] == 'u':
 			letter, length := escaped(data[i:])
 			out = append(out, letter...)
 			i += length - 1
+			shorter += length - utf8.RuneCount(letter)
 		case inText && b == '\\':
 			i++
 			out = append(out, b, data[i])

@@ -34,15 +34,34 @@ func CheckInstances(n int64) error {
 	return nil
 }
 
-// ParseApp reads an app's manifest. A role's image is left as it is written: a file beside the manifest, or a name
-// in the zone's store. What the manifest does not say is filled with the defaults. The error is of type Errors.
-func ParseApp(data []byte) (*apiv1.AppSpec, error) {
+// App is an app's manifest that was read.
+type App struct {
+	// Spec is what the manifest says, with the defaults of what it does not say. A role's image is as it is written: a file beside the
+	// manifest, or a name in the zone's store.
+	Spec    *apiv1.AppSpec
+	root    *yaml.Node
+	decoder *decoder
+}
+
+// ParseApp reads an app's manifest. The error is of type Errors; beside it is what could be read all the same, nil if that is nothing.
+func ParseApp(data []byte) (*App, error) {
 	d := &decoder{}
 	root := d.document(data, "a manifest")
 	if root == nil || d.other(root, appFile) {
 		return nil, d.err()
 	}
 	app := &apiv1.AppSpec{}
+	d.app(root, app)
+	return &App{app, root, d}, d.err()
+}
+
+// Fail notes faults of the spec that were found elsewhere as mistakes in the manifest, each unless there is one in its place already.
+func (a *App) Fail(faults spec.Faults) { a.decoder.faults(a.root, faults) }
+
+// Err is nil, or all mistakes, of type Errors.
+func (a *App) Err() error { return a.decoder.err() }
+
+func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
 	single := defaults.Role()
 	var roles *yaml.Node
 	var companion []string
@@ -61,7 +80,7 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 		d.program(root, present, program{app.Kind, "the manifest", single, companion})
 		app.Roles = []*apiv1.RoleSpec{single}
 		d.check(root, app)
-		return app, d.err()
+		return
 	}
 	for _, key := range roleKeys {
 		if n := present[key]; n != nil {
@@ -86,7 +105,6 @@ func ParseApp(data []byte) (*apiv1.AppSpec, error) {
 		d.fail(roles, "roles is empty; an app has at least one")
 	}
 	d.check(root, app)
-	return app, d.err()
 }
 
 func (d *decoder) roleFields(r *apiv1.RoleSpec) fields {
@@ -149,20 +167,34 @@ func (d *decoder) check(root *yaml.Node, app *apiv1.AppSpec) {
 	whole := proto.CloneOf(app)
 	spec.Complete(whole)
 	var faults spec.Faults
-	if !errors.As(spec.CheckDraft(whole), &faults) {
-		return
+	if errors.As(spec.CheckDraft(whole), &faults) {
+		d.faults(root, faults)
 	}
-	var found Errors
+}
+
+func (d *decoder) faults(root *yaml.Node, faults spec.Faults) {
+	// Several faults may have one place: those of what is not there stand where it is missing.
+	type placed struct {
+		at *yaml.Node
+		spec.Fault
+	}
+	var found []placed
 	for _, fault := range faults {
-		at := root
-		if fault.Role != "" {
-			at = find(root, []string{"roles", fault.Role})
-		}
-		if at = find(at, fault.Key); !d.failedIn(at) {
-			found = append(found, Error{Line: at.Line, Message: fault.Sentence})
+		if at := place(root, fault); len(d.errors)+len(found) <= maxErrors && !d.failedIn(at) {
+			found = append(found, placed{at, fault})
 		}
 	}
-	d.errors = append(d.errors, found...)
+	for _, fault := range found {
+		d.fail(fault.at, "%s", fault.Sentence)
+	}
+}
+
+// place is the value that has a fault, or the one that it is missing in.
+func place(root *yaml.Node, fault spec.Fault) *yaml.Node {
+	if fault.Role != "" {
+		root = find(root, []string{"roles", fault.Role})
+	}
+	return find(root, fault.Key)
 }
 
 // find is the value under keys and indexes, or as far down as there is one.

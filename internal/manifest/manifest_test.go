@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/spec/spectest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -25,11 +26,13 @@ func TestTranscripts(t *testing.T) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
 			case "app":
-				spec, err := manifest.ParseApp([]byte(d.Input))
+				app, err := manifest.ParseApp([]byte(d.Input))
 				if err != nil {
 					return err.Error() + "\n"
 				}
-				return text(t, spec)
+				return text(t, app.Spec)
+			case "diff":
+				return diff(t, d.Input)
 			case "queues":
 				queues, err := manifest.ParseQueues([]byte(d.Input))
 				if err != nil {
@@ -64,6 +67,38 @@ func TestTranscripts(t *testing.T) {
 	})
 }
 
+// diff is what changes between two manifests with "becomes" between them; nothing before it is an app that there is not yet.
+func diff(t *testing.T, input string) string {
+	t.Helper()
+	before, after, _ := strings.Cut(input, "becomes\n")
+	var specs [2]*apiv1.AppSpec
+	for i, text := range []string{before, after} {
+		if text == "" {
+			continue
+		}
+		app, err := manifest.ParseApp([]byte(text))
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		spec.Complete(app.Spec)
+		specs[i] = app.Spec
+	}
+	var out strings.Builder
+	print := func(fields []*apiv1.FieldDiff) {
+		for _, field := range fields {
+			fmt.Fprintf(&out, "  %s: %s → %s\n", field.GetKey(), field.GetBefore(), field.GetAfter())
+		}
+	}
+	changes := manifest.Diff(specs[0], specs[1])
+	fmt.Fprintf(&out, "differs: %v\n", manifest.Differs(changes))
+	print(changes.GetFields())
+	for _, role := range changes.GetRoles() {
+		fmt.Fprintf(&out, "role %q: %s\n", role.GetRole(), role.GetEffect())
+		print(role.GetFields())
+	}
+	return out.String()
+}
+
 func text(t *testing.T, message proto.Message) string {
 	t.Helper()
 	raw, err := protojson.Marshal(message)
@@ -95,14 +130,14 @@ func FuzzApp(f *testing.F) {
 	f.Add([]byte("name: [a, &x b]\nimage: *x\n"))
 	f.Add([]byte("name: web\nimage: web:1\nports: [80]\nexpose: {http: {hosts: [a.test], maxBody: 1KiB}, tcp: [{listen: 2000}], balance: hash, timeouts: {idle: 2s}}\nupdate: {exclusive: true, maxErrorPercent: 0.5}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		spec, err := manifest.ParseApp(data)
+		app, err := manifest.ParseApp(data)
 		if err != nil {
 			if err.Error() == "" {
 				t.Fatal("refused without a word")
 			}
 			return
 		}
-		written, err := manifest.FormatApp(spec)
+		written, err := manifest.FormatApp(app.Spec)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,8 +145,8 @@ func FuzzApp(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, written)
 		}
-		if !proto.Equal(spec, again) {
-			t.Fatalf("%v\nwas written\n%s\nand read\n%v", spec, written, again)
+		if !proto.Equal(app.Spec, again.Spec) {
+			t.Fatalf("%v\nwas written\n%s\nand read\n%v", app.Spec, written, again.Spec)
 		}
 	})
 }

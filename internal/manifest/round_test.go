@@ -28,10 +28,11 @@ func TestEverySpecIsWrittenAsAManifestThatMeansTheSame(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := manifest.ParseApp(written)
+		read, err := manifest.ParseApp(written)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, written)
 		}
+		again := read.Spec
 		spec.Complete(again)
 		if !proto.Equal(app, again) {
 			t.Fatalf("%v\nwas written\n%s\nand read\n%v", app, written, again)

@@ -2,9 +2,12 @@ package manifest
 
 import (
 	"bytes"
+	"fmt"
 	"sort"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -29,6 +32,36 @@ const (
 	badItem = "did not find expected '-' indicator"
 )
 
+// byteOrderMark begins the files that some editors write. It says that they are UTF-8.
+const byteOrderMark = "\ufeff"
+
+// notText says in which line data has what no text has; nil if it is text.
+func notText(data []byte, what string) *Error {
+	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+		return &Error{Message: fmt.Sprintf("the file is UTF-16, and %s is UTF-8; save it as that", what)}
+	}
+	line, start := 1, 0
+	for i := 0; i < len(data); {
+		r, size := utf8.DecodeRune(data[i:])
+		fault := ""
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fault = fmt.Sprintf("the byte %#x is not UTF-8, and %s is", data[i], what)
+		case r == 0:
+			fault = fmt.Sprintf("a NUL character is here, and %s is text; is the file whole?", what)
+		case unicode.IsControl(r) && !strings.ContainsRune("\t\n\r\u0085", r):
+			fault = fmt.Sprintf(`the control character %U is here; write it as "\u%04x", in quotation marks`, r, r)
+		}
+		if fault != "" {
+			return &Error{Line: line, Column: utf8.RuneCount(data[start:i]) + 1, Message: fault}
+		}
+		if i += size; r == '\n' {
+			line, start = line+1, i
+		}
+	}
+	return nil
+}
+
 // syntaxError says what keeps data from being YAML, and in which line.
 func syntaxError(data []byte, err error) Error {
 	line, problem := problemOf(err)
@@ -42,6 +75,8 @@ func syntaxError(data []byte, err error) Error {
 	if words, ok := explained[problem]; ok {
 		problem = words
 	}
+	// Of what is missing at the end the library may tell the line after the last.
+	line = min(line, 1+bytes.Count(bytes.TrimRight(data, "\n"), []byte("\n")))
 	return Error{Line: line, Message: "this is not YAML: " + problem}
 }
 

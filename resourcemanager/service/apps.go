@@ -6,12 +6,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/mammoth-os/mammoth/internal/spec"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/images"
 )
 
 type apps struct {
@@ -20,56 +17,6 @@ type apps struct {
 	images      Images
 	hostNetwork bool
 	dial        func(address string) (*grpc.ClientConn, error)
-}
-
-func (s *apps) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
-	request = proto.CloneOf(request)
-	if err := s.complete(ctx, request.GetSpec()); err != nil {
-		return nil, wire.Status(err)
-	}
-	response, err := s.loop.Deploy(ctx, request)
-	return response, wire.Status(err)
-}
-
-// complete checks a spec, fills in what it leaves out, and finds its images.
-func (s *apps) complete(ctx context.Context, app *apiv1.AppSpec) error {
-	if err := completeDraft(app); err != nil {
-		return err
-	}
-	for _, role := range app.GetRoles() {
-		if err := checkNetwork(role, s.hostNetwork); err != nil {
-			return err
-		}
-		if role.GetImage() == "" {
-			continue
-		}
-		digest, config, err := s.images.Resolve(ctx, role.GetImage())
-		if err != nil {
-			return err
-		}
-		if !runs(role, config) {
-			return fmt.Errorf("image %q says no command to run; give one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument)
-		}
-		if err := config.CheckUser(role.GetUser()); err != nil {
-			return err
-		}
-		role.ImageDigest = digest
-		if app.GetKind() == apiv1.AppSpec_APP {
-			spec.TakePorts(role, config.ExposedPorts)
-		}
-	}
-	return Complete(app)
-}
-
-// runs reports whether a role and its image say together what to run.
-func runs(role *apiv1.RoleSpec, image images.Config) bool {
-	if args, given := spec.Args(role); given {
-		image.Cmd = args
-	}
-	if len(role.GetCommand()) > 0 {
-		image.Entrypoint = role.GetCommand()
-	}
-	return image.HasCommand()
 }
 
 func (s *apps) ListApps(ctx context.Context, request *apiv1.ListAppsRequest) (*apiv1.ListAppsResponse, error) {

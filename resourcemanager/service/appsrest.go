@@ -91,8 +91,12 @@ func write(w http.ResponseWriter, before string, view *AppView, after string) er
 // Refuse answers over REST as the gateway does.
 func Refuse(w http.ResponseWriter, err error) {
 	said := status.Convert(wire.Status(err))
+	refuseWith(w, runtime.HTTPStatusFromCode(said.Code()), said)
+}
+
+func refuseWith(w http.ResponseWriter, httpStatus int, said *status.Status) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(runtime.HTTPStatusFromCode(said.Code()))
+	w.WriteHeader(httpStatus)
 	_ = json.NewEncoder(w).Encode(refusal(said))
 }
 

@@ -36,7 +36,7 @@ func Gateway(ctx context.Context, connection *grpc.ClientConn) (http.Handler, er
 			return nil, fmt.Errorf("serve REST: %w", err)
 		}
 	}
-	return mux, nil
+	return manifests(mux), nil
 }
 
 // marshaler takes the messages of a stream out of the envelope that the gateway puts around each of them.

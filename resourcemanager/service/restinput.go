@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -25,12 +26,16 @@ import (
 // described says where to look when a request is not understood.
 const described = "/v1/openapi.json describes what is taken"
 
-// NewDecoder implements runtime.Marshaler. A body is one JSON object or nothing; it was bounded and read before.
+// NewDecoder implements runtime.Marshaler. A body is one JSON object or nothing, or a manifest; it was bounded and read before.
 func (m *marshaler) NewDecoder(body io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(into any) error {
 		text, err := io.ReadAll(body)
 		if err != nil {
 			return err
+		}
+		if manifest, ok := into.(*[]byte); ok {
+			*manifest = text // which the service reads
+			return nil
 		}
 		if len(bytes.TrimSpace(text)) == 0 {
 			return io.EOF // what the gateway takes for no body
@@ -70,12 +75,53 @@ func notUnderstood(err error) error {
 	return fmt.Errorf("the body is not understood at line %s, column %s: %s; %s", parts[2], parts[3], parts[4], described)
 }
 
+// manifestTypes are the media types that a manifest comes with. The last is what curl says when nobody says anything.
+var manifestTypes = []string{"", "application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain", "application/x-www-form-urlencoded"}
+
+// manifests refuses a manifest of a media type that none can be of. One that says that it is JSON has to be JSON, and not only YAML.
+func manifests(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost || r.URL.Path != "/v1/apps" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		given, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+		switch {
+		case err != nil && r.Header.Get("Content-Type") != "", given != "application/json" && !slices.Contains(manifestTypes, given):
+			refuseWith(w, http.StatusUnsupportedMediaType, status.Newf(codes.InvalidArgument, "a manifest is application/yaml or application/json, not %q; %s", r.Header.Get("Content-Type"), described))
+			return
+		case given == "application/json":
+			text, err := io.ReadAll(r.Body) // which was bounded and read before
+			var raw json.RawMessage
+			if err == nil {
+				if err = json.Unmarshal(text, &raw); err != nil {
+					err = notJSON(text, err)
+				}
+			}
+			if err != nil {
+				Refuse(w, status.Error(codes.InvalidArgument, err.Error()))
+				return
+			}
+			r.Body = io.NopCloser(bytes.NewReader(text))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // queryParser says in a sentence which parameter cannot be what it is given.
 type queryParser struct{ runtime.DefaultQueryParser }
 
-// Parse implements runtime.QueryParameterParser.
+// Parse implements runtime.QueryParameterParser. A switch needs no value: ?validate is ?validate=true.
 func (p *queryParser) Parse(into proto.Message, values url.Values, filter *utilities.DoubleArray) error {
 	for name, given := range values {
+		fields := into.ProtoReflect().Descriptor().Fields()
+		field := fields.ByJSONName(name)
+		if field == nil {
+			field = fields.ByName(protoreflect.Name(name))
+		}
+		if field != nil && field.Kind() == protoreflect.BoolKind && slices.Equal(given, []string{""}) {
+			given = []string{"true"}
+		}
 		if err := p.DefaultQueryParser.Parse(into, url.Values{name: given}, filter); err != nil {
 			return fmt.Errorf("the parameter %s cannot be %q; %s", name, strings.Join(given, ","), described)
 		}
@@ -104,7 +150,7 @@ func KnownParameters(next http.Handler) http.Handler {
 	})
 }
 
-// operationsWithQueries are the patterns of what is asked for without a body, with the request that each is read into.
+// operationsWithQueries are the patterns of what is asked for with a query, with the request that each is read into.
 func operationsWithQueries() map[string]protoreflect.MessageDescriptor {
 	operations := map[string]protoreflect.MessageDescriptor{}
 	protoregistry.GlobalFiles.RangeFilesByPackage(apiPackage, func(file protoreflect.FileDescriptor) bool {
@@ -112,8 +158,9 @@ func operationsWithQueries() map[string]protoreflect.MessageDescriptor {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {
 				rule, _ := proto.GetExtension(methods.Get(j).Options(), annotations.E_Http).(*annotations.HttpRule)
-				for verb, path := range map[string]string{http.MethodGet: rule.GetGet(), http.MethodDelete: rule.GetDelete()} {
-					if path != "" {
+				for verb, path := range map[string]string{http.MethodGet: rule.GetGet(), http.MethodDelete: rule.GetDelete(), http.MethodPost: rule.GetPost()} {
+					// A body that is the whole request leaves nothing to a query, which the gateway does not read then.
+					if path != "" && rule.GetBody() != "*" {
 						operations[verb+" "+strings.ReplaceAll(path, "=**}", "...}")] = methods.Get(j).Input()
 					}
 				}
@@ -126,11 +173,14 @@ func operationsWithQueries() map[string]protoreflect.MessageDescriptor {
 
 const apiPackage = "mammoth.api.v1"
 
-// parameters are the names that a query may use: the fields that the path does not say, as JSON and the definition have them.
+// parameters are the names that a query may use: the fields that neither the path nor a body says, as JSON and the definition have them.
 func parameters(of protoreflect.MessageDescriptor, pattern string) []string {
 	var names []string
 	for i := range of.Fields().Len() {
 		field := of.Fields().Get(i)
+		if field.IsMap() || field.Kind() == protoreflect.BytesKind || field.Kind() == protoreflect.MessageKind && field.Message().ParentFile().Package() == apiPackage {
+			continue // no query says it
+		}
 		if name := string(field.Name()); !strings.Contains(pattern, "{"+name+"}") && !strings.Contains(pattern, "{"+name+"...}") {
 			names = append(names, name, field.JSONName())
 		}

@@ -19,7 +19,7 @@ import (
 // Apps is what the loop does for those who own apps. Every method returns once what it did is stored; the errors are
 // sentences of the errdefs taxonomy. What is returned is the caller's.
 type Apps interface {
-	// Deploy takes a complete spec: see Complete.
+	// Deploy takes a complete spec: see Complete. What it does not find is the spec's queue.
 	Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error)
 	// ListApps gives every app, or those of one queue, in the order of their submission.
 	ListApps(ctx context.Context, queue string) ([]*AppView, error)

@@ -16,9 +16,6 @@ import (
 // sees what counts. Only the number of instances is left to the loop, which knows how many there are already. An error
 // is one sentence with what to do.
 func Complete(app *apiv1.AppSpec) error {
-	if app == nil {
-		return invalid("a deployment needs a spec")
-	}
 	spec.Complete(app)
 	return checked(app, spec.Check(app))
 }
@@ -26,7 +23,7 @@ func Complete(app *apiv1.AppSpec) error {
 // completeDraft is Complete before images are looked up.
 func completeDraft(app *apiv1.AppSpec) error {
 	if app == nil {
-		return invalid("a deployment needs a spec")
+		return invalid("there is nothing to deploy: a manifest is needed, or a spec")
 	}
 	spec.Complete(app)
 	return checked(app, spec.CheckDraft(app))

@@ -235,7 +235,7 @@ func TestAZoneWithoutATreeDoesNotStartWithABadFile(t *testing.T) {
 	_, _, err := zone.Load(store.OpenMemory(&store.Disk{}, store.Options{Now: time.Now(), EventRetention: 10}), zone.Start{
 		Settings: zone.Settings{QueueFile: path}, Now: time.Now(), QueueFile: readQueueFile(path),
 	})
-	if err == nil || !strings.HasPrefix(err.Error(), path+": line 1: ") {
+	if err == nil || !strings.HasPrefix(err.Error(), path+": line 1, column 9: ") {
 		t.Errorf("got %v", err)
 	}
 }

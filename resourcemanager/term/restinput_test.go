@@ -10,12 +10,17 @@ import (
 // What is asked over REST and not understood is answered in a sentence that says where to look.
 func TestWhatIsNotUnderstoodOverRESTIsSaid(t *testing.T) {
 	for _, test := range []struct{ method, path, body, want string }{
-		{"POST", "/v1/apps", `nonsense`, "the body is not JSON: look at line 1, column 2"},
-		{"POST", "/v1/apps", "{\"spec\":\n {},\n }", "the body is not JSON: look at line 3, column 2"},
-		{"POST", "/v1/apps", `{}{}`, "the body is not JSON: look at line 1, column 3"},
-		{"POST", "/v1/apps", `{"spec":{"nome":"web"}}`, `the body is not understood at line 1, column 10: unknown field "nome"`},
-		{"POST", "/v1/apps", `{"spec":{"name":1}}`, "the body is not understood at line 1, column 17: invalid value for string field name: 1"},
-		{"POST", "/v1/apps", `[]`, "the body is not understood at line 1, column 1: unexpected token ["},
+		{"POST", "/v1/apps/web/scale", `nonsense`, "the body is not JSON: look at line 1, column 2"},
+		{"POST", "/v1/lending/contracts", "{\"contracts\":\n [],\n }", "the body is not JSON: look at line 3, column 2"},
+		{"POST", "/v1/apps/web/scale", `{}{}`, "the body is not JSON: look at line 1, column 3"},
+		{"PUT", "/v1/queues", `{"queues":[{"nome":"web"}]}`, `the body is not understood at line 1, column 13: unknown field "nome"`},
+		{"PUT", "/v1/queues", `{"queues":[{"name":1}]}`, "the body is not understood at line 1, column 20: invalid value for string field name: 1"},
+		{"POST", "/v1/apps/web/scale", `[]`, "the body is not understood at line 1, column 1: unexpected token ["},
+		{"POST", "/v1/apps?dryrun=true", "name: web", `/v1/apps has no parameter "dryrun"`},
+		{"POST", "/v1/apps?spec.name=web", "name: web", `/v1/apps has no parameter "spec.name"`},
+		{"POST", "/v1/apps?manifest=x", "name: web", `/v1/apps has no parameter "manifest"`},
+		{"POST", "/v1/apps?images[a]=b", "name: web", `/v1/apps has no parameter "images[a]"`},
+		{"POST", "/v1/apps?diff=maybe", "name: web", `the parameter diff cannot be "maybe"`},
 		{"GET", "/v1/apps/web/logs?tail=x", "", `the parameter tail cannot be "x"`},
 		{"GET", "/v1/events?limit=3", "", `/v1/events has no parameter "limit"`},
 		{"GET", "/v1/apps?tail=3", "", `/v1/apps has no parameter "tail"`},

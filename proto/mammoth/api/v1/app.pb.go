@@ -595,6 +595,66 @@ func (Rollout_State) EnumDescriptor() ([]byte, []int) {
 	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{13, 0}
 }
 
+type RoleDiff_Effect int32
+
+const (
+	// Nothing would change.
+	RoleDiff_UNCHANGED RoleDiff_Effect = 0
+	// Instances keep running, and what changes takes effect on them.
+	RoleDiff_IN_PLACE RoleDiff_Effect = 1
+	// New instances would take the place of those that run.
+	RoleDiff_REPLACED RoleDiff_Effect = 2
+	// The app does not have the role yet.
+	RoleDiff_ADDED RoleDiff_Effect = 3
+	// The app would not have the role any more, and its instances would end.
+	RoleDiff_REMOVED RoleDiff_Effect = 4
+)
+
+// Enum value maps for RoleDiff_Effect.
+var (
+	RoleDiff_Effect_name = map[int32]string{
+		0: "UNCHANGED",
+		1: "IN_PLACE",
+		2: "REPLACED",
+		3: "ADDED",
+		4: "REMOVED",
+	}
+	RoleDiff_Effect_value = map[string]int32{
+		"UNCHANGED": 0,
+		"IN_PLACE":  1,
+		"REPLACED":  2,
+		"ADDED":     3,
+		"REMOVED":   4,
+	}
+)
+
+func (x RoleDiff_Effect) Enum() *RoleDiff_Effect {
+	p := new(RoleDiff_Effect)
+	*p = x
+	return p
+}
+
+func (x RoleDiff_Effect) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RoleDiff_Effect) Descriptor() protoreflect.EnumDescriptor {
+	return file_mammoth_api_v1_app_proto_enumTypes[10].Descriptor()
+}
+
+func (RoleDiff_Effect) Type() protoreflect.EnumType {
+	return &file_mammoth_api_v1_app_proto_enumTypes[10]
+}
+
+func (x RoleDiff_Effect) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RoleDiff_Effect.Descriptor instead.
+func (RoleDiff_Effect) EnumDescriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18, 0}
+}
+
 // AppSpec is an app's manifest.
 type AppSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2116,14 +2176,23 @@ func (x *Rollout) GetReverts() bool {
 	return false
 }
 
+// DeployRequest has a spec or a manifest.
 type DeployRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Spec  *AppSpec               `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
 	// Only say what would be placed where, or why not.
 	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Refuse with ABORTED unless the app is at this generation; zero: refuse with ALREADY_EXISTS if it exists;
-	// negative: whatever is there is replaced.
-	IfGeneration  int64 `protobuf:"varint,3,opt,name=if_generation,json=ifGeneration,proto3" json:"if_generation,omitempty"`
+	// Refuse with ABORTED unless the app is at this generation; zero: refuse with ALREADY_EXISTS if it exists, unless validate or diff is
+	// set; negative: whatever is there is replaced.
+	IfGeneration int64 `protobuf:"varint,3,opt,name=if_generation,json=ifGeneration,proto3" json:"if_generation,omitempty"`
+	// The app's manifest as it is written in a file: YAML or JSON.
+	Manifest []byte `protobuf:"bytes,4,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	// By what the manifest calls an image: the name in the zone's store that counts instead, as of a file that was uploaded.
+	Images map[string]string `protobuf:"bytes,5,rep,name=images,proto3" json:"images,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Only check everything that can be checked. The answer has the app's spec as it would be.
+	Validate bool `protobuf:"varint,6,opt,name=validate,proto3" json:"validate,omitempty"`
+	// Like dry_run, and say what would change of the app that is there.
+	Diff          bool `protobuf:"varint,7,opt,name=diff,proto3" json:"diff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2179,6 +2248,79 @@ func (x *DeployRequest) GetIfGeneration() int64 {
 	return 0
 }
 
+func (x *DeployRequest) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *DeployRequest) GetImages() map[string]string {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *DeployRequest) GetValidate() bool {
+	if x != nil {
+		return x.Validate
+	}
+	return false
+}
+
+func (x *DeployRequest) GetDiff() bool {
+	if x != nil {
+		return x.Diff
+	}
+	return false
+}
+
+// ManifestMistakes is everything that was found wrong with a manifest, by line.
+type ManifestMistakes struct {
+	state         protoimpl.MessageState      `protogen:"open.v1"`
+	Mistakes      []*ManifestMistakes_Mistake `protobuf:"bytes,1,rep,name=mistakes,proto3" json:"mistakes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManifestMistakes) Reset() {
+	*x = ManifestMistakes{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManifestMistakes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManifestMistakes) ProtoMessage() {}
+
+func (x *ManifestMistakes) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManifestMistakes.ProtoReflect.Descriptor instead.
+func (*ManifestMistakes) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ManifestMistakes) GetMistakes() []*ManifestMistakes_Mistake {
+	if x != nil {
+		return x.Mistakes
+	}
+	return nil
+}
+
 type DeployResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	App   *App                   `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
@@ -2187,14 +2329,16 @@ type DeployResponse struct {
 	// With dry_run: why the rest would have to wait.
 	Explanation *Explanation `protobuf:"bytes,3,opt,name=explanation,proto3" json:"explanation,omitempty"`
 	// With dry_run of an app that exists: one entry for each role with instances that would be replaced.
-	Replacements  []*PlannedReplacement `protobuf:"bytes,4,rep,name=replacements,proto3" json:"replacements,omitempty"`
+	Replacements []*PlannedReplacement `protobuf:"bytes,4,rep,name=replacements,proto3" json:"replacements,omitempty"`
+	// With diff.
+	Diff          *AppDiff `protobuf:"bytes,5,opt,name=diff,proto3" json:"diff,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeployResponse) Reset() {
 	*x = DeployResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2350,7 @@ func (x *DeployResponse) String() string {
 func (*DeployResponse) ProtoMessage() {}
 
 func (x *DeployResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[15]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2363,7 @@ func (x *DeployResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeployResponse.ProtoReflect.Descriptor instead.
 func (*DeployResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeployResponse) GetApp() *App {
@@ -2250,6 +2394,193 @@ func (x *DeployResponse) GetReplacements() []*PlannedReplacement {
 	return nil
 }
 
+func (x *DeployResponse) GetDiff() *AppDiff {
+	if x != nil {
+		return x.Diff
+	}
+	return nil
+}
+
+// AppDiff is what a deployment would change of an app, key by key of its manifest.
+type AppDiff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the app as a whole.
+	Fields []*FieldDiff `protobuf:"bytes,1,rep,name=fields,proto3" json:"fields,omitempty"`
+	// Every role that the app has or would have.
+	Roles         []*RoleDiff `protobuf:"bytes,2,rep,name=roles,proto3" json:"roles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppDiff) Reset() {
+	*x = AppDiff{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppDiff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppDiff) ProtoMessage() {}
+
+func (x *AppDiff) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppDiff.ProtoReflect.Descriptor instead.
+func (*AppDiff) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AppDiff) GetFields() []*FieldDiff {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *AppDiff) GetRoles() []*RoleDiff {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+// RoleDiff is what a deployment would change of a role.
+type RoleDiff struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Role   string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Effect RoleDiff_Effect        `protobuf:"varint,2,opt,name=effect,proto3,enum=mammoth.api.v1.RoleDiff_Effect" json:"effect,omitempty"`
+	// Empty with REMOVED.
+	Fields        []*FieldDiff `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoleDiff) Reset() {
+	*x = RoleDiff{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoleDiff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoleDiff) ProtoMessage() {}
+
+func (x *RoleDiff) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoleDiff.ProtoReflect.Descriptor instead.
+func (*RoleDiff) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RoleDiff) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *RoleDiff) GetEffect() RoleDiff_Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return RoleDiff_UNCHANGED
+}
+
+func (x *RoleDiff) GetFields() []*FieldDiff {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+// FieldDiff is a key with two different values.
+type FieldDiff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key with those around it, as in "resources.memory"; "imageDigest" where one name has come to mean another image.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The value as a manifest has it, in one line; empty if the key is not there.
+	Before        string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FieldDiff) Reset() {
+	*x = FieldDiff{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FieldDiff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FieldDiff) ProtoMessage() {}
+
+func (x *FieldDiff) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FieldDiff.ProtoReflect.Descriptor instead.
+func (*FieldDiff) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *FieldDiff) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *FieldDiff) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *FieldDiff) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
 // PlannedReplacement is what a deployment would do to the instances that a role has now.
 type PlannedReplacement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2269,7 +2600,7 @@ type PlannedReplacement struct {
 
 func (x *PlannedReplacement) Reset() {
 	*x = PlannedReplacement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2612,7 @@ func (x *PlannedReplacement) String() string {
 func (*PlannedReplacement) ProtoMessage() {}
 
 func (x *PlannedReplacement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[16]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +2625,7 @@ func (x *PlannedReplacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedReplacement.ProtoReflect.Descriptor instead.
 func (*PlannedReplacement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{16}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PlannedReplacement) GetRole() string {
@@ -2349,7 +2680,7 @@ type PlannedPlacement struct {
 
 func (x *PlannedPlacement) Reset() {
 	*x = PlannedPlacement{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2692,7 @@ func (x *PlannedPlacement) String() string {
 func (*PlannedPlacement) ProtoMessage() {}
 
 func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[17]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2705,7 @@ func (x *PlannedPlacement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedPlacement.ProtoReflect.Descriptor instead.
 func (*PlannedPlacement) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PlannedPlacement) GetInstance() string {
@@ -2401,7 +2732,7 @@ type ListAppsRequest struct {
 
 func (x *ListAppsRequest) Reset() {
 	*x = ListAppsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2744,7 @@ func (x *ListAppsRequest) String() string {
 func (*ListAppsRequest) ProtoMessage() {}
 
 func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[18]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2757,7 @@ func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListAppsRequest) GetQueue() string {
@@ -2445,7 +2776,7 @@ type ListAppsResponse struct {
 
 func (x *ListAppsResponse) Reset() {
 	*x = ListAppsResponse{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2457,7 +2788,7 @@ func (x *ListAppsResponse) String() string {
 func (*ListAppsResponse) ProtoMessage() {}
 
 func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[19]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2470,7 +2801,7 @@ func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppsResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{19}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListAppsResponse) GetApps() []*App {
@@ -2489,7 +2820,7 @@ type GetAppRequest struct {
 
 func (x *GetAppRequest) Reset() {
 	*x = GetAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2832,7 @@ func (x *GetAppRequest) String() string {
 func (*GetAppRequest) ProtoMessage() {}
 
 func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[20]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2845,7 @@ func (x *GetAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAppRequest.ProtoReflect.Descriptor instead.
 func (*GetAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{20}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetAppRequest) GetName() string {
@@ -2536,7 +2867,7 @@ type ScaleAppRequest struct {
 
 func (x *ScaleAppRequest) Reset() {
 	*x = ScaleAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2548,7 +2879,7 @@ func (x *ScaleAppRequest) String() string {
 func (*ScaleAppRequest) ProtoMessage() {}
 
 func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[21]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2561,7 +2892,7 @@ func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleAppRequest.ProtoReflect.Descriptor instead.
 func (*ScaleAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{21}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ScaleAppRequest) GetName() string {
@@ -2594,7 +2925,7 @@ type RestartAppRequest struct {
 
 func (x *RestartAppRequest) Reset() {
 	*x = RestartAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +2937,7 @@ func (x *RestartAppRequest) String() string {
 func (*RestartAppRequest) ProtoMessage() {}
 
 func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[22]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +2950,7 @@ func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartAppRequest.ProtoReflect.Descriptor instead.
 func (*RestartAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{22}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RestartAppRequest) GetName() string {
@@ -2638,7 +2969,7 @@ type StopAppRequest struct {
 
 func (x *StopAppRequest) Reset() {
 	*x = StopAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2981,7 @@ func (x *StopAppRequest) String() string {
 func (*StopAppRequest) ProtoMessage() {}
 
 func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[23]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2994,7 @@ func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAppRequest.ProtoReflect.Descriptor instead.
 func (*StopAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{23}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StopAppRequest) GetName() string {
@@ -2682,7 +3013,7 @@ type RemoveAppRequest struct {
 
 func (x *RemoveAppRequest) Reset() {
 	*x = RemoveAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +3025,7 @@ func (x *RemoveAppRequest) String() string {
 func (*RemoveAppRequest) ProtoMessage() {}
 
 func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[24]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +3038,7 @@ func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAppRequest.ProtoReflect.Descriptor instead.
 func (*RemoveAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{24}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveAppRequest) GetName() string {
@@ -2728,7 +3059,7 @@ type RollbackAppRequest struct {
 
 func (x *RollbackAppRequest) Reset() {
 	*x = RollbackAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2740,7 +3071,7 @@ func (x *RollbackAppRequest) String() string {
 func (*RollbackAppRequest) ProtoMessage() {}
 
 func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2753,7 +3084,7 @@ func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackAppRequest.ProtoReflect.Descriptor instead.
 func (*RollbackAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RollbackAppRequest) GetName() string {
@@ -2779,7 +3110,7 @@ type PauseAppRequest struct {
 
 func (x *PauseAppRequest) Reset() {
 	*x = PauseAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +3122,7 @@ func (x *PauseAppRequest) String() string {
 func (*PauseAppRequest) ProtoMessage() {}
 
 func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +3135,7 @@ func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseAppRequest.ProtoReflect.Descriptor instead.
 func (*PauseAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PauseAppRequest) GetName() string {
@@ -2823,7 +3154,7 @@ type ResumeAppRequest struct {
 
 func (x *ResumeAppRequest) Reset() {
 	*x = ResumeAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +3166,7 @@ func (x *ResumeAppRequest) String() string {
 func (*ResumeAppRequest) ProtoMessage() {}
 
 func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +3179,7 @@ func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeAppRequest.ProtoReflect.Descriptor instead.
 func (*ResumeAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ResumeAppRequest) GetName() string {
@@ -2869,7 +3200,7 @@ type PromoteAppRequest struct {
 
 func (x *PromoteAppRequest) Reset() {
 	*x = PromoteAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +3212,7 @@ func (x *PromoteAppRequest) String() string {
 func (*PromoteAppRequest) ProtoMessage() {}
 
 func (x *PromoteAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +3225,7 @@ func (x *PromoteAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteAppRequest.ProtoReflect.Descriptor instead.
 func (*PromoteAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PromoteAppRequest) GetName() string {
@@ -2920,7 +3251,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3263,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3276,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -2973,7 +3304,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3316,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3329,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -3055,7 +3386,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3398,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3411,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -3116,7 +3447,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +3459,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +3472,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -3211,7 +3542,7 @@ type Expose_Http struct {
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +3554,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3308,7 +3639,7 @@ type Expose_Tcp struct {
 
 func (x *Expose_Tcp) Reset() {
 	*x = Expose_Tcp{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3320,7 +3651,7 @@ func (x *Expose_Tcp) String() string {
 func (*Expose_Tcp) ProtoMessage() {}
 
 func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3362,7 +3693,7 @@ type Expose_Timeouts struct {
 
 func (x *Expose_Timeouts) Reset() {
 	*x = Expose_Timeouts{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3374,7 +3705,7 @@ func (x *Expose_Timeouts) String() string {
 func (*Expose_Timeouts) ProtoMessage() {}
 
 func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3416,7 +3747,7 @@ type UpdatePolicy_Course struct {
 
 func (x *UpdatePolicy_Course) Reset() {
 	*x = UpdatePolicy_Course{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3759,7 @@ func (x *UpdatePolicy_Course) String() string {
 func (*UpdatePolicy_Course) ProtoMessage() {}
 
 func (x *UpdatePolicy_Course) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3465,6 +3796,69 @@ func (x *UpdatePolicy_Course) GetExclusive() bool {
 	return false
 }
 
+type ManifestMistakes_Mistake struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts from 1; zero is the manifest as a whole.
+	Line int32 `protobuf:"varint,1,opt,name=line,proto3" json:"line,omitempty"`
+	// Counts the line's characters from 1; zero where it is not known.
+	Column int32 `protobuf:"varint,2,opt,name=column,proto3" json:"column,omitempty"`
+	// One sentence.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManifestMistakes_Mistake) Reset() {
+	*x = ManifestMistakes_Mistake{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManifestMistakes_Mistake) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManifestMistakes_Mistake) ProtoMessage() {}
+
+func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManifestMistakes_Mistake.ProtoReflect.Descriptor instead.
+func (*ManifestMistakes_Mistake) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{15, 0}
+}
+
+func (x *ManifestMistakes_Mistake) GetLine() int32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *ManifestMistakes_Mistake) GetColumn() int32 {
+	if x != nil {
+		return x.Column
+	}
+	return 0
+}
+
+func (x *ManifestMistakes_Mistake) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type AppHistory_Version struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Version   int32                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
@@ -3483,7 +3877,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3889,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3902,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -3573,7 +3967,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3585,7 +3979,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3598,7 +3992,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -3861,18 +4255,49 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x06PAUSED\x10\x03\x12\n" +
 	"\n" +
 	"\x06FAILED\x10\x04\x12\f\n" +
-	"\bREVERTED\x10\x05\"z\n" +
+	"\bREVERTED\x10\x05\"\xc4\x02\n" +
 	"\rDeployRequest\x12+\n" +
 	"\x04spec\x18\x01 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12#\n" +
-	"\rif_generation\x18\x03 \x01(\x03R\fifGeneration\"\x80\x02\n" +
+	"\rif_generation\x18\x03 \x01(\x03R\fifGeneration\x12\x1a\n" +
+	"\bmanifest\x18\x04 \x01(\fR\bmanifest\x12A\n" +
+	"\x06images\x18\x05 \x03(\v2).mammoth.api.v1.DeployRequest.ImagesEntryR\x06images\x12\x1a\n" +
+	"\bvalidate\x18\x06 \x01(\bR\bvalidate\x12\x12\n" +
+	"\x04diff\x18\a \x01(\bR\x04diff\x1a9\n" +
+	"\vImagesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x01\n" +
+	"\x10ManifestMistakes\x12D\n" +
+	"\bmistakes\x18\x01 \x03(\v2(.mammoth.api.v1.ManifestMistakes.MistakeR\bmistakes\x1aO\n" +
+	"\aMistake\x12\x12\n" +
+	"\x04line\x18\x01 \x01(\x05R\x04line\x12\x16\n" +
+	"\x06column\x18\x02 \x01(\x05R\x06column\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xad\x02\n" +
 	"\x0eDeployResponse\x12%\n" +
 	"\x03app\x18\x01 \x01(\v2\x13.mammoth.api.v1.AppR\x03app\x12@\n" +
 	"\n" +
 	"placements\x18\x02 \x03(\v2 .mammoth.api.v1.PlannedPlacementR\n" +
 	"placements\x12=\n" +
 	"\vexplanation\x18\x03 \x01(\v2\x1b.mammoth.api.v1.ExplanationR\vexplanation\x12F\n" +
-	"\freplacements\x18\x04 \x03(\v2\".mammoth.api.v1.PlannedReplacementR\freplacements\"\xb6\x01\n" +
+	"\freplacements\x18\x04 \x03(\v2\".mammoth.api.v1.PlannedReplacementR\freplacements\x12+\n" +
+	"\x04diff\x18\x05 \x01(\v2\x17.mammoth.api.v1.AppDiffR\x04diff\"l\n" +
+	"\aAppDiff\x121\n" +
+	"\x06fields\x18\x01 \x03(\v2\x19.mammoth.api.v1.FieldDiffR\x06fields\x12.\n" +
+	"\x05roles\x18\x02 \x03(\v2\x18.mammoth.api.v1.RoleDiffR\x05roles\"\xd7\x01\n" +
+	"\bRoleDiff\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x127\n" +
+	"\x06effect\x18\x02 \x01(\x0e2\x1f.mammoth.api.v1.RoleDiff.EffectR\x06effect\x121\n" +
+	"\x06fields\x18\x03 \x03(\v2\x19.mammoth.api.v1.FieldDiffR\x06fields\"K\n" +
+	"\x06Effect\x12\r\n" +
+	"\tUNCHANGED\x10\x00\x12\f\n" +
+	"\bIN_PLACE\x10\x01\x12\f\n" +
+	"\bREPLACED\x10\x02\x12\t\n" +
+	"\x05ADDED\x10\x03\x12\v\n" +
+	"\aREMOVED\x10\x04\"K\n" +
+	"\tFieldDiff\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"\xb6\x01\n" +
 	"\x12PlannedReplacement\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x1c\n" +
 	"\tinstances\x18\x02 \x03(\tR\tinstances\x12\x1b\n" +
@@ -3950,9 +4375,9 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\tUNHEALTHY\x10\x02\x12\f\n" +
 	"\bDRAINING\x10\x03\x12\v\n" +
 	"\aDRAINED\x10\x04\x12\b\n" +
-	"\x04LOST\x10\x052\xae\f\n" +
-	"\x04Apps\x12\\\n" +
-	"\x06Deploy\x12\x1d.mammoth.api.v1.DeployRequest\x1a\x1e.mammoth.api.v1.DeployResponse\"\x13\x82\xd3\xe4\x93\x02\r:\x01*\"\b/v1/apps\x12_\n" +
+	"\x04LOST\x10\x052\xb5\f\n" +
+	"\x04Apps\x12c\n" +
+	"\x06Deploy\x12\x1d.mammoth.api.v1.DeployRequest\x1a\x1e.mammoth.api.v1.DeployResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\bmanifest\"\b/v1/apps\x12_\n" +
 	"\bListApps\x12\x1f.mammoth.api.v1.ListAppsRequest\x1a .mammoth.api.v1.ListAppsResponse\"\x10\x82\xd3\xe4\x93\x02\n" +
 	"\x12\b/v1/apps\x12U\n" +
 	"\x06GetApp\x12\x1d.mammoth.api.v1.GetAppRequest\x1a\x13.mammoth.api.v1.App\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/apps/{name}\x12_\n" +
@@ -3985,175 +4410,189 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 	return file_mammoth_api_v1_app_proto_rawDescData
 }
 
-var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
-	(NodeState)(0),                // 0: mammoth.api.v1.NodeState
-	(AppSpec_Kind)(0),             // 1: mammoth.api.v1.AppSpec.Kind
-	(Expose_Balance)(0),           // 2: mammoth.api.v1.Expose.Balance
-	(Expose_Retry)(0),             // 3: mammoth.api.v1.Expose.Retry
-	(Placement_Policy)(0),         // 4: mammoth.api.v1.Placement.Policy
-	(UpdatePolicy_Strategy)(0),    // 5: mammoth.api.v1.UpdatePolicy.Strategy
-	(App_State)(0),                // 6: mammoth.api.v1.App.State
-	(Master_State)(0),             // 7: mammoth.api.v1.Master.State
-	(Instance_State)(0),           // 8: mammoth.api.v1.Instance.State
-	(Rollout_State)(0),            // 9: mammoth.api.v1.Rollout.State
-	(*AppSpec)(nil),               // 10: mammoth.api.v1.AppSpec
-	(*RoleSpec)(nil),              // 11: mammoth.api.v1.RoleSpec
-	(*ScheduleEntry)(nil),         // 12: mammoth.api.v1.ScheduleEntry
-	(*Expose)(nil),                // 13: mammoth.api.v1.Expose
-	(*Placement)(nil),             // 14: mammoth.api.v1.Placement
-	(*UpdatePolicy)(nil),          // 15: mammoth.api.v1.UpdatePolicy
-	(*RestartPolicy)(nil),         // 16: mammoth.api.v1.RestartPolicy
-	(*StopPolicy)(nil),            // 17: mammoth.api.v1.StopPolicy
-	(*App)(nil),                   // 18: mammoth.api.v1.App
-	(*Schedule)(nil),              // 19: mammoth.api.v1.Schedule
-	(*Waiting)(nil),               // 20: mammoth.api.v1.Waiting
-	(*Master)(nil),                // 21: mammoth.api.v1.Master
-	(*Instance)(nil),              // 22: mammoth.api.v1.Instance
-	(*Rollout)(nil),               // 23: mammoth.api.v1.Rollout
-	(*DeployRequest)(nil),         // 24: mammoth.api.v1.DeployRequest
-	(*DeployResponse)(nil),        // 25: mammoth.api.v1.DeployResponse
-	(*PlannedReplacement)(nil),    // 26: mammoth.api.v1.PlannedReplacement
-	(*PlannedPlacement)(nil),      // 27: mammoth.api.v1.PlannedPlacement
-	(*ListAppsRequest)(nil),       // 28: mammoth.api.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),      // 29: mammoth.api.v1.ListAppsResponse
-	(*GetAppRequest)(nil),         // 30: mammoth.api.v1.GetAppRequest
-	(*ScaleAppRequest)(nil),       // 31: mammoth.api.v1.ScaleAppRequest
-	(*RestartAppRequest)(nil),     // 32: mammoth.api.v1.RestartAppRequest
-	(*StopAppRequest)(nil),        // 33: mammoth.api.v1.StopAppRequest
-	(*RemoveAppRequest)(nil),      // 34: mammoth.api.v1.RemoveAppRequest
-	(*RollbackAppRequest)(nil),    // 35: mammoth.api.v1.RollbackAppRequest
-	(*PauseAppRequest)(nil),       // 36: mammoth.api.v1.PauseAppRequest
-	(*ResumeAppRequest)(nil),      // 37: mammoth.api.v1.ResumeAppRequest
-	(*PromoteAppRequest)(nil),     // 38: mammoth.api.v1.PromoteAppRequest
-	(*AppHistory)(nil),            // 39: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),        // 40: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),           // 41: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),              // 42: mammoth.api.v1.Obstacle
-	nil,                           // 43: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),           // 44: mammoth.api.v1.Expose.Http
-	(*Expose_Tcp)(nil),            // 45: mammoth.api.v1.Expose.Tcp
-	(*Expose_Timeouts)(nil),       // 46: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_Course)(nil),   // 47: mammoth.api.v1.UpdatePolicy.Course
-	(*AppHistory_Version)(nil),    // 48: mammoth.api.v1.AppHistory.Version
-	(*Obstacle_FailedTest)(nil),   // 49: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),          // 50: mammoth.core.v1.Resources
-	(*v1.Port)(nil),               // 51: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),        // 52: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),    // 53: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0), // 54: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),   // 55: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 56: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),        // 57: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),              // 58: mammoth.core.v1.Phase
-	(*v1.ExecInput)(nil),          // 59: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),           // 60: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),         // 61: mammoth.core.v1.ExecOutput
+	(NodeState)(0),                   // 0: mammoth.api.v1.NodeState
+	(AppSpec_Kind)(0),                // 1: mammoth.api.v1.AppSpec.Kind
+	(Expose_Balance)(0),              // 2: mammoth.api.v1.Expose.Balance
+	(Expose_Retry)(0),                // 3: mammoth.api.v1.Expose.Retry
+	(Placement_Policy)(0),            // 4: mammoth.api.v1.Placement.Policy
+	(UpdatePolicy_Strategy)(0),       // 5: mammoth.api.v1.UpdatePolicy.Strategy
+	(App_State)(0),                   // 6: mammoth.api.v1.App.State
+	(Master_State)(0),                // 7: mammoth.api.v1.Master.State
+	(Instance_State)(0),              // 8: mammoth.api.v1.Instance.State
+	(Rollout_State)(0),               // 9: mammoth.api.v1.Rollout.State
+	(RoleDiff_Effect)(0),             // 10: mammoth.api.v1.RoleDiff.Effect
+	(*AppSpec)(nil),                  // 11: mammoth.api.v1.AppSpec
+	(*RoleSpec)(nil),                 // 12: mammoth.api.v1.RoleSpec
+	(*ScheduleEntry)(nil),            // 13: mammoth.api.v1.ScheduleEntry
+	(*Expose)(nil),                   // 14: mammoth.api.v1.Expose
+	(*Placement)(nil),                // 15: mammoth.api.v1.Placement
+	(*UpdatePolicy)(nil),             // 16: mammoth.api.v1.UpdatePolicy
+	(*RestartPolicy)(nil),            // 17: mammoth.api.v1.RestartPolicy
+	(*StopPolicy)(nil),               // 18: mammoth.api.v1.StopPolicy
+	(*App)(nil),                      // 19: mammoth.api.v1.App
+	(*Schedule)(nil),                 // 20: mammoth.api.v1.Schedule
+	(*Waiting)(nil),                  // 21: mammoth.api.v1.Waiting
+	(*Master)(nil),                   // 22: mammoth.api.v1.Master
+	(*Instance)(nil),                 // 23: mammoth.api.v1.Instance
+	(*Rollout)(nil),                  // 24: mammoth.api.v1.Rollout
+	(*DeployRequest)(nil),            // 25: mammoth.api.v1.DeployRequest
+	(*ManifestMistakes)(nil),         // 26: mammoth.api.v1.ManifestMistakes
+	(*DeployResponse)(nil),           // 27: mammoth.api.v1.DeployResponse
+	(*AppDiff)(nil),                  // 28: mammoth.api.v1.AppDiff
+	(*RoleDiff)(nil),                 // 29: mammoth.api.v1.RoleDiff
+	(*FieldDiff)(nil),                // 30: mammoth.api.v1.FieldDiff
+	(*PlannedReplacement)(nil),       // 31: mammoth.api.v1.PlannedReplacement
+	(*PlannedPlacement)(nil),         // 32: mammoth.api.v1.PlannedPlacement
+	(*ListAppsRequest)(nil),          // 33: mammoth.api.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),         // 34: mammoth.api.v1.ListAppsResponse
+	(*GetAppRequest)(nil),            // 35: mammoth.api.v1.GetAppRequest
+	(*ScaleAppRequest)(nil),          // 36: mammoth.api.v1.ScaleAppRequest
+	(*RestartAppRequest)(nil),        // 37: mammoth.api.v1.RestartAppRequest
+	(*StopAppRequest)(nil),           // 38: mammoth.api.v1.StopAppRequest
+	(*RemoveAppRequest)(nil),         // 39: mammoth.api.v1.RemoveAppRequest
+	(*RollbackAppRequest)(nil),       // 40: mammoth.api.v1.RollbackAppRequest
+	(*PauseAppRequest)(nil),          // 41: mammoth.api.v1.PauseAppRequest
+	(*ResumeAppRequest)(nil),         // 42: mammoth.api.v1.ResumeAppRequest
+	(*PromoteAppRequest)(nil),        // 43: mammoth.api.v1.PromoteAppRequest
+	(*AppHistory)(nil),               // 44: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),           // 45: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),              // 46: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),                 // 47: mammoth.api.v1.Obstacle
+	nil,                              // 48: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),              // 49: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),               // 50: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),          // 51: mammoth.api.v1.Expose.Timeouts
+	(*UpdatePolicy_Course)(nil),      // 52: mammoth.api.v1.UpdatePolicy.Course
+	nil,                              // 53: mammoth.api.v1.DeployRequest.ImagesEntry
+	(*ManifestMistakes_Mistake)(nil), // 54: mammoth.api.v1.ManifestMistakes.Mistake
+	(*AppHistory_Version)(nil),       // 55: mammoth.api.v1.AppHistory.Version
+	(*Obstacle_FailedTest)(nil),      // 56: mammoth.api.v1.Obstacle.FailedTest
+	(*v1.Resources)(nil),             // 57: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 58: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 59: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 60: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 61: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 62: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 63: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 64: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 65: mammoth.core.v1.Phase
+	(*v1.ExecInput)(nil),             // 66: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),              // 67: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),            // 68: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
-	11, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
-	12, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	50, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	51, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	43, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	52, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
-	14, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
-	15, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
-	16, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
-	17, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	53, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	54, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
-	13, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	44, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	45, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	12, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
+	13, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
+	57, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	58, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	48, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	59, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	15, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
+	16, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
+	17, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
+	18, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
+	60, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	61, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	14, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
+	49, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	50, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
 	2,  // 16: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	46, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	51, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
 	3,  // 18: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
 	4,  // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,  // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	55, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	47, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	55, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	55, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	55, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	55, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	55, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	55, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	62, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	52, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	62, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	62, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	62, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	62, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	62, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	62, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
 	6,  // 29: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
-	22, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
-	23, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
-	21, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	56, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
-	10, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
-	20, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	19, // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
-	56, // 37: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	56, // 38: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	56, // 39: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	56, // 40: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	23, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
+	24, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
+	22, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
+	63, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	11, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
+	21, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	20, // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
+	63, // 37: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	63, // 38: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	63, // 39: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	63, // 40: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
 	7,  // 41: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	56, // 42: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	63, // 42: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
 	8,  // 43: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	57, // 44: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	58, // 45: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	56, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	56, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	64, // 44: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	65, // 45: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	63, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	63, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
 	9,  // 48: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	56, // 49: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
-	10, // 50: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	18, // 51: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
-	27, // 52: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	41, // 53: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
-	26, // 54: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
-	18, // 55: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	48, // 56: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	56, // 57: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	42, // 58: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	49, // 59: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	55, // 60: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	55, // 61: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 62: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	56, // 63: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	10, // 64: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	24, // 65: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	28, // 66: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	30, // 67: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	30, // 68: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	31, // 69: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	32, // 70: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	33, // 71: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	34, // 72: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	35, // 73: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	36, // 74: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
-	37, // 75: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
-	38, // 76: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
-	30, // 77: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	30, // 78: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	40, // 79: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	59, // 80: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	25, // 81: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	29, // 82: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	18, // 83: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	18, // 84: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	18, // 85: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	18, // 86: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	18, // 87: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	18, // 88: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	18, // 89: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	18, // 90: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
-	18, // 91: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
-	18, // 92: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
-	39, // 93: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	41, // 94: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	60, // 95: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	61, // 96: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	81, // [81:97] is the sub-list for method output_type
-	65, // [65:81] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	63, // 49: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
+	11, // 50: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
+	53, // 51: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
+	54, // 52: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
+	19, // 53: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
+	32, // 54: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
+	46, // 55: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	31, // 56: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
+	28, // 57: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
+	30, // 58: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	29, // 59: mammoth.api.v1.AppDiff.roles:type_name -> mammoth.api.v1.RoleDiff
+	10, // 60: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
+	30, // 61: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
+	19, // 62: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
+	55, // 63: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	63, // 64: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	47, // 65: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	56, // 66: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	62, // 67: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	62, // 68: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 69: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	63, // 70: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	11, // 71: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	25, // 72: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	33, // 73: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	35, // 74: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	35, // 75: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	36, // 76: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	37, // 77: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	38, // 78: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	39, // 79: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	40, // 80: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	41, // 81: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
+	42, // 82: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
+	43, // 83: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
+	35, // 84: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	35, // 85: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	45, // 86: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	66, // 87: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	27, // 88: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	34, // 89: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	19, // 90: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	19, // 91: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	19, // 92: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	19, // 93: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	19, // 94: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	19, // 95: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	19, // 96: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	19, // 97: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
+	19, // 98: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
+	19, // 99: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
+	44, // 100: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	46, // 101: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	67, // 102: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	68, // 103: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	88, // [88:104] is the sub-list for method output_type
+	72, // [72:88] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -4161,14 +4600,14 @@ func file_mammoth_api_v1_app_proto_init() {
 	if File_mammoth_api_v1_app_proto != nil {
 		return
 	}
-	file_mammoth_api_v1_app_proto_msgTypes[30].OneofWrappers = []any{}
+	file_mammoth_api_v1_app_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
-			NumEnums:      10,
-			NumMessages:   40,
+			NumEnums:      11,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

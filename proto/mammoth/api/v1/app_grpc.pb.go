@@ -47,7 +47,8 @@ const (
 //
 // Apps installs, changes and looks into apps.
 type AppsClient interface {
-	// Deploy creates an app or replaces its spec.
+	// Deploy creates an app or replaces its spec. Over REST the body is the app's manifest, as application/yaml or application/json. What is
+	// wrong with a manifest is INVALID_ARGUMENT, with all mistakes that were found as a detail of the type ManifestMistakes.
 	Deploy(ctx context.Context, in *DeployRequest, opts ...grpc.CallOption) (*DeployResponse, error)
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
 	GetApp(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*App, error)
@@ -272,7 +273,8 @@ type Apps_ExecClient = grpc.BidiStreamingClient[v1.ExecInput, v1.ExecOutput]
 //
 // Apps installs, changes and looks into apps.
 type AppsServer interface {
-	// Deploy creates an app or replaces its spec.
+	// Deploy creates an app or replaces its spec. Over REST the body is the app's manifest, as application/yaml or application/json. What is
+	// wrong with a manifest is INVALID_ARGUMENT, with all mistakes that were found as a detail of the type ManifestMistakes.
 	Deploy(context.Context, *DeployRequest) (*DeployResponse, error)
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
 	GetApp(context.Context, *GetAppRequest) (*App, error)

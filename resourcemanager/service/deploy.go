@@ -1,0 +1,157 @@
+package service
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/spec"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/images"
+)
+
+// Deploy implements apiv1.AppsServer.
+func (s *apps) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
+	app, file, err := s.wanted(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	deployment := &apiv1.DeployRequest{Spec: app, DryRun: request.GetDryRun(), IfGeneration: request.GetIfGeneration()}
+	var response *apiv1.DeployResponse
+	switch {
+	case request.GetDiff():
+		response, err = s.diff(ctx, deployment)
+	case request.GetValidate():
+		response, err = s.validate(ctx, deployment)
+	default:
+		response, err = s.loop.Deploy(ctx, deployment)
+	}
+	if file != nil && errdefs.IsNotFound(err) {
+		file.Fail(spec.Faults{{Key: []string{"queue"}, Sentence: wire.Sentence(err)}})
+		return nil, refuseManifest(file.Err(), err)
+	}
+	return response, wire.Status(err)
+}
+
+// wanted is the spec of a deployment, complete, and the manifest that it is of, nil if it is of none. Its error has a status.
+func (s *apps) wanted(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.AppSpec, *manifest.App, error) {
+	switch {
+	case len(request.GetManifest()) > 0 && request.GetSpec() != nil:
+		return nil, nil, wire.Status(invalid("a deployment has a manifest or a spec, not both"))
+	case len(request.GetManifest()) > 0:
+		file, err := s.read(ctx, request)
+		if err != nil {
+			return nil, nil, err
+		}
+		return file.Spec, file, nil
+	}
+	app := proto.CloneOf(request.GetSpec())
+	return app, nil, wire.Status(s.complete(ctx, app))
+}
+
+// complete checks a spec, fills in what it leaves out, and finds its images.
+func (s *apps) complete(ctx context.Context, app *apiv1.AppSpec) error {
+	if err := completeDraft(app); err != nil {
+		return err
+	}
+	if found := s.lookUp(ctx, app); len(found) > 0 {
+		return found[0].err
+	}
+	return Complete(app)
+}
+
+// A finding is a fault of a spec that only the zone can find, with the class that it has.
+type finding struct {
+	spec.Fault
+	err error
+}
+
+// lookUp finds the images of a spec that is complete but for what it leaves to them, and what of it this zone does not have or allow.
+func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
+	var found []finding
+	for _, role := range app.GetRoles() {
+		fail := func(key string, err error) {
+			found = append(found, finding{spec.Fault{Role: role.GetName(), Key: []string{key}, Sentence: wire.Sentence(err)}, err})
+		}
+		if err := checkNetwork(role, s.hostNetwork); err != nil {
+			fail("network", err)
+		}
+		if role.GetImage() == "" {
+			continue
+		}
+		digest, config, err := s.images.Resolve(ctx, role.GetImage())
+		if err != nil {
+			fail("image", err)
+			continue
+		}
+		if !runs(role, config) {
+			fail("image", fmt.Errorf("image %q says no command to run; give one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument))
+		}
+		if err := config.CheckUser(role.GetUser()); err != nil {
+			fail("user", err)
+		}
+		role.ImageDigest = digest
+		if app.GetKind() == apiv1.AppSpec_APP {
+			spec.TakePorts(role, config.ExposedPorts)
+		}
+	}
+	return found
+}
+
+// runs reports whether a role and its image say together what to run.
+func runs(role *apiv1.RoleSpec, image images.Config) bool {
+	if args, given := spec.Args(role); given {
+		image.Cmd = args
+	}
+	if len(role.GetCommand()) > 0 {
+		image.Entrypoint = role.GetCommand()
+	}
+	return image.HasCommand()
+}
+
+// validate has the zone check a deployment as it would be made, whatever generation the app has.
+func (s *apps) validate(ctx context.Context, deployment *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
+	deployment.DryRun = true
+	if deployment.GetIfGeneration() == 0 {
+		deployment.IfGeneration = -1
+	}
+	response, err := s.loop.Deploy(ctx, deployment)
+	if err != nil {
+		return nil, err
+	}
+	return &apiv1.DeployResponse{App: response.GetApp()}, nil
+}
+
+// diff is a dry run with what would change. Both are of one generation of the app.
+func (s *apps) diff(ctx context.Context, deployment *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
+	deployment.DryRun = true
+	asked := deployment.GetIfGeneration()
+	for {
+		var before *apiv1.App
+		switch view, err := s.loop.App(ctx, deployment.GetSpec().GetName()); {
+		case err == nil:
+			before = view.App
+		case !errdefs.IsNotFound(err):
+			return nil, err
+		}
+		if asked <= 0 {
+			deployment.IfGeneration = before.GetGeneration()
+		}
+		response, err := s.loop.Deploy(ctx, deployment)
+		switch {
+		case err == nil:
+			response.Diff = manifest.Diff(before.GetSpec(), response.GetApp().GetSpec())
+			return response, nil
+		case asked > 0 || !errdefs.IsAborted(err) && !errdefs.IsAlreadyExists(err):
+			return nil, err
+		}
+		// Somebody changed it in between.
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/grpc/status"
+
+	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/spec"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+)
+
+// read reads the manifest of a request, and completes its spec. Its error is a status with everything that is wrong with the manifest.
+func (s *apps) read(ctx context.Context, request *apiv1.DeployRequest) (*manifest.App, error) {
+	file, err := manifest.ParseApp(request.GetManifest())
+	if file == nil {
+		return nil, refuseManifest(err, errdefs.ErrInvalidArgument)
+	}
+	app := file.Spec
+	for _, role := range app.GetRoles() {
+		if name, ok := request.GetImages()[role.GetImage()]; ok {
+			role.Image = name
+		}
+	}
+	spec.Complete(app)
+	class := error(errdefs.ErrInvalidArgument)
+	if len(app.GetRoles()) <= spec.MaxRoles {
+		found := s.lookUp(ctx, app)
+		if err == nil && len(found) > 0 {
+			class = found[0].err
+		}
+		file.Fail(faultsOf(found))
+	}
+	if err := file.Err(); err != nil {
+		return nil, refuseManifest(err, class)
+	}
+	// What was left to the images is known now.
+	var faults spec.Faults
+	if errors.As(spec.Check(app), &faults) {
+		file.Fail(faults)
+		return nil, refuseManifest(file.Err(), faults)
+	}
+	return file, nil
+}
+
+func faultsOf(found []finding) spec.Faults {
+	var faults spec.Faults
+	for _, one := range found {
+		faults = append(faults, one.Fault)
+	}
+	return faults
+}
+
+// refuseManifest is the refusal of a manifest for its mistakes, of the class of an error.
+func refuseManifest(err, class error) error {
+	var mistakes manifest.Errors
+	errors.As(err, &mistakes)
+	detail := &apiv1.ManifestMistakes{}
+	for _, mistake := range mistakes {
+		detail.Mistakes = append(detail.Mistakes, &apiv1.ManifestMistakes_Mistake{
+			Line: int32(mistake.Line), Column: int32(mistake.Column), Message: wire.Text(mistake.Message),
+		})
+	}
+	refusal := status.Convert(wire.Status(fmt.Errorf("%w: %w", mistakes, errdefs.ErrInvalidArgument))).Proto()
+	refusal.Code = int32(status.Code(wire.Status(class)))
+	detailed, err := status.FromProto(refusal).WithDetails(detail)
+	if err != nil {
+		return wire.Status(err)
+	}
+	return detailed.Err()
+}
