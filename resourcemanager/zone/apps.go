@@ -37,12 +37,12 @@ type apps struct {
 // get is the app with an id; nil if there is none.
 func (as *apps) get(appID id.App) *app { return as.byID[appID] }
 
-// lookup is the app with a name; nil if there is none.
-func (as *apps) lookup(name string) *app { return as.byName[name] }
+// withName is the app with a name; nil if there is none.
+func (as *apps) withName(name string) *app { return as.byName[name] }
 
 func (as *apps) count() int { return len(as.byID) }
 
-func (as *apps) insert(a *app) { as.byID[a.id], as.byName[a.record.GetName()] = a, a }
+func (as *apps) index(a *app) { as.byID[a.id], as.byName[a.record.GetName()] = a, a }
 
 func (as *apps) remove(a *app) {
 	a.removed = true
@@ -76,7 +76,7 @@ func (as *apps) load(stored Records) error {
 		}
 		a := newApp(appID, record)
 		a.wait.recover(record.GetWaiting())
-		as.insert(a)
+		as.index(a)
 		return nil
 	})
 }
@@ -84,7 +84,7 @@ func (as *apps) load(stored Records) error {
 // joinQueues tells the scheduler of all apps after a start.
 func (as *apps) joinQueues(Records) error {
 	for _, a := range as.sorted() {
-		if err := as.scheduler.Apply(a.recovered()); err != nil {
+		if err := as.scheduler.Apply(a.recoveredApp()); err != nil {
 			a.queueLost = as.damage.standsStill()
 			as.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
 		}
@@ -94,7 +94,7 @@ func (as *apps) joinQueues(Records) error {
 
 // rejoinQueue tells the scheduler of an app whose queue was lost, and is there again.
 func (as *apps) rejoinQueue(a *app) error {
-	err := as.scheduler.Apply(a.recovered())
+	err := as.scheduler.Apply(a.recoveredApp())
 	if err != nil {
 		return fmt.Errorf("%s has no place: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", a.record.GetName(), err, errdefs.ErrFailedPrecondition)
 	}
@@ -102,8 +102,8 @@ func (as *apps) rejoinQueue(a *app) error {
 	return nil
 }
 
-// recovered is the app as the scheduler is told of it after a restart.
-func (a *app) recovered() scheduler.AddApp {
+// addOf is the app as the scheduler is told of it after a restart.
+func (a *app) recoveredApp() scheduler.AddApp {
 	spec := a.record.GetSpec()
 	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
 }
@@ -202,7 +202,7 @@ func (as *apps) named(name string) (*app, error) {
 	return nil, fmt.Errorf("no app is named %q; \"mammoth app ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
 }
 
-func (as *apps) withID(text string) *app {
+func (as *apps) ofRecord(text string) *app {
 	appID, err := id.ParseApp(text)
 	if err != nil {
 		return nil
@@ -234,7 +234,7 @@ func (as *apps) mayExec(who peer.User, name string) error {
 	return nil
 }
 
-// moveApp applies an event to an app and tells of it.
+// move applies an event to an app and tells of it.
 func (as *apps) move(a *app, event lifecycle.AppEvent, reason string) {
 	from := a.state()
 	to, ok := as.table.Next(from, event)
@@ -278,17 +278,17 @@ func (as *apps) changed(a *app) {
 	as.touch(a)
 }
 
-// residents are all apps, in the order of their submission.
-func (as *apps) residents() []resident {
-	var all []resident
+// queuedApps are all apps, in the order of their submission.
+func (as *apps) queuedApps() []queuedApp {
+	var all []queuedApp
 	for _, a := range as.sorted() {
-		all = append(all, resident{a.record.GetName(), id.Queue(a.record.GetSpec().GetQueue())})
+		all = append(all, queuedApp{a.record.GetName(), id.Queue(a.record.GetSpec().GetQueue())})
 	}
 	return all
 }
 
-// resident is an app and the queue that it is in.
-type resident struct {
+// queuedApp is an app and the queue that it is in.
+type queuedApp struct {
 	app   string
 	queue id.Queue
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// makeView shares its instances with other views of the app, and nothing with the loop.
+// make shares its instances with other views of the app, and nothing with the loop.
 func (vs *views) make(a *app) *apiv1.App {
 	r := a.record
 	view := &apiv1.App{
@@ -30,7 +30,7 @@ func (vs *views) make(a *app) *apiv1.App {
 		ObservedGeneration: r.GetObservedGeneration(),
 	}
 	if !a.ending() {
-		view.Wanted, view.Schedules = vs.desired.count(a), vs.desired.counts(a)
+		view.Wanted, view.Schedules = vs.desired.count(a), vs.desired.scheduledCounts(a)
 	}
 	view.Rollout = vs.rollouts.view(a, view.GetWanted())
 	a.view.countsAt = time.Time{}
@@ -55,7 +55,7 @@ func (vs *views) make(a *app) *apiv1.App {
 	return view
 }
 
-// shownWaiting is what the app waits for. What its instances wait for is left out as soon as all of them are there, which is
+// waiting is what the app waits for. What its instances wait for is left out as soon as all of them are there, which is
 // seen before the next look at it.
 func (vs *views) waiting(a *app, view *apiv1.App, instances int) []*apiv1.Waiting {
 	if view.GetState() != apiv1.App_RUNNING || view.GetRunning() != view.GetWanted() || instances != int(view.GetWanted()) ||
@@ -65,14 +65,14 @@ func (vs *views) waiting(a *app, view *apiv1.App, instances int) []*apiv1.Waitin
 	return slices.DeleteFunc(slices.Clone(a.waits()), func(w *apiv1.Waiting) bool { return w.GetInstances() > 0 })
 }
 
-// holds reports whether a container was not seen gone yet.
-func (a *app) holds(container string) bool {
+// isHeld reports whether a container was not seen gone yet.
+func (a *app) isHeld(container string) bool {
 	cid, err := id.ParseContainer(container)
 	c := a.containers[cid]
 	return err == nil && c != nil && c.held()
 }
 
-// awaited names the lost nodes for which an app cannot end, empty if there are none.
+// lostNodes names the lost nodes for which an app cannot end, empty if there are none.
 func (vs *views) lostNodes(a *app) string {
 	if !a.ending() || a.state() == lifecycle.AppStopped {
 		return ""

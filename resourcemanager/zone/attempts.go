@@ -77,7 +77,7 @@ func (at *attempts) registered(a *app) {
 	at.apps.changed(a)
 }
 
-// startAttempt asks for a container for the next master of an app, if the time has come.
+// start asks for a container for the next master of an app, if the time has come.
 func (at *attempts) start(a *app) {
 	if retry := a.record.GetRetryAt(); retry != nil && at.now.Before(retry.AsTime()) {
 		at.wakeBy(retry.AsTime())
@@ -88,11 +88,11 @@ func (at *attempts) start(a *app) {
 	a.record.Attempt = &storev1.Attempt{Number: number}
 	a.attempt.secret = ""
 	at.move(a, lifecycle.AttemptSubmitted, fmt.Sprintf("attempt %d of %s waits for a container", number, a.record.GetName()))
-	at.ask(a, 1)
+	at.askForMaster(a, 1)
 }
 
 // askForMaster sets how many containers the app's master still needs: one or none.
-func (at *attempts) ask(a *app, pending int) {
+func (at *attempts) askForMaster(a *app, pending int) {
 	var avoid []id.Node
 	for _, name := range a.record.GetAvoidNodes() {
 		avoid = append(avoid, id.Node(name))
@@ -108,7 +108,7 @@ func (at *attempts) ask(a *app, pending int) {
 	}})
 }
 
-// masterGranted has the node launch the master.
+// granted has the node launch the master.
 func (at *attempts) granted(c *container) {
 	a := c.app
 	if a.attemptState() != lifecycle.AttemptScheduled {
@@ -154,7 +154,7 @@ func (at *attempts) launch(c *container) {
 	}}})
 }
 
-// masterEnded is about a master's container that was seen gone.
+// containerEnded is about a master's container that was seen gone.
 func (at *attempts) containerEnded(c *container, exit *corev1.Exit) {
 	a := c.app
 	if a.record.GetAttempt().GetContainerId() != c.id.String() || !a.attemptState().Live() {
@@ -185,12 +185,12 @@ func (at *attempts) isFailure(a *app, exit *corev1.Exit) bool {
 	return registered == nil
 }
 
-// attemptEnded begins the next attempt, unless too many have failed.
+// ended begins the next attempt, unless too many have failed.
 func (at *attempts) ended(a *app, counts bool, reason string) {
 	number := a.record.GetAttempt().GetNumber()
 	at.masters.endStream(a, fmt.Errorf("attempt %d of %s is over", number, a.record.GetName()))
 	if a.attemptState() == lifecycle.AttemptScheduled {
-		at.ask(a, 0)
+		at.askForMaster(a, 0)
 	}
 	// Nothing that only a master could use may take the room that the next master needs.
 	at.asks.withdraw(a)
@@ -218,13 +218,13 @@ func (at *attempts) ended(a *app, counts bool, reason string) {
 	}
 }
 
-// finishAttempt ends a live attempt that has done its work.
+// finish ends a live attempt that has done its work.
 func (at *attempts) finish(a *app, reason string) {
 	if !a.attemptState().Live() {
 		return
 	}
 	if a.attemptState() == lifecycle.AttemptScheduled {
-		at.ask(a, 0)
+		at.askForMaster(a, 0)
 	}
 	at.move(a, lifecycle.AttemptFinishes, fmt.Sprintf("attempt %d of %s is finished: %s", a.record.GetAttempt().GetNumber(), a.record.GetName(), reason))
 	at.stopMaster(a, reason)
@@ -238,7 +238,7 @@ func (at *attempts) stopMaster(a *app, reason string) {
 	}
 }
 
-// dueAttempt gives up on masters that are silent.
+// due gives up on masters that are silent.
 func (at *attempts) due(a *app) {
 	record := a.record.GetAttempt()
 	cid, _ := id.ParseContainer(record.GetContainerId())
@@ -249,20 +249,20 @@ func (at *attempts) due(a *app) {
 	switch a.attemptState() {
 	case lifecycle.AttemptLaunched:
 		if away {
-			at.giveUp(a, c, lost, fmt.Sprintf("it did not register within %s", masterSilence))
+			at.abandon(a, c, lost, fmt.Sprintf("it did not register within %s", masterSilence))
 		}
 	case lifecycle.AttemptRegistered:
 		if !a.connected() && away {
-			at.giveUp(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
+			at.abandon(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
 		}
 	case lifecycle.AttemptFailed, lifecycle.AttemptUnspecified, lifecycle.AttemptFinished:
 		at.apps.touch(a) // settling starts the next one when its time has come
 	}
 }
 
-// giveUp ends an attempt whose container may still run. It is stopped, and refused from now on; its lease is held until
+// abandon ends an attempt whose container may still run. It is stopped, and refused from now on; its lease is held until
 // its node says that it is gone.
-func (at *attempts) giveUp(a *app, c *container, lost bool, reason string) {
+func (at *attempts) abandon(a *app, c *container, lost bool, reason string) {
 	if lost {
 		reason = fmt.Sprintf("its node %s is lost", c.node)
 	}
@@ -294,11 +294,11 @@ type appAttempt struct {
 	silentSince time.Time
 }
 
-// askAgain tells the scheduler what an app asks for.
-func (at *attempts) askAgain(a *app) {
+// resubmit tells the scheduler what an app asks for.
+func (at *attempts) resubmit(a *app) {
 	at.asks.submit(a)
 	if a.attemptState() == lifecycle.AttemptScheduled {
-		at.ask(a, 1)
+		at.askForMaster(a, 1)
 	}
 }
 

@@ -65,13 +65,13 @@ func (b *balancers) connected(name string) {
 	b.emit(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + name + " is connected"})
 }
 
-func (b *balancers) left(name, why string) {
+func (b *balancers) disconnected(name, why string) {
 	b.lost[name] = b.now
 	b.emit(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+name+" is not connected any more", why)})
 }
 
-// refuses takes all services that a balancer cannot route.
-func (b *balancers) refuses(name string, refusals []*companionv1.Refusal) {
+// noteRefusals takes all services that a balancer cannot route.
+func (b *balancers) noteRefusals(name string, refusals []*companionv1.Refusal) {
 	before := b.refused[name]
 	now := make(map[string]string, len(refusals))
 	b.refused[name] = now
@@ -102,8 +102,8 @@ func (b *balancers) obstacles(app string) []*apiv1.Obstacle {
 	return obstacles
 }
 
-// words lists them, with those that are not connected marked.
-func (b *balancers) words() string {
+// list lists them, with those that are not connected marked.
+func (b *balancers) list() string {
 	words := slices.Clone(b.record.GetNames())
 	for i, name := range words {
 		if _, lost := b.lost[name]; lost {
@@ -113,8 +113,8 @@ func (b *balancers) words() string {
 	return strings.Join(words, ", ")
 }
 
-// await has something follow once every balancer has confirmed the present state of some services.
-func (b *balancers) await(services []string, then confirmation) {
+// requestConfirmation has something follow once every balancer has confirmed the present state of some services.
+func (b *balancers) requestConfirmation(services []string, then confirmation) {
 	b.last++
 	b.confirming[b.last] = then
 	b.out.Confirm = append(b.out.Confirm, ConfirmRequest{b.last, services})

@@ -11,7 +11,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 )
 
-// counts are how many instances the roles with a schedule have. One rule holds: what was said last counts, by a person or by the
+// appCounts are how many instances the roles with a schedule have. One rule holds: what was said last counts, by a person or by the
 // calendar. A person says a number with a deployment that names one, be it the same, and with a scaling.
 type appCounts struct {
 	// held are the roles with a schedule, in the order of the spec.
@@ -23,8 +23,8 @@ type appCounts struct {
 	followed []*apiv1.Schedule
 }
 
-// holds is what the calendar and people want of an app's roles with a schedule at present.
-func (ds *desired) counts(a *app) []*apiv1.Schedule {
+// scheduledCounts is what the calendar and people want of an app's roles with a schedule at present.
+func (ds *desired) scheduledCounts(a *app) []*apiv1.Schedule {
 	c := &a.counts
 	if c.known && (c.until.IsZero() || ds.now.Before(c.until)) {
 		return c.current
@@ -43,8 +43,8 @@ func (ds *desired) counts(a *app) []*apiv1.Schedule {
 	return c.current
 }
 
-// said notes that a person has said how many instances a role has.
-func (ds *desired) countSet(a *app, roles ...string) {
+// noteCounts notes that a person has said how many instances a role has.
+func (ds *desired) noteCounts(a *app, roles ...string) {
 	before := a.record.GetCountedAt()
 	a.record.CountedAt = map[string]*timestamppb.Timestamp{}
 	for _, role := range a.record.GetSpec().GetRoles() {
@@ -55,29 +55,29 @@ func (ds *desired) countSet(a *app, roles ...string) {
 	for _, role := range roles {
 		a.record.CountedAt[role] = timestamppb.New(ds.now)
 	}
-	ds.recount(a)
+	ds.refreshCounts(a)
 	ds.apps.changed(a)
 }
 
-// recount finds out anew what holds, after a change that the master is told of.
-func (ds *desired) recount(a *app) {
+// refreshCounts finds out anew what holds, after a change that the master is told of.
+func (ds *desired) refreshCounts(a *app) {
 	a.counts = appCounts{}
-	a.counts.followed = ds.counts(a)
+	a.counts.followed = ds.scheduledCounts(a)
 }
 
-// wantedCount is how many instances an app is to have at present.
+// count is how many instances an app is to have at present.
 func (ds *desired) count(a *app) int32 {
 	sum := wantedInstances(a.record.GetSpec())
-	for _, held := range ds.counts(a) {
+	for _, held := range ds.scheduledCounts(a) {
 		sum += held.GetInstances() - held.GetSaid()
 	}
 	return sum
 }
 
-// heldSpec is a spec as its master is told: the numbers are those that hold, and the calendar is not the master's business.
+// spec is a spec as its master is told: the numbers are those that hold, and the calendar is not the master's business.
 func (ds *desired) spec(a *app) *apiv1.AppSpec {
 	spec := proto.CloneOf(a.record.GetSpec())
-	for _, held := range ds.counts(a) {
+	for _, held := range ds.scheduledCounts(a) {
 		for _, role := range spec.GetRoles() {
 			if role.GetName() == held.GetRole() {
 				role.Instances, role.Schedule = held.GetInstances(), nil
@@ -87,10 +87,10 @@ func (ds *desired) spec(a *app) *apiv1.AppSpec {
 	return spec
 }
 
-// dueCounts has masters follow the calendar.
+// due has masters follow the calendar.
 func (ds *desired) due(a *app) {
 	c := &a.counts
-	before, after := c.followed, ds.counts(a)
+	before, after := c.followed, ds.scheduledCounts(a)
 	c.followed = after
 	if !c.until.IsZero() {
 		ds.wakeBy(c.until)
@@ -111,7 +111,7 @@ func (ds *desired) due(a *app) {
 		})
 	}
 	if scaled && !a.ending() {
-		ds.notify(a)
+		ds.notifyMaster(a)
 	}
 }
 

@@ -54,7 +54,7 @@ func (d *damage) tolerate(err error) error {
 }
 
 // noteLoss has the zone stand still from now on, whatever happens to this process.
-func (d *damage) note(sentence string) {
+func (d *damage) noteLoss(sentence string) {
 	put := store.NoteLoss(d.now, []string{sentence})
 	if slices.ContainsFunc(d.losses, func(l loss) bool { return l.key == put.Key || slices.Contains(l.sentences, sentence) }) {
 		return
@@ -83,18 +83,18 @@ func (d *damage) hasEnded(n *node, status *corev1.ContainerStatus) bool {
 		// It is of another zone, or of this one before its store was lost whole.
 	case cid.Epoch > d.config.identity.Epoch,
 		cid.Epoch < d.config.identity.Epoch && since != nil && since.AsTime().After(d.config.identity.LastCommit):
-		d.note(fmt.Sprintf("%s runs %s, which is younger than anything that the store knew when it was opened: the store is an older copy", n.id, cid))
+		d.noteLoss(fmt.Sprintf("%s runs %s, which is younger than anything that the store knew when it was opened: the store is an older copy", n.id, cid))
 	case !d.standsStill():
 		return true
 	}
 	if cid.App.ClusterStart == d.config.identity.ClusterStart.UnixMilli() {
 		d.apps.usedID(cid.App.Seq) // so that no other app is given its number
 	}
-	d.keepUnknown(n, status)
+	d.addUnknown(n, status)
 	return false
 }
 
-func (d *damage) keepUnknown(n *node, status *corev1.ContainerStatus) {
+func (d *damage) addUnknown(n *node, status *corev1.ContainerStatus) {
 	name := status.GetLease().GetContainerId()
 	if n.unknown == nil {
 		n.unknown = map[string]*corev1.ContainerStatus{}
@@ -119,7 +119,7 @@ func (d *damage) dropUnknown(n *node, name string) {
 	}
 }
 
-// heldByUnknown is what containers without a record use of a node.
+// usedByUnknown is what containers without a record use of a node.
 func (d *damage) usedByUnknown(n *node) resource.Vector {
 	var sum resource.Vector
 	for _, status := range n.unknown {

@@ -44,7 +44,7 @@ type desired struct {
 // deploy creates an app or replaces its spec, which was checked and is complete.
 func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	spec := request.GetSpec()
-	a := ds.apps.lookup(spec.GetName())
+	a := ds.apps.withName(spec.GetName())
 	if err := checkGeneration(a, spec.GetName(), request.GetIfGeneration()); err != nil {
 		return nil, err
 	}
@@ -98,13 +98,13 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 		if a, err = ds.create(who, spec); err != nil {
 			return nil, err
 		}
-		ds.countSet(a, roleNames(spec)...)
+		ds.noteCounts(a, roleNames(spec)...)
 	} else {
 		if err := ds.replaceSpec(a, spec, "deploy"); err != nil {
 			return nil, err
 		}
-		ds.countSet(a, counted...)
-		ds.notify(a)
+		ds.noteCounts(a, counted...)
+		ds.notifyMaster(a)
 	}
 	return &apiv1.DeployResponse{App: ds.views.of(a)}, nil
 }
@@ -136,7 +136,7 @@ func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	a := newApp(appID, &storev1.App{
 		Id: appID.String(), Name: spec.GetName(), CreatedAt: timestamppb.New(ds.now), Attempt: &storev1.Attempt{}, User: who.Name,
 	})
-	ds.apps.insert(a)
+	ds.apps.index(a)
 	ds.rollouts.setVersion(a, spec, "deploy")
 	a.record.Generation = 1
 	ds.apps.announce(a)
@@ -177,7 +177,7 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 		return ds.views.of(a), nil
 	}
 	before := role.GetInstances()
-	for _, held := range ds.counts(a) {
+	for _, held := range ds.scheduledCounts(a) {
 		if held.GetRole() == role.GetName() {
 			before = held.GetInstances()
 		}
@@ -189,7 +189,7 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 	ds.emit(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
 		"%s is scaled from %d to %d instances", a.record.GetName(), before, request.GetInstances())})
 	ds.rollouts.setSpec(a, after)
-	ds.countSet(a, role.GetName())
+	ds.noteCounts(a, role.GetName())
 	ds.changed(a)
 	return ds.views.of(a), nil
 }
@@ -242,7 +242,7 @@ func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
 	return ds.views.of(a), nil
 }
 
-// startApp lets a stopped, stopping or degraded app run, with a clean record of failures.
+// start lets a stopped, stopping or degraded app run, with a clean record of failures.
 func (ds *desired) start(a *app, cause string) {
 	if a.state() == lifecycle.AppRunning {
 		return
@@ -281,7 +281,7 @@ func (ds *desired) remove(who peer.User, name string) (*apiv1.App, error) {
 	return ds.views.of(a), nil
 }
 
-// endApp has every instance of an app end: by its master, or without one by the ResourceManager.
+// end has every instance of an app end: by its master, or without one by the ResourceManager.
 func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
 	before := a.state()
 	ds.apps.move(a, event, reason)
@@ -293,14 +293,14 @@ func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
 	ds.changed(a)
 }
 
-// wish tells the master that people want something else now.
+// changed tells the master that people want something else now.
 func (ds *desired) changed(a *app) {
 	a.record.Generation++
-	ds.notify(a)
+	ds.notifyMaster(a)
 	ds.apps.changed(a)
 }
 
-// settleApp does what an app's state asks for.
+// settle does what an app's state asks for.
 func (ds *desired) settle(a *app) {
 	if a.removed {
 		return
@@ -337,7 +337,7 @@ func (ds *desired) settleEnding(a *app) {
 		ds.attempts.finish(a, "its app has ended")
 		ds.forgetInstances(a)
 		ds.apps.move(a, lifecycle.AppEmpty, "")
-		ds.gone(a)
+		ds.drop(a)
 	case workers == 0:
 		ds.attempts.finish(a, "its app has ended")
 	case abandoned || late:
@@ -346,8 +346,8 @@ func (ds *desired) settleEnding(a *app) {
 	}
 }
 
-// emptied is about an app of which nothing is left to run.
-func (ds *desired) gone(a *app) {
+// drop is about an app of which nothing is left to run.
+func (ds *desired) drop(a *app) {
 	if a.state() != lifecycle.AppRemoved {
 		return
 	}
@@ -362,7 +362,7 @@ func (ds *desired) gone(a *app) {
 	ds.forget(kindApp, a.id.String())
 }
 
-// endInstances forgets what a master reported and asked for: nothing of it is there any more.
+// forgetInstances forgets what a master reported and asked for: nothing of it is there any more.
 func (ds *desired) forgetInstances(a *app) {
 	ds.masters.forgetInstances(a)
 	ds.endpoints.forgetInstances(a)
@@ -384,8 +384,8 @@ func (ds *desired) wanted(a *app) *masterv1.Wanted {
 	return wanted
 }
 
-// notify has the master sent what is wanted.
-func (ds *desired) notify(a *app) { ds.masters.response(a).Wanted = ds.wanted(a) }
+// notifyMaster has the master sent what is wanted.
+func (ds *desired) notifyMaster(a *app) { ds.masters.response(a).Wanted = ds.wanted(a) }
 
 func wantedInstances(spec *apiv1.AppSpec) int32 {
 	var sum int32

@@ -15,7 +15,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// dueNodes declares silent nodes lost, forgets those that are long gone, and empties those that are drained.
+// due declares silent nodes lost, forgets those that are long gone, and empties those that are drained.
 func (ns *nodes) due() {
 	var due []*node
 	for _, n := range ns.byID {
@@ -92,7 +92,7 @@ func (ns *nodes) undrain(who peer.User, name string) (*apiv1.Node, error) {
 	return ns.view(n), nil
 }
 
-// removeNode forgets a node on an operator's word that it is gone for good, and gives back what it held. Nobody saw its
+// remove forgets a node on an operator's word that it is gone for good, and gives back what it held. Nobody saw its
 // containers gone, but they are fenced: their ids are never used again, so that a node that comes back all the same is told
 // to end them when it registers, as a new one.
 func (ns *nodes) remove(who peer.User, name string) (*apiv1.Node, error) {
@@ -139,7 +139,7 @@ func (ns *nodes) mayBeGone(n *node) error {
 	}
 }
 
-// forgetNode drops a node that holds nothing.
+// drop drops a node that holds nothing.
 func (ns *nodes) drop(n *node) {
 	ns.sessions.end(n, errRegisterAgain)
 	ns.removeFromScheduler(n)

@@ -38,8 +38,8 @@ type appEndpoints struct {
 	// withdrawsAll is set while balancers are waited for, after which every instance is stopped.
 	withdrawsAll bool
 	// awaitsReport is set while a step of the master's waits for the report of a node, since awaitsSince.
-	awaitsReport bool
-	awaitsSince  time.Time
+	heldBack bool
+	heldBackSince  time.Time
 	// traffic is what balancers have counted since the master's stream was opened, by instance.
 	traffic map[string]*masterv1.Traffic
 }
@@ -64,8 +64,8 @@ func (es *endpoints) areUnconfirmed(a *app) bool {
 	return a.endpoints.unconfirmed > 0 && es.balancers.any()
 }
 
-// areHeldBack reports whether the endpoints of an app wait for the report of a node.
-func (es *endpoints) areHeldBack(a *app) bool { return a.endpoints.awaitsReport }
+// awaitReport reports whether the endpoints of an app wait for the report of a node.
+func (es *endpoints) areHeldBack(a *app) bool { return a.endpoints.heldBack }
 
 // cancelWithdrawal has an earlier withdrawal of an instance, which is in service again, never be confirmed.
 func (es *endpoints) cancelWithdrawal(a *app, instance string) { a.endpoints.withdrawals[instance]++ }
@@ -76,14 +76,14 @@ func (es *endpoints) forgetInstance(a *app, instance string) {
 
 func (es *endpoints) forgetInstances(a *app) { clear(a.endpoints.withdrawals) }
 
-// countAnew forgets what balancers have counted of an app.
-func (es *endpoints) countAnew(a *app) { clear(a.endpoints.traffic) }
+// resetTraffic forgets what balancers have counted of an app.
+func (es *endpoints) resetTraffic(a *app) { clear(a.endpoints.traffic) }
 
-// project computes the services of every touched app. An endpoint is there exactly while the master says that its
+// update computes the services of every touched app. An endpoint is there exactly while the master says that its
 // instance is in service and the node says that its container runs and is not failing its probes.
 func (es *endpoints) update() {
 	for _, a := range es.apps.touchedInOrder() {
-		es.awaitReports(a)
+		es.holdBack(a)
 		services := es.services(a)
 		for name, now := range services {
 			before := a.endpoints.published[name]
@@ -105,24 +105,24 @@ func (es *endpoints) update() {
 // nodesWord is how long the word of a node is waited for that its master has passed on already.
 const reportWithin = 5 * time.Second
 
-// catchUp finds out whether a master is ahead of a node. Both tell the ResourceManager of an instance that has become
+// awaitReports finds out whether a master is ahead of a node. Both tell the ResourceManager of an instance that has become
 // healthy, each on a way of its own, and the master's word can be the first. What the master does because of it, to take
 // an older instance out or to call a step done, has to wait until the new one is in the registry.
-func (es *endpoints) awaitReports(a *app) {
+func (es *endpoints) holdBack(a *app) {
 	switch {
 	case !es.missesReport(a):
-		a.endpoints.awaitsReport, a.endpoints.awaitsSince = false, time.Time{}
+		a.endpoints.heldBack, a.endpoints.heldBackSince = false, time.Time{}
 		return
-	case a.endpoints.awaitsSince.IsZero():
-		a.endpoints.awaitsSince = es.now
+	case a.endpoints.heldBackSince.IsZero():
+		a.endpoints.heldBackSince = es.now
 	}
-	a.endpoints.awaitsReport = es.now.Before(a.endpoints.awaitsSince.Add(reportWithin))
-	if a.endpoints.awaitsReport {
-		es.wakeBy(a.endpoints.awaitsSince.Add(reportWithin))
+	a.endpoints.heldBack = es.now.Before(a.endpoints.heldBackSince.Add(reportWithin))
+	if a.endpoints.heldBack {
+		es.wakeBy(a.endpoints.heldBackSince.Add(reportWithin))
 	}
 }
 
-// masterAhead reports whether a node has yet to say of an instance what its master says.
+// missesReport reports whether a node has yet to say of an instance what its master says.
 func (es *endpoints) missesReport(a *app) bool {
 	for _, instance := range a.instances {
 		report := instance.GetReport()
@@ -149,7 +149,7 @@ func (es *endpoints) missesReport(a *app) bool {
 // serves reports whether an instance is to be routed to, as far as its master goes.
 func (a *app) serves(report *masterv1.InstanceReport) bool {
 	routed := a.endpoints.published[a.record.GetName()]
-	if report.GetInService() || !a.endpoints.awaitsReport || routed == nil {
+	if report.GetInService() || !a.endpoints.heldBack || routed == nil {
 		return report.GetInService()
 	}
 	return slices.ContainsFunc(routed.endpoints, func(e *apiv1.Endpoint) bool {
@@ -226,7 +226,7 @@ func sameEndpoints(a, b []*apiv1.Endpoint) bool {
 	return (a == nil) == (b == nil) && slices.EqualFunc(a, b, func(x, y *apiv1.Endpoint) bool { return proto.Equal(x, y) })
 }
 
-// publishEndpoints has the registry told what has changed, and asks to hear when balancers route by it.
+// publish has the registry told what has changed, and asks to hear when balancers route by it.
 func (es *endpoints) publish(a *app) {
 	for _, name := range sortedKeys(a.endpoints.published) {
 		p := a.endpoints.published[name]
@@ -239,7 +239,7 @@ func (es *endpoints) publish(a *app) {
 			delete(a.endpoints.published, name)
 		}
 	}
-	if a.endpoints.awaitsReport {
+	if a.endpoints.heldBack {
 		return
 	}
 	leaving, routed := a.endpoints.withdrawing, a.endpoints.pending
@@ -275,7 +275,7 @@ type confirmation struct {
 	stopsAll bool
 }
 
-// whenRouted has something follow once what this turn changes in the registry is known to every balancer.
+// onConfirmed has something follow once what this turn changes in the registry is known to every balancer.
 func (es *endpoints) onConfirmed(a *app, then confirmation) {
 	a.endpoints.pending = append(a.endpoints.pending, then)
 	es.apps.touch(a)
@@ -285,7 +285,7 @@ func (es *endpoints) onConfirmed(a *app, then confirmation) {
 func (es *endpoints) awaitBalancers(a *app, then confirmation) {
 	then.app = a
 	a.endpoints.unconfirmed++
-	es.balancers.await(sortedKeys(a.endpoints.published), then)
+	es.balancers.requestConfirmation(sortedKeys(a.endpoints.published), then)
 }
 
 // confirmed is the balancers' confirmation that was asked for under a number.

@@ -55,7 +55,7 @@ func (x *explainer) explain(name string) (*apiv1.Explanation, error) {
 	return e, nil
 }
 
-// tellsOf reports whether a reason is among obstacles, in whichever words.
+// mentions reports whether a reason is among obstacles, in whichever words.
 func mentions(obstacles []*apiv1.Obstacle, w *apiv1.Waiting) bool {
 	return slices.ContainsFunc(obstacles, func(o *apiv1.Obstacle) bool {
 		_, end, found := strings.Cut(o.GetReason(), ": ")

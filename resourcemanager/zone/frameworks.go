@@ -29,7 +29,7 @@ func (fs *frameworks) set(n *node, names []string) {
 	}
 }
 
-// takePlace notes that a container whose node has begun with it may have left something there.
+// note notes that a container whose node has begun with it may have left something there.
 func (fs *frameworks) note(c *container) {
 	if n := fs.nodes.get(c.node); n != nil && c.state() != lifecycle.ContainerNew && c.app.framework() && !c.record.GetLease().GetMaster() {
 		if n.frameworks == nil {
@@ -39,10 +39,10 @@ func (fs *frameworks) note(c *container) {
 	}
 }
 
-// checkPlaces looks at everything that a node has of frameworks, once it can be told.
+// endUnused looks at everything that a node has of frameworks, once it can be told.
 func (fs *frameworks) endUnused(n *node) {
 	for _, place := range sortedKeys(n.frameworks) {
-		if a := fs.apps.lookup(appOfService(place)); a != nil && a.framework() {
+		if a := fs.apps.withName(appOfService(place)); a != nil && a.framework() {
 			fs.apps.touch(a)
 			continue
 		}
@@ -52,7 +52,7 @@ func (fs *frameworks) endUnused(n *node) {
 	}
 }
 
-// settlePlaces ends what a framework's roles have on the nodes that they have left: everywhere once it has ended, and
+// settle ends what a framework's roles have on the nodes that they have left: everywhere once it has ended, and
 // wherever a role has no container once it has as many elsewhere as it is to have. Until then the next one may come back
 // to what is there.
 func (fs *frameworks) settle(a *app) {
@@ -97,7 +97,7 @@ func (fs *frameworks) settle(a *app) {
 	}
 }
 
-// placeOf is what nodes call a role's place, and the first part of its balancer's name.
+// frameworkName is what nodes call a role's place, and the first part of its balancer's name.
 func frameworkName(app, role string) string {
 	if role == "" {
 		return app

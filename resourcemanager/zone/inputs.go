@@ -98,13 +98,13 @@ func (in Drain) step(z *Core) (any, error)      { return z.nodes.drain(in.Who, i
 func (in Undrain) step(z *Core) (any, error)    { return z.nodes.undrain(in.Who, in.Node) }
 func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, in.Node) }
 func (in SetQueues) step(z *Core) (any, error) {
-	return z.queues.setQueues(in.Who, in.Request, z.apps.residents())
+	return z.queues.set(in.Who, in.Request, z.apps.queuedApps())
 }
 func (in AcceptLoss) step(z *Core) (any, error) { return z.acceptLosses(in.Who) }
 func (in MoveImage) step(z *Core) (any, error)  { return nil, z.apps.mayMoveImage(in.Who, in.Name) }
 
 func (in AddContracts) step(z *Core) (any, error) {
-	preview, err := z.lending.addContracts(in.Who, in.Request)
+	preview, err := z.lending.add(in.Who, in.Request)
 	if err != nil || preview != nil {
 		return preview, err
 	}
@@ -121,11 +121,11 @@ func (in LendNow) step(z *Core) (any, error) {
 }
 
 func (in RemoveContract) step(z *Core) (any, error) {
-	return nil, z.lending.removeContract(in.Who, in.Name)
+	return nil, z.lending.remove(in.Who, in.Name)
 }
 
 func (in StopLending) step(z *Core) (any, error) {
-	if err := z.lending.stopLending(in.Who, in.Name); err != nil {
+	if err := z.lending.stop(in.Who, in.Name); err != nil {
 		return nil, err
 	}
 	z.schedule()
@@ -179,7 +179,7 @@ func (in RegisterNode) step(z *Core) (any, error) {
 	if err := z.access.MayJoin(in.Who, in.Request.GetNodeId()); err != nil {
 		return nil, err
 	}
-	z.sessions.hear(in.Last)
+	z.sessions.noteHeard(in.Last)
 	return z.nodes.register(in.Request)
 }
 
@@ -191,7 +191,7 @@ func (in NodeReport) step(z *Core) (any, error) { return nil, z.nodes.report(in.
 
 func (in Beats) step(z *Core) (any, error) {
 	for _, last := range in.Beats {
-		z.sessions.hear(last)
+		z.sessions.noteHeard(last)
 	}
 	return nil, nil
 }
@@ -265,14 +265,14 @@ func (in BalancerConnected) step(z *Core) (any, error) {
 }
 
 func (in BalancerLost) step(z *Core) (any, error) {
-	z.balancers.left(in.Balancer, in.Why)
+	z.balancers.disconnected(in.Balancer, in.Why)
 	return nil, nil
 }
 
 func (in Refused) step(z *Core) (any, error) {
-	z.balancers.refuses(in.Balancer, in.Refusals)
+	z.balancers.noteRefusals(in.Balancer, in.Refusals)
 	for _, refusal := range in.Refusals {
-		if a := z.apps.lookup(appOfService(refusal.GetService())); a != nil {
+		if a := z.apps.withName(appOfService(refusal.GetService())); a != nil {
 			z.waits.enqueue(a)
 		}
 	}
@@ -281,7 +281,7 @@ func (in Refused) step(z *Core) (any, error) {
 
 func (in Counted) step(z *Core) (any, error) {
 	for _, count := range in.Traffic {
-		z.endpoints.count(count)
+		z.endpoints.countTraffic(count)
 	}
 	return nil, nil
 }
@@ -343,7 +343,7 @@ type (
 )
 
 func (in QueueFile) step(z *Core) (any, error) {
-	z.queues.redeclare(in.Found, z.apps.residents())
+	z.queues.redeclare(in.Found, z.apps.queuedApps())
 	return nil, nil
 }
 

@@ -81,7 +81,7 @@ func (ms *masters) forgetInstances(a *app) {
 
 func (ms *masters) load(stored Records) error {
 	err := loadRecords(stored, kindMemo, func(record *storev1.Memo) error {
-		if a := ms.apps.withID(record.GetAppId()); a != nil {
+		if a := ms.apps.ofRecord(record.GetAppId()); a != nil {
 			a.master.memo = record.GetMemo()
 		}
 		return nil
@@ -90,7 +90,7 @@ func (ms *masters) load(stored Records) error {
 		return err
 	}
 	return loadRecords(stored, kindInstance, func(record *storev1.Instance) error {
-		if a := ms.apps.withID(record.GetAppId()); a != nil {
+		if a := ms.apps.ofRecord(record.GetAppId()); a != nil {
 			a.instances[record.GetReport().GetId()] = record
 		}
 		return nil

@@ -14,7 +14,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// viewInstances are what the master reports; of an app that is to end, what is left: its master may be gone, and have given
+// instances are what the master reports; of an app that is to end, what is left: its master may be gone, and have given
 // up what a lost node still holds.
 func (vs *views) instances(a *app) []*apiv1.Instance {
 	var views []*apiv1.Instance
@@ -22,7 +22,7 @@ func (vs *views) instances(a *app) []*apiv1.Instance {
 	for _, name := range a.instanceNames() {
 		view := vs.cachedInstance(a, a.instances[name])
 		waits := view.GetContainerId() == "" && a.attemptState() == lifecycle.AttemptRegistered
-		if a.ending() && !waits && !a.holds(view.GetContainerId()) {
+		if a.ending() && !waits && !a.isHeld(view.GetContainerId()) {
 			continue
 		}
 		told[view.GetContainerId()] = true
@@ -45,7 +45,7 @@ func (vs *views) instances(a *app) []*apiv1.Instance {
 	return views
 }
 
-// showInstance makes an instance's part of a view, unless the last one still holds.
+// cachedInstance makes an instance's part of a view, unless the last one still holds.
 func (vs *views) cachedInstance(a *app, instance *storev1.Instance) *apiv1.Instance {
 	facts := instanceFacts{report: instance.GetReport(), ending: a.ending()}
 	cid, err := id.ParseContainer(facts.report.GetContainerId())
@@ -55,7 +55,7 @@ func (vs *views) cachedInstance(a *app, instance *storev1.Instance) *apiv1.Insta
 			facts.state, facts.address = n.state(), n.record.GetAddress()
 		}
 		if facts.report.GetState() == apiv1.Instance_STARTING {
-			facts.counts = vs.countsAlready(a, c)
+			facts.counted = vs.countsByNode(a, c)
 		}
 	} else {
 		facts.waits = a.waitOf(facts.report.GetRole())
@@ -115,7 +115,7 @@ func (vs *views) seenState(a *app, c *container, state apiv1.Instance_State, rea
 		return apiv1.Instance_UNREACHABLE, "it was not seen gone"
 	}
 	status := c.record.GetStatus()
-	if state == apiv1.Instance_STARTING && vs.countsAlready(a, c) {
+	if state == apiv1.Instance_STARTING && vs.countsByNode(a, c) {
 		state, reason = apiv1.Instance_RUNNING, ""
 	}
 	if state != apiv1.Instance_RUNNING {
@@ -132,9 +132,9 @@ func (vs *views) seenState(a *app, c *container, state apiv1.Instance_State, rea
 	return state, reason
 }
 
-// proven reports whether a node has told that a container has been healthy for so long that it counts, and its master, which
+// countsByNode reports whether a node has told that a container has been healthy for so long that it counts, and its master, which
 // may not see the node, has had time to say so. If it will be, the app is shown anew then.
-func (vs *views) countsAlready(a *app, c *container) bool {
+func (vs *views) countsByNode(a *app, c *container) bool {
 	status := c.record.GetStatus()
 	if c.state() != lifecycle.ContainerRunning || status.GetHealthySince() == nil {
 		return false
@@ -158,7 +158,7 @@ func (vs *views) countsAlready(a *app, c *container) bool {
 // mastersWord is how long the word of a master is waited for that a node has given already.
 const reportedWithin = 2 * time.Second
 
-// shownInstance is one instance's part of a view, which many views share.
+// instanceView is one instance's part of a view, which many views share.
 type instanceView struct {
 	facts instanceFacts
 	view  *apiv1.Instance
@@ -175,5 +175,5 @@ type instanceFacts struct {
 	// waits is what it waits for while it has no container.
 	waits string
 	// proven: its node has known for long enough that it is healthy.
-	counts bool
+	counted bool
 }

@@ -55,7 +55,7 @@ func (ks *keys) load(stored Records) error {
 	}
 	ks.read()
 	if len(ks.all) == 0 {
-		ks.make(1)
+		ks.create(1)
 	}
 	return nil
 }
@@ -67,7 +67,7 @@ func (ks *keys) rotate() {
 		return
 	}
 	before := ks.record.GetKeys()[0]
-	key := ks.make(before.GetId()+1, before)
+	key := ks.create(before.GetId()+1, before)
 	for _, n := range ks.nodes.sorted() {
 		ks.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Keys_{
 			Keys: &trackerv1.NodeCommand_Keys{Keys: ks.record.GetKeys()},
@@ -76,8 +76,8 @@ func (ks *keys) rotate() {
 	ks.emit(&apiv1.Event{Kind: "zone", To: "KEY_ROTATED", Message: fmt.Sprintf("key %d signs container tokens from %s on", key.ID, ks.now.Add(keySpread).UTC().Format(time.RFC3339))})
 }
 
-// make makes a key beside those that stay valid.
-func (ks *keys) make(number int32, valid ...*trackerv1.TokenKey) token.Key {
+// create makes a key beside those that stay valid.
+func (ks *keys) create(number int32, valid ...*trackerv1.TokenKey) token.Key {
 	key := token.Key{ID: number, Secret: ks.secrets.bytes()}
 	ks.record.Keys = append([]*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}}, valid...)
 	ks.record.KeyMadeAt = timestamppb.New(ks.now)
@@ -93,7 +93,7 @@ func (ks *keys) read() {
 	}
 }
 
-// signingKey is the newest key that every node has.
+// signing is the newest key that every node has.
 func (ks *keys) signing() token.Key {
 	if len(ks.all) > 1 && ks.now.Before(ks.record.GetKeyMadeAt().AsTime().Add(keySpread)) {
 		return ks.all[1]

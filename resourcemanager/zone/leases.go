@@ -81,7 +81,7 @@ type leases struct {
 // get is the container with an id; nil if there is none.
 func (ls *leases) get(cid id.Container) *container { return ls.byID[cid] }
 
-// index lets a container be found, by everybody while it is held and by its app for a while after.
+// insert lets a container be found, by everybody while it is held and by its app for a while after.
 func (ls *leases) insert(c *container) {
 	ls.byID[c.id] = c
 	c.app.containers[c.id] = c
@@ -110,7 +110,7 @@ func (ls *leases) load(stored Records) error {
 		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
 		ls.insert(c)
 		if c.held() && !a.queueLost {
-			ls.scheduler.apply(ls.recovered(c))
+			ls.scheduler.apply(ls.recoveredHold(c))
 		}
 		return nil
 	})
@@ -137,9 +137,9 @@ func (ls *leases) observe(c *container, status *corev1.ContainerStatus) {
 	case to == lifecycle.ContainerDone:
 		ls.done(c, from)
 	case to != from:
-		ls.event(c, from, to, because(fmt.Sprintf("%s is %s on %s", c.name(), strings.ToLower(to.String()), c.node), status.GetReason()))
+		ls.emitEvent(c, from, to, because(fmt.Sprintf("%s is %s on %s", c.name(), strings.ToLower(to.String()), c.node), status.GetReason()))
 	case before.GetHealth() != status.GetHealth() && status.GetHealth() >= corev1.ContainerStatus_HEALTHY:
-		ls.event(c, from, to, because(fmt.Sprintf("%s is %s", c.name(), strings.ToLower(status.GetHealth().String())), status.GetHealthDetail()))
+		ls.emitEvent(c, from, to, because(fmt.Sprintf("%s is %s", c.name(), strings.ToLower(status.GetHealth().String())), status.GetHealthDetail()))
 	}
 	ls.changed(c)
 }
@@ -168,7 +168,7 @@ func (ls *leases) endUnseen(c *container, event lifecycle.ContainerEvent, exit *
 	ls.changed(c)
 }
 
-// containerDone frees a container's capacity: its node has seen it gone, or does not have it.
+// done frees a container's capacity: its node has seen it gone, or does not have it.
 func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 	exit := c.record.GetStatus().GetExit()
 	c.record.DoneAt = timestamppb.New(ls.now)
@@ -185,7 +185,7 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 		}
 	}
 	ls.scheduler.apply(scheduler.Release{Container: c.id})
-	ls.event(c, from, lifecycle.ContainerDone, fmt.Sprintf("%s ended on %s: %s", c.name(), c.node, exitSentence(exit)))
+	ls.emitEvent(c, from, lifecycle.ContainerDone, fmt.Sprintf("%s ended on %s: %s", c.name(), c.node, exitSentence(exit)))
 	if c.record.GetLease().GetMaster() {
 		c.record.Acknowledged = true
 		ls.attempts.containerEnded(c, exit)
@@ -196,18 +196,18 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 	ls.pruneEnded(c.app)
 }
 
-// stopContainer has a container ended. It stays held until its node has reported it done.
+// stop has a container ended. It stays held until its node has reported it done.
 func (ls *leases) stop(c *container, reason corev1.Exit_Reason, message string) {
 	if !c.held() || c.record.GetStopping() {
 		return
 	}
 	c.record.Stopping, c.record.StopReason, c.record.StopMessage = true, reason, message
 	ls.sessions.send(ls.nodes.get(c.node), c.stopCommand())
-	ls.event(c, c.state(), c.state(), because(fmt.Sprintf("%s is to be stopped", c.name()), message))
+	ls.emitEvent(c, c.state(), c.state(), because(fmt.Sprintf("%s is to be stopped", c.name()), message))
 	ls.changed(c)
 }
 
-// dueContainers takes back leases that were never started and can no longer be, and drops old ends.
+// due takes back leases that were never started and can no longer be, and drops old ends.
 func (ls *leases) due(a *app) {
 	var expired []*container
 	for _, c := range a.containers {
@@ -250,7 +250,7 @@ func (ls *leases) changed(c *container) {
 	ls.apps.touch(c.app)
 }
 
-func (ls *leases) event(c *container, from, to lifecycle.ContainerState, message string) {
+func (ls *leases) emitEvent(c *container, from, to lifecycle.ContainerState, message string) {
 	event := &apiv1.Event{
 		Kind: "container", App: c.app.record.GetName(), Instance: c.instance(), Container: c.id.String(),
 		Node: string(c.node), Queue: c.record.GetLease().GetQueue(), From: stateName(from), To: to.String(), Message: message,

@@ -34,14 +34,14 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z := newCore(config{Settings: start.Settings, identity: stored.Identity(), started: start.Now}, stored.LastEvent())
 	z.Begin(start.Now, start.Seed)
 	for _, load := range []func(Records) error{
-		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.balancers.load, z.queues.loadQueues, z.lending.loadContracts,
+		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.balancers.load, z.queues.load, z.lending.load,
 		z.nodes.load, z.apps.load, z.rollouts.load, z.apps.joinQueues, z.leases.load, z.masters.load, z.asks.load,
 	} {
 		if err := load(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
 		}
 	}
-	if err := z.queues.loadDeclaration(start.QueueFile, z.apps.residents()); err != nil {
+	if err := z.queues.loadDeclaration(start.QueueFile, z.apps.queuedApps()); err != nil {
 		return nil, nil, err
 	}
 	for _, a := range z.apps.sorted() {

@@ -84,7 +84,7 @@ func (ms *masters) authenticate(bearer string) (*app, error) {
 	return a, nil
 }
 
-// registerMaster hands an app over to its newest attempt; again if that attempt registers again.
+// register hands an app over to its newest attempt; again if that attempt registers again.
 func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
 	a, err := ms.authenticate(bearer)
 	if err != nil {
@@ -110,7 +110,7 @@ func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*
 	return response, nil
 }
 
-// openAllocate begins a master's stream. Its first answer repeats what the master cannot know it lost: what is
+// open begins a master's stream. Its first answer repeats what the master cannot know it lost: what is
 // wanted, containers that it may not have heard of, ends, the state of its nodes, and what is out of the registry.
 func (ms *masters) open(bearer string, stream StreamID) error {
 	a, err := ms.authenticate(bearer)
@@ -123,7 +123,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	ms.endStream(a, fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted))
 	a.master.stream = stream
 	ms.byStream[stream] = a
-	ms.endpoints.countAnew(a)
+	ms.endpoints.resetTraffic(a)
 	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.waits()}}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
@@ -153,10 +153,10 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	return nil
 }
 
-// masterLeft is about a stream that is over; it may be an earlier one.
+// streamEnded is about a stream that is over; it may be an earlier one.
 func (ms *masters) streamEnded(stream StreamID) { ms.refuse(stream, errLeft) }
 
-// refuseStream ends a stream whose request was refused; what follows on it is not taken either.
+// refuse ends a stream whose request was refused; what follows on it is not taken either.
 func (ms *masters) refuse(stream StreamID, why error) {
 	if a := ms.byStream[stream]; a != nil {
 		ms.endStream(a, why)
@@ -191,7 +191,7 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 	if err := a.bounded(request); err != nil {
 		return err
 	}
-	asks, err := ms.asks.readAll(a, request.GetAsks())
+	asks, err := ms.asks.parseAll(a, request.GetAsks())
 	if err != nil {
 		return err
 	}
@@ -278,7 +278,7 @@ func (ms *masters) finish(bearer string, request *masterv1.FinishRequest) error 
 	return nil
 }
 
-// say is what the app's master is told at the end of the turn.
+// response is what the app's master is told at the end of the turn.
 func (ms *masters) response(a *app) *masterv1.AllocateResponse {
 	if a.master.response == nil {
 		a.master.response = &masterv1.AllocateResponse{}

@@ -105,7 +105,7 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 	}, nil
 }
 
-// moveNode applies an event to a node and tells of it.
+// move applies an event to a node and tells of it.
 func (ns *nodes) move(n *node, event lifecycle.NodeEvent, reason string) {
 	from := n.state()
 	to, ok := ns.table.Next(from, event)
@@ -129,7 +129,7 @@ func (ns *nodes) move(n *node, event lifecycle.NodeEvent, reason string) {
 	ns.notifyMasters(n)
 }
 
-// tellMasters has every app with containers on the node told of it, and where it is reached: a NodeManager that was restarted
+// notifyMasters has every app with containers on the node told of it, and where it is reached: a NodeManager that was restarted
 // may listen elsewhere, and nobody else could say where.
 func (ns *nodes) notifyMasters(n *node) {
 	update := ns.update(n)
@@ -151,7 +151,7 @@ func nodeSentence(name id.Node, state lifecycle.NodeState, reason string) string
 	return because(fmt.Sprintf("%s is %s", name, strings.ToLower(state.String())), reason)
 }
 
-// nodeChanged stores a node and shows it to the scheduler.
+// changed stores a node and shows it to the scheduler.
 func (ns *nodes) changed(n *node) {
 	ns.save(kindNode, string(n.id), n.record)
 	ns.updateScheduler(n)
@@ -176,7 +176,7 @@ func (ns *nodes) updateScheduler(n *node) {
 	n.inScheduler = true
 }
 
-// hideNode takes a node away from the scheduler, which may never have known it: it was lost before this ResourceManager.
+// removeFromScheduler takes a node away from the scheduler, which may never have known it: it was lost before this ResourceManager.
 func (ns *nodes) removeFromScheduler(n *node) {
 	if n.inScheduler {
 		ns.scheduler.apply(scheduler.RemoveNode{Node: n.id})

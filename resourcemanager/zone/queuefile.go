@@ -20,7 +20,7 @@ type QueueFileText struct{ Text, Failure string }
 
 // loadDeclaration makes the queue file's tree the zone's. One that cannot be keeps a zone from starting only if there is no
 // tree that could stay in force.
-func (q *queues) loadDeclaration(found QueueFileText, apps []resident) error {
+func (q *queues) loadDeclaration(found QueueFileText, apps []queuedApp) error {
 	if q.file == "" {
 		return nil
 	}
@@ -33,7 +33,7 @@ func (q *queues) loadDeclaration(found QueueFileText, apps []resident) error {
 }
 
 // redeclare takes in a changed queue file.
-func (q *queues) redeclare(found QueueFileText, apps []resident) {
+func (q *queues) redeclare(found QueueFileText, apps []queuedApp) {
 	before, tree := q.badFile, q.tree
 	q.badFile = ""
 	if err := q.declare(found, apps); err != nil {
@@ -56,7 +56,7 @@ func (q *queues) refuse(err error) {
 
 // declare makes what the queue file says the queue tree and the declared contracts, or changes nothing. Contracts that people
 // have added stay.
-func (q *queues) declare(found QueueFileText, apps []resident) error {
+func (q *queues) declare(found QueueFileText, apps []queuedApp) error {
 	path := q.file
 	if found.Failure != "" {
 		return fmt.Errorf("the queue file %s: %w", found.Failure, errdefs.ErrFailedPrecondition)
@@ -91,8 +91,8 @@ func inQueueFile(path string, err error) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-func (q *queues) install(declared manifest.Declaration, apps []resident) error {
-	specs, err := q.readQueues(declared.Queues)
+func (q *queues) install(declared manifest.Declaration, apps []queuedApp) error {
+	specs, err := q.read(declared.Queues)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 package zone
 
-// heldOn counts the containers that an app has on a node.
-func (ns *nodes) containersOf(n *node, a *app) (count int) {
+// countOf counts the containers that an app has on a node.
+func (ns *nodes) countOf(n *node, a *app) (count int) {
 	for _, c := range n.containers {
 		if c.app == a {
 			count++

@@ -52,10 +52,10 @@ func (z *Core) restoreQueues() error {
 		}
 		for _, c := range sortedContainers(a.containers) {
 			if c.held() {
-				z.scheduler.apply(z.leases.recovered(c))
+				z.scheduler.apply(z.leases.recoveredHold(c))
 			}
 		}
-		z.attempts.askAgain(a)
+		z.attempts.resubmit(a)
 	}
 	return errors.Join(missing...)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// whyGivenBack is the reason why a master releases a container that still runs: the change of the app or of its node that the
+// releaseReason is the reason why a master releases a container that still runs: the change of the app or of its node that the
 // master follows.
 func (ms *masters) releaseReason(a *app, c *container) string {
 	name := a.record.GetName()

@@ -103,7 +103,7 @@ func (rs *rollouts) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.Rol
 // roomBeside says whether what is started beside the present instances has room.
 func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, beside int) string {
 	rolling := strategyOf(role.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
-	why := rs.explainer.capacity(plan.Explanation)
+	why := rs.explainer.capacityCause(plan.Explanation)
 	switch {
 	case len(plan.Nodes) > 0 && (len(plan.Nodes) == beside || rolling):
 		return "there is room for " + countWord(len(plan.Nodes), "more instance")
@@ -112,7 +112,7 @@ func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan
 	case len(plan.Nodes) > 0:
 		return because(fmt.Sprintf("there is room for %d of them only", len(plan.Nodes)), withHelp(why))
 	}
-	if needs, err := rs.units.read(roleResources(role)); rolling && err == nil && rs.covers(a, role.GetName(), needs) {
+	if needs, err := rs.units.read(roleResources(role)); rolling && err == nil && rs.anyCovers(a, role.GetName(), needs) {
 		why.help = oldFirst
 	}
 	return because("there is no room beside them, and it would wait", withHelp(why))

@@ -7,7 +7,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// takeTruth compares what a node has with its leases, both ways, and gives what has no lease.
+// reconcile compares what a node has with its leases, both ways, and gives what has no lease.
 func (ns *nodes) reconcile(n *node, statuses []*corev1.ContainerStatus) (reap []string) {
 	seen := map[id.Container]bool{}
 	for _, status := range statuses {
@@ -34,7 +34,7 @@ func (ns *nodes) reconcile(n *node, statuses []*corev1.ContainerStatus) (reap []
 	return reap
 }
 
-// openSession begins the stream of commands to a node, with everything that it may not have been told.
+// openStream begins the stream of commands to a node, with everything that it may not have been told.
 func (ns *nodes) openStream(session string, stream StreamID) error {
 	n := ns.sessions.get(session)
 	if n == nil {

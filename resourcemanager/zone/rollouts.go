@@ -91,7 +91,7 @@ func (rs *rollouts) pause(who peer.User, name string) (*apiv1.App, error) {
 		return nil, fmt.Errorf("the rollout of %s is paused already; \"mammoth app resume %s\" lets it go on: %w", name, name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.Paused = true
-	rs.event(a, access.ByWhom(who)+" paused it")
+	rs.emitEvent(a, access.ByWhom(who)+" paused it")
 	rs.desired.changed(a)
 	return rs.views.of(a), nil
 }
@@ -109,7 +109,7 @@ func (rs *rollouts) resume(who peer.User, name string) (*apiv1.App, error) {
 		return nil, fmt.Errorf("the rollout of %s is not paused: %w", name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.Paused = false
-	rs.event(a, access.ByWhom(who)+" let it go on")
+	rs.emitEvent(a, access.ByWhom(who)+" let it go on")
 	rs.desired.changed(a)
 	return rs.views.of(a), nil
 }
@@ -127,12 +127,12 @@ func (rs *rollouts) promote(who peer.User, name string, percent int32) (*apiv1.A
 		return nil, fmt.Errorf("version %d of %s is promoted already: %w", a.record.GetVersion(), name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.CanaryPercent, a.record.Paused = percent, false
-	rs.event(a, fmt.Sprintf("%s gives it %d %% of the requests", access.ByWhom(who), percent))
+	rs.emitEvent(a, fmt.Sprintf("%s gives it %d %% of the requests", access.ByWhom(who), percent))
 	rs.desired.changed(a)
 	return rs.views.of(a), nil
 }
 
-func (rs *rollouts) event(a *app, message string) {
+func (rs *rollouts) emitEvent(a *app, message string) {
 	state := a.presentRollout().GetState().String()
 	rs.emit(&apiv1.Event{
 		Kind: "rollout", App: a.record.GetName(), From: state, To: state,
@@ -140,12 +140,12 @@ func (rs *rollouts) event(a *app, message string) {
 	})
 }
 
-// noCanary has what was wanted before be wanted again without a canary: it has proven itself.
+// withoutCanary has what was wanted before be wanted again without a canary: it has proven itself.
 func (rs *rollouts) withoutCanary(a *app) {
 	if canaryPercent(a.record.GetSpec()) > 0 {
 		a.record.CanaryPercent = 100
 	}
-	rs.desired.notify(a)
+	rs.desired.notifyMaster(a)
 	rs.apps.changed(a)
 }
 
@@ -189,7 +189,7 @@ func (rs *rollouts) complete(a *app, wanted *masterv1.Wanted) {
 	}
 }
 
-// reportRollout replaces what is known of the change to the wanted version.
+// report replaces what is known of the change to the wanted version.
 func (rs *rollouts) report(a *app, report *masterv1.RolloutReport) {
 	r := a.record
 	before := r.GetRollout()
@@ -223,7 +223,7 @@ func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
 		if r.GetPaused() {
 			// The next one is not held because this one was.
 			r.Paused = false
-			rs.desired.notify(a)
+			rs.desired.notifyMaster(a)
 		}
 	}
 	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
@@ -245,7 +245,7 @@ func (a *app) judgedByErrors() bool {
 	return a.underWay() && slices.ContainsFunc(a.record.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
 }
 
-// rollout is how far the master has brought the wanted version, if it has said anything of it yet.
+// presentRollout is how far the master has brought the wanted version, if it has said anything of it yet.
 func (a *app) presentRollout() *apiv1.Rollout {
 	if a.record.GetRollout().GetVersion() == a.record.GetVersion() {
 		return a.record.GetRollout()

@@ -10,7 +10,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// rolloutReason adds a rollout that is paused or failed, or that is in progress where no other reason is known.
+// reason adds a rollout that is paused or failed, or that is in progress where no other reason is known.
 func (rs *rollouts) reason(a *app, r *reasons) {
 	name, rollout := a.record.GetName(), a.presentRollout()
 	switch rollout.GetState() {
@@ -88,13 +88,13 @@ func (rs *rollouts) verdict(rollout *apiv1.Rollout) string {
 	return fmt.Sprintf("%s; %s in %s without progress", text, fate, soon)
 }
 
-// steady reports whether an earlier version goes on serving, because the rollout of the present one failed.
+// keepsServing reports whether an earlier version goes on serving, because the rollout of the present one failed.
 func (a *app) keepsServing(version int) bool {
 	state := a.record.GetRollout().GetState()
 	return (state == apiv1.Rollout_FAILED || state == apiv1.Rollout_REVERTED) && int32(version) < a.record.GetVersion()
 }
 
-// helpOfRollout proposes maxUnavailable where a new instance finds no room beside the one that it is to replace; empty otherwise.
+// help proposes maxUnavailable where a new instance finds no room beside the one that it is to replace; empty otherwise.
 func (rs *rollouts) help(a *app, role string) string {
 	spec, ok := a.role(role)
 	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || a.presentRollout().GetState() != apiv1.Rollout_PROGRESSING {
@@ -137,8 +137,8 @@ func (rs *rollouts) replaces(a *app, role string, needs resource.Vector) bool {
 	return false
 }
 
-// holdsAsMuch reports whether an instance of a role holds as much as is needed.
-func (rs *rollouts) covers(a *app, role string, needs resource.Vector) bool {
+// anyCovers reports whether an instance of a role holds as much as is needed.
+func (rs *rollouts) anyCovers(a *app, role string, needs resource.Vector) bool {
 	for _, instance := range a.instances {
 		cid, err := id.ParseContainer(instance.GetReport().GetContainerId())
 		if c := a.containers[cid]; err == nil && c != nil && c.held() && instance.GetReport().GetRole() == role && rs.leases.covers(c, needs) {

@@ -82,15 +82,15 @@ func (ss *sessions) open(n *node, stream StreamID) {
 	n.session.stream, n.session.heard = stream, ss.now
 }
 
-// nodeLeft is about a stream that is over, with the last beat on it; it may be an earlier one.
+// streamEnded is about a stream that is over, with the last beat on it; it may be an earlier one.
 func (ss *sessions) streamEnded(stream StreamID, last Beat) {
-	ss.hear(last)
+	ss.noteHeard(last)
 	if n := ss.byID[last.Session]; n != nil && n.session.stream == stream {
 		ss.closeStream(n, errLeft)
 	}
 }
 
-// hangUp ends a node's stream if it has one.
+// closeStream ends a node's stream if it has one.
 func (ss *sessions) closeStream(n *node, why error) {
 	if !n.connected() {
 		return
@@ -99,14 +99,14 @@ func (ss *sessions) closeStream(n *node, why error) {
 	n.session.stream, n.session.commands = 0, nil
 }
 
-// hear notes when a node was last heard of.
-func (ss *sessions) hear(last Beat) {
+// noteHeard notes when a node was last heard of.
+func (ss *sessions) noteHeard(last Beat) {
 	if n := ss.byID[last.Session]; n != nil && last.At.After(n.session.heard) {
 		n.session.heard = last.At
 	}
 }
 
-// command is told to the node once the turn is stored. A node that is not connected is told when it comes back,
+// send is told to the node once the turn is stored. A node that is not connected is told when it comes back,
 // from what is stored.
 func (ss *sessions) send(n *node, command *trackerv1.NodeCommand) {
 	if n == nil || !n.connected() {

@@ -12,7 +12,7 @@ func canaryPercent(spec *apiv1.AppSpec) int32 {
 	return 0
 }
 
-// courseOf is how the present version takes the place of the one before.
+// strategyOf is how the present version takes the place of the one before.
 func strategyOf(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_Course {
 	if once := update.GetOnce(); once != nil {
 		return once
@@ -28,7 +28,7 @@ func withStrategy(update *apiv1.UpdatePolicy) {
 	}
 }
 
-// keepCourse leaves the change that is under way on its course: a new count, say, is no word on that.
+// keepStrategy leaves the change that is under way on its course: a new count, say, is no word on that.
 func keepStrategy(present, next *apiv1.AppSpec) {
 	for i, role := range next.GetRoles() {
 		if i < len(present.GetRoles()) && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil {

@@ -30,7 +30,7 @@ func (t *turn) begin(now time.Time, fresh Seed) {
 	t.now, t.secrets, t.out = now, secrets{seed: fresh}, &Ready{}
 }
 
-// at has the deadlines looked at by an instant, though nothing may have happened until then.
+// wakeBy has the deadlines looked at by an instant, though nothing may have happened until then.
 func (t *turn) wakeBy(instant time.Time) {
 	if instant.Before(t.wake) {
 		t.wake = instant
@@ -58,7 +58,7 @@ func (t *turn) warn(text string, about ...any) {
 // longestMessage is how many bytes of an event's message are kept: some hold what an engine or a program said.
 const longestMessage = 4 << 10
 
-// tell records a transition. It is stored with the turn and told after that.
+// emit records a transition. It is stored with the turn and told after that.
 func (t *turn) emit(event *apiv1.Event) {
 	t.lastEvent++
 	if err := eventlog.CheckKind(event.GetKind()); err != nil {

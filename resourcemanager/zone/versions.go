@@ -29,7 +29,7 @@ func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
 	r.Version++
 	r.Spec, r.Reverted, r.Paused, r.CanaryPercent = spec, false, false, 0
-	rs.desired.recount(a)
+	rs.desired.refreshCounts(a)
 	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
 	for _, version := range r.GetVersions() {
 		if version.GetCurrent() {
@@ -102,7 +102,7 @@ func withoutVersions(record *storev1.App) *storev1.App {
 func (rs *rollouts) setSpec(a *app, spec *apiv1.AppSpec) {
 	r := a.record
 	r.Spec = spec
-	rs.desired.recount(a)
+	rs.desired.refreshCounts(a)
 	r.Versions = slices.Clone(r.GetVersions())
 	last := proto.CloneOf(r.GetVersions()[len(r.GetVersions())-1])
 	last.Spec = spec
@@ -111,13 +111,13 @@ func (rs *rollouts) setSpec(a *app, spec *apiv1.AppSpec) {
 	rs.apps.changed(a)
 }
 
-// cameUp notes that all of the present version ran, and counted.
+// succeeded notes that all of the present version ran, and counted.
 func (rs *rollouts) succeeded(a *app) {
 	a.record.GoodVersion = a.record.GetVersion()
 	rs.recordOutcome(a, true, "")
 }
 
-// fell notes that the present version failed. One that had come up did not hold.
+// failed notes that the present version failed. One that had come up did not hold.
 func (rs *rollouts) failed(a *app, reason string) {
 	r := a.record
 	rs.recordOutcome(a, r.GetVersions()[len(r.GetVersions())-1].GetCameUp(), reason)
@@ -131,7 +131,7 @@ func (rs *rollouts) failed(a *app, reason string) {
 	}
 }
 
-// judged notes in the history what became of the present version.
+// recordOutcome notes in the history what became of the present version.
 func (rs *rollouts) recordOutcome(a *app, cameUp bool, failure string) {
 	r := a.record
 	i := len(r.GetVersions()) - 1
@@ -145,7 +145,7 @@ func (rs *rollouts) recordOutcome(a *app, cameUp bool, failure string) {
 	rs.saveVersion(a)
 }
 
-// held reports whether a version came up, and did not fail after it.
+// stable reports whether a version came up, and did not fail after it.
 func stable(version *apiv1.AppHistory_Version) bool {
 	return version.GetCameUp() && version.GetFailure() == ""
 }
@@ -261,10 +261,10 @@ func (rs *rollouts) revert(a *app, revert *masterv1.Revert) {
 	rs.withoutCanary(a)
 }
 
-// loadVersions gives every app its versions, which come in the order of their numbers, and the spec of the last one.
+// load gives every app its versions, which come in the order of their numbers, and the spec of the last one.
 func (rs *rollouts) load(stored Records) error {
 	err := loadRecords(stored, kindVersion, func(record *storev1.Version) error {
-		if a := rs.apps.withID(record.GetAppId()); a != nil {
+		if a := rs.apps.ofRecord(record.GetAppId()); a != nil {
 			record.Version.Current = record.GetVersion().GetVersion() == a.record.GetVersion()
 			a.record.Versions = append(a.record.Versions, record.GetVersion())
 			a.record.Spec = record.GetVersion().GetSpec()
@@ -285,7 +285,7 @@ func (rs *rollouts) load(stored Records) error {
 	return err
 }
 
-// goBack is about an app whose present version was lost: the newest one that is there counts, and without any the app is one whose
+// fallBack is about an app whose present version was lost: the newest one that is there counts, and without any the app is one whose
 // record was lost.
 func (rs *rollouts) fallBack(a *app) {
 	versions := a.record.GetVersions()

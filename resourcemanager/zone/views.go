@@ -11,7 +11,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// shownApp caches the view of an app. An app of 10,000 instances is sent to any number of readers, many times a second while it is
+// appView caches the view of an app. An app of 10,000 instances is sent to any number of readers, many times a second while it is
 // deployed, and only a few instances differ from one time to the next.
 type appView struct {
 	// view is the present view; nil if the app has changed since it was made.
@@ -61,17 +61,17 @@ func (vs *views) due(a *app) {
 func (vs *views) deliver() {
 	for _, a := range vs.apps.touchedInOrder() {
 		vs.changed(a) // what was shown in the middle of the turn may be half of it
-		vs.notify(a)
+		vs.notifyWatchers(a)
 	}
 	for _, a := range vs.overdue {
 		if !vs.apps.isTouched(a) {
 			vs.changed(a)
-			vs.notify(a)
+			vs.notifyWatchers(a)
 		}
 	}
 }
 
-// show returns the present view of an app.
+// of returns the present view of an app.
 func (vs *views) of(a *app) *apiv1.App {
 	if a.view.current == nil {
 		a.view.current = vs.make(a)
@@ -100,8 +100,8 @@ func (vs *views) unwatch(stream StreamID) {
 	}
 }
 
-// showWatchers sends a changed app to its watchers, and ends their streams once it is removed.
-func (vs *views) notify(a *app) {
+// notifyWatchers sends a changed app to its watchers, and ends their streams once it is removed.
+func (vs *views) notifyWatchers(a *app) {
 	if len(a.view.watchers) == 0 {
 		a.view.unsent = false
 		return

@@ -57,7 +57,7 @@ func (ws *waits) start() {
 	}
 }
 
-// lookAfter puts an app into lookout.due, because something of it may be missing.
+// enqueue puts an app into lookout.due, because something of it may be missing.
 func (ws *waits) enqueue(a *app) {
 	if a.wait.queued || a.removed {
 		return
@@ -67,7 +67,7 @@ func (ws *waits) enqueue(a *app) {
 	ws.wakeBy(a.wait.at)
 }
 
-// lookAtWaiting looks at apps that are due, within what one turn may do.
+// inspectDue looks at apps that are due, within what one turn may do.
 func (ws *waits) inspectDue() {
 	work := 0
 	for _, a := range ws.apps.touchedInOrder() {
@@ -104,12 +104,12 @@ func (ws *waits) inspectDue() {
 	}
 }
 
-// lookWork is about how much work it is to look at an app: 1, and 1 more for each fifty instances, asks, containers and nodes.
+// cost is about how much work it is to look at an app: 1, and 1 more for each fifty instances, asks, containers and nodes.
 func (ws *waits) cost(a *app) int {
 	return 1 + (len(a.instances)+a.askCount()+len(a.containers)+ws.nodes.count())/50
 }
 
-// look finds the reasons why an app waits, puts them into its status, and reports whether there are any.
+// inspect finds the reasons why an app waits, puts them into its status, and reports whether there are any.
 func (ws *waits) inspect(a *app) bool {
 	w := &a.wait
 	w.inspectedAt = ws.now
@@ -138,12 +138,12 @@ func (ws *waits) inspect(a *app) bool {
 		}
 		ws.apps.touch(a)
 	}
-	ws.event(a)
+	ws.emitEvent(a)
 	return len(reasons.all) > 0
 }
 
-// tellWaiting publishes an event if the reasons are of another kind than those of the last event, at most once in tellAgain.
-func (ws *waits) event(a *app) {
+// event publishes an event if the reasons are of another kind than those of the last event, at most once in tellAgain.
+func (ws *waits) emitEvent(a *app) {
 	w, told := &a.wait, a.record.GetWaiting()
 	if slices.EqualFunc(w.current, told, func(x, y *apiv1.Waiting) bool { return waitingKind(x) == waitingKind(y) }) {
 		return
@@ -166,7 +166,7 @@ func (ws *waits) event(a *app) {
 	ws.save(kindApp, a.id.String(), a.record)
 }
 
-// wait is what the lookout knows of one app.
+// appWait is what the lookout knows of one app.
 type appWait struct {
 	// looking: the app is in lookout.due. It is looked at from at on.
 	queued bool
@@ -191,7 +191,7 @@ func (w *appWait) recover(told []*apiv1.Waiting) {
 	}
 }
 
-// waitsToLeave gives the reasons why a node that is drained still has containers.
+// ofNode gives the reasons why a node that is drained still has containers.
 func (ws *waits) ofNode(n *node) []*apiv1.Waiting {
 	if n.state() != lifecycle.NodeDraining {
 		return nil

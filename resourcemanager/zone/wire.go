@@ -23,7 +23,7 @@ func newCore(settled config, lastEvent int64) *Core {
 	}
 	z.lending = lending{
 		turn: t, config: &z.config, units: &z.units, scheduler: &z.scheduler, access: &z.access, damage: &z.damage,
-		contracts: map[string]*contract{},
+		byName: map[string]*contract{},
 	}
 	z.wireApps(record)
 	z.wireNodes(record)

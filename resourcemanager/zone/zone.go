@@ -134,5 +134,5 @@ func (z *Core) schedule() {
 	if !decisions.Next.IsZero() {
 		z.wakeBy(decisions.Next)
 	}
-	z.lending.moved()
+	z.lending.updateStates()
 }
