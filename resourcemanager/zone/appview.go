@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// make shares its instances with other views of the app, and nothing with the loop.
+// make makes a view. It shares its instances with other views of the app, and nothing else.
 func (vs *views) make(a *app) *apiv1.App {
 	r := a.record
 	view := &apiv1.App{
@@ -55,8 +55,8 @@ func (vs *views) make(a *app) *apiv1.App {
 	return view
 }
 
-// waiting is what the app waits for. What its instances wait for is left out as soon as all of them are there, which is
-// seen before the next look at it.
+// waiting is what the app waits for. What instances wait for is left out as soon as all of them run, which may be before the next
+// inspection.
 func (vs *views) waiting(a *app, view *apiv1.App, instances int) []*apiv1.Waiting {
 	if view.GetState() != apiv1.App_RUNNING || view.GetRunning() != view.GetWanted() || instances != int(view.GetWanted()) ||
 		isProgressing(view.GetRollout()) {
@@ -65,14 +65,14 @@ func (vs *views) waiting(a *app, view *apiv1.App, instances int) []*apiv1.Waitin
 	return slices.DeleteFunc(slices.Clone(a.waits()), func(w *apiv1.Waiting) bool { return w.GetInstances() > 0 })
 }
 
-// isHeld reports whether a container was not seen gone yet.
+// isHeld reports whether a container of the app is held.
 func (a *app) isHeld(container string) bool {
 	cid, err := id.ParseContainer(container)
 	c := a.containers[cid]
 	return err == nil && c != nil && c.held()
 }
 
-// lostNodes names the lost nodes for which an app cannot end, empty if there are none.
+// lostNodes says which lost nodes keep an app from ending; empty if none does.
 func (vs *views) lostNodes(a *app) string {
 	if !a.ending() || a.state() == lifecycle.AppStopped {
 		return ""

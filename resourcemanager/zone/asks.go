@@ -16,7 +16,7 @@ import (
 
 // appAsks are an app's asks.
 type appAsks struct {
-	// byID are the asks that are not settled: something of them waits, or is held.
+	// byID are the asks that are not settled: some of their containers wait or are held.
 	byID map[string]*storev1.Ask
 	// last is the position of the ask that came last.
 	last int64
@@ -24,7 +24,7 @@ type appAsks struct {
 
 func newAppAsks() appAsks { return appAsks{byID: map[string]*storev1.Ask{}} }
 
-// asks are what masters ask for.
+// asks are what masters ask for. An ask is settled when it is granted in full, or withdrawn, and none of its containers is held.
 type asks struct {
 	*turn
 	scheduler *scheduling
@@ -41,13 +41,13 @@ func (qs *asks) dropAll(a *app) {
 	clear(a.asks.byID)
 }
 
-// parsedAsk is a master's ask in the scheduler's words.
+// parsedAsk is a master's ask, and the same as the scheduler reads it.
 type parsedAsk struct {
 	message *masterv1.Ask
 	ask     scheduler.Ask
 }
 
-// parseAll reads all asks before any of them counts.
+// parseAll reads all asks of a request before any of them counts.
 func (qs *asks) parseAll(a *app, messages []*masterv1.Ask) ([]parsedAsk, error) {
 	asks := make([]parsedAsk, 0, len(messages))
 	for _, message := range messages {
@@ -81,7 +81,7 @@ func (qs *asks) parse(message *masterv1.Ask) (scheduler.Ask, error) {
 	return ask, nil
 }
 
-// set makes a master's ask the whole truth under its id.
+// set replaces the ask with the same id, if there is one.
 func (qs *asks) set(a *app, ask parsedAsk) error {
 	name := ask.ask.ID
 	known := a.asks.byID[name]
@@ -90,7 +90,7 @@ func (qs *asks) set(a *app, ask parsedAsk) error {
 		return nil
 	}
 	if known.GetAsk().GetCount() <= known.GetGranted() {
-		// Nothing of it waits yet, so that it comes after all that do.
+		// Nothing of it waits yet: it comes after all asks that wait.
 		a.asks.last++
 		record.Position = a.asks.last
 	}
@@ -113,7 +113,7 @@ func (a *app) pending(record *storev1.Ask) int {
 	return int(max(0, record.GetAsk().GetCount()-record.GetGranted()))
 }
 
-// granted counts a grant, which the scheduler has counted already, and returns what was asked for.
+// granted counts a grant, which the scheduler has counted already, and returns the ask.
 func (qs *asks) granted(c *container) *masterv1.Ask {
 	name := c.record.GetLease().GetAskId()
 	known := c.app.asks.byID[name]
@@ -131,8 +131,7 @@ func (a *app) askCount() int { return len(a.asks.byID) }
 
 func (qs *asks) ended(c *container) { qs.dropSettled(c.app, c.record.GetLease().GetAskId()) }
 
-// dropSettled drops an ask that is granted in full, or withdrawn, and under which nothing is held any more. A master does
-// not send it again, since it has seen its containers.
+// dropSettled drops an ask if it is settled. Its master does not send it again, since it has seen the containers.
 func (qs *asks) dropSettled(a *app, name string) {
 	record := a.asks.byID[name]
 	if record == nil || record.GetAsk().GetCount() > record.GetGranted() {
@@ -145,8 +144,8 @@ func (qs *asks) dropSettled(a *app, name string) {
 	qs.forget(kindAsk, askKey(a, name))
 }
 
-// withdraw withdraws what an earlier attempt asked for and was not granted: a new one decides for itself. What was
-// granted under an id still counts when the id is asked under again.
+// withdraw withdraws what an earlier attempt asked for and was not granted: a new attempt decides for itself. What was granted still
+// counts when the new attempt asks under the same id.
 func (qs *asks) withdraw(a *app) {
 	for _, name := range sortedKeys(a.asks.byID) {
 		known := a.asks.byID[name]
@@ -167,7 +166,7 @@ func (qs *asks) withdraw(a *app) {
 	}
 }
 
-// submit tells the scheduler what the app waits for: nothing once it is to end.
+// submit gives the scheduler all asks of an app; none of them waits once the app is to end.
 func (qs *asks) submit(a *app) {
 	for _, name := range a.asksInOrder() {
 		ask, err := qs.parse(a.asks.byID[name].GetAsk())
@@ -196,7 +195,7 @@ func (a *app) asked() map[string]int32 {
 	return asked
 }
 
-// load also asks again for the masters that wait for a container.
+// load reads the asks, and gives them to the scheduler with those for masters.
 func (qs *asks) load(stored Records) error {
 	err := loadRecords(stored, kindAsk, func(record *storev1.Ask) error {
 		if a := qs.apps.ofRecord(record.GetAppId()); a != nil {

@@ -11,19 +11,19 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 )
 
-// appCounts are how many instances the roles with a schedule have. One rule holds: what was said last counts, by a person or by the
-// calendar. A person says a number with a deployment that names one, be it the same, and with a scaling.
+// appCounts are how many instances the roles with a schedule are to have. The number that was set last counts, whether a person set it or
+// the calendar. A person sets it with a deployment that names a number, be it the same one, and with a scaling.
 type appCounts struct {
-	// held are the roles with a schedule, in the order of the spec.
+	// current are the counts at present, of the roles with a schedule, in the order of the spec.
 	current []*apiv1.Schedule
 	// until is when one of them may change; zero is never.
 	until time.Time
 	known bool
-	// followed is what held when the master was last made to follow the calendar.
+	// followed are the counts that the master was last sent because of the calendar.
 	followed []*apiv1.Schedule
 }
 
-// scheduledCounts is what the calendar and people want of an app's roles with a schedule at present.
+// scheduledCounts are how many instances the roles of an app with a schedule are to have at present.
 func (ds *desired) scheduledCounts(a *app) []*apiv1.Schedule {
 	c := &a.counts
 	if c.known && (c.until.IsZero() || ds.now.Before(c.until)) {
@@ -43,7 +43,7 @@ func (ds *desired) scheduledCounts(a *app) []*apiv1.Schedule {
 	return c.current
 }
 
-// noteCounts notes that a person has said how many instances a role has.
+// noteCounts notes that a person has set how many instances some roles have.
 func (ds *desired) noteCounts(a *app, roles ...string) {
 	before := a.record.GetCountedAt()
 	a.record.CountedAt = map[string]*timestamppb.Timestamp{}
@@ -59,7 +59,7 @@ func (ds *desired) noteCounts(a *app, roles ...string) {
 	ds.apps.changed(a)
 }
 
-// refreshCounts finds out anew what holds, after a change that the master is told of.
+// refreshCounts works the counts out anew after a change that the master is sent.
 func (ds *desired) refreshCounts(a *app) {
 	a.counts = appCounts{}
 	a.counts.followed = ds.scheduledCounts(a)
@@ -74,7 +74,7 @@ func (ds *desired) count(a *app) int32 {
 	return sum
 }
 
-// spec is a spec as its master is told: the numbers are those that hold, and the calendar is not the master's business.
+// spec is an app's spec with the counts of the present, and without the schedules.
 func (ds *desired) spec(a *app) *apiv1.AppSpec {
 	spec := proto.CloneOf(a.record.GetSpec())
 	for _, held := range ds.scheduledCounts(a) {
@@ -87,7 +87,7 @@ func (ds *desired) spec(a *app) *apiv1.AppSpec {
 	return spec
 }
 
-// due has masters follow the calendar.
+// due sends the master of an app the counts if the calendar has changed them.
 func (ds *desired) due(a *app) {
 	c := &a.counts
 	before, after := c.followed, ds.scheduledCounts(a)
@@ -100,7 +100,7 @@ func (ds *desired) due(a *app) {
 		if i >= len(before) || proto.Equal(before[i], held) {
 			continue
 		}
-		ds.apps.touch(a) // until when it holds has changed
+		ds.apps.touch(a) // until when the count is that has changed
 		if held.GetInstances() == before[i].GetInstances() {
 			continue
 		}
@@ -123,7 +123,7 @@ func ofRole(name string) string {
 	return "-" + name
 }
 
-// presentCount is how many instances a role has when nobody says: as many as before, or one.
+// presentCount is how many instances a role has when a deployment names no number: as many as before, or one.
 func (a *app) presentCount(name string) int32 {
 	if a != nil {
 		for _, role := range a.record.GetSpec().GetRoles() {

@@ -14,12 +14,13 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
-// What is granted is stored before anybody is told, so a container without a record is one that has ended, and its node is told
-// to end it. That holds as long as no record is missing. A zone that has lost some stands still until an operator accepts the
-// loss: nodes register and report, people may look and say anew what they want, but no lease is granted or taken back, masters
-// wait as if the ResourceManager were away, and containers without a record go on running.
+// A grant is stored before anybody is sent it, so a container without a record has ended, and its node is sent the command to end it.
+// That is true as long as no record is missing. A zone that has lost some stands still until an operator accepts the loss: nodes
+// register and report, people may look and set queues and specs again, but no lease is granted or taken back, masters wait as if the
+// ResourceManager were away, and containers without a record go on running.
 
-// damage is what keeps the zone from changing: records that were lost, and a disk that is full.
+// damage is what keeps the zone from changing: records that were lost, and a disk that is full. The zone stands still while a loss is
+// not accepted; an unknown container runs on a node and has no record.
 type damage struct {
 	*turn
 	config *config
@@ -64,8 +65,8 @@ func (d *damage) noteLoss(sentence string) {
 	d.emit(&apiv1.Event{Kind: "zone", To: "RECORDS_LOST", Message: sentence + "; the zone stands still until \"mammoth store accept\""})
 }
 
-// hasEnded reports whether a container that there is no record of must have ended, as the zone knows. Otherwise it is kept, and
-// shown with its node.
+// hasEnded reports whether a container that a node runs is known to be over, so that it may be ended there. Otherwise it becomes an
+// unknown container of the node.
 func (d *damage) hasEnded(n *node, status *corev1.ContainerStatus) bool {
 	cid, err := id.ParseContainer(status.GetLease().GetContainerId())
 	if err != nil || status.GetState() == corev1.ContainerStatus_DONE {
@@ -111,7 +112,7 @@ func (d *damage) addUnknown(n *node, status *corev1.ContainerStatus) {
 	}
 }
 
-// dropUnknown is about a container that its node has seen gone.
+// dropUnknown forgets an unknown container that its node has seen gone.
 func (d *damage) dropUnknown(n *node, name string) {
 	if n.unknown[name] != nil {
 		delete(n.unknown, name)
@@ -119,7 +120,7 @@ func (d *damage) dropUnknown(n *node, name string) {
 	}
 }
 
-// usedByUnknown is what containers without a record use of a node.
+// usedByUnknown is what unknown containers use of a node.
 func (d *damage) usedByUnknown(n *node) resource.Vector {
 	var sum resource.Vector
 	for _, status := range n.unknown {
@@ -149,7 +150,7 @@ func (d *damage) isFull() bool { return d.full != "" }
 // fullBecause is why the store takes nothing that grows; empty if it has room.
 func (d *damage) fullBecause() string { return d.full }
 
-// unknown are the names of the containers that a node runs and that the zone has no record of.
+// unknown are the names of the unknown containers of a node.
 func (d *damage) unknown(n *node) []string { return sortedKeys(n.unknown) }
 
 func (d *damage) hasUnknown(n *node) bool { return len(n.unknown) > 0 }
@@ -164,7 +165,7 @@ func (d *damage) sentences() []string {
 	return sentences
 }
 
-// viewUnknown are the containers of a node that the zone has no record of.
+// viewUnknown are the unknown containers of a node as people see them.
 func (d *damage) viewUnknown(n *node) []*apiv1.NodeContainer {
 	var views []*apiv1.NodeContainer
 	for _, name := range sortedKeys(n.unknown) {
@@ -183,7 +184,7 @@ type loss struct {
 	sentences []string
 }
 
-// roomChanged tells that the disk is full, or is not any more.
+// roomChanged notes that the disk is full, or is not any more.
 func (d *damage) roomChanged(full string) {
 	event := &apiv1.Event{Kind: "zone", From: "DISK_FULL", Message: "the disk of the ResourceManager has room again"}
 	d.full = full

@@ -24,7 +24,7 @@ import (
 // endWithin is how long a master may take to end its app's instances before the ResourceManager does it.
 const endWithin = 5 * time.Minute
 
-// desired is what people and the calendar want of apps, and what follows when that changes.
+// desired is what people and the calendar want of apps: it takes requests, starts and ends apps, and has masters sent what is wanted.
 type desired struct {
 	*turn
 	access     *access.Rules
@@ -41,7 +41,7 @@ type desired struct {
 	views      *views
 }
 
-// deploy creates an app or replaces its spec, which was checked and is complete.
+// deploy creates an app or replaces its spec. The spec was checked and is complete.
 func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	spec := request.GetSpec()
 	a := ds.apps.withName(spec.GetName())
@@ -145,8 +145,8 @@ func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	return a, nil
 }
 
-// replaceSpec makes spec the wanted one, whose queue was found to be open to whom it comes from. A stopped or degraded app
-// starts again. Its owner stays who deployed it first.
+// replaceSpec makes a spec the wanted one; whoever it comes from may submit to its queue. A stopped or degraded app starts again.
+// The owner stays the one who deployed the app first.
 func (ds *desired) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
 	err := ds.scheduler.Apply(scheduler.AddApp{
 		App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Allowed: true,
@@ -242,7 +242,7 @@ func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
 	return ds.views.of(a), nil
 }
 
-// start lets a stopped, stopping or degraded app run, with a clean record of failures.
+// start lets a stopped, stopping or degraded app run; its failures so far do not count.
 func (ds *desired) start(a *app, cause string) {
 	if a.state() == lifecycle.AppRunning {
 		return
@@ -281,7 +281,7 @@ func (ds *desired) remove(who peer.User, name string) (*apiv1.App, error) {
 	return ds.views.of(a), nil
 }
 
-// end has every instance of an app end: by its master, or without one by the ResourceManager.
+// end has an app end: its master ends the instances, or the ResourceManager if there is no master.
 func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
 	before := a.state()
 	ds.apps.move(a, event, reason)
@@ -293,14 +293,14 @@ func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
 	ds.changed(a)
 }
 
-// changed tells the master that people want something else now.
+// changed has the generation rise and the master sent what is wanted now.
 func (ds *desired) changed(a *app) {
 	a.record.Generation++
 	ds.notifyMaster(a)
 	ds.apps.changed(a)
 }
 
-// settle does what an app's state asks for.
+// settle does what the state of an app asks for.
 func (ds *desired) settle(a *app) {
 	if a.removed {
 		return
@@ -319,7 +319,7 @@ func (ds *desired) settle(a *app) {
 }
 
 // settleEnding ends the master once its instances are gone; without a master, or when it takes too long, it ends the
-// instances too: out of the registry first, and stopped once balancers know.
+// instances too: they are withdrawn first, and stopped once balancers have confirmed that.
 func (ds *desired) settleEnding(a *app) {
 	workers, held := 0, 0
 	for _, c := range a.containers {
@@ -346,7 +346,7 @@ func (ds *desired) settleEnding(a *app) {
 	}
 }
 
-// drop is about an app of which nothing is left to run.
+// drop forgets a removed app of which no container is held any more.
 func (ds *desired) drop(a *app) {
 	if a.state() != lifecycle.AppRemoved {
 		return
@@ -371,7 +371,7 @@ func (ds *desired) forgetInstances(a *app) {
 	ds.apps.changed(a)
 }
 
-// wanted is what people want of the app now, as its master is sent it.
+// wanted is what is wanted of an app at present, as its master is sent it.
 func (ds *desired) wanted(a *app) *masterv1.Wanted {
 	wanted := &masterv1.Wanted{
 		Spec:          ds.spec(a),

@@ -10,7 +10,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// explainer says why apps are not as people want them, and what would become of a deployment. It changes nothing.
+// explainer says why apps are not as people want them, and what would become of a deployment. It changes nothing. A reason is short and
+// shown with the app; an obstacle is part of an explanation that somebody has asked for.
 type explainer struct {
 	*turn
 	scheduler *scheduling
@@ -23,7 +24,7 @@ type explainer struct {
 	views     *views
 }
 
-// reasons finds out why an app differs from its spec; none if it does not.
+// reasons are why an app differs from its spec; there are none if it does not.
 func (x *explainer) reasons(a *app) *reasons {
 	r := &reasons{byRole: map[string]string{}}
 	switch a.state() {
@@ -90,7 +91,7 @@ func (x *explainer) runningReasons(a *app, r *reasons) {
 	}
 }
 
-// standingReasons adds what an app as a whole waits for while its master is registered.
+// standingReasons adds what an app as a whole waits for, whose master has registered.
 func (x *explainer) standingReasons(a *app, r *reasons) {
 	if !a.connected() {
 		// A master opens a new stream within moments.
@@ -174,7 +175,7 @@ func (x *explainer) capacityCause(ask scheduler.AskExplanation) cause {
 	return c
 }
 
-// endingReasons are what an app that is stopped or removed waits for.
+// endingReasons adds what an app waits for that is stopped or removed.
 func (x *explainer) endingReasons(a *app, r *reasons) {
 	for _, name := range a.instanceNames() {
 		if report := a.instances[name].GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.isHeld(report.GetContainerId()) {

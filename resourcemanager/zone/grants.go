@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// holdOf is the container as the scheduler is told of it after a restart.
+// holdOf is a container as it is added to the scheduler after a restart.
 func (ls *leases) recoveredHold(c *container) scheduler.Hold {
 	lease := c.record.GetLease()
 	v, err := ls.units.vector(lease.GetResources())
@@ -27,12 +27,12 @@ func (ls *leases) recoveredHold(c *container) scheduler.Hold {
 	}
 }
 
-// carryOut writes down what a pass has decided.
+// carryOut carries out what a pass of the scheduler has decided.
 func (ls *leases) carryOut(decisions scheduler.Decisions) {
 	for _, grant := range decisions.Grants {
 		ls.grant(grant)
 	}
-	// What is taken back and given again in one pass is given.
+	// A cancellation comes before the notices: a container may have both in one pass, and then keeps the notice.
 	for _, cid := range decisions.Cancelled {
 		c := ls.byID[cid]
 		if c == nil || !c.held() || c.notice == nil {
@@ -95,7 +95,7 @@ func (ls *leases) grant(grant scheduler.Grant) {
 	ls.changed(c)
 }
 
-// allocation is a held container as its master is told of it.
+// allocation is a held container as its master is sent it.
 func (ls *leases) allocation(c *container) *masterv1.Allocation {
 	n := ls.nodes.get(c.node)
 	allocation := &masterv1.Allocation{

@@ -8,14 +8,14 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// Input is something that has happened, or that somebody wants, as data. step folds it into the zone and gives the answer to
-// whoever it comes from, who is told once the turn is stored. A turn is given nothing else but the time and a seed, so the same
-// inputs make the same turn.
+// Input is something that has happened, or that somebody wants, as data. step folds it into the zone and returns the answer for whoever
+// it comes from, which is given once the turn is stored. A turn is given nothing else but the time and a seed, so the same inputs make
+// the same turn.
 type Input interface {
 	step(z *Core) (any, error)
 }
 
-// Of people. who is always whoever wants it.
+// Of people. Who is always the one who asks.
 type (
 	Deploy struct {
 		Who     peer.User
@@ -71,14 +71,14 @@ type (
 		Name string
 	}
 	AcceptLoss struct{ Who peer.User }
-	// MoveImage asks whether an image's name may mean another image from now on. It waits for what is asked before it.
+	// MoveImage asks whether an image's name may mean another image from now on. It is answered after the inputs before it.
 	MoveImage struct {
 		Who  peer.User
 		Name string
 	}
 )
 
-// AppWish is what somebody wants of an app.
+// AppWish is a request of somebody about an app.
 type AppWish struct {
 	Who peer.User
 	App string
@@ -134,12 +134,12 @@ func (in StopLending) step(z *Core) (any, error) {
 
 // Of those who watch an app. They may come between turns.
 type (
-	// Watch has a stream sent the app's view whenever it changes. Its answer is the present one.
+	// Watch has the app's view sent on a stream whenever it changes. Its answer is the present view.
 	Watch struct {
 		App    string
 		Stream StreamID
 	}
-	// Unwatch is about a stream of a watcher that is over.
+	// Unwatch says that the stream of a watcher has ended.
 	Unwatch struct{ Stream StreamID }
 )
 
@@ -155,7 +155,7 @@ type (
 	RegisterNode struct {
 		Who     peer.User
 		Request *trackerv1.RegisterRequest
-		// Last is when the node was heard of on the stream that it has, which tells whether the process before is still there.
+		// Last is when the node was heard of on the stream that it has. It shows whether the process before is still there.
 		Last Beat
 	}
 	OpenSession struct {
@@ -168,7 +168,7 @@ type (
 	}
 	// Beats says when nodes were last heard of. A turn in which deadlines are due has it.
 	Beats struct{ Beats []Beat }
-	// NodeLeft is about a stream of a node that is over.
+	// NodeLeft says that the stream of a node has ended.
 	NodeLeft struct {
 		Stream StreamID
 		Last   Beat
@@ -216,7 +216,7 @@ type (
 		Stream  StreamID
 		Request *masterv1.AllocateRequest
 	}
-	// MasterLeft is about a stream of a master that is over.
+	// MasterLeft says that the stream of a master has ended.
 	MasterLeft struct{ Stream StreamID }
 	Finish     struct {
 		Bearer  string
@@ -338,7 +338,7 @@ func Inputs() []Input {
 // Of the ResourceManager's own process.
 type (
 	QueueFile struct{ Found QueueFileText }
-	// RoomChanged says why the store's disk takes nothing that grows, in a sentence; empty is that it has room again.
+	// RoomChanged says why the store's disk takes nothing that grows, in a sentence. It is empty when there is room again.
 	RoomChanged struct{ Full string }
 )
 

@@ -62,7 +62,7 @@ func (x *explainer) instanceReason(a *app, r *reasons, name string, instance *st
 			})
 		case detail != "":
 			if strings.HasPrefix(why, detail) {
-				detail = why // its master adds what comes of it
+				detail = why // its master adds what will follow
 			}
 			add("is not healthy yet", "are not healthy yet", "the last probe: "+detail, true)
 		case status.GetHealth() == corev1.ContainerStatus_STARTING:

@@ -21,31 +21,31 @@ import (
 )
 
 const (
-	// passesPerTurn is how often the scheduler decides, at most, before what it decided is stored and the inbox looked at.
+	// passesPerTurn is how often the scheduler decides, at most, before its decisions are stored and the next inputs taken in.
 	passesPerTurn = 5
 	// startWithin is how long a lease may be started.
 	startWithin = 10 * time.Minute
-	// startMargin allows for a node whose clock is behind when an unstarted lease is taken back.
+	// startMargin allows for a node whose clock is behind, before a lease that was not started is ended.
 	startMargin = time.Minute
 	// An ended container is kept so long, and so many of an app, for those who look back: a master that was away,
 	// a person who reads its logs.
 	keepEnded     = time.Hour
 	keepEndedMost = 200
-	// An app watch token serves a master's whole life; masters are given a new one with every grant.
+	// A token to watch a node is valid for a master's whole life; masters are sent a new one with every grant.
 	watchFor = 365 * 24 * time.Hour
 )
 
-// container is one lease.
+// container is one lease: from its grant until its end was seen, and for a while after.
 type container struct {
 	id     id.Container
 	app    *app
 	node   id.Node
 	record *storev1.Container
-	// notice is the warning that it was given; nil if it was not, or that was taken back.
+	// notice is its preemption notice; nil if it has none, or the preemption was cancelled.
 	notice *masterv1.PreemptionNotice
 }
 
-// appLeases is what is known of all containers of an app.
+// appLeases sums up the containers of an app.
 type appLeases struct {
 	// heldByAsk counts the held containers but those of masters, by the ids of their asks.
 	heldByAsk map[string]int
@@ -60,7 +60,8 @@ func (a *app) heldCount() int { return len(a.containers) - len(a.leases.ended) }
 // heldOf is how many containers of an ask are held.
 func (a *app) heldOf(ask string) int { return a.leases.heldByAsk[ask] }
 
-// leases are the containers of the zone: what was granted, what nodes report of it, and how it ends.
+// leases are the containers of the zone: what was granted, what nodes report of it, and how it ends. A container is done when its node has
+// seen it gone, or when it ended unseen: its node does not have it, or is gone for good.
 type leases struct {
 	*turn
 	scheduler  *scheduling
@@ -81,7 +82,7 @@ type leases struct {
 // get is the container with an id; nil if there is none.
 func (ls *leases) get(cid id.Container) *container { return ls.byID[cid] }
 
-// insert lets a container be found, by everybody while it is held and by its app for a while after.
+// insert has a container found: by its node while it is held, by its app for a while longer.
 func (ls *leases) insert(c *container) {
 	ls.byID[c.id] = c
 	c.app.containers[c.id] = c
@@ -120,7 +121,7 @@ func (ls *leases) load(stored Records) error {
 	return err
 }
 
-// observe takes what a node says of a container that it was given.
+// observe takes in what a node reports of a container.
 func (ls *leases) observe(c *container, status *corev1.ContainerStatus) {
 	from := c.state()
 	to, ok := ls.table.Next(from, lifecycle.Reported(lifecycle.ContainerState(status.GetState())))
@@ -144,7 +145,7 @@ func (ls *leases) observe(c *container, status *corev1.ContainerStatus) {
 	ls.changed(c)
 }
 
-// missing is about a container whose node registered anew without it.
+// missing ends a container whose node has registered anew without it.
 func (ls *leases) missing(c *container) {
 	from := c.state()
 	to, ok := ls.table.Next(from, lifecycle.ContainerMissing)
@@ -156,7 +157,7 @@ func (ls *leases) missing(c *container) {
 	})
 }
 
-// endUnseen ends a container of whose end no node has told.
+// endUnseen ends a container whose end no node has reported.
 func (ls *leases) endUnseen(c *container, event lifecycle.ContainerEvent, exit *corev1.Exit) {
 	from := c.state()
 	to, _ := ls.table.Next(from, event)
@@ -196,7 +197,7 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 	ls.pruneEnded(c.app)
 }
 
-// stop has a container ended. It stays held until its node has reported it done.
+// stop has a container stopped. It is held until its node has seen it gone.
 func (ls *leases) stop(c *container, reason corev1.Exit_Reason, message string) {
 	if !c.held() || c.record.GetStopping() {
 		return
@@ -207,11 +208,11 @@ func (ls *leases) stop(c *container, reason corev1.Exit_Reason, message string) 
 	ls.changed(c)
 }
 
-// due takes back leases that were never started and can no longer be, and drops old ends.
+// due ends leases that were not started in time, and drops old ends.
 func (ls *leases) due(a *app) {
 	var expired []*container
 	for _, c := range a.containers {
-		// A node that is away may run it and have had no chance to say so.
+		// A node that is away may run it and have had no chance to report it.
 		n := ls.nodes.get(c.node)
 		late := ls.now.After(c.record.GetStartBy().AsTime().Add(startMargin))
 		if c.state() == lifecycle.ContainerNew && late && n != nil && n.registered() {
@@ -269,6 +270,7 @@ func (ls *leases) nodeOf(a *app, container string) string {
 	return ""
 }
 
+// covers reports whether a container holds as much as is needed.
 func (ls *leases) covers(c *container, needs resource.Vector) bool {
 	holds, err := ls.units.vector(c.record.GetLease().GetResources())
 	return err == nil && needs.Fits(holds)

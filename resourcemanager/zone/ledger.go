@@ -23,7 +23,7 @@ func (l *lending) viewAll() *apiv1.ListContractsResponse {
 	return response
 }
 
-// view is where a contract stands, by what the scheduler's ledger says.
+// view is how a contract stands, by the ledger of the scheduler.
 func (l *lending) view(k *contract, ledger scheduler.Ledger) *apiv1.Contract {
 	view := &apiv1.Contract{
 		Spec: k.record.GetSpec(), State: apiv1.Contract_RESTING, Ledger: sumLedger(k.before, ledger),
@@ -47,7 +47,7 @@ func (l *lending) view(k *contract, ledger scheduler.Ledger) *apiv1.Contract {
 	return view
 }
 
-// sumLedger adds what the scheduler has counted since the start to what was written down before it.
+// sumLedger adds what the scheduler has counted since the start to what was stored before it.
 func sumLedger(before *apiv1.Ledger, since scheduler.Ledger) *apiv1.Ledger {
 	sum := &apiv1.Ledger{
 		LentCoreSeconds:    before.GetLentCoreSeconds() + since.LentCoreSeconds,
@@ -73,7 +73,7 @@ func sumLedger(before *apiv1.Ledger, since scheduler.Ledger) *apiv1.Ledger {
 	return sum
 }
 
-// reportAll tells what every contract came to.
+// reportAll is what every contract came to.
 func (l *lending) reportAll() *apiv1.LendingReport {
 	report := &apiv1.LendingReport{Time: timestamppb.New(l.now), Total: &apiv1.Ledger{}}
 	for _, k := range l.viewAll().GetContracts() {

@@ -35,22 +35,23 @@ const (
 	saveLedgerEvery = time.Minute
 )
 
-// contract is one lending contract. What is not in its record can be lost.
+// contract is one lending contract. What is not in its record is lost when the ResourceManager ends.
 type contract struct {
 	record *storev1.Contract
-	// windows are the present and the next ones, by the calendar and by hand, of the record that they were worked out from;
-	// they do until readAgain.
+	// windows are the present and the next ones, by the calendar and by hand. They were worked out from the record windowsOf, and are
+	// good until readAgain.
 	windows   []scheduler.Window
 	windowsOf *storev1.Contract
 	readAgain time.Time
 	// before is what the ledger came to before this ResourceManager was started.
 	before *apiv1.Ledger
-	// state and saved are what was last told and written down.
+	// state is the one of the last event, saved is when the ledger was stored last.
 	state apiv1.Contract_State
 	saved time.Time
 }
 
-// lending is the contracts by which queues lend each other parts of their guarantees. What they come to is the scheduler's to work out.
+// lending is the contracts by which queues lend each other parts of their guarantees. What is lent is the scheduler's to work out. A ledger
+// is what a contract came to; a window is the time in which it lends; the hand-back returns what is lent at the close of a window.
 type lending struct {
 	*turn
 	config    *config
@@ -59,11 +60,11 @@ type lending struct {
 	access    *access.Rules
 	damage    *damage
 	byName    map[string]*contract
-	// unarranged are contracts whose queues were lost.
+	// withoutQueues are contracts whose queues were lost.
 	withoutQueues map[string]*contract
 	// readCalendarAt is when the windows of contracts are worked out again.
 	readCalendarAt time.Time
-	// look has contracts looked at after the scheduler has decided.
+	// outdated says that the states of contracts may have changed.
 	outdated bool
 }
 
@@ -112,7 +113,7 @@ func (l *lending) load(stored Records) error {
 	return l.damage.tolerate(err)
 }
 
-// restore makes contracts count whose queues were lost, and are there again.
+// restore gives the scheduler the contracts whose queues were lost and are there again.
 func (l *lending) restore() error {
 	if l.withoutQueues == nil {
 		return nil
@@ -213,7 +214,7 @@ func windowsAhead(w calendar.Window, now time.Time) ([]scheduler.Window, error) 
 	return windows, nil
 }
 
-// set makes contracts the whole truth, or changes nothing.
+// set replaces all contracts, or changes nothing.
 func (l *lending) set(contracts map[string]*contract) error {
 	specs, err := withWindows(contracts, l.now)
 	if err != nil {
@@ -226,7 +227,7 @@ func (l *lending) set(contracts map[string]*contract) error {
 	return nil
 }
 
-// preview tells how contracts would stand if they were the whole truth; nothing changes. How much one lends
+// preview is how contracts would stand if they replaced all others; nothing changes. How much one lends
 // is known only after the scheduler's pass, and is left out of those that would be new.
 func (l *lending) preview(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
 	specs, err := withWindows(contracts, l.now)
@@ -266,7 +267,7 @@ func withWindows(contracts map[string]*contract, now time.Time) ([]scheduler.Con
 	return specs, nil
 }
 
-// noteSet notes what the scheduler has taken in.
+// noteSet notes the contracts that the scheduler has taken in.
 func (l *lending) noteSet(contracts map[string]*contract, specs []scheduler.Contract) {
 	l.byName, l.readCalendarAt, l.outdated = contracts, l.now.Add(readCalendarEvery), true
 	for _, spec := range specs {
@@ -312,7 +313,7 @@ func (l *lending) notDeclared(k *contract) error {
 	return nil
 }
 
-// contractChange is what the contracts of the queue file change.
+// contractChange is what follows from the contracts of the queue file.
 type contractChange struct {
 	contracts map[string]*contract
 	specs     []scheduler.Contract
@@ -320,7 +321,7 @@ type contractChange struct {
 	removed, set []*contract
 }
 
-// declare works out what follows when the queue file holds some contracts. Contracts that people have added stay.
+// declare works out what follows from the contracts of the queue file. Contracts that people have added stay.
 func (l *lending) declare(declared []*apiv1.ContractSpec) (contractChange, error) {
 	contracts, err := l.with(declared)
 	if err != nil {
@@ -356,8 +357,8 @@ func (l *lending) adopt(change contractChange) {
 	}
 }
 
-// add adds contracts or replaces those of their names, all or none. A ledger goes on under its name. Its answer is how they
-// would stand if that was asked; otherwise nil, for where they stand is known after the scheduler's next pass.
+// add adds contracts, or replaces those of the same names, all or none. A ledger goes on under its name. The answer is a preview if one
+// was asked for, and otherwise nil: how contracts stand is known after the scheduler's next pass.
 func (l *lending) add(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
 	if len(request.GetContracts()) == 0 {
 		return nil, fmt.Errorf("no lending contract was given: %w", errdefs.ErrInvalidArgument)
@@ -395,7 +396,7 @@ func (l *lending) add(who peer.User, request *apiv1.AddContractsRequest) (*apiv1
 	return nil, nil
 }
 
-// with are the present contracts with some added, or replaced by their names.
+// with are the present contracts with some added, or replaced by name.
 func (l *lending) with(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
 	contracts := maps.Clone(l.byName)
 	position := int64(0)
@@ -415,7 +416,7 @@ func (l *lending) with(specs []*apiv1.ContractSpec) (map[string]*contract, error
 			k.record = proto.CloneOf(known.record)
 			k.record.Spec = spec
 			if !proto.Equal(known.record.GetSpec().GetWindow(), spec.GetWindow()) {
-				k.record.StoppedUntil = nil // what was stopped were other windows
+				k.record.StoppedUntil = nil // other windows were stopped
 			}
 		}
 		if err := checkContract(k.record); err != nil {
@@ -492,7 +493,7 @@ func (l *lending) stop(who peer.User, name string) error {
 	})
 }
 
-// alter changes one contract's record. Where it stands afterwards is known after the scheduler's next pass.
+// alter changes the record of one contract. How it stands is known after the scheduler's next pass.
 func (l *lending) alter(k *contract, change func(*storev1.Contract)) error {
 	changed := *k
 	changed.record = proto.CloneOf(k.record)
@@ -514,7 +515,7 @@ func (l *lending) ledgers() map[string]scheduler.Ledger {
 	return ledgers
 }
 
-// due reads the calendar again before the windows that it gave run out.
+// due reads the calendar again before the known windows are over.
 func (l *lending) due() {
 	if len(l.byName) == 0 {
 		return
@@ -528,7 +529,7 @@ func (l *lending) due() {
 	}
 }
 
-// updateStates tells which windows have opened and closed, and writes ledgers down.
+// updateStates emits events about windows that have opened and closed, and stores ledgers.
 func (l *lending) updateStates() {
 	if !l.outdated {
 		return

@@ -18,8 +18,8 @@ import (
 // QueueFileText is what a look at the queue file found: its text, or why it could not be read.
 type QueueFileText struct{ Text, Failure string }
 
-// loadDeclaration makes the queue file's tree the zone's. One that cannot be keeps a zone from starting only if there is no
-// tree that could stay in force.
+// loadDeclaration puts the tree of the queue file in force at a start. A file that is refused keeps the zone from starting only if there is
+// no tree that could stay in force.
 func (q *queues) loadDeclaration(found QueueFileText, apps []queuedApp) error {
 	if q.file == "" {
 		return nil
@@ -32,7 +32,7 @@ func (q *queues) loadDeclaration(found QueueFileText, apps []queuedApp) error {
 	return err
 }
 
-// redeclare takes in a changed queue file.
+// redeclare puts the tree of a changed queue file in force.
 func (q *queues) redeclare(found QueueFileText, apps []queuedApp) {
 	before, tree := q.badFile, q.tree
 	q.badFile = ""
@@ -41,7 +41,7 @@ func (q *queues) redeclare(found QueueFileText, apps []queuedApp) {
 		return
 	}
 	if before != "" && q.tree == tree {
-		// Whoever read that the file was refused is to read that it is right again.
+		// An event said that the file was refused: another one says that it is right again.
 		q.emit(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", q.file)})
 	}
 }
@@ -54,8 +54,7 @@ func (q *queues) refuse(err error) {
 	q.emit(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: q.badFile + "; the queue tree stays as it is"})
 }
 
-// declare makes what the queue file says the queue tree and the declared contracts, or changes nothing. Contracts that people
-// have added stay.
+// declare puts the tree and the contracts of the queue file in force, or changes nothing. Contracts that people have added stay.
 func (q *queues) declare(found QueueFileText, apps []queuedApp) error {
 	path := q.file
 	if found.Failure != "" {

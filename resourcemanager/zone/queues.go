@@ -23,9 +23,9 @@ type queues struct {
 	scheduler *scheduling
 	access    *access.Rules
 	lending   *lending
-	// file is the path of the file that declares the tree; empty is none. badFile is why what it says now does not count.
+	// file is the path of the file that declares the tree; empty if there is none. badFile is why the file is refused at present.
 	file, badFile string
-	// tree is what was last set; nil if nothing was.
+	// tree is the one that was set last; nil if none was.
 	tree *storev1.Queues
 }
 

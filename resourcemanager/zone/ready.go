@@ -8,7 +8,7 @@ import (
 )
 
 // Ready is what a turn has decided, as data. The shell performs it field by field in this order: nothing before the batch is stored,
-// and the registry before anybody who may look into it because of what he was told.
+// and the registry before anybody who may look into it because of what he was sent.
 type Ready struct {
 	// Batch holds the records and events to store.
 	Batch store.Batch

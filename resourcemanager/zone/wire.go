@@ -9,7 +9,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// newCore is a zone without anything.
+// newCore is a zone without apps and nodes, with all parts wired.
 func newCore(settled config, lastEvent int64) *Core {
 	t := &turn{lastEvent: lastEvent}
 	z := &Core{turn: t, config: settled}
