@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
@@ -47,7 +46,7 @@ func (vs *views) make(a *app) *apiv1.App {
 	if attempt := r.GetAttempt(); attempt.GetNumber() > 0 {
 		view.Master = &apiv1.Master{
 			Attempt: attempt.GetNumber(), State: attempt.GetState(), ContainerId: attempt.GetContainerId(),
-			Node: vs.leases.nodeOf(a, attempt.GetContainerId()), RegisteredAt: attempt.GetRegisteredAt(),
+			Node: a.nodeOf(attempt.GetContainerId()), RegisteredAt: attempt.GetRegisteredAt(),
 		}
 	}
 	view = proto.CloneOf(view)
@@ -67,9 +66,8 @@ func (vs *views) waiting(a *app, view *apiv1.App, instances int) []*apiv1.Waitin
 
 // isHeld reports whether a container of the app is held.
 func (a *app) isHeld(container string) bool {
-	cid, err := id.ParseContainer(container)
-	c := a.containers[cid]
-	return err == nil && c != nil && c.held()
+	c := a.container(container)
+	return c != nil && c.held()
 }
 
 // lostNodes says which lost nodes keep an app from ending; empty if none does.

@@ -231,8 +231,7 @@ func (at *attempts) finish(a *app, reason string) {
 
 // stopMaster has the newest attempt's container stopped.
 func (at *attempts) stopMaster(a *app, reason string) {
-	cid, err := id.ParseContainer(a.record.GetAttempt().GetContainerId())
-	if c := at.leases.get(cid); err == nil && c != nil {
+	if c := a.container(a.record.GetAttempt().GetContainerId()); c != nil {
 		at.leases.stop(c, corev1.Exit_STOPPED, reason)
 	}
 }
@@ -240,8 +239,7 @@ func (at *attempts) stopMaster(a *app, reason string) {
 // due abandons an attempt that is silent.
 func (at *attempts) due(a *app) {
 	record := a.record.GetAttempt()
-	cid, _ := id.ParseContainer(record.GetContainerId())
-	c := at.leases.get(cid)
+	c := a.container(record.GetContainerId())
 	lost := c != nil && at.nodes.get(c.node) != nil && at.nodes.get(c.node).state() == lifecycle.NodeLost
 	silent := at.now.Sub(a.attempt.silentSince)
 	away := silent > masterSilence || lost && silent > at.config.NodeTimeout

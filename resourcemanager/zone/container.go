@@ -18,6 +18,23 @@ func (c *container) state() lifecycle.ContainerState {
 
 func (c *container) held() bool { return c.state().Held() }
 
+// container is the container with an id, while the app has it; nil otherwise.
+func (a *app) container(text string) *container {
+	cid, err := id.ParseContainer(text)
+	if err != nil {
+		return nil
+	}
+	return a.containers[cid]
+}
+
+// nodeOf is the name of the node of a container; empty if the app does not have it.
+func (a *app) nodeOf(container string) string {
+	if c := a.container(container); c != nil {
+		return string(c.node)
+	}
+	return ""
+}
+
 // instance is the name of its instance; empty before it was started.
 func (c *container) instance() string { return c.record.GetStatus().GetLabels()["instance"] }
 

@@ -34,9 +34,9 @@ func (ds *desired) scheduledCounts(a *app) []*apiv1.Schedule {
 		if len(role.GetSchedule()) == 0 {
 			continue
 		}
-		held := calendar.Count(role, a.record.GetCountedAt()[role.GetName()].AsTime(), ds.now)
-		c.current = append(c.current, held)
-		if until := held.GetUntil(); until != nil && (c.until.IsZero() || until.AsTime().Before(c.until)) {
+		count := calendar.Count(role, a.record.GetCountedAt()[role.GetName()].AsTime(), ds.now)
+		c.current = append(c.current, count)
+		if until := count.GetUntil(); until != nil && (c.until.IsZero() || until.AsTime().Before(c.until)) {
 			c.until = until.AsTime()
 		}
 	}
@@ -68,8 +68,8 @@ func (ds *desired) refreshCounts(a *app) {
 // count is how many instances an app is to have at present.
 func (ds *desired) count(a *app) int32 {
 	sum := wantedInstances(a.record.GetSpec())
-	for _, held := range ds.scheduledCounts(a) {
-		sum += held.GetInstances() - held.GetSaid()
+	for _, count := range ds.scheduledCounts(a) {
+		sum += count.GetInstances() - count.GetSaid()
 	}
 	return sum
 }
@@ -77,10 +77,10 @@ func (ds *desired) count(a *app) int32 {
 // spec is an app's spec with the counts of the present, and without the schedules.
 func (ds *desired) spec(a *app) *apiv1.AppSpec {
 	spec := proto.CloneOf(a.record.GetSpec())
-	for _, held := range ds.scheduledCounts(a) {
+	for _, count := range ds.scheduledCounts(a) {
 		for _, role := range spec.GetRoles() {
-			if role.GetName() == held.GetRole() {
-				role.Instances, role.Schedule = held.GetInstances(), nil
+			if role.GetName() == count.GetRole() {
+				role.Instances, role.Schedule = count.GetInstances(), nil
 			}
 		}
 	}
@@ -96,18 +96,18 @@ func (ds *desired) due(a *app) {
 		ds.wakeBy(c.until)
 	}
 	scaled := false
-	for i, held := range after {
-		if i >= len(before) || proto.Equal(before[i], held) {
+	for i, count := range after {
+		if i >= len(before) || proto.Equal(before[i], count) {
 			continue
 		}
 		ds.apps.touch(a) // until when the count is that has changed
-		if held.GetInstances() == before[i].GetInstances() {
+		if count.GetInstances() == before[i].GetInstances() {
 			continue
 		}
 		scaled = true
 		ds.emit(&apiv1.Event{
 			Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(),
-			Message: fmt.Sprintf("%s%s is scaled from %d to %d instances by its calendar", a.record.GetName(), ofRole(held.GetRole()), before[i].GetInstances(), held.GetInstances()),
+			Message: fmt.Sprintf("%s%s is scaled from %d to %d instances by its calendar", a.record.GetName(), ofRole(count.GetRole()), before[i].GetInstances(), count.GetInstances()),
 		})
 	}
 	if scaled && !a.ending() {

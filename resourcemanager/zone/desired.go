@@ -177,9 +177,9 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 		return ds.views.of(a), nil
 	}
 	before := role.GetInstances()
-	for _, held := range ds.scheduledCounts(a) {
-		if held.GetRole() == role.GetName() {
-			before = held.GetInstances()
+	for _, count := range ds.scheduledCounts(a) {
+		if count.GetRole() == role.GetName() {
+			before = count.GetInstances()
 		}
 	}
 	role.Instances = request.GetInstances()

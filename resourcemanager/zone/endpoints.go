@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -106,7 +105,7 @@ func (es *endpoints) update() {
 // reportWithin is how long the report of a node is waited for of something that a master has reported already.
 const reportWithin = 5 * time.Second
 
-// awaitReports holds the endpoints of an app back if its master is ahead of a node. Both report that an instance has become healthy, each
+// holdBack holds the endpoints of an app back if its master is ahead of a node. Both report that an instance has become healthy, each
 // on a stream of its own, and the master's report can be the first. What the master does because of it, to take an older instance out of
 // service or to report a step done, has to wait until the new instance is published.
 func (es *endpoints) holdBack(a *app) {
@@ -127,9 +126,8 @@ func (es *endpoints) holdBack(a *app) {
 func (es *endpoints) missesReport(a *app) bool {
 	for _, instance := range a.instances {
 		report := instance.GetReport()
-		cid, err := id.ParseContainer(report.GetContainerId())
-		c := a.containers[cid]
-		if err != nil || c == nil || c.record.GetStopping() || report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
+		c := a.container(report.GetContainerId())
+		if c == nil || c.record.GetStopping() || report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
 			continue
 		}
 		if n := es.nodes.get(c.node); n == nil || !n.registered() || n.state() == lifecycle.NodeLost {
@@ -190,9 +188,8 @@ func (es *endpoints) services(a *app) map[string]*publication {
 
 func (es *endpoints) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoint {
 	report := instance.GetReport()
-	cid, err := id.ParseContainer(report.GetContainerId())
-	c := a.containers[cid]
-	if err != nil || c == nil || !a.serves(report) {
+	c := a.container(report.GetContainerId())
+	if c == nil || !a.serves(report) {
 		return nil
 	}
 	status := c.record.GetStatus()
@@ -254,7 +251,7 @@ func (es *endpoints) publish(a *app) {
 	}
 }
 
-// withdraw has the master sent word once every balancer has confirmed that it does not route to an instance any more.
+// withdraw withdraws an instance. Its master is sent the withdrawal once every balancer has confirmed it.
 func (es *endpoints) withdraw(a *app, instance string) {
 	a.endpoints.withdrawals[instance]++
 	if !slices.Contains(a.endpoints.withdrawing, instance) {

@@ -18,7 +18,6 @@ type explainer struct {
 	apps      *apps
 	balancers *balancers
 	endpoints *endpoints
-	leases    *leases
 	nodes     *nodes
 	rollouts  *rollouts
 	views     *views
@@ -54,7 +53,7 @@ func (x *explainer) masterReasons(a *app, r *reasons) {
 			detail: because(fmt.Sprintf("%s failed and is started anew", name), a.record.GetReason()), until: retry.AsTime(),
 		})
 	case a.attemptState() == lifecycle.AttemptLaunched:
-		on := x.leases.nodeOf(a, attempt.GetContainerId())
+		on := a.nodeOf(attempt.GetContainerId())
 		c := cause{detail: fmt.Sprintf("%s was launched on %s and has not registered yet", name, on), routine: true}
 		if n := x.nodes.get(id.Node(on)); n != nil && n.state() != lifecycle.NodeReady {
 			c.detail, c.routine = because(c.detail, n.trouble()), false

@@ -41,13 +41,13 @@ func (fs *frameworks) note(c *container) {
 
 // endUnused goes through what a node has of frameworks once commands can be sent to it.
 func (fs *frameworks) endUnused(n *node) {
-	for _, place := range sortedKeys(n.frameworks) {
-		if a := fs.apps.withName(appOfService(place)); a != nil && a.framework() {
+	for _, framework := range sortedKeys(n.frameworks) {
+		if a := fs.apps.withName(appOfService(framework)); a != nil && a.framework() {
 			fs.apps.touch(a)
 			continue
 		}
 		if !fs.damage.standsStill() && !fs.damage.hasUnknown(n) { // it may be of an app whose record is missing
-			fs.end(n, place)
+			fs.end(n, framework)
 		}
 	}
 }
@@ -61,19 +61,19 @@ func (fs *frameworks) settle(a *app) {
 		missing[frameworkName(name, role.GetName())] = role.GetInstances()
 	}
 	type spot struct {
-		node  id.Node
-		place string
+		node      id.Node
+		framework string
 	}
 	taken, arriving := map[spot]bool{}, map[id.Node]bool{}
 	for _, c := range a.containers {
-		switch place := frameworkName(name, c.role()); {
+		switch framework := frameworkName(name, c.role()); {
 		case !c.held() || c.record.GetLease().GetMaster():
 		case c.state() == lifecycle.ContainerNew:
 			arriving[c.node] = true // its role is not reported yet
 		default:
-			taken[spot{c.node, place}] = true
+			taken[spot{c.node, framework}] = true
 			if c.state() == lifecycle.ContainerRunning && !c.record.GetStopping() {
-				missing[place]--
+				missing[framework]--
 			}
 		}
 	}
@@ -85,13 +85,13 @@ func (fs *frameworks) settle(a *app) {
 		if !n.connected() || arriving[n.id] {
 			continue
 		}
-		for _, place := range sortedKeys(n.frameworks) {
-			if appOfService(place) != name || taken[spot{n.id, place}] || !ended && missing[place] > 0 {
+		for _, framework := range sortedKeys(n.frameworks) {
+			if appOfService(framework) != name || taken[spot{n.id, framework}] || !ended && missing[framework] > 0 {
 				continue
 			}
-			fs.end(n, place)
+			fs.end(n, framework)
 			// The balancer there ends with it: nobody has to wait for its confirmations.
-			fs.out.Balancers = append(fs.out.Balancers, ExpectedBalancer{Name: fmt.Sprintf("%s.%s", place, n.id)})
+			fs.out.Balancers = append(fs.out.Balancers, ExpectedBalancer{Name: fmt.Sprintf("%s.%s", framework, n.id)})
 		}
 	}
 }
@@ -104,9 +104,9 @@ func frameworkName(app, role string) string {
 	return role + "." + app
 }
 
-func (fs *frameworks) end(n *node, place string) {
-	delete(n.frameworks, place)
+func (fs *frameworks) end(n *node, framework string) {
+	delete(n.frameworks, framework)
 	fs.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_EndFramework_{
-		EndFramework: &trackerv1.NodeCommand_EndFramework{Place: place},
+		EndFramework: &trackerv1.NodeCommand_EndFramework{Place: framework},
 	}})
 }

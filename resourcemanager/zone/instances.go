@@ -31,7 +31,7 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 		instance.Since = timestamppb.New(ms.now)
 		ms.emit(&apiv1.Event{
 			Kind: "instance", App: a.record.GetName(), Instance: report.GetId(), Container: report.GetContainerId(),
-			Node: ms.leases.nodeOf(a, report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
+			Node: a.nodeOf(report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
 			Message: because(fmt.Sprintf("%s is %s", report.GetId(), strings.ToLower(report.GetState().String())), report.GetReason()),
 		})
 	}

@@ -18,14 +18,14 @@ import (
 // forgotten what a lost node still holds.
 func (vs *views) instances(a *app) []*apiv1.Instance {
 	var views []*apiv1.Instance
-	told := map[string]bool{}
+	listed := map[string]bool{}
 	for _, name := range a.instanceNames() {
 		view := vs.cachedInstance(a, a.instances[name])
 		waits := view.GetContainerId() == "" && a.attemptState() == lifecycle.AttemptRegistered
 		if a.ending() && !waits && !a.isHeld(view.GetContainerId()) {
 			continue
 		}
-		told[view.GetContainerId()] = true
+		listed[view.GetContainerId()] = true
 		views = append(views, view)
 	}
 	if len(a.view.instances) > len(a.instances) {
@@ -35,7 +35,7 @@ func (vs *views) instances(a *app) []*apiv1.Instance {
 		return views
 	}
 	for _, c := range sortedContainers(a.containers) {
-		if c.held() && !c.record.GetLease().GetMaster() && !told[c.id.String()] {
+		if c.held() && !c.record.GetLease().GetMaster() && !listed[c.id.String()] {
 			version, _ := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
 			views = append(views, vs.instance(a, &storev1.Instance{Report: &masterv1.InstanceReport{
 				Id: c.name(), ContainerId: c.id.String(), Role: c.role(), Version: int32(version), State: apiv1.Instance_STOPPING,
@@ -48,8 +48,7 @@ func (vs *views) instances(a *app) []*apiv1.Instance {
 // cachedInstance is the view of an instance; it is made anew only if the facts have changed.
 func (vs *views) cachedInstance(a *app, instance *storev1.Instance) *apiv1.Instance {
 	facts := instanceFacts{report: instance.GetReport(), ending: a.ending()}
-	cid, err := id.ParseContainer(facts.report.GetContainerId())
-	if c := a.containers[cid]; err == nil && c != nil {
+	if c := a.container(facts.report.GetContainerId()); c != nil {
 		facts.status, facts.node = c.record.GetStatus(), c.node
 		if n := vs.nodes.get(c.node); n != nil {
 			facts.state, facts.address = n.state(), n.record.GetAddress()
@@ -85,9 +84,8 @@ func (vs *views) instance(a *app, instance *storev1.Instance) *apiv1.Instance {
 		NextAttemptAt: report.GetNextAttemptAt(),
 		Failures:      report.GetFailures(),
 	}
-	cid, err := id.ParseContainer(report.GetContainerId())
-	c := a.containers[cid]
-	if err != nil || c == nil {
+	c := a.container(report.GetContainerId())
+	if c == nil {
 		if view.GetState() == apiv1.Instance_PENDING && view.GetReason() == "" {
 			view.Reason = a.waitOf(view.GetRole())
 		}

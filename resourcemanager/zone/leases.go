@@ -27,7 +27,7 @@ const (
 	startWithin = 10 * time.Minute
 	// startMargin allows for a node whose clock is behind, before a lease that was not started is ended.
 	startMargin = time.Minute
-	// An ended container is kept so long, and so many of an app, for those who look back: a master that was away,
+	// An ended container is kept so long, and so many of an app, for those who ask about it later: a master that was away,
 	// a person who reads its logs.
 	keepEnded     = time.Hour
 	keepEndedMost = 200
@@ -262,18 +262,10 @@ func (ls *leases) emitEvent(c *container, from, to lifecycle.ContainerState, mes
 	ls.emit(event)
 }
 
-func (ls *leases) nodeOf(a *app, container string) string {
-	cid, err := id.ParseContainer(container)
-	if c := a.containers[cid]; err == nil && c != nil {
-		return string(c.node)
-	}
-	return ""
-}
-
 // covers reports whether a container holds as much as is needed.
 func (ls *leases) covers(c *container, needs resource.Vector) bool {
-	holds, err := ls.units.vector(c.record.GetLease().GetResources())
-	return err == nil && needs.Fits(holds)
+	has, err := ls.units.vector(c.record.GetLease().GetResources())
+	return err == nil && needs.Fits(has)
 }
 
 // acknowledge notes that the master knows that a container has ended.

@@ -540,8 +540,8 @@ func (l *lending) updateStates() {
 		now := l.view(k, ledgers[k.name()])
 		was := k.state
 		k.state = now.GetState()
-		told := len(k.record.GetLedger().GetHandBacks())
-		moved := was != k.state || told != len(now.GetLedger().GetHandBacks()) ||
+		handBacks := len(k.record.GetLedger().GetHandBacks())
+		moved := was != k.state || handBacks != len(now.GetLedger().GetHandBacks()) ||
 			k.record.GetLedger().GetStoppedContainers() != now.GetLedger().GetStoppedContainers() ||
 			k.record.GetLedger().GetReturnedContainers() != now.GetLedger().GetReturnedContainers()
 		if moved || l.now.Sub(k.saved) >= saveLedgerEvery && !proto.Equal(k.record.GetLedger(), now.GetLedger()) {

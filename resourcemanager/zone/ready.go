@@ -44,7 +44,8 @@ type ExpectedBalancer struct {
 // NamedApp is an app that has a name from now on. With an empty id nobody has the name any more.
 type NamedApp struct{ Name, ID string }
 
-// ServiceChange is the whole truth about a service; without endpoints it is nil or empty: nil removes the service.
+// ServiceChange is all of a service as it is published from now on. Its Endpoints are nil if the service is removed, and empty if no
+// instance serves.
 type ServiceChange struct {
 	Service   string
 	Expose    *apiv1.Expose

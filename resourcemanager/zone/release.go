@@ -3,7 +3,6 @@ package zone
 import (
 	"fmt"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
@@ -50,9 +49,8 @@ func (a *app) heldInstances() int {
 // release has a container stopped that its master does not need any more. Of a container that has ended the master thereby acknowledges
 // the end.
 func (ms *masters) release(a *app, name string) {
-	cid, err := id.ParseContainer(name)
-	c := a.containers[cid]
-	if err != nil || c == nil || c.record.GetLease().GetMaster() {
+	c := a.container(name)
+	if c == nil || c.record.GetLease().GetMaster() {
 		return
 	}
 	if c.held() {

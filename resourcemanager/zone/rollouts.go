@@ -46,7 +46,6 @@ type rollouts struct {
 	desired   *desired
 	endpoints *endpoints
 	leases    *leases
-	masters   *masters
 	explainer *explainer
 	views     *views
 }

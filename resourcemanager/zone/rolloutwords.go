@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -121,9 +120,8 @@ func (rs *rollouts) replaces(a *app, role string, needs resource.Vector) bool {
 		if report.GetRole() != role {
 			continue
 		}
-		cid, err := id.ParseContainer(report.GetContainerId())
-		c := a.containers[cid]
-		if err != nil || c == nil || !c.held() {
+		c := a.container(report.GetContainerId())
+		if c == nil || !c.held() {
 			continue
 		}
 		restarts := before != nil && c.record.GetLease().GetGrantedAt().AsTime().Before(before.AsTime())
@@ -140,8 +138,8 @@ func (rs *rollouts) replaces(a *app, role string, needs resource.Vector) bool {
 // anyCovers reports whether the container of an instance of a role holds as much as a new one needs.
 func (rs *rollouts) anyCovers(a *app, role string, needs resource.Vector) bool {
 	for _, instance := range a.instances {
-		cid, err := id.ParseContainer(instance.GetReport().GetContainerId())
-		if c := a.containers[cid]; err == nil && c != nil && c.held() && instance.GetReport().GetRole() == role && rs.leases.covers(c, needs) {
+		c := a.container(instance.GetReport().GetContainerId())
+		if c != nil && c.held() && instance.GetReport().GetRole() == role && rs.leases.covers(c, needs) {
 			return true
 		}
 	}

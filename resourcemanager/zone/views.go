@@ -37,7 +37,6 @@ type views struct {
 	*turn
 	apps     *apps
 	desired  *desired
-	leases   *leases
 	rollouts *rollouts
 	nodes    *nodes
 	// byStream are the apps by the streams of those who watch them.

@@ -145,8 +145,8 @@ func (ws *waits) inspect(a *app) bool {
 
 // event emits an event if the reasons are of another kind than those of the last event, at most once in eventAgain.
 func (ws *waits) emitEvent(a *app) {
-	w, told := &a.wait, a.record.GetWaiting()
-	if slices.EqualFunc(w.current, told, func(x, y *apiv1.Waiting) bool { return waitingKind(x) == waitingKind(y) }) {
+	w, last := &a.wait, a.record.GetWaiting()
+	if slices.EqualFunc(w.current, last, func(x, y *apiv1.Waiting) bool { return waitingKind(x) == waitingKind(y) }) {
 		return
 	}
 	if len(w.current) > 0 {
@@ -185,9 +185,9 @@ type appWait struct {
 }
 
 // recover takes over the reasons of the last event before the ResourceManager was restarted. They keep their times, and make no new event.
-func (w *appWait) recover(told []*apiv1.Waiting) {
-	w.current, w.since = told, make(map[string]time.Time, len(told))
-	for _, waiting := range told {
+func (w *appWait) recover(last []*apiv1.Waiting) {
+	w.current, w.since = last, make(map[string]time.Time, len(last))
+	for _, waiting := range last {
 		w.since[waitingKind(waiting)] = waiting.GetSince().AsTime()
 	}
 }

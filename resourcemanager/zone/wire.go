@@ -27,10 +27,10 @@ func newCore(settled config, lastEvent int64) *Core {
 	}
 	z.wireApps(record)
 	z.wireNodes(record)
-	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, rollouts: &z.rollouts, leases: &z.leases, nodes: &z.nodes, byStream: map[StreamID]*app{}}
+	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, rollouts: &z.rollouts, nodes: &z.nodes, byStream: map[StreamID]*app{}}
 	z.waits = waits{turn: t, apps: &z.apps, explainer: &z.explainer, masters: &z.masters, nodes: &z.nodes}
 	z.explainer = explainer{
-		turn: t, scheduler: &z.scheduler, apps: &z.apps, balancers: &z.balancers, endpoints: &z.endpoints, leases: &z.leases, nodes: &z.nodes,
+		turn: t, scheduler: &z.scheduler, apps: &z.apps, balancers: &z.balancers, endpoints: &z.endpoints, nodes: &z.nodes,
 		rollouts: &z.rollouts, views: &z.views,
 	}
 	return z
@@ -48,7 +48,7 @@ func (z *Core) wireApps(record *storev1.Zone) {
 	}
 	z.rollouts = rollouts{
 		turn: t, access: &z.access, scheduler: &z.scheduler, units: &z.units, apps: &z.apps, damage: &z.damage, desired: &z.desired,
-		endpoints: &z.endpoints, leases: &z.leases, masters: &z.masters, explainer: &z.explainer, views: &z.views,
+		endpoints: &z.endpoints, leases: &z.leases, explainer: &z.explainer, views: &z.views,
 	}
 	z.attempts = attempts{
 		turn: t, config: &z.config, scheduler: &z.scheduler, table: lifecycle.Attempts(), apps: &z.apps, asks: &z.asks, masters: &z.masters,
