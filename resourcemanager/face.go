@@ -77,43 +77,43 @@ func (rm *ResourceManager) Scale(ctx context.Context, request *apiv1.ScaleAppReq
 // Restart implements service.Apps.
 func (rm *ResourceManager) Restart(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, rm, zone.RestartApp{AppWish: zone.AppWish{Who: who, App: name}})
+	return grow[*apiv1.App](ctx, rm, zone.RestartApp{AppRequest: zone.AppRequest{Who: who, App: name}})
 }
 
 // Stop implements service.Apps.
 func (rm *ResourceManager) Stop(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.App](ctx, rm, zone.StopApp{AppWish: zone.AppWish{Who: who, App: name}})
+	return ask[*apiv1.App](ctx, rm, zone.StopApp{AppRequest: zone.AppRequest{Who: who, App: name}})
 }
 
 // Remove implements service.Apps.
 func (rm *ResourceManager) Remove(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.App](ctx, rm, zone.RemoveApp{AppWish: zone.AppWish{Who: who, App: name}})
+	return ask[*apiv1.App](ctx, rm, zone.RemoveApp{AppRequest: zone.AppRequest{Who: who, App: name}})
 }
 
 // Rollback implements service.Apps.
 func (rm *ResourceManager) Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, rm, zone.Rollback{AppWish: zone.AppWish{Who: who, App: name}, Version: version})
+	return grow[*apiv1.App](ctx, rm, zone.Rollback{AppRequest: zone.AppRequest{Who: who, App: name}, Version: version})
 }
 
 // Pause implements service.Apps.
 func (rm *ResourceManager) Pause(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.App](ctx, rm, zone.Pause{AppWish: zone.AppWish{Who: who, App: name}})
+	return ask[*apiv1.App](ctx, rm, zone.Pause{AppRequest: zone.AppRequest{Who: who, App: name}})
 }
 
 // Resume implements service.Apps.
 func (rm *ResourceManager) Resume(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, rm, zone.Resume{AppWish: zone.AppWish{Who: who, App: name}})
+	return grow[*apiv1.App](ctx, rm, zone.Resume{AppRequest: zone.AppRequest{Who: who, App: name}})
 }
 
 // Promote implements service.Apps.
 func (rm *ResourceManager) Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, rm, zone.Promote{AppWish: zone.AppWish{Who: who, App: name}, Percent: percent})
+	return grow[*apiv1.App](ctx, rm, zone.Promote{AppRequest: zone.AppRequest{Who: who, App: name}, Percent: percent})
 }
 
 // History implements service.Apps.

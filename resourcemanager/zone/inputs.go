@@ -25,17 +25,17 @@ type (
 		Who     peer.User
 		Request *apiv1.ScaleAppRequest
 	}
-	RestartApp struct{ AppWish }
-	StopApp    struct{ AppWish }
-	RemoveApp  struct{ AppWish }
-	Pause      struct{ AppWish }
-	Resume     struct{ AppWish }
+	RestartApp struct{ AppRequest }
+	StopApp    struct{ AppRequest }
+	RemoveApp  struct{ AppRequest }
+	Pause      struct{ AppRequest }
+	Resume     struct{ AppRequest }
 	Rollback   struct {
-		AppWish
+		AppRequest
 		Version int32
 	}
 	Promote struct {
-		AppWish
+		AppRequest
 		Percent int32
 	}
 	Drain struct {
@@ -78,8 +78,8 @@ type (
 	}
 )
 
-// AppWish is a request of somebody about an app.
-type AppWish struct {
+// AppRequest is a request of somebody about an app.
+type AppRequest struct {
 	Who peer.User
 	App string
 }

@@ -18,8 +18,8 @@ type Ready struct {
 	Balancers []ExpectedBalancer
 	// Named are the apps that have come and gone.
 	Named []NamedApp
-	// Held says that records are lost: apps may run that the zone does not know, so that companions keep what they have.
-	Held bool
+	// Incomplete says that records are lost: apps may run that the zone does not know, so that companions keep what they have.
+	Incomplete bool
 	// Services are those whose endpoints or whose exposure have changed.
 	Services []ServiceChange
 	// Confirm are the numbers that the zone wants back as confirmed.

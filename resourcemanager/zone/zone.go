@@ -79,7 +79,7 @@ func (z *Core) Ready() (*Ready, error) {
 // handOver works out what others are sent because of a turn, and returns it with the records.
 func (z *Core) handOver() (*Ready, error) {
 	z.endpoints.update()
-	z.out.Held = z.damage.standsStill()
+	z.out.Incomplete = z.damage.standsStill()
 	z.sessions.deliver()
 	z.masters.deliver()
 	z.views.deliver()
