@@ -55,7 +55,7 @@ func anHour(t *testing.T, most int64) (string, *zone.Core, error) {
 		case 30:
 			inputs = append(inputs, zone.Watch{App: "web", Stream: 1})
 		case 2000:
-			inputs = append(inputs, zone.RemoveApp{AppWish: zone.AppWish{Who: root, App: "web"}})
+			inputs = append(inputs, zone.RemoveApp{AppRequest: zone.AppRequest{Who: root, App: "web"}})
 		}
 		for _, in := range inputs {
 			w.Input(in)

@@ -77,43 +77,43 @@ func (t *Term) Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv
 // Restart implements service.Apps.
 func (t *Term) Restart(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, t, zone.RestartApp{AppWish: zone.AppWish{Who: who, App: name}})
+	return grow[*apiv1.App](ctx, t, zone.RestartApp{AppRequest: zone.AppRequest{Who: who, App: name}})
 }
 
 // Stop implements service.Apps.
 func (t *Term) Stop(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.App](ctx, t, zone.StopApp{AppWish: zone.AppWish{Who: who, App: name}})
+	return ask[*apiv1.App](ctx, t, zone.StopApp{AppRequest: zone.AppRequest{Who: who, App: name}})
 }
 
 // Remove implements service.Apps.
 func (t *Term) Remove(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.App](ctx, t, zone.RemoveApp{AppWish: zone.AppWish{Who: who, App: name}})
+	return ask[*apiv1.App](ctx, t, zone.RemoveApp{AppRequest: zone.AppRequest{Who: who, App: name}})
 }
 
 // Rollback implements service.Apps.
 func (t *Term) Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, t, zone.Rollback{AppWish: zone.AppWish{Who: who, App: name}, Version: version})
+	return grow[*apiv1.App](ctx, t, zone.Rollback{AppRequest: zone.AppRequest{Who: who, App: name}, Version: version})
 }
 
 // Pause implements service.Apps.
 func (t *Term) Pause(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return ask[*apiv1.App](ctx, t, zone.Pause{AppWish: zone.AppWish{Who: who, App: name}})
+	return ask[*apiv1.App](ctx, t, zone.Pause{AppRequest: zone.AppRequest{Who: who, App: name}})
 }
 
 // Resume implements service.Apps.
 func (t *Term) Resume(ctx context.Context, name string) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, t, zone.Resume{AppWish: zone.AppWish{Who: who, App: name}})
+	return grow[*apiv1.App](ctx, t, zone.Resume{AppRequest: zone.AppRequest{Who: who, App: name}})
 }
 
 // Promote implements service.Apps.
 func (t *Term) Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error) {
 	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, t, zone.Promote{AppWish: zone.AppWish{Who: who, App: name}, Percent: percent})
+	return grow[*apiv1.App](ctx, t, zone.Promote{AppRequest: zone.AppRequest{Who: who, App: name}, Percent: percent})
 }
 
 // History implements service.Apps.

@@ -22,7 +22,7 @@ func newPublisher(registry Registry, post func(zone.Input)) *publisher {
 
 func (p *publisher) perform(out *zone.Ready) {
 	p.open(out)
-	if out.Held {
+	if out.Incomplete {
 		p.registry.Hold()
 	}
 	for _, change := range out.Services {
@@ -38,7 +38,7 @@ func (p *publisher) perform(out *zone.Ready) {
 	for _, request := range out.Confirm {
 		p.confirm(request)
 	}
-	if !out.Held {
+	if !out.Incomplete {
 		p.registry.Release()
 	}
 }

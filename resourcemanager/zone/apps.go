@@ -17,7 +17,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// apps are the apps of the zone, by their ids and names, and what counts for all of them.
+// apps are the apps of the zone: which there are, which state each is in, and which are touched.
 type apps struct {
 	*turn
 	config    *config
@@ -37,12 +37,12 @@ type apps struct {
 // get is the app with an id; nil if there is none.
 func (as *apps) get(appID id.App) *app { return as.byID[appID] }
 
-// lookup is the app with a name; nil if there is none.
-func (as *apps) lookup(name string) *app { return as.byName[name] }
+// withName is the app with a name; nil if there is none.
+func (as *apps) withName(name string) *app { return as.byName[name] }
 
 func (as *apps) count() int { return len(as.byID) }
 
-func (as *apps) insert(a *app) { as.byID[a.id], as.byName[a.record.GetName()] = a, a }
+func (as *apps) index(a *app) { as.byID[a.id], as.byName[a.record.GetName()] = a, a }
 
 func (as *apps) remove(a *app) {
 	a.removed = true
@@ -55,7 +55,7 @@ func (as *apps) nextID() id.App {
 	return id.App{ClusterStart: as.config.identity.ClusterStart.UnixMilli(), Seq: as.record.GetAppSequence() + 1}
 }
 
-// usedID has no later app be given a number.
+// usedID keeps a number from being given to another app.
 func (as *apps) usedID(seq int64) {
 	if seq > as.record.GetAppSequence() {
 		as.record.AppSequence = seq
@@ -63,7 +63,7 @@ func (as *apps) usedID(seq int64) {
 	}
 }
 
-// announce says which app has a name from now on.
+// announce publishes that an app has its name from now on.
 func (as *apps) announce(a *app) {
 	as.out.Named = append(as.out.Named, NamedApp{a.record.GetName(), a.id.String()})
 }
@@ -76,15 +76,15 @@ func (as *apps) load(stored Records) error {
 		}
 		a := newApp(appID, record)
 		a.wait.recover(record.GetWaiting())
-		as.insert(a)
+		as.index(a)
 		return nil
 	})
 }
 
-// joinQueues tells the scheduler of all apps after a start.
+// joinQueues adds all apps to the scheduler after a start.
 func (as *apps) joinQueues(Records) error {
 	for _, a := range as.sorted() {
-		if err := as.scheduler.Apply(a.recovered()); err != nil {
+		if err := as.scheduler.Apply(a.recoveredApp()); err != nil {
 			a.queueLost = as.damage.standsStill()
 			as.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
 		}
@@ -92,9 +92,9 @@ func (as *apps) joinQueues(Records) error {
 	return nil
 }
 
-// rejoinQueue tells the scheduler of an app whose queue was lost, and is there again.
+// rejoinQueue adds an app to the scheduler whose queue was lost and is there again.
 func (as *apps) rejoinQueue(a *app) error {
-	err := as.scheduler.Apply(a.recovered())
+	err := as.scheduler.Apply(a.recoveredApp())
 	if err != nil {
 		return fmt.Errorf("%s has no place: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", a.record.GetName(), err, errdefs.ErrFailedPrecondition)
 	}
@@ -102,8 +102,8 @@ func (as *apps) rejoinQueue(a *app) error {
 	return nil
 }
 
-// recovered is the app as the scheduler is told of it after a restart.
-func (a *app) recovered() scheduler.AddApp {
+// recoveredApp is the app as it is added to the scheduler after a restart.
+func (a *app) recoveredApp() scheduler.AddApp {
 	spec := a.record.GetSpec()
 	return scheduler.AddApp{App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Recovered: true}
 }
@@ -128,13 +128,13 @@ func (as *apps) sorted() []*app { return slices.SortedFunc(maps.Values(as.byID),
 
 func bySubmission(a, b *app) int { return a.id.Compare(b.id) }
 
-// app is one installed app. What is not in a record can be lost.
+// app is one installed app. What is not in a record is lost when the ResourceManager ends.
 type app struct {
 	id     id.App
 	record *storev1.App
 	// instances are what the app's master reports, by their names.
 	instances map[string]*storev1.Instance
-	// containers are the held ones and, for a while, the ended ones.
+	// containers are the held ones and, for a while, those that have ended.
 	containers map[id.Container]*container
 	leases     appLeases
 	attempt    appAttempt
@@ -145,10 +145,10 @@ type app struct {
 	rollout   appRollout
 	view      appView
 	wait      appWait
-	// queueLost says that the scheduler does not know it: its queue was lost.
+	// queueLost says that the scheduler does not know the app, since the record of its queue was lost.
 	queueLost bool
 	counts    appCounts
-	// removed is set at the end of its life; it is then in no index any more.
+	// removed is set when the app is gone; nothing finds it any more.
 	removed bool
 }
 
@@ -178,7 +178,7 @@ func (a *app) notRemoving() error {
 	return nil
 }
 
-// owned is what counts of an app when somebody wants to change it.
+// owned is what decides about an app who may change it.
 func (a *app) owned() access.App {
 	return access.App{Name: a.record.GetName(), Owner: a.record.GetUser(), Queue: a.record.GetSpec().GetQueue()}
 }
@@ -195,6 +195,7 @@ func (a *app) role(name string) (*apiv1.RoleSpec, bool) {
 	return nil, false
 }
 
+// named is the app with a name, or an error for a person who asked for it.
 func (as *apps) named(name string) (*app, error) {
 	if a := as.byName[name]; a != nil {
 		return a, nil
@@ -202,7 +203,8 @@ func (as *apps) named(name string) (*app, error) {
 	return nil, fmt.Errorf("no app is named %q; \"mammoth app ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
 }
 
-func (as *apps) withID(text string) *app {
+// ofRecord is the app with the id that a record has; nil if there is none.
+func (as *apps) ofRecord(text string) *app {
 	appID, err := id.ParseApp(text)
 	if err != nil {
 		return nil
@@ -234,7 +236,7 @@ func (as *apps) mayExec(who peer.User, name string) error {
 	return nil
 }
 
-// moveApp applies an event to an app and tells of it.
+// move applies an event to the state of an app.
 func (as *apps) move(a *app, event lifecycle.AppEvent, reason string) {
 	from := a.state()
 	to, ok := as.table.Next(from, event)
@@ -271,6 +273,7 @@ func appSentence(name string, state lifecycle.AppState, reason string) string {
 	return name + " is removed"
 }
 
+// changed has an app stored, settled and shown.
 func (as *apps) changed(a *app) {
 	if !a.removed {
 		as.save(kindApp, a.id.String(), a.record)
@@ -278,17 +281,17 @@ func (as *apps) changed(a *app) {
 	as.touch(a)
 }
 
-// residents are all apps, in the order of their submission.
-func (as *apps) residents() []resident {
-	var all []resident
+// queuedApps are all apps with their queues, in the order of their submission.
+func (as *apps) queuedApps() []queuedApp {
+	var all []queuedApp
 	for _, a := range as.sorted() {
-		all = append(all, resident{a.record.GetName(), id.Queue(a.record.GetSpec().GetQueue())})
+		all = append(all, queuedApp{a.record.GetName(), id.Queue(a.record.GetSpec().GetQueue())})
 	}
 	return all
 }
 
-// resident is an app and the queue that it is in.
-type resident struct {
+// queuedApp is an app and the queue that it is in.
+type queuedApp struct {
 	app   string
 	queue id.Queue
 }

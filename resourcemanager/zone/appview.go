@@ -8,12 +8,11 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// makeView shares its instances with other views of the app, and nothing with the loop.
+// make makes a view. It shares its instances with other views of the app, and nothing else.
 func (vs *views) make(a *app) *apiv1.App {
 	r := a.record
 	view := &apiv1.App{
@@ -30,7 +29,7 @@ func (vs *views) make(a *app) *apiv1.App {
 		ObservedGeneration: r.GetObservedGeneration(),
 	}
 	if !a.ending() {
-		view.Wanted, view.Schedules = vs.desired.count(a), vs.desired.counts(a)
+		view.Wanted, view.Schedules = vs.desired.count(a), vs.desired.scheduledCounts(a)
 	}
 	view.Rollout = vs.rollouts.view(a, view.GetWanted())
 	a.view.countsAt = time.Time{}
@@ -47,7 +46,7 @@ func (vs *views) make(a *app) *apiv1.App {
 	if attempt := r.GetAttempt(); attempt.GetNumber() > 0 {
 		view.Master = &apiv1.Master{
 			Attempt: attempt.GetNumber(), State: attempt.GetState(), ContainerId: attempt.GetContainerId(),
-			Node: vs.leases.nodeOf(a, attempt.GetContainerId()), RegisteredAt: attempt.GetRegisteredAt(),
+			Node: a.nodeOf(attempt.GetContainerId()), RegisteredAt: attempt.GetRegisteredAt(),
 		}
 	}
 	view = proto.CloneOf(view)
@@ -55,8 +54,8 @@ func (vs *views) make(a *app) *apiv1.App {
 	return view
 }
 
-// shownWaiting is what the app waits for. What its instances wait for is left out as soon as all of them are there, which is
-// seen before the next look at it.
+// waiting is what the app waits for. What instances wait for is left out as soon as all of them run, which may be before the next
+// inspection.
 func (vs *views) waiting(a *app, view *apiv1.App, instances int) []*apiv1.Waiting {
 	if view.GetState() != apiv1.App_RUNNING || view.GetRunning() != view.GetWanted() || instances != int(view.GetWanted()) ||
 		isProgressing(view.GetRollout()) {
@@ -65,14 +64,13 @@ func (vs *views) waiting(a *app, view *apiv1.App, instances int) []*apiv1.Waitin
 	return slices.DeleteFunc(slices.Clone(a.waits()), func(w *apiv1.Waiting) bool { return w.GetInstances() > 0 })
 }
 
-// holds reports whether a container was not seen gone yet.
-func (a *app) holds(container string) bool {
-	cid, err := id.ParseContainer(container)
-	c := a.containers[cid]
-	return err == nil && c != nil && c.held()
+// isHeld reports whether a container of the app is held.
+func (a *app) isHeld(container string) bool {
+	c := a.container(container)
+	return c != nil && c.held()
 }
 
-// awaited names the lost nodes for which an app cannot end, empty if there are none.
+// lostNodes says which lost nodes keep an app from ending; empty if none does.
 func (vs *views) lostNodes(a *app) string {
 	if !a.ending() || a.state() == lifecycle.AppStopped {
 		return ""

@@ -16,7 +16,7 @@ import (
 
 // appAsks are an app's asks.
 type appAsks struct {
-	// byID are the asks that are not settled: something of them waits, or is held.
+	// byID are the asks that are not settled: some of their containers wait or are held.
 	byID map[string]*storev1.Ask
 	// last is the position of the ask that came last.
 	last int64
@@ -24,7 +24,7 @@ type appAsks struct {
 
 func newAppAsks() appAsks { return appAsks{byID: map[string]*storev1.Ask{}} }
 
-// asks are what masters ask for.
+// asks are what masters ask for. An ask is settled when it is granted in full, or withdrawn, and none of its containers is held.
 type asks struct {
 	*turn
 	scheduler *scheduling
@@ -41,26 +41,26 @@ func (qs *asks) dropAll(a *app) {
 	clear(a.asks.byID)
 }
 
-// readAsk is a master's ask in the scheduler's words.
-type readAsk struct {
+// parsedAsk is a master's ask, and the same as the scheduler reads it.
+type parsedAsk struct {
 	message *masterv1.Ask
 	ask     scheduler.Ask
 }
 
-// readAsks reads all asks before any of them counts.
-func (qs *asks) readAll(a *app, messages []*masterv1.Ask) ([]readAsk, error) {
-	asks := make([]readAsk, 0, len(messages))
+// parseAll reads all asks of a request before any of them counts.
+func (qs *asks) parseAll(a *app, messages []*masterv1.Ask) ([]parsedAsk, error) {
+	asks := make([]parsedAsk, 0, len(messages))
 	for _, message := range messages {
-		ask, err := qs.read(message)
+		ask, err := qs.parse(message)
 		if err != nil {
 			return nil, fmt.Errorf("ask %q of %s: %w", message.GetId(), a.record.GetName(), err)
 		}
-		asks = append(asks, readAsk{message, ask})
+		asks = append(asks, parsedAsk{message, ask})
 	}
 	return asks, nil
 }
 
-func (qs *asks) read(message *masterv1.Ask) (scheduler.Ask, error) {
+func (qs *asks) parse(message *masterv1.Ask) (scheduler.Ask, error) {
 	switch {
 	case message.GetId() == "":
 		return scheduler.Ask{}, fmt.Errorf("an ask needs an id: %w", errdefs.ErrInvalidArgument)
@@ -81,8 +81,8 @@ func (qs *asks) read(message *masterv1.Ask) (scheduler.Ask, error) {
 	return ask, nil
 }
 
-// setAsk makes a master's ask the whole truth under its id.
-func (qs *asks) set(a *app, ask readAsk) error {
+// set replaces the ask with the same id, if there is one.
+func (qs *asks) set(a *app, ask parsedAsk) error {
 	name := ask.ask.ID
 	known := a.asks.byID[name]
 	record := &storev1.Ask{AppId: a.id.String(), Ask: ask.message, Granted: known.GetGranted(), Position: known.GetPosition()}
@@ -90,7 +90,7 @@ func (qs *asks) set(a *app, ask readAsk) error {
 		return nil
 	}
 	if known.GetAsk().GetCount() <= known.GetGranted() {
-		// Nothing of it waits yet, so that it comes after all that do.
+		// Nothing of it waits yet: it comes after all asks that wait.
 		a.asks.last++
 		record.Position = a.asks.last
 	}
@@ -113,7 +113,7 @@ func (a *app) pending(record *storev1.Ask) int {
 	return int(max(0, record.GetAsk().GetCount()-record.GetGranted()))
 }
 
-// granted counts a grant, which the scheduler has counted already, and returns what was asked for.
+// granted counts a grant, which the scheduler has counted already, and returns the ask.
 func (qs *asks) granted(c *container) *masterv1.Ask {
 	name := c.record.GetLease().GetAskId()
 	known := c.app.asks.byID[name]
@@ -131,8 +131,7 @@ func (a *app) askCount() int { return len(a.asks.byID) }
 
 func (qs *asks) ended(c *container) { qs.dropSettled(c.app, c.record.GetLease().GetAskId()) }
 
-// forgetAsk drops an ask that is granted in full, or withdrawn, and under which nothing is held any more. A master does
-// not send it again, since it has seen its containers.
+// dropSettled drops an ask if it is settled. Its master does not send it again, since it has seen the containers.
 func (qs *asks) dropSettled(a *app, name string) {
 	record := a.asks.byID[name]
 	if record == nil || record.GetAsk().GetCount() > record.GetGranted() {
@@ -145,15 +144,15 @@ func (qs *asks) dropSettled(a *app, name string) {
 	qs.forget(kindAsk, askKey(a, name))
 }
 
-// withdrawAsks withdraws what an earlier attempt asked for and was not granted: a new one decides for itself. What was
-// granted under an id still counts when the id is asked under again.
+// withdraw withdraws what an earlier attempt asked for and was not granted: a new attempt decides for itself. What was granted still
+// counts when the new attempt asks under the same id.
 func (qs *asks) withdraw(a *app) {
 	for _, name := range sortedKeys(a.asks.byID) {
 		known := a.asks.byID[name]
 		if known.GetAsk().GetCount() <= known.GetGranted() {
 			continue
 		}
-		ask, err := qs.read(known.GetAsk())
+		ask, err := qs.parse(known.GetAsk())
 		if err != nil {
 			qs.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
 			continue
@@ -167,10 +166,10 @@ func (qs *asks) withdraw(a *app) {
 	}
 }
 
-// applyAsks tells the scheduler what the app waits for: nothing once it is to end.
+// submit gives the scheduler all asks of an app; none of them waits once the app is to end.
 func (qs *asks) submit(a *app) {
 	for _, name := range a.asksInOrder() {
-		ask, err := qs.read(a.asks.byID[name].GetAsk())
+		ask, err := qs.parse(a.asks.byID[name].GetAsk())
 		if err != nil {
 			qs.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
 			continue
@@ -196,10 +195,10 @@ func (a *app) asked() map[string]int32 {
 	return asked
 }
 
-// loadAsks also asks again for the masters that wait for a container.
+// load reads the asks, and gives them to the scheduler with those for masters.
 func (qs *asks) load(stored Records) error {
 	err := loadRecords(stored, kindAsk, func(record *storev1.Ask) error {
-		if a := qs.apps.withID(record.GetAppId()); a != nil {
+		if a := qs.apps.ofRecord(record.GetAppId()); a != nil {
 			a.asks.byID[record.GetAsk().GetId()] = record
 			a.asks.last = max(a.asks.last, record.GetPosition())
 		}
@@ -210,7 +209,7 @@ func (qs *asks) load(stored Records) error {
 	}
 	for _, a := range qs.apps.sorted() {
 		if !a.queueLost {
-			qs.attempts.askAgain(a)
+			qs.attempts.resubmit(a)
 		}
 	}
 	return nil

@@ -27,13 +27,13 @@ const (
 	// So many failed attempts within the window leave the app without a master.
 	maxFailures   = 5
 	failureWindow = 10 * time.Minute
-	// A launched master that does not register, or a registered one that has no stream, is given up after so long.
+	// An attempt whose master does not register after its launch, or has no stream, is abandoned after so long.
 	masterSilence = time.Minute
 	// sigkill is the exit code of a process that somebody killed: no failure of the master's own.
 	sigkill = 128 + 9
 )
 
-// masterResources is what an application master is given.
+// masterResources are the resources of an application master's container.
 func masterResources() resource.Vector {
 	return resource.Vector{resource.CPU: 100, resource.Memory: 64 << 20, resource.Disk: 32 << 20}
 }
@@ -43,7 +43,7 @@ func masterCommand() []string { return []string{"mammoth", "appmaster", "dynamic
 
 func attemptBackoff() backoff.Policy { return backoff.Policy{Min: time.Second, Max: time.Minute} }
 
-// attempts are the runs of masters: when one is started, and what its end means for its app.
+// attempts are the runs of masters: when one is started, how its container is launched, and what its end means for the app.
 type attempts struct {
 	*turn
 	config    *config
@@ -57,15 +57,15 @@ type attempts struct {
 	sessions  *sessions
 }
 
-// forgive has no failure so far be held against an app.
+// forgive has the failures of an app so far not count any more.
 func (at *attempts) forgive(a *app) {
 	a.record.Failures, a.record.AvoidNodes, a.record.RetryAt = nil, nil, nil
 }
 
-// heard has the time of silence begin anew.
+// heard has the time begin anew after which a silent attempt is abandoned.
 func (at *attempts) heard(a *app) { a.attempt.silentSince = at.now }
 
-// registered hands an app over to its newest attempt; again if that attempt registers again.
+// registered notes that the newest attempt of an app is at work; it may register more than once.
 func (at *attempts) registered(a *app) {
 	if a.record.GetAttempt().GetRegisteredAt() == nil {
 		a.record.Attempt.RegisteredAt = timestamppb.New(at.now)
@@ -77,7 +77,7 @@ func (at *attempts) registered(a *app) {
 	at.apps.changed(a)
 }
 
-// startAttempt asks for a container for the next master of an app, if the time has come.
+// start asks for a container for the next master of an app, if the time has come.
 func (at *attempts) start(a *app) {
 	if retry := a.record.GetRetryAt(); retry != nil && at.now.Before(retry.AsTime()) {
 		at.wakeBy(retry.AsTime())
@@ -88,11 +88,11 @@ func (at *attempts) start(a *app) {
 	a.record.Attempt = &storev1.Attempt{Number: number}
 	a.attempt.secret = ""
 	at.move(a, lifecycle.AttemptSubmitted, fmt.Sprintf("attempt %d of %s waits for a container", number, a.record.GetName()))
-	at.ask(a, 1)
+	at.askForMaster(a, 1)
 }
 
 // askForMaster sets how many containers the app's master still needs: one or none.
-func (at *attempts) ask(a *app, pending int) {
+func (at *attempts) askForMaster(a *app, pending int) {
 	var avoid []id.Node
 	for _, name := range a.record.GetAvoidNodes() {
 		avoid = append(avoid, id.Node(name))
@@ -108,7 +108,7 @@ func (at *attempts) ask(a *app, pending int) {
 	}})
 }
 
-// masterGranted has the node launch the master.
+// granted has the node launch the master.
 func (at *attempts) granted(c *container) {
 	a := c.app
 	if a.attemptState() != lifecycle.AttemptScheduled {
@@ -122,8 +122,7 @@ func (at *attempts) granted(c *container) {
 	at.launch(c)
 }
 
-// launch sends the master's container to its node, with a secret that nobody was told before: the container has
-// not been started.
+// launch sends the master's container to its node, with a secret that nobody else has been sent.
 func (at *attempts) launch(c *container) {
 	a := c.app
 	attempt := id.Attempt{App: a.id, N: a.record.GetAttempt().GetNumber()}
@@ -154,7 +153,7 @@ func (at *attempts) launch(c *container) {
 	}}})
 }
 
-// masterEnded is about a master's container that was seen gone.
+// containerEnded ends the attempt whose container was seen gone.
 func (at *attempts) containerEnded(c *container, exit *corev1.Exit) {
 	a := c.app
 	if a.record.GetAttempt().GetContainerId() != c.id.String() || !a.attemptState().Live() {
@@ -168,8 +167,8 @@ func (at *attempts) containerEnded(c *container, exit *corev1.Exit) {
 	at.ended(a, at.isFailure(a, exit), exitSentence(exit))
 }
 
-// isFailure reports whether the end of the newest attempt's container is held against the app: what ended it came from
-// inside, and it had not been at work for long. What others did to it is not.
+// isFailure reports whether the end of the newest attempt's container counts as a failure of the app: the master ended by itself, and had
+// not been at work for long. An end that others caused does not count.
 func (at *attempts) isFailure(a *app, exit *corev1.Exit) bool {
 	registered := a.record.GetAttempt().GetRegisteredAt()
 	early := registered == nil || at.now.Sub(registered.AsTime()) < earlyEnd
@@ -185,12 +184,12 @@ func (at *attempts) isFailure(a *app, exit *corev1.Exit) bool {
 	return registered == nil
 }
 
-// attemptEnded begins the next attempt, unless too many have failed.
+// ended begins the next attempt, unless too many have failed.
 func (at *attempts) ended(a *app, counts bool, reason string) {
 	number := a.record.GetAttempt().GetNumber()
 	at.masters.endStream(a, fmt.Errorf("attempt %d of %s is over", number, a.record.GetName()))
 	if a.attemptState() == lifecycle.AttemptScheduled {
-		at.ask(a, 0)
+		at.askForMaster(a, 0)
 	}
 	// Nothing that only a master could use may take the room that the next master needs.
 	at.asks.withdraw(a)
@@ -218,13 +217,13 @@ func (at *attempts) ended(a *app, counts bool, reason string) {
 	}
 }
 
-// finishAttempt ends a live attempt that has done its work.
+// finish ends a live attempt that has done its work.
 func (at *attempts) finish(a *app, reason string) {
 	if !a.attemptState().Live() {
 		return
 	}
 	if a.attemptState() == lifecycle.AttemptScheduled {
-		at.ask(a, 0)
+		at.askForMaster(a, 0)
 	}
 	at.move(a, lifecycle.AttemptFinishes, fmt.Sprintf("attempt %d of %s is finished: %s", a.record.GetAttempt().GetNumber(), a.record.GetName(), reason))
 	at.stopMaster(a, reason)
@@ -232,37 +231,35 @@ func (at *attempts) finish(a *app, reason string) {
 
 // stopMaster has the newest attempt's container stopped.
 func (at *attempts) stopMaster(a *app, reason string) {
-	cid, err := id.ParseContainer(a.record.GetAttempt().GetContainerId())
-	if c := at.leases.get(cid); err == nil && c != nil {
+	if c := a.container(a.record.GetAttempt().GetContainerId()); c != nil {
 		at.leases.stop(c, corev1.Exit_STOPPED, reason)
 	}
 }
 
-// dueAttempt gives up on masters that are silent.
+// due abandons an attempt that is silent.
 func (at *attempts) due(a *app) {
 	record := a.record.GetAttempt()
-	cid, _ := id.ParseContainer(record.GetContainerId())
-	c := at.leases.get(cid)
+	c := a.container(record.GetContainerId())
 	lost := c != nil && at.nodes.get(c.node) != nil && at.nodes.get(c.node).state() == lifecycle.NodeLost
 	silent := at.now.Sub(a.attempt.silentSince)
 	away := silent > masterSilence || lost && silent > at.config.NodeTimeout
 	switch a.attemptState() {
 	case lifecycle.AttemptLaunched:
 		if away {
-			at.giveUp(a, c, lost, fmt.Sprintf("it did not register within %s", masterSilence))
+			at.abandon(a, c, lost, fmt.Sprintf("it did not register within %s", masterSilence))
 		}
 	case lifecycle.AttemptRegistered:
 		if !a.connected() && away {
-			at.giveUp(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
+			at.abandon(a, c, lost, fmt.Sprintf("it was silent for %s", masterSilence))
 		}
 	case lifecycle.AttemptFailed, lifecycle.AttemptUnspecified, lifecycle.AttemptFinished:
-		at.apps.touch(a) // settling starts the next one when its time has come
+		at.apps.touch(a) // settling starts the next attempt when its time has come
 	}
 }
 
-// giveUp ends an attempt whose container may still run. It is stopped, and refused from now on; its lease is held until
-// its node says that it is gone.
-func (at *attempts) giveUp(a *app, c *container, lost bool, reason string) {
+// abandon ends an attempt whose container may still run. The container is stopped, and what its master sends is refused; its lease is
+// held until the node has seen the container gone.
+func (at *attempts) abandon(a *app, c *container, lost bool, reason string) {
 	if lost {
 		reason = fmt.Sprintf("its node %s is lost", c.node)
 	}
@@ -286,7 +283,7 @@ func (at *attempts) move(a *app, event lifecycle.AttemptEvent, message string) {
 	at.apps.changed(a)
 }
 
-// appAttempt is what is not stored of an app's newest attempt.
+// appAttempt is what is known of an app's newest attempt and not stored.
 type appAttempt struct {
 	// secret is its bearer token until it has registered.
 	secret string
@@ -294,11 +291,11 @@ type appAttempt struct {
 	silentSince time.Time
 }
 
-// askAgain tells the scheduler what an app asks for.
-func (at *attempts) askAgain(a *app) {
+// resubmit gives the scheduler all asks of an app, and the one for its master.
+func (at *attempts) resubmit(a *app) {
 	at.asks.submit(a)
 	if a.attemptState() == lifecycle.AttemptScheduled {
-		at.ask(a, 1)
+		at.askForMaster(a, 1)
 	}
 }
 

@@ -12,19 +12,20 @@ import (
 )
 
 const (
-	// comeBack is how long balancers are waited for after a restart of the ResourceManager.
+	// comeBack is how long balancers are waited for after a start of the ResourceManager.
 	comeBack = 30 * time.Second
 	// forgetBalancer is how long one that is not connected is remembered.
 	forgetBalancer = 10 * time.Minute
 )
 
-// balancers are those that route for the zone: which are connected, what they cannot route, and what they were asked to confirm.
+// balancers are those that route for the zone: which are connected, which services each refuses to route, and what they are asked to
+// confirm.
 type balancers struct {
 	*turn
 	record *storev1.Balancers
 	// lost are known balancers that are not connected, and since when.
 	lost map[string]time.Time
-	// refused is what each balancer last said that it does not route, and why, by service.
+	// refused is what each balancer refuses to route, and why, by service.
 	refused map[string]map[string]string
 	// confirming are the confirmations that were asked for, by number; last is the newest number.
 	confirming map[int64]confirmation
@@ -53,7 +54,7 @@ func (b *balancers) load(stored Records) error {
 
 func (b *balancers) store() { b.save(kindBalancers, "balancers", b.record) }
 
-// any reports whether there are some, connected or not.
+// any reports whether there are balancers, connected or not.
 func (b *balancers) any() bool { return len(b.record.GetNames()) > 0 }
 
 func (b *balancers) connected(name string) {
@@ -65,20 +66,20 @@ func (b *balancers) connected(name string) {
 	b.emit(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + name + " is connected"})
 }
 
-func (b *balancers) left(name, why string) {
+func (b *balancers) disconnected(name, why string) {
 	b.lost[name] = b.now
 	b.emit(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+name+" is not connected any more", why)})
 }
 
-// refuses takes all services that a balancer cannot route.
-func (b *balancers) refuses(name string, refusals []*companionv1.Refusal) {
+// noteRefusals takes in all services that a balancer refuses to route.
+func (b *balancers) noteRefusals(name string, refusals []*companionv1.Refusal) {
 	before := b.refused[name]
 	now := make(map[string]string, len(refusals))
 	b.refused[name] = now
 	for _, refusal := range refusals {
 		now[refusal.GetService()] = refusal.GetReason()
 		if before[refusal.GetService()] == refusal.GetReason() {
-			continue // a balancer says it with everything that it applies
+			continue // a balancer repeats it with everything that it applies
 		}
 		b.emit(&apiv1.Event{
 			Kind: "balancer", App: appOfService(refusal.GetService()), To: "REFUSED",
@@ -87,7 +88,7 @@ func (b *balancers) refuses(name string, refusals []*companionv1.Refusal) {
 	}
 }
 
-// obstacles are the services of an app that a balancer does not route.
+// obstacles are the services of an app that a balancer refuses to route.
 func (b *balancers) obstacles(app string) []*apiv1.Obstacle {
 	var obstacles []*apiv1.Obstacle
 	for _, name := range sortedKeys(b.refused) {
@@ -102,8 +103,8 @@ func (b *balancers) obstacles(app string) []*apiv1.Obstacle {
 	return obstacles
 }
 
-// words lists them, with those that are not connected marked.
-func (b *balancers) words() string {
+// list names the balancers for people, and marks those that are not connected.
+func (b *balancers) list() string {
 	words := slices.Clone(b.record.GetNames())
 	for i, name := range words {
 		if _, lost := b.lost[name]; lost {
@@ -113,21 +114,21 @@ func (b *balancers) words() string {
 	return strings.Join(words, ", ")
 }
 
-// await has something follow once every balancer has confirmed the present state of some services.
-func (b *balancers) await(services []string, then confirmation) {
+// requestConfirmation asks every balancer to confirm the present state of some services, after which something follows.
+func (b *balancers) requestConfirmation(services []string, then confirmation) {
 	b.last++
 	b.confirming[b.last] = then
 	b.out.Confirm = append(b.out.Confirm, ConfirmRequest{b.last, services})
 }
 
-// confirmed is what follows from the confirmation that was asked for under a number; ok is false if none was.
+// confirmed returns what follows from the confirmation that was asked for under a number; ok is false if none was.
 func (b *balancers) confirmed(number int64) (then confirmation, ok bool) {
 	then, ok = b.confirming[number]
 	delete(b.confirming, number)
 	return then, ok
 }
 
-// due forgets those that have not been seen for long.
+// due forgets balancers that have not been connected for long.
 func (b *balancers) due() {
 	for _, name := range sortedKeys(b.lost) {
 		if b.now.Before(b.lost[name].Add(forgetBalancer)) {

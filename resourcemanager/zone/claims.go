@@ -52,8 +52,8 @@ func (as *apps) checkClaims(spec *apiv1.AppSpec) error {
 	return nil
 }
 
-// imageUnused refuses to take the name from an image that an app's present version has by it. A name that has moved on to
-// another image is nobody's.
+// imageUnused refuses to take a name from an image that an app's present version uses by that name. A name that means another image by
+// now is used by nobody.
 func (as *apps) imageUnused(name, digest string) error {
 	for _, a := range as.sorted() {
 		for _, role := range a.record.GetSpec().GetRoles() {
@@ -65,8 +65,8 @@ func (as *apps) imageUnused(name, digest string) error {
 	return nil
 }
 
-// mayMoveImage refuses who may not deploy over an app to have a name that the app uses, or may go back to, mean another
-// image: whoever deploys by that name next would run it.
+// mayMoveImage refuses to let a name mean another image to whoever may not deploy over an app that uses the name, or may go back to a
+// version that does: whoever deploys by that name next would run the other image.
 func (as *apps) mayMoveImage(who peer.User, name string) error {
 	for _, a := range as.sorted() {
 		specs := []*apiv1.AppSpec{a.record.GetSpec()}
@@ -89,7 +89,7 @@ func (as *apps) mayMoveImage(who peer.User, name string) error {
 	return nil
 }
 
-// tagged is an image's name with the tag that it has when none is said, as the image store finds it. A name with a digest
+// tagged is an image's name with the default tag if it has none, as the image store finds it. A name with a digest
 // is not looked up by its tag.
 func tagged(image string) string {
 	ref, err := distribution.ParseReference(image)

@@ -18,10 +18,27 @@ func (c *container) state() lifecycle.ContainerState {
 
 func (c *container) held() bool { return c.state().Held() }
 
-// instance is what its master calls it; empty before it was started.
+// container is the container with an id, while the app has it; nil otherwise.
+func (a *app) container(text string) *container {
+	cid, err := id.ParseContainer(text)
+	if err != nil {
+		return nil
+	}
+	return a.containers[cid]
+}
+
+// nodeOf is the name of the node of a container; empty if the app does not have it.
+func (a *app) nodeOf(container string) string {
+	if c := a.container(container); c != nil {
+		return string(c.node)
+	}
+	return ""
+}
+
+// instance is the name of its instance; empty before it was started.
 func (c *container) instance() string { return c.record.GetStatus().GetLabels()["instance"] }
 
-// role is empty in an app of one role, and as long as the node has said nothing of the container.
+// role is empty in an app of one role, and as long as the node has not reported the container.
 func (c *container) role() string { return c.record.GetStatus().GetLabels()["role"] }
 
 // name is what a person calls it.
@@ -43,7 +60,7 @@ func (c *container) status() *corev1.ContainerStatus {
 	return c.record.GetStatus()
 }
 
-// stopCommand gives an instance the grace that people want now, not the one that it was started with.
+// stopCommand gives an instance the grace period of the present spec, and not the one that it was started with.
 func (c *container) stopCommand() *trackerv1.NodeCommand {
 	command := stopCommand(c.id.String(), c.record.GetStopReason(), c.record.GetStopMessage())
 	for _, role := range c.app.record.GetSpec().GetRoles() {

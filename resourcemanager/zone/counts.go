@@ -11,20 +11,20 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 )
 
-// counts are how many instances the roles with a schedule have. One rule holds: what was said last counts, by a person or by the
-// calendar. A person says a number with a deployment that names one, be it the same, and with a scaling.
+// appCounts are how many instances the roles with a schedule are to have. The number that was set last counts, whether a person set it or
+// the calendar. A person sets it with a deployment that names a number, be it the same one, and with a scaling.
 type appCounts struct {
-	// held are the roles with a schedule, in the order of the spec.
+	// current are the counts at present, of the roles with a schedule, in the order of the spec.
 	current []*apiv1.Schedule
 	// until is when one of them may change; zero is never.
 	until time.Time
 	known bool
-	// followed is what held when the master was last made to follow the calendar.
+	// followed are the counts that the master was last sent because of the calendar.
 	followed []*apiv1.Schedule
 }
 
-// holds is what the calendar and people want of an app's roles with a schedule at present.
-func (ds *desired) counts(a *app) []*apiv1.Schedule {
+// scheduledCounts are how many instances the roles of an app with a schedule are to have at present.
+func (ds *desired) scheduledCounts(a *app) []*apiv1.Schedule {
 	c := &a.counts
 	if c.known && (c.until.IsZero() || ds.now.Before(c.until)) {
 		return c.current
@@ -34,17 +34,17 @@ func (ds *desired) counts(a *app) []*apiv1.Schedule {
 		if len(role.GetSchedule()) == 0 {
 			continue
 		}
-		held := calendar.Count(role, a.record.GetCountedAt()[role.GetName()].AsTime(), ds.now)
-		c.current = append(c.current, held)
-		if until := held.GetUntil(); until != nil && (c.until.IsZero() || until.AsTime().Before(c.until)) {
+		count := calendar.Count(role, a.record.GetCountedAt()[role.GetName()].AsTime(), ds.now)
+		c.current = append(c.current, count)
+		if until := count.GetUntil(); until != nil && (c.until.IsZero() || until.AsTime().Before(c.until)) {
 			c.until = until.AsTime()
 		}
 	}
 	return c.current
 }
 
-// said notes that a person has said how many instances a role has.
-func (ds *desired) countSet(a *app, roles ...string) {
+// noteCounts notes that a person has set how many instances some roles have.
+func (ds *desired) noteCounts(a *app, roles ...string) {
 	before := a.record.GetCountedAt()
 	a.record.CountedAt = map[string]*timestamppb.Timestamp{}
 	for _, role := range a.record.GetSpec().GetRoles() {
@@ -55,63 +55,63 @@ func (ds *desired) countSet(a *app, roles ...string) {
 	for _, role := range roles {
 		a.record.CountedAt[role] = timestamppb.New(ds.now)
 	}
-	ds.recount(a)
+	ds.refreshCounts(a)
 	ds.apps.changed(a)
 }
 
-// recount finds out anew what holds, after a change that the master is told of.
-func (ds *desired) recount(a *app) {
+// refreshCounts works the counts out anew after a change that the master is sent.
+func (ds *desired) refreshCounts(a *app) {
 	a.counts = appCounts{}
-	a.counts.followed = ds.counts(a)
+	a.counts.followed = ds.scheduledCounts(a)
 }
 
-// wantedCount is how many instances an app is to have at present.
+// count is how many instances an app is to have at present.
 func (ds *desired) count(a *app) int32 {
 	sum := wantedInstances(a.record.GetSpec())
-	for _, held := range ds.counts(a) {
-		sum += held.GetInstances() - held.GetSaid()
+	for _, count := range ds.scheduledCounts(a) {
+		sum += count.GetInstances() - count.GetSaid()
 	}
 	return sum
 }
 
-// heldSpec is a spec as its master is told: the numbers are those that hold, and the calendar is not the master's business.
+// spec is an app's spec with the counts of the present, and without the schedules.
 func (ds *desired) spec(a *app) *apiv1.AppSpec {
 	spec := proto.CloneOf(a.record.GetSpec())
-	for _, held := range ds.counts(a) {
+	for _, count := range ds.scheduledCounts(a) {
 		for _, role := range spec.GetRoles() {
-			if role.GetName() == held.GetRole() {
-				role.Instances, role.Schedule = held.GetInstances(), nil
+			if role.GetName() == count.GetRole() {
+				role.Instances, role.Schedule = count.GetInstances(), nil
 			}
 		}
 	}
 	return spec
 }
 
-// dueCounts has masters follow the calendar.
+// due sends the master of an app the counts if the calendar has changed them.
 func (ds *desired) due(a *app) {
 	c := &a.counts
-	before, after := c.followed, ds.counts(a)
+	before, after := c.followed, ds.scheduledCounts(a)
 	c.followed = after
 	if !c.until.IsZero() {
 		ds.wakeBy(c.until)
 	}
 	scaled := false
-	for i, held := range after {
-		if i >= len(before) || proto.Equal(before[i], held) {
+	for i, count := range after {
+		if i >= len(before) || proto.Equal(before[i], count) {
 			continue
 		}
-		ds.apps.touch(a) // until when it holds has changed
-		if held.GetInstances() == before[i].GetInstances() {
+		ds.apps.touch(a) // until when the count is that has changed
+		if count.GetInstances() == before[i].GetInstances() {
 			continue
 		}
 		scaled = true
 		ds.emit(&apiv1.Event{
 			Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(),
-			Message: fmt.Sprintf("%s%s is scaled from %d to %d instances by its calendar", a.record.GetName(), ofRole(held.GetRole()), before[i].GetInstances(), held.GetInstances()),
+			Message: fmt.Sprintf("%s%s is scaled from %d to %d instances by its calendar", a.record.GetName(), ofRole(count.GetRole()), before[i].GetInstances(), count.GetInstances()),
 		})
 	}
 	if scaled && !a.ending() {
-		ds.notify(a)
+		ds.notifyMaster(a)
 	}
 }
 
@@ -123,7 +123,7 @@ func ofRole(name string) string {
 	return "-" + name
 }
 
-// presentCount is how many instances a role has when nobody says: as many as before, or one.
+// presentCount is how many instances a role has when a deployment names no number: as many as before, or one.
 func (a *app) presentCount(name string) int32 {
 	if a != nil {
 		for _, role := range a.record.GetSpec().GetRoles() {

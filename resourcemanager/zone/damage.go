@@ -14,12 +14,13 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
-// What is granted is stored before anybody is told, so a container without a record is one that has ended, and its node is told
-// to end it. That holds as long as no record is missing. A zone that has lost some stands still until an operator accepts the
-// loss: nodes register and report, people may look and say anew what they want, but no lease is granted or taken back, masters
-// wait as if the ResourceManager were away, and containers without a record go on running.
+// A grant is stored before anybody is sent it, so a container without a record has ended, and its node is sent the command to end it.
+// That is true as long as no record is missing. A zone that has lost some stands still until an operator accepts the loss: nodes
+// register and report, people may look and set queues and specs again, but no lease is granted or taken back, masters wait as if the
+// ResourceManager were away, and containers without a record go on running.
 
-// damage is what keeps the zone from changing: records that were lost, and a disk that is full.
+// damage is what keeps the zone from changing: records that were lost, and a disk that is full. The zone stands still while a loss is
+// not accepted; an unknown container runs on a node and has no record.
 type damage struct {
 	*turn
 	config *config
@@ -54,7 +55,7 @@ func (d *damage) tolerate(err error) error {
 }
 
 // noteLoss has the zone stand still from now on, whatever happens to this process.
-func (d *damage) note(sentence string) {
+func (d *damage) noteLoss(sentence string) {
 	put := store.NoteLoss(d.now, []string{sentence})
 	if slices.ContainsFunc(d.losses, func(l loss) bool { return l.key == put.Key || slices.Contains(l.sentences, sentence) }) {
 		return
@@ -64,8 +65,8 @@ func (d *damage) note(sentence string) {
 	d.emit(&apiv1.Event{Kind: "zone", To: "RECORDS_LOST", Message: sentence + "; the zone stands still until \"mammoth store accept\""})
 }
 
-// hasEnded reports whether a container that there is no record of must have ended, as the zone knows. Otherwise it is kept, and
-// shown with its node.
+// hasEnded reports whether a container that a node runs is known to be over, so that it may be ended there. Otherwise it becomes an
+// unknown container of the node.
 func (d *damage) hasEnded(n *node, status *corev1.ContainerStatus) bool {
 	cid, err := id.ParseContainer(status.GetLease().GetContainerId())
 	if err != nil || status.GetState() == corev1.ContainerStatus_DONE {
@@ -83,18 +84,18 @@ func (d *damage) hasEnded(n *node, status *corev1.ContainerStatus) bool {
 		// It is of another zone, or of this one before its store was lost whole.
 	case cid.Epoch > d.config.identity.Epoch,
 		cid.Epoch < d.config.identity.Epoch && since != nil && since.AsTime().After(d.config.identity.LastCommit):
-		d.note(fmt.Sprintf("%s runs %s, which is younger than anything that the store knew when it was opened: the store is an older copy", n.id, cid))
+		d.noteLoss(fmt.Sprintf("%s runs %s, which is younger than anything that the store knew when it was opened: the store is an older copy", n.id, cid))
 	case !d.standsStill():
 		return true
 	}
 	if cid.App.ClusterStart == d.config.identity.ClusterStart.UnixMilli() {
 		d.apps.usedID(cid.App.Seq) // so that no other app is given its number
 	}
-	d.keepUnknown(n, status)
+	d.addUnknown(n, status)
 	return false
 }
 
-func (d *damage) keepUnknown(n *node, status *corev1.ContainerStatus) {
+func (d *damage) addUnknown(n *node, status *corev1.ContainerStatus) {
 	name := status.GetLease().GetContainerId()
 	if n.unknown == nil {
 		n.unknown = map[string]*corev1.ContainerStatus{}
@@ -111,7 +112,7 @@ func (d *damage) keepUnknown(n *node, status *corev1.ContainerStatus) {
 	}
 }
 
-// dropUnknown is about a container that its node has seen gone.
+// dropUnknown forgets an unknown container that its node has seen gone.
 func (d *damage) dropUnknown(n *node, name string) {
 	if n.unknown[name] != nil {
 		delete(n.unknown, name)
@@ -119,7 +120,7 @@ func (d *damage) dropUnknown(n *node, name string) {
 	}
 }
 
-// heldByUnknown is what containers without a record use of a node.
+// usedByUnknown is what unknown containers use of a node.
 func (d *damage) usedByUnknown(n *node) resource.Vector {
 	var sum resource.Vector
 	for _, status := range n.unknown {
@@ -149,7 +150,7 @@ func (d *damage) isFull() bool { return d.full != "" }
 // fullBecause is why the store takes nothing that grows; empty if it has room.
 func (d *damage) fullBecause() string { return d.full }
 
-// unknown are the names of the containers that a node runs and that the zone has no record of.
+// unknown are the names of the unknown containers of a node.
 func (d *damage) unknown(n *node) []string { return sortedKeys(n.unknown) }
 
 func (d *damage) hasUnknown(n *node) bool { return len(n.unknown) > 0 }
@@ -164,7 +165,7 @@ func (d *damage) sentences() []string {
 	return sentences
 }
 
-// viewUnknown are the containers of a node that the zone has no record of.
+// viewUnknown are the unknown containers of a node as people see them.
 func (d *damage) viewUnknown(n *node) []*apiv1.NodeContainer {
 	var views []*apiv1.NodeContainer
 	for _, name := range sortedKeys(n.unknown) {
@@ -183,7 +184,7 @@ type loss struct {
 	sentences []string
 }
 
-// roomChanged tells that the disk is full, or is not any more.
+// roomChanged notes that the disk is full, or is not any more.
 func (d *damage) roomChanged(full string) {
 	event := &apiv1.Event{Kind: "zone", From: "DISK_FULL", Message: "the disk of the ResourceManager has room again"}
 	d.full = full

@@ -24,7 +24,7 @@ import (
 // endWithin is how long a master may take to end its app's instances before the ResourceManager does it.
 const endWithin = 5 * time.Minute
 
-// desired is what people and the calendar want of apps, and what follows when that changes.
+// desired is what people and the calendar want of apps: it takes requests, starts and ends apps, and has masters sent what is wanted.
 type desired struct {
 	*turn
 	access     *access.Rules
@@ -41,10 +41,10 @@ type desired struct {
 	views      *views
 }
 
-// deploy creates an app or replaces its spec, which was checked and is complete.
+// deploy creates an app or replaces its spec. The spec was checked and is complete.
 func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error) {
 	spec := request.GetSpec()
-	a := ds.apps.lookup(spec.GetName())
+	a := ds.apps.withName(spec.GetName())
 	if err := checkGeneration(a, spec.GetName(), request.GetIfGeneration()); err != nil {
 		return nil, err
 	}
@@ -98,13 +98,13 @@ func (ds *desired) deploy(who peer.User, request *apiv1.DeployRequest) (*apiv1.D
 		if a, err = ds.create(who, spec); err != nil {
 			return nil, err
 		}
-		ds.countSet(a, roleNames(spec)...)
+		ds.noteCounts(a, roleNames(spec)...)
 	} else {
 		if err := ds.replaceSpec(a, spec, "deploy"); err != nil {
 			return nil, err
 		}
-		ds.countSet(a, counted...)
-		ds.notify(a)
+		ds.noteCounts(a, counted...)
+		ds.notifyMaster(a)
 	}
 	return &apiv1.DeployResponse{App: ds.views.of(a)}, nil
 }
@@ -136,7 +136,7 @@ func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	a := newApp(appID, &storev1.App{
 		Id: appID.String(), Name: spec.GetName(), CreatedAt: timestamppb.New(ds.now), Attempt: &storev1.Attempt{}, User: who.Name,
 	})
-	ds.apps.insert(a)
+	ds.apps.index(a)
 	ds.rollouts.setVersion(a, spec, "deploy")
 	a.record.Generation = 1
 	ds.apps.announce(a)
@@ -145,8 +145,8 @@ func (ds *desired) create(who peer.User, spec *apiv1.AppSpec) (*app, error) {
 	return a, nil
 }
 
-// replaceSpec makes spec the wanted one, whose queue was found to be open to whom it comes from. A stopped or degraded app
-// starts again. Its owner stays who deployed it first.
+// replaceSpec makes a spec the wanted one; whoever it comes from may submit to its queue. A stopped or degraded app starts again.
+// The owner stays the one who deployed the app first.
 func (ds *desired) replaceSpec(a *app, spec *apiv1.AppSpec, cause string) error {
 	err := ds.scheduler.Apply(scheduler.AddApp{
 		App: a.id, Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: a.record.GetUser(), Priority: spec.GetPriority(), Allowed: true,
@@ -177,9 +177,9 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 		return ds.views.of(a), nil
 	}
 	before := role.GetInstances()
-	for _, held := range ds.counts(a) {
-		if held.GetRole() == role.GetName() {
-			before = held.GetInstances()
+	for _, count := range ds.scheduledCounts(a) {
+		if count.GetRole() == role.GetName() {
+			before = count.GetInstances()
 		}
 	}
 	role.Instances = request.GetInstances()
@@ -189,7 +189,7 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 	ds.emit(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
 		"%s is scaled from %d to %d instances", a.record.GetName(), before, request.GetInstances())})
 	ds.rollouts.setSpec(a, after)
-	ds.countSet(a, role.GetName())
+	ds.noteCounts(a, role.GetName())
 	ds.changed(a)
 	return ds.views.of(a), nil
 }
@@ -242,7 +242,7 @@ func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
 	return ds.views.of(a), nil
 }
 
-// startApp lets a stopped, stopping or degraded app run, with a clean record of failures.
+// start lets a stopped, stopping or degraded app run; its failures so far do not count.
 func (ds *desired) start(a *app, cause string) {
 	if a.state() == lifecycle.AppRunning {
 		return
@@ -281,7 +281,7 @@ func (ds *desired) remove(who peer.User, name string) (*apiv1.App, error) {
 	return ds.views.of(a), nil
 }
 
-// endApp has every instance of an app end: by its master, or without one by the ResourceManager.
+// end has an app end: its master ends the instances, or the ResourceManager if there is no master.
 func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
 	before := a.state()
 	ds.apps.move(a, event, reason)
@@ -293,14 +293,14 @@ func (ds *desired) end(a *app, event lifecycle.AppEvent, reason string) {
 	ds.changed(a)
 }
 
-// wish tells the master that people want something else now.
+// changed has the generation rise and the master sent what is wanted now.
 func (ds *desired) changed(a *app) {
 	a.record.Generation++
-	ds.notify(a)
+	ds.notifyMaster(a)
 	ds.apps.changed(a)
 }
 
-// settleApp does what an app's state asks for.
+// settle does what the state of an app asks for.
 func (ds *desired) settle(a *app) {
 	if a.removed {
 		return
@@ -319,7 +319,7 @@ func (ds *desired) settle(a *app) {
 }
 
 // settleEnding ends the master once its instances are gone; without a master, or when it takes too long, it ends the
-// instances too: out of the registry first, and stopped once balancers know.
+// instances too: they are withdrawn first, and stopped once balancers have confirmed that.
 func (ds *desired) settleEnding(a *app) {
 	workers, held := 0, 0
 	for _, c := range a.containers {
@@ -337,7 +337,7 @@ func (ds *desired) settleEnding(a *app) {
 		ds.attempts.finish(a, "its app has ended")
 		ds.forgetInstances(a)
 		ds.apps.move(a, lifecycle.AppEmpty, "")
-		ds.gone(a)
+		ds.drop(a)
 	case workers == 0:
 		ds.attempts.finish(a, "its app has ended")
 	case abandoned || late:
@@ -346,8 +346,8 @@ func (ds *desired) settleEnding(a *app) {
 	}
 }
 
-// emptied is about an app of which nothing is left to run.
-func (ds *desired) gone(a *app) {
+// drop forgets a removed app of which no container is held any more.
+func (ds *desired) drop(a *app) {
 	if a.state() != lifecycle.AppRemoved {
 		return
 	}
@@ -362,7 +362,7 @@ func (ds *desired) gone(a *app) {
 	ds.forget(kindApp, a.id.String())
 }
 
-// endInstances forgets what a master reported and asked for: nothing of it is there any more.
+// forgetInstances forgets what a master reported and asked for: nothing of it is there any more.
 func (ds *desired) forgetInstances(a *app) {
 	ds.masters.forgetInstances(a)
 	ds.endpoints.forgetInstances(a)
@@ -371,7 +371,7 @@ func (ds *desired) forgetInstances(a *app) {
 	ds.apps.changed(a)
 }
 
-// wanted is what people want of the app now, as its master is sent it.
+// wanted is what is wanted of an app at present, as its master is sent it.
 func (ds *desired) wanted(a *app) *masterv1.Wanted {
 	wanted := &masterv1.Wanted{
 		Spec:          ds.spec(a),
@@ -384,8 +384,8 @@ func (ds *desired) wanted(a *app) *masterv1.Wanted {
 	return wanted
 }
 
-// notify has the master sent what is wanted.
-func (ds *desired) notify(a *app) { ds.masters.response(a).Wanted = ds.wanted(a) }
+// notifyMaster has the master sent what is wanted.
+func (ds *desired) notifyMaster(a *app) { ds.masters.response(a).Wanted = ds.wanted(a) }
 
 func wantedInstances(spec *apiv1.AppSpec) int32 {
 	var sum int32

@@ -15,7 +15,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// dueNodes declares silent nodes lost, forgets those that are long gone, and empties those that are drained.
+// due declares silent nodes lost, forgets those that have been lost for long, and goes on with drains.
 func (ns *nodes) due() {
 	var due []*node
 	for _, n := range ns.byID {
@@ -47,7 +47,7 @@ func (ns *nodes) due() {
 // forgetNodeAfter is how long a lost node that holds nothing is remembered.
 const forgetNodeAfter = time.Hour
 
-// drainStep moves masters off a draining node once nothing else is left there, and sees that it is empty.
+// drainStep stops the masters on a draining node once nothing else is left there, and notes that the node is empty.
 func (ns *nodes) drainStep(n *node) {
 	if len(n.containers) == 0 {
 		ns.move(n, lifecycle.NodeEmpty, "")
@@ -92,9 +92,9 @@ func (ns *nodes) undrain(who peer.User, name string) (*apiv1.Node, error) {
 	return ns.view(n), nil
 }
 
-// removeNode forgets a node on an operator's word that it is gone for good, and gives back what it held. Nobody saw its
-// containers gone, but they are fenced: their ids are never used again, so that a node that comes back all the same is told
-// to end them when it registers, as a new one.
+// remove forgets a node because an operator says that it is gone for good, and frees what it held. Nobody has seen its containers gone,
+// but they are fenced: their ids are never used again, so that a node that comes back all the same registers as a new one and is sent to
+// end them.
 func (ns *nodes) remove(who peer.User, name string) (*apiv1.Node, error) {
 	if err := ns.access.MayOperate(who, "remove nodes"); err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (ns *nodes) remove(who peer.User, name string) (*apiv1.Node, error) {
 	return view, nil
 }
 
-// mayBeGone refuses to take a node for gone that answers, or that has not had its time to.
+// mayBeGone refuses to remove a node that answers, or that may still be restarting.
 func (ns *nodes) mayBeGone(n *node) error {
 	switch timeout := ns.config.NodeTimeout; {
 	case n.state() == lifecycle.NodeLost:
@@ -139,7 +139,7 @@ func (ns *nodes) mayBeGone(n *node) error {
 	}
 }
 
-// forgetNode drops a node that holds nothing.
+// drop forgets a node that holds nothing.
 func (ns *nodes) drop(n *node) {
 	ns.sessions.end(n, errRegisterAgain)
 	ns.removeFromScheduler(n)

@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -15,31 +14,31 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// publication is one service as the registry was told of it.
+// publication is one service as it was published last.
 type publication struct {
 	endpoints []*apiv1.Endpoint
 	expose    *apiv1.Expose
-	// due is set while the registry is still to be told.
+	// due is set while it is yet to be published.
 	due bool
 }
 
 // appEndpoints is what is published of an app, and what of it balancers have yet to confirm.
 type appEndpoints struct {
-	// published is what the registry was last told, by service.
+	// published are the services as they were published last, by their names.
 	published map[string]*publication
-	// withdrawals counts, by instance, how often it was taken out of service: a confirmation that was overtaken is dropped.
+	// withdrawals counts, by instance, how often it was withdrawn or put into service: a confirmation of an earlier withdrawal is dropped.
 	withdrawals map[string]int
-	// withdrawing are the instances whose withdrawal is to be confirmed, pending is what else follows once balancers route by the
-	// state at the end of the turn. Both wait while awaitsReport is set.
+	// withdrawing are the instances whose withdrawal is to be confirmed, pending is what else follows once balancers have confirmed
+	// the state at the end of the turn. Confirmations are asked for unless the endpoints are held back.
 	withdrawing []string
 	pending     []confirmation
 	// unconfirmed counts the states that balancers have not confirmed yet.
 	unconfirmed int
-	// withdrawsAll is set while balancers are waited for, after which every instance is stopped.
+	// withdrawsAll is set while balancers have yet to confirm the withdrawal of all instances, which are stopped then.
 	withdrawsAll bool
-	// awaitsReport is set while a step of the master's waits for the report of a node, since awaitsSince.
-	awaitsReport bool
-	awaitsSince  time.Time
+	// awaitsReport is set while a step of the master's waits for the report of a node; it began at awaitsSince.
+	heldBack      bool
+	heldBackSince time.Time
 	// traffic is what balancers have counted since the master's stream was opened, by instance.
 	traffic map[string]*masterv1.Traffic
 }
@@ -48,7 +47,8 @@ func newAppEndpoints() appEndpoints {
 	return appEndpoints{published: map[string]*publication{}, withdrawals: map[string]int{}, traffic: map[string]*masterv1.Traffic{}}
 }
 
-// endpoints are what the registry is told: which instances serve, which are withdrawn, and what follows once balancers know.
+// endpoints are what is published of apps. An instance is withdrawn: no balancer is to route to it any more. A confirmation says that every
+// balancer routes by what was published, and something follows from it. Endpoints are held back while the report of a node is missing.
 type endpoints struct {
 	*turn
 	apps      *apps
@@ -65,9 +65,9 @@ func (es *endpoints) areUnconfirmed(a *app) bool {
 }
 
 // areHeldBack reports whether the endpoints of an app wait for the report of a node.
-func (es *endpoints) areHeldBack(a *app) bool { return a.endpoints.awaitsReport }
+func (es *endpoints) areHeldBack(a *app) bool { return a.endpoints.heldBack }
 
-// cancelWithdrawal has an earlier withdrawal of an instance, which is in service again, never be confirmed.
+// cancelWithdrawal drops the withdrawal of an instance that is in service again.
 func (es *endpoints) cancelWithdrawal(a *app, instance string) { a.endpoints.withdrawals[instance]++ }
 
 func (es *endpoints) forgetInstance(a *app, instance string) {
@@ -76,14 +76,14 @@ func (es *endpoints) forgetInstance(a *app, instance string) {
 
 func (es *endpoints) forgetInstances(a *app) { clear(a.endpoints.withdrawals) }
 
-// countAnew forgets what balancers have counted of an app.
-func (es *endpoints) countAnew(a *app) { clear(a.endpoints.traffic) }
+// resetTraffic forgets what balancers have counted of an app.
+func (es *endpoints) resetTraffic(a *app) { clear(a.endpoints.traffic) }
 
-// project computes the services of every touched app. An endpoint is there exactly while the master says that its
-// instance is in service and the node says that its container runs and is not failing its probes.
+// update publishes the services of every touched app. An endpoint is published exactly while the master reports that its instance is in
+// service, and the node that its container runs and does not fail its probes.
 func (es *endpoints) update() {
 	for _, a := range es.apps.touchedInOrder() {
-		es.awaitReports(a)
+		es.holdBack(a)
 		services := es.services(a)
 		for name, now := range services {
 			before := a.endpoints.published[name]
@@ -102,33 +102,32 @@ func (es *endpoints) update() {
 	}
 }
 
-// nodesWord is how long the word of a node is waited for that its master has passed on already.
+// reportWithin is how long the report of a node is waited for of something that a master has reported already.
 const reportWithin = 5 * time.Second
 
-// catchUp finds out whether a master is ahead of a node. Both tell the ResourceManager of an instance that has become
-// healthy, each on a way of its own, and the master's word can be the first. What the master does because of it, to take
-// an older instance out or to call a step done, has to wait until the new one is in the registry.
-func (es *endpoints) awaitReports(a *app) {
+// holdBack holds the endpoints of an app back if its master is ahead of a node. Both report that an instance has become healthy, each
+// on a stream of its own, and the master's report can be the first. What the master does because of it, to take an older instance out of
+// service or to report a step done, has to wait until the new instance is published.
+func (es *endpoints) holdBack(a *app) {
 	switch {
 	case !es.missesReport(a):
-		a.endpoints.awaitsReport, a.endpoints.awaitsSince = false, time.Time{}
+		a.endpoints.heldBack, a.endpoints.heldBackSince = false, time.Time{}
 		return
-	case a.endpoints.awaitsSince.IsZero():
-		a.endpoints.awaitsSince = es.now
+	case a.endpoints.heldBackSince.IsZero():
+		a.endpoints.heldBackSince = es.now
 	}
-	a.endpoints.awaitsReport = es.now.Before(a.endpoints.awaitsSince.Add(reportWithin))
-	if a.endpoints.awaitsReport {
-		es.wakeBy(a.endpoints.awaitsSince.Add(reportWithin))
+	a.endpoints.heldBack = es.now.Before(a.endpoints.heldBackSince.Add(reportWithin))
+	if a.endpoints.heldBack {
+		es.wakeBy(a.endpoints.heldBackSince.Add(reportWithin))
 	}
 }
 
-// masterAhead reports whether a node has yet to say of an instance what its master says.
+// missesReport reports whether a node has yet to report of an instance what its master reports.
 func (es *endpoints) missesReport(a *app) bool {
 	for _, instance := range a.instances {
 		report := instance.GetReport()
-		cid, err := id.ParseContainer(report.GetContainerId())
-		c := a.containers[cid]
-		if err != nil || c == nil || c.record.GetStopping() || report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
+		c := a.container(report.GetContainerId())
+		if c == nil || c.record.GetStopping() || report.GetState() != apiv1.Instance_RUNNING || !report.GetInService() {
 			continue
 		}
 		if n := es.nodes.get(c.node); n == nil || !n.registered() || n.state() == lifecycle.NodeLost {
@@ -146,10 +145,11 @@ func (es *endpoints) missesReport(a *app) bool {
 	return false
 }
 
-// serves reports whether an instance is to be routed to, as far as its master goes.
+// serves reports whether an instance is to be published by what its master reports. One that is published stays while endpoints are held
+// back.
 func (a *app) serves(report *masterv1.InstanceReport) bool {
 	routed := a.endpoints.published[a.record.GetName()]
-	if report.GetInService() || !a.endpoints.awaitsReport || routed == nil {
+	if report.GetInService() || !a.endpoints.heldBack || routed == nil {
 		return report.GetInService()
 	}
 	return slices.ContainsFunc(routed.endpoints, func(e *apiv1.Endpoint) bool {
@@ -188,9 +188,8 @@ func (es *endpoints) services(a *app) map[string]*publication {
 
 func (es *endpoints) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoint {
 	report := instance.GetReport()
-	cid, err := id.ParseContainer(report.GetContainerId())
-	c := a.containers[cid]
-	if err != nil || c == nil || !a.serves(report) {
+	c := a.container(report.GetContainerId())
+	if c == nil || !a.serves(report) {
 		return nil
 	}
 	status := c.record.GetStatus()
@@ -211,7 +210,7 @@ func (es *endpoints) endpoint(a *app, instance *storev1.Instance) *apiv1.Endpoin
 		RegisteredAt: instance.GetRegisteredAt(),
 	}
 	if n == nil || n.state() == lifecycle.NodeLost {
-		endpoint.State = apiv1.Endpoint_UNHEALTHY // it may serve, but nobody sees it
+		endpoint.State = apiv1.Endpoint_UNHEALTHY // it may serve, but nobody sees whether it does
 	}
 	for i, port := range status.GetPorts() {
 		if i == 0 {
@@ -226,7 +225,7 @@ func sameEndpoints(a, b []*apiv1.Endpoint) bool {
 	return (a == nil) == (b == nil) && slices.EqualFunc(a, b, func(x, y *apiv1.Endpoint) bool { return proto.Equal(x, y) })
 }
 
-// publishEndpoints has the registry told what has changed, and asks to hear when balancers route by it.
+// publish publishes what has changed of an app, and asks for confirmations.
 func (es *endpoints) publish(a *app) {
 	for _, name := range sortedKeys(a.endpoints.published) {
 		p := a.endpoints.published[name]
@@ -239,7 +238,7 @@ func (es *endpoints) publish(a *app) {
 			delete(a.endpoints.published, name)
 		}
 	}
-	if a.endpoints.awaitsReport {
+	if a.endpoints.heldBack {
 		return
 	}
 	leaving, routed := a.endpoints.withdrawing, a.endpoints.pending
@@ -252,7 +251,7 @@ func (es *endpoints) publish(a *app) {
 	}
 }
 
-// withdraw has the master told once the instance is in no registry and no balancer any more.
+// withdraw withdraws an instance. Its master is sent the withdrawal once every balancer has confirmed it.
 func (es *endpoints) withdraw(a *app, instance string) {
 	a.endpoints.withdrawals[instance]++
 	if !slices.Contains(a.endpoints.withdrawing, instance) {
@@ -261,34 +260,34 @@ func (es *endpoints) withdraw(a *app, instance string) {
 	es.apps.touch(a)
 }
 
-// confirmation is what follows once every balancer of an app's services routes by the state that they had. One of withdrawn, step
-// and stopsAll is set.
+// confirmation is what follows once every balancer of an app's services has confirmed a state of them. One of withdrawn, step and
+// stopsAll is set.
 type confirmation struct {
 	app *app
-	// withdrawn is an instance that no balancer routes to any more, unless it was put into service, or withdrawn again, since it
-	// was withdrawn for the withdrawal-th time.
+	// withdrawn is an instance whose master is sent that no balancer routes to it any more, unless its count of withdrawals has
+	// changed since it was withdrawal.
 	withdrawn  string
 	withdrawal int
-	// step is one of a rollout.
+	// step is a step of a rollout that is done.
 	step *rolloutStep
-	// stopsAll has every instance of an app that ends stopped.
+	// stopsAll has every instance of an app stopped that ends.
 	stopsAll bool
 }
 
-// whenRouted has something follow once what this turn changes in the registry is known to every balancer.
+// onConfirmed has something follow once every balancer has confirmed what is published at the end of this turn.
 func (es *endpoints) onConfirmed(a *app, then confirmation) {
 	a.endpoints.pending = append(a.endpoints.pending, then)
 	es.apps.touch(a)
 }
 
-// awaitBalancers has something follow once every balancer of the app's services has confirmed their present state.
+// awaitBalancers has something follow once every balancer of the app's services has confirmed what is published now.
 func (es *endpoints) awaitBalancers(a *app, then confirmation) {
 	then.app = a
 	a.endpoints.unconfirmed++
-	es.balancers.await(sortedKeys(a.endpoints.published), then)
+	es.balancers.requestConfirmation(sortedKeys(a.endpoints.published), then)
 }
 
-// confirmed is the balancers' confirmation that was asked for under a number.
+// confirmed does what follows from the confirmation that was asked for under a number.
 func (es *endpoints) confirmed(number int64) {
 	then, ok := es.balancers.confirmed(number)
 	if !ok {
@@ -307,7 +306,7 @@ func (es *endpoints) confirmed(number int64) {
 	}
 }
 
-// withdrawAll takes every instance out of the registry and stops its container once balancers know.
+// withdrawAll withdraws every instance of an app, and stops the containers once balancers have confirmed that.
 func (es *endpoints) withdrawAll(a *app) {
 	if a.endpoints.withdrawsAll {
 		return

@@ -10,13 +10,13 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// noNode is why nothing at all can be placed, noNodeHelp what helps.
+// noNode is why nothing at all can be placed, noNodeHelp is what would help.
 const (
 	noNode     = "no node has registered"
 	noNodeHelp = "\"mammoth nodemanager\" runs one"
 )
 
-// explain says in words what an app waits for.
+// explain says in words what an app waits for, and what would help.
 func (x *explainer) explain(name string) (*apiv1.Explanation, error) {
 	a, err := x.apps.named(name)
 	if err != nil {
@@ -55,7 +55,7 @@ func (x *explainer) explain(name string) (*apiv1.Explanation, error) {
 	return e, nil
 }
 
-// tellsOf reports whether a reason is among obstacles, in whichever words.
+// mentions reports whether a reason is among obstacles, perhaps in other words.
 func mentions(obstacles []*apiv1.Obstacle, w *apiv1.Waiting) bool {
 	return slices.ContainsFunc(obstacles, func(o *apiv1.Obstacle) bool {
 		_, end, found := strings.Cut(o.GetReason(), ": ")
@@ -148,7 +148,7 @@ func obstacle(subject string, count int32, ask scheduler.AskExplanation) *apiv1.
 	return o
 }
 
-// instanceObstacle says why one instance is not running; instances that wait for capacity are told of by their asks.
+// instanceObstacle is why one instance is not running; instances that wait for capacity are among the obstacles by their asks.
 func (x *explainer) instanceObstacle(a *app, instance *apiv1.Instance) *apiv1.Obstacle {
 	var reason string
 	switch instance.GetState() {
@@ -190,7 +190,7 @@ func (x *explainer) lastExit(a *app, instance string) string {
 	return last
 }
 
-// nodeObstacles tells of the app's nodes that are not well.
+// nodeObstacles are the nodes of the app that are not READY.
 func (x *explainer) nodeObstacles(a *app) []*apiv1.Obstacle {
 	var obstacles []*apiv1.Obstacle
 	for _, n := range x.nodes.sorted() {

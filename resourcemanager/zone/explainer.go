@@ -10,20 +10,20 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// explainer says why apps are not as people want them, and what would become of a deployment. It changes nothing.
+// explainer says why apps are not as people want them, and what would become of a deployment. It changes nothing. A reason is short and
+// shown with the app; an obstacle is part of an explanation that somebody has asked for.
 type explainer struct {
 	*turn
 	scheduler *scheduling
 	apps      *apps
 	balancers *balancers
 	endpoints *endpoints
-	leases    *leases
 	nodes     *nodes
 	rollouts  *rollouts
 	views     *views
 }
 
-// reasons finds out why an app differs from its spec; none if it does not.
+// reasons are why an app differs from its spec; there are none if it does not.
 func (x *explainer) reasons(a *app) *reasons {
 	r := &reasons{byRole: map[string]string{}}
 	switch a.state() {
@@ -53,7 +53,7 @@ func (x *explainer) masterReasons(a *app, r *reasons) {
 			detail: because(fmt.Sprintf("%s failed and is started anew", name), a.record.GetReason()), until: retry.AsTime(),
 		})
 	case a.attemptState() == lifecycle.AttemptLaunched:
-		on := x.leases.nodeOf(a, attempt.GetContainerId())
+		on := a.nodeOf(attempt.GetContainerId())
 		c := cause{detail: fmt.Sprintf("%s was launched on %s and has not registered yet", name, on), routine: true}
 		if n := x.nodes.get(id.Node(on)); n != nil && n.state() != lifecycle.NodeReady {
 			c.detail, c.routine = because(c.detail, n.trouble()), false
@@ -66,7 +66,7 @@ func (x *explainer) masterReasons(a *app, r *reasons) {
 	default:
 		for _, ask := range x.scheduler.Explain(a.id, x.now).Asks {
 			if ask.Ask == "" && ask.Pending > 0 {
-				c := x.capacity(ask)
+				c := x.capacityCause(ask)
 				r.about(cause{detail: because(name+" "+c.one, c.detail), help: c.help, routine: c.routine})
 				return
 			}
@@ -90,7 +90,7 @@ func (x *explainer) runningReasons(a *app, r *reasons) {
 	}
 }
 
-// standingReasons adds what an app as a whole waits for while its master is registered.
+// standingReasons adds what an app as a whole waits for, whose master has registered.
 func (x *explainer) standingReasons(a *app, r *reasons) {
 	if !a.connected() {
 		// A master opens a new stream within moments.
@@ -99,7 +99,7 @@ func (x *explainer) standingReasons(a *app, r *reasons) {
 		r.about(cause{detail: "its application master has not applied the newest change yet", routine: true})
 	}
 	if x.endpoints.areUnconfirmed(a) {
-		r.about(cause{detail: "not every balancer has confirmed its newest endpoints: " + x.balancers.words(), routine: true})
+		r.about(cause{detail: "not every balancer has confirmed its newest endpoints: " + x.balancers.list(), routine: true})
 	}
 }
 
@@ -120,11 +120,11 @@ func (x *explainer) capacityReasons(a *app, r *reasons) map[string]bool {
 		name := askSubject(ask)
 		role := a.roleOf(name)
 		asked[name] = true
-		if i > 0 && last.role == role && alikeAsks(like, ask) {
+		if i > 0 && last.role == role && waitAlike(like, ask) {
 			r.of(name, int32(ask.Pending), last)
 			continue
 		}
-		c := x.capacity(ask)
+		c := x.capacityCause(ask)
 		if !known {
 			c = cause{one: "waits for capacity", many: "wait for capacity", detail: noNode, help: noNodeHelp}
 		} else if help := helps.of(role); help != "" {
@@ -138,14 +138,14 @@ func (x *explainer) capacityReasons(a *app, r *reasons) map[string]bool {
 	return asked
 }
 
-// alikeAsks reports whether two asks wait for the same reason. Asks of one shape share their Tests.
-func alikeAsks(x, y scheduler.AskExplanation) bool {
+// waitAlike reports whether two asks wait for the same reason. Asks of one shape share their Tests.
+func waitAlike(x, y scheduler.AskExplanation) bool {
 	return x.Limit == y.Limit && x.Coming == y.Coming && x.Help == y.Help && x.Fits == y.Fits && len(x.Tests) == len(y.Tests) &&
 		(len(x.Tests) == 0 || &x.Tests[0] == &y.Tests[0])
 }
 
-// capacity is why an ask is not granted.
-func (x *explainer) capacity(ask scheduler.AskExplanation) cause {
+// capacityCause is why an ask is not granted.
+func (x *explainer) capacityCause(ask scheduler.AskExplanation) cause {
 	c := cause{one: "waits for capacity", many: "wait for capacity", help: ask.Help}
 	switch {
 	case ask.Never != "":
@@ -174,10 +174,10 @@ func (x *explainer) capacity(ask scheduler.AskExplanation) cause {
 	return c
 }
 
-// endingReasons are what an app that is stopped or removed waits for.
+// endingReasons adds what an app waits for that is stopped or removed.
 func (x *explainer) endingReasons(a *app, r *reasons) {
 	for _, name := range a.instanceNames() {
-		if report := a.instances[name].GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.holds(report.GetContainerId()) {
+		if report := a.instances[name].GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.isHeld(report.GetContainerId()) {
 			role, _ := a.role(report.GetRole())
 			r.of(name, 1, cause{
 				role: report.GetRole(), one: "is taken out of service", many: "are taken out of service", routine: true,
@@ -197,7 +197,7 @@ func (x *explainer) endingReasons(a *app, r *reasons) {
 			if !lost[n.id] {
 				lost[n.id] = true
 				r.about(cause{
-					detail: fmt.Sprintf("%s is lost and holds %s of it that nobody has seen gone", n.id, countWord(x.nodes.containersOf(n, a), "container")),
+					detail: fmt.Sprintf("%s is lost and holds %s of it that nobody has seen gone", n.id, countWord(x.nodes.countOf(n, a), "container")),
 					help:   fmt.Sprintf("if it is gone for good, \"mammoth node rm %s\" says so", n.id),
 				})
 			}
@@ -215,6 +215,6 @@ func (x *explainer) endingReasons(a *app, r *reasons) {
 		}
 	}
 	if x.endpoints.areUnconfirmed(a) {
-		r.about(cause{detail: "not every balancer has confirmed that nothing is routed to it any more: " + x.balancers.words(), routine: true})
+		r.about(cause{detail: "not every balancer has confirmed that nothing is routed to it any more: " + x.balancers.list(), routine: true})
 	}
 }

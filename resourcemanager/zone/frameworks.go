@@ -8,11 +8,11 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// A framework's container may leave something running on its node, an nginx for example, for the container that takes
-// its place there. Nodes say what they have of frameworks when they register; the ResourceManager says when none of a
-// framework's containers will come to a node any more.
+// A framework's container may leave something running on its node, an nginx for example, for the container that follows it there.
+// Nodes report what they have of frameworks when they register. They are sent when they may end it, since no container of the
+// framework will come to them any more.
 
-// frameworks are what frameworks have on nodes.
+// frameworks are what frameworks have left running on nodes, by the names of their roles.
 type frameworks struct {
 	*turn
 	apps     *apps
@@ -21,7 +21,7 @@ type frameworks struct {
 	damage   *damage
 }
 
-// set notes what a node has of frameworks.
+// set notes what a node reports of frameworks.
 func (fs *frameworks) set(n *node, names []string) {
 	n.frameworks = map[string]struct{}{}
 	for _, name := range names {
@@ -29,7 +29,7 @@ func (fs *frameworks) set(n *node, names []string) {
 	}
 }
 
-// takePlace notes that a container whose node has begun with it may have left something there.
+// note notes that a container may have left something running on its node, once the node has begun with it.
 func (fs *frameworks) note(c *container) {
 	if n := fs.nodes.get(c.node); n != nil && c.state() != lifecycle.ContainerNew && c.app.framework() && !c.record.GetLease().GetMaster() {
 		if n.frameworks == nil {
@@ -39,22 +39,21 @@ func (fs *frameworks) note(c *container) {
 	}
 }
 
-// checkPlaces looks at everything that a node has of frameworks, once it can be told.
+// endUnused goes through what a node has of frameworks once commands can be sent to it.
 func (fs *frameworks) endUnused(n *node) {
-	for _, place := range sortedKeys(n.frameworks) {
-		if a := fs.apps.lookup(appOfService(place)); a != nil && a.framework() {
+	for _, framework := range sortedKeys(n.frameworks) {
+		if a := fs.apps.withName(appOfService(framework)); a != nil && a.framework() {
 			fs.apps.touch(a)
 			continue
 		}
-		if !fs.damage.standsStill() && !fs.damage.hasUnknown(n) { // it may be one's of which the record is missing
-			fs.end(n, place)
+		if !fs.damage.standsStill() && !fs.damage.hasUnknown(n) { // it may be of an app whose record is missing
+			fs.end(n, framework)
 		}
 	}
 }
 
-// settlePlaces ends what a framework's roles have on the nodes that they have left: everywhere once it has ended, and
-// wherever a role has no container once it has as many elsewhere as it is to have. Until then the next one may come back
-// to what is there.
+// settle ends what a framework has on the nodes that it has left: on all nodes once it has ended, and on those without a container of the
+// role once the role has as many containers elsewhere as it is to have. Until then the next container may come back to the node.
 func (fs *frameworks) settle(a *app) {
 	name := a.record.GetName()
 	missing := map[string]int32{}
@@ -62,19 +61,19 @@ func (fs *frameworks) settle(a *app) {
 		missing[frameworkName(name, role.GetName())] = role.GetInstances()
 	}
 	type spot struct {
-		node  id.Node
-		place string
+		node      id.Node
+		framework string
 	}
 	taken, arriving := map[spot]bool{}, map[id.Node]bool{}
 	for _, c := range a.containers {
-		switch place := frameworkName(name, c.role()); {
+		switch framework := frameworkName(name, c.role()); {
 		case !c.held() || c.record.GetLease().GetMaster():
 		case c.state() == lifecycle.ContainerNew:
-			arriving[c.node] = true // its role is not known yet
+			arriving[c.node] = true // its role is not reported yet
 		default:
-			taken[spot{c.node, place}] = true
+			taken[spot{c.node, framework}] = true
 			if c.state() == lifecycle.ContainerRunning && !c.record.GetStopping() {
-				missing[place]--
+				missing[framework]--
 			}
 		}
 	}
@@ -86,18 +85,18 @@ func (fs *frameworks) settle(a *app) {
 		if !n.connected() || arriving[n.id] {
 			continue
 		}
-		for _, place := range sortedKeys(n.frameworks) {
-			if appOfService(place) != name || taken[spot{n.id, place}] || !ended && missing[place] > 0 {
+		for _, framework := range sortedKeys(n.frameworks) {
+			if appOfService(framework) != name || taken[spot{n.id, framework}] || !ended && missing[framework] > 0 {
 				continue
 			}
-			fs.end(n, place)
-			// What its balancer routed with ends: nobody has to wait for it.
-			fs.out.Balancers = append(fs.out.Balancers, ExpectedBalancer{Name: fmt.Sprintf("%s.%s", place, n.id)})
+			fs.end(n, framework)
+			// The balancer there ends with it: nobody has to wait for its confirmations.
+			fs.out.Balancers = append(fs.out.Balancers, ExpectedBalancer{Name: fmt.Sprintf("%s.%s", framework, n.id)})
 		}
 	}
 }
 
-// placeOf is what nodes call a role's place, and the first part of its balancer's name.
+// frameworkName is what nodes call a role of a framework, and the first part of its balancer's name.
 func frameworkName(app, role string) string {
 	if role == "" {
 		return app
@@ -105,9 +104,9 @@ func frameworkName(app, role string) string {
 	return role + "." + app
 }
 
-func (fs *frameworks) end(n *node, place string) {
-	delete(n.frameworks, place)
+func (fs *frameworks) end(n *node, framework string) {
+	delete(n.frameworks, framework)
 	fs.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_EndFramework_{
-		EndFramework: &trackerv1.NodeCommand_EndFramework{Place: place},
+		EndFramework: &trackerv1.NodeCommand_EndFramework{Place: framework},
 	}})
 }

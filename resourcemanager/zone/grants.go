@@ -13,8 +13,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// holdInput is the container as the scheduler is told of it after a restart.
-func (ls *leases) recovered(c *container) scheduler.Hold {
+// holdOf is a container as it is added to the scheduler after a restart.
+func (ls *leases) recoveredHold(c *container) scheduler.Hold {
 	lease := c.record.GetLease()
 	v, err := ls.units.vector(lease.GetResources())
 	if err != nil {
@@ -27,12 +27,12 @@ func (ls *leases) recovered(c *container) scheduler.Hold {
 	}
 }
 
-// decided writes down what a pass has decided.
+// carryOut carries out what a pass of the scheduler has decided.
 func (ls *leases) carryOut(decisions scheduler.Decisions) {
 	for _, grant := range decisions.Grants {
 		ls.grant(grant)
 	}
-	// What is taken back and given again in one pass is given.
+	// A cancellation comes before the notices: a container may have both in one pass, and then keeps the notice.
 	for _, cid := range decisions.Cancelled {
 		c := ls.byID[cid]
 		if c == nil || !c.held() || c.notice == nil {
@@ -40,7 +40,7 @@ func (ls *leases) carryOut(decisions scheduler.Decisions) {
 		}
 		c.notice = nil
 		ls.masters.response(c.app).Preemptions = append(ls.masters.response(c.app).Preemptions, &masterv1.PreemptionNotice{ContainerId: c.id.String(), Withdrawn: true})
-		ls.event(c, c.state(), c.state(), fmt.Sprintf("%s may stay: its room is not needed any more", c.name()))
+		ls.emitEvent(c, c.state(), c.state(), fmt.Sprintf("%s may stay: its room is not needed any more", c.name()))
 	}
 	for _, notice := range decisions.Notices {
 		c := ls.byID[notice.Container]
@@ -49,7 +49,7 @@ func (ls *leases) carryOut(decisions scheduler.Decisions) {
 		}
 		c.notice = &masterv1.PreemptionNotice{ContainerId: c.id.String(), Deadline: timestamppb.New(notice.Deadline), Reason: notice.Reason}
 		ls.masters.response(c.app).Preemptions = append(ls.masters.response(c.app).Preemptions, c.notice)
-		ls.event(c, c.state(), c.state(), because(fmt.Sprintf("%s is to be gone by %s", c.name(), notice.Deadline.UTC().Format(time.RFC3339)), notice.Reason))
+		ls.emitEvent(c, c.state(), c.state(), because(fmt.Sprintf("%s is to be gone by %s", c.name(), notice.Deadline.UTC().Format(time.RFC3339)), notice.Reason))
 	}
 	for _, stop := range decisions.Stops {
 		if c := ls.byID[stop.Container]; c != nil {
@@ -84,7 +84,7 @@ func (ls *leases) grant(grant scheduler.Grant) {
 	state, _ := ls.table.Next(lifecycle.ContainerUnspecified, lifecycle.ContainerGranted)
 	c.record.Status = &corev1.ContainerStatus{Lease: c.record.GetLease(), State: corev1.ContainerStatus_State(state)}
 	ls.insert(c)
-	ls.event(c, lifecycle.ContainerUnspecified, state, fmt.Sprintf("%s was given to %s on %s", c.id, a.record.GetName(), n.id))
+	ls.emitEvent(c, lifecycle.ContainerUnspecified, state, fmt.Sprintf("%s was given to %s on %s", c.id, a.record.GetName(), n.id))
 	if grant.Master {
 		ls.attempts.granted(c)
 	} else {
@@ -95,7 +95,7 @@ func (ls *leases) grant(grant scheduler.Grant) {
 	ls.changed(c)
 }
 
-// allocation is a held container as its master is told of it.
+// allocation is a held container as its master is sent it.
 func (ls *leases) allocation(c *container) *masterv1.Allocation {
 	n := ls.nodes.get(c.node)
 	allocation := &masterv1.Allocation{

@@ -8,14 +8,14 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// Input is something that has happened, or that somebody wants, as data. step folds it into the zone and gives the answer to
-// whoever it comes from, who is told once the turn is stored. A turn is given nothing else but the time and a seed, so the same
-// inputs make the same turn.
+// Input is something that has happened, or that somebody wants, as data. step folds it into the zone and returns the answer for whoever
+// it comes from, which is given once the turn is stored. A turn is given nothing else but the time and a seed, so the same inputs make
+// the same turn.
 type Input interface {
 	step(z *Core) (any, error)
 }
 
-// Of people. who is always whoever wants it.
+// Of people. Who is always the one who asks.
 type (
 	Deploy struct {
 		Who     peer.User
@@ -25,17 +25,17 @@ type (
 		Who     peer.User
 		Request *apiv1.ScaleAppRequest
 	}
-	RestartApp struct{ AppWish }
-	StopApp    struct{ AppWish }
-	RemoveApp  struct{ AppWish }
-	Pause      struct{ AppWish }
-	Resume     struct{ AppWish }
+	RestartApp struct{ AppRequest }
+	StopApp    struct{ AppRequest }
+	RemoveApp  struct{ AppRequest }
+	Pause      struct{ AppRequest }
+	Resume     struct{ AppRequest }
 	Rollback   struct {
-		AppWish
+		AppRequest
 		Version int32
 	}
 	Promote struct {
-		AppWish
+		AppRequest
 		Percent int32
 	}
 	Drain struct {
@@ -71,15 +71,15 @@ type (
 		Name string
 	}
 	AcceptLoss struct{ Who peer.User }
-	// MoveImage asks whether an image's name may mean another image from now on. It waits for what is asked before it.
+	// MoveImage asks whether an image's name may mean another image from now on. It is answered after the inputs before it.
 	MoveImage struct {
 		Who  peer.User
 		Name string
 	}
 )
 
-// AppWish is what somebody wants of an app.
-type AppWish struct {
+// AppRequest is a request of somebody about an app.
+type AppRequest struct {
 	Who peer.User
 	App string
 }
@@ -98,13 +98,13 @@ func (in Drain) step(z *Core) (any, error)      { return z.nodes.drain(in.Who, i
 func (in Undrain) step(z *Core) (any, error)    { return z.nodes.undrain(in.Who, in.Node) }
 func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, in.Node) }
 func (in SetQueues) step(z *Core) (any, error) {
-	return z.queues.setQueues(in.Who, in.Request, z.apps.residents())
+	return z.queues.set(in.Who, in.Request, z.apps.queuedApps())
 }
 func (in AcceptLoss) step(z *Core) (any, error) { return z.acceptLosses(in.Who) }
 func (in MoveImage) step(z *Core) (any, error)  { return nil, z.apps.mayMoveImage(in.Who, in.Name) }
 
 func (in AddContracts) step(z *Core) (any, error) {
-	preview, err := z.lending.addContracts(in.Who, in.Request)
+	preview, err := z.lending.add(in.Who, in.Request)
 	if err != nil || preview != nil {
 		return preview, err
 	}
@@ -121,11 +121,11 @@ func (in LendNow) step(z *Core) (any, error) {
 }
 
 func (in RemoveContract) step(z *Core) (any, error) {
-	return nil, z.lending.removeContract(in.Who, in.Name)
+	return nil, z.lending.remove(in.Who, in.Name)
 }
 
 func (in StopLending) step(z *Core) (any, error) {
-	if err := z.lending.stopLending(in.Who, in.Name); err != nil {
+	if err := z.lending.stop(in.Who, in.Name); err != nil {
 		return nil, err
 	}
 	z.schedule()
@@ -134,12 +134,12 @@ func (in StopLending) step(z *Core) (any, error) {
 
 // Of those who watch an app. They may come between turns.
 type (
-	// Watch has a stream sent the app's view whenever it changes. Its answer is the present one.
+	// Watch has the app's view sent on a stream whenever it changes. Its answer is the present view.
 	Watch struct {
 		App    string
 		Stream StreamID
 	}
-	// Unwatch is about a stream of a watcher that is over.
+	// Unwatch says that the stream of a watcher has ended.
 	Unwatch struct{ Stream StreamID }
 )
 
@@ -155,7 +155,7 @@ type (
 	RegisterNode struct {
 		Who     peer.User
 		Request *trackerv1.RegisterRequest
-		// Last is when the node was heard of on the stream that it has, which tells whether the process before is still there.
+		// Last is when the node was heard of on the stream that it has. It shows whether the process before is still there.
 		Last Beat
 	}
 	OpenSession struct {
@@ -168,7 +168,7 @@ type (
 	}
 	// Beats says when nodes were last heard of. A turn in which deadlines are due has it.
 	Beats struct{ Beats []Beat }
-	// NodeLeft is about a stream of a node that is over.
+	// NodeLeft says that the stream of a node has ended.
 	NodeLeft struct {
 		Stream StreamID
 		Last   Beat
@@ -179,7 +179,7 @@ func (in RegisterNode) step(z *Core) (any, error) {
 	if err := z.access.MayJoin(in.Who, in.Request.GetNodeId()); err != nil {
 		return nil, err
 	}
-	z.sessions.hear(in.Last)
+	z.sessions.noteHeard(in.Last)
 	return z.nodes.register(in.Request)
 }
 
@@ -191,7 +191,7 @@ func (in NodeReport) step(z *Core) (any, error) { return nil, z.nodes.report(in.
 
 func (in Beats) step(z *Core) (any, error) {
 	for _, last := range in.Beats {
-		z.sessions.hear(last)
+		z.sessions.noteHeard(last)
 	}
 	return nil, nil
 }
@@ -216,7 +216,7 @@ type (
 		Stream  StreamID
 		Request *masterv1.AllocateRequest
 	}
-	// MasterLeft is about a stream of a master that is over.
+	// MasterLeft says that the stream of a master has ended.
 	MasterLeft struct{ Stream StreamID }
 	Finish     struct {
 		Bearer  string
@@ -265,14 +265,14 @@ func (in BalancerConnected) step(z *Core) (any, error) {
 }
 
 func (in BalancerLost) step(z *Core) (any, error) {
-	z.balancers.left(in.Balancer, in.Why)
+	z.balancers.disconnected(in.Balancer, in.Why)
 	return nil, nil
 }
 
 func (in Refused) step(z *Core) (any, error) {
-	z.balancers.refuses(in.Balancer, in.Refusals)
+	z.balancers.noteRefusals(in.Balancer, in.Refusals)
 	for _, refusal := range in.Refusals {
-		if a := z.apps.lookup(appOfService(refusal.GetService())); a != nil {
+		if a := z.apps.withName(appOfService(refusal.GetService())); a != nil {
 			z.waits.enqueue(a)
 		}
 	}
@@ -281,7 +281,7 @@ func (in Refused) step(z *Core) (any, error) {
 
 func (in Counted) step(z *Core) (any, error) {
 	for _, count := range in.Traffic {
-		z.endpoints.count(count)
+		z.endpoints.countTraffic(count)
 	}
 	return nil, nil
 }
@@ -338,12 +338,12 @@ func Inputs() []Input {
 // Of the ResourceManager's own process.
 type (
 	QueueFile struct{ Found QueueFileText }
-	// RoomChanged says why the store's disk takes nothing that grows, in a sentence; empty is that it has room again.
+	// RoomChanged says why the store's disk takes nothing that grows, in a sentence. It is empty when there is room again.
 	RoomChanged struct{ Full string }
 )
 
 func (in QueueFile) step(z *Core) (any, error) {
-	z.queues.redeclare(in.Found, z.apps.residents())
+	z.queues.redeclare(in.Found, z.apps.queuedApps())
 	return nil, nil
 }
 

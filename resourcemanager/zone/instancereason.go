@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
@@ -14,11 +13,7 @@ import (
 // instanceReason adds why an instance that has a container, or needs none yet, is not running.
 func (x *explainer) instanceReason(a *app, r *reasons, name string, instance *storev1.Instance) {
 	report := instance.GetReport()
-	cid, err := id.ParseContainer(report.GetContainerId())
-	c := a.containers[cid]
-	if err != nil {
-		c = nil
-	}
+	c := a.container(report.GetContainerId())
 	state, why := report.GetState(), report.GetReason()
 	var n *node
 	if c != nil {
@@ -62,7 +57,7 @@ func (x *explainer) instanceReason(a *app, r *reasons, name string, instance *st
 			})
 		case detail != "":
 			if strings.HasPrefix(why, detail) {
-				detail = why // its master adds what comes of it
+				detail = why // its master adds what will follow
 			}
 			add("is not healthy yet", "are not healthy yet", "the last probe: "+detail, true)
 		case status.GetHealth() == corev1.ContainerStatus_STARTING:

@@ -12,7 +12,7 @@ import (
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 )
 
-// reportInstance replaces what is known of one instance.
+// reportInstance takes in what a master reports of an instance.
 func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 	if report.GetId() == "" {
 		return
@@ -31,7 +31,7 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 		instance.Since = timestamppb.New(ms.now)
 		ms.emit(&apiv1.Event{
 			Kind: "instance", App: a.record.GetName(), Instance: report.GetId(), Container: report.GetContainerId(),
-			Node: ms.leases.nodeOf(a, report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
+			Node: a.nodeOf(report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
 			Message: because(fmt.Sprintf("%s is %s", report.GetId(), strings.ToLower(report.GetState().String())), report.GetReason()),
 		})
 	}
@@ -49,6 +49,7 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 	ms.apps.touch(a)
 }
 
+// instanceGone forgets an instance that its master does not have any more.
 func (ms *masters) instanceGone(a *app, name string) {
 	instance := a.instances[name]
 	if instance == nil {
@@ -65,7 +66,7 @@ func (ms *masters) instanceGone(a *app, name string) {
 	ms.apps.touch(a)
 }
 
-// leaving reports whether the master waits for the instance to be out of the registry.
+// leaving reports whether the master waits for an instance to be withdrawn.
 func leaving(report *masterv1.InstanceReport) bool {
 	return !report.GetInService() &&
 		(report.GetState() == apiv1.Instance_DRAINING || report.GetState() == apiv1.Instance_STOPPING)
@@ -81,7 +82,7 @@ func (ms *masters) forgetInstances(a *app) {
 
 func (ms *masters) load(stored Records) error {
 	err := loadRecords(stored, kindMemo, func(record *storev1.Memo) error {
-		if a := ms.apps.withID(record.GetAppId()); a != nil {
+		if a := ms.apps.ofRecord(record.GetAppId()); a != nil {
 			a.master.memo = record.GetMemo()
 		}
 		return nil
@@ -90,7 +91,7 @@ func (ms *masters) load(stored Records) error {
 		return err
 	}
 	return loadRecords(stored, kindInstance, func(record *storev1.Instance) error {
-		if a := ms.apps.withID(record.GetAppId()); a != nil {
+		if a := ms.apps.ofRecord(record.GetAppId()); a != nil {
 			a.instances[record.GetReport().GetId()] = record
 		}
 		return nil
@@ -129,7 +130,7 @@ func (a *app) running(role string) int32 {
 	return count
 }
 
-// takeOutOfService has no instance of an app be in service any more, whatever its master reports.
+// takeOutOfService takes every instance of an app out of service, whatever its master has reported.
 func (ms *masters) takeOutOfService(a *app) {
 	for _, name := range sortedKeys(a.instances) {
 		instance := a.instances[name]
@@ -142,7 +143,7 @@ func (ms *masters) takeOutOfService(a *app) {
 	}
 }
 
-// instanceNames are those of an app's instances, in the order in which they are shown.
+// instanceNames are the names of an app's instances in the order in which people count.
 func (a *app) instanceNames() []string {
 	if a.master.names == nil || len(a.master.names) != len(a.instances) {
 		a.master.names = sortedKeys(a.instances)

@@ -14,18 +14,18 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// viewInstances are what the master reports; of an app that is to end, what is left: its master may be gone, and have given
-// up what a lost node still holds.
+// instances are those that the master reports. Of an app that is to end they are those that are left: its master may be gone, and have
+// forgotten what a lost node still holds.
 func (vs *views) instances(a *app) []*apiv1.Instance {
 	var views []*apiv1.Instance
-	told := map[string]bool{}
+	listed := map[string]bool{}
 	for _, name := range a.instanceNames() {
 		view := vs.cachedInstance(a, a.instances[name])
 		waits := view.GetContainerId() == "" && a.attemptState() == lifecycle.AttemptRegistered
-		if a.ending() && !waits && !a.holds(view.GetContainerId()) {
+		if a.ending() && !waits && !a.isHeld(view.GetContainerId()) {
 			continue
 		}
-		told[view.GetContainerId()] = true
+		listed[view.GetContainerId()] = true
 		views = append(views, view)
 	}
 	if len(a.view.instances) > len(a.instances) {
@@ -35,7 +35,7 @@ func (vs *views) instances(a *app) []*apiv1.Instance {
 		return views
 	}
 	for _, c := range sortedContainers(a.containers) {
-		if c.held() && !c.record.GetLease().GetMaster() && !told[c.id.String()] {
+		if c.held() && !c.record.GetLease().GetMaster() && !listed[c.id.String()] {
 			version, _ := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
 			views = append(views, vs.instance(a, &storev1.Instance{Report: &masterv1.InstanceReport{
 				Id: c.name(), ContainerId: c.id.String(), Role: c.role(), Version: int32(version), State: apiv1.Instance_STOPPING,
@@ -45,17 +45,16 @@ func (vs *views) instances(a *app) []*apiv1.Instance {
 	return views
 }
 
-// showInstance makes an instance's part of a view, unless the last one still holds.
+// cachedInstance is the view of an instance; it is made anew only if the facts have changed.
 func (vs *views) cachedInstance(a *app, instance *storev1.Instance) *apiv1.Instance {
 	facts := instanceFacts{report: instance.GetReport(), ending: a.ending()}
-	cid, err := id.ParseContainer(facts.report.GetContainerId())
-	if c := a.containers[cid]; err == nil && c != nil {
+	if c := a.container(facts.report.GetContainerId()); c != nil {
 		facts.status, facts.node = c.record.GetStatus(), c.node
 		if n := vs.nodes.get(c.node); n != nil {
 			facts.state, facts.address = n.state(), n.record.GetAddress()
 		}
 		if facts.report.GetState() == apiv1.Instance_STARTING {
-			facts.counts = vs.countsAlready(a, c)
+			facts.counted = vs.countsByNode(a, c)
 		}
 	} else {
 		facts.waits = a.waitOf(facts.report.GetRole())
@@ -85,9 +84,8 @@ func (vs *views) instance(a *app, instance *storev1.Instance) *apiv1.Instance {
 		NextAttemptAt: report.GetNextAttemptAt(),
 		Failures:      report.GetFailures(),
 	}
-	cid, err := id.ParseContainer(report.GetContainerId())
-	c := a.containers[cid]
-	if err != nil || c == nil {
+	c := a.container(report.GetContainerId())
+	if c == nil {
 		if view.GetState() == apiv1.Instance_PENDING && view.GetReason() == "" {
 			view.Reason = a.waitOf(view.GetRole())
 		}
@@ -108,14 +106,14 @@ func (vs *views) instance(a *app, instance *storev1.Instance) *apiv1.Instance {
 	return view
 }
 
-// seenState corrects what the master last said by what the node has said since: a master that is away cannot.
+// seenState is the state of an instance by the master's last report and by what the node has reported since: a master may be away.
 func (vs *views) seenState(a *app, c *container, state apiv1.Instance_State, reason string) (apiv1.Instance_State, string) {
 	n := vs.nodes.get(c.node)
 	if a.ending() && n != nil && n.state() == lifecycle.NodeLost {
 		return apiv1.Instance_UNREACHABLE, "it was not seen gone"
 	}
 	status := c.record.GetStatus()
-	if state == apiv1.Instance_STARTING && vs.countsAlready(a, c) {
+	if state == apiv1.Instance_STARTING && vs.countsByNode(a, c) {
 		state, reason = apiv1.Instance_RUNNING, ""
 	}
 	if state != apiv1.Instance_RUNNING {
@@ -132,9 +130,9 @@ func (vs *views) seenState(a *app, c *container, state apiv1.Instance_State, rea
 	return state, reason
 }
 
-// proven reports whether a node has told that a container has been healthy for so long that it counts, and its master, which
-// may not see the node, has had time to say so. If it will be, the app is shown anew then.
-func (vs *views) countsAlready(a *app, c *container) bool {
+// countsByNode reports whether a container counts by what its node reports, and has counted so long that its master, which may not see
+// the node, had time to report it. If it will, the view becomes overdue then.
+func (vs *views) countsByNode(a *app, c *container) bool {
 	status := c.record.GetStatus()
 	if c.state() != lifecycle.ContainerRunning || status.GetHealthySince() == nil {
 		return false
@@ -155,16 +153,16 @@ func (vs *views) countsAlready(a *app, c *container) bool {
 	return true
 }
 
-// mastersWord is how long the word of a master is waited for that a node has given already.
+// reportedWithin is how long a master has to report what a node has reported already.
 const reportedWithin = 2 * time.Second
 
-// shownInstance is one instance's part of a view, which many views share.
+// instanceView is the view of one instance, which many views of the app share.
 type instanceView struct {
 	facts instanceFacts
 	view  *apiv1.Instance
 }
 
-// instanceFacts are all that an instance's part of a view is made of. Reports and statuses are replaced, never altered.
+// instanceFacts are all that the view of an instance is made of. Reports and statuses are replaced, never altered.
 type instanceFacts struct {
 	report  *masterv1.InstanceReport
 	status  *corev1.ContainerStatus
@@ -172,8 +170,8 @@ type instanceFacts struct {
 	state   lifecycle.NodeState
 	address string
 	ending  bool
-	// waits is what it waits for while it has no container.
+	// waits is why it waits while it has no container.
 	waits string
-	// proven: its node has known for long enough that it is healthy.
-	counts bool
+	// counted: it counts by what its node reports.
+	counted bool
 }

@@ -15,10 +15,9 @@ import (
 )
 
 const (
-	// keySpread is how long nodes have to be given a new key before it signs. One that is silent for longer is lost, or
-	// registers anew.
+	// keySpread is how long a new key is sent to nodes before it signs. A node that is silent for longer is lost, or registers anew.
 	keySpread = time.Minute
-	// LeastKeyRotation is longer than a token to start a container is valid, so that such a token outlives no key.
+	// LeastKeyRotation is longer than a token to start a container is valid, so that no such token outlives its key.
 	LeastKeyRotation = time.Hour
 )
 
@@ -29,7 +28,7 @@ type keys struct {
 	damage   *damage
 	nodes    *nodes
 	sessions *sessions
-	// record has the keys as they are stored and as nodes are sent them, the newest first; all are the same.
+	// record has the keys as they are stored and sent to nodes, all has them as they sign; the newest comes first.
 	record *storev1.Zone
 	all    []token.Key
 }
@@ -55,7 +54,7 @@ func (ks *keys) load(stored Records) error {
 	}
 	ks.read()
 	if len(ks.all) == 0 {
-		ks.make(1)
+		ks.create(1)
 	}
 	return nil
 }
@@ -67,7 +66,7 @@ func (ks *keys) rotate() {
 		return
 	}
 	before := ks.record.GetKeys()[0]
-	key := ks.make(before.GetId()+1, before)
+	key := ks.create(before.GetId()+1, before)
 	for _, n := range ks.nodes.sorted() {
 		ks.sessions.send(n, &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Keys_{
 			Keys: &trackerv1.NodeCommand_Keys{Keys: ks.record.GetKeys()},
@@ -76,8 +75,8 @@ func (ks *keys) rotate() {
 	ks.emit(&apiv1.Event{Kind: "zone", To: "KEY_ROTATED", Message: fmt.Sprintf("key %d signs container tokens from %s on", key.ID, ks.now.Add(keySpread).UTC().Format(time.RFC3339))})
 }
 
-// make makes a key beside those that stay valid.
-func (ks *keys) make(number int32, valid ...*trackerv1.TokenKey) token.Key {
+// create makes a key, and keeps the given ones valid.
+func (ks *keys) create(number int32, valid ...*trackerv1.TokenKey) token.Key {
 	key := token.Key{ID: number, Secret: ks.secrets.bytes()}
 	ks.record.Keys = append([]*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}}, valid...)
 	ks.record.KeyMadeAt = timestamppb.New(ks.now)
@@ -93,7 +92,7 @@ func (ks *keys) read() {
 	}
 }
 
-// signingKey is the newest key that every node has.
+// signing is the key that signs: the newest that every node has.
 func (ks *keys) signing() token.Key {
 	if len(ks.all) > 1 && ks.now.Before(ks.record.GetKeyMadeAt().AsTime().Add(keySpread)) {
 		return ks.all[1]

@@ -21,31 +21,31 @@ import (
 )
 
 const (
-	// passesPerTurn is how often the scheduler decides, at most, before what it decided is stored and the inbox looked at.
+	// passesPerTurn is how often the scheduler decides, at most, before its decisions are stored and the next inputs taken in.
 	passesPerTurn = 5
 	// startWithin is how long a lease may be started.
 	startWithin = 10 * time.Minute
-	// startMargin allows for a node whose clock is behind when an unstarted lease is taken back.
+	// startMargin allows for a node whose clock is behind, before a lease that was not started is ended.
 	startMargin = time.Minute
-	// An ended container is kept so long, and so many of an app, for those who look back: a master that was away,
+	// An ended container is kept so long, and so many of an app, for those who ask about it later: a master that was away,
 	// a person who reads its logs.
 	keepEnded     = time.Hour
 	keepEndedMost = 200
-	// An app watch token serves a master's whole life; masters are given a new one with every grant.
+	// A token to watch a node is valid for a master's whole life; masters are sent a new one with every grant.
 	watchFor = 365 * 24 * time.Hour
 )
 
-// container is one lease.
+// container is one lease: from its grant until its end was seen, and for a while after.
 type container struct {
 	id     id.Container
 	app    *app
 	node   id.Node
 	record *storev1.Container
-	// notice is the warning that it was given; nil if it was not, or that was taken back.
+	// notice is its preemption notice; nil if it has none, or the preemption was cancelled.
 	notice *masterv1.PreemptionNotice
 }
 
-// appLeases is what is known of all containers of an app.
+// appLeases sums up the containers of an app.
 type appLeases struct {
 	// heldByAsk counts the held containers but those of masters, by the ids of their asks.
 	heldByAsk map[string]int
@@ -60,7 +60,8 @@ func (a *app) heldCount() int { return len(a.containers) - len(a.leases.ended) }
 // heldOf is how many containers of an ask are held.
 func (a *app) heldOf(ask string) int { return a.leases.heldByAsk[ask] }
 
-// leases are the containers of the zone: what was granted, what nodes report of it, and how it ends.
+// leases are the containers of the zone: what was granted, what nodes report of it, and how it ends. A container is done when its node has
+// seen it gone, or when it ended unseen: its node does not have it, or is gone for good.
 type leases struct {
 	*turn
 	scheduler  *scheduling
@@ -81,7 +82,7 @@ type leases struct {
 // get is the container with an id; nil if there is none.
 func (ls *leases) get(cid id.Container) *container { return ls.byID[cid] }
 
-// index lets a container be found, by everybody while it is held and by its app for a while after.
+// insert has a container found: by its node while it is held, by its app for a while longer.
 func (ls *leases) insert(c *container) {
 	ls.byID[c.id] = c
 	c.app.containers[c.id] = c
@@ -110,7 +111,7 @@ func (ls *leases) load(stored Records) error {
 		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
 		ls.insert(c)
 		if c.held() && !a.queueLost {
-			ls.scheduler.apply(ls.recovered(c))
+			ls.scheduler.apply(ls.recoveredHold(c))
 		}
 		return nil
 	})
@@ -120,7 +121,7 @@ func (ls *leases) load(stored Records) error {
 	return err
 }
 
-// observe takes what a node says of a container that it was given.
+// observe takes in what a node reports of a container.
 func (ls *leases) observe(c *container, status *corev1.ContainerStatus) {
 	from := c.state()
 	to, ok := ls.table.Next(from, lifecycle.Reported(lifecycle.ContainerState(status.GetState())))
@@ -137,14 +138,14 @@ func (ls *leases) observe(c *container, status *corev1.ContainerStatus) {
 	case to == lifecycle.ContainerDone:
 		ls.done(c, from)
 	case to != from:
-		ls.event(c, from, to, because(fmt.Sprintf("%s is %s on %s", c.name(), strings.ToLower(to.String()), c.node), status.GetReason()))
+		ls.emitEvent(c, from, to, because(fmt.Sprintf("%s is %s on %s", c.name(), strings.ToLower(to.String()), c.node), status.GetReason()))
 	case before.GetHealth() != status.GetHealth() && status.GetHealth() >= corev1.ContainerStatus_HEALTHY:
-		ls.event(c, from, to, because(fmt.Sprintf("%s is %s", c.name(), strings.ToLower(status.GetHealth().String())), status.GetHealthDetail()))
+		ls.emitEvent(c, from, to, because(fmt.Sprintf("%s is %s", c.name(), strings.ToLower(status.GetHealth().String())), status.GetHealthDetail()))
 	}
 	ls.changed(c)
 }
 
-// missing is about a container whose node registered anew without it.
+// missing ends a container whose node has registered anew without it.
 func (ls *leases) missing(c *container) {
 	from := c.state()
 	to, ok := ls.table.Next(from, lifecycle.ContainerMissing)
@@ -156,7 +157,7 @@ func (ls *leases) missing(c *container) {
 	})
 }
 
-// endUnseen ends a container of whose end no node has told.
+// endUnseen ends a container whose end no node has reported.
 func (ls *leases) endUnseen(c *container, event lifecycle.ContainerEvent, exit *corev1.Exit) {
 	from := c.state()
 	to, _ := ls.table.Next(from, event)
@@ -168,7 +169,7 @@ func (ls *leases) endUnseen(c *container, event lifecycle.ContainerEvent, exit *
 	ls.changed(c)
 }
 
-// containerDone frees a container's capacity: its node has seen it gone, or does not have it.
+// done frees a container's capacity: its node has seen it gone, or does not have it.
 func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 	exit := c.record.GetStatus().GetExit()
 	c.record.DoneAt = timestamppb.New(ls.now)
@@ -185,7 +186,7 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 		}
 	}
 	ls.scheduler.apply(scheduler.Release{Container: c.id})
-	ls.event(c, from, lifecycle.ContainerDone, fmt.Sprintf("%s ended on %s: %s", c.name(), c.node, exitSentence(exit)))
+	ls.emitEvent(c, from, lifecycle.ContainerDone, fmt.Sprintf("%s ended on %s: %s", c.name(), c.node, exitSentence(exit)))
 	if c.record.GetLease().GetMaster() {
 		c.record.Acknowledged = true
 		ls.attempts.containerEnded(c, exit)
@@ -196,22 +197,22 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 	ls.pruneEnded(c.app)
 }
 
-// stopContainer has a container ended. It stays held until its node has reported it done.
+// stop has a container stopped. It is held until its node has seen it gone.
 func (ls *leases) stop(c *container, reason corev1.Exit_Reason, message string) {
 	if !c.held() || c.record.GetStopping() {
 		return
 	}
 	c.record.Stopping, c.record.StopReason, c.record.StopMessage = true, reason, message
 	ls.sessions.send(ls.nodes.get(c.node), c.stopCommand())
-	ls.event(c, c.state(), c.state(), because(fmt.Sprintf("%s is to be stopped", c.name()), message))
+	ls.emitEvent(c, c.state(), c.state(), because(fmt.Sprintf("%s is to be stopped", c.name()), message))
 	ls.changed(c)
 }
 
-// dueContainers takes back leases that were never started and can no longer be, and drops old ends.
+// due ends leases that were not started in time, and drops old ends.
 func (ls *leases) due(a *app) {
 	var expired []*container
 	for _, c := range a.containers {
-		// A node that is away may run it and have had no chance to say so.
+		// A node that is away may run it and have had no chance to report it.
 		n := ls.nodes.get(c.node)
 		late := ls.now.After(c.record.GetStartBy().AsTime().Add(startMargin))
 		if c.state() == lifecycle.ContainerNew && late && n != nil && n.registered() {
@@ -250,7 +251,7 @@ func (ls *leases) changed(c *container) {
 	ls.apps.touch(c.app)
 }
 
-func (ls *leases) event(c *container, from, to lifecycle.ContainerState, message string) {
+func (ls *leases) emitEvent(c *container, from, to lifecycle.ContainerState, message string) {
 	event := &apiv1.Event{
 		Kind: "container", App: c.app.record.GetName(), Instance: c.instance(), Container: c.id.String(),
 		Node: string(c.node), Queue: c.record.GetLease().GetQueue(), From: stateName(from), To: to.String(), Message: message,
@@ -261,17 +262,10 @@ func (ls *leases) event(c *container, from, to lifecycle.ContainerState, message
 	ls.emit(event)
 }
 
-func (ls *leases) nodeOf(a *app, container string) string {
-	cid, err := id.ParseContainer(container)
-	if c := a.containers[cid]; err == nil && c != nil {
-		return string(c.node)
-	}
-	return ""
-}
-
+// covers reports whether a container holds as much as is needed.
 func (ls *leases) covers(c *container, needs resource.Vector) bool {
-	holds, err := ls.units.vector(c.record.GetLease().GetResources())
-	return err == nil && needs.Fits(holds)
+	has, err := ls.units.vector(c.record.GetLease().GetResources())
+	return err == nil && needs.Fits(has)
 }
 
 // acknowledge notes that the master knows that a container has ended.

@@ -14,17 +14,17 @@ import (
 // mostHandBacks is how many a ledger remembers one by one.
 const mostHandBacks = 100
 
-func (l *lending) viewContracts() *apiv1.ListContractsResponse {
+func (l *lending) viewAll() *apiv1.ListContractsResponse {
 	ledgers := l.ledgers()
 	response := &apiv1.ListContractsResponse{}
-	for _, k := range l.sortedContracts() {
-		response.Contracts = append(response.Contracts, l.viewContract(k, ledgers[k.name()]))
+	for _, k := range l.sorted() {
+		response.Contracts = append(response.Contracts, l.view(k, ledgers[k.name()]))
 	}
 	return response
 }
 
-// viewContract is where a contract stands, by what the scheduler's ledger says.
-func (l *lending) viewContract(k *contract, ledger scheduler.Ledger) *apiv1.Contract {
+// view is how a contract stands, by the ledger of the scheduler.
+func (l *lending) view(k *contract, ledger scheduler.Ledger) *apiv1.Contract {
 	view := &apiv1.Contract{
 		Spec: k.record.GetSpec(), State: apiv1.Contract_RESTING, Ledger: sumLedger(k.before, ledger),
 		Lent: l.units.resources(ledger.Lent), Borrowed: l.units.resources(ledger.Borrowed),
@@ -47,7 +47,7 @@ func (l *lending) viewContract(k *contract, ledger scheduler.Ledger) *apiv1.Cont
 	return view
 }
 
-// sumLedger adds what the scheduler has counted since the start to what was written down before it.
+// sumLedger adds what the scheduler has counted since the start to what was stored before it.
 func sumLedger(before *apiv1.Ledger, since scheduler.Ledger) *apiv1.Ledger {
 	sum := &apiv1.Ledger{
 		LentCoreSeconds:    before.GetLentCoreSeconds() + since.LentCoreSeconds,
@@ -73,10 +73,10 @@ func sumLedger(before *apiv1.Ledger, since scheduler.Ledger) *apiv1.Ledger {
 	return sum
 }
 
-// lendingReport tells what every contract came to.
-func (l *lending) lendingReport() *apiv1.LendingReport {
+// reportAll is what every contract came to.
+func (l *lending) reportAll() *apiv1.LendingReport {
 	report := &apiv1.LendingReport{Time: timestamppb.New(l.now), Total: &apiv1.Ledger{}}
-	for _, k := range l.viewContracts().GetContracts() {
+	for _, k := range l.viewAll().GetContracts() {
 		ledger := k.GetLedger()
 		one := &apiv1.ContractReport{
 			Name: k.GetSpec().GetName(), Lender: k.GetSpec().GetLender(), Borrowers: k.GetSpec().GetBorrowers(),

@@ -35,22 +35,23 @@ const (
 	saveLedgerEvery = time.Minute
 )
 
-// contract is one lending contract. What is not in its record can be lost.
+// contract is one lending contract. What is not in its record is lost when the ResourceManager ends.
 type contract struct {
 	record *storev1.Contract
-	// windows are the present and the next ones, by the calendar and by hand, of the record that they were worked out from;
-	// they do until readAgain.
+	// windows are the present and the next ones, by the calendar and by hand. They were worked out from the record windowsOf, and are
+	// good until readAgain.
 	windows   []scheduler.Window
 	windowsOf *storev1.Contract
 	readAgain time.Time
 	// before is what the ledger came to before this ResourceManager was started.
 	before *apiv1.Ledger
-	// state and saved are what was last told and written down.
+	// state is the one of the last event, saved is when the ledger was stored last.
 	state apiv1.Contract_State
 	saved time.Time
 }
 
-// lending is the contracts by which queues lend each other parts of their guarantees. What they come to is the scheduler's to work out.
+// lending is the contracts by which queues lend each other parts of their guarantees. What is lent is the scheduler's to work out. A ledger
+// is what a contract came to; a window is the time in which it lends; the hand-back returns what is lent at the close of a window.
 type lending struct {
 	*turn
 	config    *config
@@ -58,13 +59,13 @@ type lending struct {
 	scheduler *scheduling
 	access    *access.Rules
 	damage    *damage
-	contracts map[string]*contract
-	// unarranged are contracts whose queues were lost.
-	unarranged map[string]*contract
+	byName    map[string]*contract
+	// withoutQueues are contracts whose queues were lost.
+	withoutQueues map[string]*contract
 	// readCalendarAt is when the windows of contracts are worked out again.
 	readCalendarAt time.Time
-	// look has contracts looked at after the scheduler has decided.
-	look bool
+	// outdated says that the states of contracts may have changed.
+	outdated bool
 }
 
 func (k *contract) name() string { return k.record.GetSpec().GetName() }
@@ -97,7 +98,7 @@ func (k *contract) open(now time.Time) (scheduler.Window, bool) {
 	return scheduler.Window{}, false
 }
 
-func (l *lending) loadContracts(stored Records) error {
+func (l *lending) load(stored Records) error {
 	contracts := map[string]*contract{}
 	err := loadRecords(stored, kindContract, func(record *storev1.Contract) error {
 		contracts[record.GetSpec().GetName()] = &contract{record: record, before: record.GetLedger(), state: apiv1.Contract_RESTING}
@@ -106,25 +107,25 @@ func (l *lending) loadContracts(stored Records) error {
 	if err != nil || len(contracts) == 0 {
 		return l.damage.tolerate(err)
 	}
-	if err = l.arrange(contracts); err != nil && l.damage.standsStill() {
-		l.unarranged = contracts
+	if err = l.set(contracts); err != nil && l.damage.standsStill() {
+		l.withoutQueues = contracts
 	}
 	return l.damage.tolerate(err)
 }
 
-// restore makes contracts count whose queues were lost, and are there again.
+// restore gives the scheduler the contracts whose queues were lost and are there again.
 func (l *lending) restore() error {
-	if l.unarranged == nil {
+	if l.withoutQueues == nil {
 		return nil
 	}
-	if err := l.arrange(l.unarranged); err != nil {
+	if err := l.set(l.withoutQueues); err != nil {
 		return fmt.Errorf("the lending contracts have no queues: %w; set the queue tree first, as it was before, with \"mammoth queue set\": %w", err, errdefs.ErrFailedPrecondition)
 	}
-	l.unarranged = nil
+	l.withoutQueues = nil
 	return nil
 }
 
-func (l *lending) sortedContracts() []*contract { return byPosition(l.contracts) }
+func (l *lending) sorted() []*contract { return byPosition(l.byName) }
 
 func byPosition(contracts map[string]*contract) []*contract {
 	return slices.SortedFunc(maps.Values(contracts), func(a, b *contract) int {
@@ -132,17 +133,17 @@ func byPosition(contracts map[string]*contract) []*contract {
 	})
 }
 
-func (l *lending) contract(name string) (*contract, error) {
-	k := l.contracts[name]
+func (l *lending) named(name string) (*contract, error) {
+	k := l.byName[name]
 	if k == nil {
 		return nil, fmt.Errorf("no lending contract is named %q; \"mammoth lend ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
 	}
 	return k, nil
 }
 
-// lendable finds a contract that somebody wants to change.
-func (l *lending) lendable(who peer.User, name string) (*contract, error) {
-	k, err := l.contract(name)
+// changeable finds a contract that somebody wants to change.
+func (l *lending) changeable(who peer.User, name string) (*contract, error) {
+	k, err := l.named(name)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ func calendarWindow(spec *apiv1.ContractSpec) (w calendar.Window, planned bool) 
 func windowsOf(record *storev1.Contract, now time.Time) ([]scheduler.Window, error) {
 	var windows []scheduler.Window
 	if planned, ok := calendarWindow(record.GetSpec()); ok {
-		foreseen, err := foresee(planned, now)
+		foreseen, err := windowsAhead(planned, now)
 		if err != nil {
 			return nil, fmt.Errorf("lending contract %s: %w", record.GetSpec().GetName(), err)
 		}
@@ -201,8 +202,8 @@ func windowsOf(record *storev1.Contract, now time.Time) ([]scheduler.Window, err
 	return calendar.Merge(windows), nil
 }
 
-// foresee gives the window that is open and at least one to come, if there is one.
-func foresee(w calendar.Window, now time.Time) ([]scheduler.Window, error) {
+// windowsAhead gives the window that is open and at least one to come, if there is one.
+func windowsAhead(w calendar.Window, now time.Time) ([]scheduler.Window, error) {
 	windows, err := w.Ahead(now)
 	if err != nil {
 		return nil, err
@@ -213,23 +214,23 @@ func foresee(w calendar.Window, now time.Time) ([]scheduler.Window, error) {
 	return windows, nil
 }
 
-// arrange makes contracts the whole truth, or changes nothing.
-func (l *lending) arrange(contracts map[string]*contract) error {
-	specs, err := foreseen(contracts, l.now)
+// set replaces all contracts, or changes nothing.
+func (l *lending) set(contracts map[string]*contract) error {
+	specs, err := withWindows(contracts, l.now)
 	if err != nil {
 		return err
 	}
 	if err := l.scheduler.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
 		return err
 	}
-	l.arranged(contracts, specs)
+	l.noteSet(contracts, specs)
 	return nil
 }
 
-// previewContracts tells how contracts would stand if they were the whole truth; nothing changes. How much one lends
+// preview is how contracts would stand if they replaced all others; nothing changes. How much one lends
 // is known only after the scheduler's pass, and is left out of those that would be new.
-func (l *lending) previewContracts(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
-	specs, err := foreseen(contracts, l.now)
+func (l *lending) preview(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
+	specs, err := withWindows(contracts, l.now)
 	if err != nil {
 		return nil, err
 	}
@@ -240,18 +241,18 @@ func (l *lending) previewContracts(contracts map[string]*contract) (*apiv1.ListC
 	response := &apiv1.ListContractsResponse{}
 	for i, k := range byPosition(contracts) {
 		would, ledger := *k, ledgers[k.name()]
-		if would.windows = specs[i].Windows; k != l.contracts[k.name()] {
+		if would.windows = specs[i].Windows; k != l.byName[k.name()] {
 			window, open := would.open(l.now)
 			ledger.Open, ledger.Closing = open, window.Close
 			ledger.Lent, ledger.Borrowed = resource.Vector{}, resource.Vector{}
 		}
-		response.Contracts = append(response.Contracts, l.viewContract(&would, ledger))
+		response.Contracts = append(response.Contracts, l.view(&would, ledger))
 	}
 	return response, nil
 }
 
-// foreseen are contracts for the scheduler, with their windows from now on.
-func foreseen(contracts map[string]*contract, now time.Time) ([]scheduler.Contract, error) {
+// withWindows are contracts for the scheduler, with their windows from now on.
+func withWindows(contracts map[string]*contract, now time.Time) ([]scheduler.Contract, error) {
 	specs := []scheduler.Contract{}
 	for _, k := range byPosition(contracts) {
 		windows := k.windows
@@ -266,9 +267,9 @@ func foreseen(contracts map[string]*contract, now time.Time) ([]scheduler.Contra
 	return specs, nil
 }
 
-// arranged notes what the scheduler has taken in.
-func (l *lending) arranged(contracts map[string]*contract, specs []scheduler.Contract) {
-	l.contracts, l.readCalendarAt, l.look = contracts, l.now.Add(readCalendarEvery), true
+// noteSet notes the contracts that the scheduler has taken in.
+func (l *lending) noteSet(contracts map[string]*contract, specs []scheduler.Contract) {
+	l.byName, l.readCalendarAt, l.outdated = contracts, l.now.Add(readCalendarEvery), true
 	for _, spec := range specs {
 		k := contracts[spec.Name]
 		if k.windowsOf != k.record || !l.now.Before(k.readAgain) {
@@ -312,7 +313,7 @@ func (l *lending) notDeclared(k *contract) error {
 	return nil
 }
 
-// contractChange is what the contracts of the queue file change.
+// contractChange is what follows from the contracts of the queue file.
 type contractChange struct {
 	contracts map[string]*contract
 	specs     []scheduler.Contract
@@ -320,14 +321,14 @@ type contractChange struct {
 	removed, set []*contract
 }
 
-// declare works out what follows when the queue file holds some contracts. Contracts that people have added stay.
+// declare works out what follows from the contracts of the queue file. Contracts that people have added stay.
 func (l *lending) declare(declared []*apiv1.ContractSpec) (contractChange, error) {
-	contracts, err := l.contractsWith(declared)
+	contracts, err := l.with(declared)
 	if err != nil {
 		return contractChange{}, err
 	}
 	change := contractChange{contracts: contracts}
-	for _, k := range l.sortedContracts() {
+	for _, k := range l.sorted() {
 		if k.record.GetDeclared() && !slices.ContainsFunc(declared, func(spec *apiv1.ContractSpec) bool { return spec.GetName() == k.name() }) {
 			delete(contracts, k.name())
 			change.removed = append(change.removed, k)
@@ -335,35 +336,35 @@ func (l *lending) declare(declared []*apiv1.ContractSpec) (contractChange, error
 	}
 	for _, spec := range declared {
 		k := contracts[spec.GetName()]
-		known := l.contracts[spec.GetName()]
+		known := l.byName[spec.GetName()]
 		if known == nil || !known.record.GetDeclared() || !proto.Equal(known.record.GetSpec(), spec) {
 			change.set = append(change.set, k)
 		}
 		k.record.Declared = true
 	}
-	change.specs, err = foreseen(contracts, l.now)
+	change.specs, err = withWindows(contracts, l.now)
 	return change, err
 }
 
 // adopt notes a change that the scheduler has taken in.
 func (l *lending) adopt(change contractChange) {
-	l.arranged(change.contracts, change.specs)
+	l.noteSet(change.contracts, change.specs)
 	for _, k := range change.removed {
-		l.contractGone(k)
+		l.removed(k)
 	}
 	for _, k := range change.set {
-		l.contractSet(k)
+		l.added(k)
 	}
 }
 
-// addContracts adds contracts or replaces those of their names, all or none. A ledger goes on under its name. Its answer is how they
-// would stand if that was asked; otherwise nil, for where they stand is known after the scheduler's next pass.
-func (l *lending) addContracts(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
+// add adds contracts, or replaces those of the same names, all or none. A ledger goes on under its name. The answer is a preview if one
+// was asked for, and otherwise nil: how contracts stand is known after the scheduler's next pass.
+func (l *lending) add(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
 	if len(request.GetContracts()) == 0 {
 		return nil, fmt.Errorf("no lending contract was given: %w", errdefs.ErrInvalidArgument)
 	}
 	for _, spec := range request.GetContracts() {
-		if known := l.contracts[spec.GetName()]; known != nil {
+		if known := l.byName[spec.GetName()]; known != nil {
 			if err := l.access.MayLend(who, known.record.GetSpec().GetLender()); err != nil {
 				return nil, err
 			}
@@ -375,7 +376,7 @@ func (l *lending) addContracts(who peer.User, request *apiv1.AddContractsRequest
 			return nil, err
 		}
 	}
-	contracts, err := l.contractsWith(request.GetContracts())
+	contracts, err := l.with(request.GetContracts())
 	if err != nil {
 		return nil, err
 	}
@@ -383,23 +384,23 @@ func (l *lending) addContracts(who peer.User, request *apiv1.AddContractsRequest
 		contracts[spec.GetName()].record.Declared = false
 	}
 	if request.GetDryRun() {
-		return l.previewContracts(contracts)
+		return l.preview(contracts)
 	}
-	if err := l.arrange(contracts); err != nil {
+	if err := l.set(contracts); err != nil {
 		return nil, err
 	}
 	for _, spec := range request.GetContracts() {
-		k := l.contracts[spec.GetName()]
-		l.contractSet(k)
+		k := l.byName[spec.GetName()]
+		l.added(k)
 	}
 	return nil, nil
 }
 
-// contractsWith are the present contracts with some added, or replaced by their names.
-func (l *lending) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
-	contracts := maps.Clone(l.contracts)
+// with are the present contracts with some added, or replaced by name.
+func (l *lending) with(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
+	contracts := maps.Clone(l.byName)
 	position := int64(0)
-	for _, k := range l.contracts {
+	for _, k := range l.byName {
 		position = max(position, k.record.GetPosition())
 	}
 	given := map[string]bool{}
@@ -410,12 +411,12 @@ func (l *lending) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contra
 		given[spec.GetName()] = true
 		position++
 		k := &contract{record: &storev1.Contract{Spec: spec, Position: position, Ledger: &apiv1.Ledger{}}, state: apiv1.Contract_RESTING}
-		if known := l.contracts[spec.GetName()]; known != nil {
+		if known := l.byName[spec.GetName()]; known != nil {
 			*k = *known
 			k.record = proto.CloneOf(known.record)
 			k.record.Spec = spec
 			if !proto.Equal(known.record.GetSpec().GetWindow(), spec.GetWindow()) {
-				k.record.StoppedUntil = nil // what was stopped were other windows
+				k.record.StoppedUntil = nil // other windows were stopped
 			}
 		}
 		if err := checkContract(k.record); err != nil {
@@ -429,26 +430,26 @@ func (l *lending) contractsWith(specs []*apiv1.ContractSpec) (map[string]*contra
 	return contracts, nil
 }
 
-func (l *lending) removeContract(who peer.User, name string) error {
-	k, err := l.lendable(who, name)
+func (l *lending) remove(who peer.User, name string) error {
+	k, err := l.changeable(who, name)
 	if err != nil {
 		return err
 	}
 	if err := l.notDeclared(k); err != nil {
 		return err
 	}
-	contracts := maps.Clone(l.contracts)
+	contracts := maps.Clone(l.byName)
 	delete(contracts, name)
-	if err := l.arrange(contracts); err != nil {
+	if err := l.set(contracts); err != nil {
 		return err
 	}
-	l.contractGone(k)
+	l.removed(k)
 	return nil
 }
 
 // lendNow opens a window by hand.
 func (l *lending) lendNow(who peer.User, request *apiv1.LendNowRequest) error {
-	k, err := l.lendable(who, request.GetName())
+	k, err := l.changeable(who, request.GetName())
 	if err != nil {
 		return err
 	}
@@ -474,15 +475,15 @@ func (l *lending) lendNow(who peer.User, request *apiv1.LendNowRequest) error {
 	})
 }
 
-// stopLending ends the open window; it opens again at the calendar's next one.
-func (l *lending) stopLending(who peer.User, name string) error {
-	k, err := l.lendable(who, name)
+// stop ends the open window; it opens again at the calendar's next one.
+func (l *lending) stop(who peer.User, name string) error {
+	k, err := l.changeable(who, name)
 	if err != nil {
 		return err
 	}
 	open, is := k.open(l.now)
 	if !is {
-		if l.viewContract(k, l.ledgers()[name]).GetState() == apiv1.Contract_RETURNING {
+		if l.view(k, l.ledgers()[name]).GetState() == apiv1.Contract_RETURNING {
 			return nil
 		}
 		return fmt.Errorf("contract %s has no open window: %w", name, errdefs.ErrFailedPrecondition)
@@ -492,14 +493,14 @@ func (l *lending) stopLending(who peer.User, name string) error {
 	})
 }
 
-// alter changes one contract's record. Where it stands afterwards is known after the scheduler's next pass.
+// alter changes the record of one contract. How it stands is known after the scheduler's next pass.
 func (l *lending) alter(k *contract, change func(*storev1.Contract)) error {
 	changed := *k
 	changed.record = proto.CloneOf(k.record)
 	change(changed.record)
-	contracts := maps.Clone(l.contracts)
+	contracts := maps.Clone(l.byName)
 	contracts[k.name()] = &changed
-	if err := l.arrange(contracts); err != nil {
+	if err := l.set(contracts); err != nil {
 		return err
 	}
 	l.saveContract(&changed)
@@ -514,33 +515,33 @@ func (l *lending) ledgers() map[string]scheduler.Ledger {
 	return ledgers
 }
 
-// due reads the calendar again before the windows that it gave run out.
+// due reads the calendar again before the known windows are over.
 func (l *lending) due() {
-	if len(l.contracts) == 0 {
+	if len(l.byName) == 0 {
 		return
 	}
-	l.look = true
+	l.outdated = true
 	if !l.now.Before(l.readCalendarAt) {
-		if err := l.arrange(l.contracts); err != nil {
+		if err := l.set(l.byName); err != nil {
 			l.fault("read the calendar of lending contracts", "error", err)
 			l.readCalendarAt = l.now.Add(time.Minute)
 		}
 	}
 }
 
-// moved tells which windows have opened and closed, and writes ledgers down.
-func (l *lending) moved() {
-	if !l.look {
+// updateStates emits events about windows that have opened and closed, and stores ledgers.
+func (l *lending) updateStates() {
+	if !l.outdated {
 		return
 	}
-	l.look = false
+	l.outdated = false
 	ledgers := l.ledgers()
-	for _, k := range l.sortedContracts() {
-		now := l.viewContract(k, ledgers[k.name()])
+	for _, k := range l.sorted() {
+		now := l.view(k, ledgers[k.name()])
 		was := k.state
 		k.state = now.GetState()
-		told := len(k.record.GetLedger().GetHandBacks())
-		moved := was != k.state || told != len(now.GetLedger().GetHandBacks()) ||
+		handBacks := len(k.record.GetLedger().GetHandBacks())
+		moved := was != k.state || handBacks != len(now.GetLedger().GetHandBacks()) ||
 			k.record.GetLedger().GetStoppedContainers() != now.GetLedger().GetStoppedContainers() ||
 			k.record.GetLedger().GetReturnedContainers() != now.GetLedger().GetReturnedContainers()
 		if moved || l.now.Sub(k.saved) >= saveLedgerEvery && !proto.Equal(k.record.GetLedger(), now.GetLedger()) {
@@ -550,12 +551,12 @@ func (l *lending) moved() {
 			l.saveContract(k)
 		}
 		if was != k.state {
-			l.lendingEvent(k, was.String(), k.state.String(), movedSentence(now))
+			l.emitEvent(k, was.String(), k.state.String(), stateSentence(now))
 		}
 	}
 }
 
-func movedSentence(k *apiv1.Contract) string {
+func stateSentence(k *apiv1.Contract) string {
 	name, lender := k.GetSpec().GetName(), k.GetSpec().GetLender()
 	closes := k.GetClosesAt().AsTime().Format(time.RFC3339)
 	switch k.GetState() {
@@ -575,17 +576,17 @@ func (l *lending) saveContract(k *contract) {
 	l.save(kindContract, k.name(), k.record)
 }
 
-func (l *lending) lendingEvent(k *contract, from, to, message string) {
+func (l *lending) emitEvent(k *contract, from, to, message string) {
 	l.emit(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
 }
 
-func (l *lending) contractSet(k *contract) {
+func (l *lending) added(k *contract) {
 	l.saveContract(k)
 	spec := k.record.GetSpec()
-	l.lendingEvent(k, "", "", fmt.Sprintf("contract %s was set: %s lends %g%% of its guarantee", k.name(), spec.GetLender(), spec.GetLendPercent()))
+	l.emitEvent(k, "", "", fmt.Sprintf("contract %s was set: %s lends %g%% of its guarantee", k.name(), spec.GetLender(), spec.GetLendPercent()))
 }
 
-func (l *lending) contractGone(k *contract) {
+func (l *lending) removed(k *contract) {
 	l.forget(kindContract, k.name())
-	l.lendingEvent(k, "", "", fmt.Sprintf("contract %s was removed", k.name()))
+	l.emitEvent(k, "", "", fmt.Sprintf("contract %s was removed", k.name()))
 }

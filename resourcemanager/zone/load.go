@@ -24,24 +24,24 @@ type Start struct {
 	Settings Settings
 	Now      time.Time
 	Seed     Seed
-	// QueueFile is what the file that declares the queue tree says; it is not looked at if there is none.
+	// QueueFile is the text of the file that declares the queue tree; it does not count if Settings name no file.
 	QueueFile QueueFileText
 }
 
-// Load makes the zone out of what is stored. Nothing in it is known to be still true of the nodes: they stay closed
-// until they register, and masters have as long as after a lost stream to come back.
+// Load makes the zone out of what is stored. What it has of nodes may be out of date: they stay closed until they
+// register, and masters have as long as after a lost stream to come back.
 func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z := newCore(config{Settings: start.Settings, identity: stored.Identity(), started: start.Now}, stored.LastEvent())
 	z.Begin(start.Now, start.Seed)
 	for _, load := range []func(Records) error{
-		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.balancers.load, z.queues.loadQueues, z.lending.loadContracts,
+		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.balancers.load, z.queues.load, z.lending.load,
 		z.nodes.load, z.apps.load, z.rollouts.load, z.apps.joinQueues, z.leases.load, z.masters.load, z.asks.load,
 	} {
 		if err := load(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
 		}
 	}
-	if err := z.queues.loadDeclaration(start.QueueFile, z.apps.residents()); err != nil {
+	if err := z.queues.loadDeclaration(start.QueueFile, z.apps.queuedApps()); err != nil {
 		return nil, nil, err
 	}
 	for _, a := range z.apps.sorted() {

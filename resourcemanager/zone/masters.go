@@ -15,10 +15,10 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// maxMemo is how much a master may save for the one after it.
+// maxMemo is how many bytes a master may save for the next one.
 const maxMemo = 64 << 10
 
-// ErrSuperseded is what an attempt is answered that was replaced by a newer one.
+// ErrSuperseded is the answer to an attempt that was replaced by a newer one.
 var ErrSuperseded = fmt.Errorf("this attempt was replaced by a newer one; it must end without touching anything: %w", errdefs.ErrFailedPrecondition)
 
 // appMaster is the stream of an app's master.
@@ -27,13 +27,14 @@ type appMaster struct {
 	stream StreamID
 	// response is sent on the stream at the end of the turn; nil if there is nothing to send.
 	response *masterv1.AllocateResponse
-	// names are the names of the instances in the order in which people count; nil if one was added or has gone.
+	// names are the names of the instances in the order in which people count; nil if one has come or gone since.
 	names []string
-	// memo is what the master has saved for the one after it.
+	// memo is what the master has saved for the next one.
 	memo []byte
 }
 
-// masters are the application masters: their streams, the instances that they report, and what they are sent.
+// masters are the application masters: their streams, what they report, and what they are sent. A response is what a master is sent at
+// the end of a turn.
 type masters struct {
 	*turn
 	config    *config
@@ -64,7 +65,7 @@ func (ms *masters) authenticate(bearer string) (*app, error) {
 		return nil, refused
 	}
 	if ms.damage.standsStill() || attempt.App.ClusterStart != ms.config.identity.ClusterStart.UnixMilli() {
-		// It waits, as if the ResourceManager were away: what the zone still knows of its app may be nothing, or out of date.
+		// The master waits, as if the ResourceManager were away: what the zone still knows of its app may be nothing, or out of date.
 		return nil, fmt.Errorf("the zone has lost records and stands still until \"mammoth store accept\": %w", errdefs.ErrUnavailable)
 	}
 	a := ms.apps.get(attempt.App)
@@ -84,7 +85,7 @@ func (ms *masters) authenticate(bearer string) (*app, error) {
 	return a, nil
 }
 
-// registerMaster hands an app over to its newest attempt; again if that attempt registers again.
+// register hands an app over to its newest attempt; again if that attempt registers again.
 func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
 	a, err := ms.authenticate(bearer)
 	if err != nil {
@@ -110,8 +111,8 @@ func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*
 	return response, nil
 }
 
-// openAllocate begins a master's stream. Its first answer repeats what the master cannot know it lost: what is
-// wanted, containers that it may not have heard of, ends, the state of its nodes, and what is out of the registry.
+// open begins a master's stream. The first response repeats what the master may have missed: what is wanted, grants, ends, preemption
+// notices, the state of its nodes, and which instances are withdrawn.
 func (ms *masters) open(bearer string, stream StreamID) error {
 	a, err := ms.authenticate(bearer)
 	if err != nil {
@@ -123,7 +124,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	ms.endStream(a, fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted))
 	a.master.stream = stream
 	ms.byStream[stream] = a
-	ms.endpoints.countAnew(a)
+	ms.endpoints.resetTraffic(a)
 	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.waits()}}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
@@ -153,10 +154,10 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	return nil
 }
 
-// masterLeft is about a stream that is over; it may be an earlier one.
+// streamEnded notes that a stream has ended; it may be an earlier one.
 func (ms *masters) streamEnded(stream StreamID) { ms.refuse(stream, errLeft) }
 
-// refuseStream ends a stream whose request was refused; what follows on it is not taken either.
+// refuse ends a stream whose request was refused; later requests on it are refused too.
 func (ms *masters) refuse(stream StreamID, why error) {
 	if a := ms.byStream[stream]; a != nil {
 		ms.endStream(a, why)
@@ -176,7 +177,7 @@ func (ms *masters) endStream(a *app, why error) {
 	ms.waits.enqueue(a)
 }
 
-// allocate takes what a master asks and reports.
+// allocate takes in a request of a master: its asks, releases and reports.
 func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.AllocateRequest) error {
 	a, err := ms.authenticate(bearer)
 	if err != nil {
@@ -191,7 +192,7 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 	if err := a.bounded(request); err != nil {
 		return err
 	}
-	asks, err := ms.asks.readAll(a, request.GetAsks())
+	asks, err := ms.asks.parseAll(a, request.GetAsks())
 	if err != nil {
 		return err
 	}
@@ -227,13 +228,13 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 	return nil
 }
 
-// What a master may have said in all: twice the instances of the largest app, of which a rollout may double as many.
+// The most that a master may report and ask for: twice the instances of the largest app, since a rollout may double them.
 const (
 	mostInstances = 2*spec.MaxInstances + 1000
 	mostAsked     = mostInstances
 )
 
-// bounded says what with a request would be too much of an app.
+// bounded refuses a request after which an app would have too many instances or asks.
 func (a *app) bounded(request *masterv1.AllocateRequest) error {
 	instances := len(a.instances)
 	for _, report := range request.GetInstances() {
@@ -261,7 +262,7 @@ func (a *app) bounded(request *masterv1.AllocateRequest) error {
 	return nil
 }
 
-// finish is a master's last word. On an app that people still want to run it means that its work is done.
+// finish ends an attempt whose master says that its work is done. The app is stopped if it was to run.
 func (ms *masters) finish(bearer string, request *masterv1.FinishRequest) error {
 	a, err := ms.authenticate(bearer)
 	if err != nil {
@@ -278,7 +279,7 @@ func (ms *masters) finish(bearer string, request *masterv1.FinishRequest) error 
 	return nil
 }
 
-// say is what the app's master is told at the end of the turn.
+// response is what the app's master is sent at the end of the turn. Callers add to it.
 func (ms *masters) response(a *app) *masterv1.AllocateResponse {
 	if a.master.response == nil {
 		a.master.response = &masterv1.AllocateResponse{}

@@ -27,18 +27,18 @@ import (
 type node struct {
 	id     id.Node
 	record *storev1.Node
-	// containers are those that are held on the node.
+	// containers are the containers that are held on the node.
 	containers map[id.Container]*container
 	session    nodeSession
-	// inScheduler says that the scheduler knows the node.
+	// inScheduler says that the node was added to the scheduler.
 	inScheduler bool
-	// unknown are containers that it runs and that the zone has no record of, by id.
+	// unknown are the containers that the node runs and that the zone has no record of, by their ids.
 	unknown map[string]*corev1.ContainerStatus
 	// frameworks are the frameworks, APP or ROLE.APP, that may have something running on the node.
 	frameworks map[string]struct{}
 }
 
-// nodes are the nodes of the zone: their states, what they report, and what operators want of them.
+// nodes are the nodes of the zone: which there are, which state each is in, what they report, and what operators want of them.
 type nodes struct {
 	*turn
 	config     *config
@@ -57,7 +57,7 @@ type nodes struct {
 	byID       map[id.Node]*node
 }
 
-// register takes a node's whole truth. It replaces the node's earlier session.
+// register takes in all that a node has, and gives it a new session.
 func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
 	name := id.Node(request.GetNodeId())
 	if _, err := ns.units.vector(request.GetCapacity()); err != nil {
@@ -105,7 +105,7 @@ func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.Regist
 	}, nil
 }
 
-// moveNode applies an event to a node and tells of it.
+// move applies an event to the state of a node.
 func (ns *nodes) move(n *node, event lifecycle.NodeEvent, reason string) {
 	from := n.state()
 	to, ok := ns.table.Next(from, event)
@@ -129,8 +129,8 @@ func (ns *nodes) move(n *node, event lifecycle.NodeEvent, reason string) {
 	ns.notifyMasters(n)
 }
 
-// tellMasters has every app with containers on the node told of it, and where it is reached: a NodeManager that was restarted
-// may listen elsewhere, and nobody else could say where.
+// notifyMasters has the masters of apps with containers on a node sent its state and its address: a NodeManager that was restarted may
+// listen elsewhere.
 func (ns *nodes) notifyMasters(n *node) {
 	update := ns.update(n)
 	for _, a := range ns.appsOn(n) {
@@ -151,7 +151,7 @@ func nodeSentence(name id.Node, state lifecycle.NodeState, reason string) string
 	return because(fmt.Sprintf("%s is %s", name, strings.ToLower(state.String())), reason)
 }
 
-// nodeChanged stores a node and shows it to the scheduler.
+// changed stores a node and updates the scheduler.
 func (ns *nodes) changed(n *node) {
 	ns.save(kindNode, string(n.id), n.record)
 	ns.updateScheduler(n)
@@ -176,7 +176,7 @@ func (ns *nodes) updateScheduler(n *node) {
 	n.inScheduler = true
 }
 
-// hideNode takes a node away from the scheduler, which may never have known it: it was lost before this ResourceManager.
+// removeFromScheduler takes a node away from the scheduler, if it was added: a node that was lost before the start was not.
 func (ns *nodes) removeFromScheduler(n *node) {
 	if n.inScheduler {
 		ns.scheduler.apply(scheduler.RemoveNode{Node: n.id})
@@ -184,7 +184,7 @@ func (ns *nodes) removeFromScheduler(n *node) {
 	}
 }
 
-// closed says why nothing new is placed on the node.
+// closed is why nothing new is placed on a node; empty if the node is open.
 func (n *node) closed() string {
 	switch n.state() {
 	case lifecycle.NodeUnhealthy:
@@ -271,7 +271,7 @@ func attributeValues(attributes map[string]*corev1.Attribute) map[string]schedul
 	return values
 }
 
-// addressFor is where the rest of the zone reaches a container on the node.
+// addressFor is the address at which the rest of the zone reaches a container on the node.
 func (n *node) addressFor(status *corev1.ContainerStatus) string {
 	if ports := status.GetPorts(); len(ports) > 0 {
 		if address := ports[0].GetHostAddress(); address != "" && address != "0.0.0.0" && address != "::" {
@@ -282,4 +282,14 @@ func (n *node) addressFor(status *corev1.ContainerStatus) string {
 		return ""
 	}
 	return n.record.GetAddress()
+}
+
+// countOf counts the containers of an app on a node.
+func (ns *nodes) countOf(n *node, a *app) (count int) {
+	for _, c := range n.containers {
+		if c.app == a {
+			count++
+		}
+	}
+	return count
 }

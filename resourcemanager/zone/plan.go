@@ -12,7 +12,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// plan says what would become of a spec of an owner's now, and refuses one that could never run.
+// plan is what would become of a spec if its owner deployed it now. It refuses a spec that could never run.
 func (x *explainer) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.DeployResponse, error) {
 	response := &apiv1.DeployResponse{}
 	explanation := &apiv1.Explanation{}
@@ -72,7 +72,7 @@ func roleTitle(spec *apiv1.AppSpec, role *apiv1.RoleSpec) string {
 	return spec.GetName() + "/" + role.GetName()
 }
 
-// roleResources is what a container of a role is given: its quotas and a host port for each of its ports.
+// roleResources are the resources of a container of a role: its quotas and a host port for each of its ports.
 func roleResources(role *apiv1.RoleSpec) *corev1.Resources {
 	resources := proto.CloneOf(role.GetResources())
 	resources.Ports = max(resources.GetPorts(), int64(len(role.GetPorts())))

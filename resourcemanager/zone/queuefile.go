@@ -18,9 +18,9 @@ import (
 // QueueFileText is what a look at the queue file found: its text, or why it could not be read.
 type QueueFileText struct{ Text, Failure string }
 
-// loadDeclaration makes the queue file's tree the zone's. One that cannot be keeps a zone from starting only if there is no
-// tree that could stay in force.
-func (q *queues) loadDeclaration(found QueueFileText, apps []resident) error {
+// loadDeclaration puts the tree of the queue file in force at a start. A file that is refused keeps the zone from starting only if there is
+// no tree that could stay in force.
+func (q *queues) loadDeclaration(found QueueFileText, apps []queuedApp) error {
 	if q.file == "" {
 		return nil
 	}
@@ -32,8 +32,8 @@ func (q *queues) loadDeclaration(found QueueFileText, apps []resident) error {
 	return err
 }
 
-// redeclare takes in a changed queue file.
-func (q *queues) redeclare(found QueueFileText, apps []resident) {
+// redeclare puts the tree of a changed queue file in force.
+func (q *queues) redeclare(found QueueFileText, apps []queuedApp) {
 	before, tree := q.badFile, q.tree
 	q.badFile = ""
 	if err := q.declare(found, apps); err != nil {
@@ -41,7 +41,7 @@ func (q *queues) redeclare(found QueueFileText, apps []resident) {
 		return
 	}
 	if before != "" && q.tree == tree {
-		// Whoever read that the file was refused is to read that it is right again.
+		// An event said that the file was refused: another one says that it is right again.
 		q.emit(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", q.file)})
 	}
 }
@@ -54,9 +54,8 @@ func (q *queues) refuse(err error) {
 	q.emit(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: q.badFile + "; the queue tree stays as it is"})
 }
 
-// declare makes what the queue file says the queue tree and the declared contracts, or changes nothing. Contracts that people
-// have added stay.
-func (q *queues) declare(found QueueFileText, apps []resident) error {
+// declare puts the tree and the contracts of the queue file in force, or changes nothing. Contracts that people have added stay.
+func (q *queues) declare(found QueueFileText, apps []queuedApp) error {
 	path := q.file
 	if found.Failure != "" {
 		return fmt.Errorf("the queue file %s: %w", found.Failure, errdefs.ErrFailedPrecondition)
@@ -91,8 +90,8 @@ func inQueueFile(path string, err error) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-func (q *queues) install(declared manifest.Declaration, apps []resident) error {
-	specs, err := q.readQueues(declared.Queues)
+func (q *queues) install(declared manifest.Declaration, apps []queuedApp) error {
+	specs, err := q.read(declared.Queues)
 	if err != nil {
 		return err
 	}

@@ -23,15 +23,15 @@ type queues struct {
 	scheduler *scheduling
 	access    *access.Rules
 	lending   *lending
-	// file is the path of the file that declares the tree; empty is none. badFile is why what it says now does not count.
+	// file is the path of the file that declares the tree; empty if there is none. badFile is why the file is refused at present.
 	file, badFile string
-	// tree is what was last set; nil if nothing was.
+	// tree is the one that was set last; nil if none was.
 	tree *storev1.Queues
 }
 
-func (q *queues) loadQueues(stored Records) error {
+func (q *queues) load(stored Records) error {
 	return loadRecords(stored, kindQueues, func(record *storev1.Queues) error {
-		specs, err := q.readQueues(record.GetQueues())
+		specs, err := q.read(record.GetQueues())
 		if err != nil {
 			return err
 		}
@@ -40,12 +40,12 @@ func (q *queues) loadQueues(stored Records) error {
 	})
 }
 
-// setQueues replaces the whole tree, or changes nothing.
-func (q *queues) setQueues(who peer.User, request *apiv1.SetQueuesRequest, apps []resident) (*apiv1.ListQueuesResponse, error) {
+// set replaces the whole tree, or changes nothing.
+func (q *queues) set(who peer.User, request *apiv1.SetQueuesRequest, apps []queuedApp) (*apiv1.ListQueuesResponse, error) {
 	if err := q.access.MayOperate(who, "change queues"); err != nil {
 		return nil, err
 	}
-	specs, err := q.readQueues(request.GetQueues())
+	specs, err := q.read(request.GetQueues())
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (q *queues) setQueues(who peer.User, request *apiv1.SetQueuesRequest, apps 
 	}
 	q.saveTree(request.GetQueues())
 	q.emit(&apiv1.Event{Kind: "queue", Message: fmt.Sprintf("the queue tree was replaced: %d queues", len(specs))})
-	return &apiv1.ListQueuesResponse{Queues: q.viewQueues()}, nil
+	return &apiv1.ListQueuesResponse{Queues: q.viewAll()}, nil
 }
 
 func (q *queues) saveTree(queues []*apiv1.QueueSpec) {
@@ -76,7 +76,7 @@ func (q *queues) saveTree(queues []*apiv1.QueueSpec) {
 }
 
 // appsKeepQueues refuses a tree that an app's queue is not in.
-func appsKeepQueues(apps []resident, specs []scheduler.QueueSpec) error {
+func appsKeepQueues(apps []queuedApp, specs []scheduler.QueueSpec) error {
 	known := map[id.Queue]bool{}
 	for _, spec := range specs {
 		known[spec.Name] = true
@@ -90,7 +90,7 @@ func appsKeepQueues(apps []resident, specs []scheduler.QueueSpec) error {
 	return nil
 }
 
-func (q *queues) readQueues(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error) {
+func (q *queues) read(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error) {
 	specs := make([]scheduler.QueueSpec, 0, len(messages))
 	for _, message := range messages {
 		if err := spec.CheckQueueName("a queue", message.GetName()); err != nil {
@@ -136,26 +136,26 @@ func (q *queues) readCapacity(message *apiv1.Capacity) (scheduler.Capacity, erro
 	return scheduler.Capacity{Absolute: v}, err
 }
 
-func (q *queues) viewQueues() []*apiv1.Queue { return q.viewUsages(q.scheduler.Queues()) }
+func (q *queues) viewAll() []*apiv1.Queue { return q.viewUsages(q.scheduler.Queues()) }
 
 func (q *queues) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
 	var queues []*apiv1.Queue
 	for _, usage := range usages {
-		queues = append(queues, q.viewQueue(usage))
+		queues = append(queues, q.view(usage))
 	}
 	return queues
 }
 
-func (q *queues) queue(name string) (*apiv1.Queue, error) {
+func (q *queues) named(name string) (*apiv1.Queue, error) {
 	for _, usage := range q.scheduler.Queues() {
 		if string(usage.Spec.Name) == name {
-			return q.viewQueue(usage), nil
+			return q.view(usage), nil
 		}
 	}
 	return nil, fmt.Errorf("no queue is named %q; \"mammoth queue ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
 }
 
-func (q *queues) viewQueue(usage scheduler.QueueUsage) *apiv1.Queue {
+func (q *queues) view(usage scheduler.QueueUsage) *apiv1.Queue {
 	spec := usage.Spec
 	order := apiv1.QueueSpec_FIFO
 	if spec.Fair {

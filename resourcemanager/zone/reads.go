@@ -15,7 +15,7 @@ import (
 // with errdefs.ErrNotFound for a queue that does not exist.
 func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
 	if queue != "" {
-		if _, err := z.queues.queue(queue); err != nil {
+		if _, err := z.queues.named(queue); err != nil {
 			return nil, err
 		}
 	}
@@ -81,25 +81,25 @@ func (z *Core) Node(name string) (*apiv1.Node, error) {
 func (z *Core) StreamOf(node string) StreamID { return z.sessions.streamOf(node) }
 
 // Queues are all queues, in the order of the tree.
-func (z *Core) Queues() []*apiv1.Queue { return z.queues.viewQueues() }
+func (z *Core) Queues() []*apiv1.Queue { return z.queues.viewAll() }
 
 // Queue is one queue.
-func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.queues.queue(name) }
+func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.queues.named(name) }
 
 // Contracts are all lending contracts.
-func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.lending.viewContracts() }
+func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.lending.viewAll() }
 
 // Contract is one lending contract.
 func (z *Core) Contract(name string) (*apiv1.Contract, error) {
-	k, err := z.lending.contract(name)
+	k, err := z.lending.named(name)
 	if err != nil {
 		return nil, err
 	}
-	return z.lending.viewContract(k, z.lending.ledgers()[name]), nil
+	return z.lending.view(k, z.lending.ledgers()[name]), nil
 }
 
 // LendingReport is what the lending contracts came to.
-func (z *Core) LendingReport() *apiv1.LendingReport { return z.lending.lendingReport() }
+func (z *Core) LendingReport() *apiv1.LendingReport { return z.lending.reportAll() }
 
 // Counts are how many things of each kind a zone has.
 type Counts struct {

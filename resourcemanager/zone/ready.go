@@ -8,7 +8,7 @@ import (
 )
 
 // Ready is what a turn has decided, as data. The shell performs it field by field in this order: nothing before the batch is stored,
-// and the registry before anybody who may look into it because of what he was told.
+// and the registry before anybody who may look into it because of what he was sent.
 type Ready struct {
 	// Batch holds the records and events to store.
 	Batch store.Batch
@@ -18,8 +18,8 @@ type Ready struct {
 	Balancers []ExpectedBalancer
 	// Named are the apps that have come and gone.
 	Named []NamedApp
-	// Held says that records are lost: apps may run that the zone does not know, so that companions keep what they have.
-	Held bool
+	// Incomplete says that records are lost: apps may run that the zone does not know, so that companions keep what they have.
+	Incomplete bool
 	// Services are those whose endpoints or whose exposure have changed.
 	Services []ServiceChange
 	// Confirm are the numbers that the zone wants back as confirmed.
@@ -44,7 +44,8 @@ type ExpectedBalancer struct {
 // NamedApp is an app that has a name from now on. With an empty id nobody has the name any more.
 type NamedApp struct{ Name, ID string }
 
-// ServiceChange is the whole truth about a service; without endpoints it is nil or empty: nil removes the service.
+// ServiceChange is all of a service as it is published from now on. Its Endpoints are nil if the service is removed, and empty if no
+// instance serves.
 type ServiceChange struct {
 	Service   string
 	Expose    *apiv1.Expose

@@ -22,9 +22,9 @@ type cause struct {
 	detail    string
 	help      string
 	until     time.Time
-	// inCourse: it is a step of every deployment, and becomes a reason only when it lasts longer than the constant inCourse.
+	// routine: it is a step of every deployment, and becomes a reason only when it lasts longer than routineTime.
 	routine bool
-	// lasts is how long such a step is known to take; it is added to the constant inCourse.
+	// lasts is how long such a step is known to take; it is added to routineTime.
 	lasts time.Duration
 }
 
@@ -79,7 +79,7 @@ func (r *reasons) of(name string, count int32, c cause) {
 	}
 }
 
-// sort puts the reasons of the app as a whole first, then those of instances, steps of every deployment last. The order does not
+// sort puts the reasons of the app as a whole first, then those of instances, routine steps last. The order does not
 // depend on the order in which they were found.
 func (r *reasons) sort() {
 	slices.SortStableFunc(r.all, func(x, y *reason) int {

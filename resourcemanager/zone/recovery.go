@@ -9,8 +9,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 )
 
-// acceptLosses is an operator's word that what was lost is lost: the zone goes on with what it has, and containers without a
-// record are ended.
+// acceptLosses ends the standstill because an operator accepts what was lost. The zone goes on with what it has, and unknown containers
+// are ended.
 func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 	if err := z.access.MayOperate(who, "accept a loss of records"); err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 	return answer, nil
 }
 
-// restoreQueues has apps and contracts whose queues were lost, and are there again, be in them.
+// restoreQueues puts apps and contracts back into queues that were lost and are there again.
 func (z *Core) restoreQueues() error {
 	var missing []error
 	if err := z.lending.restore(); err != nil {
@@ -52,10 +52,10 @@ func (z *Core) restoreQueues() error {
 		}
 		for _, c := range sortedContainers(a.containers) {
 			if c.held() {
-				z.scheduler.apply(z.leases.recovered(c))
+				z.scheduler.apply(z.leases.recoveredHold(c))
 			}
 		}
-		z.attempts.askAgain(a)
+		z.attempts.resubmit(a)
 	}
 	return errors.Join(missing...)
 }

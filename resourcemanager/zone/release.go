@@ -3,13 +3,12 @@ package zone
 import (
 	"fmt"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// whyGivenBack is the reason why a master releases a container that still runs: the change of the app or of its node that the
-// master follows.
+// releaseReason is why a master releases a container that still runs, in words: the change of the app or of its node that the master
+// follows.
 func (ms *masters) releaseReason(a *app, c *container) string {
 	name := a.record.GetName()
 	replaced := ms.rollouts.replacedBecause(c)
@@ -47,11 +46,11 @@ func (a *app) heldInstances() int {
 	return n
 }
 
-// release ends a lease once its container was seen gone. For one that has ended it says that the master knows.
+// release has a container stopped that its master does not need any more. Of a container that has ended the master thereby acknowledges
+// the end.
 func (ms *masters) release(a *app, name string) {
-	cid, err := id.ParseContainer(name)
-	c := a.containers[cid]
-	if err != nil || c == nil || c.record.GetLease().GetMaster() {
+	c := a.container(name)
+	if c == nil || c.record.GetLease().GetMaster() {
 		return
 	}
 	if c.held() {

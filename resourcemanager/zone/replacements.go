@@ -12,8 +12,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// planReplacements says what a deployment over an app would do to the instances that there are: which are replaced, how many
-// at a time, and whether there is room for the new ones beside them.
+// planReplacements adds to a dry run what a deployment would do to the instances of an app: which are replaced, how many at a time, and
+// whether there is room for the new ones beside them.
 func (rs *rollouts) planReplacements(a *app, spec *apiv1.AppSpec, response *apiv1.DeployResponse) error {
 	if a == nil {
 		return nil
@@ -45,12 +45,12 @@ func (rs *rollouts) planReplacements(a *app, spec *apiv1.AppSpec, response *apiv
 	return nil
 }
 
-// planSentenceParts counts the instances that are started or wait beside those that are replaced.
+// planSentenceParts counts the instances that are started or wait besides those that are replaced.
 func planSentenceParts(response *apiv1.DeployResponse) int {
 	return len(response.GetPlacements()) + len(response.GetExplanation().GetObstacles())
 }
 
-// outdated are the instances that do not serve for a role as it is to be.
+// outdated are the instances that would be replaced for a role to become as given.
 func (a *app) outdated(role *apiv1.RoleSpec) []string {
 	fits := map[int32]bool{}
 	for _, version := range a.record.GetVersions() {
@@ -100,10 +100,10 @@ func (rs *rollouts) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.Rol
 	return planned, nil
 }
 
-// roomBeside says whether what is started beside the present instances has room.
+// roomBeside says whether there is room for new instances beside the present ones.
 func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, beside int) string {
 	rolling := strategyOf(role.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
-	why := rs.explainer.capacity(plan.Explanation)
+	why := rs.explainer.capacityCause(plan.Explanation)
 	switch {
 	case len(plan.Nodes) > 0 && (len(plan.Nodes) == beside || rolling):
 		return "there is room for " + countWord(len(plan.Nodes), "more instance")
@@ -112,7 +112,7 @@ func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan
 	case len(plan.Nodes) > 0:
 		return because(fmt.Sprintf("there is room for %d of them only", len(plan.Nodes)), withHelp(why))
 	}
-	if needs, err := rs.units.read(roleResources(role)); rolling && err == nil && rs.covers(a, role.GetName(), needs) {
+	if needs, err := rs.units.read(roleResources(role)); rolling && err == nil && rs.anyCovers(a, role.GetName(), needs) {
 		why.help = oldFirst
 	}
 	return because("there is no room beside them, and it would wait", withHelp(why))

@@ -7,7 +7,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// takeTruth compares what a node has with its leases, both ways, and gives what has no lease.
+// reconcile compares the containers that a node has with its leases, both ways, and returns those that the node is to end.
 func (ns *nodes) reconcile(n *node, statuses []*corev1.ContainerStatus) (reap []string) {
 	seen := map[id.Container]bool{}
 	for _, status := range statuses {
@@ -34,7 +34,7 @@ func (ns *nodes) reconcile(n *node, statuses []*corev1.ContainerStatus) (reap []
 	return reap
 }
 
-// openSession begins the stream of commands to a node, with everything that it may not have been told.
+// openStream begins the stream of commands to a node, with every command that it may have missed.
 func (ns *nodes) openStream(session string, stream StreamID) error {
 	n := ns.sessions.get(session)
 	if n == nil {
@@ -53,7 +53,7 @@ func (ns *nodes) openStream(session string, stream StreamID) error {
 	return nil
 }
 
-// report takes what has changed on a node.
+// report takes in what has changed on a node.
 func (ns *nodes) report(session string, report *trackerv1.NodeReport) error {
 	n := ns.sessions.get(session)
 	if n == nil {

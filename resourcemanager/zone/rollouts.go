@@ -16,20 +16,26 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// appRollout is what is not stored of an app's rollout.
+// appRollout is what is known of an app's rollout and not stored.
 type appRollout struct {
-	// reports counts the reports of the master: one that waits for balancers may be overtaken.
+	// reports counts the reports of the master. A report that waits for balancers is dropped if another one has come.
 	reports int
 }
 
-// rolloutStep is a report of a master's that holds once balancers route by it.
+// rolloutStep is a master's report of a step that is done. It counts once balancers have confirmed what the step has published.
 type rolloutStep struct {
 	rollout *apiv1.Rollout
 	// number is the number of the report.
 	number int
 }
 
-// rollouts are the versions of apps, and how one takes the place of another.
+// rollouts are the versions of apps, and how one takes the place of another: strategies, canaries, reverts. They are DynamicDeploy's
+// business, so nothing of them is known outside. The other parts have a spec changed (change, setVersion), pass a master's reports on
+// (report, revert, confirmed), complete what a master is sent (complete), and ask for what people are shown (view, reason, obstacles,
+// progress, help, replacedBecause, planReplacements).
+//
+// A version is a spec with which instances run. It succeeds when all of its instances have run and counted, and is stable as long as it
+// does not fail after that.
 type rollouts struct {
 	*turn
 	access    *access.Rules
@@ -40,12 +46,11 @@ type rollouts struct {
 	desired   *desired
 	endpoints *endpoints
 	leases    *leases
-	masters   *masters
 	explainer *explainer
 	views     *views
 }
 
-// change makes spec the wanted one: as a new version if instances have to be replaced.
+// change makes a spec the wanted one, as a new version if instances have to be replaced.
 func (rs *rollouts) change(a *app, spec *apiv1.AppSpec, cause string) {
 	if specs.NeedsNewInstances(a.record.GetSpec(), spec) {
 		rs.setVersion(a, spec, cause)
@@ -58,14 +63,14 @@ func (rs *rollouts) change(a *app, spec *apiv1.AppSpec, cause string) {
 	rs.setSpec(a, spec)
 }
 
-// confirmed is about a step that balancers route by.
+// confirmed takes in a step once balancers have confirmed it.
 func (rs *rollouts) confirmed(a *app, step rolloutStep) {
 	if a.rollout.reports == step.number {
 		rs.set(a, step.rollout)
 	}
 }
 
-// underWay finds the app whose rollout is not over.
+// underWay finds an app that somebody wants to change and whose rollout is not over.
 func (rs *rollouts) underWay(who peer.User, name, doing string) (*app, apiv1.Rollout_State, error) {
 	a, err := rs.apps.changeable(who, name, doing)
 	if err != nil {
@@ -91,7 +96,7 @@ func (rs *rollouts) pause(who peer.User, name string) (*apiv1.App, error) {
 		return nil, fmt.Errorf("the rollout of %s is paused already; \"mammoth app resume %s\" lets it go on: %w", name, name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.Paused = true
-	rs.event(a, access.ByWhom(who)+" paused it")
+	rs.emitEvent(a, access.ByWhom(who)+" paused it")
 	rs.desired.changed(a)
 	return rs.views.of(a), nil
 }
@@ -109,7 +114,7 @@ func (rs *rollouts) resume(who peer.User, name string) (*apiv1.App, error) {
 		return nil, fmt.Errorf("the rollout of %s is not paused: %w", name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.Paused = false
-	rs.event(a, access.ByWhom(who)+" let it go on")
+	rs.emitEvent(a, access.ByWhom(who)+" let it go on")
 	rs.desired.changed(a)
 	return rs.views.of(a), nil
 }
@@ -127,12 +132,12 @@ func (rs *rollouts) promote(who peer.User, name string, percent int32) (*apiv1.A
 		return nil, fmt.Errorf("version %d of %s is promoted already: %w", a.record.GetVersion(), name, errdefs.ErrFailedPrecondition)
 	}
 	a.record.CanaryPercent, a.record.Paused = percent, false
-	rs.event(a, fmt.Sprintf("%s gives it %d %% of the requests", access.ByWhom(who), percent))
+	rs.emitEvent(a, fmt.Sprintf("%s gives it %d %% of the requests", access.ByWhom(who), percent))
 	rs.desired.changed(a)
 	return rs.views.of(a), nil
 }
 
-func (rs *rollouts) event(a *app, message string) {
+func (rs *rollouts) emitEvent(a *app, message string) {
 	state := a.presentRollout().GetState().String()
 	rs.emit(&apiv1.Event{
 		Kind: "rollout", App: a.record.GetName(), From: state, To: state,
@@ -140,12 +145,12 @@ func (rs *rollouts) event(a *app, message string) {
 	})
 }
 
-// noCanary has what was wanted before be wanted again without a canary: it has proven itself.
+// withoutCanary promotes the present version at once: it is an earlier program, which has succeeded before.
 func (rs *rollouts) withoutCanary(a *app) {
 	if canaryPercent(a.record.GetSpec()) > 0 {
 		a.record.CanaryPercent = 100
 	}
-	rs.desired.notify(a)
+	rs.desired.notifyMaster(a)
 	rs.apps.changed(a)
 }
 
@@ -159,8 +164,7 @@ func isProgressing(rollout *apiv1.Rollout) bool {
 	return rollout.GetState() == apiv1.Rollout_PROGRESSING
 }
 
-// beginAnew has an app that is started after a stop begin with a rollout of its own: what the one before came to is not where this
-// one stands.
+// beginAnew forgets how the last rollout ended, for an app that is started after a stop.
 func (rs *rollouts) beginAnew(a *app) {
 	if a.attemptState() != lifecycle.AttemptRegistered {
 		a.record.Rollout = nil
@@ -176,7 +180,7 @@ func (rs *rollouts) view(a *app, wanted int32) *apiv1.Rollout {
 	return rollout
 }
 
-// complete adds to what a master is sent how it is to change versions.
+// complete adds the versions, and how one takes the place of another, to what a master is sent.
 func (rs *rollouts) complete(a *app, wanted *masterv1.Wanted) {
 	r := a.record
 	for _, role := range wanted.GetSpec().GetRoles() {
@@ -189,7 +193,7 @@ func (rs *rollouts) complete(a *app, wanted *masterv1.Wanted) {
 	}
 }
 
-// reportRollout replaces what is known of the change to the wanted version.
+// report takes in what a master reports of the rollout of the present version.
 func (rs *rollouts) report(a *app, report *masterv1.RolloutReport) {
 	r := a.record
 	before := r.GetRollout()
@@ -203,13 +207,14 @@ func (rs *rollouts) report(a *app, report *masterv1.RolloutReport) {
 		return
 	}
 	if after.GetState() != apiv1.Rollout_PROGRESSING && before.GetState() != after.GetState() {
-		// A step is done once balancers route by it.
+		// A step counts as done once balancers have confirmed it.
 		rs.endpoints.onConfirmed(a, confirmation{step: &rolloutStep{after, a.rollout.reports}})
 		return
 	}
 	rs.set(a, after)
 }
 
+// set makes a report what is known of the rollout, and notes the outcome of the version.
 func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
 	r := a.record
 	before := r.GetRollout()
@@ -221,9 +226,9 @@ func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
 	case state == apiv1.Rollout_DONE, state == apiv1.Rollout_REVERTED:
 		rs.succeeded(a)
 		if r.GetPaused() {
-			// The next one is not held because this one was.
+			// The next rollout is not paused because this one was.
 			r.Paused = false
-			rs.desired.notify(a)
+			rs.desired.notifyMaster(a)
 		}
 	}
 	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
@@ -240,12 +245,12 @@ func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
 	rs.apps.changed(a)
 }
 
-// judgedByErrors reports whether a rollout is under way that errors can end.
+// judgedByErrors reports whether a rollout is under way that fails when too many requests do.
 func (a *app) judgedByErrors() bool {
 	return a.underWay() && slices.ContainsFunc(a.record.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
 }
 
-// rollout is how far the master has brought the wanted version, if it has said anything of it yet.
+// presentRollout is the rollout of the present version, as far as the master has reported it.
 func (a *app) presentRollout() *apiv1.Rollout {
 	if a.record.GetRollout().GetVersion() == a.record.GetVersion() {
 		return a.record.GetRollout()

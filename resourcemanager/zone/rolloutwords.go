@@ -5,12 +5,11 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// rolloutReason adds a rollout that is paused or failed, or that is in progress where no other reason is known.
+// reason adds a rollout that is paused or failed, or that is in progress where no other reason is known.
 func (rs *rollouts) reason(a *app, r *reasons) {
 	name, rollout := a.record.GetName(), a.presentRollout()
 	switch rollout.GetState() {
@@ -36,7 +35,7 @@ func (rs *rollouts) reason(a *app, r *reasons) {
 	}
 }
 
-// obstacles are what an explanation says of a rollout that is over and did not succeed.
+// obstacles is what an explanation says of a rollout that has failed or was reverted.
 func (rs *rollouts) obstacles(rollout *apiv1.Rollout) []*apiv1.Obstacle {
 	if rollout.GetState() != apiv1.Rollout_FAILED && rollout.GetState() != apiv1.Rollout_REVERTED {
 		return nil
@@ -47,7 +46,7 @@ func (rs *rollouts) obstacles(rollout *apiv1.Rollout) []*apiv1.Obstacle {
 	}}
 }
 
-// progress is how far the rollout of a version is, as the end of a sentence; empty if there is nothing to say.
+// progress is how far a rollout is, as the end of a sentence; empty if there is nothing to say.
 func (rs *rollouts) progress(rollout *apiv1.Rollout) string {
 	text := ""
 	if isProgressing(rollout) && rollout.GetVersion() > 1 {
@@ -69,7 +68,7 @@ func (rs *rollouts) replacedBecause(c *container) string {
 	return fmt.Sprintf("version %d takes the place of version %d", present, version)
 }
 
-// verdict is how many failures of a version count so far and how soon its rollout fails, as the end of a sentence; empty if neither.
+// verdict is how often a version has failed so far and how soon its rollout fails, as the end of a sentence; empty if neither.
 func (rs *rollouts) verdict(rollout *apiv1.Rollout) string {
 	text, fate := "", "its rollout fails"
 	if rollout.GetReverts() {
@@ -88,13 +87,13 @@ func (rs *rollouts) verdict(rollout *apiv1.Rollout) string {
 	return fmt.Sprintf("%s; %s in %s without progress", text, fate, soon)
 }
 
-// steady reports whether an earlier version goes on serving, because the rollout of the present one failed.
+// keepsServing reports whether an earlier version goes on serving because the rollout of the present one has failed.
 func (a *app) keepsServing(version int) bool {
 	state := a.record.GetRollout().GetState()
 	return (state == apiv1.Rollout_FAILED || state == apiv1.Rollout_REVERTED) && int32(version) < a.record.GetVersion()
 }
 
-// helpOfRollout proposes maxUnavailable where a new instance finds no room beside the one that it is to replace; empty otherwise.
+// help proposes maxUnavailable where a new instance finds no room beside the one that it is to replace; empty otherwise.
 func (rs *rollouts) help(a *app, role string) string {
 	spec, ok := a.role(role)
 	if !ok || spec.GetUpdate().GetMaxUnavailable() > 0 || a.presentRollout().GetState() != apiv1.Rollout_PROGRESSING {
@@ -113,7 +112,7 @@ func (rs *rollouts) help(a *app, role string) string {
 // oldFirst is the help where a new instance finds no room beside the one that it is to replace.
 const oldFirst = "`maxUnavailable: 1` in its update policy (`--max-unavailable 1`) would do: an old instance then goes first and makes room for a new one"
 
-// replaces reports whether there is an instance of a role to be replaced that holds as much as the new one needs.
+// replaces reports whether an instance of a role is to be replaced whose container holds as much as a new one needs.
 func (rs *rollouts) replaces(a *app, role string, needs resource.Vector) bool {
 	before := a.record.GetRestartBefore()
 	for _, other := range a.instances {
@@ -121,9 +120,8 @@ func (rs *rollouts) replaces(a *app, role string, needs resource.Vector) bool {
 		if report.GetRole() != role {
 			continue
 		}
-		cid, err := id.ParseContainer(report.GetContainerId())
-		c := a.containers[cid]
-		if err != nil || c == nil || !c.held() {
+		c := a.container(report.GetContainerId())
+		if c == nil || !c.held() {
 			continue
 		}
 		restarts := before != nil && c.record.GetLease().GetGrantedAt().AsTime().Before(before.AsTime())
@@ -137,11 +135,11 @@ func (rs *rollouts) replaces(a *app, role string, needs resource.Vector) bool {
 	return false
 }
 
-// holdsAsMuch reports whether an instance of a role holds as much as is needed.
-func (rs *rollouts) covers(a *app, role string, needs resource.Vector) bool {
+// anyCovers reports whether the container of an instance of a role holds as much as a new one needs.
+func (rs *rollouts) anyCovers(a *app, role string, needs resource.Vector) bool {
 	for _, instance := range a.instances {
-		cid, err := id.ParseContainer(instance.GetReport().GetContainerId())
-		if c := a.containers[cid]; err == nil && c != nil && c.held() && instance.GetReport().GetRole() == role && rs.leases.covers(c, needs) {
+		c := a.container(instance.GetReport().GetContainerId())
+		if c != nil && c.held() && instance.GetReport().GetRole() == role && rs.leases.covers(c, needs) {
 			return true
 		}
 	}

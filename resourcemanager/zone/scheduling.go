@@ -18,7 +18,7 @@ type schedulerCore interface {
 	MayAdminister(queue id.Queue, user string) bool
 }
 
-// scheduling is the scheduler as the other parts use it.
+// scheduling is the scheduler as the other parts use it. A fact is what the scheduler is given; a shape is what one container needs.
 type scheduling struct {
 	*turn
 	schedulerCore

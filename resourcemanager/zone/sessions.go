@@ -24,12 +24,13 @@ type nodeSession struct {
 	heard time.Time
 	// process is the random id of the process that registered last.
 	process string
-	// twin is the NodeManager of the same name that the last event was about, twinEventAt when that was.
+	// twin is the refused NodeManager of the same name that the last event was about, twinEventAt when that was.
 	twin        string
 	twinEventAt time.Time
 }
 
-// sessions are the sessions of nodes: their streams, the commands that are sent on them, and who may register.
+// sessions are the sessions of nodes: a node has one from its registration until the next one, or until it is lost. They hold the streams
+// and the commands that are sent on them, and decide which NodeManager may register.
 type sessions struct {
 	*turn
 	config *config
@@ -82,15 +83,15 @@ func (ss *sessions) open(n *node, stream StreamID) {
 	n.session.stream, n.session.heard = stream, ss.now
 }
 
-// nodeLeft is about a stream that is over, with the last beat on it; it may be an earlier one.
+// streamEnded notes that a stream has ended, with the last beat on it; it may be an earlier stream.
 func (ss *sessions) streamEnded(stream StreamID, last Beat) {
-	ss.hear(last)
+	ss.noteHeard(last)
 	if n := ss.byID[last.Session]; n != nil && n.session.stream == stream {
 		ss.closeStream(n, errLeft)
 	}
 }
 
-// hangUp ends a node's stream if it has one.
+// closeStream ends a node's stream if it has one.
 func (ss *sessions) closeStream(n *node, why error) {
 	if !n.connected() {
 		return
@@ -99,15 +100,15 @@ func (ss *sessions) closeStream(n *node, why error) {
 	n.session.stream, n.session.commands = 0, nil
 }
 
-// hear notes when a node was last heard of.
-func (ss *sessions) hear(last Beat) {
+// noteHeard notes when a node was last heard of.
+func (ss *sessions) noteHeard(last Beat) {
 	if n := ss.byID[last.Session]; n != nil && last.At.After(n.session.heard) {
 		n.session.heard = last.At
 	}
 }
 
-// command is told to the node once the turn is stored. A node that is not connected is told when it comes back,
-// from what is stored.
+// send sends a command to a node at the end of the turn. A node that is not connected is sent its commands when it opens a stream, from
+// what is stored.
 func (ss *sessions) send(n *node, command *trackerv1.NodeCommand) {
 	if n == nil || !n.connected() {
 		return

@@ -13,14 +13,14 @@ import (
 
 // Settings are what a zone goes by and what does not change while the ResourceManager runs.
 type Settings struct {
-	// Name and version are the zone's name and the program's version.
+	// Name is the zone's name, Version the program's.
 	Name, Version string
-	// Listen is the address that was configured, address the one that is listened on. advertise is what others are to be told
-	// instead; empty is nothing.
+	// Listen is the address that was configured, Address the one that is listened on, Advertise the one that others are given
+	// instead; empty if there is none.
 	Listen, Address, Advertise string
 	// QueueFile is the path of the file that declares the queue tree; empty is none.
 	QueueFile string
-	// NodeTimeout is how long a silent node is waited for, reportInterval how often it reports when nothing changes.
+	// NodeTimeout is how long a silent node is waited for, ReportInterval how often a node reports when nothing changes.
 	NodeTimeout, ReportInterval time.Duration
 	// KeyRotation is how long one key signs container tokens.
 	KeyRotation time.Duration
@@ -36,7 +36,7 @@ type config struct {
 	started  time.Time
 }
 
-// reachable refuses a node whose addresses would lead others nowhere: masters are told where its NodeManager is, and balancers
+// reachable refuses a node whose addresses would lead others nowhere: masters are sent where its NodeManager is, and balancers
 // where its instances are. Such a node would look ready.
 func (s *Settings) reachable(request *trackerv1.RegisterRequest) error {
 	listen, _, _ := net.SplitHostPort(s.Listen)
@@ -51,7 +51,7 @@ func (s *Settings) reachable(request *trackerv1.RegisterRequest) error {
 	return nil
 }
 
-// Advertised is where masters and instances are told that it is reached; empty if it is for each node to say.
+// Advertised is the address at which masters and instances reach the ResourceManager; empty if each node knows it by itself.
 func (s *Settings) Advertised() string {
 	if s.Advertise != "" {
 		return s.Advertise

@@ -2,7 +2,7 @@ package zone
 
 import apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 
-// canaryPercent is the share that a spec gives a canary, zero if it has none.
+// canaryPercent is the share of the requests that a spec gives a canary; zero if it has none.
 func canaryPercent(spec *apiv1.AppSpec) int32 {
 	for _, role := range spec.GetRoles() {
 		if course := strategyOf(role.GetUpdate()); course.GetStrategy() == apiv1.UpdatePolicy_CANARY {
@@ -12,7 +12,7 @@ func canaryPercent(spec *apiv1.AppSpec) int32 {
 	return 0
 }
 
-// courseOf is how the present version takes the place of the one before.
+// strategyOf is the strategy of the present rollout: the one that was given for it alone, or else the policy.
 func strategyOf(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_Course {
 	if once := update.GetOnce(); once != nil {
 		return once
@@ -20,7 +20,7 @@ func strategyOf(update *apiv1.UpdatePolicy) *apiv1.UpdatePolicy_Course {
 	return &apiv1.UpdatePolicy_Course{Strategy: update.GetStrategy(), CanaryPercent: update.GetCanaryPercent(), Exclusive: update.GetExclusive()}
 }
 
-// withStrategy makes what was said for one change the policy.
+// withStrategy makes the strategy of the present rollout the policy, which is all that a master reads.
 func withStrategy(update *apiv1.UpdatePolicy) {
 	if update.GetOnce() != nil {
 		strategy := strategyOf(update)
@@ -28,7 +28,7 @@ func withStrategy(update *apiv1.UpdatePolicy) {
 	}
 }
 
-// keepCourse leaves the change that is under way on its course: a new count, say, is no word on that.
+// keepStrategy keeps the strategy of the present rollout when a spec is replaced without a new version.
 func keepStrategy(present, next *apiv1.AppSpec) {
 	for i, role := range next.GetRoles() {
 		if i < len(present.GetRoles()) && role.GetUpdate() != nil && role.GetUpdate().GetOnce() == nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// nodeTokenFor is how long a token lasts with which the ResourceManager itself speaks to a node.
+// nodeTokenFor is how long a token is valid with which the ResourceManager itself calls a node.
 const nodeTokenFor = time.Hour
 
 // Target is a container and how to reach it on its node.
@@ -21,7 +21,7 @@ type Target struct {
 	Container string
 	Instance  string
 	Running   bool
-	// Starting says that its node has yet to start it: there is nothing to read of it.
+	// Starting says that its node has yet to start it: it has no output so far.
 	Starting bool
 	// Ended says that its node has seen it gone, Listed that the app still has an instance of that name.
 	Ended, Listed bool
@@ -32,8 +32,7 @@ type Target struct {
 	Token *corev1.ContainerToken
 }
 
-// targets finds the containers of an app, or of one of its instances, and how to reach them. With ended it also
-// finds those that are over.
+// targets finds the containers of an app, or of one of its instances, and how to reach them; with ended also those that have ended.
 func (ls *leases) targets(name, instance string, ended bool) ([]Target, error) {
 	a, err := ls.apps.named(name)
 	if err != nil {

@@ -5,9 +5,9 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// count tells the master of an app what balancers have seen of an instance, if it judges a rollout by that.
-func (es *endpoints) count(count *companionv1.Traffic) {
-	a := es.apps.lookup(appOfService(count.GetService()))
+// countTraffic has the master of an app sent what balancers have counted of an instance, if its rollout is judged by errors.
+func (es *endpoints) countTraffic(count *companionv1.Traffic) {
+	a := es.apps.withName(appOfService(count.GetService()))
 	if a == nil || !a.connected() || a.instances[count.GetEndpoint()] == nil || !a.judgedByErrors() {
 		return
 	}

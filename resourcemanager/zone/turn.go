@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
-// turn is the present turn: its time, its secrets, and what it has decided so far. Every part of the zone writes to it.
+// turn is the present turn: its time, its secrets, and what it has decided so far. Every part of the zone adds to it.
 type turn struct {
 	changes
 	now     time.Time
@@ -30,7 +30,7 @@ func (t *turn) begin(now time.Time, fresh Seed) {
 	t.now, t.secrets, t.out = now, secrets{seed: fresh}, &Ready{}
 }
 
-// at has the deadlines looked at by an instant, though nothing may have happened until then.
+// wakeBy has a turn begin by an instant, though nothing may have happened until then.
 func (t *turn) wakeBy(instant time.Time) {
 	if instant.Before(t.wake) {
 		t.wake = instant
@@ -55,10 +55,10 @@ func (t *turn) warn(text string, about ...any) {
 	t.out.Faults = append(t.out.Faults, Fault{text, about, false})
 }
 
-// longestMessage is how many bytes of an event's message are kept: some hold what an engine or a program said.
+// longestMessage is how many bytes of an event's message are kept: some quote an engine or a program.
 const longestMessage = 4 << 10
 
-// tell records a transition. It is stored with the turn and told after that.
+// emit adds an event to the turn. It is stored with the turn and published after that.
 func (t *turn) emit(event *apiv1.Event) {
 	t.lastEvent++
 	if err := eventlog.CheckKind(event.GetKind()); err != nil {

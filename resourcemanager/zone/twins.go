@@ -42,7 +42,7 @@ func (ss *sessions) mayRegister(n *node, request *trackerv1.RegisterRequest) err
 // twinAgain is the least time between two events about the same refused NodeManager.
 const twinAgain = time.Hour
 
-// tellTwin publishes an event about a NodeManager that was refused.
+// reportTwin emits an event about a NodeManager that was refused, unless it was the last one.
 func (ss *sessions) reportTwin(n *node, request *trackerv1.RegisterRequest, refusal string) {
 	twin := request.GetFolderId() + "/" + request.GetAddress()
 	if n.session.twin == twin && ss.now.Sub(n.session.twinEventAt) < twinAgain {

@@ -14,7 +14,7 @@ import (
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 )
 
-// units say which resources the zone keeps account of, and translate them between messages and vectors.
+// units are the resources that the zone keeps account of. They translate between messages and vectors.
 type units struct {
 	*turn
 	record *storev1.Schema

@@ -24,12 +24,12 @@ const (
 	keepBytes    = 2 << 20
 )
 
-// setVersion makes spec the wanted one, as a new version.
+// setVersion makes a spec the wanted one, as a new version.
 func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
 	r.Version++
 	r.Spec, r.Reverted, r.Paused, r.CanaryPercent = spec, false, false, 0
-	rs.desired.recount(a)
+	rs.desired.refreshCounts(a)
 	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
 	for _, version := range r.GetVersions() {
 		if version.GetCurrent() {
@@ -49,14 +49,14 @@ func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	rs.apps.changed(a)
 }
 
-// saveVersion writes the present version down.
+// saveVersion stores the present version.
 func (rs *rollouts) saveVersion(a *app) {
 	versions := a.record.GetVersions()
 	version := versions[len(versions)-1]
 	rs.save(kindVersion, versionKey(a, version), &storev1.Version{AppId: a.id.String(), Version: version})
 }
 
-// dropVersions forgets the oldest versions that are too many or too large. What a revert would go back to stays.
+// dropVersions forgets the oldest versions if there are too many, or they are too large. The version that a revert would go back to stays.
 func (rs *rollouts) dropVersions(a *app) {
 	var kept []*apiv1.AppHistory_Version
 	count, size := 0, 0
@@ -85,7 +85,7 @@ func versionKey(a *app, version *apiv1.AppHistory_Version) string {
 	return fmt.Sprintf("%s/%010d", a.id, version.GetVersion())
 }
 
-// withoutVersions is what of an app is written with every change.
+// withoutVersions is the part of an app's record that is stored with every change.
 func withoutVersions(record *storev1.App) *storev1.App {
 	written := &storev1.App{}
 	fields := record.ProtoReflect().Descriptor().Fields()
@@ -98,11 +98,11 @@ func withoutVersions(record *storev1.App) *storev1.App {
 	return written
 }
 
-// setSpec changes what is wanted without a new version.
+// setSpec changes the wanted spec without a new version.
 func (rs *rollouts) setSpec(a *app, spec *apiv1.AppSpec) {
 	r := a.record
 	r.Spec = spec
-	rs.desired.recount(a)
+	rs.desired.refreshCounts(a)
 	r.Versions = slices.Clone(r.GetVersions())
 	last := proto.CloneOf(r.GetVersions()[len(r.GetVersions())-1])
 	last.Spec = spec
@@ -111,13 +111,13 @@ func (rs *rollouts) setSpec(a *app, spec *apiv1.AppSpec) {
 	rs.apps.changed(a)
 }
 
-// cameUp notes that all of the present version ran, and counted.
+// succeeded notes that all instances of the present version have run and counted.
 func (rs *rollouts) succeeded(a *app) {
 	a.record.GoodVersion = a.record.GetVersion()
 	rs.recordOutcome(a, true, "")
 }
 
-// fell notes that the present version failed. One that had come up did not hold.
+// failed notes that the present version failed. If it had succeeded before, it is not stable.
 func (rs *rollouts) failed(a *app, reason string) {
 	r := a.record
 	rs.recordOutcome(a, r.GetVersions()[len(r.GetVersions())-1].GetCameUp(), reason)
@@ -131,7 +131,7 @@ func (rs *rollouts) failed(a *app, reason string) {
 	}
 }
 
-// judged notes in the history what became of the present version.
+// recordOutcome stores in the history what became of the present version.
 func (rs *rollouts) recordOutcome(a *app, cameUp bool, failure string) {
 	r := a.record
 	i := len(r.GetVersions()) - 1
@@ -145,7 +145,7 @@ func (rs *rollouts) recordOutcome(a *app, cameUp bool, failure string) {
 	rs.saveVersion(a)
 }
 
-// held reports whether a version came up, and did not fail after it.
+// stable reports whether a version has succeeded, and has not failed since.
 func stable(version *apiv1.AppHistory_Version) bool {
 	return version.GetCameUp() && version.GetFailure() == ""
 }
@@ -184,8 +184,8 @@ func (rs *rollouts) rollback(who peer.User, name string, version int32) (*apiv1.
 	return rs.views.of(a), nil
 }
 
-// earlier finds the newest version before the present one that came up, held, and is another program. Of an app whose master
-// never says what became of a version it is the one before.
+// earlier finds the newest stable version before the present one that needs other instances. If the master never reports what became of
+// a version, it is the one before the present.
 func (a *app) earlier() (*apiv1.AppHistory_Version, error) {
 	r := a.record
 	last := len(r.GetVersions()) - 1
@@ -215,8 +215,8 @@ func (a *app) version(number int32) (*apiv1.AppHistory_Version, error) {
 		a.record.GetName(), number, a.record.GetName(), errdefs.ErrNotFound)
 }
 
-// withCountsOf is the old spec with as many instances as there are wanted now: going back to an earlier program
-// is not going back to an earlier load. How that program once came in is over.
+// withCountsOf is the old spec with the counts of the present one: an earlier program is wanted again, and not an earlier load. The
+// strategy of its own rollout does not count any more.
 func withCountsOf(present, old *apiv1.AppSpec) *apiv1.AppSpec {
 	spec := proto.CloneOf(old)
 	for _, role := range spec.GetRoles() {
@@ -232,11 +232,11 @@ func withCountsOf(present, old *apiv1.AppSpec) *apiv1.AppSpec {
 	return spec
 }
 
-// revert goes back to the last version that came up whole, because the master found that the present one does not.
+// revert goes back to the last stable version, because the master reports that the present one fails.
 func (rs *rollouts) revert(a *app, revert *masterv1.Revert) {
 	r := a.record
 	if revert.GetFromVersion() != r.GetVersion() || a.ending() {
-		return // overtaken by another wish
+		return // something else is wanted by now
 	}
 	rs.failed(a, revert.GetReason())
 	rs.apps.changed(a)
@@ -261,10 +261,10 @@ func (rs *rollouts) revert(a *app, revert *masterv1.Revert) {
 	rs.withoutCanary(a)
 }
 
-// loadVersions gives every app its versions, which come in the order of their numbers, and the spec of the last one.
+// load gives every app its versions, which are read in the order of their numbers, and the spec of the last one.
 func (rs *rollouts) load(stored Records) error {
 	err := loadRecords(stored, kindVersion, func(record *storev1.Version) error {
-		if a := rs.apps.withID(record.GetAppId()); a != nil {
+		if a := rs.apps.ofRecord(record.GetAppId()); a != nil {
 			record.Version.Current = record.GetVersion().GetVersion() == a.record.GetVersion()
 			a.record.Versions = append(a.record.Versions, record.GetVersion())
 			a.record.Spec = record.GetVersion().GetSpec()
@@ -285,8 +285,8 @@ func (rs *rollouts) load(stored Records) error {
 	return err
 }
 
-// goBack is about an app whose present version was lost: the newest one that is there counts, and without any the app is one whose
-// record was lost.
+// fallBack makes the newest version that is there the present one, if the record of the present one was lost. Without any version the app
+// counts as lost.
 func (rs *rollouts) fallBack(a *app) {
 	versions := a.record.GetVersions()
 	if len(versions) == 0 {

@@ -11,15 +11,15 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// shownApp caches the view of an app. An app of 10,000 instances is sent to any number of readers, many times a second while it is
+// appView caches the view of an app. An app of 10,000 instances is sent to any number of readers, many times a second while it is
 // deployed, and only a few instances differ from one time to the next.
 type appView struct {
-	// view is the present view; nil if the app has changed since it was made.
+	// current is the present view; nil if the app has changed since it was made.
 	current *apiv1.App
-	// next is when watchers may be sent the next change; late: they have not been sent the last one.
+	// notifyAt is when watchers may be sent the next change; unsent: they have not been sent the last one.
 	notifyAt time.Time
 	unsent   bool
-	// provenAt is when the first instance that its master calls starting will have been healthy for long enough; zero is none.
+	// countsAt is when the first instance that its master reports as starting will count by what its node reports; zero is never.
 	countsAt  time.Time
 	watchers  map[StreamID]struct{}
 	instances map[string]instanceView
@@ -31,17 +31,17 @@ func newAppView() appView { return appView{watchers: map[StreamID]struct{}{}} }
 // watchers are sent is at least fifty times the time that a view takes, so that views cost at most 2 % of the loop's time.
 const instancesAMillisecond = 2000
 
-// views are the apps as people see them, and those who watch them. Nothing follows from them in the zone.
+// views are the apps as people see them, and those who watch them. Nothing in the zone follows from them. A view is overdue when the app
+// looks different by now though it has not changed.
 type views struct {
 	*turn
 	apps     *apps
 	desired  *desired
-	leases   *leases
 	rollouts *rollouts
 	nodes    *nodes
 	// byStream are the apps by the streams of those who watch them.
 	byStream map[StreamID]*app
-	// overdue are apps that have not changed, but look different by now, or whose watchers have not been sent the last change.
+	// overdue are the apps whose views are overdue, and those whose watchers have not been sent the last change.
 	overdue []*app
 }
 
@@ -50,7 +50,7 @@ func (vs *views) begin() { vs.overdue = nil }
 // changed has the view of an app made anew.
 func (vs *views) changed(a *app) { a.view.current = nil }
 
-// due finds out whether an app that may not have changed looks different by now.
+// due finds out whether the view of an app is overdue.
 func (vs *views) due(a *app) {
 	if counts := !a.view.countsAt.IsZero() && !vs.now.Before(a.view.countsAt); counts || a.view.unsent {
 		vs.overdue = append(vs.overdue, a)
@@ -60,18 +60,18 @@ func (vs *views) due(a *app) {
 // deliver sends watchers the apps that look different since the turn began.
 func (vs *views) deliver() {
 	for _, a := range vs.apps.touchedInOrder() {
-		vs.changed(a) // what was shown in the middle of the turn may be half of it
-		vs.notify(a)
+		vs.changed(a) // a view that was made during the turn may show half of it
+		vs.notifyWatchers(a)
 	}
 	for _, a := range vs.overdue {
 		if !vs.apps.isTouched(a) {
 			vs.changed(a)
-			vs.notify(a)
+			vs.notifyWatchers(a)
 		}
 	}
 }
 
-// show returns the present view of an app.
+// of returns the present view of an app.
 func (vs *views) of(a *app) *apiv1.App {
 	if a.view.current == nil {
 		a.view.current = vs.make(a)
@@ -82,7 +82,7 @@ func (vs *views) of(a *app) *apiv1.App {
 // errGone ends the watch of an app that was removed.
 var errGone = fmt.Errorf("the app is removed: %w", errdefs.ErrNotFound)
 
-// watch has a stream sent the app's view whenever it changes, and gives the present one.
+// watch has the view of an app sent on a stream whenever it changes, and returns the present one.
 func (vs *views) watch(name string, stream StreamID) (*apiv1.App, error) {
 	a, err := vs.apps.named(name)
 	if err != nil {
@@ -100,8 +100,8 @@ func (vs *views) unwatch(stream StreamID) {
 	}
 }
 
-// showWatchers sends a changed app to its watchers, and ends their streams once it is removed.
-func (vs *views) notify(a *app) {
+// notifyWatchers sends a changed app to its watchers, and ends their streams once it is removed.
+func (vs *views) notifyWatchers(a *app) {
 	if len(a.view.watchers) == 0 {
 		a.view.unsent = false
 		return

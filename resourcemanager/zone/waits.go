@@ -12,26 +12,27 @@ import (
 )
 
 const (
-	// lookAgain is the time until an app that has changed, or of which something is missing, is looked at again.
+	// inspectAgain is the time until an app that has changed, or of which something is missing, is inspected again.
 	inspectAgain = 500 * time.Millisecond
-	// lookSoon is the least time between two looks at a small app that shows a reason and has changed. For a large app it is
-	// longer, in proportion to lookWork.
+	// inspectSoon is the least time between two inspections of a small app that shows a reason and has changed. For a large app it is
+	// longer, in proportion to its cost.
 	inspectSoon = 100 * time.Millisecond
-	// comeBackFirst is the time after a start in which no app is looked at, so that nodes and masters can connect first.
+	// inspectAfterStart is the time after a start in which no app is inspected, so that nodes and masters can connect first.
 	inspectAfterStart = 5 * time.Second
-	// lookMost is the most work of one turn, in the units of lookWork.
+	// mostCost is the most that the inspections of one turn may cost.
 	mostCost = 400
-	// lookRest is the time until the next turn, if a turn could not look at all apps that are due.
+	// inspectRest is the time until the next turn, if a turn could not inspect all apps that are due.
 	inspectRest = 200 * time.Millisecond
-	// inCourse is how long a step of every deployment, as a download or a start, may take before it is shown as a reason.
+	// routineTime is how long a routine step, as a download or a start, may take before it is shown as a reason.
 	routineTime = 3 * time.Second
-	// tellAgain is the least time between two events about what an app waits for.
+	// eventAgain is the least time between two events about what an app waits for.
 	eventAgain = 10 * time.Second
 	// mostReasons is the most reasons that an app shows.
 	mostReasons = 8
 )
 
-// waits find out why apps wait. An app is inspected after a change, and then again and again while something of it is missing.
+// waits keep what apps wait for. An app is inspected after a change, and then again and again while something of it is missing: the
+// explainer is asked for the reasons, which become part of its view and, if they are of another kind than before, an event.
 type waits struct {
 	*turn
 	apps      *apps
@@ -40,24 +41,24 @@ type waits struct {
 	nodes     *nodes
 	// due are the apps to inspect, ordered by wait.at.
 	due []*app
-	// from is when inspections begin; see inspectAfterStart.
+	// from is when inspections begin.
 	from time.Time
 }
 
-// waits are the reasons in the status of an app.
+// waits are the reasons that an app shows.
 func (a *app) waits() []*apiv1.Waiting { return a.wait.current }
 
 // waitOf is why the instances of a role that have no container wait; empty if that is not known.
 func (a *app) waitOf(role string) string { return a.wait.byRole[role] }
 
-// start has inspections begin so late after a start that nodes and masters can connect first.
+// start has inspections begin inspectAfterStart from now, unless there is no app.
 func (ws *waits) start() {
 	if ws.apps.count() > 0 {
 		ws.from = ws.now.Add(inspectAfterStart)
 	}
 }
 
-// lookAfter puts an app into lookout.due, because something of it may be missing.
+// enqueue has an app inspected soon, because something of it may be missing.
 func (ws *waits) enqueue(a *app) {
 	if a.wait.queued || a.removed {
 		return
@@ -67,7 +68,7 @@ func (ws *waits) enqueue(a *app) {
 	ws.wakeBy(a.wait.at)
 }
 
-// lookAtWaiting looks at apps that are due, within what one turn may do.
+// inspectDue inspects the apps that are due, as far as their cost allows.
 func (ws *waits) inspectDue() {
 	work := 0
 	for _, a := range ws.apps.touchedInOrder() {
@@ -75,7 +76,7 @@ func (ws *waits) inspectDue() {
 		if ws.now.Before(ws.from) {
 			continue
 		}
-		// A reason that no longer holds is to leave the status soon.
+		// A reason that is no longer true is to disappear soon.
 		if w := &a.wait; len(w.current) > 0 && ws.now.Sub(w.inspectedAt) >= inspectSoon*time.Duration(ws.cost(a)) && work < mostCost && !a.removed {
 			work += ws.cost(a)
 			ws.inspect(a)
@@ -104,12 +105,12 @@ func (ws *waits) inspectDue() {
 	}
 }
 
-// lookWork is about how much work it is to look at an app: 1, and 1 more for each fifty instances, asks, containers and nodes.
+// cost is about how much work an inspection is: 1, and 1 more for each fifty instances, asks, containers and nodes.
 func (ws *waits) cost(a *app) int {
 	return 1 + (len(a.instances)+a.askCount()+len(a.containers)+ws.nodes.count())/50
 }
 
-// look finds the reasons why an app waits, puts them into its status, and reports whether there are any.
+// inspect finds the reasons why an app waits, shows them, and reports whether there are any.
 func (ws *waits) inspect(a *app) bool {
 	w := &a.wait
 	w.inspectedAt = ws.now
@@ -138,14 +139,14 @@ func (ws *waits) inspect(a *app) bool {
 		}
 		ws.apps.touch(a)
 	}
-	ws.event(a)
+	ws.emitEvent(a)
 	return len(reasons.all) > 0
 }
 
-// tellWaiting publishes an event if the reasons are of another kind than those of the last event, at most once in tellAgain.
-func (ws *waits) event(a *app) {
-	w, told := &a.wait, a.record.GetWaiting()
-	if slices.EqualFunc(w.current, told, func(x, y *apiv1.Waiting) bool { return waitingKind(x) == waitingKind(y) }) {
+// event emits an event if the reasons are of another kind than those of the last event, at most once in eventAgain.
+func (ws *waits) emitEvent(a *app) {
+	w, last := &a.wait, a.record.GetWaiting()
+	if slices.EqualFunc(w.current, last, func(x, y *apiv1.Waiting) bool { return waitingKind(x) == waitingKind(y) }) {
 		return
 	}
 	if len(w.current) > 0 {
@@ -166,32 +167,32 @@ func (ws *waits) event(a *app) {
 	ws.save(kindApp, a.id.String(), a.record)
 }
 
-// wait is what the lookout knows of one app.
+// appWait is what one app waits for.
 type appWait struct {
-	// looking: the app is in lookout.due. It is looked at from at on.
+	// queued: the app is among those that are due. It is inspected from at on.
 	queued bool
 	at     time.Time
-	// lookedAt is when it was looked at last.
+	// inspectedAt is when it was inspected last.
 	inspectedAt time.Time
 	// since is when each reason was first seen, by its kind.
 	since map[string]time.Time
-	// shown are the reasons in the app's status.
+	// current are the reasons that the app shows.
 	current []*apiv1.Waiting
 	// byRole is, for each role, why its instances without a container wait.
 	byRole map[string]string
-	// toldAt is when the last event about reasons was published.
+	// eventAt is when the last event about reasons was emitted.
 	eventAt time.Time
 }
 
-// recover takes the reasons of the last event before the ResourceManager was restarted. They keep their times, and make no new event.
-func (w *appWait) recover(told []*apiv1.Waiting) {
-	w.current, w.since = told, make(map[string]time.Time, len(told))
-	for _, waiting := range told {
+// recover takes over the reasons of the last event before the ResourceManager was restarted. They keep their times, and make no new event.
+func (w *appWait) recover(last []*apiv1.Waiting) {
+	w.current, w.since = last, make(map[string]time.Time, len(last))
+	for _, waiting := range last {
 		w.since[waitingKind(waiting)] = waiting.GetSince().AsTime()
 	}
 }
 
-// waitsToLeave gives the reasons why a node that is drained still has containers.
+// ofNode are the reasons why a node that is drained still has containers.
 func (ws *waits) ofNode(n *node) []*apiv1.Waiting {
 	if n.state() != lifecycle.NodeDraining {
 		return nil

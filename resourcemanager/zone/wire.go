@@ -9,7 +9,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 )
 
-// newCore is a zone without anything.
+// newCore is a zone without apps and nodes, with all parts wired.
 func newCore(settled config, lastEvent int64) *Core {
 	t := &turn{lastEvent: lastEvent}
 	z := &Core{turn: t, config: settled}
@@ -23,14 +23,14 @@ func newCore(settled config, lastEvent int64) *Core {
 	}
 	z.lending = lending{
 		turn: t, config: &z.config, units: &z.units, scheduler: &z.scheduler, access: &z.access, damage: &z.damage,
-		contracts: map[string]*contract{},
+		byName: map[string]*contract{},
 	}
 	z.wireApps(record)
 	z.wireNodes(record)
-	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, rollouts: &z.rollouts, leases: &z.leases, nodes: &z.nodes, byStream: map[StreamID]*app{}}
+	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, rollouts: &z.rollouts, nodes: &z.nodes, byStream: map[StreamID]*app{}}
 	z.waits = waits{turn: t, apps: &z.apps, explainer: &z.explainer, masters: &z.masters, nodes: &z.nodes}
 	z.explainer = explainer{
-		turn: t, scheduler: &z.scheduler, apps: &z.apps, balancers: &z.balancers, endpoints: &z.endpoints, leases: &z.leases, nodes: &z.nodes,
+		turn: t, scheduler: &z.scheduler, apps: &z.apps, balancers: &z.balancers, endpoints: &z.endpoints, nodes: &z.nodes,
 		rollouts: &z.rollouts, views: &z.views,
 	}
 	return z
@@ -48,7 +48,7 @@ func (z *Core) wireApps(record *storev1.Zone) {
 	}
 	z.rollouts = rollouts{
 		turn: t, access: &z.access, scheduler: &z.scheduler, units: &z.units, apps: &z.apps, damage: &z.damage, desired: &z.desired,
-		endpoints: &z.endpoints, leases: &z.leases, masters: &z.masters, explainer: &z.explainer, views: &z.views,
+		endpoints: &z.endpoints, leases: &z.leases, explainer: &z.explainer, views: &z.views,
 	}
 	z.attempts = attempts{
 		turn: t, config: &z.config, scheduler: &z.scheduler, table: lifecycle.Attempts(), apps: &z.apps, asks: &z.asks, masters: &z.masters,

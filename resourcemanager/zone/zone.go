@@ -1,11 +1,22 @@
 // Package zone decides everything about a zone: which apps there are and what people want of them, which container is on which node,
-// what is published and who is told what.
+// which endpoints are published, and what nodes, masters and watchers are sent.
 //
 // It is pure. What happens comes in as data, an Input; what follows from it goes out as data, a Ready. The time and the random bytes of
 // a turn are given to it. It holds no stream, file, clock or function of anybody. The same inputs make the same decisions.
 //
 // A turn is Begin, a Step for each input, and Ready. The ResourceManager is the shell: it stores what a turn has decided, and only
-// then tells anybody.
+// then sends anything to anybody.
+//
+// The zone is divided into parts. Each part is a type that owns its fields, and has a struct of its own in the app or the node for what
+// it knows of one. Apps, nodes and containers with their records are read by all parts; each of their fields is changed by one.
+// borders_test.go lists the parts with what is theirs. A part changes what is another's by calling its methods.
+//
+// Words that all parts use:
+//   - turn: the inputs that are taken in together, and what is decided because of them
+//   - touched: changed in the present turn; a touched app is settled, published and shown at its end
+//   - settle: do what the state of an app asks for
+//   - held: a container holds its part of a node until its end was seen
+//   - wanted: what people and the calendar want of an app at present
 package zone
 
 import (
@@ -65,10 +76,10 @@ func (z *Core) Ready() (*Ready, error) {
 	return z.handOver()
 }
 
-// handOver works out what others are told because of a turn, and gives it with the records.
+// handOver works out what others are sent because of a turn, and returns it with the records.
 func (z *Core) handOver() (*Ready, error) {
 	z.endpoints.update()
-	z.out.Held = z.damage.standsStill()
+	z.out.Incomplete = z.damage.standsStill()
 	z.sessions.deliver()
 	z.masters.deliver()
 	z.views.deliver()
@@ -77,7 +88,7 @@ func (z *Core) handOver() (*Ready, error) {
 	return z.out, err
 }
 
-// Step folds an input into the zone. Its answer may be told once the turn is stored.
+// Step folds an input into the zone. Its answer may be given once the turn is stored.
 func (z *Core) Step(in Input) (any, error) { return in.step(z) }
 
 // Tick is the longest time between two turns: deadlines that are seconds long need no timer of their own.
@@ -86,10 +97,10 @@ const Tick = time.Second
 // Wake is when the next turn is to be, though nothing may have happened until then.
 func (z *Core) Wake() time.Time { return z.wake }
 
-// IsDue reports whether due has something to do: once a tick, and whenever at said so.
+// IsDue reports whether a deadline has come: once a tick, and whenever wakeBy has named an instant.
 func (z *Core) IsDue() bool { return !z.now.Before(z.wake) }
 
-// due does what deadlines ask for.
+// due does what is to be done once a tick or at a deadline.
 func (z *Core) due() {
 	z.wake = z.now.Add(Tick)
 	z.nodes.due()
@@ -110,14 +121,14 @@ func (z *Core) due() {
 	}
 }
 
-// settle does what follows from a turn's facts by themselves.
+// settle has every touched app settled.
 func (z *Core) settle() {
 	for _, a := range z.apps.touchedInOrder() {
 		z.desired.settle(a)
 	}
 }
 
-// schedule lets the scheduler decide and writes its decisions down. The next turn comes at once if that was not all.
+// schedule lets the scheduler decide and carries its decisions out. The next turn comes at once if there is more to decide.
 func (z *Core) schedule() {
 	if z.damage.standsStill() {
 		return
@@ -134,5 +145,5 @@ func (z *Core) schedule() {
 	if !decisions.Next.IsZero() {
 		z.wakeBy(decisions.Next)
 	}
-	z.lending.moved()
+	z.lending.updateStates()
 }
