@@ -198,7 +198,7 @@ func (w *World) calm() {
 		}
 	}
 	w.people.settle()
-	w.troubles = slices.DeleteFunc(w.troubles, func(s span) bool { return s.to.Before(w.now.Add(-2 * cycle)) })
+	w.troubles = slices.DeleteFunc(w.troubles, func(s span) bool { return s.to.Before(w.now.Add(-2 * w.config.cycle())) })
 	for i := range w.troubles {
 		if w.troubles[i].to.After(w.now) {
 			w.troubles[i].to = w.now

@@ -30,7 +30,8 @@ type Many struct {
 	// First is the first of Seeds seeds.
 	First uint64
 	Seeds int
-	Hours int
+	// Each is run with the rest of this.
+	Config Config
 	// Workers run that many at a time.
 	Workers int
 	// Until ends it before all seeds were run; zero is never.
@@ -59,7 +60,9 @@ func RunMany(many Many) Report {
 		workers.Go(func() {
 			for seed, ok := take(); ok; seed, ok = take() {
 				start := time.Now()
-				result := Run(Config{Seed: seed, Hours: many.Hours})
+				config := many.Config
+				config.Seed = seed
+				result := Run(config)
 				mu.Lock()
 				report.add(result, time.Since(start))
 				if result.Broken != "" && many.Told != nil {
