@@ -206,7 +206,6 @@ func roleSpec(random *rand.Rand, name string) *apiv1.RoleSpec {
 // settle has people want what fits, and nothing else in the way: every node is open, nothing is lent, nothing is held.
 func (p *people) settle() {
 	clear(p.wanted)
-	p.process.pausedUntil = p.w.now
 	// Nodes that were removed by hand come back by themselves.
 	p.process.after(15*time.Second, func() {
 		for _, h := range p.w.hosts {
