@@ -13,6 +13,10 @@ ROLLOUTS ?= 50
 # How many instances become healthy in it.
 CHANGES ?= 100
 
+# How many worlds are run by world, and how many hours of trouble each has.
+SEEDS ?= 100
+HOURS ?= 1
+
 # The race detector runs on all but the packages whose tests are long because they move real containers, disks and networks,
 # and cmd/mammoth, in whose tests it finds only races of the library that runs the scripts.
 RACE = $$(go list ./... | grep -v -E '/(test|runtime/docker|runtime/process|cgroup|disk|network|cmd/mammoth)(/|$$)')
@@ -55,6 +59,11 @@ lint: ## vet, staticcheck, gofumpt, go.mod tidy, generated code up to date.
 generate: ## Regenerate protobuf code, the REST gateway, OpenAPI and the diagrams in docs/.
 	@scripts/need go
 	scripts/generate
+
+.PHONY: world
+world: ## Run simulated zones in which everything fails, and watch their laws (SEEDS, HOURS; SEED replays one).
+	@scripts/need go
+	go run ./test/world/cmd/world -seeds $(SEEDS) -hours $(HOURS) $(if $(SEED),-seed $(SEED))
 
 .PHONY: bench-deploy
 bench-deploy: build ## Time deployments, replacements, re-attachment and memory against bare Docker.

@@ -6,6 +6,7 @@
 package node
 
 import (
+	"container/heap"
 	"maps"
 	"slices"
 	"time"
@@ -37,7 +38,9 @@ type Node struct {
 	now        time.Time
 	keys       []token.Key
 	health     *corev1.NodeHealth
-	out        Out
+	// deadlines has every container that waits for one, and some that do not wait for it any more.
+	deadlines deadlines
+	out       Out
 }
 
 // Held is one container: what its life has come to, and what it was to run.
@@ -45,6 +48,8 @@ type Held struct {
 	Core  *container.Container
 	Lease *corev1.Lease
 	Spec  *corev1.ContainerSpec
+	// at is when time alone changes something; zero is never.
+	at time.Time
 	// recording: its first record is on the way to the disk. Only once it is there does the container survive a restart.
 	recording bool
 	// trouble is what was said last of cleaning it up; saying it once is enough.
@@ -130,29 +135,62 @@ func (n *Node) All() []*Held {
 	return slices.SortedFunc(maps.Values(n.containers), func(a, b *Held) int { return a.Core.ID.Compare(b.Core.ID) })
 }
 
-// Tick lets deadlines pass and gives the next one; zero is never.
+// Tick lets deadlines pass and gives the next one; zero is never. A node keeps what has ended for a day: it looks at none of them before
+// their time.
 func (n *Node) Tick() time.Time {
 	var due []*Held
-	var next time.Time
-	sooner := func(at time.Time) {
-		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
-			next = at
+	for len(n.deadlines) > 0 {
+		first := n.deadlines[0]
+		stale := n.containers[first.held.Core.ID] != first.held || !first.held.at.Equal(first.at)
+		if !stale && first.at.After(n.now) {
+			break
 		}
-	}
-	for _, h := range n.containers {
-		at := n.settings.Machine.Deadline(h.Core)
-		if !at.IsZero() && !at.After(n.now) {
-			due = append(due, h)
-			continue
+		heap.Pop(&n.deadlines)
+		if !stale {
+			first.held.at = time.Time{}
+			due = append(due, first.held)
 		}
-		sooner(at)
 	}
 	slices.SortFunc(due, func(a, b *Held) int { return a.Core.ID.Compare(b.Core.ID) })
 	for _, h := range due {
 		n.step(h, func() []container.Effect { return n.settings.Machine.Tick(n.now, h.Core) })
-		sooner(n.settings.Machine.Deadline(h.Core))
 	}
-	return next
+	if len(n.deadlines) == 0 {
+		return time.Time{}
+	}
+	return n.deadlines[0].at
+}
+
+// await notes when time alone changes something of a container.
+func (n *Node) await(h *Held) {
+	at := n.settings.Machine.Deadline(h.Core)
+	if at.Equal(h.at) {
+		return
+	}
+	h.at = at
+	if !at.IsZero() {
+		heap.Push(&n.deadlines, deadline{at, h})
+	}
+}
+
+// deadline is when time changes something of a container, unless it is not its deadline any more.
+type deadline struct {
+	at   time.Time
+	held *Held
+}
+
+// deadlines are a heap by time.
+type deadlines []deadline
+
+func (d deadlines) Len() int           { return len(d) }
+func (d deadlines) Less(i, j int) bool { return d[i].at.Before(d[j].at) }
+func (d deadlines) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
+func (d *deadlines) Push(x any)        { *d = append(*d, x.(deadline)) }
+func (d *deadlines) Pop() any {
+	last := len(*d) - 1
+	x := (*d)[last]
+	*d = (*d)[:last]
+	return x
 }
 
 // Fact tells what has happened to a container, if the node still has it.
@@ -220,6 +258,7 @@ func (h *Held) shrink() {
 }
 
 func (n *Node) perform(h *Held, effects []container.Effect) {
+	n.await(h)
 	for _, effect := range effects {
 		switch effect.Kind {
 		case container.Record:

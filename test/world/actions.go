@@ -27,10 +27,10 @@ type kind struct {
 
 // actions are what people do and what fails in a world of a seed. Each seed has some kinds only, some of them often: worlds in which
 // everything fails all the time come nowhere.
-func actions(seed uint64, hours int) []Action {
-	random := rand.New(rand.NewPCG(seed, 4))
+func actions(config Config) []Action {
+	random := rand.New(rand.NewPCG(config.Seed, 4))
 	var all []Action
-	mix := func(kinds []kind, perHour int) {
+	mix := func(kinds []kind, often int) {
 		var some []string
 		for _, k := range kinds {
 			if k.name == "deploy" || random.IntN(3) > 0 {
@@ -39,19 +39,20 @@ func actions(seed uint64, hours int) []Action {
 				}
 			}
 		}
-		if len(some) == 0 || perHour == 0 {
+		if len(some) == 0 || often == 0 {
 			return
 		}
-		for hour := range hours {
-			at := time.Duration(hour)*cycle + time.Minute
-			for at < time.Duration(hour)*cycle+trouble-time.Minute {
+		for n := range config.Cycles {
+			first := time.Duration(n)*config.cycle() + 30*time.Second
+			at := first
+			for at < first+config.Trouble-time.Minute {
 				all = append(all, Action{at, some[random.IntN(len(some))], random.Uint64()})
-				gap := trouble / time.Duration(perHour)
+				gap := config.Trouble / time.Duration(often)
 				at += time.Duration(random.Int64N(int64(2 * gap)))
 				if random.IntN(3) == 0 {
 					at -= time.Duration(random.Int64N(int64(gap))) // several come together
 				}
-				at = max(at, time.Duration(hour)*cycle+time.Minute)
+				at = max(at, first)
 			}
 		}
 	}

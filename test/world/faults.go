@@ -170,7 +170,7 @@ func (w *World) calm() {
 	w.network.joinAll()
 	w.roomChanged(false)
 	w.manager.tells = 0
-	w.manager.process.pausedUntil = w.now
+	w.manager.process.resume()
 	if w.manager.process.dead {
 		w.startManager()
 	}
@@ -181,11 +181,11 @@ func (w *World) calm() {
 			h.powerUp()
 		}
 		h.startManager()
-		h.manager.process.pausedUntil = w.now
+		h.manager.process.resume()
 		h.looks()
 		for _, p := range h.engine.sorted() {
 			if p.master != nil {
-				p.master.process.pausedUntil = w.now
+				p.master.process.resume()
 			}
 			if p.running && p.spec.GetEnv()[behaviour] == sound && !p.healthy {
 				p.becomes(true)
@@ -198,7 +198,7 @@ func (w *World) calm() {
 		}
 	}
 	w.people.settle()
-	w.troubles = slices.DeleteFunc(w.troubles, func(s span) bool { return s.to.Before(w.now.Add(-2 * cycle)) })
+	w.troubles = slices.DeleteFunc(w.troubles, func(s span) bool { return s.to.Before(w.now.Add(-2 * w.config.cycle())) })
 	for i := range w.troubles {
 		if w.troubles[i].to.After(w.now) {
 			w.troubles[i].to = w.now

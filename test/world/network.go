@@ -355,8 +355,8 @@ func (s *side) pump() {
 		if next.at.After(w.now) {
 			return
 		}
-		if w.now.Before(s.process.pausedUntil) {
-			w.at(s.process.pausedUntil, s.pump)
+		if s.process.paused {
+			s.process.step(s.pump)
 			return
 		}
 		if from, to := s.peer.machine, s.machine; w.network.isCut(from, to) {

@@ -89,7 +89,7 @@ func (p *people) begin() {
 // names are those that apps have.
 var names = []string{"alpha", "beta", "gamma", "delta", "epsilon"}
 
-func appOf(random *rand.Rand) zone.AppWish { return zone.AppWish{Who: root, App: pick(random, names)} }
+func appOf(random *rand.Rand) zone.AppRequest { return zone.AppRequest{Who: root, App: pick(random, names)} }
 
 // deeds are what people do.
 func deeds() []kind {
@@ -104,13 +104,13 @@ func deeds() []kind {
 		{"scale", 5, ask(func(random *rand.Rand) zone.Input {
 			return zone.Scale{Who: root, Request: &apiv1.ScaleAppRequest{Name: pick(random, names), Instances: int32(1 + random.IntN(6))}}
 		})},
-		{"restart", 2, ask(func(random *rand.Rand) zone.Input { return zone.RestartApp{AppWish: appOf(random)} })},
-		{"stop", 1, ask(func(random *rand.Rand) zone.Input { return zone.StopApp{AppWish: appOf(random)} })},
+		{"restart", 2, ask(func(random *rand.Rand) zone.Input { return zone.RestartApp{AppRequest: appOf(random)} })},
+		{"stop", 1, ask(func(random *rand.Rand) zone.Input { return zone.StopApp{AppRequest: appOf(random)} })},
 		{"remove", 2, func(w *World, random *rand.Rand) { w.people.remove(pick(random, names)) }},
-		{"rollback", 2, ask(func(random *rand.Rand) zone.Input { return zone.Rollback{AppWish: appOf(random)} })},
-		{"pause-rollout", 1, ask(func(random *rand.Rand) zone.Input { return zone.Pause{AppWish: appOf(random)} })},
-		{"resume-rollout", 1, ask(func(random *rand.Rand) zone.Input { return zone.Resume{AppWish: appOf(random)} })},
-		{"promote", 1, ask(func(random *rand.Rand) zone.Input { return zone.Promote{AppWish: appOf(random), Percent: 100} })},
+		{"rollback", 2, ask(func(random *rand.Rand) zone.Input { return zone.Rollback{AppRequest: appOf(random)} })},
+		{"pause-rollout", 1, ask(func(random *rand.Rand) zone.Input { return zone.Pause{AppRequest: appOf(random)} })},
+		{"resume-rollout", 1, ask(func(random *rand.Rand) zone.Input { return zone.Resume{AppRequest: appOf(random)} })},
+		{"promote", 1, ask(func(random *rand.Rand) zone.Input { return zone.Promote{AppRequest: appOf(random), Percent: 100} })},
 		{"drain", 2, func(w *World, random *rand.Rand) {
 			w.people.ask(zone.Drain{Who: root, Node: node(w, random), Reason: "new kernel"}, nil)
 		}},
@@ -129,7 +129,7 @@ func deeds() []kind {
 
 func (p *people) remove(name string) {
 	delete(p.w.laws.apps, name) // whatever is answered, it may be gone
-	p.ask(zone.RemoveApp{AppWish: zone.AppWish{Who: root, App: name}}, func(proto.Message, error) { delete(p.w.laws.apps, name) })
+	p.ask(zone.RemoveApp{AppRequest: zone.AppRequest{Who: root, App: name}}, func(proto.Message, error) { delete(p.w.laws.apps, name) })
 }
 
 func (p *people) lend(random *rand.Rand) {
@@ -206,7 +206,6 @@ func roleSpec(random *rand.Rand, name string) *apiv1.RoleSpec {
 // settle has people want what fits, and nothing else in the way: every node is open, nothing is lent, nothing is held.
 func (p *people) settle() {
 	clear(p.wanted)
-	p.process.pausedUntil = p.w.now
 	// Nodes that were removed by hand come back by themselves.
 	p.process.after(15*time.Second, func() {
 		for _, h := range p.w.hosts {
@@ -221,7 +220,7 @@ func (p *people) settle() {
 
 // resume lets a rollout go on that is held.
 func (p *people) resume(name string) {
-	p.ask(zone.Resume{AppWish: zone.AppWish{Who: root, App: name}}, func(_ proto.Message, err error) {
+	p.ask(zone.Resume{AppRequest: zone.AppRequest{Who: root, App: name}}, func(_ proto.Message, err error) {
 		if errdefs.IsUnavailable(err) {
 			p.process.after(3*time.Second, func() { p.resume(name) })
 		}

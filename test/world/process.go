@@ -8,9 +8,13 @@ type process struct {
 	machine string
 	name    string
 	dead    bool
-	// pausedUntil: it is stopped, as by a debugger or a machine that is moved, and then goes on as if nothing had been.
-	pausedSince, pausedUntil time.Time
-	sides                    []*side
+	// paused: it stands still, as while its machine is moved, and then goes on as if nothing had been.
+	paused bool
+	// pausedSince is when that began, pauses how often it was; missed is what is to be done when it goes on.
+	pausedSince time.Time
+	pauses      int
+	missed      []func()
+	sides       []*side
 	// called are the calls to it that it has not answered.
 	called []*call
 }
@@ -25,8 +29,8 @@ func (p *process) after(d time.Duration, do func()) { p.w.after(d, func() { p.st
 func (p *process) step(do func()) {
 	switch {
 	case p.dead:
-	case p.w.now.Before(p.pausedUntil):
-		p.w.at(p.pausedUntil, func() { p.step(do) })
+	case p.paused:
+		p.missed = append(p.missed, do)
 	default:
 		do()
 	}
@@ -34,14 +38,38 @@ func (p *process) step(do func()) {
 
 // alive is when the process could last say something.
 func (p *process) alive() time.Time {
-	if p.w.now.Before(p.pausedUntil) {
+	if p.paused {
 		return p.pausedSince
 	}
 	return p.w.now
 }
 
+// pause has the process stand still for a while.
 func (p *process) pause(d time.Duration) {
-	p.pausedSince, p.pausedUntil = p.w.now, p.w.now.Add(d)
+	if p.paused {
+		return
+	}
+	p.paused, p.pausedSince = true, p.w.now
+	p.pauses++
+	pauses := p.pauses
+	p.w.after(d, func() {
+		if p.pauses == pauses {
+			p.resume()
+		}
+	})
+}
+
+// resume has the process go on.
+func (p *process) resume() {
+	if !p.paused {
+		return
+	}
+	p.paused = false
+	missed := p.missed
+	p.missed = nil
+	for _, do := range missed {
+		p.after(0, do)
+	}
 }
 
 // kill ends the process at once. Its connections are reset by its machine: what it sent last may be lost with them.

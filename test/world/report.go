@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -14,7 +15,7 @@ import (
 type Report struct {
 	Runs      int
 	Simulated time.Duration
-	// Took is how long all of it took, and Worked how long the runs took together.
+	// Took is how long all of it took, and Worked how much processor time it used.
 	Took, Worked           time.Duration
 	Steps, Turns, Messages int64
 	Faults, Done           map[string]int
@@ -30,7 +31,8 @@ type Many struct {
 	// First is the first of Seeds seeds.
 	First uint64
 	Seeds int
-	Hours int
+	// Each is run with the rest of this.
+	Config Config
 	// Workers run that many at a time.
 	Workers int
 	// Until ends it before all seeds were run; zero is never.
@@ -42,7 +44,7 @@ type Many struct {
 // RunMany runs seeds, each in a goroutine of its own.
 func RunMany(many Many) Report {
 	report := Report{Faults: map[string]int{}, Done: map[string]int{}}
-	began := time.Now()
+	began, before := time.Now(), worked()
 	var mu sync.Mutex
 	var workers sync.WaitGroup
 	next := many.First
@@ -59,7 +61,9 @@ func RunMany(many Many) Report {
 		workers.Go(func() {
 			for seed, ok := take(); ok; seed, ok = take() {
 				start := time.Now()
-				result := Run(Config{Seed: seed, Hours: many.Hours})
+				config := many.Config
+				config.Seed = seed
+				result := Run(config)
 				mu.Lock()
 				report.add(result, time.Since(start))
 				if result.Broken != "" && many.Told != nil {
@@ -70,15 +74,23 @@ func RunMany(many Many) Report {
 		})
 	}
 	workers.Wait()
-	report.Took = time.Since(began)
+	report.Took, report.Worked = time.Since(began), worked()-before
 	slices.SortFunc(report.Broken, func(a, b Result) int { return int(int64(a.Seed) - int64(b.Seed)) })
 	return report
+}
+
+// worked is how much processor time this process has used.
+func worked() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func (r *Report) add(result Result, took time.Duration) {
 	r.Runs++
 	r.Simulated += result.Simulated
-	r.Worked += took
 	r.Steps, r.Turns, r.Messages = r.Steps+result.Steps, r.Turns+result.Turns, r.Messages+result.Messages
 	for kind, n := range result.Faults {
 		r.Faults[kind] += n
@@ -99,7 +111,7 @@ func (r *Report) Write(to io.Writer) {
 	line := func(format string, about ...any) { _, _ = fmt.Fprintf(to, format+"\n", about...) }
 	hours := max(r.Simulated.Hours(), 0.001)
 	line("%d seeds, %.1f simulated hours, %d steps, %d turns of the ResourceManager, %d messages", r.Runs, hours, r.Steps, r.Turns, r.Messages)
-	line("%v, %v of work: %v an hour, the slowest %v (seed %d); %.0f simulated hours in 8 hours on 2 cores",
+	line("%v, %v of processor time: %v an hour; the slowest seed took %v an hour (seed %d); %.0f hours can be simulated in 8 hours on 2 cores",
 		r.Took.Round(time.Second), r.Worked.Round(time.Second), time.Duration(float64(r.Worked)/hours).Round(time.Millisecond), r.SlowestHour.Round(time.Millisecond), r.Slowest,
 		16*3600/max(r.Worked.Seconds()/hours, 1e-6))
 	table := func(title string, counts map[string]int) {

@@ -7,9 +7,10 @@ import (
 
 // Shrink looks for a run with fewer actions that breaks the same law, until nothing more can be left out or the time is over.
 func Shrink(failed Result, config Config, until time.Time) (Result, Config) {
-	config.Seed, config.Actions, config.Trace = failed.Seed, failed.Actions, nil
-	config.Actions = slices.DeleteFunc(slices.Clone(config.Actions), func(a Action) bool { return a.At > failed.At })
-	config.Hours = int(failed.At/cycle) + 1
+	config.Seed, config.Trace = failed.Seed, nil
+	config.Actions = slices.DeleteFunc(slices.Clone(failed.Actions), func(a Action) bool { return a.At > failed.At })
+	config = config.complete()
+	config.Cycles = int(failed.At/config.cycle()) + 1
 	breaks := func(actions []Action) bool {
 		if actions == nil {
 			actions = []Action{}

@@ -15,8 +15,10 @@ import (
 type Config struct {
 	// Seed is what everything that is left to chance is drawn from.
 	Seed uint64
-	// Hours of trouble. After each of them faults end, and the zone has to come to rest.
-	Hours int
+	// Cycles of trouble and calm. In a calm faults have ended, and the zone has to come to rest.
+	Cycles int
+	// Trouble is how long each trouble lasts; zero is an hour.
+	Trouble time.Duration
 	// Actions are what people do and what fails. Nil are those that the seed gives; an empty list is none.
 	Actions []Action
 	// Plant is a fault of the program itself, for tests of the laws; zero is none.
@@ -79,6 +81,7 @@ func Run(config Config) Result {
 }
 
 func newWorld(config Config) *World {
+	config = config.complete()
 	w := &World{
 		config: config, random: rand.New(rand.NewPCG(config.Seed, 1)), start: began, now: began, sent: fnv.New64a(),
 		result: Result{Seed: config.Seed, Faults: map[string]int{}, Done: map[string]int{}},
@@ -95,7 +98,7 @@ func newWorld(config Config) *World {
 		w.balancers = append(w.balancers, newBalancer(w, fmt.Sprintf("balancer-%d", i+1)))
 	}
 	if config.Actions == nil {
-		config.Actions = actions(config.Seed, config.Hours)
+		config.Actions = actions(config)
 	}
 	w.result.Actions = config.Actions
 	w.startManager()
@@ -112,15 +115,16 @@ func newWorld(config Config) *World {
 	return w
 }
 
-// run lets hours of trouble and times of calm follow each other.
+// run lets trouble and calm follow each other.
 func (w *World) run() {
-	for hour := range max(1, w.config.Hours) {
-		w.until(w.start.Add(time.Duration(hour)*cycle + trouble))
+	for n := range w.config.Cycles {
+		from := w.start.Add(time.Duration(n) * w.config.cycle())
+		w.until(from.Add(w.config.Trouble))
 		if w.over {
 			break
 		}
 		w.calm()
-		w.until(w.start.Add(time.Duration(hour+1) * cycle))
+		w.until(from.Add(w.config.cycle()))
 		w.laws.rest()
 		if w.over {
 			break
@@ -130,12 +134,19 @@ func (w *World) run() {
 	w.result.Sent = w.sent.Sum64()
 }
 
-// A cycle is trouble, and then a calm in which the zone comes to rest.
-const (
-	trouble = 60 * time.Minute
-	calm    = 20 * time.Minute
-	cycle   = trouble + calm
-)
+// calm is how long a zone has to come to rest.
+const calm = 20 * time.Minute
+
+// cycle is how long trouble and the calm after it last together.
+func (c Config) cycle() time.Duration { return c.Trouble + calm }
+
+func (c Config) complete() Config {
+	c.Cycles = max(1, c.Cycles)
+	if c.Trouble <= 0 {
+		c.Trouble = time.Hour
+	}
+	return c
+}
 
 // until lets everything happen up to an instant.
 func (w *World) until(at time.Time) {

@@ -17,7 +17,8 @@ import (
 func main() {
 	seeds := flag.Int("seeds", 100, "how many seeds are run")
 	first := flag.Uint64("first", 1, "the first of them")
-	hours := flag.Int("hours", 1, "hours of trouble in each, each followed by twenty minutes in which the zone comes to rest")
+	hours := flag.Int("hours", 1, "cycles of trouble in each, each followed by twenty minutes in which the zone comes to rest")
+	trouble := flag.Duration("trouble", time.Hour, "how long each trouble lasts")
 	workers := flag.Int("workers", runtime.NumCPU(), "how many run at a time")
 	within := flag.Duration("within", 0, "no seed is begun after so long; 0 is no limit")
 	seed := flag.Uint64("seed", 0, "replay this seed and print all that happens")
@@ -25,10 +26,10 @@ func main() {
 	plant := flag.String("plant", "", "with -seed: a fault of the program itself to be found")
 	flag.Parse()
 	if *seed > 0 {
-		os.Exit(replay(world.Config{Seed: *seed, Hours: *hours, Plant: world.Plant(*plant)}, *shrink))
+		os.Exit(replay(world.Config{Seed: *seed, Cycles: *hours, Trouble: *trouble, Plant: world.Plant(*plant)}, *shrink))
 	}
 	fmt.Printf("%s, %d cores, %s\n", machine(), runtime.NumCPU(), runtime.Version())
-	many := world.Many{First: *first, Seeds: *seeds, Hours: *hours, Workers: *workers, Told: func(broken world.Result) {
+	many := world.Many{First: *first, Seeds: *seeds, Config: world.Config{Cycles: *hours, Trouble: *trouble}, Workers: *workers, Told: func(broken world.Result) {
 		fmt.Printf("seed %d broke %q: %s\n", broken.Seed, broken.Broken, broken.Sentence)
 	}}
 	if *within > 0 {
