@@ -54,7 +54,7 @@ func processes(front balancertest.Front) []int {
 func TestNoReloadForInstances(t *testing.T) {
 	testenv.Need(t, "program:haproxy")
 	dir := t.TempDir()
-	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t)), StopOnExit: true})
+	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), StopOnExit: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,7 +79,7 @@ func TestAttachLeavesOthersAlone(t *testing.T) {
 	testenv.Need(t, "program:nginx")
 	dir := t.TempDir()
 	must(t, os.Chmod(dir, 0o755))
-	front := balancertest.Front{Dir: dir + "/proxy", HTTP: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))}
+	front := balancertest.Front{Dir: dir + "/proxy", HTTP: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))}
 	f := newForeign(t, front)
 	f.config.StopOnExit = true
 	if err := f.Proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "does not run; start it") {

@@ -69,7 +69,7 @@ func processes(front balancertest.Front) []int {
 func TestStartsWithAGoodFile(t *testing.T) {
 	testenv.Need(t, "program:nginx")
 	dir := t.TempDir()
-	config := Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t)), StopOnExit: true}
+	config := Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), StopOnExit: true}
 	for _, test := range []struct {
 		name string
 		// What happens to the folder before nginx is started again.
@@ -110,7 +110,7 @@ func TestStartsWithAGoodFile(t *testing.T) {
 func TestErrorLogStaysSmall(t *testing.T) {
 	testenv.Need(t, "program:nginx")
 	dir := t.TempDir()
-	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t)), StopOnExit: true})
+	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), StopOnExit: true})
 	must(t, err)
 	defer proxy.Close()
 	must(t, proxy.Start(t.Context()))
@@ -149,7 +149,7 @@ func TestRefusedToStart(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer taken.Close()
-	free := fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))
+	free := fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))
 	for want, config := range map[string]Config{
 		"install the package nginx":             {Dir: dir + "/a", Listen: free, Program: "/none/nginx"},
 		"is nginx 1.10.3, but at least 1.19.4":  {Dir: dir + "/b", Listen: free, Program: old},
@@ -174,7 +174,7 @@ func TestRefusedToStart(t *testing.T) {
 // A client that never ends does not keep an old worker for ever.
 func TestOldWorkersEnd(t *testing.T) {
 	testenv.Need(t, "program:nginx")
-	front := balancertest.Front{Dir: t.TempDir(), HTTP: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))}
+	front := balancertest.Front{Dir: t.TempDir(), HTTP: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))}
 	config := configOf(front)
 	config.KeepOld, config.StopOnExit = time.Second, true
 	proxy, err := NewProxy(config)

@@ -82,7 +82,7 @@ func askTooMuch(t *testing.T, address string) {
 // While no companion lives, nothing that nginx does fills the disk; the next one hears it again, without a reload.
 func TestNobodyHears(t *testing.T) {
 	testenv.Need(t, "program:nginx")
-	dir, port := t.TempDir(), balancertest.FreePort(t)
+	dir, port := t.TempDir(), testenv.Port(t)
 	config := Config{Dir: dir, Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	first, err := NewProxy(config)
 	must(t, err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/testenv"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -16,7 +17,7 @@ import (
 func testOutlive(r *rig) {
 	long, other := NewInstance(r.t, "long-1"), NewInstance(r.t, "other-1")
 	stays := Route("long", "long.example.test", "/", long)
-	port := FreePort(r.t)
+	port := testenv.Port(r.t)
 	if !r.subject.NoTCP {
 		stays.Expose.Tcp = []*apiv1.Expose_Tcp{{Listen: int32(port), Port: "http"}}
 	}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/testenv"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -127,8 +128,7 @@ func newRig(t *testing.T, subject Subject) *rig {
 	r := &rig{t: t, subject: subject, front: Front{
 		Dir: dir + "/proxy", Certificates: dir + "/certificates",
 	}}
-	port := FreePort(t)
-	r.front.HTTP, r.front.TLS = address(port), address(FreePort(t, port))
+	r.front.HTTP, r.front.TLS = address(testenv.Port(t)), address(testenv.Port(t))
 	r.log = &bytes.Buffer{}
 	r.front.Log = slog.New(slog.NewTextHandler(r.log, nil))
 	writeCertificates(t, r.front.Certificates)
@@ -162,22 +162,6 @@ func (r *rig) start() {
 }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-// FreePort is a port that nobody listened on a moment ago, and none of those that the test has taken and does not listen on yet.
-func FreePort(t *testing.T, taken ...int) int {
-	t.Helper()
-	for {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := listener.Addr().(*net.TCPAddr).Port
-		_ = listener.Close()
-		if !slices.Contains(taken, port) {
-			return port
-		}
-	}
-}
 
 // Instance is a small HTTP server that says who it is.
 type Instance struct {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/testenv"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -241,7 +242,7 @@ func testNoRetry(r *rig) {
 
 func testTCP(r *rig) {
 	one, two := NewInstance(r.t, "db-1"), NewInstance(r.t, "db-2")
-	port := FreePort(r.t)
+	port := testenv.Port(r.t)
 	route := Route("db", "", "", one)
 	route.Expose = &apiv1.Expose{Tcp: []*apiv1.Expose_Tcp{{Listen: int32(port), Port: "http"}}}
 	r.apply(route)
