@@ -147,24 +147,29 @@ func NewLine(t testing.TB, target string) *Line {
 }
 
 // Cut lets nothing through any more, and closes nothing.
-func (l *Line) Cut() { l.set(true) }
+func (l *Line) Cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = true
+}
 
 // Mend lets new connections through; those that were cut are broken.
 func (l *Line) Mend() {
-	l.Break()
-	l.set(false)
-}
-
-func (l *Line) set(cut bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cut = cut
+	l.cut = false
+	l.closeAll()
 }
 
 // Break closes every connection.
 func (l *Line) Break() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closeAll()
+}
+
+// closeAll closes every connection. Callers hold the lock.
+func (l *Line) closeAll() {
 	for conn := range l.conns {
 		_ = conn.Close()
 	}
