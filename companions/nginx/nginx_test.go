@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,6 +64,16 @@ func processes(front balancertest.Front) []int {
 		}
 	}
 	return append(masters, others...)
+}
+
+// endAfter ends an nginx with the test, by its master, and waits until it writes nothing more into the test's folder.
+func endAfter(t *testing.T, master int) {
+	t.Helper()
+	t.Cleanup(func() {
+		for ; !balancer.Zombie(master); balancer.Pause(context.Background(), time.Millisecond) {
+			_ = syscall.Kill(master, syscall.SIGTERM)
+		}
+	})
 }
 
 // Whatever became of the file, nginx starts: with the last configuration, the one before, or one that routes nothing.
@@ -168,6 +179,20 @@ func TestRefusedToStart(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("with %+v: %v, want %q", config, err, want)
 		}
+	}
+}
+
+// An nginx that ends right after its start is not waited for without end.
+func TestEndedRightAfterItsStart(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	must(t, os.WriteFile(program, []byte("#!/bin/sh\necho 'nginx version: nginx/1.22.1' >&2\n"), 0o755))
+	proxy, err := NewProxy(Config{Dir: dir + "/proxy", Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), Program: program})
+	must(t, err)
+	defer proxy.Close()
+	proxy.startLimit = 100 * time.Millisecond
+	if err := proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "has ended right after its start") {
+		t.Errorf("it ends with %v", err)
 	}
 }
 

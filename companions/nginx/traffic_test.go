@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -87,11 +86,7 @@ func TestNobodyHears(t *testing.T) {
 	first, err := NewProxy(config)
 	must(t, err)
 	must(t, first.Start(t.Context()))
-	t.Cleanup(func() {
-		if pid := first.master(); pid != 0 { // the test has failed before there was a companion to end it
-			_ = syscall.Kill(pid, syscall.SIGTERM)
-		}
-	})
+	endAfter(t, first.master())
 	alive := balancertest.NewInstance(t, "web-1")
 	routes := balancertest.Routes(balancertest.Route("web", "web.test", "/", alive))
 	_, err = first.Apply(t.Context(), routes)

@@ -379,7 +379,9 @@ func testPermission(r *rig) {
 	config.Log = slog.New(slog.NewTextHandler(words(said), nil))
 	r.run(config)
 	r.registry.Publish("web", endpoints("web-1"))
-	r.hear(said, func(word string) bool { return strings.Contains(word, "not authenticated") || strings.Contains(word, "permission denied") })
+	r.hear(said, func(word string) bool {
+		return strings.Contains(word, "not authenticated") || strings.Contains(word, "permission denied")
+	})
 	must(r.t, owner.Delete(ctx, r.path, zk.AnyVersion))
 	must(r.t, owner.Delete(ctx, strings.TrimSuffix(r.path, "/services"), zk.AnyVersion))
 	r.await("web", "web-1")
@@ -400,7 +402,9 @@ func testClosedFolder(r *rig) {
 	r.registry.Publish("db", endpoints("db-1"))
 	r.run(config)
 	r.await("db", "db-1")
-	r.hear(said, func(word string) bool { return strings.Contains(word, "belongs to somebody else") && strings.Contains(word, r.path+"/web") })
+	r.hear(said, func(word string) bool {
+		return strings.Contains(word, "belongs to somebody else") && strings.Contains(word, r.path+"/web")
+	})
 	// Nor does it slow them down: nothing is waited for that only its owner can change.
 	for i := range 20 {
 		name := fmt.Sprintf("db-%d", i+2)
