@@ -132,7 +132,7 @@ func newRig(t *testing.T, subject Subject) *rig {
 	r.log = &bytes.Buffer{}
 	r.front.Log = slog.New(slog.NewTextHandler(r.log, nil))
 	writeCertificates(t, r.front.Certificates)
-	r.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	r.client = &http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", r.front.HTTP)
@@ -143,10 +143,18 @@ func newRig(t *testing.T, subject Subject) *rig {
 		if r.proxy != nil {
 			subject.Close(r.proxy)
 		}
-		for _, pid := range subject.Processes(r.front) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			left := subject.Processes(r.front)
+			for _, pid := range left {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			if len(left) == 0 || time.Now().After(deadline) {
+				break
+			}
 		}
-		_ = os.RemoveAll(dir)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
 	})
 	r.start()
 	return r
@@ -180,10 +188,10 @@ type Instance struct {
 	Last atomic.Pointer[http.Request]
 }
 
-// NewInstance starts an instance; it ends with the test.
+// NewInstance starts an instance; it ends with the test. Once it is killed nobody answers on its port.
 func NewInstance(t *testing.T, id string) *Instance {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", address(testenv.Port(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +338,7 @@ func (r *rig) expectTLS(host string, body string) {
 		r.t.Fatal(err)
 	}
 	pool.AppendCertsFromPEM(chain)
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool},
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", r.front.TLS)
