@@ -170,7 +170,7 @@ func (p *Proxy) running(ctx context.Context) string {
 
 // runs reports whether nginx routes by a revision already. One that is slow to answer is asked again: a reload costs more.
 func (p *Proxy) runs(ctx context.Context, revision string) bool {
-	for range 3 {
+	for range 10 {
 		if said := p.running(ctx); said != "" || ctx.Err() != nil {
 			return said == revision
 		}
