@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,6 +59,16 @@ func EndOldest(pids []int, leave int) int {
 		_ = syscall.Kill(pid, syscall.SIGTERM)
 	}
 	return excess
+}
+
+// AwaitEnd returns once what was told to end runs no more; on a busy machine that may take a while. What has not ended after half a
+// minute is left.
+func AwaitEnd(runs func() bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for ctx.Err() == nil && runs() {
+		Pause(ctx, 5*time.Millisecond)
+	}
 }
 
 // Processes is every process that is, by number.

@@ -3,6 +3,7 @@
 package haproxy
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -130,8 +131,10 @@ type Proxy struct {
 	settings settings
 	lock     *os.File
 	pid      int
-	counted  map[string]counts
-	tcp      map[int32]bool
+	// How long a process that has started may take to be seen.
+	startLimit time.Duration
+	counted    map[string]counts
+	tcp        map[int32]bool
 	// Processes that were there before the one that takes requests; some may have ended.
 	before []int
 	// What the running HAProxy was rendered with, and when it was reloaded last.
@@ -148,7 +151,7 @@ func NewProxy(config Config) (*Proxy, error) {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	return &Proxy{config: config, counted: map[string]counts{}, tcp: map[int32]bool{}, settings: settings{
+	return &Proxy{config: config, startLimit: reloadLimit, counted: map[string]counts{}, tcp: map[int32]bool{}, settings: settings{
 		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, StopAfter: int(config.KeepOld.Seconds()),
 		Connections: balancer.Connections(),
 	}}, nil
@@ -236,12 +239,21 @@ func (p *Proxy) launch(ctx context.Context, old ...string) error {
 	if len(old) > 0 {
 		arguments = append(append(arguments, "-x", p.path("admin.sock"), "-sf"), old...)
 	}
-	command := exec.CommandContext(ctx, p.config.Program, arguments...)
-	command.Dir = p.config.Dir
-	out, err := balancer.Launch(command, p.path("start.out"))
-	if err != nil {
-		return fmt.Errorf("HAProxy did not start: %s: %w", problem(out, err), errdefs.ErrUnavailable)
+	for {
+		command := exec.CommandContext(ctx, p.config.Program, arguments...)
+		command.Dir = p.config.Dir
+		out, err := balancer.Launch(command, p.path("start.out"))
+		if err == nil {
+			break
+		}
+		// A HAProxy waits one second for the sockets of the one before, which may be kept waiting for the processor.
+		if !bytes.Contains(out, []byte("Failed to get the sockets from the old process")) || ctx.Err() != nil {
+			return fmt.Errorf("HAProxy did not start: %s: %w", problem(out, err), errdefs.ErrUnavailable)
+		}
+		balancer.Pause(ctx, 100*time.Millisecond)
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, p.startLimit, fmt.Errorf("HAProxy has ended right after its start: %w", errdefs.ErrUnavailable))
+	defer cancel()
 	for ctx.Err() == nil {
 		if pid := p.process(); pid != 0 && strconv.Itoa(pid) != strings.Join(old, "") {
 			p.pid = pid
@@ -280,13 +292,9 @@ func (p *Proxy) Close() {
 		return
 	}
 	if p.config.StopOnExit {
-		balancer.EndOldest(p.processes(), 0)
-		for range 1000 {
-			if !p.Alive() {
-				break
-			}
-			balancer.Pause(context.Background(), 5*time.Millisecond)
-		}
+		processes := p.processes()
+		balancer.EndOldest(processes, 0)
+		balancer.AwaitEnd(func() bool { return slices.ContainsFunc(processes, p.isOurs) })
 	}
 	_ = p.lock.Close()
 	p.lock = nil

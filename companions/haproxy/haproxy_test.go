@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/companions/balancer/balancertest"
@@ -54,7 +57,7 @@ func processes(front balancertest.Front) []int {
 func TestNoReloadForInstances(t *testing.T) {
 	testenv.Need(t, "program:haproxy")
 	dir := t.TempDir()
-	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t)), StopOnExit: true})
+	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), StopOnExit: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +97,63 @@ func TestNoReloadForInstances(t *testing.T) {
 	if last := proxy.process(); last != first {
 		t.Errorf("HAProxy was reloaded: its process was %d, is %d", first, last)
 	}
+}
+
+// A HAProxy that ends right after its start is not waited for without end.
+func TestEndedRightAfterItsStart(t *testing.T) {
+	dir := t.TempDir()
+	program := dir + "/program"
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho 'HAProxy version 2.6.12'\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	proxy, err := NewProxy(Config{Dir: dir + "/proxy", Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), Program: program})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	proxy.startLimit = 100 * time.Millisecond
+	if err := proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "has ended right after its start") {
+		t.Errorf("it ends with %v", err)
+	}
+}
+
+// A process that is kept waiting for the processor hands its sockets over late.
+func TestSocketsAreHandedOverLate(t *testing.T) {
+	testenv.Need(t, "program:haproxy")
+	dir := t.TempDir()
+	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), StopOnExit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	if err := proxy.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	old := proxy.process()
+	_ = syscall.Kill(old, syscall.SIGSTOP)
+	defer syscall.Kill(old, syscall.SIGCONT) //nolint:errcheck // it may be gone
+	tried := make(chan struct{})
+	go func() {
+		defer close(tried)
+		for !strings.Contains(output(dir), "Failed to get the sockets") && t.Context().Err() == nil {
+			balancer.Pause(t.Context(), time.Millisecond)
+		}
+		_ = syscall.Kill(old, syscall.SIGCONT)
+	}()
+	plan, _ := balancer.MakePlan(balancertest.Routes(balancertest.Route("web", "web.example.test", "/")), proxy.limits())
+	if err := proxy.reload(t.Context(), render(proxy.settings, plan)); err != nil {
+		t.Fatal(err)
+	}
+	<-tried
+	if now := proxy.process(); now == 0 || now == old {
+		t.Errorf("HAProxy's process was %d, is %d", old, now)
+	}
+}
+
+// output is what HAProxy has said when it was started last.
+func output(dir string) string {
+	text, _ := os.ReadFile(dir + "/start.out")
+	return string(text)
 }
 
 func FuzzStatistics(f *testing.F) {

@@ -19,9 +19,10 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// How long one command of the runtime interface may take, and a reload as a whole.
+// How long one command of the runtime interface may take, the same when it only counts, and a reload as a whole.
 const (
-	commandLimit = 5 * time.Second
+	commandLimit = 20 * time.Second
+	countLimit   = 5 * time.Second
 	reloadLimit  = 20 * time.Second
 )
 
@@ -245,7 +246,9 @@ type counts struct{ requests, errors int64 }
 
 // Traffic is what HAProxy has counted since the last call.
 func (p *Proxy) Traffic() []*companionv1.Traffic {
-	text, err := p.command(context.Background(), "show stat -1 4 -1")
+	ctx, cancel := context.WithTimeout(context.Background(), countLimit)
+	defer cancel()
+	text, err := p.command(ctx, "show stat -1 4 -1")
 	if err != nil {
 		return nil
 	}

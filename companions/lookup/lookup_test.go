@@ -19,6 +19,7 @@ import (
 
 	"github.com/mammoth-os/mammoth/companions/lookup"
 	"github.com/mammoth-os/mammoth/companions/registry"
+	"github.com/mammoth-os/mammoth/internal/testenv"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -31,7 +32,8 @@ type zone struct {
 	served   chan struct{}
 }
 
-func newZone(t *testing.T, r *registry.Registry, address string) *zone {
+// newZone serves a registry on a port of 127.0.0.1.
+func newZone(t *testing.T, r *registry.Registry, port int) *zone {
 	t.Helper()
 	r.AllowRegistration([]byte("secret"))
 	z := &zone{registry: r, rpc: grpc.NewServer(), served: make(chan struct{})}
@@ -53,11 +55,9 @@ func newZone(t *testing.T, r *registry.Registry, address string) *zone {
 		t.Fatal(err)
 	}
 	z.http = httptest.NewUnstartedServer(mux)
-	if address != "" {
-		_ = z.http.Listener.Close()
-		if z.http.Listener, err = net.Listen("tcp", address); err != nil {
-			t.Fatal(err)
-		}
+	_ = z.http.Listener.Close()
+	if z.http.Listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err != nil {
+		t.Fatal(err)
 	}
 	z.http.Start()
 	t.Cleanup(z.stop)
@@ -104,7 +104,7 @@ func ids(service lookup.Service) string {
 
 func within(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -123,7 +123,7 @@ func await(t *testing.T, client *lookup.Client, name, want string) {
 }
 
 func TestLookup(t *testing.T) {
-	z := newZone(t, registry.New(1<<32), "")
+	z := newZone(t, registry.New(1<<32), testenv.Port(t))
 	client := newClient(t, "http://"+z.address())
 	if _, err := client.Lookup(within(t), "web"); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Fatalf("looking up what does not exist: %v", err)
@@ -143,11 +143,11 @@ func TestLookup(t *testing.T) {
 }
 
 func TestLastAnswerWhileTheRegistryIsAway(t *testing.T) {
-	z := newZone(t, registry.New(1<<32), "")
+	port := testenv.Port(t)
+	z := newZone(t, registry.New(1<<32), port)
 	client := newClient(t, "http://"+z.address())
 	z.registry.Publish("web", endpoints("web-1"))
 	await(t, client, "web", "web-1")
-	address := z.address()
 	z.stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -167,7 +167,7 @@ func TestLastAnswerWhileTheRegistryIsAway(t *testing.T) {
 		t.Errorf("what was never known: %v", err)
 	}
 	// A later ResourceManager has a higher epoch.
-	z = newZone(t, registry.New(2<<32), address)
+	z = newZone(t, registry.New(2<<32), port)
 	z.registry.Publish("web", endpoints("web-1", "web-2"))
 	await(t, client, "web", "web-1 web-2")
 	if service, err := client.Lookup(within(t), "web"); err != nil || !service.StaleSince.IsZero() {
@@ -176,7 +176,7 @@ func TestLastAnswerWhileTheRegistryIsAway(t *testing.T) {
 }
 
 func TestPickByWeight(t *testing.T) {
-	z := newZone(t, registry.New(1<<32), "")
+	z := newZone(t, registry.New(1<<32), testenv.Port(t))
 	client := newClient(t, "http://"+z.address())
 	list := endpoints("a", "b", "c", "sick")
 	list[0].Weight, list[1].Weight, list[2].Weight = 90, 10, 0
@@ -207,12 +207,13 @@ func TestPickByWeight(t *testing.T) {
 }
 
 func TestRegister(t *testing.T) {
-	z := newZone(t, registry.New(1<<32), "")
+	z := newZone(t, registry.New(1<<32), testenv.Port(t))
 	client := newClient(t, fmt.Sprintf("http://web:%s@%s", z.registry.AppKey("web"), z.address()))
 	other := newClient(t, "http://"+z.address())
 	ctx, cancel := context.WithCancel(within(t))
+	// The lease outlasts what a busy machine keeps its renewal waiting, and the wait for its end outlasts it.
 	mine := lookup.Registration{
-		Service: "admin.web", ID: "mine", Address: "127.0.0.1", Port: 9000, Values: map[string]string{"role": "leader"}, Lease: 2 * time.Second,
+		Service: "admin.web", ID: "mine", Address: "127.0.0.1", Port: 9000, Values: map[string]string{"role": "leader"}, Lease: 20 * time.Second,
 	}
 	if err := client.Register(ctx, mine); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
 	"github.com/mammoth-os/mammoth/companions/balancer/balancertest"
@@ -33,7 +34,7 @@ func (f foreign) Start(ctx context.Context) error {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		for f.master() == 0 && ctx.Err() == nil {
-			balancer.Pause(ctx, 1)
+			balancer.Pause(ctx, time.Millisecond)
 		}
 	}
 	return f.Proxy.Start(ctx)
@@ -79,16 +80,14 @@ func TestAttachLeavesOthersAlone(t *testing.T) {
 	testenv.Need(t, "program:nginx")
 	dir := t.TempDir()
 	must(t, os.Chmod(dir, 0o755))
-	front := balancertest.Front{Dir: dir + "/proxy", HTTP: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))}
+	front := balancertest.Front{Dir: dir + "/proxy", HTTP: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))}
 	f := newForeign(t, front)
 	f.config.StopOnExit = true
 	if err := f.Proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "does not run; start it") {
 		t.Fatalf("an nginx that does not run: %v", err)
 	}
 	must(t, f.Start(t.Context()))
-	defer func() {
-		_ = exec.Command("nginx", "-p", dir, "-c", f.config.Attach.Config, "-e", dir+"/error.log", "-s", "stop").Run()
-	}()
+	endAfter(t, f.master())
 	routes := balancertest.Routes(balancertest.Route("web", "web.test", "/"))
 	_, err := f.Apply(t.Context(), routes)
 	must(t, err)

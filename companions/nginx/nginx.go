@@ -64,6 +64,8 @@ type Proxy struct {
 	locks []*os.File
 	// The master process; zero before Start.
 	pid int
+	// How long a master that has started may take to be seen.
+	startLimit time.Duration
 	// How many workers it has.
 	expected int
 	traffic  traffic
@@ -86,7 +88,7 @@ func NewProxy(config Config) (*Proxy, error) {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	p := &Proxy{config: config, expected: config.Workers, tcp: map[int32]bool{}, settings: settings{
+	p := &Proxy{config: config, startLimit: reloadLimit, expected: config.Workers, tcp: map[int32]bool{}, settings: settings{
 		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, Workers: config.Workers, Connections: balancer.Connections(),
 		ShutdownSeconds: int(config.KeepOld.Seconds()), OwnTemp: true, Attached: config.Attach != nil,
 	}}
@@ -291,6 +293,8 @@ func (p *Proxy) launch(ctx context.Context) error {
 		}
 		return fmt.Errorf("nginx did not start: %s: %w", balancer.LastLine(out, err), errdefs.ErrUnavailable)
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, p.startLimit, fmt.Errorf("nginx has ended right after its start: %w", errdefs.ErrUnavailable))
+	defer cancel()
 	for ctx.Err() == nil {
 		if pid := p.master(); pid != 0 {
 			p.pid = pid
@@ -317,12 +321,7 @@ func (p *Proxy) Close() {
 		}
 	case p.config.StopOnExit:
 		End(p.config.Dir)
-		for range 1000 {
-			if !p.Alive() {
-				break
-			}
-			balancer.Pause(context.Background(), 5*time.Millisecond)
-		}
+		balancer.AwaitEnd(p.Alive)
 	}
 	p.traffic.close()
 	p.letGo()

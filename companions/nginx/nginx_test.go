@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,11 +66,21 @@ func processes(front balancertest.Front) []int {
 	return append(masters, others...)
 }
 
+// endAfter ends an nginx with the test, by its master, and waits until it writes nothing more into the test's folder.
+func endAfter(t *testing.T, master int) {
+	t.Helper()
+	t.Cleanup(func() {
+		for ; !balancer.Zombie(master); balancer.Pause(context.Background(), time.Millisecond) {
+			_ = syscall.Kill(master, syscall.SIGTERM)
+		}
+	})
+}
+
 // Whatever became of the file, nginx starts: with the last configuration, the one before, or one that routes nothing.
 func TestStartsWithAGoodFile(t *testing.T) {
 	testenv.Need(t, "program:nginx")
 	dir := t.TempDir()
-	config := Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t)), StopOnExit: true}
+	config := Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), StopOnExit: true}
 	for _, test := range []struct {
 		name string
 		// What happens to the folder before nginx is started again.
@@ -110,7 +121,7 @@ func TestStartsWithAGoodFile(t *testing.T) {
 func TestErrorLogStaysSmall(t *testing.T) {
 	testenv.Need(t, "program:nginx")
 	dir := t.TempDir()
-	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t)), StopOnExit: true})
+	proxy, err := NewProxy(Config{Dir: dir, Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), StopOnExit: true})
 	must(t, err)
 	defer proxy.Close()
 	must(t, proxy.Start(t.Context()))
@@ -149,7 +160,7 @@ func TestRefusedToStart(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer taken.Close()
-	free := fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))
+	free := fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))
 	for want, config := range map[string]Config{
 		"install the package nginx":             {Dir: dir + "/a", Listen: free, Program: "/none/nginx"},
 		"is nginx 1.10.3, but at least 1.19.4":  {Dir: dir + "/b", Listen: free, Program: old},
@@ -171,10 +182,24 @@ func TestRefusedToStart(t *testing.T) {
 	}
 }
 
+// An nginx that ends right after its start is not waited for without end.
+func TestEndedRightAfterItsStart(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	must(t, os.WriteFile(program, []byte("#!/bin/sh\necho 'nginx version: nginx/1.22.1' >&2\n"), 0o755))
+	proxy, err := NewProxy(Config{Dir: dir + "/proxy", Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), Program: program})
+	must(t, err)
+	defer proxy.Close()
+	proxy.startLimit = 100 * time.Millisecond
+	if err := proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "has ended right after its start") {
+		t.Errorf("it ends with %v", err)
+	}
+}
+
 // A client that never ends does not keep an old worker for ever.
 func TestOldWorkersEnd(t *testing.T) {
 	testenv.Need(t, "program:nginx")
-	front := balancertest.Front{Dir: t.TempDir(), HTTP: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))}
+	front := balancertest.Front{Dir: t.TempDir(), HTTP: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))}
 	config := configOf(front)
 	config.KeepOld, config.StopOnExit = time.Second, true
 	proxy, err := NewProxy(config)

@@ -112,7 +112,11 @@ func End(dir string) {
 // a worker that is not seen before a reload would not be waited for. Of an nginx that others run the number is not
 // known; if it says nothing for a moment, there is none to be waited for.
 func (p *Proxy) awaitWorkers(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	limit := reloadLimit / 2
+	if p.config.Attach != nil {
+		limit = 2 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for ctx.Err() == nil && p.Alive() && len(p.workers()) < p.expected {
 		balancer.Pause(ctx, 2*time.Millisecond)
@@ -166,7 +170,7 @@ func (p *Proxy) running(ctx context.Context) string {
 
 // runs reports whether nginx routes by a revision already. One that is slow to answer is asked again: a reload costs more.
 func (p *Proxy) runs(ctx context.Context, revision string) bool {
-	for range 3 {
+	for range 10 {
 		if said := p.running(ctx); said != "" || ctx.Err() != nil {
 			return said == revision
 		}
@@ -231,9 +235,10 @@ func (p *Proxy) children() []int {
 // its sockets.
 func takes(pid int) bool { return title(pid) == "nginx: worker process" && !balancer.Zombie(pid) }
 
-// endOrphans has the workers of a master that was killed finish their requests and go: they hold its ports.
+// endOrphans has the workers of a master that was killed finish their requests and go: they hold its ports, and without those no other
+// one starts.
 func (p *Proxy) endOrphans(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()
 	for orphans := p.orphans(); len(orphans) > 0 && ctx.Err() == nil; orphans = p.orphans() {
 		for _, pid := range orphans {

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -82,16 +81,12 @@ func askTooMuch(t *testing.T, address string) {
 // While no companion lives, nothing that nginx does fills the disk; the next one hears it again, without a reload.
 func TestNobodyHears(t *testing.T) {
 	testenv.Need(t, "program:nginx")
-	dir, port := t.TempDir(), balancertest.FreePort(t)
+	dir, port := t.TempDir(), testenv.Port(t)
 	config := Config{Dir: dir, Listen: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	first, err := NewProxy(config)
 	must(t, err)
 	must(t, first.Start(t.Context()))
-	t.Cleanup(func() {
-		if pid := first.master(); pid != 0 { // the test has failed before there was a companion to end it
-			_ = syscall.Kill(pid, syscall.SIGTERM)
-		}
-	})
+	endAfter(t, first.master())
 	alive := balancertest.NewInstance(t, "web-1")
 	routes := balancertest.Routes(balancertest.Route("web", "web.test", "/", alive))
 	_, err = first.Apply(t.Context(), routes)

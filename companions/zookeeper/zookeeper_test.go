@@ -53,7 +53,7 @@ func newRig(t *testing.T, server *zktest.Server) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.look, err = zk.New(zk.Config{Servers: []string{server.Address}, SessionTimeout: 20 * time.Second})
+	r.look, err = zk.New(r.client())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,10 +66,25 @@ func newRig(t *testing.T, server *zktest.Server) *rig {
 	return r
 }
 
+// client is how a client reaches ZooKeeper. Its session outlasts what a busy machine keeps it waiting: a change that is under way when
+// a connection is lost fails.
+func (r *rig) client() zk.Config {
+	return zk.Config{Servers: []string{r.server.Address}, SessionTimeout: time.Minute}
+}
+
+// owner is a client of somebody else, whose nodes nobody else changes. It ends with the test.
+func (r *rig) owner() *zk.Client {
+	r.t.Helper()
+	config := r.client()
+	config.Digest = "owner:secret"
+	owner, err := zk.New(config)
+	must(r.t, err)
+	r.t.Cleanup(owner.Close)
+	return owner
+}
+
 func (r *rig) config() zookeeper.Config {
-	return zookeeper.Config{
-		ZooKeeper: zk.Config{Servers: []string{r.server.Address}, SessionTimeout: 20 * time.Second}, Path: r.path, Zone: "east",
-	}
+	return zookeeper.Config{ZooKeeper: r.client(), Path: r.path, Zone: "east"}
 }
 
 // run starts a companion; the answer ends it.
@@ -93,7 +108,7 @@ func (r *rig) run(config zookeeper.Config) (end func()) {
 }
 
 func (r *rig) within() context.Context {
-	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 3*time.Minute)
 	r.t.Cleanup(cancel)
 	return ctx
 }
@@ -277,7 +292,7 @@ func testNodeUnderAnEntry(r *rig) {
 		name := fmt.Sprintf("db-%d", n)
 		r.registry.Publish("db", endpoints(name))
 		r.await("db", name)
-		if took := time.Since(began); took > 10*time.Second {
+		if took := time.Since(began); took > time.Minute {
 			r.t.Fatalf("%d changes of another service took %s", n+1, took)
 		}
 	}
@@ -299,8 +314,8 @@ func testNodeUnderAnEntry(r *rig) {
 	if enabled() {
 		r.t.Error("the entry of an instance that is gone is enabled")
 	}
-	if told := log.String(); strings.Count(told, "level=") != 1 || !strings.Contains(told, "/web/web-1") {
-		r.t.Errorf("it is told of %d times: %s", strings.Count(told, "level="), told)
+	if told := log.String(); strings.Count(told, "path=") != 1 || !strings.Contains(told, "/web/web-1") {
+		r.t.Errorf("it is told of %d times: %s", strings.Count(told, "path="), told)
 	}
 	// An instance of that name comes back, and goes.
 	r.registry.Publish("web", endpoints("web-1", "web-3"))
@@ -318,11 +333,9 @@ func testNodeUnderAnEntry(r *rig) {
 // The folder is the zone's, one of its entries is closed to it: the other entries are copied, and other services at once.
 func testClosedEntry(r *rig) {
 	ctx := r.within()
-	owner, err := zk.New(zk.Config{Servers: []string{r.server.Address}, Digest: "owner:secret"})
-	must(r.t, err)
-	defer owner.Close()
+	owner := r.owner()
 	must(r.t, r.look.Ensure(ctx, r.path+"/web"))
-	_, err = owner.Create(ctx, r.path+"/web/web-1", []byte(`{"payload":{"managedBy":"mammoth/east"}}`), zk.Persistent)
+	_, err := owner.Create(ctx, r.path+"/web/web-1", []byte(`{"payload":{"managedBy":"mammoth/east"}}`), zk.Persistent)
 	must(r.t, err)
 	log := &text{}
 	config := r.config()
@@ -333,8 +346,8 @@ func testClosedEntry(r *rig) {
 		r.registry.Publish("web", endpoints("web-1", name))
 		r.await("web", "web-1", name)
 	}
-	if told := log.String(); strings.Count(told, "level=") != 1 || !strings.Contains(told, "belongs to somebody else") {
-		r.t.Errorf("it is told of %d times: %s", strings.Count(told, "level="), told)
+	if told := log.String(); strings.Count(told, "path=") != 1 || !strings.Contains(told, "belongs to somebody else") {
+		r.t.Errorf("it is told of %d times: %s", strings.Count(told, "path="), told)
 	}
 }
 
@@ -358,9 +371,7 @@ func (t *text) String() string {
 
 func testPermission(r *rig) {
 	ctx := r.within()
-	owner, err := zk.New(zk.Config{Servers: []string{r.server.Address}, Digest: "owner:secret"})
-	must(r.t, err)
-	defer owner.Close()
+	owner := r.owner()
 	must(r.t, owner.Ensure(ctx, r.path))
 	said := make(chan string, 100)
 	config := r.config()
@@ -368,9 +379,9 @@ func testPermission(r *rig) {
 	config.Log = slog.New(slog.NewTextHandler(words(said), nil))
 	r.run(config)
 	r.registry.Publish("web", endpoints("web-1"))
-	if word := <-said; !strings.Contains(word, "not authenticated") && !strings.Contains(word, "permission denied") {
-		r.t.Errorf("it says %s", word)
-	}
+	r.hear(said, func(word string) bool {
+		return strings.Contains(word, "not authenticated") || strings.Contains(word, "permission denied")
+	})
 	must(r.t, owner.Delete(ctx, r.path, zk.AnyVersion))
 	must(r.t, owner.Delete(ctx, strings.TrimSuffix(r.path, "/services"), zk.AnyVersion))
 	r.await("web", "web-1")
@@ -381,9 +392,7 @@ func testPermission(r *rig) {
 
 func testClosedFolder(r *rig) {
 	ctx := r.within()
-	owner, err := zk.New(zk.Config{Servers: []string{r.server.Address}, Digest: "owner:secret"})
-	must(r.t, err)
-	defer owner.Close()
+	owner := r.owner()
 	must(r.t, r.look.Ensure(ctx, r.path))
 	must(r.t, owner.Ensure(ctx, r.path+"/web"))
 	said := make(chan string, 100)
@@ -393,9 +402,9 @@ func testClosedFolder(r *rig) {
 	r.registry.Publish("db", endpoints("db-1"))
 	r.run(config)
 	r.await("db", "db-1")
-	if word := <-said; !strings.Contains(word, "belongs to somebody else") || !strings.Contains(word, r.path+"/web") {
-		r.t.Errorf("it says %s", word)
-	}
+	r.hear(said, func(word string) bool {
+		return strings.Contains(word, "belongs to somebody else") && strings.Contains(word, r.path+"/web")
+	})
 	// Nor does it slow them down: nothing is waited for that only its owner can change.
 	for i := range 20 {
 		name := fmt.Sprintf("db-%d", i+2)
@@ -403,6 +412,20 @@ func testClosedFolder(r *rig) {
 		r.await("db", name)
 	}
 	r.await("web")
+}
+
+// hear waits for a word. On a busy machine others may come before it: that a server cannot be reached, or a change was cut off.
+func (r *rig) hear(said <-chan string, right func(string) bool) {
+	r.t.Helper()
+	var words []string
+	for ctx := r.within(); len(words) == 0 || !right(words[len(words)-1]); {
+		select {
+		case word := <-said:
+			words = append(words, word)
+		case <-ctx.Done():
+			r.t.Fatalf("it says %q", words)
+		}
+	}
 }
 
 // words passes on what is logged.

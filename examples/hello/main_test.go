@@ -1,12 +1,16 @@
 package main
 
 import (
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
 func get(t *testing.T, app http.Handler, path string) (int, string) {
@@ -67,11 +71,18 @@ func TestRefusesUnknownCommands(t *testing.T) {
 }
 
 func TestPassesOnWhatTheRegistrySays(t *testing.T) {
-	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	registry := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, key, _ := r.BasicAuth()
 		w.WriteHeader(http.StatusTeapot)
 		_, _ = w.Write([]byte(r.Method + " " + r.URL.RequestURI() + " as " + user + ":" + key))
 	}))
+	// Nobody else answers there once the registry has ended.
+	_ = registry.Listener.Close()
+	var err error
+	if registry.Listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))); err != nil {
+		t.Fatal(err)
+	}
+	registry.Start()
 	t.Setenv("MAMMOTH_REGISTRY", strings.Replace(registry.URL, "http://", "http://web:key@", 1))
 	status, body := get(t, newApp(), "/registry?method=DELETE&path=/v1/registry/services/web%3Findex=1")
 	if status != http.StatusTeapot || body != "DELETE /v1/registry/services/web?index=1 as web:key\n" {

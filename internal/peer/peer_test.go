@@ -28,11 +28,18 @@ func connect(t *testing.T, network, address string) (client, server net.Conn) {
 	if client, err = net.Dial("tcp", listener.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	if server, err = listener.Accept(); err != nil {
-		t.Fatal(err)
+	t.Cleanup(func() { _ = client.Close() })
+	for {
+		accepted, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = accepted.Close() })
+		// Somebody may look for whoever had the port before.
+		if accepted.RemoteAddr().String() == client.LocalAddr().String() {
+			return client, accepted
+		}
 	}
-	t.Cleanup(func() { _, _ = client.Close(), server.Close() })
-	return client, server
 }
 
 func me(t *testing.T) User {

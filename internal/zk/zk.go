@@ -137,17 +137,17 @@ func (c *Client) dial(network, address string, timeout time.Duration) (net.Conn,
 	return bounded{conn, c.config.SessionTimeout}, nil
 }
 
-// bounded is a connection on which nothing is waited for longer than a session lasts. The library waits several times as long
-// for the first answer of a server, which one that is being shut down never gives.
+// bounded is a connection whose server has a third of a session for its first answer. The library waits several sessions long for
+// it, and a server that is being shut down never gives it: the session would be over before another server is asked.
 type bounded struct {
 	net.Conn
-	longest time.Duration
+	session time.Duration
 }
 
-// SetReadDeadline implements net.Conn.
+// SetReadDeadline implements net.Conn. Only for the first answer the library waits longer than a session.
 func (c bounded) SetReadDeadline(at time.Time) error {
-	if latest := time.Now().Add(c.longest); at.After(latest) {
-		at = latest
+	if now := time.Now(); at.After(now.Add(c.session)) {
+		at = now.Add(c.session / 3)
 	}
 	return c.Conn.SetReadDeadline(at)
 }

@@ -135,13 +135,18 @@ func (r *rig) full(id string) *Instance {
 	}
 	r.t.Cleanup(listener.close)
 	target := net.JoinHostPort("127.0.0.1", strconv.Itoa(listener.port))
-	// Connections that wait to be accepted are as many as fit once the next one does not come about.
+	// One connection can always wait to be accepted. Those that wait are as many as fit once the next one does not come about.
+	limit := patience
 	for range 16 {
-		conn, err := net.DialTimeout("tcp", target, 200*time.Millisecond)
-		if err != nil {
+		conn, err := net.DialTimeout("tcp", target, limit)
+		switch {
+		case err != nil && limit == patience:
+			r.t.Fatal(err)
+		case err != nil:
 			return &Instance{ID: id, Port: listener.port}
 		}
 		r.t.Cleanup(func() { _ = conn.Close() })
+		limit = 200 * time.Millisecond
 	}
 	r.t.Fatal("connections to an address that nobody serves come about all the same")
 	return nil
@@ -155,7 +160,7 @@ func (r *rig) raw(address, text string) (net.Conn, *bufio.Reader) {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(5 * patience)) // some are used from the beginning of a test to its end
 	if _, err := io.WriteString(conn, text); err != nil {
 		r.t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/testenv"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -127,12 +128,11 @@ func newRig(t *testing.T, subject Subject) *rig {
 	r := &rig{t: t, subject: subject, front: Front{
 		Dir: dir + "/proxy", Certificates: dir + "/certificates",
 	}}
-	port := FreePort(t)
-	r.front.HTTP, r.front.TLS = address(port), address(FreePort(t, port))
+	r.front.HTTP, r.front.TLS = address(testenv.Port(t)), address(testenv.Port(t))
 	r.log = &bytes.Buffer{}
 	r.front.Log = slog.New(slog.NewTextHandler(r.log, nil))
 	writeCertificates(t, r.front.Certificates)
-	r.client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	r.client = &http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", r.front.HTTP)
@@ -143,10 +143,18 @@ func newRig(t *testing.T, subject Subject) *rig {
 		if r.proxy != nil {
 			subject.Close(r.proxy)
 		}
-		for _, pid := range subject.Processes(r.front) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			left := subject.Processes(r.front)
+			for _, pid := range left {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			if len(left) == 0 || time.Now().After(deadline) {
+				break
+			}
 		}
-		_ = os.RemoveAll(dir)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
 	})
 	r.start()
 	return r
@@ -162,22 +170,6 @@ func (r *rig) start() {
 }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-// FreePort is a port that nobody listened on a moment ago, and none of those that the test has taken and does not listen on yet.
-func FreePort(t *testing.T, taken ...int) int {
-	t.Helper()
-	for {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := listener.Addr().(*net.TCPAddr).Port
-		_ = listener.Close()
-		if !slices.Contains(taken, port) {
-			return port
-		}
-	}
-}
 
 // Instance is a small HTTP server that says who it is.
 type Instance struct {
@@ -196,10 +188,10 @@ type Instance struct {
 	Last atomic.Pointer[http.Request]
 }
 
-// NewInstance starts an instance; it ends with the test.
+// NewInstance starts an instance; it ends with the test. Once it is killed nobody answers on its port.
 func NewInstance(t *testing.T, id string) *Instance {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", address(testenv.Port(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +338,7 @@ func (r *rig) expectTLS(host string, body string) {
 		r.t.Fatal(err)
 	}
 	pool.AppendCertsFromPEM(chain)
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool},
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", r.front.TLS)

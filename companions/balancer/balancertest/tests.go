@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/companions/balancer"
+	"github.com/mammoth-os/mammoth/internal/testenv"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -89,19 +90,19 @@ func testRemoval(r *rig) {
 	stays, goes := NewInstance(r.t, "web-1"), NewInstance(r.t, "web-2")
 	for range 5 {
 		r.apply(Route("web", "web.example.test", "/", stays, goes))
-		stop := r.load(8, "web.example.test")
+		load := r.load(8, "web.example.test")
 		for start := goes.Requests.Load(); goes.Requests.Load() < start+20; {
 			time.Sleep(time.Millisecond)
 		}
 		r.apply(Route("web", "web.example.test", "/", stays))
-		// What was on its way while the routes changed is given a moment.
-		time.Sleep(50 * time.Millisecond)
+		// What was on its way while the routes changed may reach it yet.
+		load.await(1)
 		after := goes.Requests.Load()
-		time.Sleep(100 * time.Millisecond)
+		load.await(20)
 		if got := goes.Requests.Load(); got != after {
 			r.t.Errorf("the instance got %d requests after it was taken out", got-after)
 		}
-		if failed := stop(); len(failed) > 0 {
+		if failed := load.stop(); len(failed) > 0 {
 			r.t.Errorf("requests failed: %v", failed)
 		}
 	}
@@ -132,40 +133,61 @@ func testChurn(r *rig) {
 		all = append(all, NewInstance(r.t, fmt.Sprintf("web-%d", i)))
 	}
 	r.apply(Route("web", "web.example.test", "/", all...))
-	stop := r.load(4, "web.example.test")
+	load := r.load(4, "web.example.test")
 	for i := range 12 {
 		route := Route("web", "web.example.test", "/", all[i%4], all[(i+1)%4])
 		route.Expose.Retry = apiv1.Expose_Retry(i % 2)
 		r.apply(route)
 	}
-	if failed := stop(); len(failed) > 0 {
+	if failed := load.stop(); len(failed) > 0 {
 		r.t.Errorf("%d requests failed: %v", len(failed), failed[0])
 	}
 }
 
-// load asks without a pause over so many connections, until it is stopped; that returns what failed.
-func (r *rig) load(clients int, host string) (stop func() []string) {
+// load is clients that ask without a pause, until they are stopped.
+type load struct {
+	cancel  context.CancelFunc
+	clients sync.WaitGroup
+	// How many requests of each client have ended.
+	ended []atomic.Int64
+
+	mu     sync.Mutex
+	failed []string
+}
+
+func (r *rig) load(clients int, host string) *load {
 	ctx, cancel := context.WithCancel(context.Background())
-	var mu sync.Mutex
-	var failed []string
-	var group sync.WaitGroup
-	for range clients {
-		group.Go(func() {
+	l := &load{cancel: cancel, ended: make([]atomic.Int64, clients)}
+	for client := range clients {
+		l.clients.Go(func() {
 			for ctx.Err() == nil {
 				status, text, _, err := r.do(host, "/", nil, nil)
 				if err != nil || status != 200 {
-					mu.Lock()
-					failed = append(failed, fmt.Sprint(status, " ", text, " ", err))
-					mu.Unlock()
+					l.mu.Lock()
+					l.failed = append(l.failed, fmt.Sprint(status, " ", text, " ", err))
+					l.mu.Unlock()
 				}
+				l.ended[client].Add(1)
 			}
 		})
 	}
-	return func() []string {
-		cancel()
-		group.Wait()
-		return failed
+	return l
+}
+
+// await returns when so many requests of each client have ended from now on; the first of them may have begun before.
+func (l *load) await(requests int64) {
+	for client := range l.ended {
+		for until := l.ended[client].Load() + requests; l.ended[client].Load() < until; {
+			time.Sleep(time.Millisecond)
+		}
 	}
+}
+
+// stop returns what failed.
+func (l *load) stop() []string {
+	l.cancel()
+	l.clients.Wait()
+	return l.failed
 }
 
 func testSticky(r *rig) {
@@ -241,12 +263,12 @@ func testNoRetry(r *rig) {
 
 func testTCP(r *rig) {
 	one, two := NewInstance(r.t, "db-1"), NewInstance(r.t, "db-2")
-	port := FreePort(r.t)
+	port := testenv.Port(r.t)
 	route := Route("db", "", "", one)
 	route.Expose = &apiv1.Expose{Tcp: []*apiv1.Expose_Tcp{{Listen: int32(port), Port: "http"}}}
 	r.apply(route)
 	ask := func() string {
-		client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 		answer, err := client.Get("http://" + address(port) + "/")
 		if err != nil {
 			return err.Error()
@@ -264,7 +286,7 @@ func testTCP(r *rig) {
 		r.t.Errorf("after the change port %d answers %q", port, got)
 	}
 	r.apply()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for strings.HasPrefix(ask(), "db-") && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -356,7 +378,7 @@ func testKilledProxy(r *rig) {
 			r.t.Fatal("the proxy has no process")
 		}
 		_ = syscall.Kill(processes[0], syscall.SIGKILL)
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(patience)
 		for r.proxy.Alive() && time.Now().Before(deadline) {
 			time.Sleep(time.Millisecond)
 		}
@@ -377,12 +399,12 @@ func testCompanionGone(r *rig) {
 	one, two := NewInstance(r.t, "web-1"), NewInstance(r.t, "web-2")
 	r.apply(Route("web", "web.example.test", "/", one))
 	before := r.subject.Serving(r.front)
-	stop := r.load(4, "web.example.test")
+	load := r.load(4, "web.example.test")
 	r.subject.Close(r.proxy)
 	time.Sleep(50 * time.Millisecond)
 	r.start()
 	r.apply(Route("web", "web.example.test", "/", one))
-	if failed := stop(); len(failed) > 0 {
+	if failed := load.stop(); len(failed) > 0 {
 		r.t.Errorf("requests failed while there was no companion: %v", failed)
 	}
 	// An old worker may have ended meanwhile.
@@ -402,7 +424,7 @@ func testUpgrade(r *rig) {
 		r.t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	fmt.Fprint(conn, "GET /socket HTTP/1.1\r\nHost: web.example.test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 	reader := bufio.NewReader(conn)
 	answer, err := http.ReadResponse(reader, nil)
@@ -430,7 +452,7 @@ func testTraffic(r *rig) {
 	}
 	var requests, failures int64
 	perInstance := map[string]int64{}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for requests < sent.Load() && time.Now().Before(deadline) {
 		for _, count := range r.proxy.Traffic() {
 			if count.GetService() != "web" {

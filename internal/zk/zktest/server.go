@@ -33,14 +33,9 @@ type Server struct {
 func Start(t testing.TB) *Server {
 	t.Helper()
 	testenv.Need(t, "program:java", "program:"+filepath.Join(home, "zkServer.sh"))
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &Server{Address: listener.Addr().String(), t: t, dir: t.TempDir()}
-	_, port, _ := net.SplitHostPort(s.Address)
-	_ = listener.Close()
-	config := fmt.Sprintf("tickTime=100\nminSessionTimeout=200\nmaxSessionTimeout=60000\ndataDir=%s/data\nclientPort=%s\nclientPortAddress=127.0.0.1\n"+
+	port := testenv.Port(t)
+	s := &Server{Address: fmt.Sprintf("127.0.0.1:%d", port), t: t, dir: t.TempDir()}
+	config := fmt.Sprintf("tickTime=100\nminSessionTimeout=200\nmaxSessionTimeout=60000\ndataDir=%s/data\nclientPort=%d\nclientPortAddress=127.0.0.1\n"+
 		"admin.enableServer=false\nmaxClientCnxns=0\n4lw.commands.whitelist=ruok\n", s.dir, port)
 	if err := os.WriteFile(filepath.Join(s.dir, "zoo.cfg"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
@@ -152,24 +147,29 @@ func NewLine(t testing.TB, target string) *Line {
 }
 
 // Cut lets nothing through any more, and closes nothing.
-func (l *Line) Cut() { l.set(true) }
+func (l *Line) Cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = true
+}
 
 // Mend lets new connections through; those that were cut are broken.
 func (l *Line) Mend() {
-	l.Break()
-	l.set(false)
-}
-
-func (l *Line) set(cut bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cut = cut
+	l.cut = false
+	l.closeAll()
 }
 
 // Break closes every connection.
 func (l *Line) Break() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.closeAll()
+}
+
+// closeAll closes every connection. Callers hold the lock.
+func (l *Line) closeAll() {
 	for conn := range l.conns {
 		_ = conn.Close()
 	}
