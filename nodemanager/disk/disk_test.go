@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,28 @@ func TestUsageCountsBlocksOnce(t *testing.T) {
 	}
 	if got, err := Usage(dir, filepath.Join(dir, "gone")); err != nil || !near(got, 1<<20) {
 		t.Errorf("usage %d, %v", got, err)
+	}
+}
+
+// Who cannot wait is told of all that a few files have, also if the time is over at once.
+func TestAFewFilesAreAlwaysCounted(t *testing.T) {
+	dir := t.TempDir()
+	fill(t, filepath.Join(dir, "few"), 1<<20)
+	if got, err := usageSoon(0, []string{dir}); err != nil || !near(got, 1<<20) {
+		t.Errorf("of one file usage is %d, %v", got, err)
+	}
+	for i := range fewFiles {
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	part, err := usageSoon(0, []string{dir})
+	whole, wholeErr := Usage(dir)
+	if part >= whole || err != nil || wholeErr != nil {
+		t.Errorf("of many files %d bytes are counted of %d: %v, %v", part, whole, err, wholeErr)
+	}
+	if got, err := usageSoon(time.Hour, []string{dir}); err != nil || got != whole {
+		t.Errorf("in an hour %d bytes are counted of %d, %v", got, whole, err)
 	}
 }
 

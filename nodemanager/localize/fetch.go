@@ -117,8 +117,11 @@ func (r *Registry) fly(ctx context.Context, what wanted, f *flight) {
 	close(f.done)
 }
 
-// fetch brings a blob into the cache.
+// fetch brings a blob into the cache. An earlier flight may have done so since whoever wants it looked there.
 func (r *Registry) fetch(ctx context.Context, what wanted) error {
+	if _, err := os.Stat(r.cache.path(what.digest)); err == nil {
+		return nil
+	}
 	pace := backoff.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
 	var last error
 	for failures, wrong := 0, 0; failures < attempts; {

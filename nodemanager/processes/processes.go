@@ -62,31 +62,64 @@ func (c Command) find() ([]process, error) {
 	return found, nil
 }
 
-// marked reports whether a process has the mark. One that is replacing its program has no environment for a moment, and is looked
-// at again; kernel threads, which never have one, are in no session.
+// marked reports whether a process has the mark. One that is replacing its program has no environment for a moment, which is long
+// where it does not get the processor, and is looked at again.
 func (c Command) marked(pid, session int) bool {
-	for range 20 {
+	for waited := time.Duration(0); ; waited += again {
 		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-		if err != nil || len(environ) > 0 || session == 0 {
+		if err != nil || len(environ) > 0 {
 			return err == nil && bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+c.Environment()+"\x00"))
 		}
-		time.Sleep(100 * time.Microsecond)
+		if waited >= longestExec || session == 0 || !isBetween(pid) {
+			return false
+		}
+		time.Sleep(again)
 	}
-	return false
+}
+
+const (
+	// again is how soon a process that is replacing its program is looked at again.
+	again = 100 * time.Microsecond
+	// longestExec is how long that may take; without a bound one that the kernel holds up would hold up all others.
+	longestExec = 2 * time.Second
+)
+
+// isBetween reports whether a process is replacing its program: the kernel does not know yet where its environment is. It knows that
+// of one whose environment is empty. Kernel threads, which never have one, are in no session.
+func isBetween(pid int) bool {
+	fields := statOf(pid)
+	return len(fields) > environEnd && alive(fields) && fields[environEnd] == "0"
+}
+
+// Fields of /proc/PID/stat, counted from behind the name.
+const (
+	state      = 0
+	ofSession  = 3
+	environEnd = 48
+)
+
+// statOf reads the fields of a process behind its name, which is in parentheses and may hold anything; none if there is no such
+// process.
+func statOf(pid int) []string {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+}
+
+// alive reports whether the process with these fields is not dead already.
+func alive(fields []string) bool {
+	return len(fields) > ofSession && fields[state] != "Z" && fields[state] != "X"
 }
 
 // sessionOf reads the session of a process that is not dead already.
-func sessionOf(pid int) (session int, alive bool) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
+func sessionOf(pid int) (session int, runs bool) {
+	fields := statOf(pid)
+	if !alive(fields) {
 		return 0, false
 	}
-	// The second field, the name, is in parentheses and may hold anything; behind it come state, parent, group, session.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 4 || fields[0] == "Z" || fields[0] == "X" {
-		return 0, false
-	}
-	session, err = strconv.Atoi(fields[3])
+	session, err := strconv.Atoi(fields[ofSession])
 	return session, err == nil
 }
 

@@ -33,8 +33,6 @@ func start(t *testing.T, script string, env ...string) *exec.Cmd {
 }
 
 func TestNothingOfACommandIsLeft(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
 	other := start(t, "echo; exec sleep 100")
 	for name, script := range map[string]string{
 		"a child":          "sleep 100 & echo; wait",
@@ -52,7 +50,7 @@ func TestNothingOfACommandIsLeft(t *testing.T) {
 			}
 			ended := make(chan error, 1)
 			go func() { ended <- started.Wait() }()
-			if err := command.Kill(ctx); err != nil {
+			if err := command.Kill(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			<-ended
@@ -78,6 +76,21 @@ func TestWhatACommandLeavesIsAnOrphan(t *testing.T) {
 	}
 	if command.Orphaned() {
 		t.Error("something is left")
+	}
+}
+
+// A process that is replacing its program has no environment yet, however long that takes.
+func TestAProcessThatReplacesItsProgramIsFound(t *testing.T) {
+	for range 20 {
+		command := processes.New()
+		started := start(t, `echo; exec sh -c "$AGAIN"`, command.Environment(), `AGAIN=exec sh -c "$AGAIN"`)
+		if err := command.Kill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_ = started.Wait()
+		if status := started.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
+			t.Errorf("it ended with %v", started.ProcessState)
+		}
 	}
 }
 

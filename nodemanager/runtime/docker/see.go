@@ -287,30 +287,15 @@ func (r *Runtime) judge(key id.Container, used, quota int64) error {
 	return os.WriteFile(r.verdict(key), []byte(disk.Exceeded(used, quota)), 0o640)
 }
 
-// lastLookTime is what an end may wait for. Who leaves more files than can be counted in that time has written for
-// long enough to be found by the watcher.
-const lastLookTime = 250 * time.Millisecond
-
-// lastLook measures what an ended container has left behind: it may have written it between two looks of the watcher.
+// lastLook measures what an ended container has left behind: it may have written it between two looks of the watcher. Who leaves more
+// files than can be counted soon has written for long enough to be found by the watcher.
 func (r *Runtime) lastLook(subject disk.Subject, paths []string) {
-	found := make(chan int64, 1)
-	r.looks.Go(func() {
-		defer close(found)
-		if used, err := disk.Usage(paths...); err == nil {
-			found <- used
-		}
-	})
-	timer := time.NewTimer(lastLookTime)
-	defer timer.Stop()
-	select {
-	case used := <-found:
-		if used <= subject.Quota {
-			return
-		}
-		if err := r.judge(subject.ID, used, subject.Quota); err != nil {
-			r.config.Logger.Error("what a container wrote beyond its quota is not written down", "container", subject.ID.String(), "error", err)
-		}
-	case <-timer.C:
+	used, err := disk.UsageSoon(paths...)
+	if err != nil || used <= subject.Quota {
+		return
+	}
+	if err := r.judge(subject.ID, used, subject.Quota); err != nil {
+		r.config.Logger.Error("what a container wrote beyond its quota is not written down", "container", subject.ID.String(), "error", err)
 	}
 }
 

@@ -173,12 +173,9 @@ func (c *container) settle(exit runtime.Exit) {
 	c.state.Exit, c.state.FinishedAt = &exit, time.Now()
 }
 
-// lastLookTime is what an end may wait for. Who leaves more files than can be counted in that time has written for
-// long enough to be found by the watcher.
-const lastLookTime = 250 * time.Millisecond
-
 // lastLook measures the files that an ended container has left behind: it may have written them between two looks of
-// the watcher. What it printed is in its log by now, or on the way there.
+// the watcher. What it printed is in its log by now, or on the way there. Who leaves more files than can be counted soon has written
+// for long enough to be found by the watcher.
 func (c *container) lastLook() {
 	c.mu.Lock()
 	settled := c.state.DiskBytes <= 0 || c.overQuota != ""
@@ -186,23 +183,10 @@ func (c *container) lastLook() {
 	if settled {
 		return
 	}
-	found := make(chan int64, 1)
-	c.runtime.supervisors.Go(func() {
-		if used, err := disk.Usage(c.runtime.workDir(c.id)); err == nil {
-			found <- used
-		}
-		close(found)
-	})
-	timer := time.NewTimer(lastLookTime)
-	defer timer.Stop()
-	select {
-	case used := <-found:
-		if used > c.state.DiskBytes {
-			c.mu.Lock()
-			c.overQuota = disk.Exceeded(used, c.state.DiskBytes)
-			c.mu.Unlock()
-		}
-	case <-timer.C:
+	if used, err := disk.UsageSoon(c.runtime.workDir(c.id)); err == nil && used > c.state.DiskBytes {
+		c.mu.Lock()
+		c.overQuota = disk.Exceeded(used, c.state.DiskBytes)
+		c.mu.Unlock()
 	}
 }
 

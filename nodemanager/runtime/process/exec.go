@@ -84,6 +84,8 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 		}
 	default:
 		c.endCommand(mine)
+		// Its output has an end now. What it printed may not have been read yet, however long ago that was.
+		flow.Await(ctx, out.copied, lastOutput)
 	}
 	if !stop() && ctx.Err() != nil {
 		c.endCommand(mine) // all of it is gone when this returns
@@ -102,6 +104,10 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	}
 	return 0, err
 }
+
+// lastOutput is how long the output of a command may stand still once nothing of the command is left. It does for good where
+// somebody has it open who cannot be told from others any more.
+const lastOutput = 5 * time.Second
 
 // has says whether a process is in the container.
 func (c *container) has(pid int) bool {
