@@ -24,6 +24,7 @@ import (
 	"github.com/mammoth-os/mammoth/companions/zookeeper"
 	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/sockets"
 	"github.com/mammoth-os/mammoth/internal/zk"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -350,17 +351,12 @@ func (s *besideSettings) choose() error {
 
 // freeAddress is an address that nobody listens on, and that is none of those that others are to listen on soon.
 func freeAddress(taken ...string) (string, error) {
-	for {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", fmt.Errorf("look for a free port: %w", err)
-		}
-		address := listener.Addr().String()
-		_ = listener.Close()
-		if !slices.Contains(taken, address) {
-			return address, nil
-		}
+	at := func(port int) string { return fmt.Sprint("127.0.0.1:", port) }
+	port, err := sockets.FreePort(func(port int) bool { return !slices.Contains(taken, at(port)) })
+	if err != nil {
+		return "", fmt.Errorf("choose where a companion listens: %w", err)
 	}
+	return at(port), nil
 }
 
 // beside is a companion that runs in the zone's process.

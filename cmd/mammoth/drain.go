@@ -16,15 +16,15 @@ import (
 // drainLook is the time between two requests for the node's state.
 const drainLook = 500 * time.Millisecond
 
-// awaitDrained waits until no container is left on a node, and prints why containers are still there. It fails when the node is
-// undrained, lost or removed, and after timeout.
-func (c *cli) awaitDrained(ctx context.Context, z *zone, name string, timeout time.Duration) (*apiv1.Node, error) {
+// awaitDrained waits until no container is left on a node that was as last when its drain began, and prints why containers are
+// still there. It fails when the node is undrained, lost or removed, and after timeout.
+func (c *cli) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeout time.Duration) (*apiv1.Node, error) {
+	name := last.GetName()
 	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	look := time.NewTicker(drainLook)
 	defer look.Stop()
 	show := &drainProgress{lines: &lineProgress{out: c.err}, left: -1}
-	var last *apiv1.Node
 	for {
 		node, err := z.nodes.GetNode(limit, &apiv1.GetNodeRequest{Name: name})
 		switch {

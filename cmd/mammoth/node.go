@@ -65,7 +65,7 @@ func (c *cli) nodeDrainCommand() *cobra.Command {
 		if err != nil || !wait.wait {
 			return node, err
 		}
-		return c.awaitDrained(ctx, z, name, wait.timeout)
+		return c.awaitDrained(ctx, z, node, wait.timeout)
 	}, func(w io.Writer, node *apiv1.Node) error {
 		if node.GetState() == apiv1.NodeState_DRAINED {
 			_, err := fmt.Fprintf(w, "%s: drained, nothing is left on it\n", node.GetName())

@@ -101,12 +101,12 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// scriptFree puts an address that nobody listens at into a variable: free FRONT.
+// scriptFree puts an address that nobody else takes into a variable: free FRONT.
 func scriptFree(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: free VARIABLE")
 	}
-	address, err := freeAddress()
+	address, err := testenv.FreeAddress()
 	ts.Check(err)
 	ts.Setenv(args[0], address)
 }

@@ -22,8 +22,9 @@ type daemonsKey struct{}
 
 type daemon struct {
 	process *exec.Cmd
-	said    *said
-	read    sync.WaitGroup
+	// said is its output, complained what it writes besides.
+	said, complained *said
+	read             sync.WaitGroup
 	// ended is closed when the daemon writes no more.
 	ended chan struct{}
 }
@@ -35,12 +36,16 @@ type said struct {
 	more chan struct{}
 }
 
-func (s *said) add(line string) {
+func newSaid() *said { return &said{more: make(chan struct{})} }
+
+// Write implements io.Writer.
+func (s *said) Write(text []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.text.WriteString(line)
+	s.text.Write(text)
 	close(s.more)
 	s.more = make(chan struct{})
+	return len(text), nil
 }
 
 func (s *said) now() (string, <-chan struct{}) {
@@ -61,10 +66,10 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	if !slices.Contains(args, "--listen") {
 		args = append(args, "--listen", "127.0.0.1:0")
 	}
-	d := &daemon{said: &said{more: make(chan struct{})}, ended: make(chan struct{})}
+	d := &daemon{said: newSaid(), complained: newSaid(), ended: make(chan struct{})}
 	d.process = exec.Command(binary+"/mammoth", args...)
 	d.process.Dir = ts.MkAbs(".")
-	d.process.Stderr = ts.Stderr()
+	d.process.Stderr = d.complained // the script's own is only there while a command runs
 	stdout, err := d.process.StdoutPipe()
 	ts.Check(err)
 	ts.Check(d.process.Start())
@@ -73,7 +78,7 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 		lines := bufio.NewReader(stdout)
 		for {
 			line, err := lines.ReadString('\n')
-			d.said.add(line)
+			_, _ = d.said.Write([]byte(line))
 			if err != nil {
 				return
 			}
@@ -86,6 +91,8 @@ func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 			_ = d.process.Process.Signal(os.Interrupt)
 			d.read.Wait()
 			_ = d.process.Wait()
+			text, _ := d.complained.now()
+			ts.Logf("%s wrote to its standard error:\n%s", name, text)
 		}
 	})
 	deadline := time.After(time.Minute)

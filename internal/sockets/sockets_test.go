@@ -166,3 +166,26 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+func TestAFreePortIsNobodys(t *testing.T) {
+	first, last := connecting()
+	taken := map[int]bool{}
+	for range 20 {
+		port, err := FreePort(func(port int) bool { return !taken[port] })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if taken[port] || port >= first && port <= last && (first > firstFree || last < pastFree-1) {
+			t.Errorf("%d is taken, or one that the kernel gives away: %d to %d", port, first, last)
+		}
+		taken[port] = true
+		listener, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if isFree(port) {
+			t.Errorf("%d counts as free, and somebody listens there", port)
+		}
+		_ = listener.Close()
+	}
+}

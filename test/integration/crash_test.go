@@ -51,7 +51,8 @@ func TestAZoneThatWasKilledFindsItsInstancesAgain(t *testing.T) {
 	}
 	d.eventually("web-3 is replaced", func() (bool, string) {
 		app := d.app("web")
-		return app.Running == 3 && containers(app)["web-3"] != containersByName(before)["web-3"], fmt.Sprintf("%+v", app)
+		now := containers(app)["web-3"]
+		return app.Running == 3 && now != "" && now != containersByName(before)["web-3"], fmt.Sprintf("%+v", app)
 	})
 	after := d.startedAt(containers(d.app("web")))
 	if after["web-1"] != before["web-1"] || after["web-2"] != before["web-2"] {

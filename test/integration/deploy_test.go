@@ -61,9 +61,10 @@ func TestAnImageBecomesInstancesUnderQuota(t *testing.T) {
 	d.run("app", "scale", "web", "2", "--wait")
 	d.running("web", 2)
 
-	if logs := d.run("app", "logs", "web", "--tail", "20"); !strings.Contains(logs, "web-1") {
-		t.Errorf("logs of several instances do not name them: %q", logs)
-	}
+	d.eventually("logs of several instances name them", func() (bool, string) {
+		logs := d.run("app", "logs", "web", "--tail", "20")
+		return strings.Contains(logs, "web-1"), logs
+	})
 	if out := d.run("app", "exec", "web", "--", "/hello", "--version"); strings.TrimSpace(out) != "1" {
 		t.Errorf("exec printed %q", out)
 	}
@@ -147,9 +148,11 @@ func TestAKilledInstanceIsReplaced(t *testing.T) {
 	if after["web-1"] != before["web-1"] || after["web-3"] != before["web-3"] {
 		t.Errorf("others were touched: %v, before %v", after, before)
 	}
-	if logs := d.run("app", "logs", "web", "--instance", "web-2", "--previous"); strings.Count(logs, "listens on") < 2 {
-		t.Errorf("logs with --previous lack the dead instance's: %q", logs)
-	}
+	// The engine may take a moment to write down what a program that runs has said.
+	d.eventually("logs with --previous have the dead instance's too", func() (bool, string) {
+		logs := d.run("app", "logs", "web", "--instance", "web-2", "--previous")
+		return strings.Count(logs, "listens on") >= 2, logs
+	})
 }
 
 func TestEventsTellTheStory(t *testing.T) {

@@ -79,16 +79,27 @@ stop: {drain: 1s}
 		t.Errorf("after --wait nginx answers %q", out)
 	}
 
-	// The registry is the same everywhere.
-	service := d.run("registry", "get", "web", "-o", "json")
-	srv := d.shell("dig", "@127.0.0.1", "-p", dnsPort, "web.service.mammoth", "SRV", "+short")
-	if lines := strings.Count(srv, "\n"); lines != 3 {
-		t.Errorf("DNS names %d instances:\n%s", lines, srv)
-	}
-	for _, match := range regexp.MustCompile(`"id": "(web-\d+)"`).FindAllStringSubmatch(service, -1) {
-		if !strings.Contains(srv, match[1]+".web.instance.mammoth.") {
-			t.Errorf("DNS does not name %s:\n%s", match[1], srv)
+	// The registry is the same everywhere. Nobody waits for DNS and ZooKeeper, which follow it.
+	instances := regexp.MustCompile(`"id": "(web-\d+)"`).FindAllStringSubmatch(d.run("registry", "get", "web", "-o", "json"), -1)
+	d.eventually("DNS names the three instances", func() (bool, string) {
+		srv := d.shell("dig", "@127.0.0.1", "-p", dnsPort, "web.service.mammoth", "SRV", "+short")
+		for _, match := range instances {
+			if !strings.Contains(srv, match[1]+".web.instance.mammoth.") {
+				return false, srv
+			}
 		}
+		return len(instances) == 3 && strings.Count(srv, "\n") == 3, srv
+	})
+	d.eventually("ZooKeeper has them", func() (bool, string) {
+		listed := server.Command("ls", "/mammoth/services/web")
+		for _, match := range instances {
+			if !regexp.MustCompile(`\b` + match[1] + `\b`).MatchString(listed) {
+				return false, listed
+			}
+		}
+		return true, listed
+	})
+	for _, match := range instances {
 		if entry := server.Command("get", "/mammoth/services/web/"+match[1]); !strings.Contains(entry, `"id":"`+match[1]+`"`) {
 			t.Errorf("ZooKeeper has of %s:\n%s", match[1], entry)
 		}
@@ -154,11 +165,14 @@ func (d *desk) share(front, version string, asked int) float64 {
 	return 100 * float64(got) / float64(asked)
 }
 
-// watch asks again and again, until the answer is called: it gives the versions in the order in which they answered.
+// watch asks again and again, once before it returns, until the answer is called: it gives the versions in the order in which they
+// answered.
 func (d *desk) watch(front string) func() string {
 	end, order := make(chan struct{}), make(chan string)
+	first := ask(front)
 	go func() {
-		var seen strings.Builder
+		seen := strings.Builder{}
+		seen.WriteString(first)
 		for {
 			select {
 			case <-end:

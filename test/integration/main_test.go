@@ -138,7 +138,8 @@ func (d *desk) eventually(what string, condition func() (bool, string)) {
 	}
 }
 
-// running waits until an app has so many healthy instances and no other.
+// running waits until an app has so many healthy instances and no other, and the zone knows their containers: an instance's
+// state comes from the app's master, and its container from its node.
 func (d *desk) running(name string, count int) zone.App {
 	d.Helper()
 	var app zone.App
@@ -146,7 +147,7 @@ func (d *desk) running(name string, count int) zone.App {
 		app = d.app(name)
 		healthy := 0
 		for _, instance := range app.Instances {
-			if instance.State == "RUNNING" {
+			if instance.State == "RUNNING" && instance.RuntimeID != "" {
 				healthy++
 			}
 		}

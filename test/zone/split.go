@@ -9,6 +9,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
 // Split is a zone whose ResourceManager and NodeManager are processes of their own, as on several machines.
@@ -29,7 +31,7 @@ type Daemon struct {
 
 // StartSplit runs a ResourceManager and one NodeManager and returns when the node is ready.
 func StartSplit(ctx context.Context, programs Programs, options Options) (*Split, error) {
-	address, err := freeAddress()
+	address, err := testenv.FreeAddress()
 	if err != nil {
 		return nil, err
 	}

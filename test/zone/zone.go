@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
 // Programs are the binaries that tests run, built once.
@@ -94,7 +95,7 @@ type Zone struct {
 // Start runs `mammoth up` and returns when it is ready.
 func Start(ctx context.Context, programs Programs, options Options) (*Zone, error) {
 	if options.Listen == "" {
-		address, err := freeAddress()
+		address, err := testenv.FreeAddress()
 		if err != nil {
 			return nil, err
 		}
@@ -305,13 +306,4 @@ func Command(enter []string, program string, args ...string) *exec.Cmd {
 func CommandContext(ctx context.Context, enter []string, program string, args ...string) *exec.Cmd {
 	line := append(append(append([]string{}, enter...), program), args...)
 	return exec.CommandContext(ctx, line[0], line[1:]...)
-}
-
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,13 +30,14 @@ import (
 //	lines N, both, env        print and exit 0
 //	tick N MILLISECONDS       prints a line at a time
 //	sleep DURATION [CODE]     exits after that long
+//	until FILE [CODE]         exits once there is such a file
 //	memory MIB, memory-child  ends as OOM beyond the memory quota, else as serve
 //	disk MIB, disk-deleted    ends as over quota beyond the disk quota, else as serve
 //	fork N                    prints how many the pids quota let it have, then as serve
 //	cat, tty                  for Exec
 func Builtin() []string {
 	return []string{
-		"exit", "serve", "signals", "ignore-term", "lines", "both", "env", "tick", "sleep",
+		"exit", "serve", "signals", "ignore-term", "lines", "both", "env", "tick", "sleep", "until",
 		"memory", "memory-child", "disk", "disk-deleted", "fork", "cat", "tty",
 	}
 }
@@ -102,6 +104,16 @@ func builtin(ctx context.Context, spec runtime.Spec, words []string, out io.Writ
 		}
 		if backoff.Sleep(ctx, d) != nil {
 			return 143
+		}
+		return int(number(2))
+	case "until":
+		for len(words) > 1 {
+			if _, err := os.Stat(words[1]); err == nil {
+				break
+			}
+			if backoff.Sleep(ctx, 20*time.Millisecond) != nil {
+				return 143
+			}
 		}
 		return int(number(2))
 	case "signals":
