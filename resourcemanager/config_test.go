@@ -25,7 +25,7 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 	fine := func() Config {
 		return Config{
 			Dir: "somewhere", Images: imageShelf{},
-			Registry: func(int64) Registry { return &noticeBoard{} },
+			Registry: board,
 		}
 	}
 	good := fine()
@@ -165,7 +165,7 @@ func TestASilentConnectionIsHungUp(t *testing.T) {
 
 func TestAZoneHasTheNamesThatEverybodyTakes(t *testing.T) {
 	for name, sentence := range spectest.Names() {
-		config := Config{Dir: "unused", Zone: name, Images: imageShelf{}, Registry: func(int64) Registry { return &noticeBoard{} }}
+		config := Config{Dir: "unused", Zone: name, Images: imageShelf{}, Registry: board}
 		if err := config.Validate(); err == nil || wire.Sentence(err) != fmt.Sprintf(sentence, "a zone") {
 			t.Errorf("a zone named %q: %v", name, err)
 		}

@@ -232,8 +232,7 @@ func TestAZoneWithoutATreeDoesNotStartWithABadFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("queues: none\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	board := &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}}
-	config := Config{Dir: "unused", Queues: path, Images: imageShelf{}, Registry: func(int64) Registry { return board }}
+	config := Config{Dir: "unused", Queues: path, Images: imageShelf{}, Registry: board}
 	if err := config.Validate(); err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
 // newReal serves on a real port, with a real file.
@@ -17,9 +15,7 @@ func newReal(t *testing.T) string {
 	t.Helper()
 	rm, err := New(Config{
 		Dir: t.TempDir(), Listen: "127.0.0.1:0", Images: imageShelf{"web:1": {Entrypoint: []string{"/web"}}},
-		Registry: func(int64) Registry {
-			return &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}}
-		},
+		Registry: board,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -133,9 +129,7 @@ func TestEventsAreOneObjectALine(t *testing.T) {
 func TestASecondResourceManagerIsRefused(t *testing.T) {
 	config := Config{
 		Dir: t.TempDir(), Listen: "0.0.0.0:0", Images: imageShelf{},
-		Registry: func(int64) Registry {
-			return &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}}
-		},
+		Registry: board,
 	}
 	if _, err := New(config); err == nil || !strings.Contains(err.Error(), "without TLS") {
 		t.Errorf("an address that others can reach: %v", err)
