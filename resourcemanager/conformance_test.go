@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/appmaster/mastertest"
@@ -23,7 +24,12 @@ func TestTheResourceManagerPassesTheSuiteOfItsFake(t *testing.T) {
 		t.Cleanup(z.stop)
 		// Masters run on a node of their own.
 		home, master := z.addNode("home"), ""
-		return mastertest.Subject{Conn: z.conn, Avoid: []string{"home"}, Next: func() mastertest.Attempt {
+		restart := func() *grpc.ClientConn {
+			z.restart()
+			home.register()
+			return z.conn
+		}
+		return mastertest.Subject{Conn: z.conn, Restart: restart, Avoid: []string{"home"}, Next: func() mastertest.Attempt {
 			if master == "" {
 				z.deploy(webSpec(1))
 			} else {
