@@ -57,9 +57,9 @@ func (z *zone) trouble(random *rand.Rand) {
 			z.startNode()
 		case 9:
 			if rmAway {
-				z.startRM()
+				z.rm.zone.Start()
 			} else {
-				z.stopRM()
+				z.rm.zone.Stop()
 			}
 			rmAway = !rmAway
 		}
@@ -67,7 +67,7 @@ func (z *zone) trouble(random *rand.Rand) {
 	}
 	z.engine.SetDown(nil)
 	if rmAway {
-		z.startRM()
+		z.rm.zone.Start()
 	}
 	z.pass(10 * time.Second)
 	for seq := range accepted {

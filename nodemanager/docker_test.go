@@ -239,7 +239,7 @@ func newRealNode(t *testing.T) (n *realNode, image string) {
 	t.Cleanup(images.Close)
 	key := token.NewKey(1)
 	n = &realNode{
-		T: t, rm: newResourceManager(key), dir: t.TempDir(), name: "test-" + rand.Text()[:8], socket: testenv.DockerSocket(),
+		T: t, dir: t.TempDir(), name: "test-" + rand.Text()[:8], socket: testenv.DockerSocket(),
 		storeAt: strings.TrimPrefix(images.URL, "http://"), key: key, app: id.App{ClusterStart: time.Now().UnixMilli(), Seq: 1},
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -247,8 +247,9 @@ func newRealNode(t *testing.T) (n *realNode, image string) {
 		t.Fatal(err)
 	}
 	n.rmAt = listener.Addr().String()
+	n.rm = newResourceManager(t, n.name, key)
 	server := grpc.NewServer()
-	trackerv1.RegisterResourceTrackerServer(server, n.rm)
+	n.rm.zone.Services(server)
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	t.Cleanup(func() { n.cleanUp(image) })
@@ -312,7 +313,7 @@ func TestRealContainersThroughARestart(t *testing.T) {
 	}
 
 	for i := range int64(count) {
-		n.rm.commands <- &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Stop_{Stop: &trackerv1.NodeCommand_Stop{ContainerId: n.container(i + 1).String()}}}
+		n.rm.Command(&trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Stop_{Stop: &trackerv1.NodeCommand_Stop{ContainerId: n.container(i + 1).String()}}})
 	}
 	took = n.eventually("all are done", n.all(count, func(s *corev1.ContainerStatus) bool { return s.GetState() == corev1.ContainerStatus_DONE }))
 	t.Logf("all were stopped after %v", took)
@@ -322,14 +323,14 @@ func TestRealContainersThroughARestart(t *testing.T) {
 		}
 	}
 	for i := range int64(count) {
-		n.rm.commands <- &trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Forget_{Forget: &trackerv1.NodeCommand_Forget{ContainerIds: []string{n.container(i + 1).String()}}}}
+		n.rm.Command(&trackerv1.NodeCommand{Command: &trackerv1.NodeCommand_Forget_{Forget: &trackerv1.NodeCommand_Forget{ContainerIds: []string{n.container(i + 1).String()}}}})
 	}
 	n.stop() // in the middle of the removals, or before it has heard of all
-	n.rm.mu.Lock()
+	var all []string
 	for i := range int64(count) {
-		n.rm.reap = append(n.rm.reap, n.container(i+1).String())
+		all = append(all, n.container(i+1).String())
 	}
-	n.rm.mu.Unlock()
+	n.rm.Reap(all...)
 	n.start()
 	n.eventually("nothing is left in the engine", func() bool {
 		left, err := n.engineAt(testenv.DockerSocket(), "").List(t.Context())
@@ -470,7 +471,7 @@ func TestARealEngineThatGoesAwayInTheMiddleOfADeployment(t *testing.T) {
 	})
 	g.set(true)
 	n.eventually("the node is unhealthy, with a reason", func() bool {
-		health := n.rm.nodeHealth()
+		health := n.rm.Health()
 		return !health.GetHealthy() && strings.Contains(health.GetReason(), "docker does not answer")
 	})
 	if s := n.rm.status(n.container(1)); s.GetState() != corev1.ContainerStatus_RUNNING {
@@ -481,7 +482,7 @@ func TestARealEngineThatGoesAwayInTheMiddleOfADeployment(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.set(false)
-	n.eventually("the node is healthy again", func() bool { return n.rm.nodeHealth().GetHealthy() })
+	n.eventually("the node is healthy again", func() bool { return n.rm.Health().GetHealthy() })
 	n.eventually("the end is reported", func() bool {
 		return n.rm.status(n.container(1)).GetState() == corev1.ContainerStatus_DONE
 	})

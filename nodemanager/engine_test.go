@@ -25,7 +25,7 @@ func TestStartsAreTriedAgainWhileTheEngineIsAway(t *testing.T) {
 				z.Errorf("status %v", s)
 			}
 		}
-		if health := z.rm.nodeHealth(); health.GetHealthy() || health.GetReason() != "docker does not answer: the socket is gone" {
+		if health := z.rm.Health(); health.GetHealthy() || health.GetReason() != "docker does not answer: the socket is gone" {
 			z.Errorf("the node's health is %v", health)
 		}
 		z.engine.Kill("n1", z.container(1)) // nobody hears it
@@ -37,7 +37,7 @@ func TestStartsAreTriedAgainWhileTheEngineIsAway(t *testing.T) {
 		for i := range int64(5) {
 			z.want(z.container(i+2), corev1.ContainerStatus_RUNNING)
 		}
-		if health := z.rm.nodeHealth(); !health.GetHealthy() || health.GetReason() != "" {
+		if health := z.rm.Health(); !health.GetHealthy() || health.GetReason() != "" {
 			z.Errorf("the node's health is %v", health)
 		}
 		if z.engine.Starts() != 6 {

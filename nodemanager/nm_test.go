@@ -146,7 +146,7 @@ func TestOnlyATokenForThisContainerOnThisNodeStartsIt(t *testing.T) {
 func TestWithoutKeysNothingStarts(t *testing.T) {
 	inZone(t, func(z *zone) {
 		z.stop()
-		z.rm.noKeys = true
+		z.rm.zone.SetKeys()
 		z.startNode()
 		_, err := z.node.Start(z.Context(), &nodev1.StartRequest{Token: z.token(z.container(1)), Spec: serving()})
 		if status.Code(err) != codes.Unavailable {

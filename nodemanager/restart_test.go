@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -134,9 +135,7 @@ func TestAnEndIsToldAgainToAResourceManagerThatStillWantsTheStop(t *testing.T) {
 		z.pass(time.Second)
 		z.forget(z.container(1))
 		z.pass(time.Second)
-		z.rm.mu.Lock()
-		delete(z.rm.seen, z.container(1).String())
-		z.rm.mu.Unlock()
+		z.rm.Drop(z.container(1).String())
 		z.stopCommand(z.container(1))
 		z.pass(time.Second)
 		z.want(z.container(1), corev1.ContainerStatus_DONE)
@@ -152,7 +151,7 @@ func TestContainersWithoutARecordAreReapedOnlyWhenTheResourceManagerSaysSo(t *te
 		if err := os.RemoveAll(filepath.Join(z.dir, recovery.FolderName)); err != nil {
 			z.Fatal(err)
 		}
-		z.rm.reap = []string{z.container(2).String()}
+		z.rm.Reap(z.container(2).String())
 		z.startNode()
 		z.pass(time.Second)
 		if n := len(z.rm.lastRegistration().GetContainers()); n != 2 {
@@ -177,7 +176,7 @@ func TestALeaseThatEndedMeanwhileIsReaped(t *testing.T) {
 		z.start(z.container(1), serving())
 		z.start(z.container(2), serving())
 		z.pass(time.Second)
-		z.rm.reap = []string{z.container(1).String()}
+		z.rm.Reap(z.container(1).String())
 		z.restart()
 		z.pass(time.Second)
 		left := z.inEngine()
@@ -194,7 +193,7 @@ func TestOtherNodesContainersAreNotTouched(t *testing.T) {
 		if _, err := other.Start(z.Context(), foreign); err != nil {
 			z.Fatal(err)
 		}
-		z.rm.reap = []string{foreign.ID.String()}
+		z.rm.Reap(foreign.ID.String())
 		z.restart()
 		z.pass(time.Second)
 		if n := len(z.rm.lastRegistration().GetContainers()); n != 0 {
@@ -215,7 +214,7 @@ func TestWhileTheResourceManagerIsAwayContainersGoOn(t *testing.T) {
 			z.start(z.container(i+1), serving())
 		}
 		z.pass(time.Second)
-		z.stopRM()
+		z.rm.zone.Stop()
 		z.pass(10 * time.Minute)
 		if z.engine.Running() != 3 {
 			z.Fatalf("%d containers run", z.engine.Running())
@@ -223,7 +222,7 @@ func TestWhileTheResourceManagerIsAwayContainersGoOn(t *testing.T) {
 		z.engine.Kill("n1", z.container(2))
 		z.start(z.container(4), serving()) // its keys are still good
 		z.pass(time.Minute)
-		z.startRM()
+		z.rm.zone.Start()
 		z.pass(5 * time.Second)
 		z.want(z.container(1), corev1.ContainerStatus_RUNNING)
 		z.want(z.container(2), corev1.ContainerStatus_DONE)
@@ -238,10 +237,10 @@ func TestTheNodeRegistersAgainWhenItIsTold(t *testing.T) {
 	inZone(t, func(z *zone) {
 		z.start(z.container(1), serving())
 		z.pass(time.Second)
-		before := z.rm.registered()
-		z.rm.broken <- status.Error(codes.Aborted, "register again")
+		before := len(z.rm.Registrations())
+		z.rm.Break(status.Error(codes.Aborted, "register again"))
 		z.pass(100 * time.Millisecond)
-		if after := z.rm.registered(); after != before+1 {
+		if after := len(z.rm.Registrations()); after != before+1 {
 			z.Errorf("%d registrations, want %d", after, before+1)
 		}
 		z.stopCommand(z.container(1))
@@ -253,13 +252,9 @@ func TestTheNodeRegistersAgainWhenItIsTold(t *testing.T) {
 func TestReportsAreEmptyWhenNothingChangesAndCarryEachChangeAtOnce(t *testing.T) {
 	inZone(t, func(z *zone) {
 		z.pass(500 * time.Millisecond)
-		z.rm.mu.Lock()
-		before := z.rm.reports
-		z.rm.mu.Unlock()
+		before := z.rm.Reports()
 		z.pass(10 * time.Second)
-		z.rm.mu.Lock()
-		idle := z.rm.reports - before
-		z.rm.mu.Unlock()
+		idle := z.rm.Reports() - before
 		if idle != 10 {
 			z.Errorf("%d reports in 10 s at an interval of 1 s", idle)
 		}
@@ -269,12 +264,8 @@ func TestReportsAreEmptyWhenNothingChangesAndCarryEachChangeAtOnce(t *testing.T)
 		z.engine.Kill("n1", z.container(1))
 		z.pass(5 * time.Millisecond)
 		z.want(z.container(1), corev1.ContainerStatus_DONE)
-		z.rm.mu.Lock()
-		defer z.rm.mu.Unlock()
-		for i, state := range z.rm.history[z.container(1).String()] {
-			if i > 0 && state < z.rm.history[z.container(1).String()][i-1] {
-				z.Errorf("states were reported in the order %v", z.rm.history[z.container(1).String()])
-			}
+		if states := z.rm.States(z.container(1).String()); !slices.IsSorted(states) {
+			z.Errorf("states were reported in the order %v", states)
 		}
 	})
 }

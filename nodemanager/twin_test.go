@@ -18,7 +18,7 @@ func TestARefusedNodeSaysSoOnceAndLeavesItsContainersAlone(t *testing.T) {
 		key := z.container(1)
 		z.start(key, serving())
 		z.pass(time.Second)
-		z.rm.refuse(status.Error(codes.AlreadyExists, "a NodeManager at 10.0.0.1 is n1 already"))
+		z.rm.zone.RefuseNodes(status.Error(codes.AlreadyExists, "a NodeManager at 10.0.0.1 is n1 already"))
 		z.restart()
 		z.pass(10 * time.Minute)
 		if n := log.count("a NodeManager at 10.0.0.1 is n1 already"); n != 1 {
@@ -27,7 +27,7 @@ func TestARefusedNodeSaysSoOnceAndLeavesItsContainersAlone(t *testing.T) {
 		if z.engine.Running() != 1 {
 			z.Error("its container has ended")
 		}
-		z.rm.refuse(nil)
+		z.rm.zone.RefuseNodes(nil)
 		z.pass(2 * time.Second)
 		z.want(key, corev1.ContainerStatus_RUNNING)
 	})

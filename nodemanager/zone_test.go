@@ -3,24 +3,20 @@ package nodemanager_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/mammoth-os/mammoth/appmaster/mastertest"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/resource"
 	"github.com/mammoth-os/mammoth/internal/token"
@@ -43,141 +39,37 @@ type zone struct {
 
 	config func(*nodemanager.Config)
 
-	listener *bufconn.Listener // the ResourceManager's
-	server   *grpc.Server
-	rm       *resourceManager
+	rm *resourceManager
 
 	node   nodev1.ContainerManagerClient
 	stop   func()
 	nodeAt *bufconn.Listener
 }
 
+// resourceManager is the one that masters and nodes are tested against, as a test's node has it. It has the node report ends until the
+// test tells it to forget them.
 type resourceManager struct {
-	trackerv1.UnimplementedResourceTrackerServer
-
-	mu            sync.Mutex
-	key           token.Key
-	registrations []*trackerv1.RegisterRequest
-	reports       int
-	seen          map[string]*corev1.ContainerStatus
-	history       map[string][]corev1.ContainerStatus_State
-	health        *corev1.NodeHealth
-	reap          []string
-	noKeys        bool
-	refusal       error
-	commands      chan *trackerv1.NodeCommand
-	broken        chan error
+	*mastertest.Manager
+	zone *mastertest.Zone
 }
 
-func newResourceManager(key token.Key) *resourceManager {
-	return &resourceManager{
-		key: key, seen: map[string]*corev1.ContainerStatus{}, history: map[string][]corev1.ContainerStatus_State{},
-		commands: make(chan *trackerv1.NodeCommand, 100), broken: make(chan error, 1),
-	}
-}
-
-func (rm *resourceManager) Register(_ context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
-	if rm.refusal != nil {
-		return nil, rm.refusal
-	}
-	rm.registrations = append(rm.registrations, request)
-	rm.take(request.GetContainers())
-	rm.health = request.GetHealth()
-	response := &trackerv1.RegisterResponse{
-		Zone: "test", Epoch: 1, Session: fmt.Sprint("session-", len(rm.registrations)),
-		ReportInterval: durationpb.New(time.Second), Reap: rm.reap,
-	}
-	if !rm.noKeys {
-		response.Keys = []*trackerv1.TokenKey{{Id: rm.key.ID, Secret: rm.key.Secret}}
-	}
-	return response, nil
-}
-
-// refuse has registrations fail with err, until it is called with nil.
-func (rm *resourceManager) refuse(err error) {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
-	rm.refusal = err
-}
-
-func (rm *resourceManager) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, trackerv1.NodeCommand]) error {
-	first, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	if first.GetSession() == "" {
-		return status.Error(codes.InvalidArgument, "the first report names the session")
-	}
-	reports := make(chan error, 1)
-	go func() {
-		for {
-			report, err := stream.Recv()
-			if err != nil {
-				reports <- err
-				return
-			}
-			rm.mu.Lock()
-			rm.reports++
-			rm.take(report.GetContainers())
-			if report.GetHealth() != nil {
-				rm.health = report.GetHealth()
-			}
-			rm.mu.Unlock()
-		}
-	}()
-	for {
-		select {
-		case err := <-reports:
-			return err
-		case err := <-rm.broken:
-			return err
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		case command := <-rm.commands:
-			if err := stream.Send(command); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func (rm *resourceManager) take(statuses []*corev1.ContainerStatus) {
-	for _, s := range statuses {
-		key := s.GetLease().GetContainerId()
-		rm.seen[key] = s
-		if h := rm.history[key]; len(h) == 0 || h[len(h)-1] != s.GetState() {
-			rm.history[key] = append(h, s.GetState())
-		}
-	}
+func newResourceManager(t *testing.T, node string, key token.Key) *resourceManager {
+	zone := mastertest.NewZone(t, "web")
+	zone.SetKeys(&trackerv1.TokenKey{Id: key.ID, Secret: key.Secret})
+	zone.KeepEnds()
+	return &resourceManager{zone.Manager(node), zone}
 }
 
 func (rm *resourceManager) status(key id.Container) *corev1.ContainerStatus {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
-	return rm.seen[key.String()]
+	return rm.Status(key.String())
 }
 
 func (rm *resourceManager) lastRegistration() *trackerv1.RegisterRequest {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
-	if len(rm.registrations) == 0 {
+	all := rm.Registrations()
+	if len(all) == 0 {
 		return nil
 	}
-	return rm.registrations[len(rm.registrations)-1]
-}
-
-func (rm *resourceManager) registered() int {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
-	return len(rm.registrations)
-}
-
-func (rm *resourceManager) nodeHealth() *corev1.NodeHealth {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
-	return rm.health
+	return all[len(all)-1]
 }
 
 // inZone runs a test in a bubble, in a zone with one node that runs.
@@ -190,11 +82,10 @@ func inZoneWith(t *testing.T, config func(*nodemanager.Config), test func(*zone)
 			T: t, dir: dir, engine: fake.NewEngine(), key: token.NewKey(1), config: config,
 			app: id.App{ClusterStart: 1000, Seq: 1},
 		}
-		z.startRM()
+		z.rm = newResourceManager(t, "n1", z.key)
 		z.startNode()
 		test(z)
 		z.stop()
-		z.stopRM()
 		z.engine.SetDown(nil)
 		for _, c := range z.inEngine() {
 			if err := z.runtime().Stop(context.Background(), c.ID, 0); err != nil {
@@ -202,22 +93,6 @@ func inZoneWith(t *testing.T, config func(*nodemanager.Config), test func(*zone)
 			}
 		}
 	})
-}
-
-func (z *zone) startRM() {
-	z.listener = bufconn.Listen(1 << 20)
-	if z.rm == nil {
-		z.rm = newResourceManager(z.key)
-	}
-	z.server = grpc.NewServer()
-	trackerv1.RegisterResourceTrackerServer(z.server, z.rm)
-	server, listener := z.server, z.listener
-	go func() { _ = server.Serve(listener) }()
-}
-
-func (z *zone) stopRM() {
-	z.server.Stop()
-	_ = z.listener.Close()
 }
 
 func (z *zone) runtime() *fake.Runtime {
@@ -235,7 +110,7 @@ func (z *zone) startNode() {
 		Runtimes: map[corev1.ContainerSpec_Runtime]runtime.Runtime{corev1.ContainerSpec_DOCKER: docker},
 		Logger:   slog.New(slog.NewTextHandler(z.Output(), nil)), Version: "test",
 		DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return z.listener.DialContext(ctx)
+			return z.rm.zone.Dial(ctx, mastertest.Address)
 		})},
 	}
 	if z.config != nil {
@@ -318,7 +193,7 @@ func (z *zone) start(key id.Container, spec *corev1.ContainerSpec) {
 }
 
 func (z *zone) command(command *trackerv1.NodeCommand) {
-	z.rm.commands <- command
+	z.rm.Command(command)
 	z.settle()
 }
 

@@ -14,7 +14,7 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 	fine := func() Config {
 		return Config{
 			Dir: "somewhere", Images: shelf{},
-			Registry: quietRegistry,
+			Registry: board,
 		}
 	}
 	good := fine()
@@ -55,7 +55,7 @@ func TestConfigsAreRefusedInSentences(t *testing.T) {
 
 func TestAZoneHasTheNamesThatEverybodyTakes(t *testing.T) {
 	for name, sentence := range spectest.Names() {
-		config := Config{Dir: "unused", Zone: name, Images: shelf{}, Registry: quietRegistry}
+		config := Config{Dir: "unused", Zone: name, Images: shelf{}, Registry: board}
 		if err := config.Validate(); err == nil || wire.Sentence(err) != fmt.Sprintf(sentence, "a zone") {
 			t.Errorf("a zone named %q: %v", name, err)
 		}

@@ -4,12 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/containerd/errdefs"
 
+	"github.com/mammoth-os/mammoth/companions/registry/registrytest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/images"
 	"github.com/mammoth-os/mammoth/resourcemanager/term"
 )
@@ -29,20 +28,5 @@ func (s shelf) StoredBytes() (int64, error)                             { return
 func (s shelf) Remove(context.Context, string) (freed int64, err error) { return 0, nil }
 func (s shelf) Handler() http.Handler                                   { return http.NotFoundHandler() }
 
-// quiet is a registry without readers and balancers.
-type quiet struct {
-	apiv1.UnimplementedRegistryServer
-	companionv1.UnimplementedCompanionsServer
-}
-
-func quietRegistry(int64, term.Observer) term.Registry { return quiet{} }
-
-func (quiet) Publish(string, []*apiv1.Endpoint) int64       { return 1 }
-func (quiet) Expose(string, *apiv1.Expose) int64            { return 1 }
-func (quiet) AwaitBalancers(_ string, _ int64, done func()) { go done() }
-func (quiet) Hold()                                         {}
-func (quiet) Release()                                      {}
-func (quiet) ExpectBalancer(string, time.Duration)          {}
-func (quiet) AllowRegistration([]byte)                      {}
-func (quiet) KnowApp(string, string)                        {}
-func (quiet) AppKey(string) string                          { return "key" }
+// board makes the registry of a term that the test does not look into.
+func board(epoch int64, _ term.Observer) term.Registry { return registrytest.NewBoard(epoch) }

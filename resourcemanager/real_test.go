@@ -15,7 +15,7 @@ func newReal(t *testing.T) string {
 	t.Helper()
 	rm, err := New(t.Context(), Config{
 		Dir: t.TempDir(), Listen: "127.0.0.1:0", Images: shelf{"web:1": {Entrypoint: []string{"/web"}}},
-		Registry: quietRegistry,
+		Registry: board,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestEventsAreOneObjectALine(t *testing.T) {
 func TestASecondResourceManagerIsRefused(t *testing.T) {
 	config := Config{
 		Dir: t.TempDir(), Listen: "0.0.0.0:0", Images: shelf{},
-		Registry: quietRegistry,
+		Registry: board,
 	}
 	if _, err := New(t.Context(), config); err == nil || !strings.Contains(err.Error(), "without TLS") {
 		t.Errorf("an address that others can reach: %v", err)

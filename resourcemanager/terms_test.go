@@ -56,7 +56,7 @@ func lead(t *testing.T, test func(*led)) {
 		open := func() (store.Store, error) {
 			return breaking{store.OpenMemory(disk, store.Options{Now: time.Now(), EventRetention: 100}), &l.broken}, nil
 		}
-		config := Config{Dir: "unused", Images: shelf{"web:1": {Entrypoint: []string{"/web"}}}, Registry: quietRegistry, AllowInsecure: true}
+		config := Config{Dir: "unused", Images: shelf{"web:1": {Entrypoint: []string{"/web"}}}, Registry: board, AllowInsecure: true}
 		if err := config.Validate(); err != nil {
 			t.Fatal(err)
 		}

@@ -26,6 +26,8 @@ type Node struct {
 	// Capacity is how many containers it holds.
 	Capacity int
 
+	// manager is a real NodeManager in the place of this one; nil if there is none.
+	manager    *Manager
 	behave     func(*corev1.ContainerSpec) Behaviour
 	zone       *Zone
 	address    string
@@ -228,6 +230,10 @@ func (n *Node) change(name string, change func(*corev1.ContainerStatus)) {
 }
 
 func (n *Node) end(name string, exit *corev1.Exit) {
+	if n.manager != nil {
+		n.manager.stop(name, exit.GetReason())
+		return
+	}
 	if _, ok := n.containers[name]; !ok {
 		held, granted := n.zone.leases[name]
 		if !granted {
@@ -245,6 +251,10 @@ func (n *Node) end(name string, exit *corev1.Exit) {
 
 // stop ends a container with a grace of 100 ms. One that never ran is gone at once.
 func (n *Node) stop(name string) {
+	if n.manager != nil {
+		n.manager.stop(name, corev1.Exit_STOPPED)
+		return
+	}
 	exit := &corev1.Exit{Reason: corev1.Exit_STOPPED}
 	if _, ok := n.containers[name]; !ok {
 		n.end(name, exit)
@@ -308,6 +318,14 @@ func (n *Node) shut() {
 	address := n.address
 	n.zone.mu.Unlock()
 	n.zone.stop(address)
+}
+
+// fits reports whether there is room for one more container.
+func (n *Node) fits(ask *masterv1.Ask) bool {
+	if n.manager != nil {
+		return n.manager.fits(ask)
+	}
+	return n.held < n.Capacity
 }
 
 func (n *Node) reachable() bool { return n.state != apiv1.NodeState_LOST }

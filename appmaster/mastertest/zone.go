@@ -1,10 +1,12 @@
-// Package mastertest is a small zone to test application masters against: a ResourceManager with leases, asks, a registry
-// and attempts, and nodes that pretend to run containers. It keeps the contracts of the protocols, serves them over
-// in-memory connections, and notes every breach of the rules by a master (Breaches). It works inside a synctest bubble.
+// Package mastertest is a small zone to test application masters and NodeManagers against: a ResourceManager with leases, asks, a
+// registry and attempts, and nodes that pretend to run containers, beside which real NodeManagers may register. It keeps the
+// contracts of the protocols, serves them over in-memory connections, and notes every breach of the rules by a master (Breaches).
+// It works inside a synctest bubble. Run is the suite that this ResourceManager passes, and the real one too.
 package mastertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -27,9 +29,14 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-const address = "resourcemanager:7070"
+// reportInterval is how often NodeManagers are to report.
+const reportInterval = time.Second
+
+// Address is the ResourceManager's, for Dial.
+const Address = "resourcemanager:7070"
 
 // Zone is a ResourceManager and its nodes.
 type Zone struct {
@@ -38,7 +45,14 @@ type Zone struct {
 	// Name of the app.
 	Name string
 
-	mu        sync.Mutex
+	mu sync.Mutex
+	// managers are the NodeManagers that register by themselves, by the names of their nodes.
+	managers map[string]*Manager
+	// keys are what they are given, refusal why they are not.
+	keys    []*trackerv1.TokenKey
+	refusal error
+	// keepsEnds: what they report as ended is not stored.
+	keepsEnds bool
 	servers   map[string]*grpc.Server
 	listeners map[string]*bufconn.Listener
 	nodes     map[string]*Node
@@ -92,7 +106,7 @@ type session struct {
 func NewZone(t testing.TB, app string) *Zone {
 	z := &Zone{
 		Name: app, app: id.App{ClusterStart: 1, Seq: 1},
-		servers: map[string]*grpc.Server{}, listeners: map[string]*bufconn.Listener{}, nodes: map[string]*Node{},
+		managers: map[string]*Manager{}, keys: []*trackerv1.TokenKey{{Id: 1, Secret: []byte("a secret of 32 bytes for testing!")}}, servers: map[string]*grpc.Server{}, listeners: map[string]*bufconn.Listener{}, nodes: map[string]*Node{},
 		leases: map[string]*lease{}, ended: map[string]*corev1.ContainerStatus{}, asks: map[string]*askState{}, instances: map[string]*masterv1.InstanceReport{},
 		wanted: &masterv1.Wanted{
 			Version: 1, Generation: 1,
@@ -100,7 +114,7 @@ func NewZone(t testing.TB, app string) *Zone {
 		},
 	}
 	z.wanted.Versions = map[int32]*apiv1.AppSpec{1: z.wanted.GetSpec()}
-	z.serve(address, func(s *grpc.Server) { masterv1.RegisterApplicationMasterServer(s, z) })
+	z.Start()
 	t.Cleanup(z.close)
 	return z
 }
@@ -112,7 +126,7 @@ func (z *Zone) Master() appmaster.Config {
 	z.attempt++
 	z.registered = false
 	z.hangUp()
-	return appmaster.Config{ResourceManager: address, AppID: z.app.String(), App: z.Name, Attempt: z.attempt, Token: "secret", Dial: z.dial}
+	return appmaster.Config{ResourceManager: Address, AppID: z.app.String(), App: z.Name, Attempt: z.attempt, Token: z.token(z.attempt), Dial: z.Dial}
 }
 
 // KeepAsks makes a harder zone: what an attempt asked for is granted to the next one too, which did not ask.
@@ -143,23 +157,11 @@ func (z *Zone) Deploy(change func(*apiv1.RoleSpec)) {
 	})
 }
 
-// Restart stops the ResourceManager for a while, unless it is stopped already. What it has stored it still knows afterwards.
+// Restart stops the ResourceManager for a while, unless it is stopped already.
 func (z *Zone) Restart(pause time.Duration) {
-	z.mu.Lock()
-	if z.down {
-		z.mu.Unlock()
-		return
+	if z.Stop() {
+		time.AfterFunc(pause, z.Start)
 	}
-	z.registered, z.down = false, true
-	z.hangUp()
-	z.mu.Unlock()
-	z.stop(address)
-	time.AfterFunc(pause, func() {
-		z.serve(address, func(s *grpc.Server) { masterv1.RegisterApplicationMasterServer(s, z) })
-		z.mu.Lock()
-		z.down = false // only now: a restart in between would leave the server behind
-		z.mu.Unlock()
-	})
 }
 
 // RotateKey has a new key sign tokens to watch nodes. Of the earlier ones only the last is valid.
@@ -199,11 +201,14 @@ func (z *Zone) Preempt(container string, notice time.Duration) {
 }
 
 // Register serves ApplicationMaster.
-func (z *Zone) Register(_ context.Context, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
+func (z *Zone) Register(ctx context.Context, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	if request.GetAttempt() != z.attempt || z.finished {
-		return nil, status.Errorf(codes.FailedPrecondition, "attempt %d is not the newest", request.GetAttempt())
+	if err := z.authenticate(ctx); err != nil {
+		return nil, err
+	}
+	if request.GetAppId() != z.app.String() || request.GetAttempt() != z.attempt {
+		return nil, status.Errorf(codes.InvalidArgument, "the token is that of attempt %d of %s", z.attempt, z.app)
 	}
 	z.hangUp()
 	if z.registeredAttempt != request.GetAttempt() && !z.keepsAsks {
@@ -212,11 +217,7 @@ func (z *Zone) Register(_ context.Context, request *masterv1.RegisterRequest) (*
 	z.registered, z.registeredAttempt = true, request.GetAttempt()
 	answer := &masterv1.RegisterResponse{Spec: z.wanted.GetSpec(), Wanted: z.wanted, Memo: z.memo}
 	for _, container := range slices.Sorted(maps.Keys(z.leases)) {
-		held := z.leases[container]
-		allocation := proto.CloneOf(held.allocation)
-		allocation.Labels = held.status.GetLabels()
-		allocation.WatchToken.KeyId = z.key
-		answer.Containers = append(answer.Containers, allocation)
+		answer.Containers = append(answer.Containers, z.leases[container].repeated(z.key))
 	}
 	return answer, nil
 }
@@ -226,8 +227,14 @@ func (z *Zone) Allocate(stream masterv1.ApplicationMaster_AllocateServer) error 
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	z.mu.Lock()
-	if !z.registered {
+	if err := z.authenticate(ctx); err != nil || !z.registered {
 		z.mu.Unlock()
+		switch {
+		case errors.Is(err, errSuperseded):
+			return stream.Send(&masterv1.AllocateResponse{Superseded: true})
+		case err != nil:
+			return err
+		}
 		return status.Error(codes.FailedPrecondition, "register first")
 	}
 	z.hangUp()
@@ -235,6 +242,11 @@ func (z *Zone) Allocate(stream masterv1.ApplicationMaster_AllocateServer) error 
 	z.session = mine
 	for _, name := range slices.Sorted(maps.Keys(z.nodes)) {
 		mine.due.Nodes = append(mine.due.Nodes, z.nodes[name].update())
+	}
+	for _, name := range slices.Sorted(maps.Keys(z.leases)) {
+		if held := z.leases[name]; held.status.GetState() == corev1.ContainerStatus_STATE_UNSPECIFIED && !held.released {
+			mine.due.Allocated = append(mine.due.Allocated, held.repeated(z.key))
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(z.ended)) {
 		mine.due.Completed = append(mine.due.Completed, z.ended[name])
@@ -372,7 +384,7 @@ func (z *Zone) schedule() {
 			var best *Node
 			for _, node := range slices.Sorted(maps.Keys(z.nodes)) {
 				n := z.nodes[node]
-				if n.state == apiv1.NodeState_READY && n.held < n.Capacity && !slices.Contains(state.ask.GetAvoidNodes(), n.Name) &&
+				if n.state == apiv1.NodeState_READY && n.fits(state.ask) && !slices.Contains(state.ask.GetAvoidNodes(), n.Name) &&
 					(best == nil || n.held < best.held) {
 					best = n
 				}
@@ -470,7 +482,8 @@ func (z *Zone) stop(address string) {
 	}
 }
 
-func (z *Zone) dial(ctx context.Context, address string) (net.Conn, error) {
+// Dial connects to whoever listens at an address of the zone.
+func (z *Zone) Dial(ctx context.Context, address string) (net.Conn, error) {
 	z.mu.Lock()
 	listener := z.listeners[address]
 	z.mu.Unlock()

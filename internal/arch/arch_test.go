@@ -119,8 +119,25 @@ func TestImportsRunOneWay(t *testing.T) {
 				continue
 			}
 			layer, _, _ := strings.Cut(rest, "/")
-			if !slices.Contains(allowed, layer) {
+			if !slices.Contains(allowed, layer) && !(file.test && forTests(rest)) {
 				t.Errorf("%s imports %s: %s may import only %s", file.path, rest, top, strings.Join(allowed, ", "))
+			}
+		}
+	}
+}
+
+// forTests reports whether a package is one of fakes and suites, which its name tells. Tests share them across layers: that
+// there is one of each counts for more.
+func forTests(dir string) bool { return strings.HasSuffix(dir, "test") }
+
+func TestOnlyTestsImportWhatIsForTests(t *testing.T) {
+	for _, file := range load(t) {
+		if file.test || forTests(file.dir()) || within(file.dir(), "test") {
+			continue
+		}
+		for _, imported := range file.imports {
+			if rest, ours := strings.CutPrefix(imported, module+"/"); ours && forTests(rest) {
+				t.Errorf("%s imports %s, which is for tests", file.path, rest)
 			}
 		}
 	}

@@ -222,7 +222,7 @@ func TestAnAppIsStoppedAndStartedAgain(t *testing.T) {
 		if app.GetState() != apiv1.App_STOPPED || app.GetMaster().GetState() != apiv1.Master_FINISHED || app.GetWanted() != 0 {
 			t.Errorf("it is %v, its master %v, %d wanted", app.GetState(), app.GetMaster().GetState(), app.GetWanted())
 		}
-		if ids, there := z.board.serving("web"); !there || len(ids) != 0 {
+		if ids, there := z.board.Serving("web"); !there || len(ids) != 0 {
 			t.Errorf("a stopped app in the registry: %v, %v", ids, there)
 		}
 		z.pass(time.Minute)
@@ -249,17 +249,15 @@ func TestAnAppWithoutAMasterIsEndedByTheResourceManager(t *testing.T) {
 		if _, err := z.apps().RemoveApp(context.Background(), &apiv1.RemoveAppRequest{Name: "web"}); err != nil {
 			t.Fatal(err)
 		}
-		z.board.mu.Lock()
-		z.board.slow = true
-		z.board.mu.Unlock()
+		z.board.HoldBack()
 		n.done(masterContainer(z, "web"), &corev1.Exit{Reason: corev1.Exit_EXITED, Code: 1})
 		if n.stopped(container) {
 			t.Error("the instance was stopped before the balancers knew")
 		}
-		if ids, _ := z.board.serving("web"); len(ids) != 0 {
+		if ids, _ := z.board.Serving("web"); len(ids) != 0 {
 			t.Errorf("still in the registry: %v", ids)
 		}
-		z.board.confirm()
+		z.board.Confirm()
 		synctest.Wait()
 		if !n.stopped(container) {
 			t.Error("the instance was not stopped")

@@ -138,13 +138,13 @@ func TestAStartOnAFullDiskLeavesBalancersAlone(t *testing.T) {
 		failing.fail(errDiskFull, errDiskFull)
 		z.start()
 		z.pass(3 * time.Second)
-		if ids, known := z.board.serving("web"); known || !z.board.isHeld() {
+		if ids, known := z.board.Serving("web"); known || !z.board.Held() {
 			t.Errorf("the registry has %v, and companions are sent that", ids)
 		}
 		failing.fail(nil, nil)
 		z.pass(3 * time.Second)
-		if ids, _ := z.board.serving("web"); !slices.Equal(ids, []string{"web-1"}) || z.board.isHeld() {
-			t.Errorf("with room the registry has %v; companions are sent nothing: %v", ids, z.board.isHeld())
+		if ids, _ := z.board.Serving("web"); !slices.Equal(ids, []string{"web-1"}) || z.board.Held() {
+			t.Errorf("with room the registry has %v; companions are sent nothing: %v", ids, z.board.Held())
 		}
 	})
 }
@@ -167,7 +167,7 @@ func TestAStoreThatTakesNothingEndsTheResourceManager(t *testing.T) {
 		if _, err := watch.Next(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		services := z.board.generation
+		services := z.board.Generation()
 		z.rm.looks.put(task{look: func(*zone.Core) (any, error) { broken.fail(errDiskBroken, nil); return nil, nil }})
 		if _, err := z.rm.Scale(as("root"), &apiv1.ScaleAppRequest{Name: "web", Instances: 7}); !errdefs.IsUnavailable(err) {
 			t.Errorf("the caller was told %v", err)
@@ -178,7 +178,7 @@ func TestAStoreThatTakesNothingEndsTheResourceManager(t *testing.T) {
 		if _, err := z.rm.Deploy(as("root"), &apiv1.DeployRequest{Spec: specIn("other", "default")}); !errdefs.IsUnavailable(err) {
 			t.Errorf("who came after it was told %v", err)
 		}
-		if z.board.generation != services {
+		if z.board.Generation() != services {
 			t.Error("the registry was told of what is not stored")
 		}
 		if err := <-z.ended; !errors.Is(err, errDiskBroken) {

@@ -76,7 +76,7 @@ func TestAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
 		if told := first.told(); !slices.Equal(told, []string{"edge"}) {
 			t.Errorf("node-1 was told to end %q once the framework is whole elsewhere", told)
 		}
-		if expected := z.board.awaited(); !slices.Equal(expected, []string{"edge.node-1 for 0s"}) {
+		if expected := z.board.Expected(); !slices.Equal(expected, []string{"edge.node-1 for 0s"}) {
 			t.Errorf("balancers that are waited for: %q", expected)
 		}
 
@@ -133,13 +133,6 @@ func TestOnlyAnOperatorDeploysAFramework(t *testing.T) {
 			}
 		}
 	})
-}
-
-// awaited are the balancers that the registry was told to expect.
-func (b *noticeBoard) awaited() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.expected)
 }
 
 // A command in a framework runs as root on the node itself, so that whoever looks after its queue is not enough.

@@ -24,8 +24,8 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/mammoth-os/mammoth/companions/registry/registrytest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
-	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -52,110 +52,11 @@ func (s imageShelf) StoredBytes() (int64, error)                             { r
 func (s imageShelf) Remove(context.Context, string) (freed int64, err error) { return 0, nil }
 func (s imageShelf) Handler() http.Handler                                   { return http.NotFoundHandler() }
 
-// noticeBoard is a registry whose balancers confirm when they are told to.
-type noticeBoard struct {
-	apiv1.UnimplementedRegistryServer
-	companionv1.UnimplementedCompanionsServer
-	mu         sync.Mutex
-	generation int64
-	services   map[string][]*apiv1.Endpoint
-	// slow holds confirmations back until confirm.
-	slow    bool
-	waiting []func()
-	// apps are the ids of those that it was told of.
-	apps map[string]string
-	// expected are the balancers that it was told to expect, and for how long.
-	expected []string
-	// held says that companions are sent nothing.
-	held bool
-}
-
-func (b *noticeBoard) Hold()    { b.hold(true) }
-func (b *noticeBoard) Release() { b.hold(false) }
-
-func (b *noticeBoard) hold(held bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.held = held
-}
-
-func (b *noticeBoard) isHeld() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.held
-}
-
-func (b *noticeBoard) Publish(service string, endpoints []*apiv1.Endpoint) int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.generation++
-	if endpoints == nil {
-		delete(b.services, service)
-	} else {
-		b.services[service] = endpoints
-	}
-	return b.generation
-}
-
-func (b *noticeBoard) ExpectBalancer(name string, within time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.expected = append(b.expected, fmt.Sprintf("%s for %v", name, within))
-}
-func (b *noticeBoard) AllowRegistration([]byte) {}
-
-func (b *noticeBoard) KnowApp(app, id string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.apps[app] = id
-}
-
-func (b *noticeBoard) AppKey(app string) string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return "key-of-" + app + "-" + b.apps[app]
-}
-
-func (b *noticeBoard) Expose(string, *apiv1.Expose) int64 { return 0 }
-
-func (b *noticeBoard) AwaitBalancers(_ string, _ int64, done func()) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.slow {
-		b.waiting = append(b.waiting, done)
-		return
-	}
-	go done()
-}
-
-func (b *noticeBoard) confirm() {
-	b.mu.Lock()
-	waiting := b.waiting
-	b.slow, b.waiting = false, nil
-	b.mu.Unlock()
-	for _, done := range waiting {
-		done()
-	}
-}
-
-// serving gives the ids of a service's endpoints, and whether it exists.
-func (b *noticeBoard) serving(service string) ([]string, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	endpoints, ok := b.services[service]
-	ids := []string{}
-	for _, endpoint := range endpoints {
-		ids = append(ids, endpoint.GetId())
-	}
-	slices.Sort(ids)
-	return ids, ok
-}
-
 // testZone is a ResourceManager in a bubble, whose network is a pipe.
 type testZone struct {
 	t      *testing.T
 	config Config
-	board  *noticeBoard
+	board  *registrytest.Board
 	images imageShelf
 	queues string
 	// local keeps out whom the kernel does not know, such as nodes that come through the pipe.
@@ -207,7 +108,6 @@ func newTestZone(t *testing.T, open func() store.Store) *testZone {
 
 func (z *testZone) start() {
 	z.t.Helper()
-	z.board = &noticeBoard{services: map[string][]*apiv1.Endpoint{}, apps: map[string]string{}}
 	reports := cmp.Or(z.reports, time.Second)
 	z.config = Config{
 		Settings: zone.Settings{
@@ -215,7 +115,10 @@ func (z *testZone) start() {
 			NodeTimeout: 10 * reports, ReportInterval: reports, KeyRotation: 24 * time.Hour, AllowInsecure: !z.local,
 		},
 		EventRetention: 10_000, Images: z.images, Metrics: NewMetrics(), Logger: slog.New(slog.DiscardHandler),
-		Registry: func(int64, Observer) Registry { return z.board },
+		Registry: func(epoch int64, _ Observer) Registry {
+			z.board = registrytest.NewBoard(epoch)
+			return z.board
+		},
 	}
 	if z.reports == 0 && !underRace { // days have too many turns
 		z.config.Record = filepath.Join(z.t.TempDir(), "recording")

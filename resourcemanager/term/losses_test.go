@@ -66,7 +66,7 @@ func TestAZoneThatLostRecordsStandsStill(t *testing.T) {
 		if _, err := z.rm.RegisterMaster(z.t.Context(), m.bearer, &masterv1.RegisterRequest{}); !errdefs.IsUnavailable(err) {
 			z.t.Errorf("a master was told %v", err)
 		}
-		if !z.board.isHeld() {
+		if !z.board.Held() {
 			z.t.Error("balancers are sent a registry that lacks an instance")
 		}
 		z.restart() // it is still so after another start
@@ -83,7 +83,7 @@ func TestAZoneThatLostRecordsStandsStill(t *testing.T) {
 		if !n.stopped(one) || n.stopped(two) {
 			z.t.Errorf("stopped: %v", n.stops)
 		}
-		if z.board.isHeld() {
+		if z.board.Held() {
 			z.t.Error("balancers are sent nothing after the loss was accepted")
 		}
 		if zone, err := z.rm.Zone(z.t.Context()); err != nil || len(zone.GetLosses()) > 0 || len(z.node("node-1").GetUnknown()) > 0 {

@@ -44,7 +44,7 @@ func TestAMasterThatIsKilledIsReplacedAtOnceAndTheNextAdoptsAll(t *testing.T) {
 			if !slices.Equal(adopted, []string{one + " web-1", two + " web-2"}) {
 				t.Fatalf("attempt %d is handed over %v", attempt, adopted)
 			}
-			if ids, _ := z.board.serving("web"); !slices.Equal(ids, []string{"web-1", "web-2"}) {
+			if ids, _ := z.board.Serving("web"); !slices.Equal(ids, []string{"web-1", "web-2"}) {
 				t.Fatalf("in the registry while masters change: %v", ids)
 			}
 		}
@@ -99,7 +99,7 @@ func TestMastersThatKeepFailingLeaveTheAppDegradedUntilAPersonRestartsIt(t *test
 		if app.GetState() != apiv1.App_DEGRADED || !strings.Contains(app.GetReason(), "no master") {
 			t.Fatalf("after five failures the app is %v: %s", app.GetState(), app.GetReason())
 		}
-		if ids, _ := z.board.serving("web"); !slices.Equal(ids, []string{"web-1"}) {
+		if ids, _ := z.board.Serving("web"); !slices.Equal(ids, []string{"web-1"}) {
 			t.Errorf("the instances of a degraded app in the registry: %v", ids)
 		}
 		launched := len(n.launches)
@@ -152,7 +152,7 @@ func TestAnAttemptThatWasReplacedIsToldSoAndChangesNothing(t *testing.T) {
 		if answer, err := stream.Recv(); err != nil || !answer.GetSuperseded() {
 			t.Errorf("an old attempt's stream says %v, %v", answer, err)
 		}
-		if ids, _ := z.board.serving("web"); len(ids) != 1 || len(m.register.GetContainers()) != 1 {
+		if ids, _ := z.board.Serving("web"); len(ids) != 1 || len(m.register.GetContainers()) != 1 {
 			t.Errorf("the new attempt has %d containers, the registry %v", len(m.register.GetContainers()), ids)
 		}
 		if _, err := m.client.Register(context.Background(), &masterv1.RegisterRequest{}); status.Code(err) != codes.Unauthenticated {
@@ -198,13 +198,11 @@ func TestAnInstanceIsWithdrawnOnceBalancersKnow(t *testing.T) {
 		z.deploy(webSpec(1))
 		m := n.launchMaster()
 		container := m.startInstance(n, "web-1")
-		z.board.mu.Lock()
-		z.board.slow = true
-		z.board.mu.Unlock()
+		z.board.HoldBack()
 		answers := m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{
 			Id: "web-1", ContainerId: container, State: apiv1.Instance_DRAINING, InService: false, Weight: 100,
 		}}})
-		if ids, _ := z.board.serving("web"); len(ids) != 0 {
+		if ids, _ := z.board.Serving("web"); len(ids) != 0 {
 			t.Errorf("still in the registry: %v", ids)
 		}
 		for _, answer := range answers {
@@ -212,7 +210,7 @@ func TestAnInstanceIsWithdrawnOnceBalancersKnow(t *testing.T) {
 				t.Error("withdrawn before the balancers knew")
 			}
 		}
-		z.board.confirm()
+		z.board.Confirm()
 		var withdrawn []string
 		for _, answer := range m.heard() {
 			withdrawn = append(withdrawn, answer.GetWithdrawn()...)

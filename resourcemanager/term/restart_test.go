@@ -47,7 +47,7 @@ func TestARestartedResourceManagerLosesAndDoublesNothing(t *testing.T) {
 		events := z.events("")
 		for range 3 {
 			z.restart()
-			if ids, _ := z.board.serving("web"); !slices.Equal(ids, []string{"web-1", "web-2"}) {
+			if ids, _ := z.board.Serving("web"); !slices.Equal(ids, []string{"web-1", "web-2"}) {
 				t.Fatalf("in the registry right after the restart: %v", ids)
 			}
 			if after := z.app("web"); after.GetState() != apiv1.App_RUNNING || after.GetRunning() != 2 || after.GetId() != before.GetId() {

@@ -30,7 +30,7 @@ func TestAnAppRunsFromDeployToRemove(t *testing.T) {
 		if phases := app.GetInstances()[0].GetPhases(); len(phases) != 1 {
 			t.Errorf("phases: %v", phases)
 		}
-		if ids, _ := z.board.serving("web"); !slices.Equal(ids, []string{"web-1", "web-2"}) {
+		if ids, _ := z.board.Serving("web"); !slices.Equal(ids, []string{"web-1", "web-2"}) {
 			t.Errorf("in the registry: %v", ids)
 		}
 		n.done(one, &corev1.Exit{Reason: corev1.Exit_OOM_KILLED, Code: 137, Message: "killed at its memory quota of 64MiB"})
@@ -44,7 +44,7 @@ func TestAnAppRunsFromDeployToRemove(t *testing.T) {
 		if !slices.ContainsFunc(z.events("web"), func(e *apiv1.Event) bool { return strings.Contains(e.GetMessage(), "OOMKilled") }) {
 			t.Error("no event of the app says OOMKilled")
 		}
-		if ids, _ := z.board.serving("web"); !slices.Equal(ids, []string{"web-2"}) {
+		if ids, _ := z.board.Serving("web"); !slices.Equal(ids, []string{"web-2"}) {
 			t.Errorf("in the registry after one died: %v", ids)
 		}
 		if _, err := z.apps().RemoveApp(context.Background(), &apiv1.RemoveAppRequest{Name: "web"}); err != nil {
@@ -67,7 +67,7 @@ func TestAnAppRunsFromDeployToRemove(t *testing.T) {
 		if _, err := z.apps().GetApp(context.Background(), &apiv1.GetAppRequest{Name: "web"}); err == nil {
 			t.Error("the app is still there")
 		}
-		if _, there := z.board.serving("web"); there {
+		if _, there := z.board.Serving("web"); there {
 			t.Error("the service is still in the registry")
 		}
 		if used := z.node("node-1").GetUsed(); used.GetCpuMillis() != 0 || used.GetMemoryBytes() != 0 {

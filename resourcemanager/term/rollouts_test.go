@@ -40,7 +40,7 @@ func TestPeoplePauseResumeAndPromote(t *testing.T) {
 		n := z.addNode("node-1")
 		z.deploy(webSpec(2))
 		m := n.launchMaster()
-		if registry := m.register.GetRegistry(); !strings.HasPrefix(registry, "http://web:key-of-web-application_") {
+		if registry := m.register.GetRegistry(); !strings.HasPrefix(registry, "http://web:"+z.board.AppKey("web")+"@") {
 			t.Errorf("instances are to be told of the registry as %q", registry)
 		}
 		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
@@ -109,14 +109,12 @@ func TestAStepIsDoneOnceBalancersRouteByIt(t *testing.T) {
 		z.deploy(exposedAt(webSpec(1), "web.example.test"))
 		m := n.launchMaster()
 		m.startInstance(n, "web-1")
-		z.board.mu.Lock()
-		z.board.slow = true
-		z.board.mu.Unlock()
+		z.board.HoldBack()
 		m.say(&masterv1.AllocateRequest{Rollout: done(1, 1)})
 		if state := z.app("web").GetRollout().GetState(); state == apiv1.Rollout_DONE {
 			t.Error("a rollout is done while a balancer does not route to it")
 		}
-		z.board.confirm()
+		z.board.Confirm()
 		z.pass(0)
 		if state := z.app("web").GetRollout().GetState(); state != apiv1.Rollout_DONE {
 			t.Errorf("after the balancers' word the rollout is %v", state)
@@ -187,7 +185,7 @@ func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
 				},
 				Rollout: done(2, 1),
 			})
-			if names, _ := z.board.serving("web"); !slices.Equal(names, []string{"web-1"}) {
+			if names, _ := z.board.Serving("web"); !slices.Equal(names, []string{"web-1"}) {
 				t.Errorf("before the node's word %v is routed to, want web-1", names)
 			}
 			if state := z.app("web").GetRollout().GetState(); withdrawn(answers) || state == apiv1.Rollout_DONE {
@@ -202,7 +200,7 @@ func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
 				n.run(fresh, nil)
 			}
 			answers = m.heard()
-			if names, _ := z.board.serving("web"); !slices.Equal(names, want) {
+			if names, _ := z.board.Serving("web"); !slices.Equal(names, want) {
 				t.Errorf("after it %v is routed to, want %v", names, want)
 			}
 			if state := z.app("web").GetRollout().GetState(); !withdrawn(answers) || state != apiv1.Rollout_DONE {

@@ -89,7 +89,9 @@ func (p *people) begin() {
 // names are those that apps have.
 var names = []string{"alpha", "beta", "gamma", "delta", "epsilon"}
 
-func appOf(random *rand.Rand) zone.AppRequest { return zone.AppRequest{Who: root, App: pick(random, names)} }
+func appOf(random *rand.Rand) zone.AppRequest {
+	return zone.AppRequest{Who: root, App: pick(random, names)}
+}
 
 // deeds are what people do.
 func deeds() []kind {

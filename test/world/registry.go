@@ -80,7 +80,7 @@ func (r *registry) perform(out *zone.Ready) {
 			r.lost(balancer.Name, r.known[balancer.Name], balancer.Within)
 		}
 	}
-	if out.Held {
+	if out.Incomplete {
 		r.held = true
 	}
 	for _, change := range out.Services {
@@ -100,7 +100,7 @@ func (r *registry) perform(out *zone.Ready) {
 		}
 		r.await(generation, func() { r.m.put(task{in: zone.Confirmed{Number: request.Number}}) })
 	}
-	if !out.Held && r.held {
+	if !out.Incomplete && r.held {
 		r.held = false
 		r.send()
 		for _, w := range r.waits {

@@ -1,0 +1,292 @@
+package mastertest
+
+import (
+	"slices"
+	"testing/synctest"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+)
+
+func registers(s *suite) {
+	first := s.attempt(s.Next())
+	stranger := s.attempt(Attempt{App: first.App, Number: first.Number, Token: "nonsense"})
+	s.code("with another token", stranger.register(), codes.Unauthenticated)
+	_, err := first.client.Register(s.ctx, &masterv1.RegisterRequest{AppId: first.App, Attempt: first.Number})
+	s.code("without a token", err, codes.Unauthenticated)
+	_, err = first.client.Register(first.ctx, &masterv1.RegisterRequest{AppId: first.App, Attempt: first.Number + 1})
+	s.code("as another attempt", err, codes.InvalidArgument)
+	s.code("as it should", first.register(), codes.OK)
+	s.code("once more", first.register(), codes.OK)
+	if first.answer.GetSpec().GetName() == "" || first.answer.GetWanted().GetGeneration() == 0 || first.answer.GetWanted().GetVersions()[first.answer.GetWanted().GetVersion()] == nil {
+		s.Errorf("it was answered %v", first.answer)
+	}
+	first.open()
+	second := s.attempt(s.Next())
+	if first.heard().end == nil {
+		s.Error("the stream of an attempt that is over goes on")
+	}
+	s.code("after a newer attempt was started", first.register(), codes.FailedPrecondition)
+	if h := first.open(); !h.superseded || h.end == nil {
+		s.Errorf("a stream of an attempt that is over is answered %+v", h)
+	}
+	s.want("the number of the next attempt", second.Number, first.Number+1)
+	s.code("the newer attempt", second.register(), codes.OK)
+}
+
+func opens(s *suite) {
+	m := s.attempt(s.Next())
+	s.code("before the registration", m.open().end, codes.FailedPrecondition)
+	s.code("register", m.register(), codes.OK)
+	first := m.open()
+	if first.end != nil || first.wanted == nil {
+		s.Errorf("the first answer is %+v", first)
+	}
+	earlier := m.came
+	if second := m.open(); second.end != nil || second.wanted == nil {
+		s.Errorf("the first answer of the second stream is %+v", second)
+	}
+	later := m.came
+	m.came = earlier
+	if m.heard().end == nil {
+		s.Error("the first stream goes on beside the second")
+	}
+	m.came = later
+	s.want("requests that were applied on the second", m.send(&masterv1.AllocateRequest{}).applied, []int64{1})
+}
+
+func confirmsRequests(s *suite) {
+	m := s.start()
+	var applied []int64
+	for range 3 {
+		applied = append(applied, m.send(&masterv1.AllocateRequest{}).applied...)
+	}
+	if !slices.IsSorted(applied) || len(applied) == 0 || applied[len(applied)-1] != 3 {
+		s.Errorf("requests were confirmed in the order %v", applied)
+	}
+}
+
+func countsAsks(s *suite) {
+	s.node("node-1")
+	m := s.start()
+	ask := func(count int32) int {
+		return len(m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask("web", count)}}).allocated)
+	}
+	s.want("for two", ask(2), 2)
+	s.want("for two, sent again", ask(2), 0)
+	s.want("for three", ask(3), 1)
+	s.want("for one", ask(1), 0)
+	s.want("for three again", ask(3), 0)
+	s.want("under another name", len(m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask("db", 1)}}).allocated), 1)
+	m.open()
+	s.want("on a new stream, sent again", ask(3), 0)
+}
+
+func waits(s *suite) {
+	n := s.node("node-1")
+	m := s.start()
+	granted := m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask("web", 5)}}).allocated
+	s.want("of five on a node for four", len(granted), 4)
+	n.report(granted[0], corev1.ContainerStatus_RUNNING)
+	n.report(granted[0], corev1.ContainerStatus_DONE)
+	s.want("once one has ended", len(m.heard().allocated), 1)
+	m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask("web", 6)}})
+	s.node("node-2")
+	s.want("once there is another node", len(m.heard().allocated), 1)
+}
+
+func repeatsGrants(s *suite) {
+	n := s.node("node-1")
+	m := s.start()
+	started, silent := m.grant("started"), m.grant("silent")
+	n.report(started, corev1.ContainerStatus_RUNNING)
+	m.heard()
+	s.want("on a new stream", m.open().allocated, []string{silent})
+}
+
+func releases(s *suite) {
+	n := s.node("node-1")
+	m := s.start()
+	container := m.grant("web")
+	n.report(container, corev1.ContainerStatus_RUNNING)
+	n.told()
+	s.want("its release ends it", m.send(&masterv1.AllocateRequest{Release: []string{container}}).completed, []string(nil))
+	told, _ := n.told()
+	s.want("the node is told", told, []string{"stop " + container})
+	n.report(container, corev1.ContainerStatus_DONE)
+	s.want("its end is told", m.heard().completed, []string{container})
+	s.want("again on a new stream", m.open().completed, []string{container})
+	m.send(&masterv1.AllocateRequest{Release: []string{container}})
+	s.want("not once it is known", m.open().completed, []string(nil))
+}
+
+func tellsEnds(s *suite) {
+	n := s.node("node-1")
+	m := s.start()
+	container := m.grant("web")
+	n.report(container, corev1.ContainerStatus_RUNNING)
+	n.report(container, corev1.ContainerStatus_DONE)
+	s.want("its end is told", m.heard().completed, []string{container})
+}
+
+func handsOver(s *suite) {
+	n := s.node("node-1")
+	m := s.start()
+	container := m.grant("web")
+	n.report(container, corev1.ContainerStatus_RUNNING)
+	m.send(&masterv1.AllocateRequest{Memo: []byte("what I know")})
+	next := s.start()
+	s.want("the memo", string(next.answer.GetMemo()), "what I know")
+	if held := next.answer.GetContainers(); len(held) != 1 || held[0].GetLease().GetContainerId() != container || held[0].GetLabels()["instance"] != "one" {
+		s.Errorf("what it holds: %v", held)
+	}
+	claims := &corev1.TokenClaims{}
+	if err := proto.Unmarshal(next.answer.GetContainers()[0].GetToken().GetClaims(), claims); err != nil || claims.GetLease().GetContainerId() != container {
+		s.Errorf("the container's token is of %v, %v", claims, err)
+	}
+	told, _ := n.told()
+	s.want("the node is told", told, []string(nil))
+}
+
+func dropsAsks(s *suite) {
+	s.node("node-1")
+	m := s.start()
+	s.want("granted", len(m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask("web", 5)}}).allocated), 4)
+	next := s.start()
+	s.node("node-2")
+	s.want("granted to the next attempt, which asked for nothing", next.heard().allocated, []string(nil))
+	s.want("granted to the next attempt", len(next.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{next.ask("more", 1)}}).allocated), 1)
+}
+
+func restarts(s *suite) {
+	n := s.node("node-1")
+	m := s.start()
+	granted := m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask("web", 2)}, Memo: []byte("what I know")}).allocated
+	n.report(granted[0], corev1.ContainerStatus_RUNNING)
+	s.Conn = s.Restart()
+	if _, end := n.told(); end == nil || m.heard().end == nil {
+		s.Error("a stream outlives the restart")
+	}
+	n.client = trackerv1.NewResourceTrackerClient(s.Conn)
+	n.open()
+	_, end := n.told()
+	s.code("the session from before", end, codes.Aborted)
+	n.register(n.status(granted[0], corev1.ContainerStatus_RUNNING))
+	s.want("of what it was granted before, the node is to reap", n.answer.GetReap(), []string(nil))
+	n.open()
+	again := s.attempt(m.Attempt)
+	s.code("the same attempt", again.register(), codes.OK)
+	s.want("the containers that it holds", len(again.answer.GetContainers()), 2)
+	s.want("the memo", string(again.answer.GetMemo()), "what I know")
+	again.open()
+	s.want("for two, sent again", again.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{again.ask("web", 2)}}).allocated, []string(nil))
+	s.want("for three", len(again.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{again.ask("web", 3)}}).allocated), 1)
+}
+
+func withdraws(s *suite) {
+	n := s.node("node-1")
+	m := s.start()
+	container := m.grant("web")
+	n.report(container, corev1.ContainerStatus_RUNNING)
+	report := func(inService bool, state apiv1.Instance_State) heard {
+		return m.send(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{
+			Id: "one", ContainerId: container, Version: 1, State: state, InService: inService, Weight: 100,
+		}}})
+	}
+	s.want("in service", report(true, apiv1.Instance_RUNNING).withdrawn, []string(nil))
+	s.want("out of service", report(false, apiv1.Instance_DRAINING).withdrawn, []string{"one"})
+	s.want("on a new stream, while it drains", m.open().withdrawn, []string{"one"})
+}
+
+func registersNodes(s *suite) {
+	n := s.node("node-1")
+	if n.answer.GetSession() == "" || n.answer.GetEpoch() == 0 || n.answer.GetReportInterval().AsDuration() <= 0 || len(n.answer.GetKeys()) == 0 {
+		s.Errorf("it was answered %v", n.answer)
+	}
+	if _, end := n.told(); end != nil {
+		s.Errorf("its session ended: %v", end)
+	}
+	stranger := &probe{suite: s, client: n.client, answer: &trackerv1.RegisterResponse{Session: "nonsense"}}
+	stranger.open()
+	_, end := stranger.told()
+	s.code("a session that nobody was given", end, codes.Aborted)
+}
+
+func replacesSessions(s *suite) {
+	n := s.node("node-1")
+	before := n.answer
+	n.register()
+	if n.answer.GetSession() == before.GetSession() {
+		s.Error("it is given the same session again")
+	}
+	_, end := n.told()
+	s.code("the stream of the session before", end, codes.Aborted)
+	n.open()
+	if _, end := n.told(); end != nil {
+		s.Errorf("the stream of its session: %v", end)
+	}
+	later, session := n.came, n.answer
+	n.answer = before
+	n.open()
+	_, end = n.told()
+	s.code("a stream of the session before", end, codes.Aborted)
+	n.answer, n.came = session, later
+	n.open()
+	second := n.came
+	n.came = later
+	_, end = n.told()
+	s.code("the first of two streams of a session", end, codes.Aborted)
+	n.came = second
+	if _, end := n.told(); end != nil {
+		s.Errorf("the second of two streams of a session: %v", end)
+	}
+}
+
+func forgetsEnds(s *suite) {
+	n := s.node("node-1")
+	m := s.start()
+	container := m.grant("web")
+	n.report(container, corev1.ContainerStatus_RUNNING)
+	n.told()
+	n.report(container, corev1.ContainerStatus_DONE)
+	told, _ := n.told()
+	s.want("it is told", told, []string{"forget " + container})
+	n.register(n.status(container, corev1.ContainerStatus_DONE))
+	s.want("registered with the end once more, it is to reap", n.answer.GetReap(), []string{container})
+}
+
+func repeatsStops(s *suite) {
+	n := s.node("node-1")
+	m := s.start()
+	container := m.grant("web")
+	n.report(container, corev1.ContainerStatus_RUNNING)
+	n.cut()
+	synctest.Wait()
+	m.send(&masterv1.AllocateRequest{Release: []string{container}})
+	n.open()
+	told, _ := n.told()
+	s.want("it is told", told, []string{"stop " + container})
+	n.register(n.status(container, corev1.ContainerStatus_RUNNING))
+	s.want("registered anew, it is to reap", n.answer.GetReap(), []string(nil))
+	n.open()
+	told, _ = n.told()
+	s.want("it is told again", told, []string{"stop " + container})
+	n.report(container, corev1.ContainerStatus_DONE)
+	s.want("its end is told", m.heard().completed, []string{container})
+}
+
+func reaps(s *suite) {
+	n := s.node("node-1")
+	m := s.start()
+	container := m.grant("web")
+	n.report(container, corev1.ContainerStatus_RUNNING)
+	n.report(container, corev1.ContainerStatus_DONE)
+	m.send(&masterv1.AllocateRequest{Release: []string{container}})
+	n.register(n.status(container, corev1.ContainerStatus_RUNNING))
+	s.want("of a container whose end was seen", n.answer.GetReap(), []string{container})
+}

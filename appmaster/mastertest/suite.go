@@ -1,0 +1,315 @@
+package mastertest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+)
+
+// Subject is a ResourceManager that Run is given: it has one app, and no attempt of it yet.
+type Subject struct {
+	// Conn reaches it.
+	Conn *grpc.ClientConn
+	// Restart stops it and starts it on what it has stored, and gives a connection to it.
+	Restart func() *grpc.ClientConn
+	// Next ends the app's attempt, if there is one, and starts the next.
+	Next func() Attempt
+	// Avoid are nodes that it has for itself: the suite asks for nothing on them.
+	Avoid []string
+}
+
+// Attempt is what a master is told of itself.
+type Attempt struct {
+	App    string
+	Number int32
+	Token  string
+}
+
+// Run is what every ResourceManager does for application masters and NodeManagers. Each test is given one of its own, in a bubble
+// of synctest.
+func Run(t *testing.T, open func(t *testing.T) Subject) {
+	for name, test := range map[string]func(*suite){
+		"an attempt registers with its own token, and only the newest may":       registers,
+		"a stream is opened after the registration, and again ends the first":    opens,
+		"requests are confirmed by their number":                                 confirmsRequests,
+		"an ask counts what is granted under it in total":                        countsAsks,
+		"an ask may be for more than there is, and waits":                        waits,
+		"a grant that a node was not asked to start is repeated on a new stream": repeatsGrants,
+		"a release stops a container, and its end is told until it is known":     releases,
+		"what ends by itself is told too":                                        tellsEnds,
+		"the next attempt is handed what the last one held":                      handsOver,
+		"the asks of an attempt end with it":                                     dropsAsks,
+		"a restart loses nothing that was granted":                               restarts,
+		"an instance that leaves service is withdrawn":                           withdraws,
+		"a node that registers is given a session, keys and an interval":         registersNodes,
+		"a node's session is the last one that it was given":                     replacesSessions,
+		"an end that a node reports is stored, and need not be reported again":   forgetsEnds,
+		"a node that was away is told again what it is to stop":                  repeatsStops,
+		"a node that comes back with what was given up meanwhile ends it":        reaps,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &suite{T: t, Subject: open(t)}
+				s.ctx, s.cancel = context.WithCancel(context.Background())
+				test(s)
+				s.cancel()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+type suite struct {
+	*testing.T
+	Subject
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// code fails unless an error has a code.
+func (s *suite) code(what string, err error, want codes.Code) {
+	s.Helper()
+	if status.Code(err) != want {
+		s.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
+
+// master is an application master that does as the suite says.
+type master struct {
+	*suite
+	Attempt
+	client   masterv1.ApplicationMasterClient
+	ctx      context.Context
+	answer   *masterv1.RegisterResponse
+	stream   masterv1.ApplicationMaster_AllocateClient
+	sequence int64
+	came     chan any
+}
+
+func (s *suite) attempt(a Attempt) *master {
+	ctx := metadata.AppendToOutgoingContext(s.ctx, "authorization", "Bearer "+a.Token)
+	return &master{suite: s, Attempt: a, client: masterv1.NewApplicationMasterClient(s.Conn), ctx: ctx}
+}
+
+func (m *master) register() error {
+	var err error
+	m.answer, err = m.client.Register(m.ctx, &masterv1.RegisterRequest{AppId: m.App, Attempt: m.Number})
+	return err
+}
+
+// open opens a stream, and gives its first answers.
+func (m *master) open() heard {
+	m.Helper()
+	stream, err := m.client.Allocate(m.ctx)
+	if err != nil {
+		m.Fatal(err)
+	}
+	m.stream, m.sequence, m.came = stream, 0, make(chan any, 1000)
+	came := m.came
+	go func() {
+		for {
+			answer, err := stream.Recv()
+			if err != nil {
+				came <- err
+				return
+			}
+			came <- answer
+		}
+	}()
+	return m.heard()
+}
+
+// start registers the app's next attempt and opens its stream.
+func (s *suite) start() *master {
+	s.Helper()
+	m := s.attempt(s.Next())
+	if err := m.register(); err != nil {
+		s.Fatalf("register attempt %d: %v", m.Number, err)
+	}
+	m.open()
+	return m
+}
+
+// heard is what has come on a stream since the last look.
+type heard struct {
+	allocated, completed, withdrawn []string
+	grants                          []*masterv1.Allocation
+	applied                         []int64
+	wanted                          *masterv1.Wanted
+	superseded                      bool
+	// end is how the stream ended, nil if it did not.
+	end error
+}
+
+func (m *master) heard() heard {
+	synctest.Wait()
+	var h heard
+	for len(m.came) > 0 {
+		switch came := (<-m.came).(type) {
+		case error:
+			h.end = came
+		case *masterv1.AllocateResponse:
+			h.grants = append(h.grants, came.GetAllocated()...)
+			for _, grant := range came.GetAllocated() {
+				h.allocated = append(h.allocated, grant.GetLease().GetContainerId())
+			}
+			for _, ended := range came.GetCompleted() {
+				h.completed = append(h.completed, ended.GetLease().GetContainerId())
+			}
+			h.withdrawn = append(h.withdrawn, came.GetWithdrawn()...)
+			if came.GetAppliedSequence() > 0 {
+				h.applied = append(h.applied, came.GetAppliedSequence())
+			}
+			if came.GetWanted() != nil {
+				h.wanted = came.GetWanted()
+			}
+			h.superseded = h.superseded || came.GetSuperseded()
+		}
+	}
+	return h
+}
+
+func (m *master) send(request *masterv1.AllocateRequest) heard {
+	m.Helper()
+	m.sequence++
+	request.Sequence = m.sequence
+	if err := m.stream.Send(request); err != nil {
+		m.Fatal(err)
+	}
+	return m.heard()
+}
+
+// ask is for so many containers of a fourth of a node's cpu.
+func (m *master) ask(id string, count int32) *masterv1.Ask {
+	return &masterv1.Ask{
+		Id: id, Count: count, AvoidNodes: m.Avoid,
+		Resources: &corev1.Resources{CpuMillis: 1000, MemoryBytes: 64 << 20, DiskBytes: 64 << 20, Ports: 1},
+	}
+}
+
+// grant asks for one container and gives it.
+func (m *master) grant(id string) string {
+	m.Helper()
+	h := m.send(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{m.ask(id, 1)}})
+	if len(h.allocated) != 1 {
+		m.Fatalf("%s was granted %v", id, h.allocated)
+	}
+	return h.allocated[0]
+}
+
+// probe is a node that does as the suite says.
+type probe struct {
+	*suite
+	name    string
+	client  trackerv1.ResourceTrackerClient
+	answer  *trackerv1.RegisterResponse
+	stream  trackerv1.ResourceTracker_SessionClient
+	came    chan any
+	cut     context.CancelFunc
+	numbers map[string]int64
+}
+
+// node registers a node that has four cores, and opens its session.
+func (s *suite) node(name string) *probe {
+	s.Helper()
+	n := &probe{suite: s, name: name, client: trackerv1.NewResourceTrackerClient(s.Conn), numbers: map[string]int64{}}
+	n.register()
+	n.open()
+	return n
+}
+
+func (n *probe) register(containers ...*corev1.ContainerStatus) {
+	n.Helper()
+	answer, err := n.client.Register(n.ctx, &trackerv1.RegisterRequest{
+		NodeId: n.name, Address: "10.0.0.1", ContainerManager: n.name + ":7071", Version: "test", Health: &corev1.NodeHealth{Healthy: true},
+		Capacity: &corev1.Resources{CpuMillis: 4000, MemoryBytes: 4 << 30, DiskBytes: 40 << 30, Ports: 100},
+		FolderId: "folder of " + n.name, ProcessId: "process of " + n.name, Containers: containers,
+	})
+	if err != nil {
+		n.Fatalf("register %s: %v", n.name, err)
+	}
+	n.answer = answer
+}
+
+func (n *probe) open() {
+	n.Helper()
+	ctx, cancel := context.WithCancel(n.ctx)
+	stream, err := n.client.Session(ctx)
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.stream, n.cut, n.came = stream, cancel, make(chan any, 1000)
+	_ = stream.Send(&trackerv1.NodeReport{Session: n.answer.GetSession()})
+	came := n.came
+	go func() {
+		for {
+			command, err := stream.Recv()
+			if err != nil {
+				came <- err
+				return
+			}
+			came <- command
+		}
+	}()
+	synctest.Wait()
+}
+
+// told is what has come since the last look, in words.
+func (n *probe) told() (commands []string, end error) {
+	synctest.Wait()
+	for len(n.came) > 0 {
+		switch came := (<-n.came).(type) {
+		case error:
+			end = came
+		case *trackerv1.NodeCommand:
+			switch {
+			case came.GetStop() != nil:
+				commands = append(commands, "stop "+came.GetStop().GetContainerId())
+			case came.GetForget() != nil:
+				commands = append(commands, "forget "+strings.Join(came.GetForget().GetContainerIds(), " "))
+			}
+		}
+	}
+	return commands, end
+}
+
+// report reports a container.
+func (n *probe) report(container string, state corev1.ContainerStatus_State) {
+	n.Helper()
+	if err := n.stream.Send(&trackerv1.NodeReport{Containers: []*corev1.ContainerStatus{n.status(container, state)}}); err != nil {
+		n.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func (n *probe) status(container string, state corev1.ContainerStatus_State) *corev1.ContainerStatus {
+	n.numbers[container]++
+	s := &corev1.ContainerStatus{
+		Lease: &corev1.Lease{ContainerId: container}, State: state, Sequence: n.numbers[container], Labels: map[string]string{"instance": "one"},
+	}
+	switch state {
+	case corev1.ContainerStatus_RUNNING:
+		s.Health = corev1.ContainerStatus_HEALTHY
+	case corev1.ContainerStatus_DONE:
+		s.Exit = &corev1.Exit{Reason: corev1.Exit_STOPPED}
+	}
+	return s
+}
+
+func (s *suite) want(what string, got, want any) {
+	s.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		s.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
