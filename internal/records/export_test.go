@@ -3,6 +3,7 @@ package records
 import (
 	"bytes"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -17,7 +18,7 @@ func Inline(s *Store) *Store {
 	return s
 }
 
-// Tear leaves in a copy of the store's files so many bytes of one more frame, where the next one goes.
+// Tear leaves in a copy of the store's files so many bytes of one more frame, where the next one goes, and no more of it.
 func Tear(t fataler, dir string, s *Store, length int) {
 	t.Helper()
 	active := s.segments[s.active]
@@ -26,7 +27,10 @@ func Tear(t fataler, dir string, s *Store, length int) {
 		return
 	}
 	active.seal(raw, s.number+1, time.Now())
-	raw = raw[:min(length, len(raw)-1)]
+	// The byte behind what is left is not the one that belongs there: what an earlier generation has left may be, and the frame whole.
+	whole := raw
+	raw = slices.Clone(raw[:min(length, len(raw)-1)])
+	raw = append(raw, ^whole[len(raw)])
 	file, err := os.OpenFile(disk{dir: dir}.path(active.name), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
