@@ -134,20 +134,22 @@ func (c *Client) dial(network, address string, timeout time.Duration) (net.Conn,
 	if err != nil {
 		return nil, err
 	}
-	return bounded{conn, c.config.SessionTimeout}, nil
+	return &bounded{conn, c.config.SessionTimeout / 3}, nil
 }
 
 // bounded is a connection whose server has a third of a session for its first answer. The library waits several sessions long for
 // it, and a server that is being shut down never gives it: the session would be over before another server is asked.
 type bounded struct {
 	net.Conn
-	session time.Duration
+	// How long the first answer is waited for; zero once it was. Later the library knows how long the server makes the session.
+	first time.Duration
 }
 
-// SetReadDeadline implements net.Conn. Only for the first answer the library waits longer than a session.
-func (c bounded) SetReadDeadline(at time.Time) error {
-	if now := time.Now(); at.After(now.Add(c.session)) {
-		at = now.Add(c.session / 3)
+// SetReadDeadline implements net.Conn. One goroutine calls it at a time.
+func (c *bounded) SetReadDeadline(at time.Time) error {
+	if c.first > 0 {
+		at = time.Now().Add(c.first)
+		c.first = 0
 	}
 	return c.Conn.SetReadDeadline(at)
 }
