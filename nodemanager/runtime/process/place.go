@@ -102,15 +102,21 @@ func (c *container) leave() bool {
 	return true
 }
 
+// moveWithin is how long processes may be born, or be dying, while they are moved.
+const moveWithin = 10 * time.Second
+
 // move moves every process of a group to another; those that are born meanwhile, too.
 func move(from, to *cgroup.Group) error {
-	for round := range 300 {
+	for round, began := 0, time.Now(); ; round++ {
 		members, err := from.Pids()
 		if err != nil || len(members) == 0 {
 			return err
 		}
 		if round > 2 {
-			time.Sleep(time.Millisecond) // what is dying cannot be moved, and is gone soon
+			if time.Since(began) > moveWithin {
+				return fmt.Errorf("processes are born faster than they can be moved: %w", errdefs.ErrUnavailable)
+			}
+			time.Sleep(time.Millisecond) // what is dying cannot be moved, and is gone once it gets the processor
 		}
 		for _, pid := range members {
 			if err := to.Add(pid); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -118,7 +124,6 @@ func move(from, to *cgroup.Group) error {
 			}
 		}
 	}
-	return fmt.Errorf("processes are born faster than they can be moved: %w", errdefs.ErrUnavailable)
 }
 
 // Places are the places that are there.
@@ -196,7 +201,7 @@ func (r *Runtime) inPlace(place string) *container {
 func (r *Runtime) clearPlace(ctx context.Context, place string) error {
 	if group := r.placeGroup(place); group == nil {
 		r.endStrays(place)
-	} else if err := endGroup(ctx, group); err != nil {
+	} else if err := endGroup(ctx, group, r.placeGrace); err != nil {
 		return fmt.Errorf("end what was left running in %s: %w", place, err)
 	}
 	return os.RemoveAll(r.placeDir(place))
@@ -215,13 +220,13 @@ func (r *Runtime) endStrays(place string) {
 }
 
 // endGroup asks the processes of a group to end, then kills them, then deletes the group.
-func endGroup(ctx context.Context, group *cgroup.Group) error {
+func endGroup(ctx context.Context, group *cgroup.Group, grace time.Duration) error {
 	if err := group.Signal(unix.SIGTERM); err != nil {
 		return err
 	}
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	for deadline := time.Now().Add(placeGrace); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(grace); time.Now().Before(deadline); {
 		members, err := group.Pids()
 		if err != nil {
 			return err

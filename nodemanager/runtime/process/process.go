@@ -81,6 +81,8 @@ type Runtime struct {
 	starting sync.Mutex
 	// ending are the places that are being ended, guarded by starting. Each channel is closed when that is over.
 	ending map[string]chan struct{}
+	// placeGrace is how long processes that are left may take to end when their place does.
+	placeGrace time.Duration
 	// supervisors are the goroutines of the running containers.
 	supervisors sync.WaitGroup
 
@@ -96,7 +98,7 @@ func New(config Config) (*Runtime, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	r := &Runtime{config: config, containers: make(map[id.Container]*container), ending: make(map[string]chan struct{})}
+	r := &Runtime{config: config, placeGrace: placeGrace, containers: make(map[id.Container]*container), ending: make(map[string]chan struct{})}
 	if !config.Unlimited {
 		if os.Geteuid() != 0 {
 			return nil, fmt.Errorf("quotas for processes need root: %w", errdefs.ErrFailedPrecondition)
