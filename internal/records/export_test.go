@@ -3,7 +3,6 @@ package records
 import (
 	"bytes"
 	"os"
-	"slices"
 	"time"
 )
 
@@ -18,7 +17,8 @@ func Inline(s *Store) *Store {
 	return s
 }
 
-// Tear leaves in a copy of the store's files so many bytes of one more frame, where the next one goes, and no more of it.
+// Tear leaves in a copy of the store's files so many bytes of one more frame, where the next one goes. They are fewer if those of an
+// earlier generation behind them happen to be the rest of the frame: it would not be torn.
 func Tear(t fataler, dir string, s *Store, length int) {
 	t.Helper()
 	active := s.segments[s.active]
@@ -27,15 +27,18 @@ func Tear(t fataler, dir string, s *Store, length int) {
 		return
 	}
 	active.seal(raw, s.number+1, time.Now())
-	// The byte behind what is left is not the one that belongs there: what an earlier generation has left may be, and the frame whole.
-	whole := raw
-	raw = slices.Clone(raw[:min(length, len(raw)-1)])
-	raw = append(raw, ^whole[len(raw)])
 	file, err := os.OpenFile(disk{dir: dir}.path(active.name), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := file.WriteAt(raw, active.at); err != nil {
+	there := make([]byte, len(raw))
+	if _, err := file.ReadAt(there, active.at); err != nil {
+		t.Fatal(err)
+	}
+	for length = min(length, len(raw)-1); length > 0 && bytes.Equal(there[length:], raw[length:]); {
+		length--
+	}
+	if _, err := file.WriteAt(raw[:length], active.at); err != nil {
 		t.Fatal(err)
 	}
 	if err := file.Close(); err != nil {

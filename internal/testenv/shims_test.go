@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"io"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -9,20 +10,30 @@ import (
 
 func TestOnlyTheShimsOfOneEngineEnd(t *testing.T) {
 	const shim = "/usr/bin/containerd-shim-runc-v2"
-	start := func(program, dir string) *exec.Cmd {
-		// A shell that waits, so that the folder may stand among the arguments.
-		process := exec.Command("/bin/sh", "-c", "read line", "sh", "-address", filepath.Join(dir, "containerd.sock"))
+	// A shell that says that it is there and waits, so that the folder may stand among the arguments.
+	start := func(program, dir string) (process *exec.Cmd, end io.Closer) {
+		process = exec.Command("/bin/sh", "-c", "echo; read line", "sh", "-address", filepath.Join(dir, "containerd.sock"))
 		process.Args[0] = program
-		if _, err := process.StdinPipe(); err != nil {
+		end, err := process.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, err := process.StdoutPipe()
+		if err != nil {
 			t.Fatal(err)
 		}
 		if err := process.Start(); err != nil {
 			t.Fatal(err)
 		}
-		return process
+		if _, err := io.ReadFull(said, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		return process, end
 	}
 	gone, other := t.TempDir(), t.TempDir()
-	ours, theirs, another := start(shim, gone), start(shim, other), start("reader", gone)
+	ours, _ := start(shim, gone)
+	theirs, endTheirs := start(shim, other)
+	another, endAnother := start("reader", gone)
 	if err := EndShims(gone); err != nil {
 		t.Fatal(err)
 	}
@@ -30,11 +41,11 @@ func TestOnlyTheShimsOfOneEngineEnd(t *testing.T) {
 	if status := ours.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
 		t.Errorf("the shim of the engine that is gone ended with %v", ours.ProcessState)
 	}
+	_, _ = endTheirs.Close(), endAnother.Close()
 	for name, process := range map[string]*exec.Cmd{"the shim of another engine": theirs, "a program that is no shim": another} {
-		if err := process.Process.Signal(syscall.Signal(0)); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		_ = process.Process.Kill()
 		_ = process.Wait()
+		if !process.ProcessState.Exited() {
+			t.Errorf("%s ended with %v", name, process.ProcessState)
+		}
 	}
 }

@@ -278,7 +278,7 @@ func TestPruneTakesOnlyWhatIsEmpty(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	sleeper := exec.Command("/bin/sleep", "60")
+	sleeper := exec.Command("/bin/sleep", "600")
 	if err := sleeper.Start(); err != nil {
 		t.Fatal(err)
 	}

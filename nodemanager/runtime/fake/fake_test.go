@@ -65,7 +65,7 @@ func TestConformanceInABubble(t *testing.T) {
 
 func TestConformanceWithListeners(t *testing.T) {
 	runtimetest.Run(t, harness(fake.Config{
-		Listen: true, AllowHostNetwork: true, Ports: network.Range{First: 28400, Last: 28699},
+		Listen: true, AllowHostNetwork: true, Ports: network.Range{First: 28400, Last: 28599},
 	}))
 }
 

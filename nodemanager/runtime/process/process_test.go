@@ -1,7 +1,8 @@
 package process_test
 
 import (
-	"strconv"
+	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
 
@@ -20,7 +21,7 @@ func harness(t *testing.T) runtimetest.Harness {
 		New: func(t *testing.T) func() runtime.Runtime {
 			config := process.Config{
 				Dir: t.TempDir(), LogDir: t.TempDir(), Zone: "conformance",
-				Node:  "node-" + strconv.FormatInt(nodes.Add(1), 10),
+				Node:  fmt.Sprintf("node-%d-%d", os.Getpid(), nodes.Add(1)),
 				Ports: network.Range{First: 28700, Last: 28899},
 			}
 			return func() runtime.Runtime {

@@ -14,7 +14,7 @@ import (
 func (w *World) members(container runtime.Container, want int) int {
 	w.Helper()
 	group := w.Group(container)
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		members, err := group.Pids()
 		if err != nil {
 			w.Fatal(err)
@@ -36,7 +36,7 @@ func execLeaves(w *World) {
 		if code != 3 || err != nil || !bytes.HasPrefix(out.Bytes(), []byte("left")) {
 			w.Errorf("with a terminal %v: %d, %v, %q", tty, code, err, &out)
 		}
-		if took := time.Since(began); took > 10*time.Second { // much less on a machine with nothing else to do
+		if took := time.Since(began); took > time.Minute { // what is left goes on for ever
 			w.Errorf("with a terminal %v it took %v", tty, took)
 		}
 		if left := w.members(container, 1); left != 1 {
