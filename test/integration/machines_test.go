@@ -49,7 +49,7 @@ func TestTwoMachinesFindEachOther(t *testing.T) {
 	here, there := machines(t)
 	dir := t.TempDir()
 	log := &lockedBuffer{}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	z := &zone.Zone{Programs: p, Options: zone.Options{Enter: here}, Address: "127.0.0.1:7070"}
 	daemon := func(enter []string, args ...string) {

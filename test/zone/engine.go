@@ -122,8 +122,23 @@ func (e *Engine) Stop() {
 func (e *Engine) Close() error {
 	e.Stop()
 	err := errors.Join(testenv.EndShims(e.dir), run("ip", "netns", "del", e.name), e.unmount(), testenv.RemoveGroups(e.name))
-	if err == nil {
-		err = os.RemoveAll(e.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(e.unmountBelow(), os.RemoveAll(e.dir))
+}
+
+// unmountBelow takes away what is still mounted below the folder: an engine that ends in the removal of a container leaves the
+// container's file system there.
+func (e *Engine) unmountBelow() error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if words := strings.Fields(line); len(words) > 1 && strings.HasPrefix(words[1], e.dir+"/") {
+			err = errors.Join(err, run("umount", "-l", words[1]))
+		}
 	}
 	return err
 }

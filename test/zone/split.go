@@ -88,14 +88,15 @@ func (d *Daemon) Pid() int { return d.process.Process.Pid }
 // Kill ends the daemon as a crash would.
 func (d *Daemon) Kill() {
 	_ = d.process.Process.Kill()
-	<-d.done
+	_ = ended(d.done)
 }
 
 // Interrupt ends the daemon as ctrl-C would.
 func (d *Daemon) Interrupt() {
 	_ = d.process.Process.Signal(syscall.SIGINT)
 	select {
-	case <-d.done:
+	case err := <-d.done:
+		d.done <- err
 	case <-time.After(30 * time.Second):
 		d.Kill()
 	}

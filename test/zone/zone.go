@@ -89,7 +89,8 @@ type Zone struct {
 	Options  Options
 	Address  string
 	process  *exec.Cmd
-	done     chan error
+	// done has how the process ended, for whoever asks.
+	done chan error
 }
 
 // Start runs `mammoth up` and returns when it is ready.
@@ -153,7 +154,14 @@ func (z *Zone) ready(ctx context.Context) bool {
 // Kill ends the zone's process as a crash would; its masters and instances stay.
 func (z *Zone) Kill() {
 	_ = z.process.Process.Kill()
-	<-z.done
+	_ = ended(z.done)
+}
+
+// ended waits for the end of a process, and leaves how it ended to the next who asks.
+func ended(done chan error) error {
+	err := <-done
+	done <- err
+	return err
 }
 
 // Interrupt ends the zone's process as ctrl-C would, and waits for it.
@@ -161,6 +169,7 @@ func (z *Zone) Interrupt() error {
 	_ = z.process.Process.Signal(syscall.SIGINT)
 	select {
 	case err := <-z.done:
+		z.done <- err
 		return err
 	case <-time.After(60 * time.Second):
 		z.Kill()
@@ -170,11 +179,7 @@ func (z *Zone) Interrupt() error {
 
 // Purge ends the zone and everything that it left on the machine.
 func (z *Zone) Purge() error {
-	select {
-	case <-z.done:
-	default:
-		_ = z.Interrupt()
-	}
+	_ = z.Interrupt()
 	cmd := Command(z.Options.Enter, z.Programs.Mammoth, append([]string{"down", "--dir", z.Options.Dir, "--purge"}, z.dockerHost()...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("mammoth down: %w: %s", err, out)

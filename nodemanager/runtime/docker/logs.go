@@ -10,12 +10,14 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"golang.org/x/sys/unix"
 
+	"github.com/mammoth-os/mammoth/internal/backoff"
 	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/nodemanager/logs"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
@@ -44,9 +46,8 @@ func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
 	default:
 		return fmt.Errorf("keeping the logs of container %v: %w", key, err)
 	}
-	err = r.client.ContainerRemove(ctx, inspected.ID, container.RemoveOptions{RemoveVolumes: true})
-	if err != nil && !errdefs.IsNotFound(err) {
-		return r.failure(ctx, err)
+	if err := r.removeEnded(ctx, inspected.ID); err != nil {
+		return err
 	}
 	r.unwatch(key, inspected.ID)
 	r.mu.Lock()
@@ -54,6 +55,30 @@ func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
 	delete(r.sent, inspected.ID)
 	r.mu.Unlock()
 	return errors.Join(removeFile(r.verdict(key)), r.forget(key))
+}
+
+const (
+	// removalWithin is how long a removal that the engine is busy with already is waited for, removalLook the time between two looks.
+	removalWithin = 30 * time.Second
+	removalLook   = 50 * time.Millisecond
+)
+
+// removeEnded has the engine remove a container that has ended. The engine refuses what it is removing already: for a request whose
+// asker has gone, as a node that ended meanwhile. That removal is waited for.
+func (r *Runtime) removeEnded(ctx context.Context, runtimeID string) error {
+	limit, cancel := context.WithTimeout(ctx, removalWithin)
+	defer cancel()
+	for {
+		err := r.client.ContainerRemove(ctx, runtimeID, container.RemoveOptions{RemoveVolumes: true})
+		switch {
+		case err == nil, errdefs.IsNotFound(err):
+			return nil
+		case !errdefs.IsConflict(err) || !strings.Contains(err.Error(), "is already in progress"):
+			return r.failure(ctx, err)
+		case backoff.Sleep(limit, removalLook) != nil:
+			return r.failure(ctx, err)
+		}
+	}
 }
 
 func (r *Runtime) keepLogs(ctx context.Context, key id.Container, dead bool) error {
