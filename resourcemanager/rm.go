@@ -29,6 +29,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
 const (
@@ -65,7 +66,7 @@ type ResourceManager struct {
 	stopped chan struct{}
 	metrics *metrics
 	// queueFile is what the queue file was found to say at the start. reread has it looked at again at once.
-	queueFile zone.QueueFileText
+	queueFile shares.FileText
 	reread    chan struct{}
 }
 
