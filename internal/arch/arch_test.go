@@ -145,7 +145,7 @@ func TestOnlyTestsImportWhatIsForTests(t *testing.T) {
 
 // pure lists the packages that decide: facts in, decisions out, time as an argument.
 var pure = []string{
-	"resourcemanager/zone", "resourcemanager/access", "resourcemanager/scheduler", "resourcemanager/scheduler/grid", "resourcemanager/scheduler/heap",
+	"resourcemanager/zone", "resourcemanager/zone/shares", "resourcemanager/access", "resourcemanager/scheduler", "resourcemanager/scheduler/grid", "resourcemanager/scheduler/heap",
 	"resourcemanager/lifecycle", "nodemanager/container", "nodemanager/node", "dynamicdeploy/plan",
 }
 
@@ -161,7 +161,7 @@ var pureMore = map[string][]string{
 		"proto/mammoth/api/v1", "proto/mammoth/companion/v1", "proto/mammoth/core/v1", "proto/mammoth/master/v1", "proto/mammoth/store/v1",
 		"proto/mammoth/tracker/v1", "google.golang.org/protobuf/proto", "google.golang.org/protobuf/reflect/protoreflect",
 		"google.golang.org/protobuf/types/known/durationpb", "google.golang.org/protobuf/types/known/timestamppb",
-		"internal/backoff", "internal/cron", "internal/defaults", "internal/distribution", "internal/expose", "internal/manifest", "internal/peer",
+		"internal/backoff", "internal/defaults", "internal/distribution", "internal/expose", "internal/peer",
 		"internal/spec", "internal/token", "internal/wire",
 		"resourcemanager/calendar", "resourcemanager/eventlog", "resourcemanager/store",
 		"crypto/hmac", "crypto/sha256", "crypto/subtle", "encoding/base32", "encoding/binary", "net", "regexp",
@@ -169,6 +169,11 @@ var pureMore = map[string][]string{
 	"nodemanager/node": {
 		"proto/mammoth/core/v1", "proto/mammoth/tracker/v1", "google.golang.org/protobuf/types/known/timestamppb",
 		"internal/defaults", "internal/spec", "internal/token", "internal/wire",
+	},
+	"resourcemanager/zone/shares": {
+		"proto/mammoth/api/v1", "proto/mammoth/core/v1", "proto/mammoth/store/v1", "google.golang.org/protobuf/proto",
+		"google.golang.org/protobuf/types/known/durationpb", "google.golang.org/protobuf/types/known/timestamppb",
+		"internal/manifest", "internal/peer", "internal/spec", "internal/wire", "resourcemanager/calendar", "resourcemanager/store",
 	},
 	"resourcemanager/access": {"internal/peer", "proto/mammoth/api/v1", "proto/mammoth/core/v1"},
 }

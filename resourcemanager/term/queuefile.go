@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
 const (
@@ -21,7 +22,7 @@ const (
 	longestQueueFile = 2 << 20
 )
 
-func readQueueFile(path string) zone.QueueFileText {
+func readQueueFile(path string) shares.FileText {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe's would wait for somebody who writes
 	if err != nil {
 		return unread(path, err)
@@ -32,28 +33,28 @@ func readQueueFile(path string) zone.QueueFileText {
 		return unread(path, err)
 	}
 	if !info.Mode().IsRegular() {
-		return zone.QueueFileText{Failure: path + " is no regular file, and cannot be read again and again"}
+		return shares.FileText{Failure: path + " is no regular file, and cannot be read again and again"}
 	}
 	text, err := io.ReadAll(io.LimitReader(file, longestQueueFile+1))
 	switch {
 	case err != nil:
 		return unread(path, err)
 	case len(text) > longestQueueFile:
-		return zone.QueueFileText{Failure: fmt.Sprintf("%s is longer than %d bytes, which no queue tree is", path, longestQueueFile)}
+		return shares.FileText{Failure: fmt.Sprintf("%s is longer than %d bytes, which no queue tree is", path, longestQueueFile)}
 	}
-	return zone.QueueFileText{Text: string(text)}
+	return shares.FileText{Text: string(text)}
 }
 
 // unread says why the file could not be read, and what to do.
-func unread(path string, err error) zone.QueueFileText {
+func unread(path string, err error) shares.FileText {
 	var inner *fs.PathError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return zone.QueueFileText{Failure: path + " is not there; put it there, or start the zone without --queues"}
+		return shares.FileText{Failure: path + " is not there; put it there, or start the zone without --queues"}
 	case errors.As(err, &inner):
 		err = inner.Err
 	}
-	return zone.QueueFileText{Failure: fmt.Sprintf("%s cannot be read (%v); let the zone read it, or start the zone without --queues", path, err)}
+	return shares.FileText{Failure: fmt.Sprintf("%s cannot be read (%v); let the zone read it, or start the zone without --queues", path, err)}
 }
 
 // RereadQueues has the queue file looked at again at once, also if it is the one that was refused.

@@ -18,6 +18,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
 const (
@@ -246,11 +247,11 @@ func TestAQueueFileThatIsAPipeIsRefused(t *testing.T) {
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	found := make(chan zone.QueueFileText, 1)
+	found := make(chan shares.FileText, 1)
 	go func() { found <- readQueueFile(path) }()
 	select {
 	case got := <-found:
-		if want := (zone.QueueFileText{Failure: path + " is no regular file, and cannot be read again and again"}); got != want {
+		if want := (shares.FileText{Failure: path + " is no regular file, and cannot be read again and again"}); got != want {
 			t.Errorf("got %q", got)
 		}
 	case <-time.After(10 * time.Second):

@@ -22,6 +22,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/service"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
 // Config is what a term is begun with. All of it is required but Record.
@@ -102,7 +103,7 @@ type Term struct {
 	// stopped is closed when the loop has ended.
 	stopped chan struct{}
 	// queueFile is what the queue file was found to say at the start. reread has it looked at again at once.
-	queueFile zone.QueueFileText
+	queueFile shares.FileText
 	reread    chan struct{}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
 // apps are the apps of the zone: which there are, which state each is in, and which are touched.
@@ -59,7 +60,7 @@ func (as *apps) nextID() id.App {
 func (as *apps) usedID(seq int64) {
 	if seq > as.record.GetAppSequence() {
 		as.record.AppSequence = seq
-		as.save(kindZone, "zone", as.record)
+		as.Save(kindZone, "zone", as.record)
 	}
 }
 
@@ -86,7 +87,7 @@ func (as *apps) joinQueues(Records) error {
 	for _, a := range as.sorted() {
 		if err := as.scheduler.Apply(a.recoveredApp()); err != nil {
 			a.queueLost = as.damage.standsStill()
-			as.fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
+			as.Fault("an app has no place in the queue tree", "app", a.record.GetName(), "error", err)
 		}
 	}
 	return nil
@@ -248,7 +249,7 @@ func (as *apps) move(a *app, event lifecycle.AppEvent, reason string) {
 	if to != lifecycle.AppRunning {
 		a.record.Reason = reason
 	}
-	as.emit(&apiv1.Event{
+	as.Emit(&apiv1.Event{
 		Kind: "app", App: a.record.GetName(), Queue: a.record.GetSpec().GetQueue(), From: stateName(from), To: to.String(),
 		Message: appSentence(a.record.GetName(), to, reason),
 	})
@@ -276,22 +277,16 @@ func appSentence(name string, state lifecycle.AppState, reason string) string {
 // changed has an app stored, settled and shown.
 func (as *apps) changed(a *app) {
 	if !a.removed {
-		as.save(kindApp, a.id.String(), a.record)
+		as.Save(kindApp, a.id.String(), a.record)
 	}
 	as.touch(a)
 }
 
 // queuedApps are all apps with their queues, in the order of their submission.
-func (as *apps) queuedApps() []queuedApp {
-	var all []queuedApp
+func (as *apps) queuedApps() []shares.QueuedApp {
+	var all []shares.QueuedApp
 	for _, a := range as.sorted() {
-		all = append(all, queuedApp{a.record.GetName(), id.Queue(a.record.GetSpec().GetQueue())})
+		all = append(all, shares.QueuedApp{App: a.record.GetName(), Queue: id.Queue(a.record.GetSpec().GetQueue())})
 	}
 	return all
-}
-
-// queuedApp is an app and the queue that it is in.
-type queuedApp struct {
-	app   string
-	queue id.Queue
 }

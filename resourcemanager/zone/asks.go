@@ -36,7 +36,7 @@ type asks struct {
 func (qs *asks) dropAll(a *app) {
 	qs.submit(a)
 	for _, name := range sortedKeys(a.asks.byID) {
-		qs.forget(kindAsk, askKey(a, name))
+		qs.Forget(kindAsk, askKey(a, name))
 	}
 	clear(a.asks.byID)
 }
@@ -99,7 +99,7 @@ func (qs *asks) set(a *app, ask parsedAsk) error {
 		return fmt.Errorf("ask %q of %s: %w", name, a.record.GetName(), err)
 	}
 	a.asks.byID[name] = record
-	qs.save(kindAsk, askKey(a, name), record)
+	qs.Save(kindAsk, askKey(a, name), record)
 	qs.dropSettled(a, name)
 	qs.apps.touch(a)
 	return nil
@@ -123,7 +123,7 @@ func (qs *asks) granted(c *container) *masterv1.Ask {
 	record := proto.CloneOf(known)
 	record.Granted++
 	c.app.asks.byID[name] = record
-	qs.save(kindAsk, askKey(c.app, name), record)
+	qs.Save(kindAsk, askKey(c.app, name), record)
 	return known.GetAsk()
 }
 
@@ -141,7 +141,7 @@ func (qs *asks) dropSettled(a *app, name string) {
 		return
 	}
 	delete(a.asks.byID, name)
-	qs.forget(kindAsk, askKey(a, name))
+	qs.Forget(kindAsk, askKey(a, name))
 }
 
 // withdraw withdraws what an earlier attempt asked for and was not granted: a new attempt decides for itself. What was granted still
@@ -154,14 +154,14 @@ func (qs *asks) withdraw(a *app) {
 		}
 		ask, err := qs.parse(known.GetAsk())
 		if err != nil {
-			qs.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
+			qs.Fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
 			continue
 		}
 		qs.scheduler.apply(scheduler.SetAsk{App: a.id, Ask: ask})
 		record := proto.CloneOf(known)
 		record.Ask.Count = record.GetGranted()
 		a.asks.byID[name] = record
-		qs.save(kindAsk, askKey(a, name), record)
+		qs.Save(kindAsk, askKey(a, name), record)
 		qs.dropSettled(a, name)
 	}
 }
@@ -171,7 +171,7 @@ func (qs *asks) submit(a *app) {
 	for _, name := range a.asksInOrder() {
 		ask, err := qs.parse(a.asks.byID[name].GetAsk())
 		if err != nil {
-			qs.fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
+			qs.Fault("a stored ask is unreadable", "app", a.record.GetName(), "ask", name, "error", err)
 			continue
 		}
 		ask.Pending = a.pending(a.asks.byID[name])

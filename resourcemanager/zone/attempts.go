@@ -276,7 +276,7 @@ func (at *attempts) move(a *app, event lifecycle.AttemptEvent, message string) {
 		return
 	}
 	a.record.Attempt.State = apiv1.Master_State(to)
-	at.emit(&apiv1.Event{
+	at.Emit(&apiv1.Event{
 		Kind: "attempt", App: a.record.GetName(), Attempt: id.Attempt{App: a.id, N: a.record.GetAttempt().GetNumber()}.String(),
 		Container: a.record.GetAttempt().GetContainerId(), From: stateName(from), To: to.String(), Message: message,
 	})

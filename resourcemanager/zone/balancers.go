@@ -52,7 +52,7 @@ func (b *balancers) load(stored Records) error {
 	return nil
 }
 
-func (b *balancers) store() { b.save(kindBalancers, "balancers", b.record) }
+func (b *balancers) store() { b.Save(kindBalancers, "balancers", b.record) }
 
 // any reports whether there are balancers, connected or not.
 func (b *balancers) any() bool { return len(b.record.GetNames()) > 0 }
@@ -63,12 +63,12 @@ func (b *balancers) connected(name string) {
 		b.record.Names = append(slices.Clone(b.record.GetNames()), name)
 		b.store()
 	}
-	b.emit(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + name + " is connected"})
+	b.Emit(&apiv1.Event{Kind: "balancer", To: "CONNECTED", Message: "the balancer " + name + " is connected"})
 }
 
 func (b *balancers) disconnected(name, why string) {
 	b.lost[name] = b.now
-	b.emit(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+name+" is not connected any more", why)})
+	b.Emit(&apiv1.Event{Kind: "balancer", From: "CONNECTED", To: "LOST", Message: because("the balancer "+name+" is not connected any more", why)})
 }
 
 // noteRefusals takes in all services that a balancer refuses to route.
@@ -81,7 +81,7 @@ func (b *balancers) noteRefusals(name string, refusals []*companionv1.Refusal) {
 		if before[refusal.GetService()] == refusal.GetReason() {
 			continue // a balancer repeats it with everything that it applies
 		}
-		b.emit(&apiv1.Event{
+		b.Emit(&apiv1.Event{
 			Kind: "balancer", App: appOfService(refusal.GetService()), To: "REFUSED",
 			Message: fmt.Sprintf("the balancer %s does not route %s: %s", name, refusal.GetService(), refusal.GetReason()),
 		})

@@ -23,8 +23,6 @@ var parts = []part{
 	{[]string{"damage", "loss"}, []string{"damage.go"}, "node.unknown"},
 	{[]string{"units"}, []string{"units.go"}, ""},
 	{[]string{"scheduling"}, []string{"scheduling.go"}, ""},
-	{[]string{"queues"}, []string{"queues.go", "queuefile.go"}, ""},
-	{[]string{"lending", "contract"}, []string{"lending.go", "ledger.go"}, ""},
 	{[]string{"apps"}, []string{"apps.go", "claims.go"}, "app.removed app.queueLost app.record.State app.record.Reason"},
 	{
 		[]string{"desired", "appCounts"}, []string{"desired.go", "counts.go"},

@@ -105,7 +105,7 @@ func (ds *desired) due(a *app) {
 			continue
 		}
 		scaled = true
-		ds.emit(&apiv1.Event{
+		ds.Emit(&apiv1.Event{
 			Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(),
 			Message: fmt.Sprintf("%s%s is scaled from %d to %d instances by its calendar", a.record.GetName(), ofRole(count.GetRole()), before[i].GetInstances(), count.GetInstances()),
 		})

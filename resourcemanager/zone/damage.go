@@ -62,7 +62,7 @@ func (d *damage) noteLoss(sentence string) {
 	}
 	d.losses = append(d.losses, loss{put.Key, []string{sentence}})
 	d.raw = append(d.raw, put)
-	d.emit(&apiv1.Event{Kind: "zone", To: "RECORDS_LOST", Message: sentence + "; the zone stands still until \"mammoth store accept\""})
+	d.Emit(&apiv1.Event{Kind: "zone", To: "RECORDS_LOST", Message: sentence + "; the zone stands still until \"mammoth store accept\""})
 }
 
 // hasEnded reports whether a container that a node runs is known to be over, so that it may be ended there. Otherwise it becomes an
@@ -101,7 +101,7 @@ func (d *damage) addUnknown(n *node, status *corev1.ContainerStatus) {
 		n.unknown = map[string]*corev1.ContainerStatus{}
 	}
 	if n.unknown[name] == nil {
-		d.emit(&apiv1.Event{
+		d.Emit(&apiv1.Event{
 			Kind: "container", App: status.GetLease().GetAppName(), Container: name, Node: string(n.id), To: status.GetState().String(),
 			Message: fmt.Sprintf("%s runs %s, of which the zone has no record; it goes on running until \"mammoth store accept\"", n.id, name),
 		})
@@ -124,7 +124,7 @@ func (d *damage) dropUnknown(n *node, name string) {
 func (d *damage) usedByUnknown(n *node) resource.Vector {
 	var sum resource.Vector
 	for _, status := range n.unknown {
-		if v, err := d.units.vector(status.GetLease().GetResources()); err == nil {
+		if v, err := d.units.Vector(status.GetLease().GetResources()); err == nil {
 			sum = sum.Add(v)
 		}
 	}
@@ -137,7 +137,7 @@ func (d *damage) accept(who peer.User) {
 		d.raw = append(d.raw, store.Put{Kind: store.Losses, Key: l.key})
 	}
 	if d.standsStill() {
-		d.emit(&apiv1.Event{Kind: "zone", From: "RECORDS_LOST", Message: access.ByWhom(who) + " accepted the loss of records; the zone goes on"})
+		d.Emit(&apiv1.Event{Kind: "zone", From: "RECORDS_LOST", Message: access.ByWhom(who) + " accepted the loss of records; the zone goes on"})
 	}
 	d.losses = nil
 }
@@ -191,5 +191,5 @@ func (d *damage) roomChanged(full string) {
 	if full != "" {
 		event = &apiv1.Event{Kind: "zone", To: "DISK_FULL", Message: d.full}
 	}
-	d.emit(event)
+	d.Emit(event)
 }

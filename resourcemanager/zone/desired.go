@@ -186,7 +186,7 @@ func (ds *desired) scale(who peer.User, request *apiv1.ScaleAppRequest) (*apiv1.
 	if err := specs.CheckInstances(after); err != nil {
 		return nil, fmt.Errorf("app %s: %w", after.GetName(), err)
 	}
-	ds.emit(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
+	ds.Emit(&apiv1.Event{Kind: "app", App: a.record.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf(
 		"%s is scaled from %d to %d instances", a.record.GetName(), before, request.GetInstances())})
 	ds.rollouts.setSpec(a, after)
 	ds.noteCounts(a, role.GetName())
@@ -235,7 +235,7 @@ func (ds *desired) restart(who peer.User, name string) (*apiv1.App, error) {
 		}
 	case lifecycle.AppAccepted, lifecycle.AppRunning:
 		a.record.RestartBefore = timestamppb.New(ds.now)
-		ds.emit(&apiv1.Event{Kind: "app", App: name, From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("%s is restarted, a few instances at a time", name)})
+		ds.Emit(&apiv1.Event{Kind: "app", App: name, From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("%s is restarted, a few instances at a time", name)})
 	}
 	ds.start(a, "restart")
 	ds.changed(a)
@@ -358,8 +358,8 @@ func (ds *desired) drop(a *app) {
 		ds.leases.drop(c)
 	}
 	ds.rollouts.forgetVersions(a)
-	ds.forget(kindMemo, a.id.String())
-	ds.forget(kindApp, a.id.String())
+	ds.Forget(kindMemo, a.id.String())
+	ds.Forget(kindApp, a.id.String())
 }
 
 // forgetInstances forgets what a master reported and asked for: nothing of it is there any more.

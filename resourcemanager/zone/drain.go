@@ -33,7 +33,7 @@ func (ns *nodes) due() {
 		case n.state() == lifecycle.NodeLost:
 			if len(n.containers) == 0 && silent > forgetNodeAfter {
 				ns.drop(n)
-				ns.emit(&apiv1.Event{Kind: "node", Node: string(n.id), From: "LOST", Message: fmt.Sprintf("%s is forgotten: it was lost for an hour and holds nothing", n.id)})
+				ns.Emit(&apiv1.Event{Kind: "node", Node: string(n.id), From: "LOST", Message: fmt.Sprintf("%s is forgotten: it was lost for an hour and holds nothing", n.id)})
 			}
 		case silent > ns.config.NodeTimeout:
 			ns.sessions.end(n, errRegisterAgain)
@@ -72,7 +72,7 @@ func (ns *nodes) drain(who peer.User, name, reason string) (*apiv1.Node, error) 
 		return nil, err
 	}
 	n.record.Drain, n.record.DrainReason = true, reason
-	ns.save(kindNode, name, n.record)
+	ns.Save(kindNode, name, n.record)
 	ns.move(n, lifecycle.NodeDrain, reason)
 	return ns.view(n), nil
 }
@@ -86,7 +86,7 @@ func (ns *nodes) undrain(who peer.User, name string) (*apiv1.Node, error) {
 		return nil, err
 	}
 	n.record.Drain, n.record.DrainReason = false, ""
-	ns.save(kindNode, name, n.record)
+	ns.Save(kindNode, name, n.record)
 	ns.move(n, lifecycle.NodeUndrain, "")
 	ns.judgeHealth(n)
 	return ns.view(n), nil
@@ -107,7 +107,7 @@ func (ns *nodes) remove(who peer.User, name string) (*apiv1.Node, error) {
 		return nil, err
 	}
 	view := ns.view(n)
-	ns.emit(&apiv1.Event{
+	ns.Emit(&apiv1.Event{
 		Kind: "node", Node: name, From: stateName(n.state()),
 		Message: because(fmt.Sprintf("%s is removed", n.id), access.ByWhom(who)+" says that it is gone for good"),
 	})
@@ -144,5 +144,5 @@ func (ns *nodes) drop(n *node) {
 	ns.sessions.end(n, errRegisterAgain)
 	ns.removeFromScheduler(n)
 	delete(ns.byID, n.id)
-	ns.forget(kindNode, string(n.id))
+	ns.Forget(kindNode, string(n.id))
 }

@@ -16,9 +16,9 @@ import (
 // holdOf is a container as it is added to the scheduler after a restart.
 func (ls *leases) recoveredHold(c *container) scheduler.Hold {
 	lease := c.record.GetLease()
-	v, err := ls.units.vector(lease.GetResources())
+	v, err := ls.units.Vector(lease.GetResources())
 	if err != nil {
-		ls.fault("a lease is unreadable", "container", c.id, "error", err)
+		ls.Fault("a lease is unreadable", "container", c.id, "error", err)
 	}
 	return scheduler.Hold{
 		Container: c.id, Node: c.node, Resources: v, Ask: lease.GetAskId(), Group: c.record.GetGroup(),
@@ -61,7 +61,7 @@ func (ls *leases) carryOut(decisions scheduler.Decisions) {
 func (ls *leases) grant(grant scheduler.Grant) {
 	a, n := ls.apps.get(grant.Container.App), ls.nodes.get(grant.Node)
 	if a == nil || n == nil {
-		ls.fault("the scheduler granted a container to nobody", "container", grant.Container, "node", grant.Node)
+		ls.Fault("the scheduler granted a container to nobody", "container", grant.Container, "node", grant.Node)
 		ls.scheduler.apply(scheduler.Release{Container: grant.Container})
 		return
 	}
@@ -72,7 +72,7 @@ func (ls *leases) grant(grant scheduler.Grant) {
 			AppName:     a.record.GetName(),
 			Attempt:     a.record.GetAttempt().GetNumber(),
 			NodeId:      string(n.id),
-			Resources:   ls.units.resources(grant.Resources),
+			Resources:   ls.units.Resources(grant.Resources),
 			Queue:       string(grant.Queue),
 			AskId:       grant.Ask,
 			Master:      grant.Master,

@@ -6,6 +6,7 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
 // Input is something that has happened, or that somebody wants, as data. step folds it into the zone and returns the answer for whoever
@@ -98,13 +99,13 @@ func (in Drain) step(z *Core) (any, error)      { return z.nodes.drain(in.Who, i
 func (in Undrain) step(z *Core) (any, error)    { return z.nodes.undrain(in.Who, in.Node) }
 func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, in.Node) }
 func (in SetQueues) step(z *Core) (any, error) {
-	return z.queues.set(in.Who, in.Request, z.apps.queuedApps())
+	return z.queues.Set(in.Who, in.Request, z.apps.queuedApps())
 }
 func (in AcceptLoss) step(z *Core) (any, error) { return z.acceptLosses(in.Who) }
 func (in MoveImage) step(z *Core) (any, error)  { return nil, z.apps.mayMoveImage(in.Who, in.Name) }
 
 func (in AddContracts) step(z *Core) (any, error) {
-	preview, err := z.lending.add(in.Who, in.Request)
+	preview, err := z.lending.Add(in.Who, in.Request)
 	if err != nil || preview != nil {
 		return preview, err
 	}
@@ -113,7 +114,7 @@ func (in AddContracts) step(z *Core) (any, error) {
 }
 
 func (in LendNow) step(z *Core) (any, error) {
-	if err := z.lending.lendNow(in.Who, in.Request); err != nil {
+	if err := z.lending.LendNow(in.Who, in.Request); err != nil {
 		return nil, err
 	}
 	z.schedule()
@@ -121,11 +122,11 @@ func (in LendNow) step(z *Core) (any, error) {
 }
 
 func (in RemoveContract) step(z *Core) (any, error) {
-	return nil, z.lending.remove(in.Who, in.Name)
+	return nil, z.lending.Remove(in.Who, in.Name)
 }
 
 func (in StopLending) step(z *Core) (any, error) {
-	if err := z.lending.stop(in.Who, in.Name); err != nil {
+	if err := z.lending.Stop(in.Who, in.Name); err != nil {
 		return nil, err
 	}
 	z.schedule()
@@ -337,13 +338,13 @@ func Inputs() []Input {
 
 // Of the ResourceManager's own process.
 type (
-	QueueFile struct{ Found QueueFileText }
+	QueueFile struct{ Found shares.FileText }
 	// RoomChanged says why the store's disk takes nothing that grows, in a sentence. It is empty when there is room again.
 	RoomChanged struct{ Full string }
 )
 
 func (in QueueFile) step(z *Core) (any, error) {
-	z.queues.redeclare(in.Found, z.apps.queuedApps())
+	z.queues.Redeclare(in.Found, z.apps.queuedApps())
 	return nil, nil
 }
 

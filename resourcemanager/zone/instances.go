@@ -29,7 +29,7 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 	}
 	if before.GetState() != report.GetState() {
 		instance.Since = timestamppb.New(ms.now)
-		ms.emit(&apiv1.Event{
+		ms.Emit(&apiv1.Event{
 			Kind: "instance", App: a.record.GetName(), Instance: report.GetId(), Container: report.GetContainerId(),
 			Node: a.nodeOf(report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
 			Message: because(fmt.Sprintf("%s is %s", report.GetId(), strings.ToLower(report.GetState().String())), report.GetReason()),
@@ -39,7 +39,7 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 		instance.RegisteredAt = timestamppb.New(ms.now)
 	}
 	instance.Report = report
-	ms.save(kindInstance, instanceKey(a, report.GetId()), instance)
+	ms.Save(kindInstance, instanceKey(a, report.GetId()), instance)
 	if before.GetInService() && !report.GetInService() || leaving(report) {
 		ms.endpoints.withdraw(a, report.GetId())
 	}
@@ -58,8 +58,8 @@ func (ms *masters) instanceGone(a *app, name string) {
 	delete(a.instances, name)
 	a.master.names = nil
 	ms.endpoints.forgetInstance(a, name)
-	ms.forget(kindInstance, instanceKey(a, name))
-	ms.emit(&apiv1.Event{
+	ms.Forget(kindInstance, instanceKey(a, name))
+	ms.Emit(&apiv1.Event{
 		Kind: "instance", App: a.record.GetName(), Instance: name, Container: instance.GetReport().GetContainerId(),
 		From: instanceState(instance.GetReport().GetState()), To: "GONE", Message: name + " is gone",
 	})
@@ -75,7 +75,7 @@ func leaving(report *masterv1.InstanceReport) bool {
 // forgetInstances forgets what an app's master reported: nothing of it is there any more.
 func (ms *masters) forgetInstances(a *app) {
 	for _, name := range sortedKeys(a.instances) {
-		ms.forget(kindInstance, instanceKey(a, name))
+		ms.Forget(kindInstance, instanceKey(a, name))
 	}
 	clear(a.instances)
 }
@@ -138,7 +138,7 @@ func (ms *masters) takeOutOfService(a *app) {
 			report := proto.CloneOf(instance.GetReport())
 			report.InService = false
 			instance.Report = report
-			ms.save(kindInstance, instanceKey(a, name), instance)
+			ms.Save(kindInstance, instanceKey(a, name), instance)
 		}
 	}
 }

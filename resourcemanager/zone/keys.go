@@ -38,7 +38,7 @@ func (ks *keys) messages() []*trackerv1.TokenKey { return ks.record.GetKeys() }
 func (ks *keys) sign(claims *corev1.TokenClaims) *corev1.ContainerToken {
 	signed, err := token.Sign(ks.signing(), claims)
 	if err != nil {
-		ks.fault("sign a container token", "error", err)
+		ks.Fault("sign a container token", "error", err)
 	}
 	return signed
 }
@@ -72,7 +72,7 @@ func (ks *keys) rotate() {
 			Keys: &trackerv1.NodeCommand_Keys{Keys: ks.record.GetKeys()},
 		}})
 	}
-	ks.emit(&apiv1.Event{Kind: "zone", To: "KEY_ROTATED", Message: fmt.Sprintf("key %d signs container tokens from %s on", key.ID, ks.now.Add(keySpread).UTC().Format(time.RFC3339))})
+	ks.Emit(&apiv1.Event{Kind: "zone", To: "KEY_ROTATED", Message: fmt.Sprintf("key %d signs container tokens from %s on", key.ID, ks.now.Add(keySpread).UTC().Format(time.RFC3339))})
 }
 
 // create makes a key, and keeps the given ones valid.
@@ -80,7 +80,7 @@ func (ks *keys) create(number int32, valid ...*trackerv1.TokenKey) token.Key {
 	key := token.Key{ID: number, Secret: ks.secrets.bytes()}
 	ks.record.Keys = append([]*trackerv1.TokenKey{{Id: key.ID, Secret: key.Secret}}, valid...)
 	ks.record.KeyMadeAt = timestamppb.New(ks.now)
-	ks.save(kindZone, "zone", ks.record)
+	ks.Save(kindZone, "zone", ks.record)
 	ks.read()
 	return key
 }

@@ -105,7 +105,7 @@ func (ls *leases) load(stored Records) error {
 		}
 		a := ls.apps.get(cid.App)
 		if a == nil {
-			ls.forget(kindContainer, cid.String())
+			ls.Forget(kindContainer, cid.String())
 			return ls.damage.tolerate(fmt.Errorf("container %s belongs to no app", cid))
 		}
 		c := &container{id: cid, app: a, node: id.Node(record.GetLease().GetNodeId()), record: record}
@@ -243,11 +243,11 @@ func (ls *leases) pruneEnded(a *app) {
 func (ls *leases) drop(c *container) {
 	delete(ls.byID, c.id)
 	delete(c.app.containers, c.id)
-	ls.forget(kindContainer, c.id.String())
+	ls.Forget(kindContainer, c.id.String())
 }
 
 func (ls *leases) changed(c *container) {
-	ls.save(kindContainer, c.id.String(), c.record)
+	ls.Save(kindContainer, c.id.String(), c.record)
 	ls.apps.touch(c.app)
 }
 
@@ -259,12 +259,12 @@ func (ls *leases) emitEvent(c *container, from, to lifecycle.ContainerState, mes
 	if c.record.GetLease().GetMaster() {
 		event.Attempt = id.Attempt{App: c.app.id, N: c.record.GetLease().GetAttempt()}.String()
 	}
-	ls.emit(event)
+	ls.Emit(event)
 }
 
 // covers reports whether a container holds as much as is needed.
 func (ls *leases) covers(c *container, needs resource.Vector) bool {
-	has, err := ls.units.vector(c.record.GetLease().GetResources())
+	has, err := ls.units.Vector(c.record.GetLease().GetResources())
 	return err == nil && needs.Fits(has)
 }
 

@@ -6,7 +6,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
 // Records is what a zone is made of when the ResourceManager starts.
@@ -25,7 +27,7 @@ type Start struct {
 	Now      time.Time
 	Seed     Seed
 	// QueueFile is the text of the file that declares the queue tree; it does not count if Settings name no file.
-	QueueFile QueueFileText
+	QueueFile shares.FileText
 }
 
 // Load makes the zone out of what is stored. What it has of nodes may be out of date: they stay closed until they
@@ -34,14 +36,14 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z := newCore(config{Settings: start.Settings, identity: stored.Identity(), started: start.Now}, stored.LastEvent())
 	z.Begin(start.Now, start.Seed)
 	for _, load := range []func(Records) error{
-		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.balancers.load, z.queues.load, z.lending.load,
+		z.damage.load, z.units.load, z.keys.load, z.scheduler.load, z.balancers.load, z.loadQueues, z.loadContracts,
 		z.nodes.load, z.apps.load, z.rollouts.load, z.apps.joinQueues, z.leases.load, z.masters.load, z.asks.load,
 	} {
 		if err := load(stored); err != nil {
 			return nil, nil, fmt.Errorf("read what is stored: %w", err)
 		}
 	}
-	if err := z.queues.loadDeclaration(start.QueueFile, z.apps.queuedApps()); err != nil {
+	if err := z.queues.LoadDeclaration(start.QueueFile, z.apps.queuedApps()); err != nil {
 		return nil, nil, err
 	}
 	for _, a := range z.apps.sorted() {
@@ -54,6 +56,22 @@ func Load(stored Records, start Start) (*Core, *Ready, error) {
 	z.waits.inspectDue()
 	out, err := z.handOver()
 	return z, out, err
+}
+
+func (z *Core) loadQueues(stored Records) error {
+	return loadRecords(stored, shares.KindQueues, z.queues.Load)
+}
+
+func (z *Core) loadContracts(stored Records) error {
+	var contracts []*storev1.Contract
+	err := loadRecords(stored, shares.KindContract, func(record *storev1.Contract) error {
+		contracts = append(contracts, record)
+		return nil
+	})
+	if err == nil {
+		err = z.lending.Load(contracts)
+	}
+	return z.damage.tolerate(err)
 }
 
 // loadRecords reads every record of a kind.

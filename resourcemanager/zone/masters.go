@@ -100,7 +100,7 @@ func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*
 	response := &masterv1.RegisterResponse{
 		Spec:    wanted.GetSpec(),
 		Wanted:  wanted,
-		Largest: ms.units.resources(ms.scheduler.Largest()),
+		Largest: ms.units.Resources(ms.scheduler.Largest()),
 		Memo:    a.master.memo,
 	}
 	for _, c := range sortedContainers(a.containers) {
@@ -212,7 +212,7 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 	}
 	if memo := request.GetMemo(); memo != nil {
 		a.master.memo = memo
-		ms.save(kindMemo, a.id.String(), &storev1.Memo{AppId: a.id.String(), Memo: memo})
+		ms.Save(kindMemo, a.id.String(), &storev1.Memo{AppId: a.id.String(), Memo: memo})
 	}
 	if observed := request.GetObservedGeneration(); observed > a.record.GetObservedGeneration() {
 		a.record.ObservedGeneration = min(observed, a.record.GetGeneration())

@@ -60,7 +60,7 @@ type nodes struct {
 // register takes in all that a node has, and gives it a new session.
 func (ns *nodes) register(request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error) {
 	name := id.Node(request.GetNodeId())
-	if _, err := ns.units.vector(request.GetCapacity()); err != nil {
+	if _, err := ns.units.Vector(request.GetCapacity()); err != nil {
 		return nil, fmt.Errorf("register node %q: %w", name, err)
 	}
 	if err := ns.config.reachable(request); err != nil {
@@ -124,7 +124,7 @@ func (ns *nodes) move(n *node, event lifecycle.NodeEvent, reason string) {
 	if to != lifecycle.NodeReady && to != lifecycle.NodeDrained {
 		n.record.Reason = reason
 	}
-	ns.emit(&apiv1.Event{Kind: "node", Node: string(n.id), From: stateName(from), To: to.String(), Message: nodeSentence(n.id, to, reason)})
+	ns.Emit(&apiv1.Event{Kind: "node", Node: string(n.id), From: stateName(from), To: to.String(), Message: nodeSentence(n.id, to, reason)})
 	ns.changed(n)
 	ns.notifyMasters(n)
 }
@@ -153,7 +153,7 @@ func nodeSentence(name id.Node, state lifecycle.NodeState, reason string) string
 
 // changed stores a node and updates the scheduler.
 func (ns *nodes) changed(n *node) {
-	ns.save(kindNode, string(n.id), n.record)
+	ns.Save(kindNode, string(n.id), n.record)
 	ns.updateScheduler(n)
 }
 
@@ -162,9 +162,9 @@ func (ns *nodes) updateScheduler(n *node) {
 		ns.removeFromScheduler(n)
 		return
 	}
-	capacity, err := ns.units.vector(n.record.GetCapacity())
+	capacity, err := ns.units.Vector(n.record.GetCapacity())
 	if err != nil {
-		ns.fault("node capacity is unreadable", "node", n.id, "error", err)
+		ns.Fault("node capacity is unreadable", "node", n.id, "error", err)
 		return
 	}
 	ns.scheduler.apply(scheduler.SetNode{Node: scheduler.NodeSpec{

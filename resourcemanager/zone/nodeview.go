@@ -15,7 +15,7 @@ func (ns *nodes) view(n *node) *apiv1.Node {
 		Reason:       r.GetReason(),
 		Address:      r.GetAddress(),
 		Capacity:     r.GetCapacity(),
-		Used:         ns.units.resources(ns.scheduler.Used(n.id)),
+		Used:         ns.units.Resources(ns.scheduler.Used(n.id)),
 		Attributes:   r.GetAttributes(),
 		LastReportAt: timestamppb.New(n.lastHeard()),
 		RegisteredAt: r.GetRegisteredAt(),

@@ -15,7 +15,7 @@ import (
 // with errdefs.ErrNotFound for a queue that does not exist.
 func (z *Core) Apps(queue string) ([]*apiv1.App, error) {
 	if queue != "" {
-		if _, err := z.queues.named(queue); err != nil {
+		if _, err := z.queues.Queue(queue); err != nil {
 			return nil, err
 		}
 	}
@@ -81,25 +81,21 @@ func (z *Core) Node(name string) (*apiv1.Node, error) {
 func (z *Core) StreamOf(node string) StreamID { return z.sessions.streamOf(node) }
 
 // Queues are all queues, in the order of the tree.
-func (z *Core) Queues() []*apiv1.Queue { return z.queues.viewAll() }
+func (z *Core) Queues() []*apiv1.Queue { return z.queues.ViewAll() }
 
 // Queue is one queue.
-func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.queues.named(name) }
+func (z *Core) Queue(name string) (*apiv1.Queue, error) { return z.queues.Queue(name) }
 
 // Contracts are all lending contracts.
-func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.lending.viewAll() }
+func (z *Core) Contracts() *apiv1.ListContractsResponse { return z.lending.ViewAll() }
 
 // Contract is one lending contract.
 func (z *Core) Contract(name string) (*apiv1.Contract, error) {
-	k, err := z.lending.named(name)
-	if err != nil {
-		return nil, err
-	}
-	return z.lending.view(k, z.lending.ledgers()[name]), nil
+	return z.lending.Contract(name)
 }
 
 // LendingReport is what the lending contracts came to.
-func (z *Core) LendingReport() *apiv1.LendingReport { return z.lending.reportAll() }
+func (z *Core) LendingReport() *apiv1.LendingReport { return z.lending.Report() }
 
 // Counts are how many things of each kind a zone has.
 type Counts struct {
@@ -115,7 +111,7 @@ type Counts struct {
 func (z *Core) Counts() Counts {
 	counts := Counts{
 		Apps: map[apiv1.App_State]int{}, Nodes: map[apiv1.NodeState]int{},
-		Losses: z.damage.count(), Full: z.damage.isFull(), QueueFileRefused: z.queues.fileRefused(),
+		Losses: z.damage.count(), Full: z.damage.isFull(), QueueFileRefused: z.queues.FileRefused(),
 	}
 	for _, a := range z.apps.sorted() {
 		counts.Apps[a.record.GetState()]++
@@ -144,12 +140,12 @@ func (z *Core) Summary() *apiv1.Zone {
 		view.Containers += int32(len(n.containers))
 		used = used.Add(z.scheduler.Used(n.id))
 		if n.state().Answers() {
-			if v, err := z.units.vector(n.record.GetCapacity()); err == nil {
+			if v, err := z.units.Vector(n.record.GetCapacity()); err == nil {
 				capacity = capacity.Add(v)
 			}
 		}
 	}
-	view.Capacity, view.Used = z.units.resources(capacity), z.units.resources(used)
+	view.Capacity, view.Used = z.units.Resources(capacity), z.units.Resources(used)
 	view.Full = z.damage.fullBecause()
 	view.Losses = z.damage.sentences()
 	return view

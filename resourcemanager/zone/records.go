@@ -21,8 +21,6 @@ const (
 	kindInstance  store.Kind = "instance"
 	kindContainer store.Kind = "container"
 	kindNode      store.Kind = "node"
-	kindQueues    store.Kind = "queues"
-	kindContract  store.Kind = "contract"
 )
 
 type recordKey struct {
@@ -39,7 +37,7 @@ type changes struct {
 	raw []store.Put
 }
 
-func (c *changes) save(kind store.Kind, key string, record proto.Message) {
+func (c *changes) Save(kind store.Kind, key string, record proto.Message) {
 	k := recordKey{kind, key}
 	if c.records == nil {
 		c.records = map[recordKey]proto.Message{}
@@ -50,7 +48,7 @@ func (c *changes) save(kind store.Kind, key string, record proto.Message) {
 	c.records[k] = record
 }
 
-func (c *changes) forget(kind store.Kind, key string) { c.save(kind, key, nil) }
+func (c *changes) Forget(kind store.Kind, key string) { c.Save(kind, key, nil) }
 
 // pack writes the gathered changes as a batch and begins a new set.
 func (c *changes) pack() (store.Batch, error) {

@@ -32,14 +32,14 @@ func (z *Core) acceptLosses(who peer.User) (*apiv1.AcceptLossResponse, error) {
 			z.frameworks.endUnused(n)
 		}
 	}
-	z.wakeBy(z.now)
+	z.turn.wakeBy(z.turn.now)
 	return answer, nil
 }
 
 // restoreQueues puts apps and contracts back into queues that were lost and are there again.
 func (z *Core) restoreQueues() error {
 	var missing []error
-	if err := z.lending.restore(); err != nil {
+	if err := z.lending.Restore(); err != nil {
 		missing = append(missing, err)
 	}
 	for _, a := range z.apps.sorted() {

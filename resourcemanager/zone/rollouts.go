@@ -139,7 +139,7 @@ func (rs *rollouts) promote(who peer.User, name string, percent int32) (*apiv1.A
 
 func (rs *rollouts) emitEvent(a *app, message string) {
 	state := a.presentRollout().GetState().String()
-	rs.emit(&apiv1.Event{
+	rs.Emit(&apiv1.Event{
 		Kind: "rollout", App: a.record.GetName(), From: state, To: state,
 		Message: fmt.Sprintf("version %d of %s: %s", a.record.GetVersion(), a.record.GetName(), message),
 	})
@@ -236,7 +236,7 @@ func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
 		if before.GetVersion() == after.GetVersion() && before != nil {
 			from = before.GetState().String()
 		}
-		rs.emit(&apiv1.Event{
+		rs.Emit(&apiv1.Event{
 			Kind: "rollout", App: r.GetName(), From: from, To: after.GetState().String(),
 			Message: because(fmt.Sprintf("version %d of %s: %d of %d instances, %s", after.GetVersion(), r.GetName(),
 				after.GetUpdated(), after.GetTotal(), strings.ToLower(after.GetState().String())), after.GetReason()),

@@ -35,7 +35,7 @@ func (g *scheduling) load(Records) error {
 // apply hands a fact to the scheduler that cannot be wrong unless the program is.
 func (g *scheduling) apply(input scheduler.Input) {
 	if err := g.Apply(input); err != nil {
-		g.fault("the scheduler refused a fact", "fact", fmt.Sprintf("%T", input), "error", err)
+		g.Fault("the scheduler refused a fact", "fact", fmt.Sprintf("%T", input), "error", err)
 	}
 }
 

@@ -30,6 +30,9 @@ func (t *turn) begin(now time.Time, fresh Seed) {
 	t.now, t.secrets, t.out = now, secrets{seed: fresh}, &Ready{}
 }
 
+// Now is the time of the turn.
+func (t *turn) Now() time.Time { return t.now }
+
 // wakeBy has a turn begin by an instant, though nothing may have happened until then.
 func (t *turn) wakeBy(instant time.Time) {
 	if instant.Before(t.wake) {
@@ -46,7 +49,7 @@ type Fault struct {
 }
 
 // fault has a fault of the program logged.
-func (t *turn) fault(text string, about ...any) {
+func (t *turn) Fault(text string, about ...any) {
 	t.out.Faults = append(t.out.Faults, Fault{text, about, true})
 }
 
@@ -59,10 +62,10 @@ func (t *turn) warn(text string, about ...any) {
 const longestMessage = 4 << 10
 
 // emit adds an event to the turn. It is stored with the turn and published after that.
-func (t *turn) emit(event *apiv1.Event) {
+func (t *turn) Emit(event *apiv1.Event) {
 	t.lastEvent++
 	if err := eventlog.CheckKind(event.GetKind()); err != nil {
-		t.fault("nobody can look for an event", "error", err)
+		t.Fault("nobody can look for an event", "error", err)
 	}
 	event.Sequence, event.Time = t.lastEvent, timestamppb.New(t.now)
 	event.Message = wire.Text(event.GetMessage())
@@ -71,7 +74,7 @@ func (t *turn) emit(event *apiv1.Event) {
 	}
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(event)
 	if err != nil {
-		t.fault("encode an event", "error", err)
+		t.Fault("encode an event", "error", err)
 		return
 	}
 	t.events = append(t.events, store.Event{Sequence: event.GetSequence(), Value: raw})

@@ -50,7 +50,7 @@ func (ss *sessions) reportTwin(n *node, request *trackerv1.RegisterRequest, refu
 	}
 	n.session.twin, n.session.twinEventAt = twin, ss.now
 	ss.warn("a NodeManager is refused", "node", n.id, "address", request.GetContainerManager(), "error", refusal)
-	ss.emit(&apiv1.Event{
+	ss.Emit(&apiv1.Event{
 		Kind: "node", Node: string(n.id), From: n.state().String(), To: n.state().String(),
 		Message: fmt.Sprintf("a second NodeManager named %s, at %s, is refused: %s", n.id, request.GetContainerManager(), refusal),
 	})

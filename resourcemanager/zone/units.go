@@ -33,7 +33,7 @@ func (u *units) load(stored Records) error {
 }
 
 // vector reads resources, and makes room for a countable resource that is named for the first time.
-func (u *units) vector(message *corev1.Resources) (resource.Vector, error) {
+func (u *units) Vector(message *corev1.Resources) (resource.Vector, error) {
 	schema := u.schema
 	for _, name := range slices.Sorted(maps.Keys(message.GetExtended())) {
 		grown, _, ok := schema.With(name)
@@ -49,7 +49,7 @@ func (u *units) vector(message *corev1.Resources) (resource.Vector, error) {
 	if schema != u.schema {
 		u.schema = schema
 		u.record.Extended = schema.Names()
-		u.save(kindSchema, "schema", u.record)
+		u.Save(kindSchema, "schema", u.record)
 	}
 	return v, nil
 }
@@ -62,4 +62,4 @@ func (u *units) read(message *corev1.Resources) (resource.Vector, error) {
 // known are the resources that the zone keeps account of.
 func (u *units) known() resource.Schema { return u.schema }
 
-func (u *units) resources(v resource.Vector) *corev1.Resources { return wire.Resources(u.schema, v) }
+func (u *units) Resources(v resource.Vector) *corev1.Resources { return wire.Resources(u.schema, v) }

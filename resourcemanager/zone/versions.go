@@ -44,7 +44,7 @@ func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	rs.saveVersion(a)
 	rs.dropVersions(a)
 	if r.GetVersion() > 1 {
-		rs.emit(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
+		rs.Emit(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
 	}
 	rs.apps.changed(a)
 }
@@ -53,7 +53,7 @@ func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 func (rs *rollouts) saveVersion(a *app) {
 	versions := a.record.GetVersions()
 	version := versions[len(versions)-1]
-	rs.save(kindVersion, versionKey(a, version), &storev1.Version{AppId: a.id.String(), Version: version})
+	rs.Save(kindVersion, versionKey(a, version), &storev1.Version{AppId: a.id.String(), Version: version})
 }
 
 // dropVersions forgets the oldest versions if there are too many, or they are too large. The version that a revert would go back to stays.
@@ -67,7 +67,7 @@ func (rs *rollouts) dropVersions(a *app) {
 			kept = append(kept, version)
 			continue
 		}
-		rs.forget(kindVersion, versionKey(a, version))
+		rs.Forget(kindVersion, versionKey(a, version))
 	}
 	slices.Reverse(kept)
 	a.record.Versions = kept
@@ -76,7 +76,7 @@ func (rs *rollouts) dropVersions(a *app) {
 // forgetVersions forgets the versions of an app that is gone.
 func (rs *rollouts) forgetVersions(a *app) {
 	for _, version := range a.record.GetVersions() {
-		rs.forget(kindVersion, versionKey(a, version))
+		rs.Forget(kindVersion, versionKey(a, version))
 	}
 }
 
@@ -241,7 +241,7 @@ func (rs *rollouts) revert(a *app, revert *masterv1.Revert) {
 	rs.failed(a, revert.GetReason())
 	rs.apps.changed(a)
 	refuse := func(why string) {
-		rs.emit(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
+		rs.Emit(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
 	}
 	if r.GetReverted() {
 		refuse("it came from a revert itself")
@@ -291,13 +291,13 @@ func (rs *rollouts) fallBack(a *app) {
 	versions := a.record.GetVersions()
 	if len(versions) == 0 {
 		rs.apps.remove(a)
-		rs.forget(kindApp, a.id.String())
+		rs.Forget(kindApp, a.id.String())
 		return
 	}
 	newest := versions[len(versions)-1]
 	newest.Current = true
 	a.record.Version, a.record.Spec = newest.GetVersion(), newest.GetSpec()
-	rs.save(kindApp, a.id.String(), a.record)
+	rs.Save(kindApp, a.id.String(), a.record)
 }
 
 func (rs *rollouts) history(name string) (*apiv1.AppHistory, error) {

@@ -158,13 +158,13 @@ func (ws *waits) emitEvent(a *app) {
 		if !a.ending() && a.state() != lifecycle.AppDegraded {
 			state = "WAITING"
 		}
-		ws.emit(&apiv1.Event{
+		ws.Emit(&apiv1.Event{
 			Kind: "app", App: a.record.GetName(), Queue: a.record.GetSpec().GetQueue(), From: a.state().String(), To: state,
 			Message: a.record.GetName() + ": " + waitingSentence(w.current),
 		})
 	}
 	a.record.Waiting = w.current
-	ws.save(kindApp, a.id.String(), a.record)
+	ws.Save(kindApp, a.id.String(), a.record)
 }
 
 // appWait is what one app waits for.

@@ -7,6 +7,7 @@ import (
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
 // newCore is a zone without apps and nodes, with all parts wired.
@@ -18,13 +19,9 @@ func newCore(settled config, lastEvent int64) *Core {
 	z.units = units{turn: t, record: &storev1.Schema{}}
 	z.damage = damage{turn: t, config: &z.config, units: &z.units, apps: &z.apps, nodes: &z.nodes, leases: &z.leases}
 	z.scheduler = scheduling{turn: t, config: &z.config, units: &z.units}
-	z.queues = queues{
-		turn: t, units: &z.units, scheduler: &z.scheduler, access: &z.access, lending: &z.lending, file: z.config.QueueFile,
-	}
-	z.lending = lending{
-		turn: t, config: &z.config, units: &z.units, scheduler: &z.scheduler, access: &z.access, damage: &z.damage,
-		byName: map[string]*contract{},
-	}
+	z.queues, z.lending = shares.New(shares.Zone{
+		Turn: t, Units: &z.units, Scheduler: &z.scheduler, Access: &z.access, File: z.config.QueueFile,
+	})
 	z.wireApps(record)
 	z.wireNodes(record)
 	z.views = views{turn: t, apps: &z.apps, desired: &z.desired, rollouts: &z.rollouts, nodes: &z.nodes, byStream: map[StreamID]*app{}}

@@ -23,19 +23,20 @@ import (
 	"time"
 
 	"github.com/mammoth-os/mammoth/resourcemanager/access"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/shares"
 )
 
 // Core is the state of a zone. It wires the parts, and does what touches several of them. It is not safe for use by several goroutines.
 type Core struct {
-	*turn
+	turn   *turn
 	config config
 	access access.Rules
 	units  units
 	damage damage
 
 	scheduler scheduling
-	queues    queues
-	lending   lending
+	queues    *shares.Queues
+	lending   *shares.Lending
 
 	apps      apps
 	desired   desired
@@ -79,13 +80,13 @@ func (z *Core) Ready() (*Ready, error) {
 // handOver works out what others are sent because of a turn, and returns it with the records.
 func (z *Core) handOver() (*Ready, error) {
 	z.endpoints.update()
-	z.out.Incomplete = z.damage.standsStill()
+	z.turn.out.Incomplete = z.damage.standsStill()
 	z.sessions.deliver()
 	z.masters.deliver()
 	z.views.deliver()
-	batch, err := z.pack()
-	z.out.Batch = batch
-	return z.out, err
+	batch, err := z.turn.pack()
+	z.turn.out.Batch = batch
+	return z.turn.out, err
 }
 
 // Step folds an input into the zone. Its answer may be given once the turn is stored.
@@ -95,21 +96,21 @@ func (z *Core) Step(in Input) (any, error) { return in.step(z) }
 const Tick = time.Second
 
 // Wake is when the next turn is to be, though nothing may have happened until then.
-func (z *Core) Wake() time.Time { return z.wake }
+func (z *Core) Wake() time.Time { return z.turn.wake }
 
 // IsDue reports whether a deadline has come: once a tick, and whenever wakeBy has named an instant.
-func (z *Core) IsDue() bool { return !z.now.Before(z.wake) }
+func (z *Core) IsDue() bool { return !z.turn.now.Before(z.turn.wake) }
 
 // due does what is to be done once a tick or at a deadline.
 func (z *Core) due() {
-	z.wake = z.now.Add(Tick)
+	z.turn.wake = z.turn.now.Add(Tick)
 	z.nodes.due()
 	z.balancers.due()
 	if z.damage.standsStill() {
 		return
 	}
 	z.keys.rotate()
-	z.lending.due()
+	z.lending.Due()
 	for _, a := range z.apps.sorted() {
 		z.leases.due(a)
 		z.desired.due(a)
@@ -133,17 +134,17 @@ func (z *Core) schedule() {
 	if z.damage.standsStill() {
 		return
 	}
-	decisions := z.scheduler.Schedule(z.now)
+	decisions := z.scheduler.Schedule(z.turn.now)
 	z.leases.carryOut(decisions)
 	for range passesPerTurn - 1 {
-		if !decisions.More(z.now) {
+		if !decisions.More(z.turn.now) {
 			break
 		}
-		decisions = z.scheduler.Schedule(z.now)
+		decisions = z.scheduler.Schedule(z.turn.now)
 		z.leases.carryOut(decisions)
 	}
 	if !decisions.Next.IsZero() {
-		z.wakeBy(decisions.Next)
+		z.turn.wakeBy(decisions.Next)
 	}
-	z.lending.updateStates()
+	z.lending.UpdateStates()
 }

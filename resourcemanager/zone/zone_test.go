@@ -72,7 +72,7 @@ func TestManyAppsThatWaitAreLookedAtABitAtATime(t *testing.T) {
 		}
 	}
 	for _, a := range z.waits.due {
-		a.wait.at = z.now // all are due
+		a.wait.at = z.turn.now // all are due
 	}
 	var looked []int
 	for left := apps; left > 0; {
@@ -80,7 +80,7 @@ func TestManyAppsThatWaitAreLookedAtABitAtATime(t *testing.T) {
 		before := left
 		left = 0
 		for _, a := range z.waits.due {
-			if !a.wait.at.After(z.now) {
+			if !a.wait.at.After(z.turn.now) {
 				left++
 			}
 		}

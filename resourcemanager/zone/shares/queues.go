@@ -1,4 +1,4 @@
-package zone
+package shares
 
 import (
 	"fmt"
@@ -12,37 +12,32 @@ import (
 	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// queues are the queue tree and the file that declares it, if there is one. What the tree comes to is the scheduler's to work out.
-type queues struct {
-	*turn
-	units     *units
-	scheduler *scheduling
-	access    *access.Rules
-	lending   *lending
-	// file is the path of the file that declares the tree; empty if there is none. badFile is why the file is refused at present.
-	file, badFile string
+// Queues are the queue tree and the file that declares it, if there is one. What the tree comes to is the scheduler's to work out.
+type Queues struct {
+	zone    Zone
+	lending *Lending
+	// refused is why the queue file is refused at present; empty if it is in force.
+	refused string
 	// tree is the one that was set last; nil if none was.
 	tree *storev1.Queues
 }
 
-func (q *queues) load(stored Records) error {
-	return loadRecords(stored, kindQueues, func(record *storev1.Queues) error {
-		specs, err := q.read(record.GetQueues())
-		if err != nil {
-			return err
-		}
-		q.tree = record
-		return q.scheduler.Apply(scheduler.SetQueues{Queues: specs})
-	})
+// Load takes in the stored tree.
+func (q *Queues) Load(record *storev1.Queues) error {
+	specs, err := q.read(record.GetQueues())
+	if err != nil {
+		return err
+	}
+	q.tree = record
+	return q.zone.Scheduler.Apply(scheduler.SetQueues{Queues: specs})
 }
 
-// set replaces the whole tree, or changes nothing.
-func (q *queues) set(who peer.User, request *apiv1.SetQueuesRequest, apps []queuedApp) (*apiv1.ListQueuesResponse, error) {
-	if err := q.access.MayOperate(who, "change queues"); err != nil {
+// Set replaces the whole tree, or changes nothing.
+func (q *Queues) Set(who peer.User, request *apiv1.SetQueuesRequest, apps []QueuedApp) (*apiv1.ListQueuesResponse, error) {
+	if err := q.zone.Access.MayOperate(who, "change queues"); err != nil {
 		return nil, err
 	}
 	specs, err := q.read(request.GetQueues())
@@ -53,44 +48,44 @@ func (q *queues) set(who peer.User, request *apiv1.SetQueuesRequest, apps []queu
 		return nil, err
 	}
 	if request.GetDryRun() {
-		usages, err := q.scheduler.QueuesAfter(scheduler.SetQueues{Queues: specs})
+		usages, err := q.zone.Scheduler.QueuesAfter(scheduler.SetQueues{Queues: specs})
 		if err != nil {
 			return nil, err
 		}
 		return &apiv1.ListQueuesResponse{Queues: q.viewUsages(usages)}, nil
 	}
-	if file := q.file; file != "" {
+	if file := q.zone.File; file != "" {
 		return nil, fmt.Errorf("the queue tree is declared in %s; change that file, which takes effect within a second: %w", file, errdefs.ErrFailedPrecondition)
 	}
-	if err := q.scheduler.Apply(scheduler.SetQueues{Queues: specs}); err != nil {
+	if err := q.zone.Scheduler.Apply(scheduler.SetQueues{Queues: specs}); err != nil {
 		return nil, err
 	}
 	q.saveTree(request.GetQueues())
-	q.emit(&apiv1.Event{Kind: "queue", Message: fmt.Sprintf("the queue tree was replaced: %d queues", len(specs))})
-	return &apiv1.ListQueuesResponse{Queues: q.viewAll()}, nil
+	q.zone.Turn.Emit(&apiv1.Event{Kind: "queue", Message: fmt.Sprintf("the queue tree was replaced: %d queues", len(specs))})
+	return &apiv1.ListQueuesResponse{Queues: q.ViewAll()}, nil
 }
 
-func (q *queues) saveTree(queues []*apiv1.QueueSpec) {
+func (q *Queues) saveTree(queues []*apiv1.QueueSpec) {
 	q.tree = &storev1.Queues{Queues: queues}
-	q.save(kindQueues, "queues", q.tree)
+	q.zone.Turn.Save(KindQueues, "queues", q.tree)
 }
 
 // appsKeepQueues refuses a tree that an app's queue is not in.
-func appsKeepQueues(apps []queuedApp, specs []scheduler.QueueSpec) error {
+func appsKeepQueues(apps []QueuedApp, specs []scheduler.QueueSpec) error {
 	known := map[id.Queue]bool{}
 	for _, spec := range specs {
 		known[spec.Name] = true
 	}
 	for _, a := range apps {
-		if !known[a.queue] {
+		if !known[a.Queue] {
 			return fmt.Errorf("queue %s has app %s, and is not in the new tree; keep %s in the file until the app is deployed to another queue: %w",
-				a.queue, a.app, a.queue, errdefs.ErrFailedPrecondition)
+				a.Queue, a.App, a.Queue, errdefs.ErrFailedPrecondition)
 		}
 	}
 	return nil
 }
 
-func (q *queues) read(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error) {
+func (q *Queues) read(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error) {
 	specs := make([]scheduler.QueueSpec, 0, len(messages))
 	for _, message := range messages {
 		if err := spec.CheckQueueName("a queue", message.GetName()); err != nil {
@@ -125,20 +120,21 @@ func (q *queues) read(messages []*apiv1.QueueSpec) ([]scheduler.QueueSpec, error
 	return specs, nil
 }
 
-func (q *queues) readCapacity(message *apiv1.Capacity) (scheduler.Capacity, error) {
+func (q *Queues) readCapacity(message *apiv1.Capacity) (scheduler.Capacity, error) {
 	if message != nil && message.Percent != nil {
 		return scheduler.Capacity{Percent: message.GetPercent(), IsPercent: true}, nil
 	}
 	if message.GetAbsolute() == nil {
 		return scheduler.Capacity{}, nil
 	}
-	v, err := q.units.vector(message.GetAbsolute())
+	v, err := q.zone.Units.Vector(message.GetAbsolute())
 	return scheduler.Capacity{Absolute: v}, err
 }
 
-func (q *queues) viewAll() []*apiv1.Queue { return q.viewUsages(q.scheduler.Queues()) }
+// ViewAll are all queues, in the order of the tree.
+func (q *Queues) ViewAll() []*apiv1.Queue { return q.viewUsages(q.zone.Scheduler.Queues()) }
 
-func (q *queues) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
+func (q *Queues) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
 	var queues []*apiv1.Queue
 	for _, usage := range usages {
 		queues = append(queues, q.view(usage))
@@ -146,8 +142,9 @@ func (q *queues) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
 	return queues
 }
 
-func (q *queues) named(name string) (*apiv1.Queue, error) {
-	for _, usage := range q.scheduler.Queues() {
+// Queue is one queue. It fails with errdefs.ErrNotFound if there is none of the name.
+func (q *Queues) Queue(name string) (*apiv1.Queue, error) {
+	for _, usage := range q.zone.Scheduler.Queues() {
 		if string(usage.Spec.Name) == name {
 			return q.view(usage), nil
 		}
@@ -155,7 +152,7 @@ func (q *queues) named(name string) (*apiv1.Queue, error) {
 	return nil, fmt.Errorf("no queue is named %q; \"mammoth queue ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
 }
 
-func (q *queues) view(usage scheduler.QueueUsage) *apiv1.Queue {
+func (q *Queues) view(usage scheduler.QueueUsage) *apiv1.Queue {
 	spec := usage.Spec
 	order := apiv1.QueueSpec_FIFO
 	if spec.Fair {
@@ -180,21 +177,21 @@ func (q *queues) view(usage scheduler.QueueUsage) *apiv1.Queue {
 			UserLimitPercent: spec.UserLimitPercent,
 			Notice:           notice,
 		},
-		Used:       q.units.resources(usage.Used),
-		Pending:    q.units.resources(usage.Pending),
-		Guaranteed: q.units.resources(usage.Guaranteed),
-		Maximum:    q.units.resources(usage.Maximum),
+		Used:       q.zone.Units.Resources(usage.Used),
+		Pending:    q.zone.Units.Resources(usage.Pending),
+		Guaranteed: q.zone.Units.Resources(usage.Guaranteed),
+		Maximum:    q.zone.Units.Resources(usage.Maximum),
 		Apps:       int32(usage.Apps),
 		Containers: int32(usage.Containers),
 	}
 }
 
-func (q *queues) viewCapacity(capacity scheduler.Capacity) *apiv1.Capacity {
+func (q *Queues) viewCapacity(capacity scheduler.Capacity) *apiv1.Capacity {
 	switch {
 	case capacity.IsPercent:
 		return &apiv1.Capacity{Percent: proto.Float64(capacity.Percent)}
 	case capacity.Absolute.IsZero():
 		return nil
 	}
-	return &apiv1.Capacity{Absolute: q.units.resources(capacity.Absolute)}
+	return &apiv1.Capacity{Absolute: q.zone.Units.Resources(capacity.Absolute)}
 }

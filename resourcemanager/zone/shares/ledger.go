@@ -1,4 +1,4 @@
-package zone
+package shares
 
 import (
 	"time"
@@ -14,7 +14,8 @@ import (
 // mostHandBacks is how many a ledger remembers one by one.
 const mostHandBacks = 100
 
-func (l *lending) viewAll() *apiv1.ListContractsResponse {
+// ViewAll is how every contract stands, in the order in which they were added.
+func (l *Lending) ViewAll() *apiv1.ListContractsResponse {
 	ledgers := l.ledgers()
 	response := &apiv1.ListContractsResponse{}
 	for _, k := range l.sorted() {
@@ -24,22 +25,22 @@ func (l *lending) viewAll() *apiv1.ListContractsResponse {
 }
 
 // view is how a contract stands, by the ledger of the scheduler.
-func (l *lending) view(k *contract, ledger scheduler.Ledger) *apiv1.Contract {
+func (l *Lending) view(k *contract, ledger scheduler.Ledger) *apiv1.Contract {
 	view := &apiv1.Contract{
 		Spec: k.record.GetSpec(), State: apiv1.Contract_RESTING, Ledger: sumLedger(k.before, ledger),
-		Lent: l.units.resources(ledger.Lent), Borrowed: l.units.resources(ledger.Borrowed),
+		Lent: l.zone.Units.Resources(ledger.Lent), Borrowed: l.zone.Units.Resources(ledger.Borrowed),
 	}
 	if ledger.Open {
 		view.State = apiv1.Contract_LENDING
 		if !ledger.Closing.Equal(calendar.Forever()) {
 			view.ClosesAt = timestamppb.New(ledger.Closing)
 		}
-		if !l.now.Before(ledger.Closing.Add(-k.handBackTakes())) {
+		if !l.zone.Turn.Now().Before(ledger.Closing.Add(-k.handBackTakes())) {
 			view.State = apiv1.Contract_RETURNING
 		}
 	}
 	for _, w := range k.windows {
-		if w.Open.After(l.now) {
+		if w.Open.After(l.zone.Turn.Now()) {
 			view.OpensAt = timestamppb.New(w.Open)
 			break
 		}
@@ -73,10 +74,10 @@ func sumLedger(before *apiv1.Ledger, since scheduler.Ledger) *apiv1.Ledger {
 	return sum
 }
 
-// reportAll is what every contract came to.
-func (l *lending) reportAll() *apiv1.LendingReport {
-	report := &apiv1.LendingReport{Time: timestamppb.New(l.now), Total: &apiv1.Ledger{}}
-	for _, k := range l.viewAll().GetContracts() {
+// Report is what every contract has come to, and the sum of that.
+func (l *Lending) Report() *apiv1.LendingReport {
+	report := &apiv1.LendingReport{Time: timestamppb.New(l.zone.Turn.Now()), Total: &apiv1.Ledger{}}
+	for _, k := range l.ViewAll().GetContracts() {
 		ledger := k.GetLedger()
 		one := &apiv1.ContractReport{
 			Name: k.GetSpec().GetName(), Lender: k.GetSpec().GetLender(), Borrowers: k.GetSpec().GetBorrowers(),

@@ -1,4 +1,4 @@
-package zone
+package shares
 
 import (
 	"errors"
@@ -15,13 +15,13 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// QueueFileText is what a look at the queue file found: its text, or why it could not be read.
-type QueueFileText struct{ Text, Failure string }
+// FileText is the text of the queue file, or why it could not be read.
+type FileText struct{ Text, Failure string }
 
-// loadDeclaration puts the tree of the queue file in force at a start. A file that is refused keeps the zone from starting only if there is
+// LoadDeclaration puts the tree of the queue file in force at a start. A file that is refused keeps the zone from starting only if there is
 // no tree that could stay in force.
-func (q *queues) loadDeclaration(found QueueFileText, apps []queuedApp) error {
-	if q.file == "" {
+func (q *Queues) LoadDeclaration(found FileText, apps []QueuedApp) error {
+	if q.zone.File == "" {
 		return nil
 	}
 	err := q.declare(found, apps)
@@ -32,31 +32,32 @@ func (q *queues) loadDeclaration(found QueueFileText, apps []queuedApp) error {
 	return err
 }
 
-// redeclare puts the tree of a changed queue file in force.
-func (q *queues) redeclare(found QueueFileText, apps []queuedApp) {
-	before, tree := q.badFile, q.tree
-	q.badFile = ""
+// Redeclare puts the tree of a changed queue file in force.
+func (q *Queues) Redeclare(found FileText, apps []QueuedApp) {
+	before, tree := q.refused, q.tree
+	q.refused = ""
 	if err := q.declare(found, apps); err != nil {
 		q.refuse(err)
 		return
 	}
 	if before != "" && q.tree == tree {
 		// An event said that the file was refused: another one says that it is right again.
-		q.emit(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", q.file)})
+		q.zone.Turn.Emit(&apiv1.Event{Kind: "queue", From: "REFUSED", To: "DECLARED", Message: fmt.Sprintf("%s is right again; the queue tree in force is the one it declares", q.zone.File)})
 	}
 }
 
-func (q *queues) fileRefused() bool { return q.badFile != "" }
+// FileRefused reports whether the queue file is refused at present.
+func (q *Queues) FileRefused() bool { return q.refused != "" }
 
-func (q *queues) refuse(err error) {
-	q.badFile = wire.Sentence(err)
-	q.fault("the queue file is refused, and the queue tree stays as it is", "error", q.badFile)
-	q.emit(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: q.badFile + "; the queue tree stays as it is"})
+func (q *Queues) refuse(err error) {
+	q.refused = wire.Sentence(err)
+	q.zone.Turn.Fault("the queue file is refused, and the queue tree stays as it is", "error", q.refused)
+	q.zone.Turn.Emit(&apiv1.Event{Kind: "queue", To: "REFUSED", Message: q.refused + "; the queue tree stays as it is"})
 }
 
 // declare puts the tree and the contracts of the queue file in force, or changes nothing. Contracts that people have added stay.
-func (q *queues) declare(found QueueFileText, apps []queuedApp) error {
-	path := q.file
+func (q *Queues) declare(found FileText, apps []QueuedApp) error {
+	path := q.zone.File
 	if found.Failure != "" {
 		return fmt.Errorf("the queue file %s: %w", found.Failure, errdefs.ErrFailedPrecondition)
 	}
@@ -90,7 +91,7 @@ func inQueueFile(path string, err error) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-func (q *queues) install(declared manifest.Declaration, apps []queuedApp) error {
+func (q *Queues) install(declared manifest.Declaration, apps []QueuedApp) error {
 	specs, err := q.read(declared.Queues)
 	if err != nil {
 		return err
@@ -102,13 +103,13 @@ func (q *queues) install(declared manifest.Declaration, apps []queuedApp) error 
 	if err != nil {
 		return err
 	}
-	if err := q.scheduler.Apply(scheduler.SetQueues{Queues: specs, Contracts: change.specs}); err != nil {
+	if err := q.zone.Scheduler.Apply(scheduler.SetQueues{Queues: specs, Contracts: change.specs}); err != nil {
 		return err
 	}
 	q.lending.adopt(change)
 	if !proto.Equal(q.tree, &storev1.Queues{Queues: declared.Queues}) {
 		q.saveTree(declared.Queues)
-		q.emit(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", q.file, len(specs))})
+		q.zone.Turn.Emit(&apiv1.Event{Kind: "queue", To: "DECLARED", Message: fmt.Sprintf("the queue tree is the one in %s now: %d queues", q.zone.File, len(specs))})
 	}
 	return nil
 }

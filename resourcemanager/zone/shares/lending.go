@@ -1,7 +1,6 @@
-package zone
+package shares
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,16 +8,12 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/mammoth-os/mammoth/internal/id"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	"github.com/mammoth-os/mammoth/internal/resource"
-	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
-	"github.com/mammoth-os/mammoth/resourcemanager/access"
 	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
@@ -27,39 +22,18 @@ const (
 	defaultNotice = 2 * time.Minute
 	defaultGrace  = 30 * time.Second
 	longestNotice = 24 * time.Hour
-	// The calendar is read again this often, or when the last window that it gave opens.
+	// The calendar is read again this often, or when the last known window opens.
 	readCalendarEvery = 12 * time.Hour
 	// mostContracts is how many there may be: each pass of the scheduler looks at all of them.
 	mostContracts = 100
-	// A ledger that grows is written down this often.
+	// A ledger that grows is stored this often.
 	saveLedgerEvery = time.Minute
 )
 
-// contract is one lending contract. What is not in its record is lost when the ResourceManager ends.
-type contract struct {
-	record *storev1.Contract
-	// windows are the present and the next ones, by the calendar and by hand. They were worked out from the record windowsOf, and are
-	// good until readAgain.
-	windows   []scheduler.Window
-	windowsOf *storev1.Contract
-	readAgain time.Time
-	// before is what the ledger came to before this ResourceManager was started.
-	before *apiv1.Ledger
-	// state is the one of the last event, saved is when the ledger was stored last.
-	state apiv1.Contract_State
-	saved time.Time
-}
-
-// lending is the contracts by which queues lend each other parts of their guarantees. What is lent is the scheduler's to work out. A ledger
-// is what a contract came to; a window is the time in which it lends; the hand-back returns what is lent at the close of a window.
-type lending struct {
-	*turn
-	config    *config
-	units     *units
-	scheduler *scheduling
-	access    *access.Rules
-	damage    *damage
-	byName    map[string]*contract
+// Lending is the contracts by which queues lend each other parts of their guarantees. What is lent is the scheduler's to work out.
+type Lending struct {
+	zone   Zone
+	byName map[string]*contract
 	// withoutQueues are contracts whose queues were lost.
 	withoutQueues map[string]*contract
 	// readCalendarAt is when the windows of contracts are worked out again.
@@ -68,53 +42,24 @@ type lending struct {
 	outdated bool
 }
 
-func (k *contract) name() string { return k.record.GetSpec().GetName() }
-
-// handBackTakes is how long before the close of a window its hand-back begins.
-func (k *contract) handBackTakes() time.Duration { return notice(k.record) + grace(k.record) }
-
-func notice(record *storev1.Contract) time.Duration {
-	return durationOr(record.GetSpec().GetNotice(), defaultNotice)
-}
-
-func grace(record *storev1.Contract) time.Duration {
-	return durationOr(record.GetSpec().GetGrace(), defaultGrace)
-}
-
-func durationOr(d *durationpb.Duration, otherwise time.Duration) time.Duration {
-	if d == nil {
-		return otherwise
-	}
-	return d.AsDuration()
-}
-
-// open reports whether a window is open at now, and which.
-func (k *contract) open(now time.Time) (scheduler.Window, bool) {
-	for _, w := range k.windows {
-		if !now.Before(w.Open) && now.Before(w.Close) {
-			return w, true
-		}
-	}
-	return scheduler.Window{}, false
-}
-
-func (l *lending) load(stored Records) error {
-	contracts := map[string]*contract{}
-	err := loadRecords(stored, kindContract, func(record *storev1.Contract) error {
-		contracts[record.GetSpec().GetName()] = &contract{record: record, before: record.GetLedger(), state: apiv1.Contract_RESTING}
+// Load takes in the stored contracts. If it fails because queues are missing, Restore tries again.
+func (l *Lending) Load(records []*storev1.Contract) error {
+	if len(records) == 0 {
 		return nil
-	})
-	if err != nil || len(contracts) == 0 {
-		return l.damage.tolerate(err)
 	}
-	if err = l.set(contracts); err != nil && l.damage.standsStill() {
+	contracts := map[string]*contract{}
+	for _, record := range records {
+		contracts[record.GetSpec().GetName()] = &contract{record: record, before: record.GetLedger(), state: apiv1.Contract_RESTING}
+	}
+	err := l.set(contracts)
+	if err != nil {
 		l.withoutQueues = contracts
 	}
-	return l.damage.tolerate(err)
+	return err
 }
 
-// restore gives the scheduler the contracts whose queues were lost and are there again.
-func (l *lending) restore() error {
+// Restore gives the scheduler the contracts whose queues were lost and are there again.
+func (l *Lending) Restore() error {
 	if l.withoutQueues == nil {
 		return nil
 	}
@@ -125,15 +70,10 @@ func (l *lending) restore() error {
 	return nil
 }
 
-func (l *lending) sorted() []*contract { return byPosition(l.byName) }
+func (l *Lending) sorted() []*contract { return byPosition(l.byName) }
 
-func byPosition(contracts map[string]*contract) []*contract {
-	return slices.SortedFunc(maps.Values(contracts), func(a, b *contract) int {
-		return cmp.Compare(a.record.GetPosition(), b.record.GetPosition())
-	})
-}
-
-func (l *lending) named(name string) (*contract, error) {
+// named is the contract with a name, or an error for a person who asked for it.
+func (l *Lending) named(name string) (*contract, error) {
 	k := l.byName[name]
 	if k == nil {
 		return nil, fmt.Errorf("no lending contract is named %q; \"mammoth lend ls\" lists those that there are: %w", name, errdefs.ErrNotFound)
@@ -141,86 +81,31 @@ func (l *lending) named(name string) (*contract, error) {
 	return k, nil
 }
 
-// changeable finds a contract that somebody wants to change.
-func (l *lending) changeable(who peer.User, name string) (*contract, error) {
+// Contract is how a contract stands. It fails with errdefs.ErrNotFound if there is none of the name.
+func (l *Lending) Contract(name string) (*apiv1.Contract, error) {
 	k, err := l.named(name)
 	if err != nil {
 		return nil, err
 	}
-	return k, l.access.MayLend(who, k.record.GetSpec().GetLender())
+	return l.view(k, l.ledgers()[name]), nil
 }
 
-// checkContract finds what is wrong with a contract by itself. The queues are the scheduler's to check.
-func checkContract(record *storev1.Contract) error {
-	spec := record.GetSpec()
-	refuse := func(format string, args ...any) error {
-		return fmt.Errorf("lending contract %s: "+format+": %w", append(append([]any{spec.GetName()}, args...), errdefs.ErrInvalidArgument)...)
-	}
-	for _, length := range []time.Duration{notice(record), grace(record)} {
-		if length < 0 || length > longestNotice {
-			return refuse("notice and grace are up to a day, not %s", length)
-		}
-	}
-	window, planned := calendarWindow(spec)
-	if err := specs.CheckQueueName("a contract", spec.GetName()); err != nil {
-		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	if !planned {
-		return nil
-	}
-	if err := window.Check(); err != nil {
-		return fmt.Errorf("lending contract %s: %w", spec.GetName(), err)
-	}
-	if takes := notice(record) + grace(record); window.Duration <= takes {
-		return refuse("its window of %s is no longer than its notice and grace, %s, in which nothing is lent", window.Duration, takes)
-	}
-	return nil
-}
-
-func calendarWindow(spec *apiv1.ContractSpec) (w calendar.Window, planned bool) {
-	given := spec.GetWindow()
-	return calendar.Window{Cron: given.GetCron(), Duration: given.GetDuration().AsDuration(), Timezone: given.GetTimezone()}, given != nil
-}
-
-// windowsOf works out a contract's windows from now on.
-func windowsOf(record *storev1.Contract, now time.Time) ([]scheduler.Window, error) {
-	var windows []scheduler.Window
-	if planned, ok := calendarWindow(record.GetSpec()); ok {
-		foreseen, err := windowsAhead(planned, now)
-		if err != nil {
-			return nil, fmt.Errorf("lending contract %s: %w", record.GetSpec().GetName(), err)
-		}
-		for _, w := range foreseen {
-			if stopped := record.GetStoppedUntil(); stopped == nil || !w.Open.Before(stopped.AsTime()) {
-				windows = append(windows, w)
-			}
-		}
-	}
-	if until := record.GetLendUntil(); until != nil && until.AsTime().After(now) {
-		windows = append(windows, scheduler.Window{Open: record.GetLendFrom().AsTime(), Close: until.AsTime()})
-	}
-	return calendar.Merge(windows), nil
-}
-
-// windowsAhead gives the window that is open and at least one to come, if there is one.
-func windowsAhead(w calendar.Window, now time.Time) ([]scheduler.Window, error) {
-	windows, err := w.Ahead(now)
+// changeable finds a contract that somebody wants to change.
+func (l *Lending) changeable(who peer.User, name string) (*contract, error) {
+	k, err := l.named(name)
 	if err != nil {
 		return nil, err
 	}
-	if len(windows) == 0 {
-		return nil, fmt.Errorf("the cron expression %q never comes true, so the window would never open: %w", w.Cron, errdefs.ErrInvalidArgument)
-	}
-	return windows, nil
+	return k, l.zone.Access.MayLend(who, k.record.GetSpec().GetLender())
 }
 
 // set replaces all contracts, or changes nothing.
-func (l *lending) set(contracts map[string]*contract) error {
-	specs, err := withWindows(contracts, l.now)
+func (l *Lending) set(contracts map[string]*contract) error {
+	specs, err := withWindows(contracts, l.zone.Turn.Now())
 	if err != nil {
 		return err
 	}
-	if err := l.scheduler.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
+	if err := l.zone.Scheduler.Apply(scheduler.SetContracts{Contracts: specs}); err != nil {
 		return err
 	}
 	l.noteSet(contracts, specs)
@@ -229,8 +114,8 @@ func (l *lending) set(contracts map[string]*contract) error {
 
 // preview is how contracts would stand if they replaced all others; nothing changes. How much one lends
 // is known only after the scheduler's pass, and is left out of those that would be new.
-func (l *lending) preview(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
-	specs, err := withWindows(contracts, l.now)
+func (l *Lending) preview(contracts map[string]*contract) (*apiv1.ListContractsResponse, error) {
+	specs, err := withWindows(contracts, l.zone.Turn.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +127,7 @@ func (l *lending) preview(contracts map[string]*contract) (*apiv1.ListContractsR
 	for i, k := range byPosition(contracts) {
 		would, ledger := *k, ledgers[k.name()]
 		if would.windows = specs[i].Windows; k != l.byName[k.name()] {
-			window, open := would.open(l.now)
+			window, open := would.open(l.zone.Turn.Now())
 			ledger.Open, ledger.Closing = open, window.Close
 			ledger.Lent, ledger.Borrowed = resource.Vector{}, resource.Vector{}
 		}
@@ -251,30 +136,14 @@ func (l *lending) preview(contracts map[string]*contract) (*apiv1.ListContractsR
 	return response, nil
 }
 
-// withWindows are contracts for the scheduler, with their windows from now on.
-func withWindows(contracts map[string]*contract, now time.Time) ([]scheduler.Contract, error) {
-	specs := []scheduler.Contract{}
-	for _, k := range byPosition(contracts) {
-		windows := k.windows
-		if k.windowsOf != k.record || !now.Before(k.readAgain) {
-			var err error
-			if windows, err = windowsOf(k.record, now); err != nil {
-				return nil, err
-			}
-		}
-		specs = append(specs, coreContract(k.record, windows))
-	}
-	return specs, nil
-}
-
 // noteSet notes the contracts that the scheduler has taken in.
-func (l *lending) noteSet(contracts map[string]*contract, specs []scheduler.Contract) {
-	l.byName, l.readCalendarAt, l.outdated = contracts, l.now.Add(readCalendarEvery), true
+func (l *Lending) noteSet(contracts map[string]*contract, specs []scheduler.Contract) {
+	l.byName, l.readCalendarAt, l.outdated = contracts, l.zone.Turn.Now().Add(readCalendarEvery), true
 	for _, spec := range specs {
 		k := contracts[spec.Name]
-		if k.windowsOf != k.record || !l.now.Before(k.readAgain) {
-			k.windows, k.windowsOf, k.readAgain = spec.Windows, k.record, l.now.Add(readCalendarEvery)
-			if last := len(k.windows) - 1; last >= 0 && k.windows[last].Open.After(l.now) && k.windows[last].Open.Before(k.readAgain) {
+		if k.windowsOf != k.record || !l.zone.Turn.Now().Before(k.readAgain) {
+			k.windows, k.windowsOf, k.readAgain = spec.Windows, k.record, l.zone.Turn.Now().Add(readCalendarEvery)
+			if last := len(k.windows) - 1; last >= 0 && k.windows[last].Open.After(l.zone.Turn.Now()) && k.windows[last].Open.Before(k.readAgain) {
 				k.readAgain = k.windows[last].Open
 			}
 		}
@@ -284,31 +153,18 @@ func (l *lending) noteSet(contracts map[string]*contract, specs []scheduler.Cont
 	}
 }
 
-func coreContract(record *storev1.Contract, windows []scheduler.Window) scheduler.Contract {
-	spec := record.GetSpec()
-	k := scheduler.Contract{
-		Name: spec.GetName(), Lender: id.Queue(spec.GetLender()),
-		LendPercent: spec.GetLendPercent(), FloorPercent: spec.GetFloorPercent(),
-		Notice: notice(record), Grace: grace(record), Windows: windows,
-	}
-	for _, name := range spec.GetBorrowers() {
-		k.Borrowers = append(k.Borrowers, id.Queue(name))
-	}
-	return k
-}
-
-func (l *lending) queueSpecs() []scheduler.QueueSpec {
+func (l *Lending) queueSpecs() []scheduler.QueueSpec {
 	var specs []scheduler.QueueSpec
-	for _, usage := range l.scheduler.Queues() {
+	for _, usage := range l.zone.Scheduler.Queues() {
 		specs = append(specs, usage.Spec)
 	}
 	return specs
 }
 
 // notDeclared refuses to change a contract that the queue file holds.
-func (l *lending) notDeclared(k *contract) error {
-	if l.config.QueueFile != "" && k.record.GetDeclared() {
-		return fmt.Errorf("contract %s is declared in %s; change that file, which takes effect within a second: %w", k.name(), l.config.QueueFile, errdefs.ErrFailedPrecondition)
+func (l *Lending) notDeclared(k *contract) error {
+	if l.zone.File != "" && k.record.GetDeclared() {
+		return fmt.Errorf("contract %s is declared in %s; change that file, which takes effect within a second: %w", k.name(), l.zone.File, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }
@@ -322,7 +178,7 @@ type contractChange struct {
 }
 
 // declare works out what follows from the contracts of the queue file. Contracts that people have added stay.
-func (l *lending) declare(declared []*apiv1.ContractSpec) (contractChange, error) {
+func (l *Lending) declare(declared []*apiv1.ContractSpec) (contractChange, error) {
 	contracts, err := l.with(declared)
 	if err != nil {
 		return contractChange{}, err
@@ -342,12 +198,12 @@ func (l *lending) declare(declared []*apiv1.ContractSpec) (contractChange, error
 		}
 		k.record.Declared = true
 	}
-	change.specs, err = withWindows(contracts, l.now)
+	change.specs, err = withWindows(contracts, l.zone.Turn.Now())
 	return change, err
 }
 
 // adopt notes a change that the scheduler has taken in.
-func (l *lending) adopt(change contractChange) {
+func (l *Lending) adopt(change contractChange) {
 	l.noteSet(change.contracts, change.specs)
 	for _, k := range change.removed {
 		l.removed(k)
@@ -357,22 +213,22 @@ func (l *lending) adopt(change contractChange) {
 	}
 }
 
-// add adds contracts, or replaces those of the same names, all or none. A ledger goes on under its name. The answer is a preview if one
+// Add adds contracts, or replaces those of the same names, all or none. A ledger goes on under its name. The answer is a preview if one
 // was asked for, and otherwise nil: how contracts stand is known after the scheduler's next pass.
-func (l *lending) add(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
+func (l *Lending) Add(who peer.User, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error) {
 	if len(request.GetContracts()) == 0 {
 		return nil, fmt.Errorf("no lending contract was given: %w", errdefs.ErrInvalidArgument)
 	}
 	for _, spec := range request.GetContracts() {
 		if known := l.byName[spec.GetName()]; known != nil {
-			if err := l.access.MayLend(who, known.record.GetSpec().GetLender()); err != nil {
+			if err := l.zone.Access.MayLend(who, known.record.GetSpec().GetLender()); err != nil {
 				return nil, err
 			}
 			if err := l.notDeclared(known); err != nil {
 				return nil, err
 			}
 		}
-		if err := l.access.MayLend(who, spec.GetLender()); err != nil {
+		if err := l.zone.Access.MayLend(who, spec.GetLender()); err != nil {
 			return nil, err
 		}
 	}
@@ -397,7 +253,7 @@ func (l *lending) add(who peer.User, request *apiv1.AddContractsRequest) (*apiv1
 }
 
 // with are the present contracts with some added, or replaced by name.
-func (l *lending) with(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
+func (l *Lending) with(specs []*apiv1.ContractSpec) (map[string]*contract, error) {
 	contracts := maps.Clone(l.byName)
 	position := int64(0)
 	for _, k := range l.byName {
@@ -430,7 +286,8 @@ func (l *lending) with(specs []*apiv1.ContractSpec) (map[string]*contract, error
 	return contracts, nil
 }
 
-func (l *lending) remove(who peer.User, name string) error {
+// Remove removes a contract. What it lends is returned.
+func (l *Lending) Remove(who peer.User, name string) error {
 	k, err := l.changeable(who, name)
 	if err != nil {
 		return err
@@ -447,8 +304,8 @@ func (l *lending) remove(who peer.User, name string) error {
 	return nil
 }
 
-// lendNow opens a window by hand.
-func (l *lending) lendNow(who peer.User, request *apiv1.LendNowRequest) error {
+// LendNow opens a window by hand.
+func (l *Lending) LendNow(who peer.User, request *apiv1.LendNowRequest) error {
 	k, err := l.changeable(who, request.GetName())
 	if err != nil {
 		return err
@@ -460,28 +317,28 @@ func (l *lending) lendNow(who peer.User, request *apiv1.LendNowRequest) error {
 	case length > calendar.Longest:
 		return fmt.Errorf("a window is open for 31 days at most, not %s: %w", length, errdefs.ErrInvalidArgument)
 	}
-	until := l.now.Add(length)
-	if open, is := k.open(l.now); is && open.Close.Equal(calendar.Forever()) {
+	until := l.zone.Turn.Now().Add(length)
+	if open, is := k.open(l.zone.Turn.Now()); is && open.Close.Equal(calendar.Forever()) {
 		return fmt.Errorf("contract %s is always open, since its windows follow each other without a break: %w", k.name(), errdefs.ErrFailedPrecondition)
 	} else if is && !until.After(open.Close) {
 		return fmt.Errorf("contract %s lends until %s already, which is not sooner than in %s; say a longer time to extend it, or end it with \"mammoth lend stop %s\": %w",
 			k.name(), open.Close.UTC().Format("2006-01-02 15:04:05 MST"), length, k.name(), errdefs.ErrFailedPrecondition)
 	}
 	return l.alter(k, func(record *storev1.Contract) {
-		record.LendFrom, record.LendUntil = timestamppb.New(l.now), timestamppb.New(until)
+		record.LendFrom, record.LendUntil = timestamppb.New(l.zone.Turn.Now()), timestamppb.New(until)
 		if stopped := record.GetStoppedUntil(); stopped != nil && stopped.AsTime().Equal(calendar.Forever()) {
 			record.StoppedUntil = nil // one that is always open opens again in no other way
 		}
 	})
 }
 
-// stop ends the open window; it opens again at the calendar's next one.
-func (l *lending) stop(who peer.User, name string) error {
+// Stop ends the open window; it opens again at the calendar's next one.
+func (l *Lending) Stop(who peer.User, name string) error {
 	k, err := l.changeable(who, name)
 	if err != nil {
 		return err
 	}
-	open, is := k.open(l.now)
+	open, is := k.open(l.zone.Turn.Now())
 	if !is {
 		if l.view(k, l.ledgers()[name]).GetState() == apiv1.Contract_RETURNING {
 			return nil
@@ -494,7 +351,7 @@ func (l *lending) stop(who peer.User, name string) error {
 }
 
 // alter changes the record of one contract. How it stands is known after the scheduler's next pass.
-func (l *lending) alter(k *contract, change func(*storev1.Contract)) error {
+func (l *Lending) alter(k *contract, change func(*storev1.Contract)) error {
 	changed := *k
 	changed.record = proto.CloneOf(k.record)
 	change(changed.record)
@@ -507,30 +364,30 @@ func (l *lending) alter(k *contract, change func(*storev1.Contract)) error {
 	return nil
 }
 
-func (l *lending) ledgers() map[string]scheduler.Ledger {
+func (l *Lending) ledgers() map[string]scheduler.Ledger {
 	ledgers := map[string]scheduler.Ledger{}
-	for _, ledger := range l.scheduler.Ledgers() {
+	for _, ledger := range l.zone.Scheduler.Ledgers() {
 		ledgers[ledger.Contract] = ledger
 	}
 	return ledgers
 }
 
-// due reads the calendar again before the known windows are over.
-func (l *lending) due() {
+// Due reads the calendar again before the known windows are over.
+func (l *Lending) Due() {
 	if len(l.byName) == 0 {
 		return
 	}
 	l.outdated = true
-	if !l.now.Before(l.readCalendarAt) {
+	if !l.zone.Turn.Now().Before(l.readCalendarAt) {
 		if err := l.set(l.byName); err != nil {
-			l.fault("read the calendar of lending contracts", "error", err)
-			l.readCalendarAt = l.now.Add(time.Minute)
+			l.zone.Turn.Fault("read the calendar of lending contracts", "error", err)
+			l.readCalendarAt = l.zone.Turn.Now().Add(time.Minute)
 		}
 	}
 }
 
-// updateStates emits events about windows that have opened and closed, and stores ledgers.
-func (l *lending) updateStates() {
+// UpdateStates emits events about windows that have opened and closed, and stores ledgers.
+func (l *Lending) UpdateStates() {
 	if !l.outdated {
 		return
 	}
@@ -544,7 +401,7 @@ func (l *lending) updateStates() {
 		moved := was != k.state || handBacks != len(now.GetLedger().GetHandBacks()) ||
 			k.record.GetLedger().GetStoppedContainers() != now.GetLedger().GetStoppedContainers() ||
 			k.record.GetLedger().GetReturnedContainers() != now.GetLedger().GetReturnedContainers()
-		if moved || l.now.Sub(k.saved) >= saveLedgerEvery && !proto.Equal(k.record.GetLedger(), now.GetLedger()) {
+		if moved || l.zone.Turn.Now().Sub(k.saved) >= saveLedgerEvery && !proto.Equal(k.record.GetLedger(), now.GetLedger()) {
 			record := proto.CloneOf(k.record)
 			record.Ledger = now.GetLedger()
 			k.record = record
@@ -571,22 +428,22 @@ func stateSentence(k *apiv1.Contract) string {
 	return fmt.Sprintf("contract %s lends nothing now", name)
 }
 
-func (l *lending) saveContract(k *contract) {
-	k.saved = l.now
-	l.save(kindContract, k.name(), k.record)
+func (l *Lending) saveContract(k *contract) {
+	k.saved = l.zone.Turn.Now()
+	l.zone.Turn.Save(KindContract, k.name(), k.record)
 }
 
-func (l *lending) emitEvent(k *contract, from, to, message string) {
-	l.emit(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
+func (l *Lending) emitEvent(k *contract, from, to, message string) {
+	l.zone.Turn.Emit(&apiv1.Event{Kind: "lending", Queue: k.record.GetSpec().GetLender(), From: from, To: to, Message: message})
 }
 
-func (l *lending) added(k *contract) {
+func (l *Lending) added(k *contract) {
 	l.saveContract(k)
 	spec := k.record.GetSpec()
 	l.emitEvent(k, "", "", fmt.Sprintf("contract %s was set: %s lends %g%% of its guarantee", k.name(), spec.GetLender(), spec.GetLendPercent()))
 }
 
-func (l *lending) removed(k *contract) {
-	l.forget(kindContract, k.name())
+func (l *Lending) removed(k *contract) {
+	l.zone.Turn.Forget(KindContract, k.name())
 	l.emitEvent(k, "", "", fmt.Sprintf("contract %s was removed", k.name()))
 }
