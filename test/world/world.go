@@ -23,6 +23,8 @@ type Config struct {
 	Actions []Action
 	// Plant is a fault of the program itself, for tests of the laws; zero is none.
 	Plant Plant
+	// Only is the law that ends a run, for tests of the laws; empty is all.
+	Only string
 	// Trace is told of everything that happens; may be nil.
 	Trace io.Writer
 }
@@ -218,7 +220,7 @@ func (w *World) trace(format string, about ...any) {
 
 // breach ends the run: a law was broken.
 func (w *World) breach(law, format string, about ...any) {
-	if w.over {
+	if w.over || w.config.Only != "" && w.config.Only != law && law != "start" {
 		return
 	}
 	w.over = true
