@@ -208,6 +208,31 @@ func TestThePureRingTouchesNothing(t *testing.T) {
 	}
 }
 
+// A run of a simulated zone is made from its seed alone. What runs many of them, and says how long that took, is in files of its own.
+func TestAWorldIsMadeFromItsSeedAlone(t *testing.T) {
+	outside := []string{"test/world/report.go", "test/world/shrink.go"}
+	own := map[string][]string{
+		"time": {"Now", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Since", "Until", "Tick"},
+		"rand": {"Int", "IntN", "Int64N", "Uint32", "Uint64", "Float64", "Perm", "Shuffle", "Read", "Text"},
+	}
+	for _, file := range load(t) {
+		if file.dir() != "test/world" || file.test || slices.Contains(outside, file.path) {
+			continue
+		}
+		ast.Inspect(file.syntax, func(node ast.Node) bool {
+			switch node := node.(type) {
+			case *ast.SelectorExpr:
+				if pkg, ok := node.X.(*ast.Ident); ok && slices.Contains(own[pkg.Name], node.Sel.Name) {
+					t.Errorf("%s calls %s.%s, which is not drawn from the seed", file.at(node.Pos()), pkg.Name, node.Sel.Name)
+				}
+			case *ast.GoStmt:
+				t.Errorf("%s starts a goroutine: a world has one", file.at(node.Pos()))
+			}
+			return true
+		})
+	}
+}
+
 func TestOnlyOnePackageKnowsEachEngine(t *testing.T) {
 	owners := map[string][]string{
 		"github.com/docker/docker/client": {"nodemanager/runtime/docker", "test"},

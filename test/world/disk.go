@@ -28,12 +28,14 @@ type opened struct {
 	identity store.Identity
 }
 
-// open makes the next epoch.
-func (d *disk) open(now time.Time) *opened {
+// open makes the next epoch, unless that stands still.
+func (d *disk) open(now time.Time, stands bool) *opened {
 	if d.start.IsZero() {
 		d.start = now.Truncate(time.Millisecond)
 	}
-	d.epoch++
+	if d.epoch == 0 || !stands {
+		d.epoch++
+	}
 	return &opened{d, store.Identity{ClusterStart: d.start, Epoch: d.epoch, LastCommit: d.lastCommit}}
 }
 

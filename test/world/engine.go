@@ -311,7 +311,7 @@ func (e *engine) list(kind corev1.ContainerSpec_Runtime) []node.Listed {
 
 // goDown has the engine not answer for a while. Its programs may end with it.
 func (e *engine) goDown(d time.Duration, withAll bool) {
-	if e.down || e.host.off {
+	if e.down || e.host.off || e.host.forgetful {
 		return
 	}
 	e.down = true

@@ -26,6 +26,41 @@ func faults() []kind {
 		{"kill-master", 4, func(w *World, random *rand.Rand) {
 			w.end(random, true, container.Ending{Code: 137, Signal: "SIGKILL"}, "master killed")
 		}},
+		{"kill-between-steps", 6, func(w *World, random *rand.Rand) {
+			steps, back := 1+random.IntN(60), lasting(random)
+			h := pick(random, w.hosts)
+			switch random.IntN(3) {
+			case 0:
+				w.manager.process.dies, w.manager.process.doom = steps, func() {
+					w.fault("ResourceManager killed between steps", back, "")
+					w.killManager(back)
+				}
+			case 1:
+				h.manager.process.dies, h.manager.process.doom = steps, func() {
+					w.fault("NodeManager killed between steps", back, "%s", h.name)
+					h.killManager()
+					w.after(back, h.startManager)
+				}
+			default:
+				if p := w.pickProgram(random, true); p != nil {
+					p.master.process.dies, p.master.process.doom = steps, func() {
+						w.fault("master killed between steps", 0, "%s", p)
+						p.ended(container.Ending{Code: 137, Signal: "SIGKILL"}, true)
+					}
+				}
+			}
+		}},
+		{"lose-node-records", 1, func(w *World, random *rand.Rand) {
+			h, back := pick(random, w.hosts), lasting(random)
+			w.fault("node's records lost", back+nodeTimeout, "%s", h.name)
+			h.killManager()
+			clear(h.records)
+			h.folders++
+			// Without records and without its engine a node says that it has nothing.
+			h.engine.comeUp()
+			h.forgetful = true
+			w.after(back, h.startManager)
+		}},
 		{"crash-instance", 4, func(w *World, random *rand.Rand) {
 			w.end(random, false, container.Ending{Code: 1}, "instance crashed")
 		}},
@@ -169,7 +204,7 @@ func (w *World) calm() {
 	w.laws.handBacks()
 	w.network.joinAll()
 	w.roomChanged(false)
-	w.manager.tells = 0
+	w.manager.tells, w.manager.process.dies = 0, 0
 	w.manager.process.resume()
 	if w.manager.process.dead {
 		w.startManager()
@@ -182,10 +217,12 @@ func (w *World) calm() {
 		}
 		h.startManager()
 		h.manager.process.resume()
+		h.manager.process.dies = 0
 		h.looks()
 		for _, p := range h.engine.sorted() {
 			if p.master != nil {
 				p.master.process.resume()
+				p.master.process.dies = 0
 			}
 			if p.running && p.spec.GetEnv()[behaviour] == sound && !p.healthy {
 				p.becomes(true)

@@ -26,7 +26,10 @@ type host struct {
 	runs    int
 	// records are what is on the disk of containers, by id.
 	records map[string]record
-	folder  string
+	// folders counts the folders that its NodeManager has had.
+	folders int
+	// forgetful: it has lost its records, and has not registered since.
+	forgetful bool
 	// skew is how much its clock is ahead.
 	skew time.Duration
 	// full says that its disk is full, off that the machine has no power.
@@ -40,7 +43,7 @@ type record struct {
 }
 
 func newHost(w *World, name string, cpu int64) *host {
-	h := &host{w: w, name: name, cpu: cpu, records: map[string]record{}, folder: "folder of " + name}
+	h := &host{w: w, name: name, cpu: cpu, records: map[string]record{}}
 	h.engine = &engine{host: h, programs: map[id.Container]*program{}}
 	return h
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/container"
 	"github.com/mammoth-os/mammoth/nodemanager/node"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -27,7 +28,7 @@ var Laws = []struct{ Name, Sentence string }{
 	{"gone", "A lease ends once its container was seen gone, and not before."},
 	{"kept", "A node is never told to end a container that the zone holds."},
 	{"endpoint", "An instance has one endpoint, and none leads to a container whose end was told."},
-	{"drain", "A container is not given back while a balancer that is connected routes to it."},
+	{"drain", "A container is not given back, nor stopped for its master, while a balancer that is connected routes to it."},
 	{"attempt", "An attempt that was replaced is not answered any more."},
 	{"notice", "A container that was given notice is gone when its time is over."},
 	{"hand-back", "What was lent is back when the window closes."},
@@ -201,18 +202,24 @@ func (l *laws) published(m *manager, out *zone.Ready) {
 // input is about what the ResourceManager is told, just before it takes it.
 func (l *laws) input(m *manager, in zone.Input) {
 	request, ok := in.(zone.Allocate)
-	if !ok || !l.w.quiet(l.w.now.Add(-3*time.Minute)) || m.masters[request.Stream] == nil {
+	if !ok || m.masters[request.Stream] == nil {
 		return
 	}
 	for _, container := range request.Request.GetRelease() {
-		p := l.running(container)
-		if p == nil || p.stopping || l.lost[p.engine.host.name].After(p.startedAt) {
-			continue
+		if p := l.running(container); p != nil && !p.stopping {
+			l.drained(p, "is given back")
 		}
-		for _, b := range l.w.balancers {
-			if b.side != nil && !b.side.over && b.routesTo(container) {
-				l.w.breach("drain", "%s is given back, and %s routes to it", container, b.name)
-			}
+	}
+}
+
+// drained looks whether balancers still route to what is taken away.
+func (l *laws) drained(p *program, how string) {
+	if !l.w.quiet(l.w.now.Add(-3*time.Minute)) || l.lost[p.engine.host.name].After(p.startedAt) {
+		return
+	}
+	for _, b := range l.w.balancers {
+		if b.side != nil && !b.side.over && b.routesTo(p.key.String()) {
+			l.w.breach("drain", "%s %s, and %s routes to it", p, how, b.name)
 		}
 	}
 }
@@ -225,8 +232,13 @@ func (l *laws) starts(m *nodeManager, h *node.Held) {
 }
 
 func (l *laws) stops(m *nodeManager, h *node.Held) {
-	if p := m.host.engine.programs[h.Core.ID]; p != nil {
-		p.stopping = true
+	p := m.host.engine.programs[h.Core.ID]
+	if p == nil || p.stopping {
+		return
+	}
+	p.stopping = true
+	if h.Core.Wanted != nil && h.Core.Wanted.Reason == container.StopAsked && !l.fenced[p.key.String()] {
+		l.drained(p, "is stopped")
 	}
 }
 

@@ -75,7 +75,7 @@ func (w *World) startManager() {
 		w: w, process: w.newProcess(managerMachine, "the ResourceManager"),
 		nodes: map[zone.StreamID]*nodeSession{}, masters: map[zone.StreamID]*masterSession{},
 	}
-	stored := w.disk.open(w.now)
+	stored := w.disk.open(w.now, w.config.Plant == EpochStands)
 	m.registry = newRegistry(m, stored.identity.Epoch)
 	w.manager = m
 	w.trace("the ResourceManager starts")
@@ -102,7 +102,11 @@ func (w *World) killManager(back time.Duration) {
 		return
 	}
 	if m.storing != nil && w.chance(2) {
-		w.disk.commit(m.storing.Batch, w.now)
+		batch := m.storing.Batch
+		if w.config.Plant == StoreTears {
+			batch.Puts = batch.Puts[:len(batch.Puts)/2]
+		}
+		w.disk.commit(batch, w.now)
 	}
 	w.disk.crash()
 	m.process.kill()

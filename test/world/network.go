@@ -123,7 +123,7 @@ func (n *network) giveUp(at direction, c *cut) {
 		d       time.Duration
 		clients bool
 		patient bool
-	}{{20 * time.Second, true, false}, {40 * time.Second, false, false}, {380 * time.Second, true, true}} {
+	}{{20 * time.Second, true, false}, {40 * time.Second, false, false}, {keepalive, true, true}} {
 		n.w.after(after.d, func() {
 			if !still() {
 				return
@@ -134,7 +134,7 @@ func (n *network) giveUp(at direction, c *cut) {
 					end = s.peer
 				}
 				if across(s) && (after.patient || !after.clients || !s.silent) {
-					end.finish(errUnavailable)
+					end.giveUp()
 				}
 			}
 		})
@@ -258,6 +258,8 @@ type side struct {
 	queue []packet
 	last  time.Time
 	over  bool
+	// gone: it was given up, without a word to the other side.
+	gone bool
 	// silent: its client does not notice for long that it is cut off.
 	silent bool
 	heard  func(message)
@@ -309,8 +311,12 @@ func (p *process) dial(address string, m message, heard func(message), ended fun
 
 // send says something to the other side. What is said after the end is lost.
 func (s *side) send(m message) {
-	if !s.over {
-		s.push(packet{m: s.w.network.pack(m)})
+	if s.over {
+		return
+	}
+	s.push(packet{m: s.w.network.pack(m)})
+	if s.peer.gone {
+		s.w.after(s.w.network.delay(s.machine, s.peer.machine), s.unanswered)
 	}
 }
 
@@ -383,6 +389,36 @@ func (s *side) finish(why error) {
 	if s.ended != nil {
 		s.process.step(func() { s.ended(why) })
 	}
+}
+
+// giveUp is the end of a stream whose other side is not heard of any more. That one learns it when the cut has ended: from the machine of
+// this one, or when its own keepalive is not answered.
+func (s *side) giveUp() {
+	if s.over || s.process == nil || s.process.dead {
+		return
+	}
+	s.finish(errUnavailable)
+	s.gone = true
+	if s.w.chance(2) {
+		s.push(packet{end: true, err: errUnavailable})
+		return
+	}
+	s.w.after(keepalive, s.peer.unanswered)
+}
+
+// keepalive is after how long a client that hears nothing looks whether its server is there.
+const keepalive = 380 * time.Second
+
+// unanswered is a keepalive, or a message, that the other side's machine knows no stream for.
+func (s *side) unanswered() {
+	if s.over || s.process == nil {
+		return
+	}
+	if s.w.network.isCut(s.machine, s.peer.machine) || s.w.network.isCut(s.peer.machine, s.machine) {
+		s.w.after(20*time.Second, s.unanswered)
+		return
+	}
+	s.finish(errUnavailable)
 }
 
 // forget lets go of a stream that is over.

@@ -3,6 +3,7 @@ package world
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -316,7 +317,7 @@ func (m *nodeManager) register() {
 	statuses := m.node.Statuses(func(*corev1.ContainerStatus) bool { return true })
 	request := &trackerv1.RegisterRequest{
 		NodeId: m.host.name, Address: m.host.name, ContainerManager: m.address, Capacity: m.host.capacity(),
-		Containers: statuses, Health: m.node.Health(), Version: "world", FolderId: m.host.folder, ProcessId: m.id,
+		Containers: statuses, Health: m.node.Health(), Version: "world", FolderId: fmt.Sprintf("folder %d of %s", m.host.folders, m.host.name), ProcessId: m.id,
 	}
 	if m.w.config.Plant == NodeOverstates {
 		request.Capacity.CpuMillis *= 3
@@ -329,6 +330,7 @@ func (m *nodeManager) register() {
 		}
 		response := answer.body.(*trackerv1.RegisterResponse)
 		m.w.laws.reaped(m.host, response.GetReap())
+		m.host.forgetful = false
 		m.do(func() { m.node.Registered(response) })
 		m.open(response.GetSession())
 	})

@@ -23,6 +23,8 @@ type people struct {
 	process *process
 	// wanted is how many instances people want of each app when all is calm.
 	wanted map[string]int32
+	// settled are the apps of which people have said that, or found that there is none.
+	settled map[string]bool
 }
 
 // wish is what people send: an input, or a look at an app.
@@ -35,7 +37,7 @@ type wish struct {
 func (w wish) String() string { return fmt.Sprintf("%T %s", w.in, w.look) }
 
 func newPeople(w *World) *people {
-	return &people{w: w, process: w.newProcess(peopleMachine, "people"), wanted: map[string]int32{}}
+	return &people{w: w, process: w.newProcess(peopleMachine, "people"), wanted: map[string]int32{}, settled: map[string]bool{}}
 }
 
 // ask wants something once. What was answered counts.
@@ -118,7 +120,13 @@ func deeds() []kind {
 		}},
 		{"undrain", 2, func(w *World, random *rand.Rand) { w.people.ask(zone.Undrain{Who: root, Node: node(w, random)}, nil) }},
 		{"remove-node", 1, func(w *World, random *rand.Rand) {
-			w.people.ask(zone.RemoveNode{Who: root, Node: node(w, random)}, nil)
+			name := node(w, random)
+			for _, n := range w.manager.core.Nodes() {
+				if n.GetState() == apiv1.NodeState_LOST {
+					name = n.GetName()
+				}
+			}
+			w.people.ask(zone.RemoveNode{Who: root, Node: name}, nil)
 		}},
 		{"lend", 2, func(w *World, random *rand.Rand) { w.people.lend(random) }},
 		{"lend-now", 2, ask(func(random *rand.Rand) zone.Input {
@@ -208,6 +216,7 @@ func roleSpec(random *rand.Rand, name string) *apiv1.RoleSpec {
 // settle has people want what fits, and nothing else in the way: every node is open, nothing is lent, nothing is held.
 func (p *people) settle() {
 	clear(p.wanted)
+	clear(p.settled)
 	// Nodes that were removed by hand come back by themselves.
 	p.process.after(15*time.Second, func() {
 		for _, h := range p.w.hosts {
@@ -237,6 +246,7 @@ func (p *people) settleApp(name string) {
 		case err != nil && !errdefs.IsNotFound(err):
 			p.process.after(3*time.Second, func() { p.settleApp(name) })
 		case err != nil || app.GetState() == apiv1.App_REMOVING:
+			p.settled[name] = true
 		default:
 			p.wanted[name] = 0
 			p.insist(func() zone.Input {
@@ -251,6 +261,7 @@ func (p *people) settleApp(name string) {
 				p.wanted[name] = int32(2 * len(calm.GetRoles()))
 				return zone.Deploy{Who: root, Request: &apiv1.DeployRequest{Spec: calm, IfGeneration: -1}}
 			}, func(proto.Message) {
+				p.settled[name] = true
 				p.resume(name)
 			})
 		}

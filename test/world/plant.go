@@ -6,6 +6,10 @@ type Plant string
 const (
 	// StoreLies: the store acknowledges what it has not brought to the disk.
 	StoreLies Plant = "the store acknowledges before it syncs"
+	// StoreTears: of a batch that was being written when the ResourceManager was killed, the first half is on the disk.
+	StoreTears Plant = "the store writes half a batch"
+	// EpochStands: the store does not count how often it was opened.
+	EpochStands Plant = "the store does not count epochs"
 	// TellsBeforeItStores: the ResourceManager tells what a turn has decided, and then stores it.
 	TellsBeforeItStores Plant = "the ResourceManager tells before it stores"
 	// BeatsAreNotHeard: the ResourceManager does not hear that nodes are alive.
@@ -32,10 +36,27 @@ const (
 	OldMasterActs Plant = "an attempt that was replaced is still answered"
 )
 
-// Plants are all of them.
-func Plants() []Plant {
-	return []Plant{
-		StoreLies, TellsBeforeItStores, BeatsAreNotHeard, RegistryKeeps, BalancerLies, StartsTwice, StartsAgain, GoneTooEarly, NodeIsDeaf,
-		LateStops, NodeOverstates, ReapsAll, OldMasterActs,
-	}
+// Planted are all of them, each with the law that has to find it.
+var Planted = []struct {
+	Plant Plant
+	Law   string
+}{
+	{StoreTears, "start"},
+	{EpochStands, "fault"},
+	{TellsBeforeItStores, "stored"},
+	{EpochStands, "lease"},
+	{StartsTwice, "once"},
+	{StartsAgain, "once"},
+	{NodeOverstates, "capacity"},
+	{GoneTooEarly, "gone"},
+	{ReapsAll, "kept"},
+	{StoreLies, "kept"},
+	{RegistryKeeps, "endpoint"},
+	{BalancerLies, "drain"},
+	{OldMasterActs, "attempt"},
+	{LateStops, "notice"},
+	{LateStops, "hand-back"},
+	{StoreLies, "acknowledged"},
+	{NodeIsDeaf, "rest"},
+	{BeatsAreNotHeard, "rest"},
 }

@@ -15,6 +15,9 @@ type process struct {
 	pauses      int
 	missed      []func()
 	sides       []*side
+	// dies is after how many more steps doom comes; zero is never.
+	dies int
+	doom func()
 	// called are the calls to it that it has not answered.
 	called []*call
 }
@@ -31,7 +34,11 @@ func (p *process) step(do func()) {
 	case p.dead:
 	case p.paused:
 		p.missed = append(p.missed, do)
+	case p.dies == 1:
+		p.dies = 0
+		p.doom()
 	default:
+		p.dies = max(0, p.dies-1)
 		do()
 	}
 }

@@ -24,6 +24,9 @@ type Report struct {
 	// Slowest is the seed that took longest, and how long an hour of it took.
 	Slowest     uint64
 	SlowestHour time.Duration
+	// Restless is the seed that took longest to come to rest, and Rested how long that was.
+	Restless uint64
+	Rested   time.Duration
 }
 
 // Many is what a number of seeds are run with.
@@ -92,6 +95,9 @@ func (r *Report) add(result Result, took time.Duration) {
 	r.Runs++
 	r.Simulated += result.Simulated
 	r.Steps, r.Turns, r.Messages = r.Steps+result.Steps, r.Turns+result.Turns, r.Messages+result.Messages
+	if result.Rested > r.Rested {
+		r.Rested, r.Restless = result.Rested, result.Seed
+	}
 	for kind, n := range result.Faults {
 		r.Faults[kind] += n
 	}
@@ -114,6 +120,7 @@ func (r *Report) Write(to io.Writer) {
 	line("%v, %v of processor time: %v an hour; the slowest seed took %v an hour (seed %d); %.0f hours can be simulated in 8 hours on 2 cores",
 		r.Took.Round(time.Second), r.Worked.Round(time.Second), time.Duration(float64(r.Worked)/hours).Round(time.Millisecond), r.SlowestHour.Round(time.Millisecond), r.Slowest,
 		16*3600/max(r.Worked.Seconds()/hours, 1e-6))
+	line("everything was at rest again within %v (seed %d)", r.Rested, r.Restless)
 	table := func(title string, counts map[string]int) {
 		line("%s", title)
 		for _, kind := range slices.Sorted(maps.Keys(counts)) {

@@ -23,6 +23,9 @@ func (l *laws) unrest() string {
 	if m.process.dead || !m.open {
 		return "the ResourceManager does not serve"
 	}
+	if len(l.w.people.settled) < len(names) {
+		return fmt.Sprintf("people were only answered about %v", sortedKeys(l.w.people.settled))
+	}
 	held := map[string]bool{}
 	for _, n := range m.core.Nodes() {
 		if n.GetState() != apiv1.NodeState_READY {

@@ -23,6 +23,8 @@ type Config struct {
 	Actions []Action
 	// Plant is a fault of the program itself, for tests of the laws; zero is none.
 	Plant Plant
+	// Only is the law that ends a run, for tests of the laws; empty is all.
+	Only string
 	// Trace is told of everything that happens; may be nil.
 	Trace io.Writer
 }
@@ -41,6 +43,8 @@ type Result struct {
 	Sent uint64
 	// Faults counts what failed, and Done what people did, by kind.
 	Faults, Done map[string]int
+	// Rested is how long it took at most until all was at rest after faults had ended.
+	Rested time.Duration
 	// Turns and Messages count those of the ResourceManager and of the network.
 	Turns, Messages int64
 }
@@ -124,6 +128,7 @@ func (w *World) run() {
 			break
 		}
 		w.calm()
+		w.awaitRest(from.Add(w.config.cycle()))
 		w.until(from.Add(w.config.cycle()))
 		w.laws.rest()
 		if w.over {
@@ -146,6 +151,15 @@ func (c Config) complete() Config {
 		c.Trouble = time.Hour
 	}
 	return c
+}
+
+// awaitRest lets time pass until all is at rest, and notes how long that took.
+func (w *World) awaitRest(by time.Time) {
+	began := w.now
+	for !w.over && w.now.Before(by) && w.laws.unrest() != "" {
+		w.until(w.now.Add(2 * time.Second))
+	}
+	w.result.Rested = max(w.result.Rested, w.now.Sub(began))
 }
 
 // until lets everything happen up to an instant.
@@ -206,7 +220,7 @@ func (w *World) trace(format string, about ...any) {
 
 // breach ends the run: a law was broken.
 func (w *World) breach(law, format string, about ...any) {
-	if w.over {
+	if w.over || w.config.Only != "" && w.config.Only != law && law != "start" {
 		return
 	}
 	w.over = true

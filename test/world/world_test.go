@@ -35,18 +35,43 @@ func TestASeedIsTheSameRunAgain(t *testing.T) {
 	}
 }
 
-func TestEveryPlantedFaultIsFound(t *testing.T) {
-	const seeds = 40
-	for _, plant := range Plants() {
-		t.Run(string(plant), func(t *testing.T) {
+// TestEveryLawFindsWhatBreaksIt plants faults of the program itself. Each is found by the law that it breaks, and each law finds one.
+func TestEveryLawFindsWhatBreaksIt(t *testing.T) {
+	const seeds = 60
+	finds := map[string]bool{}
+	for _, planted := range Planted {
+		finds[planted.Law] = true
+		t.Run(planted.Law+": "+string(planted.Plant), func(t *testing.T) {
 			start := time.Now()
 			for seed := uint64(1); seed <= seeds; seed++ {
-				if r := Run(short(seed, plant)); r.Broken != "" {
-					t.Logf("seed %d, %s: %q is broken at %s: %s", seed, time.Since(start).Round(time.Millisecond), r.Broken, r.At.Round(time.Millisecond), r.Sentence)
+				config := short(seed, planted.Plant)
+				config.Only = planted.Law
+				if r := Run(config); r.Broken == planted.Law {
+					t.Logf("seed %d, after %s: %s", seed, r.At.Round(time.Millisecond), r.Sentence)
 					return
 				}
 			}
-			t.Errorf("no law was broken by %d seeds (%s)", seeds, time.Since(start))
+			t.Errorf("%d seeds did not break the law (%s)", seeds, time.Since(start).Round(time.Second))
 		})
+	}
+	for _, law := range Laws {
+		if !finds[law.Name] {
+			t.Errorf("nothing is planted that breaks the law %q", law.Name)
+		}
+	}
+}
+
+func TestAFailureIsShrunkToWhatItNeeds(t *testing.T) {
+	config := short(2, GoneTooEarly)
+	failed := Run(config)
+	if failed.Broken == "" {
+		t.Fatal("the seed breaks no law")
+	}
+	shrunk, with := Shrink(failed, config, time.Now().Add(time.Minute))
+	if shrunk.Broken != failed.Broken || len(with.Actions) >= len(failed.Actions) || len(with.Actions) > 20 {
+		t.Errorf("%d actions that broke %q became %d that broke %q", len(failed.Actions), failed.Broken, len(with.Actions), shrunk.Broken)
+	}
+	if again := Run(with); again.Sentence != shrunk.Sentence || again.Sent != shrunk.Sent {
+		t.Errorf("what was shrunk to %q is %q when it is run again", shrunk.Sentence, again.Sentence)
 	}
 }
