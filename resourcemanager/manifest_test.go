@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mammoth-os/mammoth/internal/spec/spectest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
@@ -100,6 +101,24 @@ func (z *testZone) list() []*apiv1.App {
 		z.t.Fatal(err)
 	}
 	return answer.GetApps()
+}
+
+// A manifest that is posted is refused with the sentence that everybody is told.
+func TestAManifestIsRefusedWithTheSentenceThatEverybodyIsTold(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		for _, c := range spectest.Cases() {
+			_, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Manifest: []byte(c.Manifest()), Validate: true})
+			details := status.Convert(err).Details()
+			if len(details) != 1 {
+				t.Errorf("%s: %v", c.Name, err)
+				continue
+			}
+			mistakes := details[0].(*apiv1.ManifestMistakes).GetMistakes()
+			if len(mistakes) != 1 || mistakes[0].GetMessage() != c.Sentence || mistakes[0].GetLine() == 0 {
+				t.Errorf("%s: %v, want %q", c.Name, mistakes, c.Sentence)
+			}
+		}
+	})
 }
 
 // What is wrong with a manifest only in this zone is of the class that it has by itself.
