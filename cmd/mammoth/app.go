@@ -139,16 +139,17 @@ func (c *cli) appShowCommand() *cobra.Command {
 		ValidArgsFunction: firstArgument(c.completeApps),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.with(cmd.Context(), func(z *zone) error {
-				app, err := z.apps.GetApp(cmd.Context(), &apiv1.GetAppRequest{Name: args[0]})
-				if err != nil {
-					return err
-				}
+				request := &apiv1.GetAppRequest{Name: args[0]}
 				if asManifest {
-					text, err := manifest.FormatApp(app.GetSpec())
+					answer, err := z.apps.GetAppManifest(asSent(cmd.Context()), request)
 					if err != nil {
 						return err
 					}
-					_, err = c.out.Write(text)
+					_, err = io.WriteString(c.out, answer.GetManifest())
+					return err
+				}
+				app, err := z.apps.GetApp(cmd.Context(), request)
+				if err != nil {
 					return err
 				}
 				return c.print(app, func(w io.Writer) error { return appText(w, app) })

@@ -211,6 +211,15 @@ func (z *fakeZone) GetApp(_ context.Context, request *apiv1.GetAppRequest) (*api
 	return z.find(request.GetName())
 }
 
+func (z *fakeZone) GetAppManifest(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1.AppManifest, error) {
+	app, err := z.GetApp(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	text, err := manifest.FormatApp(app.GetSpec())
+	return &apiv1.AppManifest{Manifest: string(text), Generation: app.GetGeneration()}, err
+}
+
 func (z *fakeZone) WatchApp(request *apiv1.GetAppRequest, stream grpc.ServerStreamingServer[apiv1.App]) error {
 	z.mu.Lock()
 	app, err := z.find(request.GetName())

@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
 
+	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
@@ -34,6 +35,18 @@ func (s *apps) GetApp(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1
 		return nil, wire.Status(err)
 	}
 	return view.App, nil
+}
+
+func (s *apps) GetAppManifest(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1.AppManifest, error) {
+	view, err := s.loop.App(ctx, request.GetName())
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	text, err := manifest.FormatApp(view.App.GetSpec())
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	return &apiv1.AppManifest{Manifest: string(text), Generation: view.App.GetGeneration()}, nil
 }
 
 func (s *apps) WatchApp(request *apiv1.GetAppRequest, stream grpc.ServerStreamingServer[apiv1.App]) error {

@@ -89,7 +89,11 @@ func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
 			continue
 		}
 		if !runs(role, config) {
-			fail("image", fmt.Errorf("image %q says no command to run; give one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument))
+			key := "image"
+			if len(role.GetCommand()) > 0 {
+				key = "command"
+			}
+			fail(key, fmt.Errorf("image %q says no command to run; give one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument))
 		}
 		if err := config.CheckUser(role.GetUser()); err != nil {
 			fail("user", err)

@@ -39,6 +39,7 @@ func (s *apps) read(ctx context.Context, request *apiv1.DeployRequest) (*manifes
 		return nil, refuseManifest(err, class)
 	}
 	// What was left to the images is known now.
+	spec.Complete(app)
 	var faults spec.Faults
 	if errors.As(spec.Check(app), &faults) {
 		file.Fail(faults)

@@ -11,8 +11,12 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
+	manifests "github.com/mammoth-os/mammoth/internal/manifest"
+	"github.com/mammoth-os/mammoth/internal/spec/spectest"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/images"
 )
 
 // refused is what REST answers to a manifest that is not taken.
@@ -100,6 +104,24 @@ func (z *testZone) list() []*apiv1.App {
 		z.t.Fatal(err)
 	}
 	return answer.GetApps()
+}
+
+// A manifest that is posted is refused with the sentence that everybody is told.
+func TestAManifestIsRefusedWithTheSentenceThatEverybodyIsTold(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		for _, c := range spectest.Cases() {
+			_, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Manifest: []byte(c.Manifest()), Validate: true})
+			details := status.Convert(err).Details()
+			if len(details) != 1 {
+				t.Errorf("%s: %v", c.Name, err)
+				continue
+			}
+			mistakes := details[0].(*apiv1.ManifestMistakes).GetMistakes()
+			if len(mistakes) != 1 || mistakes[0].GetMessage() != c.Sentence || mistakes[0].GetLine() == 0 {
+				t.Errorf("%s: %v, want %q", c.Name, mistakes, c.Sentence)
+			}
+		}
+	})
 }
 
 // What is wrong with a manifest only in this zone is of the class that it has by itself.
@@ -195,6 +217,41 @@ func TestValidateChecksAndChangesNothing(t *testing.T) {
 	})
 }
 
+// What is read as a manifest and sent back changes nothing, and not what somebody else has changed meanwhile.
+func TestAnAppIsReadAsTheManifestThatItIsDeployedBy(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		if code, text := z.send("", "", "name: web\nimage: web:1\ninstances: 2\nenv: {GREETING: hello}\nports: [8080]\n"); code != http.StatusOK {
+			t.Fatalf("%d %s", code, text)
+		}
+		read := func() (text string, generation string) {
+			t.Helper()
+			code, body := z.get("/v1/apps/web/manifest")
+			var answer struct{ Manifest, Generation string }
+			if err := json.Unmarshal([]byte(body), &answer); err != nil || code != http.StatusOK {
+				t.Fatalf("%d %s, %v", code, body, err)
+			}
+			return answer.Manifest, answer.Generation
+		}
+		text, generation := read()
+		if code, body := z.send("?diff&ifGeneration="+generation, "application/yaml", text); code != http.StatusOK || !strings.Contains(strings.ReplaceAll(body, `": `, `":`), `"effect":"UNCHANGED"`) {
+			t.Errorf("sent back: %d %s", code, body)
+		}
+		if code, body := z.send("?ifGeneration="+generation, "application/yaml", strings.Replace(text, "instances: 2", "instances: 3", 1)); code != http.StatusOK {
+			t.Errorf("changed: %d %s", code, body)
+		}
+		if code, body := z.send("?ifGeneration="+generation, "application/yaml", text); code != http.StatusConflict {
+			t.Errorf("of an earlier generation: %d %s", code, body)
+		}
+		if text, _ := read(); !strings.Contains(text, "instances: 3\n") {
+			t.Errorf("it is now %s", text)
+		}
+		if code, body := z.get("/v1/apps/none/manifest"); code != http.StatusNotFound {
+			t.Errorf("of no app: %d %s", code, body)
+		}
+	})
+}
+
 // A diff names each key with both values, and the roles whose instances would be replaced.
 func TestDiffTellsWhatWouldChange(t *testing.T) {
 	inZone(t, func(z *testZone) {
@@ -241,6 +298,32 @@ func effects(answer *apiv1.DeployResponse) []string {
 		all = append(all, role.GetRole()+" "+role.GetEffect().String())
 	}
 	return all
+}
+
+// A manifest comes to the same as the spec that it says, also in what both leave to the image.
+func TestAManifestComesToTheSpecThatItSays(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		z.addNode("node-1")
+		z.images["open:1"] = images.Config{Entrypoint: []string{"/web"}, ExposedPorts: []string{"8080/tcp"}}
+		const manifest = "name: web\nimage: open:1\nhealth: http:/\nexpose: {http: {host: web.test}}\n"
+		check := func(request *apiv1.DeployRequest) *apiv1.AppSpec {
+			t.Helper()
+			request.Validate = true
+			answer, err := z.apps().Deploy(context.Background(), request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return answer.GetApp().GetSpec()
+		}
+		read, err := manifests.ParseApp([]byte(manifest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		of, said := check(&apiv1.DeployRequest{Manifest: []byte(manifest)}), check(&apiv1.DeployRequest{Spec: read.Spec})
+		if !proto.Equal(of, said) || of.GetRoles()[0].GetResources().GetPorts() != 1 {
+			t.Errorf("the manifest comes to\n%v\nand the spec to\n%v", of, said)
+		}
+	})
 }
 
 // A file beside a manifest is in the store under another name than it is written by.

@@ -2855,6 +2855,60 @@ func (x *GetAppRequest) GetName() string {
 	return ""
 }
 
+type AppManifest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// YAML. Every value is written out, defaults too.
+	Manifest string `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	// The app's, for Deploy to refuse what was written for an earlier one.
+	Generation    int64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppManifest) Reset() {
+	*x = AppManifest{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppManifest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppManifest) ProtoMessage() {}
+
+func (x *AppManifest) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppManifest.ProtoReflect.Descriptor instead.
+func (*AppManifest) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AppManifest) GetManifest() string {
+	if x != nil {
+		return x.Manifest
+	}
+	return ""
+}
+
+func (x *AppManifest) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 type ScaleAppRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2867,7 +2921,7 @@ type ScaleAppRequest struct {
 
 func (x *ScaleAppRequest) Reset() {
 	*x = ScaleAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +2933,7 @@ func (x *ScaleAppRequest) String() string {
 func (*ScaleAppRequest) ProtoMessage() {}
 
 func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[25]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +2946,7 @@ func (x *ScaleAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleAppRequest.ProtoReflect.Descriptor instead.
 func (*ScaleAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{25}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ScaleAppRequest) GetName() string {
@@ -2925,7 +2979,7 @@ type RestartAppRequest struct {
 
 func (x *RestartAppRequest) Reset() {
 	*x = RestartAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +2991,7 @@ func (x *RestartAppRequest) String() string {
 func (*RestartAppRequest) ProtoMessage() {}
 
 func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[26]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3004,7 @@ func (x *RestartAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartAppRequest.ProtoReflect.Descriptor instead.
 func (*RestartAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{26}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RestartAppRequest) GetName() string {
@@ -2969,7 +3023,7 @@ type StopAppRequest struct {
 
 func (x *StopAppRequest) Reset() {
 	*x = StopAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2981,7 +3035,7 @@ func (x *StopAppRequest) String() string {
 func (*StopAppRequest) ProtoMessage() {}
 
 func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[27]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2994,7 +3048,7 @@ func (x *StopAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopAppRequest.ProtoReflect.Descriptor instead.
 func (*StopAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{27}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StopAppRequest) GetName() string {
@@ -3013,7 +3067,7 @@ type RemoveAppRequest struct {
 
 func (x *RemoveAppRequest) Reset() {
 	*x = RemoveAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3025,7 +3079,7 @@ func (x *RemoveAppRequest) String() string {
 func (*RemoveAppRequest) ProtoMessage() {}
 
 func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[28]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3038,7 +3092,7 @@ func (x *RemoveAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAppRequest.ProtoReflect.Descriptor instead.
 func (*RemoveAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{28}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoveAppRequest) GetName() string {
@@ -3059,7 +3113,7 @@ type RollbackAppRequest struct {
 
 func (x *RollbackAppRequest) Reset() {
 	*x = RollbackAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3071,7 +3125,7 @@ func (x *RollbackAppRequest) String() string {
 func (*RollbackAppRequest) ProtoMessage() {}
 
 func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[29]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3084,7 +3138,7 @@ func (x *RollbackAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackAppRequest.ProtoReflect.Descriptor instead.
 func (*RollbackAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{29}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RollbackAppRequest) GetName() string {
@@ -3110,7 +3164,7 @@ type PauseAppRequest struct {
 
 func (x *PauseAppRequest) Reset() {
 	*x = PauseAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3122,7 +3176,7 @@ func (x *PauseAppRequest) String() string {
 func (*PauseAppRequest) ProtoMessage() {}
 
 func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[30]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3135,7 +3189,7 @@ func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseAppRequest.ProtoReflect.Descriptor instead.
 func (*PauseAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{30}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PauseAppRequest) GetName() string {
@@ -3154,7 +3208,7 @@ type ResumeAppRequest struct {
 
 func (x *ResumeAppRequest) Reset() {
 	*x = ResumeAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3166,7 +3220,7 @@ func (x *ResumeAppRequest) String() string {
 func (*ResumeAppRequest) ProtoMessage() {}
 
 func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3179,7 +3233,7 @@ func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeAppRequest.ProtoReflect.Descriptor instead.
 func (*ResumeAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ResumeAppRequest) GetName() string {
@@ -3200,7 +3254,7 @@ type PromoteAppRequest struct {
 
 func (x *PromoteAppRequest) Reset() {
 	*x = PromoteAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3212,7 +3266,7 @@ func (x *PromoteAppRequest) String() string {
 func (*PromoteAppRequest) ProtoMessage() {}
 
 func (x *PromoteAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3279,7 @@ func (x *PromoteAppRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PromoteAppRequest.ProtoReflect.Descriptor instead.
 func (*PromoteAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PromoteAppRequest) GetName() string {
@@ -3251,7 +3305,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3263,7 +3317,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3276,7 +3330,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -3304,7 +3358,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3316,7 +3370,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3329,7 +3383,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -3386,7 +3440,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3398,7 +3452,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3465,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -3447,7 +3501,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3459,7 +3513,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3472,7 +3526,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -3542,7 +3596,7 @@ type Expose_Http struct {
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3554,7 +3608,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3639,7 +3693,7 @@ type Expose_Tcp struct {
 
 func (x *Expose_Tcp) Reset() {
 	*x = Expose_Tcp{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3651,7 +3705,7 @@ func (x *Expose_Tcp) String() string {
 func (*Expose_Tcp) ProtoMessage() {}
 
 func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3693,7 +3747,7 @@ type Expose_Timeouts struct {
 
 func (x *Expose_Timeouts) Reset() {
 	*x = Expose_Timeouts{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3705,7 +3759,7 @@ func (x *Expose_Timeouts) String() string {
 func (*Expose_Timeouts) ProtoMessage() {}
 
 func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3747,7 +3801,7 @@ type UpdatePolicy_Course struct {
 
 func (x *UpdatePolicy_Course) Reset() {
 	*x = UpdatePolicy_Course{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3759,7 +3813,7 @@ func (x *UpdatePolicy_Course) String() string {
 func (*UpdatePolicy_Course) ProtoMessage() {}
 
 func (x *UpdatePolicy_Course) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3810,7 +3864,7 @@ type ManifestMistakes_Mistake struct {
 
 func (x *ManifestMistakes_Mistake) Reset() {
 	*x = ManifestMistakes_Mistake{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3822,7 +3876,7 @@ func (x *ManifestMistakes_Mistake) String() string {
 func (*ManifestMistakes_Mistake) ProtoMessage() {}
 
 func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3877,7 +3931,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3889,7 +3943,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3902,7 +3956,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -3967,7 +4021,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3979,7 +4033,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3992,7 +4046,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -4313,7 +4367,12 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x10ListAppsResponse\x12'\n" +
 	"\x04apps\x18\x01 \x03(\v2\x13.mammoth.api.v1.AppR\x04apps\"#\n" +
 	"\rGetAppRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"W\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"I\n" +
+	"\vAppManifest\x12\x1a\n" +
+	"\bmanifest\x18\x01 \x01(\tR\bmanifest\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x03R\n" +
+	"generation\"W\n" +
 	"\x0fScaleAppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\tinstances\x18\x02 \x01(\x05R\tinstances\x12\x12\n" +
@@ -4375,12 +4434,13 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\tUNHEALTHY\x10\x02\x12\f\n" +
 	"\bDRAINING\x10\x03\x12\v\n" +
 	"\aDRAINED\x10\x04\x12\b\n" +
-	"\x04LOST\x10\x052\xb5\f\n" +
+	"\x04LOST\x10\x052\xa5\r\n" +
 	"\x04Apps\x12c\n" +
 	"\x06Deploy\x12\x1d.mammoth.api.v1.DeployRequest\x1a\x1e.mammoth.api.v1.DeployResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\bmanifest\"\b/v1/apps\x12_\n" +
 	"\bListApps\x12\x1f.mammoth.api.v1.ListAppsRequest\x1a .mammoth.api.v1.ListAppsResponse\"\x10\x82\xd3\xe4\x93\x02\n" +
 	"\x12\b/v1/apps\x12U\n" +
-	"\x06GetApp\x12\x1d.mammoth.api.v1.GetAppRequest\x1a\x13.mammoth.api.v1.App\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/apps/{name}\x12_\n" +
+	"\x06GetApp\x12\x1d.mammoth.api.v1.GetAppRequest\x1a\x13.mammoth.api.v1.App\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/apps/{name}\x12n\n" +
+	"\x0eGetAppManifest\x12\x1d.mammoth.api.v1.GetAppRequest\x1a\x1b.mammoth.api.v1.AppManifest\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/apps/{name}/manifest\x12_\n" +
 	"\bWatchApp\x12\x1d.mammoth.api.v1.GetAppRequest\x1a\x13.mammoth.api.v1.App\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/apps/{name}/watch0\x01\x12b\n" +
 	"\bScaleApp\x12\x1f.mammoth.api.v1.ScaleAppRequest\x1a\x13.mammoth.api.v1.App\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/apps/{name}/scale\x12h\n" +
 	"\n" +
@@ -4411,7 +4471,7 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                   // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),                // 1: mammoth.api.v1.AppSpec.Kind
@@ -4449,97 +4509,98 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*ListAppsRequest)(nil),          // 33: mammoth.api.v1.ListAppsRequest
 	(*ListAppsResponse)(nil),         // 34: mammoth.api.v1.ListAppsResponse
 	(*GetAppRequest)(nil),            // 35: mammoth.api.v1.GetAppRequest
-	(*ScaleAppRequest)(nil),          // 36: mammoth.api.v1.ScaleAppRequest
-	(*RestartAppRequest)(nil),        // 37: mammoth.api.v1.RestartAppRequest
-	(*StopAppRequest)(nil),           // 38: mammoth.api.v1.StopAppRequest
-	(*RemoveAppRequest)(nil),         // 39: mammoth.api.v1.RemoveAppRequest
-	(*RollbackAppRequest)(nil),       // 40: mammoth.api.v1.RollbackAppRequest
-	(*PauseAppRequest)(nil),          // 41: mammoth.api.v1.PauseAppRequest
-	(*ResumeAppRequest)(nil),         // 42: mammoth.api.v1.ResumeAppRequest
-	(*PromoteAppRequest)(nil),        // 43: mammoth.api.v1.PromoteAppRequest
-	(*AppHistory)(nil),               // 44: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),           // 45: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),              // 46: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),                 // 47: mammoth.api.v1.Obstacle
-	nil,                              // 48: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),              // 49: mammoth.api.v1.Expose.Http
-	(*Expose_Tcp)(nil),               // 50: mammoth.api.v1.Expose.Tcp
-	(*Expose_Timeouts)(nil),          // 51: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_Course)(nil),      // 52: mammoth.api.v1.UpdatePolicy.Course
-	nil,                              // 53: mammoth.api.v1.DeployRequest.ImagesEntry
-	(*ManifestMistakes_Mistake)(nil), // 54: mammoth.api.v1.ManifestMistakes.Mistake
-	(*AppHistory_Version)(nil),       // 55: mammoth.api.v1.AppHistory.Version
-	(*Obstacle_FailedTest)(nil),      // 56: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),             // 57: mammoth.core.v1.Resources
-	(*v1.Port)(nil),                  // 58: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),           // 59: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),       // 60: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0),    // 61: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),      // 62: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 63: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),           // 64: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),                 // 65: mammoth.core.v1.Phase
-	(*v1.ExecInput)(nil),             // 66: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),              // 67: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),            // 68: mammoth.core.v1.ExecOutput
+	(*AppManifest)(nil),              // 36: mammoth.api.v1.AppManifest
+	(*ScaleAppRequest)(nil),          // 37: mammoth.api.v1.ScaleAppRequest
+	(*RestartAppRequest)(nil),        // 38: mammoth.api.v1.RestartAppRequest
+	(*StopAppRequest)(nil),           // 39: mammoth.api.v1.StopAppRequest
+	(*RemoveAppRequest)(nil),         // 40: mammoth.api.v1.RemoveAppRequest
+	(*RollbackAppRequest)(nil),       // 41: mammoth.api.v1.RollbackAppRequest
+	(*PauseAppRequest)(nil),          // 42: mammoth.api.v1.PauseAppRequest
+	(*ResumeAppRequest)(nil),         // 43: mammoth.api.v1.ResumeAppRequest
+	(*PromoteAppRequest)(nil),        // 44: mammoth.api.v1.PromoteAppRequest
+	(*AppHistory)(nil),               // 45: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),           // 46: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),              // 47: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),                 // 48: mammoth.api.v1.Obstacle
+	nil,                              // 49: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),              // 50: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),               // 51: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),          // 52: mammoth.api.v1.Expose.Timeouts
+	(*UpdatePolicy_Course)(nil),      // 53: mammoth.api.v1.UpdatePolicy.Course
+	nil,                              // 54: mammoth.api.v1.DeployRequest.ImagesEntry
+	(*ManifestMistakes_Mistake)(nil), // 55: mammoth.api.v1.ManifestMistakes.Mistake
+	(*AppHistory_Version)(nil),       // 56: mammoth.api.v1.AppHistory.Version
+	(*Obstacle_FailedTest)(nil),      // 57: mammoth.api.v1.Obstacle.FailedTest
+	(*v1.Resources)(nil),             // 58: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 59: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 60: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 61: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 62: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 63: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 64: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 65: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 66: mammoth.core.v1.Phase
+	(*v1.ExecInput)(nil),             // 67: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),              // 68: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),            // 69: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
 	12, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
 	13, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	57, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	58, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	48, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	59, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	58, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	59, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	49, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	60, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
 	15, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
 	16, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
 	17, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
 	18, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	60, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	61, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	61, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	62, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
 	14, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	49, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	50, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	50, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	51, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
 	2,  // 16: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	51, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	52, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
 	3,  // 18: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
 	4,  // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,  // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	62, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	52, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	62, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	62, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	62, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	62, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	62, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	62, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	63, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	53, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	63, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	63, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	63, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	63, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	63, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	63, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
 	6,  // 29: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
 	23, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
 	24, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
 	22, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	63, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	64, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
 	11, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
 	21, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
 	20, // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
-	63, // 37: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	63, // 38: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	63, // 39: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	63, // 40: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	64, // 37: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	64, // 38: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	64, // 39: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	64, // 40: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
 	7,  // 41: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	63, // 42: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	64, // 42: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
 	8,  // 43: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	64, // 44: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	65, // 45: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	63, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	63, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	65, // 44: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	66, // 45: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	64, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	64, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
 	9,  // 48: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	63, // 49: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
+	64, // 49: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
 	11, // 50: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	53, // 51: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
-	54, // 52: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
+	54, // 51: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
+	55, // 52: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
 	19, // 53: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
 	32, // 54: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	46, // 55: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	47, // 55: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
 	31, // 56: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
 	28, // 57: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
 	30, // 58: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
@@ -4547,49 +4608,51 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	10, // 60: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
 	30, // 61: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
 	19, // 62: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	55, // 63: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	63, // 64: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	47, // 65: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	56, // 66: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	62, // 67: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	62, // 68: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	56, // 63: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	64, // 64: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	48, // 65: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	57, // 66: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	63, // 67: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	63, // 68: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
 	5,  // 69: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	63, // 70: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	64, // 70: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
 	11, // 71: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
 	25, // 72: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
 	33, // 73: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
 	35, // 74: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 75: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	36, // 76: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	37, // 77: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	38, // 78: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	39, // 79: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	40, // 80: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	41, // 81: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
-	42, // 82: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
-	43, // 83: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
-	35, // 84: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 85: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	45, // 86: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	66, // 87: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	27, // 88: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	34, // 89: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	19, // 90: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	19, // 91: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	19, // 92: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	19, // 93: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	19, // 94: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	19, // 95: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	19, // 96: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	19, // 97: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
-	19, // 98: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
-	19, // 99: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
-	44, // 100: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	46, // 101: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	67, // 102: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	68, // 103: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	88, // [88:104] is the sub-list for method output_type
-	72, // [72:88] is the sub-list for method input_type
+	35, // 75: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
+	35, // 76: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	37, // 77: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	38, // 78: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	39, // 79: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	40, // 80: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	41, // 81: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	42, // 82: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
+	43, // 83: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
+	44, // 84: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
+	35, // 85: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	35, // 86: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	46, // 87: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	67, // 88: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	27, // 89: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	34, // 90: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	19, // 91: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	36, // 92: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
+	19, // 93: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	19, // 94: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	19, // 95: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	19, // 96: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	19, // 97: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	19, // 98: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	19, // 99: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
+	19, // 100: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
+	19, // 101: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
+	45, // 102: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	47, // 103: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	68, // 104: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	69, // 105: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	89, // [89:106] is the sub-list for method output_type
+	72, // [72:89] is the sub-list for method input_type
 	72, // [72:72] is the sub-list for extension type_name
 	72, // [72:72] is the sub-list for extension extendee
 	0,  // [0:72] is the sub-list for field type_name
@@ -4600,14 +4663,14 @@ func file_mammoth_api_v1_app_proto_init() {
 	if File_mammoth_api_v1_app_proto != nil {
 		return
 	}
-	file_mammoth_api_v1_app_proto_msgTypes[34].OneofWrappers = []any{}
+	file_mammoth_api_v1_app_proto_msgTypes[35].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   46,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

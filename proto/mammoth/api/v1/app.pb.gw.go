@@ -150,6 +150,45 @@ func local_request_Apps_GetApp_0(ctx context.Context, marshaler runtime.Marshale
 	return msg, metadata, err
 }
 
+func request_Apps_GetAppManifest_0(ctx context.Context, marshaler runtime.Marshaler, client AppsClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq GetAppRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	val, ok := pathParams["name"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "name")
+	}
+	protoReq.Name, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "name", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.GetAppManifest(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_Apps_GetAppManifest_0(ctx context.Context, marshaler runtime.Marshaler, server AppsServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq GetAppRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	val, ok := pathParams["name"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "name")
+	}
+	protoReq.Name, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "name", err)
+	}
+	msg, err := server.GetAppManifest(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 func request_Apps_WatchApp_0(ctx context.Context, marshaler runtime.Marshaler, client AppsClient, req *http.Request, pathParams map[string]string) (Apps_WatchAppClient, runtime.ServerMetadata, error) {
 	var (
 		protoReq GetAppRequest
@@ -714,6 +753,26 @@ func RegisterAppsHandlerServer(ctx context.Context, mux *runtime.ServeMux, serve
 		}
 		forward_Apps_GetApp_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodGet, pattern_Apps_GetAppManifest_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/mammoth.api.v1.Apps/GetAppManifest", runtime.WithHTTPPathPattern("/v1/apps/{name}/manifest"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_Apps_GetAppManifest_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_Apps_GetAppManifest_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 
 	mux.Handle(http.MethodGet, pattern_Apps_WatchApp_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		err := status.Error(codes.Unimplemented, "streaming calls are not yet supported in the in-process transport")
@@ -1019,6 +1078,23 @@ func RegisterAppsHandlerClient(ctx context.Context, mux *runtime.ServeMux, clien
 		}
 		forward_Apps_GetApp_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodGet, pattern_Apps_GetAppManifest_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/mammoth.api.v1.Apps/GetAppManifest", runtime.WithHTTPPathPattern("/v1/apps/{name}/manifest"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_Apps_GetAppManifest_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_Apps_GetAppManifest_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodGet, pattern_Apps_WatchApp_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -1227,37 +1303,39 @@ func RegisterAppsHandlerClient(ctx context.Context, mux *runtime.ServeMux, clien
 }
 
 var (
-	pattern_Apps_Deploy_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "apps"}, ""))
-	pattern_Apps_ListApps_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "apps"}, ""))
-	pattern_Apps_GetApp_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "apps", "name"}, ""))
-	pattern_Apps_WatchApp_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "watch"}, ""))
-	pattern_Apps_ScaleApp_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "scale"}, ""))
-	pattern_Apps_RestartApp_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "restart"}, ""))
-	pattern_Apps_StopApp_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "stop"}, ""))
-	pattern_Apps_RemoveApp_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "apps", "name"}, ""))
-	pattern_Apps_RollbackApp_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "rollback"}, ""))
-	pattern_Apps_PauseApp_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "pause"}, ""))
-	pattern_Apps_ResumeApp_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "resume"}, ""))
-	pattern_Apps_PromoteApp_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "promote"}, ""))
-	pattern_Apps_GetAppHistory_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "history"}, ""))
-	pattern_Apps_ExplainApp_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "explain"}, ""))
-	pattern_Apps_AppLogs_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "logs"}, ""))
+	pattern_Apps_Deploy_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "apps"}, ""))
+	pattern_Apps_ListApps_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "apps"}, ""))
+	pattern_Apps_GetApp_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "apps", "name"}, ""))
+	pattern_Apps_GetAppManifest_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "manifest"}, ""))
+	pattern_Apps_WatchApp_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "watch"}, ""))
+	pattern_Apps_ScaleApp_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "scale"}, ""))
+	pattern_Apps_RestartApp_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "restart"}, ""))
+	pattern_Apps_StopApp_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "stop"}, ""))
+	pattern_Apps_RemoveApp_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "apps", "name"}, ""))
+	pattern_Apps_RollbackApp_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "rollback"}, ""))
+	pattern_Apps_PauseApp_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "pause"}, ""))
+	pattern_Apps_ResumeApp_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "resume"}, ""))
+	pattern_Apps_PromoteApp_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "promote"}, ""))
+	pattern_Apps_GetAppHistory_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "history"}, ""))
+	pattern_Apps_ExplainApp_0     = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "explain"}, ""))
+	pattern_Apps_AppLogs_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "apps", "name", "logs"}, ""))
 )
 
 var (
-	forward_Apps_Deploy_0        = runtime.ForwardResponseMessage
-	forward_Apps_ListApps_0      = runtime.ForwardResponseMessage
-	forward_Apps_GetApp_0        = runtime.ForwardResponseMessage
-	forward_Apps_WatchApp_0      = runtime.ForwardResponseStream
-	forward_Apps_ScaleApp_0      = runtime.ForwardResponseMessage
-	forward_Apps_RestartApp_0    = runtime.ForwardResponseMessage
-	forward_Apps_StopApp_0       = runtime.ForwardResponseMessage
-	forward_Apps_RemoveApp_0     = runtime.ForwardResponseMessage
-	forward_Apps_RollbackApp_0   = runtime.ForwardResponseMessage
-	forward_Apps_PauseApp_0      = runtime.ForwardResponseMessage
-	forward_Apps_ResumeApp_0     = runtime.ForwardResponseMessage
-	forward_Apps_PromoteApp_0    = runtime.ForwardResponseMessage
-	forward_Apps_GetAppHistory_0 = runtime.ForwardResponseMessage
-	forward_Apps_ExplainApp_0    = runtime.ForwardResponseMessage
-	forward_Apps_AppLogs_0       = runtime.ForwardResponseStream
+	forward_Apps_Deploy_0         = runtime.ForwardResponseMessage
+	forward_Apps_ListApps_0       = runtime.ForwardResponseMessage
+	forward_Apps_GetApp_0         = runtime.ForwardResponseMessage
+	forward_Apps_GetAppManifest_0 = runtime.ForwardResponseMessage
+	forward_Apps_WatchApp_0       = runtime.ForwardResponseStream
+	forward_Apps_ScaleApp_0       = runtime.ForwardResponseMessage
+	forward_Apps_RestartApp_0     = runtime.ForwardResponseMessage
+	forward_Apps_StopApp_0        = runtime.ForwardResponseMessage
+	forward_Apps_RemoveApp_0      = runtime.ForwardResponseMessage
+	forward_Apps_RollbackApp_0    = runtime.ForwardResponseMessage
+	forward_Apps_PauseApp_0       = runtime.ForwardResponseMessage
+	forward_Apps_ResumeApp_0      = runtime.ForwardResponseMessage
+	forward_Apps_PromoteApp_0     = runtime.ForwardResponseMessage
+	forward_Apps_GetAppHistory_0  = runtime.ForwardResponseMessage
+	forward_Apps_ExplainApp_0     = runtime.ForwardResponseMessage
+	forward_Apps_AppLogs_0        = runtime.ForwardResponseStream
 )

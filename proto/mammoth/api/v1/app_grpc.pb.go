@@ -23,22 +23,23 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Apps_Deploy_FullMethodName        = "/mammoth.api.v1.Apps/Deploy"
-	Apps_ListApps_FullMethodName      = "/mammoth.api.v1.Apps/ListApps"
-	Apps_GetApp_FullMethodName        = "/mammoth.api.v1.Apps/GetApp"
-	Apps_WatchApp_FullMethodName      = "/mammoth.api.v1.Apps/WatchApp"
-	Apps_ScaleApp_FullMethodName      = "/mammoth.api.v1.Apps/ScaleApp"
-	Apps_RestartApp_FullMethodName    = "/mammoth.api.v1.Apps/RestartApp"
-	Apps_StopApp_FullMethodName       = "/mammoth.api.v1.Apps/StopApp"
-	Apps_RemoveApp_FullMethodName     = "/mammoth.api.v1.Apps/RemoveApp"
-	Apps_RollbackApp_FullMethodName   = "/mammoth.api.v1.Apps/RollbackApp"
-	Apps_PauseApp_FullMethodName      = "/mammoth.api.v1.Apps/PauseApp"
-	Apps_ResumeApp_FullMethodName     = "/mammoth.api.v1.Apps/ResumeApp"
-	Apps_PromoteApp_FullMethodName    = "/mammoth.api.v1.Apps/PromoteApp"
-	Apps_GetAppHistory_FullMethodName = "/mammoth.api.v1.Apps/GetAppHistory"
-	Apps_ExplainApp_FullMethodName    = "/mammoth.api.v1.Apps/ExplainApp"
-	Apps_AppLogs_FullMethodName       = "/mammoth.api.v1.Apps/AppLogs"
-	Apps_Exec_FullMethodName          = "/mammoth.api.v1.Apps/Exec"
+	Apps_Deploy_FullMethodName         = "/mammoth.api.v1.Apps/Deploy"
+	Apps_ListApps_FullMethodName       = "/mammoth.api.v1.Apps/ListApps"
+	Apps_GetApp_FullMethodName         = "/mammoth.api.v1.Apps/GetApp"
+	Apps_GetAppManifest_FullMethodName = "/mammoth.api.v1.Apps/GetAppManifest"
+	Apps_WatchApp_FullMethodName       = "/mammoth.api.v1.Apps/WatchApp"
+	Apps_ScaleApp_FullMethodName       = "/mammoth.api.v1.Apps/ScaleApp"
+	Apps_RestartApp_FullMethodName     = "/mammoth.api.v1.Apps/RestartApp"
+	Apps_StopApp_FullMethodName        = "/mammoth.api.v1.Apps/StopApp"
+	Apps_RemoveApp_FullMethodName      = "/mammoth.api.v1.Apps/RemoveApp"
+	Apps_RollbackApp_FullMethodName    = "/mammoth.api.v1.Apps/RollbackApp"
+	Apps_PauseApp_FullMethodName       = "/mammoth.api.v1.Apps/PauseApp"
+	Apps_ResumeApp_FullMethodName      = "/mammoth.api.v1.Apps/ResumeApp"
+	Apps_PromoteApp_FullMethodName     = "/mammoth.api.v1.Apps/PromoteApp"
+	Apps_GetAppHistory_FullMethodName  = "/mammoth.api.v1.Apps/GetAppHistory"
+	Apps_ExplainApp_FullMethodName     = "/mammoth.api.v1.Apps/ExplainApp"
+	Apps_AppLogs_FullMethodName        = "/mammoth.api.v1.Apps/AppLogs"
+	Apps_Exec_FullMethodName           = "/mammoth.api.v1.Apps/Exec"
 )
 
 // AppsClient is the client API for Apps service.
@@ -52,6 +53,8 @@ type AppsClient interface {
 	Deploy(ctx context.Context, in *DeployRequest, opts ...grpc.CallOption) (*DeployResponse, error)
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
 	GetApp(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*App, error)
+	// GetAppManifest gives the manifest that Deploy would make this app of.
+	GetAppManifest(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*AppManifest, error)
 	// WatchApp sends the app now and after each change.
 	WatchApp(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[App], error)
 	ScaleApp(ctx context.Context, in *ScaleAppRequest, opts ...grpc.CallOption) (*App, error)
@@ -110,6 +113,16 @@ func (c *appsClient) GetApp(ctx context.Context, in *GetAppRequest, opts ...grpc
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(App)
 	err := c.cc.Invoke(ctx, Apps_GetApp_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *appsClient) GetAppManifest(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*AppManifest, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AppManifest)
+	err := c.cc.Invoke(ctx, Apps_GetAppManifest_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -278,6 +291,8 @@ type AppsServer interface {
 	Deploy(context.Context, *DeployRequest) (*DeployResponse, error)
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
 	GetApp(context.Context, *GetAppRequest) (*App, error)
+	// GetAppManifest gives the manifest that Deploy would make this app of.
+	GetAppManifest(context.Context, *GetAppRequest) (*AppManifest, error)
 	// WatchApp sends the app now and after each change.
 	WatchApp(*GetAppRequest, grpc.ServerStreamingServer[App]) error
 	ScaleApp(context.Context, *ScaleAppRequest) (*App, error)
@@ -320,6 +335,9 @@ func (UnimplementedAppsServer) ListApps(context.Context, *ListAppsRequest) (*Lis
 }
 func (UnimplementedAppsServer) GetApp(context.Context, *GetAppRequest) (*App, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetApp not implemented")
+}
+func (UnimplementedAppsServer) GetAppManifest(context.Context, *GetAppRequest) (*AppManifest, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAppManifest not implemented")
 }
 func (UnimplementedAppsServer) WatchApp(*GetAppRequest, grpc.ServerStreamingServer[App]) error {
 	return status.Error(codes.Unimplemented, "method WatchApp not implemented")
@@ -431,6 +449,24 @@ func _Apps_GetApp_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AppsServer).GetApp(ctx, req.(*GetAppRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Apps_GetAppManifest_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAppRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AppsServer).GetAppManifest(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Apps_GetAppManifest_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AppsServer).GetAppManifest(ctx, req.(*GetAppRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -662,6 +698,10 @@ var Apps_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetApp",
 			Handler:    _Apps_GetApp_Handler,
+		},
+		{
+			MethodName: "GetAppManifest",
+			Handler:    _Apps_GetAppManifest_Handler,
 		},
 		{
 			MethodName: "ScaleApp",
