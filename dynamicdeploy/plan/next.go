@@ -33,6 +33,11 @@ func (r *Role) Next(now time.Time) ([]Action, time.Time) {
 		r.judge(now)
 	}
 	actions, r.due = append(actions, r.due...), nil
+	for _, s := range r.slots {
+		if inService(s) && r.phase(s, now) != unseen {
+			s.current.outBefore, s.current.served = false, true
+		}
+	}
 	return actions, r.deadline(now)
 }
 
@@ -56,6 +61,9 @@ func (r *Role) advance(s *slot, now time.Time, actions []Action) []Action {
 			actions = append(actions, Start{Container: s.current.id, Instance: r.instance(s), Number: s.number, Version: s.version})
 		case takeOut:
 			s.current.outAt = now
+			if s.current.outBefore {
+				s.current.withdrawn, s.current.withdrawnAt = true, now
+			}
 			actions = append(actions, TakeOut{Instance: r.instance(s)})
 		case release:
 			actions = append(actions, Release{Container: s.current.id})

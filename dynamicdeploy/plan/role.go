@@ -78,7 +78,10 @@ type container struct {
 	failed    bool
 	preemptBy time.Time
 	// outAt is when it was last reported out of service, withdrawnAt when nothing routed to it any more.
-	outAt       time.Time
+	outAt time.Time
+	// outBefore: the master before had it taken out, and nothing routes to it any more. served: this master has had it routed to.
+	outBefore   bool
+	served      bool
 	withdrawn   bool
 	withdrawnAt time.Time
 	released    bool
@@ -241,11 +244,17 @@ func (r *Role) Ended(container id.Container, exit Exit, now time.Time) {
 	s.current = nil
 }
 
-// Withdrawn says that nothing routes to an instance any more.
+// Withdrawn says that nothing routes to an instance any more. Of one that the master before was taking out that may be told before this
+// one has decided anything, and only then.
 func (r *Role) Withdrawn(instance string, now time.Time) {
 	for _, s := range r.slots {
-		if c := s.current; r.instance(s) == instance && c != nil && !c.outAt.IsZero() && !c.withdrawn {
+		c := s.current
+		switch {
+		case c == nil || c.withdrawn || r.instance(s) != instance:
+		case !c.outAt.IsZero():
 			c.withdrawn, c.withdrawnAt = true, now
+		default:
+			c.outBefore = c.adopted && !c.served
 		}
 	}
 }

@@ -1,0 +1,46 @@
+package plan
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mammoth-os/mammoth/internal/id"
+)
+
+// A master that takes over from one that died while an instance was taken out is told at once that nothing routes to it. It may not be
+// told a second time.
+func TestAWithdrawalThatIsToldBeforeTheFirstDecisionCounts(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	container := id.Container{App: id.App{ClusterStart: 1, Seq: 1}, Seq: 1}
+	takeOver := func(wanted int) *Role {
+		r := New("web", 2)
+		r.SetNode("node-1", Ready)
+		r.Want(Wanted{Count: wanted, Version: 1, Restart: Restart{Window: time.Minute, MaxFailures: 5}}, now)
+		r.Adopt(Adopted{Container: container, Number: 1, Version: 1, Node: "node-1", GrantedAt: now})
+		r.Observe(Status{Container: container, Stage: Running, Health: Good, RunningSince: now, GoodSince: now}, now)
+		r.Withdrawn("web-1", now)
+		return r
+	}
+	released := func(r *Role) bool {
+		actions, _ := r.Next(now)
+		return slices.Contains(actions, Action(Release{Container: container}))
+	}
+	if !released(takeOver(0)) {
+		t.Error("an instance that nothing routes to, and that is not wanted, is not given back")
+	}
+
+	r := takeOver(1)
+	if released(r) {
+		t.Fatal("an instance that is wanted is given back")
+	}
+	r.Withdrawn("web-1", now) // late: it was put into service meanwhile
+	r.Want(Wanted{Count: 0, Version: 1, Restart: Restart{Window: time.Minute, MaxFailures: 5}}, now)
+	if released(r) {
+		t.Error("an instance that was in service is given back before anybody says that nothing routes to it")
+	}
+	r.Withdrawn("web-1", now)
+	if !released(r) {
+		t.Error("an instance that nothing routes to any more is not given back")
+	}
+}
