@@ -18,6 +18,8 @@ type apps struct {
 	images      Images
 	hostNetwork bool
 	dial        func(address string) (*grpc.ClientConn, error)
+	// reading has a place for each manifest that is parsed at the same time.
+	reading chan struct{}
 }
 
 func (s *apps) ListApps(ctx context.Context, request *apiv1.ListAppsRequest) (*apiv1.ListAppsResponse, error) {

@@ -14,10 +14,29 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
+// readAtOnce is how many manifests one server parses at the same time. One of 1 MiB that somebody made for it takes seconds, which
+// the rest of the ResourceManager is not to be without a core for.
+const readAtOnce = 2
+
+// parse reads a manifest in its turn. Its error is of type manifest.Errors, or why nothing was read.
+func (s *apps) parse(ctx context.Context, text []byte) (*manifest.App, error) {
+	select {
+	case s.reading <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-s.reading }()
+	return manifest.ParseApp(text)
+}
+
 // read reads the manifest of a request, and completes its spec. Its error is a status with everything that is wrong with the manifest.
 func (s *apps) read(ctx context.Context, request *apiv1.DeployRequest) (*manifest.App, error) {
-	file, err := manifest.ParseApp(request.GetManifest())
-	if file == nil {
+	file, err := s.parse(ctx, request.GetManifest())
+	var mistakes manifest.Errors
+	switch {
+	case err != nil && !errors.As(err, &mistakes):
+		return nil, wire.Status(err)
+	case file == nil:
 		return nil, refuseManifest(err, errdefs.ErrInvalidArgument)
 	}
 	app := file.Spec

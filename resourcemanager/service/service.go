@@ -148,6 +148,7 @@ type Config struct {
 func Register(server *grpc.Server, config Config) {
 	apiv1.RegisterAppsServer(server, &apps{
 		loop: config.Apps, images: config.Images, hostNetwork: config.AllowHostNetwork, dial: config.Dial,
+		reading: make(chan struct{}, readAtOnce),
 	})
 	apiv1.RegisterNodesServer(server, &nodes{loop: config.Zone})
 	apiv1.RegisterQueuesServer(server, &queues{loop: config.Zone})
