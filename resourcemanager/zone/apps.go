@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -123,6 +124,9 @@ func (as *apps) isTouched(a *app) bool { return as.touched[a.id] != nil }
 func (as *apps) touchedInOrder() []*app {
 	return slices.SortedFunc(maps.Values(as.touched), bySubmission)
 }
+
+// all are the apps in no order, for sums.
+func (as *apps) all() iter.Seq[*app] { return maps.Values(as.byID) }
 
 // sorted are all apps in the order of their submission.
 func (as *apps) sorted() []*app { return slices.SortedFunc(maps.Values(as.byID), bySubmission) }

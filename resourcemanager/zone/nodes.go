@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -222,6 +223,9 @@ func (ns *nodes) appsOn(n *node) []*app {
 
 // get is the node with a name; nil if there is none.
 func (ns *nodes) get(name id.Node) *node { return ns.byID[name] }
+
+// all are the nodes in no order, for sums.
+func (ns *nodes) all() iter.Seq[*node] { return maps.Values(ns.byID) }
 
 func (ns *nodes) count() int { return len(ns.byID) }
 
