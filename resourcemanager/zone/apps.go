@@ -65,9 +65,13 @@ func (as *apps) usedID(seq int64) {
 	}
 }
 
-// announce publishes that an app has its name from now on.
+// announce publishes that an app has its name from now on, or that nobody has it any more if the app was removed.
 func (as *apps) announce(a *app) {
-	as.out.Named = append(as.out.Named, NamedApp{a.record.GetName(), a.id.String()})
+	named := NamedApp{Name: a.record.GetName()}
+	if !a.removed {
+		named.ID = a.id.String()
+	}
+	as.out.Named = append(as.out.Named, named)
 }
 
 func (as *apps) load(stored Records) error {

@@ -119,6 +119,50 @@ func TestEachFieldOfARecordIsChangedByOnePart(t *testing.T) {
 	}
 }
 
+// What people look at between turns, and what is explained to them, adds nothing to the turn.
+func TestReadingChangesNothing(t *testing.T) {
+	source := read(t)
+	calls := map[types.Object][]types.Object{}
+	var reading []types.Object
+	for name, file := range source.files {
+		for _, declaration := range file.Decls {
+			function, ok := declaration.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			of := source.info.Defs[function.Name]
+			if slices.Contains([]string{"reads.go", "explainer.go", "explain.go", "plan.go", "instancereason.go"}, name) {
+				reading = append(reading, of)
+			}
+			ast.Inspect(function, func(node ast.Node) bool {
+				if selector, ok := node.(*ast.SelectorExpr); ok && source.info.Selections[selector] != nil {
+					calls[of] = append(calls[of], source.info.Selections[selector].Obj())
+				} else if name, ok := node.(*ast.Ident); ok {
+					calls[of] = append(calls[of], source.info.Uses[name])
+				}
+				return true
+			})
+		}
+	}
+	reached := map[types.Object]bool{}
+	for len(reading) > 0 {
+		of := reading[0]
+		reading = reading[1:]
+		for _, called := range calls[of] {
+			if function, ok := called.(*types.Func); ok && !reached[called] {
+				reached[called] = true
+				reading = append(reading, called)
+				if slices.Contains([]string{"Emit", "Save", "Forget", "wakeBy", "touch"}, function.Name()) {
+					t.Errorf("%s calls %s", of.Name(), function.Name())
+				}
+			}
+		}
+	}
+	if len(reached) < 50 {
+		t.Errorf("only %d functions are reached", len(reached))
+	}
+}
+
 // A type with more methods or fields is several things. Core is the wiring of all parts.
 func TestNoTypeIsSeveralThings(t *testing.T) {
 	const mostMethods, mostFields = 40, 15

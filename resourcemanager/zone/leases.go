@@ -264,7 +264,7 @@ func (ls *leases) emitEvent(c *container, from, to lifecycle.ContainerState, mes
 
 // covers reports whether a container holds as much as is needed.
 func (ls *leases) covers(c *container, needs resource.Vector) bool {
-	has, err := ls.units.Vector(c.record.GetLease().GetResources())
+	has, err := ls.units.read(c.record.GetLease().GetResources())
 	return err == nil && needs.Fits(has)
 }
 

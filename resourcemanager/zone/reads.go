@@ -140,7 +140,7 @@ func (z *Core) Summary() *apiv1.Zone {
 		view.Containers += int32(len(n.containers))
 		used = used.Add(z.scheduler.Used(n.id))
 		if n.state().Answers() {
-			if v, err := z.units.Vector(n.record.GetCapacity()); err == nil {
+			if v, err := z.units.read(n.record.GetCapacity()); err == nil {
 				capacity = capacity.Add(v)
 			}
 		}
