@@ -1,10 +1,11 @@
-package calendar
+package calendar_test
 
 import (
 	"testing"
 	"time"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/calendar"
 )
 
 func TestTheNumberThatWasSetLastCounts(t *testing.T) {
@@ -26,7 +27,7 @@ func TestTheNumberThatWasSetLastCounts(t *testing.T) {
 		{set: 9, now: 18, instances: 2, then: 1, until: 19},
 		{set: 9, now: 20, instances: 1, byCalendar: true, then: 5, until: 31},
 	} {
-		count := Count(role, day(c.set), day(c.now))
+		count := calendar.Count(role, day(c.set), day(c.now))
 		if count.GetRole() != "front" || count.GetInstances() != c.instances || count.GetByCalendar() != c.byCalendar || count.GetThen() != c.then ||
 			!count.GetUntil().AsTime().Equal(day(c.until)) {
 			t.Errorf("set at %d, at %d: %v", c.set, c.now, count)

@@ -191,7 +191,8 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 		c.record.Acknowledged = true
 		ls.attempts.containerEnded(c, exit)
 	} else {
-		ls.masters.response(c.app).Completed = append(ls.masters.response(c.app).Completed, c.record.GetStatus())
+		response := ls.masters.response(c.app)
+		response.Completed = append(response.Completed, c.record.GetStatus())
 		ls.asks.ended(c)
 	}
 	ls.pruneEnded(c.app)
