@@ -30,9 +30,10 @@ type rolloutStep struct {
 }
 
 // rollouts are the versions of apps, and how one takes the place of another: strategies, canaries, reverts. They are DynamicDeploy's
-// business, so nothing of them is known outside. The other parts have a spec changed (change, setVersion), pass a master's reports on
-// (report, revert, confirmed), complete what a master is sent (complete), and ask for what people are shown (view, reason, obstacles,
-// progress, help, replacedBecause, planReplacements).
+// business, so nothing of them is known outside. The other parts have a spec changed (change, setVersion, setSpec, beginAnew,
+// forgetVersions), pass on what a master reports (report, revert, confirmed), have what it is sent completed (complete), ask whether a
+// rollout is under way (underWay, isProgressing, judgedByErrors), and ask for what people are shown (view, history, reason, obstacles,
+// progress, helps, replacedBecause, planReplacements).
 //
 // A version is a spec with which instances run. It succeeds when all of its instances have run and counted, and is stable as long as it
 // does not fail after that.
