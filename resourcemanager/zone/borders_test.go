@@ -25,7 +25,8 @@ var parts = []part{
 	{[]string{"scheduling"}, []string{"scheduling.go"}, ""},
 	{[]string{"apps"}, []string{"apps.go", "claims.go"}, "app.removed app.queueLost app.record.State app.record.Reason"},
 	{
-		[]string{"desired", "appCounts"}, []string{"desired.go", "counts.go"},
+		[]string{"desired", "appCounts"},
+		[]string{"desired.go", "counts.go"},
 		"app.counts app.record.Generation app.record.EndBy app.record.RestartBefore app.record.CountedAt",
 	},
 	{
@@ -35,18 +36,21 @@ var parts = []part{
 			"app.record.Paused app.record.CanaryPercent",
 	},
 	{
-		[]string{"attempts", "appAttempt"}, []string{"attempts.go"},
+		[]string{"attempts", "appAttempt"},
+		[]string{"attempts.go"},
 		"app.record.Attempt app.record.Failures app.record.AvoidNodes app.record.RetryAt",
 	},
 	{[]string{"asks", "appAsks"}, []string{"asks.go"}, ""},
 	{
-		[]string{"masters", "appMaster"}, []string{"masters.go", "instances.go", "release.go"},
+		[]string{"masters", "appMaster"},
+		[]string{"masters.go", "instances.go", "release.go"},
 		"app.instances app.record.ObservedGeneration",
 	},
 	{[]string{"endpoints", "appEndpoints", "publication"}, []string{"endpoints.go", "traffic.go"}, ""},
 	{[]string{"balancers"}, []string{"balancers.go"}, ""},
 	{
-		[]string{"nodes"}, []string{"nodes.go", "nodeview.go", "reports.go", "drain.go"},
+		[]string{"nodes"},
+		[]string{"nodes.go", "nodeview.go", "reports.go", "drain.go"},
 		"node.inScheduler node.record.State node.record.Reason node.record.Health node.record.Attributes node.record.Drain " +
 			"node.record.DrainReason node.record.Address node.record.ContainerManager node.record.Version node.record.Capacity " +
 			"node.record.RegisteredAt node.record.FolderId",
@@ -54,7 +58,8 @@ var parts = []part{
 	{[]string{"sessions", "nodeSession"}, []string{"sessions.go", "twins.go"}, ""},
 	{[]string{"frameworks"}, []string{"frameworks.go"}, "node.frameworks"},
 	{
-		[]string{"leases", "appLeases"}, []string{"leases.go", "grants.go", "targets.go"},
+		[]string{"leases", "appLeases"},
+		[]string{"leases.go", "grants.go", "targets.go"},
 		"app.containers node.containers container.notice container.record.Status container.record.DoneAt " +
 			"container.record.Stopping container.record.StopReason container.record.StopMessage container.record.Acknowledged " +
 			"container.record.Group container.record.Duration container.record.Service",
