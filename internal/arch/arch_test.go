@@ -145,7 +145,7 @@ func TestOnlyTestsImportWhatIsForTests(t *testing.T) {
 
 // pure lists the packages that decide: facts in, decisions out, time as an argument.
 var pure = []string{
-	"resourcemanager/zone", "resourcemanager/zone/shares", "resourcemanager/access", "resourcemanager/scheduler", "resourcemanager/scheduler/grid", "resourcemanager/scheduler/heap",
+	"resourcemanager/zone", "resourcemanager/zone/shares", "resourcemanager/zone/waiting", "resourcemanager/access", "resourcemanager/scheduler", "resourcemanager/scheduler/grid", "resourcemanager/scheduler/heap",
 	"resourcemanager/lifecycle", "nodemanager/container", "nodemanager/node", "dynamicdeploy/plan",
 }
 
@@ -175,7 +175,8 @@ var pureMore = map[string][]string{
 		"google.golang.org/protobuf/types/known/durationpb", "google.golang.org/protobuf/types/known/timestamppb",
 		"internal/manifest", "internal/peer", "internal/spec", "internal/wire", "resourcemanager/calendar", "resourcemanager/store",
 	},
-	"resourcemanager/access": {"internal/peer", "proto/mammoth/api/v1", "proto/mammoth/core/v1"},
+	"resourcemanager/zone/waiting": {"proto/mammoth/api/v1", "google.golang.org/protobuf/types/known/timestamppb"},
+	"resourcemanager/access":       {"internal/peer", "proto/mammoth/api/v1", "proto/mammoth/core/v1"},
 }
 
 func TestThePureRingTouchesNothing(t *testing.T) {

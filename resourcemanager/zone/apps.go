@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -64,9 +65,13 @@ func (as *apps) usedID(seq int64) {
 	}
 }
 
-// announce publishes that an app has its name from now on.
+// announce publishes that an app has its name from now on, or that nobody has it any more if the app was removed.
 func (as *apps) announce(a *app) {
-	as.out.Named = append(as.out.Named, NamedApp{a.record.GetName(), a.id.String()})
+	named := NamedApp{Name: a.record.GetName()}
+	if !a.removed {
+		named.ID = a.id.String()
+	}
+	as.out.Named = append(as.out.Named, named)
 }
 
 func (as *apps) load(stored Records) error {
@@ -123,6 +128,9 @@ func (as *apps) isTouched(a *app) bool { return as.touched[a.id] != nil }
 func (as *apps) touchedInOrder() []*app {
 	return slices.SortedFunc(maps.Values(as.touched), bySubmission)
 }
+
+// all are the apps in no order, for sums.
+func (as *apps) all() iter.Seq[*app] { return maps.Values(as.byID) }
 
 // sorted are all apps in the order of their submission.
 func (as *apps) sorted() []*app { return slices.SortedFunc(maps.Values(as.byID), bySubmission) }

@@ -117,7 +117,7 @@ func (at *attempts) granted(c *container) {
 	}
 	a.record.Attempt.ContainerId = c.id.String()
 	a.record.Attempt.LaunchedAt = timestamppb.New(at.now)
-	a.attempt.silentSince = at.now
+	at.heard(a)
 	at.move(a, lifecycle.AttemptGranted, fmt.Sprintf("attempt %d of %s is launched on %s", a.record.GetAttempt().GetNumber(), a.record.GetName(), c.node))
 	at.launch(c)
 }

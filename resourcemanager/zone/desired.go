@@ -353,7 +353,7 @@ func (ds *desired) drop(a *app) {
 	}
 	ds.scheduler.apply(scheduler.RemoveApp{App: a.id})
 	ds.apps.remove(a)
-	ds.out.Named = append(ds.out.Named, NamedApp{a.record.GetName(), ""})
+	ds.apps.announce(a)
 	for _, c := range sortedContainers(a.containers) {
 		ds.leases.drop(c)
 	}

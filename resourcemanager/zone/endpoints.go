@@ -36,7 +36,7 @@ type appEndpoints struct {
 	unconfirmed int
 	// withdrawsAll is set while balancers have yet to confirm the withdrawal of all instances, which are stopped then.
 	withdrawsAll bool
-	// awaitsReport is set while a step of the master's waits for the report of a node; it began at awaitsSince.
+	// heldBack is set while a step of the master's waits for the report of a node; it began at heldBackSince.
 	heldBack      bool
 	heldBackSince time.Time
 	// traffic is what balancers have counted since the master's stream was opened, by instance.
@@ -264,13 +264,13 @@ func (es *endpoints) withdraw(a *app, instance string) {
 // stopsAll is set.
 type confirmation struct {
 	app *app
-	// withdrawn is an instance whose master is sent that no balancer routes to it any more, unless its count of withdrawals has
-	// changed since it was withdrawal.
+	// withdrawn is an instance. Its master is sent the withdrawal, unless it was withdrawn again or put into service since: then its
+	// count of withdrawals is not withdrawal any more.
 	withdrawn  string
 	withdrawal int
 	// step is a step of a rollout that is done.
 	step *rolloutStep
-	// stopsAll has every instance of an app stopped that ends.
+	// stopsAll has every instance of an app stopped, since the app ends.
 	stopsAll bool
 }
 
@@ -302,7 +302,8 @@ func (es *endpoints) confirmed(number int64) {
 	case then.step != nil:
 		es.rollouts.confirmed(a, *then.step)
 	case a.instances[then.withdrawn] != nil && a.endpoints.withdrawals[then.withdrawn] == then.withdrawal:
-		es.masters.response(a).Withdrawn = append(es.masters.response(a).Withdrawn, then.withdrawn)
+		response := es.masters.response(a)
+		response.Withdrawn = append(response.Withdrawn, then.withdrawn)
 	}
 }
 

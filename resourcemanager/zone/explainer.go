@@ -8,6 +8,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/waiting"
 )
 
 // explainer says why apps are not as people want them, and what would become of a deployment. It changes nothing. A reason is short and
@@ -24,59 +25,59 @@ type explainer struct {
 }
 
 // reasons are why an app differs from its spec; there are none if it does not.
-func (x *explainer) reasons(a *app) *reasons {
-	r := &reasons{byRole: map[string]string{}}
+func (x *explainer) reasons(a *app) *waiting.Reasons {
+	r := &waiting.Reasons{ByRole: map[string]string{}}
 	switch a.state() {
 	case lifecycle.AppAccepted:
 		x.masterReasons(a, r)
 	case lifecycle.AppDegraded:
-		r.about(cause{
-			detail: because("it has no application master, and its instances go on serving", strings.TrimPrefix(a.record.GetReason(), "no master: ")),
-			help:   fmt.Sprintf("\"mammoth app restart %s\" tries again", a.record.GetName()),
+		r.About(waiting.Cause{
+			Detail: because("it has no application master, and its instances go on serving", strings.TrimPrefix(a.record.GetReason(), "no master: ")),
+			Help:   fmt.Sprintf("\"mammoth app restart %s\" tries again", a.record.GetName()),
 		})
 	case lifecycle.AppStopping, lifecycle.AppRemoving:
 		x.endingReasons(a, r)
 	case lifecycle.AppRunning:
 		x.runningReasons(a, r)
 	}
-	r.sort()
+	r.Sort()
 	return r
 }
 
 // masterReasons adds why an app's master has not registered.
-func (x *explainer) masterReasons(a *app, r *reasons) {
+func (x *explainer) masterReasons(a *app, r *waiting.Reasons) {
 	attempt := a.record.GetAttempt()
 	name := fmt.Sprintf("its application master (attempt %d)", max(1, attempt.GetNumber()))
 	switch retry := a.record.GetRetryAt(); {
 	case retry != nil && x.now.Before(retry.AsTime()) && !a.attemptState().Live():
-		r.about(cause{
-			detail: because(fmt.Sprintf("%s failed and is started anew", name), a.record.GetReason()), until: retry.AsTime(),
+		r.About(waiting.Cause{
+			Detail: because(fmt.Sprintf("%s failed and is started anew", name), a.record.GetReason()), Until: retry.AsTime(),
 		})
 	case a.attemptState() == lifecycle.AttemptLaunched:
 		on := a.nodeOf(attempt.GetContainerId())
-		c := cause{detail: fmt.Sprintf("%s was launched on %s and has not registered yet", name, on), routine: true}
+		c := waiting.Cause{Detail: fmt.Sprintf("%s was launched on %s and has not registered yet", name, on), Routine: true}
 		if n := x.nodes.get(id.Node(on)); n != nil && n.state() != lifecycle.NodeReady {
-			c.detail, c.routine = because(c.detail, n.trouble()), false
+			c.Detail, c.Routine = because(c.Detail, n.trouble()), false
 		} else {
-			c.until = attempt.GetLaunchedAt().AsTime().Add(masterSilence)
+			c.Until = attempt.GetLaunchedAt().AsTime().Add(masterSilence)
 		}
-		r.about(c)
+		r.About(c)
 	case !x.nodes.anyRegistered():
-		r.about(cause{detail: name + " waits for capacity: " + noNode, help: noNodeHelp})
+		r.About(waiting.Cause{Detail: name + " waits for capacity: " + noNode, Help: noNodeHelp})
 	default:
 		for _, ask := range x.scheduler.Explain(a.id, x.now).Asks {
 			if ask.Ask == "" && ask.Pending > 0 {
 				c := x.capacityCause(ask)
-				r.about(cause{detail: because(name+" "+c.one, c.detail), help: c.help, routine: c.routine})
+				r.About(waiting.Cause{Detail: because(name+" "+c.One, c.Detail), Help: c.Help, Routine: c.Routine})
 				return
 			}
 		}
-		r.about(cause{detail: name + " is about to be started", routine: true})
+		r.About(waiting.Cause{Detail: name + " is about to be started", Routine: true})
 	}
 }
 
 // runningReasons adds the reasons of an app whose master has registered.
-func (x *explainer) runningReasons(a *app, r *reasons) {
+func (x *explainer) runningReasons(a *app, r *waiting.Reasons) {
 	x.standingReasons(a, r)
 	asked := x.capacityReasons(a, r)
 	for _, name := range a.instanceNames() {
@@ -86,31 +87,31 @@ func (x *explainer) runningReasons(a *app, r *reasons) {
 	}
 	x.rollouts.reason(a, r)
 	for _, o := range x.balancers.obstacles(a.record.GetName()) {
-		r.about(cause{detail: because(o.GetSubject(), o.GetReason())})
+		r.About(waiting.Cause{Detail: because(o.GetSubject(), o.GetReason())})
 	}
 }
 
 // standingReasons adds what an app as a whole waits for, whose master has registered.
-func (x *explainer) standingReasons(a *app, r *reasons) {
+func (x *explainer) standingReasons(a *app, r *waiting.Reasons) {
 	if !a.connected() {
 		// A master opens a new stream within moments.
-		r.about(cause{detail: "its application master is not connected: instances go on serving, and nothing is replaced until it, or another one, is connected", routine: true})
+		r.About(waiting.Cause{Detail: "its application master is not connected: instances go on serving, and nothing is replaced until it, or another one, is connected", Routine: true})
 	} else if a.record.GetObservedGeneration() < a.record.GetGeneration() {
-		r.about(cause{detail: "its application master has not applied the newest change yet", routine: true})
+		r.About(waiting.Cause{Detail: "its application master has not applied the newest change yet", Routine: true})
 	}
 	if x.endpoints.areUnconfirmed(a) {
-		r.about(cause{detail: "not every balancer has confirmed its newest endpoints: " + x.balancers.list(), routine: true})
+		r.About(waiting.Cause{Detail: "not every balancer has confirmed its newest endpoints: " + x.balancers.list(), Routine: true})
 	}
 }
 
 // capacityReasons adds why asks are not granted, and returns the names of the instances that the asks are for.
-func (x *explainer) capacityReasons(a *app, r *reasons) map[string]bool {
+func (x *explainer) capacityReasons(a *app, r *waiting.Reasons) map[string]bool {
 	asked := map[string]bool{}
 	if !a.asksForMore() {
 		return asked
 	}
 	known := x.nodes.anyRegistered()
-	var last cause
+	var last waiting.Cause
 	var like scheduler.AskExplanation
 	helps := x.rollouts.helps(a)
 	for i, ask := range x.scheduler.Explain(a.id, x.now).Asks {
@@ -120,19 +121,19 @@ func (x *explainer) capacityReasons(a *app, r *reasons) map[string]bool {
 		name := askSubject(ask)
 		role := a.roleOf(name)
 		asked[name] = true
-		if i > 0 && last.role == role && waitAlike(like, ask) {
-			r.of(name, int32(ask.Pending), last)
+		if i > 0 && last.Role == role && waitAlike(like, ask) {
+			r.Of(name, int32(ask.Pending), last)
 			continue
 		}
 		c := x.capacityCause(ask)
 		if !known {
-			c = cause{one: "waits for capacity", many: "wait for capacity", detail: noNode, help: noNodeHelp}
+			c = waiting.Cause{One: "waits for capacity", Many: "wait for capacity", Detail: noNode, Help: noNodeHelp}
 		} else if help := helps.of(role); help != "" {
-			c.help = help
+			c.Help = help
 		}
-		c.role = role
-		r.byRole[role] = because("it "+c.one, c.detail)
-		r.of(name, int32(ask.Pending), c)
+		c.Role = role
+		r.ByRole[role] = because("it "+c.One, c.Detail)
+		r.Of(name, int32(ask.Pending), c)
 		last, like = c, ask
 	}
 	return asked
@@ -145,43 +146,43 @@ func waitAlike(x, y scheduler.AskExplanation) bool {
 }
 
 // capacityCause is why an ask is not granted.
-func (x *explainer) capacityCause(ask scheduler.AskExplanation) cause {
-	c := cause{one: "waits for capacity", many: "wait for capacity", help: ask.Help}
+func (x *explainer) capacityCause(ask scheduler.AskExplanation) waiting.Cause {
+	c := waiting.Cause{One: "waits for capacity", Many: "wait for capacity", Help: ask.Help}
 	switch {
 	case ask.Never != "":
-		c.detail = ask.Never
+		c.Detail = ask.Never
 		return c
 	case ask.Limit != "":
-		c.detail = ask.Limit
+		c.Detail = ask.Limit
 	case ask.Fits > 0 && ask.Coming == "":
-		return cause{one: "is about to be placed", many: "are about to be placed", routine: true}
+		return waiting.Cause{One: "is about to be placed", Many: "are about to be placed", Routine: true}
 	case len(ask.Tests) > 0:
 		test := ask.Tests[0]
 		if test.Example != "" && test.Test == "closed" && len(ask.Tests) == 1 {
-			c.detail = "no node is open: " + test.Example
+			c.Detail = "no node is open: " + test.Example
 			break
 		}
-		c.detail = because(fmt.Sprintf("%s on %s", test.Test, countWord(test.Nodes, "node")), test.Example)
+		c.Detail = because(fmt.Sprintf("%s on %s", test.Test, countWord(test.Nodes, "node")), test.Example)
 	}
 	for _, more := range []string{ask.Guarantee, ask.Coming} {
 		switch {
-		case more != "" && c.detail != "":
-			c.detail += "; " + more
+		case more != "" && c.Detail != "":
+			c.Detail += "; " + more
 		case more != "":
-			c.detail = more
+			c.Detail = more
 		}
 	}
 	return c
 }
 
 // endingReasons adds what an app waits for that is stopped or removed.
-func (x *explainer) endingReasons(a *app, r *reasons) {
+func (x *explainer) endingReasons(a *app, r *waiting.Reasons) {
 	for _, name := range a.instanceNames() {
 		if report := a.instances[name].GetReport(); report.GetState() == apiv1.Instance_DRAINING && a.isHeld(report.GetContainerId()) {
 			role, _ := a.role(report.GetRole())
-			r.of(name, 1, cause{
-				role: report.GetRole(), one: "is taken out of service", many: "are taken out of service", routine: true,
-				detail: fmt.Sprintf("requests in flight may take another %s", role.GetStop().GetDrain().AsDuration()),
+			r.Of(name, 1, waiting.Cause{
+				Role: report.GetRole(), One: "is taken out of service", Many: "are taken out of service", Routine: true,
+				Detail: fmt.Sprintf("requests in flight may take another %s", role.GetStop().GetDrain().AsDuration()),
 			})
 		}
 	}
@@ -196,25 +197,25 @@ func (x *explainer) endingReasons(a *app, r *reasons) {
 		case n != nil && n.state() == lifecycle.NodeLost:
 			if !lost[n.id] {
 				lost[n.id] = true
-				r.about(cause{
-					detail: fmt.Sprintf("%s is lost and holds %s of it that nobody has seen gone", n.id, countWord(x.nodes.countOf(n, a), "container")),
-					help:   fmt.Sprintf("if it is gone for good, \"mammoth node rm %s\" says so", n.id),
+				r.About(waiting.Cause{
+					Detail: fmt.Sprintf("%s is lost and holds %s of it that nobody has seen gone", n.id, countWord(x.nodes.countOf(n, a), "container")),
+					Help:   fmt.Sprintf("if it is gone for good, \"mammoth node rm %s\" says so", n.id),
 				})
 			}
 		case report.GetState() == apiv1.Instance_DRAINING && report.GetContainerId() == c.id.String():
 		case c.record.GetLease().GetMaster() && a.heldCount() > 1:
 			// It ends when its instances have.
 		default:
-			stopping := cause{one: "is being stopped on " + string(c.node), many: "are being stopped on " + string(c.node), role: c.role(), routine: true}
+			stopping := waiting.Cause{One: "is being stopped on " + string(c.node), Many: "are being stopped on " + string(c.node), Role: c.role(), Routine: true}
 			if n != nil && n.state() != lifecycle.NodeReady {
-				stopping.detail, stopping.routine = n.trouble(), false
+				stopping.Detail, stopping.Routine = n.trouble(), false
 			} else if role, ok := a.role(c.role()); ok && !c.record.GetLease().GetMaster() {
-				stopping.detail = fmt.Sprintf("the grace period is %s", role.GetStop().GetGrace().AsDuration())
+				stopping.Detail = fmt.Sprintf("the grace period is %s", role.GetStop().GetGrace().AsDuration())
 			}
-			r.of(c.name(), 1, stopping)
+			r.Of(c.name(), 1, stopping)
 		}
 	}
 	if x.endpoints.areUnconfirmed(a) {
-		r.about(cause{detail: "not every balancer has confirmed that nothing is routed to it any more: " + x.balancers.list(), routine: true})
+		r.About(waiting.Cause{Detail: "not every balancer has confirmed that nothing is routed to it any more: " + x.balancers.list(), Routine: true})
 	}
 }

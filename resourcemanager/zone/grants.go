@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
 )
 
-// holdOf is a container as it is added to the scheduler after a restart.
+// recoveredHold is a container as it is added to the scheduler after a restart.
 func (ls *leases) recoveredHold(c *container) scheduler.Hold {
 	lease := c.record.GetLease()
 	v, err := ls.units.Vector(lease.GetResources())
@@ -39,7 +39,8 @@ func (ls *leases) carryOut(decisions scheduler.Decisions) {
 			continue
 		}
 		c.notice = nil
-		ls.masters.response(c.app).Preemptions = append(ls.masters.response(c.app).Preemptions, &masterv1.PreemptionNotice{ContainerId: c.id.String(), Withdrawn: true})
+		response := ls.masters.response(c.app)
+		response.Preemptions = append(response.Preemptions, &masterv1.PreemptionNotice{ContainerId: c.id.String(), Withdrawn: true})
 		ls.emitEvent(c, c.state(), c.state(), fmt.Sprintf("%s may stay: its room is not needed any more", c.name()))
 	}
 	for _, notice := range decisions.Notices {
@@ -48,7 +49,8 @@ func (ls *leases) carryOut(decisions scheduler.Decisions) {
 			continue
 		}
 		c.notice = &masterv1.PreemptionNotice{ContainerId: c.id.String(), Deadline: timestamppb.New(notice.Deadline), Reason: notice.Reason}
-		ls.masters.response(c.app).Preemptions = append(ls.masters.response(c.app).Preemptions, c.notice)
+		response := ls.masters.response(c.app)
+		response.Preemptions = append(response.Preemptions, c.notice)
 		ls.emitEvent(c, c.state(), c.state(), because(fmt.Sprintf("%s is to be gone by %s", c.name(), notice.Deadline.UTC().Format(time.RFC3339)), notice.Reason))
 	}
 	for _, stop := range decisions.Stops {
@@ -90,7 +92,8 @@ func (ls *leases) grant(grant scheduler.Grant) {
 	} else {
 		ask := ls.asks.granted(c)
 		c.record.Group, c.record.Duration, c.record.Service = ask.GetGroup(), ask.GetDuration(), ask.GetService()
-		ls.masters.response(a).Allocated = append(ls.masters.response(a).Allocated, ls.allocation(c))
+		response := ls.masters.response(a)
+		response.Allocated = append(response.Allocated, ls.allocation(c))
 	}
 	ls.changed(c)
 }

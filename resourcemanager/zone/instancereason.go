@@ -8,10 +8,11 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/waiting"
 )
 
 // instanceReason adds why an instance that has a container, or needs none yet, is not running.
-func (x *explainer) instanceReason(a *app, r *reasons, name string, instance *storev1.Instance) {
+func (x *explainer) instanceReason(a *app, r *waiting.Reasons, name string, instance *storev1.Instance) {
 	report := instance.GetReport()
 	c := a.container(report.GetContainerId())
 	state, why := report.GetState(), report.GetReason()
@@ -28,7 +29,7 @@ func (x *explainer) instanceReason(a *app, r *reasons, name string, instance *st
 		if n != nil && n.state() != lifecycle.NodeReady {
 			detail, inCourse = n.trouble(), false
 		}
-		r.of(name, 1, cause{role: report.GetRole(), one: one, many: many, detail: detail, routine: inCourse})
+		r.Of(name, 1, waiting.Cause{Role: report.GetRole(), One: one, Many: many, Detail: detail, Routine: inCourse})
 	}
 	status := c.status()
 	if detail := status.GetReason(); detail != "" && why == "" {
@@ -52,8 +53,8 @@ func (x *explainer) instanceReason(a *app, r *reasons, name string, instance *st
 		case report.GetReason() != "" && status.GetHealth() != corev1.ContainerStatus_STARTING:
 			// It is healthy, but not yet for minHealthy: that ends by itself.
 			role, _ := a.role(report.GetRole())
-			r.of(name, 1, cause{
-				role: report.GetRole(), one: "does not count yet", many: "do not count yet", detail: why, routine: true, lasts: role.GetUpdate().GetMinHealthy().AsDuration(),
+			r.Of(name, 1, waiting.Cause{
+				Role: report.GetRole(), One: "does not count yet", Many: "do not count yet", Detail: why, Routine: true, Lasts: role.GetUpdate().GetMinHealthy().AsDuration(),
 			})
 		case detail != "":
 			if strings.HasPrefix(why, detail) {
@@ -75,11 +76,11 @@ func (x *explainer) instanceReason(a *app, r *reasons, name string, instance *st
 		role, _ := a.role(report.GetRole())
 		add("is being stopped"+on, "are being stopped"+on, fmt.Sprintf("the grace period is %s", role.GetStop().GetGrace().AsDuration()), true)
 	case apiv1.Instance_BACKOFF:
-		held := cause{role: report.GetRole(), one: "is held back", many: "are held back", detail: why}
+		held := waiting.Cause{Role: report.GetRole(), One: "is held back", Many: "are held back", Detail: why}
 		if next := report.GetNextAttemptAt(); next != nil && next.AsTime().After(x.now) {
-			held.until = next.AsTime()
+			held.Until = next.AsTime()
 		}
-		r.of(name, 1, held)
+		r.Of(name, 1, held)
 	case apiv1.Instance_UNREACHABLE:
 		add("does not answer", "do not answer", why, false)
 	}

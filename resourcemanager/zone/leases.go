@@ -191,7 +191,8 @@ func (ls *leases) done(c *container, from lifecycle.ContainerState) {
 		c.record.Acknowledged = true
 		ls.attempts.containerEnded(c, exit)
 	} else {
-		ls.masters.response(c.app).Completed = append(ls.masters.response(c.app).Completed, c.record.GetStatus())
+		response := ls.masters.response(c.app)
+		response.Completed = append(response.Completed, c.record.GetStatus())
 		ls.asks.ended(c)
 	}
 	ls.pruneEnded(c.app)
@@ -264,7 +265,7 @@ func (ls *leases) emitEvent(c *container, from, to lifecycle.ContainerState, mes
 
 // covers reports whether a container holds as much as is needed.
 func (ls *leases) covers(c *container, needs resource.Vector) bool {
-	has, err := ls.units.Vector(c.record.GetLease().GetResources())
+	has, err := ls.units.read(c.record.GetLease().GetResources())
 	return err == nil && needs.Fits(has)
 }
 

@@ -21,7 +21,7 @@ const maxMemo = 64 << 10
 // ErrSuperseded is the answer to an attempt that was replaced by a newer one.
 var ErrSuperseded = fmt.Errorf("this attempt was replaced by a newer one; it must end without touching anything: %w", errdefs.ErrFailedPrecondition)
 
-// appMaster is the stream of an app's master.
+// appMaster is what the zone keeps of an app's master.
 type appMaster struct {
 	// stream is zero while the master has none.
 	stream StreamID

@@ -2,6 +2,7 @@ package zone
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -134,7 +135,8 @@ func (ns *nodes) move(n *node, event lifecycle.NodeEvent, reason string) {
 func (ns *nodes) notifyMasters(n *node) {
 	update := ns.update(n)
 	for _, a := range ns.appsOn(n) {
-		ns.masters.response(a).Nodes = append(ns.masters.response(a).Nodes, update)
+		response := ns.masters.response(a)
+		response.Nodes = append(response.Nodes, update)
 		ns.apps.touch(a) // its endpoints and its instances depend on the node
 	}
 }
@@ -209,7 +211,7 @@ func (ns *nodes) update(n *node) *masterv1.NodeUpdate {
 	}
 }
 
-// appsOn gives the apps that hold containers on a node, in the order of their submission.
+// appsOn are the apps that have containers on a node, in the order of their submission.
 func (ns *nodes) appsOn(n *node) []*app {
 	var apps []*app
 	for _, c := range sortedContainers(n.containers) {
@@ -222,6 +224,9 @@ func (ns *nodes) appsOn(n *node) []*app {
 
 // get is the node with a name; nil if there is none.
 func (ns *nodes) get(name id.Node) *node { return ns.byID[name] }
+
+// all are the nodes in no order, for sums.
+func (ns *nodes) all() iter.Seq[*node] { return maps.Values(ns.byID) }
 
 func (ns *nodes) count() int { return len(ns.byID) }
 

@@ -113,12 +113,12 @@ func (z *Core) Counts() Counts {
 		Apps: map[apiv1.App_State]int{}, Nodes: map[apiv1.NodeState]int{},
 		Losses: z.damage.count(), Full: z.damage.isFull(), QueueFileRefused: z.queues.FileRefused(),
 	}
-	for _, a := range z.apps.sorted() {
+	for a := range z.apps.all() {
 		counts.Apps[a.record.GetState()]++
 		counts.Instances += len(a.instances)
 		counts.Containers += a.heldCount()
 	}
-	for _, n := range z.nodes.sorted() {
+	for n := range z.nodes.all() {
 		counts.Nodes[n.record.GetState()]++
 	}
 	return counts
@@ -136,11 +136,11 @@ func (z *Core) Summary() *apiv1.Zone {
 		NodeTimeout: durationpb.New(z.config.NodeTimeout),
 	}
 	var capacity, used resource.Vector
-	for _, n := range z.nodes.sorted() {
+	for n := range z.nodes.all() {
 		view.Containers += int32(len(n.containers))
 		used = used.Add(z.scheduler.Used(n.id))
 		if n.state().Answers() {
-			if v, err := z.units.Vector(n.record.GetCapacity()); err == nil {
+			if v, err := z.units.read(n.record.GetCapacity()); err == nil {
 				capacity = capacity.Add(v)
 			}
 		}

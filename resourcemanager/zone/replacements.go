@@ -10,6 +10,7 @@ import (
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/scheduler"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/waiting"
 )
 
 // planReplacements adds to a dry run what a deployment would do to the instances of an app: which are replaced, how many at a time, and
@@ -113,16 +114,16 @@ func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan
 		return because(fmt.Sprintf("there is room for %d of them only", len(plan.Nodes)), withHelp(why))
 	}
 	if needs, err := rs.units.read(roleResources(role)); rolling && err == nil && rs.anyCovers(a, role.GetName(), needs) {
-		why.help = oldFirst
+		why.Help = oldFirst
 	}
 	return because("there is no room beside them, and it would wait", withHelp(why))
 }
 
-func withHelp(c cause) string {
-	if c.help == "" {
-		return c.detail
+func withHelp(c waiting.Cause) string {
+	if c.Help == "" {
+		return c.Detail
 	}
-	return c.detail + "; " + c.help
+	return c.Detail + "; " + c.Help
 }
 
 // firstNames names the first few.

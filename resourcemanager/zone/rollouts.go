@@ -30,9 +30,10 @@ type rolloutStep struct {
 }
 
 // rollouts are the versions of apps, and how one takes the place of another: strategies, canaries, reverts. They are DynamicDeploy's
-// business, so nothing of them is known outside. The other parts have a spec changed (change, setVersion), pass a master's reports on
-// (report, revert, confirmed), complete what a master is sent (complete), and ask for what people are shown (view, reason, obstacles,
-// progress, help, replacedBecause, planReplacements).
+// business, so nothing of them is known outside. The other parts have a spec changed (change, setVersion, setSpec, beginAnew,
+// forgetVersions), pass on what a master reports (report, revert, confirmed), have what it is sent completed (complete), ask whether a
+// rollout is under way (underWay, isProgressing, judgedByErrors), and ask for what people are shown (view, history, reason, obstacles,
+// progress, helps, replacedBecause, planReplacements).
 //
 // A version is a spec with which instances run. It succeeds when all of its instances have run and counted, and is stable as long as it
 // does not fail after that.
@@ -71,7 +72,7 @@ func (rs *rollouts) confirmed(a *app, step rolloutStep) {
 }
 
 // underWay finds an app that somebody wants to change and whose rollout is not over.
-func (rs *rollouts) underWay(who peer.User, name, doing string) (*app, apiv1.Rollout_State, error) {
+func (rs *rollouts) findUnderWay(who peer.User, name, doing string) (*app, apiv1.Rollout_State, error) {
 	a, err := rs.apps.changeable(who, name, doing)
 	if err != nil {
 		return nil, 0, err
@@ -88,7 +89,7 @@ func (rs *rollouts) underWay(who peer.User, name, doing string) (*app, apiv1.Rol
 
 // pause holds a rollout where it is.
 func (rs *rollouts) pause(who peer.User, name string) (*apiv1.App, error) {
-	a, _, err := rs.underWay(who, name, "pause the rollout of")
+	a, _, err := rs.findUnderWay(who, name, "pause the rollout of")
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,7 @@ func (rs *rollouts) pause(who peer.User, name string) (*apiv1.App, error) {
 
 // resume lets a paused rollout go on.
 func (rs *rollouts) resume(who peer.User, name string) (*apiv1.App, error) {
-	a, state, err := rs.underWay(who, name, "resume the rollout of")
+	a, state, err := rs.findUnderWay(who, name, "resume the rollout of")
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +122,7 @@ func (rs *rollouts) resume(who peer.User, name string) (*apiv1.App, error) {
 
 // promote gives a canary another share; with all of it, it takes the place of the version before it.
 func (rs *rollouts) promote(who peer.User, name string, percent int32) (*apiv1.App, error) {
-	a, _, err := rs.underWay(who, name, "promote")
+	a, _, err := rs.findUnderWay(who, name, "promote")
 	if err != nil {
 		return nil, err
 	}

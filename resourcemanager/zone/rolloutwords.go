@@ -7,30 +7,31 @@ import (
 
 	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/waiting"
 )
 
 // reason adds a rollout that is paused or failed, or that is in progress where no other reason is known.
-func (rs *rollouts) reason(a *app, r *reasons) {
+func (rs *rollouts) reason(a *app, r *waiting.Reasons) {
 	name, rollout := a.record.GetName(), a.presentRollout()
 	switch rollout.GetState() {
 	case apiv1.Rollout_PAUSED:
-		c := cause{detail: because(fmt.Sprintf("the rollout of version %d is paused", rollout.GetVersion()), rollout.GetReason())}
+		c := waiting.Cause{Detail: because(fmt.Sprintf("the rollout of version %d is paused", rollout.GetVersion()), rollout.GetReason())}
 		switch {
 		case canaryPercent(a.record.GetSpec()) > 0:
-			c.help = fmt.Sprintf("\"mammoth app promote %s\" gives it the whole app, \"mammoth app rollback %s\" takes it back", name, name)
+			c.Help = fmt.Sprintf("\"mammoth app promote %s\" gives it the whole app, \"mammoth app rollback %s\" takes it back", name, name)
 		default:
-			c.help = fmt.Sprintf("\"mammoth app resume %s\" lets it go on, \"mammoth app rollback %s\" takes it back", name, name)
+			c.Help = fmt.Sprintf("\"mammoth app resume %s\" lets it go on, \"mammoth app rollback %s\" takes it back", name, name)
 		}
-		r.about(c)
+		r.About(c)
 	case apiv1.Rollout_FAILED:
-		c := cause{detail: because(fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion()), rollout.GetReason())}
+		c := waiting.Cause{Detail: because(fmt.Sprintf("the rollout of version %d failed", rollout.GetVersion()), rollout.GetReason())}
 		if _, err := a.earlier(); err == nil {
-			c.help = fmt.Sprintf("\"mammoth app rollback %s\" goes back to the version before", name)
+			c.Help = fmt.Sprintf("\"mammoth app rollback %s\" goes back to the version before", name)
 		}
-		r.about(c)
+		r.About(c)
 	case apiv1.Rollout_PROGRESSING:
-		if len(r.all) == 0 {
-			r.about(cause{routine: true, detail: fmt.Sprintf("%d of %s are at version %d", rollout.GetUpdated(), countWord(int(rollout.GetTotal()), "instance"), rollout.GetVersion())})
+		if len(r.All) == 0 {
+			r.About(waiting.Cause{Routine: true, Detail: fmt.Sprintf("%d of %s are at version %d", rollout.GetUpdated(), countWord(int(rollout.GetTotal()), "instance"), rollout.GetVersion())})
 		}
 	}
 }

@@ -17,5 +17,6 @@ func (es *endpoints) countTraffic(count *companionv1.Traffic) {
 		sum.Errors += before.GetErrors()
 	}
 	a.endpoints.traffic[sum.GetInstance()] = sum
-	es.masters.response(a).Traffic = append(es.masters.response(a).Traffic, sum)
+	response := es.masters.response(a)
+	response.Traffic = append(response.Traffic, sum)
 }

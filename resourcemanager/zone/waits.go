@@ -9,6 +9,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/lifecycle"
+	"github.com/mammoth-os/mammoth/resourcemanager/zone/waiting"
 )
 
 const (
@@ -27,8 +28,6 @@ const (
 	routineTime = 3 * time.Second
 	// eventAgain is the least time between two events about what an app waits for.
 	eventAgain = 10 * time.Second
-	// mostReasons is the most reasons that an app shows.
-	mostReasons = 8
 )
 
 // waits keep what apps wait for. An app is inspected after a change, and then again and again while something of it is missing: the
@@ -115,24 +114,24 @@ func (ws *waits) inspect(a *app) bool {
 	w := &a.wait
 	w.inspectedAt = ws.now
 	reasons := ws.explainer.reasons(a)
-	since := make(map[string]time.Time, len(reasons.all))
+	since := make(map[string]time.Time, len(reasons.All))
 	var shown []*apiv1.Waiting
-	for _, r := range reasons.all {
-		waiting := r.waiting()
-		kind := waitingKind(waiting)
+	for _, r := range reasons.All {
+		reason := r.Waiting()
+		kind := waiting.Kind(reason)
 		begun, known := w.since[kind]
 		if !known {
 			begun = ws.now
 		}
 		since[kind] = begun
-		if r.routine && ws.now.Sub(begun) < routineTime+r.lasts || len(shown) == mostReasons {
+		if r.Routine && ws.now.Sub(begun) < routineTime+r.Lasts || len(shown) == waiting.Most {
 			continue
 		}
-		waiting.Since = timestamppb.New(begun)
-		shown = append(shown, waiting)
+		reason.Since = timestamppb.New(begun)
+		shown = append(shown, reason)
 	}
-	w.since, w.byRole = since, reasons.byRole
-	if !slices.EqualFunc(shown, w.current, sameWaiting) {
+	w.since, w.byRole = since, reasons.ByRole
+	if !slices.EqualFunc(shown, w.current, waiting.Same) {
 		w.current = shown
 		if a.connected() {
 			ws.masters.response(a).Waits = &masterv1.Waits{Waiting: shown}
@@ -140,13 +139,13 @@ func (ws *waits) inspect(a *app) bool {
 		ws.apps.touch(a)
 	}
 	ws.emitEvent(a)
-	return len(reasons.all) > 0
+	return len(reasons.All) > 0
 }
 
-// event emits an event if the reasons are of another kind than those of the last event, at most once in eventAgain.
+// emitEvent emits an event if the reasons are of another kind than those of the last event, at most once in eventAgain.
 func (ws *waits) emitEvent(a *app) {
 	w, last := &a.wait, a.record.GetWaiting()
-	if slices.EqualFunc(w.current, last, func(x, y *apiv1.Waiting) bool { return waitingKind(x) == waitingKind(y) }) {
+	if slices.EqualFunc(w.current, last, func(x, y *apiv1.Waiting) bool { return waiting.Kind(x) == waiting.Kind(y) }) {
 		return
 	}
 	if len(w.current) > 0 {
@@ -160,7 +159,7 @@ func (ws *waits) emitEvent(a *app) {
 		}
 		ws.Emit(&apiv1.Event{
 			Kind: "app", App: a.record.GetName(), Queue: a.record.GetSpec().GetQueue(), From: a.state().String(), To: state,
-			Message: a.record.GetName() + ": " + waitingSentence(w.current),
+			Message: a.record.GetName() + ": " + waiting.Sentence(w.current),
 		})
 	}
 	a.record.Waiting = w.current
@@ -187,8 +186,8 @@ type appWait struct {
 // recover takes over the reasons of the last event before the ResourceManager was restarted. They keep their times, and make no new event.
 func (w *appWait) recover(last []*apiv1.Waiting) {
 	w.current, w.since = last, make(map[string]time.Time, len(last))
-	for _, waiting := range last {
-		w.since[waitingKind(waiting)] = waiting.GetSince().AsTime()
+	for _, reason := range last {
+		w.since[waiting.Kind(reason)] = reason.GetSince().AsTime()
 	}
 }
 
@@ -199,7 +198,7 @@ func (ws *waits) ofNode(n *node) []*apiv1.Waiting {
 	}
 	var waits []*apiv1.Waiting
 	for _, a := range ws.nodes.appsOn(n) {
-		if len(waits) == mostReasons {
+		if len(waits) == waiting.Most {
 			break
 		}
 		for _, w := range a.waits() {

@@ -33,6 +33,7 @@ func newCore(settled config, lastEvent int64) *Core {
 	return z
 }
 
+// wireApps and wireNodes share the record of the zone: apps change the number of the newest app, keys the keys.
 func (z *Core) wireApps(record *storev1.Zone) {
 	t := z.turn
 	z.apps = apps{

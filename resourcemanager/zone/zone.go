@@ -38,6 +38,16 @@ type Core struct {
 	queues    *shares.Queues
 	lending   *shares.Lending
 
+	appParts
+	nodeParts
+
+	views     views
+	waits     waits
+	explainer explainer
+}
+
+// appParts are the parts that know apps and who routes to them.
+type appParts struct {
 	apps      apps
 	desired   desired
 	rollouts  rollouts
@@ -46,16 +56,15 @@ type Core struct {
 	masters   masters
 	endpoints endpoints
 	balancers balancers
+}
 
+// nodeParts are the parts that know nodes and the containers on them.
+type nodeParts struct {
 	nodes      nodes
 	sessions   sessions
 	frameworks frameworks
 	leases     leases
 	keys       keys
-
-	views     views
-	waits     waits
-	explainer explainer
 }
 
 // Begin begins a turn. Inputs are stepped through next, then Ready ends it.
