@@ -33,7 +33,6 @@ type master struct {
 	deciding bool
 	due      time.Time
 	finished bool
-	failures int
 }
 
 // watch is the master's connection to a node on which it holds containers.

@@ -50,7 +50,6 @@ var planted = []struct {
 	{NodeOverstates, "capacity", []string{"deploy", "scale"}},
 	{GoneTooEarly, "gone", []string{"deploy", "scale"}},
 	{ReapsAll, "kept", []string{"deploy", "kill-nodemanager"}},
-	{StoreLies, "kept", []string{"deploy", "kill-resourcemanager"}},
 	{RegistryKeeps, "endpoint", []string{"deploy", "scale", "crash-instance"}},
 	{BalancerLies, "drain", []string{"deploy", "scale"}},
 	{OldMasterActs, "attempt", []string{"deploy", "kill-master"}},
