@@ -71,7 +71,8 @@ func (l *laws) told(lease *corev1.Lease) {
 	}
 	before := l.granted[name]
 	if before != nil && (before.GetNodeId() != lease.GetNodeId() || before.GetAppId() != lease.GetAppId() || before.GetAskId() != lease.GetAskId()) {
-		l.w.breach("lease", "%s was given to %s on %s, and then to %s on %s", name, before.GetAppName(), before.GetNodeId(), lease.GetAppName(), lease.GetNodeId())
+		l.w.breach("lease", "%s was given to %s of %s on %s, and then to %s of %s on %s",
+			name, before.GetAskId(), before.GetAppName(), before.GetNodeId(), lease.GetAskId(), lease.GetAppName(), lease.GetNodeId())
 	}
 	l.granted[name] = lease
 }

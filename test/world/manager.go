@@ -102,11 +102,15 @@ func (w *World) killManager(back time.Duration) {
 		return
 	}
 	if m.storing != nil && w.chance(2) {
-		batch := m.storing.Batch
-		if w.config.Plant == StoreTears {
-			batch.Puts = batch.Puts[:len(batch.Puts)/2]
+		w.disk.commit(m.storing.Batch, w.now)
+	}
+	switch w.config.Plant {
+	case StoreDamages:
+		for key, value := range w.disk.records["app"] {
+			w.disk.records["app"][key] = value[:len(value)/2]
 		}
-		w.disk.commit(batch, w.now)
+	case StoreForgets:
+		delete(w.disk.records, "queues")
 	}
 	w.disk.crash()
 	m.process.kill()
@@ -205,7 +209,7 @@ func (m *manager) commit(out *zone.Ready) {
 	}
 	if m.w.config.Plant == StoreLies {
 		m.w.disk.later(out.Batch)
-		m.w.after(2*time.Second, func() { m.w.disk.sync(m.w.now) })
+		m.w.after(10*time.Second, func() { m.w.disk.sync(m.w.now) })
 		m.stored(out)
 		return
 	}
@@ -327,9 +331,6 @@ func (m *manager) lastBeat(s *nodeSession) zone.Beat {
 		at = client.process.alive()
 		if c := m.w.network.cuts[direction{client.machine, managerMachine}]; c != nil && c.since.Before(at) {
 			at = c.since
-		}
-		if m.w.config.Plant == BeatsAreNotHeard {
-			at = s.heardAt
 		}
 	}
 	if at.After(s.heardAt) {

@@ -6,14 +6,14 @@ type Plant string
 const (
 	// StoreLies: the store acknowledges what it has not brought to the disk.
 	StoreLies Plant = "the store acknowledges before it syncs"
-	// StoreTears: of a batch that was being written when the ResourceManager was killed, the first half is on the disk.
-	StoreTears Plant = "the store writes half a batch"
+	// StoreDamages: a record is cut in half when the ResourceManager is killed.
+	StoreDamages Plant = "the store damages a record"
+	// StoreForgets: the record of the queues is gone when the ResourceManager was killed, and nothing says so.
+	StoreForgets Plant = "the store forgets a record"
 	// EpochStands: the store does not count how often it was opened.
 	EpochStands Plant = "the store does not count epochs"
 	// TellsBeforeItStores: the ResourceManager tells what a turn has decided, and then stores it.
 	TellsBeforeItStores Plant = "the ResourceManager tells before it stores"
-	// BeatsAreNotHeard: the ResourceManager does not hear that nodes are alive.
-	BeatsAreNotHeard Plant = "the ResourceManager does not hear nodes"
 	// RegistryKeeps: the registry keeps endpoints that were withdrawn.
 	RegistryKeeps Plant = "the registry keeps withdrawn endpoints"
 	// BalancerLies: balancers confirm what they have not applied.
@@ -35,28 +35,3 @@ const (
 	// OldMasterActs: the ResourceManager goes on answering an attempt that was replaced.
 	OldMasterActs Plant = "an attempt that was replaced is still answered"
 )
-
-// Planted are all of them, each with the law that has to find it.
-var Planted = []struct {
-	Plant Plant
-	Law   string
-}{
-	{StoreTears, "start"},
-	{EpochStands, "fault"},
-	{TellsBeforeItStores, "stored"},
-	{EpochStands, "lease"},
-	{StartsTwice, "once"},
-	{StartsAgain, "once"},
-	{NodeOverstates, "capacity"},
-	{GoneTooEarly, "gone"},
-	{ReapsAll, "kept"},
-	{StoreLies, "kept"},
-	{RegistryKeeps, "endpoint"},
-	{BalancerLies, "drain"},
-	{OldMasterActs, "attempt"},
-	{LateStops, "notice"},
-	{LateStops, "hand-back"},
-	{StoreLies, "acknowledged"},
-	{NodeIsDeaf, "rest"},
-	{BeatsAreNotHeard, "rest"},
-}

@@ -27,31 +27,62 @@ func TestWhateverHappensTheLawsHold(t *testing.T) {
 }
 
 func TestASeedIsTheSameRunAgain(t *testing.T) {
-	for seed := uint64(1); seed <= 3; seed++ {
+	for seed := uint64(1); seed <= 2; seed++ {
 		first, second := Run(short(seed, "")), Run(short(seed, ""))
-		if first.Sent != second.Sent || first.Steps != second.Steps || first.Messages == 0 {
+		if first.Broken != "" || first.Sent != second.Sent || first.Steps != second.Steps || first.Messages == 0 {
 			t.Errorf("seed %d: %d steps that sent %x, and then %d that sent %x", seed, first.Steps, first.Sent, second.Steps, second.Sent)
 		}
 	}
 }
 
+// planted are faults of the program itself, the laws that have to find them, and what is to happen for that.
+var planted = []struct {
+	plant Plant
+	law   string
+	kinds []string
+}{
+	{StoreDamages, "start", []string{"deploy", "kill-resourcemanager"}},
+	{StoreForgets, "fault", []string{"deploy", "kill-resourcemanager"}},
+	{TellsBeforeItStores, "stored", []string{"deploy"}},
+	{EpochStands, "lease", []string{"deploy", "crash-instance", "kill-resourcemanager"}},
+	{StartsTwice, "once", []string{"deploy"}},
+	{StartsAgain, "once", []string{"deploy", "crash-instance"}},
+	{NodeOverstates, "capacity", []string{"deploy", "scale"}},
+	{GoneTooEarly, "gone", []string{"deploy", "scale"}},
+	{ReapsAll, "kept", []string{"deploy", "kill-nodemanager"}},
+	{RegistryKeeps, "endpoint", []string{"deploy", "scale", "crash-instance"}},
+	{BalancerLies, "drain", []string{"deploy", "scale"}},
+	{OldMasterActs, "attempt", []string{"deploy", "kill-master"}},
+	{LateStops, "notice", []string{"deploy", "scale", "lend-now", "lend"}},
+	{LateStops, "hand-back", []string{"deploy", "scale", "lend"}},
+	{StoreLies, "acknowledged", []string{"deploy", "kill-resourcemanager"}},
+	{NodeIsDeaf, "rest", []string{"deploy", "remove"}},
+}
+
+// often has the kinds take turns every few seconds.
+func often(seed uint64, kinds []string) []Action {
+	var all []Action
+	for i := range 60 {
+		all = append(all, Action{time.Duration(10+4*i) * time.Second, kinds[i%len(kinds)], seed<<8 + uint64(i)})
+	}
+	return all
+}
+
 // TestEveryLawFindsWhatBreaksIt plants faults of the program itself. Each is found by the law that it breaks, and each law finds one.
 func TestEveryLawFindsWhatBreaksIt(t *testing.T) {
-	const seeds = 60
+	const seeds = 20
 	finds := map[string]bool{}
-	for _, planted := range Planted {
-		finds[planted.Law] = true
-		t.Run(planted.Law+": "+string(planted.Plant), func(t *testing.T) {
-			start := time.Now()
+	for _, p := range planted {
+		finds[p.law] = true
+		t.Run(p.law+": "+string(p.plant), func(t *testing.T) {
 			for seed := uint64(1); seed <= seeds; seed++ {
-				config := short(seed, planted.Plant)
-				config.Only = planted.Law
-				if r := Run(config); r.Broken == planted.Law {
+				r := Run(Config{Seed: seed, Trouble: 5 * time.Minute, Actions: often(seed, p.kinds), Plant: p.plant, Only: p.law})
+				if r.Broken == p.law {
 					t.Logf("seed %d, after %s: %s", seed, r.At.Round(time.Millisecond), r.Sentence)
 					return
 				}
 			}
-			t.Errorf("%d seeds did not break the law (%s)", seeds, time.Since(start).Round(time.Second))
+			t.Errorf("%d seeds did not break the law", seeds)
 		})
 	}
 	for _, law := range Laws {
