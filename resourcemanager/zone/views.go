@@ -21,7 +21,9 @@ type appView struct {
 	unsent   bool
 	// countsAt is when the first instance that its master reports as starting will count by what its node reports; zero is never.
 	countsAt  time.Time
-	watchers  map[StreamID]struct{}
+	// watchers are the streams on which the view is sent.
+	watchers map[StreamID]struct{}
+	// instances are the views of the instances, by their names.
 	instances map[string]instanceView
 }
 
