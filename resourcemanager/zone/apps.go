@@ -145,20 +145,21 @@ type app struct {
 	instances map[string]*storev1.Instance
 	// containers are the held ones and, for a while, those that have ended.
 	containers map[id.Container]*container
-	leases     appLeases
-	attempt    appAttempt
-	master     appMaster
-	asks       appAsks
-
-	endpoints appEndpoints
-	rollout   appRollout
-	view      appView
-	wait      appWait
 	// queueLost says that the scheduler does not know the app, since the record of its queue was lost.
 	queueLost bool
-	counts    appCounts
 	// removed is set when the app is gone; nothing finds it any more.
 	removed bool
+
+	// What each part alone knows of the app.
+	counts    appCounts
+	rollout   appRollout
+	attempt   appAttempt
+	master    appMaster
+	asks      appAsks
+	endpoints appEndpoints
+	leases    appLeases
+	view      appView
+	wait      appWait
 }
 
 func newApp(appID id.App, record *storev1.App) *app {

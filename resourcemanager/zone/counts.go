@@ -18,6 +18,7 @@ type appCounts struct {
 	current []*apiv1.Schedule
 	// until is when one of them may change; zero is never.
 	until time.Time
+	// known says that current and until were worked out since the spec was changed.
 	known bool
 	// followed are the counts that the master was last sent because of the calendar.
 	followed []*apiv1.Schedule

@@ -16,8 +16,10 @@ import (
 
 // publication is one service as it was published last.
 type publication struct {
+	// endpoints are nil once the service is removed.
 	endpoints []*apiv1.Endpoint
-	expose    *apiv1.Expose
+	// expose is how the service is reached from outside; nil if it is not.
+	expose *apiv1.Expose
 	// due is set while it is yet to be published.
 	due bool
 }

@@ -30,6 +30,7 @@ type recordKey struct {
 
 // changes gathers what a turn has to write. A record that changes ten times in a turn is written once.
 type changes struct {
+	// records are those that have changed, nil for one that is removed; order is that of their first changes.
 	order   []recordKey
 	records map[recordKey]proto.Message
 	events  []store.Event

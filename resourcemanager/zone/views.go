@@ -20,8 +20,10 @@ type appView struct {
 	notifyAt time.Time
 	unsent   bool
 	// countsAt is when the first instance that its master reports as starting will count by what its node reports; zero is never.
-	countsAt  time.Time
-	watchers  map[StreamID]struct{}
+	countsAt time.Time
+	// watchers are the streams on which the view is sent.
+	watchers map[StreamID]struct{}
+	// instances are the views of the instances, by their names.
 	instances map[string]instanceView
 }
 

@@ -21,12 +21,14 @@ const Most = 8
 
 // Cause is why some instances of a role, or an app as a whole, differ from the spec.
 type Cause struct {
+	// Role is the role of the instances; empty in an app of one role, and for the app as a whole.
 	Role string
 	// One and Many are the verb, "waits for capacity" and "wait for capacity"; empty for a sentence about the app.
 	One, Many string
-	Detail    string
-	Help      string
-	Until     time.Time
+	// Detail says why, Help what would help; either may be empty.
+	Detail, Help string
+	// Until is when it will be over; zero if that is not known.
+	Until time.Time
 	// Routine: it is a step of every deployment, and is shown only when it lasts for a while.
 	Routine bool
 	// Lasts is how long such a step is known to take; it is shown only after that.
@@ -62,7 +64,9 @@ func (r *Reason) Waiting() *apiv1.Waiting {
 
 // Reasons collects the reasons of one app, in the order in which they are found.
 type Reasons struct {
-	All    []*Reason
+	// All are the reasons; Sort puts them in order.
+	All []*Reason
+	// ByRole is, for each role, why its instances without a container wait.
 	ByRole map[string]string
 }
 
