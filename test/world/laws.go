@@ -55,6 +55,8 @@ type laws struct {
 	// serving counts the endpoints of apps; exposed is when an app was last one that need not go on serving.
 	serving map[string]int
 	exposed map[string]time.Time
+	// roles are those that an app had when its endpoints changed last: a role that goes is not waited for by one that comes.
+	roles map[string]string
 	// apps and contracts are what people were told is done.
 	apps      map[string]int64
 	contracts map[string]bool
@@ -63,7 +65,7 @@ type laws struct {
 func newLaws(w *World) *laws {
 	return &laws{
 		w: w, granted: map[string]*corev1.Lease{}, runs: map[string]*program{}, fenced: map[string]bool{}, over: map[string]bool{},
-		attempts: map[string]int32{}, notices: map[string]time.Time{}, lost: map[string]time.Time{}, serving: map[string]int{}, exposed: map[string]time.Time{}, apps: map[string]int64{}, contracts: map[string]bool{},
+		attempts: map[string]int32{}, notices: map[string]time.Time{}, lost: map[string]time.Time{}, serving: map[string]int{}, exposed: map[string]time.Time{}, roles: map[string]string{}, apps: map[string]int64{}, contracts: map[string]bool{},
 	}
 }
 
@@ -211,8 +213,12 @@ func (l *laws) goesOn(m *manager, change zone.ServiceChange) {
 	name, before := change.Service, l.serving[change.Service]
 	l.serving[name] = len(change.Endpoints)
 	app, err := m.core.App(name)
-	if err != nil || !goesOn(app) {
-		l.exposed[name] = l.w.now
+	roles := ""
+	for _, role := range app.GetSpec().GetRoles() {
+		roles += role.GetName() + " "
+	}
+	if err != nil || !goesOn(app) || roles != l.roles[name] {
+		l.exposed[name], l.roles[name] = l.w.now, roles
 		return
 	}
 	since := l.w.now.Add(-3 * time.Minute)
