@@ -29,6 +29,7 @@ var Laws = []struct{ Name, Sentence string }{
 	{"kept", "A node is never told to end a container that the zone holds."},
 	{"endpoint", "An instance has one endpoint, and none leads to a container whose end was told."},
 	{"drain", "A container is not given back, nor stopped for its master, while a balancer that is connected routes to it."},
+	{"serves", "An app that serves goes on serving while it is changed or moved, if nothing fails and nobody needs its room."},
 	{"attempt", "An attempt that was replaced is not answered any more."},
 	{"notice", "A container that was given notice is gone when its time is over."},
 	{"hand-back", "What was lent is back when the window closes."},
@@ -51,6 +52,11 @@ type laws struct {
 	notices map[string]time.Time
 	// lost is when a node was last lost.
 	lost map[string]time.Time
+	// serving counts the endpoints of apps; exposed is when an app was last one that need not go on serving.
+	serving map[string]int
+	exposed map[string]time.Time
+	// roles are those that an app had when its endpoints changed last: a role that goes is not waited for by one that comes.
+	roles map[string]string
 	// apps and contracts are what people were told is done.
 	apps      map[string]int64
 	contracts map[string]bool
@@ -59,7 +65,7 @@ type laws struct {
 func newLaws(w *World) *laws {
 	return &laws{
 		w: w, granted: map[string]*corev1.Lease{}, runs: map[string]*program{}, fenced: map[string]bool{}, over: map[string]bool{},
-		attempts: map[string]int32{}, notices: map[string]time.Time{}, lost: map[string]time.Time{}, apps: map[string]int64{}, contracts: map[string]bool{},
+		attempts: map[string]int32{}, notices: map[string]time.Time{}, lost: map[string]time.Time{}, serving: map[string]int{}, exposed: map[string]time.Time{}, roles: map[string]string{}, apps: map[string]int64{}, contracts: map[string]bool{},
 	}
 }
 
@@ -97,6 +103,7 @@ func (l *laws) answered(m *manager, s *masterSession, answer *masterv1.AllocateR
 			continue
 		}
 		l.notices[container] = deadline
+		l.exposed[l.granted[container].GetAppName()] = l.w.now
 		l.w.at(deadline.Add(longestGrace+15*time.Second), func() { l.noticed(container, deadline) })
 	}
 }
@@ -187,6 +194,7 @@ func (l *laws) published(m *manager, out *zone.Ready) {
 		return
 	}
 	for _, change := range out.Services {
+		l.goesOn(m, change)
 		seen := map[string]bool{}
 		for _, e := range m.registry.services[change.Service] {
 			switch {
@@ -198,6 +206,33 @@ func (l *laws) published(m *manager, out *zone.Ready) {
 			seen[e.GetId()], seen[e.GetContainerId()] = true, true
 		}
 	}
+}
+
+// goesOn looks whether an app that has served still does.
+func (l *laws) goesOn(m *manager, change zone.ServiceChange) {
+	name, before := change.Service, l.serving[change.Service]
+	l.serving[name] = len(change.Endpoints)
+	app, err := m.core.App(name)
+	roles := ""
+	for _, role := range app.GetSpec().GetRoles() {
+		roles += role.GetName() + " "
+	}
+	if err != nil || !goesOn(app) || roles != l.roles[name] {
+		l.exposed[name], l.roles[name] = l.w.now, roles
+		return
+	}
+	since := l.w.now.Add(-3 * time.Minute)
+	if before > 0 && len(change.Endpoints) == 0 && l.exposed[name].Before(since) && l.w.quiet(since) {
+		l.w.breach("serves", "%s had %d endpoints and has none", name, before)
+	}
+}
+
+// goesOn reports whether an app is one that has to go on serving through changes, as far as its spec and its state go.
+func goesOn(app *apiv1.App) bool {
+	return app.GetState() == apiv1.App_RUNNING && !slices.ContainsFunc(app.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool {
+		update := role.GetUpdate()
+		return role.GetHealth() == nil || update.GetMaxUnavailable() > 0 || update.GetExclusive()
+	})
 }
 
 // input is about what the ResourceManager is told, just before it takes it.

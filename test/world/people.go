@@ -2,6 +2,7 @@ package world
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -23,6 +24,9 @@ type people struct {
 	process *process
 	// wanted is how many instances people want of each app when all is calm.
 	wanted map[string]int32
+	// removals counts how often people asked for the end of an app or of the contract, and were answered; ending are those that were not
+	// answered, and may still be done.
+	removals, ending map[string]int
 	// settled are the apps of which people have said that, or found that there is none.
 	settled map[string]bool
 }
@@ -37,16 +41,17 @@ type wish struct {
 func (w wish) String() string { return fmt.Sprintf("%T %s", w.in, w.look) }
 
 func newPeople(w *World) *people {
-	return &people{w: w, process: w.newProcess(peopleMachine, "people"), wanted: map[string]int32{}, settled: map[string]bool{}}
+	return &people{w: w, process: w.newProcess(peopleMachine, "people"), wanted: map[string]int32{}, removals: map[string]int{}, ending: map[string]int{}, settled: map[string]bool{}}
 }
 
 // ask wants something once. What was answered counts.
 func (p *people) ask(in zone.Input, done func(proto.Message, error)) {
+	before := maps.Clone(p.removals)
 	p.w.result.Done[fmt.Sprintf("%T", in)[len("zone."):]]++
 	p.process.call(managerAddress, 30*time.Second, message{method: "Wish", value: wish{in: in}}, func(answer message, err error) {
 		p.w.trace("people asked for %T: %v", in, err)
 		if err == nil {
-			p.note(answer.body)
+			p.note(answer.body, before)
 		}
 		if done != nil {
 			done(answer.body, err)
@@ -54,13 +59,14 @@ func (p *people) ask(in zone.Input, done func(proto.Message, error)) {
 	})
 }
 
-// note remembers what was acknowledged.
-func (p *people) note(answer proto.Message) {
+// note remembers what was acknowledged, unless its end was asked for meanwhile.
+func (p *people) note(answer proto.Message, before map[string]int) {
 	app, _ := answer.(*apiv1.App)
 	if deployed, ok := answer.(*apiv1.DeployResponse); ok {
 		app = deployed.GetApp()
 	}
-	if app.GetName() != "" && app.GetState() != apiv1.App_REMOVING {
+	name := app.GetName()
+	if name != "" && app.GetState() != apiv1.App_REMOVING && p.ending[name] == 0 && p.removals[name] == before[name] {
 		p.w.laws.apps[app.GetName()] = max(p.w.laws.apps[app.GetName()], app.GetGeneration())
 	}
 }
@@ -139,7 +145,18 @@ func deeds() []kind {
 
 func (p *people) remove(name string) {
 	delete(p.w.laws.apps, name) // whatever is answered, it may be gone
-	p.ask(zone.RemoveApp{AppRequest: zone.AppRequest{Who: root, App: name}}, func(proto.Message, error) { delete(p.w.laws.apps, name) })
+	p.end(name, zone.RemoveApp{AppRequest: zone.AppRequest{Who: root, App: name}})
+}
+
+// end asks for the end of something.
+func (p *people) end(name string, in zone.Input) {
+	p.ending[name]++
+	p.ask(in, func(_ proto.Message, err error) {
+		if !errdefs.IsUnavailable(err) {
+			p.ending[name] = max(0, p.ending[name]-1)
+			p.removals[name]++
+		}
+	})
 }
 
 func (p *people) lend(random *rand.Rand) {
@@ -150,8 +167,9 @@ func (p *people) lend(random *rand.Rand) {
 	if random.IntN(3) > 0 {
 		spec.Window = &apiv1.LendingWindow{Cron: fmt.Sprintf("*/%d * * * *", 10+random.IntN(20)), Duration: durationpb.New(time.Duration(4+random.IntN(6)) * time.Minute)}
 	}
+	before := p.removals["often"]
 	p.ask(zone.AddContracts{Who: root, Request: &apiv1.AddContractsRequest{Contracts: []*apiv1.ContractSpec{spec}}}, func(_ proto.Message, err error) {
-		if err == nil {
+		if err == nil && p.ending["often"] == 0 && p.removals["often"] == before {
 			p.w.laws.contracts["often"] = true
 		}
 	})
@@ -159,7 +177,7 @@ func (p *people) lend(random *rand.Rand) {
 
 func (p *people) endContract() {
 	delete(p.w.laws.contracts, "often")
-	p.ask(zone.RemoveContract{Who: root, Name: "often"}, func(proto.Message, error) { delete(p.w.laws.contracts, "often") })
+	p.end("often", zone.RemoveContract{Who: root, Name: "often"})
 }
 
 // spec draws what an app is to be.
@@ -217,6 +235,7 @@ func roleSpec(random *rand.Rand, name string) *apiv1.RoleSpec {
 func (p *people) settle() {
 	clear(p.wanted)
 	clear(p.settled)
+	clear(p.ending)
 	// Nodes that were removed by hand come back by themselves.
 	p.process.after(15*time.Second, func() {
 		for _, h := range p.w.hosts {

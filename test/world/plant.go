@@ -16,6 +16,8 @@ const (
 	TellsBeforeItStores Plant = "the ResourceManager tells before it stores"
 	// RegistryKeeps: the registry keeps endpoints that were withdrawn.
 	RegistryKeeps Plant = "the registry keeps withdrawn endpoints"
+	// RegistryBlinks: the registry has a service without endpoints for a moment whenever it changes.
+	RegistryBlinks Plant = "the registry empties a service that changes"
 	// BalancerLies: balancers confirm what they have not applied.
 	BalancerLies Plant = "a balancer confirms before it applies"
 	// StartsTwice: a container that is started starts on another node too.

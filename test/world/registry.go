@@ -89,6 +89,9 @@ func (r *registry) perform(out *zone.Ready) {
 			delete(r.services, change.Service)
 		} else {
 			r.services[change.Service] = r.spoilt(change)
+			if r.m.w.config.Plant == RegistryBlinks {
+				r.m.w.laws.goesOn(r.m, zone.ServiceChange{Service: change.Service})
+			}
 		}
 		r.since[change.Service] = r.generation
 		r.send()

@@ -128,6 +128,9 @@ func (w *World) run() {
 			break
 		}
 		w.calm()
+		if w.over || w.config.Only != "" && w.config.Only != "rest" {
+			break
+		}
 		w.awaitRest(from.Add(w.config.cycle()))
 		w.until(from.Add(w.config.cycle()))
 		w.laws.rest()
