@@ -33,16 +33,16 @@ func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 		}
 		// Those that serve are reported first: where a new version takes over, there is no moment without an instance.
 		instances := r.plan.Instances(now)
-		slices.SortStableFunc(instances, func(a, b plan.Instance) int { return order(b.InService) - order(a.InService) })
+		slices.SortStableFunc(instances, func(a, b plan.Instance) int { return serviceRank(b.InService) - serviceRank(a.InService) })
 		for _, instance := range instances {
 			d.report(r, instance)
 		}
 		rollouts = append(rollouts, r.plan.Rollout(now))
-		if r.plan.Empty() && roleOf(d.wanted.GetSpec(), name) == nil {
+		if r.plan.Empty() && roleOf(d.desired.GetSpec(), name) == nil {
 			delete(d.roles, name)
 		}
 	}
-	if report := d.rolloutOf(rollouts); !proto.Equal(report, d.rollout) {
+	if report := d.appRollout(rollouts); !proto.Equal(report, d.rollout) {
 		d.rollout = report
 		d.client.ReportRollout(report)
 	}
@@ -50,9 +50,9 @@ func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 		d.memo = memo
 		d.client.SaveMemo(memo)
 	}
-	if d.observed != d.wanted.GetGeneration() {
-		d.observed = d.wanted.GetGeneration()
-		d.client.Observe(d.wanted.GetGeneration())
+	if d.reportedGeneration != d.desired.GetGeneration() {
+		d.reportedGeneration = d.desired.GetGeneration()
+		d.client.Observe(d.desired.GetGeneration())
 	}
 	return next
 }
@@ -60,23 +60,23 @@ func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 func (d *driver) perform(ctx context.Context, r *role, action plan.Action) {
 	switch action := action.(type) {
 	case plan.Ask:
-		spec := r.spec(d.wanted, action.Version)
-		d.client.SetAsk(askOf(d.wanted.GetSpec(), spec, action, r.prefix))
-	case plan.Unask:
+		spec := r.spec(d.desired, action.Version)
+		d.client.SetAsk(askOf(d.desired.GetSpec(), spec, action, r.prefix))
+	case plan.WithdrawAsk:
 		d.client.WithdrawAsk(action.ID)
 	case plan.Start:
-		if held, ok := d.held[action.Container.String()]; ok {
+		if held, ok := d.containers[action.Container.String()]; ok {
 			d.log.Info("starting an instance", "instance", action.Instance, "container", action.Container.String(), "version", action.Version)
-			d.start(ctx, held, containerOf(d.app, d.registry, r.spec(d.wanted, action.Version), action))
+			d.start(ctx, held, containerOf(d.app, d.registry, r.spec(d.desired, action.Version), action))
 		}
-	case plan.TakeOut:
+	case plan.Withdraw:
 		d.log.Info("taking an instance out of service", "instance", action.Instance)
 		// Reported anew even if that was done before: it asks for the confirmation again.
 		delete(d.reported, action.Instance)
 	case plan.Release:
 		d.log.Info("releasing a container", "container", action.Container.String())
 		d.client.Release(action.Container.String())
-	case plan.Close:
+	case plan.Forget:
 		delete(d.reported, action.Instance)
 		d.client.ForgetInstance(action.Instance)
 	case plan.Revert:
@@ -86,19 +86,19 @@ func (d *driver) perform(ctx context.Context, r *role, action plan.Action) {
 }
 
 var instanceStates = [...]apiv1.Instance_State{
-	plan.Pending:       apiv1.Instance_PENDING,
-	plan.IsDownloading: apiv1.Instance_DOWNLOADING,
-	plan.IsLoading:     apiv1.Instance_LOADING,
-	plan.Starting:      apiv1.Instance_STARTING,
-	plan.IsRunning:     apiv1.Instance_RUNNING,
-	plan.Unhealthy:     apiv1.Instance_UNHEALTHY,
-	plan.IsDraining:    apiv1.Instance_DRAINING,
-	plan.Stopping:      apiv1.Instance_STOPPING,
-	plan.Backoff:       apiv1.Instance_BACKOFF,
-	plan.Unreachable:   apiv1.Instance_UNREACHABLE,
+	plan.InstancePending:       apiv1.Instance_PENDING,
+	plan.InstanceDownloading: apiv1.Instance_DOWNLOADING,
+	plan.InstanceLoading:     apiv1.Instance_LOADING,
+	plan.InstanceStarting:      apiv1.Instance_STARTING,
+	plan.InstanceRunning:     apiv1.Instance_RUNNING,
+	plan.InstanceUnhealthy:     apiv1.Instance_UNHEALTHY,
+	plan.InstanceDraining:    apiv1.Instance_DRAINING,
+	plan.InstanceStopping:      apiv1.Instance_STOPPING,
+	plan.InstanceBackoff:       apiv1.Instance_BACKOFF,
+	plan.InstanceUnreachable:   apiv1.Instance_UNREACHABLE,
 }
 
-func order(first bool) int {
+func serviceRank(first bool) int {
 	if first {
 		return 1
 	}
@@ -108,7 +108,7 @@ func order(first bool) int {
 // report tells the ResourceManager of an instance that has changed. Of one that no node has spoken of since the takeover
 // there is nothing better to say than what the master before said.
 func (d *driver) report(r *role, instance plan.Instance) {
-	if instance.State == plan.Unseen {
+	if instance.State == plan.InstanceUnknown {
 		return
 	}
 	report := &masterv1.InstanceReport{
@@ -130,7 +130,7 @@ func (d *driver) report(r *role, instance plan.Instance) {
 }
 
 // judgement puts into a report by what a role's rollout would fail next.
-func judgement(report *masterv1.RolloutReport, rollout plan.Rollout) {
+func setOutlook(report *masterv1.RolloutReport, rollout plan.Rollout) {
 	report.Failures, report.MaxFailures, report.Reverts = int32(rollout.Failures), int32(rollout.MaxFailures), rollout.Reverts
 	report.FailsAt = nil
 	if !rollout.FailsAt.IsZero() {
@@ -139,12 +139,12 @@ func judgement(report *masterv1.RolloutReport, rollout plan.Rollout) {
 }
 
 // rolloutOf is the app's rollout out of its roles'.
-func (d *driver) rolloutOf(rollouts []plan.Rollout) *masterv1.RolloutReport {
+func (d *driver) appRollout(rollouts []plan.Rollout) *masterv1.RolloutReport {
 	states := map[plan.RolloutState]apiv1.Rollout_State{
 		plan.Progressing: apiv1.Rollout_PROGRESSING, plan.Done: apiv1.Rollout_DONE,
 		plan.Failed: apiv1.Rollout_FAILED, plan.Paused: apiv1.Rollout_PAUSED, plan.Reverted: apiv1.Rollout_REVERTED,
 	}
-	report := &masterv1.RolloutReport{Version: d.wanted.GetVersion()}
+	report := &masterv1.RolloutReport{Version: d.desired.GetVersion()}
 	weight, percent := 0, 0
 	for _, rollout := range rollouts {
 		report.Updated += int32(rollout.Updated)
@@ -156,7 +156,7 @@ func (d *driver) rolloutOf(rollouts []plan.Rollout) *masterv1.RolloutReport {
 		nearer := rank == weight && rollout.Failures > int(report.GetFailures())
 		if rank > weight || nearer {
 			weight, report.State, report.Reason = rank, states[rollout.State], rollout.Reason
-			judgement(report, rollout)
+			setOutlook(report, rollout)
 		}
 	}
 	if report.GetTotal() > 0 {

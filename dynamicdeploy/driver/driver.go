@@ -26,9 +26,9 @@ import (
 
 const (
 	// lookAround is how long a new master waits for the nodes' word on what it took over before it judges.
-	lookAround = 3 * time.Second
+	reportTimeout = 3 * time.Second
 	// persistence is how long a start is tried on a node that does not answer.
-	persistence = 10 * time.Second
+	startTimeout = 10 * time.Second
 )
 
 // Config is what the driver of an app is run with.
@@ -48,21 +48,21 @@ type driver struct {
 	// registry is what instances are told as MAMMOTH_REGISTRY.
 	registry string
 
-	wanted *masterv1.Wanted
+	desired *masterv1.Wanted
 	roles  map[string]*role
 	nodes  map[id.Node]plan.NodeState
 	// held are the containers of the app that have not been seen gone.
-	held map[string]*container
+	containers map[string]*container
 	// unclaimed were granted to an earlier master and are not known to have been started.
 	unclaimed []*masterv1.Allocation
 
 	reported map[string]*masterv1.InstanceReport
 	rollout  *masterv1.RolloutReport
 	memo     []byte
-	observed int64
+	reportedGeneration int64
 
 	starts  sync.WaitGroup
-	started chan startResult
+	startResults chan startResult
 }
 
 type container struct {
@@ -72,7 +72,7 @@ type container struct {
 	// sequence is that of the newest status.
 	sequence int64
 	// over: it was seen gone, and its lease has not ended yet.
-	over bool
+	gone bool
 }
 
 type startResult struct {
@@ -98,9 +98,9 @@ func Run(ctx context.Context, config Config) error {
 		client:   appmaster.New(config.Master),
 		roles:    map[string]*role{},
 		nodes:    map[id.Node]plan.NodeState{},
-		held:     map[string]*container{},
+		containers:     map[string]*container{},
 		reported: map[string]*masterv1.InstanceReport{},
-		started:  make(chan startResult),
+		startResults:  make(chan startResult),
 	}
 	defer d.starts.Wait()
 	defer d.client.Close()
@@ -116,7 +116,7 @@ func Run(ctx context.Context, config Config) error {
 	d.log.Info("registered", "containers", len(registration.GetContainers()))
 	d.registry = registration.GetRegistry()
 	d.takeOver(registration)
-	if done, err := d.lookAround(ctx, registration.GetContainers()); done {
+	if done, err := d.awaitReports(ctx, registration.GetContainers()); done {
 		return err
 	}
 	return d.run(ctx)
@@ -132,23 +132,23 @@ func (d *driver) takeOver(registration *masterv1.RegisterResponse) {
 	now := time.Now()
 	memo := d.readMemo(registration.GetMemo())
 	for name := range memo {
-		d.role(name)
+		d.roleNamed(name)
 	}
 	for _, allocation := range registration.GetContainers() {
 		if instance := allocation.GetLabels()[labelInstance]; instance != "" {
-			d.role(allocation.GetLabels()[labelRole])
+			d.roleNamed(allocation.GetLabels()[labelRole])
 		}
 	}
-	d.want(wanted, now)
+	d.setDesired(wanted, now)
 	for _, name := range slices.Sorted(maps.Keys(memo)) {
-		r := d.role(name)
+		r := d.roleNamed(name)
 		r.plan.Restore(memo[name].plan)
 	}
-	d.want(wanted, now)
+	d.setDesired(wanted, now)
 	containers := slices.Clone(registration.GetContainers())
 	slices.SortFunc(containers, byAge)
 	for _, allocation := range containers {
-		d.hold(allocation)
+		d.track(allocation)
 		if !d.adopt(allocation, allocation.GetLabels()) {
 			d.unclaimed = append(d.unclaimed, allocation)
 		}
@@ -157,12 +157,12 @@ func (d *driver) takeOver(registration *masterv1.RegisterResponse) {
 
 // lookAround takes in what the ResourceManager and the nodes say of the containers that were taken over, for a while:
 // an instance must not be judged, nor a start repeated, for lack of news.
-func (d *driver) lookAround(ctx context.Context, containers []*masterv1.Allocation) (bool, error) {
+func (d *driver) awaitReports(ctx context.Context, containers []*masterv1.Allocation) (bool, error) {
 	missing := map[string]bool{"": true}
 	for _, allocation := range containers {
 		missing[allocation.GetLease().GetNodeId()] = true
 	}
-	timer := time.NewTimer(lookAround)
+	timer := time.NewTimer(reportTimeout)
 	defer timer.Stop()
 	for len(missing) > 0 {
 		select {
@@ -181,7 +181,7 @@ func (d *driver) lookAround(ctx context.Context, containers []*masterv1.Allocati
 				}
 			case appmaster.Allocated:
 				d.unclaimed = append(d.unclaimed, event.Allocation)
-				d.hold(event.Allocation)
+				d.track(event.Allocation)
 				continue
 			}
 			if err := d.handle(event); err != nil {
@@ -195,7 +195,7 @@ func (d *driver) lookAround(ctx context.Context, containers []*masterv1.Allocati
 		}
 	}
 	for _, allocation := range d.unclaimed {
-		if held, ok := d.held[allocation.GetLease().GetContainerId()]; ok && held.role == nil && !held.over {
+		if held, ok := d.containers[allocation.GetLease().GetContainerId()]; ok && held.role == nil && !held.gone {
 			d.grant(allocation)
 		}
 	}
@@ -209,7 +209,7 @@ func (d *driver) run(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		next := d.decide(ctx, time.Now())
-		if d.wanted.GetRemoving() && d.idle() {
+		if d.desired.GetRemoving() && d.noInstances() {
 			d.log.Info("every instance is gone, the app can be forgotten")
 			if err := d.client.Finish(ctx, "removed"); err != nil && ctx.Err() == nil {
 				return err
@@ -224,10 +224,10 @@ func (d *driver) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
-		case result := <-d.started:
-			d.startEnded(result)
+		case result := <-d.startResults:
+			d.startDone(result)
 		case event, ok := <-d.client.Events():
-			if err := d.hear(event, ok); err != nil {
+			if err := d.handleAll(event, ok); err != nil {
 				return err
 			}
 		}
@@ -235,7 +235,7 @@ func (d *driver) run(ctx context.Context) error {
 }
 
 // hear takes an event and all that wait behind it.
-func (d *driver) hear(event appmaster.Event, ok bool) error {
+func (d *driver) handleAll(event appmaster.Event, ok bool) error {
 	for {
 		if !ok {
 			return errors.New("the connection to the ResourceManager was closed")
@@ -255,23 +255,23 @@ func (d *driver) handle(event appmaster.Event) error {
 	now := time.Now()
 	switch event := event.(type) {
 	case appmaster.Allocated:
-		d.hold(event.Allocation)
+		d.track(event.Allocation)
 		d.grant(event.Allocation)
 	case appmaster.Completed:
 		d.ended(event.Status, now)
-		delete(d.held, event.Status.GetLease().GetContainerId())
+		delete(d.containers, event.Status.GetLease().GetContainerId())
 	case appmaster.StatusChanged:
 		d.observe(event.Status, now)
 	case appmaster.NodeUnseen:
 		for _, r := range d.roles {
-			r.plan.SetSeen(id.Node(event.Node), false)
+			r.plan.SetConnected(id.Node(event.Node), false)
 		}
 	case appmaster.NodeSnapshot:
 		for _, r := range d.roles {
-			r.plan.SetSeen(id.Node(event.Node), true)
+			r.plan.SetConnected(id.Node(event.Node), true)
 		}
 		for _, status := range event.Containers {
-			if held, ok := d.held[status.GetLease().GetContainerId()]; ok {
+			if held, ok := d.containers[status.GetLease().GetContainerId()]; ok {
 				held.sequence = 0
 			}
 			d.observe(status, now)
@@ -279,27 +279,27 @@ func (d *driver) handle(event appmaster.Event) error {
 	case appmaster.NodeChanged:
 		d.nodeChanged(event)
 	case appmaster.Preempted:
-		if held, ok := d.held[event.ContainerID]; ok && held.role != nil {
+		if held, ok := d.containers[event.ContainerID]; ok && held.role != nil {
 			if event.Deadline.IsZero() {
 				d.log.Info("a container may stay after all", "container", event.ContainerID)
 			} else {
 				d.log.Info("a container will be taken away", "container", event.ContainerID, "deadline", event.Deadline, "reason", event.Reason)
 			}
-			held.role.plan.Preempted(held.id, event.Deadline)
+			held.role.plan.SetPreemption(held.id, event.Deadline)
 		}
 	case appmaster.WantedChanged:
-		d.want(event.Wanted, now)
+		d.setDesired(event.Wanted, now)
 	case appmaster.Withdrawn:
 		for _, r := range d.roles {
 			r.plan.Withdrawn(event.Instance, now)
 		}
 	case appmaster.Traffic:
 		for _, r := range d.roles {
-			r.plan.Counted(event.Instance, event.Requests, event.Errors, now)
+			r.plan.AddTraffic(event.Instance, event.Requests, event.Errors, now)
 		}
 	case appmaster.Waits:
 		for _, r := range d.roles {
-			r.plan.Waits(waitsOf(r.name, event.Waiting))
+			r.plan.SetWaiting(waitReason(r.name, event.Waiting))
 		}
 	case appmaster.Superseded:
 		d.log.Warn("another attempt has taken over", "reason", event.Reason)
@@ -310,8 +310,8 @@ func (d *driver) handle(event appmaster.Event) error {
 
 func (d *driver) nodeChanged(event appmaster.NodeChanged) {
 	states := map[apiv1.NodeState]plan.NodeState{
-		apiv1.NodeState_READY: plan.Ready, apiv1.NodeState_UNHEALTHY: plan.Unwell, apiv1.NodeState_LOST: plan.Lost,
-		apiv1.NodeState_DRAINING: plan.Draining, apiv1.NodeState_DRAINED: plan.Draining,
+		apiv1.NodeState_READY: plan.NodeReady, apiv1.NodeState_UNHEALTHY: plan.NodeUnhealthy, apiv1.NodeState_LOST: plan.NodeLost,
+		apiv1.NodeState_DRAINING: plan.NodeDraining, apiv1.NodeState_DRAINED: plan.NodeDraining,
 	}
 	state, ok := states[event.State]
 	if !ok {
@@ -325,30 +325,30 @@ func (d *driver) nodeChanged(event appmaster.NodeChanged) {
 }
 
 // hold remembers a container that the app has.
-func (d *driver) hold(allocation *masterv1.Allocation) {
+func (d *driver) track(allocation *masterv1.Allocation) {
 	name := allocation.GetLease().GetContainerId()
 	parsed, err := id.ParseContainer(name)
 	if err != nil {
 		d.log.Error("a container has no proper id", "container", name, "error", err)
 		return
 	}
-	d.held[name] = &container{allocation: allocation, id: parsed}
+	d.containers[name] = &container{allocation: allocation, id: parsed}
 }
 
 // adopt takes over a container whose labels say what it runs, and reports whether they do.
 func (d *driver) adopt(allocation *masterv1.Allocation, labels map[string]string) bool {
-	held, ok := d.held[allocation.GetLease().GetContainerId()]
+	held, ok := d.containers[allocation.GetLease().GetContainerId()]
 	if !ok || labels[labelInstance] == "" {
 		return false
 	}
-	r := d.role(labels[labelRole])
+	r := d.roleNamed(labels[labelRole])
 	number := r.plan.Number(labels[labelInstance])
 	if number == 0 {
 		return false
 	}
 	held.role = r
 	r.plan.Adopt(plan.Adopted{
-		Container: held.id, Number: number, Version: r.sameAsWanted(d.wanted, labelledVersion(labels)),
+		Container: held.id, Number: number, Version: r.equivalentVersion(d.desired, labelledVersion(labels)),
 		Node: id.Node(allocation.GetLease().GetNodeId()), GrantedAt: allocation.GetLease().GetGrantedAt().AsTime(),
 	})
 	return true
@@ -357,18 +357,18 @@ func (d *driver) adopt(allocation *masterv1.Allocation, labels map[string]string
 // grant gives a container that nobody has started to the role that asked for it.
 func (d *driver) grant(allocation *masterv1.Allocation) {
 	lease := allocation.GetLease()
-	held, ok := d.held[lease.GetContainerId()]
+	held, ok := d.containers[lease.GetContainerId()]
 	if !ok {
 		return
 	}
 	for _, r := range d.roles {
-		if !r.asked(lease.GetAskId()) {
+		if !r.ownsAsk(lease.GetAskId()) {
 			continue
 		}
 		held.role = r
 		r.plan.Granted(plan.Grant{
 			Container: held.id, Node: id.Node(lease.GetNodeId()), Ask: lease.GetAskId(),
-			Version: r.versionFitting(d.wanted, lease.GetResources()), At: lease.GetGrantedAt().AsTime(),
+			Version: r.versionWithResources(d.desired, lease.GetResources()), At: lease.GetGrantedAt().AsTime(),
 		})
 		return
 	}
@@ -378,33 +378,33 @@ func (d *driver) grant(allocation *masterv1.Allocation) {
 
 // observe takes a node's word, unless it is older than what is known.
 func (d *driver) observe(status *corev1.ContainerStatus, now time.Time) {
-	held, ok := d.held[status.GetLease().GetContainerId()]
+	held, ok := d.containers[status.GetLease().GetContainerId()]
 	if !ok || status.GetSequence() < held.sequence {
 		return
 	}
 	held.sequence = status.GetSequence()
-	held.over = status.GetState() == corev1.ContainerStatus_DONE
-	if held.role == nil && held.over {
+	held.gone = status.GetState() == corev1.ContainerStatus_DONE
+	if held.role == nil && held.gone {
 		return
 	}
 	if held.role == nil && !d.adopt(held.allocation, status.GetLabels()) {
 		return
 	}
-	if held.over {
+	if held.gone {
 		d.ended(status, now)
 		return
 	}
-	held.role.plan.Observe(seen(held.id, status), now)
+	held.role.plan.Observe(statusOf(held.id, status), now)
 }
 
 func (d *driver) ended(status *corev1.ContainerStatus, now time.Time) {
-	if held, ok := d.held[status.GetLease().GetContainerId()]; ok && held.role != nil {
-		held.role.plan.Ended(held.id, exit(status.GetExit()), now)
+	if held, ok := d.containers[status.GetLease().GetContainerId()]; ok && held.role != nil {
+		held.role.plan.Ended(held.id, exitOf(status.GetExit()), now)
 	}
 }
 
 // idle reports whether no role has an instance.
-func (d *driver) idle() bool {
+func (d *driver) noInstances() bool {
 	for _, r := range d.roles {
 		if !r.plan.Empty() {
 			return false
@@ -417,51 +417,51 @@ func (d *driver) idle() bool {
 func (d *driver) start(ctx context.Context, held *container, spec *corev1.ContainerSpec) {
 	d.starts.Go(func() {
 		name := held.allocation.GetLease().GetContainerId()
-		limit, cancel := context.WithTimeout(ctx, persistence)
+		limit, cancel := context.WithTimeout(ctx, startTimeout)
 		defer cancel()
 		policy := backoff.Policy{Min: 20 * time.Millisecond, Max: time.Second}
 		var status *corev1.ContainerStatus
 		var err error
 		for failures := 1; ; failures++ {
 			status, err = d.client.Start(limit, held.allocation, spec)
-			if !unanswered(err) || backoff.Sleep(limit, policy.After(failures)) != nil {
+			if !mayHaveStarted(err) || backoff.Sleep(limit, policy.After(failures)) != nil {
 				break
 			}
 		}
 		select {
-		case d.started <- startResult{container: name, status: status, err: err}:
+		case d.startResults <- startResult{container: name, status: status, err: err}:
 		case <-ctx.Done():
 		}
 	})
 }
 
 // unanswered reports whether a start may have been heeded for all that is known.
-func unanswered(err error) bool {
+func mayHaveStarted(err error) bool {
 	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.Is(err, context.Canceled) // which a call says whose connection was closed because the node has moved
 }
 
 // refusal says what a start that was not accepted means. A node that refuses what it was asked to run has seen the version;
 // of every other error nobody knows that the next version would fare better.
-func refusal(err error) plan.Refusal {
+func startError(err error) plan.StartError {
 	switch {
-	case unanswered(err):
-		return plan.Unanswered
+	case mayHaveStarted(err):
+		return plan.StartUnanswered
 	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrNotImplemented), errors.Is(err, errdefs.ErrPermissionDenied):
-		return plan.RefusedSpec
+		return plan.StartInvalid
 	}
-	return plan.Refused
+	return plan.StartRefused
 }
 
-func (d *driver) startEnded(result startResult) {
-	held, ok := d.held[result.container]
+func (d *driver) startDone(result startResult) {
+	held, ok := d.containers[result.container]
 	if !ok || held.role == nil {
 		return
 	}
 	if result.err != nil {
 		d.log.Warn("a start was not accepted", "container", result.container, "error", result.err)
 		reason := "the node did not accept it: " + wire.Sentence(result.err)
-		held.role.plan.StartFailed(held.id, reason, refusal(result.err), time.Now())
+		held.role.plan.StartFailed(held.id, reason, startError(result.err), time.Now())
 		return
 	}
 	if held.sequence == 0 {

@@ -55,7 +55,7 @@ func (d *driver) writeMemo() []byte {
 	var base int64
 	for name, r := range d.roles {
 		memos[name] = roleMemo{plan: r.plan.Memo()}
-		base = max(base, newest(memos[name].plan))
+		base = max(base, newestFailure(memos[name].plan))
 	}
 	for keep := 16; keep >= 0; keep /= 2 {
 		stored := storedMemo{Base: base, Roles: map[string]storedRole{}}
@@ -100,7 +100,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 				return nil, fmt.Errorf("decode the memo: a slot of role %q is described by %v", name, numbers)
 			}
 			memo.plan.Slots = append(memo.plan.Slots, plan.SlotMemo{
-				Number: int(numbers[0]), Version: int32(numbers[1]), Restarts: int(numbers[2]), Leaving: numbers[3]&1 != 0, Dark: numbers[3]&2 != 0,
+				Number: int(numbers[0]), Version: int32(numbers[1]), Restarts: int(numbers[2]), Leaving: numbers[3]&1 != 0, NotRouted: numbers[3]&2 != 0,
 				Failures: fromOffsets(stored.Base, numbers[slotHead:]),
 			})
 		}
@@ -109,9 +109,9 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 		}
 		o := role.Rollout
 		memo.plan.Rollout = plan.RolloutMemo{
-			Version: o.Version, Restart: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
-			Best: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, Change: o.Change,
-			Base: o.Base, Switched: o.Switched, Proven: o.Proven, Again: o.Again,
+			Version: o.Version, RestartBefore: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
+			BestProgress: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, NewVersion: o.Change,
+			Base: o.Base, Switched: o.Switched, Completed: o.Proven, Reopened: o.Again,
 		}
 		roles[name] = memo
 	}
@@ -125,7 +125,7 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 		if slot.Leaving {
 			numbers[3] |= 1
 		}
-		if slot.Dark {
+		if slot.NotRouted {
 			numbers[3] |= 2
 		}
 		role.Slots = append(role.Slots, append(numbers, offsets(base, slot.Failures, keep)...))
@@ -138,15 +138,15 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 	}
 	o := m.plan.Rollout
 	role.Rollout = storedRollout{
-		Version: o.Version, Restart: nanos(o.Restart), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
-		Best: o.Best, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, Change: o.Change,
-		Base: o.Base, Switched: o.Switched, Proven: o.Proven, Again: o.Again,
+		Version: o.Version, Restart: nanos(o.RestartBefore), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
+		Best: o.BestProgress, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, Change: o.NewVersion,
+		Base: o.Base, Switched: o.Switched, Proven: o.Completed, Again: o.Reopened,
 	}
 	return role
 }
 
 // newest is the instant that failures are written relative to, so that their numbers stay short.
-func newest(memo plan.Memo) int64 {
+func newestFailure(memo plan.Memo) int64 {
 	var base int64
 	for _, slot := range memo.Slots {
 		for _, at := range slot.Failures {

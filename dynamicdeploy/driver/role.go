@@ -22,7 +22,7 @@ type role struct {
 }
 
 // role finds a role by its name, made when there is none.
-func (d *driver) role(name string) *role {
+func (d *driver) roleNamed(name string) *role {
 	if r, ok := d.roles[name]; ok {
 		return r
 	}
@@ -39,17 +39,17 @@ func (d *driver) role(name string) *role {
 }
 
 // want takes what people want. Roles that the app has no longer are wanted zero times.
-func (d *driver) want(wanted *masterv1.Wanted, now time.Time) {
-	d.wanted = wanted
+func (d *driver) setDesired(wanted *masterv1.Wanted, now time.Time) {
+	d.desired = wanted
 	for _, spec := range wanted.GetSpec().GetRoles() {
-		d.role(spec.GetName())
+		d.roleNamed(spec.GetName())
 	}
 	for _, r := range d.roles {
 		spec := roleOf(wanted.GetSpec(), r.name)
-		r.plan.Want(wantedOf(wanted, spec), now)
+		r.plan.SetDesired(desiredOf(wanted, spec), now)
 		for version := range wanted.GetVersions() {
-			if same := r.sameAsWanted(wanted, version); same != version {
-				r.plan.Rename(version, same)
+			if same := r.equivalentVersion(wanted, version); same != version {
+				r.plan.MergeVersion(version, same)
 			}
 		}
 	}
@@ -57,7 +57,7 @@ func (d *driver) want(wanted *masterv1.Wanted, now time.Time) {
 
 // sameAsWanted is the wanted version if containers of the given one serve as well, else the given one: an app of several
 // roles changes only those that differ, and going back keeps what still runs.
-func (r *role) sameAsWanted(wanted *masterv1.Wanted, version int32) int32 {
+func (r *role) equivalentVersion(wanted *masterv1.Wanted, version int32) int32 {
 	old, known := wanted.GetVersions()[version]
 	if known && specs.SameContainers(roleOf(old, r.name), roleOf(wanted.GetSpec(), r.name)) {
 		return wanted.GetVersion()
@@ -66,7 +66,7 @@ func (r *role) sameAsWanted(wanted *masterv1.Wanted, version int32) int32 {
 }
 
 // versionFitting is the newest version whose containers are given such resources, zero if none is.
-func (r *role) versionFitting(wanted *masterv1.Wanted, resources *corev1.Resources) int32 {
+func (r *role) versionWithResources(wanted *masterv1.Wanted, resources *corev1.Resources) int32 {
 	if spec := roleOf(wanted.GetSpec(), r.name); spec != nil && proto.Equal(resourcesOf(spec), resources) {
 		return wanted.GetVersion()
 	}
@@ -79,7 +79,7 @@ func (r *role) versionFitting(wanted *masterv1.Wanted, resources *corev1.Resourc
 }
 
 // asked reports whether an ask is one of this role's.
-func (r *role) asked(ask string) bool {
+func (r *role) ownsAsk(ask string) bool {
 	instance, _, _ := strings.Cut(ask, "/")
 	return r.plan.Number(instance) > 0
 }

@@ -28,16 +28,16 @@ const (
 )
 
 // hesitation is how much longer than the node, which is to call an instance unhealthy itself, the driver waits.
-const hesitation = 5 * time.Second
+const startMargin = 5 * time.Second
 
 var strategies = map[apiv1.UpdatePolicy_Strategy]plan.Strategy{
 	apiv1.UpdatePolicy_ROLLING: plan.Rolling, apiv1.UpdatePolicy_CANARY: plan.Canary, apiv1.UpdatePolicy_BLUE_GREEN: plan.BlueGreen,
 }
 
 // wantedOf is what plan is to bring about for a role.
-func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Wanted {
+func desiredOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
 	update, restart, stop := spec.GetUpdate(), spec.GetRestart(), spec.GetStop()
-	w := plan.Wanted{
+	w := plan.Desired{
 		Count:   int(spec.GetInstances()),
 		Version: wanted.GetVersion(),
 		Update: plan.Update{
@@ -74,7 +74,7 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Wanted {
 	}
 	if spec.GetHealth().GetProbe() != nil {
 		w.StartPeriod = duration(spec.GetHealth().GetStartPeriod(), defaults.StartPeriod)
-		w.Hesitation = hesitation
+		w.StartMargin = startMargin
 	}
 	if wanted.GetStopped() || wanted.GetRemoving() {
 		w.Count = 0
@@ -164,36 +164,36 @@ func specOf(wanted *masterv1.Wanted, version int32) *apiv1.AppSpec {
 	return wanted.GetSpec()
 }
 
-func seen(container id.Container, status *corev1.ContainerStatus) plan.Status {
+func statusOf(container id.Container, status *corev1.ContainerStatus) plan.Status {
 	s := plan.Status{Container: container, Reason: status.GetHealthDetail()}
 	switch status.GetState() {
 	case corev1.ContainerStatus_LOCALIZING:
-		s.Stage = plan.Downloading
+		s.Stage = plan.StageDownloading
 		if phases := status.GetPhases(); len(phases) > 0 && phases[len(phases)-1].GetName() == "load" {
-			s.Stage = plan.Loading
+			s.Stage = plan.StageLoading
 		}
 	case corev1.ContainerStatus_LAUNCHING:
-		s.Stage = plan.Launching
+		s.Stage = plan.StageLaunching
 	case corev1.ContainerStatus_RUNNING:
-		s.Stage = plan.Running
+		s.Stage = plan.StageRunning
 		s.RunningSince = status.GetStartedAt().AsTime()
 		switch status.GetHealth() {
 		case corev1.ContainerStatus_NONE, corev1.ContainerStatus_HEALTHY:
-			s.Health = plan.Good
+			s.Health = plan.Healthy
 			if status.GetHealthySince() != nil {
-				s.GoodSince = status.GetHealthySince().AsTime()
+				s.HealthySince = status.GetHealthySince().AsTime()
 			}
 		case corev1.ContainerStatus_UNHEALTHY:
-			s.Health = plan.Bad
+			s.Health = plan.Unhealthy
 		}
 	case corev1.ContainerStatus_STOPPING:
-		s.Stage = plan.Ending
+		s.Stage = plan.StageStopping
 	}
 	return s
 }
 
-func exit(message *corev1.Exit) plan.Exit {
-	e := plan.Exit{Blame: plan.App, Reason: message.GetMessage()}
+func exitOf(message *corev1.Exit) plan.Exit {
+	e := plan.Exit{Blame: plan.BlameApp, Reason: message.GetMessage()}
 	var otherwise string
 	switch message.GetReason() {
 	case corev1.Exit_EXITED:
@@ -205,15 +205,15 @@ func exit(message *corev1.Exit) plan.Exit {
 	case corev1.Exit_UNHEALTHY:
 		otherwise = "its health check failed"
 	case corev1.Exit_LAUNCH_FAILED:
-		e.Blame, otherwise = plan.Either, "it could not be launched"
+		e.Blame, otherwise = plan.BlameEither, "it could not be launched"
 	case corev1.Exit_NODE_FAILED:
-		e.Blame, otherwise = plan.Node, "its node could not run it"
+		e.Blame, otherwise = plan.BlameNode, "its node could not run it"
 	case corev1.Exit_VANISHED:
-		e.Blame, otherwise = plan.Node, "it ended while nobody watched"
+		e.Blame, otherwise = plan.BlameNode, "it ended while nobody watched"
 	case corev1.Exit_KILLED_FROM_OUTSIDE:
-		e.Blame, otherwise = plan.Nobody, "it was killed from outside Mammoth"
+		e.Blame, otherwise = plan.BlameNobody, "it was killed from outside Mammoth"
 	default:
-		e.Blame = plan.Nobody
+		e.Blame = plan.BlameNobody
 		otherwise = "it was stopped (" + strings.ToLower(message.GetReason().String()) + ")"
 	}
 	e.Reason = cmp.Or(e.Reason, otherwise)

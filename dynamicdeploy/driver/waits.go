@@ -7,13 +7,13 @@ import (
 )
 
 // mostWaits is how many reasons a sentence about a failed rollout carries.
-const mostWaits = 3
+const maxReasons = 3
 
 // waitsOf is in words what instances of a role wait for.
-func waitsOf(role string, waiting []*apiv1.Waiting) string {
+func waitReason(role string, waiting []*apiv1.Waiting) string {
 	var texts []string
 	for _, w := range waiting {
-		if w.GetInstances() == 0 || w.GetRole() != role || len(texts) == mostWaits {
+		if w.GetInstances() == 0 || w.GetRole() != role || len(texts) == maxReasons {
 			continue
 		}
 		text := w.GetText()
