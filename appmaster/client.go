@@ -1,11 +1,14 @@
-// Package appmaster is the library that an application master is written with. It keeps one stream to the
-// ResourceManager and one watch to each node that holds a container of the app, for ever: over lost connections, a
-// restarted ResourceManager, NodeManagers that moved. A master says what it wants (SetAsk, Release, ReportInstance)
-// without waiting, and is told what happened on one channel (Events).
+// Package appmaster is the library for application masters. A Client keeps one stream to the ResourceManager and one watch
+// of each node that holds a container of the app. It reconnects when a connection is lost, when the ResourceManager
+// restarts, and when a NodeManager moves. A master's calls (SetAsk, Release, ReportInstance) do not wait; what happens
+// arrives on one channel (Events).
 //
-// A master that was restarted registers again and is given the containers that the app still holds. Nothing is lost
-// and nothing doubled: asks and reports are absolute and sent again in full after each reconnection, releases until
-// they are acknowledged, and each grant and each end is told once.
+// A restarted master registers again and receives the containers that the app still holds. Nothing is lost or doubled: asks
+// and reports are absolute and sent again after each reconnection, releases are repeated until they are acknowledged, and
+// each grant and each end is one event.
+//
+// Vocabulary: an attempt is one run of an app's master; an ask is a request for a number of equal containers; the memo is
+// what an attempt saves for the next one.
 package appmaster
 
 import (
@@ -27,16 +30,16 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// coalesce is how long a change waits for others to travel with.
-const coalesce = 2 * time.Millisecond
+// batchDelay is how long a change waits, so that others are sent with it.
+const batchDelay = 2 * time.Millisecond
 
-// answerWithin is how long one call may take before it is tried anew.
-const answerWithin = 5 * time.Second
+// callTimeout is how long one call may take before it is repeated.
+const callTimeout = 5 * time.Second
 
-// ErrSuperseded says that a newer attempt has taken over, or that the app is gone.
+// ErrSuperseded means that a newer attempt has taken over, or that the app is gone.
 var ErrSuperseded = fmt.Errorf("this attempt of the application master has been replaced: %w", errdefs.ErrAborted)
 
-// Client is an application master's side of its protocols. Its methods may be called from any goroutine.
+// Client is an application master's connection to its zone. Its methods may be called from any goroutine.
 type Client struct {
 	config Config
 	log    *slog.Logger
@@ -50,19 +53,19 @@ type Client struct {
 	rm     masterv1.ApplicationMasterClient
 
 	mu sync.Mutex
-	// containers that are held, and their nodes. Written by the session's goroutine alone.
+	// held are the leases of the app's containers, by container id. Only the session's goroutine writes it.
 	held map[string]*corev1.Lease
-	// counted is what balancers have counted since the present stream was opened, by instance.
-	counted map[string]*masterv1.Traffic
+	// traffic is the newest count of each instance on the present stream.
+	traffic map[string]*masterv1.Traffic
 	nodes   map[string]*node
-	// missing were held before the last registration and are no more.
+	// missing are the leases that were held before the last registration and are not in its answer.
 	missing []*corev1.Lease
 	watches sync.WaitGroup
-	// redo ends the present stream so that the master registers again.
-	redo context.CancelFunc
+	// endStream ends the present stream, so that the master registers again.
+	endStream context.CancelFunc
 }
 
-// New makes a Client. It does nothing before Register.
+// New returns a Client that does nothing before Register.
 func New(config Config) *Client {
 	log := config.Log
 	if log == nil {
@@ -72,13 +75,13 @@ func New(config Config) *Client {
 	return &Client{
 		config: config, log: log, outbox: newOutbox(), events: make(chan Event, 64),
 		ctx: ctx, cancel: cancel, done: make(chan struct{}),
-		held: map[string]*corev1.Lease{}, counted: map[string]*masterv1.Traffic{}, nodes: map[string]*node{},
+		held: map[string]*corev1.Lease{}, traffic: map[string]*masterv1.Traffic{}, nodes: map[string]*node{},
 	}
 }
 
-// Register announces the attempt, trying until ctx ends while the ResourceManager cannot be reached, and then keeps in
-// touch until Close. The answer names what people want of the app, the containers it holds already, and the memo of
-// the attempt before. It is called once. It fails with ErrSuperseded if this is not the newest attempt.
+// Register registers the attempt and keeps the connection until Close. While the ResourceManager cannot be reached, it tries
+// until ctx ends. The answer has the desired state of the app, the containers that it holds, and the memo of the attempt
+// before. It is called once. It fails with ErrSuperseded if this is not the newest attempt.
 func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, error) {
 	if err := c.config.Validate(); err != nil {
 		return nil, err
@@ -95,61 +98,62 @@ func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, erro
 		return nil, err
 	}
 	for _, allocation := range answer.GetContainers() {
-		c.hold(allocation)
+		c.track(allocation)
 	}
 	go c.run()
 	return answer, nil
 }
 
-// Events tells everything that happens. It is closed after Superseded and by Close. A master that does not read it is
-// told nothing more, but loses nothing.
+// Events is the channel of events. It is closed after Superseded and by Close. While the master does not read it, events
+// wait; none is lost.
 func (c *Client) Events() <-chan Event { return c.events }
 
-// SetAsk asks for containers: in total ask.Count under ask.Id. It replaces the ask of that id. The message must not be
+// SetAsk asks for containers: ask.Count in total under ask.Id. It replaces the ask of that id. The message must not be
 // changed afterwards.
 func (c *Client) SetAsk(ask *masterv1.Ask) { c.outbox.setAsk(ask) }
 
-// WithdrawAsk asks for no more containers under the id. One that was granted meanwhile is still told.
+// WithdrawAsk ends the ask of that id. A container that was granted meanwhile still arrives.
 func (c *Client) WithdrawAsk(id string) { c.outbox.withdrawAsk(id) }
 
-// Release gives a container back: it is stopped if it runs. Completed tells when it was seen gone, and needs no release.
+// Release gives a container back; if it runs, it is stopped. Completed follows when it was seen gone, and needs no release.
 func (c *Client) Release(container string) { c.outbox.release(container) }
 
-// ReportInstance tells what the master thinks of an instance. It replaces the report before it.
+// ReportInstance reports the state of an instance. It replaces the report before.
 func (c *Client) ReportInstance(report *masterv1.InstanceReport) { c.outbox.reportInstance(report) }
 
-// ForgetInstance says that an instance exists no more.
+// ForgetInstance reports that an instance does not exist any more.
 func (c *Client) ForgetInstance(id string) { c.outbox.forgetInstance(id) }
 
-// ReportRollout tells how far the change to the wanted version has come.
+// ReportRollout reports how far the change to the desired version has come.
 func (c *Client) ReportRollout(report *masterv1.RolloutReport) {
 	c.outbox.change(func() { c.outbox.rollout.put(report) })
 }
 
-// Revert asks to go back to the version before.
+// Revert requests the version before.
 func (c *Client) Revert(revert *masterv1.Revert) {
 	c.outbox.change(func() { c.outbox.revert.put(revert) })
 }
 
-// SaveMemo keeps at most 64 KiB for the next attempt.
+// SaveMemo saves at most 64 KiB for the next attempt.
 func (c *Client) SaveMemo(memo []byte) {
 	c.outbox.change(func() { c.outbox.memo.put(memo) })
 }
 
-// Observe says which wish of the people has been acted upon.
-func (c *Client) Observe(generation int64) {
-	c.outbox.change(func() { c.outbox.observed.put(generation) })
+// ReportGeneration reports the newest generation of the desired state that was acted upon.
+func (c *Client) ReportGeneration(generation int64) {
+	c.outbox.change(func() { c.outbox.generation.put(generation) })
 }
 
-// Finish ends the app for a reason that people are shown, trying until ctx ends. Containers that are still held are stopped.
+// Finish ends the app with a reason that people are shown. While the ResourceManager cannot be reached, it tries until ctx
+// ends. Containers that are still held are stopped.
 func (c *Client) Finish(ctx context.Context, reason string) error {
-	return c.insist(ctx, func(ctx context.Context) error {
+	return c.callUntilAnswered(ctx, func(ctx context.Context) error {
 		_, err := c.rm.Finish(ctx, &masterv1.FinishRequest{Reason: reason}, grpc.WaitForReady(true))
 		return err
 	})
 }
 
-// Close lets go of every connection and waits for the end of all that the Client runs. Containers go on running.
+// Close closes every connection and waits for the goroutines of the Client. Containers keep running.
 func (c *Client) Close() {
 	c.cancel(errors.New("the application master is closing"))
 	if c.conn == nil {
@@ -160,7 +164,7 @@ func (c *Client) Close() {
 
 func (c *Client) register(ctx context.Context) (*masterv1.RegisterResponse, error) {
 	var answer *masterv1.RegisterResponse
-	err := c.insist(ctx, func(ctx context.Context) (err error) {
+	err := c.callUntilAnswered(ctx, func(ctx context.Context) (err error) {
 		answer, err = c.rm.Register(ctx, &masterv1.RegisterRequest{
 			AppId: c.config.AppID, Attempt: c.config.Attempt,
 		}, grpc.WaitForReady(true))
@@ -172,10 +176,10 @@ func (c *Client) register(ctx context.Context) (*masterv1.RegisterResponse, erro
 	return answer, nil
 }
 
-// insist calls the ResourceManager until it answers. A refusal means that somebody else is in charge.
-func (c *Client) insist(ctx context.Context, call func(context.Context) error) error {
+// callUntilAnswered repeats a call until the ResourceManager answers. A refusal means that this attempt was superseded.
+func (c *Client) callUntilAnswered(ctx context.Context, call func(context.Context) error) error {
 	for failures := 1; ; failures++ {
-		err := c.once(ctx, call)
+		err := c.callOnce(ctx, call)
 		switch {
 		case err == nil:
 			return nil
@@ -191,8 +195,8 @@ func (c *Client) insist(ctx context.Context, call func(context.Context) error) e
 	}
 }
 
-func (c *Client) once(ctx context.Context, call func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+func (c *Client) callOnce(ctx context.Context, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	return wire.Error(call(ctx))
 }
@@ -209,7 +213,7 @@ func refused(err error) bool {
 	return false
 }
 
-// run is the session: a stream for as long as it holds, then a new registration, then the next stream.
+// run keeps the session: a stream until it fails, then a new registration, then the next stream.
 func (c *Client) run() {
 	defer close(c.done)
 	defer close(c.events)
@@ -221,29 +225,29 @@ func (c *Client) run() {
 	for {
 		err := c.stream()
 		if errors.Is(err, ErrSuperseded) {
-			c.tell(Superseded{Reason: "a newer attempt has registered"})
+			c.emit(Superseded{Reason: "a newer attempt has registered"})
 			return
 		}
 		if c.ctx.Err() != nil {
 			return
 		}
 		c.log.Warn("the stream to the ResourceManager ended", "app", c.config.App, "attempt", c.config.Attempt, "error", err)
-		c.tell(Disconnected{Err: err})
+		c.emit(Disconnected{Err: err})
 		answer, err := c.register(c.ctx)
 		if err != nil {
 			if errors.Is(err, ErrSuperseded) && c.ctx.Err() == nil {
-				c.tell(Superseded{Reason: wire.Sentence(err)})
+				c.emit(Superseded{Reason: wire.Sentence(err)})
 			}
 			return
 		}
-		c.compare(answer)
+		c.reconcile(answer)
 		c.outbox.reset()
-		clear(c.counted)
+		clear(c.traffic)
 	}
 }
 
-// compare tells what happened while the ResourceManager was out of reach.
-func (c *Client) compare(answer *masterv1.RegisterResponse) {
+// reconcile reports what has changed while the ResourceManager could not be reached.
+func (c *Client) reconcile(answer *masterv1.RegisterResponse) {
 	still := map[string]bool{}
 	for _, allocation := range answer.GetContainers() {
 		still[allocation.GetLease().GetContainerId()] = true
@@ -257,12 +261,12 @@ func (c *Client) compare(answer *masterv1.RegisterResponse) {
 	}
 	slices.SortFunc(c.missing, func(a, b *corev1.Lease) int { return cmp.Compare(a.GetContainerId(), b.GetContainerId()) })
 	if answer.GetWanted() != nil {
-		c.tell(WantedChanged{Wanted: answer.GetWanted()})
+		c.emit(DesiredChanged{Desired: answer.GetWanted()})
 	}
 }
 
-// conclude tells the end of what is held no more, where the first answer of the stream did not say how it ended.
-func (c *Client) conclude() {
+// completeMissing reports the end of each missing lease for which the first answer of the stream had no exit.
+func (c *Client) completeMissing() {
 	for _, lease := range c.missing {
 		c.completed(&corev1.ContainerStatus{
 			Lease: lease,
@@ -276,12 +280,12 @@ func (c *Client) conclude() {
 	c.missing = nil
 }
 
-// stream holds one Allocate stream open until it fails.
+// stream keeps one Allocate stream open until it fails.
 func (c *Client) stream() error {
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	c.mu.Lock()
-	c.redo = cancel
+	c.endStream = cancel
 	c.mu.Unlock()
 	stream, err := c.rm.Allocate(ctx)
 	if err != nil {
@@ -305,15 +309,15 @@ func (c *Client) stream() error {
 		if answer.GetSuperseded() {
 			return ErrSuperseded
 		}
-		c.heed(answer)
+		c.apply(answer)
 		if first {
-			c.conclude()
-			c.tell(Connected{})
+			c.completeMissing()
+			c.emit(Connected{})
 		}
 	}
 }
 
-// send writes what is due, a little after it became due, until ctx ends.
+// send sends the outbox, batchDelay after each change, until ctx ends.
 func (c *Client) send(ctx context.Context, stream masterv1.ApplicationMaster_AllocateClient) {
 	for {
 		for request := c.outbox.next(); request != nil; request = c.outbox.next() {
@@ -326,24 +330,24 @@ func (c *Client) send(ctx context.Context, stream masterv1.ApplicationMaster_All
 			return
 		case <-c.outbox.wake:
 		}
-		if backoff.Sleep(ctx, coalesce) != nil {
+		if backoff.Sleep(ctx, batchDelay) != nil {
 			return
 		}
 	}
 }
 
-func (c *Client) heed(answer *masterv1.AllocateResponse) {
+func (c *Client) apply(answer *masterv1.AllocateResponse) {
 	c.outbox.acknowledge(answer.GetAppliedSequence())
 	for _, update := range answer.GetNodes() {
 		c.mu.Lock()
 		if n, ok := c.nodes[update.GetNodeId()]; ok {
-			n.move(update.GetContainerManager(), nil)
+			n.update(update.GetContainerManager(), nil)
 		}
 		c.mu.Unlock()
-		c.tell(NodeChanged{Node: update.GetNodeId(), State: update.GetState(), Reason: update.GetReason()})
+		c.emit(NodeChanged{Node: update.GetNodeId(), State: update.GetState(), Reason: update.GetReason()})
 	}
 	if answer.GetWanted() != nil {
-		c.tell(WantedChanged{Wanted: answer.GetWanted()})
+		c.emit(DesiredChanged{Desired: answer.GetWanted()})
 	}
 	for _, allocation := range answer.GetAllocated() {
 		c.allocated(allocation)
@@ -352,48 +356,47 @@ func (c *Client) heed(answer *masterv1.AllocateResponse) {
 		c.completed(status)
 	}
 	for _, notice := range answer.GetPreemptions() {
-		told := Preempted{ContainerID: notice.GetContainerId(), Reason: notice.GetReason()}
+		event := Preemption{ContainerID: notice.GetContainerId(), Reason: notice.GetReason()}
 		if !notice.GetWithdrawn() {
-			told.Deadline = notice.GetDeadline().AsTime()
+			event.Deadline = notice.GetDeadline().AsTime()
 		}
-		c.tell(told)
+		c.emit(event)
 	}
 	for _, instance := range answer.GetWithdrawn() {
-		c.tell(Withdrawn{Instance: instance})
+		c.emit(Withdrawn{Instance: instance})
 	}
 	if answer.GetWaits() != nil {
-		c.tell(Waits{Waiting: answer.GetWaits().GetWaiting()})
+		c.emit(WaitingChanged{Waiting: answer.GetWaits().GetWaiting()})
 	}
 	for _, traffic := range answer.GetTraffic() {
-		// Counts begin at zero with every stream.
-		before := c.counted[traffic.GetInstance()]
-		c.counted[traffic.GetInstance()] = traffic
-		c.tell(Traffic{
+		// Counts start at zero with every stream.
+		before := c.traffic[traffic.GetInstance()]
+		c.traffic[traffic.GetInstance()] = traffic
+		c.emit(Traffic{
 			Instance: traffic.GetInstance(),
 			Requests: traffic.GetRequests() - before.GetRequests(), Errors: traffic.GetErrors() - before.GetErrors(),
 		})
 	}
 }
 
-func (c *Client) hold(allocation *masterv1.Allocation) {
+func (c *Client) track(allocation *masterv1.Allocation) {
 	c.held[allocation.GetLease().GetContainerId()] = allocation.GetLease()
 	c.watchContainer(allocation)
 }
 
-// allocated tells of a grant unless it is known.
+// allocated emits a grant once.
 func (c *Client) allocated(allocation *masterv1.Allocation) {
 	lease := allocation.GetLease()
 	_, known := c.held[lease.GetContainerId()]
-	c.hold(allocation)
+	c.track(allocation)
 	if known {
 		return
 	}
-	c.outbox.granted(lease.GetAskId())
-	c.tell(Allocated{Allocation: allocation})
+	c.outbox.countGrant(lease.GetAskId())
+	c.emit(Allocated{Allocation: allocation})
 }
 
-// completed tells of an end unless it was told. The ResourceManager repeats an end on every new stream until it is
-// acknowledged, which is done by releasing what has ended.
+// completed emits an end once. The ResourceManager repeats an end on every new stream until it is acknowledged by a release.
 func (c *Client) completed(status *corev1.ContainerStatus) {
 	container := status.GetLease().GetContainerId()
 	lease, held := c.held[container]
@@ -405,23 +408,23 @@ func (c *Client) completed(status *corev1.ContainerStatus) {
 		c.unwatchContainer(lease.GetNodeId(), container)
 	}
 	c.outbox.release(container)
-	c.tell(Completed{Status: status})
+	c.emit(Completed{Status: status})
 }
 
-// tell hands an event to the master and waits until it takes it or the Client is closed.
-func (c *Client) tell(event Event) {
+// emit hands an event to the master. It waits until the master takes it or the Client is closed.
+func (c *Client) emit(event Event) {
 	select {
 	case c.events <- event:
 	case <-c.ctx.Done():
 	}
 }
 
-// reregister has the session begin anew, to be given fresh tokens.
+// reregister ends the stream, so that the next registration brings new tokens.
 func (c *Client) reregister() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.redo != nil {
-		c.redo()
+	if c.endStream != nil {
+		c.endStream()
 	}
 }
 

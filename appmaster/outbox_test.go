@@ -38,7 +38,7 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 	}
 	o.change(func() {
 		o.rollout.put(&masterv1.RolloutReport{Version: 2})
-		o.observed.put(3)
+		o.generation.put(3)
 	})
 	said := map[string]int{}
 	for request := o.next(); request != nil; request = o.next() {
@@ -49,7 +49,7 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 		for _, report := range request.GetInstances() {
 			ids = append(ids, report.GetId())
 		}
-		if len(ids) > mostItems {
+		if len(ids) > maxItems {
 			t.Errorf("a request has %d items", len(ids))
 		}
 		for _, id := range ids {

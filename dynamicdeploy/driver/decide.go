@@ -15,10 +15,10 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// decide has every role's plan decide, performs and reports the outcome, and says when to decide again.
+// decide performs and reports what every role's plan decides, and returns when to decide again.
 func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 	var next time.Time
-	sooner := func(at time.Time) {
+	earliest := func(at time.Time) {
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
@@ -27,11 +27,11 @@ func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 	for _, name := range slices.Sorted(maps.Keys(d.roles)) {
 		r := d.roles[name]
 		actions, at := r.plan.Next(now)
-		sooner(at)
+		earliest(at)
 		for _, action := range actions {
 			d.perform(ctx, r, action)
 		}
-		// Those that serve are reported first: where a new version takes over, there is no moment without an instance.
+		// Instances in service are reported first: when a new version takes over, there is no moment without an instance.
 		instances := r.plan.Instances(now)
 		slices.SortStableFunc(instances, func(a, b plan.Instance) int { return serviceRank(b.InService) - serviceRank(a.InService) })
 		for _, instance := range instances {
@@ -52,7 +52,7 @@ func (d *driver) decide(ctx context.Context, now time.Time) time.Time {
 	}
 	if d.reportedGeneration != d.desired.GetGeneration() {
 		d.reportedGeneration = d.desired.GetGeneration()
-		d.client.Observe(d.desired.GetGeneration())
+		d.client.ReportGeneration(d.desired.GetGeneration())
 	}
 	return next
 }
@@ -71,7 +71,7 @@ func (d *driver) perform(ctx context.Context, r *role, action plan.Action) {
 		}
 	case plan.Withdraw:
 		d.log.Info("taking an instance out of service", "instance", action.Instance)
-		// Reported anew even if that was done before: it asks for the confirmation again.
+		// A repeated report requests the confirmation again.
 		delete(d.reported, action.Instance)
 	case plan.Release:
 		d.log.Info("releasing a container", "container", action.Container.String())
@@ -86,27 +86,27 @@ func (d *driver) perform(ctx context.Context, r *role, action plan.Action) {
 }
 
 var instanceStates = [...]apiv1.Instance_State{
-	plan.InstancePending:       apiv1.Instance_PENDING,
+	plan.InstancePending:     apiv1.Instance_PENDING,
 	plan.InstanceDownloading: apiv1.Instance_DOWNLOADING,
 	plan.InstanceLoading:     apiv1.Instance_LOADING,
-	plan.InstanceStarting:      apiv1.Instance_STARTING,
+	plan.InstanceStarting:    apiv1.Instance_STARTING,
 	plan.InstanceRunning:     apiv1.Instance_RUNNING,
-	plan.InstanceUnhealthy:     apiv1.Instance_UNHEALTHY,
+	plan.InstanceUnhealthy:   apiv1.Instance_UNHEALTHY,
 	plan.InstanceDraining:    apiv1.Instance_DRAINING,
-	plan.InstanceStopping:      apiv1.Instance_STOPPING,
-	plan.InstanceBackoff:       apiv1.Instance_BACKOFF,
-	plan.InstanceUnreachable:   apiv1.Instance_UNREACHABLE,
+	plan.InstanceStopping:    apiv1.Instance_STOPPING,
+	plan.InstanceBackoff:     apiv1.Instance_BACKOFF,
+	plan.InstanceUnreachable: apiv1.Instance_UNREACHABLE,
 }
 
-func serviceRank(first bool) int {
-	if first {
+func serviceRank(inService bool) int {
+	if inService {
 		return 1
 	}
 	return 0
 }
 
-// report tells the ResourceManager of an instance that has changed. Of one that no node has spoken of since the takeover
-// there is nothing better to say than what the master before said.
+// report reports an instance that has changed. Of an adopted instance whose node has not reported yet, the report of the
+// earlier master remains.
 func (d *driver) report(r *role, instance plan.Instance) {
 	if instance.State == plan.InstanceUnknown {
 		return
@@ -129,7 +129,7 @@ func (d *driver) report(r *role, instance plan.Instance) {
 	d.client.ReportInstance(report)
 }
 
-// judgement puts into a report by what a role's rollout would fail next.
+// setOutlook sets the part of a report about how the rollout may fail.
 func setOutlook(report *masterv1.RolloutReport, rollout plan.Rollout) {
 	report.Failures, report.MaxFailures, report.Reverts = int32(rollout.Failures), int32(rollout.MaxFailures), rollout.Reverts
 	report.FailsAt = nil
@@ -138,7 +138,7 @@ func setOutlook(report *masterv1.RolloutReport, rollout plan.Rollout) {
 	}
 }
 
-// rolloutOf is the app's rollout out of its roles'.
+// appRollout is the rollout of the app: the sums of its roles', with the state and reason of the role that is worst.
 func (d *driver) appRollout(rollouts []plan.Rollout) *masterv1.RolloutReport {
 	states := map[plan.RolloutState]apiv1.Rollout_State{
 		plan.Progressing: apiv1.Rollout_PROGRESSING, plan.Done: apiv1.Rollout_DONE,
@@ -150,11 +150,11 @@ func (d *driver) appRollout(rollouts []plan.Rollout) *masterv1.RolloutReport {
 		report.Updated += int32(rollout.Updated)
 		report.Total += int32(rollout.Total)
 		percent += rollout.Percent * rollout.Total
-		// A role that failed speaks for the app, then one that has not got there yet.
+		// A failed role decides, then one that is in progress.
 		rank := slices.Index([]plan.RolloutState{plan.NoRollout, plan.Done, plan.Reverted, plan.Paused, plan.Progressing, plan.Failed}, rollout.State)
-		// Of several roles on the way, the one that is nearest to failing speaks.
-		nearer := rank == weight && rollout.Failures > int(report.GetFailures())
-		if rank > weight || nearer {
+		// Of several roles in progress, the one that is nearest to failing decides.
+		closer := rank == weight && rollout.Failures > int(report.GetFailures())
+		if rank > weight || closer {
 			weight, report.State, report.Reason = rank, states[rollout.State], rollout.Reason
 			setOutlook(report, rollout)
 		}

@@ -1,5 +1,8 @@
-// Package driver is the shell around plan: one goroutine that feeds it with what the ResourceManager and the nodes say,
-// and performs what it decides.
+// Package driver runs the plan of each role: one goroutine that feeds it with what the ResourceManager and the nodes report,
+// and performs what it decides. It owns the connection to the zone (appmaster.Client) and the state of the last reports.
+//
+// Vocabulary: an instance, its container and the rollout are as in package plan; a report is what the driver sends to the
+// ResourceManager about them; the memo is what the next attempt needs to know.
 package driver
 
 import (
@@ -25,15 +28,15 @@ import (
 )
 
 const (
-	// lookAround is how long a new master waits for the nodes' word on what it took over before it judges.
+	// reportTimeout is how long a new master waits for the nodes to report the containers that it took over.
 	reportTimeout = 3 * time.Second
-	// persistence is how long a start is tried on a node that does not answer.
+	// startTimeout is how long a start is repeated while a node does not answer.
 	startTimeout = 10 * time.Second
 )
 
-// Config is what the driver of an app is run with.
+// Config is the configuration of a driver.
 type Config struct {
-	// Master says which attempt this is and whom to talk to.
+	// Master identifies the attempt and its ResourceManager.
 	Master appmaster.Config
 	// Log may be nil.
 	Log *slog.Logger
@@ -45,33 +48,36 @@ type driver struct {
 	app    string
 	config Config
 	client *appmaster.Client
-	// registry is what instances are told as MAMMOTH_REGISTRY.
+	// registry is the MAMMOTH_REGISTRY variable of instances.
 	registry string
 
+	// desired is the newest desired state of the app.
 	desired *masterv1.Wanted
-	roles  map[string]*role
-	nodes  map[id.Node]plan.NodeState
-	// held are the containers of the app that have not been seen gone.
+	roles   map[string]*role
+	nodes   map[id.Node]plan.NodeState
+	// containers are those of the app that have not been seen gone.
 	containers map[string]*container
-	// unclaimed were granted to an earlier master and are not known to have been started.
+	// unclaimed were granted to an earlier master and may not have been started.
 	unclaimed []*masterv1.Allocation
 
-	reported map[string]*masterv1.InstanceReport
-	rollout  *masterv1.RolloutReport
-	memo     []byte
+	// reported, rollout, memo and reportedGeneration are what was last sent, so that only changes are.
+	reported           map[string]*masterv1.InstanceReport
+	rollout            *masterv1.RolloutReport
+	memo               []byte
 	reportedGeneration int64
 
-	starts  sync.WaitGroup
+	starts       sync.WaitGroup
 	startResults chan startResult
 }
 
 type container struct {
 	allocation *masterv1.Allocation
 	id         id.Container
-	role       *role
-	// sequence is that of the newest status.
+	// role is nil until it is known which role the container is for.
+	role *role
+	// sequence is the number of the newest status.
 	sequence int64
-	// over: it was seen gone, and its lease has not ended yet.
+	// gone is true once the container was seen gone. Its lease has not ended yet.
 	gone bool
 }
 
@@ -81,8 +87,8 @@ type startResult struct {
 	err       error
 }
 
-// Run keeps an app running until ctx ends, the app was removed, or another attempt has taken over, which it reports as
-// appmaster.ErrSuperseded. Instances go on running in any case.
+// Run keeps an app running until ctx ends, the app was removed, or another attempt has taken over, which it returns as
+// appmaster.ErrSuperseded. Instances keep running in any case.
 func Run(ctx context.Context, config Config) error {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
@@ -92,15 +98,15 @@ func Run(ctx context.Context, config Config) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	d := &driver{
-		log:      config.Log.With("app", config.Master.App, "attempt", config.Master.Attempt),
-		app:      config.Master.App,
-		config:   config,
-		client:   appmaster.New(config.Master),
-		roles:    map[string]*role{},
-		nodes:    map[id.Node]plan.NodeState{},
-		containers:     map[string]*container{},
-		reported: map[string]*masterv1.InstanceReport{},
-		startResults:  make(chan startResult),
+		log:          config.Log.With("app", config.Master.App, "attempt", config.Master.Attempt),
+		app:          config.Master.App,
+		config:       config,
+		client:       appmaster.New(config.Master),
+		roles:        map[string]*role{},
+		nodes:        map[id.Node]plan.NodeState{},
+		containers:   map[string]*container{},
+		reported:     map[string]*masterv1.InstanceReport{},
+		startResults: make(chan startResult),
 	}
 	defer d.starts.Wait()
 	defer d.client.Close()
@@ -122,12 +128,12 @@ func Run(ctx context.Context, config Config) error {
 	return d.run(ctx)
 }
 
-// takeOver starts from what the attempt before left.
+// takeOver continues from what the attempt before left.
 func (d *driver) takeOver(registration *masterv1.RegisterResponse) {
-	wanted := registration.GetWanted()
-	if wanted.GetSpec() == nil && registration.GetSpec() != nil {
-		wanted = proto.CloneOf(wanted)
-		wanted.Spec = registration.GetSpec()
+	desired := registration.GetWanted()
+	if desired.GetSpec() == nil && registration.GetSpec() != nil {
+		desired = proto.CloneOf(desired)
+		desired.Spec = registration.GetSpec()
 	}
 	now := time.Now()
 	memo := d.readMemo(registration.GetMemo())
@@ -139,12 +145,12 @@ func (d *driver) takeOver(registration *masterv1.RegisterResponse) {
 			d.roleNamed(allocation.GetLabels()[labelRole])
 		}
 	}
-	d.setDesired(wanted, now)
+	d.setDesired(desired, now)
 	for _, name := range slices.Sorted(maps.Keys(memo)) {
 		r := d.roleNamed(name)
 		r.plan.Restore(memo[name].plan)
 	}
-	d.setDesired(wanted, now)
+	d.setDesired(desired, now)
 	containers := slices.Clone(registration.GetContainers())
 	slices.SortFunc(containers, byAge)
 	for _, allocation := range containers {
@@ -155,8 +161,8 @@ func (d *driver) takeOver(registration *masterv1.RegisterResponse) {
 	}
 }
 
-// lookAround takes in what the ResourceManager and the nodes say of the containers that were taken over, for a while:
-// an instance must not be judged, nor a start repeated, for lack of news.
+// awaitReports waits for the ResourceManager and the nodes to report the containers that were taken over: an instance must
+// not be counted as failed, nor started again, because its report is late.
 func (d *driver) awaitReports(ctx context.Context, containers []*masterv1.Allocation) (bool, error) {
 	missing := map[string]bool{"": true}
 	for _, allocation := range containers {
@@ -188,7 +194,7 @@ func (d *driver) awaitReports(ctx context.Context, containers []*masterv1.Alloca
 				return true, err
 			}
 		case <-timer.C:
-			d.log.Warn("not every node has told what it runs", "nodes", len(missing))
+			d.log.Warn("some nodes have not reported their containers", "nodes", len(missing))
 			clear(missing)
 		case <-ctx.Done():
 			return true, nil
@@ -203,14 +209,14 @@ func (d *driver) awaitReports(ctx context.Context, containers []*masterv1.Alloca
 	return false, nil
 }
 
-// run is the loop: hear everything that is to be heard, decide, perform, wait.
+// run is the loop: it decides, performs and waits for events.
 func (d *driver) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		next := d.decide(ctx, time.Now())
 		if d.desired.GetRemoving() && d.noInstances() {
-			d.log.Info("every instance is gone, the app can be forgotten")
+			d.log.Info("every instance is gone, the app ends")
 			if err := d.client.Finish(ctx, "removed"); err != nil && ctx.Err() == nil {
 				return err
 			}
@@ -234,7 +240,7 @@ func (d *driver) run(ctx context.Context) error {
 	}
 }
 
-// hear takes an event and all that wait behind it.
+// handleAll handles an event and all that are queued behind it.
 func (d *driver) handleAll(event appmaster.Event, ok bool) error {
 	for {
 		if !ok {
@@ -262,7 +268,7 @@ func (d *driver) handle(event appmaster.Event) error {
 		delete(d.containers, event.Status.GetLease().GetContainerId())
 	case appmaster.StatusChanged:
 		d.observe(event.Status, now)
-	case appmaster.NodeUnseen:
+	case appmaster.NodeDisconnected:
 		for _, r := range d.roles {
 			r.plan.SetConnected(id.Node(event.Node), false)
 		}
@@ -278,17 +284,17 @@ func (d *driver) handle(event appmaster.Event) error {
 		}
 	case appmaster.NodeChanged:
 		d.nodeChanged(event)
-	case appmaster.Preempted:
+	case appmaster.Preemption:
 		if held, ok := d.containers[event.ContainerID]; ok && held.role != nil {
 			if event.Deadline.IsZero() {
-				d.log.Info("a container may stay after all", "container", event.ContainerID)
+				d.log.Info("a preemption was cancelled", "container", event.ContainerID)
 			} else {
-				d.log.Info("a container will be taken away", "container", event.ContainerID, "deadline", event.Deadline, "reason", event.Reason)
+				d.log.Info("a container is to be preempted", "container", event.ContainerID, "deadline", event.Deadline, "reason", event.Reason)
 			}
 			held.role.plan.SetPreemption(held.id, event.Deadline)
 		}
-	case appmaster.WantedChanged:
-		d.setDesired(event.Wanted, now)
+	case appmaster.DesiredChanged:
+		d.setDesired(event.Desired, now)
 	case appmaster.Withdrawn:
 		for _, r := range d.roles {
 			r.plan.Withdrawn(event.Instance, now)
@@ -297,7 +303,7 @@ func (d *driver) handle(event appmaster.Event) error {
 		for _, r := range d.roles {
 			r.plan.AddTraffic(event.Instance, event.Requests, event.Errors, now)
 		}
-	case appmaster.Waits:
+	case appmaster.WaitingChanged:
 		for _, r := range d.roles {
 			r.plan.SetWaiting(waitReason(r.name, event.Waiting))
 		}
@@ -324,18 +330,18 @@ func (d *driver) nodeChanged(event appmaster.NodeChanged) {
 	d.log.Info("a node has changed", "node", event.Node, "state", event.State.String(), "reason", event.Reason)
 }
 
-// hold remembers a container that the app has.
+// track records a container of the app.
 func (d *driver) track(allocation *masterv1.Allocation) {
 	name := allocation.GetLease().GetContainerId()
 	parsed, err := id.ParseContainer(name)
 	if err != nil {
-		d.log.Error("a container has no proper id", "container", name, "error", err)
+		d.log.Error("a container has an invalid id", "container", name, "error", err)
 		return
 	}
 	d.containers[name] = &container{allocation: allocation, id: parsed}
 }
 
-// adopt takes over a container whose labels say what it runs, and reports whether they do.
+// adopt takes over a container whose labels name its instance, and reports whether they do.
 func (d *driver) adopt(allocation *masterv1.Allocation, labels map[string]string) bool {
 	held, ok := d.containers[allocation.GetLease().GetContainerId()]
 	if !ok || labels[labelInstance] == "" {
@@ -354,7 +360,7 @@ func (d *driver) adopt(allocation *masterv1.Allocation, labels map[string]string
 	return true
 }
 
-// grant gives a container that nobody has started to the role that asked for it.
+// grant gives a container that was not started to the role that asked for it.
 func (d *driver) grant(allocation *masterv1.Allocation) {
 	lease := allocation.GetLease()
 	held, ok := d.containers[lease.GetContainerId()]
@@ -372,11 +378,11 @@ func (d *driver) grant(allocation *masterv1.Allocation) {
 		})
 		return
 	}
-	d.log.Warn("a container answers no ask of this app", "container", lease.GetContainerId())
+	d.log.Warn("a container was granted for an unknown ask", "container", lease.GetContainerId())
 	d.client.Release(lease.GetContainerId())
 }
 
-// observe takes a node's word, unless it is older than what is known.
+// observe hands a node's status to the plan, unless a newer one is known.
 func (d *driver) observe(status *corev1.ContainerStatus, now time.Time) {
 	held, ok := d.containers[status.GetLease().GetContainerId()]
 	if !ok || status.GetSequence() < held.sequence {
@@ -403,7 +409,7 @@ func (d *driver) ended(status *corev1.ContainerStatus, now time.Time) {
 	}
 }
 
-// idle reports whether no role has an instance.
+// noInstances reports whether no role has an instance.
 func (d *driver) noInstances() bool {
 	for _, r := range d.roles {
 		if !r.plan.Empty() {
@@ -413,7 +419,7 @@ func (d *driver) noInstances() bool {
 	return true
 }
 
-// start sends a start and comes back with the answer by d.started.
+// start sends a start and delivers the answer to startResults.
 func (d *driver) start(ctx context.Context, held *container, spec *corev1.ContainerSpec) {
 	d.starts.Go(func() {
 		name := held.allocation.GetLease().GetContainerId()
@@ -435,14 +441,14 @@ func (d *driver) start(ctx context.Context, held *container, spec *corev1.Contai
 	})
 }
 
-// unanswered reports whether a start may have been heeded for all that is known.
+// mayHaveStarted reports whether the node may have run the container although the start failed.
 func mayHaveStarted(err error) bool {
 	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, context.Canceled) // which a call says whose connection was closed because the node has moved
+		errors.Is(err, context.Canceled) // of a call whose connection was closed because the node's address changed
 }
 
-// refusal says what a start that was not accepted means. A node that refuses what it was asked to run has seen the version;
-// of every other error nobody knows that the next version would fare better.
+// startError classifies a refused start. Only an error about the spec counts against the version: after any other error
+// another version might fail the same way.
 func startError(err error) plan.StartError {
 	switch {
 	case mayHaveStarted(err):
