@@ -31,7 +31,7 @@ func (s *apps) Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 	return response, wire.Status(err)
 }
 
-// complete checks a spec, fills in what it leaves out, and finds its images.
+// complete checks a spec, sets its defaults, and resolves its images.
 func (s *apps) complete(ctx context.Context, app *apiv1.AppSpec) error {
 	if err := completeDraft(app); err != nil {
 		return err
@@ -47,8 +47,8 @@ func (s *apps) complete(ctx context.Context, app *apiv1.AppSpec) error {
 		if err != nil {
 			return err
 		}
-		if !runs(role, config) {
-			return fmt.Errorf("image %q says no command to run; give one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument)
+		if !hasCommand(role, config) {
+			return fmt.Errorf("image %q has no command; set one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument)
 		}
 		if err := config.CheckUser(role.GetUser()); err != nil {
 			return err
@@ -61,8 +61,8 @@ func (s *apps) complete(ctx context.Context, app *apiv1.AppSpec) error {
 	return Complete(app)
 }
 
-// runs reports whether a role and its image say together what to run.
-func runs(role *apiv1.RoleSpec, image images.Config) bool {
+// hasCommand reports whether a role and its image have a command to run.
+func hasCommand(role *apiv1.RoleSpec, image images.Config) bool {
 	if args, given := spec.Args(role); given {
 		image.Cmd = args
 	}
@@ -123,7 +123,7 @@ func (s *apps) RemoveApp(ctx context.Context, request *apiv1.RemoveAppRequest) (
 
 func (s *apps) RollbackApp(ctx context.Context, request *apiv1.RollbackAppRequest) (*apiv1.App, error) {
 	if request.GetVersion() < 0 {
-		return nil, wire.Status(fmt.Errorf("version %d is not one; leave it out to go back by one: %w", request.GetVersion(), errdefs.ErrInvalidArgument))
+		return nil, wire.Status(fmt.Errorf("%d is not a version; leave it out to go back to the one before: %w", request.GetVersion(), errdefs.ErrInvalidArgument))
 	}
 	app, err := s.loop.Rollback(ctx, request.GetName(), request.GetVersion())
 	return app, wire.Status(err)
@@ -145,7 +145,7 @@ func (s *apps) PromoteApp(ctx context.Context, request *apiv1.PromoteAppRequest)
 		percent = 100
 	}
 	if percent < 1 || percent > 100 {
-		return nil, wire.Status(fmt.Errorf("a canary cannot be given %d %% of the requests; say 1 to 100: %w", percent, errdefs.ErrInvalidArgument))
+		return nil, wire.Status(fmt.Errorf("a canary cannot receive %d %% of the requests; use 1 to 100: %w", percent, errdefs.ErrInvalidArgument))
 	}
 	app, err := s.loop.Promote(ctx, request.GetName(), percent)
 	return app, wire.Status(err)

@@ -22,10 +22,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// described says where to look when a request is not understood.
-const described = "/v1/openapi.json describes what is taken"
+// apiHint is the end of a message about a request that was not understood.
+const apiHint = "/v1/openapi.json describes what is taken"
 
-// NewDecoder implements runtime.Marshaler. A body is one JSON object or nothing; it was bounded and read before.
+// NewDecoder implements runtime.Marshaler. The body is one JSON object or nothing, and was limited and read before.
 func (m *marshaler) NewDecoder(body io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(into any) error {
 		text, err := io.ReadAll(body)
@@ -33,14 +33,14 @@ func (m *marshaler) NewDecoder(body io.Reader) runtime.Decoder {
 			return err
 		}
 		if len(bytes.TrimSpace(text)) == 0 {
-			return io.EOF // what the gateway takes for no body
+			return io.EOF // which means no body to the gateway
 		}
 		var raw json.RawMessage
 		if err := json.Unmarshal(text, &raw); err != nil {
 			return notJSON(text, err)
 		}
 		if err := m.Unmarshal(text, into); err != nil {
-			return notUnderstood(err)
+			return parseError(err)
 		}
 		return nil
 	})
@@ -55,35 +55,35 @@ func notJSON(text []byte, err error) error {
 	before := text[:max(0, min(at, len(text))-1)]
 	line := 1 + bytes.Count(before, []byte("\n"))
 	column := len(before) - bytes.LastIndexByte(before, '\n')
-	return fmt.Errorf("the body is not JSON: look at line %d, column %d; %s", line, column, described)
+	return fmt.Errorf("the body is not JSON: look at line %d, column %d; %s", line, column, apiHint)
 }
 
-// complaint is how protojson says where it did not understand a message. Its blanks differ from build to build.
-var complaint = regexp.MustCompile(`^proto:[\s\x{a0}]*(syntax error )?\(line (\d+):(\d+)\):[\s\x{a0}]*(.*)$`)
+// protojsonError matches protojson's position of an error. Its spaces differ between builds.
+var protojsonError = regexp.MustCompile(`^proto:[\s\x{a0}]*(syntax error )?\(line (\d+):(\d+)\):[\s\x{a0}]*(.*)$`)
 
-// notUnderstood puts the error of protojson in words.
-func notUnderstood(err error) error {
-	parts := complaint.FindStringSubmatch(err.Error())
+// parseError rewrites an error of protojson.
+func parseError(err error) error {
+	parts := protojsonError.FindStringSubmatch(err.Error())
 	if parts == nil {
-		return fmt.Errorf("the body is not understood: %s; %s", strings.TrimPrefix(err.Error(), "proto: "), described)
+		return fmt.Errorf("the body is not understood: %s; %s", strings.TrimPrefix(err.Error(), "proto: "), apiHint)
 	}
-	return fmt.Errorf("the body is not understood at line %s, column %s: %s; %s", parts[2], parts[3], parts[4], described)
+	return fmt.Errorf("the body is not understood at line %s, column %s: %s; %s", parts[2], parts[3], parts[4], apiHint)
 }
 
-// queryParser says in a sentence which parameter cannot be what it is given.
+// queryParser names the parameter whose value is wrong.
 type queryParser struct{ runtime.DefaultQueryParser }
 
 // Parse implements runtime.QueryParameterParser.
 func (p *queryParser) Parse(into proto.Message, values url.Values, filter *utilities.DoubleArray) error {
 	for name, given := range values {
 		if err := p.DefaultQueryParser.Parse(into, url.Values{name: given}, filter); err != nil {
-			return fmt.Errorf("the parameter %s cannot be %q; %s", name, strings.Join(given, ","), described)
+			return fmt.Errorf("the parameter %s cannot be %q; %s", name, strings.Join(given, ","), apiHint)
 		}
 	}
 	return nil
 }
 
-// KnownParameters refuses a request with a parameter that nothing reads, so that a misspelt one is not taken for none.
+// KnownParameters refuses a request with an unknown parameter, so that a misspelt one is not ignored.
 func KnownParameters(next http.Handler) http.Handler {
 	operations := http.NewServeMux()
 	takes := map[string][]string{}
@@ -95,7 +95,7 @@ func KnownParameters(next http.Handler) http.Handler {
 		if _, pattern := operations.Handler(r); pattern != "" {
 			for name := range r.URL.Query() {
 				if !slices.Contains(takes[pattern], name) {
-					Refuse(w, status.Errorf(codes.InvalidArgument, "%s has no parameter %q; %s", r.URL.Path, name, described))
+					Refuse(w, status.Errorf(codes.InvalidArgument, "%s has no parameter %q; %s", r.URL.Path, name, apiHint))
 					return
 				}
 			}
@@ -104,7 +104,7 @@ func KnownParameters(next http.Handler) http.Handler {
 	})
 }
 
-// operationsWithQueries are the patterns of what is asked for without a body, with the request that each is read into.
+// operationsWithQueries maps the pattern of each request without a body to its message.
 func operationsWithQueries() map[string]protoreflect.MessageDescriptor {
 	operations := map[string]protoreflect.MessageDescriptor{}
 	protoregistry.GlobalFiles.RangeFilesByPackage(apiPackage, func(file protoreflect.FileDescriptor) bool {
@@ -126,7 +126,7 @@ func operationsWithQueries() map[string]protoreflect.MessageDescriptor {
 
 const apiPackage = "mammoth.api.v1"
 
-// parameters are the names that a query may use: the fields that the path does not say, as JSON and the definition have them.
+// parameters lists the names that a query may use: the fields that are not in the path, in both spellings.
 func parameters(of protoreflect.MessageDescriptor, pattern string) []string {
 	var names []string
 	for i := range of.Fields().Len() {
