@@ -17,7 +17,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// tokenKey is the metadata key of the token of Exec.
+// tokenKey is the metadata key of Exec's token.
 const tokenKey = "mammoth-token-bin"
 
 type execStream = grpc.BidiStreamingServer[corev1.ExecInput, corev1.ExecOutput]
@@ -39,10 +39,10 @@ func (s *service) Exec(stream execStream) error {
 	if start == nil || len(start.GetCommand()) == 0 {
 		return wire.Status(fmt.Errorf("the first message of an exec must name a command: %w", errdefs.ErrInvalidArgument))
 	}
-	h, err := ask(ctx, s.nm, func(o *owner) (held, error) {
-		h, err := o.inside(signed, start.GetContainerId(), true)
+	h, err := ask(ctx, s.nm, func(o *owner) (entry, error) {
+		h, err := o.entryForAccess(signed, start.GetContainerId(), true)
 		if err != nil {
-			return held{}, err
+			return entry{}, err
 		}
 		return *h, nil
 	})
@@ -68,8 +68,8 @@ func (s *service) Exec(stream execStream) error {
 	if window := start.GetWindow(); window != nil {
 		resize <- windowSize(window)
 	}
-	// The reader ends with the stream, that is when this call returns; closing the pipe frees it from a command
-	// that does not read.
+	// The reader ends with the stream, when this call returns. Closing the pipe ends a write to a command that does not
+	// read.
 	go readExec(stream, input, resize, cancel)
 	code, err := h.runtime.Exec(ctx, h.core.ID, exec)
 	_ = stdin.CloseWithError(io.ErrClosedPipe)
@@ -94,7 +94,7 @@ func execToken(ctx context.Context) (*corev1.ContainerToken, error) {
 	return signed, nil
 }
 
-// readExec passes on what the client types until it closes its side or goes away, which ends the command.
+// readExec copies the client's input until the client closes its side or disconnects, which ends the command.
 func readExec(stream execStream, input *io.PipeWriter, resize chan runtime.WindowSize, gone context.CancelFunc) {
 	defer close(resize)
 	for {
@@ -108,12 +108,12 @@ func readExec(stream execStream, input *io.PipeWriter, resize chan runtime.Windo
 		}
 		switch in := message.GetInput().(type) {
 		case *corev1.ExecInput_Stdin:
-			_, _ = input.Write(in.Stdin) // a command that has closed its input is not at fault
+			_, _ = input.Write(in.Stdin) // a command may close its input
 		case *corev1.ExecInput_StdinClosed:
 			_ = input.Close()
 		case *corev1.ExecInput_Resize:
 			select {
-			case <-resize: // only the newest size matters
+			case <-resize: // drop an older size
 			default:
 			}
 			resize <- windowSize(in.Resize)

@@ -11,22 +11,23 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Places are what a node's process runtime keeps for frameworks: a folder for each, and what a container has left
-// running for the next one. They are named APP, or ROLE.APP.
-type Places interface {
-	Places() ([]string, error)
-	// EndPlace ends what is left running and deletes the folder; ErrFailedPrecondition while a container is there.
-	EndPlace(ctx context.Context, place string) error
+// StateDirs are the state directories that a node's process runtime has for frameworks: a directory, and the processes that
+// one container has left running for the next. They are named APP, or ROLE.APP.
+type StateDirs interface {
+	StateDirs() ([]string, error)
+	// RemoveStateDir ends the processes and deletes the directory. It fails with ErrFailedPrecondition while a container
+	// uses it.
+	RemoveStateDir(ctx context.Context, dir string) error
 }
 
-// What the programs of a framework are told, and instances of apps never are.
+// These variables are set for programs of frameworks, and never for instances of apps.
 const (
 	envResourceManager = "MAMMOTH_RESOURCEMANAGER"
 	envNode            = "MAMMOTH_NODE"
 )
 
-// programAllowed says who may run a program of the node itself, as the NodeManager's own user: what the
-// ResourceManager has said of the lease counts, not what an application master asks for.
+// programAllowed refuses programs of the node, which run as the NodeManager's own user, unless the ResourceManager has
+// permitted them in the lease. The request of an application master does not count.
 func programAllowed(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
 	if spec.GetRuntime() != corev1.ContainerSpec_PROCESS || spec.GetImage() != "" || lease.GetMaster() || lease.GetFramework() {
 		return nil
@@ -34,8 +35,8 @@ func programAllowed(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
 	return fmt.Errorf("only a framework may run a program of the node; give the app an image: %w", errdefs.ErrPermissionDenied)
 }
 
-// placeOf is the place of a framework's container; empty for any other.
-func placeOf(h *held) string {
+// stateDir is the state directory of a framework's container; empty for any other.
+func stateDir(h *entry) string {
 	if !h.lease.GetFramework() || h.lease.GetMaster() || h.spec.GetRuntime() != corev1.ContainerSpec_PROCESS {
 		return ""
 	}
@@ -45,9 +46,9 @@ func placeOf(h *held) string {
 	return h.lease.GetAppName()
 }
 
-// environment is a container's, with what a framework's program is told of the zone. Where the ResourceManager listens on every
-// address it does not know by which of them a node reaches it, and leaves that to the node.
-func (o *owner) environment(h *held) map[string]string {
+// environment is the container's environment, with the addresses of the zone for a framework's program. A ResourceManager
+// that listens on all addresses does not know by which of them a node reaches it, so the node adds the host.
+func (o *owner) environment(h *entry) map[string]string {
 	env := maps.Clone(h.spec.GetEnv())
 	if env == nil {
 		env = map[string]string{}
@@ -59,48 +60,48 @@ func (o *owner) environment(h *held) map[string]string {
 	if h.lease.GetMaster() && env[envResourceManager] == "" {
 		env[envResourceManager] = o.nm.config.ResourceManager
 	}
-	if placeOf(h) != "" {
+	if stateDir(h) != "" {
 		env[envResourceManager], env[envNode] = o.nm.config.ResourceManager, o.nm.config.NodeID
 	}
 	return env
 }
 
-// places are what the node has of frameworks.
-func (nm *NodeManager) places() []string {
-	if nm.config.Places == nil {
+// stateDirs are the state directories of this node.
+func (nm *NodeManager) stateDirs() []string {
+	if nm.config.StateDirs == nil {
 		return nil
 	}
-	places, err := nm.config.Places.Places()
+	dirs, err := nm.config.StateDirs.StateDirs()
 	if err != nil {
-		nm.log.Error("what frameworks have here cannot be listed", "node", nm.config.NodeID, "error", err)
+		nm.log.Error("cannot list the state directories of frameworks", "node", nm.config.NodeID, "error", err)
 	}
-	return places
+	return dirs
 }
 
-// endPlace ends what a framework has left in a place: once the containers there have ended, which the ResourceManager may
-// have given up before they are gone, and unless another one comes meanwhile.
-func (o *owner) endPlace(place string) {
+// removeStateDir removes a state directory after the containers that use it have ended, which may be later than the
+// ResourceManager knows, unless a new one arrives.
+func (o *owner) removeStateDir(dir string) {
 	nm := o.nm
-	if nm.config.Places == nil {
+	if nm.config.StateDirs == nil {
 		return
 	}
-	o.leaving[place] = struct{}{}
-	nm.waiting.Go(func() {
-		ctx, cancel := context.WithTimeout(nm.edges, cleanWithin)
+	o.removing[dir] = struct{}{}
+	nm.goroutines.Go(func() {
+		ctx, cancel := context.WithTimeout(nm.edges, cleanTimeout)
 		defer cancel()
-		err := nm.config.Places.EndPlace(ctx, place)
+		err := nm.config.StateDirs.RemoveStateDir(ctx, dir)
 		switch {
 		case err == nil:
-			nm.inbox.put(func(o *owner) { delete(o.leaving, place) })
+			nm.inbox.put(func(o *owner) { delete(o.removing, dir) })
 		case nm.edges.Err() == nil:
-			nm.log.Warn("what a framework has left here is not ended yet", "place", place, "node", nm.config.NodeID, "error", err)
+			nm.log.Warn("cannot remove the state directory of a framework", "dir", dir, "node", nm.config.NodeID, "error", err)
 		}
 	})
 }
 
-// endLeaving looks at the places again that could not be ended; a container has ended.
-func (o *owner) endLeaving() {
-	for place := range o.leaving {
-		o.endPlace(place)
+// retryRemovals tries again to remove state directories; a container has ended.
+func (o *owner) retryRemovals() {
+	for dir := range o.removing {
+		o.removeStateDir(dir)
 	}
 }

@@ -11,32 +11,32 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/health"
 )
 
-// mostConnections are of masters, one a master, and of the ResourceManager.
-var mostConnections = admission.Limits{InAll: 8192, Others: 4096, PerCaller: 1024}
+// connectionLimits are for masters, with one connection each, and the ResourceManager.
+var connectionLimits = admission.Limits{InAll: 8192, Others: 4096, PerCaller: 1024}
 
-// bounded lets only so many connections in; nil is nil.
-func (nm *NodeManager) bounded(listener net.Listener) net.Listener {
+// limitConnections limits the connections of a listener; nil stays nil.
+func (nm *NodeManager) limitConnections(listener net.Listener) net.Listener {
 	if listener == nil {
 		return nil
 	}
 	return admission.Listen(listener, admission.Config{
-		Limits:  admission.LimitsFor(mostConnections),
+		Limits:  admission.LimitsFor(connectionLimits),
 		Trusted: func(who peer.User) bool { return who.Operator },
 		Logger:  nm.log.With("node", nm.config.NodeID),
 	})
 }
 
-// probesAtOnce leaves half of this process's descriptors to everything else.
-func probesAtOnce() health.Limits {
+// probeLimits leaves half of this process's file descriptors to everything else.
+func probeLimits() health.Limits {
 	limits := health.Limits{Plain: 256, Exec: 64, InAll: 4096}
-	if most, err := mostFiles(); err == nil {
+	if most, err := maxFiles(); err == nil {
 		limits.InAll = max(2, min(limits.InAll, most/2))
 	}
 	return limits
 }
 
-// mostFiles is how many files this process may have open.
-func mostFiles() (int, error) {
+// maxFiles is how many files this process may have open.
+func maxFiles() (int, error) {
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return 0, err
@@ -44,7 +44,7 @@ func mostFiles() (int, error) {
 	return int(min(files.Cur, 1<<30)), nil
 }
 
-// openFiles is how many it has. Newer kernels tell it without a file having to be opened for it.
+// openFiles is how many it has open. Newer kernels report that without another file being opened.
 func openFiles() (int, error) {
 	const folder = "/proc/self/fd"
 	if info, err := os.Stat(folder); err == nil && info.Size() > 0 {

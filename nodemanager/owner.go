@@ -21,12 +21,12 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// owner is the state of the node. Its methods run in one goroutine only: take what the inbox holds, let the
-// core decide, write down what changed, tell who watches.
+// owner is the state of the node. Its methods run in one goroutine, in passes: take the messages of the inbox, let the core
+// decide, store what changed, publish it.
 type owner struct {
 	nm         *NodeManager
 	machine    container.Machine
-	containers map[id.Container]*held
+	containers map[id.Container]*entry
 	now        time.Time
 
 	keys       []token.Key
@@ -34,42 +34,41 @@ type owner struct {
 	engines    map[corev1.ContainerSpec_Runtime]*engineState
 	attributes map[string]*corev1.Attribute
 
-	// leaving are the places of frameworks that are to end, and have not yet.
-	leaving map[string]struct{}
+	// removing are the state directories to be removed.
+	removing map[string]struct{}
 
 	feeds   map[*feed]struct{}
 	tracker *feed
 
-	// What this pass has touched.
-	changed, dirty map[*held]struct{}
+	// changed and dirty are the containers that this pass has to publish and to store.
+	changed, dirty map[*entry]struct{}
 	deadline       time.Time
-	// unknown is how much is still to be learnt before the truth about the node is whole: what each engine has,
-	// and its health.
+	// unknown is how many parts of the node's state are missing: the listing of each engine, and the node's health.
 	unknown int
 }
 
-// held is one container: what the core knows, and what it takes to run it.
-type held struct {
+// entry is one container: its state, and what is needed to run it.
+type entry struct {
 	core    *container.Container
 	lease   *corev1.Lease
 	spec    *corev1.ContainerSpec
-	runtime runtime.Runtime // nil if this node has lost the runtime
-	// cancel hurries the Prepare or Start under way; nil if none is.
+	runtime runtime.Runtime // nil if this node does not have the runtime any more
+	// cancel cancels the present Prepare or Start; nil if there is none.
 	cancel context.CancelCauseFunc
-	// recorded is told when the next write of its record is on the disk.
+	// recorded is called when the next write of its record is durable.
 	recorded func(error)
-	// recording: its first record is on the way to the disk. waiting are told once it is there, or could not be: only
-	// then does the container survive a restart.
-	recording bool
-	waiting   []func()
-	// trouble is what was said last of cleaning it up; saying it once is enough.
-	trouble string
+	// recordPending is true until its first record is durable: only then does the container survive a restart. onRecorded
+	// are called after that, or after the write failed.
+	recordPending bool
+	onRecorded    []func()
+	// lastTrouble is the last logged error of its clean-up, which is logged once.
+	lastTrouble string
 }
 
-// whenRecorded calls tell as soon as the container's record is on the disk, or has failed to be.
-func (h *held) whenRecorded(tell func()) {
-	if h.recording {
-		h.waiting = append(h.waiting, tell)
+// whenRecorded calls tell once the container's record is durable or its write has failed.
+func (h *entry) whenRecorded(tell func()) {
+	if h.recordPending {
+		h.onRecorded = append(h.onRecorded, tell)
 		return
 	}
 	tell()
@@ -85,15 +84,15 @@ func newOwner(nm *NodeManager) *owner {
 		nm: nm,
 		machine: container.Machine{
 			Retention: nm.config.LogRetention, RetryMin: 200 * time.Millisecond, RetryMax: 5 * time.Second,
-			LaunchWithin: 5 * time.Minute, ExitWithin: time.Second,
+			LaunchTimeout: 5 * time.Minute, ExitTimeout: time.Second,
 		},
-		containers: map[id.Container]*held{},
+		containers: map[id.Container]*entry{},
 		health:     &corev1.NodeHealth{Healthy: true},
 		engines:    map[corev1.ContainerSpec_Runtime]*engineState{},
-		leaving:    map[string]struct{}{},
+		removing:   map[string]struct{}{},
 		feeds:      map[*feed]struct{}{},
-		changed:    map[*held]struct{}{},
-		dirty:      map[*held]struct{}{},
+		changed:    map[*entry]struct{}{},
+		dirty:      map[*entry]struct{}{},
 		unknown:    len(nm.config.Runtimes) + 1,
 	}
 	for kind := range nm.config.Runtimes {
@@ -103,11 +102,11 @@ func newOwner(nm *NodeManager) *owner {
 	return o
 }
 
-// recover takes up what was written down.
+// recover takes over the stored containers.
 func (o *owner) recover(records []recovery.Record) {
 	o.now = time.Now()
 	for _, record := range records {
-		h := &held{core: record.Container, lease: record.Lease, spec: record.Spec, runtime: o.nm.config.Runtimes[record.Spec.GetRuntime()]}
+		h := &entry{core: record.Container, lease: record.Lease, spec: record.Spec, runtime: o.nm.config.Runtimes[record.Spec.GetRuntime()]}
 		o.containers[record.Container.ID] = h
 	}
 	for _, h := range o.sorted() {
@@ -115,7 +114,7 @@ func (o *owner) recover(records []recovery.Record) {
 	}
 }
 
-// run is the one goroutine.
+// run is the owner's goroutine.
 func (o *owner) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -141,7 +140,7 @@ func (o *owner) run(ctx context.Context) {
 	}
 }
 
-// tick lets deadlines pass and finds the next one.
+// tick applies deadlines and finds the next one.
 func (o *owner) tick() {
 	o.deadline = time.Time{}
 	for _, h := range o.containers {
@@ -156,31 +155,31 @@ func (o *owner) tick() {
 	}
 }
 
-// fact tells the core of a container something, if the node still has it.
+// fact applies a fact to a container, if the node still has it.
 func (o *owner) fact(key id.Container, fact container.Fact) {
 	if h := o.containers[key]; h != nil {
 		o.apply(h, fact)
 	}
 }
 
-func (o *owner) apply(h *held, fact container.Fact) {
+func (o *owner) apply(h *entry, fact container.Fact) {
 	if h.core.State == container.Done {
 		switch fact.Event {
 		case container.RemoveFailed, container.PurgeFailed, container.StopFailed:
-			o.complain(h, "an ended container could not be cleaned up", fact.Detail)
+			o.warnOnce(h, "an ended container could not be cleaned up", fact.Detail)
 		case container.RemoveRefused:
-			o.complain(h, againMessage, "")
+			o.warnOnce(h, runsAgainMessage, "")
 		}
 	}
 	o.step(h, func() []container.Effect { return o.machine.Apply(o.now, h.core, fact) })
 }
 
-// complain says what is wrong with an ended container, unless that was said last.
-func (o *owner) complain(h *held, message, trouble string) {
-	if h.trouble == message+trouble {
+// warnOnce logs an error about an ended container unless it was the last one logged.
+func (o *owner) warnOnce(h *entry, message, trouble string) {
+	if h.lastTrouble == message+trouble {
 		return
 	}
-	h.trouble = message + trouble
+	h.lastTrouble = message + trouble
 	log := o.log(h)
 	if trouble != "" {
 		log = log.With("error", trouble)
@@ -188,7 +187,7 @@ func (o *owner) complain(h *held, message, trouble string) {
 	log.Warn(message)
 }
 
-func (o *owner) step(h *held, decide func() []container.Effect) {
+func (o *owner) step(h *entry, decide func() []container.Effect) {
 	before := h.core.State
 	effects := decide()
 	if after := h.core.State; after != before {
@@ -199,7 +198,7 @@ func (o *owner) step(h *held, decide func() []container.Effect) {
 		log.Info("container changed state")
 		o.nm.counters.transition(after)
 		if after == container.Done {
-			o.endLeaving()
+			o.retryRemovals()
 		}
 	}
 	o.perform(h, effects)
@@ -208,34 +207,34 @@ func (o *owner) step(h *held, decide func() []container.Effect) {
 	}
 }
 
-// shrink leaves of an ended container what its logs and the id need, for as long as they are kept.
-func (h *held) shrink() {
+// shrink drops what an ended container does not need for its logs and its id.
+func (h *entry) shrink() {
 	h.spec = &corev1.ContainerSpec{Runtime: h.spec.GetRuntime(), Labels: h.spec.GetLabels()}
 }
 
-func (o *owner) log(h *held) *slog.Logger {
+func (o *owner) log(h *entry) *slog.Logger {
 	return o.nm.log.With("app", h.lease.GetAppName(), "attempt", h.lease.GetAttempt(), "container", h.core.ID.String(), "node", o.nm.config.NodeID)
 }
 
-// perform does what the core decided. Everything that may block is left to an edge.
-func (o *owner) perform(h *held, effects []container.Effect) {
+// perform performs effects. Those that may block run in edges.
+func (o *owner) perform(h *entry, effects []container.Effect) {
 	key := h.core.ID
 	for _, effect := range effects {
 		switch effect.Kind {
 		case container.Record:
-			h.recording = true
+			h.recordPending = true
 			h.recorded = func(err error) {
 				fact := container.Fact{Event: container.Recorded}
 				if err != nil {
 					fact = container.Fact{Event: container.RecordFailed, Detail: wire.Sentence(err)}
 				}
 				o.nm.inbox.put(func(o *owner) {
-					h.recording = false
+					h.recordPending = false
 					o.fact(key, fact)
-					for _, tell := range h.waiting {
+					for _, tell := range h.onRecorded {
 						tell()
 					}
-					h.waiting = nil
+					h.onRecorded = nil
 				})
 			}
 			o.dirty[h] = struct{}{}
@@ -250,14 +249,14 @@ func (o *owner) perform(h *held, effects []container.Effect) {
 			o.nm.records.Drop(key.String())
 		case container.Cancel:
 			if h.cancel != nil {
-				h.cancel(errStopWanted)
+				h.cancel(errStopRequested)
 			}
 		case container.Probe:
 			if target, ok := o.target(h, effect.Healthy); ok {
 				o.nm.prober.Add(o.nm.edges, key, target)
 			}
 		case container.Unprobe:
-			if h.core.Probed {
+			if h.core.HasProbe {
 				o.nm.prober.Remove(o.nm.edges, key)
 			}
 		case container.Prepare:
@@ -266,7 +265,7 @@ func (o *owner) perform(h *held, effects []container.Effect) {
 			o.start(h)
 		case container.StopProcess:
 			if h.core.State == container.Done {
-				o.complain(h, againMessage, "")
+				o.warnOnce(h, runsAgainMessage, "")
 			}
 			o.stop(h, effect.Grace)
 		case container.Remove:
@@ -277,13 +276,12 @@ func (o *owner) perform(h *held, effects []container.Effect) {
 	}
 }
 
-// againMessage is said once of a container that runs and has no owner.
-const againMessage = "an ended container runs again, started by somebody else; it is ended"
+// runsAgainMessage is logged once for an ended container that runs.
+const runsAgainMessage = "an ended container was started again from outside; it is stopped"
 
-var errStopWanted = errors.New("its end is wanted")
+var errStopRequested = errors.New("its stop was requested")
 
-// write queues the records of this pass. A container that waits to be recorded is told once the group that it
-// belongs to is on the disk.
+// write queues the records of this pass. A container that waits for its record is told when the group is durable.
 func (o *owner) write() {
 	for h := range o.dirty {
 		o.nm.records.Save(recovery.Record{Container: h.core, Lease: h.lease, Spec: h.spec}, h.recorded)
@@ -292,7 +290,7 @@ func (o *owner) write() {
 	clear(o.dirty)
 }
 
-// publish sends what changed in this pass to everybody who watches.
+// publish sends the changes of this pass to all watchers.
 func (o *owner) publish() {
 	if len(o.changed) == 0 {
 		return
@@ -300,27 +298,27 @@ func (o *owner) publish() {
 	for h := range o.changed {
 		status := h.status(o.nm.config.Address)
 		for f := range o.feeds {
-			f.offer(status)
+			f.add(status)
 		}
-		if o.tracker != nil && !h.core.Forgotten {
-			o.tracker.offer(status)
+		if o.tracker != nil && !h.core.EndAcknowledged {
+			o.tracker.add(status)
 		}
 	}
 	clear(o.changed)
 }
 
-// watch opens a feed, and gives what it is a continuation of.
+// watch adds a feed and returns the statuses from which it continues.
 func (o *owner) watch(f *feed) []*corev1.ContainerStatus {
 	o.publish()
 	o.feeds[f] = struct{}{}
-	return o.statuses(f.wants)
+	return o.statuses(f.matches)
 }
 
-// statuses are those of every container that somebody still has to hear of.
+// statuses are those of every container whose end is not acknowledged.
 func (o *owner) statuses(wants func(*corev1.ContainerStatus) bool) []*corev1.ContainerStatus {
 	var statuses []*corev1.ContainerStatus
 	for _, h := range o.sorted() {
-		if h.core.State == container.Done && h.core.Forgotten {
+		if h.core.State == container.Done && h.core.EndAcknowledged {
 			continue
 		}
 		if status := h.status(o.nm.config.Address); wants(status) {
@@ -330,23 +328,23 @@ func (o *owner) statuses(wants func(*corev1.ContainerStatus) bool) []*corev1.Con
 	return statuses
 }
 
-func (o *owner) sorted() []*held {
-	return slices.SortedFunc(maps.Values(o.containers), func(a, b *held) int { return a.core.ID.Compare(b.core.ID) })
+func (o *owner) sorted() []*entry {
+	return slices.SortedFunc(maps.Values(o.containers), func(a, b *entry) int { return a.core.ID.Compare(b.core.ID) })
 }
 
-// command is Stop of the ResourceManager. A container that never came here is ended before it can come: the
-// lease ends when the node reports its end, and a start that was overtaken finds it done.
-func (o *owner) command(containerID string, stop container.Stop) {
+// stopContainer is the ResourceManager's Stop. A container that never arrived is ended in advance: its lease ends when the
+// node reports the end, and a late start finds it ended.
+func (o *owner) stopContainer(containerID string, stop container.Stop) {
 	key, err := id.ParseContainer(containerID)
 	if err != nil {
-		o.nm.log.Warn("the ResourceManager named a container that cannot be", "container", containerID, "node", o.nm.config.NodeID)
+		o.nm.log.Warn("the ResourceManager sent an invalid container id", "container", containerID, "node", o.nm.config.NodeID)
 		return
 	}
 	if h := o.containers[key]; h != nil {
 		if h.core.State == container.Done && o.tracker != nil {
-			o.tracker.offer(h.status(o.nm.config.Address)) // it has not heard, whatever it said before
+			o.tracker.add(h.status(o.nm.config.Address)) // the ResourceManager does not have the end
 		}
-		o.apply(h, container.Fact{Event: container.StopWanted, Stop: stop})
+		o.apply(h, container.Fact{Event: container.StopRequested, Stop: stop})
 		return
 	}
 	if stop.Message == "" {
@@ -356,10 +354,10 @@ func (o *owner) command(containerID string, stop container.Stop) {
 	o.refuse(key, lease, &corev1.ContainerSpec{}, container.Exit{Reason: stop.Reason, Code: -1, Message: stop.Message})
 }
 
-// forget is the ResourceManager's word that it needs to hear no more of a container.
-func (o *owner) forget(containerID string) {
+// forgetContainer records that the ResourceManager has stored the end of a container.
+func (o *owner) forgetContainer(containerID string) {
 	if key, err := id.ParseContainer(containerID); err == nil {
-		o.fact(key, container.Fact{Event: container.Forgotten})
+		o.fact(key, container.Fact{Event: container.EndAcknowledged})
 	}
 }
 
@@ -370,20 +368,20 @@ func (o *owner) reap(containerID string) {
 		return
 	}
 	if h := o.containers[key]; h != nil {
-		o.apply(h, container.Fact{Event: container.StopWanted, Stop: container.Stop{
+		o.apply(h, container.Fact{Event: container.StopRequested, Stop: container.Stop{
 			Reason: container.LeaseEnded, Message: "the ResourceManager holds no lease for it",
 		}})
-		o.apply(h, container.Fact{Event: container.Forgotten})
+		o.apply(h, container.Fact{Event: container.EndAcknowledged})
 	}
 }
 
-// launch starts an application master for the ResourceManager. What cannot be started is reported as ended.
+// launch starts an application master for the ResourceManager. One that cannot be started is reported as ended.
 func (o *owner) launch(signed *corev1.ContainerToken, spec *corev1.ContainerSpec) {
 	_, err := o.admit(signed, spec)
 	if err == nil {
 		return
 	}
-	key, claims, leaseErr := o.leased(signed)
+	key, claims, leaseErr := o.leaseOf(signed)
 	if leaseErr != nil {
 		o.nm.log.Warn("a launch of the ResourceManager was refused", "node", o.nm.config.NodeID, "error", leaseErr)
 		return
@@ -391,13 +389,13 @@ func (o *owner) launch(signed *corev1.ContainerToken, spec *corev1.ContainerSpec
 	o.refuse(key, claims.GetLease(), spec, container.Exit{Reason: container.LaunchFailed, Code: -1, Message: sentence(err)})
 }
 
-// sick takes in what is wrong with the node, or that nothing is.
-func (o *owner) sick(reason string) {
+// setHealth records what is wrong with the node; empty if nothing is.
+func (o *owner) setHealth(reason string) {
 	if o.health.GetReason() == reason && o.health.GetSince() != nil {
 		return
 	}
 	if o.health.GetSince() == nil {
-		o.learnt()
+		o.learned()
 	}
 	o.health = &corev1.NodeHealth{Healthy: reason == "", Reason: reason, Since: timeMessage(o.now)}
 	if reason == "" {
@@ -406,20 +404,20 @@ func (o *owner) sick(reason string) {
 		o.nm.log.Warn("node is unhealthy", "node", o.nm.config.NodeID, "reason", reason)
 	}
 	if o.tracker != nil {
-		o.tracker.offerNode(nodeChange{health: o.health})
+		o.tracker.addNode(nodeChange{health: o.health})
 	}
 }
 
-// learnt notes that one more of the things is known that the first registration waits for.
-func (o *owner) learnt() {
+// learned counts one missing part of the node's state as known.
+func (o *owner) learned() {
 	if o.unknown--; o.unknown == 0 {
-		close(o.nm.whole)
+		close(o.nm.ready)
 	}
 }
 
-// inside finds a container whose runtime is to be asked for its output, or to run a command in it.
-func (o *owner) inside(signed *corev1.ContainerToken, containerID string, running bool) (*held, error) {
-	h, err := o.reach(signed, containerID)
+// entryForAccess returns a container for reading its output or running a command in it.
+func (o *owner) entryForAccess(signed *corev1.ContainerToken, containerID string, running bool) (*entry, error) {
+	h, err := o.containerFor(signed, containerID)
 	if err != nil {
 		return nil, err
 	}

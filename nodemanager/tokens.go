@@ -16,7 +16,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// verify gives the claims of a token that is good for this node.
+// verify returns the claims of a token that is valid for this node.
 func (o *owner) verify(signed *corev1.ContainerToken) (*corev1.TokenClaims, error) {
 	if len(o.keys) == 0 {
 		return nil, fmt.Errorf("node %s has not registered with its ResourceManager yet and cannot check tokens: %w", o.nm.config.NodeID, errdefs.ErrUnavailable)
@@ -31,8 +31,8 @@ func (o *owner) verify(signed *corev1.ContainerToken) (*corev1.TokenClaims, erro
 	return claims, nil
 }
 
-// reach finds the container that a token is used for.
-func (o *owner) reach(signed *corev1.ContainerToken, containerID string) (*held, error) {
+// containerFor returns the container that a token gives access to.
+func (o *owner) containerFor(signed *corev1.ContainerToken, containerID string) (*entry, error) {
 	claims, err := o.verify(signed)
 	if err != nil {
 		return nil, err
@@ -53,8 +53,8 @@ func (o *owner) reach(signed *corev1.ContainerToken, containerID string) (*held,
 	return h, nil
 }
 
-// leased gives the container that a token allows to start.
-func (o *owner) leased(signed *corev1.ContainerToken) (id.Container, *corev1.TokenClaims, error) {
+// leaseOf returns the container that a token allows to start.
+func (o *owner) leaseOf(signed *corev1.ContainerToken) (id.Container, *corev1.TokenClaims, error) {
 	claims, err := o.verify(signed)
 	if err != nil {
 		return id.Container{}, nil, err
@@ -70,9 +70,9 @@ func (o *owner) leased(signed *corev1.ContainerToken) (id.Container, *corev1.Tok
 	return key, claims, nil
 }
 
-// admit begins a container, or gives the one that began before under the same lease.
-func (o *owner) admit(signed *corev1.ContainerToken, spec *corev1.ContainerSpec) (*held, error) {
-	key, claims, err := o.leased(signed)
+// admit accepts a container, or returns the one that was accepted under the same lease.
+func (o *owner) admit(signed *corev1.ContainerToken, spec *corev1.ContainerSpec) (*entry, error) {
+	key, claims, err := o.leaseOf(signed)
 	if err != nil {
 		return nil, err
 	}
@@ -82,11 +82,11 @@ func (o *owner) admit(signed *corev1.ContainerToken, spec *corev1.ContainerSpec)
 	if token.Expired(claims, o.now) {
 		return nil, fmt.Errorf("the token for container %s has expired: %w", key, errdefs.ErrPermissionDenied)
 	}
-	if err := o.acceptable(claims.GetLease(), spec); err != nil {
+	if err := o.checkSpec(claims.GetLease(), spec); err != nil {
 		return nil, fmt.Errorf("container %s: %w", key, err)
 	}
-	h := o.hold(key, claims.GetLease(), spec)
-	delete(o.leaving, placeOf(h))
+	h := o.addContainer(key, claims.GetLease(), spec)
+	delete(o.removing, stateDir(h))
 	h.core.KeepUntil = claims.GetExpiresAt().AsTime()
 	if claims.GetExpiresAt() == nil {
 		h.core.KeepUntil = time.Time{}
@@ -96,21 +96,20 @@ func (o *owner) admit(signed *corev1.ContainerToken, spec *corev1.ContainerSpec)
 	return h, nil
 }
 
-// refuse keeps a container that never runs, so that the end of its lease is reported and a start that comes too
-// late finds it ended.
+// refuse records a container that never runs, so that the end of its lease is reported and a late start finds it ended.
 func (o *owner) refuse(key id.Container, lease *corev1.Lease, spec *corev1.ContainerSpec, exit container.Exit) {
-	h := o.hold(key, lease, spec)
+	h := o.addContainer(key, lease, spec)
 	o.log(h).Info("container refused", "reason", exit.Message)
 	o.perform(h, o.machine.Refuse(o.now, h.core, exit))
 }
 
-// hold makes the entry of a container.
-func (o *owner) hold(key id.Container, lease *corev1.Lease, spec *corev1.ContainerSpec) *held {
-	h := &held{
+// addContainer adds the entry of a container.
+func (o *owner) addContainer(key id.Container, lease *corev1.Lease, spec *corev1.ContainerSpec) *entry {
+	h := &entry{
 		core: &container.Container{
 			ID:          key,
 			MemoryBytes: lease.GetResources().GetMemoryBytes(),
-			Probed:      spec.GetHealth().GetProbe() != nil,
+			HasProbe:    spec.GetHealth().GetProbe() != nil,
 			StartPeriod: defaults.StartPeriod,
 			Grace:       defaults.StopGrace,
 		},
@@ -126,8 +125,8 @@ func (o *owner) hold(key id.Container, lease *corev1.Lease, spec *corev1.Contain
 	return h
 }
 
-// acceptable says why this node will not run a spec.
-func (o *owner) acceptable(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
+// checkSpec returns an error if this node does not run a spec.
+func (o *owner) checkSpec(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
 	if o.nm.config.Runtimes[spec.GetRuntime()] == nil {
 		return fmt.Errorf("node %s has no %s runtime: %w", o.nm.config.NodeID, strings.ToLower(spec.GetRuntime().String()), errdefs.ErrFailedPrecondition)
 	}

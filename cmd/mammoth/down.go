@@ -279,9 +279,9 @@ func endNode(ctx context.Context, s engineSettings) (ended remains, err error) {
 			return ended, err
 		}
 	}
-	places, err := e.places.Places()
-	for _, place := range places {
-		err = errors.Join(err, e.places.EndPlace(ctx, place))
+	stateDirs, err := e.stateDirs.StateDirs()
+	for _, dir := range stateDirs {
+		err = errors.Join(err, e.stateDirs.RemoveStateDir(ctx, dir))
 	}
 	return ended, err
 }

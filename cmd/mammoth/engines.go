@@ -30,8 +30,8 @@ const (
 type engines struct {
 	runtimes map[corev1.ContainerSpec_Runtime]runtime.Runtime
 	closers  []io.Closer
-	// places are those of the process runtime.
-	places nodemanager.Places
+	// stateDirs are those of the process runtime.
+	stateDirs nodemanager.StateDirs
 	// docker is nil where images are run by the fake runtime.
 	docker *docker.Runtime
 }
@@ -93,14 +93,14 @@ func (s engineSettings) open(registry string, log *slog.Logger) (*engines, error
 		})
 	}
 	processes, err := process.New(process.Config{
-		Dir: filepath.Join(s.dir, "processes"), LogDir: logs, Places: filepath.Join(s.dir, "frameworks"), Zone: s.zone, Node: s.node, Self: self, Leases: leases,
+		Dir: filepath.Join(s.dir, "processes"), LogDir: logs, StateDirs: filepath.Join(s.dir, "frameworks"), Zone: s.zone, Node: s.node, Self: self, Leases: leases,
 		// What only pretends needs neither root nor quotas.
 		Unlimited: s.runtime == runtimeFake, Logger: log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, e.close())
 	}
-	e.runtimes[corev1.ContainerSpec_PROCESS], e.places = processes, processes
+	e.runtimes[corev1.ContainerSpec_PROCESS], e.stateDirs = processes, processes
 	e.closers = append(e.closers, processes)
 	return e, nil
 }

@@ -150,7 +150,7 @@ func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 		return nil, err
 	}
 	// Engines publish ports there.
-	found, err := nodemanager.Reached(nodemanager.Config{ResourceManager: s.resourceManager, Address: s.address, Listen: s.listen})
+	found, err := nodemanager.ResolveAddresses(nodemanager.Config{ResourceManager: s.resourceManager, Address: s.address, Listen: s.listen})
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 	n.engines = engines
 	n.NodeManager, err = nodemanager.New(nodemanager.Config{
 		Dir: s.dir, NodeID: s.node, ResourceManager: s.resourceManager, Listen: s.listen, Address: s.address,
-		Capacity: capacity, Attributes: attributes, Runtimes: n.engines.runtimes, Places: n.engines.places, Layers: layers,
+		Capacity: capacity, Attributes: attributes, Runtimes: n.engines.runtimes, StateDirs: n.engines.stateDirs, Layers: layers,
 		HostNetwork: s.allowHostNetwork, PortCount: int64(ports.Len()), LogRetention: s.logRetention,
 		Version: version, MetricsListen: s.metricsListen, Logger: log,
 	})

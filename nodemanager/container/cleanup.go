@@ -2,14 +2,14 @@ package container
 
 import "time"
 
-// tidy is everything after the end: remove what is left once the end was heard, purge the logs later.
-func (m Machine) tidy(now time.Time, c *Container, event Event) []Effect {
+// cleanUp handles what follows the end: Remove once the end was acknowledged, Purge later.
+func (m Machine) cleanUp(now time.Time, c *Container, event Event) []Effect {
 	switch event {
-	case Forgotten:
-		if c.Forgotten {
+	case EndAcknowledged:
+		if c.EndAcknowledged {
 			return nil
 		}
-		c.Forgotten = true
+		c.EndAcknowledged = true
 		if c.Removed {
 			return []Effect{{Kind: Save}}
 		}
@@ -21,25 +21,25 @@ func (m Machine) tidy(now time.Time, c *Container, event Event) []Effect {
 	case RemoveFailed, PurgeFailed, StopFailed:
 		m.retryLater(now, c)
 	case RemoveRefused:
-		c.again = true
+		c.runsAgain = true
 		m.retryLater(now, c)
 	case Found:
-		c.again, c.Removed = true, false
+		c.runsAgain, c.Removed = true, false
 		return []Effect{c.stop(0)}
 	case LeftBehind:
 		if !c.Removed {
-			return nil // Remove is still to come
+			return nil // Remove comes first
 		}
 		c.Removed = false
 		return c.remove()
 	case Stopped:
-		c.again = false
+		c.runsAgain = false
 		return c.remove()
 	case RetryDue:
 		switch {
-		case c.again:
+		case c.runsAgain:
 			return []Effect{c.stop(0)}
-		case c.Forgotten && !c.Removed:
+		case c.EndAcknowledged && !c.Removed:
 			c.op = removing
 			return []Effect{{Kind: Remove}}
 		case c.Removed:
@@ -48,16 +48,16 @@ func (m Machine) tidy(now time.Time, c *Container, event Event) []Effect {
 	case PurgeDue:
 		return c.purge()
 	case Purged:
-		c.op = purging // for good
+		c.op = purging // and nothing after it
 		return []Effect{{Kind: Drop}}
 	}
 	return nil
 }
 
-// remove begins Remove if nobody has to be told of the container any more.
+// remove starts Remove once the end was acknowledged.
 func (c *Container) remove() []Effect {
 	effects := []Effect{{Kind: Save}}
-	if c.Forgotten {
+	if c.EndAcknowledged {
 		c.op = removing
 		effects = append(effects, Effect{Kind: Remove})
 	}
@@ -69,9 +69,9 @@ func (c *Container) purge() []Effect {
 	return []Effect{{Kind: Purge}}
 }
 
-// purgeAt is when nothing of an ended container needs to be kept any more.
+// purgeAt is when the logs of an ended container expire.
 func (m Machine) purgeAt(c *Container) time.Time {
-	if c.State != Done || !c.Forgotten || !c.Removed || c.op != idle || !c.retryAt.IsZero() {
+	if c.State != Done || !c.EndAcknowledged || !c.Removed || c.op != idle || !c.retryAt.IsZero() {
 		return time.Time{}
 	}
 	at := c.FinishedAt.Add(m.Retention)

@@ -1,6 +1,7 @@
-// Package processes finds and kills the processes that a command inside a container has started. Neither control groups nor parents
-// tell them: the command is in the control group of its container, and processes that it leaves behind become children of the
-// container's first process. So they are found by a variable in their environment, which children inherit, and by their session.
+// Package processes finds and kills the processes that a command inside a container has started. Control groups and parents
+// do not identify them: the command is in the control group of its container, and processes that it leaves behind become
+// children of the container's first process. So they are found by a variable in their environment, which children inherit,
+// and by their session.
 package processes
 
 import (
@@ -20,29 +21,29 @@ import (
 // Variable is the environment variable that marks the processes of a command.
 const Variable = "MAMMOTH_EXEC"
 
-// Command is a command with all processes that it has started.
+// Command is a command and all processes that it has started.
 type Command struct {
-	// Mark is the value of Variable, not used by any other command.
+	// Mark is the value of Variable, unique to the command.
 	Mark string
-	// Session is the process id of the command, which leads a session of that number; zero if it is not known.
+	// Session is the process id of the command, which is also its session; zero if unknown.
 	Session int
-	// Belongs reports whether a process is in the command's container: the number of the session may have been used again. If it is
-	// nil, only the mark counts.
+	// Belongs reports whether a process is in the command's container, since the session's number may have been reused. If
+	// it is nil, only the mark counts.
 	Belongs func(pid int) bool
 }
 
-// New is a command with a mark of its own.
+// New returns a command with a new mark.
 func New() Command { return Command{Mark: rand.Text()} }
 
 // Environment is the mark as KEY=VALUE.
 func (c Command) Environment() string { return Variable + "=" + c.Mark }
 
-// process is one that was found.
+// process is a process that was found.
 type process struct {
 	pid, session int
 }
 
-// find lists the live processes of the command. It looks at every process of the machine.
+// find lists the live processes of the command. It examines every process of the machine.
 func (c Command) find() ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -62,8 +63,8 @@ func (c Command) find() ([]process, error) {
 	return found, nil
 }
 
-// marked reports whether a process has the mark. One that is replacing its program has no environment for a moment, and is looked
-// at again; kernel threads, which never have one, are in no session.
+// marked reports whether a process has the mark. A process during exec has no environment for a moment and is examined
+// again; kernel threads, which never have one, are in no session.
 func (c Command) marked(pid, session int) bool {
 	for range 20 {
 		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
@@ -75,13 +76,13 @@ func (c Command) marked(pid, session int) bool {
 	return false
 }
 
-// sessionOf reads the session of a process that is not dead already.
+// sessionOf returns the session of a process, and whether it is alive.
 func sessionOf(pid int) (session int, alive bool) {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, false
 	}
-	// The second field, the name, is in parentheses and may hold anything; behind it come state, parent, group, session.
+	// The second field, the name, is in parentheses and may contain anything; state, parent, group and session follow.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 4 || fields[0] == "Z" || fields[0] == "X" {
 		return 0, false
@@ -107,13 +108,13 @@ func (c Command) Kill(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("%d processes of a command are still there: %w", len(found), context.Cause(ctx))
+			return fmt.Errorf("%d processes of a command are still running: %w", len(found), context.Cause(ctx))
 		case <-timer.C:
 		}
 	}
 }
 
-// kill kills a process that was found, unless its process id has been used again. The pidfd makes sure of that.
+// kill kills a process, unless its process id was reused; the pidfd ensures that.
 func (c Command) kill(of process) error {
 	pidfd, err := unix.PidfdOpen(of.pid, 0)
 	if err != nil {
@@ -129,7 +130,7 @@ func (c Command) kill(of process) error {
 	return nil
 }
 
-// Orphaned reports whether the command itself has ended and processes of it are left.
+// Orphaned reports whether the command has ended and processes of it are left.
 func (c Command) Orphaned() bool {
 	found, err := c.find()
 	if err != nil || len(found) == 0 {
@@ -143,7 +144,7 @@ func (c Command) Orphaned() bool {
 	return true
 }
 
-// Await waits for the end of a process, and returns true. It returns false if ctx ends first.
+// Await waits for the end of a process and returns true, or returns false if ctx ends first.
 func Await(ctx context.Context, pid int) bool {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {

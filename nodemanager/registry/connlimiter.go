@@ -5,18 +5,19 @@ import (
 	"sync"
 )
 
-// guests counts the connections of each address. A container could otherwise take every file that its NodeManager may open.
-type guests struct {
+// connLimiter counts the connections of each address. Without it a container could use up the file descriptors of its
+// NodeManager.
+type connLimiter struct {
 	mu    sync.Mutex
 	total int
 	count map[string]int
 }
 
-// welcome counts a connection in, unless there are too many.
-func (g *guests) welcome(address string) bool {
+// acquire counts a new connection, and reports whether it is permitted.
+func (g *connLimiter) acquire(address string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.total >= most || g.count[address] >= mostOfOne {
+	if g.total >= maxConns || g.count[address] >= maxConnsPerAddress {
 		return false
 	}
 	g.total++
@@ -24,7 +25,7 @@ func (g *guests) welcome(address string) bool {
 	return true
 }
 
-func (g *guests) leave(address string) {
+func (g *connLimiter) release(address string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.total--
@@ -33,33 +34,33 @@ func (g *guests) leave(address string) {
 	}
 }
 
-// limited accepts no more connections than there may be; it closes the others at once.
-type limited struct {
+// limitedListener closes connections above the limits at once.
+type limitedListener struct {
 	net.Listener
-	guests *guests
+	guests *connLimiter
 }
 
-func (l *limited) Accept() (net.Conn, error) {
+func (l *limitedListener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
 		address, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-		if l.guests.welcome(address) {
-			return &counted{Conn: conn, left: sync.OnceFunc(func() { l.guests.leave(address) })}, nil
+		if l.guests.acquire(address) {
+			return &countedConn{Conn: conn, release: sync.OnceFunc(func() { l.guests.release(address) })}, nil
 		}
 		_ = conn.Close()
 	}
 }
 
-// counted is a connection that is counted out when it is closed.
-type counted struct {
+// countedConn is a connection that is counted until it is closed.
+type countedConn struct {
 	net.Conn
-	left func()
+	release func()
 }
 
-func (c *counted) Close() error {
-	defer c.left()
+func (c *countedConn) Close() error {
+	defer c.release()
 	return c.Conn.Close()
 }

@@ -20,80 +20,80 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// A place is what containers that follow one another on a node share: a folder, and the processes that one of them
-// has left in sessions of their own. When such a container ends, what it left is moved out of its control group into
-// that of the place, under the same quotas, instead of being killed; the next container takes it into its own. So
-// an nginx goes on serving while its companion is exchanged. EndPlace ends all of it.
+// A state directory is shared by successive containers of a framework on a node, together with the processes that one of
+// them has left in sessions of their own. When such a container ends, its remaining processes are moved from its control
+// group to that of the state directory, under the same quotas, instead of being killed; the next container moves them to its
+// own. So nginx continues while its companion is replaced. RemoveStateDir ends all of it.
 
-// placeGrace is how long processes that are left may take to end when their place does.
-const placeGrace = 5 * time.Second
+// stateDirGrace is how long the processes may take to end when the state directory is removed.
+const stateDirGrace = 5 * time.Second
 
-func (r *Runtime) placeDir(place string) string { return filepath.Join(r.config.Places, place) }
+func (r *Runtime) stateDir(name string) string { return filepath.Join(r.config.StateDirs, name) }
 
-// placeGroup is the group of what waits for the next container; nil without control groups.
-func (r *Runtime) placeGroup(place string) *cgroup.Group {
+// stateGroup is the control group of processes between two containers; nil without control groups.
+func (r *Runtime) stateGroup(name string) *cgroup.Group {
 	if r.hierarchy == nil {
 		return nil
 	}
-	return r.hierarchy.Open(r.placePath(place))
+	return r.hierarchy.Open(r.stateGroupPath(name))
 }
 
-// placePath has no name that a container could have.
-func (r *Runtime) placePath(place string) string {
-	return filepath.Join("mammoth", r.config.Zone, r.config.Node, "place-"+place)
+// stateGroupPath is a path that no container can have.
+func (r *Runtime) stateGroupPath(name string) string {
+	return filepath.Join("mammoth", r.config.Zone, r.config.Node, "state-"+name)
 }
 
-// isPlace reports whether a text is the name of an app, or ROLE.APP.
-func isPlace(text string) bool {
+// isStateDir reports whether a text is the name of an app, or ROLE.APP.
+func isStateDir(text string) bool {
 	role, app, both := strings.Cut(text, ".")
 	return specs.CheckName("an app", role) == nil && (!both || specs.CheckName("an app", app) == nil)
 }
 
-// openPlace makes the folder of a spec's place, which is the user's whose program runs there.
-func (r *Runtime) openPlace(spec runtime.Spec, owner *syscall.Credential) error {
+// openStateDir creates the state directory of a spec, owned by the user of its program.
+func (r *Runtime) openStateDir(spec runtime.Spec, owner *syscall.Credential) error {
 	switch {
-	case spec.Place == "":
+	case spec.StateDir == "":
 		return nil
-	case r.config.Places == "":
-		return fmt.Errorf("this node keeps no places for system components: %w", errdefs.ErrFailedPrecondition)
-	case !isPlace(spec.Place):
-		return fmt.Errorf("%q cannot be the name of a place: %w", spec.Place, errdefs.ErrInvalidArgument)
+	case r.config.StateDirs == "":
+		return fmt.Errorf("this node has no state directories for frameworks: %w", errdefs.ErrFailedPrecondition)
+	case !isStateDir(spec.StateDir):
+		return fmt.Errorf("%q cannot be the name of a state directory: %w", spec.StateDir, errdefs.ErrInvalidArgument)
 	}
-	// Whoever runs there as another user, as nginx's workers do, has to reach its files.
-	err := os.MkdirAll(r.placeDir(spec.Place), 0o755)
+	// Processes of other users, such as nginx's workers, must reach its files.
+	err := os.MkdirAll(r.stateDir(spec.StateDir), 0o755)
 	if err == nil && owner != nil {
-		err = os.Chown(r.placeDir(spec.Place), int(owner.Uid), int(owner.Gid))
+		err = os.Chown(r.stateDir(spec.StateDir), int(owner.Uid), int(owner.Gid))
 	}
 	return err
 }
 
-// adopt takes what waits in the container's place into its own group. A failure costs the accounting, not the
-// processes, and is only logged.
-func (c *container) adopt() {
-	if c.state.Place == "" || c.group == nil {
+// takeOverProcesses moves the processes of the state directory to the container's own group. A failure only affects the
+// accounting and is logged.
+func (c *container) takeOverProcesses() {
+	if c.state.StateDir == "" || c.group == nil {
 		return
 	}
-	group := c.runtime.placeGroup(c.state.Place)
+	group := c.runtime.stateGroup(c.state.StateDir)
 	if err := errors.Join(move(group, c.group), group.Delete()); err != nil {
-		c.runtime.config.Logger.Warn("what was left running could not be taken over", "container", c.id.String(), "place", c.state.Place, "error", err)
+		c.runtime.config.Logger.Warn("cannot take over the processes of a state directory", "container", c.id.String(), "directory", c.state.StateDir, "error", err)
 	}
 }
 
-// leave moves what the container leaves running into its place, and reports whether it could.
-func (c *container) leave() bool {
-	if c.state.Place == "" || c.group == nil {
+// handOverProcesses moves the container's remaining processes to the state directory, and reports whether it could.
+func (c *container) handOverProcesses() bool {
+	if c.state.StateDir == "" || c.group == nil {
 		return false
 	}
 	limits, err := c.group.Limits()
 	if err != nil {
 		return false
 	}
-	group, err := c.runtime.hierarchy.Create(c.runtime.placePath(c.state.Place), limits)
+	group, err := c.runtime.hierarchy.Create(c.runtime.stateGroupPath(c.state.StateDir), limits)
 	if err == nil {
 		err = move(c.group, group)
 	}
 	if err != nil {
-		c.runtime.config.Logger.Error("what the container has left running is ended with it", "container", c.id.String(), "place", c.state.Place, "error", err)
+		c.runtime.config.Logger.Error("cannot keep the remaining processes of a container; they are ended with it", "container", c.id.String(), "directory", c.state.StateDir, "error", err)
 		return false
 	}
 	if left, err := group.Pids(); err == nil && len(left) == 0 {
@@ -102,7 +102,7 @@ func (c *container) leave() bool {
 	return true
 }
 
-// move moves every process of a group to another; those that are born meanwhile, too.
+// move moves every process of a group to another, including new ones.
 func move(from, to *cgroup.Group) error {
 	for round := range 300 {
 		members, err := from.Pids()
@@ -110,7 +110,7 @@ func move(from, to *cgroup.Group) error {
 			return err
 		}
 		if round > 2 {
-			time.Sleep(time.Millisecond) // what is dying cannot be moved, and is gone soon
+			time.Sleep(time.Millisecond) // a dying process cannot be moved, and is gone soon
 		}
 		for _, pid := range members {
 			if err := to.Add(pid); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -118,56 +118,56 @@ func move(from, to *cgroup.Group) error {
 			}
 		}
 	}
-	return fmt.Errorf("processes are born faster than they can be moved: %w", errdefs.ErrUnavailable)
+	return fmt.Errorf("new processes start faster than they can be moved: %w", errdefs.ErrUnavailable)
 }
 
-// Places are the places that are there.
-func (r *Runtime) Places() ([]string, error) {
-	entries, err := os.ReadDir(r.config.Places)
-	if errors.Is(err, fs.ErrNotExist) || r.config.Places == "" {
+// StateDirs lists the existing state directories.
+func (r *Runtime) StateDirs() ([]string, error) {
+	entries, err := os.ReadDir(r.config.StateDirs)
+	if errors.Is(err, fs.ErrNotExist) || r.config.StateDirs == "" {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	var places []string
+	var names []string
 	for _, entry := range entries {
-		if isPlace(entry.Name()) {
-			places = append(places, entry.Name())
+		if isStateDir(entry.Name()) {
+			names = append(names, entry.Name())
 		}
 	}
-	return places, nil
+	return names, nil
 }
 
-// EndPlace ends what waits in a place and deletes its folder. ErrFailedPrecondition while a container is there. One
-// that does not exist is not an error.
-func (r *Runtime) EndPlace(ctx context.Context, place string) error {
-	if !isPlace(place) {
-		return fmt.Errorf("%q cannot be the name of a place: %w", place, errdefs.ErrInvalidArgument)
+// RemoveStateDir ends the processes of a state directory and deletes it. It fails with ErrFailedPrecondition while a
+// container uses it. It may be repeated.
+func (r *Runtime) RemoveStateDir(ctx context.Context, name string) error {
+	if !isStateDir(name) {
+		return fmt.Errorf("%q cannot be the name of a state directory: %w", name, errdefs.ErrInvalidArgument)
 	}
-	if err := r.enter(ctx, place); err != nil {
+	if err := r.lockStart(ctx, name); err != nil {
 		return err
 	}
-	if c := r.inPlace(place); c != nil {
+	if c := r.occupant(name); c != nil {
 		r.starting.Unlock()
-		return fmt.Errorf("container %v runs in %s: %w", c.id, place, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("container %v runs in %s: %w", c.id, name, errdefs.ErrFailedPrecondition)
 	}
 	over := make(chan struct{})
-	r.ending[place] = over
+	r.removing[name] = over
 	r.starting.Unlock()
-	err := r.clearPlace(ctx, place)
+	err := r.clearStateDir(ctx, name)
 	r.starting.Lock()
-	delete(r.ending, place)
+	delete(r.removing, name)
 	r.starting.Unlock()
 	close(over)
 	return err
 }
 
-// enter locks starting, once nobody is ending the place.
-func (r *Runtime) enter(ctx context.Context, place string) error {
+// lockStart locks starting, after any removal of the state directory has ended.
+func (r *Runtime) lockStart(ctx context.Context, name string) error {
 	for ctx.Err() == nil {
 		r.starting.Lock()
-		over := r.ending[place]
+		over := r.removing[name]
 		if over == nil {
 			return nil
 		}
@@ -180,48 +180,48 @@ func (r *Runtime) enter(ctx context.Context, place string) error {
 	return context.Cause(ctx)
 }
 
-// inPlace is the container that runs in a place; nil if none does.
-func (r *Runtime) inPlace(place string) *container {
+// occupant is the container that uses a state directory; nil if none does.
+func (r *Runtime) occupant(name string) *container {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.containers {
-		if c.state.Place == place && !c.hasEnded() {
+		if c.state.StateDir == name && !c.hasEnded() {
 			return c
 		}
 	}
 	return nil
 }
 
-// clearPlace ends what waits in a place, then deletes its folder.
-func (r *Runtime) clearPlace(ctx context.Context, place string) error {
-	if group := r.placeGroup(place); group == nil {
-		r.endStrays(place)
+// clearStateDir ends the processes of a state directory, then deletes it.
+func (r *Runtime) clearStateDir(ctx context.Context, name string) error {
+	if group := r.stateGroup(name); group == nil {
+		r.endStrays(name)
 	} else if err := endGroup(ctx, group); err != nil {
-		return fmt.Errorf("end what was left running in %s: %w", place, err)
+		return fmt.Errorf("end what was left running in %s: %w", name, err)
 	}
-	return os.RemoveAll(r.placeDir(place))
+	return os.RemoveAll(r.stateDir(name))
 }
 
-// endStrays kills, without control groups, the processes that work in a place's folder, which is where daemons go.
-func (r *Runtime) endStrays(place string) {
+// endStrays kills, without control groups, the processes whose working directory is the state directory, where daemons go.
+func (r *Runtime) endStrays(name string) {
 	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
 	for _, link := range links {
 		where, err := os.Readlink(link)
 		pid, numberErr := strconv.Atoi(filepath.Base(filepath.Dir(link)))
-		if err == nil && numberErr == nil && where == r.placeDir(place) {
+		if err == nil && numberErr == nil && where == r.stateDir(name) {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
 }
 
-// endGroup asks the processes of a group to end, then kills them, then deletes the group.
+// endGroup sends SIGTERM to the processes of a group, then kills them, then deletes the group.
 func endGroup(ctx context.Context, group *cgroup.Group) error {
 	if err := group.Signal(unix.SIGTERM); err != nil {
 		return err
 	}
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	for deadline := time.Now().Add(placeGrace); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(stateDirGrace); time.Now().Before(deadline); {
 		members, err := group.Pids()
 		if err != nil {
 			return err

@@ -26,18 +26,18 @@ import (
 // daemon leaves a process in a session of its own, as an nginx is left by its companion, unless one is there.
 const daemon = `kill -0 $(cat $MAMMOTH_STATE/pid) 2>/dev/null || setsid sh -c 'echo $$ > $MAMMOTH_STATE/pid; exec sleep 300' & wait; exec sleep 300`
 
-// placed is a runtime with places, and what its tests do with it.
-type placed struct {
+// withStateDirs is a runtime with state directories, and what its tests do with it.
+type withStateDirs struct {
 	*process.Runtime
 	t      *testing.T
 	config process.Config
 	ctx    context.Context
 }
 
-func openPlaced(t *testing.T) *placed {
+func openWithStateDirs(t *testing.T) *withStateDirs {
 	testenv.Need(t, "cgroup")
-	p := &placed{t: t, config: config(t.TempDir())}
-	p.config.Places = filepath.Join(filepath.Dir(p.config.Dir), "places")
+	p := &withStateDirs{t: t, config: config(t.TempDir())}
+	p.config.StateDirs = filepath.Join(filepath.Dir(p.config.Dir), "state")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	p.ctx = ctx
 	p.open()
@@ -46,7 +46,7 @@ func openPlaced(t *testing.T) *placed {
 		for _, container := range list {
 			_ = p.Stop(ctx, container.ID, 0)
 		}
-		if err := p.EndPlace(ctx, "edge"); err != nil {
+		if err := p.RemoveStateDir(ctx, "edge"); err != nil {
 			t.Error(err)
 		}
 		_ = p.Close()
@@ -55,7 +55,7 @@ func openPlaced(t *testing.T) *placed {
 	return p
 }
 
-func (p *placed) open() {
+func (p *withStateDirs) open() {
 	p.t.Helper()
 	var err error
 	if p.Runtime, err = process.New(p.config); err != nil {
@@ -63,10 +63,10 @@ func (p *placed) open() {
 	}
 }
 
-func (p *placed) start(seq int64) runtime.Container {
+func (p *withStateDirs) start(seq int64) runtime.Container {
 	p.t.Helper()
 	container, err := p.Start(p.ctx, runtime.Spec{
-		ID: numbered(seq), Command: []string{"/bin/sh", "-c", daemon}, Place: "edge", MemoryBytes: 64 << 20, Pids: 50, DiskBytes: 10 << 20,
+		ID: numbered(seq), Command: []string{"/bin/sh", "-c", daemon}, StateDir: "edge", MemoryBytes: 64 << 20, Pids: 50, DiskBytes: 10 << 20,
 	})
 	if err != nil {
 		p.t.Fatal(err)
@@ -79,10 +79,10 @@ func numbered(seq int64) id.Container {
 }
 
 // left is the process that was left.
-func (p *placed) left() int {
+func (p *withStateDirs) left() int {
 	p.t.Helper()
 	for p.ctx.Err() == nil {
-		text, _ := os.ReadFile(filepath.Join(p.config.Places, "edge", "pid"))
+		text, _ := os.ReadFile(filepath.Join(p.config.StateDirs, "edge", "pid"))
 		if pid, err := strconv.Atoi(string(bytes.TrimSpace(text))); err == nil {
 			return pid
 		}
@@ -107,7 +107,7 @@ func group(pid int) string {
 }
 
 // ended waits for a container's end.
-func (p *placed) ended(seq int64) runtime.Exit {
+func (p *withStateDirs) ended(seq int64) runtime.Exit {
 	p.t.Helper()
 	for p.ctx.Err() == nil {
 		list, err := p.List(p.ctx)
@@ -125,8 +125,8 @@ func (p *placed) ended(seq int64) runtime.Exit {
 	return runtime.Exit{}
 }
 
-func TestWhatAContainerLeavesInItsPlaceIsTakenOverByTheNext(t *testing.T) {
-	p := openPlaced(t)
+func TestWhatAContainerLeavesInItsStateDirIsTakenOverByTheNext(t *testing.T) {
+	p := openWithStateDirs(t)
 	first := p.start(1)
 	left := p.left()
 	if got := group(left); got != numbered(1).String() {
@@ -138,7 +138,7 @@ func TestWhatAContainerLeavesInItsPlaceIsTakenOverByTheNext(t *testing.T) {
 	if exit := p.ended(1); exit.Code != 137 {
 		t.Errorf("it ended with %+v", exit)
 	}
-	if got := group(left); got != "place-edge" {
+	if got := group(left); got != "state-edge" {
 		t.Errorf("after the container's death, what it left is in %q", got)
 	}
 
@@ -147,13 +147,13 @@ func TestWhatAContainerLeavesInItsPlaceIsTakenOverByTheNext(t *testing.T) {
 	if got := group(left); got != numbered(2).String() {
 		t.Errorf("beside the next container, what was left is in %q", got)
 	}
-	if err := p.EndPlace(p.ctx, "edge"); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("a place that is in use was ended: %v", err)
+	if err := p.RemoveStateDir(p.ctx, "edge"); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("a state directory that is in use was ended: %v", err)
 	}
 	if err := p.Stop(p.ctx, numbered(2), 0); err != nil {
 		t.Fatal(err)
 	}
-	if got := group(left); got != "place-edge" {
+	if got := group(left); got != "state-edge" {
 		t.Errorf("after a stop, what was left is in %q", got)
 	}
 
@@ -162,26 +162,26 @@ func TestWhatAContainerLeavesInItsPlaceIsTakenOverByTheNext(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.open()
-	if places, err := p.Places(); err != nil || !slices.Equal(places, []string{"edge"}) {
-		t.Errorf("places %q, %v", places, err)
+	if dirs, err := p.StateDirs(); err != nil || !slices.Equal(dirs, []string{"edge"}) {
+		t.Errorf("state directories %q, %v", dirs, err)
 	}
-	if err := p.EndPlace(p.ctx, "edge"); err != nil {
+	if err := p.RemoveStateDir(p.ctx, "edge"); err != nil {
 		t.Fatal(err)
 	}
 	if got := group(left); got != "" {
-		t.Errorf("after the end of the place, what was left is in %q", got)
+		t.Errorf("after the end of the state directory, what was left is in %q", got)
 	}
-	if places, err := p.Places(); err != nil || len(places) != 0 {
-		t.Errorf("places %q, %v", places, err)
+	if dirs, err := p.StateDirs(); err != nil || len(dirs) != 0 {
+		t.Errorf("state directories %q, %v", dirs, err)
 	}
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*/mammoth/" + p.config.Zone + "/" + p.config.Node + "/place-*")
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/mammoth/" + p.config.Zone + "/" + p.config.Node + "/state-*")
 	if len(groups) > 0 {
 		t.Errorf("control groups are left: %q", groups)
 	}
 }
 
-func TestAContainerThatDiesWhileItsNodeManagerIsAwayLeavesItsPlaceToo(t *testing.T) {
-	p := openPlaced(t)
+func TestAContainerThatDiesWhileItsNodeManagerIsAwayLeavesItsStateDirToo(t *testing.T) {
+	p := openWithStateDirs(t)
 	first := p.start(1)
 	left := p.left()
 	if err := p.Close(); err != nil {
@@ -194,7 +194,7 @@ func TestAContainerThatDiesWhileItsNodeManagerIsAwayLeavesItsPlaceToo(t *testing
 	_, _ = unix.Wait4(first.Pid, &status, 0, nil)
 	p.open()
 	p.ended(1)
-	if got := group(left); got != "place-edge" {
+	if got := group(left); got != "state-edge" {
 		t.Errorf("what it left is in %q", got)
 	}
 	p.start(2)
@@ -203,8 +203,8 @@ func TestAContainerThatDiesWhileItsNodeManagerIsAwayLeavesItsPlaceToo(t *testing
 	}
 }
 
-func TestAPlaceIsItsUsersToWrite(t *testing.T) {
-	p := openPlaced(t)
+func TestAStateDirBelongsToItsUser(t *testing.T) {
+	p := openWithStateDirs(t)
 	for at := p.config.Dir; at != "/"; at = filepath.Dir(at) {
 		if info, err := os.Stat(at); err == nil && info.Mode().Perm()&0o1 == 0 {
 			if err := os.Chmod(at, 0o755); err != nil {
@@ -212,7 +212,7 @@ func TestAPlaceIsItsUsersToWrite(t *testing.T) {
 			}
 		}
 	}
-	_, err := p.Start(p.ctx, runtime.Spec{ID: numbered(1), Command: []string{"/bin/sh", "-c", "touch $MAMMOTH_STATE/file"}, Place: "edge", User: "nobody"})
+	_, err := p.Start(p.ctx, runtime.Spec{ID: numbered(1), Command: []string{"/bin/sh", "-c", "touch $MAMMOTH_STATE/file"}, StateDir: "edge", User: "nobody"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,32 +221,32 @@ func TestAPlaceIsItsUsersToWrite(t *testing.T) {
 	}
 }
 
-func TestAPlaceIsNamedLikeAFramework(t *testing.T) {
-	p := openPlaced(t)
+func TestAStateDirIsNamedLikeAFramework(t *testing.T) {
+	p := openWithStateDirs(t)
 	for _, name := range []string{"../edge", "edge/x", "a.b.c", "Edge", "."} {
-		_, err := p.Start(p.ctx, runtime.Spec{ID: numbered(9), Command: []string{"/bin/true"}, Place: name})
+		_, err := p.Start(p.ctx, runtime.Spec{ID: numbered(9), Command: []string{"/bin/true"}, StateDir: name})
 		if !errdefs.IsInvalidArgument(err) {
-			t.Errorf("a place named %q: %v", name, err)
+			t.Errorf("a state directory named %q: %v", name, err)
 		}
-		if err := p.EndPlace(p.ctx, name); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("the end of a place named %q: %v", name, err)
+		if err := p.RemoveStateDir(p.ctx, name); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("the end of a state directory named %q: %v", name, err)
 		}
 	}
 }
 
-// What is left in a place may take its time to end; nothing else on the node waits for that, but who comes to the place.
-func TestAPlaceThatEndsSlowlyHoldsUpNoOtherStart(t *testing.T) {
-	p := openPlaced(t)
+// What is left in a state directory may take its time to end; nothing else on the node waits for that, but who comes to the state directory.
+func TestAStateDirThatEndsSlowlyHoldsUpNoOtherStart(t *testing.T) {
+	p := openWithStateDirs(t)
 	slow := `setsid sh -c 'cd $MAMMOTH_STATE; trap "touch asked" TERM; echo $$ > pid; until test -e may; do sleep 0.01; done' & exec sleep 300`
-	if _, err := p.Start(p.ctx, runtime.Spec{ID: numbered(1), Command: []string{"/bin/sh", "-c", slow}, Place: "edge"}); err != nil {
+	if _, err := p.Start(p.ctx, runtime.Spec{ID: numbered(1), Command: []string{"/bin/sh", "-c", slow}, StateDir: "edge"}); err != nil {
 		t.Fatal(err)
 	}
-	left, dir := p.left(), filepath.Join(p.config.Places, "edge")
+	left, dir := p.left(), filepath.Join(p.config.StateDirs, "edge")
 	if err := p.Stop(p.ctx, numbered(1), 0); err != nil {
 		t.Fatal(err)
 	}
 	ended, next := make(chan error, 1), make(chan error, 1)
-	go func() { ended <- p.EndPlace(p.ctx, "edge") }()
+	go func() { ended <- p.RemoveStateDir(p.ctx, "edge") }()
 	for p.ctx.Err() == nil {
 		if _, err := os.Stat(dir + "/asked"); err == nil {
 			break
@@ -254,13 +254,13 @@ func TestAPlaceThatEndsSlowlyHoldsUpNoOtherStart(t *testing.T) {
 		<-time.After(time.Millisecond)
 	}
 	go func() {
-		_, err := p.Start(p.ctx, runtime.Spec{ID: numbered(3), Command: []string{"/bin/sh", "-c", "exec sleep 300"}, Place: "edge"})
+		_, err := p.Start(p.ctx, runtime.Spec{ID: numbered(3), Command: []string{"/bin/sh", "-c", "exec sleep 300"}, StateDir: "edge"})
 		next <- err
 	}()
 	if _, err := p.Start(p.ctx, runtime.Spec{ID: numbered(2), Command: []string{"/bin/true"}}); err != nil {
 		t.Fatal(err)
 	}
-	if got := group(left); got != "place-edge" {
+	if got := group(left); got != "state-edge" {
 		t.Errorf("another start has waited until what was left, now in %q, had ended", got)
 	}
 	if err := os.WriteFile(dir+"/may", nil, 0o644); err != nil {
@@ -270,13 +270,13 @@ func TestAPlaceThatEndsSlowlyHoldsUpNoOtherStart(t *testing.T) {
 		t.Error(err)
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) > 0 {
-		t.Errorf("the next container finds %v in its place, %v", files, err)
+		t.Errorf("the next container finds %v in its state directory, %v", files, err)
 	}
 }
 
-// A NodeManager that was killed while it handed a place over has its successor do the rest.
-func TestAPlaceThatWasHalfHandedOverIsTakenOver(t *testing.T) {
-	p := openPlaced(t)
+// A NodeManager that was killed while it handed a state directory over has its successor do the rest.
+func TestAStateDirThatWasHalfHandedOverIsTakenOver(t *testing.T) {
+	p := openWithStateDirs(t)
 	p.start(1)
 	left := p.left()
 	if err := p.Close(); err != nil {
@@ -286,7 +286,7 @@ func TestAPlaceThatWasHalfHandedOverIsTakenOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waiting, err := hierarchy.Create(filepath.Join("mammoth", p.config.Zone, p.config.Node, "place-edge"), cgroup.Limits{})
+	waiting, err := hierarchy.Create(filepath.Join("mammoth", p.config.Zone, p.config.Node, "state-edge"), cgroup.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,16 +301,16 @@ func TestAPlaceThatWasHalfHandedOverIsTakenOver(t *testing.T) {
 
 // A runtime without control groups, which tests and zones that only pretend have, ends by the folder what it cannot end by
 // the group.
-func TestWithoutControlGroupsAPlaceEndsToo(t *testing.T) {
-	p := &placed{t: t, config: config(t.TempDir())}
-	p.config.Places, p.config.Unlimited = filepath.Join(filepath.Dir(p.config.Dir), "places"), true
+func TestWithoutControlGroupsAStateDirEndsToo(t *testing.T) {
+	p := &withStateDirs{t: t, config: config(t.TempDir())}
+	p.config.StateDirs, p.config.Unlimited = filepath.Join(filepath.Dir(p.config.Dir), "state"), true
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	p.ctx = ctx
 	p.open()
 	defer p.Close()
 	script := `cd $MAMMOTH_STATE; setsid sh -c 'echo $$ > $MAMMOTH_STATE/pid; exec sleep 300' & cd /; exec sleep 300`
-	if _, err := p.Start(ctx, runtime.Spec{ID: numbered(1), Command: []string{"/bin/sh", "-c", script}, Place: "edge"}); err != nil {
+	if _, err := p.Start(ctx, runtime.Spec{ID: numbered(1), Command: []string{"/bin/sh", "-c", script}, StateDir: "edge"}); err != nil {
 		t.Fatal(err)
 	}
 	left := p.left()
@@ -320,14 +320,14 @@ func TestWithoutControlGroupsAPlaceEndsToo(t *testing.T) {
 	if !runs(left) {
 		t.Error("what the container left has ended with it")
 	}
-	if err := p.EndPlace(ctx, "edge"); err != nil {
+	if err := p.RemoveStateDir(ctx, "edge"); err != nil {
 		t.Fatal(err)
 	}
 	for runs(left) && ctx.Err() == nil {
 		<-time.After(5 * time.Millisecond)
 	}
 	if runs(left) {
-		t.Error("what the container left goes on after the end of its place")
+		t.Error("what the container left goes on after the removal of its state directory")
 	}
 }
 
@@ -339,7 +339,7 @@ func runs(pid int) bool {
 }
 
 func TestTheGroupsOfAZoneGoWithItsLastNode(t *testing.T) {
-	p := openPlaced(t)
+	p := openWithStateDirs(t)
 	p.config.Zone = "last-" + strconv.Itoa(os.Getpid())
 	var nodes []*process.Runtime
 	for _, node := range []string{"node-1", "node-2"} {

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hold starts a process, which must ask to be traced, and calls ready while it stands before its first
-// instruction. If ready fails, or if this whole process is killed meanwhile, the new one is killed.
-func hold(start func() (pid int, err error), ready func(pid int) error) error {
-	// The thread that forks is the tracer, and only it may say how to go on.
+// startTraced starts a process, which must ask to be traced, and calls ready before its first instruction. If ready fails,
+// or if this whole process is killed meanwhile, the new one is killed.
+func startTraced(start func() (pid int, err error), ready func(pid int) error) error {
+	// The thread that forks is the tracer, and only the tracer can continue the process.
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
 	pid, err := start()
@@ -48,7 +48,7 @@ func awaitTrap(pid int) error {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
-			return fmt.Errorf("waiting for process %d to be held: %w", pid, err)
+			return fmt.Errorf("waiting for process %d to stop at its start: %w", pid, err)
 		case !status.Stopped():
 			return fmt.Errorf("process %d ended before it began", pid)
 		}

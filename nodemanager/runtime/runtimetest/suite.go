@@ -475,7 +475,7 @@ func copied(w *World) {
 }
 
 func startedAgain(w *World) {
-	if w.Again == nil {
+	if w.StartAgain == nil {
 		return
 	}
 	spec := w.Spec("serve")
@@ -489,7 +489,7 @@ func startedAgain(w *World) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	w.Again(w.T, ended)
+	w.StartAgain(w.T, ended)
 	if event := <-watched; event.Kind != runtime.Started || event.ID != spec.ID {
 		w.Errorf("the start by somebody else is told as %+v", event)
 	}

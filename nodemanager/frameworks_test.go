@@ -45,10 +45,10 @@ func TestOnlyAFrameworksProgramIsToldOfTheZone(t *testing.T) {
 		{&corev1.Lease{AppName: "edge", Framework: true, Master: true}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},
 		{&corev1.Lease{AppName: "web"}, &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS}, ""},
 	} {
-		h := &held{core: &container.Container{}, lease: test.lease, spec: test.spec}
+		h := &entry{core: &container.Container{}, lease: test.lease, spec: test.spec}
 		env := o.environment(h)
-		told := placeOf(h) != "" || test.lease.GetMaster()
-		if place := placeOf(h); place != test.place || (env["MAMMOTH_RESOURCEMANAGER"] != "") != told || (env["MAMMOTH_NODE"] != "") != (place != "") {
+		told := stateDir(h) != "" || test.lease.GetMaster()
+		if place := stateDir(h); place != test.place || (env["MAMMOTH_RESOURCEMANAGER"] != "") != told || (env["MAMMOTH_NODE"] != "") != (place != "") {
 			t.Errorf("%v %v: place %q, environment %v", test.lease, test.spec, place, env)
 		}
 	}
@@ -65,7 +65,7 @@ func TestANodeSaysWhereItsResourceManagerIs(t *testing.T) {
 		{"MAMMOTH_REGISTRY", "", ""},
 	} {
 		spec := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Env: map[string]string{test.variable: test.given}}
-		h := &held{core: &container.Container{}, lease: &corev1.Lease{AppName: "web", Master: true}, spec: spec}
+		h := &entry{core: &container.Container{}, lease: &corev1.Lease{AppName: "web", Master: true}, spec: spec}
 		if got := o.environment(h)[test.variable]; got != test.want {
 			t.Errorf("%s=%q becomes %q, want %q", test.variable, test.given, got, test.want)
 		}

@@ -29,13 +29,13 @@ func TestWhetherAnEndIsASignalsDoing(t *testing.T) {
 		{"another is how it is asked to end", 1, 30 * time.Second, "SIGWINCH", false},
 		{"its stop signal is none", 1, 30 * time.Second, "SIGFOO", false},
 	} {
-		l := life{started: sentAt.Add(-time.Hour), ended: sentAt.Add(c.after), stopSignal: c.stopSignal}
-		if got := l.endedOf(sent{signal: c.signal, at: sentAt}); got != c.want {
+		l := runPeriod{started: sentAt.Add(-time.Hour), ended: sentAt.Add(c.after), stopSignal: c.stopSignal}
+		if got := l.endedOf(sentSignal{signal: c.signal, at: sentAt}); got != c.want {
 			t.Errorf("%s: %v", c.what, got)
 		}
 	}
-	again := life{started: sentAt.Add(time.Millisecond), ended: sentAt.Add(time.Second)}
-	if again.endedOf(sent{signal: 15, at: sentAt}) {
+	again := runPeriod{started: sentAt.Add(time.Millisecond), ended: sentAt.Add(time.Second)}
+	if again.endedOf(sentSignal{signal: 15, at: sentAt}) {
 		t.Error("a restart by hand explains the end of the life after it")
 	}
 }
@@ -54,11 +54,11 @@ func TestSignalsOfRemovedContainersAreForgotten(t *testing.T) {
 		}}}, time.Now())
 	}
 	tell(events.ActionKill)
-	if got := r.sent["abc"].signal; got != 9 {
+	if got := r.lastSignals["abc"].signal; got != 9 {
 		t.Errorf("the signal is %d", got)
 	}
 	tell(events.ActionDestroy)
-	if len(r.sent) != 0 {
-		t.Errorf("left: %v", r.sent)
+	if len(r.lastSignals) != 0 {
+		t.Errorf("left: %v", r.lastSignals)
 	}
 }

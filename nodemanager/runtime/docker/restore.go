@@ -12,44 +12,46 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// handsOff is the time before a container is unpaused and its quotas are restored: "docker commit" pauses it for a moment too.
-const handsOff = 5 * time.Second
+// restoreDelay is the time before a container is unpaused and its quotas are restored: "docker commit" pauses it for a
+// moment too.
+const restoreDelay = 5 * time.Second
 
-// keep unpauses a running container and restores its quotas, after handsOff, if somebody has changed them with docker commands.
-func (r *Runtime) keep(key id.Container, c container.InspectResponse) {
+// restoreLater unpauses a running container and restores its quotas, after restoreDelay, if docker commands have changed
+// them.
+func (r *Runtime) restoreLater(key id.Container, c container.InspectResponse) {
 	if !c.State.Paused && r.quotas(c) == nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.mending[c.ID] {
+	if r.restoring[c.ID] {
 		return
 	}
-	r.mending[c.ID] = true
-	r.looks.Go(func() {
-		if backoff.Sleep(r.life, handsOff) != nil {
+	r.restoring[c.ID] = true
+	r.measurements.Go(func() {
+		if backoff.Sleep(r.lifetime, restoreDelay) != nil {
 			return
 		}
 		r.mu.Lock()
-		delete(r.mending, c.ID)
+		delete(r.restoring, c.ID)
 		r.mu.Unlock()
-		r.mend(key, c.ID)
+		r.restore(key, c.ID)
 	})
 }
 
-func (r *Runtime) mend(key id.Container, runtimeID string) {
-	ctx, cancel := cleanup(r.life)
+func (r *Runtime) restore(key id.Container, runtimeID string) {
+	ctx, cancel := cleanup(r.lifetime)
 	defer cancel()
 	log := r.config.Logger.With("container", key.String())
 	c, err := r.client.ContainerInspect(ctx, runtimeID)
 	if err != nil || !c.State.Running {
-		return // it has ended, or the engine is away and will be asked for all it has
+		return // it has ended, or the engine is away and will be listed
 	}
 	if c.State.Paused {
 		if err := r.client.ContainerUnpause(ctx, runtimeID); err != nil {
-			log.Warn("a container that somebody else has paused cannot go on", "error", err)
+			log.Warn("cannot unpause a container that was paused from outside", "error", err)
 		} else {
-			log.Warn("somebody else has paused a container; it was unpaused")
+			log.Warn("a container was paused from outside; it is unpaused")
 		}
 	}
 	quotas := r.quotas(c)
@@ -57,15 +59,15 @@ func (r *Runtime) mend(key id.Container, runtimeID string) {
 		return
 	}
 	if _, err = r.client.ContainerUpdate(ctx, runtimeID, *quotas); err == nil {
-		log.Warn("somebody else has changed the quotas of a container; they are set back")
+		log.Warn("the quotas of a container were changed from outside; they are restored")
 		if c, err = r.client.ContainerInspect(ctx, runtimeID); err == nil && r.quotas(c) == nil {
 			return
 		}
 	}
-	log.Warn("the quotas of a container that somebody else has changed cannot be set back", "error", err)
+	log.Warn("cannot restore the quotas of a container", "error", err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mending[runtimeID] = true // once is enough
+	r.restoring[runtimeID] = true // once is enough
 }
 
 // quotas is the update that restores the quotas with which a container was started; nil if it still has them.
@@ -95,9 +97,9 @@ func (r *Runtime) quotas(c container.InspectResponse) *container.UpdateConfig {
 	return &container.UpdateConfig{Resources: want, RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled}}
 }
 
-// changed looks at a container that somebody has paused or changed.
+// changed handles a container that was paused or changed from outside.
 func (r *Runtime) changed(ctx context.Context, key id.Container, runtimeID string) {
 	if c, err := r.client.ContainerInspect(ctx, runtimeID); err == nil && c.State.Running {
-		r.keep(key, c)
+		r.restoreLater(key, c)
 	}
 }

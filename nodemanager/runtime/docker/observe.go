@@ -24,7 +24,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// The labels of a container. Those of the spec follow behind labelOwn.
+// These are the labels of a container. Those of the spec follow labelOwn.
 const (
 	labelZone      = "mammoth.zone"
 	labelNode      = "mammoth.node"
@@ -62,12 +62,12 @@ func (r *Runtime) labels(spec runtime.Spec, ports []runtime.Port) map[string]str
 	return labels
 }
 
-func (r *Runtime) mine(labels map[string]string) bool {
+func (r *Runtime) ownLabels(labels map[string]string) bool {
 	return labels[labelZone] == r.config.Zone && labels[labelNode] == r.config.Node && labels[labelContainer] != ""
 }
 
-// formatPorts writes NAME/CONTAINER/HOST for each port, in the spec's order, separated by spaces. HOST is 0 where
-// the engine chooses.
+// formatPorts writes NAME/CONTAINER/HOST for each port, in the spec's order, separated by spaces. HOST is 0 if the engine
+// chooses.
 func formatPorts(ports []runtime.Port) string {
 	words := make([]string, len(ports))
 	for i, port := range ports {
@@ -94,14 +94,14 @@ func parsePorts(text string) []runtime.Port {
 
 // times are when a container was started and when it ended; zero if it was not or has not.
 func times(state *container.State) (started, finished time.Time) {
-	// The engine writes year 1 for never, which is Go's zero.
+	// The engine writes year 1 for never, which is Go's zero time.
 	started, _ = time.Parse(time.RFC3339Nano, state.StartedAt)
 	finished, _ = time.Parse(time.RFC3339Nano, state.FinishedAt)
 	return started, finished
 }
 
-// see translates what the engine says of one of our containers, and takes over what must be kept an eye on.
-func (r *Runtime) see(ctx context.Context, c container.InspectResponse) (runtime.Container, error) {
+// observe converts what the engine reports of a container of this node, and starts what has to be watched of it.
+func (r *Runtime) observe(ctx context.Context, c container.InspectResponse) (runtime.Container, error) {
 	labels := c.Config.Labels
 	key, err := id.ParseContainer(labels[labelContainer])
 	if err != nil {
@@ -126,11 +126,11 @@ func (r *Runtime) see(ctx context.Context, c container.InspectResponse) (runtime
 	if !c.State.Running {
 		r.unwatch(key, c.ID)
 		if !started.IsZero() {
-			// The engine notes a start after the fact, and a short life may be over by then.
+			// The engine records a start after the fact, and a short life may be over by then.
 			if seen.FinishedAt = finished; finished.Before(started) {
 				seen.FinishedAt = started
 			}
-			life := lifeOf(c)
+			life := runPeriodOf(c)
 			seen.Exit = r.exit(key, c.ID, c.State, r.endedOf(ctx, life, true))
 			r.askForOOM(ctx, seen.Exit, life)
 		}
@@ -149,11 +149,11 @@ func (r *Runtime) see(ctx context.Context, c container.InspectResponse) (runtime
 		}
 	}
 	r.watch(seen, c)
-	r.keep(key, c)
+	r.restoreLater(key, c)
 	return seen, nil
 }
 
-// published fills in the host ports that the engine has bound, or had bound.
+// published sets the host ports that the engine has bound, or had bound.
 func published(ports []runtime.Port, c container.InspectResponse) {
 	if c.NetworkSettings == nil {
 		return
@@ -167,26 +167,26 @@ func published(ports []runtime.Port, c container.InspectResponse) {
 	}
 }
 
-// exit is how a container ended, of which signal if of any.
+// exit is how a container ended, and by which signal if any.
 func (r *Runtime) exit(key id.Container, runtimeID string, state *container.State, signal int) *runtime.Exit {
 	exit := &runtime.Exit{Code: state.ExitCode, Message: state.Error, Signal: signal}
 	r.mu.Lock()
-	// One of its processes may have been killed at the quota long before it was killed itself.
+	// A process may have been killed at the quota long before the container was killed.
 	exit.OOM = exit.Code != 0 && signal != sigkill && (state.OOMKilled || r.ooms[runtimeID])
 	r.mu.Unlock()
-	if message, err := os.ReadFile(r.verdict(key)); err == nil {
+	if message, err := os.ReadFile(r.verdictFile(key)); err == nil {
 		exit.OOM, exit.DiskQuota, exit.Message = false, true, string(message)
 	}
 	return exit
 }
 
-// verdict is the file that says that a container was stopped for what it wrote, and how much that was. It is
-// written before the stop, so that no restart can lose the reason.
-func (r *Runtime) verdict(key id.Container) string {
+// verdictFile records that a container was stopped for exceeding its disk quota, and its usage. It is written before the
+// stop, so that no restart loses the reason.
+func (r *Runtime) verdictFile(key id.Container) string {
 	return filepath.Join(r.config.LogDir, key.String()+".exceeded")
 }
 
-// watch holds a running container to its disk quota, as far as the storage driver does not.
+// watch enforces the disk quota of a running container, if the storage driver does not.
 func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 	quota, _ := strconv.ParseInt(c.Config.Labels[labelDisk], 10, 64)
 	if quota <= 0 {
@@ -197,7 +197,7 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 	if r.watched[c.ID] != nil {
 		return
 	}
-	// The engine's own files that a container can write to are outside of its layer.
+	// The engine's own files that a container can write to are outside its layer.
 	paths := []string{c.HostsPath, c.HostnamePath, c.ResolvConfPath}
 	for _, m := range c.Mounts {
 		if m.Type == mount.TypeVolume { // declared by the image
@@ -205,7 +205,7 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 		}
 	}
 	paths = slices.DeleteFunc(paths, func(path string) bool { return path == "" })
-	layer := "" // the driver's business
+	layer := "" // the driver enforces it
 	if c.HostConfig.StorageOpt["size"] == "" {
 		if layer = c.GraphDriver.Data["UpperDir"]; layer != "" {
 			paths = append(paths, layer)
@@ -221,10 +221,10 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 			return used, err
 		}
 		if layer == "" {
-			unheld, err := r.unheld(seen.Pid, &measured)
+			unheld, err := r.unenforced(seen.Pid, &measured)
 			return used + unheld, err
 		}
-		if layer == "?" { // the engine alone knows where it keeps the layer
+		if layer == "?" { // only the engine knows where the layer is
 			sized, _, err := r.client.ContainerInspectWithRaw(ctx, c.ID, true)
 			if err != nil || sized.SizeRw == nil {
 				return 0, errors.Join(err, errdefs.ErrUnavailable)
@@ -234,41 +234,42 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 		return used + r.deleted(seen.Pid), nil
 	}
 	subject.Exceeded = func(ctx context.Context, used int64) {
-		err := r.judge(seen.ID, used, quota)
+		err := r.recordVerdict(seen.ID, used, quota)
 		if killed := r.client.ContainerKill(ctx, c.ID, "SIGKILL"); !errdefs.IsNotFound(killed) && !errdefs.IsConflict(killed) {
 			err = errors.Join(err, killed)
 		}
 		if err != nil {
-			r.config.Logger.Error("container over its disk quota not stopped", "container", seen.ID.String(), "error", err)
+			r.config.Logger.Error("cannot stop a container over its disk quota", "container", seen.ID.String(), "error", err)
 		}
 	}
 	r.watched[c.ID] = func() {
-		if layer != "?" { // the engine would have to be asked
-			r.lastLook(subject, paths)
+		if layer != "?" { // otherwise only the engine could measure it
+			r.measureAtEnd(subject, paths)
 		}
 	}
 	r.watcher.Add(subject)
 }
 
-// unheld measures a container once after each time in which the storage driver held nobody to a size, and during it. Otherwise what it
-// has on disk is the driver's business, and it gives zero. measured is the number of such times after which it was measured.
-func (r *Runtime) unheld(pid int, measured *int64) (int64, error) {
+// unenforced measures a container during each time in which the storage driver enforces no quotas, and once after it. At
+// other times the driver enforces them, and it returns zero. measured is the number of such times after which it was
+// measured.
+func (r *Runtime) unenforced(pid int, measured *int64) (int64, error) {
 	r.mu.Lock()
 	known := r.engine
 	r.mu.Unlock()
 	if known == nil || known.pool == nil {
 		return 0, nil
 	}
-	holds := known.pool.Holds()
+	holds := known.pool.Enforces()
 	if !holds {
-		begun, err := known.pool.Recount()
+		begun, err := known.pool.Rescan()
 		if err != nil {
-			r.config.Logger.Error("the storage driver holds no container to its disk quota; each is measured", "error", err)
+			r.config.Logger.Error("the storage driver does not enforce disk quotas; each container is measured", "error", err)
 		} else if begun {
-			r.config.Logger.Warn("the kernel has given up on the quota groups of the engine's btrfs; they are counted again, and each container is measured")
+			r.config.Logger.Warn("the quota groups of the engine's btrfs are inconsistent; they are rescanned, and each container is measured")
 		}
 	}
-	recounts := known.pool.Recounts()
+	recounts := known.pool.Rescans()
 	if holds && *measured == recounts {
 		return 0, nil
 	}
@@ -279,42 +280,42 @@ func (r *Runtime) unheld(pid int, measured *int64) (int64, error) {
 	return used + r.deleted(pid), err
 }
 
-// judge writes down that a container is over its quota.
-func (r *Runtime) judge(key id.Container, used, quota int64) error {
+// recordVerdict stores that a container is over its quota.
+func (r *Runtime) recordVerdict(key id.Container, used, quota int64) error {
 	if err := os.MkdirAll(r.config.LogDir, 0o750); err != nil {
 		return err
 	}
-	return os.WriteFile(r.verdict(key), []byte(disk.Exceeded(used, quota)), 0o640)
+	return os.WriteFile(r.verdictFile(key), []byte(disk.Exceeded(used, quota)), 0o640)
 }
 
-// lastLookTime is what an end may wait for. Who leaves more files than can be counted in that time has written for
-// long enough to be found by the watcher.
-const lastLookTime = 250 * time.Millisecond
+// measureAtEndTimeout is how long the end may wait for the measurement. If there are more files than can be measured in this
+// time, the watcher has found them earlier.
+const measureAtEndTimeout = 250 * time.Millisecond
 
-// lastLook measures what an ended container has left behind: it may have written it between two looks of the watcher.
-func (r *Runtime) lastLook(subject disk.Subject, paths []string) {
+// measureAtEnd measures an ended container, which may have exceeded its quota after the watcher's last measurement.
+func (r *Runtime) measureAtEnd(subject disk.Subject, paths []string) {
 	found := make(chan int64, 1)
-	r.looks.Go(func() {
+	r.measurements.Go(func() {
 		defer close(found)
 		if used, err := disk.Usage(paths...); err == nil {
 			found <- used
 		}
 	})
-	timer := time.NewTimer(lastLookTime)
+	timer := time.NewTimer(measureAtEndTimeout)
 	defer timer.Stop()
 	select {
 	case used := <-found:
 		if used <= subject.Quota {
 			return
 		}
-		if err := r.judge(subject.ID, used, subject.Quota); err != nil {
-			r.config.Logger.Error("what a container wrote beyond its quota is not written down", "container", subject.ID.String(), "error", err)
+		if err := r.recordVerdict(subject.ID, used, subject.Quota); err != nil {
+			r.config.Logger.Error("cannot record that a container exceeded its disk quota", "container", subject.ID.String(), "error", err)
 		}
 	case <-timer.C:
 	}
 }
 
-// deleted is what the container's processes hold in files without a name.
+// deleted is the size of deleted files that the container's processes have open.
 func (r *Runtime) deleted(pid int) int64 {
 	if r.hierarchy == nil || pid == 0 {
 		return 0
@@ -330,7 +331,7 @@ func (r *Runtime) deleted(pid int) int64 {
 	return disk.Deleted(members)
 }
 
-// unwatch ends what see has begun, after a last look.
+// unwatch ends what observe has started, after a last measurement.
 func (r *Runtime) unwatch(key id.Container, runtimeID string) {
 	r.watcher.Remove(key)
 	r.mu.Lock()
@@ -345,7 +346,7 @@ func (r *Runtime) unwatch(key id.Container, runtimeID string) {
 	delete(r.watched, runtimeID)
 }
 
-// List implements runtime.Runtime. It takes one inspect a container: a list does not tell how one has ended.
+// List implements runtime.Runtime. It needs one inspect for each container: a list does not contain how one has ended.
 func (r *Runtime) List(ctx context.Context) ([]runtime.Container, error) {
 	summaries, err := r.client.ContainerList(ctx, container.ListOptions{All: true, Filters: r.filter()})
 	if err != nil {
@@ -372,7 +373,7 @@ func (r *Runtime) List(ctx context.Context) ([]runtime.Container, error) {
 			}
 			var seen runtime.Container
 			if err == nil {
-				seen, err = r.see(ctx, inspected)
+				seen, err = r.observe(ctx, inspected)
 			} else {
 				err = r.failure(ctx, err)
 			}
@@ -390,7 +391,7 @@ func (r *Runtime) List(ctx context.Context) ([]runtime.Container, error) {
 		return nil, errs[0]
 	}
 	r.mu.Lock()
-	r.held = true
+	r.portsKnown = true
 	r.mu.Unlock()
 	slices.SortFunc(list, func(a, b runtime.Container) int {
 		return cmp.Or(a.StartedAt.Compare(b.StartedAt), a.ID.Compare(b.ID))
@@ -398,7 +399,7 @@ func (r *Runtime) List(ctx context.Context) ([]runtime.Container, error) {
 	return list, nil
 }
 
-// filter chooses this node's containers.
+// filter selects this node's containers.
 func (r *Runtime) filter() filters.Args {
 	return filters.NewArgs(
 		filters.Arg("label", labelZone+"="+r.config.Zone),

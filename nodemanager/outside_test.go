@@ -31,7 +31,7 @@ func (s *said) count(text string) int {
 	return strings.Count(s.text.String(), text)
 }
 
-func TestWhatSomebodyElseStartsAgainIsEndedAndSaidOnce(t *testing.T) {
+func TestAContainerStartedFromOutsideIsEndedAndLoggedOnce(t *testing.T) {
 	log := &said{}
 	inZoneWith(t, func(config *nodemanager.Config) { config.Logger = slog.New(slog.NewTextHandler(log, nil)) }, func(z *zone) {
 		for seq, forgotten := range []bool{false, true} {
@@ -43,7 +43,7 @@ func TestWhatSomebodyElseStartsAgainIsEndedAndSaidOnce(t *testing.T) {
 			if forgotten { // only an end that was told is forgotten
 				z.settle()
 			}
-			if !z.engine.Again("n1", key) {
+			if !z.engine.StartAgain("n1", key) {
 				z.Fatal("it has not ended")
 			}
 			if forgotten { // its removal meets it running
@@ -54,20 +54,20 @@ func TestWhatSomebodyElseStartsAgainIsEndedAndSaidOnce(t *testing.T) {
 				z.Errorf("%d containers run that the zone does not list", n)
 			}
 			if s := z.want(key, corev1.ContainerStatus_DONE); s.GetExit().GetCode() != 137 {
-				z.Errorf("its end is told as %v", s.GetExit())
+				z.Errorf("its end is reported as %v", s.GetExit())
 			}
 			if left := len(z.inEngine()); forgotten && left != 1 {
 				z.Errorf("the engine has %d containers, not only the one whose end is not stored", left)
 			}
 		}
 		z.pass(time.Hour)
-		if n := log.count("runs again"); n != 2 {
-			z.Errorf("said %d times of two containers", n)
+		if n := log.count("was started again from outside"); n != 2 {
+			z.Errorf("logged %d times for two containers", n)
 		}
 	})
 }
 
-func TestWhatWasStartedAgainWhileNobodyWatchedIsEnded(t *testing.T) {
+func TestAContainerStartedWhileNoNodeManagerRanIsEnded(t *testing.T) {
 	inZone(t, func(z *zone) {
 		key := z.container(1)
 		z.start(key, serving())
@@ -75,7 +75,7 @@ func TestWhatWasStartedAgainWhileNobodyWatchedIsEnded(t *testing.T) {
 		z.engine.Kill("n1", key)
 		z.settle()
 		z.stop()
-		z.engine.Again("n1", key)
+		z.engine.StartAgain("n1", key)
 		z.startNode()
 		z.pass(time.Second)
 		if n := z.engine.Running(); n != 0 {
@@ -93,7 +93,7 @@ func TestWhatWasRestartedWhileNobodyWatchedIsEnded(t *testing.T) {
 		z.stop()
 		z.engine.Signal("n1", key, 15)
 		z.settle()
-		if !z.engine.Again("n1", key) {
+		if !z.engine.StartAgain("n1", key) {
 			z.Fatal("it has not ended")
 		}
 		z.startNode()

@@ -18,16 +18,16 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// places are those of an engine: none ends while something runs.
-type places struct {
+// stateDirs are those of an engine: none ends while something runs.
+type stateDirs struct {
 	engine *fake.Runtime
 	mu     sync.Mutex
 	ended  []string
 }
 
-func (p *places) Places() ([]string, error) { return nil, nil }
+func (p *stateDirs) StateDirs() ([]string, error) { return nil, nil }
 
-func (p *places) EndPlace(ctx context.Context, place string) error {
+func (p *stateDirs) RemoveStateDir(ctx context.Context, place string) error {
 	list, err := p.engine.List(ctx)
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func (p *places) EndPlace(ctx context.Context, place string) error {
 	return nil
 }
 
-func (p *places) told() []string {
+func (p *stateDirs) told() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.ended)
@@ -49,12 +49,12 @@ func (p *places) told() []string {
 
 // A node comes back after its framework was removed: the container that is reaped takes a moment to end.
 func TestAPlaceEndsOnceTheLastContainerInItHas(t *testing.T) {
-	kept := &places{}
+	kept := &stateDirs{}
 	inZoneWith(t, func(config *nodemanager.Config) {
 		kept.engine = config.Runtimes[corev1.ContainerSpec_DOCKER].(*fake.Runtime)
 		config.Runtimes[corev1.ContainerSpec_PROCESS] = kept.engine
 		delete(config.Runtimes, corev1.ContainerSpec_DOCKER)
-		config.Places = kept
+		config.StateDirs = kept
 	}, func(z *zone) {
 		start := func(seq int64) {
 			claims := z.claims(z.container(seq))
