@@ -133,7 +133,7 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 		s.Log, s.Applied = log, c.readyMark()
 		switch {
 		case attach.Config != "":
-			s.Attach, s.Over = &attach, c.frameworkEnds(zone)
+			s.Attach, s.IsFinal = &attach, c.frameworkEnds(zone)
 		case attach.Include != "" || attach.Pid != "":
 			return nil, "", usagef("--include and --pid are of an nginx that others run; name its configuration with --attach too")
 		}
@@ -158,7 +158,7 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 	flags.IntVar(&s.Workers, "workers", 0, "worker processes (default: one for each core)")
 	s.LostAfter = 30 * time.Second
 	lengthVar(flags, &s.LostAfter, "lost-after", "how long the zone waits for this balancer when it cannot be reached")
-	s.KeepOld = balancer.KeepOld
+	s.KeepOld = balancer.DefaultKeepOld
 	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may go on after a change of what is routed; an attached nginx says so itself")
 	flags.IntVar(&s.MaxOld, "max-old", 0, "how many workers may serve such connections, the oldest are ended first (default: 64, or 16 for each worker)")
 	flags.BoolVar(&s.StopOnExit, "stop-nginx", false, "end nginx with the companion; of an attached one, take the file away")
@@ -196,7 +196,7 @@ func (c *cli) haproxyCommand() *cobra.Command {
 	flags.StringVar(&s.Program, "program", "haproxy", "the HAProxy to run")
 	s.LostAfter = 30 * time.Second
 	lengthVar(flags, &s.LostAfter, "lost-after", "how long the zone waits for this balancer when it cannot be reached")
-	s.KeepOld = balancer.KeepOld
+	s.KeepOld = balancer.DefaultKeepOld
 	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may go on after a change of hosts, paths or ports")
 	flags.IntVar(&s.MaxOld, "max-old", 32, "how many processes may serve such connections, the oldest are ended first")
 	flags.BoolVar(&s.StopOnExit, "stop-haproxy", false, "end HAProxy with the companion")

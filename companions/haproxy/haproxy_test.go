@@ -77,13 +77,13 @@ func TestNoReloadForInstances(t *testing.T) {
 		if _, err := proxy.Apply(t.Context(), balancertest.Routes(route)); err != nil {
 			t.Fatal(err)
 		}
-		state, err := proxy.known(t.Context())
+		state, err := proxy.servers(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		in := 0
 		for _, server := range state["app_web"] {
-			if !server.out {
+			if !server.disabled {
 				in++
 			}
 		}

@@ -82,7 +82,7 @@ func TestAttachLeavesOthersAlone(t *testing.T) {
 	front := balancertest.Front{Dir: dir + "/proxy", HTTP: fmt.Sprintf("127.0.0.1:%d", balancertest.FreePort(t))}
 	f := newForeign(t, front)
 	f.config.StopOnExit = true
-	if err := f.Proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "does not run; start it") {
+	if err := f.Proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "is not running; start it") {
 		t.Fatalf("an nginx that does not run: %v", err)
 	}
 	must(t, f.Start(t.Context()))
@@ -125,7 +125,7 @@ func TestTheAttachedFileGoesWhenItIsOver(t *testing.T) {
 	for _, over := range []bool{false, true} {
 		dir := t.TempDir()
 		attach := &Attach{Config: dir + "/nginx.conf", Include: dir + "/mammoth.conf", Pid: dir + "/nginx.pid"}
-		p, err := NewProxy(Config{Dir: dir + "/proxy", Listen: "127.0.0.1:1", Attach: attach, Over: func() bool { return over }})
+		p, err := NewProxy(Config{Dir: dir + "/proxy", Listen: "127.0.0.1:1", Attach: attach, IsFinal: func() bool { return over }})
 		must(t, err)
 		must(t, os.WriteFile(attach.Include, nil, 0o644))
 		must(t, os.WriteFile(attach.Config, []byte("events {}\nhttp { include "+attach.Include+"; }\n"), 0o644))

@@ -114,12 +114,12 @@ func TestErrorLogStaysSmall(t *testing.T) {
 	must(t, err)
 	defer proxy.Close()
 	must(t, proxy.Start(t.Context()))
-	must(t, os.Truncate(filepath.Join(dir, "error.log"), largestLog))
+	must(t, os.Truncate(filepath.Join(dir, "error.log"), maxLog))
 	_ = proxy.Traffic()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	// nginx may write a line of its own to either file meanwhile.
-	for size(filepath.Join(dir, "error.log.1")) < largestLog || size(filepath.Join(dir, "error.log")) >= largestLog || !exists(dir, "error.log") {
+	for size(filepath.Join(dir, "error.log.1")) < maxLog || size(filepath.Join(dir, "error.log")) >= maxLog || !exists(dir, "error.log") {
 		if ctx.Err() != nil {
 			t.Fatal("the log was not put aside")
 		}
@@ -227,7 +227,7 @@ func TestComplaint(t *testing.T) {
 		"2026/11/22 10:00:00 [error] 7#7: *1 no live upstreams, request: \"GET / HTTP/1.1\", referrer: \"[emerg] give up\"\n": "",
 		"": "",
 	} {
-		if got := complaint([]byte(text)); got != want {
+		if got := firstError([]byte(text)); got != want {
 			t.Errorf("of %q it complains %q, want %q", text, got, want)
 		}
 	}

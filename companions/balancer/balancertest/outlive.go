@@ -78,7 +78,7 @@ func testOldestEnd(r *rig) {
 			r.t.Fatalf("after %d changes %d old processes run, want at most %d", n+1, len(old), most)
 		}
 		routes["more"] = Route("more", "more.example.test", "/")
-		rested = rested || r.proxy.Rest(routes) > 5*time.Second
+		rested = rested || r.proxy.ReloadDelay(routes) > 5*time.Second
 		echoes = append(echoes, r.echo(r.front.HTTP))
 	}
 	if !rested {
