@@ -100,7 +100,7 @@ func TestAttachLeavesOthersAlone(t *testing.T) {
 	config.Dir = dir + "/second"
 	second, err := NewProxy(config)
 	must(t, err)
-	if err := second.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "an nginx takes one companion") {
+	if err := second.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "an nginx can have only one") {
 		t.Errorf("a second companion: %v", err)
 	}
 

@@ -84,8 +84,8 @@ func testOldestEnd(r *rig) {
 	if !rested {
 		r.t.Error("the next change was never delayed, though as many old processes ran as may")
 	}
-	if told := r.log.String(); !strings.Contains(told, "the oldest connections are cut") {
-		r.t.Errorf("nobody is told that connections are cut: %q", told)
+	if told := r.log.String(); !strings.Contains(told, "the oldest are ended") {
+		r.t.Errorf("the end of connections is not logged: %q", told)
 	}
 	last := len(echoes) - 1
 	for _, n := range []int{last, last - 1} {
