@@ -28,7 +28,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// companion is what runs beside the zone until its context ends.
+// companion is a program that runs beside the zone until its context ends.
 type companion interface {
 	Run(ctx context.Context) error
 }
@@ -38,7 +38,7 @@ func (c *cli) companionCommand() *cobra.Command {
 		c.nginxCommand(), c.haproxyCommand(), c.zookeeperCommand(), c.dnsCommand())
 }
 
-// companionDaemon makes a command of a companion. set adds its flags; make is called once they are read.
+// companionDaemon builds the command of a companion. set adds its flags; make is called after they are parsed.
 func (c *cli) companionDaemon(cmd *cobra.Command, make func(ctx context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error)) *cobra.Command {
 	daemon := &daemonFlags{}
 	var manager string
@@ -56,7 +56,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 		if err != nil {
 			return err
 		}
-		defer conn.Close() //nolint:errcheck // nothing is left to be said
+		defer conn.Close() //nolint:errcheck // an error does not matter any more
 		run, what, err := make(cmd.Context(), conn, log)
 		if err != nil {
 			return err
@@ -69,7 +69,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 	return cmd
 }
 
-// told is what a framework's container says to the program in it, or else what holds beside a zone.
+// fromContainer is a variable of a framework's container, or else the default of a companion outside a zone.
 func (c *cli) told(name, otherwise string) string {
 	if value := c.env(name); value != "" {
 		return value
@@ -77,7 +77,7 @@ func (c *cli) told(name, otherwise string) string {
 	return otherwise
 }
 
-// balancerName is the name of a balancer that a framework is: the framework's, and its node's.
+// balancerName is the balancer's name in a framework: the framework's, and its node's.
 func (c *cli) balancerName(otherwise string) string {
 	if state, node := c.env("MAMMOTH_STATE"), c.env("MAMMOTH_NODE"); state != "" && node != "" {
 		return filepath.Base(state) + "." + node
@@ -85,8 +85,8 @@ func (c *cli) balancerName(otherwise string) string {
 	return otherwise
 }
 
-// readyMark gives what says to a framework's health check that the companion has done what it is there for: a file in the
-// working directory, which is its container's alone. Nil beside a zone.
+// readyMark returns a function that reports to a framework's health check that the companion works: by a file in the
+// container's working directory. Nil outside a framework.
 func (c *cli) readyMark() func() {
 	if c.env("MAMMOTH_STATE") == "" {
 		return nil
@@ -94,8 +94,8 @@ func (c *cli) readyMark() func() {
 	return func() { _ = os.WriteFile(manifest.ReadyMark, nil, 0o644) }
 }
 
-// frameworkEnds gives what asks the zone whether the framework that the companion belongs to is being stopped or removed. Nil
-// beside a zone.
+// frameworkEnds returns a function that asks the zone whether the companion's framework is being stopped or removed. Nil
+// outside a framework.
 func (c *cli) frameworkEnds(zone grpc.ClientConnInterface) func() bool {
 	name := c.env("MAMMOTH_APP")
 	if name == "" || c.env("MAMMOTH_STATE") == "" {
@@ -112,7 +112,7 @@ func (c *cli) frameworkEnds(zone grpc.ClientConnInterface) func() bool {
 	}
 }
 
-// dialZone prepares a connection for a companion. It pings often, so that it leaves a ResourceManager that is gone behind a proxy.
+// dialZone prepares a connection for a companion. Frequent pings detect a dead ResourceManager behind a proxy.
 func dialZone(address string) (*grpc.ClientConn, error) {
 	return credentials.Dial(address, grpc.WithUserAgent("mammoth/"+version),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}))
@@ -269,7 +269,7 @@ func (c *cli) dnsCommand() *cobra.Command {
 	return cmd
 }
 
-// besideSettings are the companions that `mammoth up` runs in its own process.
+// besideSettings are the companions that run in the process of `mammoth up`.
 type besideSettings struct {
 	nginx, dns             bool
 	nginxListen, dnsListen string
@@ -292,7 +292,7 @@ func (s *besideSettings) flags(cmd *cobra.Command) {
 	must(cmd.MarkFlagDirname("certificates"))
 }
 
-// validate refuses settings of a companion that is not to run.
+// validate refuses settings of a companion that is not enabled.
 func (s *besideSettings) validate() error {
 	for _, one := range []struct{ flag, value, of string }{
 		{"--nginx-listen", s.nginxListen, "--nginx"},
@@ -313,13 +313,13 @@ type besideNotes struct {
 	DNS   string `json:"dns,omitempty"`
 }
 
-// besideFile is where the addresses are noted, nginxFolder where the zone's own nginx is.
+// besideFile has the addresses, nginxFolder is the folder of the zone's own nginx.
 const (
 	besideFile  = "companions.json"
 	nginxFolder = "nginx"
 )
 
-// choose gives companions without an address the one that they had, or one that is free.
+// choose sets missing addresses: the earlier one, or a free one.
 func (s *besideSettings) choose() error {
 	path := filepath.Join(s.dir, besideFile)
 	notes := &besideNotes{}
@@ -348,7 +348,7 @@ func (s *besideSettings) choose() error {
 	return writeNotes(path, notes)
 }
 
-// freeAddress is an address that nobody listens on, and that is none of those that others are to listen on soon.
+// freeAddress is an address that nobody listens on, and that is not reserved for another companion.
 func freeAddress(taken ...string) (string, error) {
 	for {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -363,16 +363,16 @@ func freeAddress(taken ...string) (string, error) {
 	}
 }
 
-// beside is a companion that runs in the zone's process.
+// beside is a companion in the zone's process.
 type beside struct {
 	companion
-	// what says to people where it is.
+	// The name of the companion and its address, for people.
 	what string
-	// front is an address that it accepts connections on once it is ready; may be empty.
+	// front is the address that accepts connections once it is ready; may be empty.
 	front string
 }
 
-// make prepares the companions that are wanted.
+// make prepares the enabled companions.
 func (s *besideSettings) make(zone *grpc.ClientConn, log *slog.Logger) ([]beside, error) {
 	var list []beside
 	if s.nginx {

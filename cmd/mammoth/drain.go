@@ -13,15 +13,15 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// drainLook is the time between two requests for the node's state.
-const drainLook = 500 * time.Millisecond
+// drainInterval is the time between two requests for the node's state.
+const drainInterval = 500 * time.Millisecond
 
-// awaitDrained waits until no container is left on a node, and prints why containers are still there. It fails when the node is
-// undrained, lost or removed, and after timeout.
+// awaitDrained waits until a node has no container, and prints why containers remain. It fails when the node is undrained,
+// lost or removed, and after timeout.
 func (c *cli) awaitDrained(ctx context.Context, z *zone, name string, timeout time.Duration) (*apiv1.Node, error) {
 	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	look := time.NewTicker(drainLook)
+	look := time.NewTicker(drainInterval)
 	defer look.Stop()
 	show := &drainProgress{lines: &lineProgress{out: c.err}, left: -1}
 	var last *apiv1.Node
@@ -32,9 +32,9 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, name string, timeout ti
 			last = node
 			show.update(node)
 		case limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded:
-			// Whether it is that late is seen below.
+			// The timeout is checked below.
 		case status.Code(err) == codes.Unavailable:
-			// A zone that goes away is waited for.
+			// It waits for a zone that does not answer.
 		default:
 			return nil, err
 		}
@@ -57,7 +57,7 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, name string, timeout ti
 	}
 }
 
-// drainProgress prints a line when the number of containers that are left changes, and a line for each new reason.
+// drainProgress prints a line when the number of remaining containers changes, and a line for each new reason.
 type drainProgress struct {
 	lines *lineProgress
 	left  int
@@ -71,7 +71,7 @@ func (p *drainProgress) update(node *apiv1.Node) {
 	p.lines.reasonsFor(node.GetName(), node.GetWaiting())
 }
 
-// leftOn is what is left on a node, and why.
+// leftOn lists what remains on a node, and why.
 func leftOn(node *apiv1.Node) string {
 	text := plural(len(node.GetContainers()), "container") + " left"
 	var reasons []string

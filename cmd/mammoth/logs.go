@@ -42,7 +42,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 			}
 			return c.with(cmd.Context(), func(z *zone) error {
 				ctx := cmd.Context()
-				// One instance needs no prefix; which case it is must be known before the first line.
+				// A single instance needs no prefix; this must be known before the first line.
 				form.prefix = request.GetInstance() == ""
 				if form.prefix && c.output == "table" {
 					app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: request.GetName()})
@@ -78,7 +78,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 	return cmd
 }
 
-// sayWhoseLogs prints a line if no instance of an app runs: the logs that follow are those of ended containers.
+// sayWhoseLogs prints a line if no instance of an app runs: the logs are those of ended containers.
 func (c *cli) sayWhoseLogs(app *apiv1.App) {
 	for _, instance := range app.GetInstances() {
 		if instance.GetState() != apiv1.Instance_PENDING {
@@ -115,7 +115,7 @@ func (c *cli) logLines(chunk *corev1.LogChunk, form logForm) error {
 	return nil
 }
 
-// receive calls next until the stream ends. To interrupt it is how a person says that it is enough.
+// receive calls next until the stream ends. An interruption is a person's normal end.
 func (c *cli) receive(ctx context.Context, next func() error) error {
 	for {
 		err := next()

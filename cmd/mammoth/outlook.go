@@ -7,8 +7,8 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// judgement is how many failures of a version count so far, and when its rollout fails; empty if it is not judged.
-func judgement(app *apiv1.App) string {
+// failureOutlook is the number of failures of a version, and when its rollout fails; empty if it cannot fail.
+func failureOutlook(app *apiv1.App) string {
 	r := app.GetRollout()
 	failures, limit := r.GetFailures(), r.GetMaxFailures()
 	if limit <= 0 && r.GetFailsAt() == nil || ends(app) {
@@ -38,13 +38,13 @@ func judgement(app *apiv1.App) string {
 	return fmt.Sprintf("%s failed %d of %d times; %s after %d, or%s without progress", version, failures, limit, fate, limit, by)
 }
 
-// inTrouble reports whether a rollout may not come to a good end by itself: then a person is told by what it would fail.
+// inTrouble reports whether a rollout may fail, so that its outlook is shown.
 func inTrouble(app *apiv1.App) bool {
 	r := app.GetRollout()
 	return r.GetFailures() > 0 || r.GetState() == apiv1.Rollout_PROGRESSING && len(app.GetWaiting()) > 0
 }
 
-// momentOf is a time of day to come, with its date if that is not soon.
+// momentOf is a future time of day, with its date if it is not soon.
 func momentOf(at time.Time) string {
 	if time.Until(at) > 20*time.Hour {
 		return at.Local().Format("2006-01-02 15:04:05")

@@ -29,7 +29,7 @@ func TestAVersionThatFailsSaysHowOftenItMayAndForHowLong(t *testing.T) {
 		"version 2 failed 5 of 5 times; it is reverted at " + clock + " unless a node turns out to be to blame":    rollout(5, true, timestamppb.New(at)),
 		"version 2 failed 5 of 5 times; its rollout fails at " + clock + " unless a node turns out to be to blame": rollout(5, false, timestamppb.New(at)),
 	} {
-		if got := judgement(&apiv1.App{Rollout: r}); got != want {
+		if got := failureOutlook(&apiv1.App{Rollout: r}); got != want {
 			t.Errorf("it says %q, want %q", got, want)
 		}
 	}

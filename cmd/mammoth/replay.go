@@ -33,7 +33,7 @@ Exit code 1 if a turn decides something else than when it was recorded.`,
 			if err != nil {
 				return usageError{plainPathError(err)}
 			}
-			defer file.Close() //nolint:errcheck // it was only read
+			defer file.Close() //nolint:errcheck // nothing was written
 			var shown *recording.Turn
 			played, err := recording.Replay(file, func(turn recording.Turn) error {
 				if turn.Number == show {
@@ -99,7 +99,7 @@ func (c *cli) printPlayed(played recording.Played, shown *recording.Turn) error 
 	})
 }
 
-// givenTo is what a turn was given, a line for each input.
+// givenTo lists the inputs of a turn, a line each.
 func givenTo(turn *recording.Turn) []string {
 	var lines []string
 	for i, in := range turn.Inputs {
@@ -112,7 +112,7 @@ func givenTo(turn *recording.Turn) []string {
 	return lines
 }
 
-// decidedBy is what a turn decided, a line for each decision.
+// decidedBy lists the decisions of a turn, a line each.
 func decidedBy(turn *recording.Turn) []string {
 	out := turn.Ready
 	var lines []string

@@ -22,19 +22,19 @@ func (c *cli) storeCommand() *cobra.Command {
 	return group("store", "Look at, repair and accept a damaged store", c.storeCheckCommand(), c.storeRepairCommand(), c.storeAcceptCommand())
 }
 
-// managerFolder is the ResourceManager's in that of a whole zone.
+// managerFolder is the ResourceManager's folder in that of a whole zone.
 const managerFolder = "resourcemanager"
 
 // storeFolder is one store below a folder.
 type storeFolder struct {
 	dir string
-	// node says that it is a NodeManager's.
+	// node is true for a NodeManager's store.
 	node bool
-	// known is the store that is to be there; zero if nothing says.
+	// known is the expected store; zero if unknown.
 	known records.ID
 }
 
-// storesBelow finds the stores of a daemon's folder, of a whole zone's, or the one that the folder is.
+// storesBelow finds the stores of a daemon's folder or of a whole zone's, or the store in the folder itself.
 func storesBelow(dir string) ([]storeFolder, error) {
 	dir = absolute(dir)
 	if filepath.Base(dir) == store.FolderName {
@@ -70,7 +70,7 @@ func storesBelow(dir string) ([]storeFolder, error) {
 	return found, nil
 }
 
-// notedStore is the store that a folder's notes say is there; zero if they say nothing.
+// notedStore is the store in a folder's notes; zero if there is none.
 func notedStore(path string) (known records.ID) {
 	var noted zoneNotes
 	if notes.Read(path, &noted) == nil {
@@ -79,7 +79,7 @@ func notedStore(path string) (known records.ID) {
 	return known
 }
 
-// storeView is a store as it is printed.
+// storeView is a store in the form of the output.
 type storeView struct {
 	Dir, State   string
 	Records      int
@@ -245,7 +245,7 @@ func (c *cli) repairStore(one storeFolder, accept bool) error {
 	return nil
 }
 
-// repairNode notes nothing: what a node runs is found by its labels, and the ResourceManager knows what may stay.
+// repairNode adds no notes: a node's containers are found by their labels, and the ResourceManager decides which stay.
 func repairNode(dir string, known records.ID, _ time.Time) (string, error) {
 	return records.Repair(dir, records.Repairing{Known: known})
 }
@@ -289,7 +289,7 @@ func verbIsAre(n int) string {
 	return "are"
 }
 
-// warnOfLosses tells those who look at a zone that it stands still, or takes no changes.
+// warnOfLosses warns that a zone waits because of lost records, or accepts no changes.
 func (c *cli) warnOfLosses(cmd *cobra.Command, z *zone) {
 	about, err := z.zones.GetZone(cmd.Context(), &apiv1.GetZoneRequest{})
 	if err != nil {
