@@ -23,7 +23,7 @@ func calendarNotes(app *apiv1.App) []string {
 		case held.GetUntil() == nil:
 			continue
 		default:
-			note = fmt.Sprintf("%s until %s, when the calendar says %d", number, moment(held.GetUntil()), held.GetThen())
+			note = fmt.Sprintf("%s until %s, when the calendar sets %d", number, moment(held.GetUntil()), held.GetThen())
 		}
 		if held.GetByCalendar() && held.GetInstances() != held.GetSaid() {
 			note += fmt.Sprintf(" (%d by the manifest)", held.GetSaid())

@@ -123,8 +123,8 @@ func (c *cli) nginxCommand() *cobra.Command {
 	cmd := c.companionDaemon(&cobra.Command{
 		Use:   "nginx",
 		Short: "Keep an nginx in step with the zone",
-		Long: `Nginx starts an nginx in a folder of its own, or takes up the one that runs there, and has it route to
-the zone's apps. When the companion ends, nginx goes on serving.
+		Long: `Nginx starts an nginx in a folder of its own, or takes over the one that runs there, and lets it route to
+the zone's apps. When the companion ends, nginx keeps serving.
 
 With --attach it starts none: it adds one file to an nginx that others run and configure, and reloads that.`,
 		Example: `  mammoth companion nginx --dir /var/lib/mammoth-nginx --listen 0.0.0.0:80
@@ -159,7 +159,7 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 	s.LostAfter = 30 * time.Second
 	lengthVar(flags, &s.LostAfter, "lost-after", "how long the zone waits for this balancer when it cannot be reached")
 	s.KeepOld = balancer.DefaultKeepOld
-	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may go on after a change of what is routed; an attached nginx says so itself")
+	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may continue after a change of the routes; an attached nginx has its own setting")
 	flags.IntVar(&s.MaxOld, "max-old", 0, "how many workers may serve such connections, the oldest are ended first (default: 64, or 16 for each worker)")
 	flags.BoolVar(&s.StopOnExit, "stop-nginx", false, "end nginx with the companion; of an attached one, take the file away")
 	flags.StringVar(&attach.Config, "attach", "", "the main configuration of an nginx that others run, to add to it instead of starting one")
@@ -175,7 +175,7 @@ func (c *cli) haproxyCommand() *cobra.Command {
 	cmd := c.companionDaemon(&cobra.Command{
 		Use:     "haproxy",
 		Short:   "Keep a HAProxy in step with the zone",
-		Long:    "Haproxy starts a HAProxy in a folder of its own, or takes up the one that runs there, and has it route to\nthe zone's apps. When the companion ends, HAProxy goes on serving.",
+		Long:    "Haproxy starts a HAProxy in a folder of its own, or takes over the one that runs there, and lets it route to\nthe zone's apps. When the companion ends, HAProxy keeps serving.",
 		Example: "  mammoth companion haproxy --dir /var/lib/mammoth-haproxy --listen 0.0.0.0:80",
 	}, func(_ context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
 		s.Log, s.Applied = log, c.readyMark()
@@ -197,7 +197,7 @@ func (c *cli) haproxyCommand() *cobra.Command {
 	s.LostAfter = 30 * time.Second
 	lengthVar(flags, &s.LostAfter, "lost-after", "how long the zone waits for this balancer when it cannot be reached")
 	s.KeepOld = balancer.DefaultKeepOld
-	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may go on after a change of hosts, paths or ports")
+	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may continue after a change of hosts, paths or ports")
 	flags.IntVar(&s.MaxOld, "max-old", 32, "how many processes may serve such connections, the oldest are ended first")
 	flags.BoolVar(&s.StopOnExit, "stop-haproxy", false, "end HAProxy with the companion")
 	must(cmd.MarkFlagDirname("dir"))
@@ -218,8 +218,8 @@ func (c *cli) zookeeperCommand() *cobra.Command {
 	cmd := c.companionDaemon(&cobra.Command{
 		Use:   "zookeeper",
 		Short: "Copy the zone's registry into ZooKeeper",
-		Long: `Zookeeper keeps the zone's services in ZooKeeper as Apache Curator's service discovery
-writes them. MAMMOTH_ZOOKEEPER_DIGEST, USER:PASSWORD, keeps others from changing the entries.`,
+		Long: `Zookeeper keeps the zone's services in ZooKeeper in the format of Apache Curator's service
+discovery. With MAMMOTH_ZOOKEEPER_DIGEST, USER:PASSWORD, only the zone can change the entries.`,
 		Example: "  mammoth companion zookeeper --zookeeper 127.0.0.1:2181",
 	}, func(ctx context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
 		if err := checkServers("--zookeeper", s.ZooKeeper.Servers); err != nil {
@@ -240,7 +240,7 @@ writes them. MAMMOTH_ZOOKEEPER_DIGEST, USER:PASSWORD, keeps others from changing
 	flags.StringSliceVar(&s.ZooKeeper.Servers, "zookeeper", []string{"127.0.0.1:2181"}, "ZooKeeper's servers, HOST:PORT, with commas between")
 	flags.StringVar(&s.ZooKeeper.Chroot, "chroot", "", "a node that everything is below")
 	flags.StringVar(&s.Path, "path", zookeeper.DefaultPath, "the node that services are below")
-	flags.StringVar(&s.Zone, "zone", "", "the zone's name, which marks the entries (default: what the ResourceManager says)")
+	flags.StringVar(&s.Zone, "zone", "", "the zone's name, which marks the entries (default: the ResourceManager's)")
 	s.ZooKeeper.SessionTimeout = 10 * time.Second
 	lengthVar(flags, &s.ZooKeeper.SessionTimeout, "session-timeout", "how long ZooKeeper waits for this client")
 	return cmd

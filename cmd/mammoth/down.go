@@ -67,7 +67,7 @@ logs, everything, and the images that it has brought into Docker.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&dir, "dir", "/var/lib/mammoth", "the zone's folder")
-	flags.StringVar(&dockerHost, "docker-host", "", "where the Docker Engine listens (default: where the zone was told)")
+	flags.StringVar(&dockerHost, "docker-host", "", "where the Docker Engine listens (default: the zone's)")
 	flags.BoolVar(&purge, "purge", false, "delete the zone's folder too")
 	must(cmd.MarkFlagDirname("dir"))
 	return cmd

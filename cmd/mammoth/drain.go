@@ -42,9 +42,9 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, name string, timeout ti
 		case apiv1.NodeState_DRAINED:
 			return last, nil
 		case apiv1.NodeState_READY, apiv1.NodeState_UNHEALTHY:
-			return nil, fmt.Errorf("%s is not being drained any more: somebody has undrained it", name)
+			return nil, fmt.Errorf("%s is not being drained any more: it was undrained", name)
 		case apiv1.NodeState_LOST:
-			return nil, fmt.Errorf("%s is lost, and nobody sees what is left on it; if it is gone for good, `mammoth node rm %s` says so", name, name)
+			return nil, fmt.Errorf("%s is lost, and its containers are unknown; if it is gone for good, run `mammoth node rm %s`", name, name)
 		}
 		select {
 		case <-look.C:

@@ -51,7 +51,7 @@ func (c *cli) appEventsCommand() *cobra.Command {
 }
 
 func eventFlags(cmd *cobra.Command, request *apiv1.WatchEventsRequest) {
-	cmd.Flags().BoolVarP(&request.Follow, "follow", "f", false, "go on as more happens")
+	cmd.Flags().BoolVarP(&request.Follow, "follow", "f", false, "follow new events")
 	cmd.Flags().Int32("tail", 0, "only the last so many (default: all)")
 }
 

@@ -39,7 +39,7 @@ or with 127 when there is no such program in the container, 126 when it may not 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			start := &corev1.ExecInput_Start{Command: args[1:], Tty: tty, Stdin: stdin}
 			if tty && !stdin {
-				return usagef("-t needs -i: a terminal that nobody can type into is of no use")
+				return usagef("-t needs -i: a terminal needs input")
 			}
 			if err := spec.CheckWords(start.GetCommand()); err != nil {
 				return usagef("%s", wire.Sentence(err))

@@ -153,7 +153,7 @@ func (c *cli) imagePushCommand() *cobra.Command {
 		Use:   "push F.image|- [NAME:TAG]",
 		Short: "Upload an image to the zone's store",
 		Long: `Push uploads what "docker save" or "mammoth image pack" made; "-" is standard input.
-A connection that breaks is picked up where it broke.`,
+After a broken connection the upload continues where it ended.`,
 		Example: "  mammoth image push hello.image\n  docker save some/image:1 | mammoth image push - some/image:1",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {

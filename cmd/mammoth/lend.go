@@ -134,7 +134,7 @@ func (c *cli) lendAddCommand() *cobra.Command {
       notice: 2m                  # a borrower's containers hear this long before they are stopped
       grace: 30s                  # how long they may take to stop
 
-Without a window a contract lends only when "mammoth lend now" says so. "-" is standard input.`,
+Without a window a contract lends only with "mammoth lend now". "-" is standard input.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
@@ -195,7 +195,7 @@ func (c *cli) lendNowCommand() *cobra.Command {
 	var length time.Duration
 	cmd := &cobra.Command{
 		Use:               "now NAME --for DURATION",
-		Short:             "Open a contract's window at once, whatever the calendar says, or extend the open one",
+		Short:             "Open a contract's window at once, independently of the calendar, or extend the open one",
 		Args:              names("the name of a contract"),
 		ValidArgsFunction: firstArgument(c.completeContracts),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -70,7 +70,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 	flags.StringVar(&request.Instance, "instance", "", "only this instance's")
 	flags.Int32Var(&tail, "tail", 0, "only the last so many lines of each (default: all)")
 	flags.DurationVar(&since, "since", 0, "only what was written since so long ago, as in 10m")
-	flags.BoolVarP(&request.Follow, "follow", "f", false, "go on as more is written, also by new instances, until the app ends")
+	flags.BoolVarP(&request.Follow, "follow", "f", false, "follow new output, also of new instances, until the app ends")
 	flags.BoolVar(&request.Previous, "previous", false, "also of containers that have ended")
 	flags.BoolVarP(&form.timestamps, "timestamps", "t", false, "begin each line with its time")
 	flags.BoolVar(&form.raw, "raw", false, "print control characters as they are on a terminal too, colours among them")
@@ -85,7 +85,7 @@ func (c *cli) sayWhoseLogs(app *apiv1.App) {
 			return
 		}
 	}
-	fmt.Fprintf(c.err, "mammoth: no instance of %s runs now; what follows is what the last ones wrote; `mammoth app explain %s` says why\n", app.GetName(), app.GetName())
+	fmt.Fprintf(c.err, "mammoth: no instance of %s runs; this is the output of the last ones; `mammoth app explain %s` shows why\n", app.GetName(), app.GetName())
 }
 
 // logForm is how lines of output are printed.

@@ -18,10 +18,10 @@ func (c *cli) replayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay FILE",
 		Short: "Play back what a ResourceManager has recorded with --record, without a zone",
-		Long: `Replay gives a zone in memory what a recorded zone was given, turn by turn, and compares what it decides. The same
-program decides the same, a fault included. Another version says from which turn on it decides something else.
+		Long: `Replay applies the inputs of a recorded zone to a zone in memory, turn by turn, and compares the decisions. The same
+program decides the same, including its faults. With another version it shows the first turn that differs.
 
-With --turn it also shows what that turn was given and what it decided; tokens of the zone may be in it.
+With --turn it also shows the inputs and decisions of that turn, which may contain tokens of the zone.
 
   mammoth resourcemanager --dir DIR --record zone.recording
   mammoth replay zone.recording --turn 1200

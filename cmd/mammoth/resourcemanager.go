@@ -201,7 +201,7 @@ func (s *managerSettings) knownStore() (known records.ID, err error) {
 	}
 	known, ok := records.ParseID(s.notes.Store)
 	if !ok {
-		return known, fmt.Errorf("%s says %q, which is not the id of a store; put the file and its copy back from a backup", s.notesFile, s.notes.Store)
+		return known, fmt.Errorf("%s has %q, which is not the id of a store; restore the file and its copy from a backup", s.notesFile, s.notes.Store)
 	}
 	return known, nil
 }

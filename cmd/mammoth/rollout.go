@@ -29,7 +29,7 @@ a pause to be ended. With --follow it goes on watching while it waits.`,
 			return c.with(cmd.Context(), func(z *zone) error { return c.watchRollout(cmd.Context(), z, args[0], on) })
 		},
 	}
-	cmd.Flags().BoolVarP(&on, "follow", "f", false, "go on watching while it waits for a person")
+	cmd.Flags().BoolVarP(&on, "follow", "f", false, "keep watching while it waits for a person")
 	return cmd
 }
 
@@ -182,7 +182,7 @@ func (c *cli) appPauseCommand() *cobra.Command {
 	return c.appChangeCommand("pause NAME", "Hold the rollout that is under way where it is",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, err := z.apps.PauseApp(ctx, &apiv1.PauseAppRequest{Name: name})
-			return change{app: app, what: "pause", done: heard, accepted: pausedText}, err
+			return change{app: app, what: "pause", done: actedOn, accepted: pausedText}, err
 		})
 }
 
@@ -208,7 +208,7 @@ func nextSteps(app *apiv1.App, byHand bool) string {
 	case byHand && canary:
 		way("resume", "has it judged again")
 	case byHand:
-		way("resume", "lets it go on")
+		way("resume", "lets it continue")
 	}
 	return strings.Join(ways, ", ")
 }
@@ -222,13 +222,13 @@ func isCanary(app *apiv1.App) bool {
 	})
 }
 
-// heard is done when the app's master acts on the command.
-func heard(c change, now *apiv1.App) (bool, error) {
+// actedOn is done when the app's master acts on the command.
+func actedOn(c change, now *apiv1.App) (bool, error) {
 	return heeded(c, now), nil
 }
 
 func (c *cli) appResumeCommand() *cobra.Command {
-	return c.appChangeCommand("resume NAME", "Let a paused rollout go on",
+	return c.appChangeCommand("resume NAME", "Resume a paused rollout",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, err := z.apps.ResumeApp(ctx, &apiv1.ResumeAppRequest{Name: name})
 			return change{app: app, what: "rollout", done: rolledOut}, err

@@ -54,7 +54,7 @@ func (c *cli) upCommand() *cobra.Command {
 machine's Docker Engine, in one process and in the foreground.
 
 Ctrl-C, or the signal TERM, ends the zone and leaves instances and their masters running; "mammoth up"
-on the same folder takes them up again, "mammoth down" ends them.`,
+on the same folder takes them over again, "mammoth down" ends them.`,
 		Example: `  mammoth up --dir /var/lib/mammoth --listen 127.0.0.1:7070 --nodes 2
   mammoth up --dir /var/lib/mammoth --zookeeper 127.0.0.1:2181 --nginx --dns`,
 		Args: noArgs,
@@ -429,7 +429,7 @@ func (c *cli) farewell(s *upSettings) error {
 		return nil
 	}
 	program := filepath.Base(os.Args[0])
-	fmt.Fprintf(c.out, "the zone has ended; %s and %s go on running: `%s` takes them up again, `%s down --dir %s` ends them\n",
+	fmt.Fprintf(c.out, "the zone has ended; %s and %s keep running: `%s` takes them over again, `%s down --dir %s` ends them\n",
 		plural(left.instances, "instance"), plural(left.masters, "application master"), s.again, program, quoted(s.dir))
 	return nil
 }

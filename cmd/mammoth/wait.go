@@ -84,7 +84,7 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		return false, errors.New(because("it is "+word(now.GetState())+" meanwhile", now.GetReason()))
 	}
 	if failedSince(c, now) {
-		return false, fmt.Errorf("it stands still at version %d: %s", now.GetVersion(), reasonOf(now.GetRollout().GetReason(), now))
+		return false, fmt.Errorf("it waits at version %d: %s", now.GetVersion(), reasonOf(now.GetRollout().GetReason(), now))
 	}
 	if now.GetState() == apiv1.App_STOPPED && c.app.GetState() == apiv1.App_STOPPED {
 		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(specified(now)), "instance"))
@@ -167,7 +167,7 @@ func restarted(c change, now *apiv1.App) (bool, error) {
 
 func stopped(c change, now *apiv1.App) (bool, error) {
 	if !ends(now) && now.GetState() != apiv1.App_STOPPED && now.GetGeneration() > c.app.GetGeneration() {
-		return false, errors.New("somebody started it again meanwhile")
+		return false, errors.New("it was started again meanwhile")
 	}
 	return now.GetState() == apiv1.App_STOPPED, nil
 }
@@ -189,7 +189,7 @@ func reasonOf(reason string, now *apiv1.App) string {
 			return instance.GetId() + ": " + instance.GetReason()
 		}
 	}
-	return fmt.Sprintf("`mammoth app explain %s` may say why", now.GetName())
+	return fmt.Sprintf("`mammoth app explain %s` may show why", now.GetName())
 }
 
 // finish prints that a change was accepted or, with --wait, follows it to its end.
@@ -215,7 +215,7 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 	show.end()
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):
-		return fmt.Errorf("stopped waiting; the %s of %q goes on, `mammoth app show %s` shows how it comes along", change.what, name, name)
+		return fmt.Errorf("stopped waiting; the %s of %q continues, `mammoth app show %s` shows its progress", change.what, name, name)
 	case err != nil && (limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded):
 		return fmt.Errorf("the %s of %q is not done after %s: %s", change.what, name, short(w.timeout), c.why(ctx, z, name))
 	case errors.Is(err, errReverted):

@@ -104,7 +104,7 @@ func (c *calendar) special(f field, item string) bool {
 	return false
 }
 
-// items reads *, 5, 1-5, */15, 1-30/5 and 5/15, which goes on to the end.
+// items parses *, 5, 1-5, */15, 1-30/5 and 5/15, which continues to the end.
 func (f field) items(item string) (uint64, error) {
 	span, stepText, hasStep := strings.Cut(item, "/")
 	step := 1

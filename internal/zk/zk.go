@@ -104,7 +104,7 @@ func New(config Config) (*Client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	conn, _, err := zk.Connect(config.Servers, config.SessionTimeout,
-		zk.WithEventCallback(c.hear), zk.WithDialer(c.dial), zk.WithLogger(logger{config.Log}), zk.WithLogInfo(false))
+		zk.WithEventCallback(c.onEvent), zk.WithDialer(c.dial), zk.WithLogger(logger{config.Log}), zk.WithLogInfo(false))
 	if err != nil {
 		return nil, fmt.Errorf("ZooKeeper at %s: %w: %w", strings.Join(config.Servers, ","), err, errdefs.ErrInvalidArgument)
 	}
@@ -158,7 +158,7 @@ func (c *Client) authenticate() {
 		if c.conn.AddAuth("digest", []byte(c.config.Digest)) == nil {
 			c.mu.Lock()
 			c.authenticated = true
-			c.tell()
+			c.notify()
 			c.mu.Unlock()
 			return
 		}
@@ -166,8 +166,8 @@ func (c *Client) authenticate() {
 	}
 }
 
-// hear receives the library's connection events.
-func (c *Client) hear(event zk.Event) {
+// onEvent receives the library's connection events.
+func (c *Client) onEvent(event zk.Event) {
 	if event.Type != zk.EventSession {
 		return
 	}
@@ -186,11 +186,11 @@ func (c *Client) hear(event zk.Event) {
 	default:
 		return
 	}
-	c.tell()
+	c.notify()
 }
 
-// tell wakes those who wait for the state. Callers hold the lock.
-func (c *Client) tell() {
+// notify wakes those who wait for the state. Callers hold the lock.
+func (c *Client) notify() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }

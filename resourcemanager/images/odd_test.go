@@ -359,20 +359,20 @@ func TestWhatAnEngineDoesNotUnpackIsRefused(t *testing.T) {
 	file := func(name string) entry { return entry{name: name, content: []byte("x")} }
 	dir := func(name string) entry { return entry{name: name, mode: tar.TypeDir} }
 	for says, entries := range map[string][]entry{
-		`has "etc/a" twice`:         {file("etc/a"), file("etc/a")},
-		`has "./a" twice`:           {file("a"), file("./a")},
-		`has "d/" twice`:            {dir("d/"), dir("d/")},
-		`has "l" twice`:             {{name: "l", link: "x"}, file("l")},
-		`has "a/b", but "/a"`:       {file("a"), file("a/b")},
-		`links "h" to "nowhere"`:      {{name: "h", hardLink: "nowhere"}},
-		`links "h" to "later"`:        {{name: "h", hardLink: "later"}, file("later")},
-		`links "h" to the folder "d"`: {dir("d"), {name: "h", hardLink: "d"}},
-		`"gone" and deletes it with ".wh.gone"`:               {file("gone"), file(".wh.gone")},
+		`has "etc/a" twice`:                         {file("etc/a"), file("etc/a")},
+		`has "./a" twice`:                           {file("a"), file("./a")},
+		`has "d/" twice`:                            {dir("d/"), dir("d/")},
+		`has "l" twice`:                             {{name: "l", link: "x"}, file("l")},
+		`has "a/b", but "/a"`:                       {file("a"), file("a/b")},
+		`links "h" to "nowhere"`:                    {{name: "h", hardLink: "nowhere"}},
+		`links "h" to "later"`:                      {{name: "h", hardLink: "later"}, file("later")},
+		`links "h" to the folder "d"`:               {dir("d"), {name: "h", hardLink: "d"}},
+		`"gone" and deletes it with ".wh.gone"`:     {file("gone"), file(".wh.gone")},
 		`has "d/.wh.", a deletion without a name`:   {dir("d"), file("d/.wh.")},
 		`has ".wh..", a deletion without a name`:    {file(".wh..")},
 		`has "d/.wh...", a deletion without a name`: {dir("d"), file("d/.wh...")},
-		`a name with an element of 300 bytes`:                                    {file("d/" + strings.Repeat("n", 300))},
-		`a name of 4219 bytes`:                                               {file(strings.Repeat(strings.Repeat("n", 200)+"/", 20) + strings.Repeat("m", 199))},
+		`a name with an element of 300 bytes`:       {file("d/" + strings.Repeat("n", 300))},
+		`a name of 4219 bytes`:                      {file(strings.Repeat(strings.Repeat("n", 200)+"/", 20) + strings.Repeat("m", 199))},
 	} {
 		image := webImage(t)
 		image.layers = append(image.layers, tarOf(t, entries...))
@@ -389,21 +389,21 @@ func TestWhatAnEngineDoesNotUnpackIsRefused(t *testing.T) {
 func TestSettingsWithWhichNothingStartsAreRefused(t *testing.T) {
 	passwd := tarOf(t, entry{name: "etc/", mode: tar.TypeDir}, entry{name: "etc/passwd", content: []byte("root:x:0:0::/:\nweb:x:7:7::/:\n")}, entry{name: "etc/group", content: []byte("root:x:0:\nstaff:x:9:\n")})
 	for says, set := range map[string]func(*ocispec.ImageConfig){
-		`the image's WORKDIR is "rel/dir", which is not an absolute path`:                    func(c *ocispec.ImageConfig) { c.WorkingDir = "rel/dir" },
-		`the image's WORKDIR is "/a\x00b", which contains a NUL`:                                 func(c *ocispec.ImageConfig) { c.WorkingDir = "/a\x00b" },
+		`the image's WORKDIR is "rel/dir", which is not an absolute path`:                  func(c *ocispec.ImageConfig) { c.WorkingDir = "rel/dir" },
+		`the image's WORKDIR is "/a\x00b", which contains a NUL`:                           func(c *ocispec.ImageConfig) { c.WorkingDir = "/a\x00b" },
 		`the image's WORKDIR has "nnnn`:                                                    func(c *ocispec.ImageConfig) { c.WorkingDir = "/" + strings.Repeat("n", 256) },
 		`the image's USER is "nobody", but the image's /etc/passwd has no user "nobody"`:   func(c *ocispec.ImageConfig) { c.User = "nobody" },
 		`the image's USER is "web:wheel", but the image's /etc/group has no group "wheel"`: func(c *ocispec.ImageConfig) { c.User = "web:wheel" },
 		`the image's USER is "web:wheel:7", but the image's /etc/group has no group`:       func(c *ocispec.ImageConfig) { c.User = "web:wheel:7" },
-		`the image's USER is "-1", but the id of a user must be 0 to 2147483647`:         func(c *ocispec.ImageConfig) { c.User = "-1" },
-		`the image's USER is "0:4294967296", but the id of a group must be`:              func(c *ocispec.ImageConfig) { c.User = "0:4294967296" },
-		`the image's USER is "99999999999999999999", but the id of a user must be`:       func(c *ocispec.ImageConfig) { c.User = "99999999999999999999" },
+		`the image's USER is "-1", but the id of a user must be 0 to 2147483647`:           func(c *ocispec.ImageConfig) { c.User = "-1" },
+		`the image's USER is "0:4294967296", but the id of a group must be`:                func(c *ocispec.ImageConfig) { c.User = "0:4294967296" },
+		`the image's USER is "99999999999999999999", but the id of a user must be`:         func(c *ocispec.ImageConfig) { c.User = "99999999999999999999" },
 		`the image's ENV has "=x", which is not of the form NAME=VALUE`:                    func(c *ocispec.ImageConfig) { c.Env = []string{"A=1", "=x"} },
 		`the image's ENV has "PATH", which is not of the form NAME=VALUE`:                  func(c *ocispec.ImageConfig) { c.Env = []string{"PATH"} },
 		`the image's ENV has "", which is not of the form NAME=VALUE`:                      func(c *ocispec.ImageConfig) { c.Env = []string{""} },
-		`the image's ENV has "A=\x00", which contains a NUL`:                                   func(c *ocispec.ImageConfig) { c.Env = []string{"A=\x00"} },
-		`of 131074 bytes; the kernel's limit is 131071`:                      func(c *ocispec.ImageConfig) { c.Env = []string{"A=" + strings.Repeat("x", 131072)} },
-		`the image's CMD has "a\x00b", which contains a NUL`:                                   func(c *ocispec.ImageConfig) { c.Cmd = []string{"a\x00b"} },
+		`the image's ENV has "A=\x00", which contains a NUL`:                               func(c *ocispec.ImageConfig) { c.Env = []string{"A=\x00"} },
+		`of 131074 bytes; the kernel's limit is 131071`:                                    func(c *ocispec.ImageConfig) { c.Env = []string{"A=" + strings.Repeat("x", 131072)} },
+		`the image's CMD has "a\x00b", which contains a NUL`:                               func(c *ocispec.ImageConfig) { c.Cmd = []string{"a\x00b"} },
 		`the image's ENTRYPOINT, CMD and ENV are 1100000 bytes long together`: func(c *ocispec.ImageConfig) {
 			c.Entrypoint = []string{}
 			for range 11 {
@@ -414,16 +414,16 @@ func TestSettingsWithWhichNothingStartsAreRefused(t *testing.T) {
 		`the image's STOPSIGNAL is "0", which is not a signal`:        func(c *ocispec.ImageConfig) { c.StopSignal = "0" },
 		`the image's STOPSIGNAL is "65", which is not a signal`:       func(c *ocispec.ImageConfig) { c.StopSignal = "65" },
 		`the image's STOPSIGNAL is "RTMIN+16", which is not a signal`: func(c *ocispec.ImageConfig) { c.StopSignal = "RTMIN+16" },
-		`the image's VOLUME has "/", which would hide`:              func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/": {}} },
-		`the image's VOLUME has "/x/../", which would hide`:         func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/x/../": {}} },
-		`the image's VOLUME has "/proc/sys", which would hide`:      func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/proc/sys": {}} },
-		`the image's VOLUME has "/dev", which would hide`:           func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/dev": {}} },
-		`the image's VOLUME has "", which is not a path`:            func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"": {}} },
-		`the image's EXPOSE has "http", which is not a port`:        func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"http": {}} },
-		`the image's EXPOSE has "0/tcp", which is not a port`:       func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"0/tcp": {}} },
-		`the image's EXPOSE has "70000", which is not a port`:       func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"70000": {}} },
-		`the image's EXPOSE has "80/foo", which is not a port`:      func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"80/foo": {}} },
-		`the image's EXPOSE has "90-80/tcp", which is not a port`:   func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"90-80/tcp": {}} },
+		`the image's VOLUME has "/", which would hide`:                func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/": {}} },
+		`the image's VOLUME has "/x/../", which would hide`:           func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/x/../": {}} },
+		`the image's VOLUME has "/proc/sys", which would hide`:        func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/proc/sys": {}} },
+		`the image's VOLUME has "/dev", which would hide`:             func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/dev": {}} },
+		`the image's VOLUME has "", which is not a path`:              func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"": {}} },
+		`the image's EXPOSE has "http", which is not a port`:          func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"http": {}} },
+		`the image's EXPOSE has "0/tcp", which is not a port`:         func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"0/tcp": {}} },
+		`the image's EXPOSE has "70000", which is not a port`:         func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"70000": {}} },
+		`the image's EXPOSE has "80/foo", which is not a port`:        func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"80/foo": {}} },
+		`the image's EXPOSE has "90-80/tcp", which is not a port`:     func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"90-80/tcp": {}} },
 		`the image's VOLUME has more than 1024 paths`: func(c *ocispec.ImageConfig) {
 			c.Volumes = map[string]struct{}{}
 			for n := range 1025 {

@@ -123,7 +123,8 @@ type Store struct {
 	// mu is held while the catalog changes and while blobs are added to it or deleted; never while content arrives.
 	mu      sync.Mutex
 	catalog catalog
-	// pending are the blobs that were pushed, or that a client was told exist, and whose manifest has not arrived.
+	// pending are the blobs that were pushed, or that exist and a client did not push again, and whose manifest has not
+	// arrived.
 	pending map[pendingKey]pendingBlob
 	// pendingByUser is the number of pending blobs of each user.
 	pendingByUser map[string]int

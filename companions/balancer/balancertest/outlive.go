@@ -12,7 +12,8 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// An event stream, a WebSocket, a download and a TCP connection of one app go on while another app changes: its instances, its hosts, its paths.
+// An event stream, a WebSocket, a download and a TCP connection of one app survive changes of another app: of its instances,
+// its hosts and its paths.
 func testOutlive(r *rig) {
 	long, other := NewInstance(r.t, "long-1"), NewInstance(r.t, "other-1")
 	stays := Route("long", "long.example.test", "/", long)

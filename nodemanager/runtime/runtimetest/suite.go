@@ -128,7 +128,7 @@ func startTells(w *World) {
 	same(w, listed, started)
 }
 
-// same compares everything that a list must tell as the start did.
+// same compares everything that a list and the start must report equally.
 func same(w *World, got, want runtime.Container) {
 	w.Helper()
 	if got.ID != want.ID || got.RuntimeID != want.RuntimeID || got.AppName != want.AppName || got.Attempt != want.Attempt ||
