@@ -55,6 +55,10 @@ lint: ## vet, staticcheck, gofumpt, go.mod tidy, generated code up to date.
 	@scripts/need go
 	@scripts/lint
 
+.PHONY: imports
+imports: ## Print how the packages import each other, and the ten longest types.
+	@go run ./scripts/imports
+
 .PHONY: generate
 generate: ## Regenerate protobuf code, the REST gateway, OpenAPI and the diagrams in docs/.
 	@scripts/need go

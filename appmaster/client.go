@@ -24,16 +24,16 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// coalesce is how long a change waits for others to travel with.
-const coalesce = 2 * time.Millisecond
+// batchDelay is how long a change waits, so that others are sent with it.
+const batchDelay = 2 * time.Millisecond
 
-// answerWithin is how long one call may take before it is tried anew.
-const answerWithin = 5 * time.Second
+// callTimeout is how long one call may take before it is repeated.
+const callTimeout = 5 * time.Second
 
-// ErrSuperseded says that a newer attempt has taken over, or that the app is gone.
+// ErrSuperseded means that a newer attempt has taken over, or that the app is gone.
 var ErrSuperseded = fmt.Errorf("this attempt of the application master has been replaced: %w", errdefs.ErrAborted)
 
-// Client is an application master's side of its protocols. Its methods may be called from any goroutine.
+// Client is an application master's connection to its zone. Its methods may be called from any goroutine.
 type Client struct {
 	*Outbox
 	config Config
@@ -51,11 +51,11 @@ type Client struct {
 	mu      sync.Mutex
 	nodes   map[string]*node
 	watches sync.WaitGroup
-	// redo ends the present stream so that the master registers again.
-	redo context.CancelFunc
+	// endStream ends the present stream, so that the master registers again.
+	endStream context.CancelFunc
 }
 
-// New makes a Client. It does nothing before Register.
+// New returns a Client that does nothing before Register.
 func New(config Config) *Client {
 	log := config.Log
 	if log == nil {
@@ -72,23 +72,23 @@ func New(config Config) *Client {
 	return c
 }
 
-// listener has a session's events told, and nodes watched.
+// listener hands a session's events to the master, and watches nodes.
 func (c *Client) listener() Listener {
-	return Listener{Tell: c.tell, Watch: c.watchContainer, Unwatch: c.unwatchContainer, Moved: c.nodeMoved}
+	return Listener{Emit: c.emit, Watch: c.watchContainer, Unwatch: c.unwatchContainer, UpdateNode: c.updateNode}
 }
 
-// nodeMoved tells where a node is reached now.
-func (c *Client) nodeMoved(name, containerManager string) {
+// updateNode sets the address of a node's ContainerManager.
+func (c *Client) updateNode(name, containerManager string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n, ok := c.nodes[name]; ok {
-		n.move(containerManager, nil)
+		n.update(containerManager, nil)
 	}
 }
 
-// Register announces the attempt, trying until ctx ends while the ResourceManager cannot be reached, and then keeps in
-// touch until Close. The answer names what people want of the app, the containers it holds already, and the memo of
-// the attempt before. It is called once. It fails with ErrSuperseded if this is not the newest attempt.
+// Register registers the attempt and keeps the connection until Close. While the ResourceManager cannot be reached, it tries
+// until ctx ends. The answer has the desired state of the app, the containers that it holds, and the memo of the attempt
+// before. It is called once. It fails with ErrSuperseded if this is not the newest attempt.
 func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, error) {
 	if err := c.config.Validate(); err != nil {
 		return nil, err
@@ -109,19 +109,20 @@ func (c *Client) Register(ctx context.Context) (*masterv1.RegisterResponse, erro
 	return answer, nil
 }
 
-// Events tells everything that happens. It is closed after Superseded and by Close. A master that does not read it is
-// told nothing more, but loses nothing.
+// Events is the channel of events. It is closed after Superseded and by Close. While the master does not read it, events
+// wait; none is lost.
 func (c *Client) Events() <-chan Event { return c.events }
 
-// Finish ends the app for a reason that people are shown, trying until ctx ends. Containers that are still held are stopped.
+// Finish ends the app with a reason that people are shown. While the ResourceManager cannot be reached, it tries until ctx
+// ends. Containers that are still held are stopped.
 func (c *Client) Finish(ctx context.Context, reason string) error {
-	return c.insist(ctx, func(ctx context.Context) error {
+	return c.callUntilAnswered(ctx, func(ctx context.Context) error {
 		_, err := c.rm.Finish(ctx, &masterv1.FinishRequest{Reason: reason}, grpc.WaitForReady(true))
 		return err
 	})
 }
 
-// Close lets go of every connection and waits for the end of all that the Client runs. Containers go on running.
+// Close closes every connection and waits for the goroutines of the Client. Containers keep running.
 func (c *Client) Close() {
 	c.cancel(errors.New("the application master is closing"))
 	if c.conn == nil {
@@ -132,7 +133,7 @@ func (c *Client) Close() {
 
 func (c *Client) register(ctx context.Context) (*masterv1.RegisterResponse, error) {
 	var answer *masterv1.RegisterResponse
-	err := c.insist(ctx, func(ctx context.Context) (err error) {
+	err := c.callUntilAnswered(ctx, func(ctx context.Context) (err error) {
 		answer, err = c.rm.Register(ctx, &masterv1.RegisterRequest{
 			AppId: c.config.AppID, Attempt: c.config.Attempt,
 		}, grpc.WaitForReady(true))
@@ -144,10 +145,10 @@ func (c *Client) register(ctx context.Context) (*masterv1.RegisterResponse, erro
 	return answer, nil
 }
 
-// insist calls the ResourceManager until it answers. A refusal means that somebody else is in charge.
-func (c *Client) insist(ctx context.Context, call func(context.Context) error) error {
+// callUntilAnswered repeats a call until the ResourceManager answers. A refusal means that this attempt was superseded.
+func (c *Client) callUntilAnswered(ctx context.Context, call func(context.Context) error) error {
 	for failures := 1; ; failures++ {
-		err := c.once(ctx, call)
+		err := c.callOnce(ctx, call)
 		switch {
 		case err == nil:
 			return nil
@@ -163,8 +164,8 @@ func (c *Client) insist(ctx context.Context, call func(context.Context) error) e
 	}
 }
 
-func (c *Client) once(ctx context.Context, call func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+func (c *Client) callOnce(ctx context.Context, call func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	return wire.Error(call(ctx))
 }
@@ -181,7 +182,7 @@ func refused(err error) bool {
 	return false
 }
 
-// run is the session: a stream for as long as it holds, then a new registration, then the next stream.
+// run keeps the session: a stream until it fails, then a new registration, then the next stream.
 func (c *Client) run() {
 	defer close(c.done)
 	defer close(c.events)
@@ -193,18 +194,18 @@ func (c *Client) run() {
 	for {
 		err := c.stream()
 		if errors.Is(err, ErrSuperseded) {
-			c.tell(Superseded{Reason: "a newer attempt has registered"})
+			c.emit(Superseded{Reason: "a newer attempt has registered"})
 			return
 		}
 		if c.ctx.Err() != nil {
 			return
 		}
 		c.log.Warn("the stream to the ResourceManager ended", "app", c.config.App, "attempt", c.config.Attempt, "error", err)
-		c.tell(Disconnected{Err: err})
+		c.emit(Disconnected{Err: err})
 		answer, err := c.register(c.ctx)
 		if err != nil {
 			if errors.Is(err, ErrSuperseded) && c.ctx.Err() == nil {
-				c.tell(Superseded{Reason: wire.Sentence(err)})
+				c.emit(Superseded{Reason: wire.Sentence(err)})
 			}
 			return
 		}
@@ -212,12 +213,12 @@ func (c *Client) run() {
 	}
 }
 
-// stream holds one Allocate stream open until it fails.
+// stream keeps one Allocate stream open until it fails.
 func (c *Client) stream() error {
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
 	c.mu.Lock()
-	c.redo = cancel
+	c.endStream = cancel
 	c.mu.Unlock()
 	stream, err := c.rm.Allocate(ctx)
 	if err != nil {
@@ -241,11 +242,11 @@ func (c *Client) stream() error {
 		if answer.GetSuperseded() {
 			return ErrSuperseded
 		}
-		c.session.Heed(answer)
+		c.session.Apply(answer)
 	}
 }
 
-// send writes what is due, a little after it became due, until ctx ends.
+// send sends the outbox, batchDelay after each change, until ctx ends.
 func (c *Client) send(ctx context.Context, stream masterv1.ApplicationMaster_AllocateClient) {
 	for {
 		for request := c.session.Next(); request != nil; request = c.session.Next() {
@@ -258,26 +259,26 @@ func (c *Client) send(ctx context.Context, stream masterv1.ApplicationMaster_All
 			return
 		case <-c.wake:
 		}
-		if backoff.Sleep(ctx, coalesce) != nil {
+		if backoff.Sleep(ctx, batchDelay) != nil {
 			return
 		}
 	}
 }
 
-// tell hands an event to the master and waits until it takes it or the Client is closed.
-func (c *Client) tell(event Event) {
+// emit hands an event to the master. It waits until the master takes it or the Client is closed.
+func (c *Client) emit(event Event) {
 	select {
 	case c.events <- event:
 	case <-c.ctx.Done():
 	}
 }
 
-// reregister has the session begin anew, to be given fresh tokens.
+// reregister ends the stream, so that the next registration brings new tokens.
 func (c *Client) reregister() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.redo != nil {
-		c.redo()
+	if c.endStream != nil {
+		c.endStream()
 	}
 }
 

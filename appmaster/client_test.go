@@ -48,7 +48,7 @@ func register(t *testing.T, zone *mastertest.Zone) *master {
 	return m
 }
 
-// hear collects all events of a while. What is told twice fails the test.
+// hear collects all events of a while. A repeated grant or end fails the test.
 func (m *master) hear(d time.Duration) {
 	m.t.Helper()
 	timer := time.After(d)
@@ -78,7 +78,7 @@ func (m *master) take(event appmaster.Event) {
 	case appmaster.Completed:
 		container := event.Status.GetLease().GetContainerId()
 		if m.completed[container] {
-			m.t.Errorf("the end of %s was told twice", container)
+			m.t.Errorf("the end of %s arrived twice", container)
 		}
 		m.completed[container] = true
 	case appmaster.NodeSnapshot:
@@ -139,7 +139,7 @@ func TestNothingIsLostOrDoubledWhileTheResourceManagerComesAndGoes(t *testing.T)
 			}
 			m.ReportInstance(&masterv1.InstanceReport{Id: fmt.Sprintf("batch-%d", round%7), Restarts: int32(round)})
 			m.SaveMemo([]byte(fmt.Sprint(round)))
-			m.Observe(int64(round))
+			m.ReportGeneration(int64(round))
 			m.hear(time.Duration(random.IntN(200)) * time.Millisecond)
 		}
 		m.hear(time.Minute)
@@ -148,14 +148,14 @@ func TestNothingIsLostOrDoubledWhileTheResourceManagerComesAndGoes(t *testing.T)
 		}
 		for container := range released {
 			if !m.completed[container] {
-				t.Errorf("the end of %s was never told", container)
+				t.Errorf("the end of %s never arrived", container)
 			}
 		}
 		if got := zone.Leases(); got != 200-len(released) {
 			t.Errorf("%d leases, want %d", got, 200-len(released))
 		}
-		if len(zone.Instances()) != 7 || zone.Instances()[39%7].GetRestarts() != 39 || zone.Observed() != 39 {
-			t.Errorf("reports %v, observed %d", zone.Instances(), zone.Observed())
+		if len(zone.Instances()) != 7 || zone.Instances()[39%7].GetRestarts() != 39 || zone.ReportedGeneration() != 39 {
+			t.Errorf("reports %v, observed %d", zone.Instances(), zone.ReportedGeneration())
 		}
 		m.Close()
 		next := appmaster.New(zone.Master())
@@ -167,7 +167,7 @@ func TestNothingIsLostOrDoubledWhileTheResourceManagerComesAndGoes(t *testing.T)
 	})
 }
 
-func TestAnEndThatNoMasterSawIsToldToTheNext(t *testing.T) {
+func TestAnEndThatNoMasterSawIsReportedToTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		zone := mastertest.NewZone(t, "batch")
 		zone.AddNode("node-1", 4)
@@ -182,10 +182,10 @@ func TestAnEndThatNoMasterSawIsToldToTheNext(t *testing.T) {
 		m = register(t, zone)
 		m.hear(time.Second)
 		if !m.completed[container] {
-			t.Errorf("nobody was told that %s ended", container)
+			t.Errorf("the end of %s was not reported", container)
 		}
 		zone.Restart(time.Second)
-		m.hear(5 * time.Second) // it must not be told again
+		m.hear(5 * time.Second) // it must not be reported again
 	})
 }
 
@@ -261,7 +261,7 @@ func TestAWithdrawalIsConfirmedEvenWhenItsFirstAnswerWasLost(t *testing.T) {
 	})
 }
 
-func TestAReplacedAttemptIsToldSo(t *testing.T) {
+func TestAReplacedAttemptIsSuperseded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		zone := mastertest.NewZone(t, "web")
 		first := register(t, zone)

@@ -13,7 +13,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// The variables by which the ResourceManager tells an application master who it is.
+// The environment variables that the ResourceManager sets for an application master.
 const (
 	EnvResourceManager = "MAMMOTH_RESOURCEMANAGER"
 	EnvAppID           = "MAMMOTH_APP_ID"
@@ -22,7 +22,7 @@ const (
 	EnvToken           = "MAMMOTH_TOKEN"
 )
 
-// Config says who the application master is and whom it talks to.
+// Config identifies the application master and its ResourceManager.
 type Config struct {
 	// ResourceManager is its host:port. Required.
 	ResourceManager string
@@ -30,9 +30,9 @@ type Config struct {
 	AppID string
 	// App is the app's name. Required.
 	App string
-	// Attempt counts the runs of this app's master, from 1. Required.
+	// Attempt is the number of this run of the app's master, from 1. Required.
 	Attempt int32
-	// Token proves to the ResourceManager that this is the attempt it started. It goes to nobody else.
+	// Token authenticates this attempt to the ResourceManager. It is sent to no one else.
 	Token string
 	// Dial opens connections to the ResourceManager and to nodes; nil is plain TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
@@ -40,7 +40,7 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// FromEnvironment reads the Config that the ResourceManager put into the environment of an application master.
+// FromEnvironment reads the Config from the environment that the ResourceManager has set.
 func FromEnvironment() (Config, error) {
 	config := Config{
 		ResourceManager: os.Getenv(EnvResourceManager),
@@ -60,7 +60,7 @@ func FromEnvironment() (Config, error) {
 	return config, nil
 }
 
-// Validate says in one sentence what is wrong with the Config.
+// Validate returns one sentence about what is wrong.
 func (c Config) Validate() error {
 	if _, _, err := net.SplitHostPort(c.ResourceManager); err != nil {
 		return fmt.Errorf("the ResourceManager's address %q (%s) is not host:port: %w", c.ResourceManager, EnvResourceManager, errdefs.ErrInvalidArgument)

@@ -8,78 +8,78 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// Event is something that a master is told. Each is one of the types below.
+// Event is what a master receives from Events. It is one of the types below.
 type Event interface{ isEvent() }
 
-// Allocated: a container was granted; start or release it. Each is told once.
+// Allocated: a container was granted. The master starts or releases it. Each grant is one event.
 type Allocated struct{ Allocation *masterv1.Allocation }
 
-// Completed: a container's lease has ended. Each is told once, and is the last that is heard of the container. It may be
-// one that an earlier attempt held and that ended while no master was there.
+// Completed: a container's lease has ended. It is the last event of the container, and each end is one event. An earlier
+// attempt may have held the container, if it ended while no master ran.
 type Completed struct{ Status *corev1.ContainerStatus }
 
-// StatusChanged: a node has seen a change of one container.
+// StatusChanged: a node reports a change of one container.
 type StatusChanged struct{ Status *corev1.ContainerStatus }
 
-// NodeSnapshot: the watch of a node was opened, and these are all the app's containers on it.
+// NodeSnapshot: the watch of a node was opened. Containers are all that the app has on the node.
 type NodeSnapshot struct {
 	Node       string
 	Containers []*corev1.ContainerStatus
 }
 
-// NodeUnseen: the watch of a node has ended, or could not be opened; a NodeSnapshot says that it is seen again. What its
-// containers do meanwhile is not known.
-type NodeUnseen struct{ Node string }
+// NodeDisconnected: the watch of a node has ended or could not be opened. Nothing is known of its containers until the next
+// NodeSnapshot.
+type NodeDisconnected struct{ Node string }
 
-// NodeChanged: the ResourceManager thinks differently of a node.
+// NodeChanged: the ResourceManager reports another state of a node.
 type NodeChanged struct {
 	Node   string
 	State  apiv1.NodeState
 	Reason string
 }
 
-// Preempted: the container will be taken away at the deadline; without a deadline, it may stay after all.
-type Preempted struct {
+// Preemption: the container is to be preempted at the deadline. Without a deadline the preemption was cancelled.
+type Preemption struct {
 	ContainerID string
 	Deadline    time.Time
 	Reason      string
 }
 
-// WantedChanged: people want something else of the app. It is also told after each reconnection.
-type WantedChanged struct{ Wanted *masterv1.Wanted }
+// DesiredChanged: the desired state of the app has changed. It is also sent after each reconnection.
+type DesiredChanged struct{ Desired *masterv1.Wanted }
 
-// Withdrawn: the instance, reported with InService false, is out of the registry and out of every balancer.
+// Withdrawn: the instance was reported with InService false, and no registry has it and no balancer routes to it any more.
 type Withdrawn struct{ Instance string }
 
-// Traffic: what balancers have counted for an instance since the last event of the kind.
+// Traffic: the balancers' counts for an instance since the last such event.
 type Traffic struct {
 	Instance         string
 	Requests, Errors int64
 }
 
-// Waits: why something that is wanted is not there; none if nothing is missing any more.
-type Waits struct{ Waiting []*apiv1.Waiting }
+// WaitingChanged: the reasons why instances are missing. Waiting is empty if none are.
+type WaitingChanged struct{ Waiting []*apiv1.Waiting }
 
-// Connected: the first answer of a stream to the ResourceManager has been told in full.
+// Connected: the first answer of a stream to the ResourceManager has been handed over completely.
 type Connected struct{}
 
-// Disconnected: the ResourceManager cannot be reached at present. Containers go on running.
+// Disconnected: the ResourceManager cannot be reached. Containers keep running.
 type Disconnected struct{ Err error }
 
-// Superseded: a newer attempt has taken over. This one must end without touching anything. It is the last event.
+// Superseded: a newer attempt has taken over. The master must end without changing anything. It is the last event.
 type Superseded struct{ Reason string }
 
-func (Allocated) isEvent()     {}
-func (Completed) isEvent()     {}
-func (StatusChanged) isEvent() {}
-func (NodeSnapshot) isEvent()  {}
-func (NodeUnseen) isEvent()    {}
-func (NodeChanged) isEvent()   {}
-func (Preempted) isEvent()     {}
-func (WantedChanged) isEvent() {}
-func (Withdrawn) isEvent()     {}
-func (Traffic) isEvent()       {}
-func (Waits) isEvent()         {}
-func (Connected) isEvent()     {}
-func (Disconnected) isEvent()  {}
-func (Superseded) isEvent()    {}
+func (Allocated) isEvent()        {}
+func (Completed) isEvent()        {}
+func (StatusChanged) isEvent()    {}
+func (NodeSnapshot) isEvent()     {}
+func (NodeDisconnected) isEvent() {}
+func (NodeChanged) isEvent()      {}
+func (Preemption) isEvent()       {}
+func (DesiredChanged) isEvent()   {}
+func (Withdrawn) isEvent()        {}
+func (Traffic) isEvent()          {}
+func (WaitingChanged) isEvent()   {}
+func (Connected) isEvent()        {}
+func (Disconnected) isEvent()     {}
+func (Superseded) isEvent()       {}

@@ -19,10 +19,10 @@ import (
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 )
 
-// retry spaces attempts to reach the ResourceManager or a node again. It stays short: work stands still meanwhile.
+// retry is the pause before the ResourceManager or a node is tried again. It is short, because the app waits meanwhile.
 var retry = backoff.Policy{Min: 50 * time.Millisecond, Max: 500 * time.Millisecond}
 
-// node is one NodeManager on which the app holds containers: one connection, shared by its watch and all starts.
+// node is a NodeManager with containers of the app: one connection for its watch and all starts.
 type node struct {
 	name   string
 	client *Client
@@ -32,21 +32,21 @@ type node struct {
 	address string
 	token   *corev1.ContainerToken
 	conn    *grpc.ClientConn
-	// moved is closed, and made anew, when the address or the token changed.
-	moved chan struct{}
-	// held counts the containers for whose sake the watch is kept.
-	held map[string]bool
+	// changed is closed and replaced when the address or the token changes.
+	changed chan struct{}
+	// containers are the app's containers on the node. The watch ends with the last one.
+	containers map[string]bool
 }
 
 func (c *Client) newNode(name string) *node {
 	ctx, cancel := context.WithCancel(c.ctx)
-	n := &node{name: name, client: c, cancel: cancel, moved: make(chan struct{}), held: map[string]bool{}}
+	n := &node{name: name, client: c, cancel: cancel, changed: make(chan struct{}), containers: map[string]bool{}}
 	c.watches.Go(func() { n.run(ctx) })
 	return n
 }
 
-// move tells where the node is reached now. An empty address or a nil token leaves what was known.
-func (n *node) move(address string, token *corev1.ContainerToken) {
+// update sets the node's address and token. An empty address or a nil token changes nothing.
+func (n *node) update(address string, token *corev1.ContainerToken) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	changed := false
@@ -62,52 +62,52 @@ func (n *node) move(address string, token *corev1.ContainerToken) {
 		n.token = token
 	}
 	if changed {
-		close(n.moved)
-		n.moved = make(chan struct{})
+		close(n.changed)
+		n.changed = make(chan struct{})
 	}
 }
 
-// connection is the present one, made when there is none.
+// connection returns the present connection and opens one if there is none.
 func (n *node) connection() (*grpc.ClientConn, *corev1.ContainerToken, <-chan struct{}, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.address == "" || n.token == nil {
-		return nil, nil, n.moved, fmt.Errorf("node %q has told no address yet: %w", n.name, errdefs.ErrUnavailable)
+		return nil, nil, n.changed, fmt.Errorf("node %q has not reported an address yet: %w", n.name, errdefs.ErrUnavailable)
 	}
 	if n.conn == nil {
 		conn, err := n.client.config.dial(n.address)
 		if err != nil {
-			return nil, nil, n.moved, err
+			return nil, nil, n.changed, err
 		}
 		n.conn = conn
 	}
-	return n.conn, n.token, n.moved, nil
+	return n.conn, n.token, n.changed, nil
 }
 
-// run keeps a watch open until ctx ends.
+// run keeps the watch open until ctx ends.
 func (n *node) run(ctx context.Context) {
 	failures := 0
 	for ctx.Err() == nil {
-		heard, moved, err := n.watch(ctx)
+		received, changed, err := n.watch(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		if heard {
+		if received {
 			failures = 0
 		}
 		failures++
 		if status.Code(err) == codes.Unauthenticated || status.Code(err) == codes.PermissionDenied {
-			// The key that signed the token has been rolled: only a new registration brings a new one.
+			// The signing key was rotated: only a new registration brings a valid token.
 			n.client.reregister()
 		}
 		if failures == 1 {
-			n.client.tell(NodeUnseen{Node: n.name})
+			n.client.emit(NodeDisconnected{Node: n.name})
 		}
 		n.client.log.Debug("watch of a node ended", "node", n.name, "error", err)
 		timer := time.NewTimer(retry.After(failures))
 		select {
 		case <-timer.C:
-		case <-moved:
+		case <-changed:
 			failures = 0
 		case <-ctx.Done():
 		}
@@ -115,49 +115,49 @@ func (n *node) run(ctx context.Context) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.address = "" // a start that is late does not connect anew
+	n.address = "" // a late start must not connect again
 	if n.conn != nil {
 		_ = n.conn.Close()
 		n.conn = nil
 	}
 }
 
-// watch tells what one stream says until it ends or the node has moved, and whether it said anything.
-func (n *node) watch(ctx context.Context) (heard bool, moved <-chan struct{}, err error) {
-	conn, token, moved, err := n.connection()
+// watch emits what one stream sends until it ends or the node's address changes. It reports whether it received anything.
+func (n *node) watch(ctx context.Context) (received bool, changed <-chan struct{}, err error) {
+	conn, token, changed, err := n.connection()
 	if err != nil {
-		return false, moved, err
+		return false, changed, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		select {
-		case <-moved:
+		case <-changed:
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
 	stream, err := nodev1.NewContainerManagerClient(conn).Watch(ctx, &nodev1.WatchRequest{Token: token, AppId: n.client.config.AppID}, grpc.WaitForReady(true))
 	if err != nil {
-		return false, moved, err
+		return false, changed, err
 	}
 	for {
 		answer, err := stream.Recv()
 		if err != nil {
-			return heard, moved, err
+			return received, changed, err
 		}
-		heard = true
+		received = true
 		if answer.GetSnapshot() {
-			n.client.tell(NodeSnapshot{Node: n.name, Containers: answer.GetContainers()})
+			n.client.emit(NodeSnapshot{Node: n.name, Containers: answer.GetContainers()})
 			continue
 		}
 		for _, container := range answer.GetContainers() {
-			n.client.tell(StatusChanged{Status: container})
+			n.client.emit(StatusChanged{Status: container})
 		}
 	}
 }
 
-// watchContainer sees to it that the node of a container is watched, under its newest address and token.
+// watchContainer watches the node of a container, with its newest address and token.
 func (c *Client) watchContainer(allocation *masterv1.Allocation) {
 	name := allocation.GetLease().GetNodeId()
 	c.mu.Lock()
@@ -167,11 +167,11 @@ func (c *Client) watchContainer(allocation *masterv1.Allocation) {
 		n = c.newNode(name)
 		c.nodes[name] = n
 	}
-	n.held[allocation.GetLease().GetContainerId()] = true
-	n.move(allocation.GetContainerManager(), allocation.GetWatchToken())
+	n.containers[allocation.GetLease().GetContainerId()] = true
+	n.update(allocation.GetContainerManager(), allocation.GetWatchToken())
 }
 
-// unwatchContainer ends the watch of a node with its last container.
+// unwatchContainer ends the watch of a node after its last container.
 func (c *Client) unwatchContainer(name, container string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -179,16 +179,15 @@ func (c *Client) unwatchContainer(name, container string) {
 	if !ok {
 		return
 	}
-	delete(n.held, container)
-	if len(n.held) == 0 {
+	delete(n.containers, container)
+	if len(n.containers) == 0 {
 		delete(c.nodes, name)
 		n.cancel()
 	}
 }
 
-// Start has a granted container run spec and answers before it runs; StatusChanged events tell the rest. Starting a
-// container twice is harmless. It fails with errdefs.ErrUnavailable when the node does not answer: the container may
-// then run or not.
+// Start runs spec in a granted container. It returns before the container runs; StatusChanged events follow. It may be
+// repeated. It fails with errdefs.ErrUnavailable when the node does not answer: the container may run or not.
 func (c *Client) Start(ctx context.Context, allocation *masterv1.Allocation, spec *corev1.ContainerSpec) (*corev1.ContainerStatus, error) {
 	c.mu.Lock()
 	n, ok := c.nodes[allocation.GetLease().GetNodeId()]
@@ -207,7 +206,7 @@ func (c *Client) Start(ctx context.Context, allocation *masterv1.Allocation, spe
 	return answer.GetStatus(), nil
 }
 
-// dial makes a connection that costs little memory.
+// dial opens a connection with small buffers.
 func (c Config) dial(address string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	options = append(options, grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10))
 	if c.Dial != nil {

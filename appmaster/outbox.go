@@ -11,36 +11,35 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// Outbox holds what the ResourceManager is to know. Wishes (asks, reports) are absolute and sent again in full on
-// every new stream; deeds (releases, a memo, a revert) are kept until they are acknowledged.
+// Outbox holds what is to be sent to the ResourceManager. Asks and reports are absolute: they are sent again on every new
+// stream. Releases, memos and reverts are kept until they are acknowledged.
 //
-// An entry's sequence is that of the request which carried it on the present stream, zero if none did yet. Its methods do not wait,
+// The sequence of an entry is that of the request that carried it on the present stream, zero if none did. Its methods do not wait,
 // and may be called from any goroutine.
 type Outbox struct {
 	mu sync.Mutex
-	// wake holds a token while something may be due.
+	// wake holds a token while there may be something to send.
 	wake chan struct{}
 	// sequence is that of the newest request on the present stream.
-	sequence int64
-	greeted  bool
+	sequence  int64
+	firstSent bool
 
-	// asked counts the asks there were. It orders them: those made together are granted in the order in which the
-	// master made them.
-	asked     int64
+	// lastOrder is the order of the newest ask. Asks are granted in the order in which the master made them.
+	lastOrder int64
 	asks      map[string]*askEntry
 	releases  map[string]int64
 	instances map[string]*instanceEntry
-	gone      map[string]int64
+	forgotten map[string]int64
 	rollout   entry[*masterv1.RolloutReport]
 	revert    entry[*masterv1.Revert]
 	memo      entry[[]byte]
-	// observed is the newest generation that was acted upon.
-	observed entry[int64]
+	// generation is the newest generation that was acted upon.
+	generation entry[int64]
 }
 
 type askEntry struct {
 	ask      *masterv1.Ask
-	place    int64
+	order    int64
 	granted  int32
 	sequence int64
 }
@@ -62,11 +61,11 @@ func newOutbox() *Outbox {
 		asks:      map[string]*askEntry{},
 		releases:  map[string]int64{},
 		instances: map[string]*instanceEntry{},
-		gone:      map[string]int64{},
+		forgotten: map[string]int64{},
 	}
 }
 
-// change runs f on the outbox and sees to it that the outcome is sent.
+// change runs f under the lock and wakes the sender.
 func (o *Outbox) change(f func()) {
 	o.mu.Lock()
 	f()
@@ -77,21 +76,21 @@ func (o *Outbox) change(f func()) {
 	}
 }
 
-// SetAsk asks for containers: in total ask.Count under ask.Id. It replaces the ask of that id. The message must not be
+// SetAsk asks for containers: ask.Count in total under ask.Id. It replaces the ask of that id. The message must not be
 // changed afterwards.
 func (o *Outbox) SetAsk(ask *masterv1.Ask) {
 	o.change(func() {
 		old, ok := o.asks[ask.GetId()]
 		if !ok {
-			o.asked++
-			old = &askEntry{place: o.asked}
+			o.lastOrder++
+			old = &askEntry{order: o.lastOrder}
 			o.asks[ask.GetId()] = old
 		}
 		old.ask, old.sequence = ask, 0
 	})
 }
 
-// WithdrawAsk asks for no more containers under the id. One that was granted meanwhile is still told.
+// WithdrawAsk ends the ask of that id. A container that was granted meanwhile still arrives.
 func (o *Outbox) WithdrawAsk(id string) {
 	o.change(func() {
 		if old, ok := o.asks[id]; ok {
@@ -102,9 +101,9 @@ func (o *Outbox) WithdrawAsk(id string) {
 	})
 }
 
-// granted counts a new container towards its ask. An ask that has all it wanted is not sent again: the
-// ResourceManager that forgot it would grant it twice.
-func (o *Outbox) granted(ask string) {
+// countGrant counts a grant towards its ask. A complete ask is not sent again, because a ResourceManager that forgot it
+// would grant it twice.
+func (o *Outbox) countGrant(ask string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	entry, ok := o.asks[ask]
@@ -117,12 +116,12 @@ func (o *Outbox) granted(ask string) {
 	}
 }
 
-// Release gives a container back: it is stopped if it runs. Completed tells when it was seen gone, and needs no release.
+// Release gives a container back; if it runs, it is stopped. Completed follows when it was seen gone, and needs no release.
 func (o *Outbox) Release(container string) {
 	o.change(func() { o.releases[container] = 0 })
 }
 
-// releasing reports whether a release is on its way.
+// releasing reports whether a release was not acknowledged yet.
 func (o *Outbox) releasing(container string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -130,46 +129,46 @@ func (o *Outbox) releasing(container string) bool {
 	return ok
 }
 
-// ReportInstance tells what the master thinks of an instance. It replaces the report before it.
+// ReportInstance reports the state of an instance. It replaces the report before.
 func (o *Outbox) ReportInstance(report *masterv1.InstanceReport) {
 	o.change(func() {
-		delete(o.gone, report.GetId())
+		delete(o.forgotten, report.GetId())
 		o.instances[report.GetId()] = &instanceEntry{report: report}
 	})
 }
 
-// ForgetInstance says that an instance exists no more.
+// ForgetInstance reports that an instance does not exist any more.
 func (o *Outbox) ForgetInstance(id string) {
 	o.change(func() {
 		delete(o.instances, id)
-		o.gone[id] = 0
+		o.forgotten[id] = 0
 	})
 }
 
-// ReportRollout tells how far the change to the wanted version has come.
+// ReportRollout reports how far the change to the desired version has come.
 func (o *Outbox) ReportRollout(report *masterv1.RolloutReport) {
 	o.change(func() { o.rollout.put(report) })
 }
 
-// Revert asks to go back to the version before.
+// Revert requests the version before.
 func (o *Outbox) Revert(revert *masterv1.Revert) {
 	o.change(func() { o.revert.put(revert) })
 }
 
-// SaveMemo keeps at most 64 KiB for the next attempt.
+// SaveMemo saves at most 64 KiB for the next attempt.
 func (o *Outbox) SaveMemo(memo []byte) {
 	o.change(func() { o.memo.put(memo) })
 }
 
-// Observe says which wish of the people has been acted upon.
-func (o *Outbox) Observe(generation int64) {
-	o.change(func() { o.observed.put(generation) })
+// ReportGeneration reports the newest generation of the desired state that was acted upon.
+func (o *Outbox) ReportGeneration(generation int64) {
+	o.change(func() { o.generation.put(generation) })
 }
 
-// reset prepares for a new stream, on which nothing has been said yet.
+// reset marks everything as unsent, for a new stream.
 func (o *Outbox) reset() {
 	o.change(func() {
-		o.sequence, o.greeted = 0, false
+		o.sequence, o.firstSent = 0, false
 		for _, entry := range o.asks {
 			entry.sequence = 0
 		}
@@ -179,73 +178,73 @@ func (o *Outbox) reset() {
 		for _, entry := range o.instances {
 			entry.sent = false
 		}
-		for id := range o.gone {
-			o.gone[id] = 0
+		for id := range o.forgotten {
+			o.forgotten[id] = 0
 		}
-		o.rollout.sequence, o.revert.sequence, o.memo.sequence, o.observed.sequence = 0, 0, 0, 0
+		o.rollout.sequence, o.revert.sequence, o.memo.sequence, o.generation.sequence = 0, 0, 0, 0
 	})
 }
 
-// mostItems is how many asks, releases and reports the ResourceManager takes with one request.
-const mostItems = 500
+// maxItems is how many asks, releases and reports one request may have.
+const maxItems = 500
 
-// next is the request that says all that is due, or nil when nothing is. What was changed together is sent together, unless it
-// is too much for one request: then the rest follows in the next ones, and what sums it up comes last.
+// next is the request with all that is unsent, nil if there is none. What was changed together is sent together, unless it
+// is too much for one request: then further requests follow, and the rollout, memo and generation are in the last one.
 func (o *Outbox) next() *masterv1.AllocateRequest {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	sequence := o.sequence + 1
 	request := &masterv1.AllocateRequest{Sequence: sequence}
-	room := mostItems
-	byPlace := func(a, b *askEntry) int { return cmp.Compare(a.place, b.place) }
+	space := maxItems
+	byPlace := func(a, b *askEntry) int { return cmp.Compare(a.order, b.order) }
 	for _, entry := range slices.SortedFunc(maps.Values(o.asks), byPlace) {
-		if entry.sequence == 0 && room > 0 {
+		if entry.sequence == 0 && space > 0 {
 			entry.sequence = sequence
 			request.Asks = append(request.Asks, entry.ask)
-			room--
+			space--
 		}
 	}
-	request.Release = unsent(o.releases, sequence, &room)
+	request.Release = unsent(o.releases, sequence, &space)
 	for _, id := range slices.Sorted(maps.Keys(o.instances)) {
-		if entry := o.instances[id]; !entry.sent && room > 0 {
+		if entry := o.instances[id]; !entry.sent && space > 0 {
 			entry.sent = true
 			request.Instances = append(request.Instances, entry.report)
-			room--
+			space--
 		}
 	}
-	request.GoneInstances = unsent(o.gone, sequence, &room)
-	due := !o.greeted || room < mostItems
-	if room > 0 {
+	request.GoneInstances = unsent(o.forgotten, sequence, &space)
+	pending := !o.firstSent || space < maxItems
+	if space > 0 {
 		if o.rollout.take(sequence) {
-			request.Rollout, due = o.rollout.value, true
+			request.Rollout, pending = o.rollout.value, true
 		}
 		if o.revert.take(sequence) {
-			request.Revert, due = o.revert.value, true
+			request.Revert, pending = o.revert.value, true
 		}
 		if o.memo.take(sequence) {
-			request.Memo, due = o.memo.value, true
+			request.Memo, pending = o.memo.value, true
 		}
-		if o.observed.take(sequence) {
-			due = true
+		if o.generation.take(sequence) {
+			pending = true
 		}
 	}
-	if !due {
+	if !pending {
 		return nil
 	}
-	if o.observed.sequence != 0 {
-		request.ObservedGeneration = o.observed.value
+	if o.generation.sequence != 0 {
+		request.ObservedGeneration = o.generation.value
 	}
-	o.sequence, o.greeted = sequence, true
+	o.sequence, o.firstSent = sequence, true
 	return request
 }
 
-// acknowledge forgets the deeds that the ResourceManager has stored.
+// acknowledge drops what the ResourceManager has stored.
 func (o *Outbox) acknowledge(applied int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	stored := func(_ string, sequence int64) bool { return sequence > 0 && sequence <= applied }
 	maps.DeleteFunc(o.releases, stored)
-	maps.DeleteFunc(o.gone, stored)
+	maps.DeleteFunc(o.forgotten, stored)
 	maps.DeleteFunc(o.asks, func(id string, entry *askEntry) bool {
 		return entry.ask.GetCount() == 0 && stored(id, entry.sequence)
 	})
@@ -255,7 +254,7 @@ func (o *Outbox) acknowledge(applied int64) {
 
 func (e *entry[T]) put(value T) { *e = entry[T]{value: value, set: true} }
 
-// take marks the entry as carried by a request and reports whether it was due.
+// take marks the entry as sent and reports whether it was unsent.
 func (e *entry[T]) take(sequence int64) bool {
 	if !e.set || e.sequence != 0 {
 		return false
@@ -270,13 +269,13 @@ func (e *entry[T]) drop(applied int64) {
 	}
 }
 
-func unsent(sequences map[string]int64, sequence int64, room *int) []string {
+func unsent(sequences map[string]int64, sequence int64, space *int) []string {
 	var ids []string
 	for _, id := range slices.Sorted(maps.Keys(sequences)) {
-		if sequences[id] == 0 && *room > 0 {
+		if sequences[id] == 0 && *space > 0 {
 			sequences[id] = sequence
 			ids = append(ids, id)
-			*room--
+			*space--
 		}
 	}
 	return ids

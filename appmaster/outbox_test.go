@@ -37,7 +37,7 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 		o.ForgetInstance(fmt.Sprintf("old-%d", number))
 	}
 	o.ReportRollout(&masterv1.RolloutReport{Version: 2})
-	o.Observe(3)
+	o.ReportGeneration(3)
 	said := map[string]int{}
 	for request := o.next(); request != nil; request = o.next() {
 		ids := slices.Concat(request.GetRelease(), request.GetGoneInstances())
@@ -47,7 +47,7 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 		for _, report := range request.GetInstances() {
 			ids = append(ids, report.GetId())
 		}
-		if len(ids) > mostItems {
+		if len(ids) > maxItems {
 			t.Errorf("a request has %d items", len(ids))
 		}
 		for _, id := range ids {

@@ -8,46 +8,47 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// Session is a Client without its connections: it takes what the ResourceManager answers, and tells what that comes to. It sees
-// to it that nothing is lost and nothing is told twice, over any number of streams. It knows no clock and no network, and calls its
-// Listener before a method returns. But for those of its Outbox its methods belong to one goroutine.
+// Session is a Client without its connections: it receives the answers of the ResourceManager and emits the events that follow from
+// them. No event is lost or emitted twice, over any number of streams. It has no clock and no network, and calls its Listener before
+// a method returns. Except those of its Outbox, its methods belong to one goroutine.
 type Session struct {
 	*Outbox
 	listener Listener
-	// held are the containers of the app that have not ended, as far as the ResourceManager has told.
+	// held are the leases of the app's containers, by container id.
 	held map[string]*corev1.Lease
-	// counted is what balancers have counted since the present stream was opened, by instance.
-	counted map[string]*masterv1.Traffic
-	// missing were held before the last registration and are no more.
+	// traffic is the newest count of each instance on the present stream.
+	traffic map[string]*masterv1.Traffic
+	// missing are the leases that were held before the last registration and are not in its answer.
 	missing []*corev1.Lease
-	// greeted says that the present stream has been answered on.
-	greeted bool
+	// connected is true once the first answer of the present stream was applied.
+	connected bool
 }
 
 // Listener is what a Session calls.
 type Listener struct {
-	Tell func(Event)
-	// Watch has the node of a held container watched, under its newest address and token. Unwatch ends that for one container.
+	// Emit hands an event to the master.
+	Emit func(Event)
+	// Watch watches the node of a held container, under its newest address and token. Unwatch ends that for one container.
 	Watch   func(*masterv1.Allocation)
 	Unwatch func(node, container string)
-	// Moved says where a node is reached now.
-	Moved func(node, containerManager string)
+	// UpdateNode sets the address of a node's ContainerManager.
+	UpdateNode func(node, containerManager string)
 }
 
-// NewSession makes a Session that has not registered yet.
+// NewSession returns a Session that has not registered yet.
 func NewSession(listener Listener) *Session {
-	return &Session{Outbox: newOutbox(), listener: listener, held: map[string]*corev1.Lease{}, counted: map[string]*masterv1.Traffic{}}
+	return &Session{Outbox: newOutbox(), listener: listener, held: map[string]*corev1.Lease{}, traffic: map[string]*masterv1.Traffic{}}
 }
 
-// Begin takes the answer to the first registration. The first stream is opened next.
+// Begin applies the answer to the first registration. The first stream is opened next.
 func (s *Session) Begin(answer *masterv1.RegisterResponse) {
 	for _, allocation := range answer.GetContainers() {
-		s.hold(allocation)
+		s.track(allocation)
 	}
 }
 
-// Resume takes the answer to a registration after a stream has ended, and tells what happened while the ResourceManager was out of
-// reach. The next stream is opened next.
+// Resume applies the answer to a registration after a stream has ended, and emits what has changed while the ResourceManager could
+// not be reached. The next stream is opened next.
 func (s *Session) Resume(answer *masterv1.RegisterResponse) {
 	still := map[string]bool{}
 	for _, allocation := range answer.GetContainers() {
@@ -62,25 +63,25 @@ func (s *Session) Resume(answer *masterv1.RegisterResponse) {
 	}
 	slices.SortFunc(s.missing, func(a, b *corev1.Lease) int { return cmp.Compare(a.GetContainerId(), b.GetContainerId()) })
 	if answer.GetWanted() != nil {
-		s.listener.Tell(WantedChanged{Wanted: answer.GetWanted()})
+		s.listener.Emit(DesiredChanged{Desired: answer.GetWanted()})
 	}
 	s.reset()
-	clear(s.counted)
-	s.greeted = false
+	clear(s.traffic)
+	s.connected = false
 }
 
-// Next is the request that says all that is due on the present stream, or nil when nothing is.
+// Next is the request with all that is unsent on the present stream, nil if there is none.
 func (s *Session) Next() *masterv1.AllocateRequest { return s.next() }
 
-// Heed takes an answer on the present stream.
-func (s *Session) Heed(answer *masterv1.AllocateResponse) {
+// Apply applies an answer on the present stream.
+func (s *Session) Apply(answer *masterv1.AllocateResponse) {
 	s.acknowledge(answer.GetAppliedSequence())
 	for _, update := range answer.GetNodes() {
-		s.listener.Moved(update.GetNodeId(), update.GetContainerManager())
-		s.listener.Tell(NodeChanged{Node: update.GetNodeId(), State: update.GetState(), Reason: update.GetReason()})
+		s.listener.UpdateNode(update.GetNodeId(), update.GetContainerManager())
+		s.listener.Emit(NodeChanged{Node: update.GetNodeId(), State: update.GetState(), Reason: update.GetReason()})
 	}
 	if answer.GetWanted() != nil {
-		s.listener.Tell(WantedChanged{Wanted: answer.GetWanted()})
+		s.listener.Emit(DesiredChanged{Desired: answer.GetWanted()})
 	}
 	for _, allocation := range answer.GetAllocated() {
 		s.allocated(allocation)
@@ -89,36 +90,36 @@ func (s *Session) Heed(answer *masterv1.AllocateResponse) {
 		s.completed(status)
 	}
 	for _, notice := range answer.GetPreemptions() {
-		told := Preempted{ContainerID: notice.GetContainerId(), Reason: notice.GetReason()}
+		event := Preemption{ContainerID: notice.GetContainerId(), Reason: notice.GetReason()}
 		if !notice.GetWithdrawn() {
-			told.Deadline = notice.GetDeadline().AsTime()
+			event.Deadline = notice.GetDeadline().AsTime()
 		}
-		s.listener.Tell(told)
+		s.listener.Emit(event)
 	}
 	for _, instance := range answer.GetWithdrawn() {
-		s.listener.Tell(Withdrawn{Instance: instance})
+		s.listener.Emit(Withdrawn{Instance: instance})
 	}
 	if answer.GetWaits() != nil {
-		s.listener.Tell(Waits{Waiting: answer.GetWaits().GetWaiting()})
+		s.listener.Emit(WaitingChanged{Waiting: answer.GetWaits().GetWaiting()})
 	}
 	for _, traffic := range answer.GetTraffic() {
-		// Counts begin at zero with every stream.
-		before := s.counted[traffic.GetInstance()]
-		s.counted[traffic.GetInstance()] = traffic
-		s.listener.Tell(Traffic{
+		// Counts start at zero with every stream.
+		before := s.traffic[traffic.GetInstance()]
+		s.traffic[traffic.GetInstance()] = traffic
+		s.listener.Emit(Traffic{
 			Instance: traffic.GetInstance(),
 			Requests: traffic.GetRequests() - before.GetRequests(), Errors: traffic.GetErrors() - before.GetErrors(),
 		})
 	}
-	if !s.greeted {
-		s.greeted = true
-		s.conclude()
-		s.listener.Tell(Connected{})
+	if !s.connected {
+		s.connected = true
+		s.completeMissing()
+		s.listener.Emit(Connected{})
 	}
 }
 
-// conclude tells the end of what is held no more, where the first answer of the stream did not say how it ended.
-func (s *Session) conclude() {
+// completeMissing reports the end of each missing lease for which the first answer of the stream had no exit.
+func (s *Session) completeMissing() {
 	for _, lease := range s.missing {
 		s.completed(&corev1.ContainerStatus{
 			Lease: lease,
@@ -132,25 +133,24 @@ func (s *Session) conclude() {
 	s.missing = nil
 }
 
-func (s *Session) hold(allocation *masterv1.Allocation) {
+func (s *Session) track(allocation *masterv1.Allocation) {
 	s.held[allocation.GetLease().GetContainerId()] = allocation.GetLease()
 	s.listener.Watch(allocation)
 }
 
-// allocated tells of a grant unless it is known.
+// allocated emits a grant once.
 func (s *Session) allocated(allocation *masterv1.Allocation) {
 	lease := allocation.GetLease()
 	_, known := s.held[lease.GetContainerId()]
-	s.hold(allocation)
+	s.track(allocation)
 	if known {
 		return
 	}
-	s.granted(lease.GetAskId())
-	s.listener.Tell(Allocated{Allocation: allocation})
+	s.countGrant(lease.GetAskId())
+	s.listener.Emit(Allocated{Allocation: allocation})
 }
 
-// completed tells of an end unless it was told. The ResourceManager repeats an end on every new stream until it is
-// acknowledged, which is done by releasing what has ended.
+// completed emits an end once. The ResourceManager repeats an end on every new stream until it is acknowledged by a release.
 func (s *Session) completed(status *corev1.ContainerStatus) {
 	container := status.GetLease().GetContainerId()
 	lease, held := s.held[container]
@@ -162,5 +162,5 @@ func (s *Session) completed(status *corev1.ContainerStatus) {
 		s.listener.Unwatch(lease.GetNodeId(), container)
 	}
 	s.Release(container)
-	s.listener.Tell(Completed{Status: status})
+	s.listener.Emit(Completed{Status: status})
 }

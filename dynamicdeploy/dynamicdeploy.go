@@ -1,5 +1,5 @@
-// Package dynamicdeploy is the application master that ships with Mammoth: it takes an app's manifest and keeps so many
-// healthy instances of it running. plan decides, driver performs.
+// Package dynamicdeploy is the application master for services: it keeps the desired number of healthy instances of an app
+// running. plan decides and driver performs.
 package dynamicdeploy
 
 import (
@@ -8,9 +8,9 @@ import (
 	"github.com/mammoth-os/mammoth/dynamicdeploy/driver"
 )
 
-// Config is what an application master is run with; Config.Master is usually appmaster.FromEnvironment's.
+// Config is the configuration of an application master; Config.Master usually comes from appmaster.FromEnvironment.
 type Config = driver.Config
 
-// Run keeps an app running until ctx ends (nil; its instances go on), the app was removed (nil), or another attempt
-// has taken over (appmaster.ErrSuperseded).
+// Run keeps an app running. It returns nil when ctx ends or the app was removed, and appmaster.ErrSuperseded when another
+// attempt has taken over. Instances keep running.
 func Run(ctx context.Context, config Config) error { return driver.Run(ctx, config) }

@@ -25,7 +25,7 @@ func TestOnlyContainersOnTheBridgeGoByWayOfTheirNode(t *testing.T) {
 	const told = "http://web:key@127.0.0.1:7070"
 	for _, test := range []struct {
 		what    string
-		face    *registry.Face
+		face    *registry.Proxy
 		network runtime.Network
 		told    string
 		want    string
@@ -36,7 +36,7 @@ func TestOnlyContainersOnTheBridgeGoByWayOfTheirNode(t *testing.T) {
 		{"that is told of no registry", face, runtime.Bridge, "", ""},
 		{"that is told nonsense", face, runtime.Bridge, "::", "::"},
 	} {
-		nm := &NodeManager{face: test.face, log: slog.New(slog.DiscardHandler)}
+		nm := &NodeManager{registryProxy: test.face, log: slog.New(slog.DiscardHandler)}
 		spec := nm.withRegistry(t.Context(), runtime.Spec{Network: test.network, Env: map[string]string{envRegistry: test.told}})
 		if got := spec.Env[envRegistry]; got != test.want {
 			t.Errorf("a container %s is told %q, want %q", test.what, got, test.want)

@@ -17,32 +17,31 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Config is all that a NodeManager has to be told.
+// Config is the configuration of a NodeManager.
 type Config struct {
-	// Dir holds what must outlive the process. One NodeManager uses it at a time.
+	// Dir is the folder of what outlives the process. One NodeManager uses it at a time.
 	Dir string
 	// NodeID is stable over restarts: letters, digits, "-", "_" and ".".
 	NodeID string
 	// ResourceManager is its host:port.
 	ResourceManager string
-	// Listen is where ContainerManager is served; default any port of Address.
+	// Listen is the address of ContainerManager; default any port of Address.
 	Listen string
 	// Address is where instances on this node are reached; default the address from which this machine reaches the
 	// ResourceManager.
 	Address string
-	// Capacity is what the node gives to containers. Places that are zero are measured, less a reserve for
-	// the system.
+	// Capacity is what the node offers to containers. Zero elements are measured, minus a reserve for the system.
 	Capacity resource.Vector
 	Schema   resource.Schema
-	// Attributes are added to those that the node finds out by itself, and go before them.
+	// Attributes are added to those that the node detects, and override them.
 	Attributes map[string]*corev1.Attribute
 	// Runtimes run the containers; at least one.
 	Runtimes map[corev1.ContainerSpec_Runtime]runtime.Runtime
-	// Places are where frameworks keep what outlives their containers; may be nil.
-	Places Places
-	// Layers is the node's registry, run along with the NodeManager; may be nil.
+	// StateDirs are the state directories of frameworks; may be nil.
+	StateDirs StateDirs
+	// Layers is the node's registry, which runs with the NodeManager; may be nil.
 	Layers Layers
-	// HostNetwork allows containers the host's network.
+	// HostNetwork allows containers to use the host's network.
 	HostNetwork bool
 	// PortCount is how many host ports the node's range has; default 10000.
 	PortCount int64
@@ -50,25 +49,25 @@ type Config struct {
 	LogRetention time.Duration
 	// Version of the program.
 	Version string
-	// MetricsListen is where /metrics, /healthz and /readyz are served; empty is nowhere.
+	// MetricsListen is the address of /metrics, /healthz and /readyz; empty serves none.
 	MetricsListen string
 	Logger        *slog.Logger
 
-	// DialOptions and Listener replace the network in tests; Listen is then only a name.
+	// DialOptions and Listener replace the network in tests; Listen is only a name then.
 	DialOptions []grpc.DialOption
 	Listener    net.Listener
 }
 
-// Layers is the node's own registry that its engines pull from. Run blocks until ctx ends; the others may be
-// called at any time.
+// Layers is the node's own registry that its engines pull from. Run blocks until ctx ends; the other methods may be called
+// at any time.
 type Layers interface {
 	Run(ctx context.Context) error
 	// Address is its host:port.
 	Address() string
-	// Moved is how many bytes were fetched for an image, NAME@sha256:…, since the start.
-	Moved(image string) int64
-	// Total is how many bytes were fetched for all images since the start.
-	Total() int64
+	// Fetched is how many bytes were fetched for an image, NAME@sha256:…, since the start.
+	Fetched(image string) int64
+	// TotalFetched is how many bytes were fetched for all images since the start.
+	TotalFetched() int64
 }
 
 const (
@@ -76,7 +75,7 @@ const (
 	defaultLogRetention = 24 * time.Hour
 )
 
-// Validate says what is wrong with the configuration, with errdefs.ErrInvalidArgument.
+// Validate returns what is wrong with the configuration, as errdefs.ErrInvalidArgument.
 func (c Config) Validate() error {
 	wrong := func(format string, args ...any) error {
 		return fmt.Errorf("nodemanager: "+format+": %w", append(args, errdefs.ErrInvalidArgument)...)
@@ -102,9 +101,9 @@ func (c Config) Validate() error {
 			return wrong("the runtime %v cannot be used", kind)
 		}
 	}
-	for place, amount := range c.Capacity {
+	for i, amount := range c.Capacity {
 		if amount < 0 {
-			return wrong("a capacity of %d %s is below zero", amount, c.Schema.Name(place))
+			return wrong("a capacity of %d %s is below zero", amount, c.Schema.Name(i))
 		}
 	}
 	return nil

@@ -21,17 +21,17 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// How long an engine may take. What takes longer counts as an engine that does not answer, and is tried again.
+// An engine that takes longer than this counts as not answering, and is called again.
 const (
-	prepareWithin = 30 * time.Minute
-	startWithin   = 2 * time.Minute
-	stopWithin    = time.Minute // beyond the grace
-	cleanWithin   = 2 * time.Minute
+	prepareTimeout = 30 * time.Minute
+	startTimeout   = 2 * time.Minute
+	stopTimeout    = time.Minute // in addition to the grace
+	cleanTimeout   = 2 * time.Minute
 )
 
-// edge runs something that may block, and tells the owner what came of it unless the NodeManager is stopping.
+// edge runs something that may block, and hands its result to the owner unless the NodeManager is stopping.
 func (nm *NodeManager) edge(key id.Container, do func(ctx context.Context) container.Fact) {
-	nm.waiting.Go(func() {
+	nm.goroutines.Go(func() {
 		fact := do(nm.edges)
 		if nm.edges.Err() != nil {
 			return
@@ -40,15 +40,15 @@ func (nm *NodeManager) edge(key id.Container, do func(ctx context.Context) conta
 	})
 }
 
-// unavailable reports whether trying again later may help.
+// unavailable reports whether a later attempt may succeed.
 func unavailable(err error) bool {
 	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
-		health.Lacks(err)
+		health.IsShortage(err)
 }
 
 func sentence(err error) string { return wire.Sentence(err) }
 
-// outcome is good, or what an error makes of it.
+// outcome is the fact good, or the one for an error: failed, or away if the engine did not answer.
 func outcome(good container.Fact, err error, failed, away container.Event) container.Fact {
 	switch {
 	case err == nil:
@@ -56,15 +56,15 @@ func outcome(good container.Fact, err error, failed, away container.Event) conta
 	case unavailable(err):
 		return container.Fact{Event: away, Detail: sentence(err)}
 	}
-	return container.Fact{Event: failed, Detail: sentence(err), OfNode: errors.Is(err, errdefs.ErrResourceExhausted)}
+	return container.Fact{Event: failed, Detail: sentence(err), NodeFault: errors.Is(err, errdefs.ErrResourceExhausted)}
 }
 
-// ofEngine is a failure to start with the engine's part in it: one that goes down says all kinds of things meanwhile.
-func ofEngine(ctx context.Context, rt runtime.Runtime, err error) error {
+// engineError marks a failed start as the engine's fault if the engine is going down, since its errors are unreliable then.
+func engineError(ctx context.Context, rt runtime.Runtime, err error) error {
 	if !errors.Is(err, errdefs.ErrInternal) {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, infoWithin)
+	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
 	if _, away := rt.Info(ctx); away != nil {
 		return away
@@ -72,16 +72,16 @@ func ofEngine(ctx context.Context, rt runtime.Runtime, err error) error {
 	return err
 }
 
-func (o *owner) prepare(h *node.Held) {
+func (o *owner) prepare(h *node.Entry) {
 	nm, key, spec, rt := o.nm, h.Core.ID, o.runtimeSpec(h), o.runtimeOf(h)
 	ctx, cancel := context.WithCancelCause(nm.edges)
 	o.cancels[key] = cancel
 	nm.edge(key, func(context.Context) container.Fact {
 		defer cancel(nil)
-		ctx, timeout := context.WithTimeout(ctx, prepareWithin)
+		ctx, timeout := context.WithTimeout(ctx, prepareTimeout)
 		defer timeout()
 		if rt == nil {
-			return container.Fact{Event: container.PrepareFailed, Detail: "the node has lost its runtime", OfNode: true}
+			return container.Fact{Event: container.PrepareFailed, Detail: "the node has lost its runtime", NodeFault: true}
 		}
 		moved := nm.pulls.join(spec.Image)
 		var bytes int64
@@ -98,22 +98,22 @@ func (o *owner) prepare(h *node.Held) {
 			nm.inbox.put(func(o *owner) { o.node.Fact(key, fact) })
 		})
 		if fetched := moved(); nm.config.Layers != nil && spec.Image != "" {
-			bytes = fetched // what really came from elsewhere
+			bytes = fetched // what really crossed the network
 		}
-		return outcome(container.Fact{Event: container.Prepared, Bytes: bytes}, ofEngine(ctx, rt, err), container.PrepareFailed, container.PrepareUnavailable)
+		return outcome(container.Fact{Event: container.Prepared, Bytes: bytes}, engineError(ctx, rt, err), container.PrepareFailed, container.PrepareUnavailable)
 	})
 }
 
-func (o *owner) start(h *node.Held) {
+func (o *owner) start(h *node.Entry) {
 	nm, key, spec, rt, kind := o.nm, h.Core.ID, o.runtimeSpec(h), o.runtimeOf(h), h.Spec.GetRuntime()
 	ctx, cancel := context.WithCancelCause(nm.edges)
 	o.cancels[key] = cancel
 	nm.edge(key, func(context.Context) container.Fact {
 		defer cancel(nil)
 		if rt == nil {
-			return container.Fact{Event: container.StartFailed, Detail: "the node has lost its runtime", OfNode: true}
+			return container.Fact{Event: container.StartFailed, Detail: "the node has lost its runtime", NodeFault: true}
 		}
-		ctx, timeout := context.WithTimeout(ctx, startWithin)
+		ctx, timeout := context.WithTimeout(ctx, startTimeout)
 		defer timeout()
 		if kind == corev1.ContainerSpec_DOCKER {
 			spec = nm.withRegistry(ctx, spec)
@@ -121,24 +121,24 @@ func (o *owner) start(h *node.Held) {
 		began := time.Now()
 		started, err := rt.Start(ctx, spec)
 		if err != nil {
-			return outcome(container.Fact{}, ofEngine(ctx, rt, err), container.StartFailed, container.StartUnavailable)
+			return outcome(container.Fact{}, engineError(ctx, rt, err), container.StartFailed, container.StartUnavailable)
 		}
 		nm.counters.started(time.Since(began))
 		if started.Exit != nil || !started.Running {
-			// It ended before the answer: the end is told first, as its event would be.
-			nm.inbox.put(func(o *owner) { o.node.Fact(key, endedAs(started)) })
+			// It ended before the answer: the end is reported first, as its event would be.
+			nm.inbox.put(func(o *owner) { o.node.Fact(key, endedFact(started)) })
 		}
-		return container.Fact{Event: container.Started, Seen: seen(started)}
+		return container.Fact{Event: container.Started, Process: processOf(started)}
 	})
 }
 
-func (o *owner) stop(h *node.Held, grace time.Duration) {
+func (o *owner) stop(h *node.Entry, grace time.Duration) {
 	nm, key, rt := o.nm, h.Core.ID, o.runtimeOf(h)
 	nm.edge(key, func(ctx context.Context) container.Fact {
 		if rt == nil {
 			return container.Fact{Event: container.Stopped}
 		}
-		ctx, timeout := context.WithTimeout(ctx, grace+stopWithin)
+		ctx, timeout := context.WithTimeout(ctx, grace+stopTimeout)
 		defer timeout()
 		if err := rt.Stop(ctx, key, grace); err != nil {
 			return container.Fact{Event: container.StopFailed, Detail: sentence(err)}
@@ -147,14 +147,14 @@ func (o *owner) stop(h *node.Held, grace time.Duration) {
 	})
 }
 
-// clean removes or purges.
-func (o *owner) clean(h *node.Held, done, failed container.Event, how func(runtime.Runtime, context.Context, id.Container) error) {
+// clean runs Remove or Purge.
+func (o *owner) clean(h *node.Entry, done, failed container.Event, how func(runtime.Runtime, context.Context, id.Container) error) {
 	nm, key, rt := o.nm, h.Core.ID, o.runtimeOf(h)
 	nm.edge(key, func(ctx context.Context) container.Fact {
 		if rt == nil {
 			return container.Fact{Event: done}
 		}
-		ctx, timeout := context.WithTimeout(ctx, cleanWithin)
+		ctx, timeout := context.WithTimeout(ctx, cleanTimeout)
 		defer timeout()
 		err := how(rt, ctx, key)
 		switch {
@@ -167,8 +167,8 @@ func (o *owner) clean(h *node.Held, done, failed container.Event, how func(runti
 	})
 }
 
-// target is how a container is probed.
-func (o *owner) target(h *node.Held, wasHealthy bool) (health.Target, bool) {
+// target is how a container is probed, and whether it is.
+func (o *owner) target(h *node.Entry, wasHealthy bool) (health.Target, bool) {
 	spec := h.Spec.GetHealth()
 	target := health.Target{
 		Interval: defaults.ProbeInterval, Timeout: defaults.ProbeTimeout, WasHealthy: wasHealthy,
@@ -198,10 +198,10 @@ func (o *owner) target(h *node.Held, wasHealthy bool) (health.Target, bool) {
 	return target, target.Check != nil
 }
 
-// endpoint is where the node reaches a port: the container's own address if it has one, else the published port.
-func (o *owner) endpoint(h *node.Held, name string) string {
+// endpoint is where the node reaches a port: at the container's own address if it has one, else at the published port.
+func (o *owner) endpoint(h *node.Entry, name string) string {
 	host, number := o.nm.config.Address, 0
-	seen := h.Core.Seen
+	seen := h.Core.Process
 	for i, port := range seen.Ports {
 		if port.Name != name && (name != "" || i != 0) {
 			continue
@@ -218,8 +218,8 @@ func (o *owner) endpoint(h *node.Held, name string) string {
 	return net.JoinHostPort(host, strconv.Itoa(number))
 }
 
-// runtimeSpec is what a runtime is asked for: the spec under the lease's quotas.
-func (o *owner) runtimeSpec(h *node.Held) runtime.Spec {
+// runtimeSpec is the spec for the runtime: the container's spec with the quotas of its lease.
+func (o *owner) runtimeSpec(h *node.Entry) runtime.Spec {
 	lease, spec := h.Lease, h.Spec
 	out := runtime.Spec{
 		ID: h.Core.ID, AppName: lease.GetAppName(), Attempt: lease.GetAttempt(), Labels: maps.Clone(spec.GetLabels()),
@@ -228,7 +228,7 @@ func (o *owner) runtimeSpec(h *node.Held) runtime.Spec {
 		CPUMillis: lease.GetResources().GetCpuMillis(), MemoryBytes: lease.GetResources().GetMemoryBytes(),
 		DiskBytes: lease.GetResources().GetDiskBytes(), Pids: spec.GetPids(),
 		ReadOnlyRoot: spec.GetReadOnlyRoot(), StopSignal: spec.GetStopSignal(),
-		Place: placeOf(h),
+		StateDir: stateDir(h),
 	}
 	if spec.GetWithoutArgs() && len(out.Args) == 0 {
 		out.Args = []string{}
@@ -242,9 +242,9 @@ func (o *owner) runtimeSpec(h *node.Held) runtime.Spec {
 	return out
 }
 
-// seen is what the core keeps of what a runtime tells.
-func seen(c runtime.Container) container.Seen {
-	out := container.Seen{RuntimeID: c.RuntimeID, StartedAt: c.StartedAt, Address: c.Address}
+// processOf converts what a runtime reports for the core.
+func processOf(c runtime.Container) container.Process {
+	out := container.Process{RuntimeID: c.RuntimeID, StartedAt: c.StartedAt, Address: c.Address}
 	if out.StartedAt.IsZero() {
 		out.StartedAt = time.Now()
 	}
@@ -254,18 +254,18 @@ func seen(c runtime.Container) container.Seen {
 	return out
 }
 
-// endedAs is the end of a container that a runtime shows as ended.
-func endedAs(c runtime.Container) container.Fact {
-	fact := container.Fact{Event: container.Ended, Ending: ending(c.Exit)}
+// endedFact is the end of a container that a runtime lists as ended.
+func endedFact(c runtime.Container) container.Fact {
+	fact := container.Fact{Event: container.Ended, Ending: endingOf(c.Exit)}
 	fact.Ending.At = c.FinishedAt
 	return fact
 }
 
-func ending(exit *runtime.Exit) container.Ending {
+func endingOf(exit *runtime.Exit) container.Ending {
 	if exit == nil {
-		return container.Ending{Code: -1, Message: "it ended, and its exit code could not be learned"}
+		return container.Ending{Code: -1, Message: "it ended, and its exit code is unknown"}
 	}
-	end := container.Ending{Code: exit.Code, OOM: exit.OOM, DiskQuota: exit.DiskQuota, Message: exit.Message, Engine: exit.EngineDown}
+	end := container.Ending{Code: exit.Code, OOM: exit.OOM, DiskQuota: exit.DiskQuota, Message: exit.Message, EngineDown: exit.EngineDown}
 	if exit.Signal > 0 {
 		end.Signal = signal.Name(exit.Signal)
 	}

@@ -23,16 +23,16 @@ import (
 )
 
 const (
-	// lookInterval is how often the node looks at itself.
-	lookInterval = time.Second
-	// infoWithin is how long an engine may take to say that it is there.
-	infoWithin = 3 * time.Second
-	// compareInterval is how often an engine is asked for all it has though nothing speaks for a difference.
+	// healthInterval is how often the node checks its own health.
+	healthInterval = time.Second
+	// infoTimeout is how long an engine may take to answer Info.
+	infoTimeout = 3 * time.Second
+	// compareInterval is how often an engine is listed without a sign of a difference.
 	compareInterval = time.Minute
 )
 
-// followEngine keeps the owner told of what an engine's containers do, for as long as ctx lives. Whenever the
-// engine was away it is asked for all it has.
+// followEngine hands the events of an engine's containers to the owner until ctx ends. After the engine was away it is
+// listed.
 func (nm *NodeManager) followEngine(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) {
 	pace := backoff.Policy{Min: 50 * time.Millisecond, Max: time.Second}
 	var away time.Time
@@ -49,7 +49,7 @@ func (nm *NodeManager) followEngine(ctx context.Context, kind corev1.ContainerSp
 			failures = 0
 		}
 		if failures == 0 {
-			nm.log.Warn("lost sight of the engine", "node", nm.config.NodeID, "runtime", kind.String(), "error", err)
+			nm.log.Warn("lost the connection to the engine", "node", nm.config.NodeID, "runtime", kind.String(), "error", err)
 		}
 		failures++
 		if backoff.Sleep(ctx, pace.After(failures)) != nil {
@@ -58,7 +58,7 @@ func (nm *NodeManager) followEngine(ctx context.Context, kind corev1.ContainerSp
 	}
 }
 
-// endedStream says that an engine was there until now.
+// endedStream is the error of an engine that answered until now.
 type endedStream struct{ kind corev1.ContainerSpec_Runtime }
 
 func (e endedStream) Error() string {
@@ -70,7 +70,7 @@ func followed(err error) bool {
 	return errors.As(err, &ended)
 }
 
-// followOnce follows an engine until it ends its stream of events. What ended since away may have been ended by the engine.
+// followOnce follows an engine until its stream of events ends. What ended since away may have been ended by the engine.
 func (nm *NodeManager) followOnce(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime, away time.Time) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -88,17 +88,17 @@ func (nm *NodeManager) followOnce(ctx context.Context, kind corev1.ContainerSpec
 	looking.Go(func() { nm.compare(ctx, kind, rt, look) })
 	for event := range events {
 		if event.Kind != runtime.Ended {
-			nm.inbox.put(func(o *owner) { o.appeared(event.ID, look) })
+			nm.inbox.put(func(o *owner) { o.checkUnexpected(event.ID, look) })
 			continue
 		}
-		fact := container.Fact{Event: container.Ended, Ending: ending(event.Exit)}
+		fact := container.Fact{Event: container.Ended, Ending: endingOf(event.Exit)}
 		fact.Ending.At = event.At
 		nm.inbox.put(func(o *owner) { o.node.Fact(event.ID, fact) })
 	}
 	return endedStream{kind}
 }
 
-// list asks an engine for all it has; it was away since then, unless that is zero.
+// list lists an engine's containers. The engine was away since away, unless that is zero.
 func (nm *NodeManager) list(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime, away time.Time) error {
 	asOf := time.Now()
 	list, err := rt.List(ctx)
@@ -107,7 +107,7 @@ func (nm *NodeManager) list(ctx context.Context, kind corev1.ContainerSpec_Runti
 	}
 	if !away.IsZero() {
 		for i, c := range list {
-			// The engine's clock is the node's own. A second before it was missed it may have begun to go down.
+			// The engine has the node's clock. It may have begun to go down a second before that was noticed.
 			if !c.Running && c.Exit != nil && c.FinishedAt.After(away.Add(-time.Second)) {
 				exit := *c.Exit
 				exit.EngineDown = true
@@ -115,12 +115,12 @@ func (nm *NodeManager) list(ctx context.Context, kind corev1.ContainerSpec_Runti
 			}
 		}
 	}
-	nm.inbox.put(func(o *owner) { o.listed(kind, asOf, list) })
+	nm.inbox.put(func(o *owner) { o.reconcile(kind, asOf, list) })
 	return nil
 }
 
-// compare asks an engine for all it has whenever look says that it has something unexpected, and now and then, since an
-// engine drops events that it cannot get rid of. A failure is the stream's of events too, which begins anew.
+// compare lists the engine when look reports something unexpected, and at intervals, since an engine may drop events. An
+// error also ends the stream of events.
 func (nm *NodeManager) compare(ctx context.Context, kind corev1.ContainerSpec_Runtime, rt runtime.Runtime, look <-chan struct{}) {
 	ticker := time.NewTicker(compareInterval)
 	defer ticker.Stop()
@@ -132,13 +132,14 @@ func (nm *NodeManager) compare(ctx context.Context, kind corev1.ContainerSpec_Ru
 		case <-ticker.C:
 		}
 		if err := nm.list(ctx, kind, rt, time.Time{}); err != nil && ctx.Err() == nil {
-			nm.log.Debug("what the engine has cannot be compared", "node", nm.config.NodeID, "runtime", kind.String(), "error", err)
+			nm.log.Debug("cannot list the engine's containers", "node", nm.config.NodeID, "runtime", kind.String(), "error", err)
 		}
 	}
 }
 
-// appeared is about a container that the engine has made or started. One that nobody here is starting is looked at.
-func (o *owner) appeared(key id.Container, look chan<- struct{}) {
+// checkUnexpected handles a container that the engine has created or started, and requests a listing if nobody here is
+// starting it.
+func (o *owner) checkUnexpected(key id.Container, look chan<- struct{}) {
 	if h := o.node.Container(key); h != nil && h.Core.State != container.Done {
 		return
 	}
@@ -148,29 +149,29 @@ func (o *owner) appeared(key id.Container, look chan<- struct{}) {
 	}
 }
 
-// listed compares what an engine has with what is written down.
-func (o *owner) listed(kind corev1.ContainerSpec_Runtime, asOf time.Time, list []runtime.Container) {
+// reconcile compares a listing with the records, in both directions.
+func (o *owner) reconcile(kind corev1.ContainerSpec_Runtime, asOf time.Time, list []runtime.Container) {
 	all := make([]node.Listed, len(list))
 	for i, c := range list {
 		all[i] = node.Listed{
 			ID: c.ID, AppName: c.AppName, Attempt: c.Attempt, Labels: c.Labels,
 			Running: c.Running, NeverRan: !c.Running && c.Exit == nil && c.StartedAt.IsZero(),
-			Seen: seen(c), Ending: endedAs(c).Ending,
+			Process: processOf(c), Ending: endedFact(c).Ending,
 		}
 	}
-	adopted := o.node.Compare(kind, asOf, all)
+	adopted := o.node.Reconcile(kind, asOf, all)
 	if state := o.engines[kind]; !state.listed {
 		state.listed = true
-		o.learnt()
+		o.learned()
 	}
-	if adopted > 0 && o.tracker != nil { // otherwise the first registration will tell of them
+	if adopted > 0 && o.tracker != nil { // otherwise the first registration reports them
 		o.nm.reregister()
 	}
 }
 
-// signs are what the node's health is judged by.
-func (nm *NodeManager) signs() []health.Sign {
-	signs := []health.Sign{health.Descriptors(mostFiles, openFiles), nm.prober.Sign, health.Disk(nm.config.Dir, disk.Free)}
+// healthSigns are the checks of the node's health.
+func (nm *NodeManager) healthSigns() []health.Sign {
+	signs := []health.Sign{health.Descriptors(maxFiles, openFiles), nm.prober.Sign, health.Disk(nm.config.Dir, disk.Free)}
 	for _, kind := range slices.SortedFunc(maps.Keys(nm.config.Runtimes), compareKinds) {
 		signs = append(signs, nm.engineSign(kind, nm.config.Runtimes[kind]))
 	}
@@ -179,16 +180,16 @@ func (nm *NodeManager) signs() []health.Sign {
 	return append(signs, health.Clock(wall, func() time.Duration { return time.Since(began) }))
 }
 
-// engineSign is bad when an engine did not answer twice in a row, or not at the very first time.
+// engineSign reports an engine that did not answer twice in a row, or not at the first time.
 func (nm *NodeManager) engineSign(kind corev1.ContainerSpec_Runtime, rt runtime.Runtime) health.Sign {
 	failures, answered := 0, false
 	return func(ctx context.Context) string {
-		ctx, cancel := context.WithTimeout(ctx, infoWithin)
+		ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 		defer cancel()
 		info, err := rt.Info(ctx)
 		if err == nil {
 			failures, answered = 0, true
-			nm.inbox.put(func(o *owner) { o.informed(kind, info) })
+			nm.inbox.put(func(o *owner) { o.setInfo(kind, info) })
 			return ""
 		}
 		if failures++; failures < 2 && answered {
@@ -198,8 +199,8 @@ func (nm *NodeManager) engineSign(kind corev1.ContainerSpec_Runtime, rt runtime.
 	}
 }
 
-// informed takes in what a runtime tells of itself.
-func (o *owner) informed(kind corev1.ContainerSpec_Runtime, info runtime.Info) {
+// setInfo records the Info of a runtime.
+func (o *owner) setInfo(kind corev1.ContainerSpec_Runtime, info runtime.Info) {
 	state := o.engines[kind]
 	if state.info == info {
 		return
@@ -211,7 +212,7 @@ func (o *owner) informed(kind corev1.ContainerSpec_Runtime, info runtime.Info) {
 	}
 	o.attributes = attributes
 	if o.tracker != nil {
-		o.tracker.offerNode(nodeChange{attributes: attributes})
+		o.tracker.addNode(nodeChange{attributes: attributes})
 	}
 }
 

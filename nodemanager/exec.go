@@ -17,7 +17,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// tokenKey is the metadata key of the token of Exec.
+// tokenKey is the metadata key of Exec's token.
 const tokenKey = "mammoth-token-bin"
 
 type execStream = grpc.BidiStreamingServer[corev1.ExecInput, corev1.ExecOutput]
@@ -40,7 +40,7 @@ func (s *service) Exec(stream execStream) error {
 		return wire.Status(fmt.Errorf("the first message of an exec must name a command: %w", errdefs.ErrInvalidArgument))
 	}
 	h, err := ask(ctx, s.nm, func(o *owner) (inner, error) {
-		return o.inside(signed, start.GetContainerId(), true)
+		return o.entryForAccess(signed, start.GetContainerId(), true)
 	})
 	if err != nil {
 		return wire.Status(err)
@@ -64,8 +64,8 @@ func (s *service) Exec(stream execStream) error {
 	if window := start.GetWindow(); window != nil {
 		resize <- windowSize(window)
 	}
-	// The reader ends with the stream, that is when this call returns; closing the pipe frees it from a command
-	// that does not read.
+	// The reader ends with the stream, when this call returns. Closing the pipe ends a write to a command that does not
+	// read.
 	go readExec(stream, input, resize, cancel)
 	code, err := h.runtime.Exec(ctx, h.id, exec)
 	_ = stdin.CloseWithError(io.ErrClosedPipe)
@@ -90,7 +90,7 @@ func execToken(ctx context.Context) (*corev1.ContainerToken, error) {
 	return signed, nil
 }
 
-// readExec passes on what the client types until it closes its side or goes away, which ends the command.
+// readExec copies the client's input until the client closes its side or disconnects, which ends the command.
 func readExec(stream execStream, input *io.PipeWriter, resize chan runtime.WindowSize, gone context.CancelFunc) {
 	defer close(resize)
 	for {
@@ -104,12 +104,12 @@ func readExec(stream execStream, input *io.PipeWriter, resize chan runtime.Windo
 		}
 		switch in := message.GetInput().(type) {
 		case *corev1.ExecInput_Stdin:
-			_, _ = input.Write(in.Stdin) // a command that has closed its input is not at fault
+			_, _ = input.Write(in.Stdin) // a command may close its input
 		case *corev1.ExecInput_StdinClosed:
 			_ = input.Close()
 		case *corev1.ExecInput_Resize:
 			select {
-			case <-resize: // only the newest size matters
+			case <-resize: // drop an older size
 			default:
 			}
 			resize <- windowSize(in.Resize)

@@ -8,12 +8,12 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// feed is what one watcher has not been sent yet: of each container the last status only. A slow watcher costs
-// no more than that.
+// feed is what one watcher has not been sent: the last status of each changed container. A slow watcher costs no more than
+// that.
 type feed struct {
-	// wants says whose containers it is for.
-	wants func(*corev1.ContainerStatus) bool
-	wake  chan struct{}
+	// matches decides which containers it is for.
+	matches func(*corev1.ContainerStatus) bool
+	wake    chan struct{}
 
 	mu      sync.Mutex
 	pending map[string]*corev1.ContainerStatus
@@ -27,20 +27,20 @@ type nodeChange struct {
 }
 
 func newFeed(wants func(*corev1.ContainerStatus) bool) *feed {
-	return &feed{wants: wants, wake: make(chan struct{}, 1), pending: map[string]*corev1.ContainerStatus{}}
+	return &feed{matches: wants, wake: make(chan struct{}, 1), pending: map[string]*corev1.ContainerStatus{}}
 }
 
-func (f *feed) offer(status *corev1.ContainerStatus) {
-	if !f.wants(status) {
+func (f *feed) add(status *corev1.ContainerStatus) {
+	if !f.matches(status) {
 		return
 	}
 	f.mu.Lock()
 	f.pending[status.GetLease().GetContainerId()] = status
 	f.mu.Unlock()
-	f.signal()
+	f.notify()
 }
 
-func (f *feed) offerNode(change nodeChange) {
+func (f *feed) addNode(change nodeChange) {
 	f.mu.Lock()
 	if change.health != nil {
 		f.node.health = change.health
@@ -49,17 +49,17 @@ func (f *feed) offerNode(change nodeChange) {
 		f.node.attributes = change.attributes
 	}
 	f.mu.Unlock()
-	f.signal()
+	f.notify()
 }
 
-func (f *feed) signal() {
+func (f *feed) notify() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
 	}
 }
 
-// take gives what is pending, oldest change first.
+// take returns what is pending, the oldest change first.
 func (f *feed) take() ([]*corev1.ContainerStatus, nodeChange) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

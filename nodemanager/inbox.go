@@ -9,8 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// inbox is what the owner is told. Telling never blocks, so that no edge can be held up by the owner, nor the
-// owner by an edge.
+// inbox is the queue of messages to the owner. put never blocks, so that neither the owner nor an edge waits for the other.
 type inbox struct {
 	mu    sync.Mutex
 	queue []func(*owner)
@@ -39,7 +38,7 @@ func (i *inbox) take() []func(*owner) {
 
 var errStopped = fmt.Errorf("the NodeManager is shutting down: %w", errdefs.ErrUnavailable)
 
-// ask has the owner answer a question.
+// ask runs a question in the owner's goroutine.
 func ask[T any](ctx context.Context, nm *NodeManager, question func(*owner) (T, error)) (T, error) {
 	type answer struct {
 		value T

@@ -14,13 +14,13 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// OfferedCPU is how much cpu, in millicores, a machine of so many cores offers: a tenth more than it has. A quota of cpu is an
-// upper bound, and application masters hold a tenth of a core each of which they use next to nothing: counted in full, those of
-// a few apps would keep a small machine from running what it is for. Memory and disk are never offered twice.
+// OfferedCPU is how much cpu, in millicores, a machine of so many cores offers: a tenth more than it has. A cpu quota is an
+// upper bound, and application masters have quotas of a tenth of a core each and use almost nothing; counted in full, those
+// of a few apps would fill a small machine. Memory and disk are never overcommitted.
 func OfferedCPU(cores int) int64 { return int64(cores) * 1100 }
 
-// measured is what the machine has, less what the system and the engine need for themselves: a tenth of the memory and at
-// least 256 MiB, a tenth of the disk that is free. Cpu is offered by OfferedCPU.
+// measured is the machine's capacity minus a reserve for the system and the engine: a tenth of the memory and at least 256
+// MiB, and a tenth of the free disk. Cpu is OfferedCPU.
 func measured(dir string, ports int64) resource.Vector {
 	var v resource.Vector
 	v[resource.CPU] = OfferedCPU(goruntime.NumCPU())
@@ -36,7 +36,7 @@ func measured(dir string, ports int64) resource.Vector {
 	return v
 }
 
-// hostAttributes are what placement constraints may ask of the machine itself.
+// hostAttributes are the attributes of the machine for placement constraints.
 func hostAttributes() map[string]*corev1.Attribute {
 	attributes := map[string]*corev1.Attribute{
 		"arch":  textAttribute(goruntime.GOARCH),
@@ -54,7 +54,7 @@ func hostAttributes() map[string]*corev1.Attribute {
 	return attributes
 }
 
-// engineAttributes are what a runtime tells of itself.
+// engineAttributes are the attributes that a runtime reports.
 func engineAttributes(info runtime.Info) map[string]*corev1.Attribute {
 	attributes := map[string]*corev1.Attribute{}
 	if info.Name != "" && info.Version != "" {

@@ -12,7 +12,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/container"
 )
 
-// counters are what the node counts of itself.
+// counters are the node's own metrics.
 type counters struct {
 	connected     atomic.Bool
 	registrations atomic.Int64
@@ -37,14 +37,14 @@ func (c *counters) transition(to container.State) {
 
 var (
 	descContainers = prometheus.NewDesc("mammoth_node_containers", "Containers on this node by state.", []string{"state"}, nil)
-	descHealthy    = prometheus.NewDesc("mammoth_node_healthy", "Whether the node may be given work.", nil, nil)
+	descHealthy    = prometheus.NewDesc("mammoth_node_healthy", "Whether containers may be placed on the node.", nil, nil)
 	descConnected  = prometheus.NewDesc("mammoth_node_connected", "Whether the node has a session with its ResourceManager.", nil, nil)
 	descRegistered = prometheus.NewDesc("mammoth_node_registrations_total", "Registrations with the ResourceManager.", nil, nil)
 	descEnded      = prometheus.NewDesc("mammoth_node_containers_ended_total", "Containers that have ended.", nil, nil)
 	descFetched    = prometheus.NewDesc("mammoth_node_image_fetched_bytes_total", "Bytes of images fetched to this node.", nil, nil)
 )
 
-// collector asks the owner when somebody wants to know, instead of keeping figures up to date.
+// collector asks the owner for figures when metrics are read, instead of updating them at each change.
 type collector struct{ nm *NodeManager }
 
 func (c collector) Describe(descs chan<- *prometheus.Desc) {
@@ -78,7 +78,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	metrics <- prometheus.MustNewConstMetric(descRegistered, prometheus.CounterValue, float64(counters.registrations.Load()))
 	metrics <- prometheus.MustNewConstMetric(descEnded, prometheus.CounterValue, float64(counters.ended.Load()))
 	if c.nm.config.Layers != nil {
-		metrics <- prometheus.MustNewConstMetric(descFetched, prometheus.CounterValue, float64(c.nm.config.Layers.Total()))
+		metrics <- prometheus.MustNewConstMetric(descFetched, prometheus.CounterValue, float64(c.nm.config.Layers.TotalFetched()))
 	}
 	counters.starts.Collect(metrics)
 }
@@ -90,7 +90,7 @@ func number(flag bool) float64 {
 	return 0
 }
 
-// pages are /metrics, /healthz (the process answers) and /readyz (it has a session and may be given work).
+// pages serves /metrics, /healthz (the process answers) and /readyz (it has a session and may be given containers).
 func (nm *NodeManager) pages() http.Handler {
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(collector{nm})

@@ -1,6 +1,8 @@
-// Package nodemanager runs the containers that the ResourceManager grants on one host, and tells what has become
-// of them. nm.go puts it together: one goroutine owns all containers and lets the pure core in container decide;
-// edges do what blocks; the tracker speaks with the ResourceManager, the service with application masters.
+// Package nodemanager runs the containers that the ResourceManager grants on one host, and reports what happens to them.
+//
+// It owns the containers of the node, their records and their logs. One goroutine, the owner, has the state and lets the
+// pure package container decide; edges are the goroutines that call an engine or the disk; the tracker is the client of the
+// ResourceManager; the service serves application masters.
 package nodemanager
 
 import (
@@ -37,33 +39,33 @@ type NodeManager struct {
 	counters *counters
 	pulls    *pulls
 
-	// face is the registry as containers see it; nil where they have no bridge.
-	face *registry.Face
+	// registryProxy gives containers access to the registry; nil without a bridge.
+	registryProxy *registry.Proxy
 
-	// folder and process are what the ResourceManager tells this NodeManager by from another one of its name.
+	// folder and process identify this NodeManager and its process to the ResourceManager, which may see another one of the
+	// same name.
 	folder, process string
 
 	listener net.Listener
 	metrics  net.Listener // nil if not served
 	conn     *grpc.ClientConn
 
-	whole   chan struct{} // closed once the truth about the node is known
-	again   chan struct{} // asks the tracker to register again
-	stopped chan struct{} // closed when the owner has stopped
+	ready         chan struct{} // closed once the whole state of the node is known
+	registerAgain chan struct{} // requests a new registration
+	stopped       chan struct{} // closed when the owner has stopped
 
-	// edges is the context of everything that blocks, and waiting is what Run waits for.
-	edges   context.Context
-	waiting sync.WaitGroup
+	// edges is the context of everything that blocks; Run waits for goroutines.
+	edges      context.Context
+	goroutines sync.WaitGroup
 }
 
-// New opens the node's records and its ports. Nothing runs before Run. It fails with errdefs.ErrInvalidArgument
-// for a configuration that cannot be, and with errdefs.ErrFailedPrecondition while another NodeManager uses
-// the same folder.
+// New opens the node's records and its ports. Nothing runs before Run. It fails with errdefs.ErrInvalidArgument for an
+// invalid configuration, and with errdefs.ErrFailedPrecondition while another NodeManager uses the same folder.
 func New(config Config) (*NodeManager, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
-	config, err := config.withDefaults().reached(findRoute)
+	config, err := config.withDefaults().resolveAddresses(findRoute)
 	if err != nil {
 		return nil, err
 	}
@@ -78,23 +80,23 @@ func New(config Config) (*NodeManager, error) {
 		config: config, log: config.Logger, records: records, inbox: newInbox(), counters: newCounters(),
 		pulls:   newPulls(config.Layers),
 		process: rand.Text(),
-		whole:   make(chan struct{}), again: make(chan struct{}, 1), stopped: make(chan struct{}),
+		ready:   make(chan struct{}), registerAgain: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 	if nm.folder, err = records.FolderID(); err != nil {
 		return nil, errors.Join(err, records.Close())
 	}
-	nm.prober = health.NewProber(probesAtOnce(), func(verdict health.Verdict) {
-		fact := container.Fact{Event: container.Failing, Detail: verdict.Detail}
+	nm.prober = health.NewProber(probeLimits(), func(verdict health.Verdict) {
+		fact := container.Fact{Event: container.ProbeFailed, Detail: verdict.Detail}
 		switch {
 		case verdict.Unknown:
-			fact.Event = container.Unjudged
+			fact.Event = container.ProbeInconclusive
 		case verdict.Healthy:
-			fact.Event = container.Passed
+			fact.Event = container.ProbePassed
 		}
 		nm.inbox.put(func(o *owner) { o.node.Fact(verdict.ID, fact) })
 	})
 	nm.owner = newOwner(nm)
-	nm.face = nm.newFace()
+	nm.registryProxy = nm.newRegistryProxy()
 	if err := nm.open(); err != nil {
 		return nil, errors.Join(err, nm.close())
 	}
@@ -112,7 +114,7 @@ func (nm *NodeManager) open() (err error) {
 			return fmt.Errorf("listen for metrics: %w", err)
 		}
 	}
-	nm.listener, nm.metrics = nm.bounded(nm.listener), nm.bounded(nm.metrics)
+	nm.listener, nm.metrics = nm.limitConnections(nm.listener), nm.limitConnections(nm.metrics)
 	nm.conn, err = dialTracker(nm.config)
 	return err
 }
@@ -131,8 +133,8 @@ func (nm *NodeManager) close() error {
 	return errors.Join(append(failures, nm.records.Close())...)
 }
 
-// capacity fills the places that were not given with what was measured when the node first started: what its
-// containers use must not make it look smaller after a restart.
+// capacity sets the elements that were not given to what was measured at the node's first start: the use of its own
+// containers must not reduce it after a restart.
 func capacity(config Config, records *recovery.File) (resource.Vector, error) {
 	v, found := config.Capacity, measured(config.Dir, config.PortCount)
 	disk, err := records.Fact("disk", found[resource.Disk])
@@ -140,9 +142,9 @@ func capacity(config Config, records *recovery.File) (resource.Vector, error) {
 		return v, err
 	}
 	found[resource.Disk] = disk
-	for place := range resource.Extended {
-		if v[place] == 0 {
-			v[place] = found[place]
+	for i := range resource.Extended {
+		if v[i] == 0 {
+			v[i] = found[i]
 		}
 	}
 	return v, nil
@@ -164,7 +166,7 @@ func (nm *NodeManager) Address() string {
 	return address
 }
 
-// MetricsAddress is the host:port of /metrics; empty if it is not served.
+// MetricsAddress is the host:port of /metrics, empty if not served.
 func (nm *NodeManager) MetricsAddress() string {
 	if nm.metrics == nil {
 		return ""
@@ -172,8 +174,8 @@ func (nm *NodeManager) MetricsAddress() string {
 	return nm.metrics.Addr().String()
 }
 
-// Run runs the node until ctx ends, and returns once everything that it began has come to its end. The
-// containers go on; a NodeManager with the same folder takes them up again. It may be called once.
+// Run runs the node until ctx ends, and returns after its goroutines have ended. The containers keep running; a NodeManager
+// with the same folder takes them over. It may be called once.
 func (nm *NodeManager) Run(ctx context.Context) error {
 	records, err := nm.records.Load()
 	if err != nil {
@@ -182,31 +184,31 @@ func (nm *NodeManager) Run(ctx context.Context) error {
 	edges, cancelEdges := context.WithCancelCause(context.WithoutCancel(ctx))
 	nm.edges = edges
 
-	// The writer outlives the owner, so that what was decided last is on the disk.
+	// The writer outlives the owner, so that its last records are written.
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		nm.records.Run(writing, func(err error) {
-			nm.log.Error("cannot write down what the node runs", "node", nm.config.NodeID, "error", err)
+			nm.log.Error("cannot store the node's records", "node", nm.config.NodeID, "error", err)
 		})
 	})
 
 	nm.owner.recover(records)
-	nm.waiting.Go(func() { nm.prober.Run(edges) })
-	nm.waiting.Go(func() {
-		health.WatchNode(edges, lookInterval, nm.signs(), func(reason string) {
-			nm.inbox.put(func(o *owner) { o.sick(reason) })
+	nm.goroutines.Go(func() { nm.prober.Run(edges) })
+	nm.goroutines.Go(func() {
+		health.WatchNode(edges, healthInterval, nm.healthSigns(), func(reason string) {
+			nm.inbox.put(func(o *owner) { o.setHealth(reason) })
 		})
 	})
 	for kind, rt := range nm.config.Runtimes {
-		nm.waiting.Go(func() { nm.followEngine(edges, kind, rt) })
+		nm.goroutines.Go(func() { nm.followEngine(edges, kind, rt) })
 	}
-	nm.waiting.Go(func() { nm.track(edges, trackerv1.NewResourceTrackerClient(nm.conn)) })
-	if nm.face != nil {
-		nm.waiting.Go(func() { nm.face.Run(edges) })
+	nm.goroutines.Go(func() { nm.track(edges, trackerv1.NewResourceTrackerClient(nm.conn)) })
+	if nm.registryProxy != nil {
+		nm.goroutines.Go(func() { nm.registryProxy.Run(edges) })
 	}
 	if nm.config.Layers != nil {
-		nm.waiting.Go(func() {
+		nm.goroutines.Go(func() {
 			if err := nm.config.Layers.Run(edges); err != nil && edges.Err() == nil {
 				nm.log.Error("the node's registry ended", "node", nm.config.NodeID, "error", err)
 			}
@@ -214,7 +216,7 @@ func (nm *NodeManager) Run(ctx context.Context) error {
 	}
 	server := credentials.NewServer(credentials.LargestRequest, grpc.WaitForHandlers(true))
 	nodev1.RegisterContainerManagerServer(server, &service{nm: nm})
-	nm.waiting.Go(func() { _ = server.Serve(nm.listener) })
+	nm.goroutines.Go(func() { _ = server.Serve(nm.listener) })
 	pages := nm.servePages()
 	nm.log.Info("node is up", "node", nm.config.NodeID, "address", nm.Address(), "containers", len(records))
 
@@ -225,7 +227,7 @@ func (nm *NodeManager) Run(ctx context.Context) error {
 	if pages != nil {
 		_ = pages.Close()
 	}
-	nm.waiting.Wait()
+	nm.goroutines.Wait()
 	stopWriting()
 	writer.Wait()
 	return nm.close()
@@ -236,14 +238,14 @@ func (nm *NodeManager) servePages() *http.Server {
 		return nil
 	}
 	pages := credentials.NewHTTPServer(nm.pages())
-	nm.waiting.Go(func() { _ = pages.Serve(nm.metrics) })
+	nm.goroutines.Go(func() { _ = pages.Serve(nm.metrics) })
 	return pages
 }
 
-// reregister asks for a registration, which tells the ResourceManager of everything anew.
+// reregister requests a new registration, which reports the whole state.
 func (nm *NodeManager) reregister() {
 	select {
-	case nm.again <- struct{}{}:
+	case nm.registerAgain <- struct{}{}:
 	default:
 	}
 }

@@ -19,8 +19,8 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// owner owns the node. Its methods run in one goroutine only: take what the inbox holds, let the core decide, perform it, write down
-// what changed, tell who watches.
+// owner owns the node. Its methods run in one goroutine, in passes: take the messages of the inbox, let the core decide, perform it,
+// store what changed, publish it.
 type owner struct {
 	nm   *NodeManager
 	node *node.Node
@@ -28,20 +28,19 @@ type owner struct {
 	engines    map[corev1.ContainerSpec_Runtime]*engineState
 	attributes map[string]*corev1.Attribute
 
-	// cancels hurry the Prepare or Start that is under way for a container, and waiting are told once its first record is on the disk, or
-	// could not be brought there.
+	// cancels cancel the present Prepare or Start of a container.
 	cancels map[id.Container]context.CancelCauseFunc
-	waiting map[id.Container][]func()
+	// onRecorded are called once the first record of a container is durable or its write has failed.
+	onRecorded map[id.Container][]func()
 
-	// leaving are the places of frameworks that are to end, and have not yet.
-	leaving map[string]struct{}
+	// removing are the state directories to be removed.
+	removing map[string]struct{}
 
 	feeds   map[*feed]struct{}
 	tracker *feed
 
 	deadline time.Time
-	// unknown is how much is still to be learnt before the truth about the node is whole: what each engine has,
-	// and its health.
+	// unknown is how many parts of the node's state are missing: the listing of each engine, and the node's health.
 	unknown int
 }
 
@@ -55,16 +54,16 @@ func newOwner(nm *NodeManager) *owner {
 		ID: nm.config.NodeID, Address: nm.config.Address, Schema: nm.config.Schema, HostNetwork: nm.config.HostNetwork,
 		Machine: container.Machine{
 			Retention: nm.config.LogRetention, RetryMin: 200 * time.Millisecond, RetryMax: 5 * time.Second,
-			LaunchWithin: 5 * time.Minute, ExitWithin: time.Second,
+			LaunchTimeout: 5 * time.Minute, ExitTimeout: time.Second,
 		},
 	}
 	o := &owner{
 		nm:      nm,
 		engines: map[corev1.ContainerSpec_Runtime]*engineState{},
-		cancels: map[id.Container]context.CancelCauseFunc{}, waiting: map[id.Container][]func(){},
-		leaving: map[string]struct{}{},
-		feeds:   map[*feed]struct{}{},
-		unknown: len(nm.config.Runtimes) + 1,
+		cancels: map[id.Container]context.CancelCauseFunc{}, onRecorded: map[id.Container][]func(){},
+		removing: map[string]struct{}{},
+		feeds:    map[*feed]struct{}{},
+		unknown:  len(nm.config.Runtimes) + 1,
 	}
 	for kind := range nm.config.Runtimes {
 		o.engines[kind] = &engineState{}
@@ -75,18 +74,18 @@ func newOwner(nm *NodeManager) *owner {
 	return o
 }
 
-// recover takes up what was written down.
+// recover takes over the stored containers.
 func (o *owner) recover(records []recovery.Record) {
 	o.node.Begin(time.Now())
-	held := make([]*node.Held, len(records))
+	held := make([]*node.Entry, len(records))
 	for i, record := range records {
-		held[i] = &node.Held{Core: record.Container, Lease: record.Lease, Spec: record.Spec}
+		held[i] = &node.Entry{Core: record.Container, Lease: record.Lease, Spec: record.Spec}
 	}
 	o.node.Recover(held)
 	o.perform()
 }
 
-// run is the one goroutine.
+// run is the owner's goroutine.
 func (o *owner) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -111,12 +110,12 @@ func (o *owner) run(ctx context.Context) {
 	}
 }
 
-// perform does what the core has decided. Everything that may block is left to an edge.
+// perform performs what the core has decided. What may block runs in edges.
 func (o *owner) perform() {
 	out := o.node.Take()
 	for _, record := range out.Records {
 		if record.Awaited { // it was accepted just now
-			delete(o.leaving, placeOf(record.Held))
+			delete(o.removing, stateDir(record.Entry))
 		}
 	}
 	for _, note := range out.Notes {
@@ -126,7 +125,7 @@ func (o *owner) perform() {
 		o.do(do)
 	}
 	for _, record := range out.Records {
-		h, key := record.Held, record.Held.Core.ID
+		h, key := record.Entry, record.Entry.Core.ID
 		var done func(error)
 		if record.Awaited {
 			done = func(err error) { o.nm.inbox.put(func(o *owner) { o.recorded(key, err) }) }
@@ -135,29 +134,29 @@ func (o *owner) perform() {
 	}
 	for _, change := range out.Changes {
 		for f := range o.feeds {
-			f.offer(change.Status)
+			f.add(change.Status)
 		}
-		if o.tracker != nil && (!change.Held.Core.Forgotten || change.Again) {
-			o.tracker.offer(change.Status)
+		if o.tracker != nil && (!change.Entry.Core.EndAcknowledged || change.Again) {
+			o.tracker.add(change.Status)
 		}
 	}
 }
 
 func (o *owner) do(do node.Do) {
-	h, key := do.Held, do.Held.Core.ID
+	h, key := do.Entry, do.Entry.Core.ID
 	switch do.Kind {
 	case container.Drop:
 		o.nm.records.Drop(key.String())
 	case container.Cancel:
 		if cancel := o.cancels[key]; cancel != nil {
-			cancel(errStopWanted)
+			cancel(errStopRequested)
 		}
 	case container.Probe:
 		if target, ok := o.target(h, do.Healthy); ok {
 			o.nm.prober.Add(o.nm.edges, key, target)
 		}
 	case container.Unprobe:
-		if h.Core.Probed {
+		if h.Core.HasProbe {
 			o.nm.prober.Remove(o.nm.edges, key)
 		}
 	case container.Prepare:
@@ -173,7 +172,7 @@ func (o *owner) do(do node.Do) {
 	}
 }
 
-var errStopWanted = errors.New("its end is wanted")
+var errStopRequested = errors.New("its stop was requested")
 
 func (o *owner) recorded(key id.Container, err error) {
 	failure := ""
@@ -181,16 +180,16 @@ func (o *owner) recorded(key id.Container, err error) {
 		failure = wire.Sentence(err)
 	}
 	o.node.Recorded(key, failure)
-	for _, tell := range o.waiting[key] {
+	for _, tell := range o.onRecorded[key] {
 		tell()
 	}
-	delete(o.waiting, key)
+	delete(o.onRecorded, key)
 }
 
-// whenRecorded calls tell as soon as the container's record is on the disk, or has failed to be.
-func (o *owner) whenRecorded(h *node.Held, tell func()) {
-	if h.Recording() {
-		o.waiting[h.Core.ID] = append(o.waiting[h.Core.ID], tell)
+// whenRecorded calls tell once the container's record is durable or its write has failed.
+func (o *owner) whenRecorded(h *node.Entry, tell func()) {
+	if h.RecordPending() {
+		o.onRecorded[h.Core.ID] = append(o.onRecorded[h.Core.ID], tell)
 		return
 	}
 	tell()
@@ -198,7 +197,7 @@ func (o *owner) whenRecorded(h *node.Held, tell func()) {
 
 func (o *owner) log(note node.Note) {
 	log := o.nm.log.With("node", o.nm.config.NodeID)
-	if h := note.Held; h != nil {
+	if h := note.Entry; h != nil {
 		log = log.With("app", h.Lease.GetAppName(), "attempt", h.Lease.GetAttempt(), "container", h.Core.ID.String())
 	}
 	for _, field := range []struct{ key, value string }{{"state", note.State}, {"reason", note.Reason}, {"error", note.Error}} {
@@ -214,28 +213,28 @@ func (o *owner) log(note node.Note) {
 	if note.State == "" {
 		return
 	}
-	o.nm.counters.transition(note.Held.Core.State)
+	o.nm.counters.transition(note.Entry.Core.State)
 	if note.State == container.Done.String() {
-		delete(o.cancels, note.Held.Core.ID)
-		o.endLeaving()
+		delete(o.cancels, note.Entry.Core.ID)
+		o.retryRemovals()
 	}
 }
 
-// watch opens a feed, and gives what it is a continuation of.
+// watch adds a feed and returns the statuses from which it continues.
 func (o *owner) watch(f *feed) []*corev1.ContainerStatus {
 	o.perform()
 	o.feeds[f] = struct{}{}
-	return o.node.Statuses(f.wants)
+	return o.node.Statuses(f.matches)
 }
 
-// sick takes in what is wrong with the node, or that nothing is.
-func (o *owner) sick(reason string) {
+// setHealth records what is wrong with the node; empty if nothing is.
+func (o *owner) setHealth(reason string) {
 	first := o.node.Health().GetSince() == nil
-	if !o.node.Sick(reason) {
+	if !o.node.SetHealth(reason) {
 		return
 	}
 	if first {
-		o.learnt()
+		o.learned()
 	}
 	if reason == "" {
 		o.nm.log.Info("node is healthy", "node", o.nm.config.NodeID)
@@ -243,14 +242,14 @@ func (o *owner) sick(reason string) {
 		o.nm.log.Warn("node is unhealthy", "node", o.nm.config.NodeID, "reason", reason)
 	}
 	if o.tracker != nil {
-		o.tracker.offerNode(nodeChange{health: o.node.Health()})
+		o.tracker.addNode(nodeChange{health: o.node.Health()})
 	}
 }
 
-// learnt notes that one more of the things is known that the first registration waits for.
-func (o *owner) learnt() {
+// learned counts one missing part of the node's state as known.
+func (o *owner) learned() {
 	if o.unknown--; o.unknown == 0 {
-		close(o.nm.whole)
+		close(o.nm.ready)
 	}
 }
 
@@ -261,9 +260,9 @@ type inner struct {
 	runtime  runtime.Runtime
 }
 
-// inside finds a container whose runtime is to be asked for its output, or to run a command in it.
-func (o *owner) inside(signed *corev1.ContainerToken, containerID string, running bool) (inner, error) {
-	h, err := o.node.Reach(signed, containerID)
+// entryForAccess returns a container for reading its output or running a command in it.
+func (o *owner) entryForAccess(signed *corev1.ContainerToken, containerID string, running bool) (inner, error) {
+	h, err := o.node.ContainerFor(signed, containerID)
 	if err != nil {
 		return inner{}, err
 	}
@@ -278,7 +277,7 @@ func (o *owner) inside(signed *corev1.ContainerToken, containerID string, runnin
 }
 
 // runtimeOf is what runs a container; nil if this node has lost it.
-func (o *owner) runtimeOf(h *node.Held) runtime.Runtime {
+func (o *owner) runtimeOf(h *node.Entry) runtime.Runtime {
 	return o.nm.config.Runtimes[h.Spec.GetRuntime()]
 }
 

@@ -14,13 +14,13 @@ import (
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 )
 
-// service is ContainerManager: it translates and hands to the owner.
+// service serves ContainerManager: it translates requests and hands them to the owner.
 type service struct {
 	nodev1.UnimplementedContainerManagerServer
 	nm *NodeManager
 }
 
-// Start answers once the container is written down: what was accepted survives a restart.
+// Start answers once the container's record is durable, so that an accepted start survives a restart.
 func (s *service) Start(ctx context.Context, request *nodev1.StartRequest) (*nodev1.StartResponse, error) {
 	accepted := make(chan *corev1.ContainerStatus, 1)
 	_, err := ask(ctx, s.nm, func(o *owner) (struct{}, error) {
@@ -46,14 +46,14 @@ func (s *service) Start(ctx context.Context, request *nodev1.StartRequest) (*nod
 func (s *service) Watch(request *nodev1.WatchRequest, stream grpc.ServerStreamingServer[nodev1.WatchResponse]) error {
 	ctx := stream.Context()
 	changes := newFeed(nil)
-	// Before the question: it may be answered when its caller has gone.
+	// The feed exists before the question, which may be answered after its caller has disconnected.
 	defer s.nm.inbox.put(func(o *owner) { delete(o.feeds, changes) })
 	snapshot, err := ask(ctx, s.nm, func(o *owner) ([]*corev1.ContainerStatus, error) {
-		app, err := o.watched(request)
+		app, err := o.watchedApp(request)
 		if err != nil {
 			return nil, err
 		}
-		changes.wants = func(status *corev1.ContainerStatus) bool { return app == "" || status.GetLease().GetAppId() == app }
+		changes.matches = func(status *corev1.ContainerStatus) bool { return app == "" || status.GetLease().GetAppId() == app }
 		return o.watch(changes), nil
 	})
 	if err != nil {
@@ -78,8 +78,8 @@ func (s *service) Watch(request *nodev1.WatchRequest, stream grpc.ServerStreamin
 	}
 }
 
-// watched is the app whose containers a request may watch; empty is all.
-func (o *owner) watched(request *nodev1.WatchRequest) (string, error) {
+// watchedApp is the app whose containers a request may watch; empty is all.
+func (o *owner) watchedApp(request *nodev1.WatchRequest) (string, error) {
 	claims, err := o.node.Verify(request.GetToken())
 	if err != nil {
 		return "", err
@@ -96,7 +96,7 @@ func (o *owner) watched(request *nodev1.WatchRequest) (string, error) {
 }
 
 const (
-	// logChunkLines and logChunkBytes bound a message of Logs.
+	// logChunkLines and logChunkBytes limit one message of Logs.
 	logChunkLines = 256
 	logChunkBytes = 64 << 10
 )
@@ -105,7 +105,7 @@ func (s *service) Logs(request *nodev1.LogsRequest, stream grpc.ServerStreamingS
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	h, err := ask(ctx, s.nm, func(o *owner) (inner, error) {
-		return o.inside(request.GetToken(), request.GetContainerId(), false)
+		return o.entryForAccess(request.GetToken(), request.GetContainerId(), false)
 	})
 	if err != nil {
 		return wire.Status(err)
@@ -149,7 +149,7 @@ func (s *service) Logs(request *nodev1.LogsRequest, stream grpc.ServerStreamingS
 	}
 }
 
-// gather fills a chunk with a line and what else has been read already.
+// gather adds lines to a chunk that have already been read.
 func gather(chunk *corev1.LogChunk, line runtime.LogLine, lines <-chan runtime.LogLine) {
 	for size := 0; ; {
 		message := &corev1.LogChunk_Line{Text: wire.Text(line.Text)}

@@ -17,32 +17,32 @@ import (
 )
 
 const (
-	// registerWithin is how long a registration may take.
-	registerWithin = 10 * time.Second
-	// wholeWithin is how long the first registration waits for the engines, so that it tells the whole truth.
-	wholeWithin = 2 * time.Second
-	// shortSession is one that ended too soon for the next to begin at once.
-	shortSession = 500 * time.Millisecond
-	// coalesce is how long changes are gathered before they are sent.
-	coalesce = 2 * time.Millisecond
+	// registerTimeout is how long a registration may take.
+	registerTimeout = 10 * time.Second
+	// readyTimeout is how long the first registration waits for the engines, so that it has the whole state.
+	readyTimeout = 2 * time.Second
+	// minSession is the duration below which a session counts as failed, so that the next one waits.
+	minSession = 500 * time.Millisecond
+	// batchDelay is how long changes are collected before they are sent.
+	batchDelay = 2 * time.Millisecond
 	// defaultReportInterval is used until the ResourceManager names one.
 	defaultReportInterval = time.Second
 )
 
 var errReregister = errors.New("the node has to register again")
 
-// dialTracker makes the connection to the ResourceManager; it connects when it is used, and reconnects quickly.
+// dialTracker opens the connection to the ResourceManager. It connects on use and reconnects quickly.
 func dialTracker(config Config) (*grpc.ClientConn, error) {
-	// Its reports carry what containers and engines said, which is not always UTF-8.
+	// Reports have texts of containers and engines, which are not always UTF-8.
 	options := append([]grpc.DialOption{grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec()))}, config.DialOptions...)
 	return credentials.Dial(config.ResourceManager, options...)
 }
 
-// track registers and reports for ever. While the ResourceManager is away the containers go on.
+// track registers and reports until ctx ends. While the ResourceManager is away, the containers keep running.
 func (nm *NodeManager) track(ctx context.Context, client trackerv1.ResourceTrackerClient) {
 	select {
-	case <-nm.whole:
-	case <-time.After(wholeWithin):
+	case <-nm.ready:
+	case <-time.After(readyTimeout):
 	case <-ctx.Done():
 		return
 	}
@@ -57,17 +57,17 @@ func (nm *NodeManager) track(ctx context.Context, client trackerv1.ResourceTrack
 			return
 		case errors.Is(err, errReregister) || registered && status.Code(err) == codes.Aborted:
 			nm.log.Info("registering again", "node", nm.config.NodeID)
-			if time.Since(began) > shortSession {
+			if time.Since(began) > minSession {
 				failures = 0
 				continue
 			}
-			failures++ // two nodes of one name would drive each other out without a pause
+			failures++ // two nodes of one name would replace each other without a pause
 		case registered:
 			failures, said = 1, ""
-			nm.log.Warn("lost the ResourceManager", "node", nm.config.NodeID, "error", err)
+			nm.log.Warn("lost the connection to the ResourceManager", "node", nm.config.NodeID, "error", err)
 		default:
 			failures++
-			// A ResourceManager that is away says it in many ways; what it answers itself is said whenever it is new.
+			// The errors of an absent ResourceManager vary and are logged once; its own answers are logged when they change.
 			if why := status.Convert(err); failures == 1 || why.Code() != codes.Unavailable && why.Message() != said {
 				said = why.Message()
 				nm.log.Warn("cannot register with the ResourceManager", "node", nm.config.NodeID, "address", nm.config.ResourceManager, "error", said)
@@ -79,25 +79,25 @@ func (nm *NodeManager) track(ctx context.Context, client trackerv1.ResourceTrack
 	}
 }
 
-// session registers, then reports and obeys until the stream breaks.
+// session registers, then reports and receives commands until the stream ends.
 func (nm *NodeManager) session(ctx context.Context, client trackerv1.ResourceTrackerClient) (registered bool, err error) {
-	select { // what was asked for before is satisfied by this registration
-	case <-nm.again:
+	select { // this registration satisfies earlier requests
+	case <-nm.registerAgain:
 	default:
 	}
 	changes := newFeed(func(*corev1.ContainerStatus) bool { return true })
-	request, err := ask(ctx, nm, func(o *owner) (*trackerv1.RegisterRequest, error) { return o.truth(changes), nil })
+	request, err := ask(ctx, nm, func(o *owner) (*trackerv1.RegisterRequest, error) { return o.registration(changes), nil })
 	if err != nil {
 		return false, err
 	}
-	request.Frameworks = nm.places()
-	within, cancel := context.WithTimeout(ctx, registerWithin)
+	request.Frameworks = nm.stateDirs()
+	within, cancel := context.WithTimeout(ctx, registerTimeout)
 	response, err := client.Register(within, request, grpc.WaitForReady(true))
 	cancel()
 	if err != nil {
 		return false, err
 	}
-	if _, err := ask(ctx, nm, func(o *owner) (struct{}, error) { return struct{}{}, o.registered(response) }); err != nil {
+	if _, err := ask(ctx, nm, func(o *owner) (struct{}, error) { return struct{}{}, o.applyRegistration(response) }); err != nil {
 		return false, err
 	}
 	ctx, cancelStream := context.WithCancelCause(ctx)
@@ -111,13 +111,13 @@ func (nm *NodeManager) session(ctx context.Context, client trackerv1.ResourceTra
 	}
 	nm.counters.connected.Store(true)
 	received := make(chan error, 1)
-	nm.waiting.Go(func() { received <- nm.obey(stream) })
+	nm.goroutines.Go(func() { received <- nm.receiveCommands(stream) })
 	interval := response.GetReportInterval().AsDuration()
 	err = nm.report(ctx, reporting{stream: stream, session: response.GetSession(), changes: changes, interval: interval, received: received})
 	return true, err
 }
 
-// receiveError is why a stream was ended: the sender of a stream learns only that it was.
+// receiveError is why a stream ended: Send only reports that it did.
 func receiveError(stream trackerv1.ResourceTracker_SessionClient, sendErr error) error {
 	for {
 		if _, err := stream.Recv(); err != nil {
@@ -137,7 +137,7 @@ type reporting struct {
 	received <-chan error
 }
 
-// report sends changes at once, and an empty report each interval.
+// report sends changes at once, and an empty report at each interval.
 func (nm *NodeManager) report(ctx context.Context, r reporting) error {
 	if r.interval <= 0 {
 		r.interval = defaultReportInterval
@@ -151,11 +151,11 @@ func (nm *NodeManager) report(ctx context.Context, r reporting) error {
 			return context.Cause(ctx)
 		case err := <-r.received:
 			return err
-		case <-nm.again:
+		case <-nm.registerAgain:
 			return errReregister
 		case <-beat.C:
 		case <-r.changes.wake:
-			if retry.Sleep(ctx, coalesce) != nil {
+			if retry.Sleep(ctx, batchDelay) != nil {
 				return context.Cause(ctx)
 			}
 			var node nodeChange
@@ -168,41 +168,41 @@ func (nm *NodeManager) report(ctx context.Context, r reporting) error {
 	}
 }
 
-// obey passes on what the ResourceManager commands.
-func (nm *NodeManager) obey(stream trackerv1.ResourceTracker_SessionClient) error {
+// receiveCommands hands the ResourceManager's commands to the owner.
+func (nm *NodeManager) receiveCommands(stream trackerv1.ResourceTracker_SessionClient) error {
 	for {
 		command, err := stream.Recv()
 		if err != nil {
 			return err
 		}
-		nm.inbox.put(func(o *owner) { o.obey(command) })
+		nm.inbox.put(func(o *owner) { o.applyCommand(command) })
 	}
 }
 
-func (o *owner) obey(command *trackerv1.NodeCommand) {
+func (o *owner) applyCommand(command *trackerv1.NodeCommand) {
 	if end := command.GetEndFramework(); end != nil {
-		o.endPlace(end.GetPlace())
+		o.removeStateDir(end.GetPlace())
 		return
 	}
-	o.node.Obey(command)
+	o.node.ApplyCommand(command)
 }
 
-// truth is the whole of it; what changes from now on goes to changes.
-func (o *owner) truth(changes *feed) *trackerv1.RegisterRequest {
+// registration is the whole state of the node. Later changes go to the feed.
+func (o *owner) registration(changes *feed) *trackerv1.RegisterRequest {
 	o.perform()
 	o.tracker = changes
 	config := o.nm.config
 	request := &trackerv1.RegisterRequest{
 		NodeId: config.NodeID, Address: config.Address, ContainerManager: o.nm.Address(),
 		Capacity: wire.Resources(config.Schema, config.Capacity), Attributes: o.attributes,
-		Containers: o.node.Statuses(changes.wants), Health: o.node.Health(), Version: config.Version,
+		Containers: o.node.Statuses(changes.matches), Health: o.node.Health(), Version: config.Version,
 		FolderId: o.nm.folder, ProcessId: o.nm.process,
 	}
 	return request
 }
 
-func (o *owner) registered(response *trackerv1.RegisterResponse) error {
-	o.node.Registered(response)
+func (o *owner) applyRegistration(response *trackerv1.RegisterResponse) error {
+	o.node.ApplyRegistration(response)
 	o.nm.log.Info("registered", "node", o.nm.config.NodeID, "zone", response.GetZone(), "epoch", response.GetEpoch(), "reaped", len(response.GetReap()))
 	o.nm.counters.registrations.Add(1)
 	return nil

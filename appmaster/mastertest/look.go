@@ -10,14 +10,14 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// Breaches are the sentences about every rule that a master has broken.
-func (z *Zone) Breaches() []string {
+// Violations lists each rule that a master has broken, one sentence each.
+func (z *Zone) Violations() []string {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	return slices.Clone(z.breaches)
+	return slices.Clone(z.violations)
 }
 
-// Containers are all that a node has, by id: those of lost nodes too.
+// Containers lists the containers of all nodes, also of lost ones, by id.
 func (z *Zone) Containers() map[string]*corev1.ContainerStatus {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -30,15 +30,15 @@ func (z *Zone) Containers() map[string]*corev1.ContainerStatus {
 	return containers
 }
 
-// Leases counts the containers that are granted and not seen gone.
+// Leases is the number of containers that were granted and not seen gone.
 func (z *Zone) Leases() int {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return len(z.leases)
 }
 
-// Registry is where instances are: their containers by instance. An endpoint exists while the master says that the instance is in
-// service and its node sees it healthy.
+// Registry maps each instance to its container. An endpoint exists while the master reports the instance in service and its
+// node reports it healthy.
 func (z *Zone) Registry() map[string]string {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -52,7 +52,7 @@ func (z *Zone) Registry() map[string]string {
 	return endpoints
 }
 
-// Instances are the newest reports, by name.
+// Instances lists the newest reports, by name.
 func (z *Zone) Instances() []*masterv1.InstanceReport {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -70,25 +70,25 @@ func (z *Zone) Rollout() *masterv1.RolloutReport {
 	return z.rollout
 }
 
-// Wanted is what people want now.
-func (z *Zone) Wanted() *masterv1.Wanted {
+// Desired is the present desired state.
+func (z *Zone) Desired() *masterv1.Wanted {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	return proto.CloneOf(z.wanted)
+	return proto.CloneOf(z.desired)
 }
 
-// Reverts are all that a master asked for.
+// Reverts lists the reverts that were requested.
 func (z *Zone) Reverts() []*masterv1.Revert {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	return slices.Clone(z.reverts)
 }
 
-// Observed is the newest generation that a master has acted upon.
-func (z *Zone) Observed() int64 {
+// ReportedGeneration is the newest generation that a master has acted upon.
+func (z *Zone) ReportedGeneration() int64 {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	return z.observed
+	return z.generation
 }
 
 // Finished reports whether the app's master has ended it.
@@ -98,7 +98,7 @@ func (z *Zone) Finished() bool {
 	return z.finished
 }
 
-// Starts counts the containers that nodes have really started.
+// Starts is how many containers the nodes have started.
 func (z *Zone) Starts() int {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -120,8 +120,8 @@ func (z *Zone) Kill(container string) {
 	}
 }
 
-// Sicken makes a running container fail its probes.
-func (z *Zone) Sicken(container string) {
+// MakeUnhealthy lets a running container fail its probes.
+func (z *Zone) MakeUnhealthy(container string) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	for _, node := range z.nodes {

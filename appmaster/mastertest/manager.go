@@ -97,7 +97,7 @@ func (t tracker) Register(_ context.Context, request *trackerv1.RegisterRequest)
 		return nil, z.refusal
 	}
 	m := z.manager(request.GetNodeId())
-	m.hangUp(status.Error(codes.Aborted, "the node has registered anew"))
+	m.closeSession(status.Error(codes.Aborted, "the node has registered anew"))
 	m.registrations = append(m.registrations, request)
 	m.session = fmt.Sprintf("session %d of %s", len(m.registrations), request.GetNodeId())
 	m.health, m.capacity = request.GetHealth(), request.GetCapacity()
@@ -126,7 +126,7 @@ func (m *Manager) join(request *trackerv1.RegisterRequest) {
 		z.nodes[m.node.Name] = m.node
 	}
 	m.node.address = request.GetContainerManager()
-	z.say(func(due *masterv1.AllocateResponse) { due.Nodes = append(due.Nodes, m.node.update()) })
+	z.send(func(due *masterv1.AllocateResponse) { due.Nodes = append(due.Nodes, m.node.update()) })
 	z.schedule()
 }
 
@@ -149,7 +149,7 @@ func (t tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, t
 		z.mu.Unlock()
 		return status.Error(codes.Aborted, "this session is over; the node has to register again")
 	}
-	m.hangUp(status.Error(codes.Aborted, "the node has opened another stream"))
+	m.closeSession(status.Error(codes.Aborted, "the node has opened another stream"))
 	mine := &link{commands: make(chan *trackerv1.NodeCommand, 1000), over: make(chan error, 1)}
 	m.link = mine
 	for _, name := range slices.Sorted(maps.Keys(z.leases)) {
@@ -262,7 +262,7 @@ func (m *Manager) command(command *trackerv1.NodeCommand) {
 	}
 }
 
-func (m *Manager) hangUp(why error) {
+func (m *Manager) closeSession(why error) {
 	if m.link != nil {
 		m.link.over <- why
 		m.link = nil
@@ -284,7 +284,7 @@ func (m *Manager) Command(command *trackerv1.NodeCommand) {
 func (m *Manager) Break(why error) {
 	m.zone.mu.Lock()
 	defer m.zone.mu.Unlock()
-	m.hangUp(why)
+	m.closeSession(why)
 }
 
 // Reap has its next registrations be told to reap containers.

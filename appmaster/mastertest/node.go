@@ -19,11 +19,11 @@ import (
 	nodev1 "github.com/mammoth-os/mammoth/proto/mammoth/node/v1"
 )
 
-// Node is a NodeManager whose containers are pretence. All of it is guarded by its Zone's lock.
+// Node is a NodeManager that simulates its containers. Its Zone's lock guards it.
 type Node struct {
 	nodev1.UnimplementedContainerManagerServer
 	Name string
-	// Capacity is how many containers it holds.
+	// Capacity is how many containers fit on it.
 	Capacity int
 
 	// manager is a real NodeManager in the place of this one; nil if there is none.
@@ -31,33 +31,33 @@ type Node struct {
 	behave     func(*corev1.ContainerSpec) Behaviour
 	zone       *Zone
 	address    string
-	generation int
+	port       int
 	state      apiv1.NodeState
 	held       int
 	containers map[string]*running
 	watchers   map[chan *corev1.ContainerStatus]bool
 	ctx        context.Context
 	cancel     context.CancelFunc
-	// starts counts the containers that were really started.
+	// starts is how many containers were started.
 	starts int
 }
 
-// Behaviour is what becomes of a started container.
+// Behaviour is what happens after a container is started.
 type Behaviour struct {
-	// Refuse is the answer to the start itself.
+	// Refuse is the error with which the start is refused.
 	Refuse error
-	// Launch is how long it takes to run, Healthy how long from then to healthy; zero is never healthy.
+	// Launch is the time until the container runs, Healthy the time from then until it is healthy; zero is never.
 	Launch, Healthy time.Duration
-	// LaunchFails ends it instead of running it.
+	// LaunchFails ends the container before it runs.
 	LaunchFails bool
-	// Exit ends it so long after it runs; zero is never.
+	// Exit is the time until the running container ends; zero is never.
 	Exit time.Duration
-	// Succeeds makes the exit code 0 instead of 1.
+	// Succeeds gives the exit code 0 instead of 1.
 	Succeeds bool
 }
 
-// Sound containers run and become healthy soon.
-func Sound(*corev1.ContainerSpec) Behaviour {
+// Normal containers run and become healthy soon.
+func Normal(*corev1.ContainerSpec) Behaviour {
 	return Behaviour{Launch: 50 * time.Millisecond, Healthy: 50 * time.Millisecond}
 }
 
@@ -70,34 +70,34 @@ type running struct {
 func (z *Zone) AddNode(name string, capacity int) *Node {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &Node{
-		Name: name, Capacity: capacity, zone: z, behave: Sound, state: apiv1.NodeState_READY, containers: map[string]*running{},
+		Name: name, Capacity: capacity, zone: z, behave: Normal, state: apiv1.NodeState_READY, containers: map[string]*running{},
 		watchers: map[chan *corev1.ContainerStatus]bool{}, ctx: ctx, cancel: cancel,
 	}
 	n.open()
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.nodes[name] = n
-	z.say(func(due *masterv1.AllocateResponse) { due.Nodes = append(due.Nodes, n.update()) })
+	z.send(func(due *masterv1.AllocateResponse) { due.Nodes = append(due.Nodes, n.update()) })
 	z.schedule()
 	return n
 }
 
-// Restart stops the NodeManager and starts it at another address. Its containers go on running.
+// Restart restarts the NodeManager on another address. Its containers keep running.
 func (n *Node) Restart() {
-	n.shut()
+	n.close()
 	n.open()
 	n.zone.mu.Lock()
 	defer n.zone.mu.Unlock()
-	n.zone.say(func(due *masterv1.AllocateResponse) { due.Nodes = append(due.Nodes, n.update()) })
+	n.zone.send(func(due *masterv1.AllocateResponse) { due.Nodes = append(due.Nodes, n.update()) })
 }
 
-// Lose cuts the node off. Its containers go on running where nobody sees them.
+// Lose disconnects the node. Its containers keep running unseen.
 func (n *Node) Lose() {
-	n.shut()
+	n.close()
 	n.Set(apiv1.NodeState_LOST)
 }
 
-// Return brings a lost node back; what was released meanwhile it has to reap.
+// Return reconnects a lost node, which stops what was released meanwhile.
 func (n *Node) Return() {
 	n.open()
 	n.Set(apiv1.NodeState_READY)
@@ -117,16 +117,16 @@ func (n *Node) Return() {
 	}
 }
 
-// Set changes what the ResourceManager thinks of the node.
+// Set sets the state that the ResourceManager has for the node.
 func (n *Node) Set(state apiv1.NodeState) {
 	n.zone.mu.Lock()
 	defer n.zone.mu.Unlock()
 	n.state = state
-	n.zone.say(func(due *masterv1.AllocateResponse) { due.Nodes = append(due.Nodes, n.update()) })
+	n.zone.send(func(due *masterv1.AllocateResponse) { due.Nodes = append(due.Nodes, n.update()) })
 	n.zone.schedule()
 }
 
-// SetBehaviour says what becomes of containers that are started from now on; at first they are Sound.
+// SetBehaviour sets the behaviour of containers that are started from now on; the default is Normal.
 func (n *Node) SetBehaviour(behave func(*corev1.ContainerSpec) Behaviour) {
 	n.zone.mu.Lock()
 	defer n.zone.mu.Unlock()
@@ -152,7 +152,7 @@ func (n *Node) Start(_ context.Context, request *nodev1.StartRequest) (*nodev1.S
 	if behaviour.Refuse != nil {
 		return nil, behaviour.Refuse
 	}
-	n.checkAlone(request.GetSpec().GetLabels()["instance"])
+	n.checkDuplicate(request.GetSpec().GetLabels()["instance"])
 	n.starts++
 	container := &running{spec: request.GetSpec(), status: &corev1.ContainerStatus{
 		Lease: claims.GetLease(), State: corev1.ContainerStatus_LOCALIZING, Labels: request.GetSpec().GetLabels(),
@@ -163,13 +163,13 @@ func (n *Node) Start(_ context.Context, request *nodev1.StartRequest) (*nodev1.S
 	return &nodev1.StartResponse{Status: container.status}, nil
 }
 
-// checkAlone notes a breach when an instance runs already where it can be seen.
-func (n *Node) checkAlone(instance string) {
+// checkDuplicate records a violation if the instance already runs on a reachable node.
+func (n *Node) checkDuplicate(instance string) {
 	for _, node := range n.zone.nodes {
 		for name, other := range node.containers {
 			if instance != "" && other.status.GetLabels()["instance"] == instance && node.reachable() {
 				if held, ok := n.zone.leases[name]; !ok || !held.released {
-					n.zone.breach("%s was started while %s runs as %s", instance, name, instance)
+					n.zone.violation("%s was started while %s runs as %s", instance, name, instance)
 				}
 			}
 		}
@@ -200,7 +200,7 @@ func (n *Node) launch(name string, behaviour Behaviour) {
 	}
 }
 
-// after runs f under the zone's lock when the time has come and the container still lives.
+// after runs f under the zone's lock after a pause, if the container still exists.
 func (n *Node) after(wait time.Duration, name string, f func()) {
 	time.AfterFunc(wait, func() {
 		n.zone.mu.Lock()
@@ -249,7 +249,7 @@ func (n *Node) end(name string, exit *corev1.Exit) {
 	})
 }
 
-// stop ends a container with a grace of 100 ms. One that never ran is gone at once.
+// stop ends a container after 100 ms, and at once if it never ran.
 func (n *Node) stop(name string) {
 	if n.manager != nil {
 		n.manager.stop(name, corev1.Exit_STOPPED)
@@ -306,14 +306,14 @@ func (n *Node) Watch(request *nodev1.WatchRequest, stream nodev1.ContainerManage
 
 func (n *Node) open() {
 	n.zone.mu.Lock()
-	n.generation++
-	n.address = fmt.Sprintf("%s:%d", n.Name, 7000+n.generation)
+	n.port++
+	n.address = fmt.Sprintf("%s:%d", n.Name, 7000+n.port)
 	address := n.address
 	n.zone.mu.Unlock()
 	n.zone.serve(address, func(s *grpc.Server) { nodev1.RegisterContainerManagerServer(s, n) })
 }
 
-func (n *Node) shut() {
+func (n *Node) close() {
 	n.zone.mu.Lock()
 	address := n.address
 	n.zone.mu.Unlock()

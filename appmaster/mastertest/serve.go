@@ -37,7 +37,7 @@ func (z *Zone) Stop() bool {
 		return false
 	}
 	z.registered, z.down = false, true
-	z.hangUp()
+	z.closeSession()
 	for _, m := range z.managers {
 		m.session, m.link = "", nil
 	}

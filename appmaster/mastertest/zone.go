@@ -1,7 +1,7 @@
-// Package mastertest is a small zone to test application masters and NodeManagers against: a ResourceManager with leases, asks, a
-// registry and attempts, and nodes that pretend to run containers, beside which real NodeManagers may register. It keeps the
-// contracts of the protocols, serves them over in-memory connections, and notes every breach of the rules by a master (Breaches).
-// It works inside a synctest bubble. Run is the suite that this ResourceManager passes, and the real one too.
+// Package mastertest is a simulated zone to test application masters and NodeManagers with: a ResourceManager with leases, asks, a
+// registry and attempts, and nodes whose containers are simulated, beside which real NodeManagers may register. It serves the
+// real protocols over in-memory connections and records every rule that a master breaks (Violations). It works inside a synctest
+// bubble. Run is the suite that this ResourceManager passes, and the real one too.
 package mastertest
 
 import (
@@ -48,26 +48,26 @@ type Zone struct {
 	mu sync.Mutex
 	// managers are the NodeManagers that register by themselves, by the names of their nodes.
 	managers map[string]*Manager
-	// keys are what they are given, refusal why they are not.
+	// keys are the token keys that they receive; refusal is the error of their registrations, if not nil.
 	keys    []*trackerv1.TokenKey
 	refusal error
-	// keepsEnds: what they report as ended is not stored.
+	// keepsEnds is true if the ends that they report are not stored.
 	keepsEnds bool
 	servers   map[string]*grpc.Server
 	listeners map[string]*bufconn.Listener
 	nodes     map[string]*Node
 	leases    map[string]*lease
-	// ended are the ends that no master has acknowledged.
-	ended     map[string]*corev1.ContainerStatus
-	asks      map[string]*askState
-	instances map[string]*masterv1.InstanceReport
-	wanted    *masterv1.Wanted
-	memo      []byte
-	rollout   *masterv1.RolloutReport
-	reverts   []*masterv1.Revert
-	observed  int64
-	finished  bool
-	attempt   int32
+	// ended are the exits that no master has acknowledged.
+	ended      map[string]*corev1.ContainerStatus
+	asks       map[string]*askState
+	instances  map[string]*masterv1.InstanceReport
+	desired    *masterv1.Wanted
+	memo       []byte
+	rollout    *masterv1.RolloutReport
+	reverts    []*masterv1.Revert
+	generation int64
+	finished   bool
+	attempt    int32
 	// session is the stream of the registered master, nil if there is none.
 	session           *session
 	registered        bool
@@ -76,18 +76,18 @@ type Zone struct {
 	sequence          int64
 	// key is the number of the key that signs tokens. The one before it is valid too.
 	key int32
-	// down: the ResourceManager does not answer.
-	down     bool
-	closed   bool
-	breaches []string
+	// down is true while the ResourceManager is stopped.
+	down       bool
+	closed     bool
+	violations []string
 }
 
 type lease struct {
-	allocation *masterv1.Allocation
-	node       *Node
-	status     *corev1.ContainerStatus
-	released   bool
-	reprieved  bool
+	allocation          *masterv1.Allocation
+	node                *Node
+	status              *corev1.ContainerStatus
+	released            bool
+	preemptionCancelled bool
 }
 
 type askState struct {
@@ -95,106 +95,106 @@ type askState struct {
 	granted int32
 }
 
-// session is one Allocate stream: what is still to be said on it.
+// session is one Allocate stream with what is to be sent next.
 type session struct {
-	due    *masterv1.AllocateResponse
-	wake   chan struct{}
-	cancel context.CancelFunc
+	pending *masterv1.AllocateResponse
+	wake    chan struct{}
+	cancel  context.CancelFunc
 }
 
-// NewZone makes a zone without nodes for one app. It is closed with the test.
+// NewZone returns a zone for one app, without nodes. It is closed with the test.
 func NewZone(t testing.TB, app string) *Zone {
 	z := &Zone{
 		Name: app, app: id.App{ClusterStart: 1, Seq: 1},
 		managers: map[string]*Manager{}, keys: []*trackerv1.TokenKey{{Id: 1, Secret: []byte("a secret of 32 bytes for testing!")}}, servers: map[string]*grpc.Server{}, listeners: map[string]*bufconn.Listener{}, nodes: map[string]*Node{},
 		leases: map[string]*lease{}, ended: map[string]*corev1.ContainerStatus{}, asks: map[string]*askState{}, instances: map[string]*masterv1.InstanceReport{},
-		wanted: &masterv1.Wanted{
+		desired: &masterv1.Wanted{
 			Version: 1, Generation: 1,
 			Spec: &apiv1.AppSpec{Name: app, Roles: []*apiv1.RoleSpec{{}}},
 		},
 	}
-	z.wanted.Versions = map[int32]*apiv1.AppSpec{1: z.wanted.GetSpec()}
+	z.desired.Versions = map[int32]*apiv1.AppSpec{1: z.desired.GetSpec()}
 	z.Start()
 	t.Cleanup(z.close)
 	return z
 }
 
-// Master starts a new attempt: its Config.
+// Master begins a new attempt and returns its Config.
 func (z *Zone) Master() appmaster.Config {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.attempt++
 	z.registered = false
-	z.hangUp()
+	z.closeSession()
 	return appmaster.Config{ResourceManager: Address, AppID: z.app.String(), App: z.Name, Attempt: z.attempt, Token: z.token(z.attempt), Dial: z.Dial}
 }
 
-// KeepAsks makes a harder zone: what an attempt asked for is granted to the next one too, which did not ask.
+// KeepAsks grants the asks of an attempt also to the next one, which did not make them.
 func (z *Zone) KeepAsks() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.keepsAsks = true
 }
 
-// Want changes what people want, and raises the generation.
-func (z *Zone) Want(change func(*masterv1.Wanted)) {
+// SetDesired changes the desired state and raises the generation.
+func (z *Zone) SetDesired(change func(*masterv1.Wanted)) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	wanted := proto.CloneOf(z.wanted)
-	change(wanted)
-	wanted.Generation++
-	wanted.Versions[wanted.GetVersion()] = proto.CloneOf(wanted.GetSpec())
-	z.wanted = wanted
-	z.say(func(due *masterv1.AllocateResponse) { due.Wanted = wanted })
+	desired := proto.CloneOf(z.desired)
+	change(desired)
+	desired.Generation++
+	desired.Versions[desired.GetVersion()] = proto.CloneOf(desired.GetSpec())
+	z.desired = desired
+	z.send(func(answer *masterv1.AllocateResponse) { answer.Wanted = desired })
 }
 
-// Deploy makes a new version wanted.
+// Deploy makes a new version the desired one.
 func (z *Zone) Deploy(change func(*apiv1.RoleSpec)) {
-	z.Want(func(wanted *masterv1.Wanted) {
-		change(wanted.GetSpec().GetRoles()[0])
-		wanted.Version++
-		wanted.Reverted = false
+	z.SetDesired(func(desired *masterv1.Wanted) {
+		change(desired.GetSpec().GetRoles()[0])
+		desired.Version++
+		desired.Reverted = false
 	})
 }
 
-// Restart stops the ResourceManager for a while, unless it is stopped already.
+// Restart stops the ResourceManager for a while, unless it is stopped. Its records are kept.
 func (z *Zone) Restart(pause time.Duration) {
 	if z.Stop() {
 		time.AfterFunc(pause, z.Start)
 	}
 }
 
-// RotateKey has a new key sign tokens to watch nodes. Of the earlier ones only the last is valid.
+// RotateKey signs watch tokens with a new key. Of the earlier ones only the last stays valid.
 func (z *Zone) RotateKey() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.key++
 }
 
-// Reprieve takes a container's warning back.
-func (z *Zone) Reprieve(container string) {
+// CancelPreemption cancels the preemption of a container.
+func (z *Zone) CancelPreemption(container string) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if held, ok := z.leases[container]; ok {
-		held.reprieved = true
-		z.say(func(due *masterv1.AllocateResponse) {
-			due.Preemptions = append(due.Preemptions, &masterv1.PreemptionNotice{ContainerId: container, Withdrawn: true})
+		held.preemptionCancelled = true
+		z.send(func(answer *masterv1.AllocateResponse) {
+			answer.Preemptions = append(answer.Preemptions, &masterv1.PreemptionNotice{ContainerId: container, Withdrawn: true})
 		})
 	}
 }
 
-// Preempt warns a container, and stops it at the deadline.
+// Preempt sends a preemption notice and ends the container at the deadline.
 func (z *Zone) Preempt(container string, notice time.Duration) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	deadline := time.Now().Add(notice)
-	z.say(func(due *masterv1.AllocateResponse) {
-		due.Preemptions = append(due.Preemptions, &masterv1.PreemptionNotice{ContainerId: container, Deadline: timestamppb.New(deadline), Reason: "the lender wants it back"})
+	z.send(func(answer *masterv1.AllocateResponse) {
+		answer.Preemptions = append(answer.Preemptions, &masterv1.PreemptionNotice{ContainerId: container, Deadline: timestamppb.New(deadline), Reason: "the lender wants it back"})
 	})
 	time.AfterFunc(notice, func() {
 		z.mu.Lock()
 		defer z.mu.Unlock()
-		if held, ok := z.leases[container]; ok && !held.reprieved {
+		if held, ok := z.leases[container]; ok && !held.preemptionCancelled {
 			held.node.end(container, &corev1.Exit{Reason: corev1.Exit_PREEMPTED, Message: "preempted"})
 		}
 	})
@@ -210,12 +210,12 @@ func (z *Zone) Register(ctx context.Context, request *masterv1.RegisterRequest) 
 	if request.GetAppId() != z.app.String() || request.GetAttempt() != z.attempt {
 		return nil, status.Errorf(codes.InvalidArgument, "the token is that of attempt %d of %s", z.attempt, z.app)
 	}
-	z.hangUp()
+	z.closeSession()
 	if z.registeredAttempt != request.GetAttempt() && !z.keepsAsks {
 		maps.DeleteFunc(z.asks, func(_ string, state *askState) bool { return state.granted < state.ask.GetCount() })
 	}
 	z.registered, z.registeredAttempt = true, request.GetAttempt()
-	answer := &masterv1.RegisterResponse{Spec: z.wanted.GetSpec(), Wanted: z.wanted, Memo: z.memo}
+	answer := &masterv1.RegisterResponse{Spec: z.desired.GetSpec(), Wanted: z.desired, Memo: z.memo}
 	for _, container := range slices.Sorted(maps.Keys(z.leases)) {
 		answer.Containers = append(answer.Containers, z.leases[container].repeated(z.key))
 	}
@@ -237,26 +237,26 @@ func (z *Zone) Allocate(stream masterv1.ApplicationMaster_AllocateServer) error 
 		}
 		return status.Error(codes.FailedPrecondition, "register first")
 	}
-	z.hangUp()
-	mine := &session{due: &masterv1.AllocateResponse{Wanted: z.wanted}, wake: make(chan struct{}, 1), cancel: cancel}
+	z.closeSession()
+	mine := &session{pending: &masterv1.AllocateResponse{Wanted: z.desired}, wake: make(chan struct{}, 1), cancel: cancel}
 	z.session = mine
 	for _, name := range slices.Sorted(maps.Keys(z.nodes)) {
-		mine.due.Nodes = append(mine.due.Nodes, z.nodes[name].update())
+		mine.pending.Nodes = append(mine.pending.Nodes, z.nodes[name].update())
 	}
 	for _, name := range slices.Sorted(maps.Keys(z.leases)) {
 		if held := z.leases[name]; held.status.GetState() == corev1.ContainerStatus_STATE_UNSPECIFIED && !held.released {
-			mine.due.Allocated = append(mine.due.Allocated, held.repeated(z.key))
+			mine.pending.Allocated = append(mine.pending.Allocated, held.repeated(z.key))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(z.ended)) {
-		mine.due.Completed = append(mine.due.Completed, z.ended[name])
+		mine.pending.Completed = append(mine.pending.Completed, z.ended[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(z.instances)) {
 		if report := z.instances[name]; !report.GetInService() && report.GetState() == apiv1.Instance_DRAINING {
-			mine.due.Withdrawn = append(mine.due.Withdrawn, name)
+			mine.pending.Withdrawn = append(mine.pending.Withdrawn, name)
 		}
 	}
-	z.say(func(*masterv1.AllocateResponse) {})
+	z.send(func(*masterv1.AllocateResponse) {})
 	z.mu.Unlock()
 
 	received := make(chan error, 1)
@@ -282,8 +282,8 @@ func (z *Zone) Allocate(stream masterv1.ApplicationMaster_AllocateServer) error 
 			return err
 		case <-mine.wake:
 			z.mu.Lock()
-			answer := mine.due
-			mine.due = &masterv1.AllocateResponse{}
+			answer := mine.pending
+			mine.pending = &masterv1.AllocateResponse{}
 			z.mu.Unlock()
 			if err := stream.Send(answer); err != nil {
 				return err
@@ -317,7 +317,7 @@ func (z *Zone) apply(request *masterv1.AllocateRequest) {
 		before := z.instances[report.GetId()]
 		z.instances[report.GetId()] = report
 		if !report.GetInService() && (before.GetInService() || report.GetState() == apiv1.Instance_DRAINING) {
-			z.say(func(due *masterv1.AllocateResponse) { due.Withdrawn = append(due.Withdrawn, report.GetId()) })
+			z.send(func(answer *masterv1.AllocateResponse) { answer.Withdrawn = append(answer.Withdrawn, report.GetId()) })
 		}
 	}
 	for _, instance := range request.GetGoneInstances() {
@@ -332,30 +332,30 @@ func (z *Zone) apply(request *masterv1.AllocateRequest) {
 	if request.GetMemo() != nil {
 		z.memo = request.GetMemo()
 		if len(z.memo) > 64<<10 {
-			z.breach("a memo of %d bytes", len(z.memo))
+			z.violation("a memo of %d bytes", len(z.memo))
 		}
 	}
 	if revert := request.GetRevert(); revert != nil {
 		z.reverts = append(z.reverts, revert)
 		z.revert(revert)
 	}
-	z.observed = max(z.observed, request.GetObservedGeneration())
+	z.generation = max(z.generation, request.GetObservedGeneration())
 	z.schedule()
-	z.say(func(due *masterv1.AllocateResponse) { due.AppliedSequence = request.GetSequence() })
+	z.send(func(answer *masterv1.AllocateResponse) { answer.AppliedSequence = request.GetSequence() })
 }
 
 func (z *Zone) revert(revert *masterv1.Revert) {
-	if revert.GetFromVersion() != z.wanted.GetVersion() || z.wanted.GetReverted() {
+	if revert.GetFromVersion() != z.desired.GetVersion() || z.desired.GetReverted() {
 		return
 	}
-	wanted := proto.CloneOf(z.wanted)
-	wanted.Spec = proto.CloneOf(wanted.GetVersions()[wanted.GetVersion()-1])
-	wanted.Version++
-	wanted.Generation++
-	wanted.Reverted = true
-	wanted.Versions[wanted.GetVersion()] = proto.CloneOf(wanted.GetSpec())
-	z.wanted = wanted
-	z.say(func(due *masterv1.AllocateResponse) { due.Wanted = wanted })
+	desired := proto.CloneOf(z.desired)
+	desired.Spec = proto.CloneOf(desired.GetVersions()[desired.GetVersion()-1])
+	desired.Version++
+	desired.Generation++
+	desired.Reverted = true
+	desired.Versions[desired.GetVersion()] = proto.CloneOf(desired.GetSpec())
+	z.desired = desired
+	z.send(func(answer *masterv1.AllocateResponse) { answer.Wanted = desired })
 }
 
 func (z *Zone) release(container string) {
@@ -368,7 +368,7 @@ func (z *Zone) release(container string) {
 	if instance := held.status.GetLabels()["instance"]; instance != "" {
 		report := z.instances[instance]
 		if serving(held.status) && report.GetContainerId() == container && report.GetInService() && held.node.reachable() {
-			z.breach("%s was stopped while it was in the registry", instance)
+			z.violation("%s was stopped while it was in the registry", instance)
 		}
 	}
 	if held.node.reachable() {
@@ -376,7 +376,7 @@ func (z *Zone) release(container string) {
 	}
 }
 
-// schedule grants what is asked for, on the node that has fewest containers.
+// schedule grants asks, each on the node with the fewest containers.
 func (z *Zone) schedule() {
 	for _, name := range slices.Sorted(maps.Keys(z.asks)) {
 		state := z.asks[name]
@@ -413,10 +413,10 @@ func (z *Zone) grant(ask *masterv1.Ask, node *Node) {
 	}
 	node.held++
 	z.leases[container] = &lease{allocation: allocation, node: node, status: &corev1.ContainerStatus{Lease: granted}}
-	z.say(func(due *masterv1.AllocateResponse) { due.Allocated = append(due.Allocated, allocation) })
+	z.send(func(answer *masterv1.AllocateResponse) { answer.Allocated = append(answer.Allocated, allocation) })
 }
 
-// report is what a node says of a container.
+// report records a node's status of a container.
 func (z *Zone) report(container *corev1.ContainerStatus) {
 	name := container.GetLease().GetContainerId()
 	held, ok := z.leases[name]
@@ -431,31 +431,31 @@ func (z *Zone) report(container *corev1.ContainerStatus) {
 	z.ended[name] = container
 	held.node.held--
 	delete(held.node.containers, name)
-	z.say(func(due *masterv1.AllocateResponse) { due.Completed = append(due.Completed, container) })
+	z.send(func(answer *masterv1.AllocateResponse) { answer.Completed = append(answer.Completed, container) })
 	z.schedule()
 }
 
-// say adds to what the master is told next.
-func (z *Zone) say(add func(due *masterv1.AllocateResponse)) {
+// send adds to the next answer to the master.
+func (z *Zone) send(add func(answer *masterv1.AllocateResponse)) {
 	if z.session == nil {
 		return
 	}
-	add(z.session.due)
+	add(z.session.pending)
 	select {
 	case z.session.wake <- struct{}{}:
 	default:
 	}
 }
 
-func (z *Zone) hangUp() {
+func (z *Zone) closeSession() {
 	if z.session != nil {
 		z.session.cancel()
 		z.session = nil
 	}
 }
 
-func (z *Zone) breach(format string, arguments ...any) {
-	z.breaches = append(z.breaches, fmt.Sprintf(format, arguments...))
+func (z *Zone) violation(format string, arguments ...any) {
+	z.violations = append(z.violations, fmt.Sprintf(format, arguments...))
 }
 
 func (z *Zone) serve(address string, register func(*grpc.Server)) {
@@ -488,7 +488,7 @@ func (z *Zone) Dial(ctx context.Context, address string) (net.Conn, error) {
 	listener := z.listeners[address]
 	z.mu.Unlock()
 	if listener == nil {
-		return nil, fmt.Errorf("nobody listens at %s", address)
+		return nil, fmt.Errorf("no server listens on %s", address)
 	}
 	return listener.DialContext(ctx)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// addressKind is what an address in a flag must be; it stands behind the flag in --help.
+// addressKind is the form of an address in a flag; it follows the flag in --help.
 type addressKind string
 
 const (
@@ -25,7 +25,7 @@ const (
 	onIPPort addressKind = "IP:PORT"
 )
 
-// addressHints say what would be an address.
+// addressHints are examples of valid addresses.
 var addressHints = map[addressKind]string{
 	atIP:     "an IP address; write one as in 192.0.2.10",
 	atPort:   "an address; write HOST:PORT as in 127.0.0.1:7070",
@@ -57,7 +57,7 @@ func (k addressKind) check(text string) error {
 
 var hostLabel = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
 
-// checkHost refuses what cannot be the name of a host. One that ends in a number is an IP address, and a wrong one.
+// checkHost refuses what cannot be the name of a host. A name that ends in a number is an invalid IP address.
 func checkHost(name string) error {
 	labels := strings.Split(strings.TrimSuffix(name, "."), ".")
 	for _, label := range labels {
@@ -77,7 +77,7 @@ type addressFlag struct {
 	kind addressKind
 }
 
-// addressVar adds a flag for an address, which is refused with a sentence when it is none.
+// addressVar adds a flag for an address; an invalid one is refused with a sentence.
 func addressVar(flags *pflag.FlagSet, flag addressFlag, name, otherwise, usage string) {
 	*flag.into = otherwise
 	flags.Var(flag, name, usage)
@@ -100,7 +100,7 @@ func (f addressFlag) Set(text string) error {
 
 func (f addressFlag) Type() string { return string(f.kind) }
 
-// checkServers refuses what is none in a list of servers.
+// checkServers refuses invalid addresses in a list of servers.
 func checkServers(flag string, servers []string) error {
 	for _, server := range servers {
 		if atPort.check(server) != nil {

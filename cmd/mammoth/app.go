@@ -25,7 +25,7 @@ func (c *cli) appCommand() *cobra.Command {
 		c.appEventsCommand(), c.appExplainCommand())
 }
 
-// appName requires an app's name, and refuses what cannot be one before anything is sent.
+// appName requires an app's name, and refuses an invalid one before anything is sent.
 func appName(more ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := names(append([]string{"the name of an app"}, more...)...)(cmd, args); err != nil {
@@ -67,13 +67,13 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 		for _, role := range app.GetSpec().GetRoles() {
 			images = append(images, whatRuns(role))
 		}
-		t.row(app.GetName(), stateWord(app), fmt.Sprintf("%d/%d%s", app.GetRunning(), wholeCount(app), bySpec(app)),
+		t.row(app.GetName(), stateWord(app), fmt.Sprintf("%d/%d%s", app.GetRunning(), desiredCount(app), bySpec(app)),
 			app.GetVersion(), app.GetQueue(), strings.Join(images, ","), ago(app.GetCreatedAt()), shortReason(app))
 	}
 	return t.Flush()
 }
 
-// stateWord is an app's state for a person: one that has a master and nothing that runs is starting.
+// stateWord is an app's state for a person: an app with a master and without running instances is starting.
 func stateWord(app *apiv1.App) string {
 	if app.GetState() != apiv1.App_RUNNING || app.GetRunning() > 0 || app.GetWanted() == 0 {
 		return word(app.GetState())
@@ -86,7 +86,7 @@ func stateWord(app *apiv1.App) string {
 	return "starting"
 }
 
-// shortReason is why an app is as it is, in one cell of a table.
+// shortReason is the reason of an app's state, in one cell of a table.
 func shortReason(app *apiv1.App) string {
 	waiting := app.GetWaiting()
 	if state := stateWord(app); app.GetReason() == "" && len(waiting) == 0 && (state == "starting" || state == "failing") {
@@ -106,7 +106,7 @@ func shortReason(app *apiv1.App) string {
 	return text
 }
 
-// waitingNote is a reason with since when it holds, when it ends and what would help.
+// waitingNote is a reason with its beginning, its end and advice.
 func waitingNote(w *apiv1.Waiting) string {
 	text := w.GetText()
 	if until := time.Until(w.GetUntil().AsTime()); w.GetUntil() != nil && until > 0 {
@@ -118,7 +118,7 @@ func waitingNote(w *apiv1.Waiting) string {
 	return text
 }
 
-// whatRuns is a role's image, or of a framework's role its program without the flags.
+// whatRuns is a role's image, or a framework's program without its flags.
 func whatRuns(role *apiv1.RoleSpec) string {
 	if role.GetImage() != "" {
 		return role.GetImage()
@@ -165,7 +165,7 @@ func appText(w io.Writer, app *apiv1.App) error {
 	t.row("name", app.GetName())
 	t.row("state", because(stateWord(app), app.GetReason()))
 	for _, w := range app.GetWaiting() {
-		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) || ofPause(app, w) {
+		if app.GetReason() != "" && strings.Contains(w.GetText(), app.GetReason()) || isPause(app, w) {
 			continue
 		}
 		t.row("waiting", fmt.Sprintf("%s (for %s)", waitingNote(w), ago(w.GetSince())))
@@ -173,7 +173,7 @@ func appText(w io.Writer, app *apiv1.App) error {
 	if app.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK {
 		t.row("kind", "framework")
 	}
-	instances := fmt.Sprintf("%d of %d run", app.GetRunning(), wholeCount(app))
+	instances := fmt.Sprintf("%d of %d run", app.GetRunning(), desiredCount(app))
 	if app.GetState() == apiv1.App_STOPPED {
 		instances += " (stopped)"
 	}
@@ -183,9 +183,9 @@ func appText(w io.Writer, app *apiv1.App) error {
 	}
 	t.row("version", app.GetVersion())
 	if rollout := app.GetRollout(); rollout.GetState() != apiv1.Rollout_NONE && app.GetState() != apiv1.App_STOPPED {
-		t.row("rollout", standing(app, fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),
+		t.row("rollout", rolloutStatus(app, fmt.Sprintf("%s, %d of %d at version %d%s", word(rollout.GetState()), rollout.GetUpdated(),
 			rollout.GetTotal(), rollout.GetVersion(), shareOf(rollout))))
-		if text := judgement(app); text != "" {
+		if text := failureOutlook(app); text != "" {
 			t.row("verdict", text)
 		}
 	}
@@ -243,7 +243,7 @@ func address(instance *apiv1.Instance) string {
 	return net.JoinHostPort(instance.GetAddress(), strconv.Itoa(int(instance.GetPort())))
 }
 
-// phase is how long a phase took; "…" while it is under way.
+// phase is how long a phase took; "…" while it is in progress.
 func phase(instance *apiv1.Instance, name string) string {
 	for _, phase := range instance.GetPhases() {
 		switch {
@@ -290,7 +290,7 @@ func (c *cli) appScaleCommand() *cobra.Command {
 	return cmd
 }
 
-// change does something to an app and tells what came of it.
+// change changes an app and reports the result.
 func (c *cli) change(ctx context.Context, w *waiting, do func(context.Context, *zone) (change, error)) error {
 	return c.with(ctx, func(z *zone) error {
 		change, err := do(ctx, z)
@@ -389,7 +389,7 @@ func yes(is bool) string {
 	return ""
 }
 
-// cameUp says whether a version came up, and whether it held.
+// cameUp is whether a version came up, and whether it failed later.
 func cameUp(version *apiv1.AppHistory_Version) string {
 	switch {
 	case version.GetFailure() == "":

@@ -11,12 +11,11 @@ import (
 	"github.com/mammoth-os/mammoth/dynamicdeploy"
 )
 
-// settling is about how long a master takes until it has its instances, and does little more than wait. What of the
-// program only its start has used is given back then.
-const settling = 5 * time.Second
+// settleTime is about how long a master needs for its instances; later it mostly waits. The memory that only the start has
+// used is released then.
+const settleTime = 5 * time.Second
 
-// appmasterCommand holds the application masters that ship with Mammoth. The ResourceManager starts them; a person
-// has no use for them.
+// appmasterCommand has the application masters that are part of Mammoth. The ResourceManager starts them, not a person.
 func (c *cli) appmasterCommand() *cobra.Command {
 	parent := group("appmaster", "Run an application master", c.dynamicDeployCommand())
 	parent.Hidden = true
@@ -36,7 +35,7 @@ func (c *cli) dynamicDeployCommand() *cobra.Command {
 			}
 			c.spareMemory(smallHeap)
 			spareProgram()
-			settled := time.AfterFunc(settling, spareProgram)
+			settled := time.AfterFunc(settleTime, spareProgram)
 			defer settled.Stop()
 			master, err := appmaster.FromEnvironment()
 			if err != nil {

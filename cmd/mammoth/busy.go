@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// silence is the time after which a command that works prints that it still does.
-const silence = 5 * time.Second
+// quietTime is the time after which a working command prints that it still works.
+const quietTime = 5 * time.Second
 
-// while calls say every d until stop is called. stop waits for a call of say that is in progress.
+// while calls say every d until stop is called. stop waits for a call in progress.
 func while(d time.Duration, say func()) (stop func()) {
 	ended := make(chan struct{})
 	var saying sync.WaitGroup

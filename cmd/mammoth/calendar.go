@@ -6,7 +6,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// calendarNotes say of each role with a schedule which number holds, who said it, and until when.
+// calendarNotes describes, for each role with a schedule, the number in force, who set it, and until when.
 func calendarNotes(app *apiv1.App) []string {
 	var notes []string
 	for _, held := range app.GetSchedules() {
@@ -23,7 +23,7 @@ func calendarNotes(app *apiv1.App) []string {
 		case held.GetUntil() == nil:
 			continue
 		default:
-			note = fmt.Sprintf("%s until %s, when the calendar says %d", number, moment(held.GetUntil()), held.GetThen())
+			note = fmt.Sprintf("%s until %s, when the calendar sets %d", number, moment(held.GetUntil()), held.GetThen())
 		}
 		if held.GetByCalendar() && held.GetInstances() != held.GetSaid() {
 			note += fmt.Sprintf(" (%d by the manifest)", held.GetSaid())
@@ -33,9 +33,9 @@ func calendarNotes(app *apiv1.App) []string {
 	return notes
 }
 
-// bySpec is what there is to say beside an app's count where the calendar holds another one than the manifest.
+// bySpec is the note beside an app's count if the calendar has set another one than the manifest.
 func bySpec(app *apiv1.App) string {
-	if said := specified(app); len(app.GetSchedules()) > 0 && said != wholeCount(app) {
+	if said := specified(app); len(app.GetSchedules()) > 0 && said != desiredCount(app) {
 		return fmt.Sprintf(" (%d by the manifest)", said)
 	}
 	return ""

@@ -19,7 +19,7 @@ func TestTheNumberThatHoldsIsToldWithWhoSaidIt(t *testing.T) {
 		held *apiv1.Schedule
 		want []string
 	}{
-		{&apiv1.Schedule{Instances: 3, Said: 3, Until: at, Then: 1}, []string{"3 instances until " + when + ", when the calendar says 1"}},
+		{&apiv1.Schedule{Instances: 3, Said: 3, Until: at, Then: 1}, []string{"3 instances until " + when + ", when the calendar sets 1"}},
 		{&apiv1.Schedule{Instances: 1, Said: 2, ByCalendar: true, Until: at, Then: 3}, []string{"1 instance by the calendar until " + when + ", then 3 (2 by the manifest)"}},
 		{&apiv1.Schedule{Role: "front", Instances: 3, Said: 3, ByCalendar: true, Until: at, Then: 1}, []string{"3 instances of front by the calendar until " + when + ", then 1"}},
 		{&apiv1.Schedule{Instances: 1, Said: 2, ByCalendar: true}, []string{"1 instance by the calendar (2 by the manifest)"}},

@@ -13,45 +13,46 @@ import (
 )
 
 const (
-	// linesEach is how many instances that change in the same way at the same time have a line each; more share one.
+	// linesEach is how many instances with the same change at the same time have a line each; more share one.
 	linesEach = 3
 	// mostRuns is how many runs of names such a line has.
 	mostRuns = 8
-	// manyInstances is from how many on changes are held for holdChanges, so that those that come one after the other share a line.
+	// manyInstances is the number of instances from which changes are delayed by holdChanges, so that successive ones share
+	// a line.
 	manyInstances = 10
 	holdChanges   = time.Second
 )
 
-// instanceChange is what an instance has become.
+// instanceChange is the new state of an instance.
 type instanceChange struct {
 	name, node string
-	// state and why are the same for many; line is its own.
+	// state and why may be the same for many; line is its own.
 	state, why, line string
 }
 
-// changedInstances are the instances that have changed and were not printed yet, in their order. Its lock guards the writer too.
+// changedInstances are the changed instances that were not printed yet, in their order. Its lock also guards the writer.
 type changedInstances struct {
 	sync.Mutex
 	all []instanceChange
-	// at is where in all the change of an instance is.
+	// at is the index in all of an instance's change.
 	at map[string]int
 	// held prints them later.
 	held *time.Timer
 }
 
-// add takes a change; it replaces an earlier one of the same instance.
+// add adds a change; it replaces an earlier one of the same instance.
 func (c *changedInstances) add(change instanceChange) {
 	if c.at == nil {
 		c.at = map[string]int{}
 	}
 	if i, ok := c.at[change.name]; ok {
-		c.all[i] = instanceChange{} // without a name it counts no more
+		c.all[i] = instanceChange{} // without a name it is ignored
 	}
 	c.at[change.name] = len(c.all)
 	c.all = append(c.all, change)
 }
 
-// print writes the changes of an app of so many instances, at once or within holdChanges.
+// print writes the changes of an app with so many instances, at once or within holdChanges.
 func (c *changedInstances) print(out io.Writer, instances int) {
 	switch {
 	case len(c.all) == 0 || c.held != nil:
@@ -66,7 +67,7 @@ func (c *changedInstances) print(out io.Writer, instances int) {
 	}
 }
 
-// flush writes what was held.
+// flush writes the delayed changes.
 func (c *changedInstances) flush(out io.Writer) {
 	if c.held != nil {
 		c.held.Stop()
@@ -103,7 +104,7 @@ func (c *changedInstances) flush(out io.Writer) {
 	}
 }
 
-// nodesOf is where a group is: " on node-1", " on 3 nodes", or nothing if not all of it is anywhere.
+// nodesOf is the node or number of nodes of a group: " on node-1", " on 3 nodes", or nothing if a part of it has none.
 func nodesOf(group []instanceChange) string {
 	nodes := map[string]bool{}
 	for _, change := range group {
@@ -148,7 +149,7 @@ func runsOf(group []instanceChange) string {
 	return text
 }
 
-// follows reports whether one name is another with the next number.
+// follows reports whether a name is another with the next number.
 func follows(before, name string) bool {
 	i, j := strings.LastIndexByte(before, '-')+1, strings.LastIndexByte(name, '-')+1
 	x, errX := strconv.Atoi(before[i:])

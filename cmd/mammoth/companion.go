@@ -29,7 +29,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// companion is what runs beside the zone until its context ends.
+// companion is a program that runs beside the zone until its context ends.
 type companion interface {
 	Run(ctx context.Context) error
 }
@@ -39,7 +39,7 @@ func (c *cli) companionCommand() *cobra.Command {
 		c.nginxCommand(), c.haproxyCommand(), c.zookeeperCommand(), c.dnsCommand())
 }
 
-// companionDaemon makes a command of a companion. set adds its flags; make is called once they are read.
+// companionDaemon builds the command of a companion. set adds its flags; make is called after they are parsed.
 func (c *cli) companionDaemon(cmd *cobra.Command, make func(ctx context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error)) *cobra.Command {
 	daemon := &daemonFlags{}
 	var manager string
@@ -57,7 +57,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 		if err != nil {
 			return err
 		}
-		defer conn.Close() //nolint:errcheck // nothing is left to be said
+		defer conn.Close() //nolint:errcheck // an error does not matter any more
 		run, what, err := make(cmd.Context(), conn, log)
 		if err != nil {
 			return err
@@ -70,7 +70,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 	return cmd
 }
 
-// told is what a framework's container says to the program in it, or else what holds beside a zone.
+// fromContainer is a variable of a framework's container, or else the default of a companion outside a zone.
 func (c *cli) told(name, otherwise string) string {
 	if value := c.env(name); value != "" {
 		return value
@@ -78,7 +78,7 @@ func (c *cli) told(name, otherwise string) string {
 	return otherwise
 }
 
-// balancerName is the name of a balancer that a framework is: the framework's, and its node's.
+// balancerName is the balancer's name in a framework: the framework's, and its node's.
 func (c *cli) balancerName(otherwise string) string {
 	if state, node := c.env("MAMMOTH_STATE"), c.env("MAMMOTH_NODE"); state != "" && node != "" {
 		return filepath.Base(state) + "." + node
@@ -86,8 +86,8 @@ func (c *cli) balancerName(otherwise string) string {
 	return otherwise
 }
 
-// readyMark gives what says to a framework's health check that the companion has done what it is there for: a file in the
-// working directory, which is its container's alone. Nil beside a zone.
+// readyMark returns a function that reports to a framework's health check that the companion works: by a file in the
+// container's working directory. Nil outside a framework.
 func (c *cli) readyMark() func() {
 	if c.env("MAMMOTH_STATE") == "" {
 		return nil
@@ -95,8 +95,8 @@ func (c *cli) readyMark() func() {
 	return func() { _ = os.WriteFile(manifest.ReadyMark, nil, 0o644) }
 }
 
-// frameworkEnds gives what asks the zone whether the framework that the companion belongs to is being stopped or removed. Nil
-// beside a zone.
+// frameworkEnds returns a function that asks the zone whether the companion's framework is being stopped or removed. Nil
+// outside a framework.
 func (c *cli) frameworkEnds(zone grpc.ClientConnInterface) func() bool {
 	name := c.env("MAMMOTH_APP")
 	if name == "" || c.env("MAMMOTH_STATE") == "" {
@@ -113,7 +113,7 @@ func (c *cli) frameworkEnds(zone grpc.ClientConnInterface) func() bool {
 	}
 }
 
-// dialZone prepares a connection for a companion. It pings often, so that it leaves a ResourceManager that is gone behind a proxy.
+// dialZone prepares a connection for a companion. Frequent pings detect a dead ResourceManager behind a proxy.
 func dialZone(address string) (*grpc.ClientConn, error) {
 	return credentials.Dial(address, grpc.WithUserAgent("mammoth/"+version),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}))
@@ -124,8 +124,8 @@ func (c *cli) nginxCommand() *cobra.Command {
 	cmd := c.companionDaemon(&cobra.Command{
 		Use:   "nginx",
 		Short: "Keep an nginx in step with the zone",
-		Long: `Nginx starts an nginx in a folder of its own, or takes up the one that runs there, and has it route to
-the zone's apps. When the companion ends, nginx goes on serving.
+		Long: `Nginx starts an nginx in a folder of its own, or takes over the one that runs there, and lets it route to
+the zone's apps. When the companion ends, nginx keeps serving.
 
 With --attach it starts none: it adds one file to an nginx that others run and configure, and reloads that.`,
 		Example: `  mammoth companion nginx --dir /var/lib/mammoth-nginx --listen 0.0.0.0:80
@@ -134,7 +134,7 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 		s.Log, s.Applied = log, c.readyMark()
 		switch {
 		case attach.Config != "":
-			s.Attach, s.Over = &attach, c.frameworkEnds(zone)
+			s.Attach, s.IsFinal = &attach, c.frameworkEnds(zone)
 		case attach.Include != "" || attach.Pid != "":
 			return nil, "", usagef("--include and --pid are of an nginx that others run; name its configuration with --attach too")
 		}
@@ -159,8 +159,8 @@ With --attach it starts none: it adds one file to an nginx that others run and c
 	flags.IntVar(&s.Workers, "workers", 0, "worker processes (default: one for each core)")
 	s.LostAfter = 30 * time.Second
 	lengthVar(flags, &s.LostAfter, "lost-after", "how long the zone waits for this balancer when it cannot be reached")
-	s.KeepOld = balancer.KeepOld
-	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may go on after a change of what is routed; an attached nginx says so itself")
+	s.KeepOld = balancer.DefaultKeepOld
+	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may continue after a change of the routes; an attached nginx has its own setting")
 	flags.IntVar(&s.MaxOld, "max-old", 0, "how many workers may serve such connections, the oldest are ended first (default: 64, or 16 for each worker)")
 	flags.BoolVar(&s.StopOnExit, "stop-nginx", false, "end nginx with the companion; of an attached one, take the file away")
 	flags.StringVar(&attach.Config, "attach", "", "the main configuration of an nginx that others run, to add to it instead of starting one")
@@ -176,7 +176,7 @@ func (c *cli) haproxyCommand() *cobra.Command {
 	cmd := c.companionDaemon(&cobra.Command{
 		Use:     "haproxy",
 		Short:   "Keep a HAProxy in step with the zone",
-		Long:    "Haproxy starts a HAProxy in a folder of its own, or takes up the one that runs there, and has it route to\nthe zone's apps. When the companion ends, HAProxy goes on serving.",
+		Long:    "Haproxy starts a HAProxy in a folder of its own, or takes over the one that runs there, and lets it route to\nthe zone's apps. When the companion ends, HAProxy keeps serving.",
 		Example: "  mammoth companion haproxy --dir /var/lib/mammoth-haproxy --listen 0.0.0.0:80",
 	}, func(_ context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
 		s.Log, s.Applied = log, c.readyMark()
@@ -197,8 +197,8 @@ func (c *cli) haproxyCommand() *cobra.Command {
 	flags.StringVar(&s.Program, "program", "haproxy", "the HAProxy to run")
 	s.LostAfter = 30 * time.Second
 	lengthVar(flags, &s.LostAfter, "lost-after", "how long the zone waits for this balancer when it cannot be reached")
-	s.KeepOld = balancer.KeepOld
-	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may go on after a change of hosts, paths or ports")
+	s.KeepOld = balancer.DefaultKeepOld
+	lengthVar(flags, &s.KeepOld, "keep-old", "how long connections may continue after a change of hosts, paths or ports")
 	flags.IntVar(&s.MaxOld, "max-old", 32, "how many processes may serve such connections, the oldest are ended first")
 	flags.BoolVar(&s.StopOnExit, "stop-haproxy", false, "end HAProxy with the companion")
 	must(cmd.MarkFlagDirname("dir"))
@@ -219,8 +219,8 @@ func (c *cli) zookeeperCommand() *cobra.Command {
 	cmd := c.companionDaemon(&cobra.Command{
 		Use:   "zookeeper",
 		Short: "Copy the zone's registry into ZooKeeper",
-		Long: `Zookeeper keeps the zone's services in ZooKeeper as Apache Curator's service discovery
-writes them. MAMMOTH_ZOOKEEPER_DIGEST, USER:PASSWORD, keeps others from changing the entries.`,
+		Long: `Zookeeper keeps the zone's services in ZooKeeper in the format of Apache Curator's service
+discovery. With MAMMOTH_ZOOKEEPER_DIGEST, USER:PASSWORD, only the zone can change the entries.`,
 		Example: "  mammoth companion zookeeper --zookeeper 127.0.0.1:2181",
 	}, func(ctx context.Context, zone *grpc.ClientConn, log *slog.Logger) (companion, string, error) {
 		if err := checkServers("--zookeeper", s.ZooKeeper.Servers); err != nil {
@@ -241,7 +241,7 @@ writes them. MAMMOTH_ZOOKEEPER_DIGEST, USER:PASSWORD, keeps others from changing
 	flags.StringSliceVar(&s.ZooKeeper.Servers, "zookeeper", []string{"127.0.0.1:2181"}, "ZooKeeper's servers, HOST:PORT, with commas between")
 	flags.StringVar(&s.ZooKeeper.Chroot, "chroot", "", "a node that everything is below")
 	flags.StringVar(&s.Path, "path", zookeeper.DefaultPath, "the node that services are below")
-	flags.StringVar(&s.Zone, "zone", "", "the zone's name, which marks the entries (default: what the ResourceManager says)")
+	flags.StringVar(&s.Zone, "zone", "", "the zone's name, which marks the entries (default: the ResourceManager's)")
 	s.ZooKeeper.SessionTimeout = 10 * time.Second
 	lengthVar(flags, &s.ZooKeeper.SessionTimeout, "session-timeout", "how long ZooKeeper waits for this client")
 	return cmd
@@ -270,7 +270,7 @@ func (c *cli) dnsCommand() *cobra.Command {
 	return cmd
 }
 
-// besideSettings are the companions that `mammoth up` runs in its own process.
+// besideSettings are the companions that run in the process of `mammoth up`.
 type besideSettings struct {
 	nginx, dns             bool
 	nginxListen, dnsListen string
@@ -293,7 +293,7 @@ func (s *besideSettings) flags(cmd *cobra.Command) {
 	must(cmd.MarkFlagDirname("certificates"))
 }
 
-// validate refuses settings of a companion that is not to run.
+// validate refuses settings of a companion that is not enabled.
 func (s *besideSettings) validate() error {
 	for _, one := range []struct{ flag, value, of string }{
 		{"--nginx-listen", s.nginxListen, "--nginx"},
@@ -314,13 +314,13 @@ type besideNotes struct {
 	DNS   string `json:"dns,omitempty"`
 }
 
-// besideFile is where the addresses are noted, nginxFolder where the zone's own nginx is.
+// besideFile has the addresses, nginxFolder is the folder of the zone's own nginx.
 const (
 	besideFile  = "companions.json"
 	nginxFolder = "nginx"
 )
 
-// choose gives companions without an address the one that they had, or one that is free.
+// choose sets missing addresses: the earlier one, or a free one.
 func (s *besideSettings) choose() error {
 	path := filepath.Join(s.dir, besideFile)
 	notes := &besideNotes{}
@@ -349,7 +349,7 @@ func (s *besideSettings) choose() error {
 	return writeNotes(path, notes)
 }
 
-// freeAddress is an address that nobody listens on, and that is none of those that others are to listen on soon.
+// freeAddress is an address that nobody listens on, and that is not reserved for another companion.
 func freeAddress(taken ...string) (string, error) {
 	at := func(port int) string { return fmt.Sprint("127.0.0.1:", port) }
 	port, err := sockets.FreePort(func(port int) bool { return !slices.Contains(taken, at(port)) })
@@ -359,16 +359,16 @@ func freeAddress(taken ...string) (string, error) {
 	return at(port), nil
 }
 
-// beside is a companion that runs in the zone's process.
+// beside is a companion in the zone's process.
 type beside struct {
 	companion
-	// what says to people where it is.
+	// The name of the companion and its address, for people.
 	what string
-	// front is an address that it accepts connections on once it is ready; may be empty.
+	// front is the address that accepts connections once it is ready; may be empty.
 	front string
 }
 
-// make prepares the companions that are wanted.
+// make prepares the enabled companions.
 func (s *besideSettings) make(zone *grpc.ClientConn, log *slog.Logger) ([]beside, error) {
 	var list []beside
 	if s.nginx {

@@ -9,10 +9,10 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// completeTimeout is how long somebody who pressed the tab key is kept waiting.
+// completeTimeout is how long completion may take.
 const completeTimeout = 2 * time.Second
 
-// complete offers names that the zone knows; a zone that does not answer offers none.
+// complete offers names of the zone; none if the zone does not answer.
 func (c *cli) complete(cmd *cobra.Command, list func(context.Context, *zone) []string) ([]string, cobra.ShellCompDirective) {
 	if c.checkGlobalFlags() != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -90,7 +90,7 @@ func (c *cli) completeImages(cmd *cobra.Command, _ []string, _ string) ([]string
 	})
 }
 
-// completeDeploy offers names of the store and, by the shell, files.
+// completeDeploy offers names of images, and files by the shell.
 func (c *cli) completeDeploy(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp

@@ -21,7 +21,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// callTimeout is how long a request may take that is not a stream.
+// callTimeout is how long a request without a stream may take.
 const callTimeout = 30 * time.Second
 
 // zone is a connection to a ResourceManager, with a client for each of its services.
@@ -41,7 +41,7 @@ type zone struct {
 
 func (z *zone) close() { _ = z.connection.Close() }
 
-// connect prepares a connection; it is made with the first call.
+// connect prepares a connection, which opens with the first call.
 func (c *cli) connect() (*zone, error) {
 	dialed := &atomic.Pointer[error]{}
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
@@ -83,8 +83,8 @@ func (c *cli) connect() (*zone, error) {
 	}, nil
 }
 
-// shown escapes the control characters in an answer of the zone. It does not so for JSON and YAML, which escape them themselves, and
-// for logs, which logLines prints.
+// shown escapes the control characters in answers of the zone, except for JSON and YAML, whose encoders do that, and for
+// logs, which logLines prints.
 func (c *cli) shown(ctx context.Context, err error, answer any) error {
 	message, ok := answer.(proto.Message)
 	if _, log := answer.(*corev1.LogChunk); err == nil && ok && !log && c.output == "table" && ctx.Value(asSentKey{}) == nil {
@@ -106,10 +106,10 @@ func (s shownStream) RecvMsg(message any) error {
 
 type asSentKey struct{}
 
-// asSent makes calls return answers without escaping, for callers that send them back or write them to a file.
+// asSent returns answers without escaping, for callers that send them back or write them to a file.
 func asSent(ctx context.Context) context.Context { return context.WithValue(ctx, asSentKey{}, true) }
 
-// nobodyAnswers is the sentence for a zone that cannot be reached.
+// nobodyAnswers is the error for a zone that cannot be reached.
 func (c *cli) nobodyAnswers(err error) error {
 	reason := err.Error()
 	var number syscall.Errno
@@ -126,7 +126,7 @@ func (c *cli) nobodyAnswers(err error) error {
 	return fmt.Errorf("no zone answers at %s (%s); start one with `mammoth up`, or name another with --server", c.server, reason)
 }
 
-// with calls do with a connection and turns what fails into a sentence.
+// with calls do with a connection and converts errors to a sentence.
 func (c *cli) with(ctx context.Context, do func(*zone) error) error {
 	z, err := c.connect()
 	if err != nil {
@@ -136,7 +136,7 @@ func (c *cli) with(ctx context.Context, do func(*zone) error) error {
 	return c.remote(ctx, z, do(z))
 }
 
-// remote turns an error of a call into one sentence for a person, and keeps its class.
+// remote converts a call's error to one sentence for a person, and keeps its class.
 func (c *cli) remote(ctx context.Context, z *zone, err error) error {
 	s, ok := status.FromError(err)
 	switch {

@@ -20,7 +20,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/notes"
 )
 
-// daemonFlags are what all daemons have.
+// daemonFlags are the flags of all daemons.
 type daemonFlags struct {
 	config   string
 	logLevel string
@@ -33,7 +33,7 @@ func (d *daemonFlags) add(cmd *cobra.Command, level string) {
 	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
-// load applies the configuration file to the flags that were not given, and makes the logger.
+// load applies the configuration file to the flags that were not given, and creates the logger.
 func (d *daemonFlags) load(c *cli, cmd *cobra.Command) (*slog.Logger, error) {
 	if d.config != "" {
 		data, err := c.readFile(d.config)
@@ -92,7 +92,7 @@ func camelCase(flag string) string {
 	return strings.Join(words, "")
 }
 
-// lockFolder makes a folder this process's own until it ends. what is "zone" or "NodeManager".
+// lockFolder locks a folder for this process. what is "zone" or "NodeManager".
 func lockFolder(dir, what string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, plainPathError(err)
@@ -115,7 +115,7 @@ func lockFolder(dir, what string) (unlock func(), err error) {
 	return func() { _ = file.Close() }, nil
 }
 
-// keepNotes reads what an earlier start noted in the folder into value, or notes value there.
+// keepNotes reads what an earlier start stored in the folder into value, or stores value.
 func keepNotes(path string, value any) error {
 	if !notes.Exist(path) {
 		return writeNotes(path, value)
@@ -133,14 +133,14 @@ func readNotes(path string, value any) error {
 
 func writeNotes(path string, value any) error { return plainPathError(notes.Write(path, value)) }
 
-// newZoneName tells the zones of one machine apart: its containers carry it.
+// newZoneName returns a new name, so that the containers of a machine's zones can be distinguished.
 func newZoneName() string {
 	raw := make([]byte, 3)
-	_, _ = rand.Read(raw) // crypto/rand never fails; it ends the program instead
+	_, _ = rand.Read(raw) // crypto/rand cannot fail
 	return "local-" + hex.EncodeToString(raw)
 }
 
-// addressInUse turns "bind: address already in use" into what to do about it.
+// addressInUse adds advice to "bind: address already in use".
 func addressInUse(err error, flag string) error {
 	var op *net.OpError
 	if errors.Is(err, syscall.EADDRINUSE) && errors.As(err, &op) {

@@ -23,11 +23,11 @@ import (
 )
 
 const (
-	// endWithin is how long everything that a zone left may take to end.
-	endWithin = 2 * time.Minute
-	// endGrace is given to each container between SIGTERM and SIGKILL, endAtOnce is how many are ended side by side.
+	// endTimeout is how long everything that a zone has left may take to end.
+	endTimeout = 2 * time.Minute
+	// endGrace is each container's time between SIGTERM and SIGKILL, maxEnding how many are ended at the same time.
 	endGrace  = 10 * time.Second
-	endAtOnce = 16
+	maxEnding = 16
 )
 
 func (c *cli) downCommand() *cobra.Command {
@@ -67,19 +67,19 @@ logs, everything, and the images that it has brought into Docker.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&dir, "dir", "/var/lib/mammoth", "the zone's folder")
-	flags.StringVar(&dockerHost, "docker-host", "", "where the Docker Engine listens (default: where the zone was told)")
+	flags.StringVar(&dockerHost, "docker-host", "", "where the Docker Engine listens (default: the zone's)")
 	flags.BoolVar(&purge, "purge", false, "delete the zone's folder too")
 	must(cmd.MarkFlagDirname("dir"))
 	return cmd
 }
 
-// endFolder ends what the zone of a folder has left running. Nobody else may be running it.
+// endFolder ends what the zone of a folder has left running. The zone must not be running.
 func (c *cli) endFolder(dir, dockerHost string) error {
 	folders, err := zoneFolders(dir)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
 	nginx.End(filepath.Join(dir, nginxFolder))
 	ended := remains{}
@@ -94,7 +94,7 @@ func (c *cli) endFolder(dir, dockerHost string) error {
 		if dockerHost != "" {
 			s.dockerHost = dockerHost
 		}
-		stop := while(silence, func() {
+		stop := while(quietTime, func() {
 			fmt.Fprintf(c.err, "%s: what runs there is being ended, and has its grace to do so\n", s.node)
 		})
 		of, err := endNode(ctx, s)
@@ -108,9 +108,9 @@ func (c *cli) endFolder(dir, dockerHost string) error {
 	return err
 }
 
-// purgeImages takes the images of a zone out of the engines of its nodes.
+// purgeImages removes the images of a zone from the engines of its nodes.
 func (c *cli) purgeImages(folders []string, dockerHost string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
 	for _, folder := range folders {
 		s, ok, err := readNode(folder)
@@ -142,7 +142,7 @@ func (c *cli) purgeFolders(dir string, folders []string) error {
 			return fmt.Errorf("delete what the zone left: %w", plainPathError(err))
 		}
 	}
-	// A folder above daemons that were started one by one may hold other things too.
+	// A folder of daemons that were started separately may have other content.
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		_, err := fmt.Fprintf(c.out, "%s is emptied of the zone, and stays for what else is in it\n", dir)
 		return err
@@ -151,8 +151,8 @@ func (c *cli) purgeFolders(dir string, folders []string) error {
 	return err
 }
 
-// zoneFolders are the folder of a whole zone and those of its daemons, or those of daemons right below dir that were
-// started one by one. It is an error if there are none, so that nothing else is ever deleted.
+// zoneFolders lists the folder of a whole zone and those of its daemons, or those of daemons directly below dir that were
+// started separately. It is an error if there are none, so that nothing else is ever deleted.
 func zoneFolders(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -179,7 +179,7 @@ func zoneFolders(dir string) ([]string, error) {
 	return folders, nil
 }
 
-// readNode gives the settings of the node that a folder belongs to, if it belongs to one.
+// readNode returns the settings of a folder's node, if it is a node's.
 func readNode(folder string) (engineSettings, bool, error) {
 	path := filepath.Join(folder, nodeFile)
 	if !notes.Exist(path) {
@@ -194,7 +194,7 @@ func readNode(folder string) (engineSettings, bool, error) {
 	}, true, nil
 }
 
-// remains counts what a zone left.
+// remains counts what a zone has left.
 type remains struct{ instances, masters int }
 
 func (r *remains) add(other remains) {
@@ -246,7 +246,7 @@ func leftBehind(dir string) (remains, error) {
 	return left, nil
 }
 
-// endNode stops and removes every container of a node; masters first, so that none of them starts anything new.
+// endNode stops and removes every container of a node; masters first, so that they start nothing new.
 func endNode(ctx context.Context, s engineSettings) (ended remains, err error) {
 	e, err := s.open("", slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -263,7 +263,7 @@ func endNode(ctx context.Context, s engineSettings) (ended remains, err error) {
 			return ended, err
 		}
 		group, limited := errgroup.WithContext(ctx)
-		group.SetLimit(endAtOnce)
+		group.SetLimit(maxEnding)
 		for _, container := range containers {
 			if container.Running {
 				ended.count(container)
@@ -279,9 +279,9 @@ func endNode(ctx context.Context, s engineSettings) (ended remains, err error) {
 			return ended, err
 		}
 	}
-	places, err := e.places.Places()
-	for _, place := range places {
-		err = errors.Join(err, e.places.EndPlace(ctx, place))
+	stateDirs, err := e.stateDirs.StateDirs()
+	for _, dir := range stateDirs {
+		err = errors.Join(err, e.stateDirs.RemoveStateDir(ctx, dir))
 	}
 	return ended, err
 }

@@ -13,16 +13,16 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// drainLook is the time between two requests for the node's state.
-const drainLook = 500 * time.Millisecond
+// drainInterval is the time between two requests for the node's state.
+const drainInterval = 500 * time.Millisecond
 
-// awaitDrained waits until no container is left on a node that was as last when its drain began, and prints why containers are
-// still there. It fails when the node is undrained, lost or removed, and after timeout.
+// awaitDrained waits until a node has no container, and prints why containers remain. last is the node when its drain began. It
+// fails when the node is undrained, lost or removed, and after timeout.
 func (c *cli) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeout time.Duration) (*apiv1.Node, error) {
 	name := last.GetName()
 	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	look := time.NewTicker(drainLook)
+	look := time.NewTicker(drainInterval)
 	defer look.Stop()
 	show := &drainProgress{lines: &lineProgress{out: c.err}, left: -1}
 	for {
@@ -32,9 +32,9 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeo
 			last = node
 			show.update(node)
 		case limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded:
-			// Whether it is that late is seen below.
+			// The timeout is checked below.
 		case status.Code(err) == codes.Unavailable:
-			// A zone that goes away is waited for.
+			// It waits for a zone that does not answer.
 		default:
 			return nil, err
 		}
@@ -42,9 +42,9 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeo
 		case apiv1.NodeState_DRAINED:
 			return last, nil
 		case apiv1.NodeState_READY, apiv1.NodeState_UNHEALTHY:
-			return nil, fmt.Errorf("%s is not being drained any more: somebody has undrained it", name)
+			return nil, fmt.Errorf("%s is not being drained any more: it was undrained", name)
 		case apiv1.NodeState_LOST:
-			return nil, fmt.Errorf("%s is lost, and nobody sees what is left on it; if it is gone for good, `mammoth node rm %s` says so", name, name)
+			return nil, fmt.Errorf("%s is lost, and its containers are unknown; if it is gone for good, run `mammoth node rm %s`", name, name)
 		}
 		select {
 		case <-look.C:
@@ -57,7 +57,7 @@ func (c *cli) awaitDrained(ctx context.Context, z *zone, last *apiv1.Node, timeo
 	}
 }
 
-// drainProgress prints a line when the number of containers that are left changes, and a line for each new reason.
+// drainProgress prints a line when the number of remaining containers changes, and a line for each new reason.
 type drainProgress struct {
 	lines *lineProgress
 	left  int
@@ -71,7 +71,7 @@ func (p *drainProgress) update(node *apiv1.Node) {
 	p.lines.reasonsFor(node.GetName(), node.GetWaiting())
 }
 
-// leftOn is what is left on a node, and why.
+// leftOn lists what remains on a node, and why.
 func leftOn(node *apiv1.Node) string {
 	text := plural(len(node.GetContainers()), "container") + " left"
 	var reasons []string

@@ -20,7 +20,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// The runtimes of images that a node can be told.
+// These are the runtimes of images that a node can have.
 const (
 	runtimeDocker = "docker"
 	runtimeFake   = "fake"
@@ -30,25 +30,25 @@ const (
 type engines struct {
 	runtimes map[corev1.ContainerSpec_Runtime]runtime.Runtime
 	closers  []io.Closer
-	// places are those of the process runtime.
-	places nodemanager.Places
-	// docker is nil where images are run by the fake runtime.
+	// stateDirs are those of the process runtime.
+	stateDirs nodemanager.StateDirs
+	// docker is nil if the fake runtime runs images.
 	docker *docker.Runtime
 }
 
-// engineSettings are what it takes to find a node's containers again.
+// engineSettings identify a node's containers.
 type engineSettings struct {
 	dir, zone, node     string
 	runtime, dockerHost string
 	portRange           string
 	allowHostNetwork    bool
-	// address is where ports are published.
+	// address is the address of published ports.
 	address string
-	// fake is what the fake nodes of one process share.
+	// fake is the engine that the fake nodes of one process share.
 	fake *fake.Engine
 }
 
-// validate says what was mistyped.
+// validate refuses unknown values.
 func (s engineSettings) validate() error {
 	if s.runtime != runtimeDocker && s.runtime != runtimeFake {
 		return usagef("--runtime: %q is not a runtime; it is docker or fake", s.runtime)
@@ -57,8 +57,8 @@ func (s engineSettings) validate() error {
 	return err
 }
 
-// open makes the runtimes. The Docker Engine need not answer: a node without it is unhealthy, and recovers. Images
-// are pulled from registry.
+// open opens the runtimes. The Docker Engine need not answer: a node without it is unhealthy, and recovers. Images are
+// pulled from registry.
 func (s engineSettings) open(registry string, log *slog.Logger) (*engines, error) {
 	ports, err := network.ParseRange(s.portRange)
 	if err != nil {
@@ -93,19 +93,19 @@ func (s engineSettings) open(registry string, log *slog.Logger) (*engines, error
 		})
 	}
 	processes, err := process.New(process.Config{
-		Dir: filepath.Join(s.dir, "processes"), LogDir: logs, Places: filepath.Join(s.dir, "frameworks"), Zone: s.zone, Node: s.node, Self: self, Leases: leases,
-		// What only pretends needs neither root nor quotas.
+		Dir: filepath.Join(s.dir, "processes"), LogDir: logs, StateDirs: filepath.Join(s.dir, "frameworks"), Zone: s.zone, Node: s.node, Self: self, Leases: leases,
+		// The fake runtime needs neither root nor quotas.
 		Unlimited: s.runtime == runtimeFake, Logger: log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, e.close())
 	}
-	e.runtimes[corev1.ContainerSpec_PROCESS], e.places = processes, processes
+	e.runtimes[corev1.ContainerSpec_PROCESS], e.stateDirs = processes, processes
 	e.closers = append(e.closers, processes)
 	return e, nil
 }
 
-// close lets go of the engines; containers go on.
+// close closes the engines; containers keep running.
 func (e *engines) close() error {
 	var failures []error
 	for _, closer := range e.closers {
@@ -126,12 +126,12 @@ func dockerSocket(host string) (string, error) {
 	return path, nil
 }
 
-// newLayers makes the node's own registry, which reads through to the zone's images.
+// newLayers opens the node's own registry, which fetches from the zone's images.
 func newLayers(dir, upstream string, log *slog.Logger) (nodemanager.Layers, error) {
 	return localize.New(localize.Config{Dir: filepath.Join(dir, "layers"), Upstream: upstream, Logger: log})
 }
 
-// parseAttribute types a value: true and false are flags, numbers are numbers.
+// parseAttribute detects the type of a value: true and false are flags, numbers are numbers.
 func parseAttribute(text string) *corev1.Attribute {
 	if flag, err := strconv.ParseBool(text); err == nil && len(text) > 1 {
 		return &corev1.Attribute{Value: &corev1.Attribute_Flag{Flag: flag}}

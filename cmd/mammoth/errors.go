@@ -17,25 +17,25 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
-	// exitDiffers is for --diff: nothing failed, and something would change.
+	// exitDiffers is the exit code of --diff if something would change.
 	exitDiffers = 3
-	// Of a process that a signal has ended, as a shell has it.
+	// The exit code of a process that a signal has ended, as in a shell.
 	exitInterrupted = 128 + int(syscall.SIGINT)
 	exitTerminated  = 128 + int(syscall.SIGTERM)
 )
 
-// usageError is a mistake in what was typed: exit code 2.
+// usageError is a mistake in the command line: exit code 2.
 type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// exitError is an exit code without a word of our own: that of a command that ran elsewhere, or exitDiffers.
+// exitError is an exit code without a message: that of a command that ran in a container, or exitDiffers.
 type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// exitCode says err to the person, every line a sentence, and gives the process's exit code. What was interrupted says so, unless
-// there is nothing else to say.
+// exitCode prints err for the person, every line a sentence, and returns the process's exit code. An interruption is named
+// only if there is nothing else to report.
 func (c *cli) exitCode(ctx context.Context, err error) int {
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errInterrupted) {
 		if !errors.Is(err, errInterrupted) {
@@ -61,14 +61,14 @@ func (c *cli) exitCode(ctx context.Context, err error) int {
 	return exitFailed
 }
 
-// say writes an error for a person, every line a sentence.
+// say prints an error for a person, every line a sentence.
 func (c *cli) say(err error) {
 	for line := range strings.SplitSeq(wire.Sentence(err), "\n") {
 		fmt.Fprintf(c.err, "mammoth: %s\n", visible(line))
 	}
 }
 
-// flagError says what is wrong with a flag, without the words of the library that found it.
+// flagError is what is wrong with a flag, without the library's own text.
 func flagError(cmd *cobra.Command, err error) error {
 	text := strings.TrimPrefix(err.Error(), "pflag: ")
 	var invalid *pflag.InvalidValueError
@@ -95,7 +95,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	}
 	if cmd.HasSubCommands() {
 		hint := "; --help lists what there is"
-		cmd.SuggestionsMinimumDistance = min(2, len(args[0])-1) // two letters changed of two are another word
+		cmd.SuggestionsMinimumDistance = min(2, len(args[0])-1) // a change of all letters is another word
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			hint = fmt.Sprintf("; did you mean %q?", near[0])
 		}
@@ -104,7 +104,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return usagef("`%s` takes no %q; see `%s --help`", cmd.CommandPath(), args[0], cmd.CommandPath())
 }
 
-// names requires the arguments that the command's use line names.
+// names requires the arguments of the command's use line.
 func names(want ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {

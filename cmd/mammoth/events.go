@@ -51,7 +51,7 @@ func (c *cli) appEventsCommand() *cobra.Command {
 }
 
 func eventFlags(cmd *cobra.Command, request *apiv1.WatchEventsRequest) {
-	cmd.Flags().BoolVarP(&request.Follow, "follow", "f", false, "go on as more happens")
+	cmd.Flags().BoolVarP(&request.Follow, "follow", "f", false, "follow new events")
 	cmd.Flags().Int32("tail", 0, "only the last so many (default: all)")
 }
 
@@ -74,7 +74,7 @@ func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest)
 		none := true
 		lines := &eventLines{out: c.out, hold: !request.GetFollow()}
 		if request.GetFollow() {
-			lines.widths = [4]int{12, 9, 12, 24} // as they mostly come to be
+			lines.widths = [4]int{12, 9, 12, 24} // the usual widths
 		}
 		err = c.receive(ctx, func() error {
 			event, err := stream.Recv()
@@ -85,7 +85,7 @@ func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest)
 			return c.printOne(event, func(io.Writer) error { return lines.add(event) })
 		})
 		err = errors.Join(err, lines.flush())
-		// What is gone has its events still; what never was has none.
+		// A removed app or node still has events; a name that never existed has none.
 		if err == nil && none && request.GetApp() != "" && ctx.Err() == nil {
 			_, err = z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: request.GetApp()})
 		}
@@ -96,11 +96,11 @@ func (c *cli) watchEvents(cmd *cobra.Command, request *apiv1.WatchEventsRequest)
 	})
 }
 
-// eventLines write events in columns that are as wide as the widest cell so far.
+// eventLines writes events in columns that are as wide as the widest cell so far.
 type eventLines struct {
 	out    io.Writer
 	widths [4]int
-	// held are those that wait for all of them to be there, where nothing follows.
+	// held are the events that wait for the last one, if nothing follows.
 	held [][5]string
 	hold bool
 }
@@ -133,7 +133,7 @@ func (l *eventLines) write(cells [5]string) error {
 	return err
 }
 
-// flush writes those that were held.
+// flush writes the held events.
 func (l *eventLines) flush() error {
 	for _, cells := range l.held {
 		if err := l.write(cells); err != nil {
@@ -143,7 +143,7 @@ func (l *eventLines) flush() error {
 	return nil
 }
 
-// subject is the name of what an event is about.
+// subject is the name of an event's object.
 func subject(event *apiv1.Event) string {
 	byKind := map[string]string{
 		"app": event.GetApp(), "rollout": event.GetApp(), "attempt": event.GetApp(), "instance": event.GetInstance(),

@@ -39,7 +39,7 @@ or with 127 when there is no such program in the container, 126 when it may not 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			start := &corev1.ExecInput_Start{Command: args[1:], Tty: tty, Stdin: stdin}
 			if tty && !stdin {
-				return usagef("-t needs -i: a terminal that nobody can type into is of no use")
+				return usagef("-t needs -i: a terminal needs input")
 			}
 			if err := spec.CheckWords(start.GetCommand()); err != nil {
 				return usagef("%s", wire.Sentence(err))
@@ -79,7 +79,7 @@ func (c *cli) exec(ctx context.Context, z *zone, target execTarget, start *corev
 		return err
 	}
 	if start.GetStdin() {
-		// It ends with the process: a read of standard input cannot be called off.
+		// It ends with the process: a read of standard input cannot be cancelled.
 		go input.copy(c.in)
 	}
 	for {
@@ -135,7 +135,8 @@ func (e *execInput) copy(in io.Reader) {
 	}
 }
 
-// takeTerminal puts the terminal into raw mode, tells its size and every change of it, and gives what undoes that.
+// takeTerminal puts the terminal into raw mode, sends its size and every change of it, and returns a function that restores
+// it.
 func (c *cli) takeTerminal(ctx context.Context, start *corev1.ExecInput_Start, input *execInput) (restore func(), err error) {
 	file, ok := c.in.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {

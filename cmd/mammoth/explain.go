@@ -34,7 +34,7 @@ func explanationText(w io.Writer, explanation *apiv1.Explanation) error {
 	if _, err := fmt.Fprintln(w, explanation.GetSummary()); err != nil {
 		return err
 	}
-	for _, alike := range alikeObstacles(explanation.GetObstacles()) {
+	for _, alike := range mergeObstacles(explanation.GetObstacles()) {
 		obstacle := alike[0]
 		fmt.Fprintf(w, "  %s: %s\n", subjects(alike), reasonFor(len(alike), obstacle.GetReason()))
 		if obstacle.GetLimit() != "" && !strings.Contains(obstacle.GetReason(), obstacle.GetLimit()) {
@@ -54,8 +54,8 @@ func explanationText(w io.Writer, explanation *apiv1.Explanation) error {
 	return nil
 }
 
-// alikeObstacles puts together those that stand in the way of several instances for one and the same reason.
-func alikeObstacles(obstacles []*apiv1.Obstacle) [][]*apiv1.Obstacle {
+// mergeObstacles groups obstacles of several instances with the same reason.
+func mergeObstacles(obstacles []*apiv1.Obstacle) [][]*apiv1.Obstacle {
 	var groups [][]*apiv1.Obstacle
 	for _, o := range obstacles {
 		i := slices.IndexFunc(groups, func(group []*apiv1.Obstacle) bool {
@@ -72,7 +72,7 @@ func alikeObstacles(obstacles []*apiv1.Obstacle) [][]*apiv1.Obstacle {
 	return groups
 }
 
-// reasonFor is a reason that was written of one instance, in the words for so many.
+// reasonFor is a reason about one instance, worded for so many.
 func reasonFor(count int, reason string) string {
 	if count == 1 {
 		return reason
@@ -91,7 +91,7 @@ func reasonFor(count int, reason string) string {
 	return reason
 }
 
-// subjects names the first few.
+// subjects lists the first few.
 func subjects(obstacles []*apiv1.Obstacle) string {
 	const most = 3
 	var names []string

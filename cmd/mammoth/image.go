@@ -126,7 +126,7 @@ which becomes the image's whole file system.`,
 	return cmd
 }
 
-// packToOutput writes the image file to standard output, by way of a temporary one since its parts' sizes come first.
+// packToOutput writes the image file to standard output, through a temporary one since the sizes of its parts come first.
 func (c *cli) packToOutput(options imagefile.PackOptions) error {
 	dir, err := os.MkdirTemp("", "mammoth-pack-")
 	if err != nil {
@@ -153,7 +153,7 @@ func (c *cli) imagePushCommand() *cobra.Command {
 		Use:   "push F.image|- [NAME:TAG]",
 		Short: "Upload an image to the zone's store",
 		Long: `Push uploads what "docker save" or "mammoth image pack" made; "-" is standard input.
-A connection that breaks is picked up where it broke.`,
+After a broken connection the upload continues where it ended.`,
 		Example: "  mammoth image push hello.image\n  docker save some/image:1 | mammoth image push - some/image:1",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {
@@ -181,7 +181,7 @@ A connection that breaks is picked up where it broke.`,
 	}
 }
 
-// pushFrom uploads a file or, with "-", standard input. A name that is not given is the archive's own.
+// pushFrom uploads a file or, with "-", standard input. Without a name it uses the archive's own.
 func (c *cli) pushFrom(ctx context.Context, path, name string) (*apiv1.Image, error) {
 	content, total := c.in, int64(0)
 	if path != "-" {
@@ -202,11 +202,11 @@ func (c *cli) pushFrom(ctx context.Context, path, name string) (*apiv1.Image, er
 	return c.push(ctx, upload{path: path, name: name, content: content, total: total})
 }
 
-// upload is an image archive on its way to the store.
+// upload is an image archive that is being uploaded.
 type upload struct {
 	path, name string
 	content    io.Reader
-	// total is its size; zero if that is not known.
+	// total is its size; zero if unknown.
 	total int64
 }
 
@@ -230,8 +230,8 @@ func (c *cli) push(ctx context.Context, u upload) (*apiv1.Image, error) {
 	return image, err
 }
 
-// resolveImage gives the name under which the zone has an image: what is named is a file at path, which is
-// uploaded, standard input ("-"), or a name in the store already.
+// resolveImage returns the zone's name of an image: of a file at path, which is uploaded, of standard input ("-"), or of an
+// image in the store.
 func (c *cli) resolveImage(ctx context.Context, named, path string) (string, error) {
 	if named != "-" {
 		_, err := os.Stat(path)
@@ -248,7 +248,7 @@ func (c *cli) resolveImage(ctx context.Context, named, path string) (string, err
 	return uploaded(named)(c.pushFrom(ctx, named, ""))
 }
 
-// uploaded gives the name of an image that was pushed from somewhere.
+// uploaded returns the name of a pushed image.
 func uploaded(from string) func(*apiv1.Image, error) (string, error) {
 	return func(image *apiv1.Image, err error) (string, error) {
 		if err != nil {
@@ -261,7 +261,7 @@ func uploaded(from string) func(*apiv1.Image, error) (string, error) {
 	}
 }
 
-// isArchiveName tells a file that is not there from a name in the store.
+// isArchiveName distinguishes a missing file from a name in the store.
 func isArchiveName(named string) bool {
 	return strings.HasPrefix(named, ".") || strings.HasPrefix(named, "/") ||
 		slices.Contains([]string{imagefile.Suffix, ".tar", ".tgz", ".gz"}, filepath.Ext(named))

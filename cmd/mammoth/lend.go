@@ -51,8 +51,7 @@ func contractTable(w io.Writer, contracts []*apiv1.Contract) error {
 
 func percent(value float64) string { return strconv.FormatFloat(value, 'f', -1, 64) + "%" }
 
-// moment writes a time of the calendar in the reader's own time zone.
-// closing is when a contract's open window closes.
+// moment formats a time of the calendar in the reader's own time zone.
 func closing(k *apiv1.Contract) string {
 	if k.GetState() == apiv1.Contract_LENDING && k.GetClosesAt() == nil {
 		return "always open"
@@ -135,7 +134,7 @@ func (c *cli) lendAddCommand() *cobra.Command {
       notice: 2m                  # a borrower's containers hear this long before they are stopped
       grace: 30s                  # how long they may take to stop
 
-Without a window a contract lends only when "mammoth lend now" says so. "-" is standard input.`,
+Without a window a contract lends only with "mammoth lend now". "-" is standard input.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
@@ -163,7 +162,7 @@ Without a window a contract lends only when "mammoth lend now" says so. "-" is s
 	return cmd
 }
 
-// atLine puts the file and the line before what the zone says is wrong with an entry of it.
+// atLine adds the file and the line to the zone's error about an entry.
 func atLine(file string, data []byte, names []string, err error) error {
 	if !errdefs.IsInvalidArgument(err) {
 		return err
@@ -196,7 +195,7 @@ func (c *cli) lendNowCommand() *cobra.Command {
 	var length time.Duration
 	cmd := &cobra.Command{
 		Use:               "now NAME --for DURATION",
-		Short:             "Open a contract's window at once, whatever the calendar says, or extend the open one",
+		Short:             "Open a contract's window at once, independently of the calendar, or extend the open one",
 		Args:              names("the name of a contract"),
 		ValidArgsFunction: firstArgument(c.completeContracts),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -298,7 +297,7 @@ func reportTable(w io.Writer, report *apiv1.LendingReport) error {
 	return err
 }
 
-// early writes a hand-back against its promise.
+// early compares a hand-back with its deadline.
 func early(took time.Duration) string {
 	if took <= 0 {
 		return short(-took) + " early"

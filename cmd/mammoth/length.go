@@ -7,20 +7,20 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// lengthFlag is a length of time in a flag. Zero is refused: it would be taken for the default.
+// lengthFlag is a duration in a flag. Zero is refused: it would mean the default.
 type lengthFlag struct{ into *time.Duration }
 
-// lengthHint says what such a flag takes.
+// lengthHint describes the values of such a flag.
 const lengthHint = "a length of time above zero, as in 10s or 5m"
 
-// lengthVar adds a flag for a length of time, which is refused with a sentence when it is none.
+// lengthVar adds a flag for a duration; an invalid one is refused with a sentence.
 func lengthVar(flags *pflag.FlagSet, into *time.Duration, name, usage string) {
 	flags.Var(lengthFlag{into}, name, usage)
 }
 
 func (f lengthFlag) String() string {
 	if f.into == nil {
-		return "0s" // what pflag compares a default with
+		return "0s" // pflag's zero value
 	}
 	return f.into.String()
 }

@@ -42,7 +42,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 			}
 			return c.with(cmd.Context(), func(z *zone) error {
 				ctx := cmd.Context()
-				// One instance needs no prefix; which case it is must be known before the first line.
+				// A single instance needs no prefix; this must be known before the first line.
 				form.prefix = request.GetInstance() == ""
 				if form.prefix && c.output == "table" {
 					app, err := z.apps.GetApp(ctx, &apiv1.GetAppRequest{Name: request.GetName()})
@@ -70,7 +70,7 @@ func (c *cli) appLogsCommand() *cobra.Command {
 	flags.StringVar(&request.Instance, "instance", "", "only this instance's")
 	flags.Int32Var(&tail, "tail", 0, "only the last so many lines of each (default: all)")
 	flags.DurationVar(&since, "since", 0, "only what was written since so long ago, as in 10m")
-	flags.BoolVarP(&request.Follow, "follow", "f", false, "go on as more is written, also by new instances, until the app ends")
+	flags.BoolVarP(&request.Follow, "follow", "f", false, "follow new output, also of new instances, until the app ends")
 	flags.BoolVar(&request.Previous, "previous", false, "also of containers that have ended")
 	flags.BoolVarP(&form.timestamps, "timestamps", "t", false, "begin each line with its time")
 	flags.BoolVar(&form.raw, "raw", false, "print control characters as they are on a terminal too, colours among them")
@@ -78,14 +78,14 @@ func (c *cli) appLogsCommand() *cobra.Command {
 	return cmd
 }
 
-// sayWhoseLogs prints a line if no instance of an app runs: the logs that follow are those of ended containers.
+// sayWhoseLogs prints a line if no instance of an app runs: the logs are those of ended containers.
 func (c *cli) sayWhoseLogs(app *apiv1.App) {
 	for _, instance := range app.GetInstances() {
 		if instance.GetState() != apiv1.Instance_PENDING {
 			return
 		}
 	}
-	fmt.Fprintf(c.err, "mammoth: no instance of %s runs now; what follows is what the last ones wrote; `mammoth app explain %s` says why\n", app.GetName(), app.GetName())
+	fmt.Fprintf(c.err, "mammoth: no instance of %s runs; this is the output of the last ones; `mammoth app explain %s` shows why\n", app.GetName(), app.GetName())
 }
 
 // logForm is how lines of output are printed.
@@ -115,7 +115,7 @@ func (c *cli) logLines(chunk *corev1.LogChunk, form logForm) error {
 	return nil
 }
 
-// receive calls next until the stream ends. To interrupt it is how a person says that it is enough.
+// receive calls next until the stream ends. An interruption is a person's normal end.
 func (c *cli) receive(ctx context.Context, next func() error) error {
 	for {
 		err := next()

@@ -24,15 +24,15 @@ func main() {
 		} else {
 			cancel(errInterrupted)
 		}
-		// The second one does not wait for anything.
+		// The second signal ends the process at once.
 		<-signals
 		os.Exit(exitInterrupted)
 	}()
 	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Getenv))
 }
 
-// errInterrupted is the cause with which a signal ends everything.
+// errInterrupted is the cause of a cancellation by SIGINT.
 var errInterrupted = errors.New("interrupted")
 
-// errTerminated is that of SIGTERM.
+// errTerminated is the cause of a cancellation by SIGTERM.
 var errTerminated = fmt.Errorf("terminated: %w", errInterrupted)

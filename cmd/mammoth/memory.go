@@ -11,25 +11,25 @@ import (
 )
 
 const (
-	// smallHeap is for what runs on every node, or once for each app: its heap is small, and its machine is for other
-	// work.
+	// smallHeap is for processes that run on every node, or once for each app: their heap is small, and the machine is for
+	// other work.
 	smallHeap = 40
-	// zoneHeap is for a ResourceManager. Most of what it holds are the stacks of its nodes' streams, by which the collector
-	// lets the heap grow as well; but each collection holds up those who wait for containers.
+	// zoneHeap is for a ResourceManager. Most of its memory are the stacks of its nodes' streams, which also let the heap
+	// grow; but each collection delays those who wait for containers.
 	zoneHeap = 70
 )
 
-// spareMemory has the collector run sooner than by default, when the heap has grown by so many percent. There is no limit,
-// near which a process would do nothing but collect. GOGC wins over it.
+// spareMemory makes the collector run earlier than by default, when the heap has grown by so many percent. There is no
+// limit, near which a process would only collect. GOGC overrides it.
 func (c *cli) spareMemory(percent int) {
 	if c.env("GOGC") == "" {
 		debug.SetGCPercent(percent)
 	}
 }
 
-// spareProgram unmaps what has been mapped of this program so far, and has the kernel map only the pages that are
-// used from now on, one at a time instead of sixteen. An application master uses a small part of a large program, of
-// which there is one process for each app. What the kernel refuses only costs memory.
+// spareProgram unmaps the pages of this program that were mapped so far, and makes the kernel map only the pages that are
+// used from now on, one at a time instead of sixteen. An application master uses a small part of a large program, and there
+// is one process for each app. If the kernel refuses, it only costs memory.
 func spareProgram() {
 	program, err := os.Executable()
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// nodeSettings are what a NodeManager can be told.
+// nodeSettings are the settings of a NodeManager.
 type nodeSettings struct {
 	engineSettings
 	cpu, memory, disk string
@@ -29,7 +29,7 @@ type nodeSettings struct {
 	metricsListen           string
 }
 
-// shared adds the flags that `mammoth up` has too.
+// shared adds the flags that `mammoth up` also has.
 func (s *nodeSettings) shared(flags *pflag.FlagSet) {
 	flags.StringVar(&s.portRange, "port-range", "20000-29999", "the host ports that instances are given")
 	flags.StringVar(&s.runtime, "runtime", "docker", "what runs images: docker, or fake, which only pretends")
@@ -91,7 +91,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 	return cmd
 }
 
-// capacity is what was given of cpu, memory and disk; what was not is zero, and measured.
+// capacity is the given cpu, memory and disk; missing values are zero, and measured.
 func (s *nodeSettings) capacity() (resource.Vector, error) {
 	var v resource.Vector
 	read := func(name, text string, parse func(string) (int64, error), place int) error {
@@ -125,14 +125,14 @@ func parseAttributes(texts []string) (map[string]*corev1.Attribute, error) {
 	return attributes, nil
 }
 
-// node is a NodeManager with what it is put together with.
+// node is a NodeManager and its parts.
 type node struct {
 	*nodemanager.NodeManager
 	engines *engines
 	unlock  func()
 }
 
-// newNode puts a NodeManager together and listens.
+// newNode builds a NodeManager and listens.
 func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 	if err := s.validate(); err != nil {
 		return nil, err
@@ -150,7 +150,7 @@ func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 		return nil, err
 	}
 	// Engines publish ports there.
-	found, err := nodemanager.Reached(nodemanager.Config{ResourceManager: s.resourceManager, Address: s.address, Listen: s.listen})
+	found, err := nodemanager.ResolveAddresses(nodemanager.Config{ResourceManager: s.resourceManager, Address: s.address, Listen: s.listen})
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 	n.engines = engines
 	n.NodeManager, err = nodemanager.New(nodemanager.Config{
 		Dir: s.dir, NodeID: s.node, ResourceManager: s.resourceManager, Listen: s.listen, Address: s.address,
-		Capacity: capacity, Attributes: attributes, Runtimes: n.engines.runtimes, Places: n.engines.places, Layers: layers,
+		Capacity: capacity, Attributes: attributes, Runtimes: n.engines.runtimes, StateDirs: n.engines.stateDirs, Layers: layers,
 		HostNetwork: s.allowHostNetwork, PortCount: int64(ports.Len()), LogRetention: s.logRetention,
 		Version: version, MetricsListen: s.metricsListen, Logger: log,
 	})
@@ -188,7 +188,7 @@ func newNode(s nodeSettings, log *slog.Logger) (_ *node, err error) {
 	return n, nil
 }
 
-// close lets go of everything; containers go on.
+// close closes everything; containers keep running.
 func (n *node) close() {
 	_ = n.engines.close()
 	if n.unlock != nil {
@@ -196,10 +196,10 @@ func (n *node) close() {
 	}
 }
 
-// nodeFile is where a folder says that it is a node's.
+// nodeFile marks a folder as a node's.
 const nodeFile = "node.json"
 
-// nodeNotes are engineSettings as they are written down.
+// nodeNotes are the stored engineSettings.
 type nodeNotes struct {
 	Zone       string `json:"zone"`
 	Node       string `json:"node"`
@@ -207,7 +207,7 @@ type nodeNotes struct {
 	DockerHost string `json:"dockerHost,omitempty"`
 }
 
-// keep writes the settings down. A zone that was not given is the one of the first start.
+// keep stores the settings. A missing zone is that of the first start.
 func (s *engineSettings) keep() error {
 	path := filepath.Join(s.dir, nodeFile)
 	before := &nodeNotes{Zone: newZoneName()}

@@ -18,7 +18,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// print writes an answer of the zone as --output asks; table writes it for a person.
+// print writes an answer of the zone in the form of --output; table writes it for a person.
 func (c *cli) print(message proto.Message, table func(io.Writer) error) error {
 	switch c.output {
 	case "json":
@@ -43,7 +43,7 @@ func (c *cli) print(message proto.Message, table func(io.Writer) error) error {
 	return table(c.out)
 }
 
-// printOne writes one message of a stream: a JSON object on a line of its own, a YAML document, or what line writes.
+// printOne writes one message of a stream: a JSON object on a line, a YAML document, or what line writes.
 func (c *cli) printOne(message proto.Message, line func(io.Writer) error) error {
 	switch c.output {
 	case "json":
@@ -76,7 +76,7 @@ func encodeJSON(message proto.Message) ([]byte, error) {
 	return escapeHidden(raw), nil
 }
 
-// escapeHidden escapes what JSON may hold as it is and a terminal obeys. Such characters occur in strings only.
+// escapeHidden escapes characters that JSON permits and a terminal interprets. They occur in strings only.
 func escapeHidden(raw []byte) []byte {
 	if bytes.IndexFunc(raw, hidden) < 0 {
 		return raw
@@ -117,7 +117,7 @@ func yamlOf(raw []byte) ([]byte, error) {
 	return out.Bytes(), encoder.Close()
 }
 
-// plainStyle drops JSON's brackets and quotes where YAML needs none.
+// plainStyle removes JSON's brackets and quotes where YAML does not need them.
 func plainStyle(n *yaml.Node) {
 	if len(n.Content) > 0 || n.Kind == yaml.ScalarNode {
 		n.Style = 0
@@ -138,7 +138,7 @@ func newTable(w io.Writer, header ...string) table {
 	return t
 }
 
-// row writes one line; an empty cell is shown as "-", so that columns can be counted.
+// row writes one line; an empty cell is "-", so that columns can be counted.
 func (t table) row(cells ...any) {
 	texts := make([]string, len(cells))
 	for i, cell := range cells {
@@ -158,7 +158,7 @@ func toAny(texts []string) []any {
 	return cells
 }
 
-// word writes an enum value for a person: RUNNING is running, BLUE_GREEN is blue-green, unspecified is empty.
+// word is an enum value for a person: RUNNING is running, BLUE_GREEN is blue-green, unspecified is empty.
 func word(value interface {
 	Number() protoreflect.EnumNumber
 	String() string
@@ -171,7 +171,7 @@ func word(value interface {
 	return strings.ReplaceAll(strings.ToLower(text), "_", "-")
 }
 
-// ago writes how long ago something was: 12s, 5m, 3h, 2d.
+// ago is how long ago something was: 12s, 5m, 3h, 2d.
 func ago(at *timestamppb.Timestamp) string {
 	if at == nil {
 		return ""
@@ -179,7 +179,7 @@ func ago(at *timestamppb.Timestamp) string {
 	return short(max(0, time.Since(at.AsTime())))
 }
 
-// short writes a length of time in its largest unit, two when the first is small.
+// short formats a duration in its largest unit, two when the first is small.
 func short(d time.Duration) string {
 	switch {
 	case d < time.Second:
@@ -196,7 +196,7 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours())/24)
 }
 
-// millis writes the length of a phase.
+// millis formats the duration of a phase.
 func millis(ms int32) string {
 	if ms < 10_000 {
 		return fmt.Sprintf("%dms", ms)
@@ -204,7 +204,7 @@ func millis(ms int32) string {
 	return short(time.Duration(ms) * time.Millisecond)
 }
 
-// shortDigest is enough of a digest to tell it from others.
+// shortDigest is enough of a digest to distinguish it.
 func shortDigest(digest string) string {
 	if _, hex, ok := strings.Cut(digest, ":"); ok && len(hex) > 12 {
 		return hex[:12]

@@ -20,7 +20,7 @@ import (
 // progress shows a person the state of an app while a command waits for it.
 type progress interface {
 	update(*apiv1.App)
-	// away shows that the zone does not answer at present.
+	// away shows that the zone does not answer.
 	away()
 	end()
 }
@@ -45,21 +45,21 @@ type liveProgress struct {
 	drawn   int
 }
 
-// maxDrawn keeps the lines on one screen: what has scrolled away cannot be redrawn.
+// maxDrawn keeps the lines on one screen: lines that have scrolled away cannot be redrawn.
 const maxDrawn = 20
 
 func (p *liveProgress) update(app *apiv1.App) {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s: %d of %d instances run%s\n", app.GetName(), app.GetRunning(), wholeCount(app), rolloutNote(app))
+	fmt.Fprintf(&text, "%s: %d of %d instances run%s\n", app.GetName(), app.GetRunning(), desiredCount(app), rolloutNote(app))
 	reasonLines(&text, app, p.columns(), nil)
 	instanceLines(&text, app)
 	p.draw(text.String())
 }
 
-// reasonLines writes by what a rollout would fail and why an app waits, in lines of at most width characters. Reasons of which
-// without, if it is set, is true are left out.
+// reasonLines lists how a rollout may fail and why an app waits, in lines of at most width characters, without the reasons
+// for which without, if it is set, is true.
 func reasonLines(text *strings.Builder, app *apiv1.App, width int, without func(*apiv1.Waiting) bool) {
-	if said := judgement(app); said != "" && inTrouble(app) {
+	if said := failureOutlook(app); said != "" && inTrouble(app) {
 		wrap(text, said, width)
 	}
 	for _, w := range app.GetWaiting() {
@@ -69,7 +69,7 @@ func reasonLines(text *strings.Builder, app *apiv1.App, width int, without func(
 	}
 }
 
-// wrap writes a sentence, broken into lines of at most width characters.
+// wrap breaks a sentence into lines of at most width characters.
 func wrap(text *strings.Builder, sentence string, width int) {
 	column := 0
 	for i, word := range strings.Fields(sentence) {
@@ -91,7 +91,7 @@ func wrap(text *strings.Builder, sentence string, width int) {
 	text.WriteString("\n")
 }
 
-// instanceLines are a line for each instance, those that do not run yet first where there are many.
+// instanceLines is a line for each instance; if there are many, those that do not run yet come first.
 func instanceLines(text *strings.Builder, app *apiv1.App) {
 	t := tabwriter.NewWriter(text, 0, 0, 2, ' ', 0)
 	shown := app.GetInstances()
@@ -107,7 +107,7 @@ func instanceLines(text *strings.Builder, app *apiv1.App) {
 	}
 }
 
-// draw puts text where the last one was.
+// draw replaces the last text.
 func (p *liveProgress) draw(text string) {
 	var frame strings.Builder
 	if p.drawn > 0 {
@@ -134,7 +134,7 @@ func (p *liveProgress) away() {
 	p.drawn = 0
 }
 
-// awayText is said when a zone that is waited for does not answer.
+// awayText is shown while a zone does not answer.
 const awayText = "the zone does not answer at present; waiting for it to come back"
 
 func unfinishedFirst(instances []*apiv1.Instance) []*apiv1.Instance {
@@ -155,7 +155,7 @@ type lineProgress struct {
 	seen map[string]string
 	// reasons are the reasons of the last update.
 	reasons map[string]bool
-	// judged is by what the rollout would fail, as it was printed last.
+	// judged is the outlook that was last printed.
 	judged  string
 	changes changedInstances
 }
@@ -168,14 +168,14 @@ func (p *lineProgress) update(app *apiv1.App) {
 		present[instance.GetId()] = true
 		running := instance.GetState() == apiv1.Instance_RUNNING
 		if running && instance.GetPort() == 0 && hasPorts(app, instance) {
-			continue // where it runs is about to be known, and belongs on the same line
+			continue // its node will be known soon, and belongs on the same line
 		}
 		line := fmt.Sprintf("%s: %s", instance.GetId(), word(instance.GetState()))
 		if instance.GetNode() != "" {
 			line += " on " + instance.GetNode()
 		}
 		about := line + instance.GetContainerId()
-		// What an instance without a container waits for is among the app's reasons.
+		// The reason of an instance without a container is among the app's reasons.
 		waits := instance.GetState() == apiv1.Instance_PENDING && instance.GetContainerId() == "" && len(app.GetWaiting()) > 0
 		if !running && !waits {
 			about += instance.GetReason()
@@ -209,8 +209,7 @@ func (p *lineProgress) update(app *apiv1.App) {
 	}
 }
 
-// waiting writes a line for each new reason why an app waits. A reason whose figures alone have changed is not new.
-// Those of which without, if it is set, is true are left out.
+// waiting writes a line for each new reason why an app waits. A reason with changed figures only is not new.
 func (p *lineProgress) waiting(app *apiv1.App, without func(*apiv1.Waiting) bool) {
 	reasons := app.GetWaiting()
 	if without != nil {
@@ -219,10 +218,10 @@ func (p *lineProgress) waiting(app *apiv1.App, without func(*apiv1.Waiting) bool
 	p.reasonsFor(app.GetName(), reasons)
 }
 
-// judgement writes a line when it has changed by what the rollout would fail. That its time does not pass at present is no change.
+// judgement writes a line when the outlook of the rollout has changed. A paused clock is not a change.
 func (p *lineProgress) judgement(app *apiv1.App) {
 	rollout := app.GetRollout()
-	said := judgement(app)
+	said := failureOutlook(app)
 	about := fmt.Sprint(rollout.GetVersion(), rollout.GetFailures(), rollout.GetFailsAt().AsTime().Unix())
 	if said == "" || !inTrouble(app) || about == p.judged || rollout.GetFailsAt() == nil && rollout.GetFailures() == 0 {
 		return
@@ -255,7 +254,7 @@ func withoutFigures(text string) string {
 	}, text)
 }
 
-// say writes a line unless the last one about the same was of the same state.
+// say writes a line unless the last one about the same object had the same state.
 func (p *lineProgress) say(about, state, line string) {
 	if p.seen[about] != state {
 		p.seen[about] = state
@@ -274,7 +273,7 @@ func (p *lineProgress) away() {
 	fmt.Fprintln(p.out, awayText)
 }
 
-// ends reports whether an app is being stopped or removed; its reason then says what for, or what it waits for.
+// ends reports whether an app is being stopped or removed; its reason then says what it waits for.
 func ends(app *apiv1.App) bool {
 	return app.GetState() == apiv1.App_STOPPING || app.GetState() == apiv1.App_REMOVING
 }
@@ -289,7 +288,7 @@ func rolloutNote(app *apiv1.App) string {
 	return ""
 }
 
-// note is what there is to say of an instance: why it does not run, or where it does and how long each phase took.
+// note describes an instance: why it does not run, or its node and the durations of its phases.
 func note(instance *apiv1.Instance) string {
 	if instance.GetState() != apiv1.Instance_RUNNING {
 		return instance.GetReason()
@@ -299,14 +298,14 @@ func note(instance *apiv1.Instance) string {
 		parts = append(parts, address(instance))
 	}
 	for _, phase := range instance.GetPhases() {
-		if phase.GetDurationMs() > 0 || phase.GetName() != "run" { // of the last phase the length is told a little later
+		if phase.GetDurationMs() > 0 || phase.GetName() != "run" { // the duration of the last phase arrives later
 			parts = append(parts, phase.GetName()+" "+millis(phase.GetDurationMs()))
 		}
 	}
 	return strings.Join(parts, ", ")
 }
 
-// uploadProgress shows how much has arrived: live on a terminal, elsewhere a line now and then.
+// uploadProgress shows how much has arrived: live on a terminal, elsewhere in a line now and then.
 type uploadProgress struct {
 	out   io.Writer
 	total int64
@@ -319,7 +318,7 @@ type uploadProgress struct {
 
 func (c *cli) newUploadProgress(total int64) *uploadProgress {
 	p := &uploadProgress{out: c.err, total: total, live: isTerminal(c.err)}
-	p.stop = while(silence, p.say)
+	p.stop = while(quietTime, p.say)
 	return p
 }
 

@@ -51,7 +51,7 @@ func queueTable(w io.Writer, queues []*apiv1.Queue) error {
 	return t.Flush()
 }
 
-// capacity writes a share as it was given; nothing given is empty.
+// capacity formats a share as it was given; empty if none was.
 func capacity(c *apiv1.Capacity) string {
 	switch {
 	case c == nil:
@@ -62,7 +62,7 @@ func capacity(c *apiv1.Capacity) string {
 	return amounts(c.GetAbsolute())
 }
 
-// limit writes a percentage of which none is no limit.
+// limit formats a percentage; zero is no limit.
 func limit(percent float64) string {
 	if percent == 0 {
 		return ""
@@ -70,7 +70,7 @@ func limit(percent float64) string {
 	return strconv.FormatFloat(percent, 'f', -1, 64) + "%"
 }
 
-// ofAtMost writes a count and its limit, if it has one.
+// ofAtMost formats a count and its limit, if it has one.
 func ofAtMost(n, most int32) string {
 	if most == 0 {
 		return strconv.Itoa(int(n))
@@ -78,7 +78,7 @@ func ofAtMost(n, most int32) string {
 	return fmt.Sprintf("%d/%d", n, most)
 }
 
-// amounts writes cpu, memory and disk in one cell; no limit is left out.
+// amounts formats cpu, memory and disk in one cell, without what has no limit.
 func amounts(r *corev1.Resources) string {
 	var parts []string
 	for _, part := range []struct {

@@ -110,7 +110,7 @@ func (c *cli) registryWatchCommand() *cobra.Command {
 	}
 }
 
-// serviceChanges writes a line for each endpoint that came (+), changed (~) or went (-), and remembers what is now.
+// serviceChanges writes a line for each new (+), changed (~) or removed (-) endpoint, and stores the present ones.
 func serviceChanges(w io.Writer, service *apiv1.Service, seen map[string]string) error {
 	at := clock(time.Now())
 	now := map[string]string{}

@@ -18,10 +18,10 @@ func (c *cli) replayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay FILE",
 		Short: "Play back what a ResourceManager has recorded with --record, without a zone",
-		Long: `Replay gives a zone in memory what a recorded zone was given, turn by turn, and compares what it decides. The same
-program decides the same, a fault included. Another version says from which turn on it decides something else.
+		Long: `Replay applies the inputs of a recorded zone to a zone in memory, turn by turn, and compares the decisions. The same
+program decides the same, including its faults. With another version it shows the first turn that differs.
 
-With --turn it also shows what that turn was given and what it decided; tokens of the zone may be in it.
+With --turn it also shows the inputs and decisions of that turn, which may contain tokens of the zone.
 
   mammoth resourcemanager --dir DIR --record zone.recording
   mammoth replay zone.recording --turn 1200
@@ -33,7 +33,7 @@ Exit code 1 if a turn decides something else than when it was recorded.`,
 			if err != nil {
 				return usageError{plainPathError(err)}
 			}
-			defer file.Close() //nolint:errcheck // it was only read
+			defer file.Close() //nolint:errcheck // nothing was written
 			var shown *recording.Turn
 			played, err := recording.Replay(file, func(turn recording.Turn) error {
 				if turn.Number == show {
@@ -99,7 +99,7 @@ func (c *cli) printPlayed(played recording.Played, shown *recording.Turn) error 
 	})
 }
 
-// givenTo is what a turn was given, a line for each input.
+// givenTo lists the inputs of a turn, a line each.
 func givenTo(turn *recording.Turn) []string {
 	var lines []string
 	for i, in := range turn.Inputs {
@@ -112,7 +112,7 @@ func givenTo(turn *recording.Turn) []string {
 	return lines
 }
 
-// decidedBy is what a turn decided, a line for each decision.
+// decidedBy lists the decisions of a turn, a line each.
 func decidedBy(turn *recording.Turn) []string {
 	out := turn.Ready
 	var lines []string

@@ -24,7 +24,7 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/term"
 )
 
-// managerSettings are what a ResourceManager can be told.
+// managerSettings are the settings of a ResourceManager.
 type managerSettings struct {
 	dir, zone                   string
 	listen, advertise           string
@@ -34,12 +34,12 @@ type managerSettings struct {
 	allowHostNetwork, insecure  bool
 	queues, record              string
 	imageQuota, userImageQuota  byteCount
-	// notes are what is in the file at notesFile, which the store's id is noted in.
+	// notes are the content of notesFile, which also has the store's id.
 	notes     *zoneNotes
 	notesFile string
 }
 
-// shared adds the flags that `mammoth up` has too.
+// shared adds the flags that `mammoth up` also has.
 func (s *managerSettings) shared(flags *pflag.FlagSet) {
 	addressVar(flags, addressFlag{&s.listen, onPort}, "listen", defaultServer, "the address for everybody: nodes, masters, people, image uploads")
 	s.nodeTimeout = 10 * time.Second
@@ -112,7 +112,7 @@ Every setting is a flag, and can stand in the file that --config names, where
 	return cmd
 }
 
-// checkRecord refuses a file for the recording that cannot be made, before anything else is.
+// checkRecord refuses a recording file that cannot be created, before anything else happens.
 func (s *managerSettings) checkRecord() error {
 	if s.record == "" {
 		return nil
@@ -126,28 +126,28 @@ func (s *managerSettings) checkRecord() error {
 	return nil
 }
 
-// zoneFile is where a folder says that it is a ResourceManager's.
+// zoneFile marks a folder as a ResourceManager's.
 const zoneFile = "zone.json"
 
 // zoneNotes are what must be the same at every start on a folder.
 type zoneNotes struct {
 	Zone string `json:"zone"`
-	// Share is what each node of `mammoth up` was given at the first start, so that what its containers use does not
-	// make it look smaller later.
+	// Share is each node's share at the first start of `mammoth up`, so that the use of its containers does not reduce it
+	// later.
 	Share *share `json:"share,omitempty"`
-	// Store is the id of the ResourceManager's store, so that one that is gone is not taken for one that never was.
+	// Store is the id of the ResourceManager's store, so that a missing store is noticed.
 	Store string `json:"store,omitempty"`
 }
 
-// manager is a ResourceManager with the image store that it is put together with.
+// manager is a ResourceManager with its image store.
 type manager struct {
 	*resourcemanager.ResourceManager
 	images *images.Store
-	// followsFile says that a file declares the queue tree.
+	// followsFile is true if a file declares the queue tree.
 	followsFile bool
 }
 
-// newManager puts a ResourceManager together and listens.
+// newManager builds a ResourceManager and listens.
 func newManager(ctx context.Context, s managerSettings, log *slog.Logger) (*manager, error) {
 	m := &manager{}
 	var err error
@@ -158,7 +158,7 @@ func newManager(ctx context.Context, s managerSettings, log *slog.Logger) (*mana
 		m.followsFile = true
 	}
 	m.images, err = images.Open(filepath.Join(s.dir, "images"), images.Limits{
-		// Nothing asks before New has returned.
+		// Nothing calls it before New has returned.
 		Pinned: func(ctx context.Context) ([]string, error) { return m.pinned(ctx) },
 		MayMove: func(ctx context.Context, name string) error {
 			leading, err := m.Term()
@@ -206,19 +206,19 @@ func newManager(ctx context.Context, s managerSettings, log *slog.Logger) (*mana
 	return m, nil
 }
 
-// knownStore is the store that is to be there; zero at the first start.
+// knownStore is the expected store; zero at the first start.
 func (s *managerSettings) knownStore() (known records.ID, err error) {
 	if s.notes == nil || s.notes.Store == "" {
 		return known, nil
 	}
 	known, ok := records.ParseID(s.notes.Store)
 	if !ok {
-		return known, fmt.Errorf("%s says %q, which is not the id of a store; put the file and its copy back from a backup", s.notesFile, s.notes.Store)
+		return known, fmt.Errorf("%s has %q, which is not the id of a store; restore the file and its copy from a backup", s.notesFile, s.notes.Store)
 	}
 	return known, nil
 }
 
-// noteStore writes down which store is there.
+// noteStore stores the store's id.
 func (s *managerSettings) noteStore(store records.ID) error {
 	if s.notes == nil {
 		return nil
@@ -227,7 +227,7 @@ func (s *managerSettings) noteStore(store records.ID) error {
 	return writeNotes(s.notesFile, s.notes)
 }
 
-// Run serves until ctx ends. SIGHUP has the queue file read again.
+// Run serves until ctx ends. SIGHUP reads the queue file again.
 func (m *manager) Run(ctx context.Context) error {
 	if m.followsFile {
 		hangUps := make(chan os.Signal, 1)
@@ -251,7 +251,7 @@ func (m *manager) Run(ctx context.Context) error {
 	return errors.Join(m.ResourceManager.Run(ctx), m.images.Close())
 }
 
-// pinned are the digests of the images that apps run or may go back to.
+// pinned lists the digests of the images that apps run or may roll back to.
 func (m *manager) pinned(ctx context.Context) ([]string, error) {
 	leading, err := m.Term()
 	if err != nil {

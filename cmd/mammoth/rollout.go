@@ -29,7 +29,7 @@ a pause to be ended. With --follow it goes on watching while it waits.`,
 			return c.with(cmd.Context(), func(z *zone) error { return c.watchRollout(cmd.Context(), z, args[0], on) })
 		},
 	}
-	cmd.Flags().BoolVarP(&on, "follow", "f", false, "go on watching while it waits for a person")
+	cmd.Flags().BoolVarP(&on, "follow", "f", false, "keep watching while it waits for a person")
 	return cmd
 }
 
@@ -74,7 +74,7 @@ func (c *cli) watchRollout(ctx context.Context, z *zone, name string, on bool) e
 	return nil
 }
 
-// newRolloutProgress shows a rollout: live on a terminal, a line for each change elsewhere, nothing beside JSON and YAML.
+// newRolloutProgress shows a rollout: live on a terminal, a line for each change elsewhere, nothing with JSON and YAML.
 func (c *cli) newRolloutProgress() progress {
 	if c.output != "table" {
 		return silentProgress{}
@@ -97,7 +97,7 @@ func (silentProgress) update(*apiv1.App) {}
 func (silentProgress) away()             {}
 func (silentProgress) end()              {}
 
-// lineRollout writes a line whenever the rollout has come further, and whenever it waits for something else.
+// lineRollout writes a line whenever the rollout has progressed, and whenever it waits for something else.
 type lineRollout struct {
 	out     io.Writer
 	last    string
@@ -111,7 +111,7 @@ func (p *lineRollout) update(app *apiv1.App) {
 	}
 	p.reasons.out = p.out
 	p.reasons.judgement(app)
-	p.reasons.waiting(app, func(w *apiv1.Waiting) bool { return ofPause(app, w) })
+	p.reasons.waiting(app, func(w *apiv1.Waiting) bool { return isPause(app, w) })
 }
 
 func (p *lineRollout) end() {}
@@ -120,26 +120,26 @@ func (p *lineRollout) away() { fmt.Fprintln(p.out, awayText) }
 
 func rolloutLine(app *apiv1.App) string {
 	rollout := app.GetRollout()
-	return fmt.Sprintf("%s: version %d is %s", app.GetName(), rollout.GetVersion(), standing(app,
+	return fmt.Sprintf("%s: version %d is %s", app.GetName(), rollout.GetVersion(), rolloutStatus(app,
 		fmt.Sprintf("%s, %d of %d instances%s", word(rollout.GetState()), rollout.GetUpdated(), rollout.GetTotal(), shareOf(rollout))))
 }
 
-// standing is where a rollout stands, with the reason, and with what goes on if it waits for a person.
-func standing(app *apiv1.App, where string) string {
+// rolloutStatus is the state of a rollout, its reason, and the next steps if it waits for a person.
+func rolloutStatus(app *apiv1.App, where string) string {
 	text := because(where, app.GetRollout().GetReason())
 	if app.GetRollout().GetState() == apiv1.Rollout_PAUSED {
-		text += "; " + waysOn(app, !isCanary(app))
+		text += "; " + nextSteps(app, !isCanary(app))
 	}
 	return text
 }
 
-// ofPause reports whether a reason says that the rollout is paused, which the rollout's own line says with the ways on.
-func ofPause(app *apiv1.App, w *apiv1.Waiting) bool {
+// isPause reports whether a reason is that the rollout is paused, which the rollout's own line shows with the next steps.
+func isPause(app *apiv1.App, w *apiv1.Waiting) bool {
 	rollout := app.GetRollout()
 	return rollout.GetState() == apiv1.Rollout_PAUSED && w.GetInstances() == 0 && rollout.GetReason() != "" && strings.HasSuffix(w.GetText(), rollout.GetReason())
 }
 
-// shareOf is how many of the requests the new version is given, while that is not all of them.
+// shareOf is the new version's share of the requests, while it does not have all of them.
 func shareOf(rollout *apiv1.Rollout) string {
 	switch rollout.GetState() {
 	case apiv1.Rollout_PROGRESSING, apiv1.Rollout_PAUSED:
@@ -156,7 +156,7 @@ const barWidth = 30
 func (p *liveRollout) update(app *apiv1.App) {
 	var text strings.Builder
 	fmt.Fprintln(&text, rolloutLine(app))
-	reasonLines(&text, app, p.columns(), func(w *apiv1.Waiting) bool { return ofPause(app, w) })
+	reasonLines(&text, app, p.columns(), func(w *apiv1.Waiting) bool { return isPause(app, w) })
 	running, all := map[int32]int{}, map[int32]int{}
 	var versions []int32
 	for _, instance := range app.GetInstances() {
@@ -182,19 +182,19 @@ func (c *cli) appPauseCommand() *cobra.Command {
 	return c.appChangeCommand("pause NAME", "Hold the rollout that is under way where it is",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, err := z.apps.PauseApp(ctx, &apiv1.PauseAppRequest{Name: name})
-			return change{app: app, what: "pause", done: heard, accepted: pausedText}, err
+			return change{app: app, what: "pause", done: actedOn, accepted: pausedText}, err
 		})
 }
 
-// pausedText says what is paused, and how it goes on.
+// pausedText is what is paused, and how it continues.
 func pausedText(app *apiv1.App) string {
 	rollout := app.GetRollout()
 	return fmt.Sprintf("version %d is paused, %d of %d instances, %d %% of the requests; %s",
-		app.GetVersion(), rollout.GetUpdated(), rollout.GetTotal(), rollout.GetPercent(), waysOn(app, true))
+		app.GetVersion(), rollout.GetUpdated(), rollout.GetTotal(), rollout.GetPercent(), nextSteps(app, true))
 }
 
-// waysOn are what a person can say to a rollout that stands still; byHand is set when a person paused it.
-func waysOn(app *apiv1.App, byHand bool) string {
+// nextSteps are a person's commands for a rollout that waits; byHand is set when a person paused it.
+func nextSteps(app *apiv1.App, byHand bool) string {
 	var ways []string
 	way := func(verb, does string) {
 		ways = append(ways, fmt.Sprintf("`mammoth app %s %s` %s", verb, app.GetName(), does))
@@ -208,7 +208,7 @@ func waysOn(app *apiv1.App, byHand bool) string {
 	case byHand && canary:
 		way("resume", "has it judged again")
 	case byHand:
-		way("resume", "lets it go on")
+		way("resume", "lets it continue")
 	}
 	return strings.Join(ways, ", ")
 }
@@ -222,13 +222,13 @@ func isCanary(app *apiv1.App) bool {
 	})
 }
 
-// heard is done when the app's master acts upon what was said.
-func heard(c change, now *apiv1.App) (bool, error) {
+// actedOn is done when the app's master acts on the command.
+func actedOn(c change, now *apiv1.App) (bool, error) {
 	return heeded(c, now), nil
 }
 
 func (c *cli) appResumeCommand() *cobra.Command {
-	return c.appChangeCommand("resume NAME", "Let a paused rollout go on",
+	return c.appChangeCommand("resume NAME", "Resume a paused rollout",
 		func(ctx context.Context, z *zone, name string) (change, error) {
 			app, err := z.apps.ResumeApp(ctx, &apiv1.ResumeAppRequest{Name: name})
 			return change{app: app, what: "rollout", done: rolledOut}, err

@@ -29,7 +29,7 @@ func TestARolloutIsALineForEachChange(t *testing.T) {
 	app.Rollout = &apiv1.Rollout{State: apiv1.Rollout_DONE, Version: 2, Updated: 3, Total: 3, Percent: 100}
 	show.update(app)
 	want := "web: version 2 is paused, 1 of 3 instances, 10 % of the requests: a reason; `mammoth app rollback web` takes it back, " +
-		"`mammoth app resume web` lets it go on\nweb: version 2 is done, 3 of 3 instances\n"
+		"`mammoth app resume web` lets it continue\nweb: version 2 is done, 3 of 3 instances\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out, want)
 	}

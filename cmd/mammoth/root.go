@@ -17,7 +17,7 @@ type streams struct {
 	out, err io.Writer
 }
 
-// cli is what every command shares.
+// cli is the state that all commands share.
 type cli struct {
 	streams
 	env    func(string) string
@@ -26,7 +26,7 @@ type cli struct {
 	output string
 }
 
-// run does what args ask for and returns the exit code.
+// run runs the command in args and returns the exit code.
 func run(ctx context.Context, args []string, std streams, env func(string) string) int {
 	c := &cli{streams: std, env: env, args: args}
 	root := c.rootCommand()
@@ -98,7 +98,7 @@ func (c *cli) checkGlobalFlags() error {
 	return nil
 }
 
-// group is a command that only holds others.
+// group is a command with subcommands only.
 func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	parent := &cobra.Command{
 		Use:   use,
@@ -129,7 +129,7 @@ func (c *cli) versionCommand() *cobra.Command {
 	}
 }
 
-// must is for wiring that can only fail by a mistake in this program.
+// must is for wiring that fails only by a programming error.
 func must(err error) {
 	if err != nil {
 		panic(err)

@@ -90,7 +90,7 @@ func (c *cli) printReport(report *simulate.Report) error {
 	return report.WriteTable(c.out)
 }
 
-// simulationBar shows on a terminal how much of the simulated time is done; elsewhere it says nothing.
+// simulationBar shows on a terminal how much of the simulated time is done; elsewhere it prints nothing.
 type simulationBar struct {
 	bar   *progressbar.ProgressBar
 	total time.Duration

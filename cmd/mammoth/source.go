@@ -19,22 +19,22 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// source is what somebody deploys: a manifest, or an image.
+// source is what a person deploys: a manifest, or an image.
 type source struct {
 	// named is the argument of the command.
 	named string
-	// folder is the folder of the files that a manifest names.
+	// folder is the folder of a manifest's files.
 	folder string
 	// manifest is its text; nil for an image.
 	manifest []byte
-	// archive is the image if it does not come from an ordinary file; nil otherwise.
+	// archive is the image if it is not in an ordinary file; nil otherwise.
 	archive io.Reader
 }
 
-// largestText is the largest manifest that is read.
-const largestText = 2 << 20
+// maxText is the largest manifest.
+const maxText = 2 << 20
 
-// openSource opens what the argument names: "-" for standard input, a pipe such as <(…), a file, or an image of the store. Text is a
+// openSource opens the argument: "-" for standard input, a pipe such as <(…), a file, or an image of the store. Text is a
 // manifest, whatever its name.
 func (c *cli) openSource(named string) (source, error) {
 	s := source{named: named, folder: "."}
@@ -54,7 +54,7 @@ func (c *cli) openSource(named string) (source, error) {
 		if info.Mode().IsRegular() {
 			defer file.Close()
 			s.folder = filepath.Dir(named)
-			// An ordinary file that is an image is read again when it is pushed.
+			// An ordinary file with an image is read again when it is pushed.
 			head := make([]byte, 512)
 			n, err := io.ReadFull(file, head)
 			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -81,7 +81,7 @@ func (c *cli) openSource(named string) (source, error) {
 	return s, err
 }
 
-// title is what the source is called in a sentence.
+// title is the source's name in a sentence.
 func (s source) title() string {
 	if s.named == "-" {
 		return "standard input"
@@ -123,17 +123,17 @@ func isManifestName(named string) bool {
 	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(named))
 }
 
-// isText tells what a person wrote from an archive, which has zeros near its beginning or is compressed.
+// isText distinguishes text from an archive, which has zeros near its beginning or is compressed.
 func isText(head []byte) bool {
 	for len(head) > 0 && !utf8.FullRune(head[max(0, len(head)-utf8.UTFMax):]) {
-		head = head[:len(head)-1] // a letter may be cut in two
+		head = head[:len(head)-1] // a character may be cut in two
 	}
 	return utf8.Valid(head) && !bytes.ContainsRune(head, 0)
 }
 
-// readText reads no more than a text can have: what is longer is refused by who reads it.
+// readText reads at most as much as a text may have; the caller refuses more.
 func readText(from io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(from, largestText))
+	data, err := io.ReadAll(io.LimitReader(from, maxText))
 	if err != nil {
 		return nil, plainPathError(err)
 	}

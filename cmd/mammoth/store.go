@@ -22,19 +22,19 @@ func (c *cli) storeCommand() *cobra.Command {
 	return group("store", "Look at, repair and accept a damaged store", c.storeCheckCommand(), c.storeRepairCommand(), c.storeAcceptCommand())
 }
 
-// managerFolder is the ResourceManager's in that of a whole zone.
+// managerFolder is the ResourceManager's folder in that of a whole zone.
 const managerFolder = "resourcemanager"
 
 // storeFolder is one store below a folder.
 type storeFolder struct {
 	dir string
-	// node says that it is a NodeManager's.
+	// node is true for a NodeManager's store.
 	node bool
-	// known is the store that is to be there; zero if nothing says.
+	// known is the expected store; zero if unknown.
 	known records.ID
 }
 
-// storesBelow finds the stores of a daemon's folder, of a whole zone's, or the one that the folder is.
+// storesBelow finds the stores of a daemon's folder or of a whole zone's, or the store in the folder itself.
 func storesBelow(dir string) ([]storeFolder, error) {
 	dir = absolute(dir)
 	if filepath.Base(dir) == store.FolderName {
@@ -70,7 +70,7 @@ func storesBelow(dir string) ([]storeFolder, error) {
 	return found, nil
 }
 
-// notedStore is the store that a folder's notes say is there; zero if they say nothing.
+// notedStore is the store in a folder's notes; zero if there is none.
 func notedStore(path string) (known records.ID) {
 	var noted zoneNotes
 	if notes.Read(path, &noted) == nil {
@@ -79,7 +79,7 @@ func notedStore(path string) (known records.ID) {
 	return known
 }
 
-// storeView is a store as it is printed.
+// storeView is a store in the form of the output.
 type storeView struct {
 	Dir, State   string
 	Records      int
@@ -191,13 +191,13 @@ func (c *cli) storeRepairCommand() *cobra.Command {
 	var accept bool
 	cmd := &cobra.Command{
 		Use:   "repair",
-		Short: "Make whole stores of what can be read of damaged ones",
-		Long: `Repair makes a whole store of what can be read of each damaged one in a folder, and keeps the
-damaged one's files beside it. Where records are lost it says which, as far as can be told, and
-does it only with --accept-loss.
+		Short: "Repair damaged stores with what can be read",
+		Long: `Repair builds a complete store from what can be read of each damaged one in a folder, and keeps the
+damaged files beside it. If records are lost, it lists them as far as they are known, and
+repairs only with --accept-loss.
 
-A zone that has lost records stands still after its next start: it ends nothing and grants
-nothing until "mammoth store accept" says that it may.`,
+A zone that has lost records waits after its next start: it ends and grants no container
+until "mammoth store accept".`,
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			stores, err := storesBelow(dir)
@@ -245,7 +245,7 @@ func (c *cli) repairStore(one storeFolder, accept bool) error {
 	return nil
 }
 
-// repairNode notes nothing: what a node runs is found by its labels, and the ResourceManager knows what may stay.
+// repairNode adds no notes: a node's containers are found by their labels, and the ResourceManager decides which stay.
 func repairNode(dir string, known records.ID, _ time.Time) (string, error) {
 	return records.Repair(dir, records.Repairing{Known: known})
 }
@@ -253,10 +253,10 @@ func repairNode(dir string, known records.ID, _ time.Time) (string, error) {
 func (c *cli) storeAcceptCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "accept",
-		Short: "Have a zone go on that has lost records",
-		Long: `Accept is an operator's word that lost records are lost. The zone, which stands still until then,
-goes on with what it has, and ends containers that it has no record of; "mammoth node show" lists
-them before. Deploy anew first what is missing, or scale what is out of date.`,
+		Short: "Let a zone continue that has lost records",
+		Long: `Accept confirms that lost records stay lost. The zone, which waits until then,
+continues with what it has, and ends the containers without a record; "mammoth node show" lists
+them before. First deploy what is missing, and scale what is out of date.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.with(cmd.Context(), func(z *zone) error {
@@ -278,7 +278,7 @@ func acceptedText(w io.Writer, answer *apiv1.AcceptLossResponse) error {
 	for _, lost := range answer.GetLosses() {
 		fmt.Fprintf(w, "lost: %s\n", lost)
 	}
-	_, err := fmt.Fprintf(w, "the zone goes on; %s without a record %s ended\n", plural(len(answer.GetEnded()), "container"), verbIsAre(len(answer.GetEnded())))
+	_, err := fmt.Fprintf(w, "the zone continues; %s without a record %s ended\n", plural(len(answer.GetEnded()), "container"), verbIsAre(len(answer.GetEnded())))
 	return err
 }
 
@@ -289,14 +289,14 @@ func verbIsAre(n int) string {
 	return "are"
 }
 
-// warnOfLosses tells those who look at a zone that it stands still, or takes no changes.
+// warnOfLosses warns that a zone waits because of lost records, or accepts no changes.
 func (c *cli) warnOfLosses(cmd *cobra.Command, z *zone) {
 	about, err := z.zones.GetZone(cmd.Context(), &apiv1.GetZoneRequest{})
 	if err != nil {
 		return
 	}
 	if lost := about.GetLosses(); len(lost) > 0 {
-		fmt.Fprintf(c.err, "mammoth: this zone has lost records (%s) and stands still: nothing is started or ended until `mammoth store accept`\n", strings.Join(lost, "; "))
+		fmt.Fprintf(c.err, "mammoth: this zone has lost records (%s) and waits: nothing is started or ended until `mammoth store accept`\n", strings.Join(lost, "; "))
 	}
 	if about.GetFull() != "" {
 		fmt.Fprintf(c.err, "mammoth: %s\n", about.GetFull())

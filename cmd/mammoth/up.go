@@ -27,15 +27,15 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// upFile is where a folder says that a whole zone is in it.
+// upFile marks a folder as a whole zone's.
 const upFile = "up.json"
 
-// upSettings are what `mammoth up` can be told.
+// upSettings are the settings of `mammoth up`.
 type upSettings struct {
 	dir           string
 	nodes         int
 	stopInstances bool
-	// started is when this run began, again the command that repeats it; running is set once all of it has started.
+	// started is the time of this start, again the command that repeats it; running is set once everything has started.
 	started time.Time
 	again   string
 	running bool
@@ -54,7 +54,7 @@ func (c *cli) upCommand() *cobra.Command {
 machine's Docker Engine, in one process and in the foreground.
 
 Ctrl-C, or the signal TERM, ends the zone and leaves instances and their masters running; "mammoth up"
-on the same folder takes them up again, "mammoth down" ends them.`,
+on the same folder takes them over again, "mammoth down" ends them.`,
 		Example: `  mammoth up --dir /var/lib/mammoth --listen 127.0.0.1:7070 --nodes 2
   mammoth up --dir /var/lib/mammoth --zookeeper 127.0.0.1:2181 --nginx --dns`,
 		Args: noArgs,
@@ -83,12 +83,12 @@ on the same folder takes them up again, "mammoth down" ends them.`,
 	return cmd
 }
 
-// up runs a zone until ctx ends. One that cannot start leaves no folder that was not there before.
+// up runs a zone until ctx ends. If it cannot start, it removes the folders that it has created.
 func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) (err error) {
 	if s.nodes < 1 || s.nodes > 1000 {
 		return usagef("--nodes: a zone in one process has 1 to 1000 nodes, not %d", s.nodes)
 	}
-	// Whoever starts a process here later is given the path.
+	// Later starts in this folder use the same path.
 	dir, err := filepath.Abs(s.dir)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", s.dir, err)
@@ -112,7 +112,7 @@ func (c *cli) up(ctx context.Context, s *upSettings, log *slog.Logger) (err erro
 	defer unlock()
 	defer func() {
 		if err != nil && !s.running && len(made) > 0 {
-			err = errors.Join(err, unmake(made))
+			err = errors.Join(err, removeFolders(made))
 		}
 	}()
 	zone, err := s.keep(nodes)
@@ -150,12 +150,12 @@ func (c *cli) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, 
 	if err != nil {
 		ended, end := context.WithCancel(ctx)
 		end()
-		return errors.Join(err, manager.Run(ended)) // it lets go of its store and its address
+		return errors.Join(err, manager.Run(ended)) // it closes its store and its listener
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, running := errgroup.WithContext(ctx)
-	// Companions end first, so that balancers can say good-bye.
+	// Companions end first, so that balancers can report that they leave.
 	served, endManager := context.WithCancel(context.WithoutCancel(ctx))
 	defer endManager()
 	var beside sync.WaitGroup
@@ -194,7 +194,7 @@ func (c *cli) runZone(ctx context.Context, s *upSettings, nodes []nodeSettings, 
 	return nil
 }
 
-// missingFolders are those of a path that are not there yet, the path itself first.
+// missingFolders lists the folders of a path that do not exist, the path itself first.
 func missingFolders(path string) []string {
 	var missing []string
 	for ; ; path = filepath.Dir(path) {
@@ -205,8 +205,8 @@ func missingFolders(path string) []string {
 	}
 }
 
-// unmake deletes the first of these folders with all that is in it, and those above it unless something else is in them by now.
-func unmake(folders []string) error {
+// removeFolders deletes the first of these folders with its content, and those above it unless they have other content.
+func removeFolders(folders []string) error {
 	if err := os.RemoveAll(folders[0]); err != nil {
 		return plainPathError(err)
 	}
@@ -216,7 +216,7 @@ func unmake(folders []string) error {
 	return nil
 }
 
-// split gives the settings of each node: its own folder, name and share of the ports.
+// split returns the settings of each node: its own folder, name and share of the ports.
 func (s *upSettings) split() ([]nodeSettings, error) {
 	ports, err := network.ParseRange(s.node.portRange)
 	if err != nil {
@@ -248,7 +248,7 @@ func (s *upSettings) split() ([]nodeSettings, error) {
 
 func nodeName(n int) string { return fmt.Sprintf("node-%d", n) }
 
-// share is what one of several nodes of a machine has.
+// share is the capacity of one of several nodes on a machine.
 type share struct {
 	Nodes       int   `json:"nodes"`
 	CPUMillis   int64 `json:"cpuMillis"`
@@ -256,7 +256,7 @@ type share struct {
 	DiskBytes   int64 `json:"diskBytes"`
 }
 
-// keep gives the zone's name, made up at the first start, and tells several nodes what each of them has.
+// keep returns the zone's name, chosen at the first start, and sets the share of each of several nodes.
 func (s *upSettings) keep(nodes []nodeSettings) (zone string, err error) {
 	path := filepath.Join(s.dir, upFile)
 	notes := &zoneNotes{Zone: newZoneName()}
@@ -265,7 +265,7 @@ func (s *upSettings) keep(nodes []nodeSettings) (zone string, err error) {
 	}
 	s.manager.notes, s.manager.notesFile = notes, path
 	if s.nodes == 1 {
-		return notes.Zone, nil // a NodeManager that is alone measures for itself
+		return notes.Zone, nil // a single NodeManager measures its capacity itself
 	}
 	if notes.Share == nil || notes.Share.Nodes != s.nodes {
 		if notes.Share, err = measureShare(s.dir, s.nodes); err != nil {
@@ -289,8 +289,8 @@ func setDefault(field *string, value string) {
 	}
 }
 
-// measureShare divides the machine among n nodes: the cpu that it offers, and memory and disk less a tenth for the system and
-// the engine.
+// measureShare divides the machine among n nodes: the cpu that it offers, and memory and disk minus a tenth for the system
+// and the engine.
 func measureShare(dir string, n int) (*share, error) {
 	all, err := measure(dir)
 	if err != nil {
@@ -302,7 +302,7 @@ func measureShare(dir string, n int) (*share, error) {
 	}, nil
 }
 
-// measure tells what this machine has: its cores, its memory and what is free of the disk that dir is on.
+// measure returns this machine's cores, its memory and the free space of dir's disk.
 func measure(dir string) (resource.Vector, error) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -317,7 +317,7 @@ func measure(dir string) (resource.Vector, error) {
 	}, nil
 }
 
-// warnOfTooMuch tells when the nodes are given more than the machine has. It is allowed: people try things out.
+// warnOfTooMuch warns if the nodes have more capacity than the machine. That is allowed, for experiments.
 func (c *cli) warnOfTooMuch(s *upSettings, has resource.Vector) {
 	given, err := s.node.capacity()
 	if err != nil {
@@ -342,14 +342,14 @@ func (c *cli) warnOfTooMuch(s *upSettings, has resource.Vector) {
 }
 
 const (
-	// readyWithin is how long nodes may take to register before the zone is said to be ready without them.
-	readyWithin = 10 * time.Second
-	readyLook   = 20 * time.Millisecond
+	// readyTimeout is how long nodes may take to register before the zone is reported ready without them.
+	readyTimeout = 10 * time.Second
+	readyLook    = 20 * time.Millisecond
 )
 
-// greet says where the zone listens once its nodes are there.
+// greet prints the zone's address once its nodes have registered.
 func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings, companions []beside) {
-	limit, cancel := context.WithTimeout(ctx, readyWithin)
+	limit, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	look := time.NewTicker(readyLook)
 	defer look.Stop()
@@ -384,14 +384,14 @@ func (c *cli) greet(ctx context.Context, manager *manager, s *upSettings, compan
 	}
 }
 
-// registered are the nodes that have registered since the zone was started; the others are as an earlier run left them.
+// registered are the nodes that have registered since this start.
 func registered(nodes []*apiv1.Node, started time.Time) []*apiv1.Node {
 	return slices.DeleteFunc(slices.Clone(nodes), func(node *apiv1.Node) bool {
 		return node.GetState() == apiv1.NodeState_LOST || node.GetRegisteredAt().AsTime().Before(started)
 	})
 }
 
-// warnOfMissing tells of nodes that an earlier start on the folder had, and this one does not.
+// warnOfMissing warns of nodes that an earlier start on the folder had.
 func (c *cli) warnOfMissing(found []*apiv1.Node, nodes int) {
 	var missing []string
 	most := nodes
@@ -414,7 +414,7 @@ func (c *cli) warnOfMissing(found []*apiv1.Node, nodes int) {
 	}
 }
 
-// farewell says what is left running, or ends it.
+// farewell prints what is left running, or ends it.
 func (c *cli) farewell(s *upSettings) error {
 	if s.stopInstances || s.node.runtime == runtimeFake {
 		return c.endFolder(s.dir, "")
@@ -429,12 +429,12 @@ func (c *cli) farewell(s *upSettings) error {
 		return nil
 	}
 	program := filepath.Base(os.Args[0])
-	fmt.Fprintf(c.out, "the zone has ended; %s and %s go on running: `%s` takes them up again, `%s down --dir %s` ends them\n",
+	fmt.Fprintf(c.out, "the zone has ended; %s and %s keep running: `%s` takes them over again, `%s down --dir %s` ends them\n",
 		plural(left.instances, "instance"), plural(left.masters, "application master"), s.again, program, quoted(s.dir))
 	return nil
 }
 
-// again is the command as it was typed, with the folder's whole path, so that it means the same wherever it is typed.
+// again is the command as it was typed, with the folder's absolute path, so that it can be used anywhere.
 func (c *cli) again() string {
 	words := []string{filepath.Base(os.Args[0])}
 	for i, word := range c.args {
@@ -457,7 +457,7 @@ func absolute(path string) string {
 	return path
 }
 
-// quoted is a word as a shell takes it.
+// quoted quotes a word for a shell.
 func quoted(word string) string {
 	if word != "" && !strings.ContainsFunc(word, func(r rune) bool {
 		return !strings.ContainsRune("-_./:=,%+@", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)

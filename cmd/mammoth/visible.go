@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// visible shows every character that would move the cursor, change colours, begin another line or turn the direction of
-// writing as an escape, as in \x1b. What names, reasons and logs hold comes from others, and a terminal obeys it.
+// visible escapes every character that would move the cursor, change colours, begin another line or turn the writing
+// direction, as in \x1b. Names, reasons and logs may contain them, and a terminal interprets them.
 func visible(text string) string {
 	if strings.IndexFunc(text, hidden) < 0 && utf8.ValidString(text) {
 		return text
@@ -39,12 +39,12 @@ func visible(text string) string {
 	return out.String()
 }
 
-// hidden are control characters but the tab, line and paragraph separators, and marks that turn the direction of writing.
+// hidden are control characters except the tab, line and paragraph separators, and marks of the writing direction.
 func hidden(r rune) bool {
 	return unicode.IsControl(r) && r != '\t' || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r)
 }
 
-// visibleMessage makes every text of a message visible, map keys too.
+// visibleMessage escapes every text of a message, also map keys.
 func visibleMessage(message proto.Message) { visibleFields(message.ProtoReflect()) }
 
 func visibleFields(message protoreflect.Message) {
@@ -86,7 +86,7 @@ func visibleValue(field protoreflect.FieldDescriptor, value protoreflect.Value) 
 	return value
 }
 
-// isTerminal reports whether a person looks at what is written.
+// isTerminal reports whether a person reads the output.
 func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))

@@ -30,29 +30,29 @@ func (w *waiting) flags(cmd *cobra.Command) {
 	lengthVar(cmd.Flags(), &w.timeout, "timeout", "how long --wait waits")
 }
 
-// change is long work that an app was told to do.
+// change is long work on an app.
 type change struct {
 	// app as the zone answered, with the change's generation and version.
 	app *apiv1.App
-	// what a person calls it: "deployment".
+	// The name for people: "deployment".
 	what string
-	// done looks at a newer app: finished, still under way, or why it never will.
+	// done examines a newer state of the app: finished, still in progress, or why it never finishes.
 	done func(change, *apiv1.App) (bool, error)
-	// before are the containers that a restart is to replace.
+	// before are the containers that a restart replaces.
 	before map[string]bool
-	// gone is set when the app itself ends.
+	// gone is true if the app itself ends.
 	gone bool
-	// accepted, if set, is what is said when nobody waits.
+	// accepted, if set, is printed without --wait.
 	accepted func(*apiv1.App) string
 }
 
-// errReverted says that another version took the place of the one that is waited for.
+// errReverted means that another version has replaced the awaited one.
 var errReverted = errors.New("replaced by a newer version")
 
-// rolledOut is done when the wanted number of instances runs, all of the version that was deployed.
+// rolledOut is done when all desired instances run the deployed version.
 func rolledOut(c change, now *apiv1.App) (bool, error) {
 	rollout, before := now.GetRollout(), c.app.GetRollout()
-	// A version that was put back before this change, and is wanted again, did come up.
+	// A version that was reverted before this change, and is desired again, did come up.
 	past := before.GetState() == apiv1.Rollout_REVERTED && before.GetVersion() == rollout.GetVersion()
 	if rollout.GetVersion() >= c.app.GetVersion() && !past {
 		switch rollout.GetState() {
@@ -75,7 +75,7 @@ func rolledOut(c change, now *apiv1.App) (bool, error) {
 	return scaled(c, now)
 }
 
-// scaled is done when exactly the wanted number of instances runs.
+// scaled is done when exactly the desired number of instances runs.
 func scaled(c change, now *apiv1.App) (bool, error) {
 	if now.GetState() == apiv1.App_DEGRADED {
 		return false, fmt.Errorf("it has no application master: %s", reasonOf(now.GetReason(), now))
@@ -84,23 +84,23 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		return false, errors.New(because("it is "+word(now.GetState())+" meanwhile", now.GetReason()))
 	}
 	if failedSince(c, now) {
-		return false, fmt.Errorf("it stands still at version %d: %s", now.GetVersion(), reasonOf(now.GetRollout().GetReason(), now))
+		return false, fmt.Errorf("it waits at version %d: %s", now.GetVersion(), reasonOf(now.GetRollout().GetReason(), now))
 	}
 	if now.GetState() == apiv1.App_STOPPED && c.app.GetState() == apiv1.App_STOPPED {
 		return false, fmt.Errorf("it is stopped; `mammoth app restart %s` starts it with %s", now.GetName(), plural(int(specified(now)), "instance"))
 	}
 	for _, instance := range now.GetInstances() {
-		// A rollout that is under way comes to a verdict of its own.
+		// A rollout in progress ends by itself.
 		limit, judged := maxFailures(now, instance), now.GetRollout().GetState() != apiv1.Rollout_PROGRESSING
 		if judged && instance.GetState() == apiv1.Instance_BACKOFF && limit > 0 && instance.GetFailures() >= limit && heeded(c, now) {
 			return false, fmt.Errorf("%s %s", instance.GetId(), reasonOf(instance.GetReason(), now))
 		}
 		if instance.GetPort() == 0 && hasPorts(now, instance) {
-			return false, nil // its node has not told the zone yet where it is reached
+			return false, nil // its node has not reported its address yet
 		}
 	}
 	if now.GetRollout().GetState() == apiv1.Rollout_PAUSED {
-		// Two versions serve side by side: there may be more instances than are wanted of one.
+		// Two versions serve side by side: there may be more instances than the count of one.
 		return heeded(c, now) && now.GetRunning() >= now.GetWanted() &&
 			int(now.GetRunning()) == len(now.GetInstances()), nil
 	}
@@ -109,18 +109,18 @@ func scaled(c change, now *apiv1.App) (bool, error) {
 		now.GetRunning() == now.GetWanted() && len(now.GetInstances()) == int(now.GetWanted()), nil
 }
 
-// failedSince reports whether what was under way has been given up since the change was made.
+// failedSince reports whether the rollout has failed since the change was made.
 func failedSince(c change, now *apiv1.App) bool {
 	return now.GetRollout().GetState() == apiv1.Rollout_FAILED && c.app.GetRollout().GetState() != apiv1.Rollout_FAILED &&
 		now.GetRollout().GetVersion() >= c.app.GetVersion() && heeded(c, now)
 }
 
-// heeded reports whether the app's master acts upon the change.
+// heeded reports whether the app's master acts on the change.
 func heeded(c change, now *apiv1.App) bool {
 	return now.GetObservedGeneration() >= c.app.GetGeneration()
 }
 
-// maxFailures is how often an instance may fail within the window before its rollout has failed.
+// maxFailures is the number of failures within the window with which a rollout fails.
 func maxFailures(app *apiv1.App, instance *apiv1.Instance) int32 {
 	for _, role := range app.GetSpec().GetRoles() {
 		if role.GetName() == instance.GetRole() {
@@ -130,15 +130,15 @@ func maxFailures(app *apiv1.App, instance *apiv1.Instance) int32 {
 	return 0
 }
 
-// wholeCount is of how many instances those that run are told: of an app that is or goes down, of those that it would have.
-func wholeCount(app *apiv1.App) int32 {
+// desiredCount is the count that running instances are compared with; for an app that is down, the count that it would have.
+func desiredCount(app *apiv1.App) int32 {
 	if app.GetState() == apiv1.App_STOPPED || ends(app) {
 		return specified(app)
 	}
 	return app.GetWanted()
 }
 
-// specified is how many instances an app's spec names.
+// specified is the number of instances in an app's spec.
 func specified(app *apiv1.App) (n int32) {
 	for _, role := range app.GetSpec().GetRoles() {
 		n += role.GetInstances()
@@ -155,7 +155,7 @@ func hasPorts(app *apiv1.App, instance *apiv1.Instance) bool {
 	return false
 }
 
-// restarted is done when all run and none of the containers from before is left.
+// restarted is done when all instances run and none of the earlier containers is left.
 func restarted(c change, now *apiv1.App) (bool, error) {
 	for _, instance := range now.GetInstances() {
 		if c.before[instance.GetContainerId()] {
@@ -167,7 +167,7 @@ func restarted(c change, now *apiv1.App) (bool, error) {
 
 func stopped(c change, now *apiv1.App) (bool, error) {
 	if !ends(now) && now.GetState() != apiv1.App_STOPPED && now.GetGeneration() > c.app.GetGeneration() {
-		return false, errors.New("somebody started it again meanwhile")
+		return false, errors.New("it was started again meanwhile")
 	}
 	return now.GetState() == apiv1.App_STOPPED, nil
 }
@@ -176,7 +176,7 @@ func removed(_ change, now *apiv1.App) (bool, error) {
 	return now.GetState() == apiv1.App_REMOVED, nil
 }
 
-// reasonOf is the reason that is given, else the last thing that an instance complained of.
+// reasonOf is the given reason, or else the last reason of an instance.
 func reasonOf(reason string, now *apiv1.App) string {
 	if strings.Contains(reason, "exited with code") {
 		return fmt.Sprintf("%s; `mammoth app logs %s --previous` shows what it wrote last", reason, now.GetName())
@@ -189,10 +189,10 @@ func reasonOf(reason string, now *apiv1.App) string {
 			return instance.GetId() + ": " + instance.GetReason()
 		}
 	}
-	return fmt.Sprintf("`mammoth app explain %s` may say why", now.GetName())
+	return fmt.Sprintf("`mammoth app explain %s` may show why", now.GetName())
 }
 
-// finish tells that a change was accepted or, with --wait, follows it to its end.
+// finish prints that a change was accepted or, with --wait, follows it to its end.
 func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) error {
 	name := change.app.GetName()
 	if !w.wait {
@@ -215,7 +215,7 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 	show.end()
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):
-		return fmt.Errorf("stopped waiting; the %s of %q goes on, `mammoth app show %s` shows how it comes along", change.what, name, name)
+		return fmt.Errorf("stopped waiting; the %s of %q continues, `mammoth app show %s` shows its progress", change.what, name, name)
 	case err != nil && (limit.Err() != nil || status.Code(err) == codes.DeadlineExceeded):
 		return fmt.Errorf("the %s of %q is not done after %s: %s", change.what, name, short(w.timeout), c.why(ctx, z, name))
 	case errors.Is(err, errReverted):
@@ -242,17 +242,17 @@ func (c *cli) finish(ctx context.Context, z *zone, change change, w *waiting) er
 			fmt.Fprintf(out, "%s: %s\n", name, note)
 		}
 		if app.GetRollout().GetState() == apiv1.Rollout_PAUSED {
-			fmt.Fprintf(out, "%s: the rollout is paused: %s; %s\n", name, app.GetRollout().GetReason(), waysOn(app, change.what == "pause"))
+			fmt.Fprintf(out, "%s: the rollout is paused: %s; %s\n", name, app.GetRollout().GetReason(), nextSteps(app, change.what == "pause"))
 		}
 		return nil
 	})
 }
 
-// awayAfter is how many tries in vain, which take about a second, make a zone one that is away.
-const awayAfter = 4
+// maxMissed is the number of failed attempts, of about a second each, after which a zone is reported away.
+const maxMissed = 4
 
-// follow watches the app until the change is done. A zone that goes away is waited for. The app that it returns is
-// the last that was seen, nil if the app is gone or was never seen.
+// follow watches the app until the change is done, and waits for a zone that does not answer. It returns the last known app,
+// nil if it is gone or was never seen.
 func (c *cli) follow(ctx context.Context, z *zone, change change, show progress) (*apiv1.App, error) {
 	var last *apiv1.App
 	retry := backoff.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
@@ -263,7 +263,7 @@ func (c *cli) follow(ctx context.Context, z *zone, change change, show progress)
 			if now, err = stream.Recv(); err != nil {
 				break
 			}
-			// An app of the same name that was installed since is another one.
+			// An app of the same name that was installed since is a different one.
 			if now.GetId() != change.app.GetId() && change.gone {
 				return nil, nil
 			}
@@ -279,7 +279,7 @@ func (c *cli) follow(ctx context.Context, z *zone, change change, show progress)
 		if code := status.Code(err); code != codes.Unavailable && code != codes.Aborted && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
-		if failures++; failures == awayAfter {
+		if failures++; failures == maxMissed {
 			show.away()
 		}
 		if err := backoff.Sleep(ctx, retry.After(failures)); err != nil {
@@ -288,7 +288,7 @@ func (c *cli) follow(ctx context.Context, z *zone, change change, show progress)
 	}
 }
 
-// why asks the zone what the app is waiting for.
+// why asks the zone what the app waits for.
 func (c *cli) why(ctx context.Context, z *zone, name string) string {
 	explanation, err := z.apps.ExplainApp(ctx, &apiv1.GetAppRequest{Name: name})
 	if err != nil {
@@ -304,7 +304,7 @@ func (c *cli) why(ctx context.Context, z *zone, name string) string {
 	return text
 }
 
-// cause is why the app is at a newer version than the one that was deployed.
+// cause is why the app is at a newer version than the deployed one.
 func (c *cli) cause(ctx context.Context, z *zone, deployed change, now *apiv1.App) string {
 	sentence := fmt.Sprintf("version %d took its place", now.GetVersion())
 	history, err := z.apps.GetAppHistory(ctx, &apiv1.GetAppRequest{Name: now.GetName()})

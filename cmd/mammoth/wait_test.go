@@ -39,7 +39,7 @@ func TestAnInterruptStopsTheWaitingAndSaysThatTheRestGoesOn(t *testing.T) {
 	errs := &trigger{word: "stuck-1: pending", do: func() { cancel(errInterrupted) }}
 	var out bytes.Buffer
 	code := run(ctx, []string{"deploy", "stuck:1", "--wait", "--server", address}, streams{in: strings.NewReader(""), out: &out, err: errs}, func(string) string { return "" })
-	want := "stuck-1: pending\nmammoth: stopped waiting; the deployment of \"stuck\" goes on, `mammoth app show stuck` shows how it comes along\n"
+	want := "stuck-1: pending\nmammoth: stopped waiting; the deployment of \"stuck\" continues, `mammoth app show stuck` shows its progress\n"
 	if code != exitInterrupted || errs.String() != want || out.Len() != 0 {
 		t.Errorf("code %d, output %q, errors %q", code, out.String(), errs.String())
 	}
@@ -215,7 +215,7 @@ func TestAWaitEndsWhenTheEndCannotCome(t *testing.T) {
 		"stopped meanwhile":    {scaled, &apiv1.App{State: apiv1.App_STOPPING, Reason: "root stopped it", Version: 1}, "it is stopping meanwhile: root stopped it"},
 		"removed meanwhile":    {rolledOut, &apiv1.App{State: apiv1.App_REMOVING, Version: 1}, "it is removing meanwhile"},
 		"a restart that fails": {restarted, &apiv1.App{State: apiv1.App_RUNNING, Version: 1, ObservedGeneration: 2, Rollout: &apiv1.Rollout{State: apiv1.Rollout_FAILED, Version: 1, Reason: "it crashes"}}, "it crashes"},
-		"started again":        {stopped, &apiv1.App{State: apiv1.App_ACCEPTED, Generation: 3}, "somebody started it again meanwhile"},
+		"started again":        {stopped, &apiv1.App{State: apiv1.App_ACCEPTED, Generation: 3}, "it was started again meanwhile"},
 	} {
 		done, err := c.done(before, c.now)
 		if done || err == nil || !strings.Contains(err.Error(), c.err) {

@@ -17,44 +17,44 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// Proxy is the program that routes. Its methods are called by one goroutine at a time, and block until they are
-// done or ctx ends.
+// Proxy is the program that routes. Its methods are called by one goroutine at a time, and block until they are done or ctx
+// ends.
 type Proxy interface {
-	// Start makes sure that the proxy runs, with the newest good configuration it has; before the first one, with
-	// one that routes nothing. One that runs already is left alone.
+	// Start starts the proxy unless it runs, with its last good configuration, or with one that routes nothing if there is
+	// none.
 	Start(ctx context.Context) error
-	// Apply makes the proxy route by routes, and returns once it routes by nothing older. It is idempotent, and an
-	// error leaves what was routed before as it was. What alone cannot be routed is returned, and the rest is.
+	// Apply applies the routes, and returns once the proxy uses no older ones. It may be repeated. An error leaves the
+	// earlier routes in force. It returns the services that cannot be routed; the others are.
 	Apply(ctx context.Context, routes map[string]Route) ([]*companionv1.Refusal, error)
-	// Rest is how long to wait before routes are applied, because the proxy was reloaded recently; zero or less for not at all.
-	// It does not block.
-	Rest(routes map[string]Route) time.Duration
+	// ReloadDelay is how long to wait before the routes are applied, because the proxy was reloaded recently; zero or less
+	// for no wait. It does not block.
+	ReloadDelay(routes map[string]Route) time.Duration
 	// Alive reports whether the proxy runs. It does not block.
 	Alive() bool
-	// Traffic is what the proxy has counted since the last call.
+	// Traffic returns the counts since the last call.
 	Traffic() []*companionv1.Traffic
 }
 
-// Config is how a companion follows the zone.
+// Config is the configuration of a Companion.
 type Config struct {
 	// The balancer's name, unique in the zone and the same after a restart.
 	Name string
 	// How long the zone waits for this balancer after its connection was lost.
 	LostAfter time.Duration
-	// Whether Run says on its end that the balancer routes no more.
-	Leave bool
+	// Whether Run reports at its end that the balancer does not route any more.
+	LeaveOnExit bool
 	// Applied is called once the zone's routes are applied for the first time; may be nil.
 	Applied func()
 	Log     *slog.Logger
 }
 
-// Validate says what is wrong with a config.
+// Validate returns what is wrong with the configuration.
 func (c Config) Validate() error {
 	switch {
 	case !isServiceName(c.Name):
 		return fmt.Errorf("the balancer's name %q must be of letters, digits, \"-\", \"_\" and \".\": %w", c.Name, errdefs.ErrInvalidArgument)
 	case c.LostAfter < 0:
-		return fmt.Errorf("the time to be waited for must not be negative: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("the time that the zone waits must not be negative: %w", errdefs.ErrInvalidArgument)
 	case c.Log == nil:
 		return fmt.Errorf("a balancer's companion needs a logger: %w", errdefs.ErrInvalidArgument)
 	}
@@ -62,47 +62,47 @@ func (c Config) Validate() error {
 }
 
 const (
-	// How often the proxy is looked after.
-	lookAfter = 100 * time.Millisecond
+	// How often the proxy is checked.
+	checkInterval = 100 * time.Millisecond
 	// How often traffic is reported.
-	countEvery = time.Second
+	trafficInterval = time.Second
 	// A snapshot of some hundred thousand instances.
-	largestUpdate = 64 << 20
-	// How often an unchanged plan is applied again, for what changes without the zone: certificates.
-	applyAgain = time.Minute
-	// How often Rest is asked again while the companion waits: old processes may have ended.
-	askAgain = time.Second
+	maxUpdate = 64 << 20
+	// How often unchanged routes are applied again, for changes outside the zone: certificates.
+	reapplyInterval = time.Minute
+	// How often ReloadDelay is called while the companion waits: old processes may have ended.
+	retryInterval = time.Second
 )
 
 var (
 	retryConnection = backoff.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
 	retryApply      = backoff.Policy{Min: time.Second, Max: 30 * time.Second}
-	// Two balancers of one name take the place from each other, each time they connect.
+	// Two balancers of one name replace each other, each time they connect.
 	retryReplaced = backoff.Policy{Min: 5 * time.Second, Max: time.Minute}
 )
 
-// Companion keeps one proxy in step with the zone.
+// Companion applies the zone's routes to one proxy.
 type Companion struct {
 	config Config
 	proxy  Proxy
 	client companionv1.CompanionsClient
-	// Has the connection try at once, whatever pause it has come to by itself; nil if it cannot be told.
-	hurry func()
+	// Reconnects at once, without waiting for the connection's own back-off; nil if that is not possible.
+	reconnect func()
 }
 
-// New returns a companion that has yet to Run.
+// New returns a companion that does not run yet.
 func New(config Config, conn grpc.ClientConnInterface, proxy Proxy) (*Companion, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
 	c := &Companion{config: config, proxy: proxy, client: companionv1.NewCompanionsClient(conn)}
 	if dialer, ok := conn.(interface{ ResetConnectBackoff() }); ok {
-		c.hurry = dialer.ResetConnectBackoff
+		c.reconnect = dialer.ResetConnectBackoff
 	}
 	return c, nil
 }
 
-// Run keeps the proxy in step until ctx ends. Without the zone the proxy goes on as it was.
+// Run keeps the proxy up to date until ctx ends. Without the zone the proxy keeps its routes.
 func (c *Companion) Run(ctx context.Context) error {
 	if err := c.proxy.Start(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -117,7 +117,7 @@ func (c *Companion) Run(ctx context.Context) error {
 		defer close(received)
 		c.receive(ctx, connections)
 	}()
-	err := c.keep(ctx, connections)
+	err := c.run(ctx, connections)
 	cancel()
 	<-received
 	return err
@@ -130,16 +130,16 @@ type connection struct {
 	updates chan *companionv1.RouteUpdate
 }
 
-// receive connects, and passes every update on, for ever.
+// receive connects again and again, and passes on every update.
 func (c *Companion) receive(ctx context.Context, connections chan<- *connection) {
 	replaced := 0
 	for failures := 1; ctx.Err() == nil; failures++ {
 		began := time.Now()
-		told, err := c.connect(ctx, connections)
+		received, err := c.connect(ctx, connections)
 		if ctx.Err() != nil {
 			return
 		}
-		if told {
+		if received {
 			failures = 0
 		}
 		if time.Since(began) > retryReplaced.Max {
@@ -147,27 +147,27 @@ func (c *Companion) receive(ctx context.Context, connections chan<- *connection)
 		}
 		if errdefs.IsAborted(wire.Error(err)) {
 			replaced++
-			c.config.Log.Error("this balancer has lost its place in the zone; what is routed stays as it is", "balancer", c.config.Name, "reason", wire.Sentence(err))
+			c.config.Log.Error("another balancer of the same name has connected; the routes stay as they are", "balancer", c.config.Name, "reason", wire.Sentence(err))
 			_ = backoff.Sleep(ctx, retryReplaced.After(replaced))
 			continue
 		}
-		c.config.Log.Warn("the zone cannot be reached; what is routed stays as it is", "balancer", c.config.Name, "reason", wire.Sentence(err))
+		c.config.Log.Warn("the zone cannot be reached; the routes stay as they are", "balancer", c.config.Name, "reason", wire.Sentence(err))
 		_ = backoff.Sleep(ctx, retryConnection.After(failures))
-		if c.hurry != nil {
-			c.hurry()
+		if c.reconnect != nil {
+			c.reconnect()
 		}
 	}
 }
 
-func (c *Companion) connect(ctx context.Context, connections chan<- *connection) (told bool, err error) {
-	// The stream outlives ctx by as much as it takes to say good-bye.
+func (c *Companion) connect(ctx context.Context, connections chan<- *connection) (received bool, err error) {
+	// The stream outlives ctx by the time that the last report takes.
 	streamCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	stopped := context.AfterFunc(ctx, func() {
 		time.AfterFunc(2*time.Second, cancel)
 	})
 	defer stopped()
-	stream, err := c.client.Route(streamCtx, grpc.MaxCallRecvMsgSize(largestUpdate))
+	stream, err := c.client.Route(streamCtx, grpc.MaxCallRecvMsgSize(maxUpdate))
 	if err != nil {
 		return false, err
 	}
@@ -189,50 +189,50 @@ func (c *Companion) connect(ctx context.Context, connections chan<- *connection)
 	for {
 		update, err := stream.Recv()
 		if err != nil {
-			return told, err
+			return received, err
 		}
-		told = true
+		received = true
 		select {
 		case conn.updates <- update:
 		case <-ctx.Done():
-			// Wait for the other side's end, so that the good-bye is not cut off.
+			// Wait for the other end, so that the last report arrives.
 			for err == nil {
 				_, err = stream.Recv()
 			}
-			return told, err
+			return received, err
 		}
 	}
 }
 
-// state is what keep knows.
+// state belongs to the goroutine of run.
 type state struct {
 	conn *connection
-	// What the zone wants, and the update that this is of; nil before the first.
-	wanted     map[string]Route
+	// The routes of the zone, and the generation of the update; nil before the first.
+	desired    map[string]Route
 	generation int64
 	// Whether anything was applied yet.
 	applied bool
-	// Whether wanted has changed since it was applied.
+	// Whether desired has changed since it was applied.
 	dirty bool
-	// When it may be applied next, or is asked whether it may.
+	// When it may be applied next, or when ReloadDelay is called again.
 	next     time.Time
 	failures int
 	refusals int
 }
 
-// keep is the one goroutine that uses the proxy.
-func (c *Companion) keep(ctx context.Context, connections <-chan *connection) error {
+// run is the only goroutine that uses the proxy.
+func (c *Companion) run(ctx context.Context, connections <-chan *connection) error {
 	s := &state{}
-	look := time.NewTicker(lookAfter)
+	look := time.NewTicker(checkInterval)
 	defer look.Stop()
-	count := time.NewTicker(countEvery)
+	count := time.NewTicker(trafficInterval)
 	defer count.Stop()
 	due := time.NewTimer(time.Hour)
 	defer due.Stop()
 	for {
 		if s.dirty && !time.Now().Before(s.next) {
-			if rest := c.proxy.Rest(s.wanted); rest > 0 {
-				s.next = time.Now().Add(min(rest, askAgain))
+			if rest := c.proxy.ReloadDelay(s.desired); rest > 0 {
+				s.next = time.Now().Add(min(rest, retryInterval))
 			} else {
 				c.apply(ctx, s)
 			}
@@ -240,8 +240,8 @@ func (c *Companion) keep(ctx context.Context, connections <-chan *connection) er
 		switch {
 		case s.dirty:
 			due.Reset(time.Until(s.next))
-		case s.wanted != nil:
-			due.Reset(applyAgain)
+		case s.desired != nil:
+			due.Reset(reapplyInterval)
 		}
 		var updates <-chan *companionv1.RouteUpdate
 		if s.conn != nil {
@@ -259,11 +259,11 @@ func (c *Companion) keep(ctx context.Context, connections <-chan *connection) er
 			}
 			s.take(update)
 		case <-due.C:
-			s.dirty = s.wanted != nil
+			s.dirty = s.desired != nil
 		case <-look.C:
-			if c.revive(ctx) {
-				// What it was started with may be older than what was applied last.
-				s.dirty = s.wanted != nil
+			if c.restart(ctx) {
+				// It may have been started with older routes than the last ones.
+				s.dirty = s.desired != nil
 			}
 		case <-count.C:
 			c.count(s)
@@ -271,11 +271,11 @@ func (c *Companion) keep(ctx context.Context, connections <-chan *connection) er
 	}
 }
 
-// take makes an update part of what is wanted.
+// take applies an update to the desired routes.
 func (s *state) take(update *companionv1.RouteUpdate) {
 	wanted := map[string]Route{}
 	if !update.GetSnapshot() {
-		wanted = maps.Clone(s.wanted)
+		wanted = maps.Clone(s.desired)
 	}
 	for _, route := range update.GetRoutes() {
 		wanted[route.GetService().GetName()] = Route{Service: route.GetService(), Expose: route.GetExpose()}
@@ -283,29 +283,29 @@ func (s *state) take(update *companionv1.RouteUpdate) {
 	for _, name := range update.GetRemoved() {
 		delete(wanted, name)
 	}
-	s.wanted, s.generation, s.dirty = wanted, update.GetGeneration(), true
+	s.desired, s.generation, s.dirty = wanted, update.GetGeneration(), true
 	if s.failures == 0 {
-		// Other routes may need no rest.
+		// Other routes may need no delay.
 		s.next = time.Time{}
 		return
 	}
-	// It may well take what is without the fault of the routes before.
+	// The proxy may accept the new routes although it refused the ones before.
 	if soon := time.Now().Add(retryApply.Min); soon.Before(s.next) {
 		s.next = soon
 	}
 }
 
-// apply has the proxy route what is wanted, and confirms it.
+// apply applies the desired routes to the proxy, and confirms them.
 func (c *Companion) apply(ctx context.Context, s *state) {
 	started := time.Now()
-	refusals, err := c.proxy.Apply(ctx, s.wanted)
+	refusals, err := c.proxy.Apply(ctx, s.desired)
 	if err != nil {
 		if ctx.Err() != nil {
 			return
 		}
 		s.failures++
 		s.next = time.Now().Add(retryApply.After(s.failures))
-		c.config.Log.Error("the new routes could not be applied; the old ones stay", "balancer", c.config.Name, "reason", err)
+		c.config.Log.Error("cannot apply the new routes; the old ones stay", "balancer", c.config.Name, "reason", err)
 		return
 	}
 	if !s.applied && c.config.Applied != nil {
@@ -319,25 +319,25 @@ func (c *Companion) apply(ctx context.Context, s *state) {
 			c.config.Log.Warn("a service is not routed", "balancer", c.config.Name, "app", refusal.GetService(), "reason", refusal.GetReason())
 		}
 	}
-	c.config.Log.Debug("routes are applied", "balancer", c.config.Name, "generation", s.generation, "services", len(s.wanted), "took", time.Since(started))
+	c.config.Log.Debug("routes are applied", "balancer", c.config.Name, "generation", s.generation, "services", len(s.desired), "took", time.Since(started))
 	s.send(&companionv1.RouteReport{Applied: s.generation, Refusals: refusals})
 }
 
-// send reports on the present connection. If it is lost, the next one begins with everything anew.
+// send sends a report on the present connection. If it is lost, the next one begins with everything.
 func (s *state) send(report *companionv1.RouteReport) {
 	if s.conn != nil {
 		_ = s.conn.stream.Send(report)
 	}
 }
 
-// revive starts a proxy that has died, and reports whether it did.
-func (c *Companion) revive(ctx context.Context) bool {
+// restart starts the proxy if it has ended, and reports whether it did.
+func (c *Companion) restart(ctx context.Context) bool {
 	if c.proxy.Alive() {
 		return false
 	}
-	c.config.Log.Warn("the proxy is gone; it is started again", "balancer", c.config.Name)
+	c.config.Log.Warn("the proxy has ended; it is started again", "balancer", c.config.Name)
 	if err := c.proxy.Start(ctx); err != nil && !errors.Is(err, context.Canceled) {
-		c.config.Log.Error("the proxy cannot be started", "balancer", c.config.Name, "reason", err)
+		c.config.Log.Error("cannot start the proxy", "balancer", c.config.Name, "reason", err)
 		_ = backoff.Sleep(ctx, time.Second)
 	}
 	return true
@@ -352,9 +352,9 @@ func (c *Companion) count(s *state) {
 	}
 }
 
-// leave says good-bye if the proxy ends with the companion.
+// leave reports that the balancer does not route any more, if the proxy ends with the companion.
 func (c *Companion) leave(s *state) {
-	if c.config.Leave {
+	if c.config.LeaveOnExit {
 		s.send(&companionv1.RouteReport{Leaving: true})
 	}
 	if s.conn != nil {

@@ -63,7 +63,7 @@ func (p *proxy) Apply(_ context.Context, routes map[string]balancer.Route) ([]*c
 	return nil, nil
 }
 
-func (p *proxy) Rest(routes map[string]balancer.Route) time.Duration {
+func (p *proxy) ReloadDelay(routes map[string]balancer.Route) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.times) == 0 || len(routes) == 0 {
@@ -304,7 +304,7 @@ func TestDeadProxyIsStarted(t *testing.T) {
 
 func TestLeavingBalancerIsNotWaitedFor(t *testing.T) {
 	for _, leave := range []bool{true, false} {
-		with(t, balancer.Config{Leave: leave, LostAfter: time.Minute}, func(t *testing.T, z *zone, _ *proxy, end func()) {
+		with(t, balancer.Config{LeaveOnExit: leave, LostAfter: time.Minute}, func(t *testing.T, z *zone, _ *proxy, end func()) {
 			z.registry.Expose("web", web())
 			z.registry.Publish("web", list("web-1"))
 			synctest.Wait()

@@ -20,7 +20,7 @@ func isServiceName(text string) bool {
 	return true
 }
 
-// plainAddress is an IP address as a configuration takes it: version 6 in brackets.
+// plainAddress is an IP address in the form of a configuration: version 6 in brackets.
 func plainAddress(text string) (string, bool) {
 	address, err := netip.ParseAddr(text)
 	if err != nil || address.Zone() != "" {
@@ -32,7 +32,7 @@ func plainAddress(text string) (string, bool) {
 	return address.Unmap().String(), true
 }
 
-// portNames is every port that an Expose names.
+// portNames lists every port that an Expose uses.
 func portNames(e *apiv1.Expose) []string {
 	list := []string{"", e.GetHttp().GetPort()}
 	for _, tcp := range e.GetTcp() {

@@ -13,20 +13,21 @@ import (
 	"time"
 )
 
-// A reload leaves old processes behind, which finish the connections that they have accepted: an event stream of one app goes on
-// when another app changes. Old processes may live long, so their number is limited. The more of them there are, the less often the
-// proxy is reloaded, so that they can end by themselves. When there are too many, the oldest are ended.
+// After a reload old processes finish the connections that they have accepted, so that an event stream of one app survives a
+// change of another. Old processes may live long, so their number is limited. The more there are, the less often the proxy
+// is reloaded. When there are too many, the oldest are ended.
 
-// KeepOld is how long an old process may live by default.
-const KeepOld = 24 * time.Hour
+// DefaultKeepOld is how long an old process may live.
+const DefaultKeepOld = 24 * time.Hour
 
-// LongestRest is the longest pause between two reloads. It is well below the minute for which the zone waits for a balancer.
-const LongestRest = 20 * time.Second
+// MaxReloadDelay is the longest time between two reloads. It is well below the minute for which the zone waits for a
+// balancer.
+const MaxReloadDelay = 20 * time.Second
 
-// Rest is the time from one reload to the next: interval, or longer when at least half of the most old processes run.
-func Rest(interval time.Duration, old, most int) time.Duration {
-	rests := []time.Duration{2 * time.Second, 5 * time.Second, 10 * time.Second, LongestRest}
-	// From half of most on, each further eighth makes the time longer.
+// ReloadDelay is the time from one reload to the next: interval, or longer when at least half of the most old processes run.
+func ReloadDelay(interval time.Duration, old, most int) time.Duration {
+	rests := []time.Duration{2 * time.Second, 5 * time.Second, 10 * time.Second, MaxReloadDelay}
+	// From half of most on, each further eighth makes it longer.
 	step := 8*old/max(most, 1) - 4
 	if step < 0 {
 		return interval
@@ -34,9 +35,9 @@ func Rest(interval time.Duration, old, most int) time.Duration {
 	return max(interval, rests[min(step, len(rests)-1)])
 }
 
-// Fitting is how many old processes as large as pid may run: most, or fewer if they would take more than half of the memory
-// that the companion and its proxy may have. It is at least 1.
-func Fitting(most, pid int) int {
+// MaxOldFor is how many old processes as large as pid may run: most, or fewer if they would use more than half of the memory
+// of the companion and its proxy. It is at least 1.
+func MaxOldFor(most, pid int) int {
 	size, room := resident(pid), memoryLimit()/2
 	if size == 0 || room == 0 {
 		return most
@@ -44,7 +45,7 @@ func Fitting(most, pid int) int {
 	return max(1, int(min(int64(most), room/size)))
 }
 
-// EndOldest sends SIGTERM to the oldest of the processes so that at most leave remain, and returns to how many.
+// EndOldest sends SIGTERM to the oldest processes so that at most leave remain, and returns how many do.
 func EndOldest(pids []int, leave int) int {
 	excess := len(pids) - max(leave, 0)
 	if excess <= 0 {
@@ -61,8 +62,7 @@ func EndOldest(pids []int, leave int) int {
 	return excess
 }
 
-// AwaitEnd returns once what was told to end runs no more; on a busy machine that may take a while. What has not ended after half a
-// minute is left.
+// AwaitEnd waits until runs is false, for at most half a minute: on a busy machine, processes take a while to end.
 func AwaitEnd(runs func() bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -71,8 +71,8 @@ func AwaitEnd(runs func() bool) {
 	}
 }
 
-// Processes is every process that is, by number.
-func Processes() []int {
+// ListProcesses lists all processes of the machine.
+func ListProcesses() []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
@@ -86,13 +86,13 @@ func Processes() []int {
 	return pids
 }
 
-// started is when a process began, in ticks since the machine's start.
+// started is the start time of a process, in ticks since the machine's boot.
 func started(pid int) uint64 {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return 0
 	}
-	// Behind the name, which may hold anything, the start is the twentieth field.
+	// After the name, which may contain anything, the start is the twentieth field.
 	name := strings.LastIndex(string(text), ") ")
 	if fields := strings.Fields(string(text)[max(name, 0):]); len(fields) > 20 {
 		ticks, _ := strconv.ParseUint(fields[20], 10, 64)
@@ -101,7 +101,7 @@ func started(pid int) uint64 {
 	return 0
 }
 
-// resident is how much memory a process has in use, in bytes.
+// resident is the resident memory of a process, in bytes.
 func resident(pid int) int64 {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "statm"))
 	if err != nil {
@@ -114,8 +114,7 @@ func resident(pid int) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// memoryLimit is how much memory this process and those of its control group may have, in bytes: the group's limit, or else the
-// machine's memory.
+// memoryLimit is the memory limit of this process's control group, or else the machine's memory, in bytes.
 func memoryLimit() int64 {
 	limit := int64(0)
 	if text, err := os.ReadFile("/proc/meminfo"); err == nil {

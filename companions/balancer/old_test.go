@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestRest(t *testing.T) {
+func TestReloadDelay(t *testing.T) {
 	for _, test := range []struct {
 		old, most int
 		want      time.Duration
@@ -17,18 +17,18 @@ func TestRest(t *testing.T) {
 		{32, 64, 2 * time.Second},
 		{40, 64, 5 * time.Second},
 		{48, 64, 10 * time.Second},
-		{56, 64, LongestRest},
-		{64, 64, LongestRest},
-		{200, 64, LongestRest},
+		{56, 64, MaxReloadDelay},
+		{64, 64, MaxReloadDelay},
+		{200, 64, MaxReloadDelay},
 		{0, 1, time.Second},
-		{1, 1, LongestRest},
-		{3, 0, LongestRest},
+		{1, 1, MaxReloadDelay},
+		{3, 0, MaxReloadDelay},
 	} {
-		if got := Rest(time.Second, test.old, test.most); got != test.want {
+		if got := ReloadDelay(time.Second, test.old, test.most); got != test.want {
 			t.Errorf("of %d processes that may be %d there are: a rest of %s, want %s", test.most, test.old, got, test.want)
 		}
 	}
-	if got := Rest(time.Minute, 64, 64); got != time.Minute {
+	if got := ReloadDelay(time.Minute, 64, 64); got != time.Minute {
 		t.Errorf("whoever asks for a minute gets %s", got)
 	}
 }
@@ -40,7 +40,7 @@ func TestHundredSecondsOfChanges(t *testing.T) {
 		most, old, now := max(64, 16*workers), 0, time.Duration(0)
 		for old+workers <= most {
 			old += workers
-			now += Rest(time.Second, old, most)
+			now += ReloadDelay(time.Second, old, most)
 		}
 		if now < 100*time.Second {
 			t.Errorf("with %d workers the first connection is cut after %s", workers, now)
@@ -94,10 +94,10 @@ func TestMemory(t *testing.T) {
 	if limit := memoryLimit(); limit < 1<<20 {
 		t.Errorf("this process may have %d bytes", limit)
 	}
-	if got := Fitting(1_000_000_000, 1); got < 1 || got >= 1_000_000_000 {
+	if got := MaxOldFor(1_000_000_000, 1); got < 1 || got >= 1_000_000_000 {
 		t.Errorf("%d processes fit into this machine's memory", got)
 	}
-	if got := Fitting(3, -1); got != 3 {
+	if got := MaxOldFor(3, -1); got != 3 {
 		t.Errorf("of a process that is gone %d fit, want 3", got)
 	}
 }

@@ -1,6 +1,8 @@
-// Package balancer is what every balancer's companion has in common: it follows the zone's routes, makes a plan of
-// them, has a proxy apply the plan, and confirms what is applied. How a proxy does that is the business of the
-// packages nginx and haproxy.
+// Package balancer is the common part of all balancers' companions: it follows the zone's routes, makes a plan of them, lets
+// a proxy apply the plan, and confirms it. The packages nginx and haproxy implement the proxy.
+//
+// Vocabulary: routes are what the zone sends, a Plan is their checked and ordered form, a Refusal is a service that cannot
+// be routed, an old process is one that finishes connections after a reload.
 package balancer
 
 import (
@@ -22,11 +24,11 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// Plan is everything that a proxy is to route, in an order that depends on nothing but its content.
+// Plan is everything that a proxy routes, in an order that depends on its content only.
 type Plan struct {
-	// Services by name, each checked: what is in them is safe to write into a configuration.
+	// Services by name. Their values are checked: they are safe in a configuration.
 	Services []Service
-	// Host names in order; AnyHost, if there, comes last.
+	// Host names in order; AnyHost comes last.
 	Hosts []Host
 	// TCP ports in order.
 	TCP []TCP
@@ -36,13 +38,13 @@ type Plan struct {
 type Service struct {
 	Name   string
 	Expose *apiv1.Expose
-	// The port of HTTP requests; nobody, if the service has no http.
+	// The servers of HTTP requests; empty if the service has no http.
 	HTTP []Server
-	// Set if the service is served with TLS too.
+	// Set if the service is also served with TLS.
 	Certificate *Certificate
 }
 
-// Server is one instance that is to be routed to, at one of its ports.
+// Server is one port of an instance.
 type Server struct {
 	// The endpoint's id.
 	ID      string
@@ -67,14 +69,14 @@ type Path struct {
 	Service *Service
 }
 
-// TCP is a port that passes connections on.
+// TCP is a port whose connections are forwarded.
 type TCP struct {
 	Listen  int32
 	Service *Service
 	Servers []Server
 }
 
-// Certificate names a certificate that was found and fits its key.
+// Certificate is an existing certificate that fits its key.
 type Certificate struct {
 	Name string
 	// Files with the chain and the key.
@@ -83,22 +85,22 @@ type Certificate struct {
 	Digest string
 }
 
-// Route is one exposed service as the zone sees it.
+// Route is an exposed service of the zone.
 type Route struct {
 	Service *apiv1.Service
 	Expose  *apiv1.Expose
 }
 
-// Limits are what a proxy can do.
+// Limits are the abilities of a proxy.
 type Limits struct {
 	// Folder of NAME.crt and NAME.key; empty if the proxy has no TLS port.
 	Certificates string
-	// Why this proxy cannot pass on a TCP port, one sentence; nil if it can pass on any.
+	// Returns why this proxy cannot forward a TCP port, one sentence; nil if it can forward any.
 	TCP func(listen int32) string
 }
 
-// MakePlan turns routes into a plan. A service that cannot be routed is refused with a sentence and disturbs no
-// other one; of two that claim the same, the first by name has it.
+// MakePlan converts routes to a plan. A service that cannot be routed is refused with a sentence and affects no other; of
+// two with the same claim the first by name has it.
 func MakePlan(routes map[string]Route, limits Limits) (*Plan, []*companionv1.Refusal) {
 	plan := &Plan{}
 	var refusals []*companionv1.Refusal
@@ -189,9 +191,9 @@ func (p *Plan) add(service *Service, state *apiv1.Service, hosts map[string]*Hos
 	}
 }
 
-// servers is whom to route to: the healthy instances, or if there is none the unhealthy ones. A weight of zero is
-// for nobody. What an app has registered itself is for those who look it up: it could name any address, the
-// ResourceManager's too, and strangers would be led there.
+// servers lists the healthy instances, or if there is none the unhealthy ones, without those of weight zero. Endpoints that
+// an app has registered itself are left out: they could have any address, also the ResourceManager's, and requests from
+// outside would reach it.
 func servers(service *apiv1.Service, port string) []Server {
 	var healthy, rest []Server
 	for _, endpoint := range service.GetEndpoints() {
@@ -219,7 +221,7 @@ func servers(service *apiv1.Service, port string) []Server {
 
 func findCertificate(folder, name string) (*Certificate, error) {
 	if folder == "" {
-		return nil, fmt.Errorf("the certificate %q is asked for, but this balancer serves no TLS", name)
+		return nil, fmt.Errorf("the certificate %q is needed, but this balancer serves no TLS", name)
 	}
 	found := &Certificate{Name: name, Chain: filepath.Join(folder, name+".crt"), Key: filepath.Join(folder, name+".key")}
 	chain, err := os.ReadFile(found.Chain)
@@ -237,5 +239,5 @@ func findCertificate(folder, name string) (*Certificate, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the balancer has no certificate %q: its operator puts %s.crt and %s.key into %s", name, name, name, folder)
 	}
-	return nil, fmt.Errorf("reading the certificate %q: %w", name, err)
+	return nil, fmt.Errorf("read the certificate %q: %w", name, err)
 }

@@ -25,7 +25,7 @@ func (c *Companion) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 	_ = w.WriteMsg(answer)
 }
 
-// answer is the whole answer to a query.
+// answer is the complete answer to a query.
 func (c *Companion) answer(query *dns.Msg) *dns.Msg {
 	answer := new(dns.Msg)
 	answer.SetReply(query)
@@ -60,7 +60,7 @@ func (c *Companion) answer(query *dns.Msg) *dns.Msg {
 	return answer
 }
 
-// find fills in the answer; it reports whether the name exists.
+// find adds to the answer; it reports whether the name exists.
 func (c *Companion) find(services map[string]*apiv1.Service, below string, question dns.Question, answer *dns.Msg) bool {
 	if name, ok := strings.CutSuffix(below, ".service"); ok {
 		port := ""
@@ -80,7 +80,7 @@ func (c *Companion) find(services map[string]*apiv1.Service, below string, quest
 	if !ok {
 		return false
 	}
-	// Both an id and a service's name may have dots in them.
+	// An id and a service's name may contain dots.
 	for i := range len(name) {
 		if name[i] != '.' || services[name[i+1:]] == nil {
 			continue
@@ -97,7 +97,7 @@ func (c *Companion) find(services map[string]*apiv1.Service, below string, quest
 	return false
 }
 
-// service answers for a service: addresses, or with SRV ports too. An order by chance spreads clients that take the
+// service answers for a service: addresses, or with SRV also ports. The order is random, which spreads clients that take the
 // first.
 func (c *Companion) service(service *apiv1.Service, port string, question dns.Question, answer *dns.Msg) {
 	endpoints := routable(service)
@@ -128,7 +128,7 @@ func (c *Companion) service(service *apiv1.Service, port string, question dns.Qu
 	}
 }
 
-// routable is whom a client should turn to: the healthy endpoints, or if there is none the unhealthy ones.
+// routable lists the healthy endpoints, or if there is none the unhealthy ones.
 func routable(service *apiv1.Service) []*apiv1.Endpoint {
 	open := slices.DeleteFunc(slices.Clone(service.GetEndpoints()), func(e *apiv1.Endpoint) bool { return e.GetWeight() < 1 })
 	healthy := slices.DeleteFunc(slices.Clone(open), func(e *apiv1.Endpoint) bool { return e.GetState() == apiv1.Endpoint_UNHEALTHY })
@@ -138,7 +138,7 @@ func routable(service *apiv1.Service) []*apiv1.Endpoint {
 	return open
 }
 
-// portNamed is the port of an endpoint, whose names DNS does not tell apart by case.
+// portNamed is the port of an endpoint by name, without regard to case.
 func portNamed(endpoint *apiv1.Endpoint, name string) int32 {
 	for known, port := range endpoint.GetPorts() {
 		if strings.EqualFold(known, name) {
@@ -168,7 +168,7 @@ func (c *Companion) header(name string, kind uint16) dns.RR_Header {
 	return dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET, Ttl: uint32(c.config.TTL.Seconds())}
 }
 
-// soa says how long a "no" may be kept: as long as a "yes".
+// soa sets how long a negative answer may be cached: as long as a positive one.
 func (c *Companion) soa(domain string) dns.RR {
 	ttl := uint32(c.config.TTL.Seconds())
 	return &dns.SOA{

@@ -1,5 +1,5 @@
-// Package dns answers DNS queries about the zone's services: web.service.mammoth is the addresses of web's healthy
-// instances, and as SRV their ports too.
+// Package dns answers DNS queries about the zone's services: web.service.mammoth has the addresses of web's healthy
+// instances, and as SRV also their ports.
 package dns
 
 import (
@@ -21,18 +21,18 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// Config is where and how queries are answered.
+// Config is the configuration of a Companion.
 type Config struct {
-	// host:port, for UDP and TCP. Port 0 takes any that is free.
+	// host:port, for UDP and TCP. Port 0 is any free port.
 	Listen string `yaml:"listen"`
-	// The domain that this server knows; default "mammoth".
+	// The domain of the zone's names; default "mammoth".
 	Domain string `yaml:"domain"`
-	// How long an answer may be kept; default 2s.
+	// How long an answer may be cached; default 2s.
 	TTL time.Duration `yaml:"ttl"`
 	Log *slog.Logger  `yaml:"-"`
 }
 
-// Validate fills in what is left out, and says what is wrong.
+// Validate sets defaults and returns what is wrong.
 func (c *Config) Validate() error {
 	if c.Domain == "" {
 		c.Domain = "mammoth"
@@ -50,7 +50,7 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("the domain %q is not a DNS name: %w", c.Domain, errdefs.ErrInvalidArgument)
 	}
 	if c.TTL < time.Second || c.TTL > time.Hour {
-		return fmt.Errorf("the time that answers may be kept must be between 1s and 1h, but is %s: %w", c.TTL, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("the ttl must be between 1s and 1h, but is %s: %w", c.TTL, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
@@ -61,17 +61,17 @@ type Companion struct {
 	conn   grpc.ClientConnInterface
 	packet net.PacketConn
 	stream net.Listener
-	// Services by lower-case name; nil before the zone has told. Replaced, never changed.
+	// Services by lower-case name; nil before the first update. Replaced, never changed.
 	services atomic.Pointer[map[string]*apiv1.Service]
 }
 
-// New returns a companion that listens already, and answers once it Runs; the connection leads to the ResourceManager.
+// New returns a companion that listens already and answers while it runs; the connection leads to the ResourceManager.
 func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
 	c := &Companion{config: config, conn: conn}
-	// UDP and TCP share a port. When any will do, one that is free for UDP may not be for TCP.
+	// UDP and TCP share a port. A random port that is free for UDP may not be free for TCP.
 	var err error
 	for range 16 {
 		if c.packet, err = net.ListenPacket("udp", config.Listen); err != nil {
@@ -82,10 +82,10 @@ func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 		}
 		_ = c.packet.Close()
 	}
-	return nil, fmt.Errorf("listening for DNS on %s: %w: %w", config.Listen, err, errdefs.ErrUnavailable)
+	return nil, fmt.Errorf("listen for DNS on %s: %w: %w", config.Listen, err, errdefs.ErrUnavailable)
 }
 
-// Addr is where queries are taken, host:port.
+// Addr is the host:port of the server.
 func (c *Companion) Addr() string { return c.packet.LocalAddr().String() }
 
 // Run answers queries until ctx ends.
@@ -103,7 +103,7 @@ func (c *Companion) Run(ctx context.Context) error {
 		server.NotifyStartedFunc = func() { close(started) }
 		group.Go(func() {
 			if err := server.ActivateAndServe(); err != nil && ctx.Err() == nil {
-				failed <- fmt.Errorf("answering DNS over %s: %w", server.Net, err)
+				failed <- fmt.Errorf("answer DNS over %s: %w", server.Net, err)
 			}
 		})
 		<-started
@@ -119,7 +119,7 @@ func (c *Companion) Run(ctx context.Context) error {
 	}
 }
 
-// take makes an update part of what is known.
+// take applies an update.
 func (c *Companion) take(update *companionv1.MirrorUpdate) {
 	services := map[string]*apiv1.Service{}
 	if known := c.services.Load(); known != nil && !update.GetSnapshot() {

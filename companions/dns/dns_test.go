@@ -164,7 +164,7 @@ func TestPortIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if _, err := New(Config{Listen: taken.LocalAddr().String()}, nil); err == nil || !strings.Contains(err.Error(), "listening for DNS") {
+	if _, err := New(Config{Listen: taken.LocalAddr().String()}, nil); err == nil || !strings.Contains(err.Error(), "listen for DNS") {
 		t.Errorf("a port that is taken: %v", err)
 	}
 }

@@ -1,5 +1,5 @@
-// Package haproxy keeps a HAProxy in step with the zone. Which instances an app has, and with what weight, is
-// changed through its runtime interface without a reload; only what an app is reached by needs one.
+// Package haproxy manages a HAProxy as a balancer of the zone. Instances and weights are changed through its runtime
+// interface without a reload; changes of hosts, paths and ports need one.
 package haproxy
 
 import (
@@ -29,11 +29,11 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// Config is one HAProxy and how it is kept.
+// Config is the configuration of one HAProxy and its companion.
 type Config struct {
 	// The balancer's name in the zone; default "haproxy".
 	Name string `yaml:"name"`
-	// Folder of this HAProxy's configuration and sockets. It is nobody else's.
+	// Folder of this HAProxy's configuration and sockets, for this HAProxy alone.
 	Dir string `yaml:"dir"`
 	// Front address of HTTP, host:port.
 	Listen string `yaml:"listen"`
@@ -49,19 +49,19 @@ type Config struct {
 	KeepOld time.Duration `yaml:"keepOld"`
 	// How many old processes may run; the oldest are ended first. Default 32, and fewer if they take more than half of the memory.
 	MaxOld int `yaml:"maxOld"`
-	// End HAProxy with the companion. Otherwise it goes on serving.
+	// End HAProxy with the companion. Otherwise it keeps serving.
 	StopOnExit bool `yaml:"stopOnExit"`
 	// Applied is called once the zone's routes are applied for the first time; may be nil.
 	Applied func()       `yaml:"-"`
 	Log     *slog.Logger `yaml:"-"`
 }
 
-// Validate fills in what is left out, and says what is wrong.
+// Validate sets defaults and returns what is wrong.
 func (c *Config) Validate() error {
 	defaultTo(&c.Name, "haproxy")
 	defaultTo(&c.Program, "haproxy")
 	defaultTo(&c.LostAfter, 30*time.Second)
-	defaultTo(&c.KeepOld, balancer.KeepOld)
+	defaultTo(&c.KeepOld, balancer.DefaultKeepOld)
 	defaultTo(&c.MaxOld, 32)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -82,7 +82,7 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("serving TLS on %s needs a folder of certificates: %w", c.TLS, errdefs.ErrInvalidArgument)
 	}
 	for _, address := range []string{c.Listen, c.TLS} {
-		if err := balancer.CheckFront(address); err != nil && (address != "" || c.Listen == "") {
+		if err := balancer.CheckFrontAddress(address); err != nil && (address != "" || c.Listen == "") {
 			return err
 		}
 	}
@@ -104,7 +104,7 @@ func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 	}
 	config = proxy.config
 	follow, err := balancer.New(balancer.Config{
-		Name: config.Name, LostAfter: config.LostAfter, Leave: config.StopOnExit, Applied: config.Applied, Log: config.Log,
+		Name: config.Name, LostAfter: config.LostAfter, LeaveOnExit: config.StopOnExit, Applied: config.Applied, Log: config.Log,
 	}, conn, proxy)
 	if err != nil {
 		return nil, err
@@ -112,14 +112,13 @@ func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 	return &Companion{proxy: proxy, follow: follow}, nil
 }
 
-// Companion keeps one HAProxy in step with the zone.
+// Companion manages one HAProxy.
 type Companion struct {
 	proxy  *Proxy
 	follow *balancer.Companion
 }
 
-// Run keeps HAProxy in step until ctx ends. It fails at once if HAProxy cannot be run, or if another companion keeps
-// the same folder.
+// Run manages HAProxy until ctx ends. It fails at once if HAProxy cannot be run, or if another companion uses the folder.
 func (c *Companion) Run(ctx context.Context) error {
 	defer c.proxy.Close()
 	return c.follow.Run(ctx)
@@ -131,18 +130,18 @@ type Proxy struct {
 	settings settings
 	lock     *os.File
 	pid      int
-	// How long a process that has started may take to be seen.
-	startLimit time.Duration
-	counted    map[string]counts
-	tcp        map[int32]bool
-	// Processes that were there before the one that takes requests; some may have ended.
+	// startTimeout is how long a process that was started may take to appear.
+	startTimeout time.Duration
+	counts       map[string]counts
+	tcp          map[int32]bool
+	// Older processes than the one that accepts requests; some may have ended.
 	before []int
-	// What the running HAProxy was rendered with, and when it was reloaded last.
+	// The shape of the running HAProxy's configuration, and the time of the last reload.
 	routed   string
 	reloaded time.Time
 }
 
-// NewProxy returns a HAProxy that has yet to be started.
+// NewProxy returns a HAProxy that was not started yet.
 func NewProxy(config Config) (*Proxy, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
@@ -151,9 +150,9 @@ func NewProxy(config Config) (*Proxy, error) {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	return &Proxy{config: config, startLimit: reloadLimit, counted: map[string]counts{}, tcp: map[int32]bool{}, settings: settings{
+	return &Proxy{config: config, startTimeout: reloadTimeout, counts: map[string]counts{}, tcp: map[int32]bool{}, settings: settings{
 		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, StopAfter: int(config.KeepOld.Seconds()),
-		Connections: balancer.Connections(),
+		Connections: balancer.MaxConnections(),
 	}}, nil
 }
 
@@ -161,7 +160,7 @@ func (p *Proxy) path(name string) string { return filepath.Join(p.config.Dir, na
 
 var versionPattern = regexp.MustCompile(`version (\d+)\.(\d+)`)
 
-// prepare takes the folder for this companion alone, and finds out what the program can do.
+// prepare locks the folder, and examines the program.
 func (p *Proxy) prepare(ctx context.Context) error {
 	if p.lock != nil {
 		return nil
@@ -170,7 +169,7 @@ func (p *Proxy) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.furnish(ctx); err != nil {
+	if err := p.setUp(ctx); err != nil {
 		_ = lock.Close()
 		return err
 	}
@@ -178,7 +177,7 @@ func (p *Proxy) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (p *Proxy) furnish(ctx context.Context) error {
+func (p *Proxy) setUp(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, p.config.Program, "-v").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("HAProxy cannot be run as %q (install the package haproxy, or name the program): %w: %w", p.config.Program, err, errdefs.ErrFailedPrecondition)
@@ -196,7 +195,7 @@ func (p *Proxy) furnish(ctx context.Context) error {
 		}
 	}
 	if err := os.MkdirAll(p.path("certificates"), 0o700); err != nil {
-		return fmt.Errorf("making HAProxy's folder: %w", err)
+		return fmt.Errorf("create HAProxy's folder: %w", err)
 	}
 	secret, err := os.ReadFile(p.path("cookie.secret"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -206,26 +205,25 @@ func (p *Proxy) furnish(ctx context.Context) error {
 		err = os.WriteFile(p.path("cookie.secret"), secret, 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("keeping the secret of sticky cookies: %w", err)
+		return fmt.Errorf("store the secret of sticky cookies: %w", err)
 	}
 	p.settings.DynamicCookieSecret = string(secret)
 	return balancer.WriteFile(p.path("503.http"), []byte(unavailable))
 }
 
-// Start makes sure that HAProxy runs: one that does is taken over as it is, else it is started with the last good
-// configuration.
+// Start takes over a running HAProxy as it is, or starts it with the last good configuration.
 func (p *Proxy) Start(ctx context.Context) error {
 	if err := p.prepare(ctx); err != nil {
 		return err
 	}
-	// Every process of the machine is looked at here alone.
+	// All processes of the machine are listed here only.
 	p.before = p.processes()
 	if pid := p.process(); pid != 0 {
 		p.pid = pid
 		return nil
 	}
 	if _, err := os.Stat(p.path("haproxy.cfg")); errors.Is(err, os.ErrNotExist) {
-		if err := p.place(ctx, render(p.settings, &balancer.Plan{})); err != nil {
+		if err := p.install(ctx, render(p.settings, &balancer.Plan{})); err != nil {
 			return err
 		}
 	}
@@ -233,7 +231,7 @@ func (p *Proxy) Start(ctx context.Context) error {
 	return p.launch(ctx)
 }
 
-// launch starts a process with the configuration in place; it takes over the sockets of old ones.
+// launch starts a process with the installed configuration; it takes over the sockets of old ones.
 func (p *Proxy) launch(ctx context.Context, old ...string) error {
 	arguments := []string{"-D", "-f", p.path("haproxy.cfg"), "-p", p.path("haproxy.pid")}
 	if len(old) > 0 {
@@ -248,11 +246,11 @@ func (p *Proxy) launch(ctx context.Context, old ...string) error {
 		}
 		// A HAProxy waits one second for the sockets of the one before, which may be kept waiting for the processor.
 		if !bytes.Contains(out, []byte("Failed to get the sockets from the old process")) || ctx.Err() != nil {
-			return fmt.Errorf("HAProxy did not start: %s: %w", problem(out, err), errdefs.ErrUnavailable)
+			return fmt.Errorf("HAProxy did not start: %s: %w", firstError(out, err), errdefs.ErrUnavailable)
 		}
 		balancer.Pause(ctx, 100*time.Millisecond)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, p.startLimit, fmt.Errorf("HAProxy has ended right after its start: %w", errdefs.ErrUnavailable))
+	ctx, cancel := context.WithTimeoutCause(ctx, p.startTimeout, fmt.Errorf("HAProxy has ended right after its start: %w", errdefs.ErrUnavailable))
 	defer cancel()
 	for ctx.Err() == nil {
 		if pid := p.process(); pid != 0 && strconv.Itoa(pid) != strings.Join(old, "") {
@@ -277,7 +275,7 @@ func (p *Proxy) process() int {
 	return pid
 }
 
-// isOurs reports whether a process is a living HAProxy of this folder: the number may long be another's.
+// isOurs reports whether a process is a HAProxy of this folder: the process id may have been reused.
 func (p *Proxy) isOurs(pid int) bool {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	return err == nil && strings.Contains(string(text), "\x00"+p.path("haproxy.cfg")+"\x00") && !balancer.Zombie(pid)
@@ -286,7 +284,7 @@ func (p *Proxy) isOurs(pid int) bool {
 // Alive reports whether HAProxy runs.
 func (p *Proxy) Alive() bool { return p.pid != 0 && p.isOurs(p.pid) }
 
-// Close lets go of the folder, and ends HAProxy if it is to end with its companion.
+// Close unlocks the folder, and ends HAProxy if StopOnExit is set.
 func (p *Proxy) Close() {
 	if p.lock == nil {
 		return
@@ -300,7 +298,7 @@ func (p *Proxy) Close() {
 	p.lock = nil
 }
 
-// Apply makes HAProxy route by routes: through its runtime interface where only instances differ, else by a reload.
+// Apply applies routes through the runtime interface if only instances differ, else by a reload.
 func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]*companionv1.Refusal, error) {
 	plan, refusals := balancer.MakePlan(routes, p.limits())
 	wanted := render(p.settings, plan)
@@ -317,7 +315,7 @@ func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]
 		if err := p.reload(ctx, wanted); err != nil {
 			return nil, err
 		}
-	} else if err := p.steer(ctx, plan, wanted); err != nil {
+	} else if err := p.updateServers(ctx, plan, wanted); err != nil {
 		return nil, err
 	}
 	p.routed = wanted.shape
@@ -336,13 +334,13 @@ func (p *Proxy) limits() balancer.Limits {
 	return limits
 }
 
-// Rest is how long to wait before routes are applied that need a reload; zero for routes that need none.
-func (p *Proxy) Rest(routes map[string]balancer.Route) time.Duration {
+// ReloadDelay is how long to wait before routes are applied that need a reload; zero for others.
+func (p *Proxy) ReloadDelay(routes map[string]balancer.Route) time.Duration {
 	since := time.Since(p.reloaded)
-	if p.reloaded.IsZero() || since >= balancer.LongestRest {
+	if p.reloaded.IsZero() || since >= balancer.MaxReloadDelay {
 		return 0
 	}
-	rest := balancer.Rest(interval, len(p.old()), balancer.Fitting(p.config.MaxOld, p.pid)) - since
+	rest := balancer.ReloadDelay(interval, len(p.old()), balancer.MaxOldFor(p.config.MaxOld, p.pid)) - since
 	if rest <= 0 {
 		return 0
 	}
@@ -356,32 +354,32 @@ func (p *Proxy) Rest(routes map[string]balancer.Route) time.Duration {
 // interval is the shortest time between two reloads.
 const interval = time.Second
 
-// old is the processes that only finish the connections that they accepted before a reload.
+// old lists the processes that only finish connections from before a reload.
 func (p *Proxy) old() []int {
 	p.before = slices.DeleteFunc(p.before, func(pid int) bool { return pid == p.pid || !p.isOurs(pid) })
 	return slices.Clone(p.before)
 }
 
-// processes is every living HAProxy of this folder.
+// processes lists every HAProxy of this folder.
 func (p *Proxy) processes() []int {
-	return slices.DeleteFunc(balancer.Processes(), func(pid int) bool { return !p.isOurs(pid) })
+	return slices.DeleteFunc(balancer.ListProcesses(), func(pid int) bool { return !p.isOurs(pid) })
 }
 
-// makeRoom ends the oldest old processes if a reload would leave too many of them.
-func (p *Proxy) makeRoom() {
-	most := balancer.Fitting(p.config.MaxOld, p.pid)
+// limitOld ends the oldest old processes if a reload would leave too many.
+func (p *Proxy) limitOld() {
+	most := balancer.MaxOldFor(p.config.MaxOld, p.pid)
 	if ended := balancer.EndOldest(p.old(), most-1); ended > 0 {
-		p.config.Log.Warn("the oldest connections are cut: too many processes of earlier configurations still have open connections",
+		p.config.Log.Warn("too many processes of earlier configurations have open connections; the oldest are ended",
 			"balancer", p.config.Name, "ended", ended, "most", most)
 	}
 }
 
-// refuseTCP says why HAProxy cannot listen on a port. It would refuse the whole configuration.
+// refuseTCP is why HAProxy cannot listen on a port. It would refuse the whole configuration.
 func (p *Proxy) refuseTCP(port int32) string {
 	if p.tcp[port] {
 		return ""
 	}
-	why := balancer.PortProblem(strings.Trim(p.settings.Host, "[]"), port)
+	why := balancer.CheckPort(strings.Trim(p.settings.Host, "[]"), port)
 	if why != "" {
 		text, _ := os.ReadFile(p.path("haproxy.cfg"))
 		if p.Alive() && strings.Contains(string(text), fmt.Sprintf("bind %s:%d\n", p.settings.Host, port)) {
@@ -391,16 +389,16 @@ func (p *Proxy) refuseTCP(port int32) string {
 	return why
 }
 
-// place has HAProxy check what it is to read, and puts it where it reads it.
-func (p *Proxy) place(ctx context.Context, f files) error {
+// install lets HAProxy check a configuration and installs it.
+func (p *Proxy) install(ctx context.Context, f files) error {
 	for name, pair := range f.pairs {
 		chain, err := os.ReadFile(pair.Chain)
 		if err != nil {
-			return fmt.Errorf("reading the certificate %q: %w", name, err)
+			return fmt.Errorf("read the certificate %q: %w", name, err)
 		}
 		key, err := os.ReadFile(pair.Key)
 		if err != nil {
-			return fmt.Errorf("reading the key of the certificate %q: %w", name, err)
+			return fmt.Errorf("read the key of the certificate %q: %w", name, err)
 		}
 		if err := balancer.WriteFile(p.path("certificates/"+name+".pem"), append(append(chain, '\n'), key...)); err != nil {
 			return err
@@ -416,13 +414,13 @@ func (p *Proxy) place(ctx context.Context, f files) error {
 	}
 	out, err := exec.CommandContext(ctx, p.config.Program, "-c", "-f", p.path("haproxy.cfg.new")).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("HAProxy refuses the configuration: %s: %w", problem(out, err), errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("HAProxy refuses the configuration: %s: %w", firstError(out, err), errdefs.ErrFailedPrecondition)
 	}
 	return os.Rename(p.path("haproxy.cfg.new"), p.path("haproxy.cfg"))
 }
 
-// tidy deletes what belongs to earlier configurations.
-func (p *Proxy) tidy(shape string) {
+// deleteOld deletes the files of earlier configurations.
+func (p *Proxy) deleteOld(shape string) {
 	old, _ := filepath.Glob(p.path("shape-*"))
 	for _, name := range old {
 		if !strings.HasPrefix(filepath.Base(name), "shape-"+shape+"-") {
@@ -438,8 +436,8 @@ func (p *Proxy) replace(name, text string) error {
 	return os.Rename(p.path(name+".new"), p.path(name))
 }
 
-// problem is the first complaint among what HAProxy says.
-func problem(out []byte, err error) string {
+// firstError is the first error in HAProxy's output.
+func firstError(out []byte, err error) string {
 	for line := range strings.Lines(string(out)) {
 		if strings.Contains(line, "[ALERT]") {
 			return strings.TrimSpace(line)

@@ -80,13 +80,13 @@ func TestNoReloadForInstances(t *testing.T) {
 		if _, err := proxy.Apply(t.Context(), balancertest.Routes(route)); err != nil {
 			t.Fatal(err)
 		}
-		state, err := proxy.known(t.Context())
+		state, err := proxy.servers(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		in := 0
 		for _, server := range state["app_web"] {
-			if !server.out {
+			if !server.disabled {
 				in++
 			}
 		}
@@ -111,7 +111,7 @@ func TestEndedRightAfterItsStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer proxy.Close()
-	proxy.startLimit = 100 * time.Millisecond
+	proxy.startTimeout = 100 * time.Millisecond
 	if err := proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "has ended right after its start") {
 		t.Errorf("it ends with %v", err)
 	}

@@ -14,7 +14,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// settings are what a configuration says beside the plan.
+// settings are the parts of a configuration that do not depend on the plan.
 type settings struct {
 	Dir         string
 	Listen, TLS string
@@ -27,22 +27,22 @@ type settings struct {
 	DynamicCookieSecret string
 }
 
-// files are everything that HAProxy reads, by name below its folder.
+// files are the files that HAProxy reads, by name in its folder.
 type files struct {
 	config, routes, hosts, certificates string
 	// Chain and key of each certificate in one file, by the certificate's name.
 	pairs map[string]*balancer.Certificate
-	// Changes with everything that the runtime interface cannot change: with all but the servers.
+	// Changes with everything that the runtime interface cannot change: all but the servers.
 	shape string
 }
 
-// group is one backend and the servers that it is to have.
+// group is one backend and its servers.
 type group struct {
 	name    string
 	servers []balancer.Server
 }
 
-// groups is every backend of a plan.
+// groups lists every backend of a plan.
 func groups(plan *balancer.Plan) []group {
 	var list []group
 	for _, service := range plan.Services {
@@ -84,7 +84,7 @@ func render(s settings, plan *balancer.Plan) files {
 
 const shapeMark = "@shape@"
 
-// shaped is where a file that belongs to a configuration is: each has its own, so that the last one stays whole while
+// shaped is the path of a file of a configuration: each configuration has its own, so that the last one stays complete while
 // the next is checked.
 func shaped(dir, name string) string { return dir + "/shape-" + shapeMark + "-" + name }
 
@@ -148,7 +148,7 @@ func (w *writer) front(s settings, plan *balancer.Plan) {
 	if tls {
 		w.line("bind %s ssl crt-list %s strict-sni ssl-min-ver TLSv1.2", s.TLS, shaped(s.Dir, "certificates.list"))
 	}
-	w.line("timeout client %dms", patience(plan).Milliseconds())
+	w.line("timeout client %dms", clientTimeout(plan).Milliseconds())
 	w.headers()
 	w.path()
 	w.line(`http-request set-var(txn.host) req.hdr(host),host_only,lower,regsub(\.$,)`)
@@ -176,15 +176,15 @@ func (w *writer) front(s settings, plan *balancer.Plan) {
 			w.line("http-request deny deny_status 413 if { var(txn.app) -m str app_%s } { req.hdr_val(content-length) gt %d }", service.Name, body)
 		}
 	}
-	// An instance refuses a request without a host, as HTTP/1.0 may send it.
+	// Instances refuse a request without a host, which HTTP/1.0 permits.
 	w.line(`http-request set-header Host %%[var(txn.to)]:%%[dst_port] unless { req.hdr(host) -m found }`)
 	w.line("http-request return status 404 content-type text/html string %q unless { var(txn.app) -m found }",
 		"<!doctype html><title>Nothing is here</title><h1>Nothing is here</h1><p>No app of this zone is exposed under this address.</p>")
 	w.line("use_backend %%[var(txn.app)]")
 }
 
-// headers writes which headers an instance gets. Names with an underscore are dropped: a program that reads headers as
-// variables cannot tell X_Real_IP, which anybody may send, from X-Real-IP.
+// headers writes the rules for request headers. Names with an underscore are dropped: a program that reads headers as
+// variables cannot distinguish X_Real_IP, which anybody may send, from X-Real-IP.
 func (w *writer) headers() {
 	w.line("http-request set-header Host %%[url,field(3,/)] if { url -m beg http:// } !{ req.hdr(host) -m found }")
 	w.line("http-request del-header _ -m sub")
@@ -196,7 +196,7 @@ func (w *writer) headers() {
 	w.line("http-request set-var(txn.to) str([),concat(,txn.to,]) if { var(txn.to) -m sub : }")
 }
 
-// path normalises a request's path into a variable, for routing, and leaves the request as it is.
+// path writes the rules that normalise a request's path into a variable, for routing, without changing the request.
 func (w *writer) path() {
 	w.line("http-request set-var(txn.asked) url")
 	w.line("http-request normalize-uri percent-decode-unreserved")
@@ -207,8 +207,8 @@ func (w *writer) path() {
 	w.line("http-request set-uri %%[var(txn.asked)]")
 }
 
-// patience is the client timeout: the longest of all apps, since HAProxy reads a request before it knows which app it is for.
-func patience(plan *balancer.Plan) time.Duration {
+// clientTimeout is the longest timeout of all apps, since HAProxy reads a request before it knows its app.
+func clientTimeout(plan *balancer.Plan) time.Duration {
 	longest := expose.DefaultIdle
 	for _, service := range plan.Services {
 		if service.Expose.GetHttp() != nil {
@@ -238,7 +238,7 @@ func (w *writer) app(s settings, service *balancer.Service, servers bool) {
 	}
 }
 
-// common is what backends of both kinds say.
+// common writes the part of a backend that both kinds have.
 func (w *writer) common(e *apiv1.Expose) {
 	switch e.GetBalance() {
 	case apiv1.Expose_LEAST_CONNECTIONS:
@@ -267,11 +267,11 @@ func (w *writer) servers(servers []balancer.Server) {
 	}
 }
 
-// highest is the largest weight that HAProxy knows.
-const highest = 256
+// maxWeight is HAProxy's largest weight.
+const maxWeight = 256
 
-// scale fits weights into what HAProxy can express, in proportion, and none of them to nothing. They are made as
-// small as they can be: HAProxy takes a whole round, of sixteen times their sum, to settle after a change.
+// scale converts weights to HAProxy's range, in proportion, with at least 1. They are as small as possible: after a change
+// HAProxy needs a whole round, of sixteen times their sum, to settle.
 func scale(servers []balancer.Server) []int32 {
 	var divisor, largest int32
 	for _, server := range servers {
@@ -280,8 +280,8 @@ func scale(servers []balancer.Server) []int32 {
 	weights := make([]int32, len(servers))
 	for i, server := range servers {
 		weights[i] = server.Weight / divisor
-		if largest/divisor > highest {
-			weights[i] = max(1, int32(int64(server.Weight)*highest/int64(largest)))
+		if largest/divisor > maxWeight {
+			weights[i] = max(1, int32(int64(server.Weight)*maxWeight/int64(largest)))
 		}
 	}
 	return weights
@@ -294,7 +294,7 @@ func gcd(a, b int32) int32 {
 	return a
 }
 
-// unavailable is the answer when a backend has no server, as HAProxy wants it: a whole response.
+// unavailable is HAProxy's response when a backend has no server.
 const unavailable = "HTTP/1.1 503 Service Unavailable\r\nCache-Control: no-cache\r\nConnection: close\r\nRetry-After: 1\r\n" +
 	"Content-Type: text/html\r\n\r\n<!doctype html><title>Not available just now</title><h1>Not available just now</h1>" +
 	"<p>The app is known here, but none of its instances is ready. Try again in a moment.</p>\n"

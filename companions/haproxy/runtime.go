@@ -19,16 +19,16 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// How long one command of the runtime interface may take, the same when it only counts, and a reload as a whole.
+// These are the limits of one command of the runtime interface, of one that only counts, and of a reload.
 const (
-	commandLimit = 20 * time.Second
-	countLimit   = 5 * time.Second
-	reloadLimit  = 20 * time.Second
+	commandTimeout = 20 * time.Second
+	countTimeout   = 5 * time.Second
+	reloadTimeout  = 20 * time.Second
 )
 
 // command sends one line to the runtime interface and returns the answer.
 func (p *Proxy) command(ctx context.Context, line string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", p.path("admin.sock"))
 	if err != nil {
@@ -47,7 +47,7 @@ func (p *Proxy) command(ctx context.Context, line string) (string, error) {
 	return strings.TrimSpace(string(answer)), nil
 }
 
-// shape is what the running HAProxy was rendered with.
+// shape is the shape of the running HAProxy's configuration.
 func (p *Proxy) shape(ctx context.Context) (string, error) {
 	info, err := p.command(ctx, "show info")
 	if err != nil {
@@ -61,17 +61,17 @@ func (p *Proxy) shape(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// server is one server as HAProxy has it.
+// server is a server in HAProxy.
 type server struct {
 	address string
 	port    int32
 	weight  int32
-	// Set to take no requests by its administrator: by this companion.
-	out bool
+	// Disabled by its administrator, which is this companion.
+	disabled bool
 }
 
-// known is every server that HAProxy has, by backend and name.
-func (p *Proxy) known(ctx context.Context) (map[string]map[string]server, error) {
+// servers lists every server in HAProxy, by backend and name.
+func (p *Proxy) servers(ctx context.Context) (map[string]map[string]server, error) {
 	text, err := p.command(ctx, "show servers state")
 	if err != nil {
 		return nil, err
@@ -93,16 +93,16 @@ func (p *Proxy) known(ctx context.Context) (map[string]map[string]server, error)
 		if strings.Contains(address, ":") {
 			address = "[" + address + "]"
 		}
-		state[field[1]][field[3]] = server{address: address, port: int32(port), weight: int32(weight), out: admin&1 != 0}
+		state[field[1]][field[3]] = server{address: address, port: int32(port), weight: int32(weight), disabled: admin&1 != 0}
 	}
 	return state, nil
 }
 
-// steer changes the servers of the running HAProxy, and looks whether they are as they should be.
-func (p *Proxy) steer(ctx context.Context, plan *balancer.Plan, wanted files) error {
+// updateServers changes the servers of the running HAProxy, and verifies them.
+func (p *Proxy) updateServers(ctx context.Context, plan *balancer.Plan, wanted files) error {
 	var complaint string
 	for range 3 {
-		state, err := p.known(ctx)
+		state, err := p.servers(ctx)
 		if err != nil {
 			return err
 		}
@@ -123,15 +123,15 @@ func (p *Proxy) steer(ctx context.Context, plan *balancer.Plan, wanted files) er
 			}
 		}
 		if settled {
-			// A HAProxy that is started anew reads this.
+			// A restarted HAProxy reads this.
 			return p.replace("haproxy.cfg", wanted.config)
 		}
 	}
-	return fmt.Errorf("HAProxy does not take its servers: %s: %w", complaint, errdefs.ErrUnavailable)
+	return fmt.Errorf("HAProxy does not accept its servers: %s: %w", complaint, errdefs.ErrUnavailable)
 }
 
-// steps is what brings a backend's servers from what they are to what they should be, and what tidies up behind: a
-// server can be deleted only once its last connection has ended.
+// steps lists the commands that change a backend's servers, and those that clean up afterwards: a server can be deleted only
+// after its last connection has ended.
 func steps(wanted group, have map[string]server) (needed, tidy []string) {
 	weights := scale(wanted.servers)
 	keep := map[string]bool{}
@@ -149,7 +149,7 @@ func steps(wanted group, have map[string]server) (needed, tidy []string) {
 		if now.weight != weights[i] {
 			needed = append(needed, fmt.Sprintf("set server %s weight %d", name, weights[i]))
 		}
-		if now.out {
+		if now.disabled {
 			needed = append(needed, fmt.Sprintf("set server %s state ready", name))
 		}
 	}
@@ -158,7 +158,7 @@ func steps(wanted group, have map[string]server) (needed, tidy []string) {
 			continue
 		}
 		name := wanted.name + "/" + id
-		if !now.out {
+		if !now.disabled {
 			needed = append(needed, fmt.Sprintf("set server %s state maint", name))
 		}
 		tidy = append(tidy, "del server "+name)
@@ -166,19 +166,19 @@ func steps(wanted group, have map[string]server) (needed, tidy []string) {
 	return needed, tidy
 }
 
-// reload starts a process with a new configuration, and returns once the old one takes no requests any more.
+// reload starts a process with a new configuration, and returns once the old one accepts no requests.
 func (p *Proxy) reload(ctx context.Context, wanted files) error {
-	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
+	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
 	before, err := os.ReadFile(p.path("haproxy.cfg"))
 	if err != nil {
-		return fmt.Errorf("keeping the last good configuration: %w", err)
+		return fmt.Errorf("keep the last good configuration: %w", err)
 	}
 	p.reloaded = time.Now()
-	p.makeRoom()
+	p.limitOld()
 	old, sockets := p.pid, listening(p.pid)
 	p.before = append(p.before, old)
-	if err := p.place(ctx, wanted); err != nil {
+	if err := p.install(ctx, wanted); err != nil {
 		return err
 	}
 	if err := p.launch(ctx, strconv.Itoa(old)); err != nil {
@@ -187,15 +187,15 @@ func (p *Proxy) reload(ctx context.Context, wanted files) error {
 	}
 	for ctx.Err() == nil {
 		if shape, err := p.shape(ctx); err == nil && shape == wanted.shape && !holds(old, sockets) {
-			p.tidy(wanted.shape)
+			p.deleteOld(wanted.shape)
 			return nil
 		}
 		balancer.Pause(ctx, 5*time.Millisecond)
 	}
-	return fmt.Errorf("HAProxy has not taken the configuration within %s: %w", reloadLimit, errdefs.ErrUnavailable)
+	return fmt.Errorf("HAProxy has not loaded the configuration within %s: %w", reloadTimeout, errdefs.ErrUnavailable)
 }
 
-// listening is the sockets on which a process accepts TCP connections.
+// listening lists the sockets on which a process accepts TCP connections.
 func listening(pid int) map[string]bool {
 	accepting := map[string]bool{}
 	for _, table := range []string{"tcp", "tcp6"} {
@@ -216,7 +216,7 @@ func listening(pid int) map[string]bool {
 	return mine
 }
 
-// holds reports whether a process still has one of the sockets.
+// holds reports whether a process has one of the sockets open.
 func holds(pid int, sockets map[string]bool) bool {
 	for _, link := range open(pid) {
 		if sockets[link] {
@@ -241,12 +241,12 @@ func open(pid int) []string {
 	return links
 }
 
-// counts is what HAProxy has counted for one server since the process began or the server was added.
+// counts are HAProxy's counts of one server since the process began or the server was added.
 type counts struct{ requests, errors int64 }
 
-// Traffic is what HAProxy has counted since the last call.
+// Traffic returns the counts since the last call.
 func (p *Proxy) Traffic() []*companionv1.Traffic {
-	ctx, cancel := context.WithTimeout(context.Background(), countLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
 	defer cancel()
 	text, err := p.command(ctx, "show stat -1 4 -1")
 	if err != nil {
@@ -258,7 +258,7 @@ func (p *Proxy) Traffic() []*companionv1.Traffic {
 	}
 	var list []*companionv1.Traffic
 	for name, count := range now {
-		before := p.counted[name]
+		before := p.counts[name]
 		if count.requests < before.requests || count.errors < before.errors {
 			before = counts{}
 		}
@@ -271,7 +271,7 @@ func (p *Proxy) Traffic() []*companionv1.Traffic {
 			Requests: count.requests - before.requests, Errors: count.errors - before.errors,
 		})
 	}
-	p.counted = now
+	p.counts = now
 	slices.SortFunc(list, func(a, b *companionv1.Traffic) int {
 		return strings.Compare(a.GetService()+"/"+a.GetEndpoint(), b.GetService()+"/"+b.GetEndpoint())
 	})
@@ -284,7 +284,7 @@ func parseStatistics(text string) (map[string]counts, error) {
 	reader.FieldsPerRecord = -1
 	records, err := reader.ReadAll()
 	if err != nil || len(records) == 0 {
-		return nil, fmt.Errorf("HAProxy's statistics cannot be read: %w", errdefs.ErrDataLoss)
+		return nil, fmt.Errorf("cannot read HAProxy's statistics: %w", errdefs.ErrDataLoss)
 	}
 	column := map[string]int{}
 	for i, name := range records[0] {

@@ -1,10 +1,10 @@
-// Package lookup is how a Go program finds the instances of a service of its zone, and tells where its own endpoints
-// are. Answers come from memory: the first look-up of a service begins a watch that keeps its answer true. While
-// the registry is away, the last answer that is known goes on being given.
+// Package lookup finds the instances of a service of the zone, and registers endpoints of an app's own. Answers come from
+// memory: the first look-up of a service starts a watch that keeps the answer current. While the registry is away, the last
+// known answer is returned.
 //
-//	client, err := lookup.New(lookup.Config{})      // the registry in MAMMOTH_REGISTRY
+//	client, err := lookup.New(lookup.Config{}) // the registry in MAMMOTH_REGISTRY
 //	defer client.Close()
-//	endpoint, err := client.Pick(ctx, "web")         // one of them by weight
+//	endpoint, err := client.Pick(ctx, "web") // one of them by weight
 //	http.Get("http://" + endpoint.HostPort() + "/")
 package lookup
 
@@ -27,18 +27,18 @@ import (
 	"github.com/mammoth-os/mammoth/internal/backoff"
 )
 
-// Variable names the registry in the environment of every instance: http://APP:KEY@host:port.
+// Variable is the environment variable of every instance with the registry's address: http://APP:KEY@host:port.
 const Variable = "MAMMOTH_REGISTRY"
 
-// Config is where the registry is.
+// Config is the configuration of a Client.
 type Config struct {
-	// Default what the environment says. The key in it is needed only to register endpoints.
+	// The registry's address; default that in Variable. Its key is needed only to register endpoints.
 	Registry string
 	// Default http.DefaultTransport.
 	Transport http.RoundTripper
 }
 
-// Endpoint is one place where a service is to be had.
+// Endpoint is one address of a service.
 type Endpoint struct {
 	// The instance's id.
 	ID      string `json:"id"`
@@ -47,7 +47,7 @@ type Endpoint struct {
 	Port int `json:"port"`
 	// Share of traffic among the service's endpoints; 100 is the normal one, 0 is none.
 	Weight int `json:"weight"`
-	// "HEALTHY", or "UNHEALTHY": not to be used unless nothing else is there.
+	// "HEALTHY", or "UNHEALTHY": to be used only if there is no other.
 	State   string            `json:"state"`
 	Ports   map[string]int    `json:"ports"`
 	Version int               `json:"version"`
@@ -56,7 +56,7 @@ type Endpoint struct {
 	AppOwned bool `json:"appOwned"`
 }
 
-// HostPort is the endpoint's address and first port, as net.Dial takes it.
+// HostPort is the address and first port, in the form of net.Dial.
 func (e Endpoint) HostPort() string { return net.JoinHostPort(e.Address, strconv.Itoa(e.Port)) }
 
 // Service is every endpoint of a service.
@@ -65,7 +65,7 @@ type Service struct {
 	Endpoints []Endpoint `json:"endpoints"`
 	// Rises with every change.
 	Index int64 `json:"index,string"`
-	// When the registry stopped answering; zero while it does. The endpoints are those that it told last.
+	// When the registry stopped answering; zero while it answers. The endpoints are the last known ones.
 	StaleSince time.Time `json:"-"`
 }
 
@@ -82,9 +82,9 @@ type Client struct {
 	watched map[string]*watched
 }
 
-// watched is one service that is kept true.
+// watched is one service that is kept current.
 type watched struct {
-	// Before the registry has first answered, known is false.
+	// known is false before the registry has answered.
 	known   bool
 	service Service
 	exists  bool
@@ -94,13 +94,13 @@ type watched struct {
 	changed chan struct{}
 }
 
-// New returns a client. It connects when it is first asked.
+// New returns a client. It connects at its first use.
 func New(config Config) (*Client, error) {
 	if config.Registry == "" {
 		config.Registry = os.Getenv(Variable)
 	}
 	if config.Registry == "" {
-		return nil, fmt.Errorf("nobody says where the registry is: %s is not set: %w", Variable, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("the registry's address is unknown: %s is not set: %w", Variable, errdefs.ErrInvalidArgument)
 	}
 	base, err := url.Parse(config.Registry)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
@@ -121,8 +121,8 @@ func (c *Client) Close() {
 	c.group.Wait()
 }
 
-// Lookup returns a service: the first time as soon as the registry answers, then at once from memory. A service that
-// does not exist is errdefs.ErrNotFound; a registry that has never answered is errdefs.ErrUnavailable when ctx ends.
+// Lookup returns a service: the first time as soon as the registry answers, then at once. A service that does not exist is
+// errdefs.ErrNotFound; a registry that has never answered is errdefs.ErrUnavailable when ctx ends.
 func (c *Client) Lookup(ctx context.Context, name string) (Service, error) {
 	w := c.watch(name)
 	for {
@@ -140,14 +140,14 @@ func (c *Client) Lookup(ctx context.Context, name string) (Service, error) {
 		case <-c.ctx.Done():
 			return Service{}, errClosed
 		case <-ctx.Done():
-			return Service{}, fmt.Errorf("looking up %q: %w", name, errors.Join(context.Cause(ctx), failure, errdefs.ErrUnavailable))
+			return Service{}, fmt.Errorf("look up %q: %w", name, errors.Join(context.Cause(ctx), failure, errdefs.ErrUnavailable))
 		}
 	}
 }
 
 var errClosed = fmt.Errorf("the look-up client is closed: %w", errdefs.ErrUnavailable)
 
-// Pick returns one endpoint of a service, by chance and weight: a healthy one if there is any.
+// Pick returns a random endpoint of a service, by weight: a healthy one if there is any.
 func (c *Client) Pick(ctx context.Context, name string) (Endpoint, error) {
 	service, err := c.Lookup(ctx, name)
 	if err != nil {
@@ -173,11 +173,11 @@ func (c *Client) Pick(ctx context.Context, name string) (Endpoint, error) {
 			}
 		}
 	}
-	return Endpoint{}, fmt.Errorf("%q has no instance just now: %w", name, errdefs.ErrUnavailable)
+	return Endpoint{}, fmt.Errorf("%q has no instance at present: %w", name, errdefs.ErrUnavailable)
 }
 
-// Watch calls changed with the service now and after each change, one call at a time, until ctx ends or changed
-// returns false. A service that does not exist has no endpoints. Changes that come while changed runs are told as one.
+// Watch calls changed with the service now and after each change, one call at a time, until ctx ends or changed returns
+// false. A service that does not exist has no endpoints. Changes during a call are combined.
 func (c *Client) Watch(ctx context.Context, name string, changed func(Service) bool) error {
 	w := c.watch(name)
 	var told int64 = -1
@@ -202,7 +202,7 @@ func (c *Client) Watch(ctx context.Context, name string, changed func(Service) b
 	}
 }
 
-// watch is the service's place in memory; the first to ask begins to keep it true.
+// watch returns the entry of a service, and starts to keep it current at the first call.
 func (c *Client) watch(name string) *watched {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -219,7 +219,7 @@ func (c *Client) watch(name string) *watched {
 
 var retry = backoff.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
 
-// follow keeps a service true until the client is closed.
+// follow keeps a service current until the client is closed.
 func (c *Client) follow(name string, w *watched) {
 	for failures := 0; c.ctx.Err() == nil; {
 		c.mu.Lock()
@@ -239,7 +239,7 @@ func (c *Client) follow(name string, w *watched) {
 		case exists:
 			w.known, w.exists, w.err, w.service = true, true, nil, service
 		default:
-			// Its last index goes on, so that its return is seen.
+			// Its last index stays, so that its return is noticed.
 			w.known, w.exists, w.err = true, false, nil
 			w.service = Service{Name: name, Index: index}
 		}
@@ -251,7 +251,7 @@ func (c *Client) follow(name string, w *watched) {
 			failures++
 			_ = backoff.Sleep(c.ctx, retry.After(failures))
 		case !exists && index == 0:
-			// There is nothing yet that could be waited for with an index above zero.
+			// Without an index above zero the registry does not wait.
 			failures = 0
 			_ = backoff.Sleep(c.ctx, time.Second)
 		default:
@@ -260,7 +260,7 @@ func (c *Client) follow(name string, w *watched) {
 	}
 }
 
-// fetch asks the registry, which answers once it knows something newer than index, or after a while.
+// fetch asks the registry, which answers once the service is newer than index, or after a while.
 func (c *Client) fetch(name string, index int64) (service Service, exists bool, err error) {
 	ctx, cancel := context.WithTimeout(c.ctx, time.Minute)
 	defer cancel()
@@ -275,7 +275,7 @@ func (c *Client) fetch(name string, index int64) (service Service, exists bool, 
 	return service, err == nil, err
 }
 
-// drain reads what is left of an answer, so that its connection can be used again.
+// drain reads the rest of an answer, so that its connection can be reused.
 func drain(body io.ReadCloser) {
 	_, _ = io.Copy(io.Discard, io.LimitReader(body, 64<<10))
 	_ = body.Close()

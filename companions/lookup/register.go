@@ -17,9 +17,9 @@ import (
 	"github.com/mammoth-os/mammoth/internal/backoff"
 )
 
-// Registration is an endpoint of an app's own, or key/values of one of its instances.
+// Registration is an endpoint of an app's own, or values of one of its instances.
 type Registration struct {
-	// The app's name, or NAME.app for a service beside it.
+	// The app's name, or NAME.app for another service of the app.
 	Service string
 	// An instance's id adds Values to that instance; the rest is then empty.
 	ID      string
@@ -29,13 +29,13 @@ type Registration struct {
 	// Zero is 100.
 	Weight int
 	Values map[string]string
-	// How long the registry keeps it without being told again; default 30s.
+	// How long the registry keeps it without a renewal; default 30s.
 	Lease time.Duration
 }
 
-// Register registers an endpoint and keeps it registered until ctx ends or the client is closed; then it is taken
-// out. The answer is that of the first registration: a refusal is told at once, while a registry that is away is
-// waited for. It needs the app's key in the registry's address.
+// Register registers an endpoint and renews it until ctx ends or the client is closed; then it is removed. It returns after
+// the first registration: a refusal at once, while it waits for a registry that is away. It needs the app's key in the
+// registry's address.
 func (c *Client) Register(ctx context.Context, registration Registration) error {
 	if registration.Lease == 0 {
 		registration.Lease = 30 * time.Second
@@ -51,7 +51,7 @@ func (c *Client) Register(ctx context.Context, registration Registration) error 
 	return <-first
 }
 
-// keep registers again and again.
+// renew repeats the registration.
 func (c *Client) keep(ctx context.Context, path string, registration Registration, first chan<- error) {
 	body := map[string]any{
 		"address": registration.Address, "port": registration.Port, "ports": registration.Ports, "weight": registration.Weight,
@@ -83,7 +83,7 @@ func (c *Client) keep(ctx context.Context, path string, registration Registratio
 		first <- context.Cause(ctx)
 		return
 	}
-	// The good-bye outlives what was cancelled, by a moment.
+	// The removal outlives the cancelled context for a moment.
 	_ = c.once(context.WithoutCancel(ctx), time.Second, request{method: http.MethodDelete, path: path})
 }
 
@@ -100,14 +100,13 @@ type request struct {
 	body, answer any
 }
 
-// call makes one exchange. What the registry refuses has the class of its answer; a registry that does not answer is
-// errdefs.ErrUnavailable.
+// call makes one exchange. A refusal has the class of its answer; a registry that does not answer is errdefs.ErrUnavailable.
 func (c *Client) call(ctx context.Context, r request) error {
 	var body io.Reader
 	if r.body != nil {
 		text, err := json.Marshal(r.body)
 		if err != nil {
-			return fmt.Errorf("asking the registry: %w", err)
+			return fmt.Errorf("ask the registry: %w", err)
 		}
 		body = bytes.NewReader(text)
 	}
@@ -115,15 +114,15 @@ func (c *Client) call(ctx context.Context, r request) error {
 	address.User = nil
 	exchange, err := http.NewRequestWithContext(ctx, r.method, strings.TrimSuffix(address.String(), "/")+r.path, body)
 	if err != nil {
-		return fmt.Errorf("asking the registry: %w", err)
+		return fmt.Errorf("ask the registry: %w", err)
 	}
-	// The key goes only where it is needed.
+	// The key is sent only where it is needed.
 	if key, found := c.base.User.Password(); found && r.method != http.MethodGet {
 		exchange.SetBasicAuth(c.base.User.Username(), key)
 	}
 	answer, err := c.http.Do(exchange)
 	if err != nil {
-		return fmt.Errorf("asking the registry: %w: %w", err, errdefs.ErrUnavailable)
+		return fmt.Errorf("ask the registry: %w: %w", err, errdefs.ErrUnavailable)
 	}
 	defer drain(answer.Body)
 	if answer.StatusCode != http.StatusOK {
@@ -133,7 +132,7 @@ func (c *Client) call(ctx context.Context, r request) error {
 		return nil
 	}
 	if err := json.NewDecoder(io.LimitReader(answer.Body, 16<<20)).Decode(r.answer); err != nil {
-		return fmt.Errorf("reading the registry's answer: %w: %w", err, errdefs.ErrUnavailable)
+		return fmt.Errorf("read the registry's answer: %w: %w", err, errdefs.ErrUnavailable)
 	}
 	return nil
 }
@@ -147,14 +146,14 @@ var classes = map[int]error{
 	http.StatusNotImplemented:  errdefs.ErrNotImplemented,
 }
 
-// refusal is the registry's own sentence.
+// refusal is the registry's own message.
 func refusal(answer *http.Response) error {
 	var said struct {
 		Message string `json:"message"`
 	}
 	_ = json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&said)
 	if said.Message == "" {
-		said.Message = "the registry answers " + answer.Status
+		said.Message = "the registry answered " + answer.Status
 	}
 	class, known := classes[answer.StatusCode]
 	if !known {

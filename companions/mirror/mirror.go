@@ -1,4 +1,4 @@
-// Package mirror follows every service of the zone, for companions that show the registry elsewhere.
+// Package mirror follows every service of the zone, for companions that publish the registry elsewhere.
 package mirror
 
 import (
@@ -18,8 +18,8 @@ const largestUpdate = 64 << 20
 
 var retry = backoff.Policy{Min: 50 * time.Millisecond, Max: 2 * time.Second}
 
-// Follow gives take every update of the zone, one at a time, until ctx ends. After a lost connection it begins with a
-// snapshot again; in between the last state stands.
+// Follow calls take with every update of the zone, one at a time, until ctx ends. After a lost connection the first update
+// is a snapshot; until then the last state applies.
 func Follow(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Logger, take func(*companionv1.MirrorUpdate)) {
 	client := companionv1.NewCompanionsClient(conn)
 	for failures := 1; ctx.Err() == nil; failures++ {
@@ -34,9 +34,9 @@ func Follow(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Logger
 		if ctx.Err() != nil {
 			return
 		}
-		log.Warn("the zone cannot be reached; what it said last stands", "reason", wire.Sentence(err))
+		log.Warn("the zone cannot be reached; the last known state is used", "reason", wire.Sentence(err))
 		_ = backoff.Sleep(ctx, retry.After(max(failures, 1)))
-		// The connection has pauses of its own, which grow to minutes.
+		// The connection has a back-off of its own, which grows to minutes.
 		if dialer, ok := conn.(interface{ ResetConnectBackoff() }); ok {
 			dialer.ResetConnectBackoff()
 		}

@@ -83,7 +83,7 @@ func TestAttachLeavesOthersAlone(t *testing.T) {
 	front := balancertest.Front{Dir: dir + "/proxy", HTTP: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t))}
 	f := newForeign(t, front)
 	f.config.StopOnExit = true
-	if err := f.Proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "does not run; start it") {
+	if err := f.Proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "is not running; start it") {
 		t.Fatalf("an nginx that does not run: %v", err)
 	}
 	must(t, f.Start(t.Context()))
@@ -99,7 +99,7 @@ func TestAttachLeavesOthersAlone(t *testing.T) {
 	config.Dir = dir + "/second"
 	second, err := NewProxy(config)
 	must(t, err)
-	if err := second.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "an nginx takes one companion") {
+	if err := second.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "an nginx can have only one") {
 		t.Errorf("a second companion: %v", err)
 	}
 
@@ -124,7 +124,7 @@ func TestTheAttachedFileGoesWhenItIsOver(t *testing.T) {
 	for _, over := range []bool{false, true} {
 		dir := t.TempDir()
 		attach := &Attach{Config: dir + "/nginx.conf", Include: dir + "/mammoth.conf", Pid: dir + "/nginx.pid"}
-		p, err := NewProxy(Config{Dir: dir + "/proxy", Listen: "127.0.0.1:1", Attach: attach, Over: func() bool { return over }})
+		p, err := NewProxy(Config{Dir: dir + "/proxy", Listen: "127.0.0.1:1", Attach: attach, IsFinal: func() bool { return over }})
 		must(t, err)
 		must(t, os.WriteFile(attach.Include, nil, 0o644))
 		must(t, os.WriteFile(attach.Config, []byte("events {}\nhttp { include "+attach.Include+"; }\n"), 0o644))

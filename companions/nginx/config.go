@@ -13,11 +13,11 @@ import (
 	"github.com/mammoth-os/mammoth/internal/spec"
 )
 
-// Config is one nginx and how it is kept.
+// Config is the configuration of one nginx and its companion.
 type Config struct {
 	// The balancer's name in the zone; default "nginx".
 	Name string `yaml:"name"`
-	// Folder of this nginx's configuration, logs and sockets. It is nobody else's.
+	// Folder of this nginx's configuration, logs and sockets, for this nginx alone.
 	Dir string `yaml:"dir"`
 	// Front address of HTTP, host:port.
 	Listen string `yaml:"listen"`
@@ -27,11 +27,12 @@ type Config struct {
 	Certificates string `yaml:"certificates"`
 	// The program; default "nginx" on the path.
 	Program string `yaml:"program"`
-	// An nginx that others run and configure, to which the companion adds a file of its own. Nil: it runs one itself.
+	// An nginx that is installed and configured by others, to which the companion adds a file. Nil: the companion runs an
+	// nginx of its own.
 	Attach *Attach `yaml:"attach"`
 	// Worker processes; default one a core, at most 8.
 	Workers int `yaml:"workers"`
-	// Reloads are no oftener than this; default 1s.
+	// The shortest time between two reloads; default 1s.
 	Interval time.Duration `yaml:"interval"`
 	// How long the zone waits for this balancer when its connection is lost; default 30s.
 	LostAfter time.Duration `yaml:"lostAfter"`
@@ -41,17 +42,17 @@ type Config struct {
 	// How many old workers may run; the oldest are ended first. Default 64, or 16 for each worker if that is more, and fewer if
 	// they take more than half of the memory.
 	MaxOld int `yaml:"maxOld"`
-	// End nginx with the companion. Otherwise it goes on serving.
+	// End nginx with the companion. Otherwise it keeps serving.
 	StopOnExit bool `yaml:"stopOnExit"`
-	// Over is asked when the companion of an nginx that others run ends: whether that is for good, so that its file is taken
-	// away without StopOnExit, too. It may take seconds; nil is no.
-	Over func() bool `yaml:"-"`
+	// IsFinal is called when the companion of an attached nginx ends: whether the file is to be removed although StopOnExit
+	// is not set. It may take seconds; nil means no.
+	IsFinal func() bool `yaml:"-"`
 	// Applied is called once the zone's routes are applied for the first time; may be nil.
 	Applied func()       `yaml:"-"`
 	Log     *slog.Logger `yaml:"-"`
 }
 
-// Attach names an nginx that others run.
+// Attach is an nginx that is configured by others.
 type Attach struct {
 	// Its main configuration; default /etc/nginx/nginx.conf.
 	Config string `yaml:"config"`
@@ -61,13 +62,13 @@ type Attach struct {
 	Pid string `yaml:"pid"`
 }
 
-// Validate fills in what is left out, and says what is wrong.
+// Validate sets defaults and returns what is wrong.
 func (c *Config) Validate() error {
 	defaultTo(&c.Name, "nginx")
 	defaultTo(&c.Program, "nginx")
 	defaultTo(&c.Interval, time.Second)
 	defaultTo(&c.LostAfter, 30*time.Second)
-	defaultTo(&c.KeepOld, balancer.KeepOld)
+	defaultTo(&c.KeepOld, balancer.DefaultKeepOld)
 	defaultTo(&c.Workers, min(runtime.NumCPU(), 8))
 	defaultTo(&c.MaxOld, max(64, 16*c.Workers))
 	if c.Log == nil {
@@ -96,7 +97,7 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("serving TLS on %s needs a folder of certificates: %w", c.TLS, errdefs.ErrInvalidArgument)
 	}
 	for _, address := range []string{c.Listen, c.TLS} {
-		if err := balancer.CheckFront(address); err != nil && (address != "" || c.Listen == "") {
+		if err := balancer.CheckFrontAddress(address); err != nil && (address != "" || c.Listen == "") {
 			return err
 		}
 	}

@@ -1,5 +1,5 @@
-// Package nginx keeps an nginx in step with the zone: it renders the whole configuration, has nginx check it,
-// puts it in place, reloads, and reports what is applied once no worker routes by anything older.
+// Package nginx manages an nginx as a balancer of the zone: it renders the whole configuration, lets nginx check it,
+// installs it, reloads, and confirms it once no worker accepts requests with an older one.
 package nginx
 
 import (
@@ -34,7 +34,7 @@ func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 	}
 	config = proxy.config
 	follow, err := balancer.New(balancer.Config{
-		Name: config.Name, LostAfter: config.LostAfter, Leave: config.StopOnExit,
+		Name: config.Name, LostAfter: config.LostAfter, LeaveOnExit: config.StopOnExit,
 		Applied: config.Applied, Log: config.Log,
 	}, conn, proxy)
 	if err != nil {
@@ -43,14 +43,13 @@ func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 	return &Companion{proxy: proxy, follow: follow}, nil
 }
 
-// Companion keeps one nginx in step with the zone.
+// Companion manages one nginx.
 type Companion struct {
 	proxy  *Proxy
 	follow *balancer.Companion
 }
 
-// Run keeps nginx in step until ctx ends. It fails at once if nginx cannot be run, or if another companion keeps
-// the same folder.
+// Run manages nginx until ctx ends. It fails at once if nginx cannot be run, or if another companion uses the folder.
 func (c *Companion) Run(ctx context.Context) error {
 	defer c.proxy.Close()
 	return c.follow.Run(ctx)
@@ -60,26 +59,26 @@ func (c *Companion) Run(ctx context.Context) error {
 type Proxy struct {
 	config   Config
 	settings settings
-	// What is this companion's alone: its folder, and the file that it adds to an nginx that others run.
+	// The locks of this companion: its folder, and the file that it adds to an attached nginx.
 	locks []*os.File
 	// The master process; zero before Start.
 	pid int
-	// How long a master that has started may take to be seen.
-	startLimit time.Duration
+	// startTimeout is how long a master that was started may take to appear.
+	startTimeout time.Duration
 	// How many workers it has.
-	expected int
-	traffic  traffic
+	workerCount int
+	traffic     traffic
 	// Ports that the running nginx listens on for TCP services.
 	tcp map[int32]bool
-	// The revision that is known to run; empty if that is not sure.
+	// The revision that nginx runs; empty if unknown.
 	revision string
-	// Workers of before that are no children of the master.
+	// Workers of an earlier master.
 	orphaned []int
-	// When it was reloaded last; zero if this companion has not done so yet.
+	// The time of the last reload; zero if this companion has not reloaded yet.
 	reloaded time.Time
 }
 
-// NewProxy returns an nginx that has yet to be started.
+// NewProxy returns an nginx that was not started yet.
 func NewProxy(config Config) (*Proxy, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
@@ -88,18 +87,18 @@ func NewProxy(config Config) (*Proxy, error) {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	p := &Proxy{config: config, startLimit: reloadLimit, expected: config.Workers, tcp: map[int32]bool{}, settings: settings{
-		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, Workers: config.Workers, Connections: balancer.Connections(),
+	p := &Proxy{config: config, startTimeout: reloadTimeout, workerCount: config.Workers, tcp: map[int32]bool{}, settings: settings{
+		Dir: config.Dir, Listen: config.Listen, TLS: config.TLS, Host: host, Workers: config.Workers, Connections: balancer.MaxConnections(),
 		ShutdownSeconds: int(config.KeepOld.Seconds()), OwnTemp: true, Attached: config.Attach != nil,
 	}}
-	p.traffic.note, p.traffic.errors = p.path("traffic"), p.path("error.log")
+	p.traffic.stateFile, p.traffic.errors = p.path("traffic"), p.path("error.log")
 	return p, nil
 }
 
-// oldest is the first nginx that is known to do all that is asked of it.
-var oldest = [3]int{1, 19, 4}
+// minVersion is the first version with everything that the companion needs.
+var minVersion = [3]int{1, 19, 4}
 
-// inspect finds out what the program can do.
+// inspect examines the program.
 func (p *Proxy) inspect(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, p.config.Program, "-V").CombinedOutput()
 	if err != nil {
@@ -111,9 +110,9 @@ func (p *Proxy) inspect(ctx context.Context) error {
 			version[i], _ = strconv.Atoi(found[i+1])
 		}
 	}
-	if older(version, oldest) {
+	if older(version, minVersion) {
 		return fmt.Errorf("%q is nginx %d.%d.%d, but at least %d.%d.%d is needed: %w", p.config.Program,
-			version[0], version[1], version[2], oldest[0], oldest[1], oldest[2], errdefs.ErrFailedPrecondition)
+			version[0], version[1], version[2], minVersion[0], minVersion[1], minVersion[2], errdefs.ErrFailedPrecondition)
 	}
 	p.settings.StreamModule = noStream
 	switch text := string(out); {
@@ -130,7 +129,7 @@ func (p *Proxy) inspect(ctx context.Context) error {
 		p.settings.StreamModule = ""
 	}
 	if p.config.Attach != nil {
-		p.expected = p.foreignWorkers()
+		p.workerCount = p.foreignWorkers()
 	}
 	if os.Geteuid() == 0 {
 		for _, name := range []string{"www-data", "nginx", "nobody"} {
@@ -139,7 +138,7 @@ func (p *Proxy) inspect(ctx context.Context) error {
 				break
 			}
 		}
-		// Workers are another user then, and may not be able to reach Dir; nginx's own place is made for them.
+		// Workers run as another user then, who may not reach Dir; nginx's own folder is writable for them.
 		if found := bodyPattern.FindStringSubmatch(string(out)); found != nil {
 			if _, err := os.Stat(filepath.Dir(found[1])); err == nil {
 				p.settings.OwnTemp = false
@@ -149,7 +148,7 @@ func (p *Proxy) inspect(ctx context.Context) error {
 	return nil
 }
 
-// foreignWorkers is how many workers an nginx has that others configure.
+// foreignWorkers is the number of workers of an attached nginx.
 func (p *Proxy) foreignWorkers() int {
 	text, err := os.ReadFile(p.config.Attach.Config)
 	found := workersPattern.FindSubmatch(text)
@@ -182,33 +181,33 @@ func older(a, b [3]int) bool {
 
 func (p *Proxy) path(name string) string { return filepath.Join(p.config.Dir, name) }
 
-// prepare takes the folder for this companion alone, and finds out what the program can do.
+// prepare locks the folder, and examines the program.
 func (p *Proxy) prepare(ctx context.Context) error {
 	if p.locks != nil {
 		return nil
 	}
-	if err := p.take(); err != nil {
-		p.letGo()
+	if err := p.lock(); err != nil {
+		p.unlock()
 		return err
 	}
 	if err := os.MkdirAll(p.path("temp"), 0o755); err != nil {
-		p.letGo()
-		return fmt.Errorf("making nginx's folder: %w", err)
+		p.unlock()
+		return fmt.Errorf("create nginx's folder: %w", err)
 	}
 	if err := p.inspect(ctx); err != nil {
-		p.letGo()
+		p.unlock()
 		return err
 	}
 	if err := p.traffic.listen(); err != nil {
-		p.letGo()
+		p.unlock()
 		return err
 	}
-	p.settings.Hearer, p.settings.Mark = p.traffic.address(), p.traffic.mark
+	p.settings.TrafficAddress, p.settings.Mark = p.traffic.address(), p.traffic.mark
 	return nil
 }
 
-// take takes what must be no other companion's.
-func (p *Proxy) take() error {
+// lock locks what other companions must not use.
+func (p *Proxy) lock() error {
 	lock, err := balancer.LockFolder(p.config.Dir)
 	if err != nil {
 		return err
@@ -219,7 +218,7 @@ func (p *Proxy) take() error {
 	}
 	lock, err = balancer.Lock(p.config.Attach.Include + ".lock")
 	if errdefs.IsFailedPrecondition(err) {
-		return fmt.Errorf("another companion keeps %s; end it, an nginx takes one companion: %w", p.config.Attach.Include, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("another companion manages %s; end it, an nginx can have only one: %w", p.config.Attach.Include, errdefs.ErrFailedPrecondition)
 	}
 	if err != nil {
 		return err
@@ -228,15 +227,14 @@ func (p *Proxy) take() error {
 	return nil
 }
 
-func (p *Proxy) letGo() {
+func (p *Proxy) unlock() {
 	for _, lock := range p.locks {
 		_ = lock.Close()
 	}
 	p.locks = nil
 }
 
-// Start makes sure that nginx runs: one that does is taken over as it is, else it is started with the last good
-// configuration.
+// Start takes over a running nginx as it is, or starts it with the last good configuration.
 func (p *Proxy) Start(ctx context.Context) error {
 	if err := p.prepare(ctx); err != nil {
 		return err
@@ -248,7 +246,7 @@ func (p *Proxy) Start(ctx context.Context) error {
 		return nil
 	}
 	if p.config.Attach != nil {
-		return fmt.Errorf("the nginx of %s does not run; start it, the companion only adds to it: %w", p.config.Attach.Pid, errdefs.ErrUnavailable)
+		return fmt.Errorf("the nginx of %s is not running; start it, the companion does not: %w", p.config.Attach.Pid, errdefs.ErrUnavailable)
 	}
 	if err := p.restore(ctx); err != nil {
 		return err
@@ -256,9 +254,8 @@ func (p *Proxy) Start(ctx context.Context) error {
 	return p.launch(ctx)
 }
 
-// restore sees to it that the configuration in place is one that nginx takes: the last one, else the one before it,
-// else one that routes nothing. A machine that lost its power may have left a torn file, and a certificate that
-// was there may be gone.
+// restore installs a configuration that nginx accepts: the last one, else the one before it, else one that routes nothing.
+// After a power failure a file may be torn, and a certificate may be gone.
 func (p *Proxy) restore(ctx context.Context) error {
 	current, good := p.path("nginx.conf"), p.path("nginx.conf.good")
 	for _, candidate := range []string{current, good} {
@@ -277,23 +274,23 @@ func (p *Proxy) restore(ctx context.Context) error {
 	return p.test(ctx, current)
 }
 
-// launch starts nginx with the configuration that is in place.
+// launch starts nginx with the installed configuration.
 func (p *Proxy) launch(ctx context.Context) error {
 	p.endOrphans(ctx)
-	// A master that was killed leaves its socket behind, and nginx does not bind over it.
+	// A killed master leaves its socket behind, and nginx does not bind over it.
 	_ = os.Remove(p.path("status.sock"))
 	_ = os.Remove(p.path("nginx.pid"))
 	command := exec.CommandContext(ctx, p.config.Program, "-p", p.config.Dir, "-c", p.path("nginx.conf"), "-e", p.path("error.log"))
-	// Its working folder marks its processes as ours.
+	// Its working directory marks the processes of this companion.
 	command.Dir = p.config.Dir
 	out, err := balancer.Launch(command, p.path("start.out"))
 	if err != nil {
-		if why := complaint(out); why != "" {
+		if why := firstError(out); why != "" {
 			return fmt.Errorf("nginx did not start: %s: %w", why, errdefs.ErrUnavailable)
 		}
 		return fmt.Errorf("nginx did not start: %s: %w", balancer.LastLine(out, err), errdefs.ErrUnavailable)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, p.startLimit, fmt.Errorf("nginx has ended right after its start: %w", errdefs.ErrUnavailable))
+	ctx, cancel := context.WithTimeoutCause(ctx, p.startTimeout, fmt.Errorf("nginx has ended right after its start: %w", errdefs.ErrUnavailable))
 	defer cancel()
 	for ctx.Err() == nil {
 		if pid := p.master(); pid != 0 {
@@ -309,14 +306,14 @@ func (p *Proxy) launch(ctx context.Context) error {
 // Alive reports whether the master runs.
 func (p *Proxy) Alive() bool { return p.pid != 0 && p.isOurs(p.pid) }
 
-// Close lets go of the folder, and ends nginx if it is to end with its companion.
+// Close unlocks the folder, and ends nginx if StopOnExit is set.
 func (p *Proxy) Close() {
 	if p.locks == nil {
 		return
 	}
 	switch {
 	case p.config.Attach != nil:
-		if p.config.StopOnExit || p.config.Over != nil && p.config.Over() {
+		if p.config.StopOnExit || p.config.IsFinal != nil && p.config.IsFinal() {
 			p.detach()
 		}
 	case p.config.StopOnExit:
@@ -324,23 +321,22 @@ func (p *Proxy) Close() {
 		balancer.AwaitEnd(p.Alive)
 	}
 	p.traffic.close()
-	p.letGo()
+	p.unlock()
 }
 
-// detach takes the companion's file away from an nginx that others run.
+// detach removes the companion's file from an attached nginx.
 func (p *Proxy) detach() {
 	if err := os.Remove(p.config.Attach.Include); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		p.config.Log.Warn("the companion's file stays in an nginx of others", "file", p.config.Attach.Include, "error", err)
+		p.config.Log.Warn("cannot remove the companion's file from the attached nginx", "file", p.config.Attach.Include, "error", err)
 		return
 	}
 	if p.Alive() {
 		_ = syscall.Kill(p.pid, syscall.SIGHUP)
 	}
-	_ = os.Remove(p.config.Attach.Include + ".lock") // nothing is done any more that it keeps others from
+	_ = os.Remove(p.config.Attach.Include + ".lock") // the lock is not needed any more
 }
 
-// Apply makes nginx route by routes. If they need another configuration, nginx is reloaded; otherwise there is
-// nothing to do.
+// Apply applies routes. nginx is reloaded if the configuration changes.
 func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]*companionv1.Refusal, error) {
 	plan, refusals := balancer.MakePlan(routes, balancer.Limits{Certificates: p.certificates(), TCP: p.refuseTCP})
 	text, revision := render(p.settings, plan)
@@ -355,24 +351,24 @@ func (p *Proxy) Apply(ctx context.Context, routes map[string]balancer.Route) ([]
 		return refusals, nil
 	}
 	began := time.Now()
-	if err := p.place(ctx, plan, text); err != nil {
+	if err := p.install(ctx, plan, text); err != nil {
 		return nil, err
 	}
 	p.reloaded = began
 	if err := p.reload(ctx, revision); err != nil {
-		p.takeBack()
+		p.rollBack()
 		return nil, err
 	}
 	p.settled(plan, revision)
 	return refusals, nil
 }
 
-// place has nginx check a configuration and puts it where nginx reads it; what was there is kept.
-func (p *Proxy) place(ctx context.Context, plan *balancer.Plan, text string) error {
+// install lets nginx check a configuration and installs it; the earlier one is kept.
+func (p *Proxy) install(ctx context.Context, plan *balancer.Plan, text string) error {
 	candidate := p.path("nginx.conf.new")
 	alone := text
 	if p.config.Attach != nil {
-		// As one file among others it can be checked only in its place: first it is checked alone.
+		// One file of an attached nginx can be checked only after its installation: it is first checked alone.
 		whole := p.settings
 		whole.Attached = false
 		alone, _ = render(whole, plan)
@@ -393,22 +389,22 @@ func (p *Proxy) place(ctx context.Context, plan *balancer.Plan, text string) err
 	_ = os.Remove(good)
 	if before, err := os.ReadFile(current); err == nil {
 		if err := os.WriteFile(good, before, 0o600); err != nil {
-			return fmt.Errorf("keeping the last good configuration: %w", err)
+			return fmt.Errorf("keep the last good configuration: %w", err)
 		}
 	}
 	if err := os.Rename(candidate, current); err != nil {
-		return fmt.Errorf("putting the configuration in place: %w", err)
+		return fmt.Errorf("install the configuration: %w", err)
 	}
 	if p.config.Attach != nil {
 		if err := p.test(ctx, p.config.Attach.Config); err != nil {
-			p.takeBack()
+			p.rollBack()
 			return err
 		}
 	}
 	return nil
 }
 
-// include writes a file that nginx reads. One that others run may do so as another user: who may read its configuration may
+// include writes a file for nginx. An attached nginx may run as another user: everybody who may read its configuration may
 // read this file.
 func (p *Proxy) include(path string, text []byte) error {
 	if err := balancer.WriteFile(path, text); err != nil || p.config.Attach == nil {
@@ -423,13 +419,13 @@ func (p *Proxy) include(path string, text []byte) error {
 		err = os.Chmod(path, beside.Mode().Perm())
 	}
 	if err != nil {
-		return fmt.Errorf("letting nginx read the companion's file: %w", err)
+		return fmt.Errorf("make the companion's file readable for nginx: %w", err)
 	}
 	return nil
 }
 
-// takeBack puts back what was in place before.
-func (p *Proxy) takeBack() {
+// rollBack installs the earlier configuration.
+func (p *Proxy) rollBack() {
 	p.revision = ""
 	before, err := os.ReadFile(p.path("nginx.conf.good"))
 	if err != nil {
@@ -449,9 +445,9 @@ func (p *Proxy) current() string {
 	return p.path("nginx.conf")
 }
 
-// Traffic is what nginx has counted since the last call. It keeps the log of errors small, too.
+// Traffic returns the counts since the last call. It also limits the size of the error log.
 func (p *Proxy) Traffic() []*companionv1.Traffic {
-	if size(p.path("error.log")) >= largestLog && p.Alive() {
+	if size(p.path("error.log")) >= maxLog && p.Alive() {
 		_ = os.Rename(p.path("error.log"), p.path("error.log.1"))
 		_ = syscall.Kill(p.pid, syscall.SIGUSR1)
 	}
@@ -473,10 +469,10 @@ func (p *Proxy) certificates() string {
 	return p.config.Certificates
 }
 
-// refuseTCP says why nginx cannot listen on a port. nginx itself would refuse the whole configuration.
+// refuseTCP is why nginx cannot listen on a port. nginx itself would refuse the whole configuration.
 func (p *Proxy) refuseTCP(port int32) string {
 	if p.config.Attach != nil {
-		return "an nginx that others run takes no tcp ports from the companion"
+		return "the companion cannot add tcp ports to an attached nginx"
 	}
 	if p.settings.StreamModule == noStream {
 		return "this nginx has no module for tcp ports (install the package libnginx-mod-stream)"
@@ -484,7 +480,7 @@ func (p *Proxy) refuseTCP(port int32) string {
 	if p.tcp[port] {
 		return ""
 	}
-	why := balancer.PortProblem(strings.Trim(p.settings.Host, "[]"), port)
+	why := balancer.CheckPort(strings.Trim(p.settings.Host, "[]"), port)
 	if why != "" && p.listens(port) {
 		return ""
 	}

@@ -125,12 +125,12 @@ func TestErrorLogStaysSmall(t *testing.T) {
 	must(t, err)
 	defer proxy.Close()
 	must(t, proxy.Start(t.Context()))
-	must(t, os.Truncate(filepath.Join(dir, "error.log"), largestLog))
+	must(t, os.Truncate(filepath.Join(dir, "error.log"), maxLog))
 	_ = proxy.Traffic()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	// nginx may write a line of its own to either file meanwhile.
-	for size(filepath.Join(dir, "error.log.1")) < largestLog || size(filepath.Join(dir, "error.log")) >= largestLog || !exists(dir, "error.log") {
+	for size(filepath.Join(dir, "error.log.1")) < maxLog || size(filepath.Join(dir, "error.log")) >= maxLog || !exists(dir, "error.log") {
 		if ctx.Err() != nil {
 			t.Fatal("the log was not put aside")
 		}
@@ -190,7 +190,7 @@ func TestEndedRightAfterItsStart(t *testing.T) {
 	proxy, err := NewProxy(Config{Dir: dir + "/proxy", Listen: fmt.Sprintf("127.0.0.1:%d", testenv.Port(t)), Program: program})
 	must(t, err)
 	defer proxy.Close()
-	proxy.startLimit = 100 * time.Millisecond
+	proxy.startTimeout = 100 * time.Millisecond
 	if err := proxy.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "has ended right after its start") {
 		t.Errorf("it ends with %v", err)
 	}
@@ -252,7 +252,7 @@ func TestComplaint(t *testing.T) {
 		"2026/11/22 10:00:00 [error] 7#7: *1 no live upstreams, request: \"GET / HTTP/1.1\", referrer: \"[emerg] give up\"\n": "",
 		"": "",
 	} {
-		if got := complaint([]byte(text)); got != want {
+		if got := firstError([]byte(text)); got != want {
 			t.Errorf("of %q it complains %q, want %q", text, got, want)
 		}
 	}

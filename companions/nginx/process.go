@@ -22,63 +22,63 @@ import (
 	"github.com/mammoth-os/mammoth/companions/balancer"
 )
 
-// How long a reload may take until the new workers answer and the old ones take no more requests.
-const reloadLimit = 20 * time.Second
+// How long a reload may take until the new workers accept requests and the old ones do not.
+const reloadTimeout = 20 * time.Second
 
-// reload makes the configuration in place the running one, and returns once no worker takes a request by an
-// older one. Workers that are still finishing earlier requests are left to do so.
+// reload loads the installed configuration, and returns once no worker accepts requests with an older one. Workers that
+// finish earlier requests continue.
 func (p *Proxy) reload(ctx context.Context, revision string) error {
-	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
+	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
 	p.awaitWorkers(ctx)
-	p.makeRoom()
+	p.limitOld()
 	old := p.workers()
 	log := size(p.path("error.log"))
 	if err := syscall.Kill(p.pid, syscall.SIGHUP); err != nil {
-		return fmt.Errorf("telling nginx to reload: %w", err)
+		return fmt.Errorf("signal nginx to reload: %w", err)
 	}
 	for ctx.Err() == nil {
 		if !p.Alive() {
 			return fmt.Errorf("nginx ended while it was reloading: %w", errdefs.ErrUnavailable)
 		}
-		if problem := emergency(p.path("error.log"), log); problem != "" {
-			return fmt.Errorf("nginx did not take the configuration: %s: %w", problem, errdefs.ErrFailedPrecondition)
+		if problem := loggedError(p.path("error.log"), log); problem != "" {
+			return fmt.Errorf("nginx did not load the configuration: %s: %w", problem, errdefs.ErrFailedPrecondition)
 		}
 		if p.running(ctx) == revision && p.onlyNew(old) {
 			return nil
 		}
 		balancer.Pause(ctx, 5*time.Millisecond)
 	}
-	return fmt.Errorf("nginx has not taken the configuration within %s: %w", reloadLimit, errdefs.ErrUnavailable)
+	return fmt.Errorf("nginx has not loaded the configuration within %s: %w", reloadTimeout, errdefs.ErrUnavailable)
 }
 
-// Rest is how long to wait before routes are applied: with nginx every change needs a reload.
-func (p *Proxy) Rest(map[string]balancer.Route) time.Duration {
+// ReloadDelay is how long to wait before routes are applied: with nginx every change needs a reload.
+func (p *Proxy) ReloadDelay(map[string]balancer.Route) time.Duration {
 	since := time.Since(p.reloaded)
-	if p.reloaded.IsZero() || since >= max(p.config.Interval, balancer.LongestRest) {
+	if p.reloaded.IsZero() || since >= max(p.config.Interval, balancer.MaxReloadDelay) {
 		return 0
 	}
-	return balancer.Rest(p.config.Interval, len(p.old()), p.mostOld()) - since
+	return balancer.ReloadDelay(p.config.Interval, len(p.old()), p.maxOld()) - since
 }
 
-// mostOld is how many old workers may run.
-func (p *Proxy) mostOld() int {
+// maxOld is how many old workers may run.
+func (p *Proxy) maxOld() int {
 	for _, pid := range p.workers() {
-		return max(p.expected, balancer.Fitting(p.config.MaxOld, pid))
+		return max(p.workerCount, balancer.MaxOldFor(p.config.MaxOld, pid))
 	}
 	return p.config.MaxOld
 }
 
-// makeRoom ends the oldest old workers if a reload would leave too many of them.
-func (p *Proxy) makeRoom() {
-	most := p.mostOld()
-	if ended := balancer.EndOldest(p.old(), most-p.expected); ended > 0 {
-		p.config.Log.Warn("the oldest connections are cut: too many workers of earlier configurations still have open connections",
+// limitOld ends the oldest old workers if a reload would leave too many.
+func (p *Proxy) limitOld() {
+	most := p.maxOld()
+	if ended := balancer.EndOldest(p.old(), most-p.workerCount); ended > 0 {
+		p.config.Log.Warn("too many workers of earlier configurations have open connections; the oldest are ended",
 			"balancer", p.config.Name, "ended", ended, "most", most)
 	}
 }
 
-// old is the workers that only finish the connections that they accepted before a reload.
+// old lists the workers that only finish connections from before a reload.
 func (p *Proxy) old() []int {
 	ends := func(pid int) bool { return title(pid) == shuttingDown && !balancer.Zombie(pid) }
 	p.orphaned = slices.DeleteFunc(p.orphaned, func(pid int) bool { return !ends(pid) || !worksIn(pid, p.config.Dir) })
@@ -87,58 +87,58 @@ func (p *Proxy) old() []int {
 
 const shuttingDown = "nginx: worker process is shutting down"
 
-// findOrphaned notes the workers that a master which was killed has left, and which serve on. Every process of the machine is looked
-// at for it, so it is done only once.
+// findOrphaned finds the workers that a killed master has left, which keep serving. It examines every process of the
+// machine, so it is called only once.
 func (p *Proxy) findOrphaned() {
 	if p.config.Attach != nil {
 		return
 	}
 	children := p.children()
-	p.orphaned = slices.DeleteFunc(balancer.Processes(), func(pid int) bool {
+	p.orphaned = slices.DeleteFunc(balancer.ListProcesses(), func(pid int) bool {
 		return title(pid) != shuttingDown || slices.Contains(children, pid) || !worksIn(pid, p.config.Dir)
 	})
 }
 
 // End ends every nginx of a folder, also those with open connections.
 func End(dir string) {
-	for _, pid := range balancer.Processes() {
+	for _, pid := range balancer.ListProcesses() {
 		if strings.HasPrefix(title(pid), "nginx: ") && worksIn(pid, dir) {
 			_ = syscall.Kill(pid, syscall.SIGTERM)
 		}
 	}
 }
 
-// awaitWorkers waits until a master that was just started has started its workers: it writes its pid file first, and
-// a worker that is not seen before a reload would not be waited for. Of an nginx that others run the number is not
-// known; if it says nothing for a moment, there is none to be waited for.
+// awaitWorkers waits until a new master has started its workers: it writes its pid file first, and the reload would not wait
+// for a worker that was not seen before. The number of an attached nginx is unknown; if none appear for a moment, there are
+// none.
 func (p *Proxy) awaitWorkers(ctx context.Context) {
-	limit := reloadLimit / 2
+	limit := reloadTimeout / 2
 	if p.config.Attach != nil {
 		limit = 2 * time.Second
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	for ctx.Err() == nil && p.Alive() && len(p.workers()) < p.expected {
+	for ctx.Err() == nil && p.Alive() && len(p.workers()) < p.workerCount {
 		balancer.Pause(ctx, 2*time.Millisecond)
 	}
 }
 
-// onlyNew reports whether all the workers that take requests were started by the reload, and are as many as they
-// should be: one too many is an old one that was not seen before.
+// onlyNew reports whether all workers that accept requests were started by the reload, and have the expected number: one
+// more is an old one that was not seen.
 func (p *Proxy) onlyNew(old []int) bool {
 	for _, pid := range old {
-		if takes(pid) {
+		if acceptsRequests(pid) {
 			return false
 		}
 	}
-	return p.config.Attach != nil || len(p.workers()) == p.expected
+	return p.config.Attach != nil || len(p.workers()) == p.workerCount
 }
 
-// test has nginx check a configuration.
+// test lets nginx check a configuration.
 func (p *Proxy) test(ctx context.Context, candidate string) error {
 	out, err := exec.CommandContext(ctx, p.config.Program, "-t", "-q", "-p", p.config.Dir, "-c", candidate, "-e", "stderr").CombinedOutput()
 	if err != nil {
-		why := complaint(out)
+		why := firstError(out)
 		if why == "" {
 			why = balancer.LastLine(out, err)
 		}
@@ -147,7 +147,7 @@ func (p *Proxy) test(ctx context.Context, candidate string) error {
 	return nil
 }
 
-// running asks nginx which revision it routes by; empty if it does not say.
+// running is the revision that nginx reports; empty if it does not answer.
 func (p *Proxy) running(ctx context.Context) string {
 	client := http.Client{Timeout: time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -168,7 +168,7 @@ func (p *Proxy) running(ctx context.Context) string {
 	return string(text)
 }
 
-// runs reports whether nginx routes by a revision already. One that is slow to answer is asked again: a reload costs more.
+// runs reports whether nginx has a revision. A slow answer is requested again, since a reload costs more.
 func (p *Proxy) runs(ctx context.Context, revision string) bool {
 	for range 10 {
 		if said := p.running(ctx); said != "" || ctx.Err() != nil {
@@ -195,12 +195,12 @@ func (p *Proxy) master() int {
 	return pid
 }
 
-// isOurs reports whether a process is a living master of this folder: the number may long be another's.
+// isOurs reports whether a process is a master of this folder: the process id may have been reused.
 func (p *Proxy) isOurs(pid int) bool {
 	return strings.HasPrefix(title(pid), "nginx: master process") && (p.config.Attach != nil || worksIn(pid, p.config.Dir)) && !balancer.Zombie(pid)
 }
 
-// worksIn reports whether a process has the folder as its working directory, which marks nginx's processes as one companion's.
+// worksIn reports whether a process has the folder as its working directory, which marks the processes of a companion.
 func worksIn(pid int, dir string) bool {
 	where, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "cwd"))
 	if err != nil {
@@ -210,12 +210,12 @@ func worksIn(pid int, dir string) bool {
 	return err == nil && where == here
 }
 
-// workers is the processes that take requests now.
+// workers lists the processes that accept requests.
 func (p *Proxy) workers() []int {
-	return slices.DeleteFunc(p.children(), func(pid int) bool { return !takes(pid) })
+	return slices.DeleteFunc(p.children(), func(pid int) bool { return !acceptsRequests(pid) })
 }
 
-// children is the processes that the master has started.
+// children lists the processes that the master has started.
 func (p *Proxy) children() []int {
 	pid := strconv.Itoa(p.pid)
 	text, err := os.ReadFile(filepath.Join("/proc", pid, "task", pid, "children"))
@@ -231,14 +231,16 @@ func (p *Proxy) children() []int {
 	return list
 }
 
-// takes reports whether a worker accepts requests. One that was told to end says so in its title before it closes
-// its sockets.
-func takes(pid int) bool { return title(pid) == "nginx: worker process" && !balancer.Zombie(pid) }
+// acceptsRequests reports whether a worker accepts requests. One that is shutting down shows that in its title before it
+// closes its sockets.
+func acceptsRequests(pid int) bool {
+	return title(pid) == "nginx: worker process" && !balancer.Zombie(pid)
+}
 
-// endOrphans has the workers of a master that was killed finish their requests and go: they hold its ports, and without those no other
+// endOrphans lets the workers of a killed master finish their requests and end, because they hold its ports, and without those no other
 // one starts.
 func (p *Proxy) endOrphans(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
+	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
 	defer cancel()
 	for orphans := p.orphans(); len(orphans) > 0 && ctx.Err() == nil; orphans = p.orphans() {
 		for _, pid := range orphans {
@@ -248,11 +250,11 @@ func (p *Proxy) endOrphans(ctx context.Context) {
 	}
 }
 
-// orphans is every process of this folder that may take requests. There is no master; a worker that it had just
-// started may still go by its name.
+// orphans lists the processes of this folder that may accept requests without a master; a worker that was just started may
+// still have the master's title.
 func (p *Proxy) orphans() []int {
 	var list []int
-	for _, pid := range balancer.Processes() {
+	for _, pid := range balancer.ListProcesses() {
 		name := title(pid)
 		if strings.HasPrefix(name, "nginx: ") && !strings.HasSuffix(name, "shutting down") && worksIn(pid, p.config.Dir) && !balancer.Zombie(pid) {
 			list = append(list, pid)
@@ -267,7 +269,7 @@ func (p *Proxy) listens(port int32) bool {
 	return err == nil && bytes.Contains(text, fmt.Appendf(nil, "listen %s:%d;", p.settings.Host, port))
 }
 
-// title is what a process calls itself.
+// title is the title of a process.
 func title(pid int) string {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil {
@@ -284,8 +286,8 @@ func size(path string) int64 {
 	return info.Size()
 }
 
-// emergency is the first line that nginx has logged after offset as the reason of not going on.
-func emergency(path string, offset int64) string {
+// loggedError is the first [emerg] line in nginx's log after an offset.
+func loggedError(path string, offset int64) string {
 	if size(path) <= offset {
 		return ""
 	}
@@ -295,18 +297,18 @@ func emergency(path string, offset int64) string {
 	}
 	defer file.Close()
 	text, _ := io.ReadAll(io.LimitReader(io.NewSectionReader(file, offset, 1<<20), 1<<20))
-	return complaint(text)
+	return firstError(text)
 }
 
-// complaint is the first reason for not going on among what nginx says. Only nginx's own level counts: what clients send
-// stands further on in a line of the log.
-func complaint(text []byte) string {
+// firstError is the first [emerg] line in nginx's output. The level must be at the start of a line, since text of clients
+// may follow.
+func firstError(text []byte) string {
 	for line := range strings.Lines(string(text)) {
-		if found := emergencyPattern.FindStringSubmatch(line); found != nil {
+		if found := errorPattern.FindStringSubmatch(line); found != nil {
 			return strings.TrimSpace(found[1])
 		}
 	}
 	return ""
 }
 
-var emergencyPattern = regexp.MustCompile(`^(?:nginx: |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )\[emerg\] (.*)`)
+var errorPattern = regexp.MustCompile(`^(?:nginx: |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )\[emerg\] (.*)`)

@@ -13,11 +13,11 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// settings are what a configuration says beside the plan.
+// settings are the parts of a configuration that do not depend on the plan.
 type settings struct {
 	// Folder of everything that nginx writes.
 	Dir string
-	// The text is one file among others of an nginx that somebody else configures.
+	// The configuration is one file of an attached nginx.
 	Attached bool
 	// Front addresses, host:port. TLS is empty for none.
 	Listen, TLS string
@@ -25,20 +25,20 @@ type settings struct {
 	Host string
 	// The user that workers run as; empty if nginx does not run as root.
 	User string
-	// Temporary files go to Dir rather than to nginx's own place.
+	// Temporary files are in Dir instead of nginx's own folder.
 	OwnTemp bool
 	Workers int
 	// How many requests a worker can serve at a time.
 	Connections int
 	// Path of the module for TCP ports; empty if it is built in.
 	StreamModule string
-	// Where the companion hears of requests, host:port, and what marks the words of its nginx.
-	Hearer, Mark string
-	// Old workers end after so many seconds, whatever they are still doing.
+	// The host:port for traffic messages, and the mark of this nginx's messages.
+	TrafficAddress, Mark string
+	// Old workers end after so many seconds in any case.
 	ShutdownSeconds int
 }
 
-// render writes the whole configuration of a plan, and its revision, which changes with every byte of it.
+// render renders the configuration of a plan, and its revision, which changes with every byte.
 func render(s settings, plan *balancer.Plan) (text, revision string) {
 	head, body := &writer{}, &writer{}
 	head.line("# Written by mammoth's nginx companion: changes are overwritten.")
@@ -47,7 +47,7 @@ func render(s settings, plan *balancer.Plan) (text, revision string) {
 	} else {
 		head.head(s, len(plan.TCP) > 0)
 		body.block("http", func() {
-			body.own(s)
+			body.global(s)
 			body.http(s, plan)
 		})
 	}
@@ -59,16 +59,16 @@ func render(s settings, plan *balancer.Plan) (text, revision string) {
 	return head.String() + strings.Replace(body.String(), revisionMark, revision, 1), revision
 }
 
-// revisionMark stands where the revision goes; no service can bring it in, since "@" is in no name.
+// revisionMark is replaced by the revision; no name of a service can contain "@".
 const revisionMark = "@revision@"
 
-// writer writes nginx's language.
+// writer writes directives of nginx.
 type writer struct {
 	strings.Builder
 	depth int
-	// The place of each service, for names that must be letters and digits.
+	// The index of each service, for names of letters and digits only.
 	numbers map[*balancer.Service]int
-	// What is still to be said of the groups' zone: how large it is.
+	// The size of the groups' shared zone; empty once it was written.
 	zone string
 }
 
@@ -99,13 +99,13 @@ func (w *writer) head(s settings, tcp bool) {
 	w.line("worker_shutdown_timeout %ds;", s.ShutdownSeconds)
 	w.line("worker_rlimit_nofile %d;", 4*s.Connections)
 	w.line("pid %s/nginx.pid;", s.Dir)
-	// What goes wrong with requests is said to the companion, which keeps it from filling the disk.
+	// Errors of requests are sent to the companion, which limits the size of the log.
 	w.line("error_log %s/error.log crit;", s.Dir)
 	w.block("events", func() { w.line("worker_connections %d;", 2*s.Connections) })
 }
 
-// own is what holds for every server of an nginx that is the companion's alone.
-func (w *writer) own(s settings) {
+// global writes the directives for an nginx of the companion's own.
+func (w *writer) global(s settings) {
 	w.line("server_tokens off;")
 	w.line("sendfile on;")
 	w.line("tcp_nodelay on;")
@@ -114,7 +114,7 @@ func (w *writer) own(s settings) {
 	w.line("server_names_hash_max_size 65536;")
 	w.line("variables_hash_max_size 16384;")
 	w.line("map_hash_bucket_size 256;")
-	w.passing()
+	w.streaming()
 	if s.OwnTemp {
 		for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 			w.line("%s_temp_path %s/temp/%s;", kind, s.Dir, kind)
@@ -125,7 +125,7 @@ func (w *writer) own(s settings) {
 // http writes the groups and servers of apps.
 func (w *writer) http(s settings, plan *balancer.Plan) {
 	w.line(`log_format mammoth_traffic "$mammoth_service $upstream_addr $status";`)
-	// A map takes nginx a millisecond to read, as much as a hundred servers: none is written that nobody uses.
+	// nginx needs a millisecond to read a map, as much as for a hundred servers: unused ones are left out.
 	if routesTo(plan, apiv1.Expose_IDEMPOTENT) {
 		w.upgrade("mammoth_connection", "")
 	}
@@ -146,7 +146,7 @@ func (w *writer) http(s settings, plan *balancer.Plan) {
 	w.block("server", func() {
 		w.line("listen unix:%s/status.sock;", s.Dir)
 		w.line("access_log off;")
-		// Variables have to be set somewhere, also when there are no hosts.
+		// Variables must be set somewhere, also without hosts.
 		w.line(`set $mammoth_service "";`)
 		w.line(`set $mammoth_named "";`)
 		w.block("location = /revision", func() { w.line(`return 200 "%s";`, revisionMark) })
@@ -162,12 +162,12 @@ func (w *writer) http(s settings, plan *balancer.Plan) {
 	}
 }
 
-// routesTo reports whether requests go to an instance of a service of such a retry.
+// routesTo reports whether a service with this retry has instances.
 func routesTo(plan *balancer.Plan, retry apiv1.Expose_Retry) bool {
 	return slices.ContainsFunc(plan.Services, func(s balancer.Service) bool { return len(s.HTTP) > 0 && s.Expose.GetRetry() == retry })
 }
 
-// upgrade writes what an instance is told of the connection: of a client that wants another protocol, that; else idle.
+// upgrade writes the Connection header for instances: the client's if it requests another protocol, else idle.
 func (w *writer) upgrade(variable, idle string) {
 	w.block("map $http_upgrade $"+variable, func() {
 		w.line("default upgrade;")
@@ -175,8 +175,8 @@ func (w *writer) upgrade(variable, idle string) {
 	})
 }
 
-// host writes the host that instances are told: the client's own word. Of a request that names none, as HTTP/1.0 may, the server
-// block says which: instances refuse requests without a host.
+// host writes the Host header for instances: the client's own. Instances refuse a request without one, which HTTP/1.0
+// permits; then the server block sets it.
 func (w *writer) host() {
 	w.block("map $http_host $mammoth_host", func() {
 		w.line("default $http_host;")
@@ -184,8 +184,8 @@ func (w *writer) host() {
 	})
 }
 
-// named writes the host of a request that names none: that of the request line, or else the address that the client connected
-// to. nginx's own $host is the server_name of the server block then, which may be a pattern.
+// named writes the host of a request without one: that of the request line, or else the address that the client connected
+// to. nginx's $host is the server_name of the server block then, which may be a pattern.
 func (w *writer) named(host string) {
 	w.line("set $mammoth_named $host;")
 	if host != expose.AnyHost && !strings.HasPrefix(host, "*.") {
@@ -196,11 +196,11 @@ func (w *writer) named(host string) {
 	w.block(`if ($host ~ "^(_$|\*)")`, func() { w.line(`set $mammoth_named "$mammoth_address:$server_port";`) })
 }
 
-// upstream writes a service's group of instances, and what keeps a client with one of them.
+// upstream writes a service's group of instances, and its sticky cookie.
 func (w *writer) upstream(number int, service *balancer.Service) {
 	cookie := service.Expose.GetHttp().GetStickyCookie()
 	if cookie != "" {
-		// A client without the cookie gets its request's id as one; the same value picks the instance.
+		// A client without the cookie gets its request's id as one; the same value selects the instance.
 		w.block(fmt.Sprintf("map $cookie_%s $mammoth_sticky_%d", cookie, number), func() {
 			w.line(`"" $request_id;`)
 			w.line("default $cookie_%s;", cookie)
@@ -214,8 +214,8 @@ func (w *writer) upstream(number int, service *balancer.Service) {
 		return
 	}
 	w.block("upstream "+group(service.Name), func() {
-		// Workers share the groups' state, so that weights and failures count once. All groups are in one zone: a thousand
-		// zones take nginx longer to map than all the rest takes it to read. The first group says how large it is.
+		// Workers share the state of the groups, so that weights and failures count once. All groups are in one zone: nginx
+		// needs longer to map a thousand zones than to read everything else. The first group sets the size.
 		w.line("zone mammoth%s;", w.zone)
 		w.zone = ""
 		if cookie != "" {
@@ -226,7 +226,7 @@ func (w *writer) upstream(number int, service *balancer.Service) {
 		w.servers(service.HTTP)
 		if service.Expose.GetRetry() == apiv1.Expose_IDEMPOTENT {
 			w.line("keepalive 32;")
-			// Shorter than programs keep idle connections: a request on one that is being closed may have to fail.
+			// Shorter than the idle timeout of common programs: a request on a connection that is being closed may fail.
 			w.line("keepalive_timeout 1s;")
 		}
 	})
@@ -241,15 +241,15 @@ func (w *writer) balance(balance apiv1.Expose_Balance) {
 	}
 }
 
-// servers writes instances. max_fails is 0 because the zone decides which instances are healthy: nginx would count a slow request as a
-// failure, and stop using a healthy instance.
+// servers writes instances. max_fails is 0 because the zone decides which instances are healthy: nginx would count a slow
+// request as a failure and stop using a healthy instance.
 func (w *writer) servers(servers []balancer.Server) {
 	for _, server := range servers {
 		w.line("server %s:%d weight=%d max_fails=0; # %s", server.Address, server.Port, server.Weight, server.ID)
 	}
 }
 
-// server writes one host name; requests to no known host go to AnyHost's, and end with 404 if no app has claimed it.
+// server writes one host name; requests to unknown hosts go to AnyHost's, and are answered 404 if no app has claimed it.
 func (w *writer) server(s settings, host balancer.Host) {
 	w.block("server", func() {
 		suffix := ""
@@ -273,10 +273,10 @@ func (w *writer) server(s settings, host balancer.Host) {
 		} else {
 			w.line("server_name %s;", host.Name)
 		}
-		w.line("access_log syslog:server=%s,nohostname,tag=%s mammoth_traffic;", s.Hearer, requestTag(s.Mark))
+		w.line("access_log syslog:server=%s,nohostname,tag=%s mammoth_traffic;", s.TrafficAddress, requestTag(s.Mark))
 		w.errors(s)
 		if s.Attached {
-			w.passing()
+			w.streaming()
 		}
 		w.line(`set $mammoth_service "-";`)
 		w.named(host.Name)
@@ -300,12 +300,12 @@ func (w *writer) server(s settings, host balancer.Host) {
 	})
 }
 
-// errors writes where it is said what goes wrong with requests. Warnings are left out: that nobody hears is one of them.
+// errors writes where errors of requests are sent. Warnings are left out, since an unreachable companion causes one.
 func (w *writer) errors(s settings) {
-	w.line("error_log syslog:server=%s,nohostname,tag=%s error;", s.Hearer, errorTag(s.Mark))
+	w.line("error_log syslog:server=%s,nohostname,tag=%s error;", s.TrafficAddress, errorTag(s.Mark))
 }
 
-// location writes where the requests of one prefix go.
+// location writes the routing of one prefix.
 func (w *writer) location(head string, number int, service *balancer.Service) {
 	w.block(head, func() {
 		w.line(`set $mammoth_service "%s";`, service.Name)
@@ -317,7 +317,7 @@ func (w *writer) location(head string, number int, service *balancer.Service) {
 		}
 		h, e := service.Expose.GetHttp(), service.Expose
 		w.line("client_max_body_size %d;", max(expose.Body(h), 0))
-		w.times(e)
+		w.timeouts(e)
 		if e.GetRetry() == apiv1.Expose_OFF {
 			w.line("proxy_next_upstream off;")
 			w.line("proxy_set_header Connection $mammoth_close;")
@@ -338,10 +338,10 @@ func (w *writer) location(head string, number int, service *balancer.Service) {
 	})
 }
 
-// passing turns buffering off in both directions: an event arrives when it is sent, and the largest upload or answer takes
-// neither memory nor disk here. What has to fit into one buffer is the headers of an answer, and one line of a request's. In an
-// nginx of others it holds for the companion's own servers only.
-func (w *writer) passing() {
+// streaming disables buffering in both directions: an event arrives when it is sent, and a large upload or answer needs no
+// memory or disk. Only the headers of an answer, and one line of a request's, must fit into a buffer. In an attached nginx
+// it applies to the companion's own servers only.
+func (w *writer) streaming() {
 	w.line("large_client_header_buffers 4 32k;")
 	w.line("proxy_http_version 1.1;")
 	w.line("proxy_request_buffering off;")
@@ -351,8 +351,8 @@ func (w *writer) passing() {
 	w.line("proxy_max_temp_file_size 0;")
 }
 
-// times writes the timeouts towards instances and clients.
-func (w *writer) times(e *apiv1.Expose) {
+// timeouts writes the timeouts towards instances and clients.
+func (w *writer) timeouts(e *apiv1.Expose) {
 	idle := expose.Idle(e).Milliseconds()
 	w.line("proxy_connect_timeout %dms;", expose.Connect(e).Milliseconds())
 	w.line("proxy_read_timeout %dms;", idle)
@@ -362,9 +362,9 @@ func (w *writer) times(e *apiv1.Expose) {
 	w.line("send_timeout %dms;", patience)
 }
 
-// retry writes which requests are tried on another instance. nginx has one word, timeout, for a connection that was not made and for an
-// answer that did not come; the first is to be tried elsewhere, the second never. They differ in time: an answer is missing after
-// the idle time at the earliest, and proxy_next_upstream_timeout allows no further try by then.
+// retry writes which requests are tried on another instance. nginx has one condition, timeout, for a failed connection,
+// which may be retried, and for a missing answer, which may not. They differ in time: an answer is missing after the idle
+// time at the earliest, and proxy_next_upstream_timeout permits no further attempt by then.
 func (w *writer) retry(e *apiv1.Expose) {
 	w.line("proxy_next_upstream error timeout;")
 	w.line("proxy_next_upstream_tries 3;")
@@ -400,7 +400,7 @@ func (w *writer) stream(s settings, plan *balancer.Plan) {
 	})
 }
 
-// zoneSize is the shared memory that a group needs, in KiB. nginx takes no less than 32.
+// zoneSize is the shared memory of a group in KiB. nginx's minimum is 32.
 func zoneSize(servers []balancer.Server) int { return max(32, 24+len(servers)) }
 
 func group(service string) string { return "app_" + service }

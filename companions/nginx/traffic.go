@@ -16,23 +16,23 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// largestLog is when the log of errors is begun anew.
-const largestLog = 16 << 20
+// maxLog is the size at which the error log is truncated.
+const maxLog = 16 << 20
 
-// traffic hears of every request, and of every error, from nginx: one datagram each. While no companion lives nobody
-// hears them, and nothing of them is kept: a file would grow until the disk is full.
+// traffic receives every request, and every error, from nginx: one datagram each. Without a companion they are lost: a file
+// would grow until the disk is full.
 type traffic struct {
-	// note keeps the address and the mark, so that a companion's successor is heard without a reload; errors is the file
-	// that what goes wrong with requests is written to.
-	note, errors string
+	// stateFile has the address and the mark, so that the next companion receives without a reload; errors is the file for
+	// errors of requests.
+	stateFile, errors string
 
 	conn *net.UDPConn
-	// Every datagram of nginx begins with it: the port can be sent to by anybody on this machine.
+	// Every datagram of nginx begins with it, since any program on this machine can send to the port.
 	mark    string
 	reading sync.WaitGroup
 
 	mu sync.Mutex
-	// Endpoint ids by service and address, of this plan and the ones before it: a request ends after its plan.
+	// Endpoint ids by service and address, of this plan and earlier ones: a request may end after its plan.
 	ids    map[target]string
 	counts map[counted]*companionv1.Traffic
 }
@@ -41,10 +41,10 @@ type target struct{ service, address string }
 
 type counted struct{ service, endpoint string }
 
-// listen takes the port that the companion before had, or else another one.
+// listen binds the port of the companion before, or else another one.
 func (t *traffic) listen() error {
 	var port int
-	if text, err := os.ReadFile(t.note); err == nil {
+	if text, err := os.ReadFile(t.stateFile); err == nil {
 		_, _ = fmt.Sscan(string(text), &port, &t.mark)
 	}
 	var err error
@@ -53,23 +53,23 @@ func (t *traffic) listen() error {
 			_ = t.conn.Close()
 		}
 		if t.conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
-			return fmt.Errorf("listening to what nginx says of requests: %w", err)
+			return fmt.Errorf("listen for nginx's traffic messages: %w", err)
 		}
 		t.mark = rand.Text()
 	}
-	// The more of it the better; what does not fit is not counted.
+	// A large buffer loses fewer messages.
 	_ = t.conn.SetReadBuffer(4 << 20)
 	note := fmt.Sprintln(t.conn.LocalAddr().(*net.UDPAddr).Port, t.mark)
-	if err := os.WriteFile(t.note, []byte(note), 0o600); err != nil {
+	if err := os.WriteFile(t.stateFile, []byte(note), 0o600); err != nil {
 		_ = t.conn.Close()
-		return fmt.Errorf("noting where nginx says what it does: %w", err)
+		return fmt.Errorf("store the address for nginx's traffic messages: %w", err)
 	}
 	t.ids, t.counts = map[target]string{}, map[counted]*companionv1.Traffic{}
-	t.reading.Go(t.read)
+	t.reading.Go(t.run)
 	return nil
 }
 
-// markLength is that of rand.Text: 130 bits, in letters and digits.
+// markLength is the length of rand.Text: 130 bits, in letters and digits.
 const markLength = 26
 
 func (t *traffic) address() string { return t.conn.LocalAddr().String() }
@@ -79,8 +79,8 @@ func (t *traffic) close() {
 	t.reading.Wait()
 }
 
-// read takes in datagrams until the connection is closed.
-func (t *traffic) read() {
+// run receives datagrams until the connection is closed.
+func (t *traffic) run() {
 	buffer := make([]byte, 4096)
 	for {
 		n, err := t.conn.Read(buffer)
@@ -88,17 +88,17 @@ func (t *traffic) read() {
 			return
 		}
 		if err == nil {
-			t.hear(string(buffer[:n]))
+			t.receive(string(buffer[:n]))
 		}
 	}
 }
 
-// What nginx says of requests and of errors has tags of its own.
+// Messages about requests and about errors have different tags.
 func requestTag(mark string) string { return mark }
 func errorTag(mark string) string   { return mark + "_e" }
 
-// hear takes in one datagram: "<190>Nov 22 10:00:00 TAG: LINE".
-func (t *traffic) hear(text string) {
+// receive handles one datagram: "<190>Nov 22 10:00:00 TAG: LINE".
+func (t *traffic) receive(text string) {
 	head, line, found := strings.Cut(text, ": ")
 	if !found {
 		return
@@ -116,7 +116,7 @@ func (t *traffic) hear(text string) {
 	}
 }
 
-// routes learns which address is which endpoint.
+// routes records which address is which endpoint.
 func (t *traffic) routes(plan *balancer.Plan) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -130,7 +130,7 @@ func (t *traffic) routes(plan *balancer.Plan) {
 	}
 }
 
-// take returns what was counted since the last call.
+// take returns the counts since the last call.
 func (t *traffic) take() []*companionv1.Traffic {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -145,7 +145,7 @@ func (t *traffic) take() []*companionv1.Traffic {
 	return list
 }
 
-// count takes in one line: the service, the addresses that were tried, the status.
+// count handles one line: the service, the addresses that were tried, the status.
 func (t *traffic) count(line string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -166,7 +166,7 @@ func (t *traffic) count(line string) {
 			t.counts[key] = &companionv1.Traffic{Service: service, Endpoint: id}
 		}
 		t.counts[key].Requests++
-		// Whoever was tried and passed over did not answer.
+		// An address that was tried and skipped did not answer.
 		if i < len(tried)-1 || status >= 500 {
 			t.counts[key].Errors++
 		}

@@ -19,7 +19,7 @@ import (
 func counting(t testing.TB) *traffic {
 	t.Helper()
 	dir := t.TempDir()
-	c := &traffic{note: filepath.Join(dir, "traffic"), errors: filepath.Join(dir, "error.log")}
+	c := &traffic{stateFile: filepath.Join(dir, "traffic"), errors: filepath.Join(dir, "error.log")}
 	must(t, c.listen())
 	t.Cleanup(c.close)
 	c.routes(&balancer.Plan{Services: []balancer.Service{{Name: "web", HTTP: []balancer.Server{

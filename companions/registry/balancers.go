@@ -6,30 +6,29 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Patience is how long a balancer that is connected, but does not confirm, can hold back the removal of an
-// instance. Every wait has a deadline, this one too.
-const Patience = time.Minute
+// ConfirmTimeout is how long a connected balancer that does not confirm can delay the removal of an instance.
+const ConfirmTimeout = time.Minute
 
-// balancers is who routes to what. Registry.mu guards it.
+// balancers are the balancers and what they route to. Registry.mu guards it.
 type balancers struct {
 	// Services that balancers route to.
 	exposed map[string]*apiv1.Expose
-	// Services that they may still route to until they have confirmed this generation.
-	leaving map[string]int64
-	// The newest change that balancers are told of. They confirm nothing above it.
+	// Services that they may route to until they have confirmed this generation.
+	withdrawing map[string]int64
+	// The newest generation that was sent to balancers. They cannot confirm a newer one.
 	routed   int64
 	sessions map[string]*balancer
 	waits    map[*wait]struct{}
 }
 
-// balancer is one balancer's standing with the registry, over all its connections.
+// balancer is the state of one balancer over all its connections.
 type balancer struct {
 	registry  *Registry
 	name      string
 	confirmed int64
-	// How long it is waited for after its connection was lost.
+	// How long the zone waits for it after its connection was lost.
 	lostAfter time.Duration
-	// The newest; what earlier ones say does not count any more.
+	// The newest connection; reports of earlier ones are ignored.
 	connection *Connection
 }
 
@@ -39,7 +38,7 @@ type Connection struct {
 	replaced chan struct{}
 }
 
-// wait is one caller of AwaitBalancers and what it waits for.
+// wait is one call of AwaitBalancers.
 type wait struct {
 	generation int64
 	// The balancers that have yet to confirm.
@@ -50,24 +49,24 @@ type wait struct {
 
 func newBalancers(firstGeneration int64) balancers {
 	return balancers{
-		exposed:  map[string]*apiv1.Expose{},
-		leaving:  map[string]int64{},
-		routed:   firstGeneration,
-		sessions: map[string]*balancer{},
-		waits:    map[*wait]struct{}{},
+		exposed:     map[string]*apiv1.Expose{},
+		withdrawing: map[string]int64{},
+		routed:      firstGeneration,
+		sessions:    map[string]*balancer{},
+		waits:       map[*wait]struct{}{},
 	}
 }
 
-// AwaitBalancers calls done once every balancer that serves the service has confirmed the generation, or has
-// been away for longer than it asked to be waited for, or has kept silent for Patience. If no balancer serves the
-// service that is at once. done runs on a goroutine of its own: neither the caller nor the registry waits for it.
+// AwaitBalancers calls done once every balancer that serves the service has confirmed the generation, has been away for
+// longer than its lostAfter, or has not confirmed for ConfirmTimeout; at once if no balancer serves the service. done runs
+// in a goroutine of its own: neither the caller nor the registry waits for it.
 func (r *Registry) AwaitBalancers(name string, generation int64, done func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	b := &r.balancers
 	generation = min(generation, b.routed)
 	w := &wait{generation: generation, missing: map[*balancer]struct{}{}, done: done}
-	if at, leaving := b.leaving[name]; leaving || b.exposed[name] != nil {
+	if at, leaving := b.withdrawing[name]; leaving || b.exposed[name] != nil {
 		w.generation = max(generation, at)
 		for _, session := range b.sessions {
 			if session.confirmed < w.generation {
@@ -76,7 +75,7 @@ func (r *Registry) AwaitBalancers(name string, generation int64, done func()) {
 		}
 	}
 	b.waits[w] = struct{}{}
-	w.timer = time.AfterFunc(Patience, func() {
+	w.timer = time.AfterFunc(ConfirmTimeout, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		clear(w.missing)
@@ -87,8 +86,8 @@ func (r *Registry) AwaitBalancers(name string, generation int64, done func()) {
 	}
 }
 
-// ConnectBalancer begins a connection of the named balancer; one that it still has is replaced. After the
-// connection's loss the balancer goes on being waited for, for lostAfter: its proxy may well be serving still.
+// ConnectBalancer begins a connection of the named balancer; an earlier one is replaced. After the connection is lost, the
+// zone waits for the balancer for lostAfter, because its proxy may still serve.
 func (r *Registry) ConnectBalancer(name string, lostAfter time.Duration) *Connection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -100,23 +99,23 @@ func (r *Registry) ConnectBalancer(name string, lostAfter time.Duration) *Connec
 	if session.connection != nil {
 		close(session.connection.replaced)
 	}
-	// Whether this is the proxy that confirmed before, nobody knows.
+	// It is unknown whether this is the proxy that confirmed before.
 	session.confirmed = 0
 	session.lostAfter = lostAfter
 	session.connection = &Connection{balancer: session, replaced: make(chan struct{})}
 	return session.connection
 }
 
-// ExpectBalancer makes a balancer waited for that has yet to connect, for as long as if its connection had been lost
-// just now: a ResourceManager that was restarted names those that it knew.
+// ExpectBalancer adds a balancer that has not connected yet, and waits for it as if its connection had just been lost: a
+// restarted ResourceManager adds those that it knew.
 func (r *Registry) ExpectBalancer(name string, lostAfter time.Duration) {
 	r.ConnectBalancer(name, lostAfter).Lost()
 }
 
-// Replaced is closed when another connection has taken this one's place.
+// Replaced is closed when another connection has replaced this one.
 func (c *Connection) Replaced() <-chan struct{} { return c.replaced }
 
-// Confirm says that the balancer routes by the state of this generation, and by nothing older.
+// Confirm records that the balancer routes by this generation, and by nothing older.
 func (c *Connection) Confirm(generation int64) {
 	b := c.balancer
 	b.registry.mu.Lock()
@@ -125,7 +124,7 @@ func (c *Connection) Confirm(generation int64) {
 		return
 	}
 	b.confirmed = generation
-	b.registry.balancers.forgetLeft()
+	b.registry.balancers.dropWithdrawn()
 	for w := range b.registry.balancers.waits {
 		if w.generation <= generation {
 			delete(w.missing, b)
@@ -134,7 +133,7 @@ func (c *Connection) Confirm(generation int64) {
 	}
 }
 
-// Lost says that the connection has ended without a word.
+// Lost records that the connection has ended without Leave.
 func (c *Connection) Lost() {
 	b := c.balancer
 	b.registry.mu.Lock()
@@ -144,10 +143,10 @@ func (c *Connection) Lost() {
 	}
 }
 
-// Leave says that the balancer routes to nothing any more: nobody has to wait for it.
+// Leave records that the balancer does not route any more: nobody waits for it.
 func (c *Connection) Leave() { c.forget() }
 
-// forget has nobody wait for the balancer any more, unless it has connected again.
+// forget ends all waits for the balancer, unless it has connected again.
 func (c *Connection) forget() {
 	b := c.balancer
 	b.registry.mu.Lock()
@@ -157,27 +156,27 @@ func (c *Connection) forget() {
 		return
 	}
 	delete(all.sessions, b.name)
-	all.forgetLeft()
+	all.dropWithdrawn()
 	for w := range all.waits {
 		delete(w.missing, b)
 		b.registry.finish(w)
 	}
 }
 
-// forgetLeft forgets services that every balancer has let go.
-func (b *balancers) forgetLeft() {
-	for name, at := range b.leaving {
+// dropWithdrawn drops services that every balancer has withdrawn.
+func (b *balancers) dropWithdrawn() {
+	for name, at := range b.withdrawing {
 		open := false
 		for _, session := range b.sessions {
 			open = open || session.confirmed < at
 		}
 		if !open {
-			delete(b.leaving, name)
+			delete(b.withdrawing, name)
 		}
 	}
 }
 
-// finish ends a wait that nothing is missing from, unless the registry is held.
+// finish ends a wait with no missing balancers, unless the registry is held.
 func (r *Registry) finish(w *wait) {
 	if !r.held {
 		r.balancers.finish(w)

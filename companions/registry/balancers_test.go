@@ -111,7 +111,7 @@ func TestBalancerThatLeavesOrKeepsSilent(t *testing.T) {
 		done := await(r, "web", generation)
 		nginx.Leave()
 		nginx.Lost()
-		time.Sleep(registry.Patience - time.Second)
+		time.Sleep(registry.ConfirmTimeout - time.Second)
 		if done() {
 			t.Fatal("a silent balancer was given up too early")
 		}

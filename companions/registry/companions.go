@@ -16,17 +16,17 @@ import (
 
 const (
 	defaultLostAfter = 30 * time.Second
-	longestLostAfter = 10 * time.Minute
+	maxLostAfter     = 10 * time.Minute
 )
 
-// routes follows what balancers are to route.
+// routes follows what balancers have to route.
 type routes struct {
 	registry *Registry
 	known    map[string]known
 	started  bool
 }
 
-// known is what a balancer was told of a service.
+// known is what a balancer was last sent of a service.
 type known struct {
 	index  int64
 	expose *apiv1.Expose
@@ -42,7 +42,7 @@ func (w *routes) poll() (*companionv1.RouteUpdate, <-chan struct{}) {
 	}
 	update := &companionv1.RouteUpdate{Generation: r.balancers.routed, Snapshot: !w.started}
 	for name, expose := range r.balancers.exposed {
-		// A service that is exposed and does not exist yet is routed to nobody.
+		// An exposed service that does not exist yet has no servers.
 		service := &apiv1.Service{Name: name}
 		if entry := r.services[name]; entry != nil && entry.current != nil {
 			service = entry.current
@@ -77,15 +77,15 @@ func (r *Registry) Route(stream grpc.BidiStreamingServer[companionv1.RouteReport
 	}
 	lostAfter := defaultLostAfter
 	if asked := hello.GetLostAfter(); asked != nil {
-		lostAfter = min(max(asked.AsDuration(), 0), longestLostAfter)
+		lostAfter = min(max(asked.AsDuration(), 0), maxLostAfter)
 	}
 	connection := r.ConnectBalancer(name, lostAfter)
 	if r.observer != nil {
 		r.observer.BalancerConnected(name)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- r.hear(stream, name, connection) }()
-	err = r.tell(stream, connection, ended)
+	go func() { ended <- r.receiveReports(stream, name, connection) }()
+	err = r.sendRoutes(stream, connection, ended)
 	if !errors.Is(err, errLeft) {
 		connection.Lost()
 	}
@@ -103,8 +103,8 @@ var (
 	errReplaced = fmt.Errorf("another balancer of the same name has connected; give each a name of its own: %w", errdefs.ErrAborted)
 )
 
-// tell sends what is to be routed until the connection ends.
-func (r *Registry) tell(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], connection *Connection, ended <-chan error) error {
+// sendRoutes sends routes until the connection ends.
+func (r *Registry) sendRoutes(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], connection *Connection, ended <-chan error) error {
 	watch := &routes{registry: r, known: map[string]known{}}
 	for {
 		update, changed := watch.poll()
@@ -124,8 +124,8 @@ func (r *Registry) tell(stream grpc.BidiStreamingServer[companionv1.RouteReport,
 	}
 }
 
-// hear takes in what the balancer says until it says no more.
-func (r *Registry) hear(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], name string, connection *Connection) error {
+// receiveReports handles the balancer's reports until the connection ends.
+func (r *Registry) receiveReports(stream grpc.BidiStreamingServer[companionv1.RouteReport, companionv1.RouteUpdate], name string, connection *Connection) error {
 	for {
 		report, err := stream.Recv()
 		if errors.Is(err, io.EOF) {

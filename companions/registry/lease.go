@@ -24,32 +24,31 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// What an app may register.
+// These are the limits of an app's registrations.
 const (
-	maxServices   = 64
-	maxLeases     = 1000
-	maxValues     = 4 << 10
-	maxPorts      = 16
-	maxID         = 63
-	shortestLease = 2 * time.Second
-	longestLease  = 10 * time.Minute
-	defaultLease  = 30 * time.Second
-	normalWeight  = 100
-	highestWeight = 10000
+	maxServices  = 64
+	maxLeases    = 1000
+	maxValues    = 4 << 10
+	maxPorts     = 16
+	maxID        = 63
+	minLease     = 2 * time.Second
+	maxLease     = 10 * time.Minute
+	defaultLease = 30 * time.Second
+	normalWeight = 100
+	maxWeight    = 10000
 )
 
-// lease is one endpoint that an app registered, or the key/values that it set on an instance.
+// lease is an endpoint that an app registered, or the values that it set on an instance.
 type lease struct {
 	endpoint *apiv1.Endpoint
 	timer    *time.Timer
 }
 
-// AllowRegistration lets apps register endpoints with the keys that are made from secret. It is called before the
-// registry is served.
+// AllowRegistration lets apps register endpoints, with keys derived from secret. It is called before the registry is served.
 func (r *Registry) AllowRegistration(secret []byte) { r.secret = slices.Clone(secret) }
 
-// KnowApp says which app has a name now, by its id; an empty id says that none has. The key of an earlier app of that name is
-// good for nothing any more.
+// KnowApp sets the id of the app that has a name; an empty id means none. The key of an earlier app of that name is invalid
+// then.
 func (r *Registry) KnowApp(app, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -60,7 +59,7 @@ func (r *Registry) KnowApp(app, id string) {
 	r.apps[app] = id
 }
 
-// AppKey is what the app that has a name now shows to register endpoints under it; it is good for nothing else.
+// AppKey is the key with which the app that has a name registers endpoints; it is good for nothing else.
 func (r *Registry) AppKey(app string) string {
 	r.mu.Lock()
 	id := r.apps[app]
@@ -70,7 +69,7 @@ func (r *Registry) AppKey(app string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:20])
 }
 
-// RegisterEndpoint adds or renews an endpoint that the app owns, or key/values of an instance.
+// RegisterEndpoint adds or renews an endpoint of an app, or values of an instance.
 func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.RegisterEndpointRequest) (*apiv1.RegisterEndpointResponse, error) {
 	if err := r.authorize(ctx, request.GetService()); err != nil {
 		return nil, wire.Status(err)
@@ -92,7 +91,7 @@ func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.Register
 	if old := entry.leases[id]; old != nil {
 		old.timer.Stop()
 		endpoint.RegisteredAt = old.endpoint.GetRegisteredAt()
-	} else if err := r.roomFor(name, entry); err != nil {
+	} else if err := r.checkLimits(name, entry); err != nil {
 		return nil, wire.Status(err)
 	} else {
 		endpoint.RegisteredAt = timestamppb.Now()
@@ -103,7 +102,7 @@ func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.Register
 		entry.leases = map[string]*lease{}
 	}
 	entry.leases[id] = held
-	r.settle(name, entry)
+	r.publish(name, entry)
 	shown := endpoint
 	if i, found := slices.BinarySearchFunc(entry.current.GetEndpoints(), endpoint, byID); found {
 		shown = entry.current.GetEndpoints()[i]
@@ -111,8 +110,8 @@ func (r *Registry) RegisterEndpoint(ctx context.Context, request *apiv1.Register
 	return &apiv1.RegisterEndpointResponse{Endpoint: shown, ExpiresAt: timestamppb.New(time.Now().Add(ttl))}, nil
 }
 
-// roomFor refuses another lease of an app that has as many as it may.
-func (r *Registry) roomFor(name string, entry *service) error {
+// checkLimits refuses a further lease of an app that has reached a limit.
+func (r *Registry) checkLimits(name string, entry *service) error {
 	app, services, leases := appOf(name), 0, 0
 	for other, entry := range r.services {
 		if len(entry.leases) > 0 && appOf(other) == app {
@@ -122,14 +121,14 @@ func (r *Registry) roomFor(name string, entry *service) error {
 	}
 	switch {
 	case len(entry.leases) == 0 && services >= maxServices:
-		return fmt.Errorf("app %q has endpoints in %d services, more are not allowed: %w", app, services, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("app %q has endpoints in %d services, which is the limit: %w", app, services, errdefs.ErrResourceExhausted)
 	case leases >= maxLeases:
-		return fmt.Errorf("app %q has registered %d endpoints, more are not allowed: %w", app, leases, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("app %q has registered %d endpoints, which is the limit: %w", app, leases, errdefs.ErrResourceExhausted)
 	}
 	return nil
 }
 
-// appOf is the app whose service it is: web for web and for admin.web.
+// appOf is the app of a service: web for web and for admin.web.
 func appOf(service string) string { return service[strings.LastIndexByte(service, '.')+1:] }
 
 // UnregisterEndpoint ends a lease at once.
@@ -144,7 +143,7 @@ func (r *Registry) UnregisterEndpoint(ctx context.Context, request *apiv1.Unregi
 	return &apiv1.UnregisterEndpointResponse{}, nil
 }
 
-// expire ends a lease unless another one has taken its place.
+// expire ends a lease unless it was replaced.
 func (r *Registry) expire(name, id string, held *lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -153,7 +152,7 @@ func (r *Registry) expire(name, id string, held *lease) {
 		held.timer.Stop()
 		delete(entry.leases, id)
 	}
-	r.settle(name, entry)
+	r.publish(name, entry)
 }
 
 // dropLeases ends every lease of a service that was removed.
@@ -164,8 +163,8 @@ func (s *service) dropLeases() {
 	s.leases = nil
 }
 
-// merged is the service's endpoints, sorted: its instances with the values that the app set on them, and what the
-// app registered beside them. It is nil when the service does not exist.
+// merged is the service's endpoints, sorted: its instances with the values that the app set on them, and those that the app
+// registered. It is nil when the service does not exist.
 func (s *service) merged() []*apiv1.Endpoint {
 	if len(s.leases) == 0 {
 		return s.instances
@@ -190,13 +189,13 @@ func (s *service) merged() []*apiv1.Endpoint {
 	return list
 }
 
-// registered is the endpoint that a request describes. Of an instance it holds only values.
+// registered is the endpoint of a request. For an instance it has only values.
 func registered(request *apiv1.RegisterEndpointRequest, instance bool) (*apiv1.Endpoint, error) {
 	id, values := request.GetId(), maps.Clone(request.GetValues())
 	plain := request.GetAddress() == "" && request.GetPort() == 0 && len(request.GetPorts()) == 0 && request.GetWeight() == 0
 	if instance {
 		if !plain {
-			return nil, fmt.Errorf("%q is an instance that the zone runs: only values can be set on it, not where it is: %w", id, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("%q is an instance that the zone runs: only values can be set on it, not an address: %w", id, errdefs.ErrInvalidArgument)
 		}
 		return &apiv1.Endpoint{Id: id, Values: values}, nil
 	}
@@ -217,13 +216,13 @@ func registered(request *apiv1.RegisterEndpointRequest, instance bool) (*apiv1.E
 	}, nil
 }
 
-// checkRegistration returns how long a registration is good for, or one sentence on what is wrong with it.
+// checkRegistration returns how long a registration is valid, or what is wrong with it.
 func checkRegistration(request *apiv1.RegisterEndpointRequest) (time.Duration, error) {
 	if id := request.GetId(); !isName(id) {
 		return 0, fmt.Errorf("the id %.64q must be of letters, digits, \"-\", \"_\" and \".\", at most %d: %w", id, maxID, errdefs.ErrInvalidArgument)
 	}
 	if named := len(request.GetPorts()); named > maxPorts {
-		return 0, fmt.Errorf("the endpoint has %d named ports, at most %d are allowed: %w", named, maxPorts, errdefs.ErrInvalidArgument)
+		return 0, fmt.Errorf("the endpoint has %d named ports; the limit is %d: %w", named, maxPorts, errdefs.ErrInvalidArgument)
 	}
 	ports := []int32{}
 	if request.GetAddress() != "" || request.GetPort() != 0 {
@@ -240,8 +239,8 @@ func checkRegistration(request *apiv1.RegisterEndpointRequest) (time.Duration, e
 			return 0, fmt.Errorf("a port must be between 1 and 65535, but is %d: %w", port, errdefs.ErrInvalidArgument)
 		}
 	}
-	if weight := request.GetWeight(); weight < 0 || weight > highestWeight {
-		return 0, fmt.Errorf("the weight must be between 0 and %d, but is %d: %w", highestWeight, weight, errdefs.ErrInvalidArgument)
+	if weight := request.GetWeight(); weight < 0 || weight > maxWeight {
+		return 0, fmt.Errorf("the weight must be between 0 and %d, but is %d: %w", maxWeight, weight, errdefs.ErrInvalidArgument)
 	}
 	size := 0
 	for key, value := range request.GetValues() {
@@ -251,19 +250,19 @@ func checkRegistration(request *apiv1.RegisterEndpointRequest) (time.Duration, e
 		}
 	}
 	if size > maxValues {
-		return 0, fmt.Errorf("the values have %d bytes, at most %d are allowed: %w", size, maxValues, errdefs.ErrInvalidArgument)
+		return 0, fmt.Errorf("the values have %d bytes; the limit is %d: %w", size, maxValues, errdefs.ErrInvalidArgument)
 	}
 	ttl := defaultLease
 	if request.GetLease() != nil {
 		ttl = request.GetLease().AsDuration()
 	}
-	if ttl < shortestLease || ttl > longestLease {
-		return 0, fmt.Errorf("the lease must be between %s and %s, but is %s: %w", shortestLease, longestLease, ttl, errdefs.ErrInvalidArgument)
+	if ttl < minLease || ttl > maxLease {
+		return 0, fmt.Errorf("the lease must be between %s and %s, but is %s: %w", minLease, maxLease, ttl, errdefs.ErrInvalidArgument)
 	}
 	return ttl, nil
 }
 
-// authorize lets an app touch its own services, and nobody else.
+// authorize lets an app change its own services only.
 func (r *Registry) authorize(ctx context.Context, service string) error {
 	if len(r.secret) == 0 {
 		return fmt.Errorf("this zone does not let apps register endpoints: %w", errdefs.ErrNotImplemented)
@@ -291,7 +290,7 @@ func (r *Registry) authorize(ctx context.Context, service string) error {
 	return fmt.Errorf("registering an endpoint needs the app's key; instances have it in MAMMOTH_REGISTRY: %w", errdefs.ErrUnauthenticated)
 }
 
-// isName reports whether text can be a name everywhere: in paths, in ZooKeeper, in DNS.
+// isName reports whether text can be a name in paths, in ZooKeeper and in DNS.
 func isName(text string) bool {
 	if text == "" || len(text) > maxID || text[0] == '.' || text[len(text)-1] == '.' || strings.Contains(text, "..") {
 		return false

@@ -163,7 +163,7 @@ func TestRefusedRegistrations(t *testing.T) {
 		{"another user", basic("db", r.AppKey("web")), own("web", "a"), codes.PermissionDenied, "does not belong"},
 		{"no service", ctx, own("", "a"), codes.InvalidArgument, "not the name of a service"},
 		{"id with a slash", ctx, own("web", "../db"), codes.InvalidArgument, "the id"},
-		{"much metadata", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Values = map[string]string{"a": strings.Repeat("x", 10<<20)} }), codes.InvalidArgument, "the values have 10485761 bytes, at most 4096"},
+		{"much metadata", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Values = map[string]string{"a": strings.Repeat("x", 10<<20)} }), codes.InvalidArgument, "the values have 10485761 bytes; the limit is 4096"},
 		{"control characters", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Values = map[string]string{"a": "x\n"} }), codes.InvalidArgument, "control characters"},
 		{"host name", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Address = "localhost;" }), codes.InvalidArgument, "is not the IP address"},
 		{"any address", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Address = "0.0.0.0" }), codes.InvalidArgument, "is not the IP address"},
@@ -174,7 +174,7 @@ func TestRefusedRegistrations(t *testing.T) {
 			for i := range int32(17) {
 				e.Ports[fmt.Sprint("p", i)] = i + 1
 			}
-		}), codes.InvalidArgument, "17 named ports, at most 16 are allowed"},
+		}), codes.InvalidArgument, "17 named ports; the limit is 16"},
 		{"weight", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Weight = -1 }), codes.InvalidArgument, "the weight"},
 		{"lease", ctx, with(func(e *apiv1.RegisterEndpointRequest) { e.Lease = durationpb.New(time.Hour) }), codes.InvalidArgument, "the lease"},
 	}

@@ -1,7 +1,10 @@
-// Package registry is the zone's embedded registry: from a service's name to its endpoints. It is a projection
-// that the ResourceManager publishes and could rebuild at any time; whoever watches it sees the newest state,
-// not every state in between. Beside the endpoints it knows which balancers have applied what, so that an
-// instance is stopped only once nobody routes to it any more.
+// Package registry is the zone's embedded registry: from a service's name to its endpoints. It is a projection that the
+// ResourceManager publishes and could rebuild at any time. A watcher receives the newest state, not every state in between.
+// The registry also knows which balancers have applied which generation, so that an instance is stopped only once nothing
+// routes to it any more.
+//
+// Vocabulary: a generation numbers the changes of the zone; the index of a service is the generation of its last change; a
+// balancer confirms a generation; a lease is what an app has registered itself.
 package registry
 
 import (
@@ -16,8 +19,8 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// Registry holds every service of a zone, and answers look-ups over gRPC. Its methods are safe for concurrent use;
-// no publisher ever waits for a watcher or a balancer.
+// Registry has every service of a zone, and answers look-ups over gRPC. Its methods are safe for concurrent use; a publisher
+// never waits for a watcher or a balancer.
 type Registry struct {
 	apiv1.UnimplementedRegistryServer
 	companionv1.UnimplementedCompanionsServer
@@ -25,52 +28,52 @@ type Registry struct {
 	mu sync.Mutex
 	// Rises by one with every change in the zone.
 	generation int64
-	// When a service was last removed. It stands in for the index of services that do not exist, so that a
-	// watcher that was not looking at that moment still learns of it.
+	// The generation of the last removal. It is the index of services that do not exist, so that a watcher that missed the
+	// removal notices it.
 	removedAt int64
 	services  map[string]*service
-	// Closed and replaced with every change, while somebody watches the whole registry.
+	// Closed and replaced with every change, while the whole registry is watched.
 	changed chan struct{}
 
-	// Companions are sent nothing, and nobody hears that they confirmed.
+	// While held, companions receive nothing and their confirmations have no effect.
 	held bool
 
 	balancers balancers
 	observer  Observer
-	// Signs the keys that apps register endpoints with; empty while they may not.
+	// The secret of apps' keys; empty while registrations are not allowed.
 	secret []byte
 	// The ids of apps by their names.
 	apps map[string]string
 }
 
-// Observer hears what balancers say. Its methods are called by whoever serves the balancer, one call at a time for
-// each balancer, and must not block.
+// Observer receives the reports of balancers. Its methods are called by the goroutine that serves the balancer, one call at
+// a time for each balancer, and must not block.
 type Observer interface {
-	// BalancerConnected and BalancerLost tell about a balancer's connection.
+	// BalancerConnected and BalancerLost report a balancer's connection.
 	BalancerConnected(balancer string)
 	BalancerLost(balancer, why string)
-	// Refused says which services a balancer cannot route, and why; nil once it routes all.
+	// Refused reports the services that a balancer cannot route, and why; nil once it routes all.
 	Refused(balancer string, refusals []*companionv1.Refusal)
-	// Counted says what a balancer has counted since the last call.
+	// Counted reports the counts of a balancer since the last call.
 	Counted(balancer string, traffic []*companionv1.Traffic)
 }
 
-// service is one name that is published, registered or waited for.
+// service is one name that was published, registered or waited for.
 type service struct {
-	// What the ResourceManager published; nil when it has not.
+	// The instances that the ResourceManager published; nil if none.
 	instances []*apiv1.Endpoint
-	// What the app itself registered, by endpoint id.
+	// The app's own registrations, by endpoint id.
 	leases map[string]*lease
 	// Both together; nil when the service does not exist. It is never changed, only replaced.
 	current *apiv1.Service
-	// Closed and forgotten with every change; nil when nobody waits.
+	// Closed and set to nil with every change; nil when nobody waits.
 	changed chan struct{}
-	// Watches that hold on to this name.
+	// The number of watches of this name.
 	watches int
 }
 
-// New returns an empty registry whose generations are above firstGeneration. A ResourceManager passes its epoch
-// shifted left by 32, so that they rise over restarts too.
+// New returns an empty registry whose generations are above firstGeneration. A ResourceManager passes its epoch shifted left
+// by 32, so that generations also rise over restarts.
 func New(firstGeneration int64) *Registry {
 	return &Registry{
 		generation: firstGeneration,
@@ -80,10 +83,9 @@ func New(firstGeneration int64) *Registry {
 	}
 }
 
-// Publish makes endpoints the instances of a service; nil removes the service, while an empty list that is not nil
-// says that it exists and has no instance just now. It returns the generation that holds this truth: a new one,
-// or the one of the last change when this is none. The endpoints belong to the registry afterwards. Publish
-// takes microseconds, however many watch.
+// Publish sets the endpoints of a service's instances; nil removes the service, while an empty list means that it exists
+// without instances. It returns the generation with this state: a new one, or that of the last change if nothing changed.
+// The registry owns the endpoints afterwards. Publish takes microseconds, however many watch.
 func (r *Registry) Publish(name string, endpoints []*apiv1.Endpoint) int64 {
 	var sorted []*apiv1.Endpoint
 	if endpoints != nil {
@@ -97,10 +99,10 @@ func (r *Registry) Publish(name string, endpoints []*apiv1.Endpoint) int64 {
 	if sorted == nil {
 		entry.dropLeases()
 	}
-	return r.settle(name, entry)
+	return r.publish(name, entry)
 }
 
-// entry is what is kept under a name. Callers hold the lock, and settle or watch the entry afterwards.
+// entry returns the entry of a name. Callers hold the lock, and publish or watch the entry afterwards.
 func (r *Registry) entry(name string) *service {
 	entry := r.services[name]
 	if entry == nil {
@@ -110,9 +112,9 @@ func (r *Registry) entry(name string) *service {
 	return entry
 }
 
-// settle makes an entry's present state the published one, if they differ, tells those who watch, and returns the
-// generation that holds it. Callers hold the lock.
-func (r *Registry) settle(name string, entry *service) int64 {
+// publish replaces an entry's published state if it differs, wakes watchers, and returns its generation. Callers hold the
+// lock.
+func (r *Registry) publish(name string, entry *service) int64 {
 	merged := entry.merged()
 	switch {
 	case merged == nil && entry.current == nil:
@@ -137,14 +139,14 @@ func (r *Registry) settle(name string, entry *service) int64 {
 	return r.generation
 }
 
-// discard forgets a name that nothing is known of and nobody waits for.
+// discard drops a name without content and watches.
 func (r *Registry) discard(name string, entry *service) {
 	if entry.current == nil && entry.watches == 0 && len(entry.leases) == 0 {
 		delete(r.services, name)
 	}
 }
 
-// Expose says how balancers reach a service; nil says that they do not. It returns the generation that holds this.
+// Expose sets how balancers reach a service; nil means that they do not. It returns the generation with this state.
 func (r *Registry) Expose(name string, expose *apiv1.Expose) int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -156,28 +158,28 @@ func (r *Registry) Expose(name string, expose *apiv1.Expose) int64 {
 	b.routed = r.generation
 	if expose == nil {
 		delete(b.exposed, name)
-		b.leaving[name] = r.generation
-		b.forgetLeft()
+		b.withdrawing[name] = r.generation
+		b.dropWithdrawn()
 	} else {
-		delete(b.leaving, name)
+		delete(b.withdrawing, name)
 		b.exposed[name] = expose
 	}
 	wake(&r.changed)
 	return r.generation
 }
 
-// Observe makes o the one who hears what balancers say. It is called before any balancer can connect.
+// Observe sets the Observer. It is called before any balancer can connect.
 func (r *Registry) Observe(o Observer) { r.observer = o }
 
-// Hold keeps changes from companions until Release: the registry may lack services that run, and a balancer that believed
-// it would drop their instances. Whoever waits for balancers goes on waiting. A registry that is held already stays so.
+// Hold keeps changes from companions until Release: while services may be missing, balancers must not drop their instances.
+// Waits for balancers continue. It may be repeated.
 func (r *Registry) Hold() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.held = true
 }
 
-// Release ends Hold: the registry lacks nothing any more.
+// Release ends Hold.
 func (r *Registry) Release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -191,8 +193,7 @@ func (r *Registry) Release() {
 	}
 }
 
-// Services returns every service by name, and the generation that this is the state of. The answer must not be
-// changed.
+// Services returns every service by name, and the generation of this state. The answer must not be changed.
 func (r *Registry) Services() ([]*apiv1.Service, int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -205,7 +206,7 @@ func (r *Registry) Services() ([]*apiv1.Service, int64) {
 	return list, r.generation
 }
 
-// state is the service as a watcher sees it, and whether it exists. Callers hold the lock.
+// state is the service for a watcher, and whether it exists. Callers hold the lock.
 func (r *Registry) state(name string, entry *service) (*apiv1.Service, bool) {
 	if entry != nil && entry.current != nil {
 		return entry.current, true
@@ -213,8 +214,8 @@ func (r *Registry) state(name string, entry *service) (*apiv1.Service, bool) {
 	return &apiv1.Service{Name: name, Index: r.removedAt}, false
 }
 
-// wake tells everybody who waits on a channel, and forgets the channel. Closing wakes each waiter in turn, so a
-// goroutine of its own does it: it ends at once, and a publisher does not pay for a thousand watchers.
+// wake closes and drops a channel. Closing wakes each waiter in turn, so a short goroutine does it, and a publisher does not
+// wait for a thousand watchers.
 func wake(changed *chan struct{}) {
 	if *changed == nil {
 		return

@@ -16,11 +16,11 @@ import (
 
 const (
 	defaultWait = 30 * time.Second
-	longestWait = 10 * time.Minute
+	maxWait     = 10 * time.Minute
 )
 
-// errWaited ends a blocking look-up whose time is up.
-var errWaited = errors.New("the time to wait is up")
+// errWaitOver ends a blocking look-up after its time to wait.
+var errWaitOver = errors.New("the time to wait is up")
 
 // ListServices returns every service.
 func (r *Registry) ListServices(context.Context, *apiv1.ListServicesRequest) (*apiv1.ListServicesResponse, error) {
@@ -28,8 +28,8 @@ func (r *Registry) ListServices(context.Context, *apiv1.ListServicesRequest) (*a
 	return &apiv1.ListServicesResponse{Services: services, Generation: generation}, nil
 }
 
-// GetService returns a service, if an index is given as soon as the service is newer. When the time to wait is
-// up, the answer is what there is.
+// GetService returns a service; with an index, once the service is newer. After the time to wait it returns the present
+// state.
 func (r *Registry) GetService(ctx context.Context, request *apiv1.GetServiceRequest) (*apiv1.Service, error) {
 	wait, err := waitOf(request.GetWait())
 	if err != nil {
@@ -41,11 +41,11 @@ func (r *Registry) GetService(ctx context.Context, request *apiv1.GetServiceRequ
 	}
 	watch := r.Watch(request.GetName(), after)
 	defer watch.Close()
-	waiting, cancel := context.WithTimeoutCause(ctx, wait, errWaited)
+	waiting, cancel := context.WithTimeoutCause(ctx, wait, errWaitOver)
 	defer cancel()
 	current, exists, err := watch.Next(waiting)
 	switch {
-	case err != nil && !errors.Is(err, errWaited):
+	case err != nil && !errors.Is(err, errWaitOver):
 		return nil, wire.Status(err)
 	case !exists && (err != nil || after < 0):
 		return nil, wire.Status(unknown(request.GetName()))
@@ -53,8 +53,8 @@ func (r *Registry) GetService(ctx context.Context, request *apiv1.GetServiceRequ
 	return current, nil
 }
 
-// WatchService sends a service now and after each change. While it does not exist, it has no endpoints; only at
-// the beginning a service that does not exist is an error, unless an index is given.
+// WatchService sends a service now and after each change. A service that does not exist has no endpoints; only at the
+// beginning it is an error, unless an index is given.
 func (r *Registry) WatchService(request *apiv1.GetServiceRequest, stream grpc.ServerStreamingServer[apiv1.Service]) error {
 	after := request.GetIndex()
 	if after <= 0 {
@@ -82,9 +82,9 @@ func waitOf(asked *durationpb.Duration) (time.Duration, error) {
 	}
 	wait := asked.AsDuration()
 	if err := asked.CheckValid(); err != nil || wait < 0 {
-		return 0, fmt.Errorf("wait must be between 0s and %s: %w", longestWait, errdefs.ErrInvalidArgument)
+		return 0, fmt.Errorf("wait must be between 0s and %s: %w", maxWait, errdefs.ErrInvalidArgument)
 	}
-	return min(wait, longestWait), nil
+	return min(wait, maxWait), nil
 }
 
 func unknown(name string) error {

@@ -6,8 +6,8 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Watch follows one service. The snapshot and what comes after it are one thing: nothing can change unseen
-// between the two. One goroutine uses a Watch at a time.
+// Watch follows one service. No change between the first state and the next ones is missed. One goroutine uses a Watch at a
+// time.
 type Watch struct {
 	registry *Registry
 	name     string
@@ -16,8 +16,8 @@ type Watch struct {
 	started  bool
 }
 
-// Watch begins to follow a service that may or may not exist. Next answers as soon as the service's index is
-// above after; a negative after lets the first Next answer at once.
+// Watch starts to follow a service that may or may not exist. Next returns once the service's index is above after; with a
+// negative after the first Next returns at once.
 func (r *Registry) Watch(name string, after int64) *Watch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -26,9 +26,9 @@ func (r *Registry) Watch(name string, after int64) *Watch {
 	return &Watch{registry: r, name: name, entry: entry, seen: after, started: after >= 0}
 }
 
-// Next waits for a state that is newer than the one it returned before, and returns the newest there is; states
-// in between are passed over. A service that does not exist has no endpoints, and exists says so. The answer
-// must not be changed. When ctx ends, Next returns the present state and the cause.
+// Next waits for a newer state than the last returned one, and returns the newest. A service that does not exist has no
+// endpoints, and exists is false. The answer must not be changed. When ctx ends, Next returns the present state and the
+// cause.
 func (w *Watch) Next(ctx context.Context) (current *apiv1.Service, exists bool, err error) {
 	for {
 		w.registry.mu.Lock()
@@ -52,7 +52,7 @@ func (w *Watch) Next(ctx context.Context) (current *apiv1.Service, exists bool, 
 	}
 }
 
-// Close lets go of the service.
+// Close ends the watch.
 func (w *Watch) Close() {
 	w.registry.mu.Lock()
 	defer w.registry.mu.Unlock()
@@ -60,11 +60,11 @@ func (w *Watch) Close() {
 	w.registry.discard(w.name, w.entry)
 }
 
-// Changes is what has happened to a set of services.
+// Changes are the changes of a set of services.
 type Changes struct {
 	// Services that are new or changed.
 	Changed []*apiv1.Service
-	// Names of services that were there and are no more.
+	// Names of services that were removed.
 	Removed []string
 }
 
@@ -75,13 +75,13 @@ type WatchAll struct {
 	started  bool
 }
 
-// WatchAll begins to follow every service.
+// WatchAll starts to follow every service.
 func (r *Registry) WatchAll() *WatchAll {
 	return &WatchAll{registry: r, known: map[string]int64{}}
 }
 
-// Next returns what differs from what it returned before: at first, at once, everything; later it waits for a
-// change. When ctx ends it returns the cause.
+// Next returns the difference to the last call: the first time everything, at once; later it waits for a change. When ctx
+// ends it returns the cause.
 func (w *WatchAll) Next(ctx context.Context) (Changes, error) {
 	for {
 		changes, changed := w.poll()
@@ -124,7 +124,7 @@ func (w *WatchAll) poll() (Changes, <-chan struct{}) {
 	return Changes{}, r.change()
 }
 
-// change is a channel that is closed with the next change. Callers hold the lock.
+// change is a channel that is closed at the next change. Callers hold the lock.
 func (r *Registry) change() <-chan struct{} {
 	if r.changed == nil {
 		r.changed = make(chan struct{})

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// How many requests are under way at a time.
+	// How many requests are in progress at a time.
 	parallel = 32
 	// How long one comparison or change may take.
 	limit = time.Minute
@@ -32,15 +32,15 @@ type copier struct {
 
 	mu sync.Mutex
 	// The problem that was last logged for a path.
-	said map[string]string
+	logged map[string]string
 }
 
 func newCopier(client *zk.Client, config Config) *copier {
-	return &copier{client: client, base: config.Path, zone: config.Zone, log: config.Log, said: map[string]string{}}
+	return &copier{client: client, base: config.Path, zone: config.Zone, log: config.Log, logged: map[string]string{}}
 }
 
-// whole makes everything below the base as it should be. Services that nobody wants lose what the zone has written.
-func (c *copier) whole(ctx context.Context, services map[string]map[string][]byte) ([]string, error) {
+// writeAll makes everything below the base match the services. For other services it deletes what the zone has written.
+func (c *copier) writeAll(ctx context.Context, services map[string]map[string][]byte) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if err := c.client.Ensure(ctx, c.base); err != nil {
@@ -57,12 +57,12 @@ func (c *copier) whole(ctx context.Context, services map[string]map[string][]byt
 	for name, list := range services {
 		all[name] = list
 	}
-	return c.some(ctx, all)
+	return c.writeChanged(ctx, all)
 }
 
-// some writes services; a nil list of entries is a service to be deleted. It returns the services that could not be written in full and
-// are to be tried again; all others are written. An error is one of ZooKeeper as a whole.
-func (c *copier) some(ctx context.Context, services map[string]map[string][]byte) ([]string, error) {
+// writeChanged writes services; nil entries delete a service. It returns the services that were not written completely and
+// are to be tried again. An error is one of ZooKeeper as a whole.
+func (c *copier) writeChanged(ctx context.Context, services map[string]map[string][]byte) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
@@ -75,12 +75,12 @@ func (c *copier) some(ctx context.Context, services map[string]map[string][]byte
 			folder := path.Join(c.base, name)
 			switch {
 			case err == nil:
-				c.settled(folder)
+				c.clearLogged(folder)
 				return nil
 			case errors.Is(err, errdefs.ErrUnavailable), errors.Is(err, errdefs.ErrUnauthenticated), ctx.Err() != nil:
 				return err
 			}
-			c.say(folder, "a service could not be copied to ZooKeeper as it is; it is tried again", err)
+			c.logOnce(folder, "cannot copy a service to ZooKeeper completely; it is tried again", err)
 			mu.Lock()
 			defer mu.Unlock()
 			failed = append(failed, name)
@@ -90,15 +90,15 @@ func (c *copier) some(ctx context.Context, services map[string]map[string][]byte
 	return failed, group.Wait()
 }
 
-// say logs what is wrong with a path, once until it is right or something else is wrong.
-func (c *copier) say(name, message string, reason error) {
+// logOnce logs a problem of a path, once until it is solved or a different one appears.
+func (c *copier) logOnce(name, message string, reason error) {
 	why := message
 	if reason != nil {
 		why += reason.Error()
 	}
 	c.mu.Lock()
-	told := c.said[name] == why
-	c.said[name] = why
+	told := c.logged[name] == why
+	c.logged[name] = why
 	c.mu.Unlock()
 	switch {
 	case told:
@@ -109,15 +109,14 @@ func (c *copier) say(name, message string, reason error) {
 	}
 }
 
-// settled notes that nothing is wrong with a path.
-func (c *copier) settled(name string) {
+// clearLogged records that a path has no problem.
+func (c *copier) clearLogged(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.said, name)
+	delete(c.logged, name)
 }
 
-// service makes one service's entries as they should be. A folder that is closed to the zone keeps no other service from
-// being copied.
+// service makes one service's entries match. A folder without access affects no other service.
 func (c *copier) service(ctx context.Context, name string, wanted map[string][]byte) error {
 	folder := path.Join(c.base, name)
 	ids, err := c.client.Children(ctx, folder)
@@ -129,18 +128,18 @@ func (c *copier) service(ctx context.Context, name string, wanted map[string][]b
 			return err
 		}
 	case errors.Is(err, errdefs.ErrPermissionDenied):
-		return c.closed(folder, wanted, err)
+		return c.forbidden(folder, wanted, err)
 	case err != nil:
 		return err
 	}
 	return c.entries(ctx, folder, ids, wanted)
 }
 
-// folder makes a service's folder. The mark says that the zone made it, and may delete it.
+// folder creates a service's folder. The mark shows that the zone created it and may delete it.
 func (c *copier) folder(ctx context.Context, folder string) error {
 	_, err := c.client.Create(ctx, folder, []byte(owner(c.zone)), zk.Persistent)
 	if errors.Is(err, errdefs.ErrNotFound) {
-		// Somebody has deleted what is above it.
+		// A parent was deleted.
 		if err = c.client.Ensure(ctx, c.base); err == nil {
 			_, err = c.client.Create(ctx, folder, []byte(owner(c.zone)), zk.Persistent)
 		}
@@ -151,15 +150,15 @@ func (c *copier) folder(ctx context.Context, folder string) error {
 	return err
 }
 
-// closed says that a folder is somebody else's, if something is wanted there.
-func (c *copier) closed(folder string, wanted map[string][]byte, reason error) error {
+// forbidden logs that a folder cannot be written, if something is to be written there.
+func (c *copier) forbidden(folder string, wanted map[string][]byte, reason error) error {
 	if wanted != nil {
-		c.say(folder+"/", "a service cannot be copied: its folder in ZooKeeper belongs to somebody else; give the zone's digest all rights there, or delete it", reason)
+		c.logOnce(folder+"/", "a service cannot be copied: its folder in ZooKeeper belongs to somebody else; give the zone's digest all rights there, or delete it", reason)
 	}
 	return nil
 }
 
-// entries makes what is in a service's folder as it should be. What cannot be done with one entry keeps no other from being done.
+// entries makes the content of a service's folder match. A problem with one entry affects no other.
 func (c *copier) entries(ctx context.Context, folder string, ids []string, wanted map[string][]byte) error {
 	foreign := 0
 	there := map[string]bool{}
@@ -184,19 +183,19 @@ func (c *copier) entries(ctx context.Context, folder string, ids []string, wante
 	}
 	problem := first(problems)
 	if errors.Is(problem, errdefs.ErrPermissionDenied) {
-		return c.closed(folder, wanted, problem)
+		return c.forbidden(folder, wanted, problem)
 	}
 	if problem != nil {
 		return problem
 	}
-	c.settled(folder + "/")
+	c.clearLogged(folder + "/")
 	if wanted == nil && foreign == 0 {
 		return c.removeFolder(ctx, folder)
 	}
 	return nil
 }
 
-// first is the problem that says most: what can be tried again before what only somebody else can change.
+// first is the most useful problem: one that can be solved by another attempt before others.
 func first(problems []error) error {
 	for _, problem := range problems {
 		if !errors.Is(problem, errdefs.ErrPermissionDenied) {
@@ -206,8 +205,7 @@ func first(problems []error) error {
 	return errors.Join(problems...)
 }
 
-// remove deletes an entry if the zone wrote it. One that somebody has put a node under cannot be deleted: it is marked as one that
-// nobody is to be led to.
+// remove deletes an entry if the zone wrote it. An entry with foreign children cannot be deleted: it is marked as disabled.
 func (c *copier) remove(ctx context.Context, name string) (gone bool, err error) {
 	node, err := c.client.Get(ctx, name)
 	if errors.Is(err, errdefs.ErrNotFound) {
@@ -222,24 +220,24 @@ func (c *copier) remove(ctx context.Context, name string) (gone bool, err error)
 	err = c.client.Delete(ctx, name, node.Version)
 	if !errors.Is(err, errdefs.ErrFailedPrecondition) {
 		if err == nil {
-			c.settled(name)
+			c.clearLogged(name)
 		}
 		return err == nil, err
 	}
-	c.say(name, "the entry of an instance that is gone stays, as one that is not enabled: somebody has put a node under it; it goes when that is deleted", nil)
+	c.logOnce(name, "the entry of a removed instance is disabled, not deleted: another program has created a node under it; the entry is deleted after that node", nil)
 	if off := disabled(node.Data); !bytes.Equal(off, node.Data) {
 		return false, c.client.Set(ctx, name, off, node.Version)
 	}
 	return false, nil
 }
 
-// put writes an entry unless it is there already, or somebody else's is.
+// put writes an entry unless it exists already, or is foreign.
 func (c *copier) put(ctx context.Context, name string, entry []byte, there bool) error {
 	if !there {
 		_, err := c.client.Create(ctx, name, entry, zk.Persistent)
 		if !errors.Is(err, errdefs.ErrAlreadyExists) {
 			if err == nil {
-				c.settled(name)
+				c.clearLogged(name)
 			}
 			return err
 		}
@@ -249,20 +247,20 @@ func (c *copier) put(ctx context.Context, name string, entry []byte, there bool)
 	case err != nil:
 		return err
 	case bytes.Equal(node.Data, entry):
-		c.settled(name)
+		c.clearLogged(name)
 		return nil
 	case !isOurs(c.zone, node.Data):
-		c.say(name, "an entry of somebody else is in the way, and stays", nil)
+		c.logOnce(name, "an entry of another program has this name and stays", nil)
 		return nil
 	}
-	c.settled(name)
+	c.clearLogged(name)
 	if err := c.client.Set(ctx, name, entry, node.Version); err != nil {
-		return fmt.Errorf("replacing an entry: %w", err)
+		return fmt.Errorf("replace an entry: %w", err)
 	}
 	return nil
 }
 
-// removeFolder deletes a service that is gone, unless somebody else made it, or has put something there meanwhile.
+// removeFolder deletes the folder of a removed service, unless it is foreign or has foreign content.
 func (c *copier) removeFolder(ctx context.Context, folder string) error {
 	node, err := c.client.Get(ctx, folder)
 	if errors.Is(err, errdefs.ErrNotFound) || err == nil && string(node.Data) != owner(c.zone) {

@@ -7,7 +7,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// instance is one entry as Apache Curator's service discovery writes it.
+// instance is an entry in the format of Apache Curator's service discovery.
 type instance struct {
 	Name                string   `json:"name"`
 	ID                  string   `json:"id"`
@@ -18,14 +18,14 @@ type instance struct {
 	RegistrationTimeUTC int64    `json:"registrationTimeUTC"`
 	ServiceType         string   `json:"serviceType"`
 	URISpec             uriSpec  `json:"uriSpec"`
-	// Curator's clients pass over instances that are not enabled.
+	// Curator's clients skip instances that are not enabled.
 	Enabled bool `json:"enabled"`
 }
 
-// payload is what Curator leaves to the application. Java programs read it as a map.
+// payload is the part of an entry that Curator leaves to the application. Java programs read it as a map.
 type payload struct {
 	Class string `json:"@class"`
-	// Tells the zone's entries from those of others.
+	// Distinguishes the zone's entries from others.
 	ManagedBy string            `json:"managedBy"`
 	State     string            `json:"state"`
 	Weight    int32             `json:"weight"`
@@ -45,7 +45,7 @@ type part struct {
 	Variable bool   `json:"variable"`
 }
 
-// encode writes an endpoint as Curator reads it.
+// encode converts an endpoint to Curator's format.
 func encode(zone, service string, e *apiv1.Endpoint) []byte {
 	port := e.GetPort()
 	entry := instance{
@@ -54,7 +54,7 @@ func encode(zone, service string, e *apiv1.Endpoint) []byte {
 			Class: "java.util.LinkedHashMap", ManagedBy: owner(zone), State: e.GetState().String(), Weight: e.GetWeight(),
 			Version: e.GetVersion(), Node: e.GetNode(), Container: e.GetContainerId(), Ports: e.GetPorts(), Values: e.GetValues(),
 		},
-		// The entry does not end with a session.
+		// The entry is not bound to a session.
 		ServiceType: "PERMANENT",
 		URISpec: uriSpec{Parts: []part{
 			{"scheme", true}, {"://", false}, {"address", true}, {":", false}, {"port", true},
@@ -72,13 +72,13 @@ func encode(zone, service string, e *apiv1.Endpoint) []byte {
 	}
 	text, err := json.Marshal(entry)
 	if err != nil {
-		// Only strings and numbers are in it.
+		// It has only strings and numbers.
 		panic(err)
 	}
 	return text
 }
 
-// disabled is an entry of the zone's as one that nobody is to be led to.
+// disabled is an entry of the zone's with enabled set to false.
 func disabled(entry []byte) []byte {
 	var read instance
 	if json.Unmarshal(entry, &read) != nil {

@@ -1,5 +1,5 @@
-// Package zookeeper copies the zone's registry into ZooKeeper, as entries of Apache Curator's service discovery, so
-// that programs that look there find the zone's instances as they are. What others have written there is left alone.
+// Package zookeeper copies the zone's registry into ZooKeeper, as entries of Apache Curator's service discovery, so that
+// programs that use it find the zone's instances. Foreign entries are left alone.
 package zookeeper
 
 import (
@@ -22,22 +22,22 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// DefaultPath is where services are, each a node with its instances below it.
+// DefaultPath is the parent of services, each a node with its instances below it.
 const DefaultPath = "/mammoth/services"
 
-// Config is where the registry is copied to.
+// Config is the configuration of a Companion.
 type Config struct {
 	ZooKeeper zk.Config `yaml:"zookeeper"`
 	// Default DefaultPath.
 	Path string `yaml:"path"`
 	// The zone's name: it marks the entries as this zone's. Default "mammoth".
 	Zone string `yaml:"zone"`
-	// How often everything is compared again, without a reason. Default 1m.
+	// How often everything is compared without a change. Default 1m.
 	Compare time.Duration `yaml:"compare"`
 	Log     *slog.Logger  `yaml:"-"`
 }
 
-// Validate fills in what is left out, and says what is wrong.
+// Validate sets defaults and returns what is wrong.
 func (c *Config) Validate() error {
 	if c.Path == "" {
 		c.Path = DefaultPath
@@ -66,7 +66,7 @@ type Companion struct {
 	conn   grpc.ClientConnInterface
 }
 
-// New returns a companion that has yet to Run; the connection leads to the ResourceManager.
+// New returns a companion that does not run yet; the connection leads to the ResourceManager.
 func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
@@ -76,8 +76,8 @@ func New(config Config, conn grpc.ClientConnInterface) (*Companion, error) {
 
 var retryWrite = backoff.Policy{Min: 200 * time.Millisecond, Max: 15 * time.Second}
 
-// Run keeps the copy true until ctx ends. Without ZooKeeper, or without the zone, it waits for their return; the
-// entries stay as they are, also when it ends.
+// Run keeps the copy up to date until ctx ends. Without ZooKeeper, or without the zone, it waits; the entries stay as they
+// are, also when it ends.
 func (c *Companion) Run(ctx context.Context) error {
 	client, err := zk.New(c.config.ZooKeeper)
 	if err != nil {
@@ -86,10 +86,10 @@ func (c *Companion) Run(ctx context.Context) error {
 	defer client.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	wanted := newWanted()
+	wanted := newDesired()
 	var receiver sync.WaitGroup
 	receiver.Go(func() {
-		mirror.Follow(ctx, c.conn, c.config.Log, func(update *companionv1.MirrorUpdate) { wanted.take(c.config.Zone, update) })
+		mirror.Follow(ctx, c.conn, c.config.Log, func(update *companionv1.MirrorUpdate) { wanted.update(c.config.Zone, update) })
 	})
 	defer receiver.Wait()
 	defer cancel()
@@ -97,8 +97,8 @@ func (c *Companion) Run(ctx context.Context) error {
 	return nil
 }
 
-// wanted is the registry as the zone last told it, and which of its services have changed since the copier asked.
-type wanted struct {
+// desired is the newest state of the registry, and which services have changed since the copier asked.
+type desired struct {
 	mu       sync.Mutex
 	known    bool
 	services map[string]map[string][]byte
@@ -106,12 +106,12 @@ type wanted struct {
 	changed  chan struct{}
 }
 
-func newWanted() *wanted {
-	return &wanted{services: map[string]map[string][]byte{}, dirty: map[string]bool{}, changed: make(chan struct{}, 1)}
+func newDesired() *desired {
+	return &desired{services: map[string]map[string][]byte{}, dirty: map[string]bool{}, changed: make(chan struct{}, 1)}
 }
 
-// take makes an update part of what is wanted.
-func (w *wanted) take(zone string, update *companionv1.MirrorUpdate) {
+// update applies an update of the zone.
+func (w *desired) update(zone string, update *companionv1.MirrorUpdate) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if update.GetSnapshot() {
@@ -147,8 +147,8 @@ func entries(zone string, service *apiv1.Service) map[string][]byte {
 	return list
 }
 
-// all is every service that is wanted, with its entries by id; ready is false before the zone has told.
-func (w *wanted) all() (services map[string]map[string][]byte, ready bool) {
+// all returns every service with its entries by id; ready is false before the first update.
+func (w *desired) all() (services map[string]map[string][]byte, ready bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	clear(w.dirty)
@@ -159,8 +159,8 @@ func (w *wanted) all() (services map[string]map[string][]byte, ready bool) {
 	return services, w.known
 }
 
-// changes is the services that have changed, and those of again; nil stands for one that is gone.
-func (w *wanted) changes(again []string) map[string]map[string][]byte {
+// changes returns the services that have changed, and those of again; nil means a removed one.
+func (w *desired) changes(again []string) map[string]map[string][]byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	changes := make(map[string]map[string][]byte, len(w.dirty)+len(again))
@@ -174,24 +174,24 @@ func (w *wanted) changes(again []string) map[string]map[string][]byte {
 	return changes
 }
 
-// stubborn is the services of which something could not be done, for a reason of their own.
-type stubborn struct {
+// retries are the services with a problem of their own, which are tried again later.
+type retries struct {
 	names []string
-	// How often in a row it was tried, and when it is tried again.
+	// How often in a row they were tried, and when they are tried again.
 	tries int
 	next  time.Time
 }
 
-// due is the services that are to be tried again now.
-func (s *stubborn) due() []string {
+// due returns the services that are to be tried again now.
+func (s *retries) due() []string {
 	if time.Now().Before(s.next) {
 		return nil
 	}
 	return s.names
 }
 
-// take notes what became of a round in which tried was done, or everything.
-func (s *stubborn) take(tried map[string]map[string][]byte, failed []string) {
+// update records the result of a round in which tried was written, or everything.
+func (s *retries) update(tried map[string]map[string][]byte, failed []string) {
 	left := slices.DeleteFunc(s.names, func(name string) bool {
 		_, again := tried[name]
 		return again || tried == nil
@@ -206,20 +206,20 @@ func (s *stubborn) take(tried map[string]map[string][]byte, failed []string) {
 	}
 }
 
-// wait is how long nothing is to be tried again, at most limit.
-func (s *stubborn) wait(limit time.Duration) time.Duration {
+// wait is how long no retry is due, at most limit.
+func (s *retries) wait(limit time.Duration) time.Duration {
 	if len(s.names) == 0 {
 		return limit
 	}
 	return min(limit, time.Until(s.next))
 }
 
-// write brings ZooKeeper to what is wanted: everything after each new connection, from time to time, and after a
-// failure; otherwise what has changed. A service of which something cannot be done is tried again later, and holds up no other.
-func (c *Companion) write(ctx context.Context, copier *copier, w *wanted) {
+// write updates ZooKeeper: everything after each new connection, at intervals, and after a failure; otherwise what has
+// changed. A service with a problem is tried again later, and delays no other.
+func (c *Companion) write(ctx context.Context, copier *copier, w *desired) {
 	var connection int64
 	var compared time.Time
-	var left stubborn
+	var left retries
 	for failures := 0; ctx.Err() == nil; {
 		state, err := c.connected(ctx, copier.client)
 		if err != nil {
@@ -233,17 +233,17 @@ func (c *Companion) write(ctx context.Context, copier *copier, w *wanted) {
 			}
 			connection, compared = state.Connection, time.Now()
 			var failed []string
-			failed, err = copier.whole(ctx, services)
-			left.take(nil, failed)
+			failed, err = copier.writeAll(ctx, services)
+			left.update(nil, failed)
 		} else {
 			changes := w.changes(left.due())
 			var failed []string
-			failed, err = copier.some(ctx, changes)
-			left.take(changes, failed)
+			failed, err = copier.writeChanged(ctx, changes)
+			left.update(changes, failed)
 		}
 		if err != nil && ctx.Err() == nil {
 			failures++
-			c.config.Log.Error("the registry could not be copied to ZooKeeper; it is tried again", "reason", err)
+			c.config.Log.Error("cannot copy the registry to ZooKeeper; it is tried again", "reason", err)
 			_ = backoff.Sleep(ctx, retryWrite.After(failures))
 			continue
 		}
@@ -253,18 +253,18 @@ func (c *Companion) write(ctx context.Context, copier *copier, w *wanted) {
 	}
 }
 
-// patience is how long a connection is waited for without a word.
-const patience = 5 * time.Second
+// connectTimeout is how long a connection may take before that is logged.
+const connectTimeout = 5 * time.Second
 
-// connected waits for a connection, and says so if there is none for long.
+// connected waits for a connection, and logs if there is none for long.
 func (c *Companion) connected(ctx context.Context, client *zk.Client) (zk.State, error) {
-	waiting, cancel := context.WithTimeout(ctx, patience)
+	waiting, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	state, err := client.AwaitConnected(waiting)
 	if err == nil || ctx.Err() != nil {
 		return state, err
 	}
-	c.config.Log.Warn("ZooKeeper cannot be reached; what it knows of the registry stays as it is until it can", "servers", strings.Join(c.config.ZooKeeper.Servers, ","))
+	c.config.Log.Warn("ZooKeeper cannot be reached; its copy of the registry stays as it is", "servers", strings.Join(c.config.ZooKeeper.Servers, ","))
 	return client.AwaitConnected(ctx)
 }
 

@@ -14,14 +14,14 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// Decide has every role's plan decide, puts the outcome into the outbox, and says when to decide again unless something happens
-// before; zero is never. What is to be started is taken with Starts.
+// Decide puts what every role's plan decides into the outbox, and returns when to decide again unless something happens before;
+// zero is never. Starts returns what is to be started.
 func (d *Master) Decide(now time.Time) time.Time {
-	if d.looking(now) {
-		return d.lookUntil
+	if d.awaitingReports(now) {
+		return d.reportDeadline
 	}
 	var next time.Time
-	sooner := func(at time.Time) {
+	earliest := func(at time.Time) {
 		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
@@ -30,22 +30,22 @@ func (d *Master) Decide(now time.Time) time.Time {
 	for _, name := range slices.Sorted(maps.Keys(d.roles)) {
 		r := d.roles[name]
 		actions, at := r.plan.Next(now)
-		sooner(at)
+		earliest(at)
 		for _, action := range actions {
 			d.perform(r, action)
 		}
-		// Those that serve are reported first: where a new version takes over, there is no moment without an instance.
+		// Instances in service are reported first: when a new version takes over, there is no moment without an instance.
 		instances := r.plan.Instances(now)
-		slices.SortStableFunc(instances, func(a, b plan.Instance) int { return order(b.InService) - order(a.InService) })
+		slices.SortStableFunc(instances, func(a, b plan.Instance) int { return serviceRank(b.InService) - serviceRank(a.InService) })
 		for _, instance := range instances {
 			d.report(r, instance)
 		}
 		rollouts = append(rollouts, r.plan.Rollout(now))
-		if r.plan.Empty() && roleOf(d.wanted.GetSpec(), name) == nil {
+		if r.plan.Empty() && roleOf(d.desired.GetSpec(), name) == nil {
 			delete(d.roles, name)
 		}
 	}
-	if report := d.rolloutOf(rollouts); !proto.Equal(report, d.rollout) {
+	if report := d.appRollout(rollouts); !proto.Equal(report, d.rollout) {
 		d.rollout = report
 		d.out.ReportRollout(report)
 	}
@@ -53,9 +53,9 @@ func (d *Master) Decide(now time.Time) time.Time {
 		d.memo = memo
 		d.out.SaveMemo(memo)
 	}
-	if d.observed != d.wanted.GetGeneration() {
-		d.observed = d.wanted.GetGeneration()
-		d.out.Observe(d.wanted.GetGeneration())
+	if d.reportedGeneration != d.desired.GetGeneration() {
+		d.reportedGeneration = d.desired.GetGeneration()
+		d.out.ReportGeneration(d.desired.GetGeneration())
 	}
 	return next
 }
@@ -70,23 +70,23 @@ func (d *Master) Starts() []Start {
 func (d *Master) perform(r *role, action plan.Action) {
 	switch action := action.(type) {
 	case plan.Ask:
-		spec := r.spec(d.wanted, action.Version)
-		d.out.SetAsk(askOf(d.wanted.GetSpec(), spec, action, r.prefix))
-	case plan.Unask:
+		spec := r.spec(d.desired, action.Version)
+		d.out.SetAsk(askOf(d.desired.GetSpec(), spec, action, r.prefix))
+	case plan.WithdrawAsk:
 		d.out.WithdrawAsk(action.ID)
 	case plan.Start:
-		if held, ok := d.held[action.Container.String()]; ok {
+		if held, ok := d.containers[action.Container.String()]; ok {
 			d.log.Info("starting an instance", "instance", action.Instance, "container", action.Container.String(), "version", action.Version)
-			d.starts = append(d.starts, Start{held.allocation, containerOf(d.app, d.registry, r.spec(d.wanted, action.Version), action)})
+			d.starts = append(d.starts, Start{held.allocation, containerOf(d.app, d.registry, r.spec(d.desired, action.Version), action)})
 		}
-	case plan.TakeOut:
+	case plan.Withdraw:
 		d.log.Info("taking an instance out of service", "instance", action.Instance)
-		// Reported anew even if that was done before: it asks for the confirmation again.
+		// A repeated report requests the confirmation again.
 		delete(d.reported, action.Instance)
 	case plan.Release:
 		d.log.Info("releasing a container", "container", action.Container.String())
 		d.out.Release(action.Container.String())
-	case plan.Close:
+	case plan.Forget:
 		delete(d.reported, action.Instance)
 		d.out.ForgetInstance(action.Instance)
 	case plan.Revert:
@@ -96,29 +96,29 @@ func (d *Master) perform(r *role, action plan.Action) {
 }
 
 var instanceStates = [...]apiv1.Instance_State{
-	plan.Pending:       apiv1.Instance_PENDING,
-	plan.IsDownloading: apiv1.Instance_DOWNLOADING,
-	plan.IsLoading:     apiv1.Instance_LOADING,
-	plan.Starting:      apiv1.Instance_STARTING,
-	plan.IsRunning:     apiv1.Instance_RUNNING,
-	plan.Unhealthy:     apiv1.Instance_UNHEALTHY,
-	plan.IsDraining:    apiv1.Instance_DRAINING,
-	plan.Stopping:      apiv1.Instance_STOPPING,
-	plan.Backoff:       apiv1.Instance_BACKOFF,
-	plan.Unreachable:   apiv1.Instance_UNREACHABLE,
+	plan.InstancePending:     apiv1.Instance_PENDING,
+	plan.InstanceDownloading: apiv1.Instance_DOWNLOADING,
+	plan.InstanceLoading:     apiv1.Instance_LOADING,
+	plan.InstanceStarting:    apiv1.Instance_STARTING,
+	plan.InstanceRunning:     apiv1.Instance_RUNNING,
+	plan.InstanceUnhealthy:   apiv1.Instance_UNHEALTHY,
+	plan.InstanceDraining:    apiv1.Instance_DRAINING,
+	plan.InstanceStopping:    apiv1.Instance_STOPPING,
+	plan.InstanceBackoff:     apiv1.Instance_BACKOFF,
+	plan.InstanceUnreachable: apiv1.Instance_UNREACHABLE,
 }
 
-func order(first bool) int {
-	if first {
+func serviceRank(inService bool) int {
+	if inService {
 		return 1
 	}
 	return 0
 }
 
-// report tells the ResourceManager of an instance that has changed. Of one that no node has spoken of since the takeover
-// there is nothing better to say than what the master before said.
+// report reports an instance that has changed. Of an adopted instance whose node has not reported yet, the report of the
+// earlier master remains.
 func (d *Master) report(r *role, instance plan.Instance) {
-	if instance.State == plan.Unseen {
+	if instance.State == plan.InstanceUnknown {
 		return
 	}
 	report := &masterv1.InstanceReport{
@@ -139,8 +139,8 @@ func (d *Master) report(r *role, instance plan.Instance) {
 	d.out.ReportInstance(report)
 }
 
-// judgement puts into a report by what a role's rollout would fail next.
-func judgement(report *masterv1.RolloutReport, rollout plan.Rollout) {
+// setOutlook sets the part of a report about how the rollout may fail.
+func setOutlook(report *masterv1.RolloutReport, rollout plan.Rollout) {
 	report.Failures, report.MaxFailures, report.Reverts = int32(rollout.Failures), int32(rollout.MaxFailures), rollout.Reverts
 	report.FailsAt = nil
 	if !rollout.FailsAt.IsZero() {
@@ -148,25 +148,25 @@ func judgement(report *masterv1.RolloutReport, rollout plan.Rollout) {
 	}
 }
 
-// rolloutOf is the app's rollout out of its roles'.
-func (d *Master) rolloutOf(rollouts []plan.Rollout) *masterv1.RolloutReport {
+// appRollout is the rollout of the app: the sums of its roles', with the state and reason of the role that is worst.
+func (d *Master) appRollout(rollouts []plan.Rollout) *masterv1.RolloutReport {
 	states := map[plan.RolloutState]apiv1.Rollout_State{
 		plan.Progressing: apiv1.Rollout_PROGRESSING, plan.Done: apiv1.Rollout_DONE,
 		plan.Failed: apiv1.Rollout_FAILED, plan.Paused: apiv1.Rollout_PAUSED, plan.Reverted: apiv1.Rollout_REVERTED,
 	}
-	report := &masterv1.RolloutReport{Version: d.wanted.GetVersion()}
+	report := &masterv1.RolloutReport{Version: d.desired.GetVersion()}
 	weight, percent := 0, 0
 	for _, rollout := range rollouts {
 		report.Updated += int32(rollout.Updated)
 		report.Total += int32(rollout.Total)
 		percent += rollout.Percent * rollout.Total
-		// A role that failed speaks for the app, then one that has not got there yet.
+		// A failed role decides, then one that is in progress.
 		rank := slices.Index([]plan.RolloutState{plan.NoRollout, plan.Done, plan.Reverted, plan.Paused, plan.Progressing, plan.Failed}, rollout.State)
-		// Of several roles on the way, the one that is nearest to failing speaks.
-		nearer := rank == weight && rollout.Failures > int(report.GetFailures())
-		if rank > weight || nearer {
+		// Of several roles in progress, the one that is nearest to failing decides.
+		closer := rank == weight && rollout.Failures > int(report.GetFailures())
+		if rank > weight || closer {
 			weight, report.State, report.Reason = rank, states[rollout.State], rollout.Reason
-			judgement(report, rollout)
+			setOutlook(report, rollout)
 		}
 	}
 	if report.GetTotal() > 0 {

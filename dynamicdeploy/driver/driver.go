@@ -17,12 +17,12 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// persistence is how long a start is tried on a node that does not answer.
-const persistence = 10 * time.Second
+// startTimeout is how long a start is repeated while a node does not answer.
+const startTimeout = 10 * time.Second
 
-// Config is what the driver of an app is run with.
+// Config is the configuration of a driver.
 type Config struct {
-	// Master says which attempt this is and whom to talk to.
+	// Master identifies the attempt and its ResourceManager.
 	Master appmaster.Config
 	// Log may be nil.
 	Log *slog.Logger
@@ -34,8 +34,8 @@ type driver struct {
 	client *appmaster.Client
 	master *Master
 
-	starts  sync.WaitGroup
-	started chan startResult
+	starts       sync.WaitGroup
+	startResults chan startResult
 }
 
 type startResult struct {
@@ -44,8 +44,8 @@ type startResult struct {
 	err       error
 }
 
-// Run keeps an app running until ctx ends, the app was removed, or another attempt has taken over, which it reports as
-// appmaster.ErrSuperseded. Instances go on running in any case.
+// Run keeps an app running until ctx ends, the app was removed, or another attempt has taken over, which it returns as
+// appmaster.ErrSuperseded. Instances keep running in any case.
 func Run(ctx context.Context, config Config) error {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
@@ -56,7 +56,7 @@ func Run(ctx context.Context, config Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	client := appmaster.New(config.Master)
 	log := config.Log.With("app", config.Master.App, "attempt", config.Master.Attempt)
-	d := &driver{log: log, client: client, master: NewMaster(config.Master, client.Outbox, log), started: make(chan startResult)}
+	d := &driver{log: log, client: client, master: NewMaster(config.Master, client.Outbox, log), startResults: make(chan startResult)}
 	defer d.starts.Wait()
 	defer d.client.Close()
 	defer cancel()
@@ -73,7 +73,7 @@ func Run(ctx context.Context, config Config) error {
 	return d.run(ctx)
 }
 
-// run is the loop: hear everything that is to be heard, decide, perform, wait.
+// run is the loop: it decides, performs and waits for events.
 func (d *driver) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -83,7 +83,7 @@ func (d *driver) run(ctx context.Context) error {
 			d.start(ctx, start)
 		}
 		if d.master.Finished() {
-			d.log.Info("every instance is gone, the app can be forgotten")
+			d.log.Info("every instance is gone, the app ends")
 			if err := d.client.Finish(ctx, "removed"); err != nil && ctx.Err() == nil {
 				return err
 			}
@@ -97,23 +97,23 @@ func (d *driver) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
-		case result := <-d.started:
+		case result := <-d.startResults:
 			d.master.StartEnded(result.container, result.status, result.err, time.Now())
 		case event, ok := <-d.client.Events():
-			if err := d.hear(event, ok); err != nil {
+			if err := d.handleAll(event, ok); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// hear takes an event and all that wait behind it.
-func (d *driver) hear(event appmaster.Event, ok bool) error {
+// handleAll handles an event and all that are queued behind it.
+func (d *driver) handleAll(event appmaster.Event, ok bool) error {
 	for {
 		if !ok {
 			return errors.New("the connection to the ResourceManager was closed")
 		}
-		if err := d.master.Hear(event, time.Now()); err != nil {
+		if err := d.master.Handle(event, time.Now()); err != nil {
 			return err
 		}
 		select {
@@ -124,42 +124,42 @@ func (d *driver) hear(event appmaster.Event, ok bool) error {
 	}
 }
 
-// start sends a start and comes back with the answer by d.started.
+// start sends a start and delivers the answer to startResults.
 func (d *driver) start(ctx context.Context, start Start) {
 	d.starts.Go(func() {
 		name := start.Allocation.GetLease().GetContainerId()
-		limit, cancel := context.WithTimeout(ctx, persistence)
+		limit, cancel := context.WithTimeout(ctx, startTimeout)
 		defer cancel()
 		policy := backoff.Policy{Min: 20 * time.Millisecond, Max: time.Second}
 		var status *corev1.ContainerStatus
 		var err error
 		for failures := 1; ; failures++ {
 			status, err = d.client.Start(limit, start.Allocation, start.Spec)
-			if !unanswered(err) || backoff.Sleep(limit, policy.After(failures)) != nil {
+			if !mayHaveStarted(err) || backoff.Sleep(limit, policy.After(failures)) != nil {
 				break
 			}
 		}
 		select {
-		case d.started <- startResult{container: name, status: status, err: err}:
+		case d.startResults <- startResult{container: name, status: status, err: err}:
 		case <-ctx.Done():
 		}
 	})
 }
 
-// unanswered reports whether a start may have been heeded for all that is known.
-func unanswered(err error) bool {
+// mayHaveStarted reports whether the node may have run the container although the start failed.
+func mayHaveStarted(err error) bool {
 	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, context.Canceled) // which a call says whose connection was closed because the node has moved
+		errors.Is(err, context.Canceled) // of a call whose connection was closed because the node's address changed
 }
 
-// refusal says what a start that was not accepted means. A node that refuses what it was asked to run has seen the version;
-// of every other error nobody knows that the next version would fare better.
-func refusal(err error) plan.Refusal {
+// startError classifies a refused start. Only an error about the spec counts against the version: after any other error
+// another version might fail the same way.
+func startError(err error) plan.StartError {
 	switch {
-	case unanswered(err):
-		return plan.Unanswered
+	case mayHaveStarted(err):
+		return plan.StartUnanswered
 	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrNotImplemented), errors.Is(err, errdefs.ErrPermissionDenied):
-		return plan.RefusedSpec
+		return plan.StartInvalid
 	}
-	return plan.Refused
+	return plan.StartRefused
 }

@@ -21,8 +21,8 @@ func TestAnAppComesUpAndAFailedInstanceIsReplacedAtOnce(t *testing.T) {
 		w := newWorld(t, 2, nil)
 		w.after(time.Second)
 		w.serves("web-1", "web-2", "web-3")
-		if w.Observed() != 2 || w.Rollout().GetState() != apiv1.Rollout_DONE {
-			t.Errorf("observed %d, rollout %v", w.Observed(), w.Rollout())
+		if w.ReportedGeneration() != 2 || w.Rollout().GetState() != apiv1.Rollout_DONE {
+			t.Errorf("observed %d, rollout %v", w.ReportedGeneration(), w.Rollout())
 		}
 		before := w.Registry()["web-2"]
 		w.Kill(before)
@@ -136,7 +136,7 @@ func TestACrashLoopBacksOffAndRecovers(t *testing.T) {
 		if w.Starts() > starts+1 {
 			t.Errorf("the new master forgot the failures: %d starts after %d", w.Starts(), starts)
 		}
-		w.behave(mastertest.Sound)
+		w.behave(mastertest.Normal)
 		w.after(2 * time.Minute)
 		w.serves("web-1")
 		if w.Rollout().GetState() != apiv1.Rollout_DONE {
@@ -150,7 +150,7 @@ func TestAnUnhealthyInstanceIsReplaced(t *testing.T) {
 		w := newWorld(t, 2, nil)
 		w.after(time.Second)
 		sick := w.Registry()["web-2"]
-		w.Sicken(sick)
+		w.MakeUnhealthy(sick)
 		w.after(time.Second)
 		w.serves("web-1", "web-2", "web-3")
 		if _, ok := w.Containers()[sick]; ok {
@@ -163,16 +163,16 @@ func TestStopAndRemove(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, nil)
 		w.after(time.Second)
-		w.Want(func(wanted *masterv1.Wanted) { wanted.Stopped = true })
+		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Stopped = true })
 		w.after(time.Second)
 		w.serves()
 		if w.Leases() != 0 || w.Finished() {
 			t.Errorf("stopped: %d leases, finished %v", w.Leases(), w.Finished())
 		}
-		w.Want(func(wanted *masterv1.Wanted) { wanted.Stopped = false })
+		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Stopped = false })
 		w.after(time.Second)
 		w.serves("web-1", "web-2", "web-3")
-		w.Want(func(wanted *masterv1.Wanted) { wanted.Removing = true })
+		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.Removing = true })
 		w.after(time.Second)
 		if w.Leases() != 0 || !w.Finished() || len(w.Instances()) != 0 {
 			t.Errorf("removed: %d leases, finished %v, reports %v", w.Leases(), w.Finished(), w.Instances())
@@ -245,8 +245,8 @@ func TestTheCountIsKeptThroughAnything(t *testing.T) {
 					seed, len(w.Registry()), len(w.Containers()), w.Leases(), w.Instances())
 			}
 			for _, report := range w.Instances() {
-				if report.GetVersion() != w.Wanted().GetVersion() {
-					t.Errorf("seed %d: %v is not of version %d", seed, report, w.Wanted().GetVersion())
+				if report.GetVersion() != w.Desired().GetVersion() {
+					t.Errorf("seed %d: %v is not of version %d", seed, report, w.Desired().GetVersion())
 				}
 			}
 		})

@@ -9,23 +9,23 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// memoLimit is how much the ResourceManager keeps for the next attempt.
+// memoLimit is the size of the memo that the ResourceManager accepts.
 const memoLimit = 64 << 10
 
-// roleMemo is what a role must remember over the death of its master.
+// roleMemo is the part of the memo about one role.
 type roleMemo struct {
 	plan plan.Memo
 }
 
-// The stored form is JSON with short keys. Instants are milliseconds since 1970, those of failures relative to Base; the
-// wanted restart, which is compared for equality, is in nanoseconds.
+// The memo is stored as JSON with short keys. Times are milliseconds since 1970; those of failures are relative to Base.
+// RestartBefore is compared for equality and is in nanoseconds.
 type (
 	storedMemo struct {
 		Base  int64                 `json:"t"`
 		Roles map[string]storedRole `json:"r"`
 	}
 	storedRole struct {
-		// Slots: number, version, restarts, 1 if leaving plus 2 if dark, then failures.
+		// Slots: number, version, restarts, flags (1 leaving, 2 not routed), then failures.
 		Slots   [][]int64          `json:"s,omitempty"`
 		Nodes   map[string][]int64 `json:"n,omitempty"`
 		Rollout storedRollout      `json:"o"`
@@ -46,16 +46,16 @@ type (
 	}
 )
 
-// slotHead is how many numbers come before a slot's failures.
+// slotHead is the number of values before a slot's failures.
 const slotHead = 4
 
-// writeMemo is what the next attempt needs. Where that is too much, the oldest failures are forgotten first.
+// writeMemo encodes the memo. If it is too large, the oldest failures are left out.
 func (d *Master) writeMemo() []byte {
 	memos := map[string]roleMemo{}
 	var base int64
 	for name, r := range d.roles {
 		memos[name] = roleMemo{plan: r.plan.Memo()}
-		base = max(base, newest(memos[name].plan))
+		base = max(base, newestFailure(memos[name].plan))
 	}
 	for keep := 16; keep >= 0; keep /= 2 {
 		stored := storedMemo{Base: base, Roles: map[string]storedRole{}}
@@ -70,18 +70,18 @@ func (d *Master) writeMemo() []byte {
 			break
 		}
 	}
-	d.log.Warn("too much is known to be remembered for the next attempt")
+	d.log.Warn("the memo for the next attempt is too large and was not saved")
 	return nil
 }
 
-// readMemo reads what the attempt before wrote. What cannot be read is as good as nothing: containers are told by others.
+// readMemo decodes the memo of the attempt before. An unreadable one is ignored: containers are reported by others.
 func (d *Master) readMemo(raw []byte) map[string]roleMemo {
 	if len(raw) == 0 {
 		return nil
 	}
 	memo, err := parseMemo(raw)
 	if err != nil {
-		d.log.Error("the memo of the attempt before cannot be read", "error", err)
+		d.log.Error("cannot read the memo of the attempt before", "error", err)
 		return nil
 	}
 	return memo
@@ -100,7 +100,7 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 				return nil, fmt.Errorf("decode the memo: a slot of role %q is described by %v", name, numbers)
 			}
 			memo.plan.Slots = append(memo.plan.Slots, plan.SlotMemo{
-				Number: int(numbers[0]), Version: int32(numbers[1]), Restarts: int(numbers[2]), Leaving: numbers[3]&1 != 0, Dark: numbers[3]&2 != 0,
+				Number: int(numbers[0]), Version: int32(numbers[1]), Restarts: int(numbers[2]), Leaving: numbers[3]&1 != 0, NotRouted: numbers[3]&2 != 0,
 				Failures: fromOffsets(stored.Base, numbers[slotHead:]),
 			})
 		}
@@ -109,9 +109,9 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 		}
 		o := role.Rollout
 		memo.plan.Rollout = plan.RolloutMemo{
-			Version: o.Version, Restart: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
-			Best: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, Change: o.Change,
-			Base: o.Base, Switched: o.Switched, Proven: o.Proven, Again: o.Again,
+			Version: o.Version, RestartBefore: fromNanos(o.Restart), State: plan.RolloutState(o.State), ProgressAt: fromMillis(o.ProgressAt),
+			BestProgress: o.Best, Failures: fromOffsets(stored.Base, o.Failures), Reason: o.Reason, NewVersion: o.Change,
+			Base: o.Base, Switched: o.Switched, Completed: o.Proven, Reopened: o.Again,
 		}
 		roles[name] = memo
 	}
@@ -125,7 +125,7 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 		if slot.Leaving {
 			numbers[3] |= 1
 		}
-		if slot.Dark {
+		if slot.NotRouted {
 			numbers[3] |= 2
 		}
 		role.Slots = append(role.Slots, append(numbers, offsets(base, slot.Failures, keep)...))
@@ -138,15 +138,15 @@ func (m roleMemo) store(base int64, keep int) storedRole {
 	}
 	o := m.plan.Rollout
 	role.Rollout = storedRollout{
-		Version: o.Version, Restart: nanos(o.Restart), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
-		Best: o.Best, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, Change: o.Change,
-		Base: o.Base, Switched: o.Switched, Proven: o.Proven, Again: o.Again,
+		Version: o.Version, Restart: nanos(o.RestartBefore), State: uint8(o.State), ProgressAt: millis(o.ProgressAt),
+		Best: o.BestProgress, Failures: offsets(base, o.Failures, max(keep, 1)), Reason: o.Reason, Change: o.NewVersion,
+		Base: o.Base, Switched: o.Switched, Proven: o.Completed, Again: o.Reopened,
 	}
 	return role
 }
 
-// newest is the instant that failures are written relative to, so that their numbers stay short.
-func newest(memo plan.Memo) int64 {
+// newestFailure is the time that failures are stored relative to, so that their numbers are short.
+func newestFailure(memo plan.Memo) int64 {
 	var base int64
 	for _, slot := range memo.Slots {
 		for _, at := range slot.Failures {
@@ -156,7 +156,7 @@ func newest(memo plan.Memo) int64 {
 	return base
 }
 
-// offsets are the newest instants, as milliseconds before base.
+// offsets encodes the newest times as milliseconds before base.
 func offsets(base int64, instants []time.Time, keep int) []int64 {
 	if extra := len(instants) - keep; extra > 0 {
 		instants = instants[extra:]

@@ -21,14 +21,14 @@ func TestAMemoReadsBack(t *testing.T) {
 			},
 			Nodes: []plan.NodeMemo{{Node: "n1", Failures: []time.Time{at(9000)}}},
 			Rollout: plan.RolloutMemo{
-				Version: 2, Restart: time.Unix(5, 6).UTC(), State: plan.Failed, ProgressAt: at(3), Best: 1,
-				Failures: []time.Time{at(4)}, Reason: "it failed", Change: true,
+				Version: 2, RestartBefore: time.Unix(5, 6).UTC(), State: plan.Failed, ProgressAt: at(3), BestProgress: 1,
+				Failures: []time.Time{at(4)}, Reason: "it failed", NewVersion: true,
 			},
 		},
 	}
 	d := &Master{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web"}
-	r := d.role("front")
-	r.plan.Want(plan.Wanted{Version: 2}, at(0))
+	r := d.roleNamed("front")
+	r.plan.SetDesired(plan.Desired{Version: 2}, at(0))
 	r.plan.Restore(memo.plan)
 	read, err := parseMemo(d.writeMemo())
 	if err != nil {
@@ -41,15 +41,15 @@ func TestAMemoReadsBack(t *testing.T) {
 		t.Error(diff)
 	}
 	back := memo.store(0, 16)
-	if back.Rollout.Restart != memo.plan.Rollout.Restart.UnixNano() || back.Rollout.Reason != "it failed" || !back.Rollout.Change {
+	if back.Rollout.Restart != memo.plan.Rollout.RestartBefore.UnixNano() || back.Rollout.Reason != "it failed" || !back.Rollout.Change {
 		t.Errorf("rollout %+v", back.Rollout)
 	}
 }
 
 func TestAMemoOfManyFailuresFitsAndKeepsTheNewest(t *testing.T) {
 	d := &Master{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web"}
-	r := d.role("")
-	r.plan.Want(plan.Wanted{Version: 1}, time.Now())
+	r := d.roleNamed("")
+	r.plan.SetDesired(plan.Desired{Version: 1}, time.Now())
 	var memo plan.Memo
 	last := time.UnixMilli(1_700_000_000_000)
 	for i := range 2000 {
@@ -86,7 +86,7 @@ func FuzzMemo(f *testing.F) {
 		now := time.UnixMilli(1_700_000_000_000)
 		for name, role := range memo {
 			p := plan.New("web", 2)
-			p.Want(plan.Wanted{Count: 2, Version: 2, Restart: plan.Restart{Window: time.Minute, MaxFailures: 5, Backoff: time.Second, MaxBackoff: time.Minute}}, now)
+			p.SetDesired(plan.Desired{Count: 2, Version: 2, Restart: plan.Restart{Window: time.Minute, MaxFailures: 5, Backoff: time.Second, MaxBackoff: time.Minute}}, now)
 			p.Restore(role.plan)
 			if actions, _ := p.Next(now); len(actions) > 4*(len(role.plan.Slots)+3) {
 				t.Errorf("role %q calls for %d actions: %s", name, len(actions), fmt.Sprint(actions))

@@ -90,7 +90,7 @@ func TestAnInstanceWhoseNoticeIsTakenBackStays(t *testing.T) {
 		w.after(time.Second)
 		container := w.Registry()["web-2"]
 		w.Preempt(container, 30*time.Second)
-		w.Reprieve(container)
+		w.CancelPreemption(container)
 		w.after(time.Minute)
 		w.serves("web-1", "web-2", "web-3")
 		if got := w.Registry()["web-2"]; got != container {

@@ -13,16 +13,16 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// role is one role of the app, or one that an earlier version had.
+// role is a role of the app, or one that an earlier version had.
 type role struct {
 	name string
-	// prefix is what its instances' names start with.
+	// prefix is the prefix of its instances' names.
 	prefix string
 	plan   *plan.Role
 }
 
-// role finds a role by its name, made when there is none.
-func (d *Master) role(name string) *role {
+// roleNamed returns the role of that name, and creates it if there is none.
+func (d *Master) roleNamed(name string) *role {
 	if r, ok := d.roles[name]; ok {
 		return r
 	}
@@ -38,55 +38,55 @@ func (d *Master) role(name string) *role {
 	return r
 }
 
-// want takes what people want. Roles that the app has no longer are wanted zero times.
-func (d *Master) want(wanted *masterv1.Wanted, now time.Time) {
-	d.wanted = wanted
-	for _, spec := range wanted.GetSpec().GetRoles() {
-		d.role(spec.GetName())
+// setDesired sets the desired state. Roles that the app does not have any more get a count of zero.
+func (d *Master) setDesired(desired *masterv1.Wanted, now time.Time) {
+	d.desired = desired
+	for _, spec := range desired.GetSpec().GetRoles() {
+		d.roleNamed(spec.GetName())
 	}
 	for _, r := range d.roles {
-		spec := roleOf(wanted.GetSpec(), r.name)
-		r.plan.Want(wantedOf(wanted, spec), now)
-		for version := range wanted.GetVersions() {
-			if same := r.sameAsWanted(wanted, version); same != version {
-				r.plan.Rename(version, same)
+		spec := roleOf(desired.GetSpec(), r.name)
+		r.plan.SetDesired(desiredOf(desired, spec), now)
+		for version := range desired.GetVersions() {
+			if same := r.equivalentVersion(desired, version); same != version {
+				r.plan.MergeVersion(version, same)
 			}
 		}
 	}
 }
 
-// sameAsWanted is the wanted version if containers of the given one serve as well, else the given one: an app of several
-// roles changes only those that differ, and going back keeps what still runs.
-func (r *role) sameAsWanted(wanted *masterv1.Wanted, version int32) int32 {
-	old, known := wanted.GetVersions()[version]
-	if known && specs.SameContainers(roleOf(old, r.name), roleOf(wanted.GetSpec(), r.name)) {
-		return wanted.GetVersion()
+// equivalentVersion is the desired version if containers of the given one serve it as well, else the given one. So an app of
+// several roles replaces only the changed ones, and a rollback keeps what still runs.
+func (r *role) equivalentVersion(desired *masterv1.Wanted, version int32) int32 {
+	old, known := desired.GetVersions()[version]
+	if known && specs.SameContainers(roleOf(old, r.name), roleOf(desired.GetSpec(), r.name)) {
+		return desired.GetVersion()
 	}
 	return version
 }
 
-// versionFitting is the newest version whose containers are given such resources, zero if none is.
-func (r *role) versionFitting(wanted *masterv1.Wanted, resources *corev1.Resources) int32 {
-	if spec := roleOf(wanted.GetSpec(), r.name); spec != nil && proto.Equal(resourcesOf(spec), resources) {
-		return wanted.GetVersion()
+// versionWithResources is the newest version whose containers have such resources, zero if there is none.
+func (r *role) versionWithResources(desired *masterv1.Wanted, resources *corev1.Resources) int32 {
+	if spec := roleOf(desired.GetSpec(), r.name); spec != nil && proto.Equal(resourcesOf(spec), resources) {
+		return desired.GetVersion()
 	}
-	for _, version := range sortedVersions(wanted) {
-		if spec := roleOf(wanted.GetVersions()[version], r.name); spec != nil && proto.Equal(resourcesOf(spec), resources) {
+	for _, version := range sortedVersions(desired) {
+		if spec := roleOf(desired.GetVersions()[version], r.name); spec != nil && proto.Equal(resourcesOf(spec), resources) {
 			return version
 		}
 	}
 	return 0
 }
 
-// asked reports whether an ask is one of this role's.
-func (r *role) asked(ask string) bool {
+// ownsAsk reports whether an ask is one of this role's.
+func (r *role) ownsAsk(ask string) bool {
 	instance, _, _ := strings.Cut(ask, "/")
 	return r.plan.Number(instance) > 0
 }
 
-func (r *role) spec(wanted *masterv1.Wanted, version int32) *apiv1.RoleSpec {
-	if spec := roleOf(specOf(wanted, version), r.name); spec != nil {
+func (r *role) spec(desired *masterv1.Wanted, version int32) *apiv1.RoleSpec {
+	if spec := roleOf(specOf(desired, version), r.name); spec != nil {
 		return spec
 	}
-	return roleOf(wanted.GetSpec(), r.name)
+	return roleOf(desired.GetSpec(), r.name)
 }

@@ -99,7 +99,7 @@ func TestARollingRestartReplacesEachOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, nil)
 		w.after(time.Second)
-		w.Want(func(wanted *masterv1.Wanted) { wanted.RestartBefore = timestamppb.Now() })
+		w.SetDesired(func(wanted *masterv1.Wanted) { wanted.RestartBefore = timestamppb.Now() })
 		w.after(10 * time.Second)
 		if w.Starts() != 6 || len(w.Registry()) != 3 || w.Leases() != 3 || w.Rollout().GetState() != apiv1.Rollout_DONE {
 			t.Errorf("%d starts, registry %v, rollout %v", w.Starts(), w.Registry(), w.Rollout())
@@ -116,14 +116,14 @@ func TestARollingRestartReplacesEachOnce(t *testing.T) {
 func TestARoleThatTheAppNoLongerHasIsTakenAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2, func(role *apiv1.RoleSpec) { role.Name, role.Instances = "front", 2 })
-		w.Want(func(wanted *masterv1.Wanted) {
+		w.SetDesired(func(wanted *masterv1.Wanted) {
 			wanted.Spec.Roles = append(wanted.Spec.Roles, &apiv1.RoleSpec{Name: "back", Image: "back:1", Instances: 1, Update: atOnce()})
 			wanted.Version++
 		})
 		w.after(2 * time.Second)
 		w.serves("web-back-1", "web-front-1", "web-front-2")
 		fronts := w.Registry()["web-front-1"]
-		w.Want(func(wanted *masterv1.Wanted) {
+		w.SetDesired(func(wanted *masterv1.Wanted) {
 			wanted.Spec.Roles = wanted.Spec.Roles[:1]
 			wanted.Version++
 		})
@@ -152,11 +152,11 @@ func TestAnInstanceCountsOnceItHasBeenHealthyForAWhile(t *testing.T) {
 		}
 
 		w.behave(func(spec *corev1.ContainerSpec) mastertest.Behaviour {
-			behaviour := mastertest.Sound(spec)
+			behaviour := mastertest.Normal(spec)
 			behaviour.Exit = 5 * time.Second
 			return behaviour
 		})
-		w.Want(func(wanted *masterv1.Wanted) {
+		w.SetDesired(func(wanted *masterv1.Wanted) {
 			wanted.Spec.Roles[0].Image, wanted.Version = "web:2", wanted.GetVersion()+1
 		})
 		for range 60 {

@@ -20,26 +20,27 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// Labels of an instance's container.
+// These labels identify an instance's container.
 const (
 	labelInstance = "instance"
 	labelRole     = "role"
 	labelVersion  = "version"
 )
 
-// hesitation is how much longer than the node, which is to call an instance unhealthy itself, the driver waits.
-const hesitation = 5 * time.Second
+// startMargin is how much longer than the node the driver waits for an instance to become healthy: the node is expected to
+// report it unhealthy first.
+const startMargin = 5 * time.Second
 
 var strategies = map[apiv1.UpdatePolicy_Strategy]plan.Strategy{
 	apiv1.UpdatePolicy_ROLLING: plan.Rolling, apiv1.UpdatePolicy_CANARY: plan.Canary, apiv1.UpdatePolicy_BLUE_GREEN: plan.BlueGreen,
 }
 
-// wantedOf is what plan is to bring about for a role.
-func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Wanted {
+// desiredOf converts the desired state of a role for plan.
+func desiredOf(desired *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
 	update, restart, stop := spec.GetUpdate(), spec.GetRestart(), spec.GetStop()
-	w := plan.Wanted{
+	w := plan.Desired{
 		Count:   int(spec.GetInstances()),
-		Version: wanted.GetVersion(),
+		Version: desired.GetVersion(),
 		Update: plan.Update{
 			MaxSurge: int(update.GetMaxSurge()), MaxUnavailable: int(update.GetMaxUnavailable()),
 			Deadline:   duration(update.GetDeadline(), defaults.RolloutDeadline),
@@ -53,18 +54,18 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Wanted {
 			Backoff:     duration(restart.GetBackoff(), defaults.Backoff),
 			MaxBackoff:  duration(restart.GetMaxBackoff(), defaults.MaxBackoff),
 		},
-		CanRevert: (update == nil || update.GetAutoRevert()) && !wanted.GetReverted() && wanted.GetVersion() > 1,
-		Reverted:  wanted.GetReverted(),
-		Paused:    wanted.GetPaused(),
+		CanRevert: (update == nil || update.GetAutoRevert()) && !desired.GetReverted() && desired.GetVersion() > 1,
+		Reverted:  desired.GetReverted(),
+		Paused:    desired.GetPaused(),
 	}
 	if update.GetMinHealthy() != nil {
-		w.Update.MinHealthy = update.GetMinHealthy().AsDuration() // none at all may be wanted
+		w.Update.MinHealthy = update.GetMinHealthy().AsDuration() // zero is allowed
 	}
-	if percent := wanted.GetCanaryPercent(); percent > 0 {
+	if percent := desired.GetCanaryPercent(); percent > 0 {
 		w.Update.Percent = int(percent)
 	}
-	if wanted.GetRestartBefore() != nil {
-		w.RestartBefore = wanted.GetRestartBefore().AsTime()
+	if desired.GetRestartBefore() != nil {
+		w.RestartBefore = desired.GetRestartBefore().AsTime()
 	}
 	switch {
 	case stop.GetDrain() != nil:
@@ -74,15 +75,15 @@ func wantedOf(wanted *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Wanted {
 	}
 	if spec.GetHealth().GetProbe() != nil {
 		w.StartPeriod = duration(spec.GetHealth().GetStartPeriod(), defaults.StartPeriod)
-		w.Hesitation = hesitation
+		w.StartMargin = startMargin
 	}
-	if wanted.GetStopped() || wanted.GetRemoving() {
+	if desired.GetStopped() || desired.GetRemoving() {
 		w.Count = 0
 	}
 	return w
 }
 
-// askOf asks for one container.
+// askOf converts an ask.
 func askOf(app *apiv1.AppSpec, spec *apiv1.RoleSpec, ask plan.Ask, group string) *masterv1.Ask {
 	message := &masterv1.Ask{
 		Id: ask.ID, Count: 1, Resources: resourcesOf(spec), Priority: app.GetPriority(), Placement: spec.GetPlacement(), Group: group,
@@ -94,7 +95,7 @@ func askOf(app *apiv1.AppSpec, spec *apiv1.RoleSpec, ask plan.Ask, group string)
 	return message
 }
 
-// resourcesOf are what a role's container is given, with a host port for each of its ports.
+// resourcesOf is the resources of a role's container, with a host port for each of its ports.
 func resourcesOf(spec *apiv1.RoleSpec) *corev1.Resources {
 	resources := &corev1.Resources{}
 	if spec.GetResources() != nil {
@@ -104,7 +105,8 @@ func resourcesOf(spec *apiv1.RoleSpec) *corev1.Resources {
 	return resources
 }
 
-// containerOf is what a node is to run. The node adds PORT and PORT_<NAME>, which with the host's network it alone knows.
+// containerOf is the spec of an instance's container. The node adds PORT and PORT_<NAME>, because it alone knows the ports
+// of a container on the host's network.
 func containerOf(app, registry string, spec *apiv1.RoleSpec, start plan.Start) *corev1.ContainerSpec {
 	env := maps.Clone(spec.GetEnv())
 	if env == nil {
@@ -146,7 +148,7 @@ func imageOf(spec *apiv1.RoleSpec) string {
 	return name + "@" + spec.GetImageDigest()
 }
 
-// roleOf finds a role in an app's spec, nil if it has none of that name.
+// roleOf returns the role of that name in an app's spec, nil if there is none.
 func roleOf(app *apiv1.AppSpec, name string) *apiv1.RoleSpec {
 	for _, spec := range app.GetRoles() {
 		if spec.GetName() == name {
@@ -156,67 +158,67 @@ func roleOf(app *apiv1.AppSpec, name string) *apiv1.RoleSpec {
 	return nil
 }
 
-// specOf is the app's spec at a version, the newest where that is not known any more.
-func specOf(wanted *masterv1.Wanted, version int32) *apiv1.AppSpec {
-	if spec, ok := wanted.GetVersions()[version]; ok && version != wanted.GetVersion() {
+// specOf is the app's spec of a version, or the newest if that version is not known any more.
+func specOf(desired *masterv1.Wanted, version int32) *apiv1.AppSpec {
+	if spec, ok := desired.GetVersions()[version]; ok && version != desired.GetVersion() {
 		return spec
 	}
-	return wanted.GetSpec()
+	return desired.GetSpec()
 }
 
-func seen(container id.Container, status *corev1.ContainerStatus) plan.Status {
+func statusOf(container id.Container, status *corev1.ContainerStatus) plan.Status {
 	s := plan.Status{Container: container, Reason: status.GetHealthDetail()}
 	switch status.GetState() {
 	case corev1.ContainerStatus_LOCALIZING:
-		s.Stage = plan.Downloading
+		s.Stage = plan.StageDownloading
 		if phases := status.GetPhases(); len(phases) > 0 && phases[len(phases)-1].GetName() == "load" {
-			s.Stage = plan.Loading
+			s.Stage = plan.StageLoading
 		}
 	case corev1.ContainerStatus_LAUNCHING:
-		s.Stage = plan.Launching
+		s.Stage = plan.StageLaunching
 	case corev1.ContainerStatus_RUNNING:
-		s.Stage = plan.Running
+		s.Stage = plan.StageRunning
 		s.RunningSince = status.GetStartedAt().AsTime()
 		switch status.GetHealth() {
 		case corev1.ContainerStatus_NONE, corev1.ContainerStatus_HEALTHY:
-			s.Health = plan.Good
+			s.Health = plan.Healthy
 			if status.GetHealthySince() != nil {
-				s.GoodSince = status.GetHealthySince().AsTime()
+				s.HealthySince = status.GetHealthySince().AsTime()
 			}
 		case corev1.ContainerStatus_UNHEALTHY:
-			s.Health = plan.Bad
+			s.Health = plan.Unhealthy
 		}
 	case corev1.ContainerStatus_STOPPING:
-		s.Stage = plan.Ending
+		s.Stage = plan.StageStopping
 	}
 	return s
 }
 
-func exit(message *corev1.Exit) plan.Exit {
-	e := plan.Exit{Blame: plan.App, Reason: message.GetMessage()}
-	var otherwise string
+func exitOf(message *corev1.Exit) plan.Exit {
+	e := plan.Exit{Blame: plan.BlameApp, Reason: message.GetMessage()}
+	var fallback string
 	switch message.GetReason() {
 	case corev1.Exit_EXITED:
-		otherwise = "it exited with code " + strconv.Itoa(int(message.GetCode()))
+		fallback = "it exited with code " + strconv.Itoa(int(message.GetCode()))
 	case corev1.Exit_OOM_KILLED:
-		otherwise = "OOMKilled: it used more memory than its quota"
+		fallback = "OOMKilled: it used more memory than its quota"
 	case corev1.Exit_DISK_QUOTA_EXCEEDED:
-		otherwise = "disk quota exceeded"
+		fallback = "disk quota exceeded"
 	case corev1.Exit_UNHEALTHY:
-		otherwise = "its health check failed"
+		fallback = "its health check failed"
 	case corev1.Exit_LAUNCH_FAILED:
-		e.Blame, otherwise = plan.Either, "it could not be launched"
+		e.Blame, fallback = plan.BlameEither, "it could not be launched"
 	case corev1.Exit_NODE_FAILED:
-		e.Blame, otherwise = plan.Node, "its node could not run it"
+		e.Blame, fallback = plan.BlameNode, "its node could not run it"
 	case corev1.Exit_VANISHED:
-		e.Blame, otherwise = plan.Node, "it ended while nobody watched"
+		e.Blame, fallback = plan.BlameNode, "it ended while its NodeManager was not running"
 	case corev1.Exit_KILLED_FROM_OUTSIDE:
-		e.Blame, otherwise = plan.Nobody, "it was killed from outside Mammoth"
+		e.Blame, fallback = plan.BlameNobody, "it was killed from outside Mammoth"
 	default:
-		e.Blame = plan.Nobody
-		otherwise = "it was stopped (" + strings.ToLower(message.GetReason().String()) + ")"
+		e.Blame = plan.BlameNobody
+		fallback = "it was stopped (" + strings.ToLower(message.GetReason().String()) + ")"
 	}
-	e.Reason = cmp.Or(e.Reason, otherwise)
+	e.Reason = cmp.Or(e.Reason, fallback)
 	return e
 }
 
@@ -235,15 +237,15 @@ func byAge(a, b *masterv1.Allocation) int {
 	return c.Compare(d)
 }
 
-func duration(message *durationpb.Duration, otherwise time.Duration) time.Duration {
+func duration(message *durationpb.Duration, fallback time.Duration) time.Duration {
 	if message == nil || message.AsDuration() <= 0 {
-		return otherwise
+		return fallback
 	}
 	return message.AsDuration()
 }
 
-func sortedVersions(wanted *masterv1.Wanted) []int32 {
-	versions := slices.Sorted(maps.Keys(wanted.GetVersions()))
+func sortedVersions(desired *masterv1.Wanted) []int32 {
+	versions := slices.Sorted(maps.Keys(desired.GetVersions()))
 	slices.Reverse(versions)
 	return versions
 }

@@ -51,39 +51,39 @@ func TestAContainerIsToldWhoItIsAndNothingSecret(t *testing.T) {
 }
 
 func TestWhatHoldsWhereAManifestIsSilent(t *testing.T) {
-	w := wantedOf(&masterv1.Wanted{Version: 2}, &apiv1.RoleSpec{Instances: 3})
+	w := desiredOf(&masterv1.Wanted{Version: 2}, &apiv1.RoleSpec{Instances: 3})
 	if w.Count != 3 || w.Drain != 0 || w.StartPeriod != 0 || !w.CanRevert || w.Update.Deadline != 5*time.Minute ||
 		w.Restart != (plan.Restart{Window: 10 * time.Minute, MaxFailures: 5, Backoff: time.Second, MaxBackoff: time.Minute}) {
 		t.Errorf("%+v", w)
 	}
 	exposed := &apiv1.RoleSpec{Expose: &apiv1.Expose{}}
-	if w := wantedOf(&masterv1.Wanted{}, exposed); w.Drain != 10*time.Second {
+	if w := desiredOf(&masterv1.Wanted{}, exposed); w.Drain != 10*time.Second {
 		t.Errorf("an exposed role drains for %v", w.Drain)
 	}
 	exposed.Stop = &apiv1.StopPolicy{Drain: durationpb.New(0)}
-	if w := wantedOf(&masterv1.Wanted{}, exposed); w.Drain != 0 {
+	if w := desiredOf(&masterv1.Wanted{}, exposed); w.Drain != 0 {
 		t.Errorf("a drain of zero became %v", w.Drain)
 	}
-	if wantedOf(&masterv1.Wanted{Version: 2, Reverted: true}, nil).CanRevert || wantedOf(&masterv1.Wanted{Version: 1}, nil).CanRevert {
+	if desiredOf(&masterv1.Wanted{Version: 2, Reverted: true}, nil).CanRevert || desiredOf(&masterv1.Wanted{Version: 1}, nil).CanRevert {
 		t.Error("a revert, or the first version, cannot be reverted")
 	}
-	if wantedOf(&masterv1.Wanted{Stopped: true}, &apiv1.RoleSpec{Instances: 5}).Count != 0 {
+	if desiredOf(&masterv1.Wanted{Stopped: true}, &apiv1.RoleSpec{Instances: 5}).Count != 0 {
 		t.Error("a stopped app wants instances")
 	}
 }
 
 func TestEveryEndHasASentenceAndSomebodyToBlame(t *testing.T) {
 	for reason, blame := range map[corev1.Exit_Reason]plan.Blame{
-		corev1.Exit_EXITED: plan.App, corev1.Exit_OOM_KILLED: plan.App, corev1.Exit_DISK_QUOTA_EXCEEDED: plan.App,
-		corev1.Exit_UNHEALTHY: plan.App, corev1.Exit_VANISHED: plan.Node, corev1.Exit_LAUNCH_FAILED: plan.Either, corev1.Exit_NODE_FAILED: plan.Node,
-		corev1.Exit_STOPPED: plan.Nobody, corev1.Exit_PREEMPTED: plan.Nobody, corev1.Exit_NODE_LOST: plan.Nobody, corev1.Exit_LEASE_ENDED: plan.Nobody,
-		corev1.Exit_KILLED_FROM_OUTSIDE: plan.Nobody,
+		corev1.Exit_EXITED: plan.BlameApp, corev1.Exit_OOM_KILLED: plan.BlameApp, corev1.Exit_DISK_QUOTA_EXCEEDED: plan.BlameApp,
+		corev1.Exit_UNHEALTHY: plan.BlameApp, corev1.Exit_VANISHED: plan.BlameNode, corev1.Exit_LAUNCH_FAILED: plan.BlameEither, corev1.Exit_NODE_FAILED: plan.BlameNode,
+		corev1.Exit_STOPPED: plan.BlameNobody, corev1.Exit_PREEMPTED: plan.BlameNobody, corev1.Exit_NODE_LOST: plan.BlameNobody, corev1.Exit_LEASE_ENDED: plan.BlameNobody,
+		corev1.Exit_KILLED_FROM_OUTSIDE: plan.BlameNobody,
 	} {
-		if got := exit(&corev1.Exit{Reason: reason}); got.Blame != blame || got.Reason == "" {
+		if got := exitOf(&corev1.Exit{Reason: reason}); got.Blame != blame || got.Reason == "" {
 			t.Errorf("%v: %+v", reason, got)
 		}
 	}
-	if got := exit(&corev1.Exit{Reason: corev1.Exit_OOM_KILLED}); !strings.Contains(got.Reason, "OOMKilled") {
+	if got := exitOf(&corev1.Exit{Reason: corev1.Exit_OOM_KILLED}); !strings.Contains(got.Reason, "OOMKilled") {
 		t.Errorf("an end at the memory quota reads %q", got.Reason)
 	}
 }

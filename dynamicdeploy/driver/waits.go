@@ -6,14 +6,14 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// mostWaits is how many reasons a sentence about a failed rollout carries.
-const mostWaits = 3
+// maxReasons is how many reasons a sentence about a failed rollout has.
+const maxReasons = 3
 
-// waitsOf is in words what instances of a role wait for.
-func waitsOf(role string, waiting []*apiv1.Waiting) string {
+// waitReason is a text of the reasons why instances of a role are missing.
+func waitReason(role string, waiting []*apiv1.Waiting) string {
 	var texts []string
 	for _, w := range waiting {
-		if w.GetInstances() == 0 || w.GetRole() != role || len(texts) == mostWaits {
+		if w.GetInstances() == 0 || w.GetRole() != role || len(texts) == maxReasons {
 			continue
 		}
 		text := w.GetText()

@@ -13,10 +13,10 @@ func TestAFailureCarriesWhatInstancesOfItsRoleWaitFor(t *testing.T) {
 		{Role: "back", Instances: 2, Text: "back-1 and 1 more wait"},
 		{Role: "front", Instances: 1, Text: "front-2 is held back"},
 	}
-	if got := waitsOf("front", waiting); got != "front-1 waits for capacity: no room; less cpu would do; front-2 is held back" {
+	if got := waitReason("front", waiting); got != "front-1 waits for capacity: no room; less cpu would do; front-2 is held back" {
 		t.Errorf("it says %q", got)
 	}
-	if got := waitsOf("", waiting); got != "" {
+	if got := waitReason("", waiting); got != "" {
 		t.Errorf("of another role it says %q", got)
 	}
 }

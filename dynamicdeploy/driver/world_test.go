@@ -30,7 +30,7 @@ func newWorld(t *testing.T, nodes int, change func(*apiv1.RoleSpec)) *world {
 	for i := range nodes {
 		w.add("node-" + string(rune('1'+i)))
 	}
-	w.Want(func(wanted *masterv1.Wanted) {
+	w.SetDesired(func(wanted *masterv1.Wanted) {
 		role := wanted.GetSpec().GetRoles()[0]
 		role.Image, role.Instances, role.Update = "web:1", 3, atOnce()
 		if change != nil {
@@ -42,7 +42,7 @@ func newWorld(t *testing.T, nodes int, change func(*apiv1.RoleSpec)) *world {
 		if err := w.stop(); err != nil {
 			t.Errorf("the driver ended with %v", err)
 		}
-		for _, breach := range w.Breaches() {
+		for _, breach := range w.Violations() {
 			t.Error(breach)
 		}
 	})
@@ -66,7 +66,7 @@ func (w *world) behave(behave func(*corev1.ContainerSpec) mastertest.Behaviour) 
 // crashing containers of one image end as soon as they run.
 func crashing(image string) func(*corev1.ContainerSpec) mastertest.Behaviour {
 	return func(spec *corev1.ContainerSpec) mastertest.Behaviour {
-		behaviour := mastertest.Sound(spec)
+		behaviour := mastertest.Normal(spec)
 		if spec.GetImage() == image {
 			behaviour.Exit = 10 * time.Millisecond
 		}
@@ -108,5 +108,5 @@ func (w *world) serves(instances ...string) {
 }
 
 func (w *world) scale(instances int32) {
-	w.Want(func(wanted *masterv1.Wanted) { wanted.GetSpec().GetRoles()[0].Instances = instances })
+	w.SetDesired(func(wanted *masterv1.Wanted) { wanted.GetSpec().GetRoles()[0].Instances = instances })
 }

@@ -6,48 +6,48 @@ import (
 	"time"
 )
 
-// outdated slots run another version than the wanted one, or were started before the wanted restart.
+// outdated slots run another version than the desired one, or were granted before RestartBefore.
 func (r *Role) outdated(s *slot) bool {
-	if s.version != r.wanted.Version {
+	if s.version != r.desired.Version {
 		return true
 	}
-	return s.current != nil && s.current.grantedAt.Before(r.wanted.RestartBefore)
+	return s.container != nil && s.container.grantedAt.Before(r.desired.RestartBefore)
 }
 
-// evicted slots are to be moved: their node is drained, or their container will be taken away.
+// evicted slots are to be moved: their node is drained, or their container is to be preempted.
 func (r *Role) evicted(s *slot) bool {
-	return s.current != nil && (r.node(s.current.node).state == Draining || !s.current.preemptBy.IsZero())
+	return s.container != nil && (r.node(s.container.node).state == NodeDraining || !s.container.preemptBy.IsZero())
 }
 
-// leaveBy is when a container that will be taken away must begin to leave, replaced or not; zero is never.
+// leaveBy is when a container that is to be preempted must be withdrawn, replaced or not; zero if it is not to be preempted.
 func (r *Role) leaveBy(s *slot) time.Time {
-	if s.current == nil || s.current.preemptBy.IsZero() {
+	if s.container == nil || s.container.preemptBy.IsZero() {
 		return time.Time{}
 	}
-	return s.current.preemptBy.Add(-r.wanted.Drain - time.Second)
+	return s.container.preemptBy.Add(-r.desired.Drain - time.Second)
 }
 
-// replace has the wanted version take the place of every other.
+// replace replaces all other versions with the desired one, a few instances at a time.
 //
-// Surplus slots leave first. One that nobody has seen yet may be the only one that serves: it is judged later. Outdated
-// and evicted ones leave when they serve nobody, or when enough that count remain without them: count−MaxUnavailable
-// for outdated ones, the whole count for evicted ones. Then slots are opened until there are count new ones, but never
-// more than count+MaxSurge of all kinds.
+// Surplus slots leave first. A slot that no node has reported may be the only one that serves, so it is not touched.
+// Outdated and evicted slots leave if they do not serve, or if enough counting ones remain without them:
+// count−MaxUnavailable for outdated slots, the whole count for evicted ones. Then slots are opened until there are count new
+// ones, but never more than count+MaxSurge of all versions.
 func (r *Role) replace(now time.Time) {
-	r.light(r.wanted.Version)
-	count := r.wanted.Count
-	surge := r.wanted.Update.MaxSurge
+	r.route(r.desired.Version)
+	count := r.desired.Count
+	surge := r.desired.Update.MaxSurge
 	if r.rollout.state == Failed {
 		surge = 0
 	}
 	var fresh, stale []*slot
-	available := 0
+	counting := 0
 	for _, s := range r.sorted() {
 		if s.leaving {
 			continue
 		}
-		if r.counts(s, now) && !s.dark {
-			available++
+		if r.countsTowardMinimum(s, now) && !s.notRouted {
+			counting++
 		}
 		switch {
 		case r.outdated(s):
@@ -60,9 +60,9 @@ func (r *Role) replace(now time.Time) {
 		}
 	}
 
-	available -= r.shrink(fresh, count, now)
+	counting -= r.shrink(fresh, count, now)
 	if r.rollout.state == Failed {
-		fresh = r.withdrawSurge(fresh, len(fresh)+len(stale)-count-surge, now)
+		fresh = r.withdrawSurplusAsks(fresh, len(fresh)+len(stale)-count-surge, now)
 	}
 
 	slices.SortStableFunc(stale, func(a, b *slot) int {
@@ -71,19 +71,19 @@ func (r *Role) replace(now time.Time) {
 	for _, s := range stale {
 		floor := count
 		if r.outdated(s) {
-			floor -= r.wanted.Update.MaxUnavailable
+			floor -= r.desired.Update.MaxUnavailable
 		}
 		by := r.leaveBy(s)
 		forced := count == 0 || !by.IsZero() && !now.Before(by)
 		switch r.phase(s, now) {
 		case healthy, proving:
-			if forced || s.dark || available > floor {
+			if forced || s.notRouted || counting > floor {
 				s.leaving = true
-				if !s.dark {
-					available--
+				if !s.notRouted {
+					counting--
 				}
 			}
-		case unseen, returned:
+		case unreported, returned:
 			s.leaving = forced
 		default:
 			s.leaving = true
@@ -91,13 +91,13 @@ func (r *Role) replace(now time.Time) {
 	}
 
 	for missing := count - len(fresh); missing > 0 && len(r.slots) < count+surge; missing-- {
-		r.open(r.lowestFree(), r.wanted.Version)
+		r.openSlot(r.lowestFree(), r.desired.Version)
 	}
 }
 
-// withdrawSurge gives up so many slots of a failed rollout that still wait for a container, the highest numbers first: what
-// is kept for them others may need more. It gives the slots that stay.
-func (r *Role) withdrawSurge(fresh []*slot, surplus int, now time.Time) []*slot {
+// withdrawSurplusAsks lets so many slots of a failed rollout leave that still wait for a container, the highest numbers
+// first, so that no capacity is reserved for them. It returns the slots that stay.
+func (r *Role) withdrawSurplusAsks(fresh []*slot, surplus int, now time.Time) []*slot {
 	fresh = slices.Clone(fresh)
 	for i := len(fresh) - 1; i >= 0 && surplus > 0; i-- {
 		if phase := r.phase(fresh[i], now); phase == asked || phase == empty && r.goal(fresh[i], now) != hold {
@@ -109,7 +109,7 @@ func (r *Role) withdrawSurge(fresh []*slot, surplus int, now time.Time) []*slot 
 	return fresh
 }
 
-// shrink has the least worthy of too many slots leave, and tells how many that count were among them.
+// shrink lets the surplus of slots leave, those that serve last. It returns how many of them counted.
 func (r *Role) shrink(slots []*slot, count int, now time.Time) (counted int) {
 	surplus := len(slots) - count
 	if surplus <= 0 {
@@ -117,16 +117,16 @@ func (r *Role) shrink(slots []*slot, count int, now time.Time) (counted int) {
 	}
 	slots = slices.Clone(slots)
 	slices.SortStableFunc(slots, func(a, b *slot) int {
-		return cmp.Or(cmp.Compare(r.worth(a, now), r.worth(b, now)), cmp.Compare(b.number, a.number))
+		return cmp.Or(cmp.Compare(r.scaleInRank(a, now), r.scaleInRank(b, now)), cmp.Compare(b.number, a.number))
 	})
 	for _, s := range slots[:surplus] {
 		switch r.phase(s, now) {
 		case healthy, proving:
 			s.leaving = true
-			if r.available(s, now) {
+			if r.counts(s, now) {
 				counted++
 			}
-		case unseen, returned:
+		case unreported, returned:
 			s.leaving = count == 0
 		default:
 			s.leaving = true
@@ -135,14 +135,14 @@ func (r *Role) shrink(slots []*slot, count int, now time.Time) (counted int) {
 	return counted
 }
 
-// worth orders slots for scale-in: those that serve nobody go first.
-func (r *Role) worth(s *slot, now time.Time) int {
+// scaleInRank orders slots for a scale-in: those that do not serve leave first.
+func (r *Role) scaleInRank(s *slot, now time.Time) int {
 	switch r.phase(s, now) {
 	case healthy:
 		return 4
 	case proving:
 		return 3
-	case unseen, returned:
+	case unreported, returned:
 		return 2
 	case starting:
 		return 1

@@ -10,77 +10,77 @@ import (
 )
 
 const (
-	// blamed is how many failures in the window make a node one to avoid.
-	blamed = 2
-	// doubt is how long it may take until a node is known to be unwell: for what failed on it in that time it is to blame.
-	doubt = 5 * time.Second
-	// patience is how long an ask avoids nodes before it takes any.
-	patience = 3 * time.Second
+	// avoidAfter is the number of failures within the window after which a node is avoided.
+	avoidAfter = 2
+	// detectionTime is how long it may take until the ResourceManager reports an unhealthy node. Failures in that time count
+	// against the node.
+	detectionTime = 5 * time.Second
+	// avoidTimeout is how long an ask avoids nodes. After that it is made again and avoids none.
+	avoidTimeout = 3 * time.Second
 )
 
-// fail counts a failure of a slot's container, and says when the next one may be started.
+// fail counts the failure of a slot's container and sets the back-off.
 func (r *Role) fail(s *slot, exit Exit, now time.Time) {
-	s.current.failed = true
-	s.reason = exit.Reason
-	if exit.Blame == Nobody {
+	s.container.failureCounted = true
+	s.lastFailure = exit.Reason
+	if exit.Blame == BlameNobody {
 		return
 	}
-	s.shunned, s.ofNode = "", exit.Blame == Node
-	if exit.Blame.ofNode() {
-		s.shunned = s.current.node
-		n := r.node(s.current.node)
+	s.avoidNode, s.nodeAtFault = "", exit.Blame == BlameNode
+	if exit.Blame.onNode() {
+		s.avoidNode = s.container.node
+		n := r.node(s.container.node)
 		n.failures = r.recent(append(n.failures, now), now)
 	}
-	s.indifferent = false
+	s.avoidNone = false
 	s.failures = r.recent(append(s.failures, now), now)
-	s.notBefore = now.Add(r.wanted.Restart.wait(len(s.failures)))
-	if s.version == r.wanted.Version && exit.Blame.ofVersion() {
-		r.failed(exit.Reason, now)
-		r.doubted = append(r.doubted, doubted{at: now, node: s.current.node, slot: s.number})
+	s.notBefore = now.Add(r.desired.Restart.backoffAfter(len(s.failures)))
+	if s.version == r.desired.Version && exit.Blame.onVersion() {
+		r.addFailure(exit.Reason, now)
+		r.provisional = append(r.provisional, provisionalFailure{at: now, node: s.container.node, slot: s.number})
 	}
 }
 
-// doubted is a failure that counts against the wanted version so far.
-type doubted struct {
+// provisionalFailure is a failure that counts against the desired version, unless its node turns out to be unhealthy.
+type provisionalFailure struct {
 	at   time.Time
 	node id.Node
 	slot int
 }
 
-// acquit no longer counts a failure against the version if its node has since become unwell or lost: when an engine goes down, its
-// containers end before anybody notices the engine.
-func (r *Role) acquit(now time.Time) {
-	r.doubted = slices.DeleteFunc(r.doubted, func(d doubted) bool {
-		if state := r.node(d.node).state; state != Unwell && state != Lost {
-			return now.After(d.at.Add(2 * doubt))
+// reattribute moves failures from the version to their node if that has become unhealthy or lost since: when an engine goes
+// down, its containers end before the node reports it.
+func (r *Role) reattribute(now time.Time) {
+	r.provisional = slices.DeleteFunc(r.provisional, func(f provisionalFailure) bool {
+		if state := r.node(f.node).state; state != NodeUnhealthy && state != NodeLost {
+			return now.After(f.at.Add(2 * detectionTime))
 		}
 		o := &r.rollout
-		if i := slices.IndexFunc(o.failures, d.at.Equal); i >= 0 {
+		if i := slices.IndexFunc(o.failures, f.at.Equal); i >= 0 {
 			o.failures = slices.Delete(slices.Clone(o.failures), i, i+1)
 		}
-		if o.again && len(o.failures) == 0 {
+		if o.reopened && len(o.failures) == 0 {
 			o.reason = ""
 		}
-		if s := r.slots[d.slot]; s != nil && len(s.failures) > 0 && s.failures[len(s.failures)-1].Equal(d.at) {
-			s.ofNode, s.shunned = true, d.node
+		if s := r.slots[f.slot]; s != nil && len(s.failures) > 0 && s.failures[len(s.failures)-1].Equal(f.at) {
+			s.nodeAtFault, s.avoidNode = true, f.node
 		}
 		return true
 	})
 }
 
-// recent are the failures that still count. More than MaxFailures+1 of them would change nothing.
+// recent returns the failures within the window. No more than MaxFailures+1 are kept, since more would change nothing.
 func (r *Role) recent(failures []time.Time, now time.Time) []time.Time {
-	policy := r.wanted.Restart
+	policy := r.desired.Restart
 	failures = slices.DeleteFunc(failures, func(at time.Time) bool { return !at.Add(policy.Window).After(now) })
-	if extra := len(failures) - max(policy.MaxFailures+1, blamed); extra > 0 {
+	if extra := len(failures) - max(policy.MaxFailures+1, avoidAfter); extra > 0 {
 		failures = slices.Clone(failures[extra:])
 	}
 	return failures
 }
 
-// wait is how long a slot with so many failures in the window is held back after the last: not at all after the first,
-// then longer each time.
-func (p Restart) wait(failures int) time.Duration {
+// backoffAfter is the pause after so many failures within the window: none after the first, then longer each time.
+func (p Restart) backoffAfter(failures int) time.Duration {
 	switch {
 	case failures <= 1:
 		return 0
@@ -96,10 +96,10 @@ func (p Restart) wait(failures int) time.Duration {
 	return min(wait, p.MaxBackoff)
 }
 
-// avoid are the nodes that a slot should not be put on: those where starts keep failing, and the one to blame for its
-// own last failure. Nodes are avoided only while another one is left.
+// avoid lists the nodes that a slot's next ask avoids: those with repeated failures, and the one that the slot's last
+// failure counts against. It is empty unless another node is ready.
 func (r *Role) avoid(s *slot, now time.Time) []id.Node {
-	if s.indifferent {
+	if s.avoidNone {
 		return nil
 	}
 	var avoid []id.Node
@@ -108,9 +108,9 @@ func (r *Role) avoid(s *slot, now time.Time) []id.Node {
 		n := r.nodes[name]
 		n.failures = r.recent(n.failures, now)
 		switch {
-		case name == s.shunned, len(n.failures) >= blamed:
+		case name == s.avoidNode, len(n.failures) >= avoidAfter:
 			avoid = append(avoid, name)
-		case n.state == Ready:
+		case n.state == NodeReady:
 			others = true
 		}
 	}
@@ -120,16 +120,16 @@ func (r *Role) avoid(s *slot, now time.Time) []id.Node {
 	return avoid
 }
 
-// backoffReason is the sentence for an instance that is held back.
+// backoffReason is the reason of an instance in back-off.
 func (r *Role) backoffReason(s *slot) string {
 	times := inWords(len(s.failures))
-	if limit := r.wanted.Restart.MaxFailures; limit > 0 && len(s.failures) > limit {
+	if limit := r.desired.Restart.MaxFailures; limit > 0 && len(s.failures) > limit {
 		times = "more than " + inWords(limit)
 	}
-	return fmt.Sprintf("failed %s within %v, last: %s", times, r.wanted.Restart.Window, s.reason)
+	return fmt.Sprintf("failed %s within %v, last: %s", times, r.desired.Restart.Window, s.lastFailure)
 }
 
-// inWords is how often something happened.
+// inWords says how often something happened.
 func inWords(times int) string {
 	if times <= 1 {
 		return "once"

@@ -8,52 +8,52 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// Memo is what a Role must remember over the death of its master. Containers are not in it: the ResourceManager and the
-// nodes tell those.
+// Memo is what the master of the next attempt needs to know of a Role. It has no containers: the ResourceManager and the
+// nodes report those.
 type Memo struct {
 	Slots   []SlotMemo
 	Nodes   []NodeMemo
 	Rollout RolloutMemo
 }
 
-// SlotMemo is an open slot, with a container or without.
+// SlotMemo is the part of a slot that outlives its master.
 type SlotMemo struct {
-	Number   int
-	Version  int32
-	Restarts int
-	Leaving  bool
-	Dark     bool
-	Failures []time.Time
+	Number    int
+	Version   int32
+	Restarts  int
+	Leaving   bool
+	NotRouted bool
+	Failures  []time.Time
 }
 
-// NodeMemo is a node that is to blame for failures.
+// NodeMemo is the failures that count against a node.
 type NodeMemo struct {
 	Node     id.Node
 	Failures []time.Time
 }
 
-// RolloutMemo is how far a rollout has come.
+// RolloutMemo is the part of a rollout that outlives its master.
 type RolloutMemo struct {
-	Version    int32
-	Restart    time.Time
-	State      RolloutState
-	ProgressAt time.Time
-	Best       int
-	Failures   []time.Time
-	Reason     string
-	Change     bool
-	Base       int32
-	Switched   bool
-	Proven     bool
-	Again      bool
+	Version       int32
+	RestartBefore time.Time
+	State         RolloutState
+	ProgressAt    time.Time
+	BestProgress  int
+	Failures      []time.Time
+	Reason        string
+	NewVersion    bool
+	Base          int32
+	Switched      bool
+	Completed     bool
+	Reopened      bool
 }
 
-// Memo gives what the next master needs.
+// Memo returns what the next master needs.
 func (r *Role) Memo() Memo {
 	var memo Memo
 	for _, s := range r.sorted() {
 		memo.Slots = append(memo.Slots, SlotMemo{
-			Number: s.number, Version: s.version, Restarts: s.restarts, Leaving: s.leaving, Dark: s.dark, Failures: slices.Clone(s.failures),
+			Number: s.number, Version: s.version, Restarts: s.restarts, Leaving: s.leaving, NotRouted: s.notRouted, Failures: slices.Clone(s.failures),
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.nodes)) {
@@ -63,22 +63,22 @@ func (r *Role) Memo() Memo {
 	}
 	o := r.rollout
 	memo.Rollout = RolloutMemo{
-		Version: o.version, Restart: o.restart, State: o.state, ProgressAt: o.progressAt, Best: o.best,
-		Failures: slices.Clone(o.failures), Reason: o.reason, Change: o.change,
-		Base: o.base, Switched: o.switched, Proven: o.proven, Again: o.again,
+		Version: o.version, RestartBefore: o.restartBefore, State: o.state, ProgressAt: o.progressAt, BestProgress: o.bestProgress,
+		Failures: slices.Clone(o.failures), Reason: o.reason, NewVersion: o.newVersion,
+		Base: o.base, Switched: o.switched, Completed: o.completed, Reopened: o.reopened,
 	}
 	return memo
 }
 
-// Restore takes up what an earlier master knew. It comes after the first Want and before everything else.
+// Restore loads the memo of an earlier master. It is called after the first SetDesired and before everything else.
 func (r *Role) Restore(memo Memo) {
 	for _, m := range memo.Slots {
-		s := r.open(m.Number, m.Version)
-		s.restarts, s.leaving, s.dark, s.failures = m.Restarts, m.Leaving, m.Dark, m.Failures
-		s.ran = m.Restarts > 0 || len(m.Failures) > 0
+		s := r.openSlot(m.Number, m.Version)
+		s.restarts, s.leaving, s.notRouted, s.failures = m.Restarts, m.Leaving, m.NotRouted, m.Failures
+		s.hasRun = m.Restarts > 0 || len(m.Failures) > 0
 		if n := len(m.Failures); n > 0 {
-			s.reason = "it failed before its application master was restarted"
-			s.notBefore = m.Failures[n-1].Add(r.wanted.Restart.wait(n))
+			s.lastFailure = "it failed before its application master was restarted"
+			s.notBefore = m.Failures[n-1].Add(r.desired.Restart.backoffAfter(n))
 		}
 	}
 	for _, m := range memo.Nodes {
@@ -86,15 +86,15 @@ func (r *Role) Restore(memo Memo) {
 	}
 	o := memo.Rollout
 	restored := rollout{
-		version: o.Version, restart: o.Restart, state: o.State, progressAt: o.ProgressAt, best: o.Best,
-		failures: o.Failures, reason: o.Reason, lastReason: o.Reason, change: o.Change,
-		base: o.Base, switched: o.Switched, proven: o.Proven, again: o.Again,
+		version: o.Version, restartBefore: o.RestartBefore, state: o.State, progressAt: o.ProgressAt, bestProgress: o.BestProgress,
+		failures: o.Failures, reason: o.Reason, lastReason: o.Reason, newVersion: o.NewVersion,
+		base: o.Base, switched: o.Switched, completed: o.Completed, reopened: o.Reopened,
 	}
 	if o.State == NoRollout {
 		return
 	}
 	r.restored = true
-	wanted := r.rollout
+	began := r.rollout.progressAt
 	r.rollout = restored
-	r.rollout.want(r.wanted, wanted.progressAt)
+	r.rollout.setDesired(r.desired, began)
 }

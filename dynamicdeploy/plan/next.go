@@ -6,36 +6,35 @@ import (
 	"time"
 )
 
-// confirmation is how long a withdrawal may stay unconfirmed before it is asked for again.
-const confirmation = 5 * time.Second
+// confirmTimeout is how long a withdrawal may stay unconfirmed before it is requested again.
+const confirmTimeout = 5 * time.Second
 
-// Next decides all that can be decided at now. It is to be called again after every fact, and at the instant it names,
-// unless that is zero.
+// Next returns the actions to take now. It is to be called after every fact, and at the returned time unless that is zero.
 func (r *Role) Next(now time.Time) ([]Action, time.Time) {
 	for _, s := range r.sorted() {
-		if s.current != nil && s.current.released && r.lost(s.current) {
-			r.fence(s)
+		if s.container != nil && s.container.released && r.lost(s.container) {
+			r.replaceContainer(s)
 		}
-		if s.current != nil && !s.current.failed && r.phase(s, now) == failing {
-			r.fail(s, Exit{Blame: App, Reason: r.failingReason(s)}, now)
+		if s.container != nil && !s.container.failureCounted && r.phase(s, now) == failing {
+			r.fail(s, Exit{Blame: BlameApp, Reason: r.failingReason(s)}, now)
 		}
 	}
-	r.acquit(now)
-	actions := r.due
-	r.due = nil
+	r.reattribute(now)
+	actions := r.pending
+	r.pending = nil
 	for before, state := -1, Progressing; before != len(actions) || state != r.rollout.state; {
-		// What was done may call for more: a slot that was closed makes room for another, a rollout that is over ends a pause.
+		// A step may allow further ones: a forgotten slot makes room for another, and the end of a rollout ends a pause.
 		before, state = len(actions), r.rollout.state
-		r.choose(now)
+		r.adjust(now)
 		for _, s := range r.sorted() {
 			actions = r.advance(s, now, actions)
 		}
-		r.judge(now)
+		r.evaluate(now)
 	}
-	actions, r.due = append(actions, r.due...), nil
+	actions, r.pending = append(actions, r.pending...), nil
 	for _, s := range r.slots {
-		if inService(s) && r.phase(s, now) != unseen {
-			s.current.outBefore, s.current.served = false, true
+		if inService(s) && r.phase(s, now) != unreported {
+			s.container.confirmedEarly, s.container.hasServed = false, true
 		}
 	}
 	return actions, r.deadline(now)
@@ -44,46 +43,46 @@ func (r *Role) Next(now time.Time) ([]Action, time.Time) {
 // advance takes steps with a slot until it has to wait.
 func (r *Role) advance(s *slot, now time.Time, actions []Action) []Action {
 	for {
-		switch steps[r.goal(s, now)][r.phase(s, now)] {
+		switch nextSteps[r.goal(s, now)][r.phase(s, now)] {
 		case ask:
 			avoid := r.avoid(s, now)
-			s.ask, s.askedAt, s.choosy = r.newAsk(s), now, len(avoid) > 0
-			actions = append(actions, Ask{ID: s.ask, Instance: r.instance(s), Number: s.number, Version: s.version, Avoid: avoid, Replaces: s.ran})
-		case unask:
-			actions = append(actions, Unask{ID: s.ask})
+			s.ask, s.askedAt, s.askAvoids = r.newAsk(s), now, len(avoid) > 0
+			actions = append(actions, Ask{ID: s.ask, Instance: r.instance(s), Number: s.number, Version: s.version, Avoid: avoid, Replaces: s.hasRun})
+		case withdrawAsk:
+			actions = append(actions, WithdrawAsk{ID: s.ask})
 			s.ask = ""
 		case start:
-			s.current.started = true
-			if s.ran {
+			s.container.started = true
+			if s.hasRun {
 				s.restarts++
 			}
-			s.ran = true
-			actions = append(actions, Start{Container: s.current.id, Instance: r.instance(s), Number: s.number, Version: s.version})
-		case takeOut:
-			s.current.outAt = now
-			if s.current.outBefore {
-				s.current.withdrawn, s.current.withdrawnAt = true, now
+			s.hasRun = true
+			actions = append(actions, Start{Container: s.container.id, Instance: r.instance(s), Number: s.number, Version: s.version})
+		case withdraw:
+			s.container.withdrawRequestedAt = now
+			if s.container.confirmedEarly {
+				s.container.withdrawn, s.container.withdrawnAt = true, now
 			}
-			actions = append(actions, TakeOut{Instance: r.instance(s)})
+			actions = append(actions, Withdraw{Instance: r.instance(s)})
 		case release:
-			actions = append(actions, Release{Container: s.current.id})
+			actions = append(actions, Release{Container: s.container.id})
 			switch {
-			case !s.current.started:
-				s.current = nil
-			case r.lost(s.current):
-				s.current.released = true
-				r.fence(s)
+			case !s.container.started:
+				s.container = nil
+			case r.lost(s.container):
+				s.container.released = true
+				r.replaceContainer(s)
 			default:
-				s.current.released = true
+				s.container.released = true
 			}
-		case closeSlot:
+		case forget:
 			delete(r.slots, s.number)
-			return append(actions, Close{Instance: r.instance(s)})
+			return append(actions, Forget{Instance: r.instance(s)})
 		case undecided:
-			panic("plan: a slot is in a phase that nobody thought of")
+			panic("plan: a slot is in a phase without a decided step")
 		case wait:
-			if again, ok := r.impatient(s, now); ok {
-				actions = append(actions, again)
+			if retry, ok := r.overdueStep(s, now); ok {
+				actions = append(actions, retry)
 				continue
 			}
 			return actions
@@ -91,25 +90,25 @@ func (r *Role) advance(s *slot, now time.Time, actions []Action) []Action {
 	}
 }
 
-// impatient is what is done when a wait has been too long.
-func (r *Role) impatient(s *slot, now time.Time) (Action, bool) {
+// overdueStep repeats what has waited for too long: a withdrawal, or an ask that avoids nodes.
+func (r *Role) overdueStep(s *slot, now time.Time) (Action, bool) {
 	switch r.phase(s, now) {
 	case withdrawing:
-		if !now.Before(s.current.outAt.Add(confirmation)) {
-			s.current.outAt = now
-			return TakeOut{Instance: r.instance(s)}, true
+		if !now.Before(s.container.withdrawRequestedAt.Add(confirmTimeout)) {
+			s.container.withdrawRequestedAt = now
+			return Withdraw{Instance: r.instance(s)}, true
 		}
 	case asked, replacing:
-		if s.choosy && !now.Before(s.askedAt.Add(patience)) {
-			withdrawn := Unask{ID: s.ask}
-			s.ask, s.choosy, s.indifferent = "", false, true
-			return withdrawn, true
+		if s.askAvoids && !now.Before(s.askedAt.Add(avoidTimeout)) {
+			withdrawal := WithdrawAsk{ID: s.ask}
+			s.ask, s.askAvoids, s.avoidNone = "", false, true
+			return withdrawal, true
 		}
 	}
 	return nil, false
 }
 
-// deadline is the next instant at which time alone changes something.
+// deadline is the next time at which something changes by time alone; zero if there is none.
 func (r *Role) deadline(now time.Time) time.Time {
 	var next time.Time
 	at := func(t time.Time) {
@@ -124,29 +123,29 @@ func (r *Role) deadline(now time.Time) time.Time {
 		}
 		switch r.phase(s, now) {
 		case starting:
-			if c := s.current; r.wanted.StartPeriod > 0 && c.status.Stage == Running {
+			if c := s.container; r.desired.StartPeriod > 0 && c.status.Stage == StageRunning {
 				at(r.overdueFrom(c))
 			}
 		case proving:
-			at(r.countsFrom(s.current))
+			at(r.countsFrom(s.container))
 		case withdrawing:
-			at(s.current.outAt.Add(confirmation))
+			at(s.container.withdrawRequestedAt.Add(confirmTimeout))
 		case draining:
-			at(r.drainedAt(s.current))
+			at(r.drainedAt(s.container))
 		case asked, replacing:
-			if s.choosy {
-				at(s.askedAt.Add(patience))
+			if s.askAvoids {
+				at(s.askedAt.Add(avoidTimeout))
 			}
 		}
 	}
-	if o := &r.rollout; (o.state == Progressing || o.state == Paused) && !o.overAt.IsZero() {
-		at(o.overAt.Add(doubt))
+	if o := &r.rollout; (o.state == Progressing || o.state == Paused) && !o.tooManySince.IsZero() {
+		at(o.tooManySince.Add(detectionTime))
 	}
 	switch o := &r.rollout; {
-	case o.state == Progressing && !o.again && r.wanted.Update.Deadline > 0:
-		at(o.progressAt.Add(r.wanted.Update.Deadline))
+	case o.state == Progressing && !o.reopened && r.desired.Update.Deadline > 0:
+		at(o.progressAt.Add(r.desired.Update.Deadline))
 	case o.state == Failed:
-		at(o.calmFrom(r.watch()))
+		at(o.quietAt(r.watchTime()))
 	}
 	return next
 }
@@ -162,19 +161,19 @@ func (r *Role) goal(s *slot, now time.Time) goal {
 }
 
 func (r *Role) phase(s *slot, now time.Time) phase {
-	c := s.current
+	c := s.container
 	switch {
 	case c == nil && s.ask == "":
 		return empty
 	case c == nil:
 		return asked
-	case c.released, c.seen && c.status.Stage == Ending:
+	case c.released, c.reported && c.status.Stage == StageStopping:
 		return stopping
 	case c.withdrawn && (r.lost(c) || !now.Before(r.drainedAt(c))):
 		return drained
 	case c.withdrawn:
 		return draining
-	case !c.outAt.IsZero():
+	case !c.withdrawRequestedAt.IsZero():
 		return withdrawing
 	case r.lost(c) && s.ask == "":
 		return lost
@@ -184,72 +183,73 @@ func (r *Role) phase(s *slot, now time.Time) phase {
 		return returned
 	case !c.started:
 		return granted
-	case c.adopted && !c.seen:
-		return unseen
-	case c.unanswered, c.status.Health == Bad, r.overdue(c, now):
+	case c.adopted && !c.reported:
+		return unreported
+	case c.startUnanswered, c.status.Health == Unhealthy, r.overdue(c, now):
 		return failing
-	case c.status.Stage == Running && c.status.Health == Good && now.Before(r.countsFrom(c)):
+	case c.status.Stage == StageRunning && c.status.Health == Healthy && now.Before(r.countsFrom(c)):
 		return proving
-	case c.status.Stage == Running && c.status.Health == Good:
+	case c.status.Stage == StageRunning && c.status.Health == Healthy:
 		return healthy
 	}
 	return starting
 }
 
-// countsFrom is when a healthy container has been so for long enough.
-func (r *Role) countsFrom(c *container) time.Time { return c.goodSince.Add(r.wanted.Update.MinHealthy) }
+// countsFrom is when a healthy container has been healthy for MinHealthy.
+func (r *Role) countsFrom(c *container) time.Time {
+	return c.healthySince.Add(r.desired.Update.MinHealthy)
+}
 
-// serves reports whether requests get answers from a slot.
+// serves reports whether a slot's container is healthy, so that it answers requests.
 func (r *Role) serves(s *slot, now time.Time) bool {
 	phase := r.phase(s, now)
 	return phase == healthy || phase == proving
 }
 
-// available reports whether a slot that is to stay has been healthy for long enough. One that is to be moved has nothing to
-// prove, it serves.
-func (r *Role) available(s *slot, now time.Time) bool {
+// counts reports whether a slot's instance counts. An evicted one counts as soon as it is healthy.
+func (r *Role) counts(s *slot, now time.Time) bool {
 	return r.phase(s, now) == healthy || r.serves(s, now) && r.evicted(s)
 }
 
-// counts reports whether a slot is one of the instances that there must be before another may go. Those that make room have
-// nothing to prove, they serve.
-func (r *Role) counts(s *slot, now time.Time) bool {
-	return r.available(s, now) || r.serves(s, now) && r.outdated(s)
+// countsTowardMinimum reports whether a slot is one of the instances that must remain before another may leave. Outdated
+// ones are as soon as they are healthy.
+func (r *Role) countsTowardMinimum(s *slot, now time.Time) bool {
+	return r.counts(s, now) || r.serves(s, now) && r.outdated(s)
 }
 
-// drainedAt is when a withdrawn container may be stopped: at once when its start was refused, and sooner when people shorten
-// the drain.
+// drainedAt is when a withdrawn container may be stopped. It follows a changed drain, and is the past if the start was
+// refused.
 func (r *Role) drainedAt(c *container) time.Time {
 	if c.withdrawnAt.IsZero() {
 		return time.Time{}
 	}
-	return c.withdrawnAt.Add(r.wanted.Drain)
+	return c.withdrawnAt.Add(r.desired.Drain)
 }
 
-// overdue containers run for longer than they may without having been healthy.
+// overdue containers have run for longer than the start period without becoming healthy.
 func (r *Role) overdue(c *container, now time.Time) bool {
-	return r.wanted.StartPeriod > 0 && c.status.Stage == Running && c.status.Health == Unproven &&
-		!r.node(c.node).unseen && !now.Before(r.overdueFrom(c))
+	return r.desired.StartPeriod > 0 && c.status.Stage == StageRunning && c.status.Health == HealthUnknown &&
+		!r.node(c.node).disconnected && !now.Before(r.overdueFrom(c))
 }
 
 func (r *Role) overdueFrom(c *container) time.Time {
-	return c.status.RunningSince.Add(r.wanted.StartPeriod + r.wanted.Hesitation)
+	return c.status.RunningSince.Add(r.desired.StartPeriod + r.desired.StartMargin)
 }
 
 func (r *Role) failingReason(s *slot) string {
-	switch c := s.current; {
+	switch c := s.container; {
 	case c.status.Reason != "":
-		if c.status.Health == Bad {
+		if c.status.Health == Unhealthy {
 			return c.status.Reason
 		}
-		return "it did not become healthy within " + r.wanted.StartPeriod.String() + ": " + c.status.Reason
-	case c.status.Health == Bad:
+		return "it did not become healthy within " + r.desired.StartPeriod.String() + ": " + c.status.Reason
+	case c.status.Health == Unhealthy:
 		return "its health check fails"
 	}
-	return "it did not become healthy within " + r.wanted.StartPeriod.String()
+	return "it did not become healthy within " + r.desired.StartPeriod.String()
 }
 
-// Instances are what is to be reported, by number.
+// Instances reports every slot, by number.
 func (r *Role) Instances(now time.Time) []Instance {
 	slots := r.sorted()
 	instances := make([]Instance, len(slots))
@@ -260,102 +260,102 @@ func (r *Role) Instances(now time.Time) []Instance {
 			Failures:  r.ownFailures(s, now),
 			InService: inService(s), Weight: old,
 		}
-		if s.version == r.wanted.Version {
+		if s.version == r.desired.Version {
 			instance.Weight = fresh
 		}
-		if c := s.current; c != nil {
+		if c := s.container; c != nil {
 			instance.Container = c.id
 		}
 		switch instance.State {
-		case Backoff:
+		case InstanceBackoff:
 			instance.Reason, instance.NextAttempt = r.backoffReason(s), s.notBefore
-		case Pending:
-			instance.Reason = s.reason
-		case Starting:
+		case InstancePending:
+			instance.Reason = s.lastFailure
+		case InstanceStarting:
 			instance.Reason = r.provingReason(s, now)
-		case Unhealthy, IsDraining, Stopping:
-			if s.current.failed {
-				instance.Reason = s.reason
+		case InstanceUnhealthy, InstanceDraining, InstanceStopping:
+			if s.container.failureCounted {
+				instance.Reason = s.lastFailure
 			}
-		case Unreachable:
-			instance.Reason = "node " + string(s.current.node) + " does not answer"
+		case InstanceUnreachable:
+			instance.Reason = "node " + string(s.container.node) + " does not answer"
 		}
 		instances[i] = instance
 	}
 	return instances
 }
 
-// ownFailures is how often a slot failed within the window, none if the last time its node was to blame.
+// ownFailures is the number of failures within the window; zero if the last one counts against the node alone.
 func (r *Role) ownFailures(s *slot, now time.Time) int {
-	if s.ofNode {
+	if s.nodeAtFault {
 		return 0
 	}
 	return len(r.recent(slices.Clone(s.failures), now))
 }
 
-// provingReason is the sentence for an instance that does not count yet; of one that is not healthy yet it is what its probe
-// saw last.
+// provingReason explains why an instance does not count yet.
 func (r *Role) provingReason(s *slot, now time.Time) string {
 	if r.phase(s, now) != proving {
 		return r.probeReason(s)
 	}
 	what := "running"
-	if r.wanted.StartPeriod > 0 {
+	if r.desired.StartPeriod > 0 {
 		what = "healthy"
 	}
-	return fmt.Sprintf("%s, and counts once that has lasted %v", what, r.wanted.Update.MinHealthy)
+	return fmt.Sprintf("%s, and counts once that has lasted %v", what, r.desired.Update.MinHealthy)
 }
 
-// probeReason is what the last probe of an instance that is not healthy yet saw, and what comes of it if that lasts.
+// probeReason is the result of the last probe of an instance that is not healthy yet, and what happens if that does not
+// change.
 func (r *Role) probeReason(s *slot) string {
-	status := s.current.status
-	if status.Reason == "" || status.Stage != Running || r.wanted.StartPeriod <= 0 {
+	status := s.container.status
+	if status.Reason == "" || status.Stage != StageRunning || r.desired.StartPeriod <= 0 {
 		return status.Reason
 	}
 	otherwise := "another container is started"
-	failures, limit := len(r.rollout.failures)+1, r.wanted.Restart.MaxFailures
-	if r.judged() && s.version == r.wanted.Version && failures <= limit {
+	failures, limit := len(r.rollout.failures)+1, r.desired.Restart.MaxFailures
+	if r.evaluated() && s.version == r.desired.Version && failures <= limit {
 		otherwise = fmt.Sprintf("that is failure %d of %d of version %d", failures, limit, s.version)
 	}
-	return fmt.Sprintf("%s; unless healthy %v after the start, %s", status.Reason, r.wanted.StartPeriod, otherwise)
+	return fmt.Sprintf("%s; unless healthy %v after the start, %s", status.Reason, r.desired.StartPeriod, otherwise)
 }
 
-// inService says whether a slot's container serves as soon as its node finds it healthy.
+// inService reports whether a slot's container is to be routed to while it is healthy.
 func inService(s *slot) bool {
-	c := s.current
-	return c != nil && !s.dark && c.started && c.outAt.IsZero() && !c.released && c.status.Stage != Ending
+	c := s.container
+	return c != nil && !s.notRouted && c.started && c.withdrawRequestedAt.IsZero() && !c.released && c.status.Stage != StageStopping
 }
 
-func (r *Role) state(s *slot, now time.Time) State {
+func (r *Role) state(s *slot, now time.Time) InstanceState {
 	switch r.phase(s, now) {
 	case empty:
 		if now.Before(s.notBefore) {
-			return Backoff
+			return InstanceBackoff
 		}
-		return Pending
+		return InstancePending
 	case asked, granted:
-		return Pending
-	case unseen:
-		return Unseen
+		return InstancePending
+	case unreported:
+		return InstanceUnknown
 	case healthy, returned:
-		return IsRunning
+		return InstanceRunning
 	case failing:
-		return Unhealthy
+		return InstanceUnhealthy
 	case withdrawing, draining, drained:
-		return IsDraining
+		return InstanceDraining
 	case stopping:
-		return Stopping
+		return InstanceStopping
 	case lost, replacing:
-		return Unreachable
+		return InstanceUnreachable
 	}
-	switch s.current.status.Stage {
-	case Preparing:
-		// Its node may have it, but has not begun with it. Starting is what comes behind loading.
-		return Pending
-	case Downloading:
-		return IsDownloading
-	case Loading:
-		return IsLoading
+	switch s.container.status.Stage {
+	case StagePreparing:
+		// The node has not begun with the container. STARTING comes after LOADING and must not be shown first.
+		return InstancePending
+	case StageDownloading:
+		return InstanceDownloading
+	case StageLoading:
+		return InstanceLoading
 	}
-	return Starting
+	return InstanceStarting
 }

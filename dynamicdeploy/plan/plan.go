@@ -1,9 +1,18 @@
-// Package plan decides what becomes of the instances of one role: facts go in, actions come out, time is an argument.
+// Package plan decides what happens to the instances of one role. Facts go in, actions come out, and the time is an
+// argument: the package has no clock, no goroutine and no connection.
 //
-// An instance is a slot with a number ("web-3"). It is opened with the lowest free number, is given one container after
-// another as they fail, and is closed when it is no longer wanted. What is done with a slot follows from one table
-// (table.go): the goal it has × the phase it is seen in → one step. Which goal it has follows from arithmetic over all
-// slots (choose.go): count, versions, surge, health.
+// A Role owns all that its master knows: the slots, what nodes report of their containers, and the rollout.
+//
+// An instance is a numbered slot ("web-3"). A slot is opened with the lowest free number, is filled by one container after
+// another, and is forgotten when it is not needed any more. Two things decide what is done with a slot:
+//
+//   - adjust (mode.go, choose.go) decides which slots are to leave and opens new ones, from the count, the versions, the
+//     strategy and the health of all slots;
+//   - nextSteps (table.go) maps the goal of a slot and the phase it is in to one step.
+//
+// Vocabulary: a slot is outdated if it does not run the desired version, and evicted if its node is drained or its container
+// is about to be preempted. A container is routed to as soon as it is healthy, and counts once it has been healthy for
+// Update.MinHealthy. The base is the version that serves until the desired one has come up completely.
 package plan
 
 import (
@@ -12,77 +21,82 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// Wanted is what people want of the role now.
-type Wanted struct {
-	// Count of instances; zero when the app is stopped or removed.
+// Desired is the state that a role is to reach.
+type Desired struct {
+	// Count is the number of instances; zero when the app is stopped or removed.
 	Count int
-	// Version that they are to run. Instances of every other version are replaced.
+	// Version is the version that all instances are to run.
 	Version int32
-	// RestartBefore: containers granted before this instant are replaced too. Zero is none.
+	// RestartBefore replaces containers that were granted before this instant. Zero replaces none.
 	RestartBefore time.Time
-	// Drain is how long a withdrawn instance goes on before it is stopped.
+	// Drain is the time between the withdrawal of an instance and its stop.
 	Drain time.Duration
-	// StartPeriod is how long a running container may take to become healthy; zero is for ever.
+	// StartPeriod is how long a running container may take to become healthy; zero is without limit.
 	StartPeriod time.Duration
-	// Hesitation is added to StartPeriod before it is called unhealthy: its node is to do that first.
-	Hesitation time.Duration
-	Update     Update
-	Restart    Restart
-	// CanRevert says that a failed rollout of Version is to be taken back.
+	// StartMargin is added to StartPeriod, because the node is expected to report the container unhealthy first.
+	StartMargin time.Duration
+	// Update is how instances are moved to Version.
+	Update Update
+	// Restart is how failed instances are restarted.
+	Restart Restart
+	// CanRevert is true if a failed rollout of Version is reverted.
 	CanRevert bool
-	// Reverted says that Version itself is such a taking back.
+	// Reverted is true if Version was made by a revert.
 	Reverted bool
-	// Paused: the rollout is held where it is.
+	// Paused is true while a person has paused the rollout.
 	Paused bool
 }
 
-// Update is how one version takes the place of another.
+// Update is how one version replaces another.
 type Update struct {
 	Strategy Strategy
-	// Percent is the share of requests that a canary is given; from 100 on it takes the place of the version before it.
+	// Percent is the share of the requests that a canary receives. From 100 on the canary is promoted: it replaces the base.
 	Percent int
-	// Exclusive: new instances of BlueGreen serve only once the old ones are gone.
+	// Exclusive routes to the new instances of a BlueGreen rollout only after all old ones are gone.
 	Exclusive bool
-	// MaxSurge is how many instances there may be above the count; MaxUnavailable how many healthy ones may be missing.
+	// MaxSurge is how many instances there may be above the count. MaxUnavailable is how many of the count may not be healthy.
 	MaxSurge, MaxUnavailable int
-	// MinHealthy is how long an instance must have been healthy, without a break, before it counts.
+	// MinHealthy is how long an instance must be healthy without a break before it counts.
 	MinHealthy time.Duration
-	// Deadline without progress after which a rollout has failed. Zero is none.
+	// Deadline is how long a rollout may make no progress before it fails. Zero is without limit.
 	Deadline time.Duration
-	// MaxErrorPercent is the share of the new version's answers that may be errors. Zero does not look.
+	// MaxErrorPercent is the highest share of errors among the answers of the new version. Zero is without limit.
 	MaxErrorPercent float64
 }
 
-// Strategy is the way from one version to the next.
+// Strategy is how a rollout proceeds.
 type Strategy uint8
 
-// Rolling replaces instances a few at a time. Canary first puts some of the new version beside the old one and gives them
-// a share of the requests. BlueGreen has as many new instances as old ones ready before any of them serves.
+// Rolling replaces instances a few at a time. Canary first runs some instances of the new version beside the base and gives
+// them a share of the requests. BlueGreen starts all instances of the new version before any of them is routed to.
 const (
 	Rolling Strategy = iota
 	Canary
 	BlueGreen
 )
 
-// Restart is how failures are held back. They are counted in a sliding window.
+// Restart is the back-off after failures, which are counted within a sliding window.
 type Restart struct {
-	Window              time.Duration
-	MaxFailures         int
+	// Window is how long a failure is counted.
+	Window time.Duration
+	// MaxFailures is the number of failures within the window with which a version has failed.
+	MaxFailures int
+	// Backoff is the pause after the second failure. It doubles with each further one, up to MaxBackoff.
 	Backoff, MaxBackoff time.Duration
 }
 
-// Grant is a container that was given to the role and not started yet.
+// Grant is a container that was granted to the role and has not been started.
 type Grant struct {
 	Container id.Container
 	Node      id.Node
-	// Ask that it answers, of this master or of one before it.
+	// Ask is the id of the ask that was granted. An earlier master may have made it.
 	Ask string
-	// Version whose resources it has; only used for an Ask of an earlier master.
+	// Version is the newest version that needs the resources of this container. It counts only for an ask of an earlier master.
 	Version int32
 	At      time.Time
 }
 
-// Adopted is a container that an earlier master started.
+// Adopted is a container that an earlier master has started.
 type Adopted struct {
 	Container id.Container
 	Number    int
@@ -91,38 +105,38 @@ type Adopted struct {
 	GrantedAt time.Time
 }
 
-// Status is what a node has seen of a container that has not ended.
+// Status is what a node reports of a container that has not ended.
 type Status struct {
 	Container id.Container
 	Stage     Stage
 	Health    Health
-	// RunningSince is set from Running on, GoodSince while it is Good. They are the node's clock.
-	RunningSince, GoodSince time.Time
-	// Reason is the node's sentence about a failing probe; may be empty.
+	// RunningSince is set from StageRunning on, HealthySince while the container is Healthy. Both are read from the node's clock.
+	RunningSince, HealthySince time.Time
+	// Reason is the result of the last failed probe, one sentence; it may be empty.
 	Reason string
 }
 
-// Stage is how far a container has come on its node.
+// Stage is how far a node has come with a container.
 type Stage uint8
 
 // The stages of a container.
 const (
-	Preparing Stage = iota
-	Downloading
-	Loading
-	Launching
-	Running
-	Ending
+	StagePreparing Stage = iota
+	StageDownloading
+	StageLoading
+	StageLaunching
+	StageRunning
+	StageStopping
 )
 
-// Health is what the node's probes say of a running container.
+// Health is the result of a node's probes of a running container.
 type Health uint8
 
-// Unproven containers have not been healthy yet. Where no probe is declared, running is Good.
+// HealthUnknown containers have not been healthy yet. A container without a probe is Healthy while it runs.
 const (
-	Unproven Health = iota
-	Good
-	Bad
+	HealthUnknown Health = iota
+	Healthy
+	Unhealthy
 )
 
 // Exit is how a container ended.
@@ -132,67 +146,67 @@ type Exit struct {
 	Reason string
 }
 
-// Blame says whose fault an end was.
+// Blame is what the end of a container counts against.
 type Blame uint8
 
 const (
-	// Nobody: it was preempted, or stopped from outside. It does not count as a failure.
-	Nobody Blame = iota
-	// App: the process ended, or did not become healthy. That is held against its version.
-	App
-	// Node: the node could not run it, or did not answer. That says nothing of its version.
-	Node
-	// Either: it never ran, and what it was to run may be the reason as well as the node.
-	Either
+	// BlameNobody is for a container that was preempted, or stopped from outside. That is no failure.
+	BlameNobody Blame = iota
+	// BlameApp is for a process that ended or did not become healthy. It counts against the version.
+	BlameApp
+	// BlameNode is for a node that could not run the container or did not answer. It does not count against the version.
+	BlameNode
+	// BlameEither is for a container that never ran, because of its spec or because of the node. It counts against both.
+	BlameEither
 )
 
-// ofVersion reports whether a failure is held against the version.
-func (b Blame) ofVersion() bool { return b == App || b == Either }
+// onVersion reports whether a failure counts against the version.
+func (b Blame) onVersion() bool { return b == BlameApp || b == BlameEither }
 
-// ofNode reports whether a failure is held against the node.
-func (b Blame) ofNode() bool { return b == Node || b == Either }
+// onNode reports whether a failure counts against the node.
+func (b Blame) onNode() bool { return b == BlameNode || b == BlameEither }
 
-// Refusal is why a start was not accepted.
-type Refusal uint8
+// StartError is why a node did not accept a start.
+type StartError uint8
 
 const (
-	// Refused by the node, for a reason of its own.
-	Refused Refusal = iota
-	// RefusedSpec: the node does not run such a thing.
-	RefusedSpec
-	// Unanswered: the container may run all the same, and serve.
-	Unanswered
+	// StartRefused: the node refused for a reason of its own.
+	StartRefused StartError = iota
+	// StartInvalid: the node does not run such a spec.
+	StartInvalid
+	// StartUnanswered: the node did not answer. The container may run.
+	StartUnanswered
 )
 
-// NodeState is what the ResourceManager thinks of a node.
+// NodeState is a node's state according to the ResourceManager.
 type NodeState uint8
 
-// Only a Ready node is preferred; from a Draining one instances are moved, from a Lost one they are replaced.
+// Instances are placed on NodeReady nodes, moved away from NodeDraining ones, and replaced when their node is NodeLost.
 const (
-	Ready NodeState = iota
-	Unwell
-	Draining
-	Lost
+	NodeReady NodeState = iota
+	NodeUnhealthy
+	NodeDraining
+	NodeLost
 )
 
-// Action is one thing to be done. Each is one of the types below.
+// Action is something that the caller of Next has to do: one of the types below.
 type Action interface{ isAction() }
 
-// Ask for one container for an instance.
+// Ask requests one container for an instance.
 type Ask struct {
 	ID, Instance string
 	Number       int
 	Version      int32
-	// Avoid names nodes that are to blame for failures.
+	// Avoid lists nodes that failures count against.
 	Avoid []id.Node
-	// Replaces says that the instance has run before.
+	// Replaces is true if the instance has run before.
 	Replaces bool
 }
 
-// Unask withdraws an ask.
-type Unask struct{ ID string }
+// WithdrawAsk takes an ask back.
+type WithdrawAsk struct{ ID string }
 
-// Start the version in a granted container. It may have been started already, which is harmless.
+// Start runs a version in a granted container. It may be repeated.
 type Start struct {
 	Container id.Container
 	Instance  string
@@ -200,92 +214,96 @@ type Start struct {
 	Version   int32
 }
 
-// TakeOut reports an instance as not in service, and asks to be told when no balancer routes to it any more.
-type TakeOut struct{ Instance string }
+// Withdraw reports an instance as not in service. The caller answers with Role.Withdrawn once no balancer routes to it.
+type Withdraw struct{ Instance string }
 
-// Release gives a container back; it is stopped if it runs.
+// Release gives a container back. If it runs, it is stopped.
 type Release struct{ Container id.Container }
 
-// Close forgets an instance that is gone.
-type Close struct{ Instance string }
+// Forget drops the report of an instance that is gone.
+type Forget struct{ Instance string }
 
-// Revert asks to go back to the version before.
+// Revert requests the version before.
 type Revert struct {
 	From   int32
 	Reason string
 }
 
-func (Ask) isAction()     {}
-func (Unask) isAction()   {}
-func (Start) isAction()   {}
-func (TakeOut) isAction() {}
-func (Release) isAction() {}
-func (Close) isAction()   {}
-func (Revert) isAction()  {}
+func (Ask) isAction()         {}
+func (WithdrawAsk) isAction() {}
+func (Start) isAction()       {}
+func (Withdraw) isAction()    {}
+func (Release) isAction()     {}
+func (Forget) isAction()      {}
+func (Revert) isAction()      {}
 
-// Instance is what is reported of one slot.
+// Instance is the report of one slot.
 type Instance struct {
-	Name      string
+	Name string
+	// Container is zero while the slot has none.
 	Container id.Container
 	Version   int32
-	State     State
+	State     InstanceState
+	// InService is true if the instance is to be routed to while its node reports it healthy.
 	InService bool
-	// Weight is its share of the requests among the instances that are in service; 100 is the normal one.
+	// Weight is its share of the requests, relative to the other instances in service; 100 is the normal one.
 	Weight   int
 	Restarts int
-	// Failures within the window.
+	// Failures is their number within the restart window.
 	Failures int
-	Reason   string
-	// NextAttempt is when a start that is held back is tried.
+	// Reason explains the state in one sentence; it may be empty.
+	Reason string
+	// NextAttempt is the end of the back-off, zero if there is none.
 	NextAttempt time.Time
 }
 
-// State is an instance's state as people see it.
-type State uint8
+// InstanceState is the state of an instance as people see it.
+type InstanceState uint8
 
-// Unseen instances were taken over and no node has spoken of them yet.
+// InstanceUnknown is the state of an adopted instance whose node has not reported yet.
 const (
-	Unseen State = iota
-	Pending
-	IsDownloading
-	IsLoading
-	Starting
-	IsRunning
-	Unhealthy
-	IsDraining
-	Stopping
-	Backoff
-	Unreachable
+	InstanceUnknown InstanceState = iota
+	InstancePending
+	InstanceDownloading
+	InstanceLoading
+	InstanceStarting
+	InstanceRunning
+	InstanceUnhealthy
+	InstanceDraining
+	InstanceStopping
+	InstanceBackoff
+	InstanceUnreachable
 )
 
-// Rollout is how far the change to the wanted version has come.
+// Rollout is how far the change to the desired version has come.
 type Rollout struct {
-	Version        int32
-	State          RolloutState
+	Version int32
+	State   RolloutState
+	// Updated is how many of the Total desired instances run the version and count.
 	Updated, Total int
-	// Percent is the share of requests that the new version is given.
+	// Percent is the share of the requests that the version receives.
 	Percent int
-	Reason  string
-	// Failures of the version that count so far, of the MaxFailures with which it has failed. These and the two below are zero
-	// unless the rollout is judged at present.
+	// Reason explains the state in one sentence; it may be empty.
+	Reason string
+	// Failures is the number of failures of the version so far; with MaxFailures it has failed. Failures, MaxFailures, FailsAt and
+	// Reverts are zero while the rollout cannot fail: when it is over or a person has paused it.
 	Failures, MaxFailures int
-	// FailsAt is when it has failed if nothing changes: without progress, or with too many failures unless a node turns out to be
-	// to blame. Zero while nothing of that passes.
+	// FailsAt is when the rollout fails if nothing changes; zero if it does not fail by time alone.
 	FailsAt time.Time
-	// Reverts: the version before is brought back then.
+	// Reverts is true if the version before is restored when the rollout fails.
 	Reverts bool
 }
 
-// RolloutState is where a rollout stands.
+// RolloutState is the state of a rollout.
 type RolloutState uint8
 
-// The states of a rollout. It is Reverted when the version that a revert brought back runs.
+// A rollout is Reverted when the version that a revert has restored runs.
 const (
 	NoRollout RolloutState = iota
 	Progressing
 	Done
 	Failed
 	Reverted
-	// Paused: people have to say how it goes on.
+	// Paused: the rollout continues when a person promotes or resumes it.
 	Paused
 )

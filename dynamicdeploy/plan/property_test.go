@@ -12,27 +12,27 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// world is a ResourceManager and nodes as a Role sees them, with the safety properties as sentences.
+// world is a ResourceManager and nodes as a Role sees them. It checks the safety properties after every step.
 type world struct {
 	t       *rapid.T
 	role    *Role
-	wanted  Wanted
+	desired Desired
 	now     time.Time
 	attempt int32
 	nodes   map[id.Node]NodeState
-	// asks are what the ResourceManager still has to grant; those of dead masters may be among them.
+	// asks are those that are not granted yet; earlier masters may have made some.
 	asks       map[string]Ask
 	containers map[id.Container]*thing
 	sequence   int64
-	// outs are the instances whose withdrawal is not confirmed yet.
-	outs map[string]bool
-	// slots is how many instances there were.
+	// withdrawals are the instances whose withdrawal is not confirmed yet.
+	withdrawals map[string]bool
+	// slots is the number of slots after the last step.
 	slots int
-	// floor is how many healthy ones there must be while nothing fails; negative while that is not checked.
+	// floor is the number of healthy instances that must remain while nothing fails; negative while that is not checked.
 	floor int
 }
 
-// thing is a container that is granted and not seen gone.
+// thing is a container that was granted and not seen gone.
 type thing struct {
 	id           id.Container
 	node         id.Node
@@ -44,7 +44,7 @@ type thing struct {
 	healthy      bool
 	inService    bool
 	withdrawn    bool
-	told         bool // its node has spoken of it
+	reported     bool // its node has reported it
 	refused      bool // it does not run
 	released     bool
 	grantedAt    time.Time
@@ -53,9 +53,9 @@ type thing struct {
 
 func newWorld(t *rapid.T) *world {
 	w := &world{
-		t: t, now: begin, nodes: map[id.Node]NodeState{"n1": Ready, "n2": Ready, "n3": Ready}, asks: map[string]Ask{},
-		containers: map[id.Container]*thing{}, outs: map[string]bool{}, floor: -1,
-		wanted: Wanted{
+		t: t, now: begin, nodes: map[id.Node]NodeState{"n1": NodeReady, "n2": NodeReady, "n3": NodeReady}, asks: map[string]Ask{},
+		containers: map[id.Container]*thing{}, withdrawals: map[string]bool{}, floor: -1,
+		desired: Desired{
 			Count: rapid.IntRange(0, 5).Draw(t, "count"), Version: 1,
 			Update: Update{
 				MaxSurge: rapid.IntRange(0, 2).Draw(t, "surge"), MaxUnavailable: rapid.IntRange(0, 2).Draw(t, "unavailable"), Deadline: 5 * time.Minute,
@@ -70,14 +70,14 @@ func newWorld(t *rapid.T) *world {
 	return w
 }
 
-// master begins an attempt with what the one before left.
+// master starts an attempt with the memo of the one before.
 func (w *world) master(memo Memo) {
 	w.attempt++
 	w.role = New("web", w.attempt)
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
 		w.role.SetNode(name, w.nodes[name])
 	}
-	w.role.Want(w.wanted, w.now)
+	w.role.SetDesired(w.desired, w.now)
 	w.role.Restore(memo)
 	var unstarted []*thing
 	for _, c := range w.all() {
@@ -91,8 +91,8 @@ func (w *world) master(memo Memo) {
 		w.role.Granted(Grant{Container: c.id, Node: c.node, Ask: c.ask.ID, Version: c.ask.Version, At: c.grantedAt})
 	}
 	for _, c := range w.all() {
-		if c.started && w.nodes[c.node] != Lost && rapid.Bool().Draw(w.t, "told at once") {
-			w.tell(c)
+		if c.started && w.nodes[c.node] != NodeLost && rapid.Bool().Draw(w.t, "reported at once") {
+			w.report(c)
 		}
 	}
 	w.slots = len(w.role.slots)
@@ -104,76 +104,76 @@ func (w *world) all() []*thing {
 	return things
 }
 
-func (w *world) tell(c *thing) {
-	status := Status{Container: c.id, Stage: Running, RunningSince: c.runningSince}
+func (w *world) report(c *thing) {
+	status := Status{Container: c.id, Stage: StageRunning, RunningSince: c.runningSince}
 	switch {
 	case c.released:
-		status.Stage = Ending
+		status.Stage = StageStopping
 	case c.healthy:
-		status.Health, status.GoodSince = Good, c.runningSince
+		status.Health, status.HealthySince = Healthy, c.runningSince
 	}
-	c.told = true
+	c.reported = true
 	w.role.Observe(status, w.now)
 }
 
-// next has the plan decide and checks every action.
+// next performs and checks every action of the plan.
 func (w *world) next() time.Time {
 	actions, next := w.role.Next(w.now)
 	for _, action := range actions {
 		w.perform(action)
 	}
-	surge := w.wanted.Update.MaxSurge
+	surge := w.desired.Update.MaxSurge
 	w.checkExclusive()
-	if surge == 0 && w.wanted.Update.MaxUnavailable == 0 {
+	if surge == 0 && w.desired.Update.MaxUnavailable == 0 {
 		surge = 1
 	}
 	for _, c := range w.all() {
-		if !c.released && w.nodes[c.node] == Draining {
+		if !c.released && w.nodes[c.node] == NodeDraining {
 			surge = max(surge, 1)
 		}
 	}
-	if slots := len(w.role.slots); slots > w.slots && slots > w.most(max(surge, 1)) {
-		w.t.Fatalf("there are %d instances where %d are wanted with a surge of %d", slots, w.wanted.Count, surge)
+	if slots := len(w.role.slots); slots > w.slots && slots > w.maxSlots(max(surge, 1)) {
+		w.t.Fatalf("there are %d instances where %d are wanted with a surge of %d", slots, w.desired.Count, surge)
 	}
 	w.slots = len(w.role.slots)
 	if again, _ := w.role.Next(w.now); len(again) > 0 {
-		w.t.Fatalf("asked again at once, it does more: %#v", again)
+		w.t.Fatalf("a second call at once has more actions: %#v", again)
 	}
-	w.report()
+	w.updateRegistry()
 	w.checkFloor()
 	return next
 }
 
-// report is what the registry learns: a container that a new master found healthy serves again.
-func (w *world) report() {
+// updateRegistry registers what is in service: a container that a new master found healthy serves again.
+func (w *world) updateRegistry() {
 	for _, i := range w.role.Instances(w.now) {
-		if c := w.containers[i.Container]; c != nil && i.State != Unseen && i.InService && !c.inService {
+		if c := w.containers[i.Container]; c != nil && i.State != InstanceUnknown && i.InService && !c.inService {
 			c.inService, c.withdrawn = true, false
-			delete(w.outs, i.Name)
+			delete(w.withdrawals, i.Name)
 		}
 	}
 }
 
-// most is how many instances there may be: as many as wanted of two versions, while the one makes ready beside the other.
-func (w *world) most(surge int) int {
-	if w.wanted.Update.Strategy == Rolling {
-		return w.wanted.Count + surge
+// maxSlots is the highest number of slots: all desired instances of two versions, except in a rolling update.
+func (w *world) maxSlots(surge int) int {
+	if w.desired.Update.Strategy == Rolling {
+		return w.desired.Count + surge
 	}
-	return 2 * (w.wanted.Count + surge)
+	return 2 * (w.desired.Count + surge)
 }
 
-// checkExclusive: while the old version is in service nowhere is the new one.
+// checkExclusive: the new version is not in service while the old one is.
 func (w *world) checkExclusive() {
-	if w.wanted.Update.Strategy != BlueGreen || !w.wanted.Update.Exclusive || w.wanted.Count == 0 {
+	if w.desired.Update.Strategy != BlueGreen || !w.desired.Update.Exclusive || w.desired.Count == 0 {
 		return
 	}
 	var fresh, old bool
 	for _, i := range w.role.Instances(w.now) {
-		if i.State == Unseen || i.State == Unreachable {
-			continue // nothing new is said of it, or nobody can tell it anything
+		if i.State == InstanceUnknown || i.State == InstanceUnreachable {
+			continue // its node has not reported, or cannot be reached
 		}
-		fresh = fresh || i.InService && i.Version == w.wanted.Version
-		old = old || i.InService && i.Version != w.wanted.Version
+		fresh = fresh || i.InService && i.Version == w.desired.Version
+		old = old || i.InService && i.Version != w.desired.Version
 	}
 	if fresh && old {
 		w.t.Fatalf("two versions are in service at once\n%s", w)
@@ -183,7 +183,7 @@ func (w *world) checkExclusive() {
 func (w *world) serving() int {
 	serving := 0
 	for _, c := range w.containers {
-		if c.healthy && c.inService && w.nodes[c.node] != Lost {
+		if c.healthy && c.inService && w.nodes[c.node] != NodeLost {
 			serving++
 		}
 	}
@@ -195,11 +195,11 @@ func (w *world) checkFloor() {
 		return
 	}
 	serving := w.serving()
-	if serving < w.floor-w.wanted.Update.MaxUnavailable {
-		w.t.Fatalf("only %d serve where %d are wanted and %d may be missing, though nothing failed\n%s", serving, w.floor, w.wanted.Update.MaxUnavailable, w)
+	if serving < w.floor-w.desired.Update.MaxUnavailable {
+		w.t.Fatalf("only %d serve where %d are wanted and %d may be missing, though nothing failed\n%s", serving, w.floor, w.desired.Update.MaxUnavailable, w)
 	}
-	if serving >= w.wanted.Count {
-		w.floor = w.wanted.Count
+	if serving >= w.desired.Count {
+		w.floor = w.desired.Count
 	}
 }
 
@@ -210,7 +210,7 @@ func (w *world) perform(action Action) {
 			w.t.Fatalf("%s was asked twice", a.ID)
 		}
 		w.asks[a.ID] = a
-	case Unask:
+	case WithdrawAsk:
 		delete(w.asks, a.ID)
 	case Start:
 		c := w.containers[a.Container]
@@ -218,31 +218,31 @@ func (w *world) perform(action Action) {
 			w.t.Fatalf("%s is started in %v, which is %+v", a.Instance, a.Container, c)
 		}
 		for _, other := range w.containers {
-			if other.started && !other.released && other.instance == a.Instance && w.nodes[other.node] != Lost {
+			if other.started && !other.released && other.instance == a.Instance && w.nodes[other.node] != NodeLost {
 				w.t.Fatalf("%s is started in %v while %v runs as %s", a.Instance, a.Container, other.id, a.Instance)
 			}
 		}
 		c.started, c.instance, c.number, c.version = true, a.Instance, a.Number, a.Version
-	case TakeOut:
+	case Withdraw:
 		for _, c := range w.containers {
 			if c.instance == a.Instance && !c.released {
 				c.inService = false
 			}
 		}
-		w.outs[a.Instance] = true
+		w.withdrawals[a.Instance] = true
 	case Release:
 		c := w.containers[a.Container]
 		if c == nil {
 			return
 		}
-		if !c.released && c.started && !c.withdrawn && !c.refused && w.nodes[c.node] != Lost {
+		if !c.released && c.started && !c.withdrawn && !c.refused && w.nodes[c.node] != NodeLost {
 			w.t.Fatalf("%v (%s) is stopped before it was withdrawn", c.id, c.instance)
 		}
 		c.released, c.inService = true, false
 		if !c.started {
 			delete(w.containers, c.id)
 		}
-	case Close:
+	case Forget:
 		for _, c := range w.containers {
 			if c.instance == a.Instance && c.started && !c.released {
 				w.t.Fatalf("%s is closed while %v runs", a.Instance, c.id)
@@ -251,84 +251,84 @@ func (w *world) perform(action Action) {
 	}
 }
 
-// step is one thing that happens. A benign world breaks nothing.
+// step is one random event. A benign one breaks nothing.
 func (w *world) step(benign bool) {
-	kinds := []string{"grant", "grant", "healthy", "healthy", "healthy", "confirm", "confirm", "gone", "gone", "pass", "deploy", "scale", "reborn", "drain", "restart", "tell", "promote", "pause"}
+	kinds := []string{"grant", "grant", "healthy", "healthy", "healthy", "confirm", "confirm", "gone", "gone", "pass", "deploy", "scale", "new master", "drain", "restart", "report", "promote", "pause"}
 	if !benign {
-		kinds = append(kinds, "crash", "crash", "sicken", "refuse", "lose", "return", "preempt", "never told")
+		kinds = append(kinds, "crash", "crash", "sicken", "refuse", "lose", "return", "preempt", "grant lost")
 	}
 	switch rapid.SampledFrom(kinds).Draw(w.t, "step") {
 	case "grant":
 		w.grant()
-	case "never told":
-		w.grantUntold()
+	case "grant lost":
+		w.grantLost()
 	case "healthy":
 		if c := w.pick(func(c *thing) bool {
-			return c.started && !c.refused && !c.healthy && !c.released && w.nodes[c.node] != Lost
+			return c.started && !c.refused && !c.healthy && !c.released && w.nodes[c.node] != NodeLost
 		}); c != nil {
 			c.healthy, c.runningSince = true, w.now
-			w.tell(c)
+			w.report(c)
 		}
-	case "tell":
-		if c := w.pick(func(c *thing) bool { return c.started && !c.refused && w.nodes[c.node] != Lost }); c != nil {
-			w.tell(c)
+	case "report":
+		if c := w.pick(func(c *thing) bool { return c.started && !c.refused && w.nodes[c.node] != NodeLost }); c != nil {
+			w.report(c)
 		}
 	case "confirm":
 		w.confirm()
 	case "gone":
-		if c := w.pick(func(c *thing) bool { return c.released && w.nodes[c.node] != Lost }); c != nil {
-			w.gone(c, Nobody)
+		if c := w.pick(func(c *thing) bool { return c.released && w.nodes[c.node] != NodeLost }); c != nil {
+			w.gone(c, BlameNobody)
 		}
 	case "pass":
 		w.now = w.now.Add(time.Duration(rapid.IntRange(1, 20000).Draw(w.t, "ms")) * time.Millisecond)
 	case "deploy":
-		w.wanted.Version++
-		w.wanted.Paused = false
-		w.wanted.Update.Strategy = rapid.SampledFrom([]Strategy{Rolling, Canary, BlueGreen}).Draw(w.t, "strategy")
-		w.wanted.Update.Percent = rapid.IntRange(1, 100).Draw(w.t, "percent")
-		w.wanted.Update.Exclusive = !benign && rapid.Bool().Draw(w.t, "exclusive")
-		w.role.Want(w.wanted, w.now)
+		w.desired.Version++
+		w.desired.Paused = false
+		w.desired.Update.Strategy = rapid.SampledFrom([]Strategy{Rolling, Canary, BlueGreen}).Draw(w.t, "strategy")
+		w.desired.Update.Percent = rapid.IntRange(1, 100).Draw(w.t, "percent")
+		w.desired.Update.Exclusive = !benign && rapid.Bool().Draw(w.t, "exclusive")
+		w.role.SetDesired(w.desired, w.now)
 	case "promote":
-		w.wanted.Update.Percent = rapid.IntRange(w.wanted.Update.Percent, 100).Draw(w.t, "percent")
-		w.role.Want(w.wanted, w.now)
+		w.desired.Update.Percent = rapid.IntRange(w.desired.Update.Percent, 100).Draw(w.t, "percent")
+		w.role.SetDesired(w.desired, w.now)
 	case "pause":
-		w.wanted.Paused = !w.wanted.Paused
-		w.role.Want(w.wanted, w.now)
+		w.desired.Paused = !w.desired.Paused
+		w.role.SetDesired(w.desired, w.now)
 	case "restart":
-		w.wanted.RestartBefore = w.now
-		w.role.Want(w.wanted, w.now)
+		w.desired.RestartBefore = w.now
+		w.role.SetDesired(w.desired, w.now)
 	case "scale":
-		w.wanted.Count = rapid.IntRange(0, 5).Draw(w.t, "count")
-		w.floor = min(w.floor, w.wanted.Count)
-		w.role.Want(w.wanted, w.now)
-	case "reborn":
+		w.desired.Count = rapid.IntRange(0, 5).Draw(w.t, "count")
+		w.floor = min(w.floor, w.desired.Count)
+		w.role.SetDesired(w.desired, w.now)
+	case "new master":
 		w.master(w.role.Memo())
 	case "drain":
-		w.setNode(Draining, Ready)
+		w.setNode(NodeDraining, NodeReady)
 	case "crash":
-		if c := w.pick(func(c *thing) bool { return c.started && w.nodes[c.node] != Lost }); c != nil {
-			w.gone(c, rapid.SampledFrom([]Blame{App, Node, Either, Nobody}).Draw(w.t, "blame"))
+		if c := w.pick(func(c *thing) bool { return c.started && w.nodes[c.node] != NodeLost }); c != nil {
+			w.gone(c, rapid.SampledFrom([]Blame{BlameApp, BlameNode, BlameEither, BlameNobody}).Draw(w.t, "blame"))
 		}
 	case "sicken":
-		if c := w.pick(func(c *thing) bool { return c.healthy && !c.released && w.nodes[c.node] != Lost }); c != nil {
+		if c := w.pick(func(c *thing) bool { return c.healthy && !c.released && w.nodes[c.node] != NodeLost }); c != nil {
 			c.healthy = false
-			w.role.Observe(Status{Container: c.id, Stage: Running, Health: Bad, RunningSince: c.runningSince}, w.now)
+			w.role.Observe(Status{Container: c.id, Stage: StageRunning, Health: Unhealthy, RunningSince: c.runningSince}, w.now)
 		}
 	case "refuse":
-		if c := w.pick(func(c *thing) bool { return c.started && !c.told && !c.released }); c != nil {
-			refusal := rapid.SampledFrom([]Refusal{Refused, RefusedSpec, Unanswered}).Draw(w.t, "refusal")
-			if refusal != Unanswered {
+		if c := w.pick(func(c *thing) bool { return c.started && !c.reported && !c.released }); c != nil {
+			refusal := rapid.SampledFrom([]StartError{StartRefused, StartInvalid, StartUnanswered}).Draw(w.t, "refusal")
+			if refusal != StartUnanswered {
 				c.refused, c.inService = true, false
 			}
 			w.role.StartFailed(c.id, "refused", refusal, w.now)
 		}
 	case "lose":
-		w.setNode(Lost, Lost)
+		w.setNode(NodeLost, NodeLost)
 	case "return":
-		w.setNode(Ready, Ready)
+		w.setNode(NodeReady, NodeReady)
 	case "preempt":
 		if c := w.pick(func(c *thing) bool { return c.started && !c.released }); c != nil {
-			w.role.Preempted(c.id, w.now.Add(30*time.Second))
+			w.role.SetPreemption(c.id, w.now.Add(30*time.Second))
 		}
 	}
 	w.next()
@@ -345,7 +345,7 @@ func (w *world) pick(fits func(*thing) bool) *thing {
 func (w *world) newContainer() *thing {
 	var ready []id.Node
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
-		if w.nodes[name] == Ready {
+		if w.nodes[name] == NodeReady {
 			ready = append(ready, name)
 		}
 	}
@@ -369,20 +369,20 @@ func (w *world) grant() {
 	}
 }
 
-// grantUntold is a grant that the master does not live to hear of.
-func (w *world) grantUntold() {
+// grantLost is a grant whose master ends before it hears of it.
+func (w *world) grantLost() {
 	if w.newContainer() != nil {
 		w.master(w.role.Memo())
 	}
 }
 
 func (w *world) confirm() {
-	outs := slices.Sorted(maps.Keys(w.outs))
+	outs := slices.Sorted(maps.Keys(w.withdrawals))
 	if len(outs) == 0 {
 		return
 	}
 	instance := rapid.SampledFrom(outs).Draw(w.t, "instance")
-	delete(w.outs, instance)
+	delete(w.withdrawals, instance)
 	for _, c := range w.containers {
 		if c.instance == instance && !c.inService {
 			c.withdrawn = true
@@ -405,16 +405,16 @@ func (w *world) setNode(to, instead NodeState) {
 	w.role.SetNode(name, to)
 }
 
-// settle is a world that obliges until nothing is left to do. A rollout that has failed is tried again.
+// settle grants, reports and confirms everything until nothing is left to do. A failed rollout is followed by a new version.
 func (w *world) settle() {
-	w.wanted.Paused, w.wanted.Update.Percent = false, 100
+	w.desired.Paused, w.desired.Update.Percent = false, 100
 	if w.role.rollout.state == Failed {
-		w.wanted.Version++
+		w.desired.Version++
 	}
-	w.role.Want(w.wanted, w.now)
+	w.role.SetDesired(w.desired, w.now)
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
-		w.nodes[name] = Ready
-		w.role.SetNode(name, Ready)
+		w.nodes[name] = NodeReady
+		w.role.SetNode(name, NodeReady)
 	}
 	for range 2000 {
 		next := w.next()
@@ -422,38 +422,38 @@ func (w *world) settle() {
 		case len(w.asks) > 0:
 			w.grant()
 			continue
-		case len(w.outs) > 0:
+		case len(w.withdrawals) > 0:
 			w.confirm()
 			continue
 		}
 		if c := w.pick(func(c *thing) bool { return c.released }); c != nil {
-			w.gone(c, Nobody)
+			w.gone(c, BlameNobody)
 			continue
 		}
 		if c := w.pick(func(c *thing) bool { return c.started && !c.healthy }); c != nil {
 			c.healthy, c.runningSince = true, w.now
 		}
 		for _, c := range w.all() {
-			w.tell(c)
+			w.report(c)
 		}
 		w.now = w.now.Add(time.Second)
-		if next.IsZero() && w.settled() == "" {
+		if next.IsZero() && w.unsettled() == "" {
 			return
 		}
 	}
-	w.t.Fatalf("it never settles: %s\n%s", w.settled(), w)
+	w.t.Fatalf("it never comes to rest: %s\n%s", w.unsettled(), w)
 }
 
-// settled says what is not yet as wanted; empty if nothing.
-func (w *world) settled() string {
+// unsettled says what is not yet as desired; empty if nothing.
+func (w *world) unsettled() string {
 	serving := 0
 	for _, c := range w.containers {
-		if c.healthy && c.inService && c.version == w.wanted.Version && !c.grantedAt.Before(w.wanted.RestartBefore) {
+		if c.healthy && c.inService && c.version == w.desired.Version && !c.grantedAt.Before(w.desired.RestartBefore) {
 			serving++
 		}
 	}
-	if serving != w.wanted.Count || len(w.containers) != w.wanted.Count || len(w.role.slots) != w.wanted.Count {
-		return fmt.Sprintf("%d serve in %d containers of %d instances, wanted are %d", serving, len(w.containers), len(w.role.slots), w.wanted.Count)
+	if serving != w.desired.Count || len(w.containers) != w.desired.Count || len(w.role.slots) != w.desired.Count {
+		return fmt.Sprintf("%d serve in %d containers of %d instances, wanted are %d", serving, len(w.containers), len(w.role.slots), w.desired.Count)
 	}
 	return ""
 }
@@ -461,7 +461,7 @@ func (w *world) settled() string {
 func (w *world) String() string {
 	text := ""
 	for _, s := range w.role.sorted() {
-		text += fmt.Sprintf("%s: phase %d, goal %d, version %d, %+v\n", w.role.instance(s), w.role.phase(s, w.now), w.role.goal(s, w.now), s.version, s.current)
+		text += fmt.Sprintf("%s: phase %d, goal %d, version %d, %+v\n", w.role.instance(s), w.role.phase(s, w.now), w.role.goal(s, w.now), s.version, s.container)
 	}
 	for _, c := range w.all() {
 		text += fmt.Sprintf("%+v\n", *c)
@@ -469,10 +469,10 @@ func (w *world) String() string {
 	return text
 }
 
-// Whatever happens (crashes, lost and drained nodes, scalings, deploys, masters that die at any moment): no instance has two
-// containers where both can be seen, none is stopped before it was withdrawn, there are never more than wanted and surge
-// allow, and when the failures stop, exactly what is wanted runs.
-func TestWhateverHappensWantedIsRunningInTheEnd(t *testing.T) {
+// Whatever happens (crashes, lost and drained nodes, scalings, deployments, masters that end at any moment): no instance has
+// two reachable containers, none is stopped before it was withdrawn, count and surge are never exceeded, and when the
+// failures stop, exactly the desired instances run.
+func TestWhateverHappensTheDesiredStateIsReached(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		for range rapid.IntRange(1, 120).Draw(t, "steps") {
@@ -482,12 +482,13 @@ func TestWhateverHappensWantedIsRunningInTheEnd(t *testing.T) {
 	})
 }
 
-// While nothing fails, rollouts, restarts, drains and new masters never leave fewer healthy ones than wanted−unavailable.
+// While nothing fails, rollouts, restarts, drains and new masters never leave fewer healthy instances than
+// count−MaxUnavailable.
 func TestWhileNothingFailsEnoughAlwaysServe(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		w.settle()
-		w.floor = w.wanted.Count
+		w.floor = w.desired.Count
 		for range rapid.IntRange(1, 120).Draw(t, "steps") {
 			w.step(true)
 		}
@@ -495,54 +496,54 @@ func TestWhileNothingFailsEnoughAlwaysServe(t *testing.T) {
 	})
 }
 
-// A version whose every instance dies before it has been healthy for long enough takes nothing from the one before: whatever the
-// strategy, of that one wanted−unavailable serve.
-func TestWhatDiesYoungTakesNothingAway(t *testing.T) {
+// A version whose instances all end before they count takes nothing from the one before: whatever the strategy,
+// count−MaxUnavailable instances of that one serve.
+func TestAVersionThatNeverCountsReplacesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
-		w.wanted.Update.MinHealthy = 10 * time.Second
+		w.desired.Update.MinHealthy = 10 * time.Second
 		w.settle()
-		old := w.wanted.Version
-		w.wanted.Version++
-		w.wanted.Update.Strategy = rapid.SampledFrom([]Strategy{Rolling, Canary, BlueGreen}).Draw(t, "strategy")
-		w.wanted.Update.Percent = rapid.IntRange(1, 100).Draw(t, "percent")
-		w.wanted.Update.Exclusive = rapid.Bool().Draw(t, "exclusive")
-		w.role.Want(w.wanted, w.now)
+		old := w.desired.Version
+		w.desired.Version++
+		w.desired.Update.Strategy = rapid.SampledFrom([]Strategy{Rolling, Canary, BlueGreen}).Draw(t, "strategy")
+		w.desired.Update.Percent = rapid.IntRange(1, 100).Draw(t, "percent")
+		w.desired.Update.Exclusive = rapid.Bool().Draw(t, "exclusive")
+		w.role.SetDesired(w.desired, w.now)
 		w.next()
 		young := func(c *thing) bool { return c.version != old && c.healthy && !c.released }
 		for range rapid.IntRange(1, 120).Draw(t, "steps") {
-			switch rapid.SampledFrom([]string{"grant", "healthy", "confirm", "gone", "pass", "pass", "crash", "reborn"}).Draw(t, "step") {
+			switch rapid.SampledFrom([]string{"grant", "healthy", "confirm", "gone", "pass", "pass", "crash", "new master"}).Draw(t, "step") {
 			case "grant":
 				w.grant()
 			case "healthy":
 				if c := w.pick(func(c *thing) bool { return c.started && !c.healthy && !c.released }); c != nil {
 					c.healthy, c.runningSince = true, w.now
-					w.tell(c)
+					w.report(c)
 				}
 			case "confirm":
 				w.confirm()
 			case "gone":
 				if c := w.pick(func(c *thing) bool { return c.released }); c != nil {
-					w.gone(c, Nobody)
+					w.gone(c, BlameNobody)
 				}
 			case "pass":
 				then := w.now.Add(time.Duration(rapid.IntRange(1, 9000).Draw(t, "ms")) * time.Millisecond)
 				for _, c := range w.all() {
-					if young(c) && !then.Before(c.runningSince.Add(w.wanted.Update.MinHealthy)) {
-						w.gone(c, App)
+					if young(c) && !then.Before(c.runningSince.Add(w.desired.Update.MinHealthy)) {
+						w.gone(c, BlameApp)
 						w.next()
 					}
 				}
 				w.now = then
 			case "crash":
 				if c := w.pick(young); c != nil {
-					w.gone(c, App)
+					w.gone(c, BlameApp)
 				}
-			case "reborn":
+			case "new master":
 				w.master(w.role.Memo())
 				for _, c := range w.all() {
 					if c.started {
-						w.tell(c)
+						w.report(c)
 					}
 				}
 			}
@@ -553,14 +554,14 @@ func TestWhatDiesYoungTakesNothingAway(t *testing.T) {
 					serving++
 				}
 			}
-			if serving < w.wanted.Count-w.wanted.Update.MaxUnavailable {
-				t.Fatalf("of version %d only %d serve where %d are wanted and %d may be missing\n%s", old, serving, w.wanted.Count, w.wanted.Update.MaxUnavailable, w)
+			if serving < w.desired.Count-w.desired.Update.MaxUnavailable {
+				t.Fatalf("of version %d only %d serve where %d are wanted and %d may be missing\n%s", old, serving, w.desired.Count, w.desired.Update.MaxUnavailable, w)
 			}
 		}
 	})
 }
 
-func TestHowOftenSomethingFailedIsSaidInWords(t *testing.T) {
+func TestInWords(t *testing.T) {
 	for times, want := range map[int]string{1: "once", 2: "2 times", 5: "5 times"} {
 		if got := inWords(times); got != want {
 			t.Errorf("%d: %q, want %q", times, got, want)

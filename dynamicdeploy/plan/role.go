@@ -13,105 +13,118 @@ import (
 
 // Role is the state of one role. It belongs to one goroutine.
 type Role struct {
-	// name is what its instances' names start with.
-	name    string
+	// name is the prefix of its instances' names.
+	name string
+	// attempt is the number of the master's attempt, a part of the ids of asks.
 	attempt int32
-	wanted  Wanted
+	desired Desired
 	slots   map[int]*slot
 	nodes   map[id.Node]*node
-	// fenced containers were released on a lost node and replaced; they have not been seen gone.
-	fenced  map[id.Container]bool
-	rollout rollout
-	// restored says that an earlier master has left its memo.
+	// replaced holds the containers on lost nodes that were released and replaced, and have not been seen gone.
+	replaced map[id.Container]bool
+	rollout  rollout
+	// restored is true if a memo of an earlier master was restored.
 	restored bool
-	// doubted are the failures of late.
-	doubted []doubted
-	// serial makes the ids of this attempt's asks unique.
+	// provisional are the latest failures of the desired version, which may turn out to be a node's.
+	provisional []provisionalFailure
+	// serial is the number of this attempt's last ask.
 	serial int
-	// due are actions that a fact called for at once.
-	due []Action
-	// waits says why instances are not there, in the words of somebody else.
-	waits string
+	// pending are actions that Next returns first.
+	pending []Action
+	// waiting is the ResourceManager's reason why instances are missing, empty if it gave none.
+	waiting string
 }
 
-// slot is one instance.
+// slot is a numbered place for an instance.
 type slot struct {
-	number  int
+	number int
+	// version is the one that the slot runs, or is to run.
 	version int32
-	// leaving never becomes false again.
+	// leaving is true once the slot is to be emptied and forgotten. It never becomes false again.
 	leaving bool
-	// dark slots are kept ready and do not serve yet.
-	dark    bool
-	current *container
-	// ask is the id of the outstanding ask, empty if none.
-	ask     string
+	// notRouted is true while the instance is to be ready without receiving requests.
+	notRouted bool
+	// container is nil while the slot has none.
+	container *container
+	// ask is the id of the open ask, empty if there is none.
+	ask string
+	// askedAt is when the open ask was made.
 	askedAt time.Time
-	// choosy: the outstanding ask avoids nodes. Once patience ends, indifferent makes the next one avoid none.
-	choosy, indifferent bool
+	// askAvoids is true if the open ask avoids nodes, avoidNone if the next one is to avoid none because that one was not
+	// granted in time.
+	askAvoids, avoidNone bool
 
-	failures  []time.Time
+	// failures are the instants of the failures within the restart window.
+	failures []time.Time
+	// notBefore is the end of the back-off.
 	notBefore time.Time
-	// shunned is the node to blame for the last failure, ofNode that it alone was.
-	shunned id.Node
-	ofNode  bool
-	// ran: it has been started before, so that the next start is a restart.
-	ran      bool
+	// avoidNode is the node that the last failure counts against, empty if none. nodeAtFault is true if it counts against
+	// the node alone.
+	avoidNode   id.Node
+	nodeAtFault bool
+	// hasRun is true if the slot has had a started container: the next start is a restart.
+	hasRun   bool
 	restarts int
-	reason   string
+	// lastFailure is the reason of the last failure, one sentence.
+	lastFailure string
 }
 
-// container is what a slot has on a node.
+// container is the container of a slot.
 type container struct {
 	id        id.Container
 	node      id.Node
 	grantedAt time.Time
-	// started: somebody may have sent a start. adopted: that was an earlier master.
+	// started is true if a start may have been sent, adopted if an earlier master sent it.
 	started, adopted bool
-	// seen: its node has spoken of it.
-	seen   bool
-	status Status
-	// goodSince is since when it has been healthy without a break, by the master's clock where the master saw it become so.
-	goodSince time.Time
-	// unanswered: its node did not answer the start.
-	unanswered bool
-	// failed: its failure has been counted.
-	failed    bool
+	// reported is true once its node has reported it. status is the newest report.
+	reported bool
+	status   Status
+	// healthySince is since when it has been healthy without a break; see setHealthySince.
+	healthySince time.Time
+	// startUnanswered is true if the node did not answer the start.
+	startUnanswered bool
+	// failureCounted is true once its failure was counted, so that its end does not count again.
+	failureCounted bool
+	// preemptBy is the deadline of the preemption notice, zero if there is none.
 	preemptBy time.Time
-	// outAt is when it was last reported out of service, withdrawnAt when nothing routed to it any more.
-	outAt time.Time
-	// outBefore: the master before had it taken out, and nothing routes to it any more. served: this master has had it routed to.
-	outBefore   bool
-	served      bool
-	withdrawn   bool
-	withdrawnAt time.Time
-	released    bool
+	// withdrawRequestedAt is when its withdrawal was last requested, zero if it is not to be withdrawn. withdrawnAt is when
+	// that was confirmed; it stays zero if nothing was routed to it.
+	withdrawRequestedAt time.Time
+	// confirmedEarly is true if the withdrawal that an earlier master requested was confirmed before this master's first decision.
+	// hasServed is true once this master has put it in service.
+	confirmedEarly bool
+	hasServed      bool
+	withdrawn      bool
+	withdrawnAt    time.Time
+	// released is true once it was given back. It stays until it is seen gone.
+	released bool
 }
 
 type node struct {
 	state NodeState
-	// unseen: nothing is heard from it at present.
-	unseen bool
-	// failures that the node is to blame for, since the last success.
+	// disconnected is true while the node's reports do not arrive.
+	disconnected bool
+	// failures are the instants of failures that count against the node, since a container was last healthy on it.
 	failures []time.Time
 }
 
-// New makes the plan of a role whose instances are called name-1, name-2, …. The attempt goes into the ids of asks, so
-// that no two masters of an app ever use the same.
+// New returns the plan of a role whose instances are called name-1, name-2, …. The attempt is a part of the ids of asks, so
+// that two masters of an app never use the same id.
 func New(name string, attempt int32) *Role {
-	return &Role{name: name, attempt: attempt, slots: map[int]*slot{}, nodes: map[id.Node]*node{}, fenced: map[id.Container]bool{}}
+	return &Role{name: name, attempt: attempt, slots: map[int]*slot{}, nodes: map[id.Node]*node{}, replaced: map[id.Container]bool{}}
 }
 
-// Want takes what people want.
-func (r *Role) Want(wanted Wanted, now time.Time) {
-	if wanted.Update.MaxSurge <= 0 && wanted.Update.MaxUnavailable <= 0 {
-		wanted.Update.MaxSurge = 1
+// SetDesired sets the state that the role is to reach.
+func (r *Role) SetDesired(desired Desired, now time.Time) {
+	if desired.Update.MaxSurge <= 0 && desired.Update.MaxUnavailable <= 0 {
+		desired.Update.MaxSurge = 1
 	}
-	r.wanted = wanted
-	r.rollout.want(wanted, now)
+	r.desired = desired
+	r.rollout.setDesired(desired, now)
 }
 
-// Rename says that a version is the wanted one under another number: their specs do not differ.
-func (r *Role) Rename(from, to int32) {
+// MergeVersion makes slots of one version count as slots of another whose spec does not differ.
+func (r *Role) MergeVersion(from, to int32) {
 	for _, s := range r.slots {
 		if s.version == from {
 			s.version = to
@@ -122,157 +135,157 @@ func (r *Role) Rename(from, to int32) {
 	}
 }
 
-// Adopt takes over a container that an earlier master started. Of two for one slot the newer counts: it was only started
-// because the older one had been given up.
+// Adopt takes over a container that an earlier master has started. Of two containers for one slot the newer is kept, since
+// it was granted to replace the older.
 func (r *Role) Adopt(adopted Adopted) {
 	s, ok := r.slots[adopted.Number]
 	if !ok {
-		s = r.open(adopted.Number, adopted.Version)
-		// The master before had let go of it, on a node that was lost for instance.
-		s.leaving = r.restored && adopted.Version != r.wanted.Version
+		s = r.openSlot(adopted.Number, adopted.Version)
+		// The earlier master had forgotten the slot, for example because its node was lost.
+		s.leaving = r.restored && adopted.Version != r.desired.Version
 	}
-	if s.current != nil && adopted.Container.Compare(s.current.id) < 0 {
-		r.due = append(r.due, Release{Container: adopted.Container})
-		r.fenced[adopted.Container] = true
+	if s.container != nil && adopted.Container.Compare(s.container.id) < 0 {
+		r.pending = append(r.pending, Release{Container: adopted.Container})
+		r.replaced[adopted.Container] = true
 		return
 	}
-	if s.current != nil {
-		r.fence(s)
+	if s.container != nil {
+		r.replaceContainer(s)
 	}
 	if !ok || s.version != adopted.Version {
-		// The number may have gone over to another version since it began.
-		course := r.course()
-		s.dark = adopted.Version == r.wanted.Version && (course == preparing || course == closing)
+		// The slot may have changed its version after the container was started.
+		mode := r.mode()
+		s.notRouted = adopted.Version == r.desired.Version && (mode == modePrepare || mode == modeExclusive)
 	}
 	s.version = adopted.Version
-	s.ran = true
-	s.current = &container{id: adopted.Container, node: adopted.Node, grantedAt: adopted.GrantedAt, started: true, adopted: true}
+	s.hasRun = true
+	s.container = &container{id: adopted.Container, node: adopted.Node, grantedAt: adopted.GrantedAt, started: true, adopted: true}
 	r.node(adopted.Node)
 }
 
-// Granted takes a container in answer to an ask. What no slot needs any more is given back.
+// Granted gives a container to the slot that asked for it. A container that no slot needs is released.
 func (r *Role) Granted(grant Grant) {
 	r.node(grant.Node)
-	s := r.asker(grant)
+	s := r.slotFor(grant)
 	if s != nil && s.ask != "" {
 		if s.ask != grant.Ask {
-			r.due = append(r.due, Unask{ID: s.ask})
+			r.pending = append(r.pending, WithdrawAsk{ID: s.ask})
 		}
 		s.ask = ""
 	}
-	if s == nil || s.current != nil && !r.lost(s.current) {
-		r.due = append(r.due, Release{Container: grant.Container})
+	if s == nil || s.container != nil && !r.lost(s.container) {
+		r.pending = append(r.pending, Release{Container: grant.Container})
 		return
 	}
-	if s.current != nil {
-		r.fence(s)
+	if s.container != nil {
+		r.replaceContainer(s)
 	}
-	s.current = &container{id: grant.Container, node: grant.Node, grantedAt: grant.At}
+	s.container = &container{id: grant.Container, node: grant.Node, grantedAt: grant.At}
 }
 
-// asker is the slot that can use a grant.
-func (r *Role) asker(grant Grant) *slot {
+// slotFor is the slot that can use a grant, nil if there is none.
+func (r *Role) slotFor(grant Grant) *slot {
 	for _, s := range r.slots {
 		if s.ask != "" && s.ask == grant.Ask {
 			return s
 		}
 	}
-	s, ok := r.slots[r.askNumber(grant.Ask)]
-	if !ok || s.leaving || s.version != grant.Version || s.current != nil && !r.lost(s.current) {
+	s, ok := r.slots[r.slotNumber(grant.Ask)]
+	if !ok || s.leaving || s.version != grant.Version || s.container != nil && !r.lost(s.container) {
 		return nil
 	}
 	return s
 }
 
-// StartFailed says that a node did not accept a start. If it only did not answer, the container may run all the same, and
-// serve: it is then taken away in order.
-func (r *Role) StartFailed(container id.Container, reason string, refusal Refusal, now time.Time) {
-	s := r.holder(container)
-	if s == nil || s.current.failed || s.current.seen {
+// StartFailed records that a node did not accept a start. After StartUnanswered the container may run and serve, so it is
+// withdrawn and drained before it is released.
+func (r *Role) StartFailed(container id.Container, reason string, failure StartError, now time.Time) {
+	s := r.slotHolding(container)
+	if s == nil || s.container.failureCounted || s.container.reported {
 		return
 	}
-	blame := Node
-	if refusal == RefusedSpec {
-		blame = Either
+	blame := BlameNode
+	if failure == StartInvalid {
+		blame = BlameEither
 	}
 	r.fail(s, Exit{Blame: blame, Reason: reason}, now)
-	if refusal == Unanswered {
-		s.current.unanswered = true
+	if failure == StartUnanswered {
+		s.container.startUnanswered = true
 		return
 	}
-	s.current.outAt, s.current.withdrawn = now, true
+	s.container.withdrawRequestedAt, s.container.withdrawn = now, true
 }
 
-// Observe takes a node's word on a container.
+// Observe records what a node reports of a container.
 func (r *Role) Observe(status Status, now time.Time) {
-	s := r.holder(status.Container)
+	s := r.slotHolding(status.Container)
 	if s == nil {
 		return
 	}
-	s.current.good(status, now)
-	s.current.seen, s.current.started, s.current.status = true, true, status
-	if status.Stage == Running && status.Health == Good {
-		s.shunned, s.ofNode = "", false
-		r.node(s.current.node).failures = nil
+	s.container.setHealthySince(status, now)
+	s.container.reported, s.container.started, s.container.status = true, true, status
+	if status.Stage == StageRunning && status.Health == Healthy {
+		s.avoidNode, s.nodeAtFault = "", false
+		r.node(s.container.node).failures = nil
 	}
 }
 
-// good notes since when a container has been healthy. What became so while this master watched is timed by its own clock, for
-// the node's may be wrong; of what was healthy before only the node can tell.
-func (c *container) good(status Status, now time.Time) {
+// setHealthySince sets since when a container has been healthy. The master's own clock decides, since a node's clock may be
+// wrong; the node's is used only for a container that was healthy before this master began.
+func (c *container) setHealthySince(status Status, now time.Time) {
 	switch {
-	case status.Stage != Running || status.Health != Good:
-		c.goodSince = time.Time{}
-	case !c.seen && c.adopted && !status.GoodSince.IsZero() && status.GoodSince.Before(now):
-		c.goodSince = status.GoodSince
-	case c.goodSince.IsZero() || !status.GoodSince.Equal(c.status.GoodSince):
-		c.goodSince = now
+	case status.Stage != StageRunning || status.Health != Healthy:
+		c.healthySince = time.Time{}
+	case !c.reported && c.adopted && !status.HealthySince.IsZero() && status.HealthySince.Before(now):
+		c.healthySince = status.HealthySince
+	case c.healthySince.IsZero() || !status.HealthySince.Equal(c.status.HealthySince):
+		c.healthySince = now
 	}
 }
 
-// Ended says that a container was seen gone.
+// Ended records that a node has seen the container gone.
 func (r *Role) Ended(container id.Container, exit Exit, now time.Time) {
-	delete(r.fenced, container)
-	s := r.holder(container)
+	delete(r.replaced, container)
+	s := r.slotHolding(container)
 	if s == nil {
 		return
 	}
-	c := s.current
-	if !c.failed && !c.released && c.outAt.IsZero() {
+	c := s.container
+	if !c.failureCounted && !c.released && c.withdrawRequestedAt.IsZero() {
 		r.fail(s, exit, now)
 	}
-	s.current = nil
+	s.container = nil
 }
 
-// Withdrawn says that nothing routes to an instance any more. Of one that the master before was taking out that may be told before this
-// one has decided anything, and only then.
+// Withdrawn records that no balancer routes to an instance any more. For a withdrawal that an earlier master requested, this counts
+// only before this master's first decision.
 func (r *Role) Withdrawn(instance string, now time.Time) {
 	for _, s := range r.slots {
-		c := s.current
+		c := s.container
 		switch {
 		case c == nil || c.withdrawn || r.instance(s) != instance:
-		case !c.outAt.IsZero():
+		case !c.withdrawRequestedAt.IsZero():
 			c.withdrawn, c.withdrawnAt = true, now
 		default:
-			c.outBefore = c.adopted && !c.served
+			c.confirmedEarly = c.adopted && !c.hasServed
 		}
 	}
 }
 
-// SetNode takes what the ResourceManager thinks of a node.
+// SetNode records the state of a node.
 func (r *Role) SetNode(name id.Node, state NodeState) { r.node(name).state = state }
 
-// SetSeen says whether a node's word on its containers is heard.
-func (r *Role) SetSeen(name id.Node, seen bool) { r.node(name).unseen = !seen }
+// SetConnected records whether a node's reports arrive.
+func (r *Role) SetConnected(name id.Node, seen bool) { r.node(name).disconnected = !seen }
 
-// Preempted says that a container will be taken away at the deadline.
-func (r *Role) Preempted(container id.Container, deadline time.Time) {
-	if s := r.holder(container); s != nil {
-		s.current.preemptBy = deadline
+// SetPreemption records the deadline of a preemption notice. A zero deadline cancels the preemption.
+func (r *Role) SetPreemption(container id.Container, deadline time.Time) {
+	if s := r.slotHolding(container); s != nil {
+		s.container.preemptBy = deadline
 	}
 }
 
-// Empty reports whether no instance is left. Containers that were fenced on a lost node may be.
+// Empty reports whether no instance is left. Replaced containers may still exist on lost nodes.
 func (r *Role) Empty() bool { return len(r.slots) == 0 }
 
 func (r *Role) node(name id.Node) *node {
@@ -284,27 +297,27 @@ func (r *Role) node(name id.Node) *node {
 	return n
 }
 
-func (r *Role) holder(container id.Container) *slot {
+func (r *Role) slotHolding(container id.Container) *slot {
 	for _, s := range r.slots {
-		if s.current != nil && s.current.id == container {
+		if s.container != nil && s.container.id == container {
 			return s
 		}
 	}
 	return nil
 }
 
-func (r *Role) lost(c *container) bool { return r.node(c.node).state == Lost }
+func (r *Role) lost(c *container) bool { return r.node(c.node).state == NodeLost }
 
-// fence gives back a container that another takes the place of.
-func (r *Role) fence(s *slot) {
-	if !s.current.released {
-		r.due = append(r.due, Release{Container: s.current.id})
+// replaceContainer releases the container of a slot that another one is to fill.
+func (r *Role) replaceContainer(s *slot) {
+	if !s.container.released {
+		r.pending = append(r.pending, Release{Container: s.container.id})
 	}
-	r.fenced[s.current.id] = true
-	s.current = nil
+	r.replaced[s.container.id] = true
+	s.container = nil
 }
 
-func (r *Role) open(number int, version int32) *slot {
+func (r *Role) openSlot(number int, version int32) *slot {
 	s := &slot{number: number, version: version}
 	r.slots[number] = s
 	return s
@@ -317,13 +330,13 @@ func (r *Role) newAsk(s *slot) string {
 	return fmt.Sprintf("%s/%d.%d", r.instance(s), r.attempt, r.serial)
 }
 
-// askNumber is the slot that an ask was made for, zero if it was for none of this role.
-func (r *Role) askNumber(ask string) int {
+// slotNumber is the number of the slot that made an ask, zero if no slot of this role did.
+func (r *Role) slotNumber(ask string) int {
 	instance, _, _ := strings.Cut(ask, "/")
 	return r.Number(instance)
 }
 
-// Number is the number in an instance's name, zero if it is not one of this role.
+// Number is the number in an instance's name, zero if the name is not one of this role.
 func (r *Role) Number(instance string) int {
 	text, ok := strings.CutPrefix(instance, r.name+"-")
 	number, err := strconv.Atoi(text)
@@ -333,7 +346,7 @@ func (r *Role) Number(instance string) int {
 	return number
 }
 
-// sorted are the slots by number: decisions never follow the order of a map.
+// sorted returns the slots by number, so that no decision depends on the order of a map.
 func (r *Role) sorted() []*slot {
 	numbers := slices.Sorted(maps.Keys(r.slots))
 	slots := make([]*slot, len(numbers))

@@ -7,48 +7,50 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// rollout is the change to the wanted version, or a rolling restart.
+// rollout is the change to the desired version, or a rolling restart.
 type rollout struct {
-	version int32
-	restart time.Time
-	state   RolloutState
-	// progressAt is when best last rose: the number of new instances that were healthy together, and of those that counted.
-	// Of a rollout that is over it is the end.
-	progressAt time.Time
-	best       int
-	failures   []time.Time
-	// overAt is since when there have been too many of them, zero if there are not.
-	overAt     time.Time
-	lastReason string
-	reason     string
-	// change is true when the version is new, false for a restart: that cannot be reverted.
-	change bool
-	// base is the version that came up whole before, which serves until the new one has proven itself; zero if none did.
+	version       int32
+	restartBefore time.Time
+	state         RolloutState
+	// bestProgress is the highest score so far: two for each instance that counted, one for each that was healthy and did
+	// not count yet. progressAt is when it last rose; once the rollout is over, it is the end.
+	progressAt   time.Time
+	bestProgress int
+	failures     []time.Time
+	// tooManySince is since when there have been too many failures, zero if there are not.
+	tooManySince time.Time
+	lastReason   string
+	reason       string
+	// newVersion is true for a new version and false for a restart, which cannot be reverted.
+	newVersion bool
+	// base is the version that last came up completely. It serves until the new one has done so; zero if none has.
 	base int32
-	// proven: the version has come up whole, so that a restart of it, or a failure after it, brings back no other.
-	proven bool
-	// again: it was done, and its version did not hold. No deadline counts then: of instances that only wait for room it did.
-	again bool
-	// switched: of BlueGreen, the new version has taken over.
+	// completed is true once the version has come up completely. A restart of it, or a later failure, brings back no other
+	// version.
+	completed bool
+	// reopened is true if the rollout was done and an instance of its version failed soon after. No deadline applies then,
+	// since what is missing may only wait for capacity.
+	reopened bool
+	// switched is true once the new version of a BlueGreen rollout has taken over.
 	switched bool
-	// requests and errors are what balancers have counted for the new version.
+	// requests and errors are the traffic counts of the new version.
 	requests, errors int64
 }
 
-func (o *rollout) want(wanted Wanted, now time.Time) {
-	if o.version == wanted.Version && o.restart.Equal(wanted.RestartBefore) && o.state != NoRollout {
+func (o *rollout) setDesired(desired Desired, now time.Time) {
+	if o.version == desired.Version && o.restartBefore.Equal(desired.RestartBefore) && o.state != NoRollout {
 		return
 	}
 	next := rollout{
-		version: wanted.Version, restart: wanted.RestartBefore, state: Progressing,
-		progressAt: now, change: o.version != wanted.Version, base: o.base, switched: o.switched, proven: o.proven,
+		version: desired.Version, restartBefore: desired.RestartBefore, state: Progressing,
+		progressAt: now, newVersion: o.version != desired.Version, base: o.base, switched: o.switched, completed: o.completed,
 	}
-	if next.change {
-		if wanted.Reverted {
+	if next.newVersion {
+		if desired.Reverted {
 			next.reason = o.reason
 		}
-		next.switched, next.proven = false, false
-		restarting := !o.change && o.base == 0 && o.state != NoRollout
+		next.switched, next.completed = false, false
+		restarting := !o.newVersion && o.base == 0 && o.state != NoRollout
 		if o.switched || restarting || o.state == Done || o.state == Reverted {
 			next.base = o.version
 		}
@@ -56,14 +58,14 @@ func (o *rollout) want(wanted Wanted, now time.Time) {
 	*o = next
 }
 
-// failed takes a failure of the wanted version. Soon after its last step it begins the rollout anew: the version did not hold.
-func (r *Role) failed(reason string, now time.Time) {
+// addFailure counts a failure of the desired version. Soon after the end of a rollout it opens the rollout again.
+func (r *Role) addFailure(reason string, now time.Time) {
 	o := &r.rollout
 	switch {
 	case o.state == Progressing, o.state == Paused, o.state == Failed:
-	case o.state == Done && now.Before(o.progressAt.Add(r.watch())):
-		o.state, o.progressAt, o.best, o.again = Progressing, now, 0, true
-		o.reason = fmt.Sprintf("version %d had come up and does not hold: %s", o.version, reason)
+	case o.state == Done && now.Before(o.progressAt.Add(r.watchTime())):
+		o.state, o.progressAt, o.bestProgress, o.reopened = Progressing, now, 0, true
+		o.reason = fmt.Sprintf("version %d failed after it had come up: %s", o.version, reason)
 	default:
 		return
 	}
@@ -71,31 +73,31 @@ func (r *Role) failed(reason string, now time.Time) {
 	o.lastReason = reason
 }
 
-// watch is how long after its last step a rollout is still judged by the failures of its version, and how long the instances
-// of one that failed must have gone without a failure before it is done after all.
-func (r *Role) watch() time.Duration { return max(watchPeriod, r.wanted.Update.MinHealthy) }
+// watchTime is how long after its end a rollout can be opened again by a failure, and how long the instances of a failed one
+// must go without a failure before it is done after all.
+func (r *Role) watchTime() time.Duration { return max(minWatchTime, r.desired.Update.MinHealthy) }
 
-const watchPeriod = time.Minute
+const minWatchTime = time.Minute
 
-// calmFrom is when a rollout has been without a failure for a while.
-func (o *rollout) calmFrom(watch time.Duration) time.Time {
+// quietAt is when the rollout has had no failure for that time.
+func (o *rollout) quietAt(watch time.Duration) time.Time {
 	if len(o.failures) == 0 {
 		return time.Time{}
 	}
 	return o.failures[len(o.failures)-1].Add(watch)
 }
 
-// judge follows a rollout and asks to revert one that has failed.
-func (r *Role) judge(now time.Time) {
+// evaluate updates the state of the rollout and requests a revert when it fails.
+func (r *Role) evaluate(now time.Time) {
 	o := &r.rollout
 	if o.state != Progressing && o.state != Failed && o.state != Paused {
 		return
 	}
-	updated, young, outdated := r.progress(now)
-	calm := o.state != Failed || !now.Before(o.calmFrom(r.watch()))
-	if outdated == 0 && updated >= r.wanted.Count && calm {
-		o.state, o.progressAt, o.base, o.switched, o.proven, o.again = Done, now, 0, false, true, false
-		if r.wanted.Reverted && o.change {
+	updated, unproven, outdated := r.progress(now)
+	quiet := o.state != Failed || !now.Before(o.quietAt(r.watchTime()))
+	if outdated == 0 && updated >= r.desired.Count && quiet {
+		o.state, o.progressAt, o.base, o.switched, o.completed, o.reopened = Done, now, 0, false, true, false
+		if r.desired.Reverted && o.newVersion {
 			o.state = Reverted
 		} else {
 			o.reason = ""
@@ -105,105 +107,106 @@ func (r *Role) judge(now time.Time) {
 	if o.state == Failed {
 		return
 	}
-	if why := r.pausedFor(updated); why != "" {
+	if why := r.pauseReason(updated); why != "" {
 		o.state, o.reason, o.progressAt = Paused, why, now
 	} else if o.state == Paused {
 		o.state, o.reason, o.progressAt = Progressing, "", now
 	}
-	if reached := 2*updated + young; reached > o.best {
-		o.best, o.progressAt = reached, now
+	if reached := 2*updated + unproven; reached > o.bestProgress {
+		o.bestProgress, o.progressAt = reached, now
 	}
-	if r.awaitsOwn(now) || r.awaitsNode(now) {
+	if r.waitsForDrain(now) || r.waitsForNode(now) {
 		o.progressAt = now
 	}
 	o.failures = r.recent(o.failures, now)
-	policy := r.wanted.Restart
+	policy := r.desired.Restart
 	switch tooMany := policy.MaxFailures > 0 && len(o.failures) >= policy.MaxFailures; {
 	case !tooMany:
-		o.overAt = time.Time{}
-	case o.overAt.IsZero():
-		o.overAt = now
+		o.tooManySince = time.Time{}
+	case o.tooManySince.IsZero():
+		o.tooManySince = now
 	}
 	switch {
-	case r.wanted.Paused:
+	case r.desired.Paused:
 		return
 	case r.tooManyErrors():
 		o.reason = fmt.Sprintf("%.1f %% of %d answers of version %d were errors, at most %g %% may be",
-			100*float64(o.errors)/float64(o.requests), o.requests, o.version, r.wanted.Update.MaxErrorPercent)
-	case !o.overAt.IsZero() && !now.Before(o.overAt.Add(doubt)):
+			100*float64(o.errors)/float64(o.requests), o.requests, o.version, r.desired.Update.MaxErrorPercent)
+	case !o.tooManySince.IsZero() && !now.Before(o.tooManySince.Add(detectionTime)):
 		o.reason = fmt.Sprintf("version %d failed %s within %v, last: %s", o.version, inWords(policy.MaxFailures), policy.Window, o.lastReason)
-	case o.state == Progressing && !o.again && r.wanted.Update.Deadline > 0 && !now.Before(o.progressAt.Add(r.wanted.Update.Deadline)):
-		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances run", o.version, r.wanted.Update.Deadline, updated, r.wanted.Count)
+	case o.state == Progressing && !o.reopened && r.desired.Update.Deadline > 0 && !now.Before(o.progressAt.Add(r.desired.Update.Deadline)):
+		o.reason = fmt.Sprintf("version %d made no progress for %v: %d of %d instances run", o.version, r.desired.Update.Deadline, updated, r.desired.Count)
 		if o.lastReason != "" {
 			o.reason += ", last failure: " + o.lastReason
 		}
-		if saw := r.lastSeen(now); saw != "" {
+		if saw := r.lastProbe(now); saw != "" {
 			o.reason += "; " + saw
 		} else {
-			o.reason += r.whyWaits()
+			o.reason += r.waitingClause()
 		}
 	default:
 		return
 	}
 	o.state = Failed
-	if r.wanted.CanRevert && o.change {
-		r.due = append(r.due, Revert{From: o.version, Reason: o.reason})
+	if r.desired.CanRevert && o.newVersion {
+		r.pending = append(r.pending, Revert{From: o.version, Reason: o.reason})
 	}
 }
 
-// awaitsOwn reports whether a rollout waits for what it takes away itself: an instance that is drained or stopped keeps the
-// place that the next one needs.
-func (r *Role) awaitsOwn(now time.Time) bool {
-	going, fresh := false, 0
+// waitsForDrain reports whether the next instance waits for capacity that an outdated one holds until it is drained and
+// stopped.
+func (r *Role) waitsForDrain(now time.Time) bool {
+	ending, fresh := false, 0
 	for _, s := range r.slots {
 		phase := r.phase(s, now)
-		going = going || s.leaving && r.outdated(s) && (phase == draining || phase == drained || phase == stopping)
-		if s.version == r.wanted.Version && !s.leaving {
+		ending = ending || s.leaving && r.outdated(s) && (phase == draining || phase == drained || phase == stopping)
+		if s.version == r.desired.Version && !s.leaving {
 			fresh++
 		}
 	}
-	return going && fresh < r.wanted.Count
+	return ending && fresh < r.desired.Count
 }
 
-// awaitsNode reports whether a rollout waits for a node that failed it, or that nobody can see: the version is not to blame.
-func (r *Role) awaitsNode(now time.Time) bool {
-	for _, s := range r.of(r.wanted.Version) {
+// waitsForNode reports whether a rollout waits because of a node that is unhealthy, lost or disconnected, or failed the
+// instance. The version is not to blame.
+func (r *Role) waitsForNode(now time.Time) bool {
+	for _, s := range r.slotsOf(r.desired.Version) {
 		switch {
-		case s.current == nil:
-			if s.ofNode {
+		case s.container == nil:
+			if s.nodeAtFault {
 				return true
 			}
-		case !r.serves(s, now) && r.troubled(s.current.node):
+		case !r.serves(s, now) && r.nodeTroubled(s.container.node):
 			return true
 		}
 	}
 	return false
 }
 
-// troubled nodes are unwell, or lost, or not heard from: of their containers nobody knows enough to judge.
-func (r *Role) troubled(name id.Node) bool {
+// nodeTroubled nodes are unhealthy, lost or disconnected: too little is known of their containers to blame the version.
+func (r *Role) nodeTroubled(name id.Node) bool {
 	n := r.node(name)
-	return n.unseen || n.state == Unwell || n.state == Lost
+	return n.disconnected || n.state == NodeUnhealthy || n.state == NodeLost
 }
 
-// progress counts the instances that are as wanted and have been healthy for long enough, those that are only on the way to
-// it, and those that are not as wanted and not gone.
-func (r *Role) progress(now time.Time) (updated, young, outdated int) {
+// progress counts the instances that are as desired and count, those that are healthy and do not count yet, and those that
+// are outdated.
+func (r *Role) progress(now time.Time) (updated, unproven, outdated int) {
 	for _, s := range r.slots {
 		switch phase := r.phase(s, now); {
 		case r.outdated(s):
 			outdated++
-		case s.leaving || s.dark:
+		case s.leaving || s.notRouted:
 		case phase == healthy:
 			updated++
 		case phase == proving:
-			young++
+			unproven++
 		}
 	}
-	return updated, young, outdated
+	return updated, unproven, outdated
 }
 
-// Rollout is how far the change to the wanted version has come.
+// Rollout reports how far the change to the desired version has come.
 func (r *Role) Rollout(now time.Time) Rollout {
 	updated, _, _ := r.progress(now)
 	fresh, old := r.weights(now)
@@ -211,7 +214,7 @@ func (r *Role) Rollout(now time.Time) Rollout {
 	for _, s := range r.slots {
 		switch {
 		case !inService(s) || !r.serves(s, now):
-		case s.version == r.wanted.Version:
+		case s.version == r.desired.Version:
 			given, all = given+fresh, all+fresh
 		default:
 			all += old
@@ -223,28 +226,28 @@ func (r *Role) Rollout(now time.Time) Rollout {
 	}
 	rollout := Rollout{
 		Version: r.rollout.version, State: r.rollout.state,
-		Updated: min(updated, r.wanted.Count), Total: r.wanted.Count, Percent: percent, Reason: r.rollout.reason,
+		Updated: min(updated, r.desired.Count), Total: r.desired.Count, Percent: percent, Reason: r.rollout.reason,
 	}
-	if o := &r.rollout; r.judged() {
-		rollout.Failures, rollout.MaxFailures, rollout.Reverts = len(o.failures), r.wanted.Restart.MaxFailures, r.wanted.CanRevert && o.change
+	if o := &r.rollout; r.evaluated() {
+		rollout.Failures, rollout.MaxFailures, rollout.Reverts = len(o.failures), r.desired.Restart.MaxFailures, r.desired.CanRevert && o.newVersion
 		rollout.FailsAt = r.failsAt(now)
 	}
 	return rollout
 }
 
-// judged reports whether failures and the lack of progress count at present.
-func (r *Role) judged() bool {
-	return !r.wanted.Paused && (r.rollout.state == Progressing || r.rollout.state == Paused)
+// evaluated reports whether failures and the lack of progress can fail the rollout at present.
+func (r *Role) evaluated() bool {
+	return !r.desired.Paused && (r.rollout.state == Progressing || r.rollout.state == Paused)
 }
 
-// failsAt is when a rollout that is judged has failed if nothing changes; zero if time alone does not make it fail.
+// failsAt is when the rollout fails if nothing changes; zero if it does not fail by time alone.
 func (r *Role) failsAt(now time.Time) time.Time {
 	o := &r.rollout
 	switch {
-	case !o.overAt.IsZero():
-		return o.overAt.Add(doubt)
-	case o.state != Progressing, o.again, r.wanted.Update.Deadline <= 0, r.awaitsOwn(now), r.awaitsNode(now):
+	case !o.tooManySince.IsZero():
+		return o.tooManySince.Add(detectionTime)
+	case o.state != Progressing, o.reopened, r.desired.Update.Deadline <= 0, r.waitsForDrain(now), r.waitsForNode(now):
 		return time.Time{}
 	}
-	return o.progressAt.Add(r.wanted.Update.Deadline)
+	return o.progressAt.Add(r.desired.Update.Deadline)
 }

@@ -1,122 +1,122 @@
 package plan
 
-// goal is what is wanted of a slot.
+// goal is what a slot is to reach.
 type goal uint8
 
 const (
-	// serve: it is to have a healthy container.
+	// serve: the slot is to have a healthy container.
 	serve goal = iota
-	// hold: it is to have one, but later.
+	// hold: the slot is to have one after its back-off.
 	hold
-	// leave: it is to go, in order.
+	// leave: the slot is to be emptied and forgotten.
 	leave
 	goals
 )
 
-// phase is how a slot is seen.
+// phase is the present situation of a slot.
 type phase uint8
 
 const (
-	// empty: no container, none asked for.
+	// empty: it has no container and no open ask.
 	empty phase = iota
-	// asked: waiting for a container.
+	// asked: it waits for a container.
 	asked
-	// granted: a container that nobody can have started.
+	// granted: it has a container, and no start has been sent.
 	granted
-	// unseen: its container was taken over, and its node has not spoken yet.
-	unseen
-	// starting: on the way to healthy.
+	// unreported: its container was adopted, and its node has not reported it yet.
+	unreported
+	// starting: the container is not healthy yet.
 	starting
-	// proving: healthy, and routed to, but not yet for so long that it counts.
+	// proving: the container is healthy and routed to, but does not count yet.
 	proving
-	// healthy: for so long that it counts.
+	// healthy: the container counts.
 	healthy
-	// failing: it runs, but its probes fail, or it took too long; or nobody knows whether it runs.
+	// failing: the container is unhealthy, took too long to become healthy, or its start was not answered.
 	failing
-	// withdrawing: it is to be taken out of the registry.
+	// withdrawing: its withdrawal was requested and is not confirmed.
 	withdrawing
-	// draining: out of the registry; requests in flight end.
+	// draining: nothing routes to it; requests in flight end.
 	draining
-	// drained: nothing keeps it from being stopped.
+	// drained: it can be stopped.
 	drained
-	// stopping: given back; to be seen gone.
+	// stopping: it was released and has not been seen gone.
 	stopping
-	// lost: its node does not answer.
+	// lost: its node is lost, and no replacement was asked for.
 	lost
-	// replacing: its node does not answer, another container is asked for.
+	// replacing: its node is lost, and a replacement was asked for.
 	replacing
-	// returned: its node answers again, another container is still asked for.
+	// returned: its node is back, and the replacement is still asked for.
 	returned
 	phases
 )
 
-// step is the one thing that is done next with a slot.
+// step is the next thing to do with a slot.
 type step uint8
 
 const (
-	// undecided marks a hole in the table.
+	// undecided is the zero value; a test fails if the table has one.
 	undecided step = iota
 	wait
 	ask
-	unask
+	withdrawAsk
 	start
-	takeOut
+	withdraw
 	release
-	closeSlot
+	forget
 )
 
-// steps is the whole behaviour of a slot. Taking a container away is takeOut, wait, wait, release, wait: no entry
-// releases a container that was started from any other phase than drained.
-var steps = [goals][phases]step{
+// nextSteps is the behaviour of a slot. To end a container is withdraw, wait, wait, release, wait: a container that was
+// started is released in the phase drained only.
+var nextSteps = [goals][phases]step{
 	serve: {
 		empty:       ask,
 		asked:       wait,
 		granted:     start,
-		unseen:      wait,
+		unreported:  wait,
 		starting:    wait,
 		proving:     wait,
 		healthy:     wait,
-		failing:     takeOut,
+		failing:     withdraw,
 		withdrawing: wait,
 		draining:    wait,
 		drained:     release,
 		stopping:    wait,
 		lost:        ask,
 		replacing:   wait,
-		returned:    unask,
+		returned:    withdrawAsk,
 	},
 	hold: {
 		empty:       wait,
-		asked:       unask,
+		asked:       withdrawAsk,
 		granted:     release,
-		unseen:      wait,
+		unreported:  wait,
 		starting:    wait,
 		proving:     wait,
 		healthy:     wait,
-		failing:     takeOut,
+		failing:     withdraw,
 		withdrawing: wait,
 		draining:    wait,
 		drained:     release,
 		stopping:    wait,
 		lost:        wait,
-		replacing:   unask,
-		returned:    unask,
+		replacing:   withdrawAsk,
+		returned:    withdrawAsk,
 	},
 	leave: {
-		empty:       closeSlot,
-		asked:       unask,
+		empty:       forget,
+		asked:       withdrawAsk,
 		granted:     release,
-		unseen:      takeOut,
-		starting:    takeOut,
-		proving:     takeOut,
-		healthy:     takeOut,
-		failing:     takeOut,
+		unreported:  withdraw,
+		starting:    withdraw,
+		proving:     withdraw,
+		healthy:     withdraw,
+		failing:     withdraw,
 		withdrawing: wait,
 		draining:    wait,
 		drained:     release,
 		stopping:    wait,
-		lost:        takeOut,
-		replacing:   unask,
-		returned:    unask,
+		lost:        withdraw,
+		replacing:   withdrawAsk,
+		returned:    withdrawAsk,
 	},
 }

@@ -12,17 +12,17 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// stage is a role and the little that a transcript needs of the world around it.
+// stage is a role and what a transcript needs of its surroundings.
 type stage struct {
 	role    *Role
-	wanted  Wanted
+	desired Desired
 	now     time.Time
 	attempt int32
 	asks    map[string]Ask
 	// containers by sequence number: "c1" is the first that was granted.
 	containers []*prop
 	leaving    []string
-	// detail is what a probe last saw.
+	// detail is what a probe saw last.
 	detail  string
 	printed *strings.Builder
 }
@@ -43,32 +43,32 @@ var begin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func newStage() *stage {
 	return &stage{
 		role: New("web", 1), attempt: 1, now: begin, asks: map[string]Ask{},
-		wanted: Wanted{
+		desired: Desired{
 			Update:  Update{MaxSurge: 1, Deadline: 5 * time.Minute},
 			Restart: Restart{Window: 10 * time.Minute, MaxFailures: 5, Backoff: time.Second, MaxBackoff: time.Minute},
 		},
 	}
 }
 
-// TestTranscripts replays testdata/transcript. Each command is a fact; the answer is what the plan does about it and when it wants to
-// be asked again.
+// TestTranscripts replays testdata/transcript. Each command is a fact. The output is the actions of the plan, and when Next is
+// to be called again.
 //
-//	want count=3 version=2 …       what people want; what is not named stays as it was
-//	grant web-1 n1                 the container asked for, on a node
-//	running|healthy|sick c1        what the node says of a container; saw=(…) is what its probe saw
+//	desired count=3 version=2 …    sets the desired state; what is not named stays
+//	grant web-1 n1                 grants the container that the instance asked for, on a node
+//	running|healthy|unhealthy c1   a node's report; saw=(…) is the result of the last probe
 //	preparing|downloading|loading|launching c1
-//	gone c1 blame=app|node|either|nobody  it was seen gone
-//	refused c1                     its node did not accept the start
+//	ended c1 blame=app|node|either|nobody
+//	refused c1                     its node refused the start
 //	unanswered c1                  its node did not answer the start
-//	out web-1                      it is in no registry and no balancer any more
-//	counted web-1 100 errors=3     what balancers have counted for it
-//	node n1 ready|draining|lost    what the ResourceManager thinks of a node
-//	unheard|heard n1               whether its word on containers is heard
-//	preempt c1 in=30s              it will be taken away
-//	pass 10s                       time goes by, and everything that falls due is done
-//	settle n1 n2                   the world obliges: asks are granted, starts become healthy, releases are seen gone
-//	reborn                         the master dies, and the next one takes over from its memo and the containers
-//	show                           what is reported
+//	withdrawn web-1                no registry has it and no balancer routes to it
+//	traffic web-1 100 errors=3     the counts of the balancers
+//	node n1 ready|unhealthy|draining|lost
+//	disconnect|connect n1          whether the node's reports arrive
+//	preempt c1 in=30s              a preemption notice
+//	pass 10s                       advances the time, from deadline to deadline
+//	settle n1 n2                   grants asks, reports starts as healthy and releases as ended
+//	newmaster                      the next master takes over with the memo and the containers
+//	show                           prints what is reported
 func TestTranscripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/transcript", func(t *testing.T, path string) {
 		s := newStage()
@@ -90,56 +90,56 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 		name = d.CmdArgs[0].Key
 	}
 	switch d.Cmd {
-	case "want":
-		s.want(t, d)
+	case "desired":
+		s.setDesired(t, d)
 	case "grant":
 		for ask, a := range s.asks {
 			if a.Instance == name {
 				s.grant(ask, id.Node(d.CmdArgs[1].Key))
 			}
 		}
-	case "running", "healthy", "sick":
+	case "running", "healthy", "unhealthy":
 		s.detail = ""
 		if d.HasArg("saw") {
 			s.detail = arg(t, d, "saw")
 		}
 		s.observe(t, name, d.Cmd)
 	case "preparing", "downloading", "loading", "launching":
-		stages := map[string]Stage{"preparing": Preparing, "downloading": Downloading, "loading": Loading, "launching": Launching}
+		stages := map[string]Stage{"preparing": StagePreparing, "downloading": StageDownloading, "loading": StageLoading, "launching": StageLaunching}
 		s.role.Observe(Status{Container: s.find(t, name).id, Stage: stages[d.Cmd]}, s.now)
-	case "gone":
-		blame := App
+	case "ended":
+		blame := BlameApp
 		switch {
 		case d.HasArg("blame") && arg(t, d, "blame") == "node":
-			blame = Node
+			blame = BlameNode
 		case d.HasArg("blame") && arg(t, d, "blame") == "either":
-			blame = Either
+			blame = BlameEither
 		case d.HasArg("blame") && arg(t, d, "blame") == "nobody":
-			blame = Nobody
+			blame = BlameNobody
 		}
 		c := s.find(t, name)
 		c.gone = true
 		s.role.Ended(c.id, Exit{Blame: blame, Reason: "it exited with code 1"}, s.now)
 	case "refused":
-		s.role.StartFailed(s.find(t, name).id, "the node did not accept it", Refused, s.now)
+		s.role.StartFailed(s.find(t, name).id, "the node did not accept it", StartRefused, s.now)
 	case "unanswered":
-		s.role.StartFailed(s.find(t, name).id, "the node did not answer", Unanswered, s.now)
-	case "out":
+		s.role.StartFailed(s.find(t, name).id, "the node did not answer", StartUnanswered, s.now)
+	case "withdrawn":
 		s.role.Withdrawn(name, s.now)
-	case "counted":
+	case "traffic":
 		var requests, errors int
 		if _, err := fmt.Sscan(d.CmdArgs[1].Key, &requests); err != nil {
 			d.Fatalf(t, "%v", err)
 		}
 		d.ScanArgs(t, "errors", &errors)
-		s.role.Counted(name, int64(requests), int64(errors), s.now)
+		s.role.AddTraffic(name, int64(requests), int64(errors), s.now)
 	case "node":
-		states := map[string]NodeState{"ready": Ready, "unwell": Unwell, "draining": Draining, "lost": Lost}
+		states := map[string]NodeState{"ready": NodeReady, "unhealthy": NodeUnhealthy, "draining": NodeDraining, "lost": NodeLost}
 		s.role.SetNode(id.Node(name), states[d.CmdArgs[1].Key])
-	case "heard", "unheard":
-		s.role.SetSeen(id.Node(name), d.Cmd == "heard")
+	case "connect", "disconnect":
+		s.role.SetConnected(id.Node(name), d.Cmd == "connect")
 	case "preempt":
-		s.role.Preempted(s.find(t, name).id, s.now.Add(span(t, d, "in")))
+		s.role.SetPreemption(s.find(t, name).id, s.now.Add(span(t, d, "in")))
 	case "pass":
 		d, err := time.ParseDuration(name)
 		if err != nil {
@@ -154,8 +154,8 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 		}
 		s.settle(nodes)
 		return
-	case "reborn":
-		s.reborn()
+	case "newmaster":
+		s.newMaster()
 	case "show":
 		s.show()
 		return
@@ -168,51 +168,51 @@ func (s *stage) command(t *testing.T, d *datadriven.TestData) {
 	}
 }
 
-func (s *stage) want(t *testing.T, d *datadriven.TestData) {
+func (s *stage) setDesired(t *testing.T, d *datadriven.TestData) {
 	t.Helper()
 	number := func(name string, into *int) {
 		if d.HasArg(name) {
 			d.ScanArgs(t, name, into)
 		}
 	}
-	number("count", &s.wanted.Count)
-	number("surge", &s.wanted.Update.MaxSurge)
-	number("unavailable", &s.wanted.Update.MaxUnavailable)
-	number("percent", &s.wanted.Update.Percent)
+	number("count", &s.desired.Count)
+	number("surge", &s.desired.Update.MaxSurge)
+	number("unavailable", &s.desired.Update.MaxUnavailable)
+	number("percent", &s.desired.Update.Percent)
 	if d.HasArg("strategy") {
-		s.wanted.Update.Strategy = map[string]Strategy{"rolling": Rolling, "canary": Canary, "blue-green": BlueGreen}[arg(t, d, "strategy")]
-		s.wanted.Update.Exclusive = d.HasArg("exclusive")
+		s.desired.Update.Strategy = map[string]Strategy{"rolling": Rolling, "canary": Canary, "blue-green": BlueGreen}[arg(t, d, "strategy")]
+		s.desired.Update.Exclusive = d.HasArg("exclusive")
 	}
 	if d.HasArg("errors") {
 		errors := 0
 		number("errors", &errors)
-		s.wanted.Update.MaxErrorPercent = float64(errors)
+		s.desired.Update.MaxErrorPercent = float64(errors)
 	}
-	s.wanted.Paused = d.HasArg("paused")
+	s.desired.Paused = d.HasArg("paused")
 	if d.HasArg("version") {
 		version := 0
 		d.ScanArgs(t, "version", &version)
-		s.wanted.Version = int32(version)
+		s.desired.Version = int32(version)
 	}
 	if d.HasArg("healthy-for") {
-		s.wanted.Update.MinHealthy = span(t, d, "healthy-for")
+		s.desired.Update.MinHealthy = span(t, d, "healthy-for")
 	}
 	if d.HasArg("start-period") {
-		s.wanted.StartPeriod = span(t, d, "start-period")
+		s.desired.StartPeriod = span(t, d, "start-period")
 	}
 	if d.HasArg("drain") {
-		s.wanted.Drain = span(t, d, "drain")
+		s.desired.Drain = span(t, d, "drain")
 	}
-	s.wanted.CanRevert = d.HasArg("revertible")
-	s.wanted.Reverted = d.HasArg("reverted")
+	s.desired.CanRevert = d.HasArg("revertible")
+	s.desired.Reverted = d.HasArg("reverted")
 	if d.HasArg("restart") {
-		s.wanted.RestartBefore = s.now
+		s.desired.RestartBefore = s.now
 	}
-	s.role.Want(s.wanted, s.now)
+	s.role.SetDesired(s.desired, s.now)
 	if d.HasArg("same-as") {
 		same := 0
 		d.ScanArgs(t, "same-as", &same)
-		s.role.Rename(int32(same), s.wanted.Version)
+		s.role.MergeVersion(int32(same), s.desired.Version)
 	}
 }
 
@@ -257,12 +257,12 @@ func (s *stage) grant(ask string, node id.Node) *prop {
 func (s *stage) observe(t *testing.T, name, what string) {
 	t.Helper()
 	s.role.Observe(Status{
-		Container: s.find(t, name).id, Stage: Running, RunningSince: s.now,
-		Health: map[string]Health{"running": Unproven, "healthy": Good, "sick": Bad}[what], Reason: s.detail,
+		Container: s.find(t, name).id, Stage: StageRunning, RunningSince: s.now,
+		Health: map[string]Health{"running": HealthUnknown, "healthy": Healthy, "unhealthy": Unhealthy}[what], Reason: s.detail,
 	}, s.now)
 }
 
-// next has the plan decide, prints what it does and keeps book of it.
+// next prints the actions of the plan and records them.
 func (s *stage) next() time.Time {
 	actions, next := s.role.Next(s.now)
 	for _, action := range actions {
@@ -280,7 +280,7 @@ func (s *stage) perform(action Action) {
 			fmt.Fprintf(s.printed, " avoiding %v", a.Avoid)
 		}
 		fmt.Fprintln(s.printed)
-	case Unask:
+	case WithdrawAsk:
 		delete(s.asks, a.ID)
 		fmt.Fprintf(s.printed, "withdraw ask %s\n", a.ID)
 	case Start:
@@ -290,19 +290,19 @@ func (s *stage) perform(action Action) {
 			}
 		}
 		fmt.Fprintf(s.printed, "start %s version %d in %s\n", a.Instance, a.Version, short(a.Container))
-	case TakeOut:
+	case Withdraw:
 		s.leaving = append(s.leaving, a.Instance)
 		fmt.Fprintf(s.printed, "take %s out of the registry\n", a.Instance)
 	case Release:
 		fmt.Fprintf(s.printed, "release %s\n", short(a.Container))
-	case Close:
+	case Forget:
 		fmt.Fprintf(s.printed, "%s is closed\n", a.Instance)
 	case Revert:
 		fmt.Fprintf(s.printed, "revert version %d: %s\n", a.From, a.Reason)
 	}
 }
 
-// pass lets time go by from deadline to deadline.
+// pass advances the time from deadline to deadline.
 func (s *stage) pass(d time.Duration) {
 	until := s.now.Add(d)
 	for {
@@ -323,7 +323,7 @@ func (s *stage) pass(d time.Duration) {
 	}
 }
 
-// settle is a world in which everything works, until nothing is left to do.
+// settle grants, starts and confirms everything until nothing is left to do.
 func (s *stage) settle(nodes []id.Node) {
 	turn := 0
 	for range 1000 {
@@ -339,7 +339,7 @@ func (s *stage) settle(nodes []id.Node) {
 			turn++
 			c := s.grant(ask, node)
 			s.next()
-			s.role.Observe(Status{Container: c.id, Stage: Running, Health: Good, RunningSince: s.now}, s.now)
+			s.role.Observe(Status{Container: c.id, Stage: StageRunning, Health: Healthy, RunningSince: s.now}, s.now)
 			busy = true
 		}
 		leaving := s.leaving
@@ -349,13 +349,13 @@ func (s *stage) settle(nodes []id.Node) {
 			busy = true
 		}
 		for _, slot := range s.role.sorted() {
-			if slot.current != nil && slot.current.released {
+			if slot.container != nil && slot.container.released {
 				for _, c := range s.containers {
-					if c.id == slot.current.id {
+					if c.id == slot.container.id {
 						c.gone = true
 					}
 				}
-				s.role.Ended(slot.current.id, Exit{Blame: Nobody}, s.now)
+				s.role.Ended(slot.container.id, Exit{Blame: BlameNobody}, s.now)
 				busy = true
 			}
 		}
@@ -364,10 +364,10 @@ func (s *stage) settle(nodes []id.Node) {
 		}
 		s.now = s.now.Add(time.Second)
 	}
-	fmt.Fprintln(s.printed, "(it never settles)")
+	fmt.Fprintln(s.printed, "(it never comes to rest)")
 }
 
-func (s *stage) reborn() {
+func (s *stage) newMaster() {
 	memo := s.role.Memo()
 	nodes := s.role.nodes
 	s.attempt++
@@ -375,7 +375,7 @@ func (s *stage) reborn() {
 	for name, n := range nodes {
 		s.role.SetNode(name, n.state)
 	}
-	s.role.Want(s.wanted, s.now)
+	s.role.SetDesired(s.desired, s.now)
 	s.role.Restore(memo)
 	for _, c := range s.containers {
 		if c.started && !c.gone {
@@ -387,8 +387,8 @@ func (s *stage) reborn() {
 
 func (s *stage) show() {
 	names := [...]string{
-		Unseen: "unseen", Pending: "pending", IsDownloading: "downloading", IsLoading: "loading", Starting: "starting",
-		IsRunning: "running", Unhealthy: "unhealthy", IsDraining: "draining", Stopping: "stopping", Backoff: "backoff", Unreachable: "unreachable",
+		InstanceUnknown: "unseen", InstancePending: "pending", InstanceDownloading: "downloading", InstanceLoading: "loading", InstanceStarting: "starting",
+		InstanceRunning: "running", InstanceUnhealthy: "unhealthy", InstanceDraining: "draining", InstanceStopping: "stopping", InstanceBackoff: "backoff", InstanceUnreachable: "unreachable",
 	}
 	for _, i := range s.role.Instances(s.now) {
 		fmt.Fprintf(s.printed, "%s version %d %s", i.Name, i.Version, names[i.State])

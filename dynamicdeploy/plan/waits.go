@@ -2,23 +2,23 @@ package plan
 
 import "time"
 
-// Waits sets the reason why instances are missing, as the ResourceManager knows it; empty if none is known to be missing.
-func (r *Role) Waits(reason string) { r.waits = reason }
+// SetWaiting sets the ResourceManager's reason why instances are missing, empty if none are.
+func (r *Role) SetWaiting(reason string) { r.waiting = reason }
 
-// lastSeen is one sentence with the last failed probe of an instance that is not healthy yet; empty if there is none.
-func (r *Role) lastSeen(now time.Time) string {
-	for _, s := range r.of(r.wanted.Version) {
-		if c := s.current; c != nil && r.phase(s, now) == starting && c.status.Reason != "" {
+// lastProbe is a sentence with the last failed probe of an instance that is not healthy yet; empty if there is none.
+func (r *Role) lastProbe(now time.Time) string {
+	for _, s := range r.slotsOf(r.desired.Version) {
+		if c := s.container; c != nil && r.phase(s, now) == starting && c.status.Reason != "" {
 			return r.instance(s) + " is not healthy: " + c.status.Reason
 		}
 	}
 	return ""
 }
 
-// whyWaits is the end of the sentence about a rollout that makes no progress: "; " and the reason, or empty.
-func (r *Role) whyWaits() string {
-	if r.waits == "" {
+// waitingClause is the end of a sentence about a rollout without progress: "; " and the reason, or empty.
+func (r *Role) waitingClause() string {
+	if r.waiting == "" {
 		return ""
 	}
-	return "; " + r.waits
+	return "; " + r.waiting
 }

@@ -8,17 +8,17 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// A master that takes over from one that died while an instance was taken out is told at once that nothing routes to it. It may not be
-// told a second time.
-func TestAWithdrawalThatIsToldBeforeTheFirstDecisionCounts(t *testing.T) {
+// A master that takes over from one that died during a withdrawal receives the confirmation at once. It may not receive it a second
+// time.
+func TestAWithdrawalThatIsConfirmedBeforeTheFirstDecisionCounts(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	container := id.Container{App: id.App{ClusterStart: 1, Seq: 1}, Seq: 1}
-	takeOver := func(wanted int) *Role {
+	takeOver := func(count int) *Role {
 		r := New("web", 2)
-		r.SetNode("node-1", Ready)
-		r.Want(Wanted{Count: wanted, Version: 1, Restart: Restart{Window: time.Minute, MaxFailures: 5}}, now)
+		r.SetNode("node-1", NodeReady)
+		r.SetDesired(Desired{Count: count, Version: 1, Restart: Restart{Window: time.Minute, MaxFailures: 5}}, now)
 		r.Adopt(Adopted{Container: container, Number: 1, Version: 1, Node: "node-1", GrantedAt: now})
-		r.Observe(Status{Container: container, Stage: Running, Health: Good, RunningSince: now, GoodSince: now}, now)
+		r.Observe(Status{Container: container, Stage: StageRunning, Health: Healthy, RunningSince: now, HealthySince: now}, now)
 		r.Withdrawn("web-1", now)
 		return r
 	}
@@ -27,17 +27,17 @@ func TestAWithdrawalThatIsToldBeforeTheFirstDecisionCounts(t *testing.T) {
 		return slices.Contains(actions, Action(Release{Container: container}))
 	}
 	if !released(takeOver(0)) {
-		t.Error("an instance that nothing routes to, and that is not wanted, is not given back")
+		t.Error("an instance that nothing routes to, and that is not desired, is not given back")
 	}
 
 	r := takeOver(1)
 	if released(r) {
-		t.Fatal("an instance that is wanted is given back")
+		t.Fatal("an instance that is desired is given back")
 	}
 	r.Withdrawn("web-1", now) // late: it was put into service meanwhile
-	r.Want(Wanted{Count: 0, Version: 1, Restart: Restart{Window: time.Minute, MaxFailures: 5}}, now)
+	r.SetDesired(Desired{Count: 0, Version: 1, Restart: Restart{Window: time.Minute, MaxFailures: 5}}, now)
 	if released(r) {
-		t.Error("an instance that was in service is given back before anybody says that nothing routes to it")
+		t.Error("an instance that was in service is given back before its withdrawal is confirmed")
 	}
 	r.Withdrawn("web-1", now)
 	if !released(r) {

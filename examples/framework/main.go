@@ -40,7 +40,7 @@ func container(image string, command []string) *corev1.ContainerSpec {
 	return &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_DOCKER, Image: image, Command: command}
 }
 
-// run is the whole framework: ask, start what is granted, count what ends well, ask anew for what does not.
+// run asks for containers, starts what is granted, and counts the commands that succeed. It asks again for those that fail.
 func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.ContainerSpec) error {
 	client := appmaster.New(config)
 	defer client.Close()
@@ -48,7 +48,7 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 	if err != nil {
 		return err
 	}
-	// The memo is the number of those that are done; what an earlier attempt holds still runs, or is started now.
+	// The memo is the number of completed commands. Containers of an earlier attempt still run, or are started now.
 	done, _ := strconv.Atoi(string(registration.GetMemo()))
 	asked := 0
 	ask := func(missing int) {

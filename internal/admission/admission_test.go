@@ -164,7 +164,7 @@ func TestTheSilentMakeRoom(t *testing.T) {
 		if _, open := b.dial("10.0.0.3"); open() {
 			t.Error("one too many was let in before anybody was silent for long enough")
 		}
-		<-time.After(begins)
+		<-time.After(silentBeforeRequest)
 		late, lateOpen := b.dial("10.0.0.3")
 		<-b.accepted
 		<-b.accepted
@@ -172,7 +172,7 @@ func TestTheSilentMakeRoom(t *testing.T) {
 		if mute1() || !mute2() || !lateOpen() || !nodeOpen() {
 			t.Errorf("open are: first mute %v, second mute %v, late %v, node %v", mute1(), mute2(), lateOpen(), nodeOpen())
 		}
-		<-time.After(trustedPauses - time.Second)
+		<-time.After(silentTrusted - time.Second)
 		b.say(node, nodeEnd)
 		<-time.After(time.Second)
 		b.dial("10.0.0.4") // for the second mute one
@@ -187,7 +187,7 @@ func TestALackOfDescriptorsEndsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := bound(t, Limits{InAll: 3, Others: 3, PerCaller: 3}, nobody)
 		_, mute := b.dial("10.0.0.1")
-		<-time.After(begins)
+		<-time.After(silentBeforeRequest)
 		for range 20 {
 			b.pipes <- &net.OpError{Op: "accept", Err: syscall.EMFILE}
 		}

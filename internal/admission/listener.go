@@ -15,31 +15,30 @@ import (
 	"github.com/mammoth-os/mammoth/internal/peer"
 )
 
-// How long a connection has to be silent before it may be closed to make room for a new one.
+// These are the times for which a connection must be silent before it may be closed for a new one.
 const (
-	// begins is for a connection on which no byte was received yet: a client starts with its request.
-	begins = 500 * time.Millisecond
-	// pauses is for others.
-	pauses = 10 * time.Second
-	// trustedPauses is for those of trusted callers. It is longer than the 40 s within which a live gRPC peer answers a ping.
-	trustedPauses = 45 * time.Second
+	// silentBeforeRequest is for a connection without a received byte: a client starts with its request.
+	silentBeforeRequest = 500 * time.Millisecond
+	// silentAfterRequest is for others.
+	silentAfterRequest = 10 * time.Second
+	// silentTrusted is for trusted callers. It is longer than the 40 s within which a live gRPC peer answers a ping.
+	silentTrusted = 45 * time.Second
 )
 
-// quiet is the least time between two log lines about refused connections.
-const quiet = time.Minute
+// logInterval is the shortest time between two log lines about refused connections.
+const logInterval = time.Minute
 
 // Limits bound the connections of one listener.
 type Limits struct {
-	// InAll is the most connections at once.
+	// InAll is the limit of all connections.
 	InAll int
-	// Others is the most connections of all callers that are not trusted, so that some are left for those who are.
+	// Others is the limit of all callers that are not trusted together.
 	Others int
-	// PerCaller is the most connections of one caller that is not trusted.
+	// PerCaller is the limit of one caller that is not trusted.
 	PerCaller int
 }
 
-// LimitsFor leaves half of this process's descriptors, at most 2,048, to everything else that it has open. most bounds
-// the connections however many descriptors there are.
+// LimitsFor leaves half of this process's file descriptors, at most 2,048, to everything else. most is the upper limit.
 func LimitsFor(most Limits) Limits {
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
@@ -54,7 +53,7 @@ func (most Limits) within(descriptors uint64) Limits {
 	return Limits{InAll: inAll, Others: min(most.Others, inAll/2), PerCaller: min(most.PerCaller, inAll/4)}
 }
 
-// Config is what a Listener is made with.
+// Config is the configuration of a Listener.
 type Config struct {
 	Limits Limits
 	// Trusted reports whether Limits.Others and Limits.PerCaller do not apply to a user.
@@ -62,8 +61,8 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
-// Listener limits how many connections are open. At the limit it closes the connection that has been silent longest, if that was
-// long enough, and otherwise the new one. When the process has no descriptors left, Accept waits and tries again.
+// Listener limits how many connections are open. At the limit it closes the connection that has been silent longest, if that
+// was long enough, and otherwise the new one. Without file descriptors, Accept waits and tries again.
 type Listener struct {
 	net.Listener
 	config Config
@@ -90,7 +89,7 @@ func Listen(listener net.Listener, config Config) *Listener {
 // Refused is how many connections were closed because there were too many.
 func (l *Listener) Refused() int64 { return l.refused.Load() }
 
-// Accept implements net.Listener. It fails only when nothing can be accepted any more.
+// Accept implements net.Listener. It fails only when no further connection can be accepted.
 func (l *Listener) Accept() (net.Conn, error) {
 	failures, retry := 0, backoff.Policy{Min: 5 * time.Millisecond, Max: time.Second}
 	for {
@@ -105,9 +104,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if !passing(err) {
 			return nil, err
 		}
-		// Without a descriptor the next one to connect would wait for ever.
+		// Without a file descriptor the next client would wait for ever.
 		l.closeSilent(everybody)
-		l.log("connections cannot be accepted", "error", err)
+		l.log("cannot accept connections", "error", err)
 		failures++
 		select {
 		case <-time.After(retry.After(failures)):
@@ -117,7 +116,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// passing reports whether a later Accept may succeed: the client has gone, or the system lacks descriptors or memory.
+// passing reports whether a later Accept may succeed: the client has disconnected, or the system lacks file descriptors or
+// memory.
 func passing(err error) bool {
 	for _, errno := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.ECONNRESET,
@@ -136,11 +136,11 @@ func (l *Listener) Close() error {
 	return l.Listener.Close()
 }
 
-// admit gives the connection to serve; nil if it was refused.
+// admit returns the connection to serve; nil if it was refused.
 func (l *Listener) admit(accepted net.Conn) *connection {
 	who := peer.Of(accepted).User()
 	c := &connection{Conn: accepted, listener: l, caller: Caller(who, accepted.RemoteAddr()), trusted: l.config.Trusted(who)}
-	c.moved.Store(time.Now().UnixNano())
+	c.lastActive.Store(time.Now().UnixNano())
 	for _, bound := range []struct {
 		reached func() bool
 		of      func(*connection) bool
@@ -181,7 +181,7 @@ func (l *Listener) closeSilent(among func(*connection) bool) bool {
 	since := now
 	l.mu.Lock()
 	for c := range l.open {
-		if moved := c.moved.Load(); moved < since && now-moved >= int64(c.mayBeSilent()) && among(c) {
+		if moved := c.lastActive.Load(); moved < since && now-moved >= int64(c.mayBeSilent()) && among(c) {
 			silent, since = c, moved
 		}
 	}
@@ -195,14 +195,14 @@ func (l *Listener) closeSilent(among func(*connection) bool) bool {
 }
 
 func (l *Listener) log(message string, args ...any) {
-	if time.Since(l.loggedAt) < quiet {
+	if time.Since(l.loggedAt) < logInterval {
 		return
 	}
 	l.loggedAt = time.Now()
 	l.config.Logger.Warn(message, args...)
 }
 
-// Caller names who is at the other end of a connection: the user if the kernel knows it, else the address.
+// Caller is the user at the other end of a connection if the kernel knows it, else the address.
 func Caller(who peer.User, address net.Addr) string {
 	if who.Name != "" {
 		return "user " + who.Name
@@ -219,29 +219,29 @@ type connection struct {
 	listener *Listener
 	caller   string
 	trusted  bool
-	// moved is when a byte was last sent or received, in nanoseconds since 1970; at first when it was accepted.
-	moved atomic.Int64
-	begun atomic.Bool
-	once  sync.Once
+	// lastActive is when a byte was last sent or received, in nanoseconds since 1970; at first when it was accepted.
+	lastActive  atomic.Int64
+	hasReceived atomic.Bool
+	once        sync.Once
 }
 
 // mayBeSilent is how long the connection may be silent before it may be closed.
 func (c *connection) mayBeSilent() time.Duration {
 	switch {
-	case !c.begun.Load():
-		return begins
+	case !c.hasReceived.Load():
+		return silentBeforeRequest
 	case c.trusted:
-		return trustedPauses
+		return silentTrusted
 	}
-	return pauses
+	return silentAfterRequest
 }
 
 // Read implements net.Conn.
 func (c *connection) Read(into []byte) (int, error) {
 	n, err := c.Conn.Read(into)
 	if n > 0 {
-		c.begun.Store(true)
-		c.moved.Store(time.Now().UnixNano())
+		c.hasReceived.Store(true)
+		c.lastActive.Store(time.Now().UnixNano())
 	}
 	return n, err
 }
@@ -250,7 +250,7 @@ func (c *connection) Read(into []byte) (int, error) {
 func (c *connection) Write(from []byte) (int, error) {
 	n, err := c.Conn.Write(from)
 	if n > 0 {
-		c.moved.Store(time.Now().UnixNano())
+		c.lastActive.Store(time.Now().UnixNano())
 	}
 	return n, err
 }

@@ -1,4 +1,4 @@
-// Package admission limits how much each caller, and all callers together, may have open at a time of things that cost memory or
+// Package admission limits how many things each caller, and all callers together, may have open that cost memory or file
 // descriptors: connections, streams, requests in progress.
 package admission
 
@@ -18,7 +18,7 @@ type Quota struct {
 	total            int
 }
 
-// NewQuota makes a quota for each caller and in all; what is the thing that is counted, a noun in the plural.
+// NewQuota returns a quota for each caller and in all; what is the counted thing, a noun in the plural.
 func NewQuota(what string, perCaller, inAll int) *Quota {
 	return &Quota{what: what, perCaller: perCaller, inAll: inAll, callers: map[string]int{}}
 }

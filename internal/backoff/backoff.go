@@ -1,4 +1,4 @@
-// Package backoff spaces retries. It holds no clock and no random source of its own.
+// Package backoff computes the pauses between retries. It has no clock and no random source.
 package backoff
 
 import (
@@ -12,7 +12,7 @@ type Policy struct {
 	Max time.Duration
 }
 
-// After is how long to wait after so many failures in a row, at least 1.
+// After is the pause after so many failures in a row, at least 1.
 func (p Policy) After(failures int) time.Duration {
 	wait := p.Min
 	for i := 1; i < failures; i++ {
@@ -24,7 +24,7 @@ func (p Policy) After(failures int) time.Duration {
 	return min(wait, p.Max)
 }
 
-// Sleep waits unless ctx ends first, and then says why it ended.
+// Sleep waits. If ctx ends first, it returns the cause.
 func Sleep(ctx context.Context, wait time.Duration) error {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()

@@ -1,9 +1,9 @@
-// Package credentials is how the processes of a zone connect to each other. It owns what all their connections have in common: who
-// may be at the other end, and how much one may be sent. Connections are not encrypted yet, so nobody proves who it is; a
-// server asks the kernel whose a connection from its own machine is (package peer).
+// Package credentials is how the processes of a zone connect to each other. It owns what all their connections have in
+// common: who may be at the other end, and how large messages may be. Connections are not encrypted yet, so there is no
+// authentication; a server asks the kernel for the user of a connection from its own machine (package peer).
 //
-// Dial makes the client's end of a gRPC connection and Transport that of HTTP. NewServer makes the server's end of gRPC,
-// NewHTTPServer that of HTTP. Pipe makes both ends of a connection inside one process.
+// Dial opens the client's end of a gRPC connection and Transport that of HTTP. NewServer creates the server's end of gRPC,
+// NewHTTPServer that of HTTP. Pipe creates both ends of a connection inside one process.
 package credentials
 
 import (
@@ -20,15 +20,17 @@ import (
 )
 
 const (
-	// connectWithin is how long one attempt to connect may take.
-	connectWithin = 5 * time.Second
-	// largestAnswer is the largest message that a client takes: all containers of the largest app, with the specs of its versions.
-	largestAnswer = 64 << 20
+	// connectTimeout is how long one attempt to connect may take.
+	connectTimeout = 5 * time.Second
+	// maxAnswer is the largest message that a client accepts: all containers of the largest app, with the specs of its
+	// versions.
+	maxAnswer = 64 << 20
 )
 
-// dialer notices a dead host within 20 s: by TCP's own probes while nothing is sent, and by what is not acknowledged otherwise.
+// dialer notices a dead host within 20 s: by TCP keep-alive while nothing is sent, and by missing acknowledgements
+// otherwise.
 var dialer = net.Dialer{
-	Timeout:         connectWithin,
+	Timeout:         connectTimeout,
 	KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3},
 }
 
@@ -37,22 +39,22 @@ func Connect(ctx context.Context, address string) (net.Conn, error) {
 	return dialer.DialContext(ctx, "tcp", address)
 }
 
-// Dial prepares a gRPC connection to HOST:PORT. It is made with the first call, and again, soon after a server is back, whenever it
-// breaks. Options add to those of all connections, or take their place.
+// Dial prepares a gRPC connection to HOST:PORT. It connects at the first call, and reconnects soon after a server is back.
+// Options are added to the common ones, or replace them.
 func Dial(address string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	all := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// The dialer looks names up, each time anew, and no proxy of the environment stands between the processes of a zone.
+		// The dialer resolves names at each attempt, and proxies of the environment are not used inside a zone.
 		grpc.WithContextDialer(Connect),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestAnswer)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
-			MinConnectTimeout: connectWithin,
+			MinConnectTimeout: connectTimeout,
 		}),
-		// These pings are too rare to matter. What counts is that with them the kernel gives up a connection on which what was sent is
-		// not acknowledged for so long.
+		// These pings are rare. They make the kernel close a connection on which sent data is not acknowledged for this
+		// time.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 20 * time.Second}),
 	}, options...)
 	connection, err := grpc.NewClient("passthrough:///"+address, all...)
@@ -62,7 +64,7 @@ func Dial(address string, options ...grpc.DialOption) (*grpc.ClientConn, error) 
 	return connection, nil
 }
 
-// Transport makes HTTP requests to the processes of a zone.
+// Transport returns a transport for HTTP requests to the processes of a zone.
 func Transport() *http.Transport {
 	return &http.Transport{
 		DialContext:         func(ctx context.Context, _, address string) (net.Conn, error) { return Connect(ctx, address) },

@@ -1,9 +1,9 @@
 // Package cron reads the five-field cron expressions that people write, on the clock of a time zone.
 //
 // An expression goes by the local time of its zone; the code calls a local time a reading. An expression that names hours comes
-// true once for each of its readings. When clocks go forward, the readings that are skipped come true at that moment ("30 2 * * *"
-// at 03:00 that night); when clocks go back, a reading that comes twice comes true the first time. So a change of clocks neither
-// drops an event nor repeats it. An expression with every hour goes by elapsed time: in an hour that comes twice it comes true
+// true once for each of its readings. When clocks go forward, the readings that are skipped fire at that moment ("30 2 * * *"
+// at 03:00 that night); when clocks go back, a reading that comes twice fires the first time. So a change of clocks neither
+// drops an event nor repeats it. An expression with every hour goes by elapsed time: in an hour that comes twice it fires
 // both times, and in one that is skipped not at all.
 package cron
 
@@ -30,7 +30,7 @@ func Parse(expression, timezone string) (Schedule, error) {
 	return Schedule{c, location}, err
 }
 
-// Check says in one sentence why an expression is none, or never comes true.
+// Check returns why an expression is invalid, or never fires, in one sentence.
 func Check(expression string) error {
 	_, err := read(expression)
 	return err
@@ -41,7 +41,7 @@ func read(expression string) (calendar, error) {
 	if err != nil {
 		return c, err
 	}
-	// If it ever comes true, it does so again after any date.
+	// If it ever fires, it does so again after any date.
 	if _, ok := c.next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)); !ok {
 		return c, fmt.Errorf("the cron expression %q never comes true", expression)
 	}
@@ -52,8 +52,8 @@ func read(expression string) (calendar, error) {
 // localtime, posixrules, posix/Europe/Berlin, right/Europe/Berlin.
 var zoneName = regexp.MustCompile(`^[A-Z][A-Za-z0-9+_-]{0,30}(/[A-Z][A-Za-z0-9+_-]{0,30}){0,2}$`)
 
-// Location finds a time zone by its name in the database; empty is UTC. It refuses "Local", which differs from host to host, and
-// "Factory", which means that no zone was set.
+// Location returns a time zone by its name in the database; empty is UTC. It refuses "Local", which differs between hosts,
+// and "Factory", which means that no zone was set.
 func Location(timezone string) (*time.Location, error) {
 	if timezone == "" {
 		return time.UTC, nil
@@ -70,13 +70,13 @@ func Location(timezone string) (*time.Location, error) {
 	return nil, fmt.Errorf("%q is not a time zone, as in Asia/Shanghai", timezone)
 }
 
-// Next is when the expression comes true next after a moment; false if that is too far ahead to be found, some forty years.
+// Next is when the expression fires next after a moment; false if that is too far ahead to be found, some forty years.
 func (s Schedule) Next(after time.Time) (time.Time, bool) {
 	at, _, ok := s.tick(after)
 	return at, ok
 }
 
-// tick is when the expression comes true next after a moment, and its reading: the local time by the expression, also if the change
+// tick is when the expression fires next after a moment, and its reading: the local time by the expression, also if the change
 // of clocks skips it.
 func (s Schedule) tick(after time.Time) (at, read time.Time, ok bool) {
 	if s.calendar.isHourly() {
@@ -90,7 +90,7 @@ func (s Schedule) tick(after time.Time) (at, read time.Time, ok bool) {
 		if at = first(read, s.location); !at.After(after) {
 			continue
 		}
-		// Of readings that come true at one moment, because the clocks pass over them, the latest counts.
+		// Of readings that fire at one moment, because the clocks pass over them, the latest counts.
 		for passed := !reading(at, s.location).Equal(read); passed; {
 			next, more := s.calendar.next(read)
 			if passed = more && first(next, s.location).Equal(at); passed {
@@ -114,7 +114,7 @@ func (s Schedule) hourlyTick(after time.Time) (at, read time.Time, ok bool) {
 		if ends.IsZero() || found.Before(ends) {
 			return found, read, true
 		}
-		// The clocks change before. Where that is years before, the changes between are nobody's concern.
+		// The clocks change before. Where that is years before, the changes between do not matter.
 		if near := found.Add(-2 * dayLong); near.After(ends) {
 			at = near
 			read = reading(at, s.location)
@@ -125,7 +125,7 @@ func (s Schedule) hourlyTick(after time.Time) (at, read time.Time, ok bool) {
 	}
 }
 
-// Last is when the expression came true last, up to and with a moment; false if that is too long ago to be found.
+// Last is when the expression fired last, up to and with a moment; false if that is too long ago to be found.
 func (s Schedule) Last(until time.Time) (time.Time, bool) {
 	if s.calendar.isHourly() {
 		return s.lastHourly(until)
@@ -178,7 +178,7 @@ func reading(t time.Time, location *time.Location) time.Time {
 	return t.UTC().Add(time.Duration(offset) * time.Second)
 }
 
-// first is the first moment at which the clock reads no less than a reading.
+// first is the first moment at which the clock shows a reading or a later one.
 func first(read time.Time, location *time.Location) time.Time {
 	near := time.Date(read.Year(), read.Month(), read.Day(), read.Hour(), read.Minute(), read.Second(), read.Nanosecond(), location)
 	began, ends := near.ZoneBounds()

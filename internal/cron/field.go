@@ -104,7 +104,7 @@ func (c *calendar) special(f field, item string) bool {
 	return false
 }
 
-// items reads *, 5, 1-5, */15, 1-30/5 and 5/15, which goes on to the end.
+// items parses *, 5, 1-5, */15, 1-30/5 and 5/15, which continues to the end.
 func (f field) items(item string) (uint64, error) {
 	span, stepText, hasStep := strings.Cut(item, "/")
 	step := 1
@@ -169,7 +169,7 @@ func digits(text string) (int, bool) {
 	return n, err == nil && len(text) <= 2
 }
 
-// hasDay reports whether an expression comes true on the day that begins at a reading.
+// hasDay reports whether an expression fires on the day that begins at a reading.
 func (c *calendar) hasDay(day time.Time) bool {
 	_, month, d := day.Date()
 	if c.months&(1<<month) == 0 {
@@ -190,7 +190,7 @@ const yearsAhead = 41
 
 const dayLong = 24 * time.Hour
 
-// next is the first reading after another at which the expression comes true.
+// next is the first reading after another at which the expression fires.
 func (c *calendar) next(read time.Time) (time.Time, bool) {
 	read = read.Truncate(time.Minute).Add(time.Minute)
 	day := read.Truncate(dayLong)
@@ -210,7 +210,7 @@ func (c *calendar) next(read time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// last is the last reading up to another at which the expression comes true.
+// last is the last reading up to another at which the expression fires.
 func (c *calendar) last(read time.Time) (time.Time, bool) {
 	day := read.Truncate(dayLong)
 	minute := int(read.Sub(day) / time.Minute)
@@ -229,7 +229,7 @@ func (c *calendar) last(read time.Time) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// minuteFrom is the first minute of a day, from one on, at which the expression comes true; -1 if there is none.
+// minuteFrom is the first minute of a day, from one on, at which the expression fires; -1 if there is none.
 func (c *calendar) minuteFrom(minute int) int {
 	for hour := minute / 60; hour < 24; hour++ {
 		minutes := c.minutes
@@ -243,7 +243,7 @@ func (c *calendar) minuteFrom(minute int) int {
 	return -1
 }
 
-// minuteUntil is the last minute of a day, up to one, at which the expression comes true; -1 if there is none.
+// minuteUntil is the last minute of a day, up to one, at which the expression fires; -1 if there is none.
 func (c *calendar) minuteUntil(minute int) int {
 	for hour := minute / 60; hour >= 0; hour-- {
 		minutes := c.minutes
@@ -257,5 +257,5 @@ func (c *calendar) minuteUntil(minute int) int {
 	return -1
 }
 
-// isHourly reports whether an expression comes true in every hour of a day.
+// isHourly reports whether an expression fires in every hour of a day.
 func (c *calendar) isHourly() bool { return c.hours == 1<<24-1 }

@@ -5,16 +5,17 @@ import (
 	"time"
 )
 
-// Span opens when an expression comes true and closes a duration later. If the expression comes true again before it closes, the
+// Span opens when an expression fires and closes a duration later. If the expression fires again before it closes, the
 // duration starts anew.
 type Span struct{ Open, Close time.Time }
 
-// Forever is the Close of a span that never closes, because the expression always comes true again before.
+// Forever is the Close of a span that never closes, because the expression always fires again before.
 func Forever() time.Time { return time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) }
 
-// Spans gives the spans that close after a moment, in order. If the expression names hours, the duration lasts is a difference of
-// local time: nine hours from 22:00 end at 07:00 in any night, and a span that opens late because its reading is skipped closes at
-// its usual time. If it has every hour, lasts is elapsed time. The cost does not depend on how often the expression comes true.
+// Spans returns the spans that close after a moment, in order. If the expression names hours, the duration lasts is a
+// difference of local time: nine hours from 22:00 end at 07:00 in any night, and a span that opens late because its reading
+// is skipped closes at its usual time. If it has every hour, lasts is elapsed time. The cost does not depend on how often
+// the expression fires.
 func (s Schedule) Spans(after time.Time, lasts time.Duration) iter.Seq[Span] {
 	p := spans{schedule: s, lasts: lasts, runs: s.calendar.runs(lasts)}
 	return func(yield func(Span) bool) {
@@ -50,7 +51,7 @@ type spans struct {
 	runs     []run
 }
 
-// run is a part of a day, in minutes since midnight, from the first to the last at which the expression comes true without a gap as
+// run is a part of a day, in minutes since midnight, from the first to the last at which the expression fires without a gap as
 // long as lasts.
 type run struct{ first, last int }
 
@@ -93,7 +94,7 @@ func (p *spans) neverEnds(day time.Time) bool {
 	return true
 }
 
-// stretch is a run on a certain day: when it opens, when the expression comes true last in it, and when it closes.
+// stretch is a run on a certain day: when it opens, when the expression fires last in it, and when it closes.
 type stretch struct{ open, last, closes time.Time }
 
 // next is the first run, or the rest of a run, after a moment.

@@ -1,5 +1,5 @@
-// Package defaults is what holds where a manifest, a command line or an application master is silent. The command line, the
-// ResourceManager, masters and nodes complete what they are given from here, so that they mean the same by nothing.
+// Package defaults has the values for what a manifest, a command line or an application master leaves out. The command line,
+// the ResourceManager, masters and nodes all use them, so that a missing value means the same everywhere.
 package defaults
 
 import (
@@ -23,9 +23,9 @@ const (
 const (
 	MaxSurge        = 1
 	RolloutDeadline = 5 * time.Minute
-	// MinHealthy is how long an instance has to be healthy before it counts, and half the deadline where that is shorter.
+	// MinHealthy is how long an instance must be healthy before it counts; half the deadline if that is shorter.
 	MinHealthy = 10 * time.Second
-	// CanaryPercent is the share of the requests for a canary.
+	// CanaryPercent is a canary's share of the requests.
 	CanaryPercent = 10
 )
 
@@ -53,7 +53,7 @@ const (
 	Unhealthy     = 3
 )
 
-// Role is a role that says nothing but its image.
+// Role is a role with nothing but an image.
 func Role() *apiv1.RoleSpec {
 	return &apiv1.RoleSpec{
 		Instances: 1,
@@ -69,7 +69,7 @@ func Role() *apiv1.RoleSpec {
 	}
 }
 
-// Probe is a health check that says nothing but what to probe.
+// Probe is a health check with nothing but what to probe.
 func Probe() *corev1.HealthCheck {
 	return &corev1.HealthCheck{
 		Interval: durationpb.New(ProbeInterval), Timeout: durationpb.New(ProbeTimeout),

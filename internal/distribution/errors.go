@@ -24,7 +24,7 @@ const (
 	codeUploadUnknown       = "BLOB_UPLOAD_UNKNOWN"
 )
 
-// fail answers with a store's error; what is missing or invalid depends on what was asked for.
+// fail answers with a store's error; missing and invalid are the codes for these classes.
 func fail(w http.ResponseWriter, err error, missing, invalid string) {
 	status := statusOf(err)
 	code := codeUnknown
@@ -36,7 +36,7 @@ func fail(w http.ResponseWriter, err error, missing, invalid string) {
 	case http.StatusRequestedRangeNotSatisfiable:
 		code = codeUploadInvalid
 	case http.StatusForbidden, http.StatusRequestEntityTooLarge:
-		// Clients try again for a minute after other codes, and show the sentence only then.
+		// After other codes clients retry for a minute before they show the message.
 		code = codeDenied
 	case http.StatusMethodNotAllowed:
 		code = codeUnsupported

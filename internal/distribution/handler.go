@@ -17,7 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// maxManifest is how large a manifest may be; the specification asks for at least 4 MiB.
+// maxManifest is the largest manifest; the specification requires at least 4 MiB.
 const maxManifest = 4 << 20
 
 type handler struct {
@@ -26,7 +26,7 @@ type handler struct {
 	writable WritableStore
 }
 
-// ServeHTTP finds the route from the path's end, since a repository's name may hold slashes.
+// ServeHTTP finds the route from the end of the path, since a repository's name may contain slashes.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	path, ok := strings.CutPrefix(r.URL.Path, "/v2/")
@@ -102,7 +102,7 @@ func (h *handler) putManifest(w http.ResponseWriter, r *http.Request, repository
 		refuse(w, http.StatusRequestEntityTooLarge, codeManifestInvalid, "the manifest is larger than 4 MiB")
 		return
 	} else if err != nil {
-		refuse(w, http.StatusBadRequest, codeManifestInvalid, "the manifest did not arrive whole: "+err.Error())
+		refuse(w, http.StatusBadRequest, codeManifestInvalid, "the manifest did not arrive completely: "+err.Error())
 		return
 	}
 	mediaType, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
@@ -120,7 +120,7 @@ func (h *handler) putManifest(w http.ResponseWriter, r *http.Request, repository
 	w.WriteHeader(http.StatusCreated)
 }
 
-// blob answers reads. Blobs are not deleted one by one: the store drops what no manifest names.
+// blob answers reads. Blobs are not deleted one by one: the store deletes those without a manifest.
 func (h *handler) blob(w http.ResponseWriter, r *http.Request, repository, reference string) {
 	if !allow(w, r, http.MethodGet, http.MethodHead) || !validName(w, repository) {
 		return
@@ -150,7 +150,7 @@ func (h *handler) blob(w http.ResponseWriter, r *http.Request, repository, refer
 	serve(w, r, sum, "application/octet-stream", blob)
 }
 
-// serve answers GET and HEAD, whole or a range.
+// serve answers GET and HEAD, completely or a range.
 func serve(w http.ResponseWriter, r *http.Request, sum digest.Digest, mediaType string, content io.ReadSeeker) {
 	describe(w, sum, mediaType)
 	http.ServeContent(w, r, "", time.Time{}, content)

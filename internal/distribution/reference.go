@@ -13,7 +13,7 @@ const (
 	maxTagLength  = 128
 )
 
-// Reference names an image: a repository with a tag, a digest or both.
+// Reference identifies an image: a repository with a tag, a digest or both.
 type Reference struct {
 	Repository string
 	// Tag may be empty when Digest is set.
@@ -33,9 +33,9 @@ func (r Reference) String() string {
 	return text
 }
 
-// ParseReference reads NAME, NAME:TAG, NAME@DIGEST or NAME:TAG@DIGEST as a person writes it. Without tag and digest
-// the tag is "latest". What stands in front of a name only to find a registry is dropped: an address with a port,
-// and a host before "library/". It fails with errdefs.ErrInvalidArgument.
+// ParseReference parses NAME, NAME:TAG, NAME@DIGEST or NAME:TAG@DIGEST. Without tag and digest the tag is "latest". A prefix
+// that only locates a registry is dropped: an address with a port, and a host before "library/". It fails with
+// errdefs.ErrInvalidArgument.
 func ParseReference(text string) (Reference, error) {
 	var ref Reference
 	name, sum, hasDigest := strings.Cut(text, "@")

@@ -11,7 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// upload answers everything about blobs on their way in. Without an id it starts one.
+// upload answers requests about uploads of blobs. Without an id it starts one.
 func (h *handler) upload(w http.ResponseWriter, r *http.Request, repository, id string) {
 	if h.writable == nil {
 		allow(w, r)
@@ -53,7 +53,7 @@ func (h *handler) upload(w http.ResponseWriter, r *http.Request, repository, id 
 	}
 }
 
-// startUpload begins an upload, unless the blob can be mounted from another repository, or is in the body already.
+// startUpload begins an upload, unless the blob can be mounted from another repository or is in the body.
 func (h *handler) startUpload(w http.ResponseWriter, r *http.Request, repository string) {
 	query := r.URL.Query()
 	if blob, from := digest.Digest(query.Get("mount")), query.Get("from"); blob.Validate() == nil && ValidName(from) {
@@ -79,7 +79,7 @@ func (h *handler) startUpload(w http.ResponseWriter, r *http.Request, repository
 	if _, ok := h.appendUpload(w, r, repository, id, 0); ok && h.finishUpload(w, r, repository, id) {
 		return
 	}
-	// Nobody was told the upload's id, so nobody can go on with it. It may be gone already.
+	// The upload's id is unknown to the client, so the upload cannot continue.
 	_ = h.writable.CancelUpload(r.Context(), repository, id)
 }
 
@@ -95,7 +95,7 @@ func (h *handler) appendUpload(w http.ResponseWriter, r *http.Request, repositor
 	return size, true
 }
 
-// finishBody takes in the last chunk, which may come with the request that ends the upload.
+// finishBody appends the last chunk, which may be in the request that ends the upload.
 func (h *handler) finishBody(w http.ResponseWriter, r *http.Request, repository, id string) bool {
 	if r.ContentLength == 0 {
 		return true
@@ -111,7 +111,7 @@ func (h *handler) finishBody(w http.ResponseWriter, r *http.Request, repository,
 func (h *handler) finishUpload(w http.ResponseWriter, r *http.Request, repository, id string) bool {
 	want := digest.Digest(r.URL.Query().Get("digest"))
 	if err := want.Validate(); err != nil {
-		refuse(w, http.StatusBadRequest, codeDigestInvalid, fmt.Sprintf("the digest %q is none: %v", want, err))
+		refuse(w, http.StatusBadRequest, codeDigestInvalid, fmt.Sprintf("%q is not a digest: %v", want, err))
 		return false
 	}
 	if err := h.writable.FinishUpload(r.Context(), repository, id, want); err != nil {
@@ -128,7 +128,7 @@ func created(w http.ResponseWriter, repository string, blob digest.Digest) {
 	w.WriteHeader(http.StatusCreated)
 }
 
-// progress tells where the upload goes on.
+// progress answers where the upload continues.
 func progress(w http.ResponseWriter, repository, id string, size int64, status int) {
 	place(w, repository, id, size)
 	w.WriteHeader(status)
@@ -137,12 +137,12 @@ func progress(w http.ResponseWriter, repository, id string, size int64, status i
 func place(w http.ResponseWriter, repository, id string, size int64) {
 	w.Header().Set("Docker-Upload-Uuid", id)
 	w.Header().Set("Location", "/v2/"+repository+"/blobs/uploads/"+id)
-	// The range is inclusive, so that nothing and one byte look the same; clients live with it.
+	// The range is inclusive, so that zero bytes and one byte look the same; clients accept that.
 	w.Header().Set("Range", fmt.Sprintf("0-%d", max(size-1, 0)))
 }
 
-// contentOffset is where the body belongs: Content-Range is "FIRST-LAST" in this API, without a unit. Without the
-// header it is -1: at the end.
+// contentOffset is the offset of the body: Content-Range is "FIRST-LAST" in this API, without a unit. Without the header it
+// is -1: at the end.
 func contentOffset(w http.ResponseWriter, r *http.Request) (int64, bool) {
 	header := r.Header.Get("Content-Range")
 	if header == "" {

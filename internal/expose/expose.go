@@ -1,6 +1,5 @@
-// Package expose holds the rules for how apps are exposed: what may be said in an Expose, and when two apps want
-// the same thing. Balancers render from what passed Check, so that nothing in it can break out of a
-// configuration file.
+// Package expose has the rules of how apps are exposed: what an Expose may contain, and when two apps conflict. Balancers
+// write values that passed Check into configuration files, so Check admits nothing that is special there.
 package expose
 
 import (
@@ -16,7 +15,7 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// AnyHost is the host of requests that no other app claims.
+// AnyHost is the host of requests for hosts that no app has.
 const AnyHost = "*"
 
 // Defaults of what an Expose leaves out.
@@ -54,8 +53,8 @@ func Paths(h *apiv1.Expose_Http) []string {
 	return slices.Compact(list)
 }
 
-// Connect is the time to reach an instance: at most half of Idle, so that a connection that does not come about is never
-// taken for an answer that does not.
+// Connect is the time to reach an instance: at most half of Idle, so that a failed connection is distinguished from a
+// missing answer.
 func Connect(e *apiv1.Expose) time.Duration {
 	return min(orDefault(e.GetTimeouts().GetConnect(), DefaultConnect), Idle(e)/2)
 }
@@ -63,8 +62,7 @@ func Connect(e *apiv1.Expose) time.Duration {
 // Idle is the time between two reads or writes.
 func Idle(e *apiv1.Expose) time.Duration { return orDefault(e.GetTimeouts().GetIdle(), DefaultIdle) }
 
-// Patience is the time between two reads or writes that a client is given: as much as an instance, and no less than a slow network
-// needs.
+// Patience is the time between two reads or writes of a client: Idle, and no less than a slow network needs.
 func Patience(e *apiv1.Expose) time.Duration { return max(Idle(e), DefaultIdle) }
 
 // Body is the largest request body; negative is no limit.
@@ -75,8 +73,8 @@ func Body(h *apiv1.Expose_Http) int64 {
 	return h.GetMaxBodyBytes()
 }
 
-// Check says in one sentence what is wrong with an Expose, as errdefs.ErrInvalidArgument. A nil one is right: the
-// service is not exposed. ports are the names of the role's ports.
+// Check returns what is wrong with an Expose, one sentence, as errdefs.ErrInvalidArgument. Nil is valid: the service is not
+// exposed. ports are the names of the role's ports.
 func Check(e *apiv1.Expose, ports []string) error {
 	if e == nil {
 		return nil
@@ -205,8 +203,8 @@ func portProblem(port string, ports []string) string {
 	return fmt.Sprintf("the role has no port named %s, only %s", quote(port), strings.Join(ports, ", "))
 }
 
-// Conflict says in one sentence which of the others already has what name claims, as errdefs.ErrAlreadyExists.
-// Everything must have passed Check.
+// Conflict returns which of the others already has what name claims, one sentence, as errdefs.ErrAlreadyExists. Everything
+// must have passed Check.
 func Conflict(name string, e *apiv1.Expose, others map[string]*apiv1.Expose) error {
 	taken := Claims{}
 	for _, other := range slices.Sorted(maps.Keys(others)) {
@@ -217,10 +215,10 @@ func Conflict(name string, e *apiv1.Expose, others map[string]*apiv1.Expose) err
 	return taken.conflict(e)
 }
 
-// Claims is what apps have to themselves.
+// Claims maps hosts with paths, and TCP ports, to the apps that have them.
 type Claims map[claim]string
 
-// Take gives an app all that it claims, or nothing and the sentence of Conflict.
+// Take gives an app all that it claims, or nothing and the error of Conflict.
 func (c Claims) Take(name string, e *apiv1.Expose) error {
 	if err := c.conflict(e); err != nil {
 		return err
@@ -259,7 +257,7 @@ func (c claim) String() string {
 	return fmt.Sprintf("host %q with path %q", c.host, c.path)
 }
 
-// claims is what an app wants to itself.
+// claims lists what an app claims.
 func claims(e *apiv1.Expose) []claim {
 	var list []claim
 	if h := e.GetHttp(); h != nil {
@@ -286,7 +284,7 @@ func names(one string, more []string) []string {
 
 func only(text, allowed string) bool { return text != "" && strings.Trim(text, allowed) == "" }
 
-// quote shows what a person wrote, cut to what fits a sentence.
+// quote quotes a person's text, truncated for a message.
 func quote(text string) string {
 	if len(text) > 80 {
 		return fmt.Sprintf("%q…", text[:80])

@@ -1,5 +1,5 @@
-// Package fsm makes state machines out of data. A table has no callbacks, no locks and no clock: it says which
-// state follows, its owner stores that, and then performs what is due.
+// Package fsm builds state machines from data. A table has no callbacks, locks or clock: it returns the next state, which
+// its owner stores before it acts.
 package fsm
 
 import (
@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// State and Event are small integer types that can name themselves.
+// State and Event are small integer types with a String method.
 type (
 	State interface {
 		~uint8
@@ -21,8 +21,7 @@ type (
 	}
 )
 
-// Rule says that in any of From, On leads to To. To may be among From: the event is then expected and
-// changes nothing.
+// Rule is a transition from any of From on On to To. If To is among From, the event is expected there and changes nothing.
 type Rule[S State, E Event] struct {
 	From []S
 	On   E
@@ -39,7 +38,7 @@ type pair[S State, E Event] struct {
 	event E
 }
 
-// New builds a table. It panics on two rules for one pair, which is a mistake in the program.
+// New builds a table. It panics on two rules for one pair, which is a programming error.
 func New[S State, E Event](name string, rules []Rule[S, E]) Table[S, E] {
 	table := Table[S, E]{next: map[pair[S, E]]S{}}
 	for _, rule := range rules {
@@ -54,7 +53,7 @@ func New[S State, E Event](name string, rules []Rule[S, E]) Table[S, E] {
 	return table
 }
 
-// Next is the state that follows. It is false where the table has no rule; the state is then unchanged.
+// Next is the next state. It is false if the table has no rule; the state does not change then.
 func (t Table[S, E]) Next(state S, event E) (S, bool) {
 	next, ok := t.next[pair[S, E]{state, event}]
 	if !ok {
@@ -63,7 +62,7 @@ func (t Table[S, E]) Next(state S, event E) (S, bool) {
 	return next, true
 }
 
-// Mermaid draws the table for the documentation, one arrow for each pair of states.
+// Mermaid renders the table for the documentation, one arrow for each pair of states.
 func (t Table[S, E]) Mermaid() string {
 	type arrow struct{ from, to S }
 	events := map[arrow][]E{}

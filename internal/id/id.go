@@ -1,5 +1,5 @@
-// Package id holds the typed identifiers of the zone. Their text forms are YARN's, so that a gateway can pass
-// them on unchanged.
+// Package id has the typed identifiers of the zone. Their text forms are YARN's, so that a gateway can pass them on
+// unchanged.
 package id
 
 import (
@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Node names a host. It is stable over restarts of its NodeManager.
+// Node is the name of a host. It is stable over restarts of its NodeManager.
 type Node string
 
-// Queue names a queue; names are unique in the zone.
+// Queue is the name of a queue, unique in the zone.
 type Queue string
 
 // App identifies one installation of an app.
@@ -29,8 +29,8 @@ type Attempt struct {
 	N int32
 }
 
-// Container identifies a lease. It is never reused, not even by a ResourceManager that lost its memory: the
-// epoch rises with each of its starts.
+// Container identifies a lease. It is never reused, not even by a ResourceManager that lost its records: the epoch rises
+// with each start.
 type Container struct {
 	Epoch int64
 	App   App

@@ -2,14 +2,14 @@ package id
 
 import "strings"
 
-// CompareNames orders names as people count: web-2 before web-10. It is a total order: names that differ only in zeros before
-// their numbers are ordered as texts.
+// CompareNames orders names with numbers: web-2 before web-10. It is a total order: names that differ only in leading zeros
+// are ordered as texts.
 func CompareNames(a, b string) int {
 	at := 0
 	for at < len(a) && at < len(b) && a[at] == b[at] {
 		at++
 	}
-	// What differs may be the end of two numbers.
+	// The difference may be at the end of two numbers.
 	for at > 0 && isDigit(a[at-1]) {
 		at--
 	}
@@ -33,7 +33,7 @@ func CompareNames(a, b string) int {
 
 func isDigit(b byte) bool { return b >= '0' && b <= '9' }
 
-// digits counts those that a text begins with.
+// digits is the number of leading digits.
 func digits(text string) int {
 	n := 0
 	for n < len(text) && isDigit(text[n]) {

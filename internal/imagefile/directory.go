@@ -14,7 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// packDirectory writes a directory's content as the layer, in lexical order. An old output file in it is left out.
+// packDirectory writes a directory's content as the layer, in lexical order, without an old output file.
 func packDirectory(out *tar.Writer, options *PackOptions) (program, error) {
 	root, err := os.OpenRoot(options.Source)
 	if err != nil {
@@ -86,7 +86,7 @@ func unixMode(mode fs.FileMode) int64 {
 	return bits
 }
 
-// onlyExecutable finds what a directory's image runs when nobody says.
+// onlyExecutable finds the program of a directory's image if none was named.
 func onlyExecutable(root *os.Root) (string, error) {
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
@@ -106,14 +106,14 @@ func onlyExecutable(root *os.Root) (string, error) {
 	case 1:
 		return executable[0], nil
 	case 0:
-		return "", fmt.Errorf("%s has no executable file in its root; say what the image is to run: %w", root.Name(), errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("%s has no executable file in its root; name the program to run: %w", root.Name(), errdefs.ErrInvalidArgument)
 	}
-	return "", fmt.Errorf("%s has several executable files in its root (%s); say which one the image is to run: %w",
+	return "", fmt.Errorf("%s has several executable files in its root (%s); name the one to run: %w",
 		root.Name(), strings.Join(executable, ", "), errdefs.ErrInvalidArgument)
 }
 
-// inspect looks at what a directory's image is to run, and at what runs that. A name without a slash is looked up on
-// the container's own path, and nothing is known of it here.
+// inspect examines the program of a directory's image and its interpreter. A name without a slash is searched on the
+// container's own path, of which nothing is known here.
 func inspect(root *os.Root, name string) (program, error) {
 	host := program{architecture: runtime.GOARCH}
 	if !path.IsAbs(name) {
@@ -148,7 +148,7 @@ func inspect(root *os.Root, name string) (program, error) {
 	return host, fmt.Errorf("%s is a script of a script of a script: %w", name, errdefs.ErrInvalidArgument)
 }
 
-// openInside opens a file by its name in the image, where links start at the image's root.
+// openInside opens a file by its path in the image, where absolute links start at the image's root.
 func openInside(root *os.Root, name string) (*os.File, error) {
 	rest := strings.Split(name, "/")
 	resolved := "."
@@ -157,7 +157,7 @@ func openInside(root *os.Root, name string) (*os.File, error) {
 		rest = rest[1:]
 		target, err := root.Readlink(cmp.Or(next, "."))
 		if err != nil {
-			resolved = next // Not a link, or not there, as Open will tell.
+			resolved = next // Not a link, or missing, which Open reports.
 			continue
 		}
 		if links++; links > 40 {

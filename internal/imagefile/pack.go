@@ -1,4 +1,4 @@
-// Package imagefile makes .image files without Docker, and uploads them to a zone.
+// Package imagefile creates .image files without Docker, and uploads them to a zone.
 package imagefile
 
 import (
@@ -28,7 +28,7 @@ import (
 // Suffix ends the names of image files.
 const Suffix = ".image"
 
-// PackOptions say what becomes an image, and how it is to be run.
+// PackOptions are the content of an image and how it is run.
 type PackOptions struct {
 	// Source is a static Linux program, which becomes /BASENAME and the entrypoint, or a directory, which becomes /.
 	Source string
@@ -36,9 +36,9 @@ type PackOptions struct {
 	Output string
 	// Name is the image's NAME:TAG. Default the output's base name without ".image", with the tag "latest".
 	Name string
-	// Entrypoint overrides what runs. Default the program, or the only executable file in the directory's root.
+	// Entrypoint is the program to run. Default the source program, or the only executable file in the directory's root.
 	Entrypoint []string
-	// Args are given to the entrypoint.
+	// Args are the arguments of the entrypoint.
 	Args []string
 	// Ports are TCP ports that the program listens on.
 	Ports []int
@@ -49,8 +49,8 @@ type PackOptions struct {
 	WorkingDir string
 }
 
-// Pack writes an image file: an OCI layout that `docker load` reads as well. The same input gives the same file, byte
-// for byte. It fails with errdefs.ErrInvalidArgument for what could not run as an image, and writes nothing then.
+// Pack writes an image file: an OCI layout that `docker load` reads as well. The same input gives the same file, byte for
+// byte. It fails with errdefs.ErrInvalidArgument for what could not run as an image, and writes nothing then.
 func Pack(options PackOptions) (err error) {
 	ref, err := options.reference()
 	if err != nil {
@@ -131,14 +131,14 @@ func (o PackOptions) validate() error {
 	return nil
 }
 
-// checkOutput finds an output that cannot be written before the layer is made.
+// checkOutput finds an output that cannot be written before the layer is packed.
 func (o PackOptions) checkOutput() error {
 	folder := filepath.Dir(o.Output)
 	switch info, err := os.Stat(folder); {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("the folder %s that the image file %s is to go into does not exist; make it with `mkdir -p %s`, or name another: %w", folder, o.Output, folder, errdefs.ErrNotFound)
 	case errors.Is(err, syscall.ENOTDIR) || err == nil && !info.IsDir():
-		return fmt.Errorf("the image file %s cannot go into %s, which is no folder; name another: %w", o.Output, folder, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("the image file %s cannot be in %s, which is not a folder; name another: %w", o.Output, folder, errdefs.ErrInvalidArgument)
 	case err != nil:
 		return err
 	}
@@ -175,7 +175,7 @@ func packProgram(out *tar.Writer, options *PackOptions, info os.FileInfo) (progr
 	return found, nil
 }
 
-// writeEntry writes a file as root's and of no time, so that it is the same whoever packs it and when.
+// writeEntry writes a file that belongs to root and has no time, so that the result is reproducible.
 func writeEntry(out *tar.Writer, name string, mode int64, content io.Reader, size int64) error {
 	if err := out.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: size, ModTime: epoch}); err != nil {
 		return err
@@ -189,7 +189,7 @@ func writeEntry(out *tar.Writer, name string, mode int64, content io.Reader, siz
 
 var epoch = time.Unix(0, 0).UTC()
 
-// write composes the archive in a temporary file beside the output, and renames it.
+// write writes the archive to a temporary file beside the output, and renames it.
 func (o PackOptions) write(ref distribution.Reference, architecture string, layer ocispec.Descriptor, content io.ReadSeeker) (err error) {
 	config, err := json.Marshal(o.config(architecture, layer))
 	if err != nil {

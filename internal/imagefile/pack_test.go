@@ -205,8 +205,8 @@ func TestAnOutputThatCannotBe(t *testing.T) {
 	t.Chdir(dir)
 	for output, says := range map[string]string{
 		"no/such/web.image": "the folder no/such that the image file no/such/web.image is to go into does not exist; make it with `mkdir -p no/such`, or name another: not found",
-		"file/web.image":    "the image file file/web.image cannot go into file, which is no folder; name another: invalid argument",
-		"file/sub/x.image":  "the image file file/sub/x.image cannot go into file/sub, which is no folder; name another: invalid argument",
+		"file/web.image":    "the image file file/web.image cannot be in file, which is not a folder; name another: invalid argument",
+		"file/sub/x.image":  "the image file file/sub/x.image cannot be in file/sub, which is not a folder; name another: invalid argument",
 		".":                 ". is a folder; name a file in it, as in NAME.image: invalid argument",
 	} {
 		if err := Pack(PackOptions{Source: "web", Output: output, Name: "web"}); err == nil || err.Error() != says {

@@ -12,16 +12,16 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// program is what the start of an executable file tells.
+// program is what the start of an executable file shows.
 type program struct {
-	// architecture in Go's words; empty for a script.
+	// architecture is Go's name; empty for a script.
 	architecture string
 	// interpreter runs the program: the dynamic linker, or a script's. Empty for a static program.
 	interpreter string
 	script      bool
 }
 
-// The few values of the ELF format (System V ABI, chapters 4 and 5) that matter here.
+// These are values of the ELF format (System V ABI, chapters 4 and 5).
 const (
 	elfExecutable  = 2
 	elfShared      = 3
@@ -29,8 +29,8 @@ const (
 	maxInterpreter = 4096
 )
 
-// readProgram reads the start of a program. It fails with errdefs.ErrInvalidArgument, in words that go behind
-// "… is", for a file that Linux does not run.
+// readProgram reads the start of a program. It fails with errdefs.ErrInvalidArgument for a file that Linux does not run; the
+// text follows "… is".
 func readProgram(file io.ReaderAt) (program, error) {
 	var start [64]byte
 	n, err := file.ReadAt(start[:], 0)
@@ -53,7 +53,7 @@ func readProgram(file io.ReaderAt) (program, error) {
 
 func foreign(what string) error { return fmt.Errorf("%s: %w", what, errdefs.ErrInvalidArgument) }
 
-// unreadable leaves the file's name to whoever says what is not readable.
+// unreadable is the error without the file's name, which the caller adds.
 func unreadable(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
@@ -76,7 +76,7 @@ func readScript(file io.ReaderAt) (program, error) {
 	return program{interpreter: words[0], script: true}, nil
 }
 
-// readELF reads a Linux program's header and looks for the segment that names a dynamic linker.
+// readELF reads a Linux program's header and searches the segment with the dynamic linker.
 func readELF(file io.ReaderAt, head []byte) (program, error) {
 	wide := head[4] == 2
 	var order binary.ByteOrder = binary.LittleEndian

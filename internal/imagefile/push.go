@@ -23,37 +23,36 @@ import (
 )
 
 const (
-	// chunkSize is how much is sent at a time, and kept so that it can be sent again.
+	// chunkSize is how much is sent at a time, and kept to be sent again.
 	chunkSize = 4 << 20
-	// maxFailures is how often in a row the zone may fail to answer.
+	// maxFailures is how often in a row the zone may not answer.
 	maxFailures = 8
-	// answerWithin is how long the zone may take for one answer, importWithin for that of an import, which reads the whole
-	// image and may wait behind others. The zone does not go on with an import that nobody waits for.
-	answerWithin = 5 * time.Minute
-	importWithin = 2 * time.Hour
-	// maxAnswer is how long an answer of the zone may be.
+	// callTimeout is how long one answer may take, importTimeout that of an import, which reads the whole image and may wait
+	// for others. The zone cancels an import when the client disconnects.
+	callTimeout   = 5 * time.Minute
+	importTimeout = 2 * time.Hour
+	// maxAnswer is the longest answer of the zone.
 	maxAnswer = 4 << 20
 )
 
 var retries = backoff.Policy{Min: 50 * time.Millisecond, Max: 3 * time.Second}
 
-// PushOptions say what is uploaded where.
+// PushOptions are what is uploaded, and where.
 type PushOptions struct {
 	// Server is the zone's address: HOST:PORT or a URL.
 	Server string
-	// Client speaks to it; nil is http.DefaultClient.
+	// Client is used for requests; nil is http.DefaultClient.
 	Client *http.Client
-	// Name is the image's NAME:TAG; empty is the archive's own.
+	// Name is the image's NAME:TAG; empty uses the archive's own.
 	Name string
 	// Content is the image archive, read once and in order: a file, or standard input.
 	Content io.Reader
-	// Progress is told how many bytes have arrived; it may be nil.
+	// Progress is called with the number of bytes that have arrived; it may be nil.
 	Progress func(sent int64)
 }
 
-// Push uploads an image archive and has the zone take it in. A connection that breaks is picked up where it broke;
-// when the zone does not answer several times in a row Push gives up. What it gives up leaves nothing in the zone
-// that the zone does not delete itself after a while.
+// Push uploads an image archive and lets the zone import it. It resumes after a broken connection, and gives up when the
+// zone does not answer several times in a row. The zone deletes an abandoned upload after a while.
 func Push(ctx context.Context, options PushOptions) (*apiv1.Image, error) {
 	p := &pusher{options: options, base: strings.TrimSuffix(options.Server, "/")}
 	if !strings.Contains(p.base, "://") {
@@ -67,7 +66,7 @@ func Push(ctx context.Context, options PushOptions) (*apiv1.Image, error) {
 	}
 	image, err := p.push(ctx)
 	if err != nil {
-		// The caller's context may be the reason to give up.
+		// The caller's context may have ended.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		_, _ = p.do(ctx, http.MethodDelete, p.upload(), nil, 0)
@@ -76,7 +75,7 @@ func Push(ctx context.Context, options PushOptions) (*apiv1.Image, error) {
 	return image, nil
 }
 
-// pusher is one upload on its way.
+// pusher is one upload.
 type pusher struct {
 	options PushOptions
 	base    string
@@ -85,7 +84,7 @@ type pusher struct {
 	offset int64
 }
 
-// progress is the zone's word on an upload.
+// progress is the zone's answer about an upload.
 type progress struct {
 	ID     string `json:"id"`
 	Offset int64  `json:"offset"`
@@ -93,7 +92,7 @@ type progress struct {
 
 func (p *pusher) upload() string { return "/v1/uploads/" + url.PathEscape(p.id) }
 
-// start tries once: nothing is lost yet, and whoever waits wants to hear at once that there is no zone.
+// start tries once: nothing is lost yet, and a missing zone is reported at once.
 func (p *pusher) start(ctx context.Context) error {
 	answer, err := p.do(ctx, http.MethodPost, "/v1/uploads", nil, 0)
 	if refused := (*refusal)(nil); errors.As(err, &refused) {
@@ -104,7 +103,7 @@ func (p *pusher) start(ctx context.Context) error {
 	}
 	var started progress
 	if err := json.Unmarshal(answer, &started); err != nil || started.ID == "" {
-		return fmt.Errorf("%s does not answer as a zone does", p.base)
+		return fmt.Errorf("%s does not answer like a zone", p.base)
 	}
 	p.id = started.ID
 	return nil
@@ -127,7 +126,7 @@ func (p *pusher) push(ctx context.Context) (*apiv1.Image, error) {
 		}
 	}
 	image := &apiv1.Image{}
-	err := p.persist(ctx, func() error {
+	err := p.retry(ctx, func() error {
 		answer, err := p.do(ctx, http.MethodPost, p.upload()+"/import?name="+url.QueryEscape(p.options.Name), nil, 0)
 		if err != nil {
 			return err
@@ -140,17 +139,16 @@ func (p *pusher) push(ctx context.Context) (*apiv1.Image, error) {
 	return image, nil
 }
 
-// send brings one chunk over, whatever happens to the connection meanwhile. Whoever asks again hears from the zone
-// how much of the chunk it has.
+// send sends one chunk, over broken connections. Before each repetition the zone reports how much of the chunk it has.
 func (p *pusher) send(ctx context.Context, chunk []byte) error {
 	first := p.offset
 	end := first + int64(len(chunk))
 	for p.offset < end {
 		from := p.offset
-		err := p.persist(ctx, func() error {
+		err := p.retry(ctx, func() error {
 			answer, err := p.do(ctx, http.MethodPatch, p.upload(), chunk[p.offset-first:], p.offset)
 			if err != nil && !errors.As(err, new(*refusal)) {
-				if asked := p.ask(ctx, first, end); asked != nil {
+				if asked := p.learnOffset(ctx, first, end); asked != nil {
 					return asked
 				}
 				if p.offset == from {
@@ -173,8 +171,8 @@ func (p *pusher) send(ctx context.Context, chunk []byte) error {
 	return nil
 }
 
-// ask learns how much the zone has.
-func (p *pusher) ask(ctx context.Context, first, end int64) error {
+// learnOffset asks how much the zone has.
+func (p *pusher) learnOffset(ctx context.Context, first, end int64) error {
 	answer, err := p.do(ctx, http.MethodGet, p.upload(), nil, 0)
 	if err != nil {
 		return err
@@ -185,7 +183,7 @@ func (p *pusher) ask(ctx context.Context, first, end int64) error {
 func (p *pusher) arrived(answer []byte, first, end int64) error {
 	var now progress
 	if err := json.Unmarshal(answer, &now); err != nil {
-		return fmt.Errorf("%s does not answer as a zone does: %w", p.base, err)
+		return fmt.Errorf("%s does not answer like a zone: %w", p.base, err)
 	}
 	if now.Offset < first || now.Offset > end {
 		return &refusal{err: fmt.Errorf("the zone has %d bytes, but %d to %d were sent", now.Offset, first, end)}
@@ -194,8 +192,8 @@ func (p *pusher) arrived(answer []byte, first, end int64) error {
 	return nil
 }
 
-// persist does it again while the zone does not answer, and gives up at its refusal.
-func (p *pusher) persist(ctx context.Context, do func() error) error {
+// retry repeats a request while the zone does not answer. A refusal ends it.
+func (p *pusher) retry(ctx context.Context, do func() error) error {
 	for failures := 1; ; failures++ {
 		err := do()
 		if err == nil {
@@ -216,7 +214,7 @@ func (p *pusher) persist(ctx context.Context, do func() error) error {
 	}
 }
 
-// refusal is an answer that would be the same the next time.
+// refusal is an answer that would be the same again.
 type refusal struct {
 	err error
 }
@@ -224,11 +222,11 @@ type refusal struct {
 func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
-// do asks the zone once.
+// do makes one request.
 func (p *pusher) do(ctx context.Context, method, path string, body []byte, offset int64) ([]byte, error) {
-	within := answerWithin
+	within := callTimeout
 	if method == http.MethodPost && p.id != "" {
-		within = importWithin
+		within = importTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -259,14 +257,14 @@ func (p *pusher) do(ctx context.Context, method, path string, body []byte, offse
 	return nil, &refusal{err: err}
 }
 
-// answerError is the zone's sentence, of the class that it gave it.
+// answerError is the zone's own message, with its class.
 func answerError(httpStatus string, content []byte) error {
 	var said struct {
 		Code    uint32 `json:"code"`
 		Message string `json:"message"`
 	}
 	if err := json.Unmarshal(content, &said); err != nil || said.Message == "" {
-		return fmt.Errorf("the zone answers %q", httpStatus)
+		return fmt.Errorf("the zone answered %q", httpStatus)
 	}
 	return wire.Error(status.Error(codes.Code(said.Code), said.Message))
 }

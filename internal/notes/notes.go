@@ -1,5 +1,5 @@
-// Package notes keeps what a daemon must know again at its next start: small values in JSON, under a checksum, in a file that
-// has a copy beside it. What many commits a second change is kept by internal/records instead.
+// Package notes stores small values that a daemon needs at its next start: as JSON with a checksum, in a file with a copy
+// beside it. Records with many commits a second are kept by internal/records.
 package notes
 
 import (
@@ -12,18 +12,18 @@ import (
 	"os"
 )
 
-// ErrDamaged is what reading gives if neither the file nor its copy is as it was written.
+// ErrDamaged is the error if neither the file nor its copy is intact.
 var ErrDamaged = errors.New("it was damaged")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// sealed is a value as it is written: the checksum is of its JSON without blanks.
+// sealed is a stored value: the checksum is of its JSON without spaces.
 type sealed struct {
 	Notes    json.RawMessage `json:"notes"`
 	Checksum string          `json:"crc32c"`
 }
 
-// Seal gives the JSON of a value with its checksum.
+// Seal returns the JSON of a value with its checksum.
 func Seal(value any) ([]byte, error) {
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -36,7 +36,7 @@ func Seal(value any) ([]byte, error) {
 	return append(out, '\n'), nil
 }
 
-// Unseal reads into value what Seal has given. Its error is ErrDamaged if that was changed since; value is then as it was.
+// Unseal reads into value what Seal returned. Its error is ErrDamaged if that was changed; value is unchanged then.
 func Unseal(data []byte, value any) error {
 	var from sealed
 	var text bytes.Buffer
@@ -48,10 +48,10 @@ func Unseal(data []byte, value any) error {
 
 func checksum(text []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(text, castagnoli)) }
 
-// Copy is where the copy of a file is.
+// Copy is the path of a file's copy.
 func Copy(path string) string { return path + ".copy" }
 
-// Exist reports whether something was written there: one of the two files is enough.
+// Exist reports whether something was stored: one of the two files is enough.
 func Exist(path string) bool {
 	for _, file := range []string{path, Copy(path)} {
 		if _, err := os.Stat(file); err == nil {
@@ -61,8 +61,8 @@ func Exist(path string) bool {
 	return false
 }
 
-// Read reads into value what Write has written. One of the two files is enough; the next Write puts the other right. Its error
-// is fs.ErrNotExist if both are missing, and ErrDamaged if one was damaged and the other is of no help.
+// Read reads into value what Write has written. One of the two files is enough; the next Write repairs the other. Its error
+// is fs.ErrNotExist if both are missing, and ErrDamaged if one is damaged and the other is damaged or missing.
 func Read(path string, value any) error {
 	err := read(path, value)
 	if err == nil {
@@ -83,14 +83,14 @@ func read(path string, value any) error {
 	return Unseal(data, value)
 }
 
-// Write writes a value down. Whatever interrupts it, Read gives the value of before or this one.
+// Write stores a value. After an interruption Read returns the old or the new value.
 func Write(path string, value any) error {
 	data, err := Seal(value)
 	if err != nil {
 		return err
 	}
 	for _, file := range []string{path, Copy(path)} {
-		// What is there already takes no room on a disk that may be full.
+		// An unchanged file needs no space on a disk that may be full.
 		if before, err := os.ReadFile(file); err == nil && bytes.Equal(before, data) {
 			continue
 		}
@@ -101,7 +101,7 @@ func Write(path string, value any) error {
 	return nil
 }
 
-// replace writes a file that is whole and on the disk once it is there.
+// replace writes a file atomically and durably.
 func replace(path string, data []byte) error {
 	unfinished := path + ".new"
 	file, err := os.OpenFile(unfinished, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)

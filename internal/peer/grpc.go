@@ -10,13 +10,13 @@ import (
 	grpcpeer "google.golang.org/grpc/peer"
 )
 
-// Metadata of calls that this process makes to itself. From anybody else it is not looked at.
+// These are metadata keys of calls that this process makes to itself. They are ignored on other connections.
 const (
 	userKey     = "mammoth-user-bin"
 	operatorKey = "mammoth-operator"
 )
 
-// From is who made a call. A context that knows of no connection is nobody's.
+// From is the user that made a call; a context without a connection has no user.
 func From(ctx context.Context) User {
 	if connection, ok := ctx.Value(contextKey{}).(*Connection); ok {
 		return connection.User()
@@ -43,8 +43,8 @@ func passedOn(ctx context.Context) User {
 	return User{Name: names[0], Operator: len(operator) == 1}
 }
 
-// PassOn has the calls of a client inside this process made in the name of whoever asked for them: the context of each
-// is one that Connected or With has made. What a context's metadata says of a user by itself is dropped.
+// PassOn lets a client inside this process make calls on behalf of the user of their context, which Connected or With has
+// set. User metadata in the context is dropped.
 func PassOn() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, request, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
@@ -73,13 +73,13 @@ func outgoing(ctx context.Context) context.Context {
 	return metadata.NewOutgoingContext(ctx, meta)
 }
 
-// inside is a connection whose both ends are in this process.
+// inside is a connection with both ends in this process.
 type inside struct{ net.Conn }
 
-// Inside marks the server's end of a connection whose client is made with PassOn.
+// Inside marks the server's end of a connection whose client uses PassOn.
 func Inside(connection net.Conn) net.Conn { return inside{connection} }
 
-// Credentials let every client in without a secret and note whose connection it is.
+// Credentials accept every client without a secret and record its connection.
 func Credentials() credentials.TransportCredentials { return transport{} }
 
 type transport struct{}

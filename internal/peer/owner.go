@@ -17,13 +17,13 @@ func owner(connection net.Conn) (uid uint32, known bool) {
 		return 0, false
 	}
 	found, err := sockets.Find(theirs, ours)
-	// A socket in any other state has lost its process, or is about to: the kernel then says that it is root's, which is the one
-	// answer that must not be believed.
+	// The kernel reports root for a socket in any other state, which has lost its process or is about to. That must not be
+	// believed.
 	if err != nil || found.State != sockets.Established || !found.Held || found.Local != theirs || found.Remote != ours {
 		return 0, false
 	}
-	// Our end is still connected, so the socket that was just found is the one that it is connected with, and not a later
-	// one of somebody else's on the same port.
+	// This end is still connected, so the socket is the one that it is connected with, and not a later one of another user
+	// on the same port.
 	if !connected(connection) {
 		return 0, false
 	}
@@ -39,7 +39,7 @@ func address(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())
 }
 
-// connected reports whether the client has neither closed nor reset our end's other side.
+// connected reports whether the client has neither closed nor reset the connection.
 func connected(connection net.Conn) bool {
 	holder, ok := connection.(syscall.Conn)
 	if !ok {

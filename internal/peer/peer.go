@@ -1,5 +1,5 @@
-// Package peer says who runs the program at the other end of a connection. Nobody has to say it, and nobody can lie
-// about it: on loopback the kernel knows whose socket it is.
+// Package peer identifies the user of the program at the other end of a connection. No credential is needed and the answer
+// cannot be forged: on loopback the kernel knows the socket's user.
 package peer
 
 import (
@@ -13,14 +13,14 @@ import (
 
 // User is who runs a program.
 type User struct {
-	// Name is the user's, or its number if it has none. It is empty if the kernel does not tell: the program runs on
-	// another machine, or in a network namespace of its own.
+	// Name is the user's name, or its id if it has none. It is empty if the kernel does not know it: the program runs on
+	// another machine, or in another network namespace.
 	Name string
-	// Operator is root, or whoever runs this process. Either could change its memory and its files anyway.
+	// Operator is true for root and for the user of this process. Either could change its memory and files anyway.
 	Operator bool
 }
 
-// String names the user in a sentence.
+// String is the user in a sentence.
 func (u User) String() string {
 	if u.Name == "" {
 		return "somebody who is not known to this machine"
@@ -28,15 +28,15 @@ func (u User) String() string {
 	return "user " + strconv.Quote(u.Name)
 }
 
-// Connection is asked for its user once, when somebody first wants to know.
+// Connection looks its user up once, when it is first needed.
 type Connection struct{ user func() User }
 
-// Of is about the other end of an accepted connection. It costs nothing until it is asked.
+// Of is the other end of an accepted connection. It costs nothing until the user is needed.
 func Of(connection net.Conn) *Connection {
 	return &Connection{user: sync.OnceValue(func() User { return find(connection) })}
 }
 
-// User is who runs the program at the other end.
+// User is the user of the program at the other end.
 func (c *Connection) User() User { return c.user() }
 
 func find(connection net.Conn) User {
@@ -53,12 +53,12 @@ func find(connection net.Conn) User {
 
 type contextKey struct{}
 
-// With is a context of a program that a user runs in this process.
+// With is a context for a program that a user runs in this process.
 func With(ctx context.Context, who User) context.Context {
 	return context.WithValue(ctx, contextKey{}, &Connection{user: func() User { return who }})
 }
 
-// Connected is a context of requests that come in over a connection, as http.Server.ConnContext wants it.
+// Connected is a context for requests of a connection, for http.Server.ConnContext.
 func Connected(ctx context.Context, connection net.Conn) context.Context {
 	return context.WithValue(ctx, contextKey{}, Of(connection))
 }

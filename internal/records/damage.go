@@ -10,48 +10,47 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Report is what a look at a store's files has found.
+// Report is the result of an examination of a store's files.
 type Report struct {
 	// Dir is the store's folder.
 	Dir string
-	// Findings are what is wrong, none if nothing is.
+	// Findings are the errors that were found.
 	Findings []Finding
-	// Gaps are commits that are nowhere any more.
+	// Gaps are missing commits.
 	Gaps []Gap
-	// EndUnknown says that the newest commits may be missing too, and nothing says how many.
+	// EndUnknown is true if the newest commits may also be missing, in an unknown number.
 	EndUnknown bool
-	// Commits is the number of the newest commit that is known of; Records is how many records there are.
+	// Commits is the number of the newest known commit; Records is the number of records.
 	Commits uint64
 	Records int
 }
 
-// Finding is one thing that is wrong with a file.
+// Finding is one error in a file.
 type Finding struct {
 	File string
 	// What is half a sentence, as in "its header is damaged".
 	What string
-	// Keys are the records that stood in what is damaged; nil if there were none. Older ones of the same keys may be there.
+	// Keys are the records in the damaged part; nil if there were none. Older versions of them may exist.
 	Keys *Keys
 }
 
-// Keys are some records that follow each other.
+// Keys are consecutive records.
 type Keys struct {
-	// First and Last are keys of theirs, or, with Count zero, the one before them, and nothing.
+	// First and Last are their first and last keys; with Count zero, First is the key before them and Last is empty.
 	First, Last string
 	Count       int
 }
 
-// Gap is commits that follow each other. After and Before are when the one before them and the one after them were; zero if nothing
-// says.
+// Gap is consecutive missing commits. After and Before are the times of the commits around them; zero if unknown.
 type Gap struct {
 	First, Last   uint64
 	After, Before time.Time
 }
 
-// Damaged reports whether anything is wrong; Lossy whether records are gone with it.
+// Damaged reports whether there is any error; Lossy whether records are missing.
 func (r *Report) Damaged() bool { return len(r.Findings) > 0 || len(r.Gaps) > 0 }
 
-// Lossy reports whether records are gone.
+// Lossy reports whether records are missing.
 func (r *Report) Lossy() bool {
 	for _, finding := range r.Findings {
 		if finding.Keys != nil {
@@ -61,7 +60,7 @@ func (r *Report) Lossy() bool {
 	return len(r.Gaps) > 0 || r.EndUnknown
 }
 
-// Sentences say what is wrong, one each.
+// Sentences describes the errors, one sentence each.
 func (r *Report) Sentences() []string {
 	var all []string
 	for _, finding := range r.Findings {
@@ -77,51 +76,51 @@ func (r *Report) Sentences() []string {
 	return all
 }
 
-// DamagedError refuses a store that is damaged.
+// DamagedError is the error of opening a damaged store.
 type DamagedError struct{ Report *Report }
 
-// Error says what is wrong and what to do.
+// Error describes the first error and what to do.
 func (e *DamagedError) Error() string {
 	sentences := e.Report.Sentences()
 	more := ""
 	if len(sentences) > 1 {
 		more = fmt.Sprintf(", and %d more", len(sentences)-1)
 	}
-	return fmt.Sprintf("the store %s is damaged (%s%s); \"mammoth store check --dir %s\" lists what is wrong, a backup or \"mammoth store repair\" is the way on, and what runs on the nodes goes on running meanwhile",
+	return fmt.Sprintf("the store %s is damaged (%s%s); \"mammoth store check --dir %s\" lists what is wrong; restore a backup or run \"mammoth store repair\"; containers on the nodes keep running meanwhile",
 		e.Report.Dir, sentences[0], more, e.Report.Dir)
 }
 
 // Unwrap is the error's class.
 func (e *DamagedError) Unwrap() error { return errdefs.ErrDataLoss }
 
-// errDamaged is what reading ends with when a file changed after it was opened.
+// errDamaged is the error of a file that changed after it was opened.
 var errDamaged = fmt.Errorf("stop the daemon, and look at its store with \"mammoth store check\": %w", errdefs.ErrDataLoss)
 
-// survey is all that a store's folder holds, whole or not.
+// survey is the content of a store's folder, complete or not.
 type survey struct {
 	report Report
 	store  ID
 	mark   mark
-	// runs are in the order of their commits, and do not overlap; covered are those that a wider one has replaced.
-	runs    []*run
-	covered []*run
-	// journal holds the commits that are in no run, by number; contents is what each segment has.
+	// runs are in the order of their commits and do not overlap; superseded are those that a wider one has replaced.
+	runs       []*run
+	superseded []*run
+	// journal has the commits that are in no run, by number; contents is the content of each segment.
 	segments [2]*segment
 	contents [2]contents
 	journal  []frame
 	markFile *os.File
-	// fresh says that there is no store yet, or one that was never finished.
+	// fresh is true if there is no store yet, or one whose creation was not finished.
 	fresh bool
 }
 
-func (s *survey) bad(file, format string, arguments ...any) {
+func (s *survey) addFinding(file, format string, arguments ...any) {
 	s.report.Findings = append(s.report.Findings, Finding{File: file, What: fmt.Sprintf(format, arguments...)})
 }
 
-// close lets go of every file.
+// close closes every file.
 func (s *survey) close() error {
 	var failures []error
-	for _, r := range slices.Concat(s.runs, s.covered) {
+	for _, r := range slices.Concat(s.runs, s.superseded) {
 		failures = append(failures, r.file.Close())
 	}
 	for _, segment := range s.segments {
@@ -135,7 +134,7 @@ func (s *survey) close() error {
 	return errors.Join(failures...)
 }
 
-// last is the newest commit that is there without a gap before it.
+// last is the newest commit without a gap before it.
 func (s *survey) last() uint64 {
 	last := s.inRuns()
 	for _, f := range s.journal {

@@ -14,20 +14,20 @@ import (
 type disk struct {
 	dir    string
 	noSync bool
-	// failing is asked before each step that may fail; nil never fails.
-	failing func(step string) error
+	// failpoint is called before each step that may fail; nil never fails.
+	failpoint func(step string) error
 }
 
 func (d disk) path(name string) string { return filepath.Join(d.dir, name) }
 
 func (d disk) fault(step string) error {
-	if d.failing == nil {
+	if d.failpoint == nil {
 		return nil
 	}
-	return d.failing(step)
+	return d.failpoint(step)
 }
 
-// makeFile makes a whole file, or none.
+// makeFile creates a complete file, or none.
 func (d disk) makeFile(name string, fill func(*os.File) error) error {
 	file, err := os.OpenFile(d.path(name+newSuffix), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -45,7 +45,7 @@ func (d disk) makeFile(name string, fill func(*os.File) error) error {
 	return d.rename(name+newSuffix, name)
 }
 
-// newSuffix is what a file is called until it is whole.
+// newSuffix is the suffix of incomplete files.
 const newSuffix = ".new"
 
 func (d disk) rename(from, to string) error {
@@ -76,10 +76,10 @@ func (d disk) syncFolder() error {
 	return errors.Join(folder.Sync(), folder.Close())
 }
 
-// spareName is the file that the next run is written into: its room is taken beforehand.
+// spareName is the file for the next run, whose space is allocated in advance.
 const spareName = "spare"
 
-// reserve has the spare file take so much room. On a file system that cannot, there is none.
+// reserve allocates the spare file, if the file system supports that.
 func (d disk) reserve(size int64) error {
 	file, err := os.OpenFile(d.path(spareName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -94,22 +94,22 @@ func (d disk) reserve(size int64) error {
 	return errors.Join(err, file.Close())
 }
 
-// lowRoom is how much room the disk must have beyond what is reserved for changes to be welcome.
-const lowRoom = 4 << 20
+// minFree is how much free space the disk must have in addition to the reserved space.
+const minFree = 4 << 20
 
-// room says whether the disk has room: nil, or an error of the class that errFull has.
+// room returns nil or an error of the class of errFull.
 func (d disk) room() error {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(d.dir, &stat); err != nil {
-		return nil // nothing is known against it
+		return nil // unknown counts as free
 	}
-	if int64(stat.Bavail)*stat.Bsize < lowRoom {
+	if int64(stat.Bavail)*stat.Bsize < minFree {
 		return d.full(nil)
 	}
 	return nil
 }
 
-// full is the sentence for a disk without room.
+// full is the error of a full disk.
 func (d disk) full(cause error) error {
 	if cause == nil {
 		return fmt.Errorf("the disk of %s is full; make room there, and changes are taken again: %w", d.dir, errdefs.ErrResourceExhausted)

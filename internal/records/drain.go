@@ -7,13 +7,13 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// drain writes what is in the segment that is not active to a run, and empties it. While the disk is full it fails, nothing has
-// changed, and it may be tried again.
+// drain writes the segment that is not active to a run, and empties it. On a full disk it fails without a change, and may be
+// repeated.
 func (s *Store) drain() error {
 	s.draining.Lock()
 	defer s.draining.Unlock()
 	s.mu.RLock()
-	full, of, other, err := s.full, s.fullSpan, s.segments[1-s.active], s.failed
+	full, of, other, err := s.drainTable, s.drainSpan, s.segments[1-s.active], s.failed
 	s.mu.RUnlock()
 	if full == nil || err != nil {
 		return err
@@ -29,14 +29,14 @@ func (s *Store) drain() error {
 		return s.fail(err)
 	}
 	s.mu.Lock()
-	s.full = nil
+	s.drainTable = nil
 	s.mu.Unlock()
 	_ = s.reserveLocked() // Room says that there is none
 	return nil
 }
 
-// writeRun writes a table as a run together with the newest runs, as long as those before are not much larger: so there are few
-// runs, and each record is written few times.
+// writeRun writes a table as a run, merged with the newest runs as long as those are not much larger: so there are few runs,
+// and each record is written few times.
 func (s *Store) writeRun(t table, of span) error {
 	size := int64(0)
 	for key, value := range t {
@@ -80,7 +80,7 @@ func (s *Store) writeRun(t table, of span) error {
 	return err
 }
 
-// writeRun writes a run's file into the room that is reserved.
+// writeRun writes a run's file into the reserved space.
 func (d disk) writeRun(store ID, of span, fill func(add func(key string, value []byte) error) error) (*run, error) {
 	file, err := os.OpenFile(d.path(spareName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -113,8 +113,8 @@ func (d disk) writeRun(store ID, of span, fill func(add func(key string, value [
 	return &run{file: file, name: name, span: of, size: size, seed: w.seed, blocks: w.blocks}, nil
 }
 
-// Room says whether the disk has room: nil, or errdefs.ErrResourceExhausted with one sentence. It takes up again what a full disk
-// had stopped. Until there is room, what is reserved is for commits that cannot be refused.
+// Room returns nil while the disk has space, and errdefs.ErrResourceExhausted with one sentence while it is full. It resumes
+// what a full disk has stopped. While the disk is full, the reserved space is for commits that cannot be refused.
 func (s *Store) Room() error {
 	if err := s.drain(); err != nil {
 		return err
@@ -125,7 +125,7 @@ func (s *Store) Room() error {
 	return s.disk.room()
 }
 
-// reserve has room for the next run.
+// reserve allocates space for the next run.
 func (s *Store) reserve() error {
 	s.draining.Lock()
 	defer s.draining.Unlock()
@@ -136,7 +136,7 @@ func (s *Store) reserveLocked() error {
 	if err := s.failure(); err != nil && !errdefs.IsUnavailable(err) {
 		return err
 	}
-	// The largest run that there may be has all of the others and of the journal.
+	// The largest possible run merges all runs and the journal.
 	size := s.segments[0].size + s.segments[1].size
 	for _, r := range s.runs {
 		size += r.size

@@ -7,7 +7,7 @@ import (
 
 var errMalformed = errors.New("it is malformed")
 
-// appendChange writes one change: its key, and its value's length plus one, so that zero is a deletion.
+// appendChange encodes one change: its key, and its value's length plus one; zero is a deletion.
 func appendChange(raw []byte, key string, value []byte) []byte {
 	raw = binary.AppendUvarint(raw, uint64(len(key)))
 	raw = append(raw, key...)
@@ -18,7 +18,7 @@ func appendChange(raw []byte, key string, value []byte) []byte {
 	return append(raw, value...)
 }
 
-// nextChange reads what appendChange wrote. The value shares the bytes, and is nil for a deletion.
+// nextChange decodes one change. The value shares the bytes, and is nil for a deletion.
 func nextChange(raw []byte) (change Change, rest []byte, err error) {
 	key, rest, ok := cut(raw, 0)
 	if !ok {
@@ -38,7 +38,7 @@ func nextChange(raw []byte) (change Change, rest []byte, err error) {
 	return Change{Key: string(key), Value: value}, rest, nil
 }
 
-// cut reads a length, less so much, and so many bytes.
+// cut decodes a length, minus less, and as many bytes.
 func cut(raw []byte, less uint64) (value, rest []byte, ok bool) {
 	length, n := binary.Uvarint(raw)
 	if n <= 0 || length < less || length-less > uint64(len(raw)-n) {
@@ -55,7 +55,7 @@ func encodeChanges(raw []byte, changes []Change) []byte {
 	return raw
 }
 
-// decodeChanges reads what encodeChanges wrote. The values share the bytes.
+// decodeChanges decodes what encodeChanges wrote. The values share the bytes.
 func decodeChanges(raw []byte) ([]Change, error) {
 	var changes []Change
 	for len(raw) > 0 {

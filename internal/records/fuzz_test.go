@@ -37,12 +37,12 @@ func FuzzReadFrames(f *testing.F) {
 		if size != c.end || c.end > len(area) {
 			t.Errorf("the frames have %d bytes and end at %d of %d", size, c.end, len(area))
 		}
-		if len(c.behind) > 0 && !c.more {
+		if len(c.orphans) > 0 && !c.hasTrailing {
 			t.Error("there is something behind the end, and there is not")
 		}
 		// What follows a whole journal changes nothing of it.
 		again := readFrames(append(bytes.Clone(area[:c.end]), make([]byte, 64)...), salt)
-		if len(again.frames) != len(c.frames) || again.more {
+		if len(again.frames) != len(c.frames) || again.hasTrailing {
 			t.Errorf("%d frames were read again as %d", len(c.frames), len(again.frames))
 		}
 	})

@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// segment is one of the two files of the journal, which are filled in turns: while one is filled, what the other holds is
-// written to a run. A segment is filled with zeros once and never grows, so that a commit changes data and no metadata, takes no
-// room, and its sync waits for nothing else that the file system has to do.
+// segment is one of the two files of the journal, which are filled alternately: while one is filled, the content of the
+// other is written to a run. A segment is filled with zeros once and never grows, so that a commit changes no metadata,
+// needs no space, and its sync waits for no other work of the file system.
 //
-// It begins and ends with the same header. Between them are frames: one for each commit, each written and synced before the next
-// one is begun. A frame begins with the salt of the segment's generation, which is another one after each emptying, so that what
-// is left of an earlier generation is never read as a frame.
+// It begins and ends with the same header. Between them are frames, one for each commit, each written and synced before the
+// next. A frame begins with the salt of the segment's generation, which changes at each emptying, so that the rest of an
+// earlier generation is never read as a frame.
 type segment struct {
 	file       *os.File
 	name       string
@@ -28,7 +28,7 @@ type segment struct {
 	store      ID
 	generation uint64
 	salt       uint64
-	// at is where the next frame goes.
+	// at is the offset of the next frame.
 	at int64
 	// last is the number of the newest commit in it; zero if it is empty.
 	last uint64
@@ -36,12 +36,12 @@ type segment struct {
 
 const (
 	segmentMagic = "mmJournl"
-	// frameHead is what precedes the changes of a commit: the salt, its number, its time in milliseconds, their length, and a
-	// checksum of all of it.
+	// frameHead is the length of a frame's head: the salt, the commit's number, its time in milliseconds, the length of the
+	// changes, and a checksum of all of it.
 	frameHead = 8 + 8 + 8 + 4 + 4
 )
 
-// frame is one commit as the journal holds it.
+// frame is one commit in the journal.
 type frame struct {
 	number  uint64
 	time    time.Time
@@ -52,7 +52,7 @@ func (s *segment) header() []byte {
 	return sector{magic: segmentMagic, store: s.store, numbers: [6]uint64{s.generation, s.salt, uint64(s.size)}}.encode()
 }
 
-// makeSegment makes an empty segment's file, or none.
+// makeSegment creates an empty segment's file, or none.
 func (d disk) makeSegment(name string, s segment) error {
 	return d.makeFile(name, func(file *os.File) error {
 		header := s.header()
@@ -67,7 +67,7 @@ func (d disk) makeSegment(name string, s segment) error {
 	})
 }
 
-// zeros is a reader of nothing else.
+// zeros reads zeros.
 type zeros struct{}
 
 func (zeros) Read(into []byte) (int, error) {
@@ -77,17 +77,17 @@ func (zeros) Read(into []byte) (int, error) {
 
 func newSalt() uint64 { return rand.Uint64() | 1<<63 } // never zero
 
-// holds reports whether a segment has room for so many bytes of changes when it is empty; fits whether it has now.
+// holds reports whether changes of a length fit into an empty segment; fits whether they fit now.
 func (s *segment) holds(length int) bool {
 	return sectorSize+frameHead+int64(length) <= s.size-sectorSize
 }
 func (s *segment) fits(length int) bool { return s.at+frameHead+int64(length) <= s.size-sectorSize }
 
-// forOpenings is how much of a segment is kept for the commit that each opening is, so that a store on a full disk opens.
-func (s *segment) forOpenings() int { return int(min(32<<10, s.size/16)) }
+// openingReserve is the part of a segment that is reserved for the commit of an opening, so that a store on a full disk can
+// be opened.
+func (s *segment) openingReserve() int { return int(min(32<<10, s.size/16)) }
 
-// add writes a commit, for good on return. raw begins with room for the frame's head. After an error the next one is written over
-// it.
+// add writes a commit durably. raw begins with space for the frame's head. After an error the next commit overwrites it.
 func (s *segment) add(d disk, raw []byte, number uint64, now time.Time) error {
 	s.seal(raw, number, now)
 	err := d.fault("append")
@@ -98,7 +98,7 @@ func (s *segment) add(d disk, raw []byte, number uint64, now time.Time) error {
 		err = d.syncData(s.file)
 	}
 	if err != nil {
-		// What was refused does not come to life at the next opening.
+		// A failed commit must not reappear at the next opening.
 		_, again := s.file.WriteAt(make([]byte, frameHead), s.at)
 		return errors.Join(err, again)
 	}
@@ -107,7 +107,7 @@ func (s *segment) add(d disk, raw []byte, number uint64, now time.Time) error {
 	return nil
 }
 
-// seal fills in a frame's head.
+// seal sets a frame's head.
 func (s *segment) seal(raw []byte, number uint64, now time.Time) []byte {
 	binary.BigEndian.PutUint64(raw, s.salt)
 	binary.BigEndian.PutUint64(raw[8:], number)
@@ -121,7 +121,7 @@ func frameSum(raw []byte) uint32 {
 	return crc32.Update(crc32.Checksum(raw[:28], castagnoli), castagnoli, raw[frameHead:])
 }
 
-// empty begins a new generation. What the segment held must be in a run.
+// empty starts a new generation. The content of the segment must be in a run.
 func (s *segment) empty(d disk) error {
 	next := *s
 	next.generation, next.salt = s.generation+2, newSalt()
@@ -142,21 +142,20 @@ func (s *segment) empty(d disk) error {
 	return nil
 }
 
-// contents is what a segment's file holds.
+// contents is the content of a segment's file.
 type contents struct {
-	// frames are whole and follow each other from the beginning.
+	// frames are complete and follow each other from the beginning.
 	frames []frame
-	// end is where the last of them ends.
+	// end is the end of the last of them.
 	end int
-	// behind are whole frames behind something that is none: they say that something was there.
-	behind []frame
-	// more says that something was written behind the end though it is no whole frame.
-	more bool
+	// orphans are complete frames after a damaged one: they show that there was one.
+	orphans []frame
+	// hasTrailing is true if there are bytes of an incomplete frame after the end.
+	hasTrailing bool
 }
 
-// readFrames reads what stands between the headers of a segment. Of what a crash leaves only the last frame can be torn, since
-// each is on the disk before the next one is begun: whatever of this generation stands behind a frame that is none proves that it
-// is damaged.
+// readFrames decodes the area between the headers of a segment. A crash can only tear the last frame, since each is durable
+// before the next begins: anything of this generation after a bad frame proves damage.
 func readFrames(area []byte, salt uint64) contents {
 	var c contents
 	for {
@@ -172,18 +171,18 @@ func readFrames(area []byte, salt uint64) contents {
 		if next < 0 {
 			break
 		}
-		c.more = true
+		c.hasTrailing = true
 		at += next
 		f, length := parseFrame(area[at:], salt)
 		if length > 0 {
-			c.behind = append(c.behind, f)
+			c.orphans = append(c.orphans, f)
 		}
 		at += max(length, 1)
 	}
 	return c
 }
 
-// parseFrame gives the frame that raw begins with and its length, which is zero if it begins with none.
+// parseFrame decodes the frame at the start of raw, and its length, which is zero if there is none.
 func parseFrame(raw []byte, salt uint64) (frame, int) {
 	if len(raw) < frameHead || binary.BigEndian.Uint64(raw) != salt {
 		return frame{}, 0
@@ -201,8 +200,8 @@ func parseFrame(raw []byte, salt uint64) (frame, int) {
 	}, len(whole)
 }
 
-// openSegment reads a segment's file. found says what is wrong with it, in one sentence each; what could be read all the same is
-// given too, and no segment if that is nothing.
+// openSegment reads a segment's file. found lists its errors, one sentence each; what can be read is returned too, and a nil
+// segment if nothing can.
 func (d disk) openSegment(name string) (s *segment, c contents, found []Finding, err error) {
 	file, err := os.OpenFile(d.path(name), os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -230,7 +229,7 @@ func (d disk) openSegment(name string) (s *segment, c contents, found []Finding,
 		if !ok {
 			continue
 		}
-		// A crash while it was emptied can leave one of each; what it held before is in a run.
+		// A crash during emptying can leave one header of each generation; the earlier content is in a run.
 		if valid++; valid == 1 || one.numbers[0] > head.numbers[0] {
 			head = one
 		}

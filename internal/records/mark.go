@@ -12,12 +12,12 @@ const (
 	markName  = "mark"
 )
 
-// mark is a small file beside the journal that says which commit was the last one. It is written after each commit and synced with
-// each run, so that a power failure may leave it behind the journal, and never before it. A journal that ends before it has lost
-// something, be it only its last frame, which otherwise looks like one that was never finished.
+// mark is a small file beside the journal with the number of the last commit. It is written after each commit and synced
+// with each run, so that after a power failure it may be older than the journal, and never newer. If the journal ends before
+// the mark, commits are missing, be it only the last frame, which otherwise looks like an unfinished one.
 type mark struct {
 	store ID
-	// number is that of the last commit; epoch and start are of the last opening and the first.
+	// number is the last commit's; epoch and start are those of the last opening and the first.
 	number, epoch uint64
 	start         time.Time
 }
@@ -26,7 +26,7 @@ func (m mark) encode() []byte {
 	return sector{magic: markMagic, store: m.store, numbers: [6]uint64{m.number, m.epoch, uint64(m.start.UnixMilli())}}.encode()
 }
 
-// makeMark makes the file, with two copies that are written in turns.
+// makeMark creates the file, with two copies that are written alternately.
 func (d disk) makeMark(m mark) error {
 	return d.makeFile(markName, func(file *os.File) error {
 		_, err := file.Write(append(m.encode(), m.encode()...))
@@ -39,7 +39,7 @@ func writeMark(file *os.File, m mark) error {
 	return err
 }
 
-// openMark reads the newest of the copies. known says that there is one.
+// openMark reads the newer copy. known is true if there is one.
 func (d disk) openMark() (file *os.File, m mark, known bool, found []Finding, err error) {
 	file, err = os.OpenFile(d.path(markName), os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {

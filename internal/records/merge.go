@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// source gives changes in the order of their keys.
+// source returns changes in the order of their keys.
 type source interface {
 	read() (change Change, ok bool, err error)
 }
 
-// merge gives each key once, as the newest of the sources has it, which is the last one. Deletions are given too.
+// merge calls each once for every key, with the value of the newest source, which is the last one. Deletions are included.
 func merge(sources []source, each func(key string, value []byte) error) error {
 	heads := make([]*Change, len(sources))
 	for i := range sources {
@@ -51,7 +51,7 @@ func advance(sources []source, heads []*Change, i int) error {
 	return err
 }
 
-// table is what commits that are in no run yet have left.
+// table is the result of commits that are in no run.
 type table map[string][]byte
 
 func (t table) apply(changes []Change) {
@@ -60,7 +60,7 @@ func (t table) apply(changes []Change) {
 	}
 }
 
-// between gives what a table holds from a key on, and before another if that is not empty.
+// between returns the changes from one key on, and before another if that is not empty.
 func (t table) between(from, to string) *tableCursor {
 	var changes []Change
 	for key, value := range t {

@@ -1,7 +1,8 @@
-// Package records keeps records by key in a folder, so that what was committed is there after any crash, and any byte of it that is
-// damaged or missing is found. A commit is one frame in a journal and one sync; when half of the journal is full, what it holds is
-// written as a run, a file that is never changed. Every byte that says something stands under a checksum; commits are numbered
-// without gaps from the first one on.
+// Package records stores records by key in a folder, so that what was committed survives any crash, and damaged or missing
+// bytes are detected.
+//
+// A commit is one frame in the journal and one sync. When half of the journal is full, its content is written as a run, a
+// file that never changes. Every byte is covered by a checksum; commits are numbered without gaps.
 package records
 
 import (
@@ -19,30 +20,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Change is a record to be written or, without a value, deleted. Keys that begin with a zero byte are the store's own.
+// Change is a record to write or, without a value, to delete. Keys that begin with a zero byte are the store's own.
 type Change struct {
 	Key   string
 	Value []byte
 }
 
-// Options are what a store is opened with.
+// Options are the options of a store.
 type Options struct {
-	// Now is taken for the start if the store is new.
+	// Now becomes the start if the store is new.
 	Now time.Time
-	// Segment is how many bytes each half of the journal of a new store has. Default 4 MiB.
+	// Segment is the size of each half of the journal of a new store. Default 4 MiB.
 	Segment int64
-	// Known is the store that is to be there; zero says that it may be a new one.
+	// Known is the expected store; zero if the store may be new.
 	Known ID
-	// Expired says of a key that what it holds is not needed any more: it is not read again, and dropped some time. It may be
-	// called by any goroutine. Default: none is.
+	// Expired reports whether the record of a key is not needed any more: it is not read again, and dropped at some time. It
+	// may be called by any goroutine. Default: none is.
 	Expired func(key string) bool
-	// NoSync leaves it to the operating system when what was written is on the disk; for tests.
+	// NoSync leaves syncing to the operating system; for tests.
 	NoSync bool
-	// Failing is asked before each step that may fail; for tests.
+	// Failing is called before each step that may fail; for tests.
 	Failing func(step string) error
 }
 
-// ID tells stores apart.
+// ID is different for every store.
 type ID [16]byte
 
 // String is a store's id as it is written down elsewhere.
@@ -61,24 +62,24 @@ type Identity struct {
 	Start time.Time
 	// Epoch is how often it was opened, this time included.
 	Epoch int64
-	// LastCommit is when the last commit before this opening was; zero if there was none.
+	// LastCommit is the time of the last commit before this opening; zero if there was none.
 	LastCommit time.Time
 }
 
 const (
 	defaultSegment = 4 << 20
-	// lockWait is how long Open waits for another process to let go of the folder: long enough for one that is about to end.
+	// lockWait is how long Open waits for another process to unlock the folder: long enough for one that is ending.
 	lockWait = 2 * time.Second
 	lockLook = 20 * time.Millisecond
 	lockName = "lock"
 
 	startKey = "\x00start"
 	epochKey = "\x00epoch"
-	// firstKey is behind every key of the store's own.
+	// firstKey is above every key of the store's own.
 	firstKey = "\x01"
 )
 
-// Store is an open one.
+// Store is an open store.
 type Store struct {
 	disk     disk
 	options  Options
@@ -86,34 +87,34 @@ type Store struct {
 	lock     *os.File
 	markFile *os.File
 
-	// committing is held by whoever commits. The journal and number, of the newest commit, are its.
+	// committing is held during a commit. It guards the journal and number, which is that of the newest commit.
 	committing sync.Mutex
 	segments   [2]*segment
 	active     int
 	number     uint64
 	time       time.Time
-	// opened is set once this opening is committed.
+	// opened is true once this opening is committed.
 	opened bool
 
-	// drainers write what is in the other segment to a run; draining is held by whoever writes one, and owns spare, the size of
-	// what is reserved.
+	// drainers write the segment that is not active to a run. draining is held by the one that writes, and guards spare, the
+	// size of the reserved space.
 	drainers sync.WaitGroup
 	draining sync.Mutex
 	spare    int64
-	// inline has runs written before a commit returns; for tests.
+	// inline writes runs before a commit returns; for tests.
 	inline bool
 
 	mu sync.RWMutex
-	// runs are in the order of their commits. full is what the other segment holds, up to a commit; filling what the active one
-	// does.
-	runs     []*run
-	full     table
-	fullSpan span
-	filling  table
-	failed   error
+	// runs are in the order of their commits. drainTable is the content of the segment that is being written to a run, up to
+	// the commits in drainSpan; activeTable is that of the active one.
+	runs        []*run
+	drainTable  table
+	drainSpan   span
+	activeTable table
+	failed      error
 }
 
-// Open opens or makes the store in a folder. It fails with a DamagedError if not all of it is there, and with
+// Open opens the store in a folder, or creates it. It fails with a DamagedError if a part of it is missing, and with
 // errdefs.ErrUnavailable while another process has it open.
 func Open(dir string, options Options) (*Store, error) {
 	if options.Segment == 0 {
@@ -122,13 +123,13 @@ func Open(dir string, options Options) (*Store, error) {
 	if options.Expired == nil {
 		options.Expired = func(string) bool { return false }
 	}
-	s := &Store{disk: disk{dir: dir, noSync: options.NoSync, failing: options.Failing}, options: options, filling: table{}}
+	s := &Store{disk: disk{dir: dir, noSync: options.NoSync, failpoint: options.Failing}, options: options, activeTable: table{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, s.opening(err)
+		return nil, s.openError(err)
 	}
 	var err error
 	if s.lock, err = s.disk.lock(); err != nil {
-		return nil, s.opening(err)
+		return nil, s.openError(err)
 	}
 	found, err := s.disk.survey()
 	if err == nil {
@@ -143,16 +144,16 @@ func Open(dir string, options Options) (*Store, error) {
 		err = errors.Join(&DamagedError{&found.report}, found.close())
 	}
 	if err != nil {
-		return nil, s.opening(errors.Join(err, s.lock.Close()))
+		return nil, s.openError(errors.Join(err, s.lock.Close()))
 	}
 	if err := s.take(found); err != nil {
-		return nil, s.opening(errors.Join(err, s.release()))
+		return nil, s.openError(errors.Join(err, s.release()))
 	}
 	return s, nil
 }
 
-// opening says what failed.
-func (s *Store) opening(err error) error {
+// openError adds the folder to an error.
+func (s *Store) openError(err error) error {
 	var damaged *DamagedError
 	switch {
 	case errors.As(err, &damaged):
@@ -165,7 +166,7 @@ func (s *Store) opening(err error) error {
 	return fmt.Errorf("open the store %s: %w", s.disk.dir, err)
 }
 
-// lock makes the folder this process's.
+// lock locks the folder for this process.
 func (d disk) lock() (*os.File, error) {
 	file, err := os.OpenFile(d.path(lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -186,10 +187,10 @@ func (d disk) lock() (*os.File, error) {
 	}
 }
 
-// create makes an empty store. The mark comes last: without it there is none yet.
+// create creates an empty store. The mark is written last: without it there is no store.
 func (d disk) create(options Options) (*survey, error) {
 	var store ID
-	_, _ = rand.Read(store[:]) // it never fails; it ends the program instead
+	_, _ = rand.Read(store[:]) // it cannot fail
 	for i, name := range segmentNames {
 		if err := d.makeSegment(name, segment{size: options.Segment, store: store, generation: uint64(i + 1), salt: newSalt()}); err != nil {
 			return nil, err
@@ -201,10 +202,10 @@ func (d disk) create(options Options) (*survey, error) {
 	return d.survey()
 }
 
-// take makes the store of what was found, and counts this opening.
+// take builds the store from what was found, and counts this opening.
 func (s *Store) take(found *survey) error {
 	s.markFile, s.segments, s.runs = found.markFile, found.segments, found.runs
-	for _, r := range found.covered {
+	for _, r := range found.superseded {
 		if err := errors.Join(r.file.Close(), os.Remove(s.disk.path(r.name))); err != nil {
 			return err
 		}
@@ -233,10 +234,10 @@ func (s *Store) take(found *survey) error {
 	if err := writeMark(s.markFile, s.marked()); err != nil {
 		return err
 	}
-	if s.full != nil {
-		s.drainers.Go(func() { _ = s.drain() }) // the next turn says what was wrong
+	if s.drainTable != nil {
+		s.drainers.Go(func() { _ = s.drain() }) // the next switch returns the error
 	}
-	_ = s.reserve() // Room says that there is none
+	_ = s.reserve() // Room reports the error
 	err = s.Commit([]Change{
 		{startKey, binary.BigEndian.AppendUint64(nil, uint64(s.identity.Start.UnixMilli()))},
 		{epochKey, binary.BigEndian.AppendUint64(nil, uint64(s.identity.Epoch))},
@@ -245,7 +246,7 @@ func (s *Store) take(found *survey) error {
 	return err
 }
 
-// replay takes up the commits that are in no run, and empties segments that have none of them.
+// replay loads the commits that are in no run, and empties segments without such.
 func (s *Store) replay(found *survey) error {
 	inRuns := found.inRuns()
 	var older, newer *segment
@@ -267,7 +268,7 @@ func (s *Store) replay(found *survey) error {
 		s.active = 1
 	}
 	if older != nil {
-		s.full, s.fullSpan = table{}, span{last: older.last}
+		s.drainTable, s.drainSpan = table{}, span{last: older.last}
 	}
 	for _, f := range found.journal {
 		changes, err := decodeChanges(f.payload)
@@ -276,21 +277,21 @@ func (s *Store) replay(found *survey) error {
 		}
 		s.time = f.time
 		if older != nil && f.number <= older.last {
-			s.full.apply(changes)
-			s.fullSpan.time = f.time
+			s.drainTable.apply(changes)
+			s.drainSpan.time = f.time
 			continue
 		}
-		s.filling.apply(changes)
+		s.activeTable.apply(changes)
 	}
 	return nil
 }
 
-// Identity is who the store is.
+// Identity identifies the store and counts its openings.
 func (s *Store) Identity() Identity { return s.identity }
 
-// Commit makes the changes: all of them or none, and on return without an error for good. The last one for a key counts. While
-// the disk is full it fails with errdefs.ErrResourceExhausted, and nothing has changed; after any other error the store must be
-// closed, and whether it holds the changes shows when it is opened again.
+// Commit stores the changes: all of them or none, and durably on return without an error. The last one for a key counts. On
+// a full disk it fails with errdefs.ErrResourceExhausted, and nothing has changed; after any other error the store must be
+// closed, and the next opening shows whether the changes were stored.
 func (s *Store) Commit(changes []Change) error {
 	s.committing.Lock()
 	defer s.committing.Unlock()
@@ -298,7 +299,7 @@ func (s *Store) Commit(changes []Change) error {
 		return err
 	}
 	raw := encodeChanges(make([]byte, frameHead, frameHead+sizeOf(changes)), changes)
-	// What is kept is what the frame says: the changes are the caller's on return.
+	// The store keeps the bytes of the frame, since the changes belong to the caller on return.
 	kept, err := decodeChanges(raw[frameHead:])
 	if err != nil {
 		return err
@@ -311,7 +312,7 @@ func (s *Store) Commit(changes []Change) error {
 	case err != nil:
 		return s.fail(fmt.Errorf("write to the store %s: %w", s.disk.dir, err))
 	}
-	// It may lag behind, so that one that could not be written is no failure.
+	// The mark may lag behind, so a failed write is not an error.
 	_ = writeMark(s.markFile, s.marked())
 	return nil
 }
@@ -324,15 +325,15 @@ func (s *Store) add(raw []byte, kept []Change) error {
 	now := time.Now()
 	length := len(raw) - frameHead
 	active := s.segments[s.active]
-	if !active.holds(length + active.forOpenings()) {
+	if !active.holds(length + active.openingReserve()) {
 		return s.addRun(kept, now)
 	}
 	need := length
 	if s.opened {
-		need += active.forOpenings()
+		need += active.openingReserve()
 	}
 	if !active.fits(need) {
-		if err := s.turn(); err != nil {
+		if err := s.switchSegment(); err != nil {
 			return err
 		}
 		active = s.segments[s.active]
@@ -343,29 +344,30 @@ func (s *Store) add(raw []byte, kept []Change) error {
 	s.number, s.time = s.number+1, now
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.filling.apply(kept)
+	s.activeTable.apply(kept)
 	return nil
 }
 
-// turn goes on in the other segment, once what it held is in a run.
-func (s *Store) turn() error {
+// switchSegment continues in the other segment, once its content is in a run.
+func (s *Store) switchSegment() error {
 	s.drainers.Wait()
 	if err := s.drain(); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	s.full, s.filling = s.filling, table{}
-	s.fullSpan = span{last: s.number, time: s.time}
+	s.drainTable, s.activeTable = s.activeTable, table{}
+	s.drainSpan = span{last: s.number, time: s.time}
 	s.active = 1 - s.active
 	s.mu.Unlock()
-	s.drainers.Go(func() { _ = s.drain() }) // the next turn says what was wrong
+	s.drainers.Go(func() { _ = s.drain() }) // the next switch returns the error
 	if s.inline {
 		s.drainers.Wait()
 	}
 	return nil
 }
 
-// addRun commits changes that no segment has room for, with all that is in none yet, as a run. No changes are none.
+// addRun commits changes that are too large for a segment, with all that is in no run, as a run. Without changes it does
+// nothing.
 func (s *Store) addRun(kept []Change, now time.Time) error {
 	s.drainers.Wait()
 	if err := s.drain(); err != nil {
@@ -373,7 +375,7 @@ func (s *Store) addRun(kept []Change, now time.Time) error {
 	}
 	s.draining.Lock()
 	defer s.draining.Unlock()
-	number, all := s.number, s.filling.clone()
+	number, all := s.number, s.activeTable.clone()
 	if len(kept) > 0 {
 		number++
 		all.apply(kept)
@@ -382,7 +384,7 @@ func (s *Store) addRun(kept []Change, now time.Time) error {
 		return err
 	}
 	s.mu.Lock()
-	s.filling = table{}
+	s.activeTable = table{}
 	s.mu.Unlock()
 	s.number, s.time = number, now
 	if err := errors.Join(writeMark(s.markFile, s.marked()), s.disk.syncData(s.markFile)); err != nil {
@@ -404,8 +406,8 @@ func (s *Store) failure() error {
 	return s.failed
 }
 
-// Scan calls each for every record from a key on, and before another if that is not empty, in the order of the keys. The bytes are
-// each's to keep, and it must not commit.
+// Scan calls each for every record from one key on, and before another if that is not empty, in the order of keys. each owns
+// the bytes, and must not commit.
 func (s *Store) Scan(from, to string, each func(key string, value []byte) error) error {
 	return s.read(max(from, firstKey), to, each)
 }
@@ -418,7 +420,7 @@ func (s *Store) read(from, to string, each func(key string, value []byte) error)
 		r.readers.Add(1)
 		sources = append(sources, r.from(from))
 	}
-	for _, t := range []table{s.full, s.filling} {
+	for _, t := range []table{s.drainTable, s.activeTable} {
 		sources = append(sources, t.between(from, to))
 	}
 	s.mu.RUnlock()
@@ -432,26 +434,26 @@ func (s *Store) read(from, to string, each func(key string, value []byte) error)
 		case key < from || value == nil || s.options.Expired(key):
 			return nil
 		case to != "" && key >= to:
-			return errEnough
+			return errStopScan
 		}
 		return each(key, slices.Clone(value))
 	})
-	if errors.Is(err, errEnough) {
+	if errors.Is(err, errStopScan) {
 		return nil
 	}
 	return err
 }
 
-// errEnough ends a scan.
-var errEnough = errors.New("enough")
+// errStopScan ends a scan.
+var errStopScan = errors.New("enough")
 
-// Close lets go of the store. What is only in the journal is written to a run, unless the disk is full.
+// Close closes the store. What is only in the journal is written to a run, unless the disk is full.
 func (s *Store) Close() error {
 	s.committing.Lock()
 	defer s.committing.Unlock()
 	s.drainers.Wait()
 	err := s.failure()
-	if err == nil && (s.full != nil || len(s.filling) > 0) {
+	if err == nil && (s.drainTable != nil || len(s.activeTable) > 0) {
 		err = s.addRun(nil, s.time)
 	}
 	if isFull(err) || errdefs.IsResourceExhausted(err) {
@@ -460,7 +462,7 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.release())
 }
 
-// release lets go of every file.
+// release closes every file.
 func (s *Store) release() error {
 	s.drainers.Wait()
 	_ = s.fail(fmt.Errorf("the store %s is closed: %w", s.disk.dir, errdefs.ErrUnavailable))

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Check looks at every byte of the store in a folder that no process has open, and changes nothing. known is the store that is to
-// be there; zero if nobody knows. each is given every record that can be read; nil is not.
+// Check reads every byte of the store in a folder that no process has open, and changes nothing. known is the expected
+// store; zero if unknown. each is called for every readable record; it may be nil.
 func Check(dir string, known ID, each func(key string, value []byte)) (*Report, error) {
 	var report *Report
 	err := examine(dir, known, func(_ disk, found *survey) error {
@@ -48,7 +48,7 @@ func examine(dir string, known ID, do func(d disk, found *survey) error) error {
 	defer lock.Close() //nolint:errcheck // nothing is written to it
 	found, err := d.survey()
 	if err != nil {
-		return fmt.Errorf("look at the store %s: %w", dir, err)
+		return fmt.Errorf("examine the store %s: %w", dir, err)
 	}
 	found.expect(known)
 	if found.fresh {
@@ -59,7 +59,7 @@ func examine(dir string, known ID, do func(d disk, found *survey) error) error {
 	return errors.Join(err, found.close())
 }
 
-// merged gives what can be read of the records, each as its newest commit left it, and notes over them.
+// merged returns the readable records, each as its newest commit left it, and notes over them.
 func (s *survey) merged(notes []Change, each func(key string, value []byte) error) error {
 	var sources []source
 	for _, r := range s.runs {
@@ -77,24 +77,24 @@ func (s *survey) merged(notes []Change, each func(key string, value []byte) erro
 	return merge(append(sources, left.between("", "")), each)
 }
 
-// suffixes of the folder of a store while it is repaired, and of what it was before.
+// These are the suffixes of a store's folder during a repair, and of the damaged one after it.
 const (
 	repairedSuffix = ".repaired"
 	damagedSuffix  = ".damaged"
 )
 
-// Repairing is what a repair is done with.
+// Repairing are the options of a repair.
 type Repairing struct {
-	// Known is the store that is to be there; zero if nobody knows.
+	// Known is the expected store; zero if unknown.
 	Known ID
-	// Notes are records that tell of the loss.
+	// Notes are records about the losses.
 	Notes []Change
 	// NoSync is that of Options.
 	NoSync bool
 }
 
-// Repair makes a whole store of what can be read of a damaged one, and keeps that one's files in a folder beside it, which it gives.
-// The store stays the same one: its epochs go on rising.
+// Repair builds a complete store from what can be read of a damaged one, and keeps the damaged files in a folder beside it,
+// which it returns. The id of the store stays, and its epochs keep rising.
 func Repair(dir string, repairing Repairing) (kept string, err error) {
 	now := time.Now()
 	kept = fmt.Sprintf("%s%s-%s", dir, damagedSuffix, now.UTC().Format("20060102T150405.000000"))
@@ -117,7 +117,7 @@ func Repair(dir string, repairing Repairing) (kept string, err error) {
 	return kept, err
 }
 
-// rewrite writes what can be read as a new store of the same id.
+// rewrite writes the readable records as a new store of the same id.
 func (s *survey) rewrite(to disk, notes []Change, now time.Time) error {
 	m := mark{store: s.store, number: s.report.Commits + 1, epoch: s.mark.epoch, start: s.mark.start}
 	if m.start.IsZero() {
@@ -160,10 +160,10 @@ func (s *survey) rewrite(to disk, notes []Change, now time.Time) error {
 	return errors.Join(to.makeMark(m), written.file.Close())
 }
 
-// lostOpenings are skipped where the last one is not known for certain, so that no epoch comes twice.
+// lostOpenings is how many epochs are skipped if the last one is uncertain, so that none is used twice.
 const lostOpenings = 1000
 
-// exchange swaps two folders; where the file system cannot do it at once, one after the other.
+// exchange swaps two folders, atomically if the file system can.
 func exchange(a, b string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {

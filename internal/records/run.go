@@ -15,40 +15,40 @@ import (
 	"time"
 )
 
-// run is a file with what some commits that follow each other left: each key once, in their order. It is written once and never
-// changed. Runs and journal together hold every commit from the first one on, so that one that is missing leaves a gap.
+// run is a file with the result of consecutive commits: each key once, in order. It is written once and never changed. Runs
+// and journal together have every commit from the first one on, so that a missing one leaves a gap.
 //
 //	header | blocks | index of the blocks | footer
 //
-// Not one byte is without a checksum.
+// Every byte is covered by a checksum.
 type run struct {
 	file *os.File
 	name string
 	span span
 	size int64
-	// seed makes checksums those of this file.
+	// seed makes the checksums specific to this file.
 	seed   uint32
 	blocks []block
-	// readers are done before the file is closed.
+	// The file is closed after its readers have ended.
 	readers sync.WaitGroup
 }
 
-// span is which commits a run is of, and what it was written by.
+// span is the commits of a run, and the opening that wrote it.
 type span struct {
 	first, last uint64
-	// time is of the last commit, epoch of the opening.
+	// time is that of the last commit, epoch that of the opening.
 	time  time.Time
 	epoch uint64
 }
 
-// block is some of the keys of a run.
+// block is consecutive keys of a run.
 type block struct {
 	at     int64
 	length int
 	count  int
 	first  string
 	last   string
-	// damaged blocks are passed over, which only a repair does.
+	// damaged blocks are skipped, in a repair only.
 	damaged bool
 }
 
@@ -56,15 +56,15 @@ const (
 	runMagic    = "mmRun001"
 	footerMagic = "mmRunEnd"
 	runSuffix   = ".run"
-	// blockHead is a block's length and a checksum of its place, its length and what follows.
+	// blockHead is the length of a block's head: its length and a checksum of its offset, its length and its content.
 	blockHead = 4 + 4
-	// blockSize is how large a block becomes before the next one is begun.
+	// blockSize is the size at which the next block begins.
 	blockSize = 16 << 10
 )
 
 func runName(first, last uint64) string { return fmt.Sprintf("%020d-%020d%s", first, last, runSuffix) }
 
-// parseRunName gives the commits that a file's name says.
+// parseRunName returns the commits in a file's name.
 func parseRunName(name string) (first, last uint64, ok bool) {
 	stem, ok := strings.CutSuffix(name, runSuffix)
 	if !ok {
@@ -80,7 +80,7 @@ func (s span) header(store ID) []byte {
 	return sector{magic: runMagic, store: store, numbers: [6]uint64{s.first, s.last, uint64(s.time.UnixMilli()), s.epoch}}.encode()
 }
 
-// runWriter writes the keys that it is given, in their order.
+// runWriter writes keys in order.
 type runWriter struct {
 	to     *bufio.Writer
 	seed   uint32
@@ -121,7 +121,7 @@ func (w *runWriter) endBlock() error {
 	return w.write(w.block)
 }
 
-// write writes a block, whose head it fills in.
+// write writes a block and sets its head.
 func (w *runWriter) write(raw []byte) error {
 	binary.BigEndian.PutUint32(raw, uint32(len(raw)-blockHead))
 	binary.BigEndian.PutUint32(raw[4:], blockSum(w.seed, w.at, raw))
@@ -136,7 +136,7 @@ func blockSum(seed uint32, at int64, raw []byte) uint32 {
 	return crc32.Update(sum, castagnoli, raw[blockHead:])
 }
 
-// finish ends the file and gives how long it is.
+// finish completes the file and returns its length.
 func (w *runWriter) finish(store ID) (int64, error) {
 	if err := w.endBlock(); err != nil {
 		return 0, err
@@ -188,8 +188,8 @@ func decodeIndex(raw []byte) ([]block, error) {
 	return blocks, nil
 }
 
-// openRun reads a run's file from end to end. found says what is wrong with it; a run with a damaged block is given all the same,
-// and none if nothing of it can be read.
+// openRun reads a run's file completely. found lists its errors; a run with damaged blocks is returned too, and nil if
+// nothing can be read.
 func (d disk) openRun(name string, store ID) (r *run, found []Finding, err error) {
 	file, err := os.Open(d.path(name))
 	if err != nil {
@@ -271,7 +271,7 @@ func (r *run) index(at int64) ([]block, error) {
 	}
 	blocks, err := decodeIndex(raw)
 	if err != nil {
-		return nil, nil //nolint:nilerr // it is damaged, which the caller says
+		return nil, nil //nolint:nilerr // it is damaged, which the caller reports
 	}
 	return blocks, nil
 }
@@ -284,7 +284,7 @@ func readBoth(file *os.File, head, tail []byte, size int64) error {
 	return err
 }
 
-// walk reads the blocks, as the index lists them if it is there.
+// walk reads the blocks, as listed in the index if there is one.
 func (r *run) walk(want []block) (found []Finding, err error) {
 	in := bufio.NewReaderSize(io.NewSectionReader(r.file, sectorSize, r.size-2*sectorSize), int(min(r.size, 1<<20)))
 	before := ""
@@ -312,7 +312,7 @@ func (r *run) walk(want []block) (found []Finding, err error) {
 			found = append(found, Finding{
 				File: r.name, What: fmt.Sprintf("bytes %d to %d are damaged", at, at+int64(length)-1), Keys: &Keys{First: b.first, Last: b.last, Count: b.count},
 			})
-		case wholeBlock(r.seed, at, raw): // the index, whose place nothing says
+		case wholeBlock(r.seed, at, raw): // the index, whose offset is unknown
 			return found, nil
 		default:
 			return append(found, r.unread(at, before)), nil
@@ -323,7 +323,7 @@ func (r *run) walk(want []block) (found []Finding, err error) {
 	return found, nil
 }
 
-// unread is about all that follows a key.
+// unread is the finding for everything after a key.
 func (r *run) unread(at int64, before string) Finding {
 	return Finding{File: r.name, What: fmt.Sprintf("it cannot be read from byte %d on", at), Keys: &Keys{First: before}}
 }
@@ -332,7 +332,7 @@ func wholeBlock(seed uint32, at int64, raw []byte) bool {
 	return len(raw) >= blockHead && int(binary.BigEndian.Uint32(raw)) == len(raw)-blockHead && blockSum(seed, at, raw) == binary.BigEndian.Uint32(raw[4:])
 }
 
-// readBlock reports what a block holds, if it is whole.
+// readBlock decodes a block, if it is complete.
 func readBlock(seed uint32, at int64, raw []byte) (b block, ok bool) {
 	if !wholeBlock(seed, at, raw) {
 		return b, false
@@ -351,7 +351,7 @@ func readBlock(seed uint32, at int64, raw []byte) (b block, ok bool) {
 	return b, b.count > 0
 }
 
-// runCursor reads the keys of a run from one on.
+// runCursor reads the keys of a run from a key on.
 type runCursor struct {
 	run  *run
 	next int

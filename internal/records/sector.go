@@ -5,13 +5,12 @@ import (
 	"hash/crc32"
 )
 
-// sectorSize is what a disk writes whole or not at all.
+// sectorSize is what a disk writes atomically.
 const sectorSize = 512
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// sector is a header of 512 bytes: what kind of file it is of, whose it is, some numbers, and a checksum of it all in its last
-// four bytes.
+// sector is a header of 512 bytes: the kind of file, the store, some numbers, and a checksum in the last four bytes.
 type sector struct {
 	magic   string
 	store   ID
@@ -29,7 +28,7 @@ func (s sector) encode() []byte {
 	return raw
 }
 
-// decodeSector reports whether raw is a header of that kind, with not one bit changed.
+// decodeSector decodes a header of that kind; ok is false if it is damaged.
 func decodeSector(raw []byte, magic string) (s sector, ok bool) {
 	if len(raw) != sectorSize || string(raw[:8]) != magic ||
 		crc32.Checksum(raw[:sectorSize-4], castagnoli) != binary.BigEndian.Uint32(raw[sectorSize-4:]) {

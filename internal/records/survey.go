@@ -12,7 +12,7 @@ import (
 
 var segmentNames = [2]string{"journal-0", "journal-1"}
 
-// survey reads everything in the folder. What is wrong with it is in the report, not in the error.
+// survey reads everything in the folder. Errors in the files are in the report, not in the error.
 func (d disk) survey() (_ *survey, err error) {
 	s := &survey{report: Report{Dir: d.dir}}
 	defer func() {
@@ -50,7 +50,7 @@ func (d disk) survey() (_ *survey, err error) {
 	return s, nil
 }
 
-// runNames are the names of the runs in the order of their commits, a wider one before those that it has replaced.
+// runNames lists the runs in the order of their commits, a wider one before those that it has replaced.
 func (d disk) runNames() ([]string, error) {
 	entries, err := os.ReadDir(d.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,33 +73,33 @@ func (d disk) runNames() ([]string, error) {
 	return names, nil
 }
 
-// neverFinished reports whether there is no store yet. The first segment is made first, and the mark last.
+// neverFinished reports whether the creation was not finished. The first segment is created first, and the mark last.
 func (s *survey) neverFinished(runs int) bool {
 	if s.markFile != nil || runs > 0 || s.segments[0] == nil && s.segments[1] != nil {
 		return false
 	}
 	for i, segment := range s.segments {
-		if segment != nil && (segment.generation != uint64(i+1) || segment.last > 0 || s.contents[i].more) {
+		if segment != nil && (segment.generation != uint64(i+1) || segment.last > 0 || s.contents[i].hasTrailing) {
 			return false
 		}
 	}
 	return true
 }
 
-// expect notes that these are not the files of a store that is known; a zero id is of none.
+// expect adds a finding if these are not the files of a known store; a zero id is no store.
 func (s *survey) expect(known ID) {
 	switch {
 	case known == ID{} || !s.fresh && s.store == known:
 	case s.fresh:
 		s.fresh, s.store = false, known
-		s.bad("the folder", "all files of the store are gone")
+		s.addFinding("the folder", "all files of the store are gone")
 		s.report.EndUnknown = true
 	default:
-		s.bad("the folder", "it holds another store")
+		s.addFinding("the folder", "it holds another store")
 	}
 }
 
-// identify finds out whose files these are.
+// identify finds out which store the files belong to.
 func (s *survey) identify(d disk, known bool, names []string) {
 	switch {
 	case known:
@@ -131,7 +131,7 @@ func (s *survey) readRuns(d disk, names []string) error {
 			return err
 		}
 		if r.span.last < next {
-			s.covered = append(s.covered, r)
+			s.superseded = append(s.superseded, r)
 			continue
 		}
 		s.report.Findings = append(s.report.Findings, found...)
@@ -139,7 +139,7 @@ func (s *survey) readRuns(d disk, names []string) error {
 			s.report.Gaps = append(s.report.Gaps, Gap{First: next, Last: r.span.first - 1, Before: r.span.time})
 		}
 		if r.span.first < next {
-			s.bad(name, "it overlaps the one before it")
+			s.addFinding(name, "it overlaps the one before it")
 		}
 		if len(r.blocks) == 0 && len(found) > 0 {
 			s.report.Gaps = append(s.report.Gaps, Gap{First: r.span.first, Last: r.span.last, Before: r.span.time})
@@ -150,7 +150,7 @@ func (s *survey) readRuns(d disk, names []string) error {
 	return nil
 }
 
-// readJournal takes what is in the journal and in no run, and looks whether it is all.
+// readJournal reads the commits of the journal that are in no run, and checks that they are complete.
 func (s *survey) readJournal(known bool) {
 	var frames []frame
 	unread := false
@@ -160,13 +160,13 @@ func (s *survey) readJournal(known bool) {
 		}
 		c := s.contents[i]
 		if segment.generation > 0 && segment.store != s.store {
-			s.bad(segment.name, "it is of another store")
+			s.addFinding(segment.name, "it is of another store")
 			c = contents{}
 		}
-		frames = append(append(frames, c.frames...), c.behind...)
-		if c.more {
-			s.bad(segment.name, "it is damaged from byte %d on", sectorSize+c.end)
-			unread = unread || len(c.behind) == 0
+		frames = append(append(frames, c.frames...), c.orphans...)
+		if c.hasTrailing {
+			s.addFinding(segment.name, "it is damaged from byte %d on", sectorSize+c.end)
+			unread = unread || len(c.orphans) == 0
 		}
 	}
 	slices.SortFunc(frames, func(a, b frame) int { return cmp.Compare(a.number, b.number) })
@@ -187,7 +187,7 @@ func (s *survey) readJournal(known bool) {
 	if s.mark.number >= next {
 		s.report.Gaps = append(s.report.Gaps, Gap{First: next, Last: s.mark.number, After: before})
 	}
-	// What is behind a damaged frame has a number if it can be read; otherwise only the mark may know how much there was.
+	// The frame after a damaged one has a number if it can be read; otherwise only the mark may know how many there were.
 	s.report.EndUnknown = unread && s.mark.number <= s.last()
 	damaged := slices.ContainsFunc(s.report.Findings, func(f Finding) bool { return strings.HasPrefix(f.File, "journal-") })
 	s.report.EndUnknown = s.report.EndUnknown || !known && damaged

@@ -1,10 +1,10 @@
-// Package resource holds quantities of what a node has: a fixed vector for the core to compute with, and the
-// text forms that people write.
+// Package resource has quantities of a node's resources: a fixed vector to compute with, and the text forms that people
+// write.
 package resource
 
 import "math"
 
-// Places of the vector. The places from Extended on belong to a zone's other countable resources, by Schema.
+// These are the indexes of the vector. Those from Extended on are named by a Schema.
 const (
 	CPU      = iota // millicores
 	Memory          // bytes
@@ -14,7 +14,7 @@ const (
 	Size     = 8
 )
 
-// Vector is a quantity of every resource, by place. Arithmetic saturates and never wraps.
+// Vector is a quantity of every resource, by index. Arithmetic saturates and never wraps.
 type Vector [Size]int64
 
 // Add is v + w.
@@ -25,7 +25,7 @@ func (v Vector) Add(w Vector) Vector {
 	return v
 }
 
-// Sub is v - w; it may go below zero, which means over-committed.
+// Sub is v - w; below zero means overcommitted.
 func (v Vector) Sub(w Vector) Vector {
 	for i := range v {
 		v[i] = sub(v[i], w[i])
@@ -41,7 +41,7 @@ func (v Vector) Scale(n int64) Vector {
 	return v
 }
 
-// Fits reports whether v is at most w in every place.
+// Fits reports whether no element of v exceeds that of w.
 func (v Vector) Fits(w Vector) bool {
 	for i := range v {
 		if v[i] > w[i] {
@@ -51,7 +51,7 @@ func (v Vector) Fits(w Vector) bool {
 	return true
 }
 
-// Lacking is the first place in which v exceeds w, or -1 if it fits.
+// Lacking is the first index at which v exceeds w, or -1 if v fits.
 func (v Vector) Lacking(w Vector) int {
 	for i := range v {
 		if v[i] > w[i] {
@@ -61,10 +61,10 @@ func (v Vector) Lacking(w Vector) int {
 	return -1
 }
 
-// IsZero reports whether every place is zero.
+// IsZero reports whether every element is zero.
 func (v Vector) IsZero() bool { return v == Vector{} }
 
-// Min is the smaller of both in every place.
+// Min is the smaller of both, by element.
 func (v Vector) Min(w Vector) Vector {
 	for i := range v {
 		v[i] = min(v[i], w[i])
@@ -72,7 +72,7 @@ func (v Vector) Min(w Vector) Vector {
 	return v
 }
 
-// Max is the larger of both in every place.
+// Max is the larger of both, by element.
 func (v Vector) Max(w Vector) Vector {
 	for i := range v {
 		v[i] = max(v[i], w[i])
@@ -94,7 +94,7 @@ func (v Vector) Percent(percent float64) Vector {
 	return v
 }
 
-// Unlimited is more than any node has, in every place.
+// Unlimited is more than any node has of everything.
 func Unlimited() Vector {
 	var v Vector
 	for i := range v {
@@ -140,12 +140,12 @@ func mul(a, b int64) int64 {
 	return product
 }
 
-// Schema names the places from Extended on. The zero Schema has none. It is a value: Place returns a grown copy.
+// Schema is the names of the indexes from Extended on. The zero Schema has none. It is a value: With returns a new one.
 type Schema struct {
 	names [Size - Extended]string
 }
 
-// Place is the vector place of a named resource.
+// Place is the index of a named resource.
 func (s Schema) Place(name string) (int, bool) {
 	for i, known := range s.names {
 		if known == name && name != "" {
@@ -155,7 +155,7 @@ func (s Schema) Place(name string) (int, bool) {
 	return 0, false
 }
 
-// With is a schema that also has name, and its place. It reports false when all places are taken.
+// With returns a schema that also has name, and its index. It is false if all indexes are taken.
 func (s Schema) With(name string) (Schema, int, bool) {
 	if place, ok := s.Place(name); ok {
 		return s, place, true
@@ -169,7 +169,7 @@ func (s Schema) With(name string) (Schema, int, bool) {
 	return s, 0, false
 }
 
-// Name is what a place is called.
+// Name is the name of an index.
 func (s Schema) Name(place int) string {
 	switch place {
 	case CPU:
@@ -187,7 +187,7 @@ func (s Schema) Name(place int) string {
 	return ""
 }
 
-// Names are the names of the extended places in use, in place order.
+// Names lists the named resources in the order of their indexes.
 func (s Schema) Names() []string {
 	var names []string
 	for _, name := range s.names {
@@ -198,7 +198,7 @@ func (s Schema) Names() []string {
 	return names
 }
 
-// Format writes the quantity at a place for a person.
+// Format formats a quantity of an index for people.
 func (s Schema) Format(place int, amount int64) string {
 	switch place {
 	case CPU:

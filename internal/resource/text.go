@@ -31,8 +31,8 @@ var byteUnits = []struct {
 	{"B", 1},
 }
 
-// ParseBytes reads an amount of memory or disk: a number with a unit, as in 64MiB, 1.5Gi, 500MB. What is no whole number of
-// bytes is rounded to the nearest. A number without a unit is refused, since nobody can tell which was meant.
+// ParseBytes parses an amount of memory or disk: a number with a unit, as in 64MiB, 1.5Gi, 500MB. It is rounded to whole
+// bytes. A number without a unit is refused as ambiguous.
 func ParseBytes(text string) (int64, error) {
 	trimmed := strings.TrimSpace(text)
 	for _, unit := range byteUnits {
@@ -64,7 +64,7 @@ func ParseBytes(text string) (int64, error) {
 	return 0, fmt.Errorf("%s is not an amount of bytes; write for example 64MiB or 1GiB", quoted(text))
 }
 
-// cutLast cuts one of some letters from the end of a number.
+// cutLast splits one of some letters from the end of a number.
 func cutLast(text, letters string) (number, letter string, ok bool) {
 	if text == "" || !strings.Contains(letters, text[len(text)-1:]) {
 		return "", "", false
@@ -74,7 +74,7 @@ func cutLast(text, letters string) (number, letter string, ok bool) {
 	return number, letter, ok
 }
 
-// ParseCPU reads an amount of cpu into millicores: cores as in 0.5 or 2, or millicores as in 500m.
+// ParseCPU parses an amount of cpu into millicores: cores as in 0.5 or 2, or millicores as in 500m.
 func ParseCPU(text string) (int64, error) {
 	number, milli := strings.CutSuffix(strings.TrimSpace(text), "m")
 	value, ok := parseNumber(number)
@@ -95,7 +95,7 @@ func ParseCPU(text string) (int64, error) {
 	return millis.Int64(), nil
 }
 
-// FormatBytes writes bytes in the largest binary unit that keeps it short: 64MiB, 1.5GiB, 100B.
+// FormatBytes formats bytes in the largest binary unit with a short result: 64MiB, 1.5GiB, 100B.
 func FormatBytes(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
 	if n < 0 {
@@ -113,7 +113,7 @@ func FormatBytes(n int64) string {
 	return strings.TrimSuffix(text, ".0") + units[unit]
 }
 
-// ExactBytes writes bytes in the largest binary unit of which they are a whole number.
+// ExactBytes formats bytes in the largest binary unit without a fraction.
 func ExactBytes(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
 	unit := 0
@@ -124,7 +124,7 @@ func ExactBytes(n int64) string {
 	return strconv.FormatInt(n, 10) + units[unit]
 }
 
-// FormatCPU writes millicores as cores: 0.5, 2.
+// FormatCPU formats millicores as cores: 0.5, 2.
 func FormatCPU(millis int64) string {
 	if millis < 0 {
 		return "-" + FormatCPU(-max(millis, -math.MaxInt64))
@@ -135,7 +135,7 @@ func FormatCPU(millis int64) string {
 
 func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
 
-// quoted shows what a person wrote, cut to what fits a sentence.
+// quoted quotes a person's text, truncated for a message.
 func quoted(text string) string {
 	if len(text) > maxNumber {
 		return strconv.Quote(strings.ToValidUTF8(text[:maxNumber], "")) + "…"
@@ -143,10 +143,10 @@ func quoted(text string) string {
 	return strconv.Quote(text)
 }
 
-// maxNumber is more than any number has digits.
+// maxNumber is the longest number.
 const maxNumber = 64
 
-// parseNumber reads a plain non-negative decimal exactly: no sign, exponent, hexadecimal, infinity.
+// parseNumber parses a plain non-negative decimal exactly: no sign, exponent, hexadecimal, infinity.
 func parseNumber(text string) (*big.Rat, bool) {
 	if text == "" || len(text) > maxNumber || strings.Trim(text, "0123456789.") != "" {
 		return nil, false
@@ -154,7 +154,7 @@ func parseNumber(text string) (*big.Rat, bool) {
 	return new(big.Rat).SetString(text)
 }
 
-// round gives the whole number nearest to value times factor, and whether it is that.
+// round returns the nearest whole number to value times factor, and whether it is exact.
 func round(value *big.Rat, factor int64) (whole *big.Int, exact bool) {
 	product := new(big.Rat).Mul(value, new(big.Rat).SetInt64(factor))
 	doubled := new(big.Int).Mul(product.Num(), big.NewInt(2))

@@ -1,4 +1,4 @@
-// Package signal reads the names that people and images have for the signal by which a program is asked to end.
+// Package signal parses the names of the signals that end programs, as people and images write them.
 package signal
 
 import (
@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Linux's real-time signals, as the C library leaves them to programs.
+// Linux's real-time signals, as far as the C library leaves them to programs.
 const (
 	first = 34
 	last  = 64
 )
 
-// Name is what people call a signal, such as SIGKILL.
+// Name is the usual name of a signal, such as SIGKILL.
 func Name(number int) string {
 	if name := unix.SignalName(unix.Signal(number)); name != "" {
 		return name
@@ -23,7 +23,7 @@ func Name(number int) string {
 	return "signal " + strconv.Itoa(number)
 }
 
-// Number is the number of a signal that is written QUIT, SIGQUIT, 3 or RTMIN+3, in either case.
+// Number parses a signal: QUIT, SIGQUIT, 3 or RTMIN+3, in either case.
 func Number(text string) (int, error) {
 	if number, err := strconv.Atoi(text); err == nil {
 		if number < 1 || number > last {

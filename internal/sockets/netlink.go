@@ -17,11 +17,12 @@ const (
 	answerSize   = 72
 )
 
-// diagnose asks for the one socket between two addresses. The kernel looks it up in its hash table, whatever the number of others.
+// diagnose asks for the one socket between two addresses. The kernel finds it in its hash table, whatever the number of
+// others.
 //
-// netlink.SocketGet is no such look-up. It has the kernel list all sockets, which the kernel compares by their ports and not by
-// their addresses: of two with the same ports it gives either, and it fails for three. Anybody can open such sockets, on other
-// addresses of the loopback network. Nor does it find an IPv4 connection of an IPv6 socket, such as Java's.
+// netlink.SocketGet does not: it makes the kernel list all sockets and compares ports but not addresses. Of two with the
+// same ports it returns either, and it fails for three; anybody can open such sockets, on other addresses of the loopback
+// network. Nor does it find an IPv4 connection of an IPv6 socket, such as Java's.
 func diagnose(local, remote netip.AddrPort) (Socket, error) {
 	request := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, 0)
 	request.AddData(question{local, remote})
@@ -80,7 +81,7 @@ func readAnswer(body []byte) (Socket, error) {
 	}, nil
 }
 
-// dumpPorts lists all sockets. A list that changes meanwhile may lack one, so it is made again a few times.
+// dumpPorts lists all sockets. A list that changes meanwhile may be incomplete, so it is repeated a few times.
 func dumpPorts() (map[int]bool, error) {
 	bound := map[int]bool{}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {

@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// findInTables finds a socket in the tables that the kernel shows as text. It goes over all sockets.
+// findInTables finds a socket in the kernel's text tables. It reads all sockets.
 func findInTables(dir string, local, remote netip.AddrPort) (Socket, error) {
 	found := Socket{}
 	err := eachRow(dir, func(s Socket) bool {
@@ -40,8 +40,8 @@ func portsInTables(dir string) (map[int]bool, error) {
 	return bound, err
 }
 
-// eachRow reads the tables line by line until each returns false: on a busy host they have megabytes of connections that are over.
-// Lines of another shape are passed over.
+// eachRow reads the tables line by line until each returns false: on a busy host they have megabytes of closed connections.
+// Lines of another form are skipped.
 func eachRow(dir string, each func(Socket) bool) error {
 	for _, table := range []string{"tcp", "tcp6"} {
 		file, err := os.Open(filepath.Join(dir, table))

@@ -1,5 +1,5 @@
-// Package sockets asks the kernel about the TCP sockets of this network namespace: whose one of them is, and which ports are
-// bound. It asks over netlink, and reads /proc/net/tcp and tcp6 where the kernel does not answer that.
+// Package sockets asks the kernel about the TCP sockets of this network namespace: the user of a socket, and the bound
+// ports. It uses netlink, and reads /proc/net/tcp and tcp6 if the kernel does not support that.
 package sockets
 
 import (
@@ -10,7 +10,7 @@ import (
 // States of a socket, as the kernel numbers them.
 const (
 	Established = 1
-	// timeWait is a connection that is over: its port can be bound again.
+	// timeWait is a closed connection: its port can be bound again.
 	timeWait = 6
 )
 
@@ -21,23 +21,23 @@ var ErrNone = errors.New("no such socket")
 type Socket struct {
 	Local, Remote netip.AddrPort
 	State         uint8
-	// UID is the user whose it is. Of a socket that no process holds the kernel says that it is root's.
+	// UID is the socket's user. For a socket without a process the kernel reports root.
 	UID uint32
-	// Held says that a process has it: it has an inode.
+	// Held is true if a process has the socket open: it has an inode.
 	Held bool
 }
 
-// Find gives the one socket between two addresses.
+// Find returns the one socket between two addresses.
 func Find(local, remote netip.AddrPort) (Socket, error) {
 	found, err := diagnose(local, remote)
 	if err != nil {
-		// Also for an error that says it does not exist: so does a kernel without the module.
+		// A kernel without the module also reports that the socket does not exist.
 		return findInTables("/proc/net", local, remote)
 	}
 	return found, nil
 }
 
-// BoundPorts are the local ports of all sockets that nobody else can bind.
+// BoundPorts are the local ports of all sockets that cannot be bound again.
 func BoundPorts() (map[int]bool, error) {
 	bound, err := dumpPorts()
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RemoveGroups removes the control group of a name at the top of every hierarchy, with the empty ones below it: what an
-// engine leaves of the parent that it was told for its containers. It is an error if a process is still in one.
+// RemoveGroups removes the control group of a name at the top of every hierarchy, with the empty ones below it: the parent
+// that an engine was given for its containers. It is an error if a process is still in one.
 func RemoveGroups(name string) error {
 	const root = "/sys/fs/cgroup"
 	tops, err := filepath.Glob(filepath.Join(root, "*", name)) // version 1, and version 2 beside it

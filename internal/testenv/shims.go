@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EndShims ends the container shims of an engine that has ended, by the folder that its containerd's socket was in: now
-// and then containerd goes before it has told one of them that its container has. Nothing else of them is left to end.
+// EndShims ends the container shims of an engine that has ended, by the folder of its containerd's socket: sometimes
+// containerd ends before it has told a shim that its container has. Nothing else of them is left to end.
 func EndShims(dir string) error {
 	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {

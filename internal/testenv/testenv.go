@@ -1,6 +1,5 @@
-// Package testenv tells tests what the machine has. A test that needs a real server asks for it with Need: at a
-// desk without it the test is skipped, in CI (MAMMOTH_CI=1 or CI=true) it fails, so that nothing is passed over
-// without anybody noticing.
+// Package testenv reports to tests what the machine has. A test that needs a real server calls Need: without it the test is
+// skipped at a desk, and fails in CI (MAMMOTH_CI=1 or CI=true), so that no test is skipped unnoticed.
 package testenv
 
 import (
@@ -27,8 +26,7 @@ func Need(t testing.TB, things ...string) {
 	}
 }
 
-// Optional ends the test without a failure, in CI too: what it needs is nothing that the project depends on, and what it
-// shows is shown in another way as well.
+// Optional skips the test, in CI too: the project does not depend on what it needs, and another test covers the same.
 func Optional(t testing.TB, why string) {
 	t.Helper()
 	t.Skipf("passed over: %s", why)
@@ -70,7 +68,7 @@ func missing(thing string) string {
 	return "testenv does not know it"
 }
 
-// DockerSocket is where the engine listens: DOCKER_HOST if it is a unix socket, else the usual place.
+// DockerSocket is the engine's socket: DOCKER_HOST if it is a unix socket, else the usual path.
 func DockerSocket() string {
 	if path, ok := strings.CutPrefix(os.Getenv("DOCKER_HOST"), "unix://"); ok {
 		return path

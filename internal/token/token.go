@@ -1,5 +1,5 @@
-// Package token signs and verifies the container tokens by which a NodeManager knows that the ResourceManager
-// granted what it is asked to do.
+// Package token signs and verifies container tokens. They show a NodeManager that the ResourceManager has granted what is
+// requested.
 package token
 
 import (
@@ -15,20 +15,20 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Key is a secret that the ResourceManager shares with its NodeManagers and nobody else.
+// Key is a secret that only the ResourceManager and its NodeManagers have.
 type Key struct {
 	ID     int32
 	Secret []byte
 }
 
-// NewKey makes a key from the system's random source.
+// NewKey returns a random key.
 func NewKey(id int32) Key {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // crypto/rand never fails; it ends the program instead
 	return Key{ID: id, Secret: secret}
 }
 
-// Sign attests claims under key.
+// Sign signs claims with a key.
 func Sign(key Key, claims *corev1.TokenClaims) (*corev1.ContainerToken, error) {
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(claims)
 	if err != nil {
@@ -37,8 +37,8 @@ func Sign(key Key, claims *corev1.TokenClaims) (*corev1.ContainerToken, error) {
 	return &corev1.ContainerToken{Claims: raw, Mac: mac(key, raw), KeyId: key.ID}, nil
 }
 
-// Verify gives the claims of a token that one of keys signed. It fails with errdefs.ErrUnauthenticated
-// otherwise. Expiry is the caller's to check with Expired: it bars a start, not a look.
+// Verify returns the claims of a token that one of the keys signed. It fails with errdefs.ErrUnauthenticated otherwise. The
+// caller checks Expired: an expired token permits no start, but still reads.
 func Verify(keys []Key, token *corev1.ContainerToken) (*corev1.TokenClaims, error) {
 	for _, key := range keys {
 		if key.ID != token.GetKeyId() || !hmac.Equal(token.GetMac(), mac(key, token.GetClaims())) {

@@ -33,8 +33,8 @@ var taxonomy = []struct {
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 }
 
-// Status turns an error of the errdefs taxonomy into a gRPC status. The class's own word ("not found") is cut
-// from the end of the sentence, since the code says it.
+// Status converts an error of the errdefs classes to a gRPC status. The name of the class ("not found") is cut from the end
+// of the text, since the code has it.
 func Status(err error) error {
 	if err == nil {
 		return nil
@@ -50,10 +50,10 @@ func Status(err error) error {
 	return status.Error(codes.Internal, short(err.Error()))
 }
 
-// longestSentence is in bytes: a refusal repeats what it was given, which may be long, and is sent as a header.
+// longestSentence is in bytes: a message may repeat long input, and is sent as a header.
 const longestSentence = 4 << 10
 
-// short cuts a sentence that is too long in the middle, since what to do stands at its end.
+// short truncates a long message in the middle, since the advice is at its end.
 func short(sentence string) string {
 	sentence = Text(sentence)
 	if len(sentence) <= longestSentence {
@@ -63,7 +63,7 @@ func short(sentence string) string {
 	return strings.ToValidUTF8(sentence[:half], "") + " … " + strings.ToValidUTF8(sentence[len(sentence)-half:], "")
 }
 
-// Sentence is an error's text for a person: without the taxonomy's word behind it, and without gRPC's prefix.
+// Sentence is an error's text for a person: without the class at its end, and without gRPC's prefix.
 func Sentence(err error) string {
 	text := err.Error()
 	if s, ok := status.FromError(err); ok {
@@ -78,7 +78,7 @@ func Sentence(err error) string {
 	}
 }
 
-// withoutClass cuts one of the taxonomy's words from the end: after a colon, or on a line of its own where errors were joined.
+// withoutClass cuts the name of a class from the end: after a colon, or on a line of its own in joined errors.
 func withoutClass(text string) string {
 	for _, class := range taxonomy {
 		for _, joint := range []string{": ", "\n"} {
@@ -90,7 +90,7 @@ func withoutClass(text string) string {
 	return text
 }
 
-// Error turns a gRPC status back into an error of the errdefs taxonomy; other errors stay as they are.
+// Error converts a gRPC status back to an error of the errdefs classes; other errors stay as they are.
 func Error(err error) error {
 	if err == nil {
 		return nil

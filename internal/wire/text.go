@@ -10,14 +10,14 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Replacement stands for bytes that are no text.
+// Replacement replaces bytes that are not UTF-8.
 const Replacement = "�"
 
-// Text is a text in which bytes that are not UTF-8 are replaced, as no message can carry them.
+// Text replaces bytes that are not UTF-8, which no message can have.
 func Text(text string) string { return strings.ToValidUTF8(text, Replacement) }
 
-// Codec is gRPC's own, but that it replaces what is not UTF-8 in a message rather than refusing the message: what a container prints
-// or an engine says is not to keep everything else from being told. It is for those who pass on the words of others.
+// Codec is gRPC's own codec, except that it replaces what is not UTF-8 instead of refusing the message: the output of a
+// container or an engine must not prevent a report. It is for senders of such text.
 func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
 
 type codec struct{ encoding.CodecV2 }
@@ -28,7 +28,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if err == nil || !ok {
 		return out, err
 	}
-	readable := proto.Clone(message) // the message may be somebody else's too
+	readable := proto.Clone(message) // the message may be shared
 	if !makeReadable(readable.ProtoReflect()) {
 		return nil, err
 	}

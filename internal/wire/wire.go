@@ -1,4 +1,4 @@
-// Package wire turns the values of the core into protobuf messages and back, and errors into gRPC's.
+// Package wire converts the values of the core to protobuf messages and back, and errors to gRPC's.
 package wire
 
 import (
@@ -13,7 +13,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Resources writes a vector as a message.
+// Resources converts a vector to a message.
 func Resources(schema resource.Schema, v resource.Vector) *corev1.Resources {
 	message := &corev1.Resources{
 		CpuMillis:   v[resource.CPU],
@@ -34,7 +34,7 @@ func Resources(schema resource.Schema, v resource.Vector) *corev1.Resources {
 	return message
 }
 
-// unknownResource names the first resource that the schema lacks.
+// unknownResource returns an error for the first resource that the schema does not have.
 func unknownResource(schema resource.Schema, message *corev1.Resources) error {
 	known := append([]string{"cpu", "memory", "disk", "ports"}, schema.Names()...)
 	for _, name := range slices.Sorted(maps.Keys(message.GetExtended())) {
@@ -45,8 +45,8 @@ func unknownResource(schema resource.Schema, message *corev1.Resources) error {
 	return nil
 }
 
-// Vector reads a message. It fails with errdefs.ErrInvalidArgument on a negative amount or an extended
-// resource that the schema does not know.
+// Vector converts a message to a vector. It fails with errdefs.ErrInvalidArgument for a negative amount or an unknown
+// resource.
 func Vector(schema resource.Schema, message *corev1.Resources) (resource.Vector, error) {
 	v := resource.Vector{
 		resource.CPU:    message.GetCpuMillis(),

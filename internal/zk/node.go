@@ -10,10 +10,10 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
-// AnyVersion makes a change whatever the node's version is.
+// AnyVersion changes a node whatever its version is.
 const AnyVersion = -1
 
-// Node is what a node holds.
+// Node is the content of a node.
 type Node struct {
 	Exists bool
 	Data   []byte
@@ -29,7 +29,7 @@ func nodeOf(data []byte, stat *zk.Stat) Node {
 	return Node{Exists: true, Data: data, Version: stat.Version, Owner: stat.EphemeralOwner, made: stat.Czxid, changed: stat.Mzxid}
 }
 
-// Kind is how long a node stays.
+// Kind is the lifetime of a node.
 type Kind int32
 
 // Kinds of nodes.
@@ -37,11 +37,11 @@ const (
 	Persistent Kind = 0
 	// Until the session ends.
 	Ephemeral Kind = zk.FlagEphemeral
-	// Ephemeral, with a number that rises behind its name.
+	// Ephemeral, with a rising number after its name.
 	EphemeralSequence Kind = zk.FlagEphemeral | zk.FlagSequence
 )
 
-// Create makes a node and returns its path, which has a number behind it if the kind says so. Parents must exist.
+// Create creates a node and returns its path, which ends with a number for EphemeralSequence. Parents must exist.
 func (c *Client) Create(ctx context.Context, name string, data []byte, kind Kind) (string, error) {
 	return call(ctx, c, "creating", name, func(full string) (string, error) {
 		created, err := c.conn.Create(full, data, int32(kind), c.acl)
@@ -52,7 +52,7 @@ func (c *Client) Create(ctx context.Context, name string, data []byte, kind Kind
 	})
 }
 
-// Ensure makes a node without data, and its parents, the chroot's too. It is no error if they exist.
+// Ensure creates a node without data, and its parents, including the chroot's. Existing ones are not an error.
 func (c *Client) Ensure(ctx context.Context, name string) error {
 	_, err := look(ctx, c, "creating", name, func(full string) (struct{}, error) { return struct{}{}, c.ensure(full) })
 	return err
@@ -70,7 +70,7 @@ func (c *Client) ensure(full string) error {
 		_, err = c.conn.Create(full, nil, 0, c.acl)
 	}
 	if errors.Is(err, zk.ErrNoAuth) {
-		// Who may not create a node that is there does not need to.
+		// The permission to create an existing node is not needed.
 		if exists, _, lookErr := c.conn.Exists(full); lookErr == nil && exists {
 			return nil
 		}
@@ -101,13 +101,13 @@ func (c *Client) Children(ctx context.Context, name string) ([]string, error) {
 	})
 }
 
-// Set changes a node's data if it has the version, or in any case; errdefs.ErrAborted if it has another one.
+// Set changes a node's data if it has the version; errdefs.ErrAborted if it has another one.
 func (c *Client) Set(ctx context.Context, name string, data []byte, version int32) error {
 	_, err := call(ctx, c, "changing", name, func(full string) (*zk.Stat, error) { return c.conn.Set(full, data, version) })
 	return err
 }
 
-// Delete removes a node if it has the version, or in any case. It is no error if it is not there.
+// Delete deletes a node if it has the version. A missing node is not an error.
 func (c *Client) Delete(ctx context.Context, name string, version int32) error {
 	_, err := call(ctx, c, "deleting", name, func(full string) (struct{}, error) { return struct{}{}, c.conn.Delete(full, version) })
 	if errors.Is(err, errdefs.ErrNotFound) {

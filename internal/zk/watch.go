@@ -10,12 +10,12 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
-// Watch follows one node or its children. It tells the newest state, not every state in between, and none is lost:
-// it looks again after every event and after every new connection. One goroutine uses it at a time.
+// Watch follows one node or its children. It returns the newest state, not every state in between, and misses none: it reads
+// after every event and after every new connection. One goroutine uses it at a time.
 type Watch[T any] struct {
 	client *Client
 	name   string
-	// Reads the present state; with an event to come when it changes.
+	// Reads the present state, and returns the event of its next change.
 	arm  func(full string) (T, <-chan zk.Event, error)
 	read func(full string) (T, error)
 	same func(a, b T) bool
@@ -40,7 +40,7 @@ func (c *Client) Watch(name string) *Watch[Node] {
 			}
 			exists, _, events, err := c.conn.ExistsW(full)
 			if err == nil && exists {
-				// It came in between: look at it.
+				// It was created in between: read it.
 				return Node{}, closedEvents(), errAgain
 			}
 			return Node{}, events, err
@@ -87,8 +87,8 @@ func (c *Client) WatchChildren(name string) *Watch[[]string] {
 	}
 }
 
-// errAgain makes Next look once more, at once.
-var errAgain = errors.New("it changed while it was looked at")
+// errAgain makes Next read again at once.
+var errAgain = errors.New("it changed while it was read")
 
 func closedEvents() <-chan zk.Event {
 	events := make(chan zk.Event)
@@ -96,9 +96,8 @@ func closedEvents() <-chan zk.Event {
 	return events
 }
 
-// Next returns the present state the first time, and then waits for one that differs from what it returned before.
-// Without a connection it waits for one. It fails when ctx ends, when the client is closed, and when the node may not
-// be read.
+// Next returns the present state the first time, and then waits for a different one. It waits for a connection. It fails
+// when ctx ends, when the client is closed, and when the node may not be read.
 func (w *Watch[T]) Next(ctx context.Context) (T, error) {
 	for {
 		state, err := w.client.AwaitConnected(ctx)
@@ -124,7 +123,7 @@ func (w *Watch[T]) Next(ctx context.Context) (T, error) {
 	}
 }
 
-// look reads the state. A watch that is still set is left: the library sets it again on a new connection.
+// look reads the state. An existing watch is kept: the library sets it again on a new connection.
 func (w *Watch[T]) look(ctx context.Context, state State) (T, error) {
 	w.connection = state.Connection
 	if w.events != nil {

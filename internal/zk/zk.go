@@ -1,5 +1,5 @@
-// Package zk is a ZooKeeper client with contexts. It waits for a connection instead of failing without one, tells
-// of every new connection and session, hides a chroot, and protects what it creates with a digest.
+// Package zk is a ZooKeeper client with contexts. It waits for a connection instead of failing without one, reports every
+// new connection and session, hides a chroot, and protects what it creates with a digest.
 package zk
 
 import (
@@ -18,22 +18,22 @@ import (
 	"github.com/go-zookeeper/zk"
 )
 
-// Config is one client.
+// Config is the configuration of a Client.
 type Config struct {
 	// host:port of each server.
 	Servers []string `yaml:"servers"`
-	// Every path is below this one; empty is none. It is made if it is not there.
+	// The parent of every path; empty is none. It is created if it does not exist.
 	Chroot string `yaml:"chroot"`
-	// How long the servers keep the session of a client that they do not hear of. Default 10s.
+	// How long the servers keep the session of a silent client. Default 10s.
 	SessionTimeout time.Duration `yaml:"sessionTimeout"`
-	// "user:password". What this client creates is then changed by nobody else, but read by everybody.
+	// "user:password". Only this user can change what the client creates; everybody can read it.
 	Digest string `yaml:"digest"`
 	// Set to speak TLS.
 	TLS *tls.Config  `yaml:"-"`
 	Log *slog.Logger `yaml:"-"`
 }
 
-// Validate fills in what is left out, and says what is wrong.
+// Validate sets defaults and returns what is wrong.
 func (c *Config) Validate() error {
 	if c.SessionTimeout == 0 {
 		c.SessionTimeout = 10 * time.Second
@@ -69,13 +69,13 @@ type State struct {
 	Connected bool
 	// The session; ephemeral nodes live as long as it does.
 	Session int64
-	// Counts connections: a number that was not seen before means that changes may have been missed meanwhile.
+	// The number of the connection: after a new one changes may have been missed.
 	Connection int64
 }
 
-// Client speaks with ZooKeeper. Its methods are safe for concurrent use. They wait for a connection, as long as their
-// context lets them; they fail with errors of the errdefs taxonomy, and with errdefs.ErrUnavailable when a
-// connection was lost and a change may or may not have been made.
+// Client is a ZooKeeper client. Its methods are safe for concurrent use. They wait for a connection as long as their context
+// permits, and fail with errors of the errdefs classes: errdefs.ErrUnavailable if a connection was lost and a change may or
+// may not have been made.
 type Client struct {
 	config Config
 	acl    []zk.ACL
@@ -91,7 +91,7 @@ type Client struct {
 	changed chan struct{}
 }
 
-// New returns a client that connects by itself, now and whenever it has lost its connection, until Close.
+// New returns a client that connects and reconnects by itself until Close.
 func New(config Config) (*Client, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func New(config Config) (*Client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	conn, _, err := zk.Connect(config.Servers, config.SessionTimeout,
-		zk.WithEventCallback(c.hear), zk.WithDialer(c.dial), zk.WithLogger(logger{config.Log}), zk.WithLogInfo(false))
+		zk.WithEventCallback(c.onEvent), zk.WithDialer(c.dial), zk.WithLogger(logger{config.Log}), zk.WithLogInfo(false))
 	if err != nil {
 		return nil, fmt.Errorf("ZooKeeper at %s: %w: %w", strings.Join(config.Servers, ","), err, errdefs.ErrInvalidArgument)
 	}
@@ -115,7 +115,7 @@ func New(config Config) (*Client, error) {
 	return c, nil
 }
 
-// logger passes the library's words on; they are many, and rarely of use.
+// logger writes the library's many messages at debug level.
 type logger struct{ log *slog.Logger }
 
 func (l logger) Printf(format string, values ...any) {
@@ -137,8 +137,8 @@ func (c *Client) dial(network, address string, timeout time.Duration) (net.Conn,
 	return &bounded{conn, c.config.SessionTimeout / 3}, nil
 }
 
-// bounded is a connection whose server has a third of a session for its first answer. The library waits several sessions long for
-// it, and a server that is being shut down never gives it: the session would be over before another server is asked.
+// bounded is a connection whose server has a third of a session for its first answer. The library waits several times as long as a
+// session lasts, and a server that is shutting down never answers: the session would expire before another server is tried.
 type bounded struct {
 	net.Conn
 	// How long the first answer is waited for; zero once it was. Later the library knows how long the server makes the session.
@@ -154,13 +154,13 @@ func (c *bounded) SetReadDeadline(at time.Time) error {
 	return c.Conn.SetReadDeadline(at)
 }
 
-// authenticate shows the digest on the first connection; the library repeats it on later ones.
+// authenticate sends the digest on the first connection; the library repeats it on later ones.
 func (c *Client) authenticate() {
 	for c.ended.Err() == nil {
 		if c.conn.AddAuth("digest", []byte(c.config.Digest)) == nil {
 			c.mu.Lock()
 			c.authenticated = true
-			c.tell()
+			c.notify()
 			c.mu.Unlock()
 			return
 		}
@@ -168,8 +168,8 @@ func (c *Client) authenticate() {
 	}
 }
 
-// hear learns of the connection from the library.
-func (c *Client) hear(event zk.Event) {
+// onEvent receives the library's connection events.
+func (c *Client) onEvent(event zk.Event) {
 	if event.Type != zk.EventSession {
 		return
 	}
@@ -188,16 +188,16 @@ func (c *Client) hear(event zk.Event) {
 	default:
 		return
 	}
-	c.tell()
+	c.notify()
 }
 
-// tell wakes those who wait for the state. Callers hold the lock.
-func (c *Client) tell() {
+// notify wakes those who wait for the state. Callers hold the lock.
+func (c *Client) notify() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
-// State is how the client stands now, and a channel that is closed when that changes.
+// State is the present state, and a channel that is closed when it changes.
 func (c *Client) State() (State, <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,14 +225,14 @@ func (c *Client) AwaitConnected(ctx context.Context) (State, error) {
 
 var errClosed = fmt.Errorf("the ZooKeeper client is closed: %w", errdefs.ErrUnavailable)
 
-// Close ends the session and waits for calls under way.
+// Close ends the session and waits for calls in progress.
 func (c *Client) Close() {
 	c.end()
 	c.conn.Close()
 	c.calls.Wait()
 }
 
-// call runs one request of the library, which knows no context.
+// call runs one request of the library, which has no contexts.
 func call[T any](ctx context.Context, c *Client, what, name string, request func(path string) (T, error)) (T, error) {
 	var none T
 	if err := checkPath(name); err != nil {
@@ -261,7 +261,7 @@ func call[T any](ctx context.Context, c *Client, what, name string, request func
 	}
 }
 
-// look runs a request that changes nothing: it is repeated when its connection was lost.
+// look runs a read, which is repeated when its connection was lost.
 func look[T any](ctx context.Context, c *Client, what, name string, request func(path string) (T, error)) (T, error) {
 	for {
 		value, err := call(ctx, c, what, name, request)
@@ -286,7 +286,7 @@ func checkPath(name string) error {
 	return nil
 }
 
-// classify gives the library's errors a place in the taxonomy.
+// classify converts the library's errors to errdefs classes.
 func classify(err error) error {
 	for class, causes := range map[error][]error{
 		errdefs.ErrNotFound:           {zk.ErrNoNode},

@@ -1,6 +1,6 @@
-// Package cgroup makes, limits, measures and kills the control groups of containers, in version 1, in version 2, and
-// in the hybrid of both. It is a thin layer over containerd/cgroups, which speaks to the kernel: this package makes
-// the two versions one, and does itself only what the library leaves open. Each such place says why.
+// Package cgroup creates, limits, measures and kills the control groups of containers, in version 1, version 2 and the
+// hybrid of both. It is a thin layer over containerd/cgroups: it hides the difference between the versions and implements
+// what the library lacks, each time with a comment that says why.
 package cgroup
 
 import (
@@ -21,21 +21,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where the library, and every distribution, has control groups; in a hybrid version 2 is below.
+// The library and every distribution have control groups here; in a hybrid, version 2 is below.
 const (
 	root          = "/sys/fs/cgroup"
 	hybridUnified = root + "/unified"
 )
 
-// Hierarchy is the host's tree, or trees, of control groups.
+// Hierarchy is the host's tree or trees of control groups.
 type Hierarchy struct {
 	// v1 are the controllers of version 1; none means version 2.
 	v1 []cgroup1.Subsystem
-	// mount is where version 2 is; beside version 1 it has no controllers, and is used for cgroup.kill alone.
+	// mount is the root of version 2. Beside version 1 it has no controllers and is used for cgroup.kill only.
 	mount string
 }
 
-// Detect finds what the host has. ErrFailedPrecondition if a controller is missing.
+// Detect examines the host. It fails with ErrFailedPrecondition if a controller is missing.
 func Detect() (*Hierarchy, error) {
 	h := &Hierarchy{}
 	var missing []string
@@ -79,21 +79,21 @@ func (h *Hierarchy) Version() int {
 
 // Limits of a group; zero is none.
 type Limits struct {
-	// CPUMillis are thousandths of a core: a hard quota, and the share when there is not enough for all.
+	// CPUMillis is in thousandths of a core: a hard quota, and the share when cpu is scarce.
 	CPUMillis int64
-	// MemoryBytes bounds memory; there is no swap beyond it.
+	// MemoryBytes limits memory, without swap.
 	MemoryBytes int64
 	Pids        int64
 }
 
-// period of the cpu quota in microseconds, and the least that the kernel takes for a quota.
+// period is the period of the cpu quota in microseconds, and minQuota the kernel's smallest quota.
 const (
 	period   = 100_000
 	minQuota = 1_000
 )
 
-// resources are the limits as a container's specification has them, but for swap: that takes a look at the group.
-// Every controller is named, also without a limit, so that version 2 measures what it does not bound.
+// resources converts the limits, without swap, which depends on the group. Every controller is listed, so that version 2
+// also measures what is unlimited.
 func (l Limits) resources() *specs.LinuxResources {
 	r := &specs.LinuxResources{CPU: &specs.LinuxCPU{}, Memory: &specs.LinuxMemory{}, Pids: &specs.LinuxPids{Limit: &l.Pids}}
 	if l.CPUMillis > 0 {
@@ -107,7 +107,7 @@ func (l Limits) resources() *specs.LinuxResources {
 	return r
 }
 
-// Create makes the group at path, with its parents, and sets its limits. One that exists gets the limits.
+// Create creates the group at path, with its parents, and sets its limits. An existing group gets the limits.
 func (h *Hierarchy) Create(path string, limits Limits) (*Group, error) {
 	g := h.Open(path)
 	err := g.create(limits)
@@ -115,7 +115,7 @@ func (h *Hierarchy) Create(path string, limits Limits) (*Group, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
-		// Somebody who ended at this moment has pruned the parents.
+		// A concurrent Prune may have removed the parents.
 		err = g.create(limits)
 	}
 	if err != nil {
@@ -125,20 +125,20 @@ func (h *Hierarchy) Create(path string, limits Limits) (*Group, error) {
 }
 
 func (g *Group) create(limits Limits) error {
-	if err := g.accounts.create(limits); err != nil || g.beside == nil {
+	if err := g.main.create(limits); err != nil || g.unified == nil {
 		return err
 	}
-	return g.beside.create(Limits{})
+	return g.unified.create(Limits{})
 }
 
-// Prune removes the group at path and those above it that are empty, up to the first one with a process or a group in
-// it. The kernel decides that: what others put there meanwhile stays.
+// Prune removes the group at path and its empty ancestors, up to the first one with a process or a group. The kernel decides
+// that, so groups of others stay.
 func (h *Hierarchy) Prune(path string) error {
 	for path = filepath.Join("/", path); path != "/"; path = filepath.Dir(path) {
 		g := h.Open(path)
-		err := g.accounts.removeAlone()
-		if g.beside != nil {
-			err = errors.Join(err, g.beside.removeAlone())
+		err := g.main.removeEmpty()
+		if g.unified != nil {
+			err = errors.Join(err, g.unified.removeEmpty())
 		}
 		if err != nil {
 			return fmt.Errorf("remove control group %s: %w", path, err)
@@ -147,7 +147,7 @@ func (h *Hierarchy) Prune(path string) error {
 	return nil
 }
 
-// removeEmpty removes the folder of a group that nothing is in.
+// removeEmpty removes the folder of an empty group.
 func removeEmpty(dir string) error {
 	switch err := unix.Rmdir(dir); {
 	case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.EBUSY), errors.Is(err, unix.ENOTEMPTY):
@@ -157,7 +157,7 @@ func removeEmpty(dir string) error {
 	}
 }
 
-// precondition marks what a NodeManager runs into that is not root, or has control groups only to look at.
+// precondition classifies the error of a NodeManager that is not root, or may only read control groups.
 func precondition(err error) error {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EROFS) {
 		return fmt.Errorf("control groups cannot be changed here (%w): %w", err, errdefs.ErrFailedPrecondition)
@@ -165,20 +165,20 @@ func precondition(err error) error {
 	return err
 }
 
-// Open is the group at path, whether it exists or not.
+// Open returns the group at path, whether it exists or not.
 func (h *Hierarchy) Open(path string) *Group {
 	path = filepath.Join("/", path)
 	if h.Version() == 2 {
-		return &Group{accounts: &v2{mount: h.mount, path: path}}
+		return &Group{main: &v2{mount: h.mount, path: path}}
 	}
-	g := &Group{accounts: &v1{controllers: h.v1, path: cgroup1.StaticPath(path)}}
+	g := &Group{main: &v1{controllers: h.v1, path: cgroup1.StaticPath(path)}}
 	if h.mount != "" {
-		g.beside = &v2{mount: h.mount, path: path, bare: true}
+		g.unified = &v2{mount: h.mount, path: path, noControllers: true}
 	}
 	return g
 }
 
-// OfProcess is the group that a process is in. ErrNotFound if there is no such process.
+// OfProcess returns the group of a process. It fails with ErrNotFound if there is no such process.
 func (h *Hierarchy) OfProcess(pid int) (*Group, error) {
 	paths, unified, err := cgroups.ParseCgroupFileUnified(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
@@ -190,27 +190,27 @@ func (h *Hierarchy) OfProcess(pid int) (*Group, error) {
 	return h.at(paths, unified), nil
 }
 
-// at is the group that has a path of its own in each controller of version 1, and one in version 2.
+// at returns the group with these paths in the controllers of version 1, and in version 2.
 func (h *Hierarchy) at(paths map[string]string, unified string) *Group {
 	if h.Version() == 2 {
-		return &Group{accounts: &v2{mount: h.mount, path: unified}}
+		return &Group{main: &v2{mount: h.mount, path: unified}}
 	}
-	// The library's own PidPath gives up if any controller of the kernel is not mounted, also one that nobody needs.
-	g := &Group{accounts: &v1{controllers: h.v1, path: func(controller cgroup1.Name) (string, error) {
+	// The library's PidPath fails if any controller of the kernel is not mounted, even an unused one.
+	g := &Group{main: &v1{controllers: h.v1, path: func(controller cgroup1.Name) (string, error) {
 		if path, ok := paths[string(controller)]; ok {
 			return path, nil
 		}
 		return "", cgroup1.ErrControllerNotActive
 	}}}
-	// In a hybrid most engines leave their containers in the root.
+	// In a hybrid, most engines leave their containers in the root of version 2.
 	if h.mount != "" && unified != "" && unified != "/" {
-		g.beside = &v2{mount: h.mount, path: unified, bare: true}
+		g.unified = &v2{mount: h.mount, path: unified, noControllers: true}
 	}
 	return g
 }
 
-// version is a group in the files of one version. A group that is not there is errdefs.ErrNotFound to all methods
-// but create and removeAlone.
+// version is a group in the files of one version. Methods fail with errdefs.ErrNotFound for a missing group, except create
+// and removeEmpty.
 type version interface {
 	create(Limits) error
 	add(pid int) error
@@ -219,8 +219,8 @@ type version interface {
 	thaw() error
 	// remove removes the group and the empty ones below it.
 	remove() error
-	// removeAlone removes the group unless a process or another group is in it, and that it is not there is no error.
-	removeAlone() error
+	// removeEmpty removes the group unless a process or another group is in it. A missing group is not an error.
+	removeEmpty() error
 	oomKills() (int64, error)
 	usage() (Usage, error)
 	limits() (Limits, error)
@@ -228,30 +228,30 @@ type version interface {
 
 // Group is one control group.
 type Group struct {
-	// accounts is the group where its controllers are.
-	accounts version
-	// beside is the same group in the other tree of a hybrid; nil where there is one tree.
-	beside *v2
+	// main is the group in the tree with the controllers.
+	main version
+	// unified is the same group in the other tree of a hybrid; nil if there is one tree.
+	unified *v2
 }
 
-// Add moves a process into the group; its later children are born in it.
+// Add moves a process into the group; its later children start in it.
 func (g *Group) Add(pid int) error {
-	if err := g.accounts.add(pid); err != nil || g.beside == nil {
+	if err := g.main.add(pid); err != nil || g.unified == nil {
 		return err
 	}
-	return g.beside.add(pid)
+	return g.unified.add(pid)
 }
 
-// Pids are the processes of the group and of those below it; none if the group does not exist.
+// Pids lists the processes of the group and its descendants; none if the group does not exist.
 func (g *Group) Pids() ([]int, error) {
 	var members []int
 	var err error
 	for range 10 {
-		members, err = g.accounts.pids()
+		members, err = g.main.pids()
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
 			break
 		}
-		// A group below this one has just been removed; what was not read for that is there in another look.
+		// A descendant was just removed; the next call lists the rest.
 	}
 	return members, ignoreNotFound(err)
 }
@@ -274,8 +274,8 @@ func (g *Group) Signal(signal unix.Signal) error {
 	return err
 }
 
-// Kill kills every process of the group, whatever they do about it, and returns when none is left. The library has
-// a kill for version 2 only, which does not wait.
+// Kill kills every process of the group and returns when none is left. The library's Kill exists for version 2 only, and
+// does not wait.
 func (g *Group) Kill(ctx context.Context) error {
 	wait := time.Millisecond
 	for {
@@ -290,7 +290,7 @@ func (g *Group) Kill(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("%d processes are still there: %w", len(members), context.Cause(ctx))
+			return fmt.Errorf("%d processes are still running: %w", len(members), context.Cause(ctx))
 		case <-timer.C:
 		}
 		wait = min(2*wait, 50*time.Millisecond)
@@ -298,49 +298,49 @@ func (g *Group) Kill(ctx context.Context) error {
 }
 
 func (g *Group) killOnce() error {
-	unified := g.beside
+	unified := g.unified
 	if unified == nil {
-		unified, _ = g.accounts.(*v2)
+		unified, _ = g.main.(*v2)
 	}
 	if unified != nil {
 		if done, err := unified.kill(); done || err != nil {
 			return ignoreNotFound(err)
 		}
 	}
-	// Frozen processes cannot fork away from under the signals. Where the kernel cannot freeze, the next round meets
-	// those that could.
-	frozen := g.accounts.freeze()
+	// Frozen processes cannot fork while they are killed. If the kernel cannot freeze, the next round finds new ones.
+	frozen := g.main.freeze()
 	killed := g.Signal(unix.SIGKILL)
 	if frozen != nil {
 		return killed
 	}
-	return errors.Join(killed, ignoreNotFound(g.accounts.thaw()))
+	return errors.Join(killed, ignoreNotFound(g.main.thaw()))
 }
 
-// Delete removes a group without processes, and those below it. One that does not exist is not an error.
+// Delete removes a group without processes, and its descendants. It may be repeated.
 func (g *Group) Delete() error {
-	err := ignoreNotFound(g.accounts.remove())
-	if g.beside == nil {
+	err := ignoreNotFound(g.main.remove())
+	if g.unified == nil {
 		return err
 	}
-	return errors.Join(err, ignoreNotFound(g.beside.remove()))
+	return errors.Join(err, ignoreNotFound(g.unified.remove()))
 }
 
 // OOMKills is how many processes of the group the kernel has killed at the memory quota.
-func (g *Group) OOMKills() (int64, error) { return g.accounts.oomKills() }
+func (g *Group) OOMKills() (int64, error) { return g.main.oomKills() }
 
 // Usage is what a group uses.
 type Usage struct {
-	// CPU is the time spent since the group was made.
+	// CPU is the time spent since the group was created.
 	CPU         time.Duration
 	MemoryBytes int64
 	Pids        int64
-	// Periods of the cpu quota (100 ms) in which something ran, and in how many of them the quota was used up.
+	// Periods is the number of periods of the cpu quota (100 ms) in which something ran, and Throttled in how many of them
+	// the quota was used up.
 	Periods, Throttled int64
 }
 
 // Usage measures the group.
-func (g *Group) Usage() (Usage, error) { return g.accounts.usage() }
+func (g *Group) Usage() (Usage, error) { return g.main.usage() }
 
 // Limits reads the limits back from the kernel; zero is none.
-func (g *Group) Limits() (Limits, error) { return g.accounts.limits() }
+func (g *Group) Limits() (Limits, error) { return g.main.limits() }

@@ -52,13 +52,13 @@ func TestKillTakesTheWholeTree(t *testing.T) {
 	for _, beside := range []bool{true, false} {
 		g := real(t, Limits{Pids: 100})
 		if !beside {
-			if g.beside == nil {
+			if g.unified == nil {
 				continue // there is no other tree to kill through
 			}
-			if err := g.beside.remove(); err != nil {
+			if err := g.unified.remove(); err != nil {
 				t.Fatal(err)
 			}
-			g.beside = nil
+			g.unified = nil
 		}
 		bomb := exec.Command("/bin/sh", "-c", `trap "" TERM INT; read go; f() { while :; do sleep 60 & done; }; f & f & wait`)
 		stdin, err := bomb.StdinPipe()
@@ -239,7 +239,7 @@ func TestGroupOfAProcess(t *testing.T) {
 	present := []cgroup1.Subsystem{cgroup1.NewCpu("/cg"), cgroup1.NewMemory("/cg")}
 	hybrid := &Hierarchy{mount: "/cg/unified", v1: present}
 	paths := map[string]string{"cpu": "/docker/a", "memory": "/docker/b", "name=systemd": "/x"}
-	group := hybrid.at(paths, "/").accounts.(*v1)
+	group := hybrid.at(paths, "/").main.(*v1)
 	cpu, err1 := group.dir(cgroup1.Cpu)
 	memory, err2 := group.dir(cgroup1.Memory)
 	if cpu != "/cg/cpu/docker/a" || memory != "/cg/memory/docker/b" || err1 != nil || err2 != nil {
@@ -248,13 +248,13 @@ func TestGroupOfAProcess(t *testing.T) {
 	if dir, err := group.dir(cgroup1.Pids); err == nil {
 		t.Errorf("a controller that is not there has %s", dir)
 	}
-	if hybrid.at(paths, "/").beside != nil {
+	if hybrid.at(paths, "/").unified != nil {
 		t.Error("the whole unified tree was taken for the group")
 	}
-	if beside := hybrid.at(paths, "/docker/c").beside; beside == nil || beside.dir() != "/cg/unified/docker/c" {
+	if beside := hybrid.at(paths, "/docker/c").unified; beside == nil || beside.dir() != "/cg/unified/docker/c" {
 		t.Errorf("beside: %+v", beside)
 	}
-	unified := (&Hierarchy{mount: "/cg"}).at(nil, "/system.slice/docker-a.scope").accounts.(*v2)
+	unified := (&Hierarchy{mount: "/cg"}).at(nil, "/system.slice/docker-a.scope").main.(*v2)
 	if unified.dir() != "/cg/system.slice/docker-a.scope" {
 		t.Errorf("unified: %s", unified.dir())
 	}

@@ -16,18 +16,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// controller is what every controller of the library can do; the library has no name for it.
+// controller is the interface of the library's controllers, which has no name there.
 type controller interface {
 	cgroup1.Subsystem
 	Path(group string) string
 }
 
-// controllers are those of version 1 that a group needs and those of them that are not mounted. The library's own
-// list has all that the kernel knows, with a folder in each for every group.
+// controllers returns the controllers that a group needs, and those of them that are not mounted. The library's list has all
+// controllers of the kernel, and creates a folder in each for every group.
 func controllers(root string) (present []cgroup1.Subsystem, missing []string) {
 	for _, c := range []controller{
 		cgroup1.NewCpu(root), cgroup1.NewCpuacct(root), cgroup1.NewPids(root), cgroup1.NewFreezer(root),
-		// What is not asked for is not read: not every kernel accounts for it.
+		// Unused statistics are not read: some kernels lack them.
 		cgroup1.NewMemory(root, cgroup1.IgnoreModules("memsw", "kmem", "kmem.tcp")),
 	} {
 		if _, err := os.Stat(c.Path("/")); err != nil {
@@ -74,8 +74,8 @@ func (g *v1) create(limits Limits) error {
 	if err != nil || limits.MemoryBytes == 0 {
 		return err
 	}
-	// No swap beyond the memory. A kernel without an account of swap lacks the file or refuses the value; there the
-	// group is kept from swapping, as far as that goes.
+	// There is no swap. A kernel without swap accounting lacks the file or refuses the value; there swappiness is set to
+	// zero.
 	dir, err := g.dir(cgroup1.Memory)
 	if err != nil {
 		return err
@@ -113,8 +113,8 @@ func (g *v1) pids() ([]int, error) {
 	return members, err
 }
 
-// freeze does not wait until every process is frozen, as the library's Freeze does: that is for ever if one of them
-// sleeps in the kernel.
+// freeze does not wait until every process is frozen, as the library's Freeze does: that never happens if a process sleeps
+// in the kernel.
 func (g *v1) freeze() error { return g.freezer("FROZEN") }
 
 func (g *v1) thaw() error { return g.freezer("THAWED") }
@@ -139,7 +139,7 @@ func (g *v1) remove() error {
 	return group.Delete()
 }
 
-func (g *v1) removeAlone() error {
+func (g *v1) removeEmpty() error {
 	var failures []error
 	for _, c := range g.controllers {
 		dir, err := g.dir(c.Name())
@@ -186,9 +186,9 @@ func (g *v1) limits() (Limits, error) {
 	}
 	limits := Limits{MemoryBytes: int64(m.GetMemory().GetUsage().GetLimit()), Pids: int64(m.GetPids().GetLimit())}
 	if limits.MemoryBytes >= 1<<62 {
-		limits.MemoryBytes = 0 // the kernel's way to say none
+		limits.MemoryBytes = 0 // the kernel's value for none
 	}
-	// The library reads no limit of the cpu.
+	// The library does not read the cpu limit.
 	dir, err := g.dir(cgroup1.Cpu)
 	if err != nil {
 		return Limits{}, err

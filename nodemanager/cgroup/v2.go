@@ -16,8 +16,8 @@ import (
 // v2 is a group in the tree of version 2.
 type v2 struct {
 	mount, path string
-	// bare has no controllers, which are those of version 1.
-	bare bool
+	// noControllers is true in a hybrid, whose controllers are those of version 1.
+	noControllers bool
 }
 
 func (g *v2) dir() string { return filepath.Join(g.mount, g.path) }
@@ -31,14 +31,14 @@ func (g *v2) load() (*cgroup2.Manager, error) {
 
 func (g *v2) create(limits Limits) error {
 	resources := &cgroup2.Resources{}
-	if !g.bare {
+	if !g.noControllers {
 		resources = cgroup2.ToResources(limits.resources())
 	}
 	manager, err := cgroup2.NewManager(g.mount, g.path, resources)
 	if err != nil {
 		return err
 	}
-	// No swap beyond the memory; a kernel without an account of swap lacks the file.
+	// There is no swap; a kernel without swap accounting lacks the file.
 	if limits.MemoryBytes == 0 || !exists(g.dir(), "memory.swap.max") {
 		return nil
 	}
@@ -66,8 +66,8 @@ func (g *v2) pids() ([]int, error) {
 	return members, err
 }
 
-// kill has the kernel kill all at once, and reports whether the kernel can (5.14). The library's way on an older one
-// is not taken: it waits for the processes, and so takes the exit code from whoever has started them.
+// kill lets the kernel kill all processes at once, and reports whether the kernel can (5.14). The library's fallback for
+// older kernels is not used: it waits for the processes, and so takes the exit code from their parent.
 func (g *v2) kill() (done bool, err error) {
 	if !exists(g.dir(), "cgroup.kill") {
 		return false, nil
@@ -103,7 +103,7 @@ func (g *v2) remove() error {
 	return manager.Delete()
 }
 
-func (g *v2) removeAlone() error { return removeEmpty(g.dir()) }
+func (g *v2) removeEmpty() error { return removeEmpty(g.dir()) }
 
 func (g *v2) oomKills() (int64, error) {
 	manager, err := g.load()
@@ -138,8 +138,8 @@ func (g *v2) limits() (Limits, error) {
 	if err != nil {
 		return Limits{}, err
 	}
-	limits := Limits{MemoryBytes: bounded(m.GetMemory().GetUsageLimit()), Pids: bounded(m.GetPids().GetLimit())}
-	// The library reads no limit of the cpu.
+	limits := Limits{MemoryBytes: limitOf(m.GetMemory().GetUsageLimit()), Pids: limitOf(m.GetPids().GetLimit())}
+	// The library does not read the cpu limit.
 	text, err := os.ReadFile(filepath.Join(g.dir(), "cpu.max"))
 	var quota, every int64
 	if n, _ := fmt.Sscanf(string(text), "%d %d", &quota, &every); n == 2 && every > 0 {
@@ -148,8 +148,8 @@ func (g *v2) limits() (Limits, error) {
 	return limits, err
 }
 
-// bounded is a limit as the library reads it, which has "max" as the largest number.
-func bounded(limit uint64) int64 {
+// limitOf converts a limit of the library, for which "max" is the largest number.
+func limitOf(limit uint64) int64 {
 	if limit == math.MaxUint64 {
 		return 0
 	}

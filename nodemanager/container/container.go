@@ -7,55 +7,56 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// Container is what a node knows of one container. Only a Machine changes it. The exported fields are what
-// survives a restart of the NodeManager; what is under way at an edge dies with the process.
+// Container is the state of one container on its node. Only a Machine changes it. The exported fields are stored and survive
+// a restart of the NodeManager; the others are about operations that end with the process.
 type Container struct {
 	ID id.Container
-	// MemoryBytes is its quota, for the sentence that tells of an OOM kill.
+	// MemoryBytes is its memory quota, for the message about an OOM kill.
 	MemoryBytes int64 `json:",omitempty"`
-	// Probed: it declares a health check, and StartPeriod is how long it may be without health.
-	Probed      bool          `json:",omitempty"`
+	// HasProbe is true if it declares a health check. StartPeriod is how long it may take to become healthy, or stay
+	// unhealthy.
+	HasProbe    bool          `json:",omitempty"`
 	StartPeriod time.Duration `json:",omitempty"`
-	// Grace between asking its process to end and killing it.
+	// Grace is the time between asking its process to end and killing it.
 	Grace time.Duration `json:",omitempty"`
-	// KeepUntil is the end of its token: before it the id must not be forgotten, or it could be started again.
+	// KeepUntil is the expiry of its token. The id must be kept until then, since the container could be started again.
 	KeepUntil time.Time `json:",omitzero"`
 
 	State  State
 	Reason string `json:",omitempty"`
-	// Sequence rises with every change that is published, also over restarts.
+	// Sequence rises with every published change, also over restarts.
 	Sequence     int64
 	Health       Health `json:",omitempty"`
 	HealthDetail string `json:",omitempty"`
 	// HealthySince is when Health became Healthy; zero while it is anything else.
 	HealthySince time.Time `json:",omitzero"`
 	Phases       []Phase
-	Seen         Seen
-	// Wanted is the stop that was asked for first.
-	Wanted     *Stop     `json:",omitempty"`
-	Exit       *Exit     `json:",omitempty"`
-	FinishedAt time.Time `json:",omitzero"`
-	// Launched: Start was called, so a process may have been made.
+	Process      Process
+	// StopRequest is the first stop that was requested; nil if none was.
+	StopRequest *Stop     `json:",omitempty"`
+	Exit        *Exit     `json:",omitempty"`
+	FinishedAt  time.Time `json:",omitzero"`
+	// Launched is true once Start was called: a process may exist.
 	Launched bool `json:",omitempty"`
-	// Forgotten: nobody needs to be told of it any more.
-	Forgotten bool `json:",omitempty"`
-	Removed   bool `json:",omitempty"`
+	// EndAcknowledged is true once the ResourceManager has stored its end or holds no lease for it.
+	EndAcknowledged bool `json:",omitempty"`
+	Removed         bool `json:",omitempty"`
 
-	op       operation
-	probing  bool // Probe was asked for, and Unprobe was not
-	again    bool // it has ended and was seen running since
-	failures int
-	retryAt  time.Time // when what failed is tried again
-	launchBy time.Time // when to give up on an engine that does not answer
-	healthBy time.Time
-	exitBy   time.Time
-	// answeredAt is when Start last answered: a listing from before that says nothing of this container.
-	answeredAt time.Time
-	ended      *Exit  // seen by EndedEarly
-	trouble    string // why the engine could not be asked
+	op        operation
+	probing   bool // true between Probe and Unprobe
+	runsAgain bool // it ended and is running again
+	failures  int
+	retryAt   time.Time // when a failed operation is repeated
+	launchBy  time.Time // until when an engine that does not answer is tried
+	healthBy  time.Time
+	exitBy    time.Time
+	// answeredAt is when Start last answered. A listing that was requested before that says nothing about this container.
+	answeredAt  time.Time
+	ended       *Exit  // seen by EndedEarly
+	engineError string // why the engine did not answer
 }
 
-// operation is the one thing that an edge is doing for the container.
+// operation is the one operation in progress for the container.
 type operation uint8
 
 const (
@@ -68,13 +69,13 @@ const (
 	purging
 )
 
-// Health is the verdict of the probe.
+// Health is the result of the probes.
 type Health uint8
 
 const (
-	// NoProbe: running counts as healthy.
+	// NoProbe: it has no health check; running counts as healthy.
 	NoProbe Health = iota
-	// Starting: not yet healthy for the first time.
+	// Starting: it has not been healthy yet.
 	Starting
 	Healthy
 	Unhealthy
@@ -84,17 +85,17 @@ func (h Health) String() string {
 	return [...]string{"none", "starting", "healthy", "unhealthy"}[h]
 }
 
-// Seen is what the engine told of a container that runs.
-type Seen struct {
+// Process is what the engine reports of a running container.
+type Process struct {
 	RuntimeID string    `json:",omitempty"`
 	StartedAt time.Time `json:",omitzero"`
 	Ports     []Port    `json:",omitempty"`
-	// Address at which the node itself reaches the container's own ports; may be empty.
+	// Address is where the node reaches the container's own ports; it may be empty.
 	Address string `json:",omitempty"`
 }
 
-// same reports whether the process and the way to it are what they were.
-func (s Seen) same(other Seen) bool {
+// equal reports whether it is the same process under the same address.
+func (s Process) equal(other Process) bool {
 	return s.RuntimeID == other.RuntimeID && s.StartedAt.Equal(other.StartedAt) && s.Address == other.Address && slices.Equal(s.Ports, other.Ports)
 }
 
@@ -105,23 +106,23 @@ type Port struct {
 	Host      int
 }
 
-// Reason says why a container ended.
+// Reason is why a container ended.
 type Reason uint8
 
 const (
 	Exited Reason = iota + 1
 	OOMKilled
 	DiskQuotaExceeded
-	StopAsked
+	StopCommanded
 	Preempted
 	LaunchFailed
 	NotHealthy
 	NodeLost
 	LeaseEnded
 	Vanished
-	// NodeFailed: the node or its engine is to blame.
+	// NodeFailed: the node or its engine is at fault.
 	NodeFailed
-	// KilledFromOutside: somebody else had the engine end it.
+	// KilledFromOutside: the engine ended it by a command from outside Mammoth.
 	KilledFromOutside
 )
 
@@ -132,7 +133,7 @@ type Exit struct {
 	Message string
 }
 
-// Stop is a wish for a container's end.
+// Stop is a request to stop a container.
 type Stop struct {
 	Reason  Reason
 	Message string
@@ -140,75 +141,76 @@ type Stop struct {
 	Grace *time.Duration
 }
 
-// Ending is what an engine says of an end. Code is -1 if it could not be learned.
+// Ending is what an engine reports of a container's end. Code is -1 if it is unknown.
 type Ending struct {
 	Code      int
 	OOM       bool
 	DiskQuota bool
 	Message   string
 	At        time.Time
-	// Engine: the engine was going down, or was away, when it ended, and may have ended it.
-	Engine bool
-	// Signal that it ended of, such as SIGKILL, if the engine was asked to send one; else empty. Who asked is not known.
+	// EngineDown is true if the engine was going down or away at that time, and may have caused the end.
+	EngineDown bool
+	// Signal is the signal that the engine was asked to send and that ended it, such as SIGKILL; empty if none was.
 	Signal string
 }
 
-// Fact is something that has happened. Event says which of the other fields hold.
+// Fact is something that has happened. Event decides which other fields are set.
 type Fact struct {
 	Event Event
-	// Seen comes with Started and Found.
-	Seen Seen
-	// Ending comes with Ended.
+	// Process is set with Started and Found.
+	Process Process
+	// Ending is set with Ended.
 	Ending Ending
-	// Stop comes with StopWanted.
+	// Stop is set with StopRequested.
 	Stop Stop
-	// Detail is one sentence: why something failed, or what a probe saw. OfNode says that the node is to blame for it.
-	Detail string
-	OfNode bool
-	// Phase and Bytes come with Progress, Bytes with Prepared too.
+	// Detail is one sentence: why something failed, or the result of a probe. NodeFault is true if the node is at fault.
+	Detail    string
+	NodeFault bool
+	// Phase and Bytes are set with Progress, Bytes also with Prepared.
 	Phase string
 	Bytes int64
-	// AsOf comes with Found, Missing, LeftBehind and an Ended that a listing told: when the engine was asked. What
-	// was seen later than that is not doubted.
+	// AsOf is set with Found, Missing, LeftBehind and an Ended from a listing: when the listing was requested. It does not
+	// override what was seen later.
 	AsOf time.Time
 }
 
-// Effect is what its owner has to do for a container, in the given order.
+// Effect is something that the owner has to do for a container, in the given order.
 type Effect struct {
 	Kind EffectKind
-	// Grace comes with Stop.
+	// Grace is set with StopProcess.
 	Grace time.Duration
-	// Healthy comes with Probe: it was healthy before.
+	// Healthy is set with Probe if the container was healthy before.
 	Healthy bool
 }
 
-// EffectKind says what to do.
+// EffectKind is what is to be done.
 type EffectKind uint8
 
 const (
-	// Record writes the container down and answers Recorded or RecordFailed.
+	// Record stores the container. The owner answers Recorded or RecordFailed.
 	Record EffectKind = iota
-	// Save writes its change down whenever there is time; no answer.
+	// Save stores a change at any later time. There is no answer.
 	Save
-	// Prepare answers Progress any number of times, then Prepared, PrepareFailed or PrepareUnavailable.
+	// Prepare brings the image to the node. The owner answers Progress any number of times, then Prepared, PrepareFailed or
+	// PrepareUnavailable.
 	Prepare
-	// Start answers Started, StartFailed or StartUnavailable.
+	// Start runs the container. The owner answers Started, StartFailed or StartUnavailable.
 	Start
-	// Cancel hurries Prepare or Start, which still answers.
+	// Cancel cancels Prepare or Start, which still answers.
 	Cancel
-	// StopProcess answers Stopped or StopFailed. It may be asked for again with less grace. In Done it is about a
-	// container that somebody else has started again.
+	// StopProcess stops the process. The owner answers Stopped or StopFailed. It may be repeated with less grace. In Done it
+	// stops a container that was started again from outside.
 	StopProcess
-	// Remove answers Removed, RemoveFailed or RemoveRefused.
+	// Remove removes the ended container. The owner answers Removed, RemoveFailed or RemoveRefused.
 	Remove
-	// Purge answers Purged or PurgeFailed.
+	// Purge deletes its logs. The owner answers Purged or PurgeFailed.
 	Purge
-	// Probe begins and Unprobe ends probing.
+	// Probe starts the probes and Unprobe ends them.
 	Probe
 	Unprobe
-	// Publish tells everybody who watches.
+	// Publish sends the status to all watchers.
 	Publish
-	// Drop deletes its record. The container is no more.
+	// Drop deletes the record. The container does not exist any more.
 	Drop
 )
 

@@ -7,58 +7,58 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// Machine decides. Its fields are the deadlines that all containers of a node share.
+// Machine decides what happens to a container. Its fields are the time limits that all containers of a node share.
 type Machine struct {
 	// Retention is how long the logs of an ended container are kept.
 	Retention time.Duration
-	// RetryMin and RetryMax space the tries of what an engine did not answer.
+	// RetryMin and RetryMax limit the pause before an operation is repeated that the engine did not answer.
 	RetryMin, RetryMax time.Duration
-	// LaunchWithin is how long an engine may be away before a start is given up.
-	LaunchWithin time.Duration
-	// ExitWithin is how long after a stop the exit code is waited for.
-	ExitWithin time.Duration
+	// LaunchTimeout is how long an engine may be away before a start is given up.
+	LaunchTimeout time.Duration
+	// ExitTimeout is how long after a stop the exit code may take to arrive.
+	ExitTimeout time.Duration
 }
 
-// Accept begins the life of c.
+// Accept starts the life of c.
 func (m Machine) Accept(now time.Time, c *Container) []Effect {
 	c.State, c.op = New, recording
 	c.Health = NoProbe
-	if c.Probed {
+	if c.HasProbe {
 		c.Health = Starting
 	}
 	return append([]Effect{{Kind: Record}}, c.publish(now))
 }
 
-// Refuse is Accept for a container that never gets to run, so that its lease can be seen to end.
+// Refuse is Accept for a container that never runs, so that its lease can end.
 func (m Machine) Refuse(now time.Time, c *Container, exit Exit) []Effect {
 	c.Removed = true
 	return append(c.finish(now, exit), c.publish(now))
 }
 
-// Recover takes up a container that was read back after a restart. What has become of its process is told by
-// Found, Missing or Ended as soon as its engine answers.
+// Recover continues with a container that was loaded after a restart. Found, Missing or Ended follows as soon as its engine
+// answers.
 func (m Machine) Recover(now time.Time, c *Container) []Effect {
-	c.op, c.failures, c.ended, c.trouble, c.probing, c.again = idle, 0, nil, "", false, false
+	c.op, c.failures, c.ended, c.engineError, c.probing, c.runsAgain = idle, 0, nil, "", false, false
 	c.retryAt, c.launchBy, c.healthBy, c.exitBy, c.answeredAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	switch c.State {
 	case Stopping:
 		c.Launched = true
 		return []Effect{c.stop(m.grace(c))}
 	case Done:
-		if c.Forgotten && !c.Removed {
+		if c.EndAcknowledged && !c.Removed {
 			c.op = removing
 			return []Effect{{Kind: Remove}}
 		}
 	default:
-		c.Launched = true // until the engine says that it has never heard of it
-		if c.State == Running && c.Probed && c.Health != Healthy {
+		c.Launched = true // until the engine reports that it does not know it
+		if c.State == Running && c.HasProbe && c.Health != Healthy {
 			c.healthBy = now.Add(c.StartPeriod)
 		}
 	}
 	return nil
 }
 
-// Apply takes in one fact.
+// Apply applies one fact.
 func (m Machine) Apply(now time.Time, c *Container, fact Fact) []Effect {
 	event, believed := c.refine(fact)
 	next, ok := table.Next(c.State, event)
@@ -72,7 +72,7 @@ func (m Machine) Apply(now time.Time, c *Container, fact Fact) []Effect {
 	return m.act(now, c, from, event, fact)
 }
 
-// refine makes the fact an event that leads to one state only, and says whether it is to be believed.
+// refine maps the fact to an event that leads to one state only, and reports whether it applies at all.
 func (c *Container) refine(fact Fact) (Event, bool) {
 	switch fact.Event {
 	case Ended:
@@ -85,15 +85,15 @@ func (c *Container) refine(fact Fact) (Event, bool) {
 		}
 		underway := c.op == recording || c.op == preparing || c.op == starting
 		event := fact.Event
-		if event == Found && c.State == Running && !c.Seen.StartedAt.IsZero() && fact.Seen.StartedAt.After(c.Seen.StartedAt) {
+		if event == Found && c.State == Running && !c.Process.StartedAt.IsZero() && fact.Process.StartedAt.After(c.Process.StartedAt) {
 			event = FoundAgain
 		}
 		return event, !underway && (c.answeredAt.IsZero() || c.answeredAt.Before(fact.AsOf))
 	case Stopped, StopFailed:
 		if c.State == Done {
-			return fact.Event, c.op == stopping // else it is the answer to a stop from before the end
+			return fact.Event, c.op == stopping // otherwise it answers a stop from before the end
 		}
-		if fact.Event == Stopped && !c.Seen.StartedAt.IsZero() && c.ended == nil {
+		if fact.Event == Stopped && !c.Process.StartedAt.IsZero() && c.ended == nil {
 			return ExitAwaited, true
 		}
 	}
@@ -118,15 +118,15 @@ func (m Machine) act(now time.Time, c *Container, from State, event Event, fact 
 	case c.State == Done && from != Done:
 		return m.end(now, c, event, fact)
 	case c.State == Stopping:
-		return m.goDown(now, c, from, event, fact)
+		return m.handleStopping(now, c, from, event, fact)
 	case c.State == Done:
-		return m.tidy(now, c, event)
+		return m.cleanUp(now, c, event)
 	}
-	return m.goUp(now, c, from, event, fact)
+	return m.handleStarting(now, c, from, event, fact)
 }
 
-// goUp is everything on the way to running and while it runs.
-func (m Machine) goUp(now time.Time, c *Container, from State, event Event, fact Fact) []Effect {
+// handleStarting handles the events until the container runs, and while it runs.
+func (m Machine) handleStarting(now time.Time, c *Container, from State, event Event, fact Fact) []Effect {
 	switch event {
 	case Recorded:
 		return c.prepare(now)
@@ -142,12 +142,12 @@ func (m Machine) goUp(now time.Time, c *Container, from State, event Event, fact
 		}
 		m.retryLater(now, c)
 		if c.launchBy.IsZero() {
-			c.launchBy = now.Add(m.LaunchWithin)
+			c.launchBy = now.Add(m.LaunchTimeout)
 		}
 		if c.Reason == fact.Detail {
 			return nil
 		}
-		c.Reason, c.trouble = fact.Detail, fact.Detail
+		c.Reason, c.engineError = fact.Detail, fact.Detail
 		return []Effect{c.publish(now)}
 	case RetryDue:
 		if c.State == Localizing {
@@ -161,33 +161,33 @@ func (m Machine) goUp(now time.Time, c *Container, from State, event Event, fact
 		}
 		return c.start(now)
 	case Started, Found:
-		return m.run(now, c, from, fact.Seen)
+		return m.run(now, c, from, fact.Process)
 	case EndedEarly:
 		exit := c.exit(fact.Ending)
 		c.ended = &exit
-	case Passed, Failing:
-		return m.judge(now, c, event == Passed, fact.Detail)
-	case Unjudged:
-		if !c.healthBy.IsZero() { // the time in which nothing can be learned is not its own
+	case ProbePassed, ProbeFailed:
+		return m.applyProbe(now, c, event == ProbePassed, fact.Detail)
+	case ProbeInconclusive:
+		if !c.healthBy.IsZero() { // time without probes does not count
 			c.healthBy = now.Add(c.StartPeriod)
 		}
-	case Forgotten:
-		c.Forgotten = true
+	case EndAcknowledged:
+		c.EndAcknowledged = true
 		return []Effect{{Kind: Save}}
 	}
 	return nil
 }
 
-// goDown is everything while its end is wanted. Stop is asked for only once no start is under way, so that no
-// process can appear behind it.
-func (m Machine) goDown(now time.Time, c *Container, from State, event Event, fact Fact) []Effect {
+// handleStopping handles the events while its stop is requested. The process is stopped only when no start is in progress,
+// so that none can appear afterwards.
+func (m Machine) handleStopping(now time.Time, c *Container, from State, event Event, fact Fact) []Effect {
 	switch event {
-	case StopWanted:
-		return m.wantStop(now, c, from, fact.Stop)
+	case StopRequested:
+		return m.requestStop(now, c, from, fact.Stop)
 	case FoundAgain:
-		c.see(fact.Seen)
-		return m.wantStop(now, c, from, Stop{Reason: KilledFromOutside, Message: "it was killed from outside Mammoth and started again", Grace: new(time.Duration)})
-	case HealthOverdue:
+		c.setProcess(fact.Process)
+		return m.requestStop(now, c, from, Stop{Reason: KilledFromOutside, Message: "it was killed from outside Mammoth and started again", Grace: new(time.Duration)})
+	case HealthTimeout:
 		message := fmt.Sprintf("did not become healthy within %v", c.StartPeriod)
 		if c.Health == Unhealthy {
 			message = fmt.Sprintf("was unhealthy for %v", c.StartPeriod)
@@ -195,15 +195,15 @@ func (m Machine) goDown(now time.Time, c *Container, from State, event Event, fa
 		if c.HealthDetail != "" {
 			message += ": " + c.HealthDetail
 		}
-		return m.wantStop(now, c, from, Stop{Reason: NotHealthy, Message: message})
-	case LaunchOverdue:
-		message := fmt.Sprintf("could not be started within %v", m.LaunchWithin)
-		if c.trouble != "" {
-			message += ": " + c.trouble
+		return m.requestStop(now, c, from, Stop{Reason: NotHealthy, Message: message})
+	case LaunchTimeout:
+		message := fmt.Sprintf("could not be started within %v", m.LaunchTimeout)
+		if c.engineError != "" {
+			message += ": " + c.engineError
 		}
-		return m.wantStop(now, c, from, Stop{Reason: NodeFailed, Message: message})
+		return m.requestStop(now, c, from, Stop{Reason: NodeFailed, Message: message})
 	case Started:
-		c.see(fact.Seen)
+		c.setProcess(fact.Process)
 		return []Effect{c.stop(m.grace(c))}
 	case StartFailed, StartUnavailable:
 		return []Effect{c.stop(m.grace(c))}
@@ -212,7 +212,7 @@ func (m Machine) goDown(now time.Time, c *Container, from State, event Event, fa
 		c.ended = &exit
 	case ExitAwaited:
 		if c.exitBy.IsZero() {
-			c.exitBy = now.Add(m.ExitWithin)
+			c.exitBy = now.Add(m.ExitTimeout)
 		}
 	case StopFailed:
 		m.retryLater(now, c)
@@ -227,25 +227,25 @@ func (m Machine) goDown(now time.Time, c *Container, from State, event Event, fa
 		if c.op == idle && c.exitBy.IsZero() {
 			return []Effect{c.stop(m.grace(c))}
 		}
-	case Forgotten:
-		c.Forgotten = true
+	case EndAcknowledged:
+		c.EndAcknowledged = true
 		return []Effect{{Kind: Save}}
 	}
 	return nil
 }
 
-func (m Machine) wantStop(now time.Time, c *Container, from State, stop Stop) []Effect {
+func (m Machine) requestStop(now time.Time, c *Container, from State, stop Stop) []Effect {
 	if from == Stopping {
 		if stop.Grace == nil || *stop.Grace >= m.grace(c) || !c.exitBy.IsZero() {
 			return nil
 		}
-		c.Wanted.Grace = stop.Grace
+		c.StopRequest.Grace = stop.Grace
 		if c.op != stopping {
-			return nil // the wish is heeded when Stop is due
+			return nil // it is stopped when Stop is due
 		}
 		return []Effect{c.stop(m.grace(c)), {Kind: Save}}
 	}
-	c.Wanted = &stop
+	c.StopRequest = &stop
 	c.Reason = stop.Message
 	c.healthBy, c.launchBy, c.retryAt, c.failures = time.Time{}, time.Time{}, time.Time{}, 0
 	effects := []Effect{{Kind: Save}}
@@ -264,7 +264,7 @@ func (m Machine) wantStop(now time.Time, c *Container, from State, stop Stop) []
 	return append(effects, c.publish(now))
 }
 
-// end is the step into Done.
+// end is the transition to Done.
 func (m Machine) end(now time.Time, c *Container, event Event, fact Fact) []Effect {
 	var exit Exit
 	switch event {
@@ -274,17 +274,17 @@ func (m Machine) end(now time.Time, c *Container, event Event, fact Fact) []Effe
 			exit = *c.ended
 		}
 	case RecordFailed, PrepareFailed, StartFailed:
-		if c.Wanted != nil {
+		if c.StopRequest != nil {
 			exit = c.exit(Ending{Code: -1})
 			break
 		}
 		exit = Exit{Reason: LaunchFailed, Code: -1, Message: fact.Detail}
-		if fact.OfNode || event == RecordFailed {
+		if fact.NodeFault || event == RecordFailed {
 			exit.Reason = NodeFailed
 		}
 	case Missing:
-		if c.Wanted == nil {
-			exit = Exit{Reason: Vanished, Code: -1, Message: "it ended while nobody watched, and its exit code could not be learned"}
+		if c.StopRequest == nil {
+			exit = Exit{Reason: Vanished, Code: -1, Message: "it ended unobserved, and its exit code is unknown"}
 			break
 		}
 		exit = c.exit(Ending{Code: -1})
@@ -300,28 +300,28 @@ func (m Machine) end(now time.Time, c *Container, event Event, fact Fact) []Effe
 	}
 	effects := c.finish(ended, exit)
 	effects = append(effects, c.unprobe(), c.publish(now))
-	if c.Forgotten {
+	if c.EndAcknowledged {
 		c.op = removing
 		effects = append(effects, Effect{Kind: Remove})
 	}
 	return effects
 }
 
-func (m Machine) run(now time.Time, c *Container, from State, seen Seen) []Effect {
-	before := c.Seen
-	c.see(seen)
+func (m Machine) run(now time.Time, c *Container, from State, seen Process) []Effect {
+	before := c.Process
+	c.setProcess(seen)
 	c.Launched = true
 	if c.ended != nil {
 		return m.Apply(now, c, Fact{Event: Ended, Ending: Ending{Code: c.ended.Code}})
 	}
 	if from == Running {
-		if c.probing && seen.same(before) {
+		if c.probing && seen.equal(before) {
 			return nil
 		}
 		return c.probe()
 	}
 	effects := []Effect{{Kind: Save}}
-	if c.Probed {
+	if c.HasProbe {
 		c.Health = Starting
 		c.healthBy = now.Add(c.StartPeriod)
 	} else {
@@ -330,7 +330,7 @@ func (m Machine) run(now time.Time, c *Container, from State, seen Seen) []Effec
 	return append(append(effects, c.probe()...), c.publish(now))
 }
 
-func (m Machine) judge(now time.Time, c *Container, passed bool, detail string) []Effect {
+func (m Machine) applyProbe(now time.Time, c *Container, passed bool, detail string) []Effect {
 	before, beforeDetail := c.Health, c.HealthDetail
 	c.HealthDetail = detail
 	switch {
@@ -358,7 +358,7 @@ func (m Machine) judge(now time.Time, c *Container, passed bool, detail string) 
 	return effects
 }
 
-// Deadline is when Tick has something to say; zero if never.
+// Deadline is when Tick is to be called; zero if never.
 func (m Machine) Deadline(c *Container) time.Time {
 	var first time.Time
 	for _, at := range []time.Time{c.retryAt, c.launchBy, c.healthBy, c.exitBy, m.purgeAt(c)} {
@@ -369,14 +369,14 @@ func (m Machine) Deadline(c *Container) time.Time {
 	return first
 }
 
-// Tick applies what the time of day alone decides.
+// Tick applies what depends on time alone.
 func (m Machine) Tick(now time.Time, c *Container) []Effect {
 	var effects []Effect
 	due := func(at time.Time) bool { return !at.IsZero() && !now.Before(at) }
 	for _, deadline := range []struct {
 		at    *time.Time
 		event Event
-	}{{&c.exitBy, ExitOverdue}, {&c.healthBy, HealthOverdue}, {&c.launchBy, LaunchOverdue}, {&c.retryAt, RetryDue}} {
+	}{{&c.exitBy, ExitTimeout}, {&c.healthBy, HealthTimeout}, {&c.launchBy, LaunchTimeout}, {&c.retryAt, RetryDue}} {
 		if due(*deadline.at) {
 			*deadline.at = time.Time{}
 			effects = append(effects, m.Apply(now, c, Fact{Event: deadline.event})...)
@@ -397,14 +397,14 @@ func (m Machine) retryLater(now time.Time, c *Container) {
 	c.retryAt = now.Add(min(wait, m.RetryMax))
 }
 
-// maxGrace is longer than anybody waits for a process to end by itself.
+// maxGrace is the upper limit of a grace.
 const maxGrace = 24 * time.Hour
 
-// grace is kept within bounds, since a wait for less than nothing, or for ever, would have no stop succeed.
+// grace is between zero and maxGrace, since a stop with a negative or endless wait would not succeed.
 func (m Machine) grace(c *Container) time.Duration {
 	grace := c.Grace
-	if c.Wanted != nil && c.Wanted.Grace != nil {
-		grace = *c.Wanted.Grace
+	if c.StopRequest != nil && c.StopRequest.Grace != nil {
+		grace = *c.StopRequest.Grace
 	}
 	return min(max(0, grace), maxGrace)
 }
@@ -430,7 +430,7 @@ func (c *Container) stop(grace time.Duration) Effect {
 }
 
 func (c *Container) probe() []Effect {
-	if !c.Probed {
+	if !c.HasProbe {
 		return nil
 	}
 	c.probing = true
@@ -442,13 +442,13 @@ func (c *Container) unprobe() Effect {
 	return Effect{Kind: Unprobe}
 }
 
-func (c *Container) see(seen Seen) {
-	if c.Seen.StartedAt.IsZero() || !seen.StartedAt.IsZero() {
-		c.Seen = seen
+func (c *Container) setProcess(seen Process) {
+	if c.Process.StartedAt.IsZero() || !seen.StartedAt.IsZero() {
+		c.Process = seen
 	}
 }
 
-// publish numbers the change. The clock takes part so that a number lost with a crash is not given out again.
+// publish numbers the change. The number also follows the clock, so that a number lost in a crash is not used again.
 func (c *Container) publish(now time.Time) Effect {
 	c.Sequence = max(c.Sequence+1, now.UnixMicro())
 	return Effect{Kind: Publish}
@@ -466,12 +466,12 @@ func (c *Container) finish(at time.Time, exit Exit) []Effect {
 	return []Effect{{Kind: Save}}
 }
 
-// exit is why it ended: what was asked of it first, else what became of it.
+// exit is why it ended: the requested stop, or else how the process ended.
 func (c *Container) exit(ending Ending) Exit {
 	exit := Exit{Reason: Exited, Code: ending.Code, Message: ending.Message}
 	switch {
-	case c.Wanted != nil:
-		exit.Reason, exit.Message = c.Wanted.Reason, c.Wanted.Message
+	case c.StopRequest != nil:
+		exit.Reason, exit.Message = c.StopRequest.Reason, c.StopRequest.Message
 		if exit.Message == "" {
 			exit.Message = "it was stopped"
 		}
@@ -483,7 +483,7 @@ func (c *Container) exit(ending Ending) Exit {
 		if c.MemoryBytes > 0 {
 			exit.Message += " of " + resource.FormatBytes(c.MemoryBytes)
 		}
-	case ending.Engine:
+	case ending.EngineDown:
 		exit.Reason, exit.Message = NodeFailed, "its engine went down with it"
 	case ending.Signal != "":
 		exit.Reason, exit.Message = KilledFromOutside, "it was killed from outside Mammoth, with "+ending.Signal
@@ -496,11 +496,10 @@ func (c *Container) exit(ending Ending) Exit {
 	return exit
 }
 
-// Adopt takes up a container that its engine has and no record tells of. Whether it may stay is for the
-// ResourceManager to say.
-func (m Machine) Adopt(now time.Time, c *Container, seen Seen) []Effect {
+// Adopt begins with a container that its engine has and no record exists for. The ResourceManager decides whether it stays.
+func (m Machine) Adopt(now time.Time, c *Container, seen Process) []Effect {
 	c.State, c.Launched = Running, true
 	c.Reason = "found without a record"
-	c.see(seen)
+	c.setProcess(seen)
 	return []Effect{{Kind: Save}, c.publish(now)}
 }

@@ -6,7 +6,7 @@ import "time"
 type Phase struct {
 	Name      string
 	StartedAt time.Time
-	// Duration is negative while the phase lasts.
+	// Duration is negative while the phase is in progress.
 	Duration time.Duration
 	Bytes    int64  `json:",omitempty"`
 	Error    string `json:",omitempty"`

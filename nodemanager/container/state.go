@@ -1,43 +1,46 @@
-// Package container is the life of one container on its node: new, localizing, launching, running, stopping,
-// done. It decides and does nothing: facts go in, effects come out as values, deadlines are data and time is
-// an argument. Its owner stores the container, then performs the effects and tells what came of them as facts.
+// Package container is the life of one container on its node: new, localizing, launching, running, stopping, done. It only
+// decides: facts go in, effects come out as values, deadlines are data and time is an argument. Its owner stores the
+// container, performs the effects and returns their results as facts.
+//
+// Vocabulary: a Fact is something that happened, an Event its kind; an Effect is what the owner has to do; an edge is the
+// part of the owner that blocks, such as a call of the engine.
 package container
 
 import "github.com/mammoth-os/mammoth/internal/fsm"
 
-// State is where a container is in its life. It only rises.
+// State is the state of a container. It only rises.
 type State uint8
 
 const (
-	// New: accepted, and being written down.
+	// New: accepted, and being stored.
 	New State = iota
-	// Localizing: its image is brought to the node. No process exists.
+	// Localizing: its image is being brought to the node. No process exists.
 	Localizing
-	// Launching: a start was asked for; a process may exist.
+	// Launching: a start was requested; a process may exist.
 	Launching
 	// Running: its process was seen running.
 	Running
-	// Stopping: its end is wanted, and it was not yet seen gone.
+	// Stopping: a stop was requested, and it has not been seen gone.
 	Stopping
 	// Done: it never had a process, or its process was seen gone.
 	Done
 )
 
-// States are all of them, in the order of a life.
+// States lists all states in order.
 func States() []State { return []State{New, Localizing, Launching, Running, Stopping, Done} }
 
 func (s State) String() string {
 	return [...]string{"new", "localizing", "launching", "running", "stopping", "done"}[s]
 }
 
-// Event is what a fact is about.
+// Event is the kind of a fact.
 type Event uint8
 
 const (
-	// Recorded and RecordFailed answer Record: it will or will not survive a restart of its NodeManager.
+	// Recorded and RecordFailed answer Record: the container does or does not survive a restart of its NodeManager.
 	Recorded Event = iota
 	RecordFailed
-	// Progress of Prepare.
+	// Progress reports on Prepare.
 	Progress
 	// Prepared, PrepareFailed and PrepareUnavailable (the engine did not answer) end Prepare.
 	Prepared
@@ -49,41 +52,42 @@ const (
 	StartUnavailable
 	// Ended: the whole process tree was seen gone.
 	Ended
-	// EndedEarly is Ended while Start has not returned. Apply derives it.
+	// EndedEarly is Ended before Start has returned. Apply derives it.
 	EndedEarly
-	// Found and Missing: the engine, asked for all it has, has it running or has never heard of it. LeftBehind: the
-	// engine has it, and it does not run, though it was removed.
+	// Found: the engine has it running. Missing: the engine does not know it. LeftBehind: the engine has it, not running,
+	// although it was removed. All three come from a listing.
 	Found
 	Missing
 	LeftBehind
-	// FoundAgain is Found with a later start than the one that was seen: its first process has ended. Apply derives it.
+	// FoundAgain is Found with a later start than the known one: its first process has ended. Apply derives it.
 	FoundAgain
-	// StopWanted by its application master, the ResourceManager or the node.
-	StopWanted
+	// StopRequested by its application master, the ResourceManager or the node.
+	StopRequested
 	// Stopped and StopFailed end Stop.
 	Stopped
 	StopFailed
-	// ExitAwaited is Stopped with the exit code still to come. Apply derives it.
+	// ExitAwaited is Stopped while the exit code has not arrived. Apply derives it.
 	ExitAwaited
-	// ExitOverdue: the exit code did not come.
-	ExitOverdue
-	// Passed and Failing are verdicts of its probe. Unjudged: its probe could not be made, for which it is not to blame.
-	Passed
-	Failing
-	Unjudged
-	// HealthOverdue: it had its time to become healthy, and was not.
-	HealthOverdue
-	// LaunchOverdue: the engine was away for longer than a start is retried.
-	LaunchOverdue
-	// RetryDue: what failed for want of the engine is to be tried again.
+	// ExitTimeout: the exit code did not arrive.
+	ExitTimeout
+	// ProbePassed and ProbeFailed are results of a probe. ProbeInconclusive: the probe could not be made, which is not the
+	// container's fault.
+	ProbePassed
+	ProbeFailed
+	ProbeInconclusive
+	// HealthTimeout: it did not become healthy in time.
+	HealthTimeout
+	// LaunchTimeout: the engine was away for longer than a start is repeated.
+	LaunchTimeout
+	// RetryDue: an operation that the engine did not answer is to be repeated.
 	RetryDue
-	// Forgotten: the ResourceManager has stored its end, or holds no lease for it.
-	Forgotten
-	// Removed, RemoveFailed and RemoveRefused (it runs) end Remove.
+	// EndAcknowledged: the ResourceManager has stored its end, or holds no lease for it.
+	EndAcknowledged
+	// Removed, RemoveFailed and RemoveRefused (it is running) end Remove.
 	Removed
 	RemoveFailed
 	RemoveRefused
-	// PurgeDue: nobody may ask for its logs any more. Purged and PurgeFailed end Purge.
+	// PurgeDue: its logs have expired. Purged and PurgeFailed end Purge.
 	PurgeDue
 	Purged
 	PurgeFailed
@@ -91,7 +95,7 @@ const (
 	events = iota
 )
 
-// Events are all of them.
+// Events lists all events.
 func Events() []Event {
 	all := make([]Event, events)
 	for i := range all {
@@ -103,13 +107,13 @@ func Events() []Event {
 func (e Event) String() string {
 	return [...]string{
 		"recorded", "record failed", "progress", "prepared", "prepare failed", "prepare unavailable",
-		"started", "start failed", "start unavailable", "ended", "ended early", "found", "missing", "left behind", "found again", "stop wanted",
-		"stopped", "stop failed", "exit awaited", "exit overdue", "passed", "failing", "unjudged", "health overdue",
-		"launch overdue", "retry due", "forgotten", "removed", "remove failed", "remove refused", "purge due", "purged", "purge failed",
+		"started", "start failed", "start unavailable", "ended", "ended early", "found", "missing", "left behind", "found again", "stop requested",
+		"stopped", "stop failed", "exit awaited", "exit timeout", "probe passed", "probe failed", "probe inconclusive", "health timeout",
+		"launch timeout", "retry due", "end acknowledged", "removed", "remove failed", "remove refused", "purge due", "purged", "purge failed",
 	}[e]
 }
 
-// Table is the container's state machine. A pair that it does not have is a fact that came too late to matter.
+// Table is the container's state machine. A pair that is missing is a fact that came too late and is ignored.
 func Table() fsm.Table[State, Event] { return table }
 
 var table = fsm.New("container", []fsm.Rule[State, Event]{
@@ -125,13 +129,13 @@ var table = fsm.New("container", []fsm.Rule[State, Event]{
 	{From: []State{Launching}, On: EndedEarly, To: Launching},
 	{From: []State{Localizing}, On: RetryDue, To: Localizing},
 	{From: []State{Launching}, On: RetryDue, To: Launching},
-	{From: []State{Localizing, Launching}, On: LaunchOverdue, To: Stopping},
-	{From: []State{Running}, On: Passed, To: Running},
-	{From: []State{Running}, On: Failing, To: Running},
-	{From: []State{Running}, On: Unjudged, To: Running},
-	{From: []State{Running}, On: HealthOverdue, To: Stopping},
+	{From: []State{Localizing, Launching}, On: LaunchTimeout, To: Stopping},
+	{From: []State{Running}, On: ProbePassed, To: Running},
+	{From: []State{Running}, On: ProbeFailed, To: Running},
+	{From: []State{Running}, On: ProbeInconclusive, To: Running},
+	{From: []State{Running}, On: HealthTimeout, To: Stopping},
 
-	// What the engine has: after a restart of the NodeManager, or when the engine is back.
+	// Listings: after a restart of the NodeManager, or when the engine is back.
 	{From: []State{New, Localizing, Launching, Running}, On: Found, To: Running},
 	{From: []State{Running}, On: FoundAgain, To: Stopping},
 	{From: []State{New, Localizing}, On: Missing, To: Localizing},
@@ -140,8 +144,8 @@ var table = fsm.New("container", []fsm.Rule[State, Event]{
 	{From: []State{Stopping}, On: Found, To: Stopping},
 	{From: []State{New, Localizing, Launching, Running, Stopping}, On: Ended, To: Done},
 
-	// The way down. Where no start was asked for, the end of what was under way is the end.
-	{From: []State{New, Localizing, Launching, Running, Stopping}, On: StopWanted, To: Stopping},
+	// Stopping. If no start was requested, the end of the operation in progress is the end.
+	{From: []State{New, Localizing, Launching, Running, Stopping}, On: StopRequested, To: Stopping},
 	{From: []State{Stopping}, On: Recorded, To: Done},
 	{From: []State{Stopping}, On: RecordFailed, To: Done},
 	{From: []State{Stopping}, On: Prepared, To: Done},
@@ -152,18 +156,18 @@ var table = fsm.New("container", []fsm.Rule[State, Event]{
 	{From: []State{Stopping}, On: StartUnavailable, To: Stopping},
 	{From: []State{Stopping}, On: EndedEarly, To: Stopping},
 	{From: []State{Stopping}, On: ExitAwaited, To: Stopping},
-	{From: []State{Stopping}, On: ExitOverdue, To: Done},
+	{From: []State{Stopping}, On: ExitTimeout, To: Done},
 	{From: []State{Stopping}, On: Stopped, To: Done},
 	{From: []State{Stopping}, On: StopFailed, To: Stopping},
 	{From: []State{Stopping}, On: RetryDue, To: Stopping},
 
 	// After the end.
-	{From: []State{New}, On: Forgotten, To: New},
-	{From: []State{Localizing}, On: Forgotten, To: Localizing},
-	{From: []State{Launching}, On: Forgotten, To: Launching},
-	{From: []State{Running}, On: Forgotten, To: Running},
-	{From: []State{Stopping}, On: Forgotten, To: Stopping},
-	{From: []State{Done}, On: Forgotten, To: Done},
+	{From: []State{New}, On: EndAcknowledged, To: New},
+	{From: []State{Localizing}, On: EndAcknowledged, To: Localizing},
+	{From: []State{Launching}, On: EndAcknowledged, To: Launching},
+	{From: []State{Running}, On: EndAcknowledged, To: Running},
+	{From: []State{Stopping}, On: EndAcknowledged, To: Stopping},
+	{From: []State{Done}, On: EndAcknowledged, To: Done},
 	{From: []State{Done}, On: RetryDue, To: Done},
 	{From: []State{Done}, On: Removed, To: Done},
 	{From: []State{Done}, On: RemoveFailed, To: Done},
@@ -172,7 +176,7 @@ var table = fsm.New("container", []fsm.Rule[State, Event]{
 	{From: []State{Done}, On: Purged, To: Done},
 	{From: []State{Done}, On: PurgeFailed, To: Done},
 
-	// Somebody else has started it again, or the engine made it after all: it is ended and removed once more.
+	// It was started again from outside, or the engine created it late: it is stopped and removed again.
 	{From: []State{Done}, On: Found, To: Done},
 	{From: []State{Done}, On: LeftBehind, To: Done},
 	{From: []State{Done}, On: Stopped, To: Done},

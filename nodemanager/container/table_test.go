@@ -28,7 +28,7 @@ func TestStatesOnlyRiseAndDoneIsTheEnd(t *testing.T) {
 
 func TestAStopIsHeededInEveryStateBeforeTheEnd(t *testing.T) {
 	for _, state := range container.States() {
-		next, _ := container.Table().Next(state, container.StopWanted)
+		next, _ := container.Table().Next(state, container.StopRequested)
 		if want := max(state, container.Stopping); next != want {
 			t.Errorf("in %v a stop leads to %v, want %v", state, next, want)
 		}
@@ -50,7 +50,7 @@ func TestNoGraceKeepsAStopFromSucceeding(t *testing.T) {
 		now := time.Unix(1000, 0)
 		c := brought(container.Running, now)
 		var got []time.Duration
-		for _, effect := range machine.Apply(now, c, container.Fact{Event: container.StopWanted, Stop: container.Stop{Grace: &asked}}) {
+		for _, effect := range machine.Apply(now, c, container.Fact{Event: container.StopRequested, Stop: container.Stop{Grace: &asked}}) {
 			if effect.Kind == container.StopProcess {
 				got = append(got, effect.Grace)
 			}
@@ -70,7 +70,7 @@ func TestPairs(t *testing.T) {
 			for _, event := range container.Events() {
 				now := time.Unix(1000, 0)
 				c := brought(state, now)
-				effects := machine.Apply(now, c, container.Fact{Event: event, Detail: "why", Seen: container.Seen{StartedAt: now}})
+				effects := machine.Apply(now, c, container.Fact{Event: event, Detail: "why", Process: container.Process{StartedAt: now}})
 				if len(effects) == 0 && c.State == state {
 					continue
 				}
@@ -96,14 +96,14 @@ func names(effects []container.Effect) string {
 func brought(state container.State, now time.Time) *container.Container {
 	c := &container.Container{
 		ID:    id.Container{Epoch: 1, App: id.App{ClusterStart: 1, Seq: 1}, Seq: 1},
-		Grace: 10 * time.Second, Probed: true, StartPeriod: time.Minute, MemoryBytes: 64 << 20,
+		Grace: 10 * time.Second, HasProbe: true, StartPeriod: time.Minute, MemoryBytes: 64 << 20,
 	}
 	machine.Accept(now, c)
 	path := []container.Fact{
 		{Event: container.Recorded},
 		{Event: container.Prepared},
-		{Event: container.Started, Seen: container.Seen{StartedAt: now}},
-		{Event: container.StopWanted, Stop: container.Stop{Reason: container.StopAsked, Message: "asked"}},
+		{Event: container.Started, Process: container.Process{StartedAt: now}},
+		{Event: container.StopRequested, Stop: container.Stop{Reason: container.StopCommanded, Message: "asked"}},
 		{Event: container.Ended, Ending: container.Ending{Code: 143}},
 	}
 	for _, fact := range path[:state] {
@@ -127,7 +127,7 @@ func TestStories(t *testing.T) {
 				now = start
 				c = &container.Container{
 					ID:    id.Container{Epoch: 1, App: id.App{ClusterStart: 1, Seq: 1}, Seq: 1},
-					Grace: 10 * time.Second, Probed: d.HasArg("probed"), StartPeriod: time.Minute, MemoryBytes: 64 << 20,
+					Grace: 10 * time.Second, HasProbe: d.HasArg("probed"), StartPeriod: time.Minute, MemoryBytes: 64 << 20,
 				}
 				effects = machine.Accept(now, c)
 			case "wait":
@@ -153,12 +153,12 @@ func TestStories(t *testing.T) {
 
 func readFact(t *testing.T, d *datadriven.TestData, now time.Time) container.Fact {
 	name := strings.ReplaceAll(d.CmdArgs[0].Key, "-", " ")
-	fact := container.Fact{Detail: strings.TrimSpace(d.Input), AsOf: now, Seen: container.Seen{StartedAt: now}}
+	fact := container.Fact{Detail: strings.TrimSpace(d.Input), AsOf: now, Process: container.Process{StartedAt: now}}
 	for _, event := range container.Events() {
 		if event.String() == name {
 			fact.Event = event
-			if event == container.StopWanted {
-				fact.Stop = container.Stop{Reason: container.StopAsked, Message: fact.Detail}
+			if event == container.StopRequested {
+				fact.Stop = container.Stop{Reason: container.StopCommanded, Message: fact.Detail}
 			}
 			for _, arg := range d.CmdArgs[1:] {
 				switch arg.Key {

@@ -13,7 +13,7 @@ import (
 
 var machine = container.Machine{
 	Retention: time.Hour, RetryMin: time.Second, RetryMax: 8 * time.Second,
-	LaunchWithin: time.Minute, ExitWithin: time.Second,
+	LaunchTimeout: time.Minute, ExitTimeout: time.Second,
 }
 
 // world is one container, the engine that may have a process for it, and the edges between the two.
@@ -39,7 +39,7 @@ func newWorld(t *rapid.T) *world {
 	w := &world{t: t, now: time.Unix(1_000_000, 0)}
 	w.c = &container.Container{
 		ID: id.Container{Epoch: 1, App: id.App{ClusterStart: 1, Seq: 1}, Seq: 1}, Grace: 10 * time.Second,
-		Probed: rapid.Bool().Draw(t, "probed"), StartPeriod: 20 * time.Second,
+		HasProbe: rapid.Bool().Draw(t, "probed"), StartPeriod: 20 * time.Second,
 	}
 	w.perform(machine.Accept(w.now, w.c))
 	return w
@@ -137,7 +137,7 @@ func (w *world) answer(i int, fails bool) {
 	case container.Start:
 		switch {
 		case w.ended && !w.away: // a runtime shows what it has instead of starting it again
-			w.apply(container.Fact{Event: container.Started, Seen: container.Seen{StartedAt: w.now}})
+			w.apply(container.Fact{Event: container.Started, Process: container.Process{StartedAt: w.now}})
 			w.untold = true
 			w.tell()
 		case w.away: // the answer is lost; the start may have happened
@@ -149,7 +149,7 @@ func (w *world) answer(i int, fails bool) {
 			w.apply(container.Fact{Event: container.StartFailed, Detail: "no such command"})
 		default:
 			w.run()
-			w.apply(container.Fact{Event: container.Started, Seen: container.Seen{StartedAt: w.started}})
+			w.apply(container.Fact{Event: container.Started, Process: container.Process{StartedAt: w.started}})
 		}
 	case container.StopProcess:
 		if w.away {
@@ -212,7 +212,7 @@ func (w *world) list() *container.Fact {
 	fact := container.Fact{AsOf: w.now, Event: container.Missing}
 	switch {
 	case w.running:
-		fact.Event, fact.Seen = container.Found, container.Seen{StartedAt: w.started}
+		fact.Event, fact.Process = container.Found, container.Process{StartedAt: w.started}
 	case w.ended && w.c.State == container.Done:
 		fact.Event = container.LeftBehind
 	case w.ended:
@@ -247,7 +247,7 @@ func (w *world) crash(happened bool) {
 	if err := json.Unmarshal(w.disk, w.c); err != nil {
 		w.t.Fatal(err)
 	}
-	w.wanted = w.c.Wanted != nil
+	w.wanted = w.c.StopRequest != nil
 	w.perform(machine.Recover(w.now, w.c))
 	if !w.away {
 		w.apply(*w.list())
@@ -290,10 +290,10 @@ func TestNoContainerIsEverDoneWithAProcessLeftNorStartedTwice(t *testing.T) {
 			"stop": func(t *rapid.T) {
 				grace := rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute}).Draw(t, "grace")
 				w.wanted = true
-				w.apply(container.Fact{Event: container.StopWanted, Stop: container.Stop{Reason: container.StopAsked, Grace: &grace}})
+				w.apply(container.Fact{Event: container.StopRequested, Stop: container.Stop{Reason: container.StopCommanded, Grace: &grace}})
 			},
 			"probe": func(t *rapid.T) {
-				w.apply(container.Fact{Event: rapid.SampledFrom([]container.Event{container.Passed, container.Failing, container.Unjudged}).Draw(t, "verdict")})
+				w.apply(container.Fact{Event: rapid.SampledFrom([]container.Event{container.ProbePassed, container.ProbeFailed, container.ProbeInconclusive}).Draw(t, "verdict")})
 			},
 			"time":   func(t *rapid.T) { w.tick(time.Duration(rapid.IntRange(1, 30).Draw(t, "s")) * time.Second) },
 			"engine": func(t *rapid.T) { w.away = rapid.Bool().Draw(t, "away") },
@@ -311,18 +311,18 @@ func TestNoContainerIsEverDoneWithAProcessLeftNorStartedTwice(t *testing.T) {
 			},
 			"revive": func(*rapid.T) { w.revive() },
 			"late":   func(*rapid.T) { w.late() },
-			"forget": func(*rapid.T) { w.apply(container.Fact{Event: container.Forgotten}) },
+			"forget": func(*rapid.T) { w.apply(container.Fact{Event: container.EndAcknowledged}) },
 			"crash":  func(t *rapid.T) { w.crash(rapid.Bool().Draw(t, "happened")) },
 		})
 		if !w.wanted {
 			w.wanted = true
-			w.apply(container.Fact{Event: container.StopWanted, Stop: container.Stop{Reason: container.LeaseEnded}})
+			w.apply(container.Fact{Event: container.StopRequested, Stop: container.Stop{Reason: container.LeaseEnded}})
 		}
 		w.settle()
 		if w.c.State != container.Done || w.running || w.c.Exit == nil {
 			t.Fatalf("its end was wanted; it is %v, running %v, exit %v", w.c.State, w.running, w.c.Exit)
 		}
-		w.apply(container.Fact{Event: container.Forgotten})
+		w.apply(container.Fact{Event: container.EndAcknowledged})
 		w.settle()
 		w.tick(2 * time.Hour)
 		w.settle()

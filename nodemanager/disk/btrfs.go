@@ -12,27 +12,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Btrfs is a btrfs whose quota groups hold containers to a size. The kernel gives up on them when it finds that they do not add up,
-// as it does now and then when a group is deleted soon after its subvolume: no size is held to any more, until somebody has them
-// counted again.
+// Btrfs is a btrfs file system whose quota groups enforce the size of containers. The kernel marks them inconsistent now and
+// then, for example when a group is deleted soon after its subvolume: then it enforces nothing until a rescan.
 type Btrfs struct {
 	dir string
-	// inconsistent is the kernel's file that says 1 when it has given up.
+	// inconsistent is the kernel's file that is 1 in that case.
 	inconsistent string
-	recounts     atomic.Int64
+	rescans      atomic.Int64
 }
 
-// The requests of linux/btrfs.h, and the sizes of what they take.
+// These are requests of linux/btrfs.h, and the sizes of their arguments.
 const (
 	btrfsInfo       = 0x8400941f
 	btrfsRescan     = 0x4040942c
 	btrfsInfoSize   = 1024
 	btrfsRescanSize = 64
-	// fsid is where the answer to btrfsInfo has the file system's id.
+	// fsid is the offset of the file system's id in the answer to btrfsInfo.
 	fsid = 16
 )
 
-// OpenBtrfs finds the file system that a folder is on. It fails with an error if that is no btrfs.
+// OpenBtrfs finds the file system of a folder. It fails if that is not btrfs.
 func OpenBtrfs(dir string) (*Btrfs, error) {
 	info := make([]byte, btrfsInfoSize)
 	if err := btrfsRequest(dir, btrfsInfo, info); err != nil {
@@ -43,35 +42,35 @@ func OpenBtrfs(dir string) (*Btrfs, error) {
 	return &Btrfs{dir: dir, inconsistent: filepath.Join("/sys/fs/btrfs", name, "qgroups/inconsistent")}, nil
 }
 
-// Holds reports whether sizes are held to. A kernel that does not say is believed to.
-func (b *Btrfs) Holds() bool {
+// Enforces reports whether sizes are enforced. A kernel without the file is assumed to.
+func (b *Btrfs) Enforces() bool {
 	said, err := os.ReadFile(b.inconsistent)
 	return err != nil || strings.TrimSpace(string(said)) != "1"
 }
 
-// Recount has the kernel count all quota groups anew, after which sizes are held to again. It does not wait for that. begun is false
-// if it counts already.
-func (b *Btrfs) Recount() (begun bool, err error) {
+// Rescan starts a rescan of all quota groups, after which sizes are enforced again. It does not wait. begun is false if a
+// rescan is in progress.
+func (b *Btrfs) Rescan() (begun bool, err error) {
 	err = btrfsRequest(b.dir, btrfsRescan, make([]byte, btrfsRescanSize))
 	if errors.Is(err, unix.EINPROGRESS) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("have the quota groups of %s counted again: %w", b.dir, err)
+		return false, fmt.Errorf("rescan the quota groups of %s: %w", b.dir, err)
 	}
-	b.recounts.Add(1)
+	b.rescans.Add(1)
 	return true, nil
 }
 
-// Recounts is how often that was begun: whoever is on the file system since before may have written more than its size.
-func (b *Btrfs) Recounts() int64 { return b.recounts.Load() }
+// Rescans is how often one was started: an older container may have exceeded its size.
+func (b *Btrfs) Rescans() int64 { return b.rescans.Load() }
 
 func btrfsRequest(dir string, request uintptr, argument []byte) error {
 	file, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer file.Close() //nolint:errcheck // it was not written
+	defer file.Close() //nolint:errcheck // nothing was written
 	if _, _, failed := unix.Syscall(unix.SYS_IOCTL, file.Fd(), request, uintptr(unsafe.Pointer(&argument[0]))); failed != 0 {
 		return failed
 	}

@@ -43,17 +43,17 @@ func TestQuotaGroupsThatDoNotAddUpAreCountedAgain(t *testing.T) {
 	btrfs("qgroup", "assign", "--no-rescan", "0/256", "1/1", dir)
 	btrfs("subvolume", "snapshot", filepath.Join(dir, "one"), filepath.Join(dir, "two"))
 	btrfs("qgroup", "assign", "--no-rescan", "0/257", "1/1", dir)
-	if b.Holds() {
+	if b.Enforces() {
 		t.Fatal("groups that share what they hold add up")
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; {
-		begun, err := b.Recount()
+		begun, err := b.Rescan()
 		if err == nil && !begun && time.Now().Before(deadline) {
 			<-time.After(10 * time.Millisecond) // the count of before ends a moment after the groups add up
 			continue
 		}
-		if err != nil || !begun || b.Recounts() != 1 {
-			t.Errorf("the count was begun: %t, %d times, %v", begun, b.Recounts(), err)
+		if err != nil || !begun || b.Rescans() != 1 {
+			t.Errorf("the count was begun: %t, %d times, %v", begun, b.Rescans(), err)
 		}
 		break
 	}
@@ -66,7 +66,7 @@ func await(t *testing.T, b *Btrfs, holds bool) {
 	over := time.After(20 * time.Second)
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	for b.Holds() != holds {
+	for b.Enforces() != holds {
 		select {
 		case <-look.C:
 		case <-over:

@@ -1,4 +1,4 @@
-// Package disk measures what containers write, and holds them to their quota where the storage driver cannot.
+// Package disk measures what containers write, and enforces their quota if the storage driver cannot.
 package disk
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// Free is how many bytes a process without privileges can still write to the file system of path, and its size.
+// Free is how many bytes an unprivileged process can still write to the file system of path, and its size.
 func Free(path string) (free, total int64, err error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(path, &stat); err != nil {
@@ -44,11 +44,11 @@ func usageSoon(soon time.Duration, paths []string) (int64, error) {
 	})
 }
 
-// file tells files apart.
+// file identifies a file.
 type file struct{ device, inode uint64 }
 
-// Usage is how much disk is allocated for everything at and below paths: holes do not count, and a file with
-// several names counts once. What disappears during the walk is passed over.
+// Usage is the disk space of everything at and below paths: holes do not count, and a file with several names counts once.
+// Files that disappear during the walk are skipped.
 func Usage(paths ...string) (int64, error) {
 	return usage(paths, func() bool { return true })
 }
@@ -66,8 +66,7 @@ func usage(paths []string, more func() bool) (int64, error) {
 	return total, nil
 }
 
-// UsageOfRoot is how much disk is allocated for everything that a process has on the file system of its root, what came with its
-// image included.
+// UsageOfRoot is the disk space of everything on the file system of a process's root, including its image.
 func UsageOfRoot(pid int) (int64, error) {
 	root := fmt.Sprintf("/proc/%d/root/", pid)
 	var top unix.Stat_t
@@ -77,7 +76,7 @@ func UsageOfRoot(pid int) (int64, error) {
 	return walk(root, make(map[file]bool), func(stat *unix.Stat_t) bool { return stat.Dev == top.Dev }, func() bool { return true })
 }
 
-// walk adds up what is at and below a path, as far as within says, but for the files that were seen before, and as long as more says.
+// walk adds up what is at and below a path and within, except files that were seen before, and as long as more says.
 func walk(path string, seen map[file]bool, within func(*unix.Stat_t) bool, more func() bool) (int64, error) {
 	var total int64
 	err := filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
@@ -110,7 +109,7 @@ func walk(path string, seen map[file]bool, within func(*unix.Stat_t) bool, more 
 	return total, err
 }
 
-// Deleted is how much disk processes hold in files that have no name any more, which no walk finds.
+// Deleted is the size of deleted files that the processes have open, which no walk finds.
 func Deleted(pids []int) int64 {
 	var total int64
 	seen := make(map[file]bool)
@@ -142,19 +141,19 @@ func Deleted(pids []int) int64 {
 	return total
 }
 
-// Exceeded is the sentence for a container that wrote too much.
+// Exceeded is the message about a container that has exceeded its disk quota.
 func Exceeded(used, quota int64) string {
 	return fmt.Sprintf("disk quota exceeded (%s of %s)", resource.FormatBytes(used), resource.FormatBytes(quota))
 }
 
-// DriverMayQuota reports whether Docker's storage driver, by what the engine says of it, may be able to hold a
-// container to a size. Whether it does is known once it has accepted one.
+// DriverMayQuota reports whether Docker's storage driver, according to the engine, may be able to enforce a size. That is
+// certain once it has accepted one.
 func DriverMayQuota(driver string, status [][2]string) bool {
 	switch driver {
 	case "btrfs", "zfs":
 		return true
 	case "overlay2", "vfs":
-		// xfs with project quotas; the mount option is not in the status.
+		// It can on xfs with project quotas; the mount option is not in the status.
 		return slices.Contains(status, [2]string{"Backing Filesystem", "xfs"})
 	}
 	return false

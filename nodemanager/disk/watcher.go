@@ -9,29 +9,28 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// How often a container is measured: often after a change, seldom when it is idle or large, and always in time
-// to stop it within five seconds of what it wrote.
+// A container is measured often after a change, and seldom when it is idle or large, but always in time to stop it within
+// five seconds of exceeding its quota.
 const (
 	minInterval = time.Second
 	maxInterval = 3 * time.Second
-	// answerWithin is how long an engine may take to measure or to end one container: the others wait for it.
-	answerWithin = 10 * time.Second
-	// share bounds the time spent on measuring one container: a walk of 20 ms is repeated every 400 ms or later.
-	share = 20
+	// callTimeout is how long an engine may take to measure or to stop one container, while the others wait.
+	callTimeout = 10 * time.Second
+	// maxShare limits the time spent on one container: a walk of 20 ms is repeated after 400 ms or later.
+	maxShare = 20
 )
 
-// Subject is one container to hold to its quota.
+// Subject is a container whose quota is enforced.
 type Subject struct {
 	ID    id.Container
 	Quota int64
-	// Measure is how much it has written.
+	// Measure returns how much it has written.
 	Measure func(ctx context.Context) (int64, error)
-	// Exceeded ends it. It is called again, after a while, until the subject is removed.
+	// Exceeded stops it. It is called again, after a while, until the subject is removed.
 	Exceeded func(ctx context.Context, used int64)
 }
 
-// Watcher measures containers and ends those that are over their quota. Its one goroutine sleeps while there is
-// nothing to measure.
+// Watcher measures containers and stops those over their quota. Its goroutine sleeps while there are none.
 type Watcher struct {
 	logger *slog.Logger
 	ctx    context.Context
@@ -61,13 +60,13 @@ func NewWatcher(logger *slog.Logger) *Watcher {
 	return w
 }
 
-// Close ends the watcher and waits for it. Nobody is held to a quota by it any more.
+// Close ends the watcher and waits for it. It enforces no quota any more.
 func (w *Watcher) Close() {
 	w.cancel()
 	<-w.done
 }
 
-// Add begins to watch a container, or goes on with its new subject.
+// Add starts to watch a container, or replaces its subject.
 func (w *Watcher) Add(s Subject) {
 	w.mu.Lock()
 	w.subjects[s.ID] = &subject{Subject: s, interval: minInterval, due: time.Now().Add(minInterval)}
@@ -78,7 +77,7 @@ func (w *Watcher) Add(s Subject) {
 	}
 }
 
-// Remove ends the watch over a container; it may not have been there.
+// Remove ends the watch of a container. It may be repeated.
 func (w *Watcher) Remove(container id.Container) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -130,10 +129,10 @@ func (w *Watcher) dueNow(now time.Time) []*subject {
 	return due
 }
 
-// measure looks at one container. Only the watcher's goroutine touches a subject's own fields besides due.
+// measure measures one container. Only the watcher's goroutine uses a subject's own fields, except due.
 func (w *Watcher) measure(s *subject) {
 	began := time.Now()
-	measuring, cancel := context.WithTimeout(w.ctx, answerWithin)
+	measuring, cancel := context.WithTimeout(w.ctx, callTimeout)
 	used, err := s.Measure(measuring)
 	cancel()
 	took := time.Since(began)
@@ -144,7 +143,7 @@ func (w *Watcher) measure(s *subject) {
 		w.logger.Debug("disk usage not measured", "container", s.ID.String(), "error", err)
 	case used > s.Quota:
 		w.logger.Info("disk quota exceeded", "container", s.ID.String(), "used", used, "quota", s.Quota)
-		ending, cancel := context.WithTimeout(w.ctx, answerWithin)
+		ending, cancel := context.WithTimeout(w.ctx, callTimeout)
 		s.Exceeded(ending, used)
 		cancel()
 		s.interval = minInterval
@@ -154,7 +153,7 @@ func (w *Watcher) measure(s *subject) {
 		s.interval = min(s.interval*5/4, maxInterval)
 	}
 	s.used = used
-	s.interval = max(s.interval, min(share*took, maxInterval))
+	s.interval = max(s.interval, min(maxShare*took, maxInterval))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s.due = time.Now().Add(s.interval)

@@ -12,7 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// TCP passes when a connection is accepted.
+// TCP succeeds when a connection is accepted.
 func TCP(address string) Check {
 	return func(ctx context.Context) error {
 		conn, err := dial(ctx, address)
@@ -23,12 +23,12 @@ func TCP(address string) Check {
 	}
 }
 
-// Exec passes when run, which runs command inside the container, gives exit code 0.
+// Exec succeeds when run, which runs command inside the container, returns exit code 0.
 func Exec(command []string, run func(ctx context.Context, command []string) (int, error)) Check {
 	return func(ctx context.Context) error {
 		code, err := run(ctx, command)
 		if err != nil {
-			return ours(err)
+			return shortageOf(err)
 		}
 		switch code {
 		case 0:
@@ -43,38 +43,38 @@ func Exec(command []string, run func(ctx context.Context, command []string) (int
 func dial(ctx context.Context, address string) (net.Conn, error) {
 	conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", address)
 	if err != nil {
-		if lacking := ours(err); lacking != err {
+		if lacking := shortageOf(err); lacking != err {
 			return nil, lacking
 		}
-		return nil, fmt.Errorf("connect to %s: %w", address, plain(err))
+		return nil, fmt.Errorf("connect to %s: %w", address, withoutAddresses(err))
 	}
 	return conn, nil
 }
 
-// lack is an error of a probe that could not be made because this machine or process lacks something.
-type lack struct{ of syscall.Errno }
+// shortage is the error of a probe that could not be made because this machine or process has run out of something.
+type shortage struct{ of syscall.Errno }
 
-func (l *lack) Error() string { return l.of.Error() }
+func (l *shortage) Error() string { return l.of.Error() }
 
-func (l *lack) Unwrap() error { return errdefs.ErrUnavailable }
+func (l *shortage) Unwrap() error { return errdefs.ErrUnavailable }
 
-// Lacks reports whether an error means that this machine or process has run out of something, as file descriptors.
-func Lacks(err error) bool { return ours(err) != err }
+// IsShortage reports whether an error means that this machine or process has run out of something, such as file descriptors.
+func IsShortage(err error) bool { return shortageOf(err) != err }
 
-// ours turns an error that means so into a lack, and returns others as they are.
-func ours(err error) error {
+// shortageOf turns such an error into a shortage, and returns others as they are.
+func shortageOf(err error) error {
 	for _, number := range []syscall.Errno{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL, syscall.EAGAIN,
 	} {
 		if errors.Is(err, number) {
-			return &lack{number}
+			return &shortage{number}
 		}
 	}
 	return err
 }
 
-// plain is an error of the network without the addresses, which change with every connection.
-func plain(err error) error {
+// withoutAddresses is a network error without the addresses, which differ between connections.
+func withoutAddresses(err error) error {
 	var number syscall.Errno
 	switch {
 	case errors.As(err, &number):

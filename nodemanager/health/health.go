@@ -1,5 +1,8 @@
-// Package health probes containers and watches over the node. One goroutine keeps the time for all probes; a
-// probe has a goroutine only while it runs.
+// Package health probes containers and checks the node. One goroutine keeps the time for all probes; a probe has a goroutine
+// only while it runs.
+//
+// Vocabulary: a Target is what is probed, a Verdict is the health of a container after a change, a Sign is one check of the
+// node; probes that run at the same time need slots.
 package health
 
 import (
@@ -14,55 +17,55 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// Check probes once, and ends with its context. An error is one sentence. errdefs.ErrUnavailable means that nothing was learned,
-// for example because the node has no file descriptors left: the result does not count.
+// Check probes once, and ends with its context. An error is one sentence. errdefs.ErrUnavailable means that the probe could
+// not be made, for example without a free file descriptor: the result does not count.
 type Check func(ctx context.Context) error
 
-// Target is what is probed and how.
+// Target is what is probed, and how.
 type Target struct {
 	Check Check
-	// Exec: it runs a command, which costs more than a connection.
+	// Exec is true if the probe runs a command, which costs more than a connection.
 	Exec     bool
 	Interval time.Duration
 	Timeout  time.Duration
-	// Healthy and Unhealthy are how many verdicts in a row it takes.
+	// Healthy and Unhealthy are how many equal results in a row change the verdict.
 	Healthy   int
 	Unhealthy int
-	// WasHealthy: it is known to be healthy, and is probed at its interval from the start.
+	// WasHealthy is true if the container is known to be healthy, and is probed at its interval from the start.
 	WasHealthy bool
 }
 
-// Verdict is the health of a container. A verdict is sent when it changes.
+// Verdict is the health of a container. It is sent when it changes.
 type Verdict struct {
 	ID      id.Container
 	Healthy bool
-	// Unknown: nothing can be learned, and the health before stands. It is sent every unknownEvery while that lasts.
+	// Unknown is true while no probe can be made; the earlier health stands. It is sent every unknownInterval.
 	Unknown bool
 	// Detail is the last failure, one sentence.
 	Detail string
 }
 
 const (
-	// firstInterval is the time between the first probes of a container that is yet to become healthy; it grows
-	// by half each time, up to the target's interval.
+	// firstInterval is the time between the first probes of a container that was not healthy yet; it grows by half each
+	// time, up to the target's interval.
 	firstInterval = 20 * time.Millisecond
-	// unknownEvery is the time between two verdicts that nothing can be learned of a container.
-	unknownEvery = time.Second
-	// troubleFor is how long Sign reports that probes could not be made, after the last such probe.
-	troubleFor = 10 * time.Second
+	// unknownInterval is the time between two Unknown verdicts of a container.
+	unknownInterval = time.Second
+	// signDuration is how long Sign reports a probe that could not be made.
+	signDuration = 10 * time.Second
 )
 
 // Prober probes any number of containers.
 type Prober struct {
 	limits   Limits
-	tell     func(Verdict)
+	report   func(Verdict)
 	commands chan command
 	results  chan result
-	trouble  atomic.Pointer[trouble]
+	trouble  atomic.Pointer[probeTrouble]
 }
 
-// trouble is why a probe could not be made, and when that was last so.
-type trouble struct {
+// probeTrouble is why a probe could not be made, and the last time.
+type probeTrouble struct {
 	at     time.Time
 	reason string
 }
@@ -79,41 +82,42 @@ type result struct {
 
 type probe struct {
 	Target
-	id      id.Container
-	due     time.Time
-	index   int // in the heap; -1 while it waits for a slot or runs
-	class   class
-	slot    bool // it runs, and has a slot
-	began   time.Time
-	cancel  context.CancelFunc // of the one that runs; nil for none
-	gone    bool
-	unknown time.Time // when it was last told that nothing could be learned
-	wait    time.Duration
-	row     int // verdicts in a row that speak against the present state
-	healthy bool
-	told    bool
-	detail  string
+	id       id.Container
+	due      time.Time
+	index    int // in the heap; -1 while it waits for a slot or runs
+	class    class
+	slot     bool // true while it runs with a slot
+	began    time.Time
+	cancel   context.CancelFunc // of the running probe; nil if there is none
+	removed  bool
+	unknown  time.Time // the last Unknown verdict
+	wait     time.Duration
+	streak   int // results in a row that contradict the present state
+	healthy  bool
+	reported bool
+	detail   string
 }
 
-// NewProber is a prober that calls tell, from its one goroutine, with every change.
+// NewProber returns a Prober that calls report, from its one goroutine, with every change.
 func NewProber(limits Limits, tell func(Verdict)) *Prober {
-	return &Prober{limits: limits, tell: tell, commands: make(chan command, 64), results: make(chan result)}
+	return &Prober{limits: limits, report: tell, commands: make(chan command, 64), results: make(chan result)}
 }
 
-// Sign is one sentence if probes cannot be made because the node lacks something, as file descriptors; empty otherwise.
+// Sign is one sentence if probes cannot be made because the node has run out of something, such as file descriptors; empty
+// otherwise.
 func (p *Prober) Sign(context.Context) string {
-	if t := p.trouble.Load(); t != nil && time.Since(t.at) < troubleFor {
+	if t := p.trouble.Load(); t != nil && time.Since(t.at) < signDuration {
 		return "containers cannot be probed: " + t.reason
 	}
 	return ""
 }
 
-// Add begins to probe a container, at once. A target that it had before is replaced.
+// Add starts to probe a container, at once. It replaces an earlier target.
 func (p *Prober) Add(ctx context.Context, container id.Container, target Target) {
 	p.send(ctx, command{container, &target})
 }
 
-// Remove ends the probing of a container. A verdict of a probe that is under way may still be told.
+// Remove ends the probes of a container. The verdict of a probe in progress may still be reported.
 func (p *Prober) Remove(ctx context.Context, container id.Container) {
 	p.send(ctx, command{container, nil})
 }
@@ -125,7 +129,7 @@ func (p *Prober) send(ctx context.Context, c command) {
 	}
 }
 
-// Run probes until ctx ends, and returns once no probe runs any more.
+// Run probes until ctx ends, and returns after all probes have ended.
 func (p *Prober) Run(ctx context.Context) {
 	var (
 		probes = map[id.Container]*probe{}
@@ -143,7 +147,7 @@ func (p *Prober) Run(ctx context.Context) {
 		for next := slots.next(now); next != nil; next = slots.next(now) {
 			within, cancel := context.WithTimeoutCause(ctx, next.Timeout, errTimeout)
 			next.cancel = cancel
-			go p.look(within, next)
+			go p.check(within, next)
 		}
 		wake := slots.expire(now)
 		if len(queue) > 0 && (wake.IsZero() || queue[0].due.Before(wake)) {
@@ -165,7 +169,7 @@ func (p *Prober) Run(ctx context.Context) {
 				delete(probes, c.id)
 			}
 			if c.target != nil {
-				added := &probe{Target: *c.target, id: c.id, due: time.Now(), wait: firstInterval, healthy: c.target.WasHealthy, told: c.target.WasHealthy}
+				added := &probe{Target: *c.target, id: c.id, due: time.Now(), wait: firstInterval, healthy: c.target.WasHealthy, reported: c.target.WasHealthy}
 				if added.Exec {
 					added.class = execClass
 				}
@@ -176,10 +180,10 @@ func (p *Prober) Run(ctx context.Context) {
 			r.probe.cancel()
 			r.probe.cancel = nil
 			slots.done(r.probe)
-			if r.probe.gone {
+			if r.probe.removed {
 				continue
 			}
-			p.judge(r.probe, r.err)
+			p.evaluate(r.probe, r.err)
 			r.probe.due = time.Now().Add(r.probe.pause())
 			heap.Push(&queue, r.probe)
 		case <-timer.C:
@@ -187,9 +191,9 @@ func (p *Prober) Run(ctx context.Context) {
 	}
 }
 
-// drop ends the probing of a container; what runs of it is hurried.
+// drop ends the probes of a container and cancels the running one.
 func (of *probe) drop(queue *schedule) {
-	of.gone = true
+	of.removed = true
 	if of.index >= 0 {
 		heap.Remove(queue, of.index)
 	}
@@ -198,9 +202,9 @@ func (of *probe) drop(queue *schedule) {
 	}
 }
 
-func (p *Prober) look(within context.Context, next *probe) {
+func (p *Prober) check(within context.Context, next *probe) {
 	err := next.Check(within)
-	if err != nil && errors.Is(context.Cause(within), errTimeout) && !errors.As(err, new(*lack)) {
+	if err != nil && errors.Is(context.Cause(within), errTimeout) && !errors.As(err, new(*shortage)) {
 		err = errTimeout
 	}
 	p.results <- result{next, err}
@@ -208,7 +212,7 @@ func (p *Prober) look(within context.Context, next *probe) {
 
 var errTimeout = errors.New("no answer within the timeout")
 
-func (p *Prober) judge(of *probe, err error) {
+func (p *Prober) evaluate(of *probe, err error) {
 	if errors.Is(err, errdefs.ErrUnavailable) {
 		p.unknown(of, err)
 		return
@@ -220,42 +224,42 @@ func (p *Prober) judge(of *probe, err error) {
 	passed := err == nil
 	switch {
 	case passed == of.healthy:
-		of.row = 0
+		of.streak = 0
 	default:
-		of.row++
+		of.streak++
 	}
 	threshold := max(of.Healthy, 1)
 	if of.healthy {
 		threshold = max(of.Unhealthy, 1)
 	}
-	changed := of.row >= threshold
+	changed := of.streak >= threshold
 	if changed {
-		of.healthy, of.row = passed, 0
+		of.healthy, of.streak = passed, 0
 	}
-	// A container that is yet to become healthy tells why it is not, once for each reason.
+	// Before a container is healthy, each new reason is reported once.
 	if changed || !of.healthy && detail != "" && detail != of.detail {
 		of.detail = detail
-		p.tell(Verdict{ID: of.id, Healthy: of.healthy, Detail: detail})
+		p.report(Verdict{ID: of.id, Healthy: of.healthy, Detail: detail})
 	}
-	of.told = of.told || of.healthy
+	of.reported = of.reported || of.healthy
 }
 
-// unknown is about a probe that has learned nothing.
+// unknown handles a probe that could not be made.
 func (p *Prober) unknown(of *probe, err error) {
 	now := time.Now()
-	var lacking *lack
+	var lacking *shortage
 	if errors.As(err, &lacking) {
-		p.trouble.Store(&trouble{at: now, reason: lacking.Error()})
+		p.trouble.Store(&probeTrouble{at: now, reason: lacking.Error()})
 	}
-	if now.Sub(of.unknown) >= unknownEvery {
+	if now.Sub(of.unknown) >= unknownInterval {
 		of.unknown = now
-		p.tell(Verdict{ID: of.id, Unknown: true})
+		p.report(Verdict{ID: of.id, Unknown: true})
 	}
 }
 
-// pause is the time until the next probe: short until it was healthy for the first time.
+// pause is the time until the next probe: short until the container was healthy for the first time.
 func (of *probe) pause() time.Duration {
-	if of.told || of.wait >= of.Interval {
+	if of.reported || of.wait >= of.Interval {
 		return of.Interval
 	}
 	wait := of.wait

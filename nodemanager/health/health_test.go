@@ -268,9 +268,9 @@ func TestANodeSaysThatItsFilesRunOut(t *testing.T) {
 		want        string
 	}{
 		{1024, 900, nil, ""},
-		{1024, 980, nil, "its NodeManager has nearly all of the 1024 files open that it may; raise its limit (ulimit -n), or end what connects to it"},
+		{1024, 980, nil, "its NodeManager has opened nearly all of the 1024 files that it may; raise its limit (ulimit -n), or close connections to it"},
 		{256, 240, nil, ""},
-		{256, 250, nil, "its NodeManager has nearly all of the 256 files open that it may; raise its limit (ulimit -n), or end what connects to it"},
+		{256, 250, nil, "its NodeManager has opened nearly all of the 256 files that it may; raise its limit (ulimit -n), or close connections to it"},
 		{256, 0, syscall.EMFILE, "its NodeManager cannot open another file: too many open files"},
 		{256, 0, errors.New("no such folder"), ""},
 	} {

@@ -13,17 +13,18 @@ import (
 	"time"
 )
 
-// Limits on how much of an answer is read, in bytes, and how long the body may take. Only the status decides; the body is read
-// because an instance may log an error if the connection is closed before it has sent everything.
+// These limit how much of an answer is read, in bytes, and how long the body may take. Only the status decides; the body is
+// read because an instance may log an error if the connection is closed before everything is sent.
 const (
-	mostHead  = 64 << 10
-	mostBody  = 512 << 10
-	bodyTime  = 500 * time.Millisecond
-	mostEarly = 16
+	maxHeader   = 64 << 10
+	maxBody     = 512 << 10
+	bodyTimeout = 500 * time.Millisecond
+	maxInterim  = 16
 )
 
-// HTTP passes when a GET of path is answered with a status from 200 to 399. It skips interim answers, below 200, and follows no redirect.
-// It does not use net/http, whose client needs more memory for a connection than the node needs for a container.
+// HTTP succeeds when a GET of path is answered with a status from 200 to 399. It skips interim answers, below 200, and
+// follows no redirect. It does not use net/http, whose client needs more memory for a connection than the node needs for a
+// container.
 func HTTP(address, path string) Check {
 	request := "GET " + path + " HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: mammoth-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
 	return func(ctx context.Context) error {
@@ -35,9 +36,9 @@ func HTTP(address, path string) Check {
 		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 		defer stop()
 		if _, err := io.WriteString(conn, request); err != nil {
-			return fmt.Errorf("GET %s: %w", path, plain(err))
+			return fmt.Errorf("GET %s: %w", path, withoutAddresses(err))
 		}
-		answer := &answer{conn: conn, head: &io.LimitedReader{R: conn, N: mostHead}}
+		answer := &answer{conn: conn, head: &io.LimitedReader{R: conn, N: maxHeader}}
 		answer.reader = bufio.NewReaderSize(answer.head, 4096)
 		status, err := answer.status()
 		if err != nil {
@@ -61,23 +62,23 @@ type answer struct {
 
 // status is the first status that is not an interim one.
 func (a *answer) status() (int, error) {
-	for range mostEarly {
+	for range maxInterim {
 		line, err := a.line()
 		if err != nil {
-			return 0, plain(err)
+			return 0, withoutAddresses(err)
 		}
 		status, err := statusCode(line)
-		if err != nil || status >= 200 || status == 101 { // no other protocol was asked for
+		if err != nil || status >= 200 || status == 101 { // 101 was not requested
 			return status, err
 		}
 		if _, err := a.headers(); err != nil {
-			return 0, plain(err)
+			return 0, withoutAddresses(err)
 		}
 	}
-	return 0, fmt.Errorf("more than %d answers came before the answer", mostEarly)
+	return 0, fmt.Errorf("more than %d interim answers", maxInterim)
 }
 
-// line reads a line, and returns only the beginning of a very long one.
+// line reads a line, of which it returns the beginning if it is very long.
 func (a *answer) line() (string, error) {
 	line, long, err := a.reader.ReadLine()
 	text := string(line)
@@ -113,12 +114,12 @@ func (a *answer) headers() (int64, error) {
 
 // finish reads the rest of the answer, at most mostBody bytes and for at most bodyTime.
 func (a *answer) finish(status int) {
-	_ = a.conn.SetReadDeadline(time.Now().Add(bodyTime))
+	_ = a.conn.SetReadDeadline(time.Now().Add(bodyTimeout))
 	length, err := a.headers()
 	if err != nil || status == 204 || status == 304 {
 		return
 	}
-	a.head.N = mostBody
+	a.head.N = maxBody
 	var body io.Reader = a.reader
 	switch {
 	case length == -2:

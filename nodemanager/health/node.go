@@ -10,11 +10,11 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// Sign is one thing about the node that is looked at: the empty string is good, else one sentence.
+// Sign is one check of the node: the empty string is good, else one sentence.
 type Sign func(ctx context.Context) string
 
-// WatchNode looks at every sign each interval until ctx ends, and tells whenever what is wrong has changed. The
-// first look is told in any case; the node is healthy when nothing is wrong.
+// WatchNode runs all checks at each interval until ctx ends, and reports when the result changes, and the first one. The
+// node is healthy when all are good.
 func WatchNode(ctx context.Context, interval time.Duration, signs []Sign, tell func(reason string)) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -41,8 +41,8 @@ func WatchNode(ctx context.Context, interval time.Duration, signs []Sign, tell f
 	}
 }
 
-// Disk is a sign that the file system of path is nearly full: less than 1 % and less than 1 GiB, or less than
-// 64 MiB, are free.
+// Disk reports that the file system of path is nearly full: less than 1 % and less than 1 GiB, or less than 64 MiB, are
+// free.
 func Disk(path string, measure func(path string) (free, total int64, err error)) Sign {
 	return func(context.Context) string {
 		free, total, err := measure(path)
@@ -56,8 +56,8 @@ func Disk(path string, measure func(path string) (free, total int64, err error))
 	}
 }
 
-// Descriptors is a sign that this process can open hardly any more files: fewer than a twentieth are left, which is at least
-// 8 and at most 256. count gives how many it has open.
+// Descriptors reports that this process can open hardly any more files: fewer than a twentieth are left, which is at least 8
+// and at most 256. count returns how many are open.
 func Descriptors(limit func() (int, error), count func() (int, error)) Sign {
 	return func(context.Context) string {
 		most, err := limit()
@@ -72,19 +72,19 @@ func Descriptors(limit func() (int, error), count func() (int, error)) Sign {
 		case err != nil || used < most-max(8, min(most/20, 256)):
 			return ""
 		}
-		return fmt.Sprintf("its NodeManager has nearly all of the %d files open that it may; raise its limit (ulimit -n), or end what connects to it", most)
+		return fmt.Sprintf("its NodeManager has opened nearly all of the %d files that it may; raise its limit (ulimit -n), or close connections to it", most)
 	}
 }
 
-// clockTolerance is by how much the clock may move between two looks, and clockQuiet how long it has to keep
-// still to be trusted again.
+// clockTolerance is how much the clock may jump between two checks, and clockQuiet how long it must not jump to be trusted
+// again.
 const (
 	clockTolerance = 5 * time.Second
 	clockQuiet     = 30 * time.Second
 )
 
-// Clock is a sign that the time of day has jumped: leases and tokens are judged by it. now gives the time of
-// day, elapsed the time that has really passed since some instant.
+// Clock reports that the time of day has jumped: leases and tokens depend on it. now is the time of day, elapsed the real
+// time since some instant.
 func Clock(now func() time.Time, elapsed func() time.Duration) Sign {
 	lastNow, lastElapsed := now(), elapsed()
 	var jumpedAt time.Duration

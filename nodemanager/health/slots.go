@@ -7,27 +7,27 @@ import (
 	"github.com/mammoth-os/mammoth/internal/id"
 )
 
-// holds is how long a probe holds its slot at most. A probe that takes longer goes on without one.
+// holds is how long a probe occupies its slot. A longer one continues without it.
 const holds = time.Second
 
-// Limits bound the probes that run at the same time.
+// Limits are how many probes run at the same time.
 type Limits struct {
-	// Plain is how many slots there are for probes that only connect, Exec for those that run a command.
+	// Plain is the number of slots for probes that only connect, Exec for those that run a command.
 	Plain, Exec int
-	// InAll is how many probes may run, with and without a slot: each of them has a file open.
+	// InAll is how many probes may run, with and without a slot: each needs a file descriptor.
 	InAll int
 }
 
-// slots decides which of the probes that are due may run. A container has one probe at a time. An app has at most as many slots as are
-// left for other apps, so that probes that hang never take all slots.
+// slots decides which of the due probes may run. A container has one probe at a time. An app has at most as many slots as
+// are left for other apps, so that hanging probes never take all.
 type slots struct {
 	limits  Limits
 	taken   [classes]int
 	running int
 	apps    map[id.App]*share
-	// waiting are apps with probes that are due and may not run yet, the next first.
+	// waiting are the apps with due probes that may not run yet, the next one first.
 	waiting []*share
-	// held are the probes with a slot, oldest first, and some that have given theirs back.
+	// held are the probes with a slot, oldest first, and some that have freed theirs.
 	held []*probe
 }
 
@@ -52,7 +52,7 @@ func newSlots(limits Limits) *slots {
 	return &slots{limits: limits, apps: map[id.App]*share{}}
 }
 
-// wait puts a probe that is due behind those of its app that are due already.
+// wait queues a due probe behind those of its app.
 func (s *slots) wait(p *probe) {
 	app := s.apps[p.id.App]
 	if app == nil {
@@ -64,10 +64,10 @@ func (s *slots) wait(p *probe) {
 	}
 }
 
-// next returns a probe that may run now, of each app in turn; nil if there is none.
+// next returns a probe that may run, of each app in turn; nil if there is none.
 func (s *slots) next(now time.Time) *probe {
 	for i, app := range s.waiting {
-		at := slices.IndexFunc(app.waiting, func(p *probe) bool { return p.gone || s.may(app, p.class) })
+		at := slices.IndexFunc(app.waiting, func(p *probe) bool { return p.removed || s.may(app, p.class) })
 		if at < 0 {
 			continue
 		}
@@ -77,7 +77,7 @@ func (s *slots) next(now time.Time) *probe {
 		if len(app.waiting) > 0 {
 			s.waiting = append(s.waiting, app)
 		}
-		if p.gone {
+		if p.removed {
 			s.drop(app)
 			return s.next(now)
 		}
@@ -104,7 +104,7 @@ func (s *slots) take(app *share, p *probe, now time.Time) {
 	s.held = append(s.held, p)
 }
 
-// giveBack frees the slot of a probe, if it still has one.
+// giveBack frees the slot of a probe, if it has one.
 func (s *slots) giveBack(p *probe) {
 	if !p.slot {
 		return
@@ -129,7 +129,8 @@ func (s *slots) drop(app *share) {
 	}
 }
 
-// expire frees the slots that were held for long enough, and returns when the next one is to be freed; zero if there is none.
+// expire frees the slots that were occupied for long enough, and returns when the next one is to be freed; zero if there is
+// none.
 func (s *slots) expire(now time.Time) time.Time {
 	for len(s.held) > 0 {
 		p := s.held[0]

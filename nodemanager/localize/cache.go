@@ -18,8 +18,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// cache is the folder of blobs that were fetched, each in a file named by its digest. A file that is being
-// fetched has the suffix .partial, and is resumed after a crash.
+// cache is the folder of fetched blobs, each in a file named by its digest. A file that is being fetched has the suffix
+// .partial and is resumed after a crash.
 type cache struct {
 	dir string
 	max int64
@@ -33,8 +33,7 @@ type entry struct {
 	name string
 	size int64
 	used time.Time
-	// verified is the file's modification time when its content was last seen to match; zero if not since the
-	// start.
+	// verified is the file's modification time when its content was last verified; zero if it was not since the start.
 	verified time.Time
 }
 
@@ -44,7 +43,7 @@ var hexName = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 func openCache(dir string, limit int64) (*cache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of layers: %w", err)
+		return nil, fmt.Errorf("create the folder of layers: %w", err)
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil {
@@ -55,7 +54,7 @@ func openCache(dir string, limit int64) (*cache, error) {
 		name := file.Name()
 		info, err := file.Info()
 		if err != nil || !info.Mode().IsRegular() || !hexName.MatchString(strings.TrimSuffix(name, partialSuffix)) {
-			continue // not ours
+			continue // not a blob
 		}
 		if strings.HasSuffix(name, partialSuffix) {
 			if time.Since(info.ModTime()) > 24*time.Hour {
@@ -72,8 +71,7 @@ func openCache(dir string, limit int64) (*cache, error) {
 
 func (c *cache) path(sum digest.Digest) string { return filepath.Join(c.dir, sum.Encoded()) }
 
-// open opens a blob if it is there and is what it should be. Content that no longer matches is deleted, which
-// is told with errdefs.ErrDataLoss.
+// open opens a blob if it exists and is unchanged. Changed content is deleted; the error is errdefs.ErrDataLoss.
 func (c *cache) open(sum digest.Digest) (*os.File, error) {
 	file, err := os.Open(c.path(sum))
 	if errors.Is(err, os.ErrNotExist) {
@@ -100,20 +98,20 @@ func (c *cache) open(sum digest.Digest) (*os.File, error) {
 	return file, nil
 }
 
-// verify reads a file from its start, and goes back there.
+// verify checks a file's digest and rewinds it.
 func verify(file *os.File, sum digest.Digest) error {
 	hash := sha256.New()
 	if _, err := io.Copy(hash, file); err != nil {
 		return fmt.Errorf("read %s: %w", sum, err)
 	}
 	if got := digest.NewDigest(digest.SHA256, hash); got != sum {
-		return fmt.Errorf("what is kept as %s has the digest %s: %w", sum, got, errdefs.ErrDataLoss)
+		return fmt.Errorf("the cached file %s has the digest %s: %w", sum, got, errdefs.ErrDataLoss)
 	}
 	_, err := file.Seek(0, io.SeekStart)
 	return err
 }
 
-// use notes that a blob is used, and reports whether it is known to be unchanged.
+// use records that a blob is used, and reports whether it is known to be unchanged.
 func (c *cache) use(name string, info os.FileInfo) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,7 +123,7 @@ func (c *cache) use(name string, info os.FileInfo) bool {
 	return e.size == info.Size() && !e.verified.IsZero() && e.verified.Equal(info.ModTime())
 }
 
-// add takes in a blob that was seen to match, and makes room for it.
+// add adds a verified blob and evicts others if needed.
 func (c *cache) add(name string, info os.FileInfo) {
 	c.mu.Lock()
 	if old := c.entries[name]; old != nil {
@@ -146,7 +144,7 @@ func (c *cache) forget(name string) {
 	}
 }
 
-// evict deletes what was used longest ago until the rest fits; never keep. Who has a file open reads on.
+// evict deletes the least recently used blobs until the rest fits; never keep. A reader of an open file is not affected.
 func (c *cache) evict(keep string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

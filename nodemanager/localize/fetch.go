@@ -22,22 +22,22 @@ import (
 	"github.com/mammoth-os/mammoth/internal/distribution"
 )
 
-// wanted is a blob or manifest, and the repository to ask for it.
-type wanted struct {
+// blob is a blob or manifest, and the repository to fetch it from.
+type blob struct {
 	repository string
 	digest     digest.Digest
 	manifest   bool
 }
 
-// source is somewhere that blobs come from. Fetch gives the content from offset on; at says where it really
-// begins, which is 0 for a source that cannot resume. It fails with errdefs.ErrNotFound for what the source does
-// not have, and errdefs.ErrUnavailable when asking again may help.
+// source is where blobs come from. Fetch returns the content from offset on; at is where it really begins, which is 0 for a
+// source that cannot resume. It fails with errdefs.ErrNotFound for what the source does not have, and with
+// errdefs.ErrUnavailable when a later attempt may succeed.
 type source interface {
-	Fetch(ctx context.Context, what wanted, offset int64) (content io.ReadCloser, at int64, err error)
+	Fetch(ctx context.Context, what blob, offset int64) (content io.ReadCloser, at int64, err error)
 }
 
-// flight is one fetch that everybody waits for who wants the same. It goes on as long as somebody waits.
-type flight struct {
+// fetchGroup is one fetch of a blob for all its waiters. It is cancelled when nobody waits.
+type fetchGroup struct {
 	done    chan struct{}
 	err     error
 	waiters int
@@ -45,15 +45,15 @@ type flight struct {
 }
 
 const (
-	// attempts is how often a fetch is tried, and mismatches how often content that does not match is fetched anew.
-	attempts   = 6
-	mismatches = 3
-	// stallAfter is how long a transfer may stand still.
-	stallAfter = 30 * time.Second
+	// maxAttempts is how often a fetch is tried, and maxMismatches how often content with a wrong digest is fetched again.
+	maxAttempts   = 6
+	maxMismatches = 3
+	// stallTimeout is how long a transfer may receive nothing.
+	stallTimeout = 30 * time.Second
 )
 
-// open opens a blob, and fetches it first if it is not here.
-func (r *Registry) open(ctx context.Context, what wanted) (*os.File, error) {
+// open opens a blob, and fetches it first if it is not cached.
+func (r *Registry) open(ctx context.Context, what blob) (*os.File, error) {
 	if what.digest.Algorithm() != digest.SHA256 {
 		return nil, fmt.Errorf("%s is not a sha256 digest: %w", what.digest, errdefs.ErrInvalidArgument)
 	}
@@ -63,29 +63,29 @@ func (r *Registry) open(ctx context.Context, what wanted) (*os.File, error) {
 		case err == nil:
 			return file, nil
 		case errors.Is(err, errdefs.ErrDataLoss):
-			r.log.Warn("a kept layer was damaged and is fetched anew", "digest", what.digest.String(), "error", err)
+			r.log.Warn("a cached layer is damaged and is fetched again", "digest", what.digest.String(), "error", err)
 		case !errors.Is(err, errdefs.ErrNotFound):
 			return nil, err
 		}
-		if err := r.fetched(ctx, what); err != nil {
+		if err := r.await(ctx, what); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// fetched waits until a blob has been fetched by whoever does it.
-func (r *Registry) fetched(ctx context.Context, what wanted) error {
+// await waits for the fetch of a blob, and starts it if it is not in progress.
+func (r *Registry) await(ctx context.Context, what blob) error {
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
 		return fmt.Errorf("the node's registry is shutting down: %w", errdefs.ErrUnavailable)
 	}
-	f := r.flights[what.digest]
+	f := r.fetches[what.digest]
 	if f == nil {
 		own, cancel := context.WithCancel(r.edges)
-		f = &flight{done: make(chan struct{}), cancel: cancel}
-		r.flights[what.digest] = f
-		r.fetching.Go(func() { r.fly(own, what, f) })
+		f = &fetchGroup{done: make(chan struct{}), cancel: cancel}
+		r.fetches[what.digest] = f
+		r.goroutines.Go(func() { r.run(own, what, f) })
 	}
 	f.waiters++
 	r.mu.Unlock()
@@ -98,50 +98,50 @@ func (r *Registry) fetched(ctx context.Context, what wanted) error {
 	defer r.mu.Unlock()
 	if f.waiters--; f.waiters == 0 {
 		f.cancel()
-		if r.flights[what.digest] == f {
-			delete(r.flights, what.digest) // who comes now begins anew, behind it
+		if r.fetches[what.digest] == f {
+			delete(r.fetches, what.digest) // a later caller starts a new one
 		}
 	}
 	return context.Cause(ctx)
 }
 
-func (r *Registry) fly(ctx context.Context, what wanted, f *flight) {
+func (r *Registry) run(ctx context.Context, what blob, f *fetchGroup) {
 	err := r.fetch(ctx, what)
 	f.cancel()
 	r.mu.Lock()
-	if r.flights[what.digest] == f {
-		delete(r.flights, what.digest)
+	if r.fetches[what.digest] == f {
+		delete(r.fetches, what.digest)
 	}
 	f.err = err
 	r.mu.Unlock()
 	close(f.done)
 }
 
-// fetch brings a blob into the cache. An earlier flight may have done so since whoever wants it looked there.
-func (r *Registry) fetch(ctx context.Context, what wanted) error {
+// fetch fetches a blob into the cache. An earlier flight may have done so since whoever wants it looked there.
+func (r *Registry) fetch(ctx context.Context, what blob) error {
 	if _, err := os.Stat(r.cache.path(what.digest)); err == nil {
 		return nil
 	}
 	pace := backoff.Policy{Min: 100 * time.Millisecond, Max: 2 * time.Second}
 	var last error
-	for failures, wrong := 0, 0; failures < attempts; {
+	for failures, wrong := 0, 0; failures < maxAttempts; {
 		last = r.fetchOnce(ctx, what)
 		if last == nil {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("the fetch of %s was called off: %w", what.digest, errdefs.ErrUnavailable)
+			return fmt.Errorf("the fetch of %s was cancelled: %w", what.digest, errdefs.ErrUnavailable)
 		}
 		switch {
 		case errors.Is(last, errdefs.ErrDataLoss):
-			if wrong++; wrong == mismatches {
+			if wrong++; wrong == maxMismatches {
 				return last
 			}
 		case !errors.Is(last, errdefs.ErrUnavailable):
 			return last
 		}
 		failures++
-		r.log.Warn("a fetch failed and is tried again", "digest", what.digest.String(), "repository", what.repository, "failures", failures, "error", last)
+		r.log.Warn("a fetch failed and is repeated", "digest", what.digest.String(), "repository", what.repository, "failures", failures, "error", last)
 		if backoff.Sleep(ctx, pace.After(failures)) != nil {
 			return last
 		}
@@ -149,15 +149,15 @@ func (r *Registry) fetch(ctx context.Context, what wanted) error {
 	return last
 }
 
-// fetchOnce asks each source once. What was received before a connection broke stays for the next try.
-func (r *Registry) fetchOnce(ctx context.Context, what wanted) error {
+// fetchOnce asks each source once. What was received before a connection broke is kept for the next attempt.
+func (r *Registry) fetchOnce(ctx context.Context, what blob) error {
 	path := r.cache.path(what.digest) + partialSuffix
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return full(fmt.Errorf("keep %s: %w", what.digest, err))
+		return full(fmt.Errorf("store %s: %w", what.digest, err))
 	}
 	defer func() { _ = file.Close() }()
-	// A flight that was called off may still be at work on the same file.
+	// A cancelled fetch may still use the same file.
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("%s is being fetched already: %w", what.digest, errdefs.ErrUnavailable)
 	}
@@ -172,8 +172,8 @@ func (r *Registry) fetchOnce(ctx context.Context, what wanted) error {
 	return err
 }
 
-// receive appends to file what a source has, and checks the whole.
-func (r *Registry) receive(ctx context.Context, what wanted, from source, file *os.File) error {
+// receive appends a source's content to the file and checks the digest.
+func (r *Registry) receive(ctx context.Context, what blob, from source, file *os.File) error {
 	sum := sha256.New()
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -197,9 +197,9 @@ func (r *Registry) receive(ctx context.Context, what wanted, from source, file *
 			return err
 		}
 	}
-	guard := time.AfterFunc(stallAfter, func() { cancel(errStalled) })
+	guard := time.AfterFunc(stallTimeout, func() { cancel(errStalled) })
 	defer guard.Stop()
-	counted := &arrival{of: content, guard: guard, count: func(n int64) { r.count(what.digest, n) }}
+	counted := &meteredReader{of: content, guard: guard, count: func(n int64) { r.count(what.digest, n) }}
 	if what.manifest {
 		counted.limit = maxManifest
 	}
@@ -218,9 +218,9 @@ func (r *Registry) receive(ctx context.Context, what wanted, from source, file *
 	return nil
 }
 
-var errStalled = fmt.Errorf("nothing arrived for %v", stallAfter)
+var errStalled = fmt.Errorf("nothing arrived for %v", stallTimeout)
 
-// rewind makes file as long as at, which only a source that begins anew asks for.
+// rewind truncates the file to at, which is needed for a source that starts from the beginning.
 func rewind(file *os.File, sum hash.Hash, at int64) error {
 	if at != 0 {
 		return fmt.Errorf("the source answered with byte %d, which was not asked for: %w", at, errdefs.ErrUnavailable)
@@ -233,8 +233,8 @@ func rewind(file *os.File, sum hash.Hash, at int64) error {
 	return err
 }
 
-// keep makes what was received a blob of the cache.
-func (r *Registry) keep(what wanted, file *os.File, path string) error {
+// keep moves a complete file into the cache.
+func (r *Registry) keep(what blob, file *os.File, path string) error {
 	if err := os.Rename(path, r.cache.path(what.digest)); err != nil {
 		return fmt.Errorf("keep %s: %w", what.digest, err)
 	}
@@ -246,7 +246,7 @@ func (r *Registry) keep(what wanted, file *os.File, path string) error {
 	return nil
 }
 
-// full turns a full disk into an error of the taxonomy.
+// full classifies the error of a full disk.
 func full(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("the node's disk is full: %w", errdefs.ErrResourceExhausted)
@@ -254,8 +254,8 @@ func full(err error) error {
 	return err
 }
 
-// arrival counts what arrives, bounds it, and keeps the guard from biting.
-type arrival struct {
+// meteredReader counts and limits what is read, and resets the stall timer.
+type meteredReader struct {
 	of    io.Reader
 	guard *time.Timer
 	count func(int64)
@@ -263,14 +263,14 @@ type arrival struct {
 	read  int64
 }
 
-func (a *arrival) Read(p []byte) (int, error) {
+func (a *meteredReader) Read(p []byte) (int, error) {
 	n, err := a.of.Read(p)
 	if n > 0 {
-		a.guard.Reset(stallAfter)
+		a.guard.Reset(stallTimeout)
 		a.count(int64(n))
 	}
 	if a.read += int64(n); a.limit > 0 && a.read > a.limit {
-		return n, fmt.Errorf("it has more than %d bytes, which no manifest has: %w", a.limit, errdefs.ErrInvalidArgument)
+		return n, fmt.Errorf("it has more than %d bytes, which is too long for a manifest: %w", a.limit, errdefs.ErrInvalidArgument)
 	}
 	return n, err
 }
@@ -295,7 +295,7 @@ var manifestTypes = strings.Join([]string{
 }, ", ")
 
 // Fetch implements source.
-func (u *upstream) Fetch(ctx context.Context, what wanted, offset int64) (io.ReadCloser, int64, error) {
+func (u *upstream) Fetch(ctx context.Context, what blob, offset int64) (io.ReadCloser, int64, error) {
 	kind := "blobs"
 	if what.manifest {
 		kind, offset = "manifests", 0
@@ -330,7 +330,7 @@ func (u *upstream) Fetch(ctx context.Context, what wanted, offset int64) (io.Rea
 	name := what.repository + "@" + what.digest.String()
 	switch {
 	case response.StatusCode == http.StatusRequestedRangeNotSatisfiable:
-		// What is here is longer than what is there, so it cannot be a part of it.
+		// The local part is longer than the blob, so it cannot be a part of it.
 		return nil, 0, fmt.Errorf("what was received of %s is not a part of it: %w", name, errdefs.ErrDataLoss)
 	case response.StatusCode == http.StatusNotFound:
 		return nil, 0, fmt.Errorf("the image store has no %s: %w", name, errdefs.ErrNotFound)

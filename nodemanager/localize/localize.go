@@ -1,6 +1,7 @@
-// Package localize is the node's own registry: engines pull from it over loopback, and it reads through to the
-// zone's image store. Each layer crosses the network once, resumably, is believed only by its digest, and is kept
-// for the next image that has it.
+// Package localize is the node's own registry: engines pull from it over loopback, and it fetches from the zone's image
+// store. Each layer crosses the network once, can be resumed, is verified by its digest, and is cached for other images.
+//
+// It owns the folder of cached layers.
 package localize
 
 import (
@@ -24,7 +25,7 @@ import (
 	"github.com/mammoth-os/mammoth/internal/distribution"
 )
 
-// Config is what a Registry has to be told.
+// Config is the configuration of a Registry.
 type Config struct {
 	// Dir holds the layers, in layers/sha256/.
 	Dir string
@@ -32,14 +33,14 @@ type Config struct {
 	Upstream string
 	// Listen is a loopback address; default 127.0.0.1:0.
 	Listen string
-	// MaxBytes bounds what is kept; default 10 GiB. What was used longest ago goes first.
+	// MaxBytes limits the cache; default 10 GiB. The least recently used blobs are deleted first.
 	MaxBytes int64
 	Logger   *slog.Logger
 }
 
 const (
 	defaultMaxBytes = 10 << 30
-	// maxManifest is how large a manifest may be.
+	// maxManifest is the largest manifest.
 	maxManifest = 4 << 20
 )
 
@@ -48,25 +49,25 @@ type Registry struct {
 	log      *slog.Logger
 	listener net.Listener
 	cache    *cache
-	// sources are asked in order; a peer that has the layer would come before the zone's store.
+	// sources are tried in order.
 	sources []source
 
-	// edges is the context of fetches, and fetching what Run waits for.
-	edges    context.Context
-	cancel   context.CancelFunc
-	fetching sync.WaitGroup
+	// edges is the context of fetches; Run waits for goroutines.
+	edges      context.Context
+	cancel     context.CancelFunc
+	goroutines sync.WaitGroup
 
 	mu      sync.Mutex
-	flights map[digest.Digest]*flight
-	// images are the manifests that name a blob: what is moved for it was moved for them.
-	images map[digest.Digest]map[digest.Digest]struct{}
-	moved  map[digest.Digest]int64
-	total  int64
-	closed bool
+	fetches map[digest.Digest]*fetchGroup
+	// images are the manifests that refer to each blob, directly or not. Bytes fetched for the blob count for them.
+	images  map[digest.Digest]map[digest.Digest]struct{}
+	fetched map[digest.Digest]int64
+	total   int64
+	closed  bool
 }
 
-// New opens the cache and listens. Requests are served once Run runs. It fails with errdefs.ErrInvalidArgument
-// when it is asked to listen beyond loopback: the registry asks nobody who he is.
+// New opens the cache and listens. Requests are served by Run. It fails with errdefs.ErrInvalidArgument for an address that
+// is not loopback, since the registry does not authenticate.
 func New(config Config) (*Registry, error) {
 	if config.Listen == "" {
 		config.Listen = "127.0.0.1:0"
@@ -96,14 +97,14 @@ func New(config Config) (*Registry, error) {
 	return &Registry{
 		log: config.Logger, listener: listener, cache: cache, sources: []source{newUpstream(config.Upstream)},
 		edges: edges, cancel: cancel,
-		flights: map[digest.Digest]*flight{}, images: map[digest.Digest]map[digest.Digest]struct{}{}, moved: map[digest.Digest]int64{},
+		fetches: map[digest.Digest]*fetchGroup{}, images: map[digest.Digest]map[digest.Digest]struct{}{}, fetched: map[digest.Digest]int64{},
 	}, nil
 }
 
 // Address is the registry's host:port.
 func (r *Registry) Address() string { return r.listener.Addr().String() }
 
-// Run serves until ctx ends, and returns once nothing is fetched any more. It may be called once.
+// Run serves until ctx ends, and returns after all fetches have ended. It may be called once.
 func (r *Registry) Run(ctx context.Context) error {
 	server := credentials.NewHTTPServer(distribution.New(store{r}))
 	stop := context.AfterFunc(ctx, func() {
@@ -117,23 +118,23 @@ func (r *Registry) Run(ctx context.Context) error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
-	r.fetching.Wait()
+	r.goroutines.Wait()
 	if ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("serve the node's registry: %w", err)
 }
 
-// Moved is how many bytes were fetched for an image, NAME@sha256:…, since the start.
-func (r *Registry) Moved(image string) int64 {
+// Fetched is how many bytes were fetched for an image, NAME@sha256:…, since the start.
+func (r *Registry) Fetched(image string) int64 {
 	_, sum, _ := strings.Cut(image, "@")
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.moved[digest.Digest(sum)]
+	return r.fetched[digest.Digest(sum)]
 }
 
-// Total is how many bytes were fetched since the start.
-func (r *Registry) Total() int64 {
+// TotalFetched is how many bytes were fetched since the start.
+func (r *Registry) TotalFetched() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.total
@@ -143,14 +144,14 @@ func (r *Registry) count(blob digest.Digest, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.total += n
-	r.moved[blob] += n
+	r.fetched[blob] += n
 	for image := range r.images[blob] {
-		r.moved[image] += n
+		r.fetched[image] += n
 	}
 }
 
-// belongs notes that a blob is part of an image, and of every image that has that one as a part.
-func (r *Registry) belongs(blob, image digest.Digest) {
+// addPart records that a blob is part of an image, and of every image of which that one is a part.
+func (r *Registry) addPart(blob, image digest.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	images := r.images[blob]
@@ -164,18 +165,18 @@ func (r *Registry) belongs(blob, image digest.Digest) {
 	}
 }
 
-// store is what the distribution API serves.
+// store implements the distribution API.
 type store struct{ *Registry }
 
 var _ distribution.Store = store{}
 
-// Manifest implements distribution.Store for digests: what a node runs is named by what it is.
+// Manifest implements distribution.Store for digests, the only names of images on a node.
 func (s store) Manifest(ctx context.Context, repository, reference string) (distribution.Manifest, error) {
 	sum := digest.Digest(reference)
 	if sum.Validate() != nil {
 		return distribution.Manifest{}, fmt.Errorf("the node's registry knows images by digest only, not by the tag %q: %w", reference, errdefs.ErrNotFound)
 	}
-	file, err := s.open(ctx, wanted{repository: repository, digest: sum, manifest: true})
+	file, err := s.open(ctx, blob{repository: repository, digest: sum, manifest: true})
 	if err != nil {
 		return distribution.Manifest{}, err
 	}
@@ -189,14 +190,14 @@ func (s store) Manifest(ctx context.Context, repository, reference string) (dist
 		return distribution.Manifest{}, fmt.Errorf("manifest %s: %w", sum, err)
 	}
 	for _, part := range parts {
-		s.belongs(part, sum)
+		s.addPart(part, sum)
 	}
 	return distribution.Manifest{Digest: sum, MediaType: mediaType, Content: content}, nil
 }
 
 // BlobSize implements distribution.Store.
-func (s store) BlobSize(ctx context.Context, repository string, blob digest.Digest) (int64, error) {
-	file, err := s.open(ctx, wanted{repository: repository, digest: blob})
+func (s store) BlobSize(ctx context.Context, repository string, sum digest.Digest) (int64, error) {
+	file, err := s.open(ctx, blob{repository: repository, digest: sum})
 	if err != nil {
 		return 0, err
 	}
@@ -209,8 +210,8 @@ func (s store) BlobSize(ctx context.Context, repository string, blob digest.Dige
 }
 
 // Blob implements distribution.Store.
-func (s store) Blob(ctx context.Context, repository string, blob digest.Digest) (io.ReadSeekCloser, error) {
-	file, err := s.open(ctx, wanted{repository: repository, digest: blob})
+func (s store) Blob(ctx context.Context, repository string, sum digest.Digest) (io.ReadSeekCloser, error) {
+	file, err := s.open(ctx, blob{repository: repository, digest: sum})
 	if err != nil {
 		return nil, err
 	}
@@ -223,14 +224,14 @@ func readManifest(file *os.File) ([]byte, error) {
 		return nil, err
 	}
 	if info.Size() > maxManifest {
-		return nil, fmt.Errorf("it has %d bytes, which no manifest has: %w", info.Size(), errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("it has %d bytes, which is too long for a manifest: %w", info.Size(), errdefs.ErrInvalidArgument)
 	}
 	content := make([]byte, info.Size())
 	_, err = file.ReadAt(content, 0)
 	return content, err
 }
 
-// parseManifest tells a manifest's type and the digests of what it names.
+// parseManifest returns a manifest's type and the digests that it refers to.
 func parseManifest(content []byte) (mediaType string, parts []digest.Digest, err error) {
 	type descriptor struct {
 		Digest digest.Digest `json:"digest"`

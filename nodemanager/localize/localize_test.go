@@ -211,16 +211,16 @@ func TestASecondImageMovesOnlyWhatIsNew(t *testing.T) {
 	first, second := store.image(base, one), store.image(base, two)
 	r := run(t, localize.Config{Dir: t.TempDir(), Upstream: store.address})
 	pull(t, r, first)
-	if moved := r.Moved("web@" + first.String()); moved < 1<<20+1000 || moved > 1<<20+3000 {
+	if moved := r.Fetched("web@" + first.String()); moved < 1<<20+1000 || moved > 1<<20+3000 {
 		t.Errorf("the first image moved %d bytes", moved)
 	}
 	pull(t, r, second)
-	if moved := r.Moved("web@" + second.String()); moved < 2000 || moved > 4000 {
+	if moved := r.Fetched("web@" + second.String()); moved < 2000 || moved > 4000 {
 		t.Errorf("the second image moved %d bytes; its new layer has 2000", moved)
 	}
-	before := r.Total()
+	before := r.TotalFetched()
 	pull(t, r, first)
-	if after := r.Total(); after != before {
+	if after := r.TotalFetched(); after != before {
 		t.Errorf("an image that is here moved %d bytes", after-before)
 	}
 }
@@ -238,8 +238,8 @@ func TestOneTransferServesAllWhoWant(t *testing.T) {
 		})
 	}
 	group.Wait()
-	if r.Total() != 4<<20 {
-		t.Errorf("%d bytes crossed the network for a blob of %d", r.Total(), 4<<20)
+	if r.TotalFetched() != 4<<20 {
+		t.Errorf("%d bytes crossed the network for a blob of %d", r.TotalFetched(), 4<<20)
 	}
 }
 
@@ -251,8 +251,8 @@ func TestATransferThatBrokeIsResumedWhereItBroke(t *testing.T) {
 	if code, content, _ := get(t, r, "web/blobs/"+blob.String(), ""); code != http.StatusOK || digest.FromBytes(content) != blob {
 		t.Fatalf("got %d, %d bytes", code, len(content))
 	}
-	if r.Total() != 1<<20 {
-		t.Errorf("%d bytes crossed the network for a blob of %d", r.Total(), 1<<20)
+	if r.TotalFetched() != 1<<20 {
+		t.Errorf("%d bytes crossed the network for a blob of %d", r.TotalFetched(), 1<<20)
 	}
 	if len(store.requests) != 2 || !strings.HasSuffix(store.requests[1], "bytes=524288-") {
 		t.Errorf("requests %q", store.requests)
@@ -275,8 +275,8 @@ func TestAPartOfALayerSurvivesARestart(t *testing.T) {
 	if code, got, _ := get(t, r, "web/blobs/"+blob.String(), ""); code != http.StatusOK || !bytes.Equal(got, content) {
 		t.Fatalf("got %d, %d bytes", code, len(got))
 	}
-	if r.Total() != 1<<20-700_000 {
-		t.Errorf("%d bytes crossed the network", r.Total())
+	if r.TotalFetched() != 1<<20-700_000 {
+		t.Errorf("%d bytes crossed the network", r.TotalFetched())
 	}
 }
 

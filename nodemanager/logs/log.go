@@ -1,5 +1,7 @@
-// Package logs keeps the output of containers in files of bounded size that outlive the container: one line a
-// record, with its time and stream, in NAME.log and, once that is full, NAME.log.1.
+// Package logs stores the output of containers in files of bounded size that outlive the container: one line a record, with
+// its time and stream, in NAME.log and, once that is full, NAME.log.1.
+//
+// A Log is written by the runtime of a container. A Spool is a file that a process writes to directly.
 package logs
 
 import (
@@ -18,13 +20,13 @@ import (
 )
 
 const (
-	// DefaultLimit is the size at which a file is turned over; a container keeps at most twice that.
+	// DefaultLimit is the size at which a file is rotated; a container has at most twice that.
 	DefaultLimit = 10 << 20
-	// MaxText is the longest line that is kept whole; what is longer goes on in further lines.
+	// MaxText is the longest line; a longer one continues in further lines.
 	MaxText = 64 << 10
 )
 
-// Log appends to one container's output. Readers need no Log, only the files; with one they can follow.
+// Log appends to one container's output. Read needs only the files; Follow needs the Log.
 type Log struct {
 	path  string
 	limit int64
@@ -63,7 +65,7 @@ func (l *Log) open() error {
 	return nil
 }
 
-// Append writes lines in order and wakes whoever follows.
+// Append writes lines in order and wakes followers.
 func (l *Log) Append(lines []runtime.LogLine) error {
 	if len(lines) == 0 {
 		return nil
@@ -108,7 +110,7 @@ func (l *Log) rotate() error {
 	return l.open()
 }
 
-// Close ends writing. Followers are not told: they end with the container.
+// Close ends writing. Followers end with the container.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -156,17 +158,17 @@ func appendLine(buffer []byte, line runtime.LogLine) []byte {
 	}
 }
 
-// Cut is how much of a text of more than most bytes comes before a cut: no more than that, and all of its last letter.
+// Cut is where to cut a text of more than most bytes: at most there, and between two characters.
 func Cut[T string | []byte](text T, most int) int {
 	for back := range min(utf8.UTFMax, most) {
 		if utf8.RuneStart(text[most-back]) {
 			return most - back
 		}
 	}
-	return most // no text at all
+	return most // not UTF-8
 }
 
-// parseLine reads what appendLine wrote, without the newline.
+// parseLine decodes a record of appendLine, without the newline.
 func parseLine(record []byte) (runtime.LogLine, error) {
 	stamp, rest, ok := bytes.Cut(record, []byte(" "))
 	nanos, err := strconv.ParseInt(string(stamp), 10, 64)

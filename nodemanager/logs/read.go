@@ -14,7 +14,8 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Read calls line for each kept line that options choose, oldest first. ErrNotFound if there is no such log.
+// Read calls line for each stored line that the options select, oldest first. It fails with ErrNotFound if there is no such
+// log.
 func Read(ctx context.Context, dir, name string, options runtime.LogOptions, line func(runtime.LogLine) error) error {
 	r := &reader{path: path(dir, name), options: options, line: line}
 	defer r.close()
@@ -24,12 +25,12 @@ func Read(ctx context.Context, dir, name string, options runtime.LogOptions, lin
 	return r.flushTail()
 }
 
-// Follow is Read that goes on with what is appended, until ended is closed and everything was read.
+// Follow is Read that continues with appended lines until ended is closed and everything was read.
 func (l *Log) Follow(ctx context.Context, ended <-chan struct{}, options runtime.LogOptions, line func(runtime.LogLine) error) error {
 	r := &reader{path: l.path, options: options, line: line}
 	defer r.close()
 	for first := true; ; first = false {
-		// Both are looked at before the read, so that what comes in between is seen at the next turn.
+		// Both are checked before the read, so that later lines are seen in the next round.
 		changed := l.wait()
 		last := false
 		select {
@@ -57,7 +58,7 @@ func (l *Log) Follow(ctx context.Context, ended <-chan struct{}, options runtime
 	}
 }
 
-// reader goes through a log's files in the order in which they were written, also while they are turned over.
+// reader reads a log's files in the order in which they were written, also while they are rotated.
 type reader struct {
 	path    string
 	options runtime.LogOptions
@@ -76,7 +77,7 @@ func (r *reader) close() {
 	}
 }
 
-// catchUp reads everything that is there.
+// catchUp reads everything that was written.
 func (r *reader) catchUp(ctx context.Context) error {
 	for {
 		current, previous, err := r.stat()
@@ -88,7 +89,7 @@ func (r *reader) catchUp(ctx context.Context) error {
 			if mine, err = r.file.Stat(); err != nil {
 				return err
 			}
-			// A file that was turned over before this point gets nothing more.
+			// A file that was rotated before this point is complete.
 			if err := r.drain(ctx); err != nil {
 				return err
 			}
@@ -104,7 +105,7 @@ func (r *reader) catchUp(ctx context.Context) error {
 		}
 		file, err := os.Open(next)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // turned over or deleted in between
+			continue // rotated or deleted in between
 		}
 		if err != nil {
 			return err
@@ -125,7 +126,7 @@ func (r *reader) stat() (current, previous os.FileInfo, err error) {
 		}
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("no logs are kept here: %w", errdefs.ErrNotFound)
+		return nil, nil, fmt.Errorf("there are no logs: %w", errdefs.ErrNotFound)
 	}
 	if previous, err = os.Stat(r.path + ".1"); err != nil {
 		previous = nil
@@ -148,7 +149,7 @@ func (r *reader) drain(ctx context.Context) error {
 		}
 		parsed, err := parseLine(piece[:len(piece)-1])
 		if err != nil {
-			continue // the end of a record that a full disk cut off
+			continue // a record that a full disk has truncated
 		}
 		if parsed.Time.Before(r.options.Since) {
 			continue
@@ -176,7 +177,7 @@ func (r *reader) deliver(ctx context.Context, line runtime.LogLine) error {
 	return nil
 }
 
-// flushTail delivers the lines that Tail kept; all later ones are delivered as they come.
+// flushTail delivers the lines kept for Tail; later ones are delivered at once.
 func (r *reader) flushTail() error {
 	r.live = true
 	if excess := len(r.tailed) - r.options.Tail; excess > 0 && r.options.Tail >= 0 {

@@ -13,20 +13,20 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Spool is a file that a process writes its output into directly, so that neither notices when the NodeManager
-// is gone. Transfer moves what is new into a Log, where each line has the time at which it was read, and frees
-// the disk blocks behind it by punching a hole: unlike truncation that cannot lose what is written meanwhile.
-// How far it has come is kept beside the file. A kill between the two writes repeats at most one batch of lines.
+// Spool is a file that a process writes its output to, so that the process does not depend on the NodeManager. Transfer
+// moves new output into a Log, where each line has the time at which it was read, and frees the disk blocks by punching a
+// hole: unlike truncation this cannot lose what is written meanwhile. The position is stored beside the file. A crash
+// between the two writes repeats at most one batch of lines.
 type Spool struct {
 	file   *os.File
 	mark   *os.File
 	stderr bool
 	offset int64
-	// partial is the start of a line whose end has not been written yet; offset is behind it.
+	// partial is the start of a line without an end; offset is behind it.
 	partial []byte
 }
 
-// OpenSpool opens or creates the file at path for reading what a process appends to it.
+// OpenSpool opens or creates the file at path for reading a process's output.
 func OpenSpool(path string, stderr bool) (*Spool, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
@@ -44,13 +44,13 @@ func OpenSpool(path string, stderr bool) (*Spool, error) {
 	return s, nil
 }
 
-// Close closes the files; they stay.
+// Close closes the files without deleting them.
 func (s *Spool) Close() error { return errors.Join(s.file.Close(), s.mark.Close()) }
 
-// batch is how much is read at once.
+// batch is how much is read at a time.
 const batch = 64 << 10
 
-// Transfer appends every whole line that is new to log, with last also the beginning of an unfinished one.
+// Transfer appends every complete new line to log, and with last also an unfinished one.
 func (s *Spool) Transfer(log *Log, now time.Time, last bool) error {
 	buffer := make([]byte, batch)
 	for {
@@ -101,7 +101,7 @@ func (s *Spool) advance(taken int64) error {
 	if _, err := s.mark.WriteAt(stored[:], 0); err != nil {
 		return err
 	}
-	// A file system that cannot punch holes keeps the blocks until the container is removed.
+	// A file system without holes keeps the blocks until the container is removed.
 	err := unix.Fallocate(int(s.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, s.offset)
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
 		return err

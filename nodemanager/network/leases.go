@@ -11,20 +11,20 @@ import (
 	"github.com/mammoth-os/mammoth/internal/sockets"
 )
 
-// Leases says which ports of a node's range are spoken for. The runtimes of one node share one. It holds nothing
-// that a restart would lose: each runtime tells it again what its containers hold.
+// Leases is which ports of a node's range are taken. The runtimes of one node share it. It stores nothing: after a restart
+// each runtime reports the ports of its containers again.
 type Leases struct {
 	ports Range
 	inUse func() (map[int]bool, error)
 
 	mu sync.Mutex
-	// held are the ports leased to containers with the host's network.
+	// held are the ports that are leased to containers on the host's network.
 	held map[int]id.Container
-	// offered counts, for each port, the offers to an engine that are not settled yet.
+	// offered counts, for each port, the offers to an engine that are not settled.
 	offered map[int]int
 }
 
-// NewLeases leases out of ports. inUse tells the ports that somebody on the host has bound; nil asks the kernel.
+// NewLeases leases out of ports. inUse returns the ports that any process of the host has bound; nil asks the kernel.
 func NewLeases(ports Range, inUse func() (map[int]bool, error)) *Leases {
 	if inUse == nil {
 		inUse = sockets.BoundPorts
@@ -32,7 +32,7 @@ func NewLeases(ports Range, inUse func() (map[int]bool, error)) *Leases {
 	return &Leases{ports: ports, inUse: inUse, held: make(map[int]id.Container), offered: make(map[int]int)}
 }
 
-// Hold records that a container that is already there holds ports.
+// Hold records the ports of an existing container.
 func (l *Leases) Hold(container id.Container, ports ...int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -41,8 +41,7 @@ func (l *Leases) Hold(container id.Container, ports ...int) {
 	}
 }
 
-// Lease takes count random ports that no container holds and nobody uses. ErrResourceExhausted if there are not
-// so many.
+// Lease leases count random ports that nobody uses. It fails with ErrResourceExhausted if there are not enough.
 func (l *Leases) Lease(container id.Container, count int) ([]int, error) {
 	if count == 0 {
 		return nil, nil
@@ -69,7 +68,7 @@ func (l *Leases) Lease(container id.Container, count int) ([]int, error) {
 	return leased, nil
 }
 
-// Release gives back every port that a container holds.
+// Release frees the ports of a container.
 func (l *Leases) Release(container id.Container) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -80,10 +79,10 @@ func (l *Leases) Release(container id.Container) {
 	}
 }
 
-// Offer is a short random stretch of the range for an engine to bind one of: all its ports look free, and none is
-// leased. The engine binds, so that whoever is faster wins and the other is told. An engine does not begin at the
-// stretch's first port, and 20.10 does not go on to the next when somebody else has it: hence no port that is
-// known to be taken may be in it. settle must be called once the engine has bound or refused.
+// Offer is a short random part of the range for an engine to bind one port of. All its ports look free, and none is leased:
+// the engine binds, so that in a race one side gets an error. An engine does not start with the first port of the part, and
+// 20.10 does not try the next when one is taken; so the part contains no port that is known to be taken. settle must be
+// called once the engine has bound or failed.
 func (l *Leases) Offer() (offer Range, settle func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -93,7 +92,7 @@ func (l *Leases) Offer() (offer Range, settle func(), err error) {
 	}
 	free := func(port int) bool { return l.ports.Contains(port) && !used[port] && l.held[port].IsZero() }
 	apart := func(port int) bool { return free(port) && l.offered[port] == 0 }
-	// Two starts at a time rather get different ports at once than have the engine sort it out.
+	// Two concurrent starts should get different ports, without a retry in the engine.
 	for _, fits := range []func(int) bool{apart, free} {
 		first := 0
 		l.walk(func(port int) bool {

@@ -1,5 +1,5 @@
-// Package network keeps a node's host ports: its range, which of them are leased to containers that share the
-// host's network, and which are in use by anybody.
+// Package network manages a node's host ports: its range, the ports that are leased to containers on the host's network, and
+// the ports that any process has bound.
 package network
 
 import (
@@ -10,12 +10,12 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Range is the host ports First to Last, both included. The zero value is empty.
+// Range is the host ports from First to Last, inclusive. The zero value is empty.
 type Range struct {
 	First, Last int
 }
 
-// ParseRange reads "20000-29999", or a single port.
+// ParseRange parses "20000-29999", or a single port.
 func ParseRange(text string) (Range, error) {
 	first, last, ok := strings.Cut(strings.TrimSpace(text), "-")
 	if !ok {
@@ -29,7 +29,7 @@ func ParseRange(text string) (Range, error) {
 	return Range{First: int(a), Last: int(b)}, nil
 }
 
-// String is FIRST-LAST, or the one port; this is also how Docker is told a range.
+// String is FIRST-LAST, or the single port; Docker has the same format.
 func (r Range) String() string {
 	if r.First == r.Last {
 		return strconv.Itoa(r.First)
@@ -48,7 +48,7 @@ func (r Range) Len() int {
 // Contains reports whether port is one of r.
 func (r Range) Contains(port int) bool { return r.Len() > 0 && port >= r.First && port <= r.Last }
 
-// Split gives n nodes of one host disjoint ranges of equal size; what does not divide is left over.
+// Split divides the range into n disjoint ranges of equal size, for nodes on one host. A remainder is unused.
 func (r Range) Split(n int) ([]Range, error) {
 	if n < 1 || r.Len() < n {
 		return nil, fmt.Errorf("the ports %s cannot be split among %d nodes: %w", r, n, errdefs.ErrInvalidArgument)

@@ -17,7 +17,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Verify gives the claims of a token that is good for this node.
+// Verify returns the claims of a token that is valid for this node.
 func (n *Node) Verify(signed *corev1.ContainerToken) (*corev1.TokenClaims, error) {
 	if len(n.keys) == 0 {
 		return nil, fmt.Errorf("node %s has not registered with its ResourceManager yet and cannot check tokens: %w", n.settings.ID, errdefs.ErrUnavailable)
@@ -32,8 +32,8 @@ func (n *Node) Verify(signed *corev1.ContainerToken) (*corev1.TokenClaims, error
 	return claims, nil
 }
 
-// Reach finds the container that a token is used for.
-func (n *Node) Reach(signed *corev1.ContainerToken, containerID string) (*Held, error) {
+// ContainerFor returns the container that a token gives access to.
+func (n *Node) ContainerFor(signed *corev1.ContainerToken, containerID string) (*Entry, error) {
 	claims, err := n.Verify(signed)
 	if err != nil {
 		return nil, err
@@ -54,8 +54,8 @@ func (n *Node) Reach(signed *corev1.ContainerToken, containerID string) (*Held, 
 	return h, nil
 }
 
-// leased gives the container that a token allows to start.
-func (n *Node) leased(signed *corev1.ContainerToken) (id.Container, *corev1.TokenClaims, error) {
+// leaseOf returns the container that a token allows to start.
+func (n *Node) leaseOf(signed *corev1.ContainerToken) (id.Container, *corev1.TokenClaims, error) {
 	claims, err := n.Verify(signed)
 	if err != nil {
 		return id.Container{}, nil, err
@@ -71,9 +71,9 @@ func (n *Node) leased(signed *corev1.ContainerToken) (id.Container, *corev1.Toke
 	return key, claims, nil
 }
 
-// Admit begins a container, or gives the one that began before under the same lease.
-func (n *Node) Admit(signed *corev1.ContainerToken, spec *corev1.ContainerSpec) (*Held, error) {
-	key, claims, err := n.leased(signed)
+// Admit accepts a container, or returns the one that was accepted under the same lease.
+func (n *Node) Admit(signed *corev1.ContainerToken, spec *corev1.ContainerSpec) (*Entry, error) {
+	key, claims, err := n.leaseOf(signed)
 	if err != nil {
 		return nil, err
 	}
@@ -83,34 +83,33 @@ func (n *Node) Admit(signed *corev1.ContainerToken, spec *corev1.ContainerSpec) 
 	if token.Expired(claims, n.now) {
 		return nil, fmt.Errorf("the token for container %s has expired: %w", key, errdefs.ErrPermissionDenied)
 	}
-	if err := n.acceptable(claims.GetLease(), spec); err != nil {
+	if err := n.checkSpec(claims.GetLease(), spec); err != nil {
 		return nil, fmt.Errorf("container %s: %w", key, err)
 	}
-	h := n.hold(key, claims.GetLease(), spec)
+	h := n.addContainer(key, claims.GetLease(), spec)
 	h.Core.KeepUntil = claims.GetExpiresAt().AsTime()
 	if claims.GetExpiresAt() == nil {
 		h.Core.KeepUntil = time.Time{}
 	}
-	n.note(Note{Held: h, Text: "container accepted"})
+	n.note(Note{Entry: h, Text: "container accepted"})
 	n.perform(h, n.settings.Machine.Accept(n.now, h.Core))
 	return h, nil
 }
 
-// refuse keeps a container that never runs, so that the end of its lease is reported and a start that comes too
-// late finds it ended.
+// refuse records a container that never runs, so that the end of its lease is reported and a late start finds it ended.
 func (n *Node) refuse(key id.Container, lease *corev1.Lease, spec *corev1.ContainerSpec, exit container.Exit) {
-	h := n.hold(key, lease, spec)
-	n.note(Note{Held: h, Text: "container refused", Reason: exit.Message})
+	h := n.addContainer(key, lease, spec)
+	n.note(Note{Entry: h, Text: "container refused", Reason: exit.Message})
 	n.perform(h, n.settings.Machine.Refuse(n.now, h.Core, exit))
 }
 
-// hold makes the entry of a container.
-func (n *Node) hold(key id.Container, lease *corev1.Lease, spec *corev1.ContainerSpec) *Held {
-	h := &Held{
+// addContainer adds the entry of a container.
+func (n *Node) addContainer(key id.Container, lease *corev1.Lease, spec *corev1.ContainerSpec) *Entry {
+	h := &Entry{
 		Core: &container.Container{
 			ID:          key,
 			MemoryBytes: lease.GetResources().GetMemoryBytes(),
-			Probed:      spec.GetHealth().GetProbe() != nil,
+			HasProbe:    spec.GetHealth().GetProbe() != nil,
 			StartPeriod: defaults.StartPeriod,
 			Grace:       defaults.StopGrace,
 		},
@@ -126,8 +125,8 @@ func (n *Node) hold(key id.Container, lease *corev1.Lease, spec *corev1.Containe
 	return h
 }
 
-// acceptable says why this node will not run a spec.
-func (n *Node) acceptable(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
+// checkSpec returns an error if this node does not run a spec.
+func (n *Node) checkSpec(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
 	if !slices.Contains(n.settings.Runtimes, spec.GetRuntime()) {
 		return fmt.Errorf("node %s has no %s runtime: %w", n.settings.ID, strings.ToLower(spec.GetRuntime().String()), errdefs.ErrFailedPrecondition)
 	}

@@ -8,8 +8,8 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// Obey does what the ResourceManager commands, but for EndFramework, which is its owner's.
-func (n *Node) Obey(command *trackerv1.NodeCommand) {
+// ApplyCommand does what the ResourceManager commands, but for EndFramework, which is its owner's.
+func (n *Node) ApplyCommand(command *trackerv1.NodeCommand) {
 	switch c := command.GetCommand().(type) {
 	case *trackerv1.NodeCommand_Launch_:
 		n.launch(c.Launch.GetToken(), c.Launch.GetSpec())
@@ -22,28 +22,28 @@ func (n *Node) Obey(command *trackerv1.NodeCommand) {
 		n.stop(c.Stop.GetContainerId(), stop)
 	case *trackerv1.NodeCommand_Forget_:
 		for _, containerID := range c.Forget.GetContainerIds() {
-			n.forget(containerID)
+			n.forgetContainer(containerID)
 		}
 	case *trackerv1.NodeCommand_Keys_:
 		n.Trust(c.Keys.GetKeys())
 	}
 }
 
-// Registered takes the ResourceManager's answer to a registration.
-func (n *Node) Registered(response *trackerv1.RegisterResponse) {
+// ApplyRegistration takes the ResourceManager's answer to a registration.
+func (n *Node) ApplyRegistration(response *trackerv1.RegisterResponse) {
 	n.Trust(response.GetKeys())
 	for _, containerID := range response.GetReap() {
 		n.reap(containerID)
 	}
 }
 
-// launch starts an application master for the ResourceManager. What cannot be started is reported as ended.
+// launch starts an application master for the ResourceManager. One that cannot be started is reported as ended.
 func (n *Node) launch(signed *corev1.ContainerToken, spec *corev1.ContainerSpec) {
 	_, err := n.Admit(signed, spec)
 	if err == nil {
 		return
 	}
-	key, claims, leaseErr := n.leased(signed)
+	key, claims, leaseErr := n.leaseOf(signed)
 	if leaseErr != nil {
 		n.note(Note{Text: "a launch of the ResourceManager was refused", Error: leaseErr.Error(), Warning: true})
 		return
@@ -51,19 +51,19 @@ func (n *Node) launch(signed *corev1.ContainerToken, spec *corev1.ContainerSpec)
 	n.refuse(key, claims.GetLease(), spec, container.Exit{Reason: container.LaunchFailed, Code: -1, Message: wire.Sentence(err)})
 }
 
-// stop is Stop of the ResourceManager. A container that never came here is ended before it can come: the
-// lease ends when the node reports its end, and a start that was overtaken finds it done.
+// stop is the ResourceManager's Stop. A container that never arrived is ended in advance: its lease ends when the
+// node reports the end, and a late start finds it ended.
 func (n *Node) stop(containerID string, stop container.Stop) {
 	key, err := id.ParseContainer(containerID)
 	if err != nil {
-		n.note(Note{Text: "the ResourceManager named a container that cannot be", Error: containerID, Warning: true})
+		n.note(Note{Text: "the ResourceManager sent an invalid container id", Error: containerID, Warning: true})
 		return
 	}
 	if h := n.containers[key]; h != nil {
 		if h.Core.State == container.Done {
-			n.change(h, true) // it has not heard, whatever it said before
+			n.change(h, true) // the ResourceManager does not have the end
 		}
-		n.apply(h, container.Fact{Event: container.StopWanted, Stop: stop})
+		n.apply(h, container.Fact{Event: container.StopRequested, Stop: stop})
 		return
 	}
 	if stop.Message == "" {
@@ -73,10 +73,10 @@ func (n *Node) stop(containerID string, stop container.Stop) {
 	n.refuse(key, lease, &corev1.ContainerSpec{}, container.Exit{Reason: stop.Reason, Code: -1, Message: stop.Message})
 }
 
-// forget is the ResourceManager's word that it needs to hear no more of a container.
-func (n *Node) forget(containerID string) {
+// forgetContainer records that the ResourceManager has stored the end of a container.
+func (n *Node) forgetContainer(containerID string) {
 	if key, err := id.ParseContainer(containerID); err == nil {
-		n.Fact(key, container.Fact{Event: container.Forgotten})
+		n.Fact(key, container.Fact{Event: container.EndAcknowledged})
 	}
 }
 
@@ -87,9 +87,9 @@ func (n *Node) reap(containerID string) {
 		return
 	}
 	if h := n.containers[key]; h != nil {
-		n.apply(h, container.Fact{Event: container.StopWanted, Stop: container.Stop{
+		n.apply(h, container.Fact{Event: container.StopRequested, Stop: container.Stop{
 			Reason: container.LeaseEnded, Message: "the ResourceManager holds no lease for it",
 		}})
-		n.apply(h, container.Fact{Event: container.Forgotten})
+		n.apply(h, container.Fact{Event: container.EndAcknowledged})
 	}
 }

@@ -17,14 +17,14 @@ type Listed struct {
 	Running bool
 	// NeverRan: it was made, and not started yet.
 	NeverRan bool
-	Seen     container.Seen
+	Process  container.Process
 	// Ending holds if it neither runs nor has never run.
 	Ending container.Ending
 }
 
-// Compare takes in what an engine has, as of when it was asked, and compares it with what is written down, both ways. It gives how
-// many containers it has adopted: the ResourceManager has yet to hear of them.
-func (n *Node) Compare(kind corev1.ContainerSpec_Runtime, asOf time.Time, list []Listed) (adopted int) {
+// Reconcile compares a listing, which was requested at asOf, with the records, in both directions. It returns how many containers
+// it has adopted: the ResourceManager does not know them yet.
+func (n *Node) Reconcile(kind corev1.ContainerSpec_Runtime, asOf time.Time, list []Listed) (adopted int) {
 	has := make(map[id.Container]Listed, len(list))
 	for _, c := range list {
 		has[c.ID] = c
@@ -42,7 +42,7 @@ func (n *Node) Compare(kind corev1.ContainerSpec_Runtime, asOf time.Time, list [
 		case !there || c.NeverRan:
 			n.apply(h, container.Fact{Event: container.Missing, AsOf: asOf})
 		case c.Running:
-			n.apply(h, container.Fact{Event: container.Found, Seen: c.Seen, AsOf: asOf})
+			n.apply(h, container.Fact{Event: container.Found, Process: c.Process, AsOf: asOf})
 		default:
 			n.apply(h, container.Fact{Event: container.Ended, Ending: c.Ending, AsOf: asOf})
 		}
@@ -56,16 +56,16 @@ func (n *Node) Compare(kind corev1.ContainerSpec_Runtime, asOf time.Time, list [
 	return adopted
 }
 
-// adopt takes up a container of this node that nothing is written down about, so that the ResourceManager hears
-// of it and says whether it may stay.
+// adopt takes over a container of this node without a record, so that the ResourceManager hears of it and decides whether it
+// stays.
 func (n *Node) adopt(kind corev1.ContainerSpec_Runtime, c Listed) {
 	lease := &corev1.Lease{
 		ContainerId: c.ID.String(), AppId: c.ID.App.String(), AppName: c.AppName, Attempt: c.Attempt,
 		NodeId: n.settings.ID,
 	}
-	h := n.hold(c.ID, lease, &corev1.ContainerSpec{Runtime: kind, Labels: c.Labels})
-	n.note(Note{Held: h, Text: "found a container without a record", Warning: true})
-	n.perform(h, n.settings.Machine.Adopt(n.now, h.Core, c.Seen))
+	h := n.addContainer(c.ID, lease, &corev1.ContainerSpec{Runtime: kind, Labels: c.Labels})
+	n.note(Note{Entry: h, Text: "found a container without a record", Warning: true})
+	n.perform(h, n.settings.Machine.Adopt(n.now, h.Core, c.Process))
 	if !c.Running {
 		n.apply(h, container.Fact{Event: container.Ended, Ending: c.Ending})
 	}

@@ -34,7 +34,7 @@ type Settings struct {
 // Node is the state of a node. It belongs to one goroutine.
 type Node struct {
 	settings   Settings
-	containers map[id.Container]*Held
+	containers map[id.Container]*Entry
 	now        time.Time
 	keys       []token.Key
 	health     *corev1.NodeHealth
@@ -43,21 +43,21 @@ type Node struct {
 	out       Out
 }
 
-// Held is one container: what its life has come to, and what it was to run.
-type Held struct {
+// Entry is one container: its state, and what is needed to run it.
+type Entry struct {
 	Core  *container.Container
 	Lease *corev1.Lease
 	Spec  *corev1.ContainerSpec
 	// at is when time alone changes something; zero is never.
 	at time.Time
-	// recording: its first record is on the way to the disk. Only once it is there does the container survive a restart.
-	recording bool
-	// trouble is what was said last of cleaning it up; saying it once is enough.
-	trouble string
+	// recordPending is true until its first record is durable: only then does the container survive a restart.
+	recordPending bool
+	// lastTrouble is the last logged error of its clean-up, which is logged once.
+	lastTrouble string
 }
 
-// Recording reports whether its first record is on the way to the disk.
-func (h *Held) Recording() bool { return h.recording }
+// RecordPending reports whether its first record is not durable yet.
+func (h *Entry) RecordPending() bool { return h.recordPending }
 
 // Out is what is to be done, in the order in which it was decided. A container stands in Records and in Changes once.
 type Out struct {
@@ -73,25 +73,25 @@ type Out struct {
 // Do is an effect of package container that an edge performs, or a Drop.
 type Do struct {
 	container.Effect
-	Held *Held
+	Entry *Entry
 }
 
 // Record is a container to be written down. For one that is Awaited, Recorded is to be called.
 type Record struct {
-	Held    *Held
+	Entry   *Entry
 	Awaited bool
 }
 
 // Change is a status to be told. The ResourceManager is not told of a container that it needs to hear no more of, unless it asked Again.
 type Change struct {
-	Held   *Held
+	Entry  *Entry
 	Status *corev1.ContainerStatus
 	Again  bool
 }
 
 // Note is something for the log. State is set if the container has changed its state.
 type Note struct {
-	Held  *Held
+	Entry *Entry
 	Text  string
 	State string
 	// Error and Reason may be empty.
@@ -101,7 +101,7 @@ type Note struct {
 
 // New makes a node of which nothing is known yet.
 func New(settings Settings) *Node {
-	return &Node{settings: settings, containers: map[id.Container]*Held{}, health: &corev1.NodeHealth{Healthy: true}}
+	return &Node{settings: settings, containers: map[id.Container]*Entry{}, health: &corev1.NodeHealth{Healthy: true}}
 }
 
 // Begin says what time it is for all that follows.
@@ -110,15 +110,15 @@ func (n *Node) Begin(now time.Time) { n.now = now }
 // Take gives what is to be done since it was last taken.
 func (n *Node) Take() Out {
 	for i, change := range n.out.Changes {
-		n.out.Changes[i].Status = change.Held.status(n.settings.Address)
+		n.out.Changes[i].Status = change.Entry.status(n.settings.Address)
 	}
 	out := n.out
 	n.out = Out{}
 	return out
 }
 
-// Recover takes up what was written down.
-func (n *Node) Recover(records []*Held) {
+// Recover takes over the stored containers.
+func (n *Node) Recover(records []*Entry) {
 	for _, h := range records {
 		n.containers[h.Core.ID] = h
 	}
@@ -128,30 +128,30 @@ func (n *Node) Recover(records []*Held) {
 }
 
 // Container is one of the node's; nil if it has none of that id.
-func (n *Node) Container(key id.Container) *Held { return n.containers[key] }
+func (n *Node) Container(key id.Container) *Entry { return n.containers[key] }
 
 // All are the node's containers, in the order of their ids.
-func (n *Node) All() []*Held {
-	return slices.SortedFunc(maps.Values(n.containers), func(a, b *Held) int { return a.Core.ID.Compare(b.Core.ID) })
+func (n *Node) All() []*Entry {
+	return slices.SortedFunc(maps.Values(n.containers), func(a, b *Entry) int { return a.Core.ID.Compare(b.Core.ID) })
 }
 
-// Tick lets deadlines pass and gives the next one; zero is never. A node keeps what has ended for a day: it looks at none of them before
+// Tick applies deadlines and gives the next one; zero is never. A node keeps what has ended for a day: it looks at none of them before
 // their time.
 func (n *Node) Tick() time.Time {
-	var due []*Held
+	var due []*Entry
 	for len(n.deadlines) > 0 {
 		first := n.deadlines[0]
-		stale := n.containers[first.held.Core.ID] != first.held || !first.held.at.Equal(first.at)
+		stale := n.containers[first.entry.Core.ID] != first.entry || !first.entry.at.Equal(first.at)
 		if !stale && first.at.After(n.now) {
 			break
 		}
 		heap.Pop(&n.deadlines)
 		if !stale {
-			first.held.at = time.Time{}
-			due = append(due, first.held)
+			first.entry.at = time.Time{}
+			due = append(due, first.entry)
 		}
 	}
-	slices.SortFunc(due, func(a, b *Held) int { return a.Core.ID.Compare(b.Core.ID) })
+	slices.SortFunc(due, func(a, b *Entry) int { return a.Core.ID.Compare(b.Core.ID) })
 	for _, h := range due {
 		n.step(h, func() []container.Effect { return n.settings.Machine.Tick(n.now, h.Core) })
 	}
@@ -162,7 +162,7 @@ func (n *Node) Tick() time.Time {
 }
 
 // await notes when time alone changes something of a container.
-func (n *Node) await(h *Held) {
+func (n *Node) await(h *Entry) {
 	at := n.settings.Machine.Deadline(h.Core)
 	if at.Equal(h.at) {
 		return
@@ -175,8 +175,8 @@ func (n *Node) await(h *Held) {
 
 // deadline is when time changes something of a container, unless it is not its deadline any more.
 type deadline struct {
-	at   time.Time
-	held *Held
+	at    time.Time
+	entry *Entry
 }
 
 // deadlines are a heap by time.
@@ -193,7 +193,7 @@ func (d *deadlines) Pop() any {
 	return x
 }
 
-// Fact tells what has happened to a container, if the node still has it.
+// Fact applies what has happened to a container, if the node still has it.
 func (n *Node) Fact(key id.Container, fact container.Fact) {
 	if h := n.containers[key]; h != nil {
 		n.apply(h, fact)
@@ -206,7 +206,7 @@ func (n *Node) Recorded(key id.Container, failure string) {
 	if h == nil {
 		return
 	}
-	h.recording = false
+	h.recordPending = false
 	if failure != "" {
 		n.apply(h, container.Fact{Event: container.RecordFailed, Detail: failure})
 		return
@@ -214,37 +214,37 @@ func (n *Node) Recorded(key id.Container, failure string) {
 	n.apply(h, container.Fact{Event: container.Recorded})
 }
 
-func (n *Node) apply(h *Held, fact container.Fact) {
+func (n *Node) apply(h *Entry, fact container.Fact) {
 	if h.Core.State == container.Done {
 		switch fact.Event {
 		case container.RemoveFailed, container.PurgeFailed, container.StopFailed:
-			n.complain(h, "an ended container could not be cleaned up", fact.Detail)
+			n.warnOnce(h, "an ended container could not be cleaned up", fact.Detail)
 		case container.RemoveRefused:
-			n.complain(h, againMessage, "")
+			n.warnOnce(h, runsAgainMessage, "")
 		}
 	}
 	n.step(h, func() []container.Effect { return n.settings.Machine.Apply(n.now, h.Core, fact) })
 }
 
-// againMessage is said once of a container that runs and has no owner.
-const againMessage = "an ended container runs again, started by somebody else; it is ended"
+// runsAgainMessage is logged once for an ended container that runs.
+const runsAgainMessage = "an ended container was started again from outside; it is stopped"
 
-// complain says what is wrong with an ended container, unless that was said last.
-func (n *Node) complain(h *Held, message, trouble string) {
-	if h.trouble == message+trouble {
+// warnOnce logs an error about an ended container unless it was the last one logged.
+func (n *Node) warnOnce(h *Entry, message, trouble string) {
+	if h.lastTrouble == message+trouble {
 		return
 	}
-	h.trouble = message + trouble
-	n.note(Note{Held: h, Text: message, Error: trouble, Warning: true})
+	h.lastTrouble = message + trouble
+	n.note(Note{Entry: h, Text: message, Error: trouble, Warning: true})
 }
 
 func (n *Node) note(note Note) { n.out.Notes = append(n.out.Notes, note) }
 
-func (n *Node) step(h *Held, decide func() []container.Effect) {
+func (n *Node) step(h *Entry, decide func() []container.Effect) {
 	before := h.Core.State
 	effects := decide()
 	if after := h.Core.State; after != before {
-		n.note(Note{Held: h, Text: "container changed state", State: after.String(), Reason: h.Core.Reason})
+		n.note(Note{Entry: h, Text: "container changed state", State: after.String(), Reason: h.Core.Reason})
 	}
 	n.perform(h, effects)
 	if h.Core.Removed {
@@ -252,17 +252,17 @@ func (n *Node) step(h *Held, decide func() []container.Effect) {
 	}
 }
 
-// shrink leaves of an ended container what its logs and the id need, for as long as they are kept.
-func (h *Held) shrink() {
+// shrink drops what an ended container does not need for its logs and its id.
+func (h *Entry) shrink() {
 	h.Spec = &corev1.ContainerSpec{Runtime: h.Spec.GetRuntime(), Labels: h.Spec.GetLabels()}
 }
 
-func (n *Node) perform(h *Held, effects []container.Effect) {
+func (n *Node) perform(h *Entry, effects []container.Effect) {
 	n.await(h)
 	for _, effect := range effects {
 		switch effect.Kind {
 		case container.Record:
-			h.recording = true
+			h.recordPending = true
 			n.write(h, true)
 		case container.Save:
 			n.write(h, false)
@@ -270,12 +270,12 @@ func (n *Node) perform(h *Held, effects []container.Effect) {
 			n.change(h, false)
 		case container.Drop:
 			delete(n.containers, h.Core.ID)
-			n.out.Records = slices.DeleteFunc(n.out.Records, func(r Record) bool { return r.Held == h })
-			n.out.Changes = slices.DeleteFunc(n.out.Changes, func(c Change) bool { return c.Held == h })
+			n.out.Records = slices.DeleteFunc(n.out.Records, func(r Record) bool { return r.Entry == h })
+			n.out.Changes = slices.DeleteFunc(n.out.Changes, func(c Change) bool { return c.Entry == h })
 			n.out.Do = append(n.out.Do, Do{effect, h})
 		case container.StopProcess:
 			if h.Core.State == container.Done {
-				n.complain(h, againMessage, "")
+				n.warnOnce(h, runsAgainMessage, "")
 			}
 			n.out.Do = append(n.out.Do, Do{effect, h})
 		default:
@@ -284,10 +284,10 @@ func (n *Node) perform(h *Held, effects []container.Effect) {
 	}
 }
 
-// write has a container written down. A container that waits to be recorded is told once the group that it belongs to is on the disk.
-func (n *Node) write(h *Held, awaited bool) {
+// write has a container written down. A container that waits for its record is told when the group that it belongs to is durable.
+func (n *Node) write(h *Entry, awaited bool) {
 	for i := range n.out.Records {
-		if n.out.Records[i].Held == h {
+		if n.out.Records[i].Entry == h {
 			n.out.Records[i].Awaited = n.out.Records[i].Awaited || awaited
 			return
 		}
@@ -295,21 +295,21 @@ func (n *Node) write(h *Held, awaited bool) {
 	n.out.Records = append(n.out.Records, Record{h, awaited})
 }
 
-func (n *Node) change(h *Held, again bool) {
+func (n *Node) change(h *Entry, again bool) {
 	for i := range n.out.Changes {
-		if n.out.Changes[i].Held == h {
+		if n.out.Changes[i].Entry == h {
 			n.out.Changes[i].Again = n.out.Changes[i].Again || again
 			return
 		}
 	}
-	n.out.Changes = append(n.out.Changes, Change{Held: h, Again: again})
+	n.out.Changes = append(n.out.Changes, Change{Entry: h, Again: again})
 }
 
-// Statuses are those of every container that somebody still has to hear of.
+// Statuses are those of every container whose end is not acknowledged.
 func (n *Node) Statuses(wants func(*corev1.ContainerStatus) bool) []*corev1.ContainerStatus {
 	var statuses []*corev1.ContainerStatus
 	for _, h := range n.All() {
-		if h.Core.State == container.Done && h.Core.Forgotten {
+		if h.Core.State == container.Done && h.Core.EndAcknowledged {
 			continue
 		}
 		if status := h.status(n.settings.Address); wants(status) {
@@ -320,13 +320,13 @@ func (n *Node) Statuses(wants func(*corev1.ContainerStatus) bool) []*corev1.Cont
 }
 
 // Status is what is known of a container.
-func (n *Node) Status(h *Held) *corev1.ContainerStatus { return h.status(n.settings.Address) }
+func (n *Node) Status(h *Entry) *corev1.ContainerStatus { return h.status(n.settings.Address) }
 
 // Health is how the node is.
 func (n *Node) Health() *corev1.NodeHealth { return n.health }
 
-// Sick takes in what is wrong with the node, empty if nothing is, and reports whether that is new.
-func (n *Node) Sick(reason string) bool {
+// SetHealth records what is wrong with the node; empty if nothing is, and reports whether that is new.
+func (n *Node) SetHealth(reason string) bool {
 	if n.health.GetReason() == reason && n.health.GetSince() != nil {
 		return false
 	}
@@ -334,7 +334,7 @@ func (n *Node) Sick(reason string) bool {
 	return true
 }
 
-// Trust replaces the keys that tokens are checked with.
+// Trust replaces the keys that verify tokens.
 func (n *Node) Trust(keys []*trackerv1.TokenKey) {
 	n.keys = n.keys[:0]
 	for _, key := range keys {

@@ -9,7 +9,7 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// The values of the core and of the protocol are in the same order; a test holds them together.
+// The core and the protocol have these values in the same order; a test checks it.
 
 func stateMessage(state container.State) corev1.ContainerStatus_State {
 	return corev1.ContainerStatus_State(state) + corev1.ContainerStatus_NEW
@@ -21,24 +21,24 @@ func healthMessage(health container.Health) corev1.ContainerStatus_Health {
 
 func reasonMessage(reason container.Reason) corev1.Exit_Reason { return corev1.Exit_Reason(reason) }
 
-// stopReason is why an end is wanted, as the core knows it; who says nothing has it stopped.
+// stopReason converts the reason of a stop; without one it is StopCommanded.
 func stopReason(reason corev1.Exit_Reason) container.Reason {
 	if reason == corev1.Exit_REASON_UNSPECIFIED {
-		return container.StopAsked
+		return container.StopCommanded
 	}
 	return container.Reason(reason)
 }
 
-// status writes what is known of a container.
-func (h *Held) status(address string) *corev1.ContainerStatus {
+// status is the message about a container.
+func (h *Entry) status(address string) *corev1.ContainerStatus {
 	c := h.Core
 	status := &corev1.ContainerStatus{
 		Lease:        h.Lease,
 		State:        stateMessage(c.State),
 		Health:       healthMessage(c.Health),
 		HealthDetail: c.HealthDetail,
-		StartedAt:    timeMessage(c.Seen.StartedAt),
-		RuntimeId:    c.Seen.RuntimeID,
+		StartedAt:    timeMessage(c.Process.StartedAt),
+		RuntimeId:    c.Process.RuntimeID,
 		Labels:       h.Spec.GetLabels(),
 		Sequence:     c.Sequence,
 		Reason:       c.Reason,
@@ -49,7 +49,7 @@ func (h *Held) status(address string) *corev1.ContainerStatus {
 	case c.Health == container.NoProbe && c.State == container.Running:
 		status.HealthySince = status.GetStartedAt()
 	}
-	for _, port := range c.Seen.Ports {
+	for _, port := range c.Process.Ports {
 		status.Ports = append(status.Ports, &corev1.PortMapping{
 			Name: port.Name, ContainerPort: int32(port.Container), HostPort: int32(port.Host), HostAddress: address,
 		})
@@ -57,7 +57,7 @@ func (h *Held) status(address string) *corev1.ContainerStatus {
 	for _, phase := range c.Phases {
 		message := &corev1.Phase{Name: phase.Name, StartedAt: timeMessage(phase.StartedAt), Error: phase.Error, Bytes: phase.Bytes}
 		if phase.Duration >= 0 {
-			// A phase that is over has a duration, so that it can be told from one that lasts.
+			// A phase that has ended has a duration, which distinguishes it from the present one.
 			message.DurationMs = int32(max(1, (phase.Duration+time.Millisecond-1)/time.Millisecond))
 		}
 		status.Phases = append(status.Phases, message)

@@ -25,7 +25,7 @@ func TestTheCoreAndTheProtocolNameTheSameThings(t *testing.T) {
 	}
 	for reason, want := range map[container.Reason]corev1.Exit_Reason{
 		container.Exited: corev1.Exit_EXITED, container.OOMKilled: corev1.Exit_OOM_KILLED,
-		container.DiskQuotaExceeded: corev1.Exit_DISK_QUOTA_EXCEEDED, container.StopAsked: corev1.Exit_STOPPED,
+		container.DiskQuotaExceeded: corev1.Exit_DISK_QUOTA_EXCEEDED, container.StopCommanded: corev1.Exit_STOPPED,
 		container.Preempted: corev1.Exit_PREEMPTED, container.LaunchFailed: corev1.Exit_LAUNCH_FAILED,
 		container.NotHealthy: corev1.Exit_UNHEALTHY, container.NodeLost: corev1.Exit_NODE_LOST,
 		container.LeaseEnded: corev1.Exit_LEASE_ENDED, container.Vanished: corev1.Exit_VANISHED, container.NodeFailed: corev1.Exit_NODE_FAILED,
@@ -35,13 +35,13 @@ func TestTheCoreAndTheProtocolNameTheSameThings(t *testing.T) {
 			t.Errorf("reason %d is told as %v, want %v", reason, got, want)
 		}
 	}
-	if stopReason(corev1.Exit_REASON_UNSPECIFIED) != container.StopAsked {
+	if stopReason(corev1.Exit_REASON_UNSPECIFIED) != container.StopCommanded {
 		t.Error("a stop without a reason is one that was asked for")
 	}
 }
 
 func TestAPhaseThatIsOverHasADurationAndOneThatLastsHasNone(t *testing.T) {
-	h := &Held{Core: &container.Container{Phases: []container.Phase{
+	h := &Entry{Core: &container.Container{Phases: []container.Phase{
 		{Name: "download"}, {Name: "load", Duration: 1500 * time.Microsecond}, {Name: "run", Duration: -1},
 	}}}
 	phases := h.status("").GetPhases()

@@ -1,6 +1,7 @@
-// Package processes finds and kills the processes that a command inside a container has started. Neither control groups nor parents
-// tell them: the command is in the control group of its container, and processes that it leaves behind become children of the
-// container's first process. So they are found by a variable in their environment, which children inherit, and by their session.
+// Package processes finds and kills the processes that a command inside a container has started. Control groups and parents
+// do not identify them: the command is in the control group of its container, and processes that it leaves behind become
+// children of the container's first process. So they are found by a variable in their environment, which children inherit,
+// and by their session.
 package processes
 
 import (
@@ -20,29 +21,29 @@ import (
 // Variable is the environment variable that marks the processes of a command.
 const Variable = "MAMMOTH_EXEC"
 
-// Command is a command with all processes that it has started.
+// Command is a command and all processes that it has started.
 type Command struct {
-	// Mark is the value of Variable, not used by any other command.
+	// Mark is the value of Variable, unique to the command.
 	Mark string
-	// Session is the process id of the command, which leads a session of that number; zero if it is not known.
+	// Session is the process id of the command, which is also its session; zero if unknown.
 	Session int
-	// Belongs reports whether a process is in the command's container: the number of the session may have been used again. If it is
-	// nil, only the mark counts.
+	// Belongs reports whether a process is in the command's container, since the session's number may have been reused. If
+	// it is nil, only the mark counts.
 	Belongs func(pid int) bool
 }
 
-// New is a command with a mark of its own.
+// New returns a command with a new mark.
 func New() Command { return Command{Mark: rand.Text()} }
 
 // Environment is the mark as KEY=VALUE.
 func (c Command) Environment() string { return Variable + "=" + c.Mark }
 
-// process is one that was found.
+// process is a process that was found.
 type process struct {
 	pid, session int
 }
 
-// find lists the live processes of the command. It looks at every process of the machine.
+// find lists the live processes of the command. It examines every process of the machine.
 func (c Command) find() ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -62,8 +63,8 @@ func (c Command) find() ([]process, error) {
 	return found, nil
 }
 
-// marked reports whether a process has the mark. One that is replacing its program has no environment for a moment, which is long
-// where it does not get the processor, and is looked at again.
+// marked reports whether a process has the mark. A process during exec has no environment for a moment, which is long
+// on a busy machine, and is examined again.
 func (c Command) marked(pid, session int) bool {
 	for waited := time.Duration(0); ; waited += again {
 		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
@@ -78,28 +79,28 @@ func (c Command) marked(pid, session int) bool {
 }
 
 const (
-	// again is how soon a process that is replacing its program is looked at again.
+	// again is how soon a process during exec is examined again.
 	again = 100 * time.Microsecond
-	// longestExec is how long that may take; without a bound one that the kernel holds up would hold up all others.
+	// longestExec is how long an exec may take; without a limit, one that the kernel delays would delay all others.
 	longestExec = 2 * time.Second
 )
 
-// isBetween reports whether a process is replacing its program: the kernel does not know yet where its environment is. It knows that
-// of one whose environment is empty. Kernel threads, which never have one, are in no session.
+// isBetween reports whether a process is in exec: the kernel does not know yet where its environment is, which it knows of a
+// process whose environment is empty. Kernel threads, which never have one, are in no session.
 func isBetween(pid int) bool {
 	fields := statOf(pid)
 	return len(fields) > environEnd && alive(fields) && fields[environEnd] == "0"
 }
 
-// Fields of /proc/PID/stat, counted from behind the name.
+// These are the fields of /proc/PID/stat, counted from behind the name.
 const (
 	state      = 0
 	ofSession  = 3
 	environEnd = 48
 )
 
-// statOf reads the fields of a process behind its name, which is in parentheses and may hold anything; none if there is no such
-// process.
+// statOf reads the fields of a process behind its name, which is in parentheses and may contain anything; none if there is no
+// such process.
 func statOf(pid int) []string {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -108,12 +109,12 @@ func statOf(pid int) []string {
 	return strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 }
 
-// alive reports whether the process with these fields is not dead already.
+// alive reports whether the process with these fields is alive.
 func alive(fields []string) bool {
 	return len(fields) > ofSession && fields[state] != "Z" && fields[state] != "X"
 }
 
-// sessionOf reads the session of a process that is not dead already.
+// sessionOf returns the session of a process, and whether it is alive.
 func sessionOf(pid int) (session int, runs bool) {
 	fields := statOf(pid)
 	if !alive(fields) {
@@ -140,13 +141,13 @@ func (c Command) Kill(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("%d processes of a command are still there: %w", len(found), context.Cause(ctx))
+			return fmt.Errorf("%d processes of a command are still running: %w", len(found), context.Cause(ctx))
 		case <-timer.C:
 		}
 	}
 }
 
-// kill kills a process that was found, unless its process id has been used again. The pidfd makes sure of that.
+// kill kills a process, unless its process id was reused; the pidfd ensures that.
 func (c Command) kill(of process) error {
 	pidfd, err := unix.PidfdOpen(of.pid, 0)
 	if err != nil {
@@ -162,7 +163,7 @@ func (c Command) kill(of process) error {
 	return nil
 }
 
-// Orphaned reports whether the command itself has ended and processes of it are left.
+// Orphaned reports whether the command has ended and processes of it are left.
 func (c Command) Orphaned() bool {
 	found, err := c.find()
 	if err != nil || len(found) == 0 {
@@ -176,7 +177,7 @@ func (c Command) Orphaned() bool {
 	return true
 }
 
-// Await waits for the end of a process, and returns true. It returns false if ctx ends first.
+// Await waits for the end of a process and returns true, or returns false if ctx ends first.
 func Await(ctx context.Context, pid int) bool {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {

@@ -1,5 +1,7 @@
-// Package recovery writes down what a node runs, so that a NodeManager that was killed takes it up again. Writes
-// of all containers are grouped: whoever waits for one shares its sync with everybody who waits meanwhile.
+// Package recovery stores the records of a node's containers, so that the next NodeManager takes them over. Writes of all
+// containers are grouped into one sync.
+//
+// It owns the store of the node.
 package recovery
 
 import (
@@ -19,19 +21,19 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Record is what is kept of one container.
+// Record is the stored state of one container.
 type Record struct {
 	Container *container.Container
 	Lease     *corev1.Lease
-	// Spec is nil for a container that was found without a record of its own.
+	// Spec is nil for a container that was found without a record.
 	Spec *corev1.ContainerSpec
 }
 
-// File is the store. One goroutine writes; Save and Drop may be called from one other, Fact from any.
+// File is the store. One goroutine writes; Save and Drop may be called from one other goroutine, Fact from any.
 type File struct {
 	records *records.Store
 	queue   chan write
-	// unwritten are what a full disk has not taken and nobody waits for; the writer's.
+	// unwritten are writes that a full disk has refused and nobody waits for. It belongs to the writer.
 	unwritten []write
 }
 
@@ -42,19 +44,19 @@ type write struct {
 }
 
 const (
-	// FolderName is what the folder of the records is called in that of the node.
+	// FolderName is the name of the store's folder in the node's folder.
 	FolderName = "store"
-	// containers and facts precede their keys.
+	// containers and facts are the prefixes of keys.
 	containers = "container\x00"
 	facts      = "node\x00"
-	// queueLength is how many writes may wait before Save does.
+	// queueLength is how many writes may be queued before Save blocks.
 	queueLength = 1024
-	// segment is half of the journal: what is kept of a container is two or three thousand bytes.
+	// segment is half of the journal. A container's record has two or three thousand bytes.
 	segment = 128 << 10
 )
 
-// Open opens or creates the records in a folder of theirs. It fails with errdefs.ErrFailedPrecondition while another NodeManager
-// has them open, and with errdefs.ErrDataLoss, in one sentence that says what to do, if not all of them are there.
+// Open opens or creates the store in a folder. It fails with errdefs.ErrFailedPrecondition while another NodeManager has it
+// open, and with errdefs.ErrDataLoss, in one sentence with what to do, if records are missing.
 func Open(dir string) (*File, error) {
 	opened, err := records.Open(dir, records.Options{Now: time.Now(), Segment: segment})
 	if errdefs.IsUnavailable(err) {
@@ -69,7 +71,7 @@ func Open(dir string) (*File, error) {
 // Close closes the file. Run must have returned.
 func (f *File) Close() error { return f.records.Close() }
 
-// Load reads every record. What cannot be read is an error: a container must not be lost over a damaged record.
+// Load reads every record. An unreadable one is an error: a container must not be lost because its record is damaged.
 func (f *File) Load() ([]Record, error) {
 	var all []Record
 	err := f.records.Scan(containers, "container\x01", func(key string, value []byte) error {
@@ -83,8 +85,8 @@ func (f *File) Load() ([]Record, error) {
 	return all, err
 }
 
-// Save queues a record. done, if not nil, is called from the writer once the record is on the disk, or could not
-// be brought there. A later Save of the same container is never overtaken by an earlier one.
+// Save queues a record. done, if not nil, is called by the writer when the record is durable or the write has failed. Saves
+// of one container keep their order.
 func (f *File) Save(record Record, done func(error)) {
 	value, err := encode(record)
 	if err != nil {
@@ -96,10 +98,10 @@ func (f *File) Save(record Record, done func(error)) {
 	f.queue <- write{record.Container.ID.String(), value, done}
 }
 
-// Drop queues the removal of a record.
+// Drop queues the deletion of a record.
 func (f *File) Drop(key string) { f.queue <- write{key: key} }
 
-// Run writes what is queued until ctx ends, and then what is left. failed is told of writes that nobody waits for.
+// Run writes what is queued until ctx ends, and then the rest. failed is called for errors of writes without done.
 func (f *File) Run(ctx context.Context, failed func(error)) {
 	for {
 		var first write
@@ -150,7 +152,7 @@ func (f *File) commit(group []write, failed func(error)) {
 	f.unwritten = newest(f.unwritten)
 }
 
-// newest leaves the last write of each record.
+// newest keeps the last write of each record.
 func newest(all []write) []write {
 	last := make(map[string]int, len(all))
 	for i, w := range all {
@@ -165,11 +167,11 @@ func newest(all []write) []write {
 	return kept
 }
 
-// FolderID is a random text that was made when the folder was.
+// FolderID is a random text that was created with the folder.
 func (f *File) FolderID() (string, error) { return f.records.Identity().ID.String(), nil }
 
-// Fact is a value about the node that was once measured and has to stay. It gives what is stored under name,
-// and stores fallback first if that is nothing.
+// Fact is a value about the node that is measured once and stored. It returns the stored value of that name, and stores
+// fallback first if there is none.
 func (f *File) Fact(name string, fallback int64) (int64, error) {
 	value, found := fallback, false
 	err := f.records.Scan(facts+name, facts+name+"\x00", func(_ string, raw []byte) error {
@@ -180,12 +182,12 @@ func (f *File) Fact(name string, fallback int64) (int64, error) {
 		err = f.records.Commit([]records.Change{{Key: facts + name, Value: strconv.AppendInt(nil, fallback, 10)}})
 	}
 	if err != nil {
-		return 0, fmt.Errorf("keep the node's %s: %w", name, err)
+		return 0, fmt.Errorf("store the node's %s: %w", name, err)
 	}
 	return value, nil
 }
 
-// stored is a Record as JSON, with its messages in protobuf's own encoding.
+// stored is the JSON form of a Record, with protobuf JSON inside.
 type stored struct {
 	Container *container.Container `json:"container"`
 	Lease     json.RawMessage      `json:"lease"`

@@ -28,12 +28,12 @@ func record(seq int64) recovery.Record {
 	started := time.Unix(1_000_000, 123_000_000).UTC()
 	return recovery.Record{
 		Container: &container.Container{
-			ID: key, State: container.Running, Probed: true, StartPeriod: time.Minute, Grace: 10 * time.Second,
+			ID: key, State: container.Running, HasProbe: true, StartPeriod: time.Minute, Grace: 10 * time.Second,
 			Sequence: 42, Health: container.Healthy, Launched: true,
-			Seen:   container.Seen{RuntimeID: "abc", StartedAt: started, Ports: []container.Port{{Name: "http", Container: 80, Host: 31000}}},
-			Phases: []container.Phase{{Name: "download", StartedAt: started, Duration: time.Second, Bytes: 7}},
-			Wanted: &container.Stop{Reason: container.Preempted, Message: "lent", Grace: &grace},
-			Exit:   &container.Exit{Reason: container.OOMKilled, Code: 137, Message: "OOMKilled"},
+			Process:     container.Process{RuntimeID: "abc", StartedAt: started, Ports: []container.Port{{Name: "http", Container: 80, Host: 31000}}},
+			Phases:      []container.Phase{{Name: "download", StartedAt: started, Duration: time.Second, Bytes: 7}},
+			StopRequest: &container.Stop{Reason: container.Preempted, Message: "lent", Grace: &grace},
+			Exit:        &container.Exit{Reason: container.OOMKilled, Code: 137, Message: "OOMKilled"},
 		},
 		Lease: &corev1.Lease{ContainerId: key.String(), AppName: "web", Resources: &corev1.Resources{CpuMillis: 500}},
 		Spec:  &corev1.ContainerSpec{Image: "web@sha256:1", Env: map[string]string{"A": "b"}, StopGrace: durationpb.New(time.Second)},
@@ -93,8 +93,8 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 // plain is a container with its pointers followed, to be compared as text.
 func plain(c *container.Container) any {
 	copied := *c
-	stop, grace, exit := *c.Wanted, *c.Wanted.Grace, *c.Exit
-	copied.Wanted, copied.Exit, stop.Grace = nil, nil, nil
+	stop, grace, exit := *c.StopRequest, *c.StopRequest.Grace, *c.Exit
+	copied.StopRequest, copied.Exit, stop.Grace = nil, nil, nil
 	return []any{copied, stop, grace, exit}
 }
 

@@ -1,7 +1,7 @@
-// Package registry is the way from the containers on a node's bridge to the zone's registry, and to nothing else of the
-// zone: it listens at the bridge's gateway and passes look-ups, watches and registrations to the ResourceManager, which may
-// listen where no container can reach it. The ResourceManager takes what it passes for the NodeManager's own; so what is
-// passed is made anew, from the few things that such a request may have, and never forwarded as it came.
+// Package registry is a proxy that gives the containers on a node's bridge access to the zone's registry, and to nothing
+// else of the zone. It listens on the bridge's gateway and forwards look-ups, watches and registrations to the
+// ResourceManager, which may listen where no container can reach it. To the ResourceManager the requests are the
+// NodeManager's own; so each one is built anew from the few parts that such a request may have.
 package registry
 
 import (
@@ -27,36 +27,36 @@ import (
 	"github.com/mammoth-os/mammoth/internal/credentials"
 )
 
-// Config is what a Face has to be told.
+// Config is the configuration of a Proxy.
 type Config struct {
 	// Upstream is the ResourceManager's host:port.
 	Upstream string
-	// Gateway is the node's address on the bridge of its containers. ErrUnavailable while the engine does not answer.
+	// Gateway is the node's address on the bridge. It fails with ErrUnavailable while the engine does not answer.
 	Gateway func(ctx context.Context) (string, error)
-	// Keep gives the port to listen on, the given one if none is known yet, and remembers it: containers are told
-	// once. Nil remembers none.
+	// Keep returns the port to listen on, which is the given one the first time, and stores it: containers receive it once.
+	// Nil stores nothing.
 	Keep   func(port int) (int, error)
 	Logger *slog.Logger
 }
 
 const (
-	// largestBody is more than a registration may have: its values have at most 4 KiB.
-	largestBody = 64 << 10
-	// bodyWithin is how long a registration may take to arrive.
-	bodyWithin = 10 * time.Second
-	// most is how many connections there are at a time, and mostOfOne how many of one container's address: each takes a
-	// file of the NodeManager's. Each watch is one.
-	most, mostOfOne = 2048, 256
-	// largestHeader has a key and a few words.
-	largestHeader = 16 << 10
+	// maxBody is the largest registration: its values have at most 4 KiB.
+	maxBody = 64 << 10
+	// bodyTimeout is how long a registration may take to arrive.
+	bodyTimeout = 10 * time.Second
+	// maxConns is how many connections there may be, and maxConnsPerAddress how many from one container's address: each
+	// needs a file descriptor. Each watch is one.
+	maxConns, maxConnsPerAddress = 2048, 256
+	// maxHeader is the largest header.
+	maxHeader = 16 << 10
 )
 
-// Face is the registry as containers of one node see it.
-type Face struct {
+// Proxy is the registry for the containers of one node.
+type Proxy struct {
 	config    Config
 	server    *http.Server
 	transport *http.Transport
-	guests    *guests
+	conns     *connLimiter
 	serving   sync.WaitGroup
 
 	mu       sync.Mutex
@@ -65,23 +65,23 @@ type Face struct {
 	closed   bool
 }
 
-// New returns a face that has yet to listen.
-func New(config Config) *Face {
+// New returns a Proxy that does not listen yet.
+func New(config Config) *Proxy {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Face{
-		config: config, guests: &guests{count: map[string]int{}},
+	f := &Proxy{
+		config: config, conns: &connLimiter{count: map[string]int{}},
 		transport: credentials.Transport(),
 	}
 	f.server = credentials.NewHTTPServer(f.handler())
-	f.server.MaxHeaderBytes, f.server.IdleTimeout = largestHeader, time.Minute
+	f.server.MaxHeaderBytes, f.server.IdleTimeout = maxHeader, time.Minute
 	f.server.ErrorLog = slog.NewLogLogger(config.Logger.Handler(), slog.LevelDebug)
 	return f
 }
 
-// Run listens as soon as the bridge is known, for those who were told of it before, and serves until ctx ends.
-func (f *Face) Run(ctx context.Context) {
+// Run listens as soon as the bridge is known, for containers that already have the address, and serves until ctx ends.
+func (f *Proxy) Run(ctx context.Context) {
 	pace := backoff.Policy{Min: 100 * time.Millisecond, Max: 10 * time.Second}
 	for failures := 1; ctx.Err() == nil; failures++ {
 		if _, err := f.Address(ctx); err == nil {
@@ -100,9 +100,8 @@ func (f *Face) Run(ctx context.Context) {
 	f.transport.CloseIdleConnections()
 }
 
-// Address is where the registry is reached, host:port. It listens first if that was not possible yet, or if the bridge has
-// another address now.
-func (f *Face) Address(ctx context.Context) (string, error) {
+// Address is the host:port of the proxy. It listens first if the bridge was not known before, or has another address now.
+func (f *Proxy) Address(ctx context.Context) (string, error) {
 	gateway, err := f.config.Gateway(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -112,22 +111,22 @@ func (f *Face) Address(ctx context.Context) (string, error) {
 	case f.listener != nil && (err != nil || gateway == f.gateway):
 		return f.listener.Addr().String(), nil
 	case err != nil:
-		return "", fmt.Errorf("find the bridge of containers that look services up: %w", err)
+		return "", fmt.Errorf("find the containers' bridge: %w", err)
 	}
 	listener, err := f.listen(gateway)
 	if err != nil {
-		return "", fmt.Errorf("listen for containers that look services up: %w", err)
+		return "", fmt.Errorf("listen on the containers' bridge: %w", err)
 	}
 	if f.listener != nil {
-		_ = f.listener.Close() // nobody can reach it any more
+		_ = f.listener.Close() // nobody can reach it now
 	}
 	f.listener, f.gateway = listener, gateway
 	f.config.Logger.Info("containers reach the registry", "address", listener.Addr().String())
-	f.serving.Go(func() { _ = f.server.Serve(&limited{listener, f.guests}) })
+	f.serving.Go(func() { _ = f.server.Serve(&limitedListener{listener, f.conns}) })
 	return listener.Addr().String(), nil
 }
 
-func (f *Face) listen(gateway string) (net.Listener, error) {
+func (f *Proxy) listen(gateway string) (net.Listener, error) {
 	listener, err := net.Listen("tcp", net.JoinHostPort(gateway, "0"))
 	if err != nil || f.config.Keep == nil {
 		return listener, err
@@ -139,15 +138,15 @@ func (f *Face) listen(gateway string) (net.Listener, error) {
 	}
 	before, err := net.Listen("tcp", net.JoinHostPort(gateway, strconv.Itoa(kept)))
 	if err != nil {
-		f.config.Logger.Warn("containers that run already cannot reach the registry any more", "error", err)
+		f.config.Logger.Warn("containers that are already running cannot reach the registry any more", "error", err)
 		return listener, nil
 	}
 	_ = listener.Close()
 	return before, nil
 }
 
-// handler knows the registry's requests by their patterns; there are no others.
-func (f *Face) handler() http.Handler {
+// handler accepts the registry's requests by their patterns, and no others.
+func (f *Proxy) handler() http.Handler {
 	const services = "/v1/registry/services"
 	mux := http.NewServeMux()
 	for pattern, path := range map[string]func(r *http.Request) []string{
@@ -160,25 +159,25 @@ func (f *Face) handler() http.Handler {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			target := url.URL{Scheme: "http", Host: f.config.Upstream, Path: services}
 			for _, part := range path(r) {
-				if !plain.MatchString(part) {
-					refuse(w, http.StatusBadRequest, "a name has letters, digits, \"-\", \"_\" and \".\"")
+				if !validName.MatchString(part) {
+					writeError(w, http.StatusBadRequest, "a name has letters, digits, \"-\", \"_\" and \".\"")
 					return
 				}
 				target.Path += "/" + part
 			}
 			body, err := registration(w, r)
 			if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-				refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("a registration has at most %d bytes", largestBody))
+				writeError(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("a registration has at most %d bytes", maxBody))
 				return
 			} else if err != nil {
-				refuse(w, http.StatusRequestTimeout, fmt.Sprintf("the registration did not arrive within %s", bodyWithin))
+				writeError(w, http.StatusRequestTimeout, fmt.Sprintf("the registration did not arrive within %s", bodyTimeout))
 				return
 			}
-			f.pass(target, body).ServeHTTP(w, r)
+			f.forward(target, body).ServeHTTP(w, r)
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusForbidden, "containers reach the registry here, and nothing else of the zone")
+		writeError(w, http.StatusForbidden, "only the registry can be reached here, and nothing else of the zone")
 	})
 	return mux
 }
@@ -187,19 +186,19 @@ func endpoint(r *http.Request) []string {
 	return []string{r.PathValue("service"), "endpoints", r.PathValue("id")}
 }
 
-// registration is the body of a request that may have one, whole: how it came is not passed on. What any other has is read
-// too, since the server notices only behind it that a container has hung up, and dropped.
+// registration reads the body of a registration. The body of any other request is read and dropped, since the server only
+// notices after it that a container has disconnected.
 func registration(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.Body == http.NoBody {
 		return nil, nil
 	}
 	arriving := http.NewResponseController(w)
-	if err := arriving.SetReadDeadline(time.Now().Add(bodyWithin)); err != nil {
+	if err := arriving.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, largestBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return nil, err // the deadline stays: nobody waits for the rest
+		return nil, err // the deadline stays, so that the rest is not waited for
 	}
 	if r.Method != http.MethodPut {
 		body = nil
@@ -207,14 +206,14 @@ func registration(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, arriving.SetReadDeadline(time.Time{})
 }
 
-// plain is a name that means nothing but itself in a path.
-var plain = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}$`)
+// validName matches names without a special meaning in a path.
+var validName = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}$`)
 
-// pass makes a request of what the container's has that the registry knows.
-func (f *Face) pass(target url.URL, body []byte) http.Handler {
+// forward builds a new request from the permitted parts of a container's request.
+func (f *Proxy) forward(target url.URL, body []byte) http.Handler {
 	return &httputil.ReverseProxy{
 		Transport:     f.transport,
-		FlushInterval: -1, // a watch tells at once
+		FlushInterval: -1, // a watch sends at once
 		ErrorLog:      f.server.ErrorLog,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			query := url.Values{}
@@ -238,14 +237,14 @@ func (f *Face) pass(target url.URL, body []byte) http.Handler {
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, _ error) {
 			if r.Context().Err() == nil {
-				refuse(w, http.StatusServiceUnavailable, "the zone's registry does not answer; try again")
+				writeError(w, http.StatusServiceUnavailable, "the zone's registry does not answer; try again")
 			}
 		},
 	}
 }
 
-// refuse answers as the ResourceManager does.
-func refuse(w http.ResponseWriter, status int, why string) {
+// writeError answers in the ResourceManager's form.
+func writeError(w http.ResponseWriter, status int, why string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]string{"message": why})

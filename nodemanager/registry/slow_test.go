@@ -34,7 +34,7 @@ func TestARegistrationThatDoesNotArriveIsGivenUp(t *testing.T) {
 			_, _ = io.WriteString(ours, "PUT /v1/registry/services/web/endpoints/a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
 		}()
 		answer, err := io.ReadAll(ours)
-		if took := time.Since(began); took != bodyWithin || err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
+		if took := time.Since(began); took != bodyTimeout || err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
 			t.Errorf("after %s: %s, %v", took, answer, err)
 		}
 		close(listener)

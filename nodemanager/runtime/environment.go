@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// Environment is what a container finds in its environment, as sorted KEY=VALUE: the spec's own, and for ports
-// (those of Spec.Ports, as bound) PORT, the first, and PORT_<NAME> for each. With Bridge that is the port inside
-// the container and the spec's own value goes first; with Host it is the leased one, which cannot be overridden.
+// Environment is a container's environment, as sorted KEY=VALUE: the spec's own, and for the bound ports of Spec.Ports PORT,
+// the first, and PORT_<NAME> for each. With Bridge that is the port inside the container, and the spec's own value overrides
+// it; with Host it is the leased port, which cannot be overridden.
 func Environment(spec Spec, ports []Port) []string {
 	env := make(map[string]string, len(spec.Env)+len(ports)+1)
 	maps.Copy(env, spec.Env)

@@ -5,22 +5,21 @@ import (
 	"sync"
 )
 
-// Events passes events on to any number of watchers, none of which can hold up the sender. The zero value is
-// ready for use.
+// Events sends events to any number of watchers, none of which can block the sender. The zero value is ready for use.
 type Events struct {
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
 }
 
 type watcher struct {
-	// queue is what is still to be delivered; guarded by Events.mu.
+	// queue is what was not delivered yet; guarded by Events.mu.
 	queue []Event
 	wake  chan struct{}
-	// cancel ends the watcher without its caller's doing.
+	// cancel ends the watch from this side.
 	cancel context.CancelFunc
 }
 
-// Send queues an event for everybody who watches.
+// Send queues an event for every watcher.
 func (e *Events) Send(event Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -33,7 +32,8 @@ func (e *Events) Send(event Event) {
 	}
 }
 
-// Watch delivers every event sent after the call, in order, until ctx ends or Disconnect, which close the channel.
+// Watch delivers every event sent after the call, in order, until ctx ends or Disconnect is called. Then the channel is
+// closed.
 func (e *Events) Watch(ctx context.Context) <-chan Event {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watcher{wake: make(chan struct{}, 1), cancel: cancel}

@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// Silence is how long to wait for more output of a command that has ended, while processes that it left behind hold its output. After
-// that they are killed.
-const Silence = 250 * time.Millisecond
+// OutputTimeout is how long to wait for more output of a command that has ended, while processes that it left behind hold
+// its output. After that they are killed.
+const OutputTimeout = 250 * time.Millisecond
 
-// WhyNot is why a command cannot be run.
-type WhyNot struct {
+// NotRunnable is why a command cannot be run.
+type NotRunnable struct {
 	// Missing: there is no such program.
 	Missing bool
-	// Reason goes behind "cannot run it: ".
+	// Reason follows "cannot run it: ".
 	Reason string
 }
 
-// The exit codes of a command that cannot be run are a shell's.
+// A command that cannot be run has the exit code of a shell.
 const (
 	exitNotExecutable = 126
 	exitMissing       = 127
 )
 
-// CannotRun ends an exec whose command never ran, as a shell would: one sentence where its errors go, and exit code 127 for a
-// program that is missing, 126 for one that cannot be executed.
-func (e Exec) CannotRun(why WhyNot) (int, error) {
+// CannotRun ends an exec whose command never ran, as a shell would: one sentence on its standard error, and exit code 127
+// for a missing program, 126 for one that cannot be executed.
+func (e Exec) CannotRun(why NotRunnable) (int, error) {
 	out, end := e.Stderr, "\n"
 	if e.TTY {
 		out, end = e.Stdout, "\r\n"
@@ -44,33 +44,33 @@ func (e Exec) CannotRun(why WhyNot) (int, error) {
 	return code, err
 }
 
-// Outflow observes the output of a command, so that Await can tell when no more comes. The zero value is ready for use.
-type Outflow struct {
+// OutputMonitor observes the output of a command, so that Await knows when no more arrives. The zero value is ready for use.
+type OutputMonitor struct {
 	mu      sync.Mutex
 	writing int
 	last    time.Time
 }
 
-// To returns a writer that passes its input on to out; nil discards it.
-func (o *Outflow) To(out io.Writer) io.Writer {
+// To returns a writer that copies to out; nil discards.
+func (o *OutputMonitor) To(out io.Writer) io.Writer {
 	if out == nil {
 		out = io.Discard
 	}
-	return &outflow{o, out}
+	return &monitoredWriter{o, out}
 }
 
-type outflow struct {
-	of  *Outflow
+type monitoredWriter struct {
+	of  *OutputMonitor
 	out io.Writer
 }
 
-func (w *outflow) Write(p []byte) (int, error) {
+func (w *monitoredWriter) Write(p []byte) (int, error) {
 	w.of.begin(1)
 	defer w.of.begin(-1)
 	return w.out.Write(p)
 }
 
-func (o *Outflow) begin(by int) {
+func (o *OutputMonitor) begin(by int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.writing += by
@@ -78,7 +78,7 @@ func (o *Outflow) begin(by int) {
 }
 
 // quiet is the time since the last output; zero while a write is in progress.
-func (o *Outflow) quiet() time.Duration {
+func (o *OutputMonitor) quiet() time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.writing > 0 {
@@ -87,9 +87,9 @@ func (o *Outflow) quiet() time.Duration {
 	return time.Since(o.last)
 }
 
-// Await returns when ended is closed, which means that the output has ended, when no output has come for silence since the call, or
-// when ctx ends. A slow reader of the output does not make it return.
-func (o *Outflow) Await(ctx context.Context, ended <-chan struct{}, silence time.Duration) {
+// Await returns when ended is closed, which means that the output is complete, when no output has arrived for the time
+// silence, or when ctx ends. A slow reader of the output does not make it return.
+func (o *OutputMonitor) Await(ctx context.Context, ended <-chan struct{}, silence time.Duration) {
 	o.begin(0)
 	for {
 		left := silence - o.quiet()

@@ -6,38 +6,38 @@ import (
 	"strings"
 )
 
-// accounts are the users or groups that an image's own file names, as far as layers were read.
+// accounts is the content of /etc/passwd or /etc/group in an image, as far as layers were read.
 type accounts struct {
 	state accountsState
-	// text is the file, if it is known.
+	// text is the content of the file, if it is known.
 	text string
 }
 
-// accountFiles are both of an image's files.
+// accountFiles is both files of an image.
 type accountFiles struct{ users, groups accounts }
 
 type accountsState byte
 
 const (
-	// accountsUntouched: the layer says nothing of the file.
+	// accountsUntouched: the layer does not have the file.
 	accountsUntouched accountsState = iota
 	// accountsKnown: the file was read.
 	accountsKnown
 	// accountsGone: the layer deletes the file.
 	accountsGone
-	// accountsUnclear: the file is a link, or too large to be looked at.
+	// accountsUnclear: the file is a link or too large to read.
 	accountsUnclear
 )
 
-// over lays a layer's file over those of the layers below.
-func (a accounts) over(below accounts) accounts {
+// overlay applies a layer's file to the one of the layers below.
+func (a accounts) overlay(below accounts) accounts {
 	if a.state == accountsUntouched {
 		return below
 	}
 	return a
 }
 
-// lacks reports whether a name is certainly not among them.
+// lacks reports whether a name is certainly missing.
 func (a accounts) lacks(name string) bool {
 	switch a.state {
 	case accountsUntouched, accountsGone:
@@ -53,9 +53,9 @@ func (a accounts) lacks(name string) bool {
 	return false
 }
 
-// replaced is what becomes of the file by an entry of its name, or one that hides it or stands in its folder's place.
-// What a layer hides is only what lower layers hold, in whatever order it says so.
-func (a accounts) replaced(header *tar.Header) accounts {
+// afterEntry is the file after an entry of its name, or one that hides it or replaces its folder. An entry only hides files
+// of lower layers, wherever in the layer it stands.
+func (a accounts) afterEntry(header *tar.Header) accounts {
 	base := path.Base(header.Name)
 	switch {
 	case strings.HasPrefix(base, whiteout) && a.state != accountsUntouched:

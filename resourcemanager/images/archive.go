@@ -23,34 +23,34 @@ import (
 	"github.com/mammoth-os/mammoth/internal/resource"
 )
 
-// maxName is how long a name in an archive may be.
+// maxName is the longest name of an entry, in bytes.
 const maxName = 1024
 
-// archive is an unpacked image archive: the content of its files by digest, in a folder of its own.
+// archive is an unpacked image archive: the content of its files by digest, in a directory of its own.
 type archive struct {
 	limits Limits
-	// read is how much of manifests and configs was read.
-	read int64
-	// room is told of what is about to be written, and refuses it when there is no room.
-	room io.Writer
+	// jsonRead is how many bytes of manifests and configs were read.
+	jsonRead int64
+	// reserve receives what is about to be written, and fails if there is no space for it.
+	reserve io.Writer
 	// files and links by name.
 	files map[string]part
 	links map[string]string
 }
 
-// part is one file's content on the store's disk.
+// part is the content of one file on the store's disk.
 type part struct {
 	digest digest.Digest
 	size   int64
 	path   string
 }
 
-// unpack reads an archive, a tar that may be gzip-compressed, and puts its files' content into dir. Nothing in the
-// archive chooses a name on the store's disk. Room is asked for before anything is written there. It fails with
-// errdefs.ErrInvalidArgument for what is not an archive or tries to get out of it, with errdefs.ErrResourceExhausted
-// for one that is too large, and ends with ctx.
+// unpack reads an archive, a tar that may be gzip-compressed, and writes the content of its files to dir. No name on the
+// store's disk comes from the archive. Space is reserved before anything is written. It fails with
+// errdefs.ErrInvalidArgument for what is not an archive or has names that lead out of it, with errdefs.ErrResourceExhausted
+// for an archive that is too large, and ends with ctx.
 func unpack(ctx context.Context, content io.Reader, dir string, limits Limits, room io.Writer) (*archive, error) {
-	a := &archive{limits: limits, room: room, files: map[string]part{}, links: map[string]string{}}
+	a := &archive{limits: limits, reserve: room, files: map[string]part{}, links: map[string]string{}}
 	expanded, err := limits.expand(ctx, "the archive", content)
 	if errors.Is(err, io.EOF) {
 		return nil, invalid("the archive is empty")
@@ -58,7 +58,7 @@ func unpack(ctx context.Context, content io.Reader, dir string, limits Limits, r
 	if err != nil {
 		return nil, err
 	}
-	if err := a.fill(expanded, dir); errors.Is(err, errExpands) {
+	if err := a.readEntries(expanded, dir); errors.Is(err, errExpands) {
 		return nil, tooLarge("the archive", limits.ExpandedBytes)
 	} else if err != nil {
 		return nil, err
@@ -66,8 +66,8 @@ func unpack(ctx context.Context, content io.Reader, dir string, limits Limits, r
 	return a, nil
 }
 
-// fill takes in every entry of the expanded archive.
-func (a *archive) fill(expanded *guard, dir string) error {
+// readEntries reads every entry of the archive.
+func (a *archive) readEntries(expanded *guard, dir string) error {
 	reader := tar.NewReader(expanded)
 	for entries := 0; ; entries++ {
 		header, err := reader.Next()
@@ -75,7 +75,7 @@ func (a *archive) fill(expanded *guard, dir string) error {
 			break
 		}
 		if entries == 0 && (errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) && !expanded.compressed) {
-			// Not even one header: an archive that is cut off later is truncated.
+			// Without one complete header it is no tar. An archive that ends later is truncated.
 			return invalid("this is not an image archive: it is neither a tar nor a gzip-compressed tar")
 		}
 		if err != nil {
@@ -88,20 +88,20 @@ func (a *archive) fill(expanded *guard, dir string) error {
 			return err
 		}
 	}
-	// What follows the tar's end is nothing to us, but a compressed stream's checksum is there.
+	// The rest after the tar's end is read because the checksum of a compressed stream is there.
 	if _, err := io.Copy(io.Discard, expanded); err != nil {
 		return damaged("the archive", err)
 	}
 	return nil
 }
 
-// add takes in one entry.
+// add stores one entry.
 func (a *archive) add(header *tar.Header, content io.Reader, place string) error {
 	if header.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
 	if len(header.Name) > maxName || len(header.Linkname) > maxName {
-		return invalid("the archive holds a name of more than %d bytes", maxName)
+		return invalid("the archive has a name of more than %d bytes", maxName)
 	}
 	name, err := inside(header.Name)
 	if err != nil {
@@ -112,7 +112,7 @@ func (a *archive) add(header *tar.Header, content io.Reader, place string) error
 		return nil
 	case tar.TypeReg, tar.TypeSymlink, tar.TypeLink:
 	default:
-		return invalid("the archive holds %q, which is neither a file, a folder nor a link", header.Name)
+		return invalid("the archive has %q, which is neither a file, a folder nor a link", header.Name)
 	}
 	switch header.Typeflag {
 	case tar.TypeSymlink:
@@ -121,44 +121,44 @@ func (a *archive) add(header *tar.Header, content io.Reader, place string) error
 		return a.addLink(name, path.Clean(header.Linkname), header.Linkname)
 	}
 	if isSparse(header) {
-		return invalid("the archive's %q is stored as a sparse file, which no image needs", header.Name)
+		return invalid("the archive's %q is a sparse file, which is not supported", header.Name)
 	}
-	stored, err := store(io.TeeReader(content, a.room), place)
+	stored, err := store(io.TeeReader(content, a.reserve), place)
 	if err != nil {
 		return err
 	}
 	if hex, ok := strings.CutPrefix(name, ocispec.ImageBlobsDir+"/sha256/"); ok && hex != stored.digest.Encoded() {
-		return invalid("the archive's %s does not have the digest that its name says, but %s", name, stored.digest)
+		return invalid("the archive's %s has the digest %s, not the one in its name", name, stored.digest)
 	}
 	before, twice := a.files[name]
 	if _, link := a.links[name]; link || twice && before.digest != stored.digest {
-		return twiceDifferently(name)
+		return duplicateName(name)
 	}
 	if twice {
-		// Builders that write several images write the layers that they share once for each.
+		// Builders that write several images repeat the layers that they share.
 		return os.Remove(place)
 	}
 	a.files[name] = stored
 	return nil
 }
 
-func twiceDifferently(name string) error {
-	return invalid("the archive holds %q twice, and not the same", name)
+func duplicateName(name string) error {
+	return invalid("the archive has %q twice, with different content", name)
 }
 
 func (a *archive) addLink(name, target, written string) error {
 	if path.IsAbs(written) || target == ".." || strings.HasPrefix(target, "../") {
-		return invalid("the archive holds the link %q to %q, which is outside of it", name, written)
+		return invalid("the archive has the link %q to %q, which is outside of it", name, written)
 	}
 	before, twice := a.links[name]
 	if _, file := a.files[name]; file || twice && before != target {
-		return twiceDifferently(name)
+		return duplicateName(name)
 	}
 	a.links[name] = target
 	return nil
 }
 
-// isSparse reports whether an entry may be larger than what the archive holds of it.
+// isSparse reports whether an entry may be larger than its content in the archive.
 func isSparse(header *tar.Header) bool {
 	for key := range header.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
@@ -168,7 +168,7 @@ func isSparse(header *tar.Header) bool {
 	return header.Typeflag == tar.TypeGNUSparse
 }
 
-// file finds a file's content by its name, through links.
+// file finds the content of a name. It follows links.
 func (a *archive) file(name string) (part, bool) {
 	name = path.Clean(name)
 	for range 8 {
@@ -184,20 +184,20 @@ func (a *archive) file(name string) (part, bool) {
 	return part{}, false
 }
 
-// json reads a small file whole.
+// json reads a small file completely.
 func (a *archive) json(name string) ([]byte, bool, error) {
 	found, ok := a.file(name)
 	if !ok {
 		return nil, false, nil
 	}
 	if found.size > maxJSON {
-		return nil, true, invalid("the archive's %s is %d bytes long, too long for what it should be", name, found.size)
+		return nil, true, invalid("the archive's %s is too long: %d bytes", name, found.size)
 	}
 	content, err := os.ReadFile(found.path)
 	return content, true, err
 }
 
-// blob finds content by its digest, whatever its name.
+// blob finds content by its digest, under any name.
 func (a *archive) blob(sum digest.Digest) (part, bool) {
 	if found, ok := a.file(blobName(sum)); ok && found.digest == sum {
 		return found, true
@@ -214,15 +214,15 @@ func blobName(sum digest.Digest) string {
 	return path.Join(ocispec.ImageBlobsDir, sum.Algorithm().String(), sum.Encoded())
 }
 
-// inside is an entry's clean name. It refuses names that lead out of the archive.
+// inside returns an entry's clean name. It refuses names that lead out of the archive.
 func inside(name string) (string, error) {
 	clean := path.Clean(name)
 	if path.IsAbs(name) {
-		return "", invalid("the archive holds the absolute name %q", name)
+		return "", invalid("the archive has the absolute name %q", name)
 	}
 	for element := range strings.SplitSeq(name, "/") {
 		if element == ".." {
-			return "", invalid("the archive holds the name %q, which leads out of it", name)
+			return "", invalid("the archive has the name %q, which leads out of it", name)
 		}
 	}
 	return clean, nil
@@ -242,7 +242,7 @@ func store(content io.Reader, place string) (part, error) {
 	return part{digest: digest.NewDigest(digest.SHA256, sum), size: size, path: place}, nil
 }
 
-// copyContent tells apart a source that is damaged and a disk that is full.
+// copyContent distinguishes a damaged source from a full disk.
 func copyContent(to io.Writer, from io.Reader) (int64, error) {
 	size, err := io.Copy(to, from)
 	if err == nil {
@@ -254,7 +254,7 @@ func copyContent(to io.Writer, from io.Reader) (int64, error) {
 	return size, damaged("the archive", err)
 }
 
-// damaged says what is wrong with content that could not be read to its end.
+// damaged is the error for content that could not be read to its end.
 func damaged(what string, err error) error {
 	switch {
 	case errors.Is(err, errdefs.ErrResourceExhausted), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -270,11 +270,11 @@ func damaged(what string, err error) error {
 	return invalid("%s is damaged (%v)", what, err)
 }
 
-// expand reads content, decompressed if it is compressed. Reading fails with errdefs.ErrResourceExhausted when that
-// becomes more than the limits allow, and ends with ctx. It fails with io.EOF if there is no content at all.
+// expand reads content and decompresses it if it is compressed. Reading fails with errdefs.ErrResourceExhausted above the
+// limit, and ends with ctx. expand fails with io.EOF if there is no content.
 func (l Limits) expand(ctx context.Context, what string, content io.Reader) (*guard, error) {
 	buffered := bufio.NewReaderSize(content, 64<<10)
-	// Fewer bytes than asked for are all there are.
+	// Peek returns fewer bytes if there are no more.
 	start, err := buffered.Peek(6)
 	if len(start) == 0 || err != nil && err != io.EOF {
 		return nil, err
@@ -288,21 +288,21 @@ func (l Limits) expand(ctx context.Context, what string, content io.Reader) (*gu
 		}
 		guarded.reader, guarded.compressed = unzipped, true
 	case bytes.HasPrefix(start, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		return nil, invalid("%s is compressed with zstd, which not every node's engine reads; use gzip or no compression", what)
+		return nil, invalid("%s is compressed with zstd, which some engines do not read; use gzip or no compression", what)
 	case bytes.HasPrefix(start, []byte("\xfd7zXZ\x00")), bytes.HasPrefix(start, []byte("BZh")):
 		return nil, invalid("%s is compressed with xz or bzip2; use gzip or no compression", what)
 	}
 	return guarded, nil
 }
 
-// guard ends the reading of what expands too much, and of what nobody waits for any more. How much content is
-// smaller when it is compressed says nothing: a file of zeros is an honest file.
+// guard ends a read above a limit, or when ctx ends. There is no limit on the compression ratio: a file of zeros is
+// legitimate.
 type guard struct {
 	ctx      context.Context
 	limit    int64
 	reader   io.Reader
 	produced int64
-	// compressed says that reader decompresses.
+	// compressed is true if reader decompresses.
 	compressed bool
 }
 
@@ -318,8 +318,8 @@ func (g *guard) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// errExpands ends the reading of what expands to more than is left of a limit.
-var errExpands = fmt.Errorf("it expands too far: %w", errdefs.ErrResourceExhausted)
+// errExpands is the error of a read above the limit.
+var errExpands = fmt.Errorf("it expands to more than the limit: %w", errdefs.ErrResourceExhausted)
 
 func tooLarge(what string, limit int64) error {
 	return fmt.Errorf("%s expands to more than %s, which is the limit: %w", what, resource.FormatBytes(limit), errdefs.ErrResourceExhausted)

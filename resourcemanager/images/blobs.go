@@ -17,18 +17,18 @@ func blobPath(dir string, sum digest.Digest) string {
 	return filepath.Join(dir, ocispec.ImageBlobsDir, "sha256", sum.Encoded())
 }
 
-// checkDigest refuses what cannot be the name of a blob of the store.
+// checkDigest refuses what is not the name of a blob.
 func checkDigest(sum digest.Digest) error {
 	if err := sum.Validate(); err != nil {
 		return fmt.Errorf("%q is not a digest: %w", sum, errdefs.ErrInvalidArgument)
 	}
 	if sum.Algorithm() != digest.SHA256 {
-		return fmt.Errorf("%s is not a sha256 digest, the only ones that the store knows: %w", sum, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s is not a sha256 digest, and the store has no others: %w", sum, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
 
-// blobSize fails with errdefs.ErrNotFound unless the store holds the blob.
+// blobSize returns the size of a blob. It fails with errdefs.ErrNotFound if the store has none.
 func (s *Store) blobSize(sum digest.Digest) (int64, error) {
 	if err := checkDigest(sum); err != nil {
 		return 0, err
@@ -43,9 +43,8 @@ func (s *Store) blobSize(sum digest.Digest) (int64, error) {
 	return info.Size(), nil
 }
 
-// adopt makes files whose digests are known blobs. Those that are there already are left alone. The caller holds mu,
-// so that nothing is collected before the catalog names it, and has synced what is large, so that others need not
-// wait for that.
+// adopt moves files with known digests to the blobs. Existing blobs are left alone. The caller holds mu, so that nothing is
+// collected before the catalog names it, and has synced large files, so that others need not wait for that.
 func (s *Store) adopt(files map[digest.Digest]string) error {
 	for sum, path := range files {
 		target := blobPath(s.dir, sum)
@@ -71,8 +70,8 @@ func (s *Store) adopt(files map[digest.Digest]string) error {
 	return nil
 }
 
-// deleteBlobs deletes every blob that is not kept, manifests before what they name: a name whose manifest is gone means
-// nothing after a crash, and not half an image. The caller holds mu.
+// deleteBlobs deletes every blob that is not in keep, manifests first: after a crash a name without its manifest means
+// nothing, while a manifest without its layers would be half an image. The caller holds mu.
 func (s *Store) deleteBlobs(keep map[digest.Digest]bool) (freed int64, err error) {
 	entries, err := os.ReadDir(s.blobDir())
 	if err != nil {
@@ -104,7 +103,7 @@ func (s *Store) deleteBlobs(keep map[digest.Digest]bool) (freed int64, err error
 	return freed, nil
 }
 
-// StoredBytes is what the store's blobs take up on disk, every one counted once.
+// StoredBytes is the disk space of all blobs.
 func (s *Store) StoredBytes() (int64, error) {
 	entries, err := os.ReadDir(s.blobDir())
 	if err != nil {
@@ -124,7 +123,7 @@ func (s *Store) StoredBytes() (int64, error) {
 	return total, nil
 }
 
-// writeNew writes a synced file of a new name and tells the name.
+// writeNew writes and syncs a file under a new name, which it returns.
 func writeNew(dir string, content []byte) (path string, err error) {
 	file, err := os.CreateTemp(dir, "new-*")
 	if err != nil {
@@ -140,7 +139,7 @@ func writeNew(dir string, content []byte) (path string, err error) {
 	return file.Name(), nil
 }
 
-// replaceFile puts a file in another's place, durably and at once. New is written under incoming first.
+// replaceFile replaces a file atomically and durably. The new content is written under incoming first.
 func replaceFile(dir, name string, content []byte) error {
 	path, err := writeNew(filepath.Join(dir, incoming), content)
 	if err != nil {
@@ -168,7 +167,7 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// diskError gives a full disk its class.
+// diskError classifies the error of a full disk.
 func diskError(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("the image store's disk is full (%w): %w", err, errdefs.ErrResourceExhausted)

@@ -17,10 +17,10 @@ import (
 	"github.com/mammoth-os/mammoth/internal/peer"
 )
 
-// userAnnotation says in index.json who brought a manifest.
+// userAnnotation is the annotation in index.json with the user who brought a manifest.
 const userAnnotation = "mammoth.user"
 
-// catalog says what the store holds. A published catalog never changes: who changes it makes a clone.
+// catalog lists what the store has. A published catalog is never changed; a change is made to a clone.
 type catalog struct {
 	// tags by NAME:TAG.
 	tags      map[string]tag
@@ -35,9 +35,9 @@ type tag struct {
 type manifest struct {
 	mediaType string
 	size      int64
-	// user is who brought it first, empty for somebody who was not known.
+	// user is the user who brought it first, empty if unknown.
 	user string
-	// children are the blobs and manifests that it names.
+	// children are the blobs and manifests that it refers to.
 	children []child
 }
 
@@ -46,7 +46,7 @@ type child struct {
 	size   int64
 }
 
-// add takes in a manifest, unless it is there already.
+// add adds a manifest unless it is in the catalog.
 func (c catalog) add(sum digest.Digest, m parsedManifest, who peer.User) {
 	if _, ok := c.manifests[sum]; !ok {
 		entry := m.entry()
@@ -65,7 +65,7 @@ func (c catalog) equal(other catalog) bool {
 	})
 }
 
-// reach is everything that the roots lead to, themselves included.
+// reach is the set of everything that the roots refer to, directly or not, and the roots.
 func (c catalog) reach(roots []digest.Digest) map[digest.Digest]bool {
 	reached := map[digest.Digest]bool{}
 	for len(roots) > 0 {
@@ -81,8 +81,8 @@ func (c catalog) reach(roots []digest.Digest) map[digest.Digest]bool {
 	return reached
 }
 
-// loadCatalog reads index.json, and the manifests that it names for what they name. A manifest that was lost with
-// its file is left out, so that one damaged image does not keep the zone from starting.
+// loadCatalog reads index.json and the manifests in it. A manifest whose file is missing is left out, so that one damaged
+// image does not keep the zone from starting.
 func loadCatalog(dir string) (catalog, error) {
 	c := catalog{tags: map[string]tag{}, manifests: map[digest.Digest]manifest{}}
 	content, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
@@ -114,7 +114,7 @@ func loadCatalog(dir string) (catalog, error) {
 			c.manifests[descriptor.Digest] = entry
 		}
 		if name := descriptor.Annotations[ocispec.AnnotationRefName]; name != "" {
-			// A time that cannot be read is a zero time, which harms nobody.
+			// An unreadable time is read as zero.
 			createdAt, _ := time.Parse(time.RFC3339Nano, descriptor.Annotations[ocispec.AnnotationCreated])
 			c.tags[name] = tag{digest: descriptor.Digest, createdAt: createdAt}
 		}
@@ -122,7 +122,7 @@ func loadCatalog(dir string) (catalog, error) {
 	return c, nil
 }
 
-// save writes index.json whole, so that it is either the old or the new one after a crash.
+// save replaces index.json atomically.
 func (c catalog) save(dir string) error {
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	index.Manifests = []ocispec.Descriptor{}

@@ -13,14 +13,14 @@ import (
 	"github.com/mammoth-os/mammoth/internal/distribution"
 )
 
-// choice says which image of an archive is meant, and what it is to be called.
+// choice is a person's choice of one image of an archive, and its new name.
 type choice struct {
-	// written is as the person wrote it, name the full name; both are empty if nothing was said.
+	// written is the text of the person, name the full name. Both are empty if none was given.
 	written, name, tag string
 	digest             digest.Digest
 }
 
-// parseChoice reads NAME, NAME:TAG or NAME:TAG@DIGEST. The digest, of the manifest or the config, only chooses.
+// parseChoice reads NAME, NAME:TAG or NAME:TAG@DIGEST. The digest of the manifest or config only chooses the image.
 func parseChoice(text string) (choice, error) {
 	if text == "" {
 		return choice{}, nil
@@ -38,8 +38,8 @@ func parseChoice(text string) (choice, error) {
 	return c, nil
 }
 
-// among finds the one image that is meant, and gives it its name.
-func (c choice) among(images []*archivedImage) (*archivedImage, error) {
+// pickFrom returns the chosen image under its new name.
+func (c choice) pickFrom(images []*archivedImage) (*archivedImage, error) {
 	chosen := c.matching(images)
 	if len(chosen) != 1 {
 		return nil, c.ambiguous(images)
@@ -52,13 +52,13 @@ func (c choice) among(images []*archivedImage) (*archivedImage, error) {
 		return image, nil
 	}
 	if len(image.refs) > 0 {
-		return nil, invalid("the archive says of its image only %s, and no name; give one, as in web:%s", shortened(image.refs[0]), tagLike(image.refs))
+		return nil, invalid("the archive has only %s for its image, and no name; give one, as in web:%s", shortened(image.refs[0]), tagLike(image.refs))
 	}
-	return nil, invalid("the archive does not say the image's name; give one, as in web:1.0")
+	return nil, invalid("the archive has no name for its image; give one, as in web:1.0")
 }
 
-// matching goes from what says it exactly to what may be meant: the digest, the full name, the very word of the archive,
-// and last the tag alone, if only one image has it.
+// matching returns the images that match best: by the digest, else by the full name, else by exactly what the archive calls
+// it, else by the tag if only one image has it.
 func (c choice) matching(images []*archivedImage) []*archivedImage {
 	if c.digest != "" {
 		return filter(images, func(i *archivedImage) bool { return i.digest == c.digest || i.manifest.Config.Digest == c.digest })
@@ -87,7 +87,7 @@ func filter(images []*archivedImage, is func(*archivedImage) bool) []*archivedIm
 	return slices.DeleteFunc(slices.Clone(images), func(i *archivedImage) bool { return !is(i) })
 }
 
-// ambiguous lists the images and says how to choose one.
+// ambiguous is an error that lists the images and how to choose one.
 func (c choice) ambiguous(images []*archivedImage) error {
 	const most = 8
 	var listed []string
@@ -101,7 +101,7 @@ func (c choice) ambiguous(images []*archivedImage) error {
 	for _, image := range images {
 		calls := slices.Concat(image.names, image.refs)
 		for _, call := range calls {
-			if times[call] > 1 { // Only its digest tells it from the others of that name.
+			if times[call] > 1 { // Several have that name.
 				listed = append(listed, shortened(call)+"@"+image.digest.String())
 				continue
 			}
@@ -129,17 +129,17 @@ func (c choice) ambiguous(images []*archivedImage) error {
 	if len(listed) > most {
 		listed = append(listed[:most], fmt.Sprintf("and %d more", len(listed)-most))
 	}
-	holds := fmt.Sprintf("the archive holds %d images (%s)", len(images), strings.Join(listed, ", "))
+	holds := fmt.Sprintf("the archive has %d images (%s)", len(images), strings.Join(listed, ", "))
 	if len(images) == 1 {
-		holds = fmt.Sprintf("the archive holds one image (%s)", strings.Join(listed, ", "))
+		holds = fmt.Sprintf("the archive has one image (%s)", strings.Join(listed, ", "))
 	}
 	if c.written != "" {
-		holds += fmt.Sprintf(", and %q does not say which", c.written)
+		holds += fmt.Sprintf(", and %q does not identify one", c.written)
 	}
-	return invalid("%s; give the name of one behind the file, as in `mammoth image push FILE %s`", holds, example)
+	return invalid("%s; add the name of one after the file, as in `mammoth image push FILE %s`", holds, example)
 }
 
-// tagLike is the first word that can be a tag.
+// tagLike is the first text that can be a tag.
 func tagLike(refs []string) string {
 	for _, ref := range refs {
 		if distribution.ValidTag(ref) {
@@ -149,15 +149,15 @@ func tagLike(refs []string) string {
 	return "1.0"
 }
 
-// found gathers the images of an archive for the zone's nodes.
-type found struct {
+// foundImages collects the images of an archive that are for the zone's nodes.
+type foundImages struct {
 	images []*archivedImage
-	// foreign is an image for other machines, other what is no image.
+	// foreign is the error of an image for other machines, other that of what is not an image.
 	foreign, other error
 }
 
-// add takes in an image, or why there is none. What is for other machines and what is no image is passed over.
-func (f *found) add(image *archivedImage, err error) error {
+// add adds an image, or why there is none. Images for other machines and what is not an image are skipped.
+func (f *foundImages) add(image *archivedImage, err error) error {
 	switch {
 	case errors.As(err, new(*platformError)):
 		f.foreign = err
@@ -184,19 +184,19 @@ func union(a, b []string) []string {
 	return slices.Compact(all)
 }
 
-func (f *found) all(file string) ([]*archivedImage, error) {
+func (f *foundImages) all(file string) ([]*archivedImage, error) {
 	switch {
 	case len(f.images) > 0:
 		return f.images, nil
 	case f.foreign != nil:
 		return nil, f.foreign
 	case f.other != nil:
-		return nil, fmt.Errorf("the archive holds no image: %w", f.other)
+		return nil, fmt.Errorf("the archive has no image: %w", f.other)
 	}
-	return nil, invalid("the archive's %s names no image", file)
+	return nil, invalid("the archive's %s has no image", file)
 }
 
-// fullNames are the names that can be an image's, each once.
+// fullNames returns the texts that can be names of images, without duplicates.
 func fullNames(texts []string) []string {
 	var names []string
 	for _, text := range texts {
@@ -207,8 +207,8 @@ func fullNames(texts []string) []string {
 	return names
 }
 
-// namesOf are an image's full names, those that `docker save` wrote beside it before those of its descriptor, and what its
-// descriptor calls it besides.
+// namesOf returns an image's full names, those that `docker save` wrote before those of its descriptor, and the other texts
+// of its descriptor.
 func (a *archive) namesOf(image *candidate, descriptor ocispec.Descriptor, saved []savedImage) (names, refs []string) {
 	for _, item := range saved {
 		if config, ok := a.file(item.Config); ok && config.digest == image.manifest.Config.Digest {
@@ -224,12 +224,12 @@ func (a *archive) namesOf(image *candidate, descriptor ocispec.Descriptor, saved
 			names = fullNames([]string{ref})
 		}
 	} else if ref != "" && names == nil {
-		refs = []string{ref} // By itself it is only a tag.
+		refs = []string{ref} // Alone it is a tag.
 	}
 	return names, refs
 }
 
-// missing is what an archive should hold and does not.
+// missing is the error for content that an archive refers to and does not have.
 type missing struct{ what string }
 
 func (e *missing) Error() string   { return e.what }

@@ -11,9 +11,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Config is what an image says of how to run it.
+// Config is how an image is to be run.
 type Config struct {
-	// Architecture and OS in Go's words, for example "amd64" and "linux".
+	// Architecture and OS are Go's names, for example "amd64" and "linux".
 	Architecture string
 	OS           string
 	Entrypoint   []string
@@ -33,17 +33,17 @@ type Config struct {
 	files *accountFiles
 }
 
-// HasCommand reports whether the image says itself what to run.
+// HasCommand reports whether the image has a command of its own.
 func (c Config) HasCommand() bool {
 	words := slices.Concat(c.Entrypoint, c.Cmd)
-	return len(words) > 0 && words[0] != "" // An engine takes no program without a name.
+	return len(words) > 0 && words[0] != "" // Engines refuse a command with an empty name.
 }
 
-// parseConfig reads an image's config. It fails with a *notAnImage for what is no JSON object, and with a *platformError
-// unless the zone's nodes are of the image's kind.
+// parseConfig reads an image's config. It fails with a *notAnImage for what is not a JSON object, and with a *platformError
+// for an image of other machines.
 func (l Limits) parseConfig(content []byte) (Config, error) {
 	if !json.Valid(content) || !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")) {
-		return Config{}, noImage("the image's config is not valid JSON")
+		return Config{}, notImage("the image's config is not valid JSON")
 	}
 	var image ocispec.Image
 	if err := json.Unmarshal(content, &image); err != nil {
@@ -62,19 +62,19 @@ func (l Limits) parseConfig(content []byte) (Config, error) {
 		Volumes:      slices.Sorted(maps.Keys(image.Config.Volumes)),
 		diffIDs:      image.RootFS.DiffIDs,
 	}
-	// The oldest builders leave them out and mean their own machine.
+	// The oldest builders leave these out.
 	setDefault(&config.Architecture, l.Architecture)
 	setDefault(&config.OS, "linux")
 	if config.OS != "linux" || config.Architecture != l.Architecture {
 		return config, l.wrongPlatform(platformName(config.OS, config.Architecture))
 	}
 	if ports, err := exposedPorts(config.ExposedPorts); err == nil {
-		config.ExposedPorts = ports // What is wrong with them is said where all settings are checked.
+		config.ExposedPorts = ports // checkSettings refuses wrong ones.
 	}
 	return config, nil
 }
 
-// setting names what is wrong after the word of a Dockerfile that sets it.
-func setting(word, format string, args ...any) error {
+// settingError names the Dockerfile's instruction that sets something wrong.
+func settingError(word, format string, args ...any) error {
 	return invalid("the image's %s %s", word, fmt.Sprintf(format, args...))
 }

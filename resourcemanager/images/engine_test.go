@@ -73,56 +73,56 @@ func unpacked() []judged {
 	says := func(what string, entries ...entry) judged { return judged{says: what, layers: one(entries...)} }
 	return []judged{
 		// Links to files.
-		{says: `links "h" to "web.txt", which is not before it in the same layer; engines unpack each layer alone, so put a copy of the file into this layer`, layers: [][]entry{{aFile("web.txt")}, {hardLink("h", "web.txt")}}},
-		says(`links "h" to "x", which is not before it`, hardLink("h", "x"), aFile("x")),
-		says(`links "h" to "h", which is not before it`, aFile("h/x"), hardLink("h", "h")),
-		says(`links "h" to "f/x", which is not before it`, aFile("f"), hardLink("h", "f/x")),
-		says(`links "h" to ".wh.f", which is not before it`, aFile(".wh.f"), hardLink("h", ".wh.f")),
+		{says: `links "h" to "web.txt", which does not precede it in the same layer; engines unpack each layer alone, so put a copy of the file into this layer`, layers: [][]entry{{aFile("web.txt")}, {hardLink("h", "web.txt")}}},
+		says(`links "h" to "x", which does not precede it`, hardLink("h", "x"), aFile("x")),
+		says(`links "h" to "h", which does not precede it`, aFile("h/x"), hardLink("h", "h")),
+		says(`links "h" to "f/x", which does not precede it`, aFile("f"), hardLink("h", "f/x")),
+		says(`links "h" to ".wh.f", which does not precede it`, aFile(".wh.f"), hardLink("h", ".wh.f")),
 		says(`links "h" to the folder "d"`, aFile("d/x"), hardLink("h", "d")),
 		says(`links "h" to the folder "/"`, hardLink("h", "/")),
 		nothing([]entry{aLink("s", "no"), hardLink("h", "s"), fifo, hardLink("q", "p"), aFile("f"), hardLink("d/g", "../f"), hardLink("i", "f/"), aFile(".wh.w"), hardLink("v", "w")}),
 		nothing([]entry{aFolder("r"), aFile("r/f"), aLink("s", "/r"), hardLink("h", "s/f"), hardLink("t", "s"), aFile("t/x")}),
 		// Links above files.
-		says(`holds "s/f", but "/s" above it is a symbolic link to "nowhere", where the layer has no folder before it; engines unpack each layer alone, so add that folder`, aLink("s", "nowhere"), aFile("s/f")),
-		says(`holds "s/f", but "/s" above it is a symbolic link to "r"`, aLink("s", "r"), aFile("s/f"), aFolder("r")),
-		says(`holds "s/x/f", but "/s" above it is a symbolic link to "no"`, aLink("s", "no"), aFile("s/x/f")),
-		says(`holds "s/f", but "/s" above it is a symbolic link to "s"`, aLink("s", "s"), aFile("s/f")),
-		says(`holds "s/f", but "/s" above it is a symbolic link to "f/../r"`, aFolder("r"), aFile("f"), aLink("s", "f/../r"), aFile("s/f")),
-		says(`holds "s/.wh.f", but "/s" above it is a symbolic link`, aLink("s", "no"), aFile("s/.wh.f")),
-		says(`holds "s/.wh..wh..opq", but "/s" above it is a symbolic link`, aLink("s", "no"), aFile("s/.wh..wh..opq")),
-		says(`holds "s40/f", but "/s40" above it is a symbolic link`, slices.Concat(chain, []entry{aFile("s40/f")})...),
+		says(`has "s/f", but "/s" above it is a symbolic link to "nowhere", where the same layer has no folder yet; engines unpack each layer alone, so add that folder`, aLink("s", "nowhere"), aFile("s/f")),
+		says(`has "s/f", but "/s" above it is a symbolic link to "r"`, aLink("s", "r"), aFile("s/f"), aFolder("r")),
+		says(`has "s/x/f", but "/s" above it is a symbolic link to "no"`, aLink("s", "no"), aFile("s/x/f")),
+		says(`has "s/f", but "/s" above it is a symbolic link to "s"`, aLink("s", "s"), aFile("s/f")),
+		says(`has "s/f", but "/s" above it is a symbolic link to "f/../r"`, aFolder("r"), aFile("f"), aLink("s", "f/../r"), aFile("s/f")),
+		says(`has "s/.wh.f", but "/s" above it is a symbolic link`, aLink("s", "no"), aFile("s/.wh.f")),
+		says(`has "s/.wh..wh..opq", but "/s" above it is a symbolic link`, aLink("s", "no"), aFile("s/.wh..wh..opq")),
+		says(`has "s40/f", but "/s40" above it is a symbolic link`, slices.Concat(chain, []entry{aFile("s40/f")})...),
 		{says: `but "/s" above it is a symbolic link to "r"`, layers: [][]entry{{aFolder("r")}, {aLink("s", "r"), aFile("s/f")}}},
 		nothing(slices.Concat(chain, []entry{aFile("s39/f")})),
 		nothing([]entry{aFolder("r"), aLink("s", "r")}, []entry{aFile("s/f")}),
 		nothing([]entry{aFolder("a"), aFolder("r"), aLink("a/s", "../../r/."), aFile("a/s/x/f"), aLink("t", "/"), aFile("t/f"), aLink("out", "../../../etc")}),
 		// Files, devices and deletions above files.
-		says(`holds "a/b/c", but "/a" above it is no folder there`, aFile("a"), aFile("a/b/c")),
-		says(`holds "a/c", but "/a" above it is no folder there`, aFile("a/b"), aFile("a"), aFile("a/c")),
-		says(`holds "p/x", but "/p" above it is no folder there`, fifo, aFile("p/x")),
-		says(`holds "d/f", but deletes "/d" above it`, aFile(".wh.d"), aFile("d/f")),
+		says(`has "a/b/c", but "/a" above it is not a folder in the layer`, aFile("a"), aFile("a/b/c")),
+		says(`has "a/c", but "/a" above it is not a folder in the layer`, aFile("a/b"), aFile("a"), aFile("a/c")),
+		says(`has "p/x", but "/p" above it is not a folder in the layer`, fifo, aFile("p/x")),
+		says(`has "d/f", but deletes "/d" above it`, aFile(".wh.d"), aFile("d/f")),
 		nothing([]entry{aFile("a")}, []entry{aFile("a/b"), aFile(".wh.d"), aFolder("d"), aFile("d/f"), aFile(".wh.x"), aFile("x")}),
 		// Deletions.
-		says(`"d" and says, with ".wh.d", that it is deleted`, aFile("d/f"), aFile(".wh.d")),
-		says(`"s/f" and says, with "s/.wh.f", that it is deleted`, aFolder("r"), aFile("r/f"), aLink("s", "r"), aFile("s/.wh.f")),
+		says(`"d" and deletes it with ".wh.d"`, aFile("d/f"), aFile(".wh.d")),
+		says(`"s/f" and deletes it with "s/.wh.f"`, aFolder("r"), aFile("r/f"), aLink("s", "r"), aFile("s/.wh.f")),
 		nothing([]entry{aFolder(".wh.d"), aLink(".wh.l", "x"), hardLink(".wh.h", "no"), aFile(".wh..wh.w"), aFile("n/.wh..wh..opq"), aFile("f"), aFile("f/.wh..wh..opq"), aFile(".wh....")}),
 		// What takes another's place.
-		says(`holds the folder "d/e", and then puts something else in its place`, aFolder("d/e"), aFile("/d")),
-		says(`holds the folder "s/x", and then puts something else in its place`, aFolder("r"), aLink("s", "r"), aFolder("s/x"), aFile("/s")),
+		says(`has the folder "d/e" and later something else in its place`, aFolder("d/e"), aFile("/d")),
+		says(`has the folder "s/x" and later something else in its place`, aFolder("r"), aLink("s", "r"), aFolder("s/x"), aFile("/s")),
 		says(`links "h" to the folder "f"`, aFile("/f"), aFolder("f"), hardLink("h", "f")),
-		says(`holds "/c/c", but "/c" above it is no folder there`, aLink("c", ".."), aLink("/c/c", "x")),
+		says(`has "/c/c", but "/c" above it is not a folder in the layer`, aLink("c", ".."), aLink("/c/c", "x")),
 		nothing([]entry{aFile("a/b/c"), aFile("a"), aFolder("d"), aFile("/d"), aFolder("r"), aFolder("e"), aLink("/e", "r"), aLink("s", "r"), aFolder("/s"), aFile("s/f")}),
 		// The root, names and types.
-		says(`holds "/", which is the container's root and can only be a folder`, aLink("/", "x")),
+		says(`has "/", which is the container's root and can only be a folder`, aLink("/", "x")),
 		nothing([]entry{aFolder("/"), aFile("."), aFile("a/../b"), aFile("name\xff")}),
-		says(`holds a name of 4001 bytes`, aFile(long+strings.Repeat("m", 90)+"/"+strings.Repeat("x", 91))),
-		says(`which symbolic links lead to a path of more than 4000 bytes`, aFolder(deep), aLink("s", deep), aFile("s/"+deep+"m")),
+		says(`has a name of 4001 bytes`, aFile(long+strings.Repeat("m", 90)+"/"+strings.Repeat("x", 91))),
+		says(`whose path is longer than 4000 bytes`, aFolder(deep), aLink("s", deep), aFile("s/"+deep+"m")),
 		nothing([]entry{aFile(long + strings.Repeat("m", 90) + "/" + strings.Repeat("x", 90)), aFile(".wh." + strings.Repeat("n", 255)), aLink("l", strings.Repeat("t", 4095))}),
 		says(`links "l" to a name of 4096 bytes`, aLink("l", strings.Repeat("t", 4096))),
-		says(`a name with a part of 256 bytes`, aFile(".wh."+strings.Repeat("n", 256))),
-		says(`holds "c" as an entry of the type '7'`, entry{name: "c", mode: tar.TypeCont}),
+		says(`a name with an element of 256 bytes`, aFile(".wh."+strings.Repeat("n", 256))),
+		says(`has "c" as an entry of the type '7'`, entry{name: "c", mode: tar.TypeCont}),
 		nothing([]entry{{name: "c", mode: tar.TypeChar, major: 1, minor: 3}, {name: "z", mode: tar.TypeChar}, {name: "b", mode: tar.TypeBlock, major: 8}}),
 		// Extended attributes.
-		says(`holds "c" with the extended attribute "security.capability", which is not of a form that the kernel knows`, withXattr(aFile("c"), "security.capability", "b")),
+		says(`has "c" with the extended attribute "security.capability", which is not of a form that the kernel knows`, withXattr(aFile("c"), "security.capability", "b")),
 		says(`which has no name of its own`, withXattr(aFolder("c"), "user.", "b")),
 		says(`whose name must have 1 to 255 bytes`, withXattr(aFile("c"), "foo."+strings.Repeat("a", 252), "b")),
 		says(`which is longer than 64KiB`, withXattr(aFile("c"), "foo.a", strings.Repeat("b", 64<<10+1))),
@@ -161,23 +161,23 @@ func started() []judged {
 		`the image's WORKDIR is "/d/f", but "/d/f" is a file`:                                                                           workDir("/d/f"),
 		`the image's WORKDIR is "/etc/hosts", but "/etc/hosts" is a file`:                                                               workDir("/etc/hosts"),
 		`the image's WORKDIR is "/loop", which leads through more than 255`:                                                             workDir("/loop"),
-		`WORKDIR is "/none", which leads to "/proc/x", where no folder is`:                                                              workDir("/none"),
-		`WORKDIR is "/proc/x", where no folder is and the kernel lets nobody`:                                                           workDir("/proc/x"),
-		`WORKDIR is "/proc/cpuinfo", where no folder is`:                                                                                workDir("/proc/cpuinfo"),
-		`WORKDIR is "/proc/self/exe", where no folder is`:                                                                               workDir("/proc/self/exe"),
-		`WORKDIR is "/sys/kernel/x", where no folder is`:                                                                                workDir("/sys/kernel/x"),
+		`WORKDIR is "/none", which leads to "/proc/x", where there is no folder`:                                                        workDir("/none"),
+		`WORKDIR is "/proc/x", where there is no folder and the kernel does not allow`:                                                  workDir("/proc/x"),
+		`WORKDIR is "/proc/cpuinfo", where there is no folder`:                                                                          workDir("/proc/cpuinfo"),
+		`WORKDIR is "/proc/self/exe", where there is no folder`:                                                                         workDir("/proc/self/exe"),
+		`WORKDIR is "/sys/kernel/x", where there is no folder`:                                                                          workDir("/sys/kernel/x"),
 		`WORKDIR is "/dev/null/x", where every container has a device`:                                                                  workDir("/dev/null/x"),
-		`WORKDIR is "/dev/pts/x", where no folder is`:                                                                                   workDir("/dev/pts/x"),
-		`names, those in symbolic links included`:                                                                                       workDir(strings.Repeat("/a", 256)),
-		`which is a path of 4000 bytes, and none may be longer than 3999`:                                                               workDir(long + strings.Repeat("x", 4000-len(long))),
-		`the image's VOLUME holds "/f", but "/f" is a file in the image`:                                                                volume("/f"),
-		`the image's VOLUME holds "f/x", but "/f" is a file`:                                                                            volume("f/x"),
-		`the image's VOLUME holds "/was/x", but "/was" is a file`:                                                                       volume("/was/x"),
-		`the image's VOLUME holds "/root", which leads to "/", which would hide`:                                                        volume("/root"),
-		`the image's VOLUME holds "/etc/mtab", which leads to "/proc/mounts"`:                                                           volume("/etc/mtab"),
-		`the image's VOLUME holds "/dev/console", but "/dev/console" is a file`:                                                         volume("/dev/console"),
-		`the image's VOLUME holds "/dev/ptmx", which would hide`:                                                                        volume("/dev/ptmx"),
-		`the image's VOLUME holds "/sys/x", where no folder is`:                                                                         volume("/sys/x"),
+		`WORKDIR is "/dev/pts/x", where there is no folder`:                                                                             workDir("/dev/pts/x"),
+		`names, including those in symbolic links`:                                                                                      workDir(strings.Repeat("/a", 256)),
+		`which is a path of 4000 bytes; the limit is 3999`:                                                                              workDir(long + strings.Repeat("x", 4000-len(long))),
+		`the image's VOLUME has "/f", but "/f" is a file in the image`:                                                                  volume("/f"),
+		`the image's VOLUME has "f/x", but "/f" is a file`:                                                                              volume("f/x"),
+		`the image's VOLUME has "/was/x", but "/was" is a file`:                                                                         volume("/was/x"),
+		`the image's VOLUME has "/root", which leads to "/", which would hide`:                                                          volume("/root"),
+		`the image's VOLUME has "/etc/mtab", which leads to "/proc/mounts"`:                                                             volume("/etc/mtab"),
+		`the image's VOLUME has "/dev/console", but "/dev/console" is a file`:                                                           volume("/dev/console"),
+		`the image's VOLUME has "/dev/ptmx", which would hide`:                                                                          volume("/dev/ptmx"),
+		`the image's VOLUME has "/sys/x", where there is no folder`:                                                                     volume("/sys/x"),
 		`a folder's name of 256 bytes`:                                                                                                  volume("/" + strings.Repeat("n", 256)),
 	})
 	fine := [][]entry{
@@ -197,7 +197,7 @@ func started() []judged {
 				c.Volumes[dir] = struct{}{}
 			}
 		}, fine},
-		judged{"the image has a folder at /etc/hosts, over which engines lay a file", nil, one(aFolder("etc/hosts"))},
+		judged{"the image has a folder at /etc/hosts, where engines put a file", nil, one(aFolder("etc/hosts"))},
 		judged{"the image has a folder at /etc/resolv.conf", nil, one(aFolder("etc/resolv.conf"))},
 		judged{"the image has a folder at /etc/passwd, which engines read as a file", nil, one(aFolder("etc/passwd"))},
 		judged{"the image has a folder at /etc/group", user("7"), one(aFolder("etc/group"))},
@@ -260,9 +260,9 @@ func TestImagesOfSharedLayersAreJudgedByAllOfThem(t *testing.T) {
 	image.layers = image.layers[:3]
 	push("WORKDIR", image)
 	// A layer whose tree was let go is read again.
-	for sum, facts := range store.checked {
+	for sum, facts := range store.layerCache {
 		facts.tree = nil
-		store.checked[sum] = facts
+		store.layerCache[sum] = facts
 	}
 	push("WORKDIR", image)
 }
@@ -270,8 +270,8 @@ func TestImagesOfSharedLayersAreJudgedByAllOfThem(t *testing.T) {
 func TestTheWorkOnOneLayerIsBounded(t *testing.T) {
 	image := webImage(t)
 	image.layers = append(image.layers, tarOf(t, aLink("s", strings.Repeat("t", 600)), aLink("u", strings.Repeat("t", 600)), aFile("a/b/c/d/e/f")))
-	bothWays(t, Limits{LinkBytes: 1 << 10}, image, refused(errdefs.ErrResourceExhausted, "lead to names of more than 1KiB together, which is the limit"))
-	bothWays(t, Limits{PathSteps: 30}, image, refused(errdefs.ErrResourceExhausted, "have more than 30 parts together, links in them included, which is the limit"))
+	bothWays(t, Limits{LinkBytes: 1 << 10}, image, refused(errdefs.ErrResourceExhausted, "are longer than 1KiB together, which is the limit"))
+	bothWays(t, Limits{PathSteps: 30}, image, refused(errdefs.ErrResourceExhausted, "have more than 30 path elements together, including links, which is the limit"))
 	bothWays(t, Limits{LinkBytes: 1300, PathSteps: 200}, image, taken)
 }
 
@@ -332,20 +332,20 @@ func (e *engine) start(name string) error {
 func TestLargeTreesAreNotKept(t *testing.T) {
 	tree := func(names int64) layerFacts { return layerFacts{tree: &tree{linkBytes: 32 * names}} }
 	store := openStore(t, t.TempDir(), Limits{})
-	store.remember(map[digest.Digest]layerFacts{"large": tree(maxTreeKept + 1), "small": tree(maxTreeKept)})
-	if store.checked["large"].tree != nil || store.checked["small"].tree == nil {
-		t.Errorf("kept %v", store.checked)
+	store.cacheLayers(map[digest.Digest]layerFacts{"large": tree(maxCachedTree + 1), "small": tree(maxCachedTree)})
+	if store.layerCache["large"].tree != nil || store.layerCache["small"].tree == nil {
+		t.Errorf("kept %v", store.layerCache)
 	}
 	for n := range 20 {
-		store.remember(map[digest.Digest]layerFacts{digest.Digest(fmt.Sprint(n)): tree(maxTreesKept / 10)})
+		store.cacheLayers(map[digest.Digest]layerFacts{digest.Digest(fmt.Sprint(n)): tree(maxCachedTrees / 10)})
 	}
 	var kept int64
-	for _, facts := range store.checked {
+	for _, facts := range store.layerCache {
 		if facts.tree != nil {
-			kept += facts.tree.weight()
+			kept += facts.tree.cost()
 		}
 	}
-	if len(store.checked) != 22 || kept > maxTreesKept || kept < maxTreesKept/2 {
-		t.Errorf("%d layers with %d names are kept", len(store.checked), kept)
+	if len(store.layerCache) != 22 || kept > maxCachedTrees || kept < maxCachedTrees/2 {
+		t.Errorf("%d layers with %d names are kept", len(store.layerCache), kept)
 	}
 }

@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	// offsetHeader says where a chunk belongs, and in answers where the upload goes on.
+	// offsetHeader is where a chunk belongs, and in answers where the upload continues.
 	offsetHeader = "Upload-Offset"
-	// silence is how long an upload's connection may bring nothing before it is given up. The upload goes on.
-	silence = time.Minute
-	// maxDrained is how much of a refused chunk is read and thrown away.
+	// idleTimeout is how long the connection of an upload may be idle. The upload itself stays.
+	idleTimeout = time.Minute
+	// maxDrained is how much of a refused chunk is read and discarded.
 	maxDrained = 8 << 20
 )
 
@@ -41,7 +41,7 @@ const (
 // Errors are {"code", "message"} with gRPC's codes.
 func (s *Store) Handler() http.Handler {
 	mux := http.NewServeMux()
-	registry := patient(distribution.NewWritable(repositories{s}))
+	registry := withIdleTimeout(distribution.NewWritable(repositories{s}))
 	mux.Handle("/v2/", registry)
 	mux.Handle("/v2", registry)
 	mux.HandleFunc("POST /v1/uploads", s.handleStart)
@@ -84,13 +84,13 @@ func (s *Store) handleAppend(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	body := newPatientBody(w, r)
+	body := newIdleBody(w, r)
 	size, err := s.appendUpload(r.Context(), u, offset, body, body.interrupt)
 	if errors.Is(err, errdefs.ErrOutOfRange) {
 		w.Header().Set(offsetHeader, strconv.FormatInt(size, 10))
 	}
 	if errors.Is(err, errdefs.ErrResourceExhausted) {
-		// A client that is still sending hears why only if the connection is not reset under it.
+		// A client that still sends reads the error only if the connection is not reset.
 		_, _ = io.CopyN(io.Discard, body, maxDrained)
 	}
 	if err != nil {
@@ -123,8 +123,8 @@ func (s *Store) handleImport(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(content)
 }
 
-// importUpload takes in an uploaded archive. The archive is dropped unless the fault may be the store's own or
-// lies in the name, when the client can try again. A client that asks twice is told the same image.
+// importUpload imports an uploaded archive. The archive is dropped, unless the client can try again: after an error of the
+// store or of the name. A repeated request gets the same image.
 func (s *Store) importUpload(r *http.Request, id, name string) (*apiv1.Image, error) {
 	if _, err := parseChoice(name); err != nil {
 		return nil, err
@@ -133,13 +133,13 @@ func (s *Store) importUpload(r *http.Request, id, name string) (*apiv1.Image, er
 	if err != nil {
 		return nil, err
 	}
-	// Whoever ends the upload ends the import too, and so does a client that leaves.
+	// The end of the upload and the end of the request end the import.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	if err := s.take(ctx, u, cancel); err != nil {
+	if err := s.lockUpload(ctx, u, cancel); err != nil {
 		return nil, err
 	}
-	defer s.giveBack(u)
+	defer s.unlockUpload(u)
 	if u.image != nil {
 		return u.image, nil
 	}
@@ -156,21 +156,21 @@ func (s *Store) importUpload(r *http.Request, id, name string) (*apiv1.Image, er
 		return nil, err
 	}
 	s.finish(u, image)
-	_ = os.Remove(u.path) // What cannot be deleted now is deleted when the upload is dropped.
+	_ = os.Remove(u.path) // Otherwise it is deleted with the upload.
 	return image, nil
 }
 
-// patient has bodies end that bring nothing any more.
-func patient(next http.Handler) http.Handler {
+// withIdleTimeout ends requests whose body is idle for too long.
+func withIdleTimeout(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		guarded := *r
-		guarded.Body = newPatientBody(w, r)
+		guarded.Body = newIdleBody(w, r)
 		next.ServeHTTP(w, &guarded)
 	})
 }
 
-// patientBody reads a request's body for as long as something comes.
-type patientBody struct {
+// idleBody is a request's body whose deadline moves with every read.
+type idleBody struct {
 	body    io.ReadCloser
 	control *http.ResponseController
 
@@ -180,38 +180,38 @@ type patientBody struct {
 
 var errInterrupted = errors.New("another connection took over")
 
-func newPatientBody(w http.ResponseWriter, r *http.Request) *patientBody {
-	return &patientBody{body: r.Body, control: http.NewResponseController(w)}
+func newIdleBody(w http.ResponseWriter, r *http.Request) *idleBody {
+	return &idleBody{body: r.Body, control: http.NewResponseController(w)}
 }
 
-func (b *patientBody) Close() error { return b.body.Close() }
+func (b *idleBody) Close() error { return b.body.Close() }
 
-func (b *patientBody) Read(p []byte) (int, error) {
-	if err := b.wait(time.Now().Add(silence)); err != nil {
+func (b *idleBody) Read(p []byte) (int, error) {
+	if err := b.setDeadline(time.Now().Add(idleTimeout)); err != nil {
 		return 0, err
 	}
 	n, err := b.body.Read(p)
 	if err == io.EOF {
-		// The connection may serve other requests.
-		_ = b.wait(time.Time{})
+		// The connection may serve more requests.
+		_ = b.setDeadline(time.Time{})
 	}
 	return n, err
 }
 
-// wait sets until when the next bytes must come.
-func (b *patientBody) wait(until time.Time) error {
+// setDeadline sets until when the next bytes must arrive.
+func (b *idleBody) setDeadline(until time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.interrupted {
 		return errInterrupted
 	}
-	// A server that cannot set deadlines only lacks the protection.
+	// A server without deadlines only lacks this protection.
 	_ = b.control.SetReadDeadline(until)
 	return nil
 }
 
-// interrupt ends a read that goes on, and all that follow.
-func (b *patientBody) interrupt() {
+// interrupt ends the present read and all later ones.
+func (b *idleBody) interrupt() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.interrupted = true

@@ -66,11 +66,11 @@ func TestUploadInPieces(t *testing.T) {
 
 	ask(t, store, "PATCH", path, bytes.NewReader(content[:1000])).want(t, 400, "Upload-Offset")
 	ask(t, store, "PATCH", path, bytes.NewReader(content[:1000]), offsetHeader, "0").want(t, 200, `"offset":1000`).offset(t, 1000)
-	ask(t, store, "PATCH", path, bytes.NewReader(content[:1000]), offsetHeader, "0").want(t, 409, "goes on at 1000, not at 0").offset(t, 1000)
+	ask(t, store, "PATCH", path, bytes.NewReader(content[:1000]), offsetHeader, "0").want(t, 409, "continues at 1000, not at 0").offset(t, 1000)
 
 	// A body that breaks off leaves what arrived.
 	cut := io.MultiReader(bytes.NewReader(content[1000:1500]), readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }))
-	ask(t, store, "PATCH", path, cut, offsetHeader, "1000").want(t, 409, "broke off after 1500 bytes")
+	ask(t, store, "PATCH", path, cut, offsetHeader, "1000").want(t, 409, "ended early, after 1500 bytes")
 	ask(t, store, "HEAD", path, nil).want(t, 200, "").offset(t, 1500)
 	ask(t, store, "GET", path, nil).want(t, 200, `"offset":1500`)
 	ask(t, store, "PATCH", path, bytes.NewReader(content[1500:]), offsetHeader, "1500").want(t, 200, "")
@@ -84,7 +84,7 @@ func TestUploadInPieces(t *testing.T) {
 	if err := protojson.Unmarshal(ask(t, store, "POST", path+"/import?name=team/web:2", nil).want(t, 200, "").body, &again); err != nil || again.String() != first.String() {
 		t.Errorf("imported %v, then %v, %v", &first, &again, err)
 	}
-	ask(t, store, "PATCH", path, strings.NewReader("more"), offsetHeader, strconv.Itoa(len(content))).want(t, 409, "has become an image already")
+	ask(t, store, "PATCH", path, strings.NewReader("more"), offsetHeader, strconv.Itoa(len(content))).want(t, 409, "was already imported")
 	if left := incomingFiles(t, store); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
 	}
@@ -99,7 +99,7 @@ func TestUploadErrors(t *testing.T) {
 	}
 	path := begin(t, store)
 	ask(t, store, "DELETE", path, nil).want(t, 204, "")
-	ask(t, store, "GET", path, nil).want(t, 404, "no upload has the id")
+	ask(t, store, "GET", path, nil).want(t, 404, "there is no upload with the id")
 
 	path = begin(t, store)
 	ask(t, store, "PATCH", path, bytes.NewReader(make([]byte, 1500)), offsetHeader, "0").want(t, 200, "")

@@ -24,18 +24,18 @@ const (
 	containerImageName = "io.containerd.image.name"
 )
 
-// Import takes in an archive of `docker save` or in OCI layout, which may be gzip-compressed, and tags it: with name,
-// or when that is empty with the archive's own names. Of an image for several architectures it takes the zone's own, and
-// what is no image it passes over. Of several images it takes the one that name says: by the image's name, its tag, or
-// the digest behind "@". It fails with errdefs.ErrInvalidArgument for an archive that is not as it should be or cannot
-// run here, with errdefs.ErrResourceExhausted for one that is too large or has no room, and with
-// errdefs.ErrPermissionDenied when a name is not the caller's to move. Then, and when ctx ends, nothing of it stays.
+// Import imports an archive of `docker save` or in OCI layout, which may be gzip-compressed, and tags the image with name,
+// or with the archive's own names if name is empty. Of an image for several architectures it takes the zone's own. Of
+// several images it takes the one that name chooses: by the image's name, its tag, or the digest behind "@". It fails with
+// errdefs.ErrInvalidArgument for an archive that is malformed or cannot run here, with errdefs.ErrResourceExhausted for one
+// that is too large or has no space, and with errdefs.ErrPermissionDenied when the caller may not move a name. Then, and
+// when ctx ends, nothing of it stays.
 func (s *Store) Import(ctx context.Context, content io.Reader, name string) (*apiv1.Image, error) {
 	if _, err := parseChoice(name); err != nil {
 		return nil, err
 	}
 	who := peer.From(ctx)
-	finish, err := s.examining.begin(ctx, who)
+	finish, err := s.examinations.acquire(ctx, who)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +61,11 @@ func (s *Store) Import(ctx context.Context, content io.Reader, name string) (*ap
 			return nil, err
 		}
 	}
-	return s.keep(who, image, dir)
+	return s.storeImage(who, image, dir)
 }
 
-// keep makes the parts of an image blobs, and names them, in one step.
-func (s *Store) keep(who peer.User, image *archivedImage, dir string) (*apiv1.Image, error) {
+// storeImage stores the parts of an image as blobs, and names it, in one step.
+func (s *Store) storeImage(who peer.User, image *archivedImage, dir string) (*apiv1.Image, error) {
 	files := map[digest.Digest]string{}
 	for _, part := range image.parts {
 		files[part.digest] = part.path
@@ -98,21 +98,21 @@ func (s *Store) keep(who peer.User, image *archivedImage, dir string) (*apiv1.Im
 	if err := s.commit(next); err != nil {
 		return nil, err
 	}
-	s.remember(image.facts)
+	s.cacheLayers(image.facts)
 	return s.describe(next, image.names[0])
 }
 
 // archivedImage is one image of an archive.
 type archivedImage struct {
 	*candidate
-	// names are the image's full names, refs what the archive calls it besides: a tag without a name, or any word.
+	// names are the image's full names, refs what else the archive calls it: a tag without a name, or any text.
 	names, refs []string
 	// parts are the config and the layers.
 	parts []part
 	facts map[digest.Digest]layerFacts
 }
 
-// image finds the archive's one image for the zone's nodes, or the one that name chooses, and checks all of it.
+// image returns the archive's only image for the zone's nodes, or the one that name chooses, after checking all of it.
 func (a *archive) image(ctx context.Context, name string) (*archivedImage, error) {
 	choice, err := parseChoice(name)
 	if err != nil {
@@ -122,14 +122,14 @@ func (a *archive) image(ctx context.Context, name string) (*archivedImage, error
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := choice.among(images)
+	chosen, err := choice.pickFrom(images)
 	if err != nil {
 		return nil, err
 	}
 	return chosen, a.check(ctx, chosen)
 }
 
-// images lists the images for the zone's nodes, each once; there is at least one.
+// images lists the images for the zone's nodes without duplicates; there is at least one.
 func (a *archive) images() ([]*archivedImage, error) {
 	saved, err := a.dockerManifest()
 	if err != nil {
@@ -143,9 +143,9 @@ func (a *archive) images() ([]*archivedImage, error) {
 		return a.indexed(content, saved)
 	}
 	if saved == nil {
-		return nil, invalid("this is not an image archive: it holds neither %s nor manifest.json", ocispec.ImageIndexFile)
+		return nil, invalid("this is not an image archive: it has neither %s nor manifest.json", ocispec.ImageIndexFile)
 	}
-	found := &found{}
+	found := &foundImages{}
 	for _, item := range saved {
 		image, err := a.assemble(item)
 		if err := found.add(image, err); err != nil {
@@ -162,7 +162,7 @@ type savedImage struct {
 	Layers   []string
 }
 
-// dockerManifest reads manifest.json; without one it is empty.
+// dockerManifest reads manifest.json; the result is empty without one.
 func (a *archive) dockerManifest() ([]savedImage, error) {
 	content, ok, err := a.json("manifest.json")
 	if err != nil || !ok {
@@ -173,23 +173,23 @@ func (a *archive) dockerManifest() ([]savedImage, error) {
 		return nil, invalid("the archive's manifest.json is not valid: %v", err)
 	}
 	if len(saved) == 0 {
-		return nil, invalid("the archive's manifest.json names no image")
+		return nil, invalid("the archive's manifest.json has no image")
 	}
 	names := 0
 	for _, item := range saved {
 		names += len(item.RepoTags)
 	}
 	if len(saved) > maxNamed || names > maxNamed {
-		return nil, fmt.Errorf("the archive's manifest.json lists %d images with %d names, and may list %d of each: %w", len(saved), names, maxNamed, errdefs.ErrResourceExhausted)
+		return nil, fmt.Errorf("the archive's manifest.json lists %d images with %d names; the limit is %d of each: %w", len(saved), names, maxNamed, errdefs.ErrResourceExhausted)
 	}
 	return saved, nil
 }
 
-// assemble makes the manifest that `docker save` leaves out.
+// assemble builds the manifest that `docker save` leaves out.
 func (a *archive) assemble(saved savedImage) (*archivedImage, error) {
 	config, ok := a.file(saved.Config)
 	if !ok {
-		return nil, invalid("the archive lacks the config %s that its manifest names", shortened(saved.Config))
+		return nil, invalid("the archive lacks the config %s that its manifest refers to", shortened(saved.Config))
 	}
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
@@ -203,7 +203,7 @@ func (a *archive) assemble(saved savedImage) (*archivedImage, error) {
 	for _, name := range saved.Layers {
 		layer, ok := a.file(name)
 		if !ok {
-			return nil, invalid("the archive lacks the layer %s that its manifest names", shortened(name))
+			return nil, invalid("the archive lacks the layer %s that its manifest refers to", shortened(name))
 		}
 		mediaType := dockerLayer
 		compressed, err := isGzip(layer.path)
@@ -241,7 +241,7 @@ func (a *archive) indexed(content []byte, saved []savedImage) ([]*archivedImage,
 	if err != nil {
 		return nil, err
 	}
-	found := &found{}
+	found := &foundImages{}
 	for _, descriptor := range index.Manifests {
 		var image *archivedImage
 		one, err := a.limits.pick(a, descriptor)
@@ -260,7 +260,7 @@ func (a *archive) indexed(content []byte, saved []savedImage) ([]*archivedImage,
 func (a *archive) manifest(descriptor ocispec.Descriptor) ([]byte, error) {
 	found, ok := a.blob(descriptor.Digest)
 	if !ok {
-		return nil, &missing{fmt.Sprintf("the archive lacks the manifest %s that its index names", descriptor.Digest)}
+		return nil, &missing{fmt.Sprintf("the archive lacks the manifest %s that its index refers to", descriptor.Digest)}
 	}
 	return a.small(found, "manifest")
 }
@@ -269,16 +269,16 @@ func (a *archive) manifest(descriptor ocispec.Descriptor) ([]byte, error) {
 func (a *archive) config(sum digest.Digest) ([]byte, error) {
 	found, ok := a.blob(sum)
 	if !ok {
-		return nil, invalid("the archive lacks the config %s that its manifest names", sum)
+		return nil, invalid("the archive lacks the config %s that its manifest refers to", sum)
 	}
 	return a.small(found, "config")
 }
 
 func (a *archive) small(found part, what string) ([]byte, error) {
 	if found.size > maxJSON {
-		return nil, invalid("the %s %s is %d bytes long, too long for what it should be", what, found.digest, found.size)
+		return nil, invalid("the %s %s is too long: %d bytes", what, found.digest, found.size)
 	}
-	if a.read += found.size; a.read > maxPicked {
+	if a.jsonRead += found.size; a.jsonRead > maxPicked {
 		return nil, fmt.Errorf("the archive's manifests and configs are more than %d MiB, which is the limit: %w", maxPicked>>20, errdefs.ErrResourceExhausted)
 	}
 	content, err := os.ReadFile(found.path)
@@ -288,11 +288,11 @@ func (a *archive) small(found part, what string) ([]byte, error) {
 	return content, nil
 }
 
-// check reads the image's settings and layers as a node will, and collects them.
+// check reads the image's settings and layers as a node will, and collects its parts.
 func (a *archive) check(ctx context.Context, image *archivedImage) error {
 	found, ok := a.blob(image.manifest.Config.Digest)
 	if !ok || image.manifest.Config.Size != found.size {
-		return invalid("the manifest says that the config is %d bytes long, but it is %d", image.manifest.Config.Size, found.size)
+		return invalid("the manifest gives the config a size of %d bytes, but it has %d", image.manifest.Config.Size, found.size)
 	}
 	if err := a.limits.matchLayers(image.manifest, image.config); err != nil {
 		return err
@@ -302,10 +302,10 @@ func (a *archive) check(ctx context.Context, image *archivedImage) error {
 	for i, descriptor := range image.manifest.Layers {
 		layer, ok := a.blob(descriptor.Digest)
 		if !ok {
-			return invalid("the archive lacks the layer %s that its manifest names", descriptor.Digest)
+			return invalid("the archive lacks the layer %s that its manifest refers to", descriptor.Digest)
 		}
 		if layer.size != descriptor.Size {
-			return invalid("the manifest says that layer %s is %d bytes long, but it is %d", layer.digest, descriptor.Size, layer.size)
+			return invalid("the manifest gives layer %s a size of %d bytes, but it has %d", layer.digest, descriptor.Size, layer.size)
 		}
 		if err := examined.layer(ctx, layer, image.config.diffIDs[i]); err != nil {
 			return err

@@ -180,7 +180,7 @@ func TestRefusesBadArchives(t *testing.T) {
 		"noise":            {bytes.Repeat([]byte("this is not a tar. "), 200), errdefs.ErrInvalidArgument, "neither a tar nor a gzip-compressed tar"},
 		"zstd":             {append([]byte{0x28, 0xb5, 0x2f, 0xfd}, make([]byte, 64)...), errdefs.ErrInvalidArgument, "compressed with zstd"},
 		"xz":               {append([]byte("\xfd7zXZ\x00"), make([]byte, 64)...), errdefs.ErrInvalidArgument, "compressed with xz"},
-		"another tar":      {tarOf(t, entry{name: "README", content: []byte("hello")}), errdefs.ErrInvalidArgument, "holds neither index.json nor manifest.json"},
+		"another tar":      {tarOf(t, entry{name: "README", content: []byte("hello")}), errdefs.ErrInvalidArgument, "has neither index.json nor manifest.json"},
 		"truncated":        {good[:len(good)/2], errdefs.ErrInvalidArgument, "truncated"},
 		"truncated gzip":   {gzipped(t, good)[:len(gzipped(t, good))-20], errdefs.ErrInvalidArgument, "truncated"},
 		"broken gzip":      {broken(gzipped(t, good)), errdefs.ErrInvalidArgument, "damaged"},
@@ -192,27 +192,27 @@ func TestRefusesBadArchives(t *testing.T) {
 		"hard link out":    {tarOf(t, entry{name: "layer.tar", hardLink: "../shadow"}), errdefs.ErrInvalidArgument, "outside of it"},
 		"device":           {tarOf(t, entry{name: "null", mode: tar.TypeChar}), errdefs.ErrInvalidArgument, "neither a file, a folder nor a link"},
 		"sparse":           {sparse.Bytes(), errdefs.ErrInvalidArgument, "neither a file, a folder nor a link"},
-		"twice":            {tarOf(t, append(image.saved(t, "web:1.0"), entry{name: "a0123/layer.tar", content: image.layers[1]})...), errdefs.ErrInvalidArgument, `"a0123/layer.tar" twice, and not the same`},
-		"file and link":    {tarOf(t, append(image.saved(t, "web:1.0"), entry{name: "a0123/layer.tar", link: "../b0123/layer.tar"})...), errdefs.ErrInvalidArgument, "twice, and not the same"},
-		"two links":        {tarOf(t, entry{name: "a", link: "b"}, entry{name: "a", link: "c"}), errdefs.ErrInvalidArgument, "twice, and not the same"},
+		"twice":            {tarOf(t, append(image.saved(t, "web:1.0"), entry{name: "a0123/layer.tar", content: image.layers[1]})...), errdefs.ErrInvalidArgument, `"a0123/layer.tar" twice, with different content`},
+		"file and link":    {tarOf(t, append(image.saved(t, "web:1.0"), entry{name: "a0123/layer.tar", link: "../b0123/layer.tar"})...), errdefs.ErrInvalidArgument, "twice, with different content"},
+		"two links":        {tarOf(t, entry{name: "a", link: "b"}, entry{name: "a", link: "c"}), errdefs.ErrInvalidArgument, "twice, with different content"},
 		"other machine":    {with(func(i *testImage) { i.architecture = "arm64" }), errdefs.ErrInvalidArgument, "the image is for arm64, this zone's nodes are amd64"},
 		"missing layer":    {noLayer(image.oci(t, "web:1.0")), errdefs.ErrInvalidArgument, "lacks the layer sha256:"},
 		"missing layer 2":  {noLayer(image.saved(t, "web:1.0")), errdefs.ErrInvalidArgument, `lacks the layer "b0123/layer.tar"`},
 		"missing config":   {without(blobEntry(image.config(t)).name), errdefs.ErrInvalidArgument, "lacks the config"},
 		"missing manifest": {without(blobEntry(image.manifest(t)).name), errdefs.ErrInvalidArgument, "lacks the manifest"},
-		"wrong digest":     {tarOf(t, replaced(image.oci(t, "web:1.0"), layerName, []byte("something else"))...), errdefs.ErrInvalidArgument, "does not have the digest that its name says"},
-		"wrong content":    {with(func(i *testImage) { i.diffIDs = []digest.Digest{digest.FromString("x"), digest.FromString("y")} }), errdefs.ErrInvalidArgument, "as the image's config says"},
-		"wrong count":      {with(func(i *testImage) { i.diffIDs = []digest.Digest{digest.FromString("x")} }), errdefs.ErrInvalidArgument, "names 2 layers, its config 1"},
+		"wrong digest":     {tarOf(t, replaced(image.oci(t, "web:1.0"), layerName, []byte("something else"))...), errdefs.ErrInvalidArgument, "not the one in its name"},
+		"wrong content":    {with(func(i *testImage) { i.diffIDs = []digest.Digest{digest.FromString("x"), digest.FromString("y")} }), errdefs.ErrInvalidArgument, "as in the image's config"},
+		"wrong count":      {with(func(i *testImage) { i.diffIDs = []digest.Digest{digest.FromString("x")} }), errdefs.ErrInvalidArgument, "has 2 layers, its config 1"},
 		"layer no tar":     {with(func(i *testImage) { i.layers[0] = bytes.Repeat([]byte("no tar "), 200) }), errdefs.ErrInvalidArgument, "damaged"},
 		"layer truncated":  {with(func(i *testImage) { i.layers[0] = i.layers[0][:1030] }), errdefs.ErrInvalidArgument, "is truncated"},
 		"layer leads out":  {with(func(i *testImage) { i.layers[0] = tarOf(t, entry{name: "../../x", content: []byte("x")}) }), errdefs.ErrInvalidArgument, "leads out of the container"},
 		"layer zstd":       {with(func(i *testImage) { i.layers[0] = append([]byte{0x28, 0xb5, 0x2f, 0xfd}, make([]byte, 64)...) }), errdefs.ErrInvalidArgument, "compressed with zstd"},
-		"empty list":       {tarOf(t, entry{name: "manifest.json", content: []byte("[]")}), errdefs.ErrInvalidArgument, "names no image"},
+		"empty list":       {tarOf(t, entry{name: "manifest.json", content: []byte("[]")}), errdefs.ErrInvalidArgument, "has no image"},
 		"broken list":      {tarOf(t, entry{name: "manifest.json", content: []byte("{")}), errdefs.ErrInvalidArgument, "is not valid"},
 		"broken index":     {tarOf(t, entry{name: "index.json", content: []byte("[]")}), errdefs.ErrInvalidArgument, "not valid JSON"},
 		"two images": {
 			tarOf(t, append(image.blobs(t), entry{name: "index.json", content: twoImages(t, image)}, blobEntry(other(t).manifest(t)), blobEntry(other(t).config(t)))...),
-			errdefs.ErrInvalidArgument, "holds 2 images (a:1, b:1)",
+			errdefs.ErrInvalidArgument, "has 2 images (a:1, b:1)",
 		},
 		"index that names itself deeply": {deepIndex(t, 7), errdefs.ErrInvalidArgument, "nested more than 4 deep"},
 	} {
@@ -284,7 +284,7 @@ func TestImageWithoutNameOrCommand(t *testing.T) {
 	image.command = []string{""} // An engine takes that for none.
 	content := tarOf(t, image.oci(t, "")...)
 	store := openStore(t, t.TempDir(), Limits{})
-	if _, err := store.Import(t.Context(), bytes.NewReader(content), ""); err == nil || !strings.Contains(err.Error(), "does not say the image's name") {
+	if _, err := store.Import(t.Context(), bytes.NewReader(content), ""); err == nil || !strings.Contains(err.Error(), "has no name for its image") {
 		t.Errorf("without any name it says %v", err)
 	}
 	if _, err := store.Import(t.Context(), bytes.NewReader(content), "No Name"); !errors.Is(err, errdefs.ErrInvalidArgument) {

@@ -15,54 +15,52 @@ import (
 )
 
 const (
-	// maxLayerName and maxElement are how long a name in a layer, and each folder's or file's own name in it, may be on a
-	// node's disk. The kernel takes paths of 4095 bytes, and /var/lib/docker/overlay2/ID/diff/ is 95 of them.
+	// maxLayerName and maxElement are the longest path in a layer and the longest name in a path. The kernel accepts paths
+	// of 4095 bytes, and /var/lib/docker/overlay2/ID/diff/ is 95 of them.
 	maxLayerName = 4000
 	maxElement   = 255
-	// maxAccounts is how large a file of users or groups is looked at.
+	// maxAccounts is the largest file of users or groups that is read.
 	maxAccounts = 16 << 10
 )
 
-// layerFacts are what was learned of a layer by reading it.
+// layerFacts is what reading a layer has shown.
 type layerFacts struct {
-	// diffID is the digest of the layer's tar.
+	// diffID is the digest of the layer's uncompressed tar.
 	diffID digest.Digest
-	// size is how much the layer takes up unpacked, entries how many names it holds, with folders that engines make for
-	// what is in them.
+	// size is the unpacked size, entries the number of names, including folders that engines create for their content.
 	size, entries int64
-	// tree is what the layer unpacks to, nil if it was too large to be kept.
+	// tree is what the layer unpacks to, nil if it was too large to keep.
 	tree *tree
 	// users and groups are its /etc/passwd and /etc/group.
 	users, groups accounts
 }
 
-// matchLayers refuses an image whose manifest and config do not speak of the same number of layers, or of more than an
-// engine stacks.
+// matchLayers refuses an image whose manifest and config have different numbers of layers, or more than an engine accepts.
 func (l Limits) matchLayers(m parsedManifest, config Config) error {
 	got, want := len(m.Layers), len(config.diffIDs)
 	if got != want {
-		return invalid("the image's manifest names %d layers, its config %d", got, want)
+		return invalid("the image's manifest has %d layers, its config %d", got, want)
 	}
 	return l.checkDepth(got)
 }
 
-// checkDepth refuses more layers than an engine stacks.
+// checkDepth refuses more layers than an engine accepts.
 func (l Limits) checkDepth(layers int) error {
 	if layers > l.Layers {
-		return fmt.Errorf("the image has %d layers, and an engine stacks no more than %d; build it with fewer steps: %w", layers, l.Layers, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("the image has %d layers, and an engine accepts at most %d; build it with fewer steps: %w", layers, l.Layers, errdefs.ErrResourceExhausted)
 	}
 	return nil
 }
 
-// examination reads the layers of one image as a node will, lowest first, so that what a node would choke on is refused
-// here. What is read is bounded for the whole image, however it is divided into layers.
+// examination reads the layers of one image, lowest first, so that what an engine would refuse is refused here. Its limits
+// apply to the whole image.
 type examination struct {
 	limits Limits
-	// known are facts of layers that were read before. A layer that an image has twice is read once.
+	// known are the facts of layers that were read before.
 	known map[digest.Digest]layerFacts
 
 	size, entries int64
-	// steps is how many names were looked up in the layers that were read.
+	// steps is how many names were looked up in the layers.
 	steps         int64
 	root          rootfs
 	users, groups accounts
@@ -72,8 +70,8 @@ func (l Limits) examine() *examination {
 	return &examination{limits: l, known: map[digest.Digest]layerFacts{}}
 }
 
-// layer reads the next layer, or goes by what is known of it. DiffID is what the image's config gives as the digest of
-// the layer's tar.
+// layer reads the next layer, unless its facts are known. DiffID is the digest of the layer's tar according to the image's
+// config.
 func (e *examination) layer(ctx context.Context, layer part, diffID digest.Digest) error {
 	what := "layer " + layer.digest.String()
 	facts, known := e.known[layer.digest]
@@ -88,21 +86,21 @@ func (e *examination) layer(ctx context.Context, layer part, diffID digest.Diges
 		e.known[layer.digest] = facts
 	}
 	if facts.diffID != diffID {
-		return invalid("%s has the content digest %s, not %s as the image's config says", what, facts.diffID, diffID)
+		return invalid("%s has the content digest %s, not %s as in the image's config", what, facts.diffID, diffID)
 	}
 	e.size, e.entries, e.root = e.size+facts.size, e.entries+facts.entries, append(e.root, facts.tree)
 	if e.entries > e.limits.LayerEntries {
 		return e.tooMany()
 	}
-	e.users, e.groups = facts.users.over(e.users), facts.groups.over(e.groups)
+	e.users, e.groups = facts.users.overlay(e.users), facts.groups.overlay(e.groups)
 	return nil
 }
 
 func (e *examination) tooMany() error {
-	return fmt.Errorf("the image's layers hold more than %d entries, which is the limit: %w", e.limits.LayerEntries, errdefs.ErrResourceExhausted)
+	return fmt.Errorf("the image's layers have more than %d entries, which is the limit: %w", e.limits.LayerEntries, errdefs.ErrResourceExhausted)
 }
 
-// read goes through a layer that is not known yet.
+// read reads a layer whose facts are not known.
 func (e *examination) read(ctx context.Context, what string, layer part) (layerFacts, error) {
 	facts, err := e.readFile(ctx, what, layer)
 	if errors.Is(err, errExpands) {
@@ -114,16 +112,16 @@ func (e *examination) read(ctx context.Context, what string, layer part) (layerF
 func (e *examination) readFile(ctx context.Context, what string, layer part) (layerFacts, error) {
 	w := e.walk(what)
 	w.facts.diffID = layer.digest
-	err := w.pass(ctx, layer, w.entries)
+	err := w.readTar(ctx, layer, w.entries)
 	if err == nil && w.replaced {
-		err = w.pass(ctx, layer, w.foldersStay)
+		err = w.readTar(ctx, layer, w.checkFolders)
 	}
 	e.steps += w.tree.steps
 	return w.facts, err
 }
 
-// pass has a layer's tar read from its beginning.
-func (w *walk) pass(ctx context.Context, layer part, through func(context.Context, *tar.Reader) error) error {
+// readTar reads a layer's tar from its beginning.
+func (w *walk) readTar(ctx context.Context, layer part, through func(context.Context, *tar.Reader) error) error {
 	file, err := os.Open(layer.path)
 	if err != nil {
 		return fmt.Errorf("read a layer: %w", err)
@@ -133,13 +131,13 @@ func (w *walk) pass(ctx context.Context, layer part, through func(context.Contex
 	limits.ExpandedBytes -= w.size
 	guarded, err := limits.expand(ctx, w.what, file)
 	if errors.Is(err, io.EOF) {
-		return nil // Some builders write a layer that changes nothing as no bytes at all, and engines take it.
+		return nil // Some builders write an empty layer as an empty file, and engines accept it.
 	}
 	if err != nil {
 		return err
 	}
 	if !guarded.compressed {
-		// The tar's digest is known, and the files in it can be skipped on disk.
+		// The tar's digest is known, so that files in it can be skipped on disk.
 		if _, err := file.Seek(0, io.SeekStart); err != nil {
 			return fmt.Errorf("read a layer: %w", err)
 		}
@@ -159,23 +157,23 @@ func (w *walk) pass(ctx context.Context, layer part, through func(context.Contex
 	return nil
 }
 
-// account remembers the layer's files of users and groups.
-func (w *walk) account(header *tar.Header, content io.Reader) error {
+// readAccounts reads the layer's files of users and groups.
+func (w *walk) readAccounts(header *tar.Header, content io.Reader) error {
 	name := path.Join("/", header.Name)
 	file := &w.facts.users
 	switch name {
 	case "/etc/passwd", "/etc/.wh.passwd":
 	case "/etc/group", "/etc/.wh.group":
 		file = &w.facts.groups
-	case "/etc", "/.wh.etc", "/etc/.wh..wh..opq": // The root of a layer hides nothing, whatever it says.
+	case "/etc", "/.wh.etc", "/etc/.wh..wh..opq": // A whiteout of the root has no effect.
 		if header.Typeflag != tar.TypeDir {
-			w.facts.users, w.facts.groups = w.facts.users.replaced(header), w.facts.groups.replaced(header)
+			w.facts.users, w.facts.groups = w.facts.users.afterEntry(header), w.facts.groups.afterEntry(header)
 		}
 		return nil
 	default:
 		return nil
 	}
-	*file = file.replaced(header)
+	*file = file.afterEntry(header)
 	if file.state != accountsKnown {
 		return nil
 	}
@@ -184,7 +182,7 @@ func (w *walk) account(header *tar.Header, content io.Reader) error {
 	return err
 }
 
-// isGzip reports whether a file begins as gzip does.
+// isGzip reports whether a file has a gzip header.
 func isGzip(path string) (bool, error) {
 	file, err := os.Open(path)
 	if err != nil {

@@ -18,14 +18,13 @@ import (
 )
 
 const (
-	// maxJSON is how large a manifest, index or config may be.
+	// maxJSON is the largest manifest, index or config.
 	maxJSON = 4 << 20
-	// maxNamed is how many layers or manifests one manifest may name.
+	// maxNamed is how many layers or manifests one manifest may have.
 	maxNamed = 512
 )
 
-// parsedManifest is a manifest of an image or of something else, which has a config and layers, or an index, which has
-// manifests.
+// parsedManifest is a manifest, which has a config and layers, or an index, which has manifests.
 type parsedManifest struct {
 	MediaType    string               `json:"mediaType"`
 	Version      int                  `json:"schemaVersion"`
@@ -38,8 +37,8 @@ type parsedManifest struct {
 	size int64
 }
 
-// parseManifest reads a manifest or index. The media type is what came with it; what the content says of itself
-// must not differ. It fails with errdefs.ErrInvalidArgument.
+// parseManifest reads a manifest or index. MediaType is the type that it was sent with; a type in the content must be the
+// same. It fails with errdefs.ErrInvalidArgument.
 func parseManifest(content []byte, mediaType string) (parsedManifest, error) {
 	var m parsedManifest
 	if err := json.Unmarshal(content, &m); err != nil {
@@ -47,13 +46,13 @@ func parseManifest(content []byte, mediaType string) (parsedManifest, error) {
 	}
 	m.size = int64(len(content))
 	if m.MediaType != "" && mediaType != "" && m.MediaType != mediaType {
-		return m, invalid("the manifest says that it is %q, but came as %q", m.MediaType, mediaType)
+		return m, invalid("the manifest's own type is %q, but it was sent as %q", m.MediaType, mediaType)
 	}
 	if m.MediaType == "" {
 		m.MediaType = mediaType
 	}
 	if m.Version != 2 {
-		return m, invalid("the manifest's schema version is %d; only version 2 is known, which Docker writes since 1.10", m.Version)
+		return m, invalid("the manifest's schema version is %d; only version 2 is supported, which Docker writes since 1.10", m.Version)
 	}
 	if m.MediaType == "" && m.Config != nil {
 		m.MediaType = distribution.MediaTypeOCIManifest
@@ -70,10 +69,10 @@ func parseManifest(content []byte, mediaType string) (parsedManifest, error) {
 			return m, invalid("the index must have manifests, and neither a config nor layers")
 		}
 	default:
-		return m, invalid("manifests of the type %q are not known here", m.MediaType)
+		return m, invalid("manifests of the type %q are not supported", m.MediaType)
 	}
 	if n := len(m.Layers) + len(m.Manifests); n > maxNamed {
-		return m, fmt.Errorf("the manifest names %d layers or manifests, and may name %d: %w", n, maxNamed, errdefs.ErrResourceExhausted)
+		return m, fmt.Errorf("the manifest has %d layers or manifests; the limit is %d: %w", n, maxNamed, errdefs.ErrResourceExhausted)
 	}
 	for _, descriptor := range m.descriptors() {
 		if err := checkDigest(descriptor.Digest); err != nil {
@@ -86,7 +85,7 @@ func parseManifest(content []byte, mediaType string) (parsedManifest, error) {
 	return m, nil
 }
 
-// descriptors are those of everything that it names.
+// descriptors lists the descriptors of everything that it refers to.
 func (m parsedManifest) descriptors() []ocispec.Descriptor {
 	all := slices.Concat(m.Layers, m.Manifests)
 	if m.Config != nil {
@@ -105,9 +104,9 @@ func (m parsedManifest) entry() manifest {
 	return entry
 }
 
-// Resolve finds an image by NAME:TAG, NAME (then the tag is "latest") or NAME@DIGEST. It tells the digest of the
-// manifest for the zone's nodes, by which they pull it, and the image's config. It fails with errdefs.ErrNotFound,
-// saying what the store has, and with errdefs.ErrInvalidArgument when the name is none or the image cannot run here.
+// Resolve finds an image by NAME:TAG, NAME (the tag is "latest" then) or NAME@DIGEST. It returns the digest of the manifest
+// for the zone's nodes, by which they pull it, and the image's config. It fails with errdefs.ErrNotFound, naming what the
+// store has, and with errdefs.ErrInvalidArgument for an invalid name or an image that cannot run here.
 func (s *Store) Resolve(ctx context.Context, name string) (manifestDigest string, config Config, err error) {
 	ref, err := distribution.ParseReference(name)
 	if err != nil {
@@ -122,7 +121,7 @@ func (s *Store) Resolve(ctx context.Context, name string) (manifestDigest string
 	}
 	found, err := s.read(current, sum)
 	if err == nil && ref.Digest != "" {
-		// Behind a name is what was looked at when it was named; behind a digest may be anything.
+		// What has a name was examined when it was named. What has only a digest may be anything.
 		err = s.examineStored(ctx, found)
 	}
 	if err != nil {
@@ -132,51 +131,51 @@ func (s *Store) Resolve(ctx context.Context, name string) (manifestDigest string
 	return found.digest.String(), found.config, nil
 }
 
-// accountsOf are an image's own files of users and groups, nil if a layer was not looked at.
+// accountsOf returns an image's files of users and groups, nil if a layer was not examined.
 func (s *Store) accountsOf(m parsedManifest) *accountFiles {
 	var files accountFiles
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, layer := range m.Layers {
-		facts, ok := s.checked[layer.Digest]
+		facts, ok := s.layerCache[layer.Digest]
 		if !ok {
 			return nil
 		}
-		files.users, files.groups = facts.users.over(files.users), facts.groups.over(files.groups)
+		files.users, files.groups = facts.users.overlay(files.users), facts.groups.overlay(files.groups)
 	}
 	return &files
 }
 
-// find is the digest that a reference means; the digest in it counts before the tag.
+// find returns the digest of a reference. A digest in the reference precedes the tag.
 func (s *Store) find(current catalog, ref distribution.Reference) (digest.Digest, error) {
 	sum := ref.Digest
 	if sum == "" {
 		sum = current.tags[ref.String()].digest
 	}
 	if _, ok := current.manifests[sum]; !ok {
-		return "", s.noImage(&current, ref)
+		return "", s.notFoundError(&current, ref)
 	}
 	return sum, nil
 }
 
-// inStore is the catalog with its blobs as a source of images.
-type inStore struct {
+// storeSource is the store as a source of images.
+type storeSource struct {
 	*Store
 	catalog catalog
 }
 
-func (s inStore) manifest(descriptor ocispec.Descriptor) ([]byte, error) {
+func (s storeSource) manifest(descriptor ocispec.Descriptor) ([]byte, error) {
 	if _, ok := s.catalog.manifests[descriptor.Digest]; !ok {
 		return nil, fmt.Errorf("the store has no manifest %s: %w", descriptor.Digest, errdefs.ErrNotFound)
 	}
 	return s.readBlob(descriptor.Digest)
 }
 
-func (s inStore) config(sum digest.Digest) ([]byte, error) { return s.readBlob(sum) }
+func (s storeSource) config(sum digest.Digest) ([]byte, error) { return s.readBlob(sum) }
 
 // read follows a manifest or index of the store to the image for the zone's nodes.
 func (s *Store) read(current catalog, sum digest.Digest) (*candidate, error) {
-	return s.limits.pick(inStore{s, current}, current.descriptor(sum))
+	return s.limits.pick(storeSource{s, current}, current.descriptor(sum))
 }
 
 // readBlob reads a small blob: a manifest or a config.
@@ -186,7 +185,7 @@ func (s *Store) readBlob(sum digest.Digest) ([]byte, error) {
 		return nil, err
 	}
 	if size > maxJSON {
-		return nil, invalid("%s is %d bytes long, too long for a manifest or config", sum, size)
+		return nil, invalid("%s is too long for a manifest or config: %d bytes", sum, size)
 	}
 	content, err := os.ReadFile(blobPath(s.dir, sum))
 	if errors.Is(err, os.ErrNotExist) {
@@ -195,7 +194,7 @@ func (s *Store) readBlob(sum digest.Digest) ([]byte, error) {
 	return content, err
 }
 
-// describe tells about a tag. An image that cannot run here is told too, as far as it can be read.
+// describe describes the image of a tag, as far as it can be read if it cannot run here.
 func (s *Store) describe(current catalog, name string) (*apiv1.Image, error) {
 	tagged := current.tags[name]
 	image := &apiv1.Image{

@@ -89,7 +89,7 @@ func TestTheWorkOfOneImageIsBounded(t *testing.T) {
 	for range 125 {
 		many.layers = append(many.layers, zeros)
 	}
-	bothWays(t, Limits{}, many, refused(errdefs.ErrResourceExhausted, "the image has 127 layers, and an engine stacks no more than 125"))
+	bothWays(t, Limits{}, many, refused(errdefs.ErrResourceExhausted, "the image has 127 layers, and an engine accepts at most 125"))
 	many.layers = many.layers[:20]
 	bothWays(t, Limits{ExpandedBytes: 1 << 20}, many, refused(errdefs.ErrResourceExhausted, "the image expands to more than 1MiB, which is the limit"))
 
@@ -99,7 +99,7 @@ func TestTheWorkOfOneImageIsBounded(t *testing.T) {
 	}
 	files := webImage(t)
 	files.layers = append(files.layers, tarOf(t, names...), gzipped(t, tarOf(t, names...)))
-	bothWays(t, Limits{LayerEntries: 300}, files, refused(errdefs.ErrResourceExhausted, "the image's layers hold more than 300 entries, which is the limit"))
+	bothWays(t, Limits{LayerEntries: 300}, files, refused(errdefs.ErrResourceExhausted, "the image's layers have more than 300 entries, which is the limit"))
 	bothWays(t, Limits{LayerEntries: 405}, files, taken) // A folder that is not an entry counts too: etc.
 
 	sparse := webImage(t)
@@ -122,7 +122,7 @@ func TestAManifestNamesAFewHundredThings(t *testing.T) {
 		m.Layers = append(m.Layers, describeBlob(dockerLayer, nil))
 	}
 	_, err := parseManifest(jsonOf(t, m), "")
-	wantSays(t, err, errdefs.ErrResourceExhausted, "names 513 layers or manifests, and may name 512")
+	wantSays(t, err, errdefs.ErrResourceExhausted, "has 513 layers or manifests; the limit is 512")
 }
 
 // cancelling ends the context when the reader comes to a place.
@@ -147,8 +147,8 @@ func TestTheWorkEndsWithTheCaller(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("it says %v", err)
 	}
-	if left := incomingFiles(t, store); len(left) > 0 || len(names(t, store)) > 0 || store.arriving != 0 {
-		t.Errorf("left behind: %q, %d bytes on their way", left, store.arriving)
+	if left := incomingFiles(t, store); len(left) > 0 || len(names(t, store)) > 0 || store.incomingBytes != 0 {
+		t.Errorf("left behind: %q, %d bytes on their way", left, store.incomingBytes)
 	}
 	image := webImage(t)
 	pushBlobs(t, store, "web", image)
@@ -270,7 +270,7 @@ func TestWhatIsNoImageIsPassedOver(t *testing.T) {
 			}
 			store := openStore(t, t.TempDir(), Limits{})
 			_, err := store.Import(t.Context(), bytes.NewReader(tarOf(t, append(slices.Clone(files), entry{name: "index.json", content: indexOf(t, beside.descriptor)})...)), "web:1")
-			wantSays(t, err, errdefs.ErrInvalidArgument, "the archive holds no image")
+			wantSays(t, err, errdefs.ErrInvalidArgument, "the archive has no image")
 
 			if what == "something else" || what == "index of such" {
 				return // No registry takes a blob for a manifest.
@@ -317,26 +317,26 @@ func TestAnImageOfSeveralIsChosen(t *testing.T) {
 		content           []byte
 		name, calls, says string
 	}{
-		{oci("v1", "v2"), "", "", "the archive holds 2 images (v1, v2); give the name of one behind the file, as in `mammoth image push FILE v1` or `mammoth image push FILE web:v1`"},
+		{oci("v1", "v2"), "", "", "the archive has 2 images (v1, v2); add the name of one after the file, as in `mammoth image push FILE v1` or `mammoth image push FILE web:v1`"},
 		{oci("v1", "v2"), "v2", "v2:latest", ""},
 		{oci("v1", "v2"), "web:v2", "web:v2", ""},
-		{oci("v1", "v2"), "web:v3", "", `the archive holds 2 images (v1, v2), and "web:v3" does not say which`},
-		{oci("v1", "v2"), "web", "", `and "web" does not say which`},
+		{oci("v1", "v2"), "web:v3", "", `the archive has 2 images (v1, v2), and "web:v3" does not identify one`},
+		{oci("v1", "v2"), "web", "", `and "web" does not identify one`},
 		{oci("", ""), "web:1", "", "without a name @sha256:"},
 		{oci("", ""), "web:1@" + digest.FromBytes(second).String(), "web:1", ""},
 		{oci("", ""), "web:1@" + digest.FromBytes(b.manifest(t)).String(), "web:1", ""},
-		{oci("a:1", "b:2"), "", "", "the archive holds 2 images (a:1, b:2); give the name of one behind the file, as in `mammoth image push FILE a:1`"},
+		{oci("a:1", "b:2"), "", "", "the archive has 2 images (a:1, b:2); add the name of one after the file, as in `mammoth image push FILE a:1`"},
 		{oci("a:1", "b:2"), "b:2", "b:2", ""},
 		{oci("a:1", "b:2"), "web:2", "web:2", ""},
 		{oci("\x1b[31mred", "v2"), "", "", `("\x1b[31mred", v2)`},
-		{save([]string{"web:v1"}, []string{"web:v2"}), "", "", "holds 2 images (web:v1, web:v2)"},
-		{save([]string{"web:v1"}, []string{"web:v2"}), "v2", "", `"v2" does not say which`},
+		{save([]string{"web:v1"}, []string{"web:v2"}), "", "", "has 2 images (web:v1, web:v2)"},
+		{save([]string{"web:v1"}, []string{"web:v2"}), "v2", "", `"v2" does not identify one`},
 		{save([]string{"web:v1"}, []string{"web:v2", "web:latest"}), "web", "web:latest", ""},
 		{save([]string{"web:v1"}, []string{"web:v2"}), "other:v2", "other:v2", ""},
-		{save([]string{"a:1"}, []string{"b:1"}), "c:1", "", `"c:1" does not say which`},
-		{save([]string{"a:1"}, []string{"a:1"}), "a:1", "", "), and \"a:1\" does not say which; give the name of one behind the file, as in `mammoth image push FILE a:1@sha256:"},
+		{save([]string{"a:1"}, []string{"b:1"}), "c:1", "", `"c:1" does not identify one`},
+		{save([]string{"a:1"}, []string{"a:1"}), "a:1", "", "), and \"a:1\" does not identify one; add the name of one after the file, as in `mammoth image push FILE a:1@sha256:"},
 		{save([]string{"a:1"}, []string{"a:1"}), "a:1@" + digest.FromBytes(second).String(), "a:1", ""},
-		{oci("v1", "v1"), "v1", "", "does not say which; give the name of one behind the file, as in `mammoth image push FILE web:1.0@sha256:"},
+		{oci("v1", "v1"), "v1", "", "does not identify one; add the name of one after the file, as in `mammoth image push FILE web:1.0@sha256:"},
 		{save([]string{"a:1"}, nil), "c:2@" + digest.FromBytes(second).String(), "c:2", ""},
 	} {
 		store := openStore(t, t.TempDir(), Limits{})
@@ -359,20 +359,20 @@ func TestWhatAnEngineDoesNotUnpackIsRefused(t *testing.T) {
 	file := func(name string) entry { return entry{name: name, content: []byte("x")} }
 	dir := func(name string) entry { return entry{name: name, mode: tar.TypeDir} }
 	for says, entries := range map[string][]entry{
-		`holds "etc/a" twice`:                                  {file("etc/a"), file("etc/a")},
-		`holds "./a" twice`:                                    {file("a"), file("./a")},
-		`holds "d/" twice`:                                     {dir("d/"), dir("d/")},
-		`holds "l" twice`:                                      {{name: "l", link: "x"}, file("l")},
-		`holds "a/b", but "/a"`:                                {file("a"), file("a/b")},
-		`links "h" to "nowhere"`:                               {{name: "h", hardLink: "nowhere"}},
-		`links "h" to "later"`:                                 {{name: "h", hardLink: "later"}, file("later")},
-		`links "h" to the folder "d"`:                          {dir("d"), {name: "h", hardLink: "d"}},
-		`"gone" and says, with ".wh.gone", that it is deleted`: {file("gone"), file(".wh.gone")},
-		`holds "d/.wh.", which says that a file is deleted, but not which`:   {dir("d"), file("d/.wh.")},
-		`holds ".wh..", which says that a file is deleted, but not which`:    {file(".wh..")},
-		`holds "d/.wh...", which says that a file is deleted, but not which`: {dir("d"), file("d/.wh...")},
-		`a name with a part of 300 bytes`:                                    {file("d/" + strings.Repeat("n", 300))},
-		`a name of 4219 bytes`:                                               {file(strings.Repeat(strings.Repeat("n", 200)+"/", 20) + strings.Repeat("m", 199))},
+		`has "etc/a" twice`:                         {file("etc/a"), file("etc/a")},
+		`has "./a" twice`:                           {file("a"), file("./a")},
+		`has "d/" twice`:                            {dir("d/"), dir("d/")},
+		`has "l" twice`:                             {{name: "l", link: "x"}, file("l")},
+		`has "a/b", but "/a"`:                       {file("a"), file("a/b")},
+		`links "h" to "nowhere"`:                    {{name: "h", hardLink: "nowhere"}},
+		`links "h" to "later"`:                      {{name: "h", hardLink: "later"}, file("later")},
+		`links "h" to the folder "d"`:               {dir("d"), {name: "h", hardLink: "d"}},
+		`"gone" and deletes it with ".wh.gone"`:     {file("gone"), file(".wh.gone")},
+		`has "d/.wh.", a deletion without a name`:   {dir("d"), file("d/.wh.")},
+		`has ".wh..", a deletion without a name`:    {file(".wh..")},
+		`has "d/.wh...", a deletion without a name`: {dir("d"), file("d/.wh...")},
+		`a name with an element of 300 bytes`:       {file("d/" + strings.Repeat("n", 300))},
+		`a name of 4219 bytes`:                      {file(strings.Repeat(strings.Repeat("n", 200)+"/", 20) + strings.Repeat("m", 199))},
 	} {
 		image := webImage(t)
 		image.layers = append(image.layers, tarOf(t, entries...))
@@ -389,21 +389,21 @@ func TestWhatAnEngineDoesNotUnpackIsRefused(t *testing.T) {
 func TestSettingsWithWhichNothingStartsAreRefused(t *testing.T) {
 	passwd := tarOf(t, entry{name: "etc/", mode: tar.TypeDir}, entry{name: "etc/passwd", content: []byte("root:x:0:0::/:\nweb:x:7:7::/:\n")}, entry{name: "etc/group", content: []byte("root:x:0:\nstaff:x:9:\n")})
 	for says, set := range map[string]func(*ocispec.ImageConfig){
-		`the image's WORKDIR is "rel/dir", which is not an absolute path`:                    func(c *ocispec.ImageConfig) { c.WorkingDir = "rel/dir" },
-		`the image's WORKDIR is "/a\x00b", with a NUL in it`:                                 func(c *ocispec.ImageConfig) { c.WorkingDir = "/a\x00b" },
-		`the image's WORKDIR holds "nnnn`:                                                    func(c *ocispec.ImageConfig) { c.WorkingDir = "/" + strings.Repeat("n", 256) },
-		`the image's USER is "nobody", but the image's /etc/passwd names no user "nobody"`:   func(c *ocispec.ImageConfig) { c.User = "nobody" },
-		`the image's USER is "web:wheel", but the image's /etc/group names no group "wheel"`: func(c *ocispec.ImageConfig) { c.User = "web:wheel" },
-		`the image's USER is "web:wheel:7", but the image's /etc/group names no group`:       func(c *ocispec.ImageConfig) { c.User = "web:wheel:7" },
-		`the image's USER is "-1", and the number of a user must be 0 to 2147483647`:         func(c *ocispec.ImageConfig) { c.User = "-1" },
-		`the image's USER is "0:4294967296", and the number of a group must be`:              func(c *ocispec.ImageConfig) { c.User = "0:4294967296" },
-		`the image's USER is "99999999999999999999", and the number of a user must be`:       func(c *ocispec.ImageConfig) { c.User = "99999999999999999999" },
-		`the image's ENV holds "=x", which is not of the form NAME=VALUE`:                    func(c *ocispec.ImageConfig) { c.Env = []string{"A=1", "=x"} },
-		`the image's ENV holds "PATH", which is not of the form NAME=VALUE`:                  func(c *ocispec.ImageConfig) { c.Env = []string{"PATH"} },
-		`the image's ENV holds "", which is not of the form NAME=VALUE`:                      func(c *ocispec.ImageConfig) { c.Env = []string{""} },
-		`the image's ENV holds "A=\x00", with a NUL in it`:                                   func(c *ocispec.ImageConfig) { c.Env = []string{"A=\x00"} },
-		`of 131074 bytes, and the kernel passes on no more than 131071`:                      func(c *ocispec.ImageConfig) { c.Env = []string{"A=" + strings.Repeat("x", 131072)} },
-		`the image's CMD holds "a\x00b", with a NUL in it`:                                   func(c *ocispec.ImageConfig) { c.Cmd = []string{"a\x00b"} },
+		`the image's WORKDIR is "rel/dir", which is not an absolute path`:                  func(c *ocispec.ImageConfig) { c.WorkingDir = "rel/dir" },
+		`the image's WORKDIR is "/a\x00b", which contains a NUL`:                           func(c *ocispec.ImageConfig) { c.WorkingDir = "/a\x00b" },
+		`the image's WORKDIR has "nnnn`:                                                    func(c *ocispec.ImageConfig) { c.WorkingDir = "/" + strings.Repeat("n", 256) },
+		`the image's USER is "nobody", but the image's /etc/passwd has no user "nobody"`:   func(c *ocispec.ImageConfig) { c.User = "nobody" },
+		`the image's USER is "web:wheel", but the image's /etc/group has no group "wheel"`: func(c *ocispec.ImageConfig) { c.User = "web:wheel" },
+		`the image's USER is "web:wheel:7", but the image's /etc/group has no group`:       func(c *ocispec.ImageConfig) { c.User = "web:wheel:7" },
+		`the image's USER is "-1", but the id of a user must be 0 to 2147483647`:           func(c *ocispec.ImageConfig) { c.User = "-1" },
+		`the image's USER is "0:4294967296", but the id of a group must be`:                func(c *ocispec.ImageConfig) { c.User = "0:4294967296" },
+		`the image's USER is "99999999999999999999", but the id of a user must be`:         func(c *ocispec.ImageConfig) { c.User = "99999999999999999999" },
+		`the image's ENV has "=x", which is not of the form NAME=VALUE`:                    func(c *ocispec.ImageConfig) { c.Env = []string{"A=1", "=x"} },
+		`the image's ENV has "PATH", which is not of the form NAME=VALUE`:                  func(c *ocispec.ImageConfig) { c.Env = []string{"PATH"} },
+		`the image's ENV has "", which is not of the form NAME=VALUE`:                      func(c *ocispec.ImageConfig) { c.Env = []string{""} },
+		`the image's ENV has "A=\x00", which contains a NUL`:                               func(c *ocispec.ImageConfig) { c.Env = []string{"A=\x00"} },
+		`of 131074 bytes; the kernel's limit is 131071`:                                    func(c *ocispec.ImageConfig) { c.Env = []string{"A=" + strings.Repeat("x", 131072)} },
+		`the image's CMD has "a\x00b", which contains a NUL`:                               func(c *ocispec.ImageConfig) { c.Cmd = []string{"a\x00b"} },
 		`the image's ENTRYPOINT, CMD and ENV are 1100000 bytes long together`: func(c *ocispec.ImageConfig) {
 			c.Entrypoint = []string{}
 			for range 11 {
@@ -414,23 +414,23 @@ func TestSettingsWithWhichNothingStartsAreRefused(t *testing.T) {
 		`the image's STOPSIGNAL is "0", which is not a signal`:        func(c *ocispec.ImageConfig) { c.StopSignal = "0" },
 		`the image's STOPSIGNAL is "65", which is not a signal`:       func(c *ocispec.ImageConfig) { c.StopSignal = "65" },
 		`the image's STOPSIGNAL is "RTMIN+16", which is not a signal`: func(c *ocispec.ImageConfig) { c.StopSignal = "RTMIN+16" },
-		`the image's VOLUME holds "/", which would hide`:              func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/": {}} },
-		`the image's VOLUME holds "/x/../", which would hide`:         func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/x/../": {}} },
-		`the image's VOLUME holds "/proc/sys", which would hide`:      func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/proc/sys": {}} },
-		`the image's VOLUME holds "/dev", which would hide`:           func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/dev": {}} },
-		`the image's VOLUME holds "", which is not a path`:            func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"": {}} },
-		`the image's EXPOSE holds "http", which is not a port`:        func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"http": {}} },
-		`the image's EXPOSE holds "0/tcp", which is not a port`:       func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"0/tcp": {}} },
-		`the image's EXPOSE holds "70000", which is not a port`:       func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"70000": {}} },
-		`the image's EXPOSE holds "80/foo", which is not a port`:      func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"80/foo": {}} },
-		`the image's EXPOSE holds "90-80/tcp", which is not a port`:   func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"90-80/tcp": {}} },
-		`the image's VOLUME names more than 1024 paths`: func(c *ocispec.ImageConfig) {
+		`the image's VOLUME has "/", which would hide`:                func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/": {}} },
+		`the image's VOLUME has "/x/../", which would hide`:           func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/x/../": {}} },
+		`the image's VOLUME has "/proc/sys", which would hide`:        func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/proc/sys": {}} },
+		`the image's VOLUME has "/dev", which would hide`:             func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"/dev": {}} },
+		`the image's VOLUME has "", which is not a path`:              func(c *ocispec.ImageConfig) { c.Volumes = map[string]struct{}{"": {}} },
+		`the image's EXPOSE has "http", which is not a port`:          func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"http": {}} },
+		`the image's EXPOSE has "0/tcp", which is not a port`:         func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"0/tcp": {}} },
+		`the image's EXPOSE has "70000", which is not a port`:         func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"70000": {}} },
+		`the image's EXPOSE has "80/foo", which is not a port`:        func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"80/foo": {}} },
+		`the image's EXPOSE has "90-80/tcp", which is not a port`:     func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"90-80/tcp": {}} },
+		`the image's VOLUME has more than 1024 paths`: func(c *ocispec.ImageConfig) {
 			c.Volumes = map[string]struct{}{}
 			for n := range 1025 {
 				c.Volumes[fmt.Sprintf("/%d", n)] = struct{}{}
 			}
 		},
-		`the image's EXPOSE names more than 1024 ports`: func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"1-65535/tcp": {}} },
+		`the image's EXPOSE has more than 1024 ports`: func(c *ocispec.ImageConfig) { c.ExposedPorts = map[string]struct{}{"1-65535/tcp": {}} },
 	} {
 		image := webImage(t)
 		image.layers, image.set = append(image.layers, passwd), set
@@ -490,7 +490,7 @@ func TestUsersAreLookedUpInTheTopmostFile(t *testing.T) {
 		image.set = func(config *ocispec.ImageConfig) { config.User = "web" }
 		bothWays(t, Limits{}, image, func(t *testing.T, way string, store *Store, err error) {
 			if c.lacks {
-				refused(errdefs.ErrInvalidArgument, `names no user "web"`)(t, name+", "+way, store, err)
+				refused(errdefs.ErrInvalidArgument, `has no user "web"`)(t, name+", "+way, store, err)
 			} else {
 				taken(t, name+", "+way, store, err)
 			}
@@ -549,8 +549,8 @@ func TestAUserOfAManifestIsLookedUpInTheImage(t *testing.T) {
 				t.Errorf("%s: %v", way, err)
 			}
 		}
-		wantSays(t, config.CheckUser("api"), errdefs.ErrInvalidArgument, `user is "api", but the image's /etc/passwd names no user "api"`)
-		wantSays(t, config.CheckUser("web:staff"), errdefs.ErrInvalidArgument, `user is "web:staff", but the image's /etc/group names no group "staff"`)
+		wantSays(t, config.CheckUser("api"), errdefs.ErrInvalidArgument, `user is "api", but the image's /etc/passwd has no user "api"`)
+		wantSays(t, config.CheckUser("web:staff"), errdefs.ErrInvalidArgument, `user is "web:staff", but the image's /etc/group has no group "staff"`)
 		// After a restart the layers were not looked at: an engine will tell.
 		again := openStore(t, store.dir, Limits{})
 		if _, config, err := again.Resolve(t.Context(), "web:1"); err != nil || config.CheckUser("api") != nil {
@@ -565,8 +565,8 @@ func TestAListOfManyImagesIsRefused(t *testing.T) {
 	item := savedImage{Config: config.name, Layers: []string{"0", "1"}}
 	layers := []entry{config, {name: "0", content: image.layers[0]}, {name: "1", content: image.layers[1]}}
 	for says, saved := range map[string][]savedImage{
-		"lists 513 images with 0 names, and may list 512 of each": slices.Repeat([]savedImage{item}, maxNamed+1),
-		"lists 1 images with 513 names, and may list 512 of each": {{Config: item.Config, Layers: item.Layers, RepoTags: slices.Repeat([]string{"a:1"}, maxNamed+1)}},
+		"lists 513 images with 0 names; the limit is 512 of each": slices.Repeat([]savedImage{item}, maxNamed+1),
+		"lists 1 images with 513 names; the limit is 512 of each": {{Config: item.Config, Layers: item.Layers, RepoTags: slices.Repeat([]string{"a:1"}, maxNamed+1)}},
 	} {
 		store := openStore(t, t.TempDir(), Limits{})
 		_, err := store.Import(t.Context(), bytes.NewReader(tarOf(t, append(slices.Clone(layers), entry{name: "manifest.json", content: jsonOf(t, saved)})...)), "web:1")

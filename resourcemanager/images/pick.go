@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	// maxIndexDepth is how deep indexes may be nested.
+	// maxIndexDepth is how deeply indexes may be nested.
 	maxIndexDepth = 4
 	// maxPicked is how much of manifests and configs is read to find one image.
 	maxPicked = 64 << 20
-	// attestation marks, by the annotation of this name, what Docker's builder puts beside an image.
+	// attestation is the annotation of what Docker's builder stores beside an image.
 	attestation = "vnd.docker.reference.type"
 )
 
-// source is where an image is looked for: an archive, or the store. It fails with errdefs.ErrNotFound for what it does
-// not hold.
+// source is where images are read from: an archive or the store. It fails with errdefs.ErrNotFound for what it does not
+// have.
 type source interface {
 	manifest(descriptor ocispec.Descriptor) ([]byte, error)
 	config(sum digest.Digest) ([]byte, error)
@@ -38,25 +38,25 @@ type candidate struct {
 	config   Config
 }
 
-// notAnImage says that something is sound, as far as anybody knows, but no image: a signature, an attestation, another
-// artifact. What is no image is passed over where an image is beside it.
+// notAnImage is the error for something that is valid but not an image: a signature, an attestation, another artifact. It is
+// skipped beside an image.
 type notAnImage struct{ what string }
 
 func (e *notAnImage) Error() string { return e.what }
 func (e *notAnImage) Unwrap() error { return errdefs.ErrInvalidArgument }
 
-func noImage(format string, args ...any) error {
+func notImage(format string, args ...any) error {
 	return &notAnImage{fmt.Sprintf(format, args...)}
 }
 
-// pick follows a descriptor, through indexes, to the image for the zone's nodes. It fails with a *platformError if there
-// are only images for others, and with a *notAnImage if there is none.
+// pick follows a descriptor, through indexes, to the image for the zone's nodes. It fails with a *platformError if all
+// images are for other machines, and with a *notAnImage if there is none.
 func (l Limits) pick(from source, descriptor ocispec.Descriptor) (*candidate, error) {
 	p := &picker{limits: l, from: from, seen: map[digest.Digest]bool{}}
 	return p.pick(descriptor, 0)
 }
 
-// picker looks at each manifest once, however often and deep it is named.
+// picker reads each manifest once, however often it is referred to.
 type picker struct {
 	limits Limits
 	from   source
@@ -72,7 +72,7 @@ func (p *picker) pick(descriptor ocispec.Descriptor, depth int) (*candidate, err
 		return nil, invalid("the index is nested more than %d deep", maxIndexDepth)
 	}
 	if p.seen[descriptor.Digest] {
-		return nil, noImage("%s is named more than once", descriptor.Digest)
+		return nil, notImage("%s is listed more than once", descriptor.Digest)
 	}
 	p.seen[descriptor.Digest] = true
 	content, err := p.from.manifest(descriptor)
@@ -113,8 +113,7 @@ func (p *picker) count(content []byte) error {
 	return nil
 }
 
-// fromIndex tries what is said to be for the zone's nodes, the plain kind of machine before special ones, and then that of
-// which nothing is said.
+// fromIndex tries the manifests for the zone's platform, plain ones before variants, and then those without a platform.
 func (p *picker) fromIndex(index parsedManifest, depth int) (*candidate, error) {
 	var others []string
 	var tried []ocispec.Descriptor
@@ -150,42 +149,42 @@ func (p *picker) fromIndex(index parsedManifest, depth int) (*candidate, error) 
 	case others != nil:
 		return nil, p.limits.wrongPlatform(others...)
 	}
-	return nil, noImage("the index names no image")
+	return nil, notImage("the index has no image")
 }
 
-// describedAsImage is nil unless a descriptor says that it is of something else than an image.
+// describedAsImage returns an error if a descriptor is of something else than an image.
 func describedAsImage(descriptor ocispec.Descriptor) error {
 	switch platform := descriptor.Platform; {
 	case platform != nil && (platform.OS == "unknown" || platform.Architecture == "unknown"),
 		descriptor.Annotations[attestation] != "":
-		return noImage("%s is an attestation, not an image", descriptor.Digest)
+		return notImage("%s is an attestation, not an image", descriptor.Digest)
 	case descriptor.ArtifactType != "" && !isConfigType(descriptor.ArtifactType):
-		return noImage("%s is an artifact of the type %q, not an image", descriptor.Digest, descriptor.ArtifactType)
+		return notImage("%s is an artifact of the type %q, not an image", descriptor.Digest, descriptor.ArtifactType)
 	}
 	switch descriptor.MediaType {
 	case "", distribution.MediaTypeManifest, distribution.MediaTypeOCIManifest, distribution.MediaTypeManifestList, distribution.MediaTypeOCIIndex:
 		return nil
 	}
-	return noImage("%s is of the type %q, not an image", descriptor.Digest, descriptor.MediaType)
+	return notImage("%s is of the type %q, not an image", descriptor.Digest, descriptor.MediaType)
 }
 
-// checkImage is nil unless a manifest is one of something else than an image.
+// checkImage returns an error if a manifest is of something else than an image.
 func (m parsedManifest) checkImage() error {
 	switch {
 	case m.Subject != nil:
-		return noImage("this is not an image, but something about %s: a signature or an attestation", m.Subject.Digest)
+		return notImage("this is not an image but a signature or attestation of %s", m.Subject.Digest)
 	case m.ArtifactType != "" && !isConfigType(m.ArtifactType):
-		return noImage("this is not an image, but an artifact of the type %q", m.ArtifactType)
+		return notImage("this is not an image but an artifact of the type %q", m.ArtifactType)
 	case !isConfigType(m.Config.MediaType):
-		return noImage("this is not an image: its config is of the type %q", m.Config.MediaType)
+		return notImage("this is not an image: its config is of the type %q", m.Config.MediaType)
 	}
 	if len(m.Layers) > 0 && !slices.ContainsFunc(m.Layers, isLayer) {
-		return noImage("this is not an image: its content is of the type %q", m.Layers[0].MediaType)
+		return notImage("this is not an image: its content is of the type %q", m.Layers[0].MediaType)
 	}
 	return nil
 }
 
-// isConfigType reports whether an image's config may be of a type. The oldest clients gave none in particular.
+// isConfigType reports whether an image's config may have this type. The oldest clients write none in particular.
 func isConfigType(mediaType string) bool {
 	return slices.Contains([]string{"", dockerConfig, ocispec.MediaTypeImageConfig, "application/octet-stream"}, mediaType)
 }
@@ -196,7 +195,7 @@ func isLayer(descriptor ocispec.Descriptor) bool {
 		strings.HasPrefix(descriptor.MediaType, "application/vnd.oci.image.layer.")
 }
 
-// platformError says that an image is sound, but not for the zone's nodes.
+// platformError is the error for a valid image for other machines.
 type platformError struct {
 	image []string
 	nodes string
@@ -224,7 +223,7 @@ func runsOn(platform *ocispec.Platform, machine string) bool {
 	return strings.EqualFold(platform.OS, "linux") && architecture(platform.Architecture) == machine
 }
 
-// rank puts the kind of machine that every node is first, those with a variant behind it, and the unsaid last.
+// rank orders platforms: the plain one first, then variants, then none.
 func rank(platform *ocispec.Platform) int {
 	switch {
 	case platform == nil:
@@ -235,7 +234,7 @@ func rank(platform *ocispec.Platform) int {
 	return 1
 }
 
-// architecture is the name that Go has for what builders call x86_64 or aarch64.
+// architecture is Go's name for an architecture such as x86_64 or aarch64.
 func architecture(name string) string {
 	switch lower := strings.ToLower(name); lower {
 	case "x86_64", "x86-64", "x64":

@@ -14,22 +14,22 @@ import (
 )
 
 const (
-	// grant is how much room is asked for at a time by what is being written.
-	grant = 1 << 20
-	// relieveEvery is how often, at most, what rests is dropped to make room.
-	relieveEvery = time.Second
+	// reserveStep is how much is reserved at a time.
+	reserveStep = 1 << 20
+	// evictEvery is the shortest time between two calls of dropIdle that look for something.
+	evictEvery = time.Second
 )
 
-// account is what one user has on its way in.
-type account struct {
+// usage is what one user has in uploads.
+type usage struct {
 	uploads int
 	bytes   int64
 }
 
-// space says how large the store's disk is and how much of it is free.
-type space func() (free, size int64, err error)
+// diskSpace returns the size of the store's disk and how much of it is free.
+type diskSpace func() (free, size int64, err error)
 
-func spaceAt(dir string) space {
+func spaceAt(dir string) diskSpace {
 	return func() (free, size int64, err error) {
 		var stat syscall.Statfs_t
 		if err := syscall.Statfs(dir, &stat); err != nil {
@@ -39,8 +39,8 @@ func spaceAt(dir string) space {
 	}
 }
 
-// setQuotas fills in what is a part of the store's disk.
-func (l *Limits) setQuotas(disk space) error {
+// setQuotas sets the limits that depend on the disk's size.
+func (l *Limits) setQuotas(disk diskSpace) error {
 	_, size, err := disk()
 	if err != nil {
 		return err
@@ -51,51 +51,50 @@ func (l *Limits) setQuotas(disk space) error {
 	return nil
 }
 
-// roomFor reports whether a user may bring so many bytes more. It fails with errdefs.ErrResourceExhausted. The caller
-// holds mu.
-func (s *Store) roomFor(who peer.User, bytes int64) error {
+// checkQuota checks whether a user may add so many bytes. It fails with errdefs.ErrResourceExhausted. The caller holds mu.
+func (s *Store) checkQuota(who peer.User, bytes int64) error {
 	free, _, err := s.disk()
 	if err != nil {
 		return err
 	}
 	if free-bytes < s.limits.KeepFree {
-		return fmt.Errorf("the image store's disk has %s free, of which %s are kept for the zone's own records; remove images with `mammoth image rm`, or free the disk: %w",
+		return fmt.Errorf("the image store's disk has %s free, of which %s are reserved for the zone's own records; remove images with `mammoth image rm`, or free the disk: %w",
 			resource.FormatBytes(free), resource.FormatBytes(s.limits.KeepFree), errdefs.ErrResourceExhausted)
 	}
-	if held := s.storedBytes + s.arriving; held+bytes > s.limits.TotalBytes {
-		return fmt.Errorf("the image store holds %s, uploads on their way included, of the %s that it may; remove images with `mammoth image rm`: %w",
+	if held := s.storedBytes + s.incomingBytes; held+bytes > s.limits.TotalBytes {
+		return fmt.Errorf("the image store has %s of the %s that it may have, including uploads in progress; remove images with `mammoth image rm`: %w",
 			resource.FormatBytes(held), resource.FormatBytes(s.limits.TotalBytes), errdefs.ErrResourceExhausted)
 	}
 	if who.Operator {
 		return nil
 	}
-	if held := s.ownedBytes(who) + s.account(who).bytes; held+bytes > s.limits.UserBytes {
-		return fmt.Errorf("%s has %s in the image store, uploads on their way included, of the %s that one user may; remove images with `mammoth image rm`: %w",
+	if held := s.ownedBytes(who) + s.usageOf(who).bytes; held+bytes > s.limits.UserBytes {
+		return fmt.Errorf("%s has %s of the %s that one user may have in the image store, including uploads in progress; remove images with `mammoth image rm`: %w",
 			who, resource.FormatBytes(held), resource.FormatBytes(s.limits.UserBytes), errdefs.ErrResourceExhausted)
 	}
 	return nil
 }
 
-// account is a user's, made when it is first asked for. The caller holds mu.
-func (s *Store) account(who peer.User) *account {
-	if s.accounts[who] == nil {
-		s.accounts[who] = &account{}
+// usageOf returns a user's usage and creates it if there is none. The caller holds mu.
+func (s *Store) usageOf(who peer.User) *usage {
+	if s.usage[who] == nil {
+		s.usage[who] = &usage{}
 	}
-	return s.accounts[who]
+	return s.usage[who]
 }
 
-// hold counts bytes that are on their way in, or with a negative number are not any more. The caller holds mu.
-func (s *Store) hold(who peer.User, bytes int64) {
-	mine := s.account(who)
+// addIncoming adds to the bytes that are being uploaded; a negative number subtracts. The caller holds mu.
+func (s *Store) addIncoming(who peer.User, bytes int64) {
+	mine := s.usageOf(who)
 	mine.bytes += bytes
-	s.arriving += bytes
-	if *mine == (account{}) {
-		delete(s.accounts, who)
+	s.incomingBytes += bytes
+	if *mine == (usage{}) {
+		delete(s.usage, who)
 	}
 }
 
-// ownedBytes is what a user has brought, as far as it is still here: manifests, what they name, and what was pushed for a
-// manifest to come. The caller holds mu.
+// ownedBytes is the size of what a user has brought: manifests, what they refer to, and blobs pushed for a later manifest.
+// The caller holds mu.
 func (s *Store) ownedBytes(who peer.User) int64 {
 	if bytes, ok := s.owned[who.Name]; ok {
 		return bytes
@@ -110,7 +109,7 @@ func (s *Store) ownedBytes(who peer.User) int64 {
 			counted[child.digest] = child.size
 		}
 	}
-	for key, kept := range s.promised {
+	for key, kept := range s.pending {
 		if key.user == who.Name && kept.size > 0 {
 			counted[key.blob] = kept.size
 		}
@@ -123,81 +122,81 @@ func (s *Store) ownedBytes(who peer.User) int64 {
 	return total
 }
 
-// reservation is the room that one upload or import takes up, from before it is written until it is stored or dropped.
+// reservation is the space of one upload or import, from before it is written until it is stored or dropped.
 type reservation struct {
 	store *Store
 	who   peer.User
-	// held is what was granted, used what of that is written.
-	held, used int64
+	// reserved is the reserved space, written how much of it is used.
+	reserved, written int64
 }
 
-// writerFunc is told of what is about to be written.
+// writerFunc is called with the number of bytes that are about to be written.
 type writerFunc func(bytes int64) error
 
 func (f writerFunc) Write(p []byte) (int, error) { return len(p), f(int64(len(p))) }
 
-// grow makes room for content that is about to be written.
+// grow reserves space for what is about to be written.
 func (r *reservation) grow(ctx context.Context, bytes int64) error {
-	r.used += bytes
-	for r.used > r.held {
-		more := max(grant, r.used-r.held)
-		if err := r.store.admit(ctx, r.who, more); err != nil {
+	r.written += bytes
+	for r.written > r.reserved {
+		more := max(reserveStep, r.written-r.reserved)
+		if err := r.store.reserve(ctx, r.who, more); err != nil {
 			return err
 		}
-		r.held += more
+		r.reserved += more
 	}
 	return nil
 }
 
-// release gives up what is written no more, or counts as stored now.
+// release ends the reservation.
 func (r *reservation) release() {
 	r.store.mu.Lock()
 	defer r.store.mu.Unlock()
-	r.store.hold(r.who, -r.held)
-	r.held, r.used = 0, 0
+	r.store.addIncoming(r.who, -r.reserved)
+	r.reserved, r.written = 0, 0
 }
 
-// admit takes room for a user, after what rests was dropped if need be.
-func (s *Store) admit(ctx context.Context, who peer.User, bytes int64) error {
+// reserve reserves space for a user. If there is none, it drops idle uploads first.
+func (s *Store) reserve(ctx context.Context, who peer.User, bytes int64) error {
 	take := func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		err := s.roomFor(who, bytes)
+		err := s.checkQuota(who, bytes)
 		if err == nil {
-			s.hold(who, bytes)
+			s.addIncoming(who, bytes)
 		}
 		return err
 	}
 	err := take()
-	if err != nil && s.relieve(ctx) {
+	if err != nil && s.dropIdle(ctx) {
 		err = take()
 	}
 	return err
 }
 
-// relieve drops uploads that rested for some minutes, and blobs that were pushed as long ago for a manifest that did not
-// come, and reports whether it looked: it does so once a second at most.
-func (s *Store) relieve(ctx context.Context) bool {
+// dropIdle drops uploads that were idle for UploadIdleFull, and blobs pushed as long ago whose manifest did not come. It
+// reports whether it looked for any, which it does once a second at most.
+func (s *Store) dropIdle(ctx context.Context) bool {
 	now := time.Now()
 	s.mu.Lock()
-	early := now.Sub(s.relieved) < relieveEvery
+	early := now.Sub(s.idleDropped) < evictEvery
 	if !early {
-		s.relieved = now
+		s.idleDropped = now
 	}
 	s.mu.Unlock()
 	if early {
 		return false
 	}
-	s.dropIdleUploads(now, s.limits.PressedIdle)
-	// A failure is one to read the pins or the directory: then nothing more is freed.
-	_, _ = s.collect(ctx, now, s.limits.PressedIdle, func(*catalog) error { return nil })
+	s.dropIdleUploads(now, s.limits.UploadIdleFull)
+	// An error means that the pins or the directory cannot be read. Then nothing more is freed.
+	_, _ = s.collect(ctx, now, s.limits.UploadIdleFull, func(*catalog) error { return nil })
 	return true
 }
 
-// checkCatalog refuses more names and manifests than there may be, in all and of one user.
+// checkCatalog refuses more names and manifests than the limits allow, in total and of one user.
 func (l Limits) checkCatalog(next catalog, who peer.User) error {
 	if len(next.tags) > l.Names || len(next.manifests) > 4*l.Names {
-		return fmt.Errorf("the image store holds %d names and %d manifests, and may hold %d and %d; remove images with `mammoth image rm`: %w",
+		return fmt.Errorf("the image store has %d names and %d manifests; the limits are %d and %d; remove images with `mammoth image rm`: %w",
 			len(next.tags), len(next.manifests), l.Names, 4*l.Names, errdefs.ErrResourceExhausted)
 	}
 	if who.Operator {
@@ -215,7 +214,7 @@ func (l Limits) checkCatalog(next catalog, who peer.User) error {
 		}
 	}
 	if names > l.Names/4 || manifests > l.Names {
-		return fmt.Errorf("%s has brought %d names and %d manifests, and may bring %d and %d; remove images with `mammoth image rm`: %w",
+		return fmt.Errorf("%s has %d names and %d manifests in the image store; the limits are %d and %d; remove images with `mammoth image rm`: %w",
 			who, names, manifests, l.Names/4, l.Names, errdefs.ErrResourceExhausted)
 	}
 	return nil

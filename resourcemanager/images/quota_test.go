@@ -66,7 +66,7 @@ func TestEachUserHasAPartOfTheStore(t *testing.T) {
 	}
 	_, err := store.Import(by(t, "ann"), bytes.NewReader(large(t, "b", 5<<20)), "ann:2")
 	wantSays(t, err, errdefs.ErrResourceExhausted, `user "ann" has 7`)
-	wantSays(t, err, errdefs.ErrResourceExhausted, "of the 8MiB that one user may; remove images with `mammoth image rm`")
+	wantSays(t, err, errdefs.ErrResourceExhausted, "of the 8MiB that one user may have in the image store, including uploads in progress; remove images with `mammoth image rm`")
 	for _, other := range []string{"bob", "root", ""} {
 		if _, err := store.Import(by(t, other), bytes.NewReader(large(t, "b"+other, 5<<20)), "of-"+other+"x:1"); err != nil {
 			t.Errorf("%q is refused what ann has used up: %v", other, err)
@@ -88,8 +88,8 @@ func TestEachUserHasAPartOfTheStore(t *testing.T) {
 	if _, err := again.Import(by(t, "ann"), bytes.NewReader(large(t, "b", 5<<20)), "ann:2"); err != nil {
 		t.Errorf("there is room again: %v", err)
 	}
-	if again.arriving != 0 || len(again.accounts) != 0 {
-		t.Errorf("%d bytes are on their way for %v", again.arriving, again.accounts)
+	if again.incomingBytes != 0 || len(again.usage) != 0 {
+		t.Errorf("%d bytes are on their way for %v", again.incomingBytes, again.usage)
 	}
 	if size := stored(t, again); size != again.storedBytes {
 		t.Errorf("%d bytes are stored, and %d counted", size, again.storedBytes)
@@ -126,7 +126,7 @@ func TestTheStoreAsAWholeIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := store.Import(by(t, "root"), bytes.NewReader(large(t, "b", 5<<20)), "b:1")
-	wantSays(t, err, errdefs.ErrResourceExhausted, "of the 8MiB that it may; remove images with `mammoth image rm`")
+	wantSays(t, err, errdefs.ErrResourceExhausted, "of the 8MiB that it may have, including uploads in progress; remove images with `mammoth image rm`")
 }
 
 func TestRoomIsKeptForTheZonesRecords(t *testing.T) {
@@ -142,13 +142,13 @@ func TestRoomIsKeptForTheZonesRecords(t *testing.T) {
 	}
 	free = 100 << 20
 	_, err = store.appendUpload(by(t, "root"), u, -1, bytes.NewReader(noise(1<<20)), nil)
-	wantSays(t, err, errdefs.ErrResourceExhausted, "the image store's disk has 100MiB free, of which 100MiB are kept for the zone's own records; remove images")
+	wantSays(t, err, errdefs.ErrResourceExhausted, "the image store's disk has 100MiB free, of which 100MiB are reserved for the zone's own records; remove images")
 	_, err = store.uploadSize("", u.id)
-	wantSays(t, err, errdefs.ErrNotFound, "no upload has the id")
+	wantSays(t, err, errdefs.ErrNotFound, "there is no upload with the id")
 	image := webImage(t)
 	pushed := distribution.Manifest{Digest: digest.FromBytes(image.manifest(t)), MediaType: distribution.MediaTypeOCIManifest, Content: image.manifest(t)}
 	err = repositories{store}.PutManifest(by(t, "root"), "web", pushed.Digest.String(), pushed)
-	wantSays(t, err, errdefs.ErrResourceExhausted, "are kept for the zone's own records")
+	wantSays(t, err, errdefs.ErrResourceExhausted, "are reserved for the zone's own records")
 }
 
 func TestOneUserDoesNotTakeAllUploads(t *testing.T) {
@@ -164,11 +164,11 @@ func TestOneUserDoesNotTakeAllUploads(t *testing.T) {
 	if err := start("ann", 4); err != nil {
 		t.Fatal(err)
 	}
-	wantSays(t, start("ann", 1), errdefs.ErrUnavailable, `user "ann" has 4 uploads under way, and may have no more at a time`)
+	wantSays(t, start("ann", 1), errdefs.ErrUnavailable, `user "ann" has 4 uploads in progress, which is the limit`)
 	if err := start("bob", 2); err != nil {
 		t.Fatal(err)
 	}
-	wantSays(t, start("bob", 1), errdefs.ErrUnavailable, "6 uploads are under way, which is the limit; try again later")
+	wantSays(t, start("bob", 1), errdefs.ErrUnavailable, "6 uploads are in progress, which is the limit; try again later")
 	if err := start("root", 10); err != nil {
 		t.Errorf("an operator is kept out: %v", err)
 	}
@@ -190,9 +190,9 @@ func TestUploadsThatRestMakeRoomAfterMinutes(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		_, err = store.startUpload(by(t, "bob"), "")
-		wantSays(t, err, errdefs.ErrUnavailable, "uploads are under way")
+		wantSays(t, err, errdefs.ErrUnavailable, "uploads are in progress")
 		_, err = store.Import(by(t, "bob"), bytes.NewReader(large(t, "b", 3<<20)), "bob:1")
-		wantSays(t, err, errdefs.ErrResourceExhausted, "uploads on their way included")
+		wantSays(t, err, errdefs.ErrResourceExhausted, "including uploads in progress")
 		time.Sleep(61 * time.Second)
 		if _, err := store.startUpload(by(t, "bob"), ""); err != nil {
 			t.Errorf("uploads that rested two minutes keep others out: %v", err)
@@ -201,7 +201,7 @@ func TestUploadsThatRestMakeRoomAfterMinutes(t *testing.T) {
 			t.Errorf("uploads that rested two minutes take up room: %v", err)
 		}
 		_, err = store.uploadSize("", resting.id)
-		wantSays(t, err, errdefs.ErrNotFound, "it may have rested too long")
+		wantSays(t, err, errdefs.ErrNotFound, "it may have been idle for too long")
 	})
 }
 
@@ -225,15 +225,15 @@ func TestBlobsOfAPushThatGoesOnStay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := store.take(t.Context(), slow, nil); err != nil {
+		if err := store.lockUpload(t.Context(), slow, nil); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		store.relieve(t.Context())
+		store.dropIdle(t.Context())
 		if size := stored(t, store); size != 1000 {
 			t.Errorf("%d bytes are stored while the push goes on", size)
 		}
-		store.giveBack(slow)
+		store.unlockUpload(slow)
 		time.Sleep(time.Hour)
 		if size := stored(t, store); size != 0 {
 			t.Errorf("%d bytes are stored an hour after the push ended", size)
@@ -250,14 +250,14 @@ func TestNamesAndManifestsAreBounded(t *testing.T) {
 		}
 	}
 	_, err := store.Import(by(t, "ann"), bytes.NewReader(content), "a:3")
-	wantSays(t, err, errdefs.ErrResourceExhausted, `user "ann" has brought 3 names and 1 manifests, and may bring 2 and 8`)
+	wantSays(t, err, errdefs.ErrResourceExhausted, `user "ann" has 3 names and 1 manifests in the image store; the limits are 2 and 8`)
 	for _, name := range []string{"b:1", "b:2", "b:3", "b:4", "b:5", "b:6"} {
 		if _, err := store.Import(by(t, "root"), bytes.NewReader(content), name); err != nil {
 			t.Fatal(err)
 		}
 	}
 	_, err = store.Import(by(t, "root"), bytes.NewReader(content), "b:7")
-	wantSays(t, err, errdefs.ErrResourceExhausted, "holds 9 names and 1 manifests, and may hold 8 and 32")
+	wantSays(t, err, errdefs.ErrResourceExhausted, "has 9 names and 1 manifests; the limits are 8 and 32")
 }
 
 func TestFinishedUploadsAreForgotten(t *testing.T) {
@@ -269,24 +269,24 @@ func TestFinishedUploadsAreForgotten(t *testing.T) {
 		}
 		store.finish(u, &apiv1.Image{})
 	}
-	if len(store.accounts) != 0 || len(store.uploads) != maxFinished {
-		t.Errorf("%d uploads are remembered, for %v", len(store.uploads), store.accounts)
+	if len(store.usage) != 0 || len(store.uploads) != maxFinished {
+		t.Errorf("%d uploads are remembered, for %v", len(store.uploads), store.usage)
 	}
 }
 
 func TestAFewImagesAreExaminedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		turns := newTurns()
+		turns := newLimiter()
 		ann, bob := peer.User{Name: "ann"}, peer.User{Name: "bob"}
-		first, _ := turns.begin(t.Context(), ann)
-		second, _ := turns.begin(t.Context(), ann)
+		first, _ := turns.acquire(t.Context(), ann)
+		second, _ := turns.acquire(t.Context(), ann)
 		began := make(chan func())
 		go func() {
-			third, _ := turns.begin(t.Context(), ann)
+			third, _ := turns.acquire(t.Context(), ann)
 			began <- third
 		}()
 		synctest.Wait()
-		others, err := turns.begin(t.Context(), bob)
+		others, err := turns.acquire(t.Context(), bob)
 		if err != nil {
 			t.Error("another user waits for ann")
 		}
@@ -299,13 +299,13 @@ func TestAFewImagesAreExaminedAtOnce(t *testing.T) {
 		third := <-began
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := turns.begin(gone, ann); !errors.Is(err, context.Canceled) {
+		if _, err := turns.acquire(gone, ann); !errors.Is(err, context.Canceled) {
 			t.Errorf("somebody who left gets a turn: %v", err)
 		}
 		second()
 		third()
 		others()
-		if !turns.all.TryAcquire(examinedAtOnce) {
+		if !turns.all.TryAcquire(maxExaminations) {
 			t.Error("a turn was not given back")
 		}
 	})
@@ -367,16 +367,16 @@ func TestPromisesAreBounded(t *testing.T) {
 	defer store.mu.Unlock()
 	ask := func(user string, n int) {
 		for i := range n {
-			store.promise(promise{fmt.Sprint(i), user, emptyDigest}, 0)
+			store.keepPending(pendingKey{fmt.Sprint(i), user, emptyDigest}, 0)
 		}
 	}
-	ask("ann", maxPromised)
+	ask("ann", maxPending)
 	ask("bob", 10)
-	if ann, bob := store.promises["ann"], store.promises["bob"]; ann != maxPromised/4 || bob != 10 || len(store.promised) != ann+bob {
-		t.Errorf("ann has %d promises, bob %d, of %d", ann, bob, len(store.promised))
+	if ann, bob := store.pendingByUser["ann"], store.pendingByUser["bob"]; ann != maxPending/4 || bob != 10 || len(store.pending) != ann+bob {
+		t.Errorf("ann has %d promises, bob %d, of %d", ann, bob, len(store.pending))
 	}
-	store.forgetPromises(time.Now().Add(time.Hour), time.Minute)
-	if len(store.promised)+len(store.promises) != 0 {
-		t.Errorf("%d promises are left, of %v", len(store.promised), store.promises)
+	store.dropOldPending(time.Now().Add(time.Hour), time.Minute)
+	if len(store.pending)+len(store.pendingByUser) != 0 {
+		t.Errorf("%d promises are left, of %v", len(store.pending), store.pendingByUser)
 	}
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/mammoth-os/mammoth/internal/peer"
 )
 
-// repositories is the store as the distribution API sees it. Blobs belong to no repository: what the store has,
-// every repository has.
+// repositories is the store as the distribution API sees it. Blobs belong to no repository: every repository has all of
+// them.
 type repositories struct {
 	*Store
 }
@@ -50,7 +50,7 @@ func (r repositories) BlobSize(ctx context.Context, repository string, blob dige
 	defer r.mu.Unlock()
 	size, err := r.blobSize(blob)
 	if err == nil {
-		r.promise(promise{repository, who.Name, blob}, 0)
+		r.keepPending(pendingKey{repository, who.Name, blob}, 0)
 	}
 	return size, err
 }
@@ -113,13 +113,13 @@ func (r repositories) CancelUpload(ctx context.Context, repository, id string) e
 	return r.cancelUpload(ctx, repository, id)
 }
 
-// PutManifest implements distribution.WritableStore. A tag is given only to an image that the zone's nodes can run,
-// which is looked at as closely as an archive's; by its digest any is taken, since those of an index come one by one,
-// for every architecture.
+// PutManifest implements distribution.WritableStore. A tag is given only to an image that the zone's nodes can run and that
+// passes the checks of an import. By digest any manifest is accepted, because those of an index are pushed one by one, for
+// every architecture.
 func (r repositories) PutManifest(ctx context.Context, repository, reference string, m distribution.Manifest) error {
 	ref := referenceOf(repository, reference)
 	if named, err := distribution.ParseReference(ref.String()); err != nil || named != ref {
-		return invalid("the zone could not find an image by the name %q again: it looks like a host", ref)
+		return invalid("the name %q looks like a host, so the image could not be found by it", ref)
 	}
 	parsed, err := parseManifest(m.Content, m.MediaType)
 	if err != nil {
@@ -132,9 +132,9 @@ func (r repositories) PutManifest(ctx context.Context, repository, reference str
 			err = r.mayMove(ctx, ref.String(), m.Digest)
 		}
 		if errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err, errdefs.ErrPermissionDenied) {
-			// It will never do. What is only missing may still be pushed.
+			// This error stays. What is only missing may still be pushed.
 			r.mu.Lock()
-			r.forget(who, repository, m.Digest, parsed)
+			r.dropPendingOf(who, repository, m.Digest, parsed)
 			r.mu.Unlock()
 		}
 		if err != nil {
@@ -171,45 +171,45 @@ func (r repositories) PutManifest(ctx context.Context, repository, reference str
 	if err := r.commit(next); err != nil {
 		return err
 	}
-	r.forget(who, repository, m.Digest, parsed)
+	r.dropPendingOf(who, repository, m.Digest, parsed)
 	if ref.Digest != "" {
-		// An index or a tag that leads to it is about to follow.
-		r.promise(promise{repository, who.Name, m.Digest}, 0)
+		// An index or tag that refers to it may follow.
+		r.keepPending(pendingKey{repository, who.Name, m.Digest}, 0)
 	}
 	return nil
 }
 
-// forget ends the promises that were made to a user for the sake of a manifest. The caller holds mu.
-func (r repositories) forget(who peer.User, repository string, sum digest.Digest, m parsedManifest) {
-	r.release(promise{repository, who.Name, sum})
+// dropPendingOf ends the pending blobs that a user pushed for a manifest. The caller holds mu.
+func (r repositories) dropPendingOf(who peer.User, repository string, sum digest.Digest, m parsedManifest) {
+	r.dropPending(pendingKey{repository, who.Name, sum})
 	for _, descriptor := range m.descriptors() {
-		r.release(promise{repository, who.Name, descriptor.Digest})
+		r.dropPending(pendingKey{repository, who.Name, descriptor.Digest})
 	}
 }
 
-// checkComplete refuses a manifest that names what the store does not have: errdefs.ErrNotFound.
+// checkComplete refuses a manifest that refers to something the store does not have: errdefs.ErrNotFound.
 func (r repositories) checkComplete(current catalog, m parsedManifest) error {
 	for _, descriptor := range m.Manifests {
 		if _, ok := current.manifests[descriptor.Digest]; !ok {
-			return fmt.Errorf("the index names %s, which the store does not have: %w", descriptor.Digest, errdefs.ErrNotFound)
+			return fmt.Errorf("the index refers to %s, which the store does not have: %w", descriptor.Digest, errdefs.ErrNotFound)
 		}
 	}
 	for _, descriptor := range m.descriptors() {
 		size, err := r.blobSize(descriptor.Digest)
 		if errors.Is(err, errdefs.ErrNotFound) {
-			return fmt.Errorf("the manifest names %s, which the store does not have: %w", descriptor.Digest, errdefs.ErrNotFound)
+			return fmt.Errorf("the manifest refers to %s, which the store does not have: %w", descriptor.Digest, errdefs.ErrNotFound)
 		}
 		if err != nil {
 			return err
 		}
 		if size != descriptor.Size {
-			return invalid("the manifest says that %s is %d bytes long, but it is %d", descriptor.Digest, descriptor.Size, size)
+			return invalid("the manifest gives %s a size of %d bytes, but it has %d", descriptor.Digest, descriptor.Size, size)
 		}
 	}
 	return nil
 }
 
-// checkPushed looks at the image for the zone's nodes that a pushed manifest or index leads to.
+// checkPushed checks the image for the zone's nodes that a pushed manifest or index refers to.
 func (r repositories) checkPushed(ctx context.Context, m distribution.Manifest, parsed parsedManifest) error {
 	r.mu.Lock()
 	current := r.catalog.clone()
@@ -218,33 +218,32 @@ func (r repositories) checkPushed(ctx context.Context, m distribution.Manifest, 
 		return err
 	}
 	current.add(m.Digest, parsed, peer.User{})
-	found, err := r.limits.pick(pushed{inStore{r.Store, current}, m}, current.descriptor(m.Digest))
+	found, err := r.limits.pick(withPushed{storeSource{r.Store, current}, m}, current.descriptor(m.Digest))
 	if err != nil {
 		return err
 	}
 	return r.examineStored(ctx, found)
 }
 
-// pushed is the store with one manifest more.
-type pushed struct {
-	inStore
+// withPushed is the store with one more manifest.
+type withPushed struct {
+	storeSource
 	with distribution.Manifest
 }
 
-func (p pushed) manifest(descriptor ocispec.Descriptor) ([]byte, error) {
+func (p withPushed) manifest(descriptor ocispec.Descriptor) ([]byte, error) {
 	if descriptor.Digest == p.with.Digest {
 		return p.with.Content, nil
 	}
-	return p.inStore.manifest(descriptor)
+	return p.storeSource.manifest(descriptor)
 }
 
-// examineStored looks at an image whose parts are in the store, as an import does at an archive's: its settings, and the
-// layers that were not looked at before.
+// examineStored checks an image in the store as an import does: its settings, and the layers that were not examined before.
 func (s *Store) examineStored(ctx context.Context, image *candidate) error {
 	if err := s.limits.matchLayers(image.manifest, image.config); err != nil {
 		return err
 	}
-	finish, err := s.examining.begin(ctx, peer.From(ctx))
+	finish, err := s.examinations.acquire(ctx, peer.From(ctx))
 	if err != nil {
 		return err
 	}
@@ -252,7 +251,7 @@ func (s *Store) examineStored(ctx context.Context, image *candidate) error {
 	examined := s.limits.examine()
 	for i, layer := range image.manifest.Layers {
 		s.mu.Lock()
-		if facts, ok := s.checked[layer.Digest]; ok {
+		if facts, ok := s.layerCache[layer.Digest]; ok {
 			examined.known[layer.Digest] = facts
 		}
 		s.mu.Unlock()
@@ -261,25 +260,25 @@ func (s *Store) examineStored(ctx context.Context, image *candidate) error {
 		}
 	}
 	s.mu.Lock()
-	s.remember(examined.known)
+	s.cacheLayers(examined.known)
 	s.mu.Unlock()
 	return image.config.checkSettings(examined)
 }
 
-// remember keeps what was learned of layers, so that they need not be read again. The caller holds mu.
-func (s *Store) remember(facts map[digest.Digest]layerFacts) {
-	if len(s.checked)+len(facts) > maxChecked {
-		clear(s.checked)
+// cacheLayers caches the facts of layers, so that they are not read again. The caller holds mu.
+func (s *Store) cacheLayers(facts map[digest.Digest]layerFacts) {
+	if len(s.layerCache)+len(facts) > maxCachedLayers {
+		clear(s.layerCache)
 	}
-	maps.Copy(s.checked, facts)
+	maps.Copy(s.layerCache, facts)
 	var total int64
-	for sum, one := range s.checked {
+	for sum, one := range s.layerCache {
 		if one.tree == nil {
 			continue
 		}
-		if weight := one.tree.weight(); weight > maxTreeKept || total+weight > maxTreesKept {
+		if weight := one.tree.cost(); weight > maxCachedTree || total+weight > maxCachedTrees {
 			one.tree = nil
-			s.checked[sum] = one
+			s.layerCache[sum] = one
 		} else {
 			total += weight
 		}
@@ -331,7 +330,7 @@ func (r repositories) Tags(_ context.Context, repository string) ([]string, erro
 	return tags, nil
 }
 
-// referenceOf reads a tag or digest of the API's paths, which the handler has found to be valid.
+// referenceOf converts a tag or digest of the API's paths, which the handler has checked.
 func referenceOf(repository, reference string) distribution.Reference {
 	if sum := digest.Digest(reference); sum.Validate() == nil {
 		return distribution.Reference{Repository: repository, Digest: sum}

@@ -123,7 +123,7 @@ func TestManifestsNameOnlyWhatIsThere(t *testing.T) {
 	putManifest(t, store, "/v2/web/manifests/"+digest.FromString("x").String(), m, distribution.MediaTypeOCIManifest).want(t, 400, "DIGEST_INVALID")
 	putManifest(t, store, "/v2/web/manifests/.1", m, distribution.MediaTypeOCIManifest).want(t, 400, "MANIFEST_INVALID")
 	wrongSize := bytes.Replace(m, fmt.Appendf(nil, `"size":%d`, len(image.layers[0])), []byte(`"size":1`), 1)
-	putManifest(t, store, "/v2/web/manifests/1", wrongSize, distribution.MediaTypeOCIManifest).want(t, 400, "1 bytes long, but it is")
+	putManifest(t, store, "/v2/web/manifests/1", wrongSize, distribution.MediaTypeOCIManifest).want(t, 400, "a size of 1 bytes, but it has")
 	if left := incomingFiles(t, store); len(left) > 0 || len(names(t, store)) > 0 {
 		t.Errorf("left behind: %q, %q", left, names(t, store))
 	}
@@ -197,8 +197,8 @@ func TestPushedLayersAreLookedAt(t *testing.T) {
 		says   string
 	}{
 		"a name leads out": {func(i *testImage) { i.layers[0] = tarOf(t, entry{name: "../../x"}) }, 400, "leads out of the container"},
-		"another content":  {func(i *testImage) { i.diffIDs = []digest.Digest{"sha256:1", "sha256:2"} }, 400, "as the image's config says"},
-		"too few":          {func(i *testImage) { i.diffIDs = []digest.Digest{"sha256:1"} }, 400, "names 2 layers, its config 1"},
+		"another content":  {func(i *testImage) { i.diffIDs = []digest.Digest{"sha256:1", "sha256:2"} }, 400, "as in the image's config"},
+		"too few":          {func(i *testImage) { i.diffIDs = []digest.Digest{"sha256:1"} }, 400, "has 2 layers, its config 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := openStore(t, t.TempDir(), Limits{})

@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// maxLookups is how many names an engine follows in one path, those in links included.
+	// maxLookups is how many names an engine follows in one path, including those in links.
 	maxLookups = 255
-	// maxInside is how long a path in a container may be, below the folder where an engine mounts it.
+	// maxInside is the longest path in a container, below the directory where an engine mounts it.
 	maxInside = 3999
 )
 
-// rootfs is what a container has at its root: the trees of the layers laid over each other, lowest first.
+// rootfs is a container's root: the trees of its layers over each other, lowest first.
 type rootfs []*tree
 
-// merged is a folder of the root: the folders of its path in several trees, topmost first.
+// merged is a folder of the root: the same folder in several trees, topmost first.
 type merged []piece
 
 type piece struct {
@@ -35,7 +35,7 @@ func (r rootfs) top() merged {
 	return all
 }
 
-// at is what a name in the folder means: its kind, for a folder its parts, for a link its target.
+// at looks a name up in the folder: its kind, the parts of a folder, the target of a link.
 func (m merged) at(name string) (kind, merged, string) {
 	var below merged
 	for _, part := range m {
@@ -64,8 +64,8 @@ func (m merged) at(name string) (kind, merged, string) {
 	return absent, nil, ""
 }
 
-// is tells what stands at a path that no link leads through.
-func (r rootfs) is(rooted string) kind {
+// kindAt is the kind of a path that leads through no link.
+func (r rootfs) kindAt(rooted string) kind {
 	in, found := r.top(), folder
 	for name := range strings.SplitSeq(strings.Trim(rooted, "/"), "/") {
 		found, in, _ = in.at(name)
@@ -73,13 +73,13 @@ func (r rootfs) is(rooted string) kind {
 	return found
 }
 
-// fileAbove says that a path leads through a file.
+// fileAbove is the error of a path that leads through a file.
 type fileAbove string
 
 func (f fileAbove) Error() string { return fmt.Sprintf("%q above it is a file", string(f)) }
 
-// follow finds where a path leads within the container, as engines look for it: what is not there is taken as it is
-// written. It fails with errLoop and with fileAbove.
+// follow resolves a path within the container, as engines do: what does not exist is kept as it is written. It fails with
+// errLoop and with fileAbove.
 func (r rootfs) follow(rooted string) (resolved string, what kind, err error) {
 	type level struct {
 		name string
@@ -125,59 +125,59 @@ func joined[T any](at []T, name func(T) string) string {
 	return "/" + strings.TrimPrefix(strings.Join(names, "/"), "/")
 }
 
-// withEngineFiles lays over an image what an engine puts into every container, in place of links and files there.
+// withEngineFiles adds the files that an engine puts into every container, in place of links and files there.
 func (r rootfs) withEngineFiles() rootfs {
 	own := newTree()
 	put := func(rooted string, what node) {
-		// In a tree with nothing but these names this does not fail.
+		// This cannot fail in a tree with only these names.
 		if found, err := own.find(rooted, false); err == nil && found.node.kind == absent {
-			_ = own.put(found, what)
+			_ = own.place(found, what)
 		}
 	}
 	for _, rooted := range []string{"/dev", "/dev/pts", "/dev/shm", "/etc", "/proc", "/sys"} {
 		put(rooted, node{kind: folder})
 	}
 	for _, rooted := range []string{"/.dockerenv", "/dev/console", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"} {
-		if r.is(rooted) != folder {
+		if r.kindAt(rooted) != folder {
 			put(rooted, node{kind: regular})
 		}
 	}
-	if r.is("/etc/mtab") != folder {
+	if r.kindAt("/etc/mtab") != folder {
 		put("/etc/mtab", own.link("/proc/mounts"))
 	}
 	return append(slices.Clone(r), own)
 }
 
-// checkPaths refuses settings that name what is no folder in the image or can be none in a container, and an image with
-// folders where engines read or lay files.
+// checkPaths refuses settings that name something that is not a folder in the image or cannot be one in a container, and an
+// image with folders where engines read or put files.
 func (c Config) checkPaths(image rootfs) error {
 	root := image.withEngineFiles()
 	if c.WorkingDir != "" {
 		if err := root.checkPath(c.WorkingDir, noWorkingDir); err != nil {
-			return setting("WORKDIR", "is %s, %v", shortened(c.WorkingDir), err)
+			return settingError("WORKDIR", "is %s, %v", shortened(c.WorkingDir), err)
 		}
 	}
 	covered := map[string]bool{}
 	for _, volume := range c.Volumes {
 		if err := root.checkPath(volume, noVolume); err != nil {
-			return setting("VOLUME", "holds %s, %v", shortened(volume), err)
+			return settingError("VOLUME", "has %s, %v", shortened(volume), err)
 		}
 		covered[path.Join("/", volume)] = true
 	}
 	for _, name := range []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"} {
-		if root.is(name) == folder && !covered[name] {
-			return invalid("the image has a folder at %s, over which engines lay a file of their own; leave it out of the image", name)
+		if root.kindAt(name) == folder && !covered[name] {
+			return invalid("the image has a folder at %s, where engines put a file of their own; remove the folder from the image", name)
 		}
 	}
 	for _, name := range []string{"/etc/passwd", "/etc/group"} {
 		if _, what, err := root.follow(name); err == nil && what == folder {
-			return invalid("the image has a folder at %s, which engines read as a file; make it a file, or leave it out of the image", name)
+			return invalid("the image has a folder at %s, which engines read as a file; make it a file, or remove it from the image", name)
 		}
 	}
 	return nil
 }
 
-// checkPath refuses a path that is no folder in the image, or leads to where none may be.
+// checkPath refuses a path that is not a folder in the image, or leads to where none may be.
 func (r rootfs) checkPath(written string, refused func(resolved string) string) error {
 	resolved, what, err := r.follow(path.Join("/", written))
 	var file fileAbove
@@ -185,11 +185,11 @@ func (r rootfs) checkPath(written string, refused func(resolved string) string) 
 	case errors.As(err, &file):
 		return fmt.Errorf("but %q is a file in the image or in every container; name a folder, or a path where nothing is", string(file))
 	case err != nil:
-		return fmt.Errorf("which leads through more than %d names, those in symbolic links included; name the folder itself", maxLookups)
+		return fmt.Errorf("which leads through more than %d names, including those in symbolic links; name the folder itself", maxLookups)
 	case what == regular || what == special:
 		return fmt.Errorf("but %q is a file in the image or in every container; name a folder, or a path where nothing is", resolved)
 	case len(resolved) > maxInside:
-		return fmt.Errorf("which is a path of %d bytes, and none may be longer than %d", len(resolved), maxInside)
+		return fmt.Errorf("which is a path of %d bytes; the limit is %d", len(resolved), maxInside)
 	}
 	if why := refused(resolved); why != "" {
 		led := ""
@@ -201,56 +201,56 @@ func (r rootfs) checkPath(written string, refused func(resolved string) string) 
 	return nil
 }
 
-const kernels = "where no folder is and the kernel lets nobody make one"
+const kernelFolder = "where there is no folder and the kernel does not allow one"
 
-// noWorkingDir says why no container can start in a folder.
+// noWorkingDir is why no container can start in a folder; empty if one can.
 func noWorkingDir(resolved string) string {
 	device, below, _ := strings.Cut(strings.TrimPrefix(resolved, "/dev/"), "/")
 	switch {
 	case !kernelHas(resolved):
-		return kernels
+		return kernelFolder
 	case !strings.HasPrefix(resolved, "/dev/"):
 	case slices.Contains([]string{"null", "zero", "full", "random", "urandom", "tty", "ptmx", "stdin", "stdout", "stderr"}, device):
 		return "where every container has a device"
 	case below != "" && (device == "pts" || device == "mqueue"):
-		return kernels
+		return kernelFolder
 	}
 	return ""
 }
 
-// noVolume says why no volume can stand at a path.
+// noVolume is why no volume can be mounted at a path; empty if one can.
 func noVolume(resolved string) string {
 	device, below, _ := strings.Cut(strings.TrimPrefix(resolved, "/dev/"), "/")
 	switch {
 	case resolved == "/" || resolved == "/dev" || resolved == "/proc" || strings.HasPrefix(resolved, "/proc/"):
 		return "which would hide what every container needs at " + resolved
 	case !kernelHas(resolved):
-		return kernels
+		return kernelFolder
 	case !strings.HasPrefix(resolved, "/dev/"):
 	case device == "null" || device == "ptmx":
 		return "which would hide what every container needs at /dev/" + device
 	case below != "" && (device == "pts" || device == "mqueue"):
-		return kernels
+		return kernelFolder
 	}
 	return ""
 }
 
-// kernelHas reports whether the kernel has a folder at a path of /proc or /sys, in which none can be made. This machine's
-// kernel is asked for those of nodes. What is beside these two is not asked for.
+// kernelHas reports whether the kernel has a folder at a path below /proc or /sys, where none can be created. This machine's
+// kernel stands for those of the nodes.
 func kernelHas(resolved string) bool {
 	inProc, isProc := strings.CutPrefix(resolved, "/proc/")
 	if !isProc && !strings.HasPrefix(resolved, "/sys/") {
 		return true
 	}
 	if process, below, _ := strings.Cut(inProc, "/"); isProc && slices.Contains([]string{"self", "thread-self", "1"}, process) {
-		// Not asked for: links lead out of there, into what is this process's own.
+		// Links lead out of these folders, to this process's own files, so they are not looked up.
 		first, _, _ := strings.Cut(below, "/")
 		return slices.Contains([]string{"", "attr", "cwd", "fd", "fdinfo", "map_files", "net", "ns", "root", "task"}, first)
 	} else if isProc && strings.Trim(process, "0123456789") == "" {
-		return false // Another process, which no container is sure to have.
+		return false // Another process, which a container may not have.
 	}
 	if group, ok := strings.CutPrefix(resolved, "/sys/fs/cgroup/"); ok && !strings.Contains(group, "/") {
-		return true // With cgroups of version 1 that is a file system of the container's own.
+		return true // With cgroups v1 this is a file system of the container's own.
 	}
 	found, err := os.Stat(resolved)
 	return err == nil && found.IsDir()

@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	// maxWord is how long the kernel lets one argument or variable be, and maxWords all of them.
+	// maxWord is the longest argument or variable that the kernel accepts, and maxWords the limit of all together.
 	maxWord  = 128<<10 - 1
 	maxWords = 1 << 20
-	// maxExposed is how many ports an image may name.
+	// maxExposed is how many ports an image may expose.
 	maxExposed = 1024
-	// maxVolumes is how many volumes an image may name.
+	// maxVolumes is how many volumes an image may have.
 	maxVolumes = 1024
-	// maxID is the largest number of a user or group that an engine takes.
+	// maxID is the largest user or group id that an engine accepts.
 	maxID = 1<<31 - 1
 )
 
-// checkSettings refuses settings with which no engine starts a container, or with which it could not be stopped, by the
-// setting's name. Users, groups, files and folders are those of the image's layers.
+// checkSettings refuses settings with which an engine cannot start or stop a container, and names the setting. Users,
+// groups, files and folders are those of the image's layers.
 func (c Config) checkSettings(image *examination) error {
 	for _, check := range []error{
 		c.checkWords(), checkWorkingDir(c.WorkingDir), checkUser("the image's USER", c.User, image.users, image.groups), checkStopSignal(c.StopSignal), c.checkVolumes(),
@@ -48,20 +48,20 @@ func (c Config) checkWords() error {
 	}{{"ENTRYPOINT", c.Entrypoint}, {"CMD", c.Cmd}, {"ENV", c.Env}} {
 		for _, value := range words.values {
 			if strings.ContainsRune(value, 0) {
-				return setting(words.word, "holds %s, with a NUL in it, which no program can be told", shortened(value))
+				return settingError(words.word, "has %s, which contains a NUL; no argument or variable can", shortened(value))
 			}
 			if len(value) > maxWord {
-				return setting(words.word, "holds %s of %d bytes, and the kernel passes on no more than %d", shortened(value), len(value), maxWord)
+				return settingError(words.word, "has %s of %d bytes; the kernel's limit is %d", shortened(value), len(value), maxWord)
 			}
 			total += len(value)
 		}
 	}
 	if total > maxWords {
-		return setting("ENTRYPOINT, CMD and ENV", "are %d bytes long together, and may be %d", total, maxWords)
+		return settingError("ENTRYPOINT, CMD and ENV", "are %d bytes long together; the limit is %d", total, maxWords)
 	}
 	for _, variable := range c.Env {
 		if name, _, ok := strings.Cut(variable, "="); !ok || name == "" {
-			return setting("ENV", "holds %s, which is not of the form NAME=VALUE", shortened(variable))
+			return settingError("ENV", "has %s, which is not of the form NAME=VALUE", shortened(variable))
 		}
 	}
 	return nil
@@ -72,22 +72,22 @@ func checkWorkingDir(dir string) error {
 	case dir == "":
 		return nil
 	case strings.ContainsRune(dir, 0):
-		return setting("WORKDIR", "is %s, with a NUL in it", shortened(dir))
+		return settingError("WORKDIR", "is %s, which contains a NUL", shortened(dir))
 	case !path.IsAbs(dir):
-		return setting("WORKDIR", "is %s, which is not an absolute path", shortened(dir))
+		return settingError("WORKDIR", "is %s, which is not an absolute path", shortened(dir))
 	case len(dir) > maxLayerName:
-		return setting("WORKDIR", "is %d bytes long, and may be %d", len(dir), maxLayerName)
+		return settingError("WORKDIR", "is %d bytes long; the limit is %d", len(dir), maxLayerName)
 	}
 	for element := range strings.SplitSeq(dir, "/") {
 		if len(element) > maxElement {
-			return setting("WORKDIR", "holds %s, a folder's name of %d bytes, and none may be longer than %d", shortened(element), len(element), maxElement)
+			return settingError("WORKDIR", "has %s, a folder's name of %d bytes; the limit is %d", shortened(element), len(element), maxElement)
 		}
 	}
 	return nil
 }
 
-// CheckUser refuses, as the setting "user", a user or group that the image's own files do not name, as far as they can be
-// looked at. It fails with errdefs.ErrInvalidArgument.
+// CheckUser refuses, as the setting "user", a user or group that is not in the image's own files, if those were read. It
+// fails with errdefs.ErrInvalidArgument.
 func (c Config) CheckUser(text string) error {
 	if c.files == nil {
 		return nil
@@ -95,10 +95,10 @@ func (c Config) CheckUser(text string) error {
 	return checkUser("user", text, c.files.users, c.files.groups)
 }
 
-// checkUser reads USER, USER:GROUP or numbers of them, as engines do. Key is what the setting is called.
+// checkUser checks USER, USER:GROUP or numeric ids, as engines do. Key is the name of the setting.
 func checkUser(key, text string, users, groups accounts) error {
 	user, group, hasGroup := strings.Cut(text, ":")
-	group, _, _ = strings.Cut(group, ":") // Engines pass over what comes behind.
+	group, _, _ = strings.Cut(group, ":") // Engines ignore the rest.
 	err := checkAccount(user, users, "user", "/etc/passwd")
 	if err == nil && hasGroup {
 		err = checkAccount(group, groups, "group", "/etc/group")
@@ -116,12 +116,12 @@ func checkAccount(name string, known accounts, what, file string) error {
 	number, err := strconv.ParseInt(name, 10, 64)
 	switch {
 	case errors.Is(err, strconv.ErrRange), err == nil && (number < 0 || number > maxID):
-		return fmt.Errorf("and the number of a %s must be 0 to %d", what, int64(maxID))
+		return fmt.Errorf("but the id of a %s must be 0 to %d", what, int64(maxID))
 	case err == nil:
 		return nil
 	}
 	if known.lacks(name) {
-		return fmt.Errorf("but the image's %s names no %s %s", file, what, shortened(name))
+		return fmt.Errorf("but the image's %s has no %s %s", file, what, shortened(name))
 	}
 	return nil
 }
@@ -130,10 +130,10 @@ func checkStopSignal(signal string) error {
 	if signal == "" || isSignal(signal) {
 		return nil
 	}
-	return setting("STOPSIGNAL", "is %s, which is not a signal; say its name, as in SIGQUIT, or a number of 1 to 64", shortened(signal))
+	return settingError("STOPSIGNAL", "is %s, which is not a signal; use a name such as SIGQUIT, or a number from 1 to 64", shortened(signal))
 }
 
-// isSignal reports whether an engine can send what an image calls a signal.
+// isSignal reports whether an engine knows the signal.
 func isSignal(text string) bool {
 	if number, err := strconv.Atoi(text); err == nil {
 		return number >= 1 && number <= 64
@@ -151,25 +151,25 @@ func isSignal(text string) bool {
 	return slices.Contains([]string{"RTMIN", "RTMAX", "CLD", "IOT", "POLL"}, name) || unix.SignalNum("SIG"+name) != 0
 }
 
-// checkVolumes refuses volumes at what is no path. What they would hide is looked at with the image's files.
+// checkVolumes refuses volumes that are not paths. checkPaths checks what they would hide.
 func (c Config) checkVolumes() error {
 	if len(c.Volumes) > maxVolumes {
-		return setting("VOLUME", "names more than %d paths", maxVolumes)
+		return settingError("VOLUME", "has more than %d paths", maxVolumes)
 	}
 	for _, volume := range c.Volumes {
 		if volume == "" || strings.ContainsRune(volume, 0) {
-			return setting("VOLUME", "holds %s, which is not a path", shortened(volume))
+			return settingError("VOLUME", "has %s, which is not a path", shortened(volume))
 		}
 		for element := range strings.SplitSeq(volume, "/") {
 			if len(element) > maxElement {
-				return setting("VOLUME", "holds %s, a folder's name of %d bytes, and none may be longer than %d", shortened(element), len(element), maxElement)
+				return settingError("VOLUME", "has %s, a folder's name of %d bytes; the limit is %d", shortened(element), len(element), maxElement)
 			}
 		}
 	}
 	return nil
 }
 
-// exposedPorts writes out ports such as 80, 80/tcp and 8000-8002/udp, each once.
+// exposedPorts expands ports such as 80, 80/tcp and 8000-8002/udp, without duplicates.
 func exposedPorts(texts []string) ([]string, error) {
 	type port struct {
 		number   int
@@ -188,10 +188,10 @@ func exposedPorts(texts []string) ([]string, error) {
 			to, err = portNumber(last)
 		}
 		if err != nil || to < from || !slices.Contains([]string{"tcp", "udp", "sctp"}, protocol) {
-			return nil, setting("EXPOSE", "holds %s, which is not a port; say 1 to 65535, with /tcp, /udp or /sctp behind it", shortened(text))
+			return nil, settingError("EXPOSE", "has %s, which is not a port; use 1 to 65535, followed by /tcp, /udp or /sctp", shortened(text))
 		}
 		if len(ports)+to-from >= maxExposed {
-			return nil, setting("EXPOSE", "names more than %d ports", maxExposed)
+			return nil, settingError("EXPOSE", "has more than %d ports", maxExposed)
 		}
 		for number := from; number <= to; number++ {
 			ports[port{number, protocol}] = true
@@ -219,7 +219,7 @@ func portNumber(text string) (int, error) {
 	return int(number), err
 }
 
-// shortened quotes a text of unknown length.
+// shortened quotes a text that may be long.
 func shortened(text string) string {
 	const most = 64
 	if len(text) > most {

@@ -1,10 +1,15 @@
-// Package images is the zone's image store: every layer once, by its digest. Images come in as uploaded archives or
-// are pushed with the OCI distribution API, by which the nodes read them too.
+// Package images is the zone's image store. It stores every layer once, by its digest. Images arrive as uploaded archives,
+// or are pushed with the OCI distribution API, by which nodes also pull them.
 //
-// The directory is an OCI image layout (https://github.com/opencontainers/image-spec/blob/main/image-layout.md):
-// index.json names every tag and manifest, blobs/sha256 holds manifests, configs and layers. Only index.json ever
-// changes, and a blob that it leads to is on disk before it is named there, so that a crash at any point leaves a
-// consistent store. What is under incoming has not arrived whole, or was not taken in yet.
+// The store owns its directory, an OCI image layout
+// (https://github.com/opencontainers/image-spec/blob/main/image-layout.md): index.json lists every tag and manifest,
+// blobs/sha256 has manifests, configs and layers. Only index.json ever changes, and a blob is on disk before index.json
+// refers to it, so that a crash at any point leaves a consistent store. The folder incoming has uploads that are not
+// complete or not imported yet.
+//
+// Vocabulary: an archive is a file of `docker save` or an OCI layout as a tar; to examine a layer is to unpack it in memory
+// as an engine would on disk; a pending blob was pushed for a manifest that has not arrived; idle uploads are those that
+// receive nothing.
 package images
 
 import (
@@ -29,48 +34,49 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Limits say what the store takes in and how long it keeps what nobody uses. Zero values are the defaults.
+// Limits are what the store accepts and how long it keeps what is unused. Zero values are the defaults.
 type Limits struct {
-	// ArchiveBytes is how large one upload may be. Default 16 GiB.
+	// ArchiveBytes is the largest upload. Default 16 GiB.
 	ArchiveBytes int64
-	// ExpandedBytes is how large an archive may become when it is expanded, and all layers of an image together.
-	// Default 32 GiB.
+	// ExpandedBytes is the largest decompressed archive, and the limit of all layers of an image together. Default 32 GiB.
 	ExpandedBytes int64
-	// Entries is how many files an archive may hold. Default 16384.
+	// Entries is how many files an archive may have. Default 16384.
 	Entries int
-	// Layers is how many layers an image may have, LayerEntries how many entries they may hold together. Default 125,
-	// which is what engines stack, and 4 Mi.
+	// Layers is how many layers an image may have, LayerEntries how many entries they may have together. Defaults 125, which
+	// engines accept, and 4 Mi.
 	Layers       int
 	LayerEntries int64
-	// PathSteps is how many parts the names in an image's layers may have together, links that they lead through
-	// included. LinkBytes is how long the targets of one layer's symbolic links may be together. Defaults 256 Mi and 64 MiB.
+	// PathSteps is how many path elements the names in an image's layers may have together, including those of links that
+	// they lead through. LinkBytes is the total length of the targets of one layer's symbolic links. Defaults 256 Mi and 64
+	// MiB.
 	PathSteps, LinkBytes int64
-	// TotalBytes is how much the store may hold, with what is on its way in. Default three quarters of its disk.
+	// TotalBytes is the largest size of the store, including uploads in progress. Default three quarters of its disk.
 	TotalBytes int64
-	// UserBytes is how much of that may be of one user who is no operator. Default a quarter of the disk.
+	// UserBytes is the share of one user who is no operator. Default a quarter of the disk.
 	UserBytes int64
-	// KeepFree is how much of the disk uploads leave free, for the zone's own records. Default a tenth of the disk, but
-	// 256 MiB to 4 GiB, and never more than a quarter.
+	// KeepFree is how much of the disk uploads leave free for the zone's own records. Default a tenth of the disk, but 256
+	// MiB to 4 GiB, and never more than a quarter.
 	KeepFree int64
-	// Names is how many names the store may hold. Of one user it may hold a quarter. There may be four manifests for each
+	// Names is how many names the store may have; one user may have a quarter of them. There may be four manifests for each
 	// name. Default 16384.
 	Names int
-	// Uploads is how many uploads may be under way, UserUploads how many of them of one user who is no operator.
-	// Defaults 256 and 64.
+	// Uploads is how many uploads may be in progress, UserUploads how many of one user who is no operator. Defaults 256 and
+	// 64.
 	Uploads, UserUploads int
-	// UploadIdle is how long an upload may rest before it is dropped, and how long a blob is kept for a manifest that
-	// a client is about to push. PressedIdle is the same while there is no room for others. Defaults 10m and 2m.
-	UploadIdle, PressedIdle time.Duration
-	// Architecture is that of the zone's nodes, in Go's words; others are refused. Default the program's own.
+	// UploadIdle is how long an upload may be idle before it is dropped, and how long a pending blob is kept. UploadIdleFull
+	// replaces it while the store has no space for other uploads. Defaults 10m and 2m.
+	UploadIdle, UploadIdleFull time.Duration
+	// Architecture is Go's name for the architecture of the zone's nodes. Images for others are refused. Default the
+	// program's own.
 	Architecture string
-	// Pinned lists manifest digests that must stay, tagged or not: those that apps run or may go back to. While it
-	// fails nothing is deleted. It may block, and must not call the store.
+	// Pinned lists the digests of manifests that must stay, with or without a tag: those that apps run or may roll back to.
+	// While it fails nothing is deleted. It may block, and must not call the store.
 	Pinned func(context.Context) ([]string, error)
-	// MayMove refuses whoever ctx is of to have a name mean another image: errdefs.ErrPermissionDenied, when an app
-	// uses the name that is not that user's to deploy over. It may block, and must not call the store.
+	// MayMove returns errdefs.ErrPermissionDenied if an app uses the name and the user of ctx may not deploy that app. It is
+	// called before a name moves to another image. It may block, and must not call the store.
 	MayMove func(ctx context.Context, name string) error
-	// Unused refuses to have a name mean nothing any more: errdefs.ErrFailedPrecondition, when an app uses the image by
-	// this name. It may block, and must not call the store.
+	// Unused returns errdefs.ErrFailedPrecondition if an app uses the image by this name. It is called before a name is
+	// removed. It may block, and must not call the store.
 	Unused func(ctx context.Context, name, digest string) error
 }
 
@@ -86,7 +92,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.Uploads, 256)
 	setDefault(&l.UserUploads, 64)
 	setDefault(&l.UploadIdle, 10*time.Minute)
-	setDefault(&l.PressedIdle, 2*time.Minute)
+	setDefault(&l.UploadIdleFull, 2*time.Minute)
 	setDefault(&l.Architecture, runtime.GOARCH)
 	if l.Pinned == nil {
 		l.Pinned = func(context.Context) ([]string, error) { return nil, nil }
@@ -99,14 +105,14 @@ func (l *Limits) setDefaults() {
 	}
 }
 
-func setDefault[T comparable](value *T, otherwise T) {
+func setDefault[T comparable](value *T, fallback T) {
 	var zero T
 	if *value == zero {
-		*value = otherwise
+		*value = fallback
 	}
 }
 
-// incoming is the folder of what is on its way in. Open empties it, except for archives that can still be resumed.
+// incoming is the folder of uploads. Open empties it, except for archives whose upload can be resumed.
 const incoming = "incoming"
 
 // Store is the image store. Its methods may be called from many goroutines.
@@ -114,60 +120,61 @@ type Store struct {
 	dir    string
 	limits Limits
 
-	// mu is held while the catalog changes and while blobs are named by it or deleted; never while content arrives.
+	// mu is held while the catalog changes and while blobs are added to it or deleted; never while content arrives.
 	mu      sync.Mutex
 	catalog catalog
-	// promised keeps blobs that a client was told it need not push, or has pushed, until its manifest arrives.
-	promised map[promise]kept
-	// promises are how many of them are whose.
-	promises map[string]int
-	uploads  map[string]*upload
-	// checked are the layers that were looked at. It only saves work.
-	checked map[digest.Digest]layerFacts
-	// storedBytes is the size of all blobs, arriving that of everything on its way in, by user in accounts.
-	storedBytes, arriving int64
-	accounts              map[peer.User]*account
-	// owned are the bytes that users have brought, as far as they were asked for since the last change.
+	// pending are the blobs that were pushed, or that exist and a client did not push again, and whose manifest has not
+	// arrived.
+	pending map[pendingKey]pendingBlob
+	// pendingByUser is the number of pending blobs of each user.
+	pendingByUser map[string]int
+	uploads       map[string]*upload
+	// layerCache has the facts of examined layers.
+	layerCache map[digest.Digest]layerFacts
+	// storedBytes is the size of all blobs, incomingBytes that of all uploads and imports in progress, by user in usage.
+	storedBytes, incomingBytes int64
+	usage                      map[peer.User]*usage
+	// owned caches ownedBytes of each user until the next change.
 	owned map[string]int64
-	// relieved is when room was last made for others.
-	relieved time.Time
+	// idleDropped is when dropIdle last ran.
+	idleDropped time.Time
 
-	disk      space
-	examining *turns
+	disk         diskSpace
+	examinations *limiter
 
 	stop    context.CancelFunc
 	stopped chan struct{}
 }
 
-// promise is a blob that a manifest is expected to name which the user is about to push to the repository.
-type promise struct {
+// pendingKey identifies a pending blob of a user's push to a repository.
+type pendingKey struct {
 	repository, user string
 	blob             digest.Digest
 }
 
-// kept says since when a blob is promised, and how large it is if the user has brought it.
-type kept struct {
+// pendingBlob is since when a blob is pending, and its size if the user has pushed it.
+type pendingBlob struct {
 	since time.Time
 	size  int64
 }
 
-// Open opens the store in a directory, which it creates if need be, and removes what a crash left behind there.
-// The caller closes it.
+// Open opens the store in a directory, which it creates if needed, and deletes what a crash left there. The caller closes
+// it.
 func Open(dir string, limits Limits) (*Store, error) {
 	limits.setDefaults()
 	s := &Store{
-		dir:      dir,
-		limits:   limits,
-		promised: map[promise]kept{},
-		promises: map[string]int{},
-		uploads:  map[string]*upload{},
-		checked:  map[digest.Digest]layerFacts{},
-		accounts: map[peer.User]*account{},
-		owned:    map[string]int64{},
-		disk:     spaceAt(dir),
-		stopped:  make(chan struct{}),
+		dir:           dir,
+		limits:        limits,
+		pending:       map[pendingKey]pendingBlob{},
+		pendingByUser: map[string]int{},
+		uploads:       map[string]*upload{},
+		layerCache:    map[digest.Digest]layerFacts{},
+		usage:         map[peer.User]*usage{},
+		owned:         map[string]int64{},
+		disk:          spaceAt(dir),
+		stopped:       make(chan struct{}),
 
-		examining: newTurns(),
+		examinations: newLimiter(),
 	}
 	for _, sub := range []string{s.blobDir(), s.incomingDir()} {
 		if err := os.MkdirAll(sub, 0o700); err != nil {
@@ -190,14 +197,14 @@ func Open(dir string, limits Limits) (*Store, error) {
 	return s, nil
 }
 
-// Close ends the store's own work. What is being uploaded can go on after the next Open.
+// Close ends the store's goroutine. Uploads can be resumed after the next Open.
 func (s *Store) Close() error {
 	s.stop()
 	<-s.stopped
 	return nil
 }
 
-// sweep drops, now and then, what nobody came back for.
+// sweep drops idle uploads and old pending blobs at intervals.
 func (s *Store) sweep(ctx context.Context) {
 	defer close(s.stopped)
 	ticker := time.NewTicker(max(s.limits.UploadIdle/6, time.Second))
@@ -208,14 +215,14 @@ func (s *Store) sweep(ctx context.Context) {
 			return
 		case now := <-ticker.C:
 			s.dropIdleUploads(now, s.limits.UploadIdle)
-			// A failure is one to read the pins or the directory; the next round tries again.
+			// An error means that the pins or the directory cannot be read. The next round tries again.
 			_, _ = s.collect(ctx, now, s.limits.UploadIdle, func(*catalog) error { return nil })
 		}
 	}
 }
 
-// Remove forgets a tag and deletes what only it needed. It tells how many bytes that freed: none while an app
-// runs the image or may go back to it.
+// Remove removes a tag and deletes what only it referred to. It returns how many bytes that freed: none while an app runs
+// the image or may roll back to it.
 func (s *Store) Remove(ctx context.Context, name string) (freed int64, err error) {
 	ref, err := distribution.ParseReference(name)
 	if err != nil {
@@ -229,14 +236,14 @@ func (s *Store) Remove(ctx context.Context, name string) (freed int64, err error
 	}
 	return s.collect(ctx, time.Now(), s.limits.UploadIdle, func(next *catalog) error {
 		if _, ok := next.tags[ref.String()]; !ok {
-			return s.noImage(next, ref)
+			return s.notFoundError(next, ref)
 		}
 		delete(next.tags, ref.String())
 		return nil
 	})
 }
 
-// mayMove refuses to have a name mean another image than it does, unless it is the caller's to move.
+// mayMove checks whether the caller may move a name to another image.
 func (s *Store) mayMove(ctx context.Context, name string, sum digest.Digest) error {
 	s.mu.Lock()
 	current, ok := s.catalog.tags[name]
@@ -247,7 +254,7 @@ func (s *Store) mayMove(ctx context.Context, name string, sum digest.Digest) err
 	return s.limits.MayMove(ctx, name)
 }
 
-// mayForget refuses to have a name mean nothing while an app uses it.
+// mayForget checks that no app uses a name that is to be removed.
 func (s *Store) mayForget(ctx context.Context, name string) error {
 	s.mu.Lock()
 	current := s.catalog
@@ -264,8 +271,8 @@ func (s *Store) mayForget(ctx context.Context, name string) error {
 	return s.limits.MayMove(ctx, name)
 }
 
-// collect changes the catalog and deletes the blobs that nothing leads to any more. Blobs for manifests that did not come
-// are kept for as long as idle says.
+// collect changes the catalog and deletes the blobs that nothing refers to any more. Pending blobs are kept for the time
+// idle.
 func (s *Store) collect(ctx context.Context, now time.Time, idle time.Duration, change func(*catalog) error) (freed int64, err error) {
 	pinned, err := s.limits.Pinned(ctx)
 	if err != nil {
@@ -277,24 +284,23 @@ func (s *Store) collect(ctx context.Context, now time.Time, idle time.Duration, 
 	if err := change(&next); err != nil {
 		return 0, err
 	}
-	roots := make([]digest.Digest, 0, len(next.tags)+len(pinned)+len(s.promised))
+	roots := make([]digest.Digest, 0, len(next.tags)+len(pinned)+len(s.pending))
 	for _, tag := range next.tags {
 		roots = append(roots, tag.digest)
 	}
 	for _, sum := range pinned {
 		roots = append(roots, digest.Digest(sum))
 	}
-	s.forgetPromises(now, idle)
-	for key := range s.promised {
+	s.dropOldPending(now, idle)
+	for key := range s.pending {
 		roots = append(roots, key.blob)
 	}
 	keep := next.reach(roots)
 	maps.DeleteFunc(next.manifests, func(sum digest.Digest, _ manifest) bool { return !keep[sum] })
-	maps.DeleteFunc(s.checked, func(sum digest.Digest, _ layerFacts) bool { return !keep[sum] })
+	maps.DeleteFunc(s.layerCache, func(sum digest.Digest, _ layerFacts) bool { return !keep[sum] })
 	err = s.commit(next)
 	if errors.Is(err, errdefs.ErrResourceExhausted) {
-		// A full disk has no room for the shorter index, but for want of blobs it will have. An index that names what is gone
-		// is read without it.
+		// A full disk may have no space for the index until blobs are deleted. An index is read without what does not exist.
 		freed, err = s.deleteBlobs(keep)
 		err = errors.Join(err, s.commit(next))
 		s.catalog = next
@@ -306,9 +312,9 @@ func (s *Store) collect(ctx context.Context, now time.Time, idle time.Duration, 
 	return s.deleteBlobs(keep)
 }
 
-// forgetPromises drops what was promised for too long, unless the same user is still pushing to the repository. The
+// dropOldPending drops what was pending for longer than idle, unless the same user still pushes to the repository. The
 // caller holds mu.
-func (s *Store) forgetPromises(now time.Time, idle time.Duration) {
+func (s *Store) dropOldPending(now time.Time, idle time.Duration) {
 	type pushing struct{ repository, user string }
 	busy := map[pushing]bool{}
 	for _, u := range s.uploads {
@@ -316,14 +322,14 @@ func (s *Store) forgetPromises(now time.Time, idle time.Duration) {
 			busy[pushing{u.repository, u.owner.Name}] = true
 		}
 	}
-	for key, kept := range s.promised {
+	for key, kept := range s.pending {
 		if now.Sub(kept.since) > idle && !busy[pushing{key.repository, key.user}] {
-			s.release(key)
+			s.dropPending(key)
 		}
 	}
 }
 
-// commit makes a changed catalog the store's, on disk first. The caller holds mu.
+// commit replaces the catalog, on disk first. The caller holds mu.
 func (s *Store) commit(next catalog) error {
 	if !next.equal(s.catalog) {
 		if err := next.save(s.dir); err != nil {
@@ -335,7 +341,7 @@ func (s *Store) commit(next catalog) error {
 	return nil
 }
 
-// List tells every tag, sorted by name.
+// List lists every tag, sorted by name.
 func (s *Store) List(context.Context) ([]*apiv1.Image, error) {
 	s.mu.Lock()
 	current := s.catalog
@@ -354,8 +360,8 @@ func (s *Store) List(context.Context) ([]*apiv1.Image, error) {
 	return list, nil
 }
 
-// noImage says that a name means nothing here, and what there is instead.
-func (s *Store) noImage(current *catalog, ref distribution.Reference) error {
+// notFoundError is the error for an unknown name; it lists what the store has.
+func (s *Store) notFoundError(current *catalog, ref distribution.Reference) error {
 	var same, others []string
 	for _, name := range slices.Sorted(maps.Keys(current.tags)) {
 		if strings.HasPrefix(name, ref.Repository+":") {

@@ -23,63 +23,63 @@ import (
 )
 
 const (
-	// maxPromised is how many blobs are kept for manifests to come.
-	maxPromised = 1 << 16
-	// maxChecked is how many layers are known to have been looked at.
-	maxChecked = 4096
-	// maxTreeKept is how large a layer's tree may be to be kept with what else is known of it, and maxTreesKept how large all
-	// of them may be, in names. The layers of other trees are read again.
-	maxTreeKept  = 1 << 18
-	maxTreesKept = 1 << 20
-	// maxFinished is how many imported uploads are remembered for clients that ask again.
+	// maxPending is how many blobs may be pending.
+	maxPending = 1 << 16
+	// maxCachedLayers is how many layers' facts are cached.
+	maxCachedLayers = 4096
+	// maxCachedTree is the largest tree that is cached with a layer's facts, and maxCachedTrees the limit of all trees, in
+	// names. Other layers are read again.
+	maxCachedTree  = 1 << 18
+	maxCachedTrees = 1 << 20
+	// maxFinished is how many imported uploads are kept for clients that ask again.
 	maxFinished = 256
 )
 
-// archiveSuffix marks the files of archives: they outlive a restart, so that their uploads can be resumed.
+// archiveSuffix marks the files of archives: they are kept over a restart, so that their uploads can be resumed.
 const archiveSuffix = ".archive"
 
-// upload is content on its way in: an archive, or a blob that is pushed to a repository.
+// upload is an upload of an archive, or of a blob for a repository.
 type upload struct {
 	id string
 	// repository is empty for an archive.
 	repository string
-	// owner is who began it, nobody for one that was found at a start.
+	// owner is the user who started it, empty after a restart.
 	owner peer.User
 	path  string
-	// turn is held by the one who reads or writes the content.
-	turn chan struct{}
+	// lock is a mutex that can be waited for with a context. It guards the content.
+	lock chan struct{}
 
-	// The turn's holder alone uses these.
-	room *reservation
-	hash hash.Hash // Of the content, for a blob.
-	gone bool      // Dropped while others waited for their turn.
+	// The holder of the lock alone uses these.
+	reservation *reservation
+	hash        hash.Hash // Of the content, for a blob.
+	dropped     bool      // True if it was dropped while others waited for the lock.
 
-	// The turn's holder alone changes these, with the store's mu held; either is enough to read them.
+	// The holder of the lock changes these while it holds the store's mu; either is enough to read them.
 	size int64
-	// image is what the archive became, kept for a client that did not hear the answer and asks again.
+	// image is the imported image, kept for a client that asks again.
 	image *apiv1.Image
 
 	// The store's mu guards these.
 	usedAt    time.Time
 	busy      bool
-	interrupt func() // Ends the reading of the writer whose turn it is; may be nil.
+	interrupt func() // Ends the read of the present writer; may be nil.
 }
 
-// startUpload begins an upload: of a blob for a repository, of an archive without one.
+// startUpload starts an upload of a blob for a repository, or of an archive if repository is empty.
 func (s *Store) startUpload(ctx context.Context, repository string) (*upload, error) {
 	var raw [16]byte
 	rand.Read(raw[:])
 	who := peer.From(ctx)
-	u := &upload{id: hex.EncodeToString(raw[:]), repository: repository, owner: who, turn: make(chan struct{}, 1), usedAt: time.Now()}
-	u.path, u.room = filepath.Join(s.incomingDir(), u.id), &reservation{store: s, who: who}
+	u := &upload{id: hex.EncodeToString(raw[:]), repository: repository, owner: who, lock: make(chan struct{}, 1), usedAt: time.Now()}
+	u.path, u.reservation = filepath.Join(s.incomingDir(), u.id), &reservation{store: s, who: who}
 	if repository == "" {
 		u.path += archiveSuffix
 	} else {
 		u.hash = sha256.New()
 	}
-	err := s.enlist(u)
-	if errors.Is(err, errdefs.ErrUnavailable) && s.relieve(ctx) {
-		err = s.enlist(u)
+	err := s.register(u)
+	if errors.Is(err, errdefs.ErrUnavailable) && s.dropIdle(ctx) {
+		err = s.register(u)
 	}
 	if err != nil {
 		return nil, err
@@ -95,28 +95,28 @@ func (s *Store) startUpload(ctx context.Context, repository string) (*upload, er
 	return u, nil
 }
 
-// enlist takes an upload in, if its user may have one more. It fails with errdefs.ErrUnavailable.
-func (s *Store) enlist(u *upload) error {
+// register adds an upload if its user may have one more. It fails with errdefs.ErrUnavailable.
+func (s *Store) register(u *upload) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := 0
-	for _, account := range s.accounts {
+	for _, account := range s.usage {
 		all += account.uploads
 	}
-	mine := s.account(u.owner)
+	mine := s.usageOf(u.owner)
 	switch {
 	case u.owner.Operator:
 	case mine.uploads >= s.limits.UserUploads:
-		return fmt.Errorf("%s has %d uploads under way, and may have no more at a time; try again when one has ended: %w", u.owner, mine.uploads, errdefs.ErrUnavailable)
+		return fmt.Errorf("%s has %d uploads in progress, which is the limit; try again when one has ended: %w", u.owner, mine.uploads, errdefs.ErrUnavailable)
 	case all >= s.limits.Uploads:
-		return fmt.Errorf("%d uploads are under way, which is the limit; try again later: %w", all, errdefs.ErrUnavailable)
+		return fmt.Errorf("%d uploads are in progress, which is the limit; try again later: %w", all, errdefs.ErrUnavailable)
 	}
 	mine.uploads++
 	s.uploads[u.id] = u
 	return nil
 }
 
-// recoverUploads finds the archives that can be resumed and deletes whatever else is under incoming.
+// recoverUploads finds the archives whose upload can be resumed and deletes the rest of incoming.
 func (s *Store) recoverUploads() error {
 	entries, err := os.ReadDir(s.incomingDir())
 	if err != nil {
@@ -135,27 +135,27 @@ func (s *Store) recoverUploads() error {
 			}
 			continue
 		}
-		u := &upload{id: id, path: path, turn: make(chan struct{}, 1), size: info.Size(), usedAt: info.ModTime()}
-		u.room = &reservation{store: s, held: u.size, used: u.size}
-		s.hold(u.owner, u.size)
-		s.account(u.owner).uploads++
+		u := &upload{id: id, path: path, lock: make(chan struct{}, 1), size: info.Size(), usedAt: info.ModTime()}
+		u.reservation = &reservation{store: s, reserved: u.size, written: u.size}
+		s.addIncoming(u.owner, u.size)
+		s.usageOf(u.owner).uploads++
 		s.uploads[id] = u
 	}
 	return nil
 }
 
-// findUpload fails with errdefs.ErrNotFound unless the upload is one of the repository.
+// findUpload returns an upload of the repository. It fails with errdefs.ErrNotFound.
 func (s *Store) findUpload(repository, id string) (*upload, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.uploads[id]
 	if u == nil || u.repository != repository {
-		return nil, fmt.Errorf("no upload has the id %q; it may have rested too long: %w", id, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("there is no upload with the id %q; it may have been idle for too long: %w", id, errdefs.ErrNotFound)
 	}
 	return u, nil
 }
 
-// uploadSize tells how much of an upload has arrived.
+// uploadSize is how much of an upload has arrived.
 func (s *Store) uploadSize(repository, id string) (int64, error) {
 	u, err := s.findUpload(repository, id)
 	if err != nil {
@@ -166,16 +166,16 @@ func (s *Store) uploadSize(repository, id string) (int64, error) {
 	return u.size, nil
 }
 
-// take waits for one's turn on an upload. Interrupt, which may be nil, makes the new holder's own reading end, for
-// the sake of one who comes later.
-func (s *Store) take(ctx context.Context, u *upload, interrupt func()) error {
+// lockUpload waits for the lock of an upload. Interrupt, which may be nil, ends the new holder's read when a later caller
+// waits.
+func (s *Store) lockUpload(ctx context.Context, u *upload, interrupt func()) error {
 	select {
-	case u.turn <- struct{}{}:
+	case u.lock <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if u.gone {
-		<-u.turn
+	if u.dropped {
+		<-u.lock
 		return fmt.Errorf("the upload %q has ended: %w", u.id, errdefs.ErrNotFound)
 	}
 	s.mu.Lock()
@@ -184,32 +184,32 @@ func (s *Store) take(ctx context.Context, u *upload, interrupt func()) error {
 	return nil
 }
 
-func (s *Store) giveBack(u *upload) {
+func (s *Store) unlockUpload(u *upload) {
 	s.mu.Lock()
 	u.busy, u.interrupt, u.usedAt = false, nil, time.Now()
 	s.mu.Unlock()
-	<-u.turn
+	<-u.lock
 }
 
-// appendUpload adds content at an offset, or where the upload is when the offset is negative. What arrived before an
-// error stays; an upload for which there is no room is dropped.
+// appendUpload adds content at an offset, or at the end if the offset is negative. What arrived before an error stays. An
+// upload without space is dropped.
 func (s *Store) appendUpload(ctx context.Context, u *upload, offset int64, content io.Reader, interrupt func()) (size int64, err error) {
 	s.mu.Lock()
 	earlier := u.interrupt
 	s.mu.Unlock()
 	if earlier != nil {
-		// The same client on a new connection: the old one may hang until somebody ends it.
+		// The same client may use a new connection while the old one hangs.
 		earlier()
 	}
-	if err := s.take(ctx, u, interrupt); err != nil {
+	if err := s.lockUpload(ctx, u, interrupt); err != nil {
 		return 0, err
 	}
-	defer s.giveBack(u)
+	defer s.unlockUpload(u)
 	if u.image != nil {
-		return u.size, fmt.Errorf("the upload has become an image already: %w", errdefs.ErrFailedPrecondition)
+		return u.size, fmt.Errorf("the upload was already imported: %w", errdefs.ErrFailedPrecondition)
 	}
 	if offset >= 0 && offset != u.size {
-		return u.size, fmt.Errorf("the upload goes on at %d, not at %d: %w", u.size, offset, errdefs.ErrOutOfRange)
+		return u.size, fmt.Errorf("the upload continues at %d, not at %d: %w", u.size, offset, errdefs.ErrOutOfRange)
 	}
 	file, err := os.OpenFile(u.path, os.O_WRONLY, 0)
 	if err != nil {
@@ -223,7 +223,7 @@ func (s *Store) appendUpload(ctx context.Context, u *upload, offset int64, conte
 	return u.size, err
 }
 
-// fill writes content behind what the file holds.
+// fill appends content to the file.
 func (s *Store) fill(ctx context.Context, u *upload, file io.WriterAt, content io.Reader) error {
 	buffer := make([]byte, 64<<10)
 	for {
@@ -232,10 +232,10 @@ func (s *Store) fill(ctx context.Context, u *upload, file io.WriterAt, content i
 			return fmt.Errorf("the upload is larger than %s, which is the limit: %w", resource.FormatBytes(s.limits.ArchiveBytes), errdefs.ErrResourceExhausted)
 		}
 		if n > 0 {
-			if err := u.room.grow(ctx, int64(n)); err != nil {
+			if err := u.reservation.grow(ctx, int64(n)); err != nil {
 				return err
 			}
-			// Behind what counts as arrived: a write that failed half-way is overwritten by the next.
+			// This is beyond the counted size: a write that failed half-way is overwritten by the next.
 			if _, err := file.WriteAt(buffer[:n], u.size); err != nil {
 				return fmt.Errorf("write to the upload: %w", diskError(err))
 			}
@@ -250,25 +250,25 @@ func (s *Store) fill(ctx context.Context, u *upload, file io.WriterAt, content i
 			return nil
 		}
 		if readErr != nil {
-			return fmt.Errorf("the upload broke off after %d bytes: %w: %w", u.size, readErr, errdefs.ErrAborted)
+			return fmt.Errorf("the upload ended early, after %d bytes: %w: %w", u.size, readErr, errdefs.ErrAborted)
 		}
 	}
 }
 
-// finishBlob makes an upload the blob that is wanted. The upload ends in any case.
+// finishBlob stores an upload as the blob of the digest. The upload ends in any case.
 func (s *Store) finishBlob(ctx context.Context, u *upload, want digest.Digest) error {
-	if err := s.take(ctx, u, nil); err != nil {
+	if err := s.lockUpload(ctx, u, nil); err != nil {
 		return err
 	}
-	defer s.giveBack(u)
+	defer s.unlockUpload(u)
 	defer s.drop(u)
 	if err := checkDigest(want); err != nil {
 		return err
 	}
 	if got := digest.NewDigest(digest.SHA256, u.hash); got != want {
-		return invalid("what was uploaded has the digest %s, not %s", got, want)
+		return invalid("the uploaded content has the digest %s, not %s", got, want)
 	}
-	// What was written but does not count is cut off.
+	// What was written and not counted is cut off.
 	if err := errors.Join(os.Truncate(u.path, u.size), syncFile(u.path)); err != nil {
 		return fmt.Errorf("store a blob: %w", diskError(err))
 	}
@@ -277,39 +277,39 @@ func (s *Store) finishBlob(ctx context.Context, u *upload, want digest.Digest) e
 	if err := s.adopt(map[digest.Digest]string{want: u.path}); err != nil {
 		return err
 	}
-	s.promise(promise{u.repository, u.owner.Name, want}, u.size)
+	s.keepPending(pendingKey{u.repository, u.owner.Name, want}, u.size)
 	return nil
 }
 
-// promise keeps a blob for a manifest of the repository that is to come. Above a number, of one user a quarter, no more is
-// promised, so that what was pushed may have to be pushed again. The caller holds mu.
-func (s *Store) promise(key promise, size int64) {
-	before, known := s.promised[key]
+// keepPending keeps a blob for a later manifest of the repository. Above the limit, of which one user has a quarter, it is
+// not kept and may have to be pushed again. The caller holds mu.
+func (s *Store) keepPending(key pendingKey, size int64) {
+	before, known := s.pending[key]
 	switch {
 	case known:
 		size = max(size, before.size)
-	case len(s.promised) >= maxPromised, s.promises[key.user] >= maxPromised/4:
+	case len(s.pending) >= maxPending, s.pendingByUser[key.user] >= maxPending/4:
 		return
 	default:
-		s.promises[key.user]++
+		s.pendingByUser[key.user]++
 	}
-	s.promised[key] = kept{since: time.Now(), size: size}
+	s.pending[key] = pendingBlob{since: time.Now(), size: size}
 	clear(s.owned)
 }
 
-// release ends a promise. The caller holds mu.
-func (s *Store) release(key promise) {
-	if _, ok := s.promised[key]; !ok {
+// dropPending ends that. The caller holds mu.
+func (s *Store) dropPending(key pendingKey) {
+	if _, ok := s.pending[key]; !ok {
 		return
 	}
-	delete(s.promised, key)
-	if s.promises[key.user]--; s.promises[key.user] == 0 {
-		delete(s.promises, key.user)
+	delete(s.pending, key)
+	if s.pendingByUser[key.user]--; s.pendingByUser[key.user] == 0 {
+		delete(s.pendingByUser, key.user)
 	}
 	clear(s.owned)
 }
 
-// cancelUpload ends an upload and forgets what arrived.
+// cancelUpload ends an upload and deletes what arrived.
 func (s *Store) cancelUpload(ctx context.Context, repository, id string) error {
 	u, err := s.findUpload(repository, id)
 	if err != nil {
@@ -321,40 +321,40 @@ func (s *Store) cancelUpload(ctx context.Context, repository, id string) error {
 	if interrupt != nil {
 		interrupt()
 	}
-	if err := s.take(ctx, u, nil); err != nil {
+	if err := s.lockUpload(ctx, u, nil); err != nil {
 		return err
 	}
-	defer s.giveBack(u)
+	defer s.unlockUpload(u)
 	s.drop(u)
 	return nil
 }
 
-// drop forgets an upload and deletes its file, if it is still there. The caller has the turn.
+// drop ends an upload and deletes its file. The caller has the lock.
 func (s *Store) drop(u *upload) {
-	u.gone = true
-	u.room.release()
+	u.dropped = true
+	u.reservation.release()
 	s.mu.Lock()
 	if _, ok := s.uploads[u.id]; ok {
 		delete(s.uploads, u.id)
 		if u.image == nil {
-			s.account(u.owner).uploads--
-			s.hold(u.owner, 0)
+			s.usageOf(u.owner).uploads--
+			s.addIncoming(u.owner, 0)
 		}
 	}
 	s.mu.Unlock()
-	// What cannot be deleted now is deleted by the next Open.
+	// Otherwise the next Open deletes it.
 	_ = os.Remove(u.path)
 }
 
-// finish makes an archive's upload one that has become an image, which takes up no room any more.
+// finish records the imported image of an upload, whose space is free then.
 func (s *Store) finish(u *upload, image *apiv1.Image) {
-	u.room.release()
+	u.reservation.release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u.image = image
-	s.account(u.owner).uploads--
-	s.hold(u.owner, 0)
-	// Those that ended first are forgotten first.
+	s.usageOf(u.owner).uploads--
+	s.addIncoming(u.owner, 0)
+	// The oldest are dropped.
 	var oldest *upload
 	finished := 0
 	for _, other := range s.uploads {
@@ -371,7 +371,7 @@ func (s *Store) finish(u *upload, image *apiv1.Image) {
 	}
 }
 
-// dropIdleUploads ends the uploads that nobody has touched for longer than idle.
+// dropIdleUploads drops the uploads that were idle for longer than idle.
 func (s *Store) dropIdleUploads(now time.Time, idle time.Duration) {
 	var resting []*upload
 	s.mu.Lock()
@@ -383,10 +383,10 @@ func (s *Store) dropIdleUploads(now time.Time, idle time.Duration) {
 	s.mu.Unlock()
 	for _, u := range resting {
 		select {
-		case u.turn <- struct{}{}:
+		case u.lock <- struct{}{}:
 			s.drop(u)
-			<-u.turn
-		default: // Somebody came back for it after all.
+			<-u.lock
+		default: // It is in use again.
 		}
 	}
 }

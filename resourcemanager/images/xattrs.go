@@ -8,13 +8,12 @@ import (
 
 const (
 	xattrRecord = "SCHILY.xattr."
-	// maxXattrName and maxXattr are what the kernel takes as the name and the value of an extended attribute.
+	// maxXattrName and maxXattr are the kernel's limits for the name and the value of an extended attribute.
 	maxXattrName = 255
 	maxXattr     = 64 << 10
 )
 
-// attributes refuses extended attributes that the kernel does not take, as far as engines care: they go on if it does not
-// know the attribute or does not allow it.
+// attributes refuses extended attributes that the kernel does not accept and engines do not ignore.
 func (w *walk) attributes(header *tar.Header, what kind) error {
 	for record, value := range header.PAXRecords {
 		name, ok := strings.CutPrefix(record, xattrRecord)
@@ -22,7 +21,7 @@ func (w *walk) attributes(header *tar.Header, what kind) error {
 			continue
 		}
 		if why := badXattr(name, value, what); why != "" {
-			return invalid("%s holds %q with the extended attribute %s, %s; build the layer anew without it", w.what, header.Name, shortened(name), why)
+			return invalid("%s has %q with the extended attribute %s, %s; build the layer without it", w.what, header.Name, shortened(name), why)
 		}
 	}
 	return nil
@@ -47,7 +46,7 @@ func badXattr(name, value string, what kind) string {
 	return ""
 }
 
-// isCapability reports whether a value is a file's capabilities in the kernel's second or third form.
+// isCapability reports whether a value is a file capability of version 2 or 3.
 func isCapability(value string) bool {
 	if len(value) < 4 {
 		return false
@@ -56,8 +55,8 @@ func isCapability(value string) bool {
 	return len(value) == 20 && form == 2 || len(value) == 24 && form == 3
 }
 
-// badACL checks an access control list as the kernel does: the owner, users by number, the group, groups, the mask,
-// others, in this order, and the mask where users or groups are named.
+// badACL checks an access control list as the kernel does: the owner, users by id, the group, groups, the mask and others in
+// this order, with a mask if users or groups are listed.
 func badACL(value string, what kind, byDefault bool) string {
 	const malformed = "which is not an access control list that the kernel knows"
 	entries := []byte(value)
@@ -65,7 +64,7 @@ func badACL(value string, what kind, byDefault bool) string {
 		return malformed
 	}
 	if binary.LittleEndian.Uint32(entries) != 2 {
-		return "" // The kernel knows no other version, and says so in a way that engines pass over.
+		return "" // Engines ignore the kernel's error for other versions.
 	}
 	entries = entries[4:]
 	if len(entries)%8 != 0 {

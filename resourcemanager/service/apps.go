@@ -18,7 +18,7 @@ type apps struct {
 	images      Images
 	hostNetwork bool
 	dial        func(address string) (*grpc.ClientConn, error)
-	// reading has a place for each manifest that is parsed at the same time.
+	// reading limits how many manifests are parsed at the same time.
 	reading chan struct{}
 }
 
@@ -85,7 +85,7 @@ func (s *apps) RemoveApp(ctx context.Context, request *apiv1.RemoveAppRequest) (
 
 func (s *apps) RollbackApp(ctx context.Context, request *apiv1.RollbackAppRequest) (*apiv1.App, error) {
 	if request.GetVersion() < 0 {
-		return nil, wire.Status(fmt.Errorf("version %d is not one; leave it out to go back by one: %w", request.GetVersion(), errdefs.ErrInvalidArgument))
+		return nil, wire.Status(fmt.Errorf("%d is not a version; leave it out to go back to the one before: %w", request.GetVersion(), errdefs.ErrInvalidArgument))
 	}
 	app, err := s.loop.Rollback(ctx, request.GetName(), request.GetVersion())
 	return app, wire.Status(err)
@@ -107,7 +107,7 @@ func (s *apps) PromoteApp(ctx context.Context, request *apiv1.PromoteAppRequest)
 		percent = 100
 	}
 	if percent < 1 || percent > 100 {
-		return nil, wire.Status(fmt.Errorf("a canary cannot be given %d %% of the requests; say 1 to 100: %w", percent, errdefs.ErrInvalidArgument))
+		return nil, wire.Status(fmt.Errorf("a canary cannot receive %d %% of the requests; use 1 to 100: %w", percent, errdefs.ErrInvalidArgument))
 	}
 	app, err := s.loop.Promote(ctx, request.GetName(), percent)
 	return app, wire.Status(err)

@@ -12,11 +12,11 @@ import (
 	"github.com/mammoth-os/mammoth/internal/wire"
 )
 
-// readWithin is how long a reader over REST may take for one state of an app before it is let go.
-const readWithin = 30 * time.Second
+// readTimeout is how long a REST client may take to read one state of an app.
+const readTimeout = 30 * time.Second
 
-// AppReads serves what is read of apps over REST: the same answers as the gateway's, which would hold a decoded and an
-// encoded copy of each for every reader.
+// AppReads serves reads of apps over REST. The answers are the gateway's, without its decoded and encoded copies for every
+// reader.
 func AppReads(apps Apps) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/apps", func(w http.ResponseWriter, r *http.Request) {
@@ -29,7 +29,7 @@ func AppReads(apps Apps) http.Handler {
 		before := `{"apps":[`
 		for _, view := range views {
 			if err := write(w, before, view, ""); err != nil {
-				return // the reader has gone
+				return // the client has disconnected
 			}
 			before = ","
 		}
@@ -58,7 +58,7 @@ func AppReads(apps Apps) http.Handler {
 		for {
 			views, err := changes.Next(r.Context())
 			if err != nil {
-				// The end of a stream is told as the gateway does.
+				// The error at the end of a stream has the gateway's form.
 				_ = json.NewEncoder(w).Encode(map[string]any{"error": refusal(status.Convert(wire.Status(err)))})
 				return
 			}
@@ -77,7 +77,7 @@ func write(w http.ResponseWriter, before string, view *AppView, after string) er
 		return err
 	}
 	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Now().Add(readWithin)) // a recorder of tests has none
+	_ = control.SetWriteDeadline(time.Now().Add(readTimeout)) // a test's recorder has no deadline
 	for _, part := range [][]byte{[]byte(before), text, []byte(after)} {
 		if _, err := w.Write(part); err != nil {
 			return err
@@ -88,7 +88,7 @@ func write(w http.ResponseWriter, before string, view *AppView, after string) er
 	return nil
 }
 
-// Refuse answers over REST as the gateway does.
+// Refuse writes an error over REST in the gateway's form.
 func Refuse(w http.ResponseWriter, err error) {
 	said := status.Convert(wire.Status(err))
 	refuseWith(w, runtime.HTTPStatusFromCode(said.Code()), said)

@@ -7,7 +7,7 @@ import (
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
 )
 
-// companions lets only those be balancers who may. What else companions do is to look.
+// companions admits only permitted users as balancers. The other calls only read.
 type companions struct {
 	companionv1.CompanionsServer
 	loop Zone

@@ -53,7 +53,7 @@ func (s *apps) wanted(ctx context.Context, request *apiv1.DeployRequest) (*apiv1
 	return app, nil, wire.Status(s.complete(ctx, app))
 }
 
-// complete checks a spec, fills in what it leaves out, and finds its images.
+// complete checks a spec, sets its defaults, and resolves its images.
 func (s *apps) complete(ctx context.Context, app *apiv1.AppSpec) error {
 	if err := completeDraft(app); err != nil {
 		return err
@@ -88,12 +88,12 @@ func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
 			fail("image", err)
 			continue
 		}
-		if !runs(role, config) {
+		if !hasCommand(role, config) {
 			key := "image"
 			if len(role.GetCommand()) > 0 {
 				key = "command"
 			}
-			fail(key, fmt.Errorf("image %q says no command to run; give one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument))
+			fail(key, fmt.Errorf("image %q has no command; set one in the manifest: %w", role.GetImage(), errdefs.ErrInvalidArgument))
 		}
 		if err := config.CheckUser(role.GetUser()); err != nil {
 			fail("user", err)
@@ -106,8 +106,8 @@ func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
 	return found
 }
 
-// runs reports whether a role and its image say together what to run.
-func runs(role *apiv1.RoleSpec, image images.Config) bool {
+// hasCommand reports whether a role and its image have a command to run.
+func hasCommand(role *apiv1.RoleSpec, image images.Config) bool {
 	if args, given := spec.Args(role); given {
 		image.Cmd = args
 	}

@@ -14,11 +14,11 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// jsonOptions are those of every answer over REST.
+// jsonOptions are the options of every answer over REST.
 var jsonOptions = protojson.MarshalOptions{EmitDefaultValues: true}
 
-// Gateway is the REST face of the services behind a connection: protobuf JSON in which nothing is left out because it
-// is zero, and streams as one JSON object a line.
+// Gateway serves the services of a connection over REST: as protobuf JSON with zero values, and streams as one JSON object a
+// line.
 func Gateway(ctx context.Context, connection *grpc.ClientConn) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &marshaler{runtime.JSONPb{
@@ -39,7 +39,7 @@ func Gateway(ctx context.Context, connection *grpc.ClientConn) (http.Handler, er
 	return manifests(mux), nil
 }
 
-// marshaler takes the messages of a stream out of the envelope that the gateway puts around each of them.
+// marshaler removes the envelope that the gateway puts around each message of a stream.
 type marshaler struct{ runtime.JSONPb }
 
 func (m *marshaler) Marshal(value any) ([]byte, error) {
@@ -51,12 +51,12 @@ func (m *marshaler) Marshal(value any) ([]byte, error) {
 	return m.JSONPb.Marshal(value)
 }
 
-// routingError answers what no service was found for.
+// routingError answers a request that no service handles.
 func routingError(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
-	err := status.Errorf(codes.NotFound, "there is no %s; /v1/openapi.json describes what there is", r.URL.Path)
+	err := status.Errorf(codes.NotFound, "there is no %s; /v1/openapi.json describes the API", r.URL.Path)
 	switch code {
 	case http.StatusMethodNotAllowed:
-		err = status.Errorf(codes.Unimplemented, "%s does not take %s; /v1/openapi.json describes what it takes", r.URL.Path, r.Method)
+		err = status.Errorf(codes.Unimplemented, "%s does not take %s; /v1/openapi.json describes the API", r.URL.Path, r.Method)
 	case http.StatusBadRequest:
 		err = status.Errorf(codes.InvalidArgument, "the path %s is malformed", r.URL.Path)
 	}

@@ -7,11 +7,11 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// Lending is what the loop does for those who own queues that lend and borrow.
+// Lending is the part of the loop for contracts between queues.
 type Lending interface {
 	Contracts(ctx context.Context) (*apiv1.ListContractsResponse, error)
 	Contract(ctx context.Context, name string) (*apiv1.Contract, error)
-	// AddContracts adds or replaces all of the contracts, or none.
+	// AddContracts adds or replaces all of the contracts or none.
 	AddContracts(ctx context.Context, request *apiv1.AddContractsRequest) (*apiv1.ListContractsResponse, error)
 	RemoveContract(ctx context.Context, name string) error
 	LendNow(ctx context.Context, request *apiv1.LendNowRequest) (*apiv1.Contract, error)

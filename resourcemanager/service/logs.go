@@ -22,19 +22,19 @@ import (
 )
 
 const (
-	// readTogether is how many containers' logs are read at once by a call that does not follow.
-	readTogether = 16
-	// mostFollowed is how many instances one call may follow: each takes a stream from its node.
-	mostFollowed = 512
-	// lastWords is how long the logs of an app that has ended are still read: its containers have ended too.
-	lastWords = 3 * time.Second
+	// maxReaders is how many containers' logs one call reads at the same time, unless it follows.
+	maxReaders = 16
+	// maxFollowed is how many instances one call may follow: each needs a stream from its node.
+	maxFollowed = 512
+	// drainTime is how long the logs of an ended app are still read: its containers have ended too.
+	drainTime = 3 * time.Second
 )
 
-// logRetry spaces the attempts to go on reading from a node that does not answer.
+// logRetry is the pause before a node that does not answer is asked again.
 var logRetry = backoff.Policy{Min: 200 * time.Millisecond, Max: 5 * time.Second}
 
-// AppLogs merges the logs of an app's instances, as they come from their nodes. With follow it goes on with the containers
-// that take their place, until the app is stopped or removed.
+// AppLogs merges the logs of an app's instances in the order in which their nodes send them. With follow it continues with
+// replacements, until the app is stopped or removed.
 func (s *apps) AppLogs(request *apiv1.AppLogsRequest, stream grpc.ServerStreamingServer[corev1.LogChunk]) error {
 	if request.Tail != nil && request.GetTail() < 0 {
 		return wire.Status(invalid("%d is not a number of lines; leave the tail out for all of them", request.GetTail()))
@@ -42,7 +42,7 @@ func (s *apps) AppLogs(request *apiv1.AppLogsRequest, stream grpc.ServerStreamin
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	m := &merger{apps: s, request: request, chunks: make(chan *corev1.LogChunk), nodes: map[string]*grpc.ClientConn{}, ended: map[string]bool{}}
-	defer m.hangUp()
+	defer m.close()
 	read := make(chan error, 1)
 	go func() {
 		if request.GetFollow() {
@@ -55,7 +55,7 @@ func (s *apps) AppLogs(request *apiv1.AppLogsRequest, stream grpc.ServerStreamin
 	var broken error
 	for chunk := range m.chunks {
 		if broken != nil {
-			continue // the readers are drained: their context has ended
+			continue // drains the readers, whose context has ended
 		}
 		if broken = stream.Send(chunk); broken != nil {
 			cancel()
@@ -74,16 +74,16 @@ type merger struct {
 	chunks  chan *corev1.LogChunk
 
 	mu sync.Mutex
-	// nodes are connections by the address of their ContainerManager.
+	// nodes are the connections by address of the ContainerManager.
 	nodes map[string]*grpc.ClientConn
-	// ended are the followed containers that write no more; over says that none does.
-	ended map[string]bool
-	over  bool
+	// ended are the followed containers that will write nothing more; finished is true when all are.
+	ended    map[string]bool
+	finished bool
 }
 
-// present are the containers whose logs a person who asks now looks for: of each instance the one that it has, or else the
-// last one that it had; of an app without instances the last ones of those that it had.
-func present(targets []zone.Target, previous bool) []zone.Target {
+// currentTargets returns the container of each instance, or the last one that it had; for an app without instances the last
+// ones of those that it had.
+func currentTargets(targets []zone.Target, previous bool) []zone.Target {
 	if previous {
 		return targets
 	}
@@ -98,7 +98,7 @@ func present(targets []zone.Target, previous bool) []zone.Target {
 		}
 	}
 	if len(chosen) == 0 {
-		return gone // of an app that is stopped
+		return gone // the app is stopped
 	}
 	return chosen
 }
@@ -107,16 +107,16 @@ func (m *merger) targets(ctx context.Context) ([]zone.Target, error) {
 	return m.apps.loop.Targets(ctx, m.request.GetName(), m.request.GetInstance(), true)
 }
 
-// readAll reads what has been written. A node that does not answer keeps nobody from the logs of the others.
+// readAll reads what was written so far. A node that does not answer does not affect the logs of others.
 func (m *merger) readAll(ctx context.Context) error {
 	targets, err := m.targets(ctx)
 	if err != nil {
 		return err
 	}
 	var readers sync.WaitGroup
-	slots := make(chan struct{}, readTogether)
+	slots := make(chan struct{}, maxReaders)
 	failures := newFailures()
-	for _, target := range present(targets, m.request.GetPrevious()) {
+	for _, target := range currentTargets(targets, m.request.GetPrevious()) {
 		slots <- struct{}{}
 		readers.Go(func() {
 			defer func() { <-slots }()
@@ -127,7 +127,7 @@ func (m *merger) readAll(ctx context.Context) error {
 	return failures.err()
 }
 
-// follow reads the containers that are there, and those that come, until the app ends.
+// follow reads present and new containers until the app ends.
 func (m *merger) follow(ctx context.Context) error {
 	changes, err := m.apps.loop.WatchApp(ctx, m.request.GetName())
 	if err != nil {
@@ -143,8 +143,8 @@ func (m *merger) follow(ctx context.Context) error {
 	for {
 		views, err := changes.Next(ctx)
 		switch {
-		case errdefs.IsNotFound(err): // it was removed
-			m.lastWords(&readers)
+		case errdefs.IsNotFound(err): // the app was removed
+			m.drain(&readers)
 			return nil
 		case err != nil:
 			return err
@@ -155,14 +155,14 @@ func (m *merger) follow(ctx context.Context) error {
 		}
 		wanted := all
 		if first {
-			wanted = present(all, m.request.GetPrevious())
+			wanted = currentTargets(all, m.request.GetPrevious())
 		}
-		if len(known)+len(wanted) > mostFollowed && first {
-			return fmt.Errorf("%s has %d containers, and at most %d can be followed at once; name an instance: %w", m.request.GetName(), len(wanted), mostFollowed, errdefs.ErrInvalidArgument)
+		if len(known)+len(wanted) > maxFollowed && first {
+			return fmt.Errorf("%s has %d containers, and at most %d can be followed at once; name an instance: %w", m.request.GetName(), len(wanted), maxFollowed, errdefs.ErrInvalidArgument)
 		}
 		for _, target := range wanted {
 			if known[target.Container] || target.Starting {
-				continue // What starts is read from its first line on, once it runs.
+				continue // A new container is read from its first line once it runs.
 			}
 			at := &position{options: &corev1.LogOptions{Follow: true, Tail: -1}}
 			if first {
@@ -178,16 +178,16 @@ func (m *merger) follow(ctx context.Context) error {
 		m.mu.Unlock()
 		first = false
 		if state := views[len(views)-1].App.GetState(); state == apiv1.App_STOPPED {
-			m.lastWords(&readers)
+			m.drain(&readers)
 			return nil
 		}
 	}
 }
 
-// lastWords waits for what is still to come from containers that have ended.
-func (m *merger) lastWords(readers *sync.WaitGroup) {
+// drain waits for the rest of ended containers' logs.
+func (m *merger) drain(readers *sync.WaitGroup) {
 	m.mu.Lock()
-	m.over = true
+	m.finished = true
 	m.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
@@ -196,12 +196,12 @@ func (m *merger) lastWords(readers *sync.WaitGroup) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(lastWords):
+	case <-time.After(drainTime):
 	}
 }
 
-// keepReading reads one container's log until the container has ended, over failures of its node. The log of a container
-// that somebody restarts in the engine ends before that, and goes on.
+// keepReading reads one container's log until the container has ended, and retries while its node does not answer. The log
+// of a container that a person restarts in the engine ends earlier and continues.
 func (m *merger) keepReading(ctx context.Context, target zone.Target, at *position) {
 	for failures := 1; ; failures++ {
 		ended, before := m.hasEnded(target), at.options
@@ -209,7 +209,7 @@ func (m *merger) keepReading(ctx context.Context, target zone.Target, at *positi
 			return
 		}
 		if at.options != before {
-			failures = 1 // it wrote something
+			failures = 1 // something arrived
 		}
 		if backoff.Sleep(ctx, logRetry.After(failures)) != nil {
 			return
@@ -217,11 +217,11 @@ func (m *merger) keepReading(ctx context.Context, target zone.Target, at *positi
 	}
 }
 
-// hasEnded reports whether a container writes no more.
+// hasEnded reports whether a container will write nothing more.
 func (m *merger) hasEnded(target zone.Target) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return target.Ended || m.ended[target.Container] || m.over
+	return target.Ended || m.ended[target.Container] || m.finished
 }
 
 func (m *merger) options() *corev1.LogOptions {
@@ -235,8 +235,8 @@ func (m *merger) options() *corev1.LogOptions {
 // position is how far a container's log was read.
 type position struct{ options *corev1.LogOptions }
 
-// passed goes on after the lines that were read.
-func (p *position) passed(chunk *corev1.LogChunk) {
+// advance continues after the lines that were read.
+func (p *position) advance(chunk *corev1.LogChunk) {
 	lines := chunk.GetLines()
 	if len(lines) == 0 || lines[len(lines)-1].GetTime() == nil {
 		return
@@ -265,7 +265,7 @@ func (m *merger) read(ctx context.Context, target zone.Target, at *position) err
 		case err != nil:
 			return nodeError(target, "read the logs", err)
 		}
-		at.passed(chunk)
+		at.advance(chunk)
 		chunk.ContainerId, chunk.Instance = target.Container, target.Instance
 		select {
 		case m.chunks <- chunk:
@@ -288,13 +288,13 @@ func (m *merger) connect(target zone.Target) (*grpc.ClientConn, error) {
 	return connection, err
 }
 
-func (m *merger) hangUp() {
+func (m *merger) close() {
 	for _, connection := range m.nodes {
 		_ = connection.Close()
 	}
 }
 
-// failures keep one sentence for each node that could not be read from.
+// failures collects one error for each node that could not be read.
 type failures struct {
 	mu    sync.Mutex
 	nodes map[string]bool

@@ -10,17 +10,17 @@ import (
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
 
-// What an application master may say at once. How much it may have said in all is for the loop.
+// These limits apply to one request of an application master. The loop limits the total.
 const (
-	// MostItems is how many asks, releases and reports a request may have: the loop takes a request in one go.
-	MostItems   = 500
-	mostAvoided = 1000
-	mostItem    = 16 << 10
-	mostID      = 200
-	mostWeight  = 10_000
+	// MostItems is how many asks, releases and reports a request may have: the loop applies a request at once.
+	MostItems    = 500
+	maxAvoided   = 1000
+	maxItemBytes = 16 << 10
+	maxIDLength  = 200
+	maxWeight    = 10_000
 )
 
-// checkAllocate says what of a master's request is more than the loop can be asked to look at.
+// checkAllocate refuses a request that is too large for the loop.
 func checkAllocate(request *masterv1.AllocateRequest) error {
 	items := len(request.GetAsks()) + len(request.GetRelease()) + len(request.GetInstances()) + len(request.GetGoneInstances())
 	if items > MostItems {
@@ -33,10 +33,10 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 	}
 	for _, report := range request.GetInstances() {
 		switch {
-		case proto.Size(report) > mostItem:
-			return invalid("the report of an instance has %d bytes, and the most is %d", proto.Size(report), mostItem)
-		case report.GetWeight() < 0 || report.GetWeight() > mostWeight:
-			return invalid("instance %q has the weight %d; it is between 0 and %d", cut(report.GetId()), report.GetWeight(), mostWeight)
+		case proto.Size(report) > maxItemBytes:
+			return invalid("the report of an instance has %d bytes, and the most is %d", proto.Size(report), maxItemBytes)
+		case report.GetWeight() < 0 || report.GetWeight() > maxWeight:
+			return invalid("instance %q has the weight %d; it must be between 0 and %d", truncated(report.GetId()), report.GetWeight(), maxWeight)
 		}
 		if err := checkID("an instance", report.GetId()); err != nil {
 			return err
@@ -44,13 +44,13 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 	}
 	for _, list := range [][]string{request.GetRelease(), request.GetGoneInstances()} {
 		for _, name := range list {
-			if err := checkID("what is given back", name); err != nil {
+			if err := checkID("a released container", name); err != nil {
 				return err
 			}
 		}
 	}
-	if size := proto.Size(request.GetRollout()) + proto.Size(request.GetRevert()); size > mostItem {
-		return invalid("the report of a rollout has %d bytes, and the most is %d", size, mostItem)
+	if size := proto.Size(request.GetRollout()) + proto.Size(request.GetRevert()); size > maxItemBytes {
+		return invalid("the report of a rollout has %d bytes, and the most is %d", size, maxItemBytes)
 	}
 	return nil
 }
@@ -61,24 +61,24 @@ func checkAsk(ask *masterv1.Ask) error {
 	}
 	placement := ask.GetPlacement()
 	switch {
-	case proto.Size(ask) > mostItem+mostAvoided*mostID:
-		return invalid("ask %q has %d bytes, and the most is %d", cut(ask.GetId()), proto.Size(ask), mostItem)
+	case proto.Size(ask) > maxItemBytes+maxAvoided*maxIDLength:
+		return invalid("ask %q has %d bytes, and the most is %d", truncated(ask.GetId()), proto.Size(ask), maxItemBytes)
 	case ask.GetCount() < 0 || ask.GetCount() > spec.MaxInstances:
-		return invalid("ask %q is for %d containers; it is for 0 to %d", cut(ask.GetId()), ask.GetCount(), spec.MaxInstances)
-	case len(ask.GetAvoidNodes()) > mostAvoided:
-		return invalid("ask %q avoids %d nodes, and the most is %d", cut(ask.GetId()), len(ask.GetAvoidNodes()), mostAvoided)
+		return invalid("ask %q is for %d containers; it must be for 0 to %d", truncated(ask.GetId()), ask.GetCount(), spec.MaxInstances)
+	case len(ask.GetAvoidNodes()) > maxAvoided:
+		return invalid("ask %q avoids %d nodes, and the most is %d", truncated(ask.GetId()), len(ask.GetAvoidNodes()), maxAvoided)
 	case max(len(placement.GetConstraints()), len(placement.GetAffinity()), len(placement.GetAntiAffinity())) > spec.MaxList:
-		return invalid("ask %q has a list of more than %d entries", cut(ask.GetId()), spec.MaxList)
+		return invalid("ask %q has a list of more than %d entries", truncated(ask.GetId()), spec.MaxList)
 	}
 	return nil
 }
 
 func checkID(what, name string) error {
-	if len(name) > mostID {
-		return fmt.Errorf("the name of %s has %d characters, and the most is %d: %w", what, len(name), mostID, errdefs.ErrInvalidArgument)
+	if len(name) > maxIDLength {
+		return fmt.Errorf("the name of %s has %d characters, and the most is %d: %w", what, len(name), maxIDLength, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
 
-// cut is what of a name fits a sentence; it may be too long itself.
-func cut(name string) string { return name[:min(len(name), mostID)] }
+// truncated shortens a name for a message.
+func truncated(name string) string { return name[:min(len(name), maxIDLength)] }

@@ -39,7 +39,7 @@ func (s *masters) Allocate(stream grpc.BidiStreamingServer[masterv1.AllocateRequ
 		return endMaster(stream, err)
 	}
 	defer answers.Close()
-	err = bothWays(stream.Context(),
+	err = runBoth(stream.Context(),
 		func(ctx context.Context) error {
 			for {
 				request, err := stream.Recv()
@@ -59,7 +59,7 @@ func (s *masters) Allocate(stream grpc.BidiStreamingServer[masterv1.AllocateRequ
 	return endMaster(stream, err)
 }
 
-// endMaster tells an attempt that was replaced in the protocol's own words too.
+// endMaster also sends a superseded attempt the protocol's own message.
 func endMaster(stream grpc.BidiStreamingServer[masterv1.AllocateRequest, masterv1.AllocateResponse], err error) error {
 	if errors.Is(err, zone.ErrSuperseded) || err != nil && wire.Sentence(err) == wire.Sentence(zone.ErrSuperseded) {
 		if err := stream.Send(&masterv1.AllocateResponse{Superseded: true}); err != nil {
@@ -84,5 +84,5 @@ func bearerOf(ctx context.Context) (string, error) {
 			return bearer, nil
 		}
 	}
-	return "", fmt.Errorf("application masters identify themselves by \"authorization: Bearer …\": %w", errdefs.ErrUnauthenticated)
+	return "", fmt.Errorf("application masters authenticate with \"authorization: Bearer …\": %w", errdefs.ErrUnauthenticated)
 }

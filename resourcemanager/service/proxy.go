@@ -19,14 +19,14 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
-// Metadata keys of Exec: which app and instance, and towards the node the token.
+// These are the metadata keys of Exec: the app and instance, and towards the node the token.
 const (
 	appKey      = "mammoth-app"
 	instanceKey = "mammoth-instance"
 	tokenKey    = "mammoth-token-bin"
 )
 
-// Exec connects a person with a command in a container: what comes in on one side goes out on the other.
+// Exec connects a client with a command in a container and copies both directions.
 func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.ExecOutput]) error {
 	first, err := stream.Recv()
 	if err != nil {
@@ -37,7 +37,7 @@ func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.Exe
 		return wire.Status(err)
 	}
 	if len(first.GetStart().GetCommand()) == 0 {
-		return wire.Status(invalid("say which command to run"))
+		return wire.Status(invalid("name a command to run"))
 	}
 	if err := spec.CheckWords(first.GetStart().GetCommand()); err != nil {
 		return wire.Status(err)
@@ -50,13 +50,13 @@ func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.Exe
 	if err != nil {
 		return wire.Status(err)
 	}
-	defer connection.Close() //nolint:errcheck // the stream tells what went wrong
+	defer connection.Close() //nolint:errcheck // the stream has the error
 	node, err := nodev1.NewContainerManagerClient(connection).Exec(metadata.AppendToOutgoingContext(stream.Context(), tokenKey, string(token)))
 	if err != nil {
 		return wire.Status(nodeError(target, "run a command", err))
 	}
 	first.GetStart().ContainerId = target.Container
-	return bothWays(stream.Context(),
+	return runBoth(stream.Context(),
 		func(ctx context.Context) error {
 			for input := first; ; {
 				if err := node.Send(input); err != nil && !errors.Is(err, io.EOF) {
@@ -66,7 +66,7 @@ func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.Exe
 					if err := node.CloseSend(); err != nil {
 						return err
 					}
-					<-ctx.Done() // the command may go on; its end ends the stream
+					<-ctx.Done() // the command may continue; its end ends the stream
 					return nil
 				} else if err != nil {
 					return err
@@ -90,7 +90,7 @@ func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.Exe
 	)
 }
 
-// execTarget is the instance that the metadata names, or any running one.
+// execTarget is the instance in the metadata, or any running one.
 func (s *apps) execTarget(ctx context.Context) (zone.Target, error) {
 	name, instance := firstOf(ctx, appKey), firstOf(ctx, instanceKey)
 	if name == "" {

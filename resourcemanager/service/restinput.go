@@ -23,10 +23,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// described says where to look when a request is not understood.
-const described = "/v1/openapi.json describes what is taken"
+// apiHint is the end of a message about a request that was not understood.
+const apiHint = "/v1/openapi.json describes what is taken"
 
-// NewDecoder implements runtime.Marshaler. A body is one JSON object or nothing, or a manifest; it was bounded and read before.
+// NewDecoder implements runtime.Marshaler. The body is one JSON object, a manifest or nothing, and was limited and read before.
 func (m *marshaler) NewDecoder(body io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(into any) error {
 		text, err := io.ReadAll(body)
@@ -38,14 +38,14 @@ func (m *marshaler) NewDecoder(body io.Reader) runtime.Decoder {
 			return nil
 		}
 		if len(bytes.TrimSpace(text)) == 0 {
-			return io.EOF // what the gateway takes for no body
+			return io.EOF // which means no body to the gateway
 		}
 		var raw json.RawMessage
 		if err := json.Unmarshal(text, &raw); err != nil {
 			return notJSON(text, err)
 		}
 		if err := m.Unmarshal(text, into); err != nil {
-			return notUnderstood(err)
+			return parseError(err)
 		}
 		return nil
 	})
@@ -60,19 +60,19 @@ func notJSON(text []byte, err error) error {
 	before := text[:max(0, min(at, len(text))-1)]
 	line := 1 + bytes.Count(before, []byte("\n"))
 	column := len(before) - bytes.LastIndexByte(before, '\n')
-	return fmt.Errorf("the body is not JSON: look at line %d, column %d; %s", line, column, described)
+	return fmt.Errorf("the body is not JSON: look at line %d, column %d; %s", line, column, apiHint)
 }
 
-// complaint is how protojson says where it did not understand a message. Its blanks differ from build to build.
-var complaint = regexp.MustCompile(`^proto:[\s\x{a0}]*(syntax error )?\(line (\d+):(\d+)\):[\s\x{a0}]*(.*)$`)
+// protojsonError matches protojson's position of an error. Its spaces differ between builds.
+var protojsonError = regexp.MustCompile(`^proto:[\s\x{a0}]*(syntax error )?\(line (\d+):(\d+)\):[\s\x{a0}]*(.*)$`)
 
-// notUnderstood puts the error of protojson in words.
-func notUnderstood(err error) error {
-	parts := complaint.FindStringSubmatch(err.Error())
+// parseError rewrites an error of protojson.
+func parseError(err error) error {
+	parts := protojsonError.FindStringSubmatch(err.Error())
 	if parts == nil {
-		return fmt.Errorf("the body is not understood: %s; %s", strings.TrimPrefix(err.Error(), "proto: "), described)
+		return fmt.Errorf("the body is not understood: %s; %s", strings.TrimPrefix(err.Error(), "proto: "), apiHint)
 	}
-	return fmt.Errorf("the body is not understood at line %s, column %s: %s; %s", parts[2], parts[3], parts[4], described)
+	return fmt.Errorf("the body is not understood at line %s, column %s: %s; %s", parts[2], parts[3], parts[4], apiHint)
 }
 
 // manifestTypes are the media types that a manifest comes with. The last is what curl says when nobody says anything.
@@ -88,7 +88,7 @@ func manifests(next http.Handler) http.Handler {
 		given, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 		switch {
 		case err != nil && r.Header.Get("Content-Type") != "", given != "application/json" && !slices.Contains(manifestTypes, given):
-			refuseWith(w, http.StatusUnsupportedMediaType, status.Newf(codes.InvalidArgument, "a manifest is application/yaml or application/json, not %q; %s", r.Header.Get("Content-Type"), described))
+			refuseWith(w, http.StatusUnsupportedMediaType, status.Newf(codes.InvalidArgument, "a manifest is application/yaml or application/json, not %q; %s", r.Header.Get("Content-Type"), apiHint))
 			return
 		case given == "application/json":
 			text, err := io.ReadAll(r.Body) // which was bounded and read before
@@ -108,7 +108,7 @@ func manifests(next http.Handler) http.Handler {
 	})
 }
 
-// queryParser says in a sentence which parameter cannot be what it is given.
+// queryParser names the parameter whose value is wrong.
 type queryParser struct{ runtime.DefaultQueryParser }
 
 // Parse implements runtime.QueryParameterParser. A switch needs no value: ?validate is ?validate=true.
@@ -123,13 +123,13 @@ func (p *queryParser) Parse(into proto.Message, values url.Values, filter *utili
 			given = []string{"true"}
 		}
 		if err := p.DefaultQueryParser.Parse(into, url.Values{name: given}, filter); err != nil {
-			return fmt.Errorf("the parameter %s cannot be %q; %s", name, strings.Join(given, ","), described)
+			return fmt.Errorf("the parameter %s cannot be %q; %s", name, strings.Join(given, ","), apiHint)
 		}
 	}
 	return nil
 }
 
-// KnownParameters refuses a request with a parameter that nothing reads, so that a misspelt one is not taken for none.
+// KnownParameters refuses a request with an unknown parameter, so that a misspelt one is not ignored.
 func KnownParameters(next http.Handler) http.Handler {
 	operations := http.NewServeMux()
 	takes := map[string][]string{}
@@ -141,7 +141,7 @@ func KnownParameters(next http.Handler) http.Handler {
 		if _, pattern := operations.Handler(r); pattern != "" {
 			for name := range r.URL.Query() {
 				if !slices.Contains(takes[pattern], name) {
-					Refuse(w, status.Errorf(codes.InvalidArgument, "%s has no parameter %q; %s", r.URL.Path, name, described))
+					Refuse(w, status.Errorf(codes.InvalidArgument, "%s has no parameter %q; %s", r.URL.Path, name, apiHint))
 					return
 				}
 			}
@@ -150,7 +150,7 @@ func KnownParameters(next http.Handler) http.Handler {
 	})
 }
 
-// operationsWithQueries are the patterns of what is asked for with a query, with the request that each is read into.
+// operationsWithQueries maps the pattern of each request that may have a query to its message.
 func operationsWithQueries() map[string]protoreflect.MessageDescriptor {
 	operations := map[string]protoreflect.MessageDescriptor{}
 	protoregistry.GlobalFiles.RangeFilesByPackage(apiPackage, func(file protoreflect.FileDescriptor) bool {
@@ -173,7 +173,7 @@ func operationsWithQueries() map[string]protoreflect.MessageDescriptor {
 
 const apiPackage = "mammoth.api.v1"
 
-// parameters are the names that a query may use: the fields that neither the path nor a body says, as JSON and the definition have them.
+// parameters lists the names that a query may use: the fields that are neither in the path nor in a body, in both spellings.
 func parameters(of protoreflect.MessageDescriptor, pattern string) []string {
 	var names []string
 	for i := range of.Fields().Len() {

@@ -1,5 +1,8 @@
-// Package service holds the ResourceManager's servers. They translate, check what they are given, and hand it to
-// the loop; they decide nothing. What blocks (image look-ups, logs, exec) stays here, out of the loop.
+// Package service has the ResourceManager's gRPC and REST servers. They translate and check requests and hand them to the
+// loop; they decide nothing. Calls that block (image look-ups, logs, exec) stay here.
+//
+// The interfaces (Apps, Zone, Lending, Tracker, Masters) are what the loop does for each kind of client; a Stream is what
+// the loop sends to one reader.
 package service
 
 import (
@@ -16,61 +19,61 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
-// Apps is what the loop does for those who own apps. Every method returns once what it did is stored; the errors are
-// sentences of the errdefs taxonomy. What is returned is the caller's.
+// Apps is the part of the loop for apps. Every method returns after its change is stored. Errors are sentences of the
+// errdefs classes. The caller owns what is returned.
 type Apps interface {
-	// Deploy takes a complete spec: see Complete. What it does not find is the spec's queue.
+	// Deploy needs a complete spec: see Complete. What it does not find is the spec's queue.
 	Deploy(ctx context.Context, request *apiv1.DeployRequest) (*apiv1.DeployResponse, error)
-	// ListApps gives every app, or those of one queue, in the order of their submission.
+	// ListApps returns every app, or those of one queue, in the order of their submission.
 	ListApps(ctx context.Context, queue string) ([]*AppView, error)
 	App(ctx context.Context, name string) (*AppView, error)
-	// WatchApp streams the app now and after changes, the newest state only.
+	// WatchApp streams the app now and after changes. A slow reader gets the newest state only.
 	WatchApp(ctx context.Context, name string) (Stream[*AppView], error)
 	Scale(ctx context.Context, request *apiv1.ScaleAppRequest) (*apiv1.App, error)
 	Restart(ctx context.Context, name string) (*apiv1.App, error)
 	Stop(ctx context.Context, name string) (*apiv1.App, error)
 	Remove(ctx context.Context, name string) (*apiv1.App, error)
 	Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error)
-	// Pause, Resume and Promote are about the rollout that is under way. percent is 1 to 100.
+	// Pause, Resume and Promote change the rollout in progress. percent is 1 to 100.
 	Pause(ctx context.Context, name string) (*apiv1.App, error)
 	Resume(ctx context.Context, name string) (*apiv1.App, error)
 	Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error)
 	History(ctx context.Context, name string) (*apiv1.AppHistory, error)
 	Explain(ctx context.Context, name string) (*apiv1.Explanation, error)
-	// MayExec says why whoever calls may not run commands in an app, if so.
+	// MayExec returns an error if the caller may not run commands in an app.
 	MayExec(ctx context.Context, name string) error
-	// Targets finds the started containers of an app or of one of its instances, with ended also those that are over; those
-	// of one instance follow each other, the oldest first.
+	// Targets returns the started containers of an app or of one of its instances, with ended also those that have ended.
+	// Those of one instance are adjacent, the oldest first.
 	Targets(ctx context.Context, app, instance string, ended bool) ([]zone.Target, error)
 }
 
-// Zone is what the loop does for those who own nodes and queues.
+// Zone is the part of the loop for nodes, queues and the zone.
 type Zone interface {
 	Zone(ctx context.Context) (*apiv1.Zone, error)
 	Nodes(ctx context.Context) ([]*apiv1.Node, error)
 	Node(ctx context.Context, name string) (*apiv1.Node, error)
 	Drain(ctx context.Context, name, reason string) (*apiv1.Node, error)
 	Undrain(ctx context.Context, name string) (*apiv1.Node, error)
-	// RemoveNode forgets a node that does not answer, and gives it back as it was.
+	// RemoveNode removes a node that does not answer, and returns its last state.
 	RemoveNode(ctx context.Context, name string) (*apiv1.Node, error)
 	Queues(ctx context.Context) ([]*apiv1.Queue, error)
 	Queue(ctx context.Context, name string) (*apiv1.Queue, error)
 	SetQueues(ctx context.Context, request *apiv1.SetQueuesRequest) (*apiv1.ListQueuesResponse, error)
-	// AcceptLoss has a zone go on that has lost records. It does nothing in another.
+	// AcceptLoss lets a zone with lost records continue. It does nothing in another zone.
 	AcceptLoss(ctx context.Context) (*apiv1.AcceptLossResponse, error)
-	// ImageUnused names an app whose present version uses an image by this name and digest, if there is one.
+	// ImageUnused returns an error if the present version of an app uses an image by this name and digest.
 	ImageUnused(ctx context.Context, name, digest string) error
-	// MayRoute says why whoever calls may not be a balancer, if so.
+	// MayRoute returns an error if the caller may not be a balancer.
 	MayRoute(ctx context.Context) error
-	// Events gives the stored events that match and, with follow, those after them; else it ends with io.EOF. A reader
-	// costs nothing but its position.
+	// Events returns the stored events that match and, with follow, later ones; without it ends with io.EOF. A reader costs
+	// no more than its position.
 	Events(request *apiv1.WatchEventsRequest) Stream[*apiv1.Event]
 }
 
-// Tracker is what the loop does for NodeManagers. errdefs.ErrAborted means that the node has to register again.
+// Tracker is the part of the loop for NodeManagers. errdefs.ErrAborted means that the node has to register again.
 type Tracker interface {
 	RegisterNode(ctx context.Context, request *trackerv1.RegisterRequest) (*trackerv1.RegisterResponse, error)
-	// OpenSession begins the stream of commands to a node.
+	// OpenSession opens the stream of commands to a node.
 	OpenSession(ctx context.Context, session string, stream NodeStream) (NodeSession, error)
 }
 
@@ -78,22 +81,22 @@ type Tracker interface {
 type NodeStream interface {
 	// Send may wait for the node; it is called by one goroutine at a time.
 	Send(command *trackerv1.NodeCommand) error
-	// End ends the stream and with it every Send and Recv that waits on it, and tells the node why. It does not wait.
-	// Idempotent.
+	// End ends the stream, and every Send and Recv that waits on it, with a reason for the node. It does not wait. It may be
+	// repeated.
 	End(why error)
 }
 
-// NodeSession is the loop's end of it.
+// NodeSession is the loop's end of a Session stream.
 type NodeSession interface {
-	// Beat takes note that the node is alive. It does not wait.
+	// Beat records that the node is alive. It does not wait.
 	Beat() error
-	// Report takes what has changed on the node, and returns once it is stored.
+	// Report hands over what has changed on the node, and returns after it is stored.
 	Report(ctx context.Context, report *trackerv1.NodeReport) error
-	// Close ends the stream; nothing is sent any more when it returns. Idempotent.
+	// Close ends the stream. Nothing is sent after it returns. It may be repeated.
 	Close()
 }
 
-// Masters is what the loop does for application masters. bearer is the attempt's token.
+// Masters is the part of the loop for application masters. bearer is the attempt's token.
 type Masters interface {
 	RegisterMaster(ctx context.Context, bearer string, request *masterv1.RegisterRequest) (*masterv1.RegisterResponse, error)
 	OpenAllocate(ctx context.Context, bearer string) (MasterStream, error)
@@ -103,16 +106,16 @@ type Masters interface {
 // MasterStream is one Allocate stream.
 type MasterStream interface {
 	Stream[*masterv1.AllocateResponse]
-	// Allocate hands a request on; it waits while too many are not stored yet. Requests are applied in their order, and
-	// one that is refused ends the stream with the reason.
+	// Allocate hands over a request. It waits while too many are not stored. Requests are applied in order; a refused one
+	// ends the stream with the reason.
 	Allocate(ctx context.Context, request *masterv1.AllocateRequest) error
 }
 
 // Stream is what the loop sends to one reader.
 type Stream[T any] interface {
-	// Next waits for values and gives all that have gathered. It fails with the reason when the stream is over.
+	// Next waits for values and returns all that are queued. It fails with the reason when the stream is over.
 	Next(ctx context.Context) ([]T, error)
-	// Close says that nobody reads any more. Idempotent.
+	// Close ends the reading. It may be repeated.
 	Close()
 }
 
@@ -127,7 +130,7 @@ type Images interface {
 	Handler() http.Handler
 }
 
-// Config is what the servers stand on.
+// Config has what the servers depend on.
 type Config struct {
 	Apps     Apps
 	Zone     Zone
@@ -136,7 +139,7 @@ type Config struct {
 	Masters  Masters
 	Images   Images
 	Registry apiv1.RegistryServer
-	// Companions serves balancers and those who copy the registry.
+	// Companions serves balancers and copies of the registry.
 	Companions companionv1.CompanionsServer
 	// AllowHostNetwork lets apps use their node's network.
 	AllowHostNetwork bool

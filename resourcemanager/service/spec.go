@@ -12,25 +12,24 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Complete checks a spec and fills in the defaults of everything that it leaves out, so that whoever looks at it later
-// sees what counts. Only the number of instances is left to the loop, which knows how many there are already. An error
-// is one sentence with what to do.
+// Complete checks a spec and sets all defaults, so that later readers see the values in force. Only the number of instances
+// is left to the loop, which knows the present one. An error is one sentence with what to do.
 func Complete(app *apiv1.AppSpec) error {
 	spec.Complete(app)
-	return checked(app, spec.Check(app))
+	return named(app, spec.Check(app))
 }
 
-// completeDraft is Complete before images are looked up.
+// completeDraft is Complete without the look-up of images.
 func completeDraft(app *apiv1.AppSpec) error {
 	if app == nil {
 		return invalid("there is nothing to deploy: a manifest is needed, or a spec")
 	}
 	spec.Complete(app)
-	return checked(app, spec.CheckDraft(app))
+	return named(app, spec.CheckDraft(app))
 }
 
-// checked is what a check has found, as a person is told.
-func checked(app *apiv1.AppSpec, err error) error {
+// named adds the app's name to the error of a check.
+func named(app *apiv1.AppSpec, err error) error {
 	if err != nil {
 		var faults spec.Faults
 		if errors.As(err, &faults) && slices.Equal(faults[0].Key, []string{"name"}) {

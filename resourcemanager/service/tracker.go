@@ -40,7 +40,7 @@ func (s *tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, 
 	defer session.Close()
 	for report := first; ; {
 		if isBeat(report) {
-			err = session.Beat() // which keeps nothing of it, so that the next report can be read into the same message
+			err = session.Beat() // which keeps no reference, so that the message can be reused
 		} else {
 			err = session.Report(stream.Context(), report)
 			report = &trackerv1.NodeReport{}
@@ -54,7 +54,7 @@ func (s *tracker) Session(stream grpc.BidiStreamingServer[trackerv1.NodeReport, 
 	}
 }
 
-// isBeat reports whether a node says no more than that it is alive.
+// isBeat reports whether a report is only a sign of life.
 func isBeat(report *trackerv1.NodeReport) bool {
 	return len(report.GetContainers()) == 0 && len(report.GetAttributes()) == 0 && report.GetHealth() == nil
 }
@@ -64,18 +64,18 @@ type nodeStream struct {
 	grpc.BidiStreamingServer[trackerv1.NodeReport, trackerv1.NodeCommand]
 }
 
-// End implements NodeStream. gRPC ends a stream when its handler returns, but the handler waits for the node's next
-// report. A second goroutine for each stream, so that the handler could wait for both, would cost more memory than all
-// else that is known of a node. What carries the stream can be told its status by anybody, and lets the handler go then;
-// it does so itself when a message cannot be sent. Should it hide that one day, streams end with the node's next report.
+// End implements NodeStream. gRPC ends a stream when its handler returns, but the handler waits for the node's next report.
+// A second goroutine for each stream would cost more memory than everything else about a node. The transport stream's
+// WriteStatus can be called from any goroutine and makes the handler return. If gRPC ever hides it, streams end with the
+// node's next report.
 func (s nodeStream) End(why error) {
 	transport := grpc.ServerTransportStreamFromContext(s.Context())
 	if carrier, ok := transport.(interface{ WriteStatus(*status.Status) error }); ok {
-		_ = carrier.WriteStatus(status.Convert(wire.Status(why))) // it fails when the connection is gone, and the stream with it
+		_ = carrier.WriteStatus(status.Convert(wire.Status(why))) // it fails if the connection is closed, and the stream with it
 	}
 }
 
-// endOfStream is what a handler returns when there is nothing more to be received.
+// endOfStream is the handler's result after the last message.
 func endOfStream(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
@@ -83,9 +83,9 @@ func endOfStream(err error) error {
 	return err
 }
 
-// bothWays runs the two directions of a stream until one of them ends, which ends the stream. The receiving one ends
-// by itself when the stream does, so only the sending one is waited for.
-func bothWays(ctx context.Context, receive, write func(context.Context) error) error {
+// runBoth runs the two directions of a stream until one of them ends, which ends the stream. The receiving one ends with the
+// stream, so only the sending one is waited for.
+func runBoth(ctx context.Context, receive, write func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() { cancel(receive(ctx)) }()

@@ -9,9 +9,8 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// AppView is an app as people see it at one moment. Everybody who reads the app at that moment shares it, so it must
-// not be changed. An app of 10,000 instances has megabytes: it is encoded once for all who are sent it, and what it
-// was encoded to is kept as long as somebody is.
+// AppView is the state of an app at one moment. All readers of that moment share it, so it must not be changed. An app of
+// 10,000 instances has megabytes: it is encoded once, and the encoded form is kept while a reader uses it.
 type AppView struct {
 	App *apiv1.App
 
@@ -43,7 +42,7 @@ func (v *AppView) prepare(stream grpc.ServerStream) (*grpc.PreparedMsg, error) {
 	return prepared, nil
 }
 
-// JSON is the view as REST has it. It must not be changed.
+// JSON is the view as REST JSON. It must not be changed.
 func (v *AppView) JSON() ([]byte, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -94,7 +94,7 @@ func (s *events) WatchEvents(request *apiv1.WatchEventsRequest, stream grpc.Serv
 	return send(stream.Context(), reader, stream.Send)
 }
 
-// send passes a stream on until either side ends it.
+// send copies a stream until either side ends it.
 func send[T any](ctx context.Context, from Stream[T], to func(T) error) error {
 	for {
 		values, err := from.Next(ctx)
@@ -128,7 +128,7 @@ func (s *imageList) ListImages(ctx context.Context, _ *apiv1.ListImagesRequest) 
 }
 
 func (s *imageList) RemoveImage(ctx context.Context, request *apiv1.RemoveImageRequest) (*apiv1.RemoveImageResponse, error) {
-	// A name that cannot be resolved is the store's to refuse.
+	// The store refuses a name that cannot be resolved.
 	if digest, _, err := s.store.Resolve(ctx, request.GetName()); err == nil {
 		if err := s.loop.ImageUnused(ctx, request.GetName(), digest); err != nil {
 			return nil, wire.Status(err)

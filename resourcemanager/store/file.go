@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	// FolderName is what the folder of a store is called in that of its daemon.
+	// FolderName is the name of a store's folder in its daemon's folder.
 	FolderName = "store"
-	// events is the kind of the events, whose keys are their numbers.
+	// events is the kind of events, whose keys are their numbers.
 	events Kind = "event"
-	// separator is between a kind and a key.
+	// separator divides a kind from a key.
 	separator = "\x00"
 )
 
@@ -24,13 +24,13 @@ const (
 type File struct {
 	records  *records.Store
 	identity Identity
-	// last is the newest event, oldest the first that is kept.
+	// last is the number of the newest event, oldest of the first that is kept.
 	last, oldest atomic.Int64
 	retention    int64
 }
 
-// OpenFile opens or makes the store in a folder. It fails with errdefs.ErrDataLoss if not all of it is there, in one sentence that
-// says what to do, and with errdefs.ErrUnavailable while another process has it open.
+// OpenFile opens the store in a folder and creates it if there is none. It fails with errdefs.ErrDataLoss if a part of it is
+// missing, in one sentence with what to do, and with errdefs.ErrUnavailable while another process has it open.
 func OpenFile(dir string, options Options) (*File, error) {
 	return openFile(dir, options, records.Options{})
 }
@@ -56,7 +56,7 @@ func openFile(dir string, options Options, tuning records.Options) (*File, error
 	return f, nil
 }
 
-// expired is about events that are older than those that are kept.
+// expired reports whether a key is that of an event older than those that are kept.
 func (f *File) expired(key string) bool {
 	text, ok := strings.CutPrefix(key, string(events)+separator)
 	return ok && len(text) == 8 && number(text) < f.oldest.Load()
@@ -101,7 +101,7 @@ func (f *File) Commit(_ context.Context, batch Batch) error {
 	return nil
 }
 
-// eventKey writes a number so that the order of keys is the order of numbers.
+// eventKey encodes a number so that keys sort as their numbers.
 func eventKey(sequence int64) string {
 	return string(binary.BigEndian.AppendUint64([]byte(string(events)+separator), uint64(sequence)))
 }

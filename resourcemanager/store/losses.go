@@ -14,17 +14,17 @@ import (
 	storev1 "github.com/mammoth-os/mammoth/proto/mammoth/store/v1"
 )
 
-// Losses is the kind of the records that tell what a repair could not bring back, one sentence a line. While there is one, a
-// container without a record is not taken for one that has ended.
+// Losses is the kind of records about what a repair could not restore, one sentence a line. While there is one, a container
+// without a record is not assumed to have ended.
 const Losses Kind = "loss"
 
-// NoteLoss is a record that tells of a loss.
+// NoteLoss returns a record of a loss.
 func NoteLoss(now time.Time, sentences []string) Put {
 	return Put{Kind: Losses, Key: now.UTC().Format("2006-01-02T15:04:05.000Z"), Value: []byte(strings.Join(sentences, "\n"))}
 }
 
-// Examine looks at every byte of a store, and says in one sentence each which records are gone, as far as can be told. known is the
-// store that is to be there; zero if nobody knows.
+// Examine reads every byte of a store and returns, one sentence each, which records are missing, as far as can be known.
+// known is the expected store; zero if unknown.
 func Examine(dir string, known records.ID) (*records.Report, []string, error) {
 	apps := map[string]bool{}
 	names := map[string]string{}
@@ -51,7 +51,7 @@ func Examine(dir string, known records.ID) (*records.Report, []string, error) {
 	lost := lostWith(report)
 	for _, app := range slices.Sorted(maps.Keys(names)) {
 		if report.Lossy() && !apps[app] {
-			lost = append(lost, fmt.Sprintf("app %s (%s), which other records tell of", names[app], app))
+			lost = append(lost, fmt.Sprintf("app %s (%s), which other records refer to", names[app], app))
 		}
 	}
 	return report, lost, nil
@@ -72,7 +72,7 @@ func when(gap records.Gap) string {
 	}
 }
 
-// lostWith says which records are gone with what a report has found.
+// lostWith lists the records that are missing according to a report.
 func lostWith(report *records.Report) []string {
 	var lost []string
 	for _, finding := range report.Findings {
@@ -90,12 +90,12 @@ func lostWith(report *records.Report) []string {
 		lost = append(lost, fmt.Sprintf("what was changed by commits %d to %d of %d%s", gap.First, gap.Last, report.Commits, when(gap)))
 	}
 	if report.EndUnknown {
-		lost = append(lost, "what was changed last, nobody knows how much")
+		lost = append(lost, "the last changes; their number is unknown")
 	}
 	return lost
 }
 
-// recordName is a record's kind and key as people read them.
+// recordName is a record's kind and key for people.
 func recordName(key string) string {
 	kind, name, ok := strings.Cut(key, separator)
 	switch {
@@ -111,8 +111,8 @@ func recordName(key string) string {
 	return kind + " " + name
 }
 
-// Repair makes a whole store of what can be read of a damaged one, notes in it what is lost, and gives the folder in which the
-// damaged one's files are kept.
+// Repair builds a complete store from what can be read of a damaged one, and records the losses in it. It returns the folder
+// with the damaged files.
 func Repair(dir string, known records.ID, now time.Time) (kept string, err error) {
 	report, lost, err := Examine(dir, known)
 	if err != nil {

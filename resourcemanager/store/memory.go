@@ -11,14 +11,14 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Memory is a store that lasts as long as the Disk it is opened on: for tests, and for a zone that may forget.
+// Memory is a store that lasts as long as the Disk it is opened on: for tests, and for a zone without persistence.
 type Memory struct {
 	identity  Identity
 	retention int64
 	disk      *Disk
 }
 
-// Disk is what outlives a Memory store. The zero Disk is empty.
+// Disk is the content of Memory stores, which outlives them. The zero Disk is empty.
 type Disk struct {
 	mu           sync.RWMutex
 	clusterStart time.Time

@@ -23,7 +23,7 @@ func (p memoryPlace) Open(options store.Options) (store.Store, error) {
 }
 
 func TestMemory(t *testing.T) {
-	storetest.Run(t, func(*testing.T) storetest.Place { return memoryPlace{&store.Disk{}} })
+	storetest.Run(t, func(*testing.T) storetest.Opener { return memoryPlace{&store.Disk{}} })
 }
 
 type filePlace struct{ dir string }
@@ -33,7 +33,7 @@ func (p filePlace) Open(options store.Options) (store.Store, error) {
 }
 
 func TestFile(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) storetest.Place {
+	storetest.Run(t, func(t *testing.T) storetest.Opener {
 		return filePlace{filepath.Join(t.TempDir(), "store")}
 	})
 }

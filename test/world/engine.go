@@ -72,7 +72,7 @@ func ofDocker(spec *corev1.ContainerSpec) bool {
 	return spec.GetRuntime() != corev1.ContainerSpec_PROCESS
 }
 
-func (e *engine) prepare(h *node.Held, fact func(container.Fact)) {
+func (e *engine) prepare(h *node.Entry, fact func(container.Fact)) {
 	w, spec := e.host.w, h.Spec
 	d := w.between(5*time.Millisecond, 300*time.Millisecond)
 	if w.chance(20) {
@@ -83,7 +83,7 @@ func (e *engine) prepare(h *node.Held, fact func(container.Fact)) {
 		case ofDocker(spec) && e.down:
 			fact(container.Fact{Event: container.PrepareUnavailable, Detail: "docker does not answer"})
 		case e.host.full:
-			fact(container.Fact{Event: container.PrepareFailed, Detail: "no space left on device", OfNode: true})
+			fact(container.Fact{Event: container.PrepareFailed, Detail: "no space left on device", NodeFault: true})
 		case spec.GetEnv()[behaviour] == unpullable:
 			fact(container.Fact{Event: container.PrepareFailed, Detail: "the image cannot be read"})
 		default:
@@ -93,7 +93,7 @@ func (e *engine) prepare(h *node.Held, fact func(container.Fact)) {
 	})
 }
 
-func (e *engine) start(h *node.Held, fact func(container.Fact)) {
+func (e *engine) start(h *node.Entry, fact func(container.Fact)) {
 	w, key, lease, spec := e.host.w, h.Core.ID, h.Lease, h.Spec
 	e.later(w.between(10*time.Millisecond, 400*time.Millisecond), func() {
 		switch {
@@ -125,7 +125,7 @@ func (e *engine) start(h *node.Held, fact func(container.Fact)) {
 		if !p.running {
 			fact(container.Fact{Event: container.Ended, Ending: p.ending})
 		}
-		fact(container.Fact{Event: container.Started, Seen: p.seen()})
+		fact(container.Fact{Event: container.Started, Process: p.seen()})
 	})
 }
 
@@ -142,8 +142,8 @@ func (e *engine) twin(p *program) {
 	}
 }
 
-func (p *program) seen() container.Seen {
-	seen := container.Seen{RuntimeID: "runtime of " + p.key.String(), StartedAt: p.startedAt}
+func (p *program) seen() container.Process {
+	seen := container.Process{RuntimeID: "runtime of " + p.key.String(), StartedAt: p.startedAt}
 	for _, port := range p.spec.GetPorts() {
 		seen.Ports = append(seen.Ports, container.Port{Name: port.GetName(), Container: int(port.GetContainerPort()), Host: p.port})
 	}
@@ -186,9 +186,9 @@ func (p *program) judge() {
 	}
 	m.process.step(func() {
 		p.told = p.healthy
-		fact := container.Fact{Event: container.Failing, Detail: "GET /healthz: connection refused"}
+		fact := container.Fact{Event: container.ProbeFailed, Detail: "GET /healthz: connection refused"}
 		if p.healthy {
-			fact = container.Fact{Event: container.Passed}
+			fact = container.Fact{Event: container.ProbePassed}
 		}
 		m.do(func() { m.node.Fact(p.key, fact) })
 	})
@@ -303,7 +303,7 @@ func (e *engine) list(kind corev1.ContainerSpec_Runtime) []node.Listed {
 		}
 		all = append(all, node.Listed{
 			ID: p.key, AppName: p.lease.GetAppName(), Attempt: p.lease.GetAttempt(), Labels: p.spec.GetLabels(),
-			Running: p.running, NeverRan: !p.running && !p.exited, Seen: p.seen(), Ending: p.ending,
+			Running: p.running, NeverRan: !p.running && !p.exited, Process: p.seen(), Ending: p.ending,
 		})
 	}
 	return all
@@ -318,7 +318,7 @@ func (e *engine) goDown(d time.Duration, withAll bool) {
 	if withAll {
 		for _, p := range e.sorted() {
 			if ofDocker(p.spec) {
-				p.ended(container.Ending{Code: 137, Engine: true}, false)
+				p.ended(container.Ending{Code: 137, EngineDown: true}, false)
 			}
 		}
 	}

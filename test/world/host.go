@@ -67,7 +67,7 @@ func (h *host) startManager() {
 		node: node.New(node.Settings{
 			ID: h.name, Address: h.name, Runtimes: []corev1.ContainerSpec_Runtime{corev1.ContainerSpec_DOCKER, corev1.ContainerSpec_PROCESS},
 			Machine: container.Machine{
-				Retention: time.Hour, RetryMin: 200 * time.Millisecond, RetryMax: 5 * time.Second, LaunchWithin: 5 * time.Minute, ExitWithin: time.Second,
+				Retention: time.Hour, RetryMin: 200 * time.Millisecond, RetryMax: 5 * time.Second, LaunchTimeout: 5 * time.Minute, ExitTimeout: time.Second,
 			},
 		}),
 	}
@@ -94,7 +94,7 @@ func (h *host) crash() {
 	h.killManager()
 	h.off = true
 	for _, p := range h.engine.sorted() {
-		p.ended(container.Ending{Code: 255, Engine: true}, false)
+		p.ended(container.Ending{Code: 255, EngineDown: true}, false)
 	}
 	h.engine.life++
 }
@@ -123,7 +123,7 @@ func (h *host) apply(writes []write) {
 	}
 }
 
-func recordOf(h *node.Held) *record {
+func recordOf(h *node.Entry) *record {
 	core, err := json.Marshal(h.Core)
 	if err != nil {
 		panic(err)
@@ -132,11 +132,11 @@ func recordOf(h *node.Held) *record {
 }
 
 // held reads what is written down.
-func (h *host) held() []*node.Held {
-	var all []*node.Held
+func (h *host) held() []*node.Entry {
+	var all []*node.Entry
 	for _, key := range slices.Sorted(maps.Keys(h.records)) {
 		r := h.records[key]
-		held := &node.Held{Core: &container.Container{}, Lease: &corev1.Lease{}, Spec: &corev1.ContainerSpec{}}
+		held := &node.Entry{Core: &container.Container{}, Lease: &corev1.Lease{}, Spec: &corev1.ContainerSpec{}}
 		if err := json.Unmarshal(r.core, held.Core); err != nil {
 			panic(err)
 		}

@@ -261,19 +261,19 @@ func (l *laws) drained(p *program, how string) {
 }
 
 // starts and stops are about what a node has its engine do.
-func (l *laws) starts(m *nodeManager, h *node.Held) {
+func (l *laws) starts(m *nodeManager, h *node.Entry) {
 	if lease := h.Lease; lease.GetNodeId() != "" && lease.GetNodeId() != m.host.name {
 		l.w.breach("lease", "%s starts %s, which was given to %s", m.host.name, lease.GetContainerId(), lease.GetNodeId())
 	}
 }
 
-func (l *laws) stops(m *nodeManager, h *node.Held) {
+func (l *laws) stops(m *nodeManager, h *node.Entry) {
 	p := m.host.engine.programs[h.Core.ID]
 	if p == nil || p.stopping {
 		return
 	}
 	p.stopping = true
-	if h.Core.Wanted != nil && h.Core.Wanted.Reason == container.StopAsked && !l.fenced[p.key.String()] {
+	if h.Core.StopRequest != nil && h.Core.StopRequest.Reason == container.StopCommanded && !l.fenced[p.key.String()] {
 		l.drained(p, "is stopped")
 	}
 }

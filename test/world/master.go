@@ -57,7 +57,7 @@ func newMaster(p *program) *master {
 			AppID: env[appmaster.EnvAppID], App: env[appmaster.EnvApp], Attempt: int32(attempt), Token: env[appmaster.EnvToken],
 		},
 	}
-	m.session = appmaster.NewSession(appmaster.Listener{Tell: m.tell, Watch: m.watch, Unwatch: m.unwatch, Moved: m.moved})
+	m.session = appmaster.NewSession(appmaster.Listener{Emit: m.tell, Watch: m.watch, Unwatch: m.unwatch, UpdateNode: m.moved})
 	m.process.after(h.w.between(50*time.Millisecond, 500*time.Millisecond), m.register)
 	return m
 }
@@ -124,7 +124,7 @@ func (m *master) open() {
 			m.end(0)
 			return
 		}
-		m.session.Heed(response)
+		m.session.Apply(response)
 		m.decide()
 	}, func(err error) {
 		if m.stream != stream {
@@ -170,7 +170,7 @@ func (m *master) tell(event appmaster.Event) {
 	if m.process.dead || m.master == nil {
 		return
 	}
-	if err := m.master.Hear(event, m.now()); err != nil {
+	if err := m.master.Handle(event, m.now()); err != nil {
 		m.end(0)
 		return
 	}
@@ -297,7 +297,7 @@ func (n *watch) move(address string, token *corev1.ContainerToken) {
 			side := n.side
 			n.side = nil
 			side.close(errOver)
-			n.m.process.after(0, func() { n.m.tell(appmaster.NodeUnseen{Node: n.node}) })
+			n.m.process.after(0, func() { n.m.tell(appmaster.NodeDisconnected{Node: n.node}) })
 		}
 		n.failures = 0
 		round := n.round
@@ -330,7 +330,7 @@ func (n *watch) open(round int) {
 			m.redo()
 		}
 		if n.failures == 1 {
-			m.tell(appmaster.NodeUnseen{Node: n.node})
+			m.tell(appmaster.NodeDisconnected{Node: n.node})
 		}
 		m.process.after(retry.After(n.failures), func() { n.open(round) })
 	})

@@ -78,15 +78,15 @@ func (m *nodeManager) settle() {
 	deadline := m.node.Tick()
 	out := m.node.Take()
 	for _, note := range out.Notes {
-		if note.Held != nil {
-			m.w.trace("%s: %s %s %s %s%s", m.host.name, note.Text, note.Held.Core.ID, note.State, note.Reason, note.Error)
+		if note.Entry != nil {
+			m.w.trace("%s: %s %s %s %s%s", m.host.name, note.Text, note.Entry.Core.ID, note.State, note.Reason, note.Error)
 		}
 	}
 	for _, do := range out.Do {
 		m.perform(do)
 	}
 	for _, r := range out.Records {
-		m.queued = append(m.queued, write{r.Held.Core.ID.String(), recordOf(r.Held), r.Awaited})
+		m.queued = append(m.queued, write{r.Entry.Core.ID.String(), recordOf(r.Entry), r.Awaited})
 	}
 	m.write()
 	if len(out.Changes) > 0 {
@@ -104,7 +104,7 @@ func (m *nodeManager) settle() {
 }
 
 func (m *nodeManager) perform(do node.Do) {
-	h, e := do.Held, m.host.engine
+	h, e := do.Entry, m.host.engine
 	key := h.Core.ID
 	fact := func(f container.Fact) {
 		m.process.step(func() { m.do(func() { m.node.Fact(key, f) }) })
@@ -188,7 +188,7 @@ func (m *nodeManager) tell(changes []node.Change) {
 		}
 	}
 	for _, c := range changes {
-		if m.hearing && (!c.Held.Core.Forgotten || c.Again) {
+		if m.hearing && (!c.Entry.Core.EndAcknowledged || c.Again) {
 			m.changed[c.Status.GetLease().GetContainerId()] = c.Status
 		}
 	}
@@ -239,7 +239,7 @@ func (m *nodeManager) look() {
 	}
 	first := m.node.Health().GetSince() == nil
 	m.node.Begin(m.host.clock())
-	if m.node.Sick(reason) {
+	if m.node.SetHealth(reason) {
 		if first {
 			m.learnt()
 		}
@@ -283,7 +283,7 @@ func (m *nodeManager) compare(kind corev1.ContainerSpec_Runtime, then func()) {
 	asOf, list := m.host.clock(), m.host.engine.list(kind)
 	m.process.after(m.w.between(time.Millisecond, 30*time.Millisecond), func() {
 		adopted := 0
-		m.do(func() { adopted = m.node.Compare(kind, asOf, list) })
+		m.do(func() { adopted = m.node.Reconcile(kind, asOf, list) })
 		if then != nil {
 			then()
 		}
@@ -331,7 +331,7 @@ func (m *nodeManager) register() {
 		response := answer.body.(*trackerv1.RegisterResponse)
 		m.w.laws.reaped(m.host, response.GetReap())
 		m.host.forgetful = false
-		m.do(func() { m.node.Registered(response) })
+		m.do(func() { m.node.ApplyRegistration(response) })
 		m.open(response.GetSession())
 	})
 }
@@ -345,7 +345,7 @@ func (m *nodeManager) open(name string) {
 		if m.w.config.Plant == NodeIsDeaf && m.w.chance(3) && command.body.(*trackerv1.NodeCommand).GetStop() != nil {
 			return
 		}
-		m.do(func() { m.node.Obey(command.body.(*trackerv1.NodeCommand)) })
+		m.do(func() { m.node.ApplyCommand(command.body.(*trackerv1.NodeCommand)) })
 	}, func(err error) {
 		if m.session == session {
 			m.lost(err, m.w.now.Sub(began) > 500*time.Millisecond)
@@ -384,7 +384,7 @@ func (m *nodeManager) call(request message, answer func(message, error)) {
 	told := func() {
 		answer(message{method: "Started", body: &nodev1.StartResponse{Status: m.node.Status(h)}}, nil)
 	}
-	if h.Recording() {
+	if h.RecordPending() {
 		m.waiting[h.Core.ID] = append(m.waiting[h.Core.ID], told)
 		m.settle()
 		return

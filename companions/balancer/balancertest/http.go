@@ -69,7 +69,7 @@ func testLargeHeaders(r *rig) {
 			r.t.Errorf("headers of %d bytes come back as %d %.80q, %v", size, status, body, err)
 		}
 	}
-	// Larger headers are refused, and other requests go on.
+	// Larger headers are refused, and other requests still succeed.
 	if status, _, _, err := r.do("web.example.test", "/", http.Header{"Cookie": {strings.Repeat("c", 64<<10)}}, nil); err == nil && status/100 != 4 {
 		r.t.Errorf("a cookie of 64 KiB: %d", status)
 	}
@@ -128,7 +128,7 @@ func testStreamUp(r *rig) {
 	}
 }
 
-// A slow request is answered 504 and runs once, and its instance goes on serving.
+// A slow request is answered 504 and runs once, and its instance keeps serving.
 func testSlow(r *rig) {
 	one, two := NewInstance(r.t, "web-1"), NewInstance(r.t, "web-2")
 	defer close(one.Release)

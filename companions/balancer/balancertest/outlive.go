@@ -13,7 +13,8 @@ import (
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
 
-// An event stream, a WebSocket, a download and a TCP connection of one app go on while another app changes: its instances, its hosts, its paths.
+// An event stream, a WebSocket, a download and a TCP connection of one app survive changes of another app: of its instances,
+// its hosts and its paths.
 func testOutlive(r *rig) {
 	long, other := NewInstance(r.t, "long-1"), NewInstance(r.t, "other-1")
 	stays := Route("long", "long.example.test", "/", long)
@@ -82,14 +83,14 @@ func testOldestEnd(r *rig) {
 			}
 		}
 		routes["more"] = Route("more", "more.example.test", "/")
-		rested = rested || r.proxy.Rest(routes) > 5*time.Second
+		rested = rested || r.proxy.ReloadDelay(routes) > 5*time.Second
 		echoes = append(echoes, r.echo(r.front.HTTP))
 	}
 	if !rested {
 		r.t.Error("the next change was never delayed, though as many old processes ran as may")
 	}
-	if told := r.log.String(); !strings.Contains(told, "the oldest connections are cut") {
-		r.t.Errorf("nobody is told that connections are cut: %q", told)
+	if told := r.log.String(); !strings.Contains(told, "the oldest are ended") {
+		r.t.Errorf("the end of connections is not logged: %q", told)
 	}
 	last := len(echoes) - 1
 	for _, n := range []int{last, last - 1} {

@@ -48,7 +48,7 @@ type Subject struct {
 	Serving func(front Front) []int
 	// Old is the processes that only finish the connections that they accepted before a reload.
 	Old func(balancer.Proxy) []int
-	// Requests to hosts that no app names are somebody else's.
+	// Requests to hosts that no app has go to another server.
 	NoAnyHost bool
 	// The proxy passes on no TCP ports.
 	NoTCP bool
@@ -241,7 +241,7 @@ func (i *Instance) Kill() {
 	<-i.done
 }
 
-// Endpoint is the instance as the registry tells of it.
+// Endpoint is the instance's endpoint in the registry.
 func (i *Instance) Endpoint() *apiv1.Endpoint {
 	return &apiv1.Endpoint{
 		Id: i.ID, Address: "127.0.0.1", Port: int32(i.Port), Weight: 100, State: apiv1.Endpoint_HEALTHY,

@@ -1,4 +1,4 @@
-// Package zktest runs a real ZooKeeper server for tests, and a line to it that can be cut.
+// Package zktest runs a real ZooKeeper server for tests, and a network line to it that can be cut.
 package zktest
 
 import (
@@ -17,10 +17,10 @@ import (
 	"github.com/mammoth-os/mammoth/internal/testenv"
 )
 
-// home is where Debian's package zookeeper puts its programs.
+// home is the folder of Debian's package zookeeper.
 const home = "/usr/share/zookeeper/bin"
 
-// Server is a ZooKeeper of a folder and a port of its own. It ends with the test.
+// Server is a ZooKeeper with its own folder and port. It ends with the test.
 type Server struct {
 	// host:port of its clients.
 	Address string
@@ -45,7 +45,7 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// Restart starts the server with what it knew before.
+// Restart starts the server with its earlier data.
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Stop()
@@ -109,7 +109,7 @@ func (s *Server) Command(arguments ...string) string {
 	return string(out)
 }
 
-// Line is a way to a server that can be cut, as by a broken network: what was under way is not even told.
+// Line is a connection to a server that can be cut like a broken network.
 type Line struct {
 	// host:port of this end.
 	Address string
@@ -146,14 +146,14 @@ func NewLine(t testing.TB, target string) *Line {
 	return l
 }
 
-// Cut lets nothing through any more, and closes nothing.
+// Cut drops all data without closing connections.
 func (l *Line) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cut = true
 }
 
-// Mend lets new connections through; those that were cut are broken.
+// Mend lets new connections through; those that were cut stay broken.
 func (l *Line) Mend() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -203,7 +203,7 @@ func (l *Line) drop(conn net.Conn) {
 	delete(l.conns, conn)
 }
 
-// copy carries bytes until an end is closed. While the line is cut they are swallowed.
+// copy copies bytes until an end is closed. While the line is cut they are dropped.
 func (l *Line) copy(to, from net.Conn) {
 	defer to.Close()
 	buffer := make([]byte, 32<<10)

@@ -1,10 +1,9 @@
-// Package docker runs containers through a Docker engine, 20.10 or newer. The rest of Mammoth knows nothing of
-// the engine; nothing is kept here that the engine does not keep too, so that a NodeManager that was started
-// again sees what its predecessor left.
+// Package docker runs containers through a Docker engine, 20.10 or newer. No other package knows the engine. A Runtime has
+// no state that the engine does not have too, so that a restarted NodeManager finds what the one before left.
 //
-// A container gets no init process: its own program is process 1 of its namespace, for which SIGTERM without a
-// handler does nothing, so that the stop's grace is waited out. It has no new privileges, and of the
-// capabilities only those in Capabilities.
+// A container has no init process: its program is process 1 of its namespace, for which SIGTERM without a handler has no
+// effect, so that a stop waits for the whole grace. It has no new privileges, and of the capabilities only those in
+// Capabilities.
 package docker
 
 import (
@@ -33,22 +32,22 @@ import (
 
 // Config of the runtime of one node.
 type Config struct {
-	// Socket is the engine's; empty is /var/run/docker.sock.
+	// Socket is the engine's socket; empty is /var/run/docker.sock.
 	Socket string
-	// Zone and Node mark the containers as this node's.
+	// Zone and Node are labels of the containers of this node.
 	Zone, Node string
-	// Registry is the host:port to pull images from: the node's own registry on loopback.
+	// Registry is the host:port to pull images from: the node's registry on loopback.
 	Registry string
-	// BindAddress is where ports are published; empty is 127.0.0.1.
+	// BindAddress is the address of published ports; empty is 127.0.0.1.
 	BindAddress string
-	// Ports to publish on. Leases, shared with the node's other runtimes, takes its place when set.
+	// Ports is the range of published ports. Leases, shared with the node's other runtimes, replaces it if set.
 	Ports  network.Range
 	Leases *network.Leases
-	// AllowHostNetwork is the operator's leave for network: host.
+	// AllowHostNetwork permits network: host.
 	AllowHostNetwork bool
-	// LogDir keeps the output of removed containers.
+	// LogDir has the output of removed containers.
 	LogDir string
-	// ConcurrentStarts bounds the starts at a time; zero is 8, beyond which an engine only gets slower.
+	// ConcurrentStarts is how many starts there are at a time; zero is 8, above which an engine only gets slower.
 	ConcurrentStarts int
 	Logger           *slog.Logger
 }
@@ -57,7 +56,7 @@ func (c *Config) validate() error {
 	if c.Node == "" || c.LogDir == "" {
 		return fmt.Errorf("the Docker runtime needs a node and a log directory: %w", errdefs.ErrInvalidArgument)
 	}
-	// It stands between the slashes of the names of images.
+	// It is a part of the names of images, between slashes.
 	if err := spec.CheckName("a zone", c.Zone); err != nil {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
@@ -83,45 +82,45 @@ func (c *Config) validate() error {
 type Runtime struct {
 	config Config
 	client *client.Client
-	// slots bounds the starts.
+	// slots limits the starts.
 	slots   chan struct{}
 	watcher *disk.Watcher
-	// hierarchy is nil where the host's control groups cannot be read.
-	hierarchy *cgroup.Hierarchy
-	pulls     pulls
-	looks     sync.WaitGroup
-	// life ends with Close.
-	life context.Context
-	end  context.CancelFunc
+	// hierarchy is nil if the host's control groups cannot be read.
+	hierarchy    *cgroup.Hierarchy
+	pulls        pulls
+	measurements sync.WaitGroup
+	// lifetime ends with Close.
+	lifetime context.Context
+	end      context.CancelFunc
 
-	// asking is held by whoever asks the engine what it is.
-	asking sync.Mutex
+	// probing is held while the engine is examined.
+	probing sync.Mutex
 
 	mu     sync.Mutex
 	engine *engine
-	// starting has the containers that a Start is busy with; closed when it is done.
+	// starting has the containers with a Start in progress; the channel is closed at its end.
 	starting map[id.Container]chan struct{}
-	// watched has, by the engine's id, the running containers that the watcher holds to their quota, and how each is
-	// looked at once more when it has ended.
+	// watched has, by the engine's id, the running containers whose disk quota the watcher enforces, and the function that
+	// measures each at its end.
 	watched map[string]func()
-	// ooms says by the engine's id of which containers it is known whether the kernel killed at the memory quota in them.
+	// ooms is, by the engine's id, whether the kernel killed a process of the container at its memory quota, if known.
 	ooms map[string]bool
-	// sent has, by the engine's id, the last signal that each container was sent through the engine. One that has ended
-	// without any has the zero value once the engine was asked.
-	sent map[string]sent
-	// discarded are containers that a failed Start took away again; their end is nobody's business.
+	// lastSignals has, by the engine's id, the last signal that each container was sent through the engine. An ended
+	// container without one has the zero value once the engine was asked.
+	lastSignals map[string]sentSignal
+	// discarded are containers that a failed Start removed again; their end is not reported.
 	discarded map[string]bool
-	// notes have the engine's ids of this node's containers; see note.
-	notes map[id.Container]string
-	// mending has, by the engine's id, the containers that keep is busy with.
-	mending map[string]bool
-	// held is set once the host ports of earlier containers are known.
-	held bool
+	// ids are the engine's ids of this node's containers; see identity.go.
+	ids map[id.Container]string
+	// restoring has, by the engine's id, the containers that restoreLater is working on.
+	restoring map[string]bool
+	// portsKnown is true once the host ports of earlier containers are known.
+	portsKnown bool
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)
 
-// New does not need the engine to be there yet. Close ends the runtime, not its containers.
+// New does not need a running engine. Close ends the runtime, not its containers.
 func New(config Config) (*Runtime, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
@@ -132,7 +131,7 @@ func New(config Config) (*Runtime, error) {
 	}
 	hierarchy, err := cgroup.Detect()
 	if err != nil {
-		config.Logger.Warn("files that containers have deleted and hold open do not count", "error", err)
+		config.Logger.Warn("deleted files that containers have open are not measured", "error", err)
 		hierarchy = nil
 	}
 	life, end := context.WithCancel(context.Background())
@@ -141,16 +140,16 @@ func New(config Config) (*Runtime, error) {
 		watcher: disk.NewWatcher(config.Logger), hierarchy: hierarchy,
 		pulls:    pulls{running: make(map[string]*pull), present: make(map[string]bool)},
 		starting: make(map[id.Container]chan struct{}), watched: make(map[string]func()),
-		ooms: make(map[string]bool), sent: make(map[string]sent), discarded: make(map[string]bool), notes: make(map[id.Container]string),
-		mending: make(map[string]bool), life: life, end: end,
+		ooms: make(map[string]bool), lastSignals: make(map[string]sentSignal), discarded: make(map[string]bool), ids: make(map[id.Container]string),
+		restoring: make(map[string]bool), lifetime: life, end: end,
 	}, nil
 }
 
-// defaultBridge is the network that containers are given.
+// defaultBridge is the network of containers.
 const defaultBridge = "bridge"
 
-// Gateway is this host's address on the bridge of the containers, by which they reach it. ErrUnavailable while the
-// engine does not answer.
+// Gateway is this host's address on the bridge of the containers. It fails with ErrUnavailable while the engine does not
+// answer.
 func (r *Runtime) Gateway(ctx context.Context) (string, error) {
 	found, err := r.client.NetworkInspect(ctx, defaultBridge, dockernetwork.InspectOptions{})
 	if err != nil {
@@ -165,8 +164,8 @@ func (r *Runtime) Gateway(ctx context.Context) (string, error) {
 	})
 }
 
-// gatewayOf is the gateway of a network. An engine that has just made its default network does not tell it until it is
-// started again: it is the address that the network's bridge has.
+// gatewayOf is the gateway of a network. An engine that has just created its default network does not report it before its
+// next start: then it is the address of the network's bridge.
 func gatewayOf(found dockernetwork.Inspect, addresses func(bridge string) ([]net.Addr, error)) (string, error) {
 	for _, pool := range found.IPAM.Config {
 		if pool.Gateway != "" {
@@ -186,12 +185,12 @@ func gatewayOf(found dockernetwork.Inspect, addresses func(bridge string) ([]net
 	return "", fmt.Errorf("the engine's network %s has no gateway, and its bridge %q no address: %w", found.Name, bridge, errdefs.ErrFailedPrecondition)
 }
 
-// Close lets go of the engine.
+// Close closes the connection to the engine.
 func (r *Runtime) Close() error {
 	r.end()
 	r.watcher.Close()
 	r.pulls.close()
-	r.looks.Wait()
+	r.measurements.Wait()
 	return r.client.Close()
 }
 
@@ -200,7 +199,8 @@ type engine struct {
 	version, dataRoot string
 	cgroupVersion     int
 	cpus              int
-	// quota says whether the storage driver holds containers to a size, pool is what it does so by if that may give up.
+	// quota is true if the storage driver enforces disk quotas; pool is the file system that does so, if it may stop doing
+	// so.
 	quota bool
 	pool  *disk.Btrfs
 }
@@ -210,7 +210,7 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 	if _, err := r.client.Ping(ctx); err != nil {
 		return runtime.Info{}, r.failure(ctx, err)
 	}
-	e, err := r.knowEngine(ctx)
+	e, err := r.engineInfo(ctx)
 	if err != nil {
 		return runtime.Info{}, err
 	}
@@ -224,11 +224,11 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 	return info, nil
 }
 
-// knowEngine asks once, and again after the engine was away.
-func (r *Runtime) knowEngine(ctx context.Context) (*engine, error) {
-	// One at a time: two would take each other's probe away, and conclude that the driver takes no size.
-	r.asking.Lock()
-	defer r.asking.Unlock()
+// engineInfo examines the engine once, and again after it was away.
+func (r *Runtime) engineInfo(ctx context.Context) (*engine, error) {
+	// One at a time: two would remove each other's probe and conclude that the driver has no quotas.
+	r.probing.Lock()
+	defer r.probing.Unlock()
 	r.mu.Lock()
 	known := r.engine
 	r.mu.Unlock()
@@ -250,7 +250,7 @@ func (r *Runtime) knowEngine(ctx context.Context) (*engine, error) {
 	}
 	if e.quota && info.Driver == "btrfs" {
 		if e.pool, err = disk.OpenBtrfs(e.dataRoot); err != nil {
-			r.config.Logger.Warn("it cannot be seen whether the storage driver holds containers to their disk quota", "error", err)
+			r.config.Logger.Warn("cannot examine whether the storage driver enforces disk quotas", "error", err)
 		}
 	}
 	r.mu.Lock()
@@ -259,7 +259,7 @@ func (r *Runtime) knowEngine(ctx context.Context) (*engine, error) {
 	return e, nil
 }
 
-// tryQuota finds out whether the storage driver takes a size, with an empty container that is never started.
+// tryQuota examines whether the storage driver accepts a size, with an empty container that is never started.
 func (r *Runtime) tryQuota(ctx context.Context) (bool, error) {
 	const nothing = "\x00" // an archive's end is two blocks of zeros
 	name := localPrefix + "quota-probe:" + strings.ToLower(r.config.Node)
@@ -283,13 +283,13 @@ func (r *Runtime) tryQuota(ctx context.Context) (bool, error) {
 		if errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, errdefs.ErrNotFound) || ctx.Err() != nil {
 			return false, err
 		}
-		r.config.Logger.Info("the storage driver takes no size; what containers write is measured", "error", err)
+		r.config.Logger.Info("the storage driver does not enforce disk quotas; disk usage is measured", "error", err)
 		return false, nil
 	}
 	return true, r.discard(ctx, created.ID)
 }
 
-// discard takes away a container that never counted, also when ctx has ended.
+// discard removes a container that was never reported, also when ctx has ended.
 func (r *Runtime) discard(ctx context.Context, runtimeID string) error {
 	r.mu.Lock()
 	if len(r.discarded) > 1000 { // their events were missed
@@ -301,7 +301,7 @@ func (r *Runtime) discard(ctx context.Context, runtimeID string) error {
 	defer cancel()
 	err := r.client.ContainerRemove(ctx, runtimeID, container.RemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !errdefs.IsNotFound(err) {
-		// It may run on and be adopted, and then its end counts.
+		// It may continue and be adopted; then its end is reported.
 		r.mu.Lock()
 		delete(r.discarded, runtimeID)
 		r.mu.Unlock()

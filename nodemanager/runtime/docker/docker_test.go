@@ -213,7 +213,7 @@ func (b *bench) harness(ports network.Range) runtimetest.Harness {
 				t.Fatal(err)
 			}
 		},
-		Again: func(t *testing.T, ended runtime.Container) {
+		StartAgain: func(t *testing.T, ended runtime.Container) {
 			if err := b.client.ContainerStart(t.Context(), ended.RuntimeID, container.StartOptions{}); err != nil {
 				t.Fatal(err)
 			}

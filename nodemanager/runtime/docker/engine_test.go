@@ -227,14 +227,14 @@ func TestQuotasThatTheKernelHasGivenUpOn(t *testing.T) {
 		}
 		run(t, "btrfs", "qgroup", "assign", "--no-rescan", "0/"+strings.TrimSpace(string(out)), "1/1", data)
 	}
-	if pool.Holds() {
+	if pool.Enforces() {
 		t.Fatal("the kernel still holds to quotas")
 	}
 	w.Run(over)
 	if exit := w.End(over.ID); !exit.DiskQuota && exit.Code != 28 {
 		t.Errorf("128MiB of 64MiB ended as %+v", exit)
 	}
-	for !pool.Holds() {
+	for !pool.Enforces() {
 		<-time.After(10 * time.Millisecond)
 	}
 	again := w.Spec("disk", "128")

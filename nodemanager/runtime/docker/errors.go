@@ -16,12 +16,12 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// cleanup is a context for what must be done even though the caller's has ended.
+// cleanup is a context for what must be done even after the caller's has ended.
 func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 }
 
-// failure puts an error of the engine's client into the taxonomy, as one sentence.
+// failure classifies an error of the engine's client, as one sentence.
 func (r *Runtime) failure(ctx context.Context, err error) error {
 	var network net.Error
 	switch {
@@ -32,7 +32,7 @@ func (r *Runtime) failure(ctx context.Context, err error) error {
 	case client.IsErrConnectionFailed(err), errors.As(err, &network),
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errdefs.IsUnavailable(err):
 		r.mu.Lock()
-		r.engine = nil // it may come back as another
+		r.engine = nil // it may return as another version
 		r.mu.Unlock()
 		return fmt.Errorf("the Docker engine at %s does not answer: %w", r.config.Socket, errdefs.ErrUnavailable)
 	}
@@ -47,13 +47,13 @@ func (r *Runtime) failure(ctx context.Context, err error) error {
 			return fmt.Errorf("%s: %w", text, class)
 		}
 	}
-	if outOf(text) {
+	if exhausted(text) {
 		return fmt.Errorf("%s: %w", text, errdefs.ErrResourceExhausted)
 	}
 	return fmt.Errorf("engine: %s: %w", text, errdefs.ErrInternal)
 }
 
-// goingDown finds in an engine's answer that it, or what it is built on, ends: it takes back what it was asked.
+// goingDown reports whether an engine's answer means that it, or containerd, is stopping.
 func goingDown(text string) bool {
 	for _, fragment := range []string{
 		"context canceled", "shutting down", "connection refused", "transport is closing", "client connection is closing",
@@ -66,8 +66,8 @@ func goingDown(text string) bool {
 	return false
 }
 
-// outOf finds in an engine's answer that the machine has no more of something, which no other program would be given either.
-func outOf(text string) bool {
+// exhausted reports whether an engine's answer means that the machine has run out of something.
+func exhausted(text string) bool {
 	for _, fragment := range []string{"no space left on device", "too many open files", "cannot allocate memory", "resource temporarily unavailable", "input/output error"} {
 		if strings.Contains(text, fragment) {
 			return true
@@ -76,16 +76,16 @@ func outOf(text string) bool {
 	return false
 }
 
-// sentence is the engine's answer without its decoration.
+// sentence is the engine's answer without its prefix.
 func sentence(err error) string {
 	text := wire.Text(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " "))
 	return strings.TrimPrefix(text, "Error response from daemon: ")
 }
 
-// startFailure says in one sentence why a container could not be started, where the engine takes several.
+// startFailure is one sentence about why a container could not be started.
 func (r *Runtime) startFailure(ctx context.Context, program string, err error) error {
 	text := sentence(err)
-	if why, ok := whyNot(text); ok && (strings.Contains(text, "exec:") || strings.Contains(text, "runtime create failed") || strings.Contains(text, badFormat)) {
+	if why, ok := notRunnable(text); ok && (strings.Contains(text, "exec:") || strings.Contains(text, "runtime create failed") || strings.Contains(text, badFormat)) {
 		if program == "" {
 			program = "the image's command"
 		}
@@ -96,26 +96,26 @@ func (r *Runtime) startFailure(ctx context.Context, program string, err error) e
 
 const badFormat = "exec format error"
 
-// whyNot finds in the engine's words why a program cannot be run.
-func whyNot(text string) (runtime.WhyNot, bool) {
+// notRunnable finds in the engine's answer why a program cannot be run.
+func notRunnable(text string) (runtime.NotRunnable, bool) {
 	for _, known := range []struct {
 		fragment string
-		why      runtime.WhyNot
+		why      runtime.NotRunnable
 	}{
-		{"no such file or directory", runtime.WhyNot{Missing: true, Reason: "there is no such program in the image"}},
-		{"executable file not found", runtime.WhyNot{Missing: true, Reason: "there is no such program in the image"}},
-		{badFormat, runtime.WhyNot{Reason: "it is not a program for this kind of machine"}},
-		{"is a directory", runtime.WhyNot{Reason: "it is a folder"}},
-		{"permission denied", runtime.WhyNot{Reason: "it may not be executed"}},
+		{"no such file or directory", runtime.NotRunnable{Missing: true, Reason: "there is no such program in the image"}},
+		{"executable file not found", runtime.NotRunnable{Missing: true, Reason: "there is no such program in the image"}},
+		{badFormat, runtime.NotRunnable{Reason: "it is not a program for this kind of machine"}},
+		{"is a directory", runtime.NotRunnable{Reason: "it is a folder"}},
+		{"permission denied", runtime.NotRunnable{Reason: "it may not be executed"}},
 	} {
 		if strings.Contains(text, known.fragment) {
 			return known.why, true
 		}
 	}
-	return runtime.WhyNot{}, false
+	return runtime.NotRunnable{}, false
 }
 
-// portTaken reports whether a start failed because of the host port it was offered.
+// portTaken reports whether a start failed because its host port is taken.
 func portTaken(err error) bool {
 	text := err.Error()
 	for _, fragment := range []string{

@@ -22,8 +22,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Exec implements runtime.Runtime. The end of ctx kills the command. A Stdin that blocks is left behind in its
-// Read.
+// Exec implements runtime.Runtime. The end of ctx kills the command. A Stdin whose Read blocks is abandoned.
 func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Exec) (int, error) {
 	options := container.ExecOptions{
 		Cmd: request.Command, Tty: request.TTY, AttachStdin: request.Stdin != nil, AttachStdout: true, AttachStderr: true,
@@ -37,7 +36,7 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	created, err := r.client.ContainerExecCreate(ctx, r.handle(key), options)
 	switch {
 	case errdefs.IsConflict(err):
-		return 0, fmt.Errorf("container %v does not run: %w", key, errdefs.ErrFailedPrecondition)
+		return 0, fmt.Errorf("container %v is not running: %w", key, errdefs.ErrFailedPrecondition)
 	case errdefs.IsNotFound(err):
 		return 0, fmt.Errorf("no container %v: %w", key, errdefs.ErrNotFound)
 	case err != nil:
@@ -48,7 +47,7 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 		return 0, r.failure(ctx, err)
 	}
 	defer attached.Close()
-	// The engine does not end a command whose connection is lost.
+	// The engine does not end a command when its connection is lost.
 	stop := context.AfterFunc(ctx, func() {
 		r.killExec(ctx, created.ID, command)
 		attached.Close()
@@ -65,9 +64,9 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	if request.TTY && request.Resize != nil {
 		go r.resize(ctx, created.ID, request.Resize, ended)
 	}
-	// The engine's words about a command that it cannot start come as the command's output.
-	var flow runtime.Outflow
-	stdout, stderr := &refusals{out: request.Stdout}, &refusals{out: request.Stderr}
+	// The engine's error about a command that it cannot start arrives as the command's output.
+	var flow runtime.OutputMonitor
+	stdout, stderr := &refusalFilter{out: request.Stdout}, &refusalFilter{out: request.Stderr}
 	copied, failed := make(chan struct{}), error(nil)
 	go func() {
 		defer close(copied)
@@ -80,7 +79,7 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	r.awaitExec(ctx, created.ID, command, &flow, copied)
 	<-copied
 	if err = failed; request.TTY {
-		r.endLeft(ctx, command) // there is no terminal for it any more
+		r.killRemaining(ctx, command) // its terminal is gone
 	}
 	if ctx.Err() != nil {
 		return 0, errors.Join(context.Cause(ctx), stdout.flush(), stderr.flush())
@@ -92,10 +91,10 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	if err != nil {
 		return 0, err
 	}
-	if words := string(stdout.held) + string(stderr.held); strings.HasPrefix(words, refusal) && code > 125 {
-		why, ok := whyNot(words)
+	if words := string(stdout.held) + string(stderr.held); strings.HasPrefix(words, refusalPrefix) && code > 125 {
+		why, ok := notRunnable(words)
 		if !ok {
-			why.Reason = strings.TrimSpace(strings.TrimPrefix(words, refusal))
+			why.Reason = strings.TrimSpace(strings.TrimPrefix(words, refusalPrefix))
 		}
 		return request.CannotRun(why)
 	}
@@ -103,25 +102,24 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 }
 
 const (
-	// refusal begins what the engine says of a command that it cannot start.
-	refusal = "OCI runtime exec failed: "
-	// longestRefusal is more than any of them has.
-	longestRefusal = 4 << 10
+	// refusalPrefix is the start of the engine's error about a command that it cannot start.
+	refusalPrefix = "OCI runtime exec failed: "
+	// maxRefusal is longer than any such error.
+	maxRefusal = 4 << 10
 )
 
-// refusals writes what a command says, but holds back what begins like the engine's refusal to start it, which comes in one
-// piece.
-type refusals struct {
-	out  io.Writer // nil for nowhere
+// refusalFilter writes the output of a command, but holds back a possible error of the engine, which arrives in one piece.
+type refusalFilter struct {
+	out  io.Writer // nil discards
 	held []byte
-	// passing: it is the command that speaks.
+	// passing is true once the output is the command's own.
 	passing bool
 }
 
-func (r *refusals) Write(p []byte) (int, error) {
-	if !r.passing && (len(r.held) > 0 || bytes.HasPrefix(p, []byte(refusal))) {
+func (r *refusalFilter) Write(p []byte) (int, error) {
+	if !r.passing && (len(r.held) > 0 || bytes.HasPrefix(p, []byte(refusalPrefix))) {
 		r.held = append(r.held, p...)
-		if len(r.held) <= longestRefusal {
+		if len(r.held) <= maxRefusal {
 			return len(p), nil
 		}
 		return len(p), r.flush()
@@ -134,7 +132,7 @@ func (r *refusals) Write(p []byte) (int, error) {
 }
 
 // flush writes what was held back.
-func (r *refusals) flush() error {
+func (r *refusalFilter) flush() error {
 	held := r.held
 	r.held, r.passing = nil, true
 	if r.out == nil || len(held) == 0 {
@@ -144,7 +142,7 @@ func (r *refusals) flush() error {
 	return err
 }
 
-// execCode asks for the exit code, which the engine may learn a moment after the output has ended.
+// execCode returns the exit code, which the engine may learn shortly after the end of the output.
 func (r *Runtime) execCode(ctx context.Context, exec string) (int, error) {
 	wait := time.Millisecond
 	for {
@@ -162,7 +160,7 @@ func (r *Runtime) execCode(ctx context.Context, exec string) (int, error) {
 	}
 }
 
-// resize passes sizes on. The first may come before the engine has started the command; it is tried again then.
+// resize applies terminal sizes. The first may arrive before the engine has started the command and is applied again then.
 func (r *Runtime) resize(ctx context.Context, exec string, sizes <-chan runtime.WindowSize, ended <-chan struct{}) {
 	for {
 		select {
@@ -184,12 +182,12 @@ func (r *Runtime) resize(ctx context.Context, exec string, sizes <-chan runtime.
 	}
 }
 
-// lookAfter is how long a command has run before it is watched for its end; most have ended by then.
-const lookAfter = 100 * time.Millisecond
+// watchAfter is how long a command has run before its end is watched; most have ended by then.
+const watchAfter = 100 * time.Millisecond
 
-// awaitExec returns when the output of a command has come to its end. What the command leaves behind may hold on to it, and the engine
-// tells of no end before two seconds have passed for that: it is ended sooner.
-func (r *Runtime) awaitExec(ctx context.Context, exec string, command processes.Command, flow *runtime.Outflow, copied <-chan struct{}) {
+// awaitExec returns when the output of a command is complete. Processes that the command leaves behind may hold the output,
+// and the engine reports the end only after two seconds then: they are killed earlier.
+func (r *Runtime) awaitExec(ctx context.Context, exec string, command processes.Command, flow *runtime.OutputMonitor, copied <-chan struct{}) {
 	ctx, cancel := context.WithCancel(ctx)
 	known, ended := false, make(chan struct{})
 	go func() {
@@ -202,30 +200,30 @@ func (r *Runtime) awaitExec(ctx context.Context, exec string, command processes.
 		if !known {
 			break
 		}
-		flow.Await(ctx, copied, runtime.Silence)
+		flow.Await(ctx, copied, runtime.OutputTimeout)
 		select {
 		case <-copied:
 		default:
-			r.endLeft(ctx, command)
+			r.killRemaining(ctx, command)
 		}
 	}
 	cancel()
 	<-ended
 }
 
-// endLeft ends what a command has left.
-func (r *Runtime) endLeft(ctx context.Context, command processes.Command) {
+// killRemaining kills the processes that a command has left behind.
+func (r *Runtime) killRemaining(ctx context.Context, command processes.Command) {
 	ctx, cancel := cleanup(ctx)
 	defer cancel()
 	if err := command.Kill(ctx); err != nil {
-		r.config.Logger.Warn("what a command has left is not ended", "error", err)
+		r.config.Logger.Warn("cannot kill the remaining processes of a command", "error", err)
 	}
 }
 
-// ended returns true when the process of a command has ended, of which it learns the number, and false if that cannot be known or ctx
+// ended returns true when the process of a command has ended, whose number it learns, and false if that is unknown or ctx
 // has ended.
 func (r *Runtime) ended(ctx context.Context, exec string, command *processes.Command) bool {
-	if backoff.Sleep(ctx, lookAfter) != nil {
+	if backoff.Sleep(ctx, watchAfter) != nil {
 		return false
 	}
 	inspected := make(chan container.ExecInspect, 1)
@@ -240,12 +238,12 @@ func (r *Runtime) ended(ctx context.Context, exec string, command *processes.Com
 				inspected <- found
 				return
 			}
-			if backoff.Sleep(ctx, lookAfter) != nil {
+			if backoff.Sleep(ctx, watchAfter) != nil {
 				return
 			}
 		}
 	}()
-	ticker := time.NewTicker(lookAfter)
+	ticker := time.NewTicker(watchAfter)
 	defer ticker.Stop()
 	for {
 		select {
@@ -258,7 +256,7 @@ func (r *Runtime) ended(ctx context.Context, exec string, command *processes.Com
 				return false
 			}
 			return processes.Await(ctx, found.Pid)
-		case <-ticker.C: // the engine answers nothing about a command whose end it is busy with
+		case <-ticker.C: // the engine does not answer while it is ending the command
 			if command.Orphaned() {
 				return true
 			}
@@ -266,8 +264,8 @@ func (r *Runtime) ended(ctx context.Context, exec string, command *processes.Com
 	}
 }
 
-// inContainer says whether a process of the machine is in a container. None is where the engine's processes are not in our pid
-// namespace.
+// inContainer reports whether a process of the machine is in a container. None is if the engine's processes are in another
+// pid namespace.
 func inContainer(runtimeID string) func(pid int) bool {
 	return func(pid int) bool {
 		groups, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
@@ -275,13 +273,13 @@ func inContainer(runtimeID string) func(pid int) bool {
 	}
 }
 
-// killExec kills the command of an exec with all that it has started, which the engine has no call for.
+// killExec kills the command of an exec and all that it has started; the engine has no call for that.
 func (r *Runtime) killExec(ctx context.Context, exec string, command processes.Command) {
 	ctx, cancel := cleanup(ctx)
 	defer cancel()
 	err := command.Kill(ctx)
 	inspected, unknown := r.client.ContainerExecInspect(ctx, exec)
-	// A command may speak before the engine has written down which process it is; one that never started has none.
+	// A command may have output before the engine has recorded its process; one that never started has none.
 	for tries := 0; unknown == nil && inspected.Pid <= 1 && inspected.ExitCode == 0 && tries < 100; tries++ {
 		if backoff.Sleep(ctx, 10*time.Millisecond) != nil {
 			return
@@ -293,6 +291,6 @@ func (r *Runtime) killExec(ctx context.Context, exec string, command processes.C
 		err = errors.Join(err, command.Kill(ctx))
 	}
 	if err != nil {
-		r.config.Logger.Warn("command of an ended exec not killed", "error", err)
+		r.config.Logger.Warn("cannot kill the command of an ended exec", "error", err)
 	}
 }

@@ -17,11 +17,11 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// localPrefix begins the names that images have in the engine once they are there whole.
+// localPrefix is the prefix of the names that complete images have in the engine.
 const localPrefix = "mammoth.local/"
 
-// localName is mammoth.local/ZONE/NAME:<32 digits of the manifest's digest>. It does not name the registry it came
-// through, whose port changes; it names the zone, so that a zone takes only its own images away.
+// localName is mammoth.local/ZONE/NAME:<32 digits of the manifest's digest>. It does not contain the registry, whose port
+// changes; it contains the zone, so that a zone removes its own images only.
 func (r *Runtime) localName(ref string) string {
 	name, digest, ok := strings.Cut(ref, "@sha256:")
 	if !ok {
@@ -30,11 +30,11 @@ func (r *Runtime) localName(ref string) string {
 	return r.localNames() + name + ":" + digest[:min(32, len(digest))]
 }
 
-// localNames begins the local name of every image of this zone.
+// localNames is the prefix of the names of this zone's images.
 func (r *Runtime) localNames() string { return localPrefix + r.config.Zone + "/" }
 
-// RemoveImages takes away the images that the zone has brought into the engine, and says how many. An image that a container
-// still needs stays. It is for the end of a zone, and not part of runtime.Runtime: nodes that share an engine share its images.
+// RemoveImages removes the images that the zone has brought to the engine, and returns how many. An image that a container
+// needs stays. It is used at the end of a zone and not part of runtime.Runtime: nodes that share an engine share its images.
 func (r *Runtime) RemoveImages(ctx context.Context) (int, error) {
 	images, err := r.client.ImageList(ctx, image.ListOptions{})
 	if err != nil {
@@ -64,13 +64,13 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, progress func(
 	if !ok || name == "" || len(digest) != 64 {
 		return fmt.Errorf("%q is not an image of the form NAME@sha256:…: %w", spec.Image, errdefs.ErrInvalidArgument)
 	}
-	if r.pulls.known(spec.Image) {
+	if r.pulls.isPresent(spec.Image) {
 		return nil
 	}
 	_, err := r.client.ImageInspect(ctx, r.localName(spec.Image))
 	switch {
 	case err == nil:
-		r.pulls.remember(spec.Image)
+		r.pulls.setPresent(spec.Image)
 		return nil
 	case !errdefs.IsNotFound(err):
 		return r.failure(ctx, err)
@@ -82,7 +82,7 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, progress func(
 	})
 }
 
-// pull brings an image through the node's registry and gives it its local name.
+// pull pulls an image through the node's registry and gives it its local name.
 func (r *Runtime) pull(ctx context.Context, ref string, progress func(runtime.Progress)) error {
 	remote := r.config.Registry + "/" + ref
 	stream, err := r.client.ImagePull(ctx, remote, image.PullOptions{})
@@ -101,7 +101,7 @@ func (r *Runtime) pull(ctx context.Context, ref string, progress func(runtime.Pr
 	if err := r.client.ImageTag(ctx, remote, r.localName(ref)); err != nil {
 		return r.failure(ctx, err)
 	}
-	// Only the name goes; another engine's client may have been faster.
+	// Only the name is removed; another client of the engine may have been faster.
 	_, err = r.client.ImageRemove(ctx, remote, image.RemoveOptions{})
 	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
 		return r.failure(ctx, err)
@@ -109,8 +109,8 @@ func (r *Runtime) pull(ctx context.Context, ref string, progress func(runtime.Pr
 	return nil
 }
 
-// readProgress reads an engine's stream of JSON messages to its end, which is an error if one of them is. moved
-// is told what has come in since the last time, for "download" and "load".
+// readProgress reads an engine's stream of JSON messages; an error message is an error. moved is called with the bytes that
+// arrived since the last call, for "download" and "load".
 func readProgress(stream io.Reader, moved func(phase string, bytes int64)) error {
 	type layer struct{ id, phase string }
 	seen := make(map[layer]int64)
@@ -142,7 +142,7 @@ func readProgress(stream io.Reader, moved func(phase string, bytes int64)) error
 	}
 }
 
-// pullFailure says in one sentence why an image could not be brought here.
+// pullFailure is one sentence about why an image could not be pulled.
 func (r *Runtime) pullFailure(ctx context.Context, ref string, err error) error {
 	text := sentence(err)
 	has := func(fragments ...string) bool {
@@ -158,7 +158,7 @@ func (r *Runtime) pullFailure(ctx context.Context, ref string, err error) error 
 		return r.failure(ctx, err)
 	case has("no space left on device"):
 		where := "its data directory"
-		if e, err := r.knowEngine(ctx); err == nil {
+		if e, err := r.engineInfo(ctx); err == nil {
 			where = e.dataRoot
 			if free, _, err := disk.Free(e.dataRoot); err == nil {
 				where += " (" + resource.FormatBytes(free) + " free)"
@@ -177,11 +177,11 @@ func (r *Runtime) pullFailure(ctx context.Context, ref string, err error) error 
 	return r.failure(ctx, fmt.Errorf("image %q: %w", ref, err))
 }
 
-// pulls makes one pull of an image at a time, which ends when nobody waits for it any more.
+// pulls allows one pull of an image at a time, which is cancelled when nobody waits for it.
 type pulls struct {
 	mu      sync.Mutex
 	running map[string]*pull
-	// present are the images that were seen on the host.
+	// present are the images that are on the host.
 	present map[string]bool
 	group   sync.WaitGroup
 }
@@ -193,19 +193,19 @@ type pull struct {
 	waiters map[*func(runtime.Progress)]struct{}
 }
 
-func (p *pulls) known(ref string) bool {
+func (p *pulls) isPresent(ref string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.present[ref]
 }
 
-func (p *pulls) remember(ref string) {
+func (p *pulls) setPresent(ref string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.present[ref] = true
 }
 
-// forget reports whether ref was believed to be present.
+// forget reports whether ref was recorded as present.
 func (p *pulls) forget(ref string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -224,7 +224,7 @@ func (p *pulls) close() {
 	p.group.Wait()
 }
 
-// join waits for the pull of ref, which do performs if nobody has begun it.
+// join waits for the pull of ref, and starts it with do if it is not in progress.
 func (p *pulls) join(ctx context.Context, ref string, progress func(runtime.Progress), do func(context.Context, func(runtime.Progress)) error) error {
 	p.mu.Lock()
 	if p.present[ref] {
@@ -238,7 +238,7 @@ func (p *pulls) join(ctx context.Context, ref string, progress func(runtime.Prog
 		p.running[ref] = one
 		p.group.Go(func() {
 			defer cancel()
-			err := do(pulling, func(step runtime.Progress) { p.tell(one, step) })
+			err := do(pulling, func(step runtime.Progress) { p.report(one, step) })
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			one.err = err
@@ -262,7 +262,7 @@ func (p *pulls) join(ctx context.Context, ref string, progress func(runtime.Prog
 		delete(one.waiters, &progress)
 		if len(one.waiters) == 0 {
 			one.cancel()
-			if p.running[ref] == one { // whoever comes now begins anew
+			if p.running[ref] == one { // a later caller starts a new one
 				delete(p.running, ref)
 			}
 		}
@@ -270,7 +270,7 @@ func (p *pulls) join(ctx context.Context, ref string, progress func(runtime.Prog
 	}
 }
 
-func (p *pulls) tell(one *pull, step runtime.Progress) {
+func (p *pulls) report(one *pull, step runtime.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for progress := range one.waiters {

@@ -23,8 +23,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Remove implements runtime.Runtime. The output is copied out of the engine first; a copy that an earlier try has
-// begun is made anew.
+// Remove implements runtime.Runtime. The output is copied from the engine first; a partial copy is replaced.
 func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
 	inspected, err := r.client.ContainerInspect(ctx, r.handle(key))
 	if errdefs.IsNotFound(err) {
@@ -36,15 +35,16 @@ func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
 	if inspected.State.Running {
 		return fmt.Errorf("container %v is running: %w", key, errdefs.ErrFailedPrecondition)
 	}
-	// An engine that went down in a removal has a dead container afterwards: its output was copied before, and is gone from there.
+	// An engine that stopped during a removal has a dead container afterwards, whose output was copied before and does not
+	// exist any more.
 	dead := inspected.State.Dead || inspected.State.Status == container.StateRemoving
 	switch err := r.keepLogs(ctx, key, dead); {
 	case err == nil:
 	case errors.Is(err, errdefs.ErrDataLoss), errors.Is(err, unix.ENOSPC):
-		// No later try would keep more, and a container that stays holds the very space that is missing.
+		// No later attempt would keep more, and the container holds the space that is missing.
 		r.config.Logger.Warn("some output of an ended container is lost", "container", key.String(), "error", err)
 	default:
-		return fmt.Errorf("keeping the logs of container %v: %w", key, err)
+		return fmt.Errorf("copy the logs of container %v: %w", key, err)
 	}
 	if err := r.removeEnded(ctx, inspected.ID); err != nil {
 		return err
@@ -52,9 +52,9 @@ func (r *Runtime) Remove(ctx context.Context, key id.Container) error {
 	r.unwatch(key, inspected.ID)
 	r.mu.Lock()
 	delete(r.ooms, inspected.ID)
-	delete(r.sent, inspected.ID)
+	delete(r.lastSignals, inspected.ID)
 	r.mu.Unlock()
-	return errors.Join(removeFile(r.verdict(key)), r.forget(key))
+	return errors.Join(removeFile(r.verdictFile(key)), r.forget(key))
 }
 
 const (
@@ -134,14 +134,14 @@ func (r *Runtime) engineLogs(ctx context.Context, key id.Container, options runt
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := r.client.ContainerLogs(ctx, r.handle(key), request)
-	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // a conflict is that it is dead
+	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // a conflict means that it is dead
 		return errNoContainer
 	}
 	if err != nil {
 		return r.failure(ctx, err)
 	}
 	defer stream.Close()
-	// The reader's own error comes back as it is, everything else is the engine's.
+	// The reader's own error is returned as it is; everything else is the engine's.
 	var refused error
 	err = readFrames(stream, func(l runtime.LogLine) error {
 		refused = line(l)
@@ -156,11 +156,11 @@ func (r *Runtime) engineLogs(ctx context.Context, key id.Container, options runt
 	return r.failure(ctx, err)
 }
 
-// maxFrame bounds what the engine may say is one message; it splits lines at 16KiB.
+// maxFrame is the longest message of the engine, which splits lines at 16KiB.
 const maxFrame = 1 << 20
 
-// readFrames reads the engine's multiplexed output: a header of eight bytes (stream, three zeros, length), then a
-// time, a space and the text. A message without a newline at its end goes on in the next one of its stream.
+// readFrames reads the engine's multiplexed output: a header of eight bytes (stream, three zeros, length), then a time, a
+// space and the text. A message without a newline at its end continues in the next one of its stream.
 func readFrames(stream io.Reader, line func(runtime.LogLine) error) error {
 	reader := bufio.NewReader(stream)
 	var header [8]byte
@@ -181,7 +181,7 @@ func readFrames(stream io.Reader, line func(runtime.LogLine) error) error {
 		}
 		size := binary.BigEndian.Uint32(header[4:])
 		if header[0] > 2 || size > maxFrame {
-			return fmt.Errorf("the engine's log stream is not understood: %w", errdefs.ErrDataLoss)
+			return fmt.Errorf("the engine's log stream is malformed: %w", errdefs.ErrDataLoss)
 		}
 		message := make([]byte, size)
 		if _, err := io.ReadFull(reader, message); err != nil {

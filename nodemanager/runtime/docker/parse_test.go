@@ -154,10 +154,10 @@ func TestOnlyRefusalsAreHeldBack(t *testing.T) {
 		{[]string{"O", "CI runtime exec failed: "}, "OCI runtime exec failed: ", ""},
 		{[]string{"hello ", refused}, "hello " + refused, ""},
 		{[]string{refused, "\r\n"}, "", refused + "\r\n"},
-		{[]string{refused, strings.Repeat("x", longestRefusal), "y"}, refused + strings.Repeat("x", longestRefusal) + "y", ""},
+		{[]string{refused, strings.Repeat("x", maxRefusal), "y"}, refused + strings.Repeat("x", maxRefusal) + "y", ""},
 	} {
 		var out strings.Builder
-		r := &refusals{out: &out}
+		r := &refusalFilter{out: &out}
 		for _, text := range c.writes {
 			if n, err := r.Write([]byte(text)); n != len(text) || err != nil {
 				t.Fatalf("%q: %d, %v", text, n, err)
@@ -170,11 +170,11 @@ func TestOnlyRefusalsAreHeldBack(t *testing.T) {
 			t.Errorf("%.40q: in the end %.40q, %v", c.writes, out.String(), err)
 		}
 	}
-	if why, ok := whyNot(refused); !ok || why.Missing || why.Reason != "it may not be executed" {
+	if why, ok := notRunnable(refused); !ok || why.Missing || why.Reason != "it may not be executed" {
 		t.Errorf("%+v, %v", why, ok)
 	}
 	// As the engine had said it before 2021.
-	if why, ok := whyNot(`OCI runtime exec failed: exec failed: container_linux.go:380: starting container process caused: exec: "nope": executable file not found in $PATH: unknown`); !ok || !why.Missing {
+	if why, ok := notRunnable(`OCI runtime exec failed: exec failed: container_linux.go:380: starting container process caused: exec: "nope": executable file not found in $PATH: unknown`); !ok || !why.Missing {
 		t.Errorf("%+v, %v", why, ok)
 	}
 }

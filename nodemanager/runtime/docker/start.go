@@ -17,41 +17,41 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Capabilities are what a container's root user may do beyond any other user: what ordinary images need to
-// change to their own user and to listen on a low port. Of Docker's usual ones there is no NET_RAW (forged
-// packets), MKNOD (devices), AUDIT_WRITE, SYS_CHROOT and SETFCAP.
+// Capabilities are the capabilities of a container's root user: what ordinary images need to change to their own user and to
+// listen on a low port. Of Docker's defaults NET_RAW (forged packets), MKNOD (devices), AUDIT_WRITE, SYS_CHROOT and SETFCAP
+// are missing.
 func Capabilities() []string {
 	return []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"}
 }
 
-// createWithin is how long the engine may take to make a container.
-const createWithin = 2 * time.Minute
+// createTimeout is how long the engine may take to create a container.
+const createTimeout = 2 * time.Minute
 
-// attempts bounds how often a start is tried again with other ports, or after it found a leftover.
-const attempts = 8
+// maxAttempts is how often a start is tried with other ports, or after it found a leftover container.
+const maxAttempts = 8
 
-// Start implements runtime.Runtime. It takes one create, one start and one inspect.
+// Start implements runtime.Runtime. It needs one create, one start and one inspect.
 func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Container, error) {
 	if spec.Network == runtime.Host && !r.config.AllowHostNetwork {
 		return runtime.Container{}, fmt.Errorf("network: host is not allowed on this node; ask its operator: %w", errdefs.ErrPermissionDenied)
 	}
-	done, err := r.begin(ctx, spec.ID)
+	done, err := r.acquireStart(ctx, spec.ID)
 	if err != nil {
 		return runtime.Container{}, err
 	}
 	defer done()
-	e, err := r.knowEngine(ctx)
+	e, err := r.engineInfo(ctx)
 	if err != nil {
 		return runtime.Container{}, err
 	}
-	if noted := r.noted(spec.ID); noted != "" {
+	if noted := r.recordedID(spec.ID); noted != "" {
 		found, err := r.adopt(ctx, spec.ID, noted)
 		var gone *retry
 		if !errors.As(err, &gone) {
 			return found, err
 		}
 	}
-	for range attempts {
+	for range maxAttempts {
 		var found runtime.Container
 		if found, err = r.tryStart(ctx, e, spec); err == nil {
 			return found, nil
@@ -61,16 +61,16 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Contain
 			return runtime.Container{}, err
 		}
 	}
-	return runtime.Container{}, fmt.Errorf("gave up after %d tries: %w", attempts, err)
+	return runtime.Container{}, fmt.Errorf("gave up after %d attempts: %w", maxAttempts, err)
 }
 
-// retry marks a failure after which a start is tried again.
+// retry is an error after which a start is tried again.
 type retry struct{ error }
 
 func (r *retry) Unwrap() error { return r.error }
 
-// begin makes one Start at a time of the same container, and not too many of all.
-func (r *Runtime) begin(ctx context.Context, key id.Container) (done func(), err error) {
+// acquireStart serialises the starts of one container, and limits those of all.
+func (r *Runtime) acquireStart(ctx context.Context, key id.Container) (done func(), err error) {
 	for {
 		r.mu.Lock()
 		other := r.starting[key]
@@ -110,8 +110,8 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 		return runtime.Container{}, err
 	}
 	defer settle()
-	// A create that is under way is not given up, since the engine goes on with it and nobody would know what it makes.
-	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), createWithin)
+	// A create in progress is not cancelled, since the engine continues it and the result would be unknown.
+	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), createTimeout)
 	defer cancel()
 	created, err := r.create(creating, request, spec)
 	if err == nil && ctx.Err() != nil {
@@ -122,7 +122,7 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 	case errdefs.IsConflict(err):
 		return r.adopt(ctx, spec.ID, name(spec.ID))
 	case errdefs.IsNotFound(err) && r.pulls.forget(spec.Image):
-		// Somebody has deleted the image since it was prepared.
+		// The image was deleted since it was prepared.
 		if err := r.Prepare(ctx, spec, func(runtime.Progress) {}); err != nil {
 			return runtime.Container{}, err
 		}
@@ -131,7 +131,7 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 		r.config.Leases.Release(spec.ID)
 		return runtime.Container{}, errors.Join(r.startFailure(ctx, "", err), r.undoLost(ctx, spec.ID))
 	}
-	r.note(spec.ID, created.ID)
+	r.recordID(spec.ID, created.ID)
 	if err := r.client.ContainerStart(ctx, created.ID, container.StartOptions{}); err != nil {
 		failed := r.startFailure(ctx, first(spec.Command), err)
 		undone := r.undo(ctx, spec, created.ID)
@@ -144,11 +144,11 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 	if err != nil {
 		return runtime.Container{}, errors.Join(r.failure(ctx, err), r.undo(ctx, spec, created.ID))
 	}
-	return r.see(ctx, inspected)
+	return r.observe(ctx, inspected)
 }
 
-// create also says itself what of the image's program counts where an engine would not take it by itself: the image's
-// arguments behind a command of the spec's, and no argument behind the image's entry point.
+// create sets the parts of the image's command that an engine would not take by itself: the image's arguments after a
+// command of the spec, and no argument after the image's entrypoint.
 func (r *Runtime) create(ctx context.Context, request request, spec runtime.Spec) (container.CreateResponse, error) {
 	if len(spec.Args) == 0 && (len(spec.Command) > 0) == (spec.Args == nil) {
 		found, err := r.client.ImageInspect(ctx, request.config.Image)
@@ -172,8 +172,8 @@ func first(words []string) string {
 	return words[0]
 }
 
-// undo takes away what a failed start has made. An engine that is gone cannot: its leftover, which List shows,
-// is replaced by the next Start.
+// undo removes what a failed start has created. If the engine is gone, the leftover, which List shows, is replaced by the
+// next Start.
 func (r *Runtime) undo(ctx context.Context, spec runtime.Spec, created string) error {
 	r.config.Leases.Release(spec.ID)
 	err := r.discard(ctx, created)
@@ -186,12 +186,12 @@ func (r *Runtime) undo(ctx context.Context, spec runtime.Spec, created string) e
 	return err
 }
 
-// undoLost takes away what a create may have made whose answer was lost.
+// undoLost removes what a create without an answer may have created.
 func (r *Runtime) undoLost(ctx context.Context, key id.Container) error {
 	looking, cancel := cleanup(ctx)
 	defer cancel()
 	inspected, err := r.client.ContainerInspect(looking, name(key))
-	if err != nil || !r.mine(inspected.Config.Labels) {
+	if err != nil || !r.ownLabels(inspected.Config.Labels) {
 		return nil // there is none, or the engine is gone
 	}
 	if started, _ := times(inspected.State); !started.IsZero() {
@@ -200,22 +200,22 @@ func (r *Runtime) undoLost(ctx context.Context, key id.Container) error {
 	return r.discard(ctx, inspected.ID)
 }
 
-// adopt decides about a container that is there already, by the engine's id or by its name. It gives a retry where it is there no
+// adopt handles an existing container, given by the engine's id or by its name. It returns a retry if it does not exist any
 // more.
 func (r *Runtime) adopt(ctx context.Context, key id.Container, ref string) (runtime.Container, error) {
 	inspected, err := r.client.ContainerInspect(ctx, ref)
 	if errdefs.IsNotFound(err) {
-		return runtime.Container{}, &retry{fmt.Errorf("container %v has just gone: %w", key, errdefs.ErrUnavailable)}
+		return runtime.Container{}, &retry{fmt.Errorf("container %v was just removed: %w", key, errdefs.ErrUnavailable)}
 	}
 	if err != nil {
 		return runtime.Container{}, r.failure(ctx, err)
 	}
 	started, _ := times(inspected.State)
-	if !r.mine(inspected.Config.Labels) || !started.IsZero() && !r.own(key, inspected.ID, inspected.Name) {
-		return runtime.Container{}, fmt.Errorf("a container named %s belongs to somebody else: %w", name(key), errdefs.ErrAlreadyExists)
+	if !r.ownLabels(inspected.Config.Labels) || !started.IsZero() && !r.own(key, inspected.ID, inspected.Name) {
+		return runtime.Container{}, fmt.Errorf("a container named %s exists and is not this node's: %w", name(key), errdefs.ErrAlreadyExists)
 	}
 	if !started.IsZero() {
-		return r.see(ctx, inspected)
+		return r.observe(ctx, inspected)
 	}
 	if err := r.discard(ctx, inspected.ID); err != nil {
 		return runtime.Container{}, err
@@ -223,13 +223,13 @@ func (r *Runtime) adopt(ctx context.Context, key id.Container, ref string) (runt
 	return runtime.Container{}, &retry{fmt.Errorf("container %v was left behind: %w", key, errdefs.ErrUnavailable)}
 }
 
-// request is what the engine is asked to create.
+// request is a container to be created by the engine.
 type request struct {
 	config *container.Config
 	host   *container.HostConfig
 }
 
-// request translates a spec. settle must be called when the start has succeeded or failed.
+// request converts a spec. settle must be called when the start has succeeded or failed.
 func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (request, func(), error) {
 	ports, bindings, settle, err := r.ports(ctx, spec)
 	if err != nil {
@@ -253,11 +253,11 @@ func (r *Runtime) request(ctx context.Context, e *engine, spec runtime.Spec) (re
 		User:       spec.User,
 		Labels:     r.labels(spec, ports),
 		StopSignal: stopSignal,
-		// The node probes; an engine that does too only starts processes in the container.
+		// The node probes; probes of the engine would only start processes in the container.
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 	}
 	host := &container.HostConfig{
-		// The driver "local" keeps the bytes as they are; in JSON a letter that is cut at 16KiB is no letter any more.
+		// The driver "local" keeps all bytes; in JSON a character that is cut at 16KiB is lost.
 		LogConfig:      container.LogConfig{Type: "local", Config: map[string]string{"max-size": "10m", "max-file": "2", "compress": "false"}},
 		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyDisabled},
 		CapDrop:        []string{"ALL"},
@@ -288,12 +288,12 @@ func resources(e *engine, spec runtime.Spec) container.Resources {
 		if spec.CPUMillis >= 10 && spec.CPUMillis <= int64(e.cpus)*1000 {
 			res.NanoCPUs = spec.CPUMillis * 1e6
 		} else {
-			// The engine refuses NanoCPUs out of this range; the kernel takes the same as a quota, and none below 1ms.
+			// The engine refuses NanoCPUs outside this range; the kernel accepts the same as a quota, but none below 1ms.
 			res.CPUPeriod, res.CPUQuota = 100_000, max(spec.CPUMillis*100, 1000)
 		}
 	}
 	if spec.MemoryBytes > 0 {
-		// The sum of memory and swap: none of it is swap.
+		// MemorySwap is the sum of memory and swap: no swap.
 		res.Memory, res.MemorySwap = spec.MemoryBytes, spec.MemoryBytes
 	}
 	if spec.Pids > 0 {
@@ -302,15 +302,15 @@ func resources(e *engine, spec runtime.Spec) container.Resources {
 	return res
 }
 
-// ports leases host ports, or offers the engine some to bind.
+// ports leases host ports, or offers some for the engine to bind.
 func (r *Runtime) ports(ctx context.Context, spec runtime.Spec) ([]runtime.Port, nat.PortMap, func(), error) {
 	ports := slices.Clone(spec.Ports)
 	settle := func() {}
 	if spec.Network == runtime.Host {
-		if err := r.holdEarlier(ctx); err != nil {
+		if err := r.registerPorts(ctx); err != nil {
 			return nil, nil, nil, err
 		}
-		r.config.Leases.Release(spec.ID) // of an earlier try
+		r.config.Leases.Release(spec.ID) // of an earlier attempt
 		hosts, err := r.config.Leases.Lease(spec.ID, len(ports))
 		if err != nil {
 			return nil, nil, nil, err
@@ -341,10 +341,10 @@ func (r *Runtime) ports(ctx context.Context, spec runtime.Spec) ([]runtime.Port,
 	return ports, bindings, settle, nil
 }
 
-// holdEarlier learns, once, which ports the containers of an earlier NodeManager hold.
-func (r *Runtime) holdEarlier(ctx context.Context) error {
+// registerPorts registers, once, the ports of containers from before a restart.
+func (r *Runtime) registerPorts(ctx context.Context) error {
 	r.mu.Lock()
-	held := r.held
+	held := r.portsKnown
 	r.mu.Unlock()
 	if held {
 		return nil

@@ -15,11 +15,11 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Watch implements runtime.Runtime, by the engine's own stream of events.
+// Watch implements runtime.Runtime with the engine's stream of events.
 func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
-	// The client agrees on a version of the API at its first request, under a lock; its stream of events, alone of
-	// its requests, reads that version without the lock, so that it must have been agreed on before.
-	if _, err := r.knowEngine(ctx); err != nil {
+	// The client negotiates the API version at its first request, under a lock. Its event stream alone reads the version
+	// without the lock, so the version must be negotiated before.
+	if _, err := r.engineInfo(ctx); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -31,7 +31,7 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 	} {
 		filter.Add("event", string(action))
 	}
-	// The engine answers before it has subscribed; what happens in between it keeps, and tells with "since".
+	// The engine answers before it has subscribed. It keeps events in between and sends them because of "since".
 	began := time.Now()
 	messages, failed := r.client.Events(ctx, events.ListOptions{Since: stamp(began), Filters: filter})
 	select {
@@ -50,7 +50,7 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 			case <-ctx.Done():
 				return
 			case err := <-failed:
-				_ = r.failure(ctx, err) // forgets what was known of the engine
+				_ = r.failure(ctx, err) // drops what is known of the engine
 				return
 			case message := <-messages:
 				event, ok := r.event(ctx, message, began)
@@ -68,13 +68,13 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 	return out, nil
 }
 
-// event translates a message of a stream that began at a time. Not every one is an event of ours.
+// event converts a message of a stream that began at began. Some messages are not events of this node.
 func (r *Runtime) event(ctx context.Context, message events.Message, began time.Time) (runtime.Event, bool) {
 	runtimeID := message.Actor.ID
-	if message.Action == events.ActionDestroy { // by whomever: nobody asks how it ended any more
+	if message.Action == events.ActionDestroy { // its end is not needed any more
 		r.mu.Lock()
 		delete(r.ooms, runtimeID)
-		delete(r.sent, runtimeID)
+		delete(r.lastSignals, runtimeID)
 		r.mu.Unlock()
 		return runtime.Event{}, false
 	}
@@ -90,8 +90,8 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 	case events.ActionStart:
 		event.Kind = runtime.Started
 		r.mu.Lock()
-		delete(r.sent, runtimeID)
-		if !r.ooms[runtimeID] { // one that was seen may be of this life: a start is told after the fact
+		delete(r.lastSignals, runtimeID)
+		if !r.ooms[runtimeID] { // a known one may belong to this run: a start is reported after the fact
 			delete(r.ooms, runtimeID)
 		}
 		r.mu.Unlock()
@@ -103,10 +103,10 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 		return runtime.Event{}, false
 	case events.ActionKill:
 		r.mu.Lock()
-		r.sent[runtimeID] = sentBy(message)
+		r.lastSignals[runtimeID] = sentBy(message)
 		r.mu.Unlock()
 		return runtime.Event{}, false
-	case events.ActionPause, events.ActionUpdate: // the node itself does neither
+	case events.ActionPause, events.ActionUpdate: // the node itself does neither of them
 		r.changed(ctx, key, runtimeID)
 		return runtime.Event{}, false
 	case events.ActionDie:
@@ -126,9 +126,9 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 	if discarded {
 		return runtime.Event{}, false
 	}
-	life := life{runtimeID: runtimeID, ended: event.At}
+	life := runPeriod{runtimeID: runtimeID, ended: event.At}
 	missed := began.After(life.earliest())
-	if code == 0 && !r.sentAnother(runtimeID) { // the rest is known without another look
+	if code == 0 && !r.sentOtherSignal(runtimeID) { // no inspect is needed
 		r.unwatch(key, runtimeID)
 		event.Exit = r.exit(key, runtimeID, &container.State{}, r.endedOf(ctx, life, missed))
 		return event, true
@@ -136,7 +136,7 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 	inspected, err := r.client.ContainerInspect(ctx, runtimeID)
 	if err == nil {
 		if started, _ := times(inspected.State); started.IsZero() {
-			return runtime.Event{}, false // the start failed, and its caller is told
+			return runtime.Event{}, false // the start failed, and its caller has the error
 		}
 	}
 	r.unwatch(key, runtimeID)
@@ -145,7 +145,7 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 		life.started, _ = times(inspected.State)
 		life.stopSignal = inspected.Config.StopSignal
 		event.Exit = r.exit(key, runtimeID, inspected.State, r.endedOf(ctx, life, missed))
-		event.Exit.Code = code // of this end, should the state be behind
+		event.Exit.Code = code // the state may be older than this end
 		r.askForOOM(ctx, event.Exit, life)
 	case errors.Is(r.failure(ctx, err), errdefs.ErrUnavailable):
 		event.Exit.EngineDown = true
@@ -157,7 +157,7 @@ func (r *Runtime) event(ctx context.Context, message events.Message, began time.
 
 // Stop implements runtime.Runtime.
 func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duration) error {
-	// The wait is begun before the signal, so that no end is missed.
+	// The wait begins before the signal, so that no end is missed.
 	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended, failed := r.client.ContainerWait(waiting, r.handle(key), container.WaitConditionNotRunning)
@@ -170,7 +170,7 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 		return err
 	} else if err != nil {
 		// An engine refuses every signal but SIGKILL to a container whose own stop signal it does not know.
-		r.config.Logger.Warn("a container cannot be asked to end; it is killed after its grace", "container", key.String(), "error", err)
+		r.config.Logger.Warn("cannot send the stop signal to a container; it is killed after its grace", "container", key.String(), "error", err)
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
@@ -188,7 +188,7 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 			}
 			return r.failure(ctx, err)
 		case <-ctx.Done():
-			return fmt.Errorf("stopping container %v: %w", key, context.Cause(ctx))
+			return fmt.Errorf("stop container %v: %w", key, context.Cause(ctx))
 		case <-kill:
 			kill = nil
 			if gone, err := r.kill(ctx, key, "SIGKILL"); gone || err != nil {
@@ -198,7 +198,7 @@ func (r *Runtime) Stop(ctx context.Context, key id.Container, grace time.Duratio
 	}
 }
 
-// stopSignal is what the container was created with, which is its image's if nobody said another.
+// stopSignal is the container's stop signal: its spec's, else its image's.
 func (r *Runtime) stopSignal(ctx context.Context, key id.Container) string {
 	inspected, err := r.client.ContainerInspect(ctx, r.handle(key))
 	if err != nil || inspected.Config == nil || inspected.Config.StopSignal == "" {
@@ -207,7 +207,7 @@ func (r *Runtime) stopSignal(ctx context.Context, key id.Container) string {
 	return inspected.Config.StopSignal
 }
 
-// kill sends a signal to the container's first process. gone says that there was none to send to.
+// kill sends a signal to the container's first process. gone is true if there was none.
 func (r *Runtime) kill(ctx context.Context, key id.Container, signal string) (gone bool, err error) {
 	err = r.client.ContainerKill(ctx, r.handle(key), signal)
 	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) {

@@ -1,6 +1,6 @@
-// Package fake is a runtime in memory with the semantics of a real one, for tests and for simulations of
-// thousands of containers. Programs are scripted by Spec.Command or are functions of the test. Without Listen it
-// does no input or output, so that it works inside a testing/synctest bubble.
+// Package fake is an in-memory runtime with the semantics of a real one, for tests and for simulations of thousands of
+// containers. Programs are scripted by Spec.Command or are functions of the test. Without Listen it does no input or output,
+// so that it works inside a testing/synctest bubble.
 package fake
 
 import (
@@ -15,12 +15,12 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Program is what a container runs. Its context is cancelled by SIGTERM and by SIGKILL; after a SIGKILL the
-// container counts as gone and what the program still does is not seen. The result is the exit code.
+// Program is what a container runs. Its context is cancelled by SIGTERM and by SIGKILL; after a SIGKILL the container is
+// gone and the rest of the program is not seen. The result is the exit code.
 type Program func(ctx context.Context, spec runtime.Spec, output io.Writer) int
 
-// Engine is what outlives a NodeManager: containers, images, logs. Runtimes of the same node on the same engine
-// see the same; those of other nodes see their own.
+// Engine is what outlives a NodeManager: containers, images, logs. Runtimes of the same node on one engine share its
+// containers; other nodes have their own.
 type Engine struct {
 	mu         sync.Mutex
 	containers map[key]*container
@@ -40,7 +40,7 @@ type key struct {
 	id   id.Container
 }
 
-// NewEngine is an engine that has every image anybody asks for.
+// NewEngine returns an engine that has every image.
 func NewEngine() *Engine {
 	return &Engine{
 		containers: make(map[key]*container),
@@ -51,8 +51,8 @@ func NewEngine() *Engine {
 	}
 }
 
-// SetDown makes every call fail with err, which should wrap errdefs.ErrUnavailable, and ends every watch; nil
-// brings the engine back. Its containers go on.
+// SetDown makes every call fail with err, which should wrap errdefs.ErrUnavailable, and ends every watch; nil brings the
+// engine back. Its containers keep running.
 func (e *Engine) SetDown(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -65,21 +65,21 @@ func (e *Engine) SetDown(err error) {
 	}
 }
 
-// LoseAnswers makes the next n starts that succeed tell their caller that they did not get an answer.
+// LoseAnswers lets the next n successful starts report that there was no answer.
 func (e *Engine) LoseAnswers(n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.lost = n
 }
 
-// LoseEvents makes the next n events reach nobody.
+// LoseEvents drops the next n events.
 func (e *Engine) LoseEvents(n int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.lostEvents = n
 }
 
-// send tells a node's watchers of an event; the engine's lock is held.
+// send sends an event to a node's watchers; the engine's lock is held.
 func (e *Engine) send(node string, event runtime.Event) {
 	if e.lostEvents > 0 {
 		e.lostEvents--
@@ -88,21 +88,21 @@ func (e *Engine) send(node string, event runtime.Event) {
 	e.eventsOf(node).Send(event)
 }
 
-// FailPrepares makes each Prepare of an image that is not there yet fail with err, until called with nil.
+// FailPrepares makes each Prepare of an image that is not on the host fail with err, until it is called with nil.
 func (e *Engine) FailPrepares(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.prepareErr = err
 }
 
-// Missing makes an image one that does not exist.
+// Missing removes an image.
 func (e *Engine) Missing(image string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.missing[image] = true
 }
 
-// Kill ends a container of a node as an outsider's `kill -9` does. It reports whether there was one running.
+// Kill ends a container like `kill -9` from outside. It reports whether it was running.
 func (e *Engine) Kill(node string, container id.Container) bool {
 	e.mu.Lock()
 	c := e.containers[key{node, container}]
@@ -110,8 +110,8 @@ func (e *Engine) Kill(node string, container id.Container) bool {
 	return c != nil && c.end(runtime.Exit{Code: 137})
 }
 
-// Signal sends a signal to a container of a node as somebody does who uses the engine by hand. Every signal has a program end.
-// It reports whether there was one running.
+// Signal sends a signal to a container like a command of the engine from outside. Every signal ends a program. It reports
+// whether it was running.
 func (e *Engine) Signal(node string, id id.Container, number int) bool {
 	e.mu.Lock()
 	c := e.containers[key{node, id}]
@@ -119,9 +119,8 @@ func (e *Engine) Signal(node string, id id.Container, number int) bool {
 	return c != nil && c.send(number)
 }
 
-// Again starts an ended container of a node again, as somebody does who uses the engine by hand. It reports whether there
-// was one.
-func (e *Engine) Again(node string, id id.Container) bool {
+// StartAgain starts an ended container like a command of the engine from outside. It reports whether there was one.
+func (e *Engine) StartAgain(node string, id id.Container) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	before := e.containers[key{node, id}]
@@ -130,7 +129,7 @@ func (e *Engine) Again(node string, id id.Container) bool {
 	}
 	term, sigterm := context.WithCancel(context.Background())
 	c := &container{
-		engine: e, key: before.key, spec: before.spec, seen: before.seen, program: before.program, output: before.output.again(),
+		engine: e, key: before.key, spec: before.spec, seen: before.seen, program: before.program, output: before.output.reopen(),
 		term: term, sigterm: sigterm, done: make(chan struct{}), ports: func() {},
 	}
 	c.seen.StartedAt = time.Now()
@@ -140,14 +139,14 @@ func (e *Engine) Again(node string, id id.Container) bool {
 	return true
 }
 
-// Starts counts the containers that were ever started, to prove that none was started twice.
+// Starts is how many containers were ever started, to prove that none was started twice.
 func (e *Engine) Starts() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.starts
 }
 
-// Running counts the containers that run, on all nodes.
+// Running is how many containers run, on all nodes.
 func (e *Engine) Running() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -167,7 +166,7 @@ func (e *Engine) eventsOf(node string) *runtime.Events {
 	return e.events[node]
 }
 
-// container is one that was started. exit and finished are guarded by the engine's lock.
+// container is a started container. The engine's lock guards exit and finished.
 type container struct {
 	engine  *Engine
 	key     key
@@ -181,13 +180,13 @@ type container struct {
 	done     chan struct{}
 	exit     *runtime.Exit
 	finished time.Time
-	// signal is the last that the engine was asked to send; guarded by its lock.
+	// signal is the last signal that the engine was asked to send; guarded by its lock.
 	signal int
-	// ports closes what listens.
+	// ports closes its listeners.
 	ports func()
 }
 
-// send has the program end of a signal. It reports whether it was still running.
+// send ends the program with a signal. It reports whether it was running.
 func (c *container) send(number int) bool {
 	c.engine.mu.Lock()
 	running := c.exit == nil
@@ -200,7 +199,7 @@ func (c *container) send(number int) bool {
 	return running
 }
 
-// end records how the container ended, once. It reports whether this call was the one.
+// end records how the container ended, once. It reports whether this call did.
 func (c *container) end(exit runtime.Exit) bool {
 	c.engine.mu.Lock()
 	if c.exit != nil {
@@ -219,7 +218,7 @@ func (c *container) end(exit runtime.Exit) bool {
 	return true
 }
 
-// view is the container as List tells it; the engine's lock is held.
+// view is the container for List; the engine's lock is held.
 func (c *container) view() runtime.Container {
 	view := c.seen
 	view.Running = c.exit == nil
@@ -232,5 +231,5 @@ func (c *container) view() runtime.Container {
 
 func (c *container) run() {
 	code := c.program(c.term, c.spec, c.output)
-	c.end(c.output.verdict(code))
+	c.end(c.output.exitFor(code))
 }

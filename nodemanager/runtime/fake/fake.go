@@ -24,20 +24,20 @@ import (
 
 // Config is how a node uses an engine.
 type Config struct {
-	// Engine keeps the containers; a runtime made anew on the same one is a restarted NodeManager.
+	// Engine has the containers; a new Runtime on the same one is a restarted NodeManager.
 	Engine *Engine
-	// Node tells the nodes of a shared engine apart.
+	// Node distinguishes the nodes of a shared engine.
 	Node string
-	// Programs by the first word of a command, tried before the built-in ones (see Builtin).
+	// Programs are the programs by the first word of a command, tried before the built-in ones (see Builtin).
 	Programs map[string]Program
-	// Ports are given out; none of the host is touched unless Listen. Zero is 20000-29999.
+	// Ports is the range of ports; none of the host is bound unless Listen. Zero is 20000-29999.
 	Ports network.Range
-	// Leases of host ports; nil makes its own on Ports.
+	// Leases leases host ports; nil uses new ones of Ports.
 	Leases *network.Leases
 	// Listen opens each host port on 127.0.0.1 and answers every connection with HTTP's 200.
 	Listen           bool
 	AllowHostNetwork bool
-	// How long things take.
+	// These are the durations of the phases.
 	DownloadTime, LoadTime, StartTime time.Duration
 	// ImageBytes is what a download reports.
 	ImageBytes int64
@@ -51,7 +51,7 @@ type Runtime struct {
 
 var _ runtime.Runtime = (*Runtime)(nil)
 
-// New is a runtime on config.Engine, or on a new one.
+// New returns a Runtime on config.Engine, or on a new one.
 func New(config Config) *Runtime {
 	if config.Engine == nil {
 		config.Engine = NewEngine()
@@ -80,8 +80,8 @@ func New(config Config) *Runtime {
 	return r
 }
 
-// answers is the way to the engine: it takes time to refuse only if the caller has none left.
-func (r *Runtime) answers(ctx context.Context) error {
+// reach returns the engine's error; while it is down, the call may wait for its context.
+func (r *Runtime) reach(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -92,7 +92,7 @@ func (r *Runtime) answers(ctx context.Context) error {
 
 // Info implements runtime.Runtime.
 func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
-	if err := r.answers(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return runtime.Info{}, err
 	}
 	return runtime.Info{Name: "fake", Version: "1", DiskQuota: "watcher", CgroupVersion: 2}, nil
@@ -100,7 +100,7 @@ func (r *Runtime) Info(ctx context.Context) (runtime.Info, error) {
 
 // Prepare implements runtime.Runtime.
 func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, progress func(runtime.Progress)) error {
-	if err := r.answers(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return err
 	}
 	r.engine.mu.Lock()
@@ -130,7 +130,7 @@ func (r *Runtime) Prepare(ctx context.Context, spec runtime.Spec, progress func(
 
 // Start implements runtime.Runtime.
 func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Container, error) {
-	if err := r.answers(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return runtime.Container{}, err
 	}
 	if spec.Network == runtime.Host && !r.config.AllowHostNetwork {
@@ -160,7 +160,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Contain
 	e := r.engine
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if other, ok := e.containers[c.key]; ok { // a start at the same time was faster
+	if other, ok := e.containers[c.key]; ok { // a concurrent start was faster
 		sigterm()
 		closePorts()
 		return other.view(), nil
@@ -221,7 +221,7 @@ func (r *Runtime) bind(spec runtime.Spec) ([]runtime.Port, func(), error) {
 
 // Stop implements runtime.Runtime.
 func (r *Runtime) Stop(ctx context.Context, container id.Container, grace time.Duration) error {
-	if err := r.answers(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return err
 	}
 	r.engine.mu.Lock()
@@ -247,7 +247,7 @@ func (r *Runtime) Stop(ctx context.Context, container id.Container, grace time.D
 
 // Remove implements runtime.Runtime.
 func (r *Runtime) Remove(ctx context.Context, container id.Container) error {
-	if err := r.answers(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return err
 	}
 	r.engine.mu.Lock()
@@ -262,7 +262,7 @@ func (r *Runtime) Remove(ctx context.Context, container id.Container) error {
 
 // Purge implements runtime.Runtime.
 func (r *Runtime) Purge(ctx context.Context, container id.Container) error {
-	if err := r.answers(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return err
 	}
 	r.engine.mu.Lock()
@@ -273,7 +273,7 @@ func (r *Runtime) Purge(ctx context.Context, container id.Container) error {
 
 // List implements runtime.Runtime.
 func (r *Runtime) List(ctx context.Context) ([]runtime.Container, error) {
-	if err := r.answers(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return nil, err
 	}
 	r.engine.mu.Lock()
@@ -292,7 +292,7 @@ func (r *Runtime) List(ctx context.Context) ([]runtime.Container, error) {
 
 // Watch implements runtime.Runtime.
 func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
-	if err := r.answers(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return nil, err
 	}
 	r.engine.mu.Lock()
@@ -302,7 +302,7 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 
 // Logs implements runtime.Runtime.
 func (r *Runtime) Logs(ctx context.Context, container id.Container, options runtime.LogOptions, line func(runtime.LogLine) error) error {
-	if err := r.answers(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return err
 	}
 	r.engine.mu.Lock()
@@ -316,7 +316,7 @@ func (r *Runtime) Logs(ctx context.Context, container id.Container, options runt
 
 // Exec implements runtime.Runtime. It runs the same programs as a container.
 func (r *Runtime) Exec(ctx context.Context, container id.Container, exec runtime.Exec) (int, error) {
-	if err := r.answers(ctx); err != nil {
+	if err := r.reach(ctx); err != nil {
 		return 0, err
 	}
 	r.engine.mu.Lock()

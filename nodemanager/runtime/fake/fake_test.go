@@ -51,8 +51,8 @@ func harness(config fake.Config) runtimetest.Harness {
 				t.Fatalf("%v does not run", to.ID)
 			}
 		},
-		Again: func(t *testing.T, ended runtime.Container) {
-			if !last.Engine.Again(last.Node, ended.ID) {
+		StartAgain: func(t *testing.T, ended runtime.Container) {
+			if !last.Engine.StartAgain(last.Node, ended.ID) {
 				t.Fatalf("%v has not ended", ended.ID)
 			}
 		},

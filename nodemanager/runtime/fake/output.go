@@ -9,7 +9,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// maxLines bounds what is kept of one container's output; a simulation has thousands of them.
+// maxLines is how many lines are kept of one container; a simulation has thousands of containers.
 const maxLines = 4096
 
 // output is what a container prints, by line.
@@ -21,16 +21,16 @@ type output struct {
 	ended   bool
 	gone    chan struct{}
 	changed chan struct{}
-	// exit is how a scripted program wants its end to be seen.
+	// exit is the exit that a scripted program has chosen.
 	exit *runtime.Exit
 }
 
 func newOutput() *output { return &output{changed: make(chan struct{}), gone: make(chan struct{})} }
 
-// Write takes standard output.
+// Write appends to standard output.
 func (o *output) Write(p []byte) (int, error) { return len(p), o.write(p, false) }
 
-// stderr takes standard error.
+// stderr appends to standard error.
 type stderr struct{ *output }
 
 func (s stderr) Write(p []byte) (int, error) { return len(p), s.write(p, true) }
@@ -78,23 +78,23 @@ func (o *output) end() {
 	o.wake()
 }
 
-// again takes more output of a container that was started again.
-func (o *output) again() *output {
+// reopen is the output of a container that was started again.
+func (o *output) reopen() *output {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ended, o.exit, o.gone = false, nil, make(chan struct{})
 	return o
 }
 
-// ends lets a scripted program say more of its end than a code.
-func (o *output) ends(exit runtime.Exit) int {
+// setExit sets more of the exit than a code.
+func (o *output) setExit(exit runtime.Exit) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.exit = &exit
 	return exit.Code
 }
 
-func (o *output) verdict(code int) runtime.Exit {
+func (o *output) exitFor(code int) runtime.Exit {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.exit != nil {

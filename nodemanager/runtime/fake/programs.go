@@ -21,19 +21,19 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Builtin names the programs that every fake node has. What a real program does to its quotas they do in words:
+// Builtin lists the programs that every fake node has. They report what a real program would do to its quotas:
 //
 //	exit CODE                 ends at once
 //	serve                     runs until SIGTERM, then exits 0
-//	signals                   runs until it is asked to end, and prints the number of the signal
+//	signals                   runs until a stop signal, and prints its number
 //	ignore-term               runs until SIGKILL
 //	lines N, both, env        print and exit 0
 //	tick N MILLISECONDS       prints a line at a time
-//	sleep DURATION [CODE]     exits after that long
+//	sleep DURATION [CODE]     exits after that time
 //	until FILE [CODE]         exits once there is such a file
-//	memory MIB, memory-child  ends as OOM beyond the memory quota, else as serve
-//	disk MIB, disk-deleted    ends as over quota beyond the disk quota, else as serve
-//	fork N                    prints how many the pids quota let it have, then as serve
+//	memory MIB, memory-child  ends as OOM above the memory quota, else as serve
+//	disk MIB, disk-deleted    ends as over quota above the disk quota, else as serve
+//	fork N                    prints how many processes the quota permits, then as serve
 //	cat, tty                  for Exec
 func Builtin() []string {
 	return []string{
@@ -124,7 +124,7 @@ func builtin(ctx context.Context, spec runtime.Spec, words []string, out io.Writ
 		return 0
 	case "ignore-term":
 		fmt.Fprintln(out, "ignoring")
-		// SIGKILL ends the container without this function; it must not outlive it for ever, though.
+		// SIGKILL ends the container without this function, which must not run for ever.
 		<-ctx.Done()
 		if inContainer {
 			<-o.gone
@@ -132,13 +132,13 @@ func builtin(ctx context.Context, spec runtime.Spec, words []string, out io.Writ
 		return 137
 	case "memory", "memory-child":
 		if asked := number(1) << 20; inContainer && spec.MemoryBytes > 0 && asked > spec.MemoryBytes {
-			return o.ends(runtime.Exit{Code: 137, OOM: true})
+			return o.setExit(runtime.Exit{Code: 137, OOM: true})
 		}
 		fmt.Fprintln(out, "allocated")
 	case "disk", "disk-deleted":
 		if asked := number(1) << 20; inContainer && spec.DiskBytes > 0 && asked > spec.DiskBytes {
 			message := fmt.Sprintf("disk quota exceeded (%s of %s)", resource.FormatBytes(asked), resource.FormatBytes(spec.DiskBytes))
-			return o.ends(runtime.Exit{Code: 137, DiskQuota: true, Message: message})
+			return o.setExit(runtime.Exit{Code: 137, DiskQuota: true, Message: message})
 		}
 		fmt.Fprintln(out, "filled")
 	case "fork":
@@ -192,7 +192,7 @@ func (r *Runtime) exec(ctx context.Context, spec runtime.Spec, exec runtime.Exec
 	}
 	program, err := r.program(spec)
 	if errors.Is(err, errdefs.ErrInvalidArgument) {
-		return exec.CannotRun(runtime.WhyNot{Missing: true})
+		return exec.CannotRun(runtime.NotRunnable{Missing: true})
 	}
 	return program(ctx, spec, out), ctx.Err()
 }

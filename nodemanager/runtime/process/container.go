@@ -21,24 +21,23 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// container is one process tree. Until ended is closed its supervisor owns it; what List tells of its end is
-// guarded by mu.
+// container is one process tree. Its supervisor owns it until ended is closed; mu guards what List reports of its end.
 type container struct {
 	runtime *Runtime
 	id      id.Container
 	dir     string
 	// group is nil without control groups.
 	group *cgroup.Group
-	// pidfd names the process even after its number is given to another.
+	// pidfd identifies the process even after its number is reused.
 	pidfd *os.File
 	log   *logs.Log
 	pump  *pump
-	// ended is closed when the whole tree is gone, its output is kept and its exit is written down.
+	// ended is closed when the whole tree is gone, its output is stored and its exit is recorded.
 	ended chan struct{}
 
 	mu    sync.Mutex
 	state state
-	// overQuota is the sentence of the disk quota, once it was exceeded.
+	// overQuota is the message about the disk quota, once it was exceeded.
 	overQuota string
 }
 
@@ -76,7 +75,7 @@ func (c *container) view() runtime.Container {
 	return view
 }
 
-// attach takes hold of a process that is there: its descriptor and its output.
+// attach opens the pidfd and the output of an existing process.
 func (c *container) attach() (err error) {
 	fd, err := unix.PidfdOpen(c.state.Pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
@@ -92,7 +91,7 @@ func (c *container) attach() (err error) {
 	return nil
 }
 
-// supervise sees a container through to its end, in the background.
+// supervise waits for the container's end and completes it, in the background.
 func (c *container) supervise() {
 	if c.state.DiskBytes > 0 {
 		c.runtime.watcher.Add(disk.Subject{ID: c.id, Quota: c.state.DiskBytes, Measure: c.measure, Exceeded: c.exceeded})
@@ -105,7 +104,7 @@ func (c *container) supervise() {
 		}
 		c.pump.stop(!abandoned)
 		if !abandoned {
-			c.conclude()
+			c.complete()
 		}
 		_ = c.pidfd.Close()
 		_ = c.log.Close()
@@ -132,22 +131,22 @@ func (c *container) abandon() {
 	}
 }
 
-// finish takes the exit of the first process and ends the rest of the tree.
+// finish collects the exit of the first process and ends the rest of the tree.
 func (c *container) finish() {
-	exit := runtime.Exit{Code: -1, Message: "it ended while its exit code could not be learned"}
+	exit := runtime.Exit{Code: -1, Message: "it ended, and its exit code is unknown"}
 	var status unix.WaitStatus
-	// Only the NodeManager that started it is its parent; any other gets ECHILD.
+	// Only the NodeManager that started it is its parent; for any other wait returns ECHILD.
 	if pid, err := unix.Wait4(c.state.Pid, &status, unix.WNOHANG, nil); err == nil && pid == c.state.Pid {
 		exit = runtime.Exit{Code: status.ExitStatus()}
 		if status.Signaled() {
 			exit.Code = 128 + int(status.Signal())
 		}
 	}
-	c.settle(exit)
+	c.killRest(exit)
 }
 
-// settle kills what is left of the tree and records the exit.
-func (c *container) settle(exit runtime.Exit) {
+// killRest kills the rest of the tree and records the exit.
+func (c *container) killRest(exit runtime.Exit) {
 	c.runtime.watcher.Remove(c.id)
 	if c.group != nil {
 		if kills, err := c.group.OOMKills(); err == nil && kills > 0 && exit.Code != 0 {
@@ -156,15 +155,15 @@ func (c *container) settle(exit runtime.Exit) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if c.leave() {
-		// The container has ended, and what it has left serves on.
+	if c.handOverProcesses() {
+		// The container has ended, and the processes that it left continue.
 	} else if err := c.kill(ctx); err != nil {
-		c.runtime.config.Logger.Error("processes of an ended container cannot be killed", "container", c.id.String(), "error", err)
+		c.runtime.config.Logger.Error("cannot kill processes of an ended container", "container", c.id.String(), "error", err)
 	}
 	if err := c.deleteGroup(); err != nil {
-		c.runtime.config.Logger.Warn("control group not deleted", "container", c.id.String(), "error", err)
+		c.runtime.config.Logger.Warn("cannot delete a control group", "container", c.id.String(), "error", err)
 	}
-	c.lastLook()
+	c.measureAtEnd()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.overQuota != "" {
@@ -173,10 +172,10 @@ func (c *container) settle(exit runtime.Exit) {
 	c.state.Exit, c.state.FinishedAt = &exit, time.Now()
 }
 
-// lastLook measures the files that an ended container has left behind: it may have written them between two looks of
-// the watcher. What it printed is in its log by now, or on the way there. Who leaves more files than can be counted soon has written
-// for long enough to be found by the watcher.
-func (c *container) lastLook() {
+// measureAtEnd measures the files of an ended container, which may have exceeded its quota after the watcher's last
+// measurement. Its output is in the log, or will be. If there are more files than can be counted soon, the watcher has found them
+// earlier.
+func (c *container) measureAtEnd() {
 	c.mu.Lock()
 	settled := c.state.DiskBytes <= 0 || c.overQuota != ""
 	c.mu.Unlock()
@@ -190,10 +189,10 @@ func (c *container) lastLook() {
 	}
 }
 
-// conclude tells everybody. The exit is written down and the output kept by then.
-func (c *container) conclude() {
+// complete sends the end to all watchers. The exit is recorded and the output stored by then.
+func (c *container) complete() {
 	if err := c.store(); err != nil {
-		c.runtime.config.Logger.Error("exit not written down", "container", c.id.String(), "error", err)
+		c.runtime.config.Logger.Error("cannot record an exit", "container", c.id.String(), "error", err)
 	}
 	c.runtime.config.Leases.Release(c.id)
 	c.mu.Lock()
@@ -203,7 +202,7 @@ func (c *container) conclude() {
 	c.runtime.events.Send(runtime.Event{ID: c.id, Kind: runtime.Ended, Exit: &exit, At: at})
 }
 
-// kill kills the whole tree and returns when it is gone. Without control groups that is the process group.
+// kill kills the whole tree and returns when it is gone. Without control groups it kills the process group.
 func (c *container) kill(ctx context.Context) error {
 	if c.group != nil {
 		return c.group.Kill(ctx)
@@ -214,9 +213,9 @@ func (c *container) kill(ctx context.Context) error {
 	return nil
 }
 
-// end kills what makes it a running container: the whole tree, or in a place the first process alone.
+// end kills the whole tree, or with a state directory the first process alone.
 func (c *container) end(ctx context.Context) error {
-	if c.state.Place != "" && c.group != nil {
+	if c.state.StateDir != "" && c.group != nil {
 		return c.signal(unix.SIGKILL)
 	}
 	return c.kill(ctx)
@@ -235,7 +234,7 @@ func (c *container) stop(ctx context.Context, grace time.Duration) error {
 	}
 	if grace > 0 {
 		if err := c.signal(unix.Signal(cmp.Or(c.state.StopSignal, int(unix.SIGTERM)))); err != nil {
-			c.runtime.config.Logger.Warn("a container cannot be asked to end; it is killed after its grace", "container", c.id.String(), "error", err)
+			c.runtime.config.Logger.Warn("cannot send the stop signal to a container; it is killed after its grace", "container", c.id.String(), "error", err)
 		}
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
@@ -258,7 +257,7 @@ func (c *container) stop(ctx context.Context, grace time.Duration) error {
 	}
 }
 
-// signal sends to the first process.
+// signal sends a signal to the first process.
 func (c *container) signal(signal unix.Signal) error {
 	conn, err := c.pidfd.SyscallConn()
 	if err != nil {
@@ -267,17 +266,17 @@ func (c *container) signal(signal unix.Signal) error {
 	var sent error
 	err = conn.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), signal, nil, 0) })
 	if errors.Is(err, os.ErrClosed) || errors.Is(sent, unix.ESRCH) {
-		return nil // it has just ended
+		return nil // it has ended
 	}
 	return errors.Join(err, sent)
 }
 
-// measure is what the container has written: its working directory, the folder of its place, what waits in the spool, and files that it
-// has deleted and holds open.
+// measure is the disk usage of the container: its working directory, its state directory, its spools, and deleted files that
+// it has open.
 func (c *container) measure(context.Context) (int64, error) {
 	written := []string{c.runtime.workDir(c.id), c.spool(false), c.spool(true)}
-	if c.state.Place != "" {
-		written = append(written, c.runtime.placeDir(c.state.Place))
+	if c.state.StateDir != "" {
+		written = append(written, c.runtime.stateDir(c.state.StateDir))
 	}
 	used, err := disk.Usage(written...)
 	if err != nil || c.group == nil {
@@ -292,6 +291,6 @@ func (c *container) exceeded(ctx context.Context, used int64) {
 	c.overQuota = disk.Exceeded(used, c.state.DiskBytes)
 	c.mu.Unlock()
 	if err := c.kill(ctx); err != nil {
-		c.runtime.config.Logger.Error("container over its disk quota cannot be killed", "container", c.id.String(), "error", err)
+		c.runtime.config.Logger.Error("cannot kill a container over its disk quota", "container", c.id.String(), "error", err)
 	}
 }

@@ -25,8 +25,8 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Exec implements runtime.Runtime: the command runs in the container's control group, with its user, environment
-// and working directory. A Stdin that blocks is left behind in its Read.
+// Exec implements runtime.Runtime. The command runs in the container's control group, with its user, environment and working
+// directory. A Stdin whose Read blocks is abandoned.
 func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Exec) (int, error) {
 	c := r.find(key)
 	switch {
@@ -46,12 +46,12 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	if request.TTY {
 		connect = connectTerminal
 	}
-	var flow runtime.Outflow
+	var flow runtime.OutputMonitor
 	out, err := connect(command, request, &flow)
 	if err != nil {
 		return 0, err
 	}
-	err = hold(
+	err = startTraced(
 		func() (int, error) {
 			if err := command.Start(); err != nil {
 				return 0, fmt.Errorf("cannot run %s (%w): %w", request.Command[0], err, errdefs.ErrInvalidArgument)
@@ -65,21 +65,21 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 			return c.group.Add(pid)
 		})
 	out.started()
-	if why, ok := whyNot(err); ok {
-		out.close() // it writes to the same place
+	if why, ok := notRunnable(err); ok {
+		out.close() // it writes to the same output
 		return request.CannotRun(why)
 	}
 	if err != nil {
 		out.close()
 		return 0, err
 	}
-	mine.Session, mine.Belongs = command.Process.Pid, c.has
+	mine.Session, mine.Belongs = command.Process.Pid, c.owns
 	stop := context.AfterFunc(ctx, func() { c.endCommand(mine) })
 	err = command.Wait()
-	flow.Await(ctx, out.copied, runtime.Silence)
+	flow.Await(ctx, out.copied, runtime.OutputTimeout)
 	select {
 	case <-out.copied:
-		if request.TTY { // there is no terminal for what it has left
+		if request.TTY { // remaining processes have lost their terminal
 			c.endCommand(mine)
 		}
 	default:
@@ -88,7 +88,7 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 		flow.Await(ctx, out.copied, lastOutput)
 	}
 	if !stop() && ctx.Err() != nil {
-		c.endCommand(mine) // all of it is gone when this returns
+		c.endCommand(mine) // all of its processes are gone when this returns
 	}
 	out.close()
 	var exited *exec.ExitError
@@ -105,47 +105,47 @@ func (r *Runtime) Exec(ctx context.Context, key id.Container, request runtime.Ex
 	return 0, err
 }
 
-// lastOutput is how long the output of a command may stand still once nothing of the command is left. It does for good where
-// somebody has it open who cannot be told from others any more.
+// lastOutput is how long to wait for more output once no process of the command is left. A process that cannot be attributed to
+// the command any more may keep its output open for ever.
 const lastOutput = 5 * time.Second
 
-// has says whether a process is in the container.
-func (c *container) has(pid int) bool {
+// owns reports whether a process is in the container.
+func (c *container) owns(pid int) bool {
 	if c.group == nil {
-		return true // one without a control group is for tests
+		return true // without control groups, in tests
 	}
 	members, err := c.group.Pids()
 	return err == nil && slices.Contains(members, pid)
 }
 
-// endCommand ends a command with everything that it has started.
+// endCommand kills a command and everything that it has started.
 func (c *container) endCommand(command processes.Command) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := command.Kill(ctx); err != nil {
-		c.runtime.config.Logger.Warn("a command is not ended", "container", c.id.String(), "error", err)
+		c.runtime.config.Logger.Warn("cannot end a command", "container", c.id.String(), "error", err)
 	}
 }
 
-// whyNot tells a program that cannot be run from other reasons why a command did not start.
-func whyNot(err error) (runtime.WhyNot, bool) {
+// notRunnable distinguishes a program that cannot be run from other reasons why a command did not start.
+func notRunnable(err error) (runtime.NotRunnable, bool) {
 	var path *fs.PathError
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
-		return runtime.WhyNot{Missing: true}, true
+		return runtime.NotRunnable{Missing: true}, true
 	case !errors.As(err, &path) || path.Op != "fork/exec":
-		return runtime.WhyNot{}, false
+		return runtime.NotRunnable{}, false
 	case errors.Is(err, fs.ErrNotExist):
-		return runtime.WhyNot{Missing: true}, true
+		return runtime.NotRunnable{Missing: true}, true
 	case errors.Is(err, syscall.ENOEXEC):
-		return runtime.WhyNot{Reason: "it is not a program for this kind of machine"}, true
+		return runtime.NotRunnable{Reason: "it is not a program for this kind of machine"}, true
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EISDIR):
-		return runtime.WhyNot{Reason: "it may not be executed"}, true
+		return runtime.NotRunnable{Reason: "it may not be executed"}, true
 	}
-	return runtime.WhyNot{}, false
+	return runtime.NotRunnable{}, false
 }
 
-// command is the request's in the container's surroundings.
+// command builds the request's command in the container's environment.
 func (c *container) command(request runtime.Exec, mark processes.Command) (*exec.Cmd, error) {
 	environ, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.state.Pid), "environ"))
 	if err != nil {
@@ -175,22 +175,22 @@ func (c *container) command(request runtime.Exec, mark processes.Command) (*exec
 	return command, nil
 }
 
-// output is what comes from a command.
+// output copies the output of a command.
 type output struct {
-	// copied is closed when all of it has been passed on.
+	// copied is closed when everything was copied.
 	copied chan struct{}
-	// theirs are the command's ends, which started closes; ours are closed by close.
-	theirs, ours []*os.File
-	ended        chan struct{}
+	// commandEnds are the command's ends of the pipes, which started closes; close closes ownEnds.
+	commandEnds, ownEnds []*os.File
+	ended                chan struct{}
 }
 
 func newOutput() *output {
 	return &output{copied: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// started lets go of the command's own ends.
+// started closes the command's ends.
 func (o *output) started() {
-	for _, file := range o.theirs {
+	for _, file := range o.commandEnds {
 		_ = file.Close()
 	}
 }
@@ -198,14 +198,14 @@ func (o *output) started() {
 // close ends the copying, and returns when it has ended.
 func (o *output) close() {
 	close(o.ended)
-	for _, file := range o.ours {
+	for _, file := range o.ownEnds {
 		_ = file.Close()
 	}
 	<-o.copied
 }
 
-// connectPipes gives the command pipes of its own, without making its end wait for a reader that blocks.
-func connectPipes(command *exec.Cmd, request runtime.Exec, flow *runtime.Outflow) (*output, error) {
+// connectPipes connects the command with pipes, so that its end does not wait for a reader that blocks.
+func connectPipes(command *exec.Cmd, request runtime.Exec, flow *runtime.OutputMonitor) (*output, error) {
 	out := newOutput()
 	var copying sync.WaitGroup
 	for _, one := range []struct {
@@ -219,11 +219,11 @@ func connectPipes(command *exec.Cmd, request runtime.Exec, flow *runtime.Outflow
 			out.close()
 			return nil, fmt.Errorf("opening a pipe: %w", err)
 		}
-		out.theirs, out.ours = append(out.theirs, write), append(out.ours, read)
+		out.commandEnds, out.ownEnds = append(out.commandEnds, write), append(out.ownEnds, read)
 		*one.their = write
 		to := flow.To(one.to)
 		copying.Go(func() {
-			if _, err := io.Copy(to, read); err != nil { // nobody listens any more: the command is not to wait for that
+			if _, err := io.Copy(to, read); err != nil { // the reader is gone; the command must not wait for it
 				_, _ = io.Copy(io.Discard, read)
 			}
 		})
@@ -242,26 +242,26 @@ func connectPipes(command *exec.Cmd, request runtime.Exec, flow *runtime.Outflow
 		return nil, err
 	}
 	go func() {
-		// An error means that the command does not want to read on.
+		// An error means that the command does not read any more.
 		_, _ = io.Copy(pipe, request.Stdin)
 		_ = pipe.Close()
 	}()
 	return out, nil
 }
 
-// connectTerminal gives the command a terminal of its own.
-func connectTerminal(command *exec.Cmd, request runtime.Exec, flow *runtime.Outflow) (*output, error) {
+// connectTerminal connects the command with a terminal.
+func connectTerminal(command *exec.Cmd, request runtime.Exec, flow *runtime.OutputMonitor) (*output, error) {
 	master, slave, err := openTerminal()
 	if err != nil {
 		return nil, err
 	}
 	out := newOutput()
-	out.theirs, out.ours = []*os.File{slave}, []*os.File{master}
+	out.commandEnds, out.ownEnds = []*os.File{slave}, []*os.File{master}
 	command.Stdin, command.Stdout, command.Stderr = slave, slave, slave
 	command.SysProcAttr.Setctty = true
 	go func() {
 		defer close(out.copied)
-		// The read fails once nobody has the terminal open any more.
+		// The read fails once no process has the terminal open.
 		_, _ = io.Copy(flow.To(request.Stdout), master)
 	}()
 	if request.Stdin != nil {
@@ -302,7 +302,7 @@ func openTerminal() (master, slave *os.File, err error) {
 	return master, slave, nil
 }
 
-// resize does not go through Fd, which would make the file's reads block a thread.
+// resize does not use Fd, which would let the file's reads block a thread.
 func resize(master *os.File, size runtime.WindowSize) error {
 	conn, err := master.SyscallConn()
 	if err != nil {

@@ -2,5 +2,5 @@ package process
 
 import "time"
 
-// SetPlaceGrace gives what is left in a place so much time to end with it.
-func (r *Runtime) SetPlaceGrace(grace time.Duration) { r.placeGrace = grace }
+// SetStateDirGrace sets how long the processes may take to end when their state directory is removed.
+func (r *Runtime) SetStateDirGrace(grace time.Duration) { r.stateDirGrace = grace }

@@ -1,11 +1,11 @@
-// Package process runs containers as plain processes of the host: application masters and apps that are no
-// images. Each has a control group, a session, a working directory and files for its output of its own, none of
-// which depends on the NodeManager: when that is killed the process goes on, and its successor finds it again by
-// a state file that is written before the program's first instruction.
+// Package process runs containers as plain processes of the host: application masters, and programs of frameworks. Each has
+// a control group, a session, a working directory and output files of its own, none of which depends on the NodeManager:
+// when the NodeManager is killed the process continues, and the next one finds it by a state file that was written before
+// the program's first instruction.
 //
-// There is no helper process. A new process is held, by ptrace, between its exec and its first instruction until
-// it is in its control group and written down; if the NodeManager dies meanwhile, it dies too. Who is not the
-// process's parent cannot learn its exit code: after a restart of the NodeManager it is -1.
+// There is no helper process. A new process is stopped by ptrace between its exec and its first instruction until it is in
+// its control group and recorded; if the NodeManager ends meanwhile, it ends too. Only the parent of a process can learn its
+// exit code: after a restart of the NodeManager it is -1.
 package process
 
 import (
@@ -32,20 +32,20 @@ import (
 
 // Config of the runtime of one node.
 type Config struct {
-	// Dir keeps a folder for each container: its state, its working directory, its output not yet read.
+	// Dir has a folder for each container: its state, its working directory, its unread output.
 	Dir string
-	// LogDir keeps the output, also after Remove.
+	// LogDir has the logs, also after Remove.
 	LogDir string
-	// Places keeps the folders that containers which follow one another share; empty refuses such specs.
-	Places string
+	// StateDirs has the state directories; empty refuses specs with one.
+	StateDirs string
 	// Zone and Node name the control group: mammoth/ZONE/NODE/CONTAINER.
 	Zone, Node string
-	// Self is what the program name "mammoth" means: the NodeManager's own executable.
+	// Self is the program for the name "mammoth": the NodeManager's own executable.
 	Self string
-	// Ports to lease from. Leases, shared with the node's other runtimes, takes its place when set.
+	// Ports is the range to lease from. Leases, shared with the node's other runtimes, replaces it if set.
 	Ports  network.Range
 	Leases *network.Leases
-	// Unlimited runs without control groups and thus without quotas: for tests without root.
+	// Unlimited runs without control groups and quotas: for tests without root.
 	Unlimited bool
 	Logger    *slog.Logger
 }
@@ -60,13 +60,13 @@ func (c *Config) validate() error {
 	if c.Leases == nil {
 		c.Leases = network.NewLeases(c.Ports, nil)
 	}
-	// What is in the kernel's tables must not depend on the NodeManager's working directory.
+	// Paths in the kernel's tables must not depend on the working directory.
 	var err error
 	if c.Dir, err = filepath.Abs(c.Dir); err == nil {
 		c.LogDir, err = filepath.Abs(c.LogDir)
 	}
-	if err == nil && c.Places != "" {
-		c.Places, err = filepath.Abs(c.Places)
+	if err == nil && c.StateDirs != "" {
+		c.StateDirs, err = filepath.Abs(c.StateDirs)
 	}
 	return err
 }
@@ -77,12 +77,12 @@ type Runtime struct {
 	hierarchy *cgroup.Hierarchy
 	watcher   *disk.Watcher
 	events    runtime.Events
-	// starting makes starts one at a time: they are few, and each takes milliseconds.
+	// starting serialises starts: they are few, and each takes milliseconds.
 	starting sync.Mutex
-	// ending are the places that are being ended, guarded by starting. Each channel is closed when that is over.
-	ending map[string]chan struct{}
-	// placeGrace is how long processes that are left may take to end when their place does.
-	placeGrace time.Duration
+	// removing are the state directories that are being removed, guarded by starting. Each channel is closed at the end.
+	removing map[string]chan struct{}
+	// stateDirGrace is how long the processes may take to end when their state directory is removed.
+	stateDirGrace time.Duration
 	// supervisors are the goroutines of the running containers.
 	supervisors sync.WaitGroup
 
@@ -92,13 +92,13 @@ type Runtime struct {
 
 var _ runtime.Runtime = (*Runtime)(nil)
 
-// New takes up what an earlier NodeManager left running. ErrFailedPrecondition without root or control groups,
-// unless Unlimited. Close ends the runtime, not its containers.
+// New takes over what an earlier NodeManager left running. It fails with ErrFailedPrecondition without root or control
+// groups, unless Unlimited. Close ends the runtime, not its containers.
 func New(config Config) (*Runtime, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	r := &Runtime{config: config, placeGrace: placeGrace, containers: make(map[id.Container]*container), ending: make(map[string]chan struct{})}
+	r := &Runtime{config: config, stateDirGrace: stateDirGrace, containers: make(map[id.Container]*container), removing: make(map[string]chan struct{})}
 	if !config.Unlimited {
 		if os.Geteuid() != 0 {
 			return nil, fmt.Errorf("quotas for processes need root: %w", errdefs.ErrFailedPrecondition)
@@ -119,7 +119,7 @@ func New(config Config) (*Runtime, error) {
 	return r, nil
 }
 
-// Close ends the supervision of the containers; they go on.
+// Close ends the supervision of the containers, which continue.
 func (r *Runtime) Close() error {
 	r.watcher.Close()
 	r.mu.Lock()
@@ -130,7 +130,7 @@ func (r *Runtime) Close() error {
 	r.supervisors.Wait()
 	r.events.Disconnect()
 	if r.hierarchy != nil {
-		// The node's own group stays as long as a container is in it, the zone's as long as a node is.
+		// The node's own group exists as long as a container is in it, the zone's as long as a node is.
 		group := filepath.Dir(r.groupPath(id.Container{}))
 		_ = r.hierarchy.Open(group).Delete()
 		return r.hierarchy.Prune(group)
@@ -147,10 +147,10 @@ func (r *Runtime) Info(context.Context) (runtime.Info, error) {
 	return info, nil
 }
 
-// Prepare implements runtime.Runtime. A process runs what is on the host, so there is nothing to fetch.
+// Prepare implements runtime.Runtime. There is nothing to fetch: a process runs a program of the host.
 func (r *Runtime) Prepare(_ context.Context, spec runtime.Spec, _ func(runtime.Progress)) error {
 	if spec.Image != "" {
-		return fmt.Errorf("a process runs what is on the host; the image %q cannot be used here: %w", spec.Image, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("a process runs a program of the host; the image %q cannot be used: %w", spec.Image, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
@@ -220,8 +220,8 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 	return r.events.Watch(ctx), nil
 }
 
-// Logs implements runtime.Runtime. A line has the time at which the NodeManager read it, which is within
-// milliseconds unless there was none; lines of the two streams that were read at once may be out of order.
+// Logs implements runtime.Runtime. A line has the time at which the NodeManager read it, which is milliseconds late unless
+// there was no NodeManager. Lines of the two streams that are read together may be out of order.
 func (r *Runtime) Logs(ctx context.Context, container id.Container, options runtime.LogOptions, line func(runtime.LogLine) error) error {
 	if c := r.find(container); c != nil && options.Follow && !c.hasEnded() {
 		return c.log.Follow(ctx, c.ended, options, line)

@@ -10,18 +10,18 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/logs"
 )
 
-// pump moves a container's output from its spools into its log as it comes.
+// pump moves a container's output from its spools to its log.
 type pump struct {
 	c      *container
 	spools [2]*logs.Spool
-	// inotify tells that a spool was written to.
+	// inotify reports writes to a spool.
 	inotify *os.File
-	// last asks for what is left, or only for an end; done is closed when run has returned.
+	// last ends run, with true after moving everything; done is closed when run has returned.
 	last chan bool
 	done chan struct{}
 }
 
-// gap is the least time between two looks at the spools of a container that prints without pause.
+// gap is the shortest time between two reads of the spools of a container that prints without pause.
 const gap = 5 * time.Millisecond
 
 func openPump(c *container) (*pump, error) {
@@ -83,7 +83,7 @@ func (p *pump) stop(last bool) {
 func (p *pump) transfer(last bool) {
 	for _, spool := range p.spools {
 		if err := spool.Transfer(p.c.log, time.Now(), last); err != nil {
-			p.c.runtime.config.Logger.Warn("output not kept", "container", p.c.id.String(), "error", err)
+			p.c.runtime.config.Logger.Warn("cannot store output", "container", p.c.id.String(), "error", err)
 		}
 	}
 }

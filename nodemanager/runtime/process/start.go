@@ -24,12 +24,12 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// defaultPath is where programs are looked for when the spec does not say.
+// defaultPath is where programs are searched without PATH in the spec.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Start implements runtime.Runtime. A process always has the host's network: its ports are leased.
 func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (runtime.Container, error) {
-	if err := r.enter(ctx, spec.Place); err != nil {
+	if err := r.lockStart(ctx, spec.StateDir); err != nil {
 		return runtime.Container{}, err
 	}
 	defer r.starting.Unlock()
@@ -60,7 +60,7 @@ func (r *Runtime) start(spec runtime.Spec) (*container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.openPlace(spec, owner); err != nil {
+	if err := r.openStateDir(spec, owner); err != nil {
 		return nil, err
 	}
 	hosts, err := r.config.Leases.Lease(spec.ID, len(spec.Ports))
@@ -78,7 +78,7 @@ func (r *Runtime) start(spec runtime.Spec) (*container, error) {
 		runtime: r, dir: r.dir(spec.ID), ended: make(chan struct{}),
 		state: state{
 			ID: spec.ID.String(), AppName: spec.AppName, Attempt: spec.Attempt, Labels: maps.Clone(spec.Labels),
-			Ports: ports, User: spec.User, Place: spec.Place, StopSignal: stopSignal, DiskBytes: spec.DiskBytes, WorkingDir: r.workDir(spec.ID),
+			Ports: ports, User: spec.User, StateDir: spec.StateDir, StopSignal: stopSignal, DiskBytes: spec.DiskBytes, WorkingDir: r.workDir(spec.ID),
 		},
 		id: spec.ID,
 	}
@@ -94,7 +94,7 @@ func (r *Runtime) start(spec runtime.Spec) (*container, error) {
 	if err := c.launch(program, spec, owner); err != nil {
 		return nil, errors.Join(err, c.deleteGroup())
 	}
-	c.adopt()
+	c.takeOverProcesses()
 	r.mu.Lock()
 	r.containers[spec.ID] = c
 	r.mu.Unlock()
@@ -107,7 +107,7 @@ func (r *Runtime) groupPath(container id.Container) string {
 	return filepath.Join("mammoth", r.config.Zone, r.config.Node, container.String())
 }
 
-// program is the path and the arguments of what a spec runs.
+// program is the path and the arguments of a spec's program.
 func (r *Runtime) program(spec runtime.Spec) ([]string, error) {
 	words := append(slices.Clone(spec.Command), spec.Args...)
 	switch {
@@ -132,7 +132,7 @@ func (r *Runtime) program(spec runtime.Spec) ([]string, error) {
 	return words, nil
 }
 
-// credential is what "user", "uid" or "uid:gid" means on this host; nil is the NodeManager's own.
+// credential resolves "user", "uid" or "uid:gid" on this host; nil is the NodeManager's own.
 func credential(name string) (*syscall.Credential, error) {
 	if name == "" {
 		return nil, nil
@@ -174,7 +174,7 @@ func makeDirs(dir, work string, owner *syscall.Credential) error {
 	return os.Chown(work, int(owner.Uid), int(owner.Gid))
 }
 
-// launch starts the program, held before its first instruction until it is in its group and written down.
+// launch starts the program, stopped before its first instruction until it is in its group and recorded.
 func (c *container) launch(program []string, spec runtime.Spec, owner *syscall.Credential) error {
 	files := []*os.File{nil, nil, nil}
 	defer func() {
@@ -199,15 +199,15 @@ func (c *container) launch(program []string, spec runtime.Spec, owner *syscall.C
 	if _, ok := spec.Env["PATH"]; !ok {
 		env = append(env, "PATH="+defaultPath)
 	}
-	if spec.Place != "" {
-		env = append(env, "MAMMOTH_STATE="+c.runtime.placeDir(spec.Place))
+	if spec.StateDir != "" {
+		env = append(env, "MAMMOTH_STATE="+c.runtime.stateDir(spec.StateDir))
 	}
 	attributes := &os.ProcAttr{
 		Dir: c.state.WorkingDir, Env: env, Files: files,
 		Sys: &syscall.SysProcAttr{Setsid: true, Credential: owner},
 	}
 	var process *os.Process
-	return hold(
+	return startTraced(
 		func() (pid int, err error) {
 			attributes.Sys.Ptrace = true
 			if process, err = os.StartProcess(program[0], program, attributes); err != nil {

@@ -18,8 +18,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// state is what is written down of a container. Its environment is not: the kernel has it, for as long as it
-// is needed.
+// state is the record of a container. The environment is not in it: the kernel has it as long as it is needed.
 type state struct {
 	ID      string            `json:"id"`
 	AppName string            `json:"appName"`
@@ -27,14 +26,14 @@ type state struct {
 	Labels  map[string]string `json:"labels,omitempty"`
 	Ports   []runtime.Port    `json:"ports,omitempty"`
 	User    string            `json:"user,omitempty"`
-	// Place is what it shares with those before and after it; may be empty.
-	Place string `json:"place,omitempty"`
-	// StopSignal asks it to end; zero is SIGTERM.
+	// StateDir is its state directory; may be empty.
+	StateDir string `json:"stateDir,omitempty"`
+	// StopSignal is the signal of a stop; zero is SIGTERM.
 	StopSignal int `json:"stopSignal,omitempty"`
 	// DiskBytes is the quota.
 	DiskBytes  int64  `json:"diskBytes"`
 	WorkingDir string `json:"workingDir"`
-	// Pid, StartTicks and BootID together name one process for ever.
+	// Pid, StartTicks and BootID together identify one process.
 	Pid        int           `json:"pid"`
 	StartTicks uint64        `json:"startTicks"`
 	BootID     string        `json:"bootId"`
@@ -45,10 +44,10 @@ type state struct {
 
 func (s *state) runtimeID() string { return fmt.Sprintf("%d-%d", s.Pid, s.StartTicks) }
 
-// store writes the state down, whole or not at all.
+// store writes the record atomically.
 func (c *container) store() error {
 	c.mu.Lock()
-	// The monotonic clock does not survive the file, so that it must not be compared before either.
+	// The monotonic clock is not in the file and must not be compared before either.
 	c.state.StartedAt, c.state.FinishedAt = c.state.StartedAt.Round(0), c.state.FinishedAt.Round(0)
 	text, err := notes.Seal(&c.state)
 	c.mu.Unlock()
@@ -62,7 +61,7 @@ func (c *container) store() error {
 	return os.Rename(path+".new", path)
 }
 
-// recover reads every state and takes hold of what still runs.
+// recover reads every record and takes over what still runs.
 func (r *Runtime) recover() error {
 	entries, err := os.ReadDir(r.config.Dir)
 	if err != nil {
@@ -75,7 +74,7 @@ func (r *Runtime) recover() error {
 	for _, entry := range entries {
 		container, err := id.ParseContainer(entry.Name())
 		if err != nil {
-			continue // not ours
+			continue // not a container
 		}
 		if err := r.reattach(container, boot); err != nil {
 			return fmt.Errorf("container %v: %w", container, err)
@@ -91,7 +90,7 @@ func (r *Runtime) reattach(key id.Container, boot string) error {
 	}
 	text, err := os.ReadFile(filepath.Join(c.dir, "state.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		// It was being started when the NodeManager was killed, and died with it before its first instruction.
+		// It was starting when the NodeManager was killed, and ended with it before its first instruction.
 		if err := c.clear(); err != nil {
 			return err
 		}
@@ -102,9 +101,9 @@ func (r *Runtime) reattach(key id.Container, boot string) error {
 	}
 	r.containers[key] = c
 	if notes.Unseal(text, &c.state) != nil {
-		// It cannot be told which process it was, so that all in its group end.
+		// The process is unknown, so everything in its group is ended.
 		c.state = state{ID: key.String()}
-		return r.vanished(c, "what its NodeManager had noted of it was damaged")
+		return r.recordVanished(c, "the record of its NodeManager was damaged")
 	}
 	if c.state.Exit != nil {
 		close(c.ended)
@@ -116,17 +115,17 @@ func (r *Runtime) reattach(key id.Container, boot string) error {
 		alive = c.attach() == nil
 	}
 	if !alive {
-		return r.vanished(c, "it ended while its NodeManager was away")
+		return r.recordVanished(c, "it ended while its NodeManager was not running")
 	}
 	for _, port := range c.state.Ports {
 		r.config.Leases.Hold(key, port.Host)
 	}
-	c.adopt() // the NodeManager may have been killed before it had
+	c.takeOverProcesses() // the NodeManager may have been killed before that
 	c.supervise()
 	return nil
 }
 
-// clear clears the group of a container that never began.
+// clear ends the group of a container that never started.
 func (c *container) clear() error {
 	if c.group == nil {
 		return nil
@@ -134,27 +133,27 @@ func (c *container) clear() error {
 	return errors.Join(c.group.Kill(context.Background()), c.group.Delete())
 }
 
-// vanished records the end of a process that nobody saw end, and why.
-func (r *Runtime) vanished(c *container, why string) error {
+// recordVanished records the unobserved end of a process.
+func (r *Runtime) recordVanished(c *container, why string) error {
 	if c.group == nil {
-		// Without a control group nothing tells whose the process number is by now.
+		// Without a control group the process number may belong to another process by now.
 		c.state.Pid = 0
 	}
-	if err := c.keepRest(); err != nil {
+	if err := c.drainOutput(); err != nil {
 		return err
 	}
 	if c.group == nil {
 		c.state.Exit, c.state.FinishedAt = &runtime.Exit{Code: -1}, time.Now()
 	} else {
-		c.settle(runtime.Exit{Code: -1})
+		c.killRest(runtime.Exit{Code: -1})
 	}
 	c.state.Exit.Message = why
-	c.conclude()
+	c.complete()
 	return nil
 }
 
-// keepRest moves what a container printed last from its spools into its log.
-func (c *container) keepRest() error {
+// drainOutput moves a container's last output from its spools to its log.
+func (c *container) drainOutput() error {
 	log, err := logs.Open(c.runtime.config.LogDir, c.id.String(), 0)
 	if err != nil {
 		return err
@@ -169,7 +168,7 @@ func (c *container) keepRest() error {
 	return errors.Join(err, log.Close())
 }
 
-// bootID changes with every boot.
+// bootID is different after every boot.
 func bootID() (string, error) {
 	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(text)), err
@@ -185,7 +184,7 @@ func startTicks(pid int) (uint64, error) {
 }
 
 func parseStartTicks(stat []byte) (uint64, error) {
-	// The second field, the name, is in parentheses and may hold anything, also parentheses.
+	// The second field, the name, is in parentheses and may contain anything, also parentheses.
 	end := bytes.LastIndexByte(stat, ')')
 	fields := strings.Fields(string(stat[end+1:]))
 	if end < 0 || len(fields) < 20 {

@@ -10,7 +10,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// members are how many processes a container has, once there are as many as wanted or time is up.
+// members is how many processes a container has, once there are as many as expected or time is up.
 func (w *World) members(container runtime.Container, want int) int {
 	w.Helper()
 	group := w.Group(container)
@@ -26,7 +26,7 @@ func (w *World) members(container runtime.Container, want int) int {
 	}
 }
 
-// A command has ended when its own process has, though something that it has left holds on to its output.
+// A command has ended when its own process has, even if a process that it left behind holds its output.
 func execLeaves(w *World) {
 	container := w.Run(w.Spec("serve"))
 	for _, tty := range []bool{false, true} {
@@ -45,7 +45,7 @@ func execLeaves(w *World) {
 	}
 }
 
-// A terminal that is gone has nobody at it.
+// A command with a terminal ends when the terminal is closed.
 func execTerminalEnds(w *World) {
 	container := w.Run(w.Spec("serve"))
 	code, err := w.Exec(w.Context(), container.ID, runtime.Exec{Command: w.Command("brood"), TTY: true})
@@ -57,7 +57,7 @@ func execTerminalEnds(w *World) {
 	}
 }
 
-// Whoever goes away takes the command with everything that it has started, in whatever group or session.
+// When the caller disconnects, the command and everything that it has started is killed, in any group or session.
 func execGone(w *World) {
 	container := w.Run(w.Spec("serve"))
 	for _, tty := range []bool{false, true} {

@@ -21,30 +21,29 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// Harness is what the suite needs of an implementation.
+// Harness is what the suite needs to know of an implementation.
 type Harness struct {
-	// New makes empty state of a node of its own. Each call of the function it returns gives a runtime on that
-	// state, as a NodeManager has it that was started again; the one before is closed if it is an io.Closer.
+	// New creates the empty state of a new node. Each call of the returned function opens a runtime on that state, like a
+	// restarted NodeManager; the one before is closed if it is an io.Closer.
 	New func(t *testing.T) (open func() runtime.Runtime)
 	// Command runs the test program with arguments; see the folder program.
 	Command func(args ...string) []string
 	// Image of the specs, if any, and one that does not exist anywhere.
 	Image, MissingImage string
-	// Network of the specs, and whether their ports can be reached over 127.0.0.1.
+	// Network is the network of the specs, and Dial whether their ports can be reached over 127.0.0.1.
 	Network runtime.Network
 	Dial    bool
-	// HostNetwork says that specs with network: host are allowed.
+	// HostNetwork is true if specs with network: host are allowed.
 	HostNetwork bool
-	// Foreign, if set, starts a container that is not the node's, until the test ends.
+	// Foreign, if set, starts a container that is not the node's and runs until the test ends.
 	Foreign func(t *testing.T)
-	// Copy, if set, runs a container made of another one with all that is written on it, until the test ends or the copy
-	// is ended by the function that it gives.
+	// Copy, if set, runs a copy of a container with the same labels, until the test ends or the returned function is called.
 	Copy func(t *testing.T, of runtime.Container) (end func())
-	// Signal, if set, sends a signal to a container of a node as somebody does who uses the engine by hand.
+	// Signal, if set, sends a signal to a container of a node like a command of the engine from outside.
 	Signal func(t *testing.T, to runtime.Container, number int)
-	// Again, if set, starts an ended container of a node as somebody does who uses the engine by hand.
-	Again func(t *testing.T, ended runtime.Container)
-	// Kernel says that the quotas are the kernel's, so that its files tell them.
+	// StartAgain, if set, starts an ended container of a node like a command of the engine from outside.
+	StartAgain func(t *testing.T, ended runtime.Container)
+	// Kernel is true if the kernel enforces the quotas, so that its files can be read.
 	Kernel bool
 	// Bubble runs every case inside a testing/synctest bubble.
 	Bubble bool
@@ -80,19 +79,19 @@ func Run(t *testing.T, harness Harness) {
 	}
 }
 
-// Specs makes specs of containers that run the test program, each with an id of its own.
+// Specs creates specs of containers that run the test program, each with a new id.
 type Specs struct {
 	harness Harness
 	app     id.App
 	seq     int64
 }
 
-// NewSpecs makes specs for an implementation; of the harness it needs Command, Image and Network.
+// NewSpecs returns Specs for an implementation; it needs Command, Image and Network of the harness.
 func NewSpecs(harness Harness) *Specs {
 	return &Specs{harness: harness, app: id.App{ClusterStart: rand.Int64N(1e12) + 1, Seq: 1}}
 }
 
-// Spec is a container that runs the test program.
+// Spec is a container of the test program.
 func (s *Specs) Spec(args ...string) runtime.Spec {
 	return runtime.Spec{
 		ID:          id.Container{Epoch: 1, App: s.app, Seq: atomic.AddInt64(&s.seq, 1)},
@@ -109,8 +108,8 @@ func (s *Specs) Spec(args ...string) runtime.Spec {
 	}
 }
 
-// patience is how long one test may take. Some wait for the disk, which others may keep busy.
-const patience = 5 * time.Minute
+// caseTimeout is how long one case may take. Some wait for a busy disk.
+const caseTimeout = 5 * time.Minute
 
 // World is one node with a runtime under test.
 type World struct {
@@ -121,14 +120,14 @@ type World struct {
 	open func() runtime.Runtime
 }
 
-// NewWorld gives a runtime's own tests the means of the suite.
+// NewWorld lets a runtime's own tests use the suite.
 func NewWorld(t *testing.T, harness Harness) *World { return newWorld(t, harness) }
 
 func newWorld(t *testing.T, harness Harness) *World {
 	w := &World{T: t, Harness: harness, Specs: NewSpecs(harness), open: harness.New(t)}
 	w.Runtime = w.open()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), caseTimeout)
 		defer cancel()
 		containers, err := w.List(ctx)
 		if err != nil {
@@ -167,7 +166,7 @@ func (w *World) Restart() {
 
 // Context ends before the test does.
 func (w *World) Context() context.Context {
-	ctx, cancel := context.WithTimeout(w.T.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.T.Context(), caseTimeout)
 	w.Cleanup(cancel)
 	return ctx
 }
@@ -186,7 +185,7 @@ func (w *World) Run(spec runtime.Spec) runtime.Container {
 	return container
 }
 
-// End waits until a container has ended, and says how.
+// End waits until a container has ended, and returns its exit.
 func (w *World) End(container id.Container) runtime.Exit {
 	w.Helper()
 	ctx, cancel := context.WithCancel(w.Context())
@@ -206,12 +205,12 @@ func (w *World) End(container id.Container) runtime.Exit {
 			return *event.Exit
 		}
 	}
-	w.Fatalf("%v did not end: %v; %s", container, context.Cause(ctx), w.standing(container))
+	w.Fatalf("%v did not end: %v; %s", container, context.Cause(ctx), w.describe(container))
 	return runtime.Exit{}
 }
 
-// standing says how it stands with a container, and what its first process is busy with in the kernel.
-func (w *World) standing(container id.Container) string {
+// describe is the state of a container, and what its first process does in the kernel.
+func (w *World) describe(container id.Container) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.Context()), 10*time.Second)
 	defer cancel()
 	containers, err := w.List(ctx)
@@ -228,7 +227,7 @@ func (w *World) standing(container id.Container) string {
 	return "it is not there any more"
 }
 
-// Find looks a container up in the list.
+// Find searches the list for a container.
 func (w *World) Find(container id.Container) (runtime.Container, bool) {
 	w.Helper()
 	containers, err := w.List(w.Context())
@@ -243,7 +242,7 @@ func (w *World) Find(container id.Container) (runtime.Container, bool) {
 	return runtime.Container{}, false
 }
 
-// AwaitLine follows a container's output until it prints text.
+// AwaitLine waits until a container prints text.
 func (w *World) AwaitLine(container id.Container, text string) {
 	w.Helper()
 	var lines []string
@@ -260,7 +259,7 @@ func (w *World) AwaitLine(container id.Container, text string) {
 	}
 }
 
-// Output reads what a container has printed.
+// Output is what a container has printed.
 func (w *World) Output(container id.Container, options runtime.LogOptions) string {
 	w.Helper()
 	var lines []string

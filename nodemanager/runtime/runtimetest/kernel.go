@@ -7,7 +7,7 @@ import (
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
 
-// kernelCases look at the kernel's own files.
+// kernelCases read the kernel's own files.
 var kernelCases = []testCase{
 	{"KernelHasTheQuotas", kernelQuotas},
 	{"CPUQuota", cpuQuota},
@@ -41,8 +41,7 @@ func kernelQuotas(w *World) {
 	}
 }
 
-// A loop on every core gets half a core of time. On a machine that is too busy to give it that much it gets
-// less, which shows in how seldom it is throttled.
+// A loop on every core gets half a core of time. On a busy machine it gets less, and is seldom throttled.
 func cpuQuota(w *World) {
 	spec := w.Spec("cpu", "60")
 	spec.CPUMillis = 500

@@ -67,8 +67,8 @@ func logsBoth(w *World) {
 	}
 }
 
-// What is longer than a log keeps in one line goes on in the next, and no letter is lost for that: neither in what a container prints,
-// nor in what was kept of one.
+// A line that is too long continues in the next one, and no character is lost: neither while the container runs nor after
+// its removal.
 func logsLetters(w *World) {
 	spec := w.Spec("letters", "100000")
 	w.Run(spec)

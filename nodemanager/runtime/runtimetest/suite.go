@@ -128,7 +128,7 @@ func startTells(w *World) {
 	same(w, listed, started)
 }
 
-// same compares everything that a list must tell as the start did.
+// same compares everything that a list and the start must report equally.
 func same(w *World, got, want runtime.Container) {
 	w.Helper()
 	if got.ID != want.ID || got.RuntimeID != want.RuntimeID || got.AppName != want.AppName || got.Attempt != want.Attempt ||
@@ -475,7 +475,7 @@ func copied(w *World) {
 }
 
 func startedAgain(w *World) {
-	if w.Again == nil {
+	if w.StartAgain == nil {
 		return
 	}
 	spec := w.Spec("serve")
@@ -489,7 +489,7 @@ func startedAgain(w *World) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	w.Again(w.T, ended)
+	w.StartAgain(w.T, ended)
 	if event := <-watched; event.Kind != runtime.Started || event.ID != spec.ID {
 		w.Errorf("the start by somebody else is told as %+v", event)
 	}

@@ -1,4 +1,4 @@
-// Package storetest is what every store has to pass.
+// Package storetest is the conformance suite of stores.
 package storetest
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
 
-// Place is somewhere a store can be opened, closed and opened again.
-type Place interface {
+// Opener opens the same store again and again.
+type Opener interface {
 	Open(options store.Options) (store.Store, error)
 }
 
@@ -25,8 +25,8 @@ const retention = 5
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC)
 
-// Run runs the suite. place makes a new, empty place.
-func Run(t *testing.T, place func(t *testing.T) Place) {
+// Run runs the suite. place returns an Opener of a new, empty store.
+func Run(t *testing.T, place func(t *testing.T) Opener) {
 	t.Run("the zone's start is fixed at the first opening and the epoch rises with each", func(t *testing.T) {
 		p := place(t)
 		for epoch := int64(1); epoch <= 3; epoch++ {
@@ -212,7 +212,7 @@ func Run(t *testing.T, place func(t *testing.T) Place) {
 	})
 }
 
-func open(t *testing.T, p Place, now time.Time) store.Store {
+func open(t *testing.T, p Opener, now time.Time) store.Store {
 	t.Helper()
 	s, err := p.Open(store.Options{Now: now, EventRetention: retention})
 	if err != nil {

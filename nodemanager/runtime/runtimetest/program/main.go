@@ -1,5 +1,4 @@
-// Command program is what the conformance suite runs in containers: each subcommand is one way to behave or to
-// misbehave.
+// Command program is the test program of the suite: each subcommand behaves or misbehaves in one way.
 package main
 
 import (
@@ -20,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// burnt is where a busy loop leaves something to be seen.
+// burnt keeps a busy loop from being optimised away.
 var burnt atomic.Int64
 
 func main() {
@@ -159,7 +158,7 @@ func run(command string, args []string) int {
 			return fail(err)
 		}
 	case "tty":
-		// The size arrives just after the start; it is never zero once it was set.
+		// The size arrives shortly after the start; it is never zero once it was set.
 		for {
 			size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
 			if err != nil {
