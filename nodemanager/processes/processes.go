@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -62,15 +63,17 @@ func (c Command) find() ([]process, error) {
 	return found, nil
 }
 
-// marked reports whether a process has the mark. One that is replacing its program has no environment for a moment, which is long
-// where it does not get the processor, and is looked at again.
+// marked reports whether a process has the mark. The environment of one that is replacing its program cannot be read for a moment,
+// which is long where it does not get the processor, and is looked at again.
 func (c Command) marked(pid, session int) bool {
 	for waited := time.Duration(0); ; waited += again {
 		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-		if err != nil || len(environ) > 0 {
-			return err == nil && bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+c.Environment()+"\x00"))
-		}
-		if waited >= longestExec || session == 0 || !isBetween(pid) {
+		switch {
+		case err == nil && len(environ) > 0:
+			return bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+c.Environment()+"\x00"))
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ESRCH):
+			return false
+		case waited >= longestExec, session == 0, hasNoEnvironment(pid):
 			return false
 		}
 		time.Sleep(again)
@@ -84,18 +87,23 @@ const (
 	longestExec = 2 * time.Second
 )
 
-// isBetween reports whether a process is replacing its program: the kernel does not know yet where its environment is. It knows that
-// of one whose environment is empty. Kernel threads, which never have one, are in no session.
-func isBetween(pid int) bool {
+// hasNoEnvironment reports whether a process is dead, or its environment is known to be empty. While it replaces its program, the
+// kernel does not know where its environment is; and what was read may be of the program before. Kernel threads, which never have
+// one, are in no session.
+func hasNoEnvironment(pid int) bool {
 	fields := statOf(pid)
-	return len(fields) > environEnd && alive(fields) && fields[environEnd] == "0"
+	if len(fields) <= environEnd || !alive(fields) {
+		return true
+	}
+	return fields[environEnd] != "0" && fields[environStart] == fields[environEnd]
 }
 
 // Fields of /proc/PID/stat, counted from behind the name.
 const (
-	state      = 0
-	ofSession  = 3
-	environEnd = 48
+	state        = 0
+	ofSession    = 3
+	environStart = 47
+	environEnd   = 48
 )
 
 // statOf reads the fields of a process behind its name, which is in parentheses and may hold anything; none if there is no such
