@@ -95,6 +95,11 @@ func (r *Role) Restore(memo Memo) {
 	}
 	r.restored = true
 	wanted := r.rollout
+	// How long no master was there, or the app was stopped, is not known. Nothing could get on meanwhile, for which the version is not
+	// to blame: it is given half of its deadline at least.
+	if least := wanted.progressAt.Add(-r.wanted.Update.Deadline / 2); restored.state == Progressing && restored.progressAt.Before(least) {
+		restored.progressAt = least
+	}
 	r.rollout = restored
 	r.rollout.want(r.wanted, wanted.progressAt)
 }

@@ -52,6 +52,9 @@ type Held struct {
 	at time.Time
 	// recording: its first record is on the way to the disk. Only once it is there does the container survive a restart.
 	recording bool
+	// removing: that it has ended is on the way to the disk. Only then is it removed from its engine: a NodeManager that found neither a
+	// container nor a record of its end would start it again.
+	removing bool
 	// trouble is what was said last of cleaning it up; saying it once is enough.
 	trouble string
 }
@@ -206,6 +209,15 @@ func (n *Node) Recorded(key id.Container, failure string) {
 	if h == nil {
 		return
 	}
+	if h.removing && !h.recording {
+		h.removing = false
+		if failure != "" {
+			n.apply(h, container.Fact{Event: container.RemoveFailed, Detail: failure})
+			return
+		}
+		n.out.Do = append(n.out.Do, Do{container.Effect{Kind: container.Remove}, h})
+		return
+	}
 	h.recording = false
 	if failure != "" {
 		n.apply(h, container.Fact{Event: container.RecordFailed, Detail: failure})
@@ -263,6 +275,9 @@ func (n *Node) perform(h *Held, effects []container.Effect) {
 		switch effect.Kind {
 		case container.Record:
 			h.recording = true
+			n.write(h, true)
+		case container.Remove:
+			h.removing = true
 			n.write(h, true)
 		case container.Save:
 			n.write(h, false)
