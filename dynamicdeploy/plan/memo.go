@@ -95,6 +95,11 @@ func (r *Role) Restore(memo Memo) {
 	}
 	r.restored = true
 	began := r.rollout.progressAt
+	// It is not known how long there was no master, or the app was stopped. The version could make no progress meanwhile and is not
+	// to blame for that: at least half of its deadline remains.
+	if least := began.Add(-r.desired.Update.Deadline / 2); restored.state == Progressing && restored.progressAt.Before(least) {
+		restored.progressAt = least
+	}
 	r.rollout = restored
 	r.rollout.setDesired(r.desired, began)
 }

@@ -52,6 +52,9 @@ type Entry struct {
 	at time.Time
 	// recordPending is true until its first record is durable: only then does the container survive a restart.
 	recordPending bool
+	// removePending is true while the record of its end is not durable. The container is removed from its engine after that: a
+	// NodeManager that found neither a container nor a record of its end would start it again.
+	removePending bool
 	// lastTrouble is the last logged error of its clean-up, which is logged once.
 	lastTrouble string
 }
@@ -206,6 +209,15 @@ func (n *Node) Recorded(key id.Container, failure string) {
 	if h == nil {
 		return
 	}
+	if h.removePending && !h.recordPending {
+		h.removePending = false
+		if failure != "" {
+			n.apply(h, container.Fact{Event: container.RemoveFailed, Detail: failure})
+			return
+		}
+		n.out.Do = append(n.out.Do, Do{container.Effect{Kind: container.Remove}, h})
+		return
+	}
 	h.recordPending = false
 	if failure != "" {
 		n.apply(h, container.Fact{Event: container.RecordFailed, Detail: failure})
@@ -263,6 +275,9 @@ func (n *Node) perform(h *Entry, effects []container.Effect) {
 		switch effect.Kind {
 		case container.Record:
 			h.recordPending = true
+			n.write(h, true)
+		case container.Remove:
+			h.removePending = true
 			n.write(h, true)
 		case container.Save:
 			n.write(h, false)

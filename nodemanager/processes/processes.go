@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -63,15 +64,17 @@ func (c Command) find() ([]process, error) {
 	return found, nil
 }
 
-// marked reports whether a process has the mark. A process during exec has no environment for a moment, which is long
-// on a busy machine, and is examined again.
+// marked reports whether a process has the mark. The environment of a process during exec cannot be read for a moment, which is
+// long on a busy machine, and is examined again.
 func (c Command) marked(pid, session int) bool {
 	for waited := time.Duration(0); ; waited += again {
 		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-		if err != nil || len(environ) > 0 {
-			return err == nil && bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+c.Environment()+"\x00"))
-		}
-		if waited >= longestExec || session == 0 || !isBetween(pid) {
+		switch {
+		case err == nil && len(environ) > 0:
+			return bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+c.Environment()+"\x00"))
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ESRCH):
+			return false
+		case waited >= longestExec, session == 0, hasNoEnvironment(pid):
 			return false
 		}
 		time.Sleep(again)
@@ -85,18 +88,22 @@ const (
 	longestExec = 2 * time.Second
 )
 
-// isBetween reports whether a process is in exec: the kernel does not know yet where its environment is, which it knows of a
-// process whose environment is empty. Kernel threads, which never have one, are in no session.
-func isBetween(pid int) bool {
+// hasNoEnvironment reports whether a process is dead, or its environment is known to be empty. During exec the kernel does not know
+// where the environment is; and what was read may be of the program before. Kernel threads, which never have one, are in no session.
+func hasNoEnvironment(pid int) bool {
 	fields := statOf(pid)
-	return len(fields) > environEnd && alive(fields) && fields[environEnd] == "0"
+	if len(fields) <= environEnd || !alive(fields) {
+		return true
+	}
+	return fields[environEnd] != "0" && fields[environStart] == fields[environEnd]
 }
 
 // These are the fields of /proc/PID/stat, counted from behind the name.
 const (
-	state      = 0
-	ofSession  = 3
-	environEnd = 48
+	state        = 0
+	ofSession    = 3
+	environStart = 47
+	environEnd   = 48
 )
 
 // statOf reads the fields of a process behind its name, which is in parentheses and may contain anything; none if there is no

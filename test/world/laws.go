@@ -169,6 +169,8 @@ func (l *laws) event(event *apiv1.Event) {
 		}
 	case event.GetKind() == "node" && event.GetTo() == "LOST":
 		l.lost[event.GetNode()] = l.w.now
+	case event.GetKind() == "container" && strings.Contains(event.GetMessage(), "may stay"):
+		delete(l.notices, name) // a master that is being replaced is not told of it
 	case event.GetKind() == "container" && event.GetTo() == "DONE":
 		if p := l.running(name); p != nil && !l.fenced[name] {
 			l.w.breach("gone", "the zone says that %s is gone (%s), and it still runs on %s", name, event.GetMessage(), p.engine.host.name)

@@ -370,12 +370,12 @@ func (m *manager) call(request message, answer func(message, error)) {
 	case *masterv1.FinishRequest:
 		m.put(task{in: zone.Finish{Bearer: request.credential, Request: body}, done: reply})
 	default:
-		if name := request.value.(wish).look; name != "" {
+		if name := request.value.(order).look; name != "" {
 			app, err := m.core.App(name)
 			reply(app, err)
 			return
 		}
-		in := request.value.(wish).in
+		in := request.value.(order).in
 		if m.full && grows(in) {
 			reply(nil, errUnavailable)
 			return

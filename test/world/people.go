@@ -31,14 +31,14 @@ type people struct {
 	settled map[string]bool
 }
 
-// wish is what people send: an input, or a look at an app.
-type wish struct {
+// order is what people send: an input, or a look at an app.
+type order struct {
 	in   zone.Input
 	look string
 }
 
 // String is what of it goes into the hash of a run.
-func (w wish) String() string { return fmt.Sprintf("%T %s", w.in, w.look) }
+func (o order) String() string { return fmt.Sprintf("%T %s", o.in, o.look) }
 
 func newPeople(w *World) *people {
 	return &people{w: w, process: w.newProcess(peopleMachine, "people"), wanted: map[string]int32{}, removals: map[string]int{}, ending: map[string]int{}, settled: map[string]bool{}}
@@ -48,7 +48,7 @@ func newPeople(w *World) *people {
 func (p *people) ask(in zone.Input, done func(proto.Message, error)) {
 	before := maps.Clone(p.removals)
 	p.w.result.Done[fmt.Sprintf("%T", in)[len("zone."):]]++
-	p.process.call(managerAddress, 30*time.Second, message{method: "Wish", value: wish{in: in}}, func(answer message, err error) {
+	p.process.call(managerAddress, 30*time.Second, message{method: "Order", value: order{in: in}}, func(answer message, err error) {
 		p.w.trace("people asked for %T: %v", in, err)
 		if err == nil {
 			p.note(answer.body, before)
@@ -259,7 +259,7 @@ func (p *people) resume(name string) {
 
 // settleApp has an app that is there be sound and small. One that is being removed is let go.
 func (p *people) settleApp(name string) {
-	p.process.call(managerAddress, 30*time.Second, message{method: "Wish", value: wish{look: name}}, func(answer message, err error) {
+	p.process.call(managerAddress, 30*time.Second, message{method: "Order", value: order{look: name}}, func(answer message, err error) {
 		app, _ := answer.body.(*apiv1.App)
 		switch {
 		case err != nil && !errdefs.IsNotFound(err):
