@@ -117,7 +117,7 @@ func (r *Registry) run(ctx context.Context, what blob, f *fetchGroup) {
 	close(f.done)
 }
 
-// fetch fetches a blob into the cache. An earlier flight may have done so since whoever wants it looked there.
+// fetch fetches a blob into the cache, unless an earlier fetch has stored it since the caller looked.
 func (r *Registry) fetch(ctx context.Context, what blob) error {
 	if _, err := os.Stat(r.cache.path(what.digest)); err == nil {
 		return nil

@@ -142,8 +142,8 @@ func (n *Node) checkSpec(lease *corev1.Lease, spec *corev1.ContainerSpec) error 
 	return specs.CheckContainer(spec)
 }
 
-// programAllowed says who may run a program of the node itself, as the NodeManager's own user: what the
-// ResourceManager has said of the lease counts, not what an application master asks for.
+// programAllowed refuses programs of the node, which run as the NodeManager's own user, unless the ResourceManager has
+// permitted them in the lease. The request of an application master does not count.
 func programAllowed(lease *corev1.Lease, spec *corev1.ContainerSpec) error {
 	if spec.GetRuntime() != corev1.ContainerSpec_PROCESS || spec.GetImage() != "" || lease.GetMaster() || lease.GetFramework() {
 		return nil

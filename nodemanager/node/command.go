@@ -8,7 +8,7 @@ import (
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
 )
 
-// ApplyCommand does what the ResourceManager commands, but for EndFramework, which is its owner's.
+// ApplyCommand performs a command of the ResourceManager, except EndFramework, which its owner performs.
 func (n *Node) ApplyCommand(command *trackerv1.NodeCommand) {
 	switch c := command.GetCommand().(type) {
 	case *trackerv1.NodeCommand_Launch_:
@@ -29,7 +29,7 @@ func (n *Node) ApplyCommand(command *trackerv1.NodeCommand) {
 	}
 }
 
-// ApplyRegistration takes the ResourceManager's answer to a registration.
+// ApplyRegistration applies the ResourceManager's answer to a registration.
 func (n *Node) ApplyRegistration(response *trackerv1.RegisterResponse) {
 	n.Trust(response.GetKeys())
 	for _, containerID := range response.GetReap() {

@@ -8,17 +8,17 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 )
 
-// Listed is a container as an engine tells of it when it is asked for all it has.
+// Listed is a container as an engine lists it.
 type Listed struct {
 	ID      id.Container
 	AppName string
 	Attempt int32
 	Labels  map[string]string
 	Running bool
-	// NeverRan: it was made, and not started yet.
+	// NeverRan is true if it was created and not started yet.
 	NeverRan bool
 	Process  container.Process
-	// Ending holds if it neither runs nor has never run.
+	// Ending is set if it ran and does not run any more.
 	Ending container.Ending
 }
 

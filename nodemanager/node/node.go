@@ -1,8 +1,8 @@
-// Package node decides for all containers of one node: which starts are admitted, what becomes of what the ResourceManager commands,
-// what it is told, and what of an engine's containers nobody has written down. What one container does next is package container's.
+// Package node decides for all containers of one node: which starts are admitted, what follows from the ResourceManager's commands,
+// what is reported to it, and which of an engine's containers have no record. Package container decides what one container does next.
 //
-// It is pure: facts go in with the time, and what is to be done comes out as values, which are taken with Take. Its owner performs
-// them in this order: do, write down, tell.
+// It is pure: facts go in with the time, and Take returns what is to be done as values. Its owner performs them in this order: do,
+// store, publish.
 package node
 
 import (
@@ -65,9 +65,9 @@ func (h *Entry) RecordPending() bool { return h.recordPending }
 // Out is what is to be done, in the order in which it was decided. A container stands in Records and in Changes once.
 type Out struct {
 	Do []Do
-	// Records are the containers to be written down.
+	// Records are the containers to be stored.
 	Records []Record
-	// Changes are the containers whose status is to be told to everybody who watches.
+	// Changes are the containers whose status is to be published to all watchers.
 	Changes []Change
 	// Notes are for the log.
 	Notes []Note
@@ -79,13 +79,13 @@ type Do struct {
 	Entry *Entry
 }
 
-// Record is a container to be written down. For one that is Awaited, Recorded is to be called.
+// Record is a container to be stored. For one that is Awaited, Recorded is to be called.
 type Record struct {
 	Entry   *Entry
 	Awaited bool
 }
 
-// Change is a status to be told. The ResourceManager is not told of a container that it needs to hear no more of, unless it asked Again.
+// Change is a status to be published. Once the end is acknowledged, it is not sent to the ResourceManager, unless that asked Again.
 type Change struct {
 	Entry  *Entry
 	Status *corev1.ContainerStatus
@@ -102,15 +102,15 @@ type Note struct {
 	Warning       bool
 }
 
-// New makes a node of which nothing is known yet.
+// New returns a node without containers.
 func New(settings Settings) *Node {
 	return &Node{settings: settings, containers: map[id.Container]*Entry{}, health: &corev1.NodeHealth{Healthy: true}}
 }
 
-// Begin says what time it is for all that follows.
+// Begin sets the time for all that follows.
 func (n *Node) Begin(now time.Time) { n.now = now }
 
-// Take gives what is to be done since it was last taken.
+// Take returns what is to be done since the last Take.
 func (n *Node) Take() Out {
 	for i, change := range n.out.Changes {
 		n.out.Changes[i].Status = change.Entry.status(n.settings.Address)
@@ -138,7 +138,7 @@ func (n *Node) All() []*Entry {
 	return slices.SortedFunc(maps.Values(n.containers), func(a, b *Entry) int { return a.Core.ID.Compare(b.Core.ID) })
 }
 
-// Tick applies deadlines and gives the next one; zero is never. A node keeps what has ended for a day: it looks at none of them before
+// Tick applies deadlines and returns the next one; zero is never. A node keeps what has ended for a day: it looks at none of them before
 // their time.
 func (n *Node) Tick() time.Time {
 	var due []*Entry
@@ -299,7 +299,7 @@ func (n *Node) perform(h *Entry, effects []container.Effect) {
 	}
 }
 
-// write has a container written down. A container that waits for its record is told when the group that it belongs to is durable.
+// write stores a container. A container that waits for its record is told when the group that it belongs to is durable.
 func (n *Node) write(h *Entry, awaited bool) {
 	for i := range n.out.Records {
 		if n.out.Records[i].Entry == h {
@@ -334,7 +334,7 @@ func (n *Node) Statuses(wants func(*corev1.ContainerStatus) bool) []*corev1.Cont
 	return statuses
 }
 
-// Status is what is known of a container.
+// Status is the message about a container.
 func (n *Node) Status(h *Entry) *corev1.ContainerStatus { return h.status(n.settings.Address) }
 
 // Health is how the node is.

@@ -35,8 +35,8 @@ func manager(t *testing.T) *httptest.Server {
 	return server
 }
 
-// face runs one on loopback.
-func face(t *testing.T, config registry.Config) string {
+// proxy runs one on loopback.
+func proxy(t *testing.T, config registry.Config) string {
 	t.Helper()
 	if config.Gateway == nil {
 		config.Gateway = func(context.Context) (string, error) { return "127.0.0.1", nil }
@@ -57,7 +57,7 @@ func face(t *testing.T, config registry.Config) string {
 }
 
 func TestOnlyTheRegistryIsReached(t *testing.T) {
-	address := face(t, registry.Config{Upstream: manager(t).Listener.Addr().String()})
+	address := proxy(t, registry.Config{Upstream: manager(t).Listener.Addr().String()})
 	for _, test := range []struct {
 		method, path, body string
 		status             int
@@ -115,7 +115,7 @@ func TestAWatchIsToldAtOnce(t *testing.T) {
 		fmt.Fprintln(w, "two")
 	}))
 	defer server.Close()
-	address := face(t, registry.Config{Upstream: server.Listener.Addr().String()})
+	address := proxy(t, registry.Config{Upstream: server.Listener.Addr().String()})
 	response, err := http.Get("http://" + address + "/v1/registry/services/web/watch")
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +133,7 @@ func TestAWatchIsToldAtOnce(t *testing.T) {
 
 func TestWithoutAResourceManagerOneTriesAgain(t *testing.T) {
 	// A port of an address that nobody else uses.
-	address := face(t, registry.Config{Upstream: "127.70.0.2:7070"})
+	address := proxy(t, registry.Config{Upstream: "127.70.0.2:7070"})
 	response, err := http.Get("http://" + address + "/v1/registry/services")
 	if err != nil {
 		t.Fatal(err)
@@ -269,7 +269,7 @@ func TestOneContainerHasItsShareOfConnections(t *testing.T) {
 		}
 	}))
 	t.Cleanup(server.Close)
-	address := face(t, registry.Config{Upstream: server.Listener.Addr().String()})
+	address := proxy(t, registry.Config{Upstream: server.Listener.Addr().String()})
 	dial := func(from string) net.Conn {
 		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).Dial("tcp", address)
 		if err != nil {
@@ -315,7 +315,7 @@ func TestABodyIsPassedOnWholeOrNotAtAll(t *testing.T) {
 		seen <- r
 	}))
 	defer server.Close()
-	address := face(t, registry.Config{Upstream: server.Listener.Addr().String()})
+	address := proxy(t, registry.Config{Upstream: server.Listener.Addr().String()})
 	for _, test := range []struct{ request, body string }{
 		{"GET /v1/registry/services HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nGET ", ""},
 		{"PUT /v1/registry/services/web/endpoints/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-User\r\n\r\n2\r\n{}\r\n0\r\nX-User: root\r\n\r\n", "{}"},
@@ -342,7 +342,7 @@ func TestAWatchEndsWithItsConnection(t *testing.T) {
 		close(ended)
 	}))
 	defer server.Close()
-	address := face(t, registry.Config{Upstream: server.Listener.Addr().String()})
+	address := proxy(t, registry.Config{Upstream: server.Listener.Addr().String()})
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
