@@ -212,9 +212,14 @@ func exit(message *corev1.Exit) plan.Exit {
 		e.Blame, otherwise = plan.Node, "it ended while nobody watched"
 	case corev1.Exit_KILLED_FROM_OUTSIDE:
 		e.Blame, otherwise = plan.Nobody, "it was killed from outside Mammoth"
+	case corev1.Exit_PREEMPTED:
+		e.Blame, otherwise = plan.Nobody, "it was preempted"
+	case corev1.Exit_NODE_LOST:
+		e.Blame, otherwise = plan.Nobody, "its node was lost"
+	case corev1.Exit_LEASE_ENDED:
+		e.Blame, otherwise = plan.Nobody, "its lease ended"
 	default:
-		e.Blame = plan.Nobody
-		otherwise = "it was stopped (" + strings.ToLower(message.GetReason().String()) + ")"
+		e.Blame, otherwise = plan.Nobody, "it was stopped"
 	}
 	e.Reason = cmp.Or(e.Reason, otherwise)
 	return e

@@ -220,6 +220,34 @@ func TestReasonsThatChangeToAndFroAreToldOfNowAndThen(t *testing.T) {
 	})
 }
 
+// What a state is called in a table is not always a word for a sentence.
+func TestEachStateOfAnInstanceIsASentence(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		for state, want := range map[apiv1.Instance_State]string{
+			apiv1.Instance_DOWNLOADING: "web-1 is downloading: why", apiv1.Instance_LOADING: "web-1 is loading: why",
+			apiv1.Instance_STARTING: "web-1 is starting: why", apiv1.Instance_RUNNING: "web-1 is running: why",
+			apiv1.Instance_UNHEALTHY: "web-1 is unhealthy: why", apiv1.Instance_DRAINING: "web-1 is draining: why",
+			apiv1.Instance_STOPPING: "web-1 is stopping: why", apiv1.Instance_BACKOFF: "web-1 is held back: why",
+			apiv1.Instance_UNREACHABLE: "web-1 is unreachable: why",
+		} {
+			m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Instances: []*masterv1.InstanceReport{{Id: "web-1", Version: 1, State: state, Reason: "why"}}})
+			z.pass(time.Second)
+			last := ""
+			for _, event := range z.events("web") {
+				if event.GetKind() == "instance" {
+					last = event.GetMessage()
+				}
+			}
+			if last != want {
+				t.Errorf("%s: %q, want %q", state, last, want)
+			}
+		}
+	})
+}
+
 func TestAnAppShowsAFewReasonsOnly(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		n := z.addNode("node-1")
