@@ -61,7 +61,7 @@ type answer struct {
 
 // status is the first status that is not an interim one.
 func (a *answer) status() (int, error) {
-	for range mostEarly {
+	for range mostEarly + 1 {
 		line, err := a.line()
 		if err != nil {
 			return 0, plain(err)

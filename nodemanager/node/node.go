@@ -57,6 +57,8 @@ type Held struct {
 	removing bool
 	// trouble is what was said last of cleaning it up; saying it once is enough.
 	trouble string
+	// found: it was found in the engine without a record, so that nobody knows who has started it.
+	found bool
 }
 
 // Recording reports whether its first record is on the way to the disk.
@@ -232,14 +234,19 @@ func (n *Node) apply(h *Held, fact container.Fact) {
 		case container.RemoveFailed, container.PurgeFailed, container.StopFailed:
 			n.complain(h, "an ended container could not be cleaned up", fact.Detail)
 		case container.RemoveRefused:
-			n.complain(h, againMessage, "")
+			n.complain(h, h.foreignMessage(), "")
 		}
 	}
 	n.step(h, func() []container.Effect { return n.settings.Machine.Apply(n.now, h.Core, fact) })
 }
 
-// againMessage is said once of a container that runs and has no owner.
-const againMessage = "an ended container runs again, started by somebody else; it is ended"
+// foreignMessage is said once of a container that runs and has no owner. One that was found without a record has not ended before.
+func (h *Held) foreignMessage() string {
+	if h.found {
+		return "a container that was found without a record still runs; it is ended"
+	}
+	return "an ended container runs again, started by somebody else; it is ended"
+}
 
 // complain says what is wrong with an ended container, unless that was said last.
 func (n *Node) complain(h *Held, message, trouble string) {
@@ -290,7 +297,7 @@ func (n *Node) perform(h *Held, effects []container.Effect) {
 			n.out.Do = append(n.out.Do, Do{effect, h})
 		case container.StopProcess:
 			if h.Core.State == container.Done {
-				n.complain(h, againMessage, "")
+				n.complain(h, h.foreignMessage(), "")
 			}
 			n.out.Do = append(n.out.Do, Do{effect, h})
 		default:

@@ -13,8 +13,12 @@ type accounts struct {
 	text string
 }
 
-// accountFiles are both of an image's files.
-type accountFiles struct{ users, groups accounts }
+// imageFiles are what is known of an image's files: its users, its groups, and its root, which is nil if a layer was too
+// large to be kept in memory.
+type imageFiles struct {
+	users, groups accounts
+	root          rootfs
+}
 
 type accountsState byte
 

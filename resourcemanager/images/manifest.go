@@ -128,13 +128,14 @@ func (s *Store) Resolve(ctx context.Context, name string) (manifestDigest string
 	if err != nil {
 		return "", Config{}, fmt.Errorf("image %q: %w", name, err)
 	}
-	found.config.files = s.accountsOf(found.manifest)
+	found.config.files = s.filesOf(found.manifest)
 	return found.digest.String(), found.config, nil
 }
 
-// accountsOf are an image's own files of users and groups, nil if a layer was not looked at.
-func (s *Store) accountsOf(m parsedManifest) *accountFiles {
-	var files accountFiles
+// filesOf are an image's own files, nil if a layer was not looked at.
+func (s *Store) filesOf(m parsedManifest) *imageFiles {
+	var files imageFiles
+	whole := true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, layer := range m.Layers {
@@ -143,6 +144,10 @@ func (s *Store) accountsOf(m parsedManifest) *accountFiles {
 			return nil
 		}
 		files.users, files.groups = facts.users.over(files.users), facts.groups.over(files.groups)
+		files.root, whole = append(files.root, facts.tree), whole && facts.tree != nil
+	}
+	if !whole {
+		files.root = nil
 	}
 	return &files
 }

@@ -359,15 +359,15 @@ func TestWhatAnEngineDoesNotUnpackIsRefused(t *testing.T) {
 	file := func(name string) entry { return entry{name: name, content: []byte("x")} }
 	dir := func(name string) entry { return entry{name: name, mode: tar.TypeDir} }
 	for says, entries := range map[string][]entry{
-		`holds "etc/a" twice`:                                  {file("etc/a"), file("etc/a")},
-		`holds "./a" twice`:                                    {file("a"), file("./a")},
-		`holds "d/" twice`:                                     {dir("d/"), dir("d/")},
-		`holds "l" twice`:                                      {{name: "l", link: "x"}, file("l")},
-		`holds "a/b", but "/a"`:                                {file("a"), file("a/b")},
-		`links "h" to "nowhere"`:                               {{name: "h", hardLink: "nowhere"}},
-		`links "h" to "later"`:                                 {{name: "h", hardLink: "later"}, file("later")},
-		`links "h" to the folder "d"`:                          {dir("d"), {name: "h", hardLink: "d"}},
-		`"gone" and says, with ".wh.gone", that it is deleted`: {file("gone"), file(".wh.gone")},
+		`holds "etc/a" twice`:         {file("etc/a"), file("etc/a")},
+		`holds "./a" twice`:           {file("a"), file("./a")},
+		`holds "d/" twice`:            {dir("d/"), dir("d/")},
+		`holds "l" twice`:             {{name: "l", link: "x"}, file("l")},
+		`holds "a/b", but "/a"`:       {file("a"), file("a/b")},
+		`links "h" to "nowhere"`:      {{name: "h", hardLink: "nowhere"}},
+		`links "h" to "later"`:        {{name: "h", hardLink: "later"}, file("later")},
+		`links "h" to the folder "d"`: {dir("d"), {name: "h", hardLink: "d"}},
+		`"gone" and says, with ".wh.gone", that it is deleted`:               {file("gone"), file(".wh.gone")},
 		`holds "d/.wh.", which says that a file is deleted, but not which`:   {dir("d"), file("d/.wh.")},
 		`holds ".wh..", which says that a file is deleted, but not which`:    {file(".wh..")},
 		`holds "d/.wh...", which says that a file is deleted, but not which`: {dir("d"), file("d/.wh...")},
@@ -554,6 +554,38 @@ func TestAUserOfAManifestIsLookedUpInTheImage(t *testing.T) {
 		// After a restart the layers were not looked at: an engine will tell.
 		again := openStore(t, store.dir, Limits{})
 		if _, config, err := again.Resolve(t.Context(), "web:1"); err != nil || config.CheckUser("api") != nil {
+			t.Errorf("%s: after a restart: %v", way, err)
+		}
+	})
+}
+
+func TestAWorkingDirOfAManifestIsLookedUpInTheImage(t *testing.T) {
+	image := webImage(t)
+	image.layers = append(image.layers, tarOf(t, entry{name: "hello", content: []byte("x")}, entry{name: "link", link: "hello"}, aFolder("srv")))
+	bothWays(t, Limits{}, image, func(t *testing.T, way string, store *Store, err error) {
+		taken(t, way, store, err)
+		_, config, err := store.Resolve(t.Context(), "web:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range []string{"", "/", "/srv", "/not/there", "/proc/self"} {
+			if err := config.CheckWorkingDir(dir); err != nil {
+				t.Errorf("%s: %v", way, err)
+			}
+		}
+		for dir, says := range map[string]string{
+			"/hello":     `workingDir is "/hello", but "/hello" is a file in the image`,
+			"/hello/x":   `workingDir is "/hello/x", but "/hello" is a file in the image`,
+			"/link":      `workingDir is "/link", but "/hello" is a file in the image`,
+			"/etc/hosts": `workingDir is "/etc/hosts", but "/etc/hosts" is a file in the image or in every container`,
+			"/dev/null":  `workingDir is "/dev/null", where every container has a device`,
+			"/sys/x":     `workingDir is "/sys/x", where no folder is`,
+		} {
+			wantSays(t, config.CheckWorkingDir(dir), errdefs.ErrInvalidArgument, says)
+		}
+		// After a restart the layers were not looked at: an engine will tell.
+		again := openStore(t, store.dir, Limits{})
+		if _, config, err := again.Resolve(t.Context(), "web:1"); err != nil || config.CheckWorkingDir("/hello") != nil {
 			t.Errorf("%s: after a restart: %v", way, err)
 		}
 	})

@@ -2,7 +2,7 @@
 // are pushed with the OCI distribution API, by which the nodes read them too.
 //
 // The directory is an OCI image layout (https://github.com/opencontainers/image-spec/blob/main/image-layout.md):
-// index.json names every tag and manifest, blobs/sha256 holds manifests, configs and layers. Only index.json ever
+// index.json names every tag and manifest, under a checksum and with a copy beside it, blobs/sha256 holds manifests, configs and layers. Only index.json ever
 // changes, and a blob that it leads to is on disk before it is named there, so that a crash at any point leaves a
 // consistent store. What is under incoming has not arrived whole, or was not taken in yet.
 package images
@@ -174,9 +174,16 @@ func Open(dir string, limits Limits) (*Store, error) {
 			return nil, fmt.Errorf("open the image store: %w", err)
 		}
 	}
+	var twice bool
 	var err error
-	if s.catalog, err = loadCatalog(dir); err != nil {
+	if s.catalog, twice, err = loadCatalog(dir); err != nil {
 		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
+	}
+	// A store has an index before its first blob, and what was damaged is put right by the other file.
+	if !twice {
+		if err := s.catalog.save(dir); err != nil && !errors.Is(diskError(err), errdefs.ErrResourceExhausted) {
+			return nil, fmt.Errorf("write the image store's index in %s: %w", dir, err)
+		}
 	}
 	if err := errors.Join(s.recoverUploads(), s.limits.setQuotas(s.disk)); err != nil {
 		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
