@@ -110,21 +110,21 @@ func environOf(pid int) ([]byte, error) {
 }
 
 // hasNoEnvironment reports whether a process is dead, or its environment is known to be empty. While it replaces its program, the
-// kernel does not know where its environment is, or thinks for a moment that it is empty; it says where the stack begins after that.
+// kernel does not know where its environment is, or thinks for a moment that it is empty; it knows where the code ends after that.
 // Kernel threads, which never have an environment, are in no session.
 func hasNoEnvironment(pid int) bool {
 	fields := statOf(pid)
 	if len(fields) <= environEnd || !alive(fields) {
 		return true
 	}
-	return fields[stackStart] != "0" && fields[environStart] == fields[environEnd]
+	return fields[codeEnd] != "0" && fields[environStart] == fields[environEnd]
 }
 
 // Fields of /proc/PID/stat, counted from behind the name.
 const (
 	state        = 0
 	ofSession    = 3
-	stackStart   = 25
+	codeEnd      = 24
 	environStart = 47
 	environEnd   = 48
 )

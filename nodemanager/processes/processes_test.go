@@ -79,6 +79,21 @@ func TestWhatACommandLeavesIsAnOrphan(t *testing.T) {
 	}
 }
 
+// A process that is replacing its program has no environment yet, however long that takes.
+func TestAProcessThatReplacesItsProgramIsFound(t *testing.T) {
+	for range 20 {
+		command := processes.New()
+		started := start(t, `echo; exec sh -c "$AGAIN"`, command.Environment(), `AGAIN=exec sh -c "$AGAIN"`)
+		if err := command.Kill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_ = started.Wait()
+		if status := started.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
+			t.Errorf("it ended with %v", started.ProcessState)
+		}
+	}
+}
+
 func TestTheWaitForAnEndEndsWithItsContext(t *testing.T) {
 	started := start(t, "echo; exec sleep 100")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
