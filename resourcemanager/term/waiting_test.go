@@ -336,6 +336,59 @@ func TestADryRunOverAnAppSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
 	})
 }
 
+func TestADryRunWithFewerInstancesSaysHowManyEnd(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		queues := narrowQueue()
+		queues.GetQueues()[2].Maximum.Absolute.CpuMillis = 1700
+		if _, err := z.rm.SetQueues(context.Background(), queues); err != nil {
+			t.Fatal(err)
+		}
+		n := z.addNode("node-1")
+		spec := webSpec(3)
+		spec.Queue = "narrow"
+		z.deploy(spec)
+		m := n.launchMaster()
+		for _, name := range []string{"web-1", "web-2", "web-3"} {
+			m.startInstance(n, name)
+		}
+		for name, c := range map[string]struct {
+			edit          func(*apiv1.AppSpec)
+			text, summary string
+		}{
+			"another image": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Image = "web:2" },
+				"1 of web-1, web-2, web-3 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); 2 would end; those that end make room",
+				"1 instance of web would be replaced; 2 instances would end",
+			},
+			"less cpu": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Resources.CpuMillis = 100 },
+				"1 of web-1, web-2, web-3 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); 2 would end; there is room for 1 more instance",
+				"1 instance of web would be replaced; 2 instances would end",
+			},
+			"the same image": {func(*apiv1.AppSpec) {}, "", "no further instance of web would be started; none would be replaced; 2 instances would end"},
+			"another role": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Name, s.Roles[0].Resources.CpuMillis = "front", 100 }, "",
+				"the instance of web would be started at once; none would be replaced; 3 instances would end",
+			},
+		} {
+			next := webSpec(1)
+			next.Queue = "narrow"
+			c.edit(next)
+			answer, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: next, DryRun: true, IfGeneration: -1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := ""
+			for _, replaced := range answer.GetReplacements() {
+				text += replaced.GetText()
+			}
+			if text != c.text || answer.GetExplanation().GetSummary() != c.summary {
+				t.Errorf("%s: %q; %q", name, text, answer.GetExplanation().GetSummary())
+			}
+		}
+	})
+}
+
 func TestANodeThatIsDrainedSaysWhatKeepsItsContainers(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		n := z.addNode("node-1")
