@@ -26,7 +26,7 @@ func calendarNotes(app *apiv1.App) []string {
 			note = fmt.Sprintf("%s until %s, when the calendar says %d", number, moment(held.GetUntil()), held.GetThen())
 		}
 		if held.GetByCalendar() && held.GetInstances() != held.GetSaid() {
-			note += fmt.Sprintf(" (%d by the manifest)", held.GetSaid())
+			note += fmt.Sprintf(" (%d without it)", held.GetSaid())
 		}
 		notes = append(notes, note)
 	}
@@ -36,7 +36,7 @@ func calendarNotes(app *apiv1.App) []string {
 // bySpec is what there is to say beside an app's count where the calendar holds another one than the manifest.
 func bySpec(app *apiv1.App) string {
 	if said := specified(app); len(app.GetSchedules()) > 0 && said != wholeCount(app) {
-		return fmt.Sprintf(" (%d by the manifest)", said)
+		return fmt.Sprintf(" (%d without the calendar)", said)
 	}
 	return ""
 }
