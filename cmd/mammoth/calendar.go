@@ -26,7 +26,7 @@ func calendarNotes(app *apiv1.App) []string {
 			note = fmt.Sprintf("%s until %s, when the calendar sets %d", number, moment(held.GetUntil()), held.GetThen())
 		}
 		if held.GetByCalendar() && held.GetInstances() != held.GetSaid() {
-			note += fmt.Sprintf(" (%d by the manifest)", held.GetSaid())
+			note += fmt.Sprintf(" (%d without it)", held.GetSaid())
 		}
 		notes = append(notes, note)
 	}
@@ -36,7 +36,7 @@ func calendarNotes(app *apiv1.App) []string {
 // bySpec is the note beside an app's count if the calendar has set another one than the manifest.
 func bySpec(app *apiv1.App) string {
 	if said := specified(app); len(app.GetSchedules()) > 0 && said != desiredCount(app) {
-		return fmt.Sprintf(" (%d by the manifest)", said)
+		return fmt.Sprintf(" (%d without the calendar)", said)
 	}
 	return ""
 }

@@ -20,9 +20,9 @@ func TestTheNumberThatHoldsIsToldWithWhoSaidIt(t *testing.T) {
 		want []string
 	}{
 		{&apiv1.Schedule{Instances: 3, Said: 3, Until: at, Then: 1}, []string{"3 instances until " + when + ", when the calendar sets 1"}},
-		{&apiv1.Schedule{Instances: 1, Said: 2, ByCalendar: true, Until: at, Then: 3}, []string{"1 instance by the calendar until " + when + ", then 3 (2 by the manifest)"}},
+		{&apiv1.Schedule{Instances: 1, Said: 2, ByCalendar: true, Until: at, Then: 3}, []string{"1 instance by the calendar until " + when + ", then 3 (2 without it)"}},
 		{&apiv1.Schedule{Role: "front", Instances: 3, Said: 3, ByCalendar: true, Until: at, Then: 1}, []string{"3 instances of front by the calendar until " + when + ", then 1"}},
-		{&apiv1.Schedule{Instances: 1, Said: 2, ByCalendar: true}, []string{"1 instance by the calendar (2 by the manifest)"}},
+		{&apiv1.Schedule{Instances: 1, Said: 2, ByCalendar: true}, []string{"1 instance by the calendar (2 without it)"}},
 		{&apiv1.Schedule{Instances: 2, Said: 2}, nil},
 	} {
 		if got := calendarNotes(&apiv1.App{Schedules: []*apiv1.Schedule{c.held}}); !slices.Equal(got, c.want) {
@@ -34,7 +34,7 @@ func TestTheNumberThatHoldsIsToldWithWhoSaidIt(t *testing.T) {
 		Schedules: []*apiv1.Schedule{{Instances: 1, Said: 2, ByCalendar: true, Until: at, Then: 3}},
 	}
 	var out bytes.Buffer
-	if err := appTable(&out, []*apiv1.App{app}); err != nil || !strings.Contains(out.String(), "1/1 (2 by the manifest)") {
+	if err := appTable(&out, []*apiv1.App{app}); err != nil || !strings.Contains(out.String(), "1/1 (2 without the calendar)") {
 		t.Errorf("app ls: %q, %v", out.String(), err)
 	}
 	// Whoever waits is done when the number that holds runs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -116,6 +117,8 @@ func (c *cli) nobodyAnswers(err error) error {
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return c.closesAtOnce()
 	case errors.As(err, &number):
 		reason = number.Error()
 	case errors.As(err, &dns):
@@ -154,10 +157,24 @@ func (c *cli) remote(ctx context.Context, z *zone, err error) error {
 		if dialed := z.dialed.Load(); dialed != nil {
 			return c.nobodyAnswers(*dialed)
 		}
-		if strings.Contains(s.Message(), "error reading server preface") {
-			return fmt.Errorf("what answers at %s is not a zone; name another with --server", c.server)
+		if strings.Contains(s.Message(), "error reading server preface") || strings.Contains(s.Message(), "client preface") {
+			return c.notGreeted(s.Message())
 		}
 		return fmt.Errorf("the zone at %s went away (%s); is it being restarted?", c.server, s.Message())
 	}
 	return wire.Error(err)
+}
+
+// notGreeted is the sentence for a connection that was made and on which nothing came that a zone says at first. A zone closes the
+// connections of a caller that has too many of them before a word.
+func (c *cli) notGreeted(why string) error {
+	closed := strings.HasSuffix(why, io.EOF.Error()) || strings.Contains(why, syscall.ECONNRESET.Error()) || strings.Contains(why, syscall.EPIPE.Error())
+	if closed {
+		return c.closesAtOnce()
+	}
+	return fmt.Errorf("what answers at %s is not a zone; name another with --server", c.server)
+}
+
+func (c *cli) closesAtOnce() error {
+	return fmt.Errorf("the zone at %s closes the connection, as it does when too many are open; close some, or try again in a moment", c.server)
 }

@@ -263,6 +263,9 @@ func uploaded(from string) func(*apiv1.Image, error) (string, error) {
 
 // isArchiveName distinguishes a missing file from a name in the store.
 func isArchiveName(named string) bool {
-	return strings.HasPrefix(named, ".") || strings.HasPrefix(named, "/") ||
-		slices.Contains([]string{imagefile.Suffix, ".tar", ".tgz", ".gz"}, filepath.Ext(named))
+	return strings.HasPrefix(named, ".") || strings.HasPrefix(named, "/") || hasArchiveSuffix(named)
+}
+
+func hasArchiveSuffix(named string) bool {
+	return slices.Contains([]string{imagefile.Suffix, ".tar", ".tgz", ".gz"}, filepath.Ext(named))
 }

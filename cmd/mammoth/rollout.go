@@ -120,8 +120,21 @@ func (p *lineRollout) away() { fmt.Fprintln(p.out, awayText) }
 
 func rolloutLine(app *apiv1.App) string {
 	rollout := app.GetRollout()
-	return fmt.Sprintf("%s: version %d is %s", app.GetName(), rollout.GetVersion(), rolloutStatus(app,
-		fmt.Sprintf("%s, %d of %d instances%s", word(rollout.GetState()), rollout.GetUpdated(), rollout.GetTotal(), shareOf(rollout))))
+	return fmt.Sprintf("%s: version %d %s", app.GetName(), rollout.GetVersion(), rolloutStatus(app,
+		fmt.Sprintf("%s, %d of %d instances%s", rolloutWord(rollout.GetState()), rollout.GetUpdated(), rollout.GetTotal(), shareOf(rollout))))
+}
+
+// rolloutWord is a rollout's state as what is said of its version.
+func rolloutWord(state apiv1.Rollout_State) string {
+	switch state {
+	case apiv1.Rollout_NONE:
+		return "is not rolled out"
+	case apiv1.Rollout_FAILED:
+		return "has failed"
+	case apiv1.Rollout_REVERTED:
+		return "was reverted"
+	}
+	return "is " + word(state)
 }
 
 // rolloutStatus is the state of a rollout, its reason, and the next steps if it waits for a person.

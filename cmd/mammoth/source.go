@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
@@ -53,14 +54,14 @@ func (c *cli) openSource(named string) (source, error) {
 		}
 		if info.Mode().IsRegular() {
 			defer file.Close()
-			s.folder = filepath.Dir(named)
+			s.folder = folderOf(named)
 			// An ordinary file with an image is read again when it is pushed.
 			head := make([]byte, 512)
 			n, err := io.ReadFull(file, head)
 			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 				return s, plainPathError(err)
 			}
-			if !isManifestName(named) && (isArchiveName(named) || !isText(head[:n])) {
+			if !isManifestName(named) && (hasArchiveSuffix(named) || !isText(head[:n])) {
 				return s, nil
 			}
 			s.manifest, err = readText(io.MultiReader(bytes.NewReader(head[:n]), file))
@@ -117,6 +118,16 @@ func (s source) mistakes(err error) error {
 		return err
 	}
 	return err
+}
+
+// folderOf is where the files beside one lie. What is open already, such as /dev/stdin or /proc/self/fd/3, has no folder of its own, as
+// little as a pipe.
+func folderOf(named string) string {
+	folder := filepath.Dir(named)
+	if top, _, _ := strings.Cut(strings.TrimPrefix(folder, "/"), "/"); filepath.IsAbs(folder) && (top == "dev" || top == "proc") {
+		return "."
+	}
+	return folder
 }
 
 func isManifestName(named string) bool {

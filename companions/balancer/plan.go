@@ -40,6 +40,8 @@ type Service struct {
 	Expose *apiv1.Expose
 	// The servers of HTTP requests; empty if the service has no http.
 	HTTP []Server
+	// The TCP ports that the proxy can listen on.
+	TCP []*apiv1.Expose_Tcp
 	// Set if the service is also served with TLS.
 	Certificate *Certificate
 }
@@ -99,8 +101,9 @@ type Limits struct {
 	TCP func(listen int32) string
 }
 
-// MakePlan converts routes to a plan. A service that cannot be routed is refused with a sentence and affects no other; of
-// two with the same claim the first by name has it.
+// MakePlan converts routes to a plan. What cannot be routed is refused with a sentence and affects no other service; of two with the
+// same claim the first by name has it. A service of which one part cannot be routed keeps the others: if its hosts were given up
+// because a TCP port is taken, their requests would go to the app that has claimed all hosts.
 func MakePlan(routes map[string]Route, limits Limits) (*Plan, []*companionv1.Refusal) {
 	plan := &Plan{}
 	var refusals []*companionv1.Refusal
@@ -109,9 +112,10 @@ func MakePlan(routes map[string]Route, limits Limits) (*Plan, []*companionv1.Ref
 		service, err := makeService(name, routes[name], limits, taken)
 		if err != nil {
 			refusals = append(refusals, &companionv1.Refusal{Service: name, Reason: wire.Sentence(err)})
-			continue
 		}
-		plan.Services = append(plan.Services, *service)
+		if service != nil {
+			plan.Services = append(plan.Services, *service)
+		}
 	}
 	hosts := map[string]*Host{}
 	for i := range plan.Services {
@@ -140,6 +144,7 @@ func rank(host string) int {
 	return 0
 }
 
+// makeService checks a route. Its error is what cannot be routed, its service the rest; nil if that is nothing.
 func makeService(name string, route Route, limits Limits, taken expose.Claims) (*Service, error) {
 	if !isServiceName(name) {
 		return nil, fmt.Errorf("%.64q is not the name of a service", name)
@@ -148,26 +153,34 @@ func makeService(name string, route Route, limits Limits, taken expose.Claims) (
 	if err := expose.Check(route.Expose, portNames(route.Expose)); err != nil {
 		return nil, err
 	}
+	if err := taken.Take(name, route.Expose); err != nil {
+		return nil, err
+	}
 	service := &Service{Name: name, Expose: route.Expose}
+	var problem error
 	for _, tcp := range route.Expose.GetTcp() {
-		if limits.TCP == nil {
-			continue
+		if limits.TCP != nil {
+			if why := limits.TCP(tcp.GetListen()); why != "" {
+				problem = cmp.Or(problem, errors.New(why))
+				continue
+			}
 		}
-		if why := limits.TCP(tcp.GetListen()); why != "" {
-			return nil, errors.New(why)
-		}
+		service.TCP = append(service.TCP, tcp)
 	}
 	if h := route.Expose.GetHttp(); h != nil {
 		service.HTTP = servers(route.Service, h.GetPort())
 		if h.GetCertificate() != "" {
 			certificate, err := findCertificate(limits.Certificates, h.GetCertificate())
-			if err != nil {
-				return nil, err
-			}
-			service.Certificate = certificate
+			service.Certificate, problem = certificate, cmp.Or(problem, err)
 		}
 	}
-	return service, taken.Take(name, route.Expose)
+	switch {
+	case problem == nil:
+		return service, nil
+	case route.Expose.GetHttp() == nil && len(service.TCP) == 0:
+		return nil, problem
+	}
+	return service, fmt.Errorf("%w; what else it exposes is routed", problem)
 }
 
 func (p *Plan) add(service *Service, state *apiv1.Service, hosts map[string]*Host) {
@@ -186,7 +199,7 @@ func (p *Plan) add(service *Service, state *apiv1.Service, hosts map[string]*Hos
 			}
 		}
 	}
-	for _, tcp := range service.Expose.GetTcp() {
+	for _, tcp := range service.TCP {
 		p.TCP = append(p.TCP, TCP{Listen: tcp.GetListen(), Service: service, Servers: servers(state, tcp.GetPort())})
 	}
 }

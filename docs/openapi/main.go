@@ -11,12 +11,14 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	"github.com/mammoth-os/mammoth/resourcemanager/eventlog"
 )
 
 const path = "proto/mammoth/api/v1/openapi.swagger.json"
@@ -112,6 +114,7 @@ func define(definition object, message protoreflect.MessageDescriptor) {
 
 // describe says what one field takes.
 func describe(property object, field protoreflect.FieldDescriptor) {
+	rule := rules[string(field.FullName())]
 	kind := field.Kind()
 	switch {
 	case field.IsMap():
@@ -122,32 +125,92 @@ func describe(property object, field protoreflect.FieldDescriptor) {
 	}
 	switch {
 	case kind == protoreflect.Int64Kind || kind == protoreflect.Uint64Kind:
-		property["pattern"] = "^-?[0-9]{1,18}$"
+		property["pattern"] = "^(0|-?[1-9][0-9]{0,17})$"
 	case kind == protoreflect.Int32Kind:
 		property["minimum"], property["maximum"] = -1<<31, 1<<31-1
 	case kind == protoreflect.MessageKind && field.Message().FullName() == "google.protobuf.Duration":
-		property["pattern"], property["example"] = `^-?[0-9]{1,9}(\.[0-9]{1,9})?s$`, "10s"
+		property["pattern"], property["example"] = `^-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?s$`, "10s"
 	case kind == protoreflect.MessageKind && field.Message().FullName() == "google.protobuf.ListValue":
 		property["items"] = object{"type": "string"}
 	}
-	for key, value := range rules[string(field.FullName())] {
+	for key, value := range rule {
 		property[key] = value
 	}
 }
 
-// rules are what a spec may be, where a schema can say it.
+// amount is of what nobody has less than nothing.
+const amount = "^(0|[1-9][0-9]{0,17})$"
+
+// lasting is a duration of whole seconds that lies between two others, with both.
+func lasting(least, most time.Duration) object {
+	low, high := int64(least/time.Second), int64(most/time.Second)
+	return object{"pattern": fmt.Sprintf(`^((%s)(\.[0-9]{1,9})?|%d)s$`, strings.Join(between(low, high-1), "|"), high)}
+}
+
+// between are expressions that together match the numbers from low to high in decimal.
+func between(low, high int64) []string {
+	var parts []string
+	for low <= high {
+		// As many of the last digits as can be any: from low on up to the end of such a run.
+		free, run := 0, int64(1)
+		for low%(run*10) == 0 && low != 0 && low+run*10-1 <= high {
+			free, run = free+1, run*10
+		}
+		digit := low / run % 10
+		last := min(9, digit+(high-low+1)/run-1)
+		head := ""
+		if low/run >= 10 {
+			head = fmt.Sprint(low / run / 10)
+		}
+		part := fmt.Sprintf("%s[%d-%d]", head, digit, last)
+		if free > 0 {
+			part += fmt.Sprintf("[0-9]{%d}", free)
+		}
+		parts = append(parts, part)
+		low += (last - digit + 1) * run
+	}
+	return parts
+}
+
+// rules are what a value may be, where a schema can say it.
 var rules = map[string]object{
 	"mammoth.api.v1.AppSpec.name":                 {"pattern": "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"},
 	"mammoth.api.v1.AppSpec.queue":                {"pattern": "^([A-Za-z][A-Za-z0-9_-]{0,39})?$"},
 	"mammoth.api.v1.AppSpec.priority":             {"minimum": -1_000_000, "maximum": 1_000_000},
 	"mammoth.api.v1.RoleSpec.instances":           {"minimum": 0, "maximum": spec.MaxInstances},
 	"mammoth.api.v1.ScheduleEntry.instances":      {"minimum": 0, "maximum": spec.MaxInstances},
-	"mammoth.api.v1.ScaleAppRequest.instances":    {"minimum": 0, "maximum": spec.MaxInstances},
+	"mammoth.api.v1.ScaleAppRequest.instances":    {"minimum": 1, "maximum": spec.MaxInstances},
 	"mammoth.api.v1.PromoteAppRequest.percent":    {"minimum": 0, "maximum": 100},
 	"mammoth.api.v1.RollbackAppRequest.version":   {"minimum": 0, "maximum": 1<<31 - 1},
 	"mammoth.api.v1.UpdatePolicy.maxErrorPercent": {"minimum": 0, "maximum": 100},
-	"mammoth.core.v1.Port.name":                   {"pattern": "^[a-z][a-z0-9-]{0,14}$"},
-	"mammoth.core.v1.Port.container_port":         {"minimum": 0, "maximum": 65535},
+	"mammoth.api.v1.AppLogsRequest.tail":          {"minimum": 0, "maximum": 1<<31 - 1},
+	"mammoth.api.v1.WatchEventsRequest.tail":      {"minimum": 0, "maximum": 1<<31 - 1},
+	"mammoth.api.v1.WatchEventsRequest.kind":      {"enum": eventlog.Kinds},
+	"mammoth.api.v1.Event.kind":                   {"enum": eventlog.Kinds},
+	"mammoth.api.v1.ContractSpec.lend_percent":    {"minimum": 0, "exclusiveMinimum": true, "maximum": 100},
+	"mammoth.api.v1.ContractSpec.floor_percent":   {"minimum": 0, "maximum": 100},
+	"mammoth.api.v1.ContractSpec.notice":          lasting(0, 24*time.Hour),
+	"mammoth.api.v1.ContractSpec.grace":           lasting(0, 24*time.Hour),
+	"mammoth.api.v1.LendingWindow.duration":       lasting(time.Minute, 31*24*time.Hour),
+	"mammoth.api.v1.LendNowRequest.for":           lasting(0, 31*24*time.Hour),
+	"mammoth.api.v1.Capacity.percent":             {"minimum": 0, "maximum": 100},
+	"mammoth.api.v1.QueueSpec.max_apps":           {"minimum": 0, "maximum": 1<<31 - 1},
+	"mammoth.api.v1.QueueSpec.max_master_percent": {"minimum": 0, "maximum": 100},
+	"mammoth.api.v1.QueueSpec.user_limit_percent": {"minimum": 0, "maximum": 100},
+	"mammoth.api.v1.QueueSpec.notice":             lasting(0, 24*time.Hour),
+	// How long a request waits at most is cut down to 10m.
+	"mammoth.api.v1.GetServiceRequest.wait":         {"pattern": `^(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?s$`},
+	"mammoth.api.v1.RegisterEndpointRequest.port":   {"minimum": 0, "maximum": 65535},
+	"mammoth.api.v1.RegisterEndpointRequest.ports":  {"minimum": 1, "maximum": 65535},
+	"mammoth.api.v1.RegisterEndpointRequest.weight": {"minimum": 0, "maximum": 10_000},
+	"mammoth.api.v1.RegisterEndpointRequest.lease":  lasting(2*time.Second, 10*time.Minute),
+	"mammoth.core.v1.Resources.cpu_millis":          {"pattern": amount},
+	"mammoth.core.v1.Resources.memory_bytes":        {"pattern": amount},
+	"mammoth.core.v1.Resources.disk_bytes":          {"pattern": amount},
+	"mammoth.core.v1.Resources.ports":               {"pattern": amount},
+	"mammoth.core.v1.Resources.extended":            {"pattern": amount},
+	"mammoth.core.v1.Port.name":                     {"pattern": "^[a-z][a-z0-9-]{0,14}$"},
+	"mammoth.core.v1.Port.container_port":           {"minimum": 0, "maximum": 65535},
 }
 
 // manifest is what a manifest has in any case. Its keys are described in docs/manifest.md, and an unknown one is refused with the nearest

@@ -214,9 +214,14 @@ func exitOf(message *corev1.Exit) plan.Exit {
 		e.Blame, fallback = plan.BlameNode, "it ended while its NodeManager was not running"
 	case corev1.Exit_KILLED_FROM_OUTSIDE:
 		e.Blame, fallback = plan.BlameNobody, "it was killed from outside Mammoth"
+	case corev1.Exit_PREEMPTED:
+		e.Blame, fallback = plan.BlameNobody, "it was preempted"
+	case corev1.Exit_NODE_LOST:
+		e.Blame, fallback = plan.BlameNobody, "its node was lost"
+	case corev1.Exit_LEASE_ENDED:
+		e.Blame, fallback = plan.BlameNobody, "its lease ended"
 	default:
-		e.Blame = plan.BlameNobody
-		fallback = "it was stopped (" + strings.ToLower(message.GetReason().String()) + ")"
+		e.Blame, fallback = plan.BlameNobody, "it was stopped"
 	}
 	e.Reason = cmp.Or(e.Reason, fallback)
 	return e

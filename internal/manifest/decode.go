@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -297,12 +299,34 @@ func (d *decoder) duration(what string, into **durationpb.Duration) rule {
 			return
 		}
 		value, err := time.ParseDuration(n.Value)
-		if err != nil || value < 0 {
-			d.fail(n, "%s must be a duration as in 500ms, 10s or 5m, not %q", what, n.Value)
-			return
+		switch {
+		case err != nil && longDuration.MatchString(n.Value):
+			// It is one, and longer than any bound: the check of the whole names the bound.
+			*into = longestDuration(n.Value)
+		case err != nil:
+			d.fail(n, "%s must be a duration as in 500ms, 10s or 5m, not %q", what, beginning(n.Value))
+		case value < 0:
+			d.fail(n, "%s is %s, and a length of time is not negative", what, beginning(n.Value))
+		default:
+			*into = durationpb.New(value)
 		}
-		*into = durationpb.New(value)
 	}
+}
+
+// longDuration is a duration of whole units, of which time.ParseDuration reads those of up to 292 years.
+var longDuration = regexp.MustCompile(`^\+?([0-9]+)(h|m|s|ms|us|µs|ns)(?:[0-9]+(?:\.[0-9]+)?(?:h|m|s|ms|us|µs|ns))*$`)
+
+// longestDuration reads the first unit of a duration that is too long for time.ParseDuration; what a message cannot hold is as much as it can.
+func longestDuration(text string) *durationpb.Duration {
+	const most = 315_576_000_000 // seconds, which are 10,000 years
+	parts := longDuration.FindStringSubmatch(text)
+	count, err := strconv.ParseFloat(parts[1], 64)
+	unit, _ := time.ParseDuration("1" + parts[2])
+	seconds := count * unit.Seconds()
+	if err != nil || seconds > most {
+		seconds = most
+	}
+	return &durationpb.Duration{Seconds: max(int64(seconds), int64(math.MaxInt64/time.Second)+1)}
 }
 
 // quantity reads an amount of a resource, which is more than nothing.

@@ -84,6 +84,7 @@ func ParseHealth(text string) (*corev1.HealthCheck, error) {
 // rightForm is what somebody meant who wrote a URL, an address or a port's number; empty is somebody who did not.
 func rightForm(text string) (first, other string) {
 	kind, rest, _ := strings.Cut(text, ":")
+	kind = strings.ToLower(kind) // as in a URL
 	if kind != "http" && kind != "https" && kind != "tcp" {
 		return "", ""
 	}

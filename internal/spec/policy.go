@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -81,8 +83,17 @@ func (c *checker) duration(key string, value *durationpb.Duration, least, most t
 	case value == nil || value.CheckValid() != nil:
 		c.fail(key, "%s must be a duration as in 500ms, 10s or 5m", key)
 	case length < least || length > most:
-		c.fail(key, "%s must be between %s and %s, but is %s", key, short(least), short(most), short(length))
+		c.fail(key, "%s must be between %s and %s, but is %s", key, short(least), short(most), written(value))
 	}
+}
+
+// written is a duration as people write it, also one that is longer than a time.Duration can be.
+func written(value *durationpb.Duration) string {
+	length := value.AsDuration()
+	if length.Truncate(time.Second) == time.Duration(value.GetSeconds())*time.Second && length != math.MaxInt64 && length != math.MinInt64 {
+		return short(length)
+	}
+	return fmt.Sprintf("%dh", value.GetSeconds()/3600)
 }
 
 // short writes a duration as people do: 24h, not 24h0m0s.

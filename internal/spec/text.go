@@ -94,9 +94,15 @@ func CheckEnvName(name string) error {
 	return nil
 }
 
+// urlStart is what a URL has before its host, with or without the scheme.
+var urlStart = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*:)?//`)
+
 // CheckPath says in one sentence why a path cannot be asked for by a health check.
 func CheckPath(text string) error {
 	switch {
+	case urlStart.MatchString(text):
+		_, path, _ := strings.Cut(urlStart.ReplaceAllString(text, ""), "/")
+		return fmt.Errorf("%s is not a path: a health check has no host here; write %s, and the port's name as \"port\"", quoted(text), quoted("/"+path))
 	case !strings.HasPrefix(text, "/"):
 		return fmt.Errorf("path must begin with \"/\", but is %s", quoted(text))
 	case len(text) > MaxPath:

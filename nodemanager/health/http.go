@@ -62,7 +62,7 @@ type answer struct {
 
 // status is the first status that is not an interim one.
 func (a *answer) status() (int, error) {
-	for range maxInterim {
+	for range maxInterim + 1 {
 		line, err := a.line()
 		if err != nil {
 			return 0, withoutAddresses(err)

@@ -64,6 +64,7 @@ func (n *Node) adopt(kind corev1.ContainerSpec_Runtime, c Listed) {
 		NodeId: n.settings.ID,
 	}
 	h := n.addContainer(c.ID, lease, &corev1.ContainerSpec{Runtime: kind, Labels: c.Labels})
+	h.found = true
 	n.note(Note{Entry: h, Text: "found a container without a record", Warning: true})
 	n.perform(h, n.settings.Machine.Adopt(n.now, h.Core, c.Process))
 	if !c.Running {

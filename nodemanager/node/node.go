@@ -57,6 +57,8 @@ type Entry struct {
 	removePending bool
 	// lastTrouble is the last logged error of its clean-up, which is logged once.
 	lastTrouble string
+	// found: it was found in the engine without a record, so that nobody knows who has started it.
+	found bool
 }
 
 // RecordPending reports whether its first record is not durable yet.
@@ -232,14 +234,19 @@ func (n *Node) apply(h *Entry, fact container.Fact) {
 		case container.RemoveFailed, container.PurgeFailed, container.StopFailed:
 			n.warnOnce(h, "an ended container could not be cleaned up", fact.Detail)
 		case container.RemoveRefused:
-			n.warnOnce(h, runsAgainMessage, "")
+			n.warnOnce(h, h.strayMessage(), "")
 		}
 	}
 	n.step(h, func() []container.Effect { return n.settings.Machine.Apply(n.now, h.Core, fact) })
 }
 
-// runsAgainMessage is logged once for an ended container that runs.
-const runsAgainMessage = "an ended container was started again from outside; it is stopped"
+// strayMessage is logged once for a container that runs and has no owner. One that was found without a record has not ended before.
+func (h *Entry) strayMessage() string {
+	if h.found {
+		return "a container that was found without a record still runs; it is stopped"
+	}
+	return "an ended container was started again from outside; it is stopped"
+}
 
 // warnOnce logs an error about an ended container unless it was the last one logged.
 func (n *Node) warnOnce(h *Entry, message, trouble string) {
@@ -290,7 +297,7 @@ func (n *Node) perform(h *Entry, effects []container.Effect) {
 			n.out.Do = append(n.out.Do, Do{effect, h})
 		case container.StopProcess:
 			if h.Core.State == container.Done {
-				n.warnOnce(h, runsAgainMessage, "")
+				n.warnOnce(h, h.strayMessage(), "")
 			}
 			n.out.Do = append(n.out.Do, Do{effect, h})
 		default:

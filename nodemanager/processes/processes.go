@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strconv"
@@ -68,12 +69,12 @@ func (c Command) find() ([]process, error) {
 // long on a busy machine, and is examined again.
 func (c Command) marked(pid, session int) bool {
 	for waited := time.Duration(0); ; waited += again {
-		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+		environ, err := environOf(pid)
 		switch {
 		case err == nil && len(environ) > 0:
 			return bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+c.Environment()+"\x00"))
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ESRCH):
-			return false
+		case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+			return false // it is another user's
 		case waited >= longestExec, session == 0, hasNoEnvironment(pid):
 			return false
 		}
@@ -88,20 +89,43 @@ const (
 	longestExec = 2 * time.Second
 )
 
+// environOf reads a process's environment at once: one that is read in pieces ends early if the program is replaced in between.
+func environOf(pid int) ([]byte, error) {
+	for size := 64 << 10; ; size *= 4 {
+		file, err := os.Open("/proc/" + strconv.Itoa(pid) + "/environ")
+		if err != nil {
+			return nil, err
+		}
+		environ := make([]byte, size)
+		n, err := file.Read(environ)
+		_ = file.Close() // it was only read
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case n < size:
+			return environ[:n], nil
+		}
+	}
+}
+
 // hasNoEnvironment reports whether a process is dead, or its environment is known to be empty. During exec the kernel does not know
-// where the environment is; and what was read may be of the program before. Kernel threads, which never have one, are in no session.
+// where the environment is, or thinks for a moment that it is empty; it knows where the code ends after that.
+// Kernel threads, which never have an environment, are in no session.
 func hasNoEnvironment(pid int) bool {
 	fields := statOf(pid)
 	if len(fields) <= environEnd || !alive(fields) {
 		return true
 	}
-	return fields[environEnd] != "0" && fields[environStart] == fields[environEnd]
+	return fields[codeEnd] != "0" && fields[environStart] == fields[environEnd]
 }
 
 // These are the fields of /proc/PID/stat, counted from behind the name.
 const (
 	state        = 0
 	ofSession    = 3
+	codeEnd      = 24
 	environStart = 47
 	environEnd   = 48
 )

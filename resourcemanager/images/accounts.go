@@ -13,8 +13,12 @@ type accounts struct {
 	text string
 }
 
-// accountFiles is both files of an image.
-type accountFiles struct{ users, groups accounts }
+// imageFiles is what is known of an image's files: its users, its groups, and its root, which is nil if a layer was too
+// large to be kept in memory.
+type imageFiles struct {
+	users, groups accounts
+	root          rootfs
+}
 
 type accountsState byte
 

@@ -3,7 +3,6 @@ package images
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/mammoth-os/mammoth/internal/notes"
 	"github.com/mammoth-os/mammoth/internal/peer"
 )
 
@@ -81,20 +81,13 @@ func (c catalog) reach(roots []digest.Digest) map[digest.Digest]bool {
 	return reached
 }
 
-// loadCatalog reads index.json and the manifests in it. A manifest whose file is missing is left out, so that one damaged
-// image does not keep the zone from starting.
-func loadCatalog(dir string) (catalog, error) {
-	c := catalog{tags: map[string]tag{}, manifests: map[digest.Digest]manifest{}}
-	content, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return c, nil
-	}
+// loadCatalog reads the index and the manifests in it. A manifest whose file is missing is left out, so that one damaged
+// image does not keep the zone from starting. Twice reports whether the index and its copy say the same.
+func loadCatalog(dir string) (c catalog, twice bool, err error) {
+	c = catalog{tags: map[string]tag{}, manifests: map[digest.Digest]manifest{}}
+	index, twice, err := readIndex(dir)
 	if err != nil {
-		return c, err
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(content, &index); err != nil {
-		return c, fmt.Errorf("%s is damaged: %w", ocispec.ImageIndexFile, err)
+		return c, false, err
 	}
 	for _, descriptor := range index.Manifests {
 		if _, known := c.manifests[descriptor.Digest]; !known {
@@ -103,7 +96,7 @@ func loadCatalog(dir string) (catalog, error) {
 				continue
 			}
 			if err != nil {
-				return c, err
+				return c, false, err
 			}
 			parsed, err := parseManifest(content, descriptor.MediaType)
 			if err != nil {
@@ -119,10 +112,10 @@ func loadCatalog(dir string) (catalog, error) {
 			c.tags[name] = tag{digest: descriptor.Digest, createdAt: createdAt}
 		}
 	}
-	return c, nil
+	return c, twice, nil
 }
 
-// save replaces index.json atomically.
+// save replaces index.json and its copy, each atomically.
 func (c catalog) save(dir string) error {
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	index.Manifests = []ocispec.Descriptor{}
@@ -143,7 +136,7 @@ func (c catalog) save(dir string) error {
 			index.Manifests = append(index.Manifests, c.descriptor(sum))
 		}
 	}
-	content, err := json.MarshalIndent(index, "", " ")
+	content, err := sealIndex(index)
 	if err != nil {
 		return err
 	}
@@ -155,6 +148,10 @@ func (c catalog) save(dir string) error {
 		if err := replaceFile(dir, ocispec.ImageLayoutFile, layout); err != nil {
 			return err
 		}
+	}
+	// The copy is never older than the index, so that it names no blob that was deleted for want of a name in the index.
+	if err := replaceFile(dir, notes.Copy(ocispec.ImageIndexFile), content); err != nil {
+		return err
 	}
 	return replaceFile(dir, ocispec.ImageIndexFile, content)
 }

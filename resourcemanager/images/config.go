@@ -29,8 +29,8 @@ type Config struct {
 
 	// diffIDs are the digests of the layers' tars.
 	diffIDs []digest.Digest
-	// files are the image's own of users and groups, nil unless its layers were looked at since the store was opened.
-	files *accountFiles
+	// files are what the image holds, nil unless its layers were looked at since the store was opened.
+	files *imageFiles
 }
 
 // HasCommand reports whether the image has a command of its own.

@@ -127,13 +127,14 @@ func (s *Store) Resolve(ctx context.Context, name string) (manifestDigest string
 	if err != nil {
 		return "", Config{}, fmt.Errorf("image %q: %w", name, err)
 	}
-	found.config.files = s.accountsOf(found.manifest)
+	found.config.files = s.filesOf(found.manifest)
 	return found.digest.String(), found.config, nil
 }
 
-// accountsOf returns an image's files of users and groups, nil if a layer was not examined.
-func (s *Store) accountsOf(m parsedManifest) *accountFiles {
-	var files accountFiles
+// filesOf returns an image's files, nil if a layer was not examined.
+func (s *Store) filesOf(m parsedManifest) *imageFiles {
+	var files imageFiles
+	whole := true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, layer := range m.Layers {
@@ -142,6 +143,10 @@ func (s *Store) accountsOf(m parsedManifest) *accountFiles {
 			return nil
 		}
 		files.users, files.groups = facts.users.overlay(files.users), facts.groups.overlay(files.groups)
+		files.root, whole = append(files.root, facts.tree), whole && facts.tree != nil
+	}
+	if !whole {
+		files.root = nil
 	}
 	return &files
 }

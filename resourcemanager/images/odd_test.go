@@ -559,6 +559,38 @@ func TestAUserOfAManifestIsLookedUpInTheImage(t *testing.T) {
 	})
 }
 
+func TestAWorkingDirOfAManifestIsLookedUpInTheImage(t *testing.T) {
+	image := webImage(t)
+	image.layers = append(image.layers, tarOf(t, entry{name: "hello", content: []byte("x")}, entry{name: "link", link: "hello"}, aFolder("srv")))
+	bothWays(t, Limits{}, image, func(t *testing.T, way string, store *Store, err error) {
+		taken(t, way, store, err)
+		_, config, err := store.Resolve(t.Context(), "web:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range []string{"", "/", "/srv", "/not/there", "/proc/self"} {
+			if err := config.CheckWorkingDir(dir); err != nil {
+				t.Errorf("%s: %v", way, err)
+			}
+		}
+		for dir, says := range map[string]string{
+			"/hello":     `workingDir is "/hello", but "/hello" is a file in the image`,
+			"/hello/x":   `workingDir is "/hello/x", but "/hello" is a file in the image`,
+			"/link":      `workingDir is "/link", but "/hello" is a file in the image`,
+			"/etc/hosts": `workingDir is "/etc/hosts", but "/etc/hosts" is a file in the image or in every container`,
+			"/dev/null":  `workingDir is "/dev/null", where every container has a device`,
+			"/sys/x":     `workingDir is "/sys/x", where no folder is`,
+		} {
+			wantSays(t, config.CheckWorkingDir(dir), errdefs.ErrInvalidArgument, says)
+		}
+		// After a restart the layers were not looked at: an engine will tell.
+		again := openStore(t, store.dir, Limits{})
+		if _, config, err := again.Resolve(t.Context(), "web:1"); err != nil || config.CheckWorkingDir("/hello") != nil {
+			t.Errorf("%s: after a restart: %v", way, err)
+		}
+	})
+}
+
 func TestAListOfManyImagesIsRefused(t *testing.T) {
 	image := webImage(t)
 	config := entry{name: "c.json", content: image.config(t)}

@@ -95,6 +95,18 @@ func (c Config) CheckUser(text string) error {
 	return checkUser("user", text, c.files.users, c.files.groups)
 }
 
+// CheckWorkingDir refuses, as the setting "workingDir", a path at which a container of the image cannot have a folder, as far as
+// the image's files can be looked at. It fails with errdefs.ErrInvalidArgument.
+func (c Config) CheckWorkingDir(dir string) error {
+	if c.files == nil || c.files.root == nil || dir == "" {
+		return nil
+	}
+	if err := c.files.root.withEngineFiles().checkPath(dir, noWorkingDir); err != nil {
+		return invalid("workingDir is %s, %v", shortened(dir), err)
+	}
+	return nil
+}
+
 // checkUser checks USER, USER:GROUP or numeric ids, as engines do. Key is the name of the setting.
 func checkUser(key, text string, users, groups accounts) error {
 	user, group, hasGroup := strings.Cut(text, ":")

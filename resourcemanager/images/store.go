@@ -3,7 +3,7 @@
 //
 // The store owns its directory, an OCI image layout
 // (https://github.com/opencontainers/image-spec/blob/main/image-layout.md): index.json lists every tag and manifest,
-// blobs/sha256 has manifests, configs and layers. Only index.json ever changes, and a blob is on disk before index.json
+// under a checksum and with a copy beside it, blobs/sha256 has manifests, configs and layers. Only index.json ever changes, and a blob is on disk before index.json
 // refers to it, so that a crash at any point leaves a consistent store. The folder incoming has uploads that are not
 // complete or not imported yet.
 //
@@ -181,9 +181,16 @@ func Open(dir string, limits Limits) (*Store, error) {
 			return nil, fmt.Errorf("open the image store: %w", err)
 		}
 	}
+	var twice bool
 	var err error
-	if s.catalog, err = loadCatalog(dir); err != nil {
+	if s.catalog, twice, err = loadCatalog(dir); err != nil {
 		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)
+	}
+	// A store has an index before its first blob, and what was damaged is put right by the other file.
+	if !twice {
+		if err := s.catalog.save(dir); err != nil && !errors.Is(diskError(err), errdefs.ErrResourceExhausted) {
+			return nil, fmt.Errorf("write the image store's index in %s: %w", dir, err)
+		}
 	}
 	if err := errors.Join(s.recoverUploads(), s.limits.setQuotas(s.disk)); err != nil {
 		return nil, fmt.Errorf("open the image store in %s: %w", dir, err)

@@ -201,13 +201,56 @@ func TestALostManifestDoesNotKeepTheStoreFromOpening(t *testing.T) {
 	}
 }
 
-func TestADamagedIndexIsSaid(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "index.json"), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
+// Whatever happens to index.json, the store has the same images by its copy; with both damaged or gone it does not open, and
+// never takes itself for empty.
+func TestADamagedIndexIsReadByItsCopyOrRefused(t *testing.T) {
+	damages := map[string]func(t *testing.T, path string, content []byte){
+		"gone":    func(t *testing.T, path string, _ []byte) { must(t, os.Remove(path)) },
+		"empty":   func(t *testing.T, path string, _ []byte) { must(t, os.WriteFile(path, nil, 0o600)) },
+		"no list": func(t *testing.T, path string, _ []byte) { must(t, os.WriteFile(path, []byte("{}"), 0o600)) },
+		"cut": func(t *testing.T, path string, content []byte) {
+			must(t, os.WriteFile(path, content[:len(content)/2], 0o600))
+		},
+		"zeroed": func(t *testing.T, path string, content []byte) {
+			must(t, os.WriteFile(path, make([]byte, len(content)), 0o600))
+		},
+		"another name": func(t *testing.T, path string, content []byte) {
+			must(t, os.WriteFile(path, bytes.Replace(content, []byte("web:1"), []byte("wec:1"), 1), 0o600))
+		},
+		"no checksum": func(t *testing.T, path string, content []byte) {
+			must(t, os.WriteFile(path, bytes.Replace(content, []byte("crc32c"), []byte("crc32d"), 1), 0o600))
+		},
 	}
-	if store, err := Open(dir, Limits{}); err == nil || !strings.Contains(err.Error(), "index.json is damaged") {
-		t.Errorf("opened %v, %v", store, err)
+	for name, damage := range damages {
+		dir := t.TempDir()
+		store := openStore(t, dir, Limits{})
+		if _, err := store.Import(t.Context(), bytes.NewReader(tarOf(t, webImage(t).oci(t, "web:1")...)), "web:1"); err != nil {
+			t.Fatal(err)
+		}
+		index := filepath.Join(dir, "index.json")
+		whole, err := os.ReadFile(index)
+		must(t, err)
+		for _, path := range []string{index, index + ".copy"} {
+			damage(t, path, whole)
+			if got := names(t, openStore(t, dir, Limits{})); !slices.Equal(got, []string{"web:1"}) {
+				t.Errorf("%s: %s: it has %q", name, path, got)
+			}
+			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, whole) {
+				t.Errorf("%s: %s was not put right: %v", name, path, err)
+			}
+		}
+		damage(t, index, whole)
+		damage(t, index+".copy", whole)
+		if store, err := Open(dir, Limits{}); err == nil || !strings.Contains(err.Error(), "index.json and its copy beside it are damaged or gone; put the folder back from a backup") {
+			t.Errorf("%s: opened %v, %v", name, store, err)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -98,6 +98,9 @@ func (s *apps) lookUp(ctx context.Context, app *apiv1.AppSpec) []finding {
 		if err := config.CheckUser(role.GetUser()); err != nil {
 			fail("user", err)
 		}
+		if err := config.CheckWorkingDir(role.GetWorkingDir()); err != nil {
+			fail("workingDir", err)
+		}
 		role.ImageDigest = digest
 		if app.GetKind() == apiv1.AppSpec_APP {
 			spec.TakePorts(role, config.ExposedPorts)

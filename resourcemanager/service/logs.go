@@ -81,20 +81,30 @@ type merger struct {
 	finished bool
 }
 
-// currentTargets returns the container of each instance, or the last one that it had; for an app without instances the last
-// ones of those that it had.
+// currentTargets returns of each instance the container that runs or, until its next one has been started, the last one that it had;
+// for an app without instances the last ones of those that it had.
 func currentTargets(targets []zone.Target, previous bool) []zone.Target {
 	if previous {
 		return targets
 	}
 	var chosen, gone []zone.Target
-	for i, target := range targets {
-		last := i == len(targets)-1 || targets[i+1].Instance != target.Instance
+	for i := 0; i < len(targets); {
+		var last *zone.Target
+		runs, instance := false, targets[i].Instance
+		for ; i < len(targets) && targets[i].Instance == instance; i++ {
+			switch target := targets[i]; {
+			case target.Ended:
+				last = &target
+			case !target.Starting:
+				chosen, runs = append(chosen, target), true
+			}
+		}
 		switch {
-		case !target.Ended, last && target.Listed:
-			chosen = append(chosen, target)
-		case last:
-			gone = append(gone, target)
+		case runs || last == nil:
+		case last.Listed:
+			chosen = append(chosen, *last)
+		default:
+			gone = append(gone, *last)
 		}
 	}
 	if len(chosen) == 0 {

@@ -296,7 +296,14 @@ func TestLogsOfWhatHasCrashedAreThoseOfItsLastContainer(t *testing.T) {
 			t.Error(got)
 		}
 	})
-	s.targets = s.targets[3:]
+	// What is started next has no output so far.
+	s.launch("c5", "web-1")
+	onStage(t, s, &apiv1.AppLogsRequest{Name: "web"}, func(r *reader) {
+		if got := r.got(); got != "web-1: panic of c2, web-2: well [EOF]" {
+			t.Errorf("while the next one starts: %s", got)
+		}
+	})
+	s.targets = s.targets[3:4]
 	onStage(t, s, &apiv1.AppLogsRequest{Name: "web"}, func(r *reader) {
 		if got := r.got(); got != "web-3: scaled in [EOF]" {
 			t.Errorf("of a stopped app: %s", got)

@@ -408,6 +408,41 @@ func TestAContractThatCannotBeKeptIsRefused(t *testing.T) {
 	})
 }
 
+func TestQueuesStandBehindTheirParent(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		ctx, queues := context.Background(), apiv1.NewQueuesClient(z.conn)
+		tree := []*apiv1.QueueSpec{
+			{Name: "root"},
+			{Name: "services", Parent: "root"},
+			{Name: "batch", Parent: "root"},
+			{Name: "shop", Parent: "services"},
+			{Name: "night", Parent: "batch"},
+			{Name: "search", Parent: "services"},
+		}
+		dry, err := queues.SetQueues(ctx, &apiv1.SetQueuesRequest{Queues: tree, DryRun: true})
+		if err != nil {
+			z.t.Fatal(err)
+		}
+		set, err := queues.SetQueues(ctx, &apiv1.SetQueuesRequest{Queues: tree})
+		if err != nil {
+			z.t.Fatal(err)
+		}
+		list, err := queues.ListQueues(ctx, &apiv1.ListQueuesRequest{})
+		if err != nil {
+			z.t.Fatal(err)
+		}
+		for what, answer := range map[string]*apiv1.ListQueuesResponse{"a dry run": dry, "the change": set, "the list": list} {
+			var names []string
+			for _, queue := range answer.GetQueues() {
+				names = append(names, queue.GetSpec().GetName())
+			}
+			if want := []string{"root", "services", "shop", "search", "batch", "night"}; !slices.Equal(names, want) {
+				t.Errorf("%s gives %q, want %q", what, names, want)
+			}
+		}
+	})
+}
+
 func TestADryRunTellsWhatWouldBe(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		ctx, queues := context.Background(), apiv1.NewQueuesClient(z.conn)

@@ -220,6 +220,34 @@ func TestReasonsThatChangeToAndFroAreToldOfNowAndThen(t *testing.T) {
 	})
 }
 
+// What a state is called in a table is not always a word for a sentence.
+func TestEachStateOfAnInstanceIsASentence(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		n := z.addNode("node-1")
+		z.deploy(webSpec(1))
+		m := n.launchMaster()
+		for state, want := range map[apiv1.Instance_State]string{
+			apiv1.Instance_DOWNLOADING: "web-1 is downloading: why", apiv1.Instance_LOADING: "web-1 is loading: why",
+			apiv1.Instance_STARTING: "web-1 is starting: why", apiv1.Instance_RUNNING: "web-1 is running: why",
+			apiv1.Instance_UNHEALTHY: "web-1 is unhealthy: why", apiv1.Instance_DRAINING: "web-1 is draining: why",
+			apiv1.Instance_STOPPING: "web-1 is stopping: why", apiv1.Instance_BACKOFF: "web-1 is held back: why",
+			apiv1.Instance_UNREACHABLE: "web-1 is unreachable: why",
+		} {
+			m.say(&masterv1.AllocateRequest{ObservedGeneration: 1, Instances: []*masterv1.InstanceReport{{Id: "web-1", Version: 1, State: state, Reason: "why"}}})
+			z.pass(time.Second)
+			last := ""
+			for _, event := range z.events("web") {
+				if event.GetKind() == "instance" {
+					last = event.GetMessage()
+				}
+			}
+			if last != want {
+				t.Errorf("%s: %q, want %q", state, last, want)
+			}
+		}
+	})
+}
+
 func TestAnAppShowsAFewReasonsOnly(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		n := z.addNode("node-1")
@@ -297,6 +325,59 @@ func TestADryRunOverAnAppSaysWhatIsReplacedAndWhetherThereIsRoom(t *testing.T) {
 			},
 		} {
 			answer := dry(c.edit)
+			text := ""
+			for _, replaced := range answer.GetReplacements() {
+				text += replaced.GetText()
+			}
+			if text != c.text || answer.GetExplanation().GetSummary() != c.summary {
+				t.Errorf("%s: %q; %q", name, text, answer.GetExplanation().GetSummary())
+			}
+		}
+	})
+}
+
+func TestADryRunWithFewerInstancesSaysHowManyEnd(t *testing.T) {
+	inZone(t, func(z *testZone) {
+		queues := narrowQueue()
+		queues.GetQueues()[2].Maximum.Absolute.CpuMillis = 1700
+		if _, err := z.rm.SetQueues(context.Background(), queues); err != nil {
+			t.Fatal(err)
+		}
+		n := z.addNode("node-1")
+		spec := webSpec(3)
+		spec.Queue = "narrow"
+		z.deploy(spec)
+		m := n.launchMaster()
+		for _, name := range []string{"web-1", "web-2", "web-3"} {
+			m.startInstance(n, name)
+		}
+		for name, c := range map[string]struct {
+			edit          func(*apiv1.AppSpec)
+			text, summary string
+		}{
+			"another image": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Image = "web:2" },
+				"1 of web-1, web-2, web-3 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); 2 would end; those that end make room",
+				"1 instance of web would be replaced; 2 instances would end",
+			},
+			"less cpu": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Resources.CpuMillis = 100 },
+				"1 of web-1, web-2, web-3 would be replaced, at most 1 at a time (maxSurge 1, maxUnavailable 0); 2 would end; there is room for 1 more instance",
+				"1 instance of web would be replaced; 2 instances would end",
+			},
+			"the same image": {func(*apiv1.AppSpec) {}, "", "no further instance of web would be started; none would be replaced; 2 instances would end"},
+			"another role": {
+				func(s *apiv1.AppSpec) { s.Roles[0].Name, s.Roles[0].Resources.CpuMillis = "front", 100 }, "",
+				"the instance of web would be started at once; none would be replaced; 3 instances would end",
+			},
+		} {
+			next := webSpec(1)
+			next.Queue = "narrow"
+			c.edit(next)
+			answer, err := z.apps().Deploy(context.Background(), &apiv1.DeployRequest{Spec: next, DryRun: true, IfGeneration: -1})
+			if err != nil {
+				t.Fatal(err)
+			}
 			text := ""
 			for _, replaced := range answer.GetReplacements() {
 				text += replaced.GetText()

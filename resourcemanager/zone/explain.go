@@ -174,7 +174,7 @@ func (x *explainer) instanceObstacle(a *app, instance *apiv1.Instance) *apiv1.Ob
 	case apiv1.Instance_UNREACHABLE:
 		reason = because(fmt.Sprintf("its node %s does not answer", instance.GetNode()), instance.GetReason())
 	default:
-		reason = because("it is "+strings.ToLower(instance.GetState().String()), instance.GetReason())
+		reason = because("it is "+instanceWord(instance.GetState()), instance.GetReason())
 	}
 	return &apiv1.Obstacle{Subject: instance.GetId(), Count: 1, Reason: reason}
 }

@@ -32,7 +32,7 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 		ms.Emit(&apiv1.Event{
 			Kind: "instance", App: a.record.GetName(), Instance: report.GetId(), Container: report.GetContainerId(),
 			Node: a.nodeOf(report.GetContainerId()), From: instanceState(before.GetState()), To: report.GetState().String(),
-			Message: because(fmt.Sprintf("%s is %s", report.GetId(), strings.ToLower(report.GetState().String())), report.GetReason()),
+			Message: because(report.GetId()+" is "+instanceWord(report.GetState()), report.GetReason()),
 		})
 	}
 	if report.GetInService() && (!before.GetInService() || before.GetContainerId() != report.GetContainerId()) {
@@ -96,6 +96,14 @@ func (ms *masters) load(stored Records) error {
 		}
 		return nil
 	})
+}
+
+// instanceWord is a state behind "is".
+func instanceWord(state apiv1.Instance_State) string {
+	if state == apiv1.Instance_BACKOFF {
+		return "held back"
+	}
+	return strings.ToLower(state.String())
 }
 
 func instanceState(state apiv1.Instance_State) string {

@@ -19,22 +19,29 @@ func (rs *rollouts) planReplacements(a *app, spec *apiv1.AppSpec, response *apiv
 	if a == nil {
 		return nil
 	}
-	replaced := 0
+	present := a.withContainers()
+	replaced, ended := 0, 0
 	for _, role := range spec.GetRoles() {
+		fewer := max(0, present[role.GetName()]-int(role.GetInstances()))
+		ended += fewer
+		delete(present, role.GetName())
 		names := a.outdated(role)
-		if len(names) == 0 {
+		if len(names) <= fewer {
 			continue
 		}
-		replaced += len(names)
-		planned, err := rs.planReplacement(a, spec, role, names)
+		replaced += len(names) - fewer
+		planned, err := rs.planReplacement(a, spec, role, names, fewer)
 		if err != nil {
 			return err
 		}
 		response.Replacements = append(response.Replacements, planned)
 	}
+	for _, count := range present {
+		ended += count // Their role is no more.
+	}
 	started := planSentenceParts(response)
 	switch {
-	case replaced == 0 && started == 0 && proto.Equal(spec, a.record.GetSpec()):
+	case replaced == 0 && ended == 0 && started == 0 && proto.Equal(spec, a.record.GetSpec()):
 		response.Explanation.Summary = fmt.Sprintf("nothing of %s would change", spec.GetName())
 	case replaced == 0:
 		response.Explanation.Summary += "; none would be replaced"
@@ -43,12 +50,26 @@ func (rs *rollouts) planReplacements(a *app, spec *apiv1.AppSpec, response *apiv
 	default:
 		response.Explanation.Summary += fmt.Sprintf("; %s would be replaced", countWord(replaced, "instance"))
 	}
+	if ended > 0 {
+		response.Explanation.Summary += fmt.Sprintf("; %s would end", countWord(ended, "instance"))
+	}
 	return nil
 }
 
 // planSentenceParts counts the instances that are started or wait besides those that are replaced.
 func planSentenceParts(response *apiv1.DeployResponse) int {
 	return len(response.GetPlacements()) + len(response.GetExplanation().GetObstacles())
+}
+
+// withContainers counts the instances of each role that have a container.
+func (a *app) withContainers() map[string]int {
+	counts := map[string]int{}
+	for _, instance := range a.instances {
+		if report := instance.GetReport(); report.GetContainerId() != "" {
+			counts[report.GetRole()]++
+		}
+	}
+	return counts
 }
 
 // outdated are the instances that would be replaced for a role to become as given.
@@ -68,7 +89,8 @@ func (a *app) outdated(role *apiv1.RoleSpec) []string {
 	return names
 }
 
-func (rs *rollouts) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.RoleSpec, names []string) (*apiv1.PlannedReplacement, error) {
+// planReplacement says how the outdated instances of a role are replaced, but for the few that end because the role gets fewer.
+func (rs *rollouts) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.RoleSpec, names []string, fewer int) (*apiv1.PlannedReplacement, error) {
 	update := role.GetUpdate()
 	planned := &apiv1.PlannedReplacement{Role: role.GetName(), Instances: names, MaxSurge: update.GetMaxSurge(), MaxUnavailable: update.GetMaxUnavailable()}
 	count := int(role.GetInstances())
@@ -82,8 +104,15 @@ func (rs *rollouts) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.Rol
 		beside = count
 		how = fmt.Sprintf("%s of the new version would be made ready beside %s, and then take over", countWord(beside, "instance"), countWord(len(names), "present one"))
 	default:
+		which := firstNames(names)
+		if fewer > 0 {
+			which = fmt.Sprintf("%d of %s", len(names)-fewer, which)
+		}
 		how = fmt.Sprintf("%s would be replaced, at most %d at a time (maxSurge %d, maxUnavailable %d)",
-			firstNames(names), max(1, update.GetMaxSurge()+update.GetMaxUnavailable()), update.GetMaxSurge(), update.GetMaxUnavailable())
+			which, max(1, update.GetMaxSurge()+update.GetMaxUnavailable()), update.GetMaxSurge(), update.GetMaxUnavailable())
+	}
+	if fewer > 0 {
+		how += fmt.Sprintf("; %d would end", fewer)
 	}
 	ask, err := rs.scheduler.shape(roleResources(role), role.GetPlacement())
 	if err != nil {
@@ -97,12 +126,12 @@ func (rs *rollouts) planReplacement(a *app, spec *apiv1.AppSpec, role *apiv1.Rol
 	for _, node := range plan.Nodes {
 		planned.Nodes = append(planned.Nodes, string(node))
 	}
-	planned.Text = how + "; " + rs.roomBeside(a, role, plan, beside)
+	planned.Text = how + "; " + rs.roomBeside(a, role, plan, beside, fewer)
 	return planned, nil
 }
 
-// roomBeside says whether there is room for new instances beside the present ones.
-func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, beside int) string {
+// roomBeside says whether there is room for new instances beside the present ones, of which the few that are too many end at once.
+func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan, beside, fewer int) string {
 	rolling := strategyOf(role.GetUpdate()).GetStrategy() == apiv1.UpdatePolicy_ROLLING
 	why := rs.explainer.capacityCause(plan.Explanation)
 	switch {
@@ -110,13 +139,21 @@ func (rs *rollouts) roomBeside(a *app, role *apiv1.RoleSpec, plan scheduler.Plan
 		return "there is room for " + countWord(len(plan.Nodes), "more instance")
 	case rolling && role.GetUpdate().GetMaxUnavailable() > 0:
 		return "an old instance goes first and makes room, for there is none beside them"
+	case rolling && fewer > 0 && rs.roomAfter(a, role):
+		return "those that end make room"
 	case len(plan.Nodes) > 0:
 		return because(fmt.Sprintf("there is room for %d of them only", len(plan.Nodes)), withHelp(why))
 	}
-	if needs, err := rs.units.read(roleResources(role)); rolling && err == nil && rs.anyCovers(a, role.GetName(), needs) {
+	if rolling && rs.roomAfter(a, role) {
 		why.Help = oldFirst
 	}
 	return because("there is no room beside them, and it would wait", withHelp(why))
+}
+
+// roomAfter reports whether a new instance fits where a present one ends.
+func (rs *rollouts) roomAfter(a *app, role *apiv1.RoleSpec) bool {
+	needs, err := rs.units.read(roleResources(role))
+	return err == nil && rs.anyCovers(a, role.GetName(), needs)
 }
 
 func withHelp(c waiting.Cause) string {

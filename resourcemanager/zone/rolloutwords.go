@@ -3,7 +3,6 @@ package zone
 import (
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -41,9 +40,13 @@ func (rs *rollouts) obstacles(rollout *apiv1.Rollout) []*apiv1.Obstacle {
 	if rollout.GetState() != apiv1.Rollout_FAILED && rollout.GetState() != apiv1.Rollout_REVERTED {
 		return nil
 	}
+	outcome := "its rollout failed"
+	if rollout.GetState() == apiv1.Rollout_REVERTED {
+		outcome = "it was reverted"
+	}
 	return []*apiv1.Obstacle{{
 		Subject: fmt.Sprintf("version %d", rollout.GetVersion()), Count: rollout.GetTotal() - rollout.GetUpdated(),
-		Reason: because(fmt.Sprintf("its rollout %s", strings.ToLower(rollout.GetState().String())), rollout.GetReason()),
+		Reason: because(outcome, rollout.GetReason()),
 	}}
 }
 

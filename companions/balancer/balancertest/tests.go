@@ -297,13 +297,24 @@ func testTCP(r *rig) {
 
 func testTakenPort(r *rig) {
 	web, db := NewInstance(r.t, "web-1"), NewInstance(r.t, "db-1")
+	taken := []*apiv1.Expose_Tcp{{Listen: int32(web.Port), Port: "http"}}
 	route := Route("db", "", "", db)
-	route.Expose = &apiv1.Expose{Tcp: []*apiv1.Expose_Tcp{{Listen: int32(web.Port), Port: "http"}}}
+	route.Expose = &apiv1.Expose{Tcp: taken}
 	why := r.applyRefusing("db", route, Route("web", "web.example.test", "/", web))
-	if !strings.Contains(why, "is in use by another program") {
+	if !strings.Contains(why, "is in use by another program") || strings.HasSuffix(why, "is routed") {
 		r.t.Errorf("refused because %q", why)
 	}
 	r.expect("web.example.test", "/", 200, "web-1")
+
+	// The host of an app is not left to the one that has claimed all hosts.
+	route = Route("db", "db.example.test", "/", db)
+	route.Expose.Tcp = taken
+	why = r.applyRefusing("db", route, Route("web", "*", "/", web))
+	if !strings.Contains(why, "is in use by another program") || !strings.HasSuffix(why, "; what else it exposes is routed") {
+		r.t.Errorf("a part is refused because %q", why)
+	}
+	r.expect("db.example.test", "/", 200, "db-1")
+	r.expect("other.example.test", "/", 200, "web-1")
 }
 
 func testTLS(r *rig) {
@@ -314,16 +325,22 @@ func testTLS(r *rig) {
 	r.expectTLS("web.example.test", "web-1")
 	r.expect("web.example.test", "/", 200, "web-1")
 
-	for name, want := range map[string]string{
-		"mismatch": "does not fit its key", "missing": "the balancer has no certificate", "../secret": "must be a name",
+	for name, want := range map[string]struct {
+		why    string
+		status int
+		body   string
+	}{
+		"mismatch":  {"does not fit its key", 200, "web-1"},
+		"missing":   {"the balancer has no certificate", 200, "web-1"},
+		"../secret": {"must be a name", 404, ""},
 	} {
 		broken := Route("broken", "broken.example.test", "/", web)
 		broken.Expose.Http.Certificate = name
-		if why := r.applyRefusing("broken", secure, broken); !strings.Contains(why, want) {
-			r.t.Errorf("the certificate %q is refused because %q, want %q", name, why, want)
+		if why := r.applyRefusing("broken", secure, broken); !strings.Contains(why, want.why) {
+			r.t.Errorf("the certificate %q is refused because %q, want %q", name, why, want.why)
 		}
 		r.expectTLS("web.example.test", "web-1")
-		r.expect("broken.example.test", "/", 404, "")
+		r.expect("broken.example.test", "/", want.status, want.body)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -125,7 +126,7 @@ func New(config Config) (*Runtime, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	c, err := client.NewClientWithOpts(client.WithHost("unix://"+config.Socket), client.WithAPIVersionNegotiation())
+	c, err := connect(config.Socket)
 	if err != nil {
 		return nil, fmt.Errorf("engine at %s: %w", config.Socket, err)
 	}
@@ -143,6 +144,15 @@ func New(config Config) (*Runtime, error) {
 		ooms: make(map[string]bool), lastSignals: make(map[string]sentSignal), discarded: make(map[string]bool), ids: make(map[id.Container]string),
 		restoring: make(map[string]bool), lifetime: life, end: end,
 	}, nil
+}
+
+// connect makes a client with a connection of its own for each request. An engine that goes down takes no new connections, yet goes on
+// to answer on those that it has, and what it starts then has a file system that no later engine can remove.
+func connect(socket string) (*client.Client, error) {
+	return client.NewClientWithOpts(
+		client.WithHTTPClient(&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: client.CheckRedirect}),
+		client.WithHost("unix://"+socket), client.WithAPIVersionNegotiation(),
+	)
 }
 
 // defaultBridge is the network of containers.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -309,6 +310,59 @@ func TestEngineGoesAndComesBack(t *testing.T) {
 		t.Errorf("after the engine's return: %+v", found)
 	}
 	w.Run(w.Spec("serve"))
+}
+
+// An engine that goes down waits for its containers to end, and answers meanwhile on the connections that it has.
+func TestAnEngineThatGoesDownIsGivenNothingNew(t *testing.T) {
+	e := newEngine(t)
+	b := newBenchOn(t, e.socket, e.listen(t))
+	w := runtimetest.NewWorld(t, b.harness(network.Range{First: 28900, Last: 29099}))
+	stays := w.Spec("ignore-term")
+	found := w.Run(stays)
+	w.AwaitLine(stays.ID, "ignoring")
+	inspected, err := b.client.ContainerInspect(t.Context(), found.RuntimeID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asking sync.WaitGroup
+	for range 4 { // so that there are connections to go on with
+		asking.Go(func() {
+			if _, err := w.List(w.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	asking.Wait()
+	if err := e.command.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		connection, err := net.Dial("unix", e.socket)
+		if err != nil {
+			break
+		}
+		_ = connection.Close()
+		if time.Now().After(deadline) {
+			t.Fatal("the engine does not go down")
+		}
+	}
+	if err := unix.Kill(inspected.State.Pid, 0); err != nil {
+		t.Fatalf("the engine is down already: %v", err)
+	}
+	if _, err := w.Start(w.Context(), w.Spec("serve")); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("a container that is started while the engine goes down: %v", err)
+	}
+	if err := w.Remove(w.Context(), stays.ID); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("a container that is removed while the engine goes down: %v", err)
+	}
+	if err := unix.Kill(inspected.State.Pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = e.command.Wait()
+	e.start(t)
+	if left, err := w.List(w.Context()); err != nil || len(left) != 1 {
+		t.Errorf("the engine's containers are %v, %v; want the first one alone", left, err)
+	}
 }
 
 func specOf(w *runtimetest.World, image string) runtime.Spec {

@@ -83,8 +83,14 @@ func sentence(err error) string {
 }
 
 // startFailure is one sentence about why a container could not be started.
-func (r *Runtime) startFailure(ctx context.Context, program string, err error) error {
-	text := sentence(err)
+func (r *Runtime) startFailure(ctx context.Context, spec runtime.Spec, err error) error {
+	text, program := sentence(err), first(spec.Command)
+	if why, ok := noWorkingDir(text); ok {
+		if spec.WorkingDir == "" {
+			return fmt.Errorf("the image's WORKDIR %s: %w", why, errdefs.ErrInvalidArgument)
+		}
+		return fmt.Errorf("workingDir is %q, but it %s: %w", spec.WorkingDir, why, errdefs.ErrInvalidArgument)
+	}
 	if why, ok := notRunnable(text); ok && (strings.Contains(text, "exec:") || strings.Contains(text, "runtime create failed") || strings.Contains(text, badFormat)) {
 		if program == "" {
 			program = "the image's command"
@@ -92,6 +98,19 @@ func (r *Runtime) startFailure(ctx context.Context, program string, err error) e
 		return fmt.Errorf("cannot run %s: %s: %w", program, why.Reason, errdefs.ErrInvalidArgument)
 	}
 	return r.failure(ctx, err)
+}
+
+// noWorkingDir finds in the engine's words why a program cannot start in its working directory.
+func noWorkingDir(text string) (why string, ok bool) {
+	lower := strings.ToLower(text)
+	making, entering := strings.Contains(lower, "mkdir"), strings.Contains(lower, "chdir to cwd")
+	switch {
+	case (making || entering) && strings.Contains(lower, "not a directory"):
+		return "is a file in the image, or below one; name a folder, or a path where nothing is", true
+	case entering && strings.Contains(lower, "permission denied"):
+		return "may not be entered by the container's user; name a folder that the user may enter", true
+	}
+	return "", false
 }
 
 const badFormat = "exec format error"

@@ -209,3 +209,18 @@ func TestTheGatewayOfANewEnginesNetworkIsItsBridges(t *testing.T) {
 		t.Errorf("told: %q, %v", got, err)
 	}
 }
+
+func TestAFailureOfTheWorkingDirNamesItsKey(t *testing.T) {
+	var r Runtime
+	for _, c := range []struct{ dir, engine, want string }{
+		{"/hello", "Cannot mkdir: /hello is not a directory", `workingDir is "/hello", but it is a file in the image, or below one; name a folder, or a path where nothing is`},
+		{"/hello/x", "mkdir /var/lib/docker/overlay2/1/merged/hello: not a directory", `workingDir is "/hello/x", but it is a file in the image, or below one; name a folder, or a path where nothing is`},
+		{"", "Cannot mkdir: /hello is not a directory", "the image's WORKDIR is a file in the image, or below one; name a folder, or a path where nothing is"},
+		{"/root", `OCI runtime create failed: runc create failed: unable to start container process: chdir to cwd ("/root") set in config.json failed: permission denied: unknown`, `workingDir is "/root", but it may not be entered by the container's user; name a folder that the user may enter`},
+	} {
+		err := r.startFailure(t.Context(), runtime.Spec{WorkingDir: c.dir, Command: []string{"/program"}}, errors.New("Error response from daemon: "+c.engine))
+		if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.HasPrefix(err.Error(), c.want+": ") {
+			t.Errorf("%s: %v", c.engine, err)
+		}
+	}
+}

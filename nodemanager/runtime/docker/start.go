@@ -129,11 +129,11 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 		return runtime.Container{}, &retry{fmt.Errorf("image %q was deleted: %w", spec.Image, errdefs.ErrNotFound)}
 	default:
 		r.config.Leases.Release(spec.ID)
-		return runtime.Container{}, errors.Join(r.startFailure(ctx, "", err), r.undoLost(ctx, spec.ID))
+		return runtime.Container{}, errors.Join(r.startFailure(ctx, spec, err), r.undoLost(ctx, spec.ID))
 	}
 	r.recordID(spec.ID, created.ID)
 	if err := r.client.ContainerStart(ctx, created.ID, container.StartOptions{}); err != nil {
-		failed := r.startFailure(ctx, first(spec.Command), err)
+		failed := r.startFailure(ctx, spec, err)
 		undone := r.undo(ctx, spec, created.ID)
 		if portTaken(err) && undone == nil {
 			return runtime.Container{}, &retry{fmt.Errorf("no host port was free: %w", errdefs.ErrResourceExhausted)}

@@ -131,15 +131,25 @@ func (q *Queues) readCapacity(message *apiv1.Capacity) (scheduler.Capacity, erro
 	return scheduler.Capacity{Absolute: v}, err
 }
 
-// ViewAll are all queues, in the order of the tree.
+// ViewAll are all queues: behind each the ones below it, and those of one parent in the order of the file.
 func (q *Queues) ViewAll() []*apiv1.Queue { return q.viewUsages(q.zone.Scheduler.Queues()) }
 
 func (q *Queues) viewUsages(usages []scheduler.QueueUsage) []*apiv1.Queue {
-	var queues []*apiv1.Queue
+	below := map[string][]*apiv1.Queue{}
 	for _, usage := range usages {
-		queues = append(queues, q.view(usage))
+		queue := q.view(usage)
+		below[queue.GetSpec().GetParent()] = append(below[queue.GetSpec().GetParent()], queue)
 	}
-	return queues
+	ordered := make([]*apiv1.Queue, 0, len(usages))
+	var add func(parent string)
+	add = func(parent string) {
+		for _, queue := range below[parent] {
+			ordered = append(ordered, queue)
+			add(queue.GetSpec().GetName())
+		}
+	}
+	add("")
+	return ordered
 }
 
 // Queue is one queue. It fails with errdefs.ErrNotFound if there is none of the name.

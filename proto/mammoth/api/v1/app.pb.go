@@ -2585,7 +2585,7 @@ func (x *FieldDiff) GetAfter() string {
 type PlannedReplacement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Role  string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
-	// The instances that would be replaced.
+	// The instances that would be replaced or, as many as the role would have too many, end.
 	Instances []string `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
 	// How many instances there may be above the count, and how many may be missing, during the change.
 	MaxSurge       int32 `protobuf:"varint,3,opt,name=max_surge,json=maxSurge,proto3" json:"max_surge,omitempty"`

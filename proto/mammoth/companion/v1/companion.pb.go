@@ -116,7 +116,8 @@ func (x *RouteReport) GetTraffic() []*Traffic {
 	return nil
 }
 
-// Refusal is a service that a balancer does not route to.
+// Refusal is a service that a balancer does not route to, or not all of it: a TCP port that is taken or a certificate that is missing
+// keeps back that part only.
 type Refusal struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
