@@ -336,7 +336,7 @@ func TestAnEngineThatGoesDownIsGivenNothingNew(t *testing.T) {
 	if err := e.command.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(10 * time.Millisecond) {
 		connection, err := net.Dial("unix", e.socket)
 		if err != nil {
 			break
