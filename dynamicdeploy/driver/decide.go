@@ -2,7 +2,6 @@ package driver
 
 import (
 	"bytes"
-	"maps"
 	"slices"
 	"time"
 
@@ -27,8 +26,8 @@ func (d *Master) Decide(now time.Time) time.Time {
 		}
 	}
 	var rollouts []plan.Rollout
-	for _, name := range slices.Sorted(maps.Keys(d.roles)) {
-		r := d.roles[name]
+	for _, r := range d.inStartOrder() {
+		r.plan.SetComesAfter(d.comesAfter(r.name))
 		actions, at := r.plan.Next(now)
 		earliest(at)
 		for _, action := range actions {
@@ -41,8 +40,8 @@ func (d *Master) Decide(now time.Time) time.Time {
 			d.report(r, instance)
 		}
 		rollouts = append(rollouts, r.plan.Rollout(now))
-		if r.plan.Empty() && roleOf(d.desired.GetSpec(), name) == nil {
-			delete(d.roles, name)
+		if r.plan.Empty() && roleOf(d.desired.GetSpec(), r.name) == nil {
+			delete(d.roles, r.name)
 		}
 	}
 	if report := d.appRollout(rollouts); !proto.Equal(report, d.rollout) {

@@ -1,6 +1,9 @@
 package driver
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,6 +79,41 @@ func (r *role) versionWithResources(desired *masterv1.Wanted, resources *corev1.
 		}
 	}
 	return 0
+}
+
+// inStartOrder returns the roles of the app, each behind those that it starts after, and then those of earlier versions.
+func (d *Master) inStartOrder() []*role {
+	var ordered []*role
+	present := map[string]bool{}
+	for _, spec := range specs.StartOrder(d.desired.GetSpec().GetRoles()) {
+		if r := d.roles[spec.GetName()]; r != nil {
+			ordered = append(ordered, r)
+			present[r.name] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.roles)) {
+		if !present[name] {
+			ordered = append(ordered, d.roles[name])
+		}
+	}
+	return ordered
+}
+
+// comesAfter is why a role is not to begin yet: the roles that it starts after and that are not ready. It is empty if all are.
+func (d *Master) comesAfter(name string) string {
+	var missing []string
+	for _, other := range roleOf(d.desired.GetSpec(), name).GetAfter() {
+		if r := d.roles[other]; r != nil && !r.plan.Ready() {
+			missing = append(missing, other)
+		}
+	}
+	switch len(missing) {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("role %s begins once role %s is ready", name, missing[0])
+	}
+	return fmt.Sprintf("role %s begins once these roles are ready: %s", name, strings.Join(missing, ", "))
 }
 
 // ownsAsk reports whether an ask is one of this role's.

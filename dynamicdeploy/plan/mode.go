@@ -18,7 +18,7 @@ const (
 	modePrepare
 	// modeExclusive: they leave, and the desired version is routed to after that.
 	modeExclusive
-	// modePaused: a person has paused the rollout.
+	// modePaused: a person has paused the rollout, or it comes after other roles.
 	modePaused
 )
 
@@ -29,6 +29,8 @@ func (r *Role) mode() mode {
 	switch {
 	case r.desired.Count == 0:
 		return modeReplace
+	case r.deferred:
+		return modePaused
 	case old != 0 && update.Strategy == Canary && update.Percent < 100:
 		return modeCanary
 	case old != 0 && update.Strategy == BlueGreen && !r.rollout.switched:

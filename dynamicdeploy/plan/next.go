@@ -20,6 +20,7 @@ func (r *Role) Next(now time.Time) ([]Action, time.Time) {
 		}
 	}
 	r.reattribute(now)
+	r.deferred = r.mustWait()
 	actions := r.pending
 	r.pending = nil
 	for before, state := -1, Progressing; before != len(actions) || state != r.rollout.state; {
@@ -32,6 +33,7 @@ func (r *Role) Next(now time.Time) ([]Action, time.Time) {
 		r.evaluate(now)
 	}
 	actions, r.pending = append(actions, r.pending...), nil
+	r.ready = r.asDesired(now)
 	for _, s := range r.slots {
 		if inService(s) && r.phase(s, now) != unreported {
 			s.container.confirmedEarly, s.container.hasServed = false, true
@@ -154,7 +156,7 @@ func (r *Role) goal(s *slot, now time.Time) goal {
 	switch {
 	case s.leaving:
 		return leave
-	case now.Before(s.notBefore):
+	case now.Before(s.notBefore), s.version == r.desired.Version && r.deferred:
 		return hold
 	}
 	return serve
@@ -271,6 +273,9 @@ func (r *Role) Instances(now time.Time) []Instance {
 			instance.Reason, instance.NextAttempt = r.backoffReason(s), s.notBefore
 		case InstancePending:
 			instance.Reason = s.lastFailure
+			if s.version == r.desired.Version && r.deferred {
+				instance.Reason = r.comesAfter
+			}
 		case InstanceStarting:
 			instance.Reason = r.provingReason(s, now)
 		case InstanceUnhealthy, InstanceDraining, InstanceStopping:

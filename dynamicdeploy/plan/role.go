@@ -31,6 +31,12 @@ type Role struct {
 	serial int
 	// pending are actions that Next returns first.
 	pending []Action
+	// comesAfter is why the desired version is not begun with: a sentence about the roles that it comes after. It is empty once they
+	// are ready.
+	comesAfter string
+	// deferred is true while the desired version waits for other roles: it is not begun with, and what runs of other versions stays.
+	// ready is true while the role is as desired. Both are as of the last Next.
+	deferred, ready bool
 	// waiting is the ResourceManager's reason why instances are missing, empty if it gave none.
 	waiting string
 }

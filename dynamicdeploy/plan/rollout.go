@@ -115,7 +115,7 @@ func (r *Role) evaluate(now time.Time) {
 	if reached := 2*updated + unproven; reached > o.bestProgress {
 		o.bestProgress, o.progressAt = reached, now
 	}
-	if r.waitsForDrain(now) || r.waitsForNode(now) {
+	if r.waitsForDrain(now) || r.waitsForNode(now) || r.deferred {
 		o.progressAt = now
 	}
 	o.failures = r.recent(o.failures, now)
@@ -228,6 +228,9 @@ func (r *Role) Rollout(now time.Time) Rollout {
 		Version: r.rollout.version, State: r.rollout.state,
 		Updated: min(updated, r.desired.Count), Total: r.desired.Count, Percent: percent, Reason: r.rollout.reason,
 	}
+	if r.deferred {
+		rollout.Reason = r.comesAfter
+	}
 	if o := &r.rollout; r.evaluated() {
 		rollout.Failures, rollout.MaxFailures, rollout.Reverts = len(o.failures), r.desired.Restart.MaxFailures, r.desired.CanRevert && o.newVersion
 		rollout.FailsAt = r.failsAt(now)
@@ -246,7 +249,7 @@ func (r *Role) failsAt(now time.Time) time.Time {
 	switch {
 	case !o.tooManySince.IsZero():
 		return o.tooManySince.Add(detectionTime)
-	case o.state != Progressing, o.reopened, r.desired.Update.Deadline <= 0, r.waitsForDrain(now), r.waitsForNode(now):
+	case o.state != Progressing, o.reopened, r.desired.Update.Deadline <= 0, r.waitsForDrain(now), r.waitsForNode(now), r.deferred:
 		return time.Time{}
 	}
 	return o.progressAt.Add(r.desired.Update.Deadline)

@@ -57,6 +57,7 @@ func (m *mapping) app(app *apiv1.AppSpec) {
 
 func (m *mapping) role(r *apiv1.RoleSpec) {
 	m.text("image", r.GetImage())
+	m.texts("after", r.GetAfter())
 	m.number("instances", int64(r.GetInstances()))
 	var schedule []*mapping
 	for _, entry := range r.GetSchedule() {

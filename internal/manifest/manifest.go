@@ -110,6 +110,7 @@ func (d *decoder) app(root *yaml.Node, app *apiv1.AppSpec) {
 func (d *decoder) roleFields(r *apiv1.RoleSpec) fields {
 	return fields{
 		"image":        d.text("image", &r.Image),
+		"after":        d.texts("after", &r.After),
 		"instances":    func(n *yaml.Node) { d.instances(n, r) },
 		"schedule":     func(n *yaml.Node) { d.schedule(n, r) },
 		"resources":    func(n *yaml.Node) { d.resources(n, r) },

@@ -90,6 +90,7 @@ func check(app *apiv1.AppSpec) Faults {
 		c.checkRole(app.GetKind(), role)
 	}
 	c.role = ""
+	c.checkOrder(app.GetRoles())
 	if most := mostInstances(app); most > MaxInstances && len(app.GetRoles()) > 1 {
 		c.fail("roles", "the roles have %d instances together, and an app has at most %d; split it into several apps", most, MaxInstances)
 	}

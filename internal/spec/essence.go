@@ -30,7 +30,7 @@ func essence(app *apiv1.AppSpec) *apiv1.AppSpec {
 func essenceOfRole(role *apiv1.RoleSpec) *apiv1.RoleSpec {
 	role = proto.CloneOf(role)
 	role.Instances, role.Schedule = 0, nil
-	role.Update, role.Restart, role.Expose = nil, nil, nil
+	role.Update, role.Restart, role.Expose, role.After = nil, nil, nil, nil
 	role.Stop = &apiv1.StopPolicy{Signal: role.GetStop().GetSignal()}
 	if role.GetImageDigest() != "" {
 		role.Image = "" // two names of one image

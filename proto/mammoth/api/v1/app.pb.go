@@ -758,12 +758,14 @@ type RoleSpec struct {
 	// Takes the place of the image's entry point.
 	Command []string `protobuf:"bytes,15,rep,name=command,proto3" json:"command,omitempty"`
 	// Texts. Not there are the image's own arguments; an empty list is none.
-	Args          *structpb.ListValue      `protobuf:"bytes,16,opt,name=args,proto3" json:"args,omitempty"`
-	Network       v1.ContainerSpec_Network `protobuf:"varint,17,opt,name=network,proto3,enum=mammoth.core.v1.ContainerSpec_Network" json:"network,omitempty"`
-	ReadOnlyRoot  bool                     `protobuf:"varint,18,opt,name=read_only_root,json=readOnlyRoot,proto3" json:"read_only_root,omitempty"`
-	WorkingDir    string                   `protobuf:"bytes,19,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
-	User          string                   `protobuf:"bytes,20,opt,name=user,proto3" json:"user,omitempty"`
-	Expose        *Expose                  `protobuf:"bytes,21,opt,name=expose,proto3" json:"expose,omitempty"`
+	Args         *structpb.ListValue      `protobuf:"bytes,16,opt,name=args,proto3" json:"args,omitempty"`
+	Network      v1.ContainerSpec_Network `protobuf:"varint,17,opt,name=network,proto3,enum=mammoth.core.v1.ContainerSpec_Network" json:"network,omitempty"`
+	ReadOnlyRoot bool                     `protobuf:"varint,18,opt,name=read_only_root,json=readOnlyRoot,proto3" json:"read_only_root,omitempty"`
+	WorkingDir   string                   `protobuf:"bytes,19,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
+	User         string                   `protobuf:"bytes,20,opt,name=user,proto3" json:"user,omitempty"`
+	Expose       *Expose                  `protobuf:"bytes,21,opt,name=expose,proto3" json:"expose,omitempty"`
+	// Roles of the app that are ready before the first instance of this one is started, and before it is moved to a new version.
+	After         []string `protobuf:"bytes,22,rep,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -941,6 +943,13 @@ func (x *RoleSpec) GetUser() string {
 func (x *RoleSpec) GetExpose() *Expose {
 	if x != nil {
 		return x.Expose
+	}
+	return nil
+}
+
+func (x *RoleSpec) GetAfter() []string {
+	if x != nil {
+		return x.After
 	}
 	return nil
 }
@@ -4083,7 +4092,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\bpriority\x18\x05 \x01(\x05R\bpriority\"\x1e\n" +
 	"\x04Kind\x12\a\n" +
 	"\x03APP\x10\x00\x12\r\n" +
-	"\tFRAMEWORK\x10\x01\"\xbd\a\n" +
+	"\tFRAMEWORK\x10\x01\"\xd3\a\n" +
 	"\bRoleSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12!\n" +
@@ -4107,7 +4116,8 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\vworking_dir\x18\x13 \x01(\tR\n" +
 	"workingDir\x12\x12\n" +
 	"\x04user\x18\x14 \x01(\tR\x04user\x12.\n" +
-	"\x06expose\x18\x15 \x01(\v2\x16.mammoth.api.v1.ExposeR\x06expose\x1a6\n" +
+	"\x06expose\x18\x15 \x01(\v2\x16.mammoth.api.v1.ExposeR\x06expose\x12\x14\n" +
+	"\x05after\x18\x16 \x03(\tR\x05after\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"]\n" +
