@@ -99,14 +99,19 @@ func (s *Store) startUpload(ctx context.Context, repository string) (*upload, er
 func (s *Store) enlist(u *upload) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Those of an operator count for that operator alone: they take nobody's place.
 	all := 0
-	for _, account := range s.accounts {
-		all += account.uploads
+	for owner, account := range s.accounts {
+		if !owner.Operator {
+			all += account.uploads
+		}
 	}
-	mine := s.account(u.owner)
+	mine, most := s.account(u.owner), s.limits.UserUploads
+	if u.owner.Operator {
+		all, most = 0, s.limits.Uploads
+	}
 	switch {
-	case u.owner.Operator:
-	case mine.uploads >= s.limits.UserUploads:
+	case mine.uploads >= most:
 		return fmt.Errorf("%s has %d uploads under way, and may have no more at a time; try again when one has ended: %w", u.owner, mine.uploads, errdefs.ErrUnavailable)
 	case all >= s.limits.Uploads:
 		return fmt.Errorf("%d uploads are under way, which is the limit; try again later: %w", all, errdefs.ErrUnavailable)
