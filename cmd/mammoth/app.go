@@ -96,7 +96,8 @@ func shortReason(app *apiv1.App) string {
 			}
 		}
 	}
-	if app.GetReason() != "" || len(waiting) == 0 {
+	// What an app waits for whose master does not run yet says more than why it is in that state.
+	if len(waiting) == 0 || app.GetReason() != "" && app.GetState() != apiv1.App_ACCEPTED {
 		return app.GetReason()
 	}
 	text := waiting[0].GetText()

@@ -73,6 +73,9 @@ func drawApp(t *rapid.T) *apiv1.AppSpec {
 		if roles > 1 || rapid.Bool().Draw(t, "has a name") {
 			role.Name = fmt.Sprintf("%s%d", rapid.SampledFrom([]string{"r", "no", "name", "image"}).Draw(t, "role"), i)
 		}
+		if i > 0 && rapid.Bool().Draw(t, "has an order") {
+			role.After = []string{app.GetRoles()[i-1].GetName()}
+		}
 		app.Roles = append(app.Roles, role)
 	}
 	return app

@@ -169,8 +169,14 @@ func TestOneUserDoesNotTakeAllUploads(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSays(t, start("bob", 1), errdefs.ErrUnavailable, "6 uploads are in progress, which is the limit; try again later")
-	if err := start("root", 10); err != nil {
+	if err := start("root", 6); err != nil {
 		t.Errorf("an operator is kept out: %v", err)
+	}
+	wantSays(t, start("root", 1), errdefs.ErrUnavailable, "has 6 uploads in progress, which is the limit")
+
+	store = openStore(t, t.TempDir(), Limits{Uploads: 6, UserUploads: 4})
+	if err := errors.Join(start("root", 6), start("ann", 4)); err != nil {
+		t.Errorf("an operator's uploads keep others out: %v", err)
 	}
 }
 

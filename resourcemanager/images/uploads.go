@@ -99,14 +99,19 @@ func (s *Store) startUpload(ctx context.Context, repository string) (*upload, er
 func (s *Store) register(u *upload) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Those of an operator count for that operator alone: they take nobody's place.
 	all := 0
-	for _, account := range s.usage {
-		all += account.uploads
+	for owner, account := range s.usage {
+		if !owner.Operator {
+			all += account.uploads
+		}
 	}
-	mine := s.usageOf(u.owner)
+	mine, most := s.usageOf(u.owner), s.limits.UserUploads
+	if u.owner.Operator {
+		all, most = 0, s.limits.Uploads
+	}
 	switch {
-	case u.owner.Operator:
-	case mine.uploads >= s.limits.UserUploads:
+	case mine.uploads >= most:
 		return fmt.Errorf("%s has %d uploads in progress, which is the limit; try again when one has ended: %w", u.owner, mine.uploads, errdefs.ErrUnavailable)
 	case all >= s.limits.Uploads:
 		return fmt.Errorf("%d uploads are in progress, which is the limit; try again later: %w", all, errdefs.ErrUnavailable)

@@ -89,18 +89,23 @@ func currentTargets(targets []zone.Target, previous bool) []zone.Target {
 	}
 	var chosen, gone []zone.Target
 	for i := 0; i < len(targets); {
-		var last *zone.Target
+		var last, lost *zone.Target
 		runs, instance := false, targets[i].Instance
 		for ; i < len(targets) && targets[i].Instance == instance; i++ {
 			switch target := targets[i]; {
 			case target.Ended:
 				last = &target
+			case target.Lost: // Another container may run in its place.
+				lost = &target
 			case !target.Starting:
 				chosen, runs = append(chosen, target), true
 			}
 		}
 		switch {
-		case runs || last == nil:
+		case runs:
+		case lost != nil:
+			chosen = append(chosen, *lost)
+		case last == nil:
 		case last.Listed:
 			chosen = append(chosen, *last)
 		default:
@@ -257,6 +262,9 @@ func (p *position) advance(chunk *corev1.LogChunk) {
 
 // read reads one container's log until there is no more.
 func (m *merger) read(ctx context.Context, target zone.Target, at *position) error {
+	if target.Lost && !at.options.GetFollow() {
+		return unreachable(target, "read the logs of", target.Trouble)
+	}
 	connection, err := m.connect(target)
 	if err != nil {
 		return err
@@ -265,7 +273,7 @@ func (m *merger) read(ctx context.Context, target zone.Target, at *position) err
 		Token: target.Token, ContainerId: target.Container, Options: at.options,
 	})
 	if err != nil {
-		return nodeError(target, "read the logs", err)
+		return nodeError(target, "read the logs of", err)
 	}
 	for {
 		chunk, err := logs.Recv()
@@ -273,7 +281,7 @@ func (m *merger) read(ctx context.Context, target zone.Target, at *position) err
 		case errors.Is(err, io.EOF), errdefs.IsNotFound(wire.Error(err)): // or its retention is over
 			return nil
 		case err != nil:
-			return nodeError(target, "read the logs", err)
+			return nodeError(target, "read the logs of", err)
 		}
 		at.advance(chunk)
 		chunk.ContainerId, chunk.Instance = target.Container, target.Instance

@@ -326,6 +326,30 @@ func TestANodeThatIsAwayKeepsNobodyFromTheLogsOfOthers(t *testing.T) {
 	})
 }
 
+// The container on a lost node is not the one that is looked for once another runs in its place.
+func TestLogsOfWhatALostNodeHoldsAreThoseOfItsReplacement(t *testing.T) {
+	s := newStage()
+	s.start("c1", "web-1")
+	s.start("c2", "web-1")
+	s.start("c3", "web-2")
+	for _, i := range []int{0, 2} {
+		s.targets[i].Node, s.targets[i].Lost, s.targets[i].Trouble = "node-2", true, "node-2 is lost"
+	}
+	s.broken["c1"], s.broken["c3"] = true, true
+	s.write("c2", "here")
+	onStage(t, s, &apiv1.AppLogsRequest{Name: "web"}, func(r *reader) {
+		if got := r.got(); !strings.HasPrefix(got, "web-1: here [") || !strings.Contains(got, "cannot read the logs of web-2: node-2 is lost") || strings.Contains(got, "of web-1") {
+			t.Error(got)
+		}
+	})
+	s.targets = s.targets[:2]
+	onStage(t, s, &apiv1.AppLogsRequest{Name: "web", Instance: "web-1"}, func(r *reader) {
+		if got := r.got(); got != "web-1: here [EOF]" {
+			t.Error(got)
+		}
+	})
+}
+
 func TestOnlySoManyInstancesAreFollowed(t *testing.T) {
 	s := newStage()
 	for n := range 513 {

@@ -1,10 +1,13 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
@@ -53,14 +56,14 @@ func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.Exe
 	defer connection.Close() //nolint:errcheck // the stream has the error
 	node, err := nodev1.NewContainerManagerClient(connection).Exec(metadata.AppendToOutgoingContext(stream.Context(), tokenKey, string(token)))
 	if err != nil {
-		return wire.Status(nodeError(target, "run a command", err))
+		return wire.Status(nodeError(target, "run a command in", err))
 	}
 	first.GetStart().ContainerId = target.Container
 	return runBoth(stream.Context(),
 		func(ctx context.Context) error {
 			for input := first; ; {
 				if err := node.Send(input); err != nil && !errors.Is(err, io.EOF) {
-					return nodeError(target, "run a command", err)
+					return nodeError(target, "run a command in", err)
 				}
 				if input, err = stream.Recv(); errors.Is(err, io.EOF) {
 					if err := node.CloseSend(); err != nil {
@@ -80,7 +83,7 @@ func (s *apps) Exec(stream grpc.BidiStreamingServer[corev1.ExecInput, corev1.Exe
 					return nil
 				}
 				if err != nil {
-					return nodeError(target, "run a command", err)
+					return nodeError(target, "run a command in", err)
 				}
 				if err := stream.Send(output); err != nil {
 					return err
@@ -103,8 +106,13 @@ func (s *apps) execTarget(ctx context.Context) (zone.Target, error) {
 	if err != nil {
 		return zone.Target{}, err
 	}
+	// A container on a lost node may run, but another may run in its place.
+	slices.SortStableFunc(targets, func(a, b zone.Target) int { return cmp.Compare(reach(a), reach(b)) })
 	for _, target := range targets {
-		if target.Running {
+		switch {
+		case target.Running && target.Lost:
+			return zone.Target{}, unreachable(target, "run a command in", target.Trouble)
+		case target.Running:
 			return target, nil
 		}
 	}
@@ -127,8 +135,34 @@ func (s *apps) connect(target zone.Target) (*grpc.ClientConn, error) {
 	return connection, nil
 }
 
+// reach orders targets by how likely their node is to answer.
+func reach(target zone.Target) int {
+	switch {
+	case target.Lost:
+		return 2
+	case target.Trouble != "":
+		return 1
+	}
+	return 0
+}
+
+// nodeError is an error of a node for a person. That a node does not answer must not be taken for the zone's silence: it is an
+// errdefs.ErrFailedPrecondition.
 func nodeError(target zone.Target, doing string, err error) error {
-	return fmt.Errorf("%s of %s on node %s: %w", doing, target.Container, target.Node, wire.Error(err))
+	said := wire.Error(err)
+	switch {
+	case !errdefs.IsUnavailable(said):
+		return fmt.Errorf("%s %s on node %s: %w", doing, target.Instance, target.Node, said)
+	case target.Trouble != "":
+		return unreachable(target, doing, target.Trouble)
+	case strings.Contains(said.Error(), "connection error") || strings.Contains(said.Error(), "error reading from server"):
+		return unreachable(target, doing, fmt.Sprintf("%s does not answer at %s", target.Node, target.ContainerManager))
+	}
+	return unreachable(target, doing, fmt.Sprintf("on %s, %s", target.Node, wire.Sentence(said)))
+}
+
+func unreachable(target zone.Target, doing, why string) error {
+	return fmt.Errorf("cannot %s %s: %s; try again, or see \"mammoth node show %s\": %w", doing, target.Instance, why, target.Node, errdefs.ErrFailedPrecondition)
 }
 
 func firstOf(ctx context.Context, key string) string {

@@ -182,40 +182,44 @@ func TestLogsOfSeveralInstancesAreMerged(t *testing.T) {
 	})
 }
 
+// cat runs cat with the input "hello", in the instance that pairs name.
+func cat(t *testing.T, client apiv1.AppsClient, pairs ...string) (text string, code int32, err error) {
+	t.Helper()
+	stream, err := client.Exec(metadata.AppendToOutgoingContext(context.Background(), pairs...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, input := range []*corev1.ExecInput{
+		{Input: &corev1.ExecInput_Start_{Start: &corev1.ExecInput_Start{Command: []string{"cat", "-"}}}},
+		{Input: &corev1.ExecInput_Stdin{Stdin: []byte("hello")}},
+		{Input: &corev1.ExecInput_StdinClosed{StdinClosed: true}},
+	} {
+		if err := stream.Send(input); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	code = -1
+	for {
+		output, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return text, code, nil
+		}
+		if err != nil {
+			return text, code, err
+		}
+		text += string(output.GetStdout())
+		if _, ok := output.GetOutput().(*corev1.ExecOutput_ExitCode); ok {
+			code = output.GetExitCode()
+		}
+	}
+}
+
 func TestExecGoesBothWaysAndTellsTheExitCode(t *testing.T) {
 	inProxy(t, twoInstances(), func(client apiv1.AppsClient) {
-		run := func(pairs ...string) (string, int32, error) {
-			stream, err := client.Exec(metadata.AppendToOutgoingContext(context.Background(), pairs...))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, input := range []*corev1.ExecInput{
-				{Input: &corev1.ExecInput_Start_{Start: &corev1.ExecInput_Start{Command: []string{"cat", "-"}}}},
-				{Input: &corev1.ExecInput_Stdin{Stdin: []byte("hello")}},
-				{Input: &corev1.ExecInput_StdinClosed{StdinClosed: true}},
-			} {
-				if err := stream.Send(input); err != nil && !errors.Is(err, io.EOF) {
-					t.Fatal(err)
-				}
-			}
-			if err := stream.CloseSend(); err != nil {
-				t.Fatal(err)
-			}
-			text, code := "", int32(-1)
-			for {
-				output, err := stream.Recv()
-				if errors.Is(err, io.EOF) {
-					return text, code, nil
-				}
-				if err != nil {
-					return text, code, err
-				}
-				text += string(output.GetStdout())
-				if _, ok := output.GetOutput().(*corev1.ExecOutput_ExitCode); ok {
-					code = output.GetExitCode()
-				}
-			}
-		}
+		run := func(pairs ...string) (string, int32, error) { return cat(t, client, pairs...) }
 		if text, code, err := run("mammoth-app", "web", "mammoth-instance", "web-2"); err != nil || text != "c2: cat - <hello>" || code != 3 {
 			t.Errorf("in web-2: %q, %d, %v", text, code, err)
 		}
@@ -232,4 +236,63 @@ func TestExecGoesBothWaysAndTellsTheExitCode(t *testing.T) {
 			t.Errorf("without an app: %v", err)
 		}
 	})
+}
+
+func TestACommandRunsInTheContainerThatCanBeReached(t *testing.T) {
+	lost := zone.Target{Container: "c1", Instance: "web-1", Running: true, Node: "node-2", Lost: true, Trouble: "node-2 is lost"}
+	targets := append([]zone.Target{lost}, twoInstances()[2])
+	targets[1].Container = "c3"
+	inProxy(t, targets, func(client apiv1.AppsClient) {
+		if text, _, err := cat(t, client, "mammoth-app", "web", "mammoth-instance", "web-1"); err != nil || !strings.HasPrefix(text, "c3: ") {
+			t.Errorf("beside one on a lost node: %q, %v", text, err)
+		}
+	})
+	inProxy(t, []zone.Target{lost}, func(client apiv1.AppsClient) {
+		_, _, err := cat(t, client, "mammoth-app", "web")
+		if want := `cannot run a command in web-1: node-2 is lost; try again, or see "mammoth node show node-2"`; status.Convert(err).Message() != want || status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("on a lost node: %v, want %q", err, want)
+		}
+	})
+}
+
+// awayNode is a node that answers nothing.
+type awayNode struct {
+	nodev1.UnimplementedContainerManagerServer
+	said string
+}
+
+func (n awayNode) Logs(*nodev1.LogsRequest, grpc.ServerStreamingServer[corev1.LogChunk]) error {
+	return status.Error(codes.Unavailable, n.said)
+}
+
+func (n awayNode) Exec(grpc.BidiStreamingServer[corev1.ExecInput, corev1.ExecOutput]) error {
+	return status.Error(codes.Unavailable, n.said)
+}
+
+// A person must not look for a fault of the zone when it is a node that does not answer.
+func TestTheSilenceOfANodeIsNotTakenForTheZones(t *testing.T) {
+	for name, c := range map[string]struct{ trouble, said, want string }{
+		"a known reason": {"node-1 is unhealthy: it has too many files open", "error reading server preface: EOF", "node-1 is unhealthy: it has too many files open"},
+		"no connection":  {"", `connection error: desc = "connect: connection refused"`, "node-1 does not answer at 127.0.0.1:4"},
+		"its engine":     {"", "the Docker engine does not answer", "on node-1, the Docker engine does not answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			targets := twoInstances()[2:3]
+			targets[0].Node, targets[0].ContainerManager, targets[0].Trouble = "node-1", "127.0.0.1:4", c.trouble
+			inServices(t, loop{targets: targets}, awayNode{said: c.said}, func(client apiv1.AppsClient) {
+				_, _, err := cat(t, client, "mammoth-app", "web")
+				if want := "cannot run a command in web-1: " + c.want; !strings.HasPrefix(status.Convert(err).Message(), want) || status.Code(err) != codes.FailedPrecondition {
+					t.Errorf("a command: %v, want %q", err, want)
+				}
+				logs, err := client.AppLogs(context.Background(), &apiv1.AppLogsRequest{Name: "web"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = logs.Recv()
+				if want := "cannot read the logs of web-1: " + c.want; !strings.HasPrefix(status.Convert(err).Message(), want) || status.Code(err) != codes.FailedPrecondition {
+					t.Errorf("logs: %v, want %q", err, want)
+				}
+			})
+		})
+	}
 }

@@ -99,3 +99,11 @@ func (n *node) trouble() string {
 	}
 	return because(fmt.Sprintf("%s is %s", n.id, word), n.record.GetReason())
 }
+
+// silence is why a node may not answer; empty if it should.
+func (n *node) silence() string {
+	if state := n.state(); state == lifecycle.NodeLost || state == lifecycle.NodeUnhealthy {
+		return n.trouble()
+	}
+	return ""
+}

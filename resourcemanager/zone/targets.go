@@ -23,6 +23,10 @@ type Target struct {
 	Running   bool
 	// Starting says that its node has yet to start it: it has no output so far.
 	Starting bool
+	// Trouble is why its node may not answer, as in "node-1 is lost"; empty if the node is ready or draining. Lost says that
+	// the node is lost: nobody can read from it.
+	Trouble string
+	Lost    bool
 	// Ended says that its node has seen it gone, Listed that the app still has an instance of that name.
 	Ended, Listed bool
 	Node          string
@@ -54,6 +58,8 @@ func (ls *leases) targets(name, instance string, ended bool) ([]Target, error) {
 			Instance:         c.instance(),
 			Running:          c.state() == lifecycle.ContainerRunning,
 			Starting:         c.state() == lifecycle.ContainerLocalizing || c.state() == lifecycle.ContainerLaunching,
+			Trouble:          n.silence(),
+			Lost:             n.state() == lifecycle.NodeLost,
 			Ended:            !c.held(),
 			Listed:           a.instances[c.instance()] != nil,
 			Node:             string(n.id),
