@@ -99,7 +99,7 @@ func (c *cli) deployManifest(ctx context.Context, source source, f *deployFlags,
 // trial is a role for a check of the flags; a port that is named may be one that the app has already.
 func trial(f *deployFlags) *apiv1.RoleSpec {
 	role := defaults.Role()
-	role.Image = "trial"
+	role.Name, role.Image = f.role, "trial"
 	check, err := manifest.ParseHealth(f.health)
 	if err != nil || len(f.ports) > 0 {
 		return role
@@ -125,20 +125,25 @@ func (c *cli) deployImage(ctx context.Context, z *zone, name, image string, f *d
 			request.Spec = proto.Clone(app.GetSpec()).(*apiv1.AppSpec)
 			request.IfGeneration = app.GetGeneration()
 		case errdefs.IsNotFound(wire.Error(err)):
+			if f.role != "" {
+				return usagef("no app is named %q; --role names a role of an app that is there", name)
+			}
 			request.Spec = &apiv1.AppSpec{Name: name, Roles: []*apiv1.RoleSpec{defaults.Role()}}
 		default:
 			return err
 		}
-		if len(request.GetSpec().GetRoles()) != 1 {
-			return usagef("%q has the roles %s; deploy it by its manifest", name, roleNames(request.GetSpec()))
+		chosen, err := f.pick(request.GetSpec())
+		if err != nil {
+			return err
 		}
-		request.Spec.Roles[0].Image = image
-		request.Spec.Roles[0].ImageDigest = ""
+		chosen.Image, chosen.ImageDigest = image, ""
 		if err := change(request.GetSpec()); err != nil {
 			return err
 		}
-		if len(app.GetSpec().GetRoles()) == 1 && len(app.GetSpec().GetRoles()[0].GetSchedule()) > 0 && !f.counted {
-			request.Spec.Roles[0].Instances = 0 // nobody said a number: the calendar's stands
+		for _, role := range request.GetSpec().GetRoles() {
+			if app != nil && len(role.GetSchedule()) > 0 && (role != chosen || !f.counted) {
+				role.Instances = 0 // nobody said a number: the calendar's stands
+			}
 		}
 		err = c.send(ctx, z, deployment{request, request.GetSpec(), f})
 		if class := wire.Error(err); attempt < attempts && (errdefs.IsAborted(class) || errdefs.IsAlreadyExists(class)) {

@@ -24,13 +24,15 @@ import (
 // deployFlags are the flags of deploy as they were typed.
 type deployFlags struct {
 	name, queue, health, network, policy string
-	instances                            int64
-	cpu, memory, disk                    string
-	ports, env, constraints              []string
-	strategy, canary                     string
-	exclusive                            bool
-	minHealthy                           string
-	maxSurge, maxUnavailable             int64
+	// role is the role that is changed; empty of an app that has only one.
+	role                     string
+	instances                int64
+	cpu, memory, disk        string
+	ports, env, constraints  []string
+	strategy, canary         string
+	exclusive                bool
+	minHealthy               string
+	maxSurge, maxUnavailable int64
 	// counted: --instances was given. edited: something was that wins over a manifest.
 	counted, edited bool
 	dryRun, diff    bool
@@ -63,6 +65,7 @@ wrong usage, as they always are.`,
       --port 8080 --health http:/healthz --wait
   mammoth deploy hello2.image --name web --wait
   mammoth deploy hello3.image --name web --canary 10%
+  mammoth deploy front2.image --name shop --role front
   mammoth deploy web.yaml --dry-run
   mammoth deploy web.yaml --diff`,
 		Args:              f.arguments,
@@ -82,6 +85,7 @@ wrong usage, as they always are.`,
 	flags.StringVarP(&f.file, "file", "f", "", "a manifest, - for standard input")
 	flags.StringArrayVar(&f.command, "command", nil, "a word of what is run in place of the image's entry point; repeatable")
 	flags.StringVar(&f.name, "name", "", "the app's name (default: the image's)")
+	flags.StringVar(&f.role, "role", "", "the role that is given the image and the other flags, of an app with several")
 	flags.Int64Var(&f.instances, "instances", 1, "how many instances to keep running")
 	flags.StringVar(&f.cpu, "cpu", resource.FormatCPU(defaults.CPUMillis), "cpu of each, in cores or as in 500m")
 	flags.StringVar(&f.memory, "memory", resource.FormatBytes(defaults.MemoryBytes), "memory of each, with its unit")
@@ -264,17 +268,34 @@ func (f *deployFlags) change(given func(string) bool) (func(*apiv1.AppSpec) erro
 		if len(edits) == 0 {
 			return checkSpec(app)
 		}
-		if len(app.GetRoles()) != 1 {
-			return usagef("%q has the roles %s; change them in its manifest", app.GetName(), roleNames(app))
+		role, err := f.pick(app)
+		if err != nil {
+			return err
 		}
 		for _, edit := range edits {
-			edit(app.Roles[0])
+			edit(role)
 		}
-		if u := app.GetRoles()[0].GetUpdate(); (given("max-surge") || given("max-unavailable")) && u.GetMaxSurge() == 0 && u.GetMaxUnavailable() == 0 {
+		if u := role.GetUpdate(); (given("max-surge") || given("max-unavailable")) && u.GetMaxSurge() == 0 && u.GetMaxUnavailable() == 0 {
 			return usagef("--max-surge and --max-unavailable are both 0, which leaves a rollout no room; set one of them to 1 or more")
 		}
 		return checkSpec(app)
 	}, nil
+}
+
+// pick is the role of an app that the flags are for.
+func (f *deployFlags) pick(app *apiv1.AppSpec) (*apiv1.RoleSpec, error) {
+	for _, role := range app.GetRoles() {
+		if role.GetName() == f.role || f.role == "" && len(app.GetRoles()) == 1 {
+			return role, nil
+		}
+	}
+	switch {
+	case f.role == "":
+		return nil, usagef("%q has the roles %s; name one with --role, or deploy it by its manifest", app.GetName(), roleNames(app))
+	case roleNames(app) == "":
+		return nil, usagef("%q has no roles with names; leave --role out", app.GetName())
+	}
+	return nil, usagef("%q has no role named %q; it has %s", app.GetName(), f.role, roleNames(app))
 }
 
 func quotas(r *apiv1.RoleSpec) *corev1.Resources {

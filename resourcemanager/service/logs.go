@@ -119,7 +119,9 @@ func currentTargets(targets []zone.Target, previous bool) []zone.Target {
 }
 
 func (m *merger) targets(ctx context.Context) ([]zone.Target, error) {
-	return m.apps.loop.Targets(ctx, m.request.GetName(), m.request.GetInstance(), true)
+	return m.apps.loop.Targets(ctx, zone.Containers{
+		App: m.request.GetName(), Role: m.request.GetRole(), Instance: m.request.GetInstance(), Ended: true,
+	})
 }
 
 // readAll reads what was written so far. A node that does not answer does not affect the logs of others.

@@ -93,7 +93,7 @@ func (s *stage) write(container, text string) {
 	s.written[container] = append(s.written[container], &corev1.LogChunk_Line{Text: text, Time: timestamppb.New(time.Now())})
 }
 
-func (s *stage) Targets(context.Context, string, string, bool) ([]zone.Target, error) {
+func (s *stage) Targets(context.Context, zone.Containers) ([]zone.Target, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone {

@@ -102,7 +102,7 @@ func (s *apps) execTarget(ctx context.Context) (zone.Target, error) {
 	if err := s.loop.MayExec(ctx, name); err != nil {
 		return zone.Target{}, err
 	}
-	targets, err := s.loop.Targets(ctx, name, instance, false)
+	targets, err := s.loop.Targets(ctx, zone.Containers{App: name, Instance: instance})
 	if err != nil {
 		return zone.Target{}, err
 	}

@@ -33,12 +33,12 @@ type loop struct {
 	targets []zone.Target
 }
 
-func (l loop) Targets(_ context.Context, app, instance string, ended bool) ([]zone.Target, error) {
-	if app != "web" {
-		return nil, fmt.Errorf("no app is named %q: %w", app, errdefs.ErrNotFound)
+func (l loop) Targets(_ context.Context, which zone.Containers) ([]zone.Target, error) {
+	if which.App != "web" {
+		return nil, fmt.Errorf("no app is named %q: %w", which.App, errdefs.ErrNotFound)
 	}
 	return slices.DeleteFunc(slices.Clone(l.targets), func(t zone.Target) bool {
-		return instance != "" && t.Instance != instance || !ended && !t.Running
+		return which.Instance != "" && t.Instance != which.Instance || !which.Ended && !t.Running
 	}), nil
 }
 

@@ -42,9 +42,8 @@ type Apps interface {
 	Explain(ctx context.Context, name string) (*apiv1.Explanation, error)
 	// MayExec returns an error if the caller may not run commands in an app.
 	MayExec(ctx context.Context, name string) error
-	// Targets returns the started containers of an app or of one of its instances, with ended also those that have ended.
-	// Those of one instance are adjacent, the oldest first.
-	Targets(ctx context.Context, app, instance string, ended bool) ([]zone.Target, error)
+	// Targets returns the started containers that are looked for. Those of one instance are adjacent, the oldest first.
+	Targets(ctx context.Context, which zone.Containers) ([]zone.Target, error)
 }
 
 // Zone is the part of the loop for nodes, queues and the zone.

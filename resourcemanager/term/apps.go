@@ -127,8 +127,8 @@ func (t *Term) Explain(ctx context.Context, name string) (*apiv1.Explanation, er
 }
 
 // Targets implements service.Apps.
-func (t *Term) Targets(ctx context.Context, app, instance string, ended bool) ([]zone.Target, error) {
-	return look(ctx, t, func(z *zone.Core) ([]zone.Target, error) { return z.Targets(app, instance, ended) })
+func (t *Term) Targets(ctx context.Context, which zone.Containers) ([]zone.Target, error) {
+	return look(ctx, t, func(z *zone.Core) ([]zone.Target, error) { return z.Targets(which) })
 }
 
 // MayExec implements service.Apps.

@@ -43,9 +43,9 @@ func (z *Core) History(name string) (*apiv1.AppHistory, error) { return z.rollou
 // Explain says what an app waits for, and what would help.
 func (z *Core) Explain(name string) (*apiv1.Explanation, error) { return z.explainer.explain(name) }
 
-// Targets are the containers of an app, or of one of its instances, and how to reach them; with ended also those that are over.
-func (z *Core) Targets(app, instance string, ended bool) ([]Target, error) {
-	return z.leases.targets(app, instance, ended)
+// Targets are the containers that are looked for, and how to reach them.
+func (z *Core) Targets(which Containers) ([]Target, error) {
+	return z.leases.targets(which)
 }
 
 // MayExec is nil if somebody may run a command in an app's containers.

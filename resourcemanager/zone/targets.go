@@ -36,21 +36,36 @@ type Target struct {
 	Token *corev1.ContainerToken
 }
 
-// targets finds the containers of an app, or of one of its instances, and how to reach them; with ended also those that have ended.
-func (ls *leases) targets(name, instance string, ended bool) ([]Target, error) {
+// Containers says which containers are looked for.
+type Containers struct {
+	App string
+	// Role and Instance are empty for all.
+	Role, Instance string
+	// Ended: also those that have ended.
+	Ended bool
+}
+
+// targets finds containers, and how to reach them.
+func (ls *leases) targets(which Containers) ([]Target, error) {
+	name, instance := which.App, which.Instance
 	a, err := ls.apps.named(name)
 	if err != nil {
 		return nil, err
 	}
+	if which.Role != "" {
+		if _, err := chooseRole(a.record.GetSpec(), which.Role); err != nil {
+			return nil, err
+		}
+	}
 	var targets []Target
 	known := a.instances[instance] != nil
 	for _, c := range sortedContainers(a.containers) {
-		if c.record.GetLease().GetMaster() || instance != "" && c.instance() != instance {
+		if c.record.GetLease().GetMaster() || instance != "" && c.instance() != instance || which.Role != "" && c.role() != which.Role {
 			continue
 		}
 		known = true
 		n := ls.nodes.get(c.node)
-		if n == nil || !c.held() && !ended || c.state() == lifecycle.ContainerNew {
+		if n == nil || !c.held() && !which.Ended || c.state() == lifecycle.ContainerNew {
 			continue
 		}
 		targets = append(targets, Target{
@@ -68,6 +83,9 @@ func (ls *leases) targets(name, instance string, ended bool) ([]Target, error) {
 				Scope: corev1.TokenClaims_NODE, NodeId: string(n.id), ExpiresAt: timestamppb.New(ls.now.Add(nodeTokenFor)),
 			}),
 		})
+	}
+	if !known && instance != "" && which.Role != "" {
+		return nil, fmt.Errorf("role %s of %s has no instance named %q; \"mammoth app show %s\" lists those that it has: %w", which.Role, name, instance, name, errdefs.ErrNotFound)
 	}
 	if !known && instance != "" {
 		return nil, fmt.Errorf("%s has no instance named %q; \"mammoth app show %s\" lists those that it has: %w", name, instance, name, errdefs.ErrNotFound)

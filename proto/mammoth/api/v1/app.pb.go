@@ -3360,7 +3360,9 @@ type AppLogsRequest struct {
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	// Also the logs of containers that have ended. Without it, those of an ended container are read only for an instance that has no
 	// container now.
-	Previous      bool `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"`
+	Previous bool `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"`
+	// Only the instances of this role; empty: of every role.
+	Role          string `protobuf:"bytes,7,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3435,6 +3437,13 @@ func (x *AppLogsRequest) GetPrevious() bool {
 		return x.Previous
 	}
 	return false
+}
+
+func (x *AppLogsRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
 }
 
 // Explanation says in words why something is not running.
@@ -4414,14 +4423,15 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04spec\x18\x04 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x18\n" +
 	"\acurrent\x18\x05 \x01(\bR\acurrent\x12\x17\n" +
 	"\acame_up\x18\x06 \x01(\bR\x06cameUp\x12\x18\n" +
-	"\afailure\x18\a \x01(\tR\afailure\"\xc8\x01\n" +
+	"\afailure\x18\a \x01(\tR\afailure\"\xdc\x01\n" +
 	"\x0eAppLogsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
 	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x17\n" +
 	"\x04tail\x18\x04 \x01(\x05H\x00R\x04tail\x88\x01\x01\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
-	"\bprevious\x18\x06 \x01(\bR\bpreviousB\a\n" +
+	"\bprevious\x18\x06 \x01(\bR\bprevious\x12\x12\n" +
+	"\x04role\x18\a \x01(\tR\x04roleB\a\n" +
 	"\x05_tail\"_\n" +
 	"\vExplanation\x12\x18\n" +
 	"\asummary\x18\x01 \x01(\tR\asummary\x126\n" +
