@@ -366,9 +366,11 @@ func (c *cli) appRollbackCommand() *cobra.Command {
 }
 
 func (c *cli) appHistoryCommand() *cobra.Command {
-	return &cobra.Command{
+	var attempts bool
+	cmd := &cobra.Command{
 		Use:               "history NAME",
-		Short:             "List the versions of an app",
+		Short:             "List the versions of an app, or the attempts of its master",
+		Example:           "  mammoth app history web\n  mammoth app history web --attempts",
 		Args:              appName(),
 		ValidArgsFunction: firstArgument(c.completeApps),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -377,10 +379,37 @@ func (c *cli) appHistoryCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.print(history, func(w io.Writer) error { return historyTable(w, history) })
+				return c.print(history, func(w io.Writer) error {
+					if attempts {
+						return attemptTable(w, history.GetAttempts())
+					}
+					return historyTable(w, history)
+				})
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&attempts, "attempts", false, "the last 20 attempts of its master, and why they ended")
+	return cmd
+}
+
+func attemptTable(w io.Writer, attempts []*apiv1.AppHistory_Attempt) error {
+	t := newTable(w, "ATTEMPT", "STATE", "NODE", "LAUNCHED", "RAN", "REASON")
+	for _, attempt := range attempts {
+		t.row(attempt.GetNumber(), word(attempt.GetState()), orDash(attempt.GetNode()), ago(attempt.GetLaunchedAt()), ran(attempt), attempt.GetReason())
+	}
+	return t.Flush()
+}
+
+// ran is how long an attempt has been at work, or was.
+func ran(attempt *apiv1.AppHistory_Attempt) string {
+	if attempt.GetRegisteredAt() == nil {
+		return "-"
+	}
+	end := time.Now()
+	if attempt.GetEndedAt() != nil {
+		end = attempt.GetEndedAt().AsTime()
+	}
+	return short(end.Sub(attempt.GetRegisteredAt().AsTime()).Round(time.Second))
 }
 
 func yes(is bool) string {

@@ -309,6 +309,12 @@ func (z *fakeZone) GetAppHistory(_ context.Context, request *apiv1.GetAppRequest
 	}
 	return &apiv1.AppHistory{Versions: []*apiv1.AppHistory_Version{
 		{Version: 1, Cause: "deploy", CreatedAt: z.ago(3 * time.Hour), Spec: app.GetSpec(), Current: true, CameUp: true},
+	}, Attempts: []*apiv1.AppHistory_Attempt{
+		{
+			Number: 1, State: apiv1.Master_FAILED, Node: "node-1", LaunchedAt: z.ago(3 * time.Hour), RegisteredAt: z.ago(3 * time.Hour), EndedAt: z.ago(2 * time.Hour),
+			Reason: "it was silent for 1m0s",
+		},
+		{Number: 2, State: apiv1.Master_REGISTERED, Node: "node-2", LaunchedAt: z.ago(2 * time.Hour), RegisteredAt: z.ago(2 * time.Hour)},
 	}}, nil
 }
 

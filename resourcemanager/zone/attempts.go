@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/internal/backoff"
@@ -29,6 +30,8 @@ const (
 	failureWindow = 10 * time.Minute
 	// An attempt whose master does not register after its launch, or has no stream, is abandoned after so long.
 	masterSilence = time.Minute
+	// maxAttempts is how many attempts of an app are kept in its history, with the newest.
+	maxAttempts = 20
 	// sigkill is the exit code of a process that somebody killed: no failure of the master's own.
 	sigkill = 128 + 9
 )
@@ -85,10 +88,43 @@ func (at *attempts) start(a *app) {
 	}
 	at.asks.withdraw(a)
 	number := a.record.GetAttempt().GetNumber() + 1
+	at.archive(a)
 	a.record.Attempt = &storev1.Attempt{Number: number}
 	a.attempt.secret = ""
 	at.move(a, lifecycle.AttemptSubmitted, fmt.Sprintf("attempt %d of %s waits for a container", number, a.record.GetName()))
 	at.askForMaster(a, 1)
+}
+
+// archive moves the newest attempt of an app, which is over, to the earlier ones.
+func (at *attempts) archive(a *app) {
+	last := a.record.GetAttempt()
+	if last.GetNumber() == 0 {
+		return
+	}
+	last = proto.CloneOf(last)
+	last.TokenHash = nil
+	earlier := append(slices.Clone(a.record.GetEarlierAttempts()), last)
+	a.record.EarlierAttempts = earlier[max(0, len(earlier)-(maxAttempts-1)):]
+}
+
+// attemptHistory returns the attempts of an app, oldest first.
+func (a *app) attemptHistory() []*apiv1.AppHistory_Attempt {
+	var history []*apiv1.AppHistory_Attempt
+	for _, one := range append(slices.Clone(a.record.GetEarlierAttempts()), a.record.GetAttempt()) {
+		if one.GetNumber() == 0 {
+			continue
+		}
+		history = append(history, &apiv1.AppHistory_Attempt{
+			Number: one.GetNumber(), State: one.GetState(), Node: one.GetNode(), ContainerId: one.GetContainerId(),
+			LaunchedAt: one.GetLaunchedAt(), RegisteredAt: one.GetRegisteredAt(), EndedAt: one.GetEndedAt(), Reason: one.GetReason(),
+		})
+	}
+	return history
+}
+
+// over notes when and why the newest attempt of an app ended.
+func (at *attempts) over(a *app, reason string) {
+	a.record.Attempt.EndedAt, a.record.Attempt.Reason = timestamppb.New(at.now), reason
 }
 
 // askForMaster sets how many containers the app's master still needs: one or none.
@@ -115,7 +151,7 @@ func (at *attempts) granted(c *container) {
 		at.leases.stop(c, corev1.Exit_LEASE_ENDED, "no application master is waited for")
 		return
 	}
-	a.record.Attempt.ContainerId = c.id.String()
+	a.record.Attempt.ContainerId, a.record.Attempt.Node = c.id.String(), string(c.node)
 	a.record.Attempt.LaunchedAt = timestamppb.New(at.now)
 	at.heard(a)
 	at.move(a, lifecycle.AttemptGranted, fmt.Sprintf("attempt %d of %s is launched on %s", a.record.GetAttempt().GetNumber(), a.record.GetName(), c.node))
@@ -193,6 +229,7 @@ func (at *attempts) ended(a *app, counts bool, reason string) {
 	}
 	// Nothing that only a master could use may take the room that the next master needs.
 	at.asks.withdraw(a)
+	at.over(a, reason)
 	at.move(a, lifecycle.AttemptEnds, fmt.Sprintf("attempt %d of %s ended: %s", number, a.record.GetName(), reason))
 	a.record.RetryAt = nil
 	if counts {
@@ -225,6 +262,7 @@ func (at *attempts) finish(a *app, reason string) {
 	if a.attemptState() == lifecycle.AttemptScheduled {
 		at.askForMaster(a, 0)
 	}
+	at.over(a, reason)
 	at.move(a, lifecycle.AttemptFinishes, fmt.Sprintf("attempt %d of %s is finished: %s", a.record.GetAttempt().GetNumber(), a.record.GetName(), reason))
 	at.stopMaster(a, reason)
 }

@@ -37,7 +37,7 @@ func (z *Core) App(name string) (*apiv1.App, error) {
 	return z.views.of(a), nil
 }
 
-// History is the versions that an app has had.
+// History is the versions that an app has had, and the last attempts of its master.
 func (z *Core) History(name string) (*apiv1.AppHistory, error) { return z.rollouts.history(name) }
 
 // Explain says what an app waits for, and what would help.

@@ -305,5 +305,5 @@ func (rs *rollouts) history(name string) (*apiv1.AppHistory, error) {
 	if err != nil {
 		return nil, err
 	}
-	return proto.CloneOf(&apiv1.AppHistory{Versions: a.record.GetVersions()}), nil
+	return proto.CloneOf(&apiv1.AppHistory{Versions: a.record.GetVersions(), Attempts: a.attemptHistory()}), nil
 }

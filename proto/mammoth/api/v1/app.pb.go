@@ -3306,8 +3306,10 @@ func (x *PromoteAppRequest) GetPercent() int32 {
 }
 
 type AppHistory struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Versions      []*AppHistory_Version  `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Versions []*AppHistory_Version  `protobuf:"bytes,1,rep,name=versions,proto3" json:"versions,omitempty"`
+	// The last attempts, at most 20, oldest first.
+	Attempts      []*AppHistory_Attempt `protobuf:"bytes,2,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3345,6 +3347,13 @@ func (*AppHistory) Descriptor() ([]byte, []int) {
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
 	if x != nil {
 		return x.Versions
+	}
+	return nil
+}
+
+func (x *AppHistory) GetAttempts() []*AppHistory_Attempt {
+	if x != nil {
+		return x.Attempts
 	}
 	return nil
 }
@@ -4026,6 +4035,109 @@ func (x *AppHistory_Version) GetFailure() string {
 	return ""
 }
 
+// Attempt is one run of the app's master.
+type AppHistory_Attempt struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Number int32                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	State  Master_State           `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.Master_State" json:"state,omitempty"`
+	// Empty before it was placed.
+	Node         string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	ContainerId  string                 `protobuf:"bytes,4,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	LaunchedAt   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=launched_at,json=launchedAt,proto3" json:"launched_at,omitempty"`
+	RegisteredAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	EndedAt      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// Why it ended, one sentence.
+	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppHistory_Attempt) Reset() {
+	*x = AppHistory_Attempt{}
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppHistory_Attempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppHistory_Attempt) ProtoMessage() {}
+
+func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppHistory_Attempt.ProtoReflect.Descriptor instead.
+func (*AppHistory_Attempt) Descriptor() ([]byte, []int) {
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34, 1}
+}
+
+func (x *AppHistory_Attempt) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *AppHistory_Attempt) GetState() Master_State {
+	if x != nil {
+		return x.State
+	}
+	return Master_STATE_UNSPECIFIED
+}
+
+func (x *AppHistory_Attempt) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *AppHistory_Attempt) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *AppHistory_Attempt) GetLaunchedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LaunchedAt
+	}
+	return nil
+}
+
+func (x *AppHistory_Attempt) GetRegisteredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RegisteredAt
+	}
+	return nil
+}
+
+func (x *AppHistory_Attempt) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *AppHistory_Attempt) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type Obstacle_FailedTest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// For example "not enough memory".
@@ -4039,7 +4151,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4051,7 +4163,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4411,10 +4523,11 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
 	"\x11PromoteAppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\apercent\x18\x02 \x01(\x05R\apercent\"\xbd\x02\n" +
+	"\apercent\x18\x02 \x01(\x05R\apercent\"\xd9\x05\n" +
 	"\n" +
 	"AppHistory\x12>\n" +
-	"\bversions\x18\x01 \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x1a\xee\x01\n" +
+	"\bversions\x18\x01 \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x12>\n" +
+	"\battempts\x18\x02 \x03(\v2\".mammoth.api.v1.AppHistory.AttemptR\battempts\x1a\xee\x01\n" +
 	"\aVersion\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x05R\aversion\x129\n" +
 	"\n" +
@@ -4423,7 +4536,17 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04spec\x18\x04 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x18\n" +
 	"\acurrent\x18\x05 \x01(\bR\acurrent\x12\x17\n" +
 	"\acame_up\x18\x06 \x01(\bR\x06cameUp\x12\x18\n" +
-	"\afailure\x18\a \x01(\tR\afailure\"\xdc\x01\n" +
+	"\afailure\x18\a \x01(\tR\afailure\x1a\xd9\x02\n" +
+	"\aAttempt\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x05R\x06number\x122\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.Master.StateR\x05state\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12!\n" +
+	"\fcontainer_id\x18\x04 \x01(\tR\vcontainerId\x12;\n" +
+	"\vlaunched_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"launchedAt\x12?\n" +
+	"\rregistered_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x125\n" +
+	"\bended_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"\xdc\x01\n" +
 	"\x0eAppLogsRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x16\n" +
@@ -4491,7 +4614,7 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                   // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),                // 1: mammoth.api.v1.AppSpec.Kind
@@ -4550,34 +4673,35 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	nil,                              // 54: mammoth.api.v1.DeployRequest.ImagesEntry
 	(*ManifestMistakes_Mistake)(nil), // 55: mammoth.api.v1.ManifestMistakes.Mistake
 	(*AppHistory_Version)(nil),       // 56: mammoth.api.v1.AppHistory.Version
-	(*Obstacle_FailedTest)(nil),      // 57: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),             // 58: mammoth.core.v1.Resources
-	(*v1.Port)(nil),                  // 59: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),           // 60: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),       // 61: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0),    // 62: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),      // 63: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 64: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),           // 65: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),                 // 66: mammoth.core.v1.Phase
-	(*v1.ExecInput)(nil),             // 67: mammoth.core.v1.ExecInput
-	(*v1.LogChunk)(nil),              // 68: mammoth.core.v1.LogChunk
-	(*v1.ExecOutput)(nil),            // 69: mammoth.core.v1.ExecOutput
+	(*AppHistory_Attempt)(nil),       // 57: mammoth.api.v1.AppHistory.Attempt
+	(*Obstacle_FailedTest)(nil),      // 58: mammoth.api.v1.Obstacle.FailedTest
+	(*v1.Resources)(nil),             // 59: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 60: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 61: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 62: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 63: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 64: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 65: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 66: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 67: mammoth.core.v1.Phase
+	(*v1.ExecInput)(nil),             // 68: mammoth.core.v1.ExecInput
+	(*v1.LogChunk)(nil),              // 69: mammoth.core.v1.LogChunk
+	(*v1.ExecOutput)(nil),            // 70: mammoth.core.v1.ExecOutput
 }
 var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
 	12, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
 	13, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	58, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	59, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	59, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	60, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
 	49, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	60, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	61, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
 	15, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
 	16, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
 	17, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
 	18, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	61, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	62, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	62, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	63, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
 	14, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
 	50, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
 	51, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
@@ -4586,35 +4710,35 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	3,  // 18: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
 	4,  // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,  // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	63, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	64, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
 	53, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	63, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	63, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	63, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	63, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	63, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	63, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	64, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	64, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	64, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	64, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	64, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	64, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
 	6,  // 29: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
 	23, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
 	24, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
 	22, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	64, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	65, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
 	11, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
 	21, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
 	20, // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
-	64, // 37: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	64, // 38: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	64, // 39: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	64, // 40: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	65, // 37: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	65, // 38: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	65, // 39: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	65, // 40: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
 	7,  // 41: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	64, // 42: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	65, // 42: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
 	8,  // 43: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	65, // 44: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	66, // 45: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	64, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	64, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	66, // 44: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	67, // 45: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	65, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	65, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
 	9,  // 48: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	64, // 49: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
+	65, // 49: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
 	11, // 50: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
 	54, // 51: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
 	55, // 52: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
@@ -4629,53 +4753,58 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	30, // 61: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
 	19, // 62: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
 	56, // 63: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	64, // 64: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	48, // 65: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	57, // 66: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	63, // 67: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	63, // 68: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 69: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	64, // 70: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	11, // 71: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	25, // 72: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	33, // 73: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	35, // 74: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 75: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 76: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	37, // 77: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	38, // 78: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	39, // 79: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	40, // 80: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	41, // 81: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	42, // 82: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
-	43, // 83: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
-	44, // 84: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
-	35, // 85: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 86: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	46, // 87: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	67, // 88: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	27, // 89: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	34, // 90: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	19, // 91: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	36, // 92: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
-	19, // 93: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	19, // 94: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	19, // 95: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	19, // 96: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	19, // 97: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	19, // 98: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	19, // 99: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
-	19, // 100: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
-	19, // 101: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
-	45, // 102: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	47, // 103: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	68, // 104: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	69, // 105: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	89, // [89:106] is the sub-list for method output_type
-	72, // [72:89] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	57, // 64: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
+	65, // 65: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	48, // 66: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	58, // 67: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	64, // 68: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	64, // 69: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 70: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	65, // 71: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	11, // 72: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	7,  // 73: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	65, // 74: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	65, // 75: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	65, // 76: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	25, // 77: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	33, // 78: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	35, // 79: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	35, // 80: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
+	35, // 81: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	37, // 82: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	38, // 83: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	39, // 84: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	40, // 85: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	41, // 86: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	42, // 87: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
+	43, // 88: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
+	44, // 89: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
+	35, // 90: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	35, // 91: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	46, // 92: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	68, // 93: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	27, // 94: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	34, // 95: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	19, // 96: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	36, // 97: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
+	19, // 98: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	19, // 99: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	19, // 100: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	19, // 101: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	19, // 102: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	19, // 103: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	19, // 104: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
+	19, // 105: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
+	19, // 106: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
+	45, // 107: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	47, // 108: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	69, // 109: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	70, // 110: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	94, // [94:111] is the sub-list for method output_type
+	77, // [77:94] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -4690,7 +4819,7 @@ func file_mammoth_api_v1_app_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   47,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

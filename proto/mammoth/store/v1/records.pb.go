@@ -216,7 +216,10 @@ type App struct {
 	GoodVersion   int32                  `protobuf:"varint,12,opt,name=good_version,json=goodVersion,proto3" json:"good_version,omitempty"`
 	RestartBefore *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=restart_before,json=restartBefore,proto3" json:"restart_before,omitempty"`
 	Rollout       *v11.Rollout           `protobuf:"bytes,14,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	Attempt       *Attempt               `protobuf:"bytes,15,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The newest attempt.
+	Attempt *Attempt `protobuf:"bytes,15,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The attempts before it, oldest first, without their tokens.
+	EarlierAttempts []*Attempt `protobuf:"bytes,43,rep,name=earlier_attempts,json=earlierAttempts,proto3" json:"earlier_attempts,omitempty"`
 	// When attempts failed in a way that counts.
 	Failures []*timestamppb.Timestamp `protobuf:"bytes,16,rep,name=failures,proto3" json:"failures,omitempty"`
 	// When the next attempt may start.
@@ -374,6 +377,13 @@ func (x *App) GetAttempt() *Attempt {
 	return nil
 }
 
+func (x *App) GetEarlierAttempts() []*Attempt {
+	if x != nil {
+		return x.EarlierAttempts
+	}
+	return nil
+}
+
 func (x *App) GetFailures() []*timestamppb.Timestamp {
 	if x != nil {
 		return x.Failures
@@ -491,16 +501,21 @@ func (x *Version) GetVersion() *v11.AppHistory_Version {
 	return nil
 }
 
-// Attempt is the newest run of an app's master.
+// Attempt is one run of an app's master.
 type Attempt struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Number      int32                  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
 	State       v11.Master_State       `protobuf:"varint,2,opt,name=state,proto3,enum=mammoth.api.v1.Master_State" json:"state,omitempty"`
 	ContainerId string                 `protobuf:"bytes,3,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	// SHA-256 of the bearer token.
-	TokenHash     []byte                 `protobuf:"bytes,4,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
-	LaunchedAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=launched_at,json=launchedAt,proto3" json:"launched_at,omitempty"`
-	RegisteredAt  *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	TokenHash    []byte                 `protobuf:"bytes,4,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"`
+	LaunchedAt   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=launched_at,json=launchedAt,proto3" json:"launched_at,omitempty"`
+	RegisteredAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	// Where its container was placed.
+	Node    string                 `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
+	EndedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// Why it ended, one sentence.
+	Reason        string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -575,6 +590,27 @@ func (x *Attempt) GetRegisteredAt() *timestamppb.Timestamp {
 		return x.RegisteredAt
 	}
 	return nil
+}
+
+func (x *Attempt) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Attempt) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *Attempt) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Ask is a master's ask, and how much of it was granted.
@@ -1205,7 +1241,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bextended\x18\x01 \x03(\tR\bextended\"J\n" +
 	"\tBalancers\x12'\n" +
 	"\x0fregistry_secret\x18\x01 \x01(\fR\x0eregistrySecret\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\xd7\b\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\x9d\t\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -1225,7 +1261,8 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\fgood_version\x18\f \x01(\x05R\vgoodVersion\x12A\n" +
 	"\x0erestart_before\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\rrestartBefore\x121\n" +
 	"\arollout\x18\x0e \x01(\v2\x17.mammoth.api.v1.RolloutR\arollout\x123\n" +
-	"\aattempt\x18\x0f \x01(\v2\x19.mammoth.store.v1.AttemptR\aattempt\x126\n" +
+	"\aattempt\x18\x0f \x01(\v2\x19.mammoth.store.v1.AttemptR\aattempt\x12D\n" +
+	"\x10earlier_attempts\x18+ \x03(\v2\x19.mammoth.store.v1.AttemptR\x0fearlierAttempts\x126\n" +
 	"\bfailures\x18\x10 \x03(\v2\x1a.google.protobuf.TimestampR\bfailures\x125\n" +
 	"\bretry_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x12\x1f\n" +
 	"\vavoid_nodes\x18\x12 \x03(\tR\n" +
@@ -1242,7 +1279,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05value:\x028\x01\"^\n" +
 	"\aVersion\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12<\n" +
-	"\aversion\x18\x02 \x01(\v2\".mammoth.api.v1.AppHistory.VersionR\aversion\"\x95\x02\n" +
+	"\aversion\x18\x02 \x01(\v2\".mammoth.api.v1.AppHistory.VersionR\aversion\"\xf8\x02\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.Master.StateR\x05state\x12!\n" +
@@ -1251,7 +1288,11 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"token_hash\x18\x04 \x01(\fR\ttokenHash\x12;\n" +
 	"\vlaunched_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"launchedAt\x12?\n" +
-	"\rregistered_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\"|\n" +
+	"\rregistered_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\fregisteredAt\x12\x12\n" +
+	"\x04node\x18\b \x01(\tR\x04node\x125\n" +
+	"\bended_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\"|\n" +
 	"\x03Ask\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12(\n" +
 	"\x03ask\x18\x02 \x01(\v2\x16.mammoth.master.v1.AskR\x03ask\x12\x18\n" +
@@ -1374,43 +1415,45 @@ var file_mammoth_store_v1_records_proto_depIdxs = []int32{
 	16, // 6: mammoth.store.v1.App.restart_before:type_name -> google.protobuf.Timestamp
 	20, // 7: mammoth.store.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
 	5,  // 8: mammoth.store.v1.App.attempt:type_name -> mammoth.store.v1.Attempt
-	16, // 9: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
-	16, // 10: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
-	16, // 11: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
-	13, // 12: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
-	21, // 13: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
-	19, // 14: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
-	22, // 15: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	16, // 16: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	16, // 17: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	23, // 18: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
-	24, // 19: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
-	16, // 20: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
-	16, // 21: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
-	25, // 22: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
-	26, // 23: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
-	27, // 24: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
-	16, // 25: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
-	16, // 26: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
-	28, // 27: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
-	29, // 28: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
-	14, // 29: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
-	30, // 30: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
-	31, // 31: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
-	16, // 32: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
-	32, // 33: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
-	33, // 34: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
-	16, // 35: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
-	16, // 36: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
-	16, // 37: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
-	34, // 38: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
-	16, // 39: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
-	35, // 40: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	5,  // 9: mammoth.store.v1.App.earlier_attempts:type_name -> mammoth.store.v1.Attempt
+	16, // 10: mammoth.store.v1.App.failures:type_name -> google.protobuf.Timestamp
+	16, // 11: mammoth.store.v1.App.retry_at:type_name -> google.protobuf.Timestamp
+	16, // 12: mammoth.store.v1.App.end_by:type_name -> google.protobuf.Timestamp
+	13, // 13: mammoth.store.v1.App.counted_at:type_name -> mammoth.store.v1.App.CountedAtEntry
+	21, // 14: mammoth.store.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
+	19, // 15: mammoth.store.v1.Version.version:type_name -> mammoth.api.v1.AppHistory.Version
+	22, // 16: mammoth.store.v1.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	16, // 17: mammoth.store.v1.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	16, // 18: mammoth.store.v1.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	16, // 19: mammoth.store.v1.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	23, // 20: mammoth.store.v1.Ask.ask:type_name -> mammoth.master.v1.Ask
+	24, // 21: mammoth.store.v1.Instance.report:type_name -> mammoth.master.v1.InstanceReport
+	16, // 22: mammoth.store.v1.Instance.registered_at:type_name -> google.protobuf.Timestamp
+	16, // 23: mammoth.store.v1.Instance.since:type_name -> google.protobuf.Timestamp
+	25, // 24: mammoth.store.v1.Container.lease:type_name -> mammoth.core.v1.Lease
+	26, // 25: mammoth.store.v1.Container.status:type_name -> mammoth.core.v1.ContainerStatus
+	27, // 26: mammoth.store.v1.Container.stop_reason:type_name -> mammoth.core.v1.Exit.Reason
+	16, // 27: mammoth.store.v1.Container.done_at:type_name -> google.protobuf.Timestamp
+	16, // 28: mammoth.store.v1.Container.start_by:type_name -> google.protobuf.Timestamp
+	28, // 29: mammoth.store.v1.Container.duration:type_name -> google.protobuf.Duration
+	29, // 30: mammoth.store.v1.Node.capacity:type_name -> mammoth.core.v1.Resources
+	14, // 31: mammoth.store.v1.Node.attributes:type_name -> mammoth.store.v1.Node.AttributesEntry
+	30, // 32: mammoth.store.v1.Node.health:type_name -> mammoth.core.v1.NodeHealth
+	31, // 33: mammoth.store.v1.Node.state:type_name -> mammoth.api.v1.NodeState
+	16, // 34: mammoth.store.v1.Node.registered_at:type_name -> google.protobuf.Timestamp
+	32, // 35: mammoth.store.v1.Queues.queues:type_name -> mammoth.api.v1.QueueSpec
+	33, // 36: mammoth.store.v1.Contract.spec:type_name -> mammoth.api.v1.ContractSpec
+	16, // 37: mammoth.store.v1.Contract.lend_from:type_name -> google.protobuf.Timestamp
+	16, // 38: mammoth.store.v1.Contract.lend_until:type_name -> google.protobuf.Timestamp
+	16, // 39: mammoth.store.v1.Contract.stopped_until:type_name -> google.protobuf.Timestamp
+	34, // 40: mammoth.store.v1.Contract.ledger:type_name -> mammoth.api.v1.Ledger
+	16, // 41: mammoth.store.v1.App.CountedAtEntry.value:type_name -> google.protobuf.Timestamp
+	35, // 42: mammoth.store.v1.Node.AttributesEntry.value:type_name -> mammoth.core.v1.Attribute
+	43, // [43:43] is the sub-list for method output_type
+	43, // [43:43] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_store_v1_records_proto_init() }
