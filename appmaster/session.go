@@ -2,6 +2,7 @@ package appmaster
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -20,6 +21,8 @@ type Session struct {
 	traffic map[string]*masterv1.Traffic
 	// missing are the leases that were held before the last registration and are not in its answer.
 	missing []*corev1.Lease
+	// noticed are the containers whose preemption notice is in force, as far as is known.
+	noticed map[string]bool
 	// connected is true once the first answer of the present stream was applied.
 	connected bool
 }
@@ -37,7 +40,10 @@ type Listener struct {
 
 // NewSession returns a Session that has not registered yet.
 func NewSession(listener Listener) *Session {
-	return &Session{Outbox: newOutbox(), listener: listener, held: map[string]*corev1.Lease{}, traffic: map[string]*masterv1.Traffic{}}
+	return &Session{
+		Outbox: newOutbox(), listener: listener,
+		held: map[string]*corev1.Lease{}, noticed: map[string]bool{}, traffic: map[string]*masterv1.Traffic{},
+	}
 }
 
 // Begin applies the answer to the first registration. The first stream is opened next.
@@ -89,10 +95,16 @@ func (s *Session) Apply(answer *masterv1.AllocateResponse) {
 	for _, status := range answer.GetCompleted() {
 		s.completed(status)
 	}
+	if !s.connected {
+		s.cancelUnrepeated(answer.GetPreemptions())
+	}
 	for _, notice := range answer.GetPreemptions() {
 		event := Preemption{ContainerID: notice.GetContainerId(), Reason: notice.GetReason()}
 		if !notice.GetWithdrawn() {
 			event.Deadline = notice.GetDeadline().AsTime()
+			s.noticed[notice.GetContainerId()] = true
+		} else {
+			delete(s.noticed, notice.GetContainerId())
 		}
 		s.listener.Emit(event)
 	}
@@ -115,6 +127,21 @@ func (s *Session) Apply(answer *masterv1.AllocateResponse) {
 		s.connected = true
 		s.completeMissing()
 		s.listener.Emit(Connected{})
+	}
+}
+
+// cancelUnrepeated cancels the preemptions of which the first answer of the stream repeats no notice: they were cancelled while the
+// ResourceManager could not be reached.
+func (s *Session) cancelUnrepeated(notices []*masterv1.PreemptionNotice) {
+	repeated := map[string]bool{}
+	for _, notice := range notices {
+		repeated[notice.GetContainerId()] = true
+	}
+	for _, container := range slices.Sorted(maps.Keys(s.noticed)) {
+		if !repeated[container] {
+			delete(s.noticed, container)
+			s.listener.Emit(Preemption{ContainerID: container})
+		}
 	}
 }
 
@@ -153,6 +180,7 @@ func (s *Session) allocated(allocation *masterv1.Allocation) {
 // completed emits an end once. The ResourceManager repeats an end on every new stream until it is acknowledged by a release.
 func (s *Session) completed(status *corev1.ContainerStatus) {
 	container := status.GetLease().GetContainerId()
+	delete(s.noticed, container)
 	lease, held := s.held[container]
 	if !held && s.releasing(container) {
 		return
