@@ -227,6 +227,16 @@ func TestAnInstanceIsWithdrawnOnceBalancersKnow(t *testing.T) {
 		if !slices.Equal(withdrawn, []string{"web-1"}) {
 			t.Errorf("repeated: %v", withdrawn)
 		}
+		// A master that has not heard of it repeats its report.
+		withdrawn = nil
+		for _, answer := range m.say(&masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{
+			Id: "web-1", ContainerId: container, State: apiv1.Instance_DRAINING, InService: false, Weight: 100,
+		}}}) {
+			withdrawn = append(withdrawn, answer.GetWithdrawn()...)
+		}
+		if !slices.Equal(withdrawn, []string{"web-1"}) {
+			t.Errorf("after the report was repeated: %v", withdrawn)
+		}
 	})
 }
 

@@ -20,6 +20,9 @@ func (ms *masters) reportInstance(a *app, report *masterv1.InstanceReport) {
 	instance := a.instances[report.GetId()]
 	before := instance.GetReport()
 	if proto.Equal(before, report) {
+		if leaving(report) {
+			ms.endpoints.withdraw(a, report.GetId()) // Its master has not heard of the confirmation.
+		}
 		return
 	}
 	if instance == nil {
