@@ -222,6 +222,7 @@ type version interface {
 	// removeAlone removes the group unless a process or another group is in it, and that it is not there is no error.
 	removeAlone() error
 	oomKills() (int64, error)
+	watchOOM() (*OOMWatch, error)
 	usage() (Usage, error)
 	limits() (Limits, error)
 }

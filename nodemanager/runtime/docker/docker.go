@@ -105,6 +105,9 @@ type Runtime struct {
 	// watched has, by the engine's id, the running containers that the watcher holds to their quota, and how each is
 	// looked at once more when it has ended.
 	watched map[string]func()
+	// oomWatches see, by the engine's id, what the kernel does at the memory quota of running containers. What they have seen is in
+	// ooms once a container has ended. There is none for a container that ended at once: then only the engine tells, and perhaps late.
+	oomWatches map[string]*cgroup.OOMWatch
 	// ooms says by the engine's id of which containers it is known whether the kernel killed at the memory quota in them.
 	ooms map[string]bool
 	// sent has, by the engine's id, the last signal that each container was sent through the engine. One that has ended
@@ -142,7 +145,7 @@ func New(config Config) (*Runtime, error) {
 		watcher: disk.NewWatcher(config.Logger), hierarchy: hierarchy,
 		pulls:    pulls{running: make(map[string]*pull), present: make(map[string]bool)},
 		starting: make(map[id.Container]chan struct{}), watched: make(map[string]func()),
-		ooms: make(map[string]bool), sent: make(map[string]sent), discarded: make(map[string]bool), notes: make(map[id.Container]string),
+		oomWatches: make(map[string]*cgroup.OOMWatch), ooms: make(map[string]bool), sent: make(map[string]sent), discarded: make(map[string]bool), notes: make(map[id.Container]string),
 		mending: make(map[string]bool), life: life, end: end,
 	}, nil
 }
@@ -202,6 +205,12 @@ func (r *Runtime) Close() error {
 	r.watcher.Close()
 	r.pulls.close()
 	r.looks.Wait()
+	r.mu.Lock()
+	for _, watch := range r.oomWatches {
+		watch.Close()
+	}
+	clear(r.oomWatches)
+	r.mu.Unlock()
 	return r.client.Close()
 }
 
