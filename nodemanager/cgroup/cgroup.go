@@ -222,6 +222,7 @@ type version interface {
 	// removeEmpty removes the group unless a process or another group is in it. A missing group is not an error.
 	removeEmpty() error
 	oomKills() (int64, error)
+	watchOOM() (*OOMWatch, error)
 	usage() (Usage, error)
 	limits() (Limits, error)
 }

@@ -149,6 +149,7 @@ func (r *Runtime) observe(ctx context.Context, c container.InspectResponse) (run
 		}
 	}
 	r.watch(seen, c)
+	r.watchOOM(c)
 	r.restoreLater(key, c)
 	return seen, nil
 }
@@ -250,6 +251,49 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 	r.watcher.Add(subject)
 }
 
+// watchOOM has the kernel tell of kills at a running container's memory quota. The engine tells of them too, but may do so after it has
+// told of the end.
+func (r *Runtime) watchOOM(c container.InspectResponse) {
+	if r.hierarchy == nil || c.State.Pid == 0 || c.HostConfig.Memory == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.oomWatches[c.ID] != nil {
+		return
+	}
+	group, err := r.hierarchy.OfProcess(c.State.Pid)
+	if err != nil {
+		return
+	}
+	watch, err := group.WatchOOM()
+	switch {
+	case errdefs.IsNotFound(err), errdefs.IsNotImplemented(err):
+	case err != nil:
+		r.config.Logger.Warn("only the engine tells of kills at a container's memory quota", "container", c.ID, "error", err)
+	case !strings.Contains(watch.Path(), c.ID): // It has ended, and another process has its number.
+		watch.Close()
+	default:
+		r.oomWatches[c.ID] = watch
+	}
+}
+
+// unwatchOOM takes note of what the kernel has done at the memory quota of a container that has ended.
+func (r *Runtime) unwatchOOM(runtimeID string) {
+	r.mu.Lock()
+	watch := r.oomWatches[runtimeID]
+	delete(r.oomWatches, runtimeID)
+	r.mu.Unlock()
+	if watch == nil {
+		return
+	}
+	killed := watch.Killed()
+	watch.Close()
+	r.mu.Lock()
+	r.ooms[runtimeID] = r.ooms[runtimeID] || killed
+	r.mu.Unlock()
+}
+
 // unenforced measures a container during each time in which the storage driver enforces no quotas, and once after it. At
 // other times the driver enforces them, and it returns zero. measured is the number of such times after which it was
 // measured.
@@ -325,6 +369,7 @@ func (r *Runtime) unwatch(key id.Container, runtimeID string) {
 	if look != nil {
 		look()
 	}
+	r.unwatchOOM(runtimeID)
 	r.config.Leases.Release(key)
 	r.mu.Lock()
 	defer r.mu.Unlock()

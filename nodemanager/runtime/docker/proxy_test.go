@@ -248,6 +248,11 @@ func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
 	if found, ok := w.Find(over.ID); !ok || found.Exit == nil || !found.Exit.OOM {
 		t.Errorf("listed as %+v", found)
 	}
+	child := w.Spec("memory-child", "128")
+	w.Run(child)
+	if exit := w.End(child.ID); !exit.OOM || exit.Code != 1 {
+		t.Errorf("a child with 128MiB of 64MiB ended it as %+v", exit)
+	}
 	w.Restart()
 	if found, ok := w.Find(over.ID); !ok || found.Exit == nil || !found.Exit.OOM {
 		t.Errorf("after a restart of the node it is listed as %+v", found)

@@ -72,6 +72,7 @@ func (r *Runtime) Watch(ctx context.Context) (<-chan runtime.Event, error) {
 func (r *Runtime) event(ctx context.Context, message events.Message, began time.Time) (runtime.Event, bool) {
 	runtimeID := message.Actor.ID
 	if message.Action == events.ActionDestroy { // its end is not needed any more
+		r.unwatchOOM(runtimeID)
 		r.mu.Lock()
 		delete(r.ooms, runtimeID)
 		delete(r.lastSignals, runtimeID)

@@ -1,0 +1,126 @@
+package cgroup
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// removalWithin is how long the kernel is waited for to tell that a group was removed.
+const removalWithin = 200 * time.Millisecond
+
+// OOMWatch knows whether the kernel has killed at a group's memory quota, also once the group is removed. Its methods belong to one
+// goroutine.
+//
+// The kernel raises a count at each kill, and once more when the group is removed, at some moment after its folder is gone. The second
+// count is for an event that never comes: what it has is the removal alone. Of one group the kernel tells the removal to what was
+// registered last first, so that the first count is complete once the second one has it
+// (mm/memcontrol-v1.c, memcg1_css_offline).
+type OOMWatch struct {
+	dir string
+	// kills and removals are eventfds.
+	kills, removals int
+	// counted is what was read of kills so far, before how many kills there were before the watch.
+	counted, before uint64
+	// removed is true once the kernel has told of the removal.
+	removed bool
+}
+
+// WatchOOM begins a watch. It fails with errdefs.ErrNotFound if the group is gone, and with errdefs.ErrNotImplemented in version 2,
+// where a removed group says nothing any more.
+func (g *Group) WatchOOM() (*OOMWatch, error) { return g.main.watchOOM() }
+
+func (*v2) watchOOM() (*OOMWatch, error) {
+	return nil, fmt.Errorf("kills at the memory quota of a group of version 2: %w", errdefs.ErrNotImplemented)
+}
+
+func (g *v1) watchOOM() (*OOMWatch, error) {
+	dir, err := g.dir(cgroup1.Memory)
+	if err != nil {
+		return nil, err
+	}
+	w := &OOMWatch{dir: dir, kills: -1, removals: -1}
+	// No group comes to use so much.
+	if w.removals, err = notify(dir, "memory.usage_in_bytes", " 0x7ffffffffffff000"); err == nil {
+		w.kills, err = notify(dir, "memory.oom_control", "")
+	}
+	if err == nil {
+		var before int64
+		before, err = g.oomKills()
+		w.before = uint64(before)
+	}
+	if err != nil {
+		w.Close()
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			return nil, fmt.Errorf("control group: %w", errdefs.ErrNotFound)
+		}
+		return nil, err
+	}
+	return w, nil
+}
+
+// notify returns an eventfd that the kernel counts an event of a group on.
+func notify(dir, file, argument string) (int, error) {
+	source, err := os.Open(filepath.Join(dir, file))
+	if err != nil {
+		return -1, err
+	}
+	defer source.Close()
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return -1, err
+	}
+	registration := fmt.Sprintf("%d %d%s", event, source.Fd(), argument)
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.event_control"), []byte(registration), 0); err != nil {
+		_ = unix.Close(event)
+		return -1, err
+	}
+	return event, nil
+}
+
+// Killed reports whether the kernel has killed at the quota. It is to be called once nothing runs in the group any more.
+func (w *OOMWatch) Killed() bool {
+	if w.before > 0 {
+		return true
+	}
+	w.counted += drain(w.kills)
+	if exists(w.dir, "") {
+		return w.counted > 0
+	}
+	for deadline := time.Now().Add(removalWithin); !w.removed && time.Now().Before(deadline); {
+		if w.removed = drain(w.removals) > 0; !w.removed {
+			<-time.After(time.Millisecond)
+		}
+	}
+	w.counted += drain(w.kills)
+	return w.counted > 1
+}
+
+// Path is the group's folder.
+func (w *OOMWatch) Path() string { return w.dir }
+
+// Close ends the watch.
+func (w *OOMWatch) Close() {
+	for _, event := range []int{w.kills, w.removals} {
+		if event >= 0 {
+			_ = unix.Close(event)
+		}
+	}
+	w.kills, w.removals = -1, -1
+}
+
+// drain takes what an eventfd has counted.
+func drain(event int) uint64 {
+	var count [8]byte
+	if n, err := unix.Read(event, count[:]); n != len(count) || err != nil {
+		return 0 // nothing was counted
+	}
+	return binary.NativeEndian.Uint64(count[:])
+}
