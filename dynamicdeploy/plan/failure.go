@@ -35,38 +35,61 @@ func (r *Role) fail(s *slot, exit Exit, now time.Time) {
 	s.avoidNone = false
 	s.failures = r.recent(append(s.failures, now), now)
 	s.notBefore = now.Add(r.desired.Restart.backoffAfter(len(s.failures)))
-	if s.version == r.desired.Version && exit.Blame.onVersion() {
-		r.addFailure(exit.Reason, now)
-		r.provisional = append(r.provisional, provisionalFailure{at: now, node: s.container.node, slot: s.number})
+	if !exit.Blame.onVersion() {
+		return
 	}
+	f := provisionalFailure{at: now, node: s.container.node, slot: s.number, ofDesired: s.version == r.desired.Version}
+	if f.ofDesired {
+		r.addFailure(exit.Reason, now)
+	}
+	r.provisional = append(r.provisional, f)
 }
 
-// provisionalFailure is a failure that counts against the desired version, unless its node turns out to be unhealthy.
+// provisionalFailure is a failure that counts against its version, unless its node turns out to be unhealthy.
 type provisionalFailure struct {
 	at   time.Time
 	node id.Node
 	slot int
+	// ofDesired is true if it counts against the rollout.
+	ofDesired bool
 }
 
-// reattribute moves failures from the version to their node if that has become unhealthy or lost since: when an engine goes
-// down, its containers end before the node reports it.
+// reattribute moves failures from the version and the instance to their node if that has become unhealthy or lost since: when an
+// engine goes down, its containers end before the node reports it. What was done to the instance must not delay it once the node
+// is back.
 func (r *Role) reattribute(now time.Time) {
 	r.provisional = slices.DeleteFunc(r.provisional, func(f provisionalFailure) bool {
 		if state := r.node(f.node).state; state != NodeUnhealthy && state != NodeLost {
 			return now.After(f.at.Add(2 * detectionTime))
 		}
 		o := &r.rollout
-		if i := slices.IndexFunc(o.failures, f.at.Equal); i >= 0 {
+		if i := slices.IndexFunc(o.failures, f.at.Equal); i >= 0 && f.ofDesired {
 			o.failures = slices.Delete(slices.Clone(o.failures), i, i+1)
 		}
 		if o.reopened && len(o.failures) == 0 {
 			o.reason = ""
 		}
-		if s := r.slots[f.slot]; s != nil && len(s.failures) > 0 && s.failures[len(s.failures)-1].Equal(f.at) {
-			s.nodeAtFault, s.avoidNode = true, f.node
+		if s := r.slots[f.slot]; s != nil {
+			s.forgive(f, r.desired.Restart)
 		}
 		return true
 	})
+}
+
+// forgive takes back a failure that was its node's, and the part of the back-off that it caused.
+func (s *slot) forgive(f provisionalFailure, policy Restart) {
+	i := slices.IndexFunc(s.failures, f.at.Equal)
+	if i < 0 {
+		return
+	}
+	if i == len(s.failures)-1 {
+		s.nodeAtFault, s.avoidNode = true, f.node
+	}
+	s.failures = slices.Delete(slices.Clone(s.failures), i, i+1)
+	s.notBefore = time.Time{}
+	if n := len(s.failures); n > 0 {
+		s.notBefore = s.failures[n-1].Add(policy.backoffAfter(n))
+	}
 }
 
 // recent returns the failures within the window. No more than MaxFailures+1 are kept, since more would change nothing.
