@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"fmt"
+	"testing"
 
 	"golang.org/x/sys/unix"
 
@@ -12,6 +13,16 @@ import (
 // kernel gives it to no socket that connects, and no other call gives it while this process runs, in any process of tests.
 func FreePort() (int, error) {
 	return sockets.FreePort(claim)
+}
+
+// Port is such a port for a test, which fails if there is none.
+func Port(t testing.TB) int {
+	t.Helper()
+	port, err := FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 // FreeAddress is 127.0.0.1 with such a port.
