@@ -13,7 +13,7 @@ func TestAListSaysWhatAnAppWaitsFor(t *testing.T) {
 		app  *apiv1.App
 		want string
 	}{
-		"no master yet": {&apiv1.App{State: apiv1.App_ACCEPTED, Reason: "deployed", Waiting: waiting}, "its application master waits for capacity (and 1 more reason)"},
+		"no master yet": {&apiv1.App{State: apiv1.App_ACCEPTED, Reason: "deployed", Waiting: waiting}, "its application master waits for capacity (and 1 reason more)"},
 		"just deployed": {&apiv1.App{State: apiv1.App_ACCEPTED, Reason: "deployed"}, "deployed"},
 		"stopped":       {&apiv1.App{State: apiv1.App_STOPPED, Reason: "ann stopped it", Waiting: waiting}, "ann stopped it"},
 		"some missing":  {&apiv1.App{State: apiv1.App_RUNNING, Running: 1, Wanted: 2, Waiting: waiting[:1]}, "its application master waits for capacity"},

@@ -98,7 +98,7 @@ func TestAnswersOfAllKinds(t *testing.T) {
 		{answer: "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 No\r\n\r\n", want: "GET / answered 503"},
 		{answer: "HTTP/1.1 103 Early Hints\r\n\r\n", want: "GET /: the connection was closed without an answer"},
 		{answer: strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 16) + "HTTP/1.1 200 OK\r\n\r\n"},
-		{answer: strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 17) + "HTTP/1.1 200 OK\r\n\r\n", want: "GET /: more than 16 answers came before the answer"},
+		{answer: strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 17) + "HTTP/1.1 200 OK\r\n\r\n", want: "GET /: more than 16 interim answers"},
 		{answer: strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 100), want: "GET /: more than 16 interim answers"},
 		{answer: "HTTP/1.1 101 Switching Protocols\r\n\r\n", want: "GET / answered 101"},
 		{answer: "HTTP/1.0 200 OK\r\n\r\nok"},

@@ -579,7 +579,7 @@ func TestAWorkingDirOfAManifestIsLookedUpInTheImage(t *testing.T) {
 			"/link":      `workingDir is "/link", but "/hello" is a file in the image`,
 			"/etc/hosts": `workingDir is "/etc/hosts", but "/etc/hosts" is a file in the image or in every container`,
 			"/dev/null":  `workingDir is "/dev/null", where every container has a device`,
-			"/sys/x":     `workingDir is "/sys/x", where no folder is`,
+			"/sys/x":     `workingDir is "/sys/x", where there is no folder`,
 		} {
 			wantSays(t, config.CheckWorkingDir(dir), errdefs.ErrInvalidArgument, says)
 		}

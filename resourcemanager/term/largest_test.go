@@ -129,7 +129,7 @@ func TestWhatAMasterSaysIsBounded(t *testing.T) {
 		refused("a weight", "between 0 and 10000", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Weight: -1}}})
 		many := ask1("many")
 		many.Count = 1 << 30
-		refused("an ask", "it is for 0 to 10000", &masterv1.AllocateRequest{Asks: []*masterv1.Ask{many}})
+		refused("an ask", "it must be for 0 to 10000", &masterv1.AllocateRequest{Asks: []*masterv1.Ask{many}})
 		var asks []*masterv1.Ask
 		for i := range 3 {
 			some := ask1(fmt.Sprintf("some-%d", i))

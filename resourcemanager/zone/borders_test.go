@@ -38,7 +38,7 @@ var parts = []part{
 	{
 		[]string{"attempts", "appAttempt"},
 		[]string{"attempts.go"},
-		"app.record.Attempt app.record.Failures app.record.AvoidNodes app.record.RetryAt",
+		"app.record.Attempt app.record.EarlierAttempts app.record.Failures app.record.AvoidNodes app.record.RetryAt",
 	},
 	{[]string{"asks", "appAsks"}, []string{"asks.go"}, ""},
 	{
