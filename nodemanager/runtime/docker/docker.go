@@ -106,7 +106,7 @@ type Runtime struct {
 	watched map[string]func()
 	// oomWatches observe, by the engine's id, what the kernel does at the memory quota of running containers; the result is in ooms once
 	// a container has ended. There is none for a container that ended at once: then only the engine reports it, and perhaps late.
-	oomWatches map[string]*cgroup.OOMWatch
+	oomWatches map[string]*oomWatch
 	// ooms is, by the engine's id, whether the kernel killed a process of the container at its memory quota, if known.
 	ooms map[string]bool
 	// lastSignals has, by the engine's id, the last signal that each container was sent through the engine. An ended
@@ -144,7 +144,7 @@ func New(config Config) (*Runtime, error) {
 		watcher: disk.NewWatcher(config.Logger), hierarchy: hierarchy,
 		pulls:    pulls{running: make(map[string]*pull), present: make(map[string]bool)},
 		starting: make(map[id.Container]chan struct{}), watched: make(map[string]func()),
-		oomWatches: make(map[string]*cgroup.OOMWatch), ooms: make(map[string]bool), lastSignals: make(map[string]sentSignal),
+		oomWatches: make(map[string]*oomWatch), ooms: make(map[string]bool), lastSignals: make(map[string]sentSignal),
 		discarded: make(map[string]bool), ids: make(map[id.Container]string),
 		restoring: make(map[string]bool), lifetime: life, end: end,
 	}, nil
@@ -206,8 +206,8 @@ func (r *Runtime) Close() error {
 	r.pulls.close()
 	r.measurements.Wait()
 	r.mu.Lock()
-	for _, watch := range r.oomWatches {
-		watch.Close()
+	for _, w := range r.oomWatches {
+		w.close()
 	}
 	clear(r.oomWatches)
 	r.mu.Unlock()

@@ -20,6 +20,7 @@ import (
 	"github.com/docker/go-connections/nat"
 
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/nodemanager/cgroup"
 	"github.com/mammoth-os/mammoth/nodemanager/disk"
 	"github.com/mammoth-os/mammoth/nodemanager/runtime"
 )
@@ -251,8 +252,23 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 	r.watcher.Add(subject)
 }
 
-// watchOOM has the kernel tell of kills at a running container's memory quota. The engine tells of them too, but may do so after it has
-// told of the end.
+// oomWatch is the registration for kills at a running container's memory quota. It takes the kernel some ten milliseconds, for which
+// nobody waits.
+type oomWatch struct {
+	// done is closed at the end of the registration; then watch is nil if it failed.
+	done  chan struct{}
+	watch *cgroup.OOMWatch
+}
+
+func (w *oomWatch) close() {
+	<-w.done
+	if w.watch != nil {
+		w.watch.Close()
+	}
+}
+
+// watchOOM has the kernel report kills at a running container's memory quota. The engine reports them too, but may do so after it has
+// reported the end.
 func (r *Runtime) watchOOM(c container.InspectResponse) {
 	if r.hierarchy == nil || c.State.Pid == 0 || c.HostConfig.Memory == 0 {
 		return
@@ -262,33 +278,49 @@ func (r *Runtime) watchOOM(c container.InspectResponse) {
 	if r.oomWatches[c.ID] != nil {
 		return
 	}
-	group, err := r.hierarchy.OfProcess(c.State.Pid)
+	w := &oomWatch{done: make(chan struct{})}
+	r.oomWatches[c.ID] = w
+	r.measurements.Go(func() {
+		defer close(w.done)
+		w.watch = r.registerOOM(c.ID, c.State.Pid)
+	})
+}
+
+// registerOOM returns nil if the container has ended, or the kernel does not report kills.
+func (r *Runtime) registerOOM(runtimeID string, pid int) *cgroup.OOMWatch {
+	group, err := r.hierarchy.OfProcess(pid)
 	if err != nil {
-		return
+		return nil
 	}
 	watch, err := group.WatchOOM()
 	switch {
 	case errdefs.IsNotFound(err), errdefs.IsNotImplemented(err):
+		return nil
 	case err != nil:
-		r.config.Logger.Warn("only the engine tells of kills at a container's memory quota", "container", c.ID, "error", err)
-	case !strings.Contains(watch.Path(), c.ID): // It has ended, and another process has its number.
+		r.config.Logger.Warn("only the engine reports kills at a container's memory quota", "container", runtimeID, "error", err)
+		return nil
+	case !strings.Contains(watch.Path(), runtimeID): // It has ended, and another process has its number.
 		watch.Close()
-	default:
-		r.oomWatches[c.ID] = watch
+		return nil
 	}
+	return watch
 }
 
-// unwatchOOM takes note of what the kernel has done at the memory quota of a container that has ended.
+// unwatchOOM records what the kernel has done at the memory quota of a container that has ended.
 func (r *Runtime) unwatchOOM(runtimeID string) {
 	r.mu.Lock()
-	watch := r.oomWatches[runtimeID]
+	w := r.oomWatches[runtimeID]
 	delete(r.oomWatches, runtimeID)
 	r.mu.Unlock()
-	if watch == nil {
+	if w == nil {
 		return
 	}
-	killed := watch.Killed()
-	watch.Close()
+	<-w.done
+	if w.watch == nil {
+		return
+	}
+	killed := w.watch.Killed()
+	w.watch.Close()
 	r.mu.Lock()
 	r.ooms[runtimeID] = r.ooms[runtimeID] || killed
 	r.mu.Unlock()
