@@ -38,13 +38,29 @@ type zone struct {
 	zones      apiv1.ZonesClient
 	// dialed is why the last attempt to connect failed, nil once one succeeded.
 	dialed *atomic.Pointer[error]
+	// heard is true once the server has sent something.
+	heard *atomic.Bool
+}
+
+// heardConn notes that something was received.
+type heardConn struct {
+	net.Conn
+	heard *atomic.Bool
+}
+
+func (c heardConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.heard.Store(true)
+	}
+	return n, err
 }
 
 func (z *zone) close() { _ = z.connection.Close() }
 
 // connect prepares a connection, which opens with the first call.
 func (c *cli) connect() (*zone, error) {
-	dialed := &atomic.Pointer[error]{}
+	dialed, heard := &atomic.Pointer[error]{}, &atomic.Bool{}
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		conn, err := credentials.Connect(ctx, address)
 		if err != nil {
@@ -52,7 +68,7 @@ func (c *cli) connect() (*zone, error) {
 			return nil, err
 		}
 		dialed.Store(nil)
-		return conn, nil
+		return heardConn{conn, heard}, nil
 	}
 	connection, err := credentials.Dial(c.server,
 		grpc.WithContextDialer(dial),
@@ -81,6 +97,7 @@ func (c *cli) connect() (*zone, error) {
 		images:     apiv1.NewImagesClient(connection),
 		zones:      apiv1.NewZonesClient(connection),
 		dialed:     dialed,
+		heard:      heard,
 	}, nil
 }
 
@@ -157,24 +174,24 @@ func (c *cli) remote(ctx context.Context, z *zone, err error) error {
 		if dialed := z.dialed.Load(); dialed != nil {
 			return c.nobodyAnswers(*dialed)
 		}
+		if !z.heard.Load() && closed(s.Message()) {
+			return c.closesAtOnce()
+		}
 		if strings.Contains(s.Message(), "error reading server preface") || strings.Contains(s.Message(), "client preface") {
-			return c.notGreeted(s.Message())
+			return fmt.Errorf("what answers at %s is not a zone; name another with --server", c.server)
 		}
 		return fmt.Errorf("the zone at %s went away (%s); is it being restarted?", c.server, s.Message())
 	}
 	return wire.Error(err)
 }
 
-// notGreeted is the sentence for a connection that was made and on which nothing came that a zone says at first. A zone closes the
-// connections of a caller that has too many of them before a word.
-func (c *cli) notGreeted(why string) error {
-	closed := strings.HasSuffix(why, io.EOF.Error()) || strings.Contains(why, syscall.ECONNRESET.Error()) || strings.Contains(why, syscall.EPIPE.Error())
-	if closed {
-		return c.closesAtOnce()
-	}
-	return fmt.Errorf("what answers at %s is not a zone; name another with --server", c.server)
+// closed reports whether gRPC's reason for a failed call is that the connection was closed. It puts some of its reasons into quotes.
+func closed(why string) bool {
+	return strings.HasSuffix(strings.TrimSuffix(why, `"`), io.EOF.Error()) ||
+		strings.Contains(why, syscall.ECONNRESET.Error()) || strings.Contains(why, syscall.EPIPE.Error())
 }
 
+// closesAtOnce is the error for a zone that closes the connection before it says anything: it does so to a caller that has too many.
 func (c *cli) closesAtOnce() error {
 	return fmt.Errorf("the zone at %s closes the connection, as it does when too many are open; close some, or try again in a moment", c.server)
 }
