@@ -132,13 +132,18 @@ func (a *app) running(role string) int32 {
 	if a == nil {
 		return 0
 	}
-	var count int32
+	return int32(a.withContainers()[role])
+}
+
+// withContainers counts the instances of each role that have a container.
+func (a *app) withContainers() map[string]int {
+	counts := map[string]int{}
 	for _, instance := range a.instances {
-		if instance.GetReport().GetRole() == role && instance.GetReport().GetContainerId() != "" {
-			count++
+		if report := instance.GetReport(); report.GetContainerId() != "" {
+			counts[report.GetRole()]++
 		}
 	}
-	return count
+	return counts
 }
 
 // takeOutOfService takes every instance of an app out of service, whatever its master has reported.

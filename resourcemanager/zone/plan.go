@@ -23,7 +23,8 @@ func (x *explainer) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.Depl
 			return nil, err
 		}
 		ask.ID, ask.Group = "plan", role.GetName()
-		ask.Pending = int(max(1, role.GetInstances()-a.running(role.GetName())))
+		running := a.running(role.GetName())
+		ask.Pending = int(max(1, role.GetInstances()-running))
 		plan, err := x.scheduler.Plan(scheduler.AddApp{Name: spec.GetName(), Queue: id.Queue(spec.GetQueue()), User: owner}, ask, x.now)
 		if err != nil {
 			return nil, err
@@ -31,11 +32,11 @@ func (x *explainer) plan(a *app, owner string, spec *apiv1.AppSpec) (*apiv1.Depl
 		if plan.Never != "" && x.nodes.anyRegistered() {
 			return nil, fmt.Errorf("%s: %w", plan.Never, errdefs.ErrInvalidArgument)
 		}
-		more := max(0, role.GetInstances()-a.running(role.GetName()))
+		more := max(0, role.GetInstances()-running)
 		for i, name := range plan.Nodes {
 			if int32(i) < more {
 				response.Placements = append(response.Placements, &apiv1.PlannedPlacement{
-					Instance: instanceName(spec.GetName(), role.GetName(), int(a.running(role.GetName()))+i+1), Node: string(name),
+					Instance: instanceName(spec.GetName(), role.GetName(), int(running)+i+1), Node: string(name),
 				})
 			}
 		}

@@ -61,17 +61,6 @@ func planSentenceParts(response *apiv1.DeployResponse) int {
 	return len(response.GetPlacements()) + len(response.GetExplanation().GetObstacles())
 }
 
-// withContainers counts the instances of each role that have a container.
-func (a *app) withContainers() map[string]int {
-	counts := map[string]int{}
-	for _, instance := range a.instances {
-		if report := instance.GetReport(); report.GetContainerId() != "" {
-			counts[report.GetRole()]++
-		}
-	}
-	return counts
-}
-
 // outdated are the instances that would be replaced for a role to become as given.
 func (a *app) outdated(role *apiv1.RoleSpec) []string {
 	fits := map[int32]bool{}
