@@ -145,6 +145,10 @@ func addressOfBridge(t *testing.T) string {
 	return ""
 }
 
+// shopClient makes a connection for each request: nginx closes idle connections when it reloads, and a request for an order,
+// which is not to be carried out twice, is not sent again.
+var shopClient = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
 // shopRequest asks the shop through nginx; an answer that is none of success is an error.
 func shopRequest(front, method, path, body string) (string, error) {
 	request, err := http.NewRequest(method, "http://"+front+path, strings.NewReader(body))
@@ -152,7 +156,7 @@ func shopRequest(front, method, path, body string) (string, error) {
 		return "", err
 	}
 	request.Host = "shop.example.test"
-	answer, err := http.DefaultClient.Do(request)
+	answer, err := shopClient.Do(request)
 	if err != nil {
 		return "", err
 	}
