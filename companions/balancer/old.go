@@ -20,6 +20,12 @@ import (
 // DefaultKeepOld is how long an old process may live.
 const DefaultKeepOld = 24 * time.Hour
 
+// KeepIdle is how long after a reload an old process may keep clients' connections that wait for their next request. The answer
+// to that request ends the connection. If a connection were closed at once, a request that was just sent would be lost, and a
+// client may not repeat a POST. The time is shorter than the usual drain (stop.drain), as old processes ask the instances that
+// they know.
+const KeepIdle = 5 * time.Second
+
 // MaxReloadDelay is the longest time between two reloads. It is well below the minute for which the zone waits for a
 // balancer.
 const MaxReloadDelay = 20 * time.Second

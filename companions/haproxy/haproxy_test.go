@@ -29,6 +29,7 @@ func TestConformance(t *testing.T) {
 		},
 		Old:       func(proxy balancer.Proxy) []int { return proxy.(*Proxy).old() },
 		Close:     func(proxy balancer.Proxy) { proxy.(*Proxy).Close() },
+		KeepsIdle: func(balancer.Proxy) bool { return true },
 		Processes: processes,
 		Serving: func(front balancertest.Front) []int {
 			return []int{(&Proxy{config: Config{Dir: front.Dir}}).process()}

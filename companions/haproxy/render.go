@@ -102,6 +102,7 @@ func configure(s settings, plan *balancer.Plan, servers bool) string {
 	w.line("stats socket %s/admin.sock mode 600 level admin expose-fd listeners", s.Dir)
 	w.line("description %s", shapeMark)
 	w.line("hard-stop-after %ds", s.StopAfter)
+	w.line("close-spread-time %ds", int(balancer.KeepIdle.Seconds()))
 	w.line("maxconn %d", s.Connections)
 	// All headers of a request, or of an answer, have to fit into one buffer.
 	w.line("tune.bufsize 32768")

@@ -70,6 +70,7 @@ func TestAttachedConformance(t *testing.T) {
 		Processes: processes,
 		Serving:   serving,
 		Old:       func(proxy balancer.Proxy) []int { return proxy.(foreign).old() },
+		KeepsIdle: func(balancer.Proxy) bool { return false },
 		NoTCP:     true,
 		NoAnyHost: true,
 	})

@@ -95,8 +95,12 @@ func NewProxy(config Config) (*Proxy, error) {
 	return p, nil
 }
 
-// minVersion is the first version with everything that the companion needs.
-var minVersion = [3]int{1, 19, 4}
+var (
+	// minVersion is the first version with everything that the companion needs.
+	minVersion = [3]int{1, 19, 4}
+	// keepsIdleVersion is the first version with keepalive_min_timeout. Older ones close idle connections at once when they reload.
+	keepsIdleVersion = [3]int{1, 27, 4}
+)
 
 // inspect examines the program.
 func (p *Proxy) inspect(ctx context.Context) error {
@@ -114,6 +118,7 @@ func (p *Proxy) inspect(ctx context.Context) error {
 		return fmt.Errorf("%q is nginx %d.%d.%d, but at least %d.%d.%d is needed: %w", p.config.Program,
 			version[0], version[1], version[2], minVersion[0], minVersion[1], minVersion[2], errdefs.ErrFailedPrecondition)
 	}
+	p.settings.KeepsIdle = !older(version, keepsIdleVersion)
 	p.settings.StreamModule = noStream
 	switch text := string(out); {
 	case strings.Contains(text, "--with-stream=dynamic"):

@@ -34,6 +34,7 @@ func TestConformance(t *testing.T) {
 		Processes: processes,
 		Serving:   serving,
 		Old:       func(proxy balancer.Proxy) []int { return proxy.(*Proxy).old() },
+		KeepsIdle: func(proxy balancer.Proxy) bool { return proxy.(*Proxy).settings.KeepsIdle },
 	})
 }
 

@@ -36,6 +36,8 @@ type settings struct {
 	TrafficAddress, Mark string
 	// Old workers end after so many seconds in any case.
 	ShutdownSeconds int
+	// Old workers can keep the idle connections of clients for balancer.KeepIdle.
+	KeepsIdle bool
 }
 
 // render renders the configuration of a plan, and its revision, which changes with every byte.
@@ -110,6 +112,9 @@ func (w *writer) global(s settings) {
 	w.line("sendfile on;")
 	w.line("tcp_nodelay on;")
 	w.line("keepalive_timeout 75s;")
+	if s.KeepsIdle {
+		w.line("keepalive_min_timeout %ds;", int(balancer.KeepIdle.Seconds()))
+	}
 	w.line("server_names_hash_bucket_size 512;")
 	w.line("server_names_hash_max_size 65536;")
 	w.line("variables_hash_max_size 16384;")

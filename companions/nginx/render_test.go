@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 var golden = settings{
 	Dir: "/var/lib/mammoth/nginx", Listen: "0.0.0.0:80", TLS: "0.0.0.0:443", Host: "0.0.0.0", User: "www-data",
-	TrafficAddress: "127.0.0.1:40000", Mark: "MARK", Workers: 2, Connections: 4096, StreamModule: "/usr/lib/nginx/modules/ngx_stream_module.so", ShutdownSeconds: 60,
+	TrafficAddress: "127.0.0.1:40000", Mark: "MARK", Workers: 2, Connections: 4096, StreamModule: "/usr/lib/nginx/modules/ngx_stream_module.so", ShutdownSeconds: 60, KeepsIdle: true,
 }
 
 // Each testdata/NAME.json holds routes as the zone sends them; NAME.conf is what nginx is given, with what was

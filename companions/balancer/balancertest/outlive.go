@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -59,6 +60,44 @@ func testOutlive(r *rig) {
 	}
 	if n, err := io.Copy(io.Discard, answer.Body); n != size {
 		r.t.Errorf("of a download of %d bytes %d came, %v", size, n, err)
+	}
+}
+
+// A client sends its next request at the time of a change: if its connection is closed then, the request is lost.
+func testIdle(r *rig) {
+	web := NewInstance(r.t, "web-1")
+	r.apply(Route("web", "web.example.test", "/", web))
+	const request = "POST / HTTP/1.1\r\nHost: web.example.test\r\nContent-Length: 0\r\n\r\n"
+	type client struct {
+		conn   net.Conn
+		reader *bufio.Reader
+	}
+	var clients []client
+	answered := func(reader *bufio.Reader) bool {
+		answer, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			return false
+		}
+		_, err = io.Copy(io.Discard, answer.Body)
+		return err == nil && answer.StatusCode == http.StatusOK
+	}
+	for range 20 {
+		conn, reader := r.raw(r.front.HTTP, request)
+		if !answered(reader) {
+			r.t.Fatal("the first request is not answered")
+		}
+		clients = append(clients, client{conn, reader})
+	}
+	r.apply(Route("web", "other.example.test", "/", web), Route("same", "web.example.test", "/", web))
+	kept := 0
+	for _, c := range clients {
+		if _, err := io.WriteString(c.conn, request); err == nil && answered(c.reader) {
+			kept++
+		}
+	}
+	// HAProxy spreads the end of the connections over the time.
+	if want := r.subject.KeepsIdle(r.proxy); want != (kept >= len(clients)/2) {
+		r.t.Errorf("%d of %d idle connections were kept, want them kept: %v", kept, len(clients), want)
 	}
 }
 

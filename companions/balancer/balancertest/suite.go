@@ -48,6 +48,8 @@ type Subject struct {
 	Serving func(front Front) []int
 	// Old is the processes that only finish the connections that they accepted before a reload.
 	Old func(balancer.Proxy) []int
+	// KeepsIdle says whether old processes keep idle connections of clients for a while.
+	KeepsIdle func(balancer.Proxy) bool
 	// Requests to hosts that no app has go to another server.
 	NoAnyHost bool
 	// The proxy passes on no TCP ports.
@@ -102,6 +104,7 @@ func Run(t *testing.T, subject Subject) {
 		{"a body that is refused early", testEarlyAnswer},
 		{"bodies in chunks, and those that wait for a word", testChunks},
 		{"long connections outlive the changes of others", testOutlive},
+		{"idle connections outlive a change", testIdle},
 		{"old processes are limited in number, and the oldest end first", testOldestEnd},
 		{"traffic is counted", testTraffic},
 		{"two companions on one proxy", testTwoCompanions},
