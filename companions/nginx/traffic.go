@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	random "math/rand/v2"
 	"net"
 	"os"
 	"slices"
@@ -52,7 +53,7 @@ func (t *traffic) listen() error {
 		if t.conn != nil {
 			_ = t.conn.Close()
 		}
-		if t.conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+		if t.conn, err = listenForSyslog(); err != nil {
 			return fmt.Errorf("listen for nginx's traffic messages: %w", err)
 		}
 		t.mark = rand.Text()
@@ -67,6 +68,38 @@ func (t *traffic) listen() error {
 	t.ids, t.counts = map[target]string{}, map[counted]*companionv1.Traffic{}
 	t.reading.Go(t.run)
 	return nil
+}
+
+// listenForSyslog binds a port that no sender is given. While nobody listens, nginx connects a new socket for each message. If the
+// kernel gave one of them this very port, it would be connected to itself, and keep the port from the next companion.
+func listenForSyslog() (*net.UDPConn, error) {
+	listen := func(port int) (*net.UDPConn, error) {
+		return net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+	}
+	first, count := portsOfNoSender()
+	for range min(count, 100) {
+		if conn, err := listen(first + random.IntN(count)); err == nil {
+			return conn, nil
+		}
+	}
+	return listen(0)
+}
+
+// portsOfNoSender are the ports above or below those that the kernel gives to senders: the first one, and how many.
+func portsOfNoSender() (first, count int) {
+	const lowest, highest = 10_000, 1<<16 - 1
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return 0, 0
+	}
+	var from, to int
+	if _, err := fmt.Sscan(string(text), &from, &to); err != nil {
+		return 0, 0
+	}
+	if from > lowest {
+		return lowest, from - lowest
+	}
+	return to + 1, highest - to
 }
 
 // markLength is the length of rand.Text: 130 bits, in letters and digits.

@@ -1,6 +1,7 @@
 package nginx
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -179,4 +180,23 @@ func FuzzTraffic(f *testing.F) {
 			}
 		}
 	})
+}
+
+// nginx connects a socket for each message while nobody listens. One that the kernel gives the companion's port is connected to
+// itself, and the next companion could not listen.
+func TestNoSenderIsGivenThePort(t *testing.T) {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	must(t, err)
+	var from, to int
+	_, err = fmt.Sscan(string(text), &from, &to)
+	must(t, err)
+	for range 200 {
+		heard := traffic{stateFile: filepath.Join(t.TempDir(), "traffic")}
+		must(t, heard.listen())
+		port := heard.conn.LocalAddr().(*net.UDPAddr).Port
+		heard.close()
+		if port >= from && port <= to {
+			t.Fatalf("it listens on port %d, and senders are given ports from %d to %d", port, from, to)
+		}
+	}
 }
