@@ -37,8 +37,34 @@ type OOMWatch struct {
 // where a removed group says nothing any more.
 func (g *Group) WatchOOM() (*OOMWatch, error) { return g.main.watchOOM() }
 
-func (*v2) watchOOM() (*OOMWatch, error) {
-	return nil, fmt.Errorf("kills at the memory quota of a group of version 2: %w", errdefs.ErrNotImplemented)
+func (*v2) watchOOM() (*OOMWatch, error) { return nil, errNoOOMWatch }
+
+var errNoOOMWatch = fmt.Errorf("kills at the memory quota of a group of version 2: %w", errdefs.ErrNotImplemented)
+
+// FindOOM begins a watch of the group that an engine has created for a container, which it names after the engine's id, one level below
+// the root or below another group there. A process that has just been started may be killed before its group can be asked for. It fails
+// with errdefs.ErrNotFound while there is no such group, and with errdefs.ErrNotImplemented in version 2.
+func (h *Hierarchy) FindOOM(runtimeID string) (*OOMWatch, error) {
+	top, isV1 := h.Open("/").main.(*v1)
+	if !isV1 {
+		return nil, errNoOOMWatch
+	}
+	dir, err := top.dir(cgroup1.Memory)
+	if err != nil {
+		return nil, err
+	}
+	parents, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list control groups: %w", err)
+	}
+	for _, parent := range parents {
+		for _, name := range []string{runtimeID, "docker-" + runtimeID + ".scope"} {
+			if parent.IsDir() && exists(filepath.Join(dir, parent.Name(), name), "") {
+				return h.Open(filepath.Join("/", parent.Name(), name)).WatchOOM()
+			}
+		}
+	}
+	return nil, fmt.Errorf("the control group of container %s: %w", runtimeID, errdefs.ErrNotFound)
 }
 
 func (g *v1) watchOOM() (*OOMWatch, error) {

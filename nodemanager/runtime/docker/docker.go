@@ -204,13 +204,13 @@ func (r *Runtime) Close() error {
 	r.end()
 	r.watcher.Close()
 	r.pulls.close()
-	r.measurements.Wait()
 	r.mu.Lock()
 	for _, w := range r.oomWatches {
 		w.close()
 	}
 	clear(r.oomWatches)
 	r.mu.Unlock()
+	r.measurements.Wait()
 	return r.client.Close()
 }
 

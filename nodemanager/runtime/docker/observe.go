@@ -252,19 +252,65 @@ func (r *Runtime) watch(seen runtime.Container, c container.InspectResponse) {
 	r.watcher.Add(subject)
 }
 
-// oomWatch is the registration for kills at a running container's memory quota. It takes the kernel some ten milliseconds, for which
-// nobody waits.
+// oomWatch is the registration for kills at a container's memory quota. It takes the kernel some ten milliseconds, for which nobody
+// waits.
 type oomWatch struct {
+	// pid tells the registration the container's process, or that it is not to go on: zero.
+	pid chan int
 	// done is closed at the end of the registration; then watch is nil if it failed.
 	done  chan struct{}
 	watch *cgroup.OOMWatch
 }
 
+// settle ends the search for a container's group. It may be called several times.
+func (w *oomWatch) settle(pid int) {
+	select {
+	case w.pid <- pid:
+	default:
+	}
+}
+
 func (w *oomWatch) close() {
+	w.settle(0)
 	<-w.done
 	if w.watch != nil {
 		w.watch.Close()
 	}
+}
+
+// findInterval is how often the group of a container that is being started is looked for.
+const findInterval = 5 * time.Millisecond
+
+// expectOOM has the kernel report kills at the memory quota of a container that is about to be started. It may be killed before the
+// start is over, and the engine, which begins to look at the same time, does not always know why. watchOOM, unwatchOOM or dropOOM follows.
+func (r *Runtime) expectOOM(runtimeID string) {
+	if r.hierarchy == nil {
+		return
+	}
+	w := &oomWatch{pid: make(chan int, 1), done: make(chan struct{})}
+	r.mu.Lock()
+	r.oomWatches[runtimeID] = w
+	r.mu.Unlock()
+	r.measurements.Go(func() {
+		defer close(w.done)
+		for {
+			watch, err := r.hierarchy.FindOOM(runtimeID)
+			if err == nil {
+				w.watch = watch
+				return
+			}
+			wait := time.After(findInterval)
+			if !errdefs.IsNotFound(err) {
+				wait = nil
+			}
+			select {
+			case pid := <-w.pid:
+				w.watch = r.registerOOM(runtimeID, pid)
+				return
+			case <-wait:
+			}
+		}
+	})
 }
 
 // watchOOM has the kernel report kills at a running container's memory quota. The engine reports them too, but may do so after it has
@@ -275,10 +321,11 @@ func (r *Runtime) watchOOM(c container.InspectResponse) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.oomWatches[c.ID] != nil {
+	if w := r.oomWatches[c.ID]; w != nil {
+		w.settle(c.State.Pid)
 		return
 	}
-	w := &oomWatch{done: make(chan struct{})}
+	w := &oomWatch{pid: make(chan int, 1), done: make(chan struct{})}
 	r.oomWatches[c.ID] = w
 	r.measurements.Go(func() {
 		defer close(w.done)
@@ -288,6 +335,9 @@ func (r *Runtime) watchOOM(c container.InspectResponse) {
 
 // registerOOM returns nil if the container has ended, or the kernel does not report kills.
 func (r *Runtime) registerOOM(runtimeID string, pid int) *cgroup.OOMWatch {
+	if pid == 0 {
+		return nil
+	}
 	group, err := r.hierarchy.OfProcess(pid)
 	if err != nil {
 		return nil
@@ -315,6 +365,7 @@ func (r *Runtime) unwatchOOM(runtimeID string) {
 	if w == nil {
 		return
 	}
+	w.settle(0)
 	<-w.done
 	if w.watch == nil {
 		return
@@ -324,6 +375,17 @@ func (r *Runtime) unwatchOOM(runtimeID string) {
 	r.mu.Lock()
 	r.ooms[runtimeID] = r.ooms[runtimeID] || killed
 	r.mu.Unlock()
+}
+
+// dropOOM ends the watch of a container whose start has failed.
+func (r *Runtime) dropOOM(runtimeID string) {
+	r.mu.Lock()
+	w := r.oomWatches[runtimeID]
+	delete(r.oomWatches, runtimeID)
+	r.mu.Unlock()
+	if w != nil {
+		w.close()
+	}
 }
 
 // unenforced measures a container during each time in which the storage driver enforces no quotas, and once after it. At

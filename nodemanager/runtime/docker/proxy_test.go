@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 
@@ -187,12 +188,9 @@ func TestAnswersLostInAStart(t *testing.T) {
 	t.Error("what a lost start had wanted to take away was adopted, and its end was not told")
 }
 
-// A busy engine tells of the kernel's kill at the memory quota after it has told of the end, and its state does not say it at all.
-func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
-	testenv.Need(t, "docker", "root")
-	b := newBench(t, testenv.DockerSocket())
-	l := newLossy(t, b.socket)
-	var held atomic.Int64
+// hideOOM has the engine tell of kills at a memory quota by an event alone, and that late; with a negative delay never. It counts them.
+func (l *lossy) hideOOM(delay time.Duration) (held *atomic.Int64) {
+	held = &atomic.Int64{}
 	l.change = func(response *http.Response) {
 		body := response.Body
 		reader, writer := io.Pipe()
@@ -211,8 +209,11 @@ func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
 					line, err := lines.ReadBytes('\n')
 					if bytes.Contains(line, []byte(`"Action":"oom"`)) {
 						held.Add(1)
+						if delay < 0 {
+							continue
+						}
 						writing.Add(1)
-						time.AfterFunc(200*time.Millisecond, func() { defer writing.Done(); write(line) })
+						time.AfterFunc(delay, func() { defer writing.Done(); write(line) })
 					} else if len(line) > 0 {
 						write(line)
 					}
@@ -239,6 +240,15 @@ func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
 			io.Closer
 		}{reader, closers{reader, body}}
 	}
+	return held
+}
+
+// A busy engine tells of the kernel's kill at the memory quota after it has told of the end, and its state does not say it at all.
+func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
+	testenv.Need(t, "docker", "root")
+	b := newBench(t, testenv.DockerSocket())
+	l := newLossy(t, b.socket)
+	held := l.hideOOM(200 * time.Millisecond)
 	w := b.through(t, l, "late")
 	over := w.Spec("memory", "128")
 	w.Run(over)
@@ -256,6 +266,35 @@ func TestAKillAtTheMemoryQuotaIsToldLate(t *testing.T) {
 	w.Restart()
 	if found, ok := w.Find(over.ID); !ok || found.Exit == nil || !found.Exit.OOM {
 		t.Errorf("after a restart of the node it is listed as %+v", found)
+	}
+}
+
+// An engine begins to look for kills at a quota when the program runs already. Of one that is killed at once it may not know why.
+func TestAKillAtOnceThatTheEngineDoesNotSee(t *testing.T) {
+	testenv.Need(t, "docker", "root")
+	if cgroups.Mode() == cgroups.Unified {
+		return // there the engine alone knows
+	}
+	b := newBench(t, testenv.DockerSocket())
+	l := newLossy(t, b.socket)
+	l.hideOOM(-1)
+	hide := l.change
+	l.change = func(response *http.Response) {
+		if strings.HasSuffix(response.Request.URL.Path, "/start") {
+			<-time.After(300 * time.Millisecond) // the program is gone when the node hears that it was started
+		}
+		hide(response)
+	}
+	w := b.through(t, l, "unseen")
+	for range 5 {
+		over := w.Spec("memory", "128")
+		w.Run(over)
+		if exit := w.End(over.ID); !exit.OOM || exit.Code != 137 {
+			t.Errorf("128MiB of 64MiB ended as %+v", exit)
+		}
+		if found, ok := w.Find(over.ID); !ok || found.Exit == nil || !found.Exit.OOM {
+			t.Errorf("listed as %+v", found)
+		}
 	}
 }
 

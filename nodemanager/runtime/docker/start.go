@@ -132,7 +132,11 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 		return runtime.Container{}, errors.Join(r.startFailure(ctx, spec, err), r.undoLost(ctx, spec.ID))
 	}
 	r.recordID(spec.ID, created.ID)
+	if request.host.Memory > 0 {
+		r.expectOOM(created.ID)
+	}
 	if err := r.client.ContainerStart(ctx, created.ID, container.StartOptions{}); err != nil {
+		r.dropOOM(created.ID)
 		failed := r.startFailure(ctx, spec, err)
 		undone := r.undo(ctx, spec, created.ID)
 		if portTaken(err) && undone == nil {
@@ -142,6 +146,7 @@ func (r *Runtime) tryStart(ctx context.Context, e *engine, spec runtime.Spec) (r
 	}
 	inspected, err := r.client.ContainerInspect(ctx, created.ID)
 	if err != nil {
+		r.dropOOM(created.ID)
 		return runtime.Container{}, errors.Join(r.failure(ctx, err), r.undo(ctx, spec, created.ID))
 	}
 	return r.observe(ctx, inspected)

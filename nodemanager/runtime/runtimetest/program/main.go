@@ -90,7 +90,7 @@ func run(command string, args []string) int {
 		<-term
 		runtime.KeepAlive(held)
 	case "memory-child":
-		// Of what is killed in its first moments only the engine tells, and perhaps late.
+		// With control groups of version 2 the engine alone tells of what is killed in its first moments, and perhaps late.
 		time.Sleep(100 * time.Millisecond)
 		if err := exec.Command(os.Args[0], append([]string{"memory"}, args...)...).Run(); err != nil {
 			return fail(err)
