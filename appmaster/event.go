@@ -60,6 +60,9 @@ type Traffic struct {
 // WaitingChanged: the reasons why instances are missing. Waiting is empty if none are.
 type WaitingChanged struct{ Waiting []*apiv1.Waiting }
 
+// CommandReceived: somebody wants something of the master itself. The master answers with Outbox.Answer. Each command is one event.
+type CommandReceived struct{ Command *masterv1.Command }
+
 // Connected: the first answer of a stream to the ResourceManager has been handed over completely.
 type Connected struct{}
 
@@ -80,6 +83,7 @@ func (DesiredChanged) isEvent()   {}
 func (Withdrawn) isEvent()        {}
 func (Traffic) isEvent()          {}
 func (WaitingChanged) isEvent()   {}
+func (CommandReceived) isEvent()  {}
 func (Connected) isEvent()        {}
 func (Disconnected) isEvent()     {}
 func (Superseded) isEvent()       {}

@@ -12,7 +12,7 @@ import (
 )
 
 // Outbox holds what is to be sent to the ResourceManager. Asks and reports are absolute: they are sent again on every new
-// stream. Releases, memos and reverts are kept until they are acknowledged.
+// stream. Releases, memos, reverts and answers to commands are kept until they are acknowledged.
 //
 // The sequence of an entry is that of the request that carried it on the present stream, zero if none did. Its methods do not wait,
 // and may be called from any goroutine.
@@ -33,6 +33,8 @@ type Outbox struct {
 	rollout   entry[*masterv1.RolloutReport]
 	revert    entry[*masterv1.Revert]
 	memo      entry[[]byte]
+	// answers are those to commands, in the order in which they were given.
+	answers []*answerEntry
 	// generation is the newest generation that was acted upon.
 	generation entry[int64]
 }
@@ -47,6 +49,11 @@ type askEntry struct {
 type instanceEntry struct {
 	report *masterv1.InstanceReport
 	sent   bool
+}
+
+type answerEntry struct {
+	answer   *masterv1.CommandAnswer
+	sequence int64
 }
 
 type entry[T any] struct {
@@ -160,6 +167,11 @@ func (o *Outbox) SaveMemo(memo []byte) {
 	o.change(func() { o.memo.put(memo) })
 }
 
+// Answer answers a command. What follows from the command is reported before, so that the answer is true when it is read.
+func (o *Outbox) Answer(answer *masterv1.CommandAnswer) {
+	o.change(func() { o.answers = append(o.answers, &answerEntry{answer: answer}) })
+}
+
 // ReportGeneration reports the newest generation of the desired state that was acted upon.
 func (o *Outbox) ReportGeneration(generation int64) {
 	o.change(func() { o.generation.put(generation) })
@@ -180,6 +192,9 @@ func (o *Outbox) reset() {
 		}
 		for id := range o.forgotten {
 			o.forgotten[id] = 0
+		}
+		for _, entry := range o.answers {
+			entry.sequence = 0
 		}
 		o.rollout.sequence, o.revert.sequence, o.memo.sequence, o.generation.sequence = 0, 0, 0, 0
 	})
@@ -227,6 +242,13 @@ func (o *Outbox) next() *masterv1.AllocateRequest {
 		if o.generation.take(sequence) {
 			pending = true
 		}
+		for _, entry := range o.answers {
+			if entry.sequence == 0 && space > 0 {
+				entry.sequence, pending = sequence, true
+				request.Answers = append(request.Answers, entry.answer)
+				space--
+			}
+		}
 	}
 	if !pending {
 		return nil
@@ -248,6 +270,7 @@ func (o *Outbox) acknowledge(applied int64) {
 	maps.DeleteFunc(o.asks, func(id string, entry *askEntry) bool {
 		return entry.ask.GetCount() == 0 && stored(id, entry.sequence)
 	})
+	o.answers = slices.DeleteFunc(o.answers, func(entry *answerEntry) bool { return stored("", entry.sequence) })
 	o.revert.drop(applied)
 	o.memo.drop(applied)
 }

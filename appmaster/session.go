@@ -23,6 +23,8 @@ type Session struct {
 	missing []*corev1.Lease
 	// noticed are the containers whose preemption notice is in force, as far as is known.
 	noticed map[string]bool
+	// commands are those that were received and that the ResourceManager may repeat, by their ids.
+	commands map[string]bool
 	// connected is true once the first answer of the present stream was applied.
 	connected bool
 }
@@ -42,7 +44,7 @@ type Listener struct {
 func NewSession(listener Listener) *Session {
 	return &Session{
 		Outbox: newOutbox(), listener: listener,
-		held: map[string]*corev1.Lease{}, noticed: map[string]bool{}, traffic: map[string]*masterv1.Traffic{},
+		held: map[string]*corev1.Lease{}, noticed: map[string]bool{}, commands: map[string]bool{}, traffic: map[string]*masterv1.Traffic{},
 	}
 }
 
@@ -123,6 +125,7 @@ func (s *Session) Apply(answer *masterv1.AllocateResponse) {
 			Requests: traffic.GetRequests() - before.GetRequests(), Errors: traffic.GetErrors() - before.GetErrors(),
 		})
 	}
+	s.receive(answer.GetCommands())
 	if !s.connected {
 		s.connected = true
 		s.completeMissing()
@@ -141,6 +144,21 @@ func (s *Session) cancelUnrepeated(notices []*masterv1.PreemptionNotice) {
 		if !repeated[container] {
 			delete(s.noticed, container)
 			s.listener.Emit(Preemption{ContainerID: container})
+		}
+	}
+}
+
+// receive emits each command once. The first answer of a stream repeats those that were not answered, and no others are ever repeated.
+func (s *Session) receive(commands []*masterv1.Command) {
+	before := s.commands
+	if !s.connected {
+		s.commands = map[string]bool{}
+	}
+	for _, command := range commands {
+		known := before[command.GetId()]
+		s.commands[command.GetId()] = true
+		if !known {
+			s.listener.Emit(CommandReceived{Command: command})
 		}
 	}
 }

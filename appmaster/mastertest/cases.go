@@ -2,10 +2,14 @@ package mastertest
 
 import (
 	"slices"
+	"strings"
 	"testing/synctest"
 
+	"github.com/containerd/errdefs"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
@@ -201,6 +205,55 @@ func withdraws(s *suite) {
 	s.want("in service", report(true, apiv1.Instance_RUNNING).withdrawn, []string(nil))
 	s.want("out of service", report(false, apiv1.Instance_DRAINING).withdrawn, []string{"one"})
 	s.want("on a new stream, while it drains", m.open().withdrawn, []string{"one"})
+}
+
+func handsOverCommands(s *suite) {
+	m := s.start()
+	type outcome struct {
+		answer *anypb.Any
+		err    error
+	}
+	give := func(content string) <-chan outcome {
+		command, err := anypb.New(wrapperspb.String(content))
+		s.code("encode a command", err, codes.OK)
+		came := make(chan outcome, 1)
+		go func() {
+			answer, err := s.Command(s.ctx, command)
+			came <- outcome{answer, err}
+		}()
+		return came
+	}
+	given := func(h heard) []string {
+		var contents []string
+		for _, command := range h.commands {
+			content := &wrapperspb.StringValue{}
+			s.code("decode a command", command.GetCommand().UnmarshalTo(content), codes.OK)
+			contents = append(contents, content.GetValue())
+		}
+		return contents
+	}
+	first := give("first")
+	s.want("on the stream", given(m.heard()), []string{"first"})
+	second := give("second")
+	h := m.heard()
+	s.want("the next one", given(h), []string{"second"})
+	h = m.open()
+	s.want("on a new stream", given(h), []string{"first", "second"})
+	answer, err := anypb.New(wrapperspb.String("done"))
+	s.code("encode an answer", err, codes.OK)
+	m.send(&masterv1.AllocateRequest{Answers: []*masterv1.CommandAnswer{
+		{Id: h.commands[0].GetId(), Answer: answer},
+		{Id: h.commands[1].GetId(), Code: int32(codes.FailedPrecondition), Refusal: "not now"},
+		{Id: h.commands[1].GetId(), Answer: answer}, // one answer counts
+		{Id: "nobody's", Answer: answer},
+	}})
+	if got := <-first; got.err != nil || !proto.Equal(got.answer, answer) {
+		s.Errorf("the first command is answered %v, %v", got.answer, got.err)
+	}
+	if got := <-second; !errdefs.IsFailedPrecondition(got.err) || !strings.Contains(got.err.Error(), "not now") {
+		s.Errorf("the second command is answered %v, %v", got.answer, got.err)
+	}
+	s.want("on another stream", given(m.open()), []string(nil))
 }
 
 func registersNodes(s *suite) {

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"google.golang.org/protobuf/types/known/anypb"
+
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 	trackerv1 "github.com/mammoth-os/mammoth/proto/mammoth/tracker/v1"
@@ -25,6 +27,8 @@ type Subject struct {
 	Restart func() *grpc.ClientConn
 	// Next ends the app's attempt, if there is one, and starts the next.
 	Next func() Attempt
+	// Command hands a command to the app's master, and waits for its answer.
+	Command func(context.Context, *anypb.Any) (*anypb.Any, error)
 	// Avoid are nodes that it has for itself: the suite asks for nothing on them.
 	Avoid []string
 }
@@ -52,6 +56,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		"the asks of an attempt end with it":                                     dropsAsks,
 		"a restart loses nothing that was granted":                               restarts,
 		"an instance that leaves service is withdrawn":                           withdraws,
+		"a command is repeated on a new stream until it is answered":             handsOverCommands,
 		"a node that registers is given a session, keys and an interval":         registersNodes,
 		"a node's session is the last one that it was given":                     replacesSessions,
 		"an end that a node reports is stored, and need not be reported again":   forgetsEnds,
@@ -146,6 +151,7 @@ type heard struct {
 	allocated, completed, withdrawn []string
 	grants                          []*masterv1.Allocation
 	applied                         []int64
+	commands                        []*masterv1.Command
 	wanted                          *masterv1.Wanted
 	superseded                      bool
 	// end is how the stream ended, nil if it did not.
@@ -168,6 +174,7 @@ func (m *master) heard() heard {
 				h.completed = append(h.completed, ended.GetLease().GetContainerId())
 			}
 			h.withdrawn = append(h.withdrawn, came.GetWithdrawn()...)
+			h.commands = append(h.commands, came.GetCommands()...)
 			if came.GetAppliedSequence() > 0 {
 				h.applied = append(h.applied, came.GetAppliedSequence())
 			}

@@ -20,11 +20,13 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/mammoth-os/mammoth/appmaster"
 	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/id"
+	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -58,13 +60,15 @@ type Zone struct {
 	nodes     map[string]*Node
 	leases    map[string]*lease
 	// ended are the exits that no master has acknowledged.
-	ended      map[string]*corev1.ContainerStatus
-	asks       map[string]*askState
-	instances  map[string]*masterv1.InstanceReport
-	desired    *masterv1.Wanted
-	memo       []byte
-	rollout    *masterv1.RolloutReport
-	reverts    []*masterv1.Revert
+	ended     map[string]*corev1.ContainerStatus
+	asks      map[string]*askState
+	instances map[string]*masterv1.InstanceReport
+	desired   *masterv1.Wanted
+	memo      []byte
+	rollout   *masterv1.RolloutReport
+	reverts   []*masterv1.Revert
+	// commands are those that no master has answered.
+	commands   []*command
 	generation int64
 	finished   bool
 	attempt    int32
@@ -93,6 +97,12 @@ type lease struct {
 type askState struct {
 	ask     *masterv1.Ask
 	granted int32
+}
+
+// command is one that somebody waits for.
+type command struct {
+	message *masterv1.Command
+	answer  chan *masterv1.CommandAnswer
 }
 
 // session is one Allocate stream with what is to be sent next.
@@ -155,6 +165,36 @@ func (z *Zone) Deploy(change func(*apiv1.RoleSpec)) {
 		desired.Version++
 		desired.Reverted = false
 	})
+}
+
+// Command hands a command to the master, and waits for its answer. It fails with the master's refusal.
+func (z *Zone) Command(ctx context.Context, content *anypb.Any) (*anypb.Any, error) {
+	z.mu.Lock()
+	z.sequence++
+	given := &command{
+		message: &masterv1.Command{Id: fmt.Sprint("command ", z.sequence), By: `user "root"`, Command: content},
+		answer:  make(chan *masterv1.CommandAnswer, 1),
+	}
+	z.commands = append(z.commands, given)
+	z.send(func(answer *masterv1.AllocateResponse) { answer.Commands = append(answer.Commands, given.message) })
+	z.mu.Unlock()
+	select {
+	case answer := <-given.answer:
+		return answer.GetAnswer(), wire.Refused(answer.GetCode(), answer.GetRefusal())
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// answered passes on a master's answer to a command.
+func (z *Zone) answered(answer *masterv1.CommandAnswer) {
+	for i, given := range z.commands {
+		if given.message.GetId() == answer.GetId() {
+			z.commands = slices.Delete(z.commands, i, i+1)
+			given.answer <- answer
+			return
+		}
+	}
 }
 
 // Restart stops the ResourceManager for a while, unless it is stopped. Its records are kept.
@@ -256,6 +296,9 @@ func (z *Zone) Allocate(stream masterv1.ApplicationMaster_AllocateServer) error 
 			mine.pending.Withdrawn = append(mine.pending.Withdrawn, name)
 		}
 	}
+	for _, given := range z.commands {
+		mine.pending.Commands = append(mine.pending.Commands, given.message)
+	}
 	z.send(func(*masterv1.AllocateResponse) {})
 	z.mu.Unlock()
 
@@ -338,6 +381,9 @@ func (z *Zone) apply(request *masterv1.AllocateRequest) {
 	if revert := request.GetRevert(); revert != nil {
 		z.reverts = append(z.reverts, revert)
 		z.revert(revert)
+	}
+	for _, answer := range request.GetAnswers() {
+		z.answered(answer)
 	}
 	z.generation = max(z.generation, request.GetObservedGeneration())
 	z.schedule()

@@ -11,8 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 )
 
 func (c *cli) appRolloutCommand() *cobra.Command {
@@ -191,10 +194,20 @@ func (p *liveRollout) update(app *apiv1.App) {
 	p.draw(text.String())
 }
 
+// command hands a command to an app's DynamicDeploy.
+func command(ctx context.Context, z *zone, name string, what proto.Message) (*apiv1.App, error) {
+	command, err := anypb.New(what)
+	if err != nil {
+		return nil, fmt.Errorf("encode a command: %w", err)
+	}
+	response, err := z.apps.CommandApp(ctx, &apiv1.CommandAppRequest{Name: name, Command: command})
+	return response.GetApp(), err
+}
+
 func (c *cli) appPauseCommand() *cobra.Command {
 	return c.appChangeCommand("pause NAME", "Hold the rollout that is under way where it is",
 		func(ctx context.Context, z *zone, name string) (change, error) {
-			app, err := z.apps.PauseApp(ctx, &apiv1.PauseAppRequest{Name: name})
+			app, err := command(ctx, z, name, &dynamicdeployv1.Pause{})
 			return change{app: app, what: "pause", done: actedOn, accepted: pausedText}, err
 		})
 }
@@ -243,7 +256,7 @@ func actedOn(c change, now *apiv1.App) (bool, error) {
 func (c *cli) appResumeCommand() *cobra.Command {
 	return c.appChangeCommand("resume NAME", "Resume a paused rollout",
 		func(ctx context.Context, z *zone, name string) (change, error) {
-			app, err := z.apps.ResumeApp(ctx, &apiv1.ResumeAppRequest{Name: name})
+			app, err := command(ctx, z, name, &dynamicdeployv1.Resume{})
 			return change{app: app, what: "rollout", done: rolledOut}, err
 		})
 }
@@ -256,7 +269,7 @@ func (c *cli) appPromoteCommand() *cobra.Command {
 			if err != nil {
 				return change{}, usagef("--to: %w", err)
 			}
-			app, err := z.apps.PromoteApp(ctx, &apiv1.PromoteAppRequest{Name: name, Percent: percent})
+			app, err := command(ctx, z, name, &dynamicdeployv1.Promote{Percent: percent})
 			return change{app: app, what: "promotion", done: rolledOut}, err
 		})
 	cmd.Flags().StringVar(&to, "to", "100%", "the share of the requests that it is given; with 100% it replaces the version before")

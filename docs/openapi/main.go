@@ -180,7 +180,6 @@ var rules = map[string]object{
 	"mammoth.api.v1.RoleSpec.instances":           {"minimum": 0, "maximum": spec.MaxInstances},
 	"mammoth.api.v1.ScheduleEntry.instances":      {"minimum": 0, "maximum": spec.MaxInstances},
 	"mammoth.api.v1.ScaleAppRequest.instances":    {"minimum": 1, "maximum": spec.MaxInstances},
-	"mammoth.api.v1.PromoteAppRequest.percent":    {"minimum": 0, "maximum": 100},
 	"mammoth.api.v1.RollbackAppRequest.version":   {"minimum": 0, "maximum": 1<<31 - 1},
 	"mammoth.api.v1.UpdatePolicy.maxErrorPercent": {"minimum": 0, "maximum": 100},
 	"mammoth.api.v1.AppLogsRequest.tail":          {"minimum": 0, "maximum": 1<<31 - 1},

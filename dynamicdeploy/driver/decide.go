@@ -25,6 +25,7 @@ func (d *Master) Decide(now time.Time) time.Time {
 			next = at
 		}
 	}
+	answers := d.carryOutCommands(now)
 	var rollouts []plan.Rollout
 	for _, r := range d.inStartOrder() {
 		r.plan.SetComesAfter(d.comesAfter(r.name))
@@ -48,6 +49,11 @@ func (d *Master) Decide(now time.Time) time.Time {
 		d.rollout = report
 		d.out.ReportRollout(report)
 	}
+	if state := d.rollout.GetState(); d.control.paused && (state == apiv1.Rollout_DONE || state == apiv1.Rollout_REVERTED) {
+		// The next rollout is not paused because this one was.
+		d.control.paused = false
+		d.setDesired(d.desired, now)
+	}
 	if memo := d.writeMemo(); !bytes.Equal(memo, d.memo) {
 		d.memo = memo
 		d.out.SaveMemo(memo)
@@ -55,6 +61,9 @@ func (d *Master) Decide(now time.Time) time.Time {
 	if d.reportedGeneration != d.desired.GetGeneration() {
 		d.reportedGeneration = d.desired.GetGeneration()
 		d.out.ReportGeneration(d.desired.GetGeneration())
+	}
+	for _, answer := range answers {
+		d.out.Answer(answer)
 	}
 	return next
 }
@@ -145,6 +154,15 @@ func setOutlook(report *masterv1.RolloutReport, rollout plan.Rollout) {
 	if !rollout.FailsAt.IsZero() {
 		report.FailsAt = timestamppb.New(rollout.FailsAt)
 	}
+}
+
+// presentRollout is the rollout of the app as it is now.
+func (d *Master) presentRollout(now time.Time) *masterv1.RolloutReport {
+	var rollouts []plan.Rollout
+	for _, r := range d.inStartOrder() {
+		rollouts = append(rollouts, r.plan.Rollout(now))
+	}
+	return d.appRollout(rollouts)
 }
 
 // appRollout is the rollout of the app: the sums of its roles', with the state and reason of the role that is worst.

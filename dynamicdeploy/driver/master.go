@@ -42,6 +42,9 @@ type Master struct {
 	// all have reported, or reportDeadline has passed. Nothing is decided before.
 	missing        map[string]bool
 	reportDeadline time.Time
+	// commands have come and are not carried out yet.
+	commands []*masterv1.Command
+	control  control
 	// starts are those that were decided since Starts was last called.
 	starts []Start
 
@@ -92,7 +95,8 @@ func (d *Master) TakeOver(registration *masterv1.RegisterResponse, now time.Time
 		desired = proto.CloneOf(desired)
 		desired.Spec = registration.GetSpec()
 	}
-	memo := d.readMemo(registration.GetMemo())
+	memo, said := d.readMemo(registration.GetMemo())
+	d.control = said
 	for name := range memo {
 		d.roleNamed(name)
 	}
@@ -210,6 +214,8 @@ func (d *Master) handle(event appmaster.Event, now time.Time) error {
 		for _, r := range d.roles {
 			r.plan.SetWaiting(waitReason(r.name, event.Waiting))
 		}
+	case appmaster.CommandReceived:
+		d.commands = append(d.commands, event.Command)
 	case appmaster.Superseded:
 		d.log.Warn("another attempt has taken over", "reason", event.Reason)
 		return appmaster.ErrSuperseded

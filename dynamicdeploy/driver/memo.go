@@ -21,8 +21,15 @@ type roleMemo struct {
 // RestartBefore is compared for equality and is in nanoseconds.
 type (
 	storedMemo struct {
-		Base  int64                 `json:"t"`
-		Roles map[string]storedRole `json:"r"`
+		Base    int64                 `json:"t"`
+		Roles   map[string]storedRole `json:"r"`
+		Control storedControl         `json:"c"`
+	}
+	storedControl struct {
+		Version int32 `json:"v"`
+		Paused  bool  `json:"p,omitempty"`
+		Percent int32 `json:"c,omitempty"`
+		Of      int32 `json:"o,omitempty"`
 	}
 	storedRole struct {
 		// Slots: number, version, restarts, flags (1 leaving, 2 not routed), then failures.
@@ -58,7 +65,9 @@ func (d *Master) writeMemo() []byte {
 		base = max(base, newestFailure(memos[name].plan))
 	}
 	for keep := 16; keep >= 0; keep /= 2 {
-		stored := storedMemo{Base: base, Roles: map[string]storedRole{}}
+		stored := storedMemo{Base: base, Roles: map[string]storedRole{}, Control: storedControl{
+			Version: d.control.version, Paused: d.control.paused, Percent: d.control.percent, Of: d.control.of,
+		}}
 		for name, memo := range memos {
 			stored.Roles[name] = memo.store(base, keep)
 		}
@@ -75,29 +84,29 @@ func (d *Master) writeMemo() []byte {
 }
 
 // readMemo decodes the memo of the attempt before. An unreadable one is ignored: containers are reported by others.
-func (d *Master) readMemo(raw []byte) map[string]roleMemo {
+func (d *Master) readMemo(raw []byte) (map[string]roleMemo, control) {
 	if len(raw) == 0 {
-		return nil
+		return nil, control{}
 	}
-	memo, err := parseMemo(raw)
+	memo, said, err := parseMemo(raw)
 	if err != nil {
 		d.log.Error("cannot read the memo of the attempt before", "error", err)
-		return nil
+		return nil, control{}
 	}
-	return memo
+	return memo, said
 }
 
-func parseMemo(raw []byte) (map[string]roleMemo, error) {
+func parseMemo(raw []byte) (map[string]roleMemo, control, error) {
 	var stored storedMemo
 	if err := json.Unmarshal(raw, &stored); err != nil {
-		return nil, fmt.Errorf("decode the memo: %w", err)
+		return nil, control{}, fmt.Errorf("decode the memo: %w", err)
 	}
 	roles := map[string]roleMemo{}
 	for name, role := range stored.Roles {
 		memo := roleMemo{}
 		for _, numbers := range role.Slots {
 			if len(numbers) < slotHead || numbers[0] < 1 || numbers[0] > 1<<30 {
-				return nil, fmt.Errorf("decode the memo: a slot of role %q is described by %v", name, numbers)
+				return nil, control{}, fmt.Errorf("decode the memo: a slot of role %q is described by %v", name, numbers)
 			}
 			memo.plan.Slots = append(memo.plan.Slots, plan.SlotMemo{
 				Number: int(numbers[0]), Version: int32(numbers[1]), Restarts: int(numbers[2]), Leaving: numbers[3]&1 != 0, NotRouted: numbers[3]&2 != 0,
@@ -115,7 +124,8 @@ func parseMemo(raw []byte) (map[string]roleMemo, error) {
 		}
 		roles[name] = memo
 	}
-	return roles, nil
+	said := stored.Control
+	return roles, control{version: said.Version, paused: said.Paused, percent: said.Percent, of: said.Of}, nil
 }
 
 func (m roleMemo) store(base int64, keep int) storedRole {

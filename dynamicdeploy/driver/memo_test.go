@@ -26,13 +26,16 @@ func TestAMemoReadsBack(t *testing.T) {
 			},
 		},
 	}
-	d := &Master{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web"}
+	d := &Master{log: slog.New(slog.DiscardHandler), roles: map[string]*role{}, app: "web", control: control{version: 2, paused: true, percent: 50, of: 10}}
 	r := d.roleNamed("front")
 	r.plan.SetDesired(plan.Desired{Version: 2}, at(0))
 	r.plan.Restore(memo.plan)
-	read, err := parseMemo(d.writeMemo())
+	read, said, err := parseMemo(d.writeMemo())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if said != d.control {
+		t.Errorf("people have said %+v, want %+v", said, d.control)
 	}
 	want, got := memo, read["front"]
 	// Another wanted restart than the remembered one begins a new rollout; here nobody wants a restart.
@@ -64,7 +67,7 @@ func TestAMemoOfManyFailuresFitsAndKeepsTheNewest(t *testing.T) {
 	if len(raw) == 0 || len(raw) > memoLimit {
 		t.Fatalf("the memo has %d bytes", len(raw))
 	}
-	read, err := parseMemo(raw)
+	read, _, err := parseMemo(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +82,7 @@ func FuzzMemo(f *testing.F) {
 	f.Add([]byte(`{"r":{"":{"s":[[]]}}}`))
 	f.Add([]byte(`[]`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		memo, err := parseMemo(raw)
+		memo, _, err := parseMemo(raw)
 		if err != nil {
 			return
 		}

@@ -49,7 +49,12 @@ func (d *Master) setDesired(desired *masterv1.Wanted, now time.Time) {
 	}
 	for _, r := range d.roles {
 		spec := roleOf(desired.GetSpec(), r.name)
-		r.plan.SetDesired(desiredOf(desired, spec), now)
+		next := desiredOf(desired, spec)
+		next.Paused = d.presentControl().paused
+		if percent := d.percent(); percent > 0 {
+			next.Update.Percent = int(percent)
+		}
+		r.plan.SetDesired(next, now)
 		for version := range desired.GetVersions() {
 			if same := r.equivalentVersion(desired, version); same != version {
 				r.plan.MergeVersion(version, same)

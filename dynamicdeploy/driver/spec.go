@@ -56,13 +56,9 @@ func desiredOf(desired *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
 		},
 		CanRevert: (update == nil || update.GetAutoRevert()) && !desired.GetReverted() && desired.GetVersion() > 1,
 		Reverted:  desired.GetReverted(),
-		Paused:    desired.GetPaused(),
 	}
 	if update.GetMinHealthy() != nil {
 		w.Update.MinHealthy = update.GetMinHealthy().AsDuration() // zero is allowed
-	}
-	if percent := desired.GetCanaryPercent(); percent > 0 {
-		w.Update.Percent = int(percent)
 	}
 	if desired.GetRestartBefore() != nil {
 		w.RestartBefore = desired.GetRestartBefore().AsTime()

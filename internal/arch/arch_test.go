@@ -160,7 +160,7 @@ var pureMore = map[string][]string{
 	"resourcemanager/zone": {
 		"proto/mammoth/api/v1", "proto/mammoth/companion/v1", "proto/mammoth/core/v1", "proto/mammoth/master/v1", "proto/mammoth/store/v1",
 		"proto/mammoth/tracker/v1", "google.golang.org/protobuf/proto", "google.golang.org/protobuf/reflect/protoreflect",
-		"google.golang.org/protobuf/types/known/durationpb", "google.golang.org/protobuf/types/known/timestamppb",
+		"google.golang.org/protobuf/types/known/anypb", "google.golang.org/protobuf/types/known/durationpb", "google.golang.org/protobuf/types/known/timestamppb",
 		"internal/backoff", "internal/defaults", "internal/distribution", "internal/expose", "internal/peer",
 		"internal/spec", "internal/token", "internal/wire",
 		"resourcemanager/calendar", "resourcemanager/eventlog", "resourcemanager/store",

@@ -107,6 +107,17 @@ func Error(err error) error {
 	return err
 }
 
+// Refusal is an error as a message carries it: a google.rpc.Code, and one sentence.
+func Refusal(err error) (code int32, sentence string) {
+	s := status.Convert(Status(err))
+	return int32(s.Code()), s.Message()
+}
+
+// Refused is the error of a Refusal, of one of the errdefs classes; nil with code 0.
+func Refused(code int32, sentence string) error {
+	return Error(status.Error(codes.Code(code), sentence))
+}
+
 type remote struct {
 	message string
 	class   error

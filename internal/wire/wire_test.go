@@ -68,3 +68,15 @@ func TestSentencesEndInWords(t *testing.T) {
 		t.Errorf("a bare class became %q", got)
 	}
 }
+
+func TestARefusalIsReadBack(t *testing.T) {
+	for _, class := range []error{errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrNotFound} {
+		err := wire.Refused(wire.Refusal(fmt.Errorf("not so: %w", class)))
+		if !errors.Is(err, class) || err.Error() != "not so" {
+			t.Errorf("%v is read back as %v", class, err)
+		}
+	}
+	if err := wire.Refused(0, ""); err != nil {
+		t.Errorf("no refusal is read back as %v", err)
+	}
+}

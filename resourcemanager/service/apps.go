@@ -6,11 +6,15 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/mammoth-os/mammoth/internal/manifest"
 	"github.com/mammoth-os/mammoth/internal/wire"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 )
+
+// maxCommand is how many bytes a command for an application master may have.
+const maxCommand = 16 << 10
 
 type apps struct {
 	apiv1.UnimplementedAppsServer
@@ -91,26 +95,15 @@ func (s *apps) RollbackApp(ctx context.Context, request *apiv1.RollbackAppReques
 	return app, wire.Status(err)
 }
 
-func (s *apps) PauseApp(ctx context.Context, request *apiv1.PauseAppRequest) (*apiv1.App, error) {
-	app, err := s.loop.Pause(ctx, request.GetName())
-	return app, wire.Status(err)
-}
-
-func (s *apps) ResumeApp(ctx context.Context, request *apiv1.ResumeAppRequest) (*apiv1.App, error) {
-	app, err := s.loop.Resume(ctx, request.GetName())
-	return app, wire.Status(err)
-}
-
-func (s *apps) PromoteApp(ctx context.Context, request *apiv1.PromoteAppRequest) (*apiv1.App, error) {
-	percent := request.GetPercent()
-	if percent == 0 {
-		percent = 100
+func (s *apps) CommandApp(ctx context.Context, request *apiv1.CommandAppRequest) (*apiv1.CommandAppResponse, error) {
+	switch size := proto.Size(request.GetCommand()); {
+	case request.GetCommand() == nil:
+		return nil, wire.Status(invalid("the request has no command; it is a message of the application master's, such as mammoth.dynamicdeploy.v1.Pause"))
+	case size > maxCommand:
+		return nil, wire.Status(invalid("the command has %d bytes, and the most is %d", size, maxCommand))
 	}
-	if percent < 1 || percent > 100 {
-		return nil, wire.Status(fmt.Errorf("a canary cannot receive %d %% of the requests; use 1 to 100: %w", percent, errdefs.ErrInvalidArgument))
-	}
-	app, err := s.loop.Promote(ctx, request.GetName(), percent)
-	return app, wire.Status(err)
+	response, err := s.loop.Command(ctx, request)
+	return response, wire.Status(err)
 }
 
 func (s *apps) GetAppHistory(ctx context.Context, request *apiv1.GetAppRequest) (*apiv1.AppHistory, error) {

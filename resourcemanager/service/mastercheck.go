@@ -49,6 +49,14 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 			}
 		}
 	}
+	if answers := request.GetAnswers(); len(answers) > MostItems {
+		return invalid("a request of an application master has %d answers, and the most is %d", len(answers), MostItems)
+	}
+	for _, answer := range request.GetAnswers() {
+		if size := proto.Size(answer); size > maxItemBytes {
+			return invalid("the answer to command %q has %d bytes, and the most is %d", truncated(answer.GetId()), size, maxItemBytes)
+		}
+	}
 	if size := proto.Size(request.GetRollout()) + proto.Size(request.GetRevert()); size > maxItemBytes {
 		return invalid("the report of a rollout has %d bytes, and the most is %d", size, maxItemBytes)
 	}

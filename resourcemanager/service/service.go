@@ -34,10 +34,8 @@ type Apps interface {
 	Stop(ctx context.Context, name string) (*apiv1.App, error)
 	Remove(ctx context.Context, name string) (*apiv1.App, error)
 	Rollback(ctx context.Context, name string, version int32) (*apiv1.App, error)
-	// Pause, Resume and Promote change the rollout in progress. percent is 1 to 100.
-	Pause(ctx context.Context, name string) (*apiv1.App, error)
-	Resume(ctx context.Context, name string) (*apiv1.App, error)
-	Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error)
+	// Command hands a command to an app's master and waits for its answer.
+	Command(ctx context.Context, request *apiv1.CommandAppRequest) (*apiv1.CommandAppResponse, error)
 	History(ctx context.Context, name string) (*apiv1.AppHistory, error)
 	Explain(ctx context.Context, name string) (*apiv1.Explanation, error)
 	// MayExec returns an error if the caller may not run commands in an app.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mammoth-os/mammoth/internal/peer"
@@ -113,12 +114,15 @@ func TestOwnersAndAdministratorsChangeAppsAndNobodyElse(t *testing.T) {
 				_, err := z.rm.Scale(ctx, &apiv1.ScaleAppRequest{Name: "web", Instances: 2})
 				return err
 			},
-			"restart":           func(ctx context.Context) error { _, err := z.rm.Restart(ctx, "web"); return err },
-			"stop":              func(ctx context.Context) error { _, err := z.rm.Stop(ctx, "web"); return err },
-			"remove":            func(ctx context.Context) error { _, err := z.rm.Remove(ctx, "web"); return err },
-			"roll back":         func(ctx context.Context) error { _, err := z.rm.Rollback(ctx, "web", 1); return err },
-			"pause the rollout": func(ctx context.Context) error { _, err := z.rm.Pause(ctx, "web"); return err },
-			"run commands in":   func(ctx context.Context) error { return z.rm.MayExec(ctx, "web") },
+			"restart":   func(ctx context.Context) error { _, err := z.rm.Restart(ctx, "web"); return err },
+			"stop":      func(ctx context.Context) error { _, err := z.rm.Stop(ctx, "web"); return err },
+			"remove":    func(ctx context.Context) error { _, err := z.rm.Remove(ctx, "web"); return err },
+			"roll back": func(ctx context.Context) error { _, err := z.rm.Rollback(ctx, "web", 1); return err },
+			"give commands": func(ctx context.Context) error {
+				_, err := z.rm.Command(ctx, &apiv1.CommandAppRequest{Name: "web", Command: &anypb.Any{}})
+				return err
+			},
+			"run commands in": func(ctx context.Context) error { return z.rm.MayExec(ctx, "web") },
 		}
 		for doing, call := range calls {
 			for _, stranger := range []string{"deployer", "guest", ""} {

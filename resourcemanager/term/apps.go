@@ -98,22 +98,31 @@ func (t *Term) Rollback(ctx context.Context, name string, version int32) (*apiv1
 	return grow[*apiv1.App](ctx, t, zone.Rollback{AppRequest: zone.AppRequest{Who: who, App: name}, Version: version})
 }
 
-// Pause implements service.Apps.
-func (t *Term) Pause(ctx context.Context, name string) (*apiv1.App, error) {
-	who := peer.From(ctx)
-	return ask[*apiv1.App](ctx, t, zone.Pause{AppRequest: zone.AppRequest{Who: who, App: name}})
-}
-
-// Resume implements service.Apps.
-func (t *Term) Resume(ctx context.Context, name string) (*apiv1.App, error) {
-	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, t, zone.Resume{AppRequest: zone.AppRequest{Who: who, App: name}})
-}
-
-// Promote implements service.Apps.
-func (t *Term) Promote(ctx context.Context, name string, percent int32) (*apiv1.App, error) {
-	who := peer.From(ctx)
-	return grow[*apiv1.App](ctx, t, zone.Promote{AppRequest: zone.AppRequest{Who: who, App: name}, Percent: percent})
+// Command implements service.Apps.
+func (t *Term) Command(ctx context.Context, request *apiv1.CommandAppRequest) (*apiv1.CommandAppResponse, error) {
+	call, answers := t.streams.nextCall(), make(chan zone.CommandAnswered, 1)
+	forget := func() { delete(t.streams.calls, call) }
+	_, err := askTask[any](ctx, t, t.inbox, task{
+		before: func(*task) { t.streams.calls[call] = answers },
+		in:     zone.Command{AppRequest: zone.AppRequest{Who: peer.From(ctx), App: request.GetName()}, Command: request.GetCommand(), Call: call},
+		did: func(_ any, err error) {
+			if err != nil {
+				forget()
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case got := <-answers:
+		return got.Response, got.Err
+	case <-ctx.Done():
+		t.looks.put(task{look: func(*zone.Core) (any, error) { forget(); return nil, nil }})
+		return nil, context.Cause(ctx)
+	case <-t.stopped:
+		return nil, errStopped
+	}
 }
 
 // History implements service.Apps.

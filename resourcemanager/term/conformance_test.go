@@ -1,6 +1,7 @@
 package term
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -8,8 +9,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/mammoth-os/mammoth/appmaster/mastertest"
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/store"
 )
@@ -29,7 +33,11 @@ func TestTheResourceManagerPassesTheSuiteOfItsFake(t *testing.T) {
 			home.register()
 			return z.conn
 		}
-		return mastertest.Subject{Conn: z.conn, Restart: restart, Avoid: []string{"home"}, Next: func() mastertest.Attempt {
+		command := func(ctx context.Context, command *anypb.Any) (*anypb.Any, error) {
+			response, err := z.apps().CommandApp(ctx, &apiv1.CommandAppRequest{Name: "web", Command: command})
+			return response.GetAnswer(), wire.Error(err)
+		}
+		return mastertest.Subject{Conn: z.conn, Restart: restart, Command: command, Avoid: []string{"home"}, Next: func() mastertest.Attempt {
 			if master == "" {
 				z.deploy(webSpec(1))
 			} else {

@@ -435,16 +435,18 @@ func (n *fakeNode) stopped(container string) bool {
 
 // fakeMaster is an application master that does as the test says.
 type fakeMaster struct {
-	z        *testZone
-	ctx      context.Context
-	cancel   context.CancelFunc
-	client   masterv1.ApplicationMasterClient
-	app      string
-	attempt  int32
-	bearer   string
-	register *masterv1.RegisterResponse
-	stream   grpc.BidiStreamingClient[masterv1.AllocateRequest, masterv1.AllocateResponse]
-	sequence int64
+	z       *testZone
+	ctx     context.Context
+	cancel  context.CancelFunc
+	client  masterv1.ApplicationMasterClient
+	app     string
+	attempt int32
+	// container is the one that it runs in.
+	container string
+	bearer    string
+	register  *masterv1.RegisterResponse
+	stream    grpc.BidiStreamingClient[masterv1.AllocateRequest, masterv1.AllocateResponse]
+	sequence  int64
 
 	mu      sync.Mutex
 	answers []*masterv1.AllocateResponse
@@ -460,7 +462,7 @@ func (n *fakeNode) launchMaster() *fakeMaster {
 		n.z.t.Fatal(err)
 	}
 	n.run(claims.GetLease().GetContainerId(), map[string]string{"mammoth.role": "master"})
-	m := &fakeMaster{z: n.z, app: env["MAMMOTH_APP_ID"], bearer: env["MAMMOTH_TOKEN"]}
+	m := &fakeMaster{z: n.z, container: claims.GetLease().GetContainerId(), app: env["MAMMOTH_APP_ID"], bearer: env["MAMMOTH_TOKEN"]}
 	_, _ = fmt.Sscan(env["MAMMOTH_ATTEMPT"], &m.attempt)
 	m.ctx, m.cancel = context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+m.bearer))
 	m.connect()

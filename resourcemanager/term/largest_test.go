@@ -127,6 +127,8 @@ func TestWhatAMasterSaysIsBounded(t *testing.T) {
 		refused("a long name", "the most is 200", &masterv1.AllocateRequest{Release: []string{strings.Repeat("x", 1000)}})
 		refused("a long report", "the most is 16384", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Reason: strings.Repeat("x", 1<<15)}}})
 		refused("a weight", "between 0 and 10000", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Weight: -1}}})
+		refused("a long answer", "the most is 16384", &masterv1.AllocateRequest{Answers: []*masterv1.CommandAnswer{{Id: "a", Refusal: strings.Repeat("x", 1<<15)}}})
+		refused("too many answers", "501 answers", &masterv1.AllocateRequest{Answers: make([]*masterv1.CommandAnswer, service.MostItems+1)})
 		many := ask1("many")
 		many.Count = 1 << 30
 		refused("an ask", "it must be for 0 to 10000", &masterv1.AllocateRequest{Asks: []*masterv1.Ask{many}})

@@ -35,61 +35,7 @@ func exposedAt(spec *apiv1.AppSpec, host string) *apiv1.AppSpec {
 	return spec
 }
 
-func TestPeoplePauseResumeAndPromote(t *testing.T) {
-	inZone(t, func(z *testZone) {
-		n := z.addNode("node-1")
-		z.deploy(webSpec(2))
-		m := n.launchMaster()
-		if registry := m.register.GetRegistry(); !strings.HasPrefix(registry, "http://web:"+z.board.AppKey("web")+"@") {
-			t.Errorf("instances are to be told of the registry as %q", registry)
-		}
-		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
-		if _, err := z.apps().PauseApp(context.Background(), &apiv1.PauseAppRequest{Name: "web"}); status.Code(err) != codes.FailedPrecondition {
-			t.Errorf("a pause of nothing gives %v", err)
-		}
-		z.deploy(canary(spec2(2), 10))
-		m.say(reported(2, apiv1.Rollout_PROGRESSING, 0))
-		if _, err := z.apps().PauseApp(context.Background(), &apiv1.PauseAppRequest{Name: "web"}); err != nil {
-			t.Fatal(err)
-		}
-		if wanted := newestWanted(m.heard()); !wanted.GetPaused() {
-			t.Error("the master is not told of the pause")
-		}
-		if _, err := z.apps().ResumeApp(context.Background(), &apiv1.ResumeAppRequest{Name: "web"}); err != nil {
-			t.Fatal(err)
-		}
-		if wanted := newestWanted(m.heard()); wanted.GetPaused() {
-			t.Error("the master is not told that it goes on")
-		}
-		m.say(reported(2, apiv1.Rollout_PAUSED, 10))
-		if rollout := z.app("web").GetRollout(); rollout.GetState() != apiv1.Rollout_PAUSED || rollout.GetPercent() != 10 {
-			t.Errorf("the canary is shown as %v", rollout)
-		}
-		_, err := z.apps().ResumeApp(context.Background(), &apiv1.ResumeAppRequest{Name: "web"})
-		if err == nil || !strings.Contains(err.Error(), "waits to be promoted") {
-			t.Errorf("resuming a canary gives %v", err)
-		}
-		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web", Percent: 50}); err != nil {
-			t.Fatal(err)
-		}
-		if wanted := newestWanted(m.heard()); wanted.GetCanaryPercent() != 50 {
-			t.Errorf("the master is told to give the canary %d %%", wanted.GetCanaryPercent())
-		}
-		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web", Percent: 101}); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("a promotion to 101 %% gives %v", err)
-		}
-		// Over a restart of the ResourceManager too.
-		z.restart()
-		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web"}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := z.apps().PromoteApp(context.Background(), &apiv1.PromoteAppRequest{Name: "web"}); status.Code(err) != codes.FailedPrecondition {
-			t.Errorf("a second promotion gives %v", err)
-		}
-	})
-}
-
-func TestWhatWasRevertedIsBroughtBackWithoutACanary(t *testing.T) {
+func TestAMasterIsToldWhichVersionIsRepeated(t *testing.T) {
 	inZone(t, func(z *testZone) {
 		n := z.addNode("node-1")
 		z.deploy(canary(webSpec(2), 10))
@@ -97,8 +43,18 @@ func TestWhatWasRevertedIsBroughtBackWithoutACanary(t *testing.T) {
 		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
 		z.deploy(canary(spec2(2), 10))
 		answers := m.say(&masterv1.AllocateRequest{Revert: &masterv1.Revert{FromVersion: 2, Reason: "too many errors"}})
-		if wanted := newestWanted(answers); !wanted.GetReverted() || wanted.GetCanaryPercent() != 100 {
+		if wanted := newestWanted(answers); !wanted.GetReverted() || wanted.GetFromVersion() != 1 {
 			t.Errorf("after a revert the master is told %v", wanted)
+		}
+		z.deploy(canary(spec2(2), 20))
+		if wanted := newestWanted(m.heard()); wanted.GetReverted() || wanted.GetFromVersion() != 0 {
+			t.Errorf("after another deployment the master is told %v", wanted)
+		}
+		if _, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Version: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if wanted := newestWanted(m.heard()); wanted.GetReverted() || wanted.GetFromVersion() != 1 {
+			t.Errorf("after a rollback the master is told %v", wanted)
 		}
 	})
 }

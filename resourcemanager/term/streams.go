@@ -17,6 +17,8 @@ type streams struct {
 	nodes    map[zone.StreamID]*session
 	masters  map[zone.StreamID]*masterStream
 	watchers map[zone.StreamID]*watcher
+	// calls are those who wait for the answer to a command.
+	calls map[zone.CallID]chan<- zone.CommandAnswered
 	// views are those that were sent last, by the name of the app.
 	views map[string]*service.AppView
 }
@@ -24,12 +26,15 @@ type streams struct {
 func newStreams() *streams {
 	return &streams{
 		nodes: map[zone.StreamID]*session{}, masters: map[zone.StreamID]*masterStream{}, watchers: map[zone.StreamID]*watcher{},
-		views: map[string]*service.AppView{},
+		calls: map[zone.CallID]chan<- zone.CommandAnswered{}, views: map[string]*service.AppView{},
 	}
 }
 
 // next is a name that no stream has had. Any goroutine may call it.
 func (s *streams) next() zone.StreamID { return zone.StreamID(s.last.Add(1)) }
+
+// nextCall is a name that nobody who waits for an answer has had. Any goroutine may call it.
+func (s *streams) nextCall() zone.CallID { return zone.CallID(s.last.Add(1)) }
 
 // viewOf is an app's view as many may be sent it: encoded once. The zone gives the same app until it changes.
 func (s *streams) viewOf(app *apiv1.App) *service.AppView {
@@ -61,6 +66,12 @@ func (s *streams) perform(out *zone.Ready, post func(zone.Input)) {
 	for _, send := range out.Views {
 		if watcher := s.watchers[send.Stream]; watcher != nil {
 			watcher.replace(s.viewOf(send.View))
+		}
+	}
+	for _, answered := range out.Answered {
+		if answers := s.calls[answered.Call]; answers != nil {
+			answers <- answered // it has room for the one answer
+			delete(s.calls, answered.Call)
 		}
 	}
 	for _, end := range out.Ends {

@@ -33,7 +33,7 @@ var parts = []part{
 		[]string{"rollouts", "appRollout", "rolloutStep", "rolloutHelps"},
 		[]string{"rollouts.go", "versions.go", "strategy.go", "replacements.go", "rolloutwords.go"},
 		"app.record.Spec app.record.Version app.record.Versions app.record.GoodVersion app.record.Reverted app.record.Rollout " +
-			"app.record.Paused app.record.CanaryPercent",
+			"app.record.FromVersion",
 	},
 	{
 		[]string{"attempts", "appAttempt"},
@@ -46,6 +46,7 @@ var parts = []part{
 		[]string{"masters.go", "instances.go", "release.go"},
 		"app.instances app.record.ObservedGeneration",
 	},
+	{[]string{"commands", "openCommand"}, []string{"commands.go"}, ""},
 	{[]string{"endpoints", "appEndpoints", "publication"}, []string{"endpoints.go", "traffic.go"}, ""},
 	{[]string{"balancers"}, []string{"balancers.go"}, ""},
 	{

@@ -36,6 +36,7 @@ type desired struct {
 	frameworks *frameworks
 	leases     *leases
 	masters    *masters
+	commands   *commands
 	rollouts   *rollouts
 	explainer  *explainer
 	views      *views
@@ -358,6 +359,7 @@ func (ds *desired) drop(a *app) {
 		ds.leases.drop(c)
 	}
 	ds.rollouts.forgetVersions(a)
+	ds.commands.appGone(a)
 	ds.Forget(kindMemo, a.id.String())
 	ds.Forget(kindApp, a.id.String())
 }

@@ -98,6 +98,9 @@ func (ls *leases) grant(grant scheduler.Grant) {
 	ls.changed(c)
 }
 
+// largest is the largest container that any node could hold.
+func (ls *leases) largest() *corev1.Resources { return ls.units.Resources(ls.scheduler.Largest()) }
+
 // allocation is a held container as its master is sent it.
 func (ls *leases) allocation(c *container) *masterv1.Allocation {
 	n := ls.nodes.get(c.node)

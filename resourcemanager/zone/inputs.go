@@ -1,6 +1,8 @@
 package zone
 
 import (
+	"google.golang.org/protobuf/types/known/anypb"
+
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	companionv1 "github.com/mammoth-os/mammoth/proto/mammoth/companion/v1"
@@ -29,15 +31,15 @@ type (
 	RestartApp struct{ AppRequest }
 	StopApp    struct{ AppRequest }
 	RemoveApp  struct{ AppRequest }
-	Pause      struct{ AppRequest }
-	Resume     struct{ AppRequest }
 	Rollback   struct {
 		AppRequest
 		Version int32
 	}
-	Promote struct {
+	// Command is for the master of an app. Its answer comes in the Ready of a later turn, for Call.
+	Command struct {
 		AppRequest
-		Percent int32
+		Command *anypb.Any
+		Call    CallID
 	}
 	Drain struct {
 		Who          peer.User
@@ -90,11 +92,11 @@ func (in Scale) step(z *Core) (any, error)      { return z.desired.scale(in.Who,
 func (in RestartApp) step(z *Core) (any, error) { return z.desired.restart(in.Who, in.App) }
 func (in StopApp) step(z *Core) (any, error)    { return z.desired.stop(in.Who, in.App) }
 func (in RemoveApp) step(z *Core) (any, error)  { return z.desired.remove(in.Who, in.App) }
-func (in Pause) step(z *Core) (any, error)      { return z.rollouts.pause(in.Who, in.App) }
-func (in Resume) step(z *Core) (any, error)     { return z.rollouts.resume(in.Who, in.App) }
 func (in Rollback) step(z *Core) (any, error)   { return z.rollouts.rollback(in.Who, in.App, in.Version) }
 
-func (in Promote) step(z *Core) (any, error)    { return z.rollouts.promote(in.Who, in.App, in.Percent) }
+func (in Command) step(z *Core) (any, error) {
+	return nil, z.commands.give(in.Who, in.App, in.Command, in.Call)
+}
 func (in Drain) step(z *Core) (any, error)      { return z.nodes.drain(in.Who, in.Node, in.Reason) }
 func (in Undrain) step(z *Core) (any, error)    { return z.nodes.undrain(in.Who, in.Node) }
 func (in RemoveNode) step(z *Core) (any, error) { return z.nodes.remove(in.Who, in.Node) }
@@ -300,10 +302,8 @@ func Inputs() []Input {
 		RestartApp{},
 		StopApp{},
 		RemoveApp{},
-		Pause{},
-		Resume{},
 		Rollback{},
-		Promote{},
+		Command{},
 		Drain{},
 		Undrain{},
 		RemoveNode{},

@@ -38,13 +38,12 @@ type appMaster struct {
 type masters struct {
 	*turn
 	config    *config
-	scheduler *scheduling
-	units     *units
 	apps      *apps
 	asks      *asks
 	attempts  *attempts
 	desired   *desired
 	rollouts  *rollouts
+	commands  *commands
 	waits     *waits
 	leases    *leases
 	endpoints *endpoints
@@ -100,7 +99,7 @@ func (ms *masters) register(bearer string, request *masterv1.RegisterRequest) (*
 	response := &masterv1.RegisterResponse{
 		Spec:    wanted.GetSpec(),
 		Wanted:  wanted,
-		Largest: ms.units.Resources(ms.scheduler.Largest()),
+		Largest: ms.leases.largest(),
 		Memo:    a.master.memo,
 	}
 	for _, c := range sortedContainers(a.containers) {
@@ -125,7 +124,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 	a.master.stream = stream
 	ms.byStream[stream] = a
 	ms.endpoints.resetTraffic(a)
-	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.waits()}}
+	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.waits()}, Commands: ms.commands.unanswered(a)}
 	nodes := map[id.Node]bool{}
 	for _, c := range sortedContainers(a.containers) {
 		if c.record.GetLease().GetMaster() {
@@ -223,6 +222,9 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 	}
 	if revert := request.GetRevert(); revert != nil {
 		ms.rollouts.revert(a, revert)
+	}
+	for _, answer := range request.GetAnswers() {
+		ms.commands.answered(a, answer)
 	}
 	ms.response(a).AppliedSequence = request.GetSequence()
 	return nil

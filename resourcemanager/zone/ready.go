@@ -29,6 +29,8 @@ type Ready struct {
 	Answers  []AnswerSend
 	Views    []ViewSend
 	Ends     []StreamEnd
+	// Answered are answers to commands.
+	Answered []CommandAnswered
 	// Faults are for the log.
 	Faults []Fault
 	// Events are what has happened, in its order.

@@ -5,10 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/mammoth-os/mammoth/internal/peer"
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -58,9 +56,6 @@ func (rs *rollouts) change(a *app, spec *apiv1.AppSpec, cause string) {
 		return
 	}
 	keepStrategy(a.record.GetSpec(), spec)
-	if canaryPercent(spec) != canaryPercent(a.record.GetSpec()) {
-		a.record.CanaryPercent = 0
-	}
 	rs.setSpec(a, spec)
 }
 
@@ -69,90 +64,6 @@ func (rs *rollouts) confirmed(a *app, step rolloutStep) {
 	if a.rollout.reports == step.number {
 		rs.set(a, step.rollout)
 	}
-}
-
-// underWay finds an app that somebody wants to change and whose rollout is not over.
-func (rs *rollouts) findUnderWay(who peer.User, name, doing string) (*app, apiv1.Rollout_State, error) {
-	a, err := rs.apps.changeable(who, name, doing)
-	if err != nil {
-		return nil, 0, err
-	}
-	if err := a.notRemoving(); err != nil {
-		return nil, 0, err
-	}
-	state := a.presentRollout().GetState()
-	if a.ending() || !a.underWay() {
-		return nil, 0, fmt.Errorf("no rollout of %s is under way; \"mammoth deploy\" begins one: %w", name, errdefs.ErrFailedPrecondition)
-	}
-	return a, state, nil
-}
-
-// pause holds a rollout where it is.
-func (rs *rollouts) pause(who peer.User, name string) (*apiv1.App, error) {
-	a, _, err := rs.findUnderWay(who, name, "pause the rollout of")
-	if err != nil {
-		return nil, err
-	}
-	if a.record.GetPaused() {
-		return nil, fmt.Errorf("the rollout of %s is paused already; \"mammoth app resume %s\" lets it go on: %w", name, name, errdefs.ErrFailedPrecondition)
-	}
-	a.record.Paused = true
-	rs.emitEvent(a, access.ByWhom(who)+" paused it")
-	rs.desired.changed(a)
-	return rs.views.of(a), nil
-}
-
-// resume lets a paused rollout go on.
-func (rs *rollouts) resume(who peer.User, name string) (*apiv1.App, error) {
-	a, state, err := rs.findUnderWay(who, name, "resume the rollout of")
-	if err != nil {
-		return nil, err
-	}
-	if !a.record.GetPaused() {
-		if state == apiv1.Rollout_PAUSED {
-			return nil, fmt.Errorf("the rollout of %s waits to be promoted, which \"mammoth app promote %s\" does: %w", name, name, errdefs.ErrFailedPrecondition)
-		}
-		return nil, fmt.Errorf("the rollout of %s is not paused: %w", name, errdefs.ErrFailedPrecondition)
-	}
-	a.record.Paused = false
-	rs.emitEvent(a, access.ByWhom(who)+" let it go on")
-	rs.desired.changed(a)
-	return rs.views.of(a), nil
-}
-
-// promote gives a canary another share; with all of it, it takes the place of the version before it.
-func (rs *rollouts) promote(who peer.User, name string, percent int32) (*apiv1.App, error) {
-	a, _, err := rs.findUnderWay(who, name, "promote")
-	if err != nil {
-		return nil, err
-	}
-	if canaryPercent(a.record.GetSpec()) == 0 {
-		return nil, fmt.Errorf("version %d of %s is no canary; \"mammoth deploy --canary 10%%\" makes one: %w", a.record.GetVersion(), name, errdefs.ErrFailedPrecondition)
-	}
-	if a.record.GetCanaryPercent() == 100 {
-		return nil, fmt.Errorf("version %d of %s is promoted already: %w", a.record.GetVersion(), name, errdefs.ErrFailedPrecondition)
-	}
-	a.record.CanaryPercent, a.record.Paused = percent, false
-	rs.emitEvent(a, fmt.Sprintf("%s gives it %d %% of the requests", access.ByWhom(who), percent))
-	rs.desired.changed(a)
-	return rs.views.of(a), nil
-}
-
-func (rs *rollouts) emitEvent(a *app, message string) {
-	state := a.presentRollout().GetState().String()
-	rs.Emit(&apiv1.Event{
-		Kind: "rollout", App: a.record.GetName(), From: state, To: state,
-		Message: fmt.Sprintf("version %d of %s: %s", a.record.GetVersion(), a.record.GetName(), message),
-	})
-}
-
-// withoutCanary promotes the present version at once: it is an earlier program, which has succeeded before.
-func (rs *rollouts) withoutCanary(a *app) {
-	if canaryPercent(a.record.GetSpec()) > 0 {
-		a.record.CanaryPercent = 100
-	}
-	rs.desired.notifyMaster(a)
-	rs.apps.changed(a)
 }
 
 // underWay reports whether the rollout of an app's present version is not over.
@@ -187,7 +98,7 @@ func (rs *rollouts) complete(a *app, wanted *masterv1.Wanted) {
 	for _, role := range wanted.GetSpec().GetRoles() {
 		withStrategy(role.GetUpdate())
 	}
-	wanted.Version, wanted.Reverted, wanted.Paused, wanted.CanaryPercent = r.GetVersion(), r.GetReverted(), r.GetPaused(), r.GetCanaryPercent()
+	wanted.Version, wanted.Reverted, wanted.FromVersion = r.GetVersion(), r.GetReverted(), r.GetFromVersion()
 	wanted.Versions = make(map[int32]*apiv1.AppSpec, len(r.GetVersions()))
 	for _, version := range r.GetVersions() {
 		wanted.Versions[version.GetVersion()] = version.GetSpec()
@@ -226,11 +137,6 @@ func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
 		rs.failed(a, after.GetReason())
 	case state == apiv1.Rollout_DONE, state == apiv1.Rollout_REVERTED:
 		rs.succeeded(a)
-		if r.GetPaused() {
-			// The next rollout is not paused because this one was.
-			r.Paused = false
-			rs.desired.notifyMaster(a)
-		}
 	}
 	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
 		from := ""

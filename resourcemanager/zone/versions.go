@@ -28,7 +28,7 @@ const (
 func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
 	r.Version++
-	r.Spec, r.Reverted, r.Paused, r.CanaryPercent = spec, false, false, 0
+	r.Spec, r.Reverted, r.FromVersion = spec, false, 0
 	rs.desired.refreshCounts(a)
 	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
 	for _, version := range r.GetVersions() {
@@ -180,7 +180,7 @@ func (rs *rollouts) rollback(who peer.User, name string, version int32) (*apiv1.
 	if err := rs.desired.replaceSpec(a, spec, fmt.Sprintf("rollback to %d", old.GetVersion())); err != nil {
 		return nil, err
 	}
-	rs.withoutCanary(a)
+	rs.repeats(a, old)
 	return rs.views.of(a), nil
 }
 
@@ -258,7 +258,14 @@ func (rs *rollouts) revert(a *app, revert *masterv1.Revert) {
 		return
 	}
 	r.Reverted = true
-	rs.withoutCanary(a)
+	rs.repeats(a, good)
+}
+
+// repeats notes that the present version has the spec of an earlier one.
+func (rs *rollouts) repeats(a *app, earlier *apiv1.AppHistory_Version) {
+	a.record.FromVersion = earlier.GetVersion()
+	rs.desired.notifyMaster(a)
+	rs.apps.changed(a)
 }
 
 // load gives every app its versions, which are read in the order of their numbers, and the spec of the last one.

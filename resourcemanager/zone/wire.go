@@ -42,7 +42,8 @@ func (z *Core) wireApps(record *storev1.Zone) {
 	}
 	z.desired = desired{
 		turn: t, access: &z.access, scheduler: &z.scheduler, apps: &z.apps, asks: &z.asks, attempts: &z.attempts, endpoints: &z.endpoints,
-		frameworks: &z.frameworks, leases: &z.leases, masters: &z.masters, rollouts: &z.rollouts, explainer: &z.explainer, views: &z.views,
+		frameworks: &z.frameworks, leases: &z.leases, masters: &z.masters, commands: &z.commands, rollouts: &z.rollouts,
+		explainer: &z.explainer, views: &z.views,
 	}
 	z.rollouts = rollouts{
 		turn: t, access: &z.access, scheduler: &z.scheduler, units: &z.units, apps: &z.apps, damage: &z.damage, desired: &z.desired,
@@ -54,10 +55,10 @@ func (z *Core) wireApps(record *storev1.Zone) {
 	}
 	z.asks = asks{turn: t, scheduler: &z.scheduler, apps: &z.apps, attempts: &z.attempts}
 	z.masters = masters{
-		turn: t, config: &z.config, scheduler: &z.scheduler, units: &z.units, apps: &z.apps, asks: &z.asks, attempts: &z.attempts,
-		desired: &z.desired, rollouts: &z.rollouts, waits: &z.waits, leases: &z.leases, endpoints: &z.endpoints, nodes: &z.nodes,
-		damage: &z.damage, byStream: map[StreamID]*app{},
+		turn: t, config: &z.config, apps: &z.apps, asks: &z.asks, attempts: &z.attempts, desired: &z.desired, rollouts: &z.rollouts, waits: &z.waits, leases: &z.leases, endpoints: &z.endpoints, nodes: &z.nodes,
+		damage: &z.damage, byStream: map[StreamID]*app{}, commands: &z.commands,
 	}
+	z.commands = commands{turn: t, apps: &z.apps, masters: &z.masters, views: &z.views, open: map[id.App][]openCommand{}}
 	z.endpoints = endpoints{
 		turn: t, apps: &z.apps, masters: &z.masters, leases: &z.leases, nodes: &z.nodes, balancers: &z.balancers, rollouts: &z.rollouts,
 	}

@@ -54,6 +54,7 @@ type appParts struct {
 	attempts  attempts
 	asks      asks
 	masters   masters
+	commands  commands
 	endpoints endpoints
 	balancers balancers
 }
@@ -124,6 +125,7 @@ func (z *Core) due() {
 		z.leases.due(a)
 		z.desired.due(a)
 		z.attempts.due(a)
+		z.commands.due(a)
 		if a.record.GetEndBy() != nil || z.endpoints.areHeldBack(a) {
 			z.apps.touch(a)
 		}

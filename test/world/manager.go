@@ -38,6 +38,9 @@ type manager struct {
 	nodes    map[zone.StreamID]*nodeSession
 	masters  map[zone.StreamID]*masterSession
 	last     zone.StreamID
+	// calls are those who wait for the answer to a command.
+	calls    map[zone.CallID]func(any, error)
+	lastCall zone.CallID
 	registry *registry
 	// full says that the zone was told that the disk is full.
 	full bool
@@ -74,6 +77,7 @@ func (w *World) startManager() {
 	m := &manager{
 		w: w, process: w.newProcess(managerMachine, "the ResourceManager"),
 		nodes: map[zone.StreamID]*nodeSession{}, masters: map[zone.StreamID]*masterSession{},
+		calls: map[zone.CallID]func(any, error){},
 	}
 	stored := w.disk.open(w.now, w.config.Plant == EpochStands)
 	m.registry = newRegistry(m, stored.identity.Epoch)
@@ -268,6 +272,12 @@ func (m *manager) publish(out *zone.Ready) {
 			m.answer(s, send.Answer)
 		}
 	}
+	for _, answered := range out.Answered {
+		if reply := m.calls[answered.Call]; reply != nil && m.tell() {
+			reply(answered.Response, answered.Err)
+		}
+		delete(m.calls, answered.Call)
+	}
 	for _, end := range out.Ends {
 		m.end(end.Stream, end.Why)
 	}
@@ -380,8 +390,25 @@ func (m *manager) call(request message, answer func(message, error)) {
 			reply(nil, errUnavailable)
 			return
 		}
+		if command, ok := in.(zone.Command); ok {
+			m.command(command, reply)
+			return
+		}
 		m.put(task{in: in, done: reply})
 	}
+}
+
+// command hands a command to a master. It is answered later, or at once if it is refused.
+func (m *manager) command(in zone.Command, reply func(any, error)) {
+	m.lastCall++
+	in.Call = m.lastCall
+	m.calls[in.Call] = reply
+	m.put(task{in: in, done: func(_ any, err error) {
+		if err != nil {
+			delete(m.calls, in.Call)
+			reply(nil, err)
+		}
+	}})
 }
 
 // accept implements server.
@@ -470,7 +497,7 @@ func (m *manager) acceptMaster(bearer string, s *side) {
 // grows reports whether an input is refused while the disk is full.
 func grows(in zone.Input) bool {
 	switch in.(type) {
-	case zone.Deploy, zone.Scale, zone.RestartApp, zone.Rollback, zone.Resume, zone.Promote, zone.SetQueues, zone.AddContracts, zone.LendNow:
+	case zone.Deploy, zone.Scale, zone.RestartApp, zone.Rollback, zone.SetQueues, zone.AddContracts, zone.LendNow:
 		return true
 	}
 	return false

@@ -8,11 +8,13 @@ import (
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	specs "github.com/mammoth-os/mammoth/internal/spec"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
 	"github.com/mammoth-os/mammoth/resourcemanager/zone"
 )
 
@@ -101,6 +103,15 @@ func appOf(random *rand.Rand) zone.AppRequest {
 	return zone.AppRequest{Who: root, App: pick(random, names)}
 }
 
+// commandOf is a command for an app's DynamicDeploy.
+func commandOf(name string, what proto.Message) zone.Command {
+	command, err := anypb.New(what)
+	if err != nil {
+		panic(err)
+	}
+	return zone.Command{AppRequest: zone.AppRequest{Who: root, App: name}, Command: command}
+}
+
 // deeds are what people do.
 func deeds() []kind {
 	ask := func(of func(*rand.Rand) zone.Input) func(*World, *rand.Rand) {
@@ -118,9 +129,9 @@ func deeds() []kind {
 		{"stop", 1, ask(func(random *rand.Rand) zone.Input { return zone.StopApp{AppRequest: appOf(random)} })},
 		{"remove", 2, func(w *World, random *rand.Rand) { w.people.remove(pick(random, names)) }},
 		{"rollback", 2, ask(func(random *rand.Rand) zone.Input { return zone.Rollback{AppRequest: appOf(random)} })},
-		{"pause-rollout", 1, ask(func(random *rand.Rand) zone.Input { return zone.Pause{AppRequest: appOf(random)} })},
-		{"resume-rollout", 1, ask(func(random *rand.Rand) zone.Input { return zone.Resume{AppRequest: appOf(random)} })},
-		{"promote", 1, ask(func(random *rand.Rand) zone.Input { return zone.Promote{AppRequest: appOf(random), Percent: 100} })},
+		{"pause-rollout", 1, ask(func(random *rand.Rand) zone.Input { return commandOf(pick(random, names), &dynamicdeployv1.Pause{}) })},
+		{"resume-rollout", 1, ask(func(random *rand.Rand) zone.Input { return commandOf(pick(random, names), &dynamicdeployv1.Resume{}) })},
+		{"promote", 1, ask(func(random *rand.Rand) zone.Input { return commandOf(pick(random, names), &dynamicdeployv1.Promote{}) })},
 		{"drain", 2, func(w *World, random *rand.Rand) {
 			w.people.ask(zone.Drain{Who: root, Node: node(w, random), Reason: "new kernel"}, nil)
 		}},
@@ -250,8 +261,8 @@ func (p *people) settle() {
 
 // resume lets a rollout go on that is held.
 func (p *people) resume(name string) {
-	p.ask(zone.Resume{AppRequest: zone.AppRequest{Who: root, App: name}}, func(_ proto.Message, err error) {
-		if errdefs.IsUnavailable(err) {
+	p.ask(commandOf(name, &dynamicdeployv1.Resume{}), func(_ proto.Message, err error) {
+		if errdefs.IsUnavailable(err) || errdefs.IsAborted(err) {
 			p.process.after(3*time.Second, func() { p.resume(name) })
 		}
 	})

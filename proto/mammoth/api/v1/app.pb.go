@@ -14,6 +14,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	anypb "google.golang.org/protobuf/types/known/anypb"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	structpb "google.golang.org/protobuf/types/known/structpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -3164,27 +3165,29 @@ func (x *RollbackAppRequest) GetVersion() int32 {
 	return 0
 }
 
-type PauseAppRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+type CommandAppRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// A message of the application master's own. At most 16 KiB.
+	Command       *anypb.Any `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PauseAppRequest) Reset() {
-	*x = PauseAppRequest{}
+func (x *CommandAppRequest) Reset() {
+	*x = CommandAppRequest{}
 	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PauseAppRequest) String() string {
+func (x *CommandAppRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PauseAppRequest) ProtoMessage() {}
+func (*CommandAppRequest) ProtoMessage() {}
 
-func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
+func (x *CommandAppRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_mammoth_api_v1_app_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -3196,39 +3199,48 @@ func (x *PauseAppRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PauseAppRequest.ProtoReflect.Descriptor instead.
-func (*PauseAppRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use CommandAppRequest.ProtoReflect.Descriptor instead.
+func (*CommandAppRequest) Descriptor() ([]byte, []int) {
 	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{31}
 }
 
-func (x *PauseAppRequest) GetName() string {
+func (x *CommandAppRequest) GetName() string {
 	if x != nil {
 		return x.Name
 	}
 	return ""
 }
 
-type ResumeAppRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+func (x *CommandAppRequest) GetCommand() *anypb.Any {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+type CommandAppResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Answer *anypb.Any             `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
+	// The app once the command was carried out.
+	App           *App `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ResumeAppRequest) Reset() {
-	*x = ResumeAppRequest{}
+func (x *CommandAppResponse) Reset() {
+	*x = CommandAppResponse{}
 	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ResumeAppRequest) String() string {
+func (x *CommandAppResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ResumeAppRequest) ProtoMessage() {}
+func (*CommandAppResponse) ProtoMessage() {}
 
-func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
+func (x *CommandAppResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_mammoth_api_v1_app_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -3240,69 +3252,23 @@ func (x *ResumeAppRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ResumeAppRequest.ProtoReflect.Descriptor instead.
-func (*ResumeAppRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use CommandAppResponse.ProtoReflect.Descriptor instead.
+func (*CommandAppResponse) Descriptor() ([]byte, []int) {
 	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{32}
 }
 
-func (x *ResumeAppRequest) GetName() string {
+func (x *CommandAppResponse) GetAnswer() *anypb.Any {
 	if x != nil {
-		return x.Name
+		return x.Answer
 	}
-	return ""
+	return nil
 }
 
-type PromoteAppRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// The share of requests for the canary from now on; zero is 100.
-	Percent       int32 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PromoteAppRequest) Reset() {
-	*x = PromoteAppRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PromoteAppRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PromoteAppRequest) ProtoMessage() {}
-
-func (x *PromoteAppRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
+func (x *CommandAppResponse) GetApp() *App {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
+		return x.App
 	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PromoteAppRequest.ProtoReflect.Descriptor instead.
-func (*PromoteAppRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
-}
-
-func (x *PromoteAppRequest) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *PromoteAppRequest) GetPercent() int32 {
-	if x != nil {
-		return x.Percent
-	}
-	return 0
+	return nil
 }
 
 type AppHistory struct {
@@ -3316,7 +3282,7 @@ type AppHistory struct {
 
 func (x *AppHistory) Reset() {
 	*x = AppHistory{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3328,7 +3294,7 @@ func (x *AppHistory) String() string {
 func (*AppHistory) ProtoMessage() {}
 
 func (x *AppHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3341,7 +3307,7 @@ func (x *AppHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory.ProtoReflect.Descriptor instead.
 func (*AppHistory) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AppHistory) GetVersions() []*AppHistory_Version {
@@ -3378,7 +3344,7 @@ type AppLogsRequest struct {
 
 func (x *AppLogsRequest) Reset() {
 	*x = AppLogsRequest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +3356,7 @@ func (x *AppLogsRequest) String() string {
 func (*AppLogsRequest) ProtoMessage() {}
 
 func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +3369,7 @@ func (x *AppLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppLogsRequest.ProtoReflect.Descriptor instead.
 func (*AppLogsRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AppLogsRequest) GetName() string {
@@ -3467,7 +3433,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3479,7 +3445,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3492,7 +3458,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -3528,7 +3494,7 @@ type Obstacle struct {
 
 func (x *Obstacle) Reset() {
 	*x = Obstacle{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3540,7 +3506,7 @@ func (x *Obstacle) String() string {
 func (*Obstacle) ProtoMessage() {}
 
 func (x *Obstacle) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[37]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3553,7 +3519,7 @@ func (x *Obstacle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle.ProtoReflect.Descriptor instead.
 func (*Obstacle) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Obstacle) GetSubject() string {
@@ -3623,7 +3589,7 @@ type Expose_Http struct {
 
 func (x *Expose_Http) Reset() {
 	*x = Expose_Http{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3601,7 @@ func (x *Expose_Http) String() string {
 func (*Expose_Http) ProtoMessage() {}
 
 func (x *Expose_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3720,7 +3686,7 @@ type Expose_Tcp struct {
 
 func (x *Expose_Tcp) Reset() {
 	*x = Expose_Tcp{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3732,7 +3698,7 @@ func (x *Expose_Tcp) String() string {
 func (*Expose_Tcp) ProtoMessage() {}
 
 func (x *Expose_Tcp) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3774,7 +3740,7 @@ type Expose_Timeouts struct {
 
 func (x *Expose_Timeouts) Reset() {
 	*x = Expose_Timeouts{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3786,7 +3752,7 @@ func (x *Expose_Timeouts) String() string {
 func (*Expose_Timeouts) ProtoMessage() {}
 
 func (x *Expose_Timeouts) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3828,7 +3794,7 @@ type UpdatePolicy_Course struct {
 
 func (x *UpdatePolicy_Course) Reset() {
 	*x = UpdatePolicy_Course{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3840,7 +3806,7 @@ func (x *UpdatePolicy_Course) String() string {
 func (*UpdatePolicy_Course) ProtoMessage() {}
 
 func (x *UpdatePolicy_Course) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[42]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3891,7 +3857,7 @@ type ManifestMistakes_Mistake struct {
 
 func (x *ManifestMistakes_Mistake) Reset() {
 	*x = ManifestMistakes_Mistake{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3903,7 +3869,7 @@ func (x *ManifestMistakes_Mistake) String() string {
 func (*ManifestMistakes_Mistake) ProtoMessage() {}
 
 func (x *ManifestMistakes_Mistake) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3958,7 +3924,7 @@ type AppHistory_Version struct {
 
 func (x *AppHistory_Version) Reset() {
 	*x = AppHistory_Version{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3970,7 +3936,7 @@ func (x *AppHistory_Version) String() string {
 func (*AppHistory_Version) ProtoMessage() {}
 
 func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3983,7 +3949,7 @@ func (x *AppHistory_Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Version.ProtoReflect.Descriptor instead.
 func (*AppHistory_Version) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33, 0}
 }
 
 func (x *AppHistory_Version) GetVersion() int32 {
@@ -4054,7 +4020,7 @@ type AppHistory_Attempt struct {
 
 func (x *AppHistory_Attempt) Reset() {
 	*x = AppHistory_Attempt{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4066,7 +4032,7 @@ func (x *AppHistory_Attempt) String() string {
 func (*AppHistory_Attempt) ProtoMessage() {}
 
 func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4079,7 +4045,7 @@ func (x *AppHistory_Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppHistory_Attempt.ProtoReflect.Descriptor instead.
 func (*AppHistory_Attempt) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{34, 1}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{33, 1}
 }
 
 func (x *AppHistory_Attempt) GetNumber() int32 {
@@ -4151,7 +4117,7 @@ type Obstacle_FailedTest struct {
 
 func (x *Obstacle_FailedTest) Reset() {
 	*x = Obstacle_FailedTest{}
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4163,7 +4129,7 @@ func (x *Obstacle_FailedTest) String() string {
 func (*Obstacle_FailedTest) ProtoMessage() {}
 
 func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_api_v1_app_proto_msgTypes[47]
+	mi := &file_mammoth_api_v1_app_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4176,7 +4142,7 @@ func (x *Obstacle_FailedTest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obstacle_FailedTest.ProtoReflect.Descriptor instead.
 func (*Obstacle_FailedTest) Descriptor() ([]byte, []int) {
-	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{37, 0}
+	return file_mammoth_api_v1_app_proto_rawDescGZIP(), []int{36, 0}
 }
 
 func (x *Obstacle_FailedTest) GetTest() string {
@@ -4204,7 +4170,7 @@ var File_mammoth_api_v1_app_proto protoreflect.FileDescriptor
 
 const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x18mammoth/api/v1/app.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xd1\x01\n" +
+	"\x18mammoth/api/v1/app.proto\x12\x0emammoth.api.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1amammoth/core/v1/core.proto\"\xd1\x01\n" +
 	"\aAppSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.mammoth.api.v1.AppSpec.KindR\x04kind\x12\x14\n" +
@@ -4516,14 +4482,13 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"B\n" +
 	"\x12RollbackAppRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x05R\aversion\"%\n" +
-	"\x0fPauseAppRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"&\n" +
-	"\x10ResumeAppRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"A\n" +
-	"\x11PromoteAppRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\apercent\x18\x02 \x01(\x05R\apercent\"\xd9\x05\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\"W\n" +
+	"\x11CommandAppRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
+	"\acommand\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\acommand\"i\n" +
+	"\x12CommandAppResponse\x12,\n" +
+	"\x06answer\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06answer\x12%\n" +
+	"\x03app\x18\x02 \x01(\v2\x13.mammoth.api.v1.AppR\x03app\"\xd9\x05\n" +
 	"\n" +
 	"AppHistory\x12>\n" +
 	"\bversions\x18\x01 \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x12>\n" +
@@ -4577,7 +4542,7 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"\tUNHEALTHY\x10\x02\x12\f\n" +
 	"\bDRAINING\x10\x03\x12\v\n" +
 	"\aDRAINED\x10\x04\x12\b\n" +
-	"\x04LOST\x10\x052\xa5\r\n" +
+	"\x04LOST\x10\x052\xe9\v\n" +
 	"\x04Apps\x12c\n" +
 	"\x06Deploy\x12\x1d.mammoth.api.v1.DeployRequest\x1a\x1e.mammoth.api.v1.DeployResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\bmanifest\"\b/v1/apps\x12_\n" +
 	"\bListApps\x12\x1f.mammoth.api.v1.ListAppsRequest\x1a .mammoth.api.v1.ListAppsResponse\"\x10\x82\xd3\xe4\x93\x02\n" +
@@ -4590,11 +4555,9 @@ const file_mammoth_api_v1_app_proto_rawDesc = "" +
 	"RestartApp\x12!.mammoth.api.v1.RestartAppRequest\x1a\x13.mammoth.api.v1.App\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/apps/{name}/restart\x12_\n" +
 	"\aStopApp\x12\x1e.mammoth.api.v1.StopAppRequest\x1a\x13.mammoth.api.v1.App\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/apps/{name}/stop\x12[\n" +
 	"\tRemoveApp\x12 .mammoth.api.v1.RemoveAppRequest\x1a\x13.mammoth.api.v1.App\"\x17\x82\xd3\xe4\x93\x02\x11*\x0f/v1/apps/{name}\x12k\n" +
-	"\vRollbackApp\x12\".mammoth.api.v1.RollbackAppRequest\x1a\x13.mammoth.api.v1.App\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/apps/{name}/rollback\x12b\n" +
-	"\bPauseApp\x12\x1f.mammoth.api.v1.PauseAppRequest\x1a\x13.mammoth.api.v1.App\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/apps/{name}/pause\x12e\n" +
-	"\tResumeApp\x12 .mammoth.api.v1.ResumeAppRequest\x1a\x13.mammoth.api.v1.App\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/apps/{name}/resume\x12h\n" +
+	"\vRollbackApp\x12\".mammoth.api.v1.RollbackAppRequest\x1a\x13.mammoth.api.v1.App\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/apps/{name}/rollback\x12w\n" +
 	"\n" +
-	"PromoteApp\x12!.mammoth.api.v1.PromoteAppRequest\x1a\x13.mammoth.api.v1.App\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/apps/{name}/promote\x12k\n" +
+	"CommandApp\x12!.mammoth.api.v1.CommandAppRequest\x1a\".mammoth.api.v1.CommandAppResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/apps/{name}/command\x12k\n" +
 	"\rGetAppHistory\x12\x1d.mammoth.api.v1.GetAppRequest\x1a\x1a.mammoth.api.v1.AppHistory\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/apps/{name}/history\x12i\n" +
 	"\n" +
 	"ExplainApp\x12\x1d.mammoth.api.v1.GetAppRequest\x1a\x1b.mammoth.api.v1.Explanation\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/apps/{name}/explain\x12d\n" +
@@ -4614,7 +4577,7 @@ func file_mammoth_api_v1_app_proto_rawDescGZIP() []byte {
 }
 
 var file_mammoth_api_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_mammoth_api_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(NodeState)(0),                   // 0: mammoth.api.v1.NodeState
 	(AppSpec_Kind)(0),                // 1: mammoth.api.v1.AppSpec.Kind
@@ -4658,32 +4621,32 @@ var file_mammoth_api_v1_app_proto_goTypes = []any{
 	(*StopAppRequest)(nil),           // 39: mammoth.api.v1.StopAppRequest
 	(*RemoveAppRequest)(nil),         // 40: mammoth.api.v1.RemoveAppRequest
 	(*RollbackAppRequest)(nil),       // 41: mammoth.api.v1.RollbackAppRequest
-	(*PauseAppRequest)(nil),          // 42: mammoth.api.v1.PauseAppRequest
-	(*ResumeAppRequest)(nil),         // 43: mammoth.api.v1.ResumeAppRequest
-	(*PromoteAppRequest)(nil),        // 44: mammoth.api.v1.PromoteAppRequest
-	(*AppHistory)(nil),               // 45: mammoth.api.v1.AppHistory
-	(*AppLogsRequest)(nil),           // 46: mammoth.api.v1.AppLogsRequest
-	(*Explanation)(nil),              // 47: mammoth.api.v1.Explanation
-	(*Obstacle)(nil),                 // 48: mammoth.api.v1.Obstacle
-	nil,                              // 49: mammoth.api.v1.RoleSpec.EnvEntry
-	(*Expose_Http)(nil),              // 50: mammoth.api.v1.Expose.Http
-	(*Expose_Tcp)(nil),               // 51: mammoth.api.v1.Expose.Tcp
-	(*Expose_Timeouts)(nil),          // 52: mammoth.api.v1.Expose.Timeouts
-	(*UpdatePolicy_Course)(nil),      // 53: mammoth.api.v1.UpdatePolicy.Course
-	nil,                              // 54: mammoth.api.v1.DeployRequest.ImagesEntry
-	(*ManifestMistakes_Mistake)(nil), // 55: mammoth.api.v1.ManifestMistakes.Mistake
-	(*AppHistory_Version)(nil),       // 56: mammoth.api.v1.AppHistory.Version
-	(*AppHistory_Attempt)(nil),       // 57: mammoth.api.v1.AppHistory.Attempt
-	(*Obstacle_FailedTest)(nil),      // 58: mammoth.api.v1.Obstacle.FailedTest
-	(*v1.Resources)(nil),             // 59: mammoth.core.v1.Resources
-	(*v1.Port)(nil),                  // 60: mammoth.core.v1.Port
-	(*v1.HealthCheck)(nil),           // 61: mammoth.core.v1.HealthCheck
-	(*structpb.ListValue)(nil),       // 62: google.protobuf.ListValue
-	(v1.ContainerSpec_Network)(0),    // 63: mammoth.core.v1.ContainerSpec.Network
-	(*durationpb.Duration)(nil),      // 64: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 65: google.protobuf.Timestamp
-	(*v1.PortMapping)(nil),           // 66: mammoth.core.v1.PortMapping
-	(*v1.Phase)(nil),                 // 67: mammoth.core.v1.Phase
+	(*CommandAppRequest)(nil),        // 42: mammoth.api.v1.CommandAppRequest
+	(*CommandAppResponse)(nil),       // 43: mammoth.api.v1.CommandAppResponse
+	(*AppHistory)(nil),               // 44: mammoth.api.v1.AppHistory
+	(*AppLogsRequest)(nil),           // 45: mammoth.api.v1.AppLogsRequest
+	(*Explanation)(nil),              // 46: mammoth.api.v1.Explanation
+	(*Obstacle)(nil),                 // 47: mammoth.api.v1.Obstacle
+	nil,                              // 48: mammoth.api.v1.RoleSpec.EnvEntry
+	(*Expose_Http)(nil),              // 49: mammoth.api.v1.Expose.Http
+	(*Expose_Tcp)(nil),               // 50: mammoth.api.v1.Expose.Tcp
+	(*Expose_Timeouts)(nil),          // 51: mammoth.api.v1.Expose.Timeouts
+	(*UpdatePolicy_Course)(nil),      // 52: mammoth.api.v1.UpdatePolicy.Course
+	nil,                              // 53: mammoth.api.v1.DeployRequest.ImagesEntry
+	(*ManifestMistakes_Mistake)(nil), // 54: mammoth.api.v1.ManifestMistakes.Mistake
+	(*AppHistory_Version)(nil),       // 55: mammoth.api.v1.AppHistory.Version
+	(*AppHistory_Attempt)(nil),       // 56: mammoth.api.v1.AppHistory.Attempt
+	(*Obstacle_FailedTest)(nil),      // 57: mammoth.api.v1.Obstacle.FailedTest
+	(*v1.Resources)(nil),             // 58: mammoth.core.v1.Resources
+	(*v1.Port)(nil),                  // 59: mammoth.core.v1.Port
+	(*v1.HealthCheck)(nil),           // 60: mammoth.core.v1.HealthCheck
+	(*structpb.ListValue)(nil),       // 61: google.protobuf.ListValue
+	(v1.ContainerSpec_Network)(0),    // 62: mammoth.core.v1.ContainerSpec.Network
+	(*durationpb.Duration)(nil),      // 63: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 64: google.protobuf.Timestamp
+	(*v1.PortMapping)(nil),           // 65: mammoth.core.v1.PortMapping
+	(*v1.Phase)(nil),                 // 66: mammoth.core.v1.Phase
+	(*anypb.Any)(nil),                // 67: google.protobuf.Any
 	(*v1.ExecInput)(nil),             // 68: mammoth.core.v1.ExecInput
 	(*v1.LogChunk)(nil),              // 69: mammoth.core.v1.LogChunk
 	(*v1.ExecOutput)(nil),            // 70: mammoth.core.v1.ExecOutput
@@ -4692,59 +4655,59 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	1,  // 0: mammoth.api.v1.AppSpec.kind:type_name -> mammoth.api.v1.AppSpec.Kind
 	12, // 1: mammoth.api.v1.AppSpec.roles:type_name -> mammoth.api.v1.RoleSpec
 	13, // 2: mammoth.api.v1.RoleSpec.schedule:type_name -> mammoth.api.v1.ScheduleEntry
-	59, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
-	60, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
-	49, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
-	61, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
+	58, // 3: mammoth.api.v1.RoleSpec.resources:type_name -> mammoth.core.v1.Resources
+	59, // 4: mammoth.api.v1.RoleSpec.ports:type_name -> mammoth.core.v1.Port
+	48, // 5: mammoth.api.v1.RoleSpec.env:type_name -> mammoth.api.v1.RoleSpec.EnvEntry
+	60, // 6: mammoth.api.v1.RoleSpec.health:type_name -> mammoth.core.v1.HealthCheck
 	15, // 7: mammoth.api.v1.RoleSpec.placement:type_name -> mammoth.api.v1.Placement
 	16, // 8: mammoth.api.v1.RoleSpec.update:type_name -> mammoth.api.v1.UpdatePolicy
 	17, // 9: mammoth.api.v1.RoleSpec.restart:type_name -> mammoth.api.v1.RestartPolicy
 	18, // 10: mammoth.api.v1.RoleSpec.stop:type_name -> mammoth.api.v1.StopPolicy
-	62, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
-	63, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
+	61, // 11: mammoth.api.v1.RoleSpec.args:type_name -> google.protobuf.ListValue
+	62, // 12: mammoth.api.v1.RoleSpec.network:type_name -> mammoth.core.v1.ContainerSpec.Network
 	14, // 13: mammoth.api.v1.RoleSpec.expose:type_name -> mammoth.api.v1.Expose
-	50, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
-	51, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
+	49, // 14: mammoth.api.v1.Expose.http:type_name -> mammoth.api.v1.Expose.Http
+	50, // 15: mammoth.api.v1.Expose.tcp:type_name -> mammoth.api.v1.Expose.Tcp
 	2,  // 16: mammoth.api.v1.Expose.balance:type_name -> mammoth.api.v1.Expose.Balance
-	52, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
+	51, // 17: mammoth.api.v1.Expose.timeouts:type_name -> mammoth.api.v1.Expose.Timeouts
 	3,  // 18: mammoth.api.v1.Expose.retry:type_name -> mammoth.api.v1.Expose.Retry
 	4,  // 19: mammoth.api.v1.Placement.policy:type_name -> mammoth.api.v1.Placement.Policy
 	5,  // 20: mammoth.api.v1.UpdatePolicy.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	64, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
-	53, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
-	64, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
-	64, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	64, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
-	64, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
-	64, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
-	64, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
+	63, // 21: mammoth.api.v1.UpdatePolicy.deadline:type_name -> google.protobuf.Duration
+	52, // 22: mammoth.api.v1.UpdatePolicy.once:type_name -> mammoth.api.v1.UpdatePolicy.Course
+	63, // 23: mammoth.api.v1.UpdatePolicy.min_healthy:type_name -> google.protobuf.Duration
+	63, // 24: mammoth.api.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	63, // 25: mammoth.api.v1.RestartPolicy.backoff:type_name -> google.protobuf.Duration
+	63, // 26: mammoth.api.v1.RestartPolicy.max_backoff:type_name -> google.protobuf.Duration
+	63, // 27: mammoth.api.v1.StopPolicy.grace:type_name -> google.protobuf.Duration
+	63, // 28: mammoth.api.v1.StopPolicy.drain:type_name -> google.protobuf.Duration
 	6,  // 29: mammoth.api.v1.App.state:type_name -> mammoth.api.v1.App.State
 	23, // 30: mammoth.api.v1.App.instances:type_name -> mammoth.api.v1.Instance
 	24, // 31: mammoth.api.v1.App.rollout:type_name -> mammoth.api.v1.Rollout
 	22, // 32: mammoth.api.v1.App.master:type_name -> mammoth.api.v1.Master
-	65, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
+	64, // 33: mammoth.api.v1.App.created_at:type_name -> google.protobuf.Timestamp
 	11, // 34: mammoth.api.v1.App.spec:type_name -> mammoth.api.v1.AppSpec
 	21, // 35: mammoth.api.v1.App.waiting:type_name -> mammoth.api.v1.Waiting
 	20, // 36: mammoth.api.v1.App.schedules:type_name -> mammoth.api.v1.Schedule
-	65, // 37: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
-	65, // 38: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
-	65, // 39: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
-	65, // 40: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
+	64, // 37: mammoth.api.v1.Schedule.since:type_name -> google.protobuf.Timestamp
+	64, // 38: mammoth.api.v1.Schedule.until:type_name -> google.protobuf.Timestamp
+	64, // 39: mammoth.api.v1.Waiting.since:type_name -> google.protobuf.Timestamp
+	64, // 40: mammoth.api.v1.Waiting.until:type_name -> google.protobuf.Timestamp
 	7,  // 41: mammoth.api.v1.Master.state:type_name -> mammoth.api.v1.Master.State
-	65, // 42: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
+	64, // 42: mammoth.api.v1.Master.registered_at:type_name -> google.protobuf.Timestamp
 	8,  // 43: mammoth.api.v1.Instance.state:type_name -> mammoth.api.v1.Instance.State
-	66, // 44: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
-	67, // 45: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
-	65, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
-	65, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
+	65, // 44: mammoth.api.v1.Instance.ports:type_name -> mammoth.core.v1.PortMapping
+	66, // 45: mammoth.api.v1.Instance.phases:type_name -> mammoth.core.v1.Phase
+	64, // 46: mammoth.api.v1.Instance.started_at:type_name -> google.protobuf.Timestamp
+	64, // 47: mammoth.api.v1.Instance.next_attempt_at:type_name -> google.protobuf.Timestamp
 	9,  // 48: mammoth.api.v1.Rollout.state:type_name -> mammoth.api.v1.Rollout.State
-	65, // 49: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
+	64, // 49: mammoth.api.v1.Rollout.fails_at:type_name -> google.protobuf.Timestamp
 	11, // 50: mammoth.api.v1.DeployRequest.spec:type_name -> mammoth.api.v1.AppSpec
-	54, // 51: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
-	55, // 52: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
+	53, // 51: mammoth.api.v1.DeployRequest.images:type_name -> mammoth.api.v1.DeployRequest.ImagesEntry
+	54, // 52: mammoth.api.v1.ManifestMistakes.mistakes:type_name -> mammoth.api.v1.ManifestMistakes.Mistake
 	19, // 53: mammoth.api.v1.DeployResponse.app:type_name -> mammoth.api.v1.App
 	32, // 54: mammoth.api.v1.DeployResponse.placements:type_name -> mammoth.api.v1.PlannedPlacement
-	47, // 55: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
+	46, // 55: mammoth.api.v1.DeployResponse.explanation:type_name -> mammoth.api.v1.Explanation
 	31, // 56: mammoth.api.v1.DeployResponse.replacements:type_name -> mammoth.api.v1.PlannedReplacement
 	28, // 57: mammoth.api.v1.DeployResponse.diff:type_name -> mammoth.api.v1.AppDiff
 	30, // 58: mammoth.api.v1.AppDiff.fields:type_name -> mammoth.api.v1.FieldDiff
@@ -4752,59 +4715,58 @@ var file_mammoth_api_v1_app_proto_depIdxs = []int32{
 	10, // 60: mammoth.api.v1.RoleDiff.effect:type_name -> mammoth.api.v1.RoleDiff.Effect
 	30, // 61: mammoth.api.v1.RoleDiff.fields:type_name -> mammoth.api.v1.FieldDiff
 	19, // 62: mammoth.api.v1.ListAppsResponse.apps:type_name -> mammoth.api.v1.App
-	56, // 63: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
-	57, // 64: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
-	65, // 65: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
-	48, // 66: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
-	58, // 67: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
-	64, // 68: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
-	64, // 69: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
-	5,  // 70: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
-	65, // 71: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
-	11, // 72: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
-	7,  // 73: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
-	65, // 74: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
-	65, // 75: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
-	65, // 76: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
-	25, // 77: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
-	33, // 78: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
-	35, // 79: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 80: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 81: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
-	37, // 82: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
-	38, // 83: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
-	39, // 84: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
-	40, // 85: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
-	41, // 86: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
-	42, // 87: mammoth.api.v1.Apps.PauseApp:input_type -> mammoth.api.v1.PauseAppRequest
-	43, // 88: mammoth.api.v1.Apps.ResumeApp:input_type -> mammoth.api.v1.ResumeAppRequest
-	44, // 89: mammoth.api.v1.Apps.PromoteApp:input_type -> mammoth.api.v1.PromoteAppRequest
-	35, // 90: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
-	35, // 91: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
-	46, // 92: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
-	68, // 93: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
-	27, // 94: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
-	34, // 95: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
-	19, // 96: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
-	36, // 97: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
-	19, // 98: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
-	19, // 99: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
-	19, // 100: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
-	19, // 101: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
-	19, // 102: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
-	19, // 103: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
-	19, // 104: mammoth.api.v1.Apps.PauseApp:output_type -> mammoth.api.v1.App
-	19, // 105: mammoth.api.v1.Apps.ResumeApp:output_type -> mammoth.api.v1.App
-	19, // 106: mammoth.api.v1.Apps.PromoteApp:output_type -> mammoth.api.v1.App
-	45, // 107: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
-	47, // 108: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
-	69, // 109: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
-	70, // 110: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
-	94, // [94:111] is the sub-list for method output_type
-	77, // [77:94] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	67, // 63: mammoth.api.v1.CommandAppRequest.command:type_name -> google.protobuf.Any
+	67, // 64: mammoth.api.v1.CommandAppResponse.answer:type_name -> google.protobuf.Any
+	19, // 65: mammoth.api.v1.CommandAppResponse.app:type_name -> mammoth.api.v1.App
+	55, // 66: mammoth.api.v1.AppHistory.versions:type_name -> mammoth.api.v1.AppHistory.Version
+	56, // 67: mammoth.api.v1.AppHistory.attempts:type_name -> mammoth.api.v1.AppHistory.Attempt
+	64, // 68: mammoth.api.v1.AppLogsRequest.since:type_name -> google.protobuf.Timestamp
+	47, // 69: mammoth.api.v1.Explanation.obstacles:type_name -> mammoth.api.v1.Obstacle
+	57, // 70: mammoth.api.v1.Obstacle.failed_tests:type_name -> mammoth.api.v1.Obstacle.FailedTest
+	63, // 71: mammoth.api.v1.Expose.Timeouts.connect:type_name -> google.protobuf.Duration
+	63, // 72: mammoth.api.v1.Expose.Timeouts.idle:type_name -> google.protobuf.Duration
+	5,  // 73: mammoth.api.v1.UpdatePolicy.Course.strategy:type_name -> mammoth.api.v1.UpdatePolicy.Strategy
+	64, // 74: mammoth.api.v1.AppHistory.Version.created_at:type_name -> google.protobuf.Timestamp
+	11, // 75: mammoth.api.v1.AppHistory.Version.spec:type_name -> mammoth.api.v1.AppSpec
+	7,  // 76: mammoth.api.v1.AppHistory.Attempt.state:type_name -> mammoth.api.v1.Master.State
+	64, // 77: mammoth.api.v1.AppHistory.Attempt.launched_at:type_name -> google.protobuf.Timestamp
+	64, // 78: mammoth.api.v1.AppHistory.Attempt.registered_at:type_name -> google.protobuf.Timestamp
+	64, // 79: mammoth.api.v1.AppHistory.Attempt.ended_at:type_name -> google.protobuf.Timestamp
+	25, // 80: mammoth.api.v1.Apps.Deploy:input_type -> mammoth.api.v1.DeployRequest
+	33, // 81: mammoth.api.v1.Apps.ListApps:input_type -> mammoth.api.v1.ListAppsRequest
+	35, // 82: mammoth.api.v1.Apps.GetApp:input_type -> mammoth.api.v1.GetAppRequest
+	35, // 83: mammoth.api.v1.Apps.GetAppManifest:input_type -> mammoth.api.v1.GetAppRequest
+	35, // 84: mammoth.api.v1.Apps.WatchApp:input_type -> mammoth.api.v1.GetAppRequest
+	37, // 85: mammoth.api.v1.Apps.ScaleApp:input_type -> mammoth.api.v1.ScaleAppRequest
+	38, // 86: mammoth.api.v1.Apps.RestartApp:input_type -> mammoth.api.v1.RestartAppRequest
+	39, // 87: mammoth.api.v1.Apps.StopApp:input_type -> mammoth.api.v1.StopAppRequest
+	40, // 88: mammoth.api.v1.Apps.RemoveApp:input_type -> mammoth.api.v1.RemoveAppRequest
+	41, // 89: mammoth.api.v1.Apps.RollbackApp:input_type -> mammoth.api.v1.RollbackAppRequest
+	42, // 90: mammoth.api.v1.Apps.CommandApp:input_type -> mammoth.api.v1.CommandAppRequest
+	35, // 91: mammoth.api.v1.Apps.GetAppHistory:input_type -> mammoth.api.v1.GetAppRequest
+	35, // 92: mammoth.api.v1.Apps.ExplainApp:input_type -> mammoth.api.v1.GetAppRequest
+	45, // 93: mammoth.api.v1.Apps.AppLogs:input_type -> mammoth.api.v1.AppLogsRequest
+	68, // 94: mammoth.api.v1.Apps.Exec:input_type -> mammoth.core.v1.ExecInput
+	27, // 95: mammoth.api.v1.Apps.Deploy:output_type -> mammoth.api.v1.DeployResponse
+	34, // 96: mammoth.api.v1.Apps.ListApps:output_type -> mammoth.api.v1.ListAppsResponse
+	19, // 97: mammoth.api.v1.Apps.GetApp:output_type -> mammoth.api.v1.App
+	36, // 98: mammoth.api.v1.Apps.GetAppManifest:output_type -> mammoth.api.v1.AppManifest
+	19, // 99: mammoth.api.v1.Apps.WatchApp:output_type -> mammoth.api.v1.App
+	19, // 100: mammoth.api.v1.Apps.ScaleApp:output_type -> mammoth.api.v1.App
+	19, // 101: mammoth.api.v1.Apps.RestartApp:output_type -> mammoth.api.v1.App
+	19, // 102: mammoth.api.v1.Apps.StopApp:output_type -> mammoth.api.v1.App
+	19, // 103: mammoth.api.v1.Apps.RemoveApp:output_type -> mammoth.api.v1.App
+	19, // 104: mammoth.api.v1.Apps.RollbackApp:output_type -> mammoth.api.v1.App
+	43, // 105: mammoth.api.v1.Apps.CommandApp:output_type -> mammoth.api.v1.CommandAppResponse
+	44, // 106: mammoth.api.v1.Apps.GetAppHistory:output_type -> mammoth.api.v1.AppHistory
+	46, // 107: mammoth.api.v1.Apps.ExplainApp:output_type -> mammoth.api.v1.Explanation
+	69, // 108: mammoth.api.v1.Apps.AppLogs:output_type -> mammoth.core.v1.LogChunk
+	70, // 109: mammoth.api.v1.Apps.Exec:output_type -> mammoth.core.v1.ExecOutput
+	95, // [95:110] is the sub-list for method output_type
+	80, // [80:95] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_api_v1_app_proto_init() }
@@ -4812,14 +4774,14 @@ func file_mammoth_api_v1_app_proto_init() {
 	if File_mammoth_api_v1_app_proto != nil {
 		return
 	}
-	file_mammoth_api_v1_app_proto_msgTypes[35].OneofWrappers = []any{}
+	file_mammoth_api_v1_app_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_api_v1_app_proto_rawDesc), len(file_mammoth_api_v1_app_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   48,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

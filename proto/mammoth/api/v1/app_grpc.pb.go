@@ -33,9 +33,7 @@ const (
 	Apps_StopApp_FullMethodName        = "/mammoth.api.v1.Apps/StopApp"
 	Apps_RemoveApp_FullMethodName      = "/mammoth.api.v1.Apps/RemoveApp"
 	Apps_RollbackApp_FullMethodName    = "/mammoth.api.v1.Apps/RollbackApp"
-	Apps_PauseApp_FullMethodName       = "/mammoth.api.v1.Apps/PauseApp"
-	Apps_ResumeApp_FullMethodName      = "/mammoth.api.v1.Apps/ResumeApp"
-	Apps_PromoteApp_FullMethodName     = "/mammoth.api.v1.Apps/PromoteApp"
+	Apps_CommandApp_FullMethodName     = "/mammoth.api.v1.Apps/CommandApp"
 	Apps_GetAppHistory_FullMethodName  = "/mammoth.api.v1.Apps/GetAppHistory"
 	Apps_ExplainApp_FullMethodName     = "/mammoth.api.v1.Apps/ExplainApp"
 	Apps_AppLogs_FullMethodName        = "/mammoth.api.v1.Apps/AppLogs"
@@ -66,12 +64,9 @@ type AppsClient interface {
 	RemoveApp(ctx context.Context, in *RemoveAppRequest, opts ...grpc.CallOption) (*App, error)
 	// RollbackApp makes an earlier version the wanted one again, as a new version.
 	RollbackApp(ctx context.Context, in *RollbackAppRequest, opts ...grpc.CallOption) (*App, error)
-	// PauseApp holds the rollout that is under way where it is.
-	PauseApp(ctx context.Context, in *PauseAppRequest, opts ...grpc.CallOption) (*App, error)
-	// ResumeApp lets a paused rollout go on.
-	ResumeApp(ctx context.Context, in *ResumeAppRequest, opts ...grpc.CallOption) (*App, error)
-	// PromoteApp gives the canary more: to 100 it replaces the version before it.
-	PromoteApp(ctx context.Context, in *PromoteAppRequest, opts ...grpc.CallOption) (*App, error)
+	// CommandApp hands a command to the app's application master, and returns its answer. Which commands there are is the master's
+	// affair; those of DynamicDeploy are in mammoth.dynamicdeploy.v1.
+	CommandApp(ctx context.Context, in *CommandAppRequest, opts ...grpc.CallOption) (*CommandAppResponse, error)
 	GetAppHistory(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*AppHistory, error)
 	// ExplainApp says in words what the app is waiting for.
 	ExplainApp(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*Explanation, error)
@@ -198,30 +193,10 @@ func (c *appsClient) RollbackApp(ctx context.Context, in *RollbackAppRequest, op
 	return out, nil
 }
 
-func (c *appsClient) PauseApp(ctx context.Context, in *PauseAppRequest, opts ...grpc.CallOption) (*App, error) {
+func (c *appsClient) CommandApp(ctx context.Context, in *CommandAppRequest, opts ...grpc.CallOption) (*CommandAppResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(App)
-	err := c.cc.Invoke(ctx, Apps_PauseApp_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *appsClient) ResumeApp(ctx context.Context, in *ResumeAppRequest, opts ...grpc.CallOption) (*App, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(App)
-	err := c.cc.Invoke(ctx, Apps_ResumeApp_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *appsClient) PromoteApp(ctx context.Context, in *PromoteAppRequest, opts ...grpc.CallOption) (*App, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(App)
-	err := c.cc.Invoke(ctx, Apps_PromoteApp_FullMethodName, in, out, cOpts...)
+	out := new(CommandAppResponse)
+	err := c.cc.Invoke(ctx, Apps_CommandApp_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -304,12 +279,9 @@ type AppsServer interface {
 	RemoveApp(context.Context, *RemoveAppRequest) (*App, error)
 	// RollbackApp makes an earlier version the wanted one again, as a new version.
 	RollbackApp(context.Context, *RollbackAppRequest) (*App, error)
-	// PauseApp holds the rollout that is under way where it is.
-	PauseApp(context.Context, *PauseAppRequest) (*App, error)
-	// ResumeApp lets a paused rollout go on.
-	ResumeApp(context.Context, *ResumeAppRequest) (*App, error)
-	// PromoteApp gives the canary more: to 100 it replaces the version before it.
-	PromoteApp(context.Context, *PromoteAppRequest) (*App, error)
+	// CommandApp hands a command to the app's application master, and returns its answer. Which commands there are is the master's
+	// affair; those of DynamicDeploy are in mammoth.dynamicdeploy.v1.
+	CommandApp(context.Context, *CommandAppRequest) (*CommandAppResponse, error)
 	GetAppHistory(context.Context, *GetAppRequest) (*AppHistory, error)
 	// ExplainApp says in words what the app is waiting for.
 	ExplainApp(context.Context, *GetAppRequest) (*Explanation, error)
@@ -357,14 +329,8 @@ func (UnimplementedAppsServer) RemoveApp(context.Context, *RemoveAppRequest) (*A
 func (UnimplementedAppsServer) RollbackApp(context.Context, *RollbackAppRequest) (*App, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollbackApp not implemented")
 }
-func (UnimplementedAppsServer) PauseApp(context.Context, *PauseAppRequest) (*App, error) {
-	return nil, status.Error(codes.Unimplemented, "method PauseApp not implemented")
-}
-func (UnimplementedAppsServer) ResumeApp(context.Context, *ResumeAppRequest) (*App, error) {
-	return nil, status.Error(codes.Unimplemented, "method ResumeApp not implemented")
-}
-func (UnimplementedAppsServer) PromoteApp(context.Context, *PromoteAppRequest) (*App, error) {
-	return nil, status.Error(codes.Unimplemented, "method PromoteApp not implemented")
+func (UnimplementedAppsServer) CommandApp(context.Context, *CommandAppRequest) (*CommandAppResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CommandApp not implemented")
 }
 func (UnimplementedAppsServer) GetAppHistory(context.Context, *GetAppRequest) (*AppHistory, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAppHistory not implemented")
@@ -572,56 +538,20 @@ func _Apps_RollbackApp_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Apps_PauseApp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(PauseAppRequest)
+func _Apps_CommandApp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CommandAppRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(AppsServer).PauseApp(ctx, in)
+		return srv.(AppsServer).CommandApp(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: Apps_PauseApp_FullMethodName,
+		FullMethod: Apps_CommandApp_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AppsServer).PauseApp(ctx, req.(*PauseAppRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _Apps_ResumeApp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ResumeAppRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(AppsServer).ResumeApp(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Apps_ResumeApp_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AppsServer).ResumeApp(ctx, req.(*ResumeAppRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _Apps_PromoteApp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(PromoteAppRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(AppsServer).PromoteApp(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Apps_PromoteApp_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(AppsServer).PromoteApp(ctx, req.(*PromoteAppRequest))
+		return srv.(AppsServer).CommandApp(ctx, req.(*CommandAppRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -724,16 +654,8 @@ var Apps_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Apps_RollbackApp_Handler,
 		},
 		{
-			MethodName: "PauseApp",
-			Handler:    _Apps_PauseApp_Handler,
-		},
-		{
-			MethodName: "ResumeApp",
-			Handler:    _Apps_ResumeApp_Handler,
-		},
-		{
-			MethodName: "PromoteApp",
-			Handler:    _Apps_PromoteApp_Handler,
+			MethodName: "CommandApp",
+			Handler:    _Apps_CommandApp_Handler,
 		},
 		{
 			MethodName: "GetAppHistory",

@@ -13,6 +13,7 @@ import (
 	v11 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	anypb "google.golang.org/protobuf/types/known/anypb"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
@@ -662,8 +663,10 @@ type AllocateRequest struct {
 	Memo []byte `protobuf:"bytes,8,opt,name=memo,proto3" json:"memo,omitempty"`
 	// The newest Wanted.generation that was acted upon.
 	ObservedGeneration int64 `protobuf:"varint,10,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Answers to commands. What follows from a command is in the same request, so that its answer is true when it is read.
+	Answers       []*CommandAnswer `protobuf:"bytes,11,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AllocateRequest) Reset() {
@@ -759,6 +762,93 @@ func (x *AllocateRequest) GetObservedGeneration() int64 {
 	return 0
 }
 
+func (x *AllocateRequest) GetAnswers() []*CommandAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// CommandAnswer is the answer to a command. Exactly one is given; a second one counts for nothing.
+type CommandAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Unset if it was refused.
+	Answer *anypb.Any `protobuf:"bytes,2,opt,name=answer,proto3" json:"answer,omitempty"`
+	// Why it was refused: a google.rpc.Code, and one sentence with what to do next. Zero: it was carried out.
+	Code    int32  `protobuf:"varint,3,opt,name=code,proto3" json:"code,omitempty"`
+	Refusal string `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// What was done, one sentence, for the events of the app; may be empty.
+	Event         string `protobuf:"bytes,5,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommandAnswer) Reset() {
+	*x = CommandAnswer{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommandAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommandAnswer) ProtoMessage() {}
+
+func (x *CommandAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommandAnswer.ProtoReflect.Descriptor instead.
+func (*CommandAnswer) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CommandAnswer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CommandAnswer) GetAnswer() *anypb.Any {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *CommandAnswer) GetCode() int32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *CommandAnswer) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *CommandAnswer) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
 type Revert struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revision that failed.
@@ -770,7 +860,7 @@ type Revert struct {
 
 func (x *Revert) Reset() {
 	*x = Revert{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +872,7 @@ func (x *Revert) String() string {
 func (*Revert) ProtoMessage() {}
 
 func (x *Revert) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +885,7 @@ func (x *Revert) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revert.ProtoReflect.Descriptor instead.
 func (*Revert) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{7}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Revert) GetFromVersion() int32 {
@@ -830,17 +920,15 @@ type Wanted struct {
 	Versions map[int32]*v1.AppSpec `protobuf:"bytes,7,rep,name=versions,proto3" json:"versions,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Whether this revision came from a revert, so that it is not reverted again.
 	Reverted bool `protobuf:"varint,8,opt,name=reverted,proto3" json:"reverted,omitempty"`
-	// The rollout is held where it is.
-	Paused bool `protobuf:"varint,9,opt,name=paused,proto3" json:"paused,omitempty"`
-	// The share of requests that the canary is to be given, in percent; 100 once it is promoted.
-	CanaryPercent int32 `protobuf:"varint,10,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	// This revision repeats the spec of an earlier one: of this version. Zero if it is new.
+	FromVersion   int32 `protobuf:"varint,11,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Wanted) Reset() {
 	*x = Wanted{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -852,7 +940,7 @@ func (x *Wanted) String() string {
 func (*Wanted) ProtoMessage() {}
 
 func (x *Wanted) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -865,7 +953,7 @@ func (x *Wanted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wanted.ProtoReflect.Descriptor instead.
 func (*Wanted) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{8}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Wanted) GetSpec() *v1.AppSpec {
@@ -924,16 +1012,9 @@ func (x *Wanted) GetReverted() bool {
 	return false
 }
 
-func (x *Wanted) GetPaused() bool {
+func (x *Wanted) GetFromVersion() int32 {
 	if x != nil {
-		return x.Paused
-	}
-	return false
-}
-
-func (x *Wanted) GetCanaryPercent() int32 {
-	if x != nil {
-		return x.CanaryPercent
+		return x.FromVersion
 	}
 	return 0
 }
@@ -955,14 +1036,16 @@ type AllocateResponse struct {
 	// What balancers have counted for instances of the app since the stream was opened; only what changed.
 	Traffic []*Traffic `protobuf:"bytes,9,rep,name=traffic,proto3" json:"traffic,omitempty"`
 	// Why instances are missing; sent whenever that changes. The master adds it to the reason of a failed rollout.
-	Waits         *Waits `protobuf:"bytes,10,opt,name=waits,proto3" json:"waits,omitempty"`
+	Waits *Waits `protobuf:"bytes,10,opt,name=waits,proto3" json:"waits,omitempty"`
+	// Commands for the master. One that was not answered yet is repeated in the first answer of a stream.
+	Commands      []*Command `protobuf:"bytes,11,rep,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AllocateResponse) Reset() {
 	*x = AllocateResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1057,7 @@ func (x *AllocateResponse) String() string {
 func (*AllocateResponse) ProtoMessage() {}
 
 func (x *AllocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1070,7 @@ func (x *AllocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateResponse.ProtoReflect.Descriptor instead.
 func (*AllocateResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AllocateResponse) GetAppliedSequence() int64 {
@@ -1060,6 +1143,76 @@ func (x *AllocateResponse) GetWaits() *Waits {
 	return nil
 }
 
+func (x *AllocateResponse) GetCommands() []*Command {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
+// Command is what somebody wants of the master itself.
+type Command struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unique in the app.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Whoever it comes from, as events name them: `user "root"`, or `a person`.
+	By            string     `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	Command       *anypb.Any `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command) Reset() {
+	*x = Command{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command) ProtoMessage() {}
+
+func (x *Command) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command.ProtoReflect.Descriptor instead.
+func (*Command) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Command) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Command) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Command) GetCommand() *anypb.Any {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
 // Waits are the reasons why the app differs from its spec; none if nothing is missing any more.
 type Waits struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1070,7 +1223,7 @@ type Waits struct {
 
 func (x *Waits) Reset() {
 	*x = Waits{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1235,7 @@ func (x *Waits) String() string {
 func (*Waits) ProtoMessage() {}
 
 func (x *Waits) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1248,7 @@ func (x *Waits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waits.ProtoReflect.Descriptor instead.
 func (*Waits) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Waits) GetWaiting() []*v1.Waiting {
@@ -1118,7 +1271,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1283,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1296,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Traffic) GetInstance() string {
@@ -1181,7 +1334,7 @@ type PreemptionNotice struct {
 
 func (x *PreemptionNotice) Reset() {
 	*x = PreemptionNotice{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1346,7 @@ func (x *PreemptionNotice) String() string {
 func (*PreemptionNotice) ProtoMessage() {}
 
 func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1359,7 @@ func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreemptionNotice.ProtoReflect.Descriptor instead.
 func (*PreemptionNotice) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PreemptionNotice) GetContainerId() string {
@@ -1250,7 +1403,7 @@ type NodeUpdate struct {
 
 func (x *NodeUpdate) Reset() {
 	*x = NodeUpdate{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1415,7 @@ func (x *NodeUpdate) String() string {
 func (*NodeUpdate) ProtoMessage() {}
 
 func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1428,7 @@ func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeUpdate.ProtoReflect.Descriptor instead.
 func (*NodeUpdate) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NodeUpdate) GetNodeId() string {
@@ -1316,7 +1469,7 @@ type FinishRequest struct {
 
 func (x *FinishRequest) Reset() {
 	*x = FinishRequest{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1481,7 @@ func (x *FinishRequest) String() string {
 func (*FinishRequest) ProtoMessage() {}
 
 func (x *FinishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1494,7 @@ func (x *FinishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
 func (*FinishRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FinishRequest) GetReason() string {
@@ -1359,7 +1512,7 @@ type FinishResponse struct {
 
 func (x *FinishResponse) Reset() {
 	*x = FinishResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1524,7 @@ func (x *FinishResponse) String() string {
 func (*FinishResponse) ProtoMessage() {}
 
 func (x *FinishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,14 +1537,14 @@ func (x *FinishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishResponse.ProtoReflect.Descriptor instead.
 func (*FinishResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{17}
 }
 
 var File_mammoth_master_v1_master_proto protoreflect.FileDescriptor
 
 const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\n" +
-	"\x1emammoth/master/v1/master.proto\x12\x11mammoth.master.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"B\n" +
+	"\x1emammoth/master/v1/master.proto\x12\x11mammoth.master.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mammoth/api/v1/app.proto\x1a\x1amammoth/core/v1/core.proto\"B\n" +
 	"\x0fRegisterRequest\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\"\x97\x02\n" +
@@ -1455,7 +1608,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\fmax_failures\x18\b \x01(\x05R\vmaxFailures\x125\n" +
 	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
 	"\areverts\x18\n" +
-	" \x01(\bR\areverts\"\x8f\x03\n" +
+	" \x01(\bR\areverts\"\xcb\x03\n" +
 	"\x0fAllocateRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12*\n" +
 	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x12\x18\n" +
@@ -1466,10 +1619,17 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x06revert\x18\a \x01(\v2\x19.mammoth.master.v1.RevertR\x06revert\x12\x12\n" +
 	"\x04memo\x18\b \x01(\fR\x04memo\x12/\n" +
 	"\x13observed_generation\x18\n" +
-	" \x01(\x03R\x12observedGeneration\"C\n" +
+	" \x01(\x03R\x12observedGeneration\x12:\n" +
+	"\aanswers\x18\v \x03(\v2 .mammoth.master.v1.CommandAnswerR\aanswers\"\x91\x01\n" +
+	"\rCommandAnswer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
+	"\x06answer\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\x06answer\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\x05R\x04code\x12\x18\n" +
+	"\arefusal\x18\x04 \x01(\tR\arefusal\x12\x14\n" +
+	"\x05event\x18\x05 \x01(\tR\x05event\"C\n" +
 	"\x06Revert\x12!\n" +
 	"\ffrom_version\x18\x01 \x01(\x05R\vfromVersion\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xde\x03\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc2\x03\n" +
 	"\x06Wanted\x12+\n" +
 	"\x04spec\x18\x01 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x1e\n" +
@@ -1480,13 +1640,11 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\bremoving\x18\x05 \x01(\bR\bremoving\x12A\n" +
 	"\x0erestart_before\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rrestartBefore\x12C\n" +
 	"\bversions\x18\a \x03(\v2'.mammoth.master.v1.Wanted.VersionsEntryR\bversions\x12\x1a\n" +
-	"\breverted\x18\b \x01(\bR\breverted\x12\x16\n" +
-	"\x06paused\x18\t \x01(\bR\x06paused\x12%\n" +
-	"\x0ecanary_percent\x18\n" +
-	" \x01(\x05R\rcanaryPercent\x1aT\n" +
+	"\breverted\x18\b \x01(\bR\breverted\x12!\n" +
+	"\ffrom_version\x18\v \x01(\x05R\vfromVersion\x1aT\n" +
 	"\rVersionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x05value:\x028\x01\"\x8d\x04\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x05value:\x028\x01\"\xc5\x04\n" +
 	"\x10AllocateResponse\x12)\n" +
 	"\x10applied_sequence\x18\x01 \x01(\x03R\x0fappliedSequence\x12;\n" +
 	"\tallocated\x18\x02 \x03(\v2\x1d.mammoth.master.v1.AllocationR\tallocated\x12>\n" +
@@ -1500,7 +1658,12 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"superseded\x124\n" +
 	"\atraffic\x18\t \x03(\v2\x1a.mammoth.master.v1.TrafficR\atraffic\x12.\n" +
 	"\x05waits\x18\n" +
-	" \x01(\v2\x18.mammoth.master.v1.WaitsR\x05waits\":\n" +
+	" \x01(\v2\x18.mammoth.master.v1.WaitsR\x05waits\x126\n" +
+	"\bcommands\x18\v \x03(\v2\x1a.mammoth.master.v1.CommandR\bcommands\"Y\n" +
+	"\aCommand\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12.\n" +
+	"\acommand\x18\x03 \x01(\v2\x14.google.protobuf.AnyR\acommand\":\n" +
 	"\x05Waits\x121\n" +
 	"\awaiting\x18\x01 \x03(\v2\x17.mammoth.api.v1.WaitingR\awaiting\"Y\n" +
 	"\aTraffic\x12\x1a\n" +
@@ -1538,7 +1701,7 @@ func file_mammoth_master_v1_master_proto_rawDescGZIP() []byte {
 	return file_mammoth_master_v1_master_proto_rawDescData
 }
 
-var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: mammoth.master.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: mammoth.master.v1.RegisterResponse
@@ -1547,75 +1710,82 @@ var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*InstanceReport)(nil),        // 4: mammoth.master.v1.InstanceReport
 	(*RolloutReport)(nil),         // 5: mammoth.master.v1.RolloutReport
 	(*AllocateRequest)(nil),       // 6: mammoth.master.v1.AllocateRequest
-	(*Revert)(nil),                // 7: mammoth.master.v1.Revert
-	(*Wanted)(nil),                // 8: mammoth.master.v1.Wanted
-	(*AllocateResponse)(nil),      // 9: mammoth.master.v1.AllocateResponse
-	(*Waits)(nil),                 // 10: mammoth.master.v1.Waits
-	(*Traffic)(nil),               // 11: mammoth.master.v1.Traffic
-	(*PreemptionNotice)(nil),      // 12: mammoth.master.v1.PreemptionNotice
-	(*NodeUpdate)(nil),            // 13: mammoth.master.v1.NodeUpdate
-	(*FinishRequest)(nil),         // 14: mammoth.master.v1.FinishRequest
-	(*FinishResponse)(nil),        // 15: mammoth.master.v1.FinishResponse
-	nil,                           // 16: mammoth.master.v1.Allocation.LabelsEntry
-	nil,                           // 17: mammoth.master.v1.Wanted.VersionsEntry
-	(*v1.AppSpec)(nil),            // 18: mammoth.api.v1.AppSpec
-	(*v11.Resources)(nil),         // 19: mammoth.core.v1.Resources
-	(*v1.Placement)(nil),          // 20: mammoth.api.v1.Placement
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*v11.Lease)(nil),             // 22: mammoth.core.v1.Lease
-	(*v11.ContainerToken)(nil),    // 23: mammoth.core.v1.ContainerToken
-	(v1.Instance_State)(0),        // 24: mammoth.api.v1.Instance.State
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(v1.Rollout_State)(0),         // 26: mammoth.api.v1.Rollout.State
-	(*v11.ContainerStatus)(nil),   // 27: mammoth.core.v1.ContainerStatus
-	(*v1.Waiting)(nil),            // 28: mammoth.api.v1.Waiting
-	(v1.NodeState)(0),             // 29: mammoth.api.v1.NodeState
+	(*CommandAnswer)(nil),         // 7: mammoth.master.v1.CommandAnswer
+	(*Revert)(nil),                // 8: mammoth.master.v1.Revert
+	(*Wanted)(nil),                // 9: mammoth.master.v1.Wanted
+	(*AllocateResponse)(nil),      // 10: mammoth.master.v1.AllocateResponse
+	(*Command)(nil),               // 11: mammoth.master.v1.Command
+	(*Waits)(nil),                 // 12: mammoth.master.v1.Waits
+	(*Traffic)(nil),               // 13: mammoth.master.v1.Traffic
+	(*PreemptionNotice)(nil),      // 14: mammoth.master.v1.PreemptionNotice
+	(*NodeUpdate)(nil),            // 15: mammoth.master.v1.NodeUpdate
+	(*FinishRequest)(nil),         // 16: mammoth.master.v1.FinishRequest
+	(*FinishResponse)(nil),        // 17: mammoth.master.v1.FinishResponse
+	nil,                           // 18: mammoth.master.v1.Allocation.LabelsEntry
+	nil,                           // 19: mammoth.master.v1.Wanted.VersionsEntry
+	(*v1.AppSpec)(nil),            // 20: mammoth.api.v1.AppSpec
+	(*v11.Resources)(nil),         // 21: mammoth.core.v1.Resources
+	(*v1.Placement)(nil),          // 22: mammoth.api.v1.Placement
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*v11.Lease)(nil),             // 24: mammoth.core.v1.Lease
+	(*v11.ContainerToken)(nil),    // 25: mammoth.core.v1.ContainerToken
+	(v1.Instance_State)(0),        // 26: mammoth.api.v1.Instance.State
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(v1.Rollout_State)(0),         // 28: mammoth.api.v1.Rollout.State
+	(*anypb.Any)(nil),             // 29: google.protobuf.Any
+	(*v11.ContainerStatus)(nil),   // 30: mammoth.core.v1.ContainerStatus
+	(*v1.Waiting)(nil),            // 31: mammoth.api.v1.Waiting
+	(v1.NodeState)(0),             // 32: mammoth.api.v1.NodeState
 }
 var file_mammoth_master_v1_master_proto_depIdxs = []int32{
-	18, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
-	8,  // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	20, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
+	9,  // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	3,  // 2: mammoth.master.v1.RegisterResponse.containers:type_name -> mammoth.master.v1.Allocation
-	19, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
-	19, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
-	20, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
-	21, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
-	22, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
-	23, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
-	16, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
-	23, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
-	24, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
-	25, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
-	26, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
-	25, // 14: mammoth.master.v1.RolloutReport.fails_at:type_name -> google.protobuf.Timestamp
+	21, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
+	21, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
+	22, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
+	23, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
+	24, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
+	25, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
+	18, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
+	25, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
+	26, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
+	27, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
+	28, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
+	27, // 14: mammoth.master.v1.RolloutReport.fails_at:type_name -> google.protobuf.Timestamp
 	2,  // 15: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
 	4,  // 16: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
 	5,  // 17: mammoth.master.v1.AllocateRequest.rollout:type_name -> mammoth.master.v1.RolloutReport
-	7,  // 18: mammoth.master.v1.AllocateRequest.revert:type_name -> mammoth.master.v1.Revert
-	18, // 19: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	25, // 20: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	17, // 21: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
-	3,  // 22: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	27, // 23: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
-	12, // 24: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
-	13, // 25: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
-	8,  // 26: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
-	11, // 27: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
-	10, // 28: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
-	28, // 29: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
-	25, // 30: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	29, // 31: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
-	18, // 32: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
-	0,  // 33: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
-	6,  // 34: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
-	14, // 35: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 36: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	9,  // 37: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	15, // 38: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	36, // [36:39] is the sub-list for method output_type
-	33, // [33:36] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	8,  // 18: mammoth.master.v1.AllocateRequest.revert:type_name -> mammoth.master.v1.Revert
+	7,  // 19: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
+	29, // 20: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
+	20, // 21: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	27, // 22: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	19, // 23: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	3,  // 24: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
+	30, // 25: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	14, // 26: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
+	15, // 27: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
+	9,  // 28: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	13, // 29: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
+	12, // 30: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
+	11, // 31: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
+	29, // 32: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
+	31, // 33: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
+	27, // 34: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	32, // 35: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	20, // 36: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	0,  // 37: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
+	6,  // 38: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
+	16, // 39: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 40: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	10, // 41: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	17, // 42: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	40, // [40:43] is the sub-list for method output_type
+	37, // [37:40] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_master_v1_master_proto_init() }
@@ -1629,7 +1799,7 @@ func file_mammoth_master_v1_master_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_master_v1_master_proto_rawDesc), len(file_mammoth_master_v1_master_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

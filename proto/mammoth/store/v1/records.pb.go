@@ -228,10 +228,8 @@ type App struct {
 	AvoidNodes []string `protobuf:"bytes,18,rep,name=avoid_nodes,json=avoidNodes,proto3" json:"avoid_nodes,omitempty"`
 	// Until when the master may end a stopping or removed app's instances itself.
 	EndBy *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=end_by,json=endBy,proto3" json:"end_by,omitempty"`
-	// A person holds the rollout where it is.
-	Paused bool `protobuf:"varint,30,opt,name=paused,proto3" json:"paused,omitempty"`
-	// The share of requests that a person gave the canary; zero is what the spec says.
-	CanaryPercent int32 `protobuf:"varint,31,opt,name=canary_percent,json=canaryPercent,proto3" json:"canary_percent,omitempty"`
+	// The present version repeats the spec of this one; zero if it is new.
+	FromVersion int32 `protobuf:"varint,32,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
 	// Who deployed it first.
 	User string `protobuf:"bytes,40,opt,name=user,proto3" json:"user,omitempty"`
 	// When a person last said how many instances a role has, by the role's name.
@@ -412,16 +410,9 @@ func (x *App) GetEndBy() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *App) GetPaused() bool {
+func (x *App) GetFromVersion() int32 {
 	if x != nil {
-		return x.Paused
-	}
-	return false
-}
-
-func (x *App) GetCanaryPercent() int32 {
-	if x != nil {
-		return x.CanaryPercent
+		return x.FromVersion
 	}
 	return 0
 }
@@ -1241,7 +1232,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bextended\x18\x01 \x03(\tR\bextended\"J\n" +
 	"\tBalancers\x12'\n" +
 	"\x0fregistry_secret\x18\x01 \x01(\fR\x0eregistrySecret\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\x9d\t\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\x81\t\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -1267,9 +1258,8 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bretry_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\aretryAt\x12\x1f\n" +
 	"\vavoid_nodes\x18\x12 \x03(\tR\n" +
 	"avoidNodes\x121\n" +
-	"\x06end_by\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x05endBy\x12\x16\n" +
-	"\x06paused\x18\x1e \x01(\bR\x06paused\x12%\n" +
-	"\x0ecanary_percent\x18\x1f \x01(\x05R\rcanaryPercent\x12\x12\n" +
+	"\x06end_by\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x05endBy\x12!\n" +
+	"\ffrom_version\x18  \x01(\x05R\vfromVersion\x12\x12\n" +
 	"\x04user\x18( \x01(\tR\x04user\x12C\n" +
 	"\n" +
 	"counted_at\x18* \x03(\v2$.mammoth.store.v1.App.CountedAtEntryR\tcountedAt\x121\n" +

@@ -1,0 +1,138 @@
+package driver
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/mammoth-os/mammoth/internal/wire"
+	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
+	dynamicdeployv1 "github.com/mammoth-os/mammoth/proto/mammoth/dynamicdeploy/v1"
+	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
+)
+
+// control is what people have said of the rollout of one version.
+type control struct {
+	version int32
+	paused  bool
+	// percent is the share of the requests that the canary was given by hand; zero is none.
+	percent int32
+	// of is the share that the spec gave the canary then. Another spec with another share ends what was said.
+	of int32
+}
+
+// presentControl is what people have said of the rollout of the desired version.
+func (d *Master) presentControl() *control {
+	if d.control.version != d.desired.GetVersion() {
+		d.control = control{version: d.desired.GetVersion()}
+	}
+	if of := canaryPercent(d.desired.GetSpec()); of != d.control.of {
+		d.control.percent, d.control.of = 0, of
+	}
+	return &d.control
+}
+
+// canaryPercent is the share of the requests that a spec gives a canary; zero if it has none.
+func canaryPercent(spec *apiv1.AppSpec) int32 {
+	for _, role := range spec.GetRoles() {
+		if role.GetUpdate().GetStrategy() == apiv1.UpdatePolicy_CANARY {
+			return role.GetUpdate().GetCanaryPercent()
+		}
+	}
+	return 0
+}
+
+// carryOutCommands carries out the commands that have come, and returns the answers.
+func (d *Master) carryOutCommands(now time.Time) []*masterv1.CommandAnswer {
+	var answers []*masterv1.CommandAnswer
+	for _, command := range d.commands {
+		answer := &masterv1.CommandAnswer{Id: command.GetId()}
+		event, err := d.carryOut(command, now)
+		if err != nil {
+			answer.Code, answer.Refusal = wire.Refusal(err)
+		} else {
+			answer.Answer, _ = anypb.New(&dynamicdeployv1.Done{})
+			answer.Event = fmt.Sprintf("version %d of %s: %s", d.desired.GetVersion(), d.app, event)
+			d.setDesired(d.desired, now)
+		}
+		answers = append(answers, answer)
+	}
+	d.commands = nil
+	return answers
+}
+
+// carryOut changes what is to become of the rollout, and returns what was done, as a clause.
+func (d *Master) carryOut(command *masterv1.Command, now time.Time) (event string, err error) {
+	request, err := command.GetCommand().UnmarshalNew()
+	if err != nil {
+		return "", unknownCommand(command, err)
+	}
+	rollout := d.presentRollout(now)
+	waits := rollout.GetState() == apiv1.Rollout_PAUSED
+	if d.ending() || !waits && rollout.GetState() != apiv1.Rollout_PROGRESSING {
+		return "", fmt.Errorf("no rollout of %s is under way; \"mammoth deploy\" begins one: %w", d.app, errdefs.ErrFailedPrecondition)
+	}
+	said := d.presentControl()
+	switch request := request.(type) {
+	case *dynamicdeployv1.Pause:
+		if said.paused {
+			return "", fmt.Errorf("the rollout of %s is paused already; \"mammoth app resume %s\" lets it go on: %w", d.app, d.app, errdefs.ErrFailedPrecondition)
+		}
+		said.paused = true
+		return command.GetBy() + " paused it", nil
+	case *dynamicdeployv1.Resume:
+		switch {
+		case !said.paused && waits:
+			return "", fmt.Errorf("the rollout of %s waits to be promoted, which \"mammoth app promote %s\" does: %w", d.app, d.app, errdefs.ErrFailedPrecondition)
+		case !said.paused:
+			return "", fmt.Errorf("the rollout of %s is not paused: %w", d.app, errdefs.ErrFailedPrecondition)
+		}
+		said.paused = false
+		return command.GetBy() + " let it go on", nil
+	case *dynamicdeployv1.Promote:
+		return d.promote(command.GetBy(), request.GetPercent())
+	}
+	return "", unknownCommand(command, errors.New("it is none of Pause, Resume and Promote"))
+}
+
+// promote gives the canary another share. With all of it, the canary takes the place of the version before it.
+func (d *Master) promote(by string, percent int32) (event string, err error) {
+	if percent == 0 {
+		percent = 100
+	}
+	said := d.presentControl()
+	switch {
+	case percent < 1 || percent > 100:
+		return "", fmt.Errorf("a canary cannot receive %d %% of the requests; use 1 to 100: %w", percent, errdefs.ErrInvalidArgument)
+	case said.of == 0:
+		return "", fmt.Errorf("version %d of %s is no canary; \"mammoth deploy --canary 10%%\" makes one: %w", d.desired.GetVersion(), d.app, errdefs.ErrFailedPrecondition)
+	case d.percent() == 100:
+		return "", fmt.Errorf("version %d of %s is promoted already: %w", d.desired.GetVersion(), d.app, errdefs.ErrFailedPrecondition)
+	}
+	said.percent, said.paused = percent, false
+	return fmt.Sprintf("%s gives it %d %% of the requests", by, percent), nil
+}
+
+// percent is the share of the requests that the canary is to be given: what people said, or else what the spec says. A version that
+// repeats an earlier one is promoted at once, as its program has proven itself. Zero without a canary.
+func (d *Master) percent() int32 {
+	said := d.presentControl()
+	switch {
+	case said.of == 0:
+		return 0
+	case said.percent > 0:
+		return said.percent
+	case d.desired.GetFromVersion() > 0:
+		return 100
+	}
+	return said.of
+}
+
+func (d *Master) ending() bool { return d.desired.GetStopped() || d.desired.GetRemoving() }
+
+func unknownCommand(command *masterv1.Command, why error) error {
+	return fmt.Errorf("DynamicDeploy has no command %q: %w: %w", command.GetCommand().GetTypeUrl(), why, errdefs.ErrInvalidArgument)
+}
