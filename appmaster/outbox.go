@@ -12,7 +12,7 @@ import (
 )
 
 // Outbox holds what is to be sent to the ResourceManager. Asks and reports are absolute: they are sent again on every new
-// stream. Releases, memos, reverts and answers to commands are kept until they are acknowledged.
+// stream. Releases, memos, notes, revisions and answers to commands are kept until they are acknowledged.
 //
 // The sequence of an entry is that of the request that carried it on the present stream, zero if none did. Its methods do not wait,
 // and may be called from any goroutine.
@@ -31,8 +31,12 @@ type Outbox struct {
 	instances map[string]*instanceEntry
 	forgotten map[string]int64
 	rollout   entry[*masterv1.RolloutReport]
-	revert    entry[*masterv1.Revert]
-	memo      entry[[]byte]
+	revise    entry[*masterv1.Revise]
+	// notes are those on versions, by their numbers.
+	notes map[int32]*entry[*masterv1.VersionNote]
+	memo  entry[[]byte]
+	// traffic says whether the master wants to hear what balancers count.
+	traffic entry[bool]
 	// answers are those to commands, in the order in which they were given.
 	answers []*answerEntry
 	// generation is the newest generation that was acted upon.
@@ -69,6 +73,7 @@ func newOutbox() *Outbox {
 		releases:  map[string]int64{},
 		instances: map[string]*instanceEntry{},
 		forgotten: map[string]int64{},
+		notes:     map[int32]*entry[*masterv1.VersionNote]{},
 	}
 }
 
@@ -157,14 +162,24 @@ func (o *Outbox) ReportRollout(report *masterv1.RolloutReport) {
 	o.change(func() { o.rollout.put(report) })
 }
 
-// Revert requests the version before.
-func (o *Outbox) Revert(revert *masterv1.Revert) {
-	o.change(func() { o.revert.put(revert) })
+// NoteVersion notes what became of a version. It replaces the note before.
+func (o *Outbox) NoteVersion(note *masterv1.VersionNote) {
+	o.change(func() { o.notes[note.GetVersion()] = &entry[*masterv1.VersionNote]{value: note, set: true} })
+}
+
+// Revise has the spec of an earlier version wanted again. A changed desired state follows, unless something else is wanted by then.
+func (o *Outbox) Revise(revise *masterv1.Revise) {
+	o.change(func() { o.revise.put(revise) })
 }
 
 // SaveMemo saves at most 64 KiB for the next attempt.
 func (o *Outbox) SaveMemo(memo []byte) {
 	o.change(func() { o.memo.put(memo) })
+}
+
+// WantTraffic says whether Traffic events are wanted. At first they are not.
+func (o *Outbox) WantTraffic(wanted bool) {
+	o.change(func() { o.traffic.put(wanted) })
 }
 
 // Answer answers a command. What follows from the command is reported before, so that the answer is true when it is read.
@@ -196,7 +211,11 @@ func (o *Outbox) reset() {
 		for _, entry := range o.answers {
 			entry.sequence = 0
 		}
-		o.rollout.sequence, o.revert.sequence, o.memo.sequence, o.generation.sequence = 0, 0, 0, 0
+		for _, note := range o.notes {
+			note.sequence = 0
+		}
+		o.traffic.sequence = 0
+		o.rollout.sequence, o.revise.sequence, o.memo.sequence, o.generation.sequence = 0, 0, 0, 0
 	})
 }
 
@@ -233,11 +252,19 @@ func (o *Outbox) next() *masterv1.AllocateRequest {
 		if o.rollout.take(sequence) {
 			request.Rollout, pending = o.rollout.value, true
 		}
-		if o.revert.take(sequence) {
-			request.Revert, pending = o.revert.value, true
+		for _, version := range slices.Sorted(maps.Keys(o.notes)) {
+			if note := o.notes[version]; note.take(sequence) {
+				request.Notes, pending = append(request.Notes, note.value), true
+			}
+		}
+		if o.revise.take(sequence) {
+			request.Revise, pending = o.revise.value, true
 		}
 		if o.memo.take(sequence) {
 			request.Memo, pending = o.memo.value, true
+		}
+		if o.traffic.take(sequence) {
+			request.Traffic, pending = proto.Bool(o.traffic.value), true
 		}
 		if o.generation.take(sequence) {
 			pending = true
@@ -271,7 +298,8 @@ func (o *Outbox) acknowledge(applied int64) {
 		return entry.ask.GetCount() == 0 && stored(id, entry.sequence)
 	})
 	o.answers = slices.DeleteFunc(o.answers, func(entry *answerEntry) bool { return stored("", entry.sequence) })
-	o.revert.drop(applied)
+	maps.DeleteFunc(o.notes, func(_ int32, note *entry[*masterv1.VersionNote]) bool { return stored("", note.sequence) })
+	o.revise.drop(applied)
 	o.memo.drop(applied)
 }
 

@@ -63,3 +63,39 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 		}
 	}
 }
+
+// What is said once is sent on every stream until it is acknowledged, and not after that.
+func TestWhatIsSaidOnceIsKeptUntilItIsAcknowledged(t *testing.T) {
+	o := newOutbox()
+	o.NoteVersion(&masterv1.VersionNote{Version: 1})
+	o.NoteVersion(&masterv1.VersionNote{Version: 2, Failure: "it crashed"})
+	o.NoteVersion(&masterv1.VersionNote{Version: 1, CameUp: true})
+	o.Revise(&masterv1.Revise{Version: 2, ToVersion: 1})
+	o.WantTraffic(true)
+	o.Answer(&masterv1.CommandAnswer{Id: "b"})
+	o.Answer(&masterv1.CommandAnswer{Id: "a"})
+	want := "traffic true; notes 1 true, 2 false; revise 2; answers b a"
+	said := func(request *masterv1.AllocateRequest) string {
+		notes, answers := request.GetNotes(), request.GetAnswers()
+		if len(notes) != 2 || len(answers) != 2 {
+			return request.String()
+		}
+		return fmt.Sprintf("traffic %v; notes %d %v, %d %v; revise %d; answers %s %s", request.GetTraffic(), notes[0].GetVersion(), notes[0].GetCameUp(), notes[1].GetVersion(),
+			notes[1].GetCameUp(), request.GetRevise().GetVersion(), answers[0].GetId(), answers[1].GetId())
+	}
+	for _, when := range []string{"at first", "on the next stream"} {
+		if got := said(o.next()); got != want {
+			t.Errorf("%s %s", when, got)
+		}
+		if again := o.next(); again != nil {
+			t.Errorf("%s it is sent twice: %v", when, again)
+		}
+		o.reset()
+	}
+	sent := o.next()
+	o.acknowledge(sent.GetSequence())
+	o.reset()
+	if request := o.next(); len(request.GetNotes())+len(request.GetAnswers()) > 0 || request.GetRevise() != nil {
+		t.Errorf("what was acknowledged is sent again: %v", request)
+	}
+}

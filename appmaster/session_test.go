@@ -52,3 +52,34 @@ func TestAPreemptionThatIsCancelledBetweenStreamsIsNoticed(t *testing.T) {
 	s.Apply(&masterv1.AllocateResponse{Completed: []*corev1.ContainerStatus{{Lease: &corev1.Lease{ContainerId: "c2", NodeId: "node-1"}}}})
 	expect("one that has ended meanwhile")
 }
+
+// A command is one event, although each stream repeats those that were not answered.
+func TestACommandIsReceivedOnce(t *testing.T) {
+	var got []string
+	s := NewSession(Listener{Emit: func(event Event) {
+		if received, ok := event.(CommandReceived); ok {
+			got = append(got, received.Command.GetId())
+		}
+	}})
+	answer := func(ids ...string) *masterv1.AllocateResponse {
+		response := &masterv1.AllocateResponse{}
+		for _, id := range ids {
+			response.Commands = append(response.Commands, &masterv1.Command{Id: id})
+		}
+		return response
+	}
+	s.Begin(&masterv1.RegisterResponse{})
+	s.Apply(answer("a"))
+	s.Apply(answer("b"))
+	s.Resume(&masterv1.RegisterResponse{})
+	s.Apply(answer("a", "b", "c"))
+	s.Apply(answer("d"))
+	s.Resume(&masterv1.RegisterResponse{})
+	s.Apply(answer("d"))
+	if want := []string{"a", "b", "c", "d"}; !slices.Equal(got, want) {
+		t.Errorf("received %q, want %q", got, want)
+	}
+	if len(s.commands) != 1 {
+		t.Errorf("it remembers %d commands, and one may be repeated", len(s.commands))
+	}
+}

@@ -77,11 +77,18 @@ func (z *Zone) Desired() *masterv1.Wanted {
 	return proto.CloneOf(z.desired)
 }
 
-// Reverts lists the reverts that were requested.
-func (z *Zone) Reverts() []*masterv1.Revert {
+// WantsTraffic reports whether the master wants to hear what balancers count.
+func (z *Zone) WantsTraffic() bool {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	return slices.Clone(z.reverts)
+	return z.traffic
+}
+
+// Revisions lists the revisions that masters have made.
+func (z *Zone) Revisions() []*masterv1.Revise {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return slices.Clone(z.revisions)
 }
 
 // ReportedGeneration is the newest generation that a master has acted upon.

@@ -66,7 +66,9 @@ type Zone struct {
 	desired   *masterv1.Wanted
 	memo      []byte
 	rollout   *masterv1.RolloutReport
-	reverts   []*masterv1.Revert
+	revisions []*masterv1.Revise
+	// traffic says that the master wants to hear what balancers count.
+	traffic bool
 	// commands are those that no master has answered.
 	commands   []*command
 	generation int64
@@ -124,6 +126,7 @@ func NewZone(t testing.TB, app string) *Zone {
 		},
 	}
 	z.desired.Versions = map[int32]*apiv1.AppSpec{1: z.desired.GetSpec()}
+	z.desired.Notes = []*masterv1.VersionNote{{Version: 1}}
 	z.Start()
 	t.Cleanup(z.close)
 	return z
@@ -153,9 +156,7 @@ func (z *Zone) SetDesired(change func(*masterv1.Wanted)) {
 	desired := proto.CloneOf(z.desired)
 	change(desired)
 	desired.Generation++
-	desired.Versions[desired.GetVersion()] = proto.CloneOf(desired.GetSpec())
-	z.desired = desired
-	z.send(func(answer *masterv1.AllocateResponse) { answer.Wanted = desired })
+	z.want(desired)
 }
 
 // Deploy makes a new version the desired one.
@@ -163,7 +164,7 @@ func (z *Zone) Deploy(change func(*apiv1.RoleSpec)) {
 	z.SetDesired(func(desired *masterv1.Wanted) {
 		change(desired.GetSpec().GetRoles()[0])
 		desired.Version++
-		desired.Reverted = false
+		desired.Revised, desired.FromVersion = false, 0
 	})
 }
 
@@ -378,9 +379,15 @@ func (z *Zone) apply(request *masterv1.AllocateRequest) {
 			z.violation("a memo of %d bytes", len(z.memo))
 		}
 	}
-	if revert := request.GetRevert(); revert != nil {
-		z.reverts = append(z.reverts, revert)
-		z.revert(revert)
+	if request.Traffic != nil {
+		z.traffic = request.GetTraffic()
+	}
+	for _, note := range request.GetNotes() {
+		z.note(note)
+	}
+	if revise := request.GetRevise(); revise != nil {
+		z.revisions = append(z.revisions, revise)
+		z.revise(revise)
 	}
 	for _, answer := range request.GetAnswers() {
 		z.answered(answer)
@@ -390,16 +397,39 @@ func (z *Zone) apply(request *masterv1.AllocateRequest) {
 	z.send(func(answer *masterv1.AllocateResponse) { answer.AppliedSequence = request.GetSequence() })
 }
 
-func (z *Zone) revert(revert *masterv1.Revert) {
-	if revert.GetFromVersion() != z.desired.GetVersion() || z.desired.GetReverted() {
+// note stores what became of a version, and sends the master the notes.
+func (z *Zone) note(note *masterv1.VersionNote) {
+	desired := proto.CloneOf(z.desired)
+	i := slices.IndexFunc(desired.GetNotes(), func(n *masterv1.VersionNote) bool { return n.GetVersion() == note.GetVersion() })
+	if i < 0 {
+		return
+	}
+	desired.Notes[i] = &masterv1.VersionNote{
+		Version: note.GetVersion(), CameUp: desired.Notes[i].GetCameUp() || note.GetCameUp(), Failure: note.GetFailure(),
+	}
+	z.want(desired)
+}
+
+func (z *Zone) revise(revise *masterv1.Revise) {
+	earlier, known := z.desired.GetVersions()[revise.GetToVersion()]
+	if revise.GetVersion() != z.desired.GetVersion() || !known {
 		return
 	}
 	desired := proto.CloneOf(z.desired)
-	desired.Spec = proto.CloneOf(desired.GetVersions()[desired.GetVersion()-1])
+	desired.Spec = proto.CloneOf(earlier)
 	desired.Version++
 	desired.Generation++
-	desired.Reverted = true
-	desired.Versions[desired.GetVersion()] = proto.CloneOf(desired.GetSpec())
+	desired.Revised, desired.FromVersion = true, revise.GetToVersion()
+	z.want(desired)
+}
+
+// want makes a state the desired one.
+func (z *Zone) want(desired *masterv1.Wanted) {
+	version := desired.GetVersion()
+	desired.Versions[version] = proto.CloneOf(desired.GetSpec())
+	if !slices.ContainsFunc(desired.GetNotes(), func(n *masterv1.VersionNote) bool { return n.GetVersion() == version }) {
+		desired.Notes = append(desired.Notes, &masterv1.VersionNote{Version: version})
+	}
 	z.desired = desired
 	z.send(func(answer *masterv1.AllocateResponse) { answer.Wanted = desired })
 }

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 
@@ -48,6 +49,16 @@ func (d *Master) Decide(now time.Time) time.Time {
 	if report := d.appRollout(rollouts); !proto.Equal(report, d.rollout) {
 		d.rollout = report
 		d.out.ReportRollout(report)
+	}
+	if wants := d.judgedByErrors(); wants != d.wantsTraffic {
+		d.wantsTraffic = wants
+		d.out.WantTraffic(wants)
+	}
+	switch d.rollout.GetState() {
+	case apiv1.Rollout_DONE, apiv1.Rollout_REVERTED:
+		d.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), CameUp: true})
+	case apiv1.Rollout_FAILED:
+		d.note(&masterv1.VersionNote{Version: d.desired.GetVersion(), Failure: d.rollout.GetReason()})
 	}
 	if state := d.rollout.GetState(); d.control.paused && (state == apiv1.Rollout_DONE || state == apiv1.Rollout_REVERTED) {
 		// The next rollout is not paused because this one was.
@@ -99,7 +110,10 @@ func (d *Master) perform(r *role, action plan.Action) {
 		d.out.ForgetInstance(action.Instance)
 	case plan.Revert:
 		d.log.Warn("a rollout has failed", "version", action.From, "reason", action.Reason)
-		d.out.Revert(&masterv1.Revert{FromVersion: action.From, Reason: action.Reason})
+		d.note(&masterv1.VersionNote{Version: action.From, Failure: action.Reason})
+		d.out.Revise(&masterv1.Revise{
+			Version: action.From, ToVersion: stableVersion(d.desired), Cause: fmt.Sprintf("revert of %d: %s", action.From, action.Reason),
+		})
 	}
 }
 
@@ -154,6 +168,31 @@ func setOutlook(report *masterv1.RolloutReport, rollout plan.Rollout) {
 	if !rollout.FailsAt.IsZero() {
 		report.FailsAt = timestamppb.New(rollout.FailsAt)
 	}
+}
+
+// note notes what has become of a version, for the history, unless that was noted last.
+func (d *Master) note(note *masterv1.VersionNote) {
+	if !proto.Equal(note, d.noted) {
+		d.noted = note
+		d.out.NoteVersion(note)
+	}
+}
+
+// stableVersion is the newest version before the desired one that came up and did not fail; zero if there is none.
+func stableVersion(desired *masterv1.Wanted) int32 {
+	for _, note := range slices.Backward(desired.GetNotes()) {
+		if note.GetVersion() < desired.GetVersion() && note.GetCameUp() && note.GetFailure() == "" {
+			return note.GetVersion()
+		}
+	}
+	return 0
+}
+
+// judgedByErrors reports whether a rollout is under way that fails when too many requests do.
+func (d *Master) judgedByErrors() bool {
+	state := d.rollout.GetState()
+	return (state == apiv1.Rollout_PROGRESSING || state == apiv1.Rollout_PAUSED) &&
+		slices.ContainsFunc(d.desired.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
 }
 
 // presentRollout is the rollout of the app as it is now.

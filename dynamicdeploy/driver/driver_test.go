@@ -126,8 +126,8 @@ func TestACrashLoopBacksOffAndRecovers(t *testing.T) {
 		if report.GetState() != apiv1.Instance_BACKOFF || report.GetNextAttemptAt() == nil || report.GetReason() == "" {
 			t.Errorf("report %v", report)
 		}
-		if w.Rollout().GetState() != apiv1.Rollout_FAILED || len(w.Reverts()) != 0 {
-			t.Errorf("rollout %v, reverts %v", w.Rollout(), w.Reverts())
+		if w.Rollout().GetState() != apiv1.Rollout_FAILED || len(w.Revisions()) != 0 {
+			t.Errorf("rollout %v, reverts %v", w.Rollout(), w.Revisions())
 		}
 		starts := w.Starts()
 		w.kill()

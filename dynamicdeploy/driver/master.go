@@ -48,9 +48,12 @@ type Master struct {
 	// starts are those that were decided since Starts was last called.
 	starts []Start
 
-	// reported, rollout, memo and reportedGeneration are what was last sent, so that only changes are.
+	// wantsTraffic says that balancers' counts were asked for.
+	wantsTraffic bool
+	// reported, rollout, noted, memo and reportedGeneration are what was last sent, so that only changes are.
 	reported           map[string]*masterv1.InstanceReport
 	rollout            *masterv1.RolloutReport
+	noted              *masterv1.VersionNote
 	memo               []byte
 	reportedGeneration int64
 }

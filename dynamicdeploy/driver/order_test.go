@@ -42,7 +42,7 @@ func (w *world) deploy(front, db string) {
 	w.SetDesired(func(wanted *masterv1.Wanted) {
 		wanted.Spec.Roles[0].Image, wanted.Spec.Roles[1].Image = front, db
 		wanted.Version++
-		wanted.Reverted = false
+		wanted.Revised = false
 	})
 }
 
@@ -136,8 +136,8 @@ func TestARoleStaysAsItIsWhenTheOneBeforeFails(t *testing.T) {
 		before := w.Registry()
 		w.deploy("front:2", "db:2")
 		w.after(2 * time.Minute)
-		if len(w.Reverts()) != 1 {
-			t.Fatalf("reverts: %v", w.Reverts())
+		if len(w.Revisions()) != 1 {
+			t.Fatalf("reverts: %v", w.Revisions())
 		}
 		for _, name := range []string{"web-front-1", "web-front-2"} {
 			if got := w.Registry()[name]; got == "" || got != before[name] {

@@ -2,6 +2,8 @@ package driver_test
 
 import (
 	"maps"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,8 +49,8 @@ func TestAVersionThatCrashesIsRevertedLongBeforeTheDeadline(t *testing.T) {
 		old := w.Registry()
 		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
 		w.after(time.Minute)
-		if len(w.Reverts()) != 1 || w.Reverts()[0].GetFromVersion() != 2 {
-			t.Fatalf("reverts: %v", w.Reverts())
+		if len(w.Revisions()) != 1 || w.Revisions()[0].GetVersion() != 2 {
+			t.Fatalf("reverts: %v", w.Revisions())
 		}
 		if w.Rollout().GetState() != apiv1.Rollout_REVERTED || w.Rollout().GetVersion() != 3 || w.Rollout().GetReason() == "" {
 			t.Errorf("rollout %v", w.Rollout())
@@ -60,6 +62,76 @@ func TestAVersionThatCrashesIsRevertedLongBeforeTheDeadline(t *testing.T) {
 			if report.GetVersion() != 3 {
 				t.Errorf("%v does not count as the reverted version", report)
 			}
+		}
+	})
+}
+
+func TestARevertGoesToTheNewestVersionThatCameUpAndHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.behave(func(spec *corev1.ContainerSpec) mastertest.Behaviour {
+			if image := spec.GetImage(); image == "web:2" || image == "web:3" {
+				return crashing(image)(spec)
+			}
+			return crashing("")(spec)
+		})
+		w.after(time.Minute)
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image, role.Update.AutoRevert = "web:2", false })
+		w.after(time.Minute)
+		if r := w.Rollout(); r.GetState() != apiv1.Rollout_FAILED || r.GetReverts() || len(w.Revisions()) > 0 {
+			t.Errorf("version 2, which is not to be reverted: %v, revisions %v", r, w.Revisions())
+		}
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image, role.Update.AutoRevert = "web:3", true })
+		w.after(time.Minute)
+		var failed []bool
+		for _, note := range w.Desired().GetNotes() {
+			failed = append(failed, note.GetFailure() != "")
+		}
+		revisions := w.Revisions()
+		if len(revisions) != 1 || revisions[0].GetVersion() != 3 || revisions[0].GetToVersion() != 1 || !strings.HasPrefix(revisions[0].GetCause(), "revert of 3: ") {
+			t.Errorf("revisions %v", revisions)
+		}
+		if want := []bool{false, true, true, false}; !slices.Equal(failed, want) {
+			t.Errorf("versions that failed: %v, want %v", failed, want)
+		}
+	})
+}
+
+func TestTrafficIsHeardWhileItJudgesARollout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, func(role *apiv1.RoleSpec) {
+			role.Update.MaxErrorPercent, role.Update.MinHealthy = 5, durationpb.New(10*time.Second)
+		})
+		expect := func(when string, want bool) {
+			t.Helper()
+			if got := w.WantsTraffic(); got != want {
+				t.Errorf("%s traffic is wanted: %v", when, got)
+			}
+		}
+		w.after(time.Second)
+		expect("in the first rollout", true)
+		w.after(time.Minute)
+		expect("after the first rollout", false)
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
+		w.after(time.Second)
+		expect("in a rollout", true)
+		w.after(time.Minute)
+		expect("after a rollout", false)
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image, role.Update.MaxErrorPercent = "web:3", 0 })
+		w.after(time.Second)
+		expect("in a rollout without a limit", false)
+	})
+}
+
+func TestWithoutAVersionThatCameUpNothingIsReverted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, nil)
+		w.behave(func(spec *corev1.ContainerSpec) mastertest.Behaviour { return crashing(spec.GetImage())(spec) })
+		w.after(time.Minute)
+		w.Deploy(func(role *apiv1.RoleSpec) { role.Image = "web:2" })
+		w.after(time.Minute)
+		if r := w.Rollout(); r.GetState() != apiv1.Rollout_FAILED || r.GetReverts() || len(w.Revisions()) > 0 {
+			t.Errorf("the second version that never came up: %v, revisions %v", r, w.Revisions())
 		}
 	})
 }
@@ -167,7 +239,7 @@ func TestAnInstanceCountsOnceItHasBeenHealthyForAWhile(t *testing.T) {
 				}
 			}
 		}
-		if reverts := w.Reverts(); len(reverts) != 1 {
+		if reverts := w.Revisions(); len(reverts) != 1 {
 			t.Errorf("reverts: %v", reverts)
 		}
 	})

@@ -54,8 +54,8 @@ func desiredOf(desired *masterv1.Wanted, spec *apiv1.RoleSpec) plan.Desired {
 			Backoff:     duration(restart.GetBackoff(), defaults.Backoff),
 			MaxBackoff:  duration(restart.GetMaxBackoff(), defaults.MaxBackoff),
 		},
-		CanRevert: (update == nil || update.GetAutoRevert()) && !desired.GetReverted() && desired.GetVersion() > 1,
-		Reverted:  desired.GetReverted(),
+		CanRevert: (update == nil || update.GetAutoRevert()) && !desired.GetRevised() && stableVersion(desired) > 0,
+		Reverted:  desired.GetRevised(),
 	}
 	if update.GetMinHealthy() != nil {
 		w.Update.MinHealthy = update.GetMinHealthy().AsDuration() // zero is allowed

@@ -52,12 +52,20 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 	if answers := request.GetAnswers(); len(answers) > MostItems {
 		return invalid("a request of an application master has %d answers, and the most is %d", len(answers), MostItems)
 	}
+	if notes := request.GetNotes(); len(notes) > MostItems {
+		return invalid("a request of an application master has %d notes, and the most is %d", len(notes), MostItems)
+	}
+	for _, note := range request.GetNotes() {
+		if size := proto.Size(note); size > maxItemBytes {
+			return invalid("the note on version %d has %d bytes, and the most is %d", note.GetVersion(), size, maxItemBytes)
+		}
+	}
 	for _, answer := range request.GetAnswers() {
 		if size := proto.Size(answer); size > maxItemBytes {
 			return invalid("the answer to command %q has %d bytes, and the most is %d", truncated(answer.GetId()), size, maxItemBytes)
 		}
 	}
-	if size := proto.Size(request.GetRollout()) + proto.Size(request.GetRevert()); size > maxItemBytes {
+	if size := proto.Size(request.GetRollout()) + proto.Size(request.GetRevise()); size > maxItemBytes {
 		return invalid("the report of a rollout has %d bytes, and the most is %d", size, maxItemBytes)
 	}
 	return nil

@@ -46,7 +46,7 @@ func TestVersionsRiseOnlyWhenInstancesMustChange(t *testing.T) {
 			t.Errorf("at first: version %d, generation %d", first.GetVersion(), first.GetGeneration())
 		}
 		m := n.launchMaster()
-		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		m.say(cameUp(1, 2))
 		scaled, err := z.apps().ScaleApp(context.Background(), &apiv1.ScaleAppRequest{Name: "web", Instances: 5})
 		if err != nil || scaled.GetVersion() != 1 || scaled.GetGeneration() != 2 || scaled.GetWanted() != 5 {
 			t.Errorf("scaled: %v, %v", scaled, err)
@@ -74,21 +74,21 @@ func TestRollbackAndRevertKeepTheCount(t *testing.T) {
 		n := z.addNode("node-1")
 		z.deploy(webSpec(2))
 		m := n.launchMaster()
-		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		m.say(cameUp(1, 2))
 		z.deploy(spec2(3))
-		answers := m.say(&masterv1.AllocateRequest{Revert: &masterv1.Revert{FromVersion: 2, Reason: "web-3 never became healthy"}})
+		answers := m.say(revised(2, 1, "web-3 never became healthy"))
 		app := z.app("web")
 		if app.GetVersion() != 3 || app.GetSpec().GetRoles()[0].GetImage() != "web:1" || app.GetWanted() != 3 {
 			t.Fatalf("after the revert: version %d of image %s, %d wanted", app.GetVersion(), app.GetSpec().GetRoles()[0].GetImage(), app.GetWanted())
 		}
-		if wanted := newestWanted(answers); !wanted.GetReverted() {
-			t.Error("the master does not learn that this is a revert")
+		if wanted := newestWanted(answers); !wanted.GetRevised() {
+			t.Error("the master does not learn that it made this version")
 		}
-		m.say(&masterv1.AllocateRequest{Revert: &masterv1.Revert{FromVersion: 3, Reason: "still"}})
+		m.say(revised(2, 1, "said twice"))
 		if got := z.app("web").GetVersion(); got != 3 {
-			t.Errorf("a revert was reverted: version %d", got)
+			t.Errorf("another version than the wanted one was revised: version %d", got)
 		}
-		m.say(&masterv1.AllocateRequest{Rollout: done(3, 3)})
+		m.say(cameUp(3, 3))
 		_, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web"})
 		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "no earlier version of web that came up and held differs from the present one") {
 			t.Errorf("rolled back from 3 to 1, which is the same, or to 2, which never came up: %v", err)
@@ -132,15 +132,17 @@ func TestAVersionThatCameUpAndDidNotHoldIsTakenBack(t *testing.T) {
 		n := z.addNode("node-1")
 		z.deploy(webSpec(2))
 		m := n.launchMaster()
-		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		m.say(cameUp(1, 2))
 		z.deploy(spec2(2))
-		m.say(&masterv1.AllocateRequest{Rollout: done(2, 2)})
+		m.say(cameUp(2, 2))
 		m.say(&masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: 2, State: apiv1.Rollout_PROGRESSING, Total: 2}})
-		m.say(&masterv1.AllocateRequest{Revert: &masterv1.Revert{FromVersion: 2, Reason: "web-3 exited with code 7"}})
+		m.say(revised(2, 1, "web-3 exited with code 7"))
 		if app := z.app("web"); app.GetVersion() != 3 || app.GetSpec().GetRoles()[0].GetImage() != "web:1" {
 			t.Fatalf("after the revert: version %d of image %s", app.GetVersion(), app.GetSpec().GetRoles()[0].GetImage())
 		}
-		m.say(&masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: 3, State: apiv1.Rollout_REVERTED, Updated: 2, Total: 2}})
+		restored := cameUp(3, 2)
+		restored.Rollout.State = apiv1.Rollout_REVERTED
+		m.say(restored)
 		history, err := z.apps().GetAppHistory(context.Background(), &apiv1.GetAppRequest{Name: "web"})
 		if err != nil {
 			t.Fatal(err)

@@ -34,7 +34,7 @@ func TestTheLargestVersionsAreStoredOnceAndRead(t *testing.T) {
 		n := z.addNode("node-1")
 		z.deploy(largeSpec(0))
 		m := n.launchMaster()
-		m.say(&masterv1.AllocateRequest{Rollout: done(1, 1)})
+		m.say(cameUp(1, 1))
 		for i := range 30 {
 			z.deploy(largeSpec(i + 1))
 			for range 5 {

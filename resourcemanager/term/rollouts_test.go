@@ -2,6 +2,7 @@ package term
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,19 @@ func reported(version int32, state apiv1.Rollout_State, percent int32) *masterv1
 	return &masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: version, State: state, Total: 2, Percent: percent}}
 }
 
+// cameUp is the request with which a master reports that a version runs with all of its instances.
+func cameUp(version, total int32) *masterv1.AllocateRequest {
+	return &masterv1.AllocateRequest{Rollout: done(version, total), Notes: []*masterv1.VersionNote{{Version: version, CameUp: true}}}
+}
+
+// revised is the request with which a master goes back to an earlier version because the present one has failed.
+func revised(version, to int32, failure string) *masterv1.AllocateRequest {
+	return &masterv1.AllocateRequest{
+		Notes:  []*masterv1.VersionNote{{Version: version, Failure: failure}},
+		Revise: &masterv1.Revise{Version: version, ToVersion: to, Cause: fmt.Sprintf("revert of %d: %s", version, failure)},
+	}
+}
+
 func canary(spec *apiv1.AppSpec, percent int32) *apiv1.AppSpec {
 	spec.Roles[0].Update = &apiv1.UpdatePolicy{
 		Strategy: apiv1.UpdatePolicy_CANARY, CanaryPercent: percent, MaxSurge: 1, AutoRevert: true, MaxErrorPercent: 5,
@@ -40,20 +54,20 @@ func TestAMasterIsToldWhichVersionIsRepeated(t *testing.T) {
 		n := z.addNode("node-1")
 		z.deploy(canary(webSpec(2), 10))
 		m := n.launchMaster()
-		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		m.say(cameUp(1, 2))
 		z.deploy(canary(spec2(2), 10))
-		answers := m.say(&masterv1.AllocateRequest{Revert: &masterv1.Revert{FromVersion: 2, Reason: "too many errors"}})
-		if wanted := newestWanted(answers); !wanted.GetReverted() || wanted.GetFromVersion() != 1 {
+		answers := m.say(revised(2, 1, "too many errors"))
+		if wanted := newestWanted(answers); !wanted.GetRevised() || wanted.GetFromVersion() != 1 {
 			t.Errorf("after a revert the master is told %v", wanted)
 		}
 		z.deploy(canary(spec2(2), 20))
-		if wanted := newestWanted(m.heard()); wanted.GetReverted() || wanted.GetFromVersion() != 0 {
+		if wanted := newestWanted(m.heard()); wanted.GetRevised() || wanted.GetFromVersion() != 0 {
 			t.Errorf("after another deployment the master is told %v", wanted)
 		}
 		if _, err := z.apps().RollbackApp(context.Background(), &apiv1.RollbackAppRequest{Name: "web", Version: 1}); err != nil {
 			t.Fatal(err)
 		}
-		if wanted := newestWanted(m.heard()); wanted.GetReverted() || wanted.GetFromVersion() != 1 {
+		if wanted := newestWanted(m.heard()); wanted.GetRevised() || wanted.GetFromVersion() != 1 {
 			t.Errorf("after a rollback the master is told %v", wanted)
 		}
 	})
@@ -66,7 +80,7 @@ func TestAStepIsDoneOnceBalancersRouteByIt(t *testing.T) {
 		m := n.launchMaster()
 		m.startInstance(n, "web-1")
 		z.board.HoldBack()
-		m.say(&masterv1.AllocateRequest{Rollout: done(1, 1)})
+		m.say(cameUp(1, 1))
 		if state := z.app("web").GetRollout().GetState(); state == apiv1.Rollout_DONE {
 			t.Error("a rollout is done while a balancer does not route to it")
 		}
@@ -99,21 +113,38 @@ func TestAMasterHearsWhatBalancersCount(t *testing.T) {
 		z.deploy(canary(webSpec(2), 10))
 		m := n.launchMaster()
 		m.startInstance(n, "web-1")
-		m.say(reported(1, apiv1.Rollout_PROGRESSING, 10))
+		count := func() {
+			observer{z.rm}.Counted("nginx", []*companionv1.Traffic{{Service: "web", Endpoint: "web-1", Requests: 10, Errors: 1}})
+			z.pass(0)
+		}
+		heard := func() (traffic []*masterv1.Traffic) {
+			for _, answer := range m.heard() {
+				traffic = append(traffic, answer.GetTraffic()...)
+			}
+			return traffic
+		}
+		count()
+		if traffic := heard(); len(traffic) > 0 {
+			t.Errorf("a master that has not asked for it hears %v", traffic)
+		}
+		m.say(&masterv1.AllocateRequest{Traffic: proto.Bool(true)})
 		for range 2 {
 			observer{z.rm}.Counted("nginx", []*companionv1.Traffic{
 				{Service: "web", Endpoint: "web-1", Requests: 10, Errors: 1}, {Service: "web", Endpoint: "web-9", Requests: 1}, {Service: "nobody", Endpoint: "x"},
 			})
 		}
 		z.pass(0)
-		var last *masterv1.Traffic
-		for _, answer := range m.heard() {
-			for _, traffic := range answer.GetTraffic() {
-				last = traffic
-			}
+		traffic := heard()
+		if len(traffic) == 0 {
+			t.Fatal("the master hears nothing")
 		}
-		if last.GetInstance() != "web-1" || last.GetRequests() != 20 || last.GetErrors() != 2 {
+		if last := traffic[len(traffic)-1]; last.GetInstance() != "web-1" || last.GetRequests() != 20 || last.GetErrors() != 2 {
 			t.Errorf("the master has heard %v", last)
+		}
+		m.say(&masterv1.AllocateRequest{Traffic: proto.Bool(false)})
+		count()
+		if traffic := heard(); len(traffic) > 0 {
+			t.Errorf("a master that does not want it any more hears %v", traffic)
 		}
 	})
 }
@@ -125,7 +156,7 @@ func TestAMasterThatIsAheadOfANodeIsHeldBack(t *testing.T) {
 			z.deploy(exposedAt(webSpec(1), "web.example.test"))
 			m := n.launchMaster()
 			old := m.startInstance(n, "web-1")
-			m.say(&masterv1.AllocateRequest{Rollout: done(1, 1)})
+			m.say(cameUp(1, 1))
 			z.deploy(exposedAt(spec2(1), "web.example.test"))
 			m.say(reported(2, apiv1.Rollout_PROGRESSING, 0))
 			fresh := allocated(m.say(&masterv1.AllocateRequest{Asks: []*masterv1.Ask{ask1("web-2")}}))[0].GetLease().GetContainerId()
@@ -175,7 +206,7 @@ func TestACourseIsSaidOfOneChange(t *testing.T) {
 		n := z.addNode("node-1")
 		z.deploy(webSpec(2))
 		m := n.launchMaster()
-		m.say(&masterv1.AllocateRequest{Rollout: done(1, 2)})
+		m.say(cameUp(1, 2))
 		once := spec2(2)
 		once.Roles[0].Update = &apiv1.UpdatePolicy{
 			MaxSurge: 1, Strategy: apiv1.UpdatePolicy_BLUE_GREEN,

@@ -183,7 +183,7 @@ func TestEveryStateThatLastsSaysWhy(t *testing.T) {
 		container := m.startInstance(n, "web-1")
 		m.say(&masterv1.AllocateRequest{Rollout: &masterv1.RolloutReport{Version: 1, State: apiv1.Rollout_PAUSED, Updated: 1, Total: 1, Reason: "a person paused it"}})
 		says(z, "the rollout of version 1 is paused: a person paused it")
-		m.say(&masterv1.AllocateRequest{Rollout: done(1, 1)})
+		m.say(cameUp(1, 1))
 		z.pass(5 * time.Second)
 		if got := z.app("web").GetWaiting(); len(got) != 0 {
 			t.Errorf("nothing is missing, and it says %v", got)

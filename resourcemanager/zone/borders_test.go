@@ -32,7 +32,7 @@ var parts = []part{
 	{
 		[]string{"rollouts", "appRollout", "rolloutStep", "rolloutHelps"},
 		[]string{"rollouts.go", "versions.go", "strategy.go", "replacements.go", "rolloutwords.go"},
-		"app.record.Spec app.record.Version app.record.Versions app.record.GoodVersion app.record.Reverted app.record.Rollout " +
+		"app.record.Spec app.record.Version app.record.Versions app.record.Revised app.record.Rollout " +
 			"app.record.FromVersion",
 	},
 	{

@@ -29,6 +29,8 @@ type appMaster struct {
 	response *masterv1.AllocateResponse
 	// names are the names of the instances in the order in which people count; nil if one has come or gone since.
 	names []string
+	// wantsTraffic says that the master is to be sent what balancers count.
+	wantsTraffic bool
 	// memo is what the master has saved for the next one.
 	memo []byte
 }
@@ -54,6 +56,8 @@ type masters struct {
 }
 
 func (a *app) connected() bool { return a.master.stream != 0 }
+
+func (a *app) wantsTraffic() bool { return a.master.wantsTraffic }
 
 // authenticate finds the app whose newest attempt holds the bearer token.
 func (ms *masters) authenticate(bearer string) (*app, error) {
@@ -121,7 +125,7 @@ func (ms *masters) open(bearer string, stream StreamID) error {
 		return fmt.Errorf("attempt %d of %s has to register first: %w", a.record.GetAttempt().GetNumber(), a.record.GetName(), errdefs.ErrFailedPrecondition)
 	}
 	ms.endStream(a, fmt.Errorf("another stream was opened: %w", errdefs.ErrAborted))
-	a.master.stream = stream
+	a.master.stream, a.master.wantsTraffic = stream, false
 	ms.byStream[stream] = a
 	ms.endpoints.resetTraffic(a)
 	a.master.response = &masterv1.AllocateResponse{Wanted: ms.desired.wanted(a), Waits: &masterv1.Waits{Waiting: a.waits()}, Commands: ms.commands.unanswered(a)}
@@ -220,8 +224,14 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 	if rollout := request.GetRollout(); rollout != nil {
 		ms.rollouts.report(a, rollout)
 	}
-	if revert := request.GetRevert(); revert != nil {
-		ms.rollouts.revert(a, revert)
+	if request.Traffic != nil {
+		a.master.wantsTraffic = request.GetTraffic()
+	}
+	for _, note := range request.GetNotes() {
+		ms.rollouts.note(a, note)
+	}
+	if revise := request.GetRevise(); revise != nil {
+		ms.rollouts.revise(a, revise)
 	}
 	for _, answer := range request.GetAnswers() {
 		ms.commands.answered(a, answer)

@@ -2,7 +2,6 @@ package zone
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -29,8 +28,8 @@ type rolloutStep struct {
 
 // rollouts are the versions of apps, and how one takes the place of another: strategies, canaries, reverts. They are DynamicDeploy's
 // business, so nothing of them is known outside. The other parts have a spec changed (change, setVersion, setSpec, beginAnew,
-// forgetVersions), pass on what a master reports (report, revert, confirmed), have what it is sent completed (complete), ask whether a
-// rollout is under way (underWay, isProgressing, judgedByErrors), and ask for what people are shown (view, history, reason, obstacles,
+// forgetVersions), pass on what a master reports (report, note, revise, confirmed), have what it is sent completed (complete), ask whether a
+// rollout is under way (underWay, isProgressing), and ask for what people are shown (view, history, reason, obstacles,
 // progress, helps, replacedBecause, planReplacements).
 //
 // A version is a spec with which instances run. It succeeds when all of its instances have run and counted, and is stable as long as it
@@ -98,10 +97,11 @@ func (rs *rollouts) complete(a *app, wanted *masterv1.Wanted) {
 	for _, role := range wanted.GetSpec().GetRoles() {
 		withStrategy(role.GetUpdate())
 	}
-	wanted.Version, wanted.Reverted, wanted.FromVersion = r.GetVersion(), r.GetReverted(), r.GetFromVersion()
+	wanted.Version, wanted.Revised, wanted.FromVersion = r.GetVersion(), r.GetRevised(), r.GetFromVersion()
 	wanted.Versions = make(map[int32]*apiv1.AppSpec, len(r.GetVersions()))
 	for _, version := range r.GetVersions() {
 		wanted.Versions[version.GetVersion()] = version.GetSpec()
+		wanted.Notes = append(wanted.Notes, &masterv1.VersionNote{Version: version.GetVersion(), CameUp: version.GetCameUp(), Failure: version.GetFailure()})
 	}
 }
 
@@ -126,18 +126,11 @@ func (rs *rollouts) report(a *app, report *masterv1.RolloutReport) {
 	rs.set(a, after)
 }
 
-// set makes a report what is known of the rollout, and notes the outcome of the version.
+// set makes a report what is known of the rollout.
 func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
 	r := a.record
 	before := r.GetRollout()
 	r.Rollout = after
-	switch state := after.GetState(); {
-	case after.GetVersion() != r.GetVersion():
-	case state == apiv1.Rollout_FAILED:
-		rs.failed(a, after.GetReason())
-	case state == apiv1.Rollout_DONE, state == apiv1.Rollout_REVERTED:
-		rs.succeeded(a)
-	}
 	if before.GetState() != after.GetState() || before.GetVersion() != after.GetVersion() {
 		from := ""
 		if before.GetVersion() == after.GetVersion() && before != nil {
@@ -150,11 +143,6 @@ func (rs *rollouts) set(a *app, after *apiv1.Rollout) {
 		})
 	}
 	rs.apps.changed(a)
-}
-
-// judgedByErrors reports whether a rollout is under way that fails when too many requests do.
-func (a *app) judgedByErrors() bool {
-	return a.underWay() && slices.ContainsFunc(a.record.GetSpec().GetRoles(), func(role *apiv1.RoleSpec) bool { return role.GetUpdate().GetMaxErrorPercent() > 0 })
 }
 
 // presentRollout is the rollout of the present version, as far as the master has reported it.

@@ -28,7 +28,7 @@ const (
 func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r := a.record
 	r.Version++
-	r.Spec, r.Reverted, r.FromVersion = spec, false, 0
+	r.Spec, r.Revised, r.FromVersion = spec, false, 0
 	rs.desired.refreshCounts(a)
 	versions := make([]*apiv1.AppHistory_Version, 0, len(r.GetVersions())+1)
 	for _, version := range r.GetVersions() {
@@ -41,7 +41,7 @@ func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	r.Versions = append(versions, &apiv1.AppHistory_Version{
 		Version: r.GetVersion(), CreatedAt: timestamppb.New(rs.now), Cause: cause, Spec: spec, Current: true,
 	})
-	rs.saveVersion(a)
+	rs.saveVersion(a, r.Versions[len(r.Versions)-1])
 	rs.dropVersions(a)
 	if r.GetVersion() > 1 {
 		rs.Emit(&apiv1.Event{Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(), Message: fmt.Sprintf("version %d of %s is wanted: %s", r.GetVersion(), r.GetName(), cause)})
@@ -49,21 +49,25 @@ func (rs *rollouts) setVersion(a *app, spec *apiv1.AppSpec, cause string) {
 	rs.apps.changed(a)
 }
 
-// saveVersion stores the present version.
-func (rs *rollouts) saveVersion(a *app) {
-	versions := a.record.GetVersions()
-	version := versions[len(versions)-1]
+// saveVersion stores a version.
+func (rs *rollouts) saveVersion(a *app, version *apiv1.AppHistory_Version) {
 	rs.Save(kindVersion, versionKey(a, version), &storev1.Version{AppId: a.id.String(), Version: version})
 }
 
-// dropVersions forgets the oldest versions if there are too many, or they are too large. The version that a revert would go back to stays.
+// dropVersions forgets the oldest versions if there are too many, or they are too large. The newest stable version stays.
 func (rs *rollouts) dropVersions(a *app) {
+	var good int32
+	for _, version := range a.record.GetVersions() {
+		if stable(version) {
+			good = version.GetVersion()
+		}
+	}
 	var kept []*apiv1.AppHistory_Version
 	count, size := 0, 0
 	for _, version := range slices.Backward(a.record.GetVersions()) {
 		count++
 		size += proto.Size(version)
-		if version.GetCurrent() || version.GetVersion() == a.record.GetGoodVersion() || count <= 1+keepVersions && size <= keepBytes {
+		if version.GetCurrent() || version.GetVersion() == good || count <= 1+keepVersions && size <= keepBytes {
 			kept = append(kept, version)
 			continue
 		}
@@ -107,42 +111,28 @@ func (rs *rollouts) setSpec(a *app, spec *apiv1.AppSpec) {
 	last := proto.CloneOf(r.GetVersions()[len(r.GetVersions())-1])
 	last.Spec = spec
 	r.Versions[len(r.GetVersions())-1] = last
-	rs.saveVersion(a)
+	rs.saveVersion(a, last)
 	rs.apps.changed(a)
 }
 
-// succeeded notes that all instances of the present version have run and counted.
-func (rs *rollouts) succeeded(a *app) {
-	a.record.GoodVersion = a.record.GetVersion()
-	rs.recordOutcome(a, true, "")
-}
-
-// failed notes that the present version failed. If it had succeeded before, it is not stable.
-func (rs *rollouts) failed(a *app, reason string) {
+// note stores in the history what became of a version that is kept.
+func (rs *rollouts) note(a *app, note *masterv1.VersionNote) {
 	r := a.record
-	rs.recordOutcome(a, r.GetVersions()[len(r.GetVersions())-1].GetCameUp(), reason)
-	if r.GetGoodVersion() == r.GetVersion() {
-		r.GoodVersion = 0
-		for _, version := range r.GetVersions() {
-			if stable(version) {
-				r.GoodVersion = version.GetVersion()
-			}
-		}
-	}
-}
-
-// recordOutcome stores in the history what became of the present version.
-func (rs *rollouts) recordOutcome(a *app, cameUp bool, failure string) {
-	r := a.record
-	i := len(r.GetVersions()) - 1
-	if r.GetVersions()[i].GetCameUp() == cameUp && r.GetVersions()[i].GetFailure() == failure {
+	i := slices.IndexFunc(r.GetVersions(), func(v *apiv1.AppHistory_Version) bool { return v.GetVersion() == note.GetVersion() })
+	if i < 0 {
 		return
 	}
-	last := proto.CloneOf(r.GetVersions()[i])
-	last.CameUp, last.Failure = cameUp, failure
+	cameUp := r.GetVersions()[i].GetCameUp() || note.GetCameUp()
+	if r.GetVersions()[i].GetCameUp() == cameUp && r.GetVersions()[i].GetFailure() == note.GetFailure() {
+		return
+	}
+	noted := proto.CloneOf(r.GetVersions()[i])
+	noted.CameUp, noted.Failure = cameUp, note.GetFailure()
 	r.Versions = slices.Clone(r.GetVersions())
-	r.Versions[i] = last
-	rs.saveVersion(a)
+	r.Versions[i] = noted
+	rs.saveVersion(a, noted)
+	rs.desired.notifyMaster(a) // it goes by the notes when it revises
+	rs.apps.changed(a)
 }
 
 // stable reports whether a version has succeeded, and has not failed since.
@@ -232,33 +222,25 @@ func withCountsOf(present, old *apiv1.AppSpec) *apiv1.AppSpec {
 	return spec
 }
 
-// revert goes back to the last stable version, because the master reports that the present one fails.
-func (rs *rollouts) revert(a *app, revert *masterv1.Revert) {
+// revise makes an earlier version the wanted one again, because the master wants it.
+func (rs *rollouts) revise(a *app, revise *masterv1.Revise) {
 	r := a.record
-	if revert.GetFromVersion() != r.GetVersion() || a.ending() {
+	if revise.GetVersion() != r.GetVersion() || revise.GetToVersion() == r.GetVersion() || a.ending() {
 		return // something else is wanted by now
 	}
-	rs.failed(a, revert.GetReason())
-	rs.apps.changed(a)
-	refuse := func(why string) {
-		rs.Emit(&apiv1.Event{Kind: "rollout", App: r.GetName(), To: "FAILED", Message: fmt.Sprintf("version %d of %s failed (%s) and is not reverted: %s", r.GetVersion(), r.GetName(), revert.GetReason(), why)})
+	earlier, err := a.version(revise.GetToVersion())
+	if err == nil {
+		err = rs.desired.replaceSpec(a, withCountsOf(r.GetSpec(), earlier.GetSpec()), revise.GetCause())
 	}
-	if r.GetReverted() {
-		refuse("it came from a revert itself")
+	if err != nil {
+		rs.Emit(&apiv1.Event{
+			Kind: "app", App: r.GetName(), From: a.state().String(), To: a.state().String(),
+			Message: fmt.Sprintf("the application master of %s cannot have version %d again (%s): %v", r.GetName(), revise.GetToVersion(), revise.GetCause(), err),
+		})
 		return
 	}
-	good, err := a.version(r.GetGoodVersion())
-	if r.GetGoodVersion() == 0 || err != nil {
-		refuse("no version before it came up whole and held")
-		return
-	}
-	cause := fmt.Sprintf("revert of %d: %s", r.GetVersion(), revert.GetReason())
-	if err := rs.desired.replaceSpec(a, withCountsOf(r.GetSpec(), good.GetSpec()), cause); err != nil {
-		refuse(err.Error())
-		return
-	}
-	r.Reverted = true
-	rs.repeats(a, good)
+	r.Revised = true
+	rs.repeats(a, earlier)
 }
 
 // repeats notes that the present version has the spec of an earlier one.

@@ -657,14 +657,18 @@ type AllocateRequest struct {
 	// Instances that exist no more.
 	GoneInstances []string       `protobuf:"bytes,5,rep,name=gone_instances,json=goneInstances,proto3" json:"gone_instances,omitempty"`
 	Rollout       *RolloutReport `protobuf:"bytes,6,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	// Ask the ResourceManager to go back to an earlier revision (automatic revert).
-	Revert *Revert `protobuf:"bytes,7,opt,name=revert,proto3" json:"revert,omitempty"`
+	// Have an earlier version wanted again.
+	Revise *Revise `protobuf:"bytes,7,opt,name=revise,proto3" json:"revise,omitempty"`
 	// Saved for the next attempt, if set. At most 64 KiB.
 	Memo []byte `protobuf:"bytes,8,opt,name=memo,proto3" json:"memo,omitempty"`
 	// The newest Wanted.generation that was acted upon.
 	ObservedGeneration int64 `protobuf:"varint,10,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
 	// Answers to commands. What follows from a command is in the same request, so that its answer is true when it is read.
-	Answers       []*CommandAnswer `protobuf:"bytes,11,rep,name=answers,proto3" json:"answers,omitempty"`
+	Answers []*CommandAnswer `protobuf:"bytes,11,rep,name=answers,proto3" json:"answers,omitempty"`
+	// What became of versions. Notes count before revise.
+	Notes []*VersionNote `protobuf:"bytes,12,rep,name=notes,proto3" json:"notes,omitempty"`
+	// Whether the master is to be sent what balancers count, from now on. A stream begins without.
+	Traffic       *bool `protobuf:"varint,13,opt,name=traffic,proto3,oneof" json:"traffic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -741,9 +745,9 @@ func (x *AllocateRequest) GetRollout() *RolloutReport {
 	return nil
 }
 
-func (x *AllocateRequest) GetRevert() *Revert {
+func (x *AllocateRequest) GetRevise() *Revise {
 	if x != nil {
-		return x.Revert
+		return x.Revise
 	}
 	return nil
 }
@@ -767,6 +771,20 @@ func (x *AllocateRequest) GetAnswers() []*CommandAnswer {
 		return x.Answers
 	}
 	return nil
+}
+
+func (x *AllocateRequest) GetNotes() []*VersionNote {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+func (x *AllocateRequest) GetTraffic() bool {
+	if x != nil && x.Traffic != nil {
+		return *x.Traffic
+	}
+	return false
 }
 
 // CommandAnswer is the answer to a command. Exactly one is given; a second one counts for nothing.
@@ -849,29 +867,33 @@ func (x *CommandAnswer) GetEvent() string {
 	return ""
 }
 
-type Revert struct {
+// Revise makes the spec of an earlier version the wanted one again, as a new version. The counts of instances stay.
+type Revise struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The revision that failed.
-	FromVersion   int32  `protobuf:"varint,1,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The version that is to be replaced. Unless it is still the wanted one, nothing happens.
+	Version int32 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// The version whose spec is wanted again; one of Wanted.versions.
+	ToVersion int32 `protobuf:"varint,2,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
+	// Why, for the history, one sentence.
+	Cause         string `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Revert) Reset() {
-	*x = Revert{}
+func (x *Revise) Reset() {
+	*x = Revise{}
 	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Revert) String() string {
+func (x *Revise) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Revert) ProtoMessage() {}
+func (*Revise) ProtoMessage() {}
 
-func (x *Revert) ProtoReflect() protoreflect.Message {
+func (x *Revise) ProtoReflect() protoreflect.Message {
 	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -883,21 +905,91 @@ func (x *Revert) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Revert.ProtoReflect.Descriptor instead.
-func (*Revert) Descriptor() ([]byte, []int) {
+// Deprecated: Use Revise.ProtoReflect.Descriptor instead.
+func (*Revise) Descriptor() ([]byte, []int) {
 	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *Revert) GetFromVersion() int32 {
+func (x *Revise) GetVersion() int32 {
 	if x != nil {
-		return x.FromVersion
+		return x.Version
 	}
 	return 0
 }
 
-func (x *Revert) GetReason() string {
+func (x *Revise) GetToVersion() int32 {
 	if x != nil {
-		return x.Reason
+		return x.ToVersion
+	}
+	return 0
+}
+
+func (x *Revise) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+// VersionNote is what became of a version, for the history. A rollback goes to the newest version that came up and did not fail.
+type VersionNote struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version int32                  `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// All of its instances have run; once true it stays true.
+	CameUp bool `protobuf:"varint,2,opt,name=came_up,json=cameUp,proto3" json:"came_up,omitempty"`
+	// Why it failed, one sentence; empty if it did not.
+	Failure       string `protobuf:"bytes,3,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionNote) Reset() {
+	*x = VersionNote{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionNote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionNote) ProtoMessage() {}
+
+func (x *VersionNote) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionNote.ProtoReflect.Descriptor instead.
+func (*VersionNote) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *VersionNote) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *VersionNote) GetCameUp() bool {
+	if x != nil {
+		return x.CameUp
+	}
+	return false
+}
+
+func (x *VersionNote) GetFailure() string {
+	if x != nil {
+		return x.Failure
 	}
 	return ""
 }
@@ -918,17 +1010,19 @@ type Wanted struct {
 	RestartBefore *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=restart_before,json=restartBefore,proto3" json:"restart_before,omitempty"`
 	// The spec of each revision that may still run, by version.
 	Versions map[int32]*v1.AppSpec `protobuf:"bytes,7,rep,name=versions,proto3" json:"versions,omitempty" protobuf_key:"varint,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Whether this revision came from a revert, so that it is not reverted again.
-	Reverted bool `protobuf:"varint,8,opt,name=reverted,proto3" json:"reverted,omitempty"`
-	// This revision repeats the spec of an earlier one: of this version. Zero if it is new.
-	FromVersion   int32 `protobuf:"varint,11,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
+	// The application master made this version itself, with Revise.
+	Revised bool `protobuf:"varint,8,opt,name=revised,proto3" json:"revised,omitempty"`
+	// This version repeats the spec of an earlier one: of this one. Zero if it is new.
+	FromVersion int32 `protobuf:"varint,11,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
+	// What became of the versions in versions, oldest first, and of the present one.
+	Notes         []*VersionNote `protobuf:"bytes,12,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Wanted) Reset() {
 	*x = Wanted{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1034,7 @@ func (x *Wanted) String() string {
 func (*Wanted) ProtoMessage() {}
 
 func (x *Wanted) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1047,7 @@ func (x *Wanted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wanted.ProtoReflect.Descriptor instead.
 func (*Wanted) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Wanted) GetSpec() *v1.AppSpec {
@@ -1005,9 +1099,9 @@ func (x *Wanted) GetVersions() map[int32]*v1.AppSpec {
 	return nil
 }
 
-func (x *Wanted) GetReverted() bool {
+func (x *Wanted) GetRevised() bool {
 	if x != nil {
-		return x.Reverted
+		return x.Revised
 	}
 	return false
 }
@@ -1017,6 +1111,13 @@ func (x *Wanted) GetFromVersion() int32 {
 		return x.FromVersion
 	}
 	return 0
+}
+
+func (x *Wanted) GetNotes() []*VersionNote {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 type AllocateResponse struct {
@@ -1033,7 +1134,7 @@ type AllocateResponse struct {
 	Withdrawn []string `protobuf:"bytes,7,rep,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	// This attempt was replaced by a newer one: it must end without touching anything.
 	Superseded bool `protobuf:"varint,8,opt,name=superseded,proto3" json:"superseded,omitempty"`
-	// What balancers have counted for instances of the app since the stream was opened; only what changed.
+	// What balancers have counted for instances of the app while the master wanted to be sent it; only what changed.
 	Traffic []*Traffic `protobuf:"bytes,9,rep,name=traffic,proto3" json:"traffic,omitempty"`
 	// Why instances are missing; sent whenever that changes. The master adds it to the reason of a failed rollout.
 	Waits *Waits `protobuf:"bytes,10,opt,name=waits,proto3" json:"waits,omitempty"`
@@ -1045,7 +1146,7 @@ type AllocateResponse struct {
 
 func (x *AllocateResponse) Reset() {
 	*x = AllocateResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1158,7 @@ func (x *AllocateResponse) String() string {
 func (*AllocateResponse) ProtoMessage() {}
 
 func (x *AllocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1171,7 @@ func (x *AllocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateResponse.ProtoReflect.Descriptor instead.
 func (*AllocateResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AllocateResponse) GetAppliedSequence() int64 {
@@ -1164,7 +1265,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1277,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1290,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Command) GetId() string {
@@ -1223,7 +1324,7 @@ type Waits struct {
 
 func (x *Waits) Reset() {
 	*x = Waits{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1336,7 @@ func (x *Waits) String() string {
 func (*Waits) ProtoMessage() {}
 
 func (x *Waits) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1349,7 @@ func (x *Waits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waits.ProtoReflect.Descriptor instead.
 func (*Waits) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Waits) GetWaiting() []*v1.Waiting {
@@ -1271,7 +1372,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1384,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1397,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Traffic) GetInstance() string {
@@ -1334,7 +1435,7 @@ type PreemptionNotice struct {
 
 func (x *PreemptionNotice) Reset() {
 	*x = PreemptionNotice{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1447,7 @@ func (x *PreemptionNotice) String() string {
 func (*PreemptionNotice) ProtoMessage() {}
 
 func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1460,7 @@ func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreemptionNotice.ProtoReflect.Descriptor instead.
 func (*PreemptionNotice) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PreemptionNotice) GetContainerId() string {
@@ -1403,7 +1504,7 @@ type NodeUpdate struct {
 
 func (x *NodeUpdate) Reset() {
 	*x = NodeUpdate{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1516,7 @@ func (x *NodeUpdate) String() string {
 func (*NodeUpdate) ProtoMessage() {}
 
 func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1529,7 @@ func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeUpdate.ProtoReflect.Descriptor instead.
 func (*NodeUpdate) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *NodeUpdate) GetNodeId() string {
@@ -1469,7 +1570,7 @@ type FinishRequest struct {
 
 func (x *FinishRequest) Reset() {
 	*x = FinishRequest{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1582,7 @@ func (x *FinishRequest) String() string {
 func (*FinishRequest) ProtoMessage() {}
 
 func (x *FinishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1595,7 @@ func (x *FinishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
 func (*FinishRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{16}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FinishRequest) GetReason() string {
@@ -1512,7 +1613,7 @@ type FinishResponse struct {
 
 func (x *FinishResponse) Reset() {
 	*x = FinishResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1625,7 @@ func (x *FinishResponse) String() string {
 func (*FinishResponse) ProtoMessage() {}
 
 func (x *FinishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1638,7 @@ func (x *FinishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishResponse.ProtoReflect.Descriptor instead.
 func (*FinishResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{18}
 }
 
 var File_mammoth_master_v1_master_proto protoreflect.FileDescriptor
@@ -1608,7 +1709,7 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\fmax_failures\x18\b \x01(\x05R\vmaxFailures\x125\n" +
 	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
 	"\areverts\x18\n" +
-	" \x01(\bR\areverts\"\xcb\x03\n" +
+	" \x01(\bR\areverts\"\xac\x04\n" +
 	"\x0fAllocateRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12*\n" +
 	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x12\x18\n" +
@@ -1616,20 +1717,30 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\tinstances\x18\x04 \x03(\v2!.mammoth.master.v1.InstanceReportR\tinstances\x12%\n" +
 	"\x0egone_instances\x18\x05 \x03(\tR\rgoneInstances\x12:\n" +
 	"\arollout\x18\x06 \x01(\v2 .mammoth.master.v1.RolloutReportR\arollout\x121\n" +
-	"\x06revert\x18\a \x01(\v2\x19.mammoth.master.v1.RevertR\x06revert\x12\x12\n" +
+	"\x06revise\x18\a \x01(\v2\x19.mammoth.master.v1.ReviseR\x06revise\x12\x12\n" +
 	"\x04memo\x18\b \x01(\fR\x04memo\x12/\n" +
 	"\x13observed_generation\x18\n" +
 	" \x01(\x03R\x12observedGeneration\x12:\n" +
-	"\aanswers\x18\v \x03(\v2 .mammoth.master.v1.CommandAnswerR\aanswers\"\x91\x01\n" +
+	"\aanswers\x18\v \x03(\v2 .mammoth.master.v1.CommandAnswerR\aanswers\x124\n" +
+	"\x05notes\x18\f \x03(\v2\x1e.mammoth.master.v1.VersionNoteR\x05notes\x12\x1d\n" +
+	"\atraffic\x18\r \x01(\bH\x00R\atraffic\x88\x01\x01B\n" +
+	"\n" +
+	"\b_traffic\"\x91\x01\n" +
 	"\rCommandAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
 	"\x06answer\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\x06answer\x12\x12\n" +
 	"\x04code\x18\x03 \x01(\x05R\x04code\x12\x18\n" +
 	"\arefusal\x18\x04 \x01(\tR\arefusal\x12\x14\n" +
-	"\x05event\x18\x05 \x01(\tR\x05event\"C\n" +
-	"\x06Revert\x12!\n" +
-	"\ffrom_version\x18\x01 \x01(\x05R\vfromVersion\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xc2\x03\n" +
+	"\x05event\x18\x05 \x01(\tR\x05event\"W\n" +
+	"\x06Revise\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x05R\aversion\x12\x1d\n" +
+	"\n" +
+	"to_version\x18\x02 \x01(\x05R\ttoVersion\x12\x14\n" +
+	"\x05cause\x18\x03 \x01(\tR\x05cause\"Z\n" +
+	"\vVersionNote\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x05R\aversion\x12\x17\n" +
+	"\acame_up\x18\x02 \x01(\bR\x06cameUp\x12\x18\n" +
+	"\afailure\x18\x03 \x01(\tR\afailure\"\xf6\x03\n" +
 	"\x06Wanted\x12+\n" +
 	"\x04spec\x18\x01 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x04spec\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12\x1e\n" +
@@ -1639,9 +1750,10 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\astopped\x18\x04 \x01(\bR\astopped\x12\x1a\n" +
 	"\bremoving\x18\x05 \x01(\bR\bremoving\x12A\n" +
 	"\x0erestart_before\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rrestartBefore\x12C\n" +
-	"\bversions\x18\a \x03(\v2'.mammoth.master.v1.Wanted.VersionsEntryR\bversions\x12\x1a\n" +
-	"\breverted\x18\b \x01(\bR\breverted\x12!\n" +
-	"\ffrom_version\x18\v \x01(\x05R\vfromVersion\x1aT\n" +
+	"\bversions\x18\a \x03(\v2'.mammoth.master.v1.Wanted.VersionsEntryR\bversions\x12\x18\n" +
+	"\arevised\x18\b \x01(\bR\arevised\x12!\n" +
+	"\ffrom_version\x18\v \x01(\x05R\vfromVersion\x124\n" +
+	"\x05notes\x18\f \x03(\v2\x1e.mammoth.master.v1.VersionNoteR\x05notes\x1aT\n" +
 	"\rVersionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\x05R\x03key\x12-\n" +
 	"\x05value\x18\x02 \x01(\v2\x17.mammoth.api.v1.AppSpecR\x05value:\x028\x01\"\xc5\x04\n" +
@@ -1701,7 +1813,7 @@ func file_mammoth_master_v1_master_proto_rawDescGZIP() []byte {
 	return file_mammoth_master_v1_master_proto_rawDescData
 }
 
-var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: mammoth.master.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: mammoth.master.v1.RegisterResponse
@@ -1711,81 +1823,84 @@ var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*RolloutReport)(nil),         // 5: mammoth.master.v1.RolloutReport
 	(*AllocateRequest)(nil),       // 6: mammoth.master.v1.AllocateRequest
 	(*CommandAnswer)(nil),         // 7: mammoth.master.v1.CommandAnswer
-	(*Revert)(nil),                // 8: mammoth.master.v1.Revert
-	(*Wanted)(nil),                // 9: mammoth.master.v1.Wanted
-	(*AllocateResponse)(nil),      // 10: mammoth.master.v1.AllocateResponse
-	(*Command)(nil),               // 11: mammoth.master.v1.Command
-	(*Waits)(nil),                 // 12: mammoth.master.v1.Waits
-	(*Traffic)(nil),               // 13: mammoth.master.v1.Traffic
-	(*PreemptionNotice)(nil),      // 14: mammoth.master.v1.PreemptionNotice
-	(*NodeUpdate)(nil),            // 15: mammoth.master.v1.NodeUpdate
-	(*FinishRequest)(nil),         // 16: mammoth.master.v1.FinishRequest
-	(*FinishResponse)(nil),        // 17: mammoth.master.v1.FinishResponse
-	nil,                           // 18: mammoth.master.v1.Allocation.LabelsEntry
-	nil,                           // 19: mammoth.master.v1.Wanted.VersionsEntry
-	(*v1.AppSpec)(nil),            // 20: mammoth.api.v1.AppSpec
-	(*v11.Resources)(nil),         // 21: mammoth.core.v1.Resources
-	(*v1.Placement)(nil),          // 22: mammoth.api.v1.Placement
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(*v11.Lease)(nil),             // 24: mammoth.core.v1.Lease
-	(*v11.ContainerToken)(nil),    // 25: mammoth.core.v1.ContainerToken
-	(v1.Instance_State)(0),        // 26: mammoth.api.v1.Instance.State
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(v1.Rollout_State)(0),         // 28: mammoth.api.v1.Rollout.State
-	(*anypb.Any)(nil),             // 29: google.protobuf.Any
-	(*v11.ContainerStatus)(nil),   // 30: mammoth.core.v1.ContainerStatus
-	(*v1.Waiting)(nil),            // 31: mammoth.api.v1.Waiting
-	(v1.NodeState)(0),             // 32: mammoth.api.v1.NodeState
+	(*Revise)(nil),                // 8: mammoth.master.v1.Revise
+	(*VersionNote)(nil),           // 9: mammoth.master.v1.VersionNote
+	(*Wanted)(nil),                // 10: mammoth.master.v1.Wanted
+	(*AllocateResponse)(nil),      // 11: mammoth.master.v1.AllocateResponse
+	(*Command)(nil),               // 12: mammoth.master.v1.Command
+	(*Waits)(nil),                 // 13: mammoth.master.v1.Waits
+	(*Traffic)(nil),               // 14: mammoth.master.v1.Traffic
+	(*PreemptionNotice)(nil),      // 15: mammoth.master.v1.PreemptionNotice
+	(*NodeUpdate)(nil),            // 16: mammoth.master.v1.NodeUpdate
+	(*FinishRequest)(nil),         // 17: mammoth.master.v1.FinishRequest
+	(*FinishResponse)(nil),        // 18: mammoth.master.v1.FinishResponse
+	nil,                           // 19: mammoth.master.v1.Allocation.LabelsEntry
+	nil,                           // 20: mammoth.master.v1.Wanted.VersionsEntry
+	(*v1.AppSpec)(nil),            // 21: mammoth.api.v1.AppSpec
+	(*v11.Resources)(nil),         // 22: mammoth.core.v1.Resources
+	(*v1.Placement)(nil),          // 23: mammoth.api.v1.Placement
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*v11.Lease)(nil),             // 25: mammoth.core.v1.Lease
+	(*v11.ContainerToken)(nil),    // 26: mammoth.core.v1.ContainerToken
+	(v1.Instance_State)(0),        // 27: mammoth.api.v1.Instance.State
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(v1.Rollout_State)(0),         // 29: mammoth.api.v1.Rollout.State
+	(*anypb.Any)(nil),             // 30: google.protobuf.Any
+	(*v11.ContainerStatus)(nil),   // 31: mammoth.core.v1.ContainerStatus
+	(*v1.Waiting)(nil),            // 32: mammoth.api.v1.Waiting
+	(v1.NodeState)(0),             // 33: mammoth.api.v1.NodeState
 }
 var file_mammoth_master_v1_master_proto_depIdxs = []int32{
-	20, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
-	9,  // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	21, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
+	10, // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	3,  // 2: mammoth.master.v1.RegisterResponse.containers:type_name -> mammoth.master.v1.Allocation
-	21, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
-	21, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
-	22, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
-	23, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
-	24, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
-	25, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
-	18, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
-	25, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
-	26, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
-	27, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
-	28, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
-	27, // 14: mammoth.master.v1.RolloutReport.fails_at:type_name -> google.protobuf.Timestamp
+	22, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
+	22, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
+	23, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
+	24, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
+	25, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
+	26, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
+	19, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
+	26, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
+	27, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
+	28, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
+	29, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
+	28, // 14: mammoth.master.v1.RolloutReport.fails_at:type_name -> google.protobuf.Timestamp
 	2,  // 15: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
 	4,  // 16: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
 	5,  // 17: mammoth.master.v1.AllocateRequest.rollout:type_name -> mammoth.master.v1.RolloutReport
-	8,  // 18: mammoth.master.v1.AllocateRequest.revert:type_name -> mammoth.master.v1.Revert
+	8,  // 18: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
 	7,  // 19: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
-	29, // 20: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
-	20, // 21: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	27, // 22: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	19, // 23: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
-	3,  // 24: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	30, // 25: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
-	14, // 26: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
-	15, // 27: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
-	9,  // 28: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
-	13, // 29: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
-	12, // 30: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
-	11, // 31: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
-	29, // 32: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
-	31, // 33: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
-	27, // 34: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	32, // 35: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
-	20, // 36: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
-	0,  // 37: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
-	6,  // 38: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
-	16, // 39: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 40: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	10, // 41: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	17, // 42: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	40, // [40:43] is the sub-list for method output_type
-	37, // [37:40] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	9,  // 20: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
+	30, // 21: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
+	21, // 22: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	28, // 23: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	20, // 24: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	9,  // 25: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
+	3,  // 26: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
+	31, // 27: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	15, // 28: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
+	16, // 29: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
+	10, // 30: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	14, // 31: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
+	13, // 32: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
+	12, // 33: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
+	30, // 34: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
+	32, // 35: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
+	28, // 36: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	33, // 37: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	21, // 38: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	0,  // 39: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
+	6,  // 40: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
+	17, // 41: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 42: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	11, // 43: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	18, // 44: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	42, // [42:45] is the sub-list for method output_type
+	39, // [39:42] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_master_v1_master_proto_init() }
@@ -1793,13 +1908,14 @@ func file_mammoth_master_v1_master_proto_init() {
 	if File_mammoth_master_v1_master_proto != nil {
 		return
 	}
+	file_mammoth_master_v1_master_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_master_v1_master_proto_rawDesc), len(file_mammoth_master_v1_master_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -210,10 +210,8 @@ type App struct {
 	CreatedAt          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Oldest first; the last is the present one. Not written.
 	Versions []*v11.AppHistory_Version `protobuf:"bytes,10,rep,name=versions,proto3" json:"versions,omitempty"`
-	// The present version came from a revert.
-	Reverted bool `protobuf:"varint,11,opt,name=reverted,proto3" json:"reverted,omitempty"`
-	// The newest version whose rollout was done; zero if none.
-	GoodVersion   int32                  `protobuf:"varint,12,opt,name=good_version,json=goodVersion,proto3" json:"good_version,omitempty"`
+	// The present version was made by the application master.
+	Revised       bool                   `protobuf:"varint,11,opt,name=revised,proto3" json:"revised,omitempty"`
 	RestartBefore *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=restart_before,json=restartBefore,proto3" json:"restart_before,omitempty"`
 	Rollout       *v11.Rollout           `protobuf:"bytes,14,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	// The newest attempt.
@@ -340,18 +338,11 @@ func (x *App) GetVersions() []*v11.AppHistory_Version {
 	return nil
 }
 
-func (x *App) GetReverted() bool {
+func (x *App) GetRevised() bool {
 	if x != nil {
-		return x.Reverted
+		return x.Revised
 	}
 	return false
-}
-
-func (x *App) GetGoodVersion() int32 {
-	if x != nil {
-		return x.GoodVersion
-	}
-	return 0
 }
 
 func (x *App) GetRestartBefore() *timestamppb.Timestamp {
@@ -1232,7 +1223,7 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\bextended\x18\x01 \x03(\tR\bextended\"J\n" +
 	"\tBalancers\x12'\n" +
 	"\x0fregistry_secret\x18\x01 \x01(\fR\x0eregistrySecret\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\x81\t\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xdc\b\n" +
 	"\x03App\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12+\n" +
@@ -1247,9 +1238,8 @@ const file_mammoth_store_v1_records_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12>\n" +
 	"\bversions\x18\n" +
-	" \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x12\x1a\n" +
-	"\breverted\x18\v \x01(\bR\breverted\x12!\n" +
-	"\fgood_version\x18\f \x01(\x05R\vgoodVersion\x12A\n" +
+	" \x03(\v2\".mammoth.api.v1.AppHistory.VersionR\bversions\x12\x18\n" +
+	"\arevised\x18\v \x01(\bR\arevised\x12A\n" +
 	"\x0erestart_before\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\rrestartBefore\x121\n" +
 	"\arollout\x18\x0e \x01(\v2\x17.mammoth.api.v1.RolloutR\arollout\x123\n" +
 	"\aattempt\x18\x0f \x01(\v2\x19.mammoth.store.v1.AttemptR\aattempt\x12D\n" +
