@@ -134,7 +134,7 @@ func TestNothingIsLostOrDoubledWhileTheResourceManagerComesAndGoes(t *testing.T)
 			for _, container := range slices.Sorted(maps.Keys(m.allocated)) {
 				if !released[container] && random.IntN(3) == 0 {
 					released[container] = true
-					m.Release(container)
+					m.Release(container, "enough")
 				}
 			}
 			m.ReportInstance(&masterv1.InstanceReport{Id: fmt.Sprintf("batch-%d", round%7), Restarts: int32(round)})

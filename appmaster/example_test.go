@@ -30,7 +30,7 @@ func Example() {
 		case appmaster.Allocated:
 			spec := &corev1.ContainerSpec{Runtime: corev1.ContainerSpec_PROCESS, Command: []string{"/bin/echo", "hello"}}
 			if _, err := client.Start(ctx, event.Allocation, spec); err != nil {
-				client.Release(event.Allocation.GetLease().GetContainerId())
+				client.Release(event.Allocation.GetLease().GetContainerId(), "it did not start")
 			}
 		case appmaster.Completed:
 			ended++

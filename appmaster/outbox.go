@@ -27,7 +27,7 @@ type Outbox struct {
 	// lastOrder is the order of the newest ask. Asks are granted in the order in which the master made them.
 	lastOrder int64
 	asks      map[string]*askEntry
-	releases  map[string]int64
+	releases  map[string]*entry[*masterv1.Release]
 	instances map[string]*instanceEntry
 	forgotten map[string]int64
 	rollout   entry[*masterv1.RolloutReport]
@@ -70,7 +70,7 @@ func newOutbox() *Outbox {
 	return &Outbox{
 		wake:      make(chan struct{}, 1),
 		asks:      map[string]*askEntry{},
-		releases:  map[string]int64{},
+		releases:  map[string]*entry[*masterv1.Release]{},
 		instances: map[string]*instanceEntry{},
 		forgotten: map[string]int64{},
 		notes:     map[int32]*entry[*masterv1.VersionNote]{},
@@ -128,9 +128,12 @@ func (o *Outbox) countGrant(ask string) {
 	}
 }
 
-// Release gives a container back; if it runs, it is stopped. Completed follows when it was seen gone, and needs no release.
-func (o *Outbox) Release(container string) {
-	o.change(func() { o.releases[container] = 0 })
+// Release gives a container back; if it runs, it is stopped, and people are shown the reason. Completed follows when it was seen gone,
+// and needs no release.
+func (o *Outbox) Release(container, reason string) {
+	o.change(func() {
+		o.releases[container] = &entry[*masterv1.Release]{value: &masterv1.Release{ContainerId: container, Reason: reason}, set: true}
+	})
 }
 
 // releasing reports whether a release was not acknowledged yet.
@@ -199,8 +202,8 @@ func (o *Outbox) reset() {
 		for _, entry := range o.asks {
 			entry.sequence = 0
 		}
-		for id := range o.releases {
-			o.releases[id] = 0
+		for _, release := range o.releases {
+			release.sequence = 0
 		}
 		for _, entry := range o.instances {
 			entry.sent = false
@@ -238,7 +241,12 @@ func (o *Outbox) next() *masterv1.AllocateRequest {
 			space--
 		}
 	}
-	request.Release = unsent(o.releases, sequence, &space)
+	for _, id := range slices.Sorted(maps.Keys(o.releases)) {
+		if space > 0 && o.releases[id].take(sequence) {
+			request.Release = append(request.Release, o.releases[id].value)
+			space--
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(o.instances)) {
 		if entry := o.instances[id]; !entry.sent && space > 0 {
 			entry.sent = true
@@ -292,7 +300,7 @@ func (o *Outbox) acknowledge(applied int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	stored := func(_ string, sequence int64) bool { return sequence > 0 && sequence <= applied }
-	maps.DeleteFunc(o.releases, stored)
+	maps.DeleteFunc(o.releases, func(_ string, release *entry[*masterv1.Release]) bool { return stored("", release.sequence) })
 	maps.DeleteFunc(o.forgotten, stored)
 	maps.DeleteFunc(o.asks, func(id string, entry *askEntry) bool {
 		return entry.ask.GetCount() == 0 && stored(id, entry.sequence)

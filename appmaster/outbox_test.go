@@ -33,14 +33,17 @@ func TestALargeChangeGoesOutInSeveralRequests(t *testing.T) {
 	for number := range 1200 {
 		o.SetAsk(&masterv1.Ask{Id: fmt.Sprintf("ask-%d", number), Count: 1})
 		o.ReportInstance(&masterv1.InstanceReport{Id: fmt.Sprintf("web-%d", number)})
-		o.Release(fmt.Sprintf("container-%d", number))
+		o.Release(fmt.Sprintf("container-%d", number), "enough")
 		o.ForgetInstance(fmt.Sprintf("old-%d", number))
 	}
 	o.ReportRollout(&masterv1.RolloutReport{Version: 2})
 	o.ReportGeneration(3)
 	said := map[string]int{}
 	for request := o.next(); request != nil; request = o.next() {
-		ids := slices.Concat(request.GetRelease(), request.GetGoneInstances())
+		ids := slices.Clone(request.GetGoneInstances())
+		for _, release := range request.GetRelease() {
+			ids = append(ids, release.GetContainerId())
+		}
 		for _, ask := range request.GetAsks() {
 			ids = append(ids, ask.GetId())
 		}

@@ -207,6 +207,6 @@ func (s *Session) completed(status *corev1.ContainerStatus) {
 		delete(s.held, container)
 		s.listener.Unwatch(lease.GetNodeId(), container)
 	}
-	s.Release(container)
+	s.Release(container, "") // it has ended
 	s.listener.Emit(Completed{Status: status})
 }

@@ -119,13 +119,13 @@ func releases(s *suite) {
 	container := m.grant("web")
 	n.report(container, corev1.ContainerStatus_RUNNING)
 	n.told()
-	s.want("its release ends it", m.send(&masterv1.AllocateRequest{Release: []string{container}}).completed, []string(nil))
+	s.want("its release ends it", m.send(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}}).completed, []string(nil))
 	told, _ := n.told()
 	s.want("the node is told", told, []string{"stop " + container})
 	n.report(container, corev1.ContainerStatus_DONE)
 	s.want("its end is told", m.heard().completed, []string{container})
 	s.want("again on a new stream", m.open().completed, []string{container})
-	m.send(&masterv1.AllocateRequest{Release: []string{container}})
+	m.send(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}})
 	s.want("not once it is known", m.open().completed, []string(nil))
 }
 
@@ -320,7 +320,7 @@ func repeatsStops(s *suite) {
 	n.report(container, corev1.ContainerStatus_RUNNING)
 	n.cut()
 	synctest.Wait()
-	m.send(&masterv1.AllocateRequest{Release: []string{container}})
+	m.send(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}})
 	n.open()
 	told, _ := n.told()
 	s.want("it is told", told, []string{"stop " + container})
@@ -339,7 +339,7 @@ func reaps(s *suite) {
 	container := m.grant("web")
 	n.report(container, corev1.ContainerStatus_RUNNING)
 	n.report(container, corev1.ContainerStatus_DONE)
-	m.send(&masterv1.AllocateRequest{Release: []string{container}})
+	m.send(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}})
 	n.register(n.status(container, corev1.ContainerStatus_RUNNING))
 	s.want("of a container whose end was seen", n.answer.GetReap(), []string{container})
 }

@@ -367,8 +367,8 @@ func (z *Zone) apply(request *masterv1.AllocateRequest) {
 	for _, instance := range request.GetGoneInstances() {
 		delete(z.instances, instance)
 	}
-	for _, container := range request.GetRelease() {
-		z.release(container)
+	for _, release := range request.GetRelease() {
+		z.release(release.GetContainerId())
 	}
 	if request.GetRollout() != nil {
 		z.rollout = request.GetRollout()

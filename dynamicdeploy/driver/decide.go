@@ -103,8 +103,8 @@ func (d *Master) perform(r *role, action plan.Action) {
 		// A repeated report requests the confirmation again.
 		delete(d.reported, action.Instance)
 	case plan.Release:
-		d.log.Info("releasing a container", "container", action.Container.String())
-		d.out.Release(action.Container.String())
+		d.log.Info("releasing a container", "container", action.Container.String(), "reason", action.Reason)
+		d.out.Release(action.Container.String(), action.Reason)
 	case plan.Forget:
 		delete(d.reported, action.Instance)
 		d.out.ForgetInstance(action.Instance)

@@ -291,7 +291,7 @@ func (d *Master) grant(allocation *masterv1.Allocation) {
 		return
 	}
 	d.log.Warn("a container was granted for an unknown ask", "container", lease.GetContainerId())
-	d.out.Release(lease.GetContainerId())
+	d.out.Release(lease.GetContainerId(), "it was granted for an unknown ask")
 }
 
 // observe hands a node's status to the plan, unless a newer one is known.

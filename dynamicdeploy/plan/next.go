@@ -67,7 +67,7 @@ func (r *Role) advance(s *slot, now time.Time, actions []Action) []Action {
 			}
 			actions = append(actions, Withdraw{Instance: r.instance(s)})
 		case release:
-			actions = append(actions, Release{Container: s.container.id})
+			actions = append(actions, Release{Container: s.container.id, Reason: r.releaseReason(s)})
 			switch {
 			case !s.container.started:
 				s.container = nil

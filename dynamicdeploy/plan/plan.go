@@ -218,7 +218,11 @@ type Start struct {
 type Withdraw struct{ Instance string }
 
 // Release gives a container back. If it runs, it is stopped.
-type Release struct{ Container id.Container }
+type Release struct {
+	Container id.Container
+	// Reason is one clause for people.
+	Reason string
+}
 
 // Forget drops the report of an instance that is gone.
 type Forget struct{ Instance string }

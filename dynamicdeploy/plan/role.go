@@ -151,7 +151,7 @@ func (r *Role) Adopt(adopted Adopted) {
 		s.leaving = r.restored && adopted.Version != r.desired.Version
 	}
 	if s.container != nil && adopted.Container.Compare(s.container.id) < 0 {
-		r.pending = append(r.pending, Release{Container: adopted.Container})
+		r.pending = append(r.pending, Release{Container: adopted.Container, Reason: "another container has taken its place"})
 		r.replaced[adopted.Container] = true
 		return
 	}
@@ -180,7 +180,7 @@ func (r *Role) Granted(grant Grant) {
 		s.ask = ""
 	}
 	if s == nil || s.container != nil && !r.lost(s.container) {
-		r.pending = append(r.pending, Release{Container: grant.Container})
+		r.pending = append(r.pending, Release{Container: grant.Container, Reason: "no instance needs it any more"})
 		return
 	}
 	if s.container != nil {
@@ -317,7 +317,7 @@ func (r *Role) lost(c *container) bool { return r.node(c.node).state == NodeLost
 // replaceContainer releases the container of a slot that another one is to fill.
 func (r *Role) replaceContainer(s *slot) {
 	if !s.container.released {
-		r.pending = append(r.pending, Release{Container: s.container.id})
+		r.pending = append(r.pending, Release{Container: s.container.id, Reason: "another container has taken its place"})
 	}
 	r.replaced[s.container.id] = true
 	s.container = nil

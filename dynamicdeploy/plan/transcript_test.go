@@ -294,7 +294,7 @@ func (s *stage) perform(action Action) {
 		s.leaving = append(s.leaving, a.Instance)
 		fmt.Fprintf(s.printed, "take %s out of the registry\n", a.Instance)
 	case Release:
-		fmt.Fprintf(s.printed, "release %s\n", short(a.Container))
+		fmt.Fprintf(s.printed, "release %s because %s\n", short(a.Container), a.Reason)
 	case Forget:
 		fmt.Fprintf(s.printed, "%s is closed\n", a.Instance)
 	case Revert:

@@ -24,7 +24,10 @@ func TestAWithdrawalThatIsConfirmedBeforeTheFirstDecisionCounts(t *testing.T) {
 	}
 	released := func(r *Role) bool {
 		actions, _ := r.Next(now)
-		return slices.Contains(actions, Action(Release{Container: container}))
+		return slices.ContainsFunc(actions, func(action Action) bool {
+			release, ok := action.(Release)
+			return ok && release.Container == container
+		})
 	}
 	if !released(takeOver(0)) {
 		t.Error("an instance that nothing routes to, and that is not desired, is not given back")

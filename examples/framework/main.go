@@ -62,7 +62,7 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 	}
 	start := func(allocation *masterv1.Allocation) {
 		if _, err := client.Start(ctx, allocation, spec); err != nil {
-			client.Release(allocation.GetLease().GetContainerId())
+			client.Release(allocation.GetLease().GetContainerId(), "it did not start")
 		}
 	}
 	for _, allocation := range registration.GetContainers() {

@@ -17,6 +17,7 @@ const (
 	maxAvoided   = 1000
 	maxItemBytes = 16 << 10
 	maxIDLength  = 200
+	maxReason    = 1 << 10
 	maxWeight    = 10_000
 )
 
@@ -42,11 +43,17 @@ func checkAllocate(request *masterv1.AllocateRequest) error {
 			return err
 		}
 	}
-	for _, list := range [][]string{request.GetRelease(), request.GetGoneInstances()} {
-		for _, name := range list {
-			if err := checkID("a released container", name); err != nil {
-				return err
-			}
+	for _, release := range request.GetRelease() {
+		if err := checkID("a released container", release.GetContainerId()); err != nil {
+			return err
+		}
+		if length := len(release.GetReason()); length > maxReason {
+			return invalid("the reason of the release of %s has %d bytes, and the most is %d", release.GetContainerId(), length, maxReason)
+		}
+	}
+	for _, name := range request.GetGoneInstances() {
+		if err := checkID("an instance", name); err != nil {
+			return err
 		}
 	}
 	if answers := request.GetAnswers(); len(answers) > MostItems {

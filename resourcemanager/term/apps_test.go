@@ -219,7 +219,7 @@ func TestAnAppIsStoppedAndStartedAgain(t *testing.T) {
 		if wanted := newestWanted(m.heard()); !wanted.GetStopped() {
 			t.Errorf("the master is told %v", wanted)
 		}
-		m.say(&masterv1.AllocateRequest{Release: []string{container}, GoneInstances: []string{"web-1"}})
+		m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}, GoneInstances: []string{"web-1"}})
 		app := z.app("web")
 		if app.GetState() != apiv1.App_STOPPED || app.GetMaster().GetState() != apiv1.Master_FINISHED || app.GetWanted() != 0 {
 			t.Errorf("it is %v, its master %v, %d wanted", app.GetState(), app.GetMaster().GetState(), app.GetWanted())
@@ -491,7 +491,7 @@ func TestAnotherGraceHoldsForRunningInstances(t *testing.T) {
 		if app := z.deploy(spec); app.GetVersion() != 1 {
 			t.Errorf("version %d is wanted", app.GetVersion())
 		}
-		m.say(&masterv1.AllocateRequest{Release: []string{container}})
+		m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}})
 		if !n.stopped(container) {
 			t.Fatal("the instance was not stopped")
 		}

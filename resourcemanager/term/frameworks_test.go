@@ -84,7 +84,7 @@ func TestAFrameworkIsEndedWhereItWillNotComeBack(t *testing.T) {
 		if _, err := z.apps().StopApp(context.Background(), &apiv1.StopAppRequest{Name: "edge"}); err != nil {
 			t.Fatal(err)
 		}
-		m.say(&masterv1.AllocateRequest{Release: []string{granted[0].GetLease().GetContainerId()}, GoneInstances: []string{"edge-1"}})
+		m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: granted[0].GetLease().GetContainerId()}}, GoneInstances: []string{"edge-1"}})
 		if told := second.told(); !slices.Equal(told, []string{"edge"}) {
 			t.Errorf("node-2 was told to end %q", told)
 		}

@@ -124,8 +124,9 @@ func TestWhatAMasterSaysIsBounded(t *testing.T) {
 		}
 		refused("a hundred thousand instances", "the most is 21000", flood...)
 		refused("too many at once", "the most is 500", instances(0, service.MostItems+1))
-		refused("a long name", "the most is 200", &masterv1.AllocateRequest{Release: []string{strings.Repeat("x", 1000)}})
+		refused("a long name", "the most is 200", &masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: strings.Repeat("x", 1000)}}})
 		refused("a long report", "the most is 16384", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Reason: strings.Repeat("x", 1<<15)}}})
+		refused("a long reason", "the most is 1024", &masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: "a", Reason: strings.Repeat("x", 1<<11)}}})
 		refused("a weight", "between 0 and 10000", &masterv1.AllocateRequest{Instances: []*masterv1.InstanceReport{{Id: "a", Weight: -1}}})
 		refused("a long answer", "the most is 16384", &masterv1.AllocateRequest{Answers: []*masterv1.CommandAnswer{{Id: "a", Refusal: strings.Repeat("x", 1<<15)}}})
 		refused("too many answers", "501 answers", &masterv1.AllocateRequest{Answers: make([]*masterv1.CommandAnswer, service.MostItems+1)})

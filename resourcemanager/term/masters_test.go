@@ -262,7 +262,7 @@ func TestEndsAreRepeatedUntilTheyAreAcknowledged(t *testing.T) {
 		if got := completed(); !slices.Equal(got, []string{container}) {
 			t.Errorf("told on the next stream: %v", got)
 		}
-		m.say(&masterv1.AllocateRequest{Release: []string{container}})
+		m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}})
 		m.openStream()
 		if got := completed(); len(got) != 0 {
 			t.Errorf("told after it was acknowledged: %v", got)

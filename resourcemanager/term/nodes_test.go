@@ -110,7 +110,7 @@ func TestWhatEndedWhileANodeWasAwayIsReaped(t *testing.T) {
 		container := m.startInstance(n, "web-1")
 		n.deaf.Store(true)
 		n.cut()
-		m.say(&masterv1.AllocateRequest{Release: []string{container}})
+		m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}})
 		if got := z.node("node-2").GetUsed().GetCpuMillis(); got != 500 {
 			t.Errorf("a lease that was not seen gone is free: %d", got)
 		}
@@ -195,7 +195,7 @@ func TestADrainedNodeLosesItsMasterLast(t *testing.T) {
 		if got := z.nodeOf(moved); got != "node-2" {
 			t.Errorf("a new container came to %s", got)
 		}
-		m.say(&masterv1.AllocateRequest{Release: []string{container}, GoneInstances: []string{"web-1"}})
+		m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}, GoneInstances: []string{"web-1"}})
 		z.pass(3 * time.Second)
 		if !n.stopped(master) {
 			t.Fatal("the master stayed on the drained node")

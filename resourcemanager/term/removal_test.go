@@ -79,7 +79,7 @@ func TestAnAppThatWaitsForALostNodeEndsWithItsRemoval(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The master gives up what is on the lost node, and still reports an instance whose container is gone.
-		m.say(&masterv1.AllocateRequest{Release: []string{container}, GoneInstances: []string{"web-1"}, Instances: []*masterv1.InstanceReport{{
+		m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}, GoneInstances: []string{"web-1"}, Instances: []*masterv1.InstanceReport{{
 			Id: "web-2", ContainerId: "container_e1_1_0001_000077", State: apiv1.Instance_STOPPING, Version: 1,
 		}}})
 		app := z.app("web")

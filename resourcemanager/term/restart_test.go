@@ -73,7 +73,7 @@ func TestARestartedResourceManagerLosesAndDoublesNothing(t *testing.T) {
 			}
 		}
 		// The ask that waited still does, and is granted once there is room.
-		if got := allocated(m.say(&masterv1.AllocateRequest{Release: []string{one}, GoneInstances: []string{"web-1"}})); len(got) != 1 {
+		if got := allocated(m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: one}}, GoneInstances: []string{"web-1"}})); len(got) != 1 {
 			t.Errorf("after there was room %d containers were granted", len(got))
 		} else if granted := got[0].GetLease(); !strings.HasPrefix(granted.GetContainerId(), "container_e4_") || granted.GetAskId() != "web-3/1" {
 			t.Errorf("granted: %v", granted)
@@ -104,13 +104,13 @@ func TestAsksWaitInTheirOrderAfterARestartToo(t *testing.T) {
 		n.register()
 		m.connect()
 		m.openStream()
-		release := &masterv1.AllocateRequest{Release: []string{held}, GoneInstances: []string{"web-1"}}
+		release := &masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: held}}, GoneInstances: []string{"web-1"}}
 		for _, want := range []string{"web-9/1", "web-10/1", "web-2/1"} {
 			got := allocated(m.say(release))
 			if len(got) != 1 || got[0].GetLease().GetAskId() != want {
 				t.Fatalf("granted were %v, it is the turn of %s", got, want)
 			}
-			release = &masterv1.AllocateRequest{Release: []string{got[0].GetLease().GetContainerId()}}
+			release = &masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: got[0].GetLease().GetContainerId()}}}
 		}
 	})
 }
@@ -178,7 +178,7 @@ func TestARemovalGoesOnAfterARestart(t *testing.T) {
 		if _, err := z.apps().RemoveApp(context.Background(), &apiv1.RemoveAppRequest{Name: "web"}); err != nil {
 			t.Fatal(err)
 		}
-		m.say(&masterv1.AllocateRequest{Release: []string{container}})
+		m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}})
 		master := masterContainer(z, "web")
 		z.restart()
 		n.register()

@@ -62,7 +62,7 @@ func TestAnAppRunsFromDeployToRemove(t *testing.T) {
 		if app = z.app("web"); len(app.GetInstances()) != 1 || app.GetInstances()[0].GetId() != "web-2" {
 			t.Fatalf("left of an app that is being removed is %v", app.GetInstances())
 		}
-		m.say(&masterv1.AllocateRequest{Release: []string{app.GetInstances()[0].GetContainerId()}, GoneInstances: []string{"web-1", "web-2"}})
+		m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: app.GetInstances()[0].GetContainerId()}}, GoneInstances: []string{"web-1", "web-2"}})
 		synctest.Wait()
 		if _, err := z.apps().GetApp(context.Background(), &apiv1.GetAppRequest{Name: "web"}); err == nil {
 			t.Error("the app is still there")

@@ -79,7 +79,7 @@ func (w *walk) step(step string) {
 	case "release":
 		for container := range w.granted {
 			delete(w.granted, container)
-			w.take(w.m.say(&masterv1.AllocateRequest{Release: []string{container}}))
+			w.take(w.m.say(&masterv1.AllocateRequest{Release: []*masterv1.Release{{ContainerId: container}}}))
 			return
 		}
 	case "cut":

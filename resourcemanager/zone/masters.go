@@ -204,8 +204,8 @@ func (ms *masters) allocate(bearer string, stream StreamID, request *masterv1.Al
 			return err
 		}
 	}
-	for _, name := range request.GetRelease() {
-		ms.release(a, name)
+	for _, release := range request.GetRelease() {
+		ms.release(a, release)
 	}
 	for _, report := range request.GetInstances() {
 		ms.reportInstance(a, report)

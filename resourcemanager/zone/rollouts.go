@@ -30,7 +30,7 @@ type rolloutStep struct {
 // business, so nothing of them is known outside. The other parts have a spec changed (change, setVersion, setSpec, beginAnew,
 // forgetVersions), pass on what a master reports (report, note, revise, confirmed), have what it is sent completed (complete), ask whether a
 // rollout is under way (underWay, isProgressing), and ask for what people are shown (view, history, reason, obstacles,
-// progress, helps, replacedBecause, planReplacements).
+// progress, helps, planReplacements).
 //
 // A version is a spec with which instances run. It succeeds when all of its instances have run and counted, and is stable as long as it
 // does not fail after that.

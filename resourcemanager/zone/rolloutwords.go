@@ -2,7 +2,6 @@ package zone
 
 import (
 	"fmt"
-	"strconv"
 
 	"github.com/mammoth-os/mammoth/internal/resource"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
@@ -59,19 +58,6 @@ func (rs *rollouts) progress(rollout *apiv1.Rollout) string {
 	return text + rs.verdict(rollout)
 }
 
-// replacedBecause is why a container of another version than the present one is released; empty if it is of the present one, or of none.
-func (rs *rollouts) replacedBecause(c *container) string {
-	version, err := strconv.Atoi(c.record.GetStatus().GetLabels()["version"])
-	present := c.app.record.GetVersion()
-	switch {
-	case err != nil || int32(version) == present:
-		return ""
-	case c.app.keepsServing(version):
-		return fmt.Sprintf("version %d is not wanted any more", version)
-	}
-	return fmt.Sprintf("version %d takes the place of version %d", present, version)
-}
-
 // verdict is how often a version has failed so far and how soon its rollout fails, as the end of a sentence; empty if neither.
 func (rs *rollouts) verdict(rollout *apiv1.Rollout) string {
 	text, fate := "", "its rollout fails"
@@ -89,12 +75,6 @@ func (rs *rollouts) verdict(rollout *apiv1.Rollout) string {
 		return fmt.Sprintf("%s; %s in %s unless a node turns out to be to blame", text, fate, soon)
 	}
 	return fmt.Sprintf("%s; %s in %s without progress", text, fate, soon)
-}
-
-// keepsServing reports whether an earlier version goes on serving because the rollout of the present one has failed.
-func (a *app) keepsServing(version int) bool {
-	state := a.record.GetRollout().GetState()
-	return (state == apiv1.Rollout_FAILED || state == apiv1.Rollout_REVERTED) && int32(version) < a.record.GetVersion()
 }
 
 // help proposes maxUnavailable where a new instance finds no room beside the one that it is to replace; empty otherwise.

@@ -148,7 +148,7 @@ func (m *master) ask(ctx context.Context) error {
 			request.Asks = append(request.Asks, &masterv1.Ask{Id: id, Count: 1, Resources: &corev1.Resources{CpuMillis: 500, MemoryBytes: 256 << 20, DiskBytes: 64 << 20}})
 		}
 		for len(m.back) > 0 && !m.back[0].at.After(now) {
-			request.Release = append(request.Release, m.back[0].container)
+			request.Release = append(request.Release, &masterv1.Release{ContainerId: m.back[0].container, Reason: "it has run for long enough"})
 			m.back = m.back[1:]
 		}
 		m.mu.Unlock()

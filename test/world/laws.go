@@ -243,7 +243,8 @@ func (l *laws) input(m *manager, in zone.Input) {
 	if !ok || m.masters[request.Stream] == nil {
 		return
 	}
-	for _, container := range request.Request.GetRelease() {
+	for _, release := range request.Request.GetRelease() {
+		container := release.GetContainerId()
 		if p := l.running(container); p != nil && !p.stopping {
 			l.drained(p, "is given back")
 		}

@@ -651,7 +651,7 @@ type AllocateRequest struct {
 	// Asks that are new or changed.
 	Asks []*Ask `protobuf:"bytes,2,rep,name=asks,proto3" json:"asks,omitempty"`
 	// Containers to be taken back: stopped if they run, and their lease ended once they were seen gone.
-	Release []string `protobuf:"bytes,3,rep,name=release,proto3" json:"release,omitempty"`
+	Release []*Release `protobuf:"bytes,3,rep,name=release,proto3" json:"release,omitempty"`
 	// Instances that are new or changed.
 	Instances []*InstanceReport `protobuf:"bytes,4,rep,name=instances,proto3" json:"instances,omitempty"`
 	// Instances that exist no more.
@@ -717,7 +717,7 @@ func (x *AllocateRequest) GetAsks() []*Ask {
 	return nil
 }
 
-func (x *AllocateRequest) GetRelease() []string {
+func (x *AllocateRequest) GetRelease() []*Release {
 	if x != nil {
 		return x.Release
 	}
@@ -787,6 +787,60 @@ func (x *AllocateRequest) GetTraffic() bool {
 	return false
 }
 
+// Release gives a container back.
+type Release struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	ContainerId string                 `protobuf:"bytes,1,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
+	// Why, for people: "version 3 takes the place of version 2". At most 1 KiB. Empty, or of a container that has ended: none is needed.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Release) Reset() {
+	*x = Release{}
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Release) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Release) ProtoMessage() {}
+
+func (x *Release) ProtoReflect() protoreflect.Message {
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Release.ProtoReflect.Descriptor instead.
+func (*Release) Descriptor() ([]byte, []int) {
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Release) GetContainerId() string {
+	if x != nil {
+		return x.ContainerId
+	}
+	return ""
+}
+
+func (x *Release) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // CommandAnswer is the answer to a command. Exactly one is given; a second one counts for nothing.
 type CommandAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -804,7 +858,7 @@ type CommandAnswer struct {
 
 func (x *CommandAnswer) Reset() {
 	*x = CommandAnswer{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -816,7 +870,7 @@ func (x *CommandAnswer) String() string {
 func (*CommandAnswer) ProtoMessage() {}
 
 func (x *CommandAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[7]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -829,7 +883,7 @@ func (x *CommandAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandAnswer.ProtoReflect.Descriptor instead.
 func (*CommandAnswer) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{7}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CommandAnswer) GetId() string {
@@ -882,7 +936,7 @@ type Revise struct {
 
 func (x *Revise) Reset() {
 	*x = Revise{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +948,7 @@ func (x *Revise) String() string {
 func (*Revise) ProtoMessage() {}
 
 func (x *Revise) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[8]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +961,7 @@ func (x *Revise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revise.ProtoReflect.Descriptor instead.
 func (*Revise) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{8}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Revise) GetVersion() int32 {
@@ -945,7 +999,7 @@ type VersionNote struct {
 
 func (x *VersionNote) Reset() {
 	*x = VersionNote{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1011,7 @@ func (x *VersionNote) String() string {
 func (*VersionNote) ProtoMessage() {}
 
 func (x *VersionNote) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[9]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1024,7 @@ func (x *VersionNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionNote.ProtoReflect.Descriptor instead.
 func (*VersionNote) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{9}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *VersionNote) GetVersion() int32 {
@@ -1022,7 +1076,7 @@ type Wanted struct {
 
 func (x *Wanted) Reset() {
 	*x = Wanted{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1088,7 @@ func (x *Wanted) String() string {
 func (*Wanted) ProtoMessage() {}
 
 func (x *Wanted) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[10]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1101,7 @@ func (x *Wanted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wanted.ProtoReflect.Descriptor instead.
 func (*Wanted) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{10}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Wanted) GetSpec() *v1.AppSpec {
@@ -1146,7 +1200,7 @@ type AllocateResponse struct {
 
 func (x *AllocateResponse) Reset() {
 	*x = AllocateResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1212,7 @@ func (x *AllocateResponse) String() string {
 func (*AllocateResponse) ProtoMessage() {}
 
 func (x *AllocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[11]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1225,7 @@ func (x *AllocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateResponse.ProtoReflect.Descriptor instead.
 func (*AllocateResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{11}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AllocateResponse) GetAppliedSequence() int64 {
@@ -1265,7 +1319,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1331,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[12]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1344,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{12}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Command) GetId() string {
@@ -1324,7 +1378,7 @@ type Waits struct {
 
 func (x *Waits) Reset() {
 	*x = Waits{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1390,7 @@ func (x *Waits) String() string {
 func (*Waits) ProtoMessage() {}
 
 func (x *Waits) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[13]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1403,7 @@ func (x *Waits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Waits.ProtoReflect.Descriptor instead.
 func (*Waits) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{13}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Waits) GetWaiting() []*v1.Waiting {
@@ -1372,7 +1426,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1438,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[14]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1451,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{14}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Traffic) GetInstance() string {
@@ -1435,7 +1489,7 @@ type PreemptionNotice struct {
 
 func (x *PreemptionNotice) Reset() {
 	*x = PreemptionNotice{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1501,7 @@ func (x *PreemptionNotice) String() string {
 func (*PreemptionNotice) ProtoMessage() {}
 
 func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[15]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1514,7 @@ func (x *PreemptionNotice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreemptionNotice.ProtoReflect.Descriptor instead.
 func (*PreemptionNotice) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{15}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PreemptionNotice) GetContainerId() string {
@@ -1504,7 +1558,7 @@ type NodeUpdate struct {
 
 func (x *NodeUpdate) Reset() {
 	*x = NodeUpdate{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1570,7 @@ func (x *NodeUpdate) String() string {
 func (*NodeUpdate) ProtoMessage() {}
 
 func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[16]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1583,7 @@ func (x *NodeUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeUpdate.ProtoReflect.Descriptor instead.
 func (*NodeUpdate) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{16}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeUpdate) GetNodeId() string {
@@ -1570,7 +1624,7 @@ type FinishRequest struct {
 
 func (x *FinishRequest) Reset() {
 	*x = FinishRequest{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1636,7 @@ func (x *FinishRequest) String() string {
 func (*FinishRequest) ProtoMessage() {}
 
 func (x *FinishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[17]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1649,7 @@ func (x *FinishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishRequest.ProtoReflect.Descriptor instead.
 func (*FinishRequest) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{17}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FinishRequest) GetReason() string {
@@ -1613,7 +1667,7 @@ type FinishResponse struct {
 
 func (x *FinishResponse) Reset() {
 	*x = FinishResponse{}
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1679,7 @@ func (x *FinishResponse) String() string {
 func (*FinishResponse) ProtoMessage() {}
 
 func (x *FinishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mammoth_master_v1_master_proto_msgTypes[18]
+	mi := &file_mammoth_master_v1_master_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1692,7 @@ func (x *FinishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FinishResponse.ProtoReflect.Descriptor instead.
 func (*FinishResponse) Descriptor() ([]byte, []int) {
-	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{18}
+	return file_mammoth_master_v1_master_proto_rawDescGZIP(), []int{19}
 }
 
 var File_mammoth_master_v1_master_proto protoreflect.FileDescriptor
@@ -1709,11 +1763,11 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\fmax_failures\x18\b \x01(\x05R\vmaxFailures\x125\n" +
 	"\bfails_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\afailsAt\x12\x18\n" +
 	"\areverts\x18\n" +
-	" \x01(\bR\areverts\"\xac\x04\n" +
+	" \x01(\bR\areverts\"\xc8\x04\n" +
 	"\x0fAllocateRequest\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12*\n" +
-	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x12\x18\n" +
-	"\arelease\x18\x03 \x03(\tR\arelease\x12?\n" +
+	"\x04asks\x18\x02 \x03(\v2\x16.mammoth.master.v1.AskR\x04asks\x124\n" +
+	"\arelease\x18\x03 \x03(\v2\x1a.mammoth.master.v1.ReleaseR\arelease\x12?\n" +
 	"\tinstances\x18\x04 \x03(\v2!.mammoth.master.v1.InstanceReportR\tinstances\x12%\n" +
 	"\x0egone_instances\x18\x05 \x03(\tR\rgoneInstances\x12:\n" +
 	"\arollout\x18\x06 \x01(\v2 .mammoth.master.v1.RolloutReportR\arollout\x121\n" +
@@ -1725,7 +1779,10 @@ const file_mammoth_master_v1_master_proto_rawDesc = "" +
 	"\x05notes\x18\f \x03(\v2\x1e.mammoth.master.v1.VersionNoteR\x05notes\x12\x1d\n" +
 	"\atraffic\x18\r \x01(\bH\x00R\atraffic\x88\x01\x01B\n" +
 	"\n" +
-	"\b_traffic\"\x91\x01\n" +
+	"\b_traffic\"D\n" +
+	"\aRelease\x12!\n" +
+	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x91\x01\n" +
 	"\rCommandAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
 	"\x06answer\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\x06answer\x12\x12\n" +
@@ -1813,7 +1870,7 @@ func file_mammoth_master_v1_master_proto_rawDescGZIP() []byte {
 	return file_mammoth_master_v1_master_proto_rawDescData
 }
 
-var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_mammoth_master_v1_master_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*RegisterRequest)(nil),       // 0: mammoth.master.v1.RegisterRequest
 	(*RegisterResponse)(nil),      // 1: mammoth.master.v1.RegisterResponse
@@ -1822,85 +1879,87 @@ var file_mammoth_master_v1_master_proto_goTypes = []any{
 	(*InstanceReport)(nil),        // 4: mammoth.master.v1.InstanceReport
 	(*RolloutReport)(nil),         // 5: mammoth.master.v1.RolloutReport
 	(*AllocateRequest)(nil),       // 6: mammoth.master.v1.AllocateRequest
-	(*CommandAnswer)(nil),         // 7: mammoth.master.v1.CommandAnswer
-	(*Revise)(nil),                // 8: mammoth.master.v1.Revise
-	(*VersionNote)(nil),           // 9: mammoth.master.v1.VersionNote
-	(*Wanted)(nil),                // 10: mammoth.master.v1.Wanted
-	(*AllocateResponse)(nil),      // 11: mammoth.master.v1.AllocateResponse
-	(*Command)(nil),               // 12: mammoth.master.v1.Command
-	(*Waits)(nil),                 // 13: mammoth.master.v1.Waits
-	(*Traffic)(nil),               // 14: mammoth.master.v1.Traffic
-	(*PreemptionNotice)(nil),      // 15: mammoth.master.v1.PreemptionNotice
-	(*NodeUpdate)(nil),            // 16: mammoth.master.v1.NodeUpdate
-	(*FinishRequest)(nil),         // 17: mammoth.master.v1.FinishRequest
-	(*FinishResponse)(nil),        // 18: mammoth.master.v1.FinishResponse
-	nil,                           // 19: mammoth.master.v1.Allocation.LabelsEntry
-	nil,                           // 20: mammoth.master.v1.Wanted.VersionsEntry
-	(*v1.AppSpec)(nil),            // 21: mammoth.api.v1.AppSpec
-	(*v11.Resources)(nil),         // 22: mammoth.core.v1.Resources
-	(*v1.Placement)(nil),          // 23: mammoth.api.v1.Placement
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*v11.Lease)(nil),             // 25: mammoth.core.v1.Lease
-	(*v11.ContainerToken)(nil),    // 26: mammoth.core.v1.ContainerToken
-	(v1.Instance_State)(0),        // 27: mammoth.api.v1.Instance.State
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(v1.Rollout_State)(0),         // 29: mammoth.api.v1.Rollout.State
-	(*anypb.Any)(nil),             // 30: google.protobuf.Any
-	(*v11.ContainerStatus)(nil),   // 31: mammoth.core.v1.ContainerStatus
-	(*v1.Waiting)(nil),            // 32: mammoth.api.v1.Waiting
-	(v1.NodeState)(0),             // 33: mammoth.api.v1.NodeState
+	(*Release)(nil),               // 7: mammoth.master.v1.Release
+	(*CommandAnswer)(nil),         // 8: mammoth.master.v1.CommandAnswer
+	(*Revise)(nil),                // 9: mammoth.master.v1.Revise
+	(*VersionNote)(nil),           // 10: mammoth.master.v1.VersionNote
+	(*Wanted)(nil),                // 11: mammoth.master.v1.Wanted
+	(*AllocateResponse)(nil),      // 12: mammoth.master.v1.AllocateResponse
+	(*Command)(nil),               // 13: mammoth.master.v1.Command
+	(*Waits)(nil),                 // 14: mammoth.master.v1.Waits
+	(*Traffic)(nil),               // 15: mammoth.master.v1.Traffic
+	(*PreemptionNotice)(nil),      // 16: mammoth.master.v1.PreemptionNotice
+	(*NodeUpdate)(nil),            // 17: mammoth.master.v1.NodeUpdate
+	(*FinishRequest)(nil),         // 18: mammoth.master.v1.FinishRequest
+	(*FinishResponse)(nil),        // 19: mammoth.master.v1.FinishResponse
+	nil,                           // 20: mammoth.master.v1.Allocation.LabelsEntry
+	nil,                           // 21: mammoth.master.v1.Wanted.VersionsEntry
+	(*v1.AppSpec)(nil),            // 22: mammoth.api.v1.AppSpec
+	(*v11.Resources)(nil),         // 23: mammoth.core.v1.Resources
+	(*v1.Placement)(nil),          // 24: mammoth.api.v1.Placement
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*v11.Lease)(nil),             // 26: mammoth.core.v1.Lease
+	(*v11.ContainerToken)(nil),    // 27: mammoth.core.v1.ContainerToken
+	(v1.Instance_State)(0),        // 28: mammoth.api.v1.Instance.State
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(v1.Rollout_State)(0),         // 30: mammoth.api.v1.Rollout.State
+	(*anypb.Any)(nil),             // 31: google.protobuf.Any
+	(*v11.ContainerStatus)(nil),   // 32: mammoth.core.v1.ContainerStatus
+	(*v1.Waiting)(nil),            // 33: mammoth.api.v1.Waiting
+	(v1.NodeState)(0),             // 34: mammoth.api.v1.NodeState
 }
 var file_mammoth_master_v1_master_proto_depIdxs = []int32{
-	21, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
-	10, // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	22, // 0: mammoth.master.v1.RegisterResponse.spec:type_name -> mammoth.api.v1.AppSpec
+	11, // 1: mammoth.master.v1.RegisterResponse.wanted:type_name -> mammoth.master.v1.Wanted
 	3,  // 2: mammoth.master.v1.RegisterResponse.containers:type_name -> mammoth.master.v1.Allocation
-	22, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
-	22, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
-	23, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
-	24, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
-	25, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
-	26, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
-	19, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
-	26, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
-	27, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
-	28, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
-	29, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
-	28, // 14: mammoth.master.v1.RolloutReport.fails_at:type_name -> google.protobuf.Timestamp
+	23, // 3: mammoth.master.v1.RegisterResponse.largest:type_name -> mammoth.core.v1.Resources
+	23, // 4: mammoth.master.v1.Ask.resources:type_name -> mammoth.core.v1.Resources
+	24, // 5: mammoth.master.v1.Ask.placement:type_name -> mammoth.api.v1.Placement
+	25, // 6: mammoth.master.v1.Ask.duration:type_name -> google.protobuf.Duration
+	26, // 7: mammoth.master.v1.Allocation.lease:type_name -> mammoth.core.v1.Lease
+	27, // 8: mammoth.master.v1.Allocation.token:type_name -> mammoth.core.v1.ContainerToken
+	20, // 9: mammoth.master.v1.Allocation.labels:type_name -> mammoth.master.v1.Allocation.LabelsEntry
+	27, // 10: mammoth.master.v1.Allocation.watch_token:type_name -> mammoth.core.v1.ContainerToken
+	28, // 11: mammoth.master.v1.InstanceReport.state:type_name -> mammoth.api.v1.Instance.State
+	29, // 12: mammoth.master.v1.InstanceReport.next_attempt_at:type_name -> google.protobuf.Timestamp
+	30, // 13: mammoth.master.v1.RolloutReport.state:type_name -> mammoth.api.v1.Rollout.State
+	29, // 14: mammoth.master.v1.RolloutReport.fails_at:type_name -> google.protobuf.Timestamp
 	2,  // 15: mammoth.master.v1.AllocateRequest.asks:type_name -> mammoth.master.v1.Ask
-	4,  // 16: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
-	5,  // 17: mammoth.master.v1.AllocateRequest.rollout:type_name -> mammoth.master.v1.RolloutReport
-	8,  // 18: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
-	7,  // 19: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
-	9,  // 20: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
-	30, // 21: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
-	21, // 22: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
-	28, // 23: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
-	20, // 24: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
-	9,  // 25: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
-	3,  // 26: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
-	31, // 27: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
-	15, // 28: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
-	16, // 29: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
-	10, // 30: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
-	14, // 31: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
-	13, // 32: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
-	12, // 33: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
-	30, // 34: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
-	32, // 35: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
-	28, // 36: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
-	33, // 37: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
-	21, // 38: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
-	0,  // 39: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
-	6,  // 40: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
-	17, // 41: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
-	1,  // 42: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
-	11, // 43: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
-	18, // 44: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
-	42, // [42:45] is the sub-list for method output_type
-	39, // [39:42] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	7,  // 16: mammoth.master.v1.AllocateRequest.release:type_name -> mammoth.master.v1.Release
+	4,  // 17: mammoth.master.v1.AllocateRequest.instances:type_name -> mammoth.master.v1.InstanceReport
+	5,  // 18: mammoth.master.v1.AllocateRequest.rollout:type_name -> mammoth.master.v1.RolloutReport
+	9,  // 19: mammoth.master.v1.AllocateRequest.revise:type_name -> mammoth.master.v1.Revise
+	8,  // 20: mammoth.master.v1.AllocateRequest.answers:type_name -> mammoth.master.v1.CommandAnswer
+	10, // 21: mammoth.master.v1.AllocateRequest.notes:type_name -> mammoth.master.v1.VersionNote
+	31, // 22: mammoth.master.v1.CommandAnswer.answer:type_name -> google.protobuf.Any
+	22, // 23: mammoth.master.v1.Wanted.spec:type_name -> mammoth.api.v1.AppSpec
+	29, // 24: mammoth.master.v1.Wanted.restart_before:type_name -> google.protobuf.Timestamp
+	21, // 25: mammoth.master.v1.Wanted.versions:type_name -> mammoth.master.v1.Wanted.VersionsEntry
+	10, // 26: mammoth.master.v1.Wanted.notes:type_name -> mammoth.master.v1.VersionNote
+	3,  // 27: mammoth.master.v1.AllocateResponse.allocated:type_name -> mammoth.master.v1.Allocation
+	32, // 28: mammoth.master.v1.AllocateResponse.completed:type_name -> mammoth.core.v1.ContainerStatus
+	16, // 29: mammoth.master.v1.AllocateResponse.preemptions:type_name -> mammoth.master.v1.PreemptionNotice
+	17, // 30: mammoth.master.v1.AllocateResponse.nodes:type_name -> mammoth.master.v1.NodeUpdate
+	11, // 31: mammoth.master.v1.AllocateResponse.wanted:type_name -> mammoth.master.v1.Wanted
+	15, // 32: mammoth.master.v1.AllocateResponse.traffic:type_name -> mammoth.master.v1.Traffic
+	14, // 33: mammoth.master.v1.AllocateResponse.waits:type_name -> mammoth.master.v1.Waits
+	13, // 34: mammoth.master.v1.AllocateResponse.commands:type_name -> mammoth.master.v1.Command
+	31, // 35: mammoth.master.v1.Command.command:type_name -> google.protobuf.Any
+	33, // 36: mammoth.master.v1.Waits.waiting:type_name -> mammoth.api.v1.Waiting
+	29, // 37: mammoth.master.v1.PreemptionNotice.deadline:type_name -> google.protobuf.Timestamp
+	34, // 38: mammoth.master.v1.NodeUpdate.state:type_name -> mammoth.api.v1.NodeState
+	22, // 39: mammoth.master.v1.Wanted.VersionsEntry.value:type_name -> mammoth.api.v1.AppSpec
+	0,  // 40: mammoth.master.v1.ApplicationMaster.Register:input_type -> mammoth.master.v1.RegisterRequest
+	6,  // 41: mammoth.master.v1.ApplicationMaster.Allocate:input_type -> mammoth.master.v1.AllocateRequest
+	18, // 42: mammoth.master.v1.ApplicationMaster.Finish:input_type -> mammoth.master.v1.FinishRequest
+	1,  // 43: mammoth.master.v1.ApplicationMaster.Register:output_type -> mammoth.master.v1.RegisterResponse
+	12, // 44: mammoth.master.v1.ApplicationMaster.Allocate:output_type -> mammoth.master.v1.AllocateResponse
+	19, // 45: mammoth.master.v1.ApplicationMaster.Finish:output_type -> mammoth.master.v1.FinishResponse
+	43, // [43:46] is the sub-list for method output_type
+	40, // [40:43] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_mammoth_master_v1_master_proto_init() }
@@ -1915,7 +1974,7 @@ func file_mammoth_master_v1_master_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mammoth_master_v1_master_proto_rawDesc), len(file_mammoth_master_v1_master_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
