@@ -34,10 +34,10 @@ type manager struct {
 	storing, unstored *zone.Ready
 	retryAt           time.Time
 	// due is when the next round is to be.
-	due      time.Time
-	nodes    map[zone.StreamID]*nodeSession
-	masters  map[zone.StreamID]*masterSession
-	last     zone.StreamID
+	due     time.Time
+	nodes   map[zone.StreamID]*nodeSession
+	masters map[zone.StreamID]*masterSession
+	last    zone.StreamID
 	// calls are those who wait for the answer to a command.
 	calls    map[zone.CallID]func(any, error)
 	lastCall zone.CallID
