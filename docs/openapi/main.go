@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -57,6 +58,9 @@ func run() error {
 			finish(operation.(object), definitions)
 		}
 	}
+	if err := unused(); err != nil {
+		return err
+	}
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
@@ -104,6 +108,19 @@ func messages() map[string]protoreflect.MessageDescriptor {
 func define(definition object, message protoreflect.MessageDescriptor) {
 	definition["additionalProperties"] = false
 	properties, _ := definition["properties"].(object)
+	var needed []string
+	name := string(message.FullName())
+	used[name] = true
+	for _, field := range required[name] {
+		// What is a part of the path is not one of the body.
+		field := message.Fields().ByName(protoreflect.Name(field)).JSONName()
+		if _, ok := properties[field]; ok {
+			needed = append(needed, field)
+		}
+	}
+	if needed != nil {
+		definition["required"] = needed
+	}
 	for i := range message.Fields().Len() {
 		field := message.Fields().Get(i)
 		if property, ok := properties[field.JSONName()].(object); ok {
@@ -115,6 +132,7 @@ func define(definition object, message protoreflect.MessageDescriptor) {
 // describe says what one field takes.
 func describe(property object, field protoreflect.FieldDescriptor) {
 	rule := rules[string(field.FullName())]
+	used[string(field.FullName())] = true
 	kind := field.Kind()
 	switch {
 	case field.IsMap():
@@ -174,29 +192,29 @@ func between(low, high int64) []string {
 
 // rules are what a value may be, where a schema can say it.
 var rules = map[string]object{
-	"mammoth.api.v1.AppSpec.name":                 {"pattern": "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"},
-	"mammoth.api.v1.AppSpec.queue":                {"pattern": "^([A-Za-z][A-Za-z0-9_-]{0,39})?$"},
-	"mammoth.api.v1.AppSpec.priority":             {"minimum": -1_000_000, "maximum": 1_000_000},
-	"mammoth.api.v1.RoleSpec.instances":           {"minimum": 0, "maximum": spec.MaxInstances},
-	"mammoth.api.v1.ScheduleEntry.instances":      {"minimum": 0, "maximum": spec.MaxInstances},
-	"mammoth.api.v1.ScaleAppRequest.instances":    {"minimum": 1, "maximum": spec.MaxInstances},
-	"mammoth.api.v1.RollbackAppRequest.version":   {"minimum": 0, "maximum": 1<<31 - 1},
-	"mammoth.api.v1.UpdatePolicy.maxErrorPercent": {"minimum": 0, "maximum": 100},
-	"mammoth.api.v1.AppLogsRequest.tail":          {"minimum": 0, "maximum": 1<<31 - 1},
-	"mammoth.api.v1.WatchEventsRequest.tail":      {"minimum": 0, "maximum": 1<<31 - 1},
-	"mammoth.api.v1.WatchEventsRequest.kind":      {"enum": eventlog.Kinds},
-	"mammoth.api.v1.Event.kind":                   {"enum": eventlog.Kinds},
-	"mammoth.api.v1.ContractSpec.lend_percent":    {"minimum": 0, "exclusiveMinimum": true, "maximum": 100},
-	"mammoth.api.v1.ContractSpec.floor_percent":   {"minimum": 0, "maximum": 100},
-	"mammoth.api.v1.ContractSpec.notice":          lasting(0, 24*time.Hour),
-	"mammoth.api.v1.ContractSpec.grace":           lasting(0, 24*time.Hour),
-	"mammoth.api.v1.LendingWindow.duration":       lasting(time.Minute, 31*24*time.Hour),
-	"mammoth.api.v1.LendNowRequest.for":           lasting(0, 31*24*time.Hour),
-	"mammoth.api.v1.Capacity.percent":             {"minimum": 0, "maximum": 100},
-	"mammoth.api.v1.QueueSpec.max_apps":           {"minimum": 0, "maximum": 1<<31 - 1},
-	"mammoth.api.v1.QueueSpec.max_master_percent": {"minimum": 0, "maximum": 100},
-	"mammoth.api.v1.QueueSpec.user_limit_percent": {"minimum": 0, "maximum": 100},
-	"mammoth.api.v1.QueueSpec.notice":             lasting(0, 24*time.Hour),
+	"mammoth.api.v1.AppSpec.name":                   {"pattern": "^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"},
+	"mammoth.api.v1.AppSpec.queue":                  {"pattern": "^([A-Za-z][A-Za-z0-9_-]{0,39})?$"},
+	"mammoth.api.v1.AppSpec.priority":               {"minimum": -1_000_000, "maximum": 1_000_000},
+	"mammoth.api.v1.RoleSpec.instances":             {"minimum": 0, "maximum": spec.MaxInstances},
+	"mammoth.api.v1.ScheduleEntry.instances":        {"minimum": 0, "maximum": spec.MaxInstances},
+	"mammoth.api.v1.ScaleAppRequest.instances":      {"minimum": 1, "maximum": spec.MaxInstances},
+	"mammoth.api.v1.RollbackAppRequest.version":     {"minimum": 0, "maximum": 1<<31 - 1},
+	"mammoth.api.v1.UpdatePolicy.max_error_percent": {"minimum": 0, "maximum": 100},
+	"mammoth.api.v1.AppLogsRequest.tail":            {"minimum": 0, "maximum": 1<<31 - 1},
+	"mammoth.api.v1.WatchEventsRequest.tail":        {"minimum": 0, "maximum": 1<<31 - 1},
+	"mammoth.api.v1.WatchEventsRequest.kind":        {"enum": eventlog.Kinds},
+	"mammoth.api.v1.Event.kind":                     {"enum": eventlog.Kinds},
+	"mammoth.api.v1.ContractSpec.lend_percent":      {"minimum": 0, "exclusiveMinimum": true, "maximum": 100},
+	"mammoth.api.v1.ContractSpec.floor_percent":     {"minimum": 0, "maximum": 100},
+	"mammoth.api.v1.ContractSpec.notice":            lasting(0, 24*time.Hour),
+	"mammoth.api.v1.ContractSpec.grace":             lasting(0, 24*time.Hour),
+	"mammoth.api.v1.LendingWindow.duration":         lasting(time.Minute, 31*24*time.Hour),
+	"mammoth.api.v1.LendNowRequest.for":             lasting(0, 31*24*time.Hour),
+	"mammoth.api.v1.Capacity.percent":               {"minimum": 0, "maximum": 100},
+	"mammoth.api.v1.QueueSpec.max_apps":             {"minimum": 0, "maximum": 1<<31 - 1},
+	"mammoth.api.v1.QueueSpec.max_master_percent":   {"minimum": 0, "maximum": 100},
+	"mammoth.api.v1.QueueSpec.user_limit_percent":   {"minimum": 0, "maximum": 100},
+	"mammoth.api.v1.QueueSpec.notice":               lasting(0, 24*time.Hour),
 	// How long a request waits at most is cut down to 10m.
 	"mammoth.api.v1.GetServiceRequest.wait":         {"pattern": `^(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?s$`},
 	"mammoth.api.v1.RegisterEndpointRequest.port":   {"minimum": 0, "maximum": 65535},
@@ -210,6 +228,28 @@ var rules = map[string]object{
 	"mammoth.core.v1.Resources.extended":            {"pattern": amount},
 	"mammoth.core.v1.Port.name":                     {"pattern": "^[a-z][a-z0-9-]{0,14}$"},
 	"mammoth.core.v1.Port.container_port":           {"minimum": 0, "maximum": 65535},
+}
+
+// required are the fields that a message cannot be without: what they are when absent is refused.
+var required = map[string][]string{
+	"mammoth.api.v1.AppSpec":         {"name"},
+	"mammoth.api.v1.ContractSpec":    {"name", "lender", "borrowers", "lend_percent"},
+	"mammoth.api.v1.QueueSpec":       {"name"},
+	"mammoth.api.v1.ScaleAppRequest": {"instances"},
+	"mammoth.core.v1.Port":           {"name"},
+}
+
+// used are the rules and the required fields that met their field or message.
+var used = map[string]bool{}
+
+// unused is an error when a name in the tables below is no longer one of the API's.
+func unused() error {
+	for _, name := range slices.Concat(slices.Sorted(maps.Keys(rules)), slices.Sorted(maps.Keys(required))) {
+		if !used[name] {
+			return fmt.Errorf("there is a rule for %s, which the description does not have", name)
+		}
+	}
+	return nil
 }
 
 // manifest is what a manifest has in any case. Its keys are described in docs/manifest.md, and an unknown one is refused with the nearest

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -29,6 +30,7 @@ type operation struct {
 	Stream      bool   `json:"x-stream"`
 	Parameters  []struct {
 		Name, In string
+		Required bool
 		schema
 		Schema *schema
 	}
@@ -42,6 +44,7 @@ type schema struct {
 	Minimum, Maximum     *float64
 	Items                *schema
 	Properties           map[string]*schema
+	Required             []string
 	AdditionalProperties any
 }
 
@@ -77,8 +80,9 @@ func (d described) draw(t *testing.T, s *schema, random *rand.Rand, depth int) a
 		return d.drawText(t, s, random)
 	}
 	object := map[string]any{}
-	for name, property := range s.Properties {
-		if depth > 0 && random.IntN(3) == 0 {
+	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
+		property := s.Properties[name]
+		if slices.Contains(s.Required, name) || depth > 0 && random.IntN(3) == 0 {
 			object[name] = d.draw(t, property, random, depth-1)
 		}
 	}
@@ -134,8 +138,11 @@ func TestWhatTheDescriptionAllowsIsRead(t *testing.T) {
 			t.Errorf("it is titled %q, version %q", d.Info.Title, d.Info.Version)
 		}
 		random, streams, operations := rand.New(rand.NewPCG(1, 2)), 0, 0
-		for path, methods := range d.Paths {
-			for method, op := range methods {
+		// In an order, so that a run that fails fails again.
+		for _, path := range slices.Sorted(maps.Keys(d.Paths)) {
+			methods := d.Paths[path]
+			for _, method := range slices.Sorted(maps.Keys(methods)) {
+				op := methods[method]
 				operations++
 				if op.Stream {
 					streams++
