@@ -21,6 +21,7 @@ func (c *cli) appCommand() *cobra.Command {
 	return group("app", "See and change apps",
 		c.appListCommand(), c.appShowCommand(), c.appScaleCommand(), c.appRestartCommand(), c.appStopCommand(),
 		c.appRemoveCommand(), c.appRolloutCommand(), c.appPauseCommand(), c.appResumeCommand(), c.appPromoteCommand(),
+		c.appRunCommand(),
 		c.appHistoryCommand(), c.appRollbackCommand(), c.appLogsCommand(), c.appExecCommand(),
 		c.appEventsCommand(), c.appExplainCommand())
 }
@@ -75,6 +76,9 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 
 // stateWord is an app's state for a person: an app with a master and without running instances is starting.
 func stateWord(app *apiv1.App) string {
+	if app.GetState() == apiv1.App_STOPPED && app.GetOutcome() != apiv1.App_OUTCOME_NONE {
+		return word(app.GetOutcome())
+	}
 	if app.GetState() != apiv1.App_RUNNING || app.GetRunning() > 0 || app.GetWanted() == 0 {
 		return word(app.GetState())
 	}
@@ -171,8 +175,8 @@ func appText(w io.Writer, app *apiv1.App) error {
 		}
 		t.row("waiting", fmt.Sprintf("%s (for %s)", waitingNote(w), ago(w.GetSince())))
 	}
-	if app.GetSpec().GetKind() == apiv1.AppSpec_FRAMEWORK {
-		t.row("kind", "framework")
+	if app.GetSpec().GetKind() != apiv1.AppSpec_APP {
+		t.row("kind", word(app.GetSpec().GetKind()))
 	}
 	instances := fmt.Sprintf("%d of %d run", app.GetRunning(), desiredCount(app))
 	if app.GetState() == apiv1.App_STOPPED {

@@ -30,7 +30,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	for program, source := range map[string]string{"mammoth": ".", "hello": "../../examples/hello"} {
+	for program, source := range map[string]string{"mammoth": ".", "hello": "../../examples/hello", "framework": "../../examples/framework"} {
 		build := exec.Command("go", "build", "-o", filepath.Join(dir, program), source)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		build.Stderr = os.Stderr
@@ -66,6 +66,7 @@ func runScripts(t *testing.T, dir string) {
 			env.Setenv("PATH", binary+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("TZ", "UTC")
 			env.Setenv("HELLO", filepath.Join(binary, "hello"))
+			env.Setenv("FRAMEWORK", filepath.Join(binary, "framework"))
 			env.Values[daemonsKey{}] = daemons{}
 			return nil
 		},

@@ -1,10 +1,9 @@
 // Command framework is a minimal application master: it asks for a number of containers, runs one command in each of
-// them to its end, and finishes. A container whose command fails is replaced.
+// them to its end, and finishes. A container whose command fails is replaced; after some failures the work has failed.
 //
-// The ResourceManager starts it in a container of its own, with the MAMMOTH_… variables in its environment. If it dies,
-// it is started again, is given the containers that its predecessor holds, and goes on.
+// If it dies, the next run is given the containers that this one holds, and goes on.
 //
-//	framework -containers 3 -image busybox:1 -- /bin/echo hello
+//	mammoth app run hello -- framework -containers 3 -image busybox:1 -- /bin/echo hello
 package main
 
 import (
@@ -18,6 +17,9 @@ import (
 	corev1 "github.com/mammoth-os/mammoth/proto/mammoth/core/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
 )
+
+// mostFailures is how many commands may fail before the work has failed.
+const mostFailures = 10
 
 func main() {
 	containers := flag.Int("containers", 3, "how many containers run the command")
@@ -50,7 +52,7 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 	}
 	// The memo is the number of completed commands. Containers of an earlier attempt still run, or are started now.
 	done, _ := strconv.Atoi(string(registration.GetMemo()))
-	asked := 0
+	asked, failures := 0, 0
 	ask := func(missing int) {
 		for range missing {
 			asked++
@@ -62,7 +64,7 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 	}
 	start := func(allocation *masterv1.Allocation) {
 		if _, err := client.Start(ctx, allocation, spec); err != nil {
-			client.Release(allocation.GetLease().GetContainerId(), "it did not start")
+			client.Release(allocation.GetLease().GetContainerId(), "it did not start: "+err.Error())
 		}
 	}
 	for _, allocation := range registration.GetContainers() {
@@ -75,7 +77,10 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 			start(event.Allocation)
 		case appmaster.Completed:
 			if exit := event.Status.GetExit(); exit.GetReason() != corev1.Exit_EXITED || exit.GetCode() != 0 {
-				fmt.Printf("%s: %s, trying again\n", event.Status.GetLease().GetContainerId(), exit.GetMessage())
+				fmt.Printf("%s: %s\n", event.Status.GetLease().GetContainerId(), exit.GetMessage())
+				if failures++; failures > mostFailures {
+					return client.Fail(ctx, fmt.Sprintf("%d commands have failed, the last one: %s", failures, exit.GetMessage()))
+				}
 				ask(1)
 				break
 			}
@@ -87,5 +92,5 @@ func run(ctx context.Context, config appmaster.Config, count int, spec *corev1.C
 			return context.Cause(ctx)
 		}
 	}
-	return client.Finish(ctx, fmt.Sprintf("%d commands have run", done))
+	return client.Finish(ctx, fmt.Sprintf("%d of %d commands have run", done, count))
 }

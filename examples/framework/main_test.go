@@ -49,3 +49,18 @@ func TestARestartedFrameworkGoesOn(t *testing.T) {
 		}
 	})
 }
+
+func TestWorkThatKeepsFailingHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		zone := mastertest.NewZone(t, "echo")
+		zone.AddNode("node-1", 2).SetBehaviour(func(*corev1.ContainerSpec) mastertest.Behaviour {
+			return mastertest.Behaviour{Launch: 10 * time.Millisecond, Exit: time.Second}
+		})
+		if err := run(t.Context(), zone.Master(), 2, container("", []string{"/bin/false"})); err != nil {
+			t.Fatal(err)
+		}
+		if !zone.Finished() || !zone.Failed() || len(zone.Containers()) != 0 {
+			t.Errorf("finished %v, failed %v; left: %v", zone.Finished(), zone.Failed(), zone.Containers())
+		}
+	})
+}

@@ -98,6 +98,11 @@ func (t *Term) Rollback(ctx context.Context, name string, version int32) (*apiv1
 	return grow[*apiv1.App](ctx, t, zone.Rollback{AppRequest: zone.AppRequest{Who: who, App: name}, Version: version})
 }
 
+// StartMaster implements service.Apps.
+func (t *Term) StartMaster(ctx context.Context, spec *apiv1.AppSpec) (*apiv1.StartMasterResponse, error) {
+	return grow[*apiv1.StartMasterResponse](ctx, t, zone.StartMaster{Who: peer.From(ctx), Spec: spec})
+}
+
 // Command implements service.Apps.
 func (t *Term) Command(ctx context.Context, request *apiv1.CommandAppRequest) (*apiv1.CommandAppResponse, error) {
 	call, answers := t.streams.nextCall(), make(chan zone.CommandAnswered, 1)
