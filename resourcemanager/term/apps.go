@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/mammoth-os/mammoth/internal/credentials"
 	"github.com/mammoth-os/mammoth/internal/peer"
 	apiv1 "github.com/mammoth-os/mammoth/proto/mammoth/api/v1"
 	masterv1 "github.com/mammoth-os/mammoth/proto/mammoth/master/v1"
@@ -293,7 +294,7 @@ func (t *Term) RegisterMaster(ctx context.Context, bearer string, request *maste
 		return nil, err
 	}
 	app := response.GetSpec().GetName()
-	response.Registry = fmt.Sprintf("http://%s:%s@%s", app, t.publisher.registry.AppKey(app), t.config.Settings.Advertised())
+	response.Registry = fmt.Sprintf("http://%s:%s@%s", app, t.publisher.registry.AppKey(app), credentials.FirstAddress(t.config.Settings.Advertised()))
 	return response, nil
 }
 
