@@ -68,7 +68,11 @@ func appTable(w io.Writer, apps []*apiv1.App) error {
 		for _, role := range app.GetSpec().GetRoles() {
 			images = append(images, whatRuns(role))
 		}
-		t.row(app.GetName(), stateWord(app), fmt.Sprintf("%d/%d%s", app.GetRunning(), desiredCount(app), bySpec(app)),
+		running := fmt.Sprintf("%d/%d%s", app.GetRunning(), desiredCount(app), bySpec(app))
+		if app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL {
+			running = fmt.Sprint(app.GetRunning()) // how many there should be is its master's affair
+		}
+		t.row(app.GetName(), stateWord(app), running,
 			app.GetVersion(), app.GetQueue(), strings.Join(images, ","), ago(app.GetCreatedAt()), shortReason(app))
 	}
 	return t.Flush()
@@ -181,6 +185,9 @@ func appText(w io.Writer, app *apiv1.App) error {
 	instances := fmt.Sprintf("%d of %d run", app.GetRunning(), desiredCount(app))
 	if app.GetState() == apiv1.App_STOPPED {
 		instances += " (stopped)"
+	}
+	if app.GetSpec().GetKind() == apiv1.AppSpec_EXTERNAL {
+		instances = fmt.Sprintf("%d run", app.GetRunning())
 	}
 	t.row("instances", instances+bySpec(app))
 	for _, note := range calendarNotes(app) {
